@@ -1,0 +1,120 @@
+"""The likelihood of a label that may have flipped (eqs 3-4), and the posterior of the true class.
+
+Pure functions of arrays, for numpy and torch alike. The torch loss module is `truemorph.DebiasedLoss`; the EM
+of DCV14 and the estimators of θ use the same lines. Equations: Medina-Rosales et al., arXiv:2308.11007.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from array_api_compat import array_namespace, is_torch_array
+
+from truemorph.bias.transitions import Array, Transition
+from truemorph.errors import InputError
+
+
+def check_labels(labels: Array, n_classes: int) -> np.ndarray:
+    """Return labels as an (N,) int64 array with values 0 … K-1, or raise `InputError` naming the row."""
+    labels = np.asarray(labels)
+    if labels.ndim != 1:
+        raise InputError(f"labels must be integers of shape (N,); got shape {labels.shape}")
+    as_int = labels.astype(np.int64)
+    bad = np.flatnonzero((as_int != labels) | (as_int < 0) | (as_int >= n_classes))
+    if bad.size:
+        raise InputError(
+            f"labels must be integers 0 to {n_classes - 1}; {bad.size} are not "
+            f"(first: row {bad[0]}, {labels[bad[0]]!r})"
+        )
+    return as_int
+
+
+def _logsumexp(values: Array, axis: int) -> Array:
+    xp = array_namespace(values)
+    largest = xp.max(values, axis=axis, keepdims=True)
+    total = xp.sum(xp.exp(values - largest), axis=axis)
+    return xp.log(total) + xp.squeeze(largest, axis=axis)
+
+
+def _chosen(values: Array, labels: Array) -> Array:
+    """values[n, ..., labels[n]]; a mask, because the array API has no portable gather."""
+    xp = array_namespace(values)
+    classes = xp.arange(values.shape[-1], device=values.device)
+    mask = labels[:, None] == classes[None, :]
+    if values.ndim == 3:
+        mask = mask[:, None, :]
+    return xp.sum(xp.where(mask, values, xp.zeros_like(values)), axis=-1)
+
+
+def observed_log_probabilities(log_probabilities: Array, alpha: Array, transition: Transition) -> Array:
+    """log p(ỹ | x, α) = log Σ_y p(ỹ | y, α) p(y | x) for every possible label ỹ (eq. 3).
+
+    Parameters
+    ----------
+    log_probabilities : array, shape (N, K)
+        log p(y | x), numpy or torch.
+    alpha : array, shape (N,)
+        Resolution, in the unit of the transition's parameters.
+    transition : Transition
+        T(α).
+
+    Returns
+    -------
+    array, shape (N, K)
+        log p(ỹ | x, α); equal to `log_probabilities` where T(α) is the identity.
+    """
+    return _logsumexp(log_probabilities[:, :, None] + transition.log_matrix(alpha), axis=1)
+
+
+def label_log_likelihood(
+    log_probabilities: Array, labels: Array, alpha: Array, transition: Transition
+) -> Array:
+    """log p(ỹ_n | x_n, α_n) of each galaxy's own label (the terms of eq. 4), shape (N,)."""
+    return _chosen(observed_log_probabilities(log_probabilities, alpha, transition), labels)
+
+
+def posterior(probabilities: Array, labels: Array, alpha: Array, transition: Transition) -> Array:
+    """p(y | x, ỹ, α) ∝ p(ỹ | y, α) p(y | x): the true class of a galaxy that already has a label.
+
+    Parameters
+    ----------
+    probabilities : array, shape (N, K)
+        p(y | x) from a model that was *not* trained on these labels: one that was has memorised ỹ, and the
+        posterior would count it twice.
+    labels : array of int, shape (N,)
+        Observed labels ỹ.
+    alpha : array, shape (N,)
+        Resolution.
+    transition : Transition
+        T(α).
+
+    Returns
+    -------
+    array, shape (N, K)
+        Rows sum to 1. Crowd and model look at the same pixels, so the two are not independent evidence even
+        out of fold: the posterior is as good as the assumption ỹ ⊥ x | y, α.
+
+    Raises
+    ------
+    InputError
+        If shapes disagree or a label is not a class (numpy input).
+
+    Examples
+    --------
+    >>> from truemorph.bias.transitions import RayleighTransition
+    >>> p = np.array([[0.5, 0.5], [0.5, 0.5]])
+    >>> np.round(posterior(p, np.array([0, 1]), np.array([5.0, 5.0]), RayleighTransition(10.0)), 3)
+    array([[0.531, 0.469],
+           [0.   , 1.   ]])
+    """
+    if not is_torch_array(probabilities):
+        probabilities = np.asarray(probabilities, dtype=np.float64)
+        if probabilities.ndim != 2 or probabilities.shape[1] != transition.n_classes:
+            raise InputError(
+                f"probabilities must have shape (N, {transition.n_classes}); got {probabilities.shape}"
+            )
+        labels = check_labels(labels, transition.n_classes)
+    xp = array_namespace(probabilities)
+    tiny = float(xp.finfo(probabilities.dtype).smallest_normal)
+    log_prior = xp.log(xp.clip(probabilities, min=tiny))
+    joint = log_prior + _chosen(transition.log_matrix(alpha), labels)
+    return xp.exp(joint - _logsumexp(joint, axis=1)[:, None])

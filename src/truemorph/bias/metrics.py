@@ -1,0 +1,423 @@
+"""How much class fractions drift with what should not matter: CV14 and CV18.
+
+Sources: CV14, eqs 17-18 of Medina-Rosales et al. (arXiv:2308.11007), after Cabrera, Miller & Schneider 2014
+(ICPR); CV18, Cabrera-Vives, Miller & Schneider 2018 (AJ 156, 284). What the papers leave out and this module
+adds: unbiased labels do not give zero but a sampling floor of about 1/sqrt(objects per bin), and a bootstrap
+inflates the value further; so every result carries the floor and the excess over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from truemorph.bias.binning import equal_count_edges, group_stably, kd_leaves
+from truemorph.errors import InputError
+
+MINIMUM_PER_BIN = 25
+Reference = Literal["last", "first"]
+
+
+@dataclass(frozen=True)
+class BiasResult:
+    """A bias value with everything needed to judge it.
+
+    Attributes
+    ----------
+    value : float
+        The plain value (0 to 1).
+    bootstrap_mean, bootstrap_std : float
+        Mean and standard deviation (ddof 0) over bootstrap resamples; NaN with `bootstrap=0`. The mean lies
+        above the value: resampling adds noise to every bin.
+    floor, floor_std : float
+        The value that labels without any dependence on α would give in these bins (root mean square over
+        permutations, or analytic), and its spread (NaN when analytic).
+    excess : float
+        sqrt(max(0, value² - floor²)): the bias above sampling noise.
+    objects_per_bin : float
+        Mean number of galaxies in a bin.
+    n_objects, n_dropped : int
+        Galaxies used, and galaxies left out because a column was not finite.
+    warnings : tuple of str
+        Why the value may not be worth its digits.
+    """
+
+    value: float
+    bootstrap_mean: float
+    bootstrap_std: float
+    floor: float
+    floor_std: float
+    excess: float
+    objects_per_bin: float
+    n_objects: int
+    n_dropped: int
+    warnings: tuple[str, ...] = ()
+
+
+def class_indicators(labels: np.ndarray) -> np.ndarray:
+    """Turn labels into an (N, K) array of class memberships.
+
+    Parameters
+    ----------
+    labels : array, shape (N,) of int, or (N, K) of float
+        Classes 0 … K-1, or class probabilities ("soft" fractions).
+
+    Raises
+    ------
+    InputError
+        If integer labels are negative or fractional, or probabilities leave [0, 1].
+    """
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] >= 2:
+        outside = np.flatnonzero(np.any((labels < -1e-6) | (labels > 1 + 1e-6), axis=1))
+        if outside.size:
+            raise InputError(
+                f"label probabilities must lie in [0, 1]; row {outside[0]} is {labels[outside[0]]}"
+            )
+        return labels.astype(np.float64)
+    if labels.ndim != 1:
+        raise InputError(
+            f"labels must be (N,) integers or (N, K) probabilities, K >= 2; got shape {labels.shape}"
+        )
+    if not np.issubdtype(labels.dtype, np.number) and labels.dtype != bool:
+        raise InputError(f"labels must be integers 0 (smooth), 1 (disk), …; got {labels.dtype}")
+    as_int = labels.astype(np.int64)
+    bad = np.flatnonzero((as_int != labels) | (as_int < 0))
+    if bad.size:
+        raise InputError(
+            f"labels must be integers 0 (smooth), 1 (disk), …; row {bad[0]} is {labels[bad[0]]!r}"
+        )
+    n_classes = max(2, int(as_int.max(initial=0)) + 1)
+    return np.eye(n_classes)[as_int]
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Columns ready for measuring: class memberships, observables, intrinsic properties, all finite."""
+
+    members: np.ndarray
+    observables: np.ndarray
+    intrinsic: np.ndarray
+    observable_orders: list[np.ndarray]
+    intrinsic_orders: list[np.ndarray]
+
+    @classmethod
+    def sort(cls, members: np.ndarray, observables: np.ndarray, intrinsic: np.ndarray) -> _Sample:
+        def orders(columns: np.ndarray) -> list[np.ndarray]:
+            return [np.argsort(column, kind="stable") for column in columns.T]
+
+        return cls(members, observables, intrinsic, orders(observables), orders(intrinsic))
+
+    def resample(self, counts: np.ndarray) -> _Sample:
+        """Keep object i counts[i] times; sorted orders are carried over, not sorted again."""
+        rows = np.repeat(np.arange(counts.size), counts)
+        ends = np.cumsum(counts)
+
+        def carried(order: np.ndarray) -> np.ndarray:
+            repeats = counts[order]
+            within = np.arange(rows.size) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+            return np.repeat((ends - counts)[order], repeats) + within
+
+        return _Sample(
+            self.members[rows],
+            self.observables[rows],
+            self.intrinsic[rows],
+            [carried(order) for order in self.observable_orders],
+            [carried(order) for order in self.intrinsic_orders],
+        )
+
+
+@dataclass(frozen=True)
+class _Bins:
+    """Where each bin begins and ends: per observable, objects sorted by leaf and then by the observable."""
+
+    orders: list[np.ndarray]  # J arrays (N,)
+    edges: np.ndarray  # (L, b + 1), absolute positions in each order
+    leaf: np.ndarray  # (N,)
+
+    @classmethod
+    def cut(cls, sample: _Sample, depth: int, bins: int) -> _Bins:
+        leaf = kd_leaves(sample.intrinsic, sample.intrinsic_orders, depth)
+        counts = np.bincount(leaf, minlength=2**depth)
+        if counts.min() < bins:
+            raise InputError(
+                f"a leaf of the intrinsic tree holds {counts.min()} galaxies, too few for {bins} bins: "
+                f"use a smaller depth (now {depth}) or fewer bins"
+            )
+        starts = np.cumsum(counts) - counts
+        edges = starts[:, None] + equal_count_edges(counts, bins)
+        orders = [group_stably(leaf, order) for order in sample.observable_orders]
+        return cls(orders, edges, leaf)
+
+    def fractions(self, members: np.ndarray) -> np.ndarray:
+        """Class fractions, shape (J, L, b, K)."""
+        counts = np.diff(self.edges, axis=1)[None, :, :, None]
+        sums = []
+        for order in self.orders:
+            cumulative = np.zeros((members.shape[0] + 1, members.shape[1]))
+            np.cumsum(members[order], axis=0, out=cumulative[1:])
+            sums.append(np.diff(cumulative[self.edges], axis=1))
+        return np.stack(sums) / counts
+
+
+def _deviation(fractions: np.ndarray, reference: list[int]) -> float:
+    """Root mean square deviation from each leaf's reference bin (eqs 17-18, over leaves and observables)."""
+    at_reference = np.stack([f[:, r : r + 1] for f, r in zip(fractions, reference, strict=True)])
+    return float(np.sqrt(np.mean((fractions - at_reference) ** 2)))
+
+
+def _analytic_floor(members: np.ndarray, cut: _Bins, reference: list[int]) -> float:
+    """Expected value without any dependence on α: the variance of each bin plus its reference bin's."""
+    counts = np.diff(cut.edges, axis=1)[None, :, :, None]
+    mean = cut.fractions(members)
+    variance = np.clip(cut.fractions(members**2) - mean**2, 0, None) / counts  # f(1 - f)/n for hard labels
+    total = np.zeros_like(variance)
+    for j, r in enumerate(reference):
+        total[j] = variance[j] + variance[j][:, r : r + 1]
+        total[j][:, r] = 0.0
+    return float(np.sqrt(np.mean(total)))
+
+
+def _permuted_within(leaf: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a random permutation of the objects that keeps each in its leaf."""
+    everyone = np.arange(leaf.size)
+    target = group_stably(leaf, everyone)
+    source = group_stably(leaf, rng.permutation(leaf.size))
+    permutation = np.empty(leaf.size, dtype=np.int64)
+    permutation[target] = source
+    return permutation
+
+
+def _reference_bins(reference: Reference | Sequence[Reference], n_observables: int, bins: int) -> list[int]:
+    names = [reference] * n_observables if isinstance(reference, str) else list(reference)
+    if len(names) != n_observables or not set(names) <= {"last", "first"}:
+        raise InputError(
+            f'reference is "last", "first", or one of them for each of the {n_observables} observables; '
+            f"got {reference!r}"
+        )
+    return [bins - 1 if name == "last" else 0 for name in names]
+
+
+def _finite_columns(
+    labels: np.ndarray, alpha: np.ndarray, intrinsic: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    labels = np.asarray(labels)
+    observables = np.asarray(alpha, dtype=np.float64)
+    observables = observables[:, None] if observables.ndim == 1 else observables
+    n = observables.shape[0]
+    columns = np.zeros((n, 1)) if intrinsic is None else np.asarray(intrinsic, dtype=np.float64)
+    columns = columns[:, None] if columns.ndim == 1 else columns
+    if labels.shape[0] != n or columns.shape[0] != n:
+        raise InputError(
+            f"labels, alpha and intrinsic must have one row a galaxy; "
+            f"got {labels.shape[0]}, {n} and {columns.shape[0]} rows"
+        )
+    finite = np.isfinite(observables).all(axis=1) & np.isfinite(columns).all(axis=1)
+    if np.issubdtype(labels.dtype, np.floating):
+        finite &= np.isfinite(labels).all(axis=1) if labels.ndim == 2 else np.isfinite(labels)
+    return class_indicators(labels[finite]), observables[finite], columns[finite], int(n - finite.sum())
+
+
+def _measure(
+    labels: np.ndarray,
+    alpha: np.ndarray,
+    intrinsic: np.ndarray | None,
+    *,
+    depth: int,
+    bins: int,
+    reference: Reference | Sequence[Reference],
+    bootstrap: int,
+    floor: Literal["permutation", "analytic"],
+    permutations: int,
+    seed: int,
+) -> BiasResult:
+    members, observables, columns, n_dropped = _finite_columns(labels, alpha, intrinsic)
+    if bins < 2 or depth < 0:
+        raise InputError(f"needs at least 2 bins and a depth of 0 or more; got bins={bins}, depth={depth}")
+    if floor not in ("permutation", "analytic"):
+        raise InputError(f'floor is "permutation" or "analytic"; got {floor!r}')
+    at = _reference_bins(reference, observables.shape[1], bins)
+    rng = np.random.default_rng(seed)
+    sample = _Sample.sort(members, observables, columns)
+    cut = _Bins.cut(sample, depth, bins)
+    value = _deviation(cut.fractions(members), at)
+
+    if floor == "analytic":
+        floor_value, floor_std = _analytic_floor(members, cut, at), float("nan")
+    else:
+        permuted = np.array(
+            [
+                _deviation(cut.fractions(members[_permuted_within(cut.leaf, rng)]), at)
+                for _ in range(permutations)
+            ]
+        )
+        # Variances add, so the floor to subtract in quadrature is the root mean square.
+        floor_value, floor_std = float(np.sqrt(np.mean(permuted**2))), float(np.std(permuted))
+
+    resampled = np.full(max(bootstrap, 1), np.nan)
+    n = members.shape[0]
+    for b in range(bootstrap):
+        again = sample.resample(np.bincount(rng.integers(0, n, n), minlength=n))
+        resampled[b] = _deviation(_Bins.cut(again, depth, bins).fractions(again.members), at)
+
+    smallest = int(np.diff(cut.edges, axis=1).min())
+    notes = []
+    if smallest < MINIMUM_PER_BIN:
+        notes.append(
+            f"only {smallest} galaxies in the smallest bin (at least {MINIMUM_PER_BIN} wanted): "
+            "the value is mostly sampling noise, look at the excess; use fewer bins or a smaller depth"
+        )
+    if n_dropped:
+        notes.append(f"{n_dropped} galaxies left out: a column was not finite")
+    return BiasResult(
+        value=value,
+        bootstrap_mean=float(np.mean(resampled)),
+        bootstrap_std=float(np.std(resampled)),
+        floor=floor_value,
+        floor_std=floor_std,
+        excess=float(np.sqrt(max(0.0, value**2 - floor_value**2))),
+        objects_per_bin=n / (2**depth * bins),
+        n_objects=n,
+        n_dropped=n_dropped,
+        warnings=tuple(notes),
+    )
+
+
+def cv14(
+    labels: np.ndarray,
+    alpha: np.ndarray,
+    bins: int = 20,
+    *,
+    reference: Reference | Sequence[Reference] = "last",
+    bootstrap: int = 100,
+    floor: Literal["permutation", "analytic"] = "permutation",
+    permutations: int = 20,
+    seed: int = 0,
+) -> BiasResult:
+    """Drift of class fractions with resolution (eqs 17-18).
+
+    CV14 = sqrt(mean_k σ_k²), σ_k² = mean over equal-count bins l of (f̃_lk - f_k)², where f_k is the fraction
+    in the least biased bin.
+
+    Parameters
+    ----------
+    labels : array, shape (N,) of int, or (N, K) of float
+        Classes 0 = smooth, 1 = disk, …; or class probabilities, whose means are then the fractions.
+    alpha : array, shape (N,) or (N, J)
+        Resolution, or several observables (averaged over); rows with non-finite values are left out and
+        counted.
+    bins : int, default 20
+        Equal-count bins of each observable.
+    reference : "last" (default), "first", or one a column
+        The least biased bin: the last in resolution, the first in magnitude.
+    bootstrap : int, default 100
+        Resamples for the error; 0 for none.
+    floor : "permutation" (default) or "analytic"
+        How the value of unbiased labels is found: labels shuffled within leaves `permutations` times, or the
+        binomial variances of the bins. The first keeps leaf fractions and forgets α, also where the bins
+        differ in their true fractions; the second keeps each bin's own fraction, and is a little smaller
+        where labels are biased.
+    permutations : int, default 20
+        Shuffles for the floor.
+    seed : int, default 0
+        Seed of bootstrap and shuffles.
+
+    Returns
+    -------
+    BiasResult
+
+    Raises
+    ------
+    InputError
+        If shapes disagree, labels are not classes or probabilities, or there are fewer galaxies than bins.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(1)
+    >>> alpha = rng.lognormal(2.3, 0.45, 5000)
+    >>> labels = (rng.random(5000) < 0.6 * (1 - np.exp(-alpha**2 / 200))).astype(int)
+    >>> r = cv14(labels, alpha, bins=10, bootstrap=0)
+    >>> bool(r.excess > 5 * r.floor)
+    True
+    """
+    return _measure(
+        labels,
+        alpha,
+        None,
+        depth=0,
+        bins=bins,
+        reference=reference,
+        bootstrap=bootstrap,
+        floor=floor,
+        permutations=permutations,
+        seed=seed,
+    )
+
+
+def cv18(
+    labels: np.ndarray,
+    alpha: np.ndarray,
+    intrinsic: np.ndarray,
+    depth: int = 6,
+    bins: int = 8,
+    *,
+    reference: Reference | Sequence[Reference] = "last",
+    bootstrap: int = 100,
+    floor: Literal["permutation", "analytic"] = "permutation",
+    permutations: int = 20,
+    seed: int = 0,
+) -> BiasResult:
+    """Drift of class fractions with resolution among galaxies of like intrinsic properties.
+
+    CV18 = sqrt(mean over observables, classes and leaves of Σ_l (f_l - f_ref)² / b): a k-d tree of 2^depth
+    leaves over the intrinsic columns, in each leaf b equal-count bins of each observable, and the least
+    biased bin of the same leaf as reference. The reference bin is counted in b.
+
+    Parameters
+    ----------
+    labels : array, shape (N,) of int, or (N, K) of float
+        Classes 0 = smooth, 1 = disk, …; or class probabilities.
+    alpha : array, shape (N,) or (N, J)
+        Observables, for example resolution alone, or apparent magnitude and resolution.
+    intrinsic : array, shape (N, P) or (N,)
+        Intrinsic properties in the order in which they split, for example log R_petro / kpc, M_r, redshift.
+    depth, bins : int
+        Tree levels and bins a leaf; choose them for at least 25 galaxies a bin (2^depth × bins bins).
+    reference, bootstrap, floor, permutations, seed
+        As for `cv14`.
+
+    Returns
+    -------
+    BiasResult
+        Rows with a non-finite value are left out and counted.
+
+    Raises
+    ------
+    InputError
+        If shapes disagree, labels are not classes or probabilities, or a leaf has fewer galaxies than bins.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(1)
+    >>> alpha = rng.lognormal(2.3, 0.45, 5000)
+    >>> magnitude = rng.normal(-21, 1, 5000)
+    >>> labels = (rng.random(5000) < 1 / (1 + np.exp(-magnitude - 21))).astype(int)
+    >>> r = cv18(labels, alpha, magnitude, depth=3, bins=5, bootstrap=0)
+    >>> bool(abs(r.value - r.floor) < 4 * r.floor_std)
+    True
+    """
+    return _measure(
+        labels,
+        alpha,
+        intrinsic,
+        depth=depth,
+        bins=bins,
+        reference=reference,
+        bootstrap=bootstrap,
+        floor=floor,
+        permutations=permutations,
+        seed=seed,
+    )
