@@ -87,8 +87,8 @@ def split_by_id(
     Examples
     --------
     >>> split_by_id(range(10))
-    array(['train', 'train', 'train', 'train', 'train', 'train', 'train',
-           'train', 'validation', 'test'], dtype='<U10')
+    array(['test', 'train', 'train', 'train', 'train', 'validation', 'train',
+           'train', 'train', 'train'], dtype='<U10')
     """
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
         raise InputError(f"split fractions are train, validation, test and sum to 1; got {fractions}")

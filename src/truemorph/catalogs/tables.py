@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ def _from_astropy(path: Path, format_name: str) -> CatalogTable:
         if column.unit is not None:
             units[name] = str(column.unit)
     note = table.meta.get(_FITS_KEY) or table.meta.get("description") or ""
-    metadata = json.loads(note) if note.startswith('{"') else {}
+    # VOTable descriptions come back wrapped at spaces.
+    metadata = json.loads(re.sub(r"\s*\n\s*", " ", note)) if note.lstrip().startswith('{"') else {}
     return CatalogTable(pl.DataFrame(columns), units, metadata, path)
 
 

@@ -1,0 +1,1 @@
+"""Classifiers trained through T(α): DCV14 (logistic regression) and DDB (a deep network)."""

@@ -1,0 +1,85 @@
+"""The debiasing loss (eq. 4) as a torch module, for any network.
+
+Equations: Medina-Rosales et al., arXiv:2308.11007; the arithmetic is in `truemorph.bias.likelihood`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from truemorph.bias.likelihood import label_log_likelihood
+from truemorph.bias.transitions import Transition
+from truemorph.errors import InputError
+
+
+class DebiasedLoss(torch.nn.Module):
+    """Negative log-likelihood of labels that may have flipped: -log Σ_y p(ỹ | y, α) p(y | x) (eqs 3-4).
+
+    Where T(α) is the identity this is cross-entropy, to the last bit. Half-precision logits are computed on
+    in float32.
+
+    Parameters
+    ----------
+    transition : Transition
+        T(α), constant during training (the paper's choice).
+    reduction : {"mean", "sum", "none"}
+        "sum" is eq. 4; "mean" (default) averages over galaxies, or takes the weighted average.
+
+    Raises
+    ------
+    InputError
+        If the reduction is unknown.
+
+    Examples
+    --------
+    >>> from truemorph.bias.transitions import RayleighTransition
+    >>> loss = DebiasedLoss(RayleighTransition(theta=11.25))
+    >>> logits = torch.tensor([[0.2, 1.0], [1.5, -0.3]])
+    >>> loss(logits, torch.tensor([1, 0]), torch.tensor([20.0, 6.0])).round(decimals=4)
+    tensor(0.3103)
+    """
+
+    def __init__(self, transition: Transition, reduction: Literal["mean", "sum", "none"] = "mean") -> None:
+        super().__init__()
+        if reduction not in ("mean", "sum", "none"):
+            raise InputError(f'reduction is "mean", "sum" or "none"; got {reduction!r}')
+        self.transition = transition
+        self.reduction = reduction
+
+    def forward(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        alpha: torch.Tensor,
+        weights: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Compute the loss.
+
+        Parameters
+        ----------
+        logits : tensor, shape (N, K)
+        labels : tensor of int64, shape (N,)
+            Observed labels ỹ.
+        alpha : tensor, shape (N,)
+            Resolution of the image that was labelled.
+        weights : tensor, shape (N,), optional
+            Sampling weights.
+
+        Returns
+        -------
+        tensor
+            A scalar, or shape (N,) with reduction "none".
+        """
+        log_probabilities = torch.log_softmax(logits.float() if logits.dtype != torch.float64 else logits, dim=1)
+        losses = -label_log_likelihood(
+            log_probabilities, labels, alpha.to(log_probabilities.dtype), self.transition
+        )
+        if weights is not None:
+            losses = losses * weights
+        if self.reduction == "none":
+            return losses
+        if self.reduction == "sum":
+            return losses.sum()
+        return losses.mean() if weights is None else losses.sum() / weights.sum()

@@ -1,0 +1,57 @@
+"""DDB's network: a timm backbone, one dense layer with ReLU, the class layer (paper, section 2.3.2)."""
+
+from __future__ import annotations
+
+import timm
+import torch
+from torch import nn
+
+from truemorph.config import TrainingConfig
+from truemorph.errors import InputError, TruemorphError
+
+
+class GalaxyNetwork(nn.Module):
+    """Backbone → Dense(hidden) + ReLU → K logits.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+        Backbone, hidden width, dropout.
+    n_classes : int
+
+    Raises
+    ------
+    InputError
+        If timm does not know the backbone.
+    TruemorphError
+        If published weights were asked for and can't be fetched.
+    """
+
+    def __init__(self, config: TrainingConfig, n_classes: int = 2, pretrained: bool = False) -> None:
+        super().__init__()
+        if config.backbone not in timm.list_models():
+            near = ", ".join(timm.list_models(f"*{config.backbone.split('_')[0]}*")[:4]) or "see timm.list_models()"
+            raise InputError(f"timm has no backbone {config.backbone!r}; near it: {near}")
+        try:
+            self.backbone = timm.create_model(config.backbone, pretrained=pretrained, num_classes=0)
+        except Exception as problem:  # hub clients raise many types
+            if not pretrained:
+                raise
+            raise TruemorphError(
+                f"weights of {config.backbone} can't be fetched ({type(problem).__name__}); "
+                "connect to the network once, or train from a random start with pretrained = false"
+            ) from problem
+        settings = self.backbone.pretrained_cfg
+        self.mean: tuple[float, ...] = tuple(settings.get("mean", (0.5, 0.5, 0.5)))
+        self.std: tuple[float, ...] = tuple(settings.get("std", (0.5, 0.5, 0.5)))
+        features = getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features
+        self.head = nn.Sequential(
+            nn.Linear(features, config.hidden),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.hidden, n_classes),
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits, shape (B, K), of normalised images (B, 3, S, S)."""
+        return self.head(self.backbone(images))

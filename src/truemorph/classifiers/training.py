@@ -1,0 +1,314 @@
+"""Training through T(α): one Lightning loop for networks, one call for DCV14, folds for both.
+
+A model is one or more members. With one fold the member sees every training galaxy. With F folds member f
+sees all but fold f, so that each training galaxy has a member that never saw its label: relabelling is then
+out of fold (science: p(y | x) of a network that memorised ỹ would make the posterior count ỹ twice).
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import sys
+import time
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning
+import numpy as np
+import polars as pl
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+
+from truemorph.bias.transitions import CLASS_NAMES, MatrixTransition, Transition
+from truemorph.catalogs.sampling import TRAIN, VALIDATION, assign_folds
+from truemorph.classifiers.logistic import DebiasedLogisticRegression
+from truemorph.classifiers.loss import DebiasedLoss
+from truemorph.classifiers.network import GalaxyNetwork
+from truemorph.config import TrainingConfig
+from truemorph.errors import InputError
+from truemorph.images.dataset import Batch, GalaxyBatches, batches
+from truemorph.images.transforms import flip_and_turn, normalise
+
+# Share of steps over which the learning rate rises from near zero.
+_WARM_UP = 0.1
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """The columns a classifier learns from, one row a galaxy, inputs beside.
+
+    Attributes
+    ----------
+    frame : polars.DataFrame
+        `object_id`, `label`, `alpha`, `split` and, where a sample was balanced, `sampling_weight`.
+    inputs : array
+        Pixels (N, S, S, 3) of uint8 for networks, features (N, P) for logistic regression.
+    """
+
+    frame: pl.DataFrame
+    inputs: np.ndarray
+
+    def column(self, name: str) -> np.ndarray:
+        """One column as a numpy array."""
+        return self.frame[name].to_numpy()
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Sampling weights, 1 where there are none."""
+        if "sampling_weight" in self.frame.columns:
+            return self.column("sampling_weight")
+        return np.ones(self.frame.height)
+
+
+@dataclass
+class TrainedMembers:
+    """What training returns: member weights, which galaxies each has seen, and its story."""
+
+    members: list[dict[str, np.ndarray]]
+    seen: pl.DataFrame  # object_id, role, fold (-1: none)
+    history: list[dict[str, float]] = field(default_factory=list)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+class _LightningClassifier(lightning.LightningModule):
+    """Holds a network, the debiasing loss and the schedule; Lightning does the rest."""
+
+    def __init__(self, network: GalaxyNetwork, loss: DebiasedLoss, config: TrainingConfig, steps: int) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+        self.config = config
+        self.steps = steps
+        self.register_buffer("mean", torch.tensor(network.mean))
+        self.register_buffer("std", torch.tensor(network.std))
+        self._held_out: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._epoch_losses: list[torch.Tensor] = []
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.network(normalise(pixels, self.mean, self.std))
+
+    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
+        images = flip_and_turn(normalise(batch["pixels"], self.mean, self.std))
+        loss = self.loss(self.network(images), batch["labels"], batch["alpha"], batch["weights"])
+        self._epoch_losses.append(loss.detach())
+        return loss
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        per_galaxy = DebiasedLoss(self.loss.transition, "none")
+        losses = per_galaxy(self(batch["pixels"]), batch["labels"], batch["alpha"])
+        self._held_out.append((losses * batch["weights"], batch["weights"]))
+
+    def on_validation_epoch_end(self) -> None:
+        losses, weights = (torch.cat(parts) for parts in zip(*self._held_out, strict=True))
+        self.log("held_out_loss", losses.sum() / weights.sum())
+        self._held_out.clear()
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(
+            self.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=self.config.learning_rate,
+            total_steps=self.steps,
+            pct_start=_WARM_UP,
+            cycle_momentum=False,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class _KeepBest(lightning.Callback):
+    """Remembers the weights of the best held-out likelihood and tells the story of each epoch on stderr."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.best = float("inf")
+        self.weights: dict[str, torch.Tensor] = {}
+        self.history: list[dict[str, float]] = []
+        self._began = time.perf_counter()
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if trainer.sanity_checking:
+            return
+        held_out = float(trainer.callback_metrics["held_out_loss"])
+        training = float(torch.stack(pl_module._epoch_losses).mean())
+        pl_module._epoch_losses.clear()
+        better = held_out < self.best
+        if better:
+            self.best = held_out
+            self.weights = copy.deepcopy(pl_module.network.state_dict())
+        seconds = time.perf_counter() - self._began
+        self.history.append(
+            {"epoch": trainer.current_epoch, "train_loss": training, "held_out_loss": held_out, "seconds": seconds}
+        )
+        print(
+            f"{self.name} epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}  loss {training:.4f}  "
+            f"held out {held_out:.4f}{' *' if better else '  '}  {seconds:.0f} s",
+            file=sys.stderr,
+        )
+
+
+def _precision(config: TrainingConfig) -> Any:
+    """Mixed bf16 where the hardware multiplies it natively, float32 elsewhere, unless the user chose."""
+    if config.precision != "auto":
+        return config.precision
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    capable = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return "bf16-mixed" if capable.get("avx512_bf16") or capable.get("amx_bf16") else "32-true"
+
+
+def _quietly_built_trainer(config: TrainingConfig, callbacks: list[lightning.Callback]) -> lightning.Trainer:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    return lightning.Trainer(
+        max_epochs=config.epochs,
+        accelerator="auto",
+        devices=1,
+        precision=_precision(config),
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def _train_network(
+    rows: TrainingRows,
+    train: np.ndarray,
+    validation: np.ndarray,
+    transition: Transition,
+    config: TrainingConfig,
+    seed: int,
+    name: str,
+) -> tuple[dict[str, np.ndarray], _KeepBest, GalaxyNetwork]:
+    lightning.seed_everything(seed, verbose=False)
+    network = GalaxyNetwork(config, transition.n_classes, config.pretrained).to(memory_format=torch.channels_last)
+
+    def subset(which: np.ndarray) -> GalaxyBatches:
+        return GalaxyBatches(
+            rows.inputs, which, rows.column("label")[which], rows.column("alpha")[which], rows.weights[which]
+        )
+
+    training = batches(subset(train), config.batch_size, seed)
+    module = _LightningClassifier(network, DebiasedLoss(transition), config, config.epochs * len(training))
+    keep = _KeepBest(name)
+    stop = EarlyStopping("held_out_loss", patience=config.patience, mode="min")
+    with warnings.catch_warnings():
+        # Batches are slices of an array in memory: worker processes would only copy it.
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        trainer = _quietly_built_trainer(config, [keep, stop])
+        trainer.fit(module, training, batches(subset(validation), 4 * config.batch_size))
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return {key: value.cpu().numpy() for key, value in keep.weights.items()}, keep, network
+
+
+def _fold_masks(folds: np.ndarray, n_folds: int) -> list[np.ndarray]:
+    return [np.ones(folds.size, bool)] if n_folds == 1 else [folds != fold for fold in range(n_folds)]
+
+
+def train_members(
+    rows: TrainingRows, transition: Transition | None, config: TrainingConfig, name: str = "train"
+) -> TrainedMembers:
+    """Train a classifier through T(α).
+
+    Parameters
+    ----------
+    rows : TrainingRows
+        Galaxies with split "train" are trained on, those with "validation" stop the training, others are left
+        alone.
+    transition : Transition or None
+        T(α), constant in the loss; None takes labels at their word (naive training).
+    config : TrainingConfig
+    name : str
+        Prefix of progress lines.
+
+    Returns
+    -------
+    TrainedMembers
+
+    Raises
+    ------
+    InputError
+        If there are no training or validation galaxies, or a class is empty.
+    """
+    through = transition if transition is not None else MatrixTransition.identity(2)
+    split, labels = rows.column("split"), rows.column("label")
+    train, validation = np.flatnonzero(split == TRAIN), np.flatnonzero(split == VALIDATION)
+    for part, where in ((TRAIN, train), (VALIDATION, validation)):
+        if where.size == 0:
+            raise InputError(f"no {part} galaxies in this catalogue; prepare it with a {part} share")
+    empty = [CLASS_NAMES[k] for k in range(2) if not np.any(labels[train] == k)]
+    if empty:
+        raise InputError(f"no training galaxy is labelled {empty[0]}: nothing to learn from")
+    if train.size < 2 * max(config.folds, config.batch_size if config.classifier == "network" else 1):
+        raise InputError(
+            f"only {train.size} training galaxies for {config.folds} folds and batches of {config.batch_size}"
+        )
+    ids = rows.frame["object_id"]
+    folds = assign_folds(ids.gather(train).to_list(), config.folds, config.seed)
+    role = np.full(train.size, "out_of_fold" if config.folds > 1 else "in_sample")
+    fold_seen = folds if config.folds > 1 else np.full(train.size, -1)
+    seen = pl.concat(
+        [
+            pl.DataFrame({"object_id": ids.gather(train), "role": role, "fold": fold_seen}),
+            pl.DataFrame({"object_id": ids.gather(validation)}).with_columns(
+                role=pl.lit("early_stopping"), fold=pl.lit(-1, dtype=pl.Int64)
+            ),
+        ]
+    )
+    if config.classifier == "logistic":
+        return _train_logistic(rows, train, folds, transition, config, seen)
+
+    members, history, held_out = [], [], []
+    for number, mask in enumerate(_fold_masks(folds, config.folds)):
+        label = name if config.folds == 1 else f"{name} {number + 1}/{config.folds}"
+        weights, keep, network = _train_network(
+            rows, train[mask], validation, through, config, config.seed + number, label
+        )
+        members.append(weights)
+        history += [{"member": float(number), **epoch} for epoch in keep.history]
+        held_out.append(keep.best)
+    return TrainedMembers(
+        members, seen, history, {"held_out_loss": float(np.mean(held_out))}, network.mean, network.std
+    )
+
+
+def _train_logistic(
+    rows: TrainingRows,
+    train: np.ndarray,
+    folds: np.ndarray,
+    transition: Transition | None,
+    config: TrainingConfig,
+    seen: pl.DataFrame,
+) -> TrainedMembers:
+    labels, alpha, weights = rows.column("label"), rows.column("alpha"), rows.weights
+
+    def fit(which: np.ndarray) -> DebiasedLogisticRegression:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "no alpha given")
+            model = DebiasedLogisticRegression()
+            return model.fit(
+                rows.inputs[which],
+                labels[which],
+                alpha=None if transition is None else alpha[which],
+                sample_weight=weights[which],
+            )
+
+    whole = fit(train)
+    parts = [whole] if config.folds == 1 else [fit(train[mask]) for mask in _fold_masks(folds, config.folds)]
+    metrics = {"log_likelihood": whole.log_likelihood_, "em_iterations": whole.n_iter_}
+    if transition is not None:
+        metrics |= {f"fitted_{key}": value for key, value in whole.transition_.parameters().items()}
+        metrics |= {f"fitted_{key}_stderr": value for key, value in whole.stderr_.items()}
+    members = [{"coef": part.coef_, "intercept": part.intercept_} for part in parts]
+    return TrainedMembers(members, seen, [], metrics)

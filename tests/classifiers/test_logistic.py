@@ -1,0 +1,90 @@
+"""DCV14: scikit-learn conventions, recovered truth, and agreement with direct maximisation."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from truemorph.bias.transitions import RayleighTransition
+from truemorph.classifiers.logistic import DebiasedLogisticRegression
+from truemorph.errors import InputError, TruemorphWarning
+
+THETA = 10.0
+
+
+@parametrize_with_checks([DebiasedLogisticRegression()])
+@pytest.mark.filterwarnings("ignore::truemorph.errors.TruemorphWarning")
+def test_scikit_learn_conventions(estimator, check):
+    check(estimator)
+
+
+def flipped_catalogue(n, seed):
+    rng = np.random.default_rng(seed)
+    X = np.column_stack([rng.normal(2.5, 1.0, n), rng.uniform(0, 0.7, n)])  # Sérsic index, ellipticity
+    alpha = rng.lognormal(2.3, 0.45, n)
+    p_disk = 1 / (1 + np.exp(2.0 * (X[:, 0] - 2.5) - 1.5 * (X[:, 1] - 0.35)))
+    truth = (rng.random(n) < p_disk).astype(int)
+    labels = np.where(rng.random(n) < np.exp(-(alpha**2) / (2 * THETA**2)), 0, truth)
+    return X, alpha, truth, labels
+
+
+def test_recovers_coefficients_and_theta():
+    X, alpha, truth, labels = flipped_catalogue(20_000, seed=1)
+    model = DebiasedLogisticRegression(C=1e6).fit(X, labels, alpha=alpha)
+    assert abs(model.transition_.theta - THETA) < 3.5 * model.stderr_["theta"]
+    ideal = LogisticRegression(C=1e6).fit(X, truth)
+    # Errors of a fit to true labels are smaller than ours: 20,000 galaxies give about 0.05 on these.
+    np.testing.assert_allclose(model.coef_[1], ideal.coef_[0], atol=0.25)
+    naive = LogisticRegression(C=1e6).fit(X, labels)
+    assert model.score(X, truth) > naive.score(X, truth) + 0.1
+
+
+def test_em_ends_where_direct_maximisation_does():
+    X, alpha, _, labels = flipped_catalogue(3_000, seed=2)
+    model = DebiasedLogisticRegression(C=1e8, tol=1e-11, max_iter=5000).fit(X, labels, alpha=alpha)
+
+    def negative_log_likelihood(point):
+        p_disk = 1 / (1 + np.exp(-(X @ point[:2] + point[2])))
+        seen = p_disk * -np.expm1(-(alpha**2) / (2 * np.exp(2 * point[3])))
+        return -np.sum(np.where(labels == 1, np.log(seen), np.log1p(-seen)))
+
+    direct = minimize(negative_log_likelihood, [0, 0, 0, np.log(8.0)], method="BFGS", options={"gtol": 1e-4})
+    assert model.log_likelihood_ == pytest.approx(-direct.fun, abs=0.01)
+    assert model.transition_.theta == pytest.approx(np.exp(direct.x[3]), rel=0.01)
+
+
+def test_standard_error_of_theta_is_the_spread_over_samples():
+    fits = [
+        DebiasedLogisticRegression().fit(X, labels, alpha=alpha)
+        for X, alpha, _, labels in (flipped_catalogue(1_500, seed) for seed in range(40))
+    ]
+    spread = np.std([fit.transition_.theta for fit in fits], ddof=1)
+    stated = np.median([fit.stderr_["theta"] for fit in fits])
+    # The spread of 40 values is known to 1/sqrt(2·39) = 11 %; three of those.
+    assert stated == pytest.approx(spread, rel=0.34)
+
+
+def test_fixed_transition_is_kept():
+    X, alpha, _, labels = flipped_catalogue(2_000, seed=3)
+    model = DebiasedLogisticRegression(transition=RayleighTransition(THETA)).fit(X, labels, alpha=alpha)
+    assert model.transition_ == RayleighTransition(THETA)
+    assert model.stderr_ == {}
+
+
+def test_without_alpha_it_is_logistic_regression_and_says_so():
+    X, _, truth, _ = flipped_catalogue(2_000, seed=4)
+    with pytest.warns(TruemorphWarning, match="no alpha"):
+        model = DebiasedLogisticRegression(C=1e6).fit(X, truth)
+    plain = LogisticRegression(C=1e6).fit(X, truth)
+    np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(X), atol=2e-3)
+
+
+def test_bad_alpha_and_labels_are_named():
+    X, alpha, _, labels = flipped_catalogue(100, seed=5)
+    with pytest.raises(InputError, match="row 3"):
+        DebiasedLogisticRegression().fit(X, labels, alpha=np.where(np.arange(100) == 3, -1.0, alpha))
+    with pytest.raises(InputError, match="one finite value"):
+        DebiasedLogisticRegression().fit(X, labels, alpha=alpha[:50])
+    with pytest.raises(InputError, match="integers 0 to 1"):
+        DebiasedLogisticRegression().fit(X, np.where(labels == 1, "disk", "smooth"), alpha=alpha)
