@@ -54,7 +54,7 @@ PRESETS: dict[str, TrainingConfig] = {
         dropout=0.3,
         epochs=30,
         patience=8,
-        learning_rate=2e-3,
+        learning_rate=1e-3,
     ),
     # DCV14 (section 2.3.1): Sérsic index, ellipticity, half-light radius where a catalogue has them.
     "dcv14": TrainingConfig(classifier="logistic", folds=5),

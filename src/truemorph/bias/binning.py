@@ -78,3 +78,28 @@ def kd_leaves(values: np.ndarray, orders: list[np.ndarray], depth: int) -> np.nd
         median[filled] = 0.5 * (column[lower] + column[upper])
         leaf = 2 * leaf + (column >= median[leaf])
     return leaf
+
+
+def choose_bins(n: int, with_intrinsic: bool, per_bin: int = 25) -> tuple[int, int]:
+    """Depth and bins for n objects that leave at least `per_bin` in each bin where that is possible.
+
+    Without intrinsic columns up to 20 bins in one leaf (CV14's default); with them up to 2^6 leaves of 8 bins
+    (CV18's), fewer bins before fewer leaves.
+
+    Returns
+    -------
+    depth, bins : int
+
+    Examples
+    --------
+    >>> choose_bins(100_000, True), choose_bins(1_800, True), choose_bins(246, False)
+    ((6, 8), (4, 4), (0, 9))
+    """
+    if not with_intrinsic:
+        return 0, int(np.clip(n // per_bin, 2, 20))
+    for depth in range(6, 0, -1):
+        # k-d leaves differ by an object or two; leave room for that.
+        bins = int((n // 2**depth - 1) // per_bin)
+        if bins >= 4:
+            return depth, min(bins, 8)
+    return 1, max(2, int((n // 2 - 1) // per_bin))

@@ -7,8 +7,10 @@ fractions, 0 to 1), `radius` (Petrosian radius, arcsec), `psf_fwhm` (arcsec), `i
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from truemorph.errors import InputError
@@ -80,6 +82,22 @@ def nearest(name: str, existing: list[str], n: int = 3) -> str:
     close = difflib.get_close_matches(name.lower(), list(by_case), n=n, cutoff=0.5)
     shown = [by_case[c] for c in close] or existing[:12]
     return f"nearest: {', '.join(shown)}" if close else f"columns are: {', '.join(shown)}"
+
+
+def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> np.ndarray:
+    """Take numeric columns by name, shape (N, P), NaN where missing.
+
+    Raises
+    ------
+    InputError
+        If a column is absent (the nearest names are given) or does not hold numbers.
+    """
+    for name in names:
+        if name not in frame.columns:
+            raise InputError(f"{source}: no column {name!r}; {nearest(name, frame.columns)}")
+        if not frame[name].dtype.is_numeric():
+            raise InputError(f"{source}: column {name!r} holds {frame[name].dtype}, not numbers; choose another")
+    return frame.select(pl.col(list(names)).cast(pl.Float64).fill_null(float("nan"))).to_numpy()
 
 
 def detect_preset(columns: list[str]) -> Preset:

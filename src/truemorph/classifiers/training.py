@@ -21,7 +21,7 @@ import polars as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
-from truemorph.bias.transitions import CLASS_NAMES, MatrixTransition, Transition
+from truemorph.bias.transitions import CLASS_NAMES, Transition
 from truemorph.catalogs.sampling import TRAIN, VALIDATION, assign_folds
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.classifiers.loss import DebiasedLoss
@@ -68,6 +68,7 @@ class TrainedMembers:
 
     members: list[dict[str, np.ndarray]]
     seen: pl.DataFrame  # object_id, role, fold (-1: none)
+    transition: Transition
     history: list[dict[str, float]] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
     mean: tuple[float, ...] = ()
@@ -227,7 +228,8 @@ def train_members(
         Galaxies with split "train" are trained on, those with "validation" stop the training, others are left
         alone.
     transition : Transition or None
-        T(α), constant in the loss; None takes labels at their word (naive training).
+        T(α), constant in the loss; the identity takes labels at their word (naive training). None is for
+        logistic regression only: θ is fitted along by EM, as in DCV14.
     config : TrainingConfig
     name : str
         Prefix of progress lines.
@@ -239,9 +241,8 @@ def train_members(
     Raises
     ------
     InputError
-        If there are no training or validation galaxies, or a class is empty.
+        If there are no training or validation galaxies, a class is empty, or a network is given no T(α).
     """
-    through = transition if transition is not None else MatrixTransition.identity(2)
     split, labels = rows.column("split"), rows.column("label")
     train, validation = np.flatnonzero(split == TRAIN), np.flatnonzero(split == VALIDATION)
     for part, where in ((TRAIN, train), (VALIDATION, validation)):
@@ -269,17 +270,25 @@ def train_members(
     if config.classifier == "logistic":
         return _train_logistic(rows, train, folds, transition, config, seen)
 
+    if transition is None:
+        raise InputError("a network needs T(alpha) before it trains: fit one with `truemorph transition`")
     members, history, held_out = [], [], []
     for number, mask in enumerate(_fold_masks(folds, config.folds)):
         label = name if config.folds == 1 else f"{name} {number + 1}/{config.folds}"
         weights, keep, network = _train_network(
-            rows, train[mask], validation, through, config, config.seed + number, label
+            rows, train[mask], validation, transition, config, config.seed + number, label
         )
         members.append(weights)
         history += [{"member": float(number), **epoch} for epoch in keep.history]
         held_out.append(keep.best)
     return TrainedMembers(
-        members, seen, history, {"held_out_loss": float(np.mean(held_out))}, network.mean, network.std
+        members,
+        seen,
+        transition,
+        history,
+        {"held_out_loss": float(np.mean(held_out))},
+        network.mean,
+        network.std,
     )
 
 
@@ -294,21 +303,12 @@ def _train_logistic(
     labels, alpha, weights = rows.column("label"), rows.column("alpha"), rows.weights
 
     def fit(which: np.ndarray) -> DebiasedLogisticRegression:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "no alpha given")
-            model = DebiasedLogisticRegression()
-            return model.fit(
-                rows.inputs[which],
-                labels[which],
-                alpha=None if transition is None else alpha[which],
-                sample_weight=weights[which],
-            )
+        model = DebiasedLogisticRegression(transition=transition)
+        return model.fit(rows.inputs[which], labels[which], alpha=alpha[which], sample_weight=weights[which])
 
     whole = fit(train)
     parts = [whole] if config.folds == 1 else [fit(train[mask]) for mask in _fold_masks(folds, config.folds)]
     metrics = {"log_likelihood": whole.log_likelihood_, "em_iterations": whole.n_iter_}
-    if transition is not None:
-        metrics |= {f"fitted_{key}": value for key, value in whole.transition_.parameters().items()}
-        metrics |= {f"fitted_{key}_stderr": value for key, value in whole.stderr_.items()}
+    metrics |= {f"{name}_stderr": error for name, error in whole.stderr_.items()}
     members = [{"coef": part.coef_, "intercept": part.intercept_} for part in parts]
-    return TrainedMembers(members, seen, [], metrics)
+    return TrainedMembers(members, seen, whole.transition_, [], metrics)

@@ -1,0 +1,305 @@
+"""A trained classifier, and the folder it lives in.
+
+A checkpoint is one folder: `config.json` (what it is and what it rests on), `model.safetensors` (the weights
+of all members), `seen.parquet` (which galaxies trained which member), `README.md` (model card). Nothing in it
+is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from scipy.special import softmax
+
+from truemorph._version import __version__
+from truemorph.bias.transitions import CLASS_NAMES, Transition, transition_from_dict
+from truemorph.config import TrainingConfig
+from truemorph.errors import CheckpointError, InputError
+from truemorph.images.store import decode_batches
+
+FORMAT_VERSION = 1
+_FILES = ("config.json", "model.safetensors", "seen.parquet", "README.md")
+
+
+@dataclass
+class Classifier:
+    """A trained model: p(y | x) from pixels or catalogue features.
+
+    Attributes
+    ----------
+    described : dict
+        The content of `config.json`.
+    members : list of dict
+        Weights by name, one dict a member.
+    seen : polars.DataFrame
+        `object_id`, `role` ("out_of_fold", "in_sample" or "early_stopping") and `fold` of every galaxy that
+        had a part in training.
+    """
+
+    described: dict[str, Any]
+    members: list[dict[str, np.ndarray]]
+    seen: pl.DataFrame
+    model_hash: str = field(default="unsaved")
+
+    @cached_property
+    def config(self) -> TrainingConfig:
+        """Settings it was trained with."""
+        return TrainingConfig(**self.described["training"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the probability columns."""
+        return tuple(self.described["classes"])
+
+    @cached_property
+    def transition(self) -> Transition:
+        """T(α) it was trained through."""
+        return transition_from_dict(self.described["transition"])
+
+    @property
+    def uses_images(self) -> bool:
+        """Whether it reads pixels (otherwise catalogue features)."""
+        return self.config.classifier == "network"
+
+    @cached_property
+    def _networks(self) -> list[Any]:
+        import torch
+
+        from truemorph.classifiers.network import GalaxyNetwork
+
+        networks = []
+        for weights in self.members:
+            network = GalaxyNetwork(self.config, len(self.classes))
+            network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+            networks.append(network.eval().to(memory_format=torch.channels_last))
+        return networks
+
+    def member_probabilities(self, inputs: np.ndarray, member: int) -> np.ndarray:
+        """p(y | x) of one member.
+
+        Parameters
+        ----------
+        inputs : array
+            uint8 pixels (N, S, S, 3), already cropped and resized; or features (N, P).
+        member : int
+
+        Returns
+        -------
+        array, shape (N, K)
+        """
+        if not self.uses_images:
+            weights = self.members[member]
+            return softmax(inputs @ weights["coef"].T + weights["intercept"], axis=1)
+        import torch
+
+        from truemorph.images.transforms import normalise
+
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        network = self._networks[member].to(device)
+        mean, std = (
+            torch.tensor(self.described["normalisation"][key], device=device) for key in ("mean", "std")
+        )
+        with torch.inference_mode():
+            pixels = torch.from_numpy(np.ascontiguousarray(inputs)).to(device)
+            logits = network(normalise(pixels, mean, std)).float()
+        return torch.softmax(logits, dim=1).cpu().numpy().astype(np.float64)
+
+    def probabilities(self, inputs: np.ndarray) -> np.ndarray:
+        """p(y | x) averaged over members, shape (N, K)."""
+        return np.mean([self.member_probabilities(inputs, m) for m in range(len(self.members))], axis=0)
+
+    def predict(self, images: Sequence[str | os.PathLike[str]] | np.ndarray) -> pl.DataFrame:
+        """Label images from their pixels alone.
+
+        Parameters
+        ----------
+        images : sequence of path, or array of uint8, shape (N, S, S, 3)
+            Files, or pixels already cropped and resized to the model's image size.
+
+        Returns
+        -------
+        polars.DataFrame
+            `image` (path or row number), `p_smooth`, `p_disk`, `label`, `problem` (null where the image is
+            good; probabilities and label are null where it is not).
+
+        Raises
+        ------
+        InputError
+            If the model reads catalogue features, or an array has the wrong shape.
+        """
+        if not self.uses_images:
+            raise InputError("this model reads catalogue features, not images; use `truemorph label`")
+        if isinstance(images, np.ndarray):
+            size = self.config.image_size
+            if images.ndim != 4 or images.shape[1:] != (size, size, 3) or images.dtype != np.uint8:
+                raise InputError(
+                    f"images must be uint8 (N, {size}, {size}, 3); got {images.dtype} {images.shape}"
+                )
+            return self._table(list(range(len(images))), self.probabilities(images), [None] * len(images))
+        probabilities = np.full((len(images), len(self.classes)), np.nan)
+        problems: list[str | None] = [None] * len(images)
+        for rows, decoded in decode_batches(list(images), self.config.image_size, self.config.crop):
+            good = [i for i, one in enumerate(decoded) if not isinstance(one, str)]
+            for i, one in enumerate(decoded):
+                if isinstance(one, str):
+                    problems[rows.start + i] = one
+            if good:
+                pixels = np.stack([decoded[i] for i in good])
+                probabilities[rows.start + np.array(good)] = self.probabilities(pixels)
+        return self._table([str(one) for one in images], probabilities, problems)
+
+    def _table(self, names: list[Any], probabilities: np.ndarray, problems: list[str | None]) -> pl.DataFrame:
+        columns = {f"p_{name}": probabilities[:, k] for k, name in enumerate(self.classes)}
+        labels = np.argmax(np.nan_to_num(probabilities), axis=1)
+        return pl.DataFrame(
+            {"image": names, **columns, "label": labels, "problem": pl.Series(problems, dtype=pl.String)}
+        ).with_columns(
+            pl.when(pl.col("problem").is_null()).then(pl.col(name)).otherwise(None).alias(name)
+            for name in (*columns, "label")
+        )
+
+
+def describe(
+    config: TrainingConfig,
+    transition: dict[str, Any],
+    *,
+    catalogue: dict[str, Any],
+    members: int,
+    metrics: dict[str, Any],
+    normalisation: dict[str, Any],
+) -> dict[str, Any]:
+    """Assemble the content of `config.json`."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "truemorph_version": __version__,
+        "classes": list(CLASS_NAMES),
+        "members": members,
+        "image_size": config.image_size,
+        "crop": config.crop,
+        "normalisation": normalisation,
+        "transition": transition,
+        "catalogue": catalogue,
+        "metrics": metrics,
+        "training": config.model_dump(mode="json"),
+    }
+
+
+def _model_card(described: dict[str, Any]) -> str:
+    transition, catalogue, training = (described[key] for key in ("transition", "catalogue", "training"))
+    reads = (
+        f"{training['backbone']} on {training['image_size']}-pixel images"
+        if training["classifier"] == "network"
+        else f"logistic regression on {', '.join(training['features']) or 'no features (class fraction only)'}"
+    )
+    return f"""# truemorph model
+
+Predicts smooth or disk: {reads}, {described["members"]} member(s).
+
+- Trained through T(alpha): {transition["family"]} {transition["parameters"]}
+- alpha: {catalogue["alpha"]}
+- Assumption behind T(alpha): {transition.get("assumption", "given by the user")}
+- Catalogue: {catalogue["source"]}, {catalogue["rows"]} rows, sha256 {catalogue["sha256"]}
+- Definition of disk: as the labels of that catalogue ({catalogue["votes"]})
+- Metrics: {json.dumps(described["metrics"])}
+
+A galaxy that took part in training is labelled by a member that did not see its label (`seen.parquet`).
+Argmax labels are not unbiased where an image holds little information: use probabilities for populations.
+
+Load with `truemorph.load(folder)`. Method: Medina-Rosales, Cabrera-Vives & Miller, arXiv:2308.11007.
+"""
+
+
+def save_classifier(model: Classifier, folder: str | os.PathLike[str]) -> Path:
+    """Write the checkpoint folder; it appears whole or not at all, and replaces an older checkpoint.
+
+    Raises
+    ------
+    InputError
+        If the folder exists and holds something else.
+    CheckpointError
+        If it can't be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / "config.json").is_file() and any(folder.iterdir()):
+        raise InputError(f"{folder}: exists and is not a truemorph model; choose another --out")
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        partial.mkdir(parents=True)
+        (partial / "config.json").write_text(json.dumps(model.described, indent=2) + "\n")
+        tensors = {
+            f"members.{number}.{name}": np.ascontiguousarray(value)
+            for number, weights in enumerate(model.members)
+            for name, value in weights.items()
+        }
+        save_file(tensors, partial / "model.safetensors")
+        model.seen.write_parquet(partial / "seen.parquet")
+        (partial / "README.md").write_text(_model_card(model.described))
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+    except OSError as problem:
+        raise CheckpointError(f"{folder}: can't write the model: {problem.strerror or problem}") from problem
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if old.exists():
+            if folder.exists():
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                old.rename(folder)
+    return folder
+
+
+def load(folder: str | os.PathLike[str]) -> Classifier:
+    """Load a trained classifier.
+
+    Parameters
+    ----------
+    folder : path
+        A checkpoint folder written by `truemorph train`.
+
+    Returns
+    -------
+    Classifier
+        `.predict(images)` gives a table.
+
+    Raises
+    ------
+    InputError
+        If the folder is not a truemorph model.
+    CheckpointError
+        If it is one that can't be read, or of a newer format.
+    """
+    folder = Path(folder)
+    missing = [name for name in _FILES[:3] if not (folder / name).is_file()]
+    if missing:
+        raise InputError(f"{folder}: not a truemorph model folder (no {missing[0]}); make one with `truemorph train`")
+    try:
+        config_bytes, weight_bytes = ((folder / name).read_bytes() for name in _FILES[:2])
+        described = json.loads(config_bytes)
+        version = described["format_version"]
+        if version > FORMAT_VERSION:
+            raise CheckpointError(
+                f"{folder}: model format {version} is newer than this truemorph reads ({FORMAT_VERSION}); upgrade"
+            )
+        members: list[dict[str, np.ndarray]] = [{} for _ in range(described["members"])]
+        for key, value in load_file(folder / "model.safetensors").items():
+            _, number, name = key.split(".", 2)
+            members[int(number)][name] = value
+        seen = pl.read_parquet(folder / "seen.parquet")
+    except (OSError, ValueError, KeyError, IndexError, SafetensorError, pl.exceptions.PolarsError) as problem:
+        raise CheckpointError(f"{folder}: damaged model ({problem}); train it again or restore a copy") from problem
+    digest = hashlib.sha256(config_bytes + weight_bytes).hexdigest()[:16]
+    return Classifier(described, members, seen, digest)

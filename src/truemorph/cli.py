@@ -1,0 +1,345 @@
+"""The command line: one thin command per verb, results on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from truemorph import workflow
+from truemorph._version import __version__
+from truemorph.errors import InputError, TruemorphError
+
+app = App(
+    name="truemorph",
+    version=__version__,
+    help="Unbiased galaxy morphologies from biased labels. Start with: truemorph demo",
+    help_format="plaintext",
+    default_parameter=Parameter(negative=()),
+)
+
+Where = Annotated[list[str] | None, Parameter(name="--where", help="keep rows with COLUMN=VALUE (repeatable)")]
+AsJson = Annotated[bool, Parameter(name="--json", help="print the result as JSON")]
+Seed = Annotated[int, Parameter(help="seed of everything random")]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _show(result: dict[str, Any], as_json: bool, lines: Sequence[str]) -> None:
+    print(json.dumps(workflow.plain(result), indent=2) if as_json else "\n".join(lines))
+
+
+def _psf(value: str | None) -> str | float | None:
+    """A PSF width is a column name, or a number of arcsec."""
+    if value is None:
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _names(value: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if value else ()
+
+
+@app.command
+def prepare(
+    table: Path,
+    *,
+    out: Annotated[Path, Parameter(help="catalogue to write (.parquet)")],
+    preset: Annotated[str | None, Parameter(help="gz2, gz2-debiased or gz-challenge; found if not given")] = None,
+    id: Annotated[str | None, Parameter(help="column of object ids")] = None,
+    radius: Annotated[str | None, Parameter(help="column of Petrosian radii, arcsec")] = None,
+    psf_fwhm: Annotated[str | None, Parameter(help="column of PSF FWHM, or one number, arcsec")] = None,
+    psf: Annotated[Literal["sigma", "fwhm"], Parameter(help="alpha = radius / this")] = "sigma",
+    images: Annotated[Path | None, Parameter(help="folder of images")] = None,
+    where: Where = None,
+    balance: Annotated[bool, Parameter(help="train on equally many of each label")] = False,
+    split: Annotated[str, Parameter(help="train, validation and test shares")] = "0.8,0.1,0.1",
+    seed: Seed = 0,
+    json: AsJson = False,
+) -> None:
+    """Turn a table of votes into a catalogue: labels, alpha, splits, and an account of every row.
+
+    Example: truemorph prepare gz2.fits --radius petroRad_r --psf-fwhm psfWidth_r --images jpegs --out cat.parquet
+    """
+    from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
+
+    try:
+        train, validation, test = (float(share) for share in split.split(","))
+    except ValueError:
+        raise InputError(f"--split takes three shares such as 0.8,0.1,0.1; got {split!r}") from None
+    chosen = {"object_id": id, "radius": radius}
+    prepared = prepare_catalogue(
+        table,
+        preset=preset,
+        columns={key: name for key, name in chosen.items() if name},
+        psf_fwhm=_psf(psf_fwhm),
+        psf=psf,
+        images=images,
+        where=where or (),
+        balance=balance,
+        split=(train, validation, test),
+        seed=seed,
+    )
+    result = workflow.preparation_result(prepared, write_preparation(prepared, out))
+    for note in prepared.notes:
+        _say(f"note: {note}")
+    lines = [f"{rule:32s} {count:>9,d}" for rule, count in prepared.funnel]
+    lines += [f"labels: {', '.join(f'{name} {n:,d}' for name, n in result['labels'].items())}"]
+    lines += [f"splits: {', '.join(f'{name} {n:,d}' for name, n in result['splits'].items())}"]
+    lines += [f"alpha:  {result['alpha']}", f"wrote   {out}"]
+    _show(result, json, lines)
+
+
+@app.command
+def bias(
+    catalogue: Path,
+    *,
+    labels: Annotated[Path | None, Parameter(help="labels of a model, from truemorph label")] = None,
+    intrinsic: Annotated[str | None, Parameter(help="intrinsic columns, comma-separated, for CV18")] = None,
+    bins: Annotated[int | None, Parameter(help="bins of alpha; default: at least 25 galaxies each")] = None,
+    depth: Annotated[int | None, Parameter(help="levels of the intrinsic tree; default as for bins")] = None,
+    bootstrap: Annotated[int, Parameter(help="resamples for the error")] = 100,
+    where: Where = None,
+    out: Annotated[Path | None, Parameter(help="write the result here (.json)")] = None,
+    seed: Seed = 0,
+    json: AsJson = False,
+) -> None:
+    """Measure how class fractions drift with resolution: CV18, or CV14 without intrinsic columns.
+
+    Example: truemorph bias cat.parquet --labels labels.parquet --intrinsic radius_kpc,M_r,redshift
+    """
+    result = workflow.measure_bias(
+        catalogue,
+        labels_path=labels,
+        intrinsic=_names(intrinsic),
+        bins=bins,
+        depth=depth,
+        where=where or (),
+        bootstrap=bootstrap,
+        seed=seed,
+    )
+    if out:
+        workflow.write_json(out, result)
+    lines = [
+        f"{result['measure']} of {result['galaxies']:,d} galaxies, {2 ** result['depth']} leaves × "
+        f"{result['bins']} bins; alpha = {result['alpha']}",
+        f"{'labels':24s} {'value':>8s} {'bootstrap':>17s} {'floor':>16s} {'excess':>8s} {'galaxies':>9s}",
+    ]
+    notes: dict[str, None] = {}
+    for name, one in result["results"].items():
+        lines.append(
+            f"{name:24s} {one['value']:8.4f} {one['bootstrap_mean']:8.4f} ±{one['bootstrap_std']:7.4f} "
+            f"{one['floor']:8.4f} ±{one['floor_std']:6.4f} {one['excess']:8.4f} {one['n_objects']:9,d}"
+        )
+        notes |= dict.fromkeys(f"{name}: {note}" for note in one["warnings"])
+    fractions = result["fractions_by_alpha"]
+    lines.append("disk fraction by alpha   " + " ".join(f"{value:7.1f}" for value in fractions["alpha"]))
+    lines += [
+        f"{name:24s} " + " ".join(f"{value:7.3f}" for value in values)
+        for name, values in fractions.items()
+        if name != "alpha"
+    ]
+    for note in notes:
+        _say(f"note: {note}")
+    _show(result, json, lines)
+
+
+@app.command
+def transition(
+    catalogue: Path,
+    *,
+    out: Annotated[Path, Parameter(help="fit to write (.json; a picture .png beside it)")],
+    family: Annotated[str, Parameter(help="transition family")] = "rayleigh",
+    method: Annotated[Literal["likelihood", "binned"], Parameter(help="binned is the paper's")] = "likelihood",
+    bins: Annotated[int, Parameter(help="bins of the binned method")] = 1525,
+    where: Where = None,
+    bootstrap: Annotated[int, Parameter(help="refits on resampled galaxies, to check the error")] = 0,
+    seed: Seed = 0,
+    json: AsJson = False,
+) -> None:
+    """Learn how labels flip with alpha, from the labels alone: theta with its error.
+
+    Example: truemorph transition cat.parquet --where selection=unselected --out transition.json
+    """
+    from truemorph.catalogs.prepare import read_catalogue
+
+    fit, described = workflow.fit_catalogue(
+        read_catalogue(catalogue),
+        family=family,
+        method=method,
+        bins=bins,
+        where=where or (),
+        bootstrap=bootstrap,
+        seed=seed,
+    )
+    workflow.write_fit(fit, described, out)
+    for note in fit.warnings:
+        _say(f"warning: {note}")
+    lines = [
+        f"{name} = {described['parameters'][name]:.3f} ± {error:.3f}"
+        for name, error in fit.stderr.items()
+        if name in described["parameters"]
+    ]
+    lines += [
+        f"{name} (bootstrap spread) ± {value:.3f}" for name, value in described.get("bootstrap_std", {}).items()
+    ]
+    lines += [
+        f"true disk fraction {fit.class_fractions[1]:.3f} ± {fit.stderr['disk_fraction']:.3f} "
+        f"(labelled {float((fit.labels == 1).mean()):.3f})",
+        f"{fit.family}, {fit.method}, {fit.n_objects:,d} galaxies; log-likelihood {fit.log_likelihood:.1f}",
+        f"alpha = {described['alpha']}",
+        f"assumes: {fit.assumption}",
+    ]
+    _show(described, json, lines)
+
+
+@app.command
+def train(
+    catalogue: Path,
+    *,
+    out: Annotated[Path, Parameter(help="model folder to write")],
+    transition: Annotated[Path | None, Parameter(help="fit from truemorph transition; fitted if absent")] = None,
+    naive: Annotated[bool, Parameter(help="take labels at their word")] = False,
+    preset: Annotated[str, Parameter(help="quick, paper or dcv14")] = "quick",
+    config: Annotated[Path | None, Parameter(help="TOML file of settings")] = None,
+    features: Annotated[str | None, Parameter(help="columns for dcv14, comma-separated")] = None,
+    backbone: Annotated[str | None, Parameter(help="any timm model")] = None,
+    image_size: Annotated[int | None, Parameter(help="pixels on a side")] = None,
+    crop: Annotated[float | None, Parameter(help="central fraction of the image to keep")] = None,
+    epochs: Annotated[int | None, Parameter(help="most epochs; stops earlier on its own")] = None,
+    batch_size: Annotated[int | None, Parameter(help="galaxies a step")] = None,
+    learning_rate: Annotated[float | None, Parameter(help="peak learning rate")] = None,
+    folds: Annotated[int | None, Parameter(help="members, each without one fold (1: one network)")] = None,
+    seed: Seed = 0,
+    json: AsJson = False,
+) -> None:
+    """Train a classifier through T(alpha), so that it predicts the unbiased class.
+
+    Example: truemorph train cat.parquet --transition transition.json --preset quick --out model
+    """
+    from truemorph.config import training_config
+
+    settings = training_config(
+        preset,
+        config,
+        features=_names(features) or None,
+        backbone=backbone,
+        image_size=image_size,
+        crop=crop,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        folds=folds,
+        seed=seed,
+    )
+    fit = workflow.read_fit(transition) if transition else None
+    result = workflow.train_on_catalogue(catalogue, out, settings, transition=fit, naive=naive)
+    if result["left_out"]:
+        _say(f"note: {result['left_out']} galaxies left out, listed in {out / 'left_out.csv'}")
+    numbers = {k: round(v, 4) if isinstance(v, float) else v for k, v in result["metrics"].items()}
+    lines = [
+        f"trained on {result['rows']:,d} galaxies (validation included) through "
+        f"{result['transition']['family']} {result['transition']['parameters']}",
+        f"metrics: {numbers}",
+        f"seconds: {', '.join(f'{k} {v:.1f}' for k, v in result['seconds'].items())}",
+        f"wrote    {out}",
+    ]
+    _show(result, json, lines)
+
+
+@app.command
+def label(
+    model: Path,
+    source: Annotated[Path, Parameter(help="a prepared catalogue, or a folder of images")],
+    *,
+    out: Annotated[Path, Parameter(help="table to write (.parquet, .fits, .ecsv, .vot, .csv)")],
+    transition: Annotated[Path | None, Parameter(help="T(alpha) for the posterior; default the model's")] = None,
+    seed: Annotated[int, Parameter(help="accepted like everywhere; labelling draws nothing at random")] = 0,
+    json: AsJson = False,
+) -> None:
+    """Label galaxies: p(y | x) from pixels, and the posterior where there is a crowd label.
+
+    Example: truemorph label model cat.parquet --out labels.parquet
+    """
+    from truemorph.bias.transitions import transition_from_dict
+    from truemorph.classifiers.checkpoint import load
+    from truemorph.labelling.predict import label_table
+
+    used = transition_from_dict(workflow.read_fit(transition)) if transition else None
+    report = label_table(load(model), source, out, used)
+    for note in report.notes:
+        _say(f"note: {note}")
+    if report.problems:
+        listed = out.with_name(f"{out.stem}.problems.csv")
+        first, why = report.problems[0]
+        _say(f"note: {len(report.problems)} rows not labelled, listed in {listed} (first: {first}, {why})")
+    result = {"out": str(out), "rows_in": report.rows_in, "labelled": report.labelled}
+    result |= {"problems": len(report.problems), "notes": report.notes}
+    _show(
+        result,
+        json,
+        [f"{report.rows_in:,d} rows in, {report.labelled:,d} labelled, {len(report.problems):,d} listed as problems",
+         f"wrote {out}"],
+    )
+
+
+@app.command
+def demo(
+    *,
+    out: Annotated[Path, Parameter(help="folder to write")] = Path("demo"),
+    galaxies: Annotated[int, Parameter(help="simulated galaxies")] = 6000,
+    epochs: Annotated[int | None, Parameter(help="most epochs of training")] = None,
+    folds: Annotated[int | None, Parameter(help="members a model")] = None,
+    seed: Seed = 0,
+    json: AsJson = False,
+) -> None:
+    """Show that it works, on simulated galaxies whose truth is known: report.html and summary.json.
+
+    Example: truemorph demo --out demo
+    """
+    from truemorph.demo import run_demo
+
+    summary = run_demo(out, galaxies=galaxies, epochs=epochs, folds=folds, seed=seed)
+    lines = [f"{'trained on the same labels':28s} {'accuracy':>9s} {'rms hard':>9s} {'rms soft':>9s} {'CV18 excess':>12s}"]
+    for name, one in summary["models"].items():
+        lines.append(
+            f"{name:28s} {one['balanced_accuracy']:9.3f} {one['fraction_rms_hard']:9.3f} "
+            f"{one['fraction_rms_soft']:9.3f} {one['cv18']['excess']:12.3f}"
+        )
+    theta = summary["theta"]
+    lines.append(f"theta {theta['estimate']:.2f} ± {theta['stderr']:.2f} (true {theta['true']:.2f})")
+    lines.append(f"open {out / 'report.html'}")
+    _show(summary, json, lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line: exit 2 for bad input, 1 for a failure, 130 for Ctrl-C."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as problem:
+        _say(f"truemorph: {' '.join(str(problem).split())} (see truemorph --help)")
+        sys.exit(2)
+    except TruemorphError as problem:
+        _say(f"truemorph: {' '.join(str(problem).split())}")
+        sys.exit(problem.exit_code)
+    except KeyboardInterrupt:
+        _say("truemorph: interrupted")
+        sys.exit(130)
+    except OSError as problem:
+        _say(f"truemorph: {problem.filename or ''}: {problem.strerror or problem}")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
