@@ -190,9 +190,7 @@ def transition(
         for name, error in fit.stderr.items()
         if name in described["parameters"]
     ]
-    lines += [
-        f"{name} (bootstrap spread) ± {value:.3f}" for name, value in described.get("bootstrap_std", {}).items()
-    ]
+    lines += [f"{name} (bootstrap spread) ± {value:.3f}" for name, value in described.get("bootstrap_std", {}).items()]
     lines += [
         f"true disk fraction {fit.class_fractions[1]:.3f} ± {fit.stderr['disk_fraction']:.3f} "
         f"(labelled {float((fit.labels == 1).mean()):.3f})",
@@ -288,8 +286,10 @@ def label(
     _show(
         result,
         json,
-        [f"{report.rows_in:,d} rows in, {report.labelled:,d} labelled, {len(report.problems):,d} listed as problems",
-         f"wrote {out}"],
+        [
+            f"{report.rows_in:,d} rows in, {report.labelled:,d} labelled, {len(report.problems):,d} listed as problems",
+            f"wrote {out}",
+        ],
     )
 
 
@@ -310,7 +310,9 @@ def demo(
     from truemorph.demo import run_demo
 
     summary = run_demo(out, galaxies=galaxies, epochs=epochs, folds=folds, seed=seed)
-    lines = [f"{'trained on the same labels':28s} {'accuracy':>9s} {'rms hard':>9s} {'rms soft':>9s} {'CV18 excess':>12s}"]
+    lines = [
+        f"{'trained on the same labels':28s} {'accuracy':>9s} {'rms hard':>9s} {'rms soft':>9s} {'CV18 excess':>12s}"
+    ]
     for name, one in summary["models"].items():
         lines.append(
             f"{name:28s} {one['balanced_accuracy']:9.3f} {one['fraction_rms_hard']:9.3f} "

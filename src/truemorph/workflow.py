@@ -305,7 +305,10 @@ def train_on_catalogue(
         described = {**identity, "assumption": "labels taken at their word (naive training)"}
     elif not described and network:
         _, described = fit_catalogue(catalogue)
-    if transition is not None and transition.get("alpha_psf") not in (None, catalogue.metadata.get("alpha_psf")):
+    if transition is not None and transition.get("alpha_psf") not in (
+        None,
+        catalogue.metadata.get("alpha_psf"),
+    ):
         raise InputError(
             f"theta was fitted with alpha in units of PSF {transition['alpha_psf']}, this catalogue has PSF "
             f"{catalogue.metadata.get('alpha_psf')}; fit it again or prepare with the same --psf"
@@ -319,9 +322,7 @@ def train_on_catalogue(
         else:
             frame, inputs, problems = _features(in_training, catalogue, config)
         loaded = time.perf_counter()
-        trained = train_members(
-            TrainingRows(frame, inputs), used, config, "naive" if naive else "debiased"
-        )
+        trained = train_members(TrainingRows(frame, inputs), used, config, "naive" if naive else "debiased")
         del inputs
     if used is None:
         described = {
@@ -384,7 +385,11 @@ def _pixels(
     problems += [(str(one), why) for one, (_, why) in zip(bad, store.problems, strict=True)]
     # Bad images keep their (zero) row of pixels and leave the split: nothing is copied.
     good = pl.Series(store.good)
-    return frame.with_columns(split=pl.when(good).then("split").otherwise(pl.lit("left_out"))), store.pixels, problems
+    return (
+        frame.with_columns(split=pl.when(good).then("split").otherwise(pl.lit("left_out"))),
+        store.pixels,
+        problems,
+    )
 
 
 def _features(

@@ -92,7 +92,13 @@ class TransitionFit:
             log_fractions = np.broadcast_to(np.log(self.class_fractions), (grid.size, 2))
         curve = np.exp(observed_log_probabilities(log_fractions, grid, self.transition))[:, 0]
         ax.errorbar(
-            middle, smooth, np.sqrt(smooth * (1 - smooth) / counts), fmt="o", ms=4, color="0.25", label="labels"
+            middle,
+            smooth,
+            np.sqrt(smooth * (1 - smooth) / counts),
+            fmt="o",
+            ms=4,
+            color="0.25",
+            label="labels",
         )
         ax.plot(grid, curve, color="C3", label=f"{self.family} fit")
         ax.axhline(self.class_fractions[0], ls="--", lw=1, color="C3", label="true smooth fraction")
@@ -201,7 +207,7 @@ def _by_bins(
     if weights is not None:
         members = members * weights[order, None]
     observed = np.stack([np.bincount(index, weights=column) for column in members.T], axis=1)
-    observed /= observed.sum(axis=1, keepdims=True)
+    observed = observed / observed.sum(axis=1, keepdims=True)
 
     def residuals(point: np.ndarray) -> np.ndarray:
         transition, log_fractions = search.unpack(point)
@@ -328,10 +334,7 @@ def fit_transition(
 
     transition, log_fractions = search.unpack(point)
     errors = np.sqrt(np.diag(covariance))
-    stderr = {
-        name: float(getattr(transition, name) * error)
-        for name, error in zip(search.names, errors, strict=False)
-    }
+    stderr = {name: float(getattr(transition, name) * error) for name, error in zip(search.names, errors, strict=False)}
     fractions = np.exp(log_fractions)
     stderr["disk_fraction"] = float(fractions[1] * (1 - fractions[1]) * errors[-1])
     total = terms(point)

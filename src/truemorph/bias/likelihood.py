@@ -46,7 +46,7 @@ def _chosen(values: Array, labels: Array) -> Array:
 
 
 def observed_log_probabilities(log_probabilities: Array, alpha: Array, transition: Transition) -> Array:
-    """log p(ỹ | x, α) = log Σ_y p(ỹ | y, α) p(y | x) for every possible label ỹ (eq. 3).
+    """Log p(ỹ | x, α) = log Σ_y p(ỹ | y, α) p(y | x) for every possible label ỹ (eq. 3).
 
     Parameters
     ----------
@@ -65,10 +65,8 @@ def observed_log_probabilities(log_probabilities: Array, alpha: Array, transitio
     return _logsumexp(log_probabilities[:, :, None] + transition.log_matrix(alpha), axis=1)
 
 
-def label_log_likelihood(
-    log_probabilities: Array, labels: Array, alpha: Array, transition: Transition
-) -> Array:
-    """log p(ỹ_n | x_n, α_n) of each galaxy's own label (the terms of eq. 4), shape (N,)."""
+def label_log_likelihood(log_probabilities: Array, labels: Array, alpha: Array, transition: Transition) -> Array:
+    """Log p(ỹ_n | x_n, α_n) of each galaxy's own label (the terms of eq. 4), shape (N,)."""
     return _chosen(observed_log_probabilities(log_probabilities, alpha, transition), labels)
 
 
@@ -109,9 +107,7 @@ def posterior(probabilities: Array, labels: Array, alpha: Array, transition: Tra
     if not is_torch_array(probabilities):
         probabilities = np.asarray(probabilities, dtype=np.float64)
         if probabilities.ndim != 2 or probabilities.shape[1] != transition.n_classes:
-            raise InputError(
-                f"probabilities must have shape (N, {transition.n_classes}); got {probabilities.shape}"
-            )
+            raise InputError(f"probabilities must have shape (N, {transition.n_classes}); got {probabilities.shape}")
         labels = check_labels(labels, transition.n_classes)
     xp = array_namespace(probabilities)
     tiny = float(xp.finfo(probabilities.dtype).smallest_normal)

@@ -74,22 +74,16 @@ def class_indicators(labels: np.ndarray) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] >= 2:
         outside = np.flatnonzero(np.any((labels < -1e-6) | (labels > 1 + 1e-6), axis=1))
         if outside.size:
-            raise InputError(
-                f"label probabilities must lie in [0, 1]; row {outside[0]} is {labels[outside[0]]}"
-            )
+            raise InputError(f"label probabilities must lie in [0, 1]; row {outside[0]} is {labels[outside[0]]}")
         return labels.astype(np.float64)
     if labels.ndim != 1:
-        raise InputError(
-            f"labels must be (N,) integers or (N, K) probabilities, K >= 2; got shape {labels.shape}"
-        )
+        raise InputError(f"labels must be (N,) integers or (N, K) probabilities, K >= 2; got shape {labels.shape}")
     if not np.issubdtype(labels.dtype, np.number) and labels.dtype != bool:
         raise InputError(f"labels must be integers 0 (smooth), 1 (disk), …; got {labels.dtype}")
     as_int = labels.astype(np.int64)
     bad = np.flatnonzero((as_int != labels) | (as_int < 0))
     if bad.size:
-        raise InputError(
-            f"labels must be integers 0 (smooth), 1 (disk), …; row {bad[0]} is {labels[bad[0]]!r}"
-        )
+        raise InputError(f"labels must be integers 0 (smooth), 1 (disk), …; row {bad[0]} is {labels[bad[0]]!r}")
     n_classes = max(2, int(as_int.max(initial=0)) + 1)
     return np.eye(n_classes)[as_int]
 
@@ -249,10 +243,7 @@ def _measure(
         floor_value, floor_std = _analytic_floor(members, cut, at), float("nan")
     else:
         permuted = np.array(
-            [
-                _deviation(cut.fractions(members[_permuted_within(cut.leaf, rng)]), at)
-                for _ in range(permutations)
-            ]
+            [_deviation(cut.fractions(members[_permuted_within(cut.leaf, rng)]), at) for _ in range(permutations)]
         )
         # Variances add, so the floor to subtract in quadrature is the root mean square.
         floor_value, floor_std = float(np.sqrt(np.mean(permuted**2))), float(np.std(permuted))

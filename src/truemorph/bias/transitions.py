@@ -56,7 +56,7 @@ class Transition(Protocol):
         """Number of classes K."""
 
     def log_matrix(self, alpha: Array) -> Array:
-        """log p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ]."""
+        """Log p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ]."""
 
     def matrix(self, alpha: Array) -> Array:
         """p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ]."""
@@ -111,7 +111,7 @@ class RayleighTransition:
             raise InputError(f"false_disk is a probability, 0 <= false_disk < 1; got {self.false_disk}")
 
     def log_flip_probability(self, alpha: Array) -> Array:
-        """log p(ỹ = smooth | y = disk, α), shape (N,)."""
+        """Log p(ỹ = smooth | y = disk, α), shape (N,)."""
         alpha = as_resolution(alpha)
         scaled = alpha / self.theta  # before squaring: α² alone can overflow
         return -0.5 * scaled * scaled  # eq. 5
@@ -122,7 +122,7 @@ class RayleighTransition:
         return array_namespace(log_flip).exp(log_flip)
 
     def log_matrix(self, alpha: Array) -> Array:
-        """log p(ỹ | y, α), shape (N, 2, 2), indexed [galaxy, true y, observed ỹ].
+        """Log p(ỹ | y, α), shape (N, 2, 2), indexed [galaxy, true y, observed ỹ].
 
         The log-probability that a disk is seen, log(1 - flip), is kept above the logarithm of the smallest
         normal number: a disk label at α = 0 then costs about 87 (float32) or 708 (float64) and has the same
@@ -196,7 +196,7 @@ class MatrixTransition:
         return len(self.values)
 
     def log_matrix(self, alpha: Array) -> Array:
-        """log p(ỹ | y), repeated for each galaxy, shape (N, K, K)."""
+        """Log p(ỹ | y), repeated for each galaxy, shape (N, K, K)."""
         alpha = as_resolution(alpha)
         xp = array_namespace(alpha)
         with np.errstate(divide="ignore"):

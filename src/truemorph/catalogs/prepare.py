@@ -198,8 +198,7 @@ def prepare_catalogue(
     ids = object_ids(frame[found["object_id"]], source)
 
     fractions = {
-        key: _floats(frame, found.get(key), source)
-        for key in ("smooth_fraction", "disk_fraction", "artefact_fraction")
+        key: _floats(frame, found.get(key), source) for key in ("smooth_fraction", "disk_fraction", "artefact_fraction")
     }
     try:
         labels, reasons = labels_from_votes(*fractions.values())

@@ -144,8 +144,7 @@ def find_columns(frame: pl.DataFrame, preset: Preset, chosen: dict[str, str], so
         if key in chosen:
             if chosen[key] not in frame.columns:
                 raise InputError(
-                    f"{source}: no column {chosen[key]!r} (asked for as {key}); "
-                    f"{nearest(chosen[key], frame.columns)}"
+                    f"{source}: no column {chosen[key]!r} (asked for as {key}); {nearest(chosen[key], frame.columns)}"
                 )
             found[key] = chosen[key]
             continue
@@ -176,8 +175,7 @@ def object_ids(series: pl.Series, source: str) -> pl.Series:
     if series.null_count():
         row = int(series.is_null().arg_true()[0]) + 1
         raise InputError(
-            f"{source}: column {name} has {series.null_count()} missing ids (first: row {row}); "
-            "give every galaxy an id"
+            f"{source}: column {name} has {series.null_count()} missing ids (first: row {row}); give every galaxy an id"
         )
     if series.dtype.is_float():
         values = series.to_numpy()
@@ -192,7 +190,7 @@ def object_ids(series: pl.Series, source: str) -> pl.Series:
         series = series.cast(pl.Int64)
     elif series.dtype.is_integer():
         largest, smallest = series.max(), series.min()
-        fits = isinstance(largest, int) and isinstance(smallest, int) and -(2**63) <= smallest and largest < 2**63
+        fits = isinstance(largest, int) and isinstance(smallest, int) and smallest >= -(2**63) and largest < 2**63
         series = series.cast(pl.Int64) if fits else series.cast(pl.String)
     elif series.dtype != pl.String:
         raise InputError(f"{source}: column {name} ({series.dtype}) can't be an id; use integers or text")

@@ -83,7 +83,7 @@ def _from_astropy(path: Path, format_name: str) -> CatalogTable:
 
 
 def read_table(path: str | os.PathLike[str]) -> CatalogTable:
-    """Read a table; the extension says which kind.
+    r"""Read a table; the extension says which kind.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def read_table(path: str | os.PathLike[str]) -> CatalogTable:
     --------
     >>> import tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "votes.csv"
-    >>> _ = path.write_text("objid,smooth\\n587722981748572353,0.9\\n")
+    >>> _ = path.write_text("objid,smooth\n587722981748572353,0.9\n")
     >>> read_table(path).frame["objid"][0]
     587722981748572353
     """

@@ -83,7 +83,7 @@ class Classifier:
         for weights in self.members:
             network = GalaxyNetwork(self.config, len(self.classes))
             network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
-            networks.append(network.eval().to(memory_format=torch.channels_last))
+            networks.append(network.eval())
         return networks
 
     def member_probabilities(self, inputs: np.ndarray, member: int) -> np.ndarray:
@@ -108,9 +108,7 @@ class Classifier:
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         network = self._networks[member].to(device)
-        mean, std = (
-            torch.tensor(self.described["normalisation"][key], device=device) for key in ("mean", "std")
-        )
+        mean, std = (torch.tensor(self.described["normalisation"][key], device=device) for key in ("mean", "std"))
         with torch.inference_mode():
             pixels = torch.from_numpy(np.ascontiguousarray(inputs)).to(device)
             logits = network(normalise(pixels, mean, std)).float()
@@ -144,9 +142,7 @@ class Classifier:
         if isinstance(images, np.ndarray):
             size = self.config.image_size
             if images.ndim != 4 or images.shape[1:] != (size, size, 3) or images.dtype != np.uint8:
-                raise InputError(
-                    f"images must be uint8 (N, {size}, {size}, 3); got {images.dtype} {images.shape}"
-                )
+                raise InputError(f"images must be uint8 (N, {size}, {size}, 3); got {images.dtype} {images.shape}")
             return self._table(list(range(len(images))), self.probabilities(images), [None] * len(images))
         probabilities = np.full((len(images), len(self.classes)), np.nan)
         problems: list[str | None] = [None] * len(images)

@@ -78,9 +78,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         self.max_iter = max_iter
         self.tol = tol
 
-    def fit(
-        self, X: Any, y: Any, alpha: Any = None, sample_weight: Any = None
-    ) -> DebiasedLogisticRegression:
+    def fit(self, X: Any, y: Any, alpha: Any = None, sample_weight: Any = None) -> DebiasedLogisticRegression:
         """Fit regression and T(α).
 
         Parameters
@@ -134,7 +132,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         design = np.column_stack([(X - mean) / scale, np.ones(y.size)])
         coefficients = np.zeros((self.classes_.size - 1, design.shape[1]))
         previous = -np.inf
-        for iteration in range(1, self.max_iter + 1):
+        for self.n_iter_ in range(1, self.max_iter + 1):
             log_p = _log_probabilities(design, coefficients)
             total = float(np.average(label_log_likelihood(log_p, labels, alpha, transition), weights=weights))
             if total - previous < self.tol:
@@ -149,9 +147,9 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
                 TruemorphWarning,
                 stacklevel=2,
             )
-        self.n_iter_ = iteration
         self.transition_ = transition
-        self.log_likelihood_ = total * float(weights.sum())
+        log_p = _log_probabilities(design, coefficients)
+        self.log_likelihood_ = float(np.sum(weights * label_log_likelihood(log_p, labels, alpha, transition)))
         self.stderr_ = self._errors(design, coefficients, names, labels, alpha, weights)
         raw = coefficients[:, :-1] / scale
         self.coef_ = np.vstack([np.zeros(X.shape[1]), raw])
@@ -167,9 +165,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         scales = {name: factor * float(np.median(alpha)) for name, factor in family.scale_free.items()}
         return family(**scales), tuple(scales)
 
-    def _regress(
-        self, design: np.ndarray, expected: np.ndarray, weights: np.ndarray, start: np.ndarray
-    ) -> np.ndarray:
+    def _regress(self, design: np.ndarray, expected: np.ndarray, weights: np.ndarray, start: np.ndarray) -> np.ndarray:
         """Weighted multinomial regression on soft labels, ridge on all but the intercept."""
         n = weights.sum()
 

@@ -73,9 +73,7 @@ class DebiasedLoss(torch.nn.Module):
             A scalar, or shape (N,) with reduction "none".
         """
         log_probabilities = torch.log_softmax(logits.float() if logits.dtype != torch.float64 else logits, dim=1)
-        losses = -label_log_likelihood(
-            log_probabilities, labels, alpha.to(log_probabilities.dtype), self.transition
-        )
+        losses = -label_log_likelihood(log_probabilities, labels, alpha.to(log_probabilities.dtype), self.transition)
         if weights is not None:
             losses = losses * weights
         if self.reduction == "none":

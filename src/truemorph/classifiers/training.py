@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from truemorph.bias.transitions import CLASS_NAMES, Transition
 from truemorph.catalogs.sampling import TRAIN, VALIDATION, assign_folds
@@ -33,6 +34,7 @@ from truemorph.images.transforms import flip_and_turn, normalise
 
 # Share of steps over which the learning rate rises from near zero.
 _WARM_UP = 0.1
+_AVERAGE_DECAY = 0.99
 
 
 @dataclass(frozen=True)
@@ -81,22 +83,33 @@ class _LightningClassifier(lightning.LightningModule):
     def __init__(self, network: GalaxyNetwork, loss: DebiasedLoss, config: TrainingConfig, steps: int) -> None:
         super().__init__()
         self.network = network
+        # Held-out likelihood, early stopping and the final model all use the running average of the weights:
+        # the last step's weights, and its batch statistics, jump from epoch to epoch.
+        self.averaged = AveragedModel(network, use_buffers=True)
         self.loss = loss
         self.config = config
         self.steps = steps
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
         self.register_buffer("mean", torch.tensor(network.mean))
         self.register_buffer("std", torch.tensor(network.std))
         self._held_out: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._epoch_losses: list[torch.Tensor] = []
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.network(normalise(pixels, self.mean, self.std))
+        return self.averaged(normalise(pixels, self.mean, self.std))
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         images = flip_and_turn(normalise(batch["pixels"], self.mean, self.std))
         loss = self.loss(self.network(images), batch["labels"], batch["alpha"], batch["weights"])
         self._epoch_losses.append(loss.detach())
         return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        # Over about 100 steps, over fewer at the beginning.
+        keep = min(_AVERAGE_DECAY, (1 + self.global_step) / (10 + self.global_step))
+        self.averaged.multi_avg_fn = get_ema_multi_avg_fn(keep)
+        self.averaged.update_parameters(self.network)
 
     def validation_step(self, batch: Batch, _: int) -> None:
         per_galaxy = DebiasedLoss(self.loss.transition, "none")
@@ -110,7 +123,7 @@ class _LightningClassifier(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(
-            self.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+            self.network.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
         )
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
@@ -141,10 +154,15 @@ class _KeepBest(lightning.Callback):
         better = held_out < self.best
         if better:
             self.best = held_out
-            self.weights = copy.deepcopy(pl_module.network.state_dict())
+            self.weights = copy.deepcopy(pl_module.averaged.module.state_dict())
         seconds = time.perf_counter() - self._began
         self.history.append(
-            {"epoch": trainer.current_epoch, "train_loss": training, "held_out_loss": held_out, "seconds": seconds}
+            {
+                "epoch": trainer.current_epoch,
+                "train_loss": training,
+                "held_out_loss": held_out,
+                "seconds": seconds,
+            }
         )
         print(
             f"{self.name} epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}  loss {training:.4f}  "
@@ -190,7 +208,7 @@ def _train_network(
     name: str,
 ) -> tuple[dict[str, np.ndarray], _KeepBest, GalaxyNetwork]:
     lightning.seed_everything(seed, verbose=False)
-    network = GalaxyNetwork(config, transition.n_classes, config.pretrained).to(memory_format=torch.channels_last)
+    network = GalaxyNetwork(config, transition.n_classes, config.pretrained)
 
     def subset(which: np.ndarray) -> GalaxyBatches:
         return GalaxyBatches(

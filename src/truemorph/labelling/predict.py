@@ -61,9 +61,7 @@ def folder_as_table(folder: Path) -> CatalogTable:
     return CatalogTable(frame, metadata={"image_root": str(folder), "source": str(folder)})
 
 
-def _inputs(
-    model: Classifier, table: CatalogTable
-) -> Iterator[tuple[np.ndarray, np.ndarray, list[tuple[Any, str]]]]:
+def _inputs(model: Classifier, table: CatalogTable) -> Iterator[tuple[np.ndarray, np.ndarray, list[tuple[Any, str]]]]:
     """Yield (rows, inputs, problems) batch by batch."""
     frame = table.frame
     ids = frame["object_id"]
@@ -93,9 +91,7 @@ def _inputs(
         first = False
 
 
-def _out_of_fold(
-    model: Classifier, inputs: np.ndarray, fold: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _out_of_fold(model: Classifier, inputs: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """p(y | x) and its spread over members (NaN where one member speaks alone)."""
     n_members = len(model.members)
     total = np.zeros((len(inputs), len(model.classes)))
@@ -114,7 +110,11 @@ def _out_of_fold(
 
 
 def _labelled(
-    model: Classifier, table: CatalogTable, rows: np.ndarray, inputs: np.ndarray, transition: Transition | None
+    model: Classifier,
+    table: CatalogTable,
+    rows: np.ndarray,
+    inputs: np.ndarray,
+    transition: Transition | None,
 ) -> pl.DataFrame:
     frame = table.frame[rows]
     as_text = pl.col("object_id").cast(pl.String)  # a folder's ids are text, a catalogue's often integers
@@ -139,9 +139,7 @@ def _labelled(
             columns = {f"posterior_{name}": after[:, k] for k, name in enumerate(CLASS_NAMES)}
             columns["posterior_label"] = np.argmax(after, axis=1)
             columns["label_quality"] = after[np.arange(len(crowd)), crowd]
-            blank = pl.DataFrame(columns).with_columns(
-                pl.when(known).then(pl.all()).otherwise(None)
-            )
+            blank = pl.DataFrame(columns).with_columns(pl.when(known).then(pl.all()).otherwise(None))
             out |= {name: blank[name] for name in blank.columns}
     return pl.DataFrame(out)
 

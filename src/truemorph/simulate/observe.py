@@ -93,9 +93,7 @@ def _render_batch(frame: pl.DataFrame, size: int, rng: np.random.Generator) -> n
     return np.round(rgb * 255).astype(np.uint8)
 
 
-def render(
-    galaxies: pl.DataFrame, size: int = 64, seed: int = 0, batch: int = 128
-) -> Iterator[tuple[int, np.ndarray]]:
+def render(galaxies: pl.DataFrame, size: int = 64, seed: int = 0, batch: int = 128) -> Iterator[tuple[int, np.ndarray]]:
     """Draw galaxies.
 
     Parameters

@@ -1,0 +1,1 @@
+"""The evidence: figures and the page that carries them."""

@@ -1,0 +1,101 @@
+"""Figures: each function takes plain arrays and returns a matplotlib figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from truemorph.bias.transitions import RayleighTransition, Transition
+
+# Colours that stay apart in print and for most colour-blind readers (Okabe & Ito), with markers beside.
+STYLE = {
+    "truth": ("#000000", "o", "-"),
+    "crowd": ("#999999", "s", "--"),
+    "naive": ("#D55E00", "^", "-"),
+    "debiased": ("#0072B2", "D", "-"),
+}
+
+
+def fraction_figure(alpha: Sequence[float], fractions: Mapping[str, Sequence[float]], counts: int) -> Figure:
+    """Disk fraction against α for several label sets, in equal-count bins.
+
+    Parameters
+    ----------
+    alpha : sequence, length B
+        Mean α of each bin.
+    fractions : dict
+        Disk fractions by label set ("truth", "crowd", "naive", "debiased").
+    counts : int
+        Galaxies a bin, for the binomial error of the truth.
+    """
+    figure = Figure(figsize=(5.6, 3.7), layout="constrained")
+    axes = figure.add_subplot()
+    for name, values in fractions.items():
+        colour, marker, line = STYLE[name]
+        axes.plot(alpha, values, line, marker=marker, ms=5, color=colour, label=name)
+    if "truth" in fractions:
+        f = np.asarray(fractions["truth"])
+        error = np.sqrt(f * (1 - f) / counts)
+        axes.fill_between(alpha, f - error, f + error, color="0.5", alpha=0.25, lw=0)
+    axes.set(
+        xlabel=r"resolution $\alpha = R_\mathrm{petro}/\sigma_\mathrm{PSF}$",
+        ylabel="disk fraction",
+        ylim=(0, 1),
+    )
+    axes.legend(frameon=False, ncols=2)
+    return figure
+
+
+def flip_figure(
+    fitted: Transition,
+    theta: float,
+    stderr: float,
+    true: Transition,
+    alpha: np.ndarray,
+    flipped: np.ndarray,
+    bins: int = 12,
+) -> Figure:
+    """Flip probability of disks: the true curve, the one learned from labels, and what happened.
+
+    Parameters
+    ----------
+    fitted, true : Transition
+    theta, stderr : float
+        Estimate and error, for the band.
+    alpha : array, shape (N,)
+        α of true disks.
+    flipped : array of bool, shape (N,)
+        Whether each was labelled smooth.
+    bins : int
+        Equal-count bins for the points.
+    """
+    figure = Figure(figsize=(5.6, 3.7), layout="constrained")
+    axes = figure.add_subplot()
+    parts = np.array_split(np.argsort(alpha, kind="stable"), bins)
+    middle = [alpha[part].mean() for part in parts]
+    share = np.array([flipped[part].mean() for part in parts])
+    error = [np.sqrt(f * (1 - f) / len(part)) for f, part in zip(share, parts, strict=True)]
+    grid = np.linspace(0, float(np.quantile(alpha, 0.99)), 200)
+    axes.errorbar(middle, share, error, fmt="s", ms=4, color="0.4", label="true disks labelled smooth")
+    axes.plot(grid, true.flip_probability(grid), color="k", lw=1, ls="--", label="true flip probability")
+    axes.plot(grid, fitted.flip_probability(grid), color=STYLE["debiased"][0], label="learned from labels alone")
+    low, high = (RayleighTransition(theta + s * stderr).flip_probability(grid) for s in (-1, 1))
+    axes.fill_between(grid, low, high, color=STYLE["debiased"][0], alpha=0.25, lw=0)
+    axes.set(xlabel=r"resolution $\alpha$", ylabel="p(labelled smooth | disk)", ylim=(0, 1.02), xlim=(0, grid[-1]))
+    axes.legend(frameon=False)
+    return figure
+
+
+def accuracy_figure(alpha: Sequence[float], accuracy: Mapping[str, Sequence[float]]) -> Figure:
+    """Balanced accuracy against the truth, in bins of α."""
+    figure = Figure(figsize=(5.6, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    for name, values in accuracy.items():
+        colour, marker, line = STYLE[name]
+        axes.plot(alpha, values, line, marker=marker, ms=5, color=colour, label=name)
+    axes.axhline(0.5, color="0.6", lw=1, ls=":")
+    axes.set(xlabel=r"resolution $\alpha$", ylabel="balanced accuracy", ylim=(0.45, 1.02))
+    axes.legend(frameon=False)
+    return figure
