@@ -22,6 +22,9 @@ from truemorph.errors import InputError
 
 ASSUMPTION = "true class fractions do not depend on alpha"
 
+# Half of the 95 % point of chi-squared with one degree of freedom.
+_SIGNIFICANT_GAIN = 1.92
+
 # Bounds of the search: parameters within these factors of the α seen, class fractions within exp(-9) of 0 or 1.
 _SCALE_BELOW, _SCALE_ABOVE, _LOGIT_BOUND = 0.1, 5.0, 9.0
 
@@ -340,6 +343,13 @@ def fit_transition(
     total = terms(point)
     log_likelihood = float(np.sum(total if weights is None else weights * total))
     notes += _warnings(search, point, stderr, transition, alpha)
+    shares = np.bincount(labels, weights=weights, minlength=2)
+    steady = float(np.sum(shares * np.log(np.maximum(shares, 1) / shares.sum())))
+    if log_likelihood - steady < _SIGNIFICANT_GAIN:
+        notes.append(
+            "the labels show no significant drift with alpha (log-likelihood "
+            f"{log_likelihood - steady:.1f} above constant fractions): {search.names[0]} is an upper limit at most"
+        )
     return TransitionFit(
         transition=transition,
         class_fractions=fractions,

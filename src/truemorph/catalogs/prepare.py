@@ -190,7 +190,7 @@ def prepare_catalogue(
         columns["psf_fwhm"] = psf_fwhm
     if preset is not None and preset not in PRESETS:
         raise InputError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
-    kind = PRESETS[preset] if preset else detect_preset(frame.columns)
+    kind = PRESETS[preset] if preset else detect_preset(frame.columns, source)
     if constant_psf is not None:
         frame = frame.with_columns(pl.lit(constant_psf).alias("psf_fwhm"))
         columns["psf_fwhm"] = "psf_fwhm"

@@ -100,7 +100,7 @@ def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> n
     return frame.select(pl.col(list(names)).cast(pl.Float64).fill_null(float("nan"))).to_numpy()
 
 
-def detect_preset(columns: list[str]) -> Preset:
+def detect_preset(columns: list[str], source: str) -> Preset:
     """Find the preset whose ids and smooth fraction are among the columns.
 
     Raises
@@ -112,7 +112,7 @@ def detect_preset(columns: list[str]) -> Preset:
         if all(set(preset.columns[key]) & set(columns) for key in ("object_id", "smooth_fraction")):
             return preset
     raise InputError(
-        f"no known kind of catalogue: expected ids and votes named as in {', '.join(PRESETS)}; "
+        f"{source}: no known kind of catalogue: expected ids and votes named as in {', '.join(PRESETS)}; "
         f"columns are: {', '.join(columns[:12])}"
     )
 

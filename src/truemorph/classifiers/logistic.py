@@ -132,7 +132,9 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         design = np.column_stack([(X - mean) / scale, np.ones(y.size)])
         coefficients = np.zeros((self.classes_.size - 1, design.shape[1]))
         previous = -np.inf
-        for self.n_iter_ in range(1, self.max_iter + 1):
+        self.n_iter_ = 0
+        while self.n_iter_ < self.max_iter:
+            self.n_iter_ += 1
             log_p = _log_probabilities(design, coefficients)
             total = float(np.average(label_log_likelihood(log_p, labels, alpha, transition), weights=weights))
             if total - previous < self.tol:

@@ -1,0 +1,122 @@
+"""θ from labels: recovered truth, honest errors, and warnings where the data say nothing."""
+
+import numpy as np
+import pytest
+from conftest import flipped_labels
+
+from truemorph.bias.estimation import fit_transition
+from truemorph.catalogs.sampling import balanced_sample, sampling_weights
+from truemorph.errors import InputError
+
+THETA = 11.25
+
+
+@pytest.mark.parametrize("method", ["likelihood", "binned"])
+def test_theta_and_fractions_with_honest_errors(method):
+    fits = [
+        fit_transition(*flipped_labels(4_000, seed, median=12)[:2], method=method, bins=60) for seed in range(40)
+    ]
+    for name, estimates, true in (
+        ("theta", [fit.transition.theta for fit in fits], THETA),
+        ("disk_fraction", [fit.class_fractions[1] for fit in fits], 0.75),
+    ):
+        pulls = (np.array(estimates) - true) / [fit.stderr[name] for fit in fits]
+        # Mean of 40 pulls has error 0.16, their spread 0.11; midpoints of 60 bins bias the binned one by half a sigma.
+        assert abs(pulls.mean()) < (0.55 if method == "likelihood" else 1.1)
+        assert 0.65 < pulls.std(ddof=1) < 1.35
+
+
+def test_papers_bins_give_the_likelihood_answer_and_few_bins_do_not():
+    # 97,600 galaxies, the paper's number: 1525 bins of 64.
+    labels, alpha, _ = flipped_labels(97_600, seed=11)
+    likelihood = fit_transition(labels, alpha)
+    paper = fit_transition(labels, alpha, method="binned")
+    few = fit_transition(labels, alpha, method="binned", bins=50)
+    assert abs(paper.transition.theta - likelihood.transition.theta) < 0.25
+    assert abs(likelihood.transition.theta - THETA) < 4 * likelihood.stderr["theta"]
+    # The midpoint of the wide last bin drags theta down: 10.21 ± 0.09 over many samples.
+    assert few.transition.theta == pytest.approx(10.21, abs=4 * 0.11)
+
+
+def test_standard_error_equals_bootstrap_spread():
+    labels, alpha, _ = flipped_labels(3_000, seed=5, median=12)
+    fit = fit_transition(labels, alpha)
+    rng = np.random.default_rng(0)
+    again = []
+    for _ in range(60):
+        rows = rng.integers(0, labels.size, labels.size)
+        again.append(fit_transition(labels[rows], alpha[rows]).transition.theta)
+    # The spread of 60 values is known to 9 %; three and a half of those.
+    assert np.std(again, ddof=1) == pytest.approx(fit.stderr["theta"], rel=0.32)
+
+
+def test_weights_undo_a_sample_balanced_by_label():
+    labels, alpha, _ = flipped_labels(40_000, seed=6, median=12, smooth=0.6)
+    chosen = balanced_sample(labels, range(labels.size), seed=1)
+    weights = sampling_weights(labels, chosen)[chosen]
+    weighted = fit_transition(labels[chosen], alpha[chosen], weights=weights)
+    plain = fit_transition(labels[chosen], alpha[chosen])
+    assert abs(weighted.transition.theta - THETA) < 3.5 * weighted.stderr["theta"]
+    assert abs(weighted.class_fractions[1] - 0.4) < 3.5 * weighted.stderr["disk_fraction"]
+    assert abs(plain.class_fractions[1] - 0.4) > 10 * plain.stderr["disk_fraction"]
+
+
+def test_likelihood_is_at_its_maximum():
+    labels, alpha, _ = flipped_labels(5_000, seed=7)
+    fit = fit_transition(labels, alpha)
+
+    def log_likelihood(theta, disk):
+        seen = disk * -np.expm1(-(alpha**2) / (2 * theta**2))
+        return np.sum(np.where(labels == 1, np.log(seen), np.log1p(-seen)))
+
+    theta, disk = fit.transition.theta, fit.class_fractions[1]
+    assert fit.log_likelihood == pytest.approx(log_likelihood(theta, disk))
+    assert fit.aic == pytest.approx(4 - 2 * fit.log_likelihood)
+    for change in (0.97, 1.03):
+        assert log_likelihood(theta * change, disk) < fit.log_likelihood
+        assert log_likelihood(theta, min(disk * change, 0.999)) < fit.log_likelihood
+
+
+def test_labels_without_drift_are_warned_about():
+    rng = np.random.default_rng(8)
+    fit = fit_transition((rng.random(2_000) < 0.5).astype(int), rng.lognormal(3, 0.2, 2_000))
+    assert any("no significant drift" in note for note in fit.warnings)
+
+
+def test_all_disks_once_resolved_is_warned_about():
+    labels, alpha, _ = flipped_labels(3_000, seed=9, smooth=0.0, median=6)
+    fit = fit_transition(labels, alpha)
+    assert any("class fraction is at 0 or 1" in note for note in fit.warnings)
+    assert np.isfinite(fit.stderr["theta"])
+    assert abs(fit.transition.theta - THETA) < 4 * fit.stderr["theta"]
+
+
+def test_one_alpha_for_all_is_warned_about():
+    labels, _, _ = flipped_labels(500, seed=10)
+    fit = fit_transition(labels, np.full(500, 9.0))
+    assert any("same alpha" in note for note in fit.warnings)
+
+
+def test_plot_shows_data_and_curve():
+    labels, alpha, _ = flipped_labels(500, seed=12)
+    axes = fit_transition(labels, alpha).plot()
+    assert len(axes.lines) >= 3
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"labels": np.zeros(10, int)}, "only smooth labels"),
+        ({"alpha": np.ones(9)}, "one value a galaxy"),
+        ({"alpha": np.r_[np.ones(9), np.nan]}, "row 9"),
+        ({"alpha": np.r_[np.ones(9), np.inf]}, "finite"),
+        ({"labels": np.r_[np.ones(9), 2]}, "row 9"),
+        ({"family": "matrix"}, "families to fit"),
+        ({"method": "guess"}, "method is"),
+        ({"weights": np.zeros(10)}, "weights must be positive"),
+    ],
+)
+def test_bad_input_is_named(change, says):
+    good = {"labels": np.arange(10) % 2, "alpha": np.linspace(1, 20, 10)}
+    with pytest.raises(InputError, match=says):
+        fit_transition(**{**good, **change})

@@ -1,0 +1,81 @@
+"""Eqs 3-4 and the posterior, against the formulas written out and against simulated truth."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import flipped_labels
+from hypothesis import given
+from hypothesis import strategies as st
+
+from truemorph.bias.likelihood import label_log_likelihood, observed_log_probabilities, posterior
+from truemorph.bias.transitions import MatrixTransition, RayleighTransition
+from truemorph.errors import InputError
+
+probabilities = st.floats(0.001, 0.999)
+resolutions = st.floats(0.5, 60)
+
+
+@given(probabilities, resolutions, st.sampled_from([0, 1]))
+def test_two_classes_written_out(p_disk, alpha, label):
+    flip = np.exp(-(alpha**2) / (2 * 11.25**2))
+    seen_as_disk = p_disk * (1 - flip)
+    expected = np.log(seen_as_disk if label else 1 - seen_as_disk)
+    got = label_log_likelihood(
+        np.log([[1 - p_disk, p_disk]]), np.array([label]), np.array([alpha]), RayleighTransition(11.25)
+    )
+    assert got[0] == pytest.approx(expected, rel=1e-9)
+
+
+def test_k_classes_are_a_matrix_product():
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(4), size=50)
+    t = rng.dirichlet(np.ones(4), size=4)
+    got = np.exp(observed_log_probabilities(np.log(p), np.ones(50), MatrixTransition(t)))
+    np.testing.assert_allclose(got, p @ t, rtol=1e-10)
+
+
+def test_torch_gives_the_same_numbers():
+    rng = np.random.default_rng(1)
+    p = rng.dirichlet([1, 1], size=30)
+    labels, alpha = rng.integers(0, 2, 30), rng.lognormal(2, 0.5, 30)
+    t = RayleighTransition(9.0, false_disk=0.03)
+    from_torch = posterior(torch.from_numpy(p), torch.from_numpy(labels), torch.from_numpy(alpha), t)
+    np.testing.assert_allclose(from_torch.numpy(), posterior(p, labels, alpha, t), rtol=1e-12)
+
+
+@given(probabilities, resolutions)
+def test_posterior_is_bayes(p_disk, alpha):
+    flip = np.exp(-(alpha**2) / (2 * 11.25**2))
+    after = posterior([[1 - p_disk, p_disk]] * 2, [0, 1], np.array([alpha, alpha]), RayleighTransition(11.25))
+    assert after[0, 1] == pytest.approx(p_disk * flip / (1 - p_disk + p_disk * flip), rel=1e-6, abs=1e-12)
+    assert after[1, 1] == pytest.approx(1.0)
+
+
+def test_posterior_without_information_is_the_prior():
+    p = np.array([[0.3, 0.7]])
+    even = MatrixTransition(((0.5, 0.5), (0.5, 0.5)))
+    np.testing.assert_allclose(posterior(p, [1], np.array([3.0]), even), p)
+
+
+def test_posterior_is_calibrated_on_flipped_labels():
+    labels, alpha, truth = flipped_labels(200_000, seed=4)
+    after = posterior(np.tile([0.25, 0.75], (truth.size, 1)), labels, alpha, RayleighTransition(11.25))[:, 1]
+    for low in np.arange(0.1, 0.7, 0.1):
+        chosen = (after >= low) & (after < low + 0.1) & (labels == 0)
+        if chosen.sum() < 500:
+            continue
+        error = np.sqrt(0.25 / chosen.sum())
+        assert abs(truth[chosen].mean() - after[chosen].mean()) < 4 * error
+
+
+def test_contradiction_of_label_and_model_follows_the_label():
+    # eq. 6 says a disk label is never wrong, whatever the model says.
+    after = posterior([[1.0, 0.0]], [1], np.array([10.0]), RayleighTransition(11.25))
+    np.testing.assert_allclose(after, [[0, 1]])
+
+
+def test_shapes_and_labels_are_checked():
+    with pytest.raises(InputError, match=r"shape \(N, 2\)"):
+        posterior([[0.2, 0.3, 0.5]], [0], np.array([1.0]), RayleighTransition(5.0))
+    with pytest.raises(InputError, match="row 1"):
+        posterior([[0.5, 0.5]] * 2, [0, 2], np.array([1.0, 1.0]), RayleighTransition(5.0))

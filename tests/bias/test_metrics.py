@@ -1,0 +1,161 @@
+"""CV14 and CV18: an independent recursive implementation, invariants, floor and bootstrap."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from truemorph.bias.metrics import cv14, cv18
+from truemorph.errors import InputError
+
+
+def recursive_cv18(labels, alpha, intrinsic, depth, bins, n_classes=2):
+    """CV18 as its definition reads, node by node (resolution: last bin is the reference)."""
+
+    def leaves(rows, level):
+        if level == depth:
+            return [rows]
+        column = intrinsic[rows, level % intrinsic.shape[1]]
+        middle = np.median(column)
+        return leaves(rows[column < middle], level + 1) + leaves(rows[column >= middle], level + 1)
+
+    squares = []
+    for rows in leaves(np.arange(labels.size), 0):
+        ordered = rows[np.argsort(alpha[rows], kind="stable")]
+        edges = np.round(np.linspace(0, ordered.size, bins + 1)).astype(int)
+        parts = [labels[ordered[a:b]] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        for k in range(n_classes):
+            f = np.array([np.mean(part == k) for part in parts])
+            squares.append(np.sum((f - f[-1]) ** 2) / bins)
+    return np.sqrt(np.mean(squares))
+
+
+@given(st.integers(0, 10_000), st.integers(0, 3), st.integers(2, 5), st.integers(2, 4))
+@settings(max_examples=40, deadline=None)
+def test_equals_the_definition(seed, depth, bins, n_classes):
+    rng = np.random.default_rng(seed)
+    n = 300
+    labels = rng.integers(0, n_classes, n)
+    labels[:n_classes] = np.arange(n_classes)
+    alpha = np.round(rng.lognormal(2, 0.5, n), 1)  # ties
+    intrinsic = rng.normal(size=(n, 2))
+    got = cv18(labels, alpha, intrinsic, depth, bins, bootstrap=0, floor="analytic").value
+    assert got == pytest.approx(recursive_cv18(labels, alpha, intrinsic, depth, bins, n_classes))
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_row_order_and_monotone_alpha_do_not_matter(seed):
+    rng = np.random.default_rng(seed)
+    labels, alpha, intrinsic = rng.integers(0, 2, 400), rng.lognormal(2, 0.5, 400), rng.normal(size=(400, 2))
+    shuffle = rng.permutation(400)
+    plain = {"depth": 2, "bins": 4, "bootstrap": 0, "floor": "analytic"}
+    value = cv18(labels, alpha, intrinsic, **plain).value
+    assert cv18(labels[shuffle], alpha[shuffle], intrinsic[shuffle], **plain).value == pytest.approx(value)
+    assert cv18(labels, np.log(alpha), intrinsic, **plain).value == pytest.approx(value)
+    assert cv18(1 - labels, alpha, intrinsic, **plain).value == pytest.approx(value)
+
+
+def test_hard_labels_are_certain_probabilities():
+    rng = np.random.default_rng(0)
+    labels, alpha = rng.integers(0, 2, 500), rng.lognormal(2, 0.5, 500)
+    assert cv14(labels, alpha) == cv14(np.eye(2)[labels], alpha)
+
+
+def test_depth_zero_is_cv14():
+    rng = np.random.default_rng(1)
+    labels, alpha = rng.integers(0, 2, 500), rng.lognormal(2, 0.5, 500)
+    assert cv18(labels, alpha, rng.normal(size=500), 0, 10, bootstrap=3) == cv14(labels, alpha, 10, bootstrap=3)
+
+
+def test_reference_first_mirrors_reference_last():
+    rng = np.random.default_rng(2)
+    labels, magnitude = rng.integers(0, 2, 600), rng.normal(16, 1, 600)
+    first = cv14(labels, magnitude, 6, reference="first", bootstrap=0, floor="analytic")
+    assert first.value == pytest.approx(cv14(labels, -magnitude, 6, bootstrap=0, floor="analytic").value)
+
+
+def unbiased(n, seed):
+    rng = np.random.default_rng(seed)
+    intrinsic = rng.normal(size=(n, 3))
+    labels = (rng.random(n) < 1 / (1 + np.exp(-intrinsic[:, 0]))).astype(int)
+    return labels, rng.lognormal(2.3, 0.45, n), intrinsic
+
+
+@pytest.mark.parametrize("floor", ["permutation", "analytic"])
+def test_unbiased_labels_lie_at_the_floor(floor):
+    values = [cv18(*unbiased(6_000, seed), depth=4, bins=5, bootstrap=0, floor=floor) for seed in range(12)]
+    excess = np.array([r.value**2 - r.floor**2 for r in values])
+    # The mean of 12 squared values agrees with the squared floor within its own error.
+    assert abs(excess.mean()) < 3.5 * excess.std(ddof=1) / np.sqrt(12)
+
+
+def test_floor_shrinks_with_the_square_root_of_galaxies_a_bin():
+    small = cv18(*unbiased(4_000, 1), depth=3, bins=5, bootstrap=0)
+    large = cv18(*unbiased(64_000, 1), depth=3, bins=5, bootstrap=0)
+    assert small.floor / large.floor == pytest.approx(4, rel=0.1)
+
+
+def test_bootstrap_inflates_by_up_to_the_square_root_of_two():
+    rng = np.random.default_rng(12345)
+    n = 12_192
+    logr, mag, z = rng.normal(0.9, 0.25, n), rng.normal(-21, 1, n), rng.uniform(0.02, 0.2, n)
+    alpha = rng.lognormal(2.3, 0.45, n)
+    p_smooth = 1 / (1 + np.exp(-(0.8 * (mag + 21) - 1.5 * (logr - 0.9))))
+    labels = (rng.random(n) >= p_smooth).astype(int)
+    r = cv18(labels, alpha, np.column_stack([logr, mag, z]), 6, 8, bootstrap=40)
+    # A resample adds to each bin the sampling variance that it already has: sqrt(2), a little less because the
+    # tree and the bins move with it.
+    assert 1.2 < r.bootstrap_mean / r.value < 1.42
+    assert r.floor == pytest.approx(r.value, abs=4 * r.floor_std)
+    assert r.objects_per_bin == pytest.approx(n / 512)
+    assert any("galaxies in the smallest bin" in note for note in r.warnings)
+
+
+def test_bootstrap_is_a_bootstrap():
+    """Rebuilding tree and bins from resampled rows gives the same distribution as carrying sorted orders."""
+    labels, alpha, intrinsic = unbiased(1_500, 3)
+    labels[alpha < 8] = 0
+    r = cv18(labels, alpha, intrinsic, 2, 5, bootstrap=150, seed=1)
+    rng = np.random.default_rng(2)
+    values = []
+    for _ in range(150):
+        rows = rng.integers(0, 1_500, 1_500)
+        values.append(recursive_cv18(labels[rows], alpha[rows], intrinsic[rows], 2, 5))
+    error = np.std(values) * np.sqrt(2 / 150)
+    assert r.bootstrap_mean == pytest.approx(np.mean(values), abs=4 * error)
+    assert r.bootstrap_std == pytest.approx(np.std(values), rel=0.35)
+
+
+def test_same_seed_same_numbers():
+    data = unbiased(1_000, 4)
+    assert cv18(*data, 2, 4, bootstrap=5, seed=9) == cv18(*data, 2, 4, bootstrap=5, seed=9)
+
+
+def test_rows_that_are_not_finite_are_left_out_and_counted():
+    labels, alpha, intrinsic = unbiased(1_000, 5)
+    alpha[3], intrinsic[7, 1] = np.nan, np.inf
+    r = cv18(labels, alpha, intrinsic, 2, 4, bootstrap=0, floor="analytic")
+    keep = np.setdiff1d(np.arange(1_000), [3, 7])
+    clean = cv18(labels[keep], alpha[keep], intrinsic[keep], 2, 4, bootstrap=0, floor="analytic")
+    assert (r.value, r.n_dropped, r.n_objects) == (clean.value, 2, 998)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"labels": np.array(["smooth"] * 100)}, "labels must be integers"),
+        ({"labels": np.full(100, -1)}, "row 0"),
+        ({"labels": np.full((100, 2), 1.5)}, r"\[0, 1\]"),
+        ({"alpha": np.ones(99)}, "one row a galaxy"),
+        ({"depth": 6, "bins": 8}, "too few for 8 bins"),
+        ({"bins": 1}, "at least 2 bins"),
+        ({"reference": "middle"}, "reference is"),
+        ({"floor": "zero"}, "floor is"),
+    ],
+)
+def test_bad_input_is_named(change, says):
+    rng = np.random.default_rng(0)
+    good = {"labels": rng.integers(0, 2, 100), "alpha": rng.random(100), "intrinsic": rng.random((100, 2))}
+    with pytest.raises(InputError, match=says):
+        cv18(**{**good, "depth": 1, "bins": 4, **change})

@@ -1,0 +1,66 @@
+"""Tables in and out: every format, units, missing values, long ids, and broken files."""
+
+import numpy as np
+import polars as pl
+import pytest
+from astropy.table import MaskedColumn, Table
+
+from truemorph.catalogs.tables import CatalogTable, read_table, write_table
+from truemorph.errors import InputError
+
+LONG_ID = 1237648720693755918
+
+
+def small_table():
+    frame = pl.DataFrame(
+        {"objid": [LONG_ID, LONG_ID + 1], "radius": [6.5, None], "name": ["a", "b"], "flag": [True, False]},
+    )
+    return CatalogTable(frame, {"radius": "arcsec"}, {"alpha": "R / sigma_PSF, with a long sentence " * 8, "n": 3})
+
+
+@pytest.mark.parametrize("extension", ["csv", "csv.gz", "tsv", "parquet", "fits", "ecsv", "vot", "xml"])
+def test_a_table_comes_back_as_it_was_written(tmp_path, extension):
+    table = small_table()
+    back = read_table(write_table(table, tmp_path / f"t.{extension}"))
+    assert back.frame.equals(table.frame)
+    if extension not in ("csv", "csv.gz", "tsv"):
+        assert back.units == table.units
+        assert back.metadata == table.metadata
+    assert [p.name for p in tmp_path.iterdir()] == [f"t.{extension}"]  # nothing half-written beside it
+
+
+@pytest.mark.parametrize(("extension", "format_name"), [("fits", "fits"), ("ecsv", "ascii.ecsv"), ("vot", "votable")])
+def test_tables_written_by_astropy(tmp_path, extension, format_name):
+    path = tmp_path / f"t.{extension}"
+    table = Table({"objid": np.array([LONG_ID, 2]), "r": np.array([1.5, 2.5], ">f4")})
+    table["votes"] = MaskedColumn([0.5, 0.0], mask=[False, True])
+    table["r"].unit = "arcmin"
+    table.write(path, format=format_name)
+    back = read_table(path)
+    assert back.frame["objid"].to_list() == [LONG_ID, 2]
+    assert back.frame["votes"].to_list() == [0.5, None]
+    assert back.units == {"r": "arcmin"}
+
+
+def test_csv_spellings_of_missing_are_missing(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("id,z\n1,0.1\n2,nan\n3,\n4,NA\n")
+    assert read_table(path).frame["z"].to_list() == [0.1, None, None, None]
+
+
+def test_broken_files_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"absent\.csv: no such file"):
+        read_table(tmp_path / "absent.csv")
+    (tmp_path / "t.dat").write_text("x")
+    with pytest.raises(InputError, match="unknown kind of table"):
+        read_table(tmp_path / "t.dat")
+    for name in ("t.parquet", "t.fits", "t.vot"):
+        (tmp_path / name).write_bytes(b"not a table at all")
+        with pytest.raises(InputError, match=f"{name}: can't be read"):
+            read_table(tmp_path / name)
+    (tmp_path / "e.csv").write_text("a,b\n")
+    with pytest.raises(InputError, match="no rows"):
+        read_table(tmp_path / "e.csv")
+    Table({"spectrum": np.zeros((3, 5))}).write(tmp_path / "s.fits")
+    with pytest.raises(InputError, match="column spectrum holds an array"):
+        read_table(tmp_path / "s.fits")

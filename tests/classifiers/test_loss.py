@@ -1,0 +1,111 @@
+"""The loss: eq. 4 written out, exact cross-entropy where T is the identity, finite gradients at the extremes."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import flipped_labels
+from torch.nn.functional import cross_entropy
+
+from truemorph.bias.transitions import MatrixTransition, RayleighTransition
+from truemorph.classifiers.loss import DebiasedLoss
+from truemorph.errors import InputError
+
+THETA = 11.25
+
+
+def batch(n=64, seed=0, dtype=torch.float32):
+    g = torch.Generator().manual_seed(seed)
+    logits = torch.randn(n, 2, generator=g, dtype=dtype) * 3
+    labels = torch.randint(0, 2, (n,), generator=g)
+    alpha = torch.rand(n, generator=g, dtype=dtype) * 40 + 0.5
+    return logits.requires_grad_(), labels, alpha
+
+
+def test_eq_4_written_out():
+    logits, labels, alpha = batch(dtype=torch.float64)
+    p = torch.softmax(logits, 1)
+    flip = torch.exp(-(alpha**2) / (2 * THETA**2))
+    seen = torch.where(labels == 1, p[:, 1] * (1 - flip), p[:, 0] + p[:, 1] * flip)
+    for reduction, expected in (("none", -seen.log()), ("sum", -seen.log().sum()), ("mean", -seen.log().mean())):
+        got = DebiasedLoss(RayleighTransition(THETA), reduction)(logits, labels, alpha)
+        torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("alpha", [1e4, 1e12, 1e30, float("inf")])
+def test_well_resolved_galaxies_have_exactly_cross_entropy(alpha):
+    logits, labels, _ = batch()
+    ours = DebiasedLoss(RayleighTransition(THETA), "none")(logits, labels, torch.full((64,), alpha))
+    assert torch.equal(ours, cross_entropy(logits, labels, reduction="none"))
+
+
+def test_identity_matrix_is_exactly_cross_entropy_for_k_classes():
+    logits = torch.randn(50, 5, generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(50) % 5
+    ours = DebiasedLoss(MatrixTransition.identity(5), "none")(logits, labels, torch.ones(50))
+    assert torch.equal(ours, cross_entropy(logits, labels, reduction="none"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("alpha", [0.0, 1e-30, 1e-12, 1e-3, 1e3, 1e25])
+@pytest.mark.parametrize("scale", [1.0, 60.0, 1e4])
+def test_gradients_are_finite_everywhere(dtype, alpha, scale):
+    logits = (torch.tensor([[-1.0, 1.0], [1.0, -1.0], [1.0, -1.0], [-1.0, 1.0]]) * scale).to(dtype).requires_grad_()
+    loss = DebiasedLoss(RayleighTransition(THETA))(logits, torch.tensor([0, 1, 0, 1]), torch.full((4,), alpha))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_gradient_of_a_disk_label_does_not_vanish_as_alpha_does():
+    # In the limit a disk label still says "disk" (eq. 6): its gradient is that of log p(disk), whatever α is.
+    logits = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
+    gradients = []
+    for alpha in (0.0, 1e-9, 1e-4):
+        at = logits.clone().requires_grad_()
+        DebiasedLoss(RayleighTransition(THETA))(at, torch.tensor([1]), torch.tensor([alpha], dtype=torch.float64)).backward()
+        gradients.append(at.grad)
+    p = torch.softmax(logits, 1)
+    for gradient in gradients:
+        torch.testing.assert_close(gradient, torch.stack([p[:, 0], p[:, 1] - 1], 1))
+
+
+def test_gradient_equals_finite_differences():
+    logits, labels, alpha = batch(8, dtype=torch.float64)
+    loss = DebiasedLoss(RayleighTransition(THETA, false_disk=0.05))
+    assert torch.autograd.gradcheck(lambda at: loss(at, labels, alpha), (logits,))
+
+
+def test_weights_average():
+    logits, labels, alpha = batch(6)
+    weights = torch.tensor([2.0, 1, 1, 1, 1, 0])
+    terms = DebiasedLoss(RayleighTransition(THETA), "none")(logits, labels, alpha)
+    got = DebiasedLoss(RayleighTransition(THETA))(logits, labels, alpha, weights)
+    torch.testing.assert_close(got, (terms * weights).sum() / weights.sum())
+
+
+def test_a_plain_loop_recovers_the_true_fraction():
+    """One free logit for all galaxies: the loss finds the true disk fraction, cross-entropy the labelled one."""
+    labels, alpha, truth = flipped_labels(20_000, seed=3)
+    found = {}
+    for name, transition in (("debiased", RayleighTransition(THETA)), ("naive", MatrixTransition.identity())):
+        logit = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.LBFGS([logit], max_iter=50)
+        loss = DebiasedLoss(transition)
+
+        def closure(loss=loss, logit=logit, optimizer=optimizer):
+            optimizer.zero_grad()
+            value = loss(logit.expand(labels.size, 2), torch.from_numpy(labels), torch.from_numpy(alpha))
+            value.backward()
+            return value
+
+        optimizer.step(closure)
+        found[name] = float(torch.softmax(logit.detach(), 1)[0, 1])
+    # Flips leave about a quarter of the information: the error of the fraction is near 0.006.
+    assert found["debiased"] == pytest.approx(truth.mean(), abs=0.03)
+    assert found["naive"] == pytest.approx(labels.mean(), abs=1e-4)
+    assert np.mean(labels) < truth.mean() - 0.2
+
+
+def test_unknown_reduction_is_named():
+    with pytest.raises(InputError, match="reduction"):
+        DebiasedLoss(RayleighTransition(1.0), "median")

@@ -1,0 +1,228 @@
+"""Networks: what they learn, who trained on whom, and the checkpoint folder."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from truemorph import workflow
+from truemorph.bias.transitions import MatrixTransition, RayleighTransition, transition_to_dict
+from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
+from truemorph.classifiers.checkpoint import load, save_classifier
+from truemorph.classifiers.training import TrainingRows, train_members
+from truemorph.config import PRESETS, TrainingConfig, training_config
+from truemorph.errors import CheckpointError, InputError
+
+TINY = {"image_size": 32, "crop": 1.0, "epochs": 2, "batch_size": 32, "hidden": 32, "precision": "32-true"}
+
+
+def tiny(**changes):
+    return TrainingConfig(**{**PRESETS["quick"].model_dump(), **TINY, "folds": 1, **changes})
+
+
+@pytest.fixture(scope="module")
+def catalogue(simulated, tmp_path_factory):
+    prepared = prepare_catalogue(simulated / "votes.csv", images=simulated / "images")
+    return write_preparation(prepared, tmp_path_factory.mktemp("catalogue") / "catalogue.parquet")
+
+
+@pytest.fixture(scope="module")
+def model_folder(catalogue, tmp_path_factory):
+    out = tmp_path_factory.mktemp("models") / "folds"
+    workflow.train_on_catalogue(catalogue, out, tiny(folds=3))
+    return out
+
+
+def stripes(n, seed=0):
+    """Galaxies that a network tells apart at once: vertical gradients are disks."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 2, n)
+    ramp = np.linspace(0, 200, 16)
+    images = np.where(truth[:, None, None] == 1, ramp[None, :, None], 100.0) + rng.normal(0, 20, (n, 16, 16))
+    pixels = np.repeat(np.clip(images, 0, 255).astype(np.uint8)[..., None], 3, axis=3)
+    alpha = rng.lognormal(np.log(9), 0.4, n)
+    flipped = (truth == 1) & (rng.random(n) < RayleighTransition(11.25).flip_probability(alpha))
+    split = np.array(["train"] * (n * 7 // 10) + ["validation"] * (n - n * 7 // 10))
+    frame = pl.DataFrame(
+        {"object_id": np.arange(n), "label": np.where(flipped, 0, truth), "alpha": alpha, "split": split}
+    )
+    return TrainingRows(frame, pixels), truth
+
+
+def disk_fraction_predicted(rows, transition):
+    from truemorph.classifiers.checkpoint import Classifier, describe
+
+    config = tiny(image_size=16, epochs=12, learning_rate=2e-3)
+    trained = train_members(rows, transition, config)
+    described = describe(
+        config, {}, catalogue={}, members=1, metrics={}, normalisation={"mean": trained.mean, "std": trained.std}
+    )
+    return Classifier(described, trained.members, trained.seen).probabilities(rows.inputs)[:, 1]
+
+
+def test_through_the_transition_a_network_finds_the_truth_and_naively_the_crowd():
+    rows, truth = stripes(1_200)
+    debiased = disk_fraction_predicted(rows, RayleighTransition(11.25))
+    naive = disk_fraction_predicted(rows, MatrixTransition.identity())
+    assert ((debiased > 0.5) == truth).mean() > 0.97
+    labelled = rows.column("label")
+    # Where the image says "disk" the naive network answers as often as the crowd did.
+    assert naive[truth == 1].mean() == pytest.approx(labelled[truth == 1].mean(), abs=0.08)
+    assert debiased.mean() == pytest.approx(truth.mean(), abs=0.03)
+
+
+def test_the_same_seed_gives_the_same_weights():
+    rows, _ = stripes(300)
+    config = tiny(image_size=16)
+    first, second = (train_members(rows, RayleighTransition(11.25), config) for _ in range(2))
+    for name, value in first.members[0].items():
+        np.testing.assert_array_equal(value, second.members[0][name])
+
+
+def test_early_stopping_keeps_the_best_epoch():
+    rows, _ = stripes(300)
+    trained = train_members(rows, RayleighTransition(11.25), tiny(image_size=16, epochs=15, patience=2))
+    losses = [epoch["held_out_loss"] for epoch in trained.history]
+    assert trained.metrics["held_out_loss"] == pytest.approx(min(losses))
+    assert len(losses) < 15 or losses.index(min(losses)) >= 12
+
+
+def test_each_training_galaxy_is_out_of_one_fold(model_folder, catalogue):
+    model = load(model_folder)
+    frame = pl.read_parquet(catalogue)
+    train = frame.filter(pl.col("split") == "train")["object_id"]
+    outside = model.seen.filter(pl.col("role") == "out_of_fold")
+    assert set(outside["object_id"]) == set(train)
+    assert set(outside["fold"]) == {0, 1, 2}
+    stopping = model.seen.filter(pl.col("role") == "early_stopping")
+    assert set(stopping["object_id"]) == set(frame.filter(pl.col("split") == "validation")["object_id"])
+    assert not set(model.seen["object_id"]) & set(frame.filter(pl.col("split") == "test")["object_id"])
+
+
+def test_checkpoint_folder_says_what_it_is(model_folder):
+    assert {p.name for p in model_folder.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "README.md",
+        "seen.parquet",
+        "history.csv",
+    }
+    described = json.loads((model_folder / "config.json").read_text())
+    assert described["classes"] == ["smooth", "disk"]
+    assert described["image_size"] == 32
+    assert described["transition"]["family"] == "rayleigh"
+    assert described["transition"]["assumption"] == "true class fractions do not depend on alpha"
+    assert described["catalogue"]["alpha"] == "petroRad_r / sigma_PSF, sigma_PSF = psfWidth_r / 2.3548"
+    assert len(described["catalogue"]["sha256"]) == 16
+
+
+def test_saved_and_loaded_models_agree(model_folder, tmp_path):
+    model = load(model_folder)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    again = load(save_classifier(model, tmp_path / "copy"))
+    np.testing.assert_array_equal(model.probabilities(pixels), again.probabilities(pixels))
+    assert again.model_hash == model.model_hash
+    table = again.predict(pixels)
+    np.testing.assert_allclose(table["p_smooth"] + table["p_disk"], 1)
+
+
+def test_predict_takes_paths_and_names_bad_ones(model_folder, simulated, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"nothing")
+    good = sorted((simulated / "images").iterdir())[:3]
+    table = load(model_folder).predict([*good, tmp_path / "bad.jpg"])
+    assert table["problem"].is_null().to_list() == [True, True, True, False]
+    assert table["p_disk"].is_null().to_list() == [False, False, False, True]
+    with pytest.raises(InputError, match="uint8"):
+        load(model_folder).predict(np.zeros((2, 8, 8, 3)))
+
+
+def test_damaged_and_foreign_folders_are_refused(model_folder, tmp_path):
+    with pytest.raises(InputError, match="no config.json"):
+        load(tmp_path)
+    copy = save_classifier(load(model_folder), tmp_path / "model")
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load(copy)
+    described = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**described, "format_version": 99}))
+    with pytest.raises(CheckpointError, match="newer"):
+        load(copy)
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.tex").write_text("years")
+    with pytest.raises(InputError, match="not a truemorph model"):
+        save_classifier(load(model_folder), precious)
+    assert (precious / "thesis.tex").read_text() == "years"
+
+
+def test_a_new_model_replaces_an_old_one(model_folder, tmp_path):
+    model = load(model_folder)
+    save_classifier(model, tmp_path / "model")
+    model.described["metrics"] = {"second": 2}
+    assert load(save_classifier(model, tmp_path / "model")).described["metrics"] == {"second": 2}
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_bad_images_are_left_out_of_training_and_listed(simulated, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in (simulated / "images").iterdir():
+        (images / path.name).write_bytes(path.read_bytes())
+    broken = sorted(images.iterdir())[10]
+    broken.write_bytes(broken.read_bytes()[:200])
+    prepared = prepare_catalogue(simulated / "votes.csv", images=images, split=(0.9, 0.1, 0.0))
+    out = write_preparation(prepared, tmp_path / "catalogue.parquet")
+    result = workflow.train_on_catalogue(out, tmp_path / "model", tiny(epochs=1), naive=True)
+    assert result["left_out"] == 1
+    assert result["rows"] == prepared.catalogue.frame.height - 1
+    assert broken.stem in (tmp_path / "model" / "left_out.csv").read_text()
+    assert int(broken.stem) not in load(tmp_path / "model").seen["object_id"]
+
+
+def test_settings_are_checked():
+    assert training_config("paper").backbone == "resnet50"
+    assert training_config("paper").image_size == 207
+    assert training_config("paper").hidden == 1024
+    assert training_config("paper").crop == pytest.approx(207 / 424)
+    with pytest.raises(InputError, match="unknown preset"):
+        training_config("huge")
+    with pytest.raises(InputError, match="setting epochs"):
+        training_config("quick", epochs=0)
+
+
+def test_settings_from_a_file(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text('backbone = "resnet18"\nepochs = 7\n')
+    settings = training_config("quick", path, epochs=3)
+    assert (settings.backbone, settings.epochs) == ("resnet18", 3)
+    path.write_text("epoch = 7\n")
+    with pytest.raises(InputError, match="setting epoch"):
+        training_config("quick", path)
+    path.write_text("epochs = = 7\n")
+    with pytest.raises(InputError, match="not valid TOML"):
+        training_config("quick", path)
+
+
+@pytest.mark.parametrize(
+    ("frame_change", "config_change", "says"),
+    [
+        ({"split": pl.lit("test")}, {}, "no train galaxies"),
+        ({"label": pl.lit(0)}, {}, "no training galaxy is labelled disk"),
+        ({}, {"backbone": "resnet5000"}, "timm has no backbone"),
+        ({}, {"folds": 20}, "training galaxies for 20 folds"),
+    ],
+)
+def test_what_cannot_be_trained_is_said(frame_change, config_change, says):
+    rows, _ = stripes(40)
+    rows = TrainingRows(rows.frame.with_columns(**frame_change), rows.inputs)
+    config = tiny(image_size=16, batch_size=8, **config_change)
+    with pytest.raises(InputError, match=says):
+        train_members(rows, RayleighTransition(11.25), config)
+
+
+def test_theta_in_another_unit_is_refused(catalogue, tmp_path):
+    fit = {**transition_to_dict(RayleighTransition(5.0)), "alpha_psf": "fwhm"}
+    with pytest.raises(InputError, match="units of PSF fwhm"):
+        workflow.train_on_catalogue(catalogue, tmp_path / "m", tiny(), transition=fit)

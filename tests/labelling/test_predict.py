@@ -1,0 +1,159 @@
+"""Labels out: out of fold for training galaxies, nothing lost, nothing counted twice."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from truemorph.bias.likelihood import posterior
+from truemorph.bias.transitions import RayleighTransition, transition_to_dict
+from truemorph.catalogs.tables import CatalogTable, read_table, write_table
+from truemorph.classifiers.checkpoint import Classifier, describe, save_classifier
+from truemorph.config import training_config
+from truemorph.errors import InputError
+from truemorph.labelling.predict import label_table
+
+T = RayleighTransition(10.0)
+
+
+def logistic_model(intercepts, seen, transition=None, features=("n",)):
+    """A model whose member f answers p(disk) = 1 / (1 + exp(-n - intercept f))."""
+    config = training_config("dcv14", features=features, folds=max(1, len(intercepts)))
+    described = describe(
+        config,
+        transition or transition_to_dict(T),
+        catalogue={"alpha_psf": "sigma"},
+        members=len(intercepts),
+        metrics={},
+        normalisation={},
+    )
+    members = [{"coef": np.array([[0.0], [1.0]]), "intercept": np.array([0.0, b])} for b in intercepts]
+    frame = pl.DataFrame(seen, schema={"object_id": pl.Int64, "role": pl.String, "fold": pl.Int64}, orient="row")
+    return Classifier(described, members, frame)
+
+
+def catalogue(tmp_path, n=6, **changes):
+    rng = np.random.default_rng(0)
+    columns = {
+        "object_id": np.arange(n),
+        "label": rng.integers(0, 2, n),
+        "alpha": rng.lognormal(2.3, 0.4, n),
+        "split": ["train"] * n,
+        "n": rng.normal(size=n),
+    }
+    table = CatalogTable(pl.DataFrame({**columns, **changes}), metadata={"alpha_psf": "sigma"})
+    return write_table(table, tmp_path / "catalogue.parquet")
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def test_training_galaxies_are_labelled_by_the_member_that_did_not_see_them(tmp_path):
+    seen = [(0, "out_of_fold", 0), (1, "out_of_fold", 1), (2, "early_stopping", -1)]
+    path = catalogue(tmp_path)
+    label_table(logistic_model([-2.0, 3.0], seen), path, tmp_path / "labels.parquet")
+    got, given = read_table(tmp_path / "labels.parquet").frame, read_table(path).frame
+    n = given["n"].to_numpy()
+    first, second = sigmoid(n - 2), sigmoid(n + 3)
+    expected = (first + second) / 2
+    expected[0], expected[1] = first[0], second[1]
+    np.testing.assert_allclose(got["p_disk"], expected)
+    assert got["relation"].to_list() == ["out_of_fold", "out_of_fold", "early_stopping", "new", "new", "new"]
+    assert got["p_spread"].is_null().to_list() == [True, True, False, False, False, False]
+    after = posterior(np.column_stack([1 - expected, expected]), given["label"], given["alpha"].to_numpy(), T)
+    np.testing.assert_allclose(got["posterior_disk"], after[:, 1])
+    np.testing.assert_allclose(got["label_quality"], after[np.arange(6), given["label"].to_numpy()])
+
+
+def test_one_memorising_network_gives_no_posterior(tmp_path):
+    model = logistic_model([0.0], [(0, "in_sample", -1), (1, "in_sample", -1)])
+    report = label_table(model, catalogue(tmp_path), tmp_path / "labels.parquet")
+    got = read_table(tmp_path / "labels.parquet").frame
+    assert got["posterior_disk"].is_null().to_list() == [True, True, False, False, False, False]
+    assert got["p_disk"].is_not_null().all()
+    assert any("2 galaxies trained the model's only member" in note for note in report.notes)
+
+
+def test_naive_models_have_no_posterior(tmp_path):
+    naive = logistic_model([0.0], [], {"family": "matrix", "parameters": {"values": [[1, 0], [0, 1]]}})
+    path = catalogue(tmp_path)
+    report = label_table(naive, path, tmp_path / "labels.parquet")
+    assert "posterior_disk" not in read_table(tmp_path / "labels.parquet").frame.columns
+    assert any("no posterior" in note for note in report.notes)
+    label_table(naive, path, tmp_path / "with.parquet", T)
+    assert "posterior_disk" in read_table(tmp_path / "with.parquet").frame.columns
+
+
+def test_rows_in_are_rows_out_plus_rows_listed(tmp_path):
+    path = catalogue(tmp_path, n=[0.1, None, float("nan"), 0.2, 0.3, 0.4])
+    report = label_table(logistic_model([0.0], []), path, tmp_path / "labels.parquet")
+    assert (report.rows_in, report.labelled, len(report.problems)) == (6, 4, 2)
+    listed = read_table(tmp_path / "labels.problems.csv").frame
+    assert listed["object_id"].to_list() == [1, 2]
+
+
+@pytest.mark.parametrize("extension", ["parquet", "fits", "ecsv", "vot", "csv"])
+def test_the_extension_is_the_format_written(tmp_path, extension):
+    path = catalogue(tmp_path)
+    label_table(logistic_model([0.0], []), path, tmp_path / f"labels.{extension}")
+    back = read_table(tmp_path / f"labels.{extension}")
+    assert back.frame["object_id"].to_list() == list(range(6))
+    if extension != "csv":
+        assert back.metadata["transition"]["parameters"]["theta"] == 10.0
+        assert back.metadata["model_hash"] == "unsaved"
+
+
+def test_alpha_in_another_unit_is_refused(tmp_path):
+    path = catalogue(tmp_path)
+    table = read_table(path)
+    write_table(CatalogTable(table.frame, metadata={"alpha_psf": "fwhm"}), path)
+    with pytest.raises(InputError, match="units of PSF fwhm"):
+        label_table(logistic_model([0.0], []), path, tmp_path / "labels.parquet")
+
+
+def test_an_image_model_labels_a_folder(simulated, tmp_path):
+    from truemorph import workflow
+    from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
+    from truemorph.classifiers.checkpoint import load
+
+    prepared = prepare_catalogue(simulated / "votes.csv", images=simulated / "images")
+    cat = write_preparation(prepared, tmp_path / "cat.parquet")
+    config = training_config("quick", image_size=32, crop=1.0, epochs=1, folds=2, batch_size=32)
+    workflow.train_on_catalogue(cat, tmp_path / "model", config)
+    model = load(tmp_path / "model")
+
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    chosen = sorted((simulated / "images").iterdir())[:40]
+    for path in chosen:
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    report = label_table(model, folder, tmp_path / "labels.parquet")
+    assert (report.rows_in, report.labelled) == (41, 40)
+    assert report.problems[0][0] == "broken"
+    from_folder = read_table(tmp_path / "labels.parquet").frame
+    # A galaxy is recognised by its id, also where a folder spells it as text: the same out-of-fold answer.
+    label_table(model, cat, tmp_path / "all.parquet")
+    whole = read_table(tmp_path / "all.parquet").frame.with_columns(pl.col("object_id").cast(pl.String))
+    both = from_folder.join(whole, on="object_id", how="inner")
+    assert both.height == 40
+    np.testing.assert_allclose(both["p_disk"], both["p_disk_right"], atol=1e-5)
+
+    for k in range(3):
+        (folder / f"broken{k}.jpg").write_bytes(b"nothing")
+    before = (tmp_path / "labels.parquet").read_bytes()
+    with pytest.raises(InputError, match="more than 5%"):
+        label_table(model, folder, tmp_path / "labels.parquet")
+    assert (tmp_path / "labels.parquet").read_bytes() == before
+    assert not list(tmp_path.glob(".*labels*"))
+
+
+def test_models_of_features_save_and_load(tmp_path):
+    from truemorph.classifiers.checkpoint import load
+
+    save_classifier(logistic_model([0.0, 1.0], [(3, "out_of_fold", 1)]), tmp_path / "model")
+    model = load(tmp_path / "model")
+    assert model.seen.rows() == [(3, "out_of_fold", 1)]
+    np.testing.assert_allclose(model.probabilities(np.array([[0.5]]))[0, 1], (sigmoid(0.5) + sigmoid(1.5)) / 2)
+    with pytest.raises(InputError, match="not images"):
+        model.predict(["a.jpg"])
