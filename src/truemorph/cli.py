@@ -20,6 +20,7 @@ app = App(
     version=__version__,
     help="Unbiased galaxy morphologies from biased labels. Start with: truemorph demo",
     help_format="plaintext",
+    result_action="return_value",
     default_parameter=Parameter(negative=()),
 )
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from conftest import flipped_labels
 
+from conftest import flipped_labels
 from truemorph.bias.estimation import fit_transition
 from truemorph.catalogs.sampling import balanced_sample, sampling_weights
 from truemorph.errors import InputError
@@ -13,9 +13,7 @@ THETA = 11.25
 
 @pytest.mark.parametrize("method", ["likelihood", "binned"])
 def test_theta_and_fractions_with_honest_errors(method):
-    fits = [
-        fit_transition(*flipped_labels(4_000, seed, median=12)[:2], method=method, bins=60) for seed in range(40)
-    ]
+    fits = [fit_transition(*flipped_labels(4_000, seed, median=12)[:2], method=method, bins=60) for seed in range(40)]
     for name, estimates, true in (
         ("theta", [fit.transition.theta for fit in fits], THETA),
         ("disk_fraction", [fit.class_fractions[1] for fit in fits], 0.75),

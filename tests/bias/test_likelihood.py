@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import flipped_labels
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import flipped_labels
 from truemorph.bias.likelihood import label_log_likelihood, observed_log_probabilities, posterior
 from truemorph.bias.transitions import MatrixTransition, RayleighTransition
 from truemorph.errors import InputError

@@ -1,5 +1,7 @@
 """CV14 and CV18: an independent recursive implementation, invariants, floor and bootstrap."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -23,7 +25,7 @@ def recursive_cv18(labels, alpha, intrinsic, depth, bins, n_classes=2):
     for rows in leaves(np.arange(labels.size), 0):
         ordered = rows[np.argsort(alpha[rows], kind="stable")]
         edges = np.round(np.linspace(0, ordered.size, bins + 1)).astype(int)
-        parts = [labels[ordered[a:b]] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        parts = [labels[ordered[a:b]] for a, b in pairwise(edges)]
         for k in range(n_classes):
             f = np.array([np.mean(part == k) for part in parts])
             squares.append(np.sum((f - f[-1]) ** 2) / bins)

@@ -41,9 +41,7 @@ def with_value(column, row, value, n=60):
 def test_labels_alpha_split_and_what_is_carried(tmp_path):
     frame = votes()
     got = prepare_catalogue(written(tmp_path, frame), seed=4).catalogue
-    np.testing.assert_array_equal(
-        got.frame["label"], (frame[f"{T01}a01_smooth_weighted_fraction"] < 0.495).cast(int)
-    )
+    np.testing.assert_array_equal(got.frame["label"], (frame[f"{T01}a01_smooth_weighted_fraction"] < 0.495).cast(int))
     np.testing.assert_allclose(got.frame["alpha"], frame["petroRad_r"] / (frame["psfWidth_r"] / 2.354820045))
     assert dict(got.frame["split"].value_counts().rows()) == {"train": 48, "validation": 6, "test": 6}
     assert got.frame["redshift"].equals(frame["redshift"])
@@ -126,7 +124,7 @@ def test_images_are_found_by_id_or_column(tmp_path, simulated):
     got = prepare_catalogue(simulated / "votes.csv", images=simulated / "images").catalogue
     assert got.frame["image"].is_not_null().all()
     assert got.frame["image"][0] == f"{got.frame['object_id'][0]}.jpg"
-    with pytest.raises(InputError, match="none of the .* images is there"):
+    with pytest.raises(InputError, match=r"none of the .* images is there"):
         prepare_catalogue(simulated / "votes.csv", images=tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         prepare_catalogue(simulated / "votes.csv", images=tmp_path / "absent")

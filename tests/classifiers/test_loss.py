@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import flipped_labels
 from torch.nn.functional import cross_entropy
 
+from conftest import flipped_labels
 from truemorph.bias.transitions import MatrixTransition, RayleighTransition
 from truemorph.classifiers.loss import DebiasedLoss
 from truemorph.errors import InputError
@@ -62,7 +62,9 @@ def test_gradient_of_a_disk_label_does_not_vanish_as_alpha_does():
     gradients = []
     for alpha in (0.0, 1e-9, 1e-4):
         at = logits.clone().requires_grad_()
-        DebiasedLoss(RayleighTransition(THETA))(at, torch.tensor([1]), torch.tensor([alpha], dtype=torch.float64)).backward()
+        DebiasedLoss(RayleighTransition(THETA))(
+            at, torch.tensor([1]), torch.tensor([alpha], dtype=torch.float64)
+        ).backward()
         gradients.append(at.grad)
     p = torch.softmax(logits, 1)
     for gradient in gradients:

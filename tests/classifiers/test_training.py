@@ -138,7 +138,7 @@ def test_predict_takes_paths_and_names_bad_ones(model_folder, simulated, tmp_pat
 
 
 def test_damaged_and_foreign_folders_are_refused(model_folder, tmp_path):
-    with pytest.raises(InputError, match="no config.json"):
+    with pytest.raises(InputError, match=r"no config\.json"):
         load(tmp_path)
     copy = save_classifier(load(model_folder), tmp_path / "model")
     weights = copy / "model.safetensors"

@@ -21,7 +21,14 @@ def logistic_model(intercepts, seen, transition=None, features=("n",)):
     described = describe(
         config,
         transition or transition_to_dict(T),
-        catalogue={"alpha_psf": "sigma"},
+        catalogue={
+            "alpha": "radius / sigma_PSF",
+            "alpha_psf": "sigma",
+            "source": "catalogue.parquet",
+            "rows": 6,
+            "sha256": "0",
+            "votes": "none",
+        },
         members=len(intercepts),
         metrics={},
         normalisation={},
@@ -31,14 +38,14 @@ def logistic_model(intercepts, seen, transition=None, features=("n",)):
     return Classifier(described, members, frame)
 
 
-def catalogue(tmp_path, n=6, **changes):
+def catalogue(tmp_path, **changes):
     rng = np.random.default_rng(0)
     columns = {
-        "object_id": np.arange(n),
-        "label": rng.integers(0, 2, n),
-        "alpha": rng.lognormal(2.3, 0.4, n),
-        "split": ["train"] * n,
-        "n": rng.normal(size=n),
+        "object_id": np.arange(6),
+        "label": rng.integers(0, 2, 6),
+        "alpha": rng.lognormal(2.3, 0.4, 6),
+        "split": ["train"] * 6,
+        "n": rng.normal(size=6),
     }
     table = CatalogTable(pl.DataFrame({**columns, **changes}), metadata={"alpha_psf": "sigma"})
     return write_table(table, tmp_path / "catalogue.parquet")

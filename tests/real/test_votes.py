@@ -1,0 +1,75 @@
+"""Facts about real galaxies (science.md, section 3): bias of the votes, θ, and what correction does to it."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from truemorph.bias.estimation import fit_transition
+from truemorph.bias.metrics import cv14
+from truemorph.catalogs.prepare import prepare_catalogue
+
+
+@pytest.fixture(scope="module")
+def votes(shared_data):
+    return prepare_catalogue(shared_data / "gz2_votes.csv", columns={"radius": "petroR90"})
+
+
+def quintiles(frame, column):
+    order = np.argsort(frame["alpha"].to_numpy(), kind="stable")
+    return np.array([frame[column].to_numpy()[part].mean() for part in np.array_split(order, 5)])
+
+
+def test_rows_are_accounted_for(votes):
+    assert dict(votes.funnel) == {"rows in": 4710, "smooth and disk tied": -21, "rows out": 4689}
+
+
+def test_smooth_votes_fall_with_resolution(votes):
+    smooth = quintiles(votes.catalogue.frame, "smooth_fraction")
+    assert smooth[0] == pytest.approx(0.78, abs=0.01)
+    assert smooth[-1] == pytest.approx(0.31, abs=0.01)
+    bias = cv14(votes.catalogue.frame["label"], votes.catalogue.frame["alpha"], 20, bootstrap=0)
+    assert bias.excess > 8 * bias.floor
+
+
+def inverted(labels, alpha, transition):
+    """Disk fraction of each quintile of α, inverted through T (eq. 15): labelled fraction over detected share."""
+    seen = 1 - transition.flip_probability(alpha)
+    parts = np.array_split(np.argsort(alpha, kind="stable"), 5)
+    return np.array([labels[part].mean() / seen[part].mean() for part in parts])
+
+
+# The measured facts label a galaxy disk where its smooth fraction is below one half; truemorph compares smooth with
+# disk, and calls some galaxies with many star-or-artefact votes smooth that the other rule calls disk.
+@pytest.mark.parametrize(
+    ("rule", "crowd", "rms_corrected"),
+    [("half", [0.29, 0.50, 0.58, 0.65, 0.78], 0.076), ("majority", [0.265, 0.485, 0.58, 0.64, 0.75], 0.054)],
+)
+def test_rows_with_expert_types(shared_data, votes, rule, crowd, rms_corrected):
+    if rule == "majority":
+        frame = votes.catalogue.frame
+    else:
+        table = pl.read_csv(shared_data / "gz2_votes.csv", infer_schema_length=None)
+        smooth = "t01_smooth_or_features_a01_smooth_weighted_fraction"
+        frame = table.with_columns(
+            label=(pl.col(smooth) < 0.5).cast(pl.Int64), alpha=pl.col("petroR90") / (pl.col("psf_fwhm") / 2.3548)
+        )
+    experts = frame.filter(pl.col("t_type").is_not_null())
+    truth = quintiles(experts.with_columns(disk=(pl.col("t_type") >= -3).cast(pl.Int64)), "disk")
+    labelled = quintiles(experts, "label")
+    np.testing.assert_allclose(truth, [0.82, 0.74, 0.75, 0.78, 0.81], atol=0.015)
+    np.testing.assert_allclose(labelled, crowd, atol=0.01)
+    labels, alpha = experts["label"].to_numpy(), experts["alpha"].to_numpy()
+    fit = fit_transition(labels, alpha)
+    assert fit.transition.theta == pytest.approx(14.3, abs=0.6)
+    corrected = inverted(labels, alpha, fit.transition)
+    assert np.sqrt(np.mean((labelled - truth) ** 2)) > 0.27
+    assert np.sqrt(np.mean((corrected - truth) ** 2)) == pytest.approx(rms_corrected, abs=0.015)
+
+
+def test_expert_flags_of_galaxy_zoo_1(shared_data):
+    frame = pl.read_csv(shared_data / "expert_vs_crowd.csv")
+    labels = frame["gz1_spiral"].to_numpy()
+    # One PSF for all: theta is in units of R90 over 1.32 arcsec / 2.3548.
+    alpha = frame["petroR90_g"].to_numpy() / (1.32 / 2.3548)
+    fit = fit_transition(labels, alpha)
+    assert fit.transition.theta == pytest.approx(21.3, abs=1.0)

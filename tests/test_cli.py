@@ -1,0 +1,149 @@
+"""The command line as a user meets it: exit statuses, one-line errors, JSON, help."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from truemorph.cli import main
+
+VERBS = ("prepare", "bias", "transition", "train", "label", "demo")
+
+
+def run(capsys, *arguments):
+    """Exit status, stdout and stderr of a command."""
+    try:
+        main([str(one) for one in arguments])
+        status = 0
+    except SystemExit as stop:
+        status = stop.code or 0
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def catalogue(simulated, tmp_path_factory):
+    out = tmp_path_factory.mktemp("cli") / "catalogue.parquet"
+    main(["prepare", str(simulated / "votes.csv"), "--images", str(simulated / "images"), "--out", str(out)])
+    return out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_an_example(capsys, verb):
+    status, out, _ = run(capsys, verb, "--help")
+    assert status == 0
+    assert f"Example: truemorph {verb}" in out
+    for flag in ("--out", "--seed", "--json"):
+        assert flag in out
+
+
+def test_prepare_json(capsys, simulated, tmp_path):
+    status, out, _ = run(capsys, "prepare", simulated / "votes.csv", "--out", tmp_path / "c.parquet", "--json")
+    result = json.loads(out)
+    assert status == 0
+    assert result["funnel"]["rows in"] == result["funnel"]["rows out"] == 400
+    assert sum(result["labels"].values()) == sum(result["splits"].values()) == 400
+
+
+def test_bias_with_and_without_intrinsic_columns(capsys, catalogue, tmp_path):
+    out_file = tmp_path / "bias.json"
+    status, out, _ = run(capsys, "bias", catalogue, "--bootstrap", 5, "--json", "--out", out_file)
+    result = json.loads(out)
+    assert status == 0
+    assert result == json.loads(out_file.read_text())
+    assert result["measure"] == "CV14"
+    assert set(result["results"]) == {"crowd labels", "truth"}
+    columns = "radius_kpc,M_r,redshift"
+    result = json.loads(run(capsys, "bias", catalogue, "--intrinsic", columns, "--bootstrap", 0, "--json")[1])
+    assert result["measure"] == "CV18"
+    assert result["results"]["truth"]["bootstrap_mean"] is None
+
+
+def test_transition_writes_fit_and_picture(capsys, catalogue, tmp_path):
+    fit = tmp_path / "t.json"
+    status, out, _ = run(capsys, "transition", catalogue, "--out", fit, "--bootstrap", 3)
+    assert status == 0
+    assert out.startswith("theta = ")
+    assert "assumes: true class fractions do not depend on alpha" in out
+    described = json.loads(fit.read_text())
+    assert described["family"] == "rayleigh"
+    assert described["alpha"] == "petroRad_r / sigma_PSF, sigma_PSF = psfWidth_r / 2.3548"
+    assert described["bootstrap_std"]["theta"] > 0
+    assert fit.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    binned = run(capsys, "transition", catalogue, "--method", "binned", "--bins", 40, "--out", fit, "--json")
+    assert json.loads(binned[1])["method"] == "binned"
+
+
+def test_features_without_images(capsys, catalogue, tmp_path):
+    model, labels = tmp_path / "model", tmp_path / "labels.parquet"
+    status, out, _ = run(
+        capsys, "train", catalogue, "--preset", "dcv14", "--features", "M_r,radius_kpc", "--out", model
+    )
+    assert status == 0
+    status, out, _ = run(capsys, "label", model, catalogue, "--out", labels)
+    assert (status, out.splitlines()[0]) == (0, "400 rows in, 400 labelled, 0 listed as problems")
+    result = json.loads(run(capsys, "bias", catalogue, "--labels", labels, "--bootstrap", 0, "--json")[1])
+    assert set(result["results"]) == {
+        "crowd labels", "model labels", "model probabilities", "posterior probabilities", "truth",
+    }  # fmt: skip
+
+
+def test_mistakes_are_one_line_and_exit_2(capsys, catalogue, simulated, tmp_path):
+    votes, out = simulated / "votes.csv", tmp_path / "x.parquet"
+    (tmp_path / "broken.json").write_text("{")
+    fit = tmp_path / "fit.json"
+    fit.write_text('{"family": "rayleigh", "parameters": {"theta": 9.0}}')
+    cases = [
+        ("absent.csv", ["prepare", "absent.csv", "--out", out]),
+        ("--out", ["prepare", votes]),
+        ("no column 'petroR'", ["prepare", votes, "--radius", "petroR", "--out", out]),
+        ("--split takes three shares", ["prepare", votes, "--split", "half", "--out", out]),
+        ("--where takes column=value", ["prepare", votes, "--where", "redshift", "--out", out]),
+        ("not a prepared catalogue", ["bias", votes]),
+        ("'M_g'; nearest: M_r", ["bias", catalogue, "--intrinsic", "M_g"]),
+        ("no galaxy meets", ["bias", catalogue, "--where", "split=nowhere"]),
+        ("unknown family", ["transition", catalogue, "--family", "gauss", "--out", tmp_path / "t.json"]),
+        ("not a transition", ["train", catalogue, "--transition", tmp_path / "broken.json", "--out", tmp_path / "m"]),
+        ("exclude each other", ["train", catalogue, "--naive", "--transition", fit, "--out", tmp_path / "m"]),
+        ("unknown preset", ["train", catalogue, "--preset", "fast", "--out", tmp_path / "m"]),
+        ("not a truemorph model", ["label", tmp_path, catalogue, "--out", out]),
+        ("at least 300", ["demo", "--galaxies", "10", "--out", tmp_path / "demo"]),
+        ("Unknown command", ["fly"]),
+    ]
+    for says, arguments in cases:
+        status, stdout, err = run(capsys, *arguments)
+        assert status == 2, arguments
+        assert stdout == ""
+        assert says in err, (arguments, err)
+        assert err.count("\n") == 1, err
+
+
+def test_a_damaged_model_is_a_failure_not_a_mistake(capsys, catalogue, tmp_path):
+    model = tmp_path / "model"
+    run(capsys, "train", catalogue, "--preset", "dcv14", "--out", model)
+    (model / "model.safetensors").write_bytes(b"")
+    status, _, err = run(capsys, "label", model, catalogue, "--out", tmp_path / "x.parquet")
+    assert status == 1
+    assert "damaged" in err
+
+
+def test_ctrl_c_exits_130(capsys, monkeypatch, catalogue):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("truemorph.workflow.measure_bias", interrupted)
+    assert run(capsys, "bias", catalogue)[0] == 130
+
+
+def test_importing_truemorph_is_light():
+    code = "import sys, truemorph; print('torch' in sys.modules, 'matplotlib' in sys.modules, 'polars' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.split() == ["False"] * 3
+
+
+def test_every_public_name_is_there():
+    import truemorph
+
+    for name in truemorph.__all__:
+        assert getattr(truemorph, name).__doc__, name

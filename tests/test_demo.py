@@ -1,0 +1,47 @@
+"""The demo: a small run keeps its contract; `make demo`, where it has been run, keeps its promise."""
+
+import json
+
+import pytest
+
+from conftest import ROOT
+from truemorph.demo import run_demo
+from truemorph.errors import InputError
+
+
+def test_a_small_demo_writes_its_contract(tmp_path):
+    out = tmp_path / "demo"
+    summary = run_demo(out, galaxies=300, epochs=1, folds=2, seed=1)
+    assert json.loads((out / "summary.json").read_text()) == summary
+    assert set(summary["models"]) == {"naive", "debiased"}
+    for model in summary["models"].values():
+        assert {"balanced_accuracy", "fraction_rms_hard", "fraction_rms_soft", "cv18"} <= set(model)
+        assert {"value", "floor", "excess"} <= set(model["cv18"])
+    assert {"true", "estimate", "stderr"} <= set(summary["theta"])
+    assert all(seconds >= 0 for seconds in summary["seconds"].values())
+    page = (out / "report.html").read_text()
+    assert "<script" not in page
+    assert "http" not in page.replace("http://www.w3.org", "")  # nothing is fetched
+    assert page.count("<img") == page.count('alt="')
+    assert len(page) < 15e6
+
+
+def test_the_demo_refuses_a_folder_that_is_not_its_own(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years")
+    with pytest.raises(InputError, match="something else"):
+        run_demo(tmp_path)
+
+
+def test_make_demo_keeps_its_promise():
+    summary_file = ROOT / "demo" / "summary.json"
+    if not summary_file.is_file():
+        pytest.skip("demo/summary.json is not there; run `make demo` first")
+    summary = json.loads(summary_file.read_text())
+    naive, debiased, theta = summary["models"]["naive"], summary["models"]["debiased"], summary["theta"]
+    assert debiased["balanced_accuracy"] >= 0.90
+    assert debiased["fraction_rms_soft"] <= 0.05
+    assert naive["balanced_accuracy"] <= debiased["balanced_accuracy"] - 0.1
+    assert naive["fraction_rms_soft"] >= 3 * debiased["fraction_rms_soft"]
+    assert naive["cv18"]["excess"] > 2 * debiased["cv18"]["excess"]
+    assert abs(theta["estimate"] - theta["true"]) < 4 * theta["stderr"]
+    assert sum(summary["seconds"].values()) < 300

@@ -1,0 +1,59 @@
+"""The README's commands, run as written."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+
+BLOCK = re.compile(r"<!-- run: (\w+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
+BLOCKS = {name: (kind, text) for name, kind, text in BLOCK.findall((ROOT / "README.md").read_text())}
+
+
+def run_block(name, folder):
+    """Run a block in a folder, with the commands of this environment; returns what it printed."""
+    kind, text = BLOCKS[name]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["bash", "-euo", "pipefail", "-c", text] if kind == "bash" else [sys.executable, "-c", text]
+    done = subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_every_command_of_the_readme_is_in_a_block_that_is_run():
+    text = (ROOT / "README.md").read_text()
+    outside = BLOCK.sub("", text)
+    assert set(BLOCKS) == {"demo", "votes", "challenge", "python"}
+    assert not re.search(r"^truemorph ", outside, re.MULTILINE)
+
+
+def test_step_by_step_on_the_demos_files(tmp_path):
+    small = ["truemorph", "demo", "--out", "demo", "--galaxies", "400", "--epochs", "1", "--folds", "2"]
+    small[0] = str(Path(sys.executable).parent / "truemorph")
+    subprocess.run(small, cwd=tmp_path, check=True, capture_output=True)
+    out = run_block("demo", tmp_path)
+    assert "theta = " in out
+    assert "400 rows in, 400 labelled" in out
+    assert "posterior probabilities" in out
+
+
+def test_python_snippet(tmp_path):
+    out = run_block("python", tmp_path)
+    theta, error = (float(x) for x in out.split()[:2])
+    assert abs(theta - 11.25) < 4 * error
+
+
+@pytest.mark.parametrize(("name", "files", "rows"), [
+    ("votes", ["gz2_votes.csv"], "4,689 rows in, 4,689 labelled"),
+    ("challenge", ["gz2_challenge_images.csv", "gz2_challenge_images"], "1,905 rows in, 1,905 labelled"),
+])  # fmt: skip
+def test_on_real_galaxies(tmp_path, shared_data, name, files, rows):
+    for file in files:
+        (tmp_path / file).symlink_to(shared_data / file)
+    out = run_block(name, tmp_path)
+    assert rows in out
+    assert "theta = " in out
