@@ -226,3 +226,16 @@ def test_theta_in_another_unit_is_refused(catalogue, tmp_path):
     fit = {**transition_to_dict(RayleighTransition(5.0)), "alpha_psf": "fwhm"}
     with pytest.raises(InputError, match="units of PSF fwhm"):
         workflow.train_on_catalogue(catalogue, tmp_path / "m", tiny(), transition=fit)
+
+
+def test_the_papers_network_is_resnet50_dense_1024_relu_and_classes():
+    import torch
+
+    from truemorph.classifiers.network import GalaxyNetwork
+
+    network = GalaxyNetwork(PRESETS["paper"]).eval()
+    assert [type(layer).__name__ for layer in network.head] == ["Linear", "ReLU", "Dropout", "Linear"]
+    assert (network.head[0].in_features, network.head[0].out_features) == (2048, 1024)
+    assert network.head[2].p == 0.0
+    with torch.inference_mode():
+        assert network(torch.zeros(2, 3, 207, 207)).shape == (2, 2)
