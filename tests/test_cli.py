@@ -1,6 +1,7 @@
 """The command line as a user meets it: exit statuses, one-line errors, JSON, help."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -134,6 +135,19 @@ def test_ctrl_c_exits_130(capsys, monkeypatch, catalogue):
 
     monkeypatch.setattr("truemorph.workflow.measure_bias", interrupted)
     assert run(capsys, "bias", catalogue)[0] == 130
+
+
+def test_ctrl_c_while_training_leaves_nothing_half_written(catalogue, tmp_path):
+    command = [sys.executable, "-m", "truemorph.cli", "train", str(catalogue), "--out", str(tmp_path / "model")]
+    command += ["--epochs", "5000", "--image-size", "32", "--folds", "1", "--batch-size", "32"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "epoch" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+        assert process.wait(timeout=60) == 130
+    assert said.splitlines()[-1] == "truemorph: interrupted"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_importing_truemorph_is_light():

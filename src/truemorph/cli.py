@@ -21,6 +21,7 @@ app = App(
     help="Unbiased galaxy morphologies from biased labels. Start with: truemorph demo",
     help_format="plaintext",
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
     default_parameter=Parameter(negative=()),
 )
 

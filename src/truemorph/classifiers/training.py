@@ -225,9 +225,13 @@ def _train_network(
         warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         trainer = _quietly_built_trainer(config, [keep, stop])
-        trainer.fit(module, training, batches(subset(validation), 4 * config.batch_size))
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(module, training, batches(subset(validation), 4 * config.batch_size))
+        except SystemExit:
+            # Lightning turns Ctrl-C into exit status 1.
+            if trainer.interrupted:
+                raise KeyboardInterrupt from None
+            raise
     return {key: value.cpu().numpy() for key, value in keep.weights.items()}, keep, network
 
 
