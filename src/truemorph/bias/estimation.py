@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import least_squares, minimize
-from scipy.special import log_softmax
+from scipy.special import log_softmax, xlogy
 
+from truemorph.arrays import float_array
 from truemorph.bias.binning import bin_index
 from truemorph.bias.likelihood import check_labels, label_log_likelihood, observed_log_probabilities
 from truemorph.bias.transitions import CLASS_NAMES, FAMILIES, Array, Transition, as_resolution
@@ -304,15 +305,16 @@ def fit_transition(
     method = "likelihood" if method is None else method
     if method not in ("likelihood", "binned"):
         raise InputError(f'method is "likelihood" or "binned"; got {method!r}')
-    alpha = np.asarray(as_resolution(np.asarray(alpha, dtype=np.float64)))
+    alpha = np.asarray(as_resolution(float_array(alpha, "alpha")))
     n_classes = getattr(FAMILIES.get(family), "n_classes", 2)
     labels = check_labels(labels, n_classes if isinstance(n_classes, int) else 2)
     if labels.size != alpha.size:
         raise InputError(f"labels and alpha must have one value a galaxy; got {labels.size} and {alpha.size}")
     if weights is not None:
         weights = np.asarray(weights, dtype=np.float64)
-        if weights.shape != alpha.shape or not np.all(weights > 0):
-            raise InputError("weights must be positive, one a galaxy")
+        if weights.shape != alpha.shape or not np.all((weights > 0) & np.isfinite(weights)):
+            raise InputError("weights must be positive and finite, one a galaxy")
+        weights = weights / weights.mean()  # log-likelihoods then keep the scale of N galaxies
     present = np.unique(labels)
     if present.size < 2:
         only = CLASS_NAMES[int(present[0])] if present.size else "no"
@@ -331,6 +333,8 @@ def fit_transition(
     if method == "likelihood":
         point, covariance = _by_likelihood(search, terms, weights)
     else:
+        if bins < search.lower.size + 1:
+            raise InputError(f"binned needs more bins than parameters ({search.lower.size}); got {bins}")
         if bins > labels.size:
             notes.append(f"{bins} bins asked for {labels.size} galaxies: used one galaxy a bin")
         point, covariance = _by_bins(search, labels, alpha, min(bins, labels.size), weights)
@@ -343,12 +347,17 @@ def fit_transition(
     total = terms(point)
     log_likelihood = float(np.sum(total if weights is None else weights * total))
     notes += _warnings(search, point, stderr, transition, alpha)
-    shares = np.bincount(labels, weights=weights, minlength=2)
-    steady = float(np.sum(shares * np.log(np.maximum(shares, 1) / shares.sum())))
-    if log_likelihood - steady < _SIGNIFICANT_GAIN:
+    impossible = int(np.sum((alpha == 0) & (labels == 1)))
+    if impossible:
+        notes.append(f"{impossible} disk labels at alpha = 0, where no disk can be seen: check their radii")
+    resolved = alpha > 0
+    by_galaxy = total if weights is None else weights * total
+    shares = np.bincount(labels[resolved], weights=None if weights is None else weights[resolved], minlength=2)
+    gain = float(by_galaxy[resolved].sum() - np.sum(xlogy(shares, shares / shares.sum())))
+    if gain < _SIGNIFICANT_GAIN:
         notes.append(
-            "the labels show no significant drift with alpha (log-likelihood "
-            f"{log_likelihood - steady:.1f} above constant fractions): {search.names[0]} is an upper limit at most"
+            f"the labels show no significant drift with alpha (log-likelihood {gain:.1f} above constant fractions): "
+            f"{search.names[0]} is an upper limit at most"
         )
     return TransitionFit(
         transition=transition,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 
-from truemorph.bias.transitions import Array, Transition
+from truemorph.bias.transitions import Array, Transition, as_resolution
 from truemorph.errors import InputError
 
 
@@ -31,6 +31,8 @@ def check_labels(labels: Array, n_classes: int) -> np.ndarray:
 def _logsumexp(values: Array, axis: int) -> Array:
     xp = array_namespace(values)
     largest = xp.max(values, axis=axis, keepdims=True)
+    # Where every term is -inf so is the result; -inf minus -inf would be NaN.
+    largest = xp.where(xp.isfinite(largest), largest, xp.zeros_like(largest))
     total = xp.sum(xp.exp(values - largest), axis=axis)
     return xp.log(total) + xp.squeeze(largest, axis=axis)
 
@@ -46,7 +48,7 @@ def _chosen(values: Array, labels: Array) -> Array:
 
 
 def observed_log_probabilities(log_probabilities: Array, alpha: Array, transition: Transition) -> Array:
-    """Log p(ỹ | x, α) = log Σ_y p(ỹ | y, α) p(y | x) for every possible label ỹ (eq. 3).
+    """log p(ỹ | x, α) = log Σ_y p(ỹ | y, α) p(y | x) for every possible label ỹ (eq. 3).
 
     Parameters
     ----------
@@ -66,8 +68,12 @@ def observed_log_probabilities(log_probabilities: Array, alpha: Array, transitio
 
 
 def label_log_likelihood(log_probabilities: Array, labels: Array, alpha: Array, transition: Transition) -> Array:
-    """Log p(ỹ_n | x_n, α_n) of each galaxy's own label (the terms of eq. 4), shape (N,)."""
-    return _chosen(observed_log_probabilities(log_probabilities, alpha, transition), labels)
+    """log p(ỹ_n | x_n, α_n) of each galaxy's own label (the terms of eq. 4), shape (N,).
+
+    Only the column of T that belongs to the label enters: another label that T calls impossible has no part in
+    the gradient.
+    """
+    return _logsumexp(log_probabilities + _chosen(transition.log_matrix(alpha), labels), axis=1)
 
 
 def posterior(probabilities: Array, labels: Array, alpha: Array, transition: Transition) -> Array:
@@ -94,7 +100,8 @@ def posterior(probabilities: Array, labels: Array, alpha: Array, transition: Tra
     Raises
     ------
     InputError
-        If shapes disagree or a label is not a class (numpy input).
+        If shapes disagree, a label is not a class or impossible under T, or probabilities leave [0, 1] (numpy
+        input).
 
     Examples
     --------
@@ -108,9 +115,21 @@ def posterior(probabilities: Array, labels: Array, alpha: Array, transition: Tra
         probabilities = np.asarray(probabilities, dtype=np.float64)
         if probabilities.ndim != 2 or probabilities.shape[1] != transition.n_classes:
             raise InputError(f"probabilities must have shape (N, {transition.n_classes}); got {probabilities.shape}")
+        if np.any((probabilities < -1e-6) | (probabilities > 1 + 1e-6)):
+            raise InputError("probabilities must lie between 0 and 1; are they logits?")
         labels = check_labels(labels, transition.n_classes)
+        alpha = as_resolution(alpha)
+        if not labels.size == alpha.size == probabilities.shape[0]:
+            raise InputError(
+                f"one row a galaxy: got {probabilities.shape[0]} probabilities, {labels.size} labels, {alpha.size} alpha"
+            )
     xp = array_namespace(probabilities)
     tiny = float(xp.finfo(probabilities.dtype).smallest_normal)
     log_prior = xp.log(xp.clip(probabilities, min=tiny))
     joint = log_prior + _chosen(transition.log_matrix(alpha), labels)
+    if not is_torch_array(joint):
+        possible = np.isfinite(joint).any(axis=1)
+        if not possible.all():
+            row = int(np.argmin(possible))
+            raise InputError(f"label {labels[row]} of row {row} is impossible under this transition")
     return xp.exp(joint - _logsumexp(joint, axis=1)[:, None])

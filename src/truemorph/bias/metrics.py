@@ -14,10 +14,12 @@ from typing import Literal
 
 import numpy as np
 
+from truemorph.arrays import float_array
 from truemorph.bias.binning import equal_count_edges, group_stably, kd_leaves
 from truemorph.errors import InputError
 
 MINIMUM_PER_BIN = 25
+_MOST_CLASSES = 1000
 Reference = Literal["last", "first"]
 
 
@@ -85,6 +87,8 @@ def class_indicators(labels: np.ndarray) -> np.ndarray:
     if bad.size:
         raise InputError(f"labels must be integers 0 (smooth), 1 (disk), …; row {bad[0]} is {labels[bad[0]]!r}")
     n_classes = max(2, int(as_int.max(initial=0)) + 1)
+    if n_classes > _MOST_CLASSES:
+        raise InputError(f"labels up to {n_classes - 1} can't be classes; number them 0, 1, 2, …")
     return np.eye(n_classes)[as_int]
 
 
@@ -185,6 +189,15 @@ def _permuted_within(leaf: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return permutation
 
 
+def _tied_edges(cut: _Bins, observables: np.ndarray) -> int:
+    """Number of inner bin edges with the same value of the observable on both sides."""
+    inner = cut.edges[:, 1:-1]
+    return sum(
+        int(np.sum(column[order][inner - 1] == column[order][inner]))
+        for order, column in zip(cut.orders, observables.T, strict=True)
+    )
+
+
 def _reference_bins(reference: Reference | Sequence[Reference], n_observables: int, bins: int) -> list[int]:
     names = [reference] * n_observables if isinstance(reference, str) else list(reference)
     if len(names) != n_observables or not set(names) <= {"last", "first"}:
@@ -198,20 +211,27 @@ def _reference_bins(reference: Reference | Sequence[Reference], n_observables: i
 def _finite_columns(
     labels: np.ndarray, alpha: np.ndarray, intrinsic: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    masked = np.ma.getmaskarray(labels) if isinstance(labels, np.ma.MaskedArray) else None
     labels = np.asarray(labels)
-    observables = np.asarray(alpha, dtype=np.float64)
+    observables = float_array(alpha, "alpha")
     observables = observables[:, None] if observables.ndim == 1 else observables
     n = observables.shape[0]
-    columns = np.zeros((n, 1)) if intrinsic is None else np.asarray(intrinsic, dtype=np.float64)
+    columns = np.zeros((n, 1)) if intrinsic is None else float_array(intrinsic, "intrinsic")
     columns = columns[:, None] if columns.ndim == 1 else columns
+    if columns.ndim != 2 or columns.shape[1] == 0:
+        raise InputError(f"intrinsic must have shape (N, P) with P >= 1; got {columns.shape}; without any, use cv14")
     if labels.shape[0] != n or columns.shape[0] != n:
         raise InputError(
             f"labels, alpha and intrinsic must have one row a galaxy; "
             f"got {labels.shape[0]}, {n} and {columns.shape[0]} rows"
         )
     finite = np.isfinite(observables).all(axis=1) & np.isfinite(columns).all(axis=1)
+    if masked is not None:
+        finite &= ~masked.reshape(n, -1).any(axis=1)
     if np.issubdtype(labels.dtype, np.floating):
         finite &= np.isfinite(labels).all(axis=1) if labels.ndim == 2 else np.isfinite(labels)
+    if not finite.any():
+        raise InputError(f"none of the {n} galaxies has finite values in every column")
     return class_indicators(labels[finite]), observables[finite], columns[finite], int(n - finite.sum())
 
 
@@ -233,8 +253,16 @@ def _measure(
         raise InputError(f"needs at least 2 bins and a depth of 0 or more; got bins={bins}, depth={depth}")
     if floor not in ("permutation", "analytic"):
         raise InputError(f'floor is "permutation" or "analytic"; got {floor!r}')
+    if floor == "permutation" and permutations < 1:
+        raise InputError(f'floor="permutation" needs at least 1 permutation; got {permutations}')
+    if bootstrap < 0:
+        raise InputError(f"bootstrap is a number of resamples, 0 or more; got {bootstrap}")
     at = _reference_bins(reference, observables.shape[1], bins)
     rng = np.random.default_rng(seed)
+    # Sorts are stable: equal values of an observable would keep the file's order, and a file sorted by label would
+    # look biased. Shuffled first, ties fall at random.
+    shuffled = rng.permutation(members.shape[0])
+    members, observables, columns = members[shuffled], observables[shuffled], columns[shuffled]
     sample = _Sample.sort(members, observables, columns)
     cut = _Bins.cut(sample, depth, bins)
     value = _deviation(cut.fractions(members), at)
@@ -248,14 +276,24 @@ def _measure(
         # Variances add, so the floor to subtract in quadrature is the root mean square.
         floor_value, floor_std = float(np.sqrt(np.mean(permuted**2))), float(np.std(permuted))
 
-    resampled = np.full(max(bootstrap, 1), np.nan)
+    resampled = []
     n = members.shape[0]
-    for b in range(bootstrap):
+    for _ in range(bootstrap):
         again = sample.resample(np.bincount(rng.integers(0, n, n), minlength=n))
-        resampled[b] = _deviation(_Bins.cut(again, depth, bins).fractions(again.members), at)
+        try:
+            resampled.append(_deviation(_Bins.cut(again, depth, bins).fractions(again.members), at))
+        except InputError:  # a leaf of this resample has fewer galaxies than bins
+            continue
 
     smallest = int(np.diff(cut.edges, axis=1).min())
     notes = []
+    if len(resampled) < bootstrap:
+        notes.append(f"{bootstrap - len(resampled)} of {bootstrap} resamples had a leaf too small for {bins} bins")
+    if np.count_nonzero(members.sum(axis=0)) < 2:
+        notes.append("all labels are of one class: no drift can show, whatever the bias")
+    tied = _tied_edges(cut, observables)
+    if tied:
+        notes.append(f"equal values lie on both sides of {tied} bin edges: galaxies there are shared out at random")
     if smallest < MINIMUM_PER_BIN:
         notes.append(
             f"only {smallest} galaxies in the smallest bin (at least {MINIMUM_PER_BIN} wanted): "
@@ -265,8 +303,8 @@ def _measure(
         notes.append(f"{n_dropped} galaxies left out: a column was not finite")
     return BiasResult(
         value=value,
-        bootstrap_mean=float(np.mean(resampled)),
-        bootstrap_std=float(np.std(resampled)),
+        bootstrap_mean=float(np.mean(resampled)) if resampled else float("nan"),
+        bootstrap_std=float(np.std(resampled)) if resampled else float("nan"),
         floor=floor_value,
         floor_std=floor_std,
         excess=float(np.sqrt(max(0.0, value**2 - floor_value**2))),

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 
+from truemorph.arrays import float_array
 from truemorph.errors import InputError
 
 SMOOTH, DISK = 0, 1
@@ -31,9 +32,8 @@ def as_resolution(alpha: Array) -> Array:
     """
     if is_torch_array(alpha):
         return alpha if alpha.is_floating_point() else alpha.double()
-    alpha = np.asarray(alpha)
-    if not np.issubdtype(alpha.dtype, np.floating):
-        alpha = alpha.astype(np.float64)
+    if not (type(alpha) is np.ndarray and np.issubdtype(alpha.dtype, np.floating)):
+        alpha = float_array(alpha, "alpha")
     if alpha.ndim != 1:
         raise InputError(f"alpha must have one value a galaxy, shape (N,); got shape {alpha.shape}")
     bad = np.flatnonzero(np.isnan(alpha) | (alpha < 0))
@@ -56,7 +56,7 @@ class Transition(Protocol):
         """Number of classes K."""
 
     def log_matrix(self, alpha: Array) -> Array:
-        """Log p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ]."""
+        """log p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ]."""
 
     def matrix(self, alpha: Array) -> Array:
         """p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ]."""
@@ -111,7 +111,7 @@ class RayleighTransition:
             raise InputError(f"false_disk is a probability, 0 <= false_disk < 1; got {self.false_disk}")
 
     def log_flip_probability(self, alpha: Array) -> Array:
-        """Log p(ỹ = smooth | y = disk, α), shape (N,)."""
+        """log p(ỹ = smooth | y = disk, α), shape (N,)."""
         alpha = as_resolution(alpha)
         scaled = alpha / self.theta  # before squaring: α² alone can overflow
         return -0.5 * scaled * scaled  # eq. 5
@@ -122,7 +122,7 @@ class RayleighTransition:
         return array_namespace(log_flip).exp(log_flip)
 
     def log_matrix(self, alpha: Array) -> Array:
-        """Log p(ỹ | y, α), shape (N, 2, 2), indexed [galaxy, true y, observed ỹ].
+        """log p(ỹ | y, α), shape (N, 2, 2), indexed [galaxy, true y, observed ỹ].
 
         The log-probability that a disk is seen, log(1 - flip), is kept above the logarithm of the smallest
         normal number: a disk label at α = 0 then costs about 87 (float32) or 708 (float64) and has the same
@@ -196,7 +196,7 @@ class MatrixTransition:
         return len(self.values)
 
     def log_matrix(self, alpha: Array) -> Array:
-        """Log p(ỹ | y), repeated for each galaxy, shape (N, K, K)."""
+        """log p(ỹ | y), repeated for each galaxy, shape (N, K, K)."""
         alpha = as_resolution(alpha)
         xp = array_namespace(alpha)
         with np.errstate(divide="ignore"):

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from truemorph.arrays import float_array
 from truemorph.errors import InputError
 
 PsfUnit = Literal["sigma", "fwhm"]
@@ -34,7 +35,7 @@ def resolution(radius: Any, psf_fwhm: Any, psf: PsfUnit = "sigma") -> np.ndarray
     Parameters
     ----------
     radius : array, shape (N,)
-        Petrosian radius in arcsec.
+        Petrosian radius in arcsec, or a quantity of angle; masked values count as missing.
     psf_fwhm : array, shape (N,), or float
         Full width at half maximum of the PSF in arcsec (SDSS `psfWidth_r` is one).
     psf : {"sigma", "fwhm"}
@@ -55,8 +56,11 @@ def resolution(radius: Any, psf_fwhm: Any, psf: PsfUnit = "sigma") -> np.ndarray
     >>> resolution([6.0], 1.2).round(2)
     array([11.77])
     """
-    radius = np.asarray(radius, dtype=np.float64)
-    width = np.broadcast_to(np.asarray(psf_fwhm, dtype=np.float64), radius.shape)
+    radius = np.atleast_1d(float_array(radius, "radius", "arcsec"))
+    width = float_array(psf_fwhm, "psf_fwhm", "arcsec")
+    if width.shape not in ((), (1,), radius.shape):
+        raise InputError(f"psf_fwhm is one number or one a galaxy; got {width.size} for {radius.size} radii")
+    width = np.broadcast_to(width, radius.shape)
     for name, values in (("radius", radius), ("psf_fwhm", width)):
         bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
         if bad.size:

@@ -71,7 +71,23 @@ class DebiasedLoss(torch.nn.Module):
         -------
         tensor
             A scalar, or shape (N,) with reduction "none".
+
+        Raises
+        ------
+        InputError
+            If shapes disagree, or a label is not a class (labels on the CPU).
         """
+        n, n_classes = logits.shape if logits.ndim == 2 else (-1, -1)
+        if n_classes != self.transition.n_classes:
+            raise InputError(f"logits must have shape (N, {self.transition.n_classes}); got {tuple(logits.shape)}")
+        for name, values in (("labels", labels), ("alpha", alpha), ("weights", weights)):
+            if values is not None and values.shape != (n,):
+                raise InputError(f"{name} must have shape ({n},), one a galaxy; got {tuple(values.shape)}")
+        if labels.is_floating_point():
+            raise InputError(f"labels must be integers; got {labels.dtype}")
+        # On another device a check would wait for it at every step.
+        if labels.device.type == "cpu" and n and not (int(labels.min()) >= 0 and int(labels.max()) < n_classes):
+            raise InputError(f"labels must be 0 to {n_classes - 1}; got {int(labels.min())} to {int(labels.max())}")
         log_probabilities = torch.log_softmax(logits.float() if logits.dtype != torch.float64 else logits, dim=1)
         losses = -label_log_likelihood(log_probabilities, labels, alpha.to(log_probabilities.dtype), self.transition)
         if weights is not None:

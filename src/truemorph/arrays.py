@@ -1,0 +1,48 @@
+"""Plain arrays from what users hold: lists, masked arrays, table columns, quantities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from truemorph.errors import InputError
+
+
+def float_array(values: Any, name: str, unit: str | None = None) -> np.ndarray:
+    """Return a plain float64 array: masked values become NaN, quantities are converted to `unit`.
+
+    Parameters
+    ----------
+    values : array_like
+        Numbers, a masked array, an astropy column or quantity.
+    name : str
+        What it is, for messages.
+    unit : str, optional
+        Unit to convert to; None means dimensionless. Values without a unit are taken to be in it.
+
+    Raises
+    ------
+    InputError
+        If the values are not numbers, or their unit can't be converted.
+
+    Examples
+    --------
+    >>> from astropy import units as u
+    >>> float_array([0.1] * u.arcmin, "radius", "arcsec")
+    array([6.])
+    """
+    own_unit = getattr(values, "unit", None)
+    try:
+        mask = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else False
+        plain = np.where(mask, np.nan, np.asarray(getattr(values, "value", values), dtype=np.float64))
+    except (TypeError, ValueError) as problem:
+        raise InputError(f"{name} must be numbers, one a galaxy: {problem}") from problem
+    if own_unit is None or str(own_unit) == "":
+        return plain
+    from astropy import units as u
+
+    try:
+        return plain * u.Unit(own_unit).to(u.Unit(unit or ""))
+    except u.UnitConversionError as problem:
+        raise InputError(f"{name} is in {own_unit}, expected {unit or 'a number without unit'}") from problem
