@@ -16,7 +16,7 @@ ROOMS = {
     "labelling": {"bias", "catalogs", "images", "classifiers"},
     "report": {"bias", "catalogs", "images", "classifiers", "labelling"},
 }
-EVERYWHERE = {"errors", "_version", "config"}
+EVERYWHERE = {"arrays", "errors", "_version", "config"}
 
 
 def imported_rooms(path):

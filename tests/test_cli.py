@@ -109,6 +109,8 @@ def test_mistakes_are_one_line_and_exit_2(capsys, catalogue, simulated, tmp_path
         ("exclude each other", ["train", catalogue, "--naive", "--transition", fit, "--out", tmp_path / "m"]),
         ("unknown preset", ["train", catalogue, "--preset", "fast", "--out", tmp_path / "m"]),
         ("not a truemorph model", ["label", tmp_path, catalogue, "--out", out]),
+        ("Must be", ["bias", catalogue, "--seed", "-1"]),
+        ("written as .json", ["transition", catalogue, "--out", tmp_path / "fit.png"]),
         ("at least 300", ["demo", "--galaxies", "10", "--out", tmp_path / "demo"]),
         ("Unknown command", ["fly"]),
     ]
@@ -161,3 +163,32 @@ def test_every_public_name_is_there():
 
     for name in truemorph.__all__:
         assert getattr(truemorph, name).__doc__, name
+
+
+def test_own_columns_of_the_user_do_not_replace_the_models(capsys, simulated, tmp_path):
+    import polars as pl
+
+    table = pl.read_csv(simulated / "votes.csv").with_columns(p_disk=pl.lit(0.9), truth=pl.lit("unknown"))
+    table.write_csv(tmp_path / "votes.csv")
+    cat, model, labels = tmp_path / "c.parquet", tmp_path / "m", tmp_path / "l.parquet"
+    run(capsys, "prepare", tmp_path / "votes.csv", "--out", cat)
+    run(capsys, "train", cat, "--preset", "dcv14", "--features", "M_r", "--out", model)
+    run(capsys, "label", model, cat, "--out", labels)
+    result = json.loads(run(capsys, "bias", cat, "--labels", labels, "--bootstrap", 0, "--json")[1])
+    measured = result["fractions_by_alpha"]["model probabilities"]
+    assert max(measured) < 0.9
+    assert "truth" not in result["results"]
+
+
+def test_training_repeats_the_warnings_of_its_fit(capsys, simulated, tmp_path):
+    import polars as pl
+
+    table = pl.read_csv(simulated / "votes.csv").with_columns(petroRad_r=pl.lit(60.0) + pl.col("redshift"))
+    table.write_csv(tmp_path / "votes.csv")
+    cat = tmp_path / "c.parquet"
+    run(capsys, "prepare", tmp_path / "votes.csv", "--images", simulated / "images", "--out", cat)
+    options = ["--epochs", 1, "--folds", 1, "--image-size", 32, "--batch-size", 32]
+    status, _, err = run(capsys, "train", cat, *options, "--out", tmp_path / "m")
+    assert status == 0
+    assert "warning: " in err
+    assert "no significant drift" in err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import warnings
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
 
 from truemorph import workflow
 from truemorph._version import __version__
@@ -27,11 +29,16 @@ app = App(
 
 Where = Annotated[list[str] | None, Parameter(name="--where", help="keep rows with COLUMN=VALUE (repeatable)")]
 AsJson = Annotated[bool, Parameter(name="--json", help="print the result as JSON")]
-Seed = Annotated[int, Parameter(help="seed of everything random")]
+Seed = Annotated[int, Parameter(help="seed of everything random", validator=Number(gte=0, lt=2**31))]
+Resamples = Number(gte=0)
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
+
+
+def _one_line_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    _say(f"warning: {' '.join(str(message).split())}")
 
 
 def _show(result: dict[str, Any], as_json: bool, lines: Sequence[str]) -> None:
@@ -110,7 +117,7 @@ def bias(
     intrinsic: Annotated[str | None, Parameter(help="intrinsic columns, comma-separated, for CV18")] = None,
     bins: Annotated[int | None, Parameter(help="bins of alpha; default: at least 25 galaxies each")] = None,
     depth: Annotated[int | None, Parameter(help="levels of the intrinsic tree; default as for bins")] = None,
-    bootstrap: Annotated[int, Parameter(help="resamples for the error")] = 100,
+    bootstrap: Annotated[int, Parameter(help="resamples for the error", validator=Resamples)] = 100,
     where: Where = None,
     out: Annotated[Path | None, Parameter(help="write the result here (.json)")] = None,
     seed: Seed = 0,
@@ -165,7 +172,9 @@ def transition(
     method: Annotated[Literal["likelihood", "binned"], Parameter(help="binned is the paper's")] = "likelihood",
     bins: Annotated[int, Parameter(help="bins of the binned method")] = 1525,
     where: Where = None,
-    bootstrap: Annotated[int, Parameter(help="refits on resampled galaxies, to check the error")] = 0,
+    bootstrap: Annotated[
+        int, Parameter(help="refits on resampled galaxies, to check the error", validator=Resamples)
+    ] = 0,
     seed: Seed = 0,
     json: AsJson = False,
 ) -> None:
@@ -210,6 +219,9 @@ def train(
     out: Annotated[Path, Parameter(help="model folder to write")],
     transition: Annotated[Path | None, Parameter(help="fit from truemorph transition; fitted if absent")] = None,
     naive: Annotated[bool, Parameter(help="take labels at their word")] = False,
+    where: Annotated[
+        list[str] | None, Parameter(name="--where", help="fit theta to rows with COLUMN=VALUE only (repeatable)")
+    ] = None,
     preset: Annotated[str, Parameter(help="quick, paper or dcv14")] = "quick",
     config: Annotated[Path | None, Parameter(help="TOML file of settings")] = None,
     features: Annotated[str | None, Parameter(help="columns for dcv14, comma-separated")] = None,
@@ -243,12 +255,14 @@ def train(
         seed=seed,
     )
     fit = workflow.read_fit(transition) if transition else None
-    result = workflow.train_on_catalogue(catalogue, out, settings, transition=fit, naive=naive)
+    result = workflow.train_on_catalogue(catalogue, out, settings, transition=fit, naive=naive, where=where or ())
+    for note in result["transition"].get("warnings", []):
+        _say(f"warning: {note}")
     if result["left_out"]:
         _say(f"note: {result['left_out']} galaxies left out, listed in {out / 'left_out.csv'}")
     numbers = {k: round(v, 4) if isinstance(v, float) else v for k, v in result["metrics"].items()}
     lines = [
-        f"trained on {result['rows']:,d} galaxies (validation included) through "
+        f"trained on {result['rows']:,d} galaxies through "
         f"{result['transition']['family']} {result['transition']['parameters']}",
         f"metrics: {numbers}",
         f"seconds: {', '.join(f'{k} {v:.1f}' for k, v in result['seconds'].items())}",
@@ -271,12 +285,10 @@ def label(
 
     Example: truemorph label model cat.parquet --out labels.parquet
     """
-    from truemorph.bias.transitions import transition_from_dict
     from truemorph.classifiers.checkpoint import load
     from truemorph.labelling.predict import label_table
 
-    used = transition_from_dict(workflow.read_fit(transition)) if transition else None
-    report = label_table(load(model), source, out, used)
+    report = label_table(load(model), source, out, workflow.read_fit(transition) if transition else None)
     for note in report.notes:
         _say(f"note: {note}")
     if report.problems:
@@ -329,6 +341,10 @@ def demo(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line: exit 2 for bad input, 1 for a failure, 130 for Ctrl-C."""
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.showwarning = _one_line_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # Greek letters on a terminal that has none
     try:
         app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as problem:

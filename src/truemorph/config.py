@@ -26,7 +26,7 @@ class TrainingConfig(BaseModel):
 
     classifier: Literal["network", "logistic"] = "network"
     folds: int = Field(1, ge=1, le=20, description="networks trained, each without one fold of the galaxies")
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**31)
 
     backbone: str = Field("resnet50", description="any timm model")
     pretrained: bool = Field(False, description="start from timm's published weights (needs a network)")
@@ -81,10 +81,10 @@ def training_config(
     settings = PRESETS[preset].model_dump()
     if file is not None:
         try:
-            settings |= tomllib.loads(Path(file).read_text())
+            settings |= tomllib.loads(Path(file).read_text(encoding="utf-8"))
         except OSError as problem:
             raise InputError(f"{file}: {problem.strerror or problem}") from problem
-        except tomllib.TOMLDecodeError as problem:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
             raise InputError(f"{file}: not valid TOML: {problem}") from problem
     settings |= {name: value for name, value in changes.items() if value is not None}
     try:

@@ -40,6 +40,7 @@ TRUE_THETA = 11.25
 INTRINSIC = ("radius_kpc", "M_r", "redshift")
 _SPLIT = (0.6, 0.1, 0.3)
 _SMALLEST = 300
+_MARKER = ".truemorph-demo"
 # Half of what preset "quick" does: within minutes on two cores.
 _EPOCHS, _FOLDS = 20, 3
 
@@ -138,8 +139,10 @@ def run_demo(
     """
     if galaxies < _SMALLEST:
         raise InputError(f"the demo needs at least {_SMALLEST} galaxies; got {galaxies}")
-    if out.exists() and any(out.iterdir()) and not (out / "votes.csv").is_file():
+    if out.exists() and any(out.iterdir()) and not (out / _MARKER).is_file():
         raise InputError(f"{out}: holds something else than a demo; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / _MARKER).write_text("This folder was made by `truemorph demo`, which replaces what is in it.\n")
     seconds: dict[str, float] = {}
 
     @contextmanager

@@ -19,7 +19,7 @@ from truemorph.bias.binning import choose_bins
 from truemorph.bias.estimation import TransitionFit, fit_transition
 from truemorph.bias.metrics import BiasResult, cv14, cv18
 from truemorph.bias.transitions import CLASS_NAMES, Transition, transition_from_dict, transition_to_dict
-from truemorph.catalogs.prepare import Preparation, read_catalogue, rows_where
+from truemorph.catalogs.prepare import Preparation, image_folder, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.catalogs.schema import numeric_columns
 from truemorph.catalogs.tables import CatalogTable, read_table, write_table
@@ -34,7 +34,7 @@ def write_json(path: Path, content: dict[str, Any]) -> Path:
     """Write JSON that appears whole or not at all; NaN becomes null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{os.getpid()}.{path.name}")
-    partial.write_text(json.dumps(plain(content), indent=2) + "\n")
+    partial.write_text(json.dumps(plain(content), indent=2) + "\n", encoding="utf-8")
     os.replace(partial, path)
     return path
 
@@ -80,7 +80,7 @@ def label_sets(frame: pl.DataFrame) -> dict[str, np.ndarray]:
         sets["posterior probabilities"] = frame.select(
             pl.col("posterior_smooth", "posterior_disk").fill_null(float("nan"))
         ).to_numpy()
-    if "truth" in frame.columns:
+    if "truth" in frame.columns and frame["truth"].dtype.is_integer():
         sets["truth"] = frame["truth"].to_numpy()
     return sets
 
@@ -100,7 +100,8 @@ def join_labels(catalogue: CatalogTable, labels_path: str | os.PathLike[str]) ->
     chosen = labels.select(
         pl.col("object_id").cast(pl.String), pl.col("label").alias("model_label"), *map(pl.col, wanted)
     )
-    joined = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String)).join(
+    own = catalogue.frame.drop([name for name in chosen.columns if name != "object_id"], strict=False)
+    joined = own.with_columns(pl.col("object_id").cast(pl.String)).join(
         chosen, on="object_id", how="inner", maintain_order="left"
     )
     if joined.height == 0:
@@ -230,6 +231,8 @@ def fit_catalogue(
 
 def write_fit(fit: TransitionFit, described: dict[str, Any], out: Path) -> Path:
     """Write the fit as JSON, and its picture as PNG beside it."""
+    if out.suffix != ".json":
+        raise InputError(f"{out}: a fit is written as .json (and a picture .png beside it)")
     write_json(out, described)
     axes = fit.plot()
     axes.figure.savefig(out.with_suffix(".png"), dpi=150)
@@ -245,7 +248,7 @@ def read_fit(path: str | os.PathLike[str]) -> dict[str, Any]:
         If it is absent, not JSON, or not a transition.
     """
     try:
-        described = json.loads(Path(path).read_text())
+        described = json.loads(Path(path).read_text(encoding="utf-8"))
         transition_from_dict(described)
     except OSError as problem:
         raise InputError(f"{path}: {problem.strerror or problem}") from problem
@@ -266,6 +269,7 @@ def train_on_catalogue(
     *,
     transition: dict[str, Any] | None = None,
     naive: bool = False,
+    where: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Train a classifier on a prepared catalogue and write its checkpoint.
 
@@ -278,6 +282,8 @@ def train_on_catalogue(
         network, by EM together with the regression for a logistic classifier.
     naive : bool
         Take labels at their word.
+    where : iterable of str
+        "column=value" conditions on the galaxies that θ is fitted to, where it is fitted here.
 
     Returns
     -------
@@ -291,12 +297,13 @@ def train_on_catalogue(
     """
     # torch takes seconds to import: only where a classifier is trained.
     from truemorph.bias.transitions import MatrixTransition
-    from truemorph.classifiers.checkpoint import Classifier, describe, save_classifier
+    from truemorph.classifiers.checkpoint import Classifier, check_model_folder, describe, save_classifier
     from truemorph.classifiers.training import TrainingRows, train_members
 
     if naive and transition is not None:
         raise InputError("--naive and --transition exclude each other")
     began = time.perf_counter()
+    check_model_folder(out)  # before hours of training, not after
     catalogue = read_catalogue(catalogue_path)
     network = config.classifier == "network"
     described = dict(transition or {})
@@ -304,7 +311,7 @@ def train_on_catalogue(
         identity = transition_to_dict(MatrixTransition.identity())
         described = {**identity, "assumption": "labels taken at their word (naive training)"}
     elif not described and network:
-        _, described = fit_catalogue(catalogue)
+        _, described = fit_catalogue(catalogue, where=where)
     if transition is not None and transition.get("alpha_psf") not in (
         None,
         catalogue.metadata.get("alpha_psf"),
@@ -370,7 +377,7 @@ def _pixels(
 ) -> tuple[pl.DataFrame, np.ndarray, list[tuple[str, str]]]:
     from truemorph.images.store import load_images
 
-    root = Path(catalogue.metadata.get("image_root", "."))
+    root = image_folder(catalogue)
     absent = frame.filter(pl.col("image").is_null())
     problems = [(str(one), "no image") for one in absent["object_id"]]
     frame = frame.filter(pl.col("image").is_not_null())

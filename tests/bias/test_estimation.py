@@ -118,3 +118,27 @@ def test_bad_input_is_named(change, says):
     good = {"labels": np.arange(10) % 2, "alpha": np.linspace(1, 20, 10)}
     with pytest.raises(InputError, match=says):
         fit_transition(**{**good, **change})
+
+
+def test_scale_of_weights_does_not_matter():
+    labels, alpha, _ = flipped_labels(3_000, seed=13, median=12)
+    weights = np.random.default_rng(0).uniform(0.5, 2, 3_000)
+    fits = [fit_transition(labels, alpha, weights=weights * scale) for scale in (1.0, 1e-4, 1e4)]
+    for fit in fits[1:]:
+        assert fit.transition.theta == pytest.approx(fits[0].transition.theta, rel=1e-4)
+        assert fit.stderr["theta"] == pytest.approx(fits[0].stderr["theta"], rel=1e-3)
+        assert fit.warnings == fits[0].warnings == ()
+
+
+def test_disks_at_alpha_zero_are_pointed_out():
+    labels, alpha, _ = flipped_labels(2_000, seed=14, median=12)
+    alpha[np.flatnonzero(labels == 1)[:3]] = 0.0
+    notes = fit_transition(labels, alpha).warnings
+    assert len(notes) == 1
+    assert notes[0].startswith("3 disk labels at alpha = 0")
+
+
+def test_masked_alpha_is_not_taken_as_a_number():
+    labels, alpha, _ = flipped_labels(100, seed=15)
+    with pytest.raises(InputError, match="row 4"):
+        fit_transition(labels, np.ma.array(alpha, mask=np.arange(100) == 4))

@@ -79,3 +79,11 @@ def test_shapes_and_labels_are_checked():
         posterior([[0.2, 0.3, 0.5]], [0], np.array([1.0]), RayleighTransition(5.0))
     with pytest.raises(InputError, match="row 1"):
         posterior([[0.5, 0.5]] * 2, [0, 2], np.array([1.0, 1.0]), RayleighTransition(5.0))
+
+    with pytest.raises(InputError, match="one row a galaxy"):
+        posterior([[0.5, 0.5]] * 2, [0], np.array([1.0, 1.0]), RayleighTransition(5.0))
+    with pytest.raises(InputError, match="are they logits"):
+        posterior([[-3.0, 4.0]], [0], np.array([1.0]), RayleighTransition(5.0))
+    never = MatrixTransition(((1, 0, 0), (0.5, 0, 0.5), (0, 0, 1)))
+    with pytest.raises(InputError, match="label 1 of row 0 is impossible"):
+        posterior([[0.3, 0.3, 0.4]], [1], np.array([1.0]), never)

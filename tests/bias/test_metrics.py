@@ -161,3 +161,39 @@ def test_bad_input_is_named(change, says):
     good = {"labels": rng.integers(0, 2, 100), "alpha": rng.random(100), "intrinsic": rng.random((100, 2))}
     with pytest.raises(InputError, match=says):
         cv18(**{**good, "depth": 1, "bins": 4, **change})
+
+
+def test_equal_alpha_does_not_make_a_sorted_file_look_biased():
+    rng = np.random.default_rng(6)
+    labels, alpha = rng.integers(0, 2, 3_000), np.round(rng.lognormal(2.3, 0.4, 3_000))
+    order = np.argsort(labels, kind="stable")
+    r = cv14(labels[order], alpha[order], 20, bootstrap=0)
+    assert r.value < r.floor + 5 * r.floor_std
+    assert any("equal values" in note for note in r.warnings)
+
+
+def test_masked_values_are_left_out():
+    labels, alpha, _ = unbiased(1_000, 7)
+    hidden = np.zeros(1_000, bool)
+    hidden[:100] = True
+    masked = np.ma.array(np.where(hidden, -9999.0, alpha), mask=hidden)
+    r = cv14(labels, masked, 5, bootstrap=0, floor="analytic")
+    assert r.n_dropped == 100
+    assert r.value == cv14(labels[100:], alpha[100:], 5, bootstrap=0, floor="analytic").value
+
+
+def test_one_class_is_not_called_unbiased_without_a_word():
+    r = cv14(np.ones(500, int), np.random.default_rng(0).random(500), 5, bootstrap=0)
+    assert any("one class" in note for note in r.warnings)
+
+
+def test_resamples_with_small_leaves_are_counted():
+    labels, alpha, intrinsic = unbiased(256, 8)
+    r = cv18(labels, alpha, intrinsic, 4, 16, bootstrap=20)
+    assert np.isfinite(r.value)
+    assert any("resamples had a leaf too small" in note for note in r.warnings)
+
+
+def test_floor_needs_permutations():
+    with pytest.raises(InputError, match="at least 1 permutation"):
+        cv14(np.arange(100) % 2, np.arange(100.0), 5, permutations=0)

@@ -166,3 +166,75 @@ def test_ids_beyond_int64_stay_whole_as_text(tmp_path):
 def test_a_raw_table_is_not_a_catalogue(tmp_path):
     with pytest.raises(InputError, match="not a prepared catalogue"):
         read_catalogue(written(tmp_path, votes()))
+
+
+@pytest.mark.parametrize("width", [2, 2.0, np.float32(2)])
+def test_one_psf_is_used_whatever_its_type_and_the_tables_columns(tmp_path, width):
+    frame = votes().with_columns(psf_fwhm=pl.lit(99.0))
+    got = prepare_catalogue(written(tmp_path, frame), psf_fwhm=width).catalogue.frame
+    np.testing.assert_allclose(got["psf_fwhm"], 2.0)
+    assert (got["psf_fwhm_input"] == 99.0).all()
+
+
+def test_columns_called_like_truemorphs_own_are_renamed(tmp_path):
+    frame = votes(p_disk=np.full(60, 0.9), label=["x"] * 60, label_input=["y"] * 60)
+    got = prepare_catalogue(written(tmp_path, frame)).catalogue.frame
+    assert (got["p_disk_input"] == 0.9).all()
+    assert got["label"].dtype == pl.Int64
+    assert {"label_input", "label_input_"} <= set(got.columns)
+
+
+def test_where_compares_as_the_column_does(tmp_path):
+    frame = votes(good=[True, False] * 30, field=[1.0, 2.0, 3.0] * 20)
+    path = written(tmp_path, frame)
+    assert prepare_catalogue(path, where=["good=True"]).catalogue.frame.height == 30
+    assert prepare_catalogue(path, where=["field=1,3"]).catalogue.frame.height == 40
+
+
+def test_votes_of_rows_that_are_not_selected_may_be_anything(tmp_path):
+    frame = votes(
+        **with_value(f"{T01}a01_smooth_weighted_fraction", 9, -999.0), keep=["yes"] * 9 + ["no"] + ["yes"] * 50
+    )
+    assert prepare_catalogue(written(tmp_path, frame), where=["keep=yes"]).catalogue.frame.height == 59
+    with pytest.raises(InputError, match="first: row 10, -999"):
+        prepare_catalogue(written(tmp_path, frame))
+
+
+def test_input_is_never_overwritten_and_csv_is_no_catalogue(tmp_path):
+    path = tmp_path / "votes.parquet"
+    votes().write_parquet(path)
+    prepared = prepare_catalogue(path)
+    with pytest.raises(InputError, match="would overwrite"):
+        write_preparation(prepared, path)
+    with pytest.raises(InputError, match=r"use \.parquet"):
+        write_preparation(prepared, tmp_path / "catalogue.csv")
+
+
+def test_images_named_with_their_folder_or_in_capitals(tmp_path, simulated):
+    images = tmp_path / "images"
+    images.mkdir()
+    table = pl.read_csv(simulated / "votes.csv")
+    for one in table["dr7objid"]:
+        (images / f"{one}.JPG").write_bytes(b"")
+    assert prepare_catalogue(simulated / "votes.csv", images=images).catalogue.frame["image"].is_not_null().all()
+    table = table.with_columns(image=pl.format("images/{}.JPG", "dr7objid"))
+    got = prepare_catalogue(written(tmp_path, table), images=images).catalogue.frame
+    assert got["image"].is_not_null().all()
+
+
+def test_single_precision_ids_are_refused(tmp_path):
+    path = tmp_path / "votes.parquet"
+    votes(dr7objid=np.arange(20_000_001, 20_000_061)).with_columns(pl.col("dr7objid").cast(pl.Float32)).write_parquet(
+        path
+    )
+    with pytest.raises(InputError, match="lost digits"):
+        prepare_catalogue(path)
+
+
+def test_labels_are_not_a_catalogue(tmp_path):
+    path = tmp_path / "labels.csv"
+    pl.DataFrame({"object_id": [1], "label": [0], "alpha": [3.0], "split": ["test"], "crowd_label": [1]}).write_csv(
+        path
+    )
+    with pytest.raises(InputError, match="holds a model's labels"):
+        read_catalogue(path)

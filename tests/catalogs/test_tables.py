@@ -1,5 +1,7 @@
 """Tables in and out: every format, units, missing values, long ids, and broken files."""
 
+from datetime import date
+
 import numpy as np
 import polars as pl
 import pytest
@@ -64,3 +66,32 @@ def test_broken_files_are_named(tmp_path):
     Table({"spectrum": np.zeros((3, 5))}).write(tmp_path / "s.fits")
     with pytest.raises(InputError, match="column spectrum holds an array"):
         read_table(tmp_path / "s.fits")
+
+
+@pytest.mark.parametrize("extension", ["fits", "ecsv", "vot"])
+def test_nulls_and_awkward_metadata_survive(tmp_path, extension):
+    frame = pl.DataFrame({"name": ["a", None, "c"], "flag": [True, None, False], "n": [1, None, 3]})
+    table = CatalogTable(frame, {}, {"path": "/long/" + "é" * 90 + "/two  spaces", "x": ["y" * 120]})
+    back = read_table(write_table(table, tmp_path / f"t.{extension}"))
+    assert back.metadata == table.metadata
+    assert back.frame["name"].to_list() == ["a", None, "c"]
+    assert [None if v is None else bool(v) for v in back.frame["flag"]] == [True, None, False]
+    assert back.frame["n"].to_list() == [1, None, 3]
+
+
+def test_ids_with_leading_zeros_stay_text_and_hashes_stay_rows(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("# made by hand\nid,n\n00012,1\n#7,2\n00013,3\n")
+    assert read_table(path).frame["id"].to_list() == ["00012", "#7", "00013"]
+    path.write_text("id,n\n00012,1\n00013,3\n")
+    frame = read_table(path).frame
+    assert frame["id"].to_list() == ["00012", "00013"]
+    assert frame["n"].to_list() == [1, 3]
+
+
+def test_what_a_format_cannot_hold_is_named(tmp_path):
+    with pytest.raises(InputError, match="column when"):
+        write_table(CatalogTable(pl.DataFrame({"when": [date(2020, 1, 1)]})), tmp_path / "t.fits")
+    with pytest.raises(InputError, match=r"t\.fits"):
+        write_table(CatalogTable(pl.DataFrame({"name": ["\u03b8"]})), tmp_path / "t.fits")
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from astropy import units as u
+from astropy.table import MaskedColumn
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,3 +67,13 @@ def test_alpha_and_its_units():
 def test_impossible_sizes_are_named(radius, width, says):
     with pytest.raises(InputError, match=says):
         resolution(radius, width)
+
+
+def test_units_and_masks_are_heeded():
+    np.testing.assert_allclose(resolution([0.1] * u.arcmin, [1.2] * u.arcsec), resolution([6.0], 1.2))
+    with pytest.raises(InputError, match="radius is in kpc"):
+        resolution([5.0] * u.kpc, 1.2)
+    with pytest.raises(InputError, match="row 0, nan"):
+        resolution(MaskedColumn([5.0, 6.0], mask=[True, False]), 1.2)
+    with pytest.raises(InputError, match="one number or one a galaxy"):
+        resolution([5.0, 6.0, 7.0], [1.2, 1.3])

@@ -6,6 +6,8 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from conftest import flipped_labels
+from truemorph.bias.estimation import fit_transition
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.errors import InputError, TruemorphWarning
@@ -42,7 +44,7 @@ def test_recovers_coefficients_and_theta():
 
 def test_em_ends_where_direct_maximisation_does():
     X, alpha, _, labels = flipped_catalogue(3_000, seed=2)
-    model = DebiasedLogisticRegression(C=1e8, tol=1e-11, max_iter=5000).fit(X, labels, alpha=alpha)
+    model = DebiasedLogisticRegression(C=1e8).fit(X, labels, alpha=alpha)
 
     def negative_log_likelihood(point):
         p_disk = 1 / (1 + np.exp(-(X @ point[:2] + point[2])))
@@ -51,7 +53,24 @@ def test_em_ends_where_direct_maximisation_does():
 
     direct = minimize(negative_log_likelihood, [0, 0, 0, np.log(8.0)], method="BFGS", options={"gtol": 1e-4})
     assert model.log_likelihood_ == pytest.approx(-direct.fun, abs=0.01)
-    assert model.transition_.theta == pytest.approx(np.exp(direct.x[3]), rel=0.01)
+    assert model.transition_.theta == pytest.approx(np.exp(direct.x[3]), rel=0.002)
+
+
+def test_without_features_it_is_fit_transition():
+    labels, alpha, _ = flipped_labels(50_000, seed=1)
+    model = DebiasedLogisticRegression().fit(np.zeros((labels.size, 1)), labels, alpha=alpha)
+    fit = fit_transition(labels, alpha)
+    assert model.transition_.theta == pytest.approx(fit.transition.theta, abs=0.05 * fit.stderr["theta"])
+    assert model.stderr_["theta"] == pytest.approx(fit.stderr["theta"], rel=0.02)
+    assert model.predict_proba([[0.0]])[0, 1] == pytest.approx(fit.class_fractions[1], abs=0.001)
+
+
+def test_labels_that_do_not_determine_theta_are_warned_about():
+    rng = np.random.default_rng(7)
+    with pytest.warns(TruemorphWarning, match="do not determine"):
+        DebiasedLogisticRegression().fit(
+            rng.normal(size=(400, 1)), rng.integers(0, 2, 400), alpha=rng.lognormal(3, 0.2, 400)
+        )
 
 
 def test_standard_error_of_theta_is_the_spread_over_samples():

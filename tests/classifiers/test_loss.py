@@ -111,3 +111,31 @@ def test_a_plain_loop_recovers_the_true_fraction():
 def test_unknown_reduction_is_named():
     with pytest.raises(InputError, match="reduction"):
         DebiasedLoss(RayleighTransition(1.0), "median")
+
+
+def test_a_label_the_crowd_never_gives_does_not_spoil_the_gradient():
+    # A crowd that never says class 1.
+    never = MatrixTransition(((1, 0, 0), (0.5, 0, 0.5), (0, 0, 1)))
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    loss = DebiasedLoss(never)(logits, torch.tensor([0, 2, 2, 0]), torch.ones(4))
+    loss.backward()
+    assert torch.isfinite(logits.grad).all()
+    assert logits.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"labels": torch.tensor([0, 1, 2])}, "labels must be 0 to 1; got 0 to 2"),
+        ({"labels": torch.tensor([0, -1, 1])}, "got -1 to 1"),
+        ({"labels": torch.tensor([[0], [1], [1]])}, "labels must have shape"),
+        ({"labels": torch.tensor([0.3, 1.0, 0.0])}, "labels must be integers"),
+        ({"alpha": torch.tensor(5.0)}, "alpha must have shape"),
+        ({"weights": torch.ones(3, 1)}, "weights must have shape"),
+        ({"logits": torch.zeros(3, 1)}, "logits must have shape"),
+    ],
+)
+def test_wrong_shapes_and_labels_are_named(change, says):
+    good = {"logits": torch.zeros(3, 2), "labels": torch.tensor([0, 1, 1]), "alpha": torch.ones(3)}
+    with pytest.raises(InputError, match=says):
+        DebiasedLoss(RayleighTransition(5.0))(**{**good, **change})

@@ -12,7 +12,7 @@ from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 from truemorph.classifiers.checkpoint import load, save_classifier
 from truemorph.classifiers.training import TrainingRows, train_members
 from truemorph.config import PRESETS, TrainingConfig, training_config
-from truemorph.errors import CheckpointError, InputError
+from truemorph.errors import CheckpointError, InputError, TruemorphError
 
 TINY = {"image_size": 32, "crop": 1.0, "epochs": 2, "batch_size": 32, "hidden": 32, "precision": "32-true"}
 
@@ -239,3 +239,48 @@ def test_the_papers_network_is_resnet50_dense_1024_relu_and_classes():
     assert network.head[2].p == 0.0
     with torch.inference_mode():
         assert network(torch.zeros(2, 3, 207, 207)).shape == (2, 2)
+
+
+def test_diverged_training_is_an_error_not_a_model(catalogue, tmp_path):
+    with pytest.raises(TruemorphError, match="diverged"):
+        workflow.train_on_catalogue(catalogue, tmp_path / "model", tiny(learning_rate=1e30, epochs=1))
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_place_that_is_taken_is_refused_before_training(catalogue, tmp_path, monkeypatch):
+    monkeypatch.setattr("truemorph.classifiers.training.train_members", lambda *_: pytest.fail("trained first"))
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "config.json").write_text("{}")
+    (project / "thesis.tex").write_text("years")
+    (tmp_path / "file").write_text("x")
+    for out in (project, tmp_path / "file"):
+        with pytest.raises(InputError, match=r"choose another --out|is a file"):
+            workflow.train_on_catalogue(catalogue, out, tiny())
+    assert (project / "thesis.tex").read_text() == "years"
+
+
+def test_logistic_regression_trains_on_validation_galaxies_too(catalogue, tmp_path):
+    config = training_config("dcv14", features=("M_r",), folds=2)
+    result = workflow.train_on_catalogue(catalogue, tmp_path / "model", config)
+    frame = pl.read_parquet(catalogue)
+    assert result["rows"] == frame.filter(pl.col("split") != "test").height
+    assert set(load(tmp_path / "model").seen["role"]) == {"out_of_fold"}
+
+
+@pytest.mark.parametrize("backbone", ["resnet10t.c3_in1k", "test_vit", "swin_tiny_patch4_window7_224"])
+def test_backbones_by_tag_and_of_fixed_size(backbone):
+    import torch
+
+    from truemorph.classifiers.network import GalaxyNetwork
+
+    network = GalaxyNetwork(tiny(backbone=backbone, image_size=64)).eval()
+    with torch.inference_mode():
+        assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 2)
+
+
+def test_a_backbone_that_cannot_take_the_size_is_named():
+    from truemorph.classifiers.network import GalaxyNetwork
+
+    with pytest.raises(InputError, match="inception_v3 can't take 64-pixel images"):
+        GalaxyNetwork(tiny(backbone="inception_v3", image_size=64))

@@ -133,3 +133,15 @@ def test_augmentation_only_flips_and_turns():
         tuple(torch.rot90(side, k, (2, 3)).flatten().tolist()) for side in (image, image.flip(3)) for k in range(4)
     }
     assert seen == symmetries
+
+
+def test_sixteen_bits_are_scaled_and_specks_refused(tmp_path):
+    Image.fromarray((np.arange(64 * 64).reshape(64, 64) * 16).astype(np.uint16)).save(tmp_path / "grey.png")
+    pixels = load_image(tmp_path / "grey.png", 64, 1.0)
+    assert pixels.min() == 0
+    assert pixels.max() == 255
+    (tmp_path / "speck.jpg").write_bytes(jpeg(picture(4)))
+    with pytest.raises(InputError, match="only 4 pixels on a side"):
+        load_image(tmp_path / "speck.jpg", 64, 1.0)
+    with pytest.raises(InputError, match="of no known kind"):
+        decode(b"hello", "x")

@@ -87,7 +87,7 @@ def test_naive_models_have_no_posterior(tmp_path):
     report = label_table(naive, path, tmp_path / "labels.parquet")
     assert "posterior_disk" not in read_table(tmp_path / "labels.parquet").frame.columns
     assert any("no posterior" in note for note in report.notes)
-    label_table(naive, path, tmp_path / "with.parquet", T)
+    label_table(naive, path, tmp_path / "with.parquet", transition_to_dict(T))
     assert "posterior_disk" in read_table(tmp_path / "with.parquet").frame.columns
 
 
@@ -164,3 +164,20 @@ def test_models_of_features_save_and_load(tmp_path):
     np.testing.assert_allclose(model.probabilities(np.array([[0.5]]))[0, 1], (sigmoid(0.5) + sigmoid(1.5)) / 2)
     with pytest.raises(InputError, match="not images"):
         model.predict(["a.jpg"])
+
+
+def test_theta_given_for_the_posterior_brings_its_unit(tmp_path):
+    path = catalogue(tmp_path)
+    given = {**transition_to_dict(T), "alpha_psf": "fwhm"}
+    with pytest.raises(InputError, match="theta in units of PSF fwhm"):
+        label_table(logistic_model([0.0], []), path, tmp_path / "labels.parquet", given)
+    table = read_table(path)
+    write_table(CatalogTable(table.frame, metadata={"alpha_psf": "fwhm"}), path)
+    label_table(logistic_model([0.0], []), path, tmp_path / "labels.parquet", given)
+
+
+def test_output_is_checked_before_the_work(tmp_path):
+    path = catalogue(tmp_path)
+    for out, says in ((path, "would overwrite"), (tmp_path / "labels.txt", "unknown kind of table")):
+        with pytest.raises(InputError, match=says):
+            label_table(logistic_model([0.0], []), path, out)

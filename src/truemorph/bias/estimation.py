@@ -24,7 +24,7 @@ from truemorph.errors import InputError
 ASSUMPTION = "true class fractions do not depend on alpha"
 
 # Half of the 95 % point of chi-squared with one degree of freedom.
-_SIGNIFICANT_GAIN = 1.92
+SIGNIFICANT_GAIN = 1.92
 
 # Bounds of the search: parameters within these factors of the α seen, class fractions within exp(-9) of 0 or 1.
 _SCALE_BELOW, _SCALE_ABOVE, _LOGIT_BOUND = 0.1, 5.0, 9.0
@@ -354,7 +354,7 @@ def fit_transition(
     by_galaxy = total if weights is None else weights * total
     shares = np.bincount(labels[resolved], weights=None if weights is None else weights[resolved], minlength=2)
     gain = float(by_galaxy[resolved].sum() - np.sum(xlogy(shares, shares / shares.sum())))
-    if gain < _SIGNIFICANT_GAIN:
+    if gain < SIGNIFICANT_GAIN:
         notes.append(
             f"the labels show no significant drift with alpha (log-likelihood {gain:.1f} above constant fractions): "
             f"{search.names[0]} is an upper limit at most"

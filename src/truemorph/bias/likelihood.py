@@ -121,7 +121,7 @@ def posterior(probabilities: Array, labels: Array, alpha: Array, transition: Tra
         alpha = as_resolution(alpha)
         if not labels.size == alpha.size == probabilities.shape[0]:
             raise InputError(
-                f"one row a galaxy: got {probabilities.shape[0]} probabilities, {labels.size} labels, {alpha.size} alpha"
+                f"one row a galaxy: got {len(probabilities)} probabilities, {labels.size} labels, {alpha.size} alpha"
             )
     xp = array_namespace(probabilities)
     tiny = float(xp.finfo(probabilities.dtype).smallest_normal)

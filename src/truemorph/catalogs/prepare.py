@@ -32,6 +32,17 @@ _OWN_NAMES = (
     "psf_fwhm",
     "split",
     "sampling_weight",
+    # What `label` and `bias` call their own.
+    "p_smooth",
+    "p_disk",
+    "p_spread",
+    "relation",
+    "crowd_label",
+    "model_label",
+    "posterior_smooth",
+    "posterior_disk",
+    "posterior_label",
+    "label_quality",
 )
 
 
@@ -55,6 +66,7 @@ class Preparation:
     dropped: pl.DataFrame
     funnel: list[tuple[str, int]]
     notes: list[str]
+    source: Path | None = None
 
 
 def parse_condition(condition: str) -> tuple[str, list[str]]:
@@ -71,6 +83,35 @@ def parse_condition(condition: str) -> tuple[str, list[str]]:
     return column.strip(), [value.strip() for value in values.split(",")]
 
 
+def _equal_to_any(series: pl.Series, values: list[str]) -> pl.Series:
+    """Compare as the column's own kind: numbers as numbers, yes and no as such, the rest as text."""
+    if series.dtype == pl.Boolean:
+        wanted = [value.lower() in ("true", "1", "yes") for value in values]
+        return series.is_in(wanted).fill_null(False)
+    if series.dtype.is_float():
+        try:
+            return series.is_in([float(value) for value in values]).fill_null(False)
+        except ValueError:
+            return pl.Series([False] * len(series))
+    return series.cast(pl.String).is_in(values).fill_null(False)
+
+
+def image_folder(catalogue: CatalogTable) -> Path:
+    """The folder below which a catalogue's images lie.
+
+    Raises
+    ------
+    InputError
+        If it is not there.
+    """
+    root = Path(catalogue.metadata.get("image_root", "."))
+    if not root.is_dir():
+        raise InputError(
+            f"{catalogue.path}: its images were below {root}, which is gone; prepare it again with --images"
+        )
+    return root
+
+
 def rows_where(frame: pl.DataFrame, conditions: Iterable[str], source: str) -> np.ndarray:
     """Rows that meet every "column=value" condition, shape (N,) of bool.
 
@@ -84,7 +125,7 @@ def rows_where(frame: pl.DataFrame, conditions: Iterable[str], source: str) -> n
         column, values = parse_condition(condition)
         if column not in frame.columns:
             raise InputError(f"{source}: no column {column!r} for --where; {nearest(column, frame.columns)}")
-        selected &= frame[column].cast(pl.String).is_in(values).fill_null(False).to_numpy()
+        selected &= _equal_to_any(frame[column], values).to_numpy()
     return selected
 
 
@@ -119,6 +160,18 @@ def _in_arcsec(values: np.ndarray, column: str, units: dict[str, str], source: s
         ) from problem
 
 
+def _free_names(columns: list[str]) -> dict[str, str]:
+    """New names for carried columns that are called like one of truemorph's own."""
+    renamed: dict[str, str] = {}
+    for name in columns:
+        if name in _OWN_NAMES:
+            free = f"{name}_input"
+            while free in columns or free in renamed.values():
+                free += "_"
+            renamed[name] = free
+    return renamed
+
+
 def _image_paths(
     frame: pl.DataFrame, ids: pl.Series, column: str | None, images: Path | None, table_folder: Path
 ) -> tuple[Path, list[str | None]]:
@@ -129,9 +182,12 @@ def _image_paths(
     if not root.is_dir():
         raise InputError(f"{root}: no such folder of images")
     if column is not None:
-        names = [[name] if name else [] for name in frame[column].cast(pl.String).to_list()]
+        # As written, or by its last part: the folder may be the one that the column names.
+        given = frame[column].cast(pl.String).to_list()
+        names = [[name, name.rsplit("/", 1)[-1]] if name else [] for name in given]
     else:
-        names = [[f"{one}{end}" for end in (".jpg", ".jpeg", ".png")] for one in ids.to_list()]
+        ends = [end for lower in (".jpg", ".jpeg", ".png") for end in (lower, lower.upper())]
+        names = [[f"{one}{end}" for end in ends] for one in ids.to_list()]
     return root, [next((n for n in some if (root / n).is_file()), None) for some in names]
 
 
@@ -185,32 +241,41 @@ def prepare_catalogue(
     table = read_table(path)
     frame, source = table.frame, str(path)
     columns = dict(columns or {})
-    constant_psf = psf_fwhm if isinstance(psf_fwhm, float) else None
+    constant_psf = None
     if isinstance(psf_fwhm, str):
         columns["psf_fwhm"] = psf_fwhm
+    elif psf_fwhm is not None:
+        constant_psf = float(psf_fwhm)
     if preset is not None and preset not in PRESETS:
         raise InputError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
-    kind = PRESETS[preset] if preset else detect_preset(frame.columns, source)
-    if constant_psf is not None:
-        frame = frame.with_columns(pl.lit(constant_psf).alias("psf_fwhm"))
-        columns["psf_fwhm"] = "psf_fwhm"
-    found = find_columns(frame, kind, columns, source)
+    kind = PRESETS[preset] if preset else detect_preset(frame.columns, source, columns)
+    given = {"psf_fwhm"} if constant_psf is not None else set()
+    found = find_columns(frame, kind, columns, source, given)
     ids = object_ids(frame[found["object_id"]], source)
 
     fractions = {
         key: _floats(frame, found.get(key), source) for key in ("smooth_fraction", "disk_fraction", "artefact_fraction")
     }
-    try:
-        labels, reasons = labels_from_votes(*fractions.values())
-    except InputError as problem:
-        raise InputError(f"{source}: {problem}") from problem
     radius = _in_arcsec(_floats(frame, found["radius"], source), found["radius"], table.units, source)
-    fwhm = _in_arcsec(_floats(frame, found["psf_fwhm"], source), found["psf_fwhm"], table.units, source)
+    if constant_psf is not None:
+        fwhm = np.full(frame.height, constant_psf)
+    else:
+        fwhm = _in_arcsec(_floats(frame, found["psf_fwhm"], source), found["psf_fwhm"], table.units, source)
 
     notes = []
     # The first rule that fails names the reason; the order is that of the funnel.
     reason = np.full(frame.height, "", dtype="<U32")
     selected = rows_where(frame, where, source)
+    for key, values in fractions.items():
+        bad = np.flatnonzero(selected & ((values < -1e-6) | (values > 1 + 1e-6)))
+        if bad.size:
+            raise InputError(
+                f"{source}: column {found[key]} holds vote fractions, between 0 and 1; {bad.size} rows do not "
+                f"(first: row {bad[0] + 1}, {values[bad[0]]:g}); are they counts or percentages?"
+            )
+    labels = np.full(frame.height, -1)
+    reasons = np.full(frame.height, "", dtype="<U32")
+    labels[selected], reasons[selected] = labels_from_votes(*(values[selected] for values in fractions.values()))
     for rule, broken in (
         (NOT_SELECTED, ~selected),
         *((str(name), reasons == name) for name in np.unique(reasons[reasons != ""])),
@@ -221,7 +286,7 @@ def prepare_catalogue(
         reason[newly] = rule
         if rule in (NO_RADIUS, NO_PSF) and newly.any():
             row = int(newly.argmax())
-            column = found["radius" if rule == NO_RADIUS else "psf_fwhm"]
+            column = found["radius"] if rule == NO_RADIUS else found.get("psf_fwhm", "--psf-fwhm")
             value = (radius if rule == NO_RADIUS else fwhm)[row]
             notes.append(
                 f"{source}: {newly.sum()} rows dropped, column {column} is missing, zero or negative "
@@ -290,7 +355,7 @@ def prepare_catalogue(
     ).with_columns(pl.col(list(fractions)).fill_nan(None))
     # What truemorph's own columns hold already is not carried twice.
     carried = frame.filter(kept).drop(set(found.values()))
-    carried = carried.rename({name: f"{name}_input" for name in carried.columns if name in _OWN_NAMES})
+    carried = carried.rename(_free_names(carried.columns))
     metadata: dict[str, Any] = {
         "kind": "catalogue",
         "truemorph_version": __version__,
@@ -299,7 +364,7 @@ def prepare_catalogue(
         "votes": kind.fraction_kind,
         "columns": found,
         "label_rule": "largest weighted vote fraction",
-        "alpha": describe_alpha(found["radius"], constant_psf or found["psf_fwhm"], psf),
+        "alpha": describe_alpha(found["radius"], found["psf_fwhm"] if constant_psf is None else constant_psf, psf),
         "alpha_psf": psf,
         "image_root": str(root),
         "seed": seed,
@@ -311,11 +376,21 @@ def prepare_catalogue(
     units = {"radius": "arcsec", "psf_fwhm": "arcsec"}
     units |= {name: unit for name, unit in table.units.items() if name in carried.columns}
     catalogue = CatalogTable(pl.concat([own, carried], how="horizontal"), units, metadata)
-    return Preparation(catalogue, dropped, funnel, notes)
+    return Preparation(catalogue, dropped, funnel, notes, Path(path).resolve())
 
 
 def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Path:
-    """Write the catalogue, and beside it `<name>.dropped.csv` with every row left out."""
+    """Write the catalogue, and beside it `<name>.dropped.csv` with every row left out.
+
+    Raises
+    ------
+    InputError
+        If the format can't carry what α is, or the file is the table the catalogue was made from.
+    """
+    if Path(out).name.lower().endswith((".csv", ".csv.gz", ".tsv")):
+        raise InputError(f"{out}: a catalogue carries what alpha is, which {Path(out).suffix} can't; use .parquet")
+    if prepared.source is not None and Path(out).resolve() == prepared.source:
+        raise InputError(f"{out}: would overwrite the table of votes; choose another --out")
     out = write_table(prepared.catalogue, out)
     write_table(CatalogTable(prepared.dropped), out.with_name(f"{out.stem}.dropped.csv"))
     return out
@@ -330,7 +405,17 @@ def read_catalogue(path: str | os.PathLike[str]) -> CatalogTable:
         If the table is not one that `truemorph prepare` wrote.
     """
     table = read_table(path)
+    if table.metadata.get("kind", "catalogue") != "catalogue" or "crowd_label" in table.frame.columns:
+        raise InputError(f"{path}: holds a model's labels, not a catalogue; give it as --labels beside its catalogue")
     missing = [name for name in ("object_id", "label", "alpha", "split") if name not in table.frame.columns]
     if missing:
         raise InputError(f"{path}: not a prepared catalogue (no column {missing[0]}); run `truemorph prepare` first")
+    alpha, label = table.frame["alpha"], table.frame["label"]
+    bad = ~(alpha.is_finite() & (alpha >= 0) & label.is_in([0, 1])).fill_null(False)
+    if bad.any():
+        row = int(bad.arg_true()[0])
+        raise InputError(
+            f"{path}: {bad.sum()} rows have no label 0 or 1, or no alpha (first: row {row + 1}, label {label[row]}, "
+            f"alpha {alpha[row]}); prepare the catalogue again, or remove those rows"
+        )
     return table

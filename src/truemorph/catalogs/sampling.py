@@ -1,7 +1,8 @@
 """Balanced samples and train/validation/test splits that depend on the object id alone.
 
-Each galaxy gets a pseudo-random number from its id and the seed. Row order, other columns and other galaxies
-do not enter, so a catalogue that is shuffled or joined again splits the same way.
+Each galaxy gets a pseudo-random number from its id and the seed, and the galaxies are cut by its rank, so that shares
+are exact. Row order and other columns do not enter: a catalogue that is shuffled or joined again splits the same way.
+Adding or removing galaxies moves the cuts, and with them the few galaxies nearest to a cut.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ fractions, 0 to 1), `radius` (Petrosian radius, arcsec), `psf_fwhm` (arcsec), `i
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,8 +100,8 @@ def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> n
     return frame.select(pl.col(list(names)).cast(pl.Float64).fill_null(float("nan"))).to_numpy()
 
 
-def detect_preset(columns: list[str], source: str) -> Preset:
-    """Find the preset whose ids and smooth fraction are among the columns.
+def detect_preset(columns: list[str], source: str, chosen: dict[str, str]) -> Preset:
+    """Find the preset whose ids (unless chosen by the user) and smooth fraction are among the columns.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def detect_preset(columns: list[str], source: str) -> Preset:
         If none fits.
     """
     for preset in PRESETS.values():
-        if all(set(preset.columns[key]) & set(columns) for key in ("object_id", "smooth_fraction")):
+        if all(key in chosen or set(preset.columns[key]) & set(columns) for key in ("object_id", "smooth_fraction")):
             return preset
     raise InputError(
         f"{source}: no known kind of catalogue: expected ids and votes named as in {', '.join(PRESETS)}; "
@@ -117,7 +117,9 @@ def detect_preset(columns: list[str], source: str) -> Preset:
     )
 
 
-def find_columns(frame: pl.DataFrame, preset: Preset, chosen: dict[str, str], source: str) -> dict[str, str]:
+def find_columns(
+    frame: pl.DataFrame, preset: Preset, chosen: dict[str, str], source: str, given: Collection[str] = ()
+) -> dict[str, str]:
     """Map truemorph's names to the table's columns.
 
     Parameters
@@ -128,6 +130,8 @@ def find_columns(frame: pl.DataFrame, preset: Preset, chosen: dict[str, str], so
         Names given by the user; they win over the preset's, and must exist.
     source : str
         File name, for messages.
+    given : collection of str
+        Names that need no column, because the user gave a value.
 
     Returns
     -------
@@ -139,8 +143,13 @@ def find_columns(frame: pl.DataFrame, preset: Preset, chosen: dict[str, str], so
     InputError
         If a chosen or required column is absent; the message names the nearest existing ones.
     """
+    unknown = set(chosen) - set(preset.columns)
+    if unknown:
+        raise InputError(f"unknown column role {sorted(unknown)[0]!r}; roles are {', '.join(preset.columns)}")
     found = {}
     for key, candidates in preset.columns.items():
+        if key in given:
+            continue
         if key in chosen:
             if chosen[key] not in frame.columns:
                 raise InputError(
@@ -151,7 +160,7 @@ def find_columns(frame: pl.DataFrame, preset: Preset, chosen: dict[str, str], so
         present = [name for name in candidates if name in frame.columns]
         if present:
             found[key] = present[0]
-    missing = [key for key in REQUIRED if key not in found]
+    missing = [key for key in REQUIRED if key not in found and key not in given]
     if missing:
         key = missing[0]
         wanted = " or ".join(preset.columns[key])
@@ -179,8 +188,12 @@ def object_ids(series: pl.Series, source: str) -> pl.Series:
         )
     if series.dtype.is_float():
         values = series.to_numpy()
-        # Above 2^53 a float can't tell neighbouring integers apart.
-        bad = (abs(values) >= 2**53) | (values != values.round())
+        if (values != values).any():
+            row = int((values != values).argmax()) + 1
+            raise InputError(f"{source}: column {name} has missing ids (first: row {row}); give every galaxy an id")
+        # Above 2^53 (2^24 in single precision) a float can't tell neighbouring integers apart.
+        exact = 2**24 if series.dtype == pl.Float32 else 2**53
+        bad = (abs(values) >= exact) | (values != values.round())
         if bad.any():
             row = int(bad.argmax()) + 1
             raise InputError(

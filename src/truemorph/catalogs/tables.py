@@ -5,6 +5,8 @@ Astropy reads and writes its formats at the edge; inside, a table is a polars fr
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import os
 import re
@@ -31,6 +33,7 @@ _EXTENSIONS = (".csv", ".csv.gz", ".tsv", ".parquet", *_ASTROPY_FORMATS)
 _MISSING = ["", "nan", "NaN", "NAN", "null", "NULL", "NA", "N/A", "--"]
 _METADATA_KEY = b"truemorph"
 _FITS_KEY = "TRUEMRPH"  # eight characters at most
+_CODED = "truemorph metadata, JSON in base64: "
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,14 @@ class CatalogTable:
     path: Path | None = None
 
 
-def _extension(path: Path) -> str:
+def table_extension(path: Path) -> str:
+    """Extension that names the format of a table.
+
+    Raises
+    ------
+    InputError
+        If no format goes by it.
+    """
     name = path.name.lower()
     for extension in sorted(_EXTENSIONS, key=len, reverse=True):
         if name.endswith(extension):
@@ -58,11 +68,13 @@ def _from_astropy(path: Path, format_name: str) -> CatalogTable:
     columns, units = {}, {}
     for name in table.colnames:
         column = table[name]
-        if column.ndim > 1:
+        if getattr(column, "ndim", 1) > 1:
             raise InputError(
                 f"{path}: column {name} holds an array of shape {column.shape[1:]} in each row; "
                 "write it as one column a value, or leave it out"
             )
+        if not hasattr(column, "dtype"):
+            raise InputError(f"{path}: column {name} ({type(column).__name__}) is not of plain values; leave it out")
         if column.dtype.kind == "S":
             column = column.astype(str)
         missing = np.ma.getmaskarray(np.ma.asarray(column)) if hasattr(column, "mask") else None
@@ -73,13 +85,33 @@ def _from_astropy(path: Path, format_name: str) -> CatalogTable:
             series = series.to_frame().select(
                 pl.when(pl.Series(missing)).then(None).otherwise(pl.col(name)).alias(name)
             )[name]
-        columns[name] = series
+        # FITS and VOTable have no null text but the empty one.
+        columns[name] = series.replace({"": None}) if series.dtype == pl.String else series
         if column.unit is not None:
             units[name] = str(column.unit)
     note = table.meta.get(_FITS_KEY) or table.meta.get("description") or ""
-    # VOTable descriptions come back wrapped at spaces.
-    metadata = json.loads(re.sub(r"\s*\n\s*", " ", note)) if note.lstrip().startswith('{"') else {}
+    metadata = {}
+    if note.startswith(_CODED):
+        # Descriptions come back wrapped anywhere: white space is not part of base64.
+        metadata = json.loads(base64.b64decode(re.sub(r"\s+", "", note.removeprefix(_CODED))))
     return CatalogTable(pl.DataFrame(columns), units, metadata, path)
+
+
+def _read_csv(path: Path, separator: str) -> pl.DataFrame:
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    with opened(path, "rb") as lines:
+        comments = 0  # only above the header: further down a # may begin an id
+        while lines.readline().startswith(b"#"):
+            comments += 1
+    options: dict[str, Any] = {"separator": separator, "null_values": _MISSING, "skip_rows": comments}
+    frame = pl.read_csv(path, infer_schema_length=None, **options)
+    # "00012" is a name, not a number.
+    integers = [name for name, dtype in frame.schema.items() if dtype.is_integer()]
+    if integers:
+        text = pl.read_csv(path, infer_schema_length=0, columns=integers, **options)
+        padded = [name for name in integers if text[name].str.contains(r"^[+-]?0\d").any()]
+        frame = frame.with_columns(text[name] for name in padded)
+    return frame
 
 
 def read_table(path: str | os.PathLike[str]) -> CatalogTable:
@@ -111,7 +143,7 @@ def read_table(path: str | os.PathLike[str]) -> CatalogTable:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    extension = _extension(path)
+    extension = table_extension(path)
     try:
         if extension == ".parquet":
             table = pq.ParquetFile(path)
@@ -124,10 +156,7 @@ def read_table(path: str | os.PathLike[str]) -> CatalogTable:
             result = _from_astropy(path, _ASTROPY_FORMATS[extension])
         else:
             separator = "\t" if extension == ".tsv" else ","
-            frame = pl.read_csv(
-                path, separator=separator, infer_schema_length=None, null_values=_MISSING, comment_prefix="#"
-            )
-            result = CatalogTable(frame, path=path)
+            result = CatalogTable(_read_csv(path, separator), path=path)
     except InputError:
         raise
     except Exception as problem:  # the readers raise dozens of types for a broken file
@@ -158,7 +187,7 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
         If the extension is unknown.
     """
     path = Path(path)
-    extension = _extension(path)
+    extension = table_extension(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:
@@ -172,12 +201,14 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
             format_name = _ASTROPY_FORMATS[extension]
             _to_astropy(table, format_name).write(partial, format=format_name, overwrite=True)
         elif extension == ".csv.gz":
-            import gzip
-
             partial.write_bytes(gzip.compress(table.frame.write_csv().encode()))
         else:
             table.frame.write_csv(partial, separator="\t" if extension == ".tsv" else ",")
         os.replace(partial, path)
+    except (UnicodeError, TypeError, ValueError) as problem:
+        if isinstance(problem, InputError):
+            raise InputError(f"{path}: {problem}") from problem
+        raise InputError(f"{path}: this table can't be written as {extension[1:]}: {problem}") from problem
     finally:
         partial.unlink(missing_ok=True)
     return path
@@ -194,11 +225,16 @@ def _to_astropy(table: CatalogTable, format_name: str) -> Any:
             data = np.array(series.fill_null("").to_list(), dtype=str)
         elif series.dtype == pl.Boolean:
             data = series.fill_null(False).to_numpy()
+            if missing.any() and format_name == "fits":
+                data = data.astype(np.int16)  # FITS logicals have no null
+        elif not series.dtype.is_numeric():
+            raise InputError(f"column {name} ({series.dtype}) can't be written as {format_name}; cast or drop it")
         else:
             data = series.fill_null(0).to_numpy()
         out[name] = MaskedColumn(data, mask=missing) if missing.any() else data
         if name in table.units:
             out[name].unit = table.units[name]
     # A VOTable keeps nothing but its description, FITS and ECSV keep keywords.
-    out.meta["description" if format_name == "votable" else _FITS_KEY] = json.dumps(table.metadata)
+    note = _CODED + base64.b64encode(json.dumps(table.metadata).encode()).decode()
+    out.meta["description" if format_name == "votable" else _FITS_KEY] = note
     return out

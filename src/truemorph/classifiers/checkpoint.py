@@ -30,6 +30,7 @@ from truemorph.errors import CheckpointError, InputError
 from truemorph.images.store import decode_batches
 
 FORMAT_VERSION = 1
+_OWN_FILES = {"config.json", "model.safetensors", "seen.parquet", "README.md", "history.csv", "left_out.csv"}
 _FILES = ("config.json", "model.safetensors", "seen.parquet", "README.md")
 
 
@@ -118,12 +119,12 @@ class Classifier:
         """p(y | x) averaged over members, shape (N, K)."""
         return np.mean([self.member_probabilities(inputs, m) for m in range(len(self.members))], axis=0)
 
-    def predict(self, images: Sequence[str | os.PathLike[str]] | np.ndarray) -> pl.DataFrame:
+    def predict(self, images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | np.ndarray) -> pl.DataFrame:
         """Label images from their pixels alone.
 
         Parameters
         ----------
-        images : sequence of path, or array of uint8, shape (N, S, S, 3)
+        images : path, sequence of path, or array of uint8, shape (N, S, S, 3)
             Files, or pixels already cropped and resized to the model's image size.
 
         Returns
@@ -139,6 +140,8 @@ class Classifier:
         """
         if not self.uses_images:
             raise InputError("this model reads catalogue features, not images; use `truemorph label`")
+        if isinstance(images, str | os.PathLike):
+            images = [images]
         if isinstance(images, np.ndarray):
             size = self.config.image_size
             if images.ndim != 4 or images.shape[1:] != (size, size, 3) or images.dtype != np.uint8:
@@ -217,6 +220,24 @@ Load with `truemorph.load(folder)`. Method: Medina-Rosales, Cabrera-Vives & Mill
 """
 
 
+def check_model_folder(folder: str | os.PathLike[str]) -> Path:
+    """Resolve where a model is to be written, and refuse a place that holds anything but an older model.
+
+    Raises
+    ------
+    InputError
+        If it is a file, or a folder with other content.
+    """
+    folder = Path(folder).resolve()
+    if folder.exists():
+        if not folder.is_dir():
+            raise InputError(f"{folder}: is a file; --out names a folder for the model")
+        content = {one.name for one in folder.iterdir()}
+        if content and (not content <= _OWN_FILES or "seen.parquet" not in content):
+            raise InputError(f"{folder}: exists and is not a truemorph model; choose another --out")
+    return folder
+
+
 def save_classifier(model: Classifier, folder: str | os.PathLike[str]) -> Path:
     """Write the checkpoint folder; it appears whole or not at all, and replaces an older checkpoint.
 
@@ -227,14 +248,12 @@ def save_classifier(model: Classifier, folder: str | os.PathLike[str]) -> Path:
     CheckpointError
         If it can't be written.
     """
-    folder = Path(folder)
-    if folder.exists() and not (folder / "config.json").is_file() and any(folder.iterdir()):
-        raise InputError(f"{folder}: exists and is not a truemorph model; choose another --out")
+    folder = check_model_folder(folder)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
         partial.mkdir(parents=True)
-        (partial / "config.json").write_text(json.dumps(model.described, indent=2) + "\n")
+        (partial / "config.json").write_text(json.dumps(model.described, indent=2) + "\n", encoding="utf-8")
         tensors = {
             f"members.{number}.{name}": np.ascontiguousarray(value)
             for number, weights in enumerate(model.members)
@@ -242,7 +261,7 @@ def save_classifier(model: Classifier, folder: str | os.PathLike[str]) -> Path:
         }
         save_file(tensors, partial / "model.safetensors")
         model.seen.write_parquet(partial / "seen.parquet")
-        (partial / "README.md").write_text(_model_card(model.described))
+        (partial / "README.md").write_text(_model_card(model.described), encoding="utf-8")
         if folder.exists():
             folder.rename(old)
         partial.rename(folder)
@@ -290,12 +309,23 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
             raise CheckpointError(
                 f"{folder}: model format {version} is newer than this truemorph reads ({FORMAT_VERSION}); upgrade"
             )
+        TrainingConfig(**described["training"])
         members: list[dict[str, np.ndarray]] = [{} for _ in range(described["members"])]
         for key, value in load_file(folder / "model.safetensors").items():
             _, number, name = key.split(".", 2)
             members[int(number)][name] = value
+        if not members or not all(members):
+            raise ValueError(f"{described['members']} members announced, not all there")
         seen = pl.read_parquet(folder / "seen.parquet")
-    except (OSError, ValueError, KeyError, IndexError, SafetensorError, pl.exceptions.PolarsError) as problem:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        SafetensorError,
+        pl.exceptions.PolarsError,
+    ) as problem:
         raise CheckpointError(f"{folder}: damaged model ({problem}); train it again or restore a copy") from problem
     digest = hashlib.sha256(config_bytes + weight_bytes).hexdigest()[:16]
     return Classifier(described, members, seen, digest)

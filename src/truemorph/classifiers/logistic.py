@@ -18,6 +18,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from truemorph.bias.estimation import SIGNIFICANT_GAIN
 from truemorph.bias.likelihood import label_log_likelihood, posterior
 from truemorph.bias.transitions import FAMILIES, MatrixTransition, Transition, as_resolution
 from truemorph.errors import InputError, TruemorphWarning
@@ -34,10 +35,11 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         A fixed T(α) instead; `family` is then ignored.
     C : float, default 100.0
         Inverse strength of the ridge penalty on the coefficients of the standardised features.
-    max_iter : int, default 500
+    max_iter : int, default 200
         EM iterations.
-    tol : float, default 1e-7
-        Stop when the mean log-likelihood of the labels grows by less.
+    tol : float, default 1e-5
+        EM stops when the mean log-likelihood of the labels grows by less. EM creeps near the maximum, so a few
+        quasi-Newton steps on the same (penalised) likelihood finish the climb.
 
     Attributes
     ----------
@@ -52,6 +54,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
     log_likelihood_ : float
         Σ log p(ỹ | x, α).
     n_iter_ : int
+        EM iterations.
 
     Examples
     --------
@@ -69,8 +72,8 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         family: str = "rayleigh",
         transition: Transition | None = None,
         C: float = 100.0,
-        max_iter: int = 500,
-        tol: float = 1e-7,
+        max_iter: int = 200,
+        tol: float = 1e-5,
     ) -> None:
         self.family = family
         self.transition = transition
@@ -90,7 +93,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         alpha : array, shape (N,), optional
             Resolution. Without it labels are taken at their word (plain logistic regression), with a warning.
         sample_weight : array, shape (N,), optional
-            Sampling weights.
+            Sampling weights, mean 1 for errors on the scale of N galaxies.
 
         Raises
         ------
@@ -102,6 +105,8 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         self.classes_ = unique_labels(y)
         if self.classes_.size < 2:
             raise InputError(f"needs two classes, got one class only: {self.classes_[0]!r}")
+        if not self.C > 0:
+            raise InputError(f"C must be positive; got {self.C}")
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if not weights.any():
             raise InputError("sample_weight is zero for every galaxy: nothing to fit")
@@ -143,16 +148,23 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
             expected = posterior(np.exp(log_p), labels, alpha, transition)  # E step
             coefficients = self._regress(design, expected, weights, coefficients)  # M step
             transition = self._best_transition(transition, names, expected, labels, alpha, weights)
-        else:
-            warnings.warn(
-                f"EM stopped after max_iter={self.max_iter} iterations before settling; raise max_iter",
-                TruemorphWarning,
-                stacklevel=2,
-            )
-        self.transition_ = transition
+        coefficients, self.transition_ = self._finish(design, coefficients, transition, names, labels, alpha, weights)
+        transition = self.transition_
         log_p = _log_probabilities(design, coefficients)
         self.log_likelihood_ = float(np.sum(weights * label_log_likelihood(log_p, labels, alpha, transition)))
         self.stderr_ = self._errors(design, coefficients, names, labels, alpha, weights)
+        for name, error in self.stderr_.items():
+            # Labels taken at their word: what T(α) has to beat.
+            plain = self._regress(design, np.eye(self.classes_.size)[labels], weights, coefficients)
+            at_their_word = _log_probabilities(design, plain)[np.arange(labels.size), labels]
+            gain = self.log_likelihood_ - float(np.sum(weights * at_their_word))
+            if gain < SIGNIFICANT_GAIN or not error < 0.5 * transition.parameters()[name]:
+                warnings.warn(
+                    f"{name} = {transition.parameters()[name]:.3g} ± {error:.2g}, log-likelihood {gain:.1f} above "
+                    "labels taken at their word: these labels do not determine how they flip",
+                    TruemorphWarning,
+                    stacklevel=2,
+                )
         raw = coefficients[:, :-1] / scale
         self.coef_ = np.vstack([np.zeros(X.shape[1]), raw])
         self.intercept_ = np.concatenate([[0.0], coefficients[:, -1] - raw @ mean])
@@ -164,8 +176,55 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         family = FAMILIES.get(self.family)
         if family is None or not hasattr(family, "scale_free"):
             raise InputError(f"unknown family {self.family!r} to fit; try 'rayleigh'")
-        scales = {name: factor * float(np.median(alpha)) for name, factor in family.scale_free.items()}
+        if not np.any(alpha > 0):
+            raise InputError("alpha is zero for every galaxy: T(alpha) can't be learned")
+        middle = float(np.median(alpha[alpha > 0]))
+        scales = {name: factor * middle for name, factor in family.scale_free.items()}
         return family(**scales), tuple(scales)
+
+    def _finish(
+        self,
+        design: np.ndarray,
+        coefficients: np.ndarray,
+        transition: Transition,
+        names: tuple[str, ...],
+        labels: np.ndarray,
+        alpha: np.ndarray,
+        weights: np.ndarray,
+    ) -> tuple[np.ndarray, Transition]:
+        """Climb from where EM stopped to the maximum of the penalised likelihood of the labels."""
+        family, fixed, n = type(transition), transition.parameters(), weights.sum()
+
+        def moved(log_scales: np.ndarray) -> Transition:
+            return family(**{**fixed, **dict(zip(names, np.exp(log_scales).tolist(), strict=True))})
+
+        def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
+            log_scales, at = point[: len(names)], point[len(names) :].reshape(coefficients.shape)
+            log_p = _log_probabilities(design, at)
+            now = moved(log_scales) if names else transition
+            penalised = at.copy()
+            penalised[:, -1] = 0.0
+            value = 0.5 / self.C * np.sum(penalised**2)
+            value -= np.sum(weights * label_log_likelihood(log_p, labels, alpha, now))
+            # d log p(ỹ | x, α) / d logit_k = p(k | x, ỹ, α) - p(k | x)
+            residual = weights[:, None] * (np.exp(log_p) - posterior(np.exp(log_p), labels, alpha, now))[:, 1:]
+            slopes = []
+            for shift in np.eye(len(names)) * 1e-5:
+                up, down = (
+                    np.sum(weights * label_log_likelihood(log_p, labels, alpha, moved(log_scales + s)))
+                    for s in (shift, -shift)
+                )
+                slopes.append((down - up) / 2e-5)
+            gradient = np.concatenate([slopes, (residual.T @ design + penalised / self.C).ravel()])
+            return value / n, gradient / n
+
+        start = np.concatenate([np.log([fixed[name] for name in names]), coefficients.ravel()])
+        bounds = [_log_bounds(alpha)] * len(names) + [(None, None)] * coefficients.size
+        best = minimize(
+            objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-13, "gtol": 1e-8}
+        ).x
+        scales = best[: len(names)]
+        return best[len(names) :].reshape(coefficients.shape), moved(scales) if names else transition
 
     def _regress(self, design: np.ndarray, expected: np.ndarray, weights: np.ndarray, start: np.ndarray) -> np.ndarray:
         """Weighted multinomial regression on soft labels, ridge on all but the intercept."""
@@ -204,7 +263,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
             return -float(np.average(terms.sum(axis=1), weights=weights))
 
         start = np.log([fixed[name] for name in names])
-        bounds = [(np.log(alpha[alpha > 0].min() * 0.1), np.log(alpha.max() * 5))] * len(names)
+        bounds = [_log_bounds(alpha)] * len(names)
         best = np.exp(minimize(objective, start, method="L-BFGS-B", bounds=bounds).x).tolist()
         return family(**{**fixed, **dict(zip(names, best, strict=True))})
 
@@ -233,9 +292,14 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         ridge[:, :-1] = 1 / self.C
         information += np.diag(np.concatenate([np.zeros(len(names)), ridge.ravel()]))
         try:
-            variance = np.diag(np.linalg.inv(information))[: len(names)]
+            covariance = np.linalg.inv(information)
         except np.linalg.LinAlgError:
-            variance = np.full(len(names), np.nan)
+            covariance = np.full_like(information, np.nan)
+        if np.ptp(weights) > 0:  # sampling weights: the sandwich
+            step = 1e-4
+            scores = np.stack([(terms(point + s) - terms(point - s)) / (2 * step) for s in np.eye(point.size) * step])
+            covariance = covariance @ (scores @ scores.T) @ covariance
+        variance = np.diag(covariance)[: len(names)]
         errors = np.sqrt(np.where(variance > 0, variance, np.nan))
         return {name: float(fixed[name] * error) for name, error in zip(names, errors, strict=True)}
 
@@ -249,6 +313,11 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         """Most probable true class, shape (N,)."""
         probabilities = self.predict_proba(X)
         return self.classes_[np.argmax(probabilities, axis=1)]
+
+
+def _log_bounds(alpha: np.ndarray) -> tuple[float, float]:
+    """Range in which a scale of T(α) is looked for: no data speak of scales far outside the α seen."""
+    return float(np.log(alpha[alpha > 0].min() * 0.1)), float(np.log(alpha.max() * 5))
 
 
 def _log_probabilities(design: np.ndarray, coefficients: np.ndarray) -> np.ndarray:

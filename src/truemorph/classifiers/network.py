@@ -12,6 +12,33 @@ from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError
 
 
+def _backbone_for(name: str, pretrained: bool, size: int) -> nn.Module:
+    """A timm backbone that takes images of this size: as it is, or built for the size (transformers)."""
+    backbone: Any = timm.create_model(name, pretrained=pretrained, num_classes=0)
+    reason = _refusal(backbone, size)
+    if reason:
+        try:
+            backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=size)
+        except TypeError:  # not a backbone that is built for a size
+            raise InputError(f"backbone {name} can't take {size}-pixel images ({reason})") from None
+        reason = _refusal(backbone, size)
+    if reason:
+        raise InputError(f"backbone {name} can't take {size}-pixel images ({reason}); use another or --image-size")
+    return backbone
+
+
+def _refusal(backbone: nn.Module, size: int) -> str:
+    """Why a backbone does not take images of this size; empty if it does."""
+    try:
+        with torch.inference_mode():
+            backbone.eval()(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError) as problem:
+        return (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+    finally:
+        backbone.train()
+    return ""
+
+
 class GalaxyNetwork(nn.Module):
     """Backbone → Dense(hidden) + ReLU → K logits.
 
@@ -31,11 +58,13 @@ class GalaxyNetwork(nn.Module):
 
     def __init__(self, config: TrainingConfig, n_classes: int = 2, pretrained: bool = False) -> None:
         super().__init__()
-        if config.backbone not in timm.list_models():
+        if not config.backbone.startswith("hf_hub:") and not timm.is_model(config.backbone):
             near = ", ".join(timm.list_models(f"*{config.backbone.split('_')[0]}*")[:4]) or "see timm.list_models()"
             raise InputError(f"timm has no backbone {config.backbone!r}; near it: {near}")
         try:
-            self.backbone: Any = timm.create_model(config.backbone, pretrained=pretrained, num_classes=0)
+            self.backbone: Any = _backbone_for(config.backbone, pretrained, config.image_size)
+        except InputError:
+            raise
         except Exception as problem:  # hub clients raise many types
             if not pretrained:
                 raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import sys
 import time
 import warnings
@@ -28,7 +29,7 @@ from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.classifiers.loss import DebiasedLoss
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.config import TrainingConfig
-from truemorph.errors import InputError
+from truemorph.errors import InputError, TruemorphError
 from truemorph.images.dataset import Batch, GalaxyBatches, batches
 from truemorph.images.transforms import flip_and_turn, normalise
 
@@ -75,6 +76,14 @@ class TrainedMembers:
     metrics: dict[str, Any] = field(default_factory=dict)
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+
+
+def _learning_rate(step: int, steps: int) -> float:
+    """Share of the peak learning rate: a straight rise, then half a cosine down to zero."""
+    warm = max(1, round(_WARM_UP * steps))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
 class _LightningClassifier(lightning.LightningModule):
@@ -125,13 +134,7 @@ class _LightningClassifier(lightning.LightningModule):
         optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
         )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=self.config.learning_rate,
-            total_steps=self.steps,
-            pct_start=_WARM_UP,
-            cycle_momentum=False,
-        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, self.steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -232,6 +235,10 @@ def _train_network(
             if trainer.interrupted:
                 raise KeyboardInterrupt from None
             raise
+    if not keep.weights:
+        raise TruemorphError(
+            f"training diverged: no epoch had a finite held-out loss; lower learning_rate (now {config.learning_rate})"
+        )
     return {key: value.cpu().numpy() for key, value in keep.weights.items()}, keep, network
 
 
@@ -247,8 +254,8 @@ def train_members(
     Parameters
     ----------
     rows : TrainingRows
-        Galaxies with split "train" are trained on, those with "validation" stop the training, others are left
-        alone.
+        Galaxies with split "train" are trained on, those with "validation" stop a network's training (logistic
+        regression trains on them too), others are left alone.
     transition : Transition or None
         T(α), constant in the loss; the identity takes labels at their word (naive training). None is for
         logistic regression only: θ is fitted along by EM, as in DCV14.
@@ -267,7 +274,11 @@ def train_members(
     """
     split, labels = rows.column("split"), rows.column("label")
     train, validation = np.flatnonzero(split == TRAIN), np.flatnonzero(split == VALIDATION)
-    for part, where in ((TRAIN, train), (VALIDATION, validation)):
+    if config.classifier == "logistic":
+        # Nothing stops early: validation galaxies are trained on like the others, in folds.
+        train, validation = np.sort(np.concatenate([train, validation])), validation[:0]
+    parts = [(TRAIN, train)] + ([(VALIDATION, validation)] if config.classifier == "network" else [])
+    for part, where in parts:
         if where.size == 0:
             raise InputError(f"no {part} galaxies in this catalogue; prepare it with a {part} share")
     empty = [CLASS_NAMES[k] for k in range(2) if not np.any(labels[train] == k)]

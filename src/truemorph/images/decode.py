@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from truemorph.errors import InputError
 
 CENTRAL_CROP = 207 / 424
+_SMALLEST = 8
 
 
 def decode(data: bytes, source: str = "image") -> np.ndarray:
@@ -45,7 +46,12 @@ def decode(data: bytes, source: str = "image") -> np.ndarray:
         if simplejpeg.is_jpeg(data):
             return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
         with Image.open(io.BytesIO(data)) as image:
+            if image.mode.startswith("I;16"):  # convert() would clip to white
+                grey = (np.asarray(image) >> 8).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=2)
             return np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError:
+        raise InputError(f"{source}: not a readable image (of no known kind); replace or remove it") from None
     except Exception as problem:  # decoders raise many types for broken bytes
         reason = str(problem).strip().splitlines() or [type(problem).__name__]
         raise InputError(f"{source}: not a readable image ({reason[0]}); replace or remove it") from problem
@@ -80,10 +86,13 @@ def load_image(path: str | os.PathLike[str], size: int, crop: float = CENTRAL_CR
     Raises
     ------
     InputError
-        If the file is absent or not a readable image.
+        If the file is absent, not a readable image, or smaller than 8 pixels after the crop.
     """
     try:
         data = Path(path).read_bytes()
     except OSError as problem:
         raise InputError(f"{path}: {problem.strerror or problem}") from problem
-    return resize(central_crop(decode(data, str(path)), crop), size)
+    cropped = central_crop(decode(data, str(path)), crop)
+    if cropped.shape[0] < _SMALLEST:
+        raise InputError(f"{path}: only {cropped.shape[0]} pixels on a side after the crop; replace or remove it")
+    return resize(cropped, size)

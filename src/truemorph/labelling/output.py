@@ -47,13 +47,16 @@ class LabelWriter:
             self._writer = pq.ParquetWriter(self._partial, arrow.schema.with_metadata(note))
         self._writer.write_table(arrow.cast(self._writer.schema))
 
-    def finish(self, problems: list[tuple[Any, str]]) -> None:
-        """Put the table in its place, and the rows that failed beside it."""
+    def finish(self) -> None:
+        """Put the table in its place."""
         if self._writer is not None:
             self._writer.close()
             os.replace(self._partial, self.path)
         else:
             write_table(CatalogTable(pl.concat(self._gathered), metadata=self.metadata), self.path)
+
+    def list_problems(self, problems: list[tuple[Any, str]]) -> None:
+        """List the rows that could not be labelled, and why, beside the table."""
         listed = pl.DataFrame(
             {"object_id": [str(one) for one, _ in problems], "reason": [why for _, why in problems]},
             schema={"object_id": pl.String, "reason": pl.String},

@@ -19,9 +19,16 @@ from tqdm import tqdm
 
 from truemorph._version import __version__
 from truemorph.bias.likelihood import posterior
-from truemorph.bias.transitions import CLASS_NAMES, DISK, MatrixTransition, Transition, transition_to_dict
-from truemorph.catalogs.prepare import read_catalogue
-from truemorph.catalogs.tables import CatalogTable
+from truemorph.bias.transitions import (
+    CLASS_NAMES,
+    DISK,
+    MatrixTransition,
+    Transition,
+    transition_from_dict,
+    transition_to_dict,
+)
+from truemorph.catalogs.prepare import image_folder, read_catalogue
+from truemorph.catalogs.tables import CatalogTable, table_extension
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.features import logistic_inputs
 from truemorph.errors import InputError
@@ -73,7 +80,7 @@ def _inputs(model: Classifier, table: CatalogTable) -> Iterator[tuple[np.ndarray
         return
     if "image" not in frame.columns:
         raise InputError(f"{table.path}: no image column; run `truemorph prepare` with --images")
-    root = Path(table.metadata.get("image_root", "."))
+    root = image_folder(table)
     names = frame["image"].to_list()
     present = np.array([i for i, name in enumerate(names) if name is not None], dtype=np.int64)
     absent = [(ids[i], "no image") for i, name in enumerate(names) if name is None]
@@ -148,7 +155,7 @@ def label_table(
     model: Classifier,
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    transition: Transition | None = None,
+    transition: dict[str, Any] | None = None,
 ) -> LabelReport:
     """Label every galaxy of a catalogue, or every image of a folder, and write a table.
 
@@ -160,8 +167,9 @@ def label_table(
     out : path
         Where to write: `.parquet` is streamed batch by batch, other formats are gathered first. Rows that
         can't be labelled go to `<name>.problems.csv` beside it.
-    transition : Transition, optional
-        T(α) for the posterior; default the model's own. A naive model has none.
+    transition : dict, optional
+        T(α) for the posterior, as `truemorph transition` describes it; default the model's own. A naive model has
+        none.
 
     Returns
     -------
@@ -182,18 +190,22 @@ def label_table(
         unit than the model's.
     """
     path = Path(source)
+    if Path(out).resolve() == path.resolve():
+        raise InputError(f"{out}: would overwrite what is to be labelled; choose another --out")
+    table_extension(Path(out))
     table = folder_as_table(path) if path.is_dir() else read_catalogue(path)
     notes = []
     own = model.transition
     naive = isinstance(own, MatrixTransition) and own == MatrixTransition.identity(own.n_classes)
-    used = transition if transition is not None else (None if naive else own)
+    used = transition_from_dict(transition) if transition is not None else (None if naive else own)
     has_crowd = "label" in table.frame.columns
     if naive and transition is None and has_crowd:
         notes.append("a model trained without T(alpha): no posterior (it would repeat the crowd's label)")
-    here, there = table.metadata.get("alpha_psf"), model.described["catalogue"].get("alpha_psf")
-    if has_crowd and used is not None and here != there:
+    here = table.metadata.get("alpha_psf")
+    fitted = model.described["catalogue"] if transition is None else transition
+    if has_crowd and used is not None and here != fitted.get("alpha_psf", here):
         raise InputError(
-            f"alpha of {path} is in units of PSF {here}, the model's theta in units of PSF {there}; "
+            f"alpha of {path} is in units of PSF {here}, theta in units of PSF {fitted['alpha_psf']}; "
             "prepare the catalogue with the same --psf"
         )
     metadata = {
@@ -218,13 +230,14 @@ def label_table(
                 labelled += batch.height
                 in_sample += int((batch["relation"] == IN_SAMPLE).sum())
             progress.update(rows.size + len(bad))
+        writer.list_problems(problems)
         unreadable = [(one, why) for one, why in problems if why not in ("no image", "a feature is missing")]
         check_share(len(unreadable), labelled + len(unreadable), unreadable)
         if labelled == 0:
             raise InputError(f"{path}: nothing to label ({problems[0][1]})")
         if labelled + len(problems) != table.frame.height:
             raise AssertionError(f"{table.frame.height} rows in, {labelled} labelled, {len(problems)} listed")
-        writer.finish(problems)
+        writer.finish()
     if in_sample and has_crowd and used is not None:
         notes.append(
             f"{in_sample} galaxies trained the model's only member: their posterior is empty; "

@@ -74,6 +74,6 @@ def write_page(page: Page, path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     html = environment.get_template("report.html").render(page=page, version=__version__)
     partial = path.with_name(f".{os.getpid()}.{path.name}")
-    partial.write_text(html)
+    partial.write_text(html, encoding="utf-8")
     os.replace(partial, path)
     return path
