@@ -113,7 +113,7 @@ def _score(frame: pl.DataFrame, depth: int, bins: int, seed: int) -> dict[str, A
 
 
 def run_demo(
-    out: Path, *, galaxies: int = 6000, epochs: int | None = None, folds: int | None = None, seed: int = 0
+    out: Path, *, galaxies: int = 7000, epochs: int | None = None, folds: int | None = None, seed: int = 0
 ) -> dict[str, Any]:
     """Run the demo; writes `report.html`, `summary.json` and every intermediate file to `out`.
 
