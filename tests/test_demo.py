@@ -42,6 +42,7 @@ def test_make_demo_keeps_its_promise():
     assert debiased["fraction_rms_soft"] <= 0.05
     assert naive["balanced_accuracy"] <= debiased["balanced_accuracy"] - 0.1
     assert naive["fraction_rms_soft"] >= 3 * debiased["fraction_rms_soft"]
-    assert naive["cv18"]["excess"] > 2 * debiased["cv18"]["excess"]
+    # Drift of the naive labels stands out of the sampling noise of the bins, measured by permutation.
+    assert naive["cv18"]["value"] > debiased["cv18"]["value"] + 3 * debiased["cv18"]["floor_std"]
     assert abs(theta["estimate"] - theta["true"]) < 4 * theta["stderr"]
     assert sum(summary["seconds"].values()) < 300

@@ -311,7 +311,7 @@ def label(
 def demo(
     *,
     out: Annotated[Path, Parameter(help="folder to write")] = Path("demo"),
-    galaxies: Annotated[int, Parameter(help="simulated galaxies")] = 7000,
+    galaxies: Annotated[int, Parameter(help="simulated galaxies")] = 9000,
     epochs: Annotated[int | None, Parameter(help="most epochs of training")] = None,
     folds: Annotated[int | None, Parameter(help="members a model")] = None,
     seed: Seed = 0,
