@@ -1,7 +1,8 @@
 """A population of galaxies: intrinsic properties, class, structure, and how well each is resolved.
 
 This is the simple world of the demo: whether a galaxy is a disk depends on its luminosity only, and size,
-distance and PSF are independent of luminosity, so that class does not depend on α, as the paper assumes. It is
+distance and PSF are independent of luminosity, so that class does not depend on α, as the paper assumes. α has median
+16.5, close to the 16.8 of real Galaxy Zoo 2. It is
 easier than the sky: few overlapping types, no neighbours, no magnitude limit.
 """
 
@@ -84,7 +85,7 @@ def simulate_galaxies(n: int, seed: int = 0) -> pl.DataFrame:
     rng = np.random.default_rng(seed)
     magnitude = rng.normal(-21, 1, n)
     radius_kpc = rng.lognormal(np.log(9.0), 0.3, n)
-    redshift = rng.uniform(0.03, 0.12, n)
+    redshift = rng.uniform(0.02, 0.085, n)
     psf_fwhm = np.clip(rng.normal(1.3, 0.15, n), 0.9, 1.9)
     kpc_per_arcsec = WMAP9.kpc_proper_per_arcmin(redshift).to_value(u.kpc / u.arcsec)
     radius = radius_kpc / kpc_per_arcsec
