@@ -20,8 +20,9 @@ import simplejpeg
 
 from truemorph import workflow
 from truemorph.bias.binning import choose_bins
+from truemorph.bias.families import transition_from_dict
 from truemorph.bias.metrics import cv18
-from truemorph.bias.transitions import RayleighTransition, transition_from_dict
+from truemorph.bias.transitions import RayleighTransition
 from truemorph.catalogs.prepare import prepare_catalogue, read_catalogue, write_preparation
 from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.tables import CatalogTable, write_table

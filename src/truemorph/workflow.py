@@ -17,8 +17,9 @@ import polars as pl
 
 from truemorph.bias.binning import choose_bins
 from truemorph.bias.estimation import TransitionFit, fit_transition
+from truemorph.bias.families import transition_from_dict, transition_to_dict
 from truemorph.bias.metrics import BiasResult, cv14, cv18
-from truemorph.bias.transitions import CLASS_NAMES, Transition, transition_from_dict, transition_to_dict
+from truemorph.bias.transitions import CLASS_NAMES, Transition
 from truemorph.catalogs.prepare import Preparation, image_folder, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.catalogs.schema import numeric_columns

@@ -109,7 +109,7 @@ def test_plot_shows_data_and_curve():
         ({"alpha": np.r_[np.ones(9), np.nan]}, "row 9"),
         ({"alpha": np.r_[np.ones(9), np.inf]}, "finite"),
         ({"labels": np.r_[np.ones(9), 2]}, "row 9"),
-        ({"family": "matrix"}, "families to fit"),
+        ({"family": "gauss"}, "families to fit"),
         ({"method": "guess"}, "method is"),
         ({"weights": np.zeros(10)}, "weights must be positive"),
     ],

@@ -6,12 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truemorph.bias.transitions import (
-    MatrixTransition,
-    RayleighTransition,
-    transition_from_dict,
-    transition_to_dict,
-)
+from truemorph.bias.families import transition_from_dict, transition_to_dict
+from truemorph.bias.transitions import MatrixTransition, RayleighTransition
 from truemorph.errors import InputError
 
 alphas = st.lists(st.floats(0, 1e6), min_size=1, max_size=20).map(np.array)

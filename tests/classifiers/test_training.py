@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from truemorph import workflow
-from truemorph.bias.transitions import MatrixTransition, RayleighTransition, transition_to_dict
+from truemorph.bias.families import transition_to_dict
+from truemorph.bias.transitions import MatrixTransition, RayleighTransition
 from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 from truemorph.classifiers.checkpoint import load, save_classifier
 from truemorph.classifiers.training import TrainingRows, train_members

@@ -4,8 +4,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from truemorph.bias.families import transition_to_dict
 from truemorph.bias.likelihood import posterior
-from truemorph.bias.transitions import RayleighTransition, transition_to_dict
+from truemorph.bias.transitions import RayleighTransition
 from truemorph.catalogs.tables import CatalogTable, read_table, write_table
 from truemorph.classifiers.checkpoint import Classifier, describe, save_classifier
 from truemorph.config import training_config

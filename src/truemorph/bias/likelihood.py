@@ -6,6 +6,9 @@ of DCV14 and the estimators of θ use the same lines. Equations: Medina-Rosales 
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
+
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 
@@ -28,23 +31,29 @@ def check_labels(labels: Array, n_classes: int) -> np.ndarray:
     return as_int
 
 
-def _logsumexp(values: Array, axis: int) -> Array:
-    xp = array_namespace(values)
-    largest = xp.max(values, axis=axis, keepdims=True)
+def _logsumexp(terms: list[Array]) -> Array:
+    """Logarithm of a sum, over a list of arrays: K is small, and slices are faster than reducing a short axis."""
+    xp = array_namespace(terms[0])
+    largest = reduce(xp.maximum, terms)
     # Where every term is -inf so is the result; -inf minus -inf would be NaN.
     largest = xp.where(xp.isfinite(largest), largest, xp.zeros_like(largest))
-    total = xp.sum(xp.exp(values - largest), axis=axis)
-    return xp.log(total) + xp.squeeze(largest, axis=axis)
+    return xp.log(reduce(add, [xp.exp(term - largest) for term in terms])) + largest
 
 
-def _chosen(values: Array, labels: Array) -> Array:
-    """values[n, ..., labels[n]]; a mask, because the array API has no portable gather."""
-    xp = array_namespace(values)
-    classes = xp.arange(values.shape[-1], device=values.device)
-    mask = labels[:, None] == classes[None, :]
-    if values.ndim == 3:
-        mask = mask[:, None, :]
-    return xp.sum(xp.where(mask, values, xp.zeros_like(values)), axis=-1)
+def _columns(values: Array) -> list[Array]:
+    """Arrays over galaxies, one a class: values[:, k] or, for a matrix, values[:, k, :]."""
+    return [values[:, k, ...] for k in range(values.shape[1])]
+
+
+def _chosen(matrix: Array, labels: Array) -> list[Array]:
+    """matrix[n, y, labels[n]] for each y; by masks, because the array API has no portable gather."""
+    xp = array_namespace(matrix)
+    n_classes = matrix.shape[-1]
+    found = [matrix[:, y, 0] for y in range(n_classes)]
+    for seen in range(1, n_classes):
+        is_seen = labels == seen
+        found = [xp.where(is_seen, matrix[:, y, seen], one) for y, one in enumerate(found)]
+    return found
 
 
 def observed_log_probabilities(log_probabilities: Array, alpha: Array, transition: Transition) -> Array:
@@ -64,7 +73,8 @@ def observed_log_probabilities(log_probabilities: Array, alpha: Array, transitio
     array, shape (N, K)
         log p(ỹ | x, α); equal to `log_probabilities` where T(α) is the identity.
     """
-    return _logsumexp(log_probabilities[:, :, None] + transition.log_matrix(alpha), axis=1)
+    joint = log_probabilities[:, :, None] + transition.log_matrix(alpha)
+    return _logsumexp(_columns(joint))
 
 
 def label_log_likelihood(log_probabilities: Array, labels: Array, alpha: Array, transition: Transition) -> Array:
@@ -73,7 +83,8 @@ def label_log_likelihood(log_probabilities: Array, labels: Array, alpha: Array, 
     Only the column of T that belongs to the label enters: another label that T calls impossible has no part in
     the gradient.
     """
-    return _logsumexp(log_probabilities + _chosen(transition.log_matrix(alpha), labels), axis=1)
+    flips = _chosen(transition.log_matrix(alpha), labels)
+    return _logsumexp([p + flip for p, flip in zip(_columns(log_probabilities), flips, strict=True)])
 
 
 def posterior(probabilities: Array, labels: Array, alpha: Array, transition: Transition) -> Array:
@@ -126,10 +137,44 @@ def posterior(probabilities: Array, labels: Array, alpha: Array, transition: Tra
     xp = array_namespace(probabilities)
     tiny = float(xp.finfo(probabilities.dtype).smallest_normal)
     log_prior = xp.log(xp.clip(probabilities, min=tiny))
-    joint = log_prior + _chosen(transition.log_matrix(alpha), labels)
+    joint = log_prior + xp.stack(_chosen(transition.log_matrix(alpha), labels), axis=1)
     if not is_torch_array(joint):
         possible = np.isfinite(joint).any(axis=1)
         if not possible.all():
             row = int(np.argmin(possible))
             raise InputError(f"label {labels[row]} of row {row} is impossible under this transition")
-    return xp.exp(joint - _logsumexp(joint, axis=1)[:, None])
+    return xp.exp(joint - _logsumexp(_columns(joint))[:, None])
+
+
+def label_quality(probabilities: Array, labels: Array, alpha: Array, transition: Transition) -> Array:
+    """Probability that a crowd label is right: p(y = ỹ | x, ỹ, α), the posterior of the label itself.
+
+    Parameters
+    ----------
+    probabilities, labels, alpha, transition
+        As for `posterior`; p(y | x) must come from a model that was not trained on these labels, or be the class
+        fractions.
+
+    Returns
+    -------
+    array, shape (N,)
+        1 where the label is sure to be right; low for "smooth" labels of poorly resolved galaxies.
+
+    Raises
+    ------
+    InputError
+        As `posterior`.
+
+    Examples
+    --------
+    >>> from truemorph.bias.transitions import RayleighTransition
+    >>> p = np.array([[0.3, 0.7], [0.3, 0.7]])
+    >>> np.round(label_quality(p, np.array([0, 1]), np.array([5.0, 5.0]), RayleighTransition(10.0)), 3)
+    array([0.327, 1.   ])
+    """
+    after = posterior(probabilities, labels, alpha, transition)
+    xp = array_namespace(after)
+    found = after[:, 0]
+    for k in range(1, after.shape[1]):
+        found = xp.where(xp.asarray(labels) == k, after[:, k], found)
+    return found

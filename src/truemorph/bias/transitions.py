@@ -1,4 +1,6 @@
-"""How labels flip with resolution: the transition families T(α).
+"""How labels flip with resolution: the transition families T(α) with a formula.
+
+Forms without one are in `truemorph.bias.flexible`, the list of all families in `truemorph.bias.families`.
 
 Equation numbers are those of Medina-Rosales, Cabrera-Vives & Miller, "Mitigating Bias in Deep Learning:
 Training Unbiased Models on Biased Data for the Morphological Classification of Galaxies", MNRAS,
@@ -8,7 +10,7 @@ and torch alike.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -68,53 +70,33 @@ class Transition(Protocol):
         """Parameters by name, as JSON can hold them."""
 
 
-@dataclass(frozen=True)
-class RayleighTransition:
-    """Disks are called smooth with probability exp(-α² / (2θ²)) (eq. 5).
+class FlipTransition:
+    """What the two-class families share: they differ only in log p(ỹ = smooth | y = disk, α).
 
-    Smooth galaxies are never called disks (eq. 6) unless `false_disk` says so.
-
-    Parameters
-    ----------
-    theta : float
-        θ > 0, in the unit of α (α = R_petro / σ_PSF unless a catalogue says otherwise).
-    false_disk : float, default 0
-        p(ỹ = disk | y = smooth), the same at every α; 0 ≤ false_disk < 1.
-
-    Raises
-    ------
-    InputError
-        If a parameter is outside its range, or α is NaN or negative (numpy input).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> t = RayleighTransition(theta=11.25)
-    >>> np.round(t.flip_probability(np.array([0.0, 11.25, 22.5])), 4)
-    array([1.    , 0.6065, 0.1353])
-    >>> t.matrix(np.array([11.25])).shape
-    (1, 2, 2)
+    A family gives `log_flip_probability`, its parameters as dataclass fields, `false_disk` among them, and what
+    an estimator may vary in `free`: "scale" (positive, in the unit of α), "shape" (positive) or "probability".
     """
 
-    theta: float
-    false_disk: float = 0.0
-
-    family: ClassVar[str] = "rayleigh"
+    family: ClassVar[str]
     n_classes: ClassVar[int] = 2
-    # Positive parameters that an estimator may vary, with a starting value as a multiple of the median α.
-    scale_free: ClassVar[dict[str, float]] = {"theta": 0.7}
+    free: ClassVar[dict[str, str]]
+    false_disk: float
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.theta) and self.theta > 0):
-            raise InputError(f"theta must be a positive number in the unit of alpha; got {self.theta}")
+        for name, kind in self.free.items():
+            value = getattr(self, name)
+            if kind == "probability":
+                if not 0 <= value <= 1:
+                    raise InputError(f"{name} is a probability, 0 <= {name} <= 1; got {value}")
+            elif not (np.isfinite(value) and value > 0):
+                unit = " in the unit of alpha" if kind == "scale" else ""
+                raise InputError(f"{name} must be a positive number{unit}; got {value}")
         if not 0 <= self.false_disk < 1:
             raise InputError(f"false_disk is a probability, 0 <= false_disk < 1; got {self.false_disk}")
 
     def log_flip_probability(self, alpha: Array) -> Array:
         """log p(ỹ = smooth | y = disk, α), shape (N,)."""
-        alpha = as_resolution(alpha)
-        scaled = alpha / self.theta  # before squaring: α² alone can overflow
-        return -0.5 * scaled * scaled  # eq. 5
+        raise NotImplementedError
 
     def flip_probability(self, alpha: Array) -> Array:
         """p(ỹ = smooth | y = disk, α), shape (N,); numpy or torch in, the same out."""
@@ -146,9 +128,168 @@ class RayleighTransition:
         log_matrix = self.log_matrix(alpha)
         return array_namespace(log_matrix).exp(log_matrix)
 
-    def parameters(self) -> dict[str, float]:
-        """Parameters by name."""
-        return asdict(self)
+    def parameters(self) -> dict[str, Any]:
+        """Parameters by name, as JSON can hold them."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class RayleighTransition(FlipTransition):
+    """Disks are called smooth with probability exp(-α² / (2θ²)) (eq. 5).
+
+    Smooth galaxies are never called disks (eq. 6) unless `false_disk` says so.
+
+    Parameters
+    ----------
+    theta : float
+        θ > 0, in the unit of α (α = R_petro / σ_PSF unless a catalogue says otherwise).
+    false_disk : float, default 0
+        p(ỹ = disk | y = smooth), the same at every α; 0 ≤ false_disk < 1.
+
+    Raises
+    ------
+    InputError
+        If a parameter is outside its range, or α is NaN or negative (numpy input).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> t = RayleighTransition(theta=11.25)
+    >>> np.round(t.flip_probability(np.array([0.0, 11.25, 22.5])), 4)
+    array([1.    , 0.6065, 0.1353])
+    >>> t.matrix(np.array([11.25])).shape
+    (1, 2, 2)
+    """
+
+    theta: float
+    false_disk: float = 0.0
+
+    family: ClassVar[str] = "rayleigh"
+    free: ClassVar[dict[str, str]] = {"theta": "scale"}
+
+    def log_flip_probability(self, alpha: Array) -> Array:
+        """log p(ỹ = smooth | y = disk, α), shape (N,)."""
+        scaled = as_resolution(alpha) / self.theta  # before squaring: α² alone can overflow
+        return -0.5 * scaled * scaled  # eq. 5
+
+
+@dataclass(frozen=True)
+class WeibullTransition(FlipTransition):
+    """Disks are called smooth with probability exp(-(α / scale)^shape); shape 2 is Rayleigh, scale = √2 θ.
+
+    Parameters
+    ----------
+    scale : float
+        Positive, in the unit of α: where the flip probability is 1/e.
+    shape : float
+        Positive; the smaller, the longer flips go on at high resolution.
+    false_disk : float, default 0
+        p(ỹ = disk | y = smooth).
+
+    Raises
+    ------
+    InputError
+        If a parameter is outside its range, or α is NaN or negative (numpy input).
+
+    Examples
+    --------
+    >>> t = WeibullTransition(scale=11.25 * 2**0.5, shape=2.0)
+    >>> bool(np.allclose(t.flip_probability([4.0, 9.0]), RayleighTransition(11.25).flip_probability([4.0, 9.0])))
+    True
+    """
+
+    scale: float
+    shape: float
+    false_disk: float = 0.0
+
+    family: ClassVar[str] = "weibull"
+    free: ClassVar[dict[str, str]] = {"scale": "scale", "shape": "shape"}
+
+    def log_flip_probability(self, alpha: Array) -> Array:
+        """log p(ỹ = smooth | y = disk, α), shape (N,)."""
+        return -_power(as_resolution(alpha), self.scale, self.shape)
+
+
+@dataclass(frozen=True)
+class FiskTransition(FlipTransition):
+    """Disks are called smooth with probability 1 / (1 + (α / scale)^shape) (log-logistic).
+
+    Its tail is a power law: some flips are left at any resolution. It is a logistic regression on log α.
+
+    Parameters
+    ----------
+    scale : float
+        Positive, in the unit of α: where half of the disks are called smooth.
+    shape : float
+        Positive; the steepness.
+    false_disk : float, default 0
+        p(ỹ = disk | y = smooth).
+
+    Raises
+    ------
+    InputError
+        If a parameter is outside its range, or α is NaN or negative (numpy input).
+
+    Examples
+    --------
+    >>> FiskTransition(scale=22.2, shape=2.17).flip_probability([22.2])
+    array([0.5])
+    """
+
+    scale: float
+    shape: float
+    false_disk: float = 0.0
+
+    family: ClassVar[str] = "fisk"
+    free: ClassVar[dict[str, str]] = {"scale": "scale", "shape": "shape"}
+
+    def log_flip_probability(self, alpha: Array) -> Array:
+        """log p(ỹ = smooth | y = disk, α), shape (N,)."""
+        power = _power(as_resolution(alpha), self.scale, self.shape)
+        return -array_namespace(power).log1p(power)
+
+
+@dataclass(frozen=True)
+class ConstantTransition(FlipTransition):
+    """Disks are called smooth with the same probability at every α.
+
+    Parameters
+    ----------
+    flip : float
+        p(ỹ = smooth | y = disk), 0 to 1.
+    false_disk : float, default 0
+        p(ỹ = disk | y = smooth).
+
+    Raises
+    ------
+    InputError
+        If a parameter is outside its range, or α is NaN or negative (numpy input).
+
+    Examples
+    --------
+    >>> ConstantTransition(0.25).flip_probability([3.0, 30.0])
+    array([0.25, 0.25])
+    """
+
+    flip: float
+    false_disk: float = 0.0
+
+    family: ClassVar[str] = "constant"
+    free: ClassVar[dict[str, str]] = {"flip": "probability"}
+
+    def log_flip_probability(self, alpha: Array) -> Array:
+        """log p(ỹ = smooth | y = disk), shape (N,)."""
+        alpha = as_resolution(alpha)
+        with np.errstate(divide="ignore"):
+            return array_namespace(alpha).full_like(alpha, float(np.log(self.flip)))
+
+
+def _power(alpha: Array, scale: float, shape: float) -> Array:
+    """(α / scale)^shape, capped short of overflow; 0 at α = 0."""
+    xp = array_namespace(alpha)
+    info = xp.finfo(alpha.dtype)
+    logarithm = xp.log(xp.clip(alpha, min=float(info.smallest_normal))) - float(np.log(scale))
+    return xp.exp(xp.clip(shape * logarithm, max=float(np.log(float(info.max))) - 1.0))
 
 
 @dataclass(frozen=True)
@@ -216,28 +357,3 @@ class MatrixTransition:
     def parameters(self) -> dict[str, list[list[float]]]:
         """Parameters by name."""
         return {"values": [list(row) for row in self.values]}
-
-
-FAMILIES: dict[str, Any] = {cls.family: cls for cls in (RayleighTransition, MatrixTransition)}
-
-
-def transition_from_dict(described: dict[str, Any]) -> Transition:
-    """Rebuild a transition from `{"family": ..., "parameters": {...}}`.
-
-    Raises
-    ------
-    InputError
-        If the family is unknown or its parameters don't fit.
-    """
-    family = described.get("family")
-    if family not in FAMILIES:
-        raise InputError(f"unknown transition family {family!r}; known: {', '.join(FAMILIES)}")
-    try:
-        return FAMILIES[family](**described["parameters"])
-    except (KeyError, TypeError) as problem:
-        raise InputError(f"the {family} transition can't be rebuilt from {described}: {problem}") from problem
-
-
-def transition_to_dict(transition: Transition) -> dict[str, Any]:
-    """Describe a transition as JSON can hold it: `{"family": ..., "parameters": {...}}`."""
-    return {"family": transition.family, "parameters": transition.parameters()}

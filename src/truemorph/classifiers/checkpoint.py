@@ -24,7 +24,8 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 
 from truemorph._version import __version__
-from truemorph.bias.transitions import CLASS_NAMES, Transition, transition_from_dict
+from truemorph.bias.families import transition_from_dict
+from truemorph.bias.transitions import CLASS_NAMES, Transition
 from truemorph.config import TrainingConfig
 from truemorph.errors import CheckpointError, InputError
 from truemorph.images.store import decode_batches

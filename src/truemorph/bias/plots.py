@@ -1,0 +1,156 @@
+"""Pictures of the results in this room; matplotlib loads when one is drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from truemorph.bias.binning import bin_index
+from truemorph.bias.likelihood import observed_log_probabilities
+from truemorph.bias.transitions import DISK, SMOOTH
+
+if TYPE_CHECKING:
+    from truemorph.bias.diagnostics import Calibration, FamilyComparison, Profile, Sensitivity
+    from truemorph.bias.estimation import TransitionFit
+    from truemorph.bias.metrics import BiasResult
+    from truemorph.bias.populations import PopulationFractions
+
+# Okabe & Ito's colours: apart in print and for most colour-blind readers.
+BLUE, RED, GREY = "#0072B2", "#D55E00", "0.45"
+
+
+def axes_or_new(ax: Any, size: tuple[float, float] = (5.5, 3.6)) -> Any:
+    """Return the given matplotlib axes, or those of a new figure."""
+    if ax is not None:
+        return ax
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained").add_subplot()
+
+
+def binned_share(alpha: np.ndarray, member: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean α, share of members and its error in equal-count bins of α.
+
+    The error is that of a proportion with one success and one failure added (Agresti & Coull), so that a bin
+    without any has one too.
+    """
+    order = np.argsort(alpha, kind="stable")
+    index = bin_index(order.size, min(bins, order.size))
+    counts = np.bincount(index)
+    hits = np.bincount(index, weights=member[order])
+    smoothed = (hits + 1) / (counts + 2)
+    middle = np.bincount(index, weights=alpha[order]) / counts
+    return middle, hits / counts, np.sqrt(smoothed * (1 - smoothed) / (counts + 2))
+
+
+def plot_fit(fit: TransitionFit, ax: Any, bins: int) -> Any:
+    """Binned labels and the fitted curves; flips of trusted disks where there are any."""
+    ax = axes_or_new(ax)
+    alpha = fit.alpha if fit.alpha.ndim == 1 else fit.alpha[:, 0]
+    trusted = fit.inputs.per_row.get("gold")
+    if trusted is not None and np.any(trusted == DISK):
+        disks = trusted == DISK
+        middle, share, error = binned_share(alpha[disks], fit.labels[disks] == SMOOTH, bins)
+        ax.errorbar(middle, share, error, fmt="o", ms=4, color="0.25", label="trusted disks labelled smooth")
+        curve = _binned_mean(alpha[disks], np.asarray(fit.transition.flip_probability(fit.alpha[disks])))
+        ax.plot(*curve, color=RED, label=f"p(smooth | disk), {fit.family}")
+        ax.set(ylabel="p(labelled smooth | disk)")
+    else:
+        middle, share, error = binned_share(alpha, fit.labels == SMOOTH, bins)
+        ax.errorbar(middle, share, error, fmt="o", ms=4, color="0.25", label="labels")
+        fractions = fit.class_fractions if fit.probabilities is None else fit.probabilities
+        with np.errstate(divide="ignore"):
+            log_fractions = np.broadcast_to(np.log(fractions), (alpha.size, fit.transition.n_classes))
+        seen = np.exp(observed_log_probabilities(log_fractions, fit.alpha, fit.transition))[:, SMOOTH]
+        ax.plot(*_binned_mean(alpha, seen), color=RED, label=f"{fit.family} fit")
+        flips = np.asarray(fit.transition.flip_probability(fit.alpha))
+        ax.plot(*_binned_mean(alpha, flips), color=BLUE, lw=1, label="p(smooth | disk)")
+        ax.axhline(fit.class_fractions[SMOOTH], ls="--", lw=1, color=RED, label="true smooth fraction")
+        ax.set(ylabel="fraction labelled smooth")
+    ax.set(xlabel=r"resolution $\alpha$", ylim=(-0.02, 1.02), xlim=(0, float(np.quantile(alpha, 0.995))))
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def _binned_mean(alpha: np.ndarray, values: np.ndarray, points: int = 120) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of values in narrow bins: a curve, also where other columns than α enter."""
+    order = np.argsort(alpha, kind="stable")
+    parts = np.array_split(order, min(points, order.size))
+    return np.array([alpha[p].mean() for p in parts]), np.array([values[p].mean() for p in parts])
+
+
+def plot_fractions(found: PopulationFractions, ax: Any, truth: Any, label_class: int) -> Any:
+    """Fraction of one class: as labelled, debiased with both errors, and true."""
+    ax = axes_or_new(ax)
+    x, c = found.middles, label_class
+    ax.fill_between(x, found.low[:, c], found.high[:, c], color=BLUE, alpha=0.15, lw=0, label="with systematic band")
+    ax.errorbar(x, found.fractions[:, c], found.stderr[:, c], fmt="D-", ms=4, color=BLUE, label="debiased")
+    ax.plot(x, found.labelled[:, c], "s--", ms=4, color=GREY, label="as labelled")
+    if truth is not None:
+        ax.plot(x, np.asarray(truth), "ko-", ms=4, lw=1, label="truth")
+    name = r"resolution $\alpha$" if found.by == "alpha" else found.by
+    ax.set(xlabel=name, ylabel="disk fraction" if c == DISK else "class fraction", ylim=(-0.02, 1.02))
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def plot_profile(profile: Profile, ax: Any) -> Any:
+    """Log-likelihood below its maximum against one parameter."""
+    ax = axes_or_new(ax)
+    ax.plot(profile.grid, profile.log_likelihood - profile.log_likelihood.max(), "o-", ms=3, color=BLUE)
+    ax.axhline(-1.92, color=GREY, ls="--", lw=1, label="95 % level")
+    for edge in (profile.low, profile.high):
+        if np.isfinite(edge):
+            ax.axvline(edge, color=RED, lw=1, ls=":")
+    ax.set(xlabel=profile.name, ylabel="log-likelihood below maximum")
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def plot_sensitivity(found: Sensitivity, ax: Any) -> Any:
+    """Debiased fraction against one parameter, with the fit's own range."""
+    ax = axes_or_new(ax)
+    ax.plot(found.grid, found.fractions, color=BLUE)
+    ax.axvspan(found.value - found.stderr, found.value + found.stderr, color=RED, alpha=0.15, lw=0, label="fit ± 1σ")
+    ax.axhline(found.labelled, color=GREY, ls="--", lw=1, label="as labelled")
+    ax.set(xlabel=found.name, ylabel="debiased disk fraction", ylim=(-0.02, 1.02))
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def plot_calibration(found: Calibration, ax: Any) -> Any:
+    """Observed against fitted probability in bins."""
+    ax = axes_or_new(ax, (4.2, 3.8))
+    ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
+    ax.errorbar(found.fitted, found.observed, found.stderr, fmt="o", ms=4, color=BLUE, label=found.what)
+    ax.set(xlabel="fitted", ylabel="observed", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def plot_families(found: FamilyComparison, ax: Any, bins: int = 12) -> Any:
+    """Flip probabilities of all families compared, over the data of the first."""
+    first = next(iter(found.fits.values()))
+    ax = plot_fit(first, ax, bins)
+    ax.set(title="")
+    for number, (name, fit) in enumerate(list(found.fits.items())[1:]):
+        alpha = fit.alpha if fit.alpha.ndim == 1 else fit.alpha[:, 0]
+        flips = np.asarray(fit.transition.flip_probability(fit.alpha))
+        ax.plot(*_binned_mean(alpha, flips), lw=1, color=f"C{number + 2}", label=f"p(smooth | disk), {name}")
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def plot_bias(found: BiasResult, ax: Any) -> Any:
+    """Value, bootstrap and floor of a bias measure as one bar each."""
+    ax = axes_or_new(ax, (4.2, 2.6))
+    names = ["value", "floor", "excess"]
+    heights = [found.value, found.floor, found.excess]
+    ax.barh(names, heights, color=[BLUE, GREY, RED], height=0.6)
+    if np.isfinite(found.bootstrap_mean):
+        ax.errorbar([found.bootstrap_mean], ["value"], xerr=[found.bootstrap_std], fmt="ko", ms=4, label="bootstrap")
+        ax.legend(frameon=False, fontsize=8)
+    ax.invert_yaxis()
+    ax.set(xlabel="bias (rms deviation of class fractions)", xlim=(0, None))
+    return ax

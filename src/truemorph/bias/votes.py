@@ -1,0 +1,168 @@
+"""Vote counts as data: k of n volunteers said "disk", more scattered than binomial.
+
+Each galaxy's own probability of a disk vote is beta-distributed around the mean of its class: 1 - flip(α) for
+disks, the false-disk rate for smooth galaxies; so k is beta-binomial given the class, with an intra-galaxy
+correlation ρ of its own for each class (variance n μ (1 - μ) (1 + (n - 1) ρ)).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import betaln, expit, gammaln, log_softmax
+from scipy.stats import betabinom
+
+from truemorph.bias.flexible import TabulatedTransition
+from truemorph.bias.maximum import Maximum, climb
+from truemorph.bias.spaces import Space
+from truemorph.bias.transitions import DISK, SMOOTH, Transition
+from truemorph.errors import InputError
+
+_RHO_BOUNDS, _RHO_START = (-7.0, 4.0), (-1.5, -1.0)
+_FRACTION_BOUND = 9.0
+_KNOTS = 32
+_ROUGH = 3_000
+
+
+def check_votes(votes: Any) -> np.ndarray:
+    """Return vote counts as an (N, 2) int array: smooth, disk.
+
+    Raises
+    ------
+    InputError
+        If they are not counts, or a galaxy has none.
+    """
+    counts = np.asarray(votes)
+    if counts.ndim != 2 or counts.shape[1] != 2:
+        raise InputError(f"votes must have shape (N, 2), counts of smooth and disk; got {counts.shape}")
+    whole = np.rint(counts)
+    bad = np.flatnonzero(np.any((counts < 0) | ~np.isfinite(counts) | (np.abs(counts - whole) > 1e-6), axis=1))
+    if bad.size:
+        raise InputError(f"votes must be whole numbers, 0 or more; row {bad[0]} is {counts[bad[0]]}")
+    empty = np.flatnonzero(whole.sum(axis=1) == 0)
+    if empty.size:
+        raise InputError(f"{empty.size} galaxies have no votes (first: row {empty[0]}); leave them out")
+    return whole.astype(np.int64)
+
+
+def beta_binomial_log_probability(k: np.ndarray, n: np.ndarray, mean: np.ndarray, rho: float) -> np.ndarray:
+    """log p(k of n), shape (N,), for mean probability `mean` and intra-galaxy correlation `rho`."""
+    concentration = (1 - rho) / rho
+    mean = np.clip(mean, 1e-9, 1 - 1e-9)
+    a, b = mean * concentration, (1 - mean) * concentration
+    choose = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+    return choose + betaln(k + a, n - k + b) - betaln(a, b)
+
+
+@dataclass(frozen=True)
+class VoteModel:
+    """What one volunteer's vote and a galaxy's votes together say.
+
+    Attributes
+    ----------
+    transition : Transition
+        T(α) of a single vote: mean probability of each vote given the true class.
+    overdispersion : array, shape (2,)
+        ρ of smooth galaxies and of disks; 0 would be binomial.
+    volunteers : float
+        Median number of votes.
+    class_fractions : array, shape (2,)
+    """
+
+    transition: Transition
+    overdispersion: np.ndarray
+    volunteers: float
+    class_fractions: np.ndarray
+
+    def log_probabilities(self, votes: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+        """log p(k of n | y, α), shape (N, 2), without the factor that only counts orders."""
+        return _log_given_class(self.transition, self.overdispersion, votes, alpha)
+
+    def posterior(self, votes: np.ndarray, alpha: np.ndarray, probabilities: np.ndarray | None = None) -> np.ndarray:
+        """p(y | k, n, α), shape (N, 2): the true class given all votes, not only their majority.
+
+        Parameters
+        ----------
+        votes : array of int, shape (N, 2)
+            Counts of smooth and disk votes.
+        alpha : array, shape (N,)
+        probabilities : array, shape (N, 2), optional
+            p(y | x) of each galaxy; the class fractions without.
+        """
+        prior = self.class_fractions if probabilities is None else probabilities
+        with np.errstate(divide="ignore"):
+            joint = np.log(prior) + self.log_probabilities(check_votes(votes), alpha)
+        return np.exp(log_softmax(joint, axis=1))
+
+    def label_transition(self, alpha: np.ndarray, volunteers: int | None = None) -> TabulatedTransition:
+        """T(α) of a majority label of n volunteers (a tie counts as half of each)."""
+        n = round(self.volunteers) if volunteers is None else volunteers
+        knots = np.unique(np.quantile(alpha, np.linspace(0, 1, _KNOTS)))
+        means = self.transition.matrix(knots)[:, :, DISK]  # (M, 2)
+        tables = np.empty((knots.size, 2, 2))
+        for y in (SMOOTH, DISK):
+            mean = np.clip(means[:, y], 1e-9, 1 - 1e-9)
+            concentration = (1 - self.overdispersion[y]) / self.overdispersion[y]
+            votes = betabinom(n, mean * concentration, (1 - mean) * concentration)
+            smooth = votes.cdf(np.ceil(n / 2) - 1) + (0.5 * votes.pmf(n // 2) if n % 2 == 0 else 0.0)
+            tables[:, y, SMOOTH], tables[:, y, DISK] = smooth, 1 - smooth
+        return TabulatedTransition(tuple(knots.tolist()), np.clip(tables, 0, 1).tolist())
+
+
+def _log_given_class(
+    transition: Transition, overdispersion: np.ndarray, votes: np.ndarray, alpha: np.ndarray
+) -> np.ndarray:
+    n, k = votes.sum(axis=1), votes[:, DISK]
+    means = transition.matrix(alpha)[:, :, DISK]
+    columns = [beta_binomial_log_probability(k, n, means[:, y], float(overdispersion[y])) for y in (SMOOTH, DISK)]
+    return np.stack(columns, axis=1)
+
+
+@dataclass(frozen=True)
+class VoteMaximum:
+    """Fit of T, class fraction and over-dispersion: point = [T's, logit of the disk fraction, logits of ρ]."""
+
+    maximum: Maximum
+    space: Space
+    votes: np.ndarray
+
+    def model(self, point: np.ndarray | None = None) -> VoteModel:
+        """Model at the maximum, or at another point."""
+        at = self.maximum.point if point is None else point
+        n = self.space.size
+        fractions = np.exp(log_softmax([0.0, at[n]]))
+        volunteers = float(np.median(self.votes.sum(axis=1)))
+        return VoteModel(self.space.build(at[:n]), expit(at[n + 1 :]), volunteers, fractions)
+
+
+def fit_votes(
+    space: Space, votes: np.ndarray, alpha: np.ndarray, trusted: np.ndarray | None, seed: int = 0
+) -> VoteMaximum:
+    """Maximise the likelihood of counts: Σ log Σ_y f_y BetaBinomial(k; n, μ_y(α), ρ_y).
+
+    Rows with a trusted class enter with that class alone. The rough climb is on a part of the galaxies.
+    """
+
+    def function(rows: np.ndarray):  # type: ignore[no-untyped-def]
+        part, at_alpha = votes[rows], alpha[rows]
+        known = np.full((rows.size, 2), False)
+        if trusted is not None:
+            known = (trusted[rows, None] >= 0) & (trusted[rows, None] != np.arange(2))
+
+        def terms(point: np.ndarray) -> np.ndarray:
+            n = space.size
+            given = _log_given_class(space.build(point[:n]), expit(point[n + 1 :]), part, at_alpha)
+            joint = np.where(known, -np.inf, log_softmax([0.0, point[n]]) + given)
+            return np.logaddexp(joint[:, 0], joint[:, 1])
+
+        return terms, np.ones(rows.size)
+
+    lower = np.concatenate([space.lower, [-_FRACTION_BOUND], [_RHO_BOUNDS[0]] * 2])
+    upper = np.concatenate([space.upper, [_FRACTION_BOUND], [_RHO_BOUNDS[1]] * 2])
+    starts = np.array([np.concatenate([start, [0.5], _RHO_START]) for start in space.starts])
+    everyone = np.arange(votes.shape[0])
+    rough = np.random.default_rng(seed).permutation(everyone)[:_ROUGH]
+    begun = climb(*function(rough), starts, lower, upper, curvature=False).point
+    return VoteMaximum(climb(*function(everyone), begun[None], lower, upper), space, votes)
