@@ -12,10 +12,19 @@ from truemorph._version import __version__ as __version__
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "bias.diagnostics": ["calibration", "compare_families", "confounding_check", "profile", "sensitivity"],
         "bias.estimation": ["TransitionFit", "fit_transition"],
-        "bias.likelihood": ["posterior"],
+        "bias.flexible": ["LogisticTransition", "MonotoneTransition", "TabulatedTransition"],
+        "bias.likelihood": ["label_quality", "posterior"],
         "bias.metrics": ["BiasResult", "cv14", "cv18"],
-        "bias.transitions": ["MatrixTransition", "RayleighTransition"],
+        "bias.populations": ["PopulationFractions", "debiased_fractions"],
+        "bias.transitions": [
+            "ConstantTransition",
+            "FiskTransition",
+            "MatrixTransition",
+            "RayleighTransition",
+            "WeibullTransition",
+        ],
         "catalogs.prepare": ["prepare_catalogue"],
         "catalogs.resolution": ["resolution"],
         "catalogs.tables": ["read_table", "write_table"],

@@ -1,8 +1,7 @@
-"""Bins that hold equal numbers of galaxies: in α, and in intrinsic properties by a k-d tree.
+"""Bins that hold equal numbers of galaxies.
 
-The rules are those of Cabrera-Vives, Miller & Schneider 2018 (AJ 156, 284), restated: a node is split at its
-median (`<` left, `>=` right), columns take turns; the edges of b equal-count bins of n sorted objects are
-round(linspace(0, n, b + 1)).
+The edges of b equal-count bins of n sorted objects are round(linspace(0, n, b + 1)), as in Cabrera-Vives, Miller &
+Schneider 2018 (AJ 156, 284).
 """
 
 from __future__ import annotations
@@ -35,49 +34,6 @@ def equal_count_edges(n: int | np.ndarray, bins: int) -> np.ndarray:
 def bin_index(n: int, bins: int) -> np.ndarray:
     """Equal-count bin of each of n sorted objects, shape (n,)."""
     return np.repeat(np.arange(bins), np.diff(equal_count_edges(n, bins)))
-
-
-def group_stably(groups: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Reorder `order` so that objects of one group are together, each group still in the given order.
-
-    Small unsigned integers make numpy's stable sort a radix sort, linear in the number of objects.
-    """
-    in_order = groups[order]
-    if in_order.size and in_order.max() < np.iinfo(np.uint16).max:
-        in_order = in_order.astype(np.uint16)
-    return order[np.argsort(in_order, kind="stable")]
-
-
-def kd_leaves(values: np.ndarray, orders: list[np.ndarray], depth: int) -> np.ndarray:
-    """Leaf of each object in a k-d tree of 2^depth leaves.
-
-    Parameters
-    ----------
-    values : array, shape (N, P)
-        Intrinsic properties, finite; column 0 splits the root, column 1 the next level, and so on in turn.
-    orders : list of P int arrays, shape (N,)
-        The sort order of each column (sorted once by the caller, who may need it again).
-    depth : int
-        Number of levels; 0 puts every object into one leaf.
-
-    Returns
-    -------
-    array of int, shape (N,)
-        Leaf numbers 0 … 2^depth - 1; leaves can be empty where a column has many equal values.
-    """
-    leaf = np.zeros(values.shape[0], dtype=np.int64)
-    for level in range(depth):
-        column = values[:, level % values.shape[1]]
-        order = group_stably(leaf, orders[level % values.shape[1]])
-        counts = np.bincount(leaf, minlength=2**level)
-        starts = np.cumsum(counts) - counts
-        filled = counts > 0
-        median = np.full(2**level, np.nan)
-        lower = order[(starts + (counts - 1) // 2)[filled]]
-        upper = order[(starts + counts // 2)[filled]]
-        median[filled] = 0.5 * (column[lower] + column[upper])
-        leaf = 2 * leaf + (column >= median[leaf])
-    return leaf
 
 
 def choose_bins(n: int, with_intrinsic: bool, per_bin: int = 25) -> tuple[int, int]:

@@ -264,6 +264,11 @@ def fit_logistic(
     return _newton(_Conditional(space, evidence, design, ridge), begun, done + more)
 
 
+def climb_from(space: Space, evidence: Evidence, design: np.ndarray, point: np.ndarray) -> ConditionalMaximum:
+    """Newton's method from a point; parameters whose bounds coincide stay where they are."""
+    return _newton(_Conditional(space, evidence, design), point)
+
+
 def _newton(problem: _Conditional, point: np.ndarray, done: int = 0, steps: int = 30) -> ConditionalMaximum:
     """Climb to the top; curvature that is not yet that of a maximum is damped."""
     space, n = problem.space, problem.space.size

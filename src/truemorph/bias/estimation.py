@@ -198,7 +198,7 @@ class _Data:
 def _by_likelihood(space: Space, data: _Data) -> _Estimate:
     """Maximise Σ w log p(ỹ | α) (eq. 15)."""
     evidence = data.evidence
-    coarse = evidence.grouped(64)
+    coarse = evidence.rough(64)
     begin = trusted_labels.maximise_joint(
         space, coarse, trusted_labels.joint_starts(space, coarse), curvature=False
     ).point

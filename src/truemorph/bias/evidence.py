@@ -52,8 +52,14 @@ class Evidence:
 
     def rows(self, chosen: np.ndarray) -> Evidence:
         """Only the chosen rows."""
-        arrays = (getattr(self, name)[chosen] for name in ("labels", "trusted", "alpha", "weights", "squares"))
-        return Evidence(*arrays, n_classes=self.n_classes)
+        return Evidence(
+            self.labels[chosen],
+            self.trusted[chosen],
+            self.alpha[chosen],
+            self.weights[chosen],
+            self.squares[chosen],
+            self.n_classes,
+        )
 
     def scaled(self, factors: np.ndarray) -> Evidence:
         """Weights multiplied row by row."""
@@ -70,7 +76,7 @@ class Evidence:
         """
         if self.alpha.ndim != 1 or self.labels.size <= most:
             return self
-        parts = []
+        parts: list[Evidence] = []
         kind = self.labels * (self.n_classes + 1) + self.trusted + 1
         for one in np.unique(kind):
             members = np.flatnonzero(kind == one)
@@ -79,15 +85,24 @@ class Evidence:
             begin = edges[:-1]
             weights = np.add.reduceat(self.weights[members], begin)
             parts.append(
-                (
+                Evidence(
                     self.labels[members[begin]],
                     self.trusted[members[begin]],
                     np.add.reduceat(self.weights[members] * self.alpha[members], begin) / weights,
                     weights,
                     np.add.reduceat(self.squares[members], begin),
+                    self.n_classes,
                 )
             )
-        return Evidence(*(np.concatenate(column) for column in zip(*parts, strict=True)), n_classes=self.n_classes)
+        return stacked(parts)
+
+    def rough(self, most: int) -> Evidence:
+        """Few rows that stand for all: `grouped`, or with several observables every so-maniest row, weighted up."""
+        if self.alpha.ndim == 1:
+            return self.grouped(most)
+        step = max(1, self.labels.size // (16 * most))
+        part = self.rows(np.arange(0, self.labels.size, step))
+        return part.scaled(np.full(part.labels.size, float(step)))
 
     def log_terms(self, transition: Transition, log_fractions: np.ndarray) -> np.ndarray:
         """Log-probability of each row, shape (M,).
@@ -104,3 +119,15 @@ class Evidence:
     def log_likelihood(self, transition: Transition, log_fractions: np.ndarray) -> float:
         """Weighted sum of `log_terms`."""
         return float(np.sum(self.weights * self.log_terms(transition, log_fractions)))
+
+
+def stacked(parts: list[Evidence]) -> Evidence:
+    """All rows of several."""
+    return Evidence(
+        np.concatenate([one.labels for one in parts]),
+        np.concatenate([one.trusted for one in parts]),
+        np.concatenate([one.alpha for one in parts]),
+        np.concatenate([one.weights for one in parts]),
+        np.concatenate([one.squares for one in parts]),
+        parts[0].n_classes,
+    )

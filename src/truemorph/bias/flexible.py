@@ -263,6 +263,7 @@ class LogisticTransition:
         return xp.stack(rows, axis=-2)
 
     def _observables(self, alpha: Array) -> Array:
+        observables: Array
         if is_torch_array(alpha):
             observables = alpha if alpha.is_floating_point() else alpha.double()
         else:

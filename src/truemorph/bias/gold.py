@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import log_softmax
 
-from truemorph.bias.evidence import UNKNOWN, Evidence
+from truemorph.bias.evidence import UNKNOWN, Evidence, stacked
 from truemorph.bias.flexible import TabulatedTransition
 from truemorph.bias.maximum import FLOOR, Maximum, climb, differences, invert, polish
 from truemorph.bias.regression import Regression, class_variances, fit_softmax
@@ -125,7 +125,7 @@ def fit_with_gold(space: Space, evidence: Evidence, weight: float | None, seed: 
         Of the folds.
     """
     known = evidence.trusted != UNKNOWN
-    coarse = evidence.grouped(_COARSE)
+    coarse = evidence.rough(_COARSE)
     coarse_known = coarse.trusted != UNKNOWN
     starts = joint_starts(space, coarse)
     first = maximise_joint(space, coarse.rows(coarse_known), starts, curvature=False).point
@@ -154,7 +154,7 @@ def _cross_validate(
         kept, held = trusted.rows(fold != k).grouped(_COARSE), trusted.rows(fold == k)
         point = first
         for weight in WEIGHTS:
-            both = _stack(kept, others.scaled(np.full(others.labels.size, weight)))
+            both = stacked([kept, others.scaled(np.full(others.labels.size, weight))])
             point = maximise_joint(space, both, point[None], False).point
             flips = held.log_terms(space.build(point[: space.size]), uniform)
             scores[weight][fold == k] = held.weights * np.maximum(flips, FLOOR)
@@ -165,11 +165,6 @@ def _cross_validate(
         weight for weight, one in scores.items() if np.sum(best - one) <= np.std(best - one) * np.sqrt(fold.size)
     )
     return chosen, {weight: float(one.sum()) for weight, one in scores.items()}
-
-
-def _stack(one: Evidence, other: Evidence) -> Evidence:
-    names = ("labels", "trusted", "alpha", "weights", "squares")
-    return Evidence(*(np.concatenate([getattr(one, n), getattr(other, n)]) for n in names), n_classes=one.n_classes)
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def climb(
     """Maximise Σ_m w_m ℓ_m inside bounds from several starts.
 
     The climb is scoring with the outer product of the rows' slopes (Berndt, Hall, Hall & Hausman 1974), damped
-    where it does not go up; then, if curvature is wanted, Newton steps with second differences.
+    where it does not go up; then, if curvature is wanted, Newton steps with second differences taken there.
 
     Parameters
     ----------
@@ -105,26 +105,10 @@ def climb(
     def gradient(at: np.ndarray) -> np.ndarray:
         return differences(lambda where: np.array(total(where)), at)
 
+    second = -differences(gradient, point)
     at = np.ix_(free, free)
-    for _ in range(5):
-        slopes = gradient(point)
-        second = -differences(gradient, point)
-        information[at] = 0.5 * (second + second.T)[at]
-        try:
-            step = np.linalg.solve(information[at], slopes[free])
-        except np.linalg.LinAlgError:
-            break
-        if not np.all(np.isfinite(step)) or np.abs(step).max(initial=0.0) > 0.5:
-            break  # not near a proper maximum: the scoring answer stands
-        trial = point.copy()
-        trial[free] = np.clip(point[free] + step, lower[free], upper[free])
-        reached = total(trial)
-        if reached < value:
-            break
-        point, value = trial, reached
-        if np.abs(step).max(initial=0.0) < 1e-4:
-            break
-    return Maximum(point, value, information, free)
+    information[at] = 0.5 * (second + second.T)[at]
+    return polish(Maximum(point, value, information, free), terms, weights, lower, upper)
 
 
 def _scoring(

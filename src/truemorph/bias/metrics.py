@@ -8,14 +8,17 @@ inflates the value further; so every result carries the floor and the excess ove
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from truemorph.arrays import float_array
-from truemorph.bias.binning import equal_count_edges, group_stably, kd_leaves
+from truemorph.bias.leaves import Cut, RankedTable
 from truemorph.errors import InputError
 
 MINIMUM_PER_BIN = 25
@@ -58,6 +61,12 @@ class BiasResult:
     n_dropped: int
     warnings: tuple[str, ...] = ()
 
+    def plot(self, ax: Any = None) -> Any:
+        """Draw value, bootstrap, floor and excess; returns matplotlib axes."""
+        from truemorph.bias.plots import plot_bias
+
+        return plot_bias(self, ax)
+
 
 def class_indicators(labels: np.ndarray) -> np.ndarray:
     """Turn labels into an (N, K) array of class memberships.
@@ -92,82 +101,13 @@ def class_indicators(labels: np.ndarray) -> np.ndarray:
     return np.eye(n_classes)[as_int]
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """Columns ready for measuring: class memberships, observables, intrinsic properties, all finite."""
-
-    members: np.ndarray
-    observables: np.ndarray
-    intrinsic: np.ndarray
-    observable_orders: list[np.ndarray]
-    intrinsic_orders: list[np.ndarray]
-
-    @classmethod
-    def sort(cls, members: np.ndarray, observables: np.ndarray, intrinsic: np.ndarray) -> _Sample:
-        def orders(columns: np.ndarray) -> list[np.ndarray]:
-            return [np.argsort(column, kind="stable") for column in columns.T]
-
-        return cls(members, observables, intrinsic, orders(observables), orders(intrinsic))
-
-    def resample(self, counts: np.ndarray) -> _Sample:
-        """Keep object i counts[i] times; sorted orders are carried over, not sorted again."""
-        rows = np.repeat(np.arange(counts.size), counts)
-        ends = np.cumsum(counts)
-
-        def carried(order: np.ndarray) -> np.ndarray:
-            repeats = counts[order]
-            within = np.arange(rows.size) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-            return np.repeat((ends - counts)[order], repeats) + within
-
-        return _Sample(
-            self.members[rows],
-            self.observables[rows],
-            self.intrinsic[rows],
-            [carried(order) for order in self.observable_orders],
-            [carried(order) for order in self.intrinsic_orders],
-        )
-
-
-@dataclass(frozen=True)
-class _Bins:
-    """Where each bin begins and ends: per observable, objects sorted by leaf and then by the observable."""
-
-    orders: list[np.ndarray]  # J arrays (N,)
-    edges: np.ndarray  # (L, b + 1), absolute positions in each order
-    leaf: np.ndarray  # (N,)
-
-    @classmethod
-    def cut(cls, sample: _Sample, depth: int, bins: int) -> _Bins:
-        leaf = kd_leaves(sample.intrinsic, sample.intrinsic_orders, depth)
-        counts = np.bincount(leaf, minlength=2**depth)
-        if counts.min() < bins:
-            raise InputError(
-                f"a leaf of the intrinsic tree holds {counts.min()} galaxies, too few for {bins} bins: "
-                f"use a smaller depth (now {depth}) or fewer bins"
-            )
-        starts = np.cumsum(counts) - counts
-        edges = starts[:, None] + equal_count_edges(counts, bins)
-        orders = [group_stably(leaf, order) for order in sample.observable_orders]
-        return cls(orders, edges, leaf)
-
-    def fractions(self, members: np.ndarray) -> np.ndarray:
-        """Class fractions, shape (J, L, b, K)."""
-        counts = np.diff(self.edges, axis=1)[None, :, :, None]
-        sums = []
-        for order in self.orders:
-            cumulative = np.zeros((members.shape[0] + 1, members.shape[1]))
-            np.cumsum(members[order], axis=0, out=cumulative[1:])
-            sums.append(np.diff(cumulative[self.edges], axis=1))
-        return np.stack(sums) / counts
-
-
 def _deviation(fractions: np.ndarray, reference: list[int]) -> float:
     """Root mean square deviation from each leaf's reference bin (eqs 17-18, over leaves and observables)."""
     at_reference = np.stack([f[:, r : r + 1] for f, r in zip(fractions, reference, strict=True)])
     return float(np.sqrt(np.mean((fractions - at_reference) ** 2)))
 
 
-def _analytic_floor(members: np.ndarray, cut: _Bins, reference: list[int]) -> float:
+def _analytic_floor(members: np.ndarray, cut: Cut, reference: list[int]) -> float:
     """Expected value without any dependence on α: the variance of each bin plus its reference bin's."""
     counts = np.diff(cut.edges, axis=1)[None, :, :, None]
     mean = cut.fractions(members)
@@ -181,20 +121,19 @@ def _analytic_floor(members: np.ndarray, cut: _Bins, reference: list[int]) -> fl
 
 def _permuted_within(leaf: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return a random permutation of the objects that keeps each in its leaf."""
-    everyone = np.arange(leaf.size)
-    target = group_stably(leaf, everyone)
-    source = group_stably(leaf, rng.permutation(leaf.size))
+    narrow = leaf.astype(np.uint16) if leaf.max(initial=0) < np.iinfo(np.uint16).max else leaf  # a radix sort
+    shuffled = rng.permutation(leaf.size)
     permutation = np.empty(leaf.size, dtype=np.int64)
-    permutation[target] = source
+    permutation[np.argsort(narrow, kind="stable")] = shuffled[np.argsort(narrow[shuffled], kind="stable")]
     return permutation
 
 
-def _tied_edges(cut: _Bins, observables: np.ndarray) -> int:
+def _tied_edges(cut: Cut, observables: np.ndarray) -> int:
     """Number of inner bin edges with the same value of the observable on both sides."""
     inner = cut.edges[:, 1:-1]
     return sum(
         int(np.sum(column[order][inner - 1] == column[order][inner]))
-        for order, column in zip(cut.orders, observables.T, strict=True)
+        for order, column in zip(cut.objects, observables.T, strict=True)
     )
 
 
@@ -235,6 +174,19 @@ def _finite_columns(
     return class_indicators(labels[finite]), observables[finite], columns[finite], int(n - finite.sum())
 
 
+def _mapped(
+    pool: ThreadPoolExecutor, function: Callable[[np.ndarray], float | None], inputs: Iterable[np.ndarray]
+) -> Iterator[float | None]:
+    """Like `pool.map`, but with only a few inputs made ahead: each is as long as the catalogue."""
+    waiting: deque[Future[float | None]] = deque()
+    for one in inputs:
+        waiting.append(pool.submit(function, one))
+        if len(waiting) > 8:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
 def _measure(
     labels: np.ndarray,
     alpha: np.ndarray,
@@ -263,8 +215,8 @@ def _measure(
     # look biased. Shuffled first, ties fall at random.
     shuffled = rng.permutation(members.shape[0])
     members, observables, columns = members[shuffled], observables[shuffled], columns[shuffled]
-    sample = _Sample.sort(members, observables, columns)
-    cut = _Bins.cut(sample, depth, bins)
+    table = RankedTable.of(observables, columns)
+    cut = table.cut(depth, bins)
     value = _deviation(cut.fractions(members), at)
 
     if floor == "analytic":
@@ -276,14 +228,18 @@ def _measure(
         # Variances add, so the floor to subtract in quadrature is the root mean square.
         floor_value, floor_std = float(np.sqrt(np.mean(permuted**2))), float(np.std(permuted))
 
-    resampled = []
     n = members.shape[0]
-    for _ in range(bootstrap):
-        again = sample.resample(np.bincount(rng.integers(0, n, n), minlength=n))
+
+    def resample(counts: np.ndarray) -> float | None:
         try:
-            resampled.append(_deviation(_Bins.cut(again, depth, bins).fractions(again.members), at))
+            return _deviation(table.cut(depth, bins, counts).fractions(members), at)
         except InputError:  # a leaf of this resample has fewer galaxies than bins
-            continue
+            return None
+
+    # numpy sorts and gathers outside the interpreter lock; draws stay in order, so results don't depend on threads.
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        drawn = (np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(bootstrap))
+        resampled = [value for value in _mapped(pool, resample, drawn) if value is not None]
 
     smallest = int(np.diff(cut.edges, axis=1).min())
     notes = []

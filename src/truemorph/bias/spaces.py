@@ -158,7 +158,7 @@ def logistic_space(observables: np.ndarray, log: Sequence[bool], allowed: np.nda
         for (y, s), row in zip(pairs, point.reshape(len(pairs), -1), strict=True):
             table[y, s] = row
         table[range(n_classes), range(n_classes)] = 0.0
-        return LogisticTransition(table.tolist(), tuple(center), tuple(scale), tuple(log))  # type: ignore[arg-type]
+        return LogisticTransition(table.tolist(), tuple(center), tuple(scale), tuple(log))
 
     first = [-1.0 if s == SMOOTH else _FALSE_DISK_START for _, s in pairs]
     starts = [[v for f in first for v in [f, *[slope] * n_observables]] for slope in (-0.7, 0.0)]

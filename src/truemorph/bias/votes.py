@@ -7,6 +7,7 @@ correlation ρ of its own for each class (variance n μ (1 - μ) (1 + (n - 1) ρ
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,7 +146,7 @@ def fit_votes(
     Rows with a trusted class enter with that class alone. The rough climb is on a part of the galaxies.
     """
 
-    def function(rows: np.ndarray):  # type: ignore[no-untyped-def]
+    def log_terms(rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         part, at_alpha = votes[rows], alpha[rows]
         known = np.full((rows.size, 2), False)
         if trusted is not None:
@@ -157,12 +158,13 @@ def fit_votes(
             joint = np.where(known, -np.inf, log_softmax([0.0, point[n]]) + given)
             return np.logaddexp(joint[:, 0], joint[:, 1])
 
-        return terms, np.ones(rows.size)
+        return terms
 
     lower = np.concatenate([space.lower, [-_FRACTION_BOUND], [_RHO_BOUNDS[0]] * 2])
     upper = np.concatenate([space.upper, [_FRACTION_BOUND], [_RHO_BOUNDS[1]] * 2])
     starts = np.array([np.concatenate([start, [0.5], _RHO_START]) for start in space.starts])
     everyone = np.arange(votes.shape[0])
     rough = np.random.default_rng(seed).permutation(everyone)[:_ROUGH]
-    begun = climb(*function(rough), starts, lower, upper, curvature=False).point
-    return VoteMaximum(climb(*function(everyone), begun[None], lower, upper), space, votes)
+    begun = climb(log_terms(rough), np.ones(rough.size), starts, lower, upper, curvature=False).point
+    best = climb(log_terms(everyone), np.ones(everyone.size), begun[None], lower, upper)
+    return VoteMaximum(best, space, votes)
