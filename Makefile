@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test slow lint bench clean
 setup: .venv/.installed
 
 .venv/.installed: pyproject.toml
@@ -15,6 +15,10 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest
+
+# What takes minutes and changes rarely: the errors of the tree-based estimator over many catalogues.
+slow: setup
+	$(BIN)/pytest -m slow
 
 lint: setup
 	$(BIN)/ruff check .

@@ -28,10 +28,34 @@ def simulated(tmp_path_factory):
     return folder
 
 
-def flipped_labels(n, seed, theta=11.25, smooth=0.25, median=7.5, width=0.45):
-    """Labels whose class fractions don't depend on α, flipped by eq. 5: (labels, alpha, truth)."""
+def labels_through(transition, n, seed, disk=0.7, median=16.8, width=0.45):
+    """Labels of galaxies whose class does not depend on α, flipped through a T(α): (labels, alpha, truth)."""
     rng = np.random.default_rng(seed)
     alpha = rng.lognormal(np.log(median), width, n)
-    truth = (rng.random(n) >= smooth).astype(int)
+    truth = (rng.random(n) < disk).astype(int)
+    disk_label = transition.matrix(alpha)[np.arange(n), truth, 1]
+    return (rng.random(n) < disk_label).astype(int), alpha, truth
+
+
+def flipped_labels(n, seed, theta=11.25, smooth=0.25, median=7.5, width=0.45):
+    """Labels whose class fractions don't depend on α, flipped by eq. 5: (labels, alpha, truth)."""
+    return labels_through(RayleighTransition(theta), n, seed, 1 - smooth, median, width)
+
+
+def confounded_labels(n, seed, theta=11.25):
+    """Disks are fainter and larger, which changes α too: (labels, alpha, truth, columns M_r, log R/kpc, z)."""
+    rng = np.random.default_rng(seed)
+    magnitude = rng.normal(-21, 1, n)
+    log_radius = 0.9 - 0.12 * (magnitude + 21) + rng.normal(0, 0.2, n)
+    redshift = rng.uniform(0.02, 0.2, n)
+    psf = rng.lognormal(np.log(1.3), 0.15, n)
+    alpha = 10**log_radius / (20 * redshift) / (psf / 2.3548)
+    p_disk = 1 / (1 + np.exp(-(0.6 - 0.8 * (magnitude + 21) + 1.5 * (log_radius - 0.9))))
+    truth = (rng.random(n) < p_disk).astype(int)
     flipped = (truth == 1) & (rng.random(n) < RayleighTransition(theta).flip_probability(alpha))
-    return np.where(flipped, 0, truth), alpha, truth
+    return np.where(flipped, 0, truth), alpha, truth, np.column_stack([magnitude, log_radius, redshift])
+
+
+def some_known(truth, share, seed):
+    """Trusted labels of a random share of galaxies, -1 elsewhere."""
+    return np.where(np.random.default_rng([seed, 1]).random(truth.size) < share, truth, -1)

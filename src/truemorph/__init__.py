@@ -12,12 +12,14 @@ from truemorph._version import __version__ as __version__
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "bias.diagnostics": ["calibration", "compare_families", "confounding_check", "profile", "sensitivity"],
-        "bias.estimation": ["TransitionFit", "fit_transition"],
+        "bias.diagnostics": ["calibration", "compare_families", "confounding_check"],
+        "bias.estimation": ["fit_transition"],
         "bias.flexible": ["LogisticTransition", "MonotoneTransition", "TabulatedTransition"],
         "bias.likelihood": ["label_quality", "posterior"],
         "bias.metrics": ["BiasResult", "cv14", "cv18"],
         "bias.populations": ["PopulationFractions", "debiased_fractions"],
+        "bias.profiles": ["profile", "sensitivity"],
+        "bias.result": ["TransitionFit"],
         "bias.transitions": [
             "ConstantTransition",
             "FiskTransition",

@@ -73,6 +73,9 @@ def prepare(
     where: Where = None,
     balance: Annotated[bool, Parameter(help="train on equally many of each label")] = False,
     split: Annotated[str, Parameter(help="train, validation and test shares")] = "0.8,0.1,0.1",
+    truth: Annotated[
+        str | None, Parameter(help="trusted classes: a column of 0 and 1, or a rule such as t_type>=-3")
+    ] = None,
     seed: Seed = 0,
     json: AsJson = False,
 ) -> None:
@@ -97,6 +100,7 @@ def prepare(
         where=where or (),
         balance=balance,
         split=(train, validation, test),
+        truth=truth,
         seed=seed,
     )
     result = workflow.preparation_result(prepared, write_preparation(prepared, out))
@@ -167,10 +171,26 @@ def bias(
 def transition(
     catalogue: Path,
     *,
-    out: Annotated[Path, Parameter(help="fit to write (.json; a picture .png beside it)")],
-    family: Annotated[str, Parameter(help="transition family")] = "rayleigh",
-    method: Annotated[Literal["likelihood", "binned"], Parameter(help="binned is the paper's")] = "likelihood",
+    out: Annotated[Path, Parameter(help="fit to write (.json; pictures .png beside it)")],
+    family: Annotated[
+        str, Parameter(help="rayleigh, weibull, fisk, monotone, constant, matrix, logistic, tabulated, or best")
+    ] = "rayleigh",
+    method: Annotated[
+        Literal["likelihood", "binned", "conditional", "gold"] | None,
+        Parameter(help="binned is the paper's; default: gold, conditional or likelihood, by what is given"),
+    ] = None,
+    intrinsic: Annotated[
+        str | None, Parameter(help="columns that classes may depend on, comma-separated (conditional)")
+    ] = None,
+    gold: Annotated[
+        str | None, Parameter(help="trusted classes: a column of 0 and 1, or a rule such as t_type>=-3")
+    ] = None,
+    false_disk: Annotated[str | None, Parameter(help="p(disk | smooth): a number, or fit")] = None,
+    class_model: Annotated[Literal["logistic", "trees"], Parameter(help="p(class | intrinsic)")] = "logistic",
     bins: Annotated[int, Parameter(help="bins of the binned method")] = 1525,
+    by: Annotated[str | None, Parameter(help="give debiased fractions in bins of this column; default alpha")] = None,
+    fraction_bins: Annotated[int, Parameter(help="most bins of the debiased fractions")] = 8,
+    compare: Annotated[bool, Parameter(negative="--no-compare", help="fit the other families too")] = True,
     where: Where = None,
     bootstrap: Annotated[
         int, Parameter(help="refits on resampled galaxies, to check the error", validator=Resamples)
@@ -178,38 +198,86 @@ def transition(
     seed: Seed = 0,
     json: AsJson = False,
 ) -> None:
-    """Learn how labels flip with alpha, from the labels alone: theta with its error.
+    """Learn how labels flip with alpha, with errors, checks, and what it does to class fractions.
 
-    Example: truemorph transition cat.parquet --where selection=unselected --out transition.json
+    Example: truemorph transition cat.parquet --gold "t_type>=-3" --family best --out transition.json
     """
-    from truemorph.catalogs.prepare import read_catalogue
+    from truemorph.catalogs.catalogue import read_catalogue
 
-    fit, described = workflow.fit_catalogue(
+    study = workflow.study_transition(
         read_catalogue(catalogue),
         family=family,
         method=method,
+        intrinsic=_names(intrinsic),
+        gold=gold,
+        false_disk=_number_or_fit(false_disk),
+        class_model=class_model,
         bins=bins,
+        by=by,
+        fraction_bins=fraction_bins,
+        compare=compare,
         where=where or (),
         bootstrap=bootstrap,
         seed=seed,
     )
-    workflow.write_fit(fit, described, out)
-    for note in fit.warnings:
+    workflow.write_study(study, out)
+    for note in dict.fromkeys(study.described["warnings"]):
         _say(f"warning: {note}")
-    lines = [
-        f"{name} = {described['parameters'][name]:.3f} ± {error:.3f}"
-        for name, error in fit.stderr.items()
-        if name in described["parameters"]
-    ]
-    lines += [f"{name} (bootstrap spread) ± {value:.3f}" for name, value in described.get("bootstrap_std", {}).items()]
+    _show(study.described, json, _study_lines(study))
+
+
+def _number_or_fit(value: str | None) -> float | str | None:
+    if value is None or value == "fit":
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        raise InputError(f'--false-disk takes a number or "fit"; got {value!r}') from None
+
+
+def _study_lines(study: workflow.TransitionStudy) -> list[str]:
+    fit, described = study.fit, study.described
+    lines = []
+    for name, value in fit.values.items():
+        interval = ""
+        if study.profile is not None and study.profile.name == name:
+            interval = f"   95 % interval {study.profile.low:.3f} to {study.profile.high:.3f}"
+        lines.append(f"{name} = {value:.3f} ± {fit.stderr[name]:.3f}{interval}")
+    lines += [f"{name} (bootstrap spread) ± {v:.3f}" for name, v in described.get("bootstrap_std", {}).items()]
     lines += [
         f"true disk fraction {fit.class_fractions[1]:.3f} ± {fit.stderr['disk_fraction']:.3f} "
         f"(labelled {float((fit.labels == 1).mean()):.3f})",
         f"{fit.family}, {fit.method}, {fit.n_objects:,d} galaxies; log-likelihood {fit.log_likelihood:.1f}",
         f"alpha = {described['alpha']}",
+        f"definition: {described['definition']}",
         f"assumes: {fit.assumption}",
+        f"check: {study.check.statement}",
     ]
-    _show(described, json, lines)
+    if study.families is not None:
+        lines.append(
+            f"{'family':12s} {'log-likelihood':>14s} {'AIC above best':>14s} {'disk fraction':>13s}  parameters"
+        )
+        for row in study.families.table():
+            values = "  ".join(
+                f"{name} {value:.3f} ± {row['stderr'].get(name, float('nan')):.3f}"
+                for name, value in list(row["values"].items())[:3]
+            )
+            more = f"  … {len(row['values']) - 3} more" if len(row["values"]) > 3 else ""
+            lines.append(
+                f"{row['family']:12s} {row['log_likelihood']:14.1f} {row['delta_aic']:14.1f} "
+                f"{row['disk_fraction']:13.3f}  {values}{more}"
+            )
+        lines += [f"{name:12s} not fitted: {why}" for name, why in study.families.failed.items()]
+    found = study.fractions
+    lines.append(f"disk fraction by {found.by} ({found.method}; band: 95 %, statistical and over families)")
+    lines.append(f"{found.by:>10s} {'labelled':>9s} {'debiased':>9s} {'error':>7s} {'band':>15s}   truth")
+    for b in range(found.counts.size):
+        true = "" if study.truth is None else f"{study.truth[b]:8.3f}"
+        lines.append(
+            f"{found.middles[b]:10.2f} {found.labelled[b, 1]:9.3f} {found.fractions[b, 1]:9.3f} "
+            f"{found.stderr[b, 1]:7.3f} {found.low[b, 1]:7.3f}-{found.high[b, 1]:.3f} {true}"
+        )
+    return lines
 
 
 @app.command

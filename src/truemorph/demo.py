@@ -23,7 +23,8 @@ from truemorph.bias.binning import choose_bins
 from truemorph.bias.families import transition_from_dict
 from truemorph.bias.metrics import cv18
 from truemorph.bias.transitions import RayleighTransition
-from truemorph.catalogs.prepare import prepare_catalogue, read_catalogue, write_preparation
+from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.tables import CatalogTable, write_table
 from truemorph.classifiers.checkpoint import load

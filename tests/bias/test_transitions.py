@@ -1,26 +1,119 @@
 """T(α): probabilities, limits, and the same numbers from numpy and torch."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truemorph.bias.families import transition_from_dict, transition_to_dict
-from truemorph.bias.transitions import MatrixTransition, RayleighTransition
+from truemorph.bias.families import FAMILIES, transition_from_dict, transition_to_dict
+from truemorph.bias.flexible import LogisticTransition, MonotoneTransition, TabulatedTransition
+from truemorph.bias.transitions import (
+    ConstantTransition,
+    FiskTransition,
+    MatrixTransition,
+    RayleighTransition,
+    WeibullTransition,
+)
 from truemorph.errors import InputError
 
+NAN = float("nan")
 alphas = st.lists(st.floats(0, 1e6), min_size=1, max_size=20).map(np.array)
 thetas = st.floats(0.01, 1e4)
 false_disks = st.floats(0, 0.9)
 
 
-@given(alphas, thetas, false_disks)
-def test_rows_are_probabilities(alpha, theta, false_disk):
-    matrix = RayleighTransition(theta, false_disk).matrix(alpha)
-    assert matrix.shape == (alpha.size, 2, 2)
-    assert np.all((matrix >= 0) & (matrix <= 1))
+shapes = st.floats(0.3, 8)
+knots = st.lists(st.floats(0, 200), min_size=2, max_size=9, unique=True).map(sorted)
+
+
+@st.composite
+def monotone(draw):
+    at = draw(knots)
+    flips = sorted(draw(st.lists(st.floats(0, 1), min_size=len(at), max_size=len(at))), reverse=True)
+    return MonotoneTransition(tuple(at), tuple(flips), draw(false_disks))
+
+
+@st.composite
+def logistic(draw):
+    values = st.floats(-5, 5)
+    n = draw(st.integers(2, 4))
+    table = [[[draw(values), draw(values)] if draw(st.booleans()) else [NAN, NAN] for _ in range(n)] for _ in range(n)]
+    for k in range(n):
+        table[k][k] = [0.0, 0.0]
+    return LogisticTransition(table, (2.0,), (0.5,), (True,))
+
+
+@st.composite
+def tabulated(draw):
+    at = draw(knots)
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    values = rng.random((len(at), 3, 3)) + 1e-3
+    return TabulatedTransition(tuple(at), values / values.sum(axis=2, keepdims=True))
+
+
+transitions = st.one_of(
+    st.builds(RayleighTransition, thetas, false_disks),
+    st.builds(WeibullTransition, thetas, shapes, false_disks),
+    st.builds(FiskTransition, thetas, shapes, false_disks),
+    st.builds(ConstantTransition, st.floats(0, 1), false_disks),
+    monotone(),
+    logistic(),
+    tabulated(),
+    st.just(MatrixTransition(((0.8, 0.1, 0.1), (0.0, 1.0, 0.0), (0.2, 0.2, 0.6)))),
+)
+
+
+@given(alphas, transitions)
+def test_rows_are_probabilities(alpha, t):
+    matrix = t.matrix(alpha)
+    assert matrix.shape == (alpha.size, t.n_classes, t.n_classes)
+    assert np.all((matrix >= 0) & (matrix <= 1 + 1e-12))
     np.testing.assert_allclose(matrix.sum(axis=2), 1, atol=1e-12)
+    with np.errstate(divide="ignore"):
+        np.testing.assert_allclose(np.exp(t.log_matrix(alpha)), matrix, atol=1e-12)
+    np.testing.assert_allclose(t.flip_probability(alpha), matrix[:, 1, 0], atol=1e-12)
+
+
+@given(alphas, transitions)
+def test_numpy_and_torch_give_the_same(alpha, t):
+    from_torch = t.log_matrix(torch.from_numpy(alpha))
+    assert isinstance(from_torch, torch.Tensor)
+    np.testing.assert_allclose(from_torch.numpy(), t.log_matrix(alpha), rtol=1e-9, atol=1e-12)
+
+
+@given(transitions)
+def test_description_survives_json(t):
+    again = transition_from_dict(json.loads(json.dumps(transition_to_dict(t))))
+    alpha = np.array([0.5, 7.0, 40.0, 300.0])
+    np.testing.assert_array_equal(again.matrix(alpha), t.matrix(alpha))
+    assert FAMILIES[t.family] is type(t)
+
+
+@given(alphas, thetas, false_disks)
+def test_rayleigh_is_weibull_of_shape_2(alpha, theta, false_disk):
+    wide = WeibullTransition(theta * np.sqrt(2), 2.0, false_disk)
+    np.testing.assert_allclose(
+        wide.matrix(alpha), RayleighTransition(theta, false_disk).matrix(alpha), rtol=1e-6, atol=1e-9
+    )
+
+
+@given(alphas.filter(lambda a: a.min() > 1e-6), thetas, shapes)
+def test_fisk_is_logistic_in_log_alpha(alpha, scale, shape):
+    t = LogisticTransition([[[0, 0], [NAN, NAN]], [[shape * np.log(scale), -shape], [0, 0]]], (0.0,), (1.0,), (True,))
+    np.testing.assert_allclose(
+        t.matrix(alpha)[:, 1], FiskTransition(scale, shape).matrix(alpha)[:, 1], rtol=1e-7, atol=1e-9
+    )
+
+
+@given(
+    alphas,
+    st.one_of(st.builds(WeibullTransition, thetas, shapes), st.builds(FiskTransition, thetas, shapes), monotone()),
+)
+def test_flips_never_rise_with_resolution(alpha, t):
+    assert np.all(np.diff(t.flip_probability(np.sort(alpha))) <= 1e-12)
 
 
 @given(alphas, thetas)
@@ -28,14 +121,6 @@ def test_flips_fall_with_resolution_and_are_eq_5(alpha, theta):
     flips = RayleighTransition(theta).flip_probability(np.sort(alpha))
     assert np.all(np.diff(flips) <= 0)
     np.testing.assert_allclose(flips, np.exp(-(np.sort(alpha) ** 2) / (2 * theta**2)), rtol=1e-9, atol=1e-300)
-
-
-@given(alphas, thetas, false_disks)
-def test_torch_and_numpy_agree(alpha, theta, false_disk):
-    t = RayleighTransition(theta, false_disk)
-    from_torch = t.log_matrix(torch.from_numpy(alpha))
-    assert isinstance(from_torch, torch.Tensor)
-    np.testing.assert_allclose(from_torch.numpy(), t.log_matrix(alpha), rtol=1e-12)
 
 
 def test_limits():
@@ -62,17 +147,26 @@ def test_matrix_transition_repeats_its_matrix_for_k_classes():
     np.testing.assert_allclose(t.matrix(np.array([1.0, 50.0])), [values, values])
 
 
-@pytest.mark.parametrize("t", [RayleighTransition(11.25, 0.02), MatrixTransition(((0.9, 0.1), (0.3, 0.7)))])
-def test_description_rebuilds_the_transition(t):
-    assert transition_from_dict(transition_to_dict(t)) == t
-
-
 @pytest.mark.parametrize(
     ("make", "says"),
     [
         (lambda: RayleighTransition(0.0), "theta must be a positive"),
         (lambda: RayleighTransition(float("nan")), "theta must be a positive"),
         (lambda: RayleighTransition(5.0, false_disk=1.0), "false_disk"),
+        (lambda: WeibullTransition(5.0, -1.0), "shape must be a positive"),
+        (lambda: FiskTransition(float("inf"), 2.0), "scale must be a positive"),
+        (lambda: ConstantTransition(1.5), "flip is a probability"),
+        (lambda: MonotoneTransition((1, 2), (0.2, 0.4)), "must not rise"),
+        (lambda: MonotoneTransition((2, 1), (0.4, 0.2)), "increasing"),
+        (lambda: MonotoneTransition((1, 2), (1.4, 0.2)), "probabilities"),
+        (lambda: MonotoneTransition((1, 2, 3), (0.4, 0.2)), "one entry a knot"),
+        (lambda: TabulatedTransition((1.0, 2.0), [[[1, 0], [0, 2]]] * 2), "sum to 1"),
+        (lambda: TabulatedTransition((1.0, 2.0), [[1, 0], [0, 1]]), r"shape \(M, K, K\)"),
+        (lambda: LogisticTransition([[[0, 0]], [[0, 0]]]), r"shape \(K, K, J \+ 1\)"),
+        (lambda: LogisticTransition([[[0, 0]] * 2] * 2, (0.0,), (0.0,), (True,)), "scale must be positive"),
+        (lambda: LogisticTransition([[[0, 0]] * 2] * 2, (), (1.0,), (True,)), "center needs one entry"),
+        (lambda: LogisticTransition([[[0, 0]] * 2] * 2, (0.0,), (1.0,), (True,)).matrix([[1.0, 2.0]]), "1 observables"),
+        (lambda: LogisticTransition([[[0, 0]] * 2] * 2, (0.0,), (1.0,), (True,)).matrix([NAN]), "row 0"),
         (lambda: MatrixTransition(((0.5, 0.6), (0.5, 0.5))), "sum to 1"),
         (lambda: MatrixTransition(((1.0,),)), "square"),
         (lambda: RayleighTransition(5.0).matrix(np.array([1.0, -2.0])), "row 1"),

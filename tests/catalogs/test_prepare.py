@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 from astropy.table import Table
 
-from truemorph.catalogs.prepare import prepare_catalogue, read_catalogue, write_preparation
+from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 from truemorph.errors import InputError
 
 T01 = "t01_smooth_or_features_"

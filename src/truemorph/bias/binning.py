@@ -6,7 +6,11 @@ Schneider 2018 (AJ 156, 284).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+
+from truemorph.errors import InputError
 
 
 def equal_count_edges(n: int | np.ndarray, bins: int) -> np.ndarray:
@@ -59,3 +63,50 @@ def choose_bins(n: int, with_intrinsic: bool, per_bin: int = 25) -> tuple[int, i
         if bins >= 4:
             return depth, min(bins, 8)
     return 1, max(2, int((n // 2 - 1) // per_bin))
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Equal-count bins of a column, and means in them."""
+
+    index: np.ndarray  # (N,)
+    edges: np.ndarray
+    middles: np.ndarray
+    count: int
+
+    @classmethod
+    def cut(cls, column: np.ndarray, bins: int) -> Bins:
+        """Cut a column of shape (N,) into bins; edges lie half-way between neighbours."""
+        order = np.argsort(column, kind="stable")
+        index = np.empty(column.size, dtype=np.int64)
+        index[order] = bin_index(column.size, bins)
+        begins = np.searchsorted(index[order], np.arange(1, bins))
+        inner = 0.5 * (column[order][begins - 1] + column[order][begins])
+        edges = np.concatenate([[column.min()], inner, [column.max()]])
+        middles = np.bincount(index, weights=column) / np.bincount(index)
+        return cls(index, edges, middles, bins)
+
+    def rows(self, chosen: np.ndarray) -> Bins:
+        """The same bins for some of the objects, drawn with repeats.
+
+        Raises
+        ------
+        InputError
+            If one is empty.
+        """
+        index = self.index[chosen]
+        if np.bincount(index, minlength=self.count).min() == 0:
+            raise InputError("a bin has no object in this resample")
+        return Bins(index, self.edges, self.middles, self.count)
+
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """Mean of (N, K) values in each bin, shape (B, K)."""
+        counts = np.bincount(self.index, minlength=self.count)
+        return (
+            np.stack([np.bincount(self.index, weights=v, minlength=self.count) for v in values.T], 1) / counts[:, None]
+        )
+
+    def shares(self) -> np.ndarray:
+        """Weight of each galaxy in each bin's mean, shape (B, N)."""
+        inside = self.index[None, :] == np.arange(self.count)[:, None]
+        return inside / inside.sum(axis=1, keepdims=True)

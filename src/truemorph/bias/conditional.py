@@ -14,7 +14,7 @@ from scipy.special import log_softmax
 
 from truemorph.arrays import float_array
 from truemorph.bias.evidence import Evidence
-from truemorph.bias.likelihood import label_log_likelihood
+from truemorph.bias.likelihood import label_log_likelihood, log_sum_exp
 from truemorph.bias.maximum import Maximum, climb, differences
 from truemorph.bias.regression import class_variances, fit_softmax, information_matrix, log_probabilities
 from truemorph.bias.spaces import Space, fraction_start
@@ -24,7 +24,7 @@ FOLDS = 5
 EXPLAINED, REFUSED = 0.95, 0.999
 _ROUGH = 20_000
 _TREE_STEPS, _FEW = 12, 8
-EM_STEPS, EM_GAIN, RIDGE = 60, 1e-7, 1e-3
+EM_STEPS, EM_GAIN, RIDGE = 15, 1e-7, 1e-3
 
 
 def check_intrinsic(intrinsic: object, n: int) -> tuple[np.ndarray, list[str]]:
@@ -135,7 +135,7 @@ class _Conditional:
     def terms(self, point: np.ndarray) -> np.ndarray:
         at, coefficients = self.split(point)
         joint = log_probabilities(self.design, coefficients) + self.label_columns(at)
-        return np.logaddexp.reduce(joint, axis=1)
+        return log_sum_exp(list(joint.T))
 
     def value(self, point: np.ndarray) -> float:
         penalty = 0.5 * float(np.sum(self.ridge * self.split(point)[1] ** 2))
@@ -146,7 +146,7 @@ class _Conditional:
         at, coefficients = self.split(point)
         log_p = log_probabilities(self.design, coefficients)
         joint = log_p + self.label_columns(at)
-        return np.exp(log_p), np.exp(joint - np.logaddexp.reduce(joint, axis=1)[:, None])
+        return np.exp(log_p), np.exp(joint - log_sum_exp(list(joint.T))[:, None])
 
     def slopes_of_regression(self, point: np.ndarray) -> np.ndarray:
         """Slope in the coefficients, flattened: d log p(ỹ | z, α) / d score_k = posterior_k - p_k."""
@@ -338,11 +338,11 @@ def fit_trees(space: Space, evidence: Evidence, columns: np.ndarray, seed: int =
     for _ in range(_TREE_STEPS):
         log_t = space.build(at).log_matrix(evidence.alpha)[np.arange(fold.size), :, evidence.labels]
         joint = log_p + log_t
-        now = float(np.sum(evidence.weights * np.logaddexp.reduce(joint, axis=1)))
+        now = float(np.sum(evidence.weights * log_sum_exp(list(joint.T))))
         if now - previous < 1e-4 * abs(now) / 10 and previous > -np.inf:
             break
         previous = now
-        expected = np.exp(joint - np.logaddexp.reduce(joint, axis=1)[:, None])
+        expected = np.exp(joint - log_sum_exp(list(joint.T))[:, None])
         log_p = np.log(np.clip(_cross_fitted_trees(columns, expected, evidence.weights, fold, seed), 1e-4, 1.0))
         log_p = log_softmax(log_p, axis=1)
         at = _flips_with_prior(space, evidence, log_p, at)

@@ -31,7 +31,7 @@ def check_labels(labels: Array, n_classes: int) -> np.ndarray:
     return as_int
 
 
-def _logsumexp(terms: list[Array]) -> Array:
+def log_sum_exp(terms: list[Array]) -> Array:
     """Logarithm of a sum, over a list of arrays: K is small, and slices are faster than reducing a short axis."""
     xp = array_namespace(terms[0])
     largest = reduce(xp.maximum, terms)
@@ -74,7 +74,7 @@ def observed_log_probabilities(log_probabilities: Array, alpha: Array, transitio
         log p(ỹ | x, α); equal to `log_probabilities` where T(α) is the identity.
     """
     joint = log_probabilities[:, :, None] + transition.log_matrix(alpha)
-    return _logsumexp(_columns(joint))
+    return log_sum_exp(_columns(joint))
 
 
 def label_log_likelihood(log_probabilities: Array, labels: Array, alpha: Array, transition: Transition) -> Array:
@@ -84,7 +84,7 @@ def label_log_likelihood(log_probabilities: Array, labels: Array, alpha: Array, 
     the gradient.
     """
     flips = _chosen(transition.log_matrix(alpha), labels)
-    return _logsumexp([p + flip for p, flip in zip(_columns(log_probabilities), flips, strict=True)])
+    return log_sum_exp([p + flip for p, flip in zip(_columns(log_probabilities), flips, strict=True)])
 
 
 def posterior(probabilities: Array, labels: Array, alpha: Array, transition: Transition) -> Array:
@@ -143,7 +143,7 @@ def posterior(probabilities: Array, labels: Array, alpha: Array, transition: Tra
         if not possible.all():
             row = int(np.argmin(possible))
             raise InputError(f"label {labels[row]} of row {row} is impossible under this transition")
-    return xp.exp(joint - _logsumexp(_columns(joint))[:, None])
+    return xp.exp(joint - log_sum_exp(_columns(joint))[:, None])
 
 
 def label_quality(probabilities: Array, labels: Array, alpha: Array, transition: Transition) -> Array:

@@ -11,10 +11,11 @@ from truemorph.bias.likelihood import observed_log_probabilities
 from truemorph.bias.transitions import DISK, SMOOTH
 
 if TYPE_CHECKING:
-    from truemorph.bias.diagnostics import Calibration, FamilyComparison, Profile, Sensitivity
-    from truemorph.bias.estimation import TransitionFit
+    from truemorph.bias.diagnostics import Calibration, FamilyComparison
     from truemorph.bias.metrics import BiasResult
     from truemorph.bias.populations import PopulationFractions
+    from truemorph.bias.profiles import Profile, Sensitivity
+    from truemorph.bias.result import TransitionFit
 
 # Okabe & Ito's colours: apart in print and for most colour-blind readers.
 BLUE, RED, GREY = "#0072B2", "#D55E00", "0.45"

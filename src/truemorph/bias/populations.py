@@ -1,10 +1,7 @@
 """Class fractions of populations, with the labels' bias taken out and two kinds of error.
 
 Without trusted labels each bin's fractions are found by inverting T: they maximise Σ log Σ_y f_y p(ỹ | y, α) in
-the bin. With trusted labels p(y | ỹ, α, z) is regressed on them, averaged over all galaxies of a bin, and
-corrected by the trusted rows' own residuals there (prediction-powered inference, Angelopoulos et al. 2023,
-Science 382, 669; shrunk as in small-area estimation, Fay & Herriot 1979, JASA 74, 269): right even where the
-regression is not, and not noisier than it where it is.
+the bin. With trusted labels they come from a regression on these, see `truemorph.bias.assisted`.
 """
 
 from __future__ import annotations
@@ -15,19 +12,20 @@ from typing import Any
 import numpy as np
 
 from truemorph.arrays import float_array
-from truemorph.bias.binning import bin_index
-from truemorph.bias.estimation import TransitionFit, fit_transition
-from truemorph.bias.evidence import UNKNOWN
-from truemorph.bias.gold import TrustedRegression, check_gold
+from truemorph.bias.assisted import model_assisted
+from truemorph.bias.binning import Bins
+from truemorph.bias.estimation import fit_transition
+from truemorph.bias.gold import check_gold
 from truemorph.bias.likelihood import check_labels
 from truemorph.bias.maximum import differences
+from truemorph.bias.result import TransitionFit
 from truemorph.bias.transitions import DISK, Array, Transition, as_resolution
 from truemorph.errors import InputError
 
-FOLDS = 5
 _BAND_FAMILIES = ("rayleigh", "weibull", "fisk")
 _NORMAL_95 = 1.96
 _EM_STEPS = 2000
+_REJECTED = 10.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class PopulationFractions:
     fractions, stderr : array, shape (B, K)
         True class fractions of each bin, and their statistical error (labels, T's covariance, regression).
     low, high : array, shape (B, K)
-        95 % statistical range of the lowest and the highest of all `alternatives`: statistical and systematic.
+        From the lowest to the highest 95 % range of the estimate and all `alternatives`: statistical and systematic.
     labelled : array, shape (B, K)
         Fractions of the labels as given.
     edges : array, shape (B + 1,)
@@ -89,38 +87,7 @@ class PopulationFractions:
         return plot_fractions(self, ax, truth, label_class)
 
 
-@dataclass(frozen=True)
-class _Bins:
-    index: np.ndarray  # (N,)
-    edges: np.ndarray
-    middles: np.ndarray
-    count: int
-
-    @classmethod
-    def cut(cls, column: np.ndarray, bins: int) -> _Bins:
-        order = np.argsort(column, kind="stable")
-        index = np.empty(column.size, dtype=np.int64)
-        index[order] = bin_index(column.size, bins)
-        begins = np.searchsorted(index[order], np.arange(1, bins))
-        inner = 0.5 * (column[order][begins - 1] + column[order][begins])
-        edges = np.concatenate([[column.min()], inner, [column.max()]])
-        middles = np.bincount(index, weights=column) / np.bincount(index)
-        return cls(index, edges, middles, bins)
-
-    def means(self, values: np.ndarray) -> np.ndarray:
-        """Mean of (N, K) values in each bin, shape (B, K)."""
-        counts = np.bincount(self.index, minlength=self.count)
-        return (
-            np.stack([np.bincount(self.index, weights=v, minlength=self.count) for v in values.T], 1) / counts[:, None]
-        )
-
-    def shares(self) -> np.ndarray:
-        """Weight of each galaxy in each bin's mean, shape (B, N)."""
-        inside = self.index[None, :] == np.arange(self.count)[:, None]
-        return inside / inside.sum(axis=1, keepdims=True)
-
-
-def _invert(given: np.ndarray, bins: _Bins, start: np.ndarray) -> np.ndarray:
+def _invert(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
     """Fractions that make each bin's labels likeliest, shape (B, K).
 
     Parameters
@@ -144,7 +111,7 @@ def _invert(given: np.ndarray, bins: _Bins, start: np.ndarray) -> np.ndarray:
     return fractions
 
 
-def _invert_two(given: np.ndarray, bins: _Bins, start: np.ndarray) -> np.ndarray:
+def _invert_two(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
     """Two classes: the slope of a concave likelihood, bisected in [0, 1]."""
     contrast = given[:, 1] - given[:, 0]
     low, high = np.zeros(bins.count), np.ones(bins.count)
@@ -163,7 +130,7 @@ def _label_columns(transition: Transition, labels: np.ndarray, alpha: np.ndarray
 
 
 def _inverted(
-    transition: Transition, labels: np.ndarray, alpha: np.ndarray, bins: _Bins, fit: TransitionFit | None
+    transition: Transition, labels: np.ndarray, alpha: np.ndarray, bins: Bins, fit: TransitionFit | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fractions by inversion, and their errors from the labels and from T's covariance, shape (B, K) each."""
     n_classes = transition.n_classes
@@ -194,77 +161,8 @@ def _inverted(
     return fractions, np.sqrt(variance)
 
 
-@dataclass(frozen=True)
-class _Assisted:
-    fractions: np.ndarray
-    stderr: np.ndarray
-    shrinkage: float
-
-
-def _model_assisted(
-    labels: np.ndarray,
-    alpha: np.ndarray,
-    trusted: np.ndarray,
-    columns: np.ndarray | None,
-    bins: _Bins,
-    seed: int,
-) -> _Assisted:
-    """Regression on trusted rows averaged over bins, corrected by their residuals as far as these are significant.
-
-    Residuals are those of galaxies held out of the regression (five folds). Their scatter over bins beyond what
-    chance gives, τ² (DerSimonian & Laird 1986), says how wrong the regression is: bin b's residual enters with
-    weight τ² / (τ² + s_b²), which goes to 1 as trusted rows grow in number.
-    """
-    n_classes = int(max(labels.max(), trusted.max())) + 1
-    model = TrustedRegression.fit(labels, alpha, trusted, columns)
-    design = model.design(labels, alpha, columns)
-    predicted = model.probabilities(design)
-    fractions = bins.means(predicted)
-    slopes = model.mean_slopes(design, bins.shares())  # (B, K, Q)
-    variance = np.einsum("bkq,qr,bkr->bk", slopes, model.covariance(), slopes)
-    counts = np.bincount(bins.index, minlength=bins.count)
-    spread = bins.means(predicted**2) - fractions**2
-    variance += np.maximum(spread, 0) / counts[:, None]
-
-    known = np.flatnonzero(trusted != UNKNOWN)
-    fold = np.random.default_rng(seed).permutation(known.size) % FOLDS
-    residual = np.zeros((known.size, n_classes))
-    noise = np.zeros((known.size, n_classes))
-    truth = np.eye(n_classes)[trusted[known]]
-    for k in range(FOLDS):
-        kept = np.full(labels.size, UNKNOWN)
-        kept[known[fold != k]] = trusted[known[fold != k]]
-        other = TrustedRegression.fit(labels, alpha, kept, columns)
-        p = other.probabilities(design[known[fold == k]])
-        residual[fold == k] = truth[fold == k, : other.n_classes] - p
-        noise[fold == k] = p * (1 - p)
-    at = bins.index[known]
-    gold_counts = np.bincount(at, minlength=bins.count)
-    usable = gold_counts > 1
-    correction = np.zeros_like(fractions)
-    weight = np.zeros_like(fractions)
-    extra = np.zeros_like(fractions)
-    for c in range(n_classes):
-        sums = np.bincount(at, weights=residual[:, c], minlength=bins.count)
-        mean = np.divide(sums, gold_counts, out=np.zeros(bins.count), where=usable)
-        square = np.bincount(at, weights=noise[:, c], minlength=bins.count)
-        s2 = np.divide(square, gold_counts**2, out=np.full(bins.count, np.inf), where=usable)
-        s2 = np.maximum(s2, 1e-9)
-        tau2 = _excess_variance(mean[usable], s2[usable])
-        weight[:, c] = np.where(usable, tau2 / (tau2 + s2), 0.0)
-        correction[:, c] = weight[:, c] * mean
-        extra[:, c] = np.where(usable, weight[:, c] ** 2 * s2, tau2) + np.where(
-            usable, (1 - weight[:, c]) ** 2 * tau2, 0
-        )
-    corrected = np.clip(fractions + correction, 0.0, 1.0)
-    corrected /= corrected.sum(axis=1, keepdims=True)
-    # As the residual takes over, the regression's own error cancels out of the sum.
-    variance = (1 - weight) ** 2 * variance + extra
-    return _Assisted(corrected, np.sqrt(variance), float(weight.mean()))
-
-
 def _other_fits(
-    fit: TransitionFit, labels: np.ndarray, alpha: np.ndarray, bins: _Bins
+    fit: TransitionFit, labels: np.ndarray, alpha: np.ndarray, bins: Bins
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Inversions of the other families, fitted by the same method to the data of the fit."""
     out = {}
@@ -279,6 +177,26 @@ def _other_fits(
     return out
 
 
+def _families_not_rejected(
+    labels: np.ndarray, alpha: np.ndarray, trusted: np.ndarray, seed: int
+) -> dict[str, TransitionFit]:
+    """Families fitted to trusted rows alone, less those that the flips rule out (AIC more than 10 above best)."""
+    fits = {}
+    for family in _BAND_FAMILIES:
+        try:
+            fits[family] = fit_transition(labels, alpha, family, gold=trusted, gold_weight=0.0, seed=seed)
+        except InputError:
+            continue
+    aic = {name: 2 * len(fit.values) - 2 * fit.flip_log_likelihood for name, fit in fits.items()}
+    return {name: fit for name, fit in fits.items() if aic[name] <= min(aic.values()) + _REJECTED}
+
+
+def _classes_in(*several: Any) -> int:
+    """Number of classes that labels name, two at least."""
+    whole = [np.asarray(one) for one in several]
+    return max([2, *(int(one.max()) + 1 for one in whole if one.size and np.issubdtype(one.dtype, np.number))])
+
+
 def _covariates(covariates: Array, n: int) -> np.ndarray:
     columns = float_array(covariates, "covariates")
     columns = columns[:, None] if columns.ndim == 1 else columns
@@ -290,12 +208,41 @@ def _covariates(covariates: Array, n: int) -> np.ndarray:
     return columns
 
 
-def _excess_variance(values: np.ndarray, variances: np.ndarray) -> float:
-    """Scatter of values about zero beyond their errors, τ² (method of moments)."""
-    weights = 1 / variances
-    excess = np.sum(weights * values**2) - values.size
-    denominator = weights.sum() - np.sum(weights**2) / weights.sum() if values.size > 1 else weights.sum()
-    return float(max(0.0, excess / denominator)) if denominator > 0 else 0.0
+def _bootstrap_errors(
+    labels: np.ndarray,
+    alpha: np.ndarray,
+    transition: Transition | TransitionFit | None,
+    column: np.ndarray,
+    bins: Bins,
+    gold: Array | None,
+    covariates: Array | None,
+    resamples: int,
+    seed: int,
+) -> np.ndarray:
+    """Scatter of the fractions over resampled galaxies, in the bins of the sample, shape (B, K)."""
+    rng = np.random.default_rng(seed)
+    trusted = None if gold is None else np.asarray(gold)
+    columns = None if covariates is None else np.asarray(covariates)
+    found = []
+    for _ in range(resamples):
+        rows = rng.integers(0, labels.size, labels.size)
+        again = bins.rows(rows)
+        try:
+            if trusted is not None:
+                known = check_gold(trusted[rows], rows.size, int(trusted.max()) + 1)
+                part = None if columns is None else columns[rows]
+                found.append(model_assisted(labels[rows], alpha[rows], known, part, again, seed).fractions)
+                continue
+            made = transition
+            if isinstance(transition, TransitionFit):
+                made = transition.inputs.again(rows, gold_weight=transition.gold_weight).transition
+            assert made is not None
+            found.append(_inverted(made, labels[rows], alpha[rows], again, None)[0])  # type: ignore[arg-type]
+        except InputError:  # a class or a bin is missing from this resample
+            continue
+    if len(found) < 2:
+        raise InputError(f"only {len(found)} of {resamples} resamples could be used; the sample is too small")
+    return np.std(found, axis=0, ddof=1)
 
 
 def debiased_fractions(
@@ -309,6 +256,7 @@ def debiased_fractions(
     covariates: Array | None = None,
     systematic: bool = True,
     name: str = "alpha",
+    bootstrap: int = 0,
     seed: int = 0,
 ) -> PopulationFractions:
     """True class fractions in bins of α or of any column, with statistical and systematic errors.
@@ -336,8 +284,11 @@ def debiased_fractions(
         Whether to fit the alternatives that the band runs over.
     name : str, default "alpha"
         Of the binning column, for pictures.
+    bootstrap : int, default 0
+        Resamples of the galaxies, with T fitted again in each, from whose scatter `stderr` is taken instead of the
+        delta method.
     seed : int
-        Of the folds.
+        Of folds and resamples.
 
     Returns
     -------
@@ -368,7 +319,7 @@ def debiased_fractions(
     observables = float_array(alpha, "alpha")
     first = observables if observables.ndim == 1 else observables[:, 0]
     as_resolution(first)
-    n_classes = used.n_classes if used is not None else max(2, int(np.max(np.asarray(gold))) + 1)
+    n_classes = used.n_classes if used is not None else _classes_in(labels, gold)
     checked = check_labels(labels, n_classes)
     column = first if by is None else float_array(by, name)
     if not checked.size == first.size == column.size:
@@ -381,14 +332,14 @@ def debiased_fractions(
         raise InputError(f"bins must be between 1 and the number of galaxies ({checked.size}); got {bins}")
     if by is not None and name == "alpha":
         name = "by"
-    cut = _Bins.cut(column, bins)
+    cut = Bins.cut(column, bins)
     labelled = cut.means(np.eye(n_classes)[checked])
     alternatives: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     notes: list[str] = []
     if gold is not None:
         trusted = check_gold(gold, checked.size, n_classes)
         columns = None if covariates is None else _covariates(covariates, checked.size)
-        found = _model_assisted(checked, observables, trusted, columns, cut, seed)
+        found = model_assisted(checked, observables, trusted, columns, cut, seed)
         fractions, stderr = found.fractions, found.stderr
         method, assumption = "gold", "trusted labels are right, and known for a random part of the rows"
         if found.shrinkage > 0.5:
@@ -396,11 +347,7 @@ def debiased_fractions(
         if used is not None:
             alternatives["the given T inverted"] = _inverted(used, checked, observables, cut, fit)
         if systematic and observables.ndim == 1 and n_classes == 2:
-            for family in _BAND_FAMILIES:
-                try:
-                    one = fit_transition(checked, observables, family, gold=trusted, gold_weight=0.0, seed=seed)
-                except InputError:
-                    continue
+            for family, one in _families_not_rejected(checked, observables, trusted, seed).items():
                 alternatives[f"{family}, gold"] = _inverted(one.transition, checked, observables, cut, one)
     else:
         assert used is not None
@@ -417,6 +364,8 @@ def debiased_fractions(
                         "labels alone can't tell flips from a real change of class fractions with alpha, nor which "
                         "definition of a disk is meant: the band reaches to the labels as given"
                     )
+    if bootstrap:
+        stderr = _bootstrap_errors(checked, observables, transition, column, cut, gold, covariates, bootstrap, seed)
     everything = {method: (fractions, stderr), **alternatives}
     low = np.min([value - _NORMAL_95 * error for value, error in everything.values()], axis=0)
     high = np.max([value + _NORMAL_95 * error for value, error in everything.values()], axis=0)

@@ -9,13 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import log_softmax
+
+from truemorph.bias.likelihood import log_sum_exp
 
 
 def log_probabilities(design: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
     """log p(y | z), shape (N, K), from a design matrix (N, Q) and coefficients (K - 1, Q); class 0 is zero."""
-    scores = design @ coefficients.T
-    return log_softmax(np.column_stack([np.zeros(scores.shape[0]), scores]), axis=1)
+    scores = [np.zeros(design.shape[0]), *(design @ row for row in coefficients)]
+    total = log_sum_exp(scores)
+    return np.stack([score - total for score in scores], axis=1)
 
 
 @dataclass(frozen=True)

@@ -108,15 +108,18 @@ def shape_space(family: str, alpha: np.ndarray, false_disk: float | None) -> Spa
     return _bounded(family, 2, names, build, values, [bounds_of[kind] for kind in kinds], starts)
 
 
-def monotone_space(alpha: np.ndarray, knots: int, anchored: bool, false_disk: float | None) -> Space:
+def monotone_space(alpha: np.ndarray, knots: int | Sequence[float], anchored: bool, false_disk: float | None) -> Space:
     """Flips that fall from knot to knot; `anchored` sets the last one to 0.
 
-    Knots lie at equal-count steps of α. The first flip moves by its logit, every other as a share of the one
-    before.
+    Knots are given, or a number of them lies at equal-count steps of α. The first flip moves by its logit, every
+    other as a share of the one before.
     """
-    steps = np.linspace(0, 1, knots)
-    steps[0], steps[-1] = 0.5 / knots / 2, 1 - 0.5 / knots / 2
-    at = np.unique(np.quantile(alpha, steps))
+    if isinstance(knots, int):
+        steps = np.linspace(0, 1, knots)
+        steps[0], steps[-1] = 0.25 / knots, 1 - 0.25 / knots
+        at = np.unique(np.quantile(alpha, steps))
+    else:
+        at = np.unique(np.asarray(knots, dtype=np.float64))
     if at.size < 2:
         raise InputError("a monotone flip probability needs galaxies at different alpha")
     n_free = at.size - int(anchored)
@@ -220,7 +223,7 @@ def space_of(
     seen: np.ndarray,
     anchored: bool,
     false_disk: float | None,
-    knots: int = 8,
+    knots: int | Sequence[float] = 8,
     log: Sequence[bool] | None = None,
 ) -> Space:
     """Space of any family that can be fitted; `seen`, shape (K, K), says which flips can happen.

@@ -12,9 +12,10 @@ import numpy as np
 import polars as pl
 
 from truemorph._version import __version__
+from truemorph.catalogs.catalogue import rows_where, trusted_classes
 from truemorph.catalogs.resolution import PsfUnit, describe_alpha, resolution
 from truemorph.catalogs.sampling import balanced_sample, sampling_weights, split_by_id
-from truemorph.catalogs.schema import PRESETS, detect_preset, find_columns, nearest, object_ids
+from truemorph.catalogs.schema import PRESETS, detect_preset, find_columns, object_ids
 from truemorph.catalogs.tables import CatalogTable, read_table, write_table
 from truemorph.catalogs.votes import labels_from_votes
 from truemorph.errors import InputError
@@ -67,66 +68,6 @@ class Preparation:
     funnel: list[tuple[str, int]]
     notes: list[str]
     source: Path | None = None
-
-
-def parse_condition(condition: str) -> tuple[str, list[str]]:
-    """Split "column=value" or "column=value1,value2".
-
-    Examples
-    --------
-    >>> parse_condition("source=S82coadd")
-    ('source', ['S82coadd'])
-    """
-    column, equals, values = condition.partition("=")
-    if not equals or not column or not values:
-        raise InputError(f"--where takes column=value or column=value1,value2; got {condition!r}")
-    return column.strip(), [value.strip() for value in values.split(",")]
-
-
-def _equal_to_any(series: pl.Series, values: list[str]) -> pl.Series:
-    """Compare as the column's own kind: numbers as numbers, yes and no as such, the rest as text."""
-    if series.dtype == pl.Boolean:
-        wanted = [value.lower() in ("true", "1", "yes") for value in values]
-        return series.is_in(wanted).fill_null(False)
-    if series.dtype.is_float():
-        try:
-            return series.is_in([float(value) for value in values]).fill_null(False)
-        except ValueError:
-            return pl.Series([False] * len(series))
-    return series.cast(pl.String).is_in(values).fill_null(False)
-
-
-def image_folder(catalogue: CatalogTable) -> Path:
-    """The folder below which a catalogue's images lie.
-
-    Raises
-    ------
-    InputError
-        If it is not there.
-    """
-    root = Path(catalogue.metadata.get("image_root", "."))
-    if not root.is_dir():
-        raise InputError(
-            f"{catalogue.path}: its images were below {root}, which is gone; prepare it again with --images"
-        )
-    return root
-
-
-def rows_where(frame: pl.DataFrame, conditions: Iterable[str], source: str) -> np.ndarray:
-    """Rows that meet every "column=value" condition, shape (N,) of bool.
-
-    Raises
-    ------
-    InputError
-        If a column is absent or a condition can't be read.
-    """
-    selected = np.ones(frame.height, dtype=bool)
-    for condition in conditions:
-        column, values = parse_condition(condition)
-        if column not in frame.columns:
-            raise InputError(f"{source}: no column {column!r} for --where; {nearest(column, frame.columns)}")
-        selected &= _equal_to_any(frame[column], values).to_numpy()
-    return selected
 
 
 def _floats(frame: pl.DataFrame, column: str | None, source: str) -> np.ndarray:
@@ -202,6 +143,7 @@ def prepare_catalogue(
     where: Iterable[str] = (),
     balance: bool = False,
     split: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    truth: str | None = None,
     seed: int = 0,
 ) -> Preparation:
     """Make a catalogue of labels, resolution and splits from a table of votes.
@@ -227,6 +169,9 @@ def prepare_catalogue(
         "unused", and `sampling_weight` undoes the selection.
     split : tuple of 3 floats
         Shares of train, validation, test.
+    truth : str, optional
+        Trusted classes where they are known: a column of 0 and 1, or a rule such as "t_type>=-3". They become the
+        column `truth`, and the rule, which is the definition of a disk, goes into the metadata.
     seed : int
 
     Returns
@@ -355,6 +300,14 @@ def prepare_catalogue(
     ).with_columns(pl.col(list(fractions)).fill_nan(None))
     # What truemorph's own columns hold already is not carried twice.
     carried = frame.filter(kept).drop(set(found.values()))
+    known = {}
+    if truth is not None:
+        classes, known["truth_definition"] = trusted_classes(carried, truth, source)
+        if "truth" in carried.columns:
+            carried = carried.rename({"truth": "truth_input"})
+        own = own.with_columns(truth=pl.Series(classes).replace(-1, None))
+    elif "truth" in carried.columns:
+        known["truth_definition"] = "not stated (column truth of the table; prepare with --truth to state it)"
     carried = carried.rename(_free_names(carried.columns))
     metadata: dict[str, Any] = {
         "kind": "catalogue",
@@ -369,6 +322,7 @@ def prepare_catalogue(
         "image_root": str(root),
         "seed": seed,
         "balanced": balance,
+        **known,
     }
     dropped = pl.DataFrame(
         {"row": np.flatnonzero(~kept) + 1, "object_id": ids.filter(~kept), "reason": reason[~kept].tolist()}
@@ -394,28 +348,3 @@ def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Pat
     out = write_table(prepared.catalogue, out)
     write_table(CatalogTable(prepared.dropped), out.with_name(f"{out.stem}.dropped.csv"))
     return out
-
-
-def read_catalogue(path: str | os.PathLike[str]) -> CatalogTable:
-    """Read a prepared catalogue.
-
-    Raises
-    ------
-    InputError
-        If the table is not one that `truemorph prepare` wrote.
-    """
-    table = read_table(path)
-    if table.metadata.get("kind", "catalogue") != "catalogue" or "crowd_label" in table.frame.columns:
-        raise InputError(f"{path}: holds a model's labels, not a catalogue; give it as --labels beside its catalogue")
-    missing = [name for name in ("object_id", "label", "alpha", "split") if name not in table.frame.columns]
-    if missing:
-        raise InputError(f"{path}: not a prepared catalogue (no column {missing[0]}); run `truemorph prepare` first")
-    alpha, label = table.frame["alpha"], table.frame["label"]
-    bad = ~(alpha.is_finite() & (alpha >= 0) & label.is_in([0, 1])).fill_null(False)
-    if bad.any():
-        row = int(bad.arg_true()[0])
-        raise InputError(
-            f"{path}: {bad.sum()} rows have no label 0 or 1, or no alpha (first: row {row + 1}, label {label[row]}, "
-            f"alpha {alpha[row]}); prepare the catalogue again, or remove those rows"
-        )
-    return table

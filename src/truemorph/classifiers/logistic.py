@@ -17,10 +17,10 @@ from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from truemorph.bias.conditional import fit_logistic
-from truemorph.bias.estimation import SIGNIFICANT_GAIN
 from truemorph.bias.evidence import Evidence
 from truemorph.bias.families import SHAPES
 from truemorph.bias.maximum import differences
+from truemorph.bias.methods import SIGNIFICANT_GAIN
 from truemorph.bias.regression import fit_softmax
 from truemorph.bias.spaces import Space, fixed_space, shape_space
 from truemorph.bias.transitions import MatrixTransition, Transition, as_resolution

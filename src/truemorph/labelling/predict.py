@@ -21,7 +21,7 @@ from truemorph._version import __version__
 from truemorph.bias.families import transition_from_dict, transition_to_dict
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.transitions import CLASS_NAMES, DISK, MatrixTransition, Transition
-from truemorph.catalogs.prepare import image_folder, read_catalogue
+from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.catalogs.tables import CatalogTable, table_extension
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.features import logistic_inputs

@@ -1,0 +1,157 @@
+"""Prepared catalogues: reading them back, choosing rows, finding their images and their trusted classes."""
+
+from __future__ import annotations
+
+import operator
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from truemorph.catalogs.schema import nearest
+from truemorph.catalogs.tables import CatalogTable, read_table
+from truemorph.errors import InputError
+
+_RULE = re.compile(r"^\s*(?P<column>[^<>=!]+?)\s*(?P<sign>>=|<=|==|>|<)\s*(?P<number>[-+0-9.eE]+)\s*$")
+_SIGNS = {">=": operator.ge, "<=": operator.le, "==": operator.eq, ">": operator.gt, "<": operator.lt}
+
+
+def read_catalogue(path: str | os.PathLike[str]) -> CatalogTable:
+    """Read a prepared catalogue.
+
+    Raises
+    ------
+    InputError
+        If the table is not one that `truemorph prepare` wrote.
+    """
+    table = read_table(path)
+    if table.metadata.get("kind", "catalogue") != "catalogue" or "crowd_label" in table.frame.columns:
+        raise InputError(f"{path}: holds a model's labels, not a catalogue; give it as --labels beside its catalogue")
+    missing = [name for name in ("object_id", "label", "alpha", "split") if name not in table.frame.columns]
+    if missing:
+        raise InputError(f"{path}: not a prepared catalogue (no column {missing[0]}); run `truemorph prepare` first")
+    alpha, label = table.frame["alpha"], table.frame["label"]
+    bad = ~(alpha.is_finite() & (alpha >= 0) & label.is_in([0, 1])).fill_null(False)
+    if bad.any():
+        row = int(bad.arg_true()[0])
+        raise InputError(
+            f"{path}: {bad.sum()} rows have no label 0 or 1, or no alpha (first: row {row + 1}, label {label[row]}, "
+            f"alpha {alpha[row]}); prepare the catalogue again, or remove those rows"
+        )
+    return table
+
+
+def parse_condition(condition: str) -> tuple[str, list[str]]:
+    """Split "column=value" or "column=value1,value2".
+
+    Examples
+    --------
+    >>> parse_condition("source=S82coadd")
+    ('source', ['S82coadd'])
+    """
+    column, equals, values = condition.partition("=")
+    if not equals or not column or not values:
+        raise InputError(f"--where takes column=value or column=value1,value2; got {condition!r}")
+    return column.strip(), [value.strip() for value in values.split(",")]
+
+
+def _equal_to_any(series: pl.Series, values: list[str]) -> pl.Series:
+    """Compare as the column's own kind: numbers as numbers, yes and no as such, the rest as text."""
+    if series.dtype == pl.Boolean:
+        wanted = [value.lower() in ("true", "1", "yes") for value in values]
+        return series.is_in(wanted).fill_null(False)
+    if series.dtype.is_float():
+        try:
+            return series.is_in([float(value) for value in values]).fill_null(False)
+        except ValueError:
+            return pl.Series([False] * len(series))
+    return series.cast(pl.String).is_in(values).fill_null(False)
+
+
+def image_folder(catalogue: CatalogTable) -> Path:
+    """The folder below which a catalogue's images lie.
+
+    Raises
+    ------
+    InputError
+        If it is not there.
+    """
+    root = Path(catalogue.metadata.get("image_root", "."))
+    if not root.is_dir():
+        raise InputError(
+            f"{catalogue.path}: its images were below {root}, which is gone; prepare it again with --images"
+        )
+    return root
+
+
+def rows_where(frame: pl.DataFrame, conditions: Iterable[str], source: str) -> np.ndarray:
+    """Rows that meet every "column=value" condition, shape (N,) of bool.
+
+    Raises
+    ------
+    InputError
+        If a column is absent or a condition can't be read.
+    """
+    selected = np.ones(frame.height, dtype=bool)
+    for condition in conditions:
+        column, values = parse_condition(condition)
+        if column not in frame.columns:
+            raise InputError(f"{source}: no column {column!r} for --where; {nearest(column, frame.columns)}")
+        selected &= _equal_to_any(frame[column], values).to_numpy()
+    return selected
+
+
+def trusted_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarray, str]:
+    """Classes that are known to be right, and what "disk" means in them.
+
+    Parameters
+    ----------
+    frame : polars.DataFrame
+    rule : str
+        A column of 0 (smooth), 1 (disk), empty or -1 where unknown; or a rule such as "t_type>=-3": disk where it
+        holds, smooth where it does not, unknown where the column is empty.
+    source : str
+        File name, for messages.
+
+    Returns
+    -------
+    classes : array of int, shape (N,)
+        -1 where unknown.
+    definition : str
+
+    Raises
+    ------
+    InputError
+        If the column is absent or not of numbers, or a plain column holds something else than classes.
+
+    Examples
+    --------
+    >>> trusted_classes(pl.DataFrame({"t_type": [-5, -2, 4, None]}), "t_type>=-3", "experts.csv")
+    (array([ 0,  1,  1, -1]), 'disk: t_type >= -3')
+    """
+    found = _RULE.match(rule)
+    column = found["column"].strip() if found else rule.strip()
+    if column not in frame.columns:
+        raise InputError(f"{source}: no column {column!r} for trusted classes; {nearest(column, frame.columns)}")
+    series = frame[column]
+    if series.dtype == pl.Boolean:
+        series = series.cast(pl.Int64)
+    if not series.dtype.is_numeric():
+        raise InputError(f"{source}: column {column} should hold numbers to serve as trusted classes, not text")
+    values = series.cast(pl.Float64).fill_null(np.nan).to_numpy()
+    known = np.isfinite(values)
+    if found:
+        number = float(found["number"])
+        holds = _SIGNS[found["sign"]](values, number)
+        return np.where(known, holds.astype(np.int64), -1), f"disk: {column} {found['sign']} {number:g}"
+    bad = known & ~np.isin(values, (-1, 0, 1))
+    if bad.any():
+        row = int(bad.argmax())
+        raise InputError(
+            f"{source}: column {column} should hold 0 (smooth), 1 (disk) or nothing, but row {row + 1} is "
+            f'{values[row]:g}; give a rule such as "{column}>=1"'
+        )
+    return np.where(known, np.nan_to_num(values, nan=-1), -1).astype(np.int64), f"disk: {column} is 1"

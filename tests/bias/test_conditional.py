@@ -1,0 +1,119 @@
+"""Class fractions that depend on α through intrinsic properties: what `conditional` mends and `likelihood` does not."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import confounded_labels, flipped_labels
+from truemorph.bias.conditional import explained_variance
+from truemorph.bias.estimation import fit_transition
+from truemorph.errors import InputError
+
+THETA = 11.25
+
+
+def test_likelihood_is_biased_by_confounding_and_conditional_is_not():
+    conditional, plain = [], []
+    for seed in range(20):
+        labels, alpha, _, columns = confounded_labels(20_000, seed)
+        for pulls, options in ((conditional, {"intrinsic": columns}), (plain, {})):
+            fit = fit_transition(labels, alpha, **options)
+            pulls.append((fit.values["theta"] - THETA) / fit.stderr["theta"])
+    # Twenty pulls: their mean is known to 0.22, their spread to 0.16.
+    assert abs(np.mean(conditional)) < 0.7
+    assert 0.5 < np.std(conditional, ddof=1) < 1.5
+    assert np.mean(plain) > 4
+
+
+def test_fraction_and_probabilities_are_those_of_the_truth():
+    labels, alpha, truth, columns = confounded_labels(30_000, 1)
+    fit = fit_transition(labels, alpha, intrinsic=columns)
+    assert abs(fit.class_fractions[1] - truth.mean()) < 4 * fit.stderr["disk_fraction"]
+    for part in np.array_split(np.argsort(fit.probabilities[:, 1]), 5):
+        # Predicted fractions of 6,000 galaxies each follow the truth to the error of the fit.
+        assert abs(fit.probabilities[part, 1].mean() - truth[part].mean()) < 4 * fit.stderr["disk_fraction"] + 0.02
+
+
+def test_without_confounding_it_gives_what_likelihood_gives():
+    labels, alpha, _ = flipped_labels(20_000, 2, median=12)
+    noise = np.random.default_rng(0).normal(size=(20_000, 2))
+    plain, conditional = fit_transition(labels, alpha), fit_transition(labels, alpha, intrinsic=noise)
+    # Two columns of noise: they may move theta by a fraction of its error.
+    assert conditional.values["theta"] == pytest.approx(plain.values["theta"], abs=0.3 * plain.stderr["theta"])
+    assert conditional.stderr["theta"] == pytest.approx(plain.stderr["theta"], rel=0.1)
+
+
+def test_trees_are_cross_fitted_and_agree():
+    labels, alpha, truth, columns = confounded_labels(12_000, 3)
+    fit = fit_transition(labels, alpha, intrinsic=columns, class_model="trees")
+    assert abs(fit.values["theta"] - THETA) < 4 * fit.stderr["theta"]
+    assert abs(fit.class_fractions[1] - truth.mean()) < 4 * fit.stderr["disk_fraction"]
+    # Trees grown on a galaxy's own label would know it: held-out predictions of noise labels must not.
+    rng = np.random.default_rng(4)
+    random_labels = rng.integers(0, 2, 4_000)
+    blind = fit_transition(random_labels, rng.lognormal(4, 0.3, 4_000), intrinsic=rng.normal(size=(4_000, 3)),
+                           class_model="trees")  # fmt: skip
+    assert abs(np.corrcoef(blind.probabilities[:, 1], random_labels)[0, 1]) < 0.08
+
+
+@pytest.mark.slow
+def test_pulls_of_trees_over_20_catalogues():
+    pulls = []
+    for seed in range(20):
+        labels, alpha, _, columns = confounded_labels(40_000, seed)
+        fit = fit_transition(labels, alpha, intrinsic=columns, class_model="trees")
+        pulls.append((fit.values["theta"] - THETA) / fit.stderr["theta"])
+    assert abs(np.mean(pulls)) < 0.7, pulls
+    assert 0.5 < np.std(pulls, ddof=1) < 1.5, pulls
+
+
+def test_weights_of_a_balanced_sample():
+    labels, alpha, truth, columns = confounded_labels(60_000, 5)
+    rng = np.random.default_rng(5)
+    kept = rng.random(labels.size) < np.where(labels == 0, 0.3, 0.9)
+    weights = np.where(labels == 0, 3.0, 1 / 0.9)[kept]
+    fit = fit_transition(labels[kept], alpha[kept], intrinsic=columns[kept], weights=weights)
+    assert abs(fit.values["theta"] - THETA) < 4 * fit.stderr["theta"]
+    assert abs(fit.class_fractions[1] - truth.mean()) < 4 * fit.stderr["disk_fraction"]
+
+
+def test_columns_that_determine_alpha_are_refused_and_that_nearly_do_warned_about():
+    labels, alpha, _, columns = confounded_labels(6_000, 6)
+    fit = fit_transition(labels, alpha, intrinsic=columns)
+    assert any("of the variance of log alpha" in note for note in fit.warnings)
+    at_one_psf = 10 ** columns[:, 1] / columns[:, 2] / 11
+    assert explained_variance(at_one_psf, columns) > 0.999
+    with pytest.raises(InputError, match="determine alpha"):
+        fit_transition(labels, at_one_psf, intrinsic=columns)
+    assert explained_variance(alpha, np.random.default_rng(0).normal(size=(6_000, 2))) < 0.05
+
+
+@given(st.integers(0, 1000), st.integers(0, 2))
+@settings(max_examples=8, deadline=None)
+def test_a_constant_column_is_left_out_and_named(seed, at):
+    labels, alpha, _, columns = confounded_labels(1_500, seed)
+    with_constant = np.insert(columns, at, 3.0, axis=1)
+    fit = fit_transition(labels, alpha, intrinsic=with_constant)
+    assert fit.warnings[0] == f"intrinsic column {at} is constant and was left out"
+    assert fit.values == fit_transition(labels, alpha, intrinsic=columns).values
+
+
+@pytest.mark.parametrize(
+    ("intrinsic", "says"),
+    [
+        (np.ones(100), "every intrinsic column is constant"),
+        (np.r_[np.nan, np.arange(99.0)], "missing value .first: row 0"),
+        (np.ones((99, 2)), r"shape \(100, P\)"),
+    ],
+)
+def test_bad_columns_are_named(intrinsic, says):
+    rng = np.random.default_rng(0)
+    with pytest.raises(InputError, match=says):
+        fit_transition(rng.integers(0, 2, 100), rng.lognormal(2, 0.5, 100), intrinsic=intrinsic)
+
+
+def test_unknown_class_model_is_named():
+    labels, alpha, _, columns = confounded_labels(500, 7)
+    with pytest.raises(InputError, match='"logistic" or "trees"'):
+        fit_transition(labels, alpha, intrinsic=columns, class_model="forest")

@@ -1,0 +1,200 @@
+"""Diagnostics fire when they should, and only then."""
+
+import numpy as np
+import pytest
+from scipy.stats import chi2
+
+from conftest import confounded_labels, flipped_labels, labels_through, some_known
+from truemorph.bias.diagnostics import calibration, compare_families, confounding_check
+from truemorph.bias.estimation import fit_transition
+from truemorph.bias.likelihood import label_quality
+from truemorph.bias.profiles import profile, sensitivity
+from truemorph.bias.transitions import FiskTransition, RayleighTransition, WeibullTransition
+from truemorph.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("true", "name"),
+    [
+        (RayleighTransition(11.25), "rayleigh"),
+        (WeibullTransition(15.0, 1.2), "weibull"),
+        (FiskTransition(11, 2.2), "fisk"),
+    ],
+)
+def test_the_true_family_is_preferred(true, name):
+    labels, alpha, _ = labels_through(true, 60_000, 0)
+    found = compare_families(labels, alpha, ("rayleigh", "weibull", "fisk"))
+    # Rayleigh lies inside Weibull: by chance Weibull gains up to 2 (likelihood) and pays 1 for its parameter.
+    preferred = {row["family"] for row in found.table() if row["delta_aic"] < 4}
+    assert name in preferred
+    assert (found.rayleigh_p_value < 1e-4) == (name != "rayleigh")
+
+
+def test_likelihood_ratio_of_rayleigh_in_weibull_is_chi_squared():
+    p_values = [
+        compare_families(*labels_through(RayleighTransition(11.25), 4_000, seed)[:2], ("rayleigh", "weibull"))
+        .rayleigh_p_value for seed in range(60)
+    ]  # fmt: skip
+    # Uniform on [0, 1]: the mean of 60 to 0.037, the share under one half to 0.065.
+    assert np.mean(p_values) == pytest.approx(0.5, abs=0.13)
+    assert np.mean(np.array(p_values) < 0.5) == pytest.approx(0.5, abs=0.22)
+
+
+def test_families_are_compared_on_trusted_flips():
+    labels, alpha, truth = labels_through(FiskTransition(12, 2.0), 20_000, 1)
+    gold = some_known(truth, 0.4, 1)
+    found = compare_families(labels, alpha, ("rayleigh", "fisk"), gold=gold)
+    disks = gold == 1
+    flips = FiskTransition(**found.fits["fisk"].inputs.again(gold_weight=0.0).transition.parameters())
+    p = flips.flip_probability(alpha[disks])
+    by_hand = np.sum(np.where(labels[disks] == 0, np.log(p), np.log1p(-p)))
+    assert found.log_likelihood["fisk"] == pytest.approx(by_hand, abs=1e-6)
+    assert found.best == "fisk"
+
+
+def test_families_that_cannot_be_fitted_are_named():
+    labels, alpha, _ = labels_through(RayleighTransition(11.25), 1_000, 2)
+    found = compare_families(labels, alpha, ("rayleigh", "matrix"))
+    assert "need trusted labels" in found.failed["matrix"]
+    with pytest.raises(InputError, match="no family could be fitted"):
+        compare_families(labels, alpha, ("matrix",))
+
+
+def test_calibration_of_a_right_and_a_wrong_family():
+    labels, alpha, truth = labels_through(FiskTransition(12, 1.6), 40_000, 3)
+    gold = some_known(truth, 0.3, 3)
+    right = calibration(fit_transition(labels, alpha, "fisk", gold=gold, gold_weight=0.0))
+    wrong = calibration(fit_transition(labels, alpha, gold=gold, gold_weight=0.0))
+    assert right.what == "trusted disks labelled smooth"
+    assert right.chi_squared < chi2.isf(1e-3, 12)
+    assert wrong.p_value < 1e-6
+    from_labels = calibration(fit_transition(labels, alpha))
+    assert from_labels.observed.shape == (12,)
+    assert from_labels.plot().get_xlabel() == "fitted"
+
+
+def test_confounding_is_found_and_said():
+    labels, alpha, truth, columns = confounded_labels(20_000, 4)
+    check = confounding_check(labels, alpha, columns)
+    assert check.checked
+    assert check.confounded
+    assert not check.unexplained
+    assert "are biased" in check.statement
+    third = np.quantile(alpha, [1 / 3, 2 / 3])
+    drift = truth[alpha >= third[1]].mean() - truth[alpha <= third[0]].mean()
+    assert abs(check.drift - drift) < 4 * check.drift_stderr
+    gold = some_known(truth, 0.1, 4)
+    with_gold = confounding_check(labels, alpha, gold=gold)
+    assert with_gold.confounded
+    assert with_gold.unexplained
+    assert not confounding_check(labels, alpha, columns, gold=gold).unexplained
+
+
+def test_confounding_beyond_the_columns_is_found():
+    labels, alpha, truth, columns = confounded_labels(20_000, 5)
+    check = confounding_check(labels, alpha, columns[:, 2:], gold=some_known(truth, 0.3, 5))  # redshift alone
+    assert check.unexplained
+    assert "beyond what the intrinsic columns explain" in check.statement
+
+
+def test_no_false_alarm():
+    alarms = 0
+    for seed in range(12):
+        labels, alpha, truth = flipped_labels(5_000, seed, median=12)
+        noise = np.random.default_rng(seed).normal(size=(5_000, 2))
+        check = confounding_check(labels, alpha, noise)
+        alarms += check.confounded or check.unexplained
+        check = confounding_check(labels, alpha, gold=some_known(truth, 0.1, seed))
+        alarms += check.confounded or check.unexplained
+    # 24 checks of two tests at 1 %: 0.5 alarms expected; four or more have a probability of 0.2 %.
+    assert alarms < 4
+
+
+def test_nothing_to_check_with_is_said():
+    labels, alpha, _ = flipped_labels(500, 6)
+    check = confounding_check(labels, alpha)
+    assert not check.checked
+    assert "no intrinsic columns and no trusted labels" in check.statement
+
+
+def test_profile_interval_covers_and_is_asymmetric_where_it_should_be():
+    covered = 0
+    for seed in range(80):
+        labels, alpha, _ = flipped_labels(400, seed, median=14)
+        interval = profile(fit_transition(labels, alpha), points=3)
+        covered += interval.low <= 11.25 <= interval.high
+    # 95 % of 80 is 76 with an error of 2; three of those. (A small sample's parabola covers less.)
+    assert covered >= 69
+
+
+def test_profile_is_the_likelihood_at_its_best():
+    labels, alpha, _ = flipped_labels(5_000, 7, median=12)
+    fit = fit_transition(labels, alpha, "weibull")
+    found = profile(fit, "shape")
+    assert found.low < fit.values["shape"] < found.high
+    half = 0.5 * (found.high - found.low)
+    assert half == pytest.approx(1.96 * fit.stderr["shape"], rel=0.15)
+    held = fit_transition(labels, alpha)  # Rayleigh is shape 2
+    at_two = np.interp(2.0, found.grid, found.log_likelihood)
+    assert at_two == pytest.approx(held.log_likelihood, abs=0.2)
+    assert found.plot().get_xlabel() == "shape"
+
+
+def test_profile_of_a_conditional_fit_and_of_one_with_trusted_labels():
+    labels, alpha, truth, columns = confounded_labels(12_000, 8)
+    for fit in (
+        fit_transition(labels, alpha, intrinsic=columns),
+        fit_transition(labels, alpha, gold=some_known(truth, 0.3, 8), gold_weight=0.0),
+    ):
+        found = profile(fit, points=3)
+        half = 0.5 * (found.high - found.low)
+        assert half == pytest.approx(1.96 * fit.stderr["theta"], rel=0.2)
+
+
+def test_a_parameter_without_a_limit_has_none():
+    rng = np.random.default_rng(9)
+    fit = fit_transition((rng.random(800) < 0.5).astype(int), rng.lognormal(3, 0.2, 800))
+    assert any("no significant drift" in note for note in fit.warnings)
+    found = profile(fit, points=3)
+    assert found.low == 0.0
+
+
+def test_what_has_no_profile_is_named():
+    labels, alpha, _ = flipped_labels(2_000, 10)
+    with pytest.raises(InputError, match="no single parameter"):
+        profile(fit_transition(labels, alpha, "monotone"))
+    with pytest.raises(InputError, match="it has theta"):
+        profile(fit_transition(labels, alpha), "shape")
+    with pytest.raises(InputError, match="it has theta"):
+        sensitivity(fit_transition(labels, alpha), "shape")
+
+
+def test_sensitivity_rises_with_theta_and_has_the_slope_of_the_curve():
+    labels, alpha, _ = flipped_labels(10_000, 11, median=12)
+    fit = fit_transition(labels, alpha)
+    found = sensitivity(fit)
+    assert np.all(np.diff(found.fractions) > 0)
+    middle = found.grid.size // 2
+    assert found.grid[middle] == pytest.approx(fit.values["theta"])
+    assert found.fractions[middle] == pytest.approx(fit.class_fractions[1], abs=0.01)
+    slope = np.gradient(found.fractions, found.grid)[middle] * fit.stderr["theta"]
+    assert found.slope == pytest.approx(slope, rel=0.05)
+    assert found.labelled < found.fractions[0]
+    assert found.plot().get_xlabel() == "theta"
+
+
+def test_label_quality_is_the_share_of_right_labels():
+    true = RayleighTransition(11.25, false_disk=0.05)
+    labels, alpha, truth = labels_through(true, 40_000, 12)
+    quality = label_quality(np.full((labels.size, 2), [0.3, 0.7]), labels, alpha, true)
+    right = labels == truth
+    for part in np.array_split(np.argsort(quality), 10):
+        assert quality[part].mean() == pytest.approx(right[part].mean(), abs=0.03)  # 4,000 each: 0.008
+
+
+def test_every_result_draws():
+    labels, alpha, truth, columns = confounded_labels(2_000, 13)
+    gold = some_known(truth, 0.3, 13)
+    for options in ({}, {"intrinsic": columns}, {"gold": gold}, {"gold": gold, "family": "tabulated"}):
+        assert len(fit_transition(labels, alpha, **options).plot().lines) >= 2
+    assert len(compare_families(labels, alpha, ("rayleigh", "weibull")).plot().lines) >= 3

@@ -1,0 +1,180 @@
+"""Debiased class fractions: right when T is, right with trusted labels when T and model are wrong, honest errors."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import confounded_labels, labels_through, some_known
+from truemorph.bias.estimation import fit_transition
+from truemorph.bias.flexible import LogisticTransition
+from truemorph.bias.populations import debiased_fractions
+from truemorph.bias.transitions import FiskTransition, MatrixTransition, RayleighTransition
+from truemorph.errors import InputError
+
+TRUE = RayleighTransition(11.25)
+
+
+def binned(values, column, bins=8):
+    return np.array([values[part].mean() for part in np.array_split(np.argsort(column, kind="stable"), bins)])
+
+
+def changing_fractions(n, seed, transition=TRUE):
+    """Disk fraction that rises with α; labels flipped by T: (labels, alpha, truth)."""
+    rng = np.random.default_rng(seed)
+    alpha = rng.lognormal(np.log(16.8), 0.45, n)
+    truth = (rng.random(n) < 0.35 + 0.4 / (1 + np.exp(-3 * np.log(alpha / 16.8)))).astype(int)
+    return (rng.random(n) < transition.matrix(alpha)[np.arange(n), truth, 1]).astype(int), alpha, truth
+
+
+def test_identity_gives_the_labels_back():
+    labels, alpha, _ = labels_through(TRUE, 1_000, 0)
+    found = debiased_fractions(labels, alpha, MatrixTransition.identity(), bins=5)
+    np.testing.assert_allclose(found.fractions, found.labelled, atol=1e-6)
+    np.testing.assert_allclose(found.stderr[:, 1], np.sqrt(found.labelled.prod(axis=1) / found.counts), rtol=0.02)
+    assert found.counts.sum() == 1_000
+
+
+@given(st.integers(0, 10_000), st.floats(4, 20), st.floats(0, 0.3), st.integers(1, 12))
+@settings(max_examples=30, deadline=None)
+def test_fractions_are_fractions(seed, theta, false_disk, bins):
+    t = RayleighTransition(theta, false_disk)
+    labels, alpha, _ = labels_through(t, 400, seed)
+    found = debiased_fractions(labels, alpha, t, bins=bins)
+    assert found.fractions.shape == found.stderr.shape == (bins, 2)
+    assert found.edges.shape == (bins + 1,)
+    np.testing.assert_allclose(found.fractions.sum(axis=1), 1)
+    assert np.all((found.low <= found.fractions + 1e-9) & (found.fractions <= found.high + 1e-9))
+    assert np.all((found.low >= 0) & (found.high <= 1))
+    assert np.all(np.diff(found.edges) > 0)
+
+
+def test_errors_of_the_inversion_are_its_scatter():
+    """With a T that was fitted, so that its covariance matters, and class fractions that do change with α."""
+    pulls = []
+    for seed in range(60):
+        labels, alpha, truth = changing_fractions(4_000, seed)
+        fit = fit_transition(labels, alpha, gold=some_known(truth, 0.15, seed), gold_weight=0.0)
+        found = debiased_fractions(labels, alpha, fit, bins=4, systematic=False)
+        pulls.append((found.fractions[:, 1] - binned(0.35 + 0.4 / (1 + np.exp(-3 * np.log(alpha / 16.8))), alpha, 4))
+                     / found.stderr[:, 1])  # fmt: skip
+    # 60 × 4 pulls, correlated over bins through theta: the mean to 0.1, the spread to 0.08.
+    assert abs(np.mean(pulls)) < 0.35
+    assert 0.8 < np.std(pulls) < 1.2
+
+
+def test_delta_method_agrees_with_bootstrap():
+    labels, alpha, truth = changing_fractions(3_000, 1)
+    fit = fit_transition(labels, alpha, gold=some_known(truth, 0.2, 1), gold_weight=0.0)
+    stated = debiased_fractions(labels, alpha, fit, bins=4, systematic=False).stderr[:, 1]
+    by_bootstrap = debiased_fractions(labels, alpha, fit, bins=4, systematic=False, bootstrap=60).stderr[:, 1]
+    # The spread of 60 values is known to 9 %; three of those.
+    np.testing.assert_allclose(by_bootstrap, stated, rtol=0.3)
+
+
+def test_trusted_labels_are_right_where_t_and_regression_are_wrong():
+    """A bump in the class fraction that neither a quadratic in log α nor any T can follow."""
+    rng = np.random.default_rng(2)
+    n = 60_000
+    alpha = rng.lognormal(np.log(16.8), 0.45, n)
+    u = np.log(alpha / 16.8) / 0.45
+    truth = (rng.random(n) < 0.5 + 0.3 * np.sin(4 * u)).astype(int)
+    labels = (rng.random(n) < TRUE.matrix(alpha)[np.arange(n), truth, 1]).astype(int)
+    true = binned(truth, alpha)
+    wrong = FiskTransition(40.0, 1.0)
+    found = debiased_fractions(labels, alpha, wrong, gold=some_known(truth, 0.3, 3))
+    error = found.fractions[:, 1] - true
+    assert np.all(np.abs(error) < 4 * found.stderr[:, 1])
+    assert np.sqrt(np.mean(error**2)) < 0.02  # 2,250 trusted labels a bin: 0.01
+    assert np.sqrt(np.mean((debiased_fractions(labels, alpha, wrong).fractions[:, 1] - true) ** 2)) > 0.2
+    assert any("does not describe them well" in note for note in found.warnings)
+
+
+def test_errors_with_trusted_labels_are_their_scatter():
+    pulls = []
+    for seed in range(60):
+        labels, alpha, truth = changing_fractions(6_000, seed, FiskTransition(13.0, 2.2))
+        found = debiased_fractions(labels, alpha, gold=some_known(truth, 0.08, seed), bins=6, systematic=False)
+        pulls.append((found.fractions[:, 1] - binned(truth, alpha, 6)) / found.stderr[:, 1])
+    assert abs(np.mean(pulls)) < 0.3
+    assert 0.75 < np.std(pulls) < 1.2
+
+
+def test_binning_in_another_column_and_covariates():
+    labels, alpha, truth, columns = confounded_labels(30_000, 4)
+    magnitude = columns[:, 0]
+    gold = some_known(truth, 0.05, 4)
+    plain = debiased_fractions(labels, alpha, by=magnitude, gold=gold, name="M_r", systematic=False)
+    helped = debiased_fractions(labels, alpha, by=magnitude, gold=gold, covariates=columns, name="M_r",
+                                systematic=False)  # fmt: skip
+    true = binned(truth, magnitude)
+    assert plain.by == "M_r"
+    for found in (plain, helped):
+        assert np.all(np.abs(found.fractions[:, 1] - true) < 4.5 * found.stderr[:, 1])
+    # Magnitude decides about the class: without it the regression knows it from each bin's residuals only.
+    rms = [np.sqrt(np.mean((found.fractions[:, 1] - true) ** 2)) for found in (plain, helped)]
+    assert rms[1] < rms[0]
+    assert helped.stderr.mean() < plain.stderr.mean()
+
+
+def test_three_classes():
+    t = MatrixTransition(((1.0, 0.0, 0.0), (0.3, 0.6, 0.1), (0.2, 0.0, 0.8)))
+    rng = np.random.default_rng(5)
+    truth = rng.choice(3, 40_000, p=[0.3, 0.3, 0.4])
+    labels = (rng.random(truth.size)[:, None] > np.cumsum(np.asarray(t.values)[truth], axis=1)).sum(axis=1)
+    alpha = rng.lognormal(2, 0.5, truth.size)
+    found = debiased_fractions(labels, alpha, t, bins=3)
+    assert np.all(np.abs(found.fractions - [0.3, 0.3, 0.4]) < 4 * found.stderr)
+    with_gold = debiased_fractions(labels, alpha, gold=some_known(truth, 0.05, 5), bins=3)
+    assert np.all(np.abs(with_gold.fractions - [0.3, 0.3, 0.4]) < 4.5 * with_gold.stderr)
+
+
+def test_band_runs_over_families_and_down_to_the_labels():
+    labels, alpha, _ = labels_through(FiskTransition(12.0, 2.0), 20_000, 6)
+    fit = fit_transition(labels, alpha)
+    found = debiased_fractions(labels, alpha, fit)
+    assert set(found.alternatives) == {"weibull, likelihood", "fisk, likelihood", "labels as given"}
+    assert np.all(found.low <= found.labelled)
+    assert any("labels alone can't tell" in note for note in found.warnings)
+    # The family is wrong: its own errors miss the truth, the band does not.
+    assert np.max(np.abs(found.fractions[:, 1] - 0.7) / found.stderr[:, 1]) > 4
+    assert np.all((found.low[:, 1] < 0.7) & (found.high[:, 1] > 0.7))
+
+
+def test_several_observables():
+    t = LogisticTransition(
+        [[[0, 0, 0], [float("nan")] * 3], [[0.0, -1.5, 0.7], [0, 0, 0]]], (2.5, 22.0), (0.5, 1.0), (True, False)
+    )
+    rng = np.random.default_rng(7)
+    n = 20_000
+    observables = np.column_stack([rng.lognormal(2.5, 0.5, n), rng.normal(22, 1, n)])
+    truth = (rng.random(n) < 0.6).astype(int)
+    labels = (rng.random(n) < t.matrix(observables)[np.arange(n), truth, 1]).astype(int)
+    found = debiased_fractions(labels, observables, t, by=observables[:, 1], bins=4, name="surface brightness")
+    assert np.all(np.abs(found.fractions[:, 1] - 0.6) < 4 * found.stderr[:, 1])
+
+
+def test_plot_has_labels_estimate_band_and_truth():
+    labels, alpha, truth = changing_fractions(2_000, 8)
+    axes = debiased_fractions(labels, alpha, fit_transition(labels, alpha)).plot(truth=binned(truth, alpha))
+    assert {one.get_text() for one in axes.get_legend().get_texts()} == {
+        "with systematic band", "debiased", "as labelled", "truth",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"transition": None}, "needs a transition, trusted labels"),
+        ({"alpha": np.ones(9)}, "one value a galaxy"),
+        ({"by": np.r_[np.nan, np.arange(99.0)]}, "1 missing values"),
+        ({"bins": 101}, "number of galaxies"),
+        ({"labels": np.full(100, 2)}, "labels must be integers 0 to 1"),
+        ({"gold": np.zeros(100)}, "no trusted label of class 1"),
+        ({"gold": np.arange(100) % 2, "covariates": np.ones(7)}, "covariates must have shape"),
+    ],
+)
+def test_bad_input_is_named(change, says):
+    good = {"labels": np.arange(100) % 2, "alpha": np.linspace(1, 20, 100), "transition": TRUE}
+    with pytest.raises(InputError, match=says):
+        debiased_fractions(**{**good, **change})

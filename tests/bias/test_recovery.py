@@ -1,0 +1,215 @@
+"""Every family recovered from simulated labels, with errors that are as large as the scatter."""
+
+import numpy as np
+import pytest
+
+from conftest import labels_through, some_known
+from truemorph.bias.estimation import fit_transition
+from truemorph.bias.flexible import LogisticTransition
+from truemorph.bias.transitions import (
+    ConstantTransition,
+    FiskTransition,
+    MatrixTransition,
+    RayleighTransition,
+    WeibullTransition,
+)
+from truemorph.errors import InputError
+
+N, SEEDS = 100_000, 100
+TRUE = {
+    "rayleigh": RayleighTransition(11.25),
+    "weibull": WeibullTransition(15.9, 1.5),
+    "fisk": FiskTransition(11.25, 2.2),
+}
+
+
+@pytest.mark.parametrize("method", ["likelihood", "gold"])
+@pytest.mark.parametrize("family", list(TRUE))
+def test_pulls_over_100_catalogues_of_100_000(family, method):
+    """The mean of 100 pulls has an error of 0.1, their spread one of 0.07: the limits are three of each."""
+    truth = TRUE[family]
+    pulls = []
+    for seed in range(SEEDS):
+        labels, alpha, classes = labels_through(truth, N, seed)
+        gold = some_known(classes, 0.02, seed) if method == "gold" else None
+        fit = fit_transition(labels, alpha, family, gold=gold)
+        assert fit.method == method
+        pull = [(fit.values[name] - getattr(truth, name)) / fit.stderr[name] for name in fit.values]
+        pulls.append([*pull, (fit.class_fractions[1] - 0.7) / fit.stderr["disk_fraction"]])
+    mean, spread = np.mean(pulls, axis=0), np.std(pulls, axis=0, ddof=1)
+    assert np.all(np.abs(mean) < 0.3), mean
+    assert np.all((spread > 0.8) & (spread < 1.2)), spread
+
+
+def test_matrix_and_constant_need_trusted_labels():
+    labels, alpha, classes = labels_through(ConstantTransition(0.3, 0.1), 4_000, 0)
+    for family in ("matrix", "constant"):
+        with pytest.raises(InputError, match="need trusted labels"):
+            fit_transition(labels, alpha, family)
+    pulls = []
+    for seed in range(60):
+        labels, alpha, classes = labels_through(ConstantTransition(0.3, 0.1), 4_000, seed)
+        gold = some_known(classes, 0.2, seed)
+        matrix = fit_transition(labels, alpha, "matrix", gold=gold)
+        constant = fit_transition(labels, alpha, "constant", gold=gold, gold_weight=matrix.gold_weight)
+        assert constant.transition.flip == pytest.approx(matrix.transition.values[1][0], abs=1e-4)
+        found = matrix.values["p(disk|smooth)"], matrix.values["p(smooth|disk)"]
+        error = matrix.stderr["p(disk|smooth)"], matrix.stderr["p(smooth|disk)"]
+        pulls.append((np.array(found) - (0.1, 0.3)) / error)
+    # 60 pulls: mean to 0.13, spread to 0.09.
+    assert np.all(np.abs(np.mean(pulls, axis=0)) < 0.4)
+    assert np.all(np.abs(np.std(pulls, axis=0, ddof=1) - 1) < 0.3)
+
+
+def test_matrix_of_trusted_rows_alone_is_their_confusion_matrix():
+    t = MatrixTransition(((0.8, 0.15, 0.05), (0.2, 0.7, 0.1), (0.1, 0.1, 0.8)))
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 5_000)
+    labels = (rng.random(5_000)[:, None] > np.cumsum(np.asarray(t.values)[truth], axis=1)).sum(axis=1)
+    fit = fit_transition(labels, np.ones(5_000) + rng.random(5_000), "matrix", gold=truth)
+    counts = np.zeros((3, 3))
+    np.add.at(counts, (truth, labels), 1)
+    np.testing.assert_allclose(fit.transition.values, counts / counts.sum(axis=1, keepdims=True), atol=2e-4)
+
+
+def test_monotone_form_follows_any_falling_curve():
+    """With trusted labels, no shape given: every knot within errors of the true flip probability, by bootstrap."""
+    true = FiskTransition(14.0, 3.0)
+    labels, alpha, classes = labels_through(true, 8_000, 1)
+    fit = fit_transition(labels, alpha, "monotone", gold=some_known(classes, 0.5, 2), bootstrap=20)
+    knots = np.array(fit.transition.knots)
+    names = [name for name in fit.values if name.startswith("flip")]
+    error = np.array([fit.stderr[name] for name in names])
+    pulls = (np.array(fit.transition.flip) - true.flip_probability(knots)) / np.maximum(error, 0.004)
+    # Straight pieces through a curved line: a little off besides the noise.
+    assert np.sqrt(np.mean(pulls**2)) < 2
+    assert np.all(np.isfinite(error))
+
+
+def test_monotone_form_from_labels_alone_says_what_it_takes_for_granted():
+    labels, alpha, _ = labels_through(RayleighTransition(8.0), 20_000, 3, median=16.8)
+    fit = fit_transition(labels, alpha, "monotone")
+    assert any("best resolved galaxies are labelled without flips" in note for note in fit.warnings)
+    assert fit.transition.flip[-1] == 0
+    assert fit.class_fractions[1] == pytest.approx(0.7, abs=0.02)
+
+
+def test_bootstrap_agrees_with_the_curvature_of_the_joint_fit():
+    labels, alpha, classes = labels_through(WeibullTransition(15.9, 1.5), 6_000, 4)
+    fit = fit_transition(labels, alpha, "weibull", gold=some_known(classes, 0.2, 4))
+    again = fit.bootstrap(60)
+    for name in ("scale", "shape"):
+        # The spread of 60 values is known to 9 %; three of those.
+        assert np.std([one.values[name] for one in again], ddof=1) == pytest.approx(fit.stderr[name], rel=0.28)
+
+
+def test_false_disks_are_fitted_where_trusted_labels_show_them():
+    true = RayleighTransition(11.25, false_disk=0.06)
+    labels, alpha, classes = labels_through(true, 30_000, 5)
+    fit = fit_transition(labels, alpha, gold=some_known(classes, 0.2, 5))
+    assert abs(fit.values["false_disk"] - 0.06) < 4 * fit.stderr["false_disk"]
+    assert abs(fit.values["theta"] - 11.25) < 4 * fit.stderr["theta"]
+    from_labels = fit_transition(labels, alpha, false_disk="fit")
+    assert abs(from_labels.values["false_disk"] - 0.06) < 4 * from_labels.stderr["false_disk"]
+    assert fit_transition(labels, alpha, false_disk=0.06).transition.false_disk == 0.06
+
+
+def test_k_classes_and_two_observables_in_one_logistic_transition():
+    nan = [float("nan")] * 3
+    true = LogisticTransition(
+        [[[0, 0, 0], nan, nan], [[0.2, -1.0, 0.5], [0, 0, 0], nan], [[-1.0, -0.8, 0.2], [-1.5, 0.0, 0.3], [0, 0, 0]]],
+        center=(2.5, 22.0), scale=(0.5, 1.0), log=(True, False),
+    )  # fmt: skip
+    rng = np.random.default_rng(6)
+    n = 6_000
+    observables = np.column_stack([rng.lognormal(2.5, 0.5, n), rng.normal(22, 1, n)])
+    truth = rng.choice(3, n, p=[0.3, 0.5, 0.2])
+    given = true.matrix(observables)[np.arange(n), truth]
+    labels = (rng.random(n)[:, None] > np.cumsum(given, axis=1)).sum(axis=1)
+    fit = fit_transition(labels, observables, "logistic", gold=some_known(truth, 0.5, 6), gold_weight=1.0)
+    assert list(fit.values) == [
+        f"{s}|{y} {term}" for y, s in ((1, 0), (2, 0), (2, 1)) for term in ("intercept", "slope 0", "slope 1")
+    ]  # flips that no trusted row shows are taken as impossible
+    column = np.log(observables[:, 0])
+    # Their coefficients are of columns standardised by the sample: compare probabilities, and pulls of those.
+    assert column.std() == pytest.approx(0.5, abs=0.02)
+    worst = np.abs(fit.transition.matrix(observables) - true.matrix(observables)).max()
+    assert worst < 0.12
+    typical = np.sqrt(np.mean((fit.transition.matrix(observables) - true.matrix(observables)) ** 2))
+    assert typical < 0.02
+    np.testing.assert_allclose(fit.class_fractions, [0.3, 0.5, 0.2], atol=4 * fit.stderr["disk_fraction"])
+
+
+def test_other_rows_are_left_out_where_they_would_mislead():
+    """Class fractions rise with α: the rows without trusted labels, which assume otherwise, must get little weight."""
+    true = RayleighTransition(11.25)
+    rng = np.random.default_rng(7)
+    alpha = rng.lognormal(np.log(16.8), 0.45, 40_000)
+    truth = (rng.random(alpha.size) < 1 / (1 + np.exp(-2.5 * (np.log(alpha) - np.log(16.8))))).astype(int)
+    labels = (rng.random(alpha.size) < true.matrix(alpha)[np.arange(alpha.size), truth, 1]).astype(int)
+    gold = some_known(truth, 0.1, 8)
+    fit = fit_transition(labels, alpha, gold=gold)
+    assert fit.gold_weight < 1
+    assert abs(fit.values["theta"] - 11.25) < 4 * fit.stderr["theta"]
+    trusting = fit_transition(labels, alpha, gold=gold, gold_weight=1.0)
+    assert abs(trusting.values["theta"] - 11.25) > 10 * trusting.stderr["theta"]
+
+
+def test_bayes_turns_a_regression_on_trusted_labels_into_a_transition():
+    true = FiskTransition(14.0, 2.5, false_disk=0.03)
+    labels, alpha, classes = labels_through(true, 20_000, 9)
+    fit = fit_transition(labels, alpha, "tabulated", gold=some_known(classes, 0.25, 9))
+    at = np.quantile(alpha, np.linspace(0.02, 0.98, 25))
+    # 5,000 trusted labels, 1,500 in a fifth of α: a flip probability of one half to 0.013 there.
+    assert np.sqrt(np.mean((fit.transition.matrix(at) - true.matrix(at)) ** 2)) < 0.03
+    assert abs(fit.class_fractions[1] - 0.7) < 4 * fit.stderr["disk_fraction"]
+    with pytest.raises(InputError, match="needs trusted labels"):
+        fit_transition(labels, alpha, "tabulated")
+
+
+@pytest.mark.parametrize(
+    ("gold", "says"),
+    [
+        (np.full(100, -1), "only 0 trusted labels"),
+        (np.ones(100), "no trusted label of class 0"),
+        (np.full(100, 0.5), "0 to 1, -1 where unknown"),
+        (np.zeros(99), "one value a galaxy"),
+        (np.array(["disk"] * 100), "must be integers"),
+    ],
+)
+def test_bad_trusted_labels_are_named(gold, says):
+    rng = np.random.default_rng(0)
+    with pytest.raises(InputError, match=says):
+        fit_transition(rng.integers(0, 2, 100), rng.lognormal(2, 0.5, 100), gold=gold)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"method": "gold"}, "pass gold="),
+        ({"method": "conditional"}, "pass intrinsic="),
+        ({"false_disk": 1.5}, "false_disk is a probability"),
+        ({"family": "rayleigh", "n_classes": 3}, "family of two classes"),
+        ({"alpha": np.ones((100, 2)) + np.arange(200).reshape(100, 2)}, 'several observables need family="logistic"'),
+    ],
+)
+def test_what_does_not_go_together_is_named(options, says):
+    rng = np.random.default_rng(0)
+    given = {"labels": rng.integers(0, 2, 100), "alpha": rng.lognormal(2, 0.5, 100), **options}
+    with pytest.raises(InputError, match=says):
+        fit_transition(**given)
+
+
+def test_grouping_neighbours_does_not_move_the_estimate():
+    """The climb is on grouped rows, its last steps on all: the answer is that of all."""
+    labels, alpha, _ = labels_through(RayleighTransition(11.25), 50_000, 10, median=7.5)
+    fit = fit_transition(labels, alpha)
+
+    def log_likelihood(theta, disk):
+        seen = disk * -np.expm1(-(alpha**2) / (2 * theta**2))
+        return np.sum(np.where(labels == 1, np.log(seen), np.log1p(-seen)))
+
+    theta, disk, step = fit.values["theta"], fit.class_fractions[1], 1e-4
+    slope = (log_likelihood(theta + step, disk) - log_likelihood(theta - step, disk)) / (2 * step)
+    # Slope × variance is how far the maximum still is: a hundredth of the error at most.
+    assert abs(slope) * fit.stderr["theta"] < 0.01

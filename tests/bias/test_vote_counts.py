@@ -1,0 +1,107 @@
+"""Counts of votes: over-dispersion found, θ unbiased where the majority's is not, posteriors calibrated."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import betabinom
+
+from conftest import some_known
+from truemorph.bias.estimation import fit_transition
+from truemorph.bias.transitions import RayleighTransition
+from truemorph.bias.votes import beta_binomial_log_probability
+from truemorph.errors import InputError
+
+THETA, FALSE_DISK, RHO = 11.25, 0.12, (0.15, 0.3)
+
+
+def voted(n, seed):
+    """Counts of smooth and disk votes: (votes, alpha, truth)."""
+    rng = np.random.default_rng(seed)
+    alpha = rng.lognormal(np.log(14), 0.45, n)
+    truth = (rng.random(n) < 0.6).astype(int)
+    mean = RayleighTransition(THETA, FALSE_DISK).matrix(alpha)[np.arange(n), truth, 1]
+    concentration = (1 - np.array(RHO)[truth]) / np.array(RHO)[truth]
+    mean = np.clip(mean, 1e-6, 1 - 1e-6)
+    volunteers = rng.integers(30, 50, n)
+    disk = rng.binomial(volunteers, rng.beta(mean * concentration, (1 - mean) * concentration))
+    return np.column_stack([volunteers - disk, disk]), alpha, truth
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.floats(0.01, 0.99), st.floats(0.01, 0.9))
+def test_beta_binomial_is_scipys(k, more, mean, rho):
+    n, c = k + more, (1 - rho) / rho
+    got = beta_binomial_log_probability(np.array([k]), np.array([n]), np.array([mean]), rho)[0]
+    assert got == pytest.approx(betabinom(n, mean * c, (1 - mean) * c).logpmf(k), abs=1e-8)
+
+
+def test_every_parameter_is_recovered_with_its_error():
+    true = {
+        "theta": THETA, "false_disk": FALSE_DISK, "overdispersion_smooth": RHO[0], "overdispersion_disk": RHO[1],
+        "disk_fraction": 0.6,
+    }  # fmt: skip
+    pulls = {name: [] for name in true}
+    for seed in range(25):
+        votes, alpha, _ = voted(2_000, seed)
+        fit = fit_transition(votes, alpha)
+        assert fit.method == "votes"
+        found = {**fit.values, "disk_fraction": fit.class_fractions[1]}
+        for name, value in true.items():
+            pulls[name].append((found[name] - value) / fit.stderr[name])
+    for name, ones in pulls.items():
+        # 25 pulls: mean to 0.2, spread to 0.14; three and a half of those.
+        assert abs(np.mean(ones)) < 0.7, name
+        assert 0.5 < np.std(ones, ddof=1) < 1.5, name
+
+
+def test_majority_labels_of_the_same_votes_are_further_off():
+    votes, alpha, _ = voted(20_000, 1)
+    counts, majority = fit_transition(votes, alpha), fit_transition((votes[:, 1] > votes[:, 0]).astype(int), alpha)
+    assert abs(counts.class_fractions[1] - 0.6) < 4 * counts.stderr["disk_fraction"]
+    assert abs(majority.class_fractions[1] - 0.6) > 3 * majority.stderr["disk_fraction"]
+    assert counts.stderr["disk_fraction"] < majority.stderr["disk_fraction"]
+
+
+def test_posterior_of_counts_is_calibrated():
+    votes, alpha, truth = voted(10_000, 2)
+    model = fit_transition(votes, alpha).votes
+    disk = model.posterior(votes, alpha)[:, 1]
+    for part in np.array_split(np.argsort(disk), 8):
+        assert disk[part].mean() == pytest.approx(truth[part].mean(), abs=0.05)  # 1,250 each: 0.014, and the fit's own
+    majority = votes[:, 1] > votes[:, 0]
+    assert np.mean((disk > 0.5) == truth) > np.mean(majority == truth) + 0.02
+
+
+def test_transition_of_the_majority_is_what_majorities_do():
+    votes, alpha, truth = voted(40_000, 3)
+    fit = fit_transition(votes, alpha)
+    label = (votes[:, 1] > votes[:, 0]).astype(int)
+    tie = votes[:, 1] == votes[:, 0]
+    for y in (0, 1):
+        for part in np.array_split(np.argsort(alpha), 6):
+            chosen = part[(truth[part] == y) & ~tie[part]]
+            fitted = fit.transition.matrix(alpha[chosen])[:, y, 1].mean()
+            assert fitted == pytest.approx(label[chosen].mean(), abs=0.03)
+    assert fit.votes.volunteers == pytest.approx(39, abs=1)
+
+
+def test_trusted_classes_help():
+    votes, alpha, truth = voted(3_000, 4)
+    alone, helped = fit_transition(votes, alpha), fit_transition(votes, alpha, gold=some_known(truth, 0.3, 4))
+    assert helped.method == "votes"
+    assert helped.stderr["theta"] < alone.stderr["theta"]
+    assert abs(helped.values["theta"] - THETA) < 4 * helped.stderr["theta"]
+
+
+@pytest.mark.parametrize(
+    ("votes", "says"),
+    [
+        ([[3, 4], [0, 0]], "row 1"),
+        ([[3, 4], [-1, 2]], "row 1 is"),
+        ([[3.5, 4], [1, 2]], "whole numbers"),
+        ([[3, 4, 5], [1, 2, 3]], "counts of smooth and disk"),
+    ],
+)
+def test_bad_counts_are_named(votes, says):
+    with pytest.raises(InputError, match=says):
+        fit_transition(np.array(votes), [5.0, 9.0], method="votes")
