@@ -59,6 +59,7 @@ def explained_variance(alpha: np.ndarray, intrinsic: np.ndarray, seed: int = 0) 
     """
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.preprocessing import PolynomialFeatures
+    from threadpoolctl import threadpool_limits
 
     rng = np.random.default_rng(seed)
     rows = rng.permutation(alpha.size)[:_ROUGH]
@@ -75,8 +76,10 @@ def explained_variance(alpha: np.ndarray, intrinsic: np.ndarray, seed: int = 0) 
     if cubic.shape[1] * 3 < rows.size:
         answers.append(cubic[held] @ np.linalg.lstsq(cubic[~held], target[~held], rcond=None)[0])
     if rows.size >= 200:
-        trees = HistGradientBoostingRegressor(random_state=seed).fit(columns[~held], target[~held])
-        answers.append(trees.predict(columns[held]))
+        # One thread: so few rows don't need more, and threads that wait for a busy core can take minutes.
+        with threadpool_limits(1, "openmp"):
+            trees = HistGradientBoostingRegressor(random_state=seed).fit(columns[~held], target[~held])
+            answers.append(trees.predict(columns[held]))
     spread = np.sum((target[held] - target[~held].mean()) ** 2)
     return max([0.0, *(float(1 - np.sum((target[held] - guess) ** 2) / spread) for guess in answers)])
 
