@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test slow lint bench clean
+.PHONY: setup demo test slow lint bench real clean
 setup: .venv/.installed
 
 .venv/.installed: pyproject.toml
@@ -27,6 +27,10 @@ lint: setup
 
 bench: setup
 	$(BIN)/python benchmarks/statistics_speed.py
+
+# The tables of docs/statistics.md, where the real data are.
+real: setup
+	$(BIN)/python benchmarks/real_galaxies.py
 
 clean:
 	rm -rf .venv demo

@@ -76,6 +76,74 @@ def test_transition_writes_fit_and_picture(capsys, catalogue, tmp_path):
     assert json.loads(binned[1])["method"] == "binned"
 
 
+def test_transition_compares_families_checks_and_debiases(capsys, catalogue, tmp_path):
+    fit = tmp_path / "t.json"
+    options = (
+        "--gold",
+        "truth",
+        "--intrinsic",
+        "M_r,redshift",
+        "--family",
+        "best",
+        "--by",
+        "M_r",
+        "--fraction-bins",
+        3,
+    )
+    status, out, err = run(capsys, "transition", catalogue, "--out", fit, *options)
+    assert status == 0
+    described = json.loads(fit.read_text())
+    assert described["method"] == "gold"
+    assert {row["family"] for row in described["families"]} == {"rayleigh", "weibull", "fisk", "monotone"}
+    assert described["family"] == described["families"][0]["family"]
+    assert described["confounding"]["checked"]
+    assert described["definition"].startswith("not stated")
+    assert described["fractions"]["by"] == "M_r"
+    assert len(described["fractions"]["disk"]) == 3
+    assert described["fractions"]["truth"][0] is not None
+    assert "disk fraction by M_r" in out
+    assert "AIC above best" in out
+    assert "Traceback" not in err
+
+
+def test_transition_from_labels_alone_says_what_it_could_not_check(capsys, catalogue, tmp_path):
+    status, out, err = run(capsys, "transition", catalogue, "--out", tmp_path / "t.json", "--no-compare")
+    assert status == 0
+    assert "check: not checked: there are no intrinsic columns and no trusted labels" in out
+    assert "labels alone can't tell flips from a real change" in err
+    assert "AIC above best" not in out
+    described = json.loads((tmp_path / "t.json").read_text())
+    assert described["definition"] == "disk: what the labels call so"
+    assert described["profile"]["low"] < described["parameters"]["theta"] < described["profile"]["high"]
+
+
+def test_truth_carries_its_definition(capsys, simulated, tmp_path):
+    out = tmp_path / "typed.parquet"
+    status, _, _ = run(capsys, "prepare", simulated / "votes.csv", "--truth", "redshift<0.1", "--out", out)
+    assert status == 0
+    status, said, _ = run(capsys, "transition", out, "--gold", "truth", "--no-compare", "--out", tmp_path / "t.json")
+    assert status == 0
+    assert "definition: disk: redshift < 0.1" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--gold", "expert"), "no column 'expert' for trusted classes"),
+        (("--gold", "M_r"), 'give a rule such as "M_r>=1"'),
+        (("--family", "gauss"), "unknown family"),
+        (("--false-disk", "some"), "a number or"),
+        (("--intrinsic", "mass"), "no column 'mass'"),
+        (("--method", "gold"), "pass gold="),
+        (("--out", "fit.txt"), "written as .json"),
+    ],
+)
+def test_transition_mistakes_are_one_line(capsys, catalogue, tmp_path, options, says):
+    status, _, err = run(capsys, "transition", catalogue, "--out", tmp_path / "t.json", *options)
+    assert status == 2
+    assert says in err.splitlines()[-1]
+
+
 def test_features_without_images(capsys, catalogue, tmp_path):
     model, labels = tmp_path / "model", tmp_path / "labels.parquet"
     status, out, _ = run(

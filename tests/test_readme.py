@@ -11,7 +11,8 @@ import pytest
 from conftest import ROOT
 
 BLOCK = re.compile(r"<!-- run: (\w+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
-BLOCKS = {name: (kind, text) for name, kind, text in BLOCK.findall((ROOT / "README.md").read_text())}
+PAGES = ("README.md", "docs/statistics.md")
+BLOCKS = {name: (kind, text) for page in PAGES for name, kind, text in BLOCK.findall((ROOT / page).read_text())}
 
 
 def run_block(name, folder):
@@ -27,7 +28,7 @@ def run_block(name, folder):
 def test_every_command_of_the_readme_is_in_a_block_that_is_run():
     text = (ROOT / "README.md").read_text()
     outside = BLOCK.sub("", text)
-    assert set(BLOCKS) == {"demo", "votes", "challenge", "python"}
+    assert set(BLOCKS) == {"demo", "votes", "experts", "challenge", "python", "ways"}
     assert not re.search(r"^truemorph ", outside, re.MULTILINE)
 
 
@@ -45,6 +46,19 @@ def test_python_snippet(tmp_path):
     out = run_block("python", tmp_path)
     theta, error = (float(x) for x in out.split()[:2])
     assert abs(theta - 11.25) < 4 * error
+
+
+def test_ways_to_estimate(tmp_path):
+    out = run_block("ways", tmp_path)
+    for said in ("likelihood", "conditional", "gold", "at fixed intrinsic properties"):
+        assert said in out
+
+
+def test_votes_with_expert_types(tmp_path, shared_data):
+    (tmp_path / "gz2_votes.csv").symlink_to(shared_data / "gz2_votes.csv")
+    out = run_block("experts", tmp_path)
+    assert "definition: disk: t_type >= -3" in out
+    assert "trusted labels are right" in out
 
 
 @pytest.mark.parametrize(("name", "files", "rows"), [

@@ -73,6 +73,12 @@ class FamilyComparison:
 
         return plot_families(self, ax)
 
+    def plot_aic(self, ax: Any = None) -> Any:
+        """Draw how far each family's AIC lies above the best; returns matplotlib axes."""
+        from truemorph.bias.plots import plot_aic
+
+        return plot_aic(self, ax)
+
 
 def compare_families(
     labels: Array, alpha: Array, families: Sequence[str] = COMPARED, **options: Any

@@ -17,6 +17,31 @@ from truemorph.errors import InputError
 
 
 @dataclass(frozen=True)
+class Members:
+    """Class memberships, a contiguous column for each class.
+
+    Attributes
+    ----------
+    columns : list of K arrays, shape (N,)
+    whole : bool
+        Whether every row sums to 1: the first class then follows from the others.
+    """
+
+    columns: list[np.ndarray]
+    whole: bool
+
+    @classmethod
+    def of(cls, table: np.ndarray) -> Members:
+        """Columns of an (N, K) table of labels or probabilities."""
+        columns = [np.ascontiguousarray(column) for column in table.T]
+        return cls(columns, bool(np.all(np.abs(sum(columns) - 1) < 1e-12)))
+
+    def rows(self, chosen: np.ndarray) -> Members:
+        """Rows in another order."""
+        return Members([column[chosen] for column in self.columns], self.whole)
+
+
+@dataclass(frozen=True)
 class _Column:
     """A column by rank: which object has which rank, and the sorted values."""
 
@@ -27,9 +52,43 @@ class _Column:
     @classmethod
     def of(cls, values: np.ndarray) -> _Column:
         order = np.argsort(values, kind="stable")
-        ranks = np.empty(order.size, dtype=np.int64)
-        ranks[order] = np.arange(order.size)
+        ranks = np.empty(order.size, dtype=np.uint64)
+        ranks[order] = np.arange(order.size, dtype=np.uint64)
         return cls(order, ranks, values[order])
+
+
+@dataclass(frozen=True)
+class _Packing:
+    """Where leaf, rank and count of an object sit in one unsigned integer, the narrowest that holds them."""
+
+    count_bits: int
+    rank_bits: int
+    dtype: type
+
+    @classmethod
+    def of(cls, depth: int, size: int, most: int) -> _Packing:
+        rank_bits, count_bits = max(1, (size - 1).bit_length()), max(1, most.bit_length())
+        total = depth + rank_bits + count_bits
+        if total > 64:
+            raise InputError(f"depth {depth} is too deep for {size} galaxies; use a smaller one")
+        return cls(count_bits, rank_bits, np.uint32 if total <= 32 else np.uint64)
+
+    @property
+    def leaf_at(self) -> int:
+        return self.rank_bits + self.count_bits
+
+    def leaf(self, leaf: np.ndarray) -> np.ndarray:
+        return leaf.astype(self.dtype) << self.dtype(self.leaf_at)
+
+    def rank(self, ranks: np.ndarray) -> np.ndarray:
+        return ranks.astype(self.dtype) << self.dtype(self.count_bits)
+
+    def rank_of(self, packed: np.ndarray) -> np.ndarray:
+        mask = self.dtype((1 << self.rank_bits) - 1)
+        return ((packed >> self.dtype(self.count_bits)) & mask).astype(np.int64)
+
+    def count_of(self, packed: np.ndarray) -> np.ndarray:
+        return packed & self.dtype((1 << self.count_bits) - 1)
 
 
 @dataclass(frozen=True)
@@ -40,12 +99,12 @@ class Cut:
     ----------
     objects : list of J int arrays
         Objects in order of leaf and then of the observable.
-    weights : list of J int arrays
+    weights : list of J unsigned arrays
         How often each of them was drawn.
     edges : array of int, shape (L, b + 1)
         Where bins begin and end, counting every draw.
     leaf : array of int
-        Leaf of each object that was drawn, by object number.
+        Leaf of each drawn object, in order of object number.
     """
 
     objects: list[np.ndarray]
@@ -53,24 +112,22 @@ class Cut:
     edges: np.ndarray
     leaf: np.ndarray
 
-    def fractions(self, members: np.ndarray) -> np.ndarray:
-        """Mean of members, shape (N, K), in each bin of each observable: (J, L, b, K)."""
+    def fractions(self, members: Members) -> np.ndarray:
+        """Mean membership in each bin of each observable, shape (J, L, b, K)."""
         counts = np.diff(self.edges, axis=1)
-        n_classes = members.shape[1]
-        # Where memberships sum to 1, so do their means: one class fewer to add up.
-        whole = bool(np.all(np.abs(members.sum(axis=1) - 1) < 1e-12))
+        n_classes = len(members.columns)
         out = np.empty((len(self.objects), *counts.shape, n_classes))
         for j, (objects, weights) in enumerate(zip(self.objects, self.weights, strict=True)):
-            drawn = np.cumsum(weights)
+            drawn = np.cumsum(weights, dtype=np.int64)
             at = np.searchsorted(drawn, self.edges, side="right")
             inside = self.edges - np.where(at > 0, drawn[at - 1], 0)  # draws of the object that straddles the edge
             straddling = objects[np.minimum(at, objects.size - 1)]
-            for k in range(int(whole), n_classes):
-                column = np.ascontiguousarray(members[:, k])
+            for k in range(int(members.whole), n_classes):
+                column = members.columns[k]
                 sums = np.zeros(objects.size + 1)
                 np.cumsum(column[objects] * weights, out=sums[1:])
                 out[j, :, :, k] = np.diff(sums[at] + inside * column[straddling], axis=1) / counts
-        if whole:
+        if members.whole:
             out[..., 0] = 1 - out[..., 1:].sum(axis=-1)
         return out
 
@@ -115,7 +172,17 @@ class RankedTable:
         drawn = np.arange(self.size) if counts is None else np.flatnonzero(counts)
         times = np.ones(drawn.size, dtype=np.int64) if counts is None else counts[drawn]
         pack = _Packing.of(depth, self.size, int(times.max(initial=1)))
-        leaf = self._leaves(drawn, times, depth, pack)
+        narrow: np.ndarray = times.astype(pack.dtype)
+
+        def packed(column: _Column) -> np.ndarray:
+            """Rank and count of the drawn objects."""
+            return pack.rank(column.ranks[drawn]) | narrow
+
+        columns = [(packed(column), column.values) for column in self.intrinsic[:depth]]
+        leaf = np.zeros(drawn.size, dtype=np.int64)
+        for level in range(depth):
+            ranked, values = columns[level % len(columns)]
+            leaf = _split(leaf, 2**level, ranked, values, pack)
         held = np.bincount(leaf, weights=times, minlength=2**depth).astype(np.int64)
         if held.min() < bins:
             raise InputError(
@@ -123,67 +190,23 @@ class RankedTable:
                 f"use a smaller depth (now {depth}) or fewer bins"
             )
         edges = (np.cumsum(held) - held)[:, None] + equal_count_edges(held, bins)
-        objects, weights = [], []
-        for column in self.observables:
-            packed = np.sort(pack.rank_and_count(column.ranks[drawn], times) | pack.leaf(leaf))
-            objects.append(column.order[pack.rank_of(packed)])
-            weights.append(pack.count_of(packed))
-        by_object = np.zeros(self.size, dtype=np.int64)
-        by_object[drawn] = leaf
-        return Cut(objects, weights, edges, by_object)
-
-    def _leaves(self, drawn: np.ndarray, times: np.ndarray, depth: int, pack: _Packing) -> np.ndarray:
-        """Leaf of each drawn object."""
-        leaf = np.zeros(drawn.size, dtype=np.int64)
-        used = self.intrinsic[: max(1, depth)]
-        ranks = [column.ranks[drawn] for column in used]
-        without_leaf = [pack.rank_and_count(one, times) for one in ranks]
-        for level in range(depth):
-            turn = level % len(self.intrinsic)
-            column = self.intrinsic[turn]
-            packed = np.sort(without_leaf[turn] | pack.leaf(leaf))
-            cumulative = np.cumsum(pack.count_of(packed))
-            nodes = np.arange(2**level + 1, dtype=np.int64)
-            begins = np.searchsorted(packed, pack.leaf(nodes[:-1]))
-            before = np.concatenate([np.where(begins > 0, cumulative[begins - 1], 0), cumulative[-1:]])
-            held = np.diff(before)
-            middle = [
-                column.values[pack.rank_of(packed[np.minimum(at, packed.size - 1)])]
-                for at in (
-                    np.searchsorted(cumulative, before[:-1] + (held - 1) // 2, side="right"),
-                    np.searchsorted(cumulative, before[:-1] + held // 2, side="right"),
-                )
-            ]
-            threshold = np.searchsorted(column.values, 0.5 * (middle[0] + middle[1]))
-            leaf = 2 * leaf + (ranks[turn] >= threshold[leaf])
-        return leaf
+        in_order = [np.sort(packed(column) | pack.leaf(leaf)) for column in self.observables]
+        objects = [column.order[pack.rank_of(one)] for column, one in zip(self.observables, in_order, strict=True)]
+        return Cut(objects, [pack.count_of(one) for one in in_order], edges, leaf)
 
 
-@dataclass(frozen=True)
-class _Packing:
-    """Bits of leaf, rank and count in one unsigned integer, the narrowest that holds them."""
-
-    rank_bits: int
-    count_bits: int
-    dtype: type
-
-    @classmethod
-    def of(cls, depth: int, size: int, most: int) -> _Packing:
-        rank_bits, count_bits = max(1, (size - 1).bit_length()), max(1, most.bit_length())
-        total = depth + rank_bits + count_bits
-        if total > 64:
-            raise InputError(f"depth {depth} is too deep for {size} galaxies; use a smaller one")
-        return cls(rank_bits, count_bits, np.uint32 if total <= 32 else np.uint64)
-
-    def rank_and_count(self, ranks: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        return ((ranks << self.count_bits) | counts).astype(self.dtype)
-
-    def leaf(self, leaf: np.ndarray) -> np.ndarray:
-        return (leaf << (self.rank_bits + self.count_bits)).astype(self.dtype)
-
-    def rank_of(self, packed: np.ndarray) -> np.ndarray:
-        mask = self.dtype((1 << self.rank_bits) - 1)
-        return ((packed >> self.dtype(self.count_bits)) & mask).astype(np.int64)
-
-    def count_of(self, packed: np.ndarray) -> np.ndarray:
-        return (packed & self.dtype((1 << self.count_bits) - 1)).astype(np.int64)
+def _split(leaf: np.ndarray, n_nodes: int, ranked: np.ndarray, values: np.ndarray, pack: _Packing) -> np.ndarray:
+    """Send each drawn object to the left or right child of its node, which is split at its median."""
+    in_order = np.sort(ranked | pack.leaf(leaf))
+    cumulative: np.ndarray = np.cumsum(pack.count_of(in_order), dtype=pack.dtype)
+    begins = np.searchsorted(in_order, pack.leaf(np.arange(n_nodes)))
+    before = np.concatenate([np.where(begins > 0, cumulative[begins - 1], 0), cumulative[-1:]]).astype(np.int64)
+    held = np.diff(before)
+    middle = []
+    for target in (before[:-1] + (held - 1) // 2, before[:-1] + held // 2):
+        at = np.searchsorted(cumulative, np.maximum(target, 0).astype(pack.dtype), side="right")
+        middle.append(values[pack.rank_of(in_order[np.minimum(at, in_order.size - 1)])])
+    threshold = pack.rank(np.searchsorted(values, 0.5 * (middle[0] + middle[1])))
+    children = leaf << 1
+    children += ranked >= threshold[leaf]
+    return children

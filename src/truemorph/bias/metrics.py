@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from truemorph.arrays import float_array
-from truemorph.bias.leaves import Cut, RankedTable
+from truemorph.bias.leaves import Cut, Members, RankedTable
 from truemorph.errors import InputError
 
 MINIMUM_PER_BIN = 25
@@ -107,11 +107,12 @@ def _deviation(fractions: np.ndarray, reference: list[int]) -> float:
     return float(np.sqrt(np.mean((fractions - at_reference) ** 2)))
 
 
-def _analytic_floor(members: np.ndarray, cut: Cut, reference: list[int]) -> float:
+def _analytic_floor(members: Members, cut: Cut, reference: list[int]) -> float:
     """Expected value without any dependence on α: the variance of each bin plus its reference bin's."""
     counts = np.diff(cut.edges, axis=1)[None, :, :, None]
     mean = cut.fractions(members)
-    variance = np.clip(cut.fractions(members**2) - mean**2, 0, None) / counts  # f(1 - f)/n for hard labels
+    squares = Members([column**2 for column in members.columns], whole=False)
+    variance = np.clip(cut.fractions(squares) - mean**2, 0, None) / counts  # f(1 - f)/n for hard labels
     total = np.zeros_like(variance)
     for j, r in enumerate(reference):
         total[j] = variance[j] + variance[j][:, r : r + 1]
@@ -215,15 +216,15 @@ def _measure(
     # look biased. Shuffled first, ties fall at random.
     shuffled = rng.permutation(members.shape[0])
     members, observables, columns = members[shuffled], observables[shuffled], columns[shuffled]
-    table = RankedTable.of(observables, columns)
+    table, shares = RankedTable.of(observables, columns), Members.of(members)
     cut = table.cut(depth, bins)
-    value = _deviation(cut.fractions(members), at)
+    value = _deviation(cut.fractions(shares), at)
 
     if floor == "analytic":
-        floor_value, floor_std = _analytic_floor(members, cut, at), float("nan")
+        floor_value, floor_std = _analytic_floor(shares, cut, at), float("nan")
     else:
         permuted = np.array(
-            [_deviation(cut.fractions(members[_permuted_within(cut.leaf, rng)]), at) for _ in range(permutations)]
+            [_deviation(cut.fractions(shares.rows(_permuted_within(cut.leaf, rng))), at) for _ in range(permutations)]
         )
         # Variances add, so the floor to subtract in quadrature is the root mean square.
         floor_value, floor_std = float(np.sqrt(np.mean(permuted**2))), float(np.std(permuted))
@@ -232,7 +233,7 @@ def _measure(
 
     def resample(counts: np.ndarray) -> float | None:
         try:
-            return _deviation(table.cut(depth, bins, counts).fractions(members), at)
+            return _deviation(table.cut(depth, bins, counts).fractions(shares), at)
         except InputError:  # a leaf of this resample has fewer galaxies than bins
             return None
 

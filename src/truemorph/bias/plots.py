@@ -143,6 +143,21 @@ def plot_families(found: FamilyComparison, ax: Any, bins: int = 12) -> Any:
     return ax
 
 
+def plot_aic(found: FamilyComparison, ax: Any) -> Any:
+    """AIC of each family above the best one's."""
+    ax = axes_or_new(ax, (4.2, 2.6))
+    rows = found.table()
+    ax.barh([row["family"] for row in rows], [row["delta_aic"] for row in rows], color=BLUE, height=0.6)
+    for number, row in enumerate(rows):
+        ax.annotate(
+            f"{row['delta_aic']:.1f}", (row["delta_aic"], number), (4, 0), textcoords="offset points", va="center"
+        )
+    ax.invert_yaxis()
+    ax.margins(x=0.15)
+    ax.set(xlabel="AIC above the best")
+    return ax
+
+
 def plot_bias(found: BiasResult, ax: Any) -> Any:
     """Value, bootstrap and floor of a bias measure as one bar each."""
     ax = axes_or_new(ax, (4.2, 2.6))

@@ -166,7 +166,9 @@ def _other_fits(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Inversions of the other families, fitted by the same method to the data of the fit."""
     out = {}
-    for family in _BAND_FAMILIES:
+    # With trusted labels there is a form without a shape too; without, it would rest on an assumption of its own.
+    families = (*_BAND_FAMILIES, "monotone") if fit.method == "gold" else _BAND_FAMILIES
+    for family in families:
         if family == fit.family or fit.transition.n_classes != 2 or fit.alpha.ndim != 1:
             continue
         try:

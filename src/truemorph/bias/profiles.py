@@ -41,6 +41,7 @@ class Profile:
     ----------
     name : str
     grid, log_likelihood : array, shape (G,)
+        Where rows have weights, scaled so that it falls by ½ at one (sandwich) standard error.
     low, high : float
         95 % interval (likelihood within 1.92 of its maximum); 0 or infinity where the data set no limit.
     """
@@ -88,8 +89,15 @@ def profile(fit: TransitionFit, name: str | None = None, points: int = 13) -> Pr
     error = float(np.sqrt(fit.covariance[at, at]))
     step = error if np.isfinite(error) and error > 0 else 0.1
 
+    # Weighted rows make no likelihood: the sandwich sets its scale (Chandler & Bate 2007, Biometrika 94, 167).
+    stretch = 1.0
+    if fit.method == "gold" or "weights" in fit.inputs.per_row:
+        near = 0.3 * step
+        curvature = (2 * top - value_at(best + near) - value_at(best - near)) / near**2
+        stretch = max(curvature, 0.0) * step**2 or 1.0
+
     def drop(where: float) -> float:
-        return value_at(where) - top + SIGNIFICANT_GAIN
+        return value_at(where) - top + SIGNIFICANT_GAIN * stretch
 
     def edge(sign: int) -> float:
         limit = lower if sign < 0 else upper
@@ -106,7 +114,7 @@ def profile(fit: TransitionFit, name: str | None = None, points: int = 13) -> Pr
     inside = (max(low, best - 6 * step, lower), min(high, best + 6 * step, upper))
     span = inside[1] - inside[0]
     grid = np.linspace(max(lower, inside[0] - 0.25 * span), min(upper, inside[1] + 0.25 * span), points)
-    heights = np.array([value_at(where) for where in grid])
+    heights = top + (np.array([value_at(where) for where in grid]) - top) / stretch
     positive = space.family != "logistic"
 
     def outward(where: float) -> float:

@@ -109,6 +109,8 @@ class TransitionFit:
         rng = np.random.default_rng(seed)
         n = self.n_objects
         same: dict[str, Any] = {"bootstrap": 0, "gold_weight": self.gold_weight}
+        if "false_disk" in self.values:  # also where a resample shows none
+            same["false_disk"] = "fit"
         if self.family == "monotone":
             same["knots"] = self.transition.parameters()["knots"]
         fits = []

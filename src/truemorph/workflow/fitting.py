@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -326,21 +327,24 @@ def write_study(study: TransitionStudy, out: Path) -> Path:
 
     _check_out(out)
     write_json(out, study.described)
-    figure = Figure(figsize=(11, 7.6), layout="constrained")
-    axes = figure.subplots(2, 2)
-    study.fit.plot(axes[0, 0]) if study.families is None else study.families.plot(axes[0, 0])
-    study.fractions.plot(axes[0, 1], truth=study.truth)
-    study.calibration.plot(axes[1, 0])
+    panels: list[tuple[str, Any]] = [
+        ("flips with resolution", study.fit.plot if study.families is None else study.families.plot),
+        ("class fractions before and after", partial(study.fractions.plot, truth=study.truth)),
+        ("calibration", study.calibration.plot),
+    ]
+    if study.families is not None:
+        panels.append(("families", study.families.plot_aic))
     if study.profile is not None:
-        study.profile.plot(axes[1, 1])
-    elif study.sensitivity is not None:
-        study.sensitivity.plot(axes[1, 1])
-    else:
-        axes[1, 1].set_axis_off()
-    titles = ("flips with resolution", "class fractions before and after", "calibration", "likelihood")
-    for ax, title in zip(axes.ravel(), titles, strict=True):
-        if ax.axison:
-            ax.set_title(title, fontsize=10)
+        panels.append(("profile likelihood", study.profile.plot))
+    if study.sensitivity is not None:
+        panels.append(("what a wrong T would do", study.sensitivity.plot))
+    figure = Figure(figsize=(14, 7.6), layout="constrained")
+    axes = figure.subplots(2, 3).ravel()
+    for ax, (title, draw) in zip(axes, panels, strict=False):
+        draw(ax)
+        ax.set_title(title, fontsize=10)
+    for ax in axes[len(panels) :]:
+        ax.set_axis_off()
     figure.savefig(out.with_suffix(".png"), dpi=150)
     return out
 

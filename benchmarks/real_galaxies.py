@@ -1,0 +1,143 @@
+"""Debiased disk fractions of real galaxies against experts' types, as the Markdown tables of docs/statistics.md.
+
+Run by `make real`; needs the shared data. Octiles (quarters for GZ2) of α; rms over them, and how many of them the
+95 % band (statistical and systematic) holds.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from truemorph.bias.estimation import fit_transition
+from truemorph.bias.populations import debiased_fractions
+
+DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+DRAWS, GOLD = 20, 500
+DEFINITIONS = {"T ≥ -3": -3, "T ≥ 1": 1}
+
+
+def by_bin(values, alpha, bins):
+    return np.array([values[part].mean() for part in np.array_split(np.argsort(alpha, kind="stable"), bins)])
+
+
+def judge(found, truth):
+    rms = np.sqrt(np.mean((found.fractions[:, 1] - truth) ** 2))
+    return rms, int(np.sum((found.low[:, 1] <= truth) & (truth <= found.high[:, 1])))
+
+
+def cell(rms, covered, of):
+    return f"{rms:.3f} ({covered:.1f}/{of})" if isinstance(covered, float) else f"{rms:.3f} ({covered}/{of})"
+
+
+def experts():
+    frame = pl.read_csv(DATA / "expert_vs_crowd.csv")
+    labels, t_type = frame["gz1_spiral"].to_numpy(), frame["t_type"].to_numpy()
+    alpha = frame["petroR90_g"].to_numpy() / (1.32 / 2.3548)
+    axis_ratio, uncertain = frame["axis_ratio"].to_numpy(), frame["gz1_uncertain"].to_numpy()
+    truths = {name: (t_type >= least).astype(int) for name, least in DEFINITIONS.items()}
+    binned = {name: by_bin(truth, alpha, 8) for name, truth in truths.items()}
+    print(f"GZ1 flags, {labels.size:,} galaxies; rms (octiles inside the band)\n")
+    print("| estimate | " + " | ".join(truths) + " |\n|---|" + "---|" * len(truths))
+    flat = {name: np.sqrt(np.mean((by_bin(labels, alpha, 8) - one) ** 2)) for name, one in binned.items()}
+    print("| labels as given | " + " | ".join(f"{value:.3f}" for value in flat.values()) + " |")
+    for family in ("rayleigh", "weibull", "fisk", "monotone"):
+        for what, options in (("labels alone", {}), ("labels and axis ratio", {"intrinsic": axis_ratio})):
+            found = debiased_fractions(labels, alpha, fit_transition(labels, alpha, family, **options))
+            print(f"| {family}, {what} | " + " | ".join(cell(*judge(found, one), 8) for one in binned.values()) + " |")
+    for family in ("rayleigh", "weibull", "fisk", "monotone", "tabulated"):
+        cells = []
+        for name, truth in truths.items():
+            fit = fit_transition(labels, alpha, family, gold=truth)
+            found = debiased_fractions(labels, alpha, fit)
+            cells.append(f"{cell(*judge(found, binned[name]), 8)}, flips {fit.flip_log_likelihood:.1f}")
+        print(f"| {family}, all types trusted, inverted; log-likelihood of flips | " + " | ".join(cells) + " |")
+    rows = {"500 types, `debiased_fractions(gold=)`": {}, "the same with uncertain flag and axis ratio": {}}
+    for family in ("rayleigh", "weibull", "fisk"):
+        rows[f"{family} fitted to 500 types, inverted"] = {}
+    rows["500 types alone"] = {}
+    for name, truth in truths.items():
+        for seed in range(DRAWS):
+            known = np.random.default_rng(seed).choice(labels.size, GOLD, replace=False)
+            gold = np.full(labels.size, -1)
+            gold[known] = truth[known]
+            plain = debiased_fractions(labels, alpha, gold=gold)
+            columns = np.column_stack([uncertain, axis_ratio])
+            helped = debiased_fractions(labels, alpha, gold=gold, covariates=columns)
+            results = [judge(plain, binned[name]), judge(helped, binned[name])]
+            for family in ("rayleigh", "weibull", "fisk"):
+                fit = fit_transition(labels, alpha, family, gold=gold, gold_weight=0.0)
+                results.append(judge(debiased_fractions(labels, alpha, fit), binned[name]))
+            parts = np.array_split(np.argsort(alpha, kind="stable"), 8)
+            alone = np.array([truth[p][np.isin(p, known)].mean() for p in parts])
+            results.append((np.sqrt(np.mean((alone - binned[name]) ** 2)), 0))
+            for row, result in zip(rows.values(), results, strict=True):
+                row.setdefault(name, []).append(result)
+    for label, row in rows.items():
+        cells = []
+        for results in row.values():
+            rms, covered = np.mean(results, axis=0)
+            cells.append(f"{rms:.3f}" if label == "500 types alone" else cell(rms, float(covered), 8))
+        print(f"| {label}, mean of {DRAWS} draws | " + " | ".join(cells) + " |")
+
+
+def votes():
+    table = pl.read_csv(DATA / "gz2_votes.csv", infer_schema_length=None)
+    print("\nGZ2 majority labels by source, types T ≥ -3, quarters of α\n")
+    print("| source | typed | θ from labels | crowd | Hart 2016 | labels alone | half of the types trusted |")
+    print("|---|---|---|---|---|---|---|")
+    for (source,), part in table.group_by("source", maintain_order=True):
+        part = part.filter(pl.col("petroR90").is_not_null() & pl.col("psf_fwhm").is_not_null())
+        labels = (part["t01_smooth_or_features_a01_smooth_weighted_fraction"].to_numpy() < 0.5).astype(int)
+        hart = (part["t01_smooth_or_features_a01_smooth_debiased"].to_numpy() < 0.5).astype(int)
+        alpha = (part["petroR90"] / (part["psf_fwhm"] / 2.3548)).to_numpy()
+        t_type = part["t_type"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        fit = fit_transition(labels, alpha)
+        theta = f"{fit.values['theta']:.2f} ± {fit.stderr['theta']:.2f}"
+        typed = np.isfinite(t_type)
+        if typed.sum() < 150:
+            print(f"| {source} ({labels.size}) | {typed.sum()} | {theta} | too few types | | | |")
+            continue
+        truth = (t_type[typed] >= -3).astype(int)
+        true = by_bin(truth, alpha[typed], 4)
+        gold = np.where(np.random.default_rng(0).random(truth.size) < 0.5, truth, -1)
+        rivals = [np.sqrt(np.mean((by_bin(one[typed], alpha[typed], 4) - true) ** 2)) for one in (labels, hart)]
+        ours = judge(debiased_fractions(labels[typed], alpha[typed], fit, bins=4), true)
+        trusted = judge(debiased_fractions(labels[typed], alpha[typed], bins=4, gold=gold), true)
+        print(
+            f"| {source} ({labels.size}) | {typed.sum()} | {theta} | {rivals[0]:.3f} | {rivals[1]:.3f} "
+            f"| {cell(*ours, 4)} | {cell(*trusted, 4)} |"
+        )
+
+
+def ferengi():
+    from astropy.cosmology import WMAP9
+
+    from truemorph.bias.diagnostics import compare_families
+
+    table = pl.read_csv(DATA / "ferengi.csv")
+    near = table.filter(pl.col("sim_redshift") < 0.31).select(
+        "sdss_id", "sim_evolution", gold=(pl.col("p_features") > 0.5).cast(pl.Int64)
+    )
+    pairs = table.filter(pl.col("sim_redshift") > 0.31).join(near, on=["sdss_id", "sim_evolution"], how="inner")
+    distance = WMAP9.angular_diameter_distance([0.3, *pairs["sim_redshift"].to_list()]).value
+    found = compare_families(
+        (pairs["p_features"].to_numpy() > 0.5).astype(int),
+        distance[0] / distance[1:],
+        ("rayleigh", "weibull", "fisk", "monotone"),
+        gold=pairs["gold"].to_numpy(),
+    )
+    print(f"\nFERENGI, {pairs.height:,} images of galaxies seen at z = 0.3 too; α relative to there\n")
+    print("| family | log-likelihood of flips | AIC above best | parameters |\n|---|---|---|---|")
+    for row in found.table():
+        values = ", ".join(f"{k} {v:.3f} ± {row['stderr'][k]:.3f}" for k, v in list(row["values"].items())[:3])
+        print(f"| {row['family']} | {row['log_likelihood']:.1f} | {row['delta_aic']:.1f} | {values} |")
+
+
+if __name__ == "__main__":
+    if not DATA.is_dir():
+        sys.exit(f"real data ({DATA}) is not on this machine")
+    experts()
+    votes()
+    ferengi()
