@@ -204,6 +204,7 @@ def transition(
     """
     from truemorph.catalogs.catalogue import read_catalogue
 
+    workflow.check_fit_path(out)
     study = workflow.study_transition(
         read_catalogue(catalogue),
         family=family,

@@ -135,3 +135,60 @@ def test_a_constant_intrinsic_column_splits_nothing_off_and_is_refused_by_cv18()
 def test_labels_of_any_kind_of_number(kind):
     labels = LABELS.tolist() if kind is list else LABELS.astype(kind)
     assert fit_transition(labels, ALPHA.tolist()).values == fit_transition(LABELS, ALPHA).values
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"gold": TRUTH, "method": "likelihood"}, "makes no use of trusted labels"),
+        ({"intrinsic": COLUMNS, "method": "likelihood"}, "makes no use of intrinsic columns"),
+        ({"intrinsic": COLUMNS, "gold": TRUTH}, "makes no use of intrinsic columns"),
+        ({"family": "logistic", "false_disk": 0.1}, "leave false_disk out"),
+        ({"false_disk": "auto"}, 'or "fit"'),
+        ({"class_model": "forest"}, '"logistic" or "trees"'),
+        ({"gold": TRUTH, "gold_weight": 5}, "between 0 and 1"),
+        ({"family": "monotone", "knots": 0}, "at least 2 knots"),
+        ({"bins": 50.5}, "whole number"),
+        ({"labels": np.ma.array(LABELS, mask=np.arange(N) == 3)}, "1 labels are masked .first: row 3"),
+        ({"labels": np.array(["disk"] * N)}, "labels must be integers"),
+        ({"alpha": 3.0}, "one value a galaxy"),
+    ],
+)
+def test_what_would_be_ignored_or_guessed_is_refused(options, says):
+    given = {"labels": LABELS, "alpha": ALPHA, **options}
+    with pytest.raises(InputError, match=says) as error:
+        fit_transition(**given)
+    one_line(error)
+
+
+def test_masked_and_missing_trusted_labels_are_unknown():
+    known = np.arange(N) % 3 == 0
+    fits = [
+        fit_transition(LABELS, ALPHA, gold=gold).values
+        for gold in (
+            np.where(known, TRUTH, -1),
+            np.where(known, TRUTH, np.nan),
+            np.ma.array(TRUTH, mask=~known),
+        )
+    ]
+    assert fits[0] == fits[1] == fits[2]
+    fractions = debiased_fractions(LABELS, ALPHA, gold=np.where(known, TRUTH, np.nan), bins=3)
+    again = debiased_fractions(LABELS, ALPHA, gold=np.ma.array(TRUTH, mask=~known), bins=3)
+    np.testing.assert_array_equal(fractions.fractions, again.fractions)
+
+
+def test_one_column_tables_are_columns():
+    column = ALPHA[:, None]
+    assert fit_transition(LABELS[:, None], column).values == fit_transition(LABELS, ALPHA).values
+    found = debiased_fractions(LABELS, column, RayleighTransition(9.0), by=column, bins=3)
+    np.testing.assert_array_equal(
+        found.fractions, debiased_fractions(LABELS, ALPHA, RayleighTransition(9.0), bins=3).fractions
+    )
+
+
+def test_zero_resolution_does_not_wreck_the_logistic_form():
+    alpha, labels = ALPHA.copy(), LABELS.copy()
+    alpha[:5], labels[:5] = 0.0, 0
+    with_zeros = fit_transition(labels, alpha, "logistic")
+    without = fit_transition(labels[5:], alpha[5:], "logistic")
+    assert with_zeros.values == pytest.approx(without.values, abs=0.05)

@@ -73,6 +73,52 @@ def test_calibration_of_a_right_and_a_wrong_family():
     assert from_labels.plot().get_xlabel() == "fitted"
 
 
+def test_calibration_of_true_models_is_uniform():
+    p_values = []
+    for seed in range(40):
+        labels, alpha, _ = labels_through(RayleighTransition(11.25), 4_000, seed)
+        noise = np.random.default_rng(seed).normal(size=(4_000, 4))
+        p_values += [calibration(fit_transition(labels, alpha, intrinsic=noise)).p_value,
+                     calibration(fit_transition(labels, alpha)).p_value]  # fmt: skip
+    assert np.mean(np.array(p_values) < 0.05) < 0.15  # 80 at 5 %: 4 ± 2
+
+
+def test_unresolved_disk_labels_do_not_choose_the_family():
+    labels, alpha, _ = labels_through(RayleighTransition(11.25), 4_000, 20)
+    plain = compare_families(labels, alpha)
+    with_zeros = np.r_[alpha, np.zeros(3)]
+    found = compare_families(np.r_[labels, [1, 1, 1]], with_zeros)
+    assert found.left_out == 3
+    assert found.aic == pytest.approx(plain.aic)
+
+
+def test_weighted_rows_do_not_make_families_look_different():
+    p_values = []
+    for seed in range(25):
+        labels, alpha, _ = labels_through(RayleighTransition(11.25), 3_000, seed)
+        weights = np.random.default_rng(seed).lognormal(0, 1.2, 3_000)
+        p_values.append(compare_families(labels, alpha, ("rayleigh", "weibull"), weights=weights).rayleigh_p_value)
+    assert np.sum(np.array(p_values) < 0.05) <= 4  # 25 at 5 %: 1.25 ± 1.1
+
+
+def test_the_paper_estimators_profile_is_that_of_the_labels():
+    labels, alpha, _ = flipped_labels(20_000, 21)
+    binned = profile(fit_transition(labels, alpha, method="binned", bins=50), points=3)
+    likelihood = profile(fit_transition(labels, alpha), points=3)
+    assert (binned.low, binned.high) == pytest.approx((likelihood.low, likelihood.high), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"alpha": np.full(100, np.nan)}, "row 0"), ({"alpha": np.ones(99)}, "one value a galaxy"),
+     ({"alpha": np.ones(100)}, "same for every galaxy"), ({"gold": np.full(100, np.nan)}, "only 0 trusted")],
+)  # fmt: skip
+def test_confounding_check_names_bad_input(change, says):
+    good = {"labels": np.arange(100) % 2, "alpha": np.linspace(1, 20, 100), "gold": np.arange(100) % 2}
+    with pytest.raises(InputError, match=says):
+        confounding_check(**{**good, **change})
+
+
 def test_confounding_is_found_and_said():
     labels, alpha, truth, columns = confounded_labels(20_000, 4)
     check = confounding_check(labels, alpha, columns)

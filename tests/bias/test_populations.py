@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import confounded_labels, labels_through, some_known
+from truemorph.bias.diagnostics import calibration
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.flexible import LogisticTransition
 from truemorph.bias.populations import debiased_fractions
+from truemorph.bias.profiles import sensitivity
 from truemorph.bias.transitions import FiskTransition, MatrixTransition, RayleighTransition
 from truemorph.errors import InputError
 
@@ -61,6 +63,69 @@ def test_errors_of_the_inversion_are_its_scatter():
     # 60 × 4 pulls, correlated over bins through theta: the mean to 0.1, the spread to 0.08.
     assert abs(np.mean(pulls)) < 0.35
     assert 0.8 < np.std(pulls) < 1.2
+
+
+def test_errors_know_that_t_was_fitted_to_the_same_labels():
+    """From labels alone, the labels that scatter a bin have moved T as well: added before they are squared."""
+    pulls = []
+    for seed in range(100):
+        labels, alpha, _ = labels_through(RayleighTransition(10.0), 6_000, seed, median=13.5, width=0.5)
+        found = debiased_fractions(labels, alpha, fit_transition(labels, alpha), bins=4, systematic=False)
+        pulls.append((found.fractions[:, 1] - 0.7) / found.stderr[:, 1])
+    # The spread of 100 pulls is known to 0.07; three and a half of those, in every bin.
+    assert np.all(np.abs(np.std(pulls, axis=0) - 1) < 0.25), np.std(pulls, axis=0)
+
+
+@pytest.mark.parametrize("options", [{}, {"family": "weibull"}])
+def test_sampling_weights_of_the_fit_go_on_into_everything(options):
+    labels, alpha, truth = labels_through(TRUE, 40_000, 9)
+    rng = np.random.default_rng(9)
+    kept = rng.random(labels.size) < np.where(labels == 1, 0.25, 1.0)
+    weights = np.where(labels == 1, 4.0, 1.0)[kept]
+    fit = fit_transition(labels[kept], alpha[kept], weights=weights, **options)
+    found = debiased_fractions(labels[kept], alpha[kept], fit, bins=5)
+    assert np.all(np.abs(found.fractions[:, 1] - 0.7) < 4 * found.stderr[:, 1])
+    assert calibration(fit).p_value > 1e-3
+    assert sensitivity(fit).fractions[10] == pytest.approx(fit.class_fractions[1], abs=0.01)
+    gold = some_known(truth[kept], 0.05, 9)
+    trusted = debiased_fractions(labels[kept], alpha[kept], gold=gold, weights=weights, bins=5)
+    assert np.all(np.abs(trusted.fractions[:, 1] - 0.7) < 4 * trusted.stderr[:, 1])
+
+
+def test_few_trusted_labels_in_bins_of_a_column_that_decides():
+    """The binning column goes into the regression: ranges cover though only a handful of types fall into a bin."""
+    covered = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        alpha, b = rng.lognormal(2.6, 0.5, 3_000), rng.random(3_000)
+        truth = (rng.random(3_000) < 0.4 + 0.5 * b).astype(int)
+        labels = np.where(rng.random(3_000) < TRUE.flip_probability(alpha), 0, truth)
+        gold = some_known(truth, 0.03, seed)
+        found = debiased_fractions(labels, alpha, by=b, bins=5, gold=gold, systematic=False)
+        covered.append(np.abs(found.fractions[:, 1] - (0.4 + 0.5 * np.arange(0.1, 1, 0.2))) < 1.96 * found.stderr[:, 1])
+    # 60 × 5 ranges of 95 %, correlated within one: 0.95 ± 0.02.
+    assert np.mean(covered) > 0.88
+
+
+def test_a_fit_from_other_rows_is_bootstrapped_from_its_own():
+    labels, alpha, truth = changing_fractions(2_000, 10)
+    fit = fit_transition(labels, alpha, gold=some_known(truth, 0.3, 10))
+    more, at, _ = changing_fractions(4_000, 11)
+    found = debiased_fractions(more, at, fit, bins=4, systematic=False, bootstrap=20)
+    stated = debiased_fractions(more, at, fit, bins=4, systematic=False)
+    # Twenty resamples: the spread to 16 %; three of those.
+    np.testing.assert_allclose(found.stderr[:, 1], stated.stderr[:, 1], rtol=0.5)
+
+
+def test_a_fit_without_errors_says_so_and_its_bootstrap_mends_it():
+    labels, alpha, truth = changing_fractions(4_000, 12)
+    fit = fit_transition(labels, alpha, "monotone", gold=some_known(truth, 0.1, 12), knots=10)
+    plain = debiased_fractions(labels, alpha, fit, bins=4, systematic=False)
+    if np.isnan(fit.covariance).any():
+        assert any("have no error" in note for note in plain.warnings)
+    mended = debiased_fractions(labels, alpha, fit.with_bootstrap_errors(20), bins=4, systematic=False)
+    assert not any("have no error" in note for note in mended.warnings)
+    assert mended.stderr.mean() > 0.8 * plain.stderr.mean()
 
 
 def test_delta_method_agrees_with_bootstrap():
@@ -172,6 +237,10 @@ def test_plot_has_labels_estimate_band_and_truth():
         ({"labels": np.full(100, 2)}, "labels must be integers 0 to 1"),
         ({"gold": np.zeros(100)}, "no trusted label of class 1"),
         ({"gold": np.arange(100) % 2, "covariates": np.ones(7)}, "covariates must have shape"),
+        ({"covariates": np.ones((100, 1))}, "pass gold= too"),
+        ({"bins": 4.5}, "number of galaxies"),
+        ({"transition": "rayleigh"}, "T.alpha. or a fit of one"),
+        ({"weights": np.zeros(100)}, "weights must be positive"),
     ],
 )
 def test_bad_input_is_named(change, says):

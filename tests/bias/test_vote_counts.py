@@ -8,6 +8,7 @@ from scipy.stats import betabinom
 
 from conftest import some_known
 from truemorph.bias.estimation import fit_transition
+from truemorph.bias.populations import debiased_fractions
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.bias.votes import beta_binomial_log_probability
 from truemorph.errors import InputError
@@ -82,7 +83,37 @@ def test_transition_of_the_majority_is_what_majorities_do():
             chosen = part[(truth[part] == y) & ~tie[part]]
             fitted = fit.transition.matrix(alpha[chosen])[:, y, 1].mean()
             assert fitted == pytest.approx(label[chosen].mean(), abs=0.03)
-    assert fit.votes.volunteers == pytest.approx(39, abs=1)
+    numbers, shares = fit.votes.numbers
+    assert numbers @ shares == pytest.approx(votes.sum(axis=1).mean())
+
+
+def test_few_and_even_numbers_of_votes_and_their_ties():
+    """Four volunteers tie often; a tie makes a smooth label, in T as in the labels."""
+    rng = np.random.default_rng(5)
+    alpha = rng.lognormal(np.log(14), 0.45, 20_000)
+    truth = (rng.random(alpha.size) < 0.7).astype(int)
+    mean = np.where(truth == 1, 0.85, 0.15)
+    disk = rng.binomial(4, rng.beta(2.0 * mean, 2.0 * (1 - mean)))
+    fit = fit_transition(np.column_stack([4 - disk, disk]), alpha, "constant", false_disk="fit", method="votes",
+                         gold=some_known(truth, 0.1, 5))  # fmt: skip
+    label = fit.labels
+    found = debiased_fractions(label, alpha, fit, bins=2, systematic=False)
+    assert np.all(np.abs(found.fractions[:, 1] - 0.7) < 4 * found.stderr[:, 1])
+    # The fit's own error enters: with T taken as known it would be smaller.
+    assert np.all(found.stderr > debiased_fractions(label, alpha, fit.transition, bins=2).stderr)
+
+
+def test_weights_of_votes_count():
+    votes, alpha, _ = voted(8_000, 6)
+    majority = (votes[:, 1] > votes[:, 0]).astype(int)
+    kept = np.random.default_rng(6).random(8_000) < np.where(majority == 1, 0.3, 1.0)
+    weights = np.where(majority == 1, 1 / 0.3, 1.0)[kept]
+    plain, weighted = (
+        fit_transition(votes[kept], alpha[kept]),
+        fit_transition(votes[kept], alpha[kept], weights=weights),
+    )
+    assert abs(weighted.class_fractions[1] - 0.6) < 4 * weighted.stderr["disk_fraction"]
+    assert abs(plain.class_fractions[1] - 0.6) > 4 * plain.stderr["disk_fraction"]
 
 
 def test_trusted_classes_help():

@@ -34,24 +34,23 @@ def model_assisted(
     trusted: np.ndarray,
     columns: np.ndarray | None,
     bins: Bins,
+    n_classes: int,
     seed: int,
 ) -> Assisted:
     """Regression on trusted rows averaged over bins, corrected by their residuals as far as these are significant.
 
     Residuals are those of galaxies held out of the regression (five folds). Their scatter over bins beyond what
-    chance gives, τ² (DerSimonian & Laird 1986), says how wrong the regression is: bin b's residual enters with
-    weight τ² / (τ² + s_b²), which goes to 1 as trusted rows grow in number.
+    chance gives, τ² (by moments, as DerSimonian & Laird 1986), says how wrong the regression is: bin b's residual
+    enters with weight τ² / (τ² + s_b²), which goes to 1 as trusted rows grow in number.
     """
-    n_classes = int(max(labels.max(), trusted.max())) + 1
-    model = TrustedRegression.fit(labels, alpha, trusted, columns)
+    model = TrustedRegression.fit(labels, alpha, trusted, n_classes, columns, bins.weights)
     design = model.design(labels, alpha, columns)
     predicted = model.probabilities(design)
     fractions = bins.means(predicted)
     slopes = model.mean_slopes(design, bins.shares())  # (B, K, Q)
     variance = np.einsum("bkq,qr,bkr->bk", slopes, model.covariance(), slopes)
-    counts = np.bincount(bins.index, minlength=bins.count)
     spread = bins.means(predicted**2) - fractions**2
-    variance += np.maximum(spread, 0) / counts[:, None]
+    variance += np.maximum(spread, 0) / bins.effective_counts()[:, None]
 
     known = np.flatnonzero(trusted != UNKNOWN)
     fold = np.random.default_rng(seed).permutation(known.size) % FOLDS
@@ -61,21 +60,21 @@ def model_assisted(
     for k in range(FOLDS):
         kept = np.full(labels.size, UNKNOWN)
         kept[known[fold != k]] = trusted[known[fold != k]]
-        other = TrustedRegression.fit(labels, alpha, kept, columns)
+        other = TrustedRegression.fit(labels, alpha, kept, n_classes, columns, bins.weights)
         p = other.probabilities(design[known[fold == k]])
-        residual[fold == k] = truth[fold == k, : other.n_classes] - p
+        residual[fold == k] = truth[fold == k] - p
         noise[fold == k] = p * (1 - p)
-    at = bins.index[known]
-    gold_counts = np.bincount(at, minlength=bins.count)
-    usable = gold_counts > 1
+    at, w = bins.index[known], bins.weights[known]
+    usable = np.bincount(at, minlength=bins.count) > 1
+    total = np.bincount(at, weights=w, minlength=bins.count)
     correction = np.zeros_like(fractions)
     weight = np.zeros_like(fractions)
     extra = np.zeros_like(fractions)
     for c in range(n_classes):
-        sums = np.bincount(at, weights=residual[:, c], minlength=bins.count)
-        mean = np.divide(sums, gold_counts, out=np.zeros(bins.count), where=usable)
-        square = np.bincount(at, weights=noise[:, c], minlength=bins.count)
-        s2 = np.divide(square, gold_counts**2, out=np.full(bins.count, np.inf), where=usable)
+        sums = np.bincount(at, weights=w * residual[:, c], minlength=bins.count)
+        mean = np.divide(sums, total, out=np.zeros(bins.count), where=usable)
+        square = np.bincount(at, weights=w**2 * noise[:, c], minlength=bins.count)
+        s2 = np.divide(square, total**2, out=np.full(bins.count, np.inf), where=usable)
         s2 = np.maximum(s2, 1e-9)
         tau2 = _excess_variance(mean[usable], s2[usable])
         weight[:, c] = np.where(usable, tau2 / (tau2 + s2), 0.0)
@@ -91,8 +90,6 @@ def model_assisted(
 
 
 def _excess_variance(values: np.ndarray, variances: np.ndarray) -> float:
-    """Scatter of values about zero beyond their errors, τ² (method of moments)."""
+    """Scatter of values about zero, a known mean, beyond their errors: τ² by the method of moments."""
     weights = 1 / variances
-    excess = np.sum(weights * values**2) - values.size
-    denominator = weights.sum() - np.sum(weights**2) / weights.sum() if values.size > 1 else weights.sum()
-    return float(max(0.0, excess / denominator)) if denominator > 0 else 0.0
+    return float(max(0.0, np.sum(weights * values**2) - values.size) / weights.sum()) if values.size else 0.0

@@ -67,15 +67,28 @@ def choose_bins(n: int, with_intrinsic: bool, per_bin: int = 25) -> tuple[int, i
 
 @dataclass(frozen=True)
 class Bins:
-    """Equal-count bins of a column, and means in them."""
+    """Equal-count bins of a column, and (weighted) means in them.
 
-    index: np.ndarray  # (N,)
+    Attributes
+    ----------
+    index : array of int, shape (N,)
+        Bin of each object.
+    edges : array, shape (B + 1,)
+    middles : array, shape (B,)
+        Mean of the column.
+    count : int
+        B.
+    weights : array, shape (N,)
+    """
+
+    index: np.ndarray
     edges: np.ndarray
     middles: np.ndarray
     count: int
+    weights: np.ndarray
 
     @classmethod
-    def cut(cls, column: np.ndarray, bins: int) -> Bins:
+    def cut(cls, column: np.ndarray, bins: int, weights: np.ndarray | None = None) -> Bins:
         """Cut a column of shape (N,) into bins; edges lie half-way between neighbours."""
         order = np.argsort(column, kind="stable")
         index = np.empty(column.size, dtype=np.int64)
@@ -83,8 +96,9 @@ class Bins:
         begins = np.searchsorted(index[order], np.arange(1, bins))
         inner = 0.5 * (column[order][begins - 1] + column[order][begins])
         edges = np.concatenate([[column.min()], inner, [column.max()]])
-        middles = np.bincount(index, weights=column) / np.bincount(index)
-        return cls(index, edges, middles, bins)
+        weights = np.ones(column.size) if weights is None else weights
+        middles = np.bincount(index, weights=weights * column) / np.bincount(index, weights=weights)
+        return cls(index, edges, middles, bins, weights)
 
     def rows(self, chosen: np.ndarray) -> Bins:
         """The same bins for some of the objects, drawn with repeats.
@@ -97,16 +111,23 @@ class Bins:
         index = self.index[chosen]
         if np.bincount(index, minlength=self.count).min() == 0:
             raise InputError("a bin has no object in this resample")
-        return Bins(index, self.edges, self.middles, self.count)
+        return Bins(index, self.edges, self.middles, self.count, self.weights[chosen])
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Weighted sum of (N,) values in each bin, shape (B,)."""
+        return np.bincount(self.index, weights=self.weights * values, minlength=self.count)
 
     def means(self, values: np.ndarray) -> np.ndarray:
-        """Mean of (N, K) values in each bin, shape (B, K)."""
-        counts = np.bincount(self.index, minlength=self.count)
-        return (
-            np.stack([np.bincount(self.index, weights=v, minlength=self.count) for v in values.T], 1) / counts[:, None]
-        )
+        """Weighted mean of (N, K) values in each bin, shape (B, K)."""
+        total = np.bincount(self.index, weights=self.weights, minlength=self.count)
+        return np.stack([self.sums(column) for column in values.T], axis=1) / total[:, None]
 
     def shares(self) -> np.ndarray:
-        """Weight of each galaxy in each bin's mean, shape (B, N)."""
-        inside = self.index[None, :] == np.arange(self.count)[:, None]
+        """Weight of each object in each bin's mean, shape (B, N)."""
+        inside = (self.index[None, :] == np.arange(self.count)[:, None]) * self.weights
         return inside / inside.sum(axis=1, keepdims=True)
+
+    def effective_counts(self) -> np.ndarray:
+        """(Σ w)² / Σ w² of each bin, shape (B,)."""
+        total = np.bincount(self.index, weights=self.weights, minlength=self.count)
+        return total**2 / np.bincount(self.index, weights=self.weights**2, minlength=self.count)

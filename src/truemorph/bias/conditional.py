@@ -7,6 +7,7 @@ a logistic regression or gradient-boosted trees, fitted together with T by expec
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,6 +107,8 @@ class ConditionalMaximum:
         Of the regression.
     free : array of bool, shape (P,)
         T's parameters that are not at a bound.
+    influence : callable
+        How far each galaxy pulls T's point, shape (P, N).
     steps : int
         Of EM.
     """
@@ -116,6 +119,7 @@ class ConditionalMaximum:
     log_likelihood: float
     design: np.ndarray
     free: np.ndarray
+    influence: Callable[[], np.ndarray]
     steps: int = 0
 
 
@@ -300,12 +304,18 @@ def _newton(problem: _Conditional, point: np.ndarray, done: int = 0, steps: int 
             break
     free = _inside(space, point)
     best = Maximum(point, value, np.where(free[:, None] & free, problem.information(point), 0.0), free)
-    products = None
-    if np.ptp(problem.evidence.weights) > 0:
-        products = _products(problem, point)
+    weights = problem.evidence.weights
+    scores = _scores(problem, point) * weights if np.ptp(weights) > 0 else None
+    products = None if scores is None else scores @ scores.T
+
+    def influence() -> np.ndarray:
+        return (np.nan_to_num(best.covariance()) @ (_scores(problem, point) * weights))[:n]
+
     log_p = log_probabilities(problem.design, problem.split(point)[1])
     likelihood = float(np.sum(problem.evidence.weights * problem.terms(point)))
-    return ConditionalMaximum(point, best.covariance(products), log_p, likelihood, problem.design, free[:n], done)
+    return ConditionalMaximum(
+        point, best.covariance(products), log_p, likelihood, problem.design, free[:n], influence, done
+    )
 
 
 def _inside(space: Space, point: np.ndarray) -> np.ndarray:
@@ -315,16 +325,15 @@ def _inside(space: Space, point: np.ndarray) -> np.ndarray:
     return inside
 
 
-def _products(problem: _Conditional, point: np.ndarray) -> np.ndarray:
-    """Σ w² s sᵀ over galaxies, for the sandwich."""
+def _scores(problem: _Conditional, point: np.ndarray) -> np.ndarray:
+    """Slope of each galaxy's log-probability in all parameters, shape (P + (K - 1) Q, N)."""
     n, rest = problem.space.size, point[problem.space.size :]
     of_t = np.empty((0, problem.evidence.labels.size))
     if n:
         of_t = differences(lambda at: problem.terms(np.concatenate([at, rest])), point[:n])
     p, posterior = problem.after(point)
     of_z = np.einsum("nk,nq->kqn", (posterior - p)[:, 1:], problem.design).reshape(-1, problem.design.shape[0])
-    scores = np.concatenate([of_t, of_z])
-    return (scores * problem.evidence.squares) @ scores.T
+    return np.concatenate([of_t, of_z])
 
 
 def fit_trees(space: Space, evidence: Evidence, columns: np.ndarray, seed: int = 0) -> ConditionalMaximum:

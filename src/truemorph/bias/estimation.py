@@ -18,7 +18,7 @@ from truemorph.bias import gold as trusted_labels
 from truemorph.bias import votes as vote_counts
 from truemorph.bias.evidence import UNKNOWN
 from truemorph.bias.families import FAMILIES
-from truemorph.bias.likelihood import check_labels
+from truemorph.bias.likelihood import check_labels, check_weights
 from truemorph.bias.maximum import differences
 from truemorph.bias.methods import (
     Data,
@@ -37,6 +37,7 @@ from truemorph.bias.spaces import Space, space_of
 from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH, Array, as_resolution
 from truemorph.errors import InputError
 
+_MOST_CLASSES = 1000
 METHODS = ("likelihood", "binned", "conditional", "gold", "votes")
 ASSUMPTIONS = {
     "likelihood": "true class fractions do not depend on alpha",
@@ -47,9 +48,11 @@ ASSUMPTIONS = {
 }
 
 
-def _checked(labels: Any, alpha: Any, gold: Any, weights: Any, n_classes: int | None, method: str) -> Data:
+def _checked(labels: Any, alpha: Any, gold: Any, weights: Any, n_classes: int | None, method: str, family: str) -> Data:
     """Check shapes and values of everything that has one entry a galaxy."""
-    observed = np.asarray(labels)
+    observed = labels if isinstance(labels, np.ma.MaskedArray) else np.asarray(labels)
+    if observed.ndim == 2 and observed.shape[1] == 1:
+        observed = observed[:, 0]
     counts = None
     if method == "votes" or (observed.ndim == 2 and np.issubdtype(observed.dtype, np.integer)):
         counts = vote_counts.check_votes(observed)
@@ -57,32 +60,30 @@ def _checked(labels: Any, alpha: Any, gold: Any, weights: Any, n_classes: int | 
     resolution = float_array(alpha, "alpha")
     if resolution.ndim == 2 and resolution.shape[1] == 1:
         resolution = resolution[:, 0]
+    if resolution.ndim == 0:
+        raise InputError("alpha must have one value a galaxy, shape (N,)")
     first = resolution if resolution.ndim == 1 else resolution[:, 0]
     as_resolution(first)
+    if counts is not None and resolution.ndim == 2:
+        raise InputError("vote counts take one resolution, alpha of shape (N,)")
     if not np.all(np.isfinite(resolution)) or not np.any(first > 0):
         raise InputError("alpha must be finite, and positive for some galaxies, to estimate T(alpha)")
     if n_classes is None:
-        largest = [int(np.max(one, initial=0)) for one in (observed, gold) if one is not None and _whole(one)]
-        n_classes = max([2, *(one + 1 for one in largest)]) if gold is not None else 2
+        # Families of two classes name a label 2 as the mistake that it is there.
+        many = family in ("logistic", "matrix", "tabulated")
+        n_classes = trusted_labels.classes_in(observed, *([] if gold is None else [gold])) if many else 2
+        if n_classes > _MOST_CLASSES:
+            raise InputError(f"labels up to {n_classes - 1} can't be classes; number them 0, 1, 2, …")
     observed = check_labels(observed, n_classes)
     if observed.size != first.size:
         raise InputError(f"labels and alpha must have one value a galaxy; got {observed.size} and {first.size}")
     trusted = None if gold is None else trusted_labels.check_gold(gold, observed.size, n_classes)
-    if weights is not None:
-        weights = np.asarray(weights, dtype=np.float64)
-        if weights.shape != first.shape or not np.all((weights > 0) & np.isfinite(weights)):
-            raise InputError("weights must be positive and finite, one a galaxy")
-        weights = weights / weights.mean()  # log-likelihoods then keep the scale of N galaxies
+    weights = None if weights is None else check_weights(weights, first.size)
     present = np.unique(observed)
     if present.size < 2:
         only = CLASS_NAMES[int(present[0])] if present.size and n_classes == 2 else str(*present)
         raise InputError(f"only {only or 'no'} labels among {observed.size} galaxies: T(alpha) needs both classes")
     return Data(observed, resolution, n_classes, weights, trusted, counts)
-
-
-def _whole(values: Any) -> bool:
-    array = np.asarray(values)
-    return array.ndim == 1 and array.size > 0 and np.issubdtype(array.dtype, np.integer) and array.max() < 100
 
 
 def _flips_seen(data: Data) -> np.ndarray:
@@ -101,7 +102,10 @@ def _false_disk(asked: float | str | None, data: Data, method: str) -> float | N
     if asked == "fit":
         return None
     if asked is not None:
-        rate = float(asked)
+        try:
+            rate = float(asked)
+        except ValueError:
+            rate = float("nan")
         if not 0 <= rate < 1:
             raise InputError(f'false_disk is a probability, 0 <= false_disk < 1, or "fit"; got {asked}')
         return rate
@@ -197,7 +201,7 @@ def fit_transition(
     >>> bool(abs(fit.transition.theta - 11.25) < 4 * fit.stderr["theta"])
     True
     """
-    counted = np.ndim(labels) == 2
+    counted = np.ndim(labels) == 2 and np.shape(labels)[1] != 1
     if method is None:
         method = (
             "votes"
@@ -216,8 +220,9 @@ def fit_transition(
         raise InputError('method "gold" needs trusted labels: pass gold=, -1 where unknown')
     if method == "conditional" and intrinsic is None:
         raise InputError('method "conditional" needs properties to condition on: pass intrinsic=')
+    _check_together(method, family, intrinsic, gold, false_disk, class_model, gold_weight, bins)
     use_gold = gold if method in ("gold", "votes") else None
-    data = _checked(labels, alpha, use_gold, weights, n_classes, method)
+    data = _checked(labels, alpha, use_gold, weights, n_classes, method, family)
     notes: list[str] = []
     columns = None
     if intrinsic is not None and (method == "conditional" or family == "tabulated"):
@@ -241,7 +246,7 @@ def fit_transition(
             raise InputError('family "tabulated" needs trusted labels: pass gold=, -1 where unknown')
         estimate = by_bayes(data, columns)
     else:
-        if family in ("constant", "matrix") and method != "gold":
+        if family in ("constant", "matrix") and method not in ("gold", "votes"):
             raise InputError(
                 f"{family}: flips that don't change with alpha look like other class fractions; "
                 "they need trusted labels (gold=)"
@@ -270,6 +275,34 @@ def fit_transition(
             estimate = by_condition(space, data, columns, class_model, seed)
 
     return _result(space, estimate, data, inputs, notes, bootstrap, seed)
+
+
+def _check_together(
+    method: str,
+    family: str,
+    intrinsic: Any,
+    gold: Any,
+    false_disk: Any,
+    class_model: str,
+    gold_weight: float | None,
+    bins: int,
+) -> None:
+    """Refuse what would be given and not used."""
+    if gold is not None and method not in ("gold", "votes"):
+        raise InputError(f'method "{method}" makes no use of trusted labels: leave gold= out, or use method="gold"')
+    if intrinsic is not None and method != "conditional" and family != "tabulated":
+        raise InputError(
+            f'method "{method}" makes no use of intrinsic columns: leave intrinsic= out, or use method="conditional" '
+            "(they go into confounding_check and, as covariates, into debiased_fractions)"
+        )
+    if false_disk is not None and family in ("logistic", "matrix", "tabulated"):
+        raise InputError(f"{family} finds every flip on its own: leave false_disk out")
+    if class_model not in ("logistic", "trees"):
+        raise InputError(f'class_model is "logistic" or "trees"; got {class_model!r}')
+    if gold_weight is not None and not 0 <= gold_weight <= 1:
+        raise InputError(f"gold_weight is a weight between 0 and 1; got {gold_weight}")
+    if bins != int(bins):
+        raise InputError(f"bins is a whole number; got {bins}")
 
 
 def _explained_notes(data: Data, columns: np.ndarray, seed: int) -> list[str]:
@@ -301,12 +334,13 @@ def _result(
     values: dict[str, float] = {}
     stderr: dict[str, float] = {}
     if space is not None:
-        found = space.values(estimate.point)
+        point, covariance = estimate.point[: space.size], estimate.covariance[: space.size, : space.size]
+        found = space.values(point)
         values = dict(zip(space.names, found.tolist(), strict=True))
-        slopes = differences(space.values, estimate.point)  # (P, V)
-        stuck = np.isnan(np.diag(estimate.covariance))
+        slopes = differences(space.values, point)  # (P, V)
+        stuck = np.isnan(np.diag(covariance))
         # A value that moves with a parameter at its bound has no error from the curvature.
-        known = np.where(np.isnan(estimate.covariance), 0.0, estimate.covariance)
+        known = np.where(np.isnan(covariance), 0.0, covariance)
         variance = np.einsum("pv,pq,qv->v", slopes, known, slopes)
         lost = (np.abs(slopes[stuck]) > 1e-6).any(axis=0) if stuck.any() else np.zeros(found.size, dtype=bool)
         errors = np.where(lost | (variance < 0), np.nan, np.sqrt(np.maximum(variance, 0)))

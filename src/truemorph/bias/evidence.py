@@ -100,9 +100,11 @@ class Evidence:
         """Few rows that stand for all: `grouped`, or with several observables every so-maniest row, weighted up."""
         if self.alpha.ndim == 1:
             return self.grouped(most)
-        step = max(1, self.labels.size // (16 * most))
-        part = self.rows(np.arange(0, self.labels.size, step))
-        return part.scaled(np.full(part.labels.size, float(step)))
+        known = np.flatnonzero(self.trusted != UNKNOWN)
+        others = np.flatnonzero(self.trusted == UNKNOWN)
+        step = max(1, others.size // (16 * most))
+        part = self.rows(np.concatenate([known, others[::step]]))
+        return part.scaled(np.where(part.trusted != UNKNOWN, 1.0, float(step)))
 
     def log_terms(self, transition: Transition, log_fractions: np.ndarray) -> np.ndarray:
         """Log-probability of each row, shape (M,).

@@ -23,8 +23,8 @@ def _interpolate(alpha: Array, knots: Sequence[float], values: Sequence[float]) 
     total = xp.full_like(alpha, float(values[0]))
     for left, right, low, high in zip(knots, knots[1:], values, values[1:], strict=False):
         if high != low:
-            total = total + (high - low) * xp.clip((alpha - left) / (right - left), 0.0, 1.0)
-    return total
+            total = total + (high - low) * (xp.clip(alpha - left, 0.0, right - left) / (right - left))
+    return xp.clip(total, min(values), max(values))  # sums round
 
 
 def _check_knots(knots: Any, values: np.ndarray) -> np.ndarray:

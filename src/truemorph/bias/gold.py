@@ -36,7 +36,7 @@ def check_gold(gold: object, n: int, n_classes: int) -> np.ndarray:
     InputError
         If the length is wrong, a value is no class, too few are known, or a class is never seen.
     """
-    values = np.asarray(gold)
+    values = np.ma.filled(gold, UNKNOWN) if isinstance(gold, np.ma.MaskedArray) else np.asarray(gold)
     if values.shape != (n,):
         raise InputError(f"gold must have one value a galaxy, -1 where unknown; got shape {values.shape} for {n}")
     if not np.issubdtype(values.dtype, np.number) and values.dtype != bool:
@@ -57,12 +57,23 @@ def check_gold(gold: object, n: int, n_classes: int) -> np.ndarray:
     return trusted
 
 
+def classes_in(*several: object) -> int:
+    """Number of classes that arrays of labels name (NaN and masked entries are none), two at least."""
+    found = [2]
+    for one in several:
+        values = np.ma.filled(one, UNKNOWN) if isinstance(one, np.ma.MaskedArray) else np.asarray(one)
+        if values.size and np.issubdtype(values.dtype, np.number) and np.isfinite(values).any():
+            found.append(int(values[np.isfinite(values)].max()) + 1)
+    return max(found)
+
+
 @dataclass(frozen=True)
 class GoldMaximum:
     """Joint fit of T and class fractions; `weight` is that of the rows without a trusted label."""
 
     maximum: Maximum
     covariance: np.ndarray
+    weighed: Evidence
     weight: float
     scores_by_weight: dict[float, float]
 
@@ -102,6 +113,13 @@ def joint_starts(space: Space, evidence: Evidence) -> np.ndarray:
     return np.array([np.concatenate([start, logits]) for start in space.starts])
 
 
+def influence(space: Space, evidence: Evidence, found: Maximum) -> np.ndarray:
+    """How far each galaxy pulls T's point, shape (P, N): inverse information times weight times score."""
+    scores = np.nan_to_num(differences(joint_function(space, evidence), found.point), posinf=0.0, neginf=0.0)
+    pull = np.nan_to_num(found.covariance()) @ (scores * evidence.weights)
+    return pull[: space.size]
+
+
 def score_products(space: Space, evidence: Evidence, point: np.ndarray) -> np.ndarray:
     """Σ w² s sᵀ over galaxies, for the sandwich."""
     scores = differences(joint_function(space, evidence), point)
@@ -137,7 +155,7 @@ def fit_with_gold(space: Space, evidence: Evidence, weight: float | None, seed: 
     begin = maximise_joint(space, coarse.scaled(np.where(coarse_known, 1.0, weight)), first[None], False).point
     best = polish_joint(space, weighed, maximise_joint(space, fine, begin[None]))
     products = score_products(space, fine, best.point)
-    return GoldMaximum(best, best.covariance(products), weight, tried)
+    return GoldMaximum(best, best.covariance(products), evidence.scaled(np.where(known, 1.0, weight)), weight, tried)
 
 
 def _cross_validate(
@@ -186,11 +204,11 @@ class TrustedRegression:
         labels: np.ndarray,
         alpha: np.ndarray,
         trusted: np.ndarray,
+        n_classes: int,
         columns: np.ndarray | None = None,
         weights: np.ndarray | None = None,
     ) -> TrustedRegression:
         """Fit on the rows whose trusted class is known; the standardisation comes from all rows."""
-        n_classes = int(max(labels.max(), trusted.max())) + 1
         raw = _features(labels, alpha, n_classes, columns)
         center, scale = raw.mean(axis=0), raw.std(axis=0)
         scale = np.where(scale > 0, scale, 1.0)

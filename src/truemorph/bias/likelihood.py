@@ -12,16 +12,22 @@ from operator import add
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 
-from truemorph.bias.transitions import Array, Transition, as_resolution
+from truemorph.arrays import float_array
+from truemorph.bias.transitions import Array, Transition
 from truemorph.errors import InputError
 
 
 def check_labels(labels: Array, n_classes: int) -> np.ndarray:
     """Return labels as an (N,) int64 array with values 0 … K-1, or raise `InputError` naming the row."""
+    masked = np.flatnonzero(np.ma.getmaskarray(labels)) if isinstance(labels, np.ma.MaskedArray) else np.empty(0)
     labels = np.asarray(labels)
     if labels.ndim != 1:
         raise InputError(f"labels must be integers of shape (N,); got shape {labels.shape}")
-    as_int = labels.astype(np.int64)
+    if not np.issubdtype(labels.dtype, np.number) and labels.dtype != bool:
+        raise InputError(f"labels must be integers 0 to {n_classes - 1}; got {labels.dtype}")
+    if masked.size:
+        raise InputError(f"{masked.size} labels are masked (first: row {masked[0]}); leave those rows out")
+    as_int = np.nan_to_num(labels, nan=-1, posinf=-1, neginf=-1).astype(np.int64)
     bad = np.flatnonzero((as_int != labels) | (as_int < 0) | (as_int >= n_classes))
     if bad.size:
         raise InputError(
@@ -29,6 +35,20 @@ def check_labels(labels: Array, n_classes: int) -> np.ndarray:
             f"(first: row {bad[0]}, {labels[bad[0]]!r})"
         )
     return as_int
+
+
+def check_weights(weights: Array, n: int) -> np.ndarray:
+    """Return sampling weights as an (n,) array of mean 1, so that log-likelihoods keep the scale of n galaxies.
+
+    Raises
+    ------
+    InputError
+        If one is not positive and finite, or the length is wrong.
+    """
+    values = float_array(weights, "weights")
+    if values.shape != (n,) or not np.all((values > 0) & np.isfinite(values)):
+        raise InputError("weights must be positive and finite, one a galaxy")
+    return values / values.mean()
 
 
 def log_sum_exp(terms: list[Array]) -> Array:
@@ -122,17 +142,22 @@ def posterior(probabilities: Array, labels: Array, alpha: Array, transition: Tra
     array([[0.531, 0.469],
            [0.   , 1.   ]])
     """
+    if not hasattr(transition, "log_matrix"):
+        raise InputError(f"transition must be a T(alpha), such as fit.transition; got {type(transition).__name__}")
     if not is_torch_array(probabilities):
         probabilities = np.asarray(probabilities, dtype=np.float64)
         if probabilities.ndim != 2 or probabilities.shape[1] != transition.n_classes:
             raise InputError(f"probabilities must have shape (N, {transition.n_classes}); got {probabilities.shape}")
         if np.any((probabilities < -1e-6) | (probabilities > 1 + 1e-6)):
             raise InputError("probabilities must lie between 0 and 1; are they logits?")
+        if np.isnan(probabilities).any():
+            row = int(np.isnan(probabilities).any(axis=1).argmax())
+            raise InputError(f"probabilities are missing (first: row {row}); leave those rows out")
         labels = check_labels(labels, transition.n_classes)
-        alpha = as_resolution(alpha)
-        if not labels.size == alpha.size == probabilities.shape[0]:
+        alpha = float_array(alpha, "alpha")  # or several observables: the transition checks them
+        if not labels.size == len(alpha) == probabilities.shape[0]:
             raise InputError(
-                f"one row a galaxy: got {len(probabilities)} probabilities, {labels.size} labels, {alpha.size} alpha"
+                f"one row a galaxy: got {len(probabilities)} probabilities, {labels.size} labels, {len(alpha)} alpha"
             )
     xp = array_namespace(probabilities)
     tiny = float(xp.finfo(probabilities.dtype).smallest_normal)

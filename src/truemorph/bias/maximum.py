@@ -11,6 +11,8 @@ _STEP = 1e-4
 _EDGE = 1e-3
 _LONGEST = 1.5
 FLOOR = -1e4
+# Three steps in a row that gain less than this in log-likelihood are the end: a parameter drifts on level ground.
+_NOTHING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def _scoring(
     upper: np.ndarray,
     steps: int,
 ) -> tuple[np.ndarray, float]:
-    point, value, damping = start.copy(), total(start), 1e-3
+    point, value, damping, idle = start.copy(), total(start), 1e-3, 0
 
     def floored(at: np.ndarray) -> np.ndarray:
         return np.maximum(terms(at), FLOOR)
@@ -143,9 +145,19 @@ def _scoring(
             damping = max(damping, 1e-6) * 8
         else:
             break
+        # Rows that T nearly forbids make the outer product, and so the step, far too cautious: go on while it pays.
+        longer = 2.0
+        while longer < 1e3:
+            further = point.copy()
+            further[moves] = np.clip(point[moves] + longer * step, lower[moves], upper[moves])
+            there = total(further)
+            if not there > reached:
+                break
+            trial, reached, longer = further, there, 2 * longer
         gained, moved = reached - value, np.abs(trial - point).max(initial=0.0)
         point, value, damping = trial, reached, max(damping / 8, 1e-9)
-        if gained < 1e-8 * (1 + abs(value)) ** 0.5 and moved < 1e-3:
+        idle = idle + 1 if gained < _NOTHING else 0
+        if idle == 3 or (gained < 1e-8 * (1 + abs(value)) ** 0.5 and moved < 1e-3):
             break
     return point, value
 

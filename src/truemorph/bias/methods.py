@@ -6,6 +6,7 @@ Equation numbers: Medina-Rosales et al., arXiv:2308.11007.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,8 @@ def by_likelihood(space: Space, data: Data) -> Estimate:
     best = trusted_labels.polish_joint(space, evidence, trusted_labels.maximise_joint(space, fine, begin[None]))
     weighted = data.weights is not None
     products = trusted_labels.score_products(space, fine, best.point) if weighted else None
-    return _with_fractions(space, data, best.point, best.covariance(products), best.free)
+    estimate = _with_fractions(space, data, best.point, best.covariance(products), best.free)
+    return replace(estimate, extra={"influence": partial(trusted_labels.influence, space, evidence, best)})
 
 
 def _with_fractions(space: Space, data: Data, point: np.ndarray, covariance: np.ndarray, free: np.ndarray) -> Estimate:
@@ -164,6 +166,7 @@ def by_gold(space: Space, data: Data, weight: float | None, seed: int) -> Estima
         log_likelihood=best.value,
         notes=tuple(notes),
         extra={
+            "influence": partial(trusted_labels.influence, space, found.weighed, best),
             "gold_weight": found.weight,
             "flip_log_likelihood": _flip_log_likelihood(estimate.transition, data),
         },
@@ -183,8 +186,26 @@ def by_bayes(data: Data, columns: np.ndarray | None) -> Estimate:
     assert data.trusted is not None
     if data.alpha.ndim == 2:
         raise InputError("tabulated takes one resolution, alpha of shape (N,)")
-    regression = trusted_labels.TrustedRegression.fit(data.labels, data.alpha, data.trusted, columns, data.weights)
-    transition = trusted_labels.transition_by_bayes(regression, data.labels, data.alpha, columns)
+    regression = trusted_labels.TrustedRegression.fit(
+        data.labels, data.alpha, data.trusted, data.n_classes, columns, data.weights
+    )
+
+    def rebuild(point: np.ndarray) -> Transition:
+        moved = replace(regression.regression, coefficients=point.reshape(regression.regression.coefficients.shape))
+        return trusted_labels.transition_by_bayes(
+            replace(regression, regression=moved), data.labels, data.alpha, columns
+        )
+
+    trusted = data.trusted
+
+    def influence() -> np.ndarray:
+        known = trusted != UNKNOWN
+        residual = (np.eye(data.n_classes)[trusted] - regression.probabilities(design)) * known[:, None]
+        scores = np.einsum("nk,nq->kqn", residual[:, 1:] * weights[:, None], design)
+        return regression.covariance() @ scores.reshape(-1, known.size)
+
+    point = regression.regression.coefficients.ravel()
+    transition = rebuild(point)
     design = regression.design(data.labels, data.alpha, columns)
     weights = np.ones(data.labels.size) if data.weights is None else data.weights
     share = (weights / weights.sum())[None, :]
@@ -193,24 +214,22 @@ def by_bayes(data: Data, columns: np.ndarray | None) -> Estimate:
     flips = _flip_log_likelihood(transition, data)
     return Estimate(
         transition,
-        np.empty(0),
-        np.empty((0, 0)),
+        point,
+        regression.covariance(),
         fractions,
         float(np.sqrt(slope @ regression.covariance() @ slope)),
         flips,
         regression.regression.coefficients.size,
-        extra={"flip_log_likelihood": flips, "gold_weight": 0.0},
+        extra={"flip_log_likelihood": flips, "gold_weight": 0.0, "rebuild": rebuild, "influence": influence},
     )
 
 
 def by_condition(space: Space, data: Data, columns: np.ndarray, class_model: str, seed: int) -> Estimate:
     """EM with p(y | z)."""
-    if class_model == "logistic":
-        found = conditional.fit_logistic(space, data.evidence, conditional.standardised(columns), seed)
-    elif class_model == "trees":
+    if class_model == "trees":
         found = conditional.fit_trees(space, data.evidence, columns, seed)
     else:
-        raise InputError(f'class_model is "logistic" or "trees"; got {class_model!r}')
+        found = conditional.fit_logistic(space, data.evidence, conditional.standardised(columns), seed)
     n = space.size
     probabilities = np.exp(found.log_probabilities)
     weights = np.ones(data.labels.size) if data.weights is None else data.weights
@@ -228,16 +247,15 @@ def by_condition(space: Space, data: Data, columns: np.ndarray, class_model: str
         float(np.sqrt(variance)),
         found.log_likelihood,
         found.point.size,
-        extra={"probabilities": probabilities},
+        extra={"probabilities": probabilities, "influence": found.influence},
     )
 
 
 def by_votes(space: Space, data: Data, seed: int) -> Estimate:
     """Beta-binomial mixture of counts."""
     assert data.votes is not None
-    found = vote_counts.fit_votes(space, data.votes, data.alpha, data.trusted, seed)
-    best, n = found.maximum, space.size
-    covariance = best.covariance()
+    found = vote_counts.fit_votes(space, data.votes, data.alpha, data.trusted, data.weights, seed)
+    best, n, covariance = found.maximum, space.size, found.covariance
     model = found.model()
     fractions = model.class_fractions
     variance = covariance[n, n]
@@ -246,14 +264,18 @@ def by_votes(space: Space, data: Data, seed: int) -> Estimate:
     rho_stderr = rho * (1 - rho) * np.sqrt(np.diag(covariance)[n + 1 :])
     return Estimate(
         model.label_transition(data.alpha),
-        best.point[:n],
-        covariance[:n, :n],
+        best.point,
+        covariance,
         fractions,
         float(fractions[0] * fractions[1] * np.sqrt(variance)) if variance > 0 else float("nan"),
         best.value,
         best.point.size,
         fraction_at_bound=not best.free[n],
-        extra={"votes": model},
+        extra={
+            "votes": model,
+            "rebuild": lambda point: found.model(point).label_transition(data.alpha),
+            "influence": found.influence,
+        },
         more_values=dict(zip(names, rho.tolist(), strict=True)),
         more_stderr=dict(zip(names, rho_stderr.tolist(), strict=True)),
     )
@@ -262,10 +284,15 @@ def by_votes(space: Space, data: Data, seed: int) -> Estimate:
 def estimate_notes(space: Space, estimate: Estimate, stderr: dict[str, float], data: Data, method: str) -> list[str]:
     """Why the data may not determine the estimate."""
     notes = []
-    values = dict(zip(space.names, space.values(estimate.point).tolist(), strict=True))
-    at_bound = (estimate.point - space.lower < 1e-3) | (space.upper - estimate.point < 1e-3)
+    point = estimate.point[: space.size]
+    values = dict(zip(space.names, space.values(point).tolist(), strict=True))
+    at_bound = (point - space.lower < 1e-3) | (space.upper - point < 1e-3)
     for name, value in values.items():
-        if name == "false_disk" or space.family in ("monotone", "matrix", "logistic"):
+        if name == "false_disk" or space.family in ("monotone", "matrix"):
+            continue
+        if space.family == "logistic":
+            if at_bound[space.names.index(name)]:
+                notes.append(f"{name} = {value:.3g} sits at the edge of its search range: the labels do not set it")
             continue
         if at_bound[space.names.index(name)]:
             notes.append(f"{name} = {value:.3g} sits at the edge of its search range: the labels do not determine it")
@@ -298,6 +325,7 @@ def drift_notes(estimate: Estimate, data: Data, name: str) -> list[str]:
     by_galaxy = weights * label_log_likelihood(rows, labels, alpha, estimate.transition)
     shares = np.bincount(labels[resolved], weights=weights[resolved], minlength=data.n_classes)
     gain = float(by_galaxy[resolved].sum() - np.sum(xlogy(shares, shares / shares.sum())))
+    gain *= weights.sum() ** 2 / (weights.size * np.sum(weights**2))  # weighted rows weigh as fewer
     if gain < SIGNIFICANT_GAIN:
         notes.append(
             f"the labels show no significant drift with alpha (log-likelihood {gain:.1f} above constant fractions): "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from truemorph.bias.binning import bin_index
+from truemorph.bias.binning import Bins
 from truemorph.bias.likelihood import observed_log_probabilities
 from truemorph.bias.transitions import DISK, SMOOTH
 
@@ -30,19 +30,18 @@ def axes_or_new(ax: Any, size: tuple[float, float] = (5.5, 3.6)) -> Any:
     return Figure(figsize=size, layout="constrained").add_subplot()
 
 
-def binned_share(alpha: np.ndarray, member: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def binned_share(
+    alpha: np.ndarray, member: np.ndarray, bins: int, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean α, share of members and its error in equal-count bins of α.
 
     The error is that of a proportion with one success and one failure added (Agresti & Coull), so that a bin
     without any has one too.
     """
-    order = np.argsort(alpha, kind="stable")
-    index = bin_index(order.size, min(bins, order.size))
-    counts = np.bincount(index)
-    hits = np.bincount(index, weights=member[order])
-    smoothed = (hits + 1) / (counts + 2)
-    middle = np.bincount(index, weights=alpha[order]) / counts
-    return middle, hits / counts, np.sqrt(smoothed * (1 - smoothed) / (counts + 2))
+    cut = Bins.cut(alpha, min(bins, alpha.size), weights)
+    share, counts = cut.means(member.astype(np.float64)[:, None])[:, 0], cut.effective_counts()
+    smoothed = (share * counts + 1) / (counts + 2)
+    return cut.middles, share, np.sqrt(smoothed * (1 - smoothed) / (counts + 2))
 
 
 def plot_fit(fit: TransitionFit, ax: Any, bins: int) -> Any:
@@ -50,15 +49,16 @@ def plot_fit(fit: TransitionFit, ax: Any, bins: int) -> Any:
     ax = axes_or_new(ax)
     alpha = fit.alpha if fit.alpha.ndim == 1 else fit.alpha[:, 0]
     trusted = fit.inputs.per_row.get("gold")
+    weights = fit.inputs.per_row.get("weights", np.ones(alpha.size))
     if trusted is not None and np.any(trusted == DISK):
         disks = trusted == DISK
-        middle, share, error = binned_share(alpha[disks], fit.labels[disks] == SMOOTH, bins)
+        middle, share, error = binned_share(alpha[disks], fit.labels[disks] == SMOOTH, bins, weights[disks])
         ax.errorbar(middle, share, error, fmt="o", ms=4, color="0.25", label="trusted disks labelled smooth")
         curve = _binned_mean(alpha[disks], np.asarray(fit.transition.flip_probability(fit.alpha[disks])))
         ax.plot(*curve, color=RED, label=f"p(smooth | disk), {fit.family}")
         ax.set(ylabel="p(labelled smooth | disk)")
     else:
-        middle, share, error = binned_share(alpha, fit.labels == SMOOTH, bins)
+        middle, share, error = binned_share(alpha, fit.labels == SMOOTH, bins, weights)
         ax.errorbar(middle, share, error, fmt="o", ms=4, color="0.25", label="labels")
         fractions = fit.class_fractions if fit.probabilities is None else fit.probabilities
         with np.errstate(divide="ignore"):

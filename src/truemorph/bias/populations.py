@@ -15,8 +15,8 @@ from truemorph.arrays import float_array
 from truemorph.bias.assisted import model_assisted
 from truemorph.bias.binning import Bins
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.gold import check_gold
-from truemorph.bias.likelihood import check_labels
+from truemorph.bias.gold import check_gold, classes_in
+from truemorph.bias.likelihood import check_labels, check_weights
 from truemorph.bias.maximum import differences
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.transitions import DISK, Array, Transition, as_resolution
@@ -118,7 +118,7 @@ def _invert_two(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
     for _ in range(45):
         middle = 0.5 * (low + high)
         mixture = np.maximum(given[:, 0] + middle[bins.index] * contrast, 1e-300)
-        slope = np.bincount(bins.index, weights=contrast / mixture, minlength=bins.count)
+        slope = bins.sums(contrast / mixture)
         low, high = np.where(slope > 0, middle, low), np.where(slope > 0, high, middle)
     disk = 0.5 * (low + high)
     return np.stack([1 - disk, disk], axis=1)
@@ -129,41 +129,66 @@ def _label_columns(transition: Transition, labels: np.ndarray, alpha: np.ndarray
     return np.asarray(transition.matrix(alpha))[np.arange(labels.size), :, labels]
 
 
+@dataclass(frozen=True)
+class _Sample:
+    """Rows to debias: labels, α, their bins, and the fit whose T is used, if there is one."""
+
+    labels: np.ndarray
+    alpha: np.ndarray
+    bins: Bins
+    fit: TransitionFit | None = None
+
+    def rows(self, chosen: np.ndarray) -> _Sample:
+        """Some of the rows, drawn with repeats, in the same bins."""
+        return _Sample(self.labels[chosen], self.alpha[chosen], self.bins.rows(chosen), self.fit)
+
+
 def _inverted(
-    transition: Transition, labels: np.ndarray, alpha: np.ndarray, bins: Bins, fit: TransitionFit | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Fractions by inversion, and their errors from the labels and from T's covariance, shape (B, K) each."""
+    sample: _Sample, transition: Transition, fit: TransitionFit | None
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Fractions by inversion and their errors, shape (B, K) each, and notes.
+
+    Each galaxy's influence on its bin's fractions is inverse information times score; where T was fitted to the same
+    labels, its influence on T comes on top, so that the two are added before they are squared.
+    """
+    labels, alpha, bins = sample.labels, sample.alpha, sample.bins
     n_classes = transition.n_classes
-    labelled = bins.means(np.eye(n_classes)[labels])
-    fractions = _invert(_label_columns(transition, labels, alpha), bins, labelled)
-    counts = np.bincount(bins.index, minlength=bins.count)
-    # Binomial error of the labels, carried through the mean T of the bin (delta method).
-    matrices = np.asarray(transition.matrix(alpha))
-    mean = np.stack([bins.means(matrices[:, y]) for y in range(n_classes)], axis=1)  # (B, y, ỹ)
-    shares = np.clip(np.einsum("by,bys->bs", fractions, mean), 1.0 / (counts[:, None] + 2), None)
-    variance = np.empty_like(fractions)
+    given = _label_columns(transition, labels, alpha)
+    fractions = _invert(given, bins, bins.means(np.eye(n_classes)[labels]))
+    mixture = np.maximum(np.sum(fractions[bins.index] * given, axis=1), 1e-9)
+    scores = (given[:, 1:] - given[:, :1]) / mixture[:, None]  # d log p(ỹ) / d f_k, k >= 1
+    own = np.zeros((labels.size, n_classes))
     for b in range(bins.count):
-        multinomial = (np.diag(shares[b]) - np.outer(shares[b], shares[b])) / counts[b]
-        inverse = np.linalg.pinv(mean[b].T)
-        variance[b] = np.diag(inverse @ multinomial @ inverse.T)
-    if fit is not None and fit.space is not None and fit.space.size:
-        space = fit.space
+        inside = bins.index == b
+        weighted = scores[inside] * bins.weights[inside, None]
+        own[inside, 1:] = weighted @ np.linalg.pinv(weighted.T @ scores[inside])
+    own[:, 0] = -own[:, 1:].sum(axis=1)
+    variance = np.stack([np.bincount(bins.index, weights=one**2, minlength=bins.count) for one in own.T], axis=1)
+    notes = []
+    if fit is not None and fit.point.size:
         known = ~np.isnan(np.diag(fit.covariance))
+        if not known.all():
+            notes.append(
+                f"some parameters of the {fit.family} fit have no error, so those of the fractions are the labels' "
+                "alone: use fit.with_bootstrap_errors()"
+            )
 
         def moved(at: np.ndarray) -> np.ndarray:
-            made = fit.transition if fit.votes is not None else space.build(at)
-            return _invert(_label_columns(made, labels, alpha), bins, fractions)
+            return _invert(_label_columns(fit.transition_at(at), labels, alpha), bins, fractions)
 
         if known.any():
             slopes = differences(moved, fit.point)[known]
             covariance = fit.covariance[np.ix_(known, known)]
             variance += np.einsum("pbk,pq,qbk->bk", slopes, covariance, slopes)
-    return fractions, np.sqrt(variance)
+            if fit.influence is not None and fit.made_from(labels, alpha):
+                pull = fit.influence()[known]
+                for k in range(n_classes):
+                    through_t = np.einsum("pn,pn->n", slopes[:, bins.index, k], pull)
+                    variance[:, k] += 2 * np.bincount(bins.index, weights=own[:, k] * through_t, minlength=bins.count)
+    return fractions, np.sqrt(np.maximum(variance, 0.0)), notes
 
 
-def _other_fits(
-    fit: TransitionFit, labels: np.ndarray, alpha: np.ndarray, bins: Bins
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _other_fits(sample: _Sample, fit: TransitionFit) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Inversions of the other families, fitted by the same method to the data of the fit."""
     out = {}
     # With trusted labels there is a form without a shape too; without, it would rest on an assumption of its own.
@@ -172,31 +197,27 @@ def _other_fits(
         if family == fit.family or fit.transition.n_classes != 2 or fit.alpha.ndim != 1:
             continue
         try:
-            one = fit.inputs.again(family=family)
+            one = fit.inputs.again(family=family, false_disk=None)
         except InputError:
             continue
-        out[f"{family}, {fit.method}"] = _inverted(one.transition, labels, alpha, bins, one)
+        out[f"{family}, {fit.method}"] = _inverted(sample, one.transition, one)[:2]
     return out
 
 
 def _families_not_rejected(
-    labels: np.ndarray, alpha: np.ndarray, trusted: np.ndarray, seed: int
+    labels: np.ndarray, alpha: np.ndarray, trusted: np.ndarray, weights: np.ndarray | None, seed: int
 ) -> dict[str, TransitionFit]:
     """Families fitted to trusted rows alone, less those that the flips rule out (AIC more than 10 above best)."""
     fits = {}
     for family in _BAND_FAMILIES:
         try:
-            fits[family] = fit_transition(labels, alpha, family, gold=trusted, gold_weight=0.0, seed=seed)
+            fits[family] = fit_transition(
+                labels, alpha, family, gold=trusted, weights=weights, gold_weight=0.0, seed=seed
+            )
         except InputError:
             continue
     aic = {name: 2 * len(fit.values) - 2 * fit.flip_log_likelihood for name, fit in fits.items()}
     return {name: fit for name, fit in fits.items() if aic[name] <= min(aic.values()) + _REJECTED}
-
-
-def _classes_in(*several: Any) -> int:
-    """Number of classes that labels name, two at least."""
-    whole = [np.asarray(one) for one in several]
-    return max([2, *(int(one.max()) + 1 for one in whole if one.size and np.issubdtype(one.dtype, np.number))])
 
 
 def _covariates(covariates: Array, n: int) -> np.ndarray:
@@ -211,35 +232,34 @@ def _covariates(covariates: Array, n: int) -> np.ndarray:
 
 
 def _bootstrap_errors(
-    labels: np.ndarray,
-    alpha: np.ndarray,
-    transition: Transition | TransitionFit | None,
-    column: np.ndarray,
-    bins: Bins,
-    gold: Array | None,
-    covariates: Array | None,
+    sample: _Sample,
+    transition: Transition | None,
+    trusted: np.ndarray | None,
+    columns: np.ndarray | None,
+    n_classes: int,
     resamples: int,
     seed: int,
 ) -> np.ndarray:
     """Scatter of the fractions over resampled galaxies, in the bins of the sample, shape (B, K)."""
     rng = np.random.default_rng(seed)
-    trusted = None if gold is None else np.asarray(gold)
-    columns = None if covariates is None else np.asarray(covariates)
+    fit, n = sample.fit, sample.labels.size
     found = []
     for _ in range(resamples):
-        rows = rng.integers(0, labels.size, labels.size)
-        again = bins.rows(rows)
+        rows = rng.integers(0, n, n)
         try:
+            again = sample.rows(rows)
             if trusted is not None:
-                known = check_gold(trusted[rows], rows.size, int(trusted.max()) + 1)
+                known = check_gold(trusted[rows], n, n_classes)
                 part = None if columns is None else columns[rows]
-                found.append(model_assisted(labels[rows], alpha[rows], known, part, again, seed).fractions)
+                assisted = model_assisted(again.labels, again.alpha, known, part, again.bins, n_classes, seed)
+                found.append(assisted.fractions)
                 continue
             made = transition
-            if isinstance(transition, TransitionFit):
-                made = transition.inputs.again(rows, gold_weight=transition.gold_weight).transition
+            if fit is not None:
+                same = fit.made_from(sample.labels, sample.alpha)
+                made = fit.again(rows if same else rng.integers(0, fit.n_objects, fit.n_objects)).transition
             assert made is not None
-            found.append(_inverted(made, labels[rows], alpha[rows], again, None)[0])  # type: ignore[arg-type]
+            found.append(_inverted(again, made, None)[0])
         except InputError:  # a class or a bin is missing from this resample
             continue
     if len(found) < 2:
@@ -257,6 +277,7 @@ def debiased_fractions(
     *,
     covariates: Array | None = None,
     systematic: bool = True,
+    weights: Array | None = None,
     name: str = "alpha",
     bootstrap: int = 0,
     seed: int = 0,
@@ -276,7 +297,7 @@ def debiased_fractions(
     by : array, shape (N,), optional
         Column to bin in; α by default.
     bins : int, default 8
-        Equal-count bins.
+        Equal-count bins (counted without weights).
     gold : array of int, shape (N,), optional
         True classes of a random part of the rows, -1 elsewhere. The fractions then follow the definition of these
         labels, and hold whether or not T is right.
@@ -284,6 +305,8 @@ def debiased_fractions(
         Further columns for p(y | ỹ, α, z) of trusted rows; anything that helps to tell the true class.
     systematic : bool, default True
         Whether to fit the alternatives that the band runs over.
+    weights : array, shape (N,), optional
+        Sampling weights; those of the fit by default, where these are its rows.
     name : str, default "alpha"
         Of the binning column, for pictures.
     bootstrap : int, default 0
@@ -316,58 +339,75 @@ def debiased_fractions(
     """
     if transition is None and gold is None:
         raise InputError("debiased_fractions needs a transition, trusted labels (gold=), or both")
+    if gold is None and covariates is not None:
+        raise InputError("covariates help to regress trusted labels: pass gold= too, or leave them out")
     fit = transition if isinstance(transition, TransitionFit) else None
-    used: Transition | None = fit.transition if fit is not None else transition  # type: ignore[assignment]
+    used: Transition | None = transition.transition if isinstance(transition, TransitionFit) else transition
+    if used is not None and not hasattr(used, "log_matrix"):
+        raise InputError(f"transition must be a T(alpha) or a fit of one; got {type(used).__name__}")
     observables = float_array(alpha, "alpha")
+    if observables.ndim == 2 and observables.shape[1] == 1:
+        observables = observables[:, 0]
     first = observables if observables.ndim == 1 else observables[:, 0]
     as_resolution(first)
-    n_classes = used.n_classes if used is not None else _classes_in(labels, gold)
+    n_classes = used.n_classes if used is not None else classes_in(labels, gold)
     checked = check_labels(labels, n_classes)
-    column = first if by is None else float_array(by, name)
+    column = first if by is None else float_array(by, name).reshape(-1)
     if not checked.size == first.size == column.size:
         raise InputError(
             f"labels, alpha and by must have one value a galaxy; got {checked.size}, {first.size} and {column.size}"
         )
     if not np.all(np.isfinite(column)):
         raise InputError(f"{name} has {int(np.sum(~np.isfinite(column)))} missing values; leave those rows out")
-    if not 1 <= bins <= checked.size:
+    if not 1 <= bins <= checked.size or bins != int(bins):
         raise InputError(f"bins must be between 1 and the number of galaxies ({checked.size}); got {bins}")
     if by is not None and name == "alpha":
         name = "by"
-    cut = Bins.cut(column, bins)
+    same = fit is not None and fit.made_from(checked, observables)
+    if weights is None and same and fit is not None:
+        weights = fit.inputs.per_row.get("weights")
+    w = None if weights is None else check_weights(weights, checked.size)
+    cut = Bins.cut(column, int(bins), w)
+    sample = _Sample(checked, observables, cut, fit)
     labelled = cut.means(np.eye(n_classes)[checked])
     alternatives: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     notes: list[str] = []
+    trusted, columns = None, None
     if gold is not None:
         trusted = check_gold(gold, checked.size, n_classes)
         columns = None if covariates is None else _covariates(covariates, checked.size)
-        found = model_assisted(checked, observables, trusted, columns, cut, seed)
+        if by is not None and np.ptp(column) > 0:
+            # What the bins are cut in may say more about the class than label and α do.
+            standard = (column - column.mean()) / column.std()
+            extra = np.column_stack([standard, standard**2 - 1])
+            columns = extra if columns is None else np.column_stack([columns, extra])
+        found = model_assisted(checked, observables, trusted, columns, cut, n_classes, seed)
         fractions, stderr = found.fractions, found.stderr
         method, assumption = "gold", "trusted labels are right, and known for a random part of the rows"
         if found.shrinkage > 0.5:
             notes.append("the regression on trusted labels does not describe them well: their own fractions weigh most")
         if used is not None:
-            alternatives["the given T inverted"] = _inverted(used, checked, observables, cut, fit)
+            alternatives["the given T inverted"] = _inverted(sample, used, fit)[:2]
         if systematic and observables.ndim == 1 and n_classes == 2:
-            for family, one in _families_not_rejected(checked, observables, trusted, seed).items():
-                alternatives[f"{family}, gold"] = _inverted(one.transition, checked, observables, cut, one)
+            for family, one in _families_not_rejected(checked, observables, trusted, w, seed).items():
+                alternatives[f"{family}, gold"] = _inverted(sample, one.transition, one)[:2]
     else:
         assert used is not None
-        fractions, stderr = _inverted(used, checked, observables, cut, fit)
+        fractions, stderr, notes = _inverted(sample, used, fit)
         method, assumption = "inversion of T", "T(alpha) is right"
         if fit is not None:
             assumption = fit.assumption
             if systematic:
-                alternatives = _other_fits(fit, checked, observables, cut)
+                alternatives = _other_fits(sample, fit)
                 if fit.method in ("likelihood", "binned", "votes"):
-                    errors = np.sqrt(labelled * (1 - labelled) / np.bincount(cut.index)[:, None])
+                    errors = np.sqrt(labelled * (1 - labelled) / cut.effective_counts()[:, None])
                     alternatives["labels as given"] = (labelled, errors)
                     notes.append(
                         "labels alone can't tell flips from a real change of class fractions with alpha, nor which "
                         "definition of a disk is meant: the band reaches to the labels as given"
                     )
     if bootstrap:
-        stderr = _bootstrap_errors(checked, observables, transition, column, cut, gold, covariates, bootstrap, seed)
+        stderr = _bootstrap_errors(sample, used, trusted, columns, n_classes, bootstrap, seed)
     everything = {method: (fractions, stderr), **alternatives}
     low = np.min([value - _NORMAL_95 * error for value, error in everything.values()], axis=0)
     high = np.max([value + _NORMAL_95 * error for value, error in everything.values()], axis=0)

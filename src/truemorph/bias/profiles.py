@@ -76,7 +76,11 @@ def profile(fit: TransitionFit, name: str | None = None, points: int = 13) -> Pr
     InputError
         If the fit has no such parameter, or its family none that moves alone.
     """
+    if fit.method == "binned":  # least squares have no likelihood of their own: that of the labels is profiled
+        fit = fit.inputs.again(method="likelihood")
     space = fit.space
+    if fit.votes is not None:
+        raise InputError("a fit to vote counts has no profile here; its standard errors are those of its curvature")
     if space is None or len(space.names) != space.size or space.family in ("monotone", "matrix"):
         raise InputError(f"a {fit.family} fit has no single parameter to profile")
     name = space.names[0] if name is None else name
@@ -219,8 +223,8 @@ def sensitivity(fit: TransitionFit, name: str | None = None, points: int = 21, s
         If the fit has no such parameter.
     """
     space = fit.space
-    if space is None or not space.names or len(space.names) != space.size:
-        raise InputError(f"a {fit.family} fit has no single parameter to vary")
+    if space is None or not space.names or len(space.names) != space.size or fit.votes is not None:
+        raise InputError(f"a {fit.family} fit by {fit.method} has no single parameter to vary")
     name = space.names[0] if name is None else name
     if name not in space.names:
         raise InputError(f"{name!r} is not a parameter of this fit; it has {', '.join(space.names)}")
@@ -228,16 +232,22 @@ def sensitivity(fit: TransitionFit, name: str | None = None, points: int = 21, s
     error = float(np.sqrt(fit.covariance[at, at]))
     width = error if np.isfinite(error) and error > 0 else np.log(2.0) / span
     offsets = np.linspace(-span, span, points) * width
+    weights = fit.inputs.per_row.get("weights")
 
     def fraction(offset: float) -> tuple[float, float]:
         point = fit.point.copy()
         point[at] += offset
-        found = debiased_fractions(fit.labels, fit.alpha, space.build(point), bins=1)
+        found = debiased_fractions(fit.labels, fit.alpha, space.build(point), bins=1, weights=weights)
         return float(space.values(point)[at]), float(found.fractions[0, DISK])
 
     pairs = np.array([fraction(float(offset)) for offset in offsets])
     up, down = fraction(width)[1], fraction(-width)[1]
     return Sensitivity(
-        name, pairs[:, 0], pairs[:, 1], fit.values[name], fit.stderr[name], float(np.mean(fit.labels == DISK)),
-        0.5 * (up - down),
-    )  # fmt: skip
+        name=name,
+        grid=pairs[:, 0],
+        fractions=pairs[:, 1],
+        value=fit.values[name],
+        stderr=fit.stderr[name],
+        labelled=float(np.average(fit.labels == DISK, weights=weights)),
+        slope=0.5 * (up - down),
+    )

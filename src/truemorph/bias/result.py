@@ -61,7 +61,7 @@ class TransitionFit:
     n_parameters : int
         Free parameters, class fractions included.
     covariance : array, shape (P, P)
-        Of the unconstrained parameters `point` of `space`.
+        Of the unconstrained parameters `point`; NaN in the rows of those at a bound.
     gold_weight : float or None
         With trusted labels: the weight of the rows without one (chosen by cross-validation unless given).
     flip_log_likelihood : float
@@ -70,6 +70,9 @@ class TransitionFit:
         p(y | z) where intrinsic properties were given.
     votes : VoteModel or None
         Where vote counts were fitted: the transition of a single vote, and the over-dispersion.
+    rebuild, influence : callable or None
+        The transition at another point; and how far each galaxy pulls the point, shape (P, N), for errors of what is
+        computed from the same labels.
     """
 
     transition: Transition
@@ -92,6 +95,8 @@ class TransitionFit:
     flip_log_likelihood: float = float("nan")
     probabilities: np.ndarray | None = field(default=None, repr=False)
     votes: VoteModel | None = None
+    rebuild: Callable[[np.ndarray], Transition] | None = field(default=None, repr=False)
+    influence: Callable[[], np.ndarray] | None = field(default=None, repr=False)
 
     @property
     def labels(self) -> np.ndarray:
@@ -104,22 +109,44 @@ class TransitionFit:
         """Resolution, shape (N,), or observables, shape (N, J)."""
         return self.inputs.alpha
 
+    def transition_at(self, point: np.ndarray) -> Transition:
+        """T(α) at another point of the unconstrained parameters, shape (P,)."""
+        if self.rebuild is not None:
+            return self.rebuild(point)
+        assert self.space is not None
+        return self.space.build(point)
+
+    def made_from(self, labels: np.ndarray, alpha: np.ndarray) -> bool:
+        """Whether these are the very labels and α of the fit."""
+        same = self.labels.shape == labels.shape and self.alpha.shape == alpha.shape
+        return same and np.array_equal(self.labels, labels) and np.array_equal(self.alpha, alpha)
+
     def bootstrap(self, resamples: int = 100, seed: int = 0) -> list[TransitionFit]:
         """Fit to resampled galaxies; resamples in which the fit can't be made are left out."""
         rng = np.random.default_rng(seed)
         n = self.n_objects
-        same: dict[str, Any] = {"bootstrap": 0, "gold_weight": self.gold_weight}
-        if "false_disk" in self.values:  # also where a resample shows none
-            same["false_disk"] = "fit"
-        if self.family == "monotone":
-            same["knots"] = self.transition.parameters()["knots"]
         fits = []
         for _ in range(resamples):
             try:
-                fits.append(self.inputs.again(rng.integers(0, n, n), **same))
+                fits.append(self.again(rng.integers(0, n, n)))
             except InputError:
                 continue
         return fits
+
+    def again(self, rows: np.ndarray) -> TransitionFit:
+        """Fit to other rows of the same data: same knots, weight of untrusted rows and free parameters.
+
+        Raises
+        ------
+        InputError
+            If these rows can't be fitted.
+        """
+        same: dict[str, Any] = {"bootstrap": 0, "gold_weight": self.gold_weight}
+        if "false_disk" in self.values:  # also where these rows show none
+            same["false_disk"] = "fit"
+        if self.family == "monotone":
+            same["knots"] = self.inputs.options["knots"] if self.votes else self.transition.parameters()["knots"]
+        return self.inputs.again(rows, **same)
 
     def with_bootstrap_errors(self, resamples: int = 100, seed: int = 0) -> TransitionFit:
         """Return the same fit with standard errors from the scatter of resamples.
@@ -138,7 +165,9 @@ class TransitionFit:
         notes = self.warnings
         if len(again) < resamples:
             notes += (f"{resamples - len(again)} of {resamples} resamples could not be fitted",)
-        return replace(self, stderr={**self.stderr, **stderr}, warnings=notes)
+        points = np.array([one.point for one in again if one.point.shape == self.point.shape])
+        covariance = np.cov(points.T).reshape(self.point.size, -1) if len(points) > 1 else self.covariance
+        return replace(self, stderr={**self.stderr, **stderr}, covariance=covariance, influence=None, warnings=notes)
 
     def plot(self, ax: Any = None, bins: int = 12) -> Any:
         """Draw binned labels with the fitted curves; with trusted labels, their flips.

@@ -114,7 +114,9 @@ def monotone_space(alpha: np.ndarray, knots: int | Sequence[float], anchored: bo
     Knots are given, or a number of them lies at equal-count steps of α. The first flip moves by its logit, every
     other as a share of the one before.
     """
-    if isinstance(knots, int):
+    if isinstance(knots, int | np.integer):
+        if knots < 2:
+            raise InputError(f"a monotone flip probability needs at least 2 knots; got {knots}")
         steps = np.linspace(0, 1, knots)
         steps[0], steps[-1] = 0.25 / knots, 1 - 0.25 / knots
         at = np.unique(np.quantile(alpha, steps))
@@ -148,7 +150,10 @@ def _class_name(k: int, n_classes: int) -> str:
 def logistic_space(observables: np.ndarray, log: Sequence[bool], allowed: np.ndarray) -> Space:
     """Multinomial logistic flips in observables of shape (N, J)."""
     n_classes, n_observables = allowed.shape[0], observables.shape[1]
-    columns = np.where(log, np.log(np.where(log, np.maximum(observables, 1e-300), 1.0)), observables)
+    # Rows that have no logarithm (unresolved galaxies) say nothing about where the others lie.
+    usable = ~np.any(np.asarray(log) & (observables <= 0), axis=1)
+    columns = observables[usable].copy()
+    columns[:, list(log)] = np.log(columns[:, list(log)])
     center, scale = columns.mean(axis=0), columns.std(axis=0)
     if not np.all(scale > 0):
         raise InputError(f"observable {int(np.argmin(scale))} is the same for every galaxy: flips can't follow it")

@@ -83,6 +83,11 @@ class FlipTransition:
     false_disk: float
 
     def __post_init__(self) -> None:
+        for name in (*self.free, "false_disk"):
+            try:
+                object.__setattr__(self, name, float(getattr(self, name)))
+            except (TypeError, ValueError):
+                raise InputError(f"{name} must be a number; got {getattr(self, name)!r}") from None
         for name, kind in self.free.items():
             value = getattr(self, name)
             if kind == "probability":

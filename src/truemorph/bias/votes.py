@@ -16,7 +16,7 @@ from scipy.special import betaln, expit, gammaln, log_softmax
 from scipy.stats import betabinom
 
 from truemorph.bias.flexible import TabulatedTransition
-from truemorph.bias.maximum import Maximum, climb
+from truemorph.bias.maximum import Maximum, climb, differences
 from truemorph.bias.spaces import Space
 from truemorph.bias.transitions import DISK, SMOOTH, Transition
 from truemorph.errors import InputError
@@ -67,14 +67,14 @@ class VoteModel:
         T(α) of a single vote: mean probability of each vote given the true class.
     overdispersion : array, shape (2,)
         ρ of smooth galaxies and of disks; 0 would be binomial.
-    volunteers : float
-        Median number of votes.
+    numbers : (array of int, array)
+        Numbers of votes that galaxies have, and how common each is.
     class_fractions : array, shape (2,)
     """
 
     transition: Transition
     overdispersion: np.ndarray
-    volunteers: float
+    numbers: tuple[np.ndarray, np.ndarray]
     class_fractions: np.ndarray
 
     def log_probabilities(self, votes: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -98,18 +98,33 @@ class VoteModel:
         return np.exp(log_softmax(joint, axis=1))
 
     def label_transition(self, alpha: np.ndarray, volunteers: int | None = None) -> TabulatedTransition:
-        """T(α) of a majority label of n volunteers (a tie counts as half of each)."""
-        n = round(self.volunteers) if volunteers is None else volunteers
+        """T(α) of a majority label, averaged over the numbers of votes that galaxies have, or for n volunteers.
+
+        A tie makes a smooth label.
+        """
+        numbers, shares = self.numbers if volunteers is None else (np.array([volunteers]), np.ones(1))
         knots = np.unique(np.quantile(alpha, np.linspace(0, 1, _KNOTS)))
+        if knots.size < 2:
+            raise InputError("a T(alpha) of majority labels needs galaxies at different alpha")
         means = self.transition.matrix(knots)[:, :, DISK]  # (M, 2)
         tables = np.empty((knots.size, 2, 2))
         for y in (SMOOTH, DISK):
-            mean = np.clip(means[:, y], 1e-9, 1 - 1e-9)
+            mean = np.clip(means[:, y], 1e-9, 1 - 1e-9)[:, None]
             concentration = (1 - self.overdispersion[y]) / self.overdispersion[y]
-            votes = betabinom(n, mean * concentration, (1 - mean) * concentration)
-            smooth = votes.cdf(np.ceil(n / 2) - 1) + (0.5 * votes.pmf(n // 2) if n % 2 == 0 else 0.0)
+            votes = betabinom(numbers[None, :], mean * concentration, (1 - mean) * concentration)
+            smooth = votes.cdf(numbers // 2) @ shares
             tables[:, y, SMOOTH], tables[:, y, DISK] = smooth, 1 - smooth
         return TabulatedTransition(tuple(knots.tolist()), np.clip(tables, 0, 1).tolist())
+
+
+def _vote_numbers(votes: np.ndarray, most: int = 25) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of votes a galaxy and how common each is; at most `most`, by quantiles."""
+    per_galaxy = votes.sum(axis=1)
+    numbers, counts = np.unique(per_galaxy, return_counts=True)
+    if numbers.size > most:
+        middle = np.quantile(per_galaxy, (np.arange(most) + 0.5) / most, method="nearest")
+        numbers, counts = np.unique(middle, return_counts=True)
+    return numbers.astype(np.int64), counts / counts.sum()
 
 
 def _log_given_class(
@@ -127,19 +142,25 @@ class VoteMaximum:
 
     maximum: Maximum
     space: Space
-    votes: np.ndarray
+    numbers: tuple[np.ndarray, np.ndarray]
+    covariance: np.ndarray
+    influence: Callable[[], np.ndarray]
 
     def model(self, point: np.ndarray | None = None) -> VoteModel:
         """Model at the maximum, or at another point."""
         at = self.maximum.point if point is None else point
         n = self.space.size
         fractions = np.exp(log_softmax([0.0, at[n]]))
-        volunteers = float(np.median(self.votes.sum(axis=1)))
-        return VoteModel(self.space.build(at[:n]), expit(at[n + 1 :]), volunteers, fractions)
+        return VoteModel(self.space.build(at[:n]), expit(at[n + 1 :]), self.numbers, fractions)
 
 
 def fit_votes(
-    space: Space, votes: np.ndarray, alpha: np.ndarray, trusted: np.ndarray | None, seed: int = 0
+    space: Space,
+    votes: np.ndarray,
+    alpha: np.ndarray,
+    trusted: np.ndarray | None,
+    weights: np.ndarray | None,
+    seed: int = 0,
 ) -> VoteMaximum:
     """Maximise the likelihood of counts: Σ log Σ_y f_y BetaBinomial(k; n, μ_y(α), ρ_y).
 
@@ -165,6 +186,14 @@ def fit_votes(
     starts = np.array([np.concatenate([start, [0.5], _RHO_START]) for start in space.starts])
     everyone = np.arange(votes.shape[0])
     rough = np.random.default_rng(seed).permutation(everyone)[:_ROUGH]
-    begun = climb(log_terms(rough), np.ones(rough.size), starts, lower, upper, curvature=False).point
-    best = climb(log_terms(everyone), np.ones(everyone.size), begun[None], lower, upper)
-    return VoteMaximum(best, space, votes)
+    w = np.ones(everyone.size) if weights is None else weights
+    begun = climb(log_terms(rough), w[rough], starts, lower, upper, curvature=False).point
+    terms = log_terms(everyone)
+    best = climb(terms, w, begun[None], lower, upper)
+
+    def influence() -> np.ndarray:
+        return np.nan_to_num(best.covariance()) @ (differences(terms, best.point) * w)
+
+    pull = influence() if weights is not None else None
+    covariance = best.covariance() if pull is None else np.where(best.free[:, None] & best.free, pull @ pull.T, np.nan)
+    return VoteMaximum(best, space, _vote_numbers(votes), covariance, influence)

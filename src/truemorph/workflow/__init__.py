@@ -3,6 +3,7 @@
 from truemorph.workflow.files import plain, write_json
 from truemorph.workflow.fitting import (
     TransitionStudy,
+    check_fit_path,
     fit_catalogue,
     read_fit,
     study_transition,
@@ -20,6 +21,7 @@ from truemorph.workflow.training import train_on_catalogue
 
 __all__ = [
     "TransitionStudy",
+    "check_fit_path",
     "fit_catalogue",
     "fractions_by_alpha",
     "join_labels",

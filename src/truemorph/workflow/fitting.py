@@ -230,9 +230,14 @@ def study_transition(
         If no galaxy is selected, a column is absent, or the fit can't be made.
     """
     where = list(where)
+    if fraction_bins < 1:
+        raise InputError(f"the debiased fractions need at least one bin; got {fraction_bins}")
     rows = _rows(catalogue, where, intrinsic, gold, by)
+    given = rows.options
+    if gold is not None and method in (None, "gold") and family != "tabulated":
+        given.pop("intrinsic", None)  # they go into the check, and into the regression on trusted classes
     options = {
-        **rows.options, "method": method, "false_disk": false_disk, "class_model": class_model, "bins": bins,
+        **given, "method": method, "false_disk": false_disk, "class_model": class_model, "bins": bins,
         "seed": seed,
     }  # fmt: skip
     families = None
@@ -247,7 +252,7 @@ def study_transition(
         fit = fit_transition(rows.labels, rows.alpha, family, **options)
     if fit.family in ("monotone", "tabulated"):  # the curvature gives no error where neighbouring knots are level
         fit = fit.with_bootstrap_errors(bootstrap or RESAMPLES, seed)
-    check = confounding_check(rows.labels, rows.alpha, rows.intrinsic, rows.gold, seed=seed)
+    check = confounding_check(rows.labels, rows.alpha, rows.intrinsic, rows.gold, weights=rows.weights, seed=seed)
     limits, curve = None, None
     if fit.space is not None and len(fit.space.names) == fit.space.size and fit.votes is None:
         if fit.family not in ("monotone", "matrix"):
@@ -255,7 +260,16 @@ def study_transition(
         curve = sensitivity(fit)
     n_bins = max(1, min(fraction_bins, rows.labels.size // 50))
     fractions = debiased_fractions(
-        rows.labels, rows.alpha, fit, rows.by, n_bins, rows.gold, name=by or "alpha", seed=seed
+        rows.labels,
+        rows.alpha,
+        fit,
+        rows.by,
+        n_bins,
+        rows.gold,
+        name=by or "alpha",
+        seed=seed,
+        weights=rows.weights,
+        covariates=rows.intrinsic if rows.gold is not None else None,
     )
     truth = None if rows.truth is None else _true_fractions(rows.truth, fractions, rows.by, rows.alpha)
     described = _described(fit, catalogue, where, rows.definition)
@@ -264,6 +278,9 @@ def study_transition(
         described["warnings"].append(check.statement)
     described["confounding"] = asdict(check)
     if families is not None:
+        if families.left_out:
+            described["warnings"].append(f"{families.left_out} rows at alpha = 0 are not compared on")
+        families.fits[fit.family] = fit  # with its bootstrap errors, where it has some
         described["families"] = families.table()
         described["families_failed"] = families.failed
         described["rayleigh_p_value"] = families.rayleigh_p_value
@@ -314,7 +331,7 @@ def _true_fractions(
 
 def write_fit(fit: TransitionFit, described: dict[str, Any], out: Path) -> Path:
     """Write a fit as JSON, and its picture as PNG beside it."""
-    _check_out(out)
+    check_fit_path(out)
     write_json(out, described)
     axes = fit.plot()
     axes.figure.savefig(out.with_suffix(".png"), dpi=150)
@@ -325,7 +342,7 @@ def write_study(study: TransitionStudy, out: Path) -> Path:
     """Write a study as JSON, and its pictures as one PNG beside it."""
     from matplotlib.figure import Figure
 
-    _check_out(out)
+    check_fit_path(out)
     write_json(out, study.described)
     panels: list[tuple[str, Any]] = [
         ("flips with resolution", study.fit.plot if study.families is None else study.families.plot),
@@ -349,7 +366,8 @@ def write_study(study: TransitionStudy, out: Path) -> Path:
     return out
 
 
-def _check_out(out: Path) -> None:
+def check_fit_path(out: Path) -> None:
+    """Refuse a name that a fit can't be written under."""
     if out.suffix != ".json":
         raise InputError(f"{out}: a fit is written as .json (and a picture .png beside it)")
 
