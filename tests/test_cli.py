@@ -119,11 +119,11 @@ def test_transition_from_labels_alone_says_what_it_could_not_check(capsys, catal
 
 def test_truth_carries_its_definition(capsys, simulated, tmp_path):
     out = tmp_path / "typed.parquet"
-    status, _, _ = run(capsys, "prepare", simulated / "votes.csv", "--truth", "redshift<0.1", "--out", out)
+    status, _, _ = run(capsys, "prepare", simulated / "votes.csv", "--truth", "M_r<-21", "--out", out)
     assert status == 0
     status, said, _ = run(capsys, "transition", out, "--gold", "truth", "--no-compare", "--out", tmp_path / "t.json")
     assert status == 0
-    assert "definition: disk: redshift < 0.1" in said
+    assert "definition: disk: M_r < -21" in said
 
 
 @pytest.mark.parametrize(
@@ -135,13 +135,18 @@ def test_truth_carries_its_definition(capsys, simulated, tmp_path):
         (("--false-disk", "some"), "a number or"),
         (("--intrinsic", "mass"), "no column 'mass'"),
         (("--method", "gold"), "pass gold="),
-        (("--out", "fit.txt"), "written as .json"),
     ],
 )
 def test_transition_mistakes_are_one_line(capsys, catalogue, tmp_path, options, says):
     status, _, err = run(capsys, "transition", catalogue, "--out", tmp_path / "t.json", *options)
     assert status == 2
     assert says in err.splitlines()[-1]
+
+
+def test_a_fit_is_written_as_json_or_refused_before_any_work(capsys, tmp_path):
+    status, _, err = run(capsys, "transition", tmp_path / "absent.parquet", "--out", tmp_path / "fit.txt")
+    assert status == 2
+    assert "written as .json" in err.splitlines()[-1]
 
 
 def test_features_without_images(capsys, catalogue, tmp_path):
