@@ -1,8 +1,8 @@
-# make demo | make test | make lint: each sets itself up on a fresh machine; a second run reuses .venv.
+# make demo | make test | make readme | make lint: each sets itself up on a fresh machine; a second run reuses .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test slow lint bench real clean
+.PHONY: setup demo test readme slow lint bench real clean
 setup: .venv/.installed
 
 .venv/.installed: pyproject.toml
@@ -13,8 +13,13 @@ setup: .venv/.installed
 demo: setup
 	$(BIN)/truemorph demo --out demo
 
+# One process a core, one thread each: threads of two processes on the same cores wait for each other.
 test: setup
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
+
+# The README's commands that train networks.
+readme: setup
+	$(BIN)/pytest -m readme
 
 # What takes minutes and changes rarely: the errors of the tree-based estimator over many catalogues.
 slow: setup

@@ -213,7 +213,11 @@ def test_ctrl_c_exits_130(capsys, monkeypatch, catalogue):
 
 
 def test_ctrl_c_while_training_leaves_nothing_half_written(catalogue, tmp_path):
-    command = [sys.executable, "-m", "truemorph.cli", "train", str(catalogue), "--out", str(tmp_path / "model")]
+    # Background shells and test runners start their children with Ctrl-C ignored: listen to it again.
+    code = (
+        "import signal, truemorph.cli; signal.signal(signal.SIGINT, signal.default_int_handler); truemorph.cli.main()"
+    )
+    command = [sys.executable, "-c", code, "train", str(catalogue), "--out", str(tmp_path / "model")]
     command += ["--epochs", "5000", "--image-size", "32", "--folds", "1", "--batch-size", "32"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

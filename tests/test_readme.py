@@ -32,6 +32,7 @@ def test_every_command_of_the_readme_is_in_a_block_that_is_run():
     assert not re.search(r"^truemorph ", outside, re.MULTILINE)
 
 
+@pytest.mark.readme
 def test_step_by_step_on_the_demos_files(tmp_path):
     small = ["truemorph", "demo", "--out", "demo", "--galaxies", "400", "--epochs", "1", "--folds", "2"]
     small[0] = str(Path(sys.executable).parent / "truemorph")
@@ -54,20 +55,27 @@ def test_ways_to_estimate(tmp_path):
         assert said in out
 
 
+def on_real_galaxies(name, files, folder, shared_data):
+    for file in files:
+        (folder / file).symlink_to(shared_data / file)
+    return run_block(name, folder)
+
+
+def test_on_votes(tmp_path, shared_data):
+    out = on_real_galaxies("votes", ["gz2_votes.csv"], tmp_path, shared_data)
+    assert "4,689 rows in, 4,689 labelled" in out
+    assert "theta = " in out
+
+
 def test_votes_with_expert_types(tmp_path, shared_data):
-    (tmp_path / "gz2_votes.csv").symlink_to(shared_data / "gz2_votes.csv")
-    out = run_block("experts", tmp_path)
+    out = on_real_galaxies("experts", ["gz2_votes.csv"], tmp_path, shared_data)
     assert "definition: disk: t_type >= -3" in out
     assert "trusted labels are right" in out
 
 
-@pytest.mark.parametrize(("name", "files", "rows"), [
-    ("votes", ["gz2_votes.csv"], "4,689 rows in, 4,689 labelled"),
-    ("challenge", ["gz2_challenge_images.csv", "gz2_challenge_images"], "1,905 rows in, 1,905 labelled"),
-])  # fmt: skip
-def test_on_real_galaxies(tmp_path, shared_data, name, files, rows):
-    for file in files:
-        (tmp_path / file).symlink_to(shared_data / file)
-    out = run_block(name, tmp_path)
-    assert rows in out
+@pytest.mark.readme
+def test_on_challenge_images(tmp_path, shared_data):
+    files = ["gz2_challenge_images.csv", "gz2_challenge_images"]
+    out = on_real_galaxies("challenge", files, tmp_path, shared_data)
+    assert "1,905 rows in, 1,905 labelled" in out
     assert "theta = " in out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -106,17 +107,18 @@ class Evidence:
         part = self.rows(np.concatenate([known, others[::step]]))
         return part.scaled(np.where(part.trusted != UNKNOWN, 1.0, float(step)))
 
+    @cached_property
+    def _possible(self) -> np.ndarray:
+        """0 for classes that a row may have, -inf for those its trusted label rules out, shape (M, K)."""
+        other = (self.trusted != UNKNOWN)[:, None] & (self.trusted[:, None] != np.arange(self.n_classes))
+        return np.where(other, -np.inf, 0.0)
+
     def log_terms(self, transition: Transition, log_fractions: np.ndarray) -> np.ndarray:
         """Log-probability of each row, shape (M,).
 
         log Σ_y f_y p(ỹ | y, α) where the true class is unknown (eq. 15), log f_y + log p(ỹ | y, α) where it is y.
         """
-        prior = np.broadcast_to(log_fractions, (self.labels.size, self.n_classes))
-        known = self.trusted != UNKNOWN
-        if known.any():
-            other = known[:, None] & (self.trusted[:, None] != np.arange(self.n_classes))
-            prior = np.where(other, -np.inf, prior)
-        return label_log_likelihood(prior, self.labels, self.alpha, transition)
+        return label_log_likelihood(log_fractions + self._possible, self.labels, self.alpha, transition)
 
     def log_likelihood(self, transition: Transition, log_fractions: np.ndarray) -> float:
         """Weighted sum of `log_terms`."""

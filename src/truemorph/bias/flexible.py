@@ -11,20 +11,24 @@ from typing import Any, ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
+from array_api_compat import device as get_device
 
 from truemorph.arrays import float_array
 from truemorph.bias.transitions import DISK, SMOOTH, Array, FlipTransition, as_resolution
 from truemorph.errors import InputError
 
 
-def _interpolate(alpha: Array, knots: Sequence[float], values: Sequence[float]) -> Array:
-    """Piecewise-linear function of α through (knots, values), constant outside; differentiable in torch."""
+def _interpolate(alpha: Array, knots: Sequence[float], values: Any) -> Array:
+    """Piecewise-linear functions of α, constant outside the knots; differentiable in torch.
+
+    values : shape (M,) or (M, C), probabilities at the M knots. Returns shape (N,) or (N, C).
+    """
     xp = array_namespace(alpha)
-    total = xp.full_like(alpha, float(values[0]))
-    for left, right, low, high in zip(knots, knots[1:], values, values[1:], strict=False):
-        if high != low:
-            total = total + (high - low) * (xp.clip(alpha - left, 0.0, right - left) / (right - left))
-    return xp.clip(total, min(values), max(values))  # sums round
+    at, value = (xp.asarray(one, dtype=alpha.dtype, device=get_device(alpha)) for one in (knots, values))
+    widths = at[1:] - at[:-1]
+    to_come = xp.minimum(xp.clip(at[1:] - alpha[:, None], 0.0), widths) / widths  # share of each piece right of alpha
+    # From the right, so that a last value of 0 stays one; sums round.
+    return xp.clip(value[-1, ...] + to_come @ (value[:-1, ...] - value[1:, ...]), 0.0, 1.0)
 
 
 def _check_knots(knots: Any, values: np.ndarray) -> np.ndarray:
@@ -139,15 +143,9 @@ class TabulatedTransition:
     def matrix(self, alpha: Array) -> Array:
         """p(ỹ | y, α), shape (N, K, K); rows sum to 1."""
         alpha = as_resolution(alpha)
-        xp = array_namespace(alpha)
-        table = np.asarray(self.values)
-        rows = [
-            xp.stack(
-                [_interpolate(alpha, self.knots, table[:, y, seen].tolist()) for seen in range(self.n_classes)], -1
-            )
-            for y in range(self.n_classes)
-        ]
-        return xp.stack(rows, axis=-2)
+        k = self.n_classes
+        flat = _interpolate(alpha, self.knots, np.asarray(self.values).reshape(-1, k * k).tolist())
+        return array_namespace(flat).reshape(flat, (-1, k, k))
 
     def log_matrix(self, alpha: Array) -> Array:
         """log p(ỹ | y, α), shape (N, K, K)."""
