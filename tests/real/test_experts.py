@@ -126,6 +126,16 @@ def test_labels_alone_with_axis_ratio(experts, family):
     assert covered(found, truth) >= 7
 
 
+def test_more_knots_never_fit_worse(experts):
+    """Knots that hold other knots among them describe every curve of those: the likelihood can only gain."""
+    fine = np.quantile(experts.alpha, np.linspace(0.02, 0.98, 9))
+    coarse, fine = (
+        fit_transition(experts.flagged, experts.alpha, "monotone", intrinsic=experts.axis_ratio, knots=knots.tolist())
+        for knots in (fine[::2], fine)
+    )
+    assert fine.log_likelihood > coarse.log_likelihood - 0.1
+
+
 @pytest.mark.parametrize(("family", "most"), [("rayleigh", 0.153), ("weibull", 0.15), ("fisk", 0.211)])
 def test_labels_alone_without_columns(experts, family, most):
     fit = fit_transition(experts.flagged, experts.alpha, family)

@@ -229,7 +229,9 @@ def _flips_given_classes(space: Space, evidence: Evidence, expected: np.ndarray,
         return weighed.log_terms(space.build(point), uniform)
 
     # Going up is enough for EM to go up; the next step goes on.
-    return climb(terms, weighed.weights, at[None], space.lower, space.upper, curvature=False, steps=3).point
+    lower, upper = space.early_bounds
+    begin = np.clip(at, lower, upper)
+    return climb(terms, weighed.weights, begin[None], lower, upper, curvature=False, steps=3).point
 
 
 def fit_logistic(
@@ -277,11 +279,18 @@ def climb_from(space: Space, evidence: Evidence, design: np.ndarray, point: np.n
 
 
 def _newton(problem: _Conditional, point: np.ndarray, done: int = 0, steps: int = 30) -> ConditionalMaximum:
-    """Climb to the top; curvature that is not yet that of a maximum is damped."""
+    """Climb to the top; curvature that is not yet that of a maximum is damped.
+
+    Far below the top of a T of many parameters the outer product of the slopes does instead of second derivatives.
+    """
     space, n = problem.space, problem.space.size
-    value = problem.value(point)
+    value, gained = problem.value(point), np.inf
     for _ in range(steps):
-        slopes, information = problem.gradient(point), problem.information(point)
+        rough = n > 3 and gained > 1
+        slopes, information = (
+            problem.gradient(point),
+            _products(problem, point) if rough else problem.information(point),
+        )
         free = _inside(space, point)
         at = np.ix_(free, free)
         eigenvalues, vectors = np.linalg.eigh(information[at])
@@ -297,16 +306,15 @@ def _newton(problem: _Conditional, point: np.ndarray, done: int = 0, steps: int 
             if reached >= value:
                 break
             factor /= 2
-        if factor <= 1e-4:
+        if factor <= 1e-4 and not rough:
             break
-        gained, point, value = reached - value, trial, reached
-        if gained < 1e-7 * (1 + abs(value)) / 10 and np.abs(step).max() < 1e-3:
+        gained, point, value = (reached - value, trial, reached) if factor > 1e-4 else (0.0, point, value)
+        if not rough and gained < 1e-7 * (1 + abs(value)) / 10 and np.abs(step).max() < 1e-3:
             break
     free = _inside(space, point)
     best = Maximum(point, value, np.where(free[:, None] & free, problem.information(point), 0.0), free)
     weights = problem.evidence.weights
-    scores = _scores(problem, point) * weights if np.ptp(weights) > 0 else None
-    products = None if scores is None else scores @ scores.T
+    products = _products(problem, point) if np.ptp(weights) > 0 else None
 
     def influence() -> np.ndarray:
         return (np.nan_to_num(best.covariance()) @ (_scores(problem, point) * weights))[:n]
@@ -323,6 +331,12 @@ def _inside(space: Space, point: np.ndarray) -> np.ndarray:
     inside = np.ones(point.size, dtype=bool)
     inside[:n] = (point[:n] - space.lower > 1e-3) & (space.upper - point[:n] > 1e-3)
     return inside
+
+
+def _products(problem: _Conditional, point: np.ndarray) -> np.ndarray:
+    """Outer product of the galaxies' weighted slopes, shape (P + (K - 1) Q,) twice."""
+    scores = _scores(problem, point) * problem.evidence.weights
+    return scores @ scores.T
 
 
 def _scores(problem: _Conditional, point: np.ndarray) -> np.ndarray:

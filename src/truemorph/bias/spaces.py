@@ -18,7 +18,7 @@ from truemorph.bias.transitions import CLASS_NAMES, SMOOTH, MatrixTransition, Tr
 from truemorph.errors import InputError
 
 # Bounds of the search: scales within these factors of the α seen, logits within ±9 (probabilities of 1e-4).
-_SCALE_BELOW, _SCALE_ABOVE, LOGIT_BOUND = 0.1, 5.0, 9.0
+_SCALE_BELOW, _SCALE_ABOVE, LOGIT_BOUND, _EARLY_LOGIT_BOUND = 0.1, 5.0, 9.0, 4.0
 _SHAPE_BOUNDS, _SHAPE_STARTS = (np.log(0.2), np.log(20.0)), (0.7, 0.3, 1.1)
 _SCALE_STARTS = (1.0, 0.5, 2.0)
 _FALSE_DISK_START = -3.0
@@ -58,6 +58,12 @@ class Space:
     def size(self) -> int:
         """Number of free parameters of T."""
         return self.lower.size
+
+    @property
+    def early_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Bounds while class probabilities are still rough: a logit far out has no slope left to come back by."""
+        lower = np.where(self.lower == -LOGIT_BOUND, -_EARLY_LOGIT_BOUND, self.lower)
+        return lower, np.where(self.upper == LOGIT_BOUND, _EARLY_LOGIT_BOUND, self.upper)
 
 
 def _bounded(
