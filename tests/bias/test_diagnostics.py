@@ -1,5 +1,7 @@
 """Diagnostics fire when they should, and only then."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy.stats import chi2
@@ -8,7 +10,9 @@ from conftest import confounded_labels, flipped_labels, labels_through, some_kno
 from truemorph.bias.diagnostics import calibration, compare_families, confounding_check
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.likelihood import label_quality
+from truemorph.bias.populations import debiased_fractions
 from truemorph.bias.profiles import profile, sensitivity
+from truemorph.bias.selection import selection_notes
 from truemorph.bias.transitions import FiskTransition, RayleighTransition, WeibullTransition
 from truemorph.errors import InputError
 
@@ -154,6 +158,51 @@ def test_no_false_alarm():
         alarms += check.confounded or check.unexplained
     # 24 checks of two tests at 1 %: 0.5 alarms expected; four or more have a probability of 0.2 %.
     assert alarms < 4
+
+
+def alarms_about_selection(fit_or_fractions):
+    return [note for note in fit_or_fractions.warnings if "not a random part" in note]
+
+
+def test_trusted_rows_chosen_by_their_look_are_named():
+    labels, alpha, truth = labels_through(RayleighTransition(11.25), 8_000, 22)
+    rng = np.random.default_rng(22)
+    share = np.where(labels == 1, 0.15, 0.05)  # experts typed what looked interesting
+    gold = np.where(rng.random(8_000) < share, truth, -1)
+    votes = np.column_stack([20 * (1 - labels), 20 * labels])
+    for found in (
+        fit_transition(labels, alpha, gold=gold),
+        fit_transition(labels, alpha, "tabulated", gold=gold),
+        fit_transition(votes, alpha, gold=gold),
+        debiased_fractions(labels, alpha, gold=gold, systematic=False),
+    ):
+        (note,) = alarms_about_selection(found)
+        numbers = re.search(r"alpha (.*) to (.*), (.*)% of .* class 1, (.*)% of all", note)
+        assert numbers is not None
+        low, high, typed, everyone = map(float, numbers.groups())
+        inside = (alpha >= low) & (alpha <= high)  # limits in three digits: half a per cent of alpha to each side
+        assert typed / 100 == pytest.approx(labels[inside & (gold >= 0)].mean(), abs=0.02)
+        assert everyone / 100 == pytest.approx(labels[inside].mean(), abs=0.04)
+    # Weights that undo the choice make them a fair part again.
+    weights = np.where(gold >= 0, 0.1 / share, 1.0)
+    assert not alarms_about_selection(fit_transition(labels, alpha, gold=gold, weights=weights))
+
+
+@pytest.mark.parametrize(("n_classes", "observables", "weighted"), [(2, 1, False), (3, 1, True), (2, 2, False)])
+def test_trusted_rows_chosen_by_alpha_alone_raise_no_alarm(n_classes, observables, weighted, monkeypatch):
+    monkeypatch.setattr("truemorph.bias.selection._NOTICEABLE", 0.0)
+    alarms = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        alpha = rng.lognormal(2.7, 0.45, (3_000, observables))
+        labels = (rng.random(3_000) < 1 / (1 + np.exp(-(alpha[:, 0] - 15) / 5))).astype(int)
+        if n_classes == 3:
+            labels += rng.random(3_000) < 0.3
+        gold = np.where(rng.random(3_000) < alpha[:, 0] / 200, 0, -1)
+        weights = rng.gamma(2.0, 1.0, 3_000) if weighted else None
+        alarms += len(selection_notes(np.eye(n_classes)[labels], np.squeeze(alpha), gold, weights))
+    # 200 tests at 1 %: 2 expected; nine or more have a probability of 0.02 %.
+    assert alarms < 9
 
 
 def test_nothing_to_check_with_is_said():

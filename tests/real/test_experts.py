@@ -63,6 +63,15 @@ def test_as_labelled_and_as_experts_say(experts):
     assert late[[0, -1]] == pytest.approx([0.34, 0.90], abs=0.01)
 
 
+def test_types_of_galaxies_that_volunteers_were_sure_of_are_no_random_part(experts):
+    said = {}
+    for name, share in (("random", 0.06), ("sure", np.where(experts.uncertain == 0, 0.12, 0.0))):
+        gold = np.where(np.random.default_rng(0).random(experts.alpha.size) < share, experts.disk(PAPERS), -1)
+        found = debiased_fractions(experts.flagged, experts.alpha, gold=gold, systematic=False)
+        said[name] = any("not a random part" in note for note in found.warnings)
+    assert said == {"random": False, "sure": True}
+
+
 def test_families_on_all_expert_disks(experts):
     found = compare_families(experts.flagged, experts.alpha, ("rayleigh", "weibull", "fisk"), gold=experts.disk(PAPERS))
     for family, value in (("rayleigh", -4455.5), ("weibull", -4191.8), ("fisk", -4149.0)):

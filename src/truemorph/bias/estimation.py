@@ -33,6 +33,7 @@ from truemorph.bias.methods import (
     estimate_notes,
 )
 from truemorph.bias.result import FitInputs, TransitionFit
+from truemorph.bias.selection import selection_notes
 from truemorph.bias.spaces import Space, space_of
 from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH, Array, as_resolution
 from truemorph.errors import InputError
@@ -232,6 +233,8 @@ def fit_transition(
         "gold_weight": gold_weight, "n_classes": data.n_classes, "knots": knots, "log": log, "seed": seed,
     }  # fmt: skip
     per_row = {"intrinsic": columns, "gold": data.trusted, "weights": weights if weights is None else data.weights}
+    if data.trusted is not None:
+        notes += selection_notes(data.observed, data.alpha, data.trusted, data.weights)
     inputs = FitInputs(
         data.labels if data.votes is None else data.votes,
         data.alpha,

@@ -58,6 +58,13 @@ class Data:
     votes: np.ndarray | None
 
     @property
+    def observed(self) -> np.ndarray:
+        """Labels as 0 and 1, or fractions of votes, shape (N, K)."""
+        if self.votes is None:
+            return np.eye(self.n_classes)[self.labels]
+        return self.votes / self.votes.sum(axis=1, keepdims=True)
+
+    @property
     def evidence(self) -> Evidence:
         """Every galaxy a row."""
         return Evidence.of(self.labels, self.alpha, self.n_classes, self.trusted, self.weights)

@@ -19,6 +19,7 @@ from truemorph.bias.gold import check_gold, classes_in
 from truemorph.bias.likelihood import check_labels, check_weights
 from truemorph.bias.maximum import differences
 from truemorph.bias.result import TransitionFit
+from truemorph.bias.selection import selection_notes
 from truemorph.bias.transitions import DISK, Array, Transition, as_resolution
 from truemorph.errors import InputError
 
@@ -176,7 +177,10 @@ def _inverted(
         def moved(at: np.ndarray) -> np.ndarray:
             return _invert(_label_columns(fit.transition_at(at), labels, alpha), bins, fractions)
 
-        if known.any():
+        if fit.resampled is not None:
+            # Not by slopes: a logit that runs off to its bound has a huge variance and moves nothing.
+            variance += np.var([moved(at) for at in fit.resampled], axis=0, ddof=1)
+        elif known.any():
             slopes = differences(moved, fit.point)[known]
             covariance = fit.covariance[np.ix_(known, known)]
             variance += np.einsum("pbk,pq,qbk->bk", slopes, covariance, slopes)
@@ -376,6 +380,7 @@ def debiased_fractions(
     if gold is not None:
         trusted = check_gold(gold, checked.size, n_classes)
         columns = None if covariates is None else _covariates(covariates, checked.size)
+        notes = selection_notes(np.eye(n_classes)[checked], observables, trusted, w)
         if by is not None and np.ptp(column) > 0:
             # What the bins are cut in may say more about the class than label and α do.
             standard = (column - column.mean()) / column.std()

@@ -62,6 +62,8 @@ class TransitionFit:
         Free parameters, class fractions included.
     covariance : array, shape (P, P)
         Of the unconstrained parameters `point`; NaN in the rows of those at a bound.
+    resampled : array, shape (R, P), or None
+        The points of R resamples, where errors come from bootstrap.
     gold_weight : float or None
         With trusted labels: the weight of the rows without one (chosen by cross-validation unless given).
     flip_log_likelihood : float
@@ -95,6 +97,7 @@ class TransitionFit:
     flip_log_likelihood: float = float("nan")
     probabilities: np.ndarray | None = field(default=None, repr=False)
     votes: VoteModel | None = None
+    resampled: np.ndarray | None = field(default=None, repr=False)
     rebuild: Callable[[np.ndarray], Transition] | None = field(default=None, repr=False)
     influence: Callable[[], np.ndarray] | None = field(default=None, repr=False)
 
@@ -166,8 +169,16 @@ class TransitionFit:
         if len(again) < resamples:
             notes += (f"{resamples - len(again)} of {resamples} resamples could not be fitted",)
         points = np.array([one.point for one in again if one.point.shape == self.point.shape])
-        covariance = np.cov(points.T).reshape(self.point.size, -1) if len(points) > 1 else self.covariance
-        return replace(self, stderr={**self.stderr, **stderr}, covariance=covariance, influence=None, warnings=notes)
+        if len(points) < 2:
+            return replace(self, stderr={**self.stderr, **stderr}, warnings=notes)
+        return replace(
+            self,
+            stderr={**self.stderr, **stderr},
+            covariance=np.cov(points.T).reshape(self.point.size, -1),
+            resampled=points,
+            influence=None,
+            warnings=notes,
+        )
 
     def plot(self, ax: Any = None, bins: int = 12) -> Any:
         """Draw binned labels with the fitted curves; with trusted labels, their flips.

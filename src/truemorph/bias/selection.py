@@ -1,0 +1,119 @@
+"""Are trusted rows a random part of all rows? Experts type bright, near or odd galaxies first."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import chi2
+
+from truemorph.bias.evidence import UNKNOWN
+
+_STRATA = 100
+_PARTS = 4
+_TRUSTED_PER_PART = 20
+_LEVEL = 0.01
+_NOTICEABLE = 0.02
+
+
+class _Excess(NamedTuple):
+    """What sets trusted rows apart in one part of the range of α."""
+
+    chi_squared: float
+    difference: float
+    label_class: int
+    share: float
+    low: float
+    high: float
+
+
+def selection_notes(
+    observed: np.ndarray, alpha: np.ndarray, trusted: np.ndarray, weights: np.ndarray | None = None
+) -> list[str]:
+    """Warn where trusted rows are labelled differently from all rows at the same α.
+
+    A random part of the rows has the labels of its stratum of α, drawn without repeats: their excess, summed over
+    strata, has a known variance (Mantel & Haenszel 1959, JNCI 22, 719; here for K classes and weights, in four parts
+    of the range of α so that opposite excesses don't cancel). That more is trusted at some α than at others is fine.
+
+    Parameters
+    ----------
+    observed : array, shape (N, K)
+        Labels as 0 and 1, or fractions of votes.
+    alpha : array, shape (N,) or (N, J)
+    trusted : array of int, shape (N,)
+        -1 where unknown.
+    weights : array, shape (N,), optional
+
+    Returns
+    -------
+    list of str
+        One sentence, or none.
+    """
+    known = trusted != UNKNOWN
+    weights = np.ones(trusted.size) if weights is None else weights
+    columns = alpha.reshape(trusted.size, -1)
+    stratum = _strata(columns, int(np.clip(known.sum() // 5, 1, _STRATA)))
+    part = _parts(stratum, known)
+    found = [
+        _excess(observed[rows], columns[rows, 0], stratum[rows], known[rows], weights[rows])
+        for rows in (part == one for one in range(part.max() + 1))
+        if known[rows].any()
+    ]
+    degrees = len(found) * (observed.shape[1] - 1)
+    p_value = float(chi2.sf(sum(one.chi_squared for one in found), degrees))
+    worst = max(found, key=lambda one: one.chi_squared)
+    if p_value >= _LEVEL or abs(worst.difference) < _NOTICEABLE:
+        return []
+    return [
+        f"trusted rows are not a random part (p = {p_value:.1g}): at alpha {worst.low:.3g} to {worst.high:.3g}, "
+        f"{worst.share:.1%} of them are labelled class {worst.label_class}, "
+        f"{worst.share - worst.difference:.1%} of all; what they show holds for galaxies like them: leave out rows "
+        "that had no chance to be trusted, or give sampling weights"
+    ]
+
+
+def _strata(columns: np.ndarray, count: int) -> np.ndarray:
+    """Stratum of each row: equal-count bins of the first column, in order, cut again along each further one."""
+    per_column = max(1, round(count ** (1 / columns.shape[1])))
+    stratum = np.zeros(columns.shape[0], dtype=np.int64)
+    for column in columns.T:
+        order = np.lexsort([column, stratum])
+        size = np.bincount(stratum)
+        within = np.arange(order.size) - np.repeat(np.cumsum(size) - size, size)
+        finer = np.empty_like(stratum)
+        finer[order] = stratum[order] * per_column + within * per_column // np.repeat(size, size)
+        stratum = np.unique(finer, return_inverse=True)[1]
+    return stratum
+
+
+def _parts(stratum: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Part of the range of α of each row: runs of strata with equal numbers of trusted rows."""
+    drawn = np.bincount(stratum[known], minlength=stratum.max() + 1)
+    count = int(np.clip(drawn.sum() // _TRUSTED_PER_PART, 1, _PARTS))
+    middle = np.cumsum(drawn) - 0.5 * drawn
+    return np.minimum(count * middle / drawn.sum(), count - 1).astype(np.int64)[stratum]
+
+
+def _excess(
+    observed: np.ndarray, resolution: np.ndarray, stratum: np.ndarray, known: np.ndarray, weights: np.ndarray
+) -> _Excess:
+    """Labels of trusted rows less those of their strata."""
+    strata, index, size = np.unique(stratum, return_inverse=True, return_counts=True)
+    drawn = np.bincount(index[known], minlength=strata.size)
+    total = np.bincount(index, weights=weights)
+    mean = np.stack([np.bincount(index, weights=weights * column) / total for column in observed.T], axis=1)
+    residual = weights[:, None] * (observed - mean[index])
+    excess = residual[known].sum(axis=0)
+    scale = drawn * (size - drawn) / (size * np.maximum(size - 1.0, 1.0))
+    covariance = residual.T @ (residual * scale[index, None])
+    difference = excess / weights[known].sum()
+    most = 1 + int(np.argmax(np.abs(difference[1:])))  # of two classes one says it all: disks
+    return _Excess(
+        chi_squared=float(excess @ np.linalg.pinv(covariance, rcond=1e-9, hermitian=True) @ excess),
+        difference=float(difference[most]),
+        label_class=most,
+        share=float(np.average(observed[known, most], weights=weights[known])),
+        low=float(resolution.min()),
+        high=float(resolution.max()),
+    )
