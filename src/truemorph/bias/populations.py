@@ -411,6 +411,11 @@ def debiased_fractions(
                         "labels alone can't tell flips from a real change of class fractions with alpha, nor which "
                         "definition of a disk is meant: the band reaches to the labels as given"
                     )
+        if fit is not None and fit.method == "conditional":
+            notes.append(
+                "labels and intrinsic columns don't tell which definition of a disk is meant: under a narrower one "
+                "(without lenticulars, say) the truth may lie outside the band, towards the labels; trusted labels do"
+            )
     if bootstrap:
         stderr = _bootstrap_errors(sample, used, trusted, columns, n_classes, bootstrap, seed)
     everything = {method: (fractions, stderr), **alternatives}
