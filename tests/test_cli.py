@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import polars as pl
 import pytest
 
 from truemorph.cli import main
@@ -124,6 +125,20 @@ def test_truth_carries_its_definition(capsys, simulated, tmp_path):
     status, said, _ = run(capsys, "transition", out, "--gold", "truth", "--no-compare", "--out", tmp_path / "t.json")
     assert status == 0
     assert "definition: disk: M_r < -21" in said
+
+
+def test_types_of_chosen_galaxies_are_warned_about_once(capsys, simulated, tmp_path):
+    table = pl.read_csv(simulated / "votes.csv")
+    share = pl.col("t01_smooth_or_features_a02_features_or_disk_weighted_fraction")
+    typed = pl.when((share > 0.3) | (pl.int_range(pl.len()) % 10 == 0)).then("M_r")
+    table.with_columns(typed=typed).write_csv(tmp_path / "votes.csv")
+    out = tmp_path / "typed.parquet"
+    assert run(capsys, "prepare", tmp_path / "votes.csv", "--truth", "typed<-21", "--out", out)[0] == 0
+    status, _, err = run(capsys, "transition", out, "--gold", "truth", "--no-compare", "--out", tmp_path / "t.json")
+    assert status == 0
+    assert err.count("trusted rows are not a random part") == 1
+    warnings = json.loads((tmp_path / "t.json").read_text())["warnings"]
+    assert len(set(warnings)) == len(warnings)
 
 
 @pytest.mark.parametrize(

@@ -273,7 +273,7 @@ def study_transition(
     )
     truth = None if rows.truth is None else _true_fractions(rows.truth, fractions, rows.by, rows.alpha)
     described = _described(fit, catalogue, where, rows.definition)
-    described["warnings"] = [*rows.notes, *described["warnings"], *fractions.warnings]
+    described["warnings"] = list(dict.fromkeys([*rows.notes, *described["warnings"], *fractions.warnings]))
     if check.confounded or not check.checked:
         described["warnings"].append(check.statement)
     described["confounding"] = asdict(check)
