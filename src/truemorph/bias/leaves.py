@@ -9,13 +9,18 @@ AVX-512 code is; on AMD Zen 4 that code is eight times slower than the one witho
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from truemorph.bias.binning import equal_count_edges
 from truemorph.errors import InputError
+
+_FEW_LEAVES = 8
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class Members:
 
     def rows(self, chosen: np.ndarray) -> Members:
         """Rows in another order."""
-        return Members([column[chosen] for column in self.columns], self.whole)
+        first = self.columns[:1] if self.whole else [self.columns[0][chosen]]  # follows from the others, not looked at
+        return Members([*first, *(column[chosen] for column in self.columns[1:])], self.whole)
 
 
 @dataclass(frozen=True)
@@ -49,25 +55,21 @@ class _Column:
 
     Attributes
     ----------
-    order : array of int, shape (N,)
-        Object of each rank.
+    order : array of int, shape (N,), or None
+        Object of each rank; None where objects are in order already.
     values : array, shape (N,)
         Value of each rank.
     """
 
-    order: np.ndarray
+    order: np.ndarray | None
     values: np.ndarray
-
-    @classmethod
-    def of(cls, values: np.ndarray) -> _Column:
-        order = np.argsort(values, kind="stable")
-        return cls(order, values[order])
 
     def drawn(self, counts: np.ndarray) -> _Drawn:
         """The objects of a resample."""
-        times = counts.take(self.order)
+        times = counts if self.order is None else counts.take(self.order)
         ranks = np.flatnonzero(times > 0)
-        return _Drawn(self.order.take(ranks), times.take(ranks), ranks.astype(np.int32), self.values)
+        objects = ranks if self.order is None else self.order.take(ranks)
+        return _Drawn(objects, times.take(ranks), ranks.astype(np.int32), self.values)
 
 
 @dataclass(frozen=True)
@@ -79,26 +81,50 @@ class _Drawn:
     ranks: np.ndarray
     values: np.ndarray
 
-    def children(self, leaf: np.ndarray, n_nodes: int) -> np.ndarray:
-        """Child of its node that each drawn object goes to: nodes are split at their medians."""
-        node = leaf.take(self.objects)
+    def children(self, node: np.ndarray, n_nodes: int) -> np.ndarray:
+        """Child of its node that each goes to: nodes are split at their medians."""
         together, times, ends = _by_leaf(node, self.times, n_nodes)
-        cumulative = np.cumsum(times, dtype=np.int64)
-        before = np.where(ends > 0, cumulative[ends - 1], 0)
+        drawn = _running(times)
+        before = np.where(ends > 0, drawn[ends - 1], 0)
         held = np.diff(before)
-        middle = []
-        for target in (before[:-1] + (held - 1) // 2, before[:-1] + held // 2):
-            at = np.searchsorted(cumulative, target, side="right")
-            middle.append(self.values[self.ranks[together[np.minimum(at, together.size - 1)]]])
-        threshold = np.searchsorted(self.values, 0.5 * (middle[0] + middle[1])).astype(np.int32)
-        return (node << 1) + (self.ranks >= threshold.take(node))
+        middle = before[:-1] + np.stack([np.maximum(held - 1, 0) // 2, held // 2])
+        at = np.minimum(np.searchsorted(drawn, middle, side="right"), together.size - 1)
+        median = self.values[self.ranks[together[at]]].mean(axis=0)
+        last_left = np.searchsorted(self.values, median).astype(np.int32) - 1
+        behind = last_left.take(node)
+        behind -= self.ranks
+        behind >>= 31  # -1 for what goes right, 0 for what goes left
+        child = node << 1
+        child -= behind
+        return child
+
+
+def _running(times: np.ndarray) -> np.ndarray:
+    """Running sum. The cast goes first: one inside `cumsum` holds the interpreter's lock, and other threads wait."""
+    return np.cumsum(times.astype(np.int32), dtype=np.int32)
+
+
+def by_leaf(leaf: np.ndarray) -> np.ndarray:
+    """Objects in order of leaf, shape (N,); those of one leaf stay in theirs."""
+    return _by_leaf(leaf, np.ones(leaf.size, dtype=np.uint8), int(leaf.max(initial=0)) + 1)[0]
 
 
 def _by_leaf(leaf: np.ndarray, times: np.ndarray, n_leaves: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bring members of a leaf together, in their order: positions, times, and where leaves begin and end.
 
-    Turning a sparse table of objects × leaves from rows to columns is a counting sort.
+    Turning a sparse table of objects × leaves from rows to columns is a counting sort. Where leaves are few its
+    counters wait for each other, and a radix sort is faster.
     """
+    if n_leaves == 1:
+        return np.arange(leaf.size), times, np.array([0, leaf.size])
+    if n_leaves == 2:
+        left, right = np.flatnonzero(leaf == 0), np.flatnonzero(leaf)
+        together = np.concatenate([left, right])
+        return together, times.take(together), np.array([0, left.size, leaf.size])
+    if n_leaves <= _FEW_LEAVES:
+        narrow = leaf.astype(np.uint8)
+        together = np.argsort(narrow, kind="stable")
+        return together, times.take(together), np.searchsorted(narrow.take(together), np.arange(n_leaves + 1))
     one_each = np.arange(leaf.size + 1, dtype=np.int32)
     table = csr_array((times, leaf, one_each), shape=(leaf.size, n_leaves)).tocsc()
     return table.indices, table.data, table.indptr
@@ -114,6 +140,8 @@ class Cut:
         Objects in order of leaf and then of the observable.
     weights : list of J unsigned arrays
         How often each of them was drawn.
+    running : list of J int arrays
+        Sums of the weights up to each of them.
     edges : array of int, shape (L, b + 1)
         Where bins begin and end, counting every draw.
     leaf : array of int, shape (N,)
@@ -122,6 +150,7 @@ class Cut:
 
     objects: list[np.ndarray]
     weights: list[np.ndarray]
+    running: list[np.ndarray]
     edges: np.ndarray
     leaf: np.ndarray
 
@@ -130,16 +159,17 @@ class Cut:
         counts = np.diff(self.edges, axis=1)
         n_classes = len(members.columns)
         out = np.empty((len(self.objects), *counts.shape, n_classes))
-        for j, (objects, weights) in enumerate(zip(self.objects, self.weights, strict=True)):
-            drawn = np.cumsum(weights, dtype=np.int64)
-            at = np.searchsorted(drawn, self.edges, side="right")
-            inside = self.edges - np.where(at > 0, drawn[at - 1], 0)  # draws of the object that straddles the edge
-            straddling = objects[np.minimum(at, objects.size - 1)]
+        for j, (objects, weights, drawn) in enumerate(zip(self.objects, self.weights, self.running, strict=True)):
+            cuts = np.append(self.edges[:, :-1], drawn[-1])
+            at = np.searchsorted(drawn, cuts, side="right")
+            inside = cuts - np.where(at > 0, drawn[at - 1], 0)  # draws before a cut of the object that it cuts through
+            cut_through = objects[np.minimum(at, objects.size - 1)]
             for k in range(int(members.whole), n_classes):
                 column = members.columns[k]
-                sums = np.zeros(objects.size + 1)
-                np.cumsum(column[objects] * weights, out=sums[1:])
-                out[j, :, :, k] = np.diff(sums[at] + inside * column[straddling], axis=1) / counts
+                sums = np.add.reduceat(column[objects] * weights, at[:-1])
+                sums[at[:-1] == at[1:]] = 0.0  # a bin inside of one object
+                parts = inside * column[cut_through]
+                out[j, :, :, k] = (sums - parts[:-1] + parts[1:]).reshape(counts.shape) / counts
         if members.whole:
             out[..., 0] = 1 - out[..., 1:].sum(axis=-1)
         return out
@@ -151,21 +181,34 @@ class RankedTable:
 
     Attributes
     ----------
+    rows : array of int, shape (N,)
+        Row of the data of each object: objects are numbered in order of the first column, whose turns then read
+        memory from front to back.
     observables, intrinsic : list of columns
     """
 
+    rows: np.ndarray
     observables: list[_Column]
     intrinsic: list[_Column]
 
     @classmethod
     def of(cls, observables: np.ndarray, intrinsic: np.ndarray) -> RankedTable:
-        """Rank the columns of (N, J) observables and (N, P) intrinsic properties, all finite."""
-        return cls([_Column.of(c) for c in observables.T], [_Column.of(c) for c in intrinsic.T])
+        """Rank the columns of (N, J) observables and (N, P) intrinsic properties (P may be 0), all finite."""
+        columns = [*intrinsic.T, *observables.T]
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            orders = list(pool.map(partial(np.argsort, kind="stable"), columns))
+        rows = orders[0]
+        number = np.empty(rows.size, dtype=np.int64)
+        number[rows] = np.arange(rows.size)
+        ranked = [_Column(None, columns[0].take(rows))]
+        for column, order in zip(columns[1:], orders[1:], strict=True):
+            ranked.append(_Column(number.take(order), column.take(order)))
+        return cls(rows, ranked[intrinsic.shape[1] :], ranked[: intrinsic.shape[1]])
 
     @property
     def size(self) -> int:
         """Number of objects."""
-        return self.observables[0].order.size
+        return self.rows.size
 
     def cut(self, depth: int, bins: int, counts: np.ndarray | None = None) -> Cut:
         """Grow the tree and cut its leaves into bins.
@@ -188,23 +231,38 @@ class RankedTable:
             raise self._too_small(total // 2**depth, depth, bins)
         # The narrowest integers: what counts here is how much memory passes through.
         counts = counts.astype(np.min_scalar_type(counts.max()))
-        leaf = np.zeros(self.size, dtype=np.int32)
         columns = [column.drawn(counts) for column in self.intrinsic[:depth]]
-        for level in range(depth):
-            column = columns[level % len(columns)]
-            leaf[column.objects] = column.children(leaf, 2**level)
+        leaf = np.zeros(self.size, dtype=np.int32)
+        if depth:
+            leaf[columns[(depth - 1) % len(columns)].objects] = self._grow(columns, depth)
         objects, times = [], []
         for column in [column.drawn(counts) for column in self.observables]:
             together, drawn, ends = _by_leaf(leaf.take(column.objects), column.times, 2**depth)
             objects.append(column.objects.take(together))
             times.append(drawn)
-        cumulative = np.cumsum(times[0], dtype=np.int64)
-        begins = np.where(ends > 0, cumulative[ends - 1], 0)
+        running = [_running(one) for one in times]
+        begins = np.where(ends > 0, running[0][ends - 1], 0)
         held = np.diff(begins)
         if held.min() < bins:
             raise self._too_small(int(held.min()), depth, bins)
         edges = begins[:-1, None] + equal_count_edges(held, bins)
-        return Cut(objects, times, edges, leaf)
+        return Cut(objects, times, running, edges, leaf)
+
+    def _grow(self, columns: list[_Drawn], depth: int) -> np.ndarray:
+        """Leaf of each drawn object, in order of the last column that was split at.
+
+        A node's children are found in order of its column; places there of the objects in order of the next
+        column, the same at every turn, carry them over.
+        """
+        place, carried = np.empty(self.size, dtype=np.int64), []
+        for column, following in zip(columns, columns[1:] + columns[:1], strict=True):
+            place[column.objects] = np.arange(column.objects.size)
+            carried.append(place.take(following.objects))
+        child = columns[0].children(np.zeros(columns[0].objects.size, dtype=np.int32), 1)
+        for level in range(1, depth):
+            node = child.take(carried[(level - 1) % len(columns)])
+            child = columns[level % len(columns)].children(node, 2**level)
+        return child
 
     @staticmethod
     def _too_small(held: int, depth: int, bins: int) -> InputError:

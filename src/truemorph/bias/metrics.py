@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from truemorph.arrays import float_array
-from truemorph.bias.leaves import Cut, Members, RankedTable
+from truemorph.bias.leaves import Cut, Members, RankedTable, by_leaf
 from truemorph.errors import InputError
 
 MINIMUM_PER_BIN = 25
@@ -119,15 +119,6 @@ def _analytic_floor(members: Members, cut: Cut, reference: list[int]) -> float:
     return float(np.sqrt(np.mean(total)))
 
 
-def _permuted_within(leaf: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a random permutation of the objects that keeps each in its leaf."""
-    narrow = leaf.astype(np.uint16) if leaf.max(initial=0) < np.iinfo(np.uint16).max else leaf  # a radix sort
-    shuffled = rng.permutation(leaf.size)
-    permutation = np.empty(leaf.size, dtype=np.int64)
-    permutation[np.argsort(narrow, kind="stable")] = shuffled[np.argsort(narrow[shuffled], kind="stable")]
-    return permutation
-
-
 def _tied_edges(cut: Cut, observables: np.ndarray) -> int:
     """Number of inner bin edges with the same value of the observable on both sides."""
     inner = cut.edges[:, 1:-1]
@@ -171,7 +162,9 @@ def _finite_columns(
         finite &= np.isfinite(labels).all(axis=1) if labels.ndim == 2 else np.isfinite(labels)
     if not finite.any():
         raise InputError(f"none of the {n} galaxies has finite values in every column")
-    return class_indicators(labels[finite]), observables[finite], columns[finite], int(n - finite.sum())
+    if not finite.all():
+        labels, observables, columns = labels[finite], observables[finite], columns[finite]
+    return class_indicators(labels), observables, columns, int(n - finite.sum())
 
 
 def _keep_freed_memory() -> None:
@@ -210,24 +203,14 @@ def _measure(
     # Sorts are stable: equal values of an observable would keep the file's order, and a file sorted by label would
     # look biased. Shuffled first, ties fall at random.
     shuffled = rng.permutation(members.shape[0])
-    members, observables, columns = members[shuffled], observables[shuffled], columns[shuffled]
-    table, shares = RankedTable.of(observables, columns), Members.of(members)
-    cut = table.cut(depth, bins)
-    value = _deviation(cut.fractions(shares), at)
-
-    if floor == "analytic":
-        floor_value, floor_std = _analytic_floor(shares, cut, at), float("nan")
-    else:
-        permuted = np.array(
-            [_deviation(cut.fractions(shares.rows(_permuted_within(cut.leaf, rng))), at) for _ in range(permutations)]
-        )
-        # Variances add, so the floor to subtract in quadrature is the root mean square.
-        floor_value, floor_std = float(np.sqrt(np.mean(permuted**2))), float(np.std(permuted))
-
+    table = RankedTable.of(observables.take(shuffled, axis=0), columns[:, :depth].take(shuffled, axis=0))
+    rows = shuffled.take(table.rows)
+    shares, observables = Members.of(members.take(rows, axis=0)), observables.take(rows, axis=0)
     n = members.shape[0]
 
     def resample(generator: np.random.Generator) -> float | None:
-        counts = np.bincount(generator.integers(0, n, n), minlength=n)
+        counts = np.zeros(n, dtype=np.uint8)  # 256 times the same of n: a chance below 10^-500
+        np.add.at(counts, generator.integers(0, n, n), np.uint8(1))
         try:
             return _deviation(table.cut(depth, bins, counts).fractions(shares), at)
         except InputError:  # a leaf of this resample has fewer galaxies than bins
@@ -237,7 +220,28 @@ def _measure(
     # don't depend on threads.
     _keep_freed_memory()
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        resampled = [value for value in pool.map(resample, rng.spawn(bootstrap)) if value is not None]
+        in_work = pool.map(resample, rng.spawn(bootstrap))
+        try:
+            cut = table.cut(depth, bins)
+        except InputError:
+            pool.shutdown(cancel_futures=True)
+            raise
+        value = _deviation(cut.fractions(shares), at)
+        if floor == "analytic":
+            floor_value, floor_std = _analytic_floor(shares, cut, at), float("nan")
+        else:
+            in_leaves = by_leaf(cut.leaf)
+
+            def permute(generator: np.random.Generator) -> float:
+                """Shuffle objects within their leaves."""
+                shuffled, permutation = generator.permutation(n), np.empty(n, dtype=np.int64)
+                permutation[in_leaves] = shuffled[by_leaf(cut.leaf[shuffled])]
+                return _deviation(cut.fractions(shares.rows(permutation)), at)
+
+            permuted = np.array(list(pool.map(permute, rng.spawn(permutations))))
+            # Variances add, so the floor to subtract in quadrature is the root mean square.
+            floor_value, floor_std = float(np.sqrt(np.mean(permuted**2))), float(np.std(permuted))
+        resampled = [one for one in in_work if one is not None]
 
     smallest = int(np.diff(cut.edges, axis=1).min())
     notes = []
