@@ -81,9 +81,9 @@ class _Drawn:
     ranks: np.ndarray
     values: np.ndarray
 
-    def children(self, node: np.ndarray, n_nodes: int) -> np.ndarray:
+    def children(self, node: np.ndarray, n_nodes: int, numbers: np.ndarray) -> np.ndarray:
         """Child of its node that each goes to: nodes are split at their medians."""
-        together, times, ends = _by_leaf(node, self.times, n_nodes)
+        together, times, ends = _by_leaf(node, self.times, n_nodes, numbers)
         drawn = _running(times)
         before = np.where(ends > 0, drawn[ends - 1], 0)
         held = np.diff(before)
@@ -106,17 +106,20 @@ def _running(times: np.ndarray) -> np.ndarray:
 
 def by_leaf(leaf: np.ndarray) -> np.ndarray:
     """Objects in order of leaf, shape (N,); those of one leaf stay in theirs."""
-    return _by_leaf(leaf, np.ones(leaf.size, dtype=np.uint8), int(leaf.max(initial=0)) + 1)[0]
+    numbers = np.arange(leaf.size + 1, dtype=np.int32)
+    return _by_leaf(leaf, np.ones(leaf.size, dtype=np.uint8), int(leaf.max(initial=0)) + 1, numbers)[0]
 
 
-def _by_leaf(leaf: np.ndarray, times: np.ndarray, n_leaves: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _by_leaf(
+    leaf: np.ndarray, times: np.ndarray, n_leaves: int, numbers: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bring members of a leaf together, in their order: positions, times, and where leaves begin and end.
 
     Turning a sparse table of objects × leaves from rows to columns is a counting sort. Where leaves are few its
-    counters wait for each other, and a radix sort is faster.
+    counters wait for each other, and a radix sort is faster. `numbers` counts up from 0, to the size and beyond.
     """
     if n_leaves == 1:
-        return np.arange(leaf.size), times, np.array([0, leaf.size])
+        return numbers[: leaf.size], times, np.array([0, leaf.size])
     if n_leaves == 2:
         left, right = np.flatnonzero(leaf == 0), np.flatnonzero(leaf)
         together = np.concatenate([left, right])
@@ -125,8 +128,7 @@ def _by_leaf(leaf: np.ndarray, times: np.ndarray, n_leaves: int) -> tuple[np.nda
         narrow = leaf.astype(np.uint8)
         together = np.argsort(narrow, kind="stable")
         return together, times.take(together), np.searchsorted(narrow.take(together), np.arange(n_leaves + 1))
-    one_each = np.arange(leaf.size + 1, dtype=np.int32)
-    table = csr_array((times, leaf, one_each), shape=(leaf.size, n_leaves)).tocsc()
+    table = csr_array((times, leaf, numbers[: leaf.size + 1]), shape=(leaf.size, n_leaves)).tocsc()
     return table.indices, table.data, table.indptr
 
 
@@ -184,10 +186,13 @@ class RankedTable:
     rows : array of int, shape (N,)
         Row of the data of each object: objects are numbered in order of the first column, whose turns then read
         memory from front to back.
+    numbers : array of int, shape (N + 1,)
+        0 to N.
     observables, intrinsic : list of columns
     """
 
     rows: np.ndarray
+    numbers: np.ndarray
     observables: list[_Column]
     intrinsic: list[_Column]
 
@@ -198,12 +203,13 @@ class RankedTable:
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             orders = list(pool.map(partial(np.argsort, kind="stable"), columns))
         rows = orders[0]
+        numbers = np.arange(rows.size + 1, dtype=np.int32)
         number = np.empty(rows.size, dtype=np.int64)
-        number[rows] = np.arange(rows.size)
+        number[rows] = numbers[:-1]
         ranked = [_Column(None, columns[0].take(rows))]
         for column, order in zip(columns[1:], orders[1:], strict=True):
             ranked.append(_Column(number.take(order), column.take(order)))
-        return cls(rows, ranked[intrinsic.shape[1] :], ranked[: intrinsic.shape[1]])
+        return cls(rows, numbers, ranked[intrinsic.shape[1] :], ranked[: intrinsic.shape[1]])
 
     @property
     def size(self) -> int:
@@ -237,7 +243,7 @@ class RankedTable:
             leaf[columns[(depth - 1) % len(columns)].objects] = self._grow(columns, depth)
         objects, times = [], []
         for column in [column.drawn(counts) for column in self.observables]:
-            together, drawn, ends = _by_leaf(leaf.take(column.objects), column.times, 2**depth)
+            together, drawn, ends = _by_leaf(leaf.take(column.objects), column.times, 2**depth, self.numbers)
             objects.append(column.objects.take(together))
             times.append(drawn)
         running = [_running(one) for one in times]
@@ -256,12 +262,12 @@ class RankedTable:
         """
         place, carried = np.empty(self.size, dtype=np.int64), []
         for column, following in zip(columns, columns[1:] + columns[:1], strict=True):
-            place[column.objects] = np.arange(column.objects.size)
+            place[column.objects] = self.numbers[: column.objects.size]
             carried.append(place.take(following.objects))
-        child = columns[0].children(np.zeros(columns[0].objects.size, dtype=np.int32), 1)
+        child = columns[0].children(np.zeros(columns[0].objects.size, dtype=np.int32), 1, self.numbers)
         for level in range(1, depth):
             node = child.take(carried[(level - 1) % len(columns)])
-            child = columns[level % len(columns)].children(node, 2**level)
+            child = columns[level % len(columns)].children(node, 2**level, self.numbers)
         return child
 
     @staticmethod
