@@ -3,9 +3,9 @@
 The rules are those of Cabrera-Vives, Miller & Schneider 2018 (AJ 156, 284), restated: a node is split at its
 median (`<` left, `>=` right), columns take turns; each leaf is cut into equal-count bins of each observable. A
 resample is a count for every object. Columns are sorted once; after that objects in order of a column are only
-brought together by leaf, which needs no sort. (Gathers by `take(mode="clip")`: their indices are places in sorted
-columns, never out of range, and the check for that costs some per cent.) (numpy's sort of plain integers would do, and is fast where its
-AVX-512 code is; on AMD Zen 4 that code is eight times slower than the one without.)
+brought together by leaf, which needs no sort. (numpy's sort of plain integers would do, and is fast where its
+AVX-512 code is; on AMD Zen 4 that code is eight times slower than the one without.) Gathers by `take(mode="clip")`
+leave out a check that costs some per cent: their indices are places in sorted columns.
 """
 
 from __future__ import annotations
