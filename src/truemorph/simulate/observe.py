@@ -1,99 +1,131 @@
-"""Images of simulated galaxies as annotators see them: cutout scaled by radius, PSF, colour, noise, JPEG.
+"""Images of simulated galaxies as annotators see them: cutout scaled by radius, PSF, colour, noise, 8 bits.
 
-A plain FFT renderer. The cutout reaches 2.1 Petrosian radii from the centre, what the central crop of a Galaxy
-Zoo 2 image shows, so the PSF is R_petro / α in pixels: what resolution does to a galaxy is in the pixels.
+Galaxy Zoo 2 shows 424×424 pixels, scaled by R90 and resampled from SDSS frames of 0.396 arcsec (Willett et al. 2013); the PSF's size in pixels, the grain of the noise and how many stars are about follow from the galaxy's radius. All
+blurring is a product of transfer functions: atmosphere and telescope (Moffat), and the interpolation of the frame's pixels,
+which also correlates the noise. Colour and stretch are Lupton et al.'s (2004, PASP 116, 133): red, green and blue are i, r
+and g, stretched together by an asinh of their mean; its constants were chosen so that brightness profiles and background
+noise equal those of real Galaxy Zoo 2 JPEGs (docs/simulator.md).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import polars as pl
 from scipy import fft
-from scipy.special import gammaincinv
 
-from truemorph.catalogs.resolution import FWHM_PER_SIGMA
-from truemorph.simulate.galaxies import petrosian_over_effective
+from truemorph.errors import InputError
+from truemorph.simulate.light import Galaxy, components
+from truemorph.simulate.surroundings import add_surroundings, in_bands, nanomaggies
 
-CUTOUT_RADII = 2.1
-_MOFFAT_BETA = 3.0
-# Asinh stretch (Lupton et al. 2004): softening, and the surface brightness that comes out white.
-_SOFTENING, _WHITE = 8.0, 0.9
-
-
-def _sersic(radius: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Sérsic profile of unit total light per R_e², radius in R_e; softened inside a twentieth of R_e."""
-    b = gammaincinv(2 * index, 0.5)
-    return np.exp(-b * ((radius**2 + 0.05**2) ** (0.5 / index)))
-
-
-def _components(g: dict[str, np.ndarray], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bulge and disk light, each summing to its share of the galaxy, shape (n, size, size)."""
-    axis = (np.arange(size) - (size - 1) / 2) * (2 * CUTOUT_RADII / size)  # in Petrosian radii
-    y, x = axis[None, :, None], axis[None, None, :]
-    cos, sin = np.cos(g["position_angle"]), np.sin(g["position_angle"])
-    along, across = x * cos + y * sin, (y * cos - x * sin)
-    in_disk_plane = np.hypot(along, across / g["axis_ratio"])
-    azimuth = np.arctan2(across / g["axis_ratio"], along)
-    # A bulge is rounder than the disk it sits in; a smooth galaxy is all bulge and keeps its axis ratio.
-    roundness = np.where(g["bulge_fraction"] < 1, np.maximum(g["axis_ratio"], 0.6), g["axis_ratio"])
-    in_bulge = np.hypot(along, across / roundness)
-    size_ratio = np.where(g["bulge_fraction"] < 1, g["bulge_size"], 1.0)
-    bulge = _sersic(in_bulge * petrosian_over_effective(g["sersic_index"]) * size_ratio, g["sersic_index"])
-    disk_radius = in_disk_plane * petrosian_over_effective(np.array(1.0))
-    winding = np.log(np.maximum(in_disk_plane, 0.03)) / np.tan(g["pitch"])
-    wave = np.cos(g["arm_number"] * (azimuth - winding) + g["arm_phase"])
-    beyond_bulge = 1 - np.exp(-((in_disk_plane / 0.25) ** 2))
-    disk = _sersic(disk_radius, np.ones_like(g["pitch"])) * (1 + g["arm_strength"] * beyond_bulge * wave)
-    share = g["bulge_fraction"]
-    bulge *= share / bulge.sum(axis=(1, 2), keepdims=True)
-    disk *= (1 - share) / disk.sum(axis=(1, 2), keepdims=True)
-    return bulge, disk
+GZ2_SIZE = 424
+# Side of a Galaxy Zoo 2 cutout. Growth curves of real ones put R90 at 67 of 424 pixels, not at the 50 of their stated scale.
+FIELD_R90 = 6.3
+CENTRAL_R90 = FIELD_R90 * 207 / GZ2_SIZE  # side of what the paper's crop keeps of it
+FRAME_PIXEL = 0.396  # arcsec
+# Sky noise of a frame's pixel in i, r, g, nanomaggies; the PSF's width in i, r, g relative to r.
+_SKY_NOISE = (0.032, 0.022, 0.015)
+_BAND_WIDTHS = (0.95, 1.0, 1.08)
+_MISALIGNED = 0.12  # rms shift of i and g against r, frame pixels
+# Stretch: nanomaggies a frame pixel to 0-255.
+_GAINS = (0.78, 1.00, 1.57)
+_SOFTENING, _WHITE, _PEDESTAL = 0.19, 55.0, 0.011
+_MARGIN = 1.12  # the grid drawn on, relative to the cutout: light comes and goes over its edges
+_SAMPLING = 2.2  # pixels of that grid a PSF FWHM, at least
 
 
-def _moffat(sigma: np.ndarray, size: int) -> np.ndarray:
-    """Centred-at-origin Moffat kernels of the given Gaussian-equivalent σ in pixels, shape (n, size, size)."""
-    scale = sigma * FWHM_PER_SIGMA / (2 * np.sqrt(2 ** (1 / _MOFFAT_BETA) - 1))
-    offset = np.fft.fftfreq(size, 1 / size)
-    squared = offset[:, None] ** 2 + offset[None, :] ** 2
-    kernel = (1 + squared[None] / scale**2) ** -_MOFFAT_BETA
-    return kernel / kernel.sum(axis=(1, 2), keepdims=True)
+def moffat_transfer(squared_frequency: np.ndarray, fwhm: float) -> np.ndarray:
+    """Transfer function of a Moffat PSF with β = 3.5: (1 + k + k²/3) exp(-k), k = 2π ν r_0.
+
+    Parameters
+    ----------
+    squared_frequency : array
+        ν², in units of 1 / (unit of `fwhm`)².
+    fwhm : float
+
+    Examples
+    --------
+    >>> moffat_transfer(np.array([0.0, 0.25, 1.0]), 1.0).round(3)
+    array([1.   , 0.465, 0.068])
+    """
+    radius = fwhm / (2 * np.sqrt(2 ** (1 / 3.5) - 1))
+    k = np.float32(2 * np.pi * radius) * np.sqrt(squared_frequency)
+    return (1 + k + k * k * np.float32(1 / 3)) * np.exp(-k)
 
 
-def _render_batch(frame: pl.DataFrame, size: int, rng: np.random.Generator) -> np.ndarray:
-    numeric = frame.select(pl.all().exclude("object_id"))
-    g = {name: numeric[name].to_numpy().astype(np.float64)[:, None, None] for name in numeric.columns}
-    bulge, disk = _components(g, size)
-    sigma = size / (2 * CUTOUT_RADII) / g["alpha"]
-    # Twice the cutout, so that light spread by the PSF doesn't come back in at the other edge.
-    padded = 2 * size
-    transfer = fft.rfft2(_moffat(sigma, padded), workers=-1)
-
-    def blurred(light: np.ndarray) -> np.ndarray:
-        spread = fft.irfft2(fft.rfft2(light, s=(padded, padded), workers=-1) * transfer, workers=-1)
-        return spread[:, :size, :size]
-
-    bulge, disk = blurred(bulge), blurred(disk)
-    # Bulges of disks are redder than the disks; a smooth galaxy has one colour.
-    bulge_colour = np.where(g["bulge_fraction"] < 1, np.maximum(g["colour"], 1.0), g["colour"])
-    disk_colour = g["colour"]
-    bands = []
-    for slope in (0.5, 0.0, -0.5):  # i, r, g as red, green, blue
-        bands.append(bulge * 10 ** (0.4 * slope * bulge_colour) + disk * 10 ** (0.4 * slope * disk_colour))
-    light = np.stack(bands, axis=-1)
-    # Light per pixel relative to the mean surface brightness inside the Petrosian radius; noise to match.
-    mean_brightness = 1 / (np.pi * (size / (2 * CUTOUT_RADII)) ** 2)
-    light /= mean_brightness
-    noise = rng.normal(size=light.shape) / g["signal_to_noise"][..., None] * 2
-    light += noise
-    intensity = np.maximum(light.mean(axis=-1, keepdims=True), 1e-3)
-    stretched = np.arcsinh(_SOFTENING * intensity) / np.arcsinh(_SOFTENING * 6 * _WHITE)
-    rgb = np.clip(light * stretched / intensity, 0, 1)
-    return np.round(rgb * 255).astype(np.uint8)
+def stretch(light: np.ndarray) -> np.ndarray:
+    """Colour picture of i, r, g, shape (3, S, S) in nanomaggies a frame pixel, as uint8 (S, S, 3)."""
+    scaled = light * np.array(_GAINS, light.dtype)[:, None, None] + np.array(_PEDESTAL, light.dtype)
+    mean = np.maximum(scaled.mean(axis=0), np.float32(1e-4))
+    scaled *= np.float32(_WHITE) * np.arcsinh(mean / np.float32(_SOFTENING)) / mean
+    # Where a colour would be more than white, all give way, so that hue stays (Lupton et al. 2004).
+    scaled *= np.minimum(1, 255 / np.maximum(scaled.max(axis=0), 1))
+    return np.round(np.clip(scaled, 0, 255)).astype(np.uint8).transpose(1, 2, 0)
 
 
-def render(galaxies: pl.DataFrame, size: int = 64, seed: int = 0, batch: int = 128) -> Iterator[tuple[int, np.ndarray]]:
+def _band_colours(galaxy: Galaxy) -> np.ndarray:
+    """Fluxes of bulge, disk and young stars in i, r, g for unit r light, shape (3 bands, 3 components)."""
+    z = galaxy["redshift"]
+    rest = np.array([galaxy["g_r_bulge"], galaxy["g_r_disk"], galaxy["g_r_young"]])
+    # Redder with redshift, old stars more so (K corrections, Chilingarian et al. 2010, roughly); r - i follows g - r.
+    g_r = rest + (2.6 * np.clip(rest, 0, 0.8) - 0.1) * z
+    return in_bands(np.ones(3), g_r, 0.08 + 0.42 * rest + 0.5 * z)
+
+
+def _expose(galaxy: Galaxy, size: int, field: float, rng: np.random.Generator) -> np.ndarray:
+    """One image in i, r, g, shape (3, size, size), nanomaggies a frame pixel, noise included."""
+    pixel = field * galaxy["r90"] / size
+    finer = int(np.clip(np.ceil(_SAMPLING * pixel / galaxy["psf_fwhm"]), 1, 6))
+    fine = pixel / finer
+    grid = fft.next_fast_len(int(_MARGIN * size * finer), real=True)
+    grid += (grid - size * finer) % 2  # the galaxy sits in the middle of both
+    axis = (np.arange(grid, dtype=np.float32) - np.float32((grid - 1) / 2)) * np.float32(fine)
+    parts = components(galaxy, axis, fine, rng)
+    colours = (_band_colours(galaxy) * float(nanomaggies(galaxy["magnitude"]))).astype(np.float32)
+    light = np.stack([sum(c * part for c, part in zip(row, parts, strict=True)) for row in colours])
+    colour = galaxy["g_r_disk"] if galaxy["bulge_fraction"] < 0.5 else galaxy["g_r_bulge"]
+    add_surroundings(light, fine, galaxy["magnitude"], galaxy["r50"], rng, colour)
+
+    along = fft.rfftfreq(grid, fine).astype(np.float32)
+    across = fft.fftfreq(grid, fine).astype(np.float32)
+    squared = across[:, None] ** 2 + along[None, :] ** 2
+    interpolation = np.sinc(across * FRAME_PIXEL)[:, None] ** 2 * np.sinc(along * FRAME_PIXEL)[None, :] ** 2
+    shifts = rng.normal(0, _MISALIGNED * FRAME_PIXEL, (3, 2)) * [[1], [0], [1]]
+    spectrum = fft.rfft2(light, axes=(1, 2))
+    for band, (width, (dx, dy)) in enumerate(zip(_BAND_WIDTHS, shifts, strict=True)):
+        transfer = moffat_transfer(squared, width * galaxy["psf_fwhm"]) * interpolation
+        spectrum[band] *= transfer
+        if dx or dy:
+            spectrum[band] *= np.exp(-2j * np.pi * across * dy).astype(np.complex64)[:, None]
+            spectrum[band] *= np.exp(-2j * np.pi * along * dx).astype(np.complex64)[None, :]
+    blurred = fft.irfft2(spectrum, s=(grid, grid), axes=(1, 2))
+    edge = (grid - size * finer) // 2
+    inner = blurred[:, edge : edge + size * finer, edge : edge + size * finer]
+    image = inner.reshape(3, size, finer, size, finer).mean(axis=(2, 4)) * np.float32(FRAME_PIXEL**2)
+    return image + _noise(size, pixel, rng)
+
+
+def _noise(size: int, pixel: float, rng: np.random.Generator) -> np.ndarray:
+    """Sky noise of frames of 0.396 arcsec a pixel, interpolated to another scale, shape (3, size, size)."""
+    along, across = fft.rfftfreq(size, pixel).astype(np.float32), fft.fftfreq(size, pixel).astype(np.float32)
+
+    def passed(frequency: np.ndarray) -> np.ndarray:
+        through = np.sinc(frequency * FRAME_PIXEL) ** 2
+        return through * np.sinc(frequency * pixel) if pixel > FRAME_PIXEL else through
+
+    white = rng.standard_normal((3, size, size), dtype=np.float32)
+    spectrum = fft.rfft2(white, axes=(1, 2)) * (passed(across)[:, None] * passed(along)[None, :])
+    grain = fft.irfft2(spectrum, s=(size, size), axes=(1, 2)) * np.float32(FRAME_PIXEL / pixel)
+    depth = np.float32(rng.lognormal(0, 0.12))  # of this field
+    return grain * (depth * np.array(_SKY_NOISE, np.float32))[:, None, None]
+
+
+def render(
+    galaxies: pl.DataFrame, size: int = 64, seed: int = 0, *, field: float = CENTRAL_R90, threads: int | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
     """Draw galaxies.
 
     Parameters
@@ -101,17 +133,26 @@ def render(galaxies: pl.DataFrame, size: int = 64, seed: int = 0, batch: int = 1
     galaxies : polars.DataFrame
         From `simulate_galaxies`.
     size : int
-        Pixels on a side; a cutout reaches 2.1 Petrosian radii from the centre.
+        Pixels on a side.
     seed : int
-        Seed of the noise; the same galaxies, size, batch and seed give the same pixels.
-    batch : int
-        Galaxies drawn together.
+        Arms, surroundings and noise of a galaxy follow from this and its `object_id` alone: the same seed gives the same
+        pixels, whatever is drawn beside it and by however many threads.
+    field : float
+        Side of the image in R90: what the paper's central crop keeps by default, `FIELD_R90` for the whole Galaxy Zoo 2
+        cutout.
+    threads : int, optional
+        Default: one a core.
 
     Yields
     ------
     row : int
         Row of the galaxy.
     image : array of uint8, shape (size, size, 3)
+
+    Raises
+    ------
+    InputError
+        If the size is below 16 pixels or the field is not positive.
 
     Examples
     --------
@@ -120,7 +161,18 @@ def render(galaxies: pl.DataFrame, size: int = 64, seed: int = 0, batch: int = 1
     >>> image.shape
     (32, 32, 3)
     """
-    rng = np.random.default_rng([seed, 1])
-    for start in range(0, galaxies.height, batch):
-        for offset, image in enumerate(_render_batch(galaxies[start : start + batch], size, rng)):
-            yield start + offset, image
+    if size < 16 or not field > 0:
+        raise InputError(f"an image has at least 16 pixels a side and a positive field; got {size} and {field}")
+    names = [name for name in galaxies.columns if galaxies.schema[name].is_numeric()]
+
+    def draw(row: int) -> np.ndarray:
+        galaxy = galaxies.row(row, named=True)
+        rng = np.random.default_rng([seed, 1, galaxy["object_id"]])
+        return stretch(_expose({name: galaxy[name] for name in names}, size, field, rng))
+
+    count = threads or os.cpu_count() or 1
+    with ThreadPoolExecutor(count) as pool:
+        ahead = 8 * count
+        for start in range(0, galaxies.height, ahead):
+            rows = range(start, min(start + ahead, galaxies.height))
+            yield from zip(rows, pool.map(draw, rows), strict=True)
