@@ -11,10 +11,11 @@ ROOMS = {
     "bias": set(),
     "catalogs": set(),
     "images": {"catalogs"},
-    "simulate": {"bias", "catalogs"},
+    "simulate": {"bias", "catalogs", "images"},
     "classifiers": {"bias", "catalogs", "images"},
     "labelling": {"bias", "catalogs", "images", "classifiers"},
     "report": {"bias", "catalogs", "images", "classifiers", "labelling"},
+    "benchmark": {"bias", "catalogs", "images", "simulate", "classifiers", "labelling", "report"},
 }
 EVERYWHERE = {"arrays", "errors", "_version", "config"}
 

@@ -36,8 +36,18 @@ class Thumbnail:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A further table under its own heading."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Page:
-    """What a report says, in the order in which it says it."""
+    """What a report says, in the order in which it says it; without galaxies there is no gallery."""
 
     title: str
     answer: str
@@ -50,6 +60,7 @@ class Page:
     gallery: list[Thumbnail]
     methods: list[str]
     settings: dict[str, Any] = field(default_factory=dict)
+    tables: list[Table] = field(default_factory=list)
 
 
 def picture(figure: Figure, alternative: str, caption: str) -> Picture:

@@ -1,10 +1,22 @@
-"""Annotators: labels that flip with α as a transition says, and the vote fractions that go with them."""
+"""Annotators: labels and votes that flip with α as a transition says, and one who only looks at the picture.
+
+The second kind is in no family of transitions: it votes "disk" where structure stands out of a smooth galaxy of the same
+isophotes, after PSF and noise, or where a galaxy is too elongated for an elliptical. It does not know the class, nor α.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import expit, ndtri
 
-from truemorph.bias.transitions import Array, Transition
+from truemorph.bias.transitions import DISK, Array, Transition
+from truemorph.errors import InputError
+from truemorph.images.shapes import measure_shapes
+
+VOLUNTEERS = 40
+# The picture's annotator: votes for a disk rise with the contrast of structure and with elongation.
+_CONTRAST, _CONTRAST_STEP = 0.078, 0.015
+_ROUND_ENOUGH, _ELONGATION_STEP = 0.48, 0.06
 
 
 def observed_labels(truth: Array, alpha: Array, transition: Transition, seed: int = 0) -> np.ndarray:
@@ -15,6 +27,7 @@ def observed_labels(truth: Array, alpha: Array, transition: Transition, seed: in
     truth : array of int, shape (N,)
     alpha : array, shape (N,)
     transition : Transition
+        Any family, any number of classes.
     seed : int
 
     Returns
@@ -27,15 +40,108 @@ def observed_labels(truth: Array, alpha: Array, transition: Transition, seed: in
     >>> observed_labels([1, 1, 0], [0.0, 1e3, 5.0], RayleighTransition(10.0))
     array([0, 1, 0])
     """
-    truth, alpha = np.asarray(truth), np.asarray(alpha, dtype=np.float64)
-    rows = transition.matrix(alpha)[np.arange(truth.size), truth]
+    truth = np.asarray(truth)
+    rows = _rows(truth, alpha, transition)
     draws = np.random.default_rng([seed, 2]).random(truth.size)
     return (draws[:, None] > np.cumsum(rows, axis=1)[:, :-1]).sum(axis=1)
 
 
-def vote_fractions(labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Smooth and disk vote fractions whose majority is the label; they sum to 1, rounded to 3 digits."""
-    margin = np.random.default_rng([seed, 3]).beta(2.0, 1.5, labels.size)
-    winner = np.round(0.501 + 0.499 * margin, 3)
-    disk = np.where(labels == 1, winner, np.round(1 - winner, 3))
+def _rows(truth: np.ndarray, alpha: Array, transition: Transition) -> np.ndarray:
+    """p(ỹ | y, α) of each galaxy's own class, shape (N, K)."""
+    if truth.size and not (truth.min() >= 0 and truth.max() < transition.n_classes):
+        raise InputError(f"true classes are 0 to {transition.n_classes - 1}; got {truth.min()} to {truth.max()}")
+    return transition.matrix(np.asarray(alpha, dtype=np.float64))[np.arange(truth.size), truth]
+
+
+def vote_counts(
+    truth: Array,
+    alpha: Array,
+    transition: Transition,
+    seed: int = 0,
+    *,
+    volunteers: int = VOLUNTEERS,
+    overdispersion: float = 0.2,
+) -> np.ndarray:
+    """Draw votes of volunteers who each flip as T(α) says, galaxies of a class differing among themselves.
+
+    Parameters
+    ----------
+    truth, alpha, transition, seed
+        As for `observed_labels`.
+    volunteers : int
+        Votes a galaxy.
+    overdispersion : float
+        ρ of the Dirichlet-multinomial: 0 is multinomial, towards 1 all volunteers agree.
+
+    Returns
+    -------
+    array of int, shape (N, K)
+
+    Examples
+    --------
+    >>> from truemorph.bias.transitions import RayleighTransition
+    >>> vote_counts([1, 0], [1e3, 5.0], RayleighTransition(10.0), volunteers=10)
+    array([[ 0, 10],
+           [10,  0]])
+    """
+    if not 0 <= overdispersion < 1 or volunteers < 1:
+        raise InputError(f"needs votes and 0 <= overdispersion < 1; got {volunteers} and {overdispersion}")
+    truth = np.asarray(truth)
+    rng = np.random.default_rng([seed, 3])
+    shares = _rows(truth, alpha, transition)
+    if overdispersion > 0:
+        weights = rng.standard_gamma(np.maximum(shares, 0) * (1 / overdispersion - 1))
+        total = weights.sum(axis=1, keepdims=True)
+        # Where ρ is near 1 all gamma variates can underflow: then one class has all votes.
+        lone = np.eye(shares.shape[1])[observed_labels(truth, alpha, transition, seed)]
+        shares = np.where(total > 0, weights / np.where(total > 0, total, 1), lone)
+    return rng.multinomial(volunteers, shares / shares.sum(axis=1, keepdims=True))
+
+
+def vote_fractions(truth: Array, alpha: Array, transition: Transition, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Smooth and disk vote fractions whose majority is ỹ ~ p(ỹ | y, α) exactly; two classes.
+
+    A galaxy's position among those of its class is Gaussian, so that disks which just miss the majority have more disk
+    votes than galaxies that have none: fractions tell more than their majority, as real ones do.
+
+    Returns
+    -------
+    smooth, disk : arrays, shape (N,)
+        They sum to 1 and are rounded to 3 digits; ties are broken towards the label.
+    """
+    truth = np.asarray(truth)
+    rng = np.random.default_rng([seed, 4])
+    to_disk = _rows(truth, alpha, transition)[:, DISK]
+    position = rng.normal(size=truth.size)
+    # Never a disk (eq. 6): how far below the middle such galaxies lie is not said by T.
+    far = np.where(to_disk > 0, ndtri(np.clip(to_disk, 1e-12, 1 - 1e-12)), -np.inf)
+    latent = np.where(np.isfinite(far), position + far, -np.abs(rng.normal(1.6, 0.7, truth.size)))
+    disk = np.round(expit(1.2 * latent), 3)
+    disk = np.where(disk == 0.5, np.where(latent > 0, 0.501, 0.499), disk)
     return np.round(1 - disk, 3), disk
+
+
+def image_votes(images: np.ndarray, seed: int = 0, *, volunteers: int = VOLUNTEERS) -> np.ndarray:
+    """Votes of annotators who look at the pictures.
+
+    Each votes "disk" with a probability that rises with the contrast of structure (departures from elliptical isophotes,
+    less what noise alone would give, relative to the galaxy's own brightness) and with elongation.
+
+    Parameters
+    ----------
+    images : array of uint8, shape (N, S, S, 3)
+        As shown, the galaxy in the middle.
+    seed : int
+    volunteers : int
+
+    Returns
+    -------
+    array of int, shape (N, 2)
+        Votes for smooth and disk.
+    """
+    shapes = measure_shapes(images)
+    rng = np.random.default_rng([seed, 5])
+    structure = (shapes["contrast"].to_numpy() - _CONTRAST) / _CONTRAST_STEP
+    elongation = (_ROUND_ENOUGH - shapes["axis_ratio"].to_numpy()) / _ELONGATION_STEP
+    disk = rng.binomial(volunteers, expit(np.logaddexp(structure, elongation)))
+    return np.column_stack([volunteers - disk, disk])

@@ -26,6 +26,7 @@ _BRIGHTEST, _DIMMEST = -24.0, -17.5
 _NEAREST, _FARTHEST = 0.005, 0.25
 _SEEING, _SEEING_SPREAD = 1.3, 0.12  # arcsec; of its logarithm
 _PER_FIELD = 6
+_R90_ERROR = 0.06
 # What α of the confounded population looks like, for populations without confounding.
 _ALPHA, _ALPHA_SPREAD = 15.0, 0.42
 _LARGEST_SCALE = 6.5  # kpc per arcsec, z of about 0.6
@@ -60,7 +61,7 @@ def _luminosities(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndar
 def _types(rng: np.random.Generator, magnitude: np.ndarray) -> np.ndarray:
     """Hubble types; ellipticals are commoner among the luminous, lenticulars in between."""
     elliptical = 0.06 + 0.62 / (1 + np.exp(1.9 * (magnitude + 22.0)))
-    lenticular = 0.20 - 0.10 * elliptical
+    lenticular = 0.22 - 0.10 * elliptical
     draw = rng.random(magnitude.size)
     return np.where(draw < elliptical, ELLIPTICAL, np.where(draw < elliptical + lenticular, LENTICULAR, SPIRAL))
 
@@ -79,24 +80,26 @@ def _structure(rng: np.random.Generator, kind: np.ndarray, magnitude: np.ndarray
     disk_ratio = np.sqrt(cos2 + thickness**2 * (1 - cos2))
     # How far along the spiral sequence: 0 early, 1 late. Luminous spirals have larger bulges.
     stage = np.clip(rng.beta(1.6, 1.6, n) - 0.15 * luminous, 0.02, 0.98)
-    bulge = by_type(one, rng.uniform(0.25, 0.7, n), np.clip(0.40 * (1 - stage) ** 2 + rng.normal(0, 0.04, n), 0, 0.7))
+    # A third of the ellipticals hold a faint disk, seen in no picture; for a few that is not so faint.
+    spheroid = np.where(rng.random(n) < 0.35, 1 - np.minimum(rng.exponential(0.15, n), 0.4), 1.0)
+    bulge = by_type(spheroid, rng.uniform(0.35, 0.7, n), np.clip(0.6 * (1 - stage) ** 2 + rng.normal(0, 0.04, n), 0, 0.7))
     barred = (rng.random(n) < by_type(zero, 0.3 * one, 0.45 * one)) & (disk_ratio > 0.3)
     ringed = rng.random(n) < by_type(zero, 0.08 * one, 0.15 * one)
-    red_disk = rng.random(n) < np.clip(0.10 + 0.25 * (1 - stage), 0, 1)
-    blue_elliptical = rng.random(n) < 0.06
-    young = by_type(zero, zero, np.where(red_disk, 0.35, 1.0) * rng.uniform(0.3, 0.75, n) * (0.45 + 0.55 * stage))
+    red_disk = rng.random(n) < 0.15 + 0.40 * (1 - stage)
+    blue_elliptical = rng.random(n) < 0.08
+    young = by_type(zero, zero, np.where(red_disk, 0.3, 1.0) * rng.uniform(0.2, 0.75, n) * (0.2 + 0.8 * stage))
     redness = 0.04 * luminous + rng.normal(0, 0.025, n)
-    old = by_type(np.where(blue_elliptical, 0.62, 0.76), 0.74 * one, 0.72 - 0.05 * stage) + redness
-    disk_colour = by_type(old, 0.71 + redness, np.where(red_disk, 0.68, 0.62 - 0.12 * stage) + redness)
-    young_colour = np.where(red_disk, 0.55, 0.34 - 0.14 * stage) + rng.normal(0, 0.05, n)
+    old = by_type(np.where(blue_elliptical, 0.62, 0.755), 0.75 * one, 0.74 - 0.05 * stage) + redness
+    disk_colour = by_type(old, 0.74 + redness, np.where(red_disk, 0.72, 0.70 - 0.18 * stage) + redness)
+    young_colour = np.where(red_disk, 0.60, 0.36 - 0.14 * stage) + rng.normal(0, 0.05, n)
     return {
-        "axis_ratio": by_type(rng.uniform(0.5, 1.0, n) ** 0.8, disk_ratio, disk_ratio),
+        "axis_ratio": by_type(rng.uniform(0.5, 1.0, n), disk_ratio, disk_ratio),
         "position_angle": rng.uniform(0, np.pi, n),
         "bulge_fraction": bulge,
-        # An elliptical is all bulge; its R_e is the unit of length.
-        "bulge_radius": by_type(one, rng.uniform(0.45, 1.1, n), rng.uniform(0.2, 0.6, n)),
+        # The R_e of an elliptical without a disk is the unit of length.
+        "bulge_radius": by_type(np.where(spheroid < 1, rng.uniform(0.6, 1.2, n), 1.0), rng.uniform(0.5, 1.2, n), rng.uniform(0.2, 0.5, n) + 0.4 * (1 - stage)),
         "sersic_index": by_type(
-            np.clip(rng.normal(3.5 + 0.8 * luminous, 0.9, n), 2, 6),
+            np.clip(rng.normal(3.4 + 0.8 * luminous, 1.0, n), 2, 6),
             rng.uniform(1.8, 4.2, n),
             np.clip(1.0 + 2.6 * (1 - stage) + rng.normal(0, 0.6, n), 0.7, 4.5),
         ),
@@ -106,7 +109,7 @@ def _structure(rng: np.random.Generator, kind: np.ndarray, magnitude: np.ndarray
         "ring_strength": np.where(ringed, rng.uniform(0.5, 1.5, n), 0.0),
         "ring_radius": rng.uniform(1.3, 2.6, n),
         "young_fraction": young,
-        "arm_strength": by_type(zero, zero, np.where(red_disk, 0.6, 1.0) * rng.uniform(0.35, 1.3, n)),
+        "arm_strength": by_type(zero, zero, np.where(red_disk, 0.5, 1.0) * rng.uniform(0.2, 1.2, n)),
         "arm_order": rng.random(n),  # 0 flocculent, 1 grand design
         "arm_number": rng.choice([2, 2, 2, 3, 4], n),
         "pitch": np.deg2rad(np.clip(10 + 14 * stage + rng.normal(0, 4, n), 7, 35)),
@@ -190,7 +193,8 @@ def _draw(rng: np.random.Generator, n: int, confounded: bool) -> dict[str, np.nd
         kpc_per_arcsec = radius_kpc / (alpha * psf_fwhm / FWHM_PER_SIGMA)
         grid = np.linspace(1e-4, 1.0, 2000)
         redshift = np.interp(kpc_per_arcsec, WMAP9.kpc_proper_per_arcmin(grid).to_value(u.kpc / u.arcsec), grid)
-    r90 = unit_kpc * per_unit[1] / kpc_per_arcsec
+    # Measured on a noisy image: cutouts are not scaled by the truth.
+    r90 = unit_kpc * per_unit[1] / kpc_per_arcsec * np.exp(_R90_ERROR * rng.normal(size=n))
     radius = radius_kpc / kpc_per_arcsec
     columns = {
         "type": kind,

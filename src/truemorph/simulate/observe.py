@@ -18,6 +18,7 @@ import polars as pl
 from scipy import fft
 
 from truemorph.errors import InputError
+from truemorph.images.stretch import stretch
 from truemorph.simulate.light import Galaxy, components
 from truemorph.simulate.surroundings import add_surroundings, in_bands, nanomaggies
 
@@ -30,9 +31,6 @@ FRAME_PIXEL = 0.396  # arcsec
 _SKY_NOISE = (0.032, 0.022, 0.015)
 _BAND_WIDTHS = (0.95, 1.0, 1.08)
 _MISALIGNED = 0.12  # rms shift of i and g against r, frame pixels
-# Stretch: nanomaggies a frame pixel to 0-255.
-_GAINS = (0.78, 1.00, 1.57)
-_SOFTENING, _WHITE, _PEDESTAL = 0.19, 55.0, 0.011
 _MARGIN = 1.12  # the grid drawn on, relative to the cutout: light comes and goes over its edges
 _SAMPLING = 2.2  # pixels of that grid a PSF FWHM, at least
 
@@ -56,16 +54,6 @@ def moffat_transfer(squared_frequency: np.ndarray, fwhm: float) -> np.ndarray:
     return (1 + k + k * k * np.float32(1 / 3)) * np.exp(-k)
 
 
-def stretch(light: np.ndarray) -> np.ndarray:
-    """Colour picture of i, r, g, shape (3, S, S) in nanomaggies a frame pixel, as uint8 (S, S, 3)."""
-    scaled = light * np.array(_GAINS, light.dtype)[:, None, None] + np.array(_PEDESTAL, light.dtype)
-    mean = np.maximum(scaled.mean(axis=0), np.float32(1e-4))
-    scaled *= np.float32(_WHITE) * np.arcsinh(mean / np.float32(_SOFTENING)) / mean
-    # Where a colour would be more than white, all give way, so that hue stays (Lupton et al. 2004).
-    scaled *= np.minimum(1, 255 / np.maximum(scaled.max(axis=0), 1))
-    return np.round(np.clip(scaled, 0, 255)).astype(np.uint8).transpose(1, 2, 0)
-
-
 def _band_colours(galaxy: Galaxy) -> np.ndarray:
     """Fluxes of bulge, disk and young stars in i, r, g for unit r light, shape (3 bands, 3 components)."""
     z = galaxy["redshift"]
@@ -75,7 +63,14 @@ def _band_colours(galaxy: Galaxy) -> np.ndarray:
     return in_bands(np.ones(3), g_r, 0.08 + 0.42 * rest + 0.5 * z)
 
 
-def _expose(galaxy: Galaxy, size: int, field: float, rng: np.random.Generator) -> np.ndarray:
+def _expose(
+    galaxy: Galaxy,
+    size: int,
+    field: float,
+    arms: np.random.Generator,
+    around: np.random.Generator,
+    noise: np.random.Generator,
+) -> np.ndarray:
     """One image in i, r, g, shape (3, size, size), nanomaggies a frame pixel, noise included."""
     pixel = field * galaxy["r90"] / size
     finer = int(np.clip(np.ceil(_SAMPLING * pixel / galaxy["psf_fwhm"]), 1, 6))
@@ -83,17 +78,18 @@ def _expose(galaxy: Galaxy, size: int, field: float, rng: np.random.Generator) -
     grid = fft.next_fast_len(int(_MARGIN * size * finer), real=True)
     grid += (grid - size * finer) % 2  # the galaxy sits in the middle of both
     axis = (np.arange(grid, dtype=np.float32) - np.float32((grid - 1) / 2)) * np.float32(fine)
-    parts = components(galaxy, axis, fine, rng)
+    parts = components(galaxy, axis, fine, arms)
     colours = (_band_colours(galaxy) * float(nanomaggies(galaxy["magnitude"]))).astype(np.float32)
     light = np.stack([sum(c * part for c, part in zip(row, parts, strict=True)) for row in colours])
     colour = galaxy["g_r_disk"] if galaxy["bulge_fraction"] < 0.5 else galaxy["g_r_bulge"]
-    add_surroundings(light, fine, galaxy["magnitude"], galaxy["r50"], rng, colour)
+    side = _MARGIN * field * galaxy["r90"]
+    add_surroundings(light, fine, side, galaxy["magnitude"], galaxy["r50"], around, colour)
 
     along = fft.rfftfreq(grid, fine).astype(np.float32)
     across = fft.fftfreq(grid, fine).astype(np.float32)
     squared = across[:, None] ** 2 + along[None, :] ** 2
     interpolation = np.sinc(across * FRAME_PIXEL)[:, None] ** 2 * np.sinc(along * FRAME_PIXEL)[None, :] ** 2
-    shifts = rng.normal(0, _MISALIGNED * FRAME_PIXEL, (3, 2)) * [[1], [0], [1]]
+    shifts = noise.normal(0, _MISALIGNED * FRAME_PIXEL, (3, 2)) * [[1], [0], [1]]
     spectrum = fft.rfft2(light, axes=(1, 2))
     for band, (width, (dx, dy)) in enumerate(zip(_BAND_WIDTHS, shifts, strict=True)):
         transfer = moffat_transfer(squared, width * galaxy["psf_fwhm"]) * interpolation
@@ -105,7 +101,7 @@ def _expose(galaxy: Galaxy, size: int, field: float, rng: np.random.Generator) -
     edge = (grid - size * finer) // 2
     inner = blurred[:, edge : edge + size * finer, edge : edge + size * finer]
     image = inner.reshape(3, size, finer, size, finer).mean(axis=(2, 4)) * np.float32(FRAME_PIXEL**2)
-    return image + _noise(size, pixel, rng)
+    return image + _noise(size, pixel, noise)
 
 
 def _noise(size: int, pixel: float, rng: np.random.Generator) -> np.ndarray:
@@ -124,7 +120,13 @@ def _noise(size: int, pixel: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def render(
-    galaxies: pl.DataFrame, size: int = 64, seed: int = 0, *, field: float = CENTRAL_R90, threads: int | None = None
+    galaxies: pl.DataFrame,
+    size: int = 64,
+    seed: int = 0,
+    *,
+    field: float = CENTRAL_R90,
+    exposure: int = 0,
+    threads: int | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Draw galaxies.
 
@@ -140,6 +142,8 @@ def render(
     field : float
         Side of the image in R90: what the paper's central crop keeps by default, `FIELD_R90` for the whole Galaxy Zoo 2
         cutout.
+    exposure : int
+        Another number is another night: noise and the bands' alignment are drawn anew, the sky behind stays.
     threads : int, optional
         Default: one a core.
 
@@ -167,8 +171,9 @@ def render(
 
     def draw(row: int) -> np.ndarray:
         galaxy = galaxies.row(row, named=True)
-        rng = np.random.default_rng([seed, 1, galaxy["object_id"]])
-        return stretch(_expose({name: galaxy[name] for name in names}, size, field, rng))
+        rngs = [np.random.default_rng([seed, part, galaxy["object_id"]]) for part in (1, 2)]
+        noise = np.random.default_rng([seed, 3, galaxy["object_id"], exposure])
+        return stretch(_expose({name: galaxy[name] for name in names}, size, field, *rngs, noise))
 
     count = threads or os.cpu_count() or 1
     with ThreadPoolExecutor(count) as pool:

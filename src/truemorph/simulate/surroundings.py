@@ -70,7 +70,13 @@ def _add_galaxy(
 
 
 def add_surroundings(
-    light: np.ndarray, pixel: float, magnitude: float, r50: float, rng: np.random.Generator, galaxy_colour: float
+    light: np.ndarray,
+    pixel: float,
+    side: float,
+    magnitude: float,
+    r50: float,
+    rng: np.random.Generator,
+    galaxy_colour: float,
 ) -> None:
     """Add stars and galaxies at random places, in place.
 
@@ -80,6 +86,8 @@ def add_surroundings(
         Nanomaggies per square arcsec in i, r, g, before the PSF.
     pixel : float
         Side of a pixel, arcsec.
+    side : float
+        Side of the square of sky that is filled, arcsec; the same whatever the pixels.
     magnitude, r50 : float
         Of the galaxy in the middle, which a companion resembles (mag, arcsec).
     rng : numpy.random.Generator
@@ -87,9 +95,14 @@ def add_surroundings(
         g - r of the galaxy in the middle.
     """
     size = light.shape[1]
-    area = (size * pixel / 60) ** 2
+    area = (side / 60) ** 2
+    middle = (size - 1) / 2
+
+    def place(number: int) -> np.ndarray:
+        return middle + rng.uniform(-0.5, 0.5, (2, number)) * (side / pixel)
+
     stars = _magnitudes(rng, area, _STARS, _STAR_SLOPE)
-    where = rng.uniform(0, size, (2, stars.size))
+    where = place(stars.size)
     # Faint stars are mostly M dwarfs of the disk, bright ones F to K stars.
     red = rng.random(stars.size) < np.clip(0.10 + 0.07 * (stars - 14), 0.05, 0.6)
     g_r = np.where(red, rng.normal(1.35, 0.12, stars.size), rng.normal(0.5, 0.15, stars.size))
@@ -108,7 +121,7 @@ def add_surroundings(
         colour = rng.normal(0.8, 0.25)
         radius = float(np.clip(1.3 * 10 ** (-0.12 * (one - 20)) * rng.lognormal(0, 0.3), 0.3, 4))
         shape = (float(rng.choice([1.0, 2.5])), radius, float(rng.uniform(0.3, 1.0)), float(rng.uniform(0, np.pi)))
-        x, y = rng.uniform(0, size, 2)
+        x, y = place(1)[:, 0]
         _add_galaxy(light, pixel, x, y, in_bands(float(nanomaggies(one)), colour, 0.45 * colour), shape)
     if rng.random() < _COMPANIONS:
         distance, towards = rng.uniform(1.5, 6) * r50 / pixel, rng.uniform(0, 2 * np.pi)
@@ -118,8 +131,8 @@ def add_surroundings(
         _add_galaxy(
             light,
             pixel,
-            size / 2 + distance * np.cos(towards),
-            size / 2 + distance * np.sin(towards),
+            middle + distance * np.cos(towards),
+            middle + distance * np.sin(towards),
             in_bands(float(nanomaggies(magnitude + fainter)), galaxy_colour + rng.normal(0, 0.12), 0.35),
             shape,
         )

@@ -1,5 +1,6 @@
 """What each verb does: files in, files out, and a result as plain data for `--json`, the demo and the report."""
 
+from truemorph.workflow.benchmarking import run_benchmark
 from truemorph.workflow.files import plain, write_json
 from truemorph.workflow.fitting import (
     TransitionStudy,
@@ -30,6 +31,7 @@ __all__ = [
     "plain",
     "preparation_result",
     "read_fit",
+    "run_benchmark",
     "study_transition",
     "train_on_catalogue",
     "write_fit",

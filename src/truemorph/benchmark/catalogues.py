@@ -1,0 +1,290 @@
+"""The leaderboard without images: what can be done with labels, votes and columns alone, in seconds.
+
+Simulated worlds as in `worlds` (same populations and labels; only the annotator who looks needs pictures, drawn small),
+and real ones: Galaxy Zoo labels of galaxies with experts' types, scored under both definitions of a disk.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from truemorph.benchmark.baselines import matched_fractions
+from truemorph.benchmark.scores import score
+from truemorph.benchmark.worlds import FLIPS, HEAVY_FLIPS, INTRINSIC
+from truemorph.bias.diagnostics import compare_families
+from truemorph.bias.estimation import fit_transition
+from truemorph.bias.gold import UNKNOWN
+from truemorph.bias.likelihood import posterior
+from truemorph.bias.transitions import Transition
+from truemorph.catalogs.resolution import FWHM_PER_SIGMA
+from truemorph.classifiers.logistic import DebiasedLogisticRegression
+from truemorph.errors import InputError
+from truemorph.simulate.annotate import image_votes, vote_fractions
+from truemorph.simulate.galaxies import simulate_galaxies
+from truemorph.simulate.observe import render
+
+GOLD = 300
+CURVES = ("rayleigh", "weibull", "fisk")
+DEFINITIONS = {"T >= -3": -3, "T >= 1": 1}
+_GALAXIES, _LOOKED_AT, _LOOK_SIZE = 12_000, 3_000, 48
+_FOLDS = 5
+_ASSUMED_SEEING = 1.32
+
+
+@dataclass(frozen=True)
+class CatalogueWorld:
+    """A table: labels, α, what is known of each galaxy, and the truth.
+
+    Attributes
+    ----------
+    name, definition : str
+    seed : int
+    alpha, truth, labels, vote_fraction : arrays, shape (N,)
+    intrinsic, features : arrays, shape (N, P) and (N, F), or None
+    published : dict
+        Other people's debiased vote fractions for these galaxies.
+    """
+
+    name: str
+    definition: str
+    seed: int
+    alpha: np.ndarray
+    truth: np.ndarray
+    labels: np.ndarray
+    vote_fraction: np.ndarray
+    intrinsic: np.ndarray | None
+    features: np.ndarray | None
+    published: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def gold(self) -> np.ndarray:
+        """True classes of 300 galaxies, -1 elsewhere, shape (N,)."""
+        rng = np.random.default_rng([self.seed, 9])
+        known = rng.choice(self.truth.size, min(GOLD, self.truth.size // 2), replace=False)
+        gold = np.full(self.truth.size, UNKNOWN)
+        gold[known] = self.truth[known]
+        return gold
+
+
+def _measured_features(galaxies: pl.DataFrame, seed: int) -> np.ndarray:
+    """What a catalogue of fits holds: Sérsic-like index, axis ratio, half-light radius, colour; errors grow with 1/α."""
+    rng = np.random.default_rng([seed, 12])
+    alpha, n = galaxies["alpha"].to_numpy(), galaxies.height
+    error = 0.10 + 1.5 / alpha
+    bulge = galaxies["bulge_fraction"].to_numpy()
+    index = np.log(bulge * galaxies["sersic_index"].to_numpy() + (1 - bulge)) + error * rng.normal(size=n)
+    ratio = np.clip(galaxies["axis_ratio"].to_numpy() + 0.4 * error * rng.normal(size=n), 0.05, 1)
+    half = np.log(galaxies["r50"].to_numpy() / galaxies["radius"].to_numpy()) + 0.3 * error * rng.normal(size=n)
+    colour = bulge * galaxies["g_r_bulge"].to_numpy() + (1 - bulge) * galaxies["g_r_disk"].to_numpy()
+    return np.column_stack([index, ratio, half, colour + 0.04 * rng.normal(size=n)])
+
+
+def _simulated(name: str, seed: int) -> CatalogueWorld:
+    looked_at = name == "image annotator"
+    n = _LOOKED_AT if looked_at else _GALAXIES
+    galaxies = simulate_galaxies(n, seed, confounded=name == "confounded")
+    alpha, truth = galaxies["alpha"].to_numpy(), galaxies["truth"].to_numpy()
+    if looked_at:
+        votes = image_votes(np.stack([image for _, image in render(galaxies, _LOOK_SIZE, seed)]), seed)
+        fraction = votes[:, 1] / votes.sum(axis=1)
+    else:
+        fraction = vote_fractions(truth, alpha, HEAVY_FLIPS if name == "heavy-tailed" else FLIPS, seed)[1]
+    return CatalogueWorld(
+        name, "disk = spirals and lenticulars", seed, alpha, truth, (fraction > 0.5).astype(np.int64), fraction,
+        galaxies.select(INTRINSIC).to_numpy(), _measured_features(galaxies, seed),
+    )  # fmt: skip
+
+
+def _experts(definition: str, seed: int, data: Path) -> CatalogueWorld:
+    """GZ1's spiral flags beside experts' types; the axis ratio is a property and a feature."""
+    frame = pl.read_csv(data / "expert_vs_crowd.csv")
+    labels = frame["gz1_spiral"].to_numpy().astype(np.int64)
+    ratio = frame["axis_ratio"].to_numpy()[:, None]
+    return CatalogueWorld(
+        f"GZ1 flags, {definition}", f"disk = experts' {definition}", seed,
+        frame["petroR90_g"].to_numpy() * FWHM_PER_SIGMA / _ASSUMED_SEEING,
+        (frame["t_type"].to_numpy() >= DEFINITIONS[definition]).astype(np.int64), labels, labels.astype(np.float64),
+        ratio, np.column_stack([ratio, frame["gz1_uncertain"].to_numpy()]),
+    )  # fmt: skip
+
+
+def _votes(definition: str, seed: int, data: Path) -> CatalogueWorld:
+    """GZ2 votes of galaxies with experts' types, and Hart et al.'s debiased ones."""
+    frame = pl.read_csv(data / "gz2_votes.csv", infer_schema_length=None).filter(
+        pl.col("t_type").is_not_null() & pl.col("petroR90").is_not_null() & pl.col("psf_fwhm").is_not_null()
+        & pl.col("axis_ratio").is_not_null()
+    )  # fmt: skip
+    smooth = frame["t01_smooth_or_features_a01_smooth_weighted_fraction"].to_numpy()
+    hart = frame["t01_smooth_or_features_a01_smooth_debiased"].to_numpy()
+    return CatalogueWorld(
+        f"GZ2 votes, {definition}", f"disk = experts' {definition}", seed,
+        (frame["petroR90"] / frame["psf_fwhm"]).to_numpy() * FWHM_PER_SIGMA,
+        (frame["t_type"].cast(pl.Float64) >= DEFINITIONS[definition]).to_numpy().astype(np.int64),
+        (smooth < 0.5).astype(np.int64), 1 - smooth,
+        frame["axis_ratio"].to_numpy()[:, None], frame["axis_ratio"].to_numpy()[:, None], {"Hart et al. 2016": 1 - hart},
+    )  # fmt: skip
+
+
+SIMULATED = ("plain", "confounded", "heavy-tailed", "image annotator")
+REAL: dict[str, Callable[[int, Path], CatalogueWorld]] = {
+    f"{what}, {definition}": (lambda seed, data, make=make, definition=definition: make(definition, seed, data))
+    for what, make in (("GZ1 flags", _experts), ("GZ2 votes", _votes))
+    for definition in DEFINITIONS
+}
+
+
+@dataclass(frozen=True)
+class Relabelled:
+    """Labels and probabilities of all galaxies of a table."""
+
+    labels: np.ndarray
+    p_disk: np.ndarray | None = None
+    transition: Transition | None = None
+
+
+def _from_probabilities(p_disk: np.ndarray, transition: Transition | None = None) -> Relabelled:
+    return Relabelled((p_disk > 0.5).astype(np.int64), p_disk, transition)
+
+
+def _posterior(world: CatalogueWorld, p_disk: np.ndarray | float, transition: Transition) -> Relabelled:
+    p = np.broadcast_to(np.asarray(p_disk, dtype=np.float64), world.truth.shape)
+    # A label that T calls impossible in a class that p(y) is sure of: leave room.
+    p = np.clip(p, 1e-6, 1 - 1e-6)
+    after = posterior(np.column_stack([1 - p, p]), world.labels, world.alpha, transition)
+    return _from_probabilities(after[:, 1], transition)
+
+
+def as_labelled(world: CatalogueWorld) -> Relabelled:
+    """The labels as given."""
+    return Relabelled(world.labels)
+
+
+def matching(world: CatalogueWorld) -> Relabelled:
+    """Vote fractions matched to the best resolved of like intrinsic properties; the fraction is taken for p(disk)."""
+    columns = world.intrinsic
+    depth = 0 if columns is None else min(3, columns.shape[1] if columns.shape[1] > 1 else 2)
+    return _from_probabilities(
+        matched_fractions(world.vote_fraction, world.alpha, columns, depth=depth, seed=world.seed)
+    )
+
+
+def labels_only(world: CatalogueWorld) -> Relabelled:
+    """θ by likelihood from labels alone, then the posterior."""
+    fit = fit_transition(world.labels, world.alpha)
+    return _posterior(world, fit.class_fractions[1], fit.transition)
+
+
+def conditional(world: CatalogueWorld) -> Relabelled:
+    """T(α) and p(y | z) from labels and intrinsic properties, family by AIC, then the posterior."""
+    if world.intrinsic is None:
+        raise InputError(f"{world.name} has no intrinsic columns")
+    found = compare_families(world.labels, world.alpha, CURVES, intrinsic=world.intrinsic)
+    fit = found.fits[found.best]
+    assert fit.probabilities is not None
+    return _posterior(world, fit.probabilities[:, 1], fit.transition)
+
+
+def trusted(world: CatalogueWorld) -> Relabelled:
+    """T(α) from 300 trusted labels beside the others, family by AIC, then the posterior."""
+    found = compare_families(world.labels, world.alpha, CURVES, gold=world.gold, seed=world.seed)
+    fit = found.fits[found.best]
+    return _posterior(world, fit.class_fractions[1], fit.transition)
+
+
+def tabulated(world: CatalogueWorld) -> Relabelled:
+    """p(y | ỹ, α, z) regressed on 300 trusted labels: no shape of T assumed."""
+    fit = fit_transition(world.labels, world.alpha, "tabulated", gold=world.gold, intrinsic=world.intrinsic)
+    p = fit.probabilities[:, 1] if fit.probabilities is not None else fit.class_fractions[1]
+    return _posterior(world, p, fit.transition)
+
+
+def _out_of_fold(world: CatalogueWorld, labels: np.ndarray, alpha: np.ndarray | None, family: str) -> Relabelled:
+    assert world.features is not None
+    fold = np.random.default_rng([world.seed, 13]).integers(0, _FOLDS, world.truth.size)
+    p = np.empty(world.truth.size)
+    transition = None
+    for one in range(_FOLDS):
+        rows, left = fold != one, fold == one
+        if alpha is None:
+            model = DebiasedLogisticRegression().fit(world.features[rows], labels[rows], alpha=np.full(rows.sum(), 1e6))
+        else:
+            model = DebiasedLogisticRegression(family=family).fit(
+                world.features[rows], labels[rows], alpha=alpha[rows]
+            )
+            transition = model.transition_
+        p[left] = model.predict_proba(world.features[left])[:, 1]
+    return _from_probabilities(p, transition)
+
+
+def dcv14(world: CatalogueWorld) -> Relabelled:
+    """DCV14 on catalogue features, out of fold: p(y | x), as for a galaxy without a label."""
+    return _out_of_fold(world, world.labels, world.alpha, "rayleigh")
+
+
+def dcv14_posterior(world: CatalogueWorld) -> Relabelled:
+    """The same with each galaxy's own label: the posterior."""
+    found = dcv14(world)
+    assert found.p_disk is not None
+    assert found.transition is not None
+    return _posterior(world, found.p_disk, found.transition)
+
+
+METHODS: dict[str, tuple[str, Callable[[CatalogueWorld], Relabelled]]] = {
+    "labels": ("labels as given", as_labelled),
+    "matching": ("vote-fraction matching", matching),
+    "dcv14": ("DCV14, p(y | x)", dcv14),
+    "dcv14-posterior": ("DCV14, posterior", dcv14_posterior),
+    "likelihood": ("θ from labels alone, posterior", labels_only),
+    "conditional": ("conditional T(α) and p(y | z), posterior", conditional),
+    "gold": ("T(α) from 300 trusted labels, posterior", trusted),
+    "gold-tabulated": ("regression on 300 trusted labels", tabulated),
+}
+
+
+def run_catalogues(seeds: tuple[int, ...], data: Path | None) -> list[dict[str, Any]]:
+    """Score every method on every table.
+
+    Parameters
+    ----------
+    seeds : tuple of int
+    data : Path, optional
+        Folder with `expert_vs_crowd.csv` and `gz2_votes.csv`; without it the real tables are left out.
+
+    Returns
+    -------
+    list of dict
+        As from `run_plan`.
+    """
+    rows = []
+    for seed in seeds:
+        worlds = [_simulated(name, seed) for name in SIMULATED]
+        if data is not None:
+            worlds += [make(seed, data) for make in REAL.values()]
+        for world in worlds:
+            contestants: dict[str, Callable[[CatalogueWorld], Relabelled]] = {k: run for k, (_, run) in METHODS.items()}
+            for name, fraction in world.published.items():
+                contestants[name] = lambda _, fraction=fraction: _from_probabilities(fraction)
+            for method, run in contestants.items():
+                began = time.perf_counter()
+                found = run(world)
+                seconds = time.perf_counter() - began
+                scores = score(world.truth, world.alpha, found.labels, found.p_disk, world.intrinsic, seed)
+                scores["seconds"] = seconds
+                rows.append(
+                    {
+                        "world": world.name,
+                        "definition": world.definition,
+                        "seed": seed,
+                        "method": method,
+                        "scores": {key: None if np.isnan(value) else value for key, value in scores.items()},
+                        "said": {"transition": repr(found.transition)},
+                    }
+                )
+    return rows

@@ -1,0 +1,179 @@
+"""The leaderboard: methods × worlds × seeds, resumable, as Markdown, JSON, a page and a figure."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from truemorph._version import __version__
+from truemorph.benchmark.cache import Cache
+from truemorph.benchmark.scores import drift, score
+from truemorph.benchmark.worlds import WORLDS, Sizes, make_world
+from truemorph.errors import InputError
+
+METRICS = (
+    "balanced_accuracy",
+    "log_loss",
+    "calibration_error",
+    "fraction_rms_hard",
+    "fraction_rms_soft",
+    "cv18_excess",
+    "accuracy_low",
+    "accuracy_middle",
+    "accuracy_high",
+    "drift",
+    "flip_rms",
+    "seconds",
+)
+EPOCHS = 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a leaderboard is to run.
+
+    Attributes
+    ----------
+    worlds, methods : tuple of str
+    seeds : tuple of int
+    sizes : Sizes
+    epochs : int
+        Of every network.
+    data : Path or None
+        Folder of EFIGI's pictures and types.
+    """
+
+    worlds: tuple[str, ...] = WORLDS
+    methods: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2)
+    sizes: Sizes = field(default_factory=Sizes)
+    epochs: int = EPOCHS
+    data: Path | None = None
+
+
+def _run_one(task: tuple[str, int, str, Plan, Path, int]) -> dict[str, Any]:
+    """One method on one world of one seed; a worker process of its own where there are several."""
+    name, seed, method, plan, folder, threads = task
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    from truemorph.benchmark.methods import METHODS, Workbench, benchmark_config, test_rows
+
+    cache = Cache(folder)
+    world = make_world(name, seed, plan.sizes, cache, plan.data)
+    training = benchmark_config(plan.sizes.pixels, plan.epochs)
+
+    def measure() -> dict[str, Any]:
+        began = time.perf_counter()
+        bench = Workbench(world, training, cache)
+        outcome = METHODS[method].run(bench)
+        rows = test_rows(world)
+        alpha, true = world.alpha[rows], world.truth[rows]
+        p_disk = None if outcome.predict is None else outcome.predict(world.images[rows])
+        labels = world.labels[rows] if p_disk is None else (p_disk > 0.5).astype(np.int64)
+        found = score(true, alpha, labels, p_disk, world.intrinsic[rows], seed)
+        found["drift"] = float("nan")
+        if outcome.predict is not None and p_disk is not None:
+            n = len(world.twins[0])
+            found["drift"] = drift(p_disk[:n], [outcome.predict(one) for one in world.twins], true[:n])
+        found["flip_rms"] = float("nan")
+        if world.transition is not None and outcome.transition is not None:
+            off = outcome.transition.flip_probability(alpha) - world.transition.flip_probability(alpha)
+            found["flip_rms"] = float(np.sqrt(np.mean(off**2)))
+        found["seconds"] = bench.seconds
+        said = {**outcome.said, "transition": repr(outcome.transition)}
+        print(f"{name} {seed} {method}: {found['balanced_accuracy']:.3f} ({time.perf_counter() - began:.0f} s)", file=sys.stderr)
+        return {"scores": {key: None if np.isnan(value) else value for key, value in found.items()}, "said": said}
+
+    config = {"world": world.config, "method": method, "training": training.model_dump(mode="json")}
+    result = cache.result("row", config, measure)
+    return {"world": name, "definition": world.definition, "seed": seed, "method": method, **result}
+
+
+def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
+    """Run what is not yet in the cache.
+
+    Parameters
+    ----------
+    plan : Plan
+    folder : Path
+        The cache; a run that was cut off goes on where it was.
+    jobs : int
+        Processes; with more than one, each computes in one thread.
+
+    Returns
+    -------
+    list of dict
+        `world`, `definition`, `seed`, `method`, `scores`, `said`.
+    """
+    from truemorph.benchmark.methods import METHODS
+
+    unknown = [one for one in plan.worlds if one not in WORLDS] + [one for one in plan.methods if one not in METHODS]
+    if unknown:
+        raise InputError(f"no world or method {unknown[0]!r}; worlds: {', '.join(WORLDS)}; methods: {', '.join(METHODS)}")
+    if jobs < 1:
+        raise InputError(f"jobs is a number of processes, 1 or more; got {jobs}")
+    # Worlds of one seed first, so that a run that is cut off has whole columns; naive before what builds on it.
+    tasks = [
+        (world, seed, method, plan, folder, 1 if jobs > 1 else 0)
+        for seed in plan.seeds
+        for world in plan.worlds
+        for method in plan.methods
+        if not (method == "ddb-right" and world == "image annotator")
+    ]
+    if jobs == 1:
+        return [_run_one(task) for task in tasks]
+    for world in plan.worlds:  # drawn once, by all cores, before workers want them
+        for seed in plan.seeds:
+            make_world(world, seed, plan.sizes, Cache(folder), plan.data)
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(_run_one, tasks))
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and standard deviation over seeds, best balanced accuracy first in each world.
+
+    Returns
+    -------
+    list of dict
+        `world`, `definition`, `method`, `seeds`, `means`, `stds` (metric to number or None).
+    """
+    out = []
+    for world in dict.fromkeys(row["world"] for row in rows):
+        here = [row for row in rows if row["world"] == world]
+        lines = []
+        for method in dict.fromkeys(row["method"] for row in here):
+            found = [row for row in here if row["method"] == method]
+            means, stds = {}, {}
+            for metric in dict.fromkeys(name for row in found for name in row["scores"]):
+                values = [row["scores"][metric] for row in found if row["scores"].get(metric) is not None]
+                means[metric] = float(np.mean(values)) if values else None
+                stds[metric] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            lines.append(
+                {"world": world, "definition": found[0]["definition"], "method": method, "seeds": len(found),
+                 "means": means, "stds": stds}
+            )  # fmt: skip
+        out += sorted(lines, key=lambda line: -(line["means"]["balanced_accuracy"] or 0))
+    return out
+
+
+def described(plan: Plan, rows: Sequence[dict[str, Any]], command: str) -> dict[str, Any]:
+    """The content of `leaderboard.json`."""
+    return {
+        "truemorph_version": __version__,
+        "date": date.today().isoformat(),
+        "command": command,
+        "plan": {**asdict(plan), "data": str(plan.data) if plan.data else None},
+        "rows": summarise(rows),
+        "runs": list(rows),
+    }

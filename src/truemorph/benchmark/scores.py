@@ -1,0 +1,103 @@
+"""How good labels and probabilities are where the truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from truemorph.bias.binning import choose_bins
+from truemorph.bias.metrics import cv18
+
+_LEAST = 1e-4  # a probability of 0 for what then happens would cost infinitely much
+_CALIBRATION_BINS = 15
+_ALPHA_BINS = 5
+TERCILES = ("low", "middle", "high")
+
+
+def balanced_accuracy(truth: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of the shares of smooth and of disk galaxies labelled right (NaN where a class is absent).
+
+    Examples
+    --------
+    >>> balanced_accuracy(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1]))
+    0.75
+    """
+    shares = [float((labels[truth == k] == k).mean()) if np.any(truth == k) else float("nan") for k in (0, 1)]
+    return float(np.mean(shares))
+
+
+def log_loss(truth: np.ndarray, p_disk: np.ndarray) -> float:
+    """Mean of -log p(true class); probabilities are kept 1e-4 away from 0 and 1."""
+    p = np.clip(np.where(truth == 1, p_disk, 1 - p_disk), _LEAST, 1 - _LEAST)
+    return float(-np.mean(np.log(p)))
+
+
+def calibration_error(truth: np.ndarray, p_disk: np.ndarray, bins: int = _CALIBRATION_BINS) -> float:
+    """Mean distance of probability and frequency, in equal-count bins of probability."""
+    parts = np.array_split(np.argsort(p_disk, kind="stable"), min(bins, truth.size))
+    return float(sum(abs(p_disk[part].mean() - truth[part].mean()) * part.size for part in parts) / truth.size)
+
+
+def fraction_error(truth: np.ndarray, disk: np.ndarray, alpha: np.ndarray, bins: int = _ALPHA_BINS) -> float:
+    """Rms error of the disk fraction in equal-count bins of α; `disk` are labels or probabilities."""
+    parts = np.array_split(np.argsort(alpha, kind="stable"), bins)
+    return float(np.sqrt(np.mean([(disk[part].mean() - truth[part].mean()) ** 2 for part in parts])))
+
+
+def drift(p_disk: np.ndarray, twins: list[np.ndarray], truth: np.ndarray) -> float:
+    """How far probabilities move when the same galaxies are less well resolved.
+
+    Parameters
+    ----------
+    p_disk : array, shape (N,)
+    twins : list of array, shape (N,)
+        p(disk) of the same galaxies at lower resolutions.
+    truth : array, shape (N,)
+
+    Returns
+    -------
+    float
+        Rms, over true classes and resolutions, of the mean shift of p(disk).
+    """
+    shifts = [np.mean(twin[truth == k] - p_disk[truth == k]) for twin in twins for k in (0, 1) if np.any(truth == k)]
+    return float(np.sqrt(np.mean(np.square(shifts))))
+
+
+def score(
+    truth: np.ndarray,
+    alpha: np.ndarray,
+    labels: np.ndarray,
+    p_disk: np.ndarray | None,
+    intrinsic: np.ndarray | None,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Every score of one set of labels.
+
+    Parameters
+    ----------
+    truth, alpha, labels : arrays, shape (N,)
+    p_disk : array, shape (N,), or None
+        Probabilities of a disk, where there are any.
+    intrinsic : array, shape (N, P), or None
+        For CV18.
+    seed : int
+
+    Returns
+    -------
+    dict
+        `balanced_accuracy`, `accuracy_low`, `_middle`, `_high` (balanced, by terciles of α), `log_loss`,
+        `calibration_error`, `fraction_rms_hard`, `fraction_rms_soft`, `cv18_excess`; NaN where they can't be had.
+    """
+    nan = float("nan")
+    out = {"balanced_accuracy": balanced_accuracy(truth, labels)}
+    for name, part in zip(TERCILES, np.array_split(np.argsort(alpha, kind="stable"), 3), strict=True):
+        out[f"accuracy_{name}"] = balanced_accuracy(truth[part], labels[part])
+    out["log_loss"] = nan if p_disk is None else log_loss(truth, p_disk)
+    out["calibration_error"] = nan if p_disk is None else calibration_error(truth, p_disk)
+    out["fraction_rms_hard"] = fraction_error(truth, labels, alpha)
+    out["fraction_rms_soft"] = nan if p_disk is None else fraction_error(truth, p_disk, alpha)
+    out["cv18_excess"] = nan
+    if intrinsic is not None and np.unique(labels).size == 2:
+        depth, bins = choose_bins(truth.size, True)
+        found = cv18(labels, alpha, intrinsic, depth, bins, bootstrap=0, floor="permutation", seed=seed)
+        out["cv18_excess"] = found.excess
+    return out

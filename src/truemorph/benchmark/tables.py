@@ -1,0 +1,127 @@
+"""The leaderboard for readers: Markdown, one HTML page, one figure, and the numbers as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from truemorph.report.figures import leaderboard_figure
+from truemorph.report.page import Page, Table, picture, write_page
+
+# Column heads; those after the first two are shown where any row has them.
+HEADS = {
+    "balanced_accuracy": "balanced accuracy",
+    "log_loss": "log-loss",
+    "calibration_error": "calibration error",
+    "fraction_rms_hard": "fraction rms, hard",
+    "fraction_rms_soft": "fraction rms, soft",
+    "cv18_excess": "CV18 excess",
+    "accuracy_low": "accuracy, low α",
+    "accuracy_middle": "middle α",
+    "accuracy_high": "high α",
+    "drift": "drift",
+    "flip_rms": "T(α) rms",
+    "seconds": "seconds",
+}
+NOTES = (
+    "Against the truth, on galaxies that nothing was learned from. Balanced accuracy: mean of the shares of smooth and disk "
+    "galaxies labelled right; by terciles of α. Calibration error: mean distance of probability and frequency. Fraction "
+    "rms: error of the disk fraction over five bins of α, from labels (hard) and probabilities (soft). CV18 excess: drift of "
+    "labels with α above sampling noise. Drift: mean shift of p(disk) when the same galaxies are seen at α / 1.5 and α / 2.5. "
+    "T(α) rms: error of the flip probabilities trained through. Mean ± standard deviation over seeds."
+)
+
+
+def cell(row: Mapping[str, Any], metric: str) -> str:
+    """One number with its spread."""
+    mean, std = row["means"].get(metric), row["stds"].get(metric)
+    if mean is None:
+        return "–"
+    if metric == "seconds":
+        return f"{mean:.0f}" if mean >= 10 else f"{mean:.1f}"
+    return f"{mean:.3f}" if std is None else f"{mean:.3f} ± {std:.3f}"
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [metric for metric in HEADS if any(row["means"].get(metric) is not None for row in rows)]
+
+
+def world_tables(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> list[Table]:
+    """One table a world, best balanced accuracy first."""
+    tables = []
+    for world in dict.fromkeys(row["world"] for row in rows):
+        here = [row for row in rows if row["world"] == world]
+        columns = _columns(here)
+        tables.append(
+            Table(
+                f"{world[0].upper()}{world[1:]}",
+                ["method", *(HEADS[metric] for metric in columns)],
+                [[titles.get(row["method"], row["method"]), *(cell(row, metric) for metric in columns)] for row in here],
+                f"{here[0]['definition']}; {max(row['seeds'] for row in here)} seeds.",
+            )
+        )
+    return tables
+
+
+def markdown(content: Mapping[str, Any], titles: Mapping[str, str]) -> str:
+    """The tables as Markdown."""
+    lines = [f"{NOTES}", "", f"truemorph {content['truemorph_version']}, {content['date']}: `{content['command']}`"]
+    for table in world_tables(content["rows"], titles):
+        lines += ["", f"## {table.title}", "", table.note, "", f"| {' | '.join(table.head)} |", "|---" * len(table.head) + "|"]
+        lines += [f"| {' | '.join(row)} |" for row in table.rows]
+    return "\n".join(lines) + "\n"
+
+
+def write_leaderboard(content: Mapping[str, Any], titles: Mapping[str, str], out: Path, answer: str) -> None:
+    """Write `leaderboard.json`, `.md`, `.html` and `.png` to a folder.
+
+    Parameters
+    ----------
+    content : mapping
+        From `leaderboard.described`.
+    titles : mapping
+        Methods and their names, in the order of the figure.
+    out : Path
+    answer : str
+        First sentence of the page.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / f".{os.getpid()}.leaderboard.json"
+    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, out / "leaderboard.json")
+    (out / "leaderboard.md").write_text(markdown(content, titles), encoding="utf-8")
+    metrics = {"balanced_accuracy": "balanced accuracy", "fraction_rms_soft": "fraction rms, soft"}
+    figure = leaderboard_figure(content["rows"], titles, metrics, "truth")
+    figure.savefig(out / "leaderboard.png", dpi=130)
+    tables = world_tables(content["rows"], titles)
+    first = tables[0]
+    page = Page(
+        title="truemorph leaderboard",
+        answer=answer,
+        trust=[
+            "Every method sees the same galaxies, labels and columns; none but the last sees the truth, one sees 300 true "
+            "classes; none sees the galaxies it is scored on.",
+            "In the plain and confounded worlds labels flip as the paper's model says: there the right T(α) can win by "
+            "construction. Heavy tails break its family, the image annotator breaks its assumption that flips depend on "
+            "class and α alone.",
+        ],
+        table_head=first.head,
+        table=first.rows,
+        table_note=f"{first.title}: {first.note} {NOTES}",
+        tables=tables[1:],
+        pictures=[
+            picture(
+                figure,
+                "Balanced accuracy and error of the disk fraction of every method in every world; numbers as in the tables.",
+                "Mean and standard deviation over seeds; the dotted line is training on the truth.",
+            )
+        ],
+        gallery_title="",
+        gallery=[],
+        methods=[f"{key}: {title}" for key, title in titles.items()],
+        settings={"command": content["command"], "date": content["date"], **content["plan"]},
+    )
+    write_page(page, out / "leaderboard.html")
