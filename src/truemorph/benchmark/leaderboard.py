@@ -34,7 +34,8 @@ METRICS = (
     "flip_rms",
     "seconds",
 )
-EPOCHS = 20
+# The real world has fewer galaxies: more passes over them.
+EPOCHS, REAL_EPOCHS = 10, 25
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Plan:
     worlds, methods : tuple of str
     seeds : tuple of int
     sizes : Sizes
-    epochs : int
-        Of every network.
+    epochs, real_epochs : int
+        Of every network, in the simulated worlds and in the real one.
     data : Path or None
         Folder of EFIGI's pictures and types.
     """
@@ -57,6 +58,7 @@ class Plan:
     seeds: tuple[int, ...] = (0, 1, 2)
     sizes: Sizes = field(default_factory=Sizes)
     epochs: int = EPOCHS
+    real_epochs: int = REAL_EPOCHS
     data: Path | None = None
 
 
@@ -71,7 +73,7 @@ def _run_one(task: tuple[str, int, str, Plan, Path, int]) -> dict[str, Any]:
 
     cache = Cache(folder)
     world = make_world(name, seed, plan.sizes, cache, plan.data)
-    training = benchmark_config(plan.sizes.pixels, plan.epochs)
+    training = benchmark_config(plan.sizes.pixels, plan.real_epochs if name == "real" else plan.epochs)
 
     def measure() -> dict[str, Any]:
         began = time.perf_counter()
@@ -95,7 +97,7 @@ def _run_one(task: tuple[str, int, str, Plan, Path, int]) -> dict[str, Any]:
         print(f"{name} {seed} {method}: {found['balanced_accuracy']:.3f} ({time.perf_counter() - began:.0f} s)", file=sys.stderr)
         return {"scores": {key: None if np.isnan(value) else value for key, value in found.items()}, "said": said}
 
-    config = {"world": world.config, "method": method, "training": training.model_dump(mode="json")}
+    config = {"world": world.config, "method": method, "version": METHODS[method].version, "training": training.model_dump(mode="json")}
     result = cache.result("row", config, measure)
     return {"world": name, "definition": world.definition, "seed": seed, "method": method, **result}
 

@@ -309,10 +309,11 @@ def truth(bench: Workbench) -> Outcome:
 
 @dataclass(frozen=True)
 class Method:
-    """A contestant: its name in tables, and what it does."""
+    """A contestant: its name in tables, what it does, and which version of that (raised when older results are void)."""
 
     title: str
     run: Callable[[Workbench], Outcome]
+    version: int = 1
 
 
 METHODS: dict[str, Method] = {

@@ -50,9 +50,9 @@ _EFIGI_SHARES = (0.5, 0.07)
 class Sizes:
     """How many galaxies a simulated world has, and how large their pictures are."""
 
-    train: int = 3000
-    validation: int = 500
-    test: int = 2500
+    train: int = 8000
+    validation: int = 800
+    test: int = 3000
     twins: int = 800
     pixels: int = 64
 

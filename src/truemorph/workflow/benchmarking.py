@@ -79,6 +79,7 @@ def run_benchmark(
     else:
         from truemorph.benchmark.methods import METHODS, QUICK
 
+        shortened = "epochs" in sizes
         epochs = sizes.pop("epochs", leaderboard.EPOCHS)
         chosen = tuple(worlds) or (("plain", "real") if quick else WORLDS)
         if data is None and "real" in chosen:
@@ -86,7 +87,13 @@ def run_benchmark(
                 raise InputError("the real world needs --data, a folder with EFIGI's images and types")
             chosen = tuple(one for one in chosen if one != "real")
         plan = leaderboard.Plan(
-            chosen, tuple(methods) or (QUICK if quick else tuple(METHODS)), numbers, smaller(Sizes(), **sizes), epochs, data
+            worlds=chosen,
+            methods=tuple(methods) or (QUICK if quick else tuple(METHODS)),
+            seeds=numbers,
+            sizes=smaller(Sizes(), **sizes),
+            epochs=epochs,
+            real_epochs=epochs if shortened else leaderboard.REAL_EPOCHS,
+            data=data,
         )
         rows = leaderboard.run_plan(plan, cache or out / "cache", jobs)
         titles = {name: method.title for name, method in METHODS.items()}
