@@ -19,6 +19,7 @@ import polars as pl
 import simplejpeg
 
 from truemorph import workflow
+from truemorph.benchmark.scores import balanced_accuracy
 from truemorph.bias.binning import choose_bins
 from truemorph.bias.families import transition_from_dict
 from truemorph.bias.metrics import cv18
@@ -34,7 +35,7 @@ from truemorph.images.decode import load_image
 from truemorph.labelling.predict import label_table
 from truemorph.report.figures import accuracy_figure, flip_figure, fraction_figure
 from truemorph.report.page import Page, Thumbnail, jpeg_source, picture, write_page
-from truemorph.simulate.annotate import observed_labels, vote_fractions
+from truemorph.simulate.annotate import vote_fractions
 from truemorph.simulate.galaxies import simulate_galaxies
 from truemorph.simulate.observe import render
 
@@ -55,9 +56,8 @@ def write_simulated(out: Path, galaxies: int, seed: int, size: int = 64) -> Path
     Path
         The table.
     """
-    population = simulate_galaxies(galaxies, seed)
-    labels = observed_labels(population["truth"], population["alpha"], RayleighTransition(TRUE_THETA), seed)
-    smooth, disk = vote_fractions(labels, seed)
+    population = simulate_galaxies(galaxies, seed, confounded=False)
+    smooth, disk = vote_fractions(population["truth"], population["alpha"], RayleighTransition(TRUE_THETA), seed)
     t01 = "t01_smooth_or_features_"
     table = pl.DataFrame(
         {
@@ -76,12 +76,6 @@ def write_simulated(out: Path, galaxies: int, seed: int, size: int = 64) -> Path
         data = simplejpeg.encode_jpeg(image, quality=95, colorspace="RGB", colorsubsampling="444")
         (folder / f"{population['object_id'][row]}.jpg").write_bytes(data)
     return write_table(CatalogTable(table), out / "votes.csv")
-
-
-def balanced_accuracy(truth: np.ndarray, labels: np.ndarray) -> float:
-    """Mean of the shares of smooth and of disk galaxies labelled right (NaN where a class is absent)."""
-    shares = [float((labels[truth == k] == k).mean()) if np.any(truth == k) else float("nan") for k in (0, 1)]
-    return float(np.mean(shares))
 
 
 def _score(frame: pl.DataFrame, depth: int, bins: int, seed: int) -> dict[str, Any]:
@@ -258,8 +252,9 @@ def _page(
             "Labels were flipped by the same family of curves that was fitted, and true class fractions do not "
             "depend on resolution: the method's assumption holds here by construction. On real galaxies it must "
             "be checked.",
-            "The simulated galaxies are simpler than real ones: few overlapping types, no neighbours, no "
-            "magnitude limit. Here disk means what the simulator drew with a disk, lenticulars included.",
+            "The galaxies are simulated (docs/simulator.md says what still tells them from real ones) and their "
+            "distances "
+            "are such that class and resolution are independent. Here disk means spirals and lenticulars.",
         ],
         table_head=[
             "",

@@ -32,9 +32,9 @@ def matched_fractions(
     """Vote fractions matched to those of the best-resolved galaxies of like intrinsic properties.
 
     In the spirit of Bamford et al. 2009, Willett et al. 2013 and Hart et al. 2016: galaxies are binned by intrinsic
-    properties (here leaves of a k-d tree, as in CV18) and, in each, by α; fractions of each bin keep their order and take
-    the distribution of the leaf's best-resolved bin. Assumes that vote distributions would be equal, were galaxies of a
-    leaf equally well resolved.
+    properties (here leaves of a k-d tree, as in CV18) and, in each, by α; fractions of each bin keep their order
+    and take the distribution of the leaf's best-resolved bin. Assumes that vote distributions would be equal, were
+    galaxies of a leaf equally well resolved.
 
     Parameters
     ----------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class CatalogueWorld:
 
 
 def _measured_features(galaxies: pl.DataFrame, seed: int) -> np.ndarray:
-    """What a catalogue of fits holds: Sérsic-like index, axis ratio, half-light radius, colour; errors grow with 1/α."""
+    """What a catalogue of fits holds: Sérsic-like index, axis ratio, R50, colour; their errors grow with 1/α."""
     rng = np.random.default_rng([seed, 12])
     alpha, n = galaxies["alpha"].to_numpy(), galaxies.height
     error = 0.10 + 1.5 / alpha
@@ -124,17 +125,17 @@ def _votes(definition: str, seed: int, data: Path) -> CatalogueWorld:
     smooth = frame["t01_smooth_or_features_a01_smooth_weighted_fraction"].to_numpy()
     hart = frame["t01_smooth_or_features_a01_smooth_debiased"].to_numpy()
     return CatalogueWorld(
-        f"GZ2 votes, {definition}", f"disk = experts' {definition}", seed,
-        (frame["petroR90"] / frame["psf_fwhm"]).to_numpy() * FWHM_PER_SIGMA,
-        (frame["t_type"].cast(pl.Float64) >= DEFINITIONS[definition]).to_numpy().astype(np.int64),
-        (smooth < 0.5).astype(np.int64), 1 - smooth,
-        frame["axis_ratio"].to_numpy()[:, None], frame["axis_ratio"].to_numpy()[:, None], {"Hart et al. 2016": 1 - hart},
+        f"GZ2 votes, {definition}", f"disk = experts' {definition}", seed, (frame["petroR90"] /
+        frame["psf_fwhm"]).to_numpy() * FWHM_PER_SIGMA, (frame["t_type"].cast(pl.Float64) >=
+        DEFINITIONS[definition]).to_numpy().astype(np.int64), (smooth < 0.5).astype(np.int64), 1 - smooth,
+        frame["axis_ratio"].to_numpy()[:, None], frame["axis_ratio"].to_numpy()[:, None], {"Hart et al. 2016": 1 -
+        hart},
     )  # fmt: skip
 
 
 SIMULATED = ("plain", "confounded", "heavy-tailed", "image annotator")
 REAL: dict[str, Callable[[int, Path], CatalogueWorld]] = {
-    f"{what}, {definition}": (lambda seed, data, make=make, definition=definition: make(definition, seed, data))
+    f"{what}, {definition}": partial(make, definition)
     for what, make in (("GZ1 flags", _experts), ("GZ2 votes", _votes))
     for definition in DEFINITIONS
 }
@@ -159,6 +160,12 @@ def _posterior(world: CatalogueWorld, p_disk: np.ndarray | float, transition: Tr
     p = np.clip(p, 1e-6, 1 - 1e-6)
     after = posterior(np.column_stack([1 - p, p]), world.labels, world.alpha, transition)
     return _from_probabilities(after[:, 1], transition)
+
+
+def _published(fraction: np.ndarray, world: CatalogueWorld) -> Relabelled:
+    """Somebody's debiased vote fractions, taken for p(disk)."""
+    assert fraction.shape == world.truth.shape
+    return _from_probabilities(fraction)
 
 
 def as_labelled(world: CatalogueWorld) -> Relabelled:
@@ -215,9 +222,7 @@ def _out_of_fold(world: CatalogueWorld, labels: np.ndarray, alpha: np.ndarray | 
         if alpha is None:
             model = DebiasedLogisticRegression().fit(world.features[rows], labels[rows], alpha=np.full(rows.sum(), 1e6))
         else:
-            model = DebiasedLogisticRegression(family=family).fit(
-                world.features[rows], labels[rows], alpha=alpha[rows]
-            )
+            model = DebiasedLogisticRegression(family=family).fit(world.features[rows], labels[rows], alpha=alpha[rows])
             transition = model.transition_
         p[left] = model.predict_proba(world.features[left])[:, 1]
     return _from_probabilities(p, transition)
@@ -270,7 +275,7 @@ def run_catalogues(seeds: tuple[int, ...], data: Path | None) -> list[dict[str, 
         for world in worlds:
             contestants: dict[str, Callable[[CatalogueWorld], Relabelled]] = {k: run for k, (_, run) in METHODS.items()}
             for name, fraction in world.published.items():
-                contestants[name] = lambda _, fraction=fraction: _from_probabilities(fraction)
+                contestants[name] = partial(_published, fraction)
             for method, run in contestants.items():
                 began = time.perf_counter()
                 found = run(world)

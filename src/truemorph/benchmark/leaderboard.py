@@ -94,10 +94,18 @@ def _run_one(task: tuple[str, int, str, Plan, Path, int]) -> dict[str, Any]:
             found["flip_rms"] = float(np.sqrt(np.mean(off**2)))
         found["seconds"] = bench.seconds
         said = {**outcome.said, "transition": repr(outcome.transition)}
-        print(f"{name} {seed} {method}: {found['balanced_accuracy']:.3f} ({time.perf_counter() - began:.0f} s)", file=sys.stderr)
+        print(
+            f"{name} {seed} {method}: {found['balanced_accuracy']:.3f} ({time.perf_counter() - began:.0f} s)",
+            file=sys.stderr,
+        )
         return {"scores": {key: None if np.isnan(value) else value for key, value in found.items()}, "said": said}
 
-    config = {"world": world.config, "method": method, "version": METHODS[method].version, "training": training.model_dump(mode="json")}
+    config = {
+        "world": world.config,
+        "method": method,
+        "version": METHODS[method].version,
+        "training": training.model_dump(mode="json"),
+    }
     result = cache.result("row", config, measure)
     return {"world": name, "definition": world.definition, "seed": seed, "method": method, **result}
 
@@ -122,7 +130,9 @@ def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
 
     unknown = [one for one in plan.worlds if one not in WORLDS] + [one for one in plan.methods if one not in METHODS]
     if unknown:
-        raise InputError(f"no world or method {unknown[0]!r}; worlds: {', '.join(WORLDS)}; methods: {', '.join(METHODS)}")
+        raise InputError(
+            f"no world or method {unknown[0]!r}; worlds: {', '.join(WORLDS)}; methods: {', '.join(METHODS)}"
+        )
     if jobs < 1:
         raise InputError(f"jobs is a number of processes, 1 or more; got {jobs}")
     # Worlds of one seed first, so that a run that is cut off has whole columns; naive before what builds on it.

@@ -1,4 +1,4 @@
-"""The contestants: each takes a world's training galaxies, labels and columns, and returns what it predicts from pixels.
+"""The contestants: each takes a world's training galaxies, labels and columns, and says what it predicts from pixels.
 
 None but `truth` (and `gold`, for 300 galaxies) sees a true class; none sees the test galaxies' labels.
 """
@@ -122,15 +122,21 @@ class Workbench:
             ids, split = np.concatenate([rows, extra[1]]), np.concatenate([split, np.full(len(extra[1]), TRAIN)])
         frame = pl.DataFrame({"object_id": ids, "label": labels[ids], "alpha": world.alpha[ids], "split": split})
         trained = train_members(TrainingRows(frame, pixels), through, config, f"{world.name} {world.seed}")
+        source = {
+            "alpha": "R_petro / sigma_PSF",
+            "source": world.name,
+            "rows": len(ids),
+            "sha256": digest(identity),
+            "votes": world.definition,
+        }
         described = describe(
             config,
             {**transition_to_dict(through), "assumption": "benchmark"},
-            catalogue={"alpha": "R_petro / sigma_PSF", "source": world.name, "rows": len(ids), "sha256": digest(identity),
-                       "votes": world.definition},
+            catalogue=source,
             members=len(trained.members),
             metrics=plain(trained.metrics),
             normalisation={"mean": list(trained.mean), "std": list(trained.std)},
-        )  # fmt: skip
+        )
         model = Classifier(described, trained.members, trained.seen.unique("object_id", maintain_order=True))
         save_classifier(model, folder)
         took = time.perf_counter() - began
@@ -259,8 +265,8 @@ def right(bench: Workbench) -> Outcome:
 def twin_transition(bench: Workbench) -> Transition:
     """T(α) from degraded twins of well-resolved galaxies, labelled by an emulator of the crowd (science: section 8).
 
-    The naive network stands for the crowd; galaxies in the upper quarter of α keep their label as trusted; their pictures,
-    degraded to six lower α, are labelled by the network.
+    The naive network stands for the crowd; galaxies in the upper quarter of α keep their label as trusted; their
+    pictures, degraded to six lower α, are labelled by the network.
     """
     world = bench.world
     emulator = bench.network(world.labels)
@@ -309,7 +315,7 @@ def truth(bench: Workbench) -> Outcome:
 
 @dataclass(frozen=True)
 class Method:
-    """A contestant: its name in tables, what it does, and which version of that (raised when older results are void)."""
+    """A contestant: its name in tables, what it does, and which version of that (raised to void older results)."""
 
     title: str
     run: Callable[[Workbench], Outcome]

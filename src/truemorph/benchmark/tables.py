@@ -27,10 +27,14 @@ HEADS = {
     "seconds": "seconds",
 }
 NOTES = (
-    "Against the truth, on galaxies that nothing was learned from. Balanced accuracy: mean of the shares of smooth and disk "
-    "galaxies labelled right; by terciles of α. Calibration error: mean distance of probability and frequency. Fraction "
-    "rms: error of the disk fraction over five bins of α, from labels (hard) and probabilities (soft). CV18 excess: drift of "
-    "labels with α above sampling noise. Drift: mean shift of p(disk) when the same galaxies are seen at α / 1.5 and α / 2.5. "
+    "Against the truth, on galaxies that nothing was learned from. Balanced accuracy: mean of the shares of "
+    "smooth and disk "
+    "galaxies labelled right; by terciles of α. Calibration error: mean distance of probability and frequency. "
+    "Fraction "
+    "rms: error of the disk fraction over five bins of α, from labels (hard) and probabilities (soft). CV18 "
+    "excess: drift of "
+    "labels with α above sampling noise. Drift: mean shift of p(disk) when the same galaxies are seen at α / 1.5 "
+    "and α / 2.5. "
     "T(α) rms: error of the flip probabilities trained through. Mean ± standard deviation over seeds."
 )
 
@@ -59,7 +63,10 @@ def world_tables(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -
             Table(
                 f"{world[0].upper()}{world[1:]}",
                 ["method", *(HEADS[metric] for metric in columns)],
-                [[titles.get(row["method"], row["method"]), *(cell(row, metric) for metric in columns)] for row in here],
+                [
+                    [titles.get(row["method"], row["method"]), *(cell(row, metric) for metric in columns)]
+                    for row in here
+                ],
                 f"{here[0]['definition']}; {max(row['seeds'] for row in here)} seeds.",
             )
         )
@@ -70,7 +77,15 @@ def markdown(content: Mapping[str, Any], titles: Mapping[str, str]) -> str:
     """The tables as Markdown."""
     lines = [f"{NOTES}", "", f"truemorph {content['truemorph_version']}, {content['date']}: `{content['command']}`"]
     for table in world_tables(content["rows"], titles):
-        lines += ["", f"## {table.title}", "", table.note, "", f"| {' | '.join(table.head)} |", "|---" * len(table.head) + "|"]
+        lines += [
+            "",
+            f"## {table.title}",
+            "",
+            table.note,
+            "",
+            f"| {' | '.join(table.head)} |",
+            "|---" * len(table.head) + "|",
+        ]
         lines += [f"| {' | '.join(row)} |" for row in table.rows]
     return "\n".join(lines) + "\n"
 
@@ -102,10 +117,12 @@ def write_leaderboard(content: Mapping[str, Any], titles: Mapping[str, str], out
         title="truemorph leaderboard",
         answer=answer,
         trust=[
-            "Every method sees the same galaxies, labels and columns; none but the last sees the truth, one sees 300 true "
+            "Every method sees the same galaxies, labels and columns; none but the last sees the truth, one sees "
+            "300 true "
             "classes; none sees the galaxies it is scored on.",
             "In the plain and confounded worlds labels flip as the paper's model says: there the right T(α) can win by "
-            "construction. Heavy tails break its family, the image annotator breaks its assumption that flips depend on "
+            "construction. Heavy tails break its family, the image annotator breaks its assumption that flips "
+            "depend on "
             "class and α alone.",
         ],
         table_head=first.head,
@@ -115,7 +132,8 @@ def write_leaderboard(content: Mapping[str, Any], titles: Mapping[str, str], out
         pictures=[
             picture(
                 figure,
-                "Balanced accuracy and error of the disk fraction of every method in every world; numbers as in the tables.",
+                "Balanced accuracy and error of the disk fraction of every method in every world; numbers as in "
+                "the tables.",
                 "Mean and standard deviation over seeds; the dotted line is training on the truth.",
             )
         ],

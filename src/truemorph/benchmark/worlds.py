@@ -8,14 +8,15 @@
 | image annotator | independent | looks at the picture | flips depend on the image, and some disks show nothing |
 | real | independent | flips of eq. 5 on EFIGI galaxies with expert types | real pictures; α by degrading them |
 
-Disk means spirals and lenticulars (T ≥ -3) in the simulated worlds, spirals (T ≥ 1) in the real one, where only 289 of 4,458
-galaxies are ellipticals.
+Disk means spirals and lenticulars (T ≥ -3) in the simulated worlds, spirals (T ≥ 1) in the real one, where only 289
+of 4,458 galaxies are ellipticals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,8 @@ def _simulated(
 def _real(seed: int, sizes: Sizes, cache: Cache, data: Path | None) -> World:
     if data is None or not (data / "efigi_images.csv").is_file():
         raise InputError(
-            "the real world needs EFIGI images with expert types: a folder with efigi_images.csv (columns t_type, image) "
+            "the real world needs EFIGI images with expert types: a folder with efigi_images.csv (columns t_type,"
+            " image) "
             "and its images, given by --data"
         )
     table = pl.read_csv(data / "efigi_images.csv")
@@ -189,16 +191,13 @@ def _real(seed: int, sizes: Sizes, cache: Cache, data: Path | None) -> World:
     train, validation = (int(share * n) for share in _EFIGI_SHARES)
     first = slice(train + validation, train + validation + sizes.twins)
     config |= {"train": train, "validation": validation, "twins": sizes.twins}
-    twins = tuple(
-        cache.array(
-            "twins",
-            {**config, "factor": factor},
-            lambda factor=factor, number=number: degrade(
-                sharp[first], infinite[first], alpha[first] / factor, radius, seed + 1000 * (number + 1)
-            ),
-        )
-        for number, factor in enumerate(TWIN_FACTORS)
-    )
+
+    def twin(number: int, factor: float) -> np.ndarray:
+        lower = alpha[first] / factor
+        make = partial(degrade, sharp[first], infinite[first], lower, radius, seed + 1000 * (number + 1))
+        return cache.array("twins", {**config, "factor": factor}, make)
+
+    twins = tuple(twin(number, factor) for number, factor in enumerate(TWIN_FACTORS))
     fraction = vote_fractions(truth, alpha, FLIPS, seed)[1]
     return World(
         name="real",

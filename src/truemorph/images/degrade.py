@@ -1,7 +1,7 @@
 """The same picture, less well resolved: blurred, on coarser pixels, with noise to match.
 
-For pictures of real galaxies, whose light can't be drawn again. A twin at a lower α shows what annotators and classifiers
-would have been given, had the galaxy been farther away or the seeing worse.
+For pictures of real galaxies, whose light can't be drawn again. A twin at a lower α shows what annotators and
+classifiers would have been given, had the galaxy been farther away or the seeing worse.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def degrade(
 ) -> np.ndarray:
     """Lower the resolution of pictures from α to `to_alpha`.
 
-    In light, not in brightness as shown: a Gaussian makes up for the PSFs' difference in quadrature, the result is averaged
-    over pixels as coarse as a frame's would be relative to the new PSF, receives the noise that the original had
-    (correlated over such a pixel), and is stretched again.
+    In light, not in brightness as shown: a Gaussian makes up for the PSFs' difference in quadrature, the result is
+    averaged over pixels as coarse as a frame's would be relative to the new PSF, receives the noise that the
+    original had (correlated over such a pixel), and is stretched again.
 
     Parameters
     ----------

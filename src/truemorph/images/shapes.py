@@ -1,7 +1,7 @@
 """Shapes measured on pictures: axis ratio, concentration, colour, and the contrast of structure.
 
-Quick measures in the brightness that a picture shows, for annotators of simulated galaxies and for classifiers that want
-catalogue features where no catalogue has them. They feel the PSF and the stretch: not photometry.
+Quick measures in the brightness that a picture shows, for annotators of simulated galaxies and for classifiers that
+want catalogue features where no catalogue has them. They feel the PSF and the stretch: not photometry.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ def _measure(images: np.ndarray) -> dict[str, np.ndarray]:
     brightness = np.where(disk, model, 0).sum(axis=(1, 2)) / count
     contrast = np.sqrt(np.maximum(variance, 0)) / np.maximum(brightness, noise)
 
-    inside = np.clip(np.where(near & (radius < 3.2), np.minimum(grey, 2 * model + 3 * noise[:, None, None]), 0), 0, None)
+    inside = np.clip(
+        np.where(near & (radius < 3.2), np.minimum(grey, 2 * model + 3 * noise[:, None, None]), 0), 0, None
+    )
     growth = np.cumsum(
         np.bincount(where, inside.ravel(), n * (_ANNULI + 1)).reshape(n, _ANNULI + 1)[:, :_ANNULI], axis=1
     )

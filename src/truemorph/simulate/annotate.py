@@ -1,7 +1,8 @@
 """Annotators: labels and votes that flip with α as a transition says, and one who only looks at the picture.
 
-The second kind is in no family of transitions: it votes "disk" where structure stands out of a smooth galaxy of the same
-isophotes, after PSF and noise, or where a galaxy is too elongated for an elliptical. It does not know the class, nor α.
+The second kind is in no family of transitions: it votes "disk" where structure stands out of a smooth galaxy of the
+same isophotes, after PSF and noise, or where a galaxy is too elongated for an elliptical. It does not know the
+class, nor α.
 """
 
 from __future__ import annotations
@@ -124,8 +125,8 @@ def vote_fractions(truth: Array, alpha: Array, transition: Transition, seed: int
 def image_votes(images: np.ndarray, seed: int = 0, *, volunteers: int = VOLUNTEERS) -> np.ndarray:
     """Votes of annotators who look at the pictures.
 
-    Each votes "disk" with a probability that rises with the contrast of structure (departures from elliptical isophotes,
-    less what noise alone would give, relative to the galaxy's own brightness) and with elongation.
+    Each votes "disk" with a probability that rises with the contrast of structure (departures from elliptical
+    isophotes, less what noise alone would give, relative to the galaxy's own brightness) and with elongation.
 
     Parameters
     ----------

@@ -1,10 +1,11 @@
 """A population of galaxies: luminosity, size, distance, type, structure, colours, and how well each is resolved.
 
 The mixture follows what is known of the local universe, roughly and with round numbers: a Schechter luminosity
-function (Blanton et al. 2003, ApJ 592, 819), ellipticals that grow commoner with luminosity, sizes at fixed luminosity
-after Shen et al. 2003 (MNRAS 343, 978), Galaxy Zoo 2's limits r < 17 and R90 > 3 arcsec (Willett et al. 2013), and SDSS's
-seeing, one value a field. Disks are fainter and larger than ellipticals, so class, intrinsic properties and α hang together
-as they do in SDSS. `confounded=False` keeps the galaxies and draws α on its own: their distances follow.
+function (Blanton et al. 2003, ApJ 592, 819), ellipticals that grow commoner with luminosity, sizes at fixed
+luminosity after Shen et al. 2003 (MNRAS 343, 978), Galaxy Zoo 2's limits r < 17 and R90 > 3 arcsec (Willett et al.
+2013), and SDSS's seeing, one value a field. Disks are fainter and larger than ellipticals, so class, intrinsic
+properties and α hang together as they do in SDSS. `confounded=False` keeps the galaxies and draws α on its own:
+their distances follow.
 
 Disk means here what the paper means by it (arXiv:2308.11007): spirals and lenticulars.
 """
@@ -82,7 +83,9 @@ def _structure(rng: np.random.Generator, kind: np.ndarray, magnitude: np.ndarray
     stage = np.clip(rng.beta(1.6, 1.6, n) - 0.15 * luminous, 0.02, 0.98)
     # A third of the ellipticals hold a faint disk, seen in no picture; for a few that is not so faint.
     spheroid = np.where(rng.random(n) < 0.35, 1 - np.minimum(rng.exponential(0.15, n), 0.4), 1.0)
-    bulge = by_type(spheroid, rng.uniform(0.35, 0.7, n), np.clip(0.6 * (1 - stage) ** 2 + rng.normal(0, 0.04, n), 0, 0.7))
+    bulge = by_type(
+        spheroid, rng.uniform(0.35, 0.7, n), np.clip(0.6 * (1 - stage) ** 2 + rng.normal(0, 0.04, n), 0, 0.7)
+    )
     barred = (rng.random(n) < by_type(zero, 0.3 * one, 0.45 * one)) & (disk_ratio > 0.3)
     ringed = rng.random(n) < by_type(zero, 0.08 * one, 0.15 * one)
     red_disk = rng.random(n) < 0.15 + 0.40 * (1 - stage)
@@ -97,7 +100,11 @@ def _structure(rng: np.random.Generator, kind: np.ndarray, magnitude: np.ndarray
         "position_angle": rng.uniform(0, np.pi, n),
         "bulge_fraction": bulge,
         # The R_e of an elliptical without a disk is the unit of length.
-        "bulge_radius": by_type(np.where(spheroid < 1, rng.uniform(0.6, 1.2, n), 1.0), rng.uniform(0.5, 1.2, n), rng.uniform(0.2, 0.5, n) + 0.4 * (1 - stage)),
+        "bulge_radius": by_type(
+            np.where(spheroid < 1, rng.uniform(0.6, 1.2, n), 1.0),
+            rng.uniform(0.5, 1.2, n),
+            rng.uniform(0.2, 0.5, n) + 0.4 * (1 - stage),
+        ),
         "sersic_index": by_type(
             np.clip(rng.normal(3.4 + 0.8 * luminous, 1.0, n), 2, 6),
             rng.uniform(1.8, 4.2, n),
@@ -136,13 +143,14 @@ def simulate_galaxies(n: int, seed: int = 0, *, confounded: bool = True) -> pl.D
     Returns
     -------
     polars.DataFrame
-        `object_id` (int64), `truth` (0 smooth: ellipticals; 1 disk: lenticulars and spirals), `type`; intrinsic `M_r`
-        (mag), `radius_kpc` (Petrosian) and `redshift`; observed `magnitude` (r), `radius` (Petrosian), `r50`, `r90` and
-        `psf_fwhm` (arcsec), `field`, `alpha`; the structure that `observe.render` draws: `unit_length` (arcsec: scale
-        length of the disk, R_e of an elliptical), `bulge_radius`, `bar_length`, `ring_radius` (in unit lengths),
-        `sersic_index` and `bulge_fraction` of the bulge, `axis_ratio`, `position_angle`, `bar_angle`, `pitch` (rad),
-        `bar_fraction`, `ring_strength`, `young_fraction` (of the disk's light), `arm_strength`, `arm_order` (0 flocculent
-        to 1 grand design), `arm_number`, `dust`; and rest-frame colours `g_r_bulge`, `g_r_disk`, `g_r_young` (mag).
+        `object_id` (int64), `truth` (0 smooth: ellipticals; 1 disk: lenticulars and spirals), `type`; intrinsic
+        `M_r` (mag), `radius_kpc` (Petrosian) and `redshift`; observed `magnitude` (r), `radius` (Petrosian), `r50`,
+        `r90` and `psf_fwhm` (arcsec), `field`, `alpha`; the structure that `observe.render` draws: `unit_length`
+        (arcsec: scale length of the disk, R_e of an elliptical), `bulge_radius`, `bar_length`, `ring_radius` (in
+        unit lengths), `sersic_index` and `bulge_fraction` of the bulge, `axis_ratio`, `position_angle`,
+        `bar_angle`, `pitch` (rad), `bar_fraction`, `ring_strength`, `young_fraction` (of the disk's light),
+        `arm_strength`, `arm_order` (0 flocculent to 1 grand design), `arm_number`, `dust`; and rest-frame colours
+        `g_r_bulge`, `g_r_disk`, `g_r_young` (mag).
 
     Examples
     --------
@@ -214,6 +222,6 @@ def _draw(rng: np.random.Generator, n: int, confounded: bool) -> dict[str, np.nd
     return {name: values[kept] for name, values in columns.items()}
 
 
-def bulge_axis_ratio(bulge_fraction: np.ndarray, axis_ratio: np.ndarray) -> np.ndarray:
+def bulge_axis_ratio(bulge_fraction: np.ndarray | float, axis_ratio: np.ndarray | float) -> np.ndarray:
     """A bulge is rounder than the disk it sits in; a galaxy without a disk keeps its axis ratio."""
-    return np.where(bulge_fraction < 1, np.sqrt(0.4 + 0.6 * axis_ratio**2), axis_ratio)
+    return np.where(bulge_fraction < 1, np.sqrt(0.4 + 0.6 * np.square(axis_ratio)), axis_ratio)

@@ -1,8 +1,8 @@
 """The light of one galaxy on a grid of pixels, before atmosphere and telescope: bulge and bar, disk, young stars.
 
-Spiral structure is a sum of logarithmic spirals: one mode for a grand design, many of random number, pitch and phase for
-a flocculent disk, and young stars follow the exponential of that sum, as star formation follows density. Its winding is
-that of log-spirals, φ = ln r / tan(pitch).
+Spiral structure is a sum of logarithmic spirals: one mode for a grand design, many of random number, pitch and
+phase for a flocculent disk, and young stars follow the exponential of that sum, as star formation follows density.
+Its winding is that of log-spirals, φ = ln r / tan(pitch).
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def components(
     """
     unit, angle, ratio = galaxy["unit_length"], galaxy["position_angle"], galaxy["axis_ratio"]
     share = galaxy["bulge_fraction"]
-    roundness = float(bulge_axis_ratio(np.float64(share), np.float64(ratio)))
+    roundness = float(bulge_axis_ratio(share, ratio))
     bulge = sersic_light(axis, galaxy["sersic_index"], galaxy["bulge_radius"] * unit, roundness, angle)
     bulge *= np.float32(share)
     if share >= 1:

@@ -1,10 +1,11 @@
 """Images of simulated galaxies as annotators see them: cutout scaled by radius, PSF, colour, noise, 8 bits.
 
-Galaxy Zoo 2 shows 424×424 pixels, scaled by R90 and resampled from SDSS frames of 0.396 arcsec (Willett et al. 2013); the PSF's size in pixels, the grain of the noise and how many stars are about follow from the galaxy's radius. All
-blurring is a product of transfer functions: atmosphere and telescope (Moffat), and the interpolation of the frame's pixels,
-which also correlates the noise. Colour and stretch are Lupton et al.'s (2004, PASP 116, 133): red, green and blue are i, r
-and g, stretched together by an asinh of their mean; its constants were chosen so that brightness profiles and background
-noise equal those of real Galaxy Zoo 2 JPEGs (docs/simulator.md).
+Galaxy Zoo 2 shows 424×424 pixels, scaled by R90 and resampled from SDSS frames of 0.396 arcsec (Willett et al.
+2013); the PSF's size in pixels, the grain of the noise and how many stars are about follow from the galaxy's
+radius. All blurring is a product of transfer functions: atmosphere and telescope (Moffat), and the interpolation of
+the frame's pixels, which also correlates the noise. Colour and stretch are Lupton et al.'s (2004, PASP 116, 133):
+red, green and blue are i, r and g, stretched together by an asinh of their mean; its constants were chosen so that
+brightness profiles and background noise equal those of real Galaxy Zoo 2 JPEGs (docs/simulator.md).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from truemorph.simulate.light import Galaxy, components
 from truemorph.simulate.surroundings import add_surroundings, in_bands, nanomaggies
 
 GZ2_SIZE = 424
-# Side of a Galaxy Zoo 2 cutout. Growth curves of real ones put R90 at 67 of 424 pixels, not at the 50 of their stated scale.
+# Side of a Galaxy Zoo 2 cutout. Growth curves of real ones put R90 at 67 of 424 pixels, not at the 50 of their
+# stated scale.
 FIELD_R90 = 6.3
 CENTRAL_R90 = FIELD_R90 * 207 / GZ2_SIZE  # side of what the paper's crop keeps of it
 FRAME_PIXEL = 0.396  # arcsec
@@ -137,8 +139,8 @@ def render(
     size : int
         Pixels on a side.
     seed : int
-        Arms, surroundings and noise of a galaxy follow from this and its `object_id` alone: the same seed gives the same
-        pixels, whatever is drawn beside it and by however many threads.
+        Arms, surroundings and noise of a galaxy follow from this and its `object_id` alone: the same seed gives the
+        same pixels, whatever is drawn beside it and by however many threads.
     field : float
         Side of the image in R90: what the paper's central crop keeps by default, `FIELD_R90` for the whole Galaxy Zoo 2
         cutout.
@@ -171,9 +173,9 @@ def render(
 
     def draw(row: int) -> np.ndarray:
         galaxy = galaxies.row(row, named=True)
-        rngs = [np.random.default_rng([seed, part, galaxy["object_id"]]) for part in (1, 2)]
+        arms, around = (np.random.default_rng([seed, part, galaxy["object_id"]]) for part in (1, 2))
         noise = np.random.default_rng([seed, 3, galaxy["object_id"], exposure])
-        return stretch(_expose({name: galaxy[name] for name in names}, size, field, *rngs, noise))
+        return stretch(_expose({name: galaxy[name] for name in names}, size, field, arms, around, noise))
 
     count = threads or os.cpu_count() or 1
     with ThreadPoolExecutor(count) as pool:

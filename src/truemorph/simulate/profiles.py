@@ -20,12 +20,12 @@ _LOG_RADII = np.linspace(np.log(1e-4), np.log(1e3), 400)
 _ANGLES = 8
 
 
-def sersic_b(index: np.ndarray) -> np.ndarray:
+def sersic_b(index: np.ndarray | float) -> np.ndarray:
     """Constant b of a Sérsic law, for which R_e holds half of the light."""
     return gammaincinv(2 * np.asarray(index, dtype=np.float64), 0.5)
 
 
-def sersic_area(index: np.ndarray) -> np.ndarray:
+def sersic_area(index: np.ndarray | float) -> np.ndarray:
     """Light of a round Sérsic law exp(-b (r/R_e)^(1/n)) of unit central brightness, in units of R_e²."""
     index = np.asarray(index, dtype=np.float64)
     return 2 * np.pi * index * sersic_b(index) ** (-2 * index) * gamma(2 * index)

@@ -25,14 +25,16 @@ def _magnitudes(rng: np.random.Generator, area: float, density: float, slope: fl
     return _REFERENCE + np.log10(rng.uniform(brightest, faintest, number)) / slope
 
 
-def nanomaggies(magnitude: np.ndarray) -> np.ndarray:
+def nanomaggies(magnitude: np.ndarray | float) -> np.ndarray:
     """Flux of an AB magnitude in nanomaggies."""
     return 10 ** (-0.4 * (np.asarray(magnitude) - 22.5))
 
 
 def in_bands(r_flux: np.ndarray | float, g_r: np.ndarray | float, r_i: np.ndarray | float) -> np.ndarray:
     """Fluxes in i, r, g (red, green, blue of a picture), shape (3, ...)."""
-    return np.stack([r_flux * 10 ** (0.4 * np.asarray(r_i)), np.asarray(r_flux), r_flux * 10 ** (-0.4 * np.asarray(g_r))])
+    return np.stack(
+        [r_flux * 10 ** (0.4 * np.asarray(r_i)), np.asarray(r_flux), r_flux * 10 ** (-0.4 * np.asarray(g_r))]
+    )
 
 
 def _add_points(light: np.ndarray, x: np.ndarray, y: np.ndarray, fluxes: np.ndarray) -> None:
@@ -108,7 +110,7 @@ def add_surroundings(
     g_r = np.where(red, rng.normal(1.35, 0.12, stars.size), rng.normal(0.5, 0.15, stars.size))
     r_i = np.where(red, rng.uniform(0.4, 1.2, stars.size), 0.4 * g_r)
     fluxes = in_bands(nanomaggies(stars), g_r, r_i) / pixel**2
-    _add_points(light, *where, fluxes)
+    _add_points(light, where[0], where[1], fluxes)
     for x, y, flux in zip(*where[:, stars < _SPIKED], fluxes[:, stars < _SPIKED].T, strict=True):
         reach = np.arange(1, size // 3, dtype=np.float64)
         arm = 0.02 * flux[:, None] / (1 + reach) ** 1.5

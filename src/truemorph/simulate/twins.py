@@ -15,7 +15,9 @@ from truemorph.errors import InputError
 _FARTHEST = 1.0
 
 
-def at_resolution(galaxies: pl.DataFrame, alpha: np.ndarray, how: Literal["seeing", "distance"] = "seeing") -> pl.DataFrame:
+def at_resolution(
+    galaxies: pl.DataFrame, alpha: np.ndarray, how: Literal["seeing", "distance"] = "seeing"
+) -> pl.DataFrame:
     """Give galaxies another α; drawn with the seed of the originals they keep their arms and their surroundings.
 
     Parameters
