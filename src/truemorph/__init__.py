@@ -12,6 +12,7 @@ from truemorph._version import __version__ as __version__
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "benchmark.invariance": ["ResolutionDrift", "resolution_drift"],
         "bias.diagnostics": ["calibration", "compare_families", "confounding_check"],
         "bias.estimation": ["fit_transition"],
         "bias.flexible": ["LogisticTransition", "MonotoneTransition", "TabulatedTransition"],
@@ -33,6 +34,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "classifiers.checkpoint": ["Classifier", "load"],
         "classifiers.logistic": ["DebiasedLogisticRegression"],
         "classifiers.loss": ["DebiasedLoss"],
+        "images.degrade": ["degrade"],
         "labelling.predict": ["label_table"],
     },
 )

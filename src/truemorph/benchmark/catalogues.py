@@ -9,12 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from truemorph.benchmark.baselines import matched_fractions
 from truemorph.benchmark.scores import score
@@ -34,12 +37,12 @@ from truemorph.simulate.observe import render
 GOLD = 300
 CURVES = ("rayleigh", "weibull", "fisk")
 DEFINITIONS = {"T >= -3": -3, "T >= 1": 1}
-_GALAXIES, _LOOKED_AT, _LOOK_SIZE = 12_000, 3_000, 48
+_GALAXIES, _LOOKED_AT, _LOOK_SIZE = 8_000, 2_500, 48
 _FOLDS = 5
 _ASSUMED_SEEING = 1.32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CatalogueWorld:
     """A table: labels, α, what is known of each galaxy, and the truth.
 
@@ -104,7 +107,7 @@ def _simulated(name: str, seed: int) -> CatalogueWorld:
 
 
 def _experts(definition: str, seed: int, data: Path) -> CatalogueWorld:
-    """GZ1's spiral flags beside experts' types; the axis ratio is a property and a feature."""
+    """GZ1's spiral flags beside experts' types; the axis ratio is property and feature."""
     frame = pl.read_csv(data / "expert_vs_crowd.csv")
     labels = frame["gz1_spiral"].to_numpy().astype(np.int64)
     ratio = frame["axis_ratio"].to_numpy()[:, None]
@@ -112,7 +115,7 @@ def _experts(definition: str, seed: int, data: Path) -> CatalogueWorld:
         f"GZ1 flags, {definition}", f"disk = experts' {definition}", seed,
         frame["petroR90_g"].to_numpy() * FWHM_PER_SIGMA / _ASSUMED_SEEING,
         (frame["t_type"].to_numpy() >= DEFINITIONS[definition]).astype(np.int64), labels, labels.astype(np.float64),
-        ratio, np.column_stack([ratio, frame["gz1_uncertain"].to_numpy()]),
+        ratio, ratio,
     )  # fmt: skip
 
 
@@ -212,33 +215,41 @@ def tabulated(world: CatalogueWorld) -> Relabelled:
     return _posterior(world, p, fit.transition)
 
 
-def _out_of_fold(world: CatalogueWorld, labels: np.ndarray, alpha: np.ndarray | None, family: str) -> Relabelled:
+@lru_cache(maxsize=1)
+def _out_of_fold(world: CatalogueWorld) -> Relabelled:
     assert world.features is not None
     fold = np.random.default_rng([world.seed, 13]).integers(0, _FOLDS, world.truth.size)
     p = np.empty(world.truth.size)
-    transition = None
     for one in range(_FOLDS):
-        rows, left = fold != one, fold == one
-        if alpha is None:
-            model = DebiasedLogisticRegression().fit(world.features[rows], labels[rows], alpha=np.full(rows.sum(), 1e6))
-        else:
-            model = DebiasedLogisticRegression(family=family).fit(world.features[rows], labels[rows], alpha=alpha[rows])
-            transition = model.transition_
-        p[left] = model.predict_proba(world.features[left])[:, 1]
-    return _from_probabilities(p, transition)
+        rows = fold != one
+        model = DebiasedLogisticRegression().fit(world.features[rows], world.labels[rows], alpha=world.alpha[rows])
+        p[~rows] = model.predict_proba(world.features[~rows])[:, 1]
+    return _from_probabilities(p, model.transition_)
 
 
 def dcv14(world: CatalogueWorld) -> Relabelled:
     """DCV14 on catalogue features, out of fold: p(y | x), as for a galaxy without a label."""
-    return _out_of_fold(world, world.labels, world.alpha, "rayleigh")
+    return _out_of_fold(world)
 
 
 def dcv14_posterior(world: CatalogueWorld) -> Relabelled:
     """The same with each galaxy's own label: the posterior."""
-    found = dcv14(world)
+    found = _out_of_fold(world)
     assert found.p_disk is not None
     assert found.transition is not None
     return _posterior(world, found.p_disk, found.transition)
+
+
+def votes_regressed(world: CatalogueWorld) -> Relabelled:
+    """p(y | votes, α, z) by logistic regression on 300 trusted labels: no T(α) at all."""
+    known = world.gold != UNKNOWN
+    votes, log_alpha = world.vote_fraction, np.log(world.alpha)
+    columns = [votes, votes**2, log_alpha, log_alpha**2, votes * log_alpha]
+    columns += [] if world.intrinsic is None else list(world.intrinsic.T)
+    design = np.column_stack(columns)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
+    model.fit(design[known], world.gold[known])
+    return _from_probabilities(model.predict_proba(design)[:, 1])
 
 
 METHODS: dict[str, tuple[str, Callable[[CatalogueWorld], Relabelled]]] = {
@@ -249,7 +260,8 @@ METHODS: dict[str, tuple[str, Callable[[CatalogueWorld], Relabelled]]] = {
     "likelihood": ("θ from labels alone, posterior", labels_only),
     "conditional": ("conditional T(α) and p(y | z), posterior", conditional),
     "gold": ("T(α) from 300 trusted labels, posterior", trusted),
-    "gold-tabulated": ("regression on 300 trusted labels", tabulated),
+    "gold-tabulated": ("T(α) tabulated from 300 trusted labels, posterior", tabulated),
+    "gold-votes": ("regression of 300 trusted labels on votes, α and z", votes_regressed),
 }
 
 

@@ -141,7 +141,7 @@ def _simulated(
         for number, factor in enumerate(TWIN_FACTORS)
     )
     if flips is None:
-        votes = image_votes(images, seed)
+        votes = cache.array("votes", population, lambda: image_votes(np.asarray(images), seed))
         fraction = votes[:, 1] / votes.sum(axis=1)
         # Ties fall to smooth: no majority saw a feature.
         labels = (fraction > 0.5).astype(np.int64)
