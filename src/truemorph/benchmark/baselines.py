@@ -54,8 +54,8 @@ def matched_fractions(
     Examples
     --------
     >>> alpha = np.arange(8.0)
-    >>> matched_fractions(np.array([0, 0.1, 0, 0.2, 0.9, 0.1, 0.7, 0.3]), alpha, None, bins=2)
-    array([0.1, 0.7, 0.3, 0.9, 0.9, 0.1, 0.7, 0.3])
+    >>> matched_fractions(np.array([0.05, 0.1, 0, 0.2, 0.9, 0.1, 0.7, 0.3]), alpha, None, bins=2)
+    array([0.3, 0.7, 0.1, 0.9, 0.9, 0.1, 0.7, 0.3])
     """
     rng = np.random.default_rng([seed, 8])
     n = fraction.size

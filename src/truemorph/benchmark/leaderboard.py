@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -18,7 +19,7 @@ from truemorph._version import __version__
 from truemorph.benchmark.cache import Cache
 from truemorph.benchmark.scores import drift, score
 from truemorph.benchmark.worlds import WORLDS, Sizes, make_world
-from truemorph.errors import InputError
+from truemorph.errors import InputError, TruemorphWarning
 
 METRICS = (
     "balanced_accuracy",
@@ -78,7 +79,9 @@ def _run_one(task: tuple[str, int, str, Plan, Path, int]) -> dict[str, Any]:
     def measure() -> dict[str, Any]:
         began = time.perf_counter()
         bench = Workbench(world, training, cache)
-        outcome = METHODS[method].run(bench)
+        with warnings.catch_warnings(record=True) as doubts:
+            warnings.simplefilter("always", TruemorphWarning)
+            outcome = METHODS[method].run(bench)
         rows = test_rows(world)
         alpha, true = world.alpha[rows], world.truth[rows]
         p_disk = None if outcome.predict is None else outcome.predict(world.images[rows])
@@ -94,6 +97,8 @@ def _run_one(task: tuple[str, int, str, Plan, Path, int]) -> dict[str, Any]:
             found["flip_rms"] = float(np.sqrt(np.mean(off**2)))
         found["seconds"] = bench.seconds
         said = {**outcome.said, "transition": repr(outcome.transition)}
+        if doubts:
+            said["doubts"] = sorted({str(one.message) for one in doubts})
         print(
             f"{name} {seed} {method}: {found['balanced_accuracy']:.3f} ({time.perf_counter() - began:.0f} s)",
             file=sys.stderr,

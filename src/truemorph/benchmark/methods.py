@@ -26,7 +26,6 @@ from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.classifiers.training import TrainingRows, train_members
 from truemorph.config import TrainingConfig, training_config
 from truemorph.images.degrade import degrade
-from truemorph.workflow.files import plain
 
 GOLD = 300
 CURVES = ("rayleigh", "weibull", "fisk")
@@ -134,7 +133,7 @@ class Workbench:
             {**transition_to_dict(through), "assumption": "benchmark"},
             catalogue=source,
             members=len(trained.members),
-            metrics=plain(trained.metrics),
+            metrics=trained.metrics,
             normalisation={"mean": list(trained.mean), "std": list(trained.std)},
         )
         model = Classifier(described, trained.members, trained.seen.unique("object_id", maintain_order=True))

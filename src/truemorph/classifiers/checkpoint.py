@@ -112,7 +112,7 @@ class Classifier:
         network = self._networks[member].to(device)
         mean, std = (torch.tensor(self.described["normalisation"][key], device=device) for key in ("mean", "std"))
         with torch.inference_mode():
-            pixels = torch.from_numpy(np.ascontiguousarray(inputs)).to(device)
+            pixels = torch.from_numpy(np.require(inputs, requirements=["C", "W"])).to(device)
             logits = network(normalise(pixels, mean, std)).float()
         return torch.softmax(logits, dim=1).cpu().numpy().astype(np.float64)
 

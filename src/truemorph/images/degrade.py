@@ -26,7 +26,8 @@ def degrade(
 
     In light, not in brightness as shown: a Gaussian makes up for the PSFs' difference in quadrature, the result is
     averaged over pixels as coarse as a frame's would be relative to the new PSF, receives the noise that the
-    original had (correlated over such a pixel), and is stretched again.
+    original had (correlated over such a pixel), and is stretched again. Light that was white in the picture is lost
+    to it.
 
     Parameters
     ----------

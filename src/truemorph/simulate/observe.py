@@ -49,7 +49,7 @@ def moffat_transfer(squared_frequency: np.ndarray, fwhm: float) -> np.ndarray:
     Examples
     --------
     >>> moffat_transfer(np.array([0.0, 0.25, 1.0]), 1.0).round(3)
-    array([1.   , 0.465, 0.068])
+    array([1.   , 0.283, 0.028])
     """
     radius = fwhm / (2 * np.sqrt(2 ** (1 / 3.5) - 1))
     k = np.float32(2 * np.pi * radius) * np.sqrt(squared_frequency)

@@ -1,0 +1,166 @@
+"""The leaderboard runs, goes on where it was cut off, and writes what it promises."""
+
+import json
+
+import numpy as np
+import pytest
+
+from conftest import SHARED
+from truemorph.benchmark.cache import Cache, digest
+from truemorph.benchmark.catalogues import METHODS as CATALOGUE_METHODS
+from truemorph.benchmark.catalogues import run_catalogues
+from truemorph.benchmark.leaderboard import Plan, run_plan, summarise
+from truemorph.benchmark.methods import METHODS
+from truemorph.benchmark.worlds import WORLDS, Sizes, make_world
+from truemorph.cli import main
+from truemorph.errors import InputError, TruemorphError
+
+TINY = Sizes(train=360, validation=60, test=120, twins=30, pixels=32)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("leaderboard")
+
+
+@pytest.fixture(scope="module")
+def rows(cache):
+    plan = Plan(("plain", "image annotator"), tuple(METHODS), (0,), TINY, 1)
+    return run_plan(plan, cache)
+
+
+def test_every_method_runs_and_is_scored(rows):
+    ran = {(row["world"], row["method"]) for row in rows}
+    assert {method for world, method in ran if world == "plain"} == set(METHODS)
+    # Nobody knows the T(alpha) of somebody who looks at pictures: there is none.
+    assert ("image annotator", "ddb-right") not in ran
+    for row in rows:
+        scores = row["scores"]
+        assert 0 <= scores["balanced_accuracy"] <= 1
+        if row["method"] != "labels":
+            assert scores["log_loss"] > 0
+            assert scores["drift"] is not None
+            assert scores["seconds"] > 0
+    right = next(row for row in rows if row["method"] == "ddb-right")
+    assert right["scores"]["flip_rms"] == 0
+
+
+def test_a_second_run_trains_nothing(rows, cache, monkeypatch):
+    def forbidden(*_, **__):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("truemorph.benchmark.methods.train_members", forbidden)
+    plan = Plan(("plain", "image annotator"), tuple(METHODS), (0,), TINY, 1)
+    assert run_plan(plan, cache) == rows
+    # With its row lost, a method takes its networks from the cache.
+    lost = next(cache.glob("row-*.json"))
+    content = lost.read_text()
+    lost.unlink()
+    again = run_plan(plan, cache)
+    assert [row["method"] for row in again] == [row["method"] for row in rows]
+    lost.write_text(content)
+
+
+def test_worlds_differ_in_what_they_are_said_to(cache):
+    store = Cache(cache)
+    plain, confounded, heavy, looked = (make_world(name, 0, TINY, store) for name in WORLDS[:4])
+    np.testing.assert_array_equal(plain.truth, heavy.truth)
+    np.testing.assert_array_equal(plain.images, looked.images)
+    assert (plain.labels != heavy.labels).any()
+    assert looked.transition is None
+    assert plain.config != confounded.config
+    assert set(np.unique(plain.labels - plain.truth)) <= {-1, 0}  # eq. 6: no false disks
+    assert np.any(looked.labels > looked.truth)
+    with pytest.raises(InputError, match="no world"):
+        make_world("flat", 0, TINY, store)
+    with pytest.raises(InputError, match="EFIGI"):
+        make_world("real", 0, TINY, store)
+
+
+def test_summaries_are_means_over_seeds_best_first():
+    def row(method, seed, value):
+        return {"world": "plain", "definition": "d", "seed": seed, "method": method, "scores": {
+            "balanced_accuracy": value, "log_loss": None}}  # fmt: skip
+
+    found = summarise([row("a", 0, 0.6), row("a", 1, 0.8), row("b", 0, 0.9), row("b", 1, 0.9)])
+    assert [one["method"] for one in found] == ["b", "a"]
+    assert found[1]["means"] == {"balanced_accuracy": pytest.approx(0.7), "log_loss": None}
+    assert found[1]["stds"]["balanced_accuracy"] == pytest.approx(np.std([0.6, 0.8], ddof=1))
+
+
+def test_a_damaged_stage_is_named(tmp_path):
+    store = Cache(tmp_path)
+    assert store.result("row", {"a": 1}, lambda: {"x": 1}) == {"x": 1}
+    assert store.result("row", {"a": 1}, lambda: {"x": 2}) == {"x": 1}
+    (tmp_path / f"row-{digest({'a': 1})}.json").write_text("{")
+    with pytest.raises(TruemorphError, match="damaged; delete it"):
+        store.result("row", {"a": 1}, lambda: {"x": 2})
+
+
+@pytest.fixture(scope="module")
+def catalogue_rows():
+    return run_catalogues((0,), SHARED if SHARED.is_dir() else None)
+
+
+def test_catalogue_only_scores_every_method(catalogue_rows):
+    worlds = {row["world"] for row in catalogue_rows}
+    assert {"plain", "confounded", "heavy-tailed", "image annotator"} <= worlds
+    for world in worlds:
+        assert set(CATALOGUE_METHODS) <= {row["method"] for row in catalogue_rows if row["world"] == world}
+    by = {(row["world"], row["method"]): row["scores"] for row in catalogue_rows}
+    plain = {method: by["plain", method] for method in CATALOGUE_METHODS}
+    # Where the model holds, fractions from the posterior are right and the labels' are not.
+    assert plain["labels"]["fraction_rms_hard"] > 0.25
+    assert plain["dcv14-posterior"]["fraction_rms_soft"] < 0.03
+    assert plain["dcv14-posterior"]["balanced_accuracy"] > plain["matching"]["balanced_accuracy"] + 0.05
+    confounded = {method: by["confounded", method] for method in CATALOGUE_METHODS}
+    assert confounded["conditional"]["fraction_rms_soft"] < confounded["likelihood"]["fraction_rms_soft"]
+
+
+def test_catalogue_only_on_real_galaxies(catalogue_rows, shared_data):
+    by = {(row["world"], row["method"]): row["scores"] for row in catalogue_rows}
+    paper = "GZ2 votes, T >= -3"
+    hart = by[paper, "Hart et al. 2016"]
+    for method in ("conditional", "gold", "gold-votes", "dcv14-posterior"):
+        assert by[paper, method]["fraction_rms_soft"] < 0.5 * hart["fraction_rms_soft"]
+    # The other definition turns it round: what labels alone say over-corrects.
+    assert by["GZ2 votes, T >= 1", "likelihood"]["fraction_rms_soft"] > 0.2
+    assert by["GZ2 votes, T >= 1", "gold-votes"]["fraction_rms_soft"] < 0.06
+
+
+def test_the_command_writes_the_leaderboard(tmp_path, capsys):
+    out = tmp_path / "board"
+    arguments = ["benchmark", "--out", str(out), "--worlds", "plain", "--methods", "labels,dcv14", "--seeds", "2"]
+    main([*arguments, "--train", "300", "--test", "100", "--epochs", "1", "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    content = json.loads((out / "leaderboard.json").read_text())
+    assert content["rows"] == printed["rows"]
+    assert {(row["world"], row["method"], row["seeds"]) for row in content["rows"]} == {
+        ("plain", "labels", 2), ("plain", "dcv14", 2)}  # fmt: skip
+    assert content["command"].startswith("truemorph benchmark --worlds plain")
+    text = (out / "leaderboard.md").read_text()
+    assert "DCV14 on measured shapes" in text
+    assert f"{content['rows'][0]['means']['balanced_accuracy']:.3f} ±" in text
+    page = (out / "leaderboard.html").read_text()
+    assert "<script" not in page
+    assert "balanced accuracy" in page
+    assert (out / "leaderboard.png").stat().st_size > 5_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--worlds", "flat"], "no world or method 'flat'"),
+        (["--methods", "magic"], "no world or method 'magic'"),
+        (["--worlds", "real"], "needs --data"),
+        (["--data", "/nowhere"], "no such folder"),
+        (["--catalogue-only", "--methods", "naive"], "leave --worlds and --methods out"),
+        (["--jobs", "0"], "jobs is a number"),
+        (["--train", "0"], "positive"),
+    ],
+)
+def test_bad_requests_are_one_line(tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit) as stopped:
+        main(["benchmark", "--out", str(tmp_path / "board"), *arguments])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,80 @@
+"""Scores: equal to scikit-learn's, and what a perfect and a constant answer get."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics
+
+from truemorph.benchmark.invariance import resolution_drift
+from truemorph.benchmark.scores import (
+    balanced_accuracy,
+    calibration_error,
+    drift,
+    fraction_error,
+    log_loss,
+    score,
+)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_equal_to_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    truth, p = rng.integers(0, 2, 60), rng.uniform(0.001, 0.999, 60)
+    truth[:2] = 0, 1
+    labels = (p > 0.5).astype(int)
+    assert balanced_accuracy(truth, labels) == pytest.approx(metrics.balanced_accuracy_score(truth, labels))
+    assert log_loss(truth, p) == pytest.approx(metrics.log_loss(truth, p))
+
+
+def test_what_perfect_and_constant_answers_get():
+    rng = np.random.default_rng(0)
+    n = 6_000
+    alpha, truth = rng.lognormal(2.7, 0.4, n), (rng.random(n) < 0.7).astype(int)
+    intrinsic = rng.normal(size=(n, 2))
+    perfect = score(truth, alpha, truth, truth.astype(float), intrinsic)
+    assert perfect["balanced_accuracy"] == perfect["accuracy_low"] == perfect["accuracy_high"] == 1
+    assert perfect["fraction_rms_hard"] == perfect["fraction_rms_soft"] == perfect["calibration_error"] == 0
+    assert perfect["cv18_excess"] < 0.05
+    constant = score(truth, alpha, np.ones(n, int), np.full(n, 0.7), intrinsic)
+    assert constant["balanced_accuracy"] == 0.5
+    assert constant["calibration_error"] < 4 * np.sqrt(0.21 / (n / 15))
+    assert np.isnan(constant["cv18_excess"])
+    biased = np.where(rng.random(n) < np.exp(-(alpha**2) / 250), 0, truth)
+    found = score(truth, alpha, biased, None, intrinsic)
+    assert found["accuracy_low"] < found["accuracy_high"]
+    assert found["cv18_excess"] > 0.1
+    assert np.isnan(found["log_loss"])
+    assert found["fraction_rms_hard"] > 0.2
+
+
+def test_calibration_sees_what_is_wrong():
+    rng = np.random.default_rng(1)
+    p = rng.uniform(0, 1, 40_000)
+    truth = (rng.random(p.size) < p).astype(int)
+    assert calibration_error(truth, p) < 4 * np.sqrt(0.25 / (p.size / 15))
+    assert calibration_error(truth, np.clip(p + 0.1, 0, 1)) == pytest.approx(0.1, abs=0.02)
+    assert fraction_error(truth, np.clip(p + 0.1, 0, 1), rng.random(p.size)) == pytest.approx(0.095, abs=0.01)
+
+
+def test_drift_does_not_cancel_between_classes():
+    truth = np.array([0, 0, 1, 1])
+    p = np.array([0.2, 0.2, 0.8, 0.8])
+    assert drift(p, [p], truth) == 0
+    assert drift(p, [np.array([0.4, 0.4, 0.6, 0.6])], truth) == pytest.approx(0.2)
+
+
+def test_a_classifier_of_peaks_drifts():
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 8, (8, 33, 33, 3), dtype=np.uint8)
+    pictures[:, 14:19, 14:19] += 120
+
+    def peak(images):
+        return images.max(axis=(1, 2, 3)) / 255
+
+    found = resolution_drift(peak, pictures, np.full(8, 30.0), 12.0, factors=(4.0, 8.0))
+    assert np.all(found.shift < -5 * found.stderr)
+    assert found.shift[1] < found.shift[0] < 0
+    assert found.drift == pytest.approx(np.sqrt(np.mean(found.shift**2)))
+    np.testing.assert_array_equal(found.factors, [4.0, 8.0])

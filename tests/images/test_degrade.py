@@ -1,0 +1,126 @@
+"""Degrading pictures, the stretch and its inverse, and shapes measured on pictures."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from truemorph.errors import InputError
+from truemorph.images.degrade import degrade
+from truemorph.images.shapes import measure_shapes
+from truemorph.images.stretch import stretch, unstretch
+
+light_values = st.floats(0, 3, width=32)
+
+
+@given(arrays(np.float32, (3, 2, 2), elements=light_values))
+@settings(max_examples=60)
+def test_stretched_light_comes_back(light):
+    shown = stretch(light)
+    assert shown.dtype == np.uint8
+    back = unstretch(shown)
+    lost = (shown == 255).any(axis=2)  # white: light was taken away
+    # Half a grey level, by how steep the stretch is there.
+    scale = 0.19 / 55 * np.cosh(shown.max(axis=2) / 55 * 1.0)
+    for band in range(3):
+        error = np.abs(back[band] - light[band])[~lost]
+        assert np.all(error <= (1.5 * scale + 0.01 * light[band] + 0.012)[~lost])
+
+
+@given(arrays(np.uint8, (4, 4, 3)))
+@settings(max_examples=60)
+def test_pictures_come_back(pixels):
+    again = stretch(unstretch(pixels))
+    assert np.abs(again.astype(int) - pixels.astype(int)).max() <= 1
+
+
+def blob(sigma, side=65, peak=1.5, sky=0.0, seed=None):
+    axis = np.arange(side) - (side - 1) / 2
+    light = peak * np.exp(-(axis[:, None] ** 2 + axis[None, :] ** 2) / (2 * sigma**2)) + sky
+    light = np.repeat(light[None].astype(np.float32), 3, axis=0)
+    if seed is not None:
+        light += np.random.default_rng(seed).normal(0, 0.02, light.shape).astype(np.float32)
+    return stretch(light)
+
+
+def width(image):
+    light = unstretch(image)[1]
+    light = np.clip(light - np.median(light[:6]), 0, None)
+    axis = np.arange(light.shape[0]) - (light.shape[0] - 1) / 2
+    weight = light.sum(axis=0)
+    return np.sqrt((weight * axis**2).sum() / weight.sum())
+
+
+@pytest.mark.parametrize(("alpha", "lower"), [(np.inf, 8.0), (20.0, 8.0), (12.0, 6.0)])
+def test_widths_add_in_quadrature(alpha, lower):
+    sigma, radius = 3.0, 20.0
+    image = blob(sigma)[None]
+    out = degrade(image, np.array([alpha]), np.array([lower]), radius)
+    # The two PSFs' difference, and the coarser pixels: averaged over one of 1/1.4 σ and straight between two of them.
+    pixel = radius / lower / 1.4
+    expected = np.sqrt(sigma**2 + radius**2 * (1 / lower**2 - 1 / alpha**2) + (pixel**2 / 12) * (pixel > 1) * 3)
+    assert width(out[0]) == pytest.approx(expected, rel=0.04)
+
+
+def test_the_noise_stays():
+    images = np.stack([blob(4.0, seed=seed) for seed in range(12)])
+    out = degrade(images, np.full(12, 30.0), np.full(12, 9.0), 20.0, seed=5)
+
+    def noise(pictures):
+        corner = np.stack([unstretch(p)[:, :12, :12] for p in pictures])
+        return (corner - corner.mean(axis=(2, 3), keepdims=True)).std()
+
+    # Straight interpolation leaves 2/3 of the variance each way at most.
+    assert 0.5 * noise(images) < noise(out) < 1.1 * noise(images)
+    np.testing.assert_array_equal(out, degrade(images, np.full(12, 30.0), np.full(12, 9.0), 20.0, seed=5))
+
+
+def test_well_resolved_enough_is_left_alone():
+    images = np.stack([blob(3.0), blob(4.0)])
+    out = degrade(images, np.array([10.0, 10.0]), np.array([10.0, 25.0]), 20.0)
+    np.testing.assert_array_equal(out, images)
+
+
+def test_bad_input_is_named():
+    images = blob(3.0)[None]
+    with pytest.raises(InputError, match="uint8"):
+        degrade(images.astype(float), np.ones(1), np.ones(1), 20.0)
+    with pytest.raises(InputError, match="one a picture"):
+        degrade(images, np.ones(2), np.ones(1), 20.0)
+    with pytest.raises(InputError, match="positive"):
+        degrade(images, np.ones(1), np.zeros(1), 20.0)
+
+
+def ellipse(ratio, angle, arms=0.0, star=False, side=64):
+    axis = (np.arange(side) - (side - 1) / 2) / side
+    x, y = axis[None, :], axis[:, None]
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    radius = np.hypot(along, across / ratio)
+    azimuth = np.arctan2(across / ratio, along)
+    light = 2 * np.exp(-radius / 0.08) * (1 + arms * np.cos(2 * azimuth - 3 * np.log(radius + 0.02)))
+    if star:
+        light += 3 * np.exp(-((x - 0.22) ** 2 + (y + 0.15) ** 2) / (2 * 0.02**2))
+    light = np.repeat(light[None].astype(np.float32), 3, axis=0)
+    light += np.random.default_rng(1).normal(0, 0.01, light.shape).astype(np.float32)
+    return stretch(light)
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.5, 0.8, 1.0])
+@pytest.mark.parametrize("star", [False, True])
+def test_axis_ratios_are_measured_star_or_not(ratio, star):
+    shapes = measure_shapes(np.stack([ellipse(ratio, angle, star=star) for angle in (0.0, 0.7, 2.0)]))
+    np.testing.assert_allclose(shapes["axis_ratio"], ratio, atol=0.07)
+
+
+def test_arms_show_and_neighbours_do_not():
+    smooth = measure_shapes(np.stack([ellipse(0.8, a) for a in (0.1, 1.0)]))["contrast"].to_numpy()
+    spiral = measure_shapes(np.stack([ellipse(0.8, a, arms=0.6) for a in (0.1, 1.0)]))["contrast"].to_numpy()
+    beside = measure_shapes(np.stack([ellipse(0.8, a, star=True) for a in (0.1, 1.0)]))["contrast"].to_numpy()
+    assert np.all(spiral > 3 * smooth + 0.05)
+    assert np.all(beside < 0.5 * spiral)
+
+
+def test_an_empty_picture_has_finite_shapes():
+    shapes = measure_shapes(np.zeros((2, 32, 32, 3), np.uint8))
+    assert np.isfinite(shapes.to_numpy()).all()

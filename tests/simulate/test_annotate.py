@@ -1,0 +1,105 @@
+"""Annotators: what they say follows T(α), and the one who looks follows the picture."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from truemorph.bias.estimation import fit_transition
+from truemorph.bias.transitions import FiskTransition, MatrixTransition, RayleighTransition, WeibullTransition
+from truemorph.errors import InputError
+from truemorph.simulate.annotate import image_votes, observed_labels, vote_counts, vote_fractions
+from truemorph.simulate.galaxies import simulate_galaxies
+from truemorph.simulate.observe import render
+from truemorph.simulate.twins import at_resolution
+
+N = 20_000
+FAMILIES = [RayleighTransition(11.25), WeibullTransition(14.0, 1.3, 0.05), FiskTransition(12.0, 2.0)]
+
+
+def given(n=N, disk=0.7, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.random(n) < disk).astype(int), rng.lognormal(2.7, 0.4, n)
+
+
+@pytest.mark.parametrize("transition", FAMILIES, ids=lambda t: t.family)
+def test_labels_and_majorities_flip_as_the_transition_says(transition):
+    truth, alpha = given()
+    smooth, disk = vote_fractions(truth, alpha, transition, seed=1)
+    np.testing.assert_allclose(smooth + disk, 1)
+    assert not np.any(disk == 0.5)
+    for labels in (observed_labels(truth, alpha, transition, seed=1), (disk > 0.5).astype(int)):
+        for k in (0, 1):
+            for part in np.array_split(np.argsort(alpha), 4):
+                rows = part[truth[part] == k]
+                expected = transition.matrix(alpha[rows])[:, k, 1]
+                error = np.sqrt(np.sum(expected * (1 - expected)))
+                assert abs(labels[rows].sum() - expected.sum()) <= 4.5 * error
+
+
+def test_near_misses_have_more_votes_than_those_who_never_were_disks():
+    truth, alpha = given()
+    _, disk = vote_fractions(truth, alpha, RayleighTransition(11.25))
+    missed = (truth == 1) & (disk < 0.5)
+    assert disk[missed].mean() > disk[truth == 0].mean() + 0.05
+
+
+def test_counts_of_any_number_of_classes():
+    three = MatrixTransition(np.array([[0.9, 0.1, 0.0], [0.3, 0.6, 0.1], [0.2, 0.2, 0.6]]))
+    truth = np.arange(9_000) % 3
+    counts = vote_counts(truth, np.ones(9_000), three, volunteers=40, overdispersion=0.2)
+    assert counts.shape == (9_000, 3)
+    assert np.all(counts.sum(axis=1) == 40)
+    shares = np.stack([counts[truth == k].mean(axis=0) / 40 for k in range(3)])
+    # Variance of a share: p(1-p)/40 × (1 + 39 ρ).
+    np.testing.assert_allclose(shares, three.matrix(np.ones(1))[0], atol=4.5 * np.sqrt(0.25 / 40 * 8.8 / 3000))
+    spread = counts[truth == 1][:, 1].var() / (40 * 0.6 * 0.4)
+    assert spread == pytest.approx(1 + 39 * 0.2, rel=0.12)
+    binomial = vote_counts(truth, np.ones(9_000), three, volunteers=40, overdispersion=0.0)
+    assert binomial[truth == 1][:, 1].var() / (40 * 0.6 * 0.4) == pytest.approx(1, rel=0.12)
+    labels = observed_labels(truth, np.ones(9_000), three)
+    assert set(np.unique(labels)) == {0, 1, 2}
+
+
+def test_bad_votes_are_refused():
+    with pytest.raises(InputError, match="true classes are 0 to 1"):
+        observed_labels([2], [5.0], RayleighTransition(10.0))
+    with pytest.raises(InputError, match="overdispersion"):
+        vote_counts([1], [5.0], RayleighTransition(10.0), overdispersion=1.0)
+
+
+@pytest.fixture(scope="module")
+def looked_at():
+    galaxies = simulate_galaxies(1_500, seed=2, confounded=False)
+    return galaxies, np.stack([image for _, image in render(galaxies, 64, 2)])
+
+
+def test_the_annotator_who_looks_sees_disks_only_where_they_show(looked_at):
+    galaxies, images = looked_at
+    votes = image_votes(images, seed=1)
+    assert np.all(votes.sum(axis=1) == 40)
+    said_disk = votes[:, 1] > 20
+    kind, alpha = galaxies["type"].to_numpy(), galaxies["alpha"].to_numpy()
+    poor, good = np.array_split(np.argsort(alpha), 2)
+    spiral = kind == "spiral"
+    assert said_disk[good][spiral[good]].mean() > said_disk[poor][spiral[poor]].mean() + 0.05
+    assert said_disk[kind == "elliptical"].mean() < 0.25
+    assert said_disk[spiral].mean() > said_disk[kind == "lenticular"].mean() > said_disk[kind == "elliptical"].mean()
+    np.testing.assert_array_equal(votes, image_votes(images, seed=1))
+
+
+def test_twins_are_gold(looked_at):
+    """What the annotator says of a well-resolved galaxy, trusted, shows how labels of its twins flip."""
+    galaxies = simulate_galaxies(6_000, seed=5, confounded=False).filter(pl.col("alpha") > 20)[:700]
+    rng = np.random.default_rng(0)
+    lower = rng.uniform(4, 18, galaxies.height)
+    sharp, blurred = (
+        np.stack([image for _, image in render(one, 64, 3)])
+        for one in (galaxies, at_resolution(galaxies, lower))
+    )  # fmt: skip
+    trusted, labels = ((image_votes(images, seed=1)[:, 1] > 20).astype(int) for images in (sharp, blurred))
+    fit = fit_transition(labels, lower, "fisk", gold=trusted, gold_weight=0.0)
+    flips = fit.transition.flip_probability(np.array([5.0, 15.0]))
+    assert flips[0] > flips[1] + 0.1
+    seen = [np.mean(labels[(trusted == 1) & (lower < 9)] == 0), np.mean(labels[(trusted == 1) & (lower > 13)] == 0)]
+    middle = [np.mean(lower[(trusted == 1) & part]) for part in (lower < 9, lower > 13)]
+    np.testing.assert_allclose(fit.transition.flip_probability(np.array(middle)), seen, atol=0.12)

@@ -1,0 +1,84 @@
+"""Populations: what is known of SDSS galaxies, and what confounding means."""
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy.stats import ks_2samp, spearmanr
+
+from truemorph.bias.estimation import fit_transition
+from truemorph.bias.transitions import RayleighTransition
+from truemorph.catalogs.resolution import resolution
+from truemorph.simulate.annotate import observed_labels
+from truemorph.simulate.galaxies import simulate_galaxies
+
+N = 8_000
+
+
+@pytest.fixture(scope="module")
+def confounded():
+    return simulate_galaxies(N, seed=4)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return simulate_galaxies(N, seed=4, confounded=False)
+
+
+def test_the_same_seed_gives_the_same_galaxies():
+    assert simulate_galaxies(300, seed=9).equals(simulate_galaxies(300, seed=9))
+    assert not simulate_galaxies(300, seed=9).equals(simulate_galaxies(300, seed=10))
+
+
+@pytest.mark.parametrize("world", ["confounded", "plain"])
+def test_columns_belong_together(world, request):
+    galaxies = request.getfixturevalue(world)
+    assert galaxies.height == N
+    assert galaxies["object_id"].n_unique() == N
+    assert galaxies.select(pl.col(pl.Float64).is_finite().all()).row(0) == (True,) * len(
+        galaxies.select(pl.col(pl.Float64)).columns
+    )
+    alpha = resolution(galaxies["radius"].to_numpy(), galaxies["psf_fwhm"].to_numpy())
+    np.testing.assert_allclose(galaxies["alpha"], alpha)
+    assert set(galaxies["type"]) == {"elliptical", "lenticular", "spiral"}
+    assert (galaxies["truth"] == (galaxies["type"] != "elliptical")).all()
+    assert galaxies["bulge_fraction"].filter(galaxies["type"] == "spiral").max() <= 0.7
+    # One seeing a field.
+    assert galaxies.group_by("field").agg(pl.col("field").len().alias("n"))["n"].max() <= 6
+
+
+def test_the_flux_limited_population_looks_like_sdss(confounded):
+    assert confounded["magnitude"].max() < 17.0001  # distances come from a table
+    assert confounded["r90"].min() > 3
+    # Medians of Galaxy Zoo 2 (Willett et al. 2013): z about 0.07, R90 about 8 arcsec, α about 15.
+    assert 0.05 < confounded["redshift"].median() < 0.09
+    assert 6 < confounded["r90"].median() < 11
+    assert 11 < confounded["alpha"].median() < 18
+    # Shen et al. 2003, with the 0.9 of the module: a disk of M_r = -20.52 has R50 = 3.2 kpc × 0.9 in the median.
+    kpc = (confounded["r50"] / confounded["radius"] * confounded["radius_kpc"]).to_numpy()
+    near = ((confounded["M_r"] + 20.52).abs() < 0.15).to_numpy() & (confounded["truth"] == 1).to_numpy()
+    expected = 0.9 * 10 ** (0.4 * 0.21 * 20.52 + (0.53 - 0.21) * np.log10(2) - 1.31)
+    # The limit on R90 takes away the smallest; five standard errors of a median with σ(ln R) of 0.37.
+    assert np.median(kpc[near]) == pytest.approx(expected, rel=5 * 1.25 * 0.37 / np.sqrt(near.sum()) + 0.03)
+
+
+def test_class_hangs_together_with_luminosity_and_resolution(confounded):
+    luminous, faint = (
+        confounded.filter(pl.col("M_r") < -22), confounded.filter(pl.col("M_r") > -20.5)
+    )  # fmt: skip
+    assert luminous["truth"].mean() < faint["truth"].mean() - 0.2
+    disks, smooth = (confounded.filter(pl.col("truth") == k)["alpha"].to_numpy() for k in (1, 0))
+    assert ks_2samp(disks, smooth).pvalue < 1e-12
+    # And so the paper's estimator, which takes class fractions for constant, is biased there.
+    alpha, truth = confounded["alpha"].to_numpy(), confounded["truth"].to_numpy()
+    fit = fit_transition(observed_labels(truth, alpha, RayleighTransition(11.25), 1), alpha)
+    assert fit.values["theta"] > 11.25 + 4 * fit.stderr["theta"]
+
+
+def test_without_confounding_class_tells_nothing_of_resolution(plain):
+    disks, smooth = (plain.filter(pl.col("truth") == k)["alpha"].to_numpy() for k in (1, 0))
+    assert ks_2samp(disks, smooth).pvalue > 1e-3
+    for name in ("M_r", "radius_kpc", "bulge_fraction", "psf_fwhm"):
+        assert abs(spearmanr(plain["alpha"], plain[name]).statistic) < 4 / np.sqrt(N)
+    alpha, truth = plain["alpha"].to_numpy(), plain["truth"].to_numpy()
+    fit = fit_transition(observed_labels(truth, alpha, RayleighTransition(11.25), 1), alpha)
+    assert abs(fit.values["theta"] - 11.25) < 4 * fit.stderr["theta"]

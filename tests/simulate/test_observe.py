@@ -1,0 +1,144 @@
+"""Pictures: where the light goes, what the PSF and the noise do, and that a seed is a seed."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from truemorph.errors import InputError
+from truemorph.images.degrade import degrade
+from truemorph.images.stretch import unstretch
+from truemorph.simulate.galaxies import simulate_galaxies
+from truemorph.simulate.light import components
+from truemorph.simulate.observe import CENTRAL_R90, FIELD_R90, moffat_transfer, render
+from truemorph.simulate.twins import at_resolution
+
+
+def pictures(galaxies, size=64, seed=2, **options):
+    return np.stack([image for _, image in render(galaxies, size, seed, **options)])
+
+
+@pytest.fixture(scope="module")
+def galaxies():
+    return simulate_galaxies(24, seed=6)
+
+
+def test_the_same_seed_gives_the_same_bytes(galaxies):
+    alone = pictures(galaxies, threads=1)
+    np.testing.assert_array_equal(alone, pictures(galaxies, threads=3))
+    np.testing.assert_array_equal(alone[7:11], pictures(galaxies[7:11]))  # whatever is drawn beside it
+    assert (pictures(galaxies[:4], seed=3) != alone[:4]).any(axis=(1, 2, 3)).all()
+
+
+def test_another_night_changes_the_noise_alone(galaxies):
+    first, second = pictures(galaxies[:6]), pictures(galaxies[:6], exposure=1)
+    difference = unstretch(second[0]) - unstretch(first[0])
+    assert np.any(difference != 0)
+    # Smoothed over 8 × 8 pixels the noise averages out and the galaxies are the same (their colours' edges shift a
+    # little).
+    coarse = [p.reshape(6, 8, 8, 8, 8, 3).mean(axis=(2, 4)) for p in (first.astype(float), second.astype(float))]
+    assert np.quantile(np.abs(coarse[0] - coarse[1]), 0.99) < 8
+    assert np.corrcoef(coarse[0].ravel(), coarse[1].ravel())[0, 1] > 0.995
+
+
+def test_the_parts_of_a_galaxy_add_up_to_it():
+    for row in simulate_galaxies(40, seed=8).iter_rows(named=True):
+        galaxy = {name: value for name, value in row.items() if not isinstance(value, str)}
+        side, n = 14 * galaxy["r90"], 500
+        axis = ((np.arange(n) - (n - 1) / 2) * side / n).astype(np.float32)
+        parts = components(galaxy, axis, side / n, np.random.default_rng(0))
+        assert all(np.all(part >= 0) for part in parts)
+        total = sum(part.sum() for part in parts) * (side / n) ** 2
+        # A lane of dust takes away some; Sérsic wings beyond the frame are missing.
+        assert 0.8 - 0.4 * galaxy["dust"] * (galaxy["axis_ratio"] < 0.35) < total < 1.03
+        if row["type"] == "spiral" and galaxy["young_fraction"] > 0.01:
+            assert parts[2].sum() > 0
+
+
+def test_moffat_transfer_is_the_fourier_transform_of_a_moffat():
+    n, pixel, fwhm = 512, 0.1, 1.3
+    radius = fwhm / (2 * np.sqrt(2 ** (1 / 3.5) - 1))
+    offset = np.fft.fftfreq(n, 1 / n) * pixel
+    squared = offset[:, None] ** 2 + offset[None, :] ** 2
+    kernel = (1 + squared / radius**2) ** -3.5
+    transfer = np.abs(np.fft.fft2(kernel / kernel.sum()))
+    frequency = np.fft.fftfreq(n, pixel)
+    nu2 = frequency[:, None] ** 2 + frequency[None, :] ** 2
+    low = nu2 < 4
+    np.testing.assert_allclose(moffat_transfer(nu2[low], fwhm), transfer[low], atol=2e-3)
+
+
+def test_noise_is_that_of_frames_interpolated():
+    far = simulate_galaxies(60, seed=3).filter(pl.col("r90") < 9)[:12].with_columns(magnitude=pl.lit(30.0))
+    for size in (64, 256):
+        for row, image in render(far, size, seed=1, field=FIELD_R90):
+            light = unstretch(image)
+            pixel = FIELD_R90 * far["r90"][row] / size
+            # White noise of unit spread after straight interpolation in both directions: 2/3 each way, when the pixels
+            # of the picture are much finer; averaged over the picture's pixel when they are coarser.
+            fine = 2 / 3 if pixel < 0.2 else (0.396 / pixel if pixel > 0.6 else None)
+            if fine is None:
+                continue
+            spread = np.median(np.abs(light[1] - np.median(light[1]))) / 0.6745
+            assert spread == pytest.approx(0.022 * fine, rel=0.5)
+
+
+def test_colours_and_sizes_of_the_picture(galaxies):
+    with pytest.raises(InputError, match="at least 16"):
+        next(render(galaxies, size=8))
+    ellipticals = simulate_galaxies(400, seed=5).filter(pl.col("type") == "elliptical")[:20]
+    spirals = simulate_galaxies(400, seed=5).filter((pl.col("type") == "spiral") & (pl.col("g_r_young") < 0.35))[:20]
+
+    def red_over_blue(images):
+        middle = images[:, 28:36, 28:36].astype(float).mean(axis=(1, 2))
+        return np.median(middle[:, 0] / middle[:, 2])
+
+    assert red_over_blue(pictures(ellipticals)) > red_over_blue(pictures(spirals)) + 0.1
+
+
+@pytest.mark.parametrize("how", ["seeing", "distance"])
+def test_twins_have_the_resolution_asked_for(galaxies, how):
+    lower = galaxies["alpha"].to_numpy() / 1.7
+    twins = at_resolution(galaxies, lower, how)
+    np.testing.assert_allclose(twins["radius"] / twins["psf_fwhm"] * 2.3548200450309493, lower, rtol=1e-6)
+    kpc = twins["radius_kpc"].to_numpy()
+    np.testing.assert_array_equal(kpc, galaxies["radius_kpc"])
+    if how == "distance":
+        assert (twins["redshift"] > galaxies["redshift"]).all()
+        assert (twins["magnitude"] > galaxies["magnitude"]).all()
+        np.testing.assert_allclose(twins["r90"] / twins["radius"], galaxies["r90"] / galaxies["radius"])
+    again = at_resolution(twins, galaxies["alpha"].to_numpy(), how)
+    np.testing.assert_allclose(again["radius"], galaxies["radius"], rtol=1e-9)
+    np.testing.assert_allclose(again["redshift"], galaxies["redshift"], rtol=0 if how == "seeing" else 0.02)
+
+
+def test_twins_refuse_what_cannot_be(galaxies):
+    with pytest.raises(InputError, match="24 positive numbers"):
+        at_resolution(galaxies, np.array([1.0]))
+    with pytest.raises(InputError, match="seeing"):
+        at_resolution(galaxies, galaxies["alpha"].to_numpy(), "luck")
+    with pytest.raises(InputError, match="redshift above"):
+        at_resolution(galaxies, np.full(24, 0.2), "distance")
+
+
+def test_degrading_a_picture_equals_drawing_the_galaxy_again():
+    """Two ways to a lower α: the light blurred before the camera, and the finished JPEG-like picture."""
+    sharp = simulate_galaxies(2500, seed=12).filter((pl.col("alpha") > 30) & (pl.col("r90") < 30))[:40]
+    lower = np.full(sharp.height, 9.0)
+    images = pictures(sharp, 96)
+    # Light that was already white can't be given back.
+    kept = images[:, 24:72, 24:72].max(axis=(1, 2, 3)) < 255
+    assert kept.sum() >= 10
+    sharp, images, lower = sharp.filter(pl.Series(kept)), images[kept], lower[kept]
+    radius = (sharp["radius"] / sharp["r90"]).to_numpy() * 96 / CENTRAL_R90
+    degraded = degrade(images, sharp["alpha"].to_numpy(), lower, radius).astype(float)
+    drawn = pictures(at_resolution(sharp, lower), 96, exposure=1).astype(float)
+    middle = slice(32, 64)
+
+    def away(one, other):
+        return np.abs(one[:, middle, middle] - other[:, middle, middle]).mean(axis=(1, 2, 3))
+
+    to_drawn, to_sharp = away(degraded, drawn), away(images.astype(float), drawn)
+    assert np.median(to_drawn) < 0.5 * np.median(to_sharp)
+    # The peak, which blurring changes most, agrees within a tenth in brightness as shown.
+    peaks = [p[:, 46:50, 46:50].mean(axis=(1, 2, 3)) for p in (degraded, drawn)]
+    np.testing.assert_allclose(peaks[0], peaks[1], rtol=0.10, atol=4)
