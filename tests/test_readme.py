@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 BLOCK = re.compile(r"<!-- run: (\w+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
-PAGES = ("README.md", "docs/statistics.md")
+PAGES = ("README.md", "docs/statistics.md", "docs/simulator.md")
 BLOCKS = {name: (kind, text) for page in PAGES for name, kind, text in BLOCK.findall((ROOT / page).read_text())}
 
 
@@ -28,7 +28,7 @@ def run_block(name, folder):
 def test_every_command_of_the_readme_is_in_a_block_that_is_run():
     text = (ROOT / "README.md").read_text()
     outside = BLOCK.sub("", text)
-    assert set(BLOCKS) == {"demo", "votes", "experts", "challenge", "python", "ways"}
+    assert set(BLOCKS) == {"demo", "votes", "experts", "challenge", "leaderboard", "python", "ways", "simulate"}
     assert not re.search(r"^truemorph ", outside, re.MULTILINE)
 
 
@@ -53,6 +53,19 @@ def test_ways_to_estimate(tmp_path):
     out = run_block("ways", tmp_path)
     for said in ("likelihood", "conditional", "gold", "at fixed intrinsic properties"):
         assert said in out
+
+
+def test_simulated_galaxies(tmp_path):
+    out = run_block("simulate", tmp_path)
+    assert "ResolutionDrift(factors=array([1.5, 2.5])" in out
+
+
+@pytest.mark.readme
+def test_leaderboard(tmp_path):
+    out = run_block("leaderboard", tmp_path)
+    for said in ("plain", "confounded", "heavy-tailed", "image annotator", "vote-fraction matching", "DCV14"):
+        assert said in out
+    assert (tmp_path / "board" / "leaderboard.html").is_file()
 
 
 def on_real_galaxies(name, files, folder, shared_data):

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import simplejpeg
 
 from truemorph import workflow
 from truemorph.benchmark.scores import balanced_accuracy
@@ -37,7 +36,8 @@ from truemorph.report.figures import accuracy_figure, flip_figure, fraction_figu
 from truemorph.report.page import Page, Thumbnail, jpeg_source, picture, write_page
 from truemorph.simulate.annotate import vote_fractions
 from truemorph.simulate.galaxies import simulate_galaxies
-from truemorph.simulate.observe import render
+from truemorph.simulate.jpegs import write_jpegs
+from truemorph.simulate.observe import CENTRAL_R90
 
 TRUE_THETA = 11.25
 INTRINSIC = ("radius_kpc", "M_r", "redshift")
@@ -70,11 +70,8 @@ def write_simulated(out: Path, galaxies: int, seed: int, size: int = 64) -> Path
             **{name: population[name] for name in (*INTRINSIC, "truth")},
         }
     )
-    folder = out / "images"
-    folder.mkdir(parents=True, exist_ok=True)
-    for row, image in render(population, size, seed):
-        data = simplejpeg.encode_jpeg(image, quality=95, colorspace="RGB", colorsubsampling="444")
-        (folder / f"{population['object_id'][row]}.jpg").write_bytes(data)
+    # What a central crop of a large JPEG, made smaller, looks like: no artefacts of its own.
+    write_jpegs(population, out / "images", size, seed, field=CENTRAL_R90, quality=95)
     return write_table(CatalogTable(table), out / "votes.csv")
 
 

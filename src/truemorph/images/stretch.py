@@ -36,7 +36,7 @@ def stretch(light: np.ndarray) -> np.ndarray:
     scaled *= np.float32(_WHITE) * np.arcsinh(mean / np.float32(_SOFTENING)) / mean
     # Where a colour would be more than white, all give way, so that hue stays (Lupton et al. 2004).
     scaled *= np.minimum(1, 255 / np.maximum(scaled.max(axis=0), 1))
-    return np.round(np.clip(scaled, 0, 255)).astype(np.uint8).transpose(1, 2, 0)
+    return np.ascontiguousarray(np.round(np.clip(scaled, 0, 255)).astype(np.uint8).transpose(1, 2, 0))
 
 
 def unstretch(pixels: np.ndarray) -> np.ndarray:

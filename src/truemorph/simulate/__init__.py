@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "annotate": ["image_votes", "observed_labels", "vote_counts", "vote_fractions"],
         "galaxies": ["simulate_galaxies"],
+        "jpegs": ["write_jpegs"],
         "observe": ["CENTRAL_R90", "FIELD_R90", "render"],
         "twins": ["at_resolution"],
     },

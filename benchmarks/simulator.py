@@ -1,0 +1,124 @@
+"""The simulator beside real Galaxy Zoo 2 pictures: the numbers of docs/simulator.md, a sheet to look at, and its speed.
+
+    python benchmarks/simulator.py [SHEET.png]
+
+Real pictures: the 246 randomly chosen ones of ../shared/data/gz2_challenge_images, where they are. The sheet shows
+real and simulated galaxies in alternate rows; it holds real pictures, so don't publish it.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from PIL import Image
+
+from truemorph.images.shapes import measure_shapes
+from truemorph.images.stretch import unstretch
+from truemorph.simulate import CENTRAL_R90, FIELD_R90, render, simulate_galaxies
+
+DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+SIDE_R90 = 0.02 * 424  # of a picture, in R90 of the stated scale; both kinds of picture are measured in this unit
+
+
+def profile(image):
+    """Median red, green, blue in rings; median and half spread of the sky."""
+    side = image.shape[0]
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    radius = np.hypot(x, y) / (side / SIDE_R90)
+    rings = [np.median(image[(radius >= r) & (radius < r + 0.08)], axis=0) for r in RADII]
+    sky = np.percentile(image[radius > 2.6], [16, 50, 84], axis=0)
+    return np.array([*rings, sky[1], (sky[2] - sky[0]) / 2])
+
+
+def growth(image):
+    """R_petro, R50 and R90 in units of the stated R90, after undoing the stretch."""
+    light = unstretch(image).mean(axis=0)
+    side = light.shape[0]
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    radius = np.hypot(x, y) / (side / SIDE_R90)
+    sky = np.median(light[(radius > 2.8) & (radius < 3.8)])
+    edges = np.arange(0, 2.6, 0.05)
+    rings = [light[(radius >= a) & (radius < a + 0.05)] for a in edges]
+    # Stars in a ring are clipped.
+    mean = np.array([np.minimum(ring, np.percentile(ring, 97)).mean() for ring in rings]) - sky
+    middle = edges + 0.025
+    inside = np.cumsum(mean * 2 * np.pi * middle * 0.05)
+    petrosian = middle[np.argmax(mean / (inside / (np.pi * (middle + 0.025) ** 2)) < 0.2)]
+    total = np.interp(2 * petrosian, middle, inside)
+    return petrosian, np.interp(0.5 * total, inside, middle), np.interp(0.9 * total, inside, middle)
+
+
+def compare(sets):
+    print("| brightness (0-255), median over galaxies | " + " | ".join(sets) + " |")
+    print("|---" * (len(sets) + 1) + "|")
+    profiles = {name: np.median([profile(image) for image in images], axis=0) for name, images in sets.items()}
+    labels = [f"at {r} R90 of the stated scale" for r in RADII] + ["sky", "sky noise"]
+    for k, label in enumerate(labels):
+        cells = [
+            ", ".join(f"{value:.0f}" if k < 8 else f"{value:.1f}" for value in one[k]) for one in profiles.values()
+        ]
+        print(f"| {label} (red, green, blue) | " + " | ".join(cells) + " |")
+    radii = {name: np.array([growth(image) for image in images]) for name, images in sets.items()}
+    for k, label in enumerate(("R_petro", "R50", "R90")):
+        cells = [", ".join(f"{v:.2f}" for v in np.percentile(one[:, k], [10, 50, 90])) for one in radii.values()]
+        print(f"| {label} in stated R90, 10, 50, 90 % | " + " | ".join(cells) + " |")
+    cells = [
+        ", ".join(f"{v:.2f}" for v in np.percentile(one[:, 2] / one[:, 1], [10, 50, 90])) for one in radii.values()
+    ]
+    print("| R90 / R50, 10, 50, 90 % | " + " | ".join(cells) + " |")
+    shapes = {name: measure_shapes(np.stack([_central(image) for image in images])) for name, images in sets.items()}
+    for column in ("axis_ratio", "colour", "contrast"):
+        cells = [", ".join(f"{v:.2f}" for v in np.percentile(one[column], [10, 50, 90])) for one in shapes.values()]
+        print(f"| {column.replace('_', ' ')} measured on the picture, 10, 50, 90 % | " + " | ".join(cells) + " |")
+
+
+def _central(image):
+    side = image.shape[0]
+    keep = round(side * 207 / 424)
+    start = (side - keep) // 2
+    crop = Image.fromarray(image[start : start + keep, start : start + keep])
+    return np.asarray(crop.resize((64, 64), Image.Resampling.BILINEAR))
+
+
+def sheet(sets, path, across=8, down=3, side=160):
+    out = Image.new("RGB", (across * side, 2 * down * side))
+    for offset, images in enumerate(sets.values()):
+        for i, image in enumerate(images[: across * down]):
+            place = ((i % across) * side, (2 * (i // across) + offset) * side)
+            out.paste(Image.fromarray(image).resize((side, side)), place)
+    out.save(path)
+
+
+def speed():
+    galaxies = simulate_galaxies(400, seed=7)
+    print(f"\nImages a second on {os.cpu_count()} cores (and on one):")
+    for size, field, what in (
+        (128, FIELD_R90, "whole cutout"),
+        (64, CENTRAL_R90, "central crop"),
+        (424, FIELD_R90, "whole"),
+    ):
+        some = galaxies[: 400 if size < 400 else 80]
+        rates = []
+        for threads in (None, 1):
+            began = time.perf_counter()
+            for _ in render(some, size, 1, field=field, threads=threads):
+                pass
+            rates.append(some.height / (time.perf_counter() - began))
+        print(f"  {size} px, {what}: {rates[0]:.0f} ({rates[1]:.0f})")
+
+
+if __name__ == "__main__":
+    simulated = [image for _, image in render(simulate_galaxies(246, seed=5), 424, 1, field=FIELD_R90)]
+    pictures = {"simulated": simulated}
+    if DATA.is_dir():
+        table = pl.read_csv(DATA / "gz2_challenge_images.csv").filter(pl.col("selection") == "unselected")
+        real = [np.asarray(Image.open(DATA / name).convert("RGB")) for name in table["image"]]
+        pictures = {"real": real, **pictures}
+    compare(pictures)
+    if len(sys.argv) > 1:
+        sheet(pictures, sys.argv[1])
+    speed()
