@@ -63,17 +63,29 @@ def test_widths_add_in_quadrature(alpha, lower):
     assert width(out[0]) == pytest.approx(expected, rel=0.04)
 
 
-def test_the_noise_stays():
-    images = np.stack([blob(4.0, seed=seed) for seed in range(12)])
-    out = degrade(images, np.full(12, 30.0), np.full(12, 9.0), 20.0, seed=5)
+def sky(seed, side=65, noise=0.02):
+    light = np.full((3, side, side), 0.1, np.float32)
+    return stretch(light + np.random.default_rng(seed).normal(0, noise, light.shape).astype(np.float32))
 
-    def noise(pictures):
-        corner = np.stack([unstretch(p)[:, :12, :12] for p in pictures])
-        return (corner - corner.mean(axis=(2, 3), keepdims=True)).std()
 
-    # Straight interpolation leaves 2/3 of the variance each way at most.
-    assert 0.5 * noise(images) < noise(out) < 1.1 * noise(images)
-    np.testing.assert_array_equal(out, degrade(images, np.full(12, 30.0), np.full(12, 9.0), 20.0, seed=5))
+def spread(pictures):
+    return np.stack([unstretch(picture) for picture in pictures]).std()
+
+
+@pytest.mark.parametrize(("how", "alpha", "lower", "factor"), [
+    # Camera pixels of 0.48 and 1.59 of the picture's: averaging 0.48² of the noise's variance before, interpolating
+    # (2/3 each way) after.
+    ("distance", 30.0, 9.0, (2 / 3) / 0.476),
+    # Pixels of 0.24 and 0.48: twice the noise.
+    ("distance", 60.0, 30.0, 2.0),
+    # Worse seeing costs no light.
+    ("seeing", 30.0, 9.0, 1.0),
+])  # fmt: skip
+def test_noise_grows_with_distance_and_not_with_seeing(how, alpha, lower, factor):
+    images = np.stack([sky(seed) for seed in range(8)])
+    out = degrade(images, np.full(8, alpha), np.full(8, lower), 20.0, seed=5, how=how)
+    assert spread(out) == pytest.approx(factor * spread(images), rel=0.08)
+    np.testing.assert_array_equal(out, degrade(images, np.full(8, alpha), np.full(8, lower), 20.0, seed=5, how=how))
 
 
 def test_well_resolved_enough_is_left_alone():
@@ -90,6 +102,8 @@ def test_bad_input_is_named():
         degrade(images, np.ones(2), np.ones(1), 20.0)
     with pytest.raises(InputError, match="positive"):
         degrade(images, np.ones(1), np.zeros(1), 20.0)
+    with pytest.raises(InputError, match="distance"):
+        degrade(images, np.full(1, 9.0), np.ones(1), 20.0, how="luck")
 
 
 def ellipse(ratio, angle, arms=0.0, star=False, side=64):

@@ -18,7 +18,7 @@ import numpy as np
 from truemorph._version import __version__
 from truemorph.benchmark.cache import Cache
 from truemorph.benchmark.scores import drift, score
-from truemorph.benchmark.worlds import WORLDS, Sizes, make_world
+from truemorph.benchmark.worlds import TWIN_FACTORS, TWINS, WORLDS, Sizes, make_world
 from truemorph.errors import InputError, TruemorphWarning
 
 METRICS = (
@@ -110,6 +110,7 @@ def _run_one(task: tuple[str, int, str, Plan, Path, int]) -> dict[str, Any]:
         "method": method,
         "version": METHODS[method].version,
         "training": training.model_dump(mode="json"),
+        "twins": [TWINS, *TWIN_FACTORS],
     }
     result = cache.result("row", config, measure)
     return {"world": name, "definition": world.definition, "seed": seed, "method": method, **result}

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -41,6 +41,7 @@ HEAVY_FLIPS = FiskTransition(scale=11.0, shape=1.8)
 INTRINSIC = ("radius_kpc", "M_r", "redshift")
 FEATURES = ("axis_ratio", "concentration", "size", "colour")
 TWIN_FACTORS = (1.5, 2.5)
+TWINS: Literal["distance"] = "distance"
 # EFIGI stamps fill the frame with the galaxy: growth curves of 400 put R_petro at 0.44 of the side.
 _EFIGI_RADIUS = 0.44
 _EFIGI_ALPHA, _EFIGI_SPREAD = 11.0, 0.5
@@ -87,7 +88,7 @@ class World:
     transition : Transition or None
         The true T(α), where labels follow one.
     twins : tuple of array
-        The first test galaxies again, at α / 1.5 and α / 2.5.
+        The first test galaxies again, farther away: at α / 1.5 and α / 2.5.
     """
 
     name: str
@@ -135,8 +136,14 @@ def _simulated(
     twins = tuple(
         cache.array(
             "twins",
-            {**population, "factor": factor, "first": first.height, "from": sizes.train + sizes.validation},
-            draw(at_resolution(first, first["alpha"].to_numpy() / factor), 1 + number),
+            {
+                **population,
+                "factor": factor,
+                "how": TWINS,
+                "first": first.height,
+                "from": sizes.train + sizes.validation,
+            },
+            draw(at_resolution(first, first["alpha"].to_numpy() / factor, TWINS), 1 + number),
         )
         for number, factor in enumerate(TWIN_FACTORS)
     )

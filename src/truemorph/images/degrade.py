@@ -6,11 +6,15 @@ classifiers would have been given, had the galaxy been farther away or the seein
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from scipy import fft
 from scipy.ndimage import gaussian_filter, zoom
 
+from truemorph.catalogs.resolution import FWHM_PER_SIGMA
 from truemorph.errors import InputError
+from truemorph.images.psf import moffat_transfer
 from truemorph.images.stretch import stretch, unstretch
 
 # SDSS frames have about three pixels of 0.396 arcsec a PSF FWHM.
@@ -20,14 +24,19 @@ _SMOOTH = 3.0  # pixels
 
 
 def degrade(
-    images: np.ndarray, alpha: np.ndarray, to_alpha: np.ndarray, radius: np.ndarray | float, seed: int = 0
+    images: np.ndarray,
+    alpha: np.ndarray,
+    to_alpha: np.ndarray,
+    radius: np.ndarray | float,
+    seed: int = 0,
+    *,
+    how: Literal["distance", "seeing"] = "distance",
 ) -> np.ndarray:
     """Lower the resolution of pictures from α to `to_alpha`.
 
-    In light, not in brightness as shown: a Gaussian makes up for the PSFs' difference in quadrature, the result is
-    averaged over pixels as coarse as a frame's would be relative to the new PSF, receives the noise that the
-    original had (correlated over such a pixel), and is stretched again. Light that was white in the picture is lost
-    to it.
+    In light, not in brightness as shown: the PSF (Moffat, β = 3.5) is exchanged for a wider one, the result is
+    averaged over pixels as coarse as the camera's would be, receives noise, and is stretched again. Light that was
+    white in the picture is lost to it.
 
     Parameters
     ----------
@@ -40,6 +49,12 @@ def degrade(
         R_petro in pixels of the picture.
     seed : int
         Of the noise.
+    how : {"distance", "seeing"}
+        Farther away: the camera's pixels (1.4 a σ_PSF, as SDSS's) become coarser relative to the galaxy, so that
+        fewer of them average over their noise; or worse seeing with the same pixels, where blurring costs no light.
+        Classifiers can tell how well a galaxy is resolved from the noise alone: in surveys α falls mostly by
+        distance. Where α is infinite the noise before is not known, and a coarse pixel gets the noise that a
+        picture's pixel had.
 
     Returns
     -------
@@ -60,6 +75,8 @@ def degrade(
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
         raise InputError(f"images must be uint8 of shape (N, S, S, 3); got {images.dtype} {images.shape}")
+    if how not in ("distance", "seeing"):
+        raise InputError(f'how is "distance" or "seeing"; got {how!r}')
     n = len(images)
     alpha, to_alpha = np.asarray(alpha, np.float64), np.asarray(to_alpha, np.float64)
     radii = np.broadcast_to(np.asarray(radius, np.float64), (n,))
@@ -69,40 +86,58 @@ def degrade(
         raise InputError("alpha, to_alpha and radius must be positive")
     out = images.copy()
     for row in np.flatnonzero(alpha > to_alpha):
-        sigma = radii[row] * np.sqrt(1 / to_alpha[row] ** 2 - 1 / alpha[row] ** 2)
-        pixel = radii[row] / to_alpha[row] / _PIXELS_PER_SIGMA
-        out[row] = _degraded(images[row], sigma, pixel, np.random.default_rng([seed, 6, int(row)]))
+        widths = radii[row] / alpha[row], radii[row] / to_alpha[row]
+        before, after = (width / _PIXELS_PER_SIGMA for width in widths)
+        if how == "seeing":
+            after = before if before > 0 else 1.0
+        out[row] = _degraded(images[row], widths, before, after, np.random.default_rng([seed, 6, int(row)]))
     return out
 
 
-def _degraded(image: np.ndarray, sigma: float, pixel: float, rng: np.random.Generator) -> np.ndarray:
+def _noise_left(pixel: float) -> float:
+    """Noise of a picture's pixels for unit noise of the camera's, whose side is `pixel` pixels of the picture.
+
+    Several average over their noise; between two, straight interpolation leaves 2/3 of the variance each way.
+    """
+    return pixel if pixel < 2 / 3 else 2 / 3
+
+
+def _exchanged(side: int, widths: tuple[float, float]) -> np.ndarray:
+    """Transfer function from a PSF of one σ to that of another, at the frequencies of a cosine transform."""
+    frequency = np.arange(side) / (2 * side)
+    squared = frequency[:, None] ** 2 + frequency[None, :] ** 2
+    sharp, wide = (moffat_transfer(squared, width * FWHM_PER_SIGMA) for width in widths)
+    return (wide / sharp).astype(np.float32)
+
+
+def _degraded(
+    image: np.ndarray, widths: tuple[float, float], before: float, after: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Exchange PSFs of two σ; camera pixels of sides `before` and `after`, all in pixels of the picture."""
     light = unstretch(image)
     side = light.shape[1]
     border = max(2, round(_BORDER * side))
     edge = np.ones((side, side), bool)
     edge[border:-border, border:-border] = False
-    # Light of a galaxy that reaches the border is smooth there: noise is what a wide filter takes away (half of it lies
-    # within 0.67 σ).
-    grains = light - gaussian_filter(light, (0, _SMOOTH, _SMOOTH), mode="reflect")
-    noise = np.median(np.abs(grains[:, edge]), axis=1) / 0.6745
-    blurred = gaussian_filter(light, (0, sigma, sigma), mode="reflect")
-    coarse = max(8, round(side / pixel))
+    # Light of a galaxy that reaches the border is smooth there: noise is what a wide filter takes away. Pictures
+    # are dark where noise was negative, so its upper side is measured.
+    grains = (light - gaussian_filter(light, (0, _SMOOTH, _SMOOTH), mode="reflect"))[:, edge]
+    middle, upper = np.percentile(grains, [50, 84.13], axis=1)
+    noise = (upper - middle).astype(np.float32)[:, None, None]
+    transfer = _exchanged(side, widths)
+    # A cosine transform takes the picture as mirrored at its edges.
+    blurred = fft.idctn(fft.dctn(light, axes=(1, 2)) * transfer, axes=(1, 2))
+    coarse = max(8, round(side / after))
     if coarse < side:
+        camera = noise / np.float32(_noise_left(before)) if before > 0 else noise
         # Averaged over coarse pixels, and straight between their centres: what resampling a frame does.
         factor = side / coarse
         averaged = gaussian_filter(blurred, (0, factor / 3.46, factor / 3.46), mode="reflect")  # a box of that width
         blurred = zoom(averaged, (1, coarse / side, coarse / side), order=1, grid_mode=True, mode="nearest")
-        grain = rng.standard_normal(blurred.shape, dtype=np.float32) * noise[:, None, None].astype(np.float32)
-        blurred = zoom(blurred + grain, (1, side / coarse, side / coarse), order=1, grid_mode=True, mode="nearest")
+        blurred = blurred + camera * rng.standard_normal(blurred.shape, dtype=np.float32)
+        blurred = zoom(blurred, (1, side / coarse, side / coarse), order=1, grid_mode=True, mode="nearest")
     else:
-        lost = 1 - _kept_variance(sigma, side)
-        grain = rng.standard_normal(blurred.shape, dtype=np.float32) * noise[:, None, None].astype(np.float32)
-        blurred = blurred + grain * np.float32(np.sqrt(lost))
+        wanted = (_noise_left(after) / _noise_left(before)) ** 2 if before > 0 else 1.0
+        missing = np.float32(np.sqrt(max(0.0, wanted - np.mean(transfer**2))))
+        blurred = blurred + missing * noise * rng.standard_normal(blurred.shape, dtype=np.float32)
     return stretch(blurred[:, :side, :side].astype(np.float32))
-
-
-def _kept_variance(sigma: float, side: int) -> float:
-    """Share of white noise's variance that a Gaussian blur leaves."""
-    frequency = fft.fftfreq(side)
-    one_axis = np.mean(np.exp(-((2 * np.pi * frequency * sigma) ** 2)))
-    return float(one_axis**2)

@@ -19,6 +19,7 @@ import polars as pl
 from scipy import fft
 
 from truemorph.errors import InputError
+from truemorph.images.psf import moffat_transfer
 from truemorph.images.stretch import stretch
 from truemorph.simulate.light import Galaxy, components
 from truemorph.simulate.surroundings import add_surroundings, in_bands, nanomaggies
@@ -35,25 +36,6 @@ _BAND_WIDTHS = (0.95, 1.0, 1.08)
 _MISALIGNED = 0.12  # rms shift of i and g against r, frame pixels
 _MARGIN = 1.12  # the grid drawn on, relative to the cutout: light comes and goes over its edges
 _SAMPLING = 2.2  # pixels of that grid a PSF FWHM, at least
-
-
-def moffat_transfer(squared_frequency: np.ndarray, fwhm: float) -> np.ndarray:
-    """Transfer function of a Moffat PSF with β = 3.5: (1 + k + k²/3) exp(-k), k = 2π ν r_0.
-
-    Parameters
-    ----------
-    squared_frequency : array
-        ν², in units of 1 / (unit of `fwhm`)².
-    fwhm : float
-
-    Examples
-    --------
-    >>> moffat_transfer(np.array([0.0, 0.25, 1.0]), 1.0).round(3)
-    array([1.   , 0.283, 0.028])
-    """
-    radius = fwhm / (2 * np.sqrt(2 ** (1 / 3.5) - 1))
-    k = np.float32(2 * np.pi * radius) * np.sqrt(squared_frequency)
-    return (1 + k + k * k * np.float32(1 / 3)) * np.exp(-k)
 
 
 def _band_colours(galaxy: Galaxy) -> np.ndarray:

@@ -6,13 +6,9 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
-from astropy import units as u
-from astropy.cosmology import WMAP9
 
 from truemorph.catalogs.resolution import FWHM_PER_SIGMA
 from truemorph.errors import InputError
-
-_FARTHEST = 1.0
 
 
 def at_resolution(
@@ -27,8 +23,9 @@ def at_resolution(
     alpha : array, shape (N,)
         Wanted resolution, positive; any above or below the galaxies' own.
     how : {"seeing", "distance"}
-        Change the PSF; or the distance, with size, brightness and redshift, so that noise grows with it. (Stars and
-        background galaxies then don't stay: another piece of sky is shown.)
+        Change the PSF; or the distance, with size and brightness, so that noise grows with it. Surface brightness,
+        colour and the column `redshift` stay: no cosmological dimming or reddening is added. (Stars and background
+        galaxies don't stay: a larger piece of sky is shown.)
 
     Returns
     -------
@@ -38,7 +35,7 @@ def at_resolution(
     Raises
     ------
     InputError
-        If shapes disagree, or a resolution is not positive or would need a redshift above 1.
+        If shapes disagree or a resolution is not positive.
 
     Examples
     --------
@@ -56,18 +53,8 @@ def at_resolution(
         )
     if how != "distance":
         raise InputError(f'how is "seeing" or "distance"; got {how!r}')
-    grid = np.linspace(1e-4, _FARTHEST, 4000)
-    scale = WMAP9.kpc_proper_per_arcmin(grid).to_value(u.kpc / u.arcsec)
     shrink = alpha / galaxies["alpha"].to_numpy()
-    wanted = galaxies["radius_kpc"].to_numpy() / (galaxies["radius"].to_numpy() * shrink)
-    far = np.flatnonzero(wanted > scale[-1])
-    if far.size:
-        raise InputError(f"galaxy {far[0]} would need a redshift above {_FARTHEST} for alpha {alpha[far[0]]:.3g}")
-    redshift = np.interp(wanted, scale, grid)
     lengths = {name: pl.col(name) * pl.Series(shrink) for name in ("radius", "r50", "r90", "unit_length")}
     return galaxies.with_columns(
-        **lengths,
-        alpha=pl.Series(alpha),
-        redshift=pl.Series(redshift),
-        magnitude=pl.Series(galaxies["M_r"].to_numpy() + WMAP9.distmod(redshift).value + redshift),
+        **lengths, alpha=pl.Series(alpha), magnitude=galaxies["magnitude"] - pl.Series(5 * np.log10(shrink))
     )
