@@ -35,32 +35,35 @@ def test_pictures_come_back(pixels):
     assert np.abs(again.astype(int) - pixels.astype(int)).max() <= 1
 
 
-def blob(sigma, side=65, peak=1.5, sky=0.0, seed=None):
+def star(fwhm, side=65, peak=1.5):
+    """A Moffat profile of β = 3.5, as seen."""
+    radius = fwhm / (2 * np.sqrt(2 ** (1 / 3.5) - 1))
     axis = np.arange(side) - (side - 1) / 2
-    light = peak * np.exp(-(axis[:, None] ** 2 + axis[None, :] ** 2) / (2 * sigma**2)) + sky
-    light = np.repeat(light[None].astype(np.float32), 3, axis=0)
-    if seed is not None:
-        light += np.random.default_rng(seed).normal(0, 0.02, light.shape).astype(np.float32)
-    return stretch(light)
+    light = peak * (1 + (axis[:, None] ** 2 + axis[None, :] ** 2) / radius**2) ** -3.5
+    return np.repeat(light[None].astype(np.float32), 3, axis=0)
 
 
-def width(image):
-    light = unstretch(image)[1]
-    light = np.clip(light - np.median(light[:6]), 0, None)
-    axis = np.arange(light.shape[0]) - (light.shape[0] - 1) / 2
-    weight = light.sum(axis=0)
-    return np.sqrt((weight * axis**2).sum() / weight.sum())
+@pytest.mark.parametrize(("alpha", "lower"), [(12.0, 6.0), (15.0, 5.0), (9.0, 8.0)])
+def test_a_star_becomes_one_of_the_wider_psf(alpha, lower):
+    radius = 25.0
+    image = stretch(star(2.3548 * radius / alpha))[None]
+    out = unstretch(degrade(image, np.array([alpha]), np.array([lower]), radius, how="seeing")[0])[1]
+    # The same light, spread wider.
+    expected = star(2.3548 * radius / lower, peak=1.5 * (lower / alpha) ** 2)[1]
+    middle = slice(20, 45)
+    np.testing.assert_allclose(out[middle, middle], expected[middle, middle], atol=0.03 * expected.max() + 0.006)
 
 
-@pytest.mark.parametrize(("alpha", "lower"), [(np.inf, 8.0), (20.0, 8.0), (12.0, 6.0)])
-def test_widths_add_in_quadrature(alpha, lower):
-    sigma, radius = 3.0, 20.0
-    image = blob(sigma)[None]
-    out = degrade(image, np.array([alpha]), np.array([lower]), radius)
-    # The two PSFs' difference, and the coarser pixels: averaged over one of 1/1.4 σ and straight between two of them.
-    pixel = radius / lower / 1.4
-    expected = np.sqrt(sigma**2 + radius**2 * (1 / lower**2 - 1 / alpha**2) + (pixel**2 / 12) * (pixel > 1) * 3)
-    assert width(out[0]) == pytest.approx(expected, rel=0.04)
+def test_an_edge_that_no_psf_has_softened():
+    image = np.zeros((1, 65, 65, 3), np.uint8)
+    image[:, :, :32] = 100
+    out = unstretch(degrade(image, np.array([np.inf]), np.array([10.0]), 20.0, how="seeing")[0])[1]
+    row = out[30] / out[30, :5].mean()
+    # Half way down at the edge, and as wide as the PSF.
+    assert np.interp(0.5, row[::-1], np.arange(65)[::-1]) == pytest.approx(31.5, abs=0.3)
+    quarter, rest = (np.interp(level, row[::-1], np.arange(65)[::-1]) for level in (0.75, 0.25))
+    # 2 × 0.674 σ of a Gaussian with σ of 2 pixels; a Moffat of the same FWHM is wider in its wings.
+    assert 1.2 < (rest - quarter) / 2.0 < 1.7
 
 
 def sky(seed, side=65, noise=0.02):
@@ -89,13 +92,13 @@ def test_noise_grows_with_distance_and_not_with_seeing(how, alpha, lower, factor
 
 
 def test_well_resolved_enough_is_left_alone():
-    images = np.stack([blob(3.0), blob(4.0)])
+    images = np.stack([stretch(star(5.0)), stretch(star(7.0))])
     out = degrade(images, np.array([10.0, 10.0]), np.array([10.0, 25.0]), 20.0)
     np.testing.assert_array_equal(out, images)
 
 
 def test_bad_input_is_named():
-    images = blob(3.0)[None]
+    images = stretch(star(5.0))[None]
     with pytest.raises(InputError, match="uint8"):
         degrade(images.astype(float), np.ones(1), np.ones(1), 20.0)
     with pytest.raises(InputError, match="one a picture"):

@@ -141,7 +141,8 @@ def test_degrading_a_picture_equals_drawing_the_galaxy_again(how):
         return np.abs(coarse(one) - coarse(other)).mean(axis=(1, 2, 3))
 
     to_drawn, to_sharp = away(degraded, drawn), away(images.astype(float), drawn)
-    assert np.median(to_drawn) < 0.5 * np.median(to_sharp)
+    # Moved away, a galaxy has other stars around it.
+    assert np.median(to_drawn) < (0.35 if how == "seeing" else 0.65) * np.median(to_sharp)
     # The peak, which blurring changes most, agrees within a twentieth in brightness as shown.
     peaks = [p[:, 46:50, 46:50].mean(axis=(1, 2, 3)) for p in (degraded, drawn)]
     np.testing.assert_allclose(np.median(peaks[0] / peaks[1]), 1, atol=0.05)

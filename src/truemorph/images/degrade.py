@@ -127,15 +127,17 @@ def _degraded(
     transfer = _exchanged(side, widths)
     # A cosine transform takes the picture as mirrored at its edges.
     blurred = fft.idctn(fft.dctn(light, axes=(1, 2)) * transfer, axes=(1, 2))
+    resampled = after != before
     coarse = max(8, round(side / after))
     if coarse < side:
         camera = noise / np.float32(_noise_left(before)) if before > 0 else noise
-        # Averaged over coarse pixels, and straight between their centres: what resampling a frame does.
-        factor = side / coarse
-        averaged = gaussian_filter(blurred, (0, factor / 3.46, factor / 3.46), mode="reflect")  # a box of that width
-        blurred = zoom(averaged, (1, coarse / side, coarse / side), order=1, grid_mode=True, mode="nearest")
-        blurred = blurred + camera * rng.standard_normal(blurred.shape, dtype=np.float32)
-        blurred = zoom(blurred, (1, side / coarse, side / coarse), order=1, grid_mode=True, mode="nearest")
+        grain = camera * rng.standard_normal((3, coarse, coarse), dtype=np.float32)
+        # Straight between the centres of coarse pixels: what resampling a frame does. (The PSF's width is measured on
+        # pixels, so that averaging over them is in it.)
+        if resampled:
+            grain += zoom(blurred, (1, coarse / side, coarse / side), order=1, grid_mode=True, mode="nearest")
+        enlarged = zoom(grain, (1, side / coarse, side / coarse), order=1, grid_mode=True, mode="nearest")
+        blurred = enlarged if resampled else blurred + enlarged
     else:
         wanted = (_noise_left(after) / _noise_left(before)) ** 2 if before > 0 else 1.0
         missing = np.float32(np.sqrt(max(0.0, wanted - np.mean(transfer**2))))
