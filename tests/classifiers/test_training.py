@@ -51,6 +51,19 @@ def stripes(n, seed=0):
     return TrainingRows(frame, pixels), truth
 
 
+def test_evidence_in_place_of_labels_teaches_the_same():
+    rows, _ = stripes(240)
+    transition = RayleighTransition(11.25, false_disk=0.02)
+    flips = transition.matrix(rows.column("alpha"))[np.arange(240), :, rows.column("label")]
+    config = tiny(image_size=16, epochs=2)
+    by_label = train_members(rows, transition, config)
+    by_evidence = train_members(TrainingRows(rows.frame, rows.inputs, np.log(flips)), transition, config)
+    for name, value in by_label.members[0].items():
+        np.testing.assert_allclose(by_evidence.members[0][name], value, atol=2e-4)
+    with pytest.raises(InputError, match="evidence must be"):
+        train_members(TrainingRows(rows.frame, rows.inputs, np.log(flips)[:, :1]), transition, config)
+
+
 def disk_fraction_predicted(rows, transition):
     from truemorph.classifiers.checkpoint import Classifier, describe
 

@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from truemorph.benchmark.baselines import constant_transition, matched_fractions, pruned_rows
 from truemorph.benchmark.cache import Cache, digest
@@ -26,6 +29,7 @@ from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.classifiers.training import TrainingRows, train_members
 from truemorph.config import TrainingConfig, training_config
 from truemorph.images.degrade import degrade
+from truemorph.simulate.annotate import VOLUNTEERS
 
 GOLD = 300
 CURVES = ("rayleigh", "weibull", "fisk")
@@ -79,6 +83,7 @@ class Workbench:
         folds: int = 1,
         kept: np.ndarray | None = None,
         extra: tuple[np.ndarray, np.ndarray] | None = None,
+        evidence: np.ndarray | None = None,
     ) -> Classifier:
         """Train on the world's training galaxies, or take the network from an earlier run.
 
@@ -92,6 +97,8 @@ class Workbench:
             Training galaxies to leave in.
         extra : (array of uint8, array of int), optional
             More pictures, and the rows whose labels and α they share.
+        evidence : array, shape (N, 2), optional
+            log p(votes | y) of each galaxy, in place of its label.
         """
         world = self.world
         through = transition or MatrixTransition.identity()
@@ -104,6 +111,8 @@ class Workbench:
             "extra": None if extra is None else digest({"rows": extra[1].tolist(), "sum": int(extra[0].sum())}),
             "training": config.model_dump(mode="json"),
         }
+        if evidence is not None:
+            identity["evidence"] = digest({"evidence": np.round(evidence, 6).tolist()})
         folder = self.cache.path("network", identity)
         spent = folder / "history.csv"  # one of a checkpoint's own files: holds the seconds
         if folder.is_dir() and spent.is_file():
@@ -120,7 +129,8 @@ class Workbench:
             pixels = np.concatenate([pixels, extra[0]])
             ids, split = np.concatenate([rows, extra[1]]), np.concatenate([split, np.full(len(extra[1]), TRAIN)])
         frame = pl.DataFrame({"object_id": ids, "label": labels[ids], "alpha": world.alpha[ids], "split": split})
-        trained = train_members(TrainingRows(frame, pixels), through, config, f"{world.name} {world.seed}")
+        observed = None if evidence is None else evidence[ids]
+        trained = train_members(TrainingRows(frame, pixels, observed), through, config, f"{world.name} {world.seed}")
         source = {
             "alpha": "R_petro / sigma_PSF",
             "source": world.name,
@@ -261,6 +271,62 @@ def right(bench: Workbench) -> Outcome:
     return _trained(bench, bench.world.labels, bench.world.transition)
 
 
+def _counts(world: World) -> np.ndarray:
+    """Votes for smooth and disk, as of 40 volunteers, shape (N, 2)."""
+    disk = np.rint(VOLUNTEERS * world.vote_fraction).astype(np.int64)
+    return np.column_stack([VOLUNTEERS - disk, disk])
+
+
+def with_votes(bench: Workbench) -> Outcome:
+    """DDB on vote counts: beta-binomial in a class, fitted to all votes alone, family by AIC."""
+    world, rows = bench.world, _learning(bench.world)
+    began = time.perf_counter()
+    counts = _counts(world)
+    found = compare_families(counts[rows], world.alpha[rows], CURVES, method="votes", seed=world.seed)
+    model = found.fits[found.best].votes
+    assert model is not None
+    evidence = model.log_probabilities(counts, world.alpha)
+    bench.clock(began)
+    outcome = _trained(bench, world.labels, None, evidence=evidence)
+    outcome.said = {"family": found.best, "overdispersion": model.overdispersion.tolist()}
+    return outcome
+
+
+def regressed_evidence(world: World, gold: np.ndarray) -> np.ndarray:
+    """log p(votes | y, α, z) up to a constant, by Bayes' theorem from two regressions on trusted labels.
+
+    p(y | votes, α, z) / p(y | α, z) is proportional to p(votes | y, α, z); no shape of T and no distribution of votes
+    is assumed.
+
+    Returns
+    -------
+    array, shape (N, 2)
+    """
+    known = gold >= 0
+    votes, log_alpha = world.vote_fraction, np.log(world.alpha)
+    without = np.column_stack([log_alpha, log_alpha**2, world.intrinsic])
+    beside = np.column_stack([votes, votes**2, votes * log_alpha, without])
+    odds = []
+    for design in (beside, without):
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
+        odds.append(model.fit(design[known], gold[known]).decision_function(design))
+    evidence = np.column_stack([np.zeros(votes.size), odds[0] - odds[1]])
+    return evidence - evidence.max(axis=1, keepdims=True)
+
+
+def with_gold_and_votes(bench: Workbench) -> Outcome:
+    """DDB on votes, what they mean regressed on 300 trusted labels; trusted galaxies count as known."""
+    world = bench.world
+    began = time.perf_counter()
+    gold = gold_labels(world)
+    evidence = regressed_evidence(world, gold)
+    known = np.flatnonzero(gold >= 0)
+    evidence[known] = -np.inf
+    evidence[known, gold[known]] = 0.0
+    bench.clock(began)
+    return _trained(bench, world.labels, None, evidence=evidence)
+
+
 def twin_transition(bench: Workbench) -> Transition:
     """T(α) from degraded twins of well-resolved galaxies, labelled by an emulator of the crowd (science: section 8).
 
@@ -331,6 +397,8 @@ METHODS: dict[str, Method] = {
     "ddb-paper": Method("DDB, paper's θ", papers_theta),
     "ddb-conditional": Method("DDB, conditional T(α)", conditional),
     "ddb-gold": Method("DDB, T(α) from 300 trusted labels", with_gold),
+    "ddb-votes": Method("DDB on vote counts", with_votes),
+    "ddb-gold-votes": Method("DDB on votes and 300 trusted labels", with_gold_and_votes),
     "ddb-twins": Method("DDB, T(α) and training from twins", twins),
     "ddb-right": Method("DDB, right T(α)", right),
     "truth": Method("trained on the truth", truth),

@@ -88,12 +88,70 @@ class DebiasedLoss(torch.nn.Module):
         # On another device a check would wait for it at every step.
         if labels.device.type == "cpu" and n and not (int(labels.min()) >= 0 and int(labels.max()) < n_classes):
             raise InputError(f"labels must be 0 to {n_classes - 1}; got {int(labels.min())} to {int(labels.max())}")
-        log_probabilities = torch.log_softmax(logits.float() if logits.dtype != torch.float64 else logits, dim=1)
+        log_probabilities = _log_probabilities(logits)
         losses = -label_log_likelihood(log_probabilities, labels, alpha.to(log_probabilities.dtype), self.transition)
-        if weights is not None:
-            losses = losses * weights
-        if self.reduction == "none":
-            return losses
-        if self.reduction == "sum":
-            return losses.sum()
-        return losses.mean() if weights is None else losses.sum() / weights.sum()
+        return _reduced(losses, weights, self.reduction)
+
+
+class EvidenceLoss(torch.nn.Module):
+    """Negative log-likelihood of whatever was observed of a galaxy: -log Σ_y p(observed | y) p(y | x).
+
+    The debiasing loss for observations richer than one label, votes say: for a label of T(α) the evidence is
+    log p(ỹ | y, α), and the two losses are equal.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}
+
+    Examples
+    --------
+    >>> logits, nothing = torch.tensor([[0.2, 1.0]]), torch.zeros(1, 2)
+    >>> EvidenceLoss()(logits, nothing).abs().item() < 1e-6  # nothing was observed: nothing to learn
+    True
+    """
+
+    def __init__(self, reduction: Literal["mean", "sum", "none"] = "mean") -> None:
+        super().__init__()
+        if reduction not in ("mean", "sum", "none"):
+            raise InputError(f'reduction is "mean", "sum" or "none"; got {reduction!r}')
+        self.reduction = reduction
+
+    def forward(
+        self, logits: torch.Tensor, evidence: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Compute the loss.
+
+        Parameters
+        ----------
+        logits : tensor, shape (N, K)
+        evidence : tensor, shape (N, K)
+            log p(observed | y) for each class; -inf where a class is ruled out.
+        weights : tensor, shape (N,), optional
+
+        Raises
+        ------
+        InputError
+            If shapes disagree.
+        """
+        if logits.ndim != 2 or evidence.shape != logits.shape:
+            raise InputError(
+                f"evidence must have the shape of the logits, (N, K); got {tuple(evidence.shape)} and "
+                f"{tuple(logits.shape)}"
+            )
+        log_probabilities = _log_probabilities(logits)
+        losses = -torch.logsumexp(log_probabilities + evidence.to(log_probabilities.dtype), dim=1)
+        return _reduced(losses, weights, self.reduction)
+
+
+def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:
+    return torch.log_softmax(logits.float() if logits.dtype != torch.float64 else logits, dim=1)
+
+
+def _reduced(losses: torch.Tensor, weights: torch.Tensor | None, reduction: str) -> torch.Tensor:
+    if weights is not None:
+        losses = losses * weights
+    if reduction == "none":
+        return losses
+    if reduction == "sum":
+        return losses.sum()
+    return losses.mean() if weights is None else losses.sum() / weights.sum()

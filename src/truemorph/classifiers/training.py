@@ -26,7 +26,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from truemorph.bias.transitions import CLASS_NAMES, Transition
 from truemorph.catalogs.sampling import TRAIN, VALIDATION, assign_folds
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
-from truemorph.classifiers.loss import DebiasedLoss
+from truemorph.classifiers.loss import DebiasedLoss, EvidenceLoss
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError
@@ -48,10 +48,14 @@ class TrainingRows:
         `object_id`, `label`, `alpha`, `split` and, where a sample was balanced, `sampling_weight`.
     inputs : array
         Pixels (N, S, S, 3) of uint8 for networks, features (N, P) for logistic regression.
+    evidence : array, shape (N, K), optional
+        log p(observed | y), where more than a label was observed of each galaxy (votes, say); networks then learn from
+        it, and labels only say which galaxies there are of each class.
     """
 
     frame: pl.DataFrame
     inputs: np.ndarray
+    evidence: np.ndarray | None = None
 
     def column(self, name: str) -> np.ndarray:
         """One column as a numpy array."""
@@ -110,7 +114,11 @@ class _LightningClassifier(lightning.LightningModule):
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         images = flip_and_turn(normalise(batch["pixels"], self.mean, self.std))
-        loss = self.loss(self.network(images), batch["labels"], batch["alpha"], batch["weights"])
+        logits = self.network(images)
+        if "evidence" in batch:
+            loss = EvidenceLoss()(logits, batch["evidence"], batch["weights"])
+        else:
+            loss = self.loss(logits, batch["labels"], batch["alpha"], batch["weights"])
         self._epoch_losses.append(loss.detach())
         return loss
 
@@ -121,8 +129,11 @@ class _LightningClassifier(lightning.LightningModule):
         self.averaged.update_parameters(self.network)
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        per_galaxy = DebiasedLoss(self.loss.transition, "none")
-        losses = per_galaxy(self(batch["pixels"]), batch["labels"], batch["alpha"])
+        logits = self(batch["pixels"])
+        if "evidence" in batch:
+            losses = EvidenceLoss("none")(logits, batch["evidence"])
+        else:
+            losses = DebiasedLoss(self.loss.transition, "none")(logits, batch["labels"], batch["alpha"])
         self._held_out.append((losses * batch["weights"], batch["weights"]))
 
     def on_validation_epoch_end(self) -> None:
@@ -215,7 +226,12 @@ def _train_network(
 
     def subset(which: np.ndarray) -> GalaxyBatches:
         return GalaxyBatches(
-            rows.inputs, which, rows.column("label")[which], rows.column("alpha")[which], rows.weights[which]
+            rows.inputs,
+            which,
+            rows.column("label")[which],
+            rows.column("alpha")[which],
+            rows.weights[which],
+            None if rows.evidence is None else rows.evidence[which],
         )
 
     training = batches(subset(train), config.batch_size, seed)
@@ -270,7 +286,8 @@ def train_members(
     Raises
     ------
     InputError
-        If there are no training or validation galaxies, a class is empty, or a network is given no T(α).
+        If there are no training or validation galaxies, a class is empty, a network is given no T(α), or evidence has
+        the wrong shape.
     """
     split, labels = rows.column("split"), rows.column("label")
     train, validation = np.flatnonzero(split == TRAIN), np.flatnonzero(split == VALIDATION)
@@ -288,6 +305,10 @@ def train_members(
         raise InputError(
             f"only {train.size} training galaxies for {config.folds} folds and batches of {config.batch_size}"
         )
+    if rows.evidence is not None and (rows.evidence.shape != (rows.frame.height, 2) or np.isnan(rows.evidence).any()):
+        raise InputError(f"evidence must be finite or -inf, shape ({rows.frame.height}, 2); got {rows.evidence.shape}")
+    if rows.evidence is not None and config.classifier == "logistic":
+        raise InputError("logistic regression learns from labels: leave evidence out")
     ids = rows.frame["object_id"]
     folds = assign_folds(ids.gather(train).to_list(), config.folds, config.seed)
     role = np.full(train.size, "out_of_fold" if config.folds > 1 else "in_sample")

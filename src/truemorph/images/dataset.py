@@ -18,22 +18,33 @@ class GalaxyBatches(Dataset[Batch]):
     rows : array of int, shape (N,)
         Row of `pixels` of each galaxy.
     labels, alpha, weights : arrays, shape (N,)
+    evidence : array, shape (N, K), optional
+        log p(observed | y), where more than a label was observed.
     """
 
     def __init__(
-        self, pixels: np.ndarray, rows: np.ndarray, labels: np.ndarray, alpha: np.ndarray, weights: np.ndarray
+        self,
+        pixels: np.ndarray,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        alpha: np.ndarray,
+        weights: np.ndarray,
+        evidence: np.ndarray | None = None,
     ) -> None:
         self.pixels = pixels
         self.rows = rows
         self.labels = torch.as_tensor(labels, dtype=torch.int64)
         self.alpha = torch.as_tensor(alpha, dtype=torch.float32)
         self.weights = torch.as_tensor(weights, dtype=torch.float32)
+        self.evidence = None if evidence is None else torch.as_tensor(evidence, dtype=torch.float32)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, batch: list[int]) -> Batch:
+        columns = {} if self.evidence is None else {"evidence": self.evidence[batch]}
         return {
+            **columns,
             "pixels": torch.from_numpy(np.ascontiguousarray(self.pixels[self.rows[batch]])),
             "labels": self.labels[batch],
             "alpha": self.alpha[batch],
