@@ -52,8 +52,8 @@ def test_a_second_run_trains_nothing(rows, cache, monkeypatch):
     monkeypatch.setattr("truemorph.benchmark.methods.train_members", forbidden)
     plan = Plan(("plain", "image annotator"), tuple(METHODS), (0,), TINY, 1)
     assert run_plan(plan, cache) == rows
-    # With its row lost, a method takes its networks from the cache.
-    lost = next(cache.glob("row-*.json"))
+    # With what it said lost, a method takes its networks from the cache.
+    lost = next(cache.glob("learned-*.json"))
     content = lost.read_text()
     lost.unlink()
     again = run_plan(plan, cache)

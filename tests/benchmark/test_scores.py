@@ -8,6 +8,7 @@ from sklearn import metrics
 
 from truemorph.benchmark.invariance import resolution_drift
 from truemorph.benchmark.scores import (
+    area_under_curve,
     balanced_accuracy,
     calibration_error,
     drift,
@@ -25,6 +26,9 @@ def test_equal_to_scikit_learn(seed):
     truth[:2] = 0, 1
     labels = (p > 0.5).astype(int)
     assert balanced_accuracy(truth, labels) == pytest.approx(metrics.balanced_accuracy_score(truth, labels))
+    assert area_under_curve(truth, p) == pytest.approx(metrics.roc_auc_score(truth, p))
+    ties = np.round(p, 1)
+    assert area_under_curve(truth, ties) == pytest.approx(metrics.roc_auc_score(truth, ties))
     assert log_loss(truth, p) == pytest.approx(metrics.log_loss(truth, p))
 
 

@@ -19,10 +19,11 @@ from truemorph._version import __version__
 from truemorph.benchmark.cache import Cache
 from truemorph.benchmark.scores import drift, score
 from truemorph.benchmark.worlds import TWIN_FACTORS, TWINS, WORLDS, Sizes, make_world
-from truemorph.errors import InputError, TruemorphWarning
+from truemorph.errors import InputError, TruemorphError, TruemorphWarning
 
 METRICS = (
     "balanced_accuracy",
+    "auc",
     "log_loss",
     "calibration_error",
     "fraction_rms_hard",
@@ -76,35 +77,7 @@ def _run_one(task: tuple[str, int, str, Plan, Path, int]) -> dict[str, Any]:
     world = make_world(name, seed, plan.sizes, cache, plan.data)
     training = benchmark_config(plan.sizes.pixels, plan.real_epochs if name == "real" else plan.epochs)
 
-    def measure() -> dict[str, Any]:
-        began = time.perf_counter()
-        bench = Workbench(world, training, cache)
-        with warnings.catch_warnings(record=True) as doubts:
-            warnings.simplefilter("always", TruemorphWarning)
-            outcome = METHODS[method].run(bench)
-        rows = test_rows(world)
-        alpha, true = world.alpha[rows], world.truth[rows]
-        p_disk = None if outcome.predict is None else outcome.predict(world.images[rows])
-        labels = world.labels[rows] if p_disk is None else (p_disk > 0.5).astype(np.int64)
-        found = score(true, alpha, labels, p_disk, world.intrinsic[rows], seed)
-        found["drift"] = float("nan")
-        if outcome.predict is not None and p_disk is not None:
-            n = len(world.twins[0])
-            found["drift"] = drift(p_disk[:n], [outcome.predict(one) for one in world.twins], true[:n])
-        found["flip_rms"] = float("nan")
-        if world.transition is not None and outcome.transition is not None:
-            off = outcome.transition.flip_probability(alpha) - world.transition.flip_probability(alpha)
-            found["flip_rms"] = float(np.sqrt(np.mean(off**2)))
-        found["seconds"] = bench.seconds
-        said = {**outcome.said, "transition": repr(outcome.transition)}
-        if doubts:
-            said["doubts"] = sorted({str(one.message) for one in doubts})
-        print(
-            f"{name} {seed} {method}: {found['balanced_accuracy']:.3f} ({time.perf_counter() - began:.0f} s)",
-            file=sys.stderr,
-        )
-        return {"scores": {key: None if np.isnan(value) else value for key, value in found.items()}, "said": said}
-
+    rows = test_rows(world)
     config = {
         "world": world.config,
         "method": method,
@@ -112,8 +85,52 @@ def _run_one(task: tuple[str, int, str, Plan, Path, int]) -> dict[str, Any]:
         "training": training.model_dump(mode="json"),
         "twins": [TWINS, *TWIN_FACTORS],
     }
-    result = cache.result("row", config, measure)
-    return {"world": name, "definition": world.definition, "seed": seed, "method": method, **result}
+
+    def learn() -> dict[str, Any]:
+        """What takes long: training, and predictions for the test galaxies and their twins."""
+        began = time.perf_counter()
+        bench = Workbench(world, training, cache)
+        with warnings.catch_warnings(record=True) as doubts:
+            warnings.simplefilter("always", TruemorphWarning)
+            outcome = METHODS[method].run(bench)
+        predict = outcome.predict
+        if predict is not None:
+            cache.array(
+                "p", config, lambda: np.concatenate([predict(one) for one in (world.images[rows], *world.twins)])
+            )
+        said = {**outcome.said, "transition": repr(outcome.transition)}
+        if doubts:
+            said["doubts"] = sorted({str(one.message) for one in doubts})
+        off = None
+        if world.transition is not None and outcome.transition is not None:
+            alpha = world.alpha[rows]
+            away = outcome.transition.flip_probability(alpha) - world.transition.flip_probability(alpha)
+            off = float(np.sqrt(np.mean(away**2)))
+        print(f"{name} {seed} {method}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+        return {"said": said, "seconds": bench.seconds, "flip_rms": off, "predicts": predict is not None}
+
+    learned = cache.result("learned", config, learn)
+    alpha, true = world.alpha[rows], world.truth[rows]
+    p_disk, found_drift = None, float("nan")
+    if learned["predicts"]:
+        n = len(world.twins[0])
+        every = cache.array("p", config, lambda: _missing(folder))
+        p_disk, *twins = np.split(np.asarray(every), [rows.size + k * n for k in range(len(world.twins))])
+        found_drift = drift(p_disk[:n], twins, true[:n])
+    labels = world.labels[rows] if p_disk is None else (p_disk > 0.5).astype(np.int64)
+    found: dict[str, float | None] = {
+        **score(true, alpha, labels, p_disk, world.intrinsic[rows], seed), "drift": found_drift,
+    }  # fmt: skip
+    scores = {key: None if value is None or np.isnan(value) else value for key, value in found.items()}
+    scores |= {"flip_rms": learned["flip_rms"], "seconds": learned["seconds"]}
+    return {
+        "world": name, "definition": world.definition, "seed": seed, "method": method, "scores": scores,
+        "said": learned["said"],
+    }  # fmt: skip
+
+
+def _missing(folder: Path) -> np.ndarray:
+    raise TruemorphError(f"{folder}: predictions of an earlier run are gone; delete the folder and run again")
 
 
 def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:

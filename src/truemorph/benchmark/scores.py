@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import rankdata
 
 from truemorph.bias.binning import choose_bins
 from truemorph.bias.metrics import cv18
@@ -23,6 +24,20 @@ def balanced_accuracy(truth: np.ndarray, labels: np.ndarray) -> float:
     """
     shares = [float((labels[truth == k] == k).mean()) if np.any(truth == k) else float("nan") for k in (0, 1)]
     return float(np.mean(shares))
+
+
+def area_under_curve(truth: np.ndarray, p_disk: np.ndarray) -> float:
+    """Chance that a disk has a higher p(disk) than a smooth galaxy: no threshold, no calibration (ROC AUC).
+
+    Examples
+    --------
+    >>> area_under_curve(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.4, 0.9]))
+    0.875
+    """
+    n = np.bincount(truth, minlength=2)
+    if not n.all():
+        return float("nan")
+    return float((rankdata(p_disk)[truth == 1].sum() - n[1] * (n[1] + 1) / 2) / (n[0] * n[1]))
 
 
 def log_loss(truth: np.ndarray, p_disk: np.ndarray) -> float:
@@ -84,13 +99,14 @@ def score(
     Returns
     -------
     dict
-        `balanced_accuracy`, `accuracy_low`, `_middle`, `_high` (balanced, by terciles of α), `log_loss`,
+        `balanced_accuracy`, `accuracy_low`, `_middle`, `_high` (balanced, by terciles of α), `auc`, `log_loss`,
         `calibration_error`, `fraction_rms_hard`, `fraction_rms_soft`, `cv18_excess`; NaN where they can't be had.
     """
     nan = float("nan")
     out = {"balanced_accuracy": balanced_accuracy(truth, labels)}
     for name, part in zip(TERCILES, np.array_split(np.argsort(alpha, kind="stable"), 3), strict=True):
         out[f"accuracy_{name}"] = balanced_accuracy(truth[part], labels[part])
+    out["auc"] = nan if p_disk is None else area_under_curve(truth, p_disk)
     out["log_loss"] = nan if p_disk is None else log_loss(truth, p_disk)
     out["calibration_error"] = nan if p_disk is None else calibration_error(truth, p_disk)
     out["fraction_rms_hard"] = fraction_error(truth, labels, alpha)

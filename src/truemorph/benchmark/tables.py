@@ -14,6 +14,7 @@ from truemorph.report.page import Page, Table, picture, write_page
 # Column heads; those after the first two are shown where any row has them.
 HEADS = {
     "balanced_accuracy": "balanced accuracy",
+    "auc": "AUC",
     "log_loss": "log-loss",
     "calibration_error": "calibration error",
     "fraction_rms_hard": "fraction rms, hard",
@@ -29,7 +30,8 @@ HEADS = {
 NOTES = (
     "Against the truth, on galaxies that nothing was learned from. Balanced accuracy: mean of the shares of "
     "smooth and disk "
-    "galaxies labelled right; by terciles of α. Calibration error: mean distance of probability and frequency. "
+    "galaxies labelled right (at p = 0.5, which flatters what leans to the rarer class; AUC has no threshold); by"
+    " terciles of α. Calibration error: mean distance of probability and frequency. "
     "Fraction "
     "rms: error of the disk fraction over five bins of α, from labels (hard) and probabilities (soft). CV18 "
     "excess: drift of "
