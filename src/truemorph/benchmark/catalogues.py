@@ -37,8 +37,8 @@ from truemorph.simulate.observe import render
 GOLD = 300
 CURVES = ("rayleigh", "weibull", "fisk")
 DEFINITIONS = {"T >= -3": -3, "T >= 1": 1}
-_GALAXIES, _LOOKED_AT, _LOOK_SIZE = 8_000, 2_500, 48
-_FOLDS = 5
+_GALAXIES, _LOOKED_AT, _LOOK_SIZE = 6_000, 2_000, 48
+_FOLDS = 3
 _ASSUMED_SEEING = 1.32
 
 

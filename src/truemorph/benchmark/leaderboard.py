@@ -202,13 +202,14 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return out
 
 
-def described(plan: Plan, rows: Sequence[dict[str, Any]], command: str) -> dict[str, Any]:
+def described(plan: Plan, rows: Sequence[dict[str, Any]], command: str, trust: Sequence[str] = ()) -> dict[str, Any]:
     """The content of `leaderboard.json`."""
     return {
         "truemorph_version": __version__,
         "date": date.today().isoformat(),
         "command": command,
         "plan": {**asdict(plan), "data": str(plan.data) if plan.data else None},
+        "trust": list(trust),
         "rows": summarise(rows),
         "runs": list(rows),
     }

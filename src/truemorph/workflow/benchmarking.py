@@ -98,6 +98,7 @@ def run_benchmark(
         rows = leaderboard.run_plan(plan, cache or out / "cache", jobs)
         titles = {name: method.title for name, method in METHODS.items()}
         answer = "Networks trained on the same pictures and the same biased labels, by every method."
-    content = leaderboard.described(plan, rows, command)
+    trust = tables.RELABELLED if catalogue_only else tables.TRAINED
+    content = leaderboard.described(plan, rows, command, trust)
     tables.write_leaderboard(content, titles, out, answer)
     return {**content, "titles": titles}
