@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test readme slow lint bench real clean
+.PHONY: setup demo test readme slow lint bench leaderboard real clean
 setup: .venv/.installed
 
 .venv/.installed: pyproject.toml
@@ -32,6 +32,11 @@ lint: setup
 
 bench: setup
 	$(BIN)/python benchmarks/statistics_speed.py
+	$(BIN)/python benchmarks/simulator.py
+
+# Hours; goes on where it was cut off. docs/leaderboard.md is made from it.
+leaderboard: setup
+	$(BIN)/truemorph benchmark --data ../shared/data --out leaderboard --jobs 2
 
 # The tables of docs/statistics.md, where the real data are.
 real: setup

@@ -420,7 +420,7 @@ def benchmark(
     train: Annotated[int | None, Parameter(help="training galaxies of a simulated world")] = None,
     test: Annotated[int | None, Parameter(help="test galaxies of a simulated world")] = None,
     epochs: Annotated[int | None, Parameter(help="epochs of every network", validator=Number(gte=1))] = None,
-    jobs: Annotated[int, Parameter(help="processes")] = 1,
+    jobs: Annotated[int | None, Parameter(help="processes; default 1, for catalogues one a core")] = None,
     cache: Annotated[Path | None, Parameter(help="where stages are kept; default OUT/cache")] = None,
     seed: Seed = 0,
     json: AsJson = False,

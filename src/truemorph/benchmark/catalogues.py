@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -265,7 +267,34 @@ METHODS: dict[str, tuple[str, Callable[[CatalogueWorld], Relabelled]]] = {
 }
 
 
-def run_catalogues(seeds: tuple[int, ...], data: Path | None) -> list[dict[str, Any]]:
+def _relabel(task: tuple[str, int, Path | None]) -> list[dict[str, Any]]:
+    """Every method on one table."""
+    name, seed, data = task
+    world = _simulated(name, seed) if name in SIMULATED or data is None else REAL[name](seed, data)
+    contestants: dict[str, Callable[[CatalogueWorld], Relabelled]] = {k: run for k, (_, run) in METHODS.items()}
+    for source, fraction in world.published.items():
+        contestants[source] = partial(_published, fraction)
+    rows = []
+    for method, run in contestants.items():
+        began = time.perf_counter()
+        found = run(world)
+        seconds = time.perf_counter() - began
+        scores = score(world.truth, world.alpha, found.labels, found.p_disk, world.intrinsic, seed)
+        scores["seconds"] = seconds
+        rows.append(
+            {
+                "world": world.name,
+                "definition": world.definition,
+                "seed": seed,
+                "method": method,
+                "scores": {key: None if np.isnan(value) else value for key, value in scores.items()},
+                "said": {"transition": repr(found.transition)},
+            }
+        )
+    return rows
+
+
+def run_catalogues(seeds: tuple[int, ...], data: Path | None, jobs: int = 1) -> list[dict[str, Any]]:
     """Score every method on every table.
 
     Parameters
@@ -273,35 +302,26 @@ def run_catalogues(seeds: tuple[int, ...], data: Path | None) -> list[dict[str, 
     seeds : tuple of int
     data : Path, optional
         Folder with `expert_vs_crowd.csv` and `gz2_votes.csv`; without it the real tables are left out.
+    jobs : int
+        Processes.
 
     Returns
     -------
     list of dict
         As from `run_plan`.
+
+    Raises
+    ------
+    InputError
+        If the folder lacks a table.
     """
-    rows = []
-    for seed in seeds:
-        worlds = [_simulated(name, seed) for name in SIMULATED]
-        if data is not None:
-            worlds += [make(seed, data) for make in REAL.values()]
-        for world in worlds:
-            contestants: dict[str, Callable[[CatalogueWorld], Relabelled]] = {k: run for k, (_, run) in METHODS.items()}
-            for name, fraction in world.published.items():
-                contestants[name] = partial(_published, fraction)
-            for method, run in contestants.items():
-                began = time.perf_counter()
-                found = run(world)
-                seconds = time.perf_counter() - began
-                scores = score(world.truth, world.alpha, found.labels, found.p_disk, world.intrinsic, seed)
-                scores["seconds"] = seconds
-                rows.append(
-                    {
-                        "world": world.name,
-                        "definition": world.definition,
-                        "seed": seed,
-                        "method": method,
-                        "scores": {key: None if np.isnan(value) else value for key, value in scores.items()},
-                        "said": {"transition": repr(found.transition)},
-                    }
-                )
-    return rows
+    if data is not None:
+        for table in ("expert_vs_crowd.csv", "gz2_votes.csv"):
+            if not (data / table).is_file():
+                raise InputError(f"{data / table}: no such file; leave --data out for simulated tables alone")
+    names = [*SIMULATED, *(REAL if data is not None else ())]
+    tasks = [(name, seed, data) for seed in seeds for name in names]
+    if jobs == 1:
+        return [row for task in tasks for row in _relabel(task)]
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        return [row for rows in pool.map(_relabel, tasks) for row in rows]

@@ -156,8 +156,6 @@ def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
         raise InputError(
             f"no world or method {unknown[0]!r}; worlds: {', '.join(WORLDS)}; methods: {', '.join(METHODS)}"
         )
-    if jobs < 1:
-        raise InputError(f"jobs is a number of processes, 1 or more; got {jobs}")
     # Worlds of one seed first, so that a run that is cut off has whole columns; naive before what builds on it.
     tasks = [
         (world, seed, method, plan, folder, 1 if jobs > 1 else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ def run_benchmark(
     seeds: int | None = None,
     data: Path | None = None,
     cache: Path | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     seed: int = 0,
     command: str = "",
     **sizes: int,
@@ -42,8 +43,8 @@ def run_benchmark(
         Folder of real data; worlds that need it are left out where it is not given.
     cache : Path, optional
         Where stages are kept; default `<out>/cache`.
-    jobs : int
-        Processes.
+    jobs : int, optional
+        Processes; default one, which computes on all cores, but one a core for catalogues.
     seed : int
         The first of the seeds.
     command : str
@@ -64,13 +65,15 @@ def run_benchmark(
     from truemorph.benchmark import catalogues, leaderboard, tables
     from truemorph.benchmark.worlds import WORLDS, Sizes, smaller
 
+    if jobs is not None and jobs < 1:
+        raise InputError(f"jobs is a number of processes, 1 or more; got {jobs}")
     if data is not None and not data.is_dir():
         raise InputError(f"{data}: no such folder of real data")
     numbers = tuple(range(seed, seed + (seeds or (1 if quick else 3))))
     if catalogue_only:
         if worlds or methods:
             raise InputError("--catalogue-only runs all of its worlds and methods: leave --worlds and --methods out")
-        rows = catalogues.run_catalogues(numbers, data)
+        rows = catalogues.run_catalogues(numbers, data, jobs or os.cpu_count() or 1)
         plan = leaderboard.Plan(seeds=numbers, data=data, worlds=tuple(dict.fromkeys(row["world"] for row in rows)),
                                 methods=tuple(dict.fromkeys(row["method"] for row in rows)))  # fmt: skip
         titles = {name: title for name, (title, _) in catalogues.METHODS.items()}
@@ -95,7 +98,7 @@ def run_benchmark(
             real_epochs=epochs if shortened else leaderboard.REAL_EPOCHS,
             data=data,
         )
-        rows = leaderboard.run_plan(plan, cache or out / "cache", jobs)
+        rows = leaderboard.run_plan(plan, cache or out / "cache", jobs or 1)
         titles = {name: method.title for name, method in METHODS.items()}
         answer = "Networks trained on the same pictures and the same biased labels, by every method."
     trust = tables.RELABELLED if catalogue_only else tables.TRAINED
