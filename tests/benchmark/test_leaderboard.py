@@ -61,6 +61,10 @@ def test_a_second_run_trains_nothing(rows, cache, monkeypatch):
     lost.write_text(content)
 
 
+def test_two_processes_find_the_same(rows, cache):
+    assert run_plan(Plan(("plain", "image annotator"), tuple(METHODS), (0,), TINY, 1), cache, jobs=2) == rows
+
+
 def test_worlds_differ_in_what_they_are_said_to(cache):
     store = Cache(cache)
     plain, confounded, heavy, looked = (make_world(name, 0, TINY, store) for name in WORLDS[:4])

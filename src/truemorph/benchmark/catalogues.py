@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from truemorph.benchmark.baselines import matched_fractions
 from truemorph.benchmark.scores import score
+from truemorph.benchmark.workers import worker_pool
 from truemorph.benchmark.worlds import FLIPS, HEAVY_FLIPS, INTRINSIC
 from truemorph.bias.diagnostics import compare_families
 from truemorph.bias.estimation import fit_transition
@@ -323,5 +322,5 @@ def run_catalogues(seeds: tuple[int, ...], data: Path | None, jobs: int = 1) -> 
     tasks = [(name, seed, data) for seed in seeds for name in names]
     if jobs == 1:
         return [row for task in tasks for row in _relabel(task)]
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with worker_pool(jobs) as pool:
         return [row for rows in pool.map(_relabel, tasks) for row in rows]

@@ -6,10 +6,8 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import date
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import numpy as np
 from truemorph._version import __version__
 from truemorph.benchmark.cache import Cache
 from truemorph.benchmark.scores import drift, score
+from truemorph.benchmark.workers import worker_pool
 from truemorph.benchmark.worlds import TWIN_FACTORS, TWINS, WORLDS, Sizes, make_world
 from truemorph.errors import InputError, TruemorphError, TruemorphWarning
 
@@ -169,7 +168,7 @@ def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
     for world in plan.worlds:  # drawn once, by all cores, before workers want them
         for seed in plan.seeds:
             make_world(world, seed, plan.sizes, Cache(folder), plan.data)
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with worker_pool(jobs) as pool:
         return list(pool.map(_run_one, tasks))
 
 
