@@ -216,29 +216,51 @@ def tabulated(world: CatalogueWorld) -> Relabelled:
     return _posterior(world, p, fit.transition)
 
 
-@lru_cache(maxsize=1)
-def _out_of_fold(world: CatalogueWorld) -> Relabelled:
+def _columns(world: CatalogueWorld, beside: bool) -> np.ndarray:
+    """Features of a table, with its intrinsic columns beside them or not; each column once."""
     assert world.features is not None
+    if not beside or world.intrinsic is None:
+        return world.features
+    return np.unique(np.column_stack([world.features, world.intrinsic]), axis=1)
+
+
+@lru_cache(maxsize=2)
+def _out_of_fold(world: CatalogueWorld, families: tuple[str, ...], beside: bool) -> Relabelled:
+    """DCV14's p(y | x) of each galaxy from folds without it; of several families the most likely one."""
+    columns = _columns(world, beside)
+    family = families[0]
+    if len(families) > 1:
+        # The families have one or two parameters: AIC.
+        whole = {one: DebiasedLogisticRegression(one).fit(columns, world.labels, alpha=world.alpha) for one in families}
+        family = min(whole, key=lambda one: len(whole[one].stderr_) - whole[one].log_likelihood_)
     fold = np.random.default_rng([world.seed, 13]).integers(0, _FOLDS, world.truth.size)
     p = np.empty(world.truth.size)
     for one in range(_FOLDS):
         rows = fold != one
-        model = DebiasedLogisticRegression().fit(world.features[rows], world.labels[rows], alpha=world.alpha[rows])
-        p[~rows] = model.predict_proba(world.features[~rows])[:, 1]
+        model = DebiasedLogisticRegression(family).fit(columns[rows], world.labels[rows], alpha=world.alpha[rows])
+        p[~rows] = model.predict_proba(columns[~rows])[:, 1]
     return _from_probabilities(p, model.transition_)
 
 
 def dcv14(world: CatalogueWorld) -> Relabelled:
     """DCV14 on catalogue features, out of fold: p(y | x), as for a galaxy without a label."""
-    return _out_of_fold(world)
+    return _out_of_fold(world, ("rayleigh",), False)
+
+
+def _with_own_label(world: CatalogueWorld, found: Relabelled) -> Relabelled:
+    assert found.p_disk is not None
+    assert found.transition is not None
+    return _posterior(world, found.p_disk, found.transition)
 
 
 def dcv14_posterior(world: CatalogueWorld) -> Relabelled:
     """The same with each galaxy's own label: the posterior."""
-    found = _out_of_fold(world)
-    assert found.p_disk is not None
-    assert found.transition is not None
-    return _posterior(world, found.p_disk, found.transition)
+    return _with_own_label(world, _out_of_fold(world, ("rayleigh",), False))
+
+
+def dcv14_all(world: CatalogueWorld) -> Relabelled:
+    """DCV14 on features and intrinsic columns, family by AIC, the posterior."""
+    return _with_own_label(world, _out_of_fold(world, CURVES, True))
 
 
 def votes_regressed(world: CatalogueWorld) -> Relabelled:
@@ -258,6 +280,7 @@ METHODS: dict[str, tuple[str, Callable[[CatalogueWorld], Relabelled]]] = {
     "matching": ("vote-fraction matching", matching),
     "dcv14": ("DCV14, p(y | x)", dcv14),
     "dcv14-posterior": ("DCV14, posterior", dcv14_posterior),
+    "dcv14-all": ("DCV14 on features and z, family by AIC, posterior", dcv14_all),
     "likelihood": ("θ from labels alone, posterior", labels_only),
     "conditional": ("conditional T(α) and p(y | z), posterior", conditional),
     "gold": ("T(α) from 300 trusted labels, posterior", trusted),

@@ -113,7 +113,8 @@ def markdown(content: Mapping[str, Any], titles: Mapping[str, str]) -> str:
             f"| {' | '.join(table.head)} |",
             "|---" * len(table.head) + "|",
         ]
-        lines += [f"| {' | '.join(row)} |" for row in table.rows]
+        # A pipe inside of a cell would begin another.
+        lines += ["| " + " | ".join(one.replace("|", "\\|") for one in row) + " |" for row in table.rows]
     return "\n".join(lines) + "\n"
 
 
