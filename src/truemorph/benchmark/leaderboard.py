@@ -22,6 +22,7 @@ from truemorph.errors import InputError, TruemorphError, TruemorphWarning
 
 METRICS = (
     "balanced_accuracy",
+    "balanced_accuracy_at_fraction",
     "auc",
     "log_loss",
     "calibration_error",

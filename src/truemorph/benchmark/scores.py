@@ -99,13 +99,18 @@ def score(
     Returns
     -------
     dict
-        `balanced_accuracy`, `accuracy_low`, `_middle`, `_high` (balanced, by terciles of α), `auc`, `log_loss`,
-        `calibration_error`, `fraction_rms_hard`, `fraction_rms_soft`, `cv18_excess`; NaN where they can't be had.
+        `balanced_accuracy`, `balanced_accuracy_at_fraction`, `accuracy_low`, `_middle`, `_high` (balanced, by
+        terciles of α), `auc`, `log_loss`, `calibration_error`, `fraction_rms_hard`, `fraction_rms_soft`,
+        `cv18_excess`; NaN where they can't be had.
     """
     nan = float("nan")
     out = {"balanced_accuracy": balanced_accuracy(truth, labels)}
     for name, part in zip(TERCILES, np.array_split(np.argsort(alpha, kind="stable"), 3), strict=True):
         out[f"accuracy_{name}"] = balanced_accuracy(truth[part], labels[part])
+    # Balanced accuracy counts both classes the same: with calibrated probabilities it is best at the class fraction.
+    out["balanced_accuracy_at_fraction"] = (
+        nan if p_disk is None else balanced_accuracy(truth, (p_disk > p_disk.mean()).astype(np.int64))
+    )
     out["auc"] = nan if p_disk is None else area_under_curve(truth, p_disk)
     out["log_loss"] = nan if p_disk is None else log_loss(truth, p_disk)
     out["calibration_error"] = nan if p_disk is None else calibration_error(truth, p_disk)
