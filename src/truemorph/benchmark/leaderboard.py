@@ -20,22 +20,6 @@ from truemorph.benchmark.workers import worker_pool
 from truemorph.benchmark.worlds import TWIN_FACTORS, TWINS, WORLDS, Sizes, make_world
 from truemorph.errors import InputError, TruemorphError, TruemorphWarning
 
-METRICS = (
-    "balanced_accuracy",
-    "balanced_accuracy_at_fraction",
-    "auc",
-    "log_loss",
-    "calibration_error",
-    "fraction_rms_hard",
-    "fraction_rms_soft",
-    "cv18_excess",
-    "accuracy_low",
-    "accuracy_middle",
-    "accuracy_high",
-    "drift",
-    "flip_rms",
-    "seconds",
-)
 # The real world has fewer galaxies: more passes over them.
 EPOCHS, REAL_EPOCHS = 10, 25
 
