@@ -60,8 +60,12 @@ def test_evidence_in_place_of_labels_teaches_the_same():
     by_evidence = train_members(TrainingRows(rows.frame, rows.inputs, np.log(flips)), transition, config)
     for name, value in by_label.members[0].items():
         np.testing.assert_allclose(by_evidence.members[0][name], value, atol=2e-4)
-    with pytest.raises(InputError, match="evidence must be"):
+    with pytest.raises(InputError, match="evidence must have shape"):
         train_members(TrainingRows(rows.frame, rows.inputs, np.log(flips)[:, :1]), transition, config)
+    impossible = np.log(flips)
+    impossible[7] = -np.inf
+    with pytest.raises(InputError, match="row 7"):
+        train_members(TrainingRows(rows.frame, rows.inputs, impossible), transition, config)
 
 
 def disk_fraction_predicted(rows, transition):

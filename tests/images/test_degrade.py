@@ -91,6 +91,27 @@ def test_noise_grows_with_distance_and_not_with_seeing(how, alpha, lower, factor
     np.testing.assert_array_equal(out, degrade(images, np.full(8, alpha), np.full(8, lower), 20.0, seed=5, how=how))
 
 
+@pytest.mark.parametrize("how", ["distance", "seeing"])
+@pytest.mark.parametrize(("first", "second"), [(9.0, 6.0), (6.0, 4.0), (10.0, 9.8), (25.0, 12.0)])
+def test_noise_of_two_steps_is_that_of_one(how, first, second):
+    images = np.stack([sky(seed) for seed in range(8)])
+    sharp = np.full(8, 60.0)
+    halfway = degrade(images, sharp, np.full(8, first), 25.0, seed=1, how=how)
+    twice = degrade(halfway, np.full(8, first), np.full(8, second), 25.0, seed=2, how="distance")
+    once = degrade(images, sharp, np.full(8, second), 25.0, seed=3, how="distance")
+    if how == "distance":
+        assert spread(twice) == pytest.approx(spread(once), rel=0.15)
+    else:
+        again = degrade(halfway, np.full(8, first), np.full(8, second), 25.0, seed=4, how="seeing")
+        assert spread(again) == pytest.approx(spread(halfway), rel=0.15)
+
+
+def test_noise_of_a_perfect_picture_grows_as_resolution_falls():
+    images = np.stack([sky(seed) for seed in range(8)])
+    found = [spread(degrade(images, np.full(8, np.inf), np.full(8, a), 25.0)) for a in (40.0, 25.0, 20.0, 16.0, 9.0)]
+    assert np.all(np.diff(found) > -0.04 * found[-1])
+
+
 def test_well_resolved_enough_is_left_alone():
     images = np.stack([stretch(star(5.0)), stretch(star(7.0))])
     out = degrade(images, np.array([10.0, 10.0]), np.array([10.0, 25.0]), 20.0)

@@ -8,6 +8,7 @@ from scipy.stats import ks_2samp, spearmanr
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.catalogs.resolution import resolution
+from truemorph.errors import InputError
 from truemorph.simulate.annotate import observed_labels
 from truemorph.simulate.galaxies import simulate_galaxies
 
@@ -27,6 +28,8 @@ def plain():
 def test_the_same_seed_gives_the_same_galaxies():
     assert simulate_galaxies(300, seed=9).equals(simulate_galaxies(300, seed=9))
     assert not simulate_galaxies(300, seed=9).equals(simulate_galaxies(300, seed=10))
+    with pytest.raises(InputError, match="at least one galaxy"):
+        simulate_galaxies(0)
 
 
 @pytest.mark.parametrize("world", ["confounded", "plain"])
@@ -43,7 +46,9 @@ def test_columns_belong_together(world, request):
     assert (galaxies["truth"] == (galaxies["type"] != "elliptical")).all()
     assert galaxies["bulge_fraction"].filter(galaxies["type"] == "spiral").max() <= 0.7
     # One seeing a field.
-    assert galaxies.group_by("field").agg(pl.col("field").len().alias("n"))["n"].max() <= 6
+    fields = galaxies.group_by("field").agg(pl.len(), pl.col("psf_fwhm").n_unique().alias("seeings"))
+    assert fields["seeings"].max() == 1
+    assert 2 <= fields["len"].max() <= 6
 
 
 def test_the_flux_limited_population_looks_like_sdss(confounded):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +107,17 @@ def _simulated(name: str, seed: int) -> CatalogueWorld:
     )  # fmt: skip
 
 
+def _table(path: Path, columns: tuple[str, ...]) -> pl.DataFrame:
+    frame = pl.read_csv(path, infer_schema_length=None)
+    absent = [name for name in columns if name not in frame.columns]
+    if absent:
+        raise InputError(f"{path}: no column {absent[0]!r}; it needs {', '.join(columns)}")
+    return frame
+
+
 def _experts(definition: str, seed: int, data: Path) -> CatalogueWorld:
     """GZ1's spiral flags beside experts' types; the axis ratio is property and feature."""
-    frame = pl.read_csv(data / "expert_vs_crowd.csv")
+    frame = _table(data / "expert_vs_crowd.csv", ("gz1_spiral", "axis_ratio", "petroR90_g", "t_type"))
     labels = frame["gz1_spiral"].to_numpy().astype(np.int64)
     ratio = frame["axis_ratio"].to_numpy()[:, None]
     return CatalogueWorld(
@@ -122,12 +130,15 @@ def _experts(definition: str, seed: int, data: Path) -> CatalogueWorld:
 
 def _votes(definition: str, seed: int, data: Path) -> CatalogueWorld:
     """GZ2 votes of galaxies with experts' types, and Hart et al.'s debiased ones."""
-    frame = pl.read_csv(data / "gz2_votes.csv", infer_schema_length=None).filter(
+    smooth_column = "t01_smooth_or_features_a01_smooth_weighted_fraction"
+    hart_column = "t01_smooth_or_features_a01_smooth_debiased"
+    needed = ("t_type", "petroR90", "psf_fwhm", "axis_ratio", smooth_column, hart_column)
+    frame = _table(data / "gz2_votes.csv", needed).filter(
         pl.col("t_type").is_not_null() & pl.col("petroR90").is_not_null() & pl.col("psf_fwhm").is_not_null()
         & pl.col("axis_ratio").is_not_null()
     )  # fmt: skip
-    smooth = frame["t01_smooth_or_features_a01_smooth_weighted_fraction"].to_numpy()
-    hart = frame["t01_smooth_or_features_a01_smooth_debiased"].to_numpy()
+    smooth = frame[smooth_column].to_numpy()
+    hart = frame[hart_column].to_numpy()
     return CatalogueWorld(
         f"GZ2 votes, {definition}", f"disk = experts' {definition}", seed, (frame["petroR90"] /
         frame["psf_fwhm"]).to_numpy() * FWHM_PER_SIGMA, (frame["t_type"].cast(pl.Float64) >=
@@ -158,12 +169,15 @@ def _from_probabilities(p_disk: np.ndarray, transition: Transition | None = None
     return Relabelled((p_disk > 0.5).astype(np.int64), p_disk, transition)
 
 
+def _after_label(p_disk: np.ndarray, labels: np.ndarray, alpha: np.ndarray, transition: Transition) -> np.ndarray:
+    # A label that T calls impossible in a class that p(y) is sure of: leave room.
+    p = np.clip(p_disk, 1e-6, 1 - 1e-6)
+    return posterior(np.column_stack([1 - p, p]), labels, alpha, transition)[:, 1]
+
+
 def _posterior(world: CatalogueWorld, p_disk: np.ndarray | float, transition: Transition) -> Relabelled:
     p = np.broadcast_to(np.asarray(p_disk, dtype=np.float64), world.truth.shape)
-    # A label that T calls impossible in a class that p(y) is sure of: leave room.
-    p = np.clip(p, 1e-6, 1 - 1e-6)
-    after = posterior(np.column_stack([1 - p, p]), world.labels, world.alpha, transition)
-    return _from_probabilities(after[:, 1], transition)
+    return _from_probabilities(_after_label(p, world.labels, world.alpha, transition), transition)
 
 
 def _published(fraction: np.ndarray, world: CatalogueWorld) -> Relabelled:
@@ -210,10 +224,9 @@ def trusted(world: CatalogueWorld) -> Relabelled:
 
 
 def tabulated(world: CatalogueWorld) -> Relabelled:
-    """p(y | ỹ, α, z) regressed on 300 trusted labels: no shape of T assumed."""
-    fit = fit_transition(world.labels, world.alpha, "tabulated", gold=world.gold, intrinsic=world.intrinsic)
-    p = fit.probabilities[:, 1] if fit.probabilities is not None else fit.class_fractions[1]
-    return _posterior(world, p, fit.transition)
+    """T(α) tabulated from a regression on 300 trusted labels, no shape assumed, then the posterior."""
+    fit = fit_transition(world.labels, world.alpha, "tabulated", gold=world.gold)
+    return _posterior(world, fit.class_fractions[1], fit.transition)
 
 
 def _columns(world: CatalogueWorld, beside: bool) -> np.ndarray:
@@ -224,9 +237,8 @@ def _columns(world: CatalogueWorld, beside: bool) -> np.ndarray:
     return np.unique(np.column_stack([world.features, world.intrinsic]), axis=1)
 
 
-@lru_cache(maxsize=2)
-def _out_of_fold(world: CatalogueWorld, families: tuple[str, ...], beside: bool) -> Relabelled:
-    """DCV14's p(y | x) of each galaxy from folds without it; of several families the most likely one."""
+def _out_of_fold(world: CatalogueWorld, families: tuple[str, ...], beside: bool, own_label: bool) -> Relabelled:
+    """DCV14's p(y | x) of each galaxy from folds without it, or its posterior; of several families the likeliest."""
     columns = _columns(world, beside)
     family = families[0]
     if len(families) > 1:
@@ -236,31 +248,27 @@ def _out_of_fold(world: CatalogueWorld, families: tuple[str, ...], beside: bool)
     fold = np.random.default_rng([world.seed, 13]).integers(0, _FOLDS, world.truth.size)
     p = np.empty(world.truth.size)
     for one in range(_FOLDS):
-        rows = fold != one
+        rows, left = fold != one, fold == one
         model = DebiasedLogisticRegression(family).fit(columns[rows], world.labels[rows], alpha=world.alpha[rows])
-        p[~rows] = model.predict_proba(columns[~rows])[:, 1]
+        p[left] = model.predict_proba(columns[left])[:, 1]
+        if own_label:
+            p[left] = _after_label(p[left], world.labels[left], world.alpha[left], model.transition_)
     return _from_probabilities(p, model.transition_)
 
 
 def dcv14(world: CatalogueWorld) -> Relabelled:
     """DCV14 on catalogue features, out of fold: p(y | x), as for a galaxy without a label."""
-    return _out_of_fold(world, ("rayleigh",), False)
-
-
-def _with_own_label(world: CatalogueWorld, found: Relabelled) -> Relabelled:
-    assert found.p_disk is not None
-    assert found.transition is not None
-    return _posterior(world, found.p_disk, found.transition)
+    return _out_of_fold(world, ("rayleigh",), beside=False, own_label=False)
 
 
 def dcv14_posterior(world: CatalogueWorld) -> Relabelled:
     """The same with each galaxy's own label: the posterior."""
-    return _with_own_label(world, _out_of_fold(world, ("rayleigh",), False))
+    return _out_of_fold(world, ("rayleigh",), beside=False, own_label=True)
 
 
 def dcv14_all(world: CatalogueWorld) -> Relabelled:
     """DCV14 on features and intrinsic columns, family by AIC, the posterior."""
-    return _with_own_label(world, _out_of_fold(world, CURVES, True))
+    return _out_of_fold(world, CURVES, beside=True, own_label=True)
 
 
 def votes_regressed(world: CatalogueWorld) -> Relabelled:
@@ -296,12 +304,16 @@ def _relabel(task: tuple[str, int, Path | None]) -> list[dict[str, Any]]:
     contestants: dict[str, Callable[[CatalogueWorld], Relabelled]] = {k: run for k, (_, run) in METHODS.items()}
     for source, fraction in world.published.items():
         contestants[source] = partial(_published, fraction)
+    # Trusted labels are scored for nobody: three methods have seen them.
+    scored = world.gold == UNKNOWN
     rows = []
     for method, run in contestants.items():
         began = time.process_time()
         found = run(world)
         seconds = time.process_time() - began
-        scores = score(world.truth, world.alpha, found.labels, found.p_disk, world.intrinsic, seed)
+        p_disk = None if found.p_disk is None else found.p_disk[scored]
+        intrinsic = None if world.intrinsic is None else world.intrinsic[scored]
+        scores = score(world.truth[scored], world.alpha[scored], found.labels[scored], p_disk, intrinsic, seed)
         scores["seconds"] = seconds
         rows.append(
             {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from truemorph.errors import InputError
 from truemorph.images.degrade import degrade
 
 
@@ -67,12 +68,19 @@ def resolution_drift(
     -------
     ResolutionDrift
 
+    Raises
+    ------
+    InputError
+        If a factor is not above 1.
+
     Examples
     --------
     >>> pictures = np.random.default_rng(0).integers(0, 40, (5, 32, 32, 3), dtype=np.uint8)
     >>> resolution_drift(lambda images: np.full(len(images), 0.7), pictures, np.full(5, 20.0), 8.0).drift
     0.0
     """
+    if not len(factors) or not all(factor > 1 for factor in factors):
+        raise InputError(f"factors by which alpha is lowered are above 1; got {list(factors)}")
     before = np.asarray(predict(images), dtype=np.float64)
     changes = np.stack(
         [

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,10 @@ def _run_one(task: tuple[str, int, str, Plan, Path, int]) -> dict[str, Any]:
             away = outcome.transition.flip_probability(alpha) - world.transition.flip_probability(alpha)
             off = float(np.sqrt(np.mean(away**2)))
         print(f"{name} {seed} {method}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
-        return {"said": said, "seconds": bench.seconds, "flip_rms": off, "predicts": predict is not None}
+        given = None if outcome.labels is None else outcome.labels[rows].tolist()
+        return {
+            "said": said, "seconds": bench.seconds, "flip_rms": off, "predicts": predict is not None, "labels": given,
+        }  # fmt: skip
 
     learned = cache.result("learned", config, learn)
     alpha, true = world.alpha[rows], world.truth[rows]
@@ -101,7 +105,7 @@ def _run_one(task: tuple[str, int, str, Plan, Path, int]) -> dict[str, Any]:
         every = cache.array("p", config, lambda: _missing(folder))
         p_disk, *twins = np.split(np.asarray(every), [rows.size + k * n for k in range(len(world.twins))])
         found_drift = drift(p_disk[:n], twins, true[:n])
-    labels = world.labels[rows] if p_disk is None else (p_disk > 0.5).astype(np.int64)
+    labels = np.array(learned["labels"]) if p_disk is None else (p_disk > 0.5).astype(np.int64)
     found: dict[str, float | None] = {
         **score(true, alpha, labels, p_disk, world.intrinsic[rows], seed), "drift": found_drift,
     }  # fmt: skip
@@ -148,6 +152,14 @@ def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
         for method in plan.methods
         if not (method == "ddb-right" and world == "image annotator")
     ]
+    if not tasks:
+        raise InputError("nothing to run: nobody knows the right T(alpha) of somebody who looks at pictures")
+    if "real" in plan.worlds and (plan.data is None or not (plan.data / "efigi_images.csv").is_file()):
+        raise InputError(f"{plan.data}: no efigi_images.csv there; the real world needs it, or choose other --worlds")
+    if "cleanlab" in plan.methods and find_spec("cleanlab") is None:
+        raise InputError(
+            "method cleanlab needs cleanlab: pip install 'truemorph[benchmark]', or choose other --methods"
+        )
     if jobs == 1:
         return [_run_one(task) for task in tasks]
     for world in plan.worlds:  # drawn once, by all cores, before workers want them

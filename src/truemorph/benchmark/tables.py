@@ -40,21 +40,30 @@ NOTES = (
     "together. Mean ± standard deviation over seeds."
 )
 TRAINED = (
-    "Scored against the truth on galaxies that nothing was learned from. Every method sees the same pictures, "
-    "labels and "
-    "columns; the last is trained on the truth, two see 300 true classes.",
+    "Scored against the truth on galaxies that nothing was learned from. Every method may use the same pictures, "
+    "labels, "
+    "votes and columns. Votes are used by matching and the two DDB on votes; intrinsic columns by matching, "
+    "conditional "
+    "T(α), and DDB on votes and trusted labels (in the real world axis ratio and colour of the undegraded "
+    "picture); 300 "
+    "true classes by the two with trusted labels; the true T(α) by the one with the right T(α); every true class "
+    "by the "
+    "one trained on the truth. Networks see the same number of pictures, but for what cleanlab drops.",
     "In the plain, confounded and real worlds labels flip as the paper's model says: there the right T(α) can win by "
-    "construction. Heavy tails break its family, the image annotator breaks its assumption that flips depend on "
-    "class and "
-    "α alone.",
+    "construction. Heavy tails break its family, the image annotator breaks its assumption that flips depend on class "
+    "and α alone.",
 )
 RELABELLED = (
-    "Scored against the truth on the galaxies whose labels were given: relabelling, by each galaxy's own label or"
-    " votes; "
-    "DCV14 out of fold. Three see 300 true classes of those scored.",
-    "Experts who typed the real galaxies saw the same SDSS pictures. They are trusted for a definition of a disk,"
+    "Relabelling: scored against the truth on the galaxies whose labels and votes were given, DCV14 out of fold. Three "
+    "methods see 300 true classes, of galaxies that no method is scored on.",
+    "Experts who typed the real galaxies saw the same SDSS pictures: they are trusted for a definition of a disk,"
     " and are "
-    "not the last truth.",
+    "not the last truth. α is R90 over σ of the PSF there (GZ1: g band, one seeing of 1.32 arcsec for all).",
+    "Vote fractions of Hart et al. and of matching are taken for p(disk), which they were not made to be: compare"
+    " them by "
+    "AUC and hard fractions. On real tables the spread over seeds is that of folds and trusted rows alone; the "
+    "sampling "
+    "error of an accuracy is about 0.02 for 690 galaxies (GZ2) and 0.006 for 8,966 (GZ1).",
 )
 
 
@@ -154,8 +163,8 @@ def write_leaderboard(content: Mapping[str, Any], titles: Mapping[str, str], out
                 "Balanced accuracy, AUC and error of the disk fraction of every method in every world; numbers as in "
                 "the tables.",
                 "Mean and standard deviation over seeds. Blue: through T(α) or trusted labels; orange: rivals; "
-                "black and the "
-                "dotted line: trained on the truth.",
+                "black, with a "
+                "dotted line, where there is one: trained on the truth.",
             )
         ],
         gallery_title="",

@@ -14,6 +14,7 @@ of 4,458 galaxies are ellipticals.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -192,6 +193,7 @@ def _real(seed: int, sizes: Sizes, cache: Cache, data: Path | None) -> World:
     alpha = rng.lognormal(np.log(_EFIGI_ALPHA), _EFIGI_SPREAD, n)
     radius = _EFIGI_RADIUS * sizes.pixels
     config = {"world": "real", "seed": seed, "pixels": sizes.pixels, "galaxies": n, "flips": repr(FLIPS)}
+    config["table"] = hashlib.sha256(sharp.tobytes() + truth.tobytes()).hexdigest()[:16]
     config["alpha"] = [_EFIGI_ALPHA, _EFIGI_SPREAD, _EFIGI_RADIUS]
     infinite = np.full(n, np.inf)
     images = cache.array("images", config, lambda: degrade(sharp, infinite, alpha, radius, seed))

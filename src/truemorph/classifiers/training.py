@@ -305,8 +305,13 @@ def train_members(
         raise InputError(
             f"only {train.size} training galaxies for {config.folds} folds and batches of {config.batch_size}"
         )
-    if rows.evidence is not None and (rows.evidence.shape != (rows.frame.height, 2) or np.isnan(rows.evidence).any()):
-        raise InputError(f"evidence must be finite or -inf, shape ({rows.frame.height}, 2); got {rows.evidence.shape}")
+    if rows.evidence is not None:
+        if rows.evidence.shape != (rows.frame.height, 2):
+            raise InputError(f"evidence must have shape ({rows.frame.height}, 2); got {rows.evidence.shape}")
+        best = rows.evidence.max(axis=1)
+        if not np.isfinite(best).all() or np.isnan(rows.evidence).any():
+            wrong = np.flatnonzero(~np.isfinite(best) | np.isnan(rows.evidence).any(axis=1))[0]
+            raise InputError(f"evidence must be finite for one class at least; row {wrong} is {rows.evidence[wrong]}")
     if rows.evidence is not None and config.classifier == "logistic":
         raise InputError("logistic regression learns from labels: leave evidence out")
     ids = rows.frame["object_id"]

@@ -102,6 +102,12 @@ def _noise_left(pixel: float) -> float:
     return pixel if pixel < 2 / 3 else 2 / 3
 
 
+def _grain_spectrum(side: int, pixel: float) -> np.ndarray:
+    """Power of noise that was interpolated between pixels of this side, at the frequencies of a cosine transform."""
+    one_axis = np.sinc(np.arange(side) / (2 * side) * pixel) ** 4 if pixel > 1 else np.ones(side)
+    return one_axis[:, None] * one_axis[None, :]
+
+
 def _exchanged(side: int, widths: tuple[float, float]) -> np.ndarray:
     """Transfer function from a PSF of one σ to that of another, at the frequencies of a cosine transform."""
     frequency = np.arange(side) / (2 * side)
@@ -119,19 +125,26 @@ def _degraded(
     border = max(2, round(_BORDER * side))
     edge = np.ones((side, side), bool)
     edge[border:-border, border:-border] = False
-    # Light of a galaxy that reaches the border is smooth there: noise is what a wide filter takes away. Pictures
-    # are dark where noise was negative, so its upper side is measured.
-    grains = (light - gaussian_filter(light, (0, _SMOOTH, _SMOOTH), mode="reflect"))[:, edge]
+    # Light of a galaxy that reaches the border is smooth there: noise is what a filter wider than its grains takes
+    # away. Pictures are dark where noise was negative, so its upper side is measured.
+    wide = max(_SMOOTH, 3 * before)
+    grains = (light - gaussian_filter(light, (0, wide, wide), mode="reflect"))[:, edge]
     middle, upper = np.percentile(grains, [50, 84.13], axis=1)
     noise = (upper - middle).astype(np.float32)[:, None, None]
     transfer = _exchanged(side, widths)
     # A cosine transform takes the picture as mirrored at its edges.
     blurred = fft.idctn(fft.dctn(light, axes=(1, 2)) * transfer, axes=(1, 2))
     resampled = after != before
+    # Noise passes the exchange of PSFs as its own spectrum lets it: grains wider than a pixel are blurred less.
+    spectrum = _grain_spectrum(side, before)
+    left = float(np.sum(spectrum * transfer**2) / np.sum(spectrum))
     coarse = max(8, round(side / after))
     if coarse < side:
         camera = noise / np.float32(_noise_left(before)) if before > 0 else noise
-        grain = camera * rng.standard_normal((3, coarse, coarse), dtype=np.float32)
+        missing = (
+            np.sqrt(np.maximum(camera**2 - left * noise**2, 0)) if resampled else camera * np.float32(np.sqrt(1 - left))
+        )
+        grain = missing * rng.standard_normal((3, coarse, coarse), dtype=np.float32)
         # Straight between the centres of coarse pixels: what resampling a frame does. (The PSF's width is measured on
         # pixels, so that averaging over them is in it.)
         if resampled:
@@ -139,7 +152,7 @@ def _degraded(
         enlarged = zoom(grain, (1, side / coarse, side / coarse), order=1, grid_mode=True, mode="nearest")
         blurred = enlarged if resampled else blurred + enlarged
     else:
-        wanted = (_noise_left(after) / _noise_left(before)) ** 2 if before > 0 else 1.0
-        missing = np.float32(np.sqrt(max(0.0, wanted - np.mean(transfer**2))))
+        wanted = (_noise_left(after) / (_noise_left(before) if before > 0 else 1.0)) ** 2 if resampled else 1.0
+        missing = np.float32(np.sqrt(max(0.0, wanted - left)))
         blurred = blurred + missing * noise * rng.standard_normal(blurred.shape, dtype=np.float32)
     return stretch(blurred[:, :side, :side].astype(np.float32))

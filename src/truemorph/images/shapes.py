@@ -54,7 +54,7 @@ def _measure(images: np.ndarray) -> dict[str, np.ndarray]:
     x, y = axis[None, None, :], axis[None, :, None]
     near = x**2 + y**2 < _REACH**2
 
-    # Second moments of the detected pixels, twice: the second time inside three times the first ellipse.
+    # Second moments of the detected pixels, each time inside three times the ellipse found before.
     ratio, angle, scale = np.ones(n, np.float32), np.zeros(n, np.float32), np.full(n, _REACH / 3, np.float32)
     for _ in range(3):
         within = _elliptical(x, y, ratio, angle) < 3 * scale[:, None, None]

@@ -109,8 +109,15 @@ def vote_fractions(truth: Array, alpha: Array, transition: Transition, seed: int
     -------
     smooth, disk : arrays, shape (N,)
         They sum to 1 and are rounded to 3 digits; ties are broken towards the label.
+
+    Raises
+    ------
+    InputError
+        If T has more than two classes.
     """
     truth = np.asarray(truth)
+    if transition.n_classes != 2:
+        raise InputError(f"vote fractions are of two classes, T has {transition.n_classes}; use vote_counts")
     rng = np.random.default_rng([seed, 4])
     to_disk = _rows(truth, alpha, transition)[:, DISK]
     position = rng.normal(size=truth.size)

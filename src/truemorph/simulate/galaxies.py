@@ -18,6 +18,7 @@ from astropy import units as u
 from astropy.cosmology import WMAP9
 
 from truemorph.catalogs.resolution import FWHM_PER_SIGMA, resolution
+from truemorph.errors import InputError
 from truemorph.simulate.profiles import aperture_radii
 
 ELLIPTICAL, LENTICULAR, SPIRAL = "elliptical", "lenticular", "spiral"
@@ -152,21 +153,28 @@ def simulate_galaxies(n: int, seed: int = 0, *, confounded: bool = True) -> pl.D
         `arm_strength`, `arm_order` (0 flocculent to 1 grand design), `arm_number`, `dust`; and rest-frame colours
         `g_r_bulge`, `g_r_disk`, `g_r_young` (mag).
 
+    Raises
+    ------
+    InputError
+        If n is below 1.
+
     Examples
     --------
     >>> galaxies = simulate_galaxies(500, seed=1)
     >>> galaxies["magnitude"].max() < 17 and galaxies["r90"].min() > 3
     True
     """
+    if n < 1:
+        raise InputError(f"a population has at least one galaxy; got {n}")
     rng = np.random.default_rng(seed)
     pieces: list[dict[str, np.ndarray]] = []
     found = 0
     while found < n:
         piece = _draw(rng, max(256, int(1.3 * (n - found))), confounded)
+        piece["field"] += sum(int(one["field"].max()) + 1 for one in pieces)
         pieces.append(piece)
         found += piece["M_r"].size
     columns = {name: np.concatenate([piece[name] for piece in pieces])[:n] for name in pieces[0]}
-    columns["field"] = np.arange(n) // _PER_FIELD
     return pl.DataFrame(
         {
             "object_id": 587700000000000000 + np.arange(n, dtype=np.int64) * 1009 + 17,
@@ -191,9 +199,9 @@ def _draw(rng: np.random.Generator, n: int, confounded: bool) -> dict[str, np.nd
     )
     unit_kpc = r50_kpc / per_unit[0]
     radius_kpc = unit_kpc * per_unit[2]
-    # One seeing a field, and galaxies of a field follow each other.
-    seeing = _SEEING * np.exp(_SEEING_SPREAD * rng.normal(size=n // _PER_FIELD + 1))
-    psf_fwhm = np.clip(seeing, 0.9, 2.2).repeat(_PER_FIELD)[:n]
+    # One seeing a field; of a field's galaxies not all are kept below.
+    field = np.arange(n) // _PER_FIELD
+    psf_fwhm = np.clip(_SEEING * np.exp(_SEEING_SPREAD * rng.normal(size=field[-1] + 1)), 0.9, 2.2)[field]
     if confounded:
         kpc_per_arcsec = WMAP9.kpc_proper_per_arcmin(redshift).to_value(u.kpc / u.arcsec)
     else:
@@ -214,6 +222,7 @@ def _draw(rng: np.random.Generator, n: int, confounded: bool) -> dict[str, np.nd
         "r50": r50_kpc / kpc_per_arcsec,
         "r90": r90,
         "psf_fwhm": psf_fwhm,
+        "field": field,
         "alpha": resolution(radius, psf_fwhm),
         "unit_length": unit_kpc / kpc_per_arcsec,
         **structure,

@@ -71,8 +71,12 @@ def run_benchmark(
         raise InputError(f"{data}: no such folder of real data")
     numbers = tuple(range(seed, seed + (seeds or (1 if quick else 3))))
     if catalogue_only:
-        if worlds or methods:
-            raise InputError("--catalogue-only runs all of its worlds and methods: leave --worlds and --methods out")
+        if worlds or methods or sizes or quick or cache:
+            raise InputError(
+                "--catalogue-only runs all of its worlds and methods: leave --quick, --worlds, --methods, "
+                "--train, --test, "
+                "--epochs and --cache out"
+            )
         rows = catalogues.run_catalogues(numbers, data, jobs or os.cpu_count() or 1)
         plan = leaderboard.Plan(seeds=numbers, data=data, worlds=tuple(dict.fromkeys(row["world"] for row in rows)),
                                 methods=tuple(dict.fromkeys(row["method"] for row in rows)))  # fmt: skip
