@@ -7,9 +7,12 @@ import threading
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 
+from threadpoolctl import threadpool_limits
 
-def _leave_with_parent() -> None:
-    """Watch the parent from a thread: a killed one can't tell its workers to stop."""
+
+def _begin() -> None:
+    """Compute in one thread, there is a worker a core; and watch the parent, which can't say stop when it is killed."""
+    threadpool_limits(1)
     parent = parent_process()
     if parent is None:
         return
@@ -23,4 +26,4 @@ def _leave_with_parent() -> None:
 
 def worker_pool(jobs: int) -> ProcessPoolExecutor:
     """Fresh processes, none forked from one that has threads."""
-    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_leave_with_parent)
+    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin)
