@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from truemorph.benchmark.baselines import matched_fractions
 from truemorph.benchmark.scores import score
 from truemorph.benchmark.workers import worker_pool
-from truemorph.benchmark.worlds import FLIPS, HEAVY_FLIPS, INTRINSIC
+from truemorph.benchmark.worlds import CURVES, FLIPS, GOLD, HEAVY_FLIPS, INTRINSIC
 from truemorph.bias.diagnostics import compare_families
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.gold import UNKNOWN
@@ -35,8 +35,6 @@ from truemorph.simulate.annotate import image_votes, vote_fractions
 from truemorph.simulate.galaxies import simulate_galaxies
 from truemorph.simulate.observe import render
 
-GOLD = 300
-CURVES = ("rayleigh", "weibull", "fisk")
 DEFINITIONS = {"T >= -3": -3, "T >= 1": 1}
 _GALAXIES, _LOOKED_AT, _LOOK_SIZE = 4_000, 2_000, 48
 _FOLDS = 3

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from truemorph.benchmark.baselines import constant_transition, matched_fractions, pruned_rows
 from truemorph.benchmark.cache import Cache, digest
-from truemorph.benchmark.worlds import World, catalogue_features
+from truemorph.benchmark.worlds import CURVES, GOLD, World, catalogue_features
 from truemorph.bias.diagnostics import compare_families
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.families import transition_to_dict
@@ -31,8 +31,6 @@ from truemorph.config import TrainingConfig, training_config
 from truemorph.images.degrade import degrade
 from truemorph.simulate.annotate import VOLUNTEERS
 
-GOLD = 300
-CURVES = ("rayleigh", "weibull", "fisk")
 _PER_BIN = 64  # galaxies in each of the paper's bins
 _TWIN_LEVELS = 6
 _BATCH = 512

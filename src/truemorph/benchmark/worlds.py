@@ -39,6 +39,8 @@ from truemorph.simulate.twins import at_resolution
 TRUE_THETA = 11.25
 FLIPS = RayleighTransition(TRUE_THETA)
 HEAVY_FLIPS = FiskTransition(scale=11.0, shape=1.8)
+GOLD = 300  # trusted labels that some methods are given
+CURVES = ("rayleigh", "weibull", "fisk")  # families that methods choose from
 INTRINSIC = ("radius_kpc", "M_r", "redshift")
 FEATURES = ("axis_ratio", "concentration", "size", "colour")
 TWIN_FACTORS = (1.5, 2.5)
