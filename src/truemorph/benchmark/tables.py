@@ -95,7 +95,7 @@ def world_tables(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -
                     [titles.get(row["method"], row["method"]), *(cell(row, metric) for metric in columns)]
                     for row in here
                 ],
-                f"{here[0]['definition']}; {max(row['seeds'] for row in here)} seeds.",
+                f"{here[0]['definition']}; seeds: {max(row['seeds'] for row in here)}.",
             )
         )
     return tables
