@@ -49,7 +49,7 @@ def test_a_second_run_trains_nothing(rows, cache, monkeypatch):
     def forbidden(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("truemorph.benchmark.methods.train_members", forbidden)
+    monkeypatch.setattr("truemorph.benchmark.workbench.train_members", forbidden)
     plan = Plan(("plain", "image annotator"), tuple(METHODS), (0,), TINY, 1)
     assert run_plan(plan, cache) == rows
     # With what it said lost, a method takes its networks from the cache.

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from truemorph.bias.estimation import fit_transition
+from truemorph.bias.gold import UNKNOWN
 from truemorph.bias.leaves import RankedTable
 from truemorph.bias.transitions import ConstantTransition
 from truemorph.errors import TruemorphError
@@ -102,3 +106,43 @@ def pruned_rows(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     except ImportError as problem:
         raise TruemorphError("pruning needs cleanlab: pip install 'truemorph[benchmark]'") from problem
     return ~find_label_issues(labels, probabilities, n_jobs=1)
+
+
+def regressed_on_votes(
+    fraction: np.ndarray, alpha: np.ndarray, intrinsic: np.ndarray | None, gold: np.ndarray, *, votes: bool = True
+) -> np.ndarray:
+    """Logit of p(disk) of every galaxy, by logistic regression of trusted classes: no T(α) at all.
+
+    Parameters
+    ----------
+    fraction, alpha : array, shape (N,)
+        Share of votes for disk; resolution.
+    intrinsic : array, shape (N, P), or None
+    gold : array of int, shape (N,)
+        Trusted class, -1 where there is none.
+    votes : bool, default True
+        p(y | votes, α, z); p(y | α, z) without.
+
+    Returns
+    -------
+    array, shape (N,)
+    """
+    known, log_alpha = gold != UNKNOWN, np.log(alpha)
+    columns = [fraction, fraction**2, fraction * log_alpha] if votes else []
+    columns += [log_alpha, log_alpha**2, *([] if intrinsic is None else intrinsic.T)]
+    design = np.column_stack(columns)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
+    return np.asarray(model.fit(design[known], gold[known]).decision_function(design))
+
+
+def regressed_evidence(
+    fraction: np.ndarray, alpha: np.ndarray, intrinsic: np.ndarray | None, gold: np.ndarray
+) -> np.ndarray:
+    """log p(votes | y, α, z) up to a constant, by Bayes' theorem from two regressions on trusted classes, shape (N, 2).
+
+    p(y | votes, α, z) / p(y | α, z) is proportional to p(votes | y, α, z); no shape of T and no distribution of votes
+    is assumed. Parameters as of `regressed_on_votes`.
+    """
+    beside, without = (regressed_on_votes(fraction, alpha, intrinsic, gold, votes=votes) for votes in (True, False))
+    evidence = np.column_stack([np.zeros(fraction.size), beside - without])
+    return evidence - evidence.max(axis=1, keepdims=True)

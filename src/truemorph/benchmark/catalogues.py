@@ -15,11 +15,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from scipy.special import expit
 
-from truemorph.benchmark.baselines import matched_fractions
+from truemorph.benchmark.baselines import matched_fractions, regressed_on_votes
 from truemorph.benchmark.scores import score
 from truemorph.benchmark.workers import worker_pool
 from truemorph.benchmark.worlds import CURVES, FLIPS, GOLD, HEAVY_FLIPS, INTRINSIC
@@ -276,14 +274,7 @@ def dcv14_all(world: CatalogueWorld) -> Relabelled:
 
 def votes_regressed(world: CatalogueWorld) -> Relabelled:
     """p(y | votes, α, z) by logistic regression on 300 trusted labels: no T(α) at all."""
-    known = world.gold != UNKNOWN
-    votes, log_alpha = world.vote_fraction, np.log(world.alpha)
-    columns = [votes, votes**2, log_alpha, log_alpha**2, votes * log_alpha]
-    columns += [] if world.intrinsic is None else list(world.intrinsic.T)
-    design = np.column_stack(columns)
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
-    model.fit(design[known], world.gold[known])
-    return _from_probabilities(model.predict_proba(design)[:, 1])
+    return _from_probabilities(expit(regressed_on_votes(world.vote_fraction, world.alpha, world.intrinsic, world.gold)))
 
 
 METHODS: dict[str, tuple[str, Callable[[CatalogueWorld], Relabelled]]] = {

@@ -56,7 +56,8 @@ def _run_one(task: tuple[str, int, str, Plan, Path, int]) -> dict[str, Any]:
 
     if threads:
         torch.set_num_threads(threads)
-    from truemorph.benchmark.methods import METHODS, Workbench, benchmark_config, test_rows
+    from truemorph.benchmark.methods import METHODS, benchmark_config, test_rows
+    from truemorph.benchmark.workbench import Workbench
 
     cache = Cache(folder)
     world = make_world(name, seed, plan.sizes, cache, plan.data)
@@ -150,7 +151,7 @@ def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
         for seed in plan.seeds
         for world in plan.worlds
         for method in plan.methods
-        if not (method == "ddb-right" and world == "image annotator")
+        if not (METHODS[method].knows_transition and world == "image annotator")
     ]
     if not tasks:
         raise InputError("nothing to run: nobody knows the right T(alpha) of somebody who looks at pictures")

@@ -12,28 +12,21 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from truemorph.benchmark.baselines import constant_transition, matched_fractions, pruned_rows
-from truemorph.benchmark.cache import Cache, digest
+from truemorph.benchmark.baselines import constant_transition, matched_fractions, pruned_rows, regressed_evidence
+from truemorph.benchmark.workbench import BATCH, Workbench, probabilities
 from truemorph.benchmark.worlds import CURVES, GOLD, World, catalogue_features
 from truemorph.bias.diagnostics import compare_families
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.families import transition_to_dict
-from truemorph.bias.transitions import MatrixTransition, Transition
+from truemorph.bias.transitions import Transition
 from truemorph.catalogs.sampling import TEST, TRAIN, VALIDATION
-from truemorph.classifiers.checkpoint import Classifier, describe, load, save_classifier
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
-from truemorph.classifiers.training import TrainingRows, train_members
 from truemorph.config import TrainingConfig, training_config
 from truemorph.images.degrade import degrade
-from truemorph.simulate.annotate import VOLUNTEERS
+from truemorph.simulate.annotate import VOLUNTEERS, vote_fraction_evidence
 
 _PER_BIN = 64  # galaxies in each of the paper's bins
 _TWIN_LEVELS = 6
-_BATCH = 512
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -58,105 +51,6 @@ class Outcome:
     labels: np.ndarray | None = None
     transition: Transition | None = None
     said: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class Workbench:
-    """A world, how networks are trained on it, where they are kept, and the CPU seconds that learning took."""
-
-    world: World
-    config: TrainingConfig
-    cache: Cache
-    seconds: float = 0.0
-
-    def clock(self, began: float) -> None:
-        """Add the CPU time since."""
-        self.seconds += time.process_time() - began
-
-    def network(
-        self,
-        labels: np.ndarray,
-        transition: Transition | None = None,
-        *,
-        folds: int = 1,
-        kept: np.ndarray | None = None,
-        extra: tuple[np.ndarray, np.ndarray] | None = None,
-        evidence: np.ndarray | None = None,
-    ) -> Classifier:
-        """Train on the world's training galaxies, or take the network from an earlier run.
-
-        Parameters
-        ----------
-        labels : array, shape (N,)
-        transition : Transition, optional
-            T(α) of the loss; labels are taken at their word without.
-        folds : int
-        kept : array of bool, shape (N,), optional
-            Training galaxies to leave in.
-        extra : (array of uint8, array of int), optional
-            More pictures, and the rows whose labels and α they share.
-        evidence : array, shape (N, 2), optional
-            log p(votes | y) of each galaxy, in place of its label.
-        """
-        world = self.world
-        through = transition or MatrixTransition.identity()
-        config = self.config.model_copy(update={"folds": folds, "seed": world.seed})
-        identity = {
-            "world": world.config,
-            "labels": digest({"labels": labels.tolist()}),
-            "transition": transition_to_dict(through),
-            "kept": None if kept is None else digest({"kept": kept.tolist()}),
-            "extra": None if extra is None else digest({"rows": extra[1].tolist(), "sum": int(extra[0].sum())}),
-            "training": config.model_dump(mode="json"),
-        }
-        if evidence is not None:
-            identity["evidence"] = digest({"evidence": np.round(evidence, 6).tolist()})
-        folder = self.cache.path("network", identity)
-        spent = folder / "history.csv"  # one of a checkpoint's own files: holds the seconds
-        if folder.is_dir() and spent.is_file():
-            self.seconds += float(pl.read_csv(spent)["seconds"][0])
-            return load(folder)
-        began = time.process_time()
-        rows = world.rows(TRAIN, VALIDATION)
-        if kept is not None:
-            rows = rows[kept[rows] | (world.split[rows] == VALIDATION)]
-        pixels = np.asarray(world.images[rows])
-        ids = rows
-        split = world.split[rows]
-        if extra is not None:
-            pixels = np.concatenate([pixels, extra[0]])
-            ids, split = np.concatenate([rows, extra[1]]), np.concatenate([split, np.full(len(extra[1]), TRAIN)])
-        frame = pl.DataFrame({"object_id": ids, "label": labels[ids], "alpha": world.alpha[ids], "split": split})
-        observed = None if evidence is None else evidence[ids]
-        trained = train_members(TrainingRows(frame, pixels, observed), through, config, f"{world.name} {world.seed}")
-        source = {
-            "alpha": "R_petro / sigma_PSF",
-            "source": world.name,
-            "rows": len(ids),
-            "sha256": digest(identity),
-            "votes": world.definition,
-        }
-        rests_on = "benchmark" if evidence is None else "benchmark; learned from votes, this T was not used"
-        described = describe(
-            config,
-            {**transition_to_dict(through), "assumption": rests_on},
-            catalogue=source,
-            members=len(trained.members),
-            metrics=trained.metrics,
-            normalisation={"mean": list(trained.mean), "std": list(trained.std)},
-        )
-        model = Classifier(described, trained.members, trained.seen.unique("object_id", maintain_order=True))
-        save_classifier(model, folder)
-        took = time.process_time() - began
-        pl.DataFrame({"seconds": [took]}).write_csv(spent)
-        self.seconds += took
-        return model
-
-
-def probabilities(model: Classifier, images: np.ndarray) -> np.ndarray:
-    """p(disk) of many pictures, in batches."""
-    starts = range(0, len(images), _BATCH)
-    return np.concatenate([model.probabilities(np.asarray(images[s : s + _BATCH]))[:, 1] for s in starts])
 
 
 def _trained(bench: Workbench, labels: np.ndarray, transition: Transition | None = None, **options: Any) -> Outcome:
@@ -195,7 +89,7 @@ def pruned(bench: Workbench) -> Outcome:
     p = np.empty((rows.size, 2))
     for member in range(3):
         asked = np.flatnonzero(fold == member)
-        for part in np.array_split(asked, max(1, asked.size // _BATCH)):
+        for part in np.array_split(asked, max(1, asked.size // BATCH)):
             p[part] = folded.member_probabilities(np.asarray(world.images[rows[part]]), member)
     kept = np.ones(world.alpha.size, bool)
     kept[rows] = pruned_rows(world.labels[rows], p)
@@ -271,6 +165,35 @@ def right(bench: Workbench) -> Outcome:
     return _trained(bench, bench.world.labels, bench.world.transition)
 
 
+def right_votes(bench: Workbench) -> Outcome:
+    """DDB: what votes mean is known, not only how their majorities flip."""
+    world = bench.world
+    assert world.transition is not None
+    began = time.process_time()
+    evidence = vote_fraction_evidence(world.vote_fraction, world.alpha, world.transition)
+    bench.clock(began)
+    return _trained(bench, world.labels, None, evidence=evidence - evidence.max(axis=1, keepdims=True))
+
+
+def right_copies(bench: Workbench) -> Outcome:
+    """DDB: the right T(α), and of each picture a copy degraded further with the same label.
+
+    A label flips as α of the picture that was labelled says, so a copy keeps label and α: what is learned of a disk at
+    its own resolution is learned at lower ones too.
+    """
+    world, rows = bench.world, bench.world.rows(TRAIN)
+    began = time.process_time()
+    copies = _degraded_further(world, rows, np.random.default_rng([world.seed, 14]))
+    bench.clock(began)
+    return _trained(bench, world.labels, world.transition, extra=(copies, rows))
+
+
+def _degraded_further(world: World, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Pictures of some galaxies at α divided by 1 to 2.5."""
+    lower = world.alpha[rows] / rng.uniform(1, 2.5, rows.size)
+    return degrade(np.asarray(world.images[rows]), world.alpha[rows], lower, world.radius[rows], world.seed)
+
+
 def _counts(world: World) -> np.ndarray:
     """Votes for smooth and disk, as of 40 volunteers, shape (N, 2)."""
     disk = np.rint(VOLUNTEERS * world.vote_fraction).astype(np.int64)
@@ -292,34 +215,12 @@ def with_votes(bench: Workbench) -> Outcome:
     return outcome
 
 
-def regressed_evidence(world: World, gold: np.ndarray) -> np.ndarray:
-    """log p(votes | y, α, z) up to a constant, by Bayes' theorem from two regressions on trusted labels.
-
-    p(y | votes, α, z) / p(y | α, z) is proportional to p(votes | y, α, z); no shape of T and no distribution of votes
-    is assumed.
-
-    Returns
-    -------
-    array, shape (N, 2)
-    """
-    known = gold >= 0
-    votes, log_alpha = world.vote_fraction, np.log(world.alpha)
-    without = np.column_stack([log_alpha, log_alpha**2, world.intrinsic])
-    beside = np.column_stack([votes, votes**2, votes * log_alpha, without])
-    odds = []
-    for design in (beside, without):
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
-        odds.append(model.fit(design[known], gold[known]).decision_function(design))
-    evidence = np.column_stack([np.zeros(votes.size), odds[0] - odds[1]])
-    return evidence - evidence.max(axis=1, keepdims=True)
-
-
 def with_gold_and_votes(bench: Workbench) -> Outcome:
     """DDB on votes, what they mean regressed on 300 trusted labels; trusted galaxies count as known."""
     world = bench.world
     began = time.process_time()
     gold = gold_labels(world)
-    evidence = regressed_evidence(world, gold)
+    evidence = regressed_evidence(world.vote_fraction, world.alpha, world.intrinsic, gold)
     known = np.flatnonzero(gold >= 0)
     evidence[known] = -np.inf
     evidence[known, gold[known]] = 0.0
@@ -367,8 +268,7 @@ def twins(bench: Workbench) -> Outcome:
     rows = world.rows(TRAIN)
     rng = np.random.default_rng([world.seed, 11])
     half = np.sort(rng.choice(rows, rows.size // 2, replace=False))
-    lower = world.alpha[half] / rng.uniform(1, 2.5, half.size)
-    copies = degrade(np.asarray(world.images[half]), world.alpha[half], lower, world.radius[half], world.seed)
+    copies = _degraded_further(world, half, rng)
     bench.clock(began)
     left = np.ones(world.alpha.size, bool)
     left[half] = False
@@ -387,6 +287,7 @@ class Method:
     title: str
     run: Callable[[Workbench], Outcome]
     version: int = 1
+    knows_transition: bool = False  # it needs a world whose T(α) somebody knows
 
 
 METHODS: dict[str, Method] = {
@@ -402,7 +303,9 @@ METHODS: dict[str, Method] = {
     "ddb-votes": Method("DDB on vote counts", with_votes),
     "ddb-gold-votes": Method("DDB on votes and 300 trusted labels", with_gold_and_votes),
     "ddb-twins": Method("DDB, T(α) and training from twins", twins),
-    "ddb-right": Method("DDB, right T(α)", right),
+    "ddb-right": Method("DDB, right T(α)", right, knows_transition=True),
+    "ddb-right-copies": Method("DDB, right T(α), degraded copies beside", right_copies, knows_transition=True),
+    "ddb-right-votes": Method("DDB, right model of votes", right_votes, knows_transition=True),
     "truth": Method("trained on the truth", truth),
 }
 QUICK = ("labels", "naive", "constant", "ddb-paper", "ddb-right", "truth")

@@ -41,14 +41,11 @@ NOTES = (
 )
 TRAINED = (
     "Scored against the truth on galaxies that nothing was learned from. Every method may use the same pictures, "
-    "labels, "
-    "votes and columns. Votes are used by matching and the two DDB on votes; intrinsic columns by matching, "
-    "conditional "
-    "T(α), and DDB on votes and trusted labels (in the real world axis ratio and colour of the undegraded "
-    "picture); 300 "
-    "true classes by the two with trusted labels; the true T(α) by the one with the right T(α); every true class "
-    "by the "
-    "one trained on the truth. Networks see the same number of pictures, but for what cleanlab drops.",
+    "labels, votes and columns. Votes are used by matching and the three DDB on votes; intrinsic columns by matching, "
+    "conditional T(α), and DDB on votes and trusted labels (in the real world axis ratio and colour of the undegraded "
+    "picture); 300 true classes by the two with trusted labels; the true T(α) by the two with the right T(α), and all "
+    "of how votes come about by the one with the right model of votes; every true class by the one trained on the "
+    "truth. Networks see the same number of pictures, but for what cleanlab drops and degraded copies add.",
     "In the plain, confounded and real worlds labels flip as the paper's model says: there the right T(α) can win by "
     "construction. Heavy tails break its family, the image annotator breaks its assumption that flips depend on class "
     "and α alone.",

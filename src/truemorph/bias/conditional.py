@@ -231,7 +231,7 @@ def _flips_given_classes(space: Space, evidence: Evidence, expected: np.ndarray,
     # Going up is enough for EM to go up; the next step goes on.
     lower, upper = space.early_bounds
     begin = np.clip(at, lower, upper)
-    return climb(terms, weighed.weights, begin[None], lower, upper, curvature=False, steps=3).point
+    return climb(terms, weighed.weights, begin[None], lower, upper, curvature=False, steps=1).point
 
 
 def fit_logistic(

@@ -8,13 +8,15 @@ class, nor α.
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import expit, ndtri
+from scipy.special import expit, log_ndtr, logit, ndtri
 
 from truemorph.bias.transitions import DISK, Array, Transition
 from truemorph.errors import InputError
 from truemorph.images.shapes import measure_shapes
 
 VOLUNTEERS = 40
+# Vote fractions: a logistic curve of a latent position; that of galaxies which never win a disk's majority.
+_STEEPNESS, _NEVER, _NEVER_SPREAD = 1.2, 1.6, 0.7
 # The picture's annotator: votes for a disk rise with the contrast of structure and with elongation.
 _CONTRAST, _CONTRAST_STEP = 0.078, 0.015
 _ROUND_ENOUGH, _ELONGATION_STEP = 0.48, 0.06
@@ -119,14 +121,70 @@ def vote_fractions(truth: Array, alpha: Array, transition: Transition, seed: int
     if transition.n_classes != 2:
         raise InputError(f"vote fractions are of two classes, T has {transition.n_classes}; use vote_counts")
     rng = np.random.default_rng([seed, 4])
-    to_disk = _rows(truth, alpha, transition)[:, DISK]
     position = rng.normal(size=truth.size)
-    # Never a disk (eq. 6): how far below the middle such galaxies lie is not said by T.
-    far = np.where(to_disk > 0, ndtri(np.clip(to_disk, 1e-12, 1 - 1e-12)), -np.inf)
-    latent = np.where(np.isfinite(far), position + far, -np.abs(rng.normal(1.6, 0.7, truth.size)))
-    disk = np.round(expit(1.2 * latent), 3)
+    far = _far(_rows(truth, alpha, transition)[:, DISK])
+    never = -np.abs(rng.normal(_NEVER, _NEVER_SPREAD, truth.size))
+    latent = np.where(np.isfinite(far), position + far, never)
+    disk = np.round(expit(_STEEPNESS * latent), 3)
     disk = np.where(disk == 0.5, np.where(latent > 0, 0.501, 0.499), disk)
     return np.round(1 - disk, 3), disk
+
+
+def _far(to_disk: np.ndarray) -> np.ndarray:
+    """Middle of a class's latent positions; -inf for never a disk (eq. 6): how far below is not said by T."""
+    return np.where(to_disk > 0, ndtri(np.clip(to_disk, 1e-12, 1 - 1e-12)), -np.inf)
+
+
+def vote_fraction_evidence(disk: Array, alpha: Array, transition: Transition) -> np.ndarray:
+    """log p(fraction | y, α) of disk vote fractions from `vote_fractions`: what who knows everything can learn.
+
+    Parameters
+    ----------
+    disk : array, shape (N,)
+        Disk vote fractions, three digits.
+    alpha : array, shape (N,)
+    transition : Transition
+        The T(α) that they were drawn with.
+
+    Returns
+    -------
+    array, shape (N, 2)
+        Log-probability of the rounded fraction for each true class; -inf where a class can't have it.
+
+    Examples
+    --------
+    >>> from truemorph.bias.transitions import RayleighTransition
+    >>> vote_fraction_evidence(np.array([0.9, 0.2]), np.array([30.0, 30.0]), RayleighTransition(11.25)).round(1)
+    array([[ -inf,  -5.6],
+           [ -6. , -10.9]])
+    """
+    disk = np.asarray(disk, dtype=np.float64)
+    # What rounds to a fraction; what would round to a tie goes to its own side.
+    lowest, highest = disk - 0.0005, disk + 0.0005
+    lowest = np.where(np.isclose(disk, 0.501), 0.5, lowest)
+    highest = np.where(np.isclose(disk, 0.499), 0.5, highest)
+    low, high = (logit(np.clip(edge, 0, 1)) / _STEEPNESS for edge in (lowest, highest))
+    matrix = transition.matrix(np.asarray(alpha, dtype=np.float64))
+    columns = []
+    for y in range(2):
+        far = _far(matrix[:, y, DISK])
+        middle = np.where(np.isfinite(far), far, 0.0)
+        never = np.logaddexp(
+            _log_between((-high - _NEVER) / _NEVER_SPREAD, (-low - _NEVER) / _NEVER_SPREAD),
+            _log_between((low - _NEVER) / _NEVER_SPREAD, (high - _NEVER) / _NEVER_SPREAD),
+        )
+        never = np.where(high <= 0, never, -np.inf)
+        columns.append(np.where(np.isfinite(far), _log_between(low - middle, high - middle), never))
+    return np.column_stack(columns)
+
+
+def _log_between(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """log of the probability that a standard Gaussian falls between, in the tail where it is small."""
+    mirrored = low > 0
+    low, high = np.where(mirrored, -high, low), np.where(mirrored, -low, high)
+    upper = log_ndtr(high)
+    with np.errstate(divide="ignore"):
+        return upper + np.log(-np.expm1(log_ndtr(low) - upper))
 
 
 def image_votes(images: np.ndarray, seed: int = 0, *, volunteers: int = VOLUNTEERS) -> np.ndarray:
