@@ -90,6 +90,14 @@ def test_the_probability_of_a_vote_fraction_is_how_often_it_is_drawn(transition,
         assert np.all(np.abs(shares - in_bins) <= 5 * np.sqrt(in_bins * (1 - in_bins) / n) + 1e-6)
 
 
+def test_vote_fractions_are_of_two_classes():
+    three = MatrixTransition.identity(3)
+    with pytest.raises(InputError, match="two classes"):
+        vote_fractions([1], [5.0], three)
+    with pytest.raises(InputError, match="two classes"):
+        vote_fraction_evidence([0.2], [5.0], three)
+
+
 @pytest.fixture(scope="module")
 def looked_at():
     galaxies = simulate_galaxies(1_500, seed=2, confounded=False)

@@ -118,8 +118,7 @@ def vote_fractions(truth: Array, alpha: Array, transition: Transition, seed: int
         If T has more than two classes.
     """
     truth = np.asarray(truth)
-    if transition.n_classes != 2:
-        raise InputError(f"vote fractions are of two classes, T has {transition.n_classes}; use vote_counts")
+    _two_classes(transition)
     rng = np.random.default_rng([seed, 4])
     position = rng.normal(size=truth.size)
     far = _far(_rows(truth, alpha, transition)[:, DISK])
@@ -128,6 +127,11 @@ def vote_fractions(truth: Array, alpha: Array, transition: Transition, seed: int
     disk = np.round(expit(_STEEPNESS * latent), 3)
     disk = np.where(disk == 0.5, np.where(latent > 0, 0.501, 0.499), disk)
     return np.round(1 - disk, 3), disk
+
+
+def _two_classes(transition: Transition) -> None:
+    if transition.n_classes != 2:
+        raise InputError(f"vote fractions are of two classes, T has {transition.n_classes}; use vote_counts")
 
 
 def _far(to_disk: np.ndarray) -> np.ndarray:
@@ -151,6 +155,11 @@ def vote_fraction_evidence(disk: Array, alpha: Array, transition: Transition) ->
     array, shape (N, 2)
         Log-probability of the rounded fraction for each true class; -inf where a class can't have it.
 
+    Raises
+    ------
+    InputError
+        If T has more than two classes.
+
     Examples
     --------
     >>> from truemorph.bias.transitions import RayleighTransition
@@ -158,6 +167,7 @@ def vote_fraction_evidence(disk: Array, alpha: Array, transition: Transition) ->
     array([[ -inf,  -5.6],
            [ -6. , -10.9]])
     """
+    _two_classes(transition)
     disk = np.asarray(disk, dtype=np.float64)
     # What rounds to a fraction; what would round to a tie goes to its own side.
     lowest, highest = disk - 0.0005, disk + 0.0005
