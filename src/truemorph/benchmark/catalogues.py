@@ -20,7 +20,7 @@ from scipy.special import expit
 from truemorph.benchmark.baselines import matched_fractions, regressed_on_votes
 from truemorph.benchmark.scores import score
 from truemorph.benchmark.workers import worker_pool
-from truemorph.benchmark.worlds import CURVES, FLIPS, GOLD, HEAVY_FLIPS, INTRINSIC
+from truemorph.benchmark.worlds import CURVES, FLIPS, HEAVY_FLIPS, INTRINSIC, trusted_classes
 from truemorph.bias.diagnostics import compare_families
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.gold import UNKNOWN
@@ -67,11 +67,7 @@ class CatalogueWorld:
     @property
     def gold(self) -> np.ndarray:
         """True classes of 300 galaxies, -1 elsewhere, shape (N,)."""
-        rng = np.random.default_rng([self.seed, 9])
-        known = rng.choice(self.truth.size, min(GOLD, self.truth.size // 2), replace=False)
-        gold = np.full(self.truth.size, UNKNOWN)
-        gold[known] = self.truth[known]
-        return gold
+        return trusted_classes(self.truth, np.arange(self.truth.size), self.seed)
 
 
 def _measured_features(galaxies: pl.DataFrame, seed: int) -> np.ndarray:

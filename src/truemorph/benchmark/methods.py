@@ -15,7 +15,7 @@ import polars as pl
 
 from truemorph.benchmark.baselines import constant_transition, matched_fractions, pruned_rows, regressed_evidence
 from truemorph.benchmark.workbench import BATCH, Workbench, probabilities
-from truemorph.benchmark.worlds import CURVES, GOLD, World, catalogue_features
+from truemorph.benchmark.worlds import CURVES, World, catalogue_features, trusted_classes
 from truemorph.bias.diagnostics import compare_families
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.transitions import Transition
@@ -79,8 +79,8 @@ def constant(bench: Workbench) -> Outcome:
     return _trained(bench, world.labels, constant_transition(world.labels[rows], world.alpha[rows]))
 
 
-def pruned(bench: Workbench) -> Outcome:
-    """Labels that cleanlab doubts are dropped, then naive training."""
+def undoubted(bench: Workbench) -> np.ndarray:
+    """Galaxies whose label cleanlab doesn't doubt, from naive networks of three folds, shape (N,)."""
     world = bench.world
     folded = bench.network(world.labels, folds=3)
     began = time.process_time()
@@ -94,7 +94,13 @@ def pruned(bench: Workbench) -> Outcome:
     kept = np.ones(world.alpha.size, bool)
     kept[rows] = pruned_rows(world.labels[rows], p)
     bench.clock(began)
-    outcome = _trained(bench, world.labels, kept=kept)
+    return kept
+
+
+def pruned(bench: Workbench) -> Outcome:
+    """Labels that cleanlab doubts are dropped, then naive training."""
+    kept = undoubted(bench)
+    outcome = _trained(bench, bench.world.labels, kept=kept)
     outcome.said = {"dropped": int((~kept).sum())}
     return outcome
 
@@ -140,11 +146,7 @@ def conditional(bench: Workbench) -> Outcome:
 
 def gold_labels(world: World) -> np.ndarray:
     """True classes of 300 random training galaxies (half of them where there are few), -1 elsewhere, shape (N,)."""
-    train = world.rows(TRAIN)
-    known = np.random.default_rng([world.seed, 9]).choice(train, min(GOLD, train.size // 2), replace=False)
-    gold = np.full(world.truth.size, -1)
-    gold[known] = world.truth[known]
-    return gold
+    return trusted_classes(world.truth, world.rows(TRAIN), world.seed)
 
 
 def with_gold(bench: Workbench) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass
 
@@ -66,7 +67,9 @@ class Workbench:
             "labels": digest({"labels": labels.tolist()}),
             "transition": transition_to_dict(through),
             "kept": None if kept is None else digest({"kept": kept.tolist()}),
-            "extra": None if extra is None else digest({"rows": extra[1].tolist(), "sum": int(extra[0].sum())}),
+            "extra": None
+            if extra is None
+            else digest({"rows": extra[1].tolist(), "pixels": hashlib.sha256(extra[0].tobytes()).hexdigest()}),
             "training": config.model_dump(mode="json"),
         }
         if evidence is not None:

@@ -25,6 +25,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.benchmark.cache import Cache
+from truemorph.bias.gold import UNKNOWN
 from truemorph.bias.transitions import FiskTransition, RayleighTransition, Transition
 from truemorph.catalogs.sampling import TEST, TRAIN, VALIDATION
 from truemorph.errors import InputError
@@ -122,6 +123,14 @@ def _split(train: int, validation: int, n: int) -> np.ndarray:
 def catalogue_features(images: np.ndarray) -> np.ndarray:
     """Axis ratio, concentration, size and colour measured on pictures, shape (N, 4)."""
     return measure_shapes(images).select(FEATURES).to_numpy()
+
+
+def trusted_classes(truth: np.ndarray, among: np.ndarray, seed: int) -> np.ndarray:
+    """True classes of 300 random rows of these (half of them where there are few), -1 elsewhere, shape (N,)."""
+    known = np.random.default_rng([seed, 9]).choice(among, min(GOLD, among.size // 2), replace=False)
+    gold = np.full(truth.size, UNKNOWN)
+    gold[known] = truth[known]
+    return gold
 
 
 def _simulated(
