@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from truemorph.bias.transitions import RayleighTransition
+from truemorph.config import PRESETS, TrainingConfig
 from truemorph.demo import write_simulated
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,3 +61,41 @@ def confounded_labels(n, seed, theta=11.25):
 def some_known(truth, share, seed):
     """Trusted labels of a random share of galaxies, -1 elsewhere."""
     return np.where(np.random.default_rng([seed, 1]).random(truth.size) < share, truth, -1)
+
+
+TINY = {"image_size": 32, "crop": 1.0, "epochs": 2, "batch_size": 32, "hidden": 32, "precision": "32-true"}
+
+
+def tiny(**changes):
+    return TrainingConfig(**{**PRESETS["quick"].model_dump(), **TINY, "folds": 1, **changes})
+
+
+def stripes(n, seed=0):
+    """Galaxies that a network tells apart at once: vertical gradients are disks."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 2, n)
+    ramp = np.linspace(0, 200, 16)
+    images = np.where(truth[:, None, None] == 1, ramp[None, :, None], 100.0) + rng.normal(0, 20, (n, 16, 16))
+    pixels = np.repeat(np.clip(images, 0, 255).astype(np.uint8)[..., None], 3, axis=3)
+    alpha = rng.lognormal(np.log(9), 0.4, n)
+    flipped = (truth == 1) & (rng.random(n) < RayleighTransition(11.25).flip_probability(alpha))
+    split = np.array(["train"] * (n * 7 // 10) + ["validation"] * (n - n * 7 // 10))
+    frame = pl.DataFrame(
+        {"object_id": np.arange(n), "label": np.where(flipped, 0, truth), "alpha": alpha, "split": split}
+    )
+    from truemorph.classifiers.training import TrainingRows
+
+    return TrainingRows(frame, pixels), truth
+
+
+def run(capsys, *arguments):
+    """Exit status, stdout and stderr of a command."""
+    try:
+        from truemorph.cli import main
+
+        main([str(one) for one in arguments])
+        status = 0
+    except SystemExit as stop:
+        status = stop.code or 0
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 BLOCK = re.compile(r"<!-- run: (\w+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
-PAGES = ("README.md", "docs/statistics.md", "docs/simulator.md")
+PAGES = ("README.md", "docs/statistics.md", "docs/simulator.md", "docs/training.md")
 BLOCKS = {name: (kind, text) for page in PAGES for name, kind, text in BLOCK.findall((ROOT / page).read_text())}
 
 
@@ -28,7 +28,17 @@ def run_block(name, folder):
 def test_every_command_of_the_readme_is_in_a_block_that_is_run():
     text = (ROOT / "README.md").read_text()
     outside = BLOCK.sub("", text)
-    assert set(BLOCKS) == {"demo", "votes", "experts", "challenge", "leaderboard", "python", "ways", "simulate"}
+    assert set(BLOCKS) == {
+        "demo",
+        "votes",
+        "experts",
+        "challenge",
+        "leaderboard",
+        "python",
+        "ways",
+        "simulate",
+        "training",
+    }
     assert not re.search(r"^truemorph ", outside, re.MULTILINE)
 
 
@@ -37,6 +47,9 @@ def test_step_by_step_on_the_demos_files(tmp_path):
     small = ["truemorph", "demo", "--out", "demo", "--galaxies", "400", "--epochs", "1", "--folds", "2"]
     small[0] = str(Path(sys.executable).parent / "truemorph")
     subprocess.run(small, cwd=tmp_path, check=True, capture_output=True)
+    out = run_block("training", tmp_path)
+    assert 'rotation = "any"' in out
+    assert (tmp_path / "runs.html").is_file()
     out = run_block("demo", tmp_path)
     assert "theta = " in out
     assert "400 rows in, 400 labelled" in out

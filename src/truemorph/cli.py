@@ -283,17 +283,22 @@ def _study_lines(study: workflow.TransitionStudy) -> list[str]:
 
 @app.command
 def train(
-    catalogue: Path,
+    source: Annotated[Path, Parameter(help="prepared catalogue, or a run.toml")],
     *,
-    out: Annotated[Path, Parameter(help="model folder to write")],
+    out: Annotated[Path | None, Parameter(help="run folder to write")] = None,
     transition: Annotated[Path | None, Parameter(help="fit from truemorph transition; fitted if absent")] = None,
     naive: Annotated[bool, Parameter(help="take labels at their word")] = False,
     where: Annotated[
         list[str] | None, Parameter(name="--where", help="fit theta to rows with COLUMN=VALUE only (repeatable)")
     ] = None,
-    preset: Annotated[str, Parameter(help="quick, paper or dcv14")] = "quick",
+    preset: Annotated[str | None, Parameter(help="quick, paper or dcv14; quick if not given")] = None,
     config: Annotated[Path | None, Parameter(help="TOML file of settings")] = None,
+    set: Annotated[
+        list[str] | None, Parameter(name="--set", help="any setting as KEY=VALUE (repeatable); --dry-run shows all")
+    ] = None,
     features: Annotated[str | None, Parameter(help="columns for dcv14, comma-separated")] = None,
+    intrinsic: Annotated[str | None, Parameter(help="columns for CV18 of each epoch, comma-separated")] = None,
+    cache: Annotated[Path | None, Parameter(help="folder to keep decoded images in, for the next run")] = None,
     backbone: Annotated[str | None, Parameter(help="any timm model")] = None,
     image_size: Annotated[int | None, Parameter(help="pixels on a side")] = None,
     crop: Annotated[float | None, Parameter(help="central fraction of the image to keep")] = None,
@@ -301,19 +306,28 @@ def train(
     batch_size: Annotated[int | None, Parameter(help="galaxies a step")] = None,
     learning_rate: Annotated[float | None, Parameter(help="peak learning rate")] = None,
     folds: Annotated[int | None, Parameter(help="members, each without one fold (1: one network)")] = None,
-    seed: Seed = 0,
+    seed: Annotated[int | None, Parameter(help="seed of everything random; 0 if not given")] = None,
+    dry_run: Annotated[bool, Parameter(help="print the resolved run.toml and stop")] = False,
     json: AsJson = False,
 ) -> None:
     """Train a classifier through T(alpha), so that it predicts the unbiased class.
 
     Example: truemorph train cat.parquet --transition transition.json --preset quick --out model
     """
-    from truemorph.config import training_config
+    from truemorph.config import run_config, run_toml
 
-    settings = training_config(
-        preset,
+    run = run_config(
+        source,
+        set or (),
         config,
+        out=None if out is None else str(out),
+        transition=None if transition is None else str(transition),
+        naive=naive or None,
+        where=where,
+        preset=preset,
         features=_names(features) or None,
+        intrinsic=_names(intrinsic) or None,
+        cache=None if cache is None else str(cache),
         backbone=backbone,
         image_size=image_size,
         crop=crop,
@@ -323,19 +337,23 @@ def train(
         folds=folds,
         seed=seed,
     )
-    fit = workflow.read_fit(transition) if transition else None
-    result = workflow.train_on_catalogue(catalogue, out, settings, transition=fit, naive=naive, where=where or ())
+    if dry_run:
+        _show(run.model_dump(mode="json"), json, [run_toml(run).rstrip()])
+        return
+    result = workflow.train_on_catalogue(run)
+    if not result:  # one of several processes, and not the first
+        return
     for note in result["transition"].get("warnings", []):
         _say(f"warning: {note}")
     if result["left_out"]:
-        _say(f"note: {result['left_out']} galaxies left out, listed in {out / 'left_out.csv'}")
+        _say(f"note: {result['left_out']} galaxies left out, listed in {Path(run.out) / 'left_out.csv'}")
     numbers = {k: round(v, 4) if isinstance(v, float) else v for k, v in result["metrics"].items()}
     lines = [
         f"trained on {result['rows']:,d} galaxies through "
         f"{result['transition']['family']} {result['transition']['parameters']}",
         f"metrics: {numbers}",
         f"seconds: {', '.join(f'{k} {v:.1f}' for k, v in result['seconds'].items())}",
-        f"wrote    {out}",
+        f"wrote    {run.out}",
     ]
     _show(result, json, lines)
 
@@ -374,6 +392,30 @@ def label(
             f"wrote {out}",
         ],
     )
+
+
+@app.command
+def report(
+    *runs: Annotated[Path, Parameter(help="run folders of truemorph train")],
+    out: Annotated[Path, Parameter(help="page to write (.html)")] = Path("runs.html"),
+    json: AsJson = False,
+) -> None:
+    """Compare training runs on one page: settings, held-out likelihood, bias by epoch.
+
+    Example: truemorph report model-naive model-debiased --out runs.html
+    """
+    from truemorph.report.page import write_page
+    from truemorph.report.runs import compare_runs
+
+    if not runs:
+        raise InputError("give one run folder or more, such as: truemorph report model-naive model-debiased")
+    page, content = compare_runs(runs)
+    write_page(page, out)
+    width = max(len(row[0]) for row in page.table)
+    lines = [f"{'run':{width}}  held-out loss  p(disk) in quintiles of alpha  bias above noise"]
+    lines += [f"{row[0]:{width}}  {row[2]:>13}  {' '.join(row[3:8]):29}  {row[8]}" for row in page.table]
+    lines.append(f"open {out}")
+    _show({**content, "out": str(out)}, json, lines)
 
 
 @app.command

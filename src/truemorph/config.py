@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from truemorph.errors import InputError
 
 # 424 → 207 pixels, as in the paper (section 2.5).
 _PAPER_CROP = 207 / 424
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class TrainingConfig(BaseModel):
@@ -24,25 +29,49 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    classifier: Literal["network", "logistic"] = "network"
-    folds: int = Field(1, ge=1, le=20, description="networks trained, each without one fold of the galaxies")
-    seed: int = Field(0, ge=0, lt=2**31)
+    classifier: Literal["network", "logistic"] = Field("network", description="from pixels, or from catalogue columns")
+    features: tuple[str, ...] = Field((), description="catalogue columns of the logistic classifier")
+    folds: int = Field(1, ge=1, le=20, description="parts of the galaxies, each left out by one member")
+    seeds: int = Field(1, ge=1, le=20, description="networks of each fold, averaged: an ensemble")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random")
 
-    backbone: str = Field("resnet50", description="any timm model")
-    pretrained: bool = Field(False, description="start from timm's published weights (needs a network)")
+    backbone: str = Field("resnet50", description="any timm model, or hf_hub:... (Zoobot's encoders, say)")
+    pretrained: bool = Field(False, description="start from published weights where they can be had")
+    finetune: Literal["whole", "head", "layers"] = Field(
+        "whole",
+        description="train everything alike, the head alone, or everything with lower rates in deeper layers",
+    )
+    layer_decay: float = Field(0.75, gt=0, le=1, description='learning rate of a layer over the next, for "layers"')
     hidden: int = Field(1024, ge=1, description="width of the dense layer before the classes")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of the dense layer's units switched off in training")
+
     image_size: int = Field(207, ge=16, le=1024, description="pixels on a side")
     crop: float = Field(_PAPER_CROP, gt=0, le=1, description="central fraction of the image's side to keep")
+    fits_hdu: int | str | None = Field(None, description="HDU of FITS images; the first with an image if not given")
+    fits_stretch: Literal["asinh", "linear", "sqrt", "log"] = Field("asinh", description="from FITS data to brightness")
+    fits_limits: tuple[float, float] | None = Field(
+        None, description="FITS data values of black and white; percentiles of each image if not given"
+    )
+    flip: bool = Field(True, description="mirror every other picture in training")
+    rotation: Literal["any", "quarter", "none"] = Field("quarter", description="turn pictures in training")
+    shift: float = Field(0.0, ge=0, le=0.25, description="largest shift in training, in units of the side")
+    zoom: float = Field(0.0, ge=0, le=1, description="enlarge by up to 1 + zoom in training; changes what alpha means")
 
-    epochs: int = Field(60, ge=1)
+    epochs: int = Field(60, ge=1, description="most epochs; stops earlier on its own")
     patience: int = Field(10, ge=1, description="epochs without a better held-out likelihood before stopping")
-    batch_size: int = Field(64, ge=2)
-    learning_rate: float = Field(3e-4, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    batch_size: int = Field(64, ge=2, description="galaxies a step, all devices together")
+    accumulate: int = Field(1, ge=1, description="parts a step's batch is cut into, to save memory")
+    learning_rate: float = Field(3e-4, gt=0, description="peak learning rate")
+    weight_decay: float = Field(0.05, ge=0, description="of AdamW")
+    warm_up: float = Field(0.1, ge=0, lt=1, description="share of steps over which the learning rate rises")
+    clip: float | None = Field(None, gt=0, description="largest norm of a step's gradient")
+    calibrate: bool = Field(True, description="fit a temperature to held-out labels through T(alpha)")
 
-    features: tuple[str, ...] = Field((), description="catalogue columns of the logistic classifier")
+    precision: Literal["auto", "32-true", "bf16-mixed"] = Field("auto", description="bf16 where hardware multiplies it")
+    compile: bool = Field(False, description="torch.compile the network")
+    devices: int | Literal["auto"] = Field("auto", description="accelerators, or processes on CPUs")
+    nodes: int = Field(1, ge=1, description="machines")
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field((), description="besides history.csv")
 
 
 PRESETS: dict[str, TrainingConfig] = {
@@ -61,6 +90,51 @@ PRESETS: dict[str, TrainingConfig] = {
 }
 
 
+class RunConfig(BaseModel):
+    """What `truemorph train` does: `run.toml`, with the settings of the classifier in its table `training`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    catalogue: str = Field(description="prepared catalogue (.parquet)")
+    out: str = Field(description="run folder to write")
+    preset: str = Field("quick", description="where settings that are not given come from: quick, paper or dcv14")
+    transition: str | None = Field(None, description="fit from truemorph transition; fitted to the catalogue if absent")
+    naive: bool = Field(False, description="take labels at their word")
+    where: tuple[str, ...] = Field((), description="fit theta to rows with COLUMN=VALUE only")
+    votes: Literal["labels", "soft", "counts"] = Field(
+        "labels",
+        description="learn from labels, from vote fractions, or from vote counts (beta-binomial in each class)",
+    )
+    vote_count: str | None = Field(None, description="column with the number of votes, for counts")
+    intrinsic: tuple[str, ...] = Field((), description="columns by which CV18 of held-out galaxies is measured")
+    cache: str | None = Field(None, description="folder to keep decoded images in, for the next run")
+    training: TrainingConfig = TrainingConfig()
+
+
+def _settle(model: type[Model], settings: dict[str, Any]) -> Model:
+    try:
+        return model(**settings)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise InputError(f"setting {name}: {first['msg'].lower()}; got {first['input']!r}") from problem
+
+
+def _read_toml(file: str | os.PathLike[str]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise InputError(f"{file}: {problem.strerror or problem}") from problem
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise InputError(f"{file}: not valid TOML: {problem}") from problem
+
+
+def _of_preset(name: str) -> dict[str, Any]:
+    if name not in PRESETS:
+        raise InputError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
+    return PRESETS[name].model_dump()
+
+
 def training_config(
     preset: str = "quick", file: str | os.PathLike[str] | None = None, **changes: Any
 ) -> TrainingConfig:
@@ -76,20 +150,89 @@ def training_config(
     >>> training_config("quick", epochs=3).epochs
     3
     """
-    if preset not in PRESETS:
-        raise InputError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
-    settings = PRESETS[preset].model_dump()
+    settings = _of_preset(preset)
     if file is not None:
-        try:
-            settings |= tomllib.loads(Path(file).read_text(encoding="utf-8"))
-        except OSError as problem:
-            raise InputError(f"{file}: {problem.strerror or problem}") from problem
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-            raise InputError(f"{file}: not valid TOML: {problem}") from problem
+        settings |= _read_toml(file)
     settings |= {name: value for name, value in changes.items() if value is not None}
+    return _settle(TrainingConfig, settings)
+
+
+def run_config(
+    source: str | os.PathLike[str], assignments: Iterable[str] = (), file: Any = None, **changes: Any
+) -> RunConfig:
+    """Settle what a run does: preset, then files, then explicit changes, then assignments.
+
+    Parameters
+    ----------
+    source : path
+        A `run.toml`, or the catalogue to train on.
+    assignments : iterable of str
+        "key=value", keys of `RunConfig` or `TrainingConfig`, values as in TOML (or bare words).
+    file : path, optional
+        TOML file of training settings.
+    **changes
+        Keys of either; None leaves a value alone.
+
+    Raises
+    ------
+    InputError
+        If something is unknown, out of range, or missing.
+
+    Examples
+    --------
+    >>> run = run_config("catalogue.parquet", ["epochs=3", "backbone=resnet18"], out="model")
+    >>> run.catalogue, run.training.epochs, run.training.backbone, run.training.image_size
+    ('catalogue.parquet', 3, 'resnet18', 64)
+    """
+    settings: dict[str, Any] = {"catalogue": str(source)}
+    training: dict[str, Any] = {}
+    if str(source).endswith(".toml"):
+        settings = _read_toml(source)
+        training = settings.pop("training", {})
+        if not isinstance(training, dict):
+            raise InputError(f"{source}: training is a table, [training]; got {training!r}")
+    if file is not None:
+        training |= _read_toml(file)
+    for name, value in [*changes.items(), *map(_assignment, assignments)]:
+        if value is None:
+            continue
+        if name in RunConfig.model_fields and name != "training":
+            settings[name] = value
+        elif name in TrainingConfig.model_fields:
+            training[name] = value
+        else:
+            known = [*(key for key in RunConfig.model_fields if key != "training"), *TrainingConfig.model_fields]
+            near = get_close_matches(name, known, 1)
+            raise InputError(f"no setting {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+    for name, what in (("catalogue", "a catalogue"), ("out", "--out, the run folder to write")):
+        if name not in settings:
+            raise InputError(f"training needs {what}")
+    preset = settings.get("preset", "quick")
+    return _settle(RunConfig, {**settings, "training": _of_preset(preset) | training})
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--set takes KEY=VALUE, such as epochs=30; got {text!r}")
     try:
-        return TrainingConfig(**settings)
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise InputError(f"setting {name}: {first['msg'].lower()}; got {first['input']!r}") from problem
+        return name.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:  # a bare word
+        return name.strip(), value.strip()
+
+
+def run_toml(run: RunConfig) -> str:
+    """The whole configuration as a `run.toml` that can be run again, each setting with what it is."""
+    settings = run.model_dump(mode="json")
+    training = settings.pop("training")
+    lines = [*_toml(settings, RunConfig), "", "[training]", *_toml(training, TrainingConfig)]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(settings: dict[str, Any], model: type[BaseModel]) -> list[str]:
+    lines = []
+    for name, value in settings.items():
+        about = model.model_fields[name].description
+        written = tomli_w.dumps({name: value}).strip() if value is not None else f"# {name} ="
+        lines.append(f"{written}  # {about}" if "\n" not in written else f"# {about}\n{written}")
+    return lines

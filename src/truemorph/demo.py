@@ -28,7 +28,7 @@ from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.tables import CatalogTable, write_table
 from truemorph.classifiers.checkpoint import load
-from truemorph.config import training_config
+from truemorph.config import RunConfig, training_config
 from truemorph.errors import InputError
 from truemorph.images.decode import load_image
 from truemorph.labelling.predict import label_table
@@ -162,12 +162,16 @@ def run_demo(
     labelled = {}
     for name in ("naive", "debiased"):
         with stage(f"train {name}"):
+            naive = name == "naive"
             workflow.train_on_catalogue(
-                catalogue_path,
-                out / name,
-                config,
-                transition=None if name == "naive" else described,
-                naive=name == "naive",
+                RunConfig(
+                    catalogue=str(catalogue_path),
+                    out=str(out / name),
+                    transition=None if naive else str(out / "transition.json"),
+                    naive=naive,
+                    intrinsic=INTRINSIC,
+                    training=config,
+                )
             )
         with stage(f"label {name}"):
             path = out / f"labels_{name}.parquet"

@@ -6,20 +6,19 @@ import numpy as np
 import polars as pl
 import pytest
 
+from conftest import stripes, tiny
 from truemorph import workflow
 from truemorph.bias.families import transition_to_dict
 from truemorph.bias.transitions import MatrixTransition, RayleighTransition
 from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 from truemorph.classifiers.checkpoint import load, save_classifier
 from truemorph.classifiers.training import TrainingRows, train_members
-from truemorph.config import PRESETS, TrainingConfig, training_config
+from truemorph.config import PRESETS, RunConfig, training_config
 from truemorph.errors import CheckpointError, InputError, TruemorphError
 
-TINY = {"image_size": 32, "crop": 1.0, "epochs": 2, "batch_size": 32, "hidden": 32, "precision": "32-true"}
 
-
-def tiny(**changes):
-    return TrainingConfig(**{**PRESETS["quick"].model_dump(), **TINY, "folds": 1, **changes})
+def run(catalogue, out, config, **options):
+    return workflow.train_on_catalogue(RunConfig(catalogue=str(catalogue), out=str(out), training=config, **options))
 
 
 @pytest.fixture(scope="module")
@@ -31,24 +30,8 @@ def catalogue(simulated, tmp_path_factory):
 @pytest.fixture(scope="module")
 def model_folder(catalogue, tmp_path_factory):
     out = tmp_path_factory.mktemp("models") / "folds"
-    workflow.train_on_catalogue(catalogue, out, tiny(folds=3))
+    run(catalogue, out, tiny(folds=3))
     return out
-
-
-def stripes(n, seed=0):
-    """Galaxies that a network tells apart at once: vertical gradients are disks."""
-    rng = np.random.default_rng(seed)
-    truth = rng.integers(0, 2, n)
-    ramp = np.linspace(0, 200, 16)
-    images = np.where(truth[:, None, None] == 1, ramp[None, :, None], 100.0) + rng.normal(0, 20, (n, 16, 16))
-    pixels = np.repeat(np.clip(images, 0, 255).astype(np.uint8)[..., None], 3, axis=3)
-    alpha = rng.lognormal(np.log(9), 0.4, n)
-    flipped = (truth == 1) & (rng.random(n) < RayleighTransition(11.25).flip_probability(alpha))
-    split = np.array(["train"] * (n * 7 // 10) + ["validation"] * (n - n * 7 // 10))
-    frame = pl.DataFrame(
-        {"object_id": np.arange(n), "label": np.where(flipped, 0, truth), "alpha": alpha, "split": split}
-    )
-    return TrainingRows(frame, pixels), truth
 
 
 def test_evidence_in_place_of_labels_teaches_the_same():
@@ -125,6 +108,10 @@ def test_checkpoint_folder_says_what_it_is(model_folder):
         "README.md",
         "seen.parquet",
         "history.csv",
+        "run.toml",
+        "metrics.json",
+        "environment.json",
+        "split.parquet",
     }
     described = json.loads((model_folder / "config.json").read_text())
     assert described["classes"] == ["smooth", "disk"]
@@ -143,6 +130,33 @@ def test_saved_and_loaded_models_agree(model_folder, tmp_path):
     assert again.model_hash == model.model_hash
     table = again.predict(pixels)
     np.testing.assert_allclose(table["p_smooth"] + table["p_disk"], 1)
+
+
+def test_a_model_of_an_older_version_loads(model_folder, tmp_path):
+    model = load(model_folder)
+    old = save_classifier(model, tmp_path / "old")
+    described = json.loads((old / "config.json").read_text())
+    kept = (
+        "classifier",
+        "folds",
+        "seed",
+        "backbone",
+        "pretrained",
+        "hidden",
+        "dropout",
+        "image_size",
+        "crop",
+        "epochs",
+    )
+    described["training"] = {key: described["training"][key] for key in kept}
+    del described["temperatures"], described["start"]
+    (old / "config.json").write_text(json.dumps(described))
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    again = load(old)
+    assert again.temperatures == [1.0] * 3
+    members = [(model.member_probabilities(pixels, m), again.member_probabilities(pixels, m)) for m in range(3)]
+    for (now, then), t in zip(members, model.temperatures, strict=True):
+        np.testing.assert_allclose(np.log(now[:, 1] / now[:, 0]) * t, np.log(then[:, 1] / then[:, 0]), rtol=1e-3)
 
 
 def test_predict_takes_paths_and_names_bad_ones(model_folder, simulated, tmp_path):
@@ -192,7 +206,7 @@ def test_bad_images_are_left_out_of_training_and_listed(simulated, tmp_path):
     broken.write_bytes(broken.read_bytes()[:200])
     prepared = prepare_catalogue(simulated / "votes.csv", images=images, split=(0.9, 0.1, 0.0))
     out = write_preparation(prepared, tmp_path / "catalogue.parquet")
-    result = workflow.train_on_catalogue(out, tmp_path / "model", tiny(epochs=1), naive=True)
+    result = run(out, tmp_path / "model", tiny(epochs=1), naive=True)
     assert result["left_out"] == 1
     assert result["rows"] == prepared.catalogue.frame.height - 1
     assert broken.stem in (tmp_path / "model" / "left_out.csv").read_text()
@@ -242,8 +256,9 @@ def test_what_cannot_be_trained_is_said(frame_change, config_change, says):
 
 def test_theta_in_another_unit_is_refused(catalogue, tmp_path):
     fit = {**transition_to_dict(RayleighTransition(5.0)), "alpha_psf": "fwhm"}
+    (tmp_path / "fit.json").write_text(json.dumps(fit))
     with pytest.raises(InputError, match="units of PSF fwhm"):
-        workflow.train_on_catalogue(catalogue, tmp_path / "m", tiny(), transition=fit)
+        run(catalogue, tmp_path / "m", tiny(), transition=str(tmp_path / "fit.json"))
 
 
 def test_the_papers_network_is_resnet50_dense_1024_relu_and_classes():
@@ -261,7 +276,7 @@ def test_the_papers_network_is_resnet50_dense_1024_relu_and_classes():
 
 def test_diverged_training_is_an_error_not_a_model(catalogue, tmp_path):
     with pytest.raises(TruemorphError, match="diverged"):
-        workflow.train_on_catalogue(catalogue, tmp_path / "model", tiny(learning_rate=1e30, epochs=1))
+        run(catalogue, tmp_path / "model", tiny(learning_rate=1e30, epochs=1))
     assert not (tmp_path / "model").exists()
 
 
@@ -274,13 +289,13 @@ def test_a_place_that_is_taken_is_refused_before_training(catalogue, tmp_path, m
     (tmp_path / "file").write_text("x")
     for out in (project, tmp_path / "file"):
         with pytest.raises(InputError, match=r"choose another --out|is a file"):
-            workflow.train_on_catalogue(catalogue, out, tiny())
+            run(catalogue, out, tiny())
     assert (project / "thesis.tex").read_text() == "years"
 
 
 def test_logistic_regression_trains_on_validation_galaxies_too(catalogue, tmp_path):
     config = training_config("dcv14", features=("M_r",), folds=2)
-    result = workflow.train_on_catalogue(catalogue, tmp_path / "model", config)
+    result = run(catalogue, tmp_path / "model", config)
     frame = pl.read_parquet(catalogue)
     assert result["rows"] == frame.filter(pl.col("split") != "test").height
     assert set(load(tmp_path / "model").seen["role"]) == {"out_of_fold"}

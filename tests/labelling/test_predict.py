@@ -9,7 +9,7 @@ from truemorph.bias.likelihood import posterior
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.catalogs.tables import CatalogTable, read_table, write_table
 from truemorph.classifiers.checkpoint import Classifier, describe, save_classifier
-from truemorph.config import training_config
+from truemorph.config import RunConfig, training_config
 from truemorph.errors import InputError
 from truemorph.labelling.predict import label_table
 
@@ -127,7 +127,7 @@ def test_an_image_model_labels_a_folder(simulated, tmp_path):
     prepared = prepare_catalogue(simulated / "votes.csv", images=simulated / "images")
     cat = write_preparation(prepared, tmp_path / "cat.parquet")
     config = training_config("quick", image_size=32, crop=1.0, epochs=1, folds=2, batch_size=32)
-    workflow.train_on_catalogue(cat, tmp_path / "model", config)
+    workflow.train_on_catalogue(RunConfig(catalogue=str(cat), out=str(tmp_path / "model"), training=config))
     model = load(tmp_path / "model")
 
     folder = tmp_path / "folder"

@@ -107,6 +107,7 @@ class Workbench:
             members=len(trained.members),
             metrics=trained.metrics,
             normalisation={"mean": list(trained.mean), "std": list(trained.std)},
+            temperatures=trained.temperatures,
         )
         model = Classifier(described, trained.members, trained.seen.unique("object_id", maintain_order=True))
         save_classifier(model, folder)

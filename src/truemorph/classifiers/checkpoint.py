@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,11 +28,14 @@ from truemorph.bias.families import transition_from_dict
 from truemorph.bias.transitions import CLASS_NAMES, Transition
 from truemorph.config import TrainingConfig
 from truemorph.errors import CheckpointError, InputError
+from truemorph.images.decode import fits_reading
 from truemorph.images.store import decode_batches
 
 FORMAT_VERSION = 1
-_OWN_FILES = {"config.json", "model.safetensors", "seen.parquet", "README.md", "history.csv", "left_out.csv"}
 _FILES = ("config.json", "model.safetensors", "seen.parquet", "README.md")
+# What a run puts beside them.
+RUN_FILES = ("run.toml", "metrics.json", "environment.json", "split.parquet", "history.csv", "left_out.csv", "logs")
+UNFINISHED = "unfinished"
 
 
 @dataclass
@@ -75,6 +78,11 @@ class Classifier:
         """Whether it reads pixels (otherwise catalogue features)."""
         return self.config.classifier == "network"
 
+    @property
+    def temperatures(self) -> list[float]:
+        """What each member's logits are divided by; 1 where nothing was calibrated."""
+        return self.described.get("temperatures") or [1.0] * len(self.members)
+
     @cached_property
     def _networks(self) -> list[Any]:
         import torch
@@ -113,7 +121,7 @@ class Classifier:
         mean, std = (torch.tensor(self.described["normalisation"][key], device=device) for key in ("mean", "std"))
         with torch.inference_mode():
             pixels = torch.from_numpy(np.require(inputs, requirements=["C", "W"])).to(device)
-            logits = network(normalise(pixels, mean, std)).float()
+            logits = network(normalise(pixels, mean, std)).float() / self.temperatures[member]
         return torch.softmax(logits, dim=1).cpu().numpy().astype(np.float64)
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
@@ -150,7 +158,9 @@ class Classifier:
             return self._table(list(range(len(images))), self.probabilities(images), [None] * len(images))
         probabilities = np.full((len(images), len(self.classes)), np.nan)
         problems: list[str | None] = [None] * len(images)
-        for rows, decoded in decode_batches(list(images), self.config.image_size, self.config.crop):
+        for rows, decoded in decode_batches(
+            list(images), self.config.image_size, self.config.crop, fits=fits_reading(self.config)
+        ):
             good = [i for i, one in enumerate(decoded) if not isinstance(one, str)]
             for i, one in enumerate(decoded):
                 if isinstance(one, str):
@@ -179,13 +189,18 @@ def describe(
     members: int,
     metrics: dict[str, Any],
     normalisation: dict[str, Any],
+    classes: Sequence[str] = CLASS_NAMES,
+    temperatures: Sequence[float] = (),
+    start: str = "random",
 ) -> dict[str, Any]:
     """Assemble the content of `config.json`."""
     return {
         "format_version": FORMAT_VERSION,
         "truemorph_version": __version__,
-        "classes": list(CLASS_NAMES),
+        "classes": list(classes),
         "members": members,
+        "temperatures": list(temperatures),
+        "start": start,
         "image_size": config.image_size,
         "crop": config.crop,
         "normalisation": normalisation,
@@ -234,13 +249,24 @@ def check_model_folder(folder: str | os.PathLike[str]) -> Path:
         if not folder.is_dir():
             raise InputError(f"{folder}: is a file; --out names a folder for the model")
         content = {one.name for one in folder.iterdir()}
-        if content and (not content <= _OWN_FILES or "seen.parquet" not in content):
+        ours = content <= {*_FILES, *RUN_FILES, UNFINISHED}
+        begun = content and ("seen.parquet" in content or (folder / UNFINISHED / "run.json").is_file())
+        if content and not (ours and begun):
             raise InputError(f"{folder}: exists and is not a truemorph model; choose another --out")
     return folder
 
 
-def save_classifier(model: Classifier, folder: str | os.PathLike[str]) -> Path:
+def save_classifier(
+    model: Classifier, folder: str | os.PathLike[str], beside: Callable[[Path], None] | None = None
+) -> Path:
     """Write the checkpoint folder; it appears whole or not at all, and replaces an older checkpoint.
+
+    Parameters
+    ----------
+    model : Classifier
+    folder : path
+    beside : callable, optional
+        Writes more files into the folder that it is given, before that appears.
 
     Raises
     ------
@@ -263,6 +289,8 @@ def save_classifier(model: Classifier, folder: str | os.PathLike[str]) -> Path:
         save_file(tensors, partial / "model.safetensors")
         model.seen.write_parquet(partial / "seen.parquet")
         (partial / "README.md").write_text(_model_card(model.described), encoding="utf-8")
+        if beside is not None:
+            beside(partial)
         if folder.exists():
             folder.rename(old)
         partial.rename(folder)

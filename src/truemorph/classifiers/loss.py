@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from truemorph.bias.likelihood import label_log_likelihood
+from truemorph.bias.likelihood import label_log_likelihood, observed_log_probabilities
 from truemorph.bias.transitions import Transition
 from truemorph.errors import InputError
 
@@ -60,8 +60,8 @@ class DebiasedLoss(torch.nn.Module):
         Parameters
         ----------
         logits : tensor, shape (N, K)
-        labels : tensor of int64, shape (N,)
-            Observed labels ỹ.
+        labels : tensor of int64, shape (N,); or floating, shape (N, K)
+            Observed labels ỹ; or soft labels: shares of votes, or votes, each of which may have flipped.
         alpha : tensor, shape (N,)
             Resolution of the image that was labelled.
         weights : tensor, shape (N,), optional
@@ -80,16 +80,21 @@ class DebiasedLoss(torch.nn.Module):
         n, n_classes = logits.shape if logits.ndim == 2 else (-1, -1)
         if n_classes != self.transition.n_classes:
             raise InputError(f"logits must have shape (N, {self.transition.n_classes}); got {tuple(logits.shape)}")
-        for name, values in (("labels", labels), ("alpha", alpha), ("weights", weights)):
+        soft = labels.is_floating_point() and labels.shape == logits.shape
+        for name, values in (("labels", None if soft else labels), ("alpha", alpha), ("weights", weights)):
             if values is not None and values.shape != (n,):
                 raise InputError(f"{name} must have shape ({n},), one a galaxy; got {tuple(values.shape)}")
+        log_probabilities = _log_probabilities(logits)
+        alpha = alpha.to(log_probabilities.dtype)
+        if soft:
+            each = observed_log_probabilities(log_probabilities, alpha, self.transition)
+            return _reduced(_soft_losses(each, labels), weights, self.reduction)
         if labels.is_floating_point():
-            raise InputError(f"labels must be integers; got {labels.dtype}")
+            raise InputError(f"labels must be integers, or soft labels of shape (N, K); got {labels.dtype}")
         # On another device a check would wait for it at every step.
         if labels.device.type == "cpu" and n and not (int(labels.min()) >= 0 and int(labels.max()) < n_classes):
             raise InputError(f"labels must be 0 to {n_classes - 1}; got {int(labels.min())} to {int(labels.max())}")
-        log_probabilities = _log_probabilities(logits)
-        losses = -label_log_likelihood(log_probabilities, labels, alpha.to(log_probabilities.dtype), self.transition)
+        losses = -label_log_likelihood(log_probabilities, labels, alpha, self.transition)
         return _reduced(losses, weights, self.reduction)
 
 
@@ -117,30 +122,51 @@ class EvidenceLoss(torch.nn.Module):
         self.reduction = reduction
 
     def forward(
-        self, logits: torch.Tensor, evidence: torch.Tensor, weights: torch.Tensor | None = None
+        self,
+        logits: torch.Tensor,
+        evidence: torch.Tensor,
+        weights: torch.Tensor | None = None,
+        shares: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Compute the loss.
 
         Parameters
         ----------
         logits : tensor, shape (N, K)
-        evidence : tensor, shape (N, K)
-            log p(observed | y) for each class; -inf where a class is ruled out.
+        evidence : tensor, shape (N, K) or (N, K, M)
+            log p(observed | y) for each class, -inf where a class is ruled out; or the same for each of M things that
+            may be observed.
         weights : tensor, shape (N,), optional
+        shares : tensor, shape (N, M), optional
+            How much each of M counts: a soft label, the shares of votes.
 
         Raises
         ------
         InputError
             If shapes disagree.
         """
-        if logits.ndim != 2 or evidence.shape != logits.shape:
+        if logits.ndim != 2 or evidence.shape[:2] != logits.shape or evidence.ndim != (2 if shares is None else 3):
             raise InputError(
-                f"evidence must have the shape of the logits, (N, K); got {tuple(evidence.shape)} and "
-                f"{tuple(logits.shape)}"
+                f"evidence must have the shape of the logits, (N, K), or (N, K, M) with shares (N, M); got "
+                f"{tuple(evidence.shape)} and {tuple(logits.shape)}"
             )
         log_probabilities = _log_probabilities(logits)
-        losses = -torch.logsumexp(log_probabilities + evidence.to(log_probabilities.dtype), dim=1)
+        evidence = evidence.to(log_probabilities.dtype)
+        if shares is None:
+            losses = -torch.logsumexp(log_probabilities + evidence, dim=1)
+        else:
+            if shares.shape != (evidence.shape[0], evidence.shape[2]):
+                raise InputError(f"shares must have shape (N, M); got {tuple(shares.shape)}")
+            each = torch.logsumexp(log_probabilities[:, :, None] + evidence, dim=1)
+            losses = _soft_losses(each, shares)
         return _reduced(losses, weights, self.reduction)
+
+
+def _soft_losses(each: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """-Σ share · log p; what was never observed has no part in the gradient, however impossible it is."""
+    # A product of 0 and -inf would be NaN, in the gradient too: the inner `where` keeps it out of both.
+    possible = torch.where(shares > 0, each, 0.0)
+    return -(shares * possible).sum(dim=1)
 
 
 def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:

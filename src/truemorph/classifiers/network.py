@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import timm
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from truemorph.config import TrainingConfig
-from truemorph.errors import InputError, TruemorphError
+from truemorph.errors import InputError, TruemorphWarning
 
 
 def _backbone_for(name: str, pretrained: bool, size: int) -> nn.Module:
@@ -39,39 +40,71 @@ def _refusal(backbone: nn.Module, size: int) -> str:
     return ""
 
 
+def _known_backbone(name: str) -> str:
+    """Name as timm knows it without the network; of a model on a hub, the architecture that its name ends with.
+
+    Raises
+    ------
+    InputError
+        If timm does not know it.
+    """
+    if timm.is_model(name):
+        return name
+    if name.startswith("hf_hub:"):
+        endings = [name.split("/")[-1][start:] for start in range(len(name.split("/")[-1]))]
+        for ending in endings:
+            if timm.is_model(ending):
+                return ending
+        raise InputError(f"{name} can't be fetched, and its name doesn't end with an architecture that timm knows")
+    near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:4]) or "see timm.list_models()"
+    raise InputError(f"timm has no backbone {name!r}; near it: {near}")
+
+
 class GalaxyNetwork(nn.Module):
     """Backbone → Dense(hidden) + ReLU → K logits.
 
     Parameters
     ----------
     config : TrainingConfig
-        Backbone, hidden width, dropout.
+        Backbone, hidden width, dropout, fine-tuning.
     n_classes : int
+    pretrained : bool
+        Start from published weights; where they can't be had, a `TruemorphWarning` says so, and the start is random.
+
+    Attributes
+    ----------
+    start : str
+        Where the backbone's first weights came from: "random" or the name of the published ones.
 
     Raises
     ------
     InputError
-        If timm does not know the backbone.
-    TruemorphError
-        If published weights were asked for and can't be fetched.
+        If timm does not know the backbone, or it can't take images of this size.
     """
 
     def __init__(self, config: TrainingConfig, n_classes: int = 2, pretrained: bool = False) -> None:
         super().__init__()
-        if not config.backbone.startswith("hf_hub:") and not timm.is_model(config.backbone):
-            near = ", ".join(timm.list_models(f"*{config.backbone.split('_')[0]}*")[:4]) or "see timm.list_models()"
-            raise InputError(f"timm has no backbone {config.backbone!r}; near it: {near}")
-        try:
-            self.backbone: Any = _backbone_for(config.backbone, pretrained, config.image_size)
-        except InputError:
-            raise
-        except Exception as problem:  # hub clients raise many types
-            if not pretrained:
+        if not config.backbone.startswith("hf_hub:"):
+            _known_backbone(config.backbone)
+        self.start = "random"
+        if pretrained:
+            try:
+                self.backbone: Any = _backbone_for(config.backbone, True, config.image_size)
+                self.start = config.backbone
+            except InputError:
                 raise
-            raise TruemorphError(
-                f"weights of {config.backbone} can't be fetched ({type(problem).__name__}); "
-                "connect to the network once, or train from a random start with pretrained = false"
-            ) from problem
+            except Exception as problem:  # hub clients raise many types
+                warnings.warn(
+                    f"weights of {config.backbone} can't be fetched ({type(problem).__name__}): starting from random "
+                    "ones; connect to the network once to have them",
+                    TruemorphWarning,
+                    stacklevel=2,
+                )
+        if self.start == "random":
+            self.backbone = _backbone_for(_known_backbone(config.backbone), False, config.image_size)
+        self.head_alone = config.finetune == "head"
+        if self.head_alone:
+            self.backbone.requires_grad_(False)
         settings: Any = self.backbone.pretrained_cfg
         self.mean: tuple[float, ...] = tuple(settings.get("mean", (0.5, 0.5, 0.5)))
         self.std: tuple[float, ...] = tuple(settings.get("std", (0.5, 0.5, 0.5)))
@@ -84,6 +117,14 @@ class GalaxyNetwork(nn.Module):
         )
         # Convolutions on CPU and GPU run faster with channels last; torch's stubs don't know the argument.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.train()
+
+    def train(self, mode: bool = True) -> GalaxyNetwork:
+        """Switch to training; a backbone that isn't trained keeps its batch statistics."""
+        super().train(mode)
+        if self.head_alone:
+            self.backbone.eval()
+        return self
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits, shape (B, K), of normalised images (B, 3, S, S)."""

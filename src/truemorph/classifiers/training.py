@@ -1,41 +1,39 @@
-"""Training through T(α): one Lightning loop for networks, one call for DCV14, folds for both.
+"""Training through T(α): networks by Lightning, DCV14 by one call, folds and ensembles for both.
 
 A model is one or more members. With one fold the member sees every training galaxy. With F folds member f
 sees all but fold f, so that each training galaxy has a member that never saw its label: relabelling is then
-out of fold (science: p(y | x) of a network that memorised ỹ would make the posterior count ỹ twice).
+out of fold (science: p(y | x) of a network that memorised ỹ would make the posterior count ỹ twice). With several
+seeds each fold has several networks.
 """
 
 from __future__ import annotations
 
-import copy
-import logging
-import math
+import signal
 import sys
-import time
+import tempfile
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
 import polars as pl
 import torch
-from lightning.pytorch.callbacks import EarlyStopping
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from truemorph.bias.transitions import CLASS_NAMES, Transition
 from truemorph.catalogs.sampling import TRAIN, VALIDATION, assign_folds
+from truemorph.classifiers.heldout import Measured, fit_temperature
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
-from truemorph.classifiers.loss import DebiasedLoss, EvidenceLoss
+from truemorph.classifiers.loop import Story, loggers_for, trainer_for
+from truemorph.classifiers.module import DebiasedModule
 from truemorph.classifiers.network import GalaxyNetwork
+from truemorph.classifiers.resuming import KeepState, Unfinished, is_first_process
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError
-from truemorph.images.dataset import Batch, GalaxyBatches, batches
-from truemorph.images.transforms import flip_and_turn, normalise
 
-# Share of steps over which the learning rate rises from near zero.
-_WARM_UP = 0.1
-_AVERAGE_DECAY = 0.99
+_STATE_MINUTES = 10.0
 
 
 @dataclass(frozen=True)
@@ -45,17 +43,31 @@ class TrainingRows:
     Attributes
     ----------
     frame : polars.DataFrame
-        `object_id`, `label`, `alpha`, `split` and, where a sample was balanced, `sampling_weight`.
-    inputs : array
+        `object_id`, `label`, `alpha`, `split`; where a sample was balanced, `sampling_weight`; where galaxies have
+        transitions of their own, `transition` (its name).
+    inputs : array or Pixels
         Pixels (N, S, S, 3) of uint8 for networks, features (N, P) for logistic regression.
     evidence : array, shape (N, K), optional
         log p(observed | y), where more than a label was observed of each galaxy (votes, say); networks then learn from
         it, and labels only say which galaxies there are of each class.
+    soft_labels : array, shape (N, K), optional
+        Shares of votes for each class, or votes: a network then learns from them in place of labels, each vote flipped
+        by T(α) as a label is.
+    resolution : array, shape (N, J), optional
+        What T depends on, where it is more than `alpha`.
+    intrinsic : array, shape (N, P), optional
+        Intrinsic properties, by which CV18 of held-out galaxies is measured.
+    classes : tuple of str
+        Names of the K classes.
     """
 
     frame: pl.DataFrame
-    inputs: np.ndarray
+    inputs: Any
     evidence: np.ndarray | None = None
+    soft_labels: np.ndarray | None = None
+    resolution: np.ndarray | None = None
+    intrinsic: np.ndarray | None = None
+    classes: tuple[str, ...] = CLASS_NAMES
 
     def column(self, name: str) -> np.ndarray:
         """One column as a numpy array."""
@@ -68,6 +80,34 @@ class TrainingRows:
             return self.column("sampling_weight")
         return np.ones(self.frame.height)
 
+    def observed(self, transition: Transition | Mapping[str, Transition], rows: np.ndarray) -> dict[str, torch.Tensor]:
+        """What the loss takes of some rows: `evidence` and `weights`, `shares` for soft labels, and their `place`."""
+        found: dict[str, np.ndarray] = {"weights": self.weights[rows]}
+        if self.evidence is not None:
+            found["evidence"] = self.evidence[rows]
+        else:
+            flips = self._log_matrices(transition, rows)
+            if self.soft_labels is None:
+                labels = self.column("label")[rows]
+                found["evidence"] = flips[np.arange(rows.size), :, labels]
+            else:
+                found["evidence"], found["shares"] = flips, self.soft_labels[rows]
+        columns = {name: torch.as_tensor(values, dtype=torch.float32) for name, values in found.items()}
+        return {**columns, "place": torch.arange(rows.size)}
+
+    def _log_matrices(self, transition: Transition | Mapping[str, Transition], rows: np.ndarray) -> np.ndarray:
+        """log p(ỹ | y, α) of some rows, (M, K, K)."""
+        alpha = (self.column("alpha") if self.resolution is None else self.resolution)[rows]
+        if not isinstance(transition, Mapping):
+            return np.asarray(transition.log_matrix(alpha))
+        names = self.column("transition")[rows]
+        n_classes = next(iter(transition.values())).n_classes
+        out = np.empty((rows.size, n_classes, n_classes))
+        for name in np.unique(names):
+            here = names == name
+            out[here] = transition[name].log_matrix(alpha[here])
+        return out
+
 
 @dataclass
 class TrainedMembers:
@@ -75,187 +115,79 @@ class TrainedMembers:
 
     members: list[dict[str, np.ndarray]]
     seen: pl.DataFrame  # object_id, role, fold (-1: none)
-    transition: Transition
+    transition: Transition | Mapping[str, Transition] | None
     history: list[dict[str, float]] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-
-
-def _learning_rate(step: int, steps: int) -> float:
-    """Share of the peak learning rate: a straight rise, then half a cosine down to zero."""
-    warm = max(1, round(_WARM_UP * steps))
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
-class _LightningClassifier(lightning.LightningModule):
-    """Holds a network, the debiasing loss and the schedule; Lightning does the rest."""
-
-    def __init__(self, network: GalaxyNetwork, loss: DebiasedLoss, config: TrainingConfig, steps: int) -> None:
-        super().__init__()
-        self.network = network
-        # Held-out likelihood, early stopping and the final model all use the running average of the weights:
-        # the last step's weights, and its batch statistics, jump from epoch to epoch.
-        self.averaged = AveragedModel(network, use_buffers=True)
-        self.loss = loss
-        self.config = config
-        self.steps = steps
-        self.mean: torch.Tensor
-        self.std: torch.Tensor
-        self.register_buffer("mean", torch.tensor(network.mean))
-        self.register_buffer("std", torch.tensor(network.std))
-        self._held_out: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._epoch_losses: list[torch.Tensor] = []
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.averaged(normalise(pixels, self.mean, self.std))
-
-    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
-        images = flip_and_turn(normalise(batch["pixels"], self.mean, self.std))
-        logits = self.network(images)
-        if "evidence" in batch:
-            loss = EvidenceLoss()(logits, batch["evidence"], batch["weights"])
-        else:
-            loss = self.loss(logits, batch["labels"], batch["alpha"], batch["weights"])
-        self._epoch_losses.append(loss.detach())
-        return loss
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        # Over about 100 steps, over fewer at the beginning.
-        keep = min(_AVERAGE_DECAY, (1 + self.global_step) / (10 + self.global_step))
-        self.averaged.multi_avg_fn = get_ema_multi_avg_fn(keep)
-        self.averaged.update_parameters(self.network)
-
-    def validation_step(self, batch: Batch, _: int) -> None:
-        logits = self(batch["pixels"])
-        if "evidence" in batch:
-            losses = EvidenceLoss("none")(logits, batch["evidence"])
-        else:
-            losses = DebiasedLoss(self.loss.transition, "none")(logits, batch["labels"], batch["alpha"])
-        self._held_out.append((losses * batch["weights"], batch["weights"]))
-
-    def on_validation_epoch_end(self) -> None:
-        losses, weights = (torch.cat(parts) for parts in zip(*self._held_out, strict=True))
-        self.log("held_out_loss", losses.sum() / weights.sum())
-        self._held_out.clear()
-
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, self.steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-class _KeepBest(lightning.Callback):
-    """Remembers the weights of the best held-out likelihood and tells the story of each epoch on stderr."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.best = float("inf")
-        self.weights: dict[str, torch.Tensor] = {}
-        self.history: list[dict[str, float]] = []
-        self._began = time.perf_counter()
-
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        if trainer.sanity_checking:
-            return
-        held_out = float(trainer.callback_metrics["held_out_loss"])
-        training = float(torch.stack(pl_module._epoch_losses).mean())
-        pl_module._epoch_losses.clear()
-        better = held_out < self.best
-        if better:
-            self.best = held_out
-            self.weights = copy.deepcopy(pl_module.averaged.module.state_dict())
-        seconds = time.perf_counter() - self._began
-        self.history.append(
-            {
-                "epoch": trainer.current_epoch,
-                "train_loss": training,
-                "held_out_loss": held_out,
-                "seconds": seconds,
-            }
-        )
-        print(
-            f"{self.name} epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}  loss {training:.4f}  "
-            f"held out {held_out:.4f}{' *' if better else '  '}  {seconds:.0f} s",
-            file=sys.stderr,
-        )
-
-
-def _precision(config: TrainingConfig) -> Any:
-    """Mixed bf16 where the hardware multiplies it natively, float32 elsewhere, unless the user chose."""
-    if config.precision != "auto":
-        return config.precision
-    if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    capable = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return "bf16-mixed" if capable.get("avx512_bf16") or capable.get("amx_bf16") else "32-true"
-
-
-def _quietly_built_trainer(config: TrainingConfig, callbacks: list[lightning.Callback]) -> lightning.Trainer:
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
-    return lightning.Trainer(
-        max_epochs=config.epochs,
-        accelerator="auto",
-        devices=1,
-        precision=_precision(config),
-        callbacks=callbacks,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
+    temperatures: list[float] = field(default_factory=list)
+    start: str = "random"
 
 
 def _train_network(
     rows: TrainingRows,
     train: np.ndarray,
     validation: np.ndarray,
-    transition: Transition,
+    transition: Transition | Mapping[str, Transition],
     config: TrainingConfig,
-    seed: int,
+    member: int,
     name: str,
-) -> tuple[dict[str, np.ndarray], _KeepBest, GalaxyNetwork]:
+    unfinished: Unfinished,
+    earlier: list[dict[str, float]],
+) -> dict[str, Any]:
+    """One network from its first or last state to its end: `weights`, `history`, `best` and the like."""
+    seed = config.seed + member
     lightning.seed_everything(seed, verbose=False)
-    network = GalaxyNetwork(config, transition.n_classes, config.pretrained)
-
-    def subset(which: np.ndarray) -> GalaxyBatches:
-        return GalaxyBatches(
-            rows.inputs,
-            which,
-            rows.column("label")[which],
-            rows.column("alpha")[which],
-            rows.weights[which],
-            None if rows.evidence is None else rows.evidence[which],
+    network = GalaxyNetwork(config, len(rows.classes), config.pretrained)
+    held_out = rows.observed(transition, validation)
+    alpha = rows.column("alpha") if rows.resolution is None else rows.resolution
+    intrinsic = None if rows.intrinsic is None else rows.intrinsic[validation]
+    measured = Measured(alpha[validation], rows.weights[validation], rows.classes, intrinsic)
+    module = DebiasedModule(
+        network, config, rows.inputs, (train, rows.observed(transition, train)), (validation, held_out), measured, seed
+    )
+    story = Story(name, config.patience, earlier, unfinished.folder / "history.csv")
+    state = unfinished.readable_state(member)
+    if state is not None:
+        story.load_state_dict(state[1]["callbacks"][story.state_key])
+        print(f"{name}: going on after epoch {len(story.history)}", file=sys.stderr)
+    if not story.done:
+        callbacks = [story, KeepState(unfinished.state(member), _STATE_MINUTES)]
+        trainer = trainer_for(
+            config, callbacks, unfinished.folder, loggers_for(config, unfinished.folder / "logs", name)
         )
-
-    training = batches(subset(train), config.batch_size, seed)
-    module = _LightningClassifier(network, DebiasedLoss(transition), config, config.epochs * len(training))
-    keep = _KeepBest(name)
-    stop = EarlyStopping("held_out_loss", patience=config.patience, mode="min")
-    with warnings.catch_warnings():
-        # Batches are slices of an array in memory: worker processes would only copy it.
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        trainer = _quietly_built_trainer(config, [keep, stop])
-        try:
-            trainer.fit(module, training, batches(subset(validation), 4 * config.batch_size))
-        except SystemExit:
-            # Lightning turns Ctrl-C into exit status 1.
-            if trainer.interrupted:
-                raise KeyboardInterrupt from None
-            raise
-    if not keep.weights:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
+            try:
+                trainer.fit(module, ckpt_path=None if state is None else str(state[0]), weights_only=True)
+            except SystemExit:
+                # Lightning turns Ctrl-C into exit status 1, and ends a step before it heeds SIGTERM.
+                if trainer.received_sigterm:
+                    print(f"{name}: terminated; the same command goes on from the last state", file=sys.stderr)
+                    raise SystemExit(128 + signal.SIGTERM) from None
+                if trainer.interrupted:
+                    raise KeyboardInterrupt from None
+                raise
+    if not story.weights:
+        if is_first_process():
+            unfinished.drop()
         raise TruemorphError(
             f"training diverged: no epoch had a finite held-out loss; lower learning_rate (now {config.learning_rate})"
         )
-    return {key: value.cpu().numpy() for key, value in keep.weights.items()}, keep, network
+    temperature = 1.0
+    if config.calibrate:
+        temperature = fit_temperature(story.logits, held_out["evidence"], held_out["weights"], held_out.get("shares"))
+    return {
+        "weights": {key: value.cpu().numpy() for key, value in story.weights.items()},
+        "history": story.history,
+        "best": story.best,
+        "temperature": temperature,
+        "mean": network.mean,
+        "std": network.std,
+        "start": network.start,
+    }
 
 
 def _fold_masks(folds: np.ndarray, n_folds: int) -> list[np.ndarray]:
@@ -263,7 +195,11 @@ def _fold_masks(folds: np.ndarray, n_folds: int) -> list[np.ndarray]:
 
 
 def train_members(
-    rows: TrainingRows, transition: Transition | None, config: TrainingConfig, name: str = "train"
+    rows: TrainingRows,
+    transition: Transition | Mapping[str, Transition] | None,
+    config: TrainingConfig,
+    name: str = "train",
+    unfinished: Unfinished | None = None,
 ) -> TrainedMembers:
     """Train a classifier through T(α).
 
@@ -272,12 +208,15 @@ def train_members(
     rows : TrainingRows
         Galaxies with split "train" are trained on, those with "validation" stop a network's training (logistic
         regression trains on them too), others are left alone.
-    transition : Transition or None
-        T(α), constant in the loss; the identity takes labels at their word (naive training). None is for
-        logistic regression only: θ is fitted along by EM, as in DCV14.
+    transition : Transition, dict of Transition, or None
+        T(α), constant in the loss; the identity takes labels at their word (naive training). Several by name where
+        rows have a column `transition` of names. None is for logistic regression only: θ is fitted along by EM, as in
+        DCV14.
     config : TrainingConfig
     name : str
         Prefix of progress lines.
+    unfinished : Unfinished, optional
+        Where the state of training is kept, and taken up. Without one nothing is left of a run that was cut off.
 
     Returns
     -------
@@ -288,6 +227,8 @@ def train_members(
     InputError
         If there are no training or validation galaxies, a class is empty, a network is given no T(α), or evidence has
         the wrong shape.
+    CheckpointError
+        If the state of training can't be read or written.
     """
     split, labels = rows.column("split"), rows.column("label")
     train, validation = np.flatnonzero(split == TRAIN), np.flatnonzero(split == VALIDATION)
@@ -298,22 +239,14 @@ def train_members(
     for part, where in parts:
         if where.size == 0:
             raise InputError(f"no {part} galaxies in this catalogue; prepare it with a {part} share")
-    empty = [CLASS_NAMES[k] for k in range(2) if not np.any(labels[train] == k)]
+    empty = [name for k, name in enumerate(rows.classes) if not np.any(labels[train] == k)]
     if empty:
         raise InputError(f"no training galaxy is labelled {empty[0]}: nothing to learn from")
     if train.size < 2 * max(config.folds, config.batch_size if config.classifier == "network" else 1):
         raise InputError(
             f"only {train.size} training galaxies for {config.folds} folds and batches of {config.batch_size}"
         )
-    if rows.evidence is not None:
-        if rows.evidence.shape != (rows.frame.height, 2):
-            raise InputError(f"evidence must have shape ({rows.frame.height}, 2); got {rows.evidence.shape}")
-        best = rows.evidence.max(axis=1)
-        if not np.isfinite(best).all() or np.isnan(rows.evidence).any():
-            wrong = np.flatnonzero(~np.isfinite(best) | np.isnan(rows.evidence).any(axis=1))[0]
-            raise InputError(f"evidence must be finite for one class at least; row {wrong} is {rows.evidence[wrong]}")
-    if rows.evidence is not None and config.classifier == "logistic":
-        raise InputError("logistic regression learns from labels: leave evidence out")
+    _check_observed(rows, transition, config)
     ids = rows.frame["object_id"]
     folds = assign_folds(ids.gather(train).to_list(), config.folds, config.seed)
     role = np.full(train.size, "out_of_fold" if config.folds > 1 else "in_sample")
@@ -327,28 +260,67 @@ def train_members(
         ]
     )
     if config.classifier == "logistic":
+        assert transition is None or not isinstance(transition, Mapping)
         return _train_logistic(rows, train, folds, transition, config, seen)
 
     if transition is None:
         raise InputError("a network needs T(alpha) before it trains: fit one with `truemorph transition`")
-    members, history, held_out = [], [], []
-    for number, mask in enumerate(_fold_masks(folds, config.folds)):
-        label = name if config.folds == 1 else f"{name} {number + 1}/{config.folds}"
-        weights, keep, network = _train_network(
-            rows, train[mask], validation, transition, config, config.seed + number, label
-        )
-        members.append(weights)
-        history += [{"member": float(number), **epoch} for epoch in keep.history]
-        held_out.append(keep.best)
+    with tempfile.TemporaryDirectory(prefix="truemorph-") as scratch:
+        keep = unfinished or Unfinished(Path(scratch))
+        masks = [mask for mask in _fold_masks(folds, config.folds) for _ in range(config.seeds)]
+        found: list[dict[str, Any]] = []
+        history: list[dict[str, float]] = []
+        for number, mask in enumerate(masks):
+            label = name if len(masks) == 1 else f"{name} {number + 1}/{len(masks)}"
+            done = keep.finished(number)
+            if done is None:
+                done = _train_network(rows, train[mask], validation, transition, config, number, label, keep, history)
+                if is_first_process():
+                    keep.finish(number, done["weights"], {key: done[key] for key in done if key != "weights"})
+            found.append(done)
+            history += [{"member": float(number), **epoch} for epoch in done["history"]]
     return TrainedMembers(
-        members,
+        [one["weights"] for one in found],
         seen,
         transition,
         history,
-        {"held_out_loss": float(np.mean(held_out))},
-        network.mean,
-        network.std,
+        {"held_out_loss": float(np.mean([one["best"] for one in found]))},
+        tuple(found[0]["mean"]),
+        tuple(found[0]["std"]),
+        [one["temperature"] for one in found],
+        found[0]["start"],
     )
+
+
+def _check_observed(
+    rows: TrainingRows, transition: Transition | Mapping[str, Transition] | None, config: TrainingConfig
+) -> None:
+    """Refuse observations of the wrong shape, and transitions that don't belong to the rows."""
+    n, n_classes = rows.frame.height, len(rows.classes)
+    given = list(transition.values()) if isinstance(transition, Mapping) else [transition]
+    for one in given:
+        if one is not None and one.n_classes != n_classes:
+            raise InputError(f"T(alpha) has {one.n_classes} classes, the catalogue {n_classes}")
+    if isinstance(transition, Mapping):
+        if "transition" not in rows.frame.columns:
+            raise InputError("several T(alpha) need a column transition that names the one of each galaxy")
+        unknown = set(rows.frame["transition"].unique()) - set(transition)
+        if unknown:
+            raise InputError(f"no T(alpha) named {min(map(str, unknown))!r}; there are {', '.join(transition)}")
+    for name, values in (("evidence", rows.evidence), ("soft_labels", rows.soft_labels)):
+        if values is None:
+            continue
+        if config.classifier == "logistic":
+            raise InputError(f"logistic regression learns from labels: leave {name} out")
+        if values.shape != (n, n_classes):
+            raise InputError(f"{name} must have shape ({n}, {n_classes}); got {values.shape}")
+        best = values.max(axis=1)
+        wrong = ~np.isfinite(best) | np.isnan(values).any(axis=1)
+        if name == "soft_labels":
+            wrong |= (values < 0).any(axis=1) | (best <= 0)
+        if wrong.any():
+            what = "finite for one class at least" if name == "evidence" else "shares or numbers of votes, not all 0"
+            raise InputError(f"{name} must be {what}; row {wrong.argmax()} is {values[wrong.argmax()]}")
 
 
 def _train_logistic(

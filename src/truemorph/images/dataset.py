@@ -1,61 +1,135 @@
-"""Batches for training: uint8 pixels and columns by row number, moved to the device whole."""
+"""Batches for training: rows in an order that follows from seed and epoch, pixels fetched ahead by a thread.
+
+A batch is the whole of a step, however many processes share it: each takes its part, and what is random (order,
+augmentation) is drawn for the whole. So a run on eight devices sees the same galaxies, turned the same way, as on one.
+"""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
+
+from truemorph.images.transforms import Augmentation
 
 Batch = dict[str, torch.Tensor]
+_AHEAD = 3
 
 
-class GalaxyBatches(Dataset[Batch]):
-    """Images with label, α and weight; indexed by a list of rows, it returns a whole batch.
+class Pixels(Protocol):
+    """An array of uint8 pixels (M, S, S, 3), a memory map of one, or `ImageFiles`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(M, S, S, 3)."""
+        ...
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
+        """Pixels of some rows."""
+        ...
+
+
+class GalaxyBatches:
+    """Iterates over whole batches of one epoch; Lightning takes it for a data loader.
 
     Parameters
     ----------
-    pixels : array of uint8, shape (M, S, S, 3)
+    pixels : Pixels
     rows : array of int, shape (N,)
         Row of `pixels` of each galaxy.
-    labels, alpha, weights : arrays, shape (N,)
-    evidence : array, shape (N, K), optional
-        log p(observed | y), where more than a label was observed.
+    columns : dict of tensor, each of shape (N, ...)
+        What else a batch holds of each galaxy.
+    batch_size : int
+        Galaxies a step, all processes and parts together.
+    seed : int, optional
+        Order anew each epoch, the odd rest left out; without one every galaxy in order.
+    augmentation : Augmentation, optional
+        Affine maps drawn into each batch as `maps`.
+    parts : int
+        Batches that a step is cut into, where one would not fit into memory.
+    share : (int, int)
+        Which of how many processes this is.
+
+    Notes
+    -----
+    A batch is a dict of `columns`, `pixels`, `maps`, and `step_weights`: `columns["weights"]` over their sum in the
+    whole step, so that losses of parts and processes add up to the weighted mean. `state_dict` says how far the epoch
+    has come, so that a run that was cut off goes on with the next batch.
     """
 
     def __init__(
         self,
-        pixels: np.ndarray,
+        pixels: Pixels,
         rows: np.ndarray,
-        labels: np.ndarray,
-        alpha: np.ndarray,
-        weights: np.ndarray,
-        evidence: np.ndarray | None = None,
+        columns: dict[str, torch.Tensor],
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        augmentation: Augmentation | None = None,
+        parts: int = 1,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
-        self.pixels = pixels
-        self.rows = rows
-        self.labels = torch.as_tensor(labels, dtype=torch.int64)
-        self.alpha = torch.as_tensor(alpha, dtype=torch.float32)
-        self.weights = torch.as_tensor(weights, dtype=torch.float32)
-        self.evidence = None if evidence is None else torch.as_tensor(evidence, dtype=torch.float32)
+        self.pixels, self.rows, self.columns = pixels, rows, columns
+        self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation
+        self.parts, self.share = parts, share
+        self.sampler, self.batch_sampler = self, None  # where Lightning looks for set_epoch
+        self._epoch, self._first, self._given = 0, 0, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next."""
+        self._epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.rows)
+        n, size = len(self.rows), self.batch_size
+        return self.parts * (n // size if self.seed is not None and n >= size else -(-n // size))
 
-    def __getitem__(self, batch: list[int]) -> Batch:
-        columns = {} if self.evidence is None else {"evidence": self.evidence[batch]}
-        return {
-            **columns,
-            "pixels": torch.from_numpy(np.ascontiguousarray(self.pixels[self.rows[batch]])),
-            "labels": self.labels[batch],
-            "alpha": self.alpha[batch],
-            "weights": self.weights[batch],
-        }
+    def _order(self) -> np.ndarray:
+        if self.seed is None:
+            return np.arange(len(self.rows))
+        return np.random.default_rng([self.seed, self._epoch]).permutation(len(self.rows))
+
+    def _batch(self, order: np.ndarray, number: int) -> Batch:
+        step, part = divmod(number, self.parts)
+        whole = order[step * self.batch_size : (step + 1) * self.batch_size]
+        rank, processes = self.share
+        mine = np.array_split(np.arange(whole.size), self.parts * processes)[part * processes + rank]
+        chosen = whole[mine]
+        batch = {name: values[chosen] for name, values in self.columns.items()}
+        batch["pixels"] = torch.from_numpy(np.ascontiguousarray(self.pixels[self.rows[chosen]]))
+        batch["step_weights"] = batch["weights"] / self.columns["weights"][whole].sum()
+        if self.augmentation is not None:
+            drawn = torch.Generator().manual_seed(mixed_seed(self.seed or 0, self._epoch, step))
+            batch["maps"] = self.augmentation.draw(whole.size, drawn)[mine]
+        return {name: value.pin_memory() for name, value in batch.items()} if torch.cuda.is_available() else batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = self._order()
+        first, self._first = self._first, 0
+        self._given = first
+        waiting: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(1, "batches") as ahead:
+            for number in range(first, len(self)):
+                waiting.append(ahead.submit(self._batch, order, number))
+                if len(waiting) > _AHEAD:
+                    self._given += 1
+                    yield waiting.popleft().result()
+            while waiting:
+                self._given += 1
+                yield waiting.popleft().result()
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches of this epoch were given out."""
+        return {"given": self._given % len(self)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Begin the next epoch after as many batches."""
+        self._first = state["given"]
 
 
-def batches(data: GalaxyBatches, batch_size: int, seed: int | None = None) -> DataLoader[Batch]:
-    """Iterate over whole batches: shuffled if a seed is given (the odd rest is then left out), else in order."""
-    order: RandomSampler | SequentialSampler = SequentialSampler(data)
-    if seed is not None:
-        order = RandomSampler(data, generator=torch.Generator().manual_seed(seed))
-    drop_last = seed is not None and len(data) >= batch_size
-    return DataLoader(data, sampler=BatchSampler(order, batch_size, drop_last), batch_size=None)
+def mixed_seed(*numbers: int) -> int:
+    """One seed of several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -2,27 +2,105 @@
 
 Galaxy Zoo 2 images are 424×424 pixels, scaled by the galaxy's radius; the paper keeps the central 207×207
 (arXiv:2308.11007, section 2.5, after Dieleman, Willett & Dambre 2015). Other sizes are cropped in the same
-proportion.
+proportion. FITS images, one band or three, become colour pictures on the way, by Lupton et al.'s asinh stretch (2004,
+PASP 116, 133) unless another is asked for.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
 
 CENTRAL_CROP = 207 / 424
 _SMALLEST = 8
+# Below a tenth of the way to white the asinh stretch is nearly linear, as in astropy's AsinhStretch.
+_SOFTENING = 0.1
 
 
-def decode(data: bytes, source: str = "image") -> np.ndarray:
-    """Decode a JPEG or PNG to uint8 RGB.
+@dataclass(frozen=True)
+class FitsReading:
+    """How a FITS image becomes a picture.
+
+    Attributes
+    ----------
+    hdu : int or str, optional
+        Number or name of the HDU; without it the first that holds an image.
+    stretch : {"asinh", "linear", "sqrt", "log"}
+        From data to brightness. "asinh" keeps hues (Lupton et al. 2004), the others stretch each band alone.
+    limits : (float, float), optional
+        Data values of black and white, the same for every image. Without them they are the 0.5 and 99.8 percentiles of
+        each image, as is fit for cutouts on no common scale.
+    """
+
+    hdu: int | str | None = None
+    stretch: Literal["asinh", "linear", "sqrt", "log"] = "asinh"
+    limits: tuple[float, float] | None = None
+
+
+AS_THEY_ARE = FitsReading()
+
+
+def fits_reading(config: TrainingConfig) -> FitsReading:
+    """How a classifier reads FITS images."""
+    return FitsReading(config.fits_hdu, config.fits_stretch, config.fits_limits)
+
+
+def _fits_picture(data: bytes, reading: FitsReading) -> np.ndarray:
+    """Picture of a FITS image: (H, W) grey, or (3, H, W) with red, green and blue in this order."""
+    from astropy.io import fits
+    from astropy.visualization import LinearStretch, LogStretch, SqrtStretch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # astropy.io.fits mends and mentions what surveys get wrong in headers
+        with fits.open(io.BytesIO(data), memmap=False) as units:
+            names = [unit.name or str(number) for number, unit in enumerate(units)]
+            if reading.hdu is None:
+                images = [unit.data for unit in units if unit.is_image and unit.data is not None]
+                if not images:
+                    raise ValueError(f"no image in any HDU ({', '.join(names)})")
+                values = images[0]
+            else:
+                try:
+                    values = units[reading.hdu].data
+                except (KeyError, IndexError):
+                    raise ValueError(f"no HDU {reading.hdu!r}; there are {', '.join(names)}") from None
+    if values is None or values.dtype.names or values.ndim not in (2, 3) or (values.ndim == 3 and len(values) != 3):
+        found = "no image" if values is None or values.dtype.names else f"shape {values.shape}"
+        raise ValueError(f"a FITS image is (height, width), or (3, height, width) in red, green, blue; found {found}")
+    values = np.asarray(values, np.float64)
+    finite = np.isfinite(values)
+    if not finite.any():
+        raise ValueError("no finite pixel")
+    low, high = reading.limits or np.percentile(values[finite], [0.5, 99.8])
+    if not low < high:
+        high = low + 1.0  # a flat image is black
+    bands = np.flip(np.where(finite, values, low), axis=-2)  # FITS counts rows from the bottom
+    scaled = np.clip((bands if bands.ndim == 3 else bands[None]) - low, 0, None) / (high - low)
+    if reading.stretch == "asinh":
+        mean = np.maximum(scaled.mean(axis=0), 1e-6)
+        scaled *= np.arcsinh(mean / _SOFTENING) / np.arcsinh(1 / _SOFTENING) / mean
+        # Where a colour would be more than white, all give way, so that hue stays.
+        scaled /= np.maximum(scaled.max(axis=0), 1)
+    else:
+        curve = {"linear": LinearStretch, "sqrt": SqrtStretch, "log": LogStretch}[reading.stretch]()
+        scaled = curve(np.clip(scaled, 0, 1))
+    picture = np.round(255 * scaled).astype(np.uint8).transpose(1, 2, 0)
+    return np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
+
+
+def decode(data: bytes, source: str = "image", fits: FitsReading = AS_THEY_ARE) -> np.ndarray:
+    """Decode a JPEG, PNG or FITS image to uint8 RGB.
 
     Parameters
     ----------
@@ -30,6 +108,8 @@ def decode(data: bytes, source: str = "image") -> np.ndarray:
         The file's content.
     source : str
         Its name, for messages.
+    fits : FitsReading
+        How FITS images are read.
 
     Returns
     -------
@@ -45,6 +125,8 @@ def decode(data: bytes, source: str = "image") -> np.ndarray:
     try:
         if simplejpeg.is_jpeg(data):
             return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
+        if data.startswith(b"SIMPLE  =") or data.startswith(b"\x1f\x8b"):
+            return _fits_picture(data, fits)
         with Image.open(io.BytesIO(data)) as image:
             if image.mode.startswith("I;16"):  # convert() would clip to white
                 grey = (np.asarray(image) >> 8).astype(np.uint8)
@@ -80,7 +162,9 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
-def load_image(path: str | os.PathLike[str], size: int, crop: float = CENTRAL_CROP) -> np.ndarray:
+def load_image(
+    path: str | os.PathLike[str], size: int, crop: float = CENTRAL_CROP, fits: FitsReading = AS_THEY_ARE
+) -> np.ndarray:
     """Read, crop and resize one image, shape (size, size, 3), uint8.
 
     Raises
@@ -92,7 +176,7 @@ def load_image(path: str | os.PathLike[str], size: int, crop: float = CENTRAL_CR
         data = Path(path).read_bytes()
     except OSError as problem:
         raise InputError(f"{path}: {problem.strerror or problem}") from problem
-    cropped = central_crop(decode(data, str(path)), crop)
+    cropped = central_crop(decode(data, str(path), fits), crop)
     if cropped.shape[0] < _SMALLEST:
         raise InputError(f"{path}: only {cropped.shape[0]} pixels on a side after the crop; replace or remove it")
     return resize(cropped, size)

@@ -1,12 +1,19 @@
 """What happens to pixels on the device: normalisation, and augmentation that leaves α alone.
 
-Flips and quarter turns only: an image turned over shows the same galaxy at the same resolution. Zooming would
-change how well resolved the galaxy looks while α stays that of the image the annotators saw.
+A galaxy mirrored, turned or moved by a few pixels is the same galaxy at the same resolution, so its label and α stay
+right. Zooming is off unless asked for: it changes how large the galaxy and its PSF look, while a network that learns
+through T(α) may read the resolution of a picture from just that. What makes a galaxy less resolved is
+`truemorph.images.degrade`.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
+from torch.nn.functional import affine_grid, grid_sample
 
 
 def normalise(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
@@ -22,13 +29,67 @@ def normalise(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> to
     return scaled.permute(0, 3, 1, 2)
 
 
-def flip_and_turn(images: torch.Tensor) -> torch.Tensor:
-    """Mirror and turn each image by a random multiple of 90°; shape (B, 3, S, S) in and out."""
-    draws = torch.randint(0, 8, (images.shape[0],), device=images.device)
-    out = torch.empty_like(images)
-    for draw in range(8):
-        chosen = draws == draw
-        if chosen.any():
-            turned = torch.rot90(images[chosen], draw % 4, (2, 3))
-            out[chosen] = turned.flip(3) if draw >= 4 else turned
-    return out
+@dataclass(frozen=True)
+class Augmentation:
+    """How pictures are varied in training.
+
+    Attributes
+    ----------
+    flip : bool
+        Mirror every other one.
+    rotation : {"any", "quarter", "none"}
+        Turn by any angle (pixels are interpolated), by multiples of 90° (they stay as they are), or not at all.
+    shift : float
+        Largest shift along each axis, in units of the side.
+    zoom : float
+        Pictures are enlarged by a factor between 1 / (1 + zoom) and 1 + zoom. 0, the default, for the reason above.
+    """
+
+    flip: bool = True
+    rotation: Literal["any", "quarter", "none"] = "quarter"
+    shift: float = 0.0
+    zoom: float = 0.0
+
+    def draw(self, n: int, generator: torch.Generator) -> torch.Tensor:
+        """Draw n affine maps from output to input coordinates (-1 to 1 over the picture), shape (n, 2, 3).
+
+        Examples
+        --------
+        >>> still = Augmentation(flip=False, rotation="none").draw(1, torch.Generator().manual_seed(0))
+        >>> torch.equal(still, torch.eye(2, 3)[None])
+        True
+        """
+        # As many numbers whatever is switched on, so that one switch doesn't change what the others do.
+        mirror, turn, across, along, size = torch.rand(5, n, generator=generator)
+        if self.rotation == "any":
+            angle = 2 * math.pi * turn
+            cosine, sine = torch.cos(angle), torch.sin(angle)
+        else:
+            quarters = (4 * turn).long() if self.rotation == "quarter" else torch.zeros(n, dtype=torch.int64)
+            cosine = torch.tensor([1.0, 0.0, -1.0, 0.0])[quarters]
+            sine = torch.tensor([0.0, 1.0, 0.0, -1.0])[quarters]
+        sign = torch.where(mirror < 0.5, -1.0, 1.0) if self.flip else torch.ones(n)
+        scale = (1 + self.zoom) ** (1 - 2 * size)
+        maps = torch.empty(n, 2, 3)
+        maps[:, 0] = torch.stack([sign * cosine * scale, -sine * scale, 2 * self.shift * (2 * across - 1)], dim=1)
+        maps[:, 1] = torch.stack([sign * sine * scale, cosine * scale, 2 * self.shift * (2 * along - 1)], dim=1)
+        return maps
+
+
+def warp(images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """Map each image, bilinearly; what comes from outside of it is mirrored at its edge.
+
+    Parameters
+    ----------
+    images : tensor, shape (B, 3, S, S)
+    maps : tensor, shape (B, 2, 3)
+        From `Augmentation.draw`.
+
+    Returns
+    -------
+    tensor, shape (B, 3, S, S)
+        Mirrors and quarter turns give the same pixel values, up to the rounding of coordinates.
+    """
+    grid = affine_grid(maps.to(images.device, images.dtype), list(images.shape), align_corners=False)
+    warped = grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    return warped.contiguous(memory_format=torch.channels_last)

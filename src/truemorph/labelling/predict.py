@@ -26,6 +26,7 @@ from truemorph.catalogs.tables import CatalogTable, table_extension
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.features import logistic_inputs
 from truemorph.errors import InputError
+from truemorph.images.decode import fits_reading
 from truemorph.images.store import check_share, decode_batches
 from truemorph.labelling.output import LabelWriter
 
@@ -82,7 +83,9 @@ def _inputs(model: Classifier, table: CatalogTable) -> Iterator[tuple[np.ndarray
         raise InputError(f"{table.path}: no galaxy of this catalogue has an image; prepare it with --images")
     paths = [root / names[i] for i in present]
     first = True
-    for batch, images in decode_batches(paths, model.config.image_size, model.config.crop, _BATCH):
+    for batch, images in decode_batches(
+        paths, model.config.image_size, model.config.crop, _BATCH, fits_reading(model.config)
+    ):
         rows = present[batch]
         kept = [i for i, image in enumerate(images) if not isinstance(image, str)]
         bad = [(ids[int(rows[i])], one) for i, one in enumerate(images) if isinstance(one, str)]
@@ -98,8 +101,8 @@ def _out_of_fold(model: Classifier, inputs: np.ndarray, fold: np.ndarray) -> tup
     total = np.zeros((len(inputs), len(model.classes)))
     squares, counts = np.zeros(len(inputs)), np.zeros(len(inputs))
     for member in range(n_members):
-        # Member f was trained without fold f; everything outside the folds is new to all members.
-        asked = (fold == member) | (fold < 0)
+        # Members of fold f were trained without it; everything outside the folds is new to all members.
+        asked = (fold == member // model.config.seeds) | (fold < 0)
         if asked.any():
             p = model.member_probabilities(inputs[asked], member)
             total[asked] += p

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import polars as pl
 from matplotlib.figure import Figure
 
 from truemorph.bias.transitions import RayleighTransition, Transition
@@ -138,4 +139,33 @@ def leaderboard_figure(
             axes.set_xlabel(label)
             axes.grid(axis="y", color="0.9")
             axes.set_yticks(range(len(shown)), [titles[one] for one in reversed(shown)])
+    return figure
+
+
+def training_figure(histories: Mapping[str, pl.DataFrame]) -> Figure:
+    """How runs learned: held-out loss, disk probabilities at both ends of α, and bias, by epoch.
+
+    Parameters
+    ----------
+    histories : dict of polars.DataFrame
+        By run: `epoch`, `member`, and what was logged.
+    """
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    for number, (name, history) in enumerate(histories.items()):
+        colour = f"C{number}"
+        mean = history.group_by("epoch").mean().sort("epoch")
+        epoch = mean["epoch"] + 1
+        left.plot(epoch, mean["held_out_loss"], color=colour, marker=".", label=name)
+        for column, line in (("fraction_disk_1", "--"), ("fraction_disk_5", "-")):
+            if column in mean.columns:
+                middle.plot(epoch, mean[column], line, color=colour, marker=".")
+        for column in mean.columns:
+            if column.endswith("_excess"):
+                right.plot(epoch, mean[column], color=colour, marker=".", label=column[:4].upper())
+    left.set(xlabel="epoch", ylabel="held-out loss")
+    middle.set(xlabel="epoch", ylabel="mean p(disk)", ylim=(0, 1))
+    right.set(xlabel="epoch", ylabel="drift with α above noise")
+    right.set_ylim(bottom=0)
+    left.legend(frameon=False)
     return figure

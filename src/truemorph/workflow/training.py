@@ -1,30 +1,39 @@
-"""What `train` does: a catalogue in, a checkpoint out."""
+"""What `train` does: a catalogue in, a run folder with a checkpoint out."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import platform
+import shutil
+import sys
 import time
-from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from truemorph._version import __version__
+from truemorph.bias.estimation import fit_transition
 from truemorph.bias.families import transition_from_dict, transition_to_dict
-from truemorph.bias.transitions import Transition
+from truemorph.bias.transitions import MatrixTransition, Transition
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
+from truemorph.catalogs.schema import numeric_columns
 from truemorph.catalogs.tables import CatalogTable, write_table
-from truemorph.config import TrainingConfig
+from truemorph.config import RunConfig, TrainingConfig, run_toml
 from truemorph.errors import InputError
-from truemorph.workflow.files import plain
-from truemorph.workflow.fitting import fit_catalogue
+from truemorph.workflow.files import plain, write_json
+from truemorph.workflow.fitting import fit_catalogue, read_fit
 
-# Above this size pixels go to a file on disk instead of memory.
+# Above this size pixels are not held in memory.
 _PIXELS_IN_MEMORY = 2**30
+_FRACTIONS = ("smooth_fraction", "disk_fraction")
+# Settings that say where and how fast, not what comes out.
+_NOT_THE_RESULT = {"devices", "nodes", "loggers", "compile"}
 
 
 def _catalogue_hash(frame: pl.DataFrame) -> str:
@@ -32,88 +41,74 @@ def _catalogue_hash(frame: pl.DataFrame) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def train_on_catalogue(
-    catalogue_path: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    config: TrainingConfig,
-    *,
-    transition: dict[str, Any] | None = None,
-    naive: bool = False,
-    where: Iterable[str] = (),
-) -> dict[str, Any]:
-    """Train a classifier on a prepared catalogue and write its checkpoint.
+def train_on_catalogue(run: RunConfig) -> dict[str, Any]:
+    """Train a classifier on a prepared catalogue and write its run folder.
+
+    A run that was cut off goes on where it was when the same is asked for again.
 
     Parameters
     ----------
-    catalogue_path, out : path
-    config : TrainingConfig
-    transition : dict, optional
-        A fit from `read_fit`. Without one, θ is fitted here: to all rows of the catalogue by likelihood for a
-        network, by EM together with the regression for a logistic classifier.
-    naive : bool
-        Take labels at their word.
-    where : iterable of str
-        "column=value" conditions on the galaxies that θ is fitted to, where it is fitted here.
+    run : RunConfig
+        Without a transition, θ is fitted here: to all rows of the catalogue by likelihood for a network, by EM together
+        with the regression for a logistic classifier.
 
     Returns
     -------
     dict
-        Rows used and left out, T(α), metrics, seconds.
+        Rows used and left out, T(α), metrics, seconds; empty in all but the first of several processes.
 
     Raises
     ------
     InputError
         If settings contradict each other, or the catalogue can't be trained on.
+    CheckpointError
+        If the run folder can't be written, or an unfinished run in it can't be read.
     """
     # torch takes seconds to import: only where a classifier is trained.
-    from truemorph.bias.transitions import MatrixTransition
-    from truemorph.classifiers.checkpoint import Classifier, check_model_folder, describe, save_classifier
+    from truemorph.classifiers.checkpoint import UNFINISHED, Classifier, check_model_folder, describe, save_classifier
+    from truemorph.classifiers.resuming import Unfinished, is_first_process
     from truemorph.classifiers.training import TrainingRows, train_members
 
-    if naive and transition is not None:
+    config, network = run.training, run.training.classifier == "network"
+    if run.naive and run.transition is not None:
         raise InputError("--naive and --transition exclude each other")
+    if run.votes != "labels" and not network:
+        raise InputError(f"logistic regression learns from labels; got votes = {run.votes}")
     began = time.perf_counter()
-    check_model_folder(out)  # before hours of training, not after
-    catalogue = read_catalogue(catalogue_path)
-    network = config.classifier == "network"
-    described = dict(transition or {})
-    if naive:
-        identity = transition_to_dict(MatrixTransition.identity())
-        described = {**identity, "assumption": "labels taken at their word (naive training)"}
-    elif not described and network:
-        _, described = fit_catalogue(catalogue, where=where)
-    if transition is not None and transition.get("alpha_psf") not in (
-        None,
-        catalogue.metadata.get("alpha_psf"),
-    ):
-        raise InputError(
-            f"theta was fitted with alpha in units of PSF {transition['alpha_psf']}, this catalogue has PSF "
-            f"{catalogue.metadata.get('alpha_psf')}; fit it again or prepare with the same --psf"
-        )
+    folder = check_model_folder(run.out)  # before hours of training, not after
+    catalogue = read_catalogue(run.catalogue)
+    described = _transition_for(catalogue, run)
+    in_training = catalogue.frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
+    frame, inputs, problems = (
+        _pixels(in_training, catalogue, config, run.cache) if network else _features(in_training, catalogue, config)
+    )
+    observed: dict[str, Any] = {}
+    if run.votes != "labels":
+        observed, described = _observed_votes(frame, catalogue, run, described)
     used: Transition | None = transition_from_dict(described) if described else None
     if used is not None and len(getattr(used, "center", ())) > 1:
         raise InputError("training takes a T(alpha) of one observable; this one has several")
+    if run.intrinsic:
+        observed["intrinsic"] = numeric_columns(frame, run.intrinsic, run.catalogue)
+    loaded = time.perf_counter()
 
-    in_training = catalogue.frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
-    with tempfile.TemporaryDirectory(prefix="truemorph-") as scratch:
-        if network:
-            frame, inputs, problems = _pixels(in_training, catalogue, config, Path(scratch))
-        else:
-            frame, inputs, problems = _features(in_training, catalogue, config)
-        loaded = time.perf_counter()
-        trained = train_members(TrainingRows(frame, inputs), used, config, "naive" if naive else "debiased")
-        del inputs
+    unfinished = Unfinished(folder / UNFINISHED)
+    if network:
+        unfinished.begin(_identity(run, catalogue, described))
+    trained = train_members(
+        TrainingRows(frame, inputs, **observed),
+        used,
+        config,
+        "naive" if run.naive else "debiased",
+        unfinished if network else None,
+    )
+    if not is_first_process():
+        return {}
     if used is None:
-        described = {
-            **transition_to_dict(trained.transition),
-            "stderr": {k.removesuffix("_stderr"): v for k, v in trained.metrics.items() if k.endswith("_stderr")},
-            "method": "EM with logistic regression (DCV14)",
-            "assumption": "p(y | features) is logistic, flips depend on the true class and alpha alone",
-            "alpha": catalogue.metadata.get("alpha"),
-            "alpha_psf": catalogue.metadata.get("alpha_psf"),
-        }
+        described = _fitted_along(trained, catalogue)
+    seconds = {"load": loaded - began, "train": time.perf_counter() - loaded}
     source = {
-        "source": Path(catalogue_path).name,
+        "source": Path(run.catalogue).name,
         "rows": trained.seen.height,
         "sha256": _catalogue_hash(catalogue.frame),
         **{key: catalogue.metadata.get(key) for key in ("alpha", "alpha_psf", "votes", "label_rule")},
@@ -126,28 +121,128 @@ def train_on_catalogue(
             members=len(trained.members),
             metrics=trained.metrics,
             normalisation={"mean": trained.mean, "std": trained.std},
+            temperatures=trained.temperatures,
+            start=trained.start,
         )
     )
-    folder = save_classifier(Classifier(content, trained.members, trained.seen), out)
-    if trained.history:
-        pl.DataFrame(trained.history).write_csv(folder / "history.csv")
-    if problems:
-        listed = pl.DataFrame(problems, schema=["object_id", "reason"], orient="row")
-        write_table(CatalogTable(listed), folder / "left_out.csv")
+
+    def beside(partial: Path) -> None:
+        """Write the files of the run next to the model."""
+        (partial / "run.toml").write_text(run_toml(run), encoding="utf-8")
+        write_json(partial / "metrics.json", {**trained.metrics, "seconds": seconds})
+        write_json(partial / "environment.json", _environment())
+        catalogue.frame.select("object_id", "split").write_parquet(partial / "split.parquet")
+        if trained.history:
+            pl.DataFrame(trained.history, infer_schema_length=None).write_csv(partial / "history.csv")
+        if problems:
+            listed = pl.DataFrame(problems, schema=["object_id", "reason"], orient="row")
+            write_table(CatalogTable(listed), partial / "left_out.csv")
+        if (unfinished.folder / "logs").is_dir():
+            shutil.copytree(unfinished.folder / "logs", partial / "logs")
+
+    save_classifier(Classifier(content, trained.members, trained.seen), folder, beside)
     return {
-        "out": str(folder),
+        "out": run.out,
         "rows": trained.seen.height,
         "left_out": len(problems),
         "transition": described,
         "metrics": trained.metrics,
-        "seconds": {"load": loaded - began, "train": time.perf_counter() - loaded},
+        "seconds": seconds,
+    }
+
+
+def _identity(run: RunConfig, catalogue: CatalogTable, described: dict[str, Any]) -> dict[str, Any]:
+    """What the result of a run follows from."""
+    settings = run.training.model_dump(mode="json", exclude=_NOT_THE_RESULT)
+    through = {"family": described.get("family"), "parameters": plain(described.get("parameters"))}
+    return {"catalogue": _catalogue_hash(catalogue.frame), "transition": through, "votes": run.votes, **settings}
+
+
+def _transition_for(catalogue: CatalogTable, run: RunConfig) -> dict[str, Any]:
+    """T(α) to train through, as a fit describes it; empty where it is fitted along."""
+    if run.naive:
+        identity = transition_to_dict(MatrixTransition.identity())
+        return {**identity, "assumption": "labels taken at their word (naive training)"}
+    if run.transition is None:
+        return fit_catalogue(catalogue, where=run.where)[1] if run.training.classifier == "network" else {}
+    described = read_fit(run.transition)
+    if described.get("alpha_psf") not in (None, catalogue.metadata.get("alpha_psf")):
+        raise InputError(
+            f"theta was fitted with alpha in units of PSF {described['alpha_psf']}, this catalogue has PSF "
+            f"{catalogue.metadata.get('alpha_psf')}; fit it again or prepare with the same --psf"
+        )
+    return described
+
+
+def _fitted_along(trained: Any, catalogue: CatalogTable) -> dict[str, Any]:
+    """T(α) of DCV14, as a fit describes it."""
+    return {
+        **transition_to_dict(trained.transition),
+        "stderr": {k.removesuffix("_stderr"): v for k, v in trained.metrics.items() if k.endswith("_stderr")},
+        "method": "EM with logistic regression (DCV14)",
+        "assumption": "p(y | features) is logistic, flips depend on the true class and alpha alone",
+        "alpha": catalogue.metadata.get("alpha"),
+        "alpha_psf": catalogue.metadata.get("alpha_psf"),
+    }
+
+
+def _environment() -> dict[str, Any]:
+    """Where, when and with what a run was made."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return {
+        "command": sys.argv,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "accelerators": gpus,
+        "truemorph": __version__,
+        **{name: version(name) for name in ("torch", "lightning", "timm", "numpy", "polars")},
+    }
+
+
+def _observed_votes(
+    frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig, described: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `TrainingRows` takes of votes, and T(α) as it then is."""
+    lacking = catalogue.frame.select(pl.any_horizontal(pl.col(_FRACTIONS).is_null()).sum()).item()
+    if lacking:
+        raise InputError(f"{run.catalogue}: {lacking} galaxies lack a vote fraction; learn from labels")
+    if run.votes == "soft":
+        fractions = frame.select(_FRACTIONS).to_numpy()
+        return {"soft_labels": fractions / fractions.sum(axis=1, keepdims=True)}, described
+    if run.vote_count is None or run.transition is not None or run.naive:
+        raise InputError(
+            "votes = counts fits its own model of votes: give vote_count, the column with the number of votes, and "
+            "neither transition nor naive"
+        )
+    number = numeric_columns(catalogue.frame, [run.vote_count], run.catalogue)
+    counts = np.rint(catalogue.frame.select(_FRACTIONS).to_numpy() * number).astype(np.int64)
+    fit = fit_transition(counts, catalogue.frame["alpha"].to_numpy(), method="votes")
+    assert fit.votes is not None
+    evidence = fit.votes.log_probabilities(counts, catalogue.frame["alpha"].to_numpy())
+    evidence = evidence - evidence.max(axis=1, keepdims=True)
+    place = {one: row for row, one in enumerate(catalogue.frame["object_id"])}
+    rows = [place[one] for one in frame["object_id"]]
+    parameters = {"overdispersion": fit.votes.overdispersion, "class_fractions": fit.class_fractions}
+    return {"evidence": evidence[rows]}, {
+        **transition_to_dict(fit.transition),
+        **plain(parameters),
+        "assumption": "votes are beta-binomial in each class; class fractions do not depend on alpha",
+        "alpha": catalogue.metadata.get("alpha"),
+        "alpha_psf": catalogue.metadata.get("alpha_psf"),
     }
 
 
 def _pixels(
-    frame: pl.DataFrame, catalogue: CatalogTable, config: TrainingConfig, scratch: Path
-) -> tuple[pl.DataFrame, np.ndarray, list[tuple[str, str]]]:
-    from truemorph.images.store import load_images
+    frame: pl.DataFrame, catalogue: CatalogTable, config: TrainingConfig, cache: str | None
+) -> tuple[pl.DataFrame, Any, list[tuple[str, str]]]:
+    """Pixels from a cache, in memory where they are few, else decoded whenever they are wanted."""
+    from truemorph.images.decode import fits_reading
+    from truemorph.images.store import ImageFiles, load_images
 
     root = image_folder(catalogue)
     absent = frame.filter(pl.col("image").is_null())
@@ -157,18 +252,20 @@ def _pixels(
         raise InputError(
             f"{catalogue.path}: no training galaxy has an image; prepare with --images, or use --preset dcv14"
         )
-    size = config.image_size
-    file = scratch / "pixels.npy" if frame.height * size * size * 3 > _PIXELS_IN_MEMORY else None
-    store = load_images([root / name for name in frame["image"]], size, config.crop, file)
-    bad = frame.filter(~pl.Series(store.good))["object_id"].to_list()
-    problems += [(str(one), why) for one, (_, why) in zip(bad, store.problems, strict=True)]
+    size, reading = config.image_size, fits_reading(config)
+    paths = [root / name for name in frame["image"]]
+    inputs: Any
+    if cache is None and frame.height * size * size * 3 > _PIXELS_IN_MEMORY:
+        inputs = ImageFiles(paths, size, config.crop, reading)
+        good, found = inputs.check()
+    else:
+        store = load_images(paths, size, config.crop, cache, reading)
+        inputs, good, found = store.pixels, store.good, store.problems
+    bad = frame.filter(~pl.Series(good))["object_id"].to_list()
+    problems += [(str(one), why) for one, (_, why) in zip(bad, found, strict=True)]
     # Bad images keep their (zero) row of pixels and leave the split: nothing is copied.
-    good = pl.Series(store.good)
-    return (
-        frame.with_columns(split=pl.when(good).then("split").otherwise(pl.lit("left_out"))),
-        store.pixels,
-        problems,
-    )
+    split = pl.when(pl.Series(good)).then("split").otherwise(pl.lit("left_out"))
+    return frame.with_columns(split=split), inputs, problems
 
 
 def _features(

@@ -1,0 +1,226 @@
+"""Training from files, end to end, against (a) the loop most people write and (b) Zoobot's fine-tuning.
+
+    python benchmarks/training_speed.py [ROUNDS]
+
+ResNet50 on 424-pixel JPEGs drawn here, at the paper's 207 pixels and at 64: (a) a plain PyTorch float32 loop with
+Pillow and torchvision transforms in worker processes, (b) FinetuneableZoobotClassifier with galaxy-datasets' default
+augmentation (skipped where zoobot is not installed). Each round runs all of them in turn, each in a process of its own
+that trains two epochs; what counts is the second, validation included. Printed: medians over rounds, and ratios.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+TRAIN, VALIDATION, BATCH = 256, 64, 32
+# Smaller networks see more pictures a second: as many as take about as long.
+MORE_AT = {207: 1, 64: 4}
+THREADS = os.cpu_count() or 1
+
+
+def pictures(folder, n):
+    """JPEGs of simulated galaxies, 424 pixels on a side."""
+    from PIL import Image
+
+    from truemorph.simulate import render, simulate_galaxies
+
+    galaxies = simulate_galaxies(min(n, 64), 0)
+    drawn = [image for _, image in render(galaxies, 424, 0)]
+    for number in range(n):
+        Image.fromarray(np.rot90(drawn[number % len(drawn)], number // len(drawn) % 4)).save(
+            folder / f"{number}.jpg", quality=90
+        )
+
+
+def ours(folder, size, n):
+    """Preset "paper" at this size."""
+    import polars as pl
+    import torch
+
+    from truemorph.bias.transitions import RayleighTransition
+    from truemorph.classifiers.training import TrainingRows, train_members
+    from truemorph.config import training_config
+    from truemorph.images.dataset import GalaxyBatches
+    from truemorph.images.store import load_images
+
+    torch.set_num_threads(THREADS)
+    began = time.perf_counter()
+    store = load_images([folder / f"{i}.jpg" for i in range(n)], size, cache=folder / "cache")
+    loaded = time.perf_counter() - began
+    rng = np.random.default_rng(0)
+    split = np.where(np.arange(n) < n * TRAIN // (TRAIN + VALIDATION), "train", "validation")
+    frame = pl.DataFrame(
+        {"object_id": np.arange(n), "label": rng.integers(0, 2, n), "alpha": rng.lognormal(2.6, 0.4, n), "split": split}
+    )
+    config = training_config("paper", epochs=2, batch_size=BATCH, image_size=size)
+    trained = train_members(TrainingRows(frame, store.pixels), RayleighTransition(11.25), config)
+    seconds = [epoch["seconds"] for epoch in trained.history]
+    began = time.perf_counter()
+    for _ in GalaxyBatches(store.pixels, np.arange(n), {"weights": torch.ones(n)}, BATCH, seed=0):
+        pass
+    return seconds[1] - seconds[0], loaded, time.perf_counter() - began
+
+
+def plain_loop(folder, size, n):
+    """What a tutorial would write."""
+    import torch
+    import torchvision
+    from PIL import Image
+    from torchvision import transforms
+
+    torch.set_num_threads(THREADS)
+    crop = round(424 * 207 / 424)
+
+    class Galaxies(torch.utils.data.Dataset):
+        def __init__(self, numbers, augment):
+            self.numbers = numbers
+            turns = [transforms.RandomHorizontalFlip(), transforms.RandomRotation(90)] if augment else []
+            self.transform = transforms.Compose(
+                [
+                    transforms.CenterCrop(crop),
+                    transforms.Resize(size),
+                    *turns,
+                    transforms.ToTensor(),
+                    transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+                ]
+            )
+
+        def __len__(self):
+            return len(self.numbers)
+
+        def __getitem__(self, index):
+            number = self.numbers[index]
+            return self.transform(Image.open(folder / f"{number}.jpg").convert("RGB")), number % 2
+
+    first = n * TRAIN // (TRAIN + VALIDATION)
+    training = torch.utils.data.DataLoader(
+        Galaxies(range(first), True), BATCH, shuffle=True, num_workers=THREADS, drop_last=True, persistent_workers=True
+    )
+    validation = torch.utils.data.DataLoader(
+        Galaxies(range(first, n), False), BATCH, num_workers=THREADS, persistent_workers=True
+    )
+    network = torchvision.models.resnet50(num_classes=2)
+    optimizer = torch.optim.AdamW(network.parameters(), 3e-4)
+    loss = torch.nn.CrossEntropyLoss()
+    for _ in range(2):
+        began = time.perf_counter()
+        network.train()
+        for images, labels in training:
+            optimizer.zero_grad()
+            loss(network(images), labels).backward()
+            optimizer.step()
+        network.eval()
+        with torch.no_grad():
+            for images, labels in validation:
+                loss(network(images), labels)
+        seconds = time.perf_counter() - began
+    return (seconds,)
+
+
+def zoobot(folder, size, n):
+    """Zoobot 2.9 as its documentation shows it: its trainer, its data module, its default augmentation."""
+    import logging
+    import warnings
+
+    import pandas as pd
+    import timm
+    import torch
+
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    from galaxy_datasets.pytorch.galaxy_datamodule import CatalogDataModule
+    from galaxy_datasets.transforms import default_view_config, get_galaxy_transform, minimal_view_config
+    from lightning.pytorch.callbacks import Callback
+    from zoobot.pytorch.training import finetune
+
+    torch.set_num_threads(THREADS)
+    first = n * TRAIN // (TRAIN + VALIDATION)
+    table = pd.DataFrame(
+        {
+            "id_str": [str(i) for i in range(n)],
+            "file_loc": [str(folder / f"{i}.jpg") for i in range(n)],
+            "label": np.arange(n) % 2,
+        }
+    )
+    views = []
+    for view in (default_view_config(), minimal_view_config()):
+        view.output_size = size
+        views.append(get_galaxy_transform(view))
+    data = CatalogDataModule(
+        ["label"],
+        train_catalog=table[:first],
+        val_catalog=table[first:].reset_index(drop=True),
+        batch_size=BATCH,
+        num_workers=THREADS,
+        train_transform=views[0],
+        test_transform=views[1],
+    )
+
+    ends = []
+
+    class Clock(Callback):
+        def on_train_epoch_end(self, trainer, module):
+            ends.append(time.perf_counter())
+
+    network = timm.create_model("resnet50", num_classes=0)
+    model = finetune.FinetuneableZoobotClassifier(encoder=network, num_classes=2, label_col="label", prog_bar=False)
+    with tempfile.TemporaryDirectory() as out:
+        trainer = finetune.get_trainer(
+            out, accelerator="cpu", max_epochs=2, enable_progress_bar=False, num_sanity_val_steps=0
+        )
+        trainer.callbacks.append(Clock())
+        trainer.fit(model, data)
+    return (ends[1] - ends[0],)
+
+
+CONTESTANTS = {"truemorph": ours, "plain float32 loop": plain_loop, "zoobot": zoobot}
+
+
+def run(name, folder, size, n):
+    """Seconds of one contestant's second epoch, and of decoding before; None where it can't be run."""
+    command = [sys.executable, __file__, "--one", name, str(folder), str(size), str(n)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"{name}: left out ({(done.stderr.strip().splitlines() or ['failed'])[-1]})", file=sys.stderr)
+        return None
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def main(rounds=3):
+    for size in (207, 64):
+        n = (TRAIN + VALIDATION) * MORE_AT[size]
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            pictures(folder, n)
+            found = {name: [] for name in CONTESTANTS}
+            for _ in range(rounds):
+                for name in list(found):
+                    one = run(name, folder, size, n)
+                    if one is None:
+                        del found[name]
+                    else:
+                        found[name].append(one)
+        print(f"\nResNet50, {size} pixels, {n * TRAIN // (TRAIN + VALIDATION)} pictures an epoch, {THREADS} threads")
+        for name, times in found.items():
+            seconds = statistics.median(time[0] for time in times)
+            rate = n / seconds
+            ratios = [theirs[0] / mine[0] for theirs, mine in zip(times, found["truemorph"], strict=True)]
+            print(f"{name:20} {rate:7.1f} img/s   {statistics.median(ratios):5.2f} × our time", flush=True)
+        epoch, decoding, loading = zip(*found["truemorph"], strict=True)
+        print(f"(once, decoding into the cache: {decoding[0]:.2f} s; reading it again: {min(decoding):.2f} s)")
+        share = statistics.median(one / whole for one, whole in zip(loading, epoch, strict=True))
+        print(f"(iterating over an epoch's batches without training: {share:.2%} of its time)")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(CONTESTANTS[sys.argv[2]](Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))))
+    else:
+        main(*map(int, sys.argv[1:]))

@@ -1,0 +1,150 @@
+"""What `truemorph train` reaches: the numbers of docs/training.md.
+
+    python benchmarks/what_training_reaches.py quick | curve | real DATA | precision DATA | challenge DATA OUT
+
+quick: preset "quick" on simulated galaxies, with the right T(α), naively and on the truth. curve: the same over the
+size of the training set, one network each. real: EFIGI galaxies degraded, labels flipped. precision: bf16 against
+float32 on
+the same galaxies. challenge: five folds on Galaxy Zoo challenge pictures, bias before and after. Pictures are kept in
+leaderboard/cache.
+"""
+
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from truemorph.benchmark.cache import Cache
+from truemorph.benchmark.methods import test_rows
+from truemorph.benchmark.scores import score
+from truemorph.benchmark.worlds import Sizes, make_world
+from truemorph.bias.transitions import MatrixTransition
+from truemorph.catalogs.sampling import TRAIN
+from truemorph.classifiers.checkpoint import Classifier, describe
+from truemorph.classifiers.training import TrainingRows, train_members
+from truemorph.config import training_config
+
+CACHE = Cache(Path("leaderboard/cache"))
+SHOWN = ("balanced_accuracy", "auc", "log_loss", "fraction_rms_soft", "cv18_excess")
+
+
+def labels_of(world, what):
+    """Labels and the T(α) to learn them through."""
+    if what == "truth":
+        return world.truth, MatrixTransition.identity()
+    return world.labels, world.transition if what == "right T(α)" else MatrixTransition.identity()
+
+
+def trained_on(world, what, config, kept=None):
+    """A classifier of this world, and the seconds it took."""
+    labels, transition = labels_of(world, what)
+    split = world.split.copy()
+    if kept is not None:
+        split[np.setdiff1d(world.rows(TRAIN), kept)] = "left_out"
+    frame = pl.DataFrame({"object_id": np.arange(labels.size), "label": labels, "alpha": world.alpha, "split": split})
+    began = time.perf_counter()
+    rows = TrainingRows(frame, world.images, intrinsic=world.intrinsic)
+    found = train_members(rows, transition, config, what)
+    described = describe(
+        config,
+        {},
+        catalogue={},
+        members=len(found.members),
+        metrics={},
+        normalisation={"mean": found.mean, "std": found.std},
+        temperatures=found.temperatures,
+    )
+    return Classifier(described, found.members, found.seen), time.perf_counter() - began, found
+
+
+def scored(world, model):
+    """Scores on galaxies that nothing was learned from."""
+    rows = test_rows(world)
+    p = np.concatenate([model.probabilities(part)[:, 1] for part in np.array_split(world.images[rows], 8)])
+    labels = (p > 0.5).astype(np.int64)
+    return score(world.truth[rows], world.alpha[rows], labels, p, world.intrinsic[rows])
+
+
+def line(title, found, seconds):
+    numbers = "  ".join(f"{found[name]:.3f}" for name in SHOWN)
+    print(f"{title:28} {numbers}  {seconds:6.0f}", flush=True)
+
+
+def heading(text):
+    print(f"\n{text}\n{'':28} {'  '.join(SHOWN)}  seconds", flush=True)
+
+
+def preset_quick(world, title):
+    heading(title)
+    for what in ("truth", "right T(α)", "naive"):
+        model, seconds, _ = trained_on(world, what, training_config("quick", crop=1.0))
+        line(what, scored(world, model), seconds)
+
+
+def curve():
+    world = make_world("plain", 0, Sizes(), CACHE)
+    train = np.random.default_rng(0).permutation(world.rows(TRAIN))
+    for size in (500, 1000, 2000, 4000, 8000):
+        heading(f"{size} training galaxies")
+        # As many steps for each size: the smaller sets are seen more often.
+        config = training_config("quick", crop=1.0, folds=1, epochs=max(10, 10 * 4000 // size), patience=100)
+        for what in ("truth", "right T(α)", "naive"):
+            model, seconds, _ = trained_on(world, what, config, train[:size])
+            line(what, scored(world, model), seconds)
+
+
+def precision(world):
+    heading("bf16 against float32, EFIGI, right T(α), three seeds")
+    for seed in range(3):
+        for kind in ("32-true", "bf16-mixed"):
+            config = training_config("quick", crop=1.0, folds=1, precision=kind, seed=seed)
+            model, seconds, _ = trained_on(world, "right T(α)", config)
+            line(f"{kind}, seed {seed}", scored(world, model), seconds)
+
+
+def challenge(data, out):
+    """Five folds on the pictures of the Galaxy Zoo challenge, by the commands a user would give."""
+    from truemorph.cli import main as truemorph
+
+    out = Path(out)
+    table = pl.read_csv(data / "gz2_challenge_images.csv")
+    table = table.with_columns(image=pl.col("image").str.split("/").list.last(), psf_fwhm=pl.lit(1.32))
+    out.mkdir(parents=True, exist_ok=True)
+    table.write_csv(out / "votes.csv")
+    catalogue, fit, model, labels = (str(out / one) for one in ("cat.parquet", "fit.json", "model", "labels.parquet"))
+    for command in (
+        ("prepare", str(out / "votes.csv"), "--preset", "gz-challenge", "--radius", "petroR90_est",
+         "--psf-fwhm", "1.32", "--images", str(data / "gz2_challenge_images"), "--split", "0.9,0.1,0",
+         "--out", catalogue),
+        ("transition", catalogue, "--where", "selection=unselected", "--out", fit),
+        ("train", catalogue, "--transition", fit, "--folds", "5", "--out", model),
+        ("label", model, catalogue, "--out", labels),
+        ("bias", catalogue, "--labels", labels),
+        ("bias", catalogue, "--labels", labels, "--where", "selection=unselected"),
+    ):  # fmt: skip
+        print("truemorph", *command, flush=True)
+        truemorph(command)
+
+
+def main(what, *where):
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    if what == "quick":
+        sizes = Sizes(train=4000)
+        preset_quick(make_world("plain", 0, sizes, CACHE), "preset quick, 4,000 + 800 simulated galaxies")
+    elif what == "curve":
+        curve()
+    elif what in ("real", "precision"):
+        world = make_world("real", 0, Sizes(), CACHE, Path(where[0]))
+        if what == "precision":
+            precision(world)
+        else:
+            preset_quick(world, f"preset quick, {world.rows(TRAIN).size} EFIGI galaxies, degraded")
+    else:
+        challenge(Path(where[0]), where[1])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,156 @@
+"""One sitting of training: what Lightning is told, what is said of each epoch, and when it stops."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+import polars as pl
+import torch
+from tqdm import tqdm
+
+from truemorph.classifiers.resuming import AtomicCheckpoints
+from truemorph.config import TrainingConfig
+from truemorph.errors import InputError
+
+
+class Story(lightning.Callback):
+    """Remembers the weights of the best held-out likelihood, stops when it gets no better, tells of each epoch."""
+
+    def __init__(self, name: str, patience: int, earlier: list[dict[str, float]], file: Path | None) -> None:
+        self.name, self.patience, self.earlier, self.file = name, patience, earlier, file
+        self.best, self.waited = float("inf"), 0
+        self.weights: dict[str, torch.Tensor] = {}
+        self.logits = torch.empty(0)
+        self.history: list[dict[str, float]] = []
+        self.seconds = 0.0  # of earlier sittings
+        self._began = time.perf_counter()
+        self._bar: Any = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a run that goes on must know."""
+        return {
+            "best": self.best, "waited": self.waited, "weights": self.weights, "logits": self.logits,
+            "history": self.history, "seconds": self.seconds + time.perf_counter() - self._began,
+        }  # fmt: skip
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        for name, value in state_dict.items():
+            setattr(self, name, value)
+        self._began = time.perf_counter()
+
+    @property
+    def done(self) -> bool:
+        """Whether the likelihood has not become better for long enough."""
+        return self.waited >= self.patience
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the progress bar."""
+        if self._bar is None:  # an epoch begins, or goes on
+            title = f"{self.name} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            quiet = None if trainer.is_global_zero else True
+            self._bar = tqdm(total=trainer.num_training_batches, desc=title, unit="step", leave=False, disable=quiet)
+        self._bar.update(batch_idx + 1 - self._bar.n)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Keep the weights if they are the best so far, and tell."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        said = pl_module.said
+        held_out = said["held_out_loss"]
+        better = held_out < self.best
+        if better:
+            self.best, self.waited = held_out, 0
+            self.weights = copy.deepcopy(pl_module.averaged.module.state_dict())
+            self.logits = pl_module.held_out_logits.clone()
+        else:
+            self.waited += 1
+        trainer.should_stop = trainer.should_stop or self.done
+        seconds = self.seconds + time.perf_counter() - self._began
+        self.history.append({"epoch": trainer.current_epoch, **said, "seconds": seconds})
+        if not trainer.is_global_zero:
+            return
+        if self.file is not None:
+            pl.DataFrame(self.earlier + self.history, infer_schema_length=None).write_csv(self.file)
+        fractions = [value for name, value in said.items() if name.startswith("fraction_")][:5]
+        bias = next((f"  {name.split('_')[0].upper()} {x:.3f}" for name, x in said.items() if "_excess" in name), "")
+        print(
+            f"{self.name} epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}  loss {said['train_loss']:.4f}  "
+            f"held out {held_out:.4f}{' *' if better else '  '}  fractions {' '.join(f'{x:.2f}' for x in fractions)}"
+            f"{bias}  {seconds:.0f} s",
+            file=sys.stderr,
+        )
+
+
+def _precision(config: TrainingConfig) -> Any:
+    """Mixed bf16 where the hardware multiplies it natively, float32 elsewhere, unless the user chose."""
+    if config.precision != "auto":
+        return config.precision
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    capable = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return "bf16-mixed" if capable.get("avx512_bf16") or capable.get("amx_bf16") else "32-true"
+
+
+def loggers_for(config: TrainingConfig, folder: Path, name: str) -> list[Any]:
+    """Loggers that were asked for.
+
+    Raises
+    ------
+    InputError
+        If one is not installed.
+    """
+    from lightning.pytorch import loggers
+
+    made: list[Any] = []
+    for one in config.loggers:
+        try:
+            if one == "tensorboard":
+                made.append(loggers.TensorBoardLogger(folder, name=name))
+            elif one == "wandb":
+                made.append(loggers.WandbLogger(project="truemorph", name=name, save_dir=folder))
+            else:
+                made.append(loggers.MLFlowLogger("truemorph", run_name=name, save_dir=str(folder / "mlruns")))
+        except ModuleNotFoundError as problem:
+            raise InputError(f"logger {one} is not installed: pip install {problem.name or one}") from problem
+    return made
+
+
+def trainer_for(
+    config: TrainingConfig, callbacks: list[lightning.Callback], folder: Path, loggers: list[Any]
+) -> lightning.Trainer:
+    """Lightning's trainer: one process, or one for each device."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    gpus = torch.cuda.is_available()
+    devices = config.devices if config.devices != "auto" else (-1 if gpus else 1)
+    several = config.nodes > 1 or (torch.cuda.device_count() > 1 if devices == -1 else devices > 1)
+    return lightning.Trainer(
+        max_epochs=config.epochs,
+        accelerator="auto",
+        devices=devices,
+        num_nodes=config.nodes,
+        strategy="ddp" if several else "auto",
+        sync_batchnorm=several and gpus,  # torch has it for accelerators alone
+        use_distributed_sampler=False,
+        precision=_precision(config),
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.clip,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpoints()],
+        default_root_dir=folder,
+        logger=loggers,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )

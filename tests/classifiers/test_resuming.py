@@ -1,0 +1,211 @@
+"""Runs that were cut off: they go on to the same weights, and the last good state survives."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from conftest import stripes, tiny
+from truemorph.bias.transitions import RayleighTransition
+from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
+from truemorph.classifiers import resuming
+from truemorph.classifiers.resuming import AtomicCheckpoints, KeepState, Unfinished
+from truemorph.classifiers.training import train_members
+from truemorph.errors import CheckpointError, InputError
+
+SETTINGS = {
+    "image_size": 16,
+    "epochs": 2,
+    "dropout": 0.3,
+    "rotation": "any",
+    "shift": 0.05,
+    "accumulate": 2,
+}
+
+
+class CutError(Exception):
+    """Stands for a kill."""
+
+
+def train(folder, cut_at=None, monkeypatch=None, rows=None, **changes):
+    """Train; with `cut_at`, die right after that many states were written (one a step)."""
+    saved = [0]
+    write = KeepState._save
+
+    def save(self, trainer):
+        write(self, trainer)
+        saved[0] += 1
+        if saved[0] == cut_at:
+            raise CutError
+
+    if cut_at:
+        monkeypatch.setattr(KeepState, "_save", save)
+    unfinished = Unfinished(folder)
+    unfinished.begin({"run": 1})
+    try:
+        return train_members(
+            rows or stripes(300)[0], RayleighTransition(11.25), tiny(**SETTINGS, **changes), unfinished=unfinished
+        )
+    finally:
+        if cut_at:
+            monkeypatch.setattr(KeepState, "_save", write)
+
+
+@pytest.fixture
+def every_step(monkeypatch):
+    monkeypatch.setattr(resuming, "_LOOK_EVERY", 1)
+    monkeypatch.setattr("truemorph.classifiers.training._STATE_MINUTES", 0.0)
+
+
+def assert_same(first, second):
+    for one, other in zip(first.members, second.members, strict=True):
+        for name, value in one.items():
+            np.testing.assert_array_equal(value, other[name], err_msg=name)
+    drop = {"seconds"}
+    for one, other in zip(first.history, second.history, strict=True):
+        assert {k: v for k, v in one.items() if k not in drop} == {k: v for k, v in other.items() if k not in drop}
+    assert first.temperatures == second.temperatures
+
+
+@pytest.mark.parametrize("cut_at", [1, 5, 6, 7, 12])
+def test_a_run_cut_off_after_any_state_ends_with_the_same_weights(tmp_path, monkeypatch, every_step, cut_at):
+    # Two epochs of six steps: states after five steps and the epoch, twice.
+    whole = train(tmp_path / "whole")
+    with pytest.raises(CutError):
+        train(tmp_path / "cut", cut_at, monkeypatch)
+    assert_same(train(tmp_path / "cut"), whole)
+
+
+def test_several_interruptions_and_members(tmp_path, monkeypatch, every_step):
+    whole = train(tmp_path / "whole", folds=2)
+    for cut_at in (2, 1, 3, 2, 1):
+        with pytest.raises(CutError):
+            train(tmp_path / "cut", cut_at, monkeypatch, folds=2)
+    assert_same(train(tmp_path / "cut", folds=2), whole)
+
+
+def test_a_run_that_stopped_early_is_not_trained_further(tmp_path, monkeypatch, every_step):
+    monkeypatch.setitem(SETTINGS, "epochs", 12)
+    whole = train(tmp_path / "whole", patience=1, learning_rate=3e-2)
+    assert len(whole.history) < 12
+    states = 6 * len(whole.history)
+    with pytest.raises(CutError):
+        train(tmp_path / "cut", states, monkeypatch, patience=1, learning_rate=3e-2)
+    assert_same(train(tmp_path / "cut", patience=1, learning_rate=3e-2), whole)
+
+
+def test_a_damaged_state_gives_way_to_the_one_before(tmp_path, monkeypatch, every_step, capsys):
+    whole = train(tmp_path / "whole")
+    with pytest.raises(CutError):
+        train(tmp_path / "cut", 4, monkeypatch)
+    state = Unfinished(tmp_path / "cut").state(0)
+    state.write_bytes(state.read_bytes()[:1000])
+    assert_same(train(tmp_path / "cut"), whole)
+    assert "taking the state before it" in capsys.readouterr().err
+
+
+def test_states_that_cannot_be_read_are_an_error(tmp_path, monkeypatch, every_step):
+    with pytest.raises(CutError):
+        train(tmp_path / "cut", 2, monkeypatch)
+    for one in (tmp_path / "cut").glob("*.ckpt"):
+        one.write_bytes(b"broken")
+    with pytest.raises(CheckpointError, match=r"no state of training can be read .* to train this member anew"):
+        train(tmp_path / "cut")
+
+
+def test_a_full_disk_leaves_the_last_state(tmp_path, monkeypatch):
+    path = tmp_path / "member-0.ckpt"
+    AtomicCheckpoints().save_checkpoint({"step": torch.tensor(1)}, path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(resuming.torch, "save", full)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        AtomicCheckpoints().save_checkpoint({"step": torch.tensor(2)}, path)
+    assert AtomicCheckpoints().load_checkpoint(path) == {"step": torch.tensor(1)}
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+def test_no_code_is_run_from_a_state(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (os.system, ("touch " + str(tmp_path / "owned"),))
+
+    torch.save({"step": Evil()}, tmp_path / "member-0.ckpt")
+    with pytest.raises(CheckpointError):
+        Unfinished(tmp_path).readable_state(0)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_another_run_does_not_take_over(tmp_path):
+    Unfinished(tmp_path / "run").begin({"epochs": 2, "seed": 0})
+    Unfinished(tmp_path / "run").begin({"epochs": 2, "seed": 0})
+    with pytest.raises(InputError, match="epochs was 2, is 3"):
+        Unfinished(tmp_path / "run").begin({"epochs": 3, "seed": 0})
+
+
+@pytest.fixture(scope="module")
+def catalogue(simulated, tmp_path_factory):
+    prepared = prepare_catalogue(simulated / "votes.csv", images=simulated / "images")
+    return write_preparation(prepared, tmp_path_factory.mktemp("catalogue") / "catalogue.parquet")
+
+
+def command(catalogue, out, *more):
+    settings = ("image_size=32", "crop=1", "epochs=6", "folds=1", "batch_size=32", "hidden=32", "precision=32-true")
+    given = [part for one in (*settings, *more) for part in ("--set", one)]
+    return [sys.executable, "-m", "truemorph.cli", "train", str(catalogue), "--out", str(out), *given]
+
+
+def killed_after(words, arguments, how, most=60):
+    """Start a command, and kill it as soon as it has said this on stderr."""
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    said, deadline = "", time.monotonic() + most
+    while words not in said and time.monotonic() < deadline:
+        said += process.stderr.readline()
+    process.send_signal(how)
+    said += process.communicate()[1]
+    return process.returncode, said
+
+
+def test_killed_interrupted_and_terminated_commands_go_on(catalogue, tmp_path):
+    subprocess.run(command(catalogue, tmp_path / "whole"), check=True, capture_output=True)
+    out = tmp_path / "cut"
+    for how, status, epoch in ((signal.SIGKILL, -9, 2), (signal.SIGTERM, 143, 4), (signal.SIGINT, 130, 5)):
+        ended, said = killed_after(f"epoch   {epoch}/6", command(catalogue, out), how)
+        assert ended == status, said
+        assert ("going on after epoch" in said) == (how != signal.SIGKILL)
+        assert {one.name for one in out.iterdir()} == {"unfinished"}
+    changed = subprocess.run(command(catalogue, out, "seed=1"), capture_output=True, text=True, check=False)
+    assert changed.returncode == 2
+    assert "seed was 0, is 1" in changed.stderr
+    done = subprocess.run(command(catalogue, out), check=True, capture_output=True, text=True)
+    assert "going on after epoch" in done.stderr
+    whole, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    for name, value in whole.items():
+        np.testing.assert_array_equal(value, cut[name])
+    assert not (out / "unfinished").exists()
+    assert json.loads((out / "environment.json").read_text())["command"][1] == "train"
+
+
+def test_two_processes_are_as_one(catalogue, tmp_path):
+    # Layer norms: batch norms would see the galaxies of one process alone.
+    settings = ("backbone=test_vit", "dropout=0", "epochs=2", "shift=0.05", "rotation=any")
+    for devices in (1, 2):
+        subprocess.run(
+            command(catalogue, tmp_path / str(devices), *settings, f"devices={devices}"),
+            check=True, capture_output=True, timeout=120,
+        )  # fmt: skip
+    one, two = (pl.read_csv(tmp_path / str(devices) / "history.csv").drop("seconds") for devices in (1, 2))
+    np.testing.assert_allclose(one.to_numpy(), two.to_numpy(), atol=1e-5)
+    first, second = (load_file(tmp_path / str(devices) / "model.safetensors") for devices in (1, 2))
+    for name, value in first.items():
+        np.testing.assert_allclose(value, second[name], atol=1e-3, err_msg=name)

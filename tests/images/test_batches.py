@@ -1,0 +1,106 @@
+"""Batches and augmentation: what is random follows from seed and epoch, however many processes share it."""
+
+import numpy as np
+import pytest
+import torch
+
+from truemorph.images.dataset import GalaxyBatches
+from truemorph.images.transforms import Augmentation, warp
+
+
+def numbered(n=20):
+    """Pixels that say which row they are."""
+    return np.arange(n, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+
+
+def loader(rows, size, **options):
+    rows = np.asarray(rows)
+    columns = {"row": torch.from_numpy(rows), "weights": torch.ones(rows.size)}
+    return GalaxyBatches(numbered(), rows, columns, size, **options)
+
+
+def order(data):
+    return [batch["row"].tolist() for batch in data]
+
+
+def test_a_batch_holds_matching_rows():
+    rows = [3, 5, 8, 13, 19]
+    seen = []
+    for batch in loader(rows, 2, seed=1):
+        assert batch["pixels"][:, 0, 0, 0].tolist() == batch["row"].tolist()
+        seen += batch["row"].tolist()
+    assert len(seen) == len(set(seen)) == 4  # the odd rest is left out
+    assert set(seen) <= set(rows)
+    assert order(loader(rows, 4)) == [[3, 5, 8, 13], [19]]  # held-out galaxies: all, in order
+
+
+def test_order_follows_from_seed_and_epoch():
+    first, again, other = loader(range(20), 4, seed=7), loader(range(20), 4, seed=7), loader(range(20), 4, seed=8)
+    assert order(first) == order(first) == order(again) != order(other)
+    again.set_epoch(1)
+    assert order(first) != order(again)
+
+
+@pytest.mark.parametrize("augmentation", [None, Augmentation(rotation="any", shift=0.1)])
+@pytest.mark.parametrize(("processes", "parts"), [(2, 1), (3, 1), (1, 2), (2, 2)])
+def test_processes_and_parts_share_the_same_steps(processes, parts, augmentation):
+    whole = list(loader(range(20), 8, seed=3, augmentation=augmentation))
+    shares = [
+        list(loader(range(20), 8, seed=3, augmentation=augmentation, parts=parts, share=(rank, processes)))
+        for rank in range(processes)
+    ]
+    assert all(len(share) == parts * len(whole) for share in shares)
+    for step, batch in enumerate(whole):
+        pieces = [shares[rank][parts * step + part] for part in range(parts) for rank in range(processes)]
+        for name in batch:
+            torch.testing.assert_close(torch.cat([piece[name] for piece in pieces]), batch[name])
+        assert batch["step_weights"].sum() == pytest.approx(1)
+
+
+def test_an_epoch_goes_on_after_the_batches_given_out():
+    data = loader(range(20), 3, seed=5)
+    whole = order(data)
+    walk = iter(data)
+    begun = [next(walk)["row"].tolist() for _ in range(4)]
+    later = loader(range(20), 3, seed=5)
+    later.load_state_dict(data.state_dict())
+    assert begun + order(later) == whole
+    assert order(later) == whole  # the next epoch begins at its beginning
+
+
+def test_quarter_turns_and_mirrors_keep_every_pixel():
+    image = torch.arange(25.0).reshape(1, 1, 5, 5)
+    maps = Augmentation().draw(400, torch.Generator().manual_seed(0))
+    warped = warp(image.repeat(400, 1, 1, 1), maps)
+    sides = [torch.rot90(side, k, (2, 3)) for side in (image, image.flip(3)) for k in range(4)]
+    distance = torch.stack([(warped - side).abs().amax(dim=(1, 2, 3)) for side in sides])
+    assert distance.min(dim=0).values.max() < 1e-4
+    counts = torch.bincount(distance.argmin(dim=0), minlength=8)
+    # 400 draws of eight: mean 50, standard deviation 6.6.
+    assert counts.min() > 50 - 4 * 6.7
+    assert counts.max() < 50 + 4 * 6.7
+
+
+def test_a_round_galaxy_is_the_same_at_any_angle_and_a_shift_is_as_large_as_it_says():
+    y, x = torch.meshgrid(torch.arange(41.0) - 20, torch.arange(41.0) - 20, indexing="ij")
+    galaxy = torch.exp(-(x**2 + y**2) / 50)[None, None]
+    many = galaxy.repeat(64, 1, 1, 1)
+    turned = warp(many, Augmentation(rotation="any").draw(64, torch.Generator().manual_seed(1)))
+    # Bilinear interpolation errs by an eighth of the second derivative, 2 / 50 at most along each axis.
+    # Corners come from outside of the picture.
+    inside = x**2 + y**2 < 19**2
+    assert (turned - galaxy)[:, :, inside].abs().max() < 2 * (2 / 50) / 8 * 1.01
+    moved = warp(many, Augmentation(shift=0.1).draw(64, torch.Generator().manual_seed(2)))
+    weight = moved / moved.sum(dim=(2, 3), keepdim=True)
+    centres = torch.stack([(weight * x).sum(dim=(1, 2, 3)), (weight * y).sum(dim=(1, 2, 3))])
+    assert centres.abs().max() < 0.1 * 41 + 0.1
+    assert centres.abs().max() > 0.08 * 41  # the largest of 128 uniform draws
+
+
+def test_zoom_is_off_unless_asked_for():
+    maps = Augmentation(rotation="any", shift=0.1).draw(50, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(torch.linalg.det(maps[:, :, :2]).abs(), torch.ones(50))
+    zoomed = Augmentation(zoom=0.5).draw(500, torch.Generator().manual_seed(0))
+    scale = torch.linalg.det(zoomed[:, :, :2]).abs().sqrt()
+    assert scale.min() >= 1 / 1.5 - 1e-6
+    assert scale.max() <= 1.5 + 1e-6
