@@ -33,6 +33,7 @@ lint: setup
 bench: setup
 	$(BIN)/python benchmarks/statistics_speed.py
 	$(BIN)/python benchmarks/simulator.py
+	$(BIN)/python benchmarks/training_speed.py
 
 # Hours; goes on where it was cut off. docs/leaderboard.md is made from it.
 leaderboard: setup

@@ -180,11 +180,31 @@ def zoobot(folder, size, n):
     return (ends[1] - ends[0],)
 
 
+def memory(folder, size, n):
+    """Anonymous memory (MB) after an epoch of augmented batches, pixels from files and from the cache."""
+    import torch
+
+    from truemorph.images.dataset import GalaxyBatches
+    from truemorph.images.store import ImageFiles, load_images
+    from truemorph.images.transforms import Augmentation
+
+    # A few pictures many times over: what counts is how many are asked for.
+    paths = [folder / f"{i % TRAIN}.jpg" for i in range(n)]
+    found = []
+    for pixels in (ImageFiles(paths, size), load_images(paths, size, cache=folder / "cache").pixels):
+        columns = {"weights": torch.ones(n)}
+        for _ in GalaxyBatches(pixels, np.arange(n), columns, BATCH, seed=0, augmentation=Augmentation()):
+            pass
+        status = Path("/proc/self/status").read_text().splitlines()
+        found.append(next(int(line.split()[1]) // 1024 for line in status if line.startswith("RssAnon")))
+    return found
+
+
 CONTESTANTS = {"truemorph": ours, "plain float32 loop": plain_loop, "zoobot": zoobot}
 
 
 def run(name, folder, size, n):
-    """Seconds of one contestant's second epoch, and of decoding before; None where it can't be run."""
+    """What one contestant, in a process of its own, found; None where it can't be run."""
     command = [sys.executable, __file__, "--one", name, str(folder), str(size), str(n)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -200,6 +220,8 @@ def main(rounds=3):
             folder = Path(name)
             pictures(folder, n)
             found = {name: [] for name in CONTESTANTS}
+            for pictures_asked in (1000, 4000) if size == 207 else ():
+                print(f"memory of {pictures_asked} pictures, MB: {run('memory', folder, size, pictures_asked)}")
             for _ in range(rounds):
                 for name in list(found):
                     one = run(name, folder, size, n)
@@ -221,6 +243,7 @@ def main(rounds=3):
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
-        print(json.dumps(CONTESTANTS[sys.argv[2]](Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))))
+        what = {**CONTESTANTS, "memory": memory}[sys.argv[2]]
+        print(json.dumps(what(Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))))
     else:
         main(*map(int, sys.argv[1:]))

@@ -1,6 +1,7 @@
 """What `truemorph train` reaches: the numbers of docs/training.md.
 
-    python benchmarks/what_training_reaches.py quick | curve | real DATA | precision DATA | challenge DATA OUT
+    python benchmarks/what_training_reaches.py quick | curve [SIZE ...]
+    python benchmarks/what_training_reaches.py real DATA | precision DATA | challenge DATA OUT
 
 quick: preset "quick" on simulated galaxies, with the right T(α), naively and on the truth. curve: the same over the
 size of the training set, one network each. real: EFIGI galaxies degraded, labels flipped. precision: bf16 against
@@ -84,13 +85,13 @@ def preset_quick(world, title):
         line(what, scored(world, model), seconds)
 
 
-def curve():
+def curve(sizes):
     world = make_world("plain", 0, Sizes(), CACHE)
     train = np.random.default_rng(0).permutation(world.rows(TRAIN))
-    for size in (500, 1000, 2000, 4000, 8000):
+    for size in sizes or (500, 1000, 2000, 4000, 8000):
         heading(f"{size} training galaxies")
-        # As many steps for each size: the smaller sets are seen more often.
-        config = training_config("quick", crop=1.0, folds=1, epochs=max(10, 10 * 4000 // size), patience=100)
+        # About as many steps for each size: the smaller sets are seen more often.
+        config = training_config("quick", crop=1.0, folds=1, epochs=max(12, 12 * 4000 // size), patience=100)
         for what in ("truth", "right T(α)", "naive"):
             model, seconds, _ = trained_on(world, what, config, train[:size])
             line(what, scored(world, model), seconds)
@@ -132,10 +133,9 @@ def challenge(data, out):
 def main(what, *where):
     warnings.filterwarnings("ignore", category=FutureWarning)
     if what == "quick":
-        sizes = Sizes(train=4000)
-        preset_quick(make_world("plain", 0, sizes, CACHE), "preset quick, 4,000 + 800 simulated galaxies")
+        preset_quick(make_world("plain", 0, Sizes(), CACHE), "preset quick, 8,000 + 800 simulated galaxies")
     elif what == "curve":
-        curve()
+        curve([int(size) for size in where])
     elif what in ("real", "precision"):
         world = make_world("real", 0, Sizes(), CACHE, Path(where[0]))
         if what == "precision":

@@ -250,8 +250,7 @@ def check_model_folder(folder: str | os.PathLike[str]) -> Path:
             raise InputError(f"{folder}: is a file; --out names a folder for the model")
         content = {one.name for one in folder.iterdir()}
         ours = content <= {*_FILES, *RUN_FILES, UNFINISHED}
-        begun = content and ("seen.parquet" in content or (folder / UNFINISHED / "run.json").is_file())
-        if content and not (ours and begun):
+        if content and not (ours and content & {"seen.parquet", UNFINISHED}):
             raise InputError(f"{folder}: exists and is not a truemorph model; choose another --out")
     return folder
 

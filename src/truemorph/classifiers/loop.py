@@ -12,6 +12,7 @@ from typing import Any
 import lightning
 import polars as pl
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from tqdm import tqdm
 
 from truemorph.classifiers.resuming import AtomicCheckpoints
@@ -133,6 +134,10 @@ def trainer_for(
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     gpus = torch.cuda.is_available()
     devices = config.devices if config.devices != "auto" else (-1 if gpus else 1)
+    plugins: list[Any] = [AtomicCheckpoints()]
+    if SLURMEnvironment.detect():
+        # Lightning's own requeueing would load the state of one member into another.
+        plugins.append(SLURMEnvironment(auto_requeue=False))
     several = config.nodes > 1 or (torch.cuda.device_count() > 1 if devices == -1 else devices > 1)
     return lightning.Trainer(
         max_epochs=config.epochs,
@@ -146,7 +151,7 @@ def trainer_for(
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip,
         callbacks=callbacks,
-        plugins=[AtomicCheckpoints()],
+        plugins=plugins,
         default_root_dir=folder,
         logger=loggers,
         enable_checkpointing=False,

@@ -150,7 +150,8 @@ def _train_network(
     state = unfinished.readable_state(member)
     if state is not None:
         story.load_state_dict(state[1]["callbacks"][story.state_key])
-        print(f"{name}: going on after epoch {len(story.history)}", file=sys.stderr)
+        if is_first_process():
+            print(f"{name}: going on after epoch {len(story.history)}", file=sys.stderr)
     if not story.done:
         callbacks = [story, KeepState(unfinished.state(member), _STATE_MINUTES)]
         trainer = trainer_for(
