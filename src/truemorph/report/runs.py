@@ -76,12 +76,11 @@ def _unique_names(runs: Sequence[Run], folders: Sequence[Path]) -> list[str]:
 
 def _measures(run: Run) -> dict[str, float | None]:
     """Means over members, at the epochs that were kept."""
-    best = best_epochs(run)
+    best, by_member = best_epochs(run), run.history.group_by("member")
     columns = [name for name in best.columns if name not in ("member", "epoch", "seconds", "train_loss")]
-    found = {name: best[name].mean() for name in columns}
-    found["epochs"] = run.history.group_by("member").len()["len"].mean()
-    found["seconds"] = run.history.group_by("member").agg(pl.col("seconds").max())["seconds"].sum()
-    return found  # type: ignore[return-value]
+    seconds = by_member.agg(pl.col("seconds").max())["seconds"].sum()
+    found: dict[str, Any] = {name: best[name].mean() for name in columns}
+    return found | {"epochs": by_member.len()["len"].mean(), "seconds": float(seconds)}
 
 
 def compare_runs(folders: Sequence[Path]) -> tuple[Page, dict[str, Any]]:
