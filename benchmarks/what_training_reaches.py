@@ -58,7 +58,7 @@ def trained_on(world, what, config, kept=None):
         normalisation={"mean": found.mean, "std": found.std},
         temperatures=found.temperatures,
     )
-    return Classifier(described, found.members, found.seen), time.perf_counter() - began, found
+    return Classifier(described, found.members, found.seen), time.perf_counter() - began
 
 
 def scored(world, model):
@@ -81,7 +81,7 @@ def heading(text):
 def preset_quick(world, title):
     heading(title)
     for what in ("truth", "right T(α)", "naive"):
-        model, seconds, _ = trained_on(world, what, training_config("quick", crop=1.0))
+        model, seconds = trained_on(world, what, training_config("quick", crop=1.0))
         line(what, scored(world, model), seconds)
 
 
@@ -93,7 +93,7 @@ def curve(sizes):
         # About as many steps for each size: the smaller sets are seen more often.
         config = training_config("quick", crop=1.0, folds=1, epochs=max(12, 12 * 4000 // size), patience=100)
         for what in ("truth", "right T(α)", "naive"):
-            model, seconds, _ = trained_on(world, what, config, train[:size])
+            model, seconds = trained_on(world, what, config, train[:size])
             line(what, scored(world, model), seconds)
 
 
@@ -102,7 +102,7 @@ def precision(world):
     for seed in range(3):
         for kind in ("32-true", "bf16-mixed"):
             config = training_config("quick", crop=1.0, folds=1, precision=kind, seed=seed)
-            model, seconds, _ = trained_on(world, "right T(α)", config)
+            model, seconds = trained_on(world, "right T(α)", config)
             line(f"{kind}, seed {seed}", scored(world, model), seconds)
 
 

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from truemorph.bias.transitions import RayleighTransition
+from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 from truemorph.config import PRESETS, TrainingConfig
 from truemorph.demo import write_simulated
 
@@ -28,6 +29,13 @@ def simulated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("simulated")
     write_simulated(folder, 400, seed=3, size=32)
     return folder
+
+
+@pytest.fixture(scope="session")
+def catalogue(simulated, tmp_path_factory):
+    """The prepared catalogue of the simulated galaxies."""
+    prepared = prepare_catalogue(simulated / "votes.csv", images=simulated / "images")
+    return write_preparation(prepared, tmp_path_factory.mktemp("catalogue") / "catalogue.parquet")
 
 
 def labels_through(transition, n, seed, disk=0.7, median=16.8, width=0.45):

@@ -1,8 +1,10 @@
 """The network's start, what of it is trained, and everything it can learn from."""
 
+import lightning
 import numpy as np
 import polars as pl
 import pytest
+import timm
 import torch
 
 from conftest import stripes, tiny
@@ -40,7 +42,7 @@ def no_network(monkeypatch):
             raise OSError("no network")
         return made(name, pretrained=False, **options)
 
-    made = torch.hub and __import__("timm").create_model
+    made = timm.create_model
     monkeypatch.setattr("truemorph.classifiers.network.timm.create_model", create)
 
 
@@ -65,8 +67,6 @@ def test_only_the_head_is_trained_if_that_is_asked_for():
     config = tiny(image_size=16, finetune="head")
     torch.manual_seed(0)
     _, trained = classifier(rows, THETA, config)
-    import lightning
-
     lightning.seed_everything(config.seed, verbose=False)
     start = GalaxyNetwork(config).state_dict()
     for name, value in trained.members[0].items():
@@ -78,8 +78,6 @@ def test_deeper_layers_move_less_with_layer_decay():
     rows, _ = stripes(300)
 
     def moved(**changes):
-        import lightning
-
         config = tiny(image_size=16, backbone="test_vit2", **changes)
         _, trained = classifier(rows, THETA, config)
         lightning.seed_everything(config.seed, verbose=False)

@@ -17,7 +17,6 @@ from safetensors.numpy import load_file
 
 from conftest import stripes, tiny
 from truemorph.bias.transitions import RayleighTransition
-from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 from truemorph.classifiers import resuming
 from truemorph.classifiers.resuming import AtomicCheckpoints, KeepState, Unfinished
 from truemorph.classifiers.training import train_members
@@ -153,12 +152,6 @@ def test_another_run_does_not_take_over(tmp_path):
     Unfinished(tmp_path / "run").begin({"epochs": 2, "seed": 0})
     with pytest.raises(InputError, match="epochs was 2, is 3"):
         Unfinished(tmp_path / "run").begin({"epochs": 3, "seed": 0})
-
-
-@pytest.fixture(scope="module")
-def catalogue(simulated, tmp_path_factory):
-    prepared = prepare_catalogue(simulated / "votes.csv", images=simulated / "images")
-    return write_preparation(prepared, tmp_path_factory.mktemp("catalogue") / "catalogue.parquet")
 
 
 def command(catalogue, out, *more):

@@ -9,7 +9,6 @@ import pytest
 
 from conftest import run
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 from truemorph.catalogs.tables import CatalogTable, write_table
 from truemorph.classifiers.checkpoint import load
 from truemorph.cli import main
@@ -20,12 +19,6 @@ SMALL = {
     "image_size": 32, "crop": 1, "epochs": 2, "folds": 1, "batch_size": 32, "hidden": 32, "precision": '"32-true"',
 }  # fmt: skip
 SET = [part for key, value in SMALL.items() for part in ("--set", f"{key}={value}")]
-
-
-@pytest.fixture(scope="module")
-def catalogue(simulated, tmp_path_factory):
-    prepared = prepare_catalogue(simulated / "votes.csv", images=simulated / "images")
-    return write_preparation(prepared, tmp_path_factory.mktemp("runs") / "cat.parquet")
 
 
 @pytest.fixture(scope="module")

@@ -22,12 +22,6 @@ def run(catalogue, out, config, **options):
 
 
 @pytest.fixture(scope="module")
-def catalogue(simulated, tmp_path_factory):
-    prepared = prepare_catalogue(simulated / "votes.csv", images=simulated / "images")
-    return write_preparation(prepared, tmp_path_factory.mktemp("catalogue") / "catalogue.parquet")
-
-
-@pytest.fixture(scope="module")
 def model_folder(catalogue, tmp_path_factory):
     out = tmp_path_factory.mktemp("models") / "folds"
     run(catalogue, out, tiny(folds=3))

@@ -118,7 +118,7 @@ class Unfinished:
 
     folder: Path
 
-    def begin(self, identity: dict[str, Any], say: bool = True) -> None:
+    def begin(self, identity: dict[str, Any]) -> None:
         """Make the folder, or go on with what is there.
 
         Parameters

@@ -94,7 +94,7 @@ def train_on_catalogue(run: RunConfig) -> dict[str, Any]:
 
     unfinished = Unfinished(folder / UNFINISHED)
     if network:
-        unfinished.begin(_identity(run, catalogue, described))
+        unfinished.begin(_identity(run, catalogue, described, frame))
     trained = train_members(
         TrainingRows(frame, inputs, **observed),
         used,
@@ -151,11 +151,16 @@ def train_on_catalogue(run: RunConfig) -> dict[str, Any]:
     }
 
 
-def _identity(run: RunConfig, catalogue: CatalogTable, described: dict[str, Any]) -> dict[str, Any]:
-    """What the result of a run follows from."""
+def _identity(
+    run: RunConfig, catalogue: CatalogTable, described: dict[str, Any], frame: pl.DataFrame
+) -> dict[str, Any]:
+    """What the result of a run follows from; `frame` are the galaxies that it can use."""
     settings = run.training.model_dump(mode="json", exclude=_NOT_THE_RESULT)
     through = {"family": described.get("family"), "parameters": plain(described.get("parameters"))}
-    return {"catalogue": _catalogue_hash(catalogue.frame), "transition": through, "votes": run.votes, **settings}
+    columns = [name for name in ("object_id", "split", "sampling_weight", *_FRACTIONS) if name in frame.columns]
+    used = hashlib.sha256(frame.select(columns).write_csv().encode()).hexdigest()[:16]
+    votes = {"votes": run.votes, "vote_count": run.vote_count}
+    return {"catalogue": _catalogue_hash(catalogue.frame), "used": used, "transition": through, **votes, **settings}
 
 
 def _transition_for(catalogue: CatalogTable, run: RunConfig) -> dict[str, Any]:
