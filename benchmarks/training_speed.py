@@ -45,7 +45,8 @@ def ours(folder, size, n):
     import torch
 
     from truemorph.bias.transitions import RayleighTransition
-    from truemorph.classifiers.training import TrainingRows, train_members
+    from truemorph.classifiers.rows import TrainingRows
+    from truemorph.classifiers.training import train_members
     from truemorph.config import training_config
     from truemorph.images.dataset import GalaxyBatches
     from truemorph.images.store import load_images

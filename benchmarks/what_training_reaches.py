@@ -24,8 +24,8 @@ from truemorph.benchmark.scores import score
 from truemorph.benchmark.worlds import Sizes, make_world
 from truemorph.bias.transitions import MatrixTransition
 from truemorph.catalogs.sampling import TRAIN
-from truemorph.classifiers.checkpoint import Classifier, describe
-from truemorph.classifiers.training import TrainingRows, train_members
+from truemorph.classifiers.rows import TrainingRows
+from truemorph.classifiers.training import train_members
 from truemorph.config import training_config
 
 CACHE = Cache(Path("leaderboard/cache"))
@@ -49,16 +49,7 @@ def trained_on(world, what, config, kept=None):
     began = time.perf_counter()
     rows = TrainingRows(frame, world.images, intrinsic=world.intrinsic)
     found = train_members(rows, transition, config, what)
-    described = describe(
-        config,
-        {},
-        catalogue={},
-        members=len(found.members),
-        metrics={},
-        normalisation={"mean": found.mean, "std": found.std},
-        temperatures=found.temperatures,
-    )
-    return Classifier(described, found.members, found.seen), time.perf_counter() - began
+    return found.classifier(), time.perf_counter() - began
 
 
 def scored(world, model):

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -69,7 +69,9 @@ class TrainingConfig(BaseModel):
 
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field("auto", description="bf16 where hardware multiplies it")
     compile: bool = Field(False, description="torch.compile the network")
-    devices: int | Literal["auto"] = Field("auto", description="accelerators, or processes on CPUs")
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="accelerators, or processes on CPUs"
+    )
     nodes: int = Field(1, ge=1, description="machines")
     loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field((), description="besides history.csv")
 
@@ -108,7 +110,7 @@ class RunConfig(BaseModel):
         "labels",
         description="learn from labels, from vote fractions, or from vote counts (beta-binomial in each class)",
     )
-    vote_count: str | None = Field(None, description="column with the number of votes, for counts")
+    vote_count: int | str | None = Field(None, description="column with the number of votes, or one number, for votes")
     intrinsic: tuple[str, ...] = Field((), description="columns by which CV18 of held-out galaxies is measured")
     cache: str | None = Field(None, description="folder to keep decoded images in, for the next run")
     training: TrainingConfig = TrainingConfig()
@@ -165,12 +167,14 @@ def run_config(
 ) -> RunConfig:
     """Settle what a run does: preset, then files, then explicit changes, then assignments.
 
+    Another preset than the file's own replaces what the file has from that one, and leaves what the file changed.
+
     Parameters
     ----------
     source : path
         A `run.toml`, or the catalogue to train on.
     assignments : iterable of str
-        "key=value", keys of `RunConfig` or `TrainingConfig`, values as in TOML (or bare words).
+        "key=value", keys of `RunConfig` or `TrainingConfig`, values as in TOML (or bare words; none for no value).
     file : path, optional
         TOML file of training settings.
     **changes
@@ -196,9 +200,15 @@ def run_config(
             raise InputError(f"{source}: training is a table, [training]; got {training!r}")
     if file is not None:
         training |= _read_toml(file)
-    for name, value in [*changes.items(), *map(_assignment, assignments)]:
-        if value is None:
-            continue
+    given = {name: value for name, value in changes.items() if value is not None} | dict(map(_assignment, assignments))
+    if "preset" in given and "preset" in settings:
+        before = TrainingConfig(**_of_preset(settings["preset"])).model_dump(mode="json")
+        training = {name: value for name, value in training.items() if before.get(name) != value}
+    # Of two that exclude each other, what is asked for now counts.
+    for name, other in (("naive", "transition"), ("transition", "naive")):
+        if given.get(name) and other not in given:
+            settings.pop(other, None)
+    for name, value in given.items():
         if name in RunConfig.model_fields and name != "training":
             settings[name] = value
         elif name in TrainingConfig.model_fields:
@@ -221,7 +231,7 @@ def _assignment(text: str) -> tuple[str, Any]:
     try:
         return name.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:  # a bare word
-        return name.strip(), value.strip()
+        return name.strip(), None if value.strip() == "none" else value.strip()
 
 
 def run_toml(run: RunConfig) -> str:

@@ -20,5 +20,16 @@ class CheckpointError(TruemorphError):
     """A model folder that can't be read or written (exit status 1)."""
 
 
+def reason(problem: BaseException) -> str:
+    """What went wrong, in one line; of a writer's own exception, what the system said (a full disk, say)."""
+    cause: BaseException | None = problem
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    lines = str(problem).strip().splitlines()
+    return lines[0] if lines else type(problem).__name__
+
+
 class TruemorphWarning(UserWarning):
     """A result that can be computed but should not be trusted without a look."""

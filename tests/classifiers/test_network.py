@@ -8,25 +8,24 @@ import timm
 import torch
 
 from conftest import stripes, tiny
+from truemorph.bias.flexible import LogisticTransition
 from truemorph.bias.transitions import MatrixTransition, RayleighTransition
-from truemorph.classifiers.checkpoint import Classifier, describe, load, save_classifier
+from truemorph.classifiers import network
+from truemorph.classifiers.checkpoint import Classifier, load, save_classifier
 from truemorph.classifiers.heldout import fit_temperature
+from truemorph.classifiers.loop import across_devices, loggers_for
 from truemorph.classifiers.network import GalaxyNetwork
-from truemorph.classifiers.training import TrainingRows, train_members
-from truemorph.errors import InputError, TruemorphWarning
+from truemorph.classifiers.resuming import KeepState, Unfinished
+from truemorph.classifiers.rows import TrainingRows
+from truemorph.classifiers.training import train_members
+from truemorph.errors import InputError, TruemorphError, TruemorphWarning
 
 THETA = RayleighTransition(11.25)
 
 
 def classifier(rows, transition, config):
     trained = train_members(rows, transition, config)
-    source = dict.fromkeys(("alpha", "source", "rows", "sha256", "votes"), "a test")
-    described = describe(
-        config, {"family": "any", "parameters": {}}, catalogue=source, members=len(trained.members), metrics={},
-        normalisation={"mean": trained.mean, "std": trained.std}, temperatures=trained.temperatures,
-        classes=rows.classes,
-    )  # fmt: skip
-    return Classifier(described, trained.members, trained.seen), trained
+    return trained.classifier({"family": "any", "parameters": {}}), trained
 
 
 def learning(**changes):
@@ -44,6 +43,7 @@ def no_network(monkeypatch):
 
     made = timm.create_model
     monkeypatch.setattr("truemorph.classifiers.network.timm.create_model", create)
+    monkeypatch.setattr("truemorph.classifiers.network.timm.models.load_model_config_from_hf", create)
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "hf_hub:mwalmsley/zoobot-encoder-convnext_nano"])
@@ -52,6 +52,97 @@ def test_without_the_network_published_weights_give_way_to_a_random_start(no_net
         network = GalaxyNetwork(tiny(backbone=backbone, pretrained=True), pretrained=True)
     assert network.start == "random"
     assert network.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+
+
+def on_a_hub(monkeypatch, reachable):
+    """A hub with one encoder: a transformer built for 48 pixels, under a name that tells nothing of it."""
+
+    def config_of(model_id, *_, **__):
+        if not reachable[0]:
+            raise OSError("no network")
+        assert model_id == "someone/my-own"
+        return {}, "test_vit", {"img_size": 48}
+
+    def create(name, pretrained=False, **options):
+        if name != "hf_hub:someone/my-own":
+            return made(name, pretrained=False, **options)
+        _, architecture, arguments = config_of("someone/my-own")
+        return made(architecture, pretrained=False, **{**arguments, **options})
+
+    made = timm.create_model
+    monkeypatch.setattr("truemorph.classifiers.network.timm.create_model", create)
+    monkeypatch.setattr("truemorph.classifiers.network.timm.models.load_model_config_from_hf", config_of)
+
+
+def test_a_model_from_a_hub_is_loaded_and_gone_on_with_without_it(monkeypatch, tmp_path):
+    reachable, size = [True], 48
+    on_a_hub(monkeypatch, reachable)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (90, size, size, 3), dtype=np.uint8)
+    split = np.where(np.arange(90) < 70, "train", "validation")
+    frame = pl.DataFrame({"object_id": np.arange(90), "label": np.arange(90) % 2, "alpha": np.ones(90), "split": split})
+    rows = TrainingRows(frame, pixels)
+    config = tiny(image_size=size, backbone="hf_hub:someone/my-own", pretrained=True)
+    whole = train_members(rows, THETA, config)
+    assert whole.start == "hf_hub:someone/my-own"
+    assert whole.built == {"architecture": "test_vit", "arguments": {"img_size": size}}
+
+    class CutError(Exception):
+        pass
+
+    def cut(self, trainer):
+        keep(self, trainer)
+        raise CutError
+
+    keep, unfinished = KeepState._save, Unfinished(tmp_path / "run")
+    unfinished.begin({})
+    monkeypatch.setattr(KeepState, "_save", cut)
+    with pytest.raises(CutError):
+        train_members(rows, THETA, config, unfinished=unfinished)
+    monkeypatch.setattr(KeepState, "_save", keep)
+    reachable[0] = False
+    trained = train_members(rows, THETA, config, unfinished=unfinished)
+    assert (trained.start, trained.mean, trained.std) == (whole.start, whole.mean, whole.std)
+    model = load(save_classifier(trained.classifier(), tmp_path / "model"))
+    np.testing.assert_allclose(model.probabilities(pixels[:5]), whole.classifier().probabilities(pixels[:5]))
+
+
+def test_members_of_one_ensemble_start_alike(monkeypatch, tmp_path):
+    reachable, rows = [True], stripes(300)[0]
+    on_a_hub(monkeypatch, reachable)
+    config = tiny(image_size=16, backbone="test_vit", seeds=2, epochs=1, pretrained=True)
+    finish = Unfinished.finish
+
+    def and_then_no_network(self, *arguments):
+        finish(self, *arguments)
+        monkeypatch.setattr("truemorph.classifiers.network._backbone_for", unreachable)
+
+    def unreachable(name, pretrained, size):
+        if pretrained:
+            raise OSError("no network")
+        return backbone_for(name, pretrained, size)
+
+    backbone_for = network._backbone_for
+    monkeypatch.setattr(Unfinished, "finish", and_then_no_network)
+    with (
+        pytest.warns(TruemorphWarning, match="starting from random"),
+        pytest.raises(TruemorphError, match="started from test_vit weights, this one would from random ones"),
+    ):
+        train_members(rows, THETA, config, unfinished=Unfinished(tmp_path))
+
+
+def test_batch_norms_over_devices_keep_their_activations(monkeypatch):
+    torch.manual_seed(0)
+    config = tiny(backbone="test_efficientnet")
+    net = GalaxyNetwork(config).eval()
+    images = torch.randn(2, 3, 32, 32)
+    alone = net(images)
+    assert across_devices(net, config) is net
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    spread = across_devices(net, config)
+    assert any(isinstance(one, torch.nn.SyncBatchNorm) for one in spread.modules())
+    torch.testing.assert_close(spread(images), alone)
 
 
 def test_a_hub_name_without_an_architecture_in_it_says_so(no_network):
@@ -132,6 +223,25 @@ def test_several_transitions_each_for_its_own_galaxies():
         train_members(rows, each, learning())
 
 
+def test_flips_that_depend_on_several_observables():
+    rows, truth = stripes(1_200)
+    rng = np.random.default_rng(4)
+    observables = np.column_stack([rows.column("alpha"), rng.normal(22, 1, 1_200)])
+    nan = float("nan")
+    flips = LogisticTransition(
+        [[[0, 0, 0], [nan, nan, nan]], [[0.0, -2.0, 1.5], [0, 0, 0]]],
+        center=(2.302585, 22.0), scale=(1.0, 1.0), log=(True, False),
+    )  # fmt: skip
+    labels = np.where((truth == 1) & (rng.random(1_200) < flips.flip_probability(observables)), 0, truth)
+    frame = rows.frame.with_columns(label=pl.Series(labels))
+    model, trained = classifier(TrainingRows(frame, rows.inputs, resolution=observables), flips, learning())
+    p = model.probabilities(rows.inputs)[:, 1]
+    assert ((p > 0.5) == truth).mean() > 0.97
+    assert "fraction_disk_5" in trained.history[0]
+    with pytest.raises(InputError, match="needs 2 observables"):
+        train_members(TrainingRows(frame, rows.inputs), flips, learning())
+
+
 def three_kinds(n=900, seed=0):
     """Flat pictures, gradients across, gradients along: three classes that a network tells apart at once."""
     rng = np.random.default_rng(seed)
@@ -199,3 +309,19 @@ def test_probabilities_of_a_model_are_at_its_temperature():
     np.testing.assert_allclose(
         np.log(p[:, 1] / p[:, 0]) * trained.temperatures[0], np.log(raw[:, 1] / raw[:, 0]), rtol=1e-4
     )
+
+
+def test_loggers_are_made_where_asked_for(monkeypatch, tmp_path):
+    assert loggers_for(tiny(), tmp_path, "train") == []
+    made = []
+    for name in ("TensorBoardLogger", "WandbLogger", "MLFlowLogger"):
+        monkeypatch.setattr(f"lightning.pytorch.loggers.{name}", lambda *_, _name=name, **__: made.append(_name))
+    loggers_for(tiny(loggers=["mlflow", "tensorboard"]), tmp_path, "train")
+    assert made == ["MLFlowLogger", "TensorBoardLogger"]
+
+    def absent(*_, **__):
+        raise ModuleNotFoundError("No module named 'wandb'", name="wandb")
+
+    monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger", absent)
+    with pytest.raises(InputError, match="logger wandb is not installed: pip install wandb"):
+        loggers_for(tiny(loggers=["wandb"]), tmp_path, "train")

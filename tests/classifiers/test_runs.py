@@ -1,19 +1,27 @@
 """A training run as a user meets it: one file of settings, a folder that tells everything, runs side by side."""
 
 import json
+import shutil
 import tomllib
 
 import numpy as np
 import polars as pl
 import pytest
+from astropy.io import fits
 
 from conftest import run
+from truemorph.bias.estimation import fit_transition
+from truemorph.bias.families import transition_from_dict
+from truemorph.bias.transitions import MatrixTransition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.tables import CatalogTable, write_table
+from truemorph.classifiers import training as members
 from truemorph.classifiers.checkpoint import load
 from truemorph.cli import main
 from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml
 from truemorph.errors import InputError
+from truemorph.images.decode import decode
+from truemorph.workflow import training
 
 SMALL = {
     "image_size": 32, "crop": 1, "epochs": 2, "folds": 1, "batch_size": 32, "hidden": 32, "precision": '"32-true"',
@@ -57,6 +65,24 @@ def test_settings_survive_their_file(tmp_path):
     assert chosen.training.fits_hdu == "SCI"
 
 
+def test_another_preset_leaves_what_a_file_changed(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text(run_toml(run_config("cat.parquet", ["epochs=7", "clip=0.5", "transition=fit.json"], out="m")))
+    paper = run_config(file, preset="paper")
+    assert (paper.preset, paper.training.backbone, paper.training.image_size) == ("paper", "resnet50", 207)
+    assert (paper.training.epochs, paper.training.clip) == (7, 0.5)
+    assert run_config(file, ["clip=none"]).training.clip is None
+    # Naive training and a transition exclude each other: what is asked for now counts.
+    naive = run_config(file, naive=True)
+    assert (naive.naive, naive.transition) == (True, None)
+    file.write_text(run_toml(naive))
+    again = run_config(file, transition="fit.json")
+    assert (again.naive, again.transition) == (False, "fit.json")
+    both = run_config(file, naive=True, transition="fit.json")
+    assert both.naive
+    assert both.transition
+
+
 @pytest.mark.parametrize(
     ("assignments", "says"),
     [
@@ -64,6 +90,7 @@ def test_settings_survive_their_file(tmp_path):
         (["epochs"], "KEY=VALUE"),
         (["epochs=many"], "setting training.epochs"),
         (["preset=fast"], "unknown preset"),
+        (["devices=0"], "setting training.devices"),
     ],
 )
 def test_wrong_assignments_are_named(assignments, says):
@@ -114,21 +141,73 @@ def test_runs_side_by_side(capsys, two_runs, tmp_path):
         assert says in err
 
 
-def test_votes_instead_of_labels(capsys, catalogue, tmp_path):
-    table = read_catalogue(catalogue)
-    counted = CatalogTable(table.frame.with_columns(number=pl.lit(40)), table.units, table.metadata)
-    write_table(counted, tmp_path / "cat.parquet")
+@pytest.fixture(scope="module")
+def counted(catalogue, tmp_path_factory):
+    """The catalogue with the number of votes of each galaxy, one of whose images can't be read."""
+    table, folder = read_catalogue(catalogue), tmp_path_factory.mktemp("counted")
+    images = folder / "images"
+    shutil.copytree(table.metadata["image_root"], images)
+    broken = table.frame.filter(pl.col("split") == "train")[5]
+    (images / broken["image"][0]).write_bytes(b"broken")
+    frame = table.frame.with_columns(number=pl.lit(40))
+    metadata = {**table.metadata, "image_root": str(images)}
+    return write_table(CatalogTable(frame, table.units, metadata), folder / "cat.parquet"), broken["object_id"][0]
+
+
+@pytest.mark.parametrize("votes", ["soft", "counts"])
+def test_votes_instead_of_labels(capsys, counted, tmp_path, monkeypatch, votes):
+    path, broken = counted
+    learned = []
+
+    def kept(rows, used, *others):
+        learned.append((rows, used))
+        return trained(rows, used, *others)
+
+    trained = members.train_members
+    monkeypatch.setattr(members, "train_members", kept)
+    options = ["--set", f"votes={votes}", "--set", "vote_count=number", "--where", "split=train,validation"]
+    status, _, err = run(capsys, "train", path, "--out", tmp_path / votes, *SET, *options)
+    assert status == 0, err
+    assert pl.read_csv(tmp_path / votes / "left_out.csv")["object_id"].to_list() == [broken]
+    whole = read_catalogue(path).frame
+    fitted = whole.filter(pl.col("split").is_in(["train", "validation"]))
+    shares = fitted.select("smooth_fraction", "disk_fraction").to_numpy()
+    fit = fit_transition(np.rint(40 * shares).astype(int), fitted["alpha"].to_numpy(), method="votes")
+    ((rows, used),) = learned
+    # Each galaxy has its own votes, also behind the one whose image is broken.
+    own = whole.select("object_id", "smooth_fraction", "disk_fraction", "alpha")
+    own = rows.frame.select("object_id").join(own, on="object_id", maintain_order="left")
+    shares, alpha = own.select("smooth_fraction", "disk_fraction").to_numpy(), own["alpha"].to_numpy()
+    if votes == "soft":
+        np.testing.assert_allclose(rows.soft_labels, shares)
+        # One vote flips less sharply than a majority.
+        assert used == fit.votes.transition
+    else:
+        evidence = fit.votes.log_probabilities(np.rint(40 * shares).astype(int), alpha)
+        np.testing.assert_allclose(np.diff(rows.evidence, axis=1), np.diff(evidence, axis=1), rtol=1e-6)
+    described = load(tmp_path / votes).described["transition"]
+    assert "beta-binomial" in described["assumption"]
+    # Labels of a catalogue are majorities: posteriors go through their T(α).
+    assert transition_from_dict(described) == fit.transition
+
+
+@pytest.mark.parametrize(
+    "more", [["votes=counts"], ["votes=soft"], ["votes=soft", "vote_count=40", "transition=fit.json"]]
+)
+def test_votes_need_their_number_and_no_transition_of_labels(catalogue, tmp_path, more):
+    with pytest.raises(InputError, match="fits how single votes flip: give vote_count"):
+        training.train_on_catalogue(run_config(catalogue, more, out=str(tmp_path / "m")))
+
+
+def test_soft_labels_taken_at_their_word_or_with_one_number_of_votes(capsys, catalogue, tmp_path):
     models = {}
-    for votes, more in (("soft", []), ("counts", ["--set", "vote_count=number"])):
-        options = ["train", tmp_path / "cat.parquet", "--out", tmp_path / votes, *SET, "--set", f"votes={votes}", *more]
+    for name, more in (("word", ["--naive"]), ("number", ["--set", "vote_count=40"])):
+        options = ["train", catalogue, "--out", tmp_path / name, *SET, "--set", "votes=soft", *more]
         status, _, err = run(capsys, *options)
         assert status == 0, err
-        models[votes] = load(tmp_path / votes)
-    assert models["soft"].described["transition"]["family"] == "rayleigh"
-    assert "beta-binomial" in models["counts"].described["transition"]["assumption"]
-    status, _, err = run(capsys, "train", catalogue, "--out", tmp_path / "m", *SET, "--set", "votes=counts")
-    assert status == 2
-    assert "vote_count" in err
+        models[name] = load(tmp_path / name)
+    assert models["word"].transition == MatrixTransition.identity()
+    assert "of_one_vote" in models["number"].described["transition"]
 
 
 def test_pixels_kept_for_the_next_run(capsys, catalogue, tmp_path, monkeypatch):
@@ -148,3 +227,41 @@ def test_pixels_decoded_when_wanted_teach_the_same(capsys, catalogue, tmp_path, 
     first, second = (load(tmp_path / name) for name in ("memory", "files"))
     for name, value in first.members[0].items():
         np.testing.assert_array_equal(value, second.members[0][name])
+
+
+def test_fits_images_all_the_way(capsys, simulated, tmp_path):
+    folder = tmp_path / "fits"
+    folder.mkdir()
+    for number, path in enumerate(sorted((simulated / "images").iterdir())):
+        grey = decode(path.read_bytes()).mean(axis=2).astype(np.float32)
+        fits.PrimaryHDU(grey).writeto(folder / f"{path.stem}.fits{'.gz' if number % 2 else ''}")
+    votes = pl.read_csv(simulated / "votes.csv").drop("image", strict=False)
+    votes.write_csv(tmp_path / "votes.csv")
+    status, _, err = run(
+        capsys, "prepare", tmp_path / "votes.csv", "--images", folder, "--out", tmp_path / "cat.parquet"
+    )
+    assert status == 0, err
+    options = ("--naive", "--set", "fits_stretch=linear", "--set", "fits_limits=[0, 255]")
+    status, _, err = run(capsys, "train", tmp_path / "cat.parquet", "--out", tmp_path / "m", *SET, *options)
+    assert status == 0, err
+    assert not (tmp_path / "m" / "left_out.csv").exists()
+    status, _, err = run(capsys, "label", tmp_path / "m", folder, "--out", tmp_path / "labels.parquet")
+    assert status == 0, err
+    labels = pl.read_parquet(tmp_path / "labels.parquet")
+    assert labels["object_id"].to_list() == sorted(path.stem for path in (simulated / "images").iterdir())
+    # As JPEGs of the same grey pictures are labelled, read the same way.
+    grey = folder / f"{labels['object_id'][0]}.fits"
+    pixels = np.repeat(np.round(fits.getdata(grey)[::-1])[..., None], 3, axis=2).astype(np.uint8)
+    assert load(tmp_path / "m").predict(pixels[None])["p_disk"][0] == pytest.approx(labels["p_disk"][0], abs=1e-5)
+
+
+def test_files_of_others_in_a_run_folder_stay(capsys, catalogue, tmp_path):
+    out = tmp_path / "m"
+    assert run(capsys, "train", catalogue, "--out", out, *SET)[0] == 0
+    (out / "notes.txt").write_text("mine")
+    (out / "plots").mkdir()
+    (out / "plots" / "a.png").write_text("mine")
+    assert run(capsys, "train", catalogue, "--out", out, *SET, "--naive")[0] == 0
+    assert load(out).transition == MatrixTransition.identity()
+    assert (out / "notes.txt").read_text() == (out / "plots" / "a.png").read_text() == "mine"
+    assert not list(tmp_path.glob(".m*"))

@@ -12,7 +12,8 @@ from truemorph.bias.families import transition_to_dict
 from truemorph.bias.transitions import MatrixTransition, RayleighTransition
 from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 from truemorph.classifiers.checkpoint import load, save_classifier
-from truemorph.classifiers.training import TrainingRows, train_members
+from truemorph.classifiers.rows import TrainingRows
+from truemorph.classifiers.training import train_members
 from truemorph.config import PRESETS, RunConfig, training_config
 from truemorph.errors import CheckpointError, InputError, TruemorphError
 
@@ -46,14 +47,8 @@ def test_evidence_in_place_of_labels_teaches_the_same():
 
 
 def disk_fraction_predicted(rows, transition):
-    from truemorph.classifiers.checkpoint import Classifier, describe
-
     config = tiny(image_size=16, epochs=12, learning_rate=2e-3)
-    trained = train_members(rows, transition, config)
-    described = describe(
-        config, {}, catalogue={}, members=1, metrics={}, normalisation={"mean": trained.mean, "std": trained.std}
-    )
-    return Classifier(described, trained.members, trained.seen).probabilities(rows.inputs)[:, 1]
+    return train_members(rows, transition, config).classifier().probabilities(rows.inputs)[:, 1]
 
 
 def test_through_the_transition_a_network_finds_the_truth_and_naively_the_crowd():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -14,8 +14,9 @@ from truemorph.benchmark.worlds import World
 from truemorph.bias.families import transition_to_dict
 from truemorph.bias.transitions import MatrixTransition, Transition
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
-from truemorph.classifiers.checkpoint import Classifier, describe, load, save_classifier
-from truemorph.classifiers.training import TrainingRows, train_members
+from truemorph.classifiers.checkpoint import Classifier, load, save_classifier
+from truemorph.classifiers.rows import TrainingRows
+from truemorph.classifiers.training import train_members
 from truemorph.config import TrainingConfig
 
 BATCH = 512
@@ -100,16 +101,9 @@ class Workbench:
             "votes": world.definition,
         }
         rests_on = "benchmark" if evidence is None else "benchmark; learned from votes, this T was not used"
-        described = describe(
-            config,
-            {**transition_to_dict(through), "assumption": rests_on},
-            catalogue=source,
-            members=len(trained.members),
-            metrics=trained.metrics,
-            normalisation={"mean": list(trained.mean), "std": list(trained.std)},
-            temperatures=trained.temperatures,
-        )
-        model = Classifier(described, trained.members, trained.seen.unique("object_id", maintain_order=True))
+        model = trained.classifier({**transition_to_dict(through), "assumption": rests_on}, source)
+        # Copies of a galaxy are one galaxy.
+        model = replace(model, seen=model.seen.unique("object_id", maintain_order=True))
         save_classifier(model, folder)
         took = time.process_time() - began
         pl.DataFrame({"seconds": [took]}).write_csv(spent)

@@ -15,7 +15,7 @@ from truemorph._version import __version__
 from truemorph.catalogs.catalogue import rows_where, trusted_classes
 from truemorph.catalogs.resolution import PsfUnit, describe_alpha, resolution
 from truemorph.catalogs.sampling import balanced_sample, sampling_weights, split_by_id
-from truemorph.catalogs.schema import PRESETS, detect_preset, find_columns, object_ids
+from truemorph.catalogs.schema import IMAGE_ENDINGS, PRESETS, detect_preset, find_columns, object_ids
 from truemorph.catalogs.tables import CatalogTable, read_table, write_table
 from truemorph.catalogs.votes import labels_from_votes
 from truemorph.errors import InputError
@@ -127,7 +127,7 @@ def _image_paths(
         given = frame[column].cast(pl.String).to_list()
         names = [[name, name.rsplit("/", 1)[-1]] if name else [] for name in given]
     else:
-        ends = [end for lower in (".jpg", ".jpeg", ".png") for end in (lower, lower.upper())]
+        ends = [end for lower in IMAGE_ENDINGS for end in (lower, lower.upper())]
         names = [[f"{one}{end}" for end in ends] for one in ids.to_list()]
     return root, [next((n for n in some if (root / n).is_file()), None) for some in names]
 

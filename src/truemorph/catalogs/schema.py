@@ -72,6 +72,7 @@ PRESETS = {
     )
 }
 
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".fits", ".fit", ".fits.gz")
 REQUIRED = ("object_id", "smooth_fraction", "radius", "psf_fwhm")
 _FLAGS = {"object_id": "--id", "radius": "--radius", "psf_fwhm": "--psf-fwhm"}
 

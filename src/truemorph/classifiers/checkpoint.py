@@ -27,7 +27,7 @@ from truemorph._version import __version__
 from truemorph.bias.families import transition_from_dict
 from truemorph.bias.transitions import CLASS_NAMES, Transition
 from truemorph.config import TrainingConfig
-from truemorph.errors import CheckpointError, InputError
+from truemorph.errors import CheckpointError, InputError, reason
 from truemorph.images.decode import fits_reading
 from truemorph.images.store import decode_batches
 
@@ -91,7 +91,7 @@ class Classifier:
 
         networks = []
         for weights in self.members:
-            network = GalaxyNetwork(self.config, len(self.classes))
+            network = GalaxyNetwork(self.config, len(self.classes), built=self.described.get("built"))
             network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
             networks.append(network.eval())
         return networks
@@ -192,6 +192,7 @@ def describe(
     classes: Sequence[str] = CLASS_NAMES,
     temperatures: Sequence[float] = (),
     start: str = "random",
+    built: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Assemble the content of `config.json`."""
     return {
@@ -201,6 +202,7 @@ def describe(
         "members": members,
         "temperatures": list(temperatures),
         "start": start,
+        "built": built or {},
         "image_size": config.image_size,
         "crop": config.crop,
         "normalisation": normalisation,
@@ -222,11 +224,11 @@ def _model_card(described: dict[str, Any]) -> str:
 
 Predicts smooth or disk: {reads}, {described["members"]} member(s).
 
-- Trained through T(alpha): {transition["family"]} {transition["parameters"]}
-- alpha: {catalogue["alpha"]}
+- Trained through T(alpha): {transition.get("family", "several")} {transition.get("parameters", "")}
+- alpha: {catalogue.get("alpha")}
 - Assumption behind T(alpha): {transition.get("assumption", "given by the user")}
-- Catalogue: {catalogue["source"]}, {catalogue["rows"]} rows, sha256 {catalogue["sha256"]}
-- Definition of disk: as the labels of that catalogue ({catalogue["votes"]})
+- Catalogue: {catalogue["source"]}, {catalogue["rows"]} rows, sha256 {catalogue.get("sha256")}
+- Definition of disk: as the labels of that catalogue ({catalogue.get("votes")})
 - Metrics: {json.dumps(described["metrics"])}
 
 A galaxy that took part in training is labelled by a member that did not see its label (`seen.parquet`).
@@ -237,20 +239,19 @@ Load with `truemorph.load(folder)`. Method: Medina-Rosales, Cabrera-Vives & Mill
 
 
 def check_model_folder(folder: str | os.PathLike[str]) -> Path:
-    """Resolve where a model is to be written, and refuse a place that holds anything but an older model.
+    """Resolve where a model is to be written, and refuse a folder that is there and was not made by a run.
 
     Raises
     ------
     InputError
-        If it is a file, or a folder with other content.
+        If it is a file, or a folder without a model or an unfinished run in it.
     """
     folder = Path(folder).resolve()
     if folder.exists():
         if not folder.is_dir():
             raise InputError(f"{folder}: is a file; --out names a folder for the model")
         content = {one.name for one in folder.iterdir()}
-        ours = content <= {*_FILES, *RUN_FILES, UNFINISHED}
-        if content and not (ours and content & {"seen.parquet", UNFINISHED}):
+        if content and not ({"config.json", "seen.parquet"} <= content or UNFINISHED in content):
             raise InputError(f"{folder}: exists and is not a truemorph model; choose another --out")
     return folder
 
@@ -259,6 +260,8 @@ def save_classifier(
     model: Classifier, folder: str | os.PathLike[str], beside: Callable[[Path], None] | None = None
 ) -> Path:
     """Write the checkpoint folder; it appears whole or not at all, and replaces an older checkpoint.
+
+    Files of others in an older one stay.
 
     Parameters
     ----------
@@ -293,12 +296,17 @@ def save_classifier(
         if folder.exists():
             folder.rename(old)
         partial.rename(folder)
-    except OSError as problem:
-        raise CheckpointError(f"{folder}: can't write the model: {problem.strerror or problem}") from problem
+    except (OSError, SafetensorError, pl.exceptions.PolarsError) as problem:
+        raise CheckpointError(
+            f"{folder}: can't write the model ({reason(problem)}); make room and run the same command again"
+        ) from problem
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         if old.exists():
             if folder.exists():
+                for one in old.iterdir():
+                    if one.name not in (*_FILES, *RUN_FILES, UNFINISHED):
+                        one.rename(folder / one.name)
                 shutil.rmtree(old, ignore_errors=True)
             else:
                 old.rename(folder)

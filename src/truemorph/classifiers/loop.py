@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,15 @@ from typing import Any
 import lightning
 import polars as pl
 import torch
-from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from timm.layers import convert_sync_batchnorm
 from tqdm import tqdm
 
+from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.classifiers.resuming import AtomicCheckpoints
 from truemorph.config import TrainingConfig
-from truemorph.errors import InputError
+from truemorph.errors import InputError, reason
 
 
 class Story(lightning.Callback):
@@ -92,6 +97,34 @@ class Story(lightning.Callback):
         )
 
 
+TERMINATED = 128 + signal.SIGTERM
+# Processes that Lightning started beside this one, for all members of a model together.
+_LAUNCHED: list[Any] = []
+
+
+class Endings(lightning.Callback):
+    """Ends training at once on SIGTERM, with exit status 143: what was kept is whole, and the run goes on from it.
+
+    Lightning's own handler broadcasts to the other processes, wherever in their own exchange they are, and all wait
+    for one another for ever.
+    """
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Take the signal over, and remember whom Lightning started."""
+        _LAUNCHED.extend(getattr(trainer.strategy.launcher, "procs", []))
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._terminated)
+
+    @staticmethod
+    def _terminated(number: int, frame: Any) -> None:
+        raise SystemExit(TERMINATED)
+
+    def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """End the other processes too, which would wait for this one."""
+        for process in _LAUNCHED:
+            process.kill()
+
+
 def _precision(config: TrainingConfig) -> Any:
     """Mixed bf16 where the hardware multiplies it natively, float32 elsewhere, unless the user chose."""
     if config.precision != "auto":
@@ -126,36 +159,56 @@ def loggers_for(config: TrainingConfig, folder: Path, name: str) -> list[Any]:
     return made
 
 
+def _devices(config: TrainingConfig) -> int:
+    """How many devices of this machine are used; -1 for all."""
+    return config.devices if config.devices != "auto" else (-1 if torch.cuda.is_available() else 1)
+
+
+def _several(config: TrainingConfig) -> bool:
+    devices = _devices(config)
+    return config.nodes > 1 or (torch.cuda.device_count() > 1 if devices == -1 else devices > 1)
+
+
+def across_devices(network: GalaxyNetwork, config: TrainingConfig) -> GalaxyNetwork:
+    """The network, with batch norms over all devices where there are several that torch has such norms for."""
+    if not (torch.cuda.is_available() and _several(config)):
+        return network
+    # timm's own conversion: torch's drops the activations that many backbones keep in their norms.
+    converted: Any = convert_sync_batchnorm(network)
+    return converted
+
+
 def trainer_for(
     config: TrainingConfig, callbacks: list[lightning.Callback], folder: Path, loggers: list[Any]
 ) -> lightning.Trainer:
     """Lightning's trainer: one process, or one for each device."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
-    gpus = torch.cuda.is_available()
-    devices = config.devices if config.devices != "auto" else (-1 if gpus else 1)
     plugins: list[Any] = [AtomicCheckpoints()]
-    if SLURMEnvironment.detect():
+    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
         # Lightning's own requeueing would load the state of one member into another.
         plugins.append(SLURMEnvironment(auto_requeue=False))
-    several = config.nodes > 1 or (torch.cuda.device_count() > 1 if devices == -1 else devices > 1)
-    return lightning.Trainer(
-        max_epochs=config.epochs,
-        accelerator="auto",
-        devices=devices,
-        num_nodes=config.nodes,
-        strategy="ddp" if several else "auto",
-        sync_batchnorm=several and gpus,  # torch has it for accelerators alone
-        use_distributed_sampler=False,
-        precision=_precision(config),
-        accumulate_grad_batches=config.accumulate,
-        gradient_clip_val=config.clip,
-        callbacks=callbacks,
-        plugins=plugins,
-        default_root_dir=folder,
-        logger=loggers,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
+    try:
+        return lightning.Trainer(
+            max_epochs=config.epochs,
+            accelerator="auto",
+            devices=_devices(config),
+            num_nodes=config.nodes,
+            strategy="ddp" if _several(config) else "auto",
+            use_distributed_sampler=False,
+            precision=_precision(config),
+            accumulate_grad_batches=config.accumulate,
+            gradient_clip_val=config.clip,
+            callbacks=callbacks,
+            plugins=plugins,
+            default_root_dir=folder,
+            logger=loggers,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+    except MisconfigurationException as problem:
+        raise InputError(
+            f"training can't run on devices = {config.devices} and nodes = {config.nodes}: {reason(problem)}"
+        ) from problem

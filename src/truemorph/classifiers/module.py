@@ -66,7 +66,7 @@ class DebiasedModule(lightning.LightningModule):
         # Held-out likelihood, early stopping and the final model all use the running average of the weights:
         # the last step's weights, and its batch statistics, jump from epoch to epoch.
         self.averaged = AveragedModel(network, use_buffers=True).requires_grad_(False)
-        self.config, self.seed = config, seed
+        self.config, self.seed, self.start = config, seed, network.start
         self._pixels, self._training, self._validation = pixels, training, validation
         self._measured, self._held_out = measured, HeldOut()
         self._losses, self._parts = torch.zeros(()), 0  # sum over parts of steps, and how many
@@ -147,10 +147,12 @@ class DebiasedModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what this epoch has added up."""
         checkpoint["epoch_so_far"] = [self._epoch_loss(), self._parts]
+        checkpoint["start"], checkpoint["built"] = self.start, self.network.built
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it up; the first process has the sum of all."""
         total, self._parts = checkpoint["epoch_so_far"]
+        self.start = checkpoint["start"]
         self._losses = torch.tensor(total if self.global_rank == 0 else 0.0)
 
     def configure_optimizers(self) -> Any:

@@ -12,20 +12,30 @@ from torch import nn
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphWarning
 
+_HUB = "hf_hub:"
 
-def _backbone_for(name: str, pretrained: bool, size: int) -> nn.Module:
-    """A timm backbone that takes images of this size: as it is, or built for the size (transformers)."""
+
+def _backbone_for(name: str, pretrained: bool, size: int) -> tuple[nn.Module, dict[str, Any]]:
+    """A timm backbone that takes images of this size, as it is or built for the size (transformers); how it is built.
+
+    The second is enough to build it again without the network: `architecture` and `arguments`.
+    """
+    architecture, arguments = name, {}
+    if name.startswith(_HUB):
+        _, architecture, arguments = timm.models.load_model_config_from_hf(name.removeprefix(_HUB))
+    sized: dict[str, Any] = {}
     backbone: Any = timm.create_model(name, pretrained=pretrained, num_classes=0)
     reason = _refusal(backbone, size)
     if reason:
+        sized = {"img_size": size}
         try:
-            backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=size)
+            backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, **sized)
         except TypeError:  # not a backbone that is built for a size
             raise InputError(f"backbone {name} can't take {size}-pixel images ({reason})") from None
         reason = _refusal(backbone, size)
     if reason:
         raise InputError(f"backbone {name} can't take {size}-pixel images ({reason}); use another or --image-size")
-    return backbone
+    return backbone, {"architecture": architecture, "arguments": {**arguments, **sized}}
 
 
 def _refusal(backbone: nn.Module, size: int) -> str:
@@ -50,7 +60,7 @@ def _known_backbone(name: str) -> str:
     """
     if timm.is_model(name):
         return name
-    if name.startswith("hf_hub:"):
+    if name.startswith(_HUB):
         endings = [name.split("/")[-1][start:] for start in range(len(name.split("/")[-1]))]
         for ending in endings:
             if timm.is_model(ending):
@@ -70,11 +80,15 @@ class GalaxyNetwork(nn.Module):
     n_classes : int
     pretrained : bool
         Start from published weights; where they can't be had, a `TruemorphWarning` says so, and the start is random.
+    built : dict, optional
+        How the backbone of an earlier network was built; then its weights can be loaded, whatever a hub now says.
 
     Attributes
     ----------
     start : str
         Where the backbone's first weights came from: "random" or the name of the published ones.
+    built : dict
+        `architecture`, as timm knows it without the network, and `arguments`.
 
     Raises
     ------
@@ -82,14 +96,24 @@ class GalaxyNetwork(nn.Module):
         If timm does not know the backbone, or it can't take images of this size.
     """
 
-    def __init__(self, config: TrainingConfig, n_classes: int = 2, pretrained: bool = False) -> None:
+    def __init__(
+        self,
+        config: TrainingConfig,
+        n_classes: int = 2,
+        pretrained: bool = False,
+        built: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()
-        if not config.backbone.startswith("hf_hub:"):
+        if not config.backbone.startswith(_HUB):
             _known_backbone(config.backbone)
         self.start = "random"
-        if pretrained:
+        self.backbone: Any = None
+        if built:
+            self.built = built
+            self.backbone = timm.create_model(built["architecture"], num_classes=0, **built["arguments"])
+        elif pretrained:
             try:
-                self.backbone: Any = _backbone_for(config.backbone, True, config.image_size)
+                self.backbone, self.built = _backbone_for(config.backbone, True, config.image_size)
                 self.start = config.backbone
             except InputError:
                 raise
@@ -100,8 +124,9 @@ class GalaxyNetwork(nn.Module):
                     TruemorphWarning,
                     stacklevel=2,
                 )
-        if self.start == "random":
-            self.backbone = _backbone_for(_known_backbone(config.backbone), False, config.image_size)
+        if self.backbone is None:
+            name = _known_backbone(config.backbone)
+            self.backbone, self.built = _backbone_for(name, False, config.image_size)
         self.head_alone = config.finetune == "head"
         if self.head_alone:
             self.backbone.requires_grad_(False)

@@ -9,6 +9,7 @@ networks that are done. Every file appears whole or not at all. Checkpoints are 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -22,9 +23,10 @@ import numpy as np
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from truemorph.errors import CheckpointError, InputError
+from truemorph.errors import CheckpointError, InputError, reason
 
 _LOOK_EVERY = 50  # steps between looks at the clock
 
@@ -55,17 +57,27 @@ class AtomicCheckpoints(TorchCheckpointIO):
             if path.is_file():
                 os.replace(path, _previous(path))
             os.replace(partial, path)
-        except (OSError, RuntimeError) as problem:
+        except (OSError, RuntimeError) as problem:  # torch's writer makes the second of the first
             partial.unlink(missing_ok=True)
-            reason = getattr(problem, "strerror", None) or str(problem).splitlines()[0]
             raise CheckpointError(
-                f"{path}: the state of training can't be written ({reason}); make room and run the same command again: "
-                "it goes on from the last good one"
+                f"{path}: the state of training can't be written ({reason(problem)}); make room and run the same "
+                "command again: it goes on from the last good one"
             ) from problem
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint on the CPU, tensors and plain values only."""
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two settings are the same; numbers that were fitted may differ in the last digits between machines."""
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-6)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    return bool(one == other)
 
 
 def _previous(path: Path) -> Path:
@@ -138,7 +150,7 @@ class Unfinished:
         try:
             if file.is_file():
                 then = json.loads(file.read_text(encoding="utf-8"))
-                changed = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
+                changed = [key for key in sorted({*then, *now}) if not _alike(then.get(key), now.get(key))]
                 if changed:
                     told = ", ".join(f"{key} was {then.get(key)!r}, is {now.get(key)!r}" for key in changed[:3])
                     raise InputError(
@@ -153,8 +165,9 @@ class Unfinished:
         except (OSError, ValueError) as problem:
             if isinstance(problem, InputError):
                 raise
-            reason = getattr(problem, "strerror", None) or problem
-            raise CheckpointError(f"{self.folder}: can't keep the state of training there ({reason})") from problem
+            raise CheckpointError(
+                f"{self.folder}: can't keep the state of training there ({reason(problem)})"
+            ) from problem
 
     def drop(self) -> None:
         """Leave nothing of it: there is nothing to go on from."""
@@ -182,8 +195,7 @@ class Unfinished:
             try:
                 return one, AtomicCheckpoints().load_checkpoint(one)
             except Exception as problem:  # torch raises many types for broken files
-                reason = str(problem).strip().splitlines() or [type(problem).__name__]
-                problems.append(f"{one.name}: {reason[0]}")
+                problems.append(f"{one.name}: {reason(problem)}")
                 print(f"{one}: can't be read; taking the state before it", file=sys.stderr)
         if problems:
             raise CheckpointError(
@@ -208,14 +220,21 @@ class Unfinished:
     def finish(self, member: int, weights: dict[str, Any], story: dict[str, Any]) -> None:
         """Keep a member that is done, and drop its states."""
         path = self.folder / f"member-{member}.safetensors"
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        told = path.with_suffix(".json")
+        partial, partly_told = (one.with_name(f".{one.name}.{os.getpid()}") for one in (path, told))
         try:
-            path.with_suffix(".json").write_text(json.dumps(story), encoding="utf-8")
+            partly_told.write_text(json.dumps(story), encoding="utf-8")
             save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, partial)
-            os.replace(partial, path)
+            for one, its in ((partly_told, told), (partial, path)):
+                with open(one, "rb") as file:
+                    os.fsync(file.fileno())  # before the states are gone
+                os.replace(one, its)
             for one in (self.state(member), _previous(self.state(member))):
                 one.unlink(missing_ok=True)
-        except OSError as problem:
+        except (OSError, SafetensorError) as problem:
             raise CheckpointError(
-                f"{path}: can't be written ({problem.strerror or problem}); make room and run the same command again"
+                f"{path}: can't be written ({reason(problem)}); make room and run the same command again"
             ) from problem
+        finally:
+            partial.unlink(missing_ok=True)
+            partly_told.unlink(missing_ok=True)

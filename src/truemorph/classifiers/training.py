@@ -8,7 +8,6 @@ seeds each fold has several networks.
 
 from __future__ import annotations
 
-import signal
 import sys
 import tempfile
 import warnings
@@ -20,108 +19,70 @@ from typing import Any
 import lightning
 import numpy as np
 import polars as pl
-import torch
 
+from truemorph.bias.families import transition_to_dict
 from truemorph.bias.transitions import CLASS_NAMES, Transition
 from truemorph.catalogs.sampling import TRAIN, VALIDATION, assign_folds
+from truemorph.classifiers.checkpoint import Classifier, describe
 from truemorph.classifiers.heldout import Measured, fit_temperature
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
-from truemorph.classifiers.loop import Story, loggers_for, trainer_for
+from truemorph.classifiers.loop import TERMINATED, Endings, Story, across_devices, loggers_for, trainer_for
 from truemorph.classifiers.module import DebiasedModule
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.classifiers.resuming import KeepState, Unfinished, is_first_process
+from truemorph.classifiers.rows import TrainingRows, check_observed
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError
 
 _STATE_MINUTES = 10.0
 
 
-@dataclass(frozen=True)
-class TrainingRows:
-    """The columns a classifier learns from, one row a galaxy, inputs beside.
-
-    Attributes
-    ----------
-    frame : polars.DataFrame
-        `object_id`, `label`, `alpha`, `split`; where a sample was balanced, `sampling_weight`; where galaxies have
-        transitions of their own, `transition` (its name).
-    inputs : array or Pixels
-        Pixels (N, S, S, 3) of uint8 for networks, features (N, P) for logistic regression.
-    evidence : array, shape (N, K), optional
-        log p(observed | y), where more than a label was observed of each galaxy (votes, say); networks then learn from
-        it, and labels only say which galaxies there are of each class.
-    soft_labels : array, shape (N, K), optional
-        Shares of votes for each class, or votes: a network then learns from them in place of labels, each vote flipped
-        by T(α) as a label is.
-    resolution : array, shape (N, J), optional
-        What T depends on, where it is more than `alpha`.
-    intrinsic : array, shape (N, P), optional
-        Intrinsic properties, by which CV18 of held-out galaxies is measured.
-    classes : tuple of str
-        Names of the K classes.
-    """
-
-    frame: pl.DataFrame
-    inputs: Any
-    evidence: np.ndarray | None = None
-    soft_labels: np.ndarray | None = None
-    resolution: np.ndarray | None = None
-    intrinsic: np.ndarray | None = None
-    classes: tuple[str, ...] = CLASS_NAMES
-
-    def column(self, name: str) -> np.ndarray:
-        """One column as a numpy array."""
-        return self.frame[name].to_numpy()
-
-    @property
-    def weights(self) -> np.ndarray:
-        """Sampling weights, 1 where there are none."""
-        if "sampling_weight" in self.frame.columns:
-            return self.column("sampling_weight")
-        return np.ones(self.frame.height)
-
-    def observed(self, transition: Transition | Mapping[str, Transition], rows: np.ndarray) -> dict[str, torch.Tensor]:
-        """What the loss takes of some rows: `evidence` and `weights`, `shares` for soft labels, and their `place`."""
-        found: dict[str, np.ndarray] = {"weights": self.weights[rows]}
-        if self.evidence is not None:
-            found["evidence"] = self.evidence[rows]
-        else:
-            flips = self._log_matrices(transition, rows)
-            if self.soft_labels is None:
-                labels = self.column("label")[rows]
-                found["evidence"] = flips[np.arange(rows.size), :, labels]
-            else:
-                found["evidence"], found["shares"] = flips, self.soft_labels[rows]
-        columns = {name: torch.as_tensor(values, dtype=torch.float32) for name, values in found.items()}
-        return {**columns, "place": torch.arange(rows.size)}
-
-    def _log_matrices(self, transition: Transition | Mapping[str, Transition], rows: np.ndarray) -> np.ndarray:
-        """log p(ỹ | y, α) of some rows, (M, K, K)."""
-        alpha = (self.column("alpha") if self.resolution is None else self.resolution)[rows]
-        if not isinstance(transition, Mapping):
-            return np.asarray(transition.log_matrix(alpha))
-        names = self.column("transition")[rows]
-        n_classes = next(iter(transition.values())).n_classes
-        out = np.empty((rows.size, n_classes, n_classes))
-        for name in np.unique(names):
-            here = names == name
-            out[here] = transition[name].log_matrix(alpha[here])
-        return out
-
-
 @dataclass
 class TrainedMembers:
     """What training returns: member weights, which galaxies each has seen, and its story."""
 
+    config: TrainingConfig
     members: list[dict[str, np.ndarray]]
     seen: pl.DataFrame  # object_id, role, fold (-1: none)
     transition: Transition | Mapping[str, Transition] | None
+    classes: tuple[str, ...] = CLASS_NAMES
     history: list[dict[str, float]] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     temperatures: list[float] = field(default_factory=list)
     start: str = "random"
+    built: dict[str, Any] = field(default_factory=dict)
+
+    def classifier(
+        self, transition: dict[str, Any] | None = None, catalogue: Mapping[str, Any] | None = None
+    ) -> Classifier:
+        """The model that these members are.
+
+        Parameters
+        ----------
+        transition : dict, optional
+            T(α) and what it rests on, as a fit describes it; default the one that was trained through, where it was
+            one.
+        catalogue : dict, optional
+            What was trained on: `source`, `rows`, `sha256`, `alpha`, `alpha_psf`, `votes`, `label_rule`.
+        """
+        if transition is None:
+            one = self.transition
+            transition = {} if one is None or isinstance(one, Mapping) else transition_to_dict(one)
+        described = describe(
+            self.config,
+            transition,
+            catalogue={"source": "arrays", "rows": self.seen.height, **(catalogue or {})},
+            members=len(self.members),
+            metrics=self.metrics,
+            normalisation={"mean": list(self.mean), "std": list(self.std)},
+            classes=self.classes,
+            temperatures=self.temperatures,
+            start=self.start,
+            built=self.built,
+        )
+        return Classifier(described, self.members, self.seen)
 
 
 def _train_network(
@@ -134,26 +95,43 @@ def _train_network(
     name: str,
     unfinished: Unfinished,
     earlier: list[dict[str, float]],
+    start: str | None,
 ) -> dict[str, Any]:
-    """One network from its first or last state to its end: `weights`, `history`, `best` and the like."""
+    """One network from its first or last state to its end: `weights`, `history`, `best` and the like.
+
+    `start` is where the weights of the members before it came from.
+    """
     seed = config.seed + member
+    state = unfinished.readable_state(member)
     lightning.seed_everything(seed, verbose=False)
-    network = GalaxyNetwork(config, len(rows.classes), config.pretrained)
+    # Weights of a state replace published ones, which may be out of reach now.
+    built = None if state is None else state[1]["built"]
+    network = GalaxyNetwork(config, len(rows.classes), config.pretrained and state is None, built)
+    if state is None and start not in (None, network.start):
+        raise TruemorphError(
+            f"{name}: the networks before it started from {start} weights, this one would from {network.start} ones; "
+            "connect to the network and run the same command again: it goes on from here"
+        )
     held_out = rows.observed(transition, validation)
     alpha = rows.column("alpha") if rows.resolution is None else rows.resolution
     intrinsic = None if rows.intrinsic is None else rows.intrinsic[validation]
     measured = Measured(alpha[validation], rows.weights[validation], rows.classes, intrinsic)
     module = DebiasedModule(
-        network, config, rows.inputs, (train, rows.observed(transition, train)), (validation, held_out), measured, seed
+        across_devices(network, config),
+        config,
+        rows.inputs,
+        (train, rows.observed(transition, train)),
+        (validation, held_out),
+        measured,
+        seed,
     )
     story = Story(name, config.patience, earlier, unfinished.folder / "history.csv")
-    state = unfinished.readable_state(member)
     if state is not None:
         story.load_state_dict(state[1]["callbacks"][story.state_key])
         if is_first_process():
             print(f"{name}: going on after epoch {len(story.history)}", file=sys.stderr)
     if not story.done:
-        callbacks = [story, KeepState(unfinished.state(member), _STATE_MINUTES)]
+        callbacks = [story, KeepState(unfinished.state(member), _STATE_MINUTES), Endings()]
         trainer = trainer_for(
             config, callbacks, unfinished.folder, loggers_for(config, unfinished.folder / "logs", name)
         )
@@ -163,12 +141,11 @@ def _train_network(
             warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
             try:
                 trainer.fit(module, ckpt_path=None if state is None else str(state[0]), weights_only=True)
-            except SystemExit:
-                # Lightning turns Ctrl-C into exit status 1, and ends a step before it heeds SIGTERM.
-                if trainer.received_sigterm:
-                    print(f"{name}: terminated; the same command goes on from the last state", file=sys.stderr)
-                    raise SystemExit(128 + signal.SIGTERM) from None
-                if trainer.interrupted:
+            except SystemExit as ending:
+                if ending.code == TERMINATED:
+                    if is_first_process():
+                        print(f"{name}: terminated; the same command goes on from the last state", file=sys.stderr)
+                elif trainer.interrupted:  # Lightning turns Ctrl-C into exit status 1
                     raise KeyboardInterrupt from None
                 raise
     if not story.weights:
@@ -185,9 +162,10 @@ def _train_network(
         "history": story.history,
         "best": story.best,
         "temperature": temperature,
-        "mean": network.mean,
-        "std": network.std,
-        "start": network.start,
+        "mean": module.mean.tolist(),
+        "std": module.std.tolist(),
+        "start": module.start,
+        "built": network.built,
     }
 
 
@@ -247,7 +225,7 @@ def train_members(
         raise InputError(
             f"only {train.size} training galaxies for {config.folds} folds and batches of {config.batch_size}"
         )
-    _check_observed(rows, transition, config)
+    check_observed(rows, transition, config)
     ids = rows.frame["object_id"]
     folds = assign_folds(ids.gather(train).to_list(), config.folds, config.seed)
     role = np.full(train.size, "out_of_fold" if config.folds > 1 else "in_sample")
@@ -275,53 +253,28 @@ def train_members(
             label = name if len(masks) == 1 else f"{name} {number + 1}/{len(masks)}"
             done = keep.finished(number)
             if done is None:
-                done = _train_network(rows, train[mask], validation, transition, config, number, label, keep, history)
+                start = found[0]["start"] if found else None
+                done = _train_network(
+                    rows, train[mask], validation, transition, config, number, label, keep, history, start
+                )
                 if is_first_process():
                     keep.finish(number, done["weights"], {key: done[key] for key in done if key != "weights"})
             found.append(done)
             history += [{"member": float(number), **epoch} for epoch in done["history"]]
     return TrainedMembers(
+        config,
         [one["weights"] for one in found],
         seen,
         transition,
+        rows.classes,
         history,
         {"held_out_loss": float(np.mean([one["best"] for one in found]))},
         tuple(found[0]["mean"]),
         tuple(found[0]["std"]),
         [one["temperature"] for one in found],
         found[0]["start"],
+        found[0]["built"],
     )
-
-
-def _check_observed(
-    rows: TrainingRows, transition: Transition | Mapping[str, Transition] | None, config: TrainingConfig
-) -> None:
-    """Refuse observations of the wrong shape, and transitions that don't belong to the rows."""
-    n, n_classes = rows.frame.height, len(rows.classes)
-    given = list(transition.values()) if isinstance(transition, Mapping) else [transition]
-    for one in given:
-        if one is not None and one.n_classes != n_classes:
-            raise InputError(f"T(alpha) has {one.n_classes} classes, the catalogue {n_classes}")
-    if isinstance(transition, Mapping):
-        if "transition" not in rows.frame.columns:
-            raise InputError("several T(alpha) need a column transition that names the one of each galaxy")
-        unknown = set(rows.frame["transition"].unique()) - set(transition)
-        if unknown:
-            raise InputError(f"no T(alpha) named {min(map(str, unknown))!r}; there are {', '.join(transition)}")
-    for name, values in (("evidence", rows.evidence), ("soft_labels", rows.soft_labels)):
-        if values is None:
-            continue
-        if config.classifier == "logistic":
-            raise InputError(f"logistic regression learns from labels: leave {name} out")
-        if values.shape != (n, n_classes):
-            raise InputError(f"{name} must have shape ({n}, {n_classes}); got {values.shape}")
-        best = values.max(axis=1)
-        wrong = ~np.isfinite(best) | np.isnan(values).any(axis=1)
-        if name == "soft_labels":
-            wrong |= (values < 0).any(axis=1) | (best <= 0)
-        if wrong.any():
-            what = "finite for one class at least" if name == "evidence" else "shares or numbers of votes, not all 0"
-            raise InputError(f"{name} must be {what}; row {wrong.argmax()} is {values[wrong.argmax()]}")
 
 
 def _train_logistic(
@@ -343,4 +296,4 @@ def _train_logistic(
     metrics = {"log_likelihood": whole.log_likelihood_, "em_iterations": whole.n_iter_}
     metrics |= {f"{name}_stderr": error for name, error in whole.stderr_.items()}
     members = [{"coef": part.coef_, "intercept": part.intercept_} for part in parts]
-    return TrainedMembers(members, seen, whole.transition_, [], metrics)
+    return TrainedMembers(config, members, seen, whole.transition_, metrics=metrics)

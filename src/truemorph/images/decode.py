@@ -8,8 +8,10 @@ PASP 116, 133) unless another is asked for.
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,8 @@ from truemorph.errors import InputError
 
 CENTRAL_CROP = 207 / 424
 _SMALLEST = 8
+_GZIP = b"\x1f\x8b"
+_FITS_MODULES = r"astropy\.io\.fits"
 # Below a tenth of the way to white the asinh stretch is nearly linear, as in astropy's AsinhStretch.
 _SOFTENING = 0.1
 
@@ -56,25 +60,36 @@ def fits_reading(config: TrainingConfig) -> FitsReading:
     return FitsReading(config.fits_hdu, config.fits_stretch, config.fits_limits)
 
 
+def _quiet_fits() -> None:
+    """Ignore what astropy.io.fits mentions of headers that it mends: surveys have millions of them.
+
+    For good: a filter that is taken back would, in threads, take back or keep those of others.
+    """
+    ours = ("ignore", None, Warning, re.compile(_FITS_MODULES), 0)
+    if ours not in warnings.filters:
+        warnings.filterwarnings("ignore", module=_FITS_MODULES)
+
+
 def _fits_picture(data: bytes, reading: FitsReading) -> np.ndarray:
     """Picture of a FITS image: (H, W) grey, or (3, H, W) with red, green and blue in this order."""
     from astropy.io import fits
     from astropy.visualization import LinearStretch, LogStretch, SqrtStretch
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # astropy.io.fits mends and mentions what surveys get wrong in headers
-        with fits.open(io.BytesIO(data), memmap=False) as units:
-            names = [unit.name or str(number) for number, unit in enumerate(units)]
-            if reading.hdu is None:
-                images = [unit.data for unit in units if unit.is_image and unit.data is not None]
-                if not images:
-                    raise ValueError(f"no image in any HDU ({', '.join(names)})")
-                values = images[0]
-            else:
-                try:
-                    values = units[reading.hdu].data
-                except (KeyError, IndexError):
-                    raise ValueError(f"no HDU {reading.hdu!r}; there are {', '.join(names)}") from None
+    _quiet_fits()
+    if data.startswith(_GZIP):
+        data = gzip.decompress(data)
+    with fits.open(io.BytesIO(data), memmap=False) as units:
+        names = [unit.name or str(number) for number, unit in enumerate(units)]
+        if reading.hdu is None:
+            images = [unit.data for unit in units if unit.is_image and unit.data is not None]
+            if not images:
+                raise ValueError(f"no image in any HDU ({', '.join(names)})")
+            values = images[0]
+        else:
+            try:
+                values = units[reading.hdu].data
+            except (KeyError, IndexError):
+                raise ValueError(f"no HDU {reading.hdu!r}; there are {', '.join(names)}") from None
     if values is None or values.dtype.names or values.ndim not in (2, 3) or (values.ndim == 3 and len(values) != 3):
         found = "no image" if values is None or values.dtype.names else f"shape {values.shape}"
         raise ValueError(f"a FITS image is (height, width), or (3, height, width) in red, green, blue; found {found}")
@@ -125,7 +140,7 @@ def decode(data: bytes, source: str = "image", fits: FitsReading = AS_THEY_ARE) 
     try:
         if simplejpeg.is_jpeg(data):
             return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
-        if data.startswith(b"SIMPLE  =") or data.startswith(b"\x1f\x8b"):
+        if data.startswith((b"SIMPLE  =", _GZIP)):
             return _fits_picture(data, fits)
         with Image.open(io.BytesIO(data)) as image:
             if image.mode.startswith("I;16"):  # convert() would clip to white

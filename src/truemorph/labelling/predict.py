@@ -22,6 +22,7 @@ from truemorph.bias.families import transition_from_dict, transition_to_dict
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.transitions import CLASS_NAMES, DISK, MatrixTransition, Transition
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
+from truemorph.catalogs.schema import IMAGE_ENDINGS
 from truemorph.catalogs.tables import CatalogTable, table_extension
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.features import logistic_inputs
@@ -30,7 +31,6 @@ from truemorph.images.decode import fits_reading
 from truemorph.images.store import check_share, decode_batches
 from truemorph.labelling.output import LabelWriter
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 NEW, IN_SAMPLE = "new", "in_sample"
 _BATCH = 256
 
@@ -53,10 +53,11 @@ def folder_as_table(folder: Path) -> CatalogTable:
     InputError
         If there are none, or two files share a stem.
     """
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
+    files = sorted(p for p in folder.iterdir() if p.name.lower().endswith(IMAGE_ENDINGS))
     if not files:
         raise InputError(f"{folder}: no images ({', '.join(IMAGE_ENDINGS)}) in this folder")
-    frame = pl.DataFrame({"object_id": [p.stem for p in files], "image": [p.name for p in files]})
+    stems = [p.name[: -len(next(end for end in IMAGE_ENDINGS if p.name.lower().endswith(end)))] for p in files]
+    frame = pl.DataFrame({"object_id": stems, "image": [p.name for p in files]})
     twins = frame.filter(pl.col("object_id").is_duplicated())
     if twins.height:
         raise InputError(f"{folder}: two images share the name {twins['object_id'][0]}; rename one")

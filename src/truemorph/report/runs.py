@@ -151,7 +151,12 @@ def compare_runs(folders: Sequence[Path]) -> tuple[Page, dict[str, Any]]:
         ["", *names],
         [[key, *(str(run.environment.get(key, "–")) for run in runs)] for key in where],
     )
-    through = {json.dumps([run.described["transition"].get(key) for key in ("family", "parameters")]) for run in runs}
+    through = {
+        json.dumps(
+            [*(run.described["transition"].get(key) for key in ("family", "parameters")), run.settings.get("votes")]
+        )
+        for run in runs
+    }
     lead = min(zip(measures, names, strict=True), key=lambda one: one[0]["held_out_loss"] or float("inf"))
     if len(trained) > 1 or len(through) > 1:
         answer = "These runs learned different things: compare how their predictions drift with α, not their losses."

@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,7 @@ from truemorph._version import __version__
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.families import transition_from_dict, transition_to_dict
 from truemorph.bias.transitions import MatrixTransition, Transition
-from truemorph.catalogs.catalogue import image_folder, read_catalogue
+from truemorph.catalogs.catalogue import image_folder, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.catalogs.schema import numeric_columns
 from truemorph.catalogs.tables import CatalogTable, write_table
@@ -65,15 +66,15 @@ def train_on_catalogue(run: RunConfig) -> dict[str, Any]:
         If the run folder can't be written, or an unfinished run in it can't be read.
     """
     # torch takes seconds to import: only where a classifier is trained.
-    from truemorph.classifiers.checkpoint import UNFINISHED, Classifier, check_model_folder, describe, save_classifier
+    from truemorph.classifiers.checkpoint import UNFINISHED, check_model_folder, save_classifier
     from truemorph.classifiers.resuming import Unfinished, is_first_process
-    from truemorph.classifiers.training import TrainingRows, train_members
+    from truemorph.classifiers.rows import TrainingRows
+    from truemorph.classifiers.training import train_members
 
     config, network = run.training, run.training.classifier == "network"
     if run.naive and run.transition is not None:
         raise InputError("--naive and --transition exclude each other")
-    if run.votes != "labels" and not network:
-        raise InputError(f"logistic regression learns from labels; got votes = {run.votes}")
+    _check_votes(run)
     began = time.perf_counter()
     folder = check_model_folder(run.out)  # before hours of training, not after
     catalogue = read_catalogue(run.catalogue)
@@ -82,10 +83,11 @@ def train_on_catalogue(run: RunConfig) -> dict[str, Any]:
     frame, inputs, problems = (
         _pixels(in_training, catalogue, config, run.cache) if network else _features(in_training, catalogue, config)
     )
-    observed: dict[str, Any] = {}
-    if run.votes != "labels":
-        observed, described = _observed_votes(frame, catalogue, run, described)
-    used: Transition | None = transition_from_dict(described) if described else None
+    if run.votes == "labels":
+        observed: dict[str, Any] = {}
+        used: Transition | None = transition_from_dict(described) if described else None
+    else:
+        observed, used, described = _observed_votes(frame, catalogue, run, described)
     if used is not None and len(getattr(used, "center", ())) > 1:
         raise InputError("training takes a T(alpha) of one observable; this one has several")
     if run.intrinsic:
@@ -109,22 +111,11 @@ def train_on_catalogue(run: RunConfig) -> dict[str, Any]:
     seconds = {"load": loaded - began, "train": time.perf_counter() - loaded}
     source = {
         "source": Path(run.catalogue).name,
-        "rows": trained.seen.height,
         "sha256": _catalogue_hash(catalogue.frame),
         **{key: catalogue.metadata.get(key) for key in ("alpha", "alpha_psf", "votes", "label_rule")},
     }
-    content = plain(
-        describe(
-            config,
-            described,
-            catalogue=source,
-            members=len(trained.members),
-            metrics=trained.metrics,
-            normalisation={"mean": trained.mean, "std": trained.std},
-            temperatures=trained.temperatures,
-            start=trained.start,
-        )
-    )
+    model = trained.classifier(described, source)
+    model = replace(model, described=plain(model.described))
 
     def beside(partial: Path) -> None:
         """Write the files of the run next to the model."""
@@ -140,7 +131,7 @@ def train_on_catalogue(run: RunConfig) -> dict[str, Any]:
         if (unfinished.folder / "logs").is_dir():
             shutil.copytree(unfinished.folder / "logs", partial / "logs")
 
-    save_classifier(Classifier(content, trained.members, trained.seen), folder, beside)
+    save_classifier(model, folder, beside)
     return {
         "out": run.out,
         "rows": trained.seen.height,
@@ -168,6 +159,8 @@ def _transition_for(catalogue: CatalogTable, run: RunConfig) -> dict[str, Any]:
     if run.naive:
         identity = transition_to_dict(MatrixTransition.identity())
         return {**identity, "assumption": "labels taken at their word (naive training)"}
+    if run.votes != "labels":
+        return {}  # fitted to the votes
     if run.transition is None:
         return fit_catalogue(catalogue, where=run.where)[1] if run.training.classifier == "network" else {}
     described = read_fit(run.transition)
@@ -209,37 +202,57 @@ def _environment() -> dict[str, Any]:
     }
 
 
+def _check_votes(run: RunConfig) -> None:
+    if run.votes == "labels":
+        return
+    if run.training.classifier != "network":
+        raise InputError(f"logistic regression learns from labels; got votes = {run.votes}")
+    if run.naive and run.votes == "soft":
+        return
+    if run.vote_count is None or run.transition is not None or run.naive:
+        # A T(α) of labels would not do: a majority flips more sharply than one vote.
+        raise InputError(
+            f"votes = {run.votes} fits how single votes flip: give vote_count, the column with the number of votes (or "
+            "one number for all), and neither transition nor naive"
+        )
+
+
 def _observed_votes(
     frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig, described: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `TrainingRows` takes of votes, and T(α) as it then is."""
-    lacking = catalogue.frame.select(pl.any_horizontal(pl.col(_FRACTIONS).is_null()).sum()).item()
+) -> tuple[dict[str, Any], Transition, dict[str, Any]]:
+    """What `TrainingRows` takes of votes, T(α) to learn them through, and T(α) of labels as a fit describes it."""
+    whole, source = catalogue.frame, str(catalogue.path)
+    lacking = whole.select(pl.any_horizontal(pl.col(_FRACTIONS).is_null()).sum()).item()
     if lacking:
         raise InputError(f"{run.catalogue}: {lacking} galaxies lack a vote fraction; learn from labels")
-    if run.votes == "soft":
-        fractions = frame.select(_FRACTIONS).to_numpy()
-        return {"soft_labels": fractions / fractions.sum(axis=1, keepdims=True)}, described
-    if run.vote_count is None or run.transition is not None or run.naive:
-        raise InputError(
-            "votes = counts fits its own model of votes: give vote_count, the column with the number of votes, and "
-            "neither transition nor naive"
-        )
-    number = numeric_columns(catalogue.frame, [run.vote_count], run.catalogue)
-    counts = np.rint(catalogue.frame.select(_FRACTIONS).to_numpy() * number).astype(np.int64)
-    fit = fit_transition(counts, catalogue.frame["alpha"].to_numpy(), method="votes")
-    assert fit.votes is not None
-    evidence = fit.votes.log_probabilities(counts, catalogue.frame["alpha"].to_numpy())
-    evidence = evidence - evidence.max(axis=1, keepdims=True)
-    place = {one: row for row, one in enumerate(catalogue.frame["object_id"])}
+    place = {one: row for row, one in enumerate(whole["object_id"])}
     rows = [place[one] for one in frame["object_id"]]
-    parameters = {"overdispersion": fit.votes.overdispersion, "class_fractions": fit.class_fractions}
-    return {"evidence": evidence[rows]}, {
+    fractions = whole.select(_FRACTIONS).to_numpy()
+    soft = {"soft_labels": (fractions / fractions.sum(axis=1, keepdims=True))[rows]}
+    if run.naive and run.votes == "soft":
+        return soft, MatrixTransition.identity(), described
+    assert run.vote_count is not None
+    if isinstance(run.vote_count, int):
+        number = np.full((whole.height, 1), run.vote_count)
+    else:
+        number = numeric_columns(whole, [run.vote_count], run.catalogue)
+    counts, alpha = np.rint(fractions * number).astype(np.int64), whole["alpha"].to_numpy()
+    kept = rows_where(whole, run.where, source)
+    fit = fit_transition(counts[kept], alpha[kept], method="votes")
+    assert fit.votes is not None
+    described = {
         **transition_to_dict(fit.transition),
-        **plain(parameters),
-        "assumption": "votes are beta-binomial in each class; class fractions do not depend on alpha",
+        "of_one_vote": transition_to_dict(fit.votes.transition),
+        **plain({"overdispersion": fit.votes.overdispersion, "class_fractions": fit.class_fractions}),
+        "assumption": fit.assumption,
         "alpha": catalogue.metadata.get("alpha"),
         "alpha_psf": catalogue.metadata.get("alpha_psf"),
+        "where": list(run.where),
     }
+    if run.votes == "soft":
+        return soft, fit.votes.transition, described
+    evidence = fit.votes.log_probabilities(counts, alpha)
+    return {"evidence": (evidence - evidence.max(axis=1, keepdims=True))[rows]}, fit.transition, described
 
 
 def _pixels(
