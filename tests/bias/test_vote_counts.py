@@ -55,6 +55,17 @@ def test_every_parameter_is_recovered_with_its_error():
         assert 0.5 < np.std(ones, ddof=1) < 1.5, name
 
 
+def test_votes_that_do_not_tell_two_classes_apart_are_warned_about():
+    # One kind of galaxies, of whose votes some 60 % are for a disk at any resolution.
+    rng = np.random.default_rng(0)
+    alpha = rng.lognormal(np.log(14), 0.45, 250)
+    disk = rng.binomial(40, rng.beta(6, 4, 250))
+    fit = fit_transition(np.column_stack([40 - disk, disk]), alpha)
+    assert any("don't tell two classes apart" in note for note in fit.warnings)
+    votes, alpha, _ = voted(2_000, 0)
+    assert not fit_transition(votes, alpha).warnings
+
+
 def test_majority_labels_of_the_same_votes_are_further_off():
     votes, alpha, _ = voted(20_000, 1)
     counts, majority = fit_transition(votes, alpha), fit_transition((votes[:, 1] > votes[:, 0]).astype(int), alpha)

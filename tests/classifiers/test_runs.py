@@ -245,7 +245,9 @@ def test_fits_images_all_the_way(capsys, simulated, tmp_path):
     status, _, err = run(capsys, "train", tmp_path / "cat.parquet", "--out", tmp_path / "m", *SET, *options)
     assert status == 0, err
     assert not (tmp_path / "m" / "left_out.csv").exists()
-    status, _, err = run(capsys, "label", tmp_path / "m", folder, "--out", tmp_path / "labels.parquet")
+    status, _, err = run(
+        capsys, "label", tmp_path / "m", folder, "--out", tmp_path / "labels.parquet", "--precision", "fp32"
+    )
     assert status == 0, err
     labels = pl.read_parquet(tmp_path / "labels.parquet")
     assert labels["object_id"].to_list() == sorted(path.stem for path in (simulated / "images").iterdir())

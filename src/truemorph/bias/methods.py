@@ -21,7 +21,7 @@ from truemorph.bias.evidence import UNKNOWN, Evidence
 from truemorph.bias.likelihood import label_log_likelihood, observed_log_probabilities
 from truemorph.bias.maximum import differences, invert
 from truemorph.bias.spaces import Space
-from truemorph.bias.transitions import DISK, Transition
+from truemorph.bias.transitions import DISK, SMOOTH, Transition
 from truemorph.errors import InputError
 
 # Half of the 95 % point of chi-squared with one degree of freedom.
@@ -269,6 +269,13 @@ def by_votes(space: Space, data: Data, seed: int) -> Estimate:
     names = ("overdispersion_smooth", "overdispersion_disk")
     rho = model.overdispersion
     rho_stderr = rho * (1 - rho) * np.sqrt(np.diag(covariance)[n + 1 :])
+    for_disk = float(model.transition.matrix(np.median(data.alpha, keepdims=True))[0, SMOOTH, DISK])
+    notes: tuple[str, ...] = ()
+    if for_disk >= vote_counts.MAJORITY:
+        notes = (
+            f"the votes don't tell two classes apart: {for_disk:.0%} of those for smooth galaxies would be for a disk; "
+            "give more galaxies or trusted labels, or learn from majority labels",
+        )
     return Estimate(
         model.label_transition(data.alpha),
         best.point,
@@ -285,6 +292,7 @@ def by_votes(space: Space, data: Data, seed: int) -> Estimate:
         },
         more_values=dict(zip(names, rho.tolist(), strict=True)),
         more_stderr=dict(zip(names, rho_stderr.tolist(), strict=True)),
+        notes=notes,
     )
 
 

@@ -21,6 +21,7 @@ from truemorph.bias.spaces import Space
 from truemorph.bias.transitions import DISK, SMOOTH, Transition
 from truemorph.errors import InputError
 
+MAJORITY = 0.5
 _RHO_BOUNDS, _RHO_START = (-7.0, 4.0), (-1.5, -1.0)
 _FRACTION_BOUND = 9.0
 _KNOTS = 32

@@ -83,8 +83,8 @@ class Classifier:
         """What each member's logits are divided by; 1 where nothing was calibrated."""
         return self.described.get("temperatures") or [1.0] * len(self.members)
 
-    @cached_property
-    def _networks(self) -> list[Any]:
+    def networks(self) -> list[Any]:
+        """The members as torch modules (`GalaxyNetwork`), ready to predict; they give logits."""
         import torch
 
         from truemorph.classifiers.network import GalaxyNetwork
@@ -95,6 +95,10 @@ class Classifier:
             network.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
             networks.append(network.eval())
         return networks
+
+    @cached_property
+    def _networks(self) -> list[Any]:
+        return self.networks()
 
     def member_probabilities(self, inputs: np.ndarray, member: int) -> np.ndarray:
         """p(y | x) of one member.

@@ -125,14 +125,19 @@ class Endings(lightning.Callback):
             process.kill()
 
 
+def multiplies_bf16() -> bool:
+    """Whether the hardware multiplies bf16 natively."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capable = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capable.get("avx512_bf16") or capable.get("amx_bf16"))
+
+
 def _precision(config: TrainingConfig) -> Any:
     """Mixed bf16 where the hardware multiplies it natively, float32 elsewhere, unless the user chose."""
     if config.precision != "auto":
         return config.precision
-    if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    capable = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return "bf16-mixed" if capable.get("avx512_bf16") or capable.get("amx_bf16") else "32-true"
+    return "bf16-mixed" if multiplies_bf16() else "32-true"
 
 
 def loggers_for(config: TrainingConfig, folder: Path, name: str) -> list[Any]:

@@ -178,20 +178,36 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def load_image(
-    path: str | os.PathLike[str], size: int, crop: float = CENTRAL_CROP, fits: FitsReading = AS_THEY_ARE
+    image: str | os.PathLike[str] | bytes,
+    size: int,
+    crop: float = CENTRAL_CROP,
+    fits: FitsReading = AS_THEY_ARE,
 ) -> np.ndarray:
     """Read, crop and resize one image, shape (size, size, 3), uint8.
+
+    Parameters
+    ----------
+    image : path or bytes
+        A file, or the content of one.
+    size : int
+    crop : float
+        Fraction of the side to keep.
+    fits : FitsReading
 
     Raises
     ------
     InputError
         If the file is absent, not a readable image, or smaller than 8 pixels after the crop.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as problem:
-        raise InputError(f"{path}: {problem.strerror or problem}") from problem
-    cropped = central_crop(decode(data, str(path), fits), crop)
+    if isinstance(image, bytes):
+        data, name = image, "image"
+    else:
+        name = str(image)
+        try:
+            data = Path(image).read_bytes()
+        except OSError as problem:
+            raise InputError(f"{name}: {problem.strerror or problem}") from problem
+    cropped = central_crop(decode(data, name, fits), crop)
     if cropped.shape[0] < _SMALLEST:
-        raise InputError(f"{path}: only {cropped.shape[0]} pixels on a side after the crop; replace or remove it")
+        raise InputError(f"{name}: only {cropped.shape[0]} pixels on a side after the crop; replace or remove it")
     return resize(cropped, size)

@@ -11,6 +11,7 @@ from truemorph.workflow.fitting import (
     write_fit,
     write_study,
 )
+from truemorph.workflow.labelling import labelling_model
 from truemorph.workflow.measuring import (
     fractions_by_alpha,
     join_labels,
@@ -27,6 +28,7 @@ __all__ = [
     "fractions_by_alpha",
     "join_labels",
     "label_sets",
+    "labelling_model",
     "measure_bias",
     "plain",
     "preparation_result",

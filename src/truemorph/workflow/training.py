@@ -240,6 +240,8 @@ def _observed_votes(
     kept = rows_where(whole, run.where, source)
     fit = fit_transition(counts[kept], alpha[kept], method="votes")
     assert fit.votes is not None
+    if fit.warnings:
+        raise InputError(f"votes = {run.votes} can't be learned from here: {fit.warnings[0]}")
     described = {
         **transition_to_dict(fit.transition),
         "of_one_vote": transition_to_dict(fit.votes.transition),

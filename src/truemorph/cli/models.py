@@ -1,0 +1,185 @@
+"""Commands on models: train, label, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from truemorph import workflow
+from truemorph.cli.shell import AsJson, app, names, say, show
+from truemorph.errors import InputError
+
+
+@app.command
+def train(
+    source: Annotated[Path, Parameter(help="prepared catalogue, or a run.toml")],
+    *,
+    out: Annotated[Path | None, Parameter(help="run folder to write")] = None,
+    transition: Annotated[Path | None, Parameter(help="fit from truemorph transition; fitted if absent")] = None,
+    naive: Annotated[bool, Parameter(help="take labels at their word")] = False,
+    where: Annotated[
+        list[str] | None, Parameter(name="--where", help="fit theta to rows with COLUMN=VALUE only (repeatable)")
+    ] = None,
+    preset: Annotated[str | None, Parameter(help="quick, paper or dcv14; quick if not given")] = None,
+    config: Annotated[Path | None, Parameter(help="TOML file of settings")] = None,
+    set: Annotated[
+        list[str] | None, Parameter(name="--set", help="any setting as KEY=VALUE (repeatable); --dry-run shows all")
+    ] = None,
+    features: Annotated[str | None, Parameter(help="columns for dcv14, comma-separated")] = None,
+    intrinsic: Annotated[str | None, Parameter(help="columns for CV18 of each epoch, comma-separated")] = None,
+    cache: Annotated[Path | None, Parameter(help="folder to keep decoded images in, for the next run")] = None,
+    backbone: Annotated[str | None, Parameter(help="any timm model")] = None,
+    image_size: Annotated[int | None, Parameter(help="pixels on a side")] = None,
+    crop: Annotated[float | None, Parameter(help="central fraction of the image to keep")] = None,
+    epochs: Annotated[int | None, Parameter(help="most epochs; stops earlier on its own")] = None,
+    batch_size: Annotated[int | None, Parameter(help="galaxies a step")] = None,
+    learning_rate: Annotated[float | None, Parameter(help="peak learning rate")] = None,
+    folds: Annotated[int | None, Parameter(help="members, each without one fold (1: one network)")] = None,
+    seed: Annotated[int | None, Parameter(help="seed of everything random; 0 if not given")] = None,
+    dry_run: Annotated[bool, Parameter(help="print the resolved run.toml and stop")] = False,
+    json: AsJson = False,
+) -> None:
+    """Train a classifier through T(alpha), so that it predicts the unbiased class.
+
+    Example: truemorph train cat.parquet --transition transition.json --preset quick --out model
+    """
+    from truemorph.config import run_config, run_toml
+
+    run = run_config(
+        source,
+        set or (),
+        config,
+        out=None if out is None else str(out),
+        transition=None if transition is None else str(transition),
+        naive=naive or None,
+        where=where,
+        preset=preset,
+        features=names(features) or None,
+        intrinsic=names(intrinsic) or None,
+        cache=None if cache is None else str(cache),
+        backbone=backbone,
+        image_size=image_size,
+        crop=crop,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        folds=folds,
+        seed=seed,
+    )
+    if dry_run:
+        show(run.model_dump(mode="json"), json, [run_toml(run).rstrip()])
+        return
+    result = workflow.train_on_catalogue(run)
+    if not result:  # one of several processes, and not the first
+        return
+    for note in result["transition"].get("warnings", []):
+        say(f"warning: {note}")
+    if result["left_out"]:
+        say(f"note: {result['left_out']} galaxies left out, listed in {Path(run.out) / 'left_out.csv'}")
+    numbers = {k: round(v, 4) if isinstance(v, float) else v for k, v in result["metrics"].items()}
+    lines = [
+        f"trained on {result['rows']:,d} galaxies through "
+        f"{result['transition']['family']} {result['transition']['parameters']}",
+        f"metrics: {numbers}",
+        f"seconds: {', '.join(f'{k} {v:.1f}' for k, v in result['seconds'].items())}",
+        f"wrote    {run.out}",
+    ]
+    show(result, json, lines)
+
+
+@app.command
+def label(
+    model: Annotated[Path, Parameter(help="model folder; or a fit of truemorph transition, for catalogues alone")],
+    source: Annotated[
+        Path,
+        Parameter(
+            help="prepared catalogue; folder, list (.txt) or table of images; tar files; Parquet with images in it"
+        ),
+    ],
+    *,
+    out: Annotated[Path, Parameter(help="table (.parquet, .fits, .ecsv, .vot, .csv), or a folder to keep partitions")],
+    transition: Annotated[Path | None, Parameter(help="T(alpha) for the posterior; default the model's")] = None,
+    crowd: Annotated[Path | None, Parameter(help="prepared catalogue with crowd labels, joined by id")] = None,
+    id: Annotated[str | None, Parameter(help="column of ids")] = None,
+    image_column: Annotated[str | None, Parameter(help="column of image files, or of their contents")] = None,
+    images: Annotated[Path | None, Parameter(help="folder that the files of a list or table are in")] = None,
+    keep: Annotated[str | None, Parameter(help="columns to keep beside the labels, comma-separated")] = None,
+    precision: Annotated[Literal["auto", "fp32", "bf16"], Parameter(help="auto: bf16 where hardware has it")] = "auto",
+    shard: Annotated[str | None, Parameter(help="label a share of the parts only, such as 3/64")] = None,
+    max_bad: Annotated[float, Parameter(help="largest share of images that can't be read")] = 0.05,
+    seed: Annotated[int, Parameter(help="accepted like everywhere; labelling draws nothing at random")] = 0,
+    json: AsJson = False,
+) -> None:
+    """Label galaxies: p(y | x) from pixels, and the posterior where there is a crowd label.
+
+    The same command goes on where it was cut off; several at once share the work.
+
+    Example: truemorph label model cat.parquet --out labels.parquet
+    """
+    from truemorph.labelling.predict import label_table
+
+    report = label_table(
+        workflow.labelling_model(model),
+        source,
+        out,
+        workflow.read_fit(transition) if transition else None,
+        crowd=crowd,
+        id_column=id,
+        image_column=image_column,
+        images=images,
+        keep=names(keep),
+        precision=precision,
+        shard=_shard(shard),
+        max_bad=max_bad,
+    )
+    for note in report.notes:
+        say(f"note: {note}")
+    if report.problems:
+        first, why = report.problems[0]
+        say(f"note: {len(report.problems)} rows not labelled, listed in {report.listed} (first: {first}, {why})")
+    result = {"out": str(out), "rows_in": report.rows_in, "labelled": report.labelled, "complete": report.complete}
+    result |= {"problems": len(report.problems), "notes": report.notes}
+    show(
+        result,
+        json,
+        [
+            f"{report.rows_in:,d} rows in, {report.labelled:,d} labelled, {len(report.problems):,d} listed as problems",
+            *([f"wrote {out}"] if report.complete else []),
+        ],
+    )
+
+
+def _shard(value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    try:
+        k, n = map(int, value.split("/"))
+    except ValueError:
+        raise InputError(f"--shard takes k/n, such as 3/64; got {value!r}") from None
+    return k, n
+
+
+@app.command
+def report(
+    *runs: Annotated[Path, Parameter(help="run folders of truemorph train")],
+    out: Annotated[Path, Parameter(help="page to write (.html)")] = Path("runs.html"),
+    json: AsJson = False,
+) -> None:
+    """Compare training runs on one page: settings, held-out likelihood, bias by epoch.
+
+    Example: truemorph report model-naive model-debiased --out runs.html
+    """
+    from truemorph.report.page import write_page
+    from truemorph.report.runs import compare_runs
+
+    if not runs:
+        raise InputError("give one run folder or more, such as: truemorph report model-naive model-debiased")
+    page, content = compare_runs(runs)
+    write_page(page, out)
+    width = max(len(row[0]) for row in page.table)
+    lines = [f"{'run':{width}}  held-out loss  p(disk) in quintiles of alpha  bias above noise"]
+    lines += [f"{row[0]:{width}}  {row[2]:>13}  {' '.join(row[3:8]):29}  {row[8]}" for row in page.table]
+    lines.append(f"open {out}")
+    show({**content, "out": str(out)}, json, lines)

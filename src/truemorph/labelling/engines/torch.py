@@ -1,0 +1,48 @@
+"""PyTorch: on a GPU where there is one, in bf16 where the hardware multiplies it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from truemorph.classifiers.checkpoint import Classifier
+from truemorph.classifiers.loop import multiplies_bf16
+from truemorph.images.transforms import normalise
+from truemorph.labelling.engines import Precision
+
+# As many as the caches of a CPU like; a GPU wants more at once.
+_AT_ONCE = {"cpu": 32, "cuda": 256}
+
+
+class TorchEngine:
+    """Runs a model's networks.
+
+    Parameters
+    ----------
+    model : Classifier
+    precision : {"auto", "fp32", "bf16"}
+    """
+
+    def __init__(self, model: Classifier, precision: Precision = "auto") -> None:
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        chosen = ("bf16" if multiplies_bf16() else "fp32") if precision == "auto" else precision
+        self._type = torch.bfloat16 if chosen == "bf16" else torch.float32
+        self._networks = [network.to(self._device) for network in model.networks()]
+        self._temperatures = model.temperatures
+        self._mean, self._std = (
+            torch.tensor(model.described["normalisation"][key], device=self._device) for key in ("mean", "std")
+        )
+        self.description = f"torch {self._device.type} {chosen}"
+
+    def member(self, inputs: np.ndarray, member: int) -> np.ndarray:
+        """p(y | x) of one member, shape (N, K)."""
+        pixels = torch.from_numpy(np.require(inputs, requirements=["C", "W"]))
+        found = []
+        with (
+            torch.inference_mode(),
+            torch.autocast(self._device.type, torch.bfloat16, enabled=self._type == torch.bfloat16),
+        ):
+            for part in pixels.split(_AT_ONCE[self._device.type]):
+                logits = self._networks[member](normalise(part.to(self._device), self._mean, self._std))
+                found.append(torch.softmax(logits.double() / self._temperatures[member], dim=1).cpu())
+        return torch.cat(found).numpy()

@@ -1,0 +1,154 @@
+"""From the inputs of some galaxies to rows of labels: p(y | x), out of fold, and the posterior given what people said.
+
+For a galaxy that helped to train the model, p(y | x) comes from a member that never saw its label (out of
+fold). Where there is no such member (one fold), the posterior is left empty rather than counting the crowd's
+label twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from truemorph.bias.likelihood import posterior
+from truemorph.bias.transitions import Transition
+from truemorph.catalogs.tables import CatalogTable
+from truemorph.classifiers.checkpoint import Classifier
+from truemorph.labelling.engines import Engine
+
+NEW, IN_SAMPLE = "new", "in_sample"
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """Labels that people gave, by id."""
+
+    rows: dict[str, int]
+    labels: np.ndarray
+    alpha: np.ndarray
+    split: np.ndarray
+
+    @classmethod
+    def of(cls, table: CatalogTable) -> Crowd:
+        """Of a prepared catalogue."""
+        columns = table.frame["object_id", "label", "alpha", "split"]
+        rows = {one: row for row, one in enumerate(columns["object_id"].cast(pl.String))}
+        return cls(rows, *(columns[name].to_numpy() for name in ("label", "alpha", "split")))
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """Turns rows into labels.
+
+    Parameters
+    ----------
+    model : Classifier
+    engine : Engine
+    transition : Transition, optional
+        For posteriors.
+    crowd : bool
+        Whether rows come with what people said.
+    keep : tuple of (str, polars type)
+        Columns that stay.
+    id_type : polars type
+    joined : Crowd, optional
+        Where that is, if not in the rows.
+    """
+
+    model: Classifier
+    engine: Engine
+    transition: Transition | None
+    crowd: bool
+    keep: tuple[tuple[str, Any], ...] = ()
+    id_type: Any = pl.String
+    joined: Crowd | None = None
+
+    @cached_property
+    def _seen(self) -> dict[str, tuple[str, int]]:
+        """Role and fold of galaxies that had a part in training; ids as text, as a folder's ids are."""
+        seen = self.model.seen
+        return dict(zip(seen["object_id"].cast(pl.String), zip(seen["role"], seen["fold"], strict=True), strict=True))
+
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """Columns of the labels."""
+        names = self.model.classes
+        out: dict[str, Any] = {"object_id": self.id_type, **dict(self.keep)}
+        out |= {f"p_{name}": pl.Float64 for name in names}
+        out |= {"p_spread": pl.Float64, "label": pl.Int64, "relation": pl.String}
+        if self.crowd:
+            out |= {"crowd_label": pl.Int64, "alpha": pl.Float64, "split": pl.String}
+            if self.transition is not None:
+                out |= {f"posterior_{name}": pl.Float64 for name in names}
+                out |= {"posterior_label": pl.Int64, "label_quality": pl.Float64}
+        return out | {"model_hash": pl.String}
+
+    def label(self, frame: pl.DataFrame, inputs: np.ndarray) -> pl.DataFrame:
+        """Labels of some rows, one a row.
+
+        Parameters
+        ----------
+        frame : polars.DataFrame
+        inputs : array
+            Pixels or features, one a row.
+        """
+        ids = frame["object_id"].cast(pl.String).to_list()
+        seen = [self._seen.get(one, (NEW, -1)) for one in ids]
+        probabilities, spread = self._out_of_fold(inputs, np.array([fold for _, fold in seen], dtype=np.int64))
+        out: dict[str, Any] = {"object_id": frame["object_id"], **{name: frame[name] for name, _ in self.keep}}
+        out |= {f"p_{name}": probabilities[:, k] for k, name in enumerate(self.model.classes)}
+        out |= {
+            "p_spread": pl.Series(spread).fill_nan(None),
+            "label": np.argmax(probabilities, axis=1),
+            "relation": [role for role, _ in seen],
+            "model_hash": pl.Series([self.model.model_hash]).new_from_index(0, len(ids)),
+        }
+        if self.crowd:
+            out |= self._with_crowd(frame, ids, probabilities, np.array([role != IN_SAMPLE for role, _ in seen], bool))
+        return pl.DataFrame(out).select(list(self.schema))
+
+    def _out_of_fold(self, inputs: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """p(y | x) and its spread over members (NaN where one member speaks alone)."""
+        n_members = len(self.model.members)
+        total = np.zeros((len(inputs), len(self.model.classes)))
+        squares, counts = np.zeros_like(total), np.zeros(len(inputs))
+        for member in range(n_members):
+            # Members of fold f were trained without it; everything outside the folds is new to all members.
+            asked = (fold == member // self.model.config.seeds) | (fold < 0)
+            if asked.any():
+                p = self.engine.member(inputs if asked.all() else inputs[asked], member)
+                total[asked] += p
+                squares[asked] += p**2
+                counts[asked] += 1
+        mean = total / counts[:, None]
+        variance = np.clip(squares / counts[:, None] - mean**2, 0, None).max(axis=1)
+        return mean, np.where(counts > 1, np.sqrt(variance), np.nan)
+
+    def _with_crowd(
+        self, frame: pl.DataFrame, ids: list[str], probabilities: np.ndarray, fresh: np.ndarray
+    ) -> dict[str, Any]:
+        """What people said, and the posterior where this galaxy's label is not in the model's probability already."""
+        known = np.ones(len(ids), bool)
+        if self.joined is None:
+            crowd, alpha, split = (frame[name].to_numpy() for name in ("label", "alpha", "split"))
+        else:
+            rows = np.array([self.joined.rows.get(one, -1) for one in ids])
+            known = rows >= 0
+            crowd, alpha, split = self.joined.labels[rows], self.joined.alpha[rows], self.joined.split[rows]
+        said = {"crowd_label": crowd, "alpha": alpha, "split": split}
+        columns: dict[str, Any] = {}
+        if self.transition is not None:
+            after = posterior(probabilities, crowd, alpha, self.transition)
+            columns |= {f"posterior_{name}": after[:, k] for k, name in enumerate(self.model.classes)}
+            columns["posterior_label"] = np.argmax(after, axis=1)
+            columns["label_quality"] = after[np.arange(len(crowd)), crowd]
+        masks = [(said, known), (columns, known & fresh)]
+        return {
+            name: pl.select(pl.when(pl.Series(where)).then(pl.Series(values)).otherwise(None)).to_series()
+            for group, where in masks
+            for name, values in group.items()
+        }

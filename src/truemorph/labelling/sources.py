@@ -1,0 +1,374 @@
+"""What is to be labelled, part by part: folders, lists, tables with paths, tar files, Parquet tables of images.
+
+A part is what is labelled and written as a whole: a partition, a tar file, or some thousand rows. Nothing is held of a
+part but the batch at hand, so memory does not grow with the number of images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from truemorph.catalogs.catalogue import image_folder, read_catalogue
+from truemorph.catalogs.schema import IMAGE_ENDINGS, nearest
+from truemorph.catalogs.tables import read_table
+from truemorph.errors import InputError, reason
+
+PART_ROWS = 16_384
+# As tables of galaxies call them, in order of preference.
+ID_COLUMNS = ("object_id", "id_str", "dr7objid", "dr8objid", "objid", "GalaxyID", "iauname", "source_id", "id")
+PATH_COLUMNS = ("image", "file_loc", "image_path", "path", "file", "filename")
+_TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
+
+Image = Path | bytes | None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a source.
+
+    Attributes
+    ----------
+    frame : polars.DataFrame
+        `object_id`, and what else the source knows of each galaxy.
+    images : list
+        A path, the content of a file, or None where there is no image; one a row.
+    """
+
+    frame: pl.DataFrame
+    images: list[Image]
+
+
+class Part(Protocol):
+    """What is labelled and written as a whole."""
+
+    @property
+    def name(self) -> str:
+        """Its path below a folder of results, without an ending."""
+        ...
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows it has, where that is known before they are read."""
+        ...
+
+    def batches(self, size: int) -> Iterator[Rows]:
+        """Its rows, in order, so many at a time."""
+        ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """Everything that is to be labelled.
+
+    Attributes
+    ----------
+    parts : sequence of Part
+    fingerprint : str
+        Changes when the rows do.
+    metadata : dict
+        Of a prepared catalogue.
+    path : Path
+    """
+
+    parts: Sequence[Part]
+    fingerprint: str
+    path: Path
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows there are in all, where that is known."""
+        rows = [part.rows for part in self.parts]
+        return None if None in rows else sum(filter(None, rows))
+
+
+@dataclass(frozen=True)
+class _TablePart:
+    """Some rows of a table that is in memory."""
+
+    name: str
+    frame: pl.DataFrame
+    root: Path | None
+    column: str | None
+
+    @property
+    def rows(self) -> int:
+        return self.frame.height
+
+    def batches(self, size: int) -> Iterator[Rows]:
+        for frame in self.frame.iter_slices(size):
+            if self.root is None or self.column is None:
+                images: list[Image] = [None] * frame.height
+            else:
+                images = [None if name is None else self.root / name for name in frame[self.column]]
+            yield Rows(frame, images)
+
+
+@dataclass(frozen=True)
+class _TarPart:
+    """A tar file, compressed or not, read from its beginning to its end."""
+
+    name: str
+    path: Path
+    rows: None = None
+
+    def batches(self, size: int) -> Iterator[Rows]:
+        keys: list[str] = []
+        images: list[Image] = []
+        try:
+            with tarfile.open(self.path, "r|*") as tar:
+                for member in tar:
+                    tar.members = []  # type: ignore[attr-defined]  # it would remember them all
+                    if not (member.isfile() and member.name.lower().endswith(IMAGE_ENDINGS)):
+                        continue
+                    opened = tar.extractfile(member)
+                    assert opened is not None
+                    keys.append(_stem(member.name))
+                    images.append(opened.read())
+                    if len(keys) == size:
+                        yield Rows(pl.DataFrame({"object_id": keys}), images)
+                        keys, images = [], []
+        except (tarfile.TarError, OSError, EOFError) as problem:
+            raise InputError(
+                f"{self.path}: not a readable tar file ({reason(problem)}); mend or remove it"
+            ) from problem
+        if keys:
+            yield Rows(pl.DataFrame({"object_id": keys}), images)
+
+
+@dataclass(frozen=True)
+class _ParquetPart:
+    """A Parquet file with the content of an image file in each row."""
+
+    name: str
+    path: Path
+    rows: int
+    id_column: str
+    image_column: str
+    keep: tuple[str, ...]
+
+    def batches(self, size: int) -> Iterator[Rows]:
+        columns = list(dict.fromkeys([self.id_column, self.image_column, *self.keep]))
+        with pq.ParquetFile(self.path) as file:
+            for batch in file.iter_batches(size, columns=columns):
+                values = batch.column(self.image_column)
+                if pa.types.is_struct(values.type):
+                    values = values.field("bytes")
+                frame = pl.DataFrame(pa.Table.from_batches([batch.select(_without(columns, self.image_column))]))
+                yield Rows(frame.rename({self.id_column: "object_id"}), values.to_pylist())
+
+
+def _without(names: Iterable[str], name: str) -> list[str]:
+    return [one for one in names if one != name]
+
+
+def _stem(name: str) -> str:
+    """A file's name without the ending of an image."""
+    lower = name.lower()
+    return name[: -len(next(end for end in IMAGE_ENDINGS if lower.endswith(end)))]
+
+
+def _hash(*parts: Any) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:20]
+
+
+def _frame_hash(frame: pl.DataFrame) -> str:
+    return hashlib.sha256(frame.write_csv().encode()).hexdigest()[:20]
+
+
+def _file_mark(path: Path) -> tuple[str, int, int]:
+    status = path.stat()
+    return path.name, status.st_size, status.st_mtime_ns
+
+
+def _cut(frame: pl.DataFrame, root: Path | None, column: str | None) -> list[Part]:
+    return [
+        _TablePart(f"part-{number:05d}", part, root, column) for number, part in enumerate(frame.iter_slices(PART_ROWS))
+    ]
+
+
+def open_source(
+    path: str | os.PathLike[str],
+    *,
+    id_column: str | None = None,
+    image_column: str | None = None,
+    images: str | os.PathLike[str] | None = None,
+    keep: Sequence[str] = (),
+) -> Source:
+    """Find out what is to be labelled.
+
+    Parameters
+    ----------
+    path : path
+        A folder of images (and of folders of them); a `.txt` list of files; a prepared catalogue; any other table with
+        a column of paths; tar files (WebDataset), one or a folder of them; Parquet with the content of image files, one
+        file or a folder of partitions (HATS).
+    id_column, image_column : str, optional
+        Of tables; found by the names that are usual where not given.
+    images : path, optional
+        Folder that paths of a list or table are relative to; default the folder of the list or table.
+    keep : sequence of str
+        Columns of a table to keep beside the labels.
+
+    Returns
+    -------
+    Source
+
+    Raises
+    ------
+    InputError
+        If there is nothing there to label, or a column is missing.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _folder(path, id_column, image_column, tuple(keep))
+    if not path.is_file():
+        raise InputError(f"{path}: no such file or folder")
+    if path.name.lower().endswith(_TAR_ENDINGS):
+        return _tars(path, [path])
+    if path.suffix.lower() == ".txt":
+        names = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if not names:
+            raise InputError(f"{path}: the list is empty")
+        return _files(path, Path(images or path.parent), names)
+    if path.suffix.lower() == ".parquet" and _image_column(path, image_column) is not None:
+        return _partitions(path, [path], id_column, image_column, tuple(keep))
+    return _table(path, id_column, image_column, None if images is None else Path(images), tuple(keep))
+
+
+def _folder(path: Path, id_column: str | None, image_column: str | None, keep: tuple[str, ...]) -> Source:
+    kinds: dict[str, list[str]] = {"images": [], "tar files": [], "Parquet files": []}
+    for place, folders, names in os.walk(path):
+        folders.sort()
+        for name in sorted(names):
+            lower, whole = name.lower(), os.path.relpath(os.path.join(place, name), path)
+            if name.startswith((".", "_")):  # _metadata and the like
+                continue
+            if lower.endswith(IMAGE_ENDINGS):
+                kinds["images"].append(whole)
+            elif lower.endswith(_TAR_ENDINGS):
+                kinds["tar files"].append(whole)
+            elif lower.endswith(".parquet"):
+                kinds["Parquet files"].append(whole)
+    found = [kind for kind, names in kinds.items() if names]
+    if not found:
+        raise InputError(f"{path}: no images ({', '.join(IMAGE_ENDINGS)}), tar or Parquet files in this folder")
+    if len(found) > 1:
+        raise InputError(f"{path}: holds {' and '.join(found)}; give a folder of one kind, or a list of files")
+    if found == ["images"]:
+        return _files(path, path, kinds["images"])
+    files = [path / name for name in kinds[found[0]]]
+    return _tars(path, files) if found == ["tar files"] else _partitions(path, files, id_column, image_column, keep)
+
+
+def _files(path: Path, root: Path, names: list[str]) -> Source:
+    """Image files: called by their names, or by their paths where two share a name."""
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder of images")
+    stems = [_stem(name) if name.lower().endswith(IMAGE_ENDINGS) else name for name in map(os.path.basename, names)]
+    ids = stems if len(set(stems)) == len(stems) else names
+    frame = pl.DataFrame({"object_id": ids, "image": names})
+    repeated = frame.filter(pl.col("object_id").is_duplicated())
+    if repeated.height:
+        raise InputError(f"{path}: {repeated['object_id'][0]} is listed twice; list each image once")
+    return Source(_cut(frame, root, "image"), _frame_hash(frame), path, {"source": str(path)})
+
+
+def _table(
+    path: Path, id_column: str | None, image_column: str | None, images: Path | None, keep: tuple[str, ...]
+) -> Source:
+    table = read_table(path)
+    names = table.frame.columns
+    prepared = {"object_id", "label", "alpha", "split"} <= set(names) or "crowd_label" in names
+    if prepared and id_column is None and image_column is None:
+        table = read_catalogue(path)
+        root = image_folder(table) if images is None else images
+        frame = table.frame
+        column = "image" if "image" in frame.columns else None
+        return Source(_cut(frame, root, column), _frame_hash(frame), path, table.metadata)
+    column = _chosen(image_column, PATH_COLUMNS, names, path, "--image-column")
+    if column is None:
+        raise InputError(
+            f"{path}: neither a prepared catalogue nor a table with a column of image files "
+            f"({', '.join(PATH_COLUMNS)}); name yours with --image-column"
+        )
+    ids = _chosen(id_column, ID_COLUMNS, names, path, "--id") or column
+    for name in keep:
+        if name not in names:
+            raise InputError(f"{path}: no column {name!r} to keep; {nearest(name, names)}")
+    if table.frame[ids].null_count():
+        raise InputError(f"{path}: column {ids} has {table.frame[ids].null_count()} missing ids; give every row one")
+    own = pl.col(ids) if table.frame[ids].dtype.is_integer() else pl.col(ids).cast(pl.String)
+    frame = table.frame.select(own.alias("object_id"), pl.col(column).cast(pl.String).alias("image"), *keep)
+    return Source(_cut(frame, images or path.parent, "image"), _frame_hash(frame), path, {"source": str(path)})
+
+
+def _chosen(given: str | None, usual: Sequence[str], names: Sequence[str], path: Path, option: str) -> str | None:
+    if given is not None and given not in names:
+        raise InputError(f"{path}: no column {given!r} ({option}); {nearest(given, list(names))}")
+    return given or next((name for name in usual if name in names), None)
+
+
+def _tars(path: Path, files: list[Path]) -> Source:
+    root = path if path.is_dir() else path.parent
+    parts = []
+    for file in files:
+        name = os.path.relpath(file, root)
+        parts.append(_TarPart(name[: -len(next(end for end in _TAR_ENDINGS if name.lower().endswith(end)))], file))
+    return Source(parts, _hash([_file_mark(file) for file in files]), path, {"source": str(path)})
+
+
+def _image_column(path: Path, chosen: str | None) -> str | None:
+    """The column that holds image files' contents: bytes, or as Hugging Face's datasets a struct with `bytes`."""
+    try:
+        schema = pq.read_schema(path)
+    except (OSError, pa.ArrowInvalid) as problem:
+        raise InputError(f"{path}: can't be read as parquet: {problem}") from problem
+
+    def holds_bytes(kind: pa.DataType) -> bool:
+        if pa.types.is_struct(kind):
+            return any(kind.field(k).name == "bytes" for k in range(kind.num_fields))
+        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+    found = [one.name for one in schema if holds_bytes(one.type)]
+    if chosen is not None:
+        return chosen if chosen in found else None
+    return next((name for name in PATH_COLUMNS if name in found), found[0] if len(found) == 1 else None)
+
+
+def _partitions(
+    path: Path, files: list[Path], id_column: str | None, image_column: str | None, keep: tuple[str, ...]
+) -> Source:
+    parts: list[Part] = []
+    root = path if path.is_dir() else path.parent
+    for file in files:
+        images = _image_column(file, image_column)
+        names = pq.read_schema(file).names
+        if images is None:
+            raise InputError(
+                f"{file}: no column with the content of image files; name it with --image-column "
+                f"(columns are: {', '.join(names[:12])})"
+            )
+        ids = _chosen(id_column, ID_COLUMNS, names, file, "--id")
+        if ids is None:
+            raise InputError(f"{file}: no column of ids ({', '.join(ID_COLUMNS)}); name yours with --id")
+        for name in keep:
+            if name not in names:
+                raise InputError(f"{file}: no column {name!r} to keep; {nearest(name, names)}")
+        rows = pq.read_metadata(file).num_rows
+        if rows:
+            name = os.path.relpath(file, root).removesuffix(".parquet")
+            parts.append(_ParquetPart(name, file, rows, ids, images, keep))
+    if not parts:
+        raise InputError(f"{path}: the tables have no rows")
+    return Source(parts, _hash([_file_mark(file) for file in files]), path, {"source": str(path)})

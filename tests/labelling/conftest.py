@@ -1,0 +1,82 @@
+"""A small network of random weights, and pictures in every kind of container."""
+
+import io
+import tarfile
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+
+from conftest import stripes, tiny
+from truemorph.bias.families import transition_to_dict
+from truemorph.bias.transitions import RayleighTransition
+from truemorph.classifiers.checkpoint import Classifier, describe, load, save_classifier
+from truemorph.classifiers.network import GalaxyNetwork
+
+N = 60
+
+
+@pytest.fixture(scope="session")
+def image_model(tmp_path_factory):
+    """Path of a model of two members; the first folds of galaxies "g03" and "g04" are known to it."""
+    config = tiny(image_size=16, folds=2)
+    torch.manual_seed(0)
+    networks = [GalaxyNetwork(config) for _ in range(2)]
+    for network in networks:
+        torch.nn.init.normal_(network.head[-1].weight, std=0.5)
+    described = describe(
+        config,
+        transition_to_dict(RayleighTransition(11.25)),
+        catalogue={"alpha": "R / sigma_PSF", "alpha_psf": "sigma", "source": "a test", "rows": 2},
+        members=2,
+        metrics={},
+        normalisation={"mean": networks[0].mean, "std": networks[0].std},
+    )
+    members = [{name: value.numpy() for name, value in one.state_dict().items()} for one in networks]
+    seen = pl.DataFrame({"object_id": ["g03", "g04"], "role": ["out_of_fold"] * 2, "fold": [0, 1]})
+    return save_classifier(Classifier(described, members, seen), tmp_path_factory.mktemp("model") / "model")
+
+
+@pytest.fixture(scope="session")
+def pictures():
+    """Content of JPEG files by id."""
+    pixels, content = stripes(N)[0].inputs, {}
+    for number, one in enumerate(np.repeat(np.repeat(pixels, 2, axis=1), 2, axis=2)):
+        buffer = io.BytesIO()
+        Image.fromarray(one).save(buffer, "JPEG", quality=95)
+        content[f"g{number:02d}"] = buffer.getvalue()
+    return content
+
+
+@pytest.fixture(scope="session")
+def expected(image_model, pictures, tmp_path_factory):
+    """p(disk) of each picture as the model itself gives it, out of fold where it has seen the galaxy."""
+    folder = tmp_path_factory.mktemp("pictures")
+    paths = [folder / f"{name}.jpg" for name in pictures]
+    for path, content in zip(paths, pictures.values(), strict=True):
+        path.write_bytes(content)
+    model = load(image_model)
+    p = dict(zip(pictures, model.predict(paths)["p_disk"], strict=True))
+    for fold, name in enumerate(("g03", "g04")):
+        alone = Classifier(model.described, [model.members[fold]], model.seen)
+        p[name] = alone.predict([folder / f"{name}.jpg"])["p_disk"][0]
+    return p
+
+
+def write_tar(path, content, mode="w"):
+    """A tar file as WebDataset has them: pictures, and something beside each."""
+    with tarfile.open(path, mode) as tar:
+        for name, data in content.items():
+            for ending, what in (("jpg", data), ("json", b"{}")):
+                member = tarfile.TarInfo(f"{name}.{ending}")
+                member.size = len(what)
+                tar.addfile(member, io.BytesIO(what))
+
+
+def write_folder(folder, content):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in content.items():
+        (folder / f"{name}.jpg").write_bytes(data)
+    return folder

@@ -1,0 +1,153 @@
+"""Labelling that is cut off, shared or in trouble: no row lost, doubled or changed."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import polars as pl
+import pytest
+
+from truemorph.bias.transitions import RayleighTransition
+from truemorph.catalogs.tables import CatalogTable, read_table, write_table
+from truemorph.classifiers.checkpoint import load
+from truemorph.errors import InputError, TruemorphError
+from truemorph.labelling import output, predict, sources
+from truemorph.labelling.predict import label_table
+
+from labelling.conftest import write_folder, write_tar  # isort: skip
+
+
+def tars(content, folder, copies=40):
+    """Many small tar files: as many parts."""
+    folder.mkdir()
+    for copy in range(copies):
+        write_tar(folder / f"{copy:03d}.tar", {f"{copy:03d}-{name}": data for name, data in content.items()})
+    return folder
+
+
+def command(model, source, out, *more):
+    arguments = ["label", str(model), str(source), "--out", str(out), "--precision", "fp32", *more]
+    return [sys.executable, "-m", "truemorph.cli", *arguments]
+
+
+def wait_for(process, out, parts):
+    while process.poll() is None and len(list(out.rglob("*.parquet"))) < parts:
+        time.sleep(0.01)
+
+
+def test_killed_at_random_moments_it_goes_on(image_model, pictures, tmp_path):
+    source = tars({**pictures, "g10": b"broken"}, tmp_path / "tars")
+    label_table(load(image_model), source, tmp_path / "whole.parquet", precision="fp32")
+    out, done = tmp_path / "cut.parquet", 0
+    for _ in range(3):
+        process = subprocess.Popen(command(image_model, source, out), stderr=subprocess.DEVNULL)
+        wait_for(process, tmp_path / "cut.parquet.parts", done + 2)
+        time.sleep(random.uniform(0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        now = len(list((tmp_path / "cut.parquet.parts").glob("*.parquet")))
+        assert done < now < 40
+        assert not out.exists()
+        done = now
+    times = {one.name: one.stat().st_mtime_ns for one in (tmp_path / "cut.parquet.parts").glob("*.parquet")}
+    report = label_table(load(image_model), source, out, precision="fp32")
+    assert (report.rows_in, report.labelled, len(report.problems)) == (2400, 2360, 40)
+    assert len(times) == done  # those were not labelled again
+    assert read_table(out).frame.equals(read_table(tmp_path / "whole.parquet").frame)
+    assert pl.read_csv(tmp_path / "cut.problems.csv").equals(pl.read_csv(tmp_path / "whole.problems.csv"))
+    left = {one.name for one in tmp_path.iterdir()}
+    assert left == {"tars", "whole.parquet", "whole.problems.csv", "cut.parquet", "cut.problems.csv"}
+
+
+def test_processes_share_the_work(image_model, pictures, tmp_path):
+    source = tars(pictures, tmp_path / "tars")
+    label_table(load(image_model), source, tmp_path / "whole.parquet", precision="fp32")
+    out = tmp_path / "shared.parquet"
+    both = [
+        subprocess.Popen(command(image_model, source, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert any("wrote" in stdout for stdout, _ in said)
+    assert read_table(out).frame.equals(read_table(tmp_path / "whole.parquet").frame)
+    assert not (tmp_path / "shared.parquet.parts").exists()
+
+
+def test_shards_of_a_cluster(image_model, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "PART_ROWS", 9)
+    folder = write_folder(tmp_path / "images", pictures)
+    label_table(load(image_model), folder, tmp_path / "whole.parquet")
+    out = tmp_path / "shards.parquet"
+    # Seven parts: three, two and two.
+    rows = []
+    for k in (3, 1, 2):
+        report = label_table(load(image_model), folder, out, shard=(k, 3))
+        rows.append(report.labelled)
+        assert report.complete == out.exists() == (k == 2)
+        assert report.complete or "parts are left to other processes or shards" in report.notes[-1]
+    assert rows == [18, 42, 60]
+    assert read_table(out).frame.equals(read_table(tmp_path / "whole.parquet").frame)
+
+
+def test_another_labelling_does_not_go_on_with_it(image_model, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "PART_ROWS", 16)
+    folder = write_folder(tmp_path / "images", pictures)
+    out = tmp_path / "labels.parquet"
+    label_table(load(image_model), folder, out, shard=(1, 2))
+    with pytest.raises(InputError, match=r"holds labels of another run \(engine was 'torch cpu .*bf16'"):
+        label_table(load(image_model), folder, out, precision="bf16" if predict_is_fp32(out) else "fp32")
+
+
+def predict_is_fp32(out):
+    part = next(out.with_name("labels.parquet.parts").glob("*.parquet"))
+    return read_table(part).metadata["engine"].endswith("fp32")
+
+
+def test_a_full_disk_leaves_what_was_done(image_model, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "PART_ROWS", 16)
+    folder = write_folder(tmp_path / "images", pictures)
+    write, calls = output.pq.ParquetWriter.write_table, []
+
+    def full(self, *arguments):
+        calls.append(self)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        write(self, *arguments)
+
+    monkeypatch.setattr(output.pq.ParquetWriter, "write_table", full)
+    with pytest.raises(TruemorphError, match=r"can't be written \(No space left on device\); make room and run"):
+        label_table(load(image_model), folder, tmp_path / "labels.parquet")
+    parts = tmp_path / "labels.parquet.parts"
+    assert sorted(one.name for one in parts.glob("*part*")) == ["part-00000.parquet", "part-00001.parquet"]
+    monkeypatch.setattr(output.pq.ParquetWriter, "write_table", write)
+    assert label_table(load(image_model), folder, tmp_path / "labels.parquet").labelled == 60
+
+
+def test_a_lost_row_is_noticed(image_model, pictures, tmp_path, monkeypatch):
+    folder = write_folder(tmp_path / "images", pictures)
+    label = predict.Labeller.label
+    monkeypatch.setattr(predict.Labeller, "label", lambda self, *given: label(self, *given)[1:])
+    with pytest.raises(AssertionError, match="60 rows in, 59 labelled, 0 listed"):
+        label_table(load(image_model), folder, tmp_path / "labels.parquet")
+    assert not (tmp_path / "labels.parquet").exists()
+
+
+def test_posteriors_without_a_model(tmp_path):
+    from truemorph.workflow import labelling_model, write_json
+
+    t = RayleighTransition(10.0)
+    fit = {
+        "family": "rayleigh", "parameters": {"theta": 10.0, "false_disk": 0.0}, "alpha_psf": "sigma",
+        "class_fractions": {"smooth": 0.3, "disk": 0.7}, "galaxies": 9,
+    }  # fmt: skip
+    write_json(tmp_path / "fit.json", fit)
+    frame = pl.DataFrame({"object_id": [1, 2, 3], "label": [0, 0, 1], "alpha": [4.0, 20.0, 9.0], "split": ["test"] * 3})
+    path = write_table(CatalogTable(frame, metadata={"alpha_psf": "sigma"}), tmp_path / "cat.parquet")
+    label_table(labelling_model(tmp_path / "fit.json"), path, tmp_path / "labels.parquet")
+    got = read_table(tmp_path / "labels.parquet").frame
+    assert got["p_disk"].to_list() == pytest.approx([0.7] * 3)
+    flip = t.flip_probability([4.0, 20.0])
+    assert got["posterior_disk"].to_list() == pytest.approx([*(0.7 * flip / (0.3 + 0.7 * flip)), 1.0])

@@ -1,0 +1,232 @@
+"""The same pictures from every kind of container get the same labels; what can't be labelled is listed."""
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from truemorph.bias.likelihood import posterior
+from truemorph.bias.transitions import RayleighTransition
+from truemorph.catalogs.tables import CatalogTable, read_table, write_table
+from truemorph.classifiers.checkpoint import load
+from truemorph.errors import InputError
+from truemorph.labelling import sources
+from truemorph.labelling.predict import label_table
+
+from labelling.conftest import write_folder, write_tar  # isort: skip
+
+
+def as_folder(content, place):
+    return write_folder(place / "images", content), {}
+
+
+def as_folders_of_folders(content, place):
+    names = list(content)
+    write_folder(place / "images" / "a" / "b", {name: content[name] for name in names[:20]})
+    write_folder(place / "images" / "c", {name: content[name] for name in names[20:]})
+    return place / "images", {}
+
+
+def as_list(content, place):
+    write_folder(place / "images", content)
+    (place / "list.txt").write_text("".join(f"images/{name}.jpg\n" for name in content))
+    return place / "list.txt", {}
+
+
+def as_table(content, place):
+    folder = write_folder(place / "images", content)
+    table = pl.DataFrame({"id_str": list(content), "file_loc": [f"{folder}/{name}.jpg" for name in content]})
+    table.write_csv(place / "table.csv")
+    return place / "table.csv", {}
+
+
+def as_own_table(content, place):
+    folder = write_folder(place / "images", content)
+    table = pl.DataFrame({"galaxy": list(content), "cutout": [f"{name}.jpg" for name in content]})
+    write_table(CatalogTable(table), place / "table.fits")
+    return place / "table.fits", {"id_column": "galaxy", "image_column": "cutout", "images": folder}
+
+
+def as_tar(content, place):
+    write_tar(place / "all.tar", content)
+    return place / "all.tar", {}
+
+
+def as_packed_tars(content, place):
+    names = list(content)
+    (place / "tars").mkdir()
+    for number, some in enumerate((names[:25], names[25:])):
+        write_tar(place / "tars" / f"{number}.tar.gz", {name: content[name] for name in some}, "w:gz")
+    return place / "tars", {}
+
+
+def as_parquet(content, place):
+    table = pa.table({"id": list(content), "image": pa.array(list(content.values()), pa.binary())})
+    pq.write_table(table, place / "all.parquet", row_group_size=7)
+    return place / "all.parquet", {}
+
+
+def as_hats(content, place):
+    """Partitions as HATS has them, images as Hugging Face's datasets have them."""
+    names = list(content)
+    for pixel, some in ((3, names[:31]), (17, names[31:])):
+        images = pa.array([{"bytes": content[name], "path": None} for name in some])
+        file = place / "sky" / "dataset" / "Norder=1" / "Dir=0" / f"Npix={pixel}.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        healpix = np.arange(len(some)) + pixel
+        pq.write_table(pa.table({"_healpix_29": healpix, "object_id": some, "image": images}), file)
+    pq.write_metadata(pa.schema([("object_id", pa.string())]), place / "sky" / "dataset" / "_common_metadata")
+    (place / "sky" / "hats.properties").write_text("obs_collection=sky\n")
+    return place / "sky", {}
+
+
+KINDS = [
+    as_folder, as_folders_of_folders, as_list, as_table, as_own_table, as_tar, as_packed_tars, as_parquet, as_hats,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_container_gives_the_same_labels(kind, image_model, pictures, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "PART_ROWS", 16)
+    source, options = kind(pictures, tmp_path)
+    report = label_table(load(image_model), source, tmp_path / "labels.parquet", precision="fp32", **options)
+    assert (report.rows_in, report.labelled, report.problems, report.complete) == (60, 60, [], True)
+    got = read_table(tmp_path / "labels.parquet")
+    p = dict(zip(got.frame["object_id"], got.frame["p_disk"], strict=True))
+    # In the order of the source; partitions by their names.
+    assert (sorted(p) if kind is as_hats else list(p)) == list(expected)
+    np.testing.assert_allclose([p[name] for name in expected], list(expected.values()), atol=1e-6)
+    assert got.frame["model_hash"].unique().to_list() == [load(image_model).model_hash]
+    assert got.metadata["engine"] == "torch cpu fp32"
+    relation = dict(zip(got.frame["object_id"], got.frame["relation"], strict=True))
+    assert [relation[name] for name in ("g02", "g03", "g04")] == ["new", "out_of_fold", "out_of_fold"]
+    assert not (tmp_path / "labels.parquet.parts").exists()
+
+
+def test_a_folder_of_results_mirrors_the_partitions(image_model, pictures, expected, tmp_path):
+    source, _ = as_hats(pictures, tmp_path)
+    label_table(load(image_model), source, tmp_path / "labels", keep=["_healpix_29"], precision="fp32")
+    found = sorted(one.relative_to(tmp_path / "labels") for one in (tmp_path / "labels").rglob("*.parquet"))
+    assert [str(one) for one in found] == [f"dataset/Norder=1/Dir=0/Npix={pixel}.parquet" for pixel in (17, 3)]
+    part = read_table(tmp_path / "labels" / found[0])
+    assert part.frame["_healpix_29"].to_list() == [17 + k for k in range(29)]
+    np.testing.assert_allclose(part.frame["p_disk"], [expected[name] for name in part.frame["object_id"]], atol=1e-6)
+    assert part.metadata["kind"] == "labels"
+    # Once more there is nothing to do; other labels don't get mixed in.
+    before = {one: (tmp_path / "labels" / one).stat().st_mtime_ns for one in found}
+    assert (
+        label_table(load(image_model), source, tmp_path / "labels", keep=["_healpix_29"], precision="fp32").labelled
+        == 60
+    )
+    assert before == {one: (tmp_path / "labels" / one).stat().st_mtime_ns for one in found}
+    with pytest.raises(InputError, match="holds labels of another run"):
+        label_table(load(image_model), source, tmp_path / "labels", precision="fp32")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("years")
+    with pytest.raises(InputError, match="exists and holds no labels"):
+        label_table(load(image_model), source, tmp_path / "other")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_cannot_be_read_is_listed_from_every_container(kind, image_model, pictures, tmp_path):
+    broken = {**pictures, "g10": b"", "g20": pictures["g20"][:200], "g30": b"<html>not found</html>"}
+    source, options = kind(broken, tmp_path)
+    report = label_table(load(image_model), source, tmp_path / "labels.parquet", max_bad=0.1, **options)
+    assert (report.rows_in, report.labelled) == (60, 57)
+    listed = pl.read_csv(tmp_path / "labels.problems.csv")
+    assert listed["object_id"].to_list() == ["g10", "g20", "g30"]
+    assert ["empty" in listed["reason"][0], "not a readable image" in listed["reason"][1]] == [True, True]
+    labels = read_table(tmp_path / "labels.parquet").frame
+    assert sorted(labels["object_id"].to_list() + listed["object_id"].to_list()) == sorted(pictures)
+
+
+def test_too_many_bad_images_are_refused_until_they_are_mended_or_allowed(image_model, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "PART_ROWS", 16)
+    folder = write_folder(tmp_path / "images", {**pictures, **{f"g{k:02d}": b"broken" for k in range(20, 26)}})
+    with pytest.raises(InputError, match=r"6 of 60 images are bad, more than 5% .*allow more with --max-bad"):
+        label_table(load(image_model), folder, tmp_path / "labels.parquet")
+    assert not (tmp_path / "labels.parquet").exists()
+    for k in range(20, 25):
+        (folder / f"g{k:02d}.jpg").write_bytes(pictures[f"g{k:02d}"])
+    report = label_table(load(image_model), folder, tmp_path / "labels.parquet")
+    assert (report.labelled, [name for name, _ in report.problems]) == (59, ["g25"])
+
+
+def test_a_crowd_catalogue_beside_gives_the_posterior(image_model, pictures, expected, tmp_path):
+    source, _ = as_tar(pictures, tmp_path)
+    rng = np.random.default_rng(0)
+    known = [name for name in pictures if name != "g07"]
+    frame = pl.DataFrame(
+        {
+            "object_id": known, "label": rng.integers(0, 2, 59), "alpha": rng.lognormal(2.3, 0.4, 59),
+            "split": ["test"] * 59,
+        }
+    )  # fmt: skip
+    crowd = write_table(
+        CatalogTable(frame.sample(59, shuffle=True, seed=1), metadata={"alpha_psf": "sigma"}),
+        tmp_path / "crowd.parquet",
+    )
+    label_table(load(image_model), source, tmp_path / "labels.parquet", crowd=crowd, precision="fp32")
+    got = read_table(tmp_path / "labels.parquet").frame
+    assert got.filter(pl.col("object_id") == "g07")["posterior_disk"].to_list() == [None]
+    assert got.filter(pl.col("object_id") == "g07")["crowd_label"].to_list() == [None]
+    got = got.filter(pl.col("object_id") != "g07")
+    np.testing.assert_array_equal(got["crowd_label"], frame["label"])
+    p = np.array([expected[name] for name in known])
+    after = posterior(
+        np.column_stack([1 - p, p]), frame["label"].to_numpy(), frame["alpha"].to_numpy(), RayleighTransition(11.25)
+    )
+    np.testing.assert_allclose(got["posterior_disk"], after[:, 1], atol=1e-6)
+
+
+def test_files_of_one_name_are_called_by_their_paths(image_model, pictures, tmp_path):
+    for place in ("a", "b"):
+        write_folder(tmp_path / "images" / place, {name: pictures[name] for name in ("g00", "g01")})
+    label_table(load(image_model), tmp_path / "images", tmp_path / "labels.csv")
+    assert pl.read_csv(tmp_path / "labels.csv")["object_id"].to_list() == [
+        "a/g00.jpg", "a/g01.jpg", "b/g00.jpg", "b/g01.jpg",
+    ]  # fmt: skip
+
+
+def test_columns_of_a_table_are_kept(image_model, pictures, tmp_path):
+    folder = write_folder(tmp_path / "images", pictures)
+    table = pl.DataFrame(
+        {"object_id": np.arange(60), "image": [f"{one}.jpg" for one in pictures], "ra": np.arange(60.0)}
+    )
+    table.write_parquet(tmp_path / "table.parquet")
+    label_table(load(image_model), tmp_path / "table.parquet", tmp_path / "labels.ecsv", images=folder, keep=["ra"])
+    got = read_table(tmp_path / "labels.ecsv").frame
+    assert got["object_id"].to_list() == list(range(60))
+    assert got["ra"].to_list() == list(range(60))
+
+
+def sources_that_are_none(place, pictures):
+    (place / "empty").mkdir()
+    (place / "list.txt").write_text("\n")
+    (place / "twice.txt").write_text("a.jpg\na.jpg\n")
+    (place / "broken.tar").write_bytes(b"no tar file")
+    (place / "broken.parquet").write_bytes(b"no parquet")
+    write_folder(place / "mixed", pictures)
+    write_tar(place / "mixed" / "some.tar", pictures)
+    pl.DataFrame({"x": [1, 2]}).write_csv(place / "columns.csv")
+    pl.DataFrame({"x": [1, 2], "image": [b"", b""]}).write_parquet(place / "no_id.parquet")
+    return {
+        "absent": "no such file or folder",
+        "empty": "no images",
+        "list.txt": "the list is empty",
+        "twice.txt": "a.jpg is listed twice",
+        "broken.tar": "not a readable tar file",
+        "broken.parquet": "can't be read as parquet",
+        "mixed": "holds images and tar files",
+        "columns.csv": "name yours with --image-column",
+        "no_id.parquet": "no column of ids .* name yours with --id",
+    }
+
+
+def test_what_is_no_source_says_what_to_do(image_model, pictures, tmp_path):
+    for name, says in sources_that_are_none(tmp_path, pictures).items():
+        with pytest.raises(InputError, match=says):
+            label_table(load(image_model), tmp_path / name, tmp_path / "labels.parquet")
+    with pytest.raises(InputError, match="a shard is k/n"):
+        label_table(load(image_model), tmp_path / "mixed", tmp_path / "labels.parquet", shard=(3, 2))
