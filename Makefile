@@ -1,8 +1,8 @@
-# make demo | make test | make readme | make lint: each sets itself up on a fresh machine; a second run reuses .venv.
+# make demo | make test | make long | make readme | make lint: each sets itself up on a fresh machine; a second run reuses .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test readme slow lint bench leaderboard real clean
+.PHONY: setup demo test long readme slow lint bench leaderboard real clean
 setup: .venv/.installed
 
 .venv/.installed: pyproject.toml
@@ -16,6 +16,10 @@ demo: setup
 # One process a core, one thread each: threads of two processes on the same cores wait for each other.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
+
+# Processes that are killed or work together, many catalogues.
+long: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m long
 
 # The README's commands that train networks.
 readme: setup

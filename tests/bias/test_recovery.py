@@ -23,6 +23,7 @@ TRUE = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["likelihood", "gold"])
 @pytest.mark.parametrize("family", list(TRUE))
 def test_pulls_over_100_catalogues_of_100_000(family, method):

@@ -227,6 +227,7 @@ def killed_later(arguments, how, wait):
     return process.returncode, said
 
 
+@pytest.mark.long
 def test_killed_commands_go_on(catalogue, tmp_path):
     subprocess.run(command(catalogue, tmp_path / "whole"), check=True, capture_output=True)
     out = tmp_path / "cut"
@@ -246,6 +247,7 @@ def test_killed_commands_go_on(catalogue, tmp_path):
     assert json.loads((out / "environment.json").read_text())["command"][1] == "train"
 
 
+@pytest.mark.long
 def test_two_processes_or_nodes_are_as_one(catalogue, tmp_path):
     # Layer norms: batch norms would see the galaxies of one process alone.
     settings = ("backbone=test_vit", "dropout=0", "epochs=6", "shift=0.05", "rotation=any", "folds=2", "accumulate=2")

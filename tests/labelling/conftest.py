@@ -21,7 +21,7 @@ N = 60
 @pytest.fixture(scope="session")
 def image_model(tmp_path_factory):
     """Path of a model of two members; the first folds of galaxies "g03" and "g04" are known to it."""
-    config = tiny(image_size=16, folds=2)
+    config = tiny(image_size=32, folds=2)
     torch.manual_seed(0)
     networks = [GalaxyNetwork(config) for _ in range(2)]
     for network in networks:

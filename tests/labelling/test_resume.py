@@ -13,7 +13,7 @@ from truemorph.bias.transitions import RayleighTransition
 from truemorph.catalogs.tables import CatalogTable, read_table, write_table
 from truemorph.classifiers.checkpoint import load
 from truemorph.errors import InputError, TruemorphError
-from truemorph.labelling import output, predict, sources
+from truemorph.labelling import labeller, output, sources
 from truemorph.labelling.predict import label_table
 
 from labelling.conftest import write_folder, write_tar  # isort: skip
@@ -37,6 +37,7 @@ def wait_for(process, out, parts):
         time.sleep(0.01)
 
 
+@pytest.mark.long
 def test_killed_at_random_moments_it_goes_on(image_model, pictures, tmp_path):
     source = tars({**pictures, "g10": b"broken"}, tmp_path / "tars")
     label_table(load(image_model), source, tmp_path / "whole.parquet", precision="fp32")
@@ -61,6 +62,7 @@ def test_killed_at_random_moments_it_goes_on(image_model, pictures, tmp_path):
     assert left == {"tars", "whole.parquet", "whole.problems.csv", "cut.parquet", "cut.problems.csv"}
 
 
+@pytest.mark.long
 def test_processes_share_the_work(image_model, pictures, tmp_path):
     source = tars(pictures, tmp_path / "tars")
     label_table(load(image_model), source, tmp_path / "whole.parquet", precision="fp32")
@@ -128,8 +130,9 @@ def test_a_full_disk_leaves_what_was_done(image_model, pictures, tmp_path, monke
 
 def test_a_lost_row_is_noticed(image_model, pictures, tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "images", pictures)
-    label = predict.Labeller.label
-    monkeypatch.setattr(predict.Labeller, "label", lambda self, *given: label(self, *given)[1:])
+    label = labeller.Labeller.label
+    label = labeller.Labeller.label
+    monkeypatch.setattr(labeller.Labeller, "label", lambda self, *given: label(self, *given)[1:])
     with pytest.raises(AssertionError, match="60 rows in, 59 labelled, 0 listed"):
         label_table(load(image_model), folder, tmp_path / "labels.parquet")
     assert not (tmp_path / "labels.parquet").exists()

@@ -51,12 +51,17 @@ class Classifier:
     seen : polars.DataFrame
         `object_id`, `role` ("out_of_fold", "in_sample" or "early_stopping") and `fold` of every galaxy that
         had a part in training.
+    model_hash : str
+        Of the files it was read from.
+    folder : Path, optional
+        Where it was read from.
     """
 
     described: dict[str, Any]
     members: list[dict[str, np.ndarray]]
     seen: pl.DataFrame
     model_hash: str = field(default="unsaved")
+    folder: Path | None = None
 
     @cached_property
     def config(self) -> TrainingConfig:
@@ -368,4 +373,4 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
     ) as problem:
         raise CheckpointError(f"{folder}: damaged model ({problem}); train it again or restore a copy") from problem
     digest = hashlib.sha256(config_bytes + weight_bytes).hexdigest()[:16]
-    return Classifier(described, members, seen, digest)
+    return Classifier(described, members, seen, digest, folder)

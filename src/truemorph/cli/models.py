@@ -106,7 +106,14 @@ def label(
     image_column: Annotated[str | None, Parameter(help="column of image files, or of their contents")] = None,
     images: Annotated[Path | None, Parameter(help="folder that the files of a list or table are in")] = None,
     keep: Annotated[str | None, Parameter(help="columns to keep beside the labels, comma-separated")] = None,
-    precision: Annotated[Literal["auto", "fp32", "bf16"], Parameter(help="auto: bf16 where hardware has it")] = "auto",
+    engine: Annotated[
+        Literal["torch", "openvino", "ray"], Parameter(help="what runs networks; ray: on all machines of a cluster")
+    ] = "torch",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "int8"], Parameter(help="auto: bf16 where hardware has it; int8: openvino")
+    ] = "auto",
+    gate: Annotated[Path | None, Parameter(help="images on which int8 proves itself; default the source's")] = None,
+    address: Annotated[str | None, Parameter(help="of a Ray cluster; default one on this machine")] = None,
     shard: Annotated[str | None, Parameter(help="label a share of the parts only, such as 3/64")] = None,
     max_bad: Annotated[float, Parameter(help="largest share of images that can't be read")] = 0.05,
     seed: Annotated[int, Parameter(help="accepted like everywhere; labelling draws nothing at random")] = 0,
@@ -130,7 +137,10 @@ def label(
         image_column=image_column,
         images=images,
         keep=names(keep),
+        engine=engine,
         precision=precision,
+        gate=gate,
+        address=address,
         shard=_shard(shard),
         max_bad=max_bad,
     )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from truemorph.classifiers.checkpoint import Classifier
+from truemorph.errors import InputError
 
-Precision = Literal["auto", "fp32", "bf16"]
+if TYPE_CHECKING:
+    from truemorph.labelling.sources import Source
+
+Precision = Literal["auto", "fp32", "bf16", "int8"]
 
 
 class Engine(Protocol):
@@ -46,17 +50,36 @@ class FeatureEngine:
         return self._model.member_probabilities(inputs, member)
 
 
-def engine_for(model: Classifier, precision: Precision = "auto") -> Engine:
-    """The engine that a model needs.
+def engine_for(
+    model: Classifier, name: str = "torch", precision: Precision = "auto", gate: Source | None = None
+) -> Engine:
+    """The engine that was asked for.
 
     Parameters
     ----------
     model : Classifier
-    precision : {"auto", "fp32", "bf16"}
-        Of networks; "auto": bf16 where the hardware multiplies it.
+    name : {"torch", "openvino"}
+        For networks.
+    precision : {"auto", "fp32", "bf16", "int8"}
+        "auto": bf16 where the hardware multiplies it. int8 is OpenVINO's.
+    gate : Source, optional
+        Images on which int8 proves itself where it has not yet.
+
+    Raises
+    ------
+    InputError
+        If it is not installed, can't do that, or int8 fails its gate.
     """
     if not model.uses_images:
         return FeatureEngine(model)
-    from truemorph.labelling.engines.torch import TorchEngine
+    if name == "torch":
+        if precision == "int8":
+            raise InputError("int8 needs --engine openvino")
+        from truemorph.labelling.engines.torch import TorchEngine
 
-    return TorchEngine(model, precision)
+        return TorchEngine(model, precision)
+    if name != "openvino":
+        raise InputError(f"no engine {name!r}; there are torch and openvino")
+    from truemorph.labelling.engines.openvino import openvino_engine
+
+    return openvino_engine(model, precision, gate)

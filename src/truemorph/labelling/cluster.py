@@ -1,0 +1,71 @@
+"""Labelling on a Ray cluster: actors hold the model and label parts; Ray starts those anew that die."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from truemorph.classifiers.checkpoint import Classifier, load
+from truemorph.errors import InputError
+from truemorph.labelling.job import Asked, Job, open_job
+
+
+class PartLabeller:
+    """An actor that labels parts, each as a whole: one that died half-way left nothing, and its part is done again."""
+
+    def __init__(self, folder: str, asked: Asked, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self._job = open_job(load(folder), asked)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Label the parts of these numbers."""
+        with tqdm(disable=True) as progress:
+            for number in batch["part"]:
+                part = self._job.source.parts[int(number)]
+                if not self._job.results.is_done(part.name):
+                    self._job.label(part, progress)
+        return batch
+
+
+def label_on_cluster(model: Classifier, asked: Asked, job: Job, parts: Sequence[int], address: str | None) -> None:
+    """Label parts on all machines of a cluster.
+
+    Raises
+    ------
+    InputError
+        If Ray is not installed, or the model is not in a folder that workers could read.
+    """
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise InputError("engine ray is not installed: pip install 'truemorph[ray]'") from None
+    if model.folder is None:
+        raise InputError("engine ray needs a model that was loaded from a folder, which all machines see")
+    left = [number for number in parts if not job.results.is_done(job.source.parts[number].name)]
+    if not left:
+        return
+    if not ray.is_initialized():
+        ray.init(address=address, log_to_driver=False, include_dashboard=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0))
+    # A core is left for what Ray does itself.
+    actors = min(len(left), gpus or max(1, int(resources["CPU"]) - 1))
+    options: dict[str, Any] = {"num_gpus": 1} if gpus else {"num_cpus": 1}
+    numbers = ray.data.from_items([{"part": number} for number in left], override_num_blocks=len(left))
+    done = numbers.map_batches(
+        PartLabeller,
+        fn_constructor_args=(str(model.folder.resolve()), asked, 1),
+        batch_size=1,
+        concurrency=(1, actors),
+        max_restarts=-1,
+        max_task_retries=-1,
+        **options,
+    )
+    with tqdm(total=len(left), desc="label", unit="part", leave=False, disable=None) as progress:
+        for batch in done.iter_batches(batch_size=None):
+            progress.update(len(batch["part"]))

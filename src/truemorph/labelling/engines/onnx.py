@@ -1,0 +1,72 @@
+"""ONNX: a model as one file that other programs run."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+from truemorph.classifiers.checkpoint import Classifier
+from truemorph.errors import InputError
+
+
+def export_onnx(model: Classifier, path: str | os.PathLike[str]) -> Path:
+    """Write a model as ONNX.
+
+    Parameters
+    ----------
+    model : Classifier
+        Of images.
+    path : path
+
+    Returns
+    -------
+    Path
+
+    Notes
+    -----
+    Input `pixels`: uint8 (N, S, S, 3), cropped and resized as `truemorph.images.decode.load_image` does. Output
+    `probabilities`: (N, K), mean over members, each at its temperature. The description in its metadata says the rest.
+
+    Raises
+    ------
+    InputError
+        If the model reads catalogue features, or what writes ONNX is not installed.
+    """
+    if not model.uses_images:
+        raise InputError("this model reads catalogue features: there is no network to export")
+    import torch
+
+    from truemorph.labelling.engines.served import Ensemble
+
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  torch's exporter needs it
+    except ModuleNotFoundError:
+        raise InputError("ONNX is not installed: pip install 'truemorph[fast]'") from None
+    path, size = Path(path), model.config.image_size
+    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # exporters tell each other of their deprecations
+            torch.onnx.export(
+                Ensemble(model),
+                (torch.zeros(2, size, size, 3, dtype=torch.uint8),),
+                partial,
+                input_names=["pixels"],
+                output_names=["probabilities"],
+                dynamic_shapes={"pixels": {0: torch.export.Dim("n")}},
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        written = onnx.load(partial)
+        about = {"classes": ",".join(model.classes), "crop": str(model.config.crop), "model_hash": model.model_hash}
+        for key, value in about.items():
+            entry = written.metadata_props.add()
+            entry.key, entry.value = f"truemorph_{key}", value
+        onnx.save(written, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,196 @@
+"""One labelling: what is labelled, with what, and where the labels go. Any process can do any part of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from tqdm import tqdm
+
+from truemorph._version import __version__
+from truemorph.bias.families import transition_from_dict, transition_to_dict
+from truemorph.bias.transitions import MatrixTransition, Transition
+from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.classifiers.checkpoint import Classifier
+from truemorph.classifiers.features import logistic_inputs
+from truemorph.errors import InputError
+from truemorph.labelling.decoding import NO_IMAGE, decoded
+from truemorph.labelling.engines import Precision, engine_for
+from truemorph.labelling.labeller import IN_SAMPLE, Crowd, Labeller
+from truemorph.labelling.output import Account, PartWriter, Results
+from truemorph.labelling.sources import PART_ROWS, Part, Source, open_source
+
+NO_FEATURE = "a feature is missing"
+_BATCH = 256
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a labelling, besides the model; see `label_table`."""
+
+    source: PathLike
+    out: PathLike
+    transition: dict[str, Any] | None = None
+    crowd: PathLike | None = None
+    id_column: str | None = None
+    image_column: str | None = None
+    images: PathLike | None = None
+    keep: tuple[str, ...] = ()
+    engine: str = "torch"
+    precision: Precision = "auto"
+    gate: PathLike | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A labelling.
+
+    Attributes
+    ----------
+    labeller : Labeller
+    source : Source
+    results : Results
+    metadata : dict
+        Of the tables of labels.
+    identity : dict
+        What the labels follow from.
+    notes : list of str
+    """
+
+    labeller: Labeller
+    source: Source
+    results: Results
+    metadata: dict[str, Any]
+    identity: dict[str, Any]
+    notes: list[str]
+
+    def label(self, part: Part, progress: tqdm) -> bool:
+        """Label a part, unless it is there or another process has it; whether this process did."""
+        lock = self.results.claim(part.name)
+        if lock is None:
+            progress.update(part.rows or 0)
+            return False
+        try:
+            if self.results.is_done(part.name):
+                return False
+            with self.results.writer(part.name, self.labeller.schema, self.metadata) as writer:
+                if self.labeller.model.uses_images:
+                    _label_images(self.labeller, part, writer, progress)
+                else:
+                    _label_features(self.labeller, str(self.source.path), part, writer, progress)
+                writer.finish()
+            return True
+        finally:
+            lock.release()
+
+
+def open_job(model: Classifier, asked: Asked) -> Job:
+    """Get everything ready to label parts.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to label, columns are missing, α is in another unit than the model's, or an engine can't be
+        had.
+    """
+    results = Results(asked.out)
+    if results.out.resolve() == Path(asked.source).resolve():
+        raise InputError(f"{asked.out}: would overwrite what is to be labelled; choose another --out")
+    what = open_source(
+        asked.source,
+        id_column=asked.id_column,
+        image_column=asked.image_column,
+        images=asked.images,
+        keep=asked.keep,
+    )
+    first = next(what.parts[0].batches(1), None)
+    if first is None:
+        raise InputError(f"{asked.source}: nothing to label")
+    joined = None if asked.crowd is None else read_catalogue(asked.crowd)
+    has_crowd = joined is not None or {"label", "alpha"} <= set(first.frame.columns)
+    said = what.metadata if joined is None else joined.metadata
+    used, notes = _for_posteriors(model, asked.transition, said, has_crowd, str(asked.crowd or asked.source))
+    proof = None if asked.precision != "int8" else what if asked.gate is None else open_source(asked.gate)
+    engine = engine_for(model, asked.engine, asked.precision, proof)
+    labeller = Labeller(
+        model,
+        engine,
+        used,
+        has_crowd,
+        tuple((name, first.frame[name].dtype) for name in asked.keep),
+        first.frame["object_id"].dtype,
+        None if joined is None else Crowd.of(joined),
+    )
+    metadata = {
+        "kind": "labels",
+        "truemorph_version": __version__,
+        "model_hash": model.model_hash,
+        "engine": engine.description,
+        "transition": None if used is None else transition_to_dict(used),
+        "alpha": said.get("alpha"),
+        "source": what.metadata.get("source", str(asked.source)),
+    }
+    crowd = None if asked.crowd is None else str(asked.crowd)
+    identity = {**metadata, "rows": what.fingerprint, "crowd": crowd, "keep": list(asked.keep)}
+    return Job(labeller, what, results, metadata, identity, notes)
+
+
+def _for_posteriors(
+    model: Classifier, transition: dict[str, Any] | None, said: dict[str, Any], has_crowd: bool, source: str
+) -> tuple[Transition | None, list[str]]:
+    """T(α) for posteriors, None where there is none, and what is to be said of it."""
+    own = model.transition
+    naive = isinstance(own, MatrixTransition) and own == MatrixTransition.identity(own.n_classes)
+    if not has_crowd:
+        return None, []
+    if naive and transition is None:
+        return None, ["a model trained without T(alpha): no posterior (it would repeat the crowd's label)"]
+    here = said.get("alpha_psf")
+    fitted = model.described["catalogue"] if transition is None else transition
+    if here != fitted.get("alpha_psf", here):
+        raise InputError(
+            f"alpha of {source} is in units of PSF {here}, theta in units of PSF {fitted['alpha_psf']}; "
+            "prepare the catalogue with the same --psf"
+        )
+    return own if transition is None else transition_from_dict(transition), []
+
+
+def _label_images(labeller: Labeller, part: Part, writer: PartWriter, progress: tqdm) -> None:
+    for rows, images in decoded(labeller.model.config, part.batches(_BATCH)):
+        good = [row for row, image in enumerate(images) if not isinstance(image, str)]
+        problems = [(rows.frame["object_id"][row], image) for row, image in enumerate(images) if isinstance(image, str)]
+        unreadable = sum(why != NO_IMAGE for _, why in problems)
+        _write(labeller, rows.frame, good, [images[row] for row in good], problems, unreadable, writer)
+        progress.update(len(images))
+
+
+def _label_features(labeller: Labeller, source: str, part: Part, writer: PartWriter, progress: tqdm) -> None:
+    for rows in part.batches(PART_ROWS):
+        features = logistic_inputs(rows.frame, labeller.model.config.features, source)
+        finite = np.isfinite(features).all(axis=1)
+        problems = [(one, NO_FEATURE) for one in rows.frame["object_id"].filter(pl.Series(~finite))]
+        _write(labeller, rows.frame, np.flatnonzero(finite).tolist(), features[finite], problems, 0, writer)
+        progress.update(rows.frame.height)
+
+
+def _write(
+    labeller: Labeller,
+    frame: pl.DataFrame,
+    good: list[int],
+    inputs: Any,
+    problems: list[tuple[Any, str]],
+    unreadable: int,
+    writer: PartWriter,
+) -> None:
+    labels = pl.DataFrame(schema=labeller.schema)
+    if good:
+        chosen = frame if len(good) == frame.height else frame[good]
+        labels = labeller.label(chosen, np.stack(inputs) if isinstance(inputs, list) else inputs)
+    in_sample = int((labels["relation"] == IN_SAMPLE).sum())
+    writer.write(labels, problems, Account(frame.height, labels.height, len(problems), unreadable, in_sample))

@@ -1,0 +1,49 @@
+"""A local Ray cluster labels what one process would, also when an actor is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from truemorph.catalogs.tables import read_table
+from truemorph.classifiers.checkpoint import load
+from truemorph.labelling.predict import label_table
+
+from labelling.conftest import write_tar  # isort: skip
+
+pytest.importorskip("ray")
+
+
+def actors():
+    """Processes of actors that label."""
+    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    return [int(line.split()[0]) for line in listed.splitlines() if "ray::" in line and "PartLabeller" in line]
+
+
+@pytest.mark.long
+def test_a_cluster_labels_the_same_with_an_actor_killed(image_model, pictures, tmp_path):
+    source = tmp_path / "tars"
+    source.mkdir()
+    for copy in range(24):
+        write_tar(source / f"{copy:03d}.tar", {f"{copy:03d}-{name}": data for name, data in pictures.items()})
+    label_table(load(image_model), source, tmp_path / "whole.parquet", precision="fp32")
+    out = tmp_path / "cluster.parquet"
+    command = [
+        sys.executable, "-m", "truemorph.cli", "label", str(image_model), str(source), "--out", str(out),
+        "--precision", "fp32", "--engine", "ray",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    parts = tmp_path / "cluster.parquet.parts"
+    while process.poll() is None and not len(list(parts.glob("*.parquet"))) > 2:
+        time.sleep(0.02)
+    killed = actors()
+    for one in killed:
+        os.kill(one, signal.SIGKILL)
+    said, err = process.communicate(timeout=150)
+    assert process.returncode == 0, err
+    assert killed
+    assert "wrote" in said
+    assert read_table(out).frame.equals(read_table(tmp_path / "whole.parquet").frame)

@@ -1,0 +1,150 @@
+"""Engines say what float32 PyTorch says; int8 only where it was shown to."""
+
+import json
+
+import numpy as np
+import pytest
+
+from truemorph.classifiers.checkpoint import load
+from truemorph.errors import InputError
+from truemorph.labelling import gate
+from truemorph.labelling.engines import engine_for
+from truemorph.labelling.engines.onnx import export_onnx
+from truemorph.labelling.gate import Gate, calibration_error, compare
+from truemorph.labelling.predict import label_table
+from truemorph.labelling.sources import open_source
+
+from labelling.conftest import write_folder  # isort: skip
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (37, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", ["torch", "openvino"])
+@pytest.mark.parametrize(("precision", "within"), [("fp32", 1e-4), ("bf16", 0.03)])
+def test_engines_agree_with_the_model(image_model, pixels, name, precision, within):
+    if name == "openvino":
+        pytest.importorskip("openvino")
+    model = load(image_model)
+    engine = engine_for(model, name, precision)
+    assert engine.description == f"{name} cpu {precision}"
+    for member in range(2):
+        exact = model.member_probabilities(pixels, member)
+        np.testing.assert_allclose(engine.member(pixels, member), exact, atol=within)
+        assert engine.member(pixels[:1], member).shape == (1, 2)
+
+
+def test_engines_that_are_none(image_model):
+    model = load(image_model)
+    with pytest.raises(InputError, match="no engine 'tensorrt'"):
+        engine_for(model, "tensorrt")
+    with pytest.raises(InputError, match="int8 needs --engine openvino"):
+        engine_for(model, "torch", "int8")
+
+
+def probabilities(n, seed=0):
+    p = np.random.default_rng(seed).beta(0.5, 0.5, n)
+    return np.column_stack([1 - p, p])
+
+
+def test_the_gate_measures_agreement_fractions_and_calibration():
+    exact = probabilities(20_000)
+    alpha = np.random.default_rng(1).lognormal(2.5, 0.4, 20_000)
+    same = compare(exact, exact, alpha)
+    assert (same.agreement, same.fraction_changes, same.calibration_change) == (1, [0] * 5, 0)
+    assert same.passed
+    # One label of a hundred differs.
+    other = exact.copy()
+    other[::100] = other[::100, ::-1]
+    assert compare(exact, other).agreement == pytest.approx(0.99)
+    # Only the least resolved fifth moves, each p(disk) there by 0.01.
+    least = alpha < np.quantile(alpha, 0.2)
+    other = exact.copy()
+    other[least, 1] = np.clip(exact[least, 1] + 0.01, 0, 1)
+    other[:, 0] = 1 - other[:, 1]
+    moved = compare(exact, other, alpha)
+    assert 0.005 < moved.fraction_changes[0] < 0.015
+    assert moved.fraction_changes[1:] == [0] * 4
+    assert not moved.passed
+    assert compare(exact, other).fraction_changes[0] < 0.005  # which all together would hide
+    assert not Gate(9_999, 1.0, [0.0], 0.0, "nothing").passed
+
+
+def test_calibration_error_of_known_probabilities():
+    rng = np.random.default_rng(2)
+    p = rng.random(200_000)
+    true = rng.random(200_000) < p
+    # Sampling: Σ over 15 bins of about sqrt(p (1 - p) / n) n / N.
+    assert calibration_error(p, true) < 0.004
+    assert calibration_error(np.full(1_000, 0.9), np.arange(1_000) < 700) == pytest.approx(0.2)
+    exact = np.column_stack([1 - p, p])
+    sure = np.clip(0.5 + 1.2 * (p - 0.5), 0, 1)
+    found = compare(exact, np.column_stack([1 - sure, sure]), truth=true.astype(int))
+    # |1.2 (p - 0.5) - (p - 0.5)| has mean 0.2 / 4, less where it is cut off at 0 and 1.
+    assert 0.035 < found.calibration_change < 0.05
+    assert found.known == "truth"
+
+
+@pytest.fixture
+def small_gate(monkeypatch):
+    pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    monkeypatch.setattr(gate, "CALIBRATION_IMAGES", 16)
+    monkeypatch.setattr(gate, "GATE_IMAGES", 40)
+    monkeypatch.setattr(gate, "_EVERY", 3)
+
+
+def test_int8_is_made_measured_and_kept(image_model, pictures, tmp_path, small_gate, monkeypatch, capsys):
+    from truemorph.classifiers.checkpoint import save_classifier
+
+    monkeypatch.setattr(gate, "LEAST_AGREEMENT", 0.8)
+    monkeypatch.setattr(gate, "MOST_FRACTION_CHANGE", 0.2)
+    monkeypatch.setattr(gate, "MOST_CALIBRATION_CHANGE", 0.2)
+    folder = write_folder(tmp_path / "images", pictures)
+    model = load(save_classifier(load(image_model), tmp_path / "model"))
+    options = {"engine": "openvino", "precision": "int8"}
+    first = label_table(model, folder, tmp_path / "first.parquet", **options)
+    assert first.labelled == 60
+    assert "int8 passed: 40 images, label agreement" in capsys.readouterr().err
+    kept = json.loads((tmp_path / "model" / "openvino-int8" / "gate.json").read_text())
+    assert (kept["images"], kept["passed"], kept["model_hash"]) == (40, True, model.model_hash)
+    # It has passed: no images are needed any more, and labels are the same.
+    import polars as pl
+
+    monkeypatch.setattr(gate, "measure", lambda *_: pytest.fail("measured again"))
+    label_table(load(tmp_path / "model"), folder, tmp_path / "second.parquet", **options)
+    p = [pl.read_parquet(tmp_path / f"{name}.parquet")["p_disk"].to_numpy() for name in ("first", "second")]
+    np.testing.assert_allclose(*p, atol=1e-6)
+    # Another model under the same name has not.
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**model.described, "metrics": {"other": 1}}))
+    with pytest.raises(InputError, match="has not passed its gate for this model yet: give images with --gate"):
+        engine_for(load(tmp_path / "model"), "openvino", "int8")
+
+
+def test_int8_that_differs_is_refused_with_the_numbers(image_model, pictures, tmp_path, small_gate, monkeypatch):
+    monkeypatch.setattr(gate, "LEAST_AGREEMENT", 1.01)
+    source = open_source(write_folder(tmp_path / "images", pictures))
+    with pytest.raises(InputError, match=r"int8 is refused for this model: 40 images, label agreement .* use bf16"):
+        engine_for(load(image_model), "openvino", "int8", source)
+    assert not (image_model / "openvino-int8").exists()
+
+
+def test_int8_needs_enough_images_that_did_not_calibrate_it(image_model, pictures, tmp_path, small_gate, monkeypatch):
+    monkeypatch.setattr(gate, "GATE_IMAGES", 41)
+    source = open_source(write_folder(tmp_path / "images", pictures))
+    with pytest.raises(InputError, match="41 images that did not calibrate it, and only 40 are there"):
+        engine_for(load(image_model), "openvino", "int8", source)
+
+
+def test_onnx_says_the_same(image_model, pixels, tmp_path):
+    pytest.importorskip("onnxscript")
+    openvino = pytest.importorskip("openvino")
+    model = load(image_model)
+    path = export_onnx(model, tmp_path / "model.onnx")
+    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for n in (1, 37):
+        got = compiled(pixels[:n])[0]
+        np.testing.assert_allclose(got, model.probabilities(pixels[:n]), atol=1e-4)
+    assert [one.name for one in tmp_path.iterdir()] == ["model.onnx"]
