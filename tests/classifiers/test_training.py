@@ -155,7 +155,7 @@ def test_predict_takes_paths_and_names_bad_ones(model_folder, simulated, tmp_pat
     assert table["problem"].is_null().to_list() == [True, True, True, False]
     assert table["p_disk"].is_null().to_list() == [False, False, False, True]
     with pytest.raises(InputError, match="uint8"):
-        load(model_folder).predict(np.zeros((2, 8, 8, 3)))
+        load(model_folder).predict(np.zeros((2, 8, 8, 3), np.int64))
 
 
 def test_damaged_and_foreign_folders_are_refused(model_folder, tmp_path):

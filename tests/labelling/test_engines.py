@@ -148,3 +148,17 @@ def test_onnx_says_the_same(image_model, pixels, tmp_path):
         got = compiled(pixels[:n])[0]
         np.testing.assert_allclose(got, model.probabilities(pixels[:n]), atol=1e-4)
     assert [one.name for one in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_a_model_is_loaded_from_the_hub(image_model, monkeypatch):
+    import huggingface_hub
+
+    def download(repo_id, **_):
+        if repo_id != "someone/model":
+            raise OSError("no such model")
+        return str(image_model)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert load("hf_hub:someone/model").model_hash == load(image_model).model_hash
+    with pytest.raises(InputError, match=r"hf_hub:someone/else: can't be fetched from the hub \(no such model\)"):
+        load("hf_hub:someone/else")

@@ -29,13 +29,14 @@ from truemorph.bias.transitions import CLASS_NAMES, Transition
 from truemorph.config import TrainingConfig
 from truemorph.errors import CheckpointError, InputError, reason
 from truemorph.images.decode import fits_reading
-from truemorph.images.store import decode_batches
+from truemorph.images.inputs import image_names, pixel_batches
 
 FORMAT_VERSION = 1
 _FILES = ("config.json", "model.safetensors", "seen.parquet", "README.md")
 # What a run puts beside them.
 RUN_FILES = ("run.toml", "metrics.json", "environment.json", "split.parquet", "history.csv", "left_out.csv", "logs")
 UNFINISHED = "unfinished"
+_HUB = "hf_hub:"
 
 
 @dataclass
@@ -137,13 +138,14 @@ class Classifier:
         """p(y | x) averaged over members, shape (N, K)."""
         return np.mean([self.member_probabilities(inputs, m) for m in range(len(self.members))], axis=0)
 
-    def predict(self, images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | np.ndarray) -> pl.DataFrame:
+    def predict(self, images: Any) -> pl.DataFrame:
         """Label images from their pixels alone.
 
         Parameters
         ----------
-        images : path, sequence of path, or array of uint8, shape (N, S, S, 3)
-            Files, or pixels already cropped and resized to the model's image size.
+        images : path, or sequence of paths, bytes, PIL images or arrays (H, W, 3); or array or tensor (N, H, W, 3)
+            Tensors may also be (N, 3, H, W). Cropped and resized as in training, but for an array or tensor of
+            images that have the network's size already.
 
         Returns
         -------
@@ -160,24 +162,18 @@ class Classifier:
             raise InputError("this model reads catalogue features, not images; use `truemorph label`")
         if isinstance(images, str | os.PathLike):
             images = [images]
-        if isinstance(images, np.ndarray):
-            size = self.config.image_size
-            if images.ndim != 4 or images.shape[1:] != (size, size, 3) or images.dtype != np.uint8:
-                raise InputError(f"images must be uint8 (N, {size}, {size}, 3); got {images.dtype} {images.shape}")
-            return self._table(list(range(len(images))), self.probabilities(images), [None] * len(images))
-        probabilities = np.full((len(images), len(self.classes)), np.nan)
-        problems: list[str | None] = [None] * len(images)
-        for rows, decoded in decode_batches(
-            list(images), self.config.image_size, self.config.crop, fits=fits_reading(self.config)
-        ):
-            good = [i for i, one in enumerate(decoded) if not isinstance(one, str)]
-            for i, one in enumerate(decoded):
+        names = image_names(images)
+        probabilities = np.full((len(names), len(self.classes)), np.nan)
+        problems: list[str | None] = [None] * len(names)
+        config = self.config
+        for rows, found in pixel_batches(images, config.image_size, config.crop, fits_reading(config)):
+            good = [i for i, one in enumerate(found) if not isinstance(one, str)]
+            for i, one in enumerate(found):
                 if isinstance(one, str):
                     problems[rows.start + i] = one
             if good:
-                pixels = np.stack([decoded[i] for i in good])
-                probabilities[rows.start + np.array(good)] = self.probabilities(pixels)
-        return self._table([str(one) for one in images], probabilities, problems)
+                probabilities[rows.start + np.array(good)] = self.probabilities(np.stack([found[i] for i in good]))
+        return self._table(names, probabilities, problems)
 
     def _table(self, names: list[Any], probabilities: np.ndarray, problems: list[str | None]) -> pl.DataFrame:
         columns = {f"p_{name}": probabilities[:, k] for k, name in enumerate(self.classes)}
@@ -327,8 +323,9 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
 
     Parameters
     ----------
-    folder : path
-        A checkpoint folder written by `truemorph train`.
+    folder : path or str
+        A checkpoint folder written by `truemorph train`; or the name of one on the Hugging Face hub,
+        "hf_hub:someone/model".
 
     Returns
     -------
@@ -342,7 +339,7 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
     CheckpointError
         If it is one that can't be read, or of a newer format.
     """
-    folder = Path(folder)
+    folder = _fetched(str(folder)) if str(folder).startswith(_HUB) else Path(folder)
     missing = [name for name in _FILES[:3] if not (folder / name).is_file()]
     if missing:
         raise InputError(f"{folder}: not a truemorph model folder (no {missing[0]}); make one with `truemorph train`")
@@ -374,3 +371,13 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
         raise CheckpointError(f"{folder}: damaged model ({problem}); train it again or restore a copy") from problem
     digest = hashlib.sha256(config_bytes + weight_bytes).hexdigest()[:16]
     return Classifier(described, members, seen, digest, folder)
+
+
+def _fetched(name: str) -> Path:
+    """A model on the hub, in the cache of this machine."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name.removeprefix(_HUB), allow_patterns=[*_FILES, *RUN_FILES]))
+    except Exception as problem:  # hub clients raise many types
+        raise InputError(f"{name}: can't be fetched from the hub ({reason(problem)})") from problem

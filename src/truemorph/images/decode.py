@@ -177,6 +177,20 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
+def cropped_and_resized(image: np.ndarray, size: int, crop: float, name: str) -> np.ndarray:
+    """The centre of an image, uint8 (H, W, 3), at the size that a network takes, (size, size, 3).
+
+    Raises
+    ------
+    InputError
+        If it is smaller than 8 pixels after the crop.
+    """
+    cropped = central_crop(image, crop)
+    if cropped.shape[0] < _SMALLEST:
+        raise InputError(f"{name}: only {cropped.shape[0]} pixels on a side after the crop; replace or remove it")
+    return resize(cropped, size)
+
+
 def load_image(
     image: str | os.PathLike[str] | bytes,
     size: int,
@@ -207,7 +221,4 @@ def load_image(
             data = Path(image).read_bytes()
         except OSError as problem:
             raise InputError(f"{name}: {problem.strerror or problem}") from problem
-    cropped = central_crop(decode(data, name, fits), crop)
-    if cropped.shape[0] < _SMALLEST:
-        raise InputError(f"{name}: only {cropped.shape[0]} pixels on a side after the crop; replace or remove it")
-    return resize(cropped, size)
+    return cropped_and_resized(decode(data, name, fits), size, crop, name)

@@ -30,9 +30,9 @@ def labelling_model(path: str | os.PathLike[str]) -> Classifier:
     """
     from truemorph.classifiers.checkpoint import Classifier, describe, load
 
-    path = Path(path)
-    if path.suffix != ".json":
+    if Path(path).suffix != ".json":
         return load(path)
+    path = Path(path)
     fit = read_fit(path)
     fractions = fit.get("class_fractions")
     if not fractions:

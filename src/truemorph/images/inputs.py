@@ -1,0 +1,91 @@
+"""Whatever a user hands over as images: files, PIL images, arrays, tensors; as pixels for a network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from array_api_compat import is_torch_array
+from PIL import Image
+
+from truemorph.errors import InputError
+from truemorph.images.decode import AS_THEY_ARE, CENTRAL_CROP, FitsReading, cropped_and_resized, load_image
+
+_BATCH = 64
+
+
+def pixel_batches(
+    images: Any, size: int, crop: float = CENTRAL_CROP, fits: FitsReading = AS_THEY_ARE
+) -> Iterator[tuple[slice, list[np.ndarray | str]]]:
+    """Pixels of images of any kind, some at a time.
+
+    Parameters
+    ----------
+    images : sequence of paths, bytes, PIL images or arrays (H, W, 3); or array or tensor, shape (N, H, W, 3)
+        Tensors may also be (N, 3, H, W). uint8, or floats between 0 and 1. Cropped and resized as files are, but for
+        an array or tensor whose images have the network's size already.
+    size, crop, fits
+        As for `load_image`.
+
+    Yields
+    ------
+    rows : slice
+    images : list
+        A uint8 array (size, size, 3) for each good image, the reason as a string for each other one.
+
+    Raises
+    ------
+    InputError
+        If an array has another shape or type.
+    """
+    whole = _array(images) if hasattr(images, "shape") else None
+    if whole is not None and (whole.ndim != 4 or whole.shape[3] != 3):
+        raise InputError(f"images must have shape (N, height, width, 3); got {whole.shape}")
+    if whole is not None:
+        whole = _bytes(whole)
+    as_they_are = whole is not None and whole.shape[1:3] == (size, size)
+    every: Any = images if whole is None else whole
+
+    def one(image: Any) -> np.ndarray | str:
+        try:
+            if isinstance(image, str | os.PathLike | bytes):
+                return load_image(image, size, crop, fits)
+            pixels = np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else _array(image)
+            if pixels.ndim != 3 or pixels.shape[2] != 3:
+                return f"an image has shape (height, width, 3); got {pixels.shape}"
+            pixels = _bytes(pixels)
+            return pixels if as_they_are else cropped_and_resized(pixels, size, crop, "image")
+        except InputError as problem:
+            return str(problem)
+
+    for start in range(0, len(every), _BATCH):
+        rows = slice(start, min(start + _BATCH, len(every)))
+        yield rows, [one(image) for image in every[rows]]
+
+
+def image_names(images: Any) -> list[Any]:
+    """Paths of images where they have some, else their numbers."""
+    if hasattr(images, "shape"):
+        return list(range(len(images)))
+    return [str(Path(one)) if isinstance(one, str | os.PathLike) else number for number, one in enumerate(images)]
+
+
+def _array(image: Any) -> np.ndarray:
+    """A numpy array with colours last."""
+    if is_torch_array(image):
+        image = image.detach().cpu().numpy()
+        if image.ndim >= 3 and image.shape[-3] == 3 and image.shape[-1] != 3:
+            image = np.moveaxis(image, -3, -1)
+    return np.asarray(image)
+
+
+def _bytes(pixels: np.ndarray) -> np.ndarray:
+    """Brightness in bytes."""
+    if pixels.dtype == np.uint8:
+        return np.ascontiguousarray(pixels)
+    if np.issubdtype(pixels.dtype, np.floating) and (not pixels.size or 0 <= pixels.min() <= pixels.max() <= 1):
+        return np.ascontiguousarray(np.round(255 * pixels).astype(np.uint8))
+    raise InputError(f"images are uint8, or floats between 0 and 1; got {pixels.dtype}")

@@ -1,0 +1,74 @@
+"""Paths, bytes, PIL images, arrays and tensors of the same picture are the same pixels."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from truemorph.errors import InputError
+from truemorph.images.inputs import image_names, pixel_batches
+
+
+def picture(side=40, seed=0):
+    small = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def pixels(images, size=20, crop=0.5):
+    return [one for _, found in pixel_batches(images, size, crop) for one in found]
+
+
+def test_every_kind_gives_the_same_pixels(tmp_path):
+    image = picture()
+    Image.fromarray(image).save(tmp_path / "a.png")
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    whole = np.stack([image, image])
+    kinds = {
+        "paths": [tmp_path / "a.png", str(tmp_path / "a.png")],
+        "bytes": [buffer.getvalue()],
+        "PIL": [Image.fromarray(image)],
+        "arrays": [image],
+        "array": whole,
+        "floats": whole / 255,
+        "tensor": torch.tensor(whole),
+        "colours first": torch.tensor(whole).permute(0, 3, 1, 2),
+        "tensors of floats": [torch.tensor(image).permute(2, 0, 1) / 255],
+    }
+    expected = image[10:30, 10:30]
+    for name, images in kinds.items():
+        for one in pixels(images):
+            np.testing.assert_array_equal(one, expected, err_msg=name)
+
+
+def test_an_array_of_the_networks_size_stays_as_it_is():
+    image = picture(20)
+    np.testing.assert_array_equal(pixels(image[None])[0], image)
+    # One of a list is an image like a file: its centre is taken.
+    assert not np.array_equal(pixels([image])[0], image)
+
+
+def test_grey_pil_images_and_batches():
+    images = [Image.fromarray(picture(seed=k)).convert("L") for k in range(130)]
+    found = list(pixel_batches(images, 20, 0.5))
+    assert [rows for rows, _ in found] == [slice(0, 64), slice(64, 128), slice(128, 130)]
+    assert all(one.shape == (20, 20, 3) for _, some in found for one in some)
+
+
+def test_what_is_no_image_says_so(tmp_path):
+    colour = np.zeros((40, 40, 3))
+    found = pixels([np.zeros((5, 5)), colour - 1, colour.astype(np.int64), tmp_path / "absent.jpg"])
+    reasons = ("shape (height, width, 3)", "between 0 and 1", "got int64", "No such file")
+    for one, says in zip(found, reasons, strict=True):
+        assert says in one
+    with pytest.raises(InputError, match="got int64"):
+        pixels(colour.astype(np.int64)[None])
+    with pytest.raises(InputError, match=r"must have shape \(N, height, width, 3\); got \(3, 20, 20\)"):
+        pixels(np.zeros((3, 20, 20)))
+
+
+def test_names(tmp_path):
+    assert image_names([tmp_path / "a.jpg", picture()]) == [str(tmp_path / "a.jpg"), 1]
+    assert image_names(np.zeros((3, 2, 2, 3))) == [0, 1, 2]
