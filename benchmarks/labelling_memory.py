@@ -1,0 +1,116 @@
+"""Peak memory of labelling 1,000 and 100,000 images, from tar files and from a folder; and a catalogue without images.
+
+    python benchmarks/labelling_memory.py [MANY]
+
+A tiny network on 64-pixel JPEGs, each labelling a process of its own. Printed: peak resident memory (MB), seconds; then
+the seconds that posteriors of a catalogue of 10^6 rows take.
+"""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+FEW = 1_000
+
+
+def small_model(folder):
+    """Preset "quick", one member, random weights."""
+    import polars as pl
+    import torch
+
+    from truemorph.classifiers.checkpoint import Classifier, describe, save_classifier
+    from truemorph.classifiers.network import GalaxyNetwork
+    from truemorph.config import training_config
+
+    torch.manual_seed(0)
+    config = training_config("quick", folds=1, crop=1.0)
+    network = GalaxyNetwork(config)
+    described = describe(
+        config, {"family": "rayleigh", "parameters": {"theta": 11.25}}, catalogue={"source": "none", "rows": 0},
+        members=1, metrics={}, normalisation={"mean": network.mean, "std": network.std},
+    )  # fmt: skip
+    weights = {name: value.numpy() for name, value in network.state_dict().items()}
+    seen = pl.DataFrame(schema={"object_id": pl.String, "role": pl.String, "fold": pl.Int64})
+    return save_classifier(Classifier(described, [weights], seen), folder / "model")
+
+
+def write_images(folder, n, kind):
+    """n JPEGs, in tar files of 10,000 or as files."""
+    from PIL import Image
+
+    rng, some = np.random.default_rng(0), []
+    for _ in range(50):
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(buffer, "JPEG", quality=80)
+        some.append(buffer.getvalue())
+    folder.mkdir()
+    if kind == "folder":
+        for number in range(n):
+            (folder / f"{number:07d}.jpg").write_bytes(some[number % 50])
+        return folder
+    for first in range(0, n, 10_000):
+        with tarfile.open(folder / f"{first:07d}.tar", "w") as tar:
+            for number in range(first, min(first + 10_000, n)):
+                member = tarfile.TarInfo(f"{number:07d}.jpg")
+                member.size = len(some[number % 50])
+                tar.addfile(member, io.BytesIO(some[number % 50]))
+    return folder
+
+
+def labelled(*arguments):
+    """Peak memory in MB and seconds of a command."""
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "truemorph.cli", "label", *map(str, arguments)], stdout=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"label {' '.join(map(str, arguments))} failed")
+    return usage.ru_maxrss / 1024, time.perf_counter() - began
+
+
+def catalogue(folder, n):
+    """A prepared catalogue without images, and a fit."""
+    import polars as pl
+
+    from truemorph.catalogs.tables import CatalogTable, write_table
+
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame(
+        {
+            "object_id": np.arange(n), "label": rng.integers(0, 2, n), "alpha": rng.lognormal(2.5, 0.4, n),
+            "split": np.full(n, "test"),
+        }
+    )  # fmt: skip
+    fit = {
+        "family": "rayleigh", "parameters": {"theta": 11.25}, "class_fractions": {"smooth": 0.3, "disk": 0.7},
+        "galaxies": n, "alpha_psf": "sigma",
+    }  # fmt: skip
+    (folder / "fit.json").write_text(json.dumps(fit))
+    return write_table(CatalogTable(frame, metadata={"alpha_psf": "sigma"}), folder / "cat.parquet")
+
+
+def main(many=100_000):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = small_model(folder)
+        for kind in ("tar", "folder"):
+            for n in (FEW, many):
+                source = write_images(folder / f"{kind}-{n}", n, kind)
+                peak, seconds = labelled(model, source, "--out", folder / f"{kind}-{n}.parquet")
+                print(f"{kind:7} {n:8,d} images: peak {peak:6.0f} MB, {seconds:6.1f} s", flush=True)
+        path = catalogue(folder, 1_000_000)
+        peak, seconds = labelled(folder / "fit.json", path, "--out", folder / "posteriors.parquet")
+        print(f"posteriors of 1,000,000 rows without images: {seconds:.1f} s, peak {peak:.0f} MB")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
