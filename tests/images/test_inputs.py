@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from PIL import Image
@@ -28,8 +29,13 @@ def test_every_kind_gives_the_same_pixels(tmp_path):
     whole = np.stack([image, image])
     kinds = {
         "paths": [tmp_path / "a.png", str(tmp_path / "a.png")],
+        "a path": tmp_path / "a.png",
+        "column of paths": pl.Series([str(tmp_path / "a.png")]),
+        "array of paths": np.array([str(tmp_path / "a.png")]),
         "bytes": [buffer.getvalue()],
+        "one file's content": buffer.getvalue(),
         "PIL": [Image.fromarray(image)],
+        "one PIL image": Image.fromarray(image),
         "arrays": [image],
         "array": whole,
         "floats": whole / 255,

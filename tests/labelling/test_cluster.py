@@ -36,8 +36,7 @@ def test_a_cluster_labels_the_same_with_an_actor_killed(image_model, pictures, t
         "--precision", "fp32", "--engine", "ray",
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    parts = tmp_path / "cluster.parquet.parts"
-    while process.poll() is None and not len(list(parts.glob("*.parquet"))) > 2:
+    while process.poll() is None and not len(list(tmp_path.glob("cluster.parquet.*.parts/*.parquet"))) > 2:
         time.sleep(0.02)
     killed = actors()
     for one in killed:

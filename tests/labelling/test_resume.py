@@ -12,7 +12,7 @@ import pytest
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.catalogs.tables import CatalogTable, read_table, write_table
 from truemorph.classifiers.checkpoint import load
-from truemorph.errors import InputError, TruemorphError
+from truemorph.errors import TruemorphError
 from truemorph.labelling import labeller, output, sources
 from truemorph.labelling.predict import label_table
 
@@ -32,30 +32,30 @@ def command(model, source, out, *more):
     return [sys.executable, "-m", "truemorph.cli", *arguments]
 
 
-def wait_for(process, out, parts):
-    while process.poll() is None and len(list(out.rglob("*.parquet"))) < parts:
-        time.sleep(0.01)
+def parts_of(out):
+    """Parts of a table that are there."""
+    return sorted(out.parent.glob(f"{out.name}.*.parts/*.parquet"))
 
 
 @pytest.mark.long
 def test_killed_at_random_moments_it_goes_on(image_model, pictures, tmp_path):
     source = tars({**pictures, "g10": b"broken"}, tmp_path / "tars")
     label_table(load(image_model), source, tmp_path / "whole.parquet", precision="fp32")
-    out, done = tmp_path / "cut.parquet", 0
+    out, done = tmp_path / "cut.parquet", {}
     for _ in range(3):
         process = subprocess.Popen(command(image_model, source, out), stderr=subprocess.DEVNULL)
-        wait_for(process, tmp_path / "cut.parquet.parts", done + 2)
+        while process.poll() is None and len(parts_of(out)) < len(done) + 2:
+            time.sleep(0.01)
         time.sleep(random.uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
         process.wait()
-        now = len(list((tmp_path / "cut.parquet.parts").glob("*.parquet")))
-        assert done < now < 40
+        now = {one.name: one.stat().st_mtime_ns for one in parts_of(out)}
+        assert len(done) < len(now) < 40
+        assert done.items() <= now.items()  # none was labelled again
         assert not out.exists()
         done = now
-    times = {one.name: one.stat().st_mtime_ns for one in (tmp_path / "cut.parquet.parts").glob("*.parquet")}
     report = label_table(load(image_model), source, out, precision="fp32")
     assert (report.rows_in, report.labelled, len(report.problems)) == (2400, 2360, 40)
-    assert len(times) == done  # those were not labelled again
     assert read_table(out).frame.equals(read_table(tmp_path / "whole.parquet").frame)
     assert pl.read_csv(tmp_path / "cut.problems.csv").equals(pl.read_csv(tmp_path / "whole.problems.csv"))
     left = {one.name for one in tmp_path.iterdir()}
@@ -75,7 +75,7 @@ def test_processes_share_the_work(image_model, pictures, tmp_path):
     assert [process.returncode for process in both] == [0, 0], said
     assert any("wrote" in stdout for stdout, _ in said)
     assert read_table(out).frame.equals(read_table(tmp_path / "whole.parquet").frame)
-    assert not (tmp_path / "shared.parquet.parts").exists()
+    assert not list(tmp_path.glob("*.parts"))
 
 
 def test_shards_of_a_cluster(image_model, pictures, tmp_path, monkeypatch):
@@ -94,18 +94,44 @@ def test_shards_of_a_cluster(image_model, pictures, tmp_path, monkeypatch):
     assert read_table(out).frame.equals(read_table(tmp_path / "whole.parquet").frame)
 
 
-def test_another_labelling_does_not_go_on_with_it(image_model, pictures, tmp_path, monkeypatch):
+@pytest.mark.long
+def test_processes_share_a_folder_from_its_beginning(image_model, pictures, tmp_path):
+    source, out = tars(pictures, tmp_path / "tars"), tmp_path / "labels"
+    four = [subprocess.Popen(command(image_model, source, out), stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    said = [process.communicate(timeout=180)[1] for process in four]
+    assert [process.returncode for process in four] == [0] * 4, said
+    assert len(list(out.glob("*.parquet"))) == 40
+    assert {one.name for one in out.iterdir() if one.suffix != ".parquet"} == {"run.json"}
+    assert sum(pl.read_parquet(one).height for one in out.glob("*.parquet")) == 2400
+
+
+def test_two_labellings_of_one_table_never_mix(image_model, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "PART_ROWS", 16)
     folder = write_folder(tmp_path / "images", pictures)
-    out = tmp_path / "labels.parquet"
-    label_table(load(image_model), folder, out, shard=(1, 2))
-    with pytest.raises(InputError, match=r"holds labels of another run \(engine was 'torch cpu .*bf16'"):
-        label_table(load(image_model), folder, out, precision="bf16" if predict_is_fp32(out) else "fp32")
+    out, model = tmp_path / "labels.parquet", load(image_model)
+    for precision in ("fp32", "bf16"):
+        label_table(model, folder, out, precision=precision, shard=(1, 2))
+    report = label_table(model, folder, out, precision="fp32")
+    assert read_table(out).metadata["engine"] == "torch cpu fp32"
+    assert report.labelled == 60
+    (left,) = tmp_path.glob("labels.parquet.*.parts")
+    assert f"{left}: an unfinished labelling with other settings; delete it if it is of no use" in report.notes
+    assert {read_table(one).metadata["engine"] for one in left.glob("*.parquet")} == {"torch cpu bf16"}
 
 
-def predict_is_fp32(out):
-    part = next(out.with_name("labels.parquet.parts").glob("*.parquet"))
-    return read_table(part).metadata["engine"].endswith("fp32")
+def test_a_process_that_comes_when_all_is_done_leaves_nothing(image_model, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "PART_ROWS", 16)
+    folder, out, model = write_folder(tmp_path / "images", pictures), tmp_path / "labels.parquet", load(image_model)
+    claim = output.Results.claim
+
+    def late(self, part):
+        monkeypatch.setattr(output.Results, "claim", claim)
+        label_table(model, folder, out)  # another process, from beginning to end
+        return claim(self, part)
+
+    monkeypatch.setattr(output.Results, "claim", late)
+    assert "another process wrote" in label_table(model, folder, out).notes[-1]
+    assert {one.name for one in tmp_path.iterdir()} == {"images", "labels.parquet", "labels.problems.csv"}
 
 
 def test_a_full_disk_leaves_what_was_done(image_model, pictures, tmp_path, monkeypatch):
@@ -122,8 +148,9 @@ def test_a_full_disk_leaves_what_was_done(image_model, pictures, tmp_path, monke
     monkeypatch.setattr(output.pq.ParquetWriter, "write_table", full)
     with pytest.raises(TruemorphError, match=r"can't be written \(No space left on device\); make room and run"):
         label_table(load(image_model), folder, tmp_path / "labels.parquet")
-    parts = tmp_path / "labels.parquet.parts"
-    assert sorted(one.name for one in parts.glob("*part*")) == ["part-00000.parquet", "part-00001.parquet"]
+    assert [one.name for one in parts_of(tmp_path / "labels.parquet")] == ["part-00000.parquet", "part-00001.parquet"]
+    (parts,) = tmp_path.glob("*.parts")
+    assert not list(parts.glob(".*.parquet.*"))
     monkeypatch.setattr(output.pq.ParquetWriter, "write_table", write)
     assert label_table(load(image_model), folder, tmp_path / "labels.parquet").labelled == 60
 

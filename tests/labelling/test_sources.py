@@ -1,10 +1,13 @@
 """The same pictures from every kind of container get the same labels; what can't be labelled is listed."""
 
+import tarfile
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
 
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.transitions import RayleighTransition
@@ -78,6 +81,10 @@ def as_hats(content, place):
         pq.write_table(pa.table({"_healpix_29": healpix, "object_id": some, "image": images}), file)
     pq.write_metadata(pa.schema([("object_id", pa.string())]), place / "sky" / "dataset" / "_common_metadata")
     (place / "sky" / "hats.properties").write_text("obs_collection=sky\n")
+    # What else lies there: maps, and a row of each partition.
+    fits.PrimaryHDU(np.zeros(12)).writeto(place / "sky" / "skymap.fits")
+    first = pq.read_table(place / "sky" / "dataset" / "Norder=1" / "Dir=0" / "Npix=3.parquet").slice(0, 1)
+    pq.write_table(first, place / "sky" / "dataset" / "data_thumbnail.parquet")
     return place / "sky", {}
 
 
@@ -101,7 +108,7 @@ def test_every_container_gives_the_same_labels(kind, image_model, pictures, expe
     assert got.metadata["engine"] == "torch cpu fp32"
     relation = dict(zip(got.frame["object_id"], got.frame["relation"], strict=True))
     assert [relation[name] for name in ("g02", "g03", "g04")] == ["new", "out_of_fold", "out_of_fold"]
-    assert not (tmp_path / "labels.parquet.parts").exists()
+    assert not list(tmp_path.glob("*.parts"))
 
 
 def test_a_folder_of_results_mirrors_the_partitions(image_model, pictures, expected, tmp_path):
@@ -167,7 +174,8 @@ def test_a_crowd_catalogue_beside_gives_the_posterior(image_model, pictures, exp
         CatalogTable(frame.sample(59, shuffle=True, seed=1), metadata={"alpha_psf": "sigma"}),
         tmp_path / "crowd.parquet",
     )
-    label_table(load(image_model), source, tmp_path / "labels.parquet", crowd=crowd, precision="fp32")
+    report = label_table(load(image_model), source, tmp_path / "labels.parquet", crowd=crowd, precision="fp32")
+    assert "59 of 60 galaxies are in the crowd's catalogue" in report.notes
     got = read_table(tmp_path / "labels.parquet").frame
     assert got.filter(pl.col("object_id") == "g07")["posterior_disk"].to_list() == [None]
     assert got.filter(pl.col("object_id") == "g07")["crowd_label"].to_list() == [None]
@@ -201,6 +209,83 @@ def test_columns_of_a_table_are_kept(image_model, pictures, tmp_path):
     assert got["ra"].to_list() == list(range(60))
 
 
+@pytest.mark.parametrize("cut", ["header", "in a header", "between members", "in data"])
+def test_a_damaged_tar_file_is_an_error_not_its_end(image_model, pictures, tmp_path, cut):
+    write_tar(tmp_path / "all.tar", pictures)
+    content = bytearray((tmp_path / "all.tar").read_bytes())
+    with tarfile.open(tmp_path / "all.tar") as tar:
+        member = tar.getmembers()[40]
+    if cut == "header":
+        content[member.offset : member.offset + 200] = bytes(range(1, 201))
+    elif cut == "in a header":
+        content = content[: member.offset + 100]
+    elif cut == "between members":
+        content = content[: member.offset]
+    else:
+        content = content[: member.offset_data + 100]
+    (tmp_path / "all.tar").write_bytes(content)
+    with pytest.raises(InputError, match="not a readable tar file"):
+        label_table(load(image_model), tmp_path / "all.tar", tmp_path / "labels.parquet")
+    assert not (tmp_path / "labels.parquet").exists()
+
+
+def test_links_in_a_tar_file_are_listed_and_hidden_files_are_none(image_model, pictures, tmp_path):
+    write_tar(tmp_path / "all.tar", {"a/g00": pictures["g00"], "a/._g00": b"resource fork"})
+    with tarfile.open(tmp_path / "all.tar", "a") as tar:
+        link = tarfile.TarInfo("a/g01.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "g00.jpg"
+        tar.addfile(link)
+    report = label_table(load(image_model), tmp_path / "all.tar", tmp_path / "labels.parquet")
+    assert (report.labelled, report.problems) == (1, [("a/g01", "no image")])
+
+
+def test_results_in_the_folder_that_is_labelled_are_none_of_it(image_model, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "PART_ROWS", 16)
+    folder, model = write_folder(tmp_path / "images", pictures), load(image_model)
+    for shard in ((1, 2), (2, 2), None):
+        report = label_table(model, folder, folder / "labels.parquet", shard=shard)
+    assert report.labelled == 60
+    table, _ = as_hats(pictures, tmp_path)
+    for _ in range(2):
+        assert label_table(model, table, table / "labels").labelled == 60
+
+
+def test_labels_of_other_images_are_labelled_anew(image_model, pictures, expected, tmp_path):
+    """The same list, but pictures of another folder, or of another column."""
+    names = list(pictures)
+    write_folder(tmp_path / "one", pictures)
+    turned = dict(zip(names, reversed(pictures.values()), strict=True))
+    write_folder(tmp_path / "other", turned)
+    (tmp_path / "list.txt").write_text("".join(f"{name}.jpg\n" for name in names))
+    table = {"id": names, "image": list(pictures.values()), "path": list(turned.values())}
+    pl.DataFrame(table).write_parquet(tmp_path / "bands.parquet")
+    model = load(image_model)
+    for source, first, second in (
+        (tmp_path / "list.txt", {"images": tmp_path / "one"}, {"images": tmp_path / "other"}),
+        (tmp_path / "bands.parquet", {"image_column": "image"}, {"image_column": "path"}),
+    ):
+        out = tmp_path / f"labels of {source.stem}"
+        label_table(model, source, out, **first)
+        with pytest.raises(InputError, match=r"holds labels of another run .*rows was"):
+            label_table(model, source, out, **second)
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "says"),
+    [
+        ({"object_id": [1.5e17, 2.0]}, {}, "holds ids as floats"),
+        ({"object_id": [1, None]}, {}, "missing ids"),
+        ({"object_id": [7, 7]}, {}, "share an id"),
+        ({"object_id": [1, 2]}, {"keep": ["redshift"]}, "no column 'redshift' to keep"),
+        ({"object_id": [1, 2], "label": [0, 1]}, {"keep": ["label"]}, "'label' can't be kept"),
+    ],
+)
+def test_ids_and_kept_columns_of_tables_are_checked(image_model, tmp_path, columns, options, says):
+    pl.DataFrame({**columns, "image": ["a.jpg", "b.jpg"]}).write_parquet(tmp_path / "table.parquet")
+    with pytest.raises(InputError, match=says):
+        label_table(load(image_model), tmp_path / "table.parquet", tmp_path / "labels.parquet", **options)
+
+
 def sources_that_are_none(place, pictures):
     (place / "empty").mkdir()
     (place / "list.txt").write_text("\n")
@@ -228,5 +313,7 @@ def test_what_is_no_source_says_what_to_do(image_model, pictures, tmp_path):
     for name, says in sources_that_are_none(tmp_path, pictures).items():
         with pytest.raises(InputError, match=says):
             label_table(load(image_model), tmp_path / name, tmp_path / "labels.parquet")
+    with pytest.raises(InputError, match="without columns to keep"):
+        label_table(load(image_model), write_folder(tmp_path / "f", pictures), tmp_path / "l.parquet", keep=["ra"])
     with pytest.raises(InputError, match="a shard is k/n"):
         label_table(load(image_model), tmp_path / "mixed", tmp_path / "labels.parquet", shard=(3, 2))

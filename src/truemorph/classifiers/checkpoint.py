@@ -160,8 +160,6 @@ class Classifier:
         """
         if not self.uses_images:
             raise InputError("this model reads catalogue features, not images; use `truemorph label`")
-        if isinstance(images, str | os.PathLike):
-            images = [images]
         names = image_names(images)
         probabilities = np.full((len(names), len(self.classes)), np.nan)
         problems: list[str | None] = [None] * len(names)

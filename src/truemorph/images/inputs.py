@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def pixel_batches(
     InputError
         If an array has another shape or type.
     """
+    images = listed(images)
     whole = _array(images) if hasattr(images, "shape") else None
     if whole is not None and (whole.ndim != 4 or whole.shape[3] != 3):
         raise InputError(f"images must have shape (N, height, width, 3); got {whole.shape}")
@@ -61,13 +63,31 @@ def pixel_batches(
         except InputError as problem:
             return str(problem)
 
-    for start in range(0, len(every), _BATCH):
-        rows = slice(start, min(start + _BATCH, len(every)))
-        yield rows, [one(image) for image in every[rows]]
+    with ThreadPoolExecutor(max(2, os.cpu_count() or 2), "images") as pool:
+        ahead = None
+        for start in range(0, len(every), _BATCH):
+            rows = slice(start, min(start + _BATCH, len(every)))
+            now, ahead = ahead, (rows, pool.map(one, every[rows]))
+            if now is not None:
+                yield now[0], list(now[1])
+        if ahead is not None:
+            yield ahead[0], list(ahead[1])
+
+
+def listed(images: Any) -> Any:
+    """A list where one image, or a column of paths, was given; arrays and tensors of pixels as they are."""
+    if isinstance(images, str | os.PathLike | bytes | Image.Image):
+        return [images]
+    if hasattr(images, "dtype") and not hasattr(images, "ndim"):  # a column of polars
+        return list(images)
+    if getattr(images, "ndim", None) == 1:  # of pandas or numpy
+        return list(images)
+    return images
 
 
 def image_names(images: Any) -> list[Any]:
     """Paths of images where they have some, else their numbers."""
+    images = listed(images)
     if hasattr(images, "shape"):
         return list(range(len(images)))
     return [str(Path(one)) if isinstance(one, str | os.PathLike) else number for number, one in enumerate(images)]

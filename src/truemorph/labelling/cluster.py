@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from truemorph.classifiers.checkpoint import Classifier, load
-from truemorph.errors import InputError
+from truemorph.errors import InputError, TruemorphError
 from truemorph.labelling.job import Asked, Job, open_job
 
 
@@ -29,6 +31,13 @@ class PartLabeller:
                 if not self._job.results.is_done(part.name):
                     self._job.label(part, progress)
         return batch
+
+
+def _absolute(asked: Asked) -> Asked:
+    """What is asked, for workers that run in folders of their own."""
+    paths: dict[str, Any] = {name: getattr(asked, name) for name in ("source", "out", "crowd", "images", "gate")}
+    changed: dict[str, Any] = {name: Path(path).resolve() for name, path in paths.items() if path is not None}
+    return replace(asked, **changed)
 
 
 def label_on_cluster(model: Classifier, asked: Asked, job: Job, parts: Sequence[int], address: str | None) -> None:
@@ -59,13 +68,21 @@ def label_on_cluster(model: Classifier, asked: Asked, job: Job, parts: Sequence[
     numbers = ray.data.from_items([{"part": number} for number in left], override_num_blocks=len(left))
     done = numbers.map_batches(
         PartLabeller,
-        fn_constructor_args=(str(model.folder.resolve()), asked, 1),
+        fn_constructor_args=(str(model.folder.resolve()), _absolute(asked), 1),
         batch_size=1,
         concurrency=(1, actors),
         max_restarts=-1,
         max_task_retries=-1,
         **options,
     )
-    with tqdm(total=len(left), desc="label", unit="part", leave=False, disable=None) as progress:
-        for batch in done.iter_batches(batch_size=None):
-            progress.update(len(batch["part"]))
+    try:
+        with tqdm(total=len(left), desc="label", unit="part", leave=False, disable=None) as progress:
+            for batch in done.iter_batches(batch_size=None):
+                progress.update(len(batch["part"]))
+    except ray.exceptions.RayError as problem:
+        cause: BaseException | None = problem
+        while cause is not None and not isinstance(cause, TruemorphError):
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        if cause is None:
+            raise TruemorphError(f"the cluster failed: {str(problem).strip().splitlines()[-1]}") from problem
+        raise type(cause)(str(cause).split("\n")[-1]) from problem

@@ -36,20 +36,19 @@ class Gate:
     agreement : float
         Share of images with the same label.
     fraction_changes : list of float
-        Change of the disk fraction in each quintile of α (of all images where α is not known): of labels or of mean
-        probabilities, whichever is the larger.
+        Change of the disk fraction in each quintile of α: of labels or of mean probabilities, whichever is the larger.
     calibration_change : float
         Change of the expected calibration error: against true classes where they are known, else against float32's
         own probabilities.
-    known : str
-        What was known of the images: "alpha and truth", "alpha", "truth" or "nothing".
+    against : str
+        "truth" or "float32".
     """
 
     images: int
     agreement: float
     fraction_changes: list[float]
     calibration_change: float
-    known: str
+    against: str
 
     @property
     def passed(self) -> bool:
@@ -66,7 +65,7 @@ class Gate:
         return (
             f"{self.images:,d} images, label agreement {self.agreement:.4f} (at least {LEAST_AGREEMENT}), disk "
             f"fractions {changes} (at most ±{MOST_FRACTION_CHANGE}), calibration error {self.calibration_change:+.4f} "
-            f"(at most ±{MOST_CALIBRATION_CHANGE}); known: {self.known}"
+            f"(at most ±{MOST_CALIBRATION_CHANGE}, against {self.against})"
         )
 
 
@@ -77,26 +76,25 @@ def calibration_error(p: np.ndarray, target: np.ndarray) -> float:
     return float(np.abs(sums[0] - sums[1]).sum() / p.size)
 
 
-def compare(
-    exact: np.ndarray, fast: np.ndarray, alpha: np.ndarray | None = None, truth: np.ndarray | None = None
-) -> Gate:
+def compare(exact: np.ndarray, fast: np.ndarray, alpha: np.ndarray, truth: np.ndarray | None = None) -> Gate:
     """Compare probabilities of a faster engine with those of float32.
 
     Parameters
     ----------
     exact, fast : array, shape (N, K)
-    alpha : array, shape (N,), optional
+    alpha : array, shape (N,)
     truth : array, shape (N,), optional
         True classes, -1 where unknown.
 
     Examples
     --------
     >>> exact = np.tile([[0.3, 0.7], [0.6, 0.4]], (5_000, 1))
-    >>> compare(exact, exact).passed, compare(exact, exact[:, ::-1]).agreement
+    >>> alpha = np.linspace(5, 30, 10_000)
+    >>> compare(exact, exact, alpha).passed, compare(exact, exact[:, ::-1], alpha).agreement
     (True, 0.0)
     """
     labels = exact.argmax(axis=1), fast.argmax(axis=1)
-    order = [np.arange(len(exact))] if alpha is None else np.array_split(np.argsort(alpha, kind="stable"), _PARTS)
+    order = np.array_split(np.argsort(alpha, kind="stable"), _PARTS)
     changes = []
     for part in order:
         hard = float(np.mean(labels[1][part] == DISK) - np.mean(labels[0][part] == DISK))
@@ -110,8 +108,8 @@ def compare(
     else:
         truth = None
         change = calibration_error(fast[:, DISK], exact[:, DISK])
-    what = [name for name, given in (("alpha", alpha), ("truth", truth)) if given is not None]
-    return Gate(len(exact), float(np.mean(labels[0] == labels[1])), changes, change, " and ".join(what) or "nothing")
+    against = "float32" if truth is None else "truth"
+    return Gate(len(exact), float(np.mean(labels[0] == labels[1])), changes, change, against)
 
 
 def _pixels(
@@ -147,23 +145,34 @@ def calibration_images(model: Classifier, source: Source) -> np.ndarray:
 
 
 def measure(model: Classifier, source: Source, exact: Engine, fast: Engine) -> Gate:
-    """Run both engines, all members, on 10,000 images that calibrate nothing."""
+    """Run both engines, all members, on 10,000 images that calibrate nothing.
+
+    Raises
+    ------
+    InputError
+        If there are fewer, or their α is not known.
+    """
+    if not source.prepared:
+        raise InputError(
+            f"{source.path}: int8 must keep class fractions at every alpha, and alpha is not known here; give a "
+            "prepared catalogue with --gate (of simulated galaxies, say)"
+        )
     kept: dict[str, list[np.ndarray]] = {"exact": [], "fast": [], "alpha": [], "truth": []}
     with tqdm(total=GATE_IMAGES, desc="int8 against fp32", unit="img", leave=False, disable=None) as progress:
         for pixels, frame in _pixels(model, source, lambda number: number % _EVERY != 0, GATE_IMAGES):
             for name, engine in (("exact", exact), ("fast", fast)):
                 members = [engine.member(pixels, member) for member in range(len(model.members))]
                 kept[name].append(np.mean(members, axis=0))
-            if "alpha" in frame.columns:
-                kept["alpha"].append(frame["alpha"].to_numpy())
+            kept["alpha"].append(frame["alpha"].to_numpy())
             if "truth" in frame.columns and frame["truth"].dtype.is_integer():
                 kept["truth"].append(frame["truth"].fill_null(-1).to_numpy())
             progress.update(len(pixels))
-    found = {name: np.concatenate(values) if values else None for name, values in kept.items()}
-    if found["exact"] is None or found["fast"] is None or len(found["exact"]) < GATE_IMAGES:
-        n = 0 if found["exact"] is None else len(found["exact"])
+    n = sum(map(len, kept["exact"]))
+    if n < GATE_IMAGES:
         raise InputError(
             f"{source.path}: int8 must pass on {GATE_IMAGES:,d} images that did not calibrate it, and only {n:,d} are "
             "there; give more with --gate (simulated ones will do)"
         )
-    return compare(found["exact"], found["fast"], found["alpha"], found["truth"])
+    truth = np.concatenate(kept["truth"]) if kept["truth"] else None
+    exact_p, fast_p, alpha = (np.concatenate(kept[name]) for name in ("exact", "fast", "alpha"))
+    return compare(exact_p, fast_p, alpha, truth)

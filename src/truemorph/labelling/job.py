@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,8 @@ from truemorph.errors import InputError
 from truemorph.labelling.decoding import NO_IMAGE, decoded
 from truemorph.labelling.engines import Precision, engine_for
 from truemorph.labelling.labeller import IN_SAMPLE, Crowd, Labeller
-from truemorph.labelling.output import Account, PartWriter, Results
-from truemorph.labelling.sources import PART_ROWS, Part, Source, open_source
+from truemorph.labelling.output import Account, PartWriter, Results, is_table
+from truemorph.labelling.sources import PART_ROWS, Part, Source, frame_hash, open_source
 
 NO_FEATURE = "a feature is missing"
 _BATCH = 256
@@ -58,8 +59,6 @@ class Job:
     results : Results
     metadata : dict
         Of the tables of labels.
-    identity : dict
-        What the labels follow from.
     notes : list of str
     """
 
@@ -67,25 +66,24 @@ class Job:
     source: Source
     results: Results
     metadata: dict[str, Any]
-    identity: dict[str, Any]
     notes: list[str]
 
-    def label(self, part: Part, progress: tqdm) -> bool:
-        """Label a part, unless it is there or another process has it; whether this process did."""
+    def label(self, part: Part, progress: tqdm) -> Account | None:
+        """Label a part; None where it is there or another process has it."""
         lock = self.results.claim(part.name)
         if lock is None:
             progress.update(part.rows or 0)
-            return False
+            return None
         try:
             if self.results.is_done(part.name):
-                return False
+                return None
             with self.results.writer(part.name, self.labeller.schema, self.metadata) as writer:
                 if self.labeller.model.uses_images:
                     _label_images(self.labeller, part, writer, progress)
                 else:
                     _label_features(self.labeller, str(self.source.path), part, writer, progress)
                 writer.finish()
-            return True
+                return writer.account
         finally:
             lock.release()
 
@@ -99,21 +97,23 @@ def open_job(model: Classifier, asked: Asked) -> Job:
         If there is nothing to label, columns are missing, α is in another unit than the model's, or an engine can't be
         had.
     """
-    results = Results(asked.out)
-    if results.out.resolve() == Path(asked.source).resolve():
-        raise InputError(f"{asked.out}: would overwrite what is to be labelled; choose another --out")
+    out = Path(asked.out)
+    is_table(out)  # or an error, before anything else
+    if out.resolve() == Path(asked.source).resolve():
+        raise InputError(f"{out}: would overwrite what is to be labelled; choose another --out")
     what = open_source(
         asked.source,
         id_column=asked.id_column,
         image_column=asked.image_column,
         images=asked.images,
         keep=asked.keep,
+        but=[out, out.with_name(f"{out.stem}.problems.csv"), *out.parent.glob(f"{glob.escape(out.name)}.*.parts")],
     )
-    first = next(what.parts[0].batches(1), None)
+    first = next((rows for part in what.parts for rows in part.batches(1)), None)
     if first is None:
         raise InputError(f"{asked.source}: nothing to label")
     joined = None if asked.crowd is None else read_catalogue(asked.crowd)
-    has_crowd = joined is not None or {"label", "alpha"} <= set(first.frame.columns)
+    has_crowd = joined is not None or what.prepared
     said = what.metadata if joined is None else joined.metadata
     used, notes = _for_posteriors(model, asked.transition, said, has_crowd, str(asked.crowd or asked.source))
     proof = None if asked.precision != "int8" else what if asked.gate is None else open_source(asked.gate)
@@ -136,9 +136,10 @@ def open_job(model: Classifier, asked: Asked) -> Job:
         "alpha": said.get("alpha"),
         "source": what.metadata.get("source", str(asked.source)),
     }
-    crowd = None if asked.crowd is None else str(asked.crowd)
+    columns = ("object_id", "label", "alpha", "split")
+    crowd = None if joined is None else frame_hash(joined.frame.select(columns))
     identity = {**metadata, "rows": what.fingerprint, "crowd": crowd, "keep": list(asked.keep)}
-    return Job(labeller, what, results, metadata, identity, notes)
+    return Job(labeller, what, Results(out, identity), metadata, notes)
 
 
 def _for_posteriors(
@@ -193,4 +194,6 @@ def _write(
         chosen = frame if len(good) == frame.height else frame[good]
         labels = labeller.label(chosen, np.stack(inputs) if isinstance(inputs, list) else inputs)
     in_sample = int((labels["relation"] == IN_SAMPLE).sum())
-    writer.write(labels, problems, Account(frame.height, labels.height, len(problems), unreadable, in_sample))
+    matched = labels["crowd_label"].count() if labeller.crowd else 0
+    account = Account(frame.height, labels.height, len(problems), unreadable, in_sample, matched)
+    writer.write(labels, problems, account)

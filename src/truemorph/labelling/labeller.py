@@ -114,11 +114,12 @@ class Labeller:
     def _out_of_fold(self, inputs: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """p(y | x) and its spread over members (NaN where one member speaks alone)."""
         n_members = len(self.model.members)
+        of_a_fold = self.model.config.seeds if self.model.uses_images else 1
         total = np.zeros((len(inputs), len(self.model.classes)))
         squares, counts = np.zeros_like(total), np.zeros(len(inputs))
         for member in range(n_members):
             # Members of fold f were trained without it; everything outside the folds is new to all members.
-            asked = (fold == member // self.model.config.seeds) | (fold < 0)
+            asked = (fold == member // of_a_fold) | (fold < 0)
             if asked.any():
                 p = self.engine.member(inputs if asked.all() else inputs[asked], member)
                 total[asked] += p

@@ -1,19 +1,21 @@
 """Where labels go: parts that appear whole or not at all, and one table of them all.
 
 A folder of results holds `run.json` (which labelling it is), a Parquet file for each part, and `problems/` with what
-could not be labelled. For `--out labels.parquet` it is `labels.parquet.parts` until all parts are there, and then one
-table. A part that is being worked on is locked, so that several processes share the work; the system takes locks back
-from a process that was killed.
+could not be labelled. For `--out labels.parquet` it is `labels.parquet.<digest>.parts` until all parts are there, and
+then one table (the digest is of what labels follow from). A part that is being worked on is locked, so that several
+processes share the work; the system takes locks back from a process that was killed.
 """
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,6 +32,21 @@ _ACCOUNT = b"truemorph_account"
 _PROBLEMS = {"object_id": pl.String, "reason": pl.String}
 
 
+def is_table(out: str | os.PathLike[str]) -> bool:
+    """Whether labels go into one table, or into a folder of them.
+
+    Raises
+    ------
+    InputError
+        If the ending is of no kind of table.
+    """
+    out = Path(out)
+    if not out.suffix or out.is_dir():
+        return False
+    table_extension(out)
+    return True
+
+
 @dataclass(frozen=True)
 class Account:
     """Rows in = rows labelled + rows listed.
@@ -41,6 +58,8 @@ class Account:
         Of those listed, images that are there and can't be read.
     in_sample : int
         Of those labelled, galaxies that trained the model's only member.
+    matched : int
+        Of those labelled, galaxies with a crowd label.
     """
 
     rows_in: int = 0
@@ -48,12 +67,14 @@ class Account:
     listed: int = 0
     unreadable: int = 0
     in_sample: int = 0
+    matched: int = 0
 
     def __add__(self, other: Account) -> Account:
-        return Account(*(one + another for one, another in zip(self._numbers(), other._numbers(), strict=True)))
+        return Account(*(one + another for one, another in zip(astuple(self), astuple(other), strict=True)))
 
-    def _numbers(self) -> tuple[int, ...]:
-        return self.rows_in, self.labelled, self.listed, self.unreadable, self.in_sample
+    def too_bad(self, most: float) -> bool:
+        """Whether a larger share of the images than this can't be read."""
+        return self.unreadable > most * (self.labelled + self.unreadable)
 
 
 @contextmanager
@@ -114,7 +135,7 @@ class PartWriter:
         if one.rows_in != one.labelled + one.listed or one.listed != len(self._listed):
             raise AssertionError(f"{self._path}: {one.rows_in} rows in, {one.labelled} labelled, {one.listed} listed")
         with _writing(self._path):
-            self._writer.add_key_value_metadata({_ACCOUNT: json.dumps(one._numbers())})
+            self._writer.add_key_value_metadata({_ACCOUNT: json.dumps(astuple(one))})
             self._writer.close()
             if self._listed:
                 listed = pl.DataFrame(self._listed, schema=_PROBLEMS, orient="row")
@@ -144,32 +165,30 @@ class Results:
     ----------
     out : path
         A table (its ending names the format), or a folder that keeps the parts.
-
-    Raises
-    ------
-    InputError
-        If the ending is of no kind of table.
+    identity : dict
+        What the labels follow from.
     """
 
-    def __init__(self, out: str | os.PathLike[str]) -> None:
-        self.out = Path(out)
-        self.is_table = bool(self.out.suffix) and not self.out.is_dir()
-        if self.is_table:
-            table_extension(self.out)
-        self.folder = self.out.with_name(f"{self.out.name}.parts") if self.is_table else self.out
+    def __init__(self, out: str | os.PathLike[str], identity: dict[str, Any]) -> None:
+        self.out, self.is_table = Path(out), is_table(out)
+        self._identity = json.loads(json.dumps(identity))
+        digest = hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode()).hexdigest()[:8]
+        self.folder = self.out.with_name(f"{self.out.name}.{digest}.parts") if self.is_table else self.out
+        self._told = self.folder / "run.json"
 
     @property
     def problems(self) -> Path:
         """Where what can't be labelled is listed: a table, or a folder of tables."""
         return self.out.with_name(f"{self.out.stem}.problems.csv") if self.is_table else self.folder / "problems"
 
-    def begin(self, identity: dict[str, Any]) -> None:
-        """Make the folder, or go on with what is there.
+    @property
+    def others(self) -> list[Path]:
+        """Unfinished labellings with other settings, for the same table."""
+        found = self.out.parent.glob(f"{glob.escape(self.out.name)}.*.parts") if self.is_table else []
+        return sorted(one for one in found if one != self.folder)
 
-        Parameters
-        ----------
-        identity : dict
-            What the labels follow from.
+    def begin(self) -> None:
+        """Make the folder, or go on with what is there.
 
         Raises
         ------
@@ -178,21 +197,23 @@ class Results:
         TruemorphError
             If it can't be written.
         """
-        file, now = self.folder / "run.json", json.loads(json.dumps(identity))
         try:
-            if not self.is_table and self.folder.is_dir() and not file.is_file() and any(self.folder.iterdir()):
-                raise InputError(f"{self.folder}: exists and holds no labels; choose another --out")
-            self._locks.mkdir(parents=True, exist_ok=True)
+            self.out.parent.mkdir(parents=True, exist_ok=True)
             with self.alone():
-                if not file.is_file() or next(self.folder.rglob("*.parquet"), None) is None:
+                if not self._told.is_file():
+                    content = [one for one in self.folder.glob("*") if not one.name.startswith(".")]
+                    if content and not self.is_table:
+                        raise InputError(f"{self.folder}: exists and holds no labels; choose another --out")
+                    self._locks.mkdir(parents=True, exist_ok=True)
                     partial = self.folder / f".run.json.{os.getpid()}"
-                    partial.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
-                    os.replace(partial, file)
-            then = json.loads(file.read_text(encoding="utf-8"))
+                    partial.write_text(json.dumps(self._identity, indent=2) + "\n", encoding="utf-8")
+                    os.replace(partial, self._told)
+                then = json.loads(self._told.read_text(encoding="utf-8"))
         except (OSError, ValueError) as problem:
             if isinstance(problem, InputError):
                 raise
             raise TruemorphError(f"{self.folder}: can't be written ({reason(problem)})") from problem
+        now = self._identity
         changed = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
         if changed:
             raise InputError(
@@ -208,11 +229,11 @@ class Results:
     def alone(self) -> Iterator[None]:
         """While no other process begins or ends."""
         place = self.out.with_name(f".{self.out.name}.lock")
-        try:
-            with FileLock(place):
+        with FileLock(place):
+            try:
                 yield
-        finally:
-            place.unlink(missing_ok=True)
+            finally:
+                place.unlink(missing_ok=True)  # while it is held: whoever waits for it makes another
 
     def path(self, part: str) -> Path:
         """Where a part is, or will be."""
@@ -222,16 +243,28 @@ class Results:
         """Whether a part is there."""
         return self.path(part).is_file()
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is something to go on with; not any more once a table was made of it."""
+        return self._told.is_file()
+
     def claim(self, part: str) -> FileLock | None:
         """Take a part; None where another process has it. Release the lock when it is done."""
+        if not self.is_there:
+            return None
         place = self._locks / f"{part}.lock"
-        place.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(place)
         try:
+            place.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             return None
-        return lock
+        if self.is_there:
+            return lock
+        # Another process made the table in between: leave nothing behind.
+        lock.release()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return None
 
     def writer(self, part: str, schema: dict[str, Any], metadata: dict[str, Any]) -> PartWriter:
         """Writer of a part."""
@@ -249,6 +282,14 @@ class Results:
         path = self._listed_in(part)
         return pl.read_csv(path, schema=_PROBLEMS).rows() if path.is_file() else []
 
+    def first_unreadable(self, but: Sequence[str]) -> str:
+        """Why the first image that is there can't be read."""
+        for path in sorted((self.folder / "problems").rglob("*.csv")):
+            for _, why in pl.read_csv(path, schema=_PROBLEMS).iter_rows():
+                if why not in but:
+                    return str(why)
+        return "none is left"
+
     def drop(self, part: str) -> None:
         """Forget a part, so that it is labelled anew."""
         self.path(part).unlink(missing_ok=True)
@@ -262,8 +303,10 @@ class Results:
         TruemorphError
             If they can't be written; the parts stay.
         """
-        shutil.rmtree(self._locks, ignore_errors=True)
         if not self.is_table:
+            shutil.rmtree(self._locks, ignore_errors=True)
+            for one in self.folder.rglob(".*.parquet.*"):  # of processes that were killed
+                one.unlink(missing_ok=True)
             return
         partial = self.out.with_name(f".{os.getpid()}.{self.out.name}")
         try:
@@ -285,4 +328,6 @@ class Results:
         else:
             frame = pl.concat([pl.read_parquet(self.path(part)) for part in parts])
             write_table(CatalogTable(frame, metadata=metadata), self.out)
-        shutil.rmtree(self.folder)
+        gone = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
+        self.folder.rename(gone)
+        shutil.rmtree(gone)

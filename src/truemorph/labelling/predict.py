@@ -125,7 +125,8 @@ def label_table(
     ours = engine if engine != "ray" else "openvino" if precision == "int8" else "torch"
     asked = Asked(source, out, transition, crowd, id_column, image_column, images, tuple(keep), ours, precision, gate)
     job = open_job(model, asked)
-    job.results.begin(job.identity)
+    job.results.begin()
+    _forget_spoilt(job, max_bad)
     parts = range(k - 1, len(job.source.parts), n)
     if engine == "ray":
         from truemorph.labelling.cluster import label_on_cluster
@@ -138,7 +139,7 @@ def label_table(
 
 def _label_here(job: Job, parts: Sequence[int], max_bad: float) -> None:
     """Label those parts that are not there and that no other process has."""
-    so_far, own = Account(), []
+    so_far = Account()
     chosen = [job.source.parts[number] for number in parts]
     rows = [part.rows for part in chosen]
     total = None if None in rows else sum(filter(None, rows))
@@ -148,40 +149,43 @@ def _label_here(job: Job, parts: Sequence[int], max_bad: float) -> None:
         total=total, initial=there, desc="label", unit="gal", unit_scale=True, leave=False, disable=None
     ) as progress:
         for part in left:
-            if not job.label(part, progress):
-                continue
-            own.append(part.name)
-            so_far += job.results.account(part.name)
+            so_far += job.label(part, progress) or Account()
             if so_far.labelled + so_far.unreadable >= _ENOUGH:
-                _check_bad(job.results, own, so_far, max_bad)
+                _check_bad(job.results, so_far, max_bad)
 
 
-def _check_bad(results: Results, parts: Sequence[str], account: Account, max_bad: float) -> None:
-    """Refuse results with too many bad images; parts that have some are forgotten, until they are mended."""
-    if account.unreadable <= max_bad * (account.labelled + account.unreadable):
-        return
-    spoilt = [part for part in parts if results.account(part).unreadable]
-    listed = [row for part in spoilt for row in results.listed(part) if row[1] not in (NO_IMAGE, NO_FEATURE)]
-    for part in spoilt:
-        results.drop(part)
-    raise InputError(
-        f"{account.unreadable} of {account.labelled + account.unreadable} images are bad, more than {max_bad:.0%} "
-        f"(first: {listed[0][1]}); mend the set, or allow more with --max-bad"
-    )
+def _forget_spoilt(job: Job, max_bad: float) -> None:
+    """Where too many images were bad when last asked, label those parts again: they may be mended by now."""
+    results = job.results
+    with results.alone():
+        done = [part.name for part in job.source.parts if results.is_done(part.name)]
+        if sum((results.account(part) for part in done), Account()).too_bad(max_bad):
+            for part in done:
+                if results.account(part).unreadable:
+                    results.drop(part)
+
+
+def _check_bad(results: Results, account: Account, max_bad: float) -> None:
+    """Refuse results with too many bad images."""
+    if account.too_bad(max_bad):
+        raise InputError(
+            f"{account.unreadable} of {account.labelled + account.unreadable} images are bad, more than {max_bad:.0%} "
+            f"(first: {results.first_unreadable((NO_IMAGE, NO_FEATURE))}); mend the set, or allow more with --max-bad"
+        )
 
 
 def _concluded(job: Job, max_bad: float) -> LabelReport:
     """Count, and make one table of all parts if the last is there and one table was asked for."""
     results, parts, notes = job.results, [part.name for part in job.source.parts], job.notes
     with results.alone():
-        if not results.folder.is_dir():  # another process was the last
+        if not results.is_there:  # another process was the last
             return LabelReport(0, 0, [], [*notes, f"another process wrote {results.out}"], results.problems)
         done = [part for part in parts if results.is_done(part)]
         account = sum((results.account(part) for part in done), Account())
         problems = [row for part in done for row in results.listed(part)]
         complete = len(done) == len(parts)
         if complete:
-            _check_bad(results, done, account, max_bad)
+            _check_bad(results, account, max_bad)
             if account.labelled == 0:
                 raise InputError(f"{job.source.path}: nothing to label ({problems[0][1]})")
             results.conclude(parts, job.metadata)
@@ -193,4 +197,8 @@ def _concluded(job: Job, max_bad: float) -> LabelReport:
             f"{account.in_sample} galaxies trained the model's only member: their posterior is empty; "
             "train with --folds 5 to relabel them out of fold",
         ]
+    if job.labeller.joined is not None:
+        notes = [*notes, f"{account.matched:,d} of {account.labelled:,d} galaxies are in the crowd's catalogue"]
+    for one in results.others:
+        notes = [*notes, f"{one}: an unfinished labelling with other settings; delete it if it is of no use"]
     return LabelReport(account.rows_in, account.labelled, problems, notes, results.problems, complete)

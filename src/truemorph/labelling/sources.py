@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,14 +19,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
-from truemorph.catalogs.schema import IMAGE_ENDINGS, nearest
+from truemorph.catalogs.schema import IMAGE_ENDINGS, nearest, object_ids
 from truemorph.catalogs.tables import read_table
 from truemorph.errors import InputError, reason
 
 PART_ROWS = 16_384
+_BUFFER = 1 << 20
 # As tables of galaxies call them, in order of preference.
 ID_COLUMNS = ("object_id", "id_str", "dr7objid", "dr8objid", "objid", "GalaxyID", "iauname", "source_id", "id")
 PATH_COLUMNS = ("image", "file_loc", "image_path", "path", "file", "filename")
+# Columns of the labels, which no column that is kept may be called.
+_OWN = (
+    "object_id", "label", "relation", "crowd_label", "alpha", "split", "label_quality", "model_hash",
+)  # fmt: skip
+_IMAGE = "image file"
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 
 Image = Path | bytes | None
@@ -78,12 +84,15 @@ class Source:
     metadata : dict
         Of a prepared catalogue.
     path : Path
+    prepared : bool
+        Whether it is a prepared catalogue, with crowd labels and α.
     """
 
     parts: Sequence[Part]
     fingerprint: str
     path: Path
     metadata: dict[str, Any] = field(default_factory=dict)
+    prepared: bool = False
 
     @property
     def rows(self) -> int | None:
@@ -114,6 +123,19 @@ class _TablePart:
             yield Rows(frame, images)
 
 
+class _StrictMember(tarfile.TarInfo):
+    """A member whose damaged header is an error; tarfile would take it for the end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _StrictMember:
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the end, as it should be
+            raise
+        except tarfile.HeaderError as problem:
+            raise tarfile.ReadError(f"damaged or cut off: {problem}") from problem
+
+
 @dataclass(frozen=True)
 class _TarPart:
     """A tar file, compressed or not, read from its beginning to its end."""
@@ -126,15 +148,15 @@ class _TarPart:
         keys: list[str] = []
         images: list[Image] = []
         try:
-            with tarfile.open(self.path, "r|*") as tar:
+            with tarfile.open(self.path, "r|*", tarinfo=_StrictMember) as tar:
                 for member in tar:
                     tar.members = []  # type: ignore[attr-defined]  # it would remember them all
-                    if not (member.isfile() and member.name.lower().endswith(IMAGE_ENDINGS)):
+                    hidden = os.path.basename(member.name).startswith(".")  # such as macOS makes beside each file
+                    if hidden or member.isdir() or not member.name.lower().endswith(IMAGE_ENDINGS):
                         continue
-                    opened = tar.extractfile(member)
-                    assert opened is not None
+                    opened = tar.extractfile(member) if member.isfile() else None  # no links
                     keys.append(_stem(member.name))
-                    images.append(opened.read())
+                    images.append(None if opened is None else opened.read())
                     if len(keys) == size:
                         yield Rows(pl.DataFrame({"object_id": keys}), images)
                         keys, images = [], []
@@ -159,17 +181,28 @@ class _ParquetPart:
 
     def batches(self, size: int) -> Iterator[Rows]:
         columns = list(dict.fromkeys([self.id_column, self.image_column, *self.keep]))
-        with pq.ParquetFile(self.path) as file:
+        # Without its own buffers pyarrow would hold the whole file.
+        with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=_BUFFER) as file:
             for batch in file.iter_batches(size, columns=columns):
                 values = batch.column(self.image_column)
                 if pa.types.is_struct(values.type):
                     values = values.field("bytes")
-                frame = pl.DataFrame(pa.Table.from_batches([batch.select(_without(columns, self.image_column))]))
-                yield Rows(frame.rename({self.id_column: "object_id"}), values.to_pylist())
+                known = pa.Table.from_batches([batch.select(_without(columns, self.image_column))])
+                frame = pl.DataFrame(known).rename({self.id_column: "object_id"})
+                _check_ids(frame["object_id"], self.path, self.id_column)
+                yield Rows(frame, values.to_pylist())
 
 
 def _without(names: Iterable[str], name: str) -> list[str]:
     return [one for one in names if one != name]
+
+
+def _check_ids(ids: pl.Series, path: Path, column: str) -> None:
+    """Refuse ids that are missing or that may have lost digits."""
+    if ids.null_count():
+        raise InputError(f"{path}: column {column} has missing ids; give every row one")
+    if not (ids.dtype.is_integer() or ids.dtype == pl.String):
+        raise InputError(f"{path}: column {column} ({ids.dtype}) can't be an id; use integers or text")
 
 
 def _stem(name: str) -> str:
@@ -182,7 +215,8 @@ def _hash(*parts: Any) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:20]
 
 
-def _frame_hash(frame: pl.DataFrame) -> str:
+def frame_hash(frame: pl.DataFrame) -> str:
+    """Changes when the rows do."""
     return hashlib.sha256(frame.write_csv().encode()).hexdigest()[:20]
 
 
@@ -204,6 +238,7 @@ def open_source(
     image_column: str | None = None,
     images: str | os.PathLike[str] | None = None,
     keep: Sequence[str] = (),
+    but: Collection[Path] = (),
 ) -> Source:
     """Find out what is to be labelled.
 
@@ -219,6 +254,8 @@ def open_source(
         Folder that paths of a list or table are relative to; default the folder of the list or table.
     keep : sequence of str
         Columns of a table to keep beside the labels.
+    but : collection of path
+        What lies in a folder and is none of it: results.
 
     Returns
     -------
@@ -231,12 +268,18 @@ def open_source(
     """
     path = Path(path)
     if path.is_dir():
-        return _folder(path, id_column, image_column, tuple(keep))
+        found = _folder(path, id_column, image_column, tuple(keep), {one.resolve() for one in but})
+        if keep and not isinstance(found.parts[0], _ParquetPart):
+            raise InputError(f"{path}: images in a folder come without columns to keep; give a table of them")
+        return found
     if not path.is_file():
         raise InputError(f"{path}: no such file or folder")
+    listed = path.suffix.lower() == ".txt"
+    if keep and (listed or path.name.lower().endswith(_TAR_ENDINGS)):
+        raise InputError(f"{path}: images come without columns to keep here; give a table of them")
     if path.name.lower().endswith(_TAR_ENDINGS):
         return _tars(path, [path])
-    if path.suffix.lower() == ".txt":
+    if listed:
         names = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         if not names:
             raise InputError(f"{path}: the list is empty")
@@ -246,11 +289,16 @@ def open_source(
     return _table(path, id_column, image_column, None if images is None else Path(images), tuple(keep))
 
 
-def _folder(path: Path, id_column: str | None, image_column: str | None, keep: tuple[str, ...]) -> Source:
+def _folder(
+    path: Path, id_column: str | None, image_column: str | None, keep: tuple[str, ...], but: set[Path]
+) -> Source:
     kinds: dict[str, list[str]] = {"images": [], "tar files": [], "Parquet files": []}
     for place, folders, names in os.walk(path):
-        folders.sort()
+        here = Path(place).resolve()
+        folders[:] = sorted(name for name in folders if name[0] != "." and here / name not in but)
         for name in sorted(names):
+            if here / name in but:
+                continue
             lower, whole = name.lower(), os.path.relpath(os.path.join(place, name), path)
             if name.startswith((".", "_")):  # _metadata and the like
                 continue
@@ -260,6 +308,9 @@ def _folder(path: Path, id_column: str | None, image_column: str | None, keep: t
                 kinds["tar files"].append(whole)
             elif lower.endswith(".parquet"):
                 kinds["Parquet files"].append(whole)
+    pixels = [name for name in kinds["Parquet files"] if "Norder=" in name and "Npix=" in name]
+    if pixels:  # HATS: other tables and maps there are about the partitions
+        kinds = {"Parquet files": pixels}
     found = [kind for kind, names in kinds.items() if names]
     if not found:
         raise InputError(f"{path}: no images ({', '.join(IMAGE_ENDINGS)}), tar or Parquet files in this folder")
@@ -281,7 +332,8 @@ def _files(path: Path, root: Path, names: list[str]) -> Source:
     repeated = frame.filter(pl.col("object_id").is_duplicated())
     if repeated.height:
         raise InputError(f"{path}: {repeated['object_id'][0]} is listed twice; list each image once")
-    return Source(_cut(frame, root, "image"), _frame_hash(frame), path, {"source": str(path)})
+    mark = _hash(frame_hash(frame), str(root.resolve()))
+    return Source(_cut(frame, root, "image"), mark, path, {"source": str(path)})
 
 
 def _table(
@@ -294,8 +346,10 @@ def _table(
         table = read_catalogue(path)
         root = image_folder(table) if images is None else images
         frame = table.frame
+        _check_kept(keep, names, path)
         column = "image" if "image" in frame.columns else None
-        return Source(_cut(frame, root, column), _frame_hash(frame), path, table.metadata)
+        mark = _hash(frame_hash(frame), str(root.resolve()))
+        return Source(_cut(frame, root, column), mark, path, table.metadata, prepared=True)
     column = _chosen(image_column, PATH_COLUMNS, names, path, "--image-column")
     if column is None:
         raise InputError(
@@ -303,14 +357,21 @@ def _table(
             f"({', '.join(PATH_COLUMNS)}); name yours with --image-column"
         )
     ids = _chosen(id_column, ID_COLUMNS, names, path, "--id") or column
+    _check_kept(keep, names, path)
+    own = object_ids(table.frame[ids], str(path))
+    frame = table.frame.select(own, pl.col(column).cast(pl.String).alias(_IMAGE), *keep)
+    root = images or path.parent
+    mark = _hash(frame_hash(frame), str(root.resolve()))
+    return Source(_cut(frame, root, _IMAGE), mark, path, {"source": str(path)})
+
+
+def _check_kept(keep: Sequence[str], names: Sequence[str], path: Path) -> None:
+    """Refuse columns that are not there, or that labels have of their own."""
     for name in keep:
         if name not in names:
-            raise InputError(f"{path}: no column {name!r} to keep; {nearest(name, names)}")
-    if table.frame[ids].null_count():
-        raise InputError(f"{path}: column {ids} has {table.frame[ids].null_count()} missing ids; give every row one")
-    own = pl.col(ids) if table.frame[ids].dtype.is_integer() else pl.col(ids).cast(pl.String)
-    frame = table.frame.select(own.alias("object_id"), pl.col(column).cast(pl.String).alias("image"), *keep)
-    return Source(_cut(frame, images or path.parent, "image"), _frame_hash(frame), path, {"source": str(path)})
+            raise InputError(f"{path}: no column {name!r} to keep; {nearest(name, list(names))}")
+        if name in _OWN or name.startswith(("p_", "posterior_")):
+            raise InputError(f"{path}: {name!r} can't be kept, the labels have a column of that name; rename it")
 
 
 def _chosen(given: str | None, usual: Sequence[str], names: Sequence[str], path: Path, option: str) -> str | None:
@@ -362,13 +423,14 @@ def _partitions(
         ids = _chosen(id_column, ID_COLUMNS, names, file, "--id")
         if ids is None:
             raise InputError(f"{file}: no column of ids ({', '.join(ID_COLUMNS)}); name yours with --id")
-        for name in keep:
-            if name not in names:
-                raise InputError(f"{file}: no column {name!r} to keep; {nearest(name, names)}")
+        _check_kept(keep, _without(names, images), file)
+        if ids in keep:
+            raise InputError(f"{file}: {ids!r} is kept as object_id")
         rows = pq.read_metadata(file).num_rows
         if rows:
             name = os.path.relpath(file, root).removesuffix(".parquet")
             parts.append(_ParquetPart(name, file, rows, ids, images, keep))
     if not parts:
         raise InputError(f"{path}: the tables have no rows")
-    return Source(parts, _hash([_file_mark(file) for file in files]), path, {"source": str(path)})
+    mark = _hash([_file_mark(file) for file in files], id_column, image_column)
+    return Source(parts, mark, path, {"source": str(path)})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,4 +51,5 @@ def labelling_model(path: str | os.PathLike[str]) -> Classifier:
     with np.errstate(divide="ignore"):
         member = {"coef": np.zeros((known.size, 1)), "intercept": np.log(known)}
     seen = pl.DataFrame(schema={"object_id": pl.String, "role": pl.String, "fold": pl.Int64})
-    return Classifier(described, [member], seen, f"no model, {path.name}")
+    digest = hashlib.sha256(json.dumps(fit, sort_keys=True).encode()).hexdigest()[:16]
+    return Classifier(described, [member], seen, digest)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import asdict, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.errors import InputError, reason
 from truemorph.labelling.engines import Precision
+from truemorph.labelling.gate import Gate, calibration_images, measure
 from truemorph.labelling.sources import Source
 
 # Pictures that one request holds; several requests run at once.
@@ -53,7 +58,10 @@ def quantised(network: Any, pixels: np.ndarray) -> Any:
         raise InputError("int8 needs nncf: pip install 'truemorph[fast]'") from None
     batches = [pixels[start : start + _AT_ONCE] for start in range(0, len(pixels) - _AT_ONCE + 1, _AT_ONCE)]
     nncf.set_log_level(40)
-    return nncf.quantize(network, nncf.Dataset(batches), preset=nncf.QuantizationPreset.MIXED, subset_size=len(batches))
+    with contextlib.redirect_stdout(sys.stderr):  # where progress belongs
+        return nncf.quantize(
+            network, nncf.Dataset(batches), preset=nncf.QuantizationPreset.MIXED, subset_size=len(batches)
+        )
 
 
 class OpenVinoEngine:
@@ -114,27 +122,39 @@ def openvino_engine(model: Classifier, precision: Precision, gate: Source | None
 
 def _int8_networks(model: Classifier, source: Source | None) -> list[Any]:
     """The members in int8, read from the model's folder or made, measured and kept there."""
-    from truemorph.labelling.engines.torch import TorchEngine
-    from truemorph.labelling.gate import calibration_images, measure
-
-    members = range(len(model.members))
     place = None if model.folder is None else model.folder / "openvino-int8"
-    if place is not None and (place / "gate.json").is_file():
-        kept = json.loads((place / "gate.json").read_text(encoding="utf-8"))
-        if kept["model_hash"] == model.model_hash and kept["passed"]:
-            core = _openvino().Core()
-            return [core.read_model(place / f"member-{member}.xml") for member in members]
+    with nullcontext() if place is None else FileLock(place.with_name(".openvino-int8.lock")):
+        return _kept(model, place) or _made(model, source, place)
+
+
+def _kept(model: Classifier, place: Path | None) -> list[Any]:
+    """Networks of this model that passed, with this OpenVINO; empty where there are none."""
+    if place is None or not (place / "gate.json").is_file():
+        return []
+    told = json.loads((place / "gate.json").read_text(encoding="utf-8"))
+    numbers = Gate(**{one.name: told[one.name] for one in fields(Gate)})
+    if told["model_hash"] != model.model_hash or told["openvino"] != version("openvino") or not numbers.passed:
+        return []
+    core = _openvino().Core()
+    return [core.read_model(place / f"member-{member}.xml") for member in range(len(model.members))]
+
+
+def _made(model: Classifier, source: Source | None, place: Path | None) -> list[Any]:
+    """Networks that passed now."""
+    from truemorph.labelling.engines.torch import TorchEngine
+
     if source is None:
         raise InputError("int8 has not passed its gate for this model yet: give images with --gate")
     pixels = calibration_images(model, source)
-    networks = [quantised(converted(model, member), pixels) for member in members]
+    networks = [quantised(converted(model, member), pixels) for member in range(len(model.members))]
     fast = OpenVinoEngine(networks, len(model.classes), "int8")
     found = measure(model, source, TorchEngine(model, "fp32"), fast)
     print(f"int8 {'passed' if found.passed else 'failed'}: {found}", file=sys.stderr)
     if not found.passed:
         raise InputError(f"int8 is refused for this model: {found}; use bf16")
     if place is not None:
-        _keep(networks, place, {"model_hash": model.model_hash, "images": str(source.path), **asdict(found)})
+        about = {"model_hash": model.model_hash, "openvino": version("openvino"), "source": str(source.path)}
+        _keep(networks, place, {**about, **asdict(found)})
     return networks
 
 
@@ -146,7 +166,7 @@ def _keep(networks: Sequence[Any], place: Path, numbers: dict[str, Any]) -> None
         partial.mkdir()
         for member, network in enumerate(networks):
             openvino.save_model(network, partial / f"member-{member}.xml", compress_to_fp16=False)
-        (partial / "gate.json").write_text(json.dumps({**numbers, "passed": True}, indent=2) + "\n", encoding="utf-8")
+        (partial / "gate.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(place, ignore_errors=True)
         partial.rename(place)
     except OSError as problem:
