@@ -12,7 +12,7 @@ import numpy as np
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
 from truemorph.images.decode import fits_reading, load_image
-from truemorph.labelling.sources import Image, Rows
+from truemorph.labelling.parts import Image, Rows
 
 NO_IMAGE = "no image"
 

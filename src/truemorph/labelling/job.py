@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from truemorph.labelling.decoding import NO_IMAGE, decoded
 from truemorph.labelling.engines import Precision, engine_for
 from truemorph.labelling.labeller import IN_SAMPLE, Crowd, Labeller
 from truemorph.labelling.output import Account, PartWriter, Results, is_table
-from truemorph.labelling.sources import PART_ROWS, Part, Source, frame_hash, open_source
+from truemorph.labelling.parts import Part
+from truemorph.labelling.sources import PART_ROWS, Source, frame_hash, open_source
 
 NO_FEATURE = "a feature is missing"
 _BATCH = 256
@@ -127,6 +128,9 @@ def open_job(model: Classifier, asked: Asked) -> Job:
         first.frame["object_id"].dtype,
         None if joined is None else Crowd.of(joined),
     )
+    clash = set(asked.keep) & set(replace(labeller, keep=()).schema)
+    if clash:
+        raise InputError(f"{asked.source}: {min(clash)!r} can't be kept, labels have a column of that name; rename it")
     metadata = {
         "kind": "labels",
         "truemorph_version": __version__,

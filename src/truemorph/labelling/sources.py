@@ -1,18 +1,16 @@
-"""What is to be labelled, part by part: folders, lists, tables with paths, tar files, Parquet tables of images.
+"""What is to be labelled: folders, lists, tables with paths, tar files, Parquet tables of images, cut into parts.
 
-A part is what is labelled and written as a whole: a partition, a tar file, or some thousand rows. Nothing is held of a
-part but the batch at hand, so memory does not grow with the number of images.
+A part is what is labelled and written as a whole: a partition, a tar file, or some thousand rows.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import tarfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -21,55 +19,15 @@ import pyarrow.parquet as pq
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.catalogs.schema import IMAGE_ENDINGS, nearest, object_ids
 from truemorph.catalogs.tables import read_table
-from truemorph.errors import InputError, reason
+from truemorph.errors import InputError
+from truemorph.labelling.parts import ParquetPart, Part, TablePart, TarPart, stem, without
 
 PART_ROWS = 16_384
-_BUFFER = 1 << 20
 # As tables of galaxies call them, in order of preference.
 ID_COLUMNS = ("object_id", "id_str", "dr7objid", "dr8objid", "objid", "GalaxyID", "iauname", "source_id", "id")
 PATH_COLUMNS = ("image", "file_loc", "image_path", "path", "file", "filename")
-# Columns of the labels, which no column that is kept may be called.
-_OWN = (
-    "object_id", "label", "relation", "crowd_label", "alpha", "split", "label_quality", "model_hash",
-)  # fmt: skip
 _IMAGE = "image file"
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
-
-Image = Path | bytes | None
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Some rows of a source.
-
-    Attributes
-    ----------
-    frame : polars.DataFrame
-        `object_id`, and what else the source knows of each galaxy.
-    images : list
-        A path, the content of a file, or None where there is no image; one a row.
-    """
-
-    frame: pl.DataFrame
-    images: list[Image]
-
-
-class Part(Protocol):
-    """What is labelled and written as a whole."""
-
-    @property
-    def name(self) -> str:
-        """Its path below a folder of results, without an ending."""
-        ...
-
-    @property
-    def rows(self) -> int | None:
-        """How many rows it has, where that is known before they are read."""
-        ...
-
-    def batches(self, size: int) -> Iterator[Rows]:
-        """Its rows, in order, so many at a time."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -101,116 +59,6 @@ class Source:
         return None if None in rows else sum(filter(None, rows))
 
 
-@dataclass(frozen=True)
-class _TablePart:
-    """Some rows of a table that is in memory."""
-
-    name: str
-    frame: pl.DataFrame
-    root: Path | None
-    column: str | None
-
-    @property
-    def rows(self) -> int:
-        return self.frame.height
-
-    def batches(self, size: int) -> Iterator[Rows]:
-        for frame in self.frame.iter_slices(size):
-            if self.root is None or self.column is None:
-                images: list[Image] = [None] * frame.height
-            else:
-                images = [None if name is None else self.root / name for name in frame[self.column]]
-            yield Rows(frame, images)
-
-
-class _StrictMember(tarfile.TarInfo):
-    """A member whose damaged header is an error; tarfile would take it for the end."""
-
-    @classmethod
-    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _StrictMember:
-        try:
-            return super().fromtarfile(tarfile_)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the end, as it should be
-            raise
-        except tarfile.HeaderError as problem:
-            raise tarfile.ReadError(f"damaged or cut off: {problem}") from problem
-
-
-@dataclass(frozen=True)
-class _TarPart:
-    """A tar file, compressed or not, read from its beginning to its end."""
-
-    name: str
-    path: Path
-    rows: None = None
-
-    def batches(self, size: int) -> Iterator[Rows]:
-        keys: list[str] = []
-        images: list[Image] = []
-        try:
-            with tarfile.open(self.path, "r|*", tarinfo=_StrictMember) as tar:
-                for member in tar:
-                    tar.members = []  # type: ignore[attr-defined]  # it would remember them all
-                    hidden = os.path.basename(member.name).startswith(".")  # such as macOS makes beside each file
-                    if hidden or member.isdir() or not member.name.lower().endswith(IMAGE_ENDINGS):
-                        continue
-                    opened = tar.extractfile(member) if member.isfile() else None  # no links
-                    keys.append(_stem(member.name))
-                    images.append(None if opened is None else opened.read())
-                    if len(keys) == size:
-                        yield Rows(pl.DataFrame({"object_id": keys}), images)
-                        keys, images = [], []
-        except (tarfile.TarError, OSError, EOFError) as problem:
-            raise InputError(
-                f"{self.path}: not a readable tar file ({reason(problem)}); mend or remove it"
-            ) from problem
-        if keys:
-            yield Rows(pl.DataFrame({"object_id": keys}), images)
-
-
-@dataclass(frozen=True)
-class _ParquetPart:
-    """A Parquet file with the content of an image file in each row."""
-
-    name: str
-    path: Path
-    rows: int
-    id_column: str
-    image_column: str
-    keep: tuple[str, ...]
-
-    def batches(self, size: int) -> Iterator[Rows]:
-        columns = list(dict.fromkeys([self.id_column, self.image_column, *self.keep]))
-        # Without its own buffers pyarrow would hold the whole file.
-        with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=_BUFFER) as file:
-            for batch in file.iter_batches(size, columns=columns):
-                values = batch.column(self.image_column)
-                if pa.types.is_struct(values.type):
-                    values = values.field("bytes")
-                known = pa.Table.from_batches([batch.select(_without(columns, self.image_column))])
-                frame = pl.DataFrame(known).rename({self.id_column: "object_id"})
-                _check_ids(frame["object_id"], self.path, self.id_column)
-                yield Rows(frame, values.to_pylist())
-
-
-def _without(names: Iterable[str], name: str) -> list[str]:
-    return [one for one in names if one != name]
-
-
-def _check_ids(ids: pl.Series, path: Path, column: str) -> None:
-    """Refuse ids that are missing or that may have lost digits."""
-    if ids.null_count():
-        raise InputError(f"{path}: column {column} has missing ids; give every row one")
-    if not (ids.dtype.is_integer() or ids.dtype == pl.String):
-        raise InputError(f"{path}: column {column} ({ids.dtype}) can't be an id; use integers or text")
-
-
-def _stem(name: str) -> str:
-    """A file's name without the ending of an image."""
-    lower = name.lower()
-    return name[: -len(next(end for end in IMAGE_ENDINGS if lower.endswith(end)))]
-
-
 def _hash(*parts: Any) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:20]
 
@@ -227,7 +75,7 @@ def _file_mark(path: Path) -> tuple[str, int, int]:
 
 def _cut(frame: pl.DataFrame, root: Path | None, column: str | None) -> list[Part]:
     return [
-        _TablePart(f"part-{number:05d}", part, root, column) for number, part in enumerate(frame.iter_slices(PART_ROWS))
+        TablePart(f"part-{number:05d}", part, root, column) for number, part in enumerate(frame.iter_slices(PART_ROWS))
     ]
 
 
@@ -269,7 +117,7 @@ def open_source(
     path = Path(path)
     if path.is_dir():
         found = _folder(path, id_column, image_column, tuple(keep), {one.resolve() for one in but})
-        if keep and not isinstance(found.parts[0], _ParquetPart):
+        if keep and not isinstance(found.parts[0], ParquetPart):
             raise InputError(f"{path}: images in a folder come without columns to keep; give a table of them")
         return found
     if not path.is_file():
@@ -326,7 +174,7 @@ def _files(path: Path, root: Path, names: list[str]) -> Source:
     """Image files: called by their names, or by their paths where two share a name."""
     if not root.is_dir():
         raise InputError(f"{root}: no such folder of images")
-    stems = [_stem(name) if name.lower().endswith(IMAGE_ENDINGS) else name for name in map(os.path.basename, names)]
+    stems = [stem(name) if name.lower().endswith(IMAGE_ENDINGS) else name for name in map(os.path.basename, names)]
     ids = stems if len(set(stems)) == len(stems) else names
     frame = pl.DataFrame({"object_id": ids, "image": names})
     repeated = frame.filter(pl.col("object_id").is_duplicated())
@@ -366,12 +214,10 @@ def _table(
 
 
 def _check_kept(keep: Sequence[str], names: Sequence[str], path: Path) -> None:
-    """Refuse columns that are not there, or that labels have of their own."""
+    """Refuse columns that are not there."""
     for name in keep:
         if name not in names:
             raise InputError(f"{path}: no column {name!r} to keep; {nearest(name, list(names))}")
-        if name in _OWN or name.startswith(("p_", "posterior_")):
-            raise InputError(f"{path}: {name!r} can't be kept, the labels have a column of that name; rename it")
 
 
 def _chosen(given: str | None, usual: Sequence[str], names: Sequence[str], path: Path, option: str) -> str | None:
@@ -385,7 +231,7 @@ def _tars(path: Path, files: list[Path]) -> Source:
     parts = []
     for file in files:
         name = os.path.relpath(file, root)
-        parts.append(_TarPart(name[: -len(next(end for end in _TAR_ENDINGS if name.lower().endswith(end)))], file))
+        parts.append(TarPart(name[: -len(next(end for end in _TAR_ENDINGS if name.lower().endswith(end)))], file))
     return Source(parts, _hash([_file_mark(file) for file in files]), path, {"source": str(path)})
 
 
@@ -423,13 +269,13 @@ def _partitions(
         ids = _chosen(id_column, ID_COLUMNS, names, file, "--id")
         if ids is None:
             raise InputError(f"{file}: no column of ids ({', '.join(ID_COLUMNS)}); name yours with --id")
-        _check_kept(keep, _without(names, images), file)
+        _check_kept(keep, without(names, images), file)
         if ids in keep:
             raise InputError(f"{file}: {ids!r} is kept as object_id")
         rows = pq.read_metadata(file).num_rows
         if rows:
             name = os.path.relpath(file, root).removesuffix(".parquet")
-            parts.append(_ParquetPart(name, file, rows, ids, images, keep))
+            parts.append(ParquetPart(name, file, rows, ids, images, keep))
     if not parts:
         raise InputError(f"{path}: the tables have no rows")
     mark = _hash([_file_mark(file) for file in files], id_column, image_column)
