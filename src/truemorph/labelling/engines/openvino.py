@@ -53,8 +53,8 @@ def converted(model: Classifier, member: int) -> Any:
 def quantised(network: Any, pixels: np.ndarray) -> Any:
     """An OpenVINO model in int8, its ranges taken from uint8 pictures (N, S, S, 3).
 
-    But for its first layer: galaxies are faint on black, and in eight bits of all that a picture may hold their outskirts
-    are lost (a ResNet50's labels agreed for 0.990 of galaxies with it kept, for 0.978 without).
+    But for its first layer: galaxies are faint on black, and in eight bits of all that a picture may hold their
+    outskirts are lost (a ResNet50's labels agreed for 0.990 of galaxies with it kept, for 0.978 without).
     """
     try:
         import nncf
