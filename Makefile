@@ -38,6 +38,8 @@ bench: setup
 	$(BIN)/python benchmarks/statistics_speed.py
 	$(BIN)/python benchmarks/simulator.py
 	$(BIN)/python benchmarks/training_speed.py
+	$(BIN)/python benchmarks/labelling_speed.py
+	$(BIN)/python benchmarks/labelling_memory.py
 
 # Hours; goes on where it was cut off. docs/leaderboard.md is made from it.
 leaderboard: setup

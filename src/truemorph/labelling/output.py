@@ -263,7 +263,9 @@ class Results:
             return lock
         # Another process made the table in between: leave nothing behind.
         lock.release()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self._locks, ignore_errors=True)
+        with suppress(OSError):  # it holds something
+            self.folder.rmdir()
         return None
 
     def writer(self, part: str, schema: dict[str, Any], metadata: dict[str, Any]) -> PartWriter:
