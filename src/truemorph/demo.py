@@ -45,7 +45,7 @@ _SPLIT = (0.6, 0.1, 0.3)
 _SMALLEST = 300
 _MARKER = ".truemorph-demo"
 # Less than preset "quick" does, on more galaxies: within minutes on two cores.
-_EPOCHS, _FOLDS = 12, 3
+_EPOCHS, _FOLDS = 8, 3
 
 
 def write_simulated(out: Path, galaxies: int, seed: int, size: int = 64) -> Path:
