@@ -31,11 +31,12 @@ def test_a_cluster_labels_the_same_with_an_actor_killed(image_model, pictures, t
         write_tar(source / f"{copy:03d}.tar", {f"{copy:03d}-{name}": data for name, data in pictures.items()})
     label_table(load(image_model), source, tmp_path / "whole.parquet", precision="fp32")
     out = tmp_path / "cluster.parquet"
+    # Paths are relative to where the command is run; actors run elsewhere.
     command = [
-        sys.executable, "-m", "truemorph.cli", "label", str(image_model), str(source), "--out", str(out),
+        sys.executable, "-m", "truemorph.cli", "label", str(image_model), source.name, "--out", out.name,
         "--precision", "fp32", "--engine", "ray",
     ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not len(list(tmp_path.glob("cluster.parquet.*.parts/*.parquet"))) > 2:
         time.sleep(0.02)
     killed = actors()

@@ -105,6 +105,15 @@ def test_processes_share_a_folder_from_its_beginning(image_model, pictures, tmp_
     assert sum(pl.read_parquet(one).height for one in out.glob("*.parquet")) == 2400
 
 
+def test_it_goes_on_under_another_spelling_of_the_same_paths(image_model, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "PART_ROWS", 16)
+    write_folder(tmp_path / "images", pictures)
+    label_table(load(image_model), tmp_path / "images", tmp_path / "labels.parquet", shard=(1, 2))
+    monkeypatch.chdir(tmp_path)
+    assert label_table(load(image_model), "images", "labels.parquet", shard=(2, 2)).complete
+    assert read_table("labels.parquet").frame["object_id"].to_list() == list(pictures)
+
+
 def test_two_labellings_of_one_table_never_mix(image_model, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "PART_ROWS", 16)
     folder = write_folder(tmp_path / "images", pictures)

@@ -19,6 +19,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from timm.layers import convert_sync_batchnorm
 from tqdm import tqdm
 
+from truemorph.classifiers.hardware import multiplies_bf16
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.classifiers.resuming import AtomicCheckpoints
 from truemorph.config import TrainingConfig
@@ -123,14 +124,6 @@ class Endings(lightning.Callback):
         """End the other processes too, which would wait for this one."""
         for process in _LAUNCHED:
             process.kill()
-
-
-def multiplies_bf16() -> bool:
-    """Whether the hardware multiplies bf16 natively."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capable = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capable.get("avx512_bf16") or capable.get("amx_bf16"))
 
 
 def _precision(config: TrainingConfig) -> Any:

@@ -136,6 +136,21 @@ def _pixels(
                 return
 
 
+def check_proof(source: Source) -> None:
+    """Refuse images that can't prove anything, before anything is computed.
+
+    Raises
+    ------
+    InputError
+        If their α is not known.
+    """
+    if not source.prepared:
+        raise InputError(
+            f"{source.path}: int8 must keep class fractions at every alpha, and alpha is not known here; give a "
+            "prepared catalogue with --gate (of simulated galaxies, say)"
+        )
+
+
 def calibration_images(model: Classifier, source: Source) -> np.ndarray:
     """Images to take ranges from, shape (512, S, S, 3); fewer where there are fewer."""
     found = [pixels for pixels, _ in _pixels(model, source, lambda number: number % _EVERY == 0, CALIBRATION_IMAGES)]
@@ -150,13 +165,8 @@ def measure(model: Classifier, source: Source, exact: Engine, fast: Engine) -> G
     Raises
     ------
     InputError
-        If there are fewer, or their α is not known.
+        If there are fewer.
     """
-    if not source.prepared:
-        raise InputError(
-            f"{source.path}: int8 must keep class fractions at every alpha, and alpha is not known here; give a "
-            "prepared catalogue with --gate (of simulated galaxies, say)"
-        )
     kept: dict[str, list[np.ndarray]] = {"exact": [], "fast": [], "alpha": [], "truth": []}
     with tqdm(total=GATE_IMAGES, desc="int8 against fp32", unit="img", leave=False, disable=None) as progress:
         for pixels, frame in _pixels(model, source, lambda number: number % _EVERY != 0, GATE_IMAGES):

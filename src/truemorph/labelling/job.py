@@ -131,18 +131,19 @@ def open_job(model: Classifier, asked: Asked) -> Job:
     clash = set(asked.keep) & set(replace(labeller, keep=()).schema)
     if clash:
         raise InputError(f"{asked.source}: {min(clash)!r} can't be kept, labels have a column of that name; rename it")
-    metadata = {
+    follows = {
         "kind": "labels",
         "truemorph_version": __version__,
         "model_hash": model.model_hash,
         "engine": engine.description,
         "transition": None if used is None else transition_to_dict(used),
         "alpha": said.get("alpha"),
-        "source": what.metadata.get("source", str(asked.source)),
     }
+    metadata = {**follows, "source": what.metadata.get("source", str(asked.source))}
     columns = ("object_id", "label", "alpha", "split")
     crowd = None if joined is None else frame_hash(joined.frame.select(columns))
-    identity = {**metadata, "rows": what.fingerprint, "crowd": crowd, "keep": list(asked.keep)}
+    # Not how the source is spelled: another process may know it by another path.
+    identity = {**follows, "rows": what.fingerprint, "crowd": crowd, "keep": list(asked.keep)}
     return Job(labeller, what, Results(out, identity), metadata, notes)
 
 

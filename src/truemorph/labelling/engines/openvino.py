@@ -9,7 +9,6 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +20,7 @@ from filelock import FileLock
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.errors import InputError, reason
 from truemorph.labelling.engines import Precision
-from truemorph.labelling.gate import Gate, calibration_images, measure
+from truemorph.labelling.gate import Gate, calibration_images, check_proof, measure
 from truemorph.labelling.sources import Source
 
 # Pictures that one request holds; several requests run at once.
@@ -123,7 +122,7 @@ def openvino_engine(model: Classifier, precision: Precision, gate: Source | None
     if precision == "int8":
         return OpenVinoEngine(_int8_networks(model, gate), len(model.classes), precision)
     if precision == "auto":
-        from truemorph.classifiers.loop import multiplies_bf16
+        from truemorph.classifiers.hardware import multiplies_bf16
 
         precision = "bf16" if multiplies_bf16() else "fp32"
     networks = [converted(model, member) for member in range(len(model.members))]
@@ -133,7 +132,10 @@ def openvino_engine(model: Classifier, precision: Precision, gate: Source | None
 def _int8_networks(model: Classifier, source: Source | None) -> list[Any]:
     """The members in int8, read from the model's folder or made, measured and kept there."""
     place = None if model.folder is None else model.folder / "openvino-int8"
-    with nullcontext() if place is None else FileLock(place.with_name(".openvino-int8.lock")):
+    there = _kept(model, place)
+    if there or place is None or not os.access(place.parent, os.W_OK):
+        return there or _made(model, source, None)
+    with FileLock(place.with_name(".openvino-int8.lock")):  # of several processes one makes them
         return _kept(model, place) or _made(model, source, place)
 
 
@@ -155,6 +157,7 @@ def _made(model: Classifier, source: Source | None, place: Path | None) -> list[
 
     if source is None:
         raise InputError("int8 has not passed its gate for this model yet: give images with --gate")
+    check_proof(source)
     pixels = calibration_images(model, source)
     networks = [quantised(converted(model, member), pixels) for member in range(len(model.members))]
     fast = OpenVinoEngine(networks, len(model.classes), "int8")

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from truemorph.classifiers.checkpoint import Classifier
-from truemorph.classifiers.loop import multiplies_bf16
+from truemorph.classifiers.hardware import multiplies_bf16
 from truemorph.images.transforms import normalise
 from truemorph.labelling.engines import Precision
 
