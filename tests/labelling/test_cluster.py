@@ -10,6 +10,10 @@ import pytest
 
 from truemorph.catalogs.tables import read_table
 from truemorph.classifiers.checkpoint import load
+from truemorph.errors import InputError
+from truemorph.labelling.cluster import label_on_cluster
+from truemorph.labelling.job import Asked, open_job
+from truemorph.labelling.output import Account
 from truemorph.labelling.predict import label_table
 
 from labelling.conftest import write_tar  # isort: skip
@@ -47,3 +51,29 @@ def test_a_cluster_labels_the_same_with_an_actor_killed(image_model, pictures, t
     assert killed
     assert "wrote" in said
     assert read_table(out).frame.equals(read_table(tmp_path / "whole.parquet").frame)
+
+
+@pytest.mark.long
+def test_a_cluster_tells_of_each_part_and_stops_when_told(image_model, pictures, tmp_path):
+    source = tmp_path / "tars"
+    source.mkdir()
+    for copy in range(3):
+        write_tar(source / f"{copy}.tar", {f"{copy}-{name}": data for name, data in pictures.items()})
+    model = load(image_model)
+    asked = Asked(source, tmp_path / "labels", precision="fp32")
+    job = open_job(model, asked)
+    job.results.begin()
+    told = []
+
+    def enough(account):
+        told.append(account)
+        raise InputError("enough")
+
+    with pytest.raises(InputError, match="enough"):
+        label_on_cluster(model, asked, job, range(3), None, enough)
+    assert len(told) == 1
+    there = [part.name for part in job.source.parts if job.results.is_done(part.name)]
+    label_on_cluster(model, asked, job, range(3), None, told.append)
+    assert len(told) == 1 + 3 - len(there)  # those that were there are not told again
+    found = sum((job.results.account(part.name) for part in job.source.parts), Account())
+    assert found.rows_in == 3 * len(pictures)

@@ -14,10 +14,10 @@ from typing import TypeVar
 
 import numpy as np
 from filelock import AcquireReturnProxy, FileLock, Timeout
-from tqdm import tqdm
 
 from truemorph.errors import InputError, TruemorphError
 from truemorph.images.decode import AS_THEY_ARE, CENTRAL_CROP, FitsReading, load_image
+from truemorph.progress import progress
 
 MAXIMUM_BAD_SHARE = 0.05
 # Raised whenever the same file would become other pixels: older caches are then left alone.
@@ -133,19 +133,15 @@ class ImageFiles:
             If more than 5 % are bad.
         """
         good, problems = np.ones(len(self.paths), bool), []
-        with _progress(len(self.paths)) as progress:
+        with progress(len(self.paths), "images", "img") as told:
             for rows, images in decode_batches(self.paths, self.size, self.crop, fits=self.fits):
                 for row, image in zip(range(rows.start, rows.stop), images, strict=True):
                     if isinstance(image, str):
                         good[row] = False
                         problems.append((str(self.paths[row]), image))
-                progress.update(len(images))
+                told.update(len(images))
         check_share(len(problems), len(self.paths), problems)
         return good, problems
-
-
-def _progress(total: int) -> tqdm:
-    return tqdm(total=total, desc="images", unit="img", leave=False, disable=None)
 
 
 def check_share(n_bad: int, n_all: int, problems: list[tuple[str, str]]) -> None:
@@ -224,7 +220,7 @@ def _fill(
         good[done] = True
         done.clear()
 
-    with _progress(left.size) as progress:
+    with progress(left.size, "images", "img") as told:
         for rows, images in decode_batches([paths[row] for row in left.tolist()], pixels.shape[1], crop, fits=fits):
             for row, image in zip(left[rows].tolist(), images, strict=True):
                 if isinstance(image, str):
@@ -234,7 +230,7 @@ def _fill(
                     done.append(row)
             if len(done) >= _KEPT_AT_ONCE:
                 keep()
-            progress.update(len(images))
+            told.update(len(images))
     keep()
     return bad
 

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from truemorph.classifiers.checkpoint import Classifier, load
 from truemorph.errors import InputError, TruemorphError
 from truemorph.labelling.job import Asked, Job, open_job
+from truemorph.labelling.output import Account
+from truemorph.progress import Silence, progress
+
+_THREADS = 1  # an actor's; of the memory that a model takes each actor needs its own
 
 
 class PartLabeller:
     """An actor that labels parts, each as a whole: one that died half-way left nothing, and its part is done again."""
 
-    def __init__(self, folder: str, asked: Asked, threads: int) -> None:
-        import torch
-
-        torch.set_num_threads(threads)
+    def __init__(self, folder: str, asked: Asked) -> None:
         self._job = open_job(load(folder), asked)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Label the parts of these numbers."""
-        with tqdm(disable=True) as progress:
-            for number in batch["part"]:
-                part = self._job.source.parts[int(number)]
-                if not self._job.results.is_done(part.name):
-                    self._job.label(part, progress)
+        for number in batch["part"]:
+            part = self._job.source.parts[int(number)]
+            if not self._job.results.is_done(part.name):
+                self._job.label(part, Silence())
         return batch
 
 
@@ -37,11 +35,30 @@ def _absolute(asked: Asked) -> Asked:
     """What is asked, for workers that run in folders of their own."""
     paths: dict[str, Any] = {name: getattr(asked, name) for name in ("source", "out", "crowd", "images", "gate")}
     changed: dict[str, Any] = {name: Path(path).resolve() for name, path in paths.items() if path is not None}
-    return replace(asked, **changed)
+    return replace(asked, threads=_THREADS, **changed)
 
 
-def label_on_cluster(model: Classifier, asked: Asked, job: Job, parts: Sequence[int], address: str | None) -> None:
+def label_on_cluster(
+    model: Classifier,
+    asked: Asked,
+    job: Job,
+    parts: Sequence[int],
+    address: str | None,
+    finished: Callable[[Account], None],
+) -> None:
     """Label parts on all machines of a cluster.
+
+    Parameters
+    ----------
+    model : Classifier
+        From a folder.
+    asked, job : Asked, Job
+    parts : sequence of int
+        Numbers of the source's parts.
+    address : str, optional
+        Of the cluster; default one on this machine.
+    finished : callable
+        Told the account of each part when it is there.
 
     Raises
     ------
@@ -68,17 +85,17 @@ def label_on_cluster(model: Classifier, asked: Asked, job: Job, parts: Sequence[
     numbers = ray.data.from_items([{"part": number} for number in left], override_num_blocks=len(left))
     done = numbers.map_batches(
         PartLabeller,
-        fn_constructor_args=(str(model.folder.resolve()), _absolute(asked), 1),
+        fn_constructor_args=(str(model.folder.resolve()), _absolute(asked)),
         batch_size=1,
-        concurrency=(1, actors),
-        max_restarts=-1,
-        max_task_retries=-1,
-        **options,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
+        **options,  # that actors which die are started anew, and parts done again, is how Ray Data is set
     )
     try:
-        with tqdm(total=len(left), desc="label", unit="part", leave=False, disable=None) as progress:
+        with progress(len(left), "label", "part") as told:
             for batch in done.iter_batches(batch_size=None):
-                progress.update(len(batch["part"]))
+                for number in batch["part"]:
+                    finished(job.results.account(job.source.parts[int(number)].name))
+                    told.update(1)
     except ray.exceptions.RayError as problem:
         cause: BaseException | None = problem
         while cause is not None and not isinstance(cause, TruemorphError):

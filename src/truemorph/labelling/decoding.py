@@ -17,7 +17,9 @@ from truemorph.labelling.parts import Image, Rows
 NO_IMAGE = "no image"
 
 
-def decoded(config: TrainingConfig, batches: Iterator[Rows]) -> Iterator[tuple[Rows, list[np.ndarray | str]]]:
+def decoded(
+    config: TrainingConfig, batches: Iterator[Rows], threads: int | None = None
+) -> Iterator[tuple[Rows, list[np.ndarray | str]]]:
     """Decode images as a model takes them.
 
     Parameters
@@ -25,6 +27,8 @@ def decoded(config: TrainingConfig, batches: Iterator[Rows]) -> Iterator[tuple[R
     config : TrainingConfig
         Image size, crop, and how FITS images are read.
     batches : iterator of Rows
+    threads : int, optional
+        Default one a core, two at least.
 
     Yields
     ------
@@ -42,7 +46,7 @@ def decoded(config: TrainingConfig, batches: Iterator[Rows]) -> Iterator[tuple[R
         except InputError as problem:
             return str(problem)
 
-    with ThreadPoolExecutor(max(2, os.cpu_count() or 2), "decode") as pool:
+    with ThreadPoolExecutor(threads or max(2, os.cpu_count() or 2), "decode") as pool:
         ahead: tuple[Rows, list[Future[Any]]] | None = None
         for rows in batches:
             now, ahead = ahead, (rows, [pool.submit(one, image) for image in rows.images])

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from truemorph.bias.transitions import DISK
 from truemorph.classifiers.checkpoint import Classifier
@@ -19,6 +18,7 @@ from truemorph.errors import InputError
 from truemorph.labelling.decoding import decoded
 from truemorph.labelling.engines import Engine
 from truemorph.labelling.sources import Source
+from truemorph.progress import progress
 
 CALIBRATION_IMAGES, GATE_IMAGES = 512, 10_000
 LEAST_AGREEMENT, MOST_FRACTION_CHANGE, MOST_CALIBRATION_CHANGE = 0.995, 0.005, 0.005
@@ -168,7 +168,7 @@ def measure(model: Classifier, source: Source, exact: Engine, fast: Engine) -> G
         If there are fewer.
     """
     kept: dict[str, list[np.ndarray]] = {"exact": [], "fast": [], "alpha": [], "truth": []}
-    with tqdm(total=GATE_IMAGES, desc="int8 against fp32", unit="img", leave=False, disable=None) as progress:
+    with progress(GATE_IMAGES, "int8 against fp32", "img") as told:
         for pixels, frame in _pixels(model, source, lambda number: number % _EVERY != 0, GATE_IMAGES):
             for name, engine in (("exact", exact), ("fast", fast)):
                 members = [engine.member(pixels, member) for member in range(len(model.members))]
@@ -176,7 +176,7 @@ def measure(model: Classifier, source: Source, exact: Engine, fast: Engine) -> G
             kept["alpha"].append(frame["alpha"].to_numpy())
             if "truth" in frame.columns and frame["truth"].dtype.is_integer():
                 kept["truth"].append(frame["truth"].fill_null(-1).to_numpy())
-            progress.update(len(pixels))
+            told.update(len(pixels))
     n = sum(map(len, kept["exact"]))
     if n < GATE_IMAGES:
         raise InputError(

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from tqdm import tqdm
 
 from truemorph._version import __version__
 from truemorph.bias.families import transition_from_dict, transition_to_dict
@@ -25,6 +24,7 @@ from truemorph.labelling.labeller import IN_SAMPLE, Crowd, Labeller
 from truemorph.labelling.output import Account, PartWriter, Results, is_table
 from truemorph.labelling.parts import Part
 from truemorph.labelling.sources import PART_ROWS, Source, frame_hash, open_source
+from truemorph.progress import Progress
 
 NO_FEATURE = "a feature is missing"
 _BATCH = 256
@@ -34,7 +34,13 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of a labelling, besides the model; see `label_table`."""
+    """What is asked of a labelling, besides the model; see `label_table`.
+
+    Attributes
+    ----------
+    threads : int, optional
+        Cores that this process may use; default all.
+    """
 
     source: PathLike
     out: PathLike
@@ -47,6 +53,7 @@ class Asked:
     engine: str = "torch"
     precision: Precision = "auto"
     gate: PathLike | None = None
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,8 @@ class Job:
     metadata : dict
         Of the tables of labels.
     notes : list of str
+    threads : int, optional
+        Cores that this process may use; default all.
     """
 
     labeller: Labeller
@@ -68,8 +77,9 @@ class Job:
     results: Results
     metadata: dict[str, Any]
     notes: list[str]
+    threads: int | None = None
 
-    def label(self, part: Part, progress: tqdm) -> Account | None:
+    def label(self, part: Part, progress: Progress) -> Account | None:
         """Label a part; None where it is there or another process has it."""
         lock = self.results.claim(part.name)
         if lock is None:
@@ -80,7 +90,7 @@ class Job:
                 return None
             with self.results.writer(part.name, self.labeller.schema, self.metadata) as writer:
                 if self.labeller.model.uses_images:
-                    _label_images(self.labeller, part, writer, progress)
+                    _label_images(self, part, writer, progress)
                 else:
                     _label_features(self.labeller, str(self.source.path), part, writer, progress)
                 writer.finish()
@@ -118,7 +128,7 @@ def open_job(model: Classifier, asked: Asked) -> Job:
     said = what.metadata if joined is None else joined.metadata
     used, notes = _for_posteriors(model, asked.transition, said, has_crowd, str(asked.crowd or asked.source))
     proof = None if asked.precision != "int8" else what if asked.gate is None else open_source(asked.gate)
-    engine = engine_for(model, asked.engine, asked.precision, proof)
+    engine = engine_for(model, asked.engine, asked.precision, proof, asked.threads)
     labeller = Labeller(
         model,
         engine,
@@ -144,7 +154,7 @@ def open_job(model: Classifier, asked: Asked) -> Job:
     crowd = None if joined is None else frame_hash(joined.frame.select(columns))
     # Not how the source is spelled: another process may know it by another path.
     identity = {**follows, "rows": what.fingerprint, "crowd": crowd, "keep": list(asked.keep)}
-    return Job(labeller, what, Results(out, identity), metadata, notes)
+    return Job(labeller, what, Results(out, identity), metadata, notes, asked.threads)
 
 
 def _for_posteriors(
@@ -167,8 +177,9 @@ def _for_posteriors(
     return own if transition is None else transition_from_dict(transition), []
 
 
-def _label_images(labeller: Labeller, part: Part, writer: PartWriter, progress: tqdm) -> None:
-    for rows, images in decoded(labeller.model.config, part.batches(_BATCH)):
+def _label_images(job: Job, part: Part, writer: PartWriter, progress: Progress) -> None:
+    labeller = job.labeller
+    for rows, images in decoded(labeller.model.config, part.batches(_BATCH), job.threads):
         good = [row for row, image in enumerate(images) if not isinstance(image, str)]
         problems = [(rows.frame["object_id"][row], image) for row, image in enumerate(images) if isinstance(image, str)]
         unreadable = sum(why != NO_IMAGE for _, why in problems)
@@ -176,7 +187,7 @@ def _label_images(labeller: Labeller, part: Part, writer: PartWriter, progress: 
         progress.update(len(images))
 
 
-def _label_features(labeller: Labeller, source: str, part: Part, writer: PartWriter, progress: tqdm) -> None:
+def _label_features(labeller: Labeller, source: str, part: Part, writer: PartWriter, progress: Progress) -> None:
     for rows in part.batches(PART_ROWS):
         features = logistic_inputs(rows.frame, labeller.model.config.features, source)
         finite = np.isfinite(features).all(axis=1)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.errors import InputError
@@ -17,6 +15,7 @@ from truemorph.labelling.decoding import NO_IMAGE
 from truemorph.labelling.engines import Precision
 from truemorph.labelling.job import NO_FEATURE, Asked, Job, open_job
 from truemorph.labelling.output import Account, Results
+from truemorph.progress import progress
 
 # Fewer rows than this don't say that a set of images is bad.
 _ENOUGH = 1_000
@@ -131,27 +130,35 @@ def label_table(
     if engine == "ray":
         from truemorph.labelling.cluster import label_on_cluster
 
-        label_on_cluster(model, asked, job, parts, address)
+        label_on_cluster(model, asked, job, parts, address, _Watch(job.results, max_bad))
     else:
-        _label_here(job, parts, max_bad)
+        _label_here(job, parts, _Watch(job.results, max_bad))
     return _concluded(job, max_bad)
 
 
-def _label_here(job: Job, parts: Sequence[int], max_bad: float) -> None:
+def _label_here(job: Job, parts: Sequence[int], finished: Callable[[Account], None]) -> None:
     """Label those parts that are not there and that no other process has."""
-    so_far = Account()
     chosen = [job.source.parts[number] for number in parts]
     rows = [part.rows for part in chosen]
     total = None if None in rows else sum(filter(None, rows))
     left = [part for part in chosen if not job.results.is_done(part.name)]
     there = (total or 0) - sum(part.rows or 0 for part in left)
-    with tqdm(
-        total=total, initial=there, desc="label", unit="gal", unit_scale=True, leave=False, disable=None
-    ) as progress:
+    with progress(total, "label", "gal", there) as told:
         for part in left:
-            so_far += job.label(part, progress) or Account()
-            if so_far.labelled + so_far.unreadable >= _ENOUGH:
-                _check_bad(job.results, so_far, max_bad)
+            finished(job.label(part, told) or Account())
+
+
+class _Watch:
+    """Ends a labelling early when more images are bad than may be."""
+
+    def __init__(self, results: Results, max_bad: float) -> None:
+        self._results, self._max_bad, self._so_far = results, max_bad, Account()
+
+    def __call__(self, account: Account) -> None:
+        """Count a part that is finished."""
+        self._so_far += account
+        if self._so_far.labelled + self._so_far.unreadable >= _ENOUGH:
+            _check_bad(self._results, self._so_far, self._max_bad)
 
 
 def _forget_spoilt(job: Job, max_bad: float) -> None:

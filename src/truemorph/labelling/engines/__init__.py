@@ -51,7 +51,11 @@ class FeatureEngine:
 
 
 def engine_for(
-    model: Classifier, name: str = "torch", precision: Precision = "auto", gate: Source | None = None
+    model: Classifier,
+    name: str = "torch",
+    precision: Precision = "auto",
+    gate: Source | None = None,
+    threads: int | None = None,
 ) -> Engine:
     """The engine that was asked for.
 
@@ -64,6 +68,8 @@ def engine_for(
         "auto": bf16 where the hardware multiplies it. int8 is OpenVINO's.
     gate : Source, optional
         Images on which int8 proves itself where it has not yet.
+    threads : int, optional
+        Cores to use, on CPUs; default all.
 
     Raises
     ------
@@ -77,9 +83,9 @@ def engine_for(
             raise InputError("int8 needs --engine openvino")
         from truemorph.labelling.engines.torch import TorchEngine
 
-        return TorchEngine(model, precision)
+        return TorchEngine(model, precision, threads)
     if name != "openvino":
         raise InputError(f"no engine {name!r}; there are torch and openvino")
     from truemorph.labelling.engines.openvino import openvino_engine
 
-    return openvino_engine(model, precision, gate)
+    return openvino_engine(model, precision, gate, threads)

@@ -82,12 +82,19 @@ class OpenVinoEngine:
         One a member, from `converted` or `quantised`.
     n_classes : int
     precision : {"fp32", "bf16", "int8"}
+    threads : int, optional
+        Cores to use; default all.
     """
 
-    def __init__(self, networks: Iterable[Any], n_classes: int, precision: str) -> None:
+    def __init__(self, networks: Iterable[Any], n_classes: int, precision: str, threads: int | None = None) -> None:
         openvino = _openvino()
         core = openvino.Core()
-        hints = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16"}
+        hints: dict[str, Any] = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16",
+        }
+        if threads:
+            hints["INFERENCE_NUM_THREADS"] = threads
         compiled = [core.compile_model(network, "CPU", hints) for network in networks]
         self._queues = [openvino.AsyncInferQueue(one) for one in compiled]
         self._n_classes = n_classes
@@ -111,7 +118,9 @@ class OpenVinoEngine:
         return out
 
 
-def openvino_engine(model: Classifier, precision: Precision, gate: Source | None) -> OpenVinoEngine:
+def openvino_engine(
+    model: Classifier, precision: Precision, gate: Source | None, threads: int | None = None
+) -> OpenVinoEngine:
     """OpenVINO in this precision; int8 from the model's folder where it has passed there, else after it passed now.
 
     Raises
@@ -120,13 +129,13 @@ def openvino_engine(model: Classifier, precision: Precision, gate: Source | None
         If int8 fails, or has no images to prove itself on.
     """
     if precision == "int8":
-        return OpenVinoEngine(_int8_networks(model, gate), len(model.classes), precision)
+        return OpenVinoEngine(_int8_networks(model, gate), len(model.classes), precision, threads)
     if precision == "auto":
         from truemorph.classifiers.hardware import multiplies_bf16
 
         precision = "bf16" if multiplies_bf16() else "fp32"
     networks = [converted(model, member) for member in range(len(model.members))]
-    return OpenVinoEngine(networks, len(model.classes), precision)
+    return OpenVinoEngine(networks, len(model.classes), precision, threads)
 
 
 def _int8_networks(model: Classifier, source: Source | None) -> list[Any]:

@@ -22,9 +22,13 @@ class TorchEngine:
     ----------
     model : Classifier
     precision : {"auto", "fp32", "bf16"}
+    threads : int, optional
+        Cores to use, of the whole process; default all.
     """
 
-    def __init__(self, model: Classifier, precision: Precision = "auto") -> None:
+    def __init__(self, model: Classifier, precision: Precision = "auto", threads: int | None = None) -> None:
+        if threads:
+            torch.set_num_threads(threads)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         chosen = ("bf16" if multiplies_bf16() else "fp32") if precision == "auto" else precision
         self._type = torch.bfloat16 if chosen == "bf16" else torch.float32

@@ -1,0 +1,85 @@
+"""How far something is, how fast, and how long it will take: a bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+# Seconds between lines of a log.
+_BETWEEN_LINES = 60.0
+
+
+class Progress(Protocol):
+    """What is told how much was done; a context manager."""
+
+    def update(self, n: int, /) -> Any:
+        """That much more is done."""
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, *problem: object) -> Any: ...
+
+
+class Silence:
+    """Tells nobody."""
+
+    def update(self, n: int, /) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> Silence:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        pass
+
+
+class _Lines(Silence):
+    """A line now and then."""
+
+    def __init__(self, total: int | None, what: str, unit: str, initial: int, between: float) -> None:
+        self._total, self._what, self._unit, self._between = total, what, unit, between
+        self._initial = self._done = initial
+        self._began = self._told = time.perf_counter()
+
+    def update(self, n: int, /) -> None:
+        """Count, and write a line if the last was long enough ago."""
+        self._done += n
+        now = time.perf_counter()
+        if now - self._told < self._between:
+            return
+        self._told = now
+        rate = (self._done - self._initial) / (now - self._began)
+        line = f"{self._what}: {self._done:,d}"
+        if self._total is not None:
+            line += f" of {self._total:,d}"
+        line += f" {self._unit}, {rate:,.1f} {self._unit}/s"
+        if self._total is not None and rate > 0:
+            line += f", {tqdm.format_interval((self._total - self._done) / rate)} left"
+        print(line, file=sys.stderr, flush=True)
+
+
+def progress(total: int | None, what: str, unit: str, initial: int = 0, between: float = _BETWEEN_LINES) -> Progress:
+    """Progress on standard error.
+
+    Parameters
+    ----------
+    total : int, optional
+        None where it isn't known.
+    what, unit : str
+        What is done, and to what.
+    initial : int
+        How much was done before.
+    between : float
+        Seconds between lines, where standard error is no terminal.
+
+    Returns
+    -------
+    Progress
+        A context manager with `update(n)`.
+    """
+    if sys.stderr.isatty():
+        return tqdm(total=total, desc=what, unit=unit, initial=initial, unit_scale=True, leave=False)
+    return _Lines(total, what, unit, initial, between)
