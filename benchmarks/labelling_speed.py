@@ -1,10 +1,12 @@
 """Labelling from files, start-up included, against Zoobot's predict on the same files.
 
-    python benchmarks/labelling_speed.py [ROUNDS [FILES]]
+    python benchmarks/labelling_speed.py [ROUNDS [FILES [MODEL]]]
 
 ResNet50 on 424-pixel JPEGs drawn here, at the paper's 207 pixels. Each round runs all contestants in turn, each as a
-command of its own, from its start to the table it writes. Zoobot is left out where it is not installed. Printed:
-medians over rounds, ratios, the rate at which the same files are decoded alone, and what a million images would cost.
+command of its own, from its start to the table it writes. Zoobot is left out where it is not installed, int8 where
+MODEL has not passed its gate (`faster_labelling.py` makes one that has); without MODEL random weights are used.
+Printed: medians over rounds, ratios, the rate at which the same files are decoded alone, and what a million images
+would cost.
 """
 
 import os
@@ -87,17 +89,19 @@ def decoding(images):
     return time.perf_counter() - began
 
 
-def main(rounds=3, files=1024):
+def main(rounds=3, files=1024, model=None):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         images = folder / "images"
         images.mkdir()
         pictures(images, files)
-        model = model_folder(folder)
+        model = model or model_folder(folder)
         label = [sys.executable, "-m", "truemorph.cli", "label", str(model), str(images), "--out"]
         contestants = {
             "truemorph": lambda out: [*label, f"{out}.parquet"],
             "truemorph fp32": lambda out: [*label, f"{out}.parquet", "--precision", "fp32"],
+            "openvino": lambda out: [*label, f"{out}.parquet", "--engine", "openvino"],
+            "openvino int8": lambda out: [*label, f"{out}.parquet", "--engine", "openvino", "--precision", "int8"],
             "zoobot": lambda out: [sys.executable, __file__, "--one", str(images), f"{out}.csv"],
         }
         seconds = {name: [] for name in contestants}
@@ -126,4 +130,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
         zoobot(*sys.argv[2:])
     else:
-        main(*map(int, sys.argv[1:]))
+        main(*map(int, sys.argv[1:3]), *sys.argv[3:])

@@ -2,11 +2,62 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
+from torch.nn import functional
 
 from truemorph.classifiers.checkpoint import Classifier
+from truemorph.classifiers.network import PixelConv
 from truemorph.images.transforms import normalise
+
+
+class WholeNumbers(nn.Module):
+    """Normalisation and a first convolution in one, of pixels less a whole number.
+
+    Whole numbers up to 256 are exact in bf16, normalised pixels are not (see `PixelConv`).
+
+    Parameters
+    ----------
+    convolution : PixelConv
+        It pads with zeros: with pixels of the mean.
+    mean, std : tensor, shape (3,)
+        In units of the full range (0 to 1).
+    size : int
+        Pixels on a side.
+    """
+
+    def __init__(self, convolution: PixelConv, mean: torch.Tensor, std: torch.Tensor, size: int) -> None:
+        super().__init__()
+        zero = torch.round(255 * mean)
+        beyond = (zero - 255 * mean).view(1, 3, 1, 1)
+        self.inner = copy.deepcopy(convolution)
+        self.inner.weight.data /= (255 * std).view(1, 3, 1, 1)
+        bias = (self.inner.weight.data * beyond).sum((1, 2, 3))
+        if convolution.bias is not None:
+            bias += convolution.bias.data
+        self.inner.bias, self.inner.padding = nn.Parameter(bias), (0, 0)
+        down, across = (int(side) for side in convolution.padding)
+        self._around = (across, across, down, down)
+        self.zero: torch.Tensor
+        self.frame: torch.Tensor
+        self.register_buffer("zero", zero.view(1, 3, 1, 1))
+        self.register_buffer("frame", -beyond * functional.pad(torch.zeros(1, 3, size, size), self._around, value=1))
+
+    @staticmethod
+    def takes(convolution: nn.Module) -> bool:
+        """Whether this convolution can be taken."""
+        return (
+            isinstance(convolution, PixelConv)
+            and convolution.groups == 1
+            and convolution.padding_mode == "zeros"
+            and not isinstance(convolution.padding, str)
+        )
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What the convolution makes of normalised pixels; of pixels (N, 3, S, S) as they are."""
+        return self.inner(functional.pad(pixels - self.zero, self._around) + self.frame)
 
 
 class Served(nn.Module):
@@ -26,11 +77,18 @@ class Served(nn.Module):
         self.std: torch.Tensor
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(model.described["normalisation"][name]))
+        found = [name for name, module in self.network.named_modules() if WholeNumbers.takes(module)]
+        self.normalised = not found
+        if found:
+            above, _, name = found[0].rpartition(".")
+            whole = WholeNumbers(self.network.get_submodule(found[0]), self.mean, self.std, model.config.image_size)
+            setattr(self.network.get_submodule(above), name, whole)
         self.eval()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """p(y | x), shape (N, K), of uint8 pixels (N, S, S, 3)."""
-        return torch.softmax(self.network(normalise(pixels, self.mean, self.std)).float() / self.temperature, dim=1)
+        images = normalise(pixels, self.mean, self.std) if self.normalised else pixels.permute(0, 3, 1, 2).float()
+        return torch.softmax(self.network(images).float() / self.temperature, dim=1)
 
 
 class Ensemble(nn.Module):

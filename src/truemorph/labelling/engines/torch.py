@@ -7,6 +7,7 @@ import torch
 
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.hardware import multiplies_bf16
+from truemorph.classifiers.network import PixelConv
 from truemorph.images.transforms import normalise
 from truemorph.labelling.engines import Precision
 
@@ -45,7 +46,7 @@ class TorchEngine:
         """On its device; weights of what is computed in bf16 in bf16, or autocast would turn them for each batch."""
         if self._type == torch.bfloat16:
             for layer in network.modules():
-                if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+                if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear) and not isinstance(layer, PixelConv):
                     layer.to(torch.bfloat16)
         return network.to(self._device)
 

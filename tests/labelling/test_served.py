@@ -1,0 +1,88 @@
+"""The first convolution sees pixels exactly, in bf16 too, and computes what it would of normalised pixels."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from truemorph.classifiers.checkpoint import load
+from truemorph.classifiers.network import GalaxyNetwork, PixelConv
+from truemorph.config import training_config
+from truemorph.images.transforms import normalise
+from truemorph.labelling.engines.served import Served, WholeNumbers
+
+COLOUR = st.tuples(*[st.floats(0, 1)] * 3)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(0, 2**32 - 1), COLOUR, st.tuples(*[st.floats(0.05, 0.5)] * 3), st.integers(1, 5), st.integers(0, 3),
+    st.integers(1, 3), st.booleans(),
+)  # fmt: skip
+def test_whole_numbers_give_what_normalised_pixels_give(seed, mean, std, kernel, padding, stride, bias):
+    torch.manual_seed(seed)
+    mean, std = torch.tensor(mean), torch.tensor(std)
+    plain = PixelConv(3, 4, kernel, stride, padding, bias=bias)
+    whole = WholeNumbers(plain, mean, std, 12)
+    pixels = torch.randint(0, 256, (2, 12, 12, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = plain(normalise(pixels, mean, std))
+        found = whole(pixels.permute(0, 3, 1, 2).float())
+    # Float32 sums of 75 products, of pixels up to 1 / 0.05 = 20.
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)
+
+
+def test_whole_numbers_are_exact_in_bf16():
+    every = torch.arange(256.0).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    whole = WholeNumbers(PixelConv(3, 4, 3), torch.tensor([0.05, 0.4, 0.97]), torch.tensor([0.1, 0.2, 0.3]), 16)
+    taken = every - whole.zero
+    assert torch.equal(taken.to(torch.bfloat16).float(), taken)
+    normal = normalise(every.permute(0, 2, 3, 1).to(torch.uint8), torch.tensor(0.05), torch.tensor(0.1))
+    assert not torch.equal(normal.to(torch.bfloat16).float(), normal)
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "resnet18", "convnext_atto", "vit_tiny_patch16_224"])
+def test_the_first_convolution_is_found_and_computes_in_float32(backbone):
+    network = GalaxyNetwork(training_config("quick", backbone=backbone, image_size=64)).eval()
+    found = [module for module in network.modules() if isinstance(module, PixelConv)]
+    assert len(found) == 1
+    assert found[0] is next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        exact = found[0](images)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(found[0](images), exact)
+
+
+def test_a_copy_has_weights_of_its_own():
+    one = GalaxyNetwork(training_config("quick")).eval()
+    other = copy.deepcopy(one)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for weights in one.parameters():
+            weights.zero_()
+        assert one(images).abs().max() == 0
+        assert other(images).abs().max() > 0
+
+
+def test_convolutions_with_padding_of_their_own_stay_as_they_are():
+    assert not WholeNumbers.takes(PixelConv(3, 4, 3, padding=1, padding_mode="reflect"))
+    assert not WholeNumbers.takes(PixelConv(3, 4, 3, padding="same"))
+    assert not WholeNumbers.takes(nn.Conv2d(3, 4, 3))
+    assert WholeNumbers.takes(PixelConv(3, 4, 3, padding=1))
+
+
+def test_served_gives_the_models_probabilities(image_model):
+    model = load(image_model)
+    served = Served(model, 0)
+    assert not served.normalised
+    size = model.config.image_size
+    pixels = torch.randint(0, 256, (5, size, size, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        found = served(pixels).double()
+    torch.testing.assert_close(
+        found, torch.from_numpy(model.member_probabilities(pixels.numpy(), 0)), atol=1e-5, rtol=0
+    )
