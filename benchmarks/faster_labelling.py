@@ -37,7 +37,6 @@ NETWORKS = {
     "test_resnet-64": (["image_size=64", "backbone=test_resnet", "learning_rate=1e-3"], False),
     "test_resnet-64-distilled": (["image_size=64", "backbone=test_resnet", "learning_rate=1e-3"], True),
     "resnet18-96": (["batch_size=16", "learning_rate=4e-4", "image_size=96", "backbone=resnet18"], False),
-    "resnet18-96-distilled": (["batch_size=16", "learning_rate=4e-4", "image_size=96", "backbone=resnet18"], True),
 }
 FIRST = next(iter(NETWORKS))
 EPOCHS = 8

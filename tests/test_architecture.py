@@ -17,7 +17,7 @@ ROOMS = {
     "report": {"bias", "catalogs", "images", "classifiers", "labelling"},
     "benchmark": {"bias", "catalogs", "images", "simulate", "classifiers", "labelling", "report"},
 }
-EVERYWHERE = {"arrays", "errors", "_version", "config"}
+EVERYWHERE = {"arrays", "errors", "progress", "_version", "config"}
 
 
 def imported_rooms(path):
