@@ -45,7 +45,7 @@ _SPLIT = (0.6, 0.1, 0.3)
 _SMALLEST = 300
 _MARKER = ".truemorph-demo"
 # Less than preset "quick" does, on more galaxies: within minutes on two cores.
-_EPOCHS, _FOLDS = 8, 3
+_EPOCHS, _FOLDS = 15, 2
 
 
 def write_simulated(out: Path, galaxies: int, seed: int, size: int = 64) -> Path:
@@ -117,7 +117,7 @@ def run_demo(
     galaxies : int
         At least 300.
     epochs, folds : int, optional
-        Default 12 and 3.
+        Default 15 and 2.
     seed : int
 
     Returns
