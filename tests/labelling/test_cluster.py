@@ -18,7 +18,7 @@ from truemorph.labelling.predict import label_table
 
 from labelling.conftest import write_tar  # isort: skip
 
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
 
 
 def actors():
@@ -54,7 +54,8 @@ def test_a_cluster_labels_the_same_with_an_actor_killed(image_model, pictures, t
 
 
 @pytest.mark.long
-def test_a_cluster_tells_of_each_part_and_stops_when_told(image_model, pictures, tmp_path):
+@pytest.mark.filterwarnings("default")  # Ray warns of settings of its own
+def test_a_cluster_tells_of_each_part_and_stops_when_told(image_model, pictures, tmp_path, request):
     source = tmp_path / "tars"
     source.mkdir()
     for copy in range(3):
@@ -63,6 +64,7 @@ def test_a_cluster_tells_of_each_part_and_stops_when_told(image_model, pictures,
     asked = Asked(source, tmp_path / "labels", precision="fp32")
     job = open_job(model, asked)
     job.results.begin()
+    request.addfinalizer(ray.shutdown)
     told = []
 
     def enough(account):
