@@ -54,7 +54,7 @@ def test_a_cluster_labels_the_same_with_an_actor_killed(image_model, pictures, t
 
 
 @pytest.mark.long
-@pytest.mark.filterwarnings("default")  # Ray warns of settings of its own
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray[.]")  # Ray warns of settings of its own
 def test_a_cluster_tells_of_each_part_and_stops_when_told(image_model, pictures, tmp_path, request):
     source = tmp_path / "tars"
     source.mkdir()
