@@ -90,6 +90,12 @@ class MonotoneTransition(FlipTransition):
         xp = array_namespace(flip)
         return xp.log(xp.clip(flip, min=float(xp.finfo(flip.dtype).smallest_normal)))
 
+    def log_seen_probability(self, alpha: Array) -> Array:
+        """log p(ỹ = disk | y = disk, α), shape (N,): from 1 - flip itself, whose logarithm forgets it near 1."""
+        flip = _interpolate(as_resolution(alpha), self.knots, self.flip)
+        xp = array_namespace(flip)
+        return xp.log(xp.clip(1 - flip, min=float(xp.finfo(flip.dtype).smallest_normal)))
+
     def parameters(self) -> dict[str, Any]:
         """Parameters by name, as JSON can hold them."""
         return {"knots": list(self.knots), "flip": list(self.flip), "false_disk": self.false_disk}

@@ -103,6 +103,12 @@ class FlipTransition:
         """log p(ỹ = smooth | y = disk, α), shape (N,)."""
         raise NotImplementedError
 
+    def log_seen_probability(self, alpha: Array) -> Array:
+        """log p(ỹ = disk | y = disk, α), shape (N,): log(1 - flip), not below log of the smallest normal number."""
+        log_flip = self.log_flip_probability(alpha)
+        xp = array_namespace(log_flip)
+        return xp.log(-xp.expm1(xp.clip(log_flip, max=-float(xp.finfo(log_flip.dtype).smallest_normal))))
+
     def flip_probability(self, alpha: Array) -> Array:
         """p(ỹ = smooth | y = disk, α), shape (N,); numpy or torch in, the same out."""
         log_flip = self.log_flip_probability(alpha)
@@ -117,14 +123,12 @@ class FlipTransition:
         """
         log_flip = self.log_flip_probability(alpha)
         xp = array_namespace(log_flip)
-        tiny = float(xp.finfo(log_flip.dtype).smallest_normal)
-        log_seen = xp.log(-xp.expm1(xp.clip(log_flip, max=-tiny)))
         smooth_as_smooth = xp.full_like(log_flip, float(np.log1p(-self.false_disk)))
         with np.errstate(divide="ignore"):
             smooth_as_disk = xp.full_like(log_flip, float(np.log(self.false_disk)))  # eq. 6
         rows = [
             xp.stack([smooth_as_smooth, smooth_as_disk], axis=-1),
-            xp.stack([log_flip, log_seen], axis=-1),
+            xp.stack([log_flip, self.log_seen_probability(alpha)], axis=-1),
         ]
         return xp.stack(rows, axis=-2)
 
