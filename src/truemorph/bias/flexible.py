@@ -25,10 +25,12 @@ def _interpolate(alpha: Array, knots: Sequence[float], values: Any) -> Array:
     """
     xp = array_namespace(alpha)
     at, value = (xp.asarray(one, dtype=alpha.dtype, device=get_device(alpha)) for one in (knots, values))
-    widths = at[1:] - at[:-1]
-    to_come = xp.minimum(xp.clip(at[1:] - alpha[:, None], 0.0), widths) / widths  # share of each piece right of alpha
-    # From the right, so that a last value of 0 stays one; sums round.
-    return xp.clip(value[-1, ...] + to_come @ (value[:-1, ...] - value[1:, ...]), 0.0, 1.0)
+    left = xp.clip(xp.searchsorted(at, alpha, side="right") - 1, 0, at.shape[0] - 2)
+    low, high = xp.take(at, left), xp.take(at, left + 1)
+    share = xp.clip((alpha - low) / (high - low), 0.0, 1.0)
+    share = share[:, None] if value.ndim == 2 else share
+    # A weighted mean, not a slope: exact at the knots, so that a 0 or a 1 stays one.
+    return share * xp.take(value, left + 1, axis=0) + (1 - share) * xp.take(value, left, axis=0)
 
 
 def _check_knots(knots: Any, values: np.ndarray) -> np.ndarray:
@@ -91,10 +93,10 @@ class MonotoneTransition(FlipTransition):
         return xp.log(xp.clip(flip, min=float(xp.finfo(flip.dtype).smallest_normal)))
 
     def log_seen_probability(self, alpha: Array) -> Array:
-        """log p(ỹ = disk | y = disk, α), shape (N,): from 1 - flip itself, whose logarithm forgets it near 1."""
-        flip = _interpolate(as_resolution(alpha), self.knots, self.flip)
-        xp = array_namespace(flip)
-        return xp.log(xp.clip(1 - flip, min=float(xp.finfo(flip.dtype).smallest_normal)))
+        """log p(ỹ = disk | y = disk, α), shape (N,): from 1 - flip at the knots, as a flip near 1 rounds it away."""
+        seen = _interpolate(as_resolution(alpha), self.knots, tuple(1 - one for one in self.flip))
+        xp = array_namespace(seen)
+        return xp.log(xp.clip(seen, min=float(xp.finfo(seen.dtype).smallest_normal)))
 
     def parameters(self) -> dict[str, Any]:
         """Parameters by name, as JSON can hold them."""
