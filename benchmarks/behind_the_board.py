@@ -13,9 +13,9 @@ import numpy as np
 from truemorph.benchmark.cache import Cache
 from truemorph.benchmark.leaderboard import EPOCHS, REAL_EPOCHS
 from truemorph.benchmark.methods import METHODS, benchmark_config, test_rows, undoubted
-from truemorph.benchmark.scores import score
 from truemorph.benchmark.workbench import Workbench, probabilities
 from truemorph.benchmark.worlds import Sizes, make_world
+from truemorph.bias.scores import score
 from truemorph.catalogs.sampling import TRAIN
 from truemorph.simulate import simulate_galaxies
 

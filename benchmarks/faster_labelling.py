@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from truemorph.benchmark.scores import balanced_accuracy
+from truemorph.bias.scores import balanced_accuracy
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.tables import CatalogTable, write_table
 from truemorph.classifiers.checkpoint import load

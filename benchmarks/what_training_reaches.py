@@ -20,8 +20,8 @@ import polars as pl
 
 from truemorph.benchmark.cache import Cache
 from truemorph.benchmark.methods import test_rows
-from truemorph.benchmark.scores import score
 from truemorph.benchmark.worlds import Sizes, make_world
+from truemorph.bias.scores import score
 from truemorph.bias.transitions import MatrixTransition
 from truemorph.catalogs.sampling import TRAIN
 from truemorph.classifiers.rows import TrainingRows

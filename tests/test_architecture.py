@@ -14,10 +14,11 @@ ROOMS = {
     "simulate": {"bias", "catalogs", "images"},
     "classifiers": {"bias", "catalogs", "images"},
     "labelling": {"bias", "catalogs", "images", "classifiers"},
-    "report": {"bias", "catalogs", "images", "classifiers", "labelling"},
-    "benchmark": {"bias", "catalogs", "images", "simulate", "classifiers", "labelling", "report"},
+    "explain": {"bias", "catalogs", "images", "classifiers", "labelling"},
+    "report": {"bias", "catalogs", "images", "classifiers", "labelling", "explain"},
+    "benchmark": {"bias", "catalogs", "images", "simulate", "classifiers", "labelling", "explain", "report"},
 }
-EVERYWHERE = {"arrays", "errors", "progress", "_version", "config"}
+EVERYWHERE = {"arrays", "errors", "progress", "workers", "_version", "config"}
 
 
 def imported_rooms(path):

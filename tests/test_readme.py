@@ -11,7 +11,15 @@ import pytest
 from conftest import ROOT
 
 BLOCK = re.compile(r"<!-- run: (\w+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
-PAGES = ("README.md", "docs/statistics.md", "docs/simulator.md", "docs/training.md", "docs/labelling.md")
+PAGES = (
+    "README.md",
+    "docs/statistics.md",
+    "docs/simulator.md",
+    "docs/training.md",
+    "docs/labelling.md",
+    "docs/report.md",
+    "docs/explain.md",
+)
 BLOCKS = {name: (kind, text) for page in PAGES for name, kind, text in BLOCK.findall((ROOT / page).read_text())}
 
 
@@ -39,6 +47,8 @@ def test_every_command_of_the_readme_is_in_a_block_that_is_run():
         "simulate",
         "training",
         "labelling",
+        "report",
+        "explain",
     }
     assert not re.search(r"^truemorph ", outside, re.MULTILINE)
 
@@ -50,10 +60,15 @@ def test_step_by_step_on_the_demos_files(tmp_path):
     subprocess.run(small, cwd=tmp_path, check=True, capture_output=True)
     out = run_block("training", tmp_path)
     assert 'rotation = "any"' in out
-    assert (tmp_path / "runs.html").is_file()
+    assert (tmp_path / "report.html").is_file()
     out = run_block("labelling", tmp_path)
     assert "400 rows in, 400 labelled" in out
     assert "1 of 2 parts" not in out
+    out = run_block("report", tmp_path)
+    assert "above noise" in out
+    assert (tmp_path / "page.html").is_file()
+    out = run_block("explain", tmp_path)
+    assert "predicted disk" in out
     out = run_block("demo", tmp_path)
     assert "theta = " in out
     assert "400 rows in, 400 labelled" in out

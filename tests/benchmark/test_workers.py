@@ -8,7 +8,7 @@ import time
 
 PROGRAM = """
 import os, sys, time
-from truemorph.benchmark.workers import worker_pool
+from truemorph.workers import worker_pool
 
 if __name__ == "__main__":
     with worker_pool(1) as pool:

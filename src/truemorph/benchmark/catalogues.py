@@ -18,13 +18,12 @@ import polars as pl
 from scipy.special import expit
 
 from truemorph.benchmark.baselines import matched_fractions, regressed_on_votes
-from truemorph.benchmark.scores import score
-from truemorph.benchmark.workers import worker_pool
 from truemorph.benchmark.worlds import CURVES, FLIPS, HEAVY_FLIPS, INTRINSIC, trusted_classes
 from truemorph.bias.diagnostics import compare_families
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.gold import UNKNOWN
 from truemorph.bias.likelihood import posterior
+from truemorph.bias.scores import score
 from truemorph.bias.transitions import Transition
 from truemorph.catalogs.resolution import FWHM_PER_SIGMA
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
@@ -32,6 +31,7 @@ from truemorph.errors import InputError
 from truemorph.simulate.annotate import image_votes, vote_fractions
 from truemorph.simulate.galaxies import simulate_galaxies
 from truemorph.simulate.observe import render
+from truemorph.workers import worker_pool
 
 DEFINITIONS = {"T >= -3": -3, "T >= 1": 1}
 _GALAXIES, _LOOKED_AT, _LOOK_SIZE = 4_000, 2_000, 48

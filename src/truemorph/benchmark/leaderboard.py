@@ -16,10 +16,10 @@ import numpy as np
 
 from truemorph._version import __version__
 from truemorph.benchmark.cache import Cache
-from truemorph.benchmark.scores import drift, score
-from truemorph.benchmark.workers import worker_pool
 from truemorph.benchmark.worlds import TWIN_FACTORS, TWINS, WORLDS, Sizes, make_world
+from truemorph.bias.scores import drift, score
 from truemorph.errors import InputError, TruemorphError, TruemorphWarning
+from truemorph.workers import worker_pool
 
 # The real world has fewer galaxies: more passes over them.
 EPOCHS, REAL_EPOCHS = 10, 25

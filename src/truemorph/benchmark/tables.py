@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from truemorph.report.figures import leaderboard_figure
-from truemorph.report.page import Page, Table, picture, write_page
+from truemorph.report.page import Check, Illustration, Page, Table, write_page
 
 # Column heads; those after the first two are shown where any row has them.
 HEADS = {
@@ -145,28 +146,23 @@ def write_leaderboard(content: Mapping[str, Any], titles: Mapping[str, str], out
     figure = leaderboard_figure(content["rows"], titles, metrics, "truth")
     figure.savefig(out / "leaderboard.png", dpi=130)
     tables = world_tables(content["rows"], titles)
-    first = tables[0]
     page = Page(
         title="truemorph leaderboard",
         answer=answer,
-        trust=list(content["trust"]),
-        table_head=first.head,
-        table=first.rows,
-        table_note=f"{first.title}: {first.note} {NOTES}",
-        tables=tables[1:],
-        pictures=[
-            picture(
+        checks=[Check("note", line) for line in content["trust"]],
+        tables=[replace(one, note=f"{one.note} {NOTES}" if one is tables[0] else one.note) for one in tables],
+        illustrations=[
+            Illustration(
+                "leaderboard",
                 figure,
                 "Balanced accuracy, AUC and error of the disk fraction of every method in every world; numbers as in "
                 "the tables.",
                 "Mean and standard deviation over seeds. Blue: through T(α) or trusted labels; orange: rivals; "
-                "black, with a "
-                "dotted line, where there is one: trained on the truth.",
+                "black, with a dotted line, where there is one: trained on the truth.",
             )
         ],
-        gallery_title="",
-        gallery=[],
         methods=[f"{key}: {title}" for key, title in titles.items()],
         settings={"command": content["command"], "date": content["date"], **content["plan"]},
+        wide=True,
     )
     write_page(page, out / "leaderboard.html")

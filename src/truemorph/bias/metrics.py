@@ -138,9 +138,10 @@ def _reference_bins(reference: Reference | Sequence[Reference], n_observables: i
     return [bins - 1 if name == "last" else 0 for name in names]
 
 
-def _finite_columns(
+def finite_columns(
     labels: np.ndarray, alpha: np.ndarray, intrinsic: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Memberships (M, K), observables (M, J), intrinsic columns (M, P) of rows without gaps; how many fell out."""
     masked = np.ma.getmaskarray(labels) if isinstance(labels, np.ma.MaskedArray) else None
     labels = np.asarray(labels)
     observables = float_array(alpha, "alpha")
@@ -189,7 +190,7 @@ def _measure(
     permutations: int,
     seed: int,
 ) -> BiasResult:
-    members, observables, columns, n_dropped = _finite_columns(labels, alpha, intrinsic)
+    members, observables, columns, n_dropped = finite_columns(labels, alpha, intrinsic)
     if bins < 2 or depth < 0:
         raise InputError(f"needs at least 2 bins and a depth of 0 or more; got bins={bins}, depth={depth}")
     if floor not in ("permutation", "analytic"):

@@ -1,15 +1,15 @@
-"""Commands that show that it works: demo, benchmark."""
+"""Commands that show that it works, and what it looks at: demo, benchmark, explain."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from truemorph import workflow
-from truemorph.cli.shell import AsJson, Seed, app, names, show
+from truemorph.cli.shell import AsJson, Seed, app, names, say, show
 
 
 @app.command
@@ -100,4 +100,66 @@ def benchmark(
             title = result["titles"].get(row["method"], row["method"])
             lines.append(f"  {title:36s} " + " ".join(f"{number:>16s}" for number in numbers))
     lines.append(f"open {out / 'leaderboard.html'}")
+    show(result, json, lines)
+
+
+@app.command
+def explain(
+    *models: Annotated[Path, Parameter(help="model folders of truemorph train")],
+    catalogue: Annotated[Path, Parameter(help="prepared catalogue with images")],
+    out: Annotated[Path, Parameter(help="folder to write")],
+    layer: Annotated[str | None, Parameter(help="of the backbone; default the deepest of 7×7 cells or more")] = None,
+    rows: Annotated[
+        Literal["test", "all"], Parameter(help="all: training galaxies too, by members that didn't see their labels")
+    ] = "test",
+    galaxies: Annotated[int, Parameter(help="most to explain, at random; 0: all", validator=Number(gte=0))] = 2000,
+    align: Annotated[
+        bool, Parameter(help="mean maps of galaxies turned to one angle, scaled where radii are known")
+    ] = False,
+    angle_column: Annotated[
+        str | None, Parameter(help="position angles, degrees north through east; default measured on the pictures")
+    ] = None,
+    radius_column: Annotated[
+        str | None, Parameter(help="radii in arcsec, for profiles in radii; needs --field")
+    ] = None,
+    field: Annotated[str | None, Parameter(help="arcsec that an image file is across: a number or a column")] = None,
+    rings: Annotated[int, Parameter(help="rings of a profile", validator=Number(gte=1))] = 16,
+    bootstrap: Annotated[int, Parameter(help="resamples of differences", validator=Number(gte=1))] = 1000,
+    draws: Annotated[int, Parameter(help="random networks that check the maps; 0: none", validator=Number(gte=0))] = 5,
+    seed: Seed = 0,
+    json: AsJson = False,
+) -> None:
+    """Show where models look: Grad-CAM maps, mean intensity against distance from the centre, differences.
+
+    Example: truemorph explain naive debiased --catalogue cat.parquet --out explained
+    """
+    result = workflow.explain_models(
+        models,
+        catalogue,
+        out,
+        layer=layer,
+        rows=rows,
+        galaxies=galaxies,
+        align=align,
+        angle_column=angle_column,
+        radius_column=radius_column,
+        field=field,
+        rings=rings,
+        bootstrap=bootstrap,
+        draws=draws,
+        seed=seed,
+    )
+    lines = []
+    for name, one in result["models"].items():
+        if one["problems"]:
+            say(f"note: {one['problems']} galaxies without a good image left out")
+        cells = "×".join(map(str, one["map_cells"]))
+        lines.append(f"{name}: {one['backbone']} at {one['image_size']} pixels, maps of {one['layer']} ({cells} cells)")
+        for kind, some in one["classes"].items():
+            blank = f", {some['blank_maps']:,} of them with nothing for it" if some["blank_maps"] else ""
+            lines.append(f"  predicted {kind:8s} {some['galaxies']:7,d} galaxies{blank}")
+        check = result["random_weights"].get(name)
+        if check:
+            lines.append(f"  {check['statement']}")
+    lines.append(f"wrote {out}")
     show(result, json, lines)

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from truemorph import workflow
-from truemorph.cli.shell import AsJson, app, names, say, show
+from truemorph.cli.shell import AsJson, Resamples, Seed, Where, app, names, say, show
 from truemorph.errors import InputError
 
 
@@ -173,23 +174,75 @@ def _shard(value: str | None) -> tuple[int, int] | None:
 
 @app.command
 def report(
-    *runs: Annotated[Path, Parameter(help="run folders of truemorph train")],
-    out: Annotated[Path, Parameter(help="page to write (.html)")] = Path("runs.html"),
+    *runs: Annotated[Path, Parameter(help="run folders of truemorph train; or fits of truemorph transition (.json)")],
+    out: Annotated[Path, Parameter(help="page to write (.html); figures go to <name>_files beside it")] = Path(
+        "report.html"
+    ),
+    catalogue: Annotated[Path | None, Parameter(help="prepared catalogue; default that of the first run")] = None,
+    labels: Annotated[
+        list[Path] | None, Parameter(name="--labels", help="labels of the runs, made earlier (repeatable)")
+    ] = None,
+    truth: Annotated[
+        list[str] | None,
+        Parameter(name="--truth", help='what a disk truly is: a column or "t_type>=-3" (repeatable); default truth'),
+    ] = None,
+    intrinsic: Annotated[str | None, Parameter(help="columns that classes may depend on, comma-separated")] = None,
+    also: Annotated[
+        list[str] | None,
+        Parameter(name="--also", help="NAME=COLUMN: other labels or disk fractions to show beside (repeatable)"),
+    ] = None,
+    where: Where = None,
+    rows: Annotated[
+        Literal["auto", "test", "all"], Parameter(help="galaxies to measure on; auto: test ones if there are 1,000")
+    ] = "auto",
+    better: Annotated[Path | None, Parameter(help="folder of better images, <object id>.jpg (.png, .fits)")] = None,
+    galaxies: Annotated[int, Parameter(help="most galaxies in the gallery", validator=Number(gte=0))] = 200,
+    compare: Annotated[
+        str | None,
+        Parameter(help="columns to compare between classes, comma-separated; default sersic_n if it is there"),
+    ] = None,
+    sersic: Annotated[int, Parameter(help="measure Sersic indices on the pictures of so many galaxies")] = 0,
+    field: Annotated[str | None, Parameter(help="arcsec that an image file is across: a number or a column")] = None,
+    maps: Annotated[int, Parameter(help="most galaxies whose Grad-CAM maps are averaged; 0: no maps")] = 500,
+    draws: Annotated[int, Parameter(help="random networks that check the maps; 0: none")] = 5,
+    leaderboard: Annotated[Path | None, Parameter(help="leaderboard.json to show beside")] = None,
+    bootstrap: Annotated[int, Parameter(help="resamples for errors of bias measures", validator=Resamples)] = 100,
+    seed: Seed = 0,
     json: AsJson = False,
 ) -> None:
-    """Compare training runs on one page: settings, held-out likelihood, bias by epoch.
+    """Show the evidence on one page: answer, trust, Table 1, figures, galaxies that changed; runs side by side.
 
-    Example: truemorph report model-naive model-debiased --out runs.html
+    Example: truemorph report model-naive model-debiased --intrinsic radius_kpc,M_r,redshift --out report.html
     """
-    from truemorph.report.page import write_page
-    from truemorph.report.runs import compare_runs
+    from truemorph.workflow.reporting import ReportOptions, make_report
 
-    if not runs:
-        raise InputError("give one run folder or more, such as: truemorph report model-naive model-debiased")
-    page, content = compare_runs(runs)
-    write_page(page, out)
-    width = max(len(row[0]) for row in page.table)
-    lines = [f"{'run':{width}}  held-out loss  p(disk) in quintiles of alpha  bias above noise"]
-    lines += [f"{row[0]:{width}}  {row[2]:>13}  {' '.join(row[3:8]):29}  {row[8]}" for row in page.table]
-    lines.append(f"open {out}")
-    show({**content, "out": str(out)}, json, lines)
+    if not runs and catalogue is None:
+        raise InputError("give run folders, such as: truemorph report model-naive model-debiased; or a --catalogue")
+    options = ReportOptions(
+        catalogue=catalogue,
+        labels=labels or (),
+        truth=truth or (),
+        intrinsic=names(intrinsic),
+        also=also or (),
+        where=where or (),
+        rows=rows,
+        better=better,
+        galaxies=galaxies,
+        compare=names(compare),
+        sersic=sersic,
+        field=field,
+        maps=maps,
+        draws=draws,
+        leaderboard=leaderboard,
+        bootstrap=bootstrap,
+        seed=seed,
+    )
+    result = make_report(runs, out, options)
+    width = max(len(row["labels"]) for row in result["table"])
+    measure = result["measure"]
+    lines = [f"{'labels':{width}}  disk fraction  {measure} above noise"]
+    lines += [
+        f"{row['labels']:{width}}  {row['disk_fraction']:13.3f}  {row['excess']:16.3f}" for row in result["table"]
+    ]
+    lines += [result["answer"], result["verdict"]["text"], f"open {out}"]
+    show(result, json, lines)

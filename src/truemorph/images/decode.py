@@ -70,30 +70,58 @@ def _quiet_fits() -> None:
         warnings.filterwarnings("ignore", module=_FITS_MODULES)
 
 
-def _fits_picture(data: bytes, reading: FitsReading) -> np.ndarray:
-    """Picture of a FITS image: (H, W) grey, or (3, H, W) with red, green and blue in this order."""
+def is_fits(data: bytes) -> bool:
+    """Whether a file's content is a FITS file, gzipped or not."""
+    return data.startswith((b"SIMPLE  =", _GZIP))
+
+
+def fits_values(data: bytes, hdu: int | str | None = None) -> np.ndarray:
+    """Pixel values of a FITS image, rows from the bottom as FITS counts them.
+
+    Parameters
+    ----------
+    data : bytes
+        The file's content, gzipped or not.
+    hdu : int or str, optional
+        Number or name of the HDU; without it the first that holds an image.
+
+    Returns
+    -------
+    array of float64, shape (H, W), or (3, H, W) with red, green and blue in this order
+
+    Raises
+    ------
+    ValueError
+        If there is no such HDU, or no image of such a shape in it.
+    """
     from astropy.io import fits
-    from astropy.visualization import LinearStretch, LogStretch, SqrtStretch
 
     _quiet_fits()
     if data.startswith(_GZIP):
         data = gzip.decompress(data)
     with fits.open(io.BytesIO(data), memmap=False) as units:
         names = [unit.name or str(number) for number, unit in enumerate(units)]
-        if reading.hdu is None:
+        if hdu is None:
             images = [unit.data for unit in units if unit.is_image and unit.data is not None]
             if not images:
                 raise ValueError(f"no image in any HDU ({', '.join(names)})")
             values = images[0]
         else:
             try:
-                values = units[reading.hdu].data
+                values = units[hdu].data
             except (KeyError, IndexError):
-                raise ValueError(f"no HDU {reading.hdu!r}; there are {', '.join(names)}") from None
+                raise ValueError(f"no HDU {hdu!r}; there are {', '.join(names)}") from None
     if values is None or values.dtype.names or values.ndim not in (2, 3) or (values.ndim == 3 and len(values) != 3):
         found = "no image" if values is None or values.dtype.names else f"shape {values.shape}"
         raise ValueError(f"a FITS image is (height, width), or (3, height, width) in red, green, blue; found {found}")
-    values = np.asarray(values, np.float64)
+    return np.asarray(values, np.float64)
+
+
+def _fits_picture(data: bytes, reading: FitsReading) -> np.ndarray:
+    """Picture of a FITS image: (H, W) grey, or (3, H, W) with red, green and blue in this order."""
+    from astropy.visualization import LinearStretch, LogStretch, SqrtStretch
+
+    values = fits_values(data, reading.hdu)
     finite = np.isfinite(values)
     if not finite.any():
         raise ValueError("no finite pixel")
@@ -140,7 +168,7 @@ def decode(data: bytes, source: str = "image", fits: FitsReading = AS_THEY_ARE) 
     try:
         if simplejpeg.is_jpeg(data):
             return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
-        if data.startswith((b"SIMPLE  =", _GZIP)):
+        if is_fits(data):
             return _fits_picture(data, fits)
         with Image.open(io.BytesIO(data)) as image:
             if image.mode.startswith("I;16"):  # convert() would clip to white

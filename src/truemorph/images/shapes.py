@@ -27,12 +27,13 @@ def measure_shapes(images: np.ndarray) -> pl.DataFrame:
     Returns
     -------
     polars.DataFrame
-        `axis_ratio` (second moments of the detected pixels), `size` (half-light radius over the picture's side),
+        `axis_ratio` (second moments of the detected pixels), `angle` (of their major axis; radians, -π/2 to π/2, from
+        columns towards rows), `size` (half-light radius over the picture's side),
         `concentration` (radius of 90 % over that of 50 % of the light shown), `colour` (log10 of red over blue light),
         `contrast` (rms departure from elliptical isophotes over mean brightness, noise subtracted).
     """
     parts = [_measure(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
-    names = ("axis_ratio", "size", "concentration", "colour", "contrast")
+    names = ("axis_ratio", "angle", "size", "concentration", "colour", "contrast")
     return pl.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in names})
 
 
@@ -104,6 +105,7 @@ def _measure(images: np.ndarray) -> dict[str, np.ndarray]:
     light = np.where((weight > 0)[..., None], colour, 0).sum(axis=(1, 2))
     return {
         "axis_ratio": ratio.astype(np.float64),
+        "angle": angle.astype(np.float64),
         "size": half * scale,
         "concentration": most / np.maximum(half, 1e-3),
         "colour": np.log10(np.maximum(light[:, 0], 1) / np.maximum(light[:, 2], 1)).astype(np.float64),

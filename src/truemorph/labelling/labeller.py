@@ -40,6 +40,16 @@ class Crowd:
         return cls(rows, *(columns[name].to_numpy() for name in ("label", "alpha", "split")))
 
 
+def members_asked(model: Classifier, fold: np.ndarray) -> np.ndarray:
+    """Which members speak for which galaxies, shape (M, N) of bool.
+
+    Members of fold f were trained without it; everything outside the folds (-1) is new to all members.
+    """
+    of_a_fold = model.config.seeds if model.uses_images else 1
+    own = np.arange(len(model.members))[:, None] // of_a_fold
+    return (own == fold) | (fold < 0)
+
+
 @dataclass(frozen=True)
 class Labeller:
     """Turns rows into labels.
@@ -73,6 +83,11 @@ class Labeller:
         seen = self.model.seen
         return dict(zip(seen["object_id"].cast(pl.String), zip(seen["role"], seen["fold"], strict=True), strict=True))
 
+    def part_in_training(self, ids: pl.Series) -> tuple[list[str], np.ndarray]:
+        """Role and fold of each galaxy; "new" and -1 where it had none."""
+        seen = [self._seen.get(one, (NEW, -1)) for one in ids.cast(pl.String)]
+        return [role for role, _ in seen], np.array([fold for _, fold in seen], dtype=np.int64)
+
     @cached_property
     def schema(self) -> dict[str, Any]:
         """Columns of the labels."""
@@ -97,29 +112,25 @@ class Labeller:
             Pixels or features, one a row.
         """
         ids = frame["object_id"].cast(pl.String).to_list()
-        seen = [self._seen.get(one, (NEW, -1)) for one in ids]
-        probabilities, spread = self._out_of_fold(inputs, np.array([fold for _, fold in seen], dtype=np.int64))
+        roles, fold = self.part_in_training(frame["object_id"])
+        probabilities, spread = self._out_of_fold(inputs, fold)
         out: dict[str, Any] = {"object_id": frame["object_id"], **{name: frame[name] for name, _ in self.keep}}
         out |= {f"p_{name}": probabilities[:, k] for k, name in enumerate(self.model.classes)}
         out |= {
             "p_spread": pl.Series(spread).fill_nan(None),
             "label": np.argmax(probabilities, axis=1),
-            "relation": [role for role, _ in seen],
+            "relation": roles,
             "model_hash": pl.Series([self.model.model_hash]).new_from_index(0, len(ids)),
         }
         if self.crowd:
-            out |= self._with_crowd(frame, ids, probabilities, np.array([role != IN_SAMPLE for role, _ in seen], bool))
+            out |= self._with_crowd(frame, ids, probabilities, np.array([role != IN_SAMPLE for role in roles], bool))
         return pl.DataFrame(out).select(list(self.schema))
 
     def _out_of_fold(self, inputs: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """p(y | x) and its spread over members (NaN where one member speaks alone)."""
-        n_members = len(self.model.members)
-        of_a_fold = self.model.config.seeds if self.model.uses_images else 1
         total = np.zeros((len(inputs), len(self.model.classes)))
         squares, counts = np.zeros_like(total), np.zeros(len(inputs))
-        for member in range(n_members):
-            # Members of fold f were trained without it; everything outside the folds is new to all members.
-            asked = (fold == member // of_a_fold) | (fold < 0)
+        for member, asked in enumerate(members_asked(self.model, fold)):
             if asked.any():
                 p = self.engine.member(inputs if asked.all() else inputs[asked], member)
                 total[asked] += p

@@ -1,89 +1,249 @@
-"""One self-contained HTML page: text, numbers and pictures in a single file, nothing fetched."""
+"""One self-contained HTML page: text, numbers and pictures in a single file, nothing fetched.
+
+The page forbids itself requests (a content security policy), and runs no script but its own.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import json
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-import simplejpeg
+import matplotlib
+import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from truemorph._version import __version__
+from truemorph.catalogs.tables import CatalogTable, write_table
+
+Status = Literal["good", "care", "bad", "note"]
+_WORDS = {"good": "good", "care": "care", "bad": "problem", "note": "note"}
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An image for the page: where its bytes are, what it shows in words, and a caption."""
+class Illustration:
+    """A figure for the page.
 
-    source: str
+    Attributes
+    ----------
+    name : str
+        Of its files.
+    figure : matplotlib Figure
+    alternative : str
+        What it shows, for those who can't see it.
+    caption : str
+    data : polars.DataFrame, optional
+        What is drawn.
+    broad : bool
+        Whether it takes the whole width of the page.
+    """
+
+    name: str
+    figure: Figure
     alternative: str
     caption: str
+    data: pl.DataFrame | None = None
+    broad: bool = True
 
 
 @dataclass(frozen=True)
-class Thumbnail:
-    """A galaxy in the gallery."""
+class Check:
+    """One reason to trust a result or not, in plain words."""
 
-    source: str
-    alternative: str
-    lines: tuple[str, ...]
+    status: Status
+    text: str
+
+    @property
+    def word(self) -> str:
+        """Status for those who see no colours."""
+        return _WORDS[self.status]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A further table under its own heading."""
+    """A table under its own heading."""
 
     title: str
-    head: list[str]
-    rows: list[list[str]]
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
     note: str = ""
 
 
 @dataclass(frozen=True)
+class Galaxy:
+    """A galaxy in the gallery.
+
+    Attributes
+    ----------
+    name : str
+        Its id.
+    thumbnail, alternative : str
+        A data URL, and what it shows in words.
+    caption : sequence of str
+        Lines under it.
+    keys : dict of float or str or None
+        What the gallery is sorted and filtered by.
+    pictures : sequence of (str, str)
+        What it is, and data URL.
+    details : sequence of (str, str)
+        Names and values.
+    link : str
+        Where more is known of it; opened by a click alone.
+    """
+
+    name: str
+    thumbnail: str
+    alternative: str
+    caption: Sequence[str]
+    keys: dict[str, Any]
+    pictures: Sequence[tuple[str, str]] = ()
+    details: Sequence[tuple[str, str]] = ()
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Galaxies to look at one by one.
+
+    Attributes
+    ----------
+    title, note : str
+    galaxies : sequence of Galaxy
+    ranges, choices : dict of str
+        Keys that numbers or words are filtered by, and what they are called.
+    """
+
+    title: str
+    note: str
+    galaxies: Sequence[Galaxy]
+    ranges: dict[str, str]
+    choices: dict[str, str]
+
+    def values(self, key: str) -> list[str]:
+        """Words that a key takes."""
+        return sorted({str(one.keys[key]) for one in self.galaxies if one.keys.get(key) is not None})
+
+
+@dataclass(frozen=True)
 class Page:
-    """What a report says, in the order in which it says it; without galaxies there is no gallery."""
+    """What a report says, in the order in which it says it; what is empty is left out."""
 
     title: str
     answer: str
-    trust: list[str]
-    table_head: list[str]
-    table: list[list[str]]
-    table_note: str
-    pictures: list[Picture]
-    gallery_title: str
-    gallery: list[Thumbnail]
-    methods: list[str]
+    checks: Sequence[Check]
+    verdict: Check | None = None
+    tables: Sequence[Table] = ()
+    illustrations: Sequence[Illustration] = ()
+    appendix: Sequence[Table] = ()
+    pairs: Sequence[tuple[str, str, str]] = ()
+    pairs_note: str = ""
+    gallery: Gallery | None = None
+    methods: Sequence[str] = ()
+    equations: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
-    tables: list[Table] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    wide: bool = False
 
 
-def picture(figure: Figure, alternative: str, caption: str) -> Picture:
-    """Draw a figure as SVG inside the page."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    encoded = base64.b64encode(buffer.getvalue()).decode()
-    return Picture(f"data:image/svg+xml;base64,{encoded}", alternative, caption)
+@dataclass(frozen=True)
+class _Drawn:
+    name: str
+    svg: Markup
+    caption: str
+    data: str
+    broad: bool
 
 
-def jpeg_source(pixels: np.ndarray, quality: int = 88) -> str:
-    """A uint8 RGB image as a data URL."""
-    encoded = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=quality, colorspace="RGB")
-    return f"data:image/jpeg;base64,{base64.b64encode(encoded).decode()}"
+# Black and dark greys: what is drawn in the colour of text.
+_DARK = re.compile(r"#([0-4][0-9a-f])\1\1\b")
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_ID = re.compile(r'(\bid="|href="#|url\(#)')
+_SIZE = re.compile(r'(<svg\b[^>]*?) width="[^"]*" height="[^"]*"|(<svg\b[^>]*?) height="[^"]*" width="[^"]*"')
 
 
-def write_page(page: Page, path: str | os.PathLike[str]) -> Path:
-    """Render the page; all text is escaped."""
+def inline_svg(one: Illustration) -> Markup:
+    """A figure as SVG inside the page, in the page's own text colour, on no background."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": one.name, "svg.fonttype": "path"}):
+        one.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    text = buffer.getvalue()
+    text = _COMMENT.sub("", text[text.index("<svg") :])
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = _DARK.sub("currentColor", text)
+    text = _ID.sub(lambda found: f"{found[1]}{one.name}-", text)
+    text = _SIZE.sub(lambda found: found[1] or found[2], text, count=1)
+    label = Markup.escape(one.alternative)
+    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{label}" fill="currentColor"', 1))
+
+
+def write_illustrations(illustrations: Sequence[Illustration], folder: Path) -> None:
+    """Write each figure as PDF and PNG, and what is drawn as ECSV."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in illustrations:
+        for kind in ("pdf", "png"):
+            one.figure.savefig(folder / f"{one.name}.{kind}", dpi=150)
+        if one.data is not None:
+            write_table(CatalogTable(one.data, metadata={"figure": one.name}), folder / f"{one.name}.ecsv")
+
+
+def _download(data: pl.DataFrame | None) -> str:
+    """A table as a data URL (CSV); empty without one."""
+    if data is None:
+        return ""
+    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(data.write_csv().encode()).decode()}"
+
+
+def _as_json(value: Any) -> Markup:
+    """JSON inside a script element: nothing in it can end the element."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)
+
+
+def render_page(page: Page) -> str:
+    """The page as text; all of the user's text is escaped."""
     environment = Environment(
         loader=PackageLoader("truemorph.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    room = files("truemorph.report") / "templates"
+    style, script = ((room / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    drawn = [
+        _Drawn(one.name, inline_svg(one), one.caption, _download(one.data), one.broad) for one in page.illustrations
+    ]
+    details = []
+    if page.gallery is not None:
+        details = [
+            {"name": one.name, "pictures": list(one.pictures), "details": list(one.details), "link": one.link}
+            for one in page.gallery.galaxies
+        ]
+    return environment.get_template("report.html").render(
+        page=page,
+        drawn=drawn,
+        style=Markup(style),
+        script=Markup(script),
+        digest=digest,
+        details=_as_json(details),
+        version=__version__,
+    )
+
+
+def write_page(page: Page, path: str | os.PathLike[str]) -> Path:
+    """Write the page, whole or not at all."""
     path = Path(path)
-    html = environment.get_template("report.html").render(page=page, version=__version__)
+    html = render_page(page)
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{os.getpid()}.{path.name}")
     partial.write_text(html, encoding="utf-8")
     os.replace(partial, path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import polars as pl
 
 from truemorph.errors import InputError
 from truemorph.report.figures import training_figure
-from truemorph.report.page import Page, Table, picture
+from truemorph.report.page import Check, Illustration, Table
+from truemorph.report.style import Style
 
 _QUINTILES = 5
 
@@ -69,8 +70,9 @@ def best_epochs(run: Run) -> pl.DataFrame:
     )
 
 
-def _unique_names(runs: Sequence[Run], folders: Sequence[Path]) -> list[str]:
-    names = [run.name for run in runs]
+def unique_names(folders: Sequence[Path]) -> list[str]:
+    """Names of runs: of their folders, or whole paths where two folders are called the same."""
+    names = [folder.resolve().name for folder in folders]
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
@@ -83,27 +85,28 @@ def _measures(run: Run) -> dict[str, float | None]:
     return found | {"epochs": by_member.len()["len"].mean(), "seconds": float(seconds)}
 
 
-def compare_runs(folders: Sequence[Path]) -> tuple[Page, dict[str, Any]]:
-    """Put runs side by side.
+def _said(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "–" if value is None else str(value)
+
+
+def comparison(runs: Sequence[Run], names: Sequence[str]) -> tuple[list[Table], list[Check], dict[str, Any]]:
+    """Training runs side by side.
 
     Parameters
     ----------
-    folders : sequence of Path
-        Run folders.
+    runs : sequence of Run
+    names : sequence of str
 
     Returns
     -------
-    page : Page
+    tables : list of Table
+        What was measured on held-out galaxies, settings that differ, where and when.
+    checks : list of Check
     content : dict
-        The same numbers: `runs` by name with `measures` and `settings` that differ.
-
-    Raises
-    ------
-    InputError
-        If one is not a finished run.
+        The same numbers by run: `measures`, and `settings` that differ.
     """
-    runs = [read_run(folder) for folder in folders]
-    names = _unique_names(runs, folders)
     measures = [_measures(run) for run in runs]
     every = {key for run in runs for key in run.settings} - {"out"}
     differing = sorted(key for key in every if len({json.dumps(run.settings.get(key)) for run in runs}) > 1)
@@ -115,89 +118,58 @@ def compare_runs(folders: Sequence[Path]) -> tuple[Page, dict[str, Any]]:
     def bias(found: dict[str, float | None]) -> str:
         return next((f"{name[:4].upper()} {value:.3f}" for name, value in found.items() if "_excess" in name), "–")
 
-    table = [
+    held_out = Table(
+        "Training",
+        ["run", "T(α)", "held-out loss", *(f"p(disk), α {k}/5" for k in range(1, 6)), "bias above noise", "epochs",
+         "seconds"],
         [
-            name,
-            f"{run.described['transition']['family']}",
-            number(found["held_out_loss"], ".4f"),
-            *(number(found.get(key), ".2f") for key in disk),
-            bias(found),
-            number(found["epochs"], ".1f"),
-            number(found["seconds"], ".0f"),
-        ]
-        for name, run, found in zip(names, runs, measures, strict=True)
-    ]
-    trained = {json.dumps(run.described["catalogue"]["sha256"]) for run in runs}
-    trust = [
-        "Everything is measured on each run's held-out galaxies, from the epochs whose weights were kept, mean over "
-        "members; no true class enters.",
-        "A held-out loss is minus the mean log-likelihood of what was observed, through the T(α) of its run: losses of "
-        "runs with different T(α) say different things.",
-        "Unbiased predictions have the same mean probability in every quintile of α only where true class fractions do "
-        "not depend on α; the excess is the drift above sampling noise (CV18 among galaxies alike in the intrinsic "
-        "columns of the run, CV14 without).",
-    ]
-    if len(trained) > 1:
-        trust.append("Warning: these runs did not train on the same catalogue.")
-    settings = Table(
-        "Settings that differ",
-        ["setting", *names],
-        [[key, *(str(run.settings.get(key, "–")) for run in runs)] for key in differing],
-        "" if differing else "None.",
-    )
-    where = ("accelerators", "cpus", "torch", "truemorph", "finished")
-    environments = Table(
-        "Where and when",
-        ["", *names],
-        [[key, *(str(run.environment.get(key, "–")) for run in runs)] for key in where],
-    )
-    through = {
-        json.dumps(
-            [*(run.described["transition"].get(key) for key in ("family", "parameters")), run.settings.get("votes")]
-        )
-        for run in runs
-    }
-    lead = min(zip(measures, names, strict=True), key=lambda one: one[0]["held_out_loss"] or float("inf"))
-    if len(trained) > 1 or len(through) > 1:
-        answer = "These runs learned different things: compare how their predictions drift with α, not their losses."
-    else:
-        answer = f"Lowest held-out loss: {lead[1]}, {number(lead[0]['held_out_loss'], '.4f')}."
-    figure = training_figure({name: run.history for name, run in zip(names, runs, strict=True)})
-    page = Page(
-        title=f"Training runs: {', '.join(names)}",
-        answer=answer,
-        trust=trust,
-        table_head=[
-            "run",
-            "T(α)",
-            "held-out loss",
-            *(f"p(disk), α {k}/5" for k in range(1, 6)),
-            "bias above noise",
-            "epochs",
-            "seconds",
-        ],
-        table=table,
-        table_note="p(disk): mean probability in quintiles of α, 1 the least resolved.",
-        pictures=[
-            picture(
-                figure,
-                "Held-out loss, mean disk probability of the least and best resolved fifth, and bias, by epoch.",
-                "By epoch, mean over members that were still training: held-out loss; mean p(disk) of the least "
-                "(dashed) and the best resolved fifth (solid) of held-out galaxies; drift with α above sampling noise.",
-            )
-        ],
-        gallery_title="",
-        gallery=[],
-        methods=[
-            "Medina-Rosales, Cabrera-Vives & Miller, MNRAS, arXiv:2308.11007: the likelihood through T(α).",
-            "Cabrera-Vives, Miller & Schneider 2018: the bias measure by which predictions are watched.",
-        ],
-        tables=[settings, environments],
-    )
-    content = {
-        "runs": {
-            name: {"measures": found, "settings": {key: run.settings.get(key) for key in differing}}
+            [
+                name,
+                f"{run.described['transition']['family']}",
+                number(found["held_out_loss"], ".4f"),
+                *(number(found.get(key), ".2f") for key in disk),
+                bias(found),
+                number(found["epochs"], ".1f"),
+                number(found["seconds"], ".0f"),
+            ]
             for name, run, found in zip(names, runs, measures, strict=True)
-        }
+        ],
+        "Measured on each run's held-out galaxies, at the epochs whose weights were kept, mean over members; no true "
+        "class enters. Held-out loss: minus the mean log-likelihood of what was observed, through the T(α) of the run: "
+        "losses of runs with different T(α) say different things. p(disk): mean probability in fifths of α, 1 the "
+        "least resolved. Bias: drift with α above sampling noise.",
+    )  # fmt: skip
+    tables = [held_out]
+    if len(runs) > 1 and differing:
+        rows = [[key, *(str(run.settings.get(key, "–")) for run in runs)] for key in differing]
+        tables.append(Table("Settings that differ", ["setting", *names], rows))
+    where = ("accelerators", "cpus", "torch", "truemorph", "finished")
+    rows = [[key, *(_said(run.environment.get(key)) for run in runs)] for key in where]
+    tables.append(Table("Where and when", ["", *names], rows))
+    checks = []
+    if len({json.dumps(run.described["catalogue"]["sha256"]) for run in runs}) > 1:
+        checks.append(Check("care", "These runs did not train on the same catalogue."))
+    content = {
+        name: {"measures": found, "settings": {key: run.settings.get(key) for key in differing}}
+        for name, run, found in zip(names, runs, measures, strict=True)
     }
-    return page, content
+    return tables, checks, content
+
+
+def training_illustration(runs: Sequence[Run], names: Sequence[str], styles: Mapping[str, Style]) -> Illustration:
+    """How each run learned, epoch by epoch."""
+    data = pl.concat(
+        [run.history.select(pl.lit(name).alias("run"), pl.all()) for name, run in zip(names, runs, strict=True)],
+        how="diagonal_relaxed",
+    )
+    return Illustration(
+        "training",
+        training_figure(
+            {name: run.history for name, run in zip(names, runs, strict=True)},
+            {name: styles[name]["color"] for name in names},
+        ),
+        "Held-out loss, mean disk probability of the least and best resolved fifth, and bias, by epoch.",
+        "By epoch, mean over members that were still training: held-out loss; mean p(disk) of the least (dashed) and "
+        "the best resolved fifth (solid) of held-out galaxies; drift with α above sampling noise.",
+        data,
+    )

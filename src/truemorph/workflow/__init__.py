@@ -1,6 +1,7 @@
 """What each verb does: files in, files out, and a result as plain data for `--json`, the demo and the report."""
 
 from truemorph.workflow.benchmarking import run_benchmark
+from truemorph.workflow.explaining import explain_models
 from truemorph.workflow.files import plain, write_json
 from truemorph.workflow.fitting import (
     TransitionStudy,
@@ -24,6 +25,7 @@ from truemorph.workflow.training import train_on_catalogue
 __all__ = [
     "TransitionStudy",
     "check_fit_path",
+    "explain_models",
     "fit_catalogue",
     "fractions_by_alpha",
     "join_labels",

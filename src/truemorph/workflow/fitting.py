@@ -15,9 +15,6 @@ import polars as pl
 
 from truemorph.bias.diagnostics import (
     COMPARED,
-    Calibration,
-    ConfoundingCheck,
-    FamilyComparison,
     calibration,
     compare_families,
     confounding_check,
@@ -25,8 +22,9 @@ from truemorph.bias.diagnostics import (
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.families import transition_from_dict, transition_to_dict
 from truemorph.bias.populations import PopulationFractions, debiased_fractions
-from truemorph.bias.profiles import Profile, Sensitivity, profile, sensitivity
+from truemorph.bias.profiles import profile, sensitivity
 from truemorph.bias.result import TransitionFit
+from truemorph.bias.study import TransitionStudy
 from truemorph.bias.transitions import CLASS_NAMES, DISK
 from truemorph.catalogs.catalogue import rows_where, trusted_classes
 from truemorph.catalogs.schema import numeric_columns
@@ -149,37 +147,6 @@ def fit_catalogue(
     rows = _rows(catalogue, where)
     fit = fit_transition(rows.labels, rows.alpha, family, method, bins, weights=rows.weights)
     return fit, plain(_described(fit, catalogue, where, rows.definition))
-
-
-@dataclass(frozen=True)
-class TransitionStudy:
-    """A fit with everything that says how far to trust it.
-
-    Attributes
-    ----------
-    fit : TransitionFit
-    families : FamilyComparison or None
-    check : ConfoundingCheck
-    calibration : Calibration
-    profile : Profile or None
-    sensitivity : Sensitivity or None
-    fractions : PopulationFractions
-        Class fractions in bins of α, or of another column.
-    truth : array, shape (B,), or None
-        Disk fraction of the galaxies of known truth in the same bins.
-    described : dict
-        All of it for JSON; what `train` reads.
-    """
-
-    fit: TransitionFit
-    families: FamilyComparison | None
-    check: ConfoundingCheck
-    calibration: Calibration
-    profile: Profile | None
-    sensitivity: Sensitivity | None
-    fractions: PopulationFractions
-    truth: np.ndarray | None
-    described: dict[str, Any]
 
 
 def study_transition(

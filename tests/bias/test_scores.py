@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from truemorph.benchmark.invariance import resolution_drift
-from truemorph.benchmark.scores import (
+from truemorph.bias.scores import (
     area_under_curve,
     balanced_accuracy,
     calibration_error,

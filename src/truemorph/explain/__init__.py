@@ -1,0 +1,1 @@
+"""Where on a picture a class was read: Grad-CAM maps, their profiles, and whether they depend on what was learnt."""

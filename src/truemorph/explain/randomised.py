@@ -1,0 +1,259 @@
+"""Whether maps depend on what a network has learnt: the test by random weights of Adebayo et al. 2018.
+
+"Sanity checks for saliency maps" (NeurIPS, arXiv:1810.03292): a map that stays when weights are drawn anew, from the
+classes down ("cascading"), shows the picture, not the network. Galaxies lie in the middle of their pictures, so some
+likeness stays whatever made a map; and no map repeats exactly. How much of either is measured too: by the trained
+network's maps of another galaxy, and of the same galaxy turned by quarters. Weights count as seen in the maps where
+random ones leave less likeness than half-way from the first to the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import rankdata, t
+
+from truemorph.classifiers.checkpoint import Classifier
+from truemorph.classifiers.network import GalaxyNetwork
+from truemorph.errors import InputError
+from truemorph.explain.gradcam import GradCam, upsampled
+from truemorph.explain.seams import Grid, stage_names
+from truemorph.progress import Progress, Silence
+
+# Pixels on a side that maps are compared in.
+_SIDE = 24
+_MOST_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the cascade.
+
+    Attributes
+    ----------
+    name : str
+        The last part whose weights are random; so are all above it.
+    correlations : array, shape (D, N)
+        Rank correlation with the trained network's map, by draw of weights and galaxy.
+    """
+
+    name: str
+    correlations: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        """Over draws and galaxies."""
+        return float(self.correlations.mean())
+
+    @property
+    def stderr(self) -> float:
+        """From the scatter over draws, in which galaxies agree; and over galaxies."""
+        return _error(self.correlations)
+
+
+@dataclass(frozen=True)
+class Randomisation:
+    """What random weights leave of a network's maps.
+
+    Attributes
+    ----------
+    layer : str
+    steps : tuple of Step
+        From the class layer down; in the last all weights are random.
+    other, same : array, shape (N,)
+        Rank correlation of the trained network's map of a galaxy with its map of another galaxy of the same predicted
+        class, and of the same galaxy turned by quarters.
+    blank : float
+        Share of maps by random weights that are zero everywhere; their correlation counts as 0.
+    """
+
+    layer: str
+    steps: tuple[Step, ...]
+    other: np.ndarray
+    same: np.ndarray
+    blank: float
+
+    @property
+    def threshold(self) -> float:
+        """Half-way between another galaxy's map and the same galaxy's."""
+        return float((self.other + self.same).mean() / 2)
+
+    @property
+    def above(self) -> tuple[float, float]:
+        """How far maps by random weights alone are above the threshold, and the error of that."""
+        beyond = self.steps[-1].correlations - (self.other + self.same) / 2
+        return float(beyond.mean()), _error(beyond)
+
+    @property
+    def passes(self) -> bool:
+        """Whether they are below it, with 97.5 % confidence."""
+        value, error = self.above
+        draws = len(self.steps[-1].correlations)
+        return bool(value + t.ppf(0.975, max(draws - 1, 1)) * error < 0)
+
+    @property
+    def statement(self) -> str:
+        """In one sentence."""
+        last, draws = self.steps[-1], len(self.steps[-1].correlations)
+        verdict = f"maps of {self.layer} depend on the weights"
+        if not self.passes:
+            verdict = f"it is not shown that {verdict}"
+        return (
+            f"{verdict[0].upper()}{verdict[1:]}: with all weights random ({draws} draws) a galaxy's map correlates in "
+            f"rank by {last.mean:.2f} ± {last.stderr:.2f} with the trained network's; that of another galaxy does by "
+            f"{self.other.mean():.2f}, that of the same galaxy, turned, by {self.same.mean():.2f} (to pass: below "
+            f"{self.threshold:.2f})."
+        )
+
+
+def _error(values: np.ndarray) -> float:
+    """Standard error of the mean of (D, N): of draws that all galaxies share, and of galaxies that all draws share."""
+    parts = [
+        one.var(ddof=1) / one.size if one.size > 1 else np.inf for one in (values.mean(axis=1), values.mean(axis=0))
+    ]
+    return float(np.sqrt(sum(parts)))
+
+
+def rank_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of each pair of maps, shape (N,); 0 where one of them is constant.
+
+    Parameters
+    ----------
+    first, second : array, shape (N, ...)
+
+    Examples
+    --------
+    >>> rank_correlations(np.array([[1.0, 2.0, 9.0], [1.0, 1.0, 1.0]]), np.array([[0.1, 0.3, 0.4], [1.0, 2.0, 3.0]]))
+    array([1., 0.])
+    """
+    ranks = [rankdata(one.reshape(len(one), -1), axis=1) for one in (first, second)]
+    ranks = [one - one.mean(axis=1, keepdims=True) for one in ranks]
+    norms = [np.sqrt((one**2).sum(axis=1)) for one in ranks]
+    product = norms[0] * norms[1]
+    return np.where(product > 0, (ranks[0] * ranks[1]).sum(axis=1) / np.maximum(product, 1e-300), 0.0)
+
+
+def randomise(
+    model: Classifier,
+    pixels: np.ndarray,
+    layer: str | None = None,
+    draws: int = 5,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Randomisation:
+    """Compare maps of a model's first member with those of networks whose weights are random from the top down.
+
+    Parameters
+    ----------
+    model : Classifier
+    pixels : array of uint8, shape (N, S, S, 3)
+        Galaxies, as the network takes them; some dozens.
+    layer : str, optional
+        As for `GradCam`.
+    draws : int
+        Networks of random weights, drawn as at the start of training. Two at least.
+    seed : int
+    progress : Progress, optional
+        Counts maps.
+
+    Returns
+    -------
+    Randomisation
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two draws, or no two galaxies of one predicted class.
+    """
+    if draws < 2:
+        raise InputError(f"the check by random weights takes two draws or more; got {draws}")
+    progress = progress or Silence()
+    alone = Classifier({**model.described, "temperatures": model.temperatures[:1]}, model.members[:1], model.seen)
+    cam = GradCam(alone, layer)
+    classes = cam.member(pixels, 0).argmax(axis=1)
+    partner = _partners(classes, seed)
+    paired = partner >= 0
+    if not paired.any():
+        raise InputError(
+            "the check by random weights needs two galaxies of one predicted class; give more, or --draws 0"
+        )
+    pixels, classes, partner = pixels[paired], classes[paired], np.cumsum(paired)[partner[paired]] - 1
+
+    def maps(turned: int = 0) -> np.ndarray:
+        found = cam.maps(np.rot90(pixels, turned, axes=(1, 2)), classes)
+        progress.update(len(found))
+        # Turned back in pixels: cells of a turned picture lie elsewhere in it.
+        return np.rot90(_in_pixels(found, cam.grid, model.config.image_size), -turned, axes=(1, 2))
+
+    trained = maps()
+    other = rank_correlations(trained, trained[partner])
+    same = np.mean([rank_correlations(trained, maps(turned)) for turned in (1, 2, 3)], axis=0)
+    # The network's own order is that of its parts; a file's is the alphabet's.
+    groups = _from_the_top(cam.networks[0].state_dict(), stage_names(cam.networks[0].backbone))
+    found: dict[str, list[np.ndarray]] = {name: [] for name, _ in groups}
+    blank = 0
+    for draw in range(draws):
+        fresh = _fresh_weights(alone, seed + draw)
+        weights = {name: torch.from_numpy(value) for name, value in alone.members[0].items()}
+        for name, keys in groups:
+            weights |= {key: fresh[key] for key in keys}
+            cam.networks[0].load_state_dict(weights)
+            now = maps()
+            blank += int((now.max(axis=(1, 2)) == 0).sum())
+            found[name].append(rank_correlations(trained, now))
+    steps = tuple(Step(name, np.array(some)) for name, some in found.items())
+    return Randomisation(cam.layer, steps, other, same, blank / (draws * len(groups) * len(pixels)))
+
+
+def maps_to_compare(draws: int, galaxies: int) -> int:
+    """How many maps `randomise` makes at most."""
+    return galaxies * (4 + draws * _MOST_STEPS)
+
+
+def _in_pixels(maps: np.ndarray, grid: Grid, size: int) -> np.ndarray:
+    scale = _SIDE / size
+    return upsampled(maps, _SIDE, Grid(grid.cells, (grid.first + 0.5) * scale - 0.5, grid.step * scale))
+
+
+def _partners(classes: np.ndarray, seed: int) -> np.ndarray:
+    """Another galaxy of the same class, at random; -1 where there is none."""
+    rng, out = np.random.default_rng([seed, 1]), np.full(len(classes), -1)
+    for one in np.unique(classes):
+        rows = rng.permutation(np.flatnonzero(classes == one))
+        if rows.size > 1:
+            out[rows] = np.roll(rows, 1)
+    return out
+
+
+def _fresh_weights(model: Classifier, seed: int) -> dict[str, Any]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = GalaxyNetwork(model.config, len(model.classes), built=model.described.get("built"))
+    return network.state_dict()
+
+
+def _from_the_top(weights: dict[str, Any], stages: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Parts of a network and their weights, the class layer first, the stem last; neighbours joined where many."""
+    parts: dict[str, list[str]] = {}
+    for key in weights:
+        inside = key.removeprefix("backbone.")
+        stage = next((one for one in stages if inside.startswith(f"{one}.")), None)
+        if inside == key:
+            name = ".".join(key.split(".")[:2])
+        elif stage is None:
+            name = inside.split(".")[0] if set(parts) - {"stem"} else "stem"
+        else:
+            name = stage
+        parts.setdefault(name, []).append(key)
+    listed = list(parts.items())[::-1]
+    while len(listed) > _MOST_STEPS:
+        # The class layer stays by itself; of the rest, the two neighbours with the fewest weights.
+        sizes = [sum(weights[key].numel() for key in keys) for _, keys in listed]
+        at = min(range(1, len(listed) - 1), key=lambda k: sizes[k] + sizes[k + 1])
+        (_, upper), (name, lower) = listed[at : at + 2]
+        listed[at : at + 2] = [(name, upper + lower)]
+    return listed

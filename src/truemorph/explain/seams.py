@@ -1,0 +1,233 @@
+"""Layers of a timm backbone whose output is a map of the picture, whatever way the backbone keeps it.
+
+CNNs give (B, C, H, W), Swin and its kin (B, H, W, C), other transformers and mixers (B, tokens, C) with class and
+register tokens first. A seam, hooked into a layer, turns its output to (B, C, H, W), lets it pass a module of its own
+that others can hook, and turns it back.
+
+Where on the picture a cell of a map lies is not just a share of the side. A stride of 2 with a kernel of 3 and padding
+1, of which ResNets are made, keeps pixels 0, 2, 4, ...: cell i of a 4×4 map of 64 pixels is centred on pixel 16 i, not
+on 16 i + 7.5. `Grid` says where, by the arithmetic of Araujo, Norris & Sim 2019 (Distill, "Computing receptive fields
+of convolutional neural networks").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isqrt
+from typing import Any
+
+import torch
+from torch import nn
+
+_RESAMPLING = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the cells of a map lie on the picture, along each axis.
+
+    Attributes
+    ----------
+    cells : int
+        A side.
+    first, step : float
+        Centre of the first cell, and distance of the next; pixels, the centre of the first pixel is 0.
+    """
+
+    cells: int
+    first: float
+    step: float
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer that gives maps.
+
+    Attributes
+    ----------
+    name : str
+        Of the module in the backbone.
+    grid : Grid
+    form : {"channels first", "channels last", "tokens"}
+    before : int
+        Tokens that are not of the picture.
+    """
+
+    name: str
+    grid: Grid
+    form: str
+    before: int = 0
+
+    def to_map(self, output: torch.Tensor) -> torch.Tensor:
+        """Output of the layer as (B, C, H, W)."""
+        if self.form == "channels last":
+            return output.permute(0, 3, 1, 2)
+        if self.form == "tokens":
+            tokens = output[:, self.before :].transpose(1, 2)
+            return tokens.reshape(*tokens.shape[:2], self.grid.cells, self.grid.cells)
+        return output
+
+    def from_map(self, seen: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """Back to the form that the backbone goes on with."""
+        if self.form == "channels last":
+            return seen.permute(0, 2, 3, 1)
+        if self.form == "tokens":
+            return torch.cat([output[:, : self.before], seen.flatten(2).transpose(1, 2)], dim=1)
+        return seen
+
+
+class Seam(nn.Module):
+    """Where others can hook a layer's output as (B, C, H, W); gradients go no further down.
+
+    Parameters
+    ----------
+    network : GalaxyNetwork
+    layer : Layer
+    """
+
+    def __init__(self, network: Any, layer: Layer) -> None:
+        super().__init__()
+        self.layer, self.map = layer, nn.Identity()
+        self._module = [network.backbone.get_submodule(layer.name)]  # in a list: no part of this module
+
+    def __enter__(self) -> nn.Module:
+        self._hook = self._module[0].register_forward_hook(self._through)
+        return self.map
+
+    def __exit__(self, *problem: object) -> None:
+        self._hook.remove()
+
+    def _through(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        leaf = self.layer.to_map(output.detach()).requires_grad_()
+        return self.layer.from_map(self.map(leaf), output.detach())
+
+
+def layers_of(network: Any, size: int, channels: int = 3) -> list[Layer]:
+    """Layers that give maps, the deepest last.
+
+    Parameters
+    ----------
+    network : GalaxyNetwork
+    size : int
+        Side of its pictures.
+
+    Returns
+    -------
+    list of Layer
+        Of the stages that timm names (`feature_info`), those that have more than one cell, and whose cells the result
+        follows from: the last block's patches don't count where a transformer reads its class token alone.
+    """
+    backbone = network.backbone
+    outputs: dict[str, tuple[torch.Tensor, list[_Resampled]]] = {}
+    resampled: list[_Resampled] = []
+
+    def keep(name: str) -> Callable[..., Any]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+            if not isinstance(output, torch.Tensor):
+                return None
+            outputs[name] = (output, list(resampled))
+            return output.clone()  # what follows may work in place
+
+        return hook
+
+    def note(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        resampled.append(_Resampled.of(module, inputs[0].shape[-1], output.shape[-1]))
+
+    stages = {stage["module"]: stage["num_chs"] for stage in _stages(backbone)}
+    found = {name: module for name, module in backbone.named_modules() if name in stages}
+    hooks = [found[name].register_forward_hook(keep(name)) for name in stages if name in found]
+    hooks += [one.register_forward_hook(note) for one in backbone.modules() if isinstance(one, _RESAMPLING)]
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.randn(1, channels, size, size, generator=generator)
+    try:
+        with torch.enable_grad():
+            features = backbone(picture.requires_grad_())
+        # Not the logits: a ReLU of the dense layer may be off for what is no galaxy.
+        direction = torch.randn(features.shape, generator=generator)
+        every = [output for output, _ in outputs.values()]
+        gradients = torch.autograd.grad(features, every, direction, allow_unused=True) if every else ()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    layers = []
+    for (name, (output, steps)), gradient in zip(outputs.items(), gradients, strict=True):
+        layer = _layer(name, output, stages[name], backbone, size, steps)
+        if layer is not None and gradient is not None and bool(layer.to_map(gradient).any()):
+            layers.append(layer)
+    return layers
+
+
+def stage_names(backbone: Any) -> list[str]:
+    """Modules that timm names as a backbone's stages, in order."""
+    return [stage["module"] for stage in _stages(backbone)]
+
+
+def _stages(backbone: Any) -> list[dict[str, Any]]:
+    info = getattr(backbone, "feature_info", [])
+    return list(getattr(info, "info", info))
+
+
+def _layer(
+    name: str, output: torch.Tensor, channels: int, backbone: Any, size: int, steps: list[_Resampled]
+) -> Layer | None:
+    """How a layer keeps its map; None where it has none."""
+    if output.ndim == 3:
+        prefix = getattr(backbone, "num_prefix_tokens", 0) or 0
+        # Some add their class token later than they are said to.
+        for before in (prefix, 0):
+            cells = isqrt(max(output.shape[1] - before, 0))
+            if cells > 1 and cells**2 == output.shape[1] - before:
+                return Layer(name, _grid(size, cells, steps), "tokens", before)
+        return None
+    if output.ndim != 4:
+        return None
+    ambiguous = output.shape[1] == output.shape[3]
+    last = getattr(backbone, "output_fmt", "NCHW") == "NHWC" if ambiguous else output.shape[3] == channels
+    height, width = output.shape[1:3] if last else output.shape[2:]
+    if height != width or height < 2:
+        return None
+    return Layer(name, _grid(size, height, steps), "channels last" if last else "channels first")
+
+
+@dataclass(frozen=True)
+class _Resampled:
+    """A convolution or pooling: sides before and after, stride, and where its first window is centred."""
+
+    before: int
+    after: int
+    stride: int
+    first: float
+
+    @classmethod
+    def of(cls, module: Any, before: int, after: int) -> _Resampled:
+        kernel, stride, padding, dilation = (
+            value[-1] if isinstance(value, tuple) else value
+            for value in (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
+        )
+        reach = (kernel - 1) * dilation
+        if not isinstance(padding, int) or after > (before + 2 * padding - reach - 1) // stride + 1:
+            padding = ((after - 1) * stride + reach + 1 - before) // 2  # padded by what the picture needs
+        return cls(before, after, stride, reach / 2 - padding)
+
+
+def _grid(size: int, cells: int, steps: list[_Resampled]) -> Grid:
+    """Cells' places by the convolutions on the way; where these don't lead there, cells share the side evenly."""
+
+    def ways(side: int) -> list[list[tuple[int, int]]]:
+        if side == cells:
+            return [[]]
+        onward = dict.fromkeys(one.after for one in steps if one.before == side > one.after >= cells)
+        return [[(side, after), *rest] for after in onward for rest in ways(after)]
+
+    way = max(ways(size), key=len, default=None)
+    if way is None:
+        return Grid(cells, (size / cells - 1) / 2, size / cells)
+    first, step = 0.0, 1
+    for sides in way:
+        # Branches that are added may place their cells apart: a ResNet-D's shortcut takes the mean of two pixels where
+        # its convolution is centred on the first.
+        beside = [one for one in steps if (one.before, one.after) == sides]
+        first += step * sum(one.first for one in beside) / len(beside)
+        step *= beside[0].stride
+    return Grid(cells, first, float(step))

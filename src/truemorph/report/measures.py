@@ -1,0 +1,298 @@
+"""What the page measures: label sets against resolution, intrinsic columns, the crowd and the truth.
+
+Plain arrays in, tables out: each table is the data behind one figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from truemorph.bias.binning import choose_bins, equal_count_edges
+from truemorph.bias.leafmap import LeafMap, cv18_by_leaf
+from truemorph.bias.metrics import BiasResult, cv14, cv18
+from truemorph.bias.scores import balanced_accuracy, calibration_error
+from truemorph.bias.transitions import DISK, SMOOTH, Transition
+
+Kind = Literal["crowd", "column", "labels", "probabilities", "posterior", "truth"]
+UNKNOWN = -1
+_QUANTILES = 5
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Labels, or probabilities, of the same galaxies.
+
+    Attributes
+    ----------
+    name : str
+    kind : str
+        "crowd", "column" (labels that the catalogue brings), "labels" (argmax of a model's probabilities),
+        "probabilities", "posterior" (those after the crowd's label) or "truth".
+    disk : array, shape (N,)
+        p(disk), or 0 and 1; NaN where unknown.
+    model : str
+        Whose they are, of a model's.
+    """
+
+    name: str
+    kind: Kind
+    disk: np.ndarray
+    model: str = ""
+
+    @property
+    def known(self) -> np.ndarray:
+        """Where there is a value, shape (N,) of bool."""
+        return np.isfinite(self.disk)
+
+    @property
+    def is_hard(self) -> bool:
+        """Whether these are labels, not probabilities."""
+        return bool(np.isin(self.disk[self.known], (0.0, 1.0)).all())
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Classes 0 and 1, -1 where unknown; shape (N,)."""
+        return np.where(self.known, np.nan_to_num(self.disk) > 0.5, UNKNOWN).astype(np.int64)
+
+    def of(self, rows: np.ndarray) -> LabelSet:
+        """Those of some galaxies."""
+        return LabelSet(self.name, self.kind, self.disk[rows], self.model)
+
+
+def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int = _QUANTILES) -> pl.DataFrame:
+    """Disk fraction of each label set in equal-count bins of a column.
+
+    Parameters
+    ----------
+    values : array, shape (N,)
+        Rows that are not finite are left out.
+    sets : sequence of LabelSet
+    bins : int
+
+    Returns
+    -------
+    polars.DataFrame
+        `labels`, `bin`, `low`, `high`, `mean` (of the column), `galaxies`, `disk_fraction`, `stderr`
+        (sqrt(f (1 - f) / n), with a success and a failure added).
+    """
+    order = np.argsort(values, kind="stable")
+    order = order[np.isfinite(values[order])]
+    edges = equal_count_edges(order.size, max(1, min(bins, order.size)))
+    rows = []
+    for one in sets:
+        for number, (start, stop) in enumerate(pairwise(edges)):
+            part = order[start:stop]
+            disk = one.disk[part][one.known[part]]
+            fraction = float(disk.mean()) if disk.size else float("nan")
+            smoothed = (np.nan_to_num(fraction) * disk.size + 1) / (disk.size + 2)
+            rows.append(
+                {
+                    "labels": one.name,
+                    "bin": number + 1,
+                    "low": float(values[part[0]]),
+                    "high": float(values[part[-1]]),
+                    "mean": float(values[part].mean()),
+                    "galaxies": int(disk.size),
+                    "disk_fraction": fraction,
+                    "stderr": float(np.sqrt(smoothed * (1 - smoothed) / (disk.size + 2))),
+                }
+            )
+    return pl.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """How finely bias is measured: leaves of the intrinsic tree, bins of α in each.
+
+    Attributes
+    ----------
+    alpha : array, shape (N,)
+    intrinsic : array, shape (N, P), or None
+        Without: CV14, one leaf.
+    depth, bins : int
+    bootstrap : int
+        Resamples.
+    seed : int
+    """
+
+    alpha: np.ndarray
+    intrinsic: np.ndarray | None
+    depth: int
+    bins: int
+    bootstrap: int = 100
+    seed: int = 0
+
+    @classmethod
+    def fitting(cls, alpha: np.ndarray, intrinsic: np.ndarray | None, bootstrap: int, seed: int) -> Tree:
+        """With at least 25 galaxies a bin, where that is possible."""
+        usable = alpha.size if intrinsic is None else int(np.isfinite(intrinsic).all(axis=1).sum())
+        return cls(alpha, intrinsic, *choose_bins(usable, intrinsic is not None), bootstrap, seed)
+
+    @property
+    def measure(self) -> str:
+        """CV18, or CV14 without intrinsic columns."""
+        return "CV14" if self.intrinsic is None else "CV18"
+
+    def bias(self, one: LabelSet) -> BiasResult:
+        """Of one label set, on the galaxies where it is known."""
+        rows = one.known
+        disk = one.disk[rows]
+        labels = one.labels[rows] if one.is_hard else np.column_stack([1 - disk, disk])
+        options: dict[str, Any] = {"bootstrap": self.bootstrap, "seed": self.seed}
+        if self.intrinsic is None:
+            return cv14(labels, self.alpha[rows], self.bins, **options)
+        return cv18(labels, self.alpha[rows], self.intrinsic[rows], self.depth, self.bins, **options)
+
+    def leaves(self, one: LabelSet) -> LeafMap | None:
+        """Leaf by leaf; None without intrinsic columns."""
+        if self.intrinsic is None:
+            return None
+        rows = one.known
+        disk = one.disk[rows]
+        members = np.column_stack([1 - disk, disk])
+        return cv18_by_leaf(members, self.alpha[rows], self.intrinsic[rows], self.depth, self.bins, self.seed)
+
+
+def precision(reference: np.ndarray, labels: np.ndarray) -> float:
+    """Share of right ones among those labelled smooth and those labelled disk, mean of the two."""
+    shares = [float((reference[labels == k] == k).mean()) for k in (SMOOTH, DISK) if np.any(labels == k)]
+    return float(np.mean(shares)) if shares else float("nan")
+
+
+def table_one(sets: Sequence[LabelSet], tree: Tree, truths: Mapping[str, np.ndarray] | None = None) -> pl.DataFrame:
+    """Table 1 of the paper for these label sets, and what the truth says where it is known.
+
+    Parameters
+    ----------
+    sets : sequence of LabelSet
+        The crowd's among them.
+    tree : Tree
+    truths : dict of arrays, shape (N,)
+        Classes by definition of a disk; NaN where unknown.
+
+    Returns
+    -------
+    polars.DataFrame
+        One row a set: `labels`, `kind`, `galaxies`, `disk_fraction`; `value`, `bootstrap_mean`, `bootstrap_std`,
+        `floor`, `floor_std`, `excess` of CV18 (CV14); `accuracy` and `precision` of a model's labels against the
+        crowd's; `to_disk`, `to_smooth`: labels that differ from the crowd's; and by definition
+        `balanced_accuracy: …` and `fraction_rms: …` (over fifths of α) against the truth.
+    """
+    crowd = next(one for one in sets if one.kind == "crowd").labels
+    rows = []
+    for one in sets:
+        found = tree.bias(one)
+        row: dict[str, Any] = {
+            "labels": one.name,
+            "kind": one.kind,
+            "galaxies": int(one.known.sum()),
+            "disk_fraction": float(np.nanmean(one.disk)),
+        }
+        row |= {
+            name: getattr(found, name)
+            for name in ("value", "bootstrap_mean", "bootstrap_std", "floor", "floor_std", "excess")
+        }
+        both = one.known & (crowd != UNKNOWN)
+        own, said = one.labels[both], crowd[both]
+        compared = one.kind not in ("crowd", "truth", "probabilities")
+        row["accuracy"] = float((own == said).mean()) if compared else None
+        row["precision"] = precision(said, own) if compared else None
+        row["to_disk"] = int(((own == DISK) & (said == SMOOTH)).sum()) if compared else None
+        row["to_smooth"] = int(((own == SMOOTH) & (said == DISK)).sum()) if compared else None
+        for definition, truth in (truths or {}).items():
+            row |= _against_truth(one, truth, tree.alpha, definition)
+        rows.append(row)
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _against_truth(one: LabelSet, truth: np.ndarray, alpha: np.ndarray, definition: str) -> dict[str, float | None]:
+    both = one.known & np.isfinite(truth)
+    if one.kind == "truth" or not both.any():
+        return {f"balanced_accuracy: {definition}": None, f"fraction_rms: {definition}": None}
+    right = truth[both].astype(np.int64)
+    parts = np.array_split(np.argsort(alpha[both], kind="stable"), _QUANTILES)
+    shifts = [one.disk[both][part].mean() - right[part].mean() for part in parts if part.size]
+    return {
+        f"balanced_accuracy: {definition}": balanced_accuracy(right, one.labels[both]),
+        f"fraction_rms: {definition}": float(np.sqrt(np.mean(np.square(shifts)))),
+    }
+
+
+def crowd_probability(disk: np.ndarray, alpha: np.ndarray, transition: Transition) -> np.ndarray:
+    """p(crowd says disk | x, α) = Σ_y p(ỹ = disk | y, α) p(y | x) (eq. 3): testable without any truth, shape (N,)."""
+    matrix = np.asarray(transition.matrix(alpha))[:, :, DISK]
+    return (1 - disk) * matrix[:, SMOOTH] + disk * matrix[:, DISK]
+
+
+def reliability(probability: np.ndarray, outcome: np.ndarray, bins: int = 10) -> pl.DataFrame:
+    """How often what a probability speaks of came true, in equal-count bins of the probability.
+
+    Parameters
+    ----------
+    probability, outcome : array, shape (N,)
+        Rows where one is NaN are left out; outcomes are 0 and 1.
+    bins : int
+
+    Returns
+    -------
+    polars.DataFrame
+        `probability`, `observed`, `stderr` (from the probabilities themselves), `galaxies`.
+    """
+    both = np.isfinite(probability) & np.isfinite(outcome)
+    p, came = probability[both], outcome[both]
+    parts = [part for part in np.array_split(np.argsort(p, kind="stable"), bins) if part.size]
+    return pl.DataFrame(
+        {
+            "probability": [float(p[part].mean()) for part in parts],
+            "observed": [float(came[part].mean()) for part in parts],
+            "stderr": [float(np.sqrt(np.sum(p[part] * (1 - p[part]))) / part.size) for part in parts],
+            "galaxies": [part.size for part in parts],
+        },
+        schema={"probability": pl.Float64, "observed": pl.Float64, "stderr": pl.Float64, "galaxies": pl.Int64},
+    )
+
+
+def miscalibration(probability: np.ndarray, outcome: np.ndarray) -> float:
+    """Mean distance of probability and frequency; NaN where nothing can be compared."""
+    both = np.isfinite(probability) & np.isfinite(outcome)
+    return calibration_error(outcome[both], probability[both]) if both.any() else float("nan")
+
+
+def confusion_by(alpha: np.ndarray, reference: LabelSet, sets: Sequence[LabelSet], bins: int = 4) -> pl.DataFrame:
+    """How labels go with a reference's, in equal-count bins of α.
+
+    Returns
+    -------
+    polars.DataFrame
+        `labels`, `reference`, `bin`, `low`, `high` (α), `of` (class of the reference), `as` (label), `galaxies`,
+        `share` (of that class in that bin).
+    """
+    order = np.argsort(alpha, kind="stable")
+    rows = []
+    for one in sets:
+        for number, part in enumerate(np.array_split(order, bins)):
+            part = part[one.known[part] & reference.known[part]]
+            of, labelled = reference.labels[part], one.labels[part]
+            for k in (SMOOTH, DISK):
+                for said in (SMOOTH, DISK):
+                    count, total = int(((of == k) & (labelled == said)).sum()), int((of == k).sum())
+                    rows.append(
+                        {
+                            "labels": one.name,
+                            "reference": reference.name,
+                            "bin": number + 1,
+                            "low": float(alpha[part].min()) if part.size else float("nan"),
+                            "high": float(alpha[part].max()) if part.size else float("nan"),
+                            "of": k,
+                            "as": said,
+                            "galaxies": count,
+                            "share": count / total if total else float("nan"),
+                        }
+                    )
+    return pl.DataFrame(rows)

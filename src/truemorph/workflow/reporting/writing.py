@@ -1,0 +1,246 @@
+"""The page: everything put together and written."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from truemorph.errors import InputError
+from truemorph.report import gallery
+from truemorph.report.evidence import Evidence, is_naive
+from truemorph.report.figures import leaderboard_figure
+from truemorph.report.illustrate import illustrations, styles_for
+from truemorph.report.page import Check, Illustration, Page, Table, write_illustrations, write_page
+from truemorph.report.runs import comparison, training_illustration
+from truemorph.report.verdict import answer, checks, verdict
+from truemorph.workflow.files import plain, write_json
+from truemorph.workflow.reporting import looking
+from truemorph.workflow.reporting.gathering import Gathered, Subject, gather
+from truemorph.workflow.reporting.options import ReportOptions
+
+_LISTED = 40
+
+
+def make_report(sources: Sequence[Path], out: Path, options: ReportOptions | None = None) -> dict[str, Any]:
+    """Write a page about runs, or about a catalogue alone.
+
+    Parameters
+    ----------
+    sources : sequence of Path
+        Run folders of `truemorph train`; fits of `truemorph transition` (.json), for posteriors without images. May be
+        empty if a catalogue is given.
+    out : Path
+        Page (.html). Figures as PDF and PNG, the data behind them, and labels go to `<name>_files` beside it.
+    options : ReportOptions, optional
+
+    Returns
+    -------
+    dict
+        What the page says, as plain data: `answer`, `verdict`, `checks`, `measured_on`, `measure`, `table`,
+        `transition`, `changed`, `runs`, `maps`.
+
+    Raises
+    ------
+    InputError
+        If a source is not one, runs and catalogue don't go together, or a column is absent.
+    """
+    options = options or ReportOptions()
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{out}: a report is an .html file")
+    board = _leaderboard(options)
+    files = out.with_name(f"{out.stem}_files")
+    found = gather(sources, options, files)
+    evidence = found.evidence
+
+    compared, measured = looking.distributions(found, options)
+    seen = looking.looks(found, options)
+    runs = {one.name: one.run for one in found.subjects if one.run is not None}
+    appendix, extra, content = comparison(list(runs.values()), list(runs)) if runs else ([], [], {})
+    figures = [*illustrations(evidence), *compared, *seen.illustrations]
+    if runs:
+        figures.append(training_illustration(list(runs.values()), list(runs), styles_for(evidence)))
+    figures += board
+    shown, changed = looking.shown_galaxies(found, options)
+    entries = looking.entries(shown, found)
+    with_pictures = any(one.thumbnail for one in entries)
+    notes = [Check("note", text) for text in options.notes]
+    every = checks(evidence, [*extra, *measured, *seen.checks, *notes])
+    decided = verdict(every)
+    page = Page(
+        title=options.title or _title(found),
+        answer=answer(evidence),
+        verdict=decided,
+        checks=every,
+        tables=[_table_one(evidence), *([_changed_table(shown)] if shown and not with_pictures else [])],
+        illustrations=figures,
+        appendix=appendix,
+        pairs=looking.pairs(shown),
+        pairs_note=looking.pairs_note(shown, options),
+        gallery=gallery.gallery_of(entries, changed) if with_pictures else None,
+        methods=_methods(evidence, found.subjects),
+        equations=True,
+        settings=_settings(found, options),
+        versions=_versions(),
+    )
+    write_illustrations(figures + looking.pairs_illustration(shown), files / "figures")
+    write_page(page, out)
+    result: dict[str, Any] = plain(
+        {
+            "out": str(out),
+            "answer": page.answer,
+            "verdict": {"status": decided.status, "text": decided.text},
+            "checks": [{"status": one.status, "text": one.text} for one in every],
+            "measured_on": evidence.which,
+            "measure": evidence.tree.measure,
+            "table": evidence.table.to_dicts(),
+            "transition": None if evidence.study is None else evidence.study.described,
+            "changed": changed,
+            "runs": content,
+            "maps": seen.content,
+        }
+    )
+    write_json(files / "report.json", result)
+    return result
+
+
+def _leaderboard(options: ReportOptions) -> list[Illustration]:
+    """The figure of a leaderboard, if one was given."""
+    if options.leaderboard is None:
+        return []
+    try:
+        content = json.loads(options.leaderboard.read_text(encoding="utf-8"))
+        rows = content["rows"]
+        titles = {name: content.get("titles", {}).get(name, name) for name in dict.fromkeys(r["method"] for r in rows)}
+        labels = {"balanced_accuracy": "balanced accuracy", "fraction_rms_soft": "fraction rms, soft"}
+        figure = leaderboard_figure(rows, titles, labels, "truth")
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise InputError(
+            f"{options.leaderboard}: not a leaderboard.json of `truemorph benchmark` ({problem})"
+        ) from problem
+    text = "Other ways to deal with biased labels, where the truth is known; mean and spread over seeds."
+    return [Illustration("leaderboard", figure, text, text)]
+
+
+def _title(found: Gathered) -> str:
+    what = found.catalogue.metadata.get("source") or found.path.name
+    names = looking.names(found.subjects)
+    return f"{what}: {names}" if names else f"{what}: labels and resolution"
+
+
+def _number(value: float | None, form: str = ".3f") -> str:
+    return "" if value is None or not np.isfinite(value) else format(value, form)
+
+
+def _table_one(found: Evidence) -> Table:
+    """Table 1 of this report."""
+    measure = found.tree.measure
+    head = ["labels", "galaxies", "disk fraction"]
+    for definition in found.truths:
+        head += [f"balanced accuracy, {definition}", f"fraction rms, {definition}"]
+    head += ["above noise", measure, f"{measure}, bootstrap", "floor", "accuracy", "precision", "to disk", "to smooth"]
+    rows = []
+    for row in found.table.iter_rows(named=True):
+        cells = [
+            row["labels"],
+            f"{row['galaxies']:,}",
+            _number(row["disk_fraction"]),
+        ]
+        for definition in found.truths:
+            cells += [_number(row[f"{name}: {definition}"]) for name in ("balanced_accuracy", "fraction_rms")]
+        cells += [
+            *(_number(row[name]) for name in ("excess", "value")),
+            f"{_number(row['bootstrap_mean'])} ± {_number(row['bootstrap_std'])}" if found.tree.bootstrap else "",
+            f"{_number(row['floor'])} ± {_number(row['floor_std'])}",
+            *(_number(row[name]) for name in ("accuracy", "precision")),
+            *(_number(row[name], ",d") for name in ("to_disk", "to_smooth")),
+        ]
+        rows.append(cells)
+    how = f"{2**found.tree.depth} leaves of like {', '.join(found.intrinsic)}, " if found.intrinsic else ""
+    resamples = (
+        f", and mean ± standard deviation of {found.tree.bootstrap} bootstrap resamples (which lie higher, as in the "
+        "paper's Table 1)"
+        if found.tree.bootstrap
+        else ""
+    )
+    note = (
+        f"On {found.which}. {measure} with {how}{found.tree.bins} bins of α, as it is{resamples}. Labels without any "
+        "bias give the floor, not zero; what lies above it is bias. Accuracy and precision are against the crowd's "
+        "labels, as in the paper: they say how alike, not how good."
+    )
+    if found.truths:
+        note += " Fraction rms: error of the disk fraction over fifths of α."
+    return Table("Table 1 of this report", head, rows, note)
+
+
+def _changed_table(shown: Sequence[gallery.Shown]) -> Table:
+    """Galaxies that changed, where there are no pictures to show."""
+    return Table(
+        "Galaxies that change most surely",
+        ["id", "change", "α", "votes for disk", "p(disk) after"],
+        [
+            [
+                str(one.row["object_id"]),
+                one.row["change"],
+                f"{one.row['alpha']:.1f}",
+                _number(one.row.get("disk_fraction"), ".2f"),
+                f"{one.row['after']:.3f}",
+            ]
+            for one in shown[:_LISTED]
+        ],
+        "This catalogue has no pictures.",
+    )
+
+
+def _methods(found: Evidence, subjects: Sequence[Subject]) -> list[str]:
+    out = []
+    if found.study is not None:
+        fit = found.study.fit
+        out.append(f"T(α): {fit.family} family by {fit.method}, assuming that {fit.assumption}.")
+    for one in subjects:
+        assumed = one.model.described["transition"].get("assumption") or "no assumption recorded"
+        out.append(f"{one.name}: trained through {_through(one)}; {assumed}.")
+    if subjects:
+        out.append(
+            "Relabelling is out of fold: p(y | x) of a galaxy that helped to train comes from networks that never saw "
+            "its label; the posterior then adds the crowd's label."
+        )
+    return out
+
+
+def _through(one: Subject) -> str:
+    """T(α) of a model, for people."""
+    if is_naive(one.model.transition):
+        return "no flips at all"
+    described = one.model.described["transition"]
+    errors = described.get("stderr") or {}
+    said = []
+    for name, value in described["parameters"].items():
+        if isinstance(value, int | float):
+            error = errors.get(name)
+            said.append(f"{name} = {value:.4g}" + (f" ± {error:.2g}" if error else ""))
+    return f"a {described['family']} T(α)" + (f", {', '.join(said)}" if said else "")
+
+
+def _settings(found: Gathered, options: ReportOptions) -> dict[str, Any]:
+    said = found.catalogue.metadata
+    return {
+        "catalogue": found.path.name,
+        "α": said.get("alpha", "not stated"),
+        "labels": f"{said.get('label_rule', 'not stated')}; votes: {said.get('votes', 'not stated')}",
+        "definitions of a disk": "; ".join(found.evidence.truths) or "none",
+        "intrinsic columns": ", ".join(options.intrinsic) or "none",
+        "measured on": found.evidence.which,
+        "bootstrap resamples": options.bootstrap,
+        "seed": options.seed,
+        **{f"model {one.name}": one.model.model_hash for one in found.subjects},
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {"Python": platform.python_version(), **{name: version(name) for name in ("numpy", "torch", "timm")}}

@@ -1,0 +1,50 @@
+"""Networks of random weights, of any backbone."""
+
+import numpy as np
+import polars as pl
+import torch
+
+from conftest import tiny
+from truemorph.bias.families import transition_to_dict
+from truemorph.bias.transitions import RayleighTransition
+from truemorph.classifiers.checkpoint import Classifier, describe
+from truemorph.classifiers.network import GalaxyNetwork
+from truemorph.images.transforms import normalise
+
+
+def model_of(backbone="test_resnet", size=64, members=1, seen=(), change=None, **config):
+    """A model of random weights that puts half of `pictures` into each class; `change` does something to it then."""
+    settings = tiny(backbone=backbone, image_size=size, folds=members, **config)
+    torch.manual_seed(1)
+    networks = [GalaxyNetwork(settings).eval() for _ in range(members)]
+    for network in networks:
+        torch.nn.init.normal_(network.head[-1].weight, std=0.5)
+        mean, std = torch.tensor(network.mean), torch.tensor(network.std)
+        with torch.inference_mode():
+            logits = network(normalise(torch.from_numpy(pictures(24, size)), mean, std))
+        network.head[-1].bias.data -= logits.median(dim=0).values
+        if change is not None:
+            change(network)
+    described = describe(
+        settings,
+        transition_to_dict(RayleighTransition(11.25)),
+        catalogue={"alpha": "R / sigma_PSF", "alpha_psf": "sigma", "source": "a test", "rows": 2},
+        members=members,
+        metrics={},
+        normalisation={"mean": networks[0].mean, "std": networks[0].std},
+        built=networks[0].built,
+    )
+    weights = [{name: value.detach().numpy() for name, value in one.state_dict().items()} for one in networks]
+    schema = {"object_id": pl.Int64, "role": pl.String, "fold": pl.Int64}
+    return Classifier(described, weights, pl.DataFrame(list(seen), schema=schema, orient="row"))
+
+
+def pictures(n, size=64, seed=0):
+    """Blobs of light near the middle, uint8 (n, size, size, 3)."""
+    rng = np.random.default_rng(seed)
+    axis = np.arange(size) - (size - 1) / 2
+    x, y = rng.normal(0, size / 20, (2, n, 1, 1))
+    width = rng.uniform(size / 16, size / 5, (n, 1, 1))
+    light = 220 * np.exp(-((axis[None, None, :] - x) ** 2 + (axis[None, :, None] - y) ** 2) / (2 * width**2))
+    colour = rng.uniform(0.6, 1, (n, 1, 1, 3))
+    return np.clip(light[..., None] * colour + rng.normal(12, 4, (n, size, size, 3)), 0, 255).astype(np.uint8)

@@ -1,0 +1,146 @@
+"""`truemorph explain`, from models and a catalogue to files."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+
+from conftest import run
+from explain.conftest import model_of
+from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.catalogs.tables import CatalogTable, write_table
+from truemorph.classifiers.checkpoint import save_classifier
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+
+    def other(network):
+        network.head[3].weight.data *= -1
+
+    for name, change in (("naive", None), ("debiased", other)):
+        save_classifier(model_of(size=32, members=2, change=change), folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def surveyed(catalogue, tmp_path_factory):
+    """The simulated catalogue with a column of position angles, and what its pictures are across."""
+    table = read_catalogue(catalogue)
+    pa = np.random.default_rng(0).uniform(0, 180, table.frame.height)
+    frame = table.frame.with_columns(pl.Series("pa", pa), (4 * pl.col("radius")).alias("across"))
+    out = tmp_path_factory.mktemp("surveyed") / "cat.parquet"
+    return write_table(CatalogTable(frame, table.units, table.metadata), out)
+
+
+def test_everything_is_written_and_agrees(capsys, models, surveyed, tmp_path):
+    out = tmp_path / "explained"
+    asked = ("explain", models / "naive", models / "debiased", "--catalogue", surveyed, "--out", out, "--rows", "all")
+    geometry = ("--angle-column", "pa", "--radius-column", "radius", "--field", "across", "--rings", 8)
+    sizes = ("--galaxies", 40, "--bootstrap", 30, "--draws", 2)
+    status, printed, _ = run(capsys, *asked, *geometry, *sizes, "--json")
+    assert status == 0
+    result = json.loads(printed)
+    assert result == json.loads((out / "summary.json").read_text())
+    naive = result["models"]["naive"]
+    assert (naive["layer"], naive["map_cells"], naive["position_angles"]) == ("layer1", [8, 8], "given")
+    counts = {name: one["galaxies"] for name, one in naive["classes"].items()}
+    assert sum(counts.values()) == naive["galaxies"] == 40
+    assert set(result["random_weights"]) == {"naive", "debiased"}
+    assert "with all weights random (2 draws)" in result["random_weights"]["naive"]["statement"]
+
+    names = {"average_maps", "aligned_maps", "profiles_pixel", "profiles_r_petro", "differences_pixel",
+             "differences_r_petro", "random_weights"}  # fmt: skip
+    assert names - {"differences_pixel", "differences_r_petro"} <= set(result["figures"]) <= names
+    for name in result["figures"]:
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (out / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+
+    profiles = Table.read(out / "profiles_pixel.ecsv")
+    assert str(profiles["outer"].unit) == "pix"
+    rows = profiles[(profiles["model"] == "naive") & (profiles["class"] == "disk")]
+    written = [np.nan if one is None else one for one in naive["classes"]["disk"]["profiles"]["pixel"]["mean"]]
+    np.testing.assert_allclose(np.ma.filled(rows["mean"], np.nan), written)
+    single = pl.read_parquet(out / "galaxies.parquet")
+    assert single.height == 80
+    disks = single.filter((pl.col("model") == "naive") & (pl.col("class") == "disk"))
+    np.testing.assert_allclose(np.stack(disks["profile_pixel"].to_list()).mean(axis=0), written, atol=1e-5)
+    assert disks["profile_r_petro"].to_numpy().shape == (counts["disk"], 8)
+
+    with fits.open(out / "maps.fits") as units:
+        found = {(one.header["MODEL"], one.header["CLASS"], one.name.split("_")[0]): one for one in units[1:]}
+        unit = found["naive", "disk", "MEAN"]
+        assert unit.data.shape == (3, 32, 32)
+        assert (unit.header["LAYER"], unit.header["CELLS"], unit.header["NGAL"]) == ("layer1", 8, counts["disk"])
+        assert unit.data[2].max() == counts["disk"]
+        # A profile of the mean map, within the innermost ring of two pixels' radius.
+        assert unit.data[0, 15:17, 15:17].mean() == pytest.approx(written[0], abs=0.02)
+        assert ("naive", "disk", "ALIGNED") in found
+
+
+def test_what_is_said_on_a_terminal(capsys, models, catalogue, tmp_path):
+    asked = ("explain", models / "naive", "--catalogue", catalogue, "--out", tmp_path / "e", "--rows", "all")
+    status, printed, _ = run(capsys, *asked, "--galaxies", 12, "--draws", 0, "--layer", "layer2")
+    assert status == 0
+    assert "naive: test_resnet at 32 pixels, maps of layer2 (4×4 cells)" in printed
+    assert "predicted smooth" in printed
+    assert "random" not in printed
+    assert not (tmp_path / "e" / "random_weights.png").exists()
+    first = pl.read_parquet(tmp_path / "e" / "galaxies.parquet")
+    run(capsys, *asked, "--galaxies", 12, "--draws", 0, "--seed", 1)
+    assert set(pl.read_parquet(tmp_path / "e" / "galaxies.parquet")["object_id"]) != set(first["object_id"])
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (
+            ("--layer", "layer9"),
+            "no layer 'layer9' with a map in backbone test_resnet; there are: act1 (16×16), layer1",
+        ),
+        (("--radius-column", "radius"), "radii need both --radius-column (arcsec) and --field"),
+        (("--radius-column", "radios", "--field", "3"), "no column 'radios'; nearest: radius"),
+        (("--radius-column", "radius", "--field", "acros"), "--field takes arcsec or a column; no column 'acros'"),
+        (("--radius-column", "radius", "--field", "0"), "no galaxy has a radius above 0"),
+        (("--angle-column", "image"), "column 'image' holds String, not numbers"),
+        (("--rows", "test"), "has no test galaxies; use --rows all"),
+    ],
+)
+def test_one_line_says_what_is_wrong(capsys, models, catalogue, tmp_path, options, says):
+    table = read_catalogue(catalogue)
+    kept = write_table(
+        CatalogTable(table.frame.filter(pl.col("split") != "test"), table.units, table.metadata), tmp_path / "c.parquet"
+    )
+    rows = () if "--rows" in options else ("--rows", "all")
+    status, printed, told = run(
+        capsys, "explain", models / "naive", "--catalogue", kept, "--out", tmp_path / "e", *rows, *options
+    )
+    assert (status, printed) == (2, "")
+    assert says in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "e").exists()
+
+
+def test_models_and_folders_that_are_none(capsys, models, catalogue, tmp_path):
+    def told(*arguments):
+        status, _, said = run(capsys, "explain", *arguments, "--catalogue", catalogue)
+        assert status == 2
+        return said
+
+    assert "give one model folder or more" in told("--out", tmp_path / "e")
+    assert "not a truemorph model folder" in told(tmp_path, "--out", tmp_path / "e")
+    assert "is named twice" in told(models / "naive", models / "naive", "--out", tmp_path / "e")
+    (tmp_path / "file").write_text("")
+    assert "--out names a folder" in told(models / "naive", "--out", tmp_path / "file")
+
+
+def test_help_has_an_example(capsys):
+    status, printed, _ = run(capsys, "explain", "--help")
+    assert status == 0
+    assert "Example: truemorph explain" in printed
+    for flag in ("--out", "--json", "--seed", "--layer", "--align"):
+        assert flag in printed

@@ -1,0 +1,210 @@
+"""Maps are Grad-CAM's, of every kind of backbone, and lie where on the picture they belong."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import interpolate
+
+from explain.conftest import model_of, pictures
+from truemorph.classifiers.checkpoint import Classifier
+from truemorph.errors import InputError
+from truemorph.explain.gradcam import GradCam, layers, upsampled
+from truemorph.explain.seams import Grid
+from truemorph.images.transforms import normalise
+
+# Backbone, side of pictures, layer, its cells, how the backbone keeps maps, tokens that are no patches.
+KINDS = [
+    ("test_resnet", 64, "layer2", Grid(8, 1.0, 8.0), "first", 0),
+    ("test_convnext", 64, "stages.1", Grid(8, 3.5, 8.0), "first", 0),
+    ("test_efficientnet", 64, "blocks.2", Grid(8, 0.0, 8.0), "first", 0),
+    ("test_vit", 128, "blocks.4", Grid(8, 7.5, 16.0), "tokens", 1),
+    ("test_vit4", 128, "blocks.8", Grid(8, 7.5, 16.0), "tokens", 1),
+    ("swin_tiny_patch4_window7_224", 64, "layers.1", Grid(8, 3.5, 8.0), "last", 0),  # merges patches, convolves none
+    ("levit_128s", 224, "stages.0", Grid(14, 0.0, 16.0), "tokens", 0),
+]
+
+
+def normalised(model, pixels):
+    mean, std = (torch.tensor(model.described["normalisation"][key]) for key in ("mean", "std"))
+    return normalise(torch.from_numpy(pixels), mean, std)
+
+
+def by_hand(model, pixels, classes, layer, form="first", before=0):
+    """Grad-CAM written down: gradients of whole networks, by autograd's own hooks."""
+    network, kept = model.networks()[0], {}
+
+    def keep(module, inputs, output):
+        output.retain_grad()
+        kept["output"] = output
+
+    network.backbone.get_submodule(layer).register_forward_hook(keep)
+    logits = network(normalised(model, pixels))
+    logits[torch.arange(len(pixels)), torch.as_tensor(classes)].sum().backward()
+    activation, gradient = kept["output"].detach(), kept["output"].grad
+    if form == "tokens":
+        side = round((activation.shape[1] - before) ** 0.5)
+        activation, gradient = (
+            torch.stack([one[:, before + k] for k in range(side**2)], dim=-1).unflatten(-1, (side, side))
+            for one in (activation, gradient)
+        )
+    if form == "last":
+        activation, gradient = (torch.einsum("bhwc->bchw", one) for one in (activation, gradient))
+    weight = gradient.mean(dim=(2, 3))
+    maps = torch.relu(torch.einsum("bc,bchw->bhw", weight, activation)).numpy()
+    highest = maps.max(axis=(1, 2), keepdims=True)
+    return np.divide(maps, highest, out=np.zeros_like(maps), where=highest > 0)
+
+
+@pytest.mark.parametrize(("backbone", "size", "layer", "grid", "form", "before"), KINDS, ids=[one[0] for one in KINDS])
+def test_maps_are_those_written_down_by_hand(backbone, size, layer, grid, form, before):
+    model = model_of(backbone, size)
+    pixels, classes = pictures(3, size), np.array([1, 0, 1])
+    cam = GradCam(model, layer)
+    assert (cam.layer, cam.grid) == (layer, grid)
+    got = cam.maps(pixels, classes)
+    assert got.shape == (3, grid.cells, grid.cells)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, by_hand(model, pixels, classes, layer, form, before), atol=2e-4)
+    highest = got.max(axis=(1, 2))
+    assert set(highest.round(6)) <= {0, 1}
+    assert highest.any()
+    # The hook is gone afterwards, and networks predict as the model does.
+    np.testing.assert_allclose(cam.member(pixels, 0), model.member_probabilities(pixels, 0), atol=1e-5)
+
+
+def test_patches_that_a_class_token_leaves_out_are_no_layer():
+    assert list(layers(model_of("test_vit"))) == [f"blocks.{k}" for k in range(5)]  # its last is blocks.5
+    assert list(layers(model_of("test_vit4")))[-1] == "blocks.8"
+
+
+def test_under_a_linear_head_it_is_the_class_activation_map():
+    """Zhou et al. 2016: over a mean pooling, a channel's weight is its coefficient in the logit."""
+
+    def linear(network):
+        network.head[0].bias.data.fill_(1e3)  # the dense layer's ReLU is always on
+        network.head[3].weight.data[1] *= -1  # with these random weights, all speaks against both classes otherwise
+
+    model = model_of(change=linear)
+    pixels, network = pictures(5), model.networks()[0]
+    kept = []
+    network.backbone.layer4.register_forward_hook(lambda module, inputs, output: kept.append(output.detach()))
+    with torch.no_grad():
+        pooled = network.backbone(normalised(model, pixels))
+    torch.testing.assert_close(kept[0].mean(dim=(2, 3)), pooled)
+    shown = 0
+    for k in (0, 1):
+        coefficients = (network.head[3].weight @ network.head[0].weight)[k].detach()
+        expected = torch.relu(torch.einsum("c,bchw->bhw", coefficients, kept[0])).numpy()
+        highest = expected.max(axis=(1, 2), keepdims=True)
+        shown += (highest > 0).sum()
+        expected = np.divide(expected, highest, out=np.zeros_like(expected), where=highest > 0)
+        np.testing.assert_allclose(GradCam(model, "layer4").maps(pixels, k), expected, atol=1e-4)
+    assert shown >= 5
+
+
+def test_a_galaxy_alone_has_the_map_that_it_has_in_a_batch():
+    model, pixels = model_of(), pictures(7)
+    classes = np.arange(7) % 2
+    cam = GradCam(model)
+    whole = cam.maps(pixels, classes)
+    alone = np.concatenate([cam.maps(pixels[k : k + 1], int(classes[k])) for k in range(7)])
+    np.testing.assert_allclose(alone, whole, atol=1e-4)
+    cam._at_once = 3
+    np.testing.assert_allclose(cam.maps(pixels, classes), whole, atol=1e-4)
+    assert cam.maps(pixels[:0], 1).shape == (0, 8, 8)
+
+
+def test_only_members_that_never_saw_a_galaxy_are_asked():
+    model, pixels = model_of(members=3), pictures(4)
+    single = [GradCam(Classifier(model.described, [weights], model.seen)).maps(pixels, 1) for weights in model.members]
+    got = GradCam(model).maps(pixels, 1, np.array([0, 2, -1, -1]))
+    np.testing.assert_allclose(got[0], single[0][0], atol=1e-5)
+    np.testing.assert_allclose(got[1], single[2][1], atol=1e-5)
+    np.testing.assert_allclose(got[2:], np.mean(single, axis=0)[2:], atol=1e-5)
+    np.testing.assert_allclose(GradCam(model).maps(pixels, 1), np.mean(single, axis=0), atol=1e-5)
+
+
+def test_where_nothing_speaks_for_a_class_the_map_is_zero():
+    def indifferent(network):
+        network.head[3].weight.data[1] = 0
+
+    cam = GradCam(model_of(change=indifferent))
+    assert not cam.maps(pictures(3), 1).any()
+    mixed = cam.maps(pictures(3), np.array([1, 0, 1]))
+    assert mixed.max(axis=(1, 2)).tolist() == [0, 1, 0]
+
+
+def test_a_temperature_changes_probabilities_and_no_map():
+    model, pixels = model_of(), pictures(4)
+    warm = replace(model, described={**model.described, "temperatures": [3.0]})
+    odds = [np.log(p[:, 1] / p[:, 0]) for p in (GradCam(one).member(pixels, 0) for one in (model, warm))]
+    np.testing.assert_allclose(odds[0], 3 * odds[1], atol=1e-5)
+    assert np.abs(odds[0]).min() > 1e-4
+    np.testing.assert_array_equal(GradCam(warm).maps(pixels, 1), GradCam(model).maps(pixels, 1))
+
+
+def test_the_deepest_layer_of_seven_cells_is_chosen():
+    assert GradCam(model_of("test_resnet", 64)).layer == "layer2"
+    assert GradCam(model_of("test_resnet", 32)).layer == "layer1"
+    # The paper's maps; where strides put their cells, not where seven even shares of the side lie.
+    cam = GradCam(model_of("resnet18", 207))
+    assert (cam.layer, cam.grid) == ("layer4", Grid(7, 0.0, 32.0))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "layer"),
+    [("test_resnet", "layer3"), ("test_efficientnet", "blocks.3"), ("test_byobnet", "stages.2")],
+)
+def test_a_cell_sees_the_pixels_around_its_place(backbone, layer):
+    """With kernels that are the same everywhere, a cell's gradient is centred on the place that `Grid` says."""
+
+    def even(network):
+        for module in network.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.weight.data.fill_(1 / module.weight[0].numel())
+            elif isinstance(module, torch.nn.BatchNorm2d):
+                module.weight.data.fill_(1.0)
+                module.bias.data.fill_(1.0)
+
+    model = model_of(backbone, 128, change=even)
+    cam, network, kept = GradCam(model, layer), model.networks()[0].requires_grad_(False), []
+    network.backbone.get_submodule(layer).register_forward_hook(lambda module, inputs, output: kept.append(output))
+    # Several: of a maximum pooling only the brightest pixels have a gradient.
+    picture = (torch.rand(4, 3, 128, 128, generator=torch.Generator().manual_seed(0)) + 1).requires_grad_()
+    network.backbone(picture)
+    kept[0][:, :, 4, 3].sum().backward()
+    weight = picture.grad.abs().sum(dim=(0, 1)).numpy()
+    place = np.arange(128)
+    row, column = (weight.sum(axis=axis) @ place / weight.sum() for axis in (1, 0))
+    # Evenly spread cells would be off by 7.5 pixels, where they should not be (test_byobnet's shortcuts weigh less).
+    assert row == pytest.approx(cam.grid.first + 4 * cam.grid.step, abs=1)
+    assert column == pytest.approx(cam.grid.first + 3 * cam.grid.step, abs=1)
+
+
+def test_enlarging_is_bilinear_and_puts_cells_in_their_places():
+    maps = np.random.default_rng(0).random((3, 5, 5)).astype(np.float32)
+    expected = interpolate(torch.from_numpy(maps)[None], (33, 33), mode="bilinear", align_corners=False)[0].numpy()
+    np.testing.assert_allclose(upsampled(maps, 33), expected, atol=1e-6)
+    got = upsampled(maps, 64, Grid(5, 3.0, 12.0))
+    np.testing.assert_allclose(got[:, 3::12, 3::12][:, :5, :5], maps, atol=1e-6)
+    np.testing.assert_allclose(got[:, 9, 3], (maps[:, 0, 0] + maps[:, 1, 0]) / 2, atol=1e-6)
+    np.testing.assert_array_equal(got[:, :3, :3], np.broadcast_to(maps[:, :1, :1], (3, 3, 3)))
+
+
+def test_what_cannot_be_explained_says_why():
+    model = model_of()
+    with pytest.raises(InputError, match=r"no layer 'layer9'.*act1 \(32×32\), .*layer3 \(4×4\), layer4 \(2×2\)"):
+        GradCam(model, "layer9")
+    cam = GradCam(model)
+    for pixels in (pictures(2, 32), pictures(2).astype(np.float32), pictures(2)[..., 0]):
+        with pytest.raises(InputError, match=r"uint8 of shape \(N, 64, 64, 3\)"):
+            cam.maps(pixels, 1)
+    for classes in (2, -1, 0.5):
+        with pytest.raises(InputError, match=r"numbers 0 to 1 \(smooth, disk\)"):
+            cam.maps(pictures(2), classes)
+    features = replace(model, described={**model.described, "training": {"classifier": "logistic"}})
+    for look in (GradCam, layers):
+        with pytest.raises(InputError, match="reads catalogue features"):
+            look(features)

@@ -1,0 +1,262 @@
+"""The page in a real, headless Chromium: no request, no error, sorted, filtered, opened, by keyboard and on a phone."""
+
+import re
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+from matplotlib.figure import Figure
+
+from truemorph.report.gallery import jpeg_source
+from truemorph.report.page import Check, Galaxy, Gallery, Illustration, Page, Table, write_page
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)"),
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),  # the browser's pipes, at exit
+]
+HOSTILE = "<script>document.title='owned'</script>"
+N = 200
+
+
+@pytest.fixture(scope="module")
+def galaxies():
+    rng = np.random.default_rng(5)
+    names = [HOSTILE, "</script><img src=x onerror=\"document.title='owned'\">", *(f"J{k:04d}" for k in range(N - 2))]
+    out = []
+    for number, name in enumerate(names):
+        pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        alpha, p, votes = rng.uniform(2, 30), rng.uniform(0.5, 1), rng.uniform(0, 0.5)
+        keys = {"alpha": round(alpha, 3), "posterior": round(p, 3), "votes": round(votes, 3) if number % 7 else None}
+        keys |= {"split": ["train", "test"][number % 2], "change": "smooth to disk"}
+        out.append(
+            Galaxy(
+                name=name,
+                thumbnail=jpeg_source(pixels),
+                alternative=f"galaxy {name}",
+                caption=[f"α {alpha:.1f}", HOSTILE],
+                keys=keys,
+                pictures=[("as people saw it", jpeg_source(pixels)), ("better image", jpeg_source(pixels[::-1]))],
+                details=[("α", f"{alpha:.2f}"), (HOSTILE, HOSTILE)],
+            )
+        )
+    return out
+
+
+@pytest.fixture(scope="module")
+def page_file(galaxies, tmp_path_factory):
+    figure = Figure(figsize=(9, 3))
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="#000000", label=HOSTILE)
+    axes.legend()
+    page = Page(
+        title=HOSTILE,
+        answer=f"The answer is {HOSTILE}.",
+        checks=[Check("care", HOSTILE), Check("good", "All is well.")],
+        verdict=Check("care", "Usable with care."),
+        tables=[Table("Table 1", ["labels", *"abcdefgh"], [[HOSTILE, *"12345678"]])],
+        illustrations=[Illustration("line", figure, HOSTILE, HOSTILE, pl.DataFrame({"x": [0, 1]}))],
+        pairs=[(HOSTILE, galaxies[0].thumbnail, galaxies[1].thumbnail), ("alone", galaxies[0].thumbnail, "")],
+        pairs_note="Two pairs.",
+        gallery=Gallery(
+            f"{N} galaxies",
+            "A note.",
+            galaxies,
+            {"posterior": "p(disk)", "alpha": "α", "votes": "votes"},
+            {"split": "split", "change": "change"},
+        ),
+        methods=[HOSTILE],
+        equations=True,
+        settings={HOSTILE: HOSTILE},
+    )
+    return write_page(page, tmp_path_factory.mktemp("page") / "report <a>&b.html")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        # A container's root may have no sandbox; the page is our own.
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def opened(browser, page_file):
+    """Open the page; at the end nothing may have been requested, said on the console, or thrown."""
+    troubles, pages = [], []
+
+    def open_page(width=1400, **options):
+        page = browser.new_page(viewport={"width": width, "height": 900}, **options)
+        page.on("console", lambda message: troubles.append(message.text))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on(
+            "request",
+            lambda request: (
+                troubles.append(request.url)
+                if not request.url.startswith(("data:", "blob:")) and request.url != page_file.as_uri()
+                else None
+            ),
+        )
+        page.goto(page_file.as_uri())
+        pages.append(page)
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert troubles == []
+
+
+def shown(page):
+    return page.eval_on_selector_all("#gallery li:not([hidden])", "every => every.map(one => one.dataset.name)")
+
+
+def by(galaxies, key, **only):
+    """Names from high to low, those without the key last and in their order."""
+    kept = [one for one in galaxies if all(one.keys[name] == value for name, value in only.items())]
+    known = sorted((one for one in kept if one.keys[key] is not None), key=lambda one: -one.keys[key])
+    return [one.name for one in known] + [one.name for one in kept if one.keys[key] is None]
+
+
+def test_the_users_text_stays_text(opened):
+    page = opened()
+    assert page.title() == HOSTILE
+    assert page.locator("h1").inner_text() == HOSTILE
+    assert page.locator("main script").count() == 1  # the galaxies' details, which are not run
+    assert page.locator("img[onerror]").count() == 0
+    page.locator("#gallery li button").filter(has_text="α").first.click()
+    assert page.title() == HOSTILE
+
+
+def test_galaxies_are_sorted(opened, galaxies):
+    page = opened()
+    assert shown(page) == by(galaxies, "posterior")
+    page.select_option("#sort", "alpha")
+    assert shown(page) == by(galaxies, "alpha")
+    page.click("#direction")
+    rising = sorted(galaxies, key=lambda one: one.keys["alpha"])  # ties keep their order
+    assert shown(page) == [one.name for one in rising]
+    page.select_option("#sort", "votes")
+    page.click("#direction")
+    assert shown(page) == by(galaxies, "votes")
+
+
+def test_galaxies_are_filtered(opened, galaxies):
+    page = opened()
+    page.fill("input[data-key=alpha][data-end=low]", "5.5")
+    page.fill("input[data-key=alpha][data-end=high]", "12")
+    expected = {one.name for one in galaxies if 5.5 <= one.keys["alpha"] <= 12}
+    assert set(shown(page)) == expected
+    assert page.inner_text("#count") == f"{len(expected)} of {N} shown"
+    page.select_option("select[data-key=split]", "test")
+    expected &= {one.name for one in galaxies if one.keys["split"] == "test"}
+    assert set(shown(page)) == expected
+    page.click("button[type=reset]")
+    page.wait_for_function(f"document.getElementById('count').textContent.startsWith('{N} of')")
+    page.fill("input[data-key=votes][data-end=low]", "0")  # those without votes are in no range of votes
+    assert set(shown(page)) == {one.name for one in galaxies if one.keys["votes"] is not None}
+    page.click("button[type=reset]")
+    page.fill("#search", "j0012")
+    assert shown(page) == ["J0012"]
+    page.fill("#search", "<SCRIPT>")
+    assert shown(page) == [HOSTILE]
+
+
+def test_a_galaxy_opens_and_closes(opened, galaxies):
+    page = opened()
+    order = by(galaxies, "posterior")
+    page.locator("#gallery li button").nth(1).click()
+    assert page.inner_text("#detail-title") == order[1]
+    assert page.locator("#views img").count() == 2
+    assert page.inner_text("#values").startswith("α")
+    page.click("#next")
+    assert page.inner_text("#detail-title") == order[2]
+    page.click("#close")
+    assert not page.evaluate("document.getElementById('detail').open")
+
+
+def test_the_keyboard_is_enough(opened, galaxies):
+    page = opened()
+    order = by(galaxies, "posterior")
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.closest('#gallery') !== null"):
+            break
+    page.keyboard.press("Enter")
+    assert page.inner_text("#detail-title") == order[0]
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    assert page.inner_text("#detail-title") == order[1]
+    page.keyboard.press("Escape")
+    assert not page.evaluate("document.getElementById('detail').open")
+    assert page.evaluate("document.activeElement.closest('li').dataset.name") == order[1]  # focus comes back
+
+
+@pytest.mark.parametrize("width", [360, 1400])
+def test_it_fits_phones_and_desks(opened, width):
+    page = opened(width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    small = page.eval_on_selector_all(
+        "button:not([hidden]), select, input",
+        "all => all.filter(one => one.offsetParent && one.offsetHeight < 24).length",
+    )
+    assert small == 0  # WCAG 2.2's smallest target
+    page.locator("#gallery li button").first.click()
+    box = page.locator("#detail").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(opened, scheme):
+    page = opened(color_scheme=scheme)
+    pairs = page.evaluate(
+        """() => [...document.querySelectorAll("p, li > span, figcaption, th, td, label, legend, li span")].map(one => {
+          let ground = one;
+          const clear = "rgba(0, 0, 0, 0)";
+          while (ground && getComputedStyle(ground).backgroundColor === clear) ground = ground.parentElement;
+          return [getComputedStyle(one).color, getComputedStyle(ground).backgroundColor];
+        })"""
+    )
+    pairs = {tuple(one) for one in pairs}
+    assert min(contrast(*one) for one in pairs) >= 4.5  # WCAG AA
+    line = page.evaluate("getComputedStyle(document.querySelector('figure svg')).color")
+    assert contrast(line, page.evaluate("getComputedStyle(document.querySelector('figure')).backgroundColor")) > 10
+
+
+def contrast(*colours):
+    """WCAG's contrast ratio of two CSS colours."""
+    shares = []
+    for colour in colours:
+        rgb = np.array([float(one) for one in re.findall(r"[\d.]+", colour)[:3]]) / 255
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        shares.append(float(linear @ [0.2126, 0.7152, 0.0722]))
+    return (max(shares) + 0.05) / (min(shares) + 0.05)
+
+
+def test_everything_has_a_name_for_those_who_hear_the_page(opened):
+    page = opened()
+    unnamed = page.evaluate(
+        """() => [...document.querySelectorAll("img, svg[role=img], input, select, button, dialog")].filter(one => {
+          const label = one.getAttribute("aria-label") ?? one.getAttribute("aria-labelledby") ?? one.getAttribute("alt")
+            ?? one.closest("label")?.textContent ?? one.textContent;
+          return label === null || (label === "" && !one.closest("button"));
+        }).map(one => one.outerHTML.slice(0, 80))"""
+    )
+    assert unnamed == []
+    levels = [int(one[1]) for one in page.eval_on_selector_all("h1, h2", "all => all.map(one => one.tagName)")]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+
+
+def test_it_prints(opened, tmp_path):
+    page = opened()
+    page.emulate_media(media="print")
+    assert not page.locator("#controls").is_visible()
+    pdf = page.pdf(format="A4")
+    assert pdf.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) > 2

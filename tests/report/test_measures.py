@@ -1,0 +1,125 @@
+"""Tables behind the figures, against hand counts and scikit-learn."""
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics
+
+from conftest import confounded_labels
+from truemorph.bias.metrics import cv14, cv18
+from truemorph.bias.transitions import RayleighTransition
+from truemorph.report.measures import (
+    LabelSet,
+    Tree,
+    confusion_by,
+    crowd_probability,
+    fractions_by,
+    miscalibration,
+    precision,
+    reliability,
+    table_one,
+)
+
+LABELS, ALPHA, TRUTH, COLUMNS = confounded_labels(6000, seed=8)
+CROWD = LabelSet("crowd", "crowd", LABELS.astype(float))
+
+
+def test_fractions_in_bins_of_equal_count():
+    values = np.array([5.0, 1, 2, np.nan, 4, 3, 6])
+    sets = [LabelSet("a", "crowd", np.array([1.0, 0, 1, 1, np.nan, 0, 1])), LabelSet("b", "truth", np.full(7, np.nan))]
+    found = fractions_by(values, sets, 3)
+    a = found.filter(pl.col("labels") == "a")
+    assert a["low"].to_list() == [1, 3, 5]
+    assert a["high"].to_list() == [2, 4, 6]
+    assert a["galaxies"].to_list() == [2, 1, 2]  # one of six has no label
+    assert a["disk_fraction"].to_list() == [0.5, 0, 1]
+    assert (a["stderr"] > 0).all()  # also where all are alike
+    assert found.filter(pl.col("labels") == "b")["disk_fraction"].is_nan().all()
+
+
+@given(st.integers(2, 60), st.integers(1, 9), st.integers(0, 5))
+def test_no_galaxy_is_lost_between_bins(n, bins, seed):
+    rng = np.random.default_rng(seed)
+    disk = rng.integers(0, 2, n).astype(float)
+    found = fractions_by(rng.random(n), [LabelSet("x", "crowd", disk)], bins)
+    assert found["galaxies"].sum() == n
+    assert (found["galaxies"] * found["disk_fraction"]).sum() == pytest.approx(disk.sum())
+
+
+def test_bias_is_that_of_the_measures():
+    tree = Tree.fitting(ALPHA, COLUMNS, bootstrap=0, seed=0)
+    assert tree.measure == "CV18"
+    assert tree.bias(CROWD).value == cv18(LABELS, ALPHA, COLUMNS, tree.depth, tree.bins, bootstrap=0).value
+    alone = Tree.fitting(ALPHA, None, bootstrap=0, seed=0)
+    assert alone.measure == "CV14"
+    assert alone.bias(CROWD).value == cv14(LABELS, ALPHA, alone.bins, bootstrap=0).value
+    assert alone.leaves(CROWD) is None
+
+
+def test_galaxies_of_unknown_class_are_left_out():
+    half = np.where(np.arange(LABELS.size) % 2, LABELS, np.nan)
+    tree = Tree.fitting(ALPHA, COLUMNS, bootstrap=0, seed=0)
+    known = slice(1, None, 2)
+    expected = cv18(LABELS[known], ALPHA[known], COLUMNS[known], tree.depth, tree.bins, bootstrap=0).value
+    assert tree.bias(LabelSet("half", "column", half)).value == expected
+
+
+def test_table_one_against_scikit_learn():
+    rng = np.random.default_rng(1)
+    p = np.clip(0.25 + 0.5 * TRUTH + rng.normal(0, 0.2, TRUTH.size), 0, 1)
+    own = LabelSet("model: labels", "labels", (p > 0.5).astype(float), "model")
+    soft = LabelSet("model: p(disk)", "probabilities", p, "model")
+    truth = LabelSet("truth", "truth", TRUTH.astype(float))
+    tree = Tree.fitting(ALPHA, COLUMNS, bootstrap=10, seed=0)
+    table = table_one([CROWD, own, soft, truth], tree, {"all": TRUTH.astype(float)})
+    rows = {row["labels"]: row for row in table.iter_rows(named=True)}
+    labels = own.labels
+    assert rows["model: labels"]["accuracy"] == pytest.approx(metrics.accuracy_score(LABELS, labels))
+    assert rows["model: labels"]["precision"] == pytest.approx(metrics.precision_score(LABELS, labels, average="macro"))
+    assert rows["model: labels"]["to_disk"] == ((LABELS == 0) & (labels == 1)).sum()
+    assert rows["model: labels"]["to_smooth"] == ((LABELS == 1) & (labels == 0)).sum()
+    right = metrics.balanced_accuracy_score(TRUTH, labels)
+    assert rows["model: labels"]["balanced_accuracy: all"] == pytest.approx(right)
+    assert rows["model: p(disk)"]["accuracy"] is None
+    parts = np.array_split(np.argsort(ALPHA, kind="stable"), 5)
+    off = [p[part].mean() - TRUTH[part].mean() for part in parts]
+    assert rows["model: p(disk)"]["fraction_rms: all"] == pytest.approx(np.sqrt(np.mean(np.square(off))))
+    assert rows["truth"]["balanced_accuracy: all"] is None
+    assert rows["crowd"]["excess"] > 3 * rows["truth"]["excess"]
+    assert rows["crowd"]["bootstrap_std"] > 0
+
+
+def test_precision_of_one_class_alone():
+    assert precision(np.array([0, 1, 1]), np.array([1, 1, 1])) == pytest.approx(2 / 3)
+
+
+def test_the_crowds_probability_follows_from_the_flips():
+    transition = RayleighTransition(11.25)
+    p = crowd_probability(np.array([0.0, 1.0, 0.5]), np.array([8.0, 8.0, 8.0]), transition)
+    seen = 1 - np.exp(-(8**2) / (2 * 11.25**2))  # eqs 5 and 6
+    np.testing.assert_allclose(p, [0, seen, 0.5 * seen])
+
+
+def test_true_probabilities_are_reliable():
+    rng = np.random.default_rng(2)
+    p = rng.beta(0.8, 0.6, 40_000)
+    outcome = (rng.random(p.size) < p).astype(float)
+    table = reliability(p, outcome)
+    assert table["galaxies"].sum() == p.size
+    pulls = ((table["observed"] - table["probability"]) / table["stderr"]).to_numpy()
+    assert np.sum(pulls**2) < 29.6  # chi-squared of 10 bins, one in a thousand
+    assert miscalibration(p, outcome) < miscalibration(p**2, outcome) / 5
+    assert np.isnan(miscalibration(p, np.full(p.size, np.nan)))
+    assert reliability(p, np.full(p.size, np.nan)).height == 0
+
+
+def test_confusion_against_scikit_learn():
+    truth = LabelSet("truth", "truth", TRUTH.astype(float))
+    found = confusion_by(ALPHA, truth, [CROWD], bins=3)
+    for number, part in enumerate(np.array_split(np.argsort(ALPHA, kind="stable"), 3), 1):
+        own = found.filter(pl.col("bin") == number).sort("of", "as")["galaxies"].to_numpy().reshape(2, 2)
+        np.testing.assert_array_equal(own, metrics.confusion_matrix(TRUTH[part], LABELS[part]))
+    shares = found.group_by("bin", "of").agg(pl.col("share").sum())["share"]
+    np.testing.assert_allclose(shares, 1)

@@ -1,0 +1,102 @@
+"""The page as a file: escaped, whole, in one piece."""
+
+import base64
+import io
+import re
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import polars as pl
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from truemorph.catalogs.tables import read_table
+from truemorph.errors import InputError
+from truemorph.report.gallery import better_pictures, changes, choose, jpeg_source, overlaid
+from truemorph.report.page import Check, Illustration, Page, inline_svg, render_page, write_illustrations
+
+
+def illustration(text="x"):
+    figure = Figure(figsize=(4, 2))
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="black", label=text)
+    axes.imshow(np.zeros((3, 3)))
+    axes.legend()
+    return Illustration("line", figure, f'a "{text}" line', text, pl.DataFrame({"x": [0.5, 1.0]}))
+
+
+@pytest.mark.parametrize("text", ["x", "<b>&</b>", "--> <script>", r"\$5 & more"])
+def test_figures_are_whole_svg_without_the_users_markup(text):
+    svg = str(inline_svg(illustration(text)))
+    root = ET.fromstring(svg)  # well-formed
+    assert root.attrib["aria-label"] == f'a "{text}" line'
+    assert "#000000" not in svg
+    assert "width" not in root.attrib
+    assert "<script" not in svg
+    ids = re.findall(r'\bid="([^"]+)"', svg)
+    assert all(one.startswith("line-") for one in ids)
+    assert {one[1:] for one in re.findall(r'href="(#[^"]+)"', svg)} <= set(ids)
+
+
+def test_two_figures_share_no_ids():
+    first, second = illustration(), illustration()
+    second = Illustration("other", second.figure, "a", "b")
+    ids = [set(re.findall(r'\bid="([^"]+)"', str(inline_svg(one)))) for one in (first, second)]
+    assert not ids[0] & ids[1]
+
+
+def test_a_page_without_anything_but_an_answer():
+    html = render_page(Page("title", "answer", []))
+    for absent in ("Can it be trusted", "The pictures", 'id="gallery"', "Methods", "Settings"):
+        assert absent not in html
+    assert "@article" in html
+
+
+def test_text_is_escaped_everywhere():
+    html = render_page(
+        Page("<i>", "<i>", [Check("bad", "<i>")], Check("bad", "<i>"), methods=["<i>"], settings={"<i>": "<i>"})
+    )
+    assert "<i>" not in html
+
+
+def test_figures_are_files_too(tmp_path):
+    write_illustrations([illustration()], tmp_path)
+    assert {one.name for one in tmp_path.iterdir()} == {"line.pdf", "line.png", "line.ecsv"}
+    assert read_table(tmp_path / "line.ecsv").frame["x"].to_list() == [0.5, 1.0]
+    assert (tmp_path / "line.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_pictures_keep_to_their_budget():
+    pixels = np.random.default_rng(0).integers(0, 256, (250, 250, 3), dtype=np.uint8)
+    whole = jpeg_source(pixels)
+    small = jpeg_source(pixels, 12_000)
+    assert len(small) <= 12_000 < len(whole)
+    image = Image.open(io.BytesIO(base64.b64decode(small.split(",")[1])))
+    assert image.size[0] < 250
+
+
+def test_a_map_brightens_where_it_is_high():
+    pixels = np.full((40, 40, 3), 60, np.uint8)
+    heat = np.zeros((40, 40))
+    heat[:, 20:] = 1
+    out = overlaid(pixels, heat)
+    assert out.shape == pixels.shape
+    np.testing.assert_allclose(out[:, :8], 60, atol=2)
+    assert out[:, 32:, 0].mean() > 2 * 60
+
+
+def test_changes_and_whom_to_show():
+    label, after = np.array([0, 0, 1, 1, 0]), np.array([0.9, 0.2, 0.1, np.nan, 0.6])
+    assert changes(label, after).tolist() == ["smooth to disk", "", "disk to smooth", "", "smooth to disk"]
+    frame = pl.DataFrame({"object_id": list("abcde"), "after": after, "change": changes(label, after)})
+    assert choose(frame, 10)["object_id"].to_list() == ["a", "c", "e"]  # surest first
+    assert choose(frame, 2)["object_id"].to_list() == ["a", "e"]
+
+
+def test_better_images_go_by_id(tmp_path):
+    for name in ("12.jpg", "587.01.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert better_pictures(tmp_path, ["12", "587.01", "3", "notes"]) == {"12": "12.jpg", "587.01": "587.01.png"}
+    with pytest.raises(InputError, match="no such folder"):
+        better_pictures(tmp_path / "absent", [])

@@ -1,0 +1,212 @@
+"""`truemorph report`, from runs, fits, labels and catalogues to one page."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+
+from conftest import flipped_labels, run, tiny
+from truemorph.bias.scores import balanced_accuracy
+from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
+from truemorph.catalogs.tables import CatalogTable, read_table, write_table
+from truemorph.classifiers.checkpoint import load
+from truemorph.config import RunConfig
+from truemorph.labelling.predict import label_table
+from truemorph.workflow import train_on_catalogue
+
+
+@pytest.fixture(scope="module")
+def runs(catalogue, tmp_path_factory):
+    """A naive and a debiased run, two folds each."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("naive", "debiased"):
+        train_on_catalogue(
+            RunConfig(
+                catalogue=str(catalogue),
+                out=str(folder / name),
+                naive=name == "naive",
+                training=tiny(folds=2, epochs=1),
+            )
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reported(runs, catalogue, tmp_path_factory):
+    """A page on both runs, with a better image of one galaxy, and what `--json` printed."""
+    from truemorph.workflow.reporting import ReportOptions, make_report
+
+    folder = tmp_path_factory.mktemp("reported")
+    better = folder / "better"
+    better.mkdir()
+    table = read_catalogue(catalogue)
+    for one in table.frame["object_id"][:200]:
+        shutil.copy(f"{table.metadata['image_root']}/{one}.jpg", better / f"{one}.jpg")
+    options = ReportOptions(intrinsic=("radius_kpc", "M_r"), better=better, bootstrap=5, galaxies=30, maps=40, draws=2)
+    return make_report([runs / "naive", runs / "debiased"], folder / "page.html", options), folder
+
+
+def test_the_numbers_are_those_of_the_labels(reported, runs, catalogue, tmp_path):
+    result, _ = reported
+    label_table(load(runs / "debiased"), catalogue, tmp_path / "labels.parquet")
+    labels = read_table(tmp_path / "labels.parquet").frame
+    truth = read_catalogue(catalogue).frame["truth"].to_numpy()
+    row = next(one for one in result["table"] if one["labels"] == "debiased: labels")
+    assert row["galaxies"] == labels.height == 400
+    assert row["balanced_accuracy: column truth"] == pytest.approx(balanced_accuracy(truth, labels["label"].to_numpy()))
+    assert row["accuracy"] == pytest.approx((labels["label"] == labels["crowd_label"]).mean())
+    changed = ((labels["posterior_disk"] > 0.5) != (labels["crowd_label"] == 1)).sum()
+    assert result["changed"] == changed
+    assert not any(one["labels"] == "naive: posterior" for one in result["table"])
+
+
+def test_the_page_and_its_files(reported):
+    result, folder = reported
+    page = (folder / "page.html").read_text()
+    assert len(page) < 15e6
+    assert result["answer"] in page.replace("&#39;", "'")
+    fetched = re.findall(r'(?:src|href)="(?!data:|#|https://www.legacysurvey)([^"]*)"', page)
+    assert fetched == []
+    for name in ("fractions", "flips", "leaves", "calibration", "confusion", "training"):
+        assert f'id="figure-{name}"' in page
+        for kind in ("pdf", "png", "ecsv"):
+            assert (folder / "page_files" / "figures" / f"{name}.{kind}").stat().st_size > 0
+    assert page.count("<li data-number=") == min(30, result["changed"])
+    assert json.loads((folder / "page_files" / "report.json").read_text()) == result
+
+
+def test_better_images_stand_beside_and_missing_ones_are_said(reported):
+    _, folder = reported
+    page = (folder / "page.html").read_text()
+    shown, total = map(int, re.search(r"(\d+) of the (\d+) galaxies in the gallery have a better image", page).groups())
+    assert 0 < shown < total
+    assert '["better image", "none"]' in page  # in the details of those that have none
+    assert (folder / "page_files" / "figures" / "pairs.pdf").is_file()
+
+
+def test_labels_made_earlier_are_used(runs, catalogue, tmp_path, capsys):
+    path = tmp_path / "mine.parquet"
+    label_table(load(runs / "debiased"), catalogue, path)
+    out = tmp_path / "page.html"
+    status, printed, _ = run(
+        capsys, "report", runs / "debiased", "--labels", path, "--out", out, "--maps", "0", "--bootstrap", "0", "--json"
+    )
+    assert status == 0
+    assert not (tmp_path / "page_files" / "labels").exists()
+    assert json.loads(printed)["measure"] == "CV14"
+
+
+def test_a_catalogue_with_a_name_that_is_markup(runs, catalogue, tmp_path, capsys):
+    table = read_catalogue(catalogue)
+    ids = [f"<script>{k}</script>" for k in range(table.frame.height)]
+    frame = table.frame.with_columns(object_id=pl.Series(ids))
+    path = write_table(CatalogTable(frame, table.units, table.metadata), tmp_path / "<b>cat.parquet")
+    status, _, err = run(
+        capsys,
+        "report",
+        runs / "debiased",
+        "--catalogue",
+        path,
+        "--out",
+        tmp_path / "p.html",
+        "--bootstrap",
+        "0",
+        "--maps",
+        "0",
+    )
+    assert status == 0, err
+    page = (tmp_path / "p.html").read_text()
+    assert "<b>" not in page
+    assert len(re.findall("<script", page)) == 2  # the page's own, and the details, which are data
+    details = json.loads(re.search(r'id="details">(.*?)</script>', page, re.DOTALL)[1])
+    assert details[0]["name"].startswith("<script>")
+
+
+@pytest.fixture
+def experts(tmp_path):
+    """A table of votes with trusted types and no images."""
+    labels, alpha, truth = flipped_labels(3000, seed=2, median=16.8)
+    rng = np.random.default_rng(0)
+    smooth = np.where(labels == 0, 0.8, 0.2)
+    table = pl.DataFrame(
+        {
+            "objid": np.arange(3000) + 10,
+            "t01_smooth_or_features_a01_smooth_weighted_fraction": smooth,
+            "t01_smooth_or_features_a02_features_or_disk_weighted_fraction": 1 - smooth,
+            "t01_smooth_or_features_a03_star_or_artifact_weighted_fraction": np.zeros(3000),
+            "petroRad_r": alpha * 1.3 / 2.3548,
+            "psfWidth_r": np.full(3000, 1.3) + rng.normal(0, 0.01, 3000),
+            "t_type": np.where(truth == 0, -5, rng.integers(-2, 6, 3000)),
+            "hart": np.clip(1 - smooth + 0.1, 0, 1),
+        }
+    )
+    table.write_csv(tmp_path / "votes.csv")
+    return write_preparation(prepare_catalogue(tmp_path / "votes.csv"), tmp_path / "cat.parquet")
+
+
+def test_without_images_or_models_the_page_adapts(experts, tmp_path, capsys):
+    out = tmp_path / "page.html"
+    definitions = ["--truth", "t_type>=-3", "--truth", "t_type>=1"]
+    status, printed, err = run(
+        capsys, "report", "--catalogue", experts, *definitions, "--also", "Hart=hart", "--out", out, "--bootstrap", "0"
+    )
+    assert status == 0, err
+    assert "Hart" in printed
+    page = out.read_text()
+    assert 'id="gallery"' not in page
+    assert "Beside a better image" not in page
+    assert "disk: t_type &gt;= -3" in page
+    assert "disk: t_type &gt;= 1" in page
+
+
+def test_a_fit_serves_as_a_model_without_images(experts, tmp_path, capsys):
+    fit = tmp_path / "transition.json"
+    assert run(capsys, "transition", experts, "--out", fit)[0] == 0
+    out = tmp_path / "page.html"
+    status, printed, err = run(
+        capsys,
+        "report",
+        fit,
+        "--catalogue",
+        experts,
+        "--truth",
+        "t_type>=-3",
+        "--out",
+        out,
+        "--bootstrap",
+        "0",
+        "--json",
+    )
+    assert status == 0, err
+    result = json.loads(printed)
+    assert any(row["labels"] == "transition: posterior" for row in result["table"])
+    page = out.read_text()
+    assert "Galaxies that change most surely" in page or result["changed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "give run folders"),
+        (["absent"], "absent"),
+        (["{runs}/naive", "--out", "page.pdf"], "an .html file"),
+        (["{runs}/naive", "--intrinsic", "radius_kcp"], "radius_kpc"),
+        (["{runs}/naive", "--truth", "t_type>=1"], "t_type"),
+        (["{runs}/naive", "--also", "hart"], "NAME=COLUMN"),
+        (["{runs}/naive", "--also", "x=radius"], "0 to 1"),
+        (["{runs}/naive", "--better", "nowhere"], "nowhere"),
+        (["{runs}/naive", "--where", "split=none"], "no galaxy meets"),
+        (["{runs}/naive", "--catalogue", "none.parquet"], "none.parquet"),
+    ],
+)
+def test_bad_input_gets_one_line(runs, arguments, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run(capsys, "report", *(one.format(runs=runs) for one in arguments), "--maps", "0")
+    told = [line for line in err.splitlines() if line.startswith("truemorph:")]
+    assert status == 2
+    assert len(told) == 1
+    assert says in told[0]

@@ -1,0 +1,130 @@
+"""What the page says of its own trust, in worlds where the answer is known."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from conftest import confounded_labels, flipped_labels
+from truemorph.bias.transitions import MatrixTransition, RayleighTransition
+from truemorph.catalogs.tables import CatalogTable
+from truemorph.report.evidence import Evidence, ModelLabels, is_naive
+from truemorph.report.measures import LabelSet, Tree
+from truemorph.report.page import Check
+from truemorph.report.verdict import answer, checks, verdict
+from truemorph.workflow.fitting import study_transition
+
+N = 12_000
+FLIPS = RayleighTransition(11.25)
+
+
+def evidence(labels, alpha, model=None, truths=None, transition=FLIPS, columns=None, study=True):
+    frame = pl.DataFrame({"object_id": np.arange(labels.size), "label": labels, "alpha": alpha, "split": "test"})
+    names = []
+    if columns is not None:
+        names = ["M_r", "log_r"]
+        frame = frame.with_columns(M_r=pl.Series(columns[:, 0]), log_r=pl.Series(columns[:, 1]))
+    tree = Tree.fitting(alpha, None if columns is None else columns[:, :2], bootstrap=0, seed=0)
+    fitted = study_transition(CatalogTable(frame), intrinsic=names) if study else None
+    models = [] if model is None else [ModelLabels.of("net", transition, model, None)]
+    sets = {name: LabelSet(f"truth, {name}", "truth", one.astype(float)) for name, one in (truths or {}).items()}
+    return Evidence(frame, models, [], sets, names, tree, fitted, f"{labels.size} galaxies")
+
+
+def said(found, status):
+    return [one.text for one in checks(found) if one.status == status]
+
+
+def calibrated(truth, seed=1):
+    """Probabilities that mean what they say: those of a Gaussian score."""
+    score = np.random.default_rng(seed).normal(2.0 * truth - 1.0, 0.8)
+    prior = np.log(truth.mean() / (1 - truth.mean()))
+    return 1 / (1 + np.exp(-(prior + 2 * score / 0.8**2)))
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return flipped_labels(N, seed=21, smooth=0.3, median=16.8)
+
+
+def test_a_right_correction_is_called_right(plain):
+    labels, alpha, truth = plain
+    found = evidence(labels, alpha, calibrated(truth), {"all": truth})
+    assert said(found, "bad") == []
+    good = " ".join(said(found, "good"))
+    for words in ("Nearer to the truth", "predicts how people label", "above noise falls", "agrees with the labels"):
+        assert words in good
+    text = answer(found)
+    assert "change from smooth to disk" in text
+    assert f"{np.mean(labels[np.argsort(alpha, kind='stable')][-N // 5 :]):.2f} in the best" in text
+
+
+def test_over_correction_is_called_a_problem(plain):
+    labels, alpha, truth = plain
+    rng = np.random.default_rng(3)
+    narrow = truth * (rng.random(N) < np.clip(alpha / 25, 0.1, 1))  # a narrower disk, that people don't miss so often
+    found = evidence(labels, alpha, calibrated(truth), {"all": truth, "late": narrow})
+    bad = said(found, "bad")
+    assert len(bad) == 1
+    assert "Farther from the truth" in bad[0]
+    assert "late" in bad[0]
+    assert verdict(checks(found)).status == "bad"
+    assert any("by each definition" in text for text in said(found, "note"))
+
+
+def test_probabilities_that_contradict_the_labels_are_a_problem(plain):
+    labels, alpha, truth = plain
+    found = evidence(labels, alpha, np.clip(calibrated(truth) ** 4, 0, 1))
+    assert any("predicts how people label" in text for text in said(found, "bad"))
+
+
+def test_a_model_that_calls_all_galaxies_disks_is_told_of(plain):
+    labels, alpha, _ = plain
+    found = evidence(labels, alpha, np.full(N, 0.7))
+    assert any("calls 100% of the galaxies disk" in text for text in said(found, "care"))
+
+
+def test_bias_that_stays_is_a_problem(plain):
+    labels, alpha, _ = plain
+    rng = np.random.default_rng(4)
+    found = evidence(labels, alpha, np.clip(labels + rng.normal(0, 0.01, N), 0.01, 0.99), transition=FLIPS)
+    assert any("does not fall" in text or "predicts how people label" in text for text in said(found, "bad"))
+
+
+def test_what_was_not_checked_is_said(plain):
+    labels, alpha, truth = plain
+    found = evidence(labels, alpha, calibrated(truth))
+    care = " ".join(said(found, "care"))
+    for words in ("No galaxy's true class is known", "Not checked", "No intrinsic columns"):
+        assert words in care
+    assert verdict(checks(found)).status == "care"
+
+
+def test_confounding_with_intrinsic_columns_is_care_not_failure():
+    labels, alpha, _, columns = confounded_labels(N, seed=5)
+    found = evidence(labels, alpha, columns=columns)
+    assert found.study.check.confounded
+    text = found.study.check.statement
+    assert any(one.text.startswith(text[:1].upper() + text[1:]) and one.status == "care" for one in checks(found))
+
+
+def test_a_naive_model_is_not_praised_nor_blamed(plain):
+    labels, alpha, truth = plain
+    identity = MatrixTransition.identity()
+    assert is_naive(identity)
+    assert not is_naive(FLIPS)
+    found = evidence(labels, alpha, calibrated(truth), {"all": truth}, transition=identity)
+    assert found.models[0].posterior is None
+    assert not any("net" in one.text for one in checks(found) if one.status in ("bad", "good"))
+
+
+def test_without_a_model_the_inversion_speaks(plain):
+    labels, alpha, truth = plain
+    found = evidence(labels, alpha, truths={"all": truth})
+    assert "Inverted through the fitted T" in answer(found)
+    assert any("inverted through T(α), disk fractions are wrong by" in text for text in said(found, "good"))
+
+
+def test_the_verdict_counts():
+    assert verdict([Check("good", "a")]).status == "good"
+    assert "one point" in verdict([Check("care", "a"), Check("note", "b")]).text
+    assert "2 points" in verdict([Check("bad", "a"), Check("bad", "b"), Check("care", "c")]).text
