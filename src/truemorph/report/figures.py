@@ -34,7 +34,8 @@ def fractions_figure(
     """
     columns = min(len(tables), 2)
     lines = -(-len(tables) // columns)
-    figure = Figure(figsize=(5.2 * columns, 3.5 * lines + 0.5), layout="constrained")
+    width = max(5.2 * columns, 8.4)
+    figure = Figure(figsize=(width, 3.5 * lines + 0.5), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
     for axes, (label, table) in zip(panels, tables.items(), strict=False):
         for name in table["labels"].unique(maintain_order=True):

@@ -30,11 +30,10 @@ def answer(found: Evidence) -> str:
     if model is not None:
         best = model.posterior or model.probabilities
         low, high = found.ends(best)
-        moved = found.row(best)
-        known = int(moved["galaxies"])
+        moved, counted = found.row(best), found.row(model.posterior or model.labels)
         sentences.append(
             f"By the {'posterior' if model.posterior else 'probabilities'} of {model.name} it goes from {low:.2f} to "
-            f"{high:.2f}; {moved_words(moved, known)}."
+            f"{high:.2f}; {moved_words(counted)}."
         )
         before, after = found.row(found.crowd), found.row(model.probabilities)
         sentences.append(
@@ -43,12 +42,13 @@ def answer(found: Evidence) -> str:
         )
         for definition in found.truths:
             key = f"balanced_accuracy: {definition}"
-            own, crowd = found.row(model.labels)[key], before[key]
+            own, crowd = counted[key], before[key]
             if own is not None and crowd is not None:
+                reaches = "it reaches" if model.posterior else "its labels reach"
                 sentences.append(
-                    f"Against {truth_words(definition)} the model's labels reach a balanced accuracy of {own:.2f}, "
-                    f"people's {crowd:.2f}; its disk fractions are wrong by "
-                    f"{after[f'fraction_rms: {definition}']:.3f} (rms over fifths of α), people's by "
+                    f"Against {truth_words(definition)} {reaches} a balanced "
+                    f"accuracy of {own:.2f}, people's labels {crowd:.2f}; its disk fractions are wrong by "
+                    f"{moved[f'fraction_rms: {definition}']:.3f} (rms over fifths of α), people's by "
                     f"{before[f'fraction_rms: {definition}']:.3f}."
                 )
     elif found.study is not None:
@@ -61,9 +61,9 @@ def answer(found: Evidence) -> str:
     return " ".join(sentences)
 
 
-def moved_words(row: dict[str, float], known: int) -> str:
+def moved_words(row: dict[str, float]) -> str:
     """How many galaxies change class."""
-    to_disk, to_smooth = int(row["to_disk"] or 0), int(row["to_smooth"] or 0)
+    known, to_disk, to_smooth = (int(row[name] or 0) for name in ("galaxies", "to_disk", "to_smooth"))
     text = f"{to_disk:,} of {known:,} galaxies ({to_disk / max(known, 1):.0%}) change from smooth to disk"
     return text + (f", {to_smooth:,} from disk to smooth" if to_smooth else ", none the other way")
 
