@@ -46,7 +46,16 @@ def reported(runs, catalogue, tmp_path_factory):
     table = read_catalogue(catalogue)
     for one in table.frame["object_id"][:200]:
         shutil.copy(f"{table.metadata['image_root']}/{one}.jpg", better / f"{one}.jpg")
-    options = ReportOptions(intrinsic=("radius_kpc", "M_r"), better=better, bootstrap=5, galaxies=30, maps=40, draws=2)
+    board = folder / "leaderboard.json"
+    rows = [
+        {"world": "plain", "method": name, "means": {"balanced_accuracy": value}, "stds": {"balanced_accuracy": 0.01}}
+        for name, value in (("naive", 0.7), ("truth", 0.95))
+    ]
+    board.write_text(json.dumps({"rows": rows}))
+    options = ReportOptions(
+        intrinsic=("radius_kpc", "M_r"), compare=("radius_kpc",), better=better, leaderboard=board,
+        bootstrap=5, galaxies=30, maps=40, draws=2,
+    )  # fmt: skip
     return make_report([runs / "naive", runs / "debiased"], folder / "page.html", options), folder
 
 
@@ -71,9 +80,11 @@ def test_the_page_and_its_files(reported):
     assert result["answer"] in page.replace("&#39;", "'")
     fetched = re.findall(r'(?:src|href)="(?!data:|#|https://www.legacysurvey)([^"]*)"', page)
     assert fetched == []
-    for name in ("fractions", "flips", "leaves", "calibration", "confusion", "training"):
+    figures = ("fractions", "flips", "leaves", "calibration", "confusion", "training", "distribution_radius_kpc",
+               "maps", "profiles", "differences", "leaderboard")  # fmt: skip
+    for name in figures:
         assert f'id="figure-{name}"' in page
-        for kind in ("pdf", "png", "ecsv"):
+        for kind in ("pdf", "png", "ecsv")[: 2 if name in ("differences", "leaderboard") else 3]:
             assert (folder / "page_files" / "figures" / f"{name}.{kind}").stat().st_size > 0
     assert page.count("<li data-number=") == min(30, result["changed"])
     assert json.loads((folder / "page_files" / "report.json").read_text()) == result
@@ -210,3 +221,15 @@ def test_bad_input_gets_one_line(runs, arguments, says, capsys, tmp_path, monkey
     assert status == 2
     assert len(told) == 1
     assert says in told[0]
+
+
+def test_sersic_indices_are_measured_on_pictures(runs, simulated, tmp_path):
+    """The demo's pictures show no sky: what can't be measured on them is said, and a few make no figure."""
+    pytest.importorskip("photutils", reason="photutils is not installed (extra morphology)")
+    from truemorph.workflow.reporting import ReportOptions, make_report
+
+    options = ReportOptions(sersic=8, bootstrap=0, maps=0, galaxies=0)
+    result = make_report([runs / "debiased"], tmp_path / "page.html", options)
+    said = next(one["text"] for one in result["checks"] if "Sérsic indices were measured" in one["text"])
+    measured = int(re.search(r"of 8 galaxies, (\d+) of them well", said)[1])
+    assert ('id="figure-distribution_sersic_measured"' in (tmp_path / "page.html").read_text()) == (measured >= 10)

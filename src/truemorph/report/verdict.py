@@ -187,28 +187,24 @@ def _of_models(found: Evidence) -> list[Check]:
         if model.naive:
             continue
         off = found.crowd_miscalibration(model)
-        out.append(
-            Check(
-                "good" if off < _SMALL / 2 else "care" if off < 1.5 * _SMALL else "bad",
-                f"Seen through its T(α), {model.name} predicts how people label to {off:.3f} (mean distance of "
-                "probability and frequency): p(disk) and T(α) together fit what was observed. That alone "
-                "can't tell them apart.",
-            )
-        )
-        before, after = found.row(found.crowd)["excess"], found.row(model.probabilities)["excess"]
-        measure = found.tree.measure
-        if after < before:
+        distance = f"{off:.3f} (mean distance of probability and frequency)"
+        if off < 1.5 * _SMALL:
             out.append(
                 Check(
-                    "good" if after < before / 2 else "care",
-                    f"{measure} above noise falls from {before:.3f} to {after:.3f} with {model.name}.",
+                    "good" if off < _SMALL / 2 else "care",
+                    f"Seen through its T(α), {model.name} predicts how people label to {distance}: p(disk) and T(α) "
+                    "together fit what was observed. That alone can't tell them apart.",
                 )
             )
         else:
             out.append(
-                Check("care" if before < _SMALL else "bad", f"{measure} above noise does not fall with {model.name}: "
-                      f"{before:.3f} before, {after:.3f} after.")
-            )  # fmt: skip
+                Check(
+                    "bad",
+                    f"Seen through its T(α), {model.name} does not predict how people label these galaxies: it is "
+                    f"off by {distance}. It may have been trained on galaxies chosen by their votes, or through a wrong T(α).",
+                )
+            )
+        out.append(_of_bias(found, model))
         out += _against_inversion(found, model)
         if model.posterior is not None and model.sees_images:
             out.append(
@@ -219,6 +215,21 @@ def _of_models(found: Evidence) -> list[Check]:
                 )
             )
     return out
+
+
+def _of_bias(found: Evidence, model: ModelLabels) -> Check:
+    """Whether the drift with α falls, beyond its errors."""
+    rows = found.row(found.crowd), found.row(model.probabilities)
+    before, after = (row["excess"] for row in rows)
+    errors = [row["bootstrap_std"] if found.tree.bootstrap else row["floor_std"] for row in rows]
+    error = float(np.linalg.norm(errors))
+    numbers = f"{before:.3f} for people's labels, {after:.3f} with {model.name} (error of the difference {error:.3f})"
+    measure = f"{found.tree.measure} above noise"
+    if before - after > 2 * error:
+        return Check("good" if after < before / 2 else "care", f"{measure} falls: {numbers}.")
+    if after - before > 2 * error:
+        return Check("bad", f"{measure} rises: {numbers}.")
+    return Check("care", f"{measure} does not change beyond its error: {numbers}.")
 
 
 def _against_inversion(found: Evidence, model: ModelLabels) -> list[Check]:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 SERSIC = "sersic_n"
 _PAIRS = 12
 _RESAMPLES = 300
+# Galaxies without which a distribution says nothing.
+_FEWEST = 10
 
 
 # Galaxies that changed
@@ -297,7 +299,8 @@ def distributions(found: Gathered, options: ReportOptions) -> tuple[list[Illustr
     ]
     if options.sersic:
         values, check = _measured_sersic(found, options)
-        every.append(_distribution(found.evidence, values, SERSIC, "sersic_measured", options))
+        if np.isfinite(values).sum() >= _FEWEST:
+            every.append(_distribution(found.evidence, values, SERSIC, "sersic_measured", options))
         checks.append(check)
     return every, checks
 
