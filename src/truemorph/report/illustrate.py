@@ -144,7 +144,6 @@ def _reliability(found: Evidence, styles: Mapping[str, Style]) -> Illustration:
         "Does a galaxy of p(disk) 0.7 turn out a disk seven times of ten? Mean distance of probability and share: "
         f"{said}. The comparison with people's labels takes p through T(α) first, and needs no truth.",
         data,
-        broad=len(tables) > 1,
     )
 
 

@@ -44,8 +44,6 @@ class Illustration:
     caption : str
     data : polars.DataFrame, optional
         What is drawn.
-    broad : bool
-        Whether it takes the whole width of the page.
     """
 
     name: str
@@ -53,7 +51,11 @@ class Illustration:
     alternative: str
     caption: str
     data: pl.DataFrame | None = None
-    broad: bool = True
+
+    @property
+    def broad(self) -> bool:
+        """Whether it takes the whole width of the page."""
+        return float(self.figure.get_figwidth()) > _NARROW
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,10 @@ class _Drawn:
     broad: bool
 
 
+# Inches: two figures up to this width stand side by side.
+_NARROW = 6.0
+# CSS pixels an inch that a figure is shown at most.
+_ENLARGED = 130
 # Black and dark greys: what is drawn in the colour of text.
 _DARK = re.compile(r"#([0-4][0-9a-f])\1\1\b")
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -182,8 +188,12 @@ def inline_svg(one: Illustration) -> Markup:
     text = _DARK.sub("currentColor", text)
     text = _ID.sub(lambda found: f"{found[1]}{one.name}-", text)
     text = _SIZE.sub(lambda found: found[1] or found[2], text, count=1)
-    label = Markup.escape(one.alternative)
-    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{label}" fill="currentColor"', 1))
+    label, widest = Markup.escape(one.alternative), round(one.figure.get_figwidth() * _ENLARGED)
+    return Markup(
+        text.replace(
+            "<svg", f'<svg role="img" aria-label="{label}" fill="currentColor" style="max-width: {widest}px"', 1
+        )
+    )
 
 
 def write_illustrations(illustrations: Sequence[Illustration], folder: Path) -> None:

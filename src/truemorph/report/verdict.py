@@ -200,8 +200,9 @@ def _of_models(found: Evidence) -> list[Check]:
             out.append(
                 Check(
                     "bad",
-                    f"Seen through its T(α), {model.name} does not predict how people label these galaxies: it is "
-                    f"off by {distance}. It may have been trained on galaxies chosen by their votes, or through a wrong T(α).",
+                    f"Seen through its T(α), {model.name} does not predict how people label these galaxies: it "
+                    f"is off by {distance}. It may have been trained on galaxies chosen by their votes, or through a "
+                    "wrong T(α).",
                 )
             )
         out.append(_of_bias(found, model))

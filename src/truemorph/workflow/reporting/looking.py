@@ -309,7 +309,8 @@ def _distribution(
     evidence: Evidence, values: np.ndarray, column: str, name: str, options: ReportOptions
 ) -> Illustration:
     sets = {one.name: one.disk for one in evidence.sets if one.kind not in ("crowd", "probabilities")}
-    boundary = options.boundary if column == SERSIC else None
+    boundary = options.boundary if name == SERSIC else None  # not of indices from pictures, which are too small
+    said_column = "Sérsic index" if column == SERSIC else column
     compared = compare_distributions(
         values, evidence.crowd.disk, sets or {"labels": evidence.crowd.disk}, column=column, boundary=boundary,
         bootstrap=_RESAMPLES, seed=options.seed,
@@ -326,9 +327,9 @@ def _distribution(
     return Illustration(
         f"distribution_{name}",
         cumulative_figure(compared, styles_for(evidence)),
-        f"Relative cumulative curves of {column} for smooth, relabelled and disk galaxies by label set.",
-        f"{column} among galaxies labelled smooth, changed, and labelled disk (paper, Figure 3). Largest distance from "
-        f"the crowd's curve (Kolmogorov-Smirnov): {'; '.join(said) or 'none'}.{more}{dropped}",
+        f"Relative cumulative curves of {said_column} for smooth, relabelled and disk galaxies by label set.",
+        f"{said_column} among galaxies labelled smooth, changed, and labelled disk (paper, Figure 3). Largest distance "
+        f"from the crowd's curve (Kolmogorov-Smirnov): {'; '.join(said) or 'none'}.{more}{dropped}",
         compared.table(),
     )
 
