@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from truemorph.report.gallery import jpeg_source
-from truemorph.report.page import Check, Galaxy, Gallery, Illustration, Page, Table, write_page
+from truemorph.report.page import Check, Galaxy, Gallery, Illustration, Page, Pair, Table, write_page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -58,7 +58,10 @@ def page_file(galaxies, tmp_path_factory):
         verdict=Check("care", "Usable with care."),
         tables=[Table("Table 1", ["labels", *"abcdefgh"], [[HOSTILE, *"12345678"]])],
         illustrations=[Illustration("line", figure, HOSTILE, HOSTILE, pl.DataFrame({"x": [0, 1]}))],
-        pairs=[(HOSTILE, galaxies[0].thumbnail, galaxies[1].thumbnail), ("alone", galaxies[0].thumbnail, "")],
+        pairs=[
+            Pair(HOSTILE, [(HOSTILE, galaxies[0].thumbnail), ("better", galaxies[1].thumbnail)]),
+            Pair("alone", [("as seen", galaxies[0].thumbnail), ("no better image", "")]),
+        ],
         pairs_note="Two pairs.",
         gallery=Gallery(
             f"{N} galaxies",
@@ -155,10 +158,11 @@ def test_galaxies_are_filtered(opened, galaxies):
     expected &= {one.name for one in galaxies if one.keys["split"] == "test"}
     assert set(shown(page)) == expected
     page.click("button[type=reset]")
-    page.wait_for_function(f"document.getElementById('count').textContent.startsWith('{N} of')")
+    sync_api.expect(page.locator("#count")).to_have_text(f"{N} of {N} shown")
     page.fill("input[data-key=votes][data-end=low]", "0")  # those without votes are in no range of votes
     assert set(shown(page)) == {one.name for one in galaxies if one.keys["votes"] is not None}
     page.click("button[type=reset]")
+    sync_api.expect(page.locator("#count")).to_have_text(f"{N} of {N} shown")
     page.fill("#search", "j0012")
     assert shown(page) == ["J0012"]
     page.fill("#search", "<SCRIPT>")
@@ -193,7 +197,20 @@ def test_the_keyboard_is_enough(opened, galaxies):
     assert page.inner_text("#detail-title") == order[1]
     page.keyboard.press("Escape")
     assert not page.evaluate("document.getElementById('detail').open")
-    assert page.evaluate("document.activeElement.closest('li').dataset.name") == order[1]  # focus comes back
+    sync_api.expect(page.locator("#gallery li button").nth(1)).to_be_focused()  # it comes back
+
+
+def test_the_keyboard_goes_back_from_the_last_galaxy(opened, galaxies):
+    page = opened()
+    order = by(galaxies, "posterior")
+    page.locator("#gallery li:not([hidden]) button").nth(N - 2).click()
+    page.click("#next")
+    assert page.inner_text("#detail-title") == order[-1]
+    assert page.get_attribute("#next", "aria-disabled") == "true"
+    page.keyboard.press("ArrowRight")  # there is no next one
+    assert page.inner_text("#detail-title") == order[-1]
+    page.keyboard.press("ArrowLeft")
+    assert page.inner_text("#detail-title") == order[-2]
 
 
 @pytest.mark.parametrize("width", [360, 1400])

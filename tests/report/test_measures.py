@@ -13,10 +13,13 @@ from truemorph.bias.transitions import RayleighTransition
 from truemorph.report.measures import (
     LabelSet,
     Tree,
+    accuracy_gain,
     confusion_by,
     crowd_probability,
+    fraction_gain,
     fractions_by,
     miscalibration,
+    miscalibration_by_chance,
     precision,
     reliability,
     table_one,
@@ -113,6 +116,56 @@ def test_true_probabilities_are_reliable():
     assert miscalibration(p, outcome) < miscalibration(p**2, outcome) / 5
     assert np.isnan(miscalibration(p, np.full(p.size, np.nan)))
     assert reliability(p, np.full(p.size, np.nan)).height == 0
+
+
+def test_what_chance_does_to_calibration():
+    rng = np.random.default_rng(3)
+    p = rng.beta(0.8, 0.6, 600)
+    drawn = [miscalibration(p, (rng.random(p.size) < p).astype(float)) for _ in range(400)]
+    mean, scatter = miscalibration_by_chance(p, np.zeros(p.size))
+    assert mean == pytest.approx(
+        np.mean(drawn), abs=4 * np.std(drawn) / 20 + 0.02 * mean
+    )  # bins of p near 0 aren't normal
+    assert scatter == pytest.approx(np.std(drawn), rel=0.25)
+
+
+def test_gains_and_their_errors_against_the_bootstrap():
+    """Paired: galaxies that both label alike add no noise."""
+    rng = np.random.default_rng(4)
+    p = np.clip(0.2 + 0.6 * TRUTH + rng.normal(0, 0.25, TRUTH.size), 0, 1)
+    ours, truth = (p > 0.5).astype(int), TRUTH.astype(float)
+    gain, error = accuracy_gain(TRUTH, ours, LABELS)
+    both = (metrics.balanced_accuracy_score(TRUTH, one) for one in (ours, LABELS))
+    assert gain == pytest.approx(next(both) - next(both))
+    nearer, nearer_error = fraction_gain(truth, p, LABELS.astype(float), ALPHA)
+    drawn = []
+    for _ in range(300):
+        rows = rng.integers(0, TRUTH.size, TRUTH.size)
+        drawn.append(
+            (
+                accuracy_gain(TRUTH[rows], ours[rows], LABELS[rows])[0],
+                fraction_gain(truth[rows], p[rows], LABELS[rows].astype(float), ALPHA[rows])[0],
+            )
+        )
+    # 300 resamples know a standard deviation to 4 %.
+    assert error == pytest.approx(np.std(drawn, axis=0)[0], rel=0.2)
+    assert nearer_error == pytest.approx(np.std(drawn, axis=0)[1], rel=0.2)
+    assert nearer == pytest.approx(np.mean(drawn, axis=0)[1], abs=3 * nearer_error)
+
+
+def test_gains_without_a_class_or_a_difference():
+    assert np.isnan(accuracy_gain(np.ones(5, int), np.ones(5, int), np.zeros(5, int))[0])
+    assert fraction_gain(np.ones(9), np.zeros(9), np.zeros(9), np.arange(9.0)) == (0, 0)
+
+
+def test_sets_too_small_for_the_tree_have_no_bias():
+    few = LabelSet("few", "truth", np.where(np.arange(LABELS.size) < 40, TRUTH, np.nan))
+    tree = Tree.fitting(ALPHA, COLUMNS, bootstrap=0, seed=0)
+    assert tree.bias(few) is None
+    assert tree.leaves(few) is None
+    row = table_one([CROWD, few], tree).row(1, named=True)
+    assert row["galaxies"] == 40
+    assert row["excess"] is None
 
 
 def test_confusion_against_scikit_learn():

@@ -13,7 +13,7 @@ from PIL import Image
 
 from truemorph.catalogs.tables import read_table
 from truemorph.errors import InputError
-from truemorph.report.gallery import better_pictures, changes, choose, jpeg_source, overlaid
+from truemorph.report.gallery import AFTER, CHANGE, better_pictures, changes, choose, jpeg_source, overlaid
 from truemorph.report.page import Check, Illustration, Page, inline_svg, render_page, write_illustrations
 
 
@@ -37,6 +37,11 @@ def test_figures_are_whole_svg_without_the_users_markup(text):
     ids = re.findall(r'\bid="([^"]+)"', svg)
     assert all(one.startswith("line-") for one in ids)
     assert {one[1:] for one in re.findall(r'href="(#[^"]+)"', svg)} <= set(ids)
+
+
+def test_a_figures_name_can_hold_no_markup():
+    with pytest.raises(ValueError, match="letters"):
+        Illustration('x"><script>', Figure(), "", "")
 
 
 def test_two_figures_share_no_ids():
@@ -89,7 +94,7 @@ def test_a_map_brightens_where_it_is_high():
 def test_changes_and_whom_to_show():
     label, after = np.array([0, 0, 1, 1, 0]), np.array([0.9, 0.2, 0.1, np.nan, 0.6])
     assert changes(label, after).tolist() == ["smooth to disk", "", "disk to smooth", "", "smooth to disk"]
-    frame = pl.DataFrame({"object_id": list("abcde"), "after": after, "change": changes(label, after)})
+    frame = pl.DataFrame({"object_id": list("abcde"), AFTER: after, CHANGE: changes(label, after)})
     assert choose(frame, 10)["object_id"].to_list() == ["a", "c", "e"]  # surest first
     assert choose(frame, 2)["object_id"].to_list() == ["a", "e"]
 

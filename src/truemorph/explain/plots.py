@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from truemorph.bias.plots import BLUE, GREY, RED
+from truemorph.bias.plots import BLUE, GREY, RED, plain_text
 from truemorph.explain.randomised import Randomisation
 from truemorph.explain.study import PIXELS, RADII, REACH, Compared, Explanation
 
@@ -45,7 +45,7 @@ def mean_map_figure(explanations: Mapping[str, Explanation], turned: bool = Fals
         for column, model in enumerate(every):
             ax, found = axes[row, column], shown.get((model.model, name))
             known = next((one for one in model.classes if one.name == name), None)
-            ax.set_title(f"{model.model}: {name} ({known.galaxies if known else 0:,})", fontsize=9)
+            ax.set_title(f"{plain_text(model.model)}: {name} ({known.galaxies if known else 0:,})", fontsize=9)
             if found is None:
                 ax.set_axis_off()
                 ax.text(0.5, 0.5, "none", ha="center", va="center", transform=ax.transAxes, color=GREY)
@@ -78,7 +78,9 @@ def profile_figure(explanations: Mapping[str, Explanation], unit: str = PIXELS) 
                 continue
             found, colour = known.rings[unit].mean(), COLOURS[number % len(COLOURS)]
             line = _LINES[number % len(_LINES)]
-            ax.plot(found.middles, found.mean, line, color=colour, label=f"{model.model} ({known.galaxies:,})")
+            ax.plot(
+                found.middles, found.mean, line, color=colour, label=f"{plain_text(model.model)} ({known.galaxies:,})"
+            )
             error = np.nan_to_num(found.stderr)
             ax.fill_between(found.middles, found.mean - error, found.mean + error, color=colour, alpha=0.25, lw=0)
         ax.set(xlabel=_AXES[unit], title=f"predicted {name}", xlim=(0, None))
@@ -108,7 +110,11 @@ def difference_figure(compared: Sequence[Compared], unit: str = PIXELS) -> Figur
         ax.axhline(0, color=GREY, lw=1, ls="--")
         first, second, both = found.galaxies
         ax.set_title(f"{one.name}: {first:,} and {second:,} galaxies, {both:,} in both", fontsize=9)
-        ax.set(ylabel=f"{one.first} − {one.second}" if ax is axes[pairs.index((one.first, one.second)), 0] else "")
+        ax.set(
+            ylabel=f"{plain_text(one.first)} − {plain_text(one.second)}"
+            if ax is axes[pairs.index((one.first, one.second)), 0]
+            else ""
+        )
         ax.legend(frameon=False, fontsize=8, title="bootstrap", title_fontsize=8)
     for ax in axes[-1]:
         ax.set(xlabel=_AXES[unit], xlim=(0, None))

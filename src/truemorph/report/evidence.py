@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import polars as pl
 
+from truemorph.bias.diagnostics import ConfoundingCheck, confounding_check
 from truemorph.bias.leafmap import LeafMap
 from truemorph.bias.study import TransitionStudy
 from truemorph.bias.transitions import DISK, SMOOTH, Transition
-from truemorph.report.measures import LabelSet, Tree, crowd_probability, fractions_by, miscalibration, table_one
+from truemorph.errors import InputError
+from truemorph.report.measures import (
+    LabelSet,
+    Tree,
+    crowd_probability,
+    fractions_by,
+    miscalibration,
+    miscalibration_by_chance,
+    table_one,
+)
 
 CROWD = "crowd"
+# Galaxies of each class without which nothing is said of whether classes depend on α.
+_FEWEST = 20
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,9 @@ class Evidence:
     study : TransitionStudy or None
         Fit of T(α) to the whole catalogue.
     which : str
-        Which galaxies these are, in words.
+        Which galaxies these are, in words: those of which every model says something.
+    left_out : dict of int
+        By model: galaxies that would be measured on, of which it says nothing.
     """
 
     frame: pl.DataFrame
@@ -96,6 +110,7 @@ class Evidence:
     tree: Tree
     study: TransitionStudy | None
     which: str
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def alpha(self) -> np.ndarray:
@@ -157,9 +172,23 @@ class Evidence:
         """p(crowd says disk | x, α) of a model, shape (N,): what can be compared with labels without any truth."""
         return crowd_probability(model.probabilities.disk, self.alpha, model.transition)
 
-    def crowd_miscalibration(self, model: ModelLabels) -> float:
-        """Mean distance of that probability and the crowd's labels."""
-        return miscalibration(self.seen_by_crowd(model), self.crowd.disk)
+    def crowd_miscalibration(self, model: ModelLabels) -> tuple[float, float, float]:
+        """Mean distance of that probability and the crowd's labels; and what chance alone gives, with its scatter."""
+        seen = self.seen_by_crowd(model)
+        return miscalibration(seen, self.crowd.disk), *miscalibration_by_chance(seen, self.crowd.disk)
+
+    @cached_property
+    def confounding(self) -> dict[str, ConfoundingCheck]:
+        """By definition: whether true classes depend on α, where both are known of enough galaxies."""
+        out = {}
+        for definition, truth in self.truths.items():
+            counts = np.bincount(truth.labels[truth.known], minlength=2)
+            if counts.min() >= _FEWEST:
+                try:
+                    out[definition] = confounding_check(self.crowd.labels, self.alpha, gold=truth.labels)
+                except InputError:  # one α for all, say
+                    continue
+        return out
 
     @cached_property
     def flipped(self) -> dict[str, pl.DataFrame]:

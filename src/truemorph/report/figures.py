@@ -106,7 +106,7 @@ def leaves_figure(leaves: Mapping[str, LeafMap], columns: Sequence[str]) -> Figu
         x = one.medians[:, 0]
         y = one.medians[:, 1] if one.medians.shape[1] > 1 else np.zeros(len(x))
         drawn = axes.scatter(x, y, c=one.excess, s=70, cmap="cividis", vmin=0, vmax=top, edgecolors="0.5", lw=0.4)
-        total = float(np.sqrt(np.mean(np.clip(one.values**2 - one.floors**2, 0, None))))
+        total = float(np.sqrt(max(0.0, np.mean(one.values**2 - one.floors**2))))
         axes.set_title(f"{plain_text(name)}: {total:.3f}", fontsize=10)
         axes.set_xlabel(plain_text(columns[0]))
     for axes in panels[len(leaves) :]:
@@ -136,7 +136,7 @@ def reliability_figure(tables: Mapping[str, Mapping[str, pl.DataFrame]], styles:
             )
         axes.set(xlabel="probability", ylabel="observed share", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         axes.set_title(plain_text(what), fontsize=10)
-        axes.legend(frameon=False, fontsize=8, loc="upper left")
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
     return figure
 
 

@@ -24,6 +24,9 @@ _BUDGET = 9_000_000
 _SIDES = (256, 207, 160, 128, 96, 64)
 _THUMBNAIL = 112
 TO_DISK, TO_SMOOTH = "smooth to disk", "disk to smooth"
+# Columns that a report adds to a catalogue's own, under names that no catalogue has.
+OURS = "truemorph:"
+AFTER, PICTURE, CHANGE, TRUE = (OURS + name for name in ("after", "picture", "change", "true"))
 _RANGES = {"posterior": "p(disk) after", "p": "p(disk) of the picture", "alpha": "α", "votes": "votes for disk"}
 
 
@@ -120,11 +123,11 @@ def choose(frame: pl.DataFrame, most: int) -> pl.DataFrame:
     Parameters
     ----------
     frame : polars.DataFrame
-        With `change` and `after` (p(disk)).
+        With `CHANGE` and `AFTER` (p(disk)).
     most : int
     """
-    changed = frame.filter(pl.col("change") != "").sort(
-        (pl.col("after") - 0.5).abs(), pl.col("object_id").cast(pl.String), descending=[True, False]
+    changed = frame.filter(pl.col(CHANGE) != "").sort(
+        (pl.col(AFTER) - 0.5).abs(), pl.col("object_id").cast(pl.String), descending=[True, False]
     )
     if changed.height <= most:
         return changed
@@ -196,19 +199,19 @@ def _galaxy(one: Shown, described: Mapping[str, str], limit: int) -> Galaxy:
             (f"what speaks for a disk, {name}", jpeg_source(overlaid(one.cropped, heat), limit))
             for name, heat in one.heat.items()
         ]
-    keys = {"posterior": row.get("after"), "p": row.get("p_of_picture"), "alpha": row["alpha"]}
-    keys |= {"votes": row.get("disk_fraction"), "split": row.get("split"), "change": row["change"]}
-    if row.get("true_class") is not None:
-        keys["truth"] = CLASS_NAMES[int(row["true_class"])]
+    keys = {"posterior": row.get(AFTER), "p": row.get(PICTURE), "alpha": row["alpha"]}
+    keys |= {"votes": row.get("disk_fraction"), "split": row.get("split"), "change": row[CHANGE]}
+    if row.get(TRUE) is not None:
+        keys["truth"] = CLASS_NAMES[int(row[TRUE])]
     missing = [] if one.better is not None else [("better image", "none")]
-    caption = [f"α {row['alpha']:.1f}, p(disk) {row['after']:.2f}", row["change"]]
+    caption = [f"α {row['alpha']:.1f}, p(disk) {row[AFTER]:.2f}", row[CHANGE]]
     if "truth" in keys:
         caption.append(f"truth: {keys['truth']}")
     small = one.cropped if one.cropped is not None else one.seen
     return Galaxy(
         name=str(row["object_id"]),
         thumbnail="" if small is None else jpeg_source(_resized(small, min(_THUMBNAIL, small.shape[0])), limit),
-        alternative=f"galaxy {row['object_id']}, {row['change']}, α {row['alpha']:.1f}",
+        alternative=f"galaxy {row['object_id']}, {row[CHANGE]}, α {row['alpha']:.1f}",
         caption=caption,
         keys={name: round(value, 4) if isinstance(value, float) else value for name, value in keys.items()},
         pictures=pictures,
@@ -222,7 +225,7 @@ def _said(value: Any, column: str) -> str:
         return "unknown"
     if isinstance(value, float) and column.endswith("_fraction"):
         return f"{value:.3f}"
-    if isinstance(value, float) and column.startswith("_"):  # probabilities
+    if isinstance(value, float) and column.startswith(OURS):  # probabilities
         return f"{value:.3f}" if 0.0005 < value < 0.9995 else f"{value:.1e}" if value < 0.5 else f"1 − {1 - value:.1e}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
@@ -234,14 +237,14 @@ def _sky(row: Mapping[str, Any]) -> str:
     return f"https://www.legacysurvey.org/viewer?ra={ra:.5f}&dec={dec:.5f}&zoom=15"
 
 
-def gallery_of(entries: Sequence[Galaxy], changed: int) -> Gallery:
+def gallery_of(entries: Sequence[Galaxy], changed: int, total: int) -> Gallery:
     """A gallery of galaxies that changed.
 
     Parameters
     ----------
     entries : sequence of Galaxy
-    changed : int
-        How many changed, shown or not.
+    changed, total : int
+        How many changed, shown or not, of how many in the catalogue.
     """
     n = len(entries)
     how = "all of them" if n == changed else f"{n:,} of them, evenly from the surest to the least sure"
@@ -249,7 +252,7 @@ def gallery_of(entries: Sequence[Galaxy], changed: int) -> Gallery:
     if any("truth" in one.keys for one in entries):
         choices["truth"] = "truth"
     return Gallery(
-        title=f"{changed:,} galaxies whose label changes",
+        title=f"{changed:,} of all {total:,} galaxies of the catalogue change their label",
         note=f"Shown: {how}. Sort and filter; choose one for larger pictures and everything that is known of it. In "
         "its details the arrow keys go on to the next.",
         galaxies=entries,

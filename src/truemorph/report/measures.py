@@ -18,6 +18,7 @@ from truemorph.bias.leafmap import LeafMap, cv18_by_leaf
 from truemorph.bias.metrics import BiasResult, cv14, cv18
 from truemorph.bias.scores import balanced_accuracy, calibration_error
 from truemorph.bias.transitions import DISK, SMOOTH, Transition
+from truemorph.errors import InputError
 
 Kind = Literal["crowd", "column", "labels", "probabilities", "posterior", "truth"]
 UNKNOWN = -1
@@ -139,8 +140,14 @@ class Tree:
         """CV18, or CV14 without intrinsic columns."""
         return "CV14" if self.intrinsic is None else "CV18"
 
-    def bias(self, one: LabelSet) -> BiasResult:
-        """Of one label set, on the galaxies where it is known."""
+    def bias(self, one: LabelSet) -> BiasResult | None:
+        """Of one label set, on the galaxies where it is known; None if those are too few for the tree."""
+        try:
+            return self._bias(one)
+        except InputError:
+            return None
+
+    def _bias(self, one: LabelSet) -> BiasResult:
         rows = one.known
         disk = one.disk[rows]
         labels = one.labels[rows] if one.is_hard else np.column_stack([1 - disk, disk])
@@ -150,13 +157,16 @@ class Tree:
         return cv18(labels, self.alpha[rows], self.intrinsic[rows], self.depth, self.bins, **options)
 
     def leaves(self, one: LabelSet) -> LeafMap | None:
-        """Leaf by leaf; None without intrinsic columns."""
+        """Leaf by leaf; None without intrinsic columns, or if there are too few galaxies for the tree."""
         if self.intrinsic is None:
             return None
         rows = one.known
         disk = one.disk[rows]
         members = np.column_stack([1 - disk, disk])
-        return cv18_by_leaf(members, self.alpha[rows], self.intrinsic[rows], self.depth, self.bins, self.seed)
+        try:
+            return cv18_by_leaf(members, self.alpha[rows], self.intrinsic[rows], self.depth, self.bins, self.seed)
+        except InputError:
+            return None
 
 
 def precision(reference: np.ndarray, labels: np.ndarray) -> float:
@@ -180,9 +190,9 @@ def table_one(sets: Sequence[LabelSet], tree: Tree, truths: Mapping[str, np.ndar
     -------
     polars.DataFrame
         One row a set: `labels`, `kind`, `galaxies`, `disk_fraction`; `value`, `bootstrap_mean`, `bootstrap_std`,
-        `floor`, `floor_std`, `excess` of CV18 (CV14); `accuracy` and `precision` of a model's labels against the
-        crowd's; `to_disk`, `to_smooth`: labels that differ from the crowd's; and by definition
-        `balanced_accuracy: …` and `fraction_rms: …` (over fifths of α) against the truth.
+        `floor`, `floor_std`, `excess` of CV18 (CV14), None where a set has too few galaxies; `accuracy` and
+        `precision` of a model's labels against the crowd's; `to_disk`, `to_smooth`: labels that differ from the
+        crowd's; and by definition `balanced_accuracy: …` and `fraction_rms: …` (over fifths of α) against the truth.
     """
     crowd = next(one for one in sets if one.kind == "crowd").labels
     rows = []
@@ -192,17 +202,17 @@ def table_one(sets: Sequence[LabelSet], tree: Tree, truths: Mapping[str, np.ndar
             "labels": one.name,
             "kind": one.kind,
             "galaxies": int(one.known.sum()),
-            "disk_fraction": float(np.nanmean(one.disk)),
+            "disk_fraction": float(one.disk[one.known].mean()) if one.known.any() else None,
         }
         row |= {
-            name: getattr(found, name)
+            name: None if found is None else getattr(found, name)
             for name in ("value", "bootstrap_mean", "bootstrap_std", "floor", "floor_std", "excess")
         }
         both = one.known & (crowd != UNKNOWN)
         own, said = one.labels[both], crowd[both]
         compared = one.kind not in ("crowd", "truth", "probabilities")
-        row["accuracy"] = float((own == said).mean()) if compared else None
-        row["precision"] = precision(said, own) if compared else None
+        row["accuracy"] = float((own == said).mean()) if compared and own.size else None
+        row["precision"] = precision(said, own) if compared and own.size else None
         row["to_disk"] = int(((own == DISK) & (said == SMOOTH)).sum()) if compared else None
         row["to_smooth"] = int(((own == SMOOTH) & (said == DISK)).sum()) if compared else None
         for definition, truth in (truths or {}).items():
@@ -218,8 +228,9 @@ def _against_truth(one: LabelSet, truth: np.ndarray, alpha: np.ndarray, definiti
     right = truth[both].astype(np.int64)
     parts = np.array_split(np.argsort(alpha[both], kind="stable"), _QUANTILES)
     shifts = [one.disk[both][part].mean() - right[part].mean() for part in parts if part.size]
+    accuracy = balanced_accuracy(right, one.labels[both])
     return {
-        f"balanced_accuracy: {definition}": balanced_accuracy(right, one.labels[both]),
+        f"balanced_accuracy: {definition}": accuracy if np.isfinite(accuracy) else None,  # None: a class is missing
         f"fraction_rms: {definition}": float(np.sqrt(np.mean(np.square(shifts)))),
     }
 
@@ -262,6 +273,67 @@ def miscalibration(probability: np.ndarray, outcome: np.ndarray) -> float:
     """Mean distance of probability and frequency; NaN where nothing can be compared."""
     both = np.isfinite(probability) & np.isfinite(outcome)
     return calibration_error(outcome[both], probability[both]) if both.any() else float("nan")
+
+
+def miscalibration_by_chance(probability: np.ndarray, outcome: np.ndarray, bins: int = 15) -> tuple[float, float]:
+    """Mean and scatter of `miscalibration` if the probabilities are right: what so few galaxies a bin do by chance."""
+    both = np.isfinite(probability) & np.isfinite(outcome)
+    p = np.sort(probability[both])
+    if not p.size:
+        return float("nan"), float("nan")
+    # The absolute value of a normal deviate has mean sqrt(2/π) and variance 1 - 2/π.
+    variances = np.array([np.sum(part * (1 - part)) for part in np.array_split(p, min(bins, p.size))]) / p.size**2
+    return float(np.sqrt(2 / np.pi) * np.sqrt(variances).sum()), float(np.sqrt((1 - 2 / np.pi) * variances.sum()))
+
+
+def accuracy_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+    """Balanced accuracy of some labels minus that of others on the same galaxies, and its standard error.
+
+    Parameters
+    ----------
+    truth, ours, theirs : array of int, shape (N,)
+        Classes 0 and 1.
+
+    Returns
+    -------
+    gain, stderr : float
+        NaN where a class is missing. The error is that of paired differences (McNemar), a success and a failure added.
+    """
+    gains, variances = [], []
+    for k in (SMOOTH, DISK):
+        rows = truth == k
+        n = int(rows.sum())
+        if n == 0:
+            return float("nan"), float("nan")
+        difference = (ours[rows] == k).astype(np.float64) - (theirs[rows] == k)
+        gains.append(difference.mean())
+        variances.append((np.sum((difference - difference.mean()) ** 2) + 1) / n**2)
+    return float(np.mean(gains)), float(np.sqrt(np.sum(variances)) / 2)
+
+
+def fraction_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray, alpha: np.ndarray) -> tuple[float, float]:
+    """How much nearer to the truth disk fractions are than others, rms over fifths of α, and its standard error.
+
+    Parameters
+    ----------
+    truth, ours, theirs : array, shape (N,)
+        Labels or probabilities of the same galaxies.
+    alpha : array, shape (N,)
+
+    Returns
+    -------
+    gain, stderr : float
+        Rms error of theirs minus that of ours; the error by propagation of the scatter in each fifth.
+    """
+    parts = [part for part in np.array_split(np.argsort(alpha, kind="stable"), _QUANTILES) if part.size]
+    off = np.array([[(one[part] - truth[part]).mean() for part in parts] for one in (ours, theirs)])
+    rms = np.sqrt(np.mean(off**2, axis=1))
+    slopes = off / (len(parts) * np.maximum(rms, 1e-9))[:, None]
+    variance = 0.0
+    for (own, other), part in zip(slopes.T, parts, strict=True):
+        moved = other * (theirs[part] - truth[part]) - own * (ours[part] - truth[part])
+        variance += np.sum((moved - moved.mean()) ** 2) / part.size**2
+    return float(rms[1] - rms[0]), float(np.sqrt(variance))
 
 
 def confusion_by(alpha: np.ndarray, reference: LabelSet, sets: Sequence[LabelSet], bins: int = 4) -> pl.DataFrame:

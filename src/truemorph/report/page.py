@@ -52,6 +52,10 @@ class Illustration:
     caption: str
     data: pl.DataFrame | None = None
 
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):  # it goes into markup, and is a file's
+            raise ValueError(f"a figure's name is of letters, digits, _ and -; got {self.name!r}")
+
     @property
     def broad(self) -> bool:
         """Whether it takes the whole width of the page."""
@@ -79,6 +83,21 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A galaxy as people saw it, and better.
+
+    Attributes
+    ----------
+    caption : str
+    pictures : sequence of (str, str)
+        What it is, and data URL; without one, what is missing.
+    """
+
+    caption: str
+    pictures: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -147,7 +166,7 @@ class Page:
     tables: Sequence[Table] = ()
     illustrations: Sequence[Illustration] = ()
     appendix: Sequence[Table] = ()
-    pairs: Sequence[tuple[str, str, str]] = ()
+    pairs: Sequence[Pair] = ()
     pairs_note: str = ""
     gallery: Gallery | None = None
     methods: Sequence[str] = ()
@@ -166,6 +185,7 @@ class _Drawn:
     broad: bool
 
 
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
 # Inches: two figures up to this width stand side by side.
 _NARROW = 6.0
 # CSS pixels an inch that a figure is shown at most.

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypedDict
 
+from truemorph.bias.plots import plain_text
 from truemorph.report.measures import LabelSet
+
+__all__ = ["ALPHA", "STYLE", "Style", "plain_text", "styles_of"]
 
 ALPHA = r"resolution $\alpha = R_\mathrm{petro}/\sigma_\mathrm{PSF}$"
 
@@ -63,8 +66,3 @@ def styles_of(sets: Iterable[LabelSet], naive: Iterable[str] = ()) -> dict[str, 
             colour, marker = colours[owner]
             styles[one.name] = {"color": colour, "marker": marker, "ls": _LINES[one.kind]}
     return styles
-
-
-def plain_text(text: str) -> str:
-    """Text that matplotlib draws as it is: a dollar sign begins no formula."""
-    return text.replace("$", r"\$")

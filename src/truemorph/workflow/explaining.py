@@ -94,6 +94,8 @@ def explain_models(
     for name, value in (("galaxies", galaxies), ("draws", draws)):
         if value < 0:
             raise InputError(f"{name} is a number, 0 or more; got {value}")
+    if draws == 1:
+        raise InputError("draws is 0, for no check of the maps, or two networks of random weights at least; got 1")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; --out names a folder")
     models = _models(folders)

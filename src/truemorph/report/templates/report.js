@@ -88,8 +88,9 @@
       more.append(link);
     }
     const place = shown.indexOf(item);
-    document.getElementById("previous").disabled = place <= 0;
-    document.getElementById("next").disabled = place >= shown.length - 1;
+    // Not disabled: that would take the focus away from under the keyboard.
+    document.getElementById("previous").setAttribute("aria-disabled", String(place <= 0));
+    document.getElementById("next").setAttribute("aria-disabled", String(place >= shown.length - 1));
     if (!dialog.open) dialog.showModal();
   }
 
@@ -102,7 +103,8 @@
     const item = event.target.closest("li");
     if (item) show(item);
   });
-  dialog.addEventListener("keydown", (event) => {
+  document.addEventListener("keydown", (event) => {
+    if (!dialog.open) return;
     if (event.key === "ArrowLeft") step(-1);
     else if (event.key === "ArrowRight") step(1);
     else return;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from truemorph.bias.transitions import CLASS_NAMES
+from truemorph.bias.diagnostics import COMPARED
+from truemorph.bias.likelihood import posterior
+from truemorph.bias.study import TransitionStudy
+from truemorph.bias.transitions import CLASS_NAMES, DISK
 from truemorph.catalogs.catalogue import read_catalogue, rows_where, trusted_classes
 from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.schema import nearest, numeric_columns
@@ -19,8 +23,8 @@ from truemorph.classifiers.checkpoint import Classifier
 from truemorph.errors import InputError
 from truemorph.labelling.labeller import IN_SAMPLE
 from truemorph.labelling.predict import label_table
-from truemorph.report.evidence import Evidence, ModelLabels
-from truemorph.report.gallery import changes
+from truemorph.report.evidence import Evidence, ModelLabels, is_naive
+from truemorph.report.gallery import AFTER, CHANGE, OURS, PICTURE, TRUE, changes
 from truemorph.report.measures import LabelSet, Tree
 from truemorph.report.runs import Run, read_run, unique_names
 from truemorph.workflow.fitting import study_transition
@@ -29,6 +33,7 @@ from truemorph.workflow.reporting.options import ReportOptions
 
 ENOUGH_TO_TEST = 1000
 UNSTATED = "column truth"
+_FEWEST = 10
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class Subject:
     model : Classifier
     run : Run or None
         How it was trained, where that is known.
+    catalogue : Path or None
+        On what.
     said : polars.DataFrame or None
         Its labels.
     """
@@ -48,6 +55,7 @@ class Subject:
     name: str
     model: Classifier
     run: Run | None
+    catalogue: Path | None
     said: pl.DataFrame | None = None
 
 
@@ -64,11 +72,10 @@ class Gathered:
     evidence : Evidence
         On the galaxies that are measured.
     everything : polars.DataFrame
-        All galaxies of the catalogue, with ids as text, and for model k `_p<k>`, `_posterior<k>`, `_quality<k>`;
-        `after` and `p_of_picture` (p(disk) of the principal model), `change`, `true_class`, and a column for each
-        definition of a disk.
-    rows : array of int
-        Which of them are measured.
+        All galaxies of the catalogue, with ids as text, and under names that begin with `truemorph:` what each model
+        says (`OURS` + "p0", "posterior0", "quality0", …), and true classes by name.
+    notes : sequence of str
+        What should be said of it.
     """
 
     path: Path
@@ -76,7 +83,7 @@ class Gathered:
     subjects: Sequence[Subject]
     evidence: Evidence
     everything: pl.DataFrame
-    rows: np.ndarray
+    notes: Sequence[str]
 
     @property
     def with_images(self) -> list[Subject]:
@@ -103,58 +110,106 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Gath
     path = options.catalogue or _catalogue_of(subjects)
     catalogue = read_catalogue(path)
     frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
+    frame = frame.drop([name for name in frame.columns if name.startswith(OURS)])
     # Before hours of labelling, not after.
-    truths = _truths(frame, catalogue, options, str(path))
+    truths, notes = _truths(frame, catalogue, options, str(path))
     columns = _columns(frame, options, str(path))
     rows, which = _measured(frame, options, str(path), bool(subjects))
     if options.intrinsic or options.compare:
         numeric_columns(frame, [*options.intrinsic, *options.compare], str(path))
     if options.better is not None and not options.better.is_dir():
         raise InputError(f"{options.better}: no such folder of better images (files named <object id>.jpg)")
+    _check_names(subjects, columns)
 
     subjects = [_labelled(one, path, frame, options, files) for one in subjects]
+    left_out = {}
     for number, one in enumerate(subjects):
         frame = _joined(frame, one, number)
+        left_out[one.name] = int(np.isnan(_values(frame, f"p{number}")[rows]).sum())
+    # Every label set on the same galaxies: those of which all models say something.
+    known = np.all([np.isfinite(_values(frame, f"p{number}")[rows]) for number in range(len(subjects))], axis=0)
+    rows = rows[np.broadcast_to(known, rows.shape)]
+    if rows.size < _FEWEST:
+        raise InputError(
+            f"{path}: {rows.size} galaxies to measure on have a label by every model, at least {_FEWEST} are needed "
+            "(galaxies that a model's only member was trained on have none: train with --folds 2 or more)"
+        )
+    if any(left_out.values()):
+        which = f"{rows.size:,} of {which}"
     models = [
         ModelLabels.of(
             one.name,
             one.model.transition,
-            _values(frame, f"_p{number}")[rows],
-            _values(frame, f"_posterior{number}")[rows],
+            _values(frame, f"p{number}")[rows],
+            _values(frame, f"posterior{number}")[rows],
             one.model.uses_images,
         )
         for number, one in enumerate(subjects)
     ]
     intrinsic = numeric_columns(frame[rows], options.intrinsic, str(path)) if options.intrinsic else None
+    study, problem = _study(catalogue, subjects, options)
     evidence = Evidence(
         frame[rows],
         models,
         [one.of(rows) for one in columns],
-        {name: one.of(rows) for name, one in truths.items()},
+        {name: one.of(rows) for name, one in truths.items() if one.of(rows).known.any()},
         options.intrinsic,
         Tree.fitting(frame["alpha"].to_numpy()[rows], intrinsic, options.bootstrap, options.seed),
-        study_transition(catalogue, intrinsic=options.intrinsic, where=options.where, seed=options.seed),
+        study,
         which,
+        left_out,
     )
-    return Gathered(path, catalogue, subjects, evidence, _with_changes(frame, evidence, subjects, truths), rows)
+    notes += [problem] if problem else []
+    return Gathered(path, catalogue, subjects, evidence, _with_changes(frame, evidence, subjects, truths), notes)
+
+
+def _study(
+    catalogue: CatalogTable, subjects: Sequence[Subject], options: ReportOptions
+) -> tuple[TransitionStudy | None, str]:
+    """T(α) fitted to the catalogue, of the family that the last debiased model has; or why that can't be."""
+    families = [one.model.transition.family for one in subjects if not is_naive(one.model.transition)]
+    family = families[-1] if families and families[-1] in COMPARED else COMPARED[0]
+    asked = {"intrinsic": options.intrinsic, "where": options.where, "seed": options.seed}
+    try:
+        return study_transition(catalogue, family=family, **asked), ""  # type: ignore[arg-type]
+    except InputError as problem:
+        return None, f"T(α) can't be fitted to these labels, so nothing of it was checked: {problem}"
+
+
+def _check_names(subjects: Sequence[Subject], columns: Sequence[LabelSet]) -> None:
+    names = ["crowd", "truth", *(one.name for one in subjects), *(one.name for one in columns)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{twice!r} names two things in this report; rename a run's folder, or what --also calls it")
 
 
 def _subjects(sources: Sequence[Path]) -> list[Subject]:
     subjects = []
-    for name, source in zip(unique_names(sources), sources, strict=True):
+    names = [name.removesuffix(".json") for name in unique_names(sources)]
+    if len(set(names)) < len(names):
+        names = [str(source) for source in sources]
+    for name, source in zip(names, sources, strict=True):
         run = read_run(source) if (source / "history.csv").is_file() else None
-        subjects.append(Subject(name.removesuffix(".json"), labelling_model(source), run))
+        subjects.append(Subject(name, labelling_model(source), run, _trained_on(source)))
     return subjects
+
+
+def _trained_on(source: Path) -> Path | None:
+    """The catalogue that a run folder names."""
+    try:
+        named = tomllib.loads((source / "run.toml").read_text(encoding="utf-8")).get("catalogue")
+    except (OSError, ValueError):
+        return None
+    return None if named is None else Path(named)
 
 
 def _catalogue_of(subjects: Sequence[Subject]) -> Path:
     """The catalogue that the first run was trained on."""
     for one in subjects:
-        if one.run is not None and one.run.settings.get("catalogue"):
-            path = Path(one.run.settings["catalogue"])
-            if not path.is_file():
-                raise InputError(f"{path}: the catalogue of run {one.name} is not there; give it with --catalogue")
-            return path
+        if one.catalogue is not None:
+            if not one.catalogue.is_file():
+                raise InputError(f"{one.catalogue}: the catalogue of run {one.name} is not there; give --catalogue")
+            return one.catalogue
     raise InputError("no run says which catalogue it was trained on; give one with --catalogue")
 
 
@@ -168,7 +223,7 @@ def _labelled(one: Subject, path: Path, frame: pl.DataFrame, options: ReportOpti
         if table.metadata.get("model_hash") != one.model.model_hash or "p_disk" not in table.frame.columns:
             continue
         ids = table.frame["object_id"].cast(pl.String)
-        if candidate is not kept or set(ids) == set(frame["object_id"]):
+        if candidate is not kept or kept.stat().st_mtime > path.stat().st_mtime:
             if not ids.is_in(frame["object_id"].implode()).any():
                 raise InputError(f"{candidate}: labels none of the galaxies of {path}")
             return replace(one, said=table.frame)
@@ -178,26 +233,36 @@ def _labelled(one: Subject, path: Path, frame: pl.DataFrame, options: ReportOpti
 
 
 def _joined(frame: pl.DataFrame, one: Subject, number: int) -> pl.DataFrame:
-    """With p(disk), posterior and label quality of a model; empty where it was trained on the galaxy's label."""
+    """With p(disk) of a model; and posterior and label quality from it, this catalogue's labels and the model's T(α).
+
+    Empty where the model was trained on the galaxy's label.
+    """
     assert one.said is not None
-    wanted = {
-        "p_disk": f"_p{number}", "posterior_disk": f"_posterior{number}", "label_quality": f"_quality{number}",
-        "relation": f"_relation{number}",
-    }  # fmt: skip
+    p, relation = f"{OURS}p{number}", f"{OURS}relation{number}"
+    wanted = {"p_disk": p, "relation": relation}
     said = one.said.select(
         pl.col("object_id").cast(pl.String),
         *(pl.col(name).alias(to) for name, to in wanted.items() if name in one.said.columns),
     )
     joined = frame.join(said, on="object_id", how="left", maintain_order="left")
-    memorised = pl.col(f"_relation{number}") == IN_SAMPLE
-    return joined.with_columns(pl.when(memorised).then(None).otherwise(pl.col(f"_p{number}")).alias(f"_p{number}"))
+    if relation in joined.columns:
+        joined = joined.with_columns(pl.when(pl.col(relation) == IN_SAMPLE).then(None).otherwise(pl.col(p)).alias(p))
+    disk, labels = _values(joined, f"p{number}"), joined["label"].to_numpy()
+    known = np.isfinite(disk)
+    after, quality = np.full(disk.size, np.nan), np.full(disk.size, np.nan)
+    if known.any():
+        given = np.column_stack([1 - disk[known], disk[known]])
+        found = posterior(given, labels[known], joined["alpha"].to_numpy()[known], one.model.transition)
+        after[known], quality[known] = found[:, DISK], found[np.arange(len(found)), labels[known]]
+    return joined.with_columns(
+        pl.Series(f"{OURS}posterior{number}", after).fill_nan(None),
+        pl.Series(f"{OURS}quality{number}", quality).fill_nan(None),
+    )
 
 
 def _values(frame: pl.DataFrame, name: str) -> np.ndarray:
-    """A column as floats, NaN where empty; all NaN without the column."""
-    if name not in frame.columns:
-        return np.full(frame.height, np.nan)
-    return frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    """A column of ours as floats, NaN where empty."""
+    return frame[OURS + name].cast(pl.Float64).fill_null(np.nan).to_numpy()
 
 
 def _measured(frame: pl.DataFrame, options: ReportOptions, source: str, models: bool) -> tuple[np.ndarray, str]:
@@ -214,10 +279,16 @@ def _measured(frame: pl.DataFrame, options: ReportOptions, source: str, models: 
     return rows, which + (f" ({' and '.join(options.where)})" if options.where else "")
 
 
-def _truths(frame: pl.DataFrame, catalogue: CatalogTable, options: ReportOptions, source: str) -> dict[str, LabelSet]:
-    """True classes by definition of a disk."""
-    rules = list(options.truth)
-    if not rules and "truth" in frame.columns and frame["truth"].dtype.is_integer():
+def _truths(
+    frame: pl.DataFrame, catalogue: CatalogTable, options: ReportOptions, source: str
+) -> tuple[dict[str, LabelSet], list[str]]:
+    """True classes by definition of a disk; and what is to be said of them."""
+    rules, notes = list(options.truth), []
+    if (
+        not rules
+        and "truth" in frame.columns
+        and (frame["truth"].dtype.is_integer() or frame["truth"].dtype == pl.Boolean)
+    ):
         rules = ["truth"]
     out = {}
     for rule in rules:
@@ -225,9 +296,12 @@ def _truths(frame: pl.DataFrame, catalogue: CatalogTable, options: ReportOptions
         if rule == "truth":
             definition = str(catalogue.metadata.get("truth_definition") or UNSTATED)
             definition = UNSTATED if definition.startswith("not stated") else definition
+        if not (classes >= 0).any():
+            notes.append(f"No galaxy has a value of {rule}: nothing is compared with it.")
+            continue
         name = "truth" if definition == UNSTATED else f"truth, {definition}"
         out[definition] = LabelSet(name, "truth", np.where(classes < 0, np.nan, classes).astype(np.float64))
-    return out
+    return out, notes
 
 
 def _columns(frame: pl.DataFrame, options: ReportOptions, source: str) -> list[LabelSet]:
@@ -254,13 +328,14 @@ def _with_changes(
     after = np.full(frame.height, np.nan)
     if principal is not None:
         number = next(k for k, one in enumerate(subjects) if one.name == principal.name)
-        p, posterior = _values(frame, f"_p{number}"), _values(frame, f"_posterior{number}")
-        after = p if principal.naive else np.where(np.isfinite(posterior), posterior, p)
-        frame = frame.with_columns(p_of_picture=pl.Series(p).fill_nan(None))
-    frame = frame.with_columns(after=pl.Series(after), change=pl.Series(changes(frame["label"].to_numpy(), after)))
+        p = _values(frame, f"p{number}")
+        after = p if principal.naive else _values(frame, f"posterior{number}")
+        frame = frame.with_columns(pl.Series(PICTURE, p).fill_nan(None))
+    changed = changes(frame["label"].to_numpy(), after)
+    frame = frame.with_columns(pl.Series(AFTER, after), pl.Series(CHANGE, changed, dtype=pl.String))
     for number, one in enumerate(truths.values()):
         if number == 0:
-            frame = frame.with_columns(true_class=pl.Series(one.labels).replace(-1, None))
+            frame = frame.with_columns(pl.Series(TRUE, one.labels).replace(-1, None))
         words = [None if k < 0 else CLASS_NAMES[k] for k in one.labels]
-        frame = frame.with_columns(pl.Series(f"_{one.name}", words, dtype=pl.String))
+        frame = frame.with_columns(pl.Series(OURS + one.name, words, dtype=pl.String))
     return frame

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,22 +11,17 @@ import polars as pl
 
 from truemorph.bias.transitions import DISK
 from truemorph.catalogs.catalogue import image_folder
-from truemorph.catalogs.resolution import FWHM_PER_SIGMA
-from truemorph.catalogs.schema import numeric_columns
 from truemorph.errors import InputError
 from truemorph.images.decode import fits_reading
 from truemorph.progress import progress
 from truemorph.report import gallery
-from truemorph.report.distributions import compare_distributions, cumulative_figure
-from truemorph.report.evidence import Evidence
-from truemorph.report.illustrate import styles_for
-from truemorph.report.page import Check, Galaxy, Illustration
+from truemorph.report.page import Check, Galaxy, Illustration, Pair
 from truemorph.workflow.explaining import RADIUS, check_by_random_weights, with_geometry
-from truemorph.workflow.reporting.gathering import Gathered, Subject
+from truemorph.workflow.reporting.gathering import Gathered
 from truemorph.workflow.reporting.options import ReportOptions
 
 if TYPE_CHECKING:
-    from truemorph.explain.study import Explanation
+    from truemorph.explain.study import Compared, Explanation
 
 SERSIC = "sersic_n"
 _PAIRS = 12
@@ -39,25 +33,47 @@ _FEWEST = 10
 # Galaxies that changed
 
 
-def shown_galaxies(found: Gathered, options: ReportOptions) -> tuple[list[gallery.Shown], int]:
-    """Galaxies for the gallery, with their pictures and maps where there are some; and how many changed in all."""
+@dataclass(frozen=True)
+class Shown:
+    """Galaxies for the gallery.
+
+    Attributes
+    ----------
+    galaxies : list of gallery.Shown
+    changed : int
+        How many changed in all.
+    bad : list of str
+        Better images that can't be read.
+    """
+
+    galaxies: list[gallery.Shown]
+    changed: int
+    bad: list[str]
+
+
+def shown_galaxies(found: Gathered, options: ReportOptions) -> Shown:
+    """Galaxies that changed, with their pictures and maps where there are some."""
     everything = found.everything
-    changed = int((everything["change"] != "").sum())
+    changed = int((everything[gallery.CHANGE] != "").sum())
     if found.evidence.principal is None or options.galaxies == 0:
-        return [], changed
+        return Shown([], changed, [])
     chosen = gallery.choose(everything, options.galaxies)
     pictures = _pictures(found) if "image" in chosen.columns and chosen["image"].count() else None
     better = {} if options.better is None else gallery.better_pictures(options.better, chosen["object_id"])
-    shown = []
+    shown: list[gallery.Shown] = []
+    bad = []
     for row in chosen.iter_rows(named=True):
         seen, cropped = _pictures_of(row, pictures)
         beside = None
         if row["object_id"] in better and options.better is not None:
-            beside = gallery.Pictures(options.better).whole(better[row["object_id"]])
+            try:
+                beside = gallery.Pictures(options.better).whole(better[row["object_id"]])
+            except InputError as problem:
+                bad.append(str(problem))
         shown.append(gallery.Shown(row, seen, cropped, beside, {}))
     if options.maps and pictures is not None:
         _add_heat(shown, found)
-    return shown, changed
+    return Shown(shown, changed, bad)
 
 
 def _pictures(found: Gathered) -> gallery.Pictures:
@@ -101,12 +117,17 @@ def _add_heat(shown: Sequence[gallery.Shown], found: Gathered) -> None:
 
 def described_columns(found: Gathered) -> dict[str, str]:
     """Columns that a galaxy's details give, and what they are called."""
-    out = {"alpha": "α", "smooth_fraction": "votes for smooth", "disk_fraction": "votes for disk", "change": "change"}
+    out = {
+        "alpha": "α",
+        "smooth_fraction": "votes for smooth",
+        "disk_fraction": "votes for disk",
+        gallery.CHANGE: "change",
+    }
     for number, one in enumerate(found.subjects):
-        out[f"_p{number}"] = f"{one.name}: p(disk) of the picture"
-        out[f"_posterior{number}"] = f"{one.name}: posterior p(disk)"
-        out[f"_quality{number}"] = f"{one.name}: probability that people were right"
-    out |= {f"_{one.name}": one.name for one in found.evidence.truths.values()}
+        out[f"{gallery.OURS}p{number}"] = f"{one.name}: p(disk) of the picture"
+        out[f"{gallery.OURS}posterior{number}"] = f"{one.name}: posterior p(disk)"
+        out[f"{gallery.OURS}quality{number}"] = f"{one.name}: probability that people were right"
+    out |= {gallery.OURS + one.name: one.name for one in found.evidence.truths.values()}
     out |= {name: name for name in (*found.evidence.intrinsic, "radius", "psf_fwhm", "ra", "dec", "split")}
     return {name: said for name, said in out.items() if name in found.everything.columns}
 
@@ -116,54 +137,65 @@ def described_columns(found: Gathered) -> dict[str, str]:
 
 def _in_pairs(shown: Sequence[gallery.Shown]) -> list[gallery.Shown]:
     """Those that changed from smooth to disk, with a better image first."""
-    to_disk = [one for one in shown if one.row["change"] == gallery.TO_DISK and one.seen is not None]
-    return sorted(to_disk, key=lambda one: (one.better is None, -one.row["after"]))[:_PAIRS]
+    to_disk = [one for one in shown if one.row[gallery.CHANGE] == gallery.TO_DISK and one.seen is not None]
+    return sorted(to_disk, key=lambda one: (one.better is None, -one.row[gallery.AFTER]))[:_PAIRS]
 
 
-def pairs(shown: Sequence[gallery.Shown]) -> list[tuple[str, str, str]]:
-    """Caption, picture and better picture of the surest changes; empty without any better picture."""
-    if not any(one.better is not None for one in shown):
+def pairs(shown: Shown, found: Gathered) -> list[Pair]:
+    """Picture, better picture and map of the surest changes; empty without any better picture."""
+    if not any(one.better is not None for one in shown.galaxies):
         return []
-    return [
-        (
-            f"{one.row['object_id']}: α {one.row['alpha']:.1f}, p(disk) {one.row['after']:.2f}",
-            gallery.jpeg_source(one.seen) if one.seen is not None else "",
-            gallery.jpeg_source(one.better) if one.better is not None else "",
+    principal = found.evidence.principal
+    out = []
+    for one in _in_pairs(shown.galaxies):
+        pictures = [("as people saw it", "" if one.seen is None else gallery.jpeg_source(one.seen))]
+        pictures.append(("no better image", "") if one.better is None else ("better", gallery.jpeg_source(one.better)))
+        heat = one.heat.get(principal.name) if principal is not None else None
+        if heat is not None and one.cropped is not None:
+            pictures.append(("what speaks for a disk", gallery.jpeg_source(gallery.overlaid(one.cropped, heat))))
+        votes = one.row.get("disk_fraction")
+        out.append(
+            Pair(
+                f"{one.row['object_id']}: α {one.row['alpha']:.1f}, "
+                + ("" if votes is None else f"votes for disk {votes:.2f}, ")
+                + f"p(disk) {one.row[gallery.AFTER]:.2f}",
+                pictures,
+            )
         )
-        for one in _in_pairs(shown)
-    ]
+    return out
 
 
-def pairs_note(shown: Sequence[gallery.Shown], options: ReportOptions) -> str:
+def pairs_note(shown: Shown, options: ReportOptions) -> str:
     """What is said above the pairs; empty without pictures."""
-    if not any(one.seen is not None for one in shown):
+    if not any(one.seen is not None for one in shown.galaxies):
         return ""
     if options.better is None:
         return (
             "No better images were given (--better FOLDER, files named after the galaxies): Hubble's or a deeper "
             "survey's pictures of the same galaxies would show whether those that changed are disks."
         )
-    n = sum(one.better is not None for one in shown)
+    n = sum(one.better is not None for one in shown.galaxies)
+    bad = f" {len(shown.bad)} can't be read (first: {shown.bad[0]})." if shown.bad else ""
     return (
-        f"{n} of the {len(shown)} galaxies in the gallery have a better image in {options.better.name}. Left what "
-        "people saw, right the better image, surest first."
+        f"{n} of the {len(shown.galaxies)} galaxies in the gallery have a better image in {options.better.name}.{bad} "
+        "First what people saw, then the better image, then what the model takes for a disk; surest first."
     )
 
 
-def pairs_illustration(shown: Sequence[gallery.Shown]) -> list[Illustration]:
+def pairs_illustration(shown: Shown) -> list[Illustration]:
     """Figure 4, for the files."""
     from truemorph.report.figures import pairs_figure
 
-    if not any(one.better is not None for one in shown):
+    if not any(one.better is not None for one in shown.galaxies):
         return []
-    chosen = _in_pairs(shown)
+    chosen = _in_pairs(shown.galaxies)
     rows = [
-        {"seen": one.seen, "better": one.better, "title": f"α {one.row['alpha']:.1f}, p {one.row['after']:.2f}"}
+        {"seen": one.seen, "better": one.better, "title": f"α {one.row['alpha']:.1f}, p {one.row[gallery.AFTER]:.2f}"}
         for one in chosen
     ]
     data = pl.DataFrame(
         [
-            {"object_id": str(one.row["object_id"]), "alpha": one.row["alpha"], "p_disk": one.row["after"],
+            {"object_id": str(one.row["object_id"]), "alpha": one.row["alpha"], "p_disk": one.row[gallery.AFTER],
              "better_image": one.better is not None}
             for one in chosen
         ]
@@ -200,11 +232,17 @@ def looks(found: Gathered, options: ReportOptions) -> Looks:
     source = galaxies_of(frame, image_folder(found.catalogue), None, RADIUS if radii else None)
     models = {one.name: one.model for one in found.with_images}
     with progress(frame.height * len(models), "explaining", "galaxies") as told:
-        explanations = explain(models, source, progress=told)
+        explanations = explain(models, source, align=options.align, progress=told)
     compared = compare(explanations, _RESAMPLES, options.seed)
-    checked = (
-        check_by_random_weights(models, explanations, source, options.draws, options.seed) if options.draws else {}
-    )
+    checks = []
+    if options.draws:
+        try:
+            checked = check_by_random_weights(models, explanations, source, options.draws, options.seed)
+            checks = [
+                Check("good" if one.passes else "care", f"{name}: {one.statement}") for name, one in checked.items()
+            ]
+        except InputError as problem:
+            checks = [Check("care", f"Maps could not be checked against random weights: {problem}.")]
     what = "; ".join(f"{name}: layer {one.layer}, {one.cells}×{one.cells} cells" for name, one in explanations.items())
     every = [
         Illustration(
@@ -223,6 +261,10 @@ def looks(found: Gathered, options: ReportOptions) -> Looks:
             _profile_data(explanations),
         ),
     ]
+    if options.align:
+        text = "The same with every galaxy turned to one position angle, measured on its picture"
+        text += ", and scaled by its radius." if radii else "."
+        every.append(Illustration("aligned_maps", mean_map_figure(explanations, turned=True), text, text))
     if compared:
         every.append(
             Illustration(
@@ -231,9 +273,9 @@ def looks(found: Gathered, options: ReportOptions) -> Looks:
                 "Differences of these profiles between models, with bootstrap bands.",
                 "Differences of these profiles between models, galaxy by galaxy where both call it alike; bands: "
                 f"68 and 95 % of {_RESAMPLES} bootstrap resamples.",
+                _difference_data(compared),
             )
         )
-    checks = [Check("good" if one.passes else "care", f"{name}: {one.statement}") for name, one in checked.items()]
     content = {
         name: {"layer": one.layer, "cells": one.cells, "galaxies": one.galaxies} for name, one in explanations.items()
     }
@@ -256,6 +298,21 @@ def _map_data(explanations: Mapping[str, Explanation]) -> pl.DataFrame:
                         }
                     ).select(pl.lit(name).alias("model"), pl.lit(some.name).alias("predicted"), pl.all())
                 )
+    return pl.concat(rows)
+
+
+def _difference_data(compared: Sequence[Compared]) -> pl.DataFrame:
+    rows = []
+    for one in compared:
+        found = one.difference
+        bands = {f"{end}_{share:.0%}": values for share, band in found.bands.items()
+                 for end, values in zip(("low", "high"), band, strict=True)}  # fmt: skip
+        rows.append(
+            pl.DataFrame({"distance": found.middles, "difference": found.difference, **bands}).select(
+                pl.lit(f"{one.first} - {one.second}").alias("models"), pl.lit(one.name).alias("predicted"),
+                pl.lit(found.unit).alias("unit"), pl.all(),
+            )
+        )  # fmt: skip
     return pl.concat(rows)
 
 
@@ -284,105 +341,6 @@ def _profile_data(explanations: Mapping[str, Explanation]) -> pl.DataFrame:
     return pl.concat(rows)
 
 
-# Distributions (Figure 3)
-
-
-def distributions(found: Gathered, options: ReportOptions) -> tuple[list[Illustration], list[Check]]:
-    """Columns among smooth, disk and relabelled galaxies: those asked for, the Sérsic index where there is one."""
-    frame, checks = found.evidence.frame, []
-    columns = list(options.compare)
-    if not columns and SERSIC in frame.columns and not options.sersic:
-        columns = [SERSIC]
-    every = [
-        _distribution(found.evidence, numeric_columns(frame, [name], str(found.path))[:, 0], name, name, options)
-        for name in columns
-    ]
-    if options.sersic:
-        values, check = _measured_sersic(found, options)
-        if np.isfinite(values).sum() >= _FEWEST:
-            every.append(_distribution(found.evidence, values, SERSIC, "sersic_measured", options))
-        checks.append(check)
-    return every, checks
-
-
-def _distribution(
-    evidence: Evidence, values: np.ndarray, column: str, name: str, options: ReportOptions
-) -> Illustration:
-    sets = {one.name: one.disk for one in evidence.sets if one.kind not in ("crowd", "probabilities")}
-    boundary = options.boundary if name == SERSIC else None  # not of indices from pictures, which are too small
-    said_column = "Sérsic index" if column == SERSIC else column
-    compared = compare_distributions(
-        values, evidence.crowd.disk, sets or {"labels": evidence.crowd.disk}, column=column, boundary=boundary,
-        bootstrap=_RESAMPLES, seed=options.seed,
-    )  # fmt: skip
-    said = []
-    for row in compared.table().iter_rows(named=True):
-        if row["panel"] in ("smooth", "to_disk") and row["ks"] is not None:
-            where = "smooth" if row["panel"] == "smooth" else "smooth to disk, beside the crowd's disks"
-            said.append(
-                f"{row['labels']} ({where}) {row['ks']:.2f} ± {row['ks_stderr']:.2f} (chance {row['ks_floor']:.2f})"
-            )
-    dropped = f" {compared.n_dropped:,} galaxies without a value are left out." if compared.n_dropped else ""
-    more = f" Dotted: {boundary:g}, above which galaxies are mostly smooth." if boundary is not None else ""
-    return Illustration(
-        f"distribution_{name}",
-        cumulative_figure(compared, styles_for(evidence)),
-        f"Relative cumulative curves of {said_column} for smooth, relabelled and disk galaxies by label set.",
-        f"{said_column} among galaxies labelled smooth, changed, and labelled disk (paper, Figure 3). Largest distance "
-        f"from the crowd's curve (Kolmogorov-Smirnov): {'; '.join(said) or 'none'}.{more}{dropped}",
-        compared.table(),
-    )
-
-
-def _measured_sersic(found: Gathered, options: ReportOptions) -> tuple[np.ndarray, Check]:
-    """Sérsic indices of some galaxies, measured on their pictures; NaN for the others."""
-    from truemorph.images.sersic import GOOD, measure_sersic
-
-    frame = found.evidence.frame.with_row_index("_row")
-    if "image" not in frame.columns or not frame["image"].count():
-        raise InputError(f"{found.path}: has no images to measure Sérsic indices on; prepare it with --images")
-    some = frame.filter(pl.col("image").is_not_null())
-    if some.height > options.sersic:
-        some = some.sample(options.sersic, seed=options.seed)
-    root = image_folder(found.catalogue)
-    paths = [root / one for one in some["image"]]
-    sigma = None
-    if options.field is not None:
-        sized, _ = with_geometry(some, str(found.path), None, "psf_fwhm", options.field)
-        sigma = _sigma_in_pixels(paths, sized[RADIUS].to_numpy())
-    measured = measure_sersic(paths, sigma)
-    good = (measured["flag"] == GOOD).to_numpy()
-    values = np.full(frame.height, np.nan)
-    values[some["_row"].to_numpy()[good]] = measured["sersic_n"].to_numpy()[good]
-    text = (
-        f"Sérsic indices were measured here on the pictures of {some.height:,} galaxies, {int(good.sum()):,} of them "
-        + "well"
-        + ("" if sigma is not None else ", without the PSF (--field gives its width in pixels)")
-        + ". Real pictures' stretch can't be undone exactly: on Galaxy Zoo JPEGs n comes out at about half of what "
-        "such galaxies have. Compare curves with each other, not with n = 3."
-    )
-    return values, Check("care", text)
-
-
-def _sigma_in_pixels(paths: Sequence[Any], share: np.ndarray) -> np.ndarray:
-    """σ of the PSF in pixels of each file, from its FWHM in sides of the file; 0 where unknown."""
-    from truemorph.images.decode import decode
-
-    out = np.zeros(len(paths))
-    for number, (path, width) in enumerate(zip(paths, share, strict=True)):
-        if np.isfinite(width):
-            try:
-                out[number] = width * min(decode(path.read_bytes(), str(path)).shape[:2]) / FWHM_PER_SIGMA
-            except (InputError, OSError) as problem:
-                warnings.warn(str(problem), stacklevel=2)
-    return out
-
-
-def entries(shown: Sequence[gallery.Shown], found: Gathered) -> list[Galaxy]:
+def entries(shown: Shown, found: Gathered) -> list[Galaxy]:
     """Gallery entries."""
-    return gallery.galaxies(shown, described_columns(found)) if shown else []
-
-
-def names(subjects: Sequence[Subject]) -> str:
-    """Of the models, for a title."""
-    return ", ".join(one.name for one in subjects)
+    return gallery.galaxies(shown.galaxies, described_columns(found)) if shown.galaxies else []

@@ -46,8 +46,10 @@ class ReportOptions:
         Most galaxies in the gallery.
     maps : int
         Most galaxies whose Grad-CAM maps are averaged, drawn at random; 0 for no maps at all.
+    align : bool
+        Mean maps of galaxies turned to one position angle too.
     draws : int
-        Networks of random weights that check the maps; 0 for no check.
+        Networks of random weights that check the maps, two at least; 0 for no check.
     leaderboard : Path, optional
         `leaderboard.json` of `truemorph benchmark`, to show beside.
     bootstrap, seed : int
@@ -76,6 +78,7 @@ class ReportOptions:
     better: Path | None = None
     galaxies: int = 200
     maps: int = 500
+    align: bool = False
     draws: int = 5
     leaderboard: Path | None = None
     bootstrap: int = 100
@@ -90,3 +93,5 @@ class ReportOptions:
             value: Any = getattr(self, name)
             if value < 0:
                 raise InputError(f"{name} is a number, 0 or more; got {value}")
+        if self.draws == 1:
+            raise InputError("draws is 0, for no check of the maps, or two networks of random weights at least; got 1")

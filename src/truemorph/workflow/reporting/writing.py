@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from truemorph.errors import InputError
 from truemorph.report import gallery
@@ -20,7 +21,7 @@ from truemorph.report.page import Check, Illustration, Page, Table, write_illust
 from truemorph.report.runs import comparison, training_illustration
 from truemorph.report.verdict import answer, checks, verdict
 from truemorph.workflow.files import plain, write_json
-from truemorph.workflow.reporting import looking
+from truemorph.workflow.reporting import comparing, looking
 from truemorph.workflow.reporting.gathering import Gathered, Subject, gather
 from truemorph.workflow.reporting.options import ReportOptions
 
@@ -58,7 +59,7 @@ def make_report(sources: Sequence[Path], out: Path, options: ReportOptions | Non
     found = gather(sources, options, files)
     evidence = found.evidence
 
-    compared, measured = looking.distributions(found, options)
+    compared, measured = comparing.distributions(found, options)
     seen = looking.looks(found, options)
     runs = {one.name: one.run for one in found.subjects if one.run is not None}
     appendix, extra, content = comparison(list(runs.values()), list(runs)) if runs else ([], [], {})
@@ -66,10 +67,11 @@ def make_report(sources: Sequence[Path], out: Path, options: ReportOptions | Non
     if runs:
         figures.append(training_illustration(list(runs.values()), list(runs), styles_for(evidence)))
     figures += board
-    shown, changed = looking.shown_galaxies(found, options)
+    shown = looking.shown_galaxies(found, options)
     entries = looking.entries(shown, found)
     with_pictures = any(one.thumbnail for one in entries)
     notes = [Check("note", text) for text in options.notes]
+    notes += [Check("care", text) for text in found.notes]
     every = checks(evidence, [*extra, *measured, *seen.checks, *notes])
     decided = verdict(every)
     page = Page(
@@ -79,10 +81,10 @@ def make_report(sources: Sequence[Path], out: Path, options: ReportOptions | Non
         checks=every,
         tables=[_table_one(evidence)],
         illustrations=figures,
-        appendix=[*([_changed_table(shown)] if shown and not with_pictures else []), *appendix],
-        pairs=looking.pairs(shown),
+        appendix=[*([_changed_table(shown.galaxies)] if shown.galaxies and not with_pictures else []), *appendix],
+        pairs=looking.pairs(shown, found),
         pairs_note=looking.pairs_note(shown, options),
-        gallery=gallery.gallery_of(entries, changed) if with_pictures else None,
+        gallery=gallery.gallery_of(entries, shown.changed, found.everything.height) if with_pictures else None,
         methods=_methods(evidence, found.subjects),
         equations=True,
         settings=_settings(found, options),
@@ -100,7 +102,7 @@ def make_report(sources: Sequence[Path], out: Path, options: ReportOptions | Non
             "measure": evidence.tree.measure,
             "table": evidence.table.to_dicts(),
             "transition": None if evidence.study is None else evidence.study.described,
-            "changed": changed,
+            "changed": shown.changed,
             "runs": content,
             "maps": seen.content,
         }
@@ -119,22 +121,29 @@ def _leaderboard(options: ReportOptions) -> list[Illustration]:
         titles = {name: content.get("titles", {}).get(name, name) for name in dict.fromkeys(r["method"] for r in rows)}
         labels = {"balanced_accuracy": "balanced accuracy", "fraction_rms_soft": "fraction rms, soft"}
         figure = leaderboard_figure(rows, titles, labels, "truth")
+        scores = [{"world": r["world"], "method": r["method"], **{f"{k}_mean": v for k, v in r["means"].items()},
+                   **{f"{k}_std": v for k, v in r["stds"].items()}} for r in rows]  # fmt: skip
+        data = pl.DataFrame(scores, infer_schema_length=None)
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise InputError(
             f"{options.leaderboard}: not a leaderboard.json of `truemorph benchmark` ({problem})"
         ) from problem
     text = "Other ways to deal with biased labels, where the truth is known; mean and spread over seeds."
-    return [Illustration("leaderboard", figure, text, text)]
+    return [Illustration("leaderboard", figure, text, text, data)]
 
 
 def _title(found: Gathered) -> str:
     what = found.catalogue.metadata.get("source") or found.path.name
-    names = looking.names(found.subjects)
+    names = ", ".join(one.name for one in found.subjects)
     return f"{what}: {names}" if names else f"{what}: labels and resolution"
 
 
 def _number(value: float | None, form: str = ".3f") -> str:
     return "" if value is None or not np.isfinite(value) else format(value, form)
+
+
+def _with_error(value: float | None, error: float | None) -> str:
+    return "" if value is None else f"{_number(value)} ± {_number(error)}"
 
 
 def _table_one(found: Evidence) -> Table:
@@ -143,7 +152,8 @@ def _table_one(found: Evidence) -> Table:
     head = ["labels", "galaxies", "disk fraction"]
     for definition in found.truths:
         head += [f"balanced accuracy, {definition}", f"fraction rms, {definition}"]
-    head += ["above noise", measure, f"{measure}, bootstrap", "floor", "accuracy", "precision", "to disk", "to smooth"]
+    resampled = [f"{measure}, bootstrap"] if found.tree.bootstrap else []
+    head += ["above noise", measure, *resampled, "floor", "accuracy", "precision", "to disk", "to smooth"]
     rows = []
     for row in found.table.iter_rows(named=True):
         cells = [
@@ -155,8 +165,8 @@ def _table_one(found: Evidence) -> Table:
             cells += [_number(row[f"{name}: {definition}"]) for name in ("balanced_accuracy", "fraction_rms")]
         cells += [
             *(_number(row[name]) for name in ("excess", "value")),
-            f"{_number(row['bootstrap_mean'])} ± {_number(row['bootstrap_std'])}" if found.tree.bootstrap else "",
-            f"{_number(row['floor'])} ± {_number(row['floor_std'])}",
+            *([_with_error(row["bootstrap_mean"], row["bootstrap_std"])] if resampled else []),
+            _with_error(row["floor"], row["floor_std"]),
             *(_number(row[name]) for name in ("accuracy", "precision")),
             *(_number(row[name], ",d") for name in ("to_disk", "to_smooth")),
         ]
@@ -169,9 +179,10 @@ def _table_one(found: Evidence) -> Table:
         else ""
     )
     note = (
-        f"On {found.which}. {measure} with {how}{found.tree.bins} bins of α, as it is{resamples}. Labels without any "
-        "bias give the floor, not zero; what lies above it is bias. Accuracy and precision are against the crowd's "
-        "labels, as in the paper: they say how alike, not how good."
+        f"On {found.which}. {measure} with {how}{found.tree.bins} bins of α, as it is{resamples}. Labels that do not "
+        "drift with α give the floor, not zero. What lies above it is drift: bias, or a real change of class with α "
+        "among galaxies taken for alike; the row of the truth, where there is one, says how much of that there is. "
+        "Accuracy and precision are against the crowd's labels, as in the paper: they say how alike, not how good."
     )
     if found.truths:
         note += " Fraction rms: error of the disk fraction over fifths of α."
@@ -186,10 +197,10 @@ def _changed_table(shown: Sequence[gallery.Shown]) -> Table:
         [
             [
                 str(one.row["object_id"]),
-                one.row["change"],
+                one.row[gallery.CHANGE],
                 f"{one.row['alpha']:.1f}",
                 _number(one.row.get("disk_fraction"), ".2f"),
-                f"{one.row['after']:.3f}",
+                f"{one.row[gallery.AFTER]:.3f}",
             ]
             for one in shown[:_LISTED]
         ],
