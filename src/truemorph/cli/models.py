@@ -243,8 +243,8 @@ def report(
     width = max(len(row["labels"]) for row in result["table"])
     measure = result["measure"]
     lines = [f"{'labels':{width}}  disk fraction  {measure} above noise"]
-    lines += [
-        f"{row['labels']:{width}}  {row['disk_fraction']:13.3f}  {row['excess']:16.3f}" for row in result["table"]
-    ]
+    for row in result["table"]:
+        numbers = ("–" if row[name] is None else f"{row[name]:.3f}" for name in ("disk_fraction", "excess"))
+        lines.append(f"{row['labels']:{width}}" + "".join(f"  {one:>13}" for one in numbers))
     lines += [result["answer"], result["verdict"]["text"], f"open {out}"]
     show(result, json, lines)
