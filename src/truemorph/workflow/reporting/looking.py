@@ -264,7 +264,11 @@ def looks(found: Gathered, options: ReportOptions) -> Looks:
     if options.align:
         text = "The same with every galaxy turned to one position angle, measured on its picture"
         text += ", and scaled by its radius." if radii else "."
-        every.append(Illustration("aligned_maps", mean_map_figure(explanations, turned=True), text, text))
+        every.append(
+            Illustration(
+                "aligned_maps", mean_map_figure(explanations, turned=True), text, text, _map_data(explanations, True)
+            )
+        )
     if compared:
         every.append(
             Illustration(
@@ -282,21 +286,18 @@ def looks(found: Gathered, options: ReportOptions) -> Looks:
     return Looks(every, checks, content)
 
 
-def _map_data(explanations: Mapping[str, Explanation]) -> pl.DataFrame:
+def _map_data(explanations: Mapping[str, Explanation], turned: bool = False) -> pl.DataFrame:
     rows = []
     for name, one in explanations.items():
         for some in one.classes:
-            if some.galaxies:
-                y, x = np.indices(some.mean.mean.shape)
+            found = some.aligned if turned else some.mean
+            if some.galaxies and found is not None:
+                y, x = np.indices(found.mean.shape)
+                pixels = {"y": y, "x": x, "mean": found.mean, "stderr": found.stderr}
                 rows.append(
-                    pl.DataFrame(
-                        {
-                            "y": y.ravel(),
-                            "x": x.ravel(),
-                            "mean": some.mean.mean.ravel(),
-                            "stderr": some.mean.stderr.ravel(),
-                        }
-                    ).select(pl.lit(name).alias("model"), pl.lit(some.name).alias("predicted"), pl.all())
+                    pl.DataFrame({column: values.ravel() for column, values in pixels.items()}).select(
+                        pl.lit(name).alias("model"), pl.lit(some.name).alias("predicted"), pl.all()
+                    )
                 )
     return pl.concat(rows)
 

@@ -1,0 +1,55 @@
+"""The report on real galaxies: experts beside Galaxy Zoo 1's flags, without images (science.md, section 3)."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
+from truemorph.workflow.reporting import ReportOptions, make_report
+
+PAPERS, LATE = "disk: t_type >= -3", "disk: t_type >= 1"
+
+
+@pytest.fixture(scope="module")
+def result(shared_data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("experts")
+    fractions = "t01_smooth_or_features_{}_weighted_fraction"
+    pl.read_csv(shared_data / "expert_vs_crowd.csv").with_columns(
+        (1.0 - pl.col("gz1_spiral")).alias(fractions.format("a01_smooth")),
+        (1.0 * pl.col("gz1_spiral")).alias(fractions.format("a02_features_or_disk")),
+    ).write_csv(folder / "experts.csv")
+    prepared = prepare_catalogue(folder / "experts.csv", preset="gz2", columns={"radius": "petroR90_g"}, psf_fwhm=1.32)
+    catalogue = write_preparation(prepared, folder / "cat.parquet")
+    options = ReportOptions(
+        catalogue=catalogue, truth=("t_type>=-3", "t_type>=1"), compare=("axis_ratio",), bootstrap=10
+    )
+    return make_report([], folder / "page.html", options), folder
+
+
+def test_both_definitions_are_measured(result):
+    report, _ = result
+    crowd = next(row for row in report["table"] if row["labels"] == "crowd")
+    assert crowd["galaxies"] == 9266
+    assert crowd[f"fraction_rms: {PAPERS}"] == pytest.approx(0.414, abs=0.005)  # over octiles; fifths here
+    assert crowd[f"fraction_rms: {LATE}"] == pytest.approx(0.129, abs=0.005)
+
+
+def test_the_correction_is_right_by_one_definition_and_wrong_by_the_other(result):
+    report, _ = result
+    said = {
+        one["text"]: one["status"] for one in report["checks"] if "inverted through T(α), disk fractions" in one["text"]
+    }
+    papers, late = (next(text for text in said if name in text) for name in (PAPERS, LATE))
+    assert papers.startswith("Nearer to the truth")
+    assert late.startswith("Farther from the truth")
+    assert said[late] == "bad"
+    assert report["verdict"]["status"] == "bad"
+
+
+def test_the_page_does_without_pictures(result):
+    report, folder = result
+    page = (folder / "page.html").read_text()
+    assert 'id="figure-distribution_axis_ratio"' in page
+    assert 'id="gallery"' not in page
+    assert report["changed"] == 0
+    assert np.isfinite(report["transition"]["parameters"]["theta"])
