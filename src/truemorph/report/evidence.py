@@ -126,7 +126,8 @@ class Evidence:
     def principal(self) -> ModelLabels | None:
         """The model that a report speaks of first: the last debiased one, if there is one."""
         debiased = [one for one in self.models if not one.naive]
-        return (debiased or list(self.models) or [None])[-1]  # type: ignore[list-item]
+        chosen = debiased or list(self.models)
+        return chosen[-1] if chosen else None
 
     @property
     def sets(self) -> list[LabelSet]:

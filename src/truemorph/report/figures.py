@@ -143,7 +143,7 @@ def reliability_figure(tables: Mapping[str, Mapping[str, pl.DataFrame]], styles:
 def confusion_figure(table: pl.DataFrame) -> Figure:
     """Confusion matrices in bins of α: a line for each label set, shares of each reference class."""
     names = table["labels"].unique(maintain_order=True).to_list()
-    bins = int(table["bin"].max())  # type: ignore[arg-type]
+    bins = table["bin"].n_unique()
     reference = plain_text(table["reference"][0])
     figure = Figure(figsize=(2.0 * bins + 1.4, 1.9 * len(names) + 0.4), layout="constrained")
     panels = figure.subplots(len(names), bins, squeeze=False)

@@ -169,9 +169,11 @@ def _study(
     """T(α) fitted to the catalogue, of the family that the last debiased model has; or why that can't be."""
     families = [one.model.transition.family for one in subjects if not is_naive(one.model.transition)]
     family = families[-1] if families and families[-1] in COMPARED else COMPARED[0]
-    asked = {"intrinsic": options.intrinsic, "where": options.where, "seed": options.seed}
     try:
-        return study_transition(catalogue, family=family, **asked), ""  # type: ignore[arg-type]
+        study = study_transition(
+            catalogue, family=family, intrinsic=options.intrinsic, where=options.where, seed=options.seed
+        )
+        return study, ""
     except InputError as problem:
         return None, f"T(α) can't be fitted to these labels, so nothing of it was checked: {problem}"
 
