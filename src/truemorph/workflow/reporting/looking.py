@@ -293,7 +293,7 @@ def _map_data(explanations: Mapping[str, Explanation], turned: bool = False) -> 
             found = some.aligned if turned else some.mean
             if some.galaxies and found is not None:
                 y, x = np.indices(found.mean.shape)
-                pixels = {"y": y, "x": x, "mean": found.mean, "stderr": found.stderr}
+                pixels: dict[str, np.ndarray] = {"y": y, "x": x, "mean": found.mean, "stderr": found.stderr}
                 rows.append(
                     pl.DataFrame({column: values.ravel() for column, values in pixels.items()}).select(
                         pl.lit(name).alias("model"), pl.lit(some.name).alias("predicted"), pl.all()
