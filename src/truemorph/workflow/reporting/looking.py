@@ -292,10 +292,10 @@ def _map_data(explanations: Mapping[str, Explanation], turned: bool = False) -> 
         for some in one.classes:
             found = some.aligned if turned else some.mean
             if some.galaxies and found is not None:
-                y, x = np.indices(found.mean.shape)
-                pixels: dict[str, np.ndarray] = {"y": y, "x": x, "mean": found.mean, "stderr": found.stderr}
+                at: np.ndarray = np.indices(found.mean.shape).reshape(2, -1)
+                pixels = {"y": at[0], "x": at[1], "mean": found.mean.ravel(), "stderr": found.stderr.ravel()}
                 rows.append(
-                    pl.DataFrame({column: values.ravel() for column, values in pixels.items()}).select(
+                    pl.DataFrame(pixels).select(
                         pl.lit(name).alias("model"), pl.lit(some.name).alias("predicted"), pl.all()
                     )
                 )
