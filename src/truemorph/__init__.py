@@ -34,7 +34,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "classifiers.checkpoint": ["Classifier", "load"],
         "classifiers.logistic": ["DebiasedLogisticRegression"],
         "classifiers.loss": ["DebiasedLoss"],
+        "explain.gradcam": ["GradCam"],
         "images.degrade": ["degrade"],
+        "images.sersic": ["measure_sersic"],
         "labelling.predict": ["label_table"],
     },
 )

@@ -62,7 +62,7 @@ def reported(runs, catalogue, tmp_path_factory):
 
 
 def test_the_numbers_are_those_of_the_labels(reported, runs, catalogue, tmp_path):
-    result, _ = reported
+    result, folder = reported
     label_table(load(runs / "debiased"), catalogue, tmp_path / "labels.parquet")
     labels = read_table(tmp_path / "labels.parquet").frame
     truth = read_catalogue(catalogue).frame["truth"].to_numpy()
@@ -72,6 +72,10 @@ def test_the_numbers_are_those_of_the_labels(reported, runs, catalogue, tmp_path
     assert row["accuracy"] == pytest.approx((labels["label"] == labels["crowd_label"]).mean())
     changed = ((labels["posterior_disk"] > 0.5) != (labels["crowd_label"] == 1)).sum()
     assert result["changed"] == changed
+    listed = read_table(folder / "page_files" / "changed.ecsv").frame
+    assert listed.height == changed
+    of_them = labels.filter(pl.col("object_id").cast(pl.String).is_in(listed["object_id"].cast(pl.String).implode()))
+    assert sorted(listed["p_disk_after"]) == pytest.approx(sorted(of_them["posterior_disk"]))
     assert not any(one["labels"] == "naive: posterior" for one in result["table"])
 
 

@@ -254,7 +254,8 @@ def gallery_of(entries: Sequence[Galaxy], changed: int, total: int) -> Gallery:
     return Gallery(
         title=f"{changed:,} of all {total:,} galaxies of the catalogue change their label",
         note=f"Shown: {how}. Sort and filter; choose one for larger pictures and everything that is known of it. In "
-        "its details the arrow keys go on to the next.",
+        "its details the arrow keys go on to the next. All that change are listed in changed.ecsv among the "
+        "page's files.",
         galaxies=entries,
         ranges=_RANGES,
         choices=choices,

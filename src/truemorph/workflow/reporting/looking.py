@@ -115,6 +115,17 @@ def _add_heat(shown: Sequence[gallery.Shown], found: Gathered) -> None:
             one.heat[subject.name] = heat
 
 
+def changed_galaxies(found: Gathered) -> pl.DataFrame:
+    """All galaxies whose label changes, surest first: what people said, and p(disk) before and after their label."""
+    everything = found.everything
+    columns = [pl.col("object_id"), pl.col("label").alias("crowd_label"), pl.col("alpha")]
+    columns += [pl.col(name) for name in ("disk_fraction", "ra", "dec") if name in everything.columns]
+    if gallery.PICTURE in everything.columns:
+        columns.append(pl.col(gallery.PICTURE).alias("p_disk"))
+    columns += [pl.col(gallery.AFTER).alias("p_disk_after"), pl.col(gallery.CHANGE).alias("change")]
+    return gallery.choose(everything, everything.height).select(columns)
+
+
 def described_columns(found: Gathered) -> dict[str, str]:
     """Columns that a galaxy's details give, and what they are called."""
     out = {

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from truemorph.catalogs.tables import CatalogTable, write_table
 from truemorph.errors import InputError
 from truemorph.report import gallery
 from truemorph.report.evidence import Evidence, is_naive
@@ -37,7 +38,8 @@ def make_report(sources: Sequence[Path], out: Path, options: ReportOptions | Non
         Run folders of `truemorph train`; fits of `truemorph transition` (.json), for posteriors without images. May be
         empty if a catalogue is given.
     out : Path
-        Page (.html). Figures as PDF and PNG, the data behind them, and labels go to `<name>_files` beside it.
+        Page (.html). Figures as PDF and PNG, the data behind them, labels, and a list of all galaxies whose label
+        changes go to `<name>_files` beside it.
     options : ReportOptions, optional
 
     Returns
@@ -91,6 +93,7 @@ def make_report(sources: Sequence[Path], out: Path, options: ReportOptions | Non
         versions=_versions(),
     )
     write_illustrations(figures + looking.pairs_illustration(shown), files / "figures")
+    write_table(CatalogTable(looking.changed_galaxies(found)), files / "changed.ecsv")
     write_page(page, out)
     result: dict[str, Any] = plain(
         {
