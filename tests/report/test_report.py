@@ -84,6 +84,9 @@ def test_the_page_and_its_files(reported):
     page = (folder / "page.html").read_text()
     assert len(page) < 15e6
     assert result["answer"] in page.replace("&#39;", "'")
+    fractions = result["transition"]["fractions"]
+    for value in (*fractions["disk"], *fractions["low"], *fractions["high"]):
+        assert f"<td>{value:.3f}</td>" in page
     fetched = re.findall(r'(?:src|href)="(?!data:|#|https://www.legacysurvey)([^"]*)"', page)
     assert fetched == []
     figures = ("fractions", "flips", "leaves", "calibration", "confusion", "training", "distribution_radius_kpc",
@@ -177,6 +180,7 @@ def test_without_images_or_models_the_page_adapts(experts, tmp_path, capsys):
     page = out.read_text()
     assert 'id="gallery"' not in page
     assert "Beside a better image" not in page
+    assert "Disk fractions inverted through T(α)" in page
     assert "disk: t_type &gt;= -3" in page
     assert "disk: t_type &gt;= 1" in page
 

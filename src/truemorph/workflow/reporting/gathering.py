@@ -241,7 +241,7 @@ def _joined(frame: pl.DataFrame, one: Subject, number: int) -> pl.DataFrame:
     """
     assert one.said is not None
     p, relation = f"{OURS}p{number}", f"{OURS}relation{number}"
-    wanted = {"p_disk": p, "relation": relation}
+    wanted = {"p_disk": p, "relation": relation, "p_spread": f"{OURS}spread{number}"}
     said = one.said.select(
         pl.col("object_id").cast(pl.String),
         *(pl.col(name).alias(to) for name, to in wanted.items() if name in one.said.columns),

@@ -136,6 +136,7 @@ def described_columns(found: Gathered) -> dict[str, str]:
     }
     for number, one in enumerate(found.subjects):
         out[f"{gallery.OURS}p{number}"] = f"{one.name}: p(disk) of the picture"
+        out[f"{gallery.OURS}spread{number}"] = f"{one.name}: its spread over members"
         out[f"{gallery.OURS}posterior{number}"] = f"{one.name}: posterior p(disk)"
         out[f"{gallery.OURS}quality{number}"] = f"{one.name}: probability that people were right"
     out |= {gallery.OURS + one.name: one.name for one in found.evidence.truths.values()}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from truemorph.bias.transitions import DISK
 from truemorph.catalogs.tables import CatalogTable, write_table
 from truemorph.errors import InputError
 from truemorph.report import gallery
@@ -81,7 +82,7 @@ def make_report(sources: Sequence[Path], out: Path, options: ReportOptions | Non
         answer=answer(evidence),
         verdict=decided,
         checks=every,
-        tables=[_table_one(evidence)],
+        tables=[_table_one(evidence), *_population_table(evidence)],
         illustrations=figures,
         appendix=[*([_changed_table(shown.galaxies)] if shown.galaxies and not with_pictures else []), *appendix],
         pairs=looking.pairs(shown, found),
@@ -190,6 +191,26 @@ def _table_one(found: Evidence) -> Table:
     if found.truths:
         note += " Fraction rms: error of the disk fraction over fifths of α."
     return Table("Table 1 of this report", head, rows, note)
+
+
+def _population_table(found: Evidence) -> list[Table]:
+    """People's labels inverted through the fitted T(α), with both errors."""
+    if found.study is None:
+        return []
+    one = found.study.fractions
+    numbers = zip(one.edges[:-1], one.edges[1:], one.counts, one.labelled[:, DISK], one.fractions[:, DISK],
+                  one.stderr[:, DISK], one.low[:, DISK], one.high[:, DISK], strict=True)  # fmt: skip
+    rows = [
+        [f"{left:.1f} to {right:.1f}", f"{n:,.0f}", *(f"{value:.3f}" for value in (labelled, disk, error, low, high))]
+        for left, right, n, labelled, disk, error, low, high in numbers
+    ]
+    others = ", ".join(one.alternatives) or "none"
+    note = (
+        f"Of the whole catalogue, in bins of {'α' if one.by == 'alpha' else one.by}: without any network. Assumed: "
+        f"{one.assumption}. Lowest and highest: over the other fits that were made ({others}) and θ ± σ."
+    )
+    head = [one.by if one.by != "alpha" else "α", "galaxies", "as labelled", "inverted", "error", "lowest", "highest"]
+    return [Table("Disk fractions inverted through T(α)", head, rows, note)]
 
 
 def _changed_table(shown: Sequence[gallery.Shown]) -> Table:
