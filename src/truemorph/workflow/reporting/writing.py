@@ -204,9 +204,9 @@ def _population_table(found: Evidence) -> list[Table]:
         [f"{left:.1f} to {right:.1f}", f"{n:,.0f}", *(f"{value:.3f}" for value in (labelled, disk, error, low, high))]
         for left, right, n, labelled, disk, error, low, high in numbers
     ]
-    others = ", ".join(one.alternatives) or "none"
+    others = "; ".join(one.alternatives) or "none"
     note = (
-        f"Of the whole catalogue, in bins of {'α' if one.by == 'alpha' else one.by}: without any network. Assumed: "
+        f"Of {int(one.counts.sum()):,} galaxies of the catalogue, from people's labels alone, without any network. Assumed: "
         f"{one.assumption}. Lowest and highest: over the other fits that were made ({others}) and θ ± σ."
     )
     head = [one.by if one.by != "alpha" else "α", "galaxies", "as labelled", "inverted", "error", "lowest", "highest"]
