@@ -206,8 +206,8 @@ def _population_table(found: Evidence) -> list[Table]:
     ]
     others = "; ".join(one.alternatives) or "none"
     note = (
-        f"Of {int(one.counts.sum()):,} galaxies of the catalogue, from people's labels alone, without any network. Assumed: "
-        f"{one.assumption}. Lowest and highest: over the other fits that were made ({others}) and θ ± σ."
+        f"Of {int(one.counts.sum()):,} galaxies of the catalogue, from people's labels alone, without any network. "
+        f"Assumed: {one.assumption}. Lowest and highest: over the other fits that were made ({others}) and θ ± σ."
     )
     head = [one.by if one.by != "alpha" else "α", "galaxies", "as labelled", "inverted", "error", "lowest", "highest"]
     return [Table("Disk fractions inverted through T(α)", head, rows, note)]
