@@ -181,6 +181,13 @@ def test_without_images_or_models_the_page_adapts(experts, tmp_path, capsys):
     assert 'id="gallery"' not in page
     assert "Beside a better image" not in page
     assert "Disk fractions inverted through T(α)" in page
+    drawn = tmp_path / "page_files" / "figures"
+    flips = read_table(drawn / "flips.ecsv").frame
+    fitted = flips.filter(pl.col("what") == "p(smooth | disk) fitted, rayleigh")
+    assert fitted["value"].is_sorted(descending=True)
+    assert {"labelled smooth", "true disks labelled smooth, disk: t_type >= -3"} <= set(flips["what"])
+    inverted = read_table(drawn / "fractions.ecsv").frame.filter(pl.col("lowest").is_not_null())
+    assert (inverted["lowest"] <= inverted["disk_fraction"]).all()
     assert "disk: t_type &gt;= -3" in page
     assert "disk: t_type &gt;= 1" in page
 

@@ -65,8 +65,18 @@ def mean_map_figure(explanations: Mapping[str, Explanation], turned: bool = Fals
     return figure
 
 
-def profile_figure(explanations: Mapping[str, Explanation], unit: str = PIXELS) -> Figure:
-    """Mean intensity against distance from the centre, a panel a class; bands are standard errors over galaxies."""
+def profile_figure(
+    explanations: Mapping[str, Explanation], unit: str = PIXELS, colours: Mapping[str, str] | None = None
+) -> Figure:
+    """Mean intensity against distance from the centre, a panel a class; bands are standard errors over galaxies.
+
+    Parameters
+    ----------
+    explanations : mapping of str to Explanation
+    unit : {"pixel", "R_petro"}
+    colours : mapping of str, optional
+        By model.
+    """
     every = [one for one in explanations.values() if any(unit in found.rings for found in one.classes)]
     names = list(dict.fromkeys(one.name for model in every for one in model.classes))
     figure = Figure(figsize=(3.8 * max(len(names), 1), 3.3), layout="constrained")
@@ -76,7 +86,8 @@ def profile_figure(explanations: Mapping[str, Explanation], unit: str = PIXELS) 
             known = next((one for one in model.classes if one.name == name), None)
             if known is None or not known.galaxies or unit not in known.rings:
                 continue
-            found, colour = known.rings[unit].mean(), COLOURS[number % len(COLOURS)]
+            found = known.rings[unit].mean()
+            colour = (colours or {}).get(model.model, COLOURS[number % len(COLOURS)])
             line = _LINES[number % len(_LINES)]
             ax.plot(
                 found.middles, found.mean, line, color=colour, label=f"{plain_text(model.model)} ({known.galaxies:,})"

@@ -256,7 +256,7 @@ class _Class:
     """Collects what is seen in galaxies of one class."""
 
     def __init__(self, name: str, size: int, edges: dict[str, np.ndarray]) -> None:
-        self._name, self._size, self._edges = name, size, edges
+        self._name, self._edges = name, edges
         self._mean, self._aligned = MapSum(size), MapSum(size)
         self._ids: list[pl.Series] = []
         self._relations: list[str] = []

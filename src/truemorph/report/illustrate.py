@@ -7,11 +7,16 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
+from truemorph.bias.plots import binned_share
+from truemorph.bias.study import TransitionStudy
+from truemorph.bias.transitions import DISK, SMOOTH, Transition
 from truemorph.report import figures
 from truemorph.report.evidence import Evidence
 from truemorph.report.measures import LabelSet, confusion_by, fractions_by, miscalibration, reliability
 from truemorph.report.page import Illustration
 from truemorph.report.style import ALPHA, Style, plain_text, styles_of
+
+_POINTS = 12
 
 
 def styles_for(found: Evidence) -> dict[str, Style]:
@@ -49,8 +54,25 @@ def _fractions(found: Evidence, styles: Mapping[str, Style]) -> Illustration:
             for name, table in zip(names, tables.values(), strict=True)
         ]
     )
-    by_alpha = {one.name: found.by_alpha.filter(pl.col("labels") == one.name)["disk_fraction"] for one in found.curves}
     fractions = None if found.study is None or found.study.fractions.by != "alpha" else found.study.fractions
+    if fractions is not None:
+        inverted = pl.DataFrame(
+            {
+                "column": "alpha",
+                "labels": "crowd labels inverted through T",
+                "bin": np.arange(fractions.counts.size) + 1,
+                "low": fractions.edges[:-1],
+                "high": fractions.edges[1:],
+                "mean": fractions.middles,
+                "galaxies": fractions.counts,
+                "disk_fraction": fractions.fractions[:, DISK],
+                "stderr": fractions.stderr[:, DISK],
+                "lowest": fractions.low[:, DISK],
+                "highest": fractions.high[:, DISK],
+            }
+        )
+        data = pl.concat([data, inverted], how="diagonal_relaxed")
+    by_alpha = {one.name: found.by_alpha.filter(pl.col("labels") == one.name)["disk_fraction"] for one in found.curves}
     band = (
         ""
         if fractions is None
@@ -76,9 +98,6 @@ def _flips(found: Evidence, styles: Mapping[str, Style]) -> Illustration:
         f"{name} {value:.2f} ± {errors[name]:.2f}" for name, value in values.items() if name in errors
     )
     what = f"{study.fit.family}: {parameters or 'no parameters'}"
-    data = pl.concat(
-        [table.select(pl.lit(name).alias("definition"), pl.all()) for name, table in found.flipped.items()]
-    ) if found.flipped else None  # fmt: skip
     seen = " Points on the right: what happened to galaxies whose true class is known." if found.flipped else ""
     return Illustration(
         "flips",
@@ -86,8 +105,34 @@ def _flips(found: Evidence, styles: Mapping[str, Style]) -> Illustration:
         f"How often a disk is labelled smooth, against resolution. {what}.",
         f"Left: labels and the flip probabilities fitted to them ({what}; method {study.fit.method}). "
         f"Right: T(α) that models were trained through.{seen}",
-        data,
+        _flip_data(found, study, through),
     )
+
+
+def _flip_data(found: Evidence, study: TransitionStudy, through: Mapping[str, Transition]) -> pl.DataFrame:
+    """`what`, `alpha`, `value`, `stderr` (of counted shares)."""
+    fit = study.fit
+    alpha = fit.alpha if fit.alpha.ndim == 1 else fit.alpha[:, 0]
+    weights = fit.inputs.per_row.get("weights", np.ones(alpha.size))
+    middle, share, error = binned_share(alpha, fit.labels == SMOOTH, _POINTS, weights)
+    counted: dict[str, tuple[np.ndarray, ...]] = {"labelled smooth": (middle, share, error)}
+    counted |= {
+        f"true disks labelled smooth, {definition}": tuple(
+            table[name].to_numpy() for name in ("mean", "share", "stderr")
+        )
+        for definition, table in found.flipped.items()
+    }
+    fits = {fit.family: fit} if study.families is None else study.families.fits
+    curves = {f"p(smooth | disk) fitted, {name}": one.transition for name, one in fits.items()}
+    curves |= {f"p(smooth | disk) of {name}": one for name, one in through.items()}
+    grid = np.linspace(0, float(np.quantile(alpha, 0.99)), 101)
+    parts = [pl.DataFrame({"alpha": x, "value": y, "stderr": e}).select(pl.lit(what).alias("what"), pl.all())
+             for what, (x, y, e) in counted.items()]  # fmt: skip
+    for what, one in curves.items():
+        if len(getattr(one, "center", ())) <= 1:  # of one observable
+            values = np.asarray(one.flip_probability(grid), np.float64)
+            parts.append(pl.DataFrame({"what": what, "alpha": grid, "value": values, "stderr": None}))
+    return pl.concat(parts, how="vertical_relaxed")
 
 
 def _leaves(found: Evidence) -> Illustration:

@@ -73,7 +73,7 @@ def _distribution(
         f"Relative cumulative curves of {said_column} for smooth, relabelled and disk galaxies by label set.",
         f"{said_column} among galaxies labelled smooth, changed, and labelled disk (paper, Figure 3). Largest distance "
         f"from the crowd's curve (Kolmogorov-Smirnov): {'; '.join(said) or 'none'}.{more}{dropped}",
-        compared.table(),
+        compared.curves().join(compared.table(), on=["panel", "labels"], how="left", maintain_order="left"),
     )
 
 

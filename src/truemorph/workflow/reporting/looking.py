@@ -15,6 +15,7 @@ from truemorph.errors import InputError
 from truemorph.images.decode import fits_reading
 from truemorph.progress import progress
 from truemorph.report import gallery
+from truemorph.report.illustrate import styles_for
 from truemorph.report.page import Check, Galaxy, Illustration, Pair
 from truemorph.workflow.explaining import RADIUS, check_by_random_weights, with_geometry
 from truemorph.workflow.reporting.gathering import Gathered
@@ -34,7 +35,7 @@ _FEWEST = 10
 
 
 @dataclass(frozen=True)
-class Shown:
+class Chosen:
     """Galaxies for the gallery.
 
     Attributes
@@ -51,12 +52,12 @@ class Shown:
     bad: list[str]
 
 
-def shown_galaxies(found: Gathered, options: ReportOptions) -> Shown:
+def shown_galaxies(found: Gathered, options: ReportOptions) -> Chosen:
     """Galaxies that changed, with their pictures and maps where there are some."""
     everything = found.everything
     changed = int((everything[gallery.CHANGE] != "").sum())
     if found.evidence.principal is None or options.galaxies == 0:
-        return Shown([], changed, [])
+        return Chosen([], changed, [])
     chosen = gallery.choose(everything, options.galaxies)
     pictures = _pictures(found) if "image" in chosen.columns and chosen["image"].count() else None
     better = {} if options.better is None else gallery.better_pictures(options.better, chosen["object_id"])
@@ -73,7 +74,7 @@ def shown_galaxies(found: Gathered, options: ReportOptions) -> Shown:
         shown.append(gallery.Shown(row, seen, cropped, beside, {}))
     if options.maps and pictures is not None:
         _add_heat(shown, found)
-    return Shown(shown, changed, bad)
+    return Chosen(shown, changed, bad)
 
 
 def _pictures(found: Gathered) -> gallery.Pictures:
@@ -153,7 +154,7 @@ def _in_pairs(shown: Sequence[gallery.Shown]) -> list[gallery.Shown]:
     return sorted(to_disk, key=lambda one: (one.better is None, -one.row[gallery.AFTER]))[:_PAIRS]
 
 
-def pairs(shown: Shown, found: Gathered) -> list[Pair]:
+def pairs(shown: Chosen, found: Gathered) -> list[Pair]:
     """Picture, better picture and map of the surest changes; empty without any better picture."""
     if not any(one.better is not None for one in shown.galaxies):
         return []
@@ -177,7 +178,7 @@ def pairs(shown: Shown, found: Gathered) -> list[Pair]:
     return out
 
 
-def pairs_note(shown: Shown, options: ReportOptions) -> str:
+def pairs_note(shown: Chosen, options: ReportOptions) -> str:
     """What is said above the pairs; empty without pictures."""
     if not any(one.seen is not None for one in shown.galaxies):
         return ""
@@ -194,7 +195,7 @@ def pairs_note(shown: Shown, options: ReportOptions) -> str:
     )
 
 
-def pairs_illustration(shown: Shown) -> list[Illustration]:
+def pairs_illustration(shown: Chosen) -> list[Illustration]:
     """Figure 4, for the files."""
     from truemorph.report.figures import pairs_figure
 
@@ -234,7 +235,7 @@ def looks(found: Gathered, options: ReportOptions) -> Looks:
     if not options.maps or not found.with_images or "image" not in frame.columns or not frame["image"].count():
         return Looks()
     from truemorph.explain.plots import difference_figure, mean_map_figure, profile_figure
-    from truemorph.explain.study import compare, explain, galaxies_of
+    from truemorph.explain.study import PIXELS, RADII, compare, explain, galaxies_of
 
     frame = frame.filter(pl.col("image").is_not_null())
     if frame.height > options.maps:
@@ -265,14 +266,18 @@ def looks(found: Gathered, options: ReportOptions) -> Looks:
             f"or disk, {frame.height:,} in all. {what}; what is finer is interpolated.",
             _map_data(explanations),
         ),
-        Illustration(
-            "profiles",
-            profile_figure(explanations),
-            "Mean Grad-CAM intensity against distance from the centre, by model and predicted class.",
-            "The same against distance from the centre (Figure 7); bands: standard errors over galaxies.",
-            _profile_data(explanations),
-        ),
     ]
+    colours = {name: style["color"] for name, style in styles_for(found.evidence).items()}
+    for unit in (PIXELS, *([RADII] if radii else [])):
+        every.append(
+            Illustration(
+                "profiles" if unit == PIXELS else "profiles_in_radii",
+                profile_figure(explanations, unit, colours),
+                f"Mean Grad-CAM intensity against distance from the centre ({unit}), by model and predicted class.",
+                "The same against distance from the centre (Figure 7); bands: standard errors over galaxies.",
+                _profile_data(explanations, unit),
+            )
+        )
     if options.align:
         text = "The same with every galaxy turned to one position angle, measured on its picture"
         text += ", and scaled by its radius." if radii else "."
@@ -329,12 +334,12 @@ def _difference_data(compared: Sequence[Compared]) -> pl.DataFrame:
     return pl.concat(rows)
 
 
-def _profile_data(explanations: Mapping[str, Explanation]) -> pl.DataFrame:
+def _profile_data(explanations: Mapping[str, Explanation], wanted: str) -> pl.DataFrame:
     rows = []
     for name, one in explanations.items():
         for some in one.classes:
             for unit, rings in some.rings.items():
-                if some.galaxies:
+                if some.galaxies and unit == wanted:
                     profile = rings.mean()
                     rows.append(
                         pl.DataFrame(
@@ -354,6 +359,6 @@ def _profile_data(explanations: Mapping[str, Explanation]) -> pl.DataFrame:
     return pl.concat(rows)
 
 
-def entries(shown: Shown, found: Gathered) -> list[Galaxy]:
+def entries(shown: Chosen, found: Gathered) -> list[Galaxy]:
     """Gallery entries."""
     return gallery.galaxies(shown.galaxies, described_columns(found)) if shown.galaxies else []
