@@ -30,6 +30,17 @@ def test_help_has_an_example(capsys, verb):
         assert flag in out
 
 
+def test_help_needs_nothing_heavy():
+    """`truemorph --help` answers at once: benchmarks/startup_speed.py has the times."""
+    code = (
+        "import sys\nfrom truemorph.cli import main\nmain(['--help'])\n"
+        "print({'torch', 'polars', 'scipy', 'astropy', 'pydantic', 'requests'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Commands" in done.stdout
+    assert done.stderr.strip() == "set()"
+
+
 def test_prepare_json(capsys, simulated, tmp_path):
     status, out, _ = run(capsys, "prepare", simulated / "votes.csv", "--out", tmp_path / "c.parquet", "--json")
     result = json.loads(out)

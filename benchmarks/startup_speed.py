@@ -1,0 +1,34 @@
+"""How long `import truemorph` and `truemorph --help` take: medians of processes started one after the other.
+
+    python benchmarks/startup_speed.py [processes]
+
+The bare interpreter is timed beside them, in turns, so that a busy machine shows.
+"""
+
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+COMMANDS = {
+    "python -c pass": [sys.executable, "-c", "pass"],
+    "import truemorph": [sys.executable, "-c", "import truemorph"],
+    "truemorph --help": [str(Path(sys.executable).with_name("truemorph")), "--help"],
+    "truemorph prepare --help": [str(Path(sys.executable).with_name("truemorph")), "prepare", "--help"],
+}
+
+
+def main(processes: int) -> None:
+    seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    for _ in range(processes):
+        for name, command in COMMANDS.items():
+            began = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True)
+            seconds[name].append(time.perf_counter() - began)
+    for name, taken in seconds.items():
+        print(f"{name:26s} {statistics.median(taken):6.3f} s  (slowest of {processes}: {max(taken):.3f})")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 15)
