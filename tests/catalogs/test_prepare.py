@@ -239,3 +239,13 @@ def test_labels_are_not_a_catalogue(tmp_path):
     )
     with pytest.raises(InputError, match="holds a model's labels"):
         read_catalogue(path)
+
+
+def test_images_in_folders_of_their_own_and_by_their_whole_path(tmp_path):
+    for name in ("J01/a.png", "J02/b.png", "c.png"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / name).write_bytes(b"")
+    whole = str(tmp_path / "images" / "J02" / "b.png")
+    frame = votes(image=["J01/a.png", whole, "elsewhere/c.png", "J01/b.png", "J03/a.png", None] * 10)
+    got = prepare_catalogue(written(tmp_path, frame), images=tmp_path / "images").catalogue.frame
+    assert got["image"][:6].to_list() == ["J01/a.png", whole, "c.png", None, None, None]

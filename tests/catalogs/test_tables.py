@@ -1,5 +1,6 @@
 """Tables in and out: every format, units, missing values, long ids, and broken files."""
 
+import gzip
 from datetime import date
 
 import numpy as np
@@ -95,3 +96,33 @@ def test_what_a_format_cannot_hold_is_named(tmp_path):
     with pytest.raises(InputError, match=r"t\.fits"):
         write_table(CatalogTable(pl.DataFrame({"name": ["\u03b8"]})), tmp_path / "t.fits")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_csv_columns_that_change_far_down_are_read_as_what_they_are(tmp_path):
+    # Kinds are guessed from the first rows, which may be all empty, whole numbers or true.
+    n = 10_500
+    late = {
+        "empty": ["", "3"],
+        "whole": ["1", "1.5"],
+        "name": ["1", "J01"],
+        "flag": ["true", "maybe"],
+        "pad": ["7", "07"],
+    }
+    lines = [",".join(late), *[",".join(first for first, _ in late.values())] * n]
+    for changed in range(len(late)):
+        lines.append(",".join(values[number == changed] for number, values in enumerate(late.values())))
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(lines) + "\n")
+    packed = tmp_path / "t.csv.gz"
+    packed.write_bytes(gzip.compress(b"# one\n# two\n" + path.read_bytes()))
+    for one in (path, packed):
+        frame = read_table(one).frame
+        assert frame.height == n + len(late)
+        assert frame["empty"].drop_nulls().to_list() == [3]
+        assert frame["whole"].max() == 1.5
+        assert (frame["name"] == "J01").sum() == (frame["flag"] == "maybe").sum() == (frame["pad"] == "07").sum() == 1
+    only_empty = tmp_path / "empty.csv"
+    only_empty.write_text("id,late\n" + "1,\n" * n + "2,5\n")
+    frame = read_table(only_empty).frame
+    assert frame["late"].dtype == pl.Int64
+    assert frame["late"].drop_nulls().to_list() == [5]

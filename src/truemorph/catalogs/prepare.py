@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,38 +14,23 @@ import polars as pl
 
 from truemorph._version import __version__
 from truemorph.catalogs.catalogue import rows_where, trusted_classes
+from truemorph.catalogs.columns import Mapped, apply_mapping, carried_columns, image_paths
+from truemorph.catalogs.expressions import compute, read_expression
+from truemorph.catalogs.funnel import Funnel
+from truemorph.catalogs.mapping import Mapping, choose_mapping
+from truemorph.catalogs.objects import kind_of
 from truemorph.catalogs.resolution import PsfUnit, describe_alpha, resolution
+from truemorph.catalogs.roles import FRACTIONS, MADE, ROLES
 from truemorph.catalogs.sampling import balanced_sample, sampling_weights, split_by_id
-from truemorph.catalogs.schema import IMAGE_ENDINGS, PRESETS, detect_preset, find_columns, object_ids
+from truemorph.catalogs.schema import object_ids
 from truemorph.catalogs.tables import CatalogTable, read_table, write_table
 from truemorph.catalogs.votes import labels_from_votes
 from truemorph.errors import InputError
 
 NOT_SELECTED, NO_RADIUS, NO_PSF = "not selected by --where", "no positive radius", "no positive PSF width"
-_OWN_NAMES = (
-    "object_id",
-    "image",
-    "label",
-    "alpha",
-    "smooth_fraction",
-    "disk_fraction",
-    "artefact_fraction",
-    "radius",
-    "psf_fwhm",
-    "split",
-    "sampling_weight",
-    # What `label` and `bias` call their own.
-    "p_smooth",
-    "p_disk",
-    "p_spread",
-    "relation",
-    "crowd_label",
-    "model_label",
-    "posterior_smooth",
-    "posterior_disk",
-    "posterior_label",
-    "label_quality",
-)
+_PART_OF_LIGHT = re.compile(r"petro(?:r|_th)(50|90)", re.IGNORECASE)  # as SDSS and the NSA name such radii
+# First in a catalogue; what else truemorph has names for, then the table's other columns, follow.
+_FIRST = ("object_id", "image", "label", "alpha", *FRACTIONS, "radius", "psf_fwhm", "split", "sampling_weight")
 
 
 @dataclass(frozen=True)
@@ -61,6 +47,8 @@ class Preparation:
         Rows in, rows lost to each rule, rows out.
     notes : list of str
         What a careful reader should know.
+    source : Path, optional
+        The table it was made from, where that is a file.
     """
 
     catalogue: CatalogTable
@@ -70,72 +58,11 @@ class Preparation:
     source: Path | None = None
 
 
-def _floats(frame: pl.DataFrame, column: str | None, source: str) -> np.ndarray:
-    if column is None:
-        return np.full(frame.height, np.nan)
-    series = frame[column]
-    if not series.dtype.is_numeric():
-        numeric = series.cast(pl.Float64, strict=False)
-        bad = numeric.is_null() & series.is_not_null()
-        if bad.any():
-            row = int(bad.arg_true()[0])
-            raise InputError(
-                f"{source}: column {column} should hold numbers, but row {row + 1} is {series[row]!r}; "
-                "mend it, or leave it empty if unknown"
-            )
-        series = numeric
-    return series.cast(pl.Float64).fill_null(np.nan).to_numpy()
-
-
-def _in_arcsec(values: np.ndarray, column: str, units: dict[str, str], source: str) -> np.ndarray:
-    unit = units.get(column)
-    if unit is None:
-        return values
-    from astropy import units as u
-
-    try:
-        return values * u.Unit(unit).to(u.arcsec)
-    except (ValueError, u.UnitConversionError) as problem:
-        raise InputError(
-            f"{source}: column {column} is in {unit!r}, which is not an angle; give a column in arcsec"
-        ) from problem
-
-
-def _free_names(columns: list[str]) -> dict[str, str]:
-    """New names for carried columns that are called like one of truemorph's own."""
-    renamed: dict[str, str] = {}
-    for name in columns:
-        if name in _OWN_NAMES:
-            free = f"{name}_input"
-            while free in columns or free in renamed.values():
-                free += "_"
-            renamed[name] = free
-    return renamed
-
-
-def _image_paths(
-    frame: pl.DataFrame, ids: pl.Series, column: str | None, images: Path | None, table_folder: Path
-) -> tuple[Path, list[str | None]]:
-    """Image root, and each galaxy's path below it (None where there is no file)."""
-    if column is None and images is None:
-        return table_folder, [None] * frame.height
-    root = (images or table_folder).resolve()
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder of images")
-    if column is not None:
-        # As written, or by its last part: the folder may be the one that the column names.
-        given = frame[column].cast(pl.String).to_list()
-        names = [[name, name.rsplit("/", 1)[-1]] if name else [] for name in given]
-    else:
-        ends = [end for lower in IMAGE_ENDINGS for end in (lower, lower.upper())]
-        names = [[f"{one}{end}" for end in ends] for one in ids.to_list()]
-    return root, [next((n for n in some if (root / n).is_file()), None) for some in names]
-
-
 def prepare_catalogue(
-    path: str | os.PathLike[str],
+    source: Any,
     *,
     preset: str | None = None,
+    mapping: Mapping | dict[str, Any] | str | os.PathLike[str] | None = None,
     columns: dict[str, str] | None = None,
     psf_fwhm: str | float | None = None,
     psf: PsfUnit = "sigma",
@@ -150,12 +77,14 @@ def prepare_catalogue(
 
     Parameters
     ----------
-    path : path
-        The table (see `read_table`).
-    preset : {"gz2", "gz2-debiased", "gz-challenge"}, optional
-        How its columns are named; found from the columns if not given.
+    source : path, or a table in memory
+        See `read_table`.
+    preset : str, optional
+        Which survey's table it is (`truemorph.catalogs.mapping.preset_names`); found from the columns if not given.
+    mapping : path, dict or Mapping, optional
+        In place of a preset, a description of your own (`truemorph.catalogs.mapping.read_mapping`).
     columns : dict, optional
-        Names that differ from the preset's, by truemorph's name (`object_id`, `radius`, `image`, …).
+        Columns that differ from the mapping's, by truemorph's name (`object_id`, `radius`, `image`, …).
     psf_fwhm : str or float, optional
         Column of PSF FWHM in arcsec, or one number for all galaxies.
     psf : {"sigma", "fwhm"}
@@ -183,154 +112,217 @@ def prepare_catalogue(
     InputError
         If a column is missing, ids repeat or would lose digits, a class is empty, or no row is left.
     """
-    table = read_table(path)
-    frame, source = table.frame, str(path)
-    columns = dict(columns or {})
-    constant_psf = None
+    table = read_table(source)
+    path = Path(source) if isinstance(source, str | os.PathLike) else table.path
+    name = kind_of(source) if path is None else str(path)
+    chosen = dict(columns or {})
     if isinstance(psf_fwhm, str):
-        columns["psf_fwhm"] = psf_fwhm
-    elif psf_fwhm is not None:
-        constant_psf = float(psf_fwhm)
-    if preset is not None and preset not in PRESETS:
-        raise InputError(f"unknown preset {preset!r}; known: {', '.join(PRESETS)}")
-    kind = PRESETS[preset] if preset else detect_preset(frame.columns, source, columns)
-    given = {"psf_fwhm"} if constant_psf is not None else set()
-    found = find_columns(frame, kind, columns, source, given)
-    ids = object_ids(frame[found["object_id"]], source)
+        chosen["psf_fwhm"] = psf_fwhm
+    width = None if psf_fwhm is None or isinstance(psf_fwhm, str) else float(psf_fwhm)
+    kind = choose_mapping(table.frame.columns, preset, mapping, chosen, width, name)
+    needed = [role for role in ROLES if ROLES[role].needed]
+    mapped = apply_mapping(table, kind, source=name, needed=needed)
+    ids = object_ids(mapped.frame["object_id"].alias(str(mapped.sources["object_id"])), name)
+    alpha = _alpha(mapped, psf)
+    # Rules speak of the table's columns and of truemorph's names; of two alike, truemorph's counts.
+    named = table.frame.with_columns(*mapped.frame, pl.Series("alpha", alpha).fill_nan(None))
 
-    fractions = {
-        key: _floats(frame, found.get(key), source) for key in ("smooth_fraction", "disk_fraction", "artefact_fraction")
-    }
-    radius = _in_arcsec(_floats(frame, found["radius"], source), found["radius"], table.units, source)
-    if constant_psf is not None:
-        fwhm = np.full(frame.height, constant_psf)
-    else:
-        fwhm = _in_arcsec(_floats(frame, found["psf_fwhm"], source), found["psf_fwhm"], table.units, source)
-
-    notes = []
-    # The first rule that fails names the reason; the order is that of the funnel.
-    reason = np.full(frame.height, "", dtype="<U32")
-    selected = rows_where(frame, where, source)
-    for key, values in fractions.items():
-        bad = np.flatnonzero(selected & ((values < -1e-6) | (values > 1 + 1e-6)))
-        if bad.size:
-            raise InputError(
-                f"{source}: column {found[key]} holds vote fractions, between 0 and 1; {bad.size} rows do not "
-                f"(first: row {bad[0] + 1}, {values[bad[0]]:g}); are they counts or percentages?"
-            )
-    labels = np.full(frame.height, -1)
-    reasons = np.full(frame.height, "", dtype="<U32")
-    labels[selected], reasons[selected] = labels_from_votes(*(values[selected] for values in fractions.values()))
-    for rule, broken in (
-        (NOT_SELECTED, ~selected),
-        *((str(name), reasons == name) for name in np.unique(reasons[reasons != ""])),
-        (NO_RADIUS, ~(np.isfinite(radius) & (radius > 0))),
-        (NO_PSF, ~(np.isfinite(fwhm) & (fwhm > 0))),
-    ):
-        newly = broken & (reason == "")
-        reason[newly] = rule
-        if rule in (NO_RADIUS, NO_PSF) and newly.any():
-            row = int(newly.argmax())
-            column = found["radius"] if rule == NO_RADIUS else found.get("psf_fwhm", "--psf-fwhm")
-            value = (radius if rule == NO_RADIUS else fwhm)[row]
-            notes.append(
-                f"{source}: {newly.sum()} rows dropped, column {column} is missing, zero or negative "
-                f"(first: row {row + 1}, id {ids[row]}, {value:g}); mend them to keep them"
-            )
-    kept = reason == ""
-    counted = [(str(rule), int((reason == rule).sum())) for rule in dict.fromkeys(reason[reason != ""])]
-    funnel = [("rows in", frame.height), *((rule, -n) for rule, n in counted), ("rows out", int(kept.sum()))]
-    if not kept.any():
-        lost = ", ".join(f"{rule}: {n}" for rule, n in counted)
-        raise InputError(f"{source}: no rows left ({lost})")
-
-    root, paths = _image_paths(
-        frame, ids, found.get("image"), None if images is None else Path(images), Path(path).resolve().parent
-    )
-    wants_images = images is not None or "image" in found
-    n_absent = sum(one is None for one, keep in zip(paths, kept, strict=True) if keep)
-    if wants_images and n_absent == kept.sum():
-        raise InputError(
-            f"{root}: none of the {kept.sum()} images is there (first looked for: "
-            f"{(frame[found['image']][0] if 'image' in found else f'{ids[0]}.jpg')}); give their folder with --images"
-        )
-    if wants_images and n_absent:
-        notes.append(f"{n_absent} of {kept.sum()} galaxies have no image below {root}: kept, but not trained on")
-    unknown_disk = int((np.isnan(fractions["disk_fraction"]) & kept).sum())
-    if unknown_disk:
-        notes.append(
-            f"{unknown_disk} rows lack the features-or-disk fraction: labelled smooth above 0.5; "
-            "the star-or-artefact rule needs it"
-        )
-    elif "artefact_fraction" not in found:
-        notes.append("no star-or-artefact fraction in this table: none dropped as such")
-    if np.ptp(fwhm[kept]) == 0:
-        notes.append("one PSF width for all galaxies: alpha is then only a size in other units")
-    if found["radius"].lower().startswith("petror90"):
-        notes.append(
-            f"alpha is made from {found['radius']}, the radius of 90 % of the light, not the Petrosian radius; "
-            "theta is in its units and can't be compared with the paper's"
-        )
-
-    counts = np.bincount(labels[kept], minlength=2)
-    if counts.min() == 0:
-        empty = "smooth" if counts[0] == 0 else "disk"
-        raise InputError(f"{source}: no galaxy is labelled {empty} among {kept.sum()} rows: nothing to learn from")
+    notes = list(mapped.notes)
+    funnel, labels = _account(named, mapped, kind, ids, where, name, notes)
+    kept = funnel.kept
+    root, paths = _images(mapped, ids, kept, images, path, notes)
+    _remark(mapped, kept, notes)
     kept_ids, kept_labels = ids.filter(kept), labels[kept]
-    weights = np.ones(kept_labels.size)
-    chosen = np.ones(kept_labels.size, dtype=bool)
-    if balance:
-        chosen = balanced_sample(kept_labels, kept_ids.to_list(), seed)
-        weights = sampling_weights(kept_labels, chosen)
-    splits = np.full(kept_labels.size, "unused", dtype="<U10")
-    splits[chosen] = split_by_id(kept_ids.filter(chosen).to_list(), split, seed)
+    splits, weights = _draw(kept_labels, kept_ids, balance, split, seed, name)
 
-    own = pl.DataFrame(
-        {
-            "object_id": kept_ids,
-            "image": pl.Series([p for p, k in zip(paths, kept, strict=True) if k], dtype=pl.String),
-            "label": kept_labels,
-            "alpha": resolution(radius[kept], fwhm[kept], psf),
-            **{key: values[kept] for key, values in fractions.items()},
-            "radius": radius[kept],
-            "psf_fwhm": fwhm[kept],
-            "split": splits,
-            "sampling_weight": weights,
-        }
-    ).with_columns(pl.col(list(fractions)).fill_nan(None))
-    # What truemorph's own columns hold already is not carried twice.
-    carried = frame.filter(kept).drop(set(found.values()))
+    made = {
+        "object_id": kept_ids,
+        "image": pl.Series([one for one, keep in zip(paths, kept, strict=True) if keep], dtype=pl.String),
+        "label": kept_labels,
+        "alpha": alpha[kept],
+        "split": splits,
+        "sampling_weight": weights,
+    }
     known = {}
     if truth is not None:
-        classes, known["truth_definition"] = trusted_classes(carried, truth, source)
-        if "truth" in carried.columns:
-            carried = carried.rename({"truth": "truth_input"})
-        own = own.with_columns(truth=pl.Series(classes).replace(-1, None))
-    elif "truth" in carried.columns:
+        classes, known["truth_definition"] = trusted_classes(named.filter(kept), truth, name)
+        made["truth"] = pl.Series(classes).replace(-1, None)
+    elif "truth" in table.frame.columns:
         known["truth_definition"] = "not stated (column truth of the table; prepare with --truth to state it)"
-    carried = carried.rename(_free_names(carried.columns))
+    radius, fwhm = (_phrase(mapped.sources[role]) for role in ("radius", "psf_fwhm"))
     metadata: dict[str, Any] = {
         "kind": "catalogue",
         "truemorph_version": __version__,
-        "source": Path(path).name,
+        "source": name if path is None else path.name,
         "preset": kind.name,
-        "votes": kind.fraction_kind,
-        "columns": found,
+        "about": kind.about,
+        "votes": kind.votes,
+        "columns": mapped.sources,
+        "mapping": kind.model_dump(mode="json", exclude_defaults=True, exclude={"lacking"}),
         "label_rule": "largest weighted vote fraction",
-        "alpha": describe_alpha(found["radius"], found["psf_fwhm"] if constant_psf is None else constant_psf, psf),
+        "alpha": describe_alpha(str(radius), fwhm, psf),
         "alpha_psf": psf,
         "image_root": str(root),
         "seed": seed,
         "balanced": balance,
         **known,
     }
-    dropped = pl.DataFrame(
-        {"row": np.flatnonzero(~kept) + 1, "object_id": ids.filter(~kept), "reason": reason[~kept].tolist()}
+    catalogue = _catalogue(table, mapped, kept, made, metadata)
+    return Preparation(catalogue, funnel.dropped(ids), funnel.steps(), notes, None if path is None else path.resolve())
+
+
+def _alpha(mapped: Mapped, psf: PsfUnit) -> np.ndarray:
+    """α of every row, NaN where radius or PSF are not positive."""
+    radius, fwhm = mapped.numbers("radius"), mapped.numbers("psf_fwhm")
+    known = _positive(radius) & _positive(fwhm)
+    alpha = np.full(radius.size, np.nan)
+    if known.any():
+        alpha[known] = resolution(radius[known], fwhm[known], psf)
+    return alpha
+
+
+def _positive(values: np.ndarray) -> np.ndarray:
+    return np.isfinite(values) & (values > 0)
+
+
+def _phrase(source: str | float) -> str | float:
+    """A column as it is; an expression in brackets."""
+    return f"({source})" if isinstance(source, str) and not source.replace("_", "").isalnum() else source
+
+
+def _account(
+    named: pl.DataFrame,
+    mapped: Mapped,
+    mapping: Mapping,
+    ids: pl.Series,
+    where: Iterable[str],
+    source: str,
+    notes: list[str],
+) -> tuple[Funnel, np.ndarray]:
+    """Apply every rule; labels of rows that are left, -1 elsewhere.
+
+    The order is that of the funnel: what was asked for, the mapping's cuts, votes, sizes.
+    """
+    funnel = Funnel(named.height)
+    funnel.drop(NOT_SELECTED, ~rows_where(named, where, source))
+    for cut in mapping.cuts:
+        about = f"{source}: cut {cut.name!r}"
+        keep = compute(read_expression(cut.keep, about), named, about)
+        if keep.dtype not in (pl.Boolean, pl.Null):
+            raise InputError(f"{about}: keep = {cut.keep!r} gives {keep.dtype}, not true or false; write a comparison")
+        lost = funnel.drop(cut.name, ~keep.fill_null(False).cast(pl.Boolean).to_numpy(), show=True)
+        unknown = int((keep.is_null().to_numpy() & lost).sum())
+        if unknown:
+            notes.append(f"cut {cut.name!r}: {unknown} of the rows it drops lack a value that it needs")
+    fractions = {role: mapped.numbers(role) for role in FRACTIONS}
+    selected = funnel.kept
+    for role, values in fractions.items():
+        bad = np.flatnonzero(selected & ((values < -1e-6) | (values > 1 + 1e-6)))
+        if bad.size:
+            raise InputError(
+                f"{source}: column {mapped.sources[role]} holds vote fractions, between 0 and 1; {bad.size} rows do "
+                f"not (first: row {bad[0] + 1}, {values[bad[0]]:g}); are they counts or percentages?"
+            )
+    labels = np.full(named.height, -1)
+    reasons = np.full(named.height, "", dtype="<U32")
+    labels[selected], reasons[selected] = labels_from_votes(*(values[selected] for values in fractions.values()))
+    for reason in np.unique(reasons[reasons != ""]):
+        funnel.drop(str(reason), reasons == reason)
+    for rule, role, option in ((NO_RADIUS, "radius", "--radius"), (NO_PSF, "psf_fwhm", "--psf-fwhm")):
+        values = mapped.numbers(role)
+        newly = funnel.drop(rule, ~_positive(values))
+        if newly.any():
+            row = int(newly.argmax())
+            column = mapped.sources[role] if isinstance(mapped.sources[role], str) else option
+            notes.append(
+                f"{source}: {newly.sum()} rows dropped, column {column} is missing, zero or negative "
+                f"(first: row {row + 1}, id {ids[row]}, {values[row]:g}); mend them to keep them"
+            )
+    if not funnel.kept.any():
+        lost_to = ", ".join(f"{rule}: {-n}" for rule, n in funnel.steps()[1:-1])
+        raise InputError(f"{source}: no rows left ({lost_to})")
+    return funnel, labels
+
+
+def _images(
+    mapped: Mapped,
+    ids: pl.Series,
+    kept: np.ndarray,
+    images: str | os.PathLike[str] | None,
+    path: Path | None,
+    notes: list[str],
+) -> tuple[Path, list[str | None]]:
+    """Find the images, and say how many are not there."""
+    files = mapped.frame["image"] if "image" in mapped.frame.columns else None
+    beside = Path.cwd() if path is None else path.resolve().parent
+    root, paths = image_paths(ids, files, None if images is None else Path(images), beside)
+    absent = sum(one is None for one, keep in zip(paths, kept, strict=True) if keep)
+    if images is None and files is None:
+        return root, paths
+    if absent == kept.sum():
+        raise InputError(
+            f"{root}: none of the {kept.sum()} images is there (first looked for: "
+            f"{files[0] if files is not None else f'{ids[0]}.jpg'}); give their folder with --images"
+        )
+    if absent:
+        notes.append(f"{absent} of {kept.sum()} galaxies have no image below {root}: kept, but not trained on")
+    return root, paths
+
+
+def _remark(mapped: Mapped, kept: np.ndarray, notes: list[str]) -> None:
+    """Say what is unusual in votes, widths and radii."""
+    unknown = int((np.isnan(mapped.numbers("disk_fraction")) & kept).sum())
+    if unknown:
+        notes.append(
+            f"{unknown} rows lack the features-or-disk fraction: labelled smooth above 0.5; "
+            "the star-or-artefact rule needs it"
+        )
+    elif "artefact_fraction" not in mapped.sources:
+        notes.append("no star-or-artefact fraction in this table: none dropped as such")
+    if np.ptp(mapped.numbers("psf_fwhm")[kept]) == 0:
+        notes.append("one PSF width for all galaxies: alpha is then only a size in other units")
+    part = _PART_OF_LIGHT.search(str(mapped.sources["radius"]))
+    if part:
+        notes.append(
+            f"alpha is made from {mapped.sources['radius']}, the radius of {part[1]} % of the light, not the Petrosian "
+            "radius; theta is in its units and can't be compared with the paper's"
+        )
+
+
+def _draw(
+    labels: np.ndarray, ids: pl.Series, balance: bool, split: tuple[float, float, float], seed: int, source: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Parts to train, validate and test on, and the weights that undo a balanced choice."""
+    counts = np.bincount(labels, minlength=2)
+    if counts.min() == 0:
+        empty = "smooth" if counts[0] == 0 else "disk"
+        raise InputError(f"{source}: no galaxy is labelled {empty} among {labels.size} rows: nothing to learn from")
+    weights = np.ones(labels.size)
+    chosen = np.ones(labels.size, dtype=bool)
+    if balance:
+        chosen = balanced_sample(labels, ids.to_list(), seed)
+        weights = sampling_weights(labels, chosen)
+    splits = np.full(labels.size, "unused", dtype="<U10")
+    splits[chosen] = split_by_id(ids.filter(chosen).to_list(), split, seed)
+    return splits, weights
+
+
+def _catalogue(
+    table: CatalogTable, mapped: Mapped, kept: np.ndarray, made: dict[str, Any], metadata: dict[str, Any]
+) -> CatalogTable:
+    """Put together what was made, what was mapped, and what is carried; every column of truemorph's is described."""
+    own = {**mapped.frame.filter(kept).to_dict(), **made}
+    absent = pl.Series(np.full(int(kept.sum()), np.nan)).fill_nan(None)
+    own = {name: own.get(name, absent) for name in (*_FIRST, *(name for name in own if name not in _FIRST))}
+    carried = table.frame.filter(kept).drop(mapped.replaced)
+    renamed = carried_columns(carried, list(own))
+    units, descriptions = (
+        {renamed.get(name, name): text for name, text in texts.items() if name in carried.columns}
+        for texts in (table.units, table.descriptions)
     )
-    units = {"radius": "arcsec", "psf_fwhm": "arcsec"}
-    units |= {name: unit for name, unit in table.units.items() if name in carried.columns}
-    catalogue = CatalogTable(pl.concat([own, carried], how="horizontal"), units, metadata)
-    return Preparation(catalogue, dropped, funnel, notes, Path(path).resolve())
+    about = {name: mapped.descriptions.get(name) or MADE.get(name) or ROLES[name].about for name in own}
+    frame = pl.concat([pl.DataFrame(own), carried.rename(renamed)], how="horizontal")
+    return CatalogTable(frame, units | mapped.units, metadata, descriptions=descriptions | about)
 
 
 def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Path:

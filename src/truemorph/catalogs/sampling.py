@@ -9,12 +9,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from truemorph.errors import InputError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+
+
+@dataclass(frozen=True)
+class SampleSizes:
+    """How many galaxies of each label (smooth, disk), and how many to train on, to validate on and to test on."""
+
+    labels: tuple[int, int]
+    split: tuple[int, int, int]
+
+
+PAPER_SAMPLE = SampleSizes(labels=(62_225, 59_759), split=(97_600, 12_192, 12_192))
+"""The 121,984 galaxies of Medina-Rosales et al. (arXiv:2308.11007), section 2.5."""
 
 
 def id_ranks(object_ids: Sequence[object], seed: int, purpose: str) -> np.ndarray:
@@ -47,11 +60,78 @@ def balanced_sample(labels: np.ndarray, object_ids: Sequence[object], seed: int 
     counts = np.bincount(labels, minlength=2)
     if counts.min() == 0:
         raise InputError(f"a balanced sample needs both classes; counts are smooth {counts[0]}, disk {counts[1]}")
+    return _first_by_rank(labels, object_ids, [int(counts.min())] * counts.size, seed)
+
+
+def draw_sample(
+    labels: np.ndarray, object_ids: Sequence[object], counts: tuple[int, int] = PAPER_SAMPLE.labels, seed: int = 0
+) -> tuple[np.ndarray, str | None]:
+    """Draw a stated number of galaxies of each label, or as many in that proportion as there are.
+
+    Galaxies are ranked as for `balanced_sample`: with one seed a smaller sample is part of a larger one.
+
+    Parameters
+    ----------
+    labels : array of int, shape (N,)
+        0 = smooth, 1 = disk.
+    object_ids : sequence, length N
+    counts : tuple of 2 int
+        How many smooth and disk galaxies; default: the paper's 62,225 and 59,759.
+    seed : int
+
+    Returns
+    -------
+    chosen : array of bool, shape (N,)
+        True for drawn galaxies. `sampling_weights` undoes the selection.
+    note : str or None
+        Where the table has too few: what was asked, what it has, what was drawn.
+
+    Raises
+    ------
+    InputError
+        If a count is not a positive integer, a label not 0 or 1, or the table has none of a label.
+
+    Examples
+    --------
+    >>> chosen, note = draw_sample(np.repeat([0, 1], [5, 40]), range(45), counts=(20, 10))
+    >>> print(note)
+    asked for 20 smooth and 10 disk; the table has 5 smooth and 40 disk: drew 5 and 3 (15 and 7 fewer)
+    """
+    if len(counts) != 2 or not all(isinstance(count, (int, np.integer)) and count > 0 for count in counts):
+        raise InputError(f"a sample takes how many smooth and how many disk galaxies, both above 0; got {counts}")
+    labels = np.asarray(labels)
+    strange = np.flatnonzero((labels != 0) & (labels != 1))
+    if strange.size:
+        raise InputError(
+            f"labels are 0 (smooth) or 1 (disk); {strange.size} are not (first: row {strange[0]}, "
+            f"{labels[strange[0]]}); drop those rows"
+        )
+    asked, have = [int(count) for count in counts], [int((labels == label).sum()) for label in (0, 1)]
+    scarce = int(have[1] * asked[0] < have[0] * asked[1])
+    drawn = asked
+    if have[scarce] < asked[scarce]:
+        # Whole numbers: shares near one half round the same on every machine.
+        drawn = [(2 * count * have[scarce] + asked[scarce]) // (2 * asked[scarce]) for count in asked]
+    table = f"the table has {have[0]:,d} smooth and {have[1]:,d} disk"
+    wanted = f"asked for {asked[0]:,d} smooth and {asked[1]:,d} disk"
+    if min(drawn) == 0:
+        raise InputError(f"{wanted}; {table}: nothing can be drawn in that proportion; ask for other numbers")
+    chosen = _first_by_rank(labels, object_ids, drawn, seed)
+    if drawn == asked:
+        return chosen, None
+    return chosen, (
+        f"{wanted}; {table}: drew {drawn[0]:,d} and {drawn[1]:,d} "
+        f"({asked[0] - drawn[0]:,d} and {asked[1] - drawn[1]:,d} fewer)"
+    )
+
+
+def _first_by_rank(labels: np.ndarray, object_ids: Sequence[object], counts: Sequence[int], seed: int) -> np.ndarray:
+    """Of each label as many galaxies as its count says, in the order of their ranks."""
     ranks = id_ranks(object_ids, seed, "balance")
     chosen = np.zeros(labels.size, dtype=bool)
-    for label in range(counts.size):
+    for label, count in enumerate(counts):
         members = np.flatnonzero(labels == label)
-        chosen[members[np.argsort(ranks[members], kind="stable")[: counts.min()]]] = True
+        chosen[members[np.argsort(ranks[members], kind="stable")[:count]]] = True
     return chosen
 
 
@@ -93,10 +173,61 @@ def split_by_id(
     """
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
         raise InputError(f"split fractions are train, validation, test and sum to 1; got {fractions}")
-    n = len(object_ids)
-    n_validation, n_test = (round(n * fraction) for fraction in fractions[1:])
+    n_validation, n_test = (round(len(object_ids) * fraction) for fraction in fractions[1:])
+    return _cut(object_ids, n_validation, n_test, seed)
+
+
+def split_counts(
+    object_ids: Sequence[object], counts: tuple[int, int, int] = PAPER_SAMPLE.split, seed: int = 0
+) -> tuple[np.ndarray, str | None]:
+    """Split galaxies into train, validation and test of stated sizes.
+
+    Parameters
+    ----------
+    object_ids : sequence, length N
+    counts : tuple of 3 int
+        Sizes of train, validation and test; default: the paper's 97,600, 12,192 and 12,192.
+    seed : int
+
+    Returns
+    -------
+    split : array of str, shape (N,)
+        "train", "validation" or "test", in the order of `split_by_id`. Where the sizes don't sum to N, validation and
+        test have their shares of N, rounded, and train the rest.
+    note : str or None
+        Where the sizes don't sum to N: what was asked, and what was given.
+
+    Raises
+    ------
+    InputError
+        If a size is negative or not an integer, or none is positive.
+
+    Examples
+    --------
+    >>> split, note = split_counts(range(100), (8, 1, 1))
+    >>> print(note)
+    asked to split 10 galaxies into 8 to train on, 1 to validate on, 1 to test on; there are 100: split into 80, 10, 10
+    """
+    if len(counts) != 3 or not all(isinstance(n, (int, np.integer)) and n >= 0 for n in counts) or sum(counts) == 0:
+        raise InputError(f"a split takes the sizes of train, validation and test, none below 0; got {counts}")
+    n, asked = len(object_ids), int(sum(counts))
+    # With n = asked these are exactly the sizes asked for.
+    n_validation, n_test = ((2 * n * int(count) + asked) // (2 * asked) for count in counts[1:])
+    n_test = min(n_test, n - n_validation)
+    split = _cut(object_ids, n_validation, n_test, seed)
+    if n == asked:
+        return split, None
+    return split, (
+        f"asked to split {asked:,d} galaxies into {counts[0]:,d} to train on, {counts[1]:,d} to validate on, "
+        f"{counts[2]:,d} to test on; there are {n:,d}: split into {n - n_validation - n_test:,d}, {n_validation:,d}, "
+        f"{n_test:,d}"
+    )
+
+
+def _cut(object_ids: Sequence[object], n_validation: int, n_test: int, seed: int) -> np.ndarray:
+    """In the order of ranks: the first for validation, the next for testing, the rest to train on."""
     order = np.argsort(id_ranks(object_ids, seed, "split"), kind="stable")
-    split = np.full(n, TRAIN, dtype="<U10")
+    split = np.full(len(object_ids), TRAIN, dtype="<U10")
     split[order[:n_validation]] = VALIDATION
     split[order[n_validation : n_validation + n_test]] = TEST
     return split

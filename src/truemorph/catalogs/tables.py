@@ -1,23 +1,21 @@
-"""Any astronomical table in, any out: CSV, Parquet, FITS, ECSV, VOTable.
+"""Any astronomical table in, any out: CSV, Parquet, FITS, ECSV, VOTable, and tables in memory.
 
-Astropy reads and writes its formats at the edge; inside, a table is a polars frame with a dict of units.
+Astropy reads and writes its formats at the edge; inside, a table is a polars frame with units and descriptions.
 """
 
 from __future__ import annotations
 
-import base64
 import gzip
-import json
 import os
-import re
-from dataclasses import dataclass, field
+import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
+from truemorph.catalogs.objects import CatalogTable as CatalogTable
+from truemorph.catalogs.objects import from_arrow, from_astropy, from_object, kind_of, to_arrow, to_astropy
 from truemorph.errors import InputError
 
 _ASTROPY_FORMATS = {
@@ -26,24 +24,14 @@ _ASTROPY_FORMATS = {
     ".fits.gz": "fits",
     ".ecsv": "ascii.ecsv",
     ".vot": "votable",
+    ".vot.gz": "votable",
     ".votable": "votable",
     ".xml": "votable",
 }
 _EXTENSIONS = (".csv", ".csv.gz", ".tsv", ".parquet", *_ASTROPY_FORMATS)
 _MISSING = ["", "nan", "NaN", "NAN", "null", "NULL", "NA", "N/A", "--"]
-_METADATA_KEY = b"truemorph"
-_FITS_KEY = "TRUEMRPH"  # eight characters at most
-_CODED = "truemorph metadata, JSON in base64: "
-
-
-@dataclass(frozen=True)
-class CatalogTable:
-    """A table with what travels along: units of columns, and truemorph's own metadata."""
-
-    frame: pl.DataFrame
-    units: dict[str, str] = field(default_factory=dict)
-    metadata: dict[str, Any] = field(default_factory=dict)
-    path: Path | None = None
+_SAMPLE = 10_000  # rows that say what a CSV column holds
+_AT_A_TIME = 24
 
 
 def table_extension(path: Path) -> str:
@@ -61,66 +49,56 @@ def table_extension(path: Path) -> str:
     raise InputError(f"{path}: unknown kind of table; use one of {' '.join(_EXTENSIONS)}")
 
 
-def _from_astropy(path: Path, format_name: str) -> CatalogTable:
-    from astropy.table import Table
-
-    table = Table.read(path, format=format_name)
-    columns, units = {}, {}
-    for name in table.colnames:
-        column = table[name]
-        if getattr(column, "ndim", 1) > 1:
-            raise InputError(
-                f"{path}: column {name} holds an array of shape {column.shape[1:]} in each row; "
-                "write it as one column a value, or leave it out"
-            )
-        if not hasattr(column, "dtype"):
-            raise InputError(f"{path}: column {name} ({type(column).__name__}) is not of plain values; leave it out")
-        if column.dtype.kind == "S":
-            column = column.astype(str)
-        missing = np.ma.getmaskarray(np.ma.asarray(column)) if hasattr(column, "mask") else None
-        values = np.asarray(column)
-        values = values.astype(values.dtype.newbyteorder("="))
-        series = pl.Series(name, values.tolist() if values.dtype.kind in "UO" else values)
-        if missing is not None and missing.any():
-            series = series.to_frame().select(
-                pl.when(pl.Series(missing)).then(None).otherwise(pl.col(name)).alias(name)
-            )[name]
-        # FITS and VOTable have no null text but the empty one.
-        columns[name] = series.replace({"": None}) if series.dtype == pl.String else series
-        if column.unit is not None:
-            units[name] = str(column.unit)
-    note = table.meta.get(_FITS_KEY) or table.meta.get("description") or ""
-    metadata = {}
-    if note.startswith(_CODED):
-        # Descriptions come back wrapped anywhere: white space is not part of base64.
-        metadata = json.loads(base64.b64decode(re.sub(r"\s+", "", note.removeprefix(_CODED))))
-    return CatalogTable(pl.DataFrame(columns), units, metadata, path)
-
-
 def _read_csv(path: Path, separator: str) -> pl.DataFrame:
-    opened = gzip.open if path.name.lower().endswith(".gz") else open
-    with opened(path, "rb") as lines:
-        comments = 0  # only above the header: further down a # may begin an id
-        while lines.readline().startswith(b"#"):
+    content: Any = path
+    if path.name.lower().endswith(".gz"):
+        with gzip.open(path, "rb") as packed:
+            content = packed.read()  # it is read twice, unpacked once
+    comments = 0  # only above the header: further down a # may begin an id
+    if isinstance(content, bytes):
+        while content.startswith(b"#", _line_start(content, comments)):
             comments += 1
+    else:
+        with open(path, "rb") as lines:
+            while lines.readline().startswith(b"#"):
+                comments += 1
     options: dict[str, Any] = {"separator": separator, "null_values": _MISSING, "skip_rows": comments}
-    frame = pl.read_csv(path, infer_schema_length=None, **options)
-    # "00012" is a name, not a number.
+    try:
+        frame = pl.read_csv(content, infer_schema_length=_SAMPLE, **options)
+        # What is empty as far as the sample goes would be read as text.
+        empty = frame.head(_SAMPLE).null_count().row(0)
+        unknown = [
+            name for name, count in zip(frame.columns, empty, strict=True) if count == min(_SAMPLE, frame.height)
+        ]
+        if unknown and frame.height > _SAMPLE:
+            frame = frame.with_columns(pl.read_csv(content, infer_schema_length=None, columns=unknown, **options))
+    except pl.exceptions.PolarsError:  # other values further down
+        frame = pl.read_csv(content, infer_schema_length=None, **options)
+    # "00012" is a name, not a number. A few columns at a time: as text they take much memory.
     integers = [name for name, dtype in frame.schema.items() if dtype.is_integer()]
-    if integers:
-        text = pl.read_csv(path, infer_schema_length=0, columns=integers, **options)
-        padded = [name for name in integers if text[name].str.contains(r"^[+-]?0\d").any()]
+    for first in range(0, len(integers), _AT_A_TIME):
+        some = integers[first : first + _AT_A_TIME]
+        text = pl.read_csv(content, infer_schema_length=0, columns=some, **options)
+        padded = [name for name in some if text[name].str.contains(r"^[+-]?0\d").any()]
         frame = frame.with_columns(text[name] for name in padded)
     return frame
 
 
-def read_table(path: str | os.PathLike[str]) -> CatalogTable:
+def _line_start(content: bytes, number: int) -> int:
+    at = 0
+    for _ in range(number):
+        at = content.find(b"\n", at) + 1
+    return at
+
+
+def read_table(source: Any) -> CatalogTable:
     r"""Read a table; the extension says which kind.
 
     Parameters
     ----------
-    path : path
-        `.csv`, `.csv.gz`, `.tsv`, `.parquet`, `.fits`, `.fit`, `.ecsv`, `.vot`, `.votable` or `.xml`.
+    source : path, or a table in memory
+        `.csv`, `.csv.gz`, `.tsv`, `.parquet`, `.fits`, `.fit`, `.fits.gz`, `.ecsv`, `.vot`, `.vot.gz`, `.votable` or
+        `.xml`; or a polars, pandas, pyarrow or astropy table (see `truemorph.catalogs.objects.from_object`).
 
     Returns
     -------
@@ -130,7 +108,7 @@ def read_table(path: str | os.PathLike[str]) -> CatalogTable:
     Raises
     ------
     InputError
-        If the file is absent, empty, of an unknown kind, or can't be read.
+        If the file is absent, empty, of an unknown kind, or can't be read; or the object is no table.
 
     Examples
     --------
@@ -140,23 +118,24 @@ def read_table(path: str | os.PathLike[str]) -> CatalogTable:
     >>> read_table(path).frame["objid"][0]
     587722981748572353
     """
-    path = Path(path)
+    if not isinstance(source, str | os.PathLike):
+        result = from_object(source)
+        if result.frame.height == 0:
+            raise InputError(f"{kind_of(source)}: the table has no rows")
+        return result
+    path = Path(source)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     extension = table_extension(path)
     try:
         if extension == ".parquet":
-            table = pq.ParquetFile(path)
-            note = (table.schema_arrow.metadata or {}).get(_METADATA_KEY)
-            described = json.loads(note) if note else {}
-            frame = pl.from_arrow(table.read())
-            assert isinstance(frame, pl.DataFrame)
-            result = CatalogTable(frame, described.pop("units", {}), described, path)
+            result = from_arrow(pq.ParquetFile(path).read(), path)
         elif extension in _ASTROPY_FORMATS:
-            result = _from_astropy(path, _ASTROPY_FORMATS[extension])
+            result = _read_astropy(path, _ASTROPY_FORMATS[extension])
         else:
             separator = "\t" if extension == ".tsv" else ","
-            result = CatalogTable(_read_csv(path, separator), path=path)
+            # In one piece: otherwise whoever writes it later copies all of it.
+            result = CatalogTable(_read_csv(path, separator).rechunk(), path=path)
     except InputError:
         raise
     except Exception as problem:  # the readers raise dozens of types for a broken file
@@ -167,6 +146,16 @@ def read_table(path: str | os.PathLike[str]) -> CatalogTable:
     return result
 
 
+def _read_astropy(path: Path, format_name: str) -> CatalogTable:
+    from astropy.table import Table
+    from astropy.utils.exceptions import AstropyWarning
+
+    with warnings.catch_warnings():
+        # Archives' files break their format's rules in dozens of harmless ways; units nobody knows are kept as text.
+        warnings.simplefilter("ignore", AstropyWarning)
+        return from_astropy(Table.read(path, format=format_name), str(path), path)
+
+
 def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
     """Write a table in the format its extension names; the file appears whole or not at all.
 
@@ -174,7 +163,8 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
     ----------
     table : CatalogTable
     path : path
-        Extension as for `read_table`. Metadata travels in Parquet, ECSV, FITS and VOTable, not in CSV.
+        Extension as for `read_table`. Metadata, units and descriptions travel in Parquet, ECSV, FITS and VOTable, not
+        in CSV.
 
     Returns
     -------
@@ -184,7 +174,7 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     InputError
-        If the extension is unknown.
+        If the extension is unknown, or the format can't hold the table.
     """
     path = Path(path)
     extension = table_extension(path)
@@ -192,14 +182,9 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
     partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         if extension == ".parquet":
-            arrow = table.frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-            note = json.dumps({**table.metadata, "units": table.units}).encode()
-            pq.write_table(
-                arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), _METADATA_KEY: note}), partial
-            )
+            pq.write_table(to_arrow(table), partial)
         elif extension in _ASTROPY_FORMATS:
-            format_name = _ASTROPY_FORMATS[extension]
-            _to_astropy(table, format_name).write(partial, format=format_name, overwrite=True)
+            _write_astropy(table, partial, _ASTROPY_FORMATS[extension])
         elif extension == ".csv.gz":
             partial.write_bytes(gzip.compress(table.frame.write_csv().encode()))
         else:
@@ -214,27 +199,9 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _to_astropy(table: CatalogTable, format_name: str) -> Any:
-    from astropy.table import MaskedColumn, Table
+def _write_astropy(table: CatalogTable, path: Path, format_name: str) -> None:
+    from astropy.utils.exceptions import AstropyWarning
 
-    out = Table()
-    for name in table.frame.columns:
-        series = table.frame[name]
-        missing = series.is_null().to_numpy()
-        if series.dtype == pl.String:
-            data = np.array(series.fill_null("").to_list(), dtype=str)
-        elif series.dtype == pl.Boolean:
-            data = series.fill_null(False).to_numpy()
-            if missing.any() and format_name == "fits":
-                data = data.astype(np.int16)  # FITS logicals have no null
-        elif not series.dtype.is_numeric():
-            raise InputError(f"column {name} ({series.dtype}) can't be written as {format_name}; cast or drop it")
-        else:
-            data = series.fill_null(0).to_numpy()
-        out[name] = MaskedColumn(data, mask=missing) if missing.any() else data
-        if name in table.units:
-            out[name].unit = table.units[name]
-    # A VOTable keeps nothing but its description, FITS and ECSV keep keywords.
-    note = _CODED + base64.b64encode(json.dumps(table.metadata).encode()).decode()
-    out.meta["description" if format_name == "votable" else _FITS_KEY] = note
-    return out
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyWarning)
+        to_astropy(table, format_name).write(path, format=format_name, overwrite=True)

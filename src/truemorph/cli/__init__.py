@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 from cyclopts import CycloptsError
 
-from truemorph.cli import catalogues, evidence, models
+from truemorph.cli import catalogues, evidence, fetching, models
 from truemorph.cli.shell import app, one_line_warning, say
 from truemorph.errors import TruemorphError
 
-__all__ = ["app", "catalogues", "evidence", "main", "models"]
+__all__ = ["app", "catalogues", "evidence", "fetching", "main", "models"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -24,10 +24,19 @@ def _psf(value: str | None) -> str | float | None:
 
 @app.command
 def prepare(
-    table: Path,
+    table: Annotated[Path | None, Parameter(help="table of votes (.fits, .vot, .ecsv, .parquet, .csv, …)")] = None,
     *,
-    out: Annotated[Path, Parameter(help="catalogue to write (.parquet)")],
-    preset: Annotated[str | None, Parameter(help="gz2, gz2-debiased or gz-challenge; found if not given")] = None,
+    out: Annotated[Path | None, Parameter(help="catalogue to write (.parquet)")] = None,
+    preset: Annotated[
+        str | None,
+        Parameter(
+            help="gz2, gz2-debiased, gz-challenge, desi, gz-decals, gz-hubble, candels or truemorph; found from the "
+            "columns if not given"
+        ),
+    ] = None,
+    mapping: Annotated[
+        Path | None, Parameter(help="in place of a preset, a TOML file that describes the table")
+    ] = None,
     id: Annotated[str | None, Parameter(help="column of object ids")] = None,
     radius: Annotated[str | None, Parameter(help="column of Petrosian radii, arcsec")] = None,
     psf_fwhm: Annotated[str | None, Parameter(help="column of PSF FWHM, or one number, arcsec")] = None,
@@ -39,6 +48,9 @@ def prepare(
     truth: Annotated[
         str | None, Parameter(help="trusted classes: a column of 0 and 1, or a rule such as t_type>=-3")
     ] = None,
+    dry_run: Annotated[
+        bool, Parameter(help="print the mapping as TOML, to change and give as --mapping, and stop")
+    ] = False,
     seed: Seed = 0,
     json: AsJson = False,
 ) -> None:
@@ -48,15 +60,21 @@ def prepare(
     """
     from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 
+    columns = {key: name for key, name in {"object_id": id, "radius": radius}.items() if name}
+    if dry_run:
+        _show_mapping(table, preset, mapping, columns, _psf(psf_fwhm), json)
+        return
+    if table is None or out is None:
+        raise InputError("prepare needs a table, and --out, the catalogue to write (.parquet)")
     try:
         train, validation, test = (float(share) for share in split.split(","))
     except ValueError:
         raise InputError(f"--split takes three shares such as 0.8,0.1,0.1; got {split!r}") from None
-    chosen = {"object_id": id, "radius": radius}
     prepared = prepare_catalogue(
         table,
         preset=preset,
-        columns={key: name for key, name in chosen.items() if name},
+        mapping=mapping,
+        columns=columns,
         psf_fwhm=_psf(psf_fwhm),
         psf=psf,
         images=images,
@@ -69,11 +87,33 @@ def prepare(
     result = workflow.preparation_result(prepared, write_preparation(prepared, out))
     for note in prepared.notes:
         say(f"note: {note}")
+    held = prepared.catalogue.metadata
     lines = [f"{rule:32s} {count:>9,d}" for rule, count in prepared.funnel]
     lines += [f"labels: {', '.join(f'{name} {n:,d}' for name, n in result['labels'].items())}"]
     lines += [f"splits: {', '.join(f'{name} {n:,d}' for name, n in result['splits'].items())}"]
+    lines += [f"votes:  {held['votes']} ({held['preset']})"]
     lines += [f"alpha:  {result['alpha']}", f"wrote   {out}"]
     show(result, json, lines)
+
+
+def _show_mapping(
+    table: Path | None,
+    preset: str | None,
+    mapping: Path | None,
+    columns: dict[str, str],
+    psf_fwhm: str | float | None,
+    as_json: bool,
+) -> None:
+    """Print how a table would be read."""
+    from truemorph.catalogs.mapping import choose_mapping, mapping_toml, narrowed
+    from truemorph.catalogs.tables import read_table
+
+    existing = None if table is None else read_table(table).frame.columns
+    if isinstance(psf_fwhm, str):
+        columns, psf_fwhm = {**columns, "psf_fwhm": psf_fwhm}, None
+    asked = choose_mapping(existing, preset, mapping, columns, psf_fwhm, str(table))
+    plain = asked if existing is None else narrowed(asked, existing)
+    show(plain.model_dump(mode="json", exclude_defaults=True), as_json, [mapping_toml(asked, existing).rstrip()])
 
 
 @app.command

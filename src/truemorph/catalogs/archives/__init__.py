@@ -1,0 +1,1 @@
+"""Remote archives: addresses, polite and checked transfers, and what each archive leaves in its folder."""

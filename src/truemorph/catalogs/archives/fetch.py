@@ -1,0 +1,95 @@
+"""Archives by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from truemorph.catalogs.archives.addresses import addresses
+from truemorph.catalogs.archives.fetched import Fetched
+from truemorph.catalogs.archives.gz2 import fetch_gz2
+from truemorph.catalogs.archives.hst import fetch_hst
+from truemorph.catalogs.archives.sdss import fetch_sdss
+from truemorph.catalogs.archives.simard import fetch_simard
+from truemorph.catalogs.archives.web import Web
+from truemorph.catalogs.schema import nearest
+from truemorph.errors import InputError
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive: what fetches it, and how many requests a second it is asked for at most."""
+
+    fetch: Callable[..., Fetched]
+    per_second: float
+    about: str
+
+
+ARCHIVES = {
+    "gz2": Archive(fetch_gz2, 2.0, "Galaxy Zoo 2: votes and images"),
+    # SkyServer takes 60 queries a minute.
+    "sdss": Archive(fetch_sdss, 0.9, "SDSS DR7: photometry, redshift and seeing"),
+    "simard": Archive(fetch_simard, 1.0, "Simard et al. (2011): Sersic index, ellipticity, half-light radius"),
+    "hst": Archive(fetch_hst, 2.0, "HST images at given positions"),
+}
+
+
+def fetch(
+    name: str,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    addresses_from: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    offline: bool = False,
+    per_second: float | None = None,
+    web: Web | None = None,
+    **options: Any,
+) -> Fetched:
+    """Fetch an archive into a folder; run again, it goes on where it was.
+
+    Parameters
+    ----------
+    name : {"gz2", "sdss", "simard", "hst"}
+    out : path, optional
+        Default: data/NAME.
+    addresses_from : path or mapping, optional
+        Addresses that take the place of the packaged ones, see `addresses`.
+    offline : bool
+        Ask nobody: what is here already is enough, or an error says what is missing.
+    per_second : float, optional
+        Most requests a second to one host; default as the archive likes it.
+    web : Web, optional
+        In place of one made from `offline` and `per_second`.
+    **options
+        Of `fetch_gz2`, `fetch_sdss`, `fetch_simard` or `fetch_hst`.
+
+    Returns
+    -------
+    Fetched
+
+    Raises
+    ------
+    InputError
+        If there is no such archive, or an option can't be used.
+    TruemorphError
+        If something can't be fetched.
+
+    Examples
+    --------
+    >>> fetch("sdss7")
+    Traceback (most recent call last):
+        ...
+    truemorph.errors.InputError: no archive 'sdss7'; nearest: sdss
+    """
+    if name not in ARCHIVES:
+        raise InputError(f"no archive {name!r}; {nearest(name, list(ARCHIVES), what='archives')}")
+    archive = ARCHIVES[name]
+    folder = Path(out) if out is not None else Path("data") / name
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; --out takes a folder")
+    known = addresses(addresses_from)
+    folder.mkdir(parents=True, exist_ok=True)
+    web = web or Web(offline=offline, per_second=archive.per_second if per_second is None else per_second)
+    return archive.fetch(web, known, folder, **options)

@@ -1,0 +1,142 @@
+"""Sizes in kpc and absolute magnitudes, from apparent ones and redshifts.
+
+The default cosmology is WMAP9 (Hinshaw et al. 2013, ApJS 208, 19), as in the bias measurements of Cabrera-Vives, Miller
+& Schneider 2018 (AJ 156, 284).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from truemorph.arrays import float_array
+from truemorph.catalogs.schema import nearest
+from truemorph.errors import InputError
+
+COSMOLOGY = "WMAP9"
+_KPC_PER_MPC, _MPC_PER_10_PC = 1e3, 1e-5
+# Step of the grid in ln(1 + z), and its fewest steps: distances interpolated on it are right to one part in 10^7.
+_STEP, _FEWEST = 0.005, 16
+
+
+def physical_radius_kpc(radius_arcsec: Any, redshift: Any, cosmology: Any = COSMOLOGY) -> np.ndarray:
+    """Turn angular radii into kpc: R = θ × D_A(z).
+
+    Parameters
+    ----------
+    radius_arcsec : array, shape (N,), or float
+        Angular radius in arcsec, or a quantity of angle.
+    redshift : array, shape (N,), or float
+    cosmology : str or astropy.cosmology.FLRW
+        A name that astropy.cosmology knows, such as "WMAP9" or "Planck18".
+
+    Returns
+    -------
+    array, shape (N,)
+        kpc; NaN where the radius or the redshift is missing, and where the redshift is zero or negative.
+
+    Raises
+    ------
+    InputError
+        If the cosmology is unknown (the nearest name is given), or the values are not numbers.
+
+    Examples
+    --------
+    >>> physical_radius_kpc([5.0, 5.0], [0.1, -1.0]).round(3)
+    array([9.321,   nan])
+    """
+    angle = np.radians(float_array(radius_arcsec, "radius", "arcsec") / 3600)
+    redshift = float_array(redshift, "redshift")
+    return angle * transverse_distance_mpc(redshift, cosmology) / (1 + redshift) * _KPC_PER_MPC
+
+
+def absolute_magnitude(
+    magnitude: Any, redshift: Any, extinction: Any = 0.0, cosmology: Any = COSMOLOGY, k_correction: Any = 0.0
+) -> np.ndarray:
+    """Turn apparent magnitudes into absolute ones: M = m - A - 5 log10(D_L(z) / 10 pc) - K.
+
+    Parameters
+    ----------
+    magnitude : array, shape (N,), or float
+        Apparent magnitude.
+    redshift : array, shape (N,), or float
+    extinction : array, shape (N,), or float
+        Galactic extinction A in the same band, mag.
+    cosmology : str or astropy.cosmology.FLRW
+        As for `physical_radius_kpc`.
+    k_correction : array, shape (N,), or float
+        K in mag. The default is none: the magnitude is then of the light that left the galaxy at 1/(1 + z) of the
+        band's wavelengths, and compares galaxies of like redshift only.
+
+    Returns
+    -------
+    array, shape (N,)
+        mag; NaN where anything is missing, and where the redshift is zero or negative.
+
+    Raises
+    ------
+    InputError
+        If the cosmology is unknown (the nearest name is given), or the values are not numbers.
+
+    Examples
+    --------
+    >>> absolute_magnitude(17.0, 0.1, extinction=0.1).round(3)
+    np.float64(-21.439)
+    """
+    apparent = float_array(magnitude, "magnitude", "mag")
+    dimming = float_array(extinction, "extinction", "mag") + float_array(k_correction, "k_correction", "mag")
+    redshift = float_array(redshift, "redshift")
+    luminosity_distance = transverse_distance_mpc(redshift, cosmology) * (1 + redshift)
+    return apparent - dimming - 5 * np.log10(luminosity_distance / _MPC_PER_10_PC)
+
+
+def transverse_distance_mpc(redshift: Any, cosmology: Any = COSMOLOGY) -> np.ndarray:
+    """Transverse comoving distance D_M, from which D_A = D_M / (1 + z) and D_L = D_M (1 + z).
+
+    Parameters
+    ----------
+    redshift : array
+    cosmology : str or astropy.cosmology.FLRW
+
+    Returns
+    -------
+    array, of the redshift's shape
+        Mpc; NaN where the redshift is missing, zero or negative. Interpolated by a cubic spline in ln(1 + z), to
+        one part in 10^7; the integrals of 240,000 redshifts one by one would take a second or more.
+
+    Raises
+    ------
+    InputError
+        If the cosmology is unknown (the nearest name is given).
+    """
+    from scipy.interpolate import CubicSpline
+
+    model = named_cosmology(cosmology)
+    redshift = float_array(redshift, "redshift")
+    usable = np.isfinite(redshift) & (redshift > 0)
+    distance = np.full(redshift.shape, np.nan)
+    if usable.any():
+        x = np.log1p(redshift[usable])
+        grid = np.linspace(0, x.max(), max(_FEWEST, int(np.ceil(x.max() / _STEP))) + 1)
+        exact = model.comoving_transverse_distance(np.expm1(grid)).to_value("Mpc")
+        distance[usable] = CubicSpline(grid, exact)(x)
+    return distance
+
+
+def named_cosmology(cosmology: Any = COSMOLOGY) -> Any:
+    """Astropy's cosmology of that name; a cosmology itself passes through.
+
+    Raises
+    ------
+    InputError
+        If there is none; the nearest name is given.
+    """
+    # Takes a second to import.
+    from astropy import cosmology as known
+
+    if isinstance(cosmology, known.Cosmology):
+        return cosmology
+    if cosmology in known.available:
+        return getattr(known, cosmology)
+    raise InputError(f"unknown cosmology {cosmology!r}; {nearest(str(cosmology), known.available, what='names')}")

@@ -1,0 +1,96 @@
+"""The command fetch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from truemorph.cli.shell import AsJson, Seed, app, names, say, show
+from truemorph.errors import InputError
+
+# What each archive has a use for, as the command line calls it.
+_OPTIONS = {
+    "gz2": {"no_images"},
+    "sdss": {"ids", "id_column", "batch", "own_field"},
+    "simard": {"tables"},
+    "hst": {"positions", "hips", "fov", "pixels", "format"},
+}
+
+
+@app.command
+def fetch(
+    archive: Annotated[Literal["gz2", "sdss", "simard", "hst"], Parameter(help="what to fetch")],
+    *,
+    out: Annotated[Path | None, Parameter(help="folder; default data/ARCHIVE")] = None,
+    no_images: Annotated[bool, Parameter(help="gz2: the tables only, without 3.4 GB of images")] = False,
+    ids: Annotated[Path | None, Parameter(help="sdss: table of DR7 objids; default the gz2 folder beside")] = None,
+    id_column: Annotated[str | None, Parameter(help="sdss: column of ids; default dr7objid or objid")] = None,
+    batch: Annotated[int | None, Parameter(help="sdss: ids a query; default 150")] = None,
+    own_field: Annotated[bool, Parameter(help="sdss: don't look for fields with better seeing")] = False,
+    tables: Annotated[str | None, Parameter(help="simard: of 1,2,3; default 3")] = None,
+    positions: Annotated[Path | None, Parameter(help="hst: table of object_id, ra, dec (degrees)")] = None,
+    hips: Annotated[str | None, Parameter(help="hst: mosaics, best first, such as CDS/P/HST/color")] = None,
+    fov: Annotated[float | None, Parameter(help="hst: side of an image, arcsec; default 30")] = None,
+    pixels: Annotated[int | None, Parameter(help="hst: pixels on a side; default 424")] = None,
+    format: Annotated[Literal["jpg", "png", "fits"] | None, Parameter(help="hst: default jpg")] = None,
+    addresses: Annotated[Path | None, Parameter(help="TOML file of addresses in place of the packaged ones")] = None,
+    rate: Annotated[float | None, Parameter(help="most requests a second to one host")] = None,
+    offline: Annotated[bool, Parameter(help="ask nobody: use what is here, or say what is missing")] = False,
+    seed: Seed = 0,
+    json: AsJson = False,
+) -> None:
+    """Fetch an archive's tables or images: checked, with where they are from, resumed when run again.
+
+    Nothing here is random; --seed is taken as everywhere.
+
+    Example: truemorph fetch gz2 --out data/gz2 && truemorph fetch sdss --ids data/gz2/gz2_hart16.csv.gz --out data/sdss
+    """
+    from truemorph.catalogs.archives.fetch import fetch as fetch_archive
+
+    given = {
+        "no_images": no_images or None,
+        "ids": ids,
+        "id_column": id_column,
+        "batch": batch,
+        "own_field": own_field or None,
+        "tables": tables,
+        "positions": positions,
+        "hips": hips,
+        "fov": fov,
+        "pixels": pixels,
+        "format": format,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    for name in options:
+        if name not in _OPTIONS[archive]:
+            of = next(one for one, mine in _OPTIONS.items() if name in mine)
+            raise InputError(f"--{name.replace('_', '-')} is of fetch {of}; fetch {archive} has no use for it")
+    fetched = fetch_archive(
+        archive, out, addresses_from=addresses, offline=offline, per_second=rate, **_wording(archive, options)
+    )
+    for note in fetched.notes:
+        say(f"note: {note}")
+    lines = [f"{what:32s} {count:>15,d}" for what, count in fetched.counts.items()]
+    show(fetched.described(), json, [*lines, *fetched.credits(), f"wrote   {fetched.folder}"])
+
+
+def _wording(archive: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Options as the archive's own function takes them."""
+    if archive == "gz2":
+        return {"images": False} if options else {}
+    if archive == "sdss":
+        own = options.pop("own_field", False)
+        return {**options, "best_field": not own}
+    if archive == "simard":
+        try:
+            return {"tables": [int(one) for one in names(options["tables"])]} if options else {}
+        except ValueError:
+            raise InputError(f"--tables takes numbers such as 1,3; got {options['tables']!r}") from None
+    from truemorph.catalogs.archives.hst import Cutout
+
+    positions = options.pop("positions", None)
+    if "hips" in options:
+        options["hips"] = names(options["hips"])
+    return {"positions": positions, "cutout": Cutout(**options)}

@@ -1,0 +1,221 @@
+"""Simard et al. (2011) by TAP: names found whatever the service calls them, slices kept, missing values null."""
+
+import re
+
+import numpy as np
+import polars as pl
+import pytest
+
+from catalogs.archives.observatory import TAP, Observatory, small_archive
+from catalogs.archives.server import Answer, busy, cut, page
+from truemorph.catalogs.archives.fetch import fetch
+from truemorph.catalogs.archives.provenance import read_provenance, verify
+from truemorph.catalogs.archives.web import Web
+from truemorph.catalogs.tables import read_table
+from truemorph.errors import InputError, TruemorphError
+
+SYNC = f"{TAP}/sync"
+
+
+@pytest.fixture
+def sky():
+    with Observatory(small_archive()) as running:
+        yield running
+    assert running.problems == []
+
+
+def get(sky, web, out, **options):
+    return fetch("simard", out, addresses_from=sky.addresses, web=web, **{"slice_rows": 50, **options})
+
+
+def published(sky, number=3):
+    table = pl.read_parquet(sky.archive / "vizier" / f"table{number}.parquet")
+    return table.with_columns(pl.col("objID").cast(pl.Int64))
+
+
+def slices(sky):
+    queries = [one.params["QUERY"] for one in sky.asked(SYNC)]
+    found = [re.search(r"recno BETWEEN (\d+) AND (\d+)", one) for one in queries]
+    return [(int(one[1]), int(one[2])) for one in found if one]
+
+
+def refusal(said):
+    error = f'<INFO name="QUERY_STATUS" value="ERROR">{said}</INFO>'
+    body = f'<?xml version="1.0"?><VOTABLE><RESOURCE type="results">{error}</RESOURCE></VOTABLE>'
+    return Answer(body.encode(), type="text/xml", ranges=False)
+
+
+def test_table_3_has_what_was_published(sky, web, tmp_path):
+    got = get(sky, web, tmp_path)
+    table = read_table(tmp_path / "table3.parquet")
+    theirs = published(sky)
+    assert got.counts == {"table3.parquet": theirs.height}
+    assert table.frame["objID"].dtype == pl.Int64
+    assert table.units["r_half"] == "kpc"
+    assert table.units["r_half_arcsec"] == "arcsec"
+    joined = table.frame.join(theirs, on="objID", suffix="_v", validate="1:1")
+    assert joined.height == theirs.height
+    for name, vizier in (("sersic_n", "ng"), ("ellipticity", "e"), ("sersic_n_error", "e_ng"), ("Rhlr", "Rhlr_v")):
+        missing = joined[vizier] == -99.99
+        assert (joined[name].is_null() == missing).all()
+        assert joined.filter(~missing).select((pl.col(name) == pl.col(vizier)).all()).item()
+    assert joined["sersic_n"].null_count() > 0
+
+
+def test_radii_without_a_scale_mean_nothing(sky, web, tmp_path):
+    get(sky, web, tmp_path)
+    joined = pl.read_parquet(tmp_path / "table3.parquet").join(published(sky), on="objID", suffix="_v")
+    nowhere = joined["Scale_v"] == -99.99
+    assert nowhere.any()
+    for name in ("Scale", "z", "r_half", "r_half_arcsec", "Rhlr", "Rchl_g"):
+        assert (joined[name].is_null() == nowhere).all()
+    assert joined["sersic_n"].filter(nowhere).null_count() < nowhere.sum()
+    there = joined.filter(~nowhere)
+    np.testing.assert_allclose(there["r_half_arcsec"], there["Rchl,r"] / there["Scale_v"], rtol=1e-12)
+    truth = there.join(sky.truth, left_on="objID", right_on="objid")
+    # Half-light radii of the simulation, with its 5 % error and two decimals.
+    ratio = truth["r_half_arcsec"] / truth["r50"]
+    assert abs(float(np.log(ratio).mean())) < 4 * 0.06 / np.sqrt(truth.height)
+
+
+def test_slices_are_as_asked_and_parts_go_when_the_table_is_whole(sky, web, tmp_path):
+    get(sky, web, tmp_path)
+    n = published(sky).height
+    assert slices(sky) == [(1, 50), (51, 100), (101, n)]
+    assert list((tmp_path / "parts").iterdir()) == []
+    assert verify(tmp_path) == []
+    entry = read_provenance(tmp_path)["table3.parquet"]
+    assert entry["rows"] == n
+    assert '"Rchl,r"' in entry["query"]
+
+
+def test_run_again_it_asks_nobody(sky, web, tmp_path):
+    get(sky, web, tmp_path)
+    before = len(sky.requests)
+    got = get(sky, Web(offline=True), tmp_path)
+    assert len(sky.requests) == before
+    assert got.notes == ("table3.parquet was here already",)
+    (tmp_path / "table3.parquet").write_bytes(b"changed")
+    get(sky, web, tmp_path)
+    assert pl.read_parquet(tmp_path / "table3.parquet").height == published(sky).height
+    with pytest.raises(TruemorphError, match="offline"):
+        get(sky, Web(offline=True), tmp_path / "elsewhere")
+
+
+def test_cut_off_it_asks_only_for_what_is_missing(sky, web, tmp_path):
+    # Names, their number, one slice; then the server goes away.
+    sky.script(SYNC, *[Answer()] * 3, *[busy(503)] * 5)
+    with pytest.raises(TruemorphError, match="503"):
+        get(sky, web, tmp_path)
+    assert not (tmp_path / "table3.parquet").exists()
+    done = len(slices(sky))
+    get(sky, web, tmp_path)
+    assert slices(sky)[done:] == [(51, 100), (101, published(sky).height)]
+    get(sky, web, tmp_path / "at-once")
+    frames = [pl.read_parquet(folder / "table3.parquet") for folder in (tmp_path, tmp_path / "at-once")]
+    assert frames[0].equals(frames[1])
+
+
+def test_a_damaged_part_is_asked_for_again(sky, web, tmp_path, capsys):
+    sky.script(SYNC, *[Answer()] * 3, *[busy(503)] * 5)
+    with pytest.raises(TruemorphError):
+        get(sky, web, tmp_path)
+    (part,) = (tmp_path / "parts").iterdir()
+    part.write_bytes(part.read_bytes()[:200])
+    get(sky, web, tmp_path)
+    assert "asked for again" in capsys.readouterr().err
+    assert pl.read_parquet(tmp_path / "table3.parquet").height == published(sky).height
+
+
+def test_an_answer_at_the_services_limit_is_asked_for_in_halves(sky, web, tmp_path, capsys):
+    sky.most_rows = 60
+    get(sky, web, tmp_path, slice_rows=200)
+    assert "cut at the service's limit" in capsys.readouterr().err
+    assert pl.read_parquet(tmp_path / "table3.parquet").height == published(sky).height
+    assert pl.read_parquet(tmp_path / "table3.parquet")["objID"].is_unique().all()
+
+
+def test_time_outs_halve_the_slice(sky, web, tmp_path, capsys):
+    sky.script(SYNC, *[Answer()] * 2, refusal("Time out"))
+    get(sky, web, tmp_path, slice_rows=200)
+    assert "asking for half" in capsys.readouterr().err
+    assert pl.read_parquet(tmp_path / "table3.parquet").height == published(sky).height
+
+
+def test_other_names_for_the_same_columns_are_found(sky, web, tmp_path):
+    sky.renamed = {"Rchl,r": "Rchl_r", "Rchl,g": "rchl_g", "e_ng": "e_ng"}
+    get(sky, web, tmp_path)
+    table = pl.read_parquet(tmp_path / "table3.parquet")
+    joined = table.join(published(sky), on="objID").filter(pl.col("Rchl,r") > 0)
+    assert (joined["r_half"] == joined["Rchl,r"]).all()
+
+
+def test_a_renamed_column_is_named_with_the_nearest(sky, web, tmp_path):
+    sky.renamed = {"ng": "nsersic"}
+    with pytest.raises(TruemorphError, match="J/ApJS/196/11/table3: no column ng"):
+        get(sky, web, tmp_path)
+    sky.renamed = {"Rchl,r": "Rchl_R_kpc"}
+    with pytest.raises(TruemorphError, match=r"no column Rchl,r; nearest: .*Rchl_R_kpc"):
+        get(sky, web, tmp_path)
+
+
+def test_a_service_without_the_table(sky, web, tmp_path):
+    sky._rows("DELETE FROM TAP_SCHEMA.columns RETURNING 1")
+    with pytest.raises(TruemorphError, match="has no table J/ApJS/196/11/table3"):
+        get(sky, web, tmp_path)
+
+
+def test_a_page_in_place_of_a_votable(sky, web, tmp_path):
+    sky.script(SYNC, page("Maintenance until noon."))
+    with pytest.raises(TruemorphError, match="something else than a VOTable"):
+        get(sky, web, tmp_path)
+
+
+def test_what_the_service_says_is_told(sky, web, tmp_path):
+    sky.script(SYNC, refusal("Unknown table"))
+    with pytest.raises(TruemorphError, match=r'refuses the query: ".*Unknown table'):
+        get(sky, web, tmp_path)
+
+
+def test_a_cut_answer_is_asked_for_again(sky, web, tmp_path):
+    sky.script(SYNC, cut(300), *[Answer()] * 2, cut(1000), cut(2000))
+    get(sky, web, tmp_path)
+    assert pl.read_parquet(tmp_path / "table3.parquet").height == published(sky).height
+
+
+def test_fewer_rows_than_there_are(sky, web, tmp_path):
+    sky.script(SYNC, *[Answer()] * 2)
+    whole = sky._tap
+    missing = {"row": True}
+
+    def lossy(request):
+        if missing["row"] and "BETWEEN 51" in request.params["QUERY"]:
+            request.params["QUERY"] += " AND recno <> 60"
+        return whole(request)
+
+    sky.route(SYNC, lossy)
+    with pytest.raises(TruemorphError, match="1 slices with gaps were removed"):
+        get(sky, web, tmp_path)
+    missing["row"] = False
+    before = len(slices(sky))
+    get(sky, web, tmp_path)
+    assert slices(sky)[before:] == [(51, 100)]
+
+
+def test_bulge_and_disk(sky, web, tmp_path):
+    get(sky, web, tmp_path, tables=(1, 2))
+    for number in (1, 2):
+        joined = pl.read_parquet(tmp_path / f"table{number}.parquet").join(
+            published(sky, number), on="objID", suffix="_v"
+        )
+        there = joined.filter(pl.col("(B/T)r") != -99.99)
+        assert (there["bulge_fraction_r"] == there["(B/T)r"]).all()
+        assert joined["bulge_fraction_r"].null_count() == joined.height - there.height
+    assert not (tmp_path / "table3.parquet").exists()
+
+
+def test_there_are_three_tables(sky, web, tmp_path):
+    with pytest.raises(InputError, match="1, 2 and 3; got 4"):
+        get(sky, web, tmp_path, tables=(3, 4))
+    with pytest.raises(InputError, match="got none"):
+        get(sky, web, tmp_path, tables=())
