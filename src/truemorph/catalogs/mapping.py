@@ -37,7 +37,8 @@ from truemorph.errors import InputError
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 # In this order they are tried where no mapping is named.
-PRESETS = ("gz2", "gz2-debiased", "gz-challenge", "desi", "gz-decals", "gz-hubble", "candels", "truemorph")
+DETECTED = ("gz2", "gz2-debiased", "gz-challenge", "desi", "gz-decals", "gz-hubble", "candels", "truemorph")
+PRESETS = (*DETECTED, "paper")
 
 
 def _several(value: Any) -> Any:
@@ -85,6 +86,25 @@ class Cut(BaseModel):
     keep: str = Field(description="SQL over the table's columns and truemorph's names; rows where it is unknown go too")
 
 
+class Sample(BaseModel):
+    """How many galaxies of each label to draw."""
+
+    model_config = _FROZEN
+
+    smooth: int = Field(ge=1)
+    disk: int = Field(ge=1)
+
+
+class Parts(BaseModel):
+    """How many galaxies to train, validate and test on."""
+
+    model_config = _FROZEN
+
+    train: int = Field(ge=1)
+    validation: int = Field(ge=0)
+    test: int = Field(ge=0)
+
+
 class Mapping(BaseModel):
     """Everything that truemorph must know of a survey's table."""
 
@@ -98,6 +118,9 @@ class Mapping(BaseModel):
     )
     columns: dict[str, Column] = Field(description="truemorph's name → where it comes from")
     cuts: tuple[Cut, ...] = ()
+    cosmology: str | None = Field(None, description="name of a cosmology of astropy's, for radii in kpc and magnitudes")
+    sample: Sample | None = Field(None, description="how many galaxies of each label to draw, if not all")
+    split: Parts | None = Field(None, description="how many galaxies to train, validate and test on")
     lacking: dict[str, str] = Field({}, description="truemorph's name → what to do where the table has no such column")
 
     @field_validator("columns", mode="before")
@@ -119,10 +142,14 @@ def preset_names() -> tuple[str, ...]:
     return PRESETS
 
 
+def _read_preset(name: str) -> dict[str, Any]:
+    text = (resources.files("truemorph.catalogs") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
+    return _extended(tomllib.loads(text), f"preset {name}")
+
+
 @cache
 def _preset(name: str) -> Mapping:
-    text = (resources.files("truemorph.catalogs") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
-    return _settle(tomllib.loads(text), f"preset {name}")
+    return _settle(_read_preset(name), f"preset {name}")
 
 
 def read_mapping(source: Mapping | dict[str, Any] | str | os.PathLike[str]) -> Mapping:
@@ -167,9 +194,28 @@ def read_mapping(source: Mapping | dict[str, Any] | str | os.PathLike[str]) -> M
     return _settle(content, name)
 
 
+def _extended(content: dict[str, Any], source: str) -> dict[str, Any]:
+    """What a mapping says itself, over what the preset says that it extends."""
+    content = dict(content)
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    if base not in PRESETS:
+        raise InputError(
+            f"{source}: extends {base!r}, which is no preset; {nearest(str(base), PRESETS, what='presets')}"
+        )
+    under = _read_preset(base)
+    for key in ("columns", "lacking"):
+        if isinstance(content.get(key, {}), dict):
+            content[key] = under.get(key, {}) | content.get(key, {})
+    if isinstance(content.get("cuts", []), list):
+        content["cuts"] = [*under.get("cuts", []), *content.get("cuts", [])]
+    return under | content
+
+
 def _settle(content: dict[str, Any], source: str) -> Mapping:
     try:
-        mapping = Mapping(**content)
+        mapping = Mapping(**_extended(content, source))
     except ValidationError as problem:
         raise InputError(f"{source}: {_explain(problem)}") from problem
     _check_roles(mapping, source)
@@ -189,7 +235,8 @@ def _explain(problem: ValidationError) -> str:
     where = ".".join(place)
     if first["type"] == "extra_forbidden":
         models: dict[str, type[BaseModel]] = {"columns": Column, "cuts": Cut} if len(place) > 2 else {}
-        known = list(models.get(place[0], Mapping).model_fields)
+        models |= {"sample": Sample, "split": Parts} if len(place) > 1 else {}
+        known = [*models.get(place[0], Mapping).model_fields, *(["extends"] if len(place) == 1 else [])]
         inside = f" in {'.'.join(place[:-1])}" if len(place) > 1 else ""
         return f"unknown key {place[-1]!r}{inside}; {nearest(place[-1], known, what='keys')}"
     if first["type"] == "missing":
@@ -252,14 +299,14 @@ def detect_mapping(existing: Sequence[str], source: str = "table", chosen: Itera
     """
     chosen = set(chosen)
     fitting = []
-    for name in PRESETS:
+    for name in DETECTED:
         found = set(resolve(_preset(name), existing))
         if ("object_id" in found or "object_id" in chosen) and {"smooth_fraction", "smooth_votes"} & (found | chosen):
             # The table's own ids say more than its votes, which several surveys call alike.
             fitting.append(("object_id" not in found, name))
     if not fitting:
         raise InputError(
-            f"{source}: no known kind of catalogue: expected ids and votes named as in {', '.join(PRESETS)}; columns "
+            f"{source}: no known kind of catalogue: expected ids and votes named as in {', '.join(DETECTED)}; columns "
             f"are: {', '.join(existing[:12])}; describe yours in a mapping (--preset gz2 --dry-run prints one to "
             "change)"
         )
@@ -359,6 +406,8 @@ def mapping_toml(mapping: Mapping, existing: Sequence[str] | None = None) -> str
     lines = [tomli_w.dumps({key: getattr(mapping, key) for key in ("name", "about", "votes")})]
     if mapping.psf_fwhm is not None:
         lines.append(f"psf_fwhm = {mapping.psf_fwhm}  # arcsec, where the table has no column of it\n")
+    if mapping.cosmology is not None:
+        lines.append(tomli_w.dumps({"cosmology": mapping.cosmology}))
     if not asked.columns:
         lines.append("\n[columns]\n")
     for role, column in mapping.columns.items():
@@ -374,6 +423,9 @@ def mapping_toml(mapping: Mapping, existing: Sequence[str] | None = None) -> str
         lines.append(f"\n[columns.{role}]\n{tomli_w.dumps(plain)}")
     for cut in mapping.cuts:
         lines.append(f"\n[[cuts]]\n{tomli_w.dumps(cut.model_dump())}")
+    for key, table in (("sample", mapping.sample), ("split", mapping.split)):
+        if table is not None:
+            lines.append(f"\n[{key}]\n{tomli_w.dumps(table.model_dump())}")
     if mapping.lacking:
         lines.append(f"\n[lacking]\n{tomli_w.dumps(mapping.lacking)}")
     return "".join(lines)

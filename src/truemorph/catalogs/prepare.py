@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
 from truemorph._version import __version__
-from truemorph.catalogs.catalogue import rows_where, trusted_classes
+from truemorph.catalogs.archives.provenance import origin
+from truemorph.catalogs.catalogue import trusted_classes
 from truemorph.catalogs.columns import Mapped, apply_mapping, carried_columns, image_paths
-from truemorph.catalogs.expressions import compute, read_expression
-from truemorph.catalogs.funnel import Funnel
-from truemorph.catalogs.mapping import Mapping, choose_mapping
+from truemorph.catalogs.datasheet import datasheet
+from truemorph.catalogs.derived import with_physical
+from truemorph.catalogs.joining import Join, join_tables
+from truemorph.catalogs.mapping import Cut, Mapping, choose_mapping, read_mapping
 from truemorph.catalogs.objects import kind_of
+from truemorph.catalogs.physical import COSMOLOGY
 from truemorph.catalogs.resolution import PsfUnit, describe_alpha, resolution
 from truemorph.catalogs.roles import FRACTIONS, MADE, ROLES
-from truemorph.catalogs.sampling import balanced_sample, sampling_weights, split_by_id
+from truemorph.catalogs.rows import account_rows, positive, remarks
+from truemorph.catalogs.sampling import SHARES, UNUSED, Drawn, draw_and_split
 from truemorph.catalogs.schema import object_ids
 from truemorph.catalogs.tables import CatalogTable, read_table, write_table
-from truemorph.catalogs.votes import labels_from_votes
 from truemorph.errors import InputError
 
-NOT_SELECTED, NO_RADIUS, NO_PSF = "not selected by --where", "no positive radius", "no positive PSF width"
-_PART_OF_LIGHT = re.compile(r"petro(?:r|_th)(50|90)", re.IGNORECASE)  # as SDSS and the NSA name such radii
 # First in a catalogue; what else truemorph has names for, then the table's other columns, follow.
 _FIRST = ("object_id", "image", "label", "alpha", *FRACTIONS, "radius", "psf_fwhm", "split", "sampling_weight")
 
@@ -49,6 +49,10 @@ class Preparation:
         What a careful reader should know.
     source : Path, optional
         The table it was made from, where that is a file.
+    matches : list of (str, str, dict)
+        Tables that were joined, and the statistics of each match (`truemorph.catalogs.crossmatch.Match`).
+    origins : dict
+        File it was made from → digest, size, and what is recorded of where it came from.
     """
 
     catalogue: CatalogTable
@@ -56,6 +60,8 @@ class Preparation:
     funnel: list[tuple[str, int]]
     notes: list[str]
     source: Path | None = None
+    matches: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+    origins: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def prepare_catalogue(
@@ -63,17 +69,21 @@ def prepare_catalogue(
     *,
     preset: str | None = None,
     mapping: Mapping | dict[str, Any] | str | os.PathLike[str] | None = None,
+    joins: Iterable[Join | str | os.PathLike[str]] = (),
     columns: dict[str, str] | None = None,
     psf_fwhm: str | float | None = None,
     psf: PsfUnit = "sigma",
     images: str | os.PathLike[str] | None = None,
     where: Iterable[str] = (),
+    keep: Iterable[str] = (),
+    cosmology: str | None = None,
     balance: bool = False,
-    split: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    sample: tuple[int, int] | None = None,
+    split: tuple[float, float, float] | None = None,
     truth: str | None = None,
     seed: int = 0,
 ) -> Preparation:
-    """Make a catalogue of labels, resolution and splits from a table of votes.
+    """Make a catalogue of labels, resolution, intrinsic columns and splits from a table of votes, and others beside it.
 
     Parameters
     ----------
@@ -83,6 +93,8 @@ def prepare_catalogue(
         Which survey's table it is (`truemorph.catalogs.mapping.preset_names`); found from the columns if not given.
     mapping : path, dict or Mapping, optional
         In place of a preset, a description of your own (`truemorph.catalogs.mapping.read_mapping`).
+    joins : iterable of Join or path, optional
+        Other tables whose columns are wanted: photometry, profiles, images. A path is joined by object id.
     columns : dict, optional
         Columns that differ from the mapping's, by truemorph's name (`object_id`, `radius`, `image`, …).
     psf_fwhm : str or float, optional
@@ -90,14 +102,20 @@ def prepare_catalogue(
     psf : {"sigma", "fwhm"}
         Unit of α.
     images : path, optional
-        Folder of images: `<image column>` or `<object id>.jpg` below it; default: beside the table.
+        Folder of images: `<image column>` or `<object id>.jpg` below it; default: that of the table with the column.
     where : iterable of str
         "column=value" conditions that rows must meet.
+    keep : iterable of str
+        Rules that rows must meet, SQL over the table's columns and truemorph's names, such as "petroMag_r < 17".
+    cosmology : str, optional
+        Of astropy's, for `radius_kpc` and `M_r`; default the mapping's, or WMAP9.
     balance : bool
         Draw equally many galaxies of each label for training. The others stay in the catalogue with split
         "unused", and `sampling_weight` undoes the selection.
-    split : tuple of 3 floats
-        Shares of train, validation, test.
+    sample : tuple of 2 int, optional
+        In its place, how many smooth and how many disk galaxies to draw; default the mapping's.
+    split : tuple of 3 numbers, optional
+        Shares of train, validation, test; or how many of each. Default the mapping's, or 0.8, 0.1, 0.1.
     truth : str, optional
         Trusted classes where they are known: a column of 0 and 1, or a rule such as "t_type>=-3". They become the
         column `truth`, and the rule, which is the definition of a disk, goes into the metadata.
@@ -119,31 +137,40 @@ def prepare_catalogue(
     if isinstance(psf_fwhm, str):
         chosen["psf_fwhm"] = psf_fwhm
     width = None if psf_fwhm is None or isinstance(psf_fwhm, str) else float(psf_fwhm)
+    wanted = [one if isinstance(one, Join) else Join(one) for one in joins]
+    joined = join_tables(table, wanted, _asked(preset, mapping), chosen, source=name)
+    table = joined.table
     kind = choose_mapping(table.frame.columns, preset, mapping, chosen, width, name)
+    kind = kind.model_copy(update={"cuts": (*kind.cuts, *(Cut(name=rule[:60], keep=rule) for rule in keep))})
     needed = [role for role in ROLES if ROLES[role].needed]
-    mapped = apply_mapping(table, kind, source=name, needed=needed)
+    cosmology = cosmology or kind.cosmology or COSMOLOGY
+    mapped = with_physical(apply_mapping(table, kind, source=name, needed=needed), cosmology)
     ids = object_ids(mapped.frame["object_id"].alias(str(mapped.sources["object_id"])), name)
     alpha = _alpha(mapped, psf)
     # Rules speak of the table's columns and of truemorph's names; of two alike, truemorph's counts.
     named = table.frame.with_columns(*mapped.frame, pl.Series("alpha", alpha).fill_nan(None))
 
-    notes = list(mapped.notes)
-    funnel, labels = _account(named, mapped, kind, ids, where, name, notes)
+    notes = [*joined.notes, *mapped.notes]
+    funnel, labels = account_rows(named, mapped, kind, ids, where, name, notes)
     kept = funnel.kept
-    root, paths = _images(mapped, ids, kept, images, path, notes)
-    _remark(mapped, kept, notes)
+    shown = joined.files.get(str(mapped.sources.get("image")), path)
+    root, paths = _images(mapped, ids, kept, images, shown, notes)
+    remarks(mapped, kept, notes)
     kept_ids, kept_labels = ids.filter(kept), labels[kept]
-    splits, weights = _draw(kept_labels, kept_ids, balance, split, seed, name)
+    if balance and sample is not None:
+        raise InputError("a balanced sample and one of stated numbers exclude each other; give one of them")
+    drawn = _draw(kept_labels, kept_ids, "balanced" if balance else sample, split, kind, seed, name)
+    notes += drawn.notes
 
     made = {
         "object_id": kept_ids,
         "image": pl.Series([one for one, keep in zip(paths, kept, strict=True) if keep], dtype=pl.String),
         "label": kept_labels,
         "alpha": alpha[kept],
-        "split": splits,
-        "sampling_weight": weights,
+        "split": drawn.split,
+        "sampling_weight": drawn.weights,
     }
-    known = {}
+    known: dict[str, Any] = {"cosmology": cosmology} if {"radius_kpc", "M_r"} & _computed(mapped) else {}
     if truth is not None:
         classes, known["truth_definition"] = trusted_classes(named.filter(kept), truth, name)
         made["truth"] = pl.Series(classes).replace(-1, None)
@@ -164,84 +191,47 @@ def prepare_catalogue(
         "alpha_psf": psf,
         "image_root": str(root),
         "seed": seed,
-        "balanced": balance,
+        "balanced": bool((drawn.split == UNUSED).any()),
+        "matches": [{"left": left, "right": right, **numbers} for left, right, numbers in joined.matches],
         **known,
     }
     catalogue = _catalogue(table, mapped, kept, made, metadata)
-    return Preparation(catalogue, funnel.dropped(ids), funnel.steps(), notes, None if path is None else path.resolve())
+    files = [Path(one) for one in (path, *(join.source for join in wanted)) if isinstance(one, str | os.PathLike)]
+    return Preparation(
+        catalogue,
+        funnel.dropped(ids),
+        funnel.steps(),
+        notes,
+        None if path is None else path.resolve(),
+        joined.matches,
+        {str(file): origin(file) for file in files},
+    )
+
+
+def _asked(preset: str | None, mapping: Mapping | dict[str, Any] | str | os.PathLike[str] | None) -> Mapping | None:
+    """The mapping that was named, if any was: it knows which columns hold ids and positions."""
+    named = preset if mapping is None else mapping
+    return None if named is None else read_mapping(named)
+
+
+def _computed(mapped: Mapped) -> set[str]:
+    """Columns that were made from others, with a cosmology."""
+    return {name for name in ("radius_kpc", "M_r") if "at the distance of" in str(mapped.sources.get(name, ""))}
 
 
 def _alpha(mapped: Mapped, psf: PsfUnit) -> np.ndarray:
     """α of every row, NaN where radius or PSF are not positive."""
     radius, fwhm = mapped.numbers("radius"), mapped.numbers("psf_fwhm")
-    known = _positive(radius) & _positive(fwhm)
+    known = positive(radius) & positive(fwhm)
     alpha = np.full(radius.size, np.nan)
     if known.any():
         alpha[known] = resolution(radius[known], fwhm[known], psf)
     return alpha
 
 
-def _positive(values: np.ndarray) -> np.ndarray:
-    return np.isfinite(values) & (values > 0)
-
-
 def _phrase(source: str | float) -> str | float:
     """A column as it is; an expression in brackets."""
     return f"({source})" if isinstance(source, str) and not source.replace("_", "").isalnum() else source
-
-
-def _account(
-    named: pl.DataFrame,
-    mapped: Mapped,
-    mapping: Mapping,
-    ids: pl.Series,
-    where: Iterable[str],
-    source: str,
-    notes: list[str],
-) -> tuple[Funnel, np.ndarray]:
-    """Apply every rule; labels of rows that are left, -1 elsewhere.
-
-    The order is that of the funnel: what was asked for, the mapping's cuts, votes, sizes.
-    """
-    funnel = Funnel(named.height)
-    funnel.drop(NOT_SELECTED, ~rows_where(named, where, source))
-    for cut in mapping.cuts:
-        about = f"{source}: cut {cut.name!r}"
-        keep = compute(read_expression(cut.keep, about), named, about)
-        if keep.dtype not in (pl.Boolean, pl.Null):
-            raise InputError(f"{about}: keep = {cut.keep!r} gives {keep.dtype}, not true or false; write a comparison")
-        lost = funnel.drop(cut.name, ~keep.fill_null(False).cast(pl.Boolean).to_numpy(), show=True)
-        unknown = int((keep.is_null().to_numpy() & lost).sum())
-        if unknown:
-            notes.append(f"cut {cut.name!r}: {unknown} of the rows it drops lack a value that it needs")
-    fractions = {role: mapped.numbers(role) for role in FRACTIONS}
-    selected = funnel.kept
-    for role, values in fractions.items():
-        bad = np.flatnonzero(selected & ((values < -1e-6) | (values > 1 + 1e-6)))
-        if bad.size:
-            raise InputError(
-                f"{source}: column {mapped.sources[role]} holds vote fractions, between 0 and 1; {bad.size} rows do "
-                f"not (first: row {bad[0] + 1}, {values[bad[0]]:g}); are they counts or percentages?"
-            )
-    labels = np.full(named.height, -1)
-    reasons = np.full(named.height, "", dtype="<U32")
-    labels[selected], reasons[selected] = labels_from_votes(*(values[selected] for values in fractions.values()))
-    for reason in np.unique(reasons[reasons != ""]):
-        funnel.drop(str(reason), reasons == reason)
-    for rule, role, option in ((NO_RADIUS, "radius", "--radius"), (NO_PSF, "psf_fwhm", "--psf-fwhm")):
-        values = mapped.numbers(role)
-        newly = funnel.drop(rule, ~_positive(values))
-        if newly.any():
-            row = int(newly.argmax())
-            column = mapped.sources[role] if isinstance(mapped.sources[role], str) else option
-            notes.append(
-                f"{source}: {newly.sum()} rows dropped, column {column} is missing, zero or negative "
-                f"(first: row {row + 1}, id {ids[row]}, {values[row]:g}); mend them to keep them"
-            )
-    if not funnel.kept.any():
-        lost_to = ", ".join(f"{rule}: {-n}" for rule, n in funnel.steps()[1:-1])
-        raise InputError(f"{source}: no rows left ({lost_to})")
-    return funnel, labels
 
 
 def _images(
@@ -269,42 +259,25 @@ def _images(
     return root, paths
 
 
-def _remark(mapped: Mapped, kept: np.ndarray, notes: list[str]) -> None:
-    """Say what is unusual in votes, widths and radii."""
-    unknown = int((np.isnan(mapped.numbers("disk_fraction")) & kept).sum())
-    if unknown:
-        notes.append(
-            f"{unknown} rows lack the features-or-disk fraction: labelled smooth above 0.5; "
-            "the star-or-artefact rule needs it"
-        )
-    elif "artefact_fraction" not in mapped.sources:
-        notes.append("no star-or-artefact fraction in this table: none dropped as such")
-    if np.ptp(mapped.numbers("psf_fwhm")[kept]) == 0:
-        notes.append("one PSF width for all galaxies: alpha is then only a size in other units")
-    part = _PART_OF_LIGHT.search(str(mapped.sources["radius"]))
-    if part:
-        notes.append(
-            f"alpha is made from {mapped.sources['radius']}, the radius of {part[1]} % of the light, not the Petrosian "
-            "radius; theta is in its units and can't be compared with the paper's"
-        )
-
-
 def _draw(
-    labels: np.ndarray, ids: pl.Series, balance: bool, split: tuple[float, float, float], seed: int, source: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Parts to train, validate and test on, and the weights that undo a balanced choice."""
+    labels: np.ndarray,
+    ids: pl.Series,
+    sample: tuple[int, int] | Literal["balanced"] | None,
+    split: tuple[float, float, float] | None,
+    mapping: Mapping,
+    seed: int,
+    source: str,
+) -> Drawn:
+    """Draw and split as asked for, or as the mapping says."""
     counts = np.bincount(labels, minlength=2)
     if counts.min() == 0:
         empty = "smooth" if counts[0] == 0 else "disk"
         raise InputError(f"{source}: no galaxy is labelled {empty} among {labels.size} rows: nothing to learn from")
-    weights = np.ones(labels.size)
-    chosen = np.ones(labels.size, dtype=bool)
-    if balance:
-        chosen = balanced_sample(labels, ids.to_list(), seed)
-        weights = sampling_weights(labels, chosen)
-    splits = np.full(labels.size, "unused", dtype="<U10")
-    splits[chosen] = split_by_id(ids.filter(chosen).to_list(), split, seed)
-    return splits, weights
+    if sample is None and mapping.sample is not None:
+        sample = (mapping.sample.smooth, mapping.sample.disk)
+    if split is None and mapping.split is not None:
+        split = (mapping.split.train, mapping.split.validation, mapping.split.test)
+    return draw_and_split(labels, ids.to_list(), sample, split or SHARES, seed)
 
 
 def _catalogue(
@@ -326,7 +299,9 @@ def _catalogue(
 
 
 def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Path:
-    """Write the catalogue, and beside it `<name>.dropped.csv` with every row left out.
+    """Write the catalogue, and beside it its datasheet and a list of every row left out.
+
+    `<name>.datasheet.md` and `<name>.dropped.csv`.
 
     Raises
     ------
@@ -335,8 +310,25 @@ def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Pat
     """
     if Path(out).name.lower().endswith((".csv", ".csv.gz", ".tsv")):
         raise InputError(f"{out}: a catalogue carries what alpha is, which {Path(out).suffix} can't; use .parquet")
-    if prepared.source is not None and Path(out).resolve() == prepared.source:
-        raise InputError(f"{out}: would overwrite the table of votes; choose another --out")
+    if Path(out).resolve() in {prepared.source, *(Path(file).resolve() for file in prepared.origins)}:
+        raise InputError(f"{out}: would overwrite a table that it is made from; choose another --out")
     out = write_table(prepared.catalogue, out)
     write_table(CatalogTable(prepared.dropped), out.with_name(f"{out.stem}.dropped.csv"))
+    catalogue = prepared.catalogue
+    own = [name for name in catalogue.frame.columns if name in MADE or name in ROLES]
+    page = datasheet(
+        catalogue.frame,
+        name=out.name,
+        units={name: "" for name in own} | catalogue.units,
+        descriptions=catalogue.descriptions,
+        metadata={key: value for key, value in catalogue.metadata.items() if key not in ("matches", "mapping")},
+        funnel=prepared.funnel,
+        notes=prepared.notes,
+        matches=prepared.matches,
+        provenance=prepared.origins,
+    )
+    sheet = out.with_name(f"{out.stem}.datasheet.md")
+    partial = sheet.with_name(f".{os.getpid()}.{sheet.name}")
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, sheet)
     return out

@@ -10,12 +10,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from truemorph.errors import InputError
 
-TRAIN, VALIDATION, TEST = "train", "validation", "test"
+TRAIN, VALIDATION, TEST, UNUSED = "train", "validation", "test", "unused"
+SHARES = (0.8, 0.1, 0.1)
 
 
 @dataclass(frozen=True)
@@ -231,6 +233,76 @@ def _cut(object_ids: Sequence[object], n_validation: int, n_test: int, seed: int
     split[order[:n_validation]] = VALIDATION
     split[order[n_validation : n_validation + n_test]] = TEST
     return split
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A sample, and its parts.
+
+    Attributes
+    ----------
+    split : array of str, shape (N,)
+        "train", "validation", "test", or "unused" for galaxies that were not drawn.
+    weights : array, shape (N,)
+        `sampling_weights`; 1 where all were taken.
+    notes : list of str
+        What could not be done as asked.
+    """
+
+    split: np.ndarray
+    weights: np.ndarray
+    notes: list[str]
+
+
+def draw_and_split(
+    labels: np.ndarray,
+    object_ids: Sequence[object],
+    sample: tuple[int, int] | Literal["balanced"] | None = None,
+    split: Sequence[float] = (0.8, 0.1, 0.1),
+    seed: int = 0,
+) -> Drawn:
+    """Draw a sample by label, and split it.
+
+    Parameters
+    ----------
+    labels : array of int, shape (N,)
+        0 = smooth, 1 = disk; both occur.
+    object_ids : sequence, length N
+    sample : tuple of 2 int, "balanced" or None
+        How many smooth and disk galaxies; as many of each as the rarer has; or all.
+    split : sequence of 3 numbers
+        Shares of train, validation and test that sum to 1; or how many of each.
+    seed : int
+
+    Raises
+    ------
+    InputError
+        If the split is neither, or nothing can be drawn.
+
+    Examples
+    --------
+    >>> drawn = draw_and_split(np.array([0, 0, 0, 1, 1]), range(5), (2, 2), (2, 1, 1))
+    >>> sorted(drawn.split.tolist())
+    ['test', 'train', 'train', 'unused', 'validation']
+    """
+    notes: list[str] = []
+    chosen, weights = np.ones(labels.size, dtype=bool), np.ones(labels.size)
+    if sample is not None:
+        if sample == "balanced":
+            chosen = balanced_sample(labels, object_ids, seed)
+        else:
+            chosen, note = draw_sample(labels, object_ids, sample, seed)
+            notes += [note] if note else []
+        weights = sampling_weights(labels, chosen)
+    ids = [one for one, taken in zip(object_ids, chosen, strict=True) if taken]
+    parts = np.full(labels.size, UNUSED, dtype="<U10")
+    if sum(split) > 1 + 1e-9 and all(float(part).is_integer() for part in split) and len(split) == 3:
+        train, validation, test = (int(part) for part in split)
+        parts[chosen], note = split_counts(ids, (train, validation, test), seed)
+        notes += [note] if note else []
+    else:
+        parts[chosen] = split_by_id(ids, tuple(split), seed)  # type: ignore[arg-type]
+    return Drawn(parts, weights, notes)
 
 
 def assign_folds(object_ids: Sequence[object], folds: int, seed: int = 0) -> np.ndarray:

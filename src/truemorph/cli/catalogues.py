@@ -30,21 +30,37 @@ def prepare(
     preset: Annotated[
         str | None,
         Parameter(
-            help="gz2, gz2-debiased, gz-challenge, desi, gz-decals, gz-hubble, candels or truemorph; found from the "
-            "columns if not given"
+            help="gz2, gz2-debiased, gz-challenge, desi, gz-decals, gz-hubble, candels or truemorph, found from the "
+            "columns if not given; or paper"
         ),
     ] = None,
     mapping: Annotated[
         Path | None, Parameter(help="in place of a preset, a TOML file that describes the table")
     ] = None,
+    join: Annotated[
+        list[str] | None, Parameter(name="--join", help="table to add by object id, FILE or FILE=COLUMN (repeatable)")
+    ] = None,
+    match: Annotated[
+        list[str] | None, Parameter(name="--match", help="table to add by position, FILE or FILE=RA,DEC (repeatable)")
+    ] = None,
+    within: Annotated[float, Parameter(help="arcsec, for --match")] = 2.0,
     id: Annotated[str | None, Parameter(help="column of object ids")] = None,
     radius: Annotated[str | None, Parameter(help="column of Petrosian radii, arcsec")] = None,
     psf_fwhm: Annotated[str | None, Parameter(help="column of PSF FWHM, or one number, arcsec")] = None,
     psf: Annotated[Literal["sigma", "fwhm"], Parameter(help="alpha = radius / this")] = "sigma",
     images: Annotated[Path | None, Parameter(help="folder of images")] = None,
     where: Where = None,
+    keep: Annotated[
+        list[str] | None, Parameter(name="--keep", help='rule for rows, such as "petroMag_r < 17" (repeatable)')
+    ] = None,
+    cosmology: Annotated[
+        str | None, Parameter(help="of astropy, for radii in kpc and absolute magnitudes; default WMAP9")
+    ] = None,
     balance: Annotated[bool, Parameter(help="train on equally many of each label")] = False,
-    split: Annotated[str, Parameter(help="train, validation and test shares")] = "0.8,0.1,0.1",
+    sample: Annotated[str | None, Parameter(help="how many smooth and disk to draw, such as 62225,59759")] = None,
+    split: Annotated[
+        str | None, Parameter(help="shares or numbers to train, validate and test on; default 0.8,0.1,0.1")
+    ] = None,
     truth: Annotated[
         str | None, Parameter(help="trusted classes: a column of 0 and 1, or a rule such as t_type>=-3")
     ] = None,
@@ -58,6 +74,7 @@ def prepare(
 
     Example: truemorph prepare gz2.fits --radius petroRad_r --psf-fwhm psfWidth_r --images jpegs --out cat.parquet
     """
+    from truemorph.catalogs.joining import read_join
     from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 
     columns = {key: name for key, name in {"object_id": id, "radius": radius}.items() if name}
@@ -66,21 +83,25 @@ def prepare(
         return
     if table is None or out is None:
         raise InputError("prepare needs a table, and --out, the catalogue to write (.parquet)")
-    try:
-        train, validation, test = (float(share) for share in split.split(","))
-    except ValueError:
-        raise InputError(f"--split takes three shares such as 0.8,0.1,0.1; got {split!r}") from None
+    sizes = _numbers(sample, 2, "--sample takes how many smooth and how many disk, such as 62225,59759")
+    if sizes is not None and not all(one.is_integer() and one >= 1 for one in sizes):
+        raise InputError(f"--sample takes whole numbers of galaxies; got {sample!r}")
+    parts = _numbers(split, 3, "--split takes three shares such as 0.8,0.1,0.1, or three numbers of galaxies")
     prepared = prepare_catalogue(
         table,
         preset=preset,
         mapping=mapping,
+        joins=[*(read_join(one) for one in join or ()), *(read_join(one, "sky", within) for one in match or ())],
         columns=columns,
         psf_fwhm=_psf(psf_fwhm),
         psf=psf,
         images=images,
         where=where or (),
+        keep=keep or (),
+        cosmology=cosmology,
         balance=balance,
-        split=(train, validation, test),
+        sample=None if sizes is None else (int(sizes[0]), int(sizes[1])),
+        split=None if parts is None else (parts[0], parts[1], parts[2]),
         truth=truth,
         seed=seed,
     )
@@ -92,8 +113,20 @@ def prepare(
     lines += [f"labels: {', '.join(f'{name} {n:,d}' for name, n in result['labels'].items())}"]
     lines += [f"splits: {', '.join(f'{name} {n:,d}' for name, n in result['splits'].items())}"]
     lines += [f"votes:  {held['votes']} ({held['preset']})"]
-    lines += [f"alpha:  {result['alpha']}", f"wrote   {out}"]
+    lines += [f"alpha:  {result['alpha']}", f"wrote   {out}, and {result['datasheet']} beside it"]
     show(result, json, lines)
+
+
+def _numbers(value: str | None, count: int, takes: str) -> list[float] | None:
+    if value is None:
+        return None
+    try:
+        numbers = [float(one) for one in value.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count:
+        raise InputError(f"{takes}; got {value!r}")
+    return numbers
 
 
 def _show_mapping(

@@ -32,6 +32,8 @@ def preparation_result(prepared: Preparation, out: Path) -> dict[str, Any]:
         "splits": dict(sorted(frame["split"].value_counts().rows())),
         "with_image": int(frame["image"].is_not_null().sum()),
         "alpha": prepared.catalogue.metadata["alpha"],
+        "matches": prepared.catalogue.metadata["matches"],
+        "datasheet": f"{out.stem}.datasheet.md",
         "notes": prepared.notes,
     }
 

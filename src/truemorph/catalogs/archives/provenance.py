@@ -110,6 +110,22 @@ def read_provenance(folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]]
     return entries
 
 
+def origin(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What is recorded of one file, with its digest and size as they are now.
+
+    Returns
+    -------
+    dict
+        `sha256` and `bytes`; and what `provenance.json` beside it says of it: url, date, query, licence, citation.
+        `changed` is true if the file is no longer the one that was recorded.
+    """
+    path = Path(path)
+    entry = read_provenance(path.parent).get(path.name, {})
+    now_there = {"sha256": file_hash(path), "bytes": path.stat().st_size}
+    changed = {"changed": True} if entry.get("sha256") not in (None, now_there["sha256"]) else {}
+    return entry | now_there | changed
+
+
 def verify(folder: str | os.PathLike[str]) -> list[str]:
     """Files of a folder that are missing or changed, each with what is wrong: "table.csv: missing".
 
