@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from astropy.table import Table
 
+from catalogs.archives.observatory import Observatory, small_archive
 from conftest import ROOT
 
 BLOCK = re.compile(r"<!-- run: (\w+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
@@ -19,6 +22,8 @@ PAGES = (
     "docs/labelling.md",
     "docs/report.md",
     "docs/explain.md",
+    "docs/archives.md",
+    "docs/catalogues.md",
 )
 BLOCKS = {name: (kind, text) for page in PAGES for name, kind, text in BLOCK.findall((ROOT / page).read_text())}
 
@@ -49,6 +54,10 @@ def test_every_command_of_the_readme_is_in_a_block_that_is_run():
         "labelling",
         "report",
         "explain",
+        "archives",
+        "archive",
+        "mysurvey",
+        "crossmatch",
     }
     assert not re.search(r"^truemorph ", outside, re.MULTILINE)
 
@@ -90,6 +99,38 @@ def test_ways_to_estimate(tmp_path):
 def test_simulated_galaxies(tmp_path):
     out = run_block("simulate", tmp_path)
     assert "ResolutionDrift(factors=array([1.5, 2.5])" in out
+
+
+def test_the_real_archives_on_simulated_ones(tmp_path, monkeypatch):
+    with Observatory(small_archive()) as sky:
+        monkeypatch.setenv("TRUEMORPH_ADDRESSES", str(sky.write_addresses(tmp_path / "addresses.toml")))
+        out = run_block("archives", tmp_path)
+    assert "licence: CC BY 4.0" in out
+    assert "rows in                                120" in out
+    assert (tmp_path / "run" / "paper.datasheet.md").is_file()
+
+
+def test_a_simulated_archive(tmp_path):
+    run_block("archive", tmp_path)
+    assert (tmp_path / "archive" / "files" / "images_gz2.zip").is_file()
+
+
+def test_any_survey_in_a_page_of_toml(tmp_path):
+    n = 200
+    rng = np.random.default_rng(0)
+    table = Table({"id": np.arange(n), "round_votes": rng.integers(0, 20, n), "cigar_votes": rng.integers(0, 9, n)})
+    table["disk_votes"], table["star"] = rng.integers(0, 30, n), rng.random(n) < 0.1
+    table["r_petro"], table["z_spec"], table["b/a"] = rng.uniform(8, 40, n), rng.uniform(0, 0.1, n), rng.random(n)
+    table.write(tmp_path / "mysurvey.fits")
+    out = run_block("mysurvey", tmp_path)
+    assert "well resolved" in out
+    assert 'expression = "round_votes + cigar_votes"' in out
+    assert "features_or_disk" in (tmp_path / "mine.toml").read_text()
+
+
+def test_tables_in_memory(tmp_path):
+    out = run_block("crossmatch", tmp_path)
+    assert "votes with redshifts on the sky within 1.5 arcsec: 400 of 400 rows matched" in out
 
 
 @pytest.mark.readme

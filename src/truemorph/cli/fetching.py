@@ -21,9 +21,10 @@ _OPTIONS = {
 
 @app.command
 def fetch(
-    archive: Annotated[Literal["gz2", "sdss", "simard", "hst"], Parameter(help="what to fetch")],
-    *,
-    out: Annotated[Path | None, Parameter(help="folder; default data/ARCHIVE")] = None,
+    *archives: Annotated[Literal["gz2", "sdss", "simard", "hst"], Parameter(help="what to fetch")],
+    out: Annotated[
+        Path | None, Parameter(help="folder; default data/ARCHIVE. Of several archives, the folder that theirs go into")
+    ] = None,
     no_images: Annotated[bool, Parameter(help="gz2: the tables only, without 3.4 GB of images")] = False,
     ids: Annotated[Path | None, Parameter(help="sdss: table of DR7 objids; default the gz2 folder beside")] = None,
     id_column: Annotated[str | None, Parameter(help="sdss: column of ids; default dr7objid or objid")] = None,
@@ -41,11 +42,11 @@ def fetch(
     seed: Seed = 0,
     json: AsJson = False,
 ) -> None:
-    """Fetch an archive's tables or images: checked, with where they are from, resumed when run again.
+    """Fetch archives' tables or images: checked, with where they are from, resumed when run again.
 
     Nothing here is random; --seed is taken as everywhere.
 
-    Example: truemorph fetch gz2 --out data/gz2 && truemorph fetch sdss --ids data/gz2/gz2_hart16.csv.gz --out data/sdss
+    Example: truemorph fetch gz2 sdss simard --out data
     """
     from truemorph.catalogs.archives.fetch import fetch as fetch_archive
 
@@ -63,17 +64,29 @@ def fetch(
         "format": format,
     }
     options = {name: value for name, value in given.items() if value is not None}
+    if not archives:
+        raise InputError(f"name what to fetch: {', '.join(_OPTIONS)}")
     for name in options:
-        if name not in _OPTIONS[archive]:
+        if not any(name in _OPTIONS[archive] for archive in archives):
             of = next(one for one, mine in _OPTIONS.items() if name in mine)
-            raise InputError(f"--{name.replace('_', '-')} is of fetch {of}; fetch {archive} has no use for it")
-    fetched = fetch_archive(
-        archive, out, addresses_from=addresses, offline=offline, per_second=rate, **_wording(archive, options)
-    )
-    for note in fetched.notes:
-        say(f"note: {note}")
-    lines = [f"{what:32s} {count:>15,d}" for what, count in fetched.counts.items()]
-    show(fetched.described(), json, [*lines, *fetched.credits(), f"wrote   {fetched.folder}"])
+            raise InputError(
+                f"--{name.replace('_', '-')} is of fetch {of}; fetch {' '.join(archives)} has no use for it"
+            )
+    results = []
+    for archive in dict.fromkeys(archives):
+        folder = out if out is None or len(archives) == 1 else out / archive
+        own = {name: value for name, value in options.items() if name in _OPTIONS[archive]}
+        fetched = fetch_archive(
+            archive, folder, addresses_from=addresses, offline=offline, per_second=rate, **_wording(archive, own)
+        )
+        for note in fetched.notes:
+            say(f"note: {note}")
+        results.append(fetched.described())
+        if not json:
+            lines = [f"{what:32s} {count:>15,d}" for what, count in fetched.counts.items()]
+            show({}, False, [*lines, *fetched.credits(), f"wrote   {fetched.folder}"])
+    if json:
+        show(results[0] if len(results) == 1 else {"archives": results}, True, ())
 
 
 def _wording(archive: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-import truemorph.cli.fetching  # noqa: F401
 from catalogs.archives.observatory import SQL, Observatory, small_archive
 from conftest import run
 from truemorph.catalogs.archives.fetch import ARCHIVES, fetch
@@ -47,6 +46,16 @@ def test_everything_by_command(capsys, sky, addresses, tmp_path):
     assert len(list((tmp_path / "hst").glob("*.jpg"))) == 3
     for name in ARCHIVES:
         assert (tmp_path / name / "provenance.json").is_file()
+
+
+def test_several_archives_in_one_command(capsys, addresses, tmp_path):
+    fast = ("--addresses", addresses, "--rate", "100000", "--no-images", "--json")
+    status, out, err = run(capsys, "fetch", "gz2", "sdss", "--out", tmp_path / "sky", *fast)
+    assert status == 0, err
+    assert [one["archive"] for one in json.loads(out)["archives"]] == ["gz2", "sdss"]
+    assert (tmp_path / "sky" / "sdss" / "photometry.parquet").is_file()
+    status, _, err = run(capsys, "fetch")
+    assert (status, err) == (2, "truemorph: name what to fetch: gz2, sdss, simard, hst\n")
 
 
 def test_json_names_sources_and_how_to_cite_them(capsys, addresses, tmp_path):
