@@ -41,6 +41,8 @@ bench: setup
 	$(BIN)/python benchmarks/labelling_speed.py
 	$(BIN)/python benchmarks/labelling_memory.py
 	$(BIN)/python benchmarks/gradcam_speed.py
+	$(BIN)/python benchmarks/preparing_speed.py
+	$(BIN)/python benchmarks/startup_speed.py
 
 # Hours; goes on where it was cut off. docs/leaderboard.md is made from it.
 leaderboard: setup

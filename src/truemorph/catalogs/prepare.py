@@ -319,7 +319,7 @@ def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Pat
     page = datasheet(
         catalogue.frame,
         name=out.name,
-        units={name: "" for name in own} | catalogue.units,
+        units=dict.fromkeys(own, "") | catalogue.units,
         descriptions=catalogue.descriptions,
         metadata={key: value for key, value in catalogue.metadata.items() if key not in ("matches", "mapping")},
         funnel=prepared.funnel,
