@@ -11,7 +11,7 @@ import pytest
 from conftest import run
 from truemorph.cli import main
 
-VERBS = ("fetch", "prepare", "bias", "transition", "train", "label", "explain", "report", "demo")
+VERBS = ("fetch", "prepare", "bias", "transition", "train", "label", "explain", "report", "reproduce", "demo")
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ PAGES = (
     "docs/explain.md",
     "docs/archives.md",
     "docs/catalogues.md",
+    "docs/reproduce.md",
 )
 BLOCKS = {name: (kind, text) for page in PAGES for name, kind, text in BLOCK.findall((ROOT / page).read_text())}
 
@@ -58,6 +59,7 @@ def test_every_command_of_the_readme_is_in_a_block_that_is_run():
         "archive",
         "mysurvey",
         "crossmatch",
+        "reproduce",
     }
     assert not re.search(r"^truemorph ", outside, re.MULTILINE)
 
@@ -157,6 +159,14 @@ def test_votes_with_expert_types(tmp_path, shared_data):
     out = on_real_galaxies("experts", ["gz2_votes.csv"], tmp_path, shared_data)
     assert "definition: disk: t_type >= -3" in out
     assert "trusted labels are right" in out
+
+
+@pytest.mark.readme
+def test_the_papers_experiment_on_what_there_is(tmp_path, shared_data):
+    out = on_real_galaxies("reproduce", ["gz2_images.csv", "gz2_images", "gz2_votes.csv"], tmp_path, shared_data)
+    assert "truemorph fetch simard" in out
+    assert (tmp_path / "pictures" / "reproduction.html").is_file()
+    assert (tmp_path / "votes" / "table1.md").is_file()
 
 
 @pytest.mark.readme

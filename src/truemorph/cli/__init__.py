@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 from cyclopts import CycloptsError
 
-from truemorph.cli import catalogues, evidence, fetching, models
+from truemorph.cli import catalogues, evidence, fetching, models, reproducing
 from truemorph.cli.shell import app, one_line_warning, say
 from truemorph.errors import TruemorphError
 
-__all__ = ["app", "catalogues", "evidence", "fetching", "main", "models"]
+__all__ = ["app", "catalogues", "evidence", "fetching", "main", "models", "reproducing"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

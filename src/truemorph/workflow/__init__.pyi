@@ -40,4 +40,7 @@ from .measuring import (
 from .measuring import (
     preparation_result as preparation_result,
 )
+from .reproducing import ReproduceOptions as ReproduceOptions
+from .reproducing import Scale as Scale
+from .reproducing import reproduce as reproduce
 from .training import train_on_catalogue as train_on_catalogue

@@ -1,0 +1,71 @@
+"""Hashes of files by content, remembered by size and time of change, so that nothing is read twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from truemorph.workflow.files import plain, write_json
+
+_LENGTH = 16
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """Hash of plain data; the order of its keys doesn't matter.
+
+    Examples
+    --------
+    >>> digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1})
+    True
+    """
+    text = json.dumps(plain(dict(content)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
+
+
+def frame_digest(frame: pl.DataFrame, columns: Iterable[str]) -> str:
+    """Hash of those of the columns that a table has, and of their names."""
+    chosen = [name for name in columns if name in frame.columns]
+    return hashlib.sha256(frame.select(chosen).write_csv().encode()).hexdigest()[:_LENGTH]
+
+
+class Fingerprints:
+    """Hashes of files.
+
+    Parameters
+    ----------
+    memory : Path
+        JSON file in which they are remembered.
+    """
+
+    def __init__(self, memory: Path) -> None:
+        self._memory = memory
+        try:
+            self._known: dict[str, str] = json.loads(memory.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # absent, or cut off by hand: it is only a memory
+            self._known = {}
+
+    def of(self, path: Path) -> str:
+        """Hash of a file's content."""
+        return self.of_many(path.parent, [path.name])
+
+    def of_many(self, root: Path, names: Iterable[str | None]) -> str:
+        """Hash of the names and contents of files below a folder; of those that are there."""
+        chosen = sorted({name for name in names if name and (root / name).is_file()})
+        listing = hashlib.sha256(str(root.resolve()).encode())
+        for name in chosen:
+            about = (root / name).stat()
+            listing.update(f"{name}\0{about.st_size}\0{about.st_mtime_ns}\n".encode())
+        key = listing.hexdigest()
+        if key not in self._known:
+            content = hashlib.sha256()
+            for name in chosen:
+                with open(root / name, "rb") as file:
+                    content.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+            self._known[key] = content.hexdigest()[:_LENGTH]
+            write_json(self._memory, self._known)
+        return self._known[key]

@@ -1,0 +1,53 @@
+"""What the paper reports, to stand beside: Medina-Rosales, Cabrera-Vives & Miller, MNRAS, arXiv:2308.11007."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from truemorph.catalogs.sampling import PAPER_SAMPLE
+
+GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D, DCV14, DDB = "gz2b", "gz2d", "resnet-gz2b", "resnet-gz2d", "dcv14", "ddb"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the paper's Table 1.
+
+    Attributes
+    ----------
+    letter : str
+    labels, short : str
+        What they are; {network} stands for the network's name.
+    cv18, stderr : float
+    accuracy, precision : float or None
+        Against the labels that were trained on (section 3.1).
+    """
+
+    letter: str
+    labels: str
+    short: str
+    cv18: float
+    stderr: float
+    accuracy: float | None = None
+    precision: float | None = None
+
+
+TABLE_1 = {
+    GZ2B: Row("a", "GZ2B (Willett et al. 2013)", "GZ2B", 0.3696, 0.0095),
+    GZ2D: Row("b", "GZ2D (Hart et al. 2016)", "GZ2D", 0.3106, 0.0108),
+    RESNET_GZ2B: Row("c", "{network} over GZ2B", "{network}, GZ2B", 0.3781, 0.0091, 0.921, 0.921),
+    RESNET_GZ2D: Row("d", "{network} over GZ2D", "{network}, GZ2D", 0.3258, 0.0107, 0.896, 0.866),
+    DCV14: Row("e", "DCV14 over GZ2B", "DCV14", 0.2994, 0.0102),
+    DDB: Row("f", "DDB over GZ2B", "DDB", 0.2866, 0.0112),
+}
+# Section 3.1.
+THETA = {DCV14: 9.18, DDB: 11.25}
+# Section 2.5: smooth and disk; training, validation, test.
+SAMPLE, SPLIT = PAPER_SAMPLE.labels, PAPER_SAMPLE.split
+# Section 2.3.3: 1525 bins of α for θ, so many galaxies of the training set in each.
+THETA_BINS = 1_525
+PER_THETA_BIN = 64
+# Section 3.2: galaxies of GZ2B labelled smooth whose light profiles are disks'.
+DISK_LIKE_AMONG_SMOOTH = 0.40
+# Section 3.3: test galaxies that changed and have HST images; with spiral arms; lenticular.
+HST_PAIRS = (11, 8, 3)

@@ -1,0 +1,149 @@
+"""The experiment from end to end, and what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from truemorph._version import __version__
+from truemorph.errors import InputError, TruemorphError
+from truemorph.workflow.files import plain, write_json
+from truemorph.workflow.reproducing import catalogue, figures, models, reasons, tables
+from truemorph.workflow.reproducing.estimate import estimate
+from truemorph.workflow.reproducing.fetching import fetch_missing
+from truemorph.workflow.reproducing.options import Inputs, ReproduceOptions
+from truemorph.workflow.reproducing.page import FIGURES, PAGE, page_stage
+from truemorph.workflow.reproducing.pipeline import run_stages
+from truemorph.workflow.reproducing.stages import Stage, Work
+from truemorph.workflow.reproducing.tables import ECSV, JSON, MARKDOWN
+
+RESULT = "reproduce.json"
+_STAGES = (*catalogue.STAGES, tables.STAGES[0], *models.STAGES, tables.STAGES[1], *reasons.STAGES, *figures.STAGES)
+STAGES: tuple[Stage, ...] = (*_STAGES, page_stage(tuple(stage.name for stage in _STAGES)))
+# Results of stages that stand in reproduce.json under their names.
+_TOLD = ("catalogue", "gz2d", "bias", "table1", "theta", "figure3", "changed", "figure4", "maps")
+
+
+def reproduce(
+    data: Path, out: Path, options: ReproduceOptions | None = None, *, config: Path | None = None, **inputs: Any
+) -> dict[str, Any]:
+    """Make the paper's experiment from a folder of data, as far as the data go.
+
+    A run that was cut off goes on where it was; a second run makes only what has changed.
+
+    Parameters
+    ----------
+    data : Path
+        What `truemorph fetch` left, or other files that `inputs` or `reproduce.toml` name.
+    out : Path
+        Folder for `reproduction.html`, `table1.json`, `.ecsv` and `.md`, `figures/`, `reproduce.json`, and `stages/`.
+    options : ReproduceOptions, optional
+    config : Path, optional
+        TOML file of inputs; default `reproduce.toml` in `data`, if there is one.
+    **inputs
+        Fields of `Inputs`.
+
+    Returns
+    -------
+    dict
+        The content of `reproduce.json`: `stages` (name, status, what is lacking or failed), what they found by name,
+        `reasons`, `estimate`, `answer`, `files`.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder, a file that was named is absent, or a setting is unknown.
+    TruemorphError
+        If another process works in the same folder.
+    """
+    options = options or ReproduceOptions()
+    if not data.is_dir() and not options.fetch:
+        how = f"`truemorph fetch gz2 --out {data / 'gz2'}`, or --fetch"
+        raise InputError(f"{data}: no such folder of data; make one with {how}")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; --out names a folder")
+    (out / "stages").mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / "stages" / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise TruemorphError(f"{out}: another process is at work there; wait for it, or choose another --out") from None
+    try:
+        return _reproduce(data, out, options, config, inputs)
+    finally:
+        lock.release()
+
+
+def _reproduce(
+    data: Path, out: Path, options: ReproduceOptions, config: Path | None, given: dict[str, Any]
+) -> dict[str, Any]:
+    inputs = Inputs.of(data, config, **given)
+    fetched = fetch_missing(data, inputs, options) if options.fetch and not options.dry_run else []
+    if fetched:
+        inputs = Inputs.of(data, config, **given)
+    work = Work(data, out, inputs, options)
+    expected: dict[str, Any] = {}
+    if options.dry_run or options.scale.whole:
+        looking = replace(work, options=replace(options, dry_run=True), outcomes={})
+        run_stages(STAGES, looking, quiet=True)
+        expected = estimate(looking)
+        if expected:
+            print(f"reproduce: {expected['text']}", file=sys.stderr)
+    run_stages(STAGES, work)
+    result = {
+        "truemorph_version": __version__,
+        "scale": options.scale.share,
+        "seed": options.seed,
+        "stages": [
+            {
+                "name": one.name,
+                "title": one.title,
+                "status": one.status,
+                "text": one.text,
+                "seconds": one.seconds,
+                "folder": None if one.folder is None else str(one.folder.relative_to(out)),
+            }
+            for one in (*fetched, *work.outcomes.values())
+        ],
+        "estimate": expected or None,
+        **{name: work.result(name) for name in _TOLD if work.have(name)},
+        "reasons": work.result("reasons")["reasons"] if work.have("reasons") else [],
+        "answer": work.result("page")["answer"] if work.have("page") else "",
+        "files": {} if options.dry_run else _published(work),
+    }
+    result = plain(result)
+    if not options.dry_run:
+        write_json(out / RESULT, result)
+    return result
+
+
+def _published(work: Work) -> dict[str, str]:
+    """Copy what people look for to the top of the folder, each file whole; by name, where it lies."""
+    files = {}
+    for name, stage in {JSON: "table1", ECSV: "table1", MARKDOWN: "table1", PAGE: "page"}.items():
+        if work.have(stage):
+            files[name] = str(_copied(work.outcomes[stage].file(name), work.out / name))
+    if work.have("page"):
+        here = work.out / FIGURES
+        made = {path.name: path for path in work.outcomes["page"].file(FIGURES).iterdir()}
+        for path in made.values():
+            _copied(path, here / path.name)
+        for path in here.iterdir():
+            if path.name not in made:  # of an earlier run, with other data
+                path.unlink()
+        files[FIGURES] = str(here)
+    return files
+
+
+def _copied(path: Path, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{os.getpid()}.{target.name}")
+    shutil.copyfile(path, partial)
+    os.replace(partial, target)
+    return target
