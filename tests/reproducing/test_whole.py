@@ -18,6 +18,8 @@ from truemorph.bias.metrics import cv18
 from truemorph.catalogs.tables import read_table
 from truemorph.workflow.reproducing.whole import STAGES
 
+# Minutes on busy cores; test_archive.py runs every stage with the default suite.
+pytestmark = pytest.mark.long
 NAMES = [stage.name for stage in STAGES]
 THETA = 11.25
 INTRINSIC = ("radius_kpc", "M_r", "redshift")
@@ -337,7 +339,6 @@ def test_a_dry_run_says_how_long_networks_take(capsys, fetched, tmp_path):
     assert not (tmp_path / "out" / "reproduce.json").exists()
 
 
-@pytest.mark.long
 def test_killed_anywhere_it_goes_on_to_the_same_end(capsys, whole, fetched, tmp_path):
     out = tmp_path / "out"
     code = "import sys, truemorph.cli.reproducing; from truemorph.cli import main; main(sys.argv[1:])"

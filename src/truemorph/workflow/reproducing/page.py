@@ -130,7 +130,7 @@ def _tables(work: Work) -> list[Table]:
         )
         out.append(Table("Table 1 beside the paper's", head(table), lines, note))
         lines = [[*line[:3], _prose(line[3], 20)] for line in other_numbers(work, table)]
-        out.append(Table("Other numbers of the paper", OTHER_HEAD, lines))
+        out.append(Table("Other numbers of the paper", [*OTHER_HEAD[:3], _prose(OTHER_HEAD[3], 20)], lines))
     if work.have("reasons"):
         lines = [
             [one["what"], _prose(one["paper"]), _prose(one["here"]), _prose(one["effect"], 24)]
