@@ -107,3 +107,8 @@ def run(capsys, *arguments):
         status = stop.code or 0
     captured = capsys.readouterr()
     return status, captured.out, captured.err
+
+
+def pytest_collection_modifyitems(items):
+    """What takes longest begins first, so that no core waits at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("readme") is None)

@@ -25,7 +25,9 @@ TRUE = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("method", ["likelihood", "gold"])
-@pytest.mark.parametrize("family", list(TRUE))
+@pytest.mark.parametrize(
+    "family", ["rayleigh", *(pytest.param(one, marks=pytest.mark.slow) for one in ("weibull", "fisk"))]
+)
 def test_pulls_over_100_catalogues_of_100_000(family, method):
     """The mean of 100 pulls has an error of 0.1, their spread one of 0.07: the limits are three of each."""
     truth = TRUE[family]
