@@ -13,6 +13,7 @@ from truemorph.errors import InputError
 THETA = 11.25
 
 
+@pytest.mark.long
 def test_likelihood_is_biased_by_confounding_and_conditional_is_not():
     conditional, plain = [], []
     for seed in range(20):

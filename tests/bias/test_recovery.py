@@ -44,6 +44,7 @@ def test_pulls_over_100_catalogues_of_100_000(family, method):
     assert np.all((spread > 0.8) & (spread < 1.2)), spread
 
 
+@pytest.mark.long
 def test_matrix_and_constant_need_trusted_labels():
     labels, alpha, classes = labels_through(ConstantTransition(0.3, 0.1), 4_000, 0)
     for family in ("matrix", "constant"):
@@ -75,6 +76,7 @@ def test_matrix_of_trusted_rows_alone_is_their_confusion_matrix():
     np.testing.assert_allclose(fit.transition.values, counts / counts.sum(axis=1, keepdims=True), atol=2e-4)
 
 
+@pytest.mark.long
 def test_monotone_form_follows_any_falling_curve():
     """With trusted labels, no shape given: every knot within errors of the true flip probability, by bootstrap."""
     true = FiskTransition(14.0, 3.0)
