@@ -77,7 +77,7 @@ def test_calibration_of_a_right_and_a_wrong_family():
     assert from_labels.plot().get_xlabel() == "fitted"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_calibration_of_true_models_is_uniform():
     p_values = []
     for seed in range(40):
@@ -213,7 +213,7 @@ def test_nothing_to_check_with_is_said():
     assert "no intrinsic columns and no trusted labels" in check.statement
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_profile_interval_covers_and_is_asymmetric_where_it_should_be():
     covered = 0
     for seed in range(80):

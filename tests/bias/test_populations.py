@@ -128,7 +128,7 @@ def test_a_fit_without_errors_says_so_and_its_bootstrap_mends_it():
     assert mended.stderr.mean() > 0.8 * plain.stderr.mean()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_knot_that_wanders_at_its_bound_does_not_blow_up_the_errors():
     """Its logit scatters by units over resamples, its probability by nothing: errors follow the probability."""
     labels, alpha, truth = changing_fractions(3_000, 13, FiskTransition(6.0, 3.0))  # next to no flips at high α

@@ -24,7 +24,7 @@ TRUE = {
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("method", ["likelihood", "gold"])
+@pytest.mark.parametrize("method", ["likelihood", pytest.param("gold", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "family", ["rayleigh", *(pytest.param(one, marks=pytest.mark.slow) for one in ("weibull", "fisk"))]
 )

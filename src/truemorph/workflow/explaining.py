@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from truemorph.explain.study import Compared, Explanation
 
 # Galaxies of the check by random weights, which makes dozens of maps of each.
-CHECKED = 64
+CHECKED = 32
 ANGLE, RADIUS = "explained angle", "explained radius"
 _UNITS = {"pixel": "pix", "R_petro": ""}
 
