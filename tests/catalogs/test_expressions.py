@@ -6,7 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from truemorph.catalogs.catalogue import rows_where
+from truemorph.catalogs.columns import apply_mapping
 from truemorph.catalogs.expressions import FUNCTIONS, compute, read_expression
+from truemorph.catalogs.mapping import read_mapping
+from truemorph.catalogs.tables import CatalogTable
 from truemorph.errors import InputError
 
 TABLE = pl.DataFrame(
@@ -107,3 +111,98 @@ def test_every_function_sees_one_row_at_a_time():
         both = compute(expression, table, "test").to_list()
         alone = [compute(expression, table[row : row + 1], "test")[0] for row in (0, 1)]
         assert both == alone, name
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("log10(x - 2) > -9", [None, None, None]),  # NaN, and not "larger than every number"
+        ("sqrt(x - 2) < 9", [None, None, None]),
+        ("NOT ln(b) < 1", [True, None, True]),
+        ("greatest(log10(b), 0.5)", [np.log10(4), 0.5, np.log10(7)]),
+        ("a / 0 > 1", [None, None, None]),
+        ("a % b", [1, None, 6]),
+        ("mod(a, b) >= 0", [True, None, True]),
+        ("a / (CASE WHEN b = 4 THEN 0 ELSE b END)", [None, None, 300 / 7]),
+        ("a / abs(b - 4)", [None, 0.5, 100.0]),
+        ("exp(a * 10) > 1", [True, True, None]),
+        ("1e308 * 10 * a > 0", [None, None, None]),
+        ("acos(a) IS NULL", [False, True, True]),
+        ("inf > 3", [None, False, None]),
+        ("inf - inf IS NULL", [True, False, True]),
+        ("NOT t", [False, True, None]),
+        ("a IN (2, 300) AND s NOT LIKE 'w%'", [False, True, None]),
+        ("a NOT BETWEEN 2 AND 3", [True, False, True]),
+    ],
+)
+def test_what_is_not_a_finite_number_is_missing_at_once(text, values):
+    table = TABLE.with_columns(inf=pl.Series([float("inf"), 1.0, float("-inf")]))
+    got = compute(read_expression(text, "test"), table, "test").to_list()
+    assert [v if v is None or isinstance(v, bool) else pytest.approx(v) for v in values] == got
+
+
+@pytest.mark.parametrize("text", ["1 < a < 3", "(a < 2) < 3", "1 < a BETWEEN 2 AND 3", "a = b = 1", "3 > NOT t"])
+def test_a_comparison_of_a_comparison_is_refused(text):
+    with pytest.raises(InputError, match=r"BETWEEN|can't read"):
+        read_expression(text, "test")
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("length(s) - 5", [-4, -4, None]),
+        ("strpos(s, 'z') - 1", [-1, -1, None]),
+        ("pow(a, 20) > 1", [False, True, True]),
+        ("small * 100", [20000, 100, 0]),
+        ("small - 201", [-1, -200, -201]),
+        ("id + 1", [587722981748572354, 1, 3]),
+        ("id * id", [None, 0, 4]),  # more than 64 bits hold
+        ("large - 1", [2**64 - 2, 0, 1]),
+        ("id - 0 = 587722981748572352", [False, False, False]),
+        ("concat(id, '_', a)", ["587722981748572353_1", "0_2", "2_300"]),
+    ],
+)
+def test_integers_neither_overflow_nor_lose_digits(text, values):
+    table = TABLE.with_columns(
+        id=pl.Series([587722981748572353, 0, 2]),
+        small=pl.Series([200, 1, 0], dtype=pl.UInt8),
+        large=pl.Series([2**64 - 1, 1, 2], dtype=pl.UInt64),
+    )
+    assert compute(read_expression(text, "test"), table, "test").to_list() == values
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("+".join(["a"] * 2001), "at most 4,000 characters"),
+        ("+".join(["a"] * 151), "at most 300 words"),
+        ("(" * 41 + "a" + ")" * 41, "more than 40 brackets deep"),
+        ("1" * 3999 + "x", "can't read"),
+        ("1e400", "too large"),
+        ("replace(s, '', 'x')", "not empty"),
+        ("length()", "length takes 1 value in brackets, not 0"),
+        ("coalesce()", "1 or more"),
+        ("round(a, 400)", "from 0 to 15"),
+        ("regexp_like(s, '((((a{100}){100}){100}){100})')", "regex"),
+        ("regexp_like(s, s)", "single quotes"),
+        ("NOT a", "NOT takes what is true or false, not numbers"),
+        ("a = 'u'", "= compares numbers with text"),
+        ("CASE WHEN t THEN 1 ELSE 'x' END", "CASE mixes numbers and text"),
+        ("a IN ()", "can't read"),
+    ],
+)
+def test_what_asks_too_much_or_mixes_kinds_is_refused_in_a_short_line(text, says):
+    with pytest.raises(InputError, match=says) as caught:
+        compute(read_expression(text, "test"), TABLE, "test")
+    assert len(str(caught.value)) < 300
+    assert "\n" not in str(caught.value)
+
+
+def test_columns_may_be_called_like_polars_patterns():
+    odd = CatalogTable(pl.DataFrame({"^a.*$": [1.0, -9.0], "a": [3.0, 4.0]}))
+    mapping = read_mapping({"columns": {"radius": {"column": "^a.*$", "missing": -9}}})
+    mapped = apply_mapping(odd, mapping)
+    assert mapped.frame["radius"].to_list() == mapped.cleaned["^a.*$"].to_list() == [1.0, None]
+    assert rows_where(odd.frame, ["^a.*$=1"], "odd").tolist() == [True, False]
+    table = pl.DataFrame({"^a.*$": [1, 2], "a": [3, 4], "*": [5, 6]})
+    assert compute(read_expression('"^a.*$" + "*" * 2 > 11', "test"), table, "test").to_list() == [False, True]

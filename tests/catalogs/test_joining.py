@@ -81,7 +81,10 @@ def test_several_tables_one_after_the_other():
         (Join(pl.DataFrame({"galaxy": IDS})), "no column of ids.*--join FILE=COLUMN.*galaxy"),
         (Join(pl.DataFrame({"objid": IDS}), columns=("objd",)), "no column 'objd' of ids; nearest: objid"),
         (Join(pl.DataFrame({"x": [1.0], "y": [1.0]}), "sky"), "no columns of positions"),
-        (Join(pl.DataFrame({"ra": ["10:00:00"], "dec": ["1:00"]}), "sky"), "ra should hold degrees"),
+        (
+            Join(pl.DataFrame({"ra": ["10:00:00"], "dec": ["1:00"]}), "sky"),
+            "polars DataFrame: column ra should hold numbers, but row 1 is '10:00:00'",
+        ),
         (Join(pl.DataFrame({"ra": [10.0], "dec": [-1.0]}), "sky", ("ra", "decl")), "no column 'decl'.*nearest: dec"),
     ],
 )

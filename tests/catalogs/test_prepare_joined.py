@@ -11,7 +11,8 @@ from astropy.table import QTable
 from conftest import run
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.joining import Join
-from truemorph.catalogs.mapping import mapping_toml, read_mapping
+from truemorph.catalogs.mapping import read_mapping
+from truemorph.catalogs.mapping_page import mapping_toml
 from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 from truemorph.catalogs.sampling import PAPER_SAMPLE
 from truemorph.catalogs.tables import CatalogTable, write_table

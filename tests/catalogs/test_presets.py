@@ -7,7 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from truemorph.catalogs.mapping import PRESETS, detect_mapping, mapping_toml, preset_names, read_mapping
+from truemorph.catalogs.choosing import detect_mapping, resolve
+from truemorph.catalogs.mapping import PRESETS, preset_names, read_mapping
+from truemorph.catalogs.mapping_page import mapping_toml
 from truemorph.catalogs.prepare import prepare_catalogue
 from truemorph.errors import InputError
 
@@ -275,3 +277,80 @@ def test_every_preset_is_a_file_of_its_name_that_says_where_its_names_are_from()
         assert mapping.name == name
         assert read_mapping(tomllib.loads(mapping_toml(mapping))) == mapping
         assert max(map(len, text.splitlines())) <= 400
+
+
+# Names as the published tables, and those that people make of them, have them; written out, not read from the presets.
+NAMES = {
+    "gz2": {
+        "object_id": "dr7objid objid dr7_objid",
+        "smooth_fraction": "t01_smooth_or_features_a01_smooth_weighted_fraction",
+        "disk_fraction": "t01_smooth_or_features_a02_features_or_disk_weighted_fraction",
+        "artefact_fraction": "t01_smooth_or_features_a03_star_or_artifact_weighted_fraction",
+        "smooth_votes": "t01_smooth_or_features_a01_smooth_count",
+        "disk_votes": "t01_smooth_or_features_a02_features_or_disk_count",
+        "artefact_votes": "t01_smooth_or_features_a03_star_or_artifact_count",
+        "radius": "petroRad_r petroR_r",
+        "psf_fwhm": "psfWidth_r psf_fwhm",
+        "magnitude": "petroMag_r",
+        "extinction": "extinction_r",
+    },
+    "gz2-debiased": {
+        "smooth_fraction": "t01_smooth_or_features_a01_smooth_debiased",
+        "disk_fraction": "t01_smooth_or_features_a02_features_or_disk_debiased",
+        "artefact_fraction": "t01_smooth_or_features_a03_star_or_artifact_debiased",
+    },
+    "gz-challenge": {"object_id": "GalaxyID", "smooth_fraction": "Class1.1", "disk_fraction": "Class1.2"},
+    "gz-decals": {
+        "object_id": "iauname id_str",
+        "smooth_votes": "smooth-or-featured_smooth smooth-or-featured-dr5_smooth smooth-or-featured-dr12_smooth",
+        "vote_count": "smooth-or-featured_total-votes smooth-or-featured_total smooth-or-featured-dr5_total-votes",
+        "radius": "petro_theta",
+        "psf_fwhm": "psfsize_r psf_fwhm",
+        "image": "image file_loc filename png_loc",
+        "M_r": "elpetro_absmag_r",
+        "r_half": "petro_th50",
+    },
+    "desi": {
+        "object_id": "dr8_id id_str",
+        "radius": "petro_theta petro_radius",
+        "redshift": "redshift spec_z",
+        "magnitude": "mag_r_desi mag_r",
+        "r_half": "est_petro_th50",
+    },
+    "gz-hubble": {
+        "object_id": "zooniverse_id OBJNO survey_id id_str",
+        "smooth_fraction": "t01_smooth_or_features_a01_smooth_weighted_fraction",
+        "vote_count": "t01_smooth_or_features_total_count smooth-or-featured-hubble_total-votes",
+        "ra": "RA ra",
+        "redshift": "Z_BEST",
+        "sersic_n": "N_GALFIT_HI",
+    },
+    "candels": {
+        "object_id": "ID id_str",
+        "smooth_fraction": "t00_smooth_or_featured_a0_smooth_weighted_frac t00_smooth_or_featured_a0_smooth_frac",
+        "vote_count": "t00_smooth_or_featured_count smooth-or-featured-candels_total-votes",
+        "redshift": "z_best",
+        "dec": "Dec DEC dec",
+    },
+}
+
+
+@pytest.mark.parametrize("name", list(NAMES))
+def test_every_name_is_known_and_in_this_order(name):
+    mapping = read_mapping(name)
+    for role, names in NAMES[name].items():
+        known = names.split()
+        for number, column in enumerate(known):
+            assert resolve(mapping, [*known[number:], "other"])[role].columns == (column,), role
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [("gz2", "redshift"), ("gz2", "petroMag_r"), ("gz-decals", "redshift"), ("gz-decals", "elpetro_absmag_r")],
+)
+def test_what_means_missing_in_the_surveys_is_missing(name, column):
+    columns = {**next(table for preset, table, *_ in TABLES if preset == name), **(sky() if name == "gz2" else {})}
+    table = frame_of(columns).with_columns(pl.when(pl.int_range(N) == 1).then(-9999.0).otherwise(0.5).alias(column))
+    role = {"petroMag_r": "magnitude", "elpetro_absmag_r": "M_r"}.get(column, column)
+    got = prepare_catalogue(table, psf_fwhm=1.2).catalogue.frame
+    assert got[role].null_count() == 1

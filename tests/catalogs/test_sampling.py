@@ -9,6 +9,7 @@ from truemorph.catalogs.sampling import (
     PAPER_SAMPLE,
     assign_folds,
     balanced_sample,
+    draw_and_split,
     draw_sample,
     sampling_weights,
     split_by_id,
@@ -184,3 +185,13 @@ def test_samples_name_their_mistakes():
         split_counts(range(3), (3, -1, 1))
     with pytest.raises(InputError, match="none below 0"):
         split_counts(range(3), (0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    "split", [(0.8, float("nan"), 0.1), (float("nan"),) * 3, (float("inf"), 1, 1), (10, -2, 0), (1,)]
+)
+def test_a_split_of_what_is_no_number_is_refused(split):
+    with pytest.raises(InputError, match=r"three shares|sum to 1"):
+        draw_and_split(np.array([0, 1] * 5), range(10), None, split)
+    with pytest.raises(InputError, match="sum to 1"):
+        split_by_id(range(10), split)

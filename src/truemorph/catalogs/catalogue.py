@@ -58,11 +58,14 @@ def parse_condition(condition: str) -> tuple[str, list[str]]:
     return column.strip(), [value.strip() for value in values.split(",")]
 
 
-def _equal_to_any(series: pl.Series, values: list[str]) -> pl.Series:
+def _equal_to_any(series: pl.Series, values: list[str], source: str) -> pl.Series:
     """Compare as the column's own kind: numbers as numbers, yes and no as such, the rest as text."""
     if series.dtype == pl.Boolean:
-        wanted = [value.lower() in ("true", "1", "yes") for value in values]
-        return series.is_in(wanted).fill_null(False)
+        known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        for value in values:
+            if value.lower() not in known:
+                raise InputError(f"{source} is true or false, not {value!r}, as --where asks")
+        return series.is_in([known[value.lower()] for value in values]).fill_null(False)
     if series.dtype.is_float():
         try:
             return series.is_in([float(value) for value in values]).fill_null(False)
@@ -100,7 +103,7 @@ def rows_where(frame: pl.DataFrame, conditions: Iterable[str], source: str) -> n
         column, values = parse_condition(condition)
         if column not in frame.columns:
             raise InputError(f"{source}: no column {column!r} for --where; {nearest(column, frame.columns)}")
-        selected &= _equal_to_any(frame[column], values).to_numpy()
+        selected &= _equal_to_any(frame[column].alias(""), values, f"{source}: column {column}").to_numpy()
     return selected
 
 

@@ -187,7 +187,7 @@ def _uses(frame: pl.DataFrame, metadata: Mapping[str, Any]) -> list[str]:
         "theta, and all else made with alpha, is in the unit of alpha above and compares only with what has that unit",
     ]
     weights = frame["sampling_weight"] if "sampling_weight" in frame.columns else None
-    if metadata.get("balanced") or (weights is not None and weights.n_unique() > 1):
+    if metadata.get("balanced") or metadata.get("drawn") or (weights is not None and weights.n_unique() > 1):
         facts.append(
             "galaxies to train on were chosen by label: class fractions among them mean nothing unless each galaxy "
             "counts by its `sampling_weight`"

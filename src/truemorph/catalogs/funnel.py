@@ -5,6 +5,13 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from truemorph.catalogs.votes import ARTEFACT, NO_VOTES, TIED
+
+ROWS_IN, ROWS_OUT = "rows in", "rows out"
+NOT_SELECTED, NO_RADIUS, NO_PSF = "not selected by --where", "no positive radius", "no positive PSF width"
+# No rule of a user's may be called so: the account would count two things as one.
+RESERVED = (ROWS_IN, ROWS_OUT, NOT_SELECTED, NO_RADIUS, NO_PSF, NO_VOTES, TIED, ARTEFACT)
+
 
 class Funnel:
     """Rows that are left, and why the others are not.
@@ -61,7 +68,7 @@ class Funnel:
         """Rows in, rows lost to each rule in the order of the rules, rows out."""
         lost = np.bincount(self._reason[self._reason >= 0], minlength=len(self._rules))
         losses = [(rule, -int(n)) for rule, n, show in zip(self._rules, lost, self._shown, strict=True) if n or show]
-        return [("rows in", self._reason.size), *losses, ("rows out", int(self.kept.sum()))]
+        return [(ROWS_IN, self._reason.size), *losses, (ROWS_OUT, int(self.kept.sum()))]
 
     def dropped(self, ids: pl.Series) -> pl.DataFrame:
         """List what was dropped: `row` (from 1), `object_id`, `reason`."""

@@ -11,13 +11,14 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from truemorph.catalogs.choosing import resolve
 from truemorph.catalogs.crossmatch import Match, describe, match_ids, match_sky
-from truemorph.catalogs.expressions import compute
-from truemorph.catalogs.mapping import PRESETS, Mapping, read_mapping, resolve
+from truemorph.catalogs.expressions import column_expression
+from truemorph.catalogs.mapping import PRESETS, Column, Mapping, read_mapping
 from truemorph.catalogs.objects import CatalogTable, kind_of
 from truemorph.catalogs.schema import nearest
 from truemorph.catalogs.tables import read_table
-from truemorph.catalogs.units import conversion
+from truemorph.catalogs.values import role_values
 from truemorph.errors import InputError
 
 # Right ascension and declination as tables call them: SDSS and most, VizieR's, SExtractor's, topcat's.
@@ -53,6 +54,12 @@ class Join:
     columns: tuple[str, ...] = ()
     within: float = 2.0
 
+    def __post_init__(self) -> None:
+        if self.by not in ("id", "sky"):
+            raise InputError(f'a table is joined by "id" or on the "sky"; got by={self.by!r}')
+        if isinstance(self.columns, str):
+            object.__setattr__(self, "columns", (self.columns,))
+
     @property
     def name(self) -> str:
         """What to call the table."""
@@ -72,12 +79,15 @@ class Joined:
     notes : list of str
     files : dict of str to Path
         Column that came from another file → that file.
+    tables : dict of str to str
+        Column that came from another table → what that is called.
     """
 
     table: CatalogTable
     matches: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     files: dict[str, Path] = field(default_factory=dict)
+    tables: dict[str, str] = field(default_factory=dict)
 
 
 def read_join(text: str, by: Literal["id", "sky"] = "id", within: float = 2.0) -> Join:
@@ -126,7 +136,7 @@ def join_tables(
     -------
     Joined
         Columns that the table has already keep its values; another table's of the same name get the name of that
-        table behind it.
+        table behind it. A column without a single value gives way.
 
     Raises
     ------
@@ -144,7 +154,8 @@ def join_tables(
     for join in joins:
         right = read_table(join.source)
         name = join.name
-        match, same = _match(result.table, right, join, mapping, chosen or {}, source)
+        left = _Left(result, mapping, chosen or {}, source)
+        match, same = _match(left, right, join, result.notes)
         statistics = {**match.statistics}
         result.matches.append((Path(source).name, name, statistics))
         result.notes.append(describe(match, Path(source).name, name))
@@ -154,29 +165,60 @@ def join_tables(
     return result
 
 
-def _match(
-    table: CatalogTable, right: CatalogTable, join: Join, mapping: Mapping | None, chosen: dict[str, str], source: str
-) -> tuple[Match, set[str]]:
+@dataclass(frozen=True)
+class _Left:
+    """The table so far, and how it is read."""
+
+    joined: Joined
+    mapping: Mapping | None
+    chosen: dict[str, str]
+    source: str
+
+    def values(self, role: str) -> pl.Series | None:
+        """Values of one of truemorph's columns, as in the catalogue; None where nothing says which they are."""
+        table, existing = self.joined.table, self.joined.table.frame.columns
+        rule = self.mapping.columns.get(role) if self.mapping is not None else None
+        if role in self.chosen:
+            if self.chosen[role] not in existing:
+                what = {"object_id": "ids"}.get(role, "positions")
+                near = nearest(self.chosen[role], existing)
+                raise InputError(f"{self.source}: no column {self.chosen[role]!r} of {what}; {near}")
+            found = column_expression(self.chosen[role])
+            rule = Column(column=(self.chosen[role],), missing=() if rule is None else rule.missing)
+        elif rule is None or self.mapping is None:
+            return None
+        else:
+            own = [name for name in existing if name not in self.joined.tables]
+            known = resolve(self.mapping, existing, own)
+            if role not in known:
+                return None
+            found = known[role]
+        return role_values(table, role, found, rule, self.source, [])[0].alias(found.said)
+
+
+def _match(left: _Left, right: CatalogTable, join: Join, notes: list[str]) -> tuple[Match, set[str]]:
     """The match, and columns of the right table that say nothing new: its ids."""
-    sources = (source, str(join.source) if isinstance(join.source, str | os.PathLike) else join.name)
+    sources = (left.source, str(join.source) if isinstance(join.source, str | os.PathLike) else join.name)
     if join.by == "id":
-        left_ids = _ids(table, mapping, chosen.get("object_id"), sources[0], "--id COLUMN")
-        right_ids = _ids(right, None, join.columns[0] if join.columns else None, sources[1], "--join FILE=COLUMN")
+        known = left.values("object_id")
+        left_ids = _ids(left.joined.table, None, sources[0], "--id COLUMN") if known is None else known
+        right_ids = _ids(right, join.columns[0] if join.columns else None, sources[1], "--join FILE=COLUMN")
         return match_ids(left_ids, right_ids, sources=sources), {right_ids.name}
-    asked = tuple(chosen[role] for role in ("ra", "dec") if role in chosen)
-    left_places = _places(table, mapping, asked, sources[0], "name them in a mapping")
-    right_places = _places(right, None, join.columns, sources[1], "give --match FILE=RA,DEC")
+    ra, dec = left.values("ra"), left.values("dec")
+    if ra is None or dec is None:
+        left_places = _places(left.joined.table, (), sources[0], "name them in a mapping", [])
+    else:
+        left_places = (_degrees(ra, "ra", sources[0]), _degrees(dec, "dec", sources[0]))
+    right_places = _places(right, join.columns, sources[1], "give --match FILE=RA,DEC", notes)
     return match_sky(*left_places, *right_places, join.within, sources=sources), set()
 
 
-def _ids(table: CatalogTable, mapping: Mapping | None, chosen: str | None, source: str, option: str) -> pl.Series:
+def _ids(table: CatalogTable, chosen: str | None, source: str, option: str) -> pl.Series:
     existing = table.frame.columns
     if chosen is not None:
         if chosen not in existing:
             raise InputError(f"{source}: no column {chosen!r} of ids; {nearest(chosen, existing)}")
         return table.frame[chosen]
-    if mapping is not None and (own := resolve(mapping, existing).get("object_id")) is not None:
-        return table.frame[own.columns[0]] if own.lone else compute(own, table.frame, f"{source}: ids", exact=True)
     known = [name for preset in PRESETS for name in read_mapping(preset).columns["object_id"].column]
     by_case = {name.lower(): name for name in reversed(existing)}
     for name in known:
@@ -189,7 +231,7 @@ def _ids(table: CatalogTable, mapping: Mapping | None, chosen: str | None, sourc
 
 
 def _places(
-    table: CatalogTable, mapping: Mapping | None, chosen: Sequence[str], source: str, how: str
+    table: CatalogTable, chosen: Sequence[str], source: str, how: str, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Right ascension and declination in degrees, NaN where missing."""
     existing = table.frame.columns
@@ -197,34 +239,46 @@ def _places(
     if absent:
         raise InputError(f"{source}: no column {absent[0]!r} of positions; {nearest(absent[0], existing)}")
     names = list(chosen)
-    if len(names) != 2 and mapping is not None:
-        own = resolve(mapping, existing)
-        names = [own[role].columns[0] for role in ("ra", "dec") if role in own and own[role].lone]
     if len(names) != 2:
         by_case = {name.lower(): name for name in existing}
         found = next((pair for pair in _POSITIONS if set(pair) <= set(by_case)), None)
         if found is None:
             raise InputError(f"{source}: no columns of positions (ra, dec); {how} ({nearest('ra', existing)})")
         names = [by_case[one] for one in found]
-    return _degrees(table, names[0], source), _degrees(table, names[1], source)
+    ra, dec = (
+        role_values(table, role, column_expression(name), Column(column=(name,)), source, notes)[0].alias(name)
+        for role, name in zip(("ra", "dec"), names, strict=True)
+    )
+    return _degrees(ra, "ra", source), _degrees(dec, "dec", source)
 
 
-def _degrees(table: CatalogTable, name: str, source: str) -> np.ndarray:
-    series = table.frame[name]
-    if not series.dtype.is_numeric():
-        raise InputError(f"{source}: column {name} should hold degrees, not {series.dtype}; convert it first")
-    stated = table.units.get(name)
-    converted = (1.0, "deg") if stated is None else conversion(stated, ("deg",))
-    if converted is None:
-        raise InputError(f"{source}: column {name} is in {stated!r}, which is not an angle; give degrees")
-    return series.cast(pl.Float64).fill_null(np.nan).to_numpy() * converted[0]
+def _degrees(values: pl.Series, role: str, source: str) -> np.ndarray:
+    low, high = (-180, 360) if role == "ra" else (-90, 90)
+    bad = ((values < low) | (values > high)).fill_null(False)
+    if bad.any():
+        row = int(bad.arg_true()[0])
+        raise InputError(
+            f"{source}: column {values.name} ({role}) goes from {low} to {high} degrees; {bad.sum()} rows do not "
+            f"(first: row {row + 1}, {values[row]:g}); mend them, leave them empty if unknown, or say in a mapping "
+            "which values mean missing"
+        )
+    return values.fill_null(np.nan).to_numpy()
 
 
 def _beside(left: Joined, right: CatalogTable, match: Match, join: Join, same: set[str]) -> Joined:
     """The right table's columns beside the left one's, in the order of its rows."""
     frame, name = right.frame.drop(same), join.name
     stem = name.partition(".")[0] if right.path is not None else "joined"
-    notes, taken = list(left.notes), set(left.table.frame.columns)
+    notes, table = list(left.notes), left.table
+    empty = [
+        column
+        for column in frame.columns
+        if column in table.frame.columns and _is_empty(table.frame[column]) and not _is_empty(frame[column])
+    ]
+    if empty:
+        notes.append(f"{name}: columns without a value elsewhere are taken from it: {', '.join(empty[:6])}")
+        table = replace(table, frame=table.frame.drop(empty))
+    taken = set(table.frame.columns)
     renamed: dict[str, str] = {}
     for column in frame.columns:
         free = column
@@ -251,10 +305,11 @@ def _beside(left: Joined, right: CatalogTable, match: Match, join: Join, same: s
     files = dict(left.files)
     if right.path is not None:
         files |= {column: Path(right.path) for column in gathered.columns}
-    table = replace(
-        left.table,
-        frame=pl.concat([left.table.frame, gathered], how="horizontal"),
-        units=left.table.units | units,
-        descriptions=left.table.descriptions | about,
-    )
-    return Joined(table, left.matches, notes, files)
+    units = {column: unit for column, unit in table.units.items() if column not in empty} | units
+    about = {column: text for column, text in table.descriptions.items() if column not in empty} | about
+    table = replace(table, frame=pl.concat([table.frame, gathered], how="horizontal"), units=units, descriptions=about)
+    return Joined(table, left.matches, notes, files, left.tables | dict.fromkeys(gathered.columns, name))
+
+
+def _is_empty(series: pl.Series) -> bool:
+    return series.null_count() == len(series)

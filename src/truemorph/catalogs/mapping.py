@@ -18,18 +18,20 @@ keep = "radius > 3 AND NOT star"              # the table's columns, and truemor
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from truemorph.catalogs.expressions import Expression, read_expression
+from truemorph.catalogs.expressions import Expression, column_expression, read_expression
+from truemorph.catalogs.funnel import RESERVED
+from truemorph.catalogs.physical import COSMOLOGY, named_cosmology
 from truemorph.catalogs.roles import ROLES
 from truemorph.catalogs.schema import nearest
 from truemorph.catalogs.units import conversion
@@ -45,7 +47,24 @@ def _several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _on_one_line(value: Any) -> Any:
+    return " ".join(value.split()) if isinstance(value, str) else value
+
+
+def _known(value: Any) -> Any:
+    """One value or several; what is not a finite number is missing anyway."""
+    several = value if isinstance(value, list | tuple) else (value,)
+    return tuple(one for one in several if not isinstance(one, float) or math.isfinite(one))
+
+
+def _how_many(value: Any) -> Any:
+    if value is None or isinstance(value, dict | BaseModel) or value in (ALL, BALANCED):
+        return value
+    raise ValueError(f'give "{ALL}", "{BALANCED}", or how many of each, such as {{ smooth = 10, disk = 10 }}')
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_several)]
+ALL, BALANCED = "all", "balanced"
 
 
 class Column(BaseModel):
@@ -59,7 +78,9 @@ class Column(BaseModel):
     column: Names = Field((), description="the table's column, or several in order of preference")
     expression: Names = Field((), description="in place of it, SQL over columns, or several in order of preference")
     unit: str | None = Field(None, description="unit of the column, where the table states none")
-    missing: tuple[float | int | str, ...] = Field((), description="values that mean missing")
+    missing: Annotated[tuple[float | int | str, ...], BeforeValidator(_known)] = Field(
+        (), description="one value, or several, that mean missing"
+    )
     description: str | None = Field(None, description="what it is, for the catalogue")
     optional: bool = Field(False, description="whether the table may lack it")
 
@@ -72,7 +93,7 @@ class Column(BaseModel):
     def candidates(self, role: str) -> Iterator[Expression]:
         """What it may come from; a column is the expression that names it."""
         for name in self.column:
-            yield Expression(name, '"{}"'.format(name.replace('"', '""')), (name,), True)
+            yield column_expression(name)
         for text in self.expression:
             yield read_expression(text, f"[columns.{role}]")
 
@@ -82,7 +103,7 @@ class Cut(BaseModel):
 
     model_config = _FROZEN
 
-    name: str = Field(min_length=1, max_length=60)
+    name: Annotated[str, BeforeValidator(_on_one_line)] = Field(min_length=1, max_length=60)
     keep: str = Field(description="SQL over the table's columns and truemorph's names; rows where it is unknown go too")
 
 
@@ -91,18 +112,26 @@ class Sample(BaseModel):
 
     model_config = _FROZEN
 
-    smooth: int = Field(ge=1)
-    disk: int = Field(ge=1)
+    smooth: int = Field(ge=1, le=10**12)
+    disk: int = Field(ge=1, le=10**12)
 
 
 class Parts(BaseModel):
-    """How many galaxies to train, validate and test on."""
+    """How many galaxies to train, validate and test on, or which shares of them."""
 
     model_config = _FROZEN
 
-    train: int = Field(ge=1)
-    validation: int = Field(ge=0)
-    test: int = Field(ge=0)
+    train: int | float = Field(gt=0)
+    validation: int | float = Field(ge=0)
+    test: int | float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _numbers_or_shares(self) -> Parts:
+        parts = (self.train, self.validation, self.test)
+        shares = abs(sum(parts) - 1) < 1e-9
+        if not (shares or (sum(parts) > 1 and all(float(part).is_integer() for part in parts))):
+            raise ValueError("give shares that sum to 1, or whole numbers of galaxies")
+        return self
 
 
 class Mapping(BaseModel):
@@ -119,8 +148,10 @@ class Mapping(BaseModel):
     columns: dict[str, Column] = Field(description="truemorph's name → where it comes from")
     cuts: tuple[Cut, ...] = ()
     cosmology: str | None = Field(None, description="name of a cosmology of astropy's, for radii in kpc and magnitudes")
-    sample: Sample | None = Field(None, description="how many galaxies of each label to draw, if not all")
-    split: Parts | None = Field(None, description="how many galaxies to train, validate and test on")
+    sample: Annotated[Sample | str | None, BeforeValidator(_how_many)] = Field(
+        None, description='how many galaxies of each label to draw, "balanced" for as many of each, or "all"'
+    )
+    split: Parts | None = Field(None, description="how many galaxies, or which shares, to train, validate and test on")
     lacking: dict[str, str] = Field({}, description="truemorph's name → what to do where the table has no such column")
 
     @field_validator("columns", mode="before")
@@ -142,14 +173,15 @@ def preset_names() -> tuple[str, ...]:
     return PRESETS
 
 
-def _read_preset(name: str) -> dict[str, Any]:
+def _preset_content(name: str) -> dict[str, Any]:
     text = (resources.files("truemorph.catalogs") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
-    return _extended(tomllib.loads(text), f"preset {name}")
+    return tomllib.loads(text)
 
 
 @cache
-def _preset(name: str) -> Mapping:
-    return _settle(_read_preset(name), f"preset {name}")
+def preset_mapping(name: str) -> Mapping:
+    """The mapping of a preset."""
+    return _settle(_preset_content(name), f"preset {name}")
 
 
 def read_mapping(source: Mapping | dict[str, Any] | str | os.PathLike[str]) -> Mapping:
@@ -173,65 +205,123 @@ def read_mapping(source: Mapping | dict[str, Any] | str | os.PathLike[str]) -> M
     'arcmin'
     """
     if isinstance(source, Mapping):
-        return source
+        return _checked(source, "mapping")
     if isinstance(source, dict):
-        return _settle(source, "mapping")
+        base = source.get("extends")
+        named = {} if base is None else {"name": f"{Path(str(base)).stem}, changed"}
+        return _settle(named | source, "mapping")
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(f"a mapping is a preset's name, a TOML file or a dict; got {type(source).__name__}")
     name = os.fspath(source)
     if isinstance(source, str) and name in PRESETS:
-        return _preset(name)
+        return preset_mapping(name)
     if not name.lower().endswith(".toml"):
         raise InputError(
-            f"unknown preset {name!r}; known: {', '.join(PRESETS)} ({nearest(name, PRESETS, what='presets')}); "
-            "a mapping of your own is a .toml file"
+            f"unknown preset {name!r}; {nearest(name, PRESETS, what='presets')}; a mapping of your own is a .toml file"
         )
-    try:
-        content = tomllib.loads(Path(name).read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise InputError(f"{name}: {problem.strerror or problem}") from problem
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise InputError(f"{name}: not valid TOML: {problem}") from problem
+    content = _read_page(Path(name))
     content.setdefault("name", Path(name).stem)
-    return _settle(content, name)
+    return _settle(content, name, Path(name))
 
 
-def _extended(content: dict[str, Any], source: str) -> dict[str, Any]:
-    """What a mapping says itself, over what the preset says that it extends."""
+def _read_page(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as problem:
+        raise InputError(f"{path}: {problem.strerror or problem}") from problem
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise InputError(f"{path}: not valid TOML: {problem}") from problem
+
+
+def mapping_files(source: Any) -> list[Path]:
+    """The file that a mapping was read from, and those that it extends, one after the other."""
+    files: list[Path] = []
+    path = None if source is None or isinstance(source, Mapping | dict) else Path(source)
+    while path is not None and path.suffix.lower() == ".toml" and path.is_file() and path not in files:
+        files.append(path)
+        base = _read_page(path).get("extends")
+        path = path.parent / base if isinstance(base, str) and base not in PRESETS else None
+    return files
+
+
+def _extended(content: dict[str, Any], source: str, path: Path | None, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """What a mapping says itself, over what the preset or file says that it extends."""
     content = dict(content)
     base = content.pop("extends", None)
-    if base is None:
-        return content
-    if base not in PRESETS:
+    under: dict[str, Any] = {}
+    if isinstance(base, str) and base.lower().endswith(".toml"):
+        file = (Path() if path is None else path.parent) / base
+        if file.resolve() in seen:
+            raise InputError(f"{source}: extends {base!r}, which extends it; mappings can't go round in a circle")
+        under = _extended(_read_page(file), str(file), file, (*seen, file.resolve()))
+    elif isinstance(base, str) and base in PRESETS:
+        under = _extended(_preset_content(base), f"preset {base}", None)
+    elif base is not None:
         raise InputError(
-            f"{source}: extends {base!r}, which is no preset; {nearest(str(base), PRESETS, what='presets')}"
+            f"{source}: extends {base!r}, which is no preset and no .toml file; "
+            f"{nearest(str(base), PRESETS, what='presets')}"
         )
-    under = _read_preset(base)
     for key in ("columns", "lacking"):
-        if isinstance(content.get(key, {}), dict):
+        if isinstance(content.get(key, {}), dict) and (key in content or key in under):
             content[key] = under.get(key, {}) | content.get(key, {})
-    if isinstance(content.get("cuts", []), list):
+    if isinstance(content.get("columns"), dict):
+        # false or "" takes back what the extended mapping says of a name.
+        content["columns"] = {role: one for role, one in content["columns"].items() if one is not False and one != ""}
+    if under and isinstance(content.get("cuts", []), list):
         content["cuts"] = [*under.get("cuts", []), *content.get("cuts", [])]
+    if "sample" in content and "split" not in content and isinstance(under.get("split"), dict):
+        content["split"] = shares_of(under["split"])
     return under | content
 
 
-def _settle(content: dict[str, Any], source: str) -> Mapping:
+def shares_of(split: dict[str, Any]) -> dict[str, Any]:
+    """A split as shares: how many was said of another sample.
+
+    Examples
+    --------
+    >>> shares_of({"train": 80, "validation": 10, "test": 10})
+    {'train': 0.8, 'validation': 0.1, 'test': 0.1}
+    """
+    whole = sum(part for part in split.values() if isinstance(part, int | float))
+    return {name: part / whole if isinstance(part, int | float) and whole else part for name, part in split.items()}
+
+
+def _settle(content: dict[str, Any], source: str, path: Path | None = None) -> Mapping:
     try:
-        mapping = Mapping(**_extended(content, source))
+        seen = () if path is None else (path.resolve(),)
+        mapping = Mapping.model_validate(_extended(content, source, path, seen))
     except ValidationError as problem:
         raise InputError(f"{source}: {_explain(problem)}") from problem
+    return _checked(mapping, source)
+
+
+def _checked(mapping: Mapping, source: str) -> Mapping:
+    """Refuse what a mapping says of names, units, rules and cosmologies that there are not."""
     _check_roles(mapping, source)
     for cut in mapping.cuts:
         read_expression(cut.keep, f"{source}: cut {cut.name!r}")
     names = [cut.name for cut in mapping.cuts]
-    twice = [name for name in names if names.count(name) > 1 or name in ("rows in", "rows out")]
-    if twice:
-        raise InputError(f"{source}: two rules are called {twice[0]!r}; give each cut a name of its own")
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{source}: two rules are called {name!r}; give each cut a name of its own")
+        if name in RESERVED:
+            raise InputError(
+                f"{source}: a cut can't be called {name!r}, as truemorph's own rule is; give it another name"
+            )
+    if mapping.cosmology not in (None, COSMOLOGY):
+        try:
+            named_cosmology(mapping.cosmology)
+        except InputError as problem:
+            raise InputError(f"{source}: {problem}") from problem
     return mapping
 
 
 def _explain(problem: ValidationError) -> str:
     # A misspelt key is also a missing one: the former says more.
-    errors = sorted(problem.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    first, place = errors[0], [str(part) for part in errors[0]["loc"]]
+    errors = sorted(
+        problem.errors(), key=lambda one: (one["type"] != "extra_forbidden", one["loc"][-1:] in (("str",), ("Sample",)))
+    )
+    first, place = errors[0], [str(part) for part in errors[0]["loc"] if part != "Sample"]
     where = ".".join(place)
     if first["type"] == "extra_forbidden":
         models: dict[str, type[BaseModel]] = {"columns": Column, "cuts": Cut} if len(place) > 2 else {}
@@ -242,6 +332,12 @@ def _explain(problem: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{where} is missing"
     if first["type"] == "model_type":
+        shown = {
+            "split": "{ train = 0.8, validation = 0.1, test = 0.1 }",
+            "cuts": '{ name = "bright", keep = "r < 17" }',
+        }
+        if place[0] in shown:
+            return f"{where}: give a table such as {shown[place[0]]}"
         return f'{where}: give the name of a column, or a table such as {{ column = "name", unit = "arcsec" }}'
     said = first["msg"].removeprefix("Value error, ")
     got = "" if isinstance(first["input"], dict) else f"; got {str(first['input'])[:60]!r}"
@@ -261,171 +357,3 @@ def _check_roles(mapping: Mapping, source: str) -> None:
         if not fits or (column.unit is not None and ROLES[role].kind in ("id", "file")):
             units = " or ".join(ROLES[role].units) or "a pure number"
             raise InputError(f"{source}: {role} can't be in {column.unit!r}; it is converted to {units}")
-
-
-def resolve(mapping: Mapping, existing: Iterable[str]) -> dict[str, Expression]:
-    """What each of truemorph's columns comes from in a table with these columns; those it lacks are left out."""
-    there = set(existing)
-    found = {}
-    for role, column in mapping.columns.items():
-        for one in column.candidates(role):
-            if there.issuperset(one.columns):
-                found[role] = one
-                break
-    return found
-
-
-def detect_mapping(existing: Sequence[str], source: str = "table", chosen: Iterable[str] = ()) -> Mapping:
-    """Find the preset whose ids and votes are among the columns.
-
-    Parameters
-    ----------
-    existing : sequence of str
-        The table's columns.
-    source : str
-        File name, for messages.
-    chosen : iterable of str
-        Names whose column the user gave.
-
-    Raises
-    ------
-    InputError
-        If none fits.
-
-    Examples
-    --------
-    >>> detect_mapping(["GalaxyID", "Class1.1", "Class1.2"]).name
-    'gz-challenge'
-    """
-    chosen = set(chosen)
-    fitting = []
-    for name in DETECTED:
-        found = set(resolve(_preset(name), existing))
-        if ("object_id" in found or "object_id" in chosen) and {"smooth_fraction", "smooth_votes"} & (found | chosen):
-            # The table's own ids say more than its votes, which several surveys call alike.
-            fitting.append(("object_id" not in found, name))
-    if not fitting:
-        raise InputError(
-            f"{source}: no known kind of catalogue: expected ids and votes named as in {', '.join(DETECTED)}; columns "
-            f"are: {', '.join(existing[:12])}; describe yours in a mapping (--preset gz2 --dry-run prints one to "
-            "change)"
-        )
-    return _preset(min(fitting, key=lambda one: one[0])[1])
-
-
-def choose_mapping(
-    existing: Sequence[str] | None,
-    preset: str | None = None,
-    mapping: Mapping | dict[str, Any] | str | os.PathLike[str] | None = None,
-    chosen: dict[str, str] | None = None,
-    psf_fwhm: float | None = None,
-    source: str = "table",
-) -> Mapping:
-    """Settle how a table is read: a preset, or a mapping, or what its columns look like; then what was asked for.
-
-    Parameters
-    ----------
-    existing : sequence of str, optional
-        The table's columns.
-    preset, mapping : optional
-        See `read_mapping`; not both.
-    chosen : dict, optional
-        truemorph's name → column; wins over the mapping's.
-    psf_fwhm : float, optional
-        One width for all galaxies, arcsec; wins over every column.
-    source : str
-        What to call the table in messages.
-
-    Raises
-    ------
-    InputError
-        If a name or column is unknown, or no preset fits.
-
-    Examples
-    --------
-    >>> choose_mapping(["GalaxyID", "Class1.1", "size"], chosen={"radius": "size"}).columns["radius"].column
-    ('size',)
-    """
-    chosen = chosen or {}
-    if preset is not None and mapping is not None:
-        raise InputError("a preset and a mapping exclude each other; copy the preset (--dry-run) and change it")
-    if preset is not None:
-        settled = read_mapping(preset)
-    elif mapping is not None:
-        settled = read_mapping(mapping)
-    elif existing is not None:
-        settled = detect_mapping(existing, source, chosen)
-    else:
-        raise InputError(f"give a table, --preset ({', '.join(PRESETS)}) or --mapping")
-    columns = dict(settled.columns)
-    for role, name in chosen.items():
-        if role not in ROLES:
-            raise InputError(f"unknown column role {role!r}; {nearest(role, list(ROLES), what='roles')}")
-        if existing is not None and name not in existing:
-            raise InputError(f"{source}: no column {name!r} (asked for as {role}); {nearest(name, existing)}")
-        # Its own unit counts, not that of the column it replaces; the survey's way to say missing is likely the same.
-        columns[role] = Column(column=(name,), missing=columns[role].missing if role in columns else ())
-    if psf_fwhm is not None:
-        columns.pop("psf_fwhm", None)
-        settled = settled.model_copy(update={"psf_fwhm": psf_fwhm})
-    return settled.model_copy(update={"columns": columns})
-
-
-def narrowed(mapping: Mapping, existing: Iterable[str]) -> Mapping:
-    """Keep of every name what a table with these columns gives, and drop names it doesn't have."""
-    columns = {}
-    for role, found in resolve(mapping, existing).items():
-        where = (
-            {"column": found.columns, "expression": ()} if found.lone else {"column": (), "expression": (found.text,)}
-        )
-        columns[role] = mapping.columns[role].model_copy(update=where)
-    return mapping.model_copy(update={"columns": columns})
-
-
-def mapping_toml(mapping: Mapping, existing: Sequence[str] | None = None) -> str:
-    """Write a mapping as TOML, to read, change and give back.
-
-    Parameters
-    ----------
-    mapping : Mapping
-    existing : sequence of str, optional
-        A table's columns: only what is taken from it is written; what it lacks is said in comments.
-
-    Examples
-    --------
-    >>> print(mapping_toml(read_mapping({"name": "mine", "columns": {"object_id": ["id", "ID"]}}), ["ID"]))
-    name = "mine"
-    about = ""
-    votes = "votes as the table has them"
-    <BLANKLINE>
-    [columns.object_id]
-    column = "ID"
-    <BLANKLINE>
-    """
-    asked = mapping if existing is None else narrowed(mapping, existing)
-    lines = [tomli_w.dumps({key: getattr(mapping, key) for key in ("name", "about", "votes")})]
-    if mapping.psf_fwhm is not None:
-        lines.append(f"psf_fwhm = {mapping.psf_fwhm}  # arcsec, where the table has no column of it\n")
-    if mapping.cosmology is not None:
-        lines.append(tomli_w.dumps({"cosmology": mapping.cosmology}))
-    if not asked.columns:
-        lines.append("\n[columns]\n")
-    for role, column in mapping.columns.items():
-        if role not in asked.columns:
-            sought = " or ".join(one.text for one in column.candidates(role))
-            needed = "" if column.optional else " (needed)"
-            lines.append(f"\n# {role}{needed}: the table has no {sought}\n")
-            continue
-        plain = asked.columns[role].model_dump(exclude_defaults=True)
-        for kind in ("column", "expression"):
-            if len(plain.get(kind, ())) == 1:
-                plain[kind] = plain[kind][0]
-        lines.append(f"\n[columns.{role}]\n{tomli_w.dumps(plain)}")
-    for cut in mapping.cuts:
-        lines.append(f"\n[[cuts]]\n{tomli_w.dumps(cut.model_dump())}")
-    for key, table in (("sample", mapping.sample), ("split", mapping.split)):
-        if table is not None:
-            lines.append(f"\n[{key}]\n{tomli_w.dumps(table.model_dump())}")
-    if mapping.lacking:
-        lines.append(f"\n[lacking]\n{tomli_w.dumps(mapping.lacking)}")
-    return "".join(lines)

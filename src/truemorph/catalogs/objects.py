@@ -9,13 +9,14 @@ import base64
 import json
 import re
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from polars.exceptions import PanicException, PolarsError
 
 from truemorph.errors import InputError
 
@@ -75,12 +76,17 @@ def from_object(source: Any) -> CatalogTable:
     """
     what = kind_of(source)
     if isinstance(source, CatalogTable):
-        return source
+        return replace(source, frame=plain_frame(source.frame))
     if isinstance(source, pl.LazyFrame):
         source = source.collect()
     if isinstance(source, pl.DataFrame):
-        return CatalogTable(_plain_text(source))
-    if hasattr(source, "colnames") and what.startswith("astropy"):
+        return CatalogTable(plain_frame(source))
+    if (
+        hasattr(source, "colnames")
+        and hasattr(source, "columns")
+        and hasattr(source, "meta")
+        and not what.endswith(" Row")
+    ):
         return from_astropy(source, what)
     try:
         if what.startswith("pandas") and hasattr(source, "columns"):
@@ -99,27 +105,56 @@ def from_object(source: Any) -> CatalogTable:
     )
 
 
-def _plain_text(frame: pl.DataFrame) -> pl.DataFrame:
-    # Ids and classes are compared as text: how it is stored makes no difference.
+def plain_frame(frame: pl.DataFrame) -> pl.DataFrame:
+    """A frame of kinds that every format holds.
+
+    Ids and classes are compared as text, however that is stored; and integers beyond 64 bits, which CSV files read as,
+    are text too.
+    """
     coded = [name for name, kind in frame.schema.items() if kind in (pl.Categorical, pl.Enum)]
-    return frame.with_columns(pl.col(coded).cast(pl.String)) if coded else frame
+    frame = frame.with_columns(pl.col(coded).cast(pl.String)) if coded else frame
+    wide = [name for name, kind in frame.schema.items() if kind in (pl.Int128, pl.UInt128)]
+    return frame.with_columns(_narrow(frame[name]) for name in wide) if wide else frame
+
+
+def _narrow(series: pl.Series) -> pl.Series:
+    for kind in (pl.Int64, pl.UInt64):
+        held = series.cast(kind, strict=False)
+        if held.null_count() == series.null_count():
+            return held
+    return series.cast(pl.String)
 
 
 def from_arrow(table: pa.Table, path: Path | None = None) -> CatalogTable:
     """Take an Arrow table, with the units and descriptions that its fields hold."""
     note = (table.schema.metadata or {}).get(_NOTE)
-    metadata = json.loads(note) if note else {}
+    try:
+        metadata = json.loads(note) if note else {}
+    except ValueError:
+        metadata = {}
+    if not isinstance(metadata, dict):
+        metadata = {}
     # Before descriptions, units lay in the note.
-    units, descriptions = dict(metadata.pop("units", {})), {}
+    units, descriptions = dict(metadata.pop("units", None) or {}), {}
     for one in table.schema:
         held = one.metadata or {}
         if held.get(_UNIT):
-            units[one.name] = held[_UNIT].decode()
+            units[one.name] = held[_UNIT].decode("utf-8", "replace")
         if held.get(_DESCRIPTION):
-            descriptions[one.name] = held[_DESCRIPTION].decode()
-    frame = pl.from_arrow(table)
+            descriptions[one.name] = held[_DESCRIPTION].decode("utf-8", "replace")
+    twice = [name for name in table.column_names if table.column_names.count(name) > 1]
+    if twice:
+        raise InputError(f"{path or 'pyarrow Table'}: two columns are called {twice[0]!r}; rename one")
+    try:
+        frame = pl.from_arrow(table)
+    except (PolarsError, PanicException) as problem:
+        raise InputError(f"{path or 'pyarrow Table'}: can't be taken as a table: {_one_line(problem)}") from problem
     assert isinstance(frame, pl.DataFrame)
-    return CatalogTable(_plain_text(frame), units, metadata, path, descriptions)
+    return CatalogTable(plain_frame(frame), units, metadata, path, descriptions)
+
+
+def _one_line(problem: BaseException) -> str:
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0][:200]
 
 
 def to_arrow(table: CatalogTable) -> pa.Table:
@@ -157,8 +192,10 @@ def from_astropy(table: Any, source: str, path: Path | None = None) -> CatalogTa
                 f"{source}: column {name} holds an array of shape {column.shape[1:]} in each row; "
                 "write it as one column a value, or leave it out"
             )
-        if not hasattr(column, "dtype"):
-            raise InputError(f"{source}: column {name} ({type(column).__name__}) is not of plain values; leave it out")
+        kind = getattr(getattr(column, "dtype", None), "kind", "none")
+        if kind not in "biufSUMO" or (kind == "O" and not _is_plain(column)):
+            shown = getattr(column, "dtype", type(column).__name__)
+            raise InputError(f"{source}: column {name} ({shown}) is not of plain values; leave it out")
         columns[name] = _series(name, column)
         if column.unit is not None and str(column.unit):
             units[name] = str(column.unit)
@@ -170,7 +207,13 @@ def from_astropy(table: Any, source: str, path: Path | None = None) -> CatalogTa
     if isinstance(note, str) and note.startswith(_CODED):
         # Descriptions come back wrapped anywhere: white space is not part of base64.
         metadata = json.loads(base64.b64decode(re.sub(r"\s+", "", note.removeprefix(_CODED))))
-    return CatalogTable(pl.DataFrame(columns), units, metadata, path, descriptions)
+    return CatalogTable(plain_frame(pl.DataFrame(columns)), units, metadata, path, descriptions)
+
+
+def _is_plain(column: Any) -> bool:
+    """Whether objects are all text, all numbers, or all yes and no, where there are any."""
+    kinds = {type(one) for one in np.ma.asarray(column).tolist() if one is not None}
+    return kinds <= {str} or kinds <= {bool} or kinds <= {int, float}
 
 
 def _series(name: str, column: Any) -> pl.Series:
@@ -180,6 +223,8 @@ def _series(name: str, column: Any) -> pl.Series:
     elif hasattr(column, "mask"):
         missing = np.ma.getmaskarray(np.ma.asarray(column))
     values = np.asarray(column)
+    if values.dtype.kind == "f" and values.dtype.itemsize > 8:
+        values = values.astype(np.float64)
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8", "replace")
     values = values.astype(values.dtype.newbyteorder("="))

@@ -140,3 +140,22 @@ def named_cosmology(cosmology: Any = COSMOLOGY) -> Any:
     if cosmology in known.available:
         return getattr(known, cosmology)
     raise InputError(f"unknown cosmology {cosmology!r}; {nearest(str(cosmology), known.available, what='names')}")
+
+
+def known_cosmologies() -> tuple[str, ...]:
+    """Names of astropy's cosmologies."""
+    from astropy import cosmology as known
+
+    return tuple(known.available)
+
+
+def cosmology_name(cosmology: Any = COSMOLOGY) -> str:
+    """What to call a cosmology: its name, or what it is made of.
+
+    Examples
+    --------
+    >>> cosmology_name("Planck18")
+    'Planck18'
+    """
+    model = named_cosmology(cosmology)
+    return str(model.name or " ".join(repr(model).split()))

@@ -6,27 +6,29 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from truemorph._version import __version__
+from truemorph.catalogs.archives.checksums import file_hash
 from truemorph.catalogs.archives.provenance import origin
+from truemorph.catalogs.asking import Request, settle
 from truemorph.catalogs.catalogue import trusted_classes
-from truemorph.catalogs.columns import Mapped, apply_mapping, carried_columns, image_paths
+from truemorph.catalogs.columns import Mapped, apply_mapping, carried_columns
 from truemorph.catalogs.datasheet import datasheet
 from truemorph.catalogs.derived import with_physical
-from truemorph.catalogs.joining import Join, join_tables
-from truemorph.catalogs.mapping import Cut, Mapping, choose_mapping, read_mapping
-from truemorph.catalogs.objects import kind_of
-from truemorph.catalogs.physical import COSMOLOGY
+from truemorph.catalogs.joining import Join
+from truemorph.catalogs.mapping import ALL, Mapping, Sample
+from truemorph.catalogs.physical import COSMOLOGY, cosmology_name
+from truemorph.catalogs.pictures import find_images
 from truemorph.catalogs.resolution import PsfUnit, describe_alpha, resolution
 from truemorph.catalogs.roles import FRACTIONS, MADE, ROLES
-from truemorph.catalogs.rows import account_rows, positive, remarks
+from truemorph.catalogs.rows import label_rows, label_rule, positive, remarks, select_rows
 from truemorph.catalogs.sampling import SHARES, UNUSED, Drawn, draw_and_split
-from truemorph.catalogs.schema import object_ids
-from truemorph.catalogs.tables import CatalogTable, read_table, write_table
+from truemorph.catalogs.schema import as_ids, object_ids
+from truemorph.catalogs.tables import CatalogTable, write_table
 from truemorph.errors import InputError
 
 # First in a catalogue; what else truemorph has names for, then the table's other columns, follow.
@@ -53,6 +55,8 @@ class Preparation:
         Tables that were joined, and the statistics of each match (`truemorph.catalogs.crossmatch.Match`).
     origins : dict
         File it was made from → digest, size, and what is recorded of where it came from.
+    inputs : tuple of Path
+        Every file that was read: tables and mappings.
     """
 
     catalogue: CatalogTable
@@ -62,6 +66,7 @@ class Preparation:
     source: Path | None = None
     matches: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
     origins: dict[str, dict[str, Any]] = field(default_factory=dict)
+    inputs: tuple[Path, ...] = ()
 
 
 def prepare_catalogue(
@@ -69,16 +74,16 @@ def prepare_catalogue(
     *,
     preset: str | None = None,
     mapping: Mapping | dict[str, Any] | str | os.PathLike[str] | None = None,
-    joins: Iterable[Join | str | os.PathLike[str]] = (),
+    joins: Join | str | os.PathLike[str] | Iterable[Join | str | os.PathLike[str]] = (),
     columns: dict[str, str] | None = None,
-    psf_fwhm: str | float | None = None,
+    psf_fwhm: Any = None,
     psf: PsfUnit = "sigma",
     images: str | os.PathLike[str] | None = None,
-    where: Iterable[str] = (),
-    keep: Iterable[str] = (),
-    cosmology: str | None = None,
+    where: str | Iterable[str] = (),
+    keep: str | Iterable[str] = (),
+    cosmology: Any = None,
     balance: bool = False,
-    sample: tuple[int, int] | None = None,
+    sample: tuple[int, int] | str | None = None,
     split: tuple[float, float, float] | None = None,
     truth: str | None = None,
     seed: int = 0,
@@ -97,7 +102,7 @@ def prepare_catalogue(
         Other tables whose columns are wanted: photometry, profiles, images. A path is joined by object id.
     columns : dict, optional
         Columns that differ from the mapping's, by truemorph's name (`object_id`, `radius`, `image`, …).
-    psf_fwhm : str or float, optional
+    psf_fwhm : str, float or quantity of angle, optional
         Column of PSF FWHM in arcsec, or one number for all galaxies.
     psf : {"sigma", "fwhm"}
         Unit of α.
@@ -107,13 +112,13 @@ def prepare_catalogue(
         "column=value" conditions that rows must meet.
     keep : iterable of str
         Rules that rows must meet, SQL over the table's columns and truemorph's names, such as "petroMag_r < 17".
-    cosmology : str, optional
+    cosmology : str or astropy.cosmology.FLRW, optional
         Of astropy's, for `radius_kpc` and `M_r`; default the mapping's, or WMAP9.
     balance : bool
         Draw equally many galaxies of each label for training. The others stay in the catalogue with split
         "unused", and `sampling_weight` undoes the selection.
-    sample : tuple of 2 int, optional
-        In its place, how many smooth and how many disk galaxies to draw; default the mapping's.
+    sample : tuple of 2 int or "all", optional
+        In its place, how many smooth and how many disk galaxies to draw; default the mapping's, or all.
     split : tuple of 3 numbers, optional
         Shares of train, validation, test; or how many of each. Default the mapping's, or 0.8, 0.1, 0.1.
     truth : str, optional
@@ -130,39 +135,47 @@ def prepare_catalogue(
     InputError
         If a column is missing, ids repeat or would lose digits, a class is empty, or no row is left.
     """
-    table = read_table(source)
-    path = Path(source) if isinstance(source, str | os.PathLike) else table.path
-    name = kind_of(source) if path is None else str(path)
-    chosen = dict(columns or {})
-    if isinstance(psf_fwhm, str):
-        chosen["psf_fwhm"] = psf_fwhm
-    width = None if psf_fwhm is None or isinstance(psf_fwhm, str) else float(psf_fwhm)
-    wanted = [one if isinstance(one, Join) else Join(one) for one in joins]
-    joined = join_tables(table, wanted, _asked(preset, mapping), chosen, source=name)
-    table = joined.table
-    kind = choose_mapping(table.frame.columns, preset, mapping, chosen, width, name)
-    kind = kind.model_copy(update={"cuts": (*kind.cuts, *(Cut(name=rule[:60], keep=rule) for rule in keep))})
+    if psf not in ("sigma", "fwhm"):
+        raise InputError(f'psf is "sigma" or "fwhm"; got {psf!r}')
+    try:
+        seed = int(seed)
+    except (TypeError, ValueError) as problem:
+        raise InputError(f"the seed is a whole number; got {seed!r}") from problem
+    asked = settle(
+        source, preset=preset, mapping=mapping, joins=joins, columns=columns, psf_fwhm=psf_fwhm, keep=keep,
+        cosmology=cosmology, balance=balance, sample=sample, split=split,
+    )  # fmt: skip
+    table, kind, name, joined = asked.table, asked.mapping, asked.source, asked.joined
+    where = [where] if isinstance(where, str) else list(where)
     needed = [role for role in ROLES if ROLES[role].needed]
-    cosmology = cosmology or kind.cosmology or COSMOLOGY
-    mapped = with_physical(apply_mapping(table, kind, source=name, needed=needed), cosmology)
-    ids = object_ids(mapped.frame["object_id"].alias(str(mapped.sources["object_id"])), name)
+    model = cosmology or kind.cosmology or COSMOLOGY
+    given = apply_mapping(
+        table, kind, asked.chosen, source=name, psf_fwhm=asked.psf_fwhm, needed=needed, joined=joined.tables
+    )
+    mapped = with_physical(given, model)
+    raw_ids = mapped.frame["object_id"].alias(str(mapped.sources["object_id"]))
     alpha = _alpha(mapped, psf)
-    # Rules speak of the table's columns and of truemorph's names; of two alike, truemorph's counts.
-    named = table.frame.with_columns(*mapped.frame, pl.Series("alpha", alpha).fill_nan(None))
+    # Rules speak of the table's columns, without what means missing, and of truemorph's; of two alike, truemorph's.
+    named = table.frame.with_columns(**mapped.cleaned)
+    named = named.with_columns(*mapped.frame, pl.Series("alpha", alpha).fill_nan(None))
 
     notes = [*joined.notes, *mapped.notes]
-    funnel, labels = account_rows(named, mapped, kind, ids, where, name, notes)
+    funnel = select_rows(named, kind, where, name, notes)
+    # Rows that were not asked for may have any ids.
+    object_ids(raw_ids.filter(funnel.kept), name, np.flatnonzero(funnel.kept))
+    ids = as_ids(raw_ids)
+    labels = label_rows(funnel, mapped, ids, name, notes)
     kept = funnel.kept
-    shown = joined.files.get(str(mapped.sources.get("image")), path)
-    root, paths = _images(mapped, ids, kept, images, shown, notes)
+    shown = next((joined.files[one] for one in mapped.needs.get("image", ()) if one in joined.files), asked.path)
+    if images is None and shown == asked.path and mapped.needs.get("image") == ("image",):
+        images = table.metadata.get("image_root")  # of a prepared catalogue
+    root, paths = find_images(mapped, ids, kept, images, shown, notes)
     remarks(mapped, kept, notes)
-    kept_ids, kept_labels = ids.filter(kept), labels[kept]
-    if balance and sample is not None:
-        raise InputError("a balanced sample and one of stated numbers exclude each other; give one of them")
-    drawn = _draw(kept_labels, kept_ids, "balanced" if balance else sample, split, kind, seed, name)
+    kept_ids, kept_labels = object_ids(raw_ids.filter(kept), name), labels[kept]
+    drawn = _draw(kept_labels, kept_ids, kind, seed, name)
     notes += drawn.notes
 
-    made = {
+    made: dict[str, Any] = {
         "object_id": kept_ids,
         "image": pl.Series([one for one, keep in zip(paths, kept, strict=True) if keep], dtype=pl.String),
         "label": kept_labels,
@@ -170,48 +183,103 @@ def prepare_catalogue(
         "split": drawn.split,
         "sampling_weight": drawn.weights,
     }
-    known: dict[str, Any] = {"cosmology": cosmology} if {"radius_kpc", "M_r"} & _computed(mapped) else {}
-    if truth is not None:
-        classes, known["truth_definition"] = trusted_classes(named.filter(kept), truth, name)
-        made["truth"] = pl.Series(classes).replace(-1, None)
-    elif "truth" in table.frame.columns:
-        known["truth_definition"] = "not stated (column truth of the table; prepare with --truth to state it)"
-    radius, fwhm = (_phrase(mapped.sources[role]) for role in ("radius", "psf_fwhm"))
+    known: dict[str, Any] = {}
+    if {"radius_kpc", "M_r"} & _computed(mapped):
+        known["cosmology"] = cosmology_name(model)
+    elif cosmology is not None:
+        notes.append(f"{cosmology_name(model)} is not used: nothing is made with a distance here")
+    classes, definition = _truth(table, named.filter(kept), truth, asked, notes)
+    if classes is not None:
+        made["truth"], known["truth_definition"] = pl.Series(classes).replace(-1, None), definition
+    before = table.metadata if table.metadata.get("kind") == "catalogue" else {}
+    if before:
+        notes.append(f"{name} is a prepared catalogue: labels, alpha, sample and split are made anew")
     metadata: dict[str, Any] = {
         "kind": "catalogue",
         "truemorph_version": __version__,
-        "source": name if path is None else path.name,
+        "source": name if asked.path is None else asked.path.name,
         "preset": kind.name,
-        "about": kind.about,
-        "votes": kind.votes,
+        "about": before.get("about") or kind.about,
+        "votes": before.get("votes") or kind.votes,
         "columns": mapped.sources,
+        **({"tables": mapped.tables} if mapped.tables else {}),
         "mapping": kind.model_dump(mode="json", exclude_defaults=True, exclude={"lacking"}),
-        "label_rule": "largest weighted vote fraction",
-        "alpha": describe_alpha(str(radius), fwhm, psf),
+        **({"where": where} if where else {}),
+        **({"rules": {cut.name: cut.keep for cut in kind.cuts}} if kind.cuts else {}),
+        "label_rule": label_rule(mapped, kept),
+        "alpha": describe_alpha(*_widths(mapped, before), psf),
         "alpha_psf": psf,
         "image_root": str(root),
         "seed": seed,
-        "balanced": bool((drawn.split == UNUSED).any()),
+        **_sampled(kind, drawn, kept_labels),
         "matches": [{"left": left, "right": right, **numbers} for left, right, numbers in joined.matches],
         **known,
     }
     catalogue = _catalogue(table, mapped, kept, made, metadata)
-    files = [Path(one) for one in (path, *(join.source for join in wanted)) if isinstance(one, str | os.PathLike)]
+    origins = {str(file): _origin(file, notes) for file in asked.files}
     return Preparation(
         catalogue,
         funnel.dropped(ids),
         funnel.steps(),
-        notes,
-        None if path is None else path.resolve(),
+        [asked.with_names(note) for note in notes],
+        None if asked.path is None else asked.path.resolve(),
         joined.matches,
-        {str(file): origin(file) for file in files},
+        origins,
+        tuple(file.resolve() for file in (*asked.files, *asked.pages)),
     )
 
 
-def _asked(preset: str | None, mapping: Mapping | dict[str, Any] | str | os.PathLike[str] | None) -> Mapping | None:
-    """The mapping that was named, if any was: it knows which columns hold ids and positions."""
-    named = preset if mapping is None else mapping
-    return None if named is None else read_mapping(named)
+def _truth(
+    table: CatalogTable, named: pl.DataFrame, rule: str | None, asked: Request, notes: list[str]
+) -> tuple[np.ndarray | None, str]:
+    """Trusted classes by the rule that was given, or the table's own."""
+    if rule is not None:
+        return trusted_classes(named, rule, asked.source)
+    own = table.frame["truth"] if "truth" in table.frame.columns else None
+    if own is None:
+        return None, ""
+    if "truth" in asked.joined.tables or own.dtype == pl.String:
+        where = asked.joined.tables.get("truth", "the table")
+        notes.append(f"column truth of {where} is carried as truth_input; --truth with a rule makes it trusted classes")
+        return None, ""
+    before = table.metadata.get("truth_definition")
+    stated = before or "not stated (column truth of the table; prepare with --truth to state it)"
+    try:
+        return trusted_classes(named, "truth", asked.source)[0], str(stated)
+    except InputError as problem:
+        raise InputError(f"{problem} as --truth") from problem
+
+
+def _origin(file: Path, notes: list[str]) -> dict[str, Any]:
+    try:
+        return origin(file)
+    except InputError as problem:
+        notes.append(
+            f"where {file.name} came from is unknown: {str(problem).replace(str(file.parent), '').lstrip('/')}"
+        )
+        return {"sha256": file_hash(file), "bytes": file.stat().st_size}
+
+
+def _widths(mapped: Mapped, before: dict[str, Any]) -> tuple[str, str | float]:
+    """What radius and width of the PSF are, for the description of α; of a prepared catalogue, what they were."""
+    radius, fwhm = (mapped.sources[role] for role in ("radius", "psf_fwhm"))
+    earlier = before.get("columns", {})
+    radius, fwhm = (
+        earlier.get(role, one) if one == role else one for role, one in (("radius", radius), ("psf_fwhm", fwhm))
+    )
+    return str(_phrase(radius)), _phrase(fwhm)
+
+
+def _sampled(kind: Mapping, drawn: Drawn, labels: np.ndarray) -> dict[str, Any]:
+    """What was asked of the sample, and whether some galaxies were drawn by label, and as many of each."""
+    used = drawn.split != UNUSED
+    smooth, disk = np.bincount(labels[used], minlength=2)
+    said = {
+        key: one if isinstance(one, str) else one.model_dump()
+        for key in ("sample", "split")
+        if (one := getattr(kind, key))
+    }
+    return {**said, "drawn": bool((~used).any()), "balanced": bool((~used).any() and smooth == disk)}
 
 
 def _computed(mapped: Mapped) -> set[str]:
@@ -234,50 +302,19 @@ def _phrase(source: str | float) -> str | float:
     return f"({source})" if isinstance(source, str) and not source.replace("_", "").isalnum() else source
 
 
-def _images(
-    mapped: Mapped,
-    ids: pl.Series,
-    kept: np.ndarray,
-    images: str | os.PathLike[str] | None,
-    path: Path | None,
-    notes: list[str],
-) -> tuple[Path, list[str | None]]:
-    """Find the images, and say how many are not there."""
-    files = mapped.frame["image"] if "image" in mapped.frame.columns else None
-    beside = Path.cwd() if path is None else path.resolve().parent
-    root, paths = image_paths(ids, files, None if images is None else Path(images), beside)
-    absent = sum(one is None for one, keep in zip(paths, kept, strict=True) if keep)
-    if images is None and files is None:
-        return root, paths
-    if absent == kept.sum():
-        raise InputError(
-            f"{root}: none of the {kept.sum()} images is there (first looked for: "
-            f"{files[0] if files is not None else f'{ids[0]}.jpg'}); give their folder with --images"
-        )
-    if absent:
-        notes.append(f"{absent} of {kept.sum()} galaxies have no image below {root}: kept, but not trained on")
-    return root, paths
-
-
-def _draw(
-    labels: np.ndarray,
-    ids: pl.Series,
-    sample: tuple[int, int] | Literal["balanced"] | None,
-    split: tuple[float, float, float] | None,
-    mapping: Mapping,
-    seed: int,
-    source: str,
-) -> Drawn:
-    """Draw and split as asked for, or as the mapping says."""
+def _draw(labels: np.ndarray, ids: pl.Series, mapping: Mapping, seed: int, source: str) -> Drawn:
+    """Draw and split as the mapping says, in which is what was asked for."""
     counts = np.bincount(labels, minlength=2)
     if counts.min() == 0:
         empty = "smooth" if counts[0] == 0 else "disk"
         raise InputError(f"{source}: no galaxy is labelled {empty} among {labels.size} rows: nothing to learn from")
-    if sample is None and mapping.sample is not None:
-        sample = (mapping.sample.smooth, mapping.sample.disk)
-    if split is None and mapping.split is not None:
-        split = (mapping.split.train, mapping.split.validation, mapping.split.test)
-    return draw_and_split(labels, ids.to_list(), sample, split or SHARES, seed)
+    sample: Any = mapping.sample
+    if isinstance(sample, Sample):
+        sample = (sample.smooth, sample.disk)
+    sample = None if sample == ALL else sample
+    split = mapping.split
+    parts = SHARES if split is None else (split.train, split.validation, split.test)
+    return draw_and_split(labels, ids.to_list(), sample, parts, seed)
 
 
 def _catalogue(
@@ -310,12 +347,17 @@ def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Pat
     """
     if Path(out).name.lower().endswith((".csv", ".csv.gz", ".tsv")):
         raise InputError(f"{out}: a catalogue carries what alpha is, which {Path(out).suffix} can't; use .parquet")
-    if Path(out).resolve() in {prepared.source, *(Path(file).resolve() for file in prepared.origins)}:
-        raise InputError(f"{out}: would overwrite a table that it is made from; choose another --out")
+    out = Path(out)
+    dropped, sheet = (out.with_name(f"{out.stem}.{end}") for end in ("dropped.csv", "datasheet.md"))
+    read = {prepared.source, *prepared.inputs, *(Path(file).resolve() for file in prepared.origins)}
+    for target in (out, dropped, sheet):
+        if target.resolve() in read:
+            raise InputError(f"{target}: would overwrite a file that the catalogue is made from; choose another --out")
     out = write_table(prepared.catalogue, out)
-    write_table(CatalogTable(prepared.dropped), out.with_name(f"{out.stem}.dropped.csv"))
+    write_table(CatalogTable(prepared.dropped), dropped)
     catalogue = prepared.catalogue
-    own = [name for name in catalogue.frame.columns if name in MADE or name in ROLES]
+    # Of what has one of several units, an empty one is unknown, not none.
+    own = [one for one in catalogue.frame.columns if one in MADE or (one in ROLES and len(ROLES[one].units) == 1)]
     page = datasheet(
         catalogue.frame,
         name=out.name,
@@ -325,10 +367,16 @@ def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Pat
         funnel=prepared.funnel,
         notes=prepared.notes,
         matches=prepared.matches,
-        provenance=prepared.origins,
+        provenance={_short(file, prepared.origins): entry for file, entry in prepared.origins.items()},
     )
-    sheet = out.with_name(f"{out.stem}.datasheet.md")
     partial = sheet.with_name(f".{os.getpid()}.{sheet.name}")
     partial.write_text(page, encoding="utf-8")
     os.replace(partial, sheet)
     return out
+
+
+def _short(file: str, files: Iterable[str]) -> str:
+    """A file's name; with its folder where another has the same."""
+    path = Path(file)
+    twins = [other for other in files if Path(other).name == path.name]
+    return path.name if len(twins) == 1 else f"{path.parent.name}/{path.name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,8 +62,8 @@ ROLES: dict[str, Role] = {
 MADE = {
     "label": "majority of the votes: 0 smooth, 1 disk",
     "alpha": "resolution: radius over the width of the PSF; metadata say in which unit",
-    "split": "train, validation or test; unused where left out of a balanced sample",
-    "sampling_weight": "undoes the choice of a balanced sample",
+    "split": "train, validation or test; unused where not drawn for the sample",
+    "sampling_weight": "undoes the choice of the sample by label",
     "truth": "trusted class, 0 smooth, 1 disk; truth_definition in the metadata says what a disk is",
 }
 
@@ -79,3 +80,17 @@ LATER = (
     "posterior_label",
     "label_quality",
 )
+
+_PART_OF_LIGHT = re.compile(r"petro(?:r|_th)(50|90)", re.IGNORECASE)
+
+
+def part_of_light(column: str) -> str | None:
+    """How many per cent of the light a radius encloses that is no Petrosian radius, as SDSS and the NSA name such.
+
+    Examples
+    --------
+    >>> part_of_light("petroR90_r"), part_of_light("petroRad_r")
+    ('90', None)
+    """
+    found = _PART_OF_LIGHT.search(column)
+    return None if found is None else found[1]

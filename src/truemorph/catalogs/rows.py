@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -11,29 +10,17 @@ import polars as pl
 from truemorph.catalogs.catalogue import rows_where
 from truemorph.catalogs.columns import Mapped
 from truemorph.catalogs.expressions import compute, read_expression
-from truemorph.catalogs.funnel import Funnel
+from truemorph.catalogs.funnel import NO_PSF, NO_RADIUS, NOT_SELECTED, Funnel
 from truemorph.catalogs.mapping import Mapping
-from truemorph.catalogs.roles import FRACTIONS
+from truemorph.catalogs.roles import FRACTIONS, part_of_light
 from truemorph.catalogs.votes import labels_from_votes
 from truemorph.errors import InputError
 
-NOT_SELECTED, NO_RADIUS, NO_PSF = "not selected by --where", "no positive radius", "no positive PSF width"
-_PART_OF_LIGHT = re.compile(r"petro(?:r|_th)(50|90)", re.IGNORECASE)  # as SDSS and the NSA name such radii
+_MOST = 1.01  # of a row's fractions together: published ones are rounded
 
 
-def account_rows(
-    named: pl.DataFrame,
-    mapped: Mapped,
-    mapping: Mapping,
-    ids: pl.Series,
-    where: Iterable[str],
-    source: str,
-    notes: list[str],
-) -> tuple[Funnel, np.ndarray]:
-    """Apply every rule; labels of rows that are left, -1 elsewhere.
-
-    The order is that of the funnel: what was asked for, the mapping's cuts, votes, sizes.
-    """
+def select_rows(named: pl.DataFrame, mapping: Mapping, where: Iterable[str], source: str, notes: list[str]) -> Funnel:
+    """Apply the rules that were asked for, and then the mapping's cuts."""
     funnel = Funnel(named.height)
     funnel.drop(NOT_SELECTED, ~rows_where(named, where, source))
     for cut in mapping.cuts:
@@ -45,6 +32,11 @@ def account_rows(
         unknown = int((keep.is_null().to_numpy() & lost).sum())
         if unknown:
             notes.append(f"cut {cut.name!r}: {unknown} of the rows it drops lack a value that it needs")
+    return funnel
+
+
+def label_rows(funnel: Funnel, mapped: Mapped, ids: pl.Series, source: str, notes: list[str]) -> np.ndarray:
+    """Drop rows without a label or a resolution; labels of rows that are left, -1 elsewhere."""
     fractions = {role: mapped.numbers(role) for role in FRACTIONS}
     selected = funnel.kept
     for role, values in fractions.items():
@@ -54,8 +46,16 @@ def account_rows(
                 f"{source}: column {mapped.sources[role]} holds vote fractions, between 0 and 1; {bad.size} rows do "
                 f"not (first: row {bad[0] + 1}, {values[bad[0]]:g}); are they counts or percentages?"
             )
-    labels = np.full(named.height, -1)
-    reasons = np.full(named.height, "", dtype="<U32")
+    known = np.stack([np.nan_to_num(values) for values in fractions.values()]).sum(axis=0)
+    many = selected & (known > _MOST)
+    if many.any():
+        row = int(many.argmax())
+        notes.append(
+            f"{source}: fractions of {many.sum()} rows sum to more than 1 (first: row {row + 1}, {known[row]:.4g}); "
+            "they should be of one question, unless they are debiased"
+        )
+    labels = np.full(selected.size, -1)
+    reasons = np.full(selected.size, "", dtype="<U32")
     labels[selected], reasons[selected] = labels_from_votes(*(values[selected] for values in fractions.values()))
     for reason in np.unique(reasons[reasons != ""]):
         funnel.drop(str(reason), reasons == reason)
@@ -72,7 +72,7 @@ def account_rows(
     if not funnel.kept.any():
         lost_to = ", ".join(f"{rule}: {-n}" for rule, n in funnel.steps()[1:-1])
         raise InputError(f"{source}: no rows left ({lost_to})")
-    return funnel, labels
+    return labels
 
 
 def remarks(mapped: Mapped, kept: np.ndarray, notes: list[str]) -> None:
@@ -87,12 +87,27 @@ def remarks(mapped: Mapped, kept: np.ndarray, notes: list[str]) -> None:
         notes.append("no star-or-artefact fraction in this table: none dropped as such")
     if np.ptp(mapped.numbers("psf_fwhm")[kept]) == 0:
         notes.append("one PSF width for all galaxies: alpha is then only a size in other units")
-    part = _PART_OF_LIGHT.search(str(mapped.sources["radius"]))
+    part = part_of_light(str(mapped.sources["radius"]))
     if part:
         notes.append(
-            f"alpha is made from {mapped.sources['radius']}, the radius of {part[1]} % of the light, not the Petrosian "
+            f"alpha is made from {mapped.sources['radius']}, the radius of {part} % of the light, not the Petrosian "
             "radius; theta is in its units and can't be compared with the paper's"
         )
+
+
+def label_rule(mapped: Mapped, kept: np.ndarray) -> str:
+    """Phrase how labels were made of the votes."""
+    disk = mapped.numbers("disk_fraction")[kept]
+    rules = []
+    if not np.isnan(disk).all():
+        rules.append("the larger of smooth_fraction and disk_fraction")
+    if np.isnan(disk).any():
+        where = " where disk_fraction is missing" if rules else ""
+        rules.append(f"smooth if smooth_fraction is above 0.5{where}")
+    ties = "ties left out" + (
+        ", and where artefact_fraction is the largest" if "artefact_fraction" in mapped.sources else ""
+    )
+    return "; ".join([*rules, ties])
 
 
 def positive(values: np.ndarray) -> np.ndarray:

@@ -173,7 +173,7 @@ def split_by_id(
     array(['test', 'train', 'train', 'train', 'train', 'validation', 'train',
            'train', 'train', 'train'], dtype='<U10')
     """
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
+    if len(fractions) != 3 or not (min(fractions) >= 0 and abs(sum(fractions) - 1) <= 1e-9):
         raise InputError(f"split fractions are train, validation, test and sum to 1; got {fractions}")
     n_validation, n_test = (round(len(object_ids) * fraction) for fraction in fractions[1:])
     return _cut(object_ids, n_validation, n_test, seed)
@@ -294,9 +294,11 @@ def draw_and_split(
             chosen, note = draw_sample(labels, object_ids, sample, seed)
             notes += [note] if note else []
         weights = sampling_weights(labels, chosen)
+    if len(split) != 3 or not all(np.isfinite(part) and part >= 0 for part in split):
+        raise InputError(f"a split takes three shares, or three numbers of galaxies, none below 0; got {tuple(split)}")
     ids = [one for one, taken in zip(object_ids, chosen, strict=True) if taken]
     parts = np.full(labels.size, UNUSED, dtype="<U10")
-    if sum(split) > 1 + 1e-9 and all(float(part).is_integer() for part in split) and len(split) == 3:
+    if sum(split) > 1 + 1e-9 and all(float(part).is_integer() for part in split):
         train, validation, test = (int(part) for part in split)
         parts[chosen], note = split_counts(ids, (train, validation, test), seed)
         notes += [note] if note else []

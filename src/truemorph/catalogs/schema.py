@@ -43,48 +43,63 @@ def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> n
     return frame.select(pl.col(list(names)).cast(pl.Float64).fill_null(float("nan"))).to_numpy()
 
 
-def object_ids(series: pl.Series, source: str) -> pl.Series:
+def object_ids(series: pl.Series, source: str, rows: np.ndarray | None = None) -> pl.Series:
     """Return ids as int64 or strings, never as floats that may have lost digits.
+
+    Parameters
+    ----------
+    series : polars.Series, shape (N,)
+    source : str
+        What to call the table in messages.
+    rows : array of int, shape (N,), optional
+        Their rows in the table, from 0, where they are some of it.
 
     Raises
     ------
     InputError
         If ids are missing, repeated, or floats that can't hold every digit.
     """
-    name = series.name
-    if series.null_count():
-        row = int(series.is_null().arg_true()[0]) + 1
+    name, number = series.name, np.arange(1, len(series) + 1) if rows is None else rows + 1
+    absent = series.is_null()
+    if series.dtype.is_float():
+        absent |= series.is_nan().fill_null(False)
+    if series.dtype == pl.String:
+        absent |= (series.str.strip_chars() == "").fill_null(False)
+    if absent.any():
+        row = number[int(absent.arg_true()[0])]
         raise InputError(
-            f"{source}: column {name} has {series.null_count()} missing ids (first: row {row}); give every galaxy an id"
+            f"{source}: column {name} has {absent.sum()} missing ids (first: row {row}); give every galaxy an id"
         )
     if series.dtype.is_float():
         values = series.to_numpy()
-        if (values != values).any():
-            row = int((values != values).argmax()) + 1
-            raise InputError(f"{source}: column {name} has missing ids (first: row {row}); give every galaxy an id")
         # Above 2^53 (2^24 in single precision) a float can't tell neighbouring integers apart.
         exact = 2**24 if series.dtype == pl.Float32 else 2**53
         bad = (abs(values) >= exact) | (values != values.round())
         if bad.any():
-            row = int(bad.argmax()) + 1
+            row, value = number[int(bad.argmax())], float(values[int(bad.argmax())])
             raise InputError(
-                f"{source}: column {name} holds ids as floats, and row {row} ({values[row - 1]!r}) may have "
+                f"{source}: column {name} holds ids as floats, and row {row} ({value!r}) may have "
                 "lost digits; write ids as integers or text (pandas: read them with dtype='int64' or str)"
             )
-        series = series.cast(pl.Int64)
-    elif series.dtype.is_integer():
-        largest, smallest = series.max(), series.min()
-        fits = isinstance(largest, int) and isinstance(smallest, int) and smallest >= -(2**63) and largest < 2**63
-        series = series.cast(pl.Int64) if fits else series.cast(pl.String)
-    elif series.dtype != pl.String:
+    elif not series.dtype.is_integer() and series.dtype != pl.String:
         raise InputError(f"{source}: column {name} ({series.dtype}) can't be an id; use integers or text")
+    series = as_ids(series)
     repeated = series.is_duplicated()
     if repeated.any():
-        rows = repeated.arg_true().to_list()
-        first = series[rows[0]]
-        twins = [row + 1 for row in rows if series[row] == first]
+        twice = repeated.arg_true().to_list()
+        first = series[twice[0]]
+        twins = [str(number[row]) for row in twice if series[row] == first]
         raise InputError(
-            f"{source}: {len(rows)} rows share an id in column {name} (first: {first} in rows "
-            f"{', '.join(map(str, twins[:4]))}); keep one row a galaxy"
+            f"{source}: {len(twice)} rows share an id in column {name} (first: {first} in rows "
+            f"{', '.join(twins[:4])}); keep one row a galaxy"
         )
+    return series
+
+
+def as_ids(series: pl.Series) -> pl.Series:
+    """Ids as int64 where all fit, else as text; unchecked."""
+    if series.dtype != pl.String:
+        whole = series.cast(pl.Int64, strict=False)
+        same = whole.null_count() == series.null_count() and (whole == series).fill_null(True).all()
+        series = whole if same else series.cast(pl.String, strict=False)
     return series.alias("object_id")

@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from truemorph.catalogs.objects import CatalogTable as CatalogTable
-from truemorph.catalogs.objects import from_arrow, from_astropy, from_object, kind_of, to_arrow, to_astropy
+from truemorph.catalogs.objects import from_arrow, from_astropy, from_object, kind_of, plain_frame, to_arrow, to_astropy
 from truemorph.errors import InputError
 
 _ASTROPY_FORMATS = {
@@ -81,7 +81,15 @@ def _read_csv(path: Path, separator: str) -> pl.DataFrame:
         text = pl.read_csv(content, infer_schema_length=0, columns=some, **options)
         padded = [name for name in some if text[name].str.contains(r"^[+-]?0\d").any()]
         frame = frame.with_columns(text[name] for name in padded)
-    return frame
+    return _without_blank_end(frame)
+
+
+def _without_blank_end(frame: pl.DataFrame) -> pl.DataFrame:
+    """Leave out blank lines at the end of a file; further up they are rows."""
+    rows = frame.height
+    while rows and all(value is None for value in frame.row(rows - 1)):
+        rows -= 1
+    return frame.head(rows) if rows < frame.height else frame
 
 
 def _line_start(content: bytes, number: int) -> int:
@@ -135,7 +143,7 @@ def read_table(source: Any) -> CatalogTable:
         else:
             separator = "\t" if extension == ".tsv" else ","
             # In one piece: otherwise whoever writes it later copies all of it.
-            result = CatalogTable(_read_csv(path, separator).rechunk(), path=path)
+            result = CatalogTable(plain_frame(_read_csv(path, separator)).rechunk(), path=path)
     except InputError:
         raise
     except Exception as problem:  # the readers raise dozens of types for a broken file

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -57,7 +57,9 @@ def prepare(
         str | None, Parameter(help="of astropy, for radii in kpc and absolute magnitudes; default WMAP9")
     ] = None,
     balance: Annotated[bool, Parameter(help="train on equally many of each label")] = False,
-    sample: Annotated[str | None, Parameter(help="how many smooth and disk to draw, such as 62225,59759")] = None,
+    sample: Annotated[
+        str | None, Parameter(help="how many smooth and disk to draw, such as 62225,59759; or all")
+    ] = None,
     split: Annotated[
         str | None, Parameter(help="shares or numbers to train, validate and test on; default 0.8,0.1,0.1")
     ] = None,
@@ -77,34 +79,24 @@ def prepare(
     from truemorph.catalogs.joining import read_join
     from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 
-    columns = {key: name for key, name in {"object_id": id, "radius": radius}.items() if name}
+    asked: dict[str, Any] = {
+        "preset": preset,
+        "mapping": mapping,
+        "joins": [*(read_join(one) for one in join or ()), *(read_join(one, "sky", within) for one in match or ())],
+        "columns": {key: name for key, name in {"object_id": id, "radius": radius}.items() if name},
+        "psf_fwhm": _psf(psf_fwhm),
+        "keep": keep or (),
+        "cosmology": cosmology,
+        "balance": balance,
+        "sample": sample if sample == "all" else _sizes(sample),
+        "split": _numbers(split, 3, "--split takes three shares such as 0.8,0.1,0.1, or three numbers of galaxies"),
+    }
     if dry_run:
-        _show_mapping(table, preset, mapping, columns, _psf(psf_fwhm), json)
+        _show_mapping(table, asked, json)
         return
     if table is None or out is None:
         raise InputError("prepare needs a table, and --out, the catalogue to write (.parquet)")
-    sizes = _numbers(sample, 2, "--sample takes how many smooth and how many disk, such as 62225,59759")
-    if sizes is not None and not all(one.is_integer() and one >= 1 for one in sizes):
-        raise InputError(f"--sample takes whole numbers of galaxies; got {sample!r}")
-    parts = _numbers(split, 3, "--split takes three shares such as 0.8,0.1,0.1, or three numbers of galaxies")
-    prepared = prepare_catalogue(
-        table,
-        preset=preset,
-        mapping=mapping,
-        joins=[*(read_join(one) for one in join or ()), *(read_join(one, "sky", within) for one in match or ())],
-        columns=columns,
-        psf_fwhm=_psf(psf_fwhm),
-        psf=psf,
-        images=images,
-        where=where or (),
-        keep=keep or (),
-        cosmology=cosmology,
-        balance=balance,
-        sample=None if sizes is None else (int(sizes[0]), int(sizes[1])),
-        split=None if parts is None else (parts[0], parts[1], parts[2]),
-        truth=truth,
-        seed=seed,
-    )
+    prepared = prepare_catalogue(table, **asked, psf=psf, images=images, where=where or (), truth=truth, seed=seed)
     result = workflow.preparation_result(prepared, write_preparation(prepared, out))
     for note in prepared.notes:
         say(f"note: {note}")
@@ -129,24 +121,37 @@ def _numbers(value: str | None, count: int, takes: str) -> list[float] | None:
     return numbers
 
 
-def _show_mapping(
-    table: Path | None,
-    preset: str | None,
-    mapping: Path | None,
-    columns: dict[str, str],
-    psf_fwhm: str | float | None,
-    as_json: bool,
-) -> None:
-    """Print how a table would be read."""
-    from truemorph.catalogs.mapping import choose_mapping, mapping_toml, narrowed
-    from truemorph.catalogs.tables import read_table
+def _sizes(value: str | None) -> tuple[int, int] | None:
+    sizes = _numbers(value, 2, "--sample takes how many smooth and how many disk, such as 62225,59759, or all")
+    if sizes is None:
+        return None
+    if not all(one.is_integer() and one >= 1 for one in sizes):
+        raise InputError(f"--sample takes whole numbers of galaxies; got {value!r}")
+    return int(sizes[0]), int(sizes[1])
 
-    existing = None if table is None else read_table(table).frame.columns
-    if isinstance(psf_fwhm, str):
-        columns, psf_fwhm = {**columns, "psf_fwhm": psf_fwhm}, None
-    asked = choose_mapping(existing, preset, mapping, columns, psf_fwhm, str(table))
-    plain = asked if existing is None else narrowed(asked, existing)
-    show(plain.model_dump(mode="json", exclude_defaults=True), as_json, [mapping_toml(asked, existing).rstrip()])
+
+def _show_mapping(table: Path | None, asked: dict[str, Any], as_json: bool) -> None:
+    """Print how a table would be read."""
+    from truemorph.catalogs.asking import settle, with_requests
+    from truemorph.catalogs.choosing import choose_mapping
+    from truemorph.catalogs.mapping_page import mapping_toml, narrowed
+
+    if table is not None:
+        request = settle(table, **asked)
+        existing = request.table.frame.columns
+        plain = narrowed(request.mapping, existing, request.own)
+        page = mapping_toml(request.mapping, existing, request.own)
+    else:
+        if asked["joins"]:
+            raise InputError("--join and --match add to a table; give it")
+        width, columns = asked["psf_fwhm"], asked["columns"]
+        if isinstance(width, str):
+            columns, width = {**columns, "psf_fwhm": width}, None
+        chosen = choose_mapping(None, asked["preset"], asked["mapping"], columns, width)
+        requests = ("keep", "cosmology", "balance", "sample", "split")
+        plain = with_requests(chosen, **{key: asked[key] for key in requests})
+        page = mapping_toml(plain)
+    show(plain.model_dump(mode="json", exclude_defaults=True), as_json, [page.rstrip()])
 
 
 @app.command
