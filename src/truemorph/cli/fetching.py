@@ -48,9 +48,9 @@ def fetch(
 
     Example: truemorph fetch gz2 sdss simard --out data
     """
-    from truemorph.catalogs.archives.fetch import fetch as fetch_archive
+    from truemorph.catalogs.archives import fetch as archive_fetching
 
-    given = {
+    given: dict[str, Any] = {
         "no_images": no_images or None,
         "ids": ids,
         "id_column": id_column,
@@ -72,13 +72,17 @@ def fetch(
             raise InputError(
                 f"--{name.replace('_', '-')} is of fetch {of}; fetch {' '.join(archives)} has no use for it"
             )
-    results = []
+    shared: dict[str, Any] = {"addresses_from": addresses, "per_second": rate}
+    wanted: list[tuple[str, Path | None, dict[str, Any]]] = []
     for archive in dict.fromkeys(archives):
         folder = out if out is None or len(archives) == 1 else out / archive
         own = {name: value for name, value in options.items() if name in _OPTIONS[archive]}
-        fetched = fetch_archive(
-            archive, folder, addresses_from=addresses, offline=offline, per_second=rate, **_wording(archive, own)
-        )
+        wanted.append((archive, folder, _wording(archive, own)))
+    for name, folder, own in wanted:  # all of them, before the first is asked for hours
+        archive_fetching.check(name, folder, **shared, **own)
+    results = []
+    for name, folder, own in wanted:
+        fetched = archive_fetching.fetch(name, folder, offline=offline, **shared, **own)
         for note in fetched.notes:
             say(f"note: {note}")
         results.append(fetched.described())
@@ -101,7 +105,7 @@ def _wording(archive: str, options: dict[str, Any]) -> dict[str, Any]:
             return {"tables": [int(one) for one in names(options["tables"])]} if options else {}
         except ValueError:
             raise InputError(f"--tables takes numbers such as 1,3; got {options['tables']!r}") from None
-    from truemorph.catalogs.archives.hst import Cutout
+    from truemorph.catalogs.archives.cutouts import Cutout
 
     positions = options.pop("positions", None)
     if "hips" in options:

@@ -3,7 +3,8 @@
 Column names, formats and file names are those of the real ones: Galaxy Zoo 2 (Willett et al. 2013, Hart et al. 2016;
 the first question only, the real tables have eleven), SDSS DR7, Simard et al. (2011) at VizieR, HST images. So are
 their faults: galaxies that one archive has and another has not, galaxies without redshift, values that were never
-measured, the same galaxy in several fields, images without a table row and rows without an image.
+measured, the same galaxy in several fields, images without a table row and rows without an image. As Zenodo's record
+says of its own, the zip holds the original sample's images; rows of Stripe 82's coadds have ids of another catalogue.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ _SMALLEST = 60
 # Shares of the galaxies; at least one each.
 _UNKNOWN, _NO_REDSHIFT, _UNMEASURED, _NOT_FITTED = 0.02, 0.04, 0.02, 0.06
 _EXTRA, _COADDED, _NO_IMAGE = 0.10, 0.04, 0.02
+_ORIGINAL = "original"
+# Ids of Stripe 82's coadd begin like this one; DR7's tables of single images don't have them.
+_COADD_ID = 8647474690000000000
 
 
 def write_archive(
@@ -153,19 +157,21 @@ def _write_tables(folder: Path, sdss: SdssTables, simard: dict[str, pl.DataFrame
 def _mapping(rng: np.random.Generator, object_ids: pl.Series) -> pl.DataFrame:
     """Which image is whose: objid, sample, asset_id, and whether the zip has it.
 
-    Some galaxies are in two samples, with an image each.
+    Some galaxies are in two samples; in that of the coadd by an id of its own.
     """
     n = object_ids.len()
-    sample = np.where(rng.random(n) < _EXTRA, "extra", "original")
+    sample = np.where(rng.random(n) < _EXTRA, "extra", _ORIGINAL)
     again = np.flatnonzero(_some(rng, n, _COADDED))
     rows = np.concatenate([np.arange(n), again])
     numbers = 58 + np.cumsum(rng.integers(1, 4, rows.size))
+    samples = np.concatenate([sample, np.full(again.size, "stripe82_coadd_1")])
+    coadded = pl.Series(_COADD_ID + 65537 * again.astype(np.int64))
     table = pl.DataFrame(
         {
-            "objid": object_ids.gather(rows),
-            "sample": np.concatenate([sample, np.full(again.size, "stripe82_coadd_1")]),
+            "objid": pl.concat([object_ids, coadded.alias("object_id")]),
+            "sample": samples,
             "asset_id": rng.permutation(numbers),
-            "imaged": ~np.concatenate([_some(rng, n, _NO_IMAGE), np.zeros(again.size, dtype=bool)]),
+            "imaged": (samples == _ORIGINAL) & ~np.concatenate([_some(rng, n, _NO_IMAGE), np.zeros(again.size, bool)]),
         }
     )
     return table.sort("asset_id")
@@ -173,26 +179,18 @@ def _mapping(rng: np.random.Generator, object_ids: pl.Series) -> pl.DataFrame:
 
 def _write_images(path: Path, population: pl.DataFrame, mapping: pl.DataFrame, size: int, seed: int) -> None:
     """Write the zip, as it is at Zenodo: images/<asset_id>.jpg, and what a Mac adds to a zip."""
-    imaged = mapping.filter("imaged")
-    single = imaged.filter(pl.col("sample") != "stripe82_coadd_1")
-    coadded = imaged.filter(pl.col("sample") == "stripe82_coadd_1")
+    imaged = mapping.filter("imaged").select(object_id="objid", asset_id="asset_id")
+    drawn = population.join(imaged, on="object_id", maintain_order="left")
     when = (2019, 12, 6, 0, 0, 0)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(zipfile.ZipInfo("images/", when), b"")
-        first = True
-        for exposure, rows in ((0, single), (1, coadded)):
-            drawn = population.join(
-                rows.select(object_id="objid", asset_id="asset_id"), on="object_id", maintain_order="left"
-            )
-            for row, image in render(drawn, size, seed, field=FIELD_R90, exposure=exposure):
-                data = simplejpeg.encode_jpeg(image, quality=75, colorspace="RGB", colorsubsampling="420")
-                name = f"{drawn['asset_id'][row]}.jpg"
-                archive.writestr(zipfile.ZipInfo(f"images/{name}", when), data)
-                if first:
-                    archive.writestr(zipfile.ZipInfo(f"__MACOSX/images/._{name}", when), b"\0\5\26\7")
-                    # An image that the mapping doesn't name.
-                    archive.writestr(zipfile.ZipInfo("images/1.jpg", when), data)
-                    first = False
+        for row, image in render(drawn, size, seed, field=FIELD_R90):
+            data = simplejpeg.encode_jpeg(image, quality=75, colorspace="RGB", colorsubsampling="420")
+            name = f"{drawn['asset_id'][row]}.jpg"
+            archive.writestr(zipfile.ZipInfo(f"images/{name}", when), data)
+        # What a Mac adds, and an image that the mapping doesn't name.
+        archive.writestr(zipfile.ZipInfo(f"__MACOSX/images/._{name}", when), b"\0\5\26\7")
+        archive.writestr(zipfile.ZipInfo("images/1.jpg", when), data)
 
 
 def _write_record(files: Path) -> None:

@@ -19,6 +19,10 @@ _RERUN = 40
 _OVERLAPPED = (0.55, 0.33, 0.12)  # how often none, one or two other fields overlap one
 _STARS = 0.25  # galaxies with a star within half an arcminute
 _SECOND_SPECTRA = 0.04
+# Shares of galaxies with a star of a field that they themselves aren't in: seen again (mode 2) some way off, or a near
+# one on the other side of a field's edge (mode 1).
+_AGAIN_BESIDE, _ACROSS_EDGE = 0.12, 0.08
+_SHARP = 0.85  # arcsec: the seeing of those fields, better than any galaxy's
 _OFFSET, _REMEASURED = 0.12, 0.04  # arcsec between detections of an object; spread of a radius measured again
 _FIELD_SIDES = 0.20, 0.14  # degrees
 _BAND_PSF = {"u": 1.16, "g": 1.08, "r": 1.0, "i": 0.95, "z": 0.96}
@@ -84,13 +88,14 @@ def sdss_tables(
     of_galaxies = found.filter(pl.col("type") == 3)
     own = of_galaxies.filter(pl.col("mode") == 1).sort("group")
     fields_seen = of_galaxies.group_by("group").agg(best=pl.col("psf").min(), count=pl.len()).sort("group")
+    strays, their_fields = _strays(rng.spawn(1)[0], own)
     there = pl.col("group").is_in(np.flatnonzero(known))
-    photometry = found.filter(there)
+    photometry = pl.concat([found, strays.select(found.columns)]).filter(there)
     return SdssTables(
         {
             "PhotoObjAll": photometry.drop("group", "over", "psf").sort("objID"),
             "SpecObjAll": _spectra(rng, population, own["objID"], with_redshift & known),
-            "Field": _field_table(fields),
+            "Field": _field_table(pl.concat([fields.select(their_fields.columns), their_fields])),
             "Neighbors": _neighbours(photometry),
         },
         own["objID"].alias("object_id"),
@@ -203,6 +208,35 @@ def _detections(rng: np.random.Generator, objects: pl.DataFrame, fields: pl.Data
         dec=(pl.col("dec") + shift).round(8),
         petroRad_r=pl.when(again & (radius > 0)).then(radius * scale).otherwise(radius),
     ).drop("primary")
+
+
+def _strays(rng: np.random.Generator, own: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Detections of stars beside galaxies, in fields of their own, and those fields.
+
+    None of them is a detection of the galaxy: they lie too far off, or are primary.
+    """
+    n = own.height
+    kind = rng.choice(3, n, p=[1 - _AGAIN_BESIDE - _ACROSS_EDGE, _AGAIN_BESIDE, _ACROSS_EDGE])
+    angle = rng.uniform(0, 2 * np.pi, n)
+    distance = np.where(kind == 1, rng.uniform(6, 28, n), rng.uniform(1.2, 2.6, n)) / 3600
+    moved = own.with_columns(
+        field=pl.col("field") + 400,  # of the same run, some way down the strip
+        type=pl.lit(6, dtype=pl.Int64),
+        mode=pl.Series(np.where(kind == 1, 2, 1), dtype=pl.Int64),
+        ra=(pl.col("ra") + pl.Series(distance * np.cos(angle)) / pl.col("dec").radians().cos()).round(8) % 360,
+        dec=(pl.col("dec") + pl.Series(distance * np.sin(angle))).round(8),
+        petroRad_r=pl.Series(rng.uniform(1.2, 2.2, n)),
+        petroMag_r=pl.Series(rng.uniform(16, 21, n)),
+        psf=pl.lit(_SHARP),
+    ).filter(pl.Series(kind > 0))
+    moved = moved.with_columns(
+        fieldID=object_id(moved["run"], moved["camcol"], moved["field"], 0),
+        objID=object_id(moved["run"], moved["camcol"], moved["field"], moved["obj"]),
+    )
+    fields = moved.unique("fieldID", maintain_order=True).select(
+        "fieldID", "run", "camcol", "field", "ra", "dec", "psf"
+    )
+    return moved, fields
 
 
 def _spectra(

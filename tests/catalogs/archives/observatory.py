@@ -106,7 +106,8 @@ class Observatory(Server):
         for path in sorted((self.archive / "vizier").glob("*.parquet")):
             name = f"J/ApJS/196/11/{path.stem}"
             tables[name] = pl.read_parquet(path)
-            rows = [(name, column, "", "") for column in tables[name].columns]
+            # VizieR keeps names that need quotes with their quotes.
+            rows = [(f'"{name}"', column, "", "") for column in tables[name].columns]
             self._database.executemany("INSERT INTO TAP_SCHEMA.columns VALUES (?, ?, ?, ?)", rows)
         for name, table in tables.items():
             columns = ", ".join(f'"{column}"' for column in table.columns)
@@ -167,15 +168,27 @@ class Observatory(Server):
         return near.sort("distance").row(0, named=True) if near.height else None
 
     def _coverage(self, request: Request) -> Answer:
-        """MOCServer: ids of the mosaics whose coverage overlaps a circle."""
-        assert request.params["get"] == "id"
-        assert request.params["ID"] == "CDS/P/HST*"
+        """MOCServer: ids of all mosaics, or of those whose coverage overlaps a circle."""
+        wanted = {"get": "id", "ID": "CDS/P/HST*", "fmt": "json"}
+        assert wanted.items() <= request.params.items()
+        circle = {"RA", "DEC", "SR", "intersect"} & request.params.keys()
+        if not circle:
+            pointings = pl.read_parquet(self.archive / "hubble" / "coverage.parquet")
+            hips = pointings.select(pl.col("hips").str.split(",").explode())[:, 0].unique().sort()
+            return Answer(json.dumps(hips.to_list()).encode(), type="application/json")
+        assert len(circle) == 4
+        assert request.params["intersect"] == "overlaps"
+        assert 0 < float(request.params["SR"]) <= 0.5  # degrees
         found = self._pointing(request, "RA", "DEC")
         return Answer(json.dumps(found["hips"].split(",") if found else []).encode(), type="application/json")
 
     def _cutout(self, request: Request) -> Answer:
         """hips2fits: a cut-out, black (or not a number) where nothing was seen."""
+        assert request.params["projection"] == "TAN"
+        assert request.params["coordsys"] == "icrs"
+        assert request.params["width"] == request.params["height"]
         size, fov = int(request.params["width"]), float(request.params["fov"]) * 3600
+        assert 1 <= fov <= 3600
         found = self._pointing(request, "ra", "dec")
         pixels = np.zeros((size, size, 3), dtype=np.uint8)
         if found and found["image"] and request.params["hips"] in found["hips"].split(","):

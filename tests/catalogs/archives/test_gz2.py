@@ -52,27 +52,57 @@ def test_everything_arrives_and_is_accounted_for(sky, web, tmp_path):
     assert any("Hart et al. 2016" in line for line in got.credits())
 
 
-def test_every_object_gets_the_image_of_its_first_sample(sky, web, tmp_path):
+def test_every_object_gets_its_image(sky, web, tmp_path):
     got = get(sky, web, tmp_path)
     mapping = pl.read_csv(sky.archive / "files" / "gz2_filename_mapping.csv")
     images = pl.read_parquet(tmp_path / "images.parquet")
-    main = mapping.filter(pl.col("sample") != "stripe82_coadd_1")
-    joined = images.join(main, on="objid", how="left", suffix="_main")
-    single = joined.filter(pl.col("sample") != "stripe82_coadd_1")
-    assert single.height > 100
-    assert (single["image"] == single.select(pl.format("images/{}.jpg", "asset_id")).to_series()).all()
-    # The zip lacks some galaxies' first image; one that is in two samples then has its second.
-    assert any("two samples" in note for note in got.notes)
+    joined = images.join(mapping, on=["objid", "sample"], how="left")
+    assert joined.height > 90
+    assert (joined["image"] == joined.select(pl.format("images/{}.jpg", "asset_id")).to_series()).all()
     assert any("no image in the zip" in note for note in got.notes)
+
+
+def test_an_object_of_two_samples_gets_the_image_of_the_first(sky, web, tmp_path):
+    sky.script(RECORD, page())
+    there = pl.read_csv(sky.archive / "files" / "gz2_filename_mapping.csv").filter(pl.col("sample") == "original")
+    assets = there["asset_id"].to_list()
+    get(sky, web, tmp_path)
+    assets = [one for one in assets if (tmp_path / f"images/{one}.jpg").is_file()]
+    samples = ["stripe82_coadd_2", "stripe82_coadd_1", "stripe82", "extra", "original"]
+    # In turn without the first of the order that is left.
+    lines = [
+        f"{objid},{sample},{assets[5 * objid + number]}"
+        for objid in range(5)
+        for number, sample in enumerate(samples[: 5 - objid])
+    ]
+    sky.put(MAPPING, "\n".join(["objid,sample,asset_id", *lines, ""]).encode())
+    sky.script(RECORD, page())
+    got = get(sky, web, tmp_path / "b")
+    images = pl.read_parquet(tmp_path / "b" / "images.parquet")
+    assert images["sample"].to_list() == samples[::-1]
+    assert images["image"].to_list() == [f"images/{assets[5 * one + 4 - one]}.jpg" for one in range(5)]
+    assert any("10 objects are in two samples" in note for note in got.notes)
 
 
 def test_run_again_it_fetches_nothing(sky, web, tmp_path):
     get(sky, web, tmp_path)
     before = len(sky.requests)
+    entries = read_provenance(tmp_path)
     (tmp_path / "images.parquet").unlink()
     get(sky, web, tmp_path)
-    assert [one.path for one in sky.requests[before:]] == [RECORD]
+    assert len(sky.requests) == before
     assert (tmp_path / "images.parquet").is_file()
+    # Where a mirror has the same file it doesn't come anew either, nor is its entry changed.
+    mirror = {"url": "http://mirror.example.org/mapping", "checksum": entries["gz2_filename_mapping.csv"]["checksum"]}
+    fetch("gz2", tmp_path, addresses_from={**sky.addresses, "gz2.mapping": mirror}, web=web)
+    assert read_provenance(tmp_path) == entries
+    # Nor does offline anybody care.
+    elsewhere = {"gz2.hart16": "http://mirror.example.org/hart"}
+    fetch("gz2", tmp_path, addresses_from={**sky.addresses, **elsewhere}, web=Web(offline=True))
+    (tmp_path / "gz2_filename_mapping.csv").unlink()
+    before = len(sky.requests)
+    get(sky, web, tmp_path)
+    assert [one.path for one in sky.requests[before:]] == [RECORD, MAPPING]
 
 
 def test_works_offline_when_all_is_there(sky, web, tmp_path):
@@ -114,6 +144,29 @@ def test_without_zenodos_record_it_goes_on_and_says_so(sky, web, tmp_path):
     got = get(sky, web, tmp_path)
     assert any("record can't be used" in note for note in got.notes)
     assert got.counts["images"] > 100
+
+
+@pytest.mark.parametrize(
+    ("change", "noted"),
+    [
+        (lambda record: record["files"][0].update(size=str(record["files"][0]["size"])), False),
+        (lambda record: record["files"][0].update(size="big"), False),
+        (lambda record: record["files"][0].update(checksum="sha1024:00"), True),
+        (lambda record: record["files"].pop(0), True),
+    ],
+)
+def test_oddities_of_zenodos_record(sky, web, tmp_path, change, noted):
+    record = json.loads((sky.archive / "files" / "zenodo_record.json").read_text())
+    change(record)
+    sky.put(RECORD, json.dumps(record).encode())
+    got = get(sky, web, tmp_path)
+    assert any("doesn't list images_gz2.zip" in note for note in got.notes) == noted
+
+
+def test_a_table_that_is_none(sky, web, tmp_path):
+    sky.put(HART, gzip.compress(bytes(range(256)) * 20))
+    with pytest.raises(TruemorphError, match=r"gz2_hart16\.csv\.gz: is no CSV table; delete it"):
+        get(sky, web, tmp_path, images=False)
 
 
 def test_a_truncated_zip_is_not_taken_for_whole(sky, web, tmp_path):

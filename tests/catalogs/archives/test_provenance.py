@@ -59,6 +59,16 @@ def test_another_time_replaces_the_entry_and_leaves_the_others(tmp_path):
     assert verify(tmp_path) == []
 
 
+def test_what_was_not_fetched_now_keeps_its_date_and_address(tmp_path):
+    note(tmp_path, "t.csv", date="2020-01-01T00:00:00Z")
+    had = read_provenance(tmp_path)["t.csv"]
+    sha256 = had["sha256"]
+    record(tmp_path, "t.csv", address=ADDRESS, url="http://b.org/t", sha256=sha256, bytes=4, fetched=False, rows=1)
+    assert read_provenance(tmp_path)["t.csv"] == had | {"rows": 1}
+    record(tmp_path, "t.csv", address=ADDRESS, url="http://b.org/t", sha256="0" * 64, bytes=4, fetched=False)
+    assert read_provenance(tmp_path)["t.csv"]["url"] == "http://b.org/t"
+
+
 def test_missing_and_changed_files_are_found(tmp_path):
     for name in ("same.csv", "gone.csv", "longer.csv", "other.csv"):
         note(tmp_path, name)

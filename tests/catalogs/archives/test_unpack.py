@@ -83,6 +83,20 @@ def test_a_rerun_writes_only_what_is_missing(path, folder):
     assert (folder / "c").stat().st_mtime_ns == kept
 
 
+def test_until_it_came_to_its_end_files_are_compared_byte_by_byte(path, folder):
+    """What a crash leaves can have the right size and be zeros."""
+    make(path, ("a", b"aa"), ("b", NOISE))
+    folder.mkdir()
+    (folder / "a").write_bytes(b"aa")
+    (folder / "b").write_bytes(bytes(len(NOISE)))
+    assert unzip(path, folder, keep=everything).written == 1
+    assert (folder / "b").read_bytes() == NOISE
+    assert unzip(path, folder, keep=everything).written == 0
+    # Of another archive of that name nothing is known.
+    make(path, ("a", b"AA"), ("b", NOISE))
+    assert unzip(path, folder, keep=everything).written == 1
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
@@ -232,7 +246,7 @@ def test_whatever_is_wrong_it_is_said_in_one_line(tmp_path, changes):
     except TruemorphError as problem:
         said = str(problem)
     assert "\n" not in said
-    assert {name.split("/")[0] for name in files(tmp_path)} <= {"fuzzed", "fuzzed.zip"}
+    assert {name.split("/")[0] for name in files(tmp_path)} <= {"fuzzed", "fuzzed.zip", ".fuzzed.zip.unpacked"}
     assert not [name for name in files(tmp_path) if name.endswith(".part")]
 
 

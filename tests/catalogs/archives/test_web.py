@@ -6,6 +6,7 @@ import pytest
 import pyvo
 
 from catalogs.archives.server import Answer, Proxy, busy, cut, http_date, page, redirect
+from truemorph.catalogs.archives.failures import ComeBackError, UnansweredError
 from truemorph.catalogs.archives.patience import Pace, Patience
 from truemorph.catalogs.archives.web import Web
 from truemorph.errors import InputError, TruemorphError
@@ -255,6 +256,23 @@ def test_session_responses_can_be_read_in_every_way(server, web):
 def test_addresses_that_cannot_be_asked(web, url):
     with pytest.raises(InputError, match="not an address that can be asked"):
         web.get(url)
+
+
+@pytest.mark.parametrize("value", ["9" * 20, "9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_waits_beyond_any_calendar_are_said(server, web, value):
+    server.script("/t.csv", busy(503, value))
+    with pytest.raises(ComeBackError, match=r"asks to wait .* s: run the same again after"):
+        web.get(server.url("/t.csv"))
+
+
+def test_failures_tell_what_they_are(server, web):
+    server.script("/t.csv", *[busy(504)] * 5, page(), Answer(b"no", 404, "text/plain", ranges=False))
+    found = []
+    for expect in (None, "csv", "csv"):
+        with pytest.raises(UnansweredError) as caught:
+            web.get(server.url("/t.csv"), expect=expect)
+        found.append((caught.value.status, caught.value.page, caught.value.passing))
+    assert found == [(504, False, True), (None, True, True), (404, False, False)]
 
 
 @pytest.mark.parametrize("wrong", [{"per_second": 0}, {"attempts": 0}, {"back_off": -1}, {"longest_wait": -1}])

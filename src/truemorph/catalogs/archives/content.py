@@ -6,7 +6,8 @@ import html
 import re
 from collections.abc import Callable
 
-from truemorph.errors import InputError, TruemorphError
+from truemorph.catalogs.archives.failures import UnansweredError
+from truemorph.errors import InputError
 
 # As many bytes as are looked at.
 HEAD = 4096
@@ -95,11 +96,15 @@ def check_head(head: bytes, expect: str | None, url: str) -> None:
 
     Raises
     ------
-    TruemorphError
+    UnansweredError
         With the first words of a page that came instead of data.
     """
     if why := wrong_head(head, expect):
-        raise TruemorphError(f"{url}: {why}; try again later, and if that stays so replace the address (--addresses)")
+        raise UnansweredError(
+            f"{url}: {why}; try again later, and if that stays so replace the address (--addresses)",
+            page=True,
+            passing=True,
+        )
 
 
 def looks_cut(head: bytes, tail: bytes, size: int, expect: str | None) -> bool:

@@ -20,8 +20,9 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from truemorph.catalogs.archives.checksums import file_hash, split_checksum
 from truemorph.catalogs.archives.content import HEAD, check_head, known_kind, wrong_head
+from truemorph.catalogs.archives.failures import AgainError
 from truemorph.catalogs.archives.parts import Part, Source, WrongError, check_whole, room_for
-from truemorph.catalogs.archives.patience import PASSING, AgainError, passing
+from truemorph.catalogs.archives.patience import PASSING, passing
 from truemorph.catalogs.archives.provenance import now, read_provenance
 from truemorph.catalogs.archives.web import Web, check_status
 from truemorph.errors import InputError, TruemorphError
@@ -78,7 +79,7 @@ def _found(web: Web, url: str, path: Path, checksum: str | None, size: int | Non
         check_whole(path, checksum, size, expect)
         sha256 = file_hash(path)
         if checksum is None:
-            if entry.get("url") not in (None, url):
+            if not web.offline and entry.get("url") not in (None, url):
                 raise WrongError(f"it came from {entry['url']}")
             if entry.get("sha256") not in (None, sha256):
                 raise WrongError(f"it has changed since {entry.get('date', 'it was fetched')}")
@@ -138,6 +139,8 @@ def download(
     if path.is_dir():
         raise InputError(f"{path}: a folder is where the file should be; move it away")
     try:
+        if web.offline:  # where a folder that is read-only will do
+            return _settled(web, url, path, checksum, size, expect)
         path.parent.mkdir(parents=True, exist_ok=True)
         with _held(path):
             return _settled(web, url, path, checksum, size, expect)
@@ -152,7 +155,8 @@ def _settled(web: Web, url: str, path: Path, checksum: str | None, size: int | N
     """The file, found or fetched, by the one process that may."""
     part = Part(path)
     if path.is_file() and (found := _found(web, url, path, checksum, size, expect)):
-        part.remove()
+        if not web.offline:
+            part.remove()
         return found
     if web.offline:
         raise TruemorphError(
@@ -199,7 +203,10 @@ def _fetch(web: Web, url: str, part: Part, name: str, size: int | None, expect: 
             whole = size or (source.size if source else None)
             # A server that cuts a long file now and then still gets through; one that drips doesn't.
             enough = max(1, whole // 100) if whole else _CHUNK
-            raise AgainError(str(problem), problem.wait, gained=part.size() - before >= enough) from problem
+            gained = part.size() - before >= enough
+            raise AgainError(
+                str(problem), problem.wait, gained, status=problem.status, silent=problem.silent
+            ) from problem
 
     web.session.patience.until(once, f"{name} ({url})")
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from truemorph.catalogs.archives.addresses import Address
+from truemorph.catalogs.archives.checksums import file_hash
+from truemorph.catalogs.archives.folder import unfinished
 from truemorph.catalogs.archives.parts import room_for
-from truemorph.catalogs.archives.provenance import file_hash, record
+from truemorph.catalogs.archives.provenance import record
 from truemorph.catalogs.objects import CatalogTable, to_arrow
 from truemorph.catalogs.schema import nearest
 from truemorph.errors import TruemorphError
@@ -72,8 +76,17 @@ class Fetched:
         }
 
 
-def write_described(path: Path, frames: Iterable[pl.DataFrame], columns: Mapping[str, Column]) -> int:
-    """Write frames one after the other to one Parquet file, which appears whole or not at all.
+def write_described(
+    path: Path,
+    frames: Iterable[pl.DataFrame],
+    columns: Mapping[str, Column],
+    address: Address,
+    query: str,
+    *,
+    fetched: bool = True,
+    **more: Any,
+) -> int:
+    """Write frames one after the other to one Parquet file, which appears whole or not at all, and record it.
 
     Parameters
     ----------
@@ -82,6 +95,10 @@ def write_described(path: Path, frames: Iterable[pl.DataFrame], columns: Mapping
         All with the columns that `columns` names; one is held in memory at a time. At least one, it may be empty.
     columns : dict of Column
         Units and descriptions travel along, where `read_table` finds them.
+    address : Address
+    query : str
+    fetched, **more
+        As for `record`; `rows` is added.
 
     Returns
     -------
@@ -90,7 +107,7 @@ def write_described(path: Path, frames: Iterable[pl.DataFrame], columns: Mapping
     """
     units = {name: column.unit for name, column in columns.items() if column.unit}
     descriptions = {name: column.about for name, column in columns.items()}
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    partial = unfinished(path)
     writer, rows = None, 0
     try:
         with room_for(path.parent, path.name):
@@ -101,17 +118,59 @@ def write_described(path: Path, frames: Iterable[pl.DataFrame], columns: Mapping
                 rows += frame.height
             if writer is not None:
                 writer.close()
-            os.replace(partial, path)
+        _settle(partial, path, address, query, fetched, {**more, "rows": rows})
     finally:
         partial.unlink(missing_ok=True)
     return rows
 
 
-def write_frame(path: Path, frame: pl.DataFrame) -> None:
-    """Write a part or a list, Parquet or CSV by its extension; it appears whole or not at all."""
-    packed = io.BytesIO()  # of a full disk, Polars' own writer doesn't say so
-    (frame.write_csv if path.suffix == ".csv" else frame.write_parquet)(packed)
+def write_list(
+    path: Path, frame: pl.DataFrame, address: Address, query: str, *, fetched: bool = True, **more: Any
+) -> None:
+    """Write a list as CSV, which appears whole or not at all, and record it; parameters as for `write_described`."""
+    partial = unfinished(path)
+    try:
+        with room_for(path.parent, path.name):
+            partial.write_bytes(frame.write_csv().encode())
+        _settle(partial, path, address, query, fetched, more)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _settle(partial: Path, path: Path, address: Address, query: str, fetched: bool, more: Mapping[str, Any]) -> None:
+    """Record a file and give it its name: in this order, so that `verify` sees where a process was killed between."""
+    record(
+        path.parent,
+        path.name,
+        address=address,
+        url=address.url,
+        sha256=file_hash(partial),
+        bytes=partial.stat().st_size,
+        query=query,
+        fetched=fetched,
+        **more,
+    )
+    os.replace(partial, path)
+
+
+def write_part(path: Path, frame: pl.DataFrame) -> None:
+    """Write an answer, to be read by `read_part`; it appears whole or not at all."""
+    packed = io.BytesIO()
+    pq.write_table(frame.to_arrow(), packed, compression="zstd", write_page_checksum=True)
     write_whole(path, packed.getvalue())
+
+
+def read_part(path: Path, schema: Mapping[str, Any]) -> pl.DataFrame | None:
+    """Read an answer of an earlier run; None, said and removed, where it is damaged or of other columns."""
+    try:
+        frame = pl.DataFrame(pl.from_arrow(pq.read_table(path, page_checksum_verification=True)))
+        if dict(frame.schema) != dict(schema):
+            raise ValueError("other columns than it should have")
+    except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError) as problem:
+        print(f"{path}: can't be read ({str(problem).splitlines()[0]}); asked for again", file=sys.stderr)
+        path.unlink()
+        return None
+    return frame
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -122,28 +181,13 @@ def write_whole(path: Path, content: bytes) -> None:
     TruemorphError
         If the disk is full.
     """
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    partial = unfinished(path)
     try:
         with room_for(path.parent, path.name):
             partial.write_bytes(content)
             os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def record_made(folder: Path, name: str, address: Address, query: str, **more: Any) -> None:
-    """Note in provenance.json where a file came from that was put together from answers."""
-    path = folder / name
-    record(
-        folder,
-        name,
-        address=address,
-        url=address.url,
-        sha256=file_hash(path),
-        bytes=path.stat().st_size,
-        query=query,
-        **more,
-    )
 
 
 def require_columns(wanted: Iterable[str], present: Iterable[str], source: str) -> None:

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from truemorph.catalogs.archives.checksums import file_hash, split_checksum
 from truemorph.catalogs.archives.content import HEAD, looks_cut
+from truemorph.catalogs.archives.folder import unfinished
 from truemorph.errors import TruemorphError
 
 _CHUNK = 1 << 20
@@ -69,7 +70,7 @@ class Part:
     def begin(self, source: Source) -> None:
         """Start anew; a part never stands beside a description of something else."""
         self.path.unlink(missing_ok=True)
-        partial = self.about.with_name(f".{self.about.name}.{os.getpid()}")
+        partial = unfinished(self.about)
         with room_for(self.path.parent, self.path.name):
             partial.write_text(json.dumps(asdict(source)) + "\n", "utf-8")
         os.replace(partial, self.about)

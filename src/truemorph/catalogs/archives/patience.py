@@ -11,35 +11,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from truemorph.catalogs.archives.content import first_words
-from truemorph.errors import TruemorphError
+from truemorph.catalogs.archives.failures import AgainError, ComeBackError, UnansweredError
 
 if TYPE_CHECKING:
     import requests
 
 # What may go away by itself; any other status of 400 or more stays.
 PASSING = {408, 425, 429, 500, 502, 503, 504}
-# Seconds from which on a wait is told.
+# Seconds from which on a wait is told, and the longest that is believed (some thirty years).
 _WORTH_SAYING = 2.0
+_LONGEST = 1e9
 
 Answer = TypeVar("Answer")
 Sleep = Callable[[float], object]
-
-
-class AgainError(Exception):
-    """Something that may go away when tried again.
-
-    Attributes
-    ----------
-    wait : float or None
-        Seconds the server asked to wait.
-    gained : bool
-        Whether this try brought something, so that the next counts as the first.
-    """
-
-    def __init__(self, why: str, wait: float | None = None, gained: bool = False) -> None:
-        super().__init__(why)
-        self.wait = wait
-        self.gained = gained
 
 
 def _time(date: str | None) -> float | None:
@@ -72,9 +56,9 @@ def retry_after(value: str | None, date: str | None = None) -> float | None:
     if value is None:
         return None
     if value.strip().isdecimal():
-        return float(value)
+        return min(float(value), _LONGEST)
     then, now = _time(value), _time(date)
-    return None if then is None else max(0.0, then - (time.time() if now is None else now))
+    return None if then is None else min(max(0.0, then - (time.time() if now is None else now)), _LONGEST)
 
 
 class Pace:
@@ -119,8 +103,10 @@ class Patience:
 
         Raises
         ------
-        TruemorphError
-            If no try worked, or the server asks for a longer wait than `longest_wait`.
+        UnansweredError
+            If no try worked.
+        ComeBackError
+            If the server asks for a longer wait than `longest_wait`.
         """
         failed = 0
         while True:
@@ -130,14 +116,17 @@ class Patience:
                 failed = 1 if problem.gained else failed + 1
                 if problem.wait is not None and problem.wait > self.longest_wait:
                     back = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(time.time() + problem.wait))
-                    raise TruemorphError(
+                    raise ComeBackError(
                         f"{what}: {problem}; the server asks to wait {problem.wait:,.0f} s: run the same again after "
                         f"{back}, what has arrived is kept"
                     ) from problem
                 if failed >= self.attempts:
                     tries = "1 try" if self.attempts == 1 else f"{self.attempts} tries"
-                    raise TruemorphError(
-                        f"{what}: {problem} ({tries}); run the same again later, what has arrived is kept"
+                    raise UnansweredError(
+                        f"{what}: {problem} ({tries}); run the same again later, what has arrived is kept",
+                        status=problem.status,
+                        silent=problem.silent,
+                        passing=True,
                     ) from problem
                 # Never sooner than asked, and not all at that very second either.
                 wait = max(self.wait(failed), (problem.wait or 0.0) + self.back_off * random.uniform(0.0, 0.5))
@@ -153,4 +142,5 @@ def passing(response: requests.Response, head: bytes = b"") -> AgainError:
     return AgainError(
         said + (f' ("{words}")' if words else ""),
         retry_after(response.headers.get("Retry-After"), response.headers.get("Date")),
+        status=response.status_code,
     )

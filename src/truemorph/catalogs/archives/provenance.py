@@ -16,6 +16,8 @@ from filelock import FileLock
 from truemorph._version import __version__
 from truemorph.catalogs.archives.addresses import Address
 from truemorph.catalogs.archives.checksums import file_hash
+from truemorph.catalogs.archives.folder import unfinished
+from truemorph.catalogs.archives.parts import room_for
 from truemorph.errors import InputError
 
 PROVENANCE = "provenance.json"
@@ -44,6 +46,7 @@ def record(
     sha256: str,
     bytes: int,
     query: str | None = None,
+    fetched: bool = True,
     **more: Any,
 ) -> None:
     """Add or replace the entry of one file.
@@ -61,6 +64,8 @@ def record(
     bytes : int
     query : str, optional
         SQL, ADQL or parameters that made the file.
+    fetched : bool
+        False where it wasn't fetched now: an entry of the same content keeps its date and address.
     **more
         Kept as given; `date` replaces the time of this call.
 
@@ -68,8 +73,10 @@ def record(
     ------
     InputError
         If the folder's `provenance.json` can't be read.
+    TruemorphError
+        If the disk is full.
     """
-    folder = Path(folder)
+    folder, key = Path(folder), _key(Path(folder), file)
     entry = {
         "address": address.name,
         "url": url,
@@ -82,12 +89,20 @@ def record(
         "truemorph": __version__,
         **more,
     }
+    had = read_provenance(folder).get(key, {})
+    if not fetched and had.get("sha256") == sha256:
+        entry = had | {name: value for name, value in more.items() if name != "date"}
+    if entry == had:
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f".{PROVENANCE}.lock"):
-        entries = read_provenance(folder) | {_key(folder, file): entry}
-        partial = folder / f".{PROVENANCE}.{os.getpid()}.part"
-        partial.write_text(json.dumps(dict(sorted(entries.items())), indent=2, ensure_ascii=False) + "\n", "utf-8")
-        os.replace(partial, folder / PROVENANCE)
+    partial = unfinished(folder / PROVENANCE)
+    with FileLock(folder / f".{PROVENANCE}.lock"), room_for(folder, PROVENANCE):
+        entries = read_provenance(folder) | {key: entry}
+        try:
+            partial.write_text(json.dumps(dict(sorted(entries.items())), indent=2, ensure_ascii=False) + "\n", "utf-8")
+            os.replace(partial, folder / PROVENANCE)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def read_provenance(folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
@@ -108,6 +123,12 @@ def read_provenance(folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]]
     if not isinstance(entries, dict) or not all(isinstance(one, dict) for one in entries.values()):
         raise InputError(f"{path}: is no provenance file; move it away and fetch again")
     return entries
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is there as it was recorded."""
+    entry = read_provenance(path.parent).get(path.name)
+    return path.is_file() and entry is not None and entry.get("sha256") == file_hash(path)
 
 
 def origin(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -10,15 +10,18 @@ no TOP, no ISNULL, no dbo functions, no hints.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from truemorph.catalogs.archives.addresses import Address
-from truemorph.catalogs.archives.fetched import Column, Fetched, record_made, write_described, write_frame
+from truemorph.catalogs.archives.fetched import Column, Fetched, write_described, write_list
 from truemorph.catalogs.archives.gz2 import VOTE_TABLES
-from truemorph.catalogs.archives.ids import read_ids
+from truemorph.catalogs.archives.ids import ids_from, read_ids
+from truemorph.catalogs.archives.provenance import is_whole, read_provenance
 from truemorph.catalogs.archives.skyserver import Query, answers
 from truemorph.catalogs.archives.web import Web
 from truemorph.errors import InputError
@@ -28,7 +31,8 @@ BATCH, _MOST = 150, 300
 # Arcminutes: a galaxy's detections in other fields lie this near, other objects' don't.
 SAME_OBJECT = 0.05
 _UNMEASURED = -9999.0  # in every column of PhotoObjAll; errors are -1000 then
-_SKY_VERSION = 59  # objID begins with it: 1 in DR7, 2 from DR8 on
+_SKY_VERSION = 59  # objID begins with it: 1 in DR7, 2 from DR8 on, 15 in Stripe 82's coadd
+_COADD = 15
 _MEASURED = (
     *("petroRad_r", "petroRadErr_r", "petroR50_r", "petroR90_r"),
     *(f"petroMag_{band}" for band in "ugriz"),
@@ -62,7 +66,8 @@ _PHOTOMETRY = Query(
     + "".join(f"CAST(p.{name} AS float) AS {name}, " for name in _MEASURED)
     + "CAST(f.psfWidth_r AS float) AS psfWidth_r, COALESCE(CAST(s.z AS float), -9999) AS redshift, "
     "COALESCE(CAST(s.zConf AS float), -9999) AS zConf FROM PhotoObjAll AS p "
-    "JOIN Field AS f ON f.fieldID = p.fieldID LEFT JOIN SpecObj AS s ON s.bestObjID = p.objID WHERE p.objID IN ({ids})",
+    "JOIN Field AS f ON f.fieldID = p.fieldID LEFT JOIN SpecObj AS s ON s.bestObjID = p.objID WHERE p.objID IN ({ids}) "
+    "ORDER BY objid",
     {
         **dict.fromkeys(("objid", "run", "rerun", "camcol", "field", "fieldid"), pl.Int64),
         **dict.fromkeys(("ra", "dec", *_MEASURED, "psfWidth_r", "redshift", "zConf"), pl.Float64),
@@ -70,11 +75,37 @@ _PHOTOMETRY = Query(
 )
 _DETECTIONS = Query(
     "detections",
-    "SELECT n.objID AS objid, q.fieldID AS fieldid, CAST(f.psfWidth_r AS float) AS psfWidth_r FROM Neighbors AS n "
-    "JOIN PhotoObjAll AS q ON q.objID = n.NeighborObjID JOIN Field AS f ON f.fieldID = q.fieldID "
-    f"WHERE n.neighborMode = 2 AND n.distance < {SAME_OBJECT} AND n.objID IN ({{ids}})",
+    # A row for an object without other detections too: of one that is absent the answer was cut.
+    "SELECT p.objID AS objid, COALESCE(q.fieldID, 0) AS fieldid, "
+    "COALESCE(CAST(f.psfWidth_r AS float), -9999) AS psfWidth_r FROM PhotoObjAll AS p "
+    f"LEFT JOIN Neighbors AS n ON n.objID = p.objID AND n.neighborMode = 2 AND n.distance < {SAME_OBJECT} "
+    "LEFT JOIN PhotoObjAll AS q ON q.objID = n.NeighborObjID LEFT JOIN Field AS f ON f.fieldID = q.fieldID "
+    "WHERE p.objID IN ({ids}) ORDER BY objid",
     {"objid": pl.Int64, "fieldid": pl.Int64, "psfWidth_r": pl.Float64},
 )
+
+
+Ids = str | os.PathLike[str] | Iterable[Any]
+
+
+def check_sdss(
+    out: Path,
+    *,
+    ids: Ids | None = None,
+    id_column: str | None = None,
+    batch: int = BATCH,
+    best_field: bool = True,
+) -> None:
+    """Refuse what `fetch_sdss` would refuse, as far as it can be told before anything is fetched.
+
+    Raises
+    ------
+    InputError
+    """
+    if not 1 <= batch <= _MOST:
+        raise InputError(f"a batch has 1 to {_MOST} ids, or the query is too long for an address; got {batch}")
+    if ids is not None and (isinstance(ids, str | os.PathLike) or not isinstance(ids, Iterator)):
+        _dr7_ids(_given(ids, id_column, out))
 
 
 def fetch_sdss(
@@ -82,7 +113,7 @@ def fetch_sdss(
     known: dict[str, Address],
     out: Path,
     *,
-    ids: Path | Sequence[int] | pl.Series | None = None,
+    ids: Ids | None = None,
     id_column: str | None = None,
     batch: int = BATCH,
     best_field: bool = True,
@@ -96,7 +127,7 @@ def fetch_sdss(
     out : Path
         Gets photometry.parquet (`COLUMNS`; a row an object, null where nothing was measured), missing.csv with the ids
         that DR7 doesn't know, and parts/, the answers, from which a later run goes on.
-    ids : path or sequence of int, optional
+    ids : path or sequence of int or str, optional
         A table with a column of ids, or ids; default: the vote tables of `fetch gz2` in the folder gz2 beside `out`.
     id_column : str, optional
         Default: dr7objid, objid or object_id, whichever the table has.
@@ -117,27 +148,15 @@ def fetch_sdss(
     TruemorphError
         If SkyServer refuses a query, doesn't answer, or answers without a column that was asked for.
     """
-    if not 1 <= batch <= _MOST:
-        raise InputError(f"a batch has 1 to {_MOST} ids, or the query is too long for an address; got {batch}")
+    check_sdss(out, batch=batch)
     wanted = _dr7_ids(_given(ids, id_column, out))
-    address, parts = known["sdss.sql"], out / "parts"
-    parts.mkdir(parents=True, exist_ok=True)
-    photometry = answers(web, address.url, parts, _PHOTOMETRY, wanted, batch).filter(pl.col("fieldid").is_not_null())
-    if photometry.height == 0:
-        raise InputError(
-            f"DR7 knows none of the {wanted.len():,d} ids (first: {wanted[0]}); give DR7 objids with --ids"
-        )
-    seen = wanted.filter(wanted.is_in(photometry["objid"].implode()))
-    queries, others = [_PHOTOMETRY], None
-    if best_field:
-        queries.append(_DETECTIONS)
-        others = answers(web, address.url, parts, _DETECTIONS, seen, batch).filter(pl.col("fieldid").is_not_null())
-    table = _table(photometry, others)
-    missing = wanted.filter(~wanted.is_in(seen.implode()))
-    write_described(out / "photometry.parquet", [table], COLUMNS)
-    write_frame(out / "missing.csv", missing.to_frame())
+    address = known["sdss.sql"]
+    queries = [_PHOTOMETRY, _DETECTIONS] if best_field else [_PHOTOMETRY]
     sql = "; ".join(query.sql for query in queries)
-    record_made(out, "photometry.parquet", address, sql, ids=wanted.len(), rows=table.height)
+    table = _finished(out, wanted, sql, None if web.offline else address.url)
+    if table is None:
+        table = _made(web, address, out, wanted, queries, batch, sql)
+    missing = wanted.len() - table.height
     counts = {
         "ids": wanted.len(),
         "objects": table.height,
@@ -145,15 +164,51 @@ def fetch_sdss(
         "with Petrosian radius": table["petroRad_r"].count(),
         "in several fields": int((table["n_fields"] > 1).sum()),
     }
-    notes = [f"{missing.len():,d} ids are not in DR7: {out / 'missing.csv'}"] if missing.len() else []
+    notes = [f"{missing:,d} ids are not in DR7: {out / 'missing.csv'}"] if missing else []
     return Fetched("sdss", out, counts, (address,), tuple(notes))
 
 
-def _given(given: Path | Sequence[int] | pl.Series | None, column: str | None, out: Path) -> pl.Series:
-    if isinstance(given, Path):
+def _finished(out: Path, wanted: pl.Series, sql: str, url: str | None) -> pl.DataFrame | None:
+    """The table of an earlier run, if it is whole, of these very ids, and of this query and server (or any)."""
+    path, absent = out / "photometry.parquet", out / "missing.csv"
+    entry = read_provenance(out).get(path.name, {})
+    if entry.get("query") != sql or url not in (None, entry.get("url")) or not (is_whole(path) and is_whole(absent)):
+        return None
+    table = pl.read_parquet(path)
+    unknown = pl.read_csv(absent, schema={"objid": pl.Int64})
+    had = pl.concat([table["objid"], unknown["objid"]]).sort()
+    return table if had.equals(wanted) else None
+
+
+def _made(
+    web: Web, address: Address, out: Path, wanted: pl.Series, queries: Sequence[Query], batch: int, sql: str
+) -> pl.DataFrame:
+    """Ask for what is missing, and put the table together."""
+    parts = out / "parts"
+    if not web.offline:
+        parts.mkdir(parents=True, exist_ok=True)
+    known_to_dr7 = pl.col("fieldid").is_not_null()
+    photometry = answers(web, address.url, parts, queries[0], wanted, batch).filter(known_to_dr7)
+    if photometry.height == 0:
+        raise InputError(
+            f"DR7 knows none of the {wanted.len():,d} ids (first: {wanted[0]}); give DR7 objids with --ids"
+        )
+    seen = wanted.filter(wanted.is_in(photometry["objid"].implode()))
+    others = [
+        answers(web, address.url, parts, query, seen, batch).filter(pl.col("fieldid") > 0) for query in queries[1:]
+    ]
+    table = _table(photometry, others)
+    missing = wanted.filter(~wanted.is_in(seen.implode()))
+    write_list(out / "missing.csv", missing.to_frame(), address, sql, fetched=False, ids=wanted.len())
+    write_described(out / "photometry.parquet", [table], COLUMNS, address, sql, fetched=False, ids=wanted.len())
+    return table
+
+
+def _given(given: Ids | None, column: str | None, out: Path) -> pl.Series:
+    if isinstance(given, str | os.PathLike):
         return read_ids(given, column)
     if given is not None:
-        return pl.Series("objid", given, dtype=pl.Int64)
+        return ids_from(given)
     folder = out.parent / "gz2"
     tables = [folder / name for name in VOTE_TABLES if (folder / name).is_file()]
     if not tables:
@@ -172,15 +227,19 @@ def _dr7_ids(ids: pl.Series) -> pl.Series:
     ids = ids.unique().sort().alias("objid")
     wrong = ids.filter((ids < 1 << _SKY_VERSION) | (ids >= 2 << _SKY_VERSION))
     if wrong.len():
-        later = wrong[-1] >= 2 << _SKY_VERSION
-        why = "DR8 or later; take the column dr7objid" if later else "no SDSS object; DR7's have 18 digits, 587..."
+        if wrong[-1] >> _SKY_VERSION == _COADD:
+            why = "Stripe 82's coadd, which DR7's tables don't have; leave those rows out"
+        elif wrong[-1] >= 2 << _SKY_VERSION:
+            why = "DR8 or later; take the column dr7objid"
+        else:
+            why = "no SDSS object; DR7's have 18 digits, 587..."
         raise InputError(f"{wrong[-1]} is an id of {why} (--id-column)")
     if ids.len() == 0:
         raise InputError("the table has no ids; give DR7 objids with --ids")
     return ids
 
 
-def _table(photometry: pl.DataFrame, others: pl.DataFrame | None) -> pl.DataFrame:
+def _table(photometry: pl.DataFrame, others: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """One row an object, what was never measured null, with the best of its fields."""
     measured = pl.when(pl.col(pl.Float64) > _UNMEASURED).then(pl.col(pl.Float64))
     width = pl.when(pl.col("psfWidth_r") > 0).then("psfWidth_r")
@@ -195,8 +254,7 @@ def _table(photometry: pl.DataFrame, others: pl.DataFrame | None) -> pl.DataFram
         )
     )
     fields = [table.select("objid", "fieldid", "psfWidth_r")]
-    if others is not None:
-        fields.append(others.select("objid", "fieldid", width.name.keep()))
+    fields += [other.select("objid", "fieldid", width.name.keep()) for other in others]
     best = (
         pl.concat(fields)
         .unique(["objid", "fieldid"])

@@ -12,7 +12,8 @@ import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 
 from truemorph.catalogs.archives.content import HEAD
-from truemorph.catalogs.archives.patience import PASSING, AgainError, Pace, Patience, passing
+from truemorph.catalogs.archives.failures import AgainError
+from truemorph.catalogs.archives.patience import PASSING, Pace, Patience, passing
 from truemorph.errors import InputError, TruemorphError
 
 # Bytes: of a piece, and of a whole answer that is held in memory (files are written as they come).
@@ -20,8 +21,8 @@ CHUNK = 1 << 20
 _MOST = 1 << 30
 
 
-def said(problem: BaseException, timeout: tuple[float, float]) -> str:
-    """What a failed transfer comes down to, without the library's wording."""
+def failed(problem: BaseException, timeout: tuple[float, float]) -> AgainError:
+    """What a failed transfer comes down to, without the library's wording: to be raised."""
     chain: list[BaseException] = []
     one: BaseException | None = problem
     while one is not None and one not in chain:
@@ -33,20 +34,20 @@ def said(problem: BaseException, timeout: tuple[float, float]) -> str:
         return any(isinstance(one, kinds) for one in chain)
 
     if any_of(requests.exceptions.ProxyError, urllib3.exceptions.ProxyError):
-        return "the proxy does not answer (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)"
+        return AgainError("the proxy does not answer (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)")
     if any_of(urllib3.exceptions.NameResolutionError):
-        return "no such host is found (is there a network?)"
+        return AgainError("no such host is found (is there a network?)")
     if any_of(requests.exceptions.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError) and not any_of(
         urllib3.exceptions.NewConnectionError
     ):
-        return f"no connection within {timeout[0]:g} s"
+        return AgainError(f"no connection within {timeout[0]:g} s")
     if any_of(requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError):
-        return f"nothing came for {timeout[1]:g} s"
+        return AgainError(f"nothing came for {timeout[1]:g} s", silent=True)
     if any_of(urllib3.exceptions.NewConnectionError):
-        return "no connection (refused or out of reach)"
+        return AgainError("no connection (refused or out of reach)")
     if any_of(requests.exceptions.ContentDecodingError, urllib3.exceptions.DecodeError):
-        return "the answer can't be decompressed"
-    return "the connection was cut"
+        return AgainError("the answer can't be decompressed")
+    return AgainError("the connection was cut")
 
 
 class _Adapter(HTTPAdapter):
@@ -112,7 +113,7 @@ class PoliteSession(requests.Session):
             while piece := response.raw.read1(CHUNK, decode_content=False):
                 yield piece
         except urllib3.exceptions.HTTPError as problem:
-            raise AgainError(said(problem, self.timeout)) from problem
+            raise failed(problem, self.timeout) from problem
 
     def read(self, response: requests.Response) -> bytes:
         """The whole body of an answer that was asked for with `stream`, decoded; closes it.
@@ -136,7 +137,7 @@ class PoliteSession(requests.Session):
                             "replace the address (--addresses)"
                         )
             except urllib3.exceptions.HTTPError as problem:
-                raise AgainError(said(problem, self.timeout)) from problem
+                raise failed(problem, self.timeout) from problem
         return b"".join(pieces)
 
     def once(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:
@@ -168,4 +169,4 @@ class PoliteSession(requests.Session):
         except (exceptions.InvalidURL, exceptions.MissingSchema, exceptions.InvalidSchema) as problem:
             raise InputError(f"{url}: not an address that can be asked; replace it (--addresses)") from problem
         except (exceptions.RequestException, urllib3.exceptions.HTTPError) as problem:
-            raise AgainError(said(problem, self.timeout)) from problem
+            raise failed(problem, self.timeout) from problem

@@ -3,9 +3,9 @@
 Tables and columns as in the catalogue's ReadMe at CDS: table 3 pure Sérsic models, table 1 bulge (n = 4) and disk,
 table 2 bulge of free n and disk; 1,123,718 rows each, in the order of recno; objID is text of 18 digits; -99.99 is
 missing. Lengths are kpc, angles times Scale; where Scale is missing the circular radii came out negative, and mean
-nothing. VizieR's TAP wants names with commas and brackets ("Rchl,r") in quotes (its page "About TAPVizieR"), other
-interfaces write Rchl_r: so the service is asked for its names first (TAP_SCHEMA.columns), and they are compared by
-their letters and digits.
+nothing. VizieR's TAP wants names with commas, brackets and slashes in quotes ("Rchl,r"; its page "About TAPVizieR"),
+and keeps names of tables with their quotes; other interfaces write Rchl_r: so the service is asked for its names first
+(TAP_SCHEMA.columns), and they are compared by their letters and digits.
 """
 
 from __future__ import annotations
@@ -13,25 +13,18 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from truemorph.catalogs.archives.addresses import Address
-from truemorph.catalogs.archives.fetched import (
-    Column,
-    Fetched,
-    record_made,
-    require_columns,
-    write_described,
-    write_frame,
-)
-from truemorph.catalogs.archives.provenance import file_hash, read_provenance
+from truemorph.catalogs.archives.fetched import Fetched, read_part, require_columns, write_described, write_part
+from truemorph.catalogs.archives.provenance import is_whole, read_provenance
+from truemorph.catalogs.archives.simard_tables import TABLES, cleaned, described
+from truemorph.catalogs.archives.tap import Tap, TooMuchError, ask, search, tap_service
 from truemorph.catalogs.archives.web import Web
 from truemorph.errors import InputError, TruemorphError
 from truemorph.progress import progress
@@ -39,47 +32,6 @@ from truemorph.progress import progress
 CATALOGUE = "J/ApJS/196/11"
 SLICE = 50_000  # rows a query: a few megabytes, half a minute or so
 _SMALLEST = 50
-_MISSING = -99.99
-
-# VizieR's name: truemorph's name, unit, what it is.
-_COMMON = {
-    "objID": ("objID", "", "SDSS DR7 objID"),
-    "z": ("z", "", "redshift that was used: spectroscopic, or photometric where Sp is -1"),
-    "Sp": ("Sp", "", "SDSS SpecClass; -1 photometric redshift, -2 none"),
-    "Scale": ("Scale", "kpc / arcsec", "physical scale at z (H0 = 70, flat, matter 0.3)"),
-    "Rhlg": ("Rhlg", "kpc", "half-light radius, g, along the semi-major axis"),
-    "Rhlr": ("Rhlr", "kpc", "half-light radius, r, along the semi-major axis"),
-    "Rchl,g": ("Rchl_g", "kpc", "circular half-light radius, g"),
-}
-_TABLES = {
-    3: _COMMON
-    | {
-        "rg2d": ("rg2d", "mag", "r magnitude of the model"),
-        "Rchl,r": ("r_half", "kpc", "circular half-light radius, r (Rchl,r)"),
-        "e": ("ellipticity", "", "ellipticity, 1 - b/a (e)"),
-        "e_e": ("ellipticity_error", "", "error of the ellipticity (e_e)"),
-        "ng": ("sersic_n", "", "Sersic index (ng), fitted between 0.5 and 8"),
-        "e_ng": ("sersic_n_error", "", "error of the Sersic index (e_ng)"),
-    },
-    **dict.fromkeys(
-        (1, 2),
-        _COMMON
-        | {
-            "Rchl,r": ("Rchl_r", "kpc", "circular half-light radius, r"),
-            "(B/T)g": ("bulge_fraction_g", "", "bulge fraction, g ((B/T)g)"),
-            "(B/T)r": ("bulge_fraction_r", "", "bulge fraction, r ((B/T)r)"),
-            "e_(B/T)r": ("bulge_fraction_r_error", "", "error of the bulge fraction, r"),
-            "Re": ("Re", "kpc", "effective radius of the bulge along the semi-major axis"),
-            "e": ("bulge_ellipticity", "", "ellipticity of the bulge (e)"),
-            "Rd": ("Rd", "kpc", "scale length of the disk"),
-            "i": ("inclination", "deg", "inclination of the disk, 0 is face-on (i)"),
-            "nb": ("bulge_sersic_n", "", "Sersic index of the bulge (nb)"),
-            "PpS": ("PpS", "", "probability that bulge and disk are no better than one Sersic profile"),
-        },
-    ),
-}
-_LENGTHS = {"Rhlg", "Rhlr", "Rchl_g", "Rchl_r", "r_half", "Re", "Rd", "Scale"}
-_ARCSEC = Column("arcsec", "circular half-light radius, r (Rchl,r / Scale)")
 
 
 @dataclass(frozen=True)
@@ -87,20 +39,36 @@ class _Table:
     """One of the tables, as the service has it."""
 
     number: int
-    service: Any
+    service: Tap
     names: dict[str, str]  # VizieR's documented name: the service's
 
     @property
     def source(self) -> str:
         return f"{CATALOGUE}/table{self.number}"
 
+    @property
+    def schema(self) -> dict[str, type[pl.DataType]]:
+        """Types of the columns of a slice, under VizieR's documented names."""
+        whole = {"objID", "Sp"}
+        return {name: pl.Int64 if name in whole else pl.Float64 for name in self.names}
+
     def adql(self, low: int, high: int) -> str:
         columns = ", ".join(f'"{name}" AS c{number}' for number, name in enumerate(self.names.values()))
         return f'SELECT {columns} FROM "{self.source}" WHERE recno BETWEEN {low} AND {high}'
 
 
-class _TooMuchError(Exception):
-    """The service gave up or gave less: a smaller slice may do."""
+def check_simard(out: Path, *, tables: Sequence[int] = (3,), slice_rows: int = SLICE) -> None:
+    """Refuse what `fetch_simard` would refuse, before anything is fetched.
+
+    Raises
+    ------
+    InputError
+    """
+    unknown = [number for number in tables if number not in TABLES]
+    if unknown or not tables:
+        raise InputError(f"the tables are 1, 2 and 3; got {', '.join(map(str, unknown)) or 'none'}")
+    if slice_rows < _SMALLEST:
+        raise InputError(f"a slice has at least {_SMALLEST} rows; got {slice_rows}")
 
 
 def fetch_simard(
@@ -132,19 +100,15 @@ def fetch_simard(
     TruemorphError
         If the service doesn't answer, lacks a column, or gives fewer rows than it says it has.
     """
-    unknown = [number for number in tables if number not in _TABLES]
-    if unknown or not tables:
-        raise InputError(f"the tables are 1, 2 and 3; got {', '.join(map(str, unknown)) or 'none'}")
-    if slice_rows < _SMALLEST:
-        raise InputError(f"a slice has at least {_SMALLEST} rows; got {slice_rows}")
+    check_simard(out, tables=tables, slice_rows=slice_rows)
     address = known["simard.tap"]
-    (out / "parts").mkdir(parents=True, exist_ok=True)
     counts, notes, service = {}, [], None
     for number in dict.fromkeys(tables):
         path = out / f"table{number}.parquet"
-        rows = _whole(path, address)
+        rows = _whole(path, number, None if web.offline else address.url)
         if rows is None:
-            service = service or _service(web, address)
+            service = service or tap_service(web, address, f"{path} ({CATALOGUE}/table{number})")
+            (out / "parts").mkdir(parents=True, exist_ok=True)
             rows = _fetch_table(address, _table(service, number), path, slice_rows)
         else:
             notes.append(f"{path.name} was here already")
@@ -152,88 +116,44 @@ def fetch_simard(
     return Fetched("simard", out, counts, (address,), tuple(notes))
 
 
-def _service(web: Web, address: Address) -> Any:
-    if web.offline:
-        raise TruemorphError(f"{address.about}: not here, and this is offline; run the same with a network")
-    try:
-        from pyvo.dal import TAPService
-    except ImportError as problem:
-        raise InputError("fetching this needs pyvo: pip install 'truemorph[archives]'") from problem
-    return TAPService(address.url, session=web.session)
+def _whole(path: Path, number: int, url: str | None) -> int | None:
+    """Rows of a table that an earlier run finished and nobody changed; None where there is no such.
 
-
-def _whole(path: Path, address: Address) -> int | None:
-    """Rows of a table that an earlier run finished and nobody changed; None where there is no such."""
-    entry = read_provenance(path.parent).get(path.name)
-    if not path.is_file() or entry is None or entry.get("url") != address.url or entry.get("sha256") != file_hash(path):
-        return None
-    return int(entry["rows"])
-
-
-def _search(service: Any, adql: str, most: int | None = None) -> Any:
-    """Ask, and give an astropy table.
-
-    Raises
-    ------
-    _TooMuchError
-        If the service ran out of time or into its limit.
-    TruemorphError
-        If it refuses, or answers with something else.
+    It must have the columns that are wanted now, made of the same ones of VizieR's, and be from that address (or any).
     """
-    from pyvo.dal import DALFormatError, DALQueryError, DALServiceError
-    from pyvo.dal.exceptions import DALOverflowWarning
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            # One more, so that an answer of all rows isn't taken for one cut at its limit.
-            result = service.search(adql, maxrec=most and most + 1)
-        except DALFormatError as problem:
-            raise TruemorphError(
-                f"{service.baseurl}: answered with something else than a VOTable ({_line(problem)}); try again later, "
-                "and if that stays so replace the address (--addresses)"
-            ) from problem
-        except (DALQueryError, DALServiceError) as problem:
-            if re.search(r"time[- ]?out|timed out|time limit|aborted", str(problem), re.IGNORECASE):
-                raise _TooMuchError(_line(problem)) from problem
-            raise TruemorphError(f'{service.baseurl}: refuses the query: "{_line(problem)}"') from problem
-    if any(issubclass(one.category, DALOverflowWarning) for one in caught) and most is not None:
-        raise _TooMuchError("the answer was cut at the service's limit")
-    return result.to_table()
+    entry = read_provenance(path.parent).get(path.name, {})
+    if url not in (None, entry.get("url")) or not is_whole(path):
+        return None
+    asked = [_letters(name) for name in re.findall(r'"([^"]+)" AS c\d+', str(entry.get("query")))]
+    if asked != [_letters(name) for name in TABLES[number]] or f"table{number}" not in str(entry.get("query")):
+        return None
+    scanned = pl.scan_parquet(path)
+    if scanned.collect_schema().names() != list(described(number)):
+        return None
+    return int(scanned.select(pl.len()).collect().item())
 
 
-def _ask(service: Any, adql: str) -> Any:
-    """Ask for little."""
-    try:
-        return _search(service, adql)
-    except _TooMuchError as problem:
-        raise TruemorphError(f"{service.baseurl}: {problem}; run the same again later") from problem
-
-
-def _line(problem: Exception) -> str:
-    return " ".join(str(problem).split())[:200]
-
-
-def _table(service: Any, number: int) -> _Table:
+def _table(service: Tap, number: int) -> _Table:
     """Find the table's columns under the names that this service has for them."""
     source = f"{CATALOGUE}/table{number}"
-    answer = _ask(service, f"SELECT column_name FROM TAP_SCHEMA.columns WHERE table_name = '{source}'")
-    names = [str(name).strip().strip('"') for (name,) in answer]
+    answer = ask(
+        service,
+        f"SELECT column_name FROM TAP_SCHEMA.columns WHERE table_name = '{source}' OR table_name = '\"{source}\"'",
+    )
+    names = list(dict.fromkeys(str(name).strip().strip('"') for (name,) in answer))
     if not names:
-        raise TruemorphError(
-            f"{service.baseurl}: has no table {source}; replace the address of VizieR's TAP (--addresses)"
-        )
+        raise TruemorphError(f"{service.url}: has no table {source}; replace the address of VizieR's TAP (--addresses)")
     exact = set(names)
     letters: dict[str, list[str]] = {}
     for name in names:
         letters.setdefault(_letters(name), []).append(name)
     found = {}
-    for wanted in (*_TABLES[number], "recno"):
+    for wanted in (*TABLES[number], "recno"):
         alike = letters.get(_letters(wanted), [])
         if wanted in exact or len(alike) == 1:
             found[wanted] = wanted if wanted in exact else alike[0]
     require_columns(
-        (*_TABLES[number], "recno"), [*found, *(name for name in names if name not in found.values())], source
+        (*TABLES[number], "recno"), [*found, *(name for name in names if name not in found.values())], source
     )
     del found["recno"]
     return _Table(number, service, found)
@@ -244,54 +164,77 @@ def _letters(name: str) -> str:
 
 
 def _fetch_table(address: Address, table: _Table, path: Path, slice_rows: int) -> int:
-    bounds = _ask(
+    bounds = ask(
         table.service,
         f'SELECT COUNT(*) AS n_rows, MIN(recno) AS first_row, MAX(recno) AS last_row FROM "{table.source}"',
     )
+    if len(bounds) != 1 or any(value is np.ma.masked for value in bounds[0]) or int(bounds[0][0]) == 0:
+        raise TruemorphError(
+            f"{table.source}: {table.service.url} says that it has no rows; try again later, and if that stays so "
+            "replace the address (--addresses)"
+        )
     total, low, high = (int(value) for value in bounds[0])
-    key = hashlib.sha256(f"{address.url} {table.adql(0, 0)}".encode()).hexdigest()[:10]
-    parts = path.parent / "parts"
-    done = _kept(parts, f"table{table.number}-{key}")
+    # Slices of a table that has changed since are none of this one.
+    key = hashlib.sha256(f"{address.url} {table.adql(0, 0)} {total} {low} {high}".encode()).hexdigest()[:10]
+    parts, name = path.parent / "parts", f"table{table.number}-{key}"
+    done = _kept(parts, name, table.schema)
     with progress(total, f"Simard table {table.number}", "rows", initial=sum(done.values())) as bar:
         while gap := _gap(list(done), low, high, slice_rows):
             for begin, end, frame in _halved(table, *gap):
-                write_frame(_part(parts, f"table{table.number}-{key}", begin, end), frame)
+                write_part(_part(parts, name, begin, end), frame)
                 done[begin, end] = frame.height
                 bar.update(frame.height)
                 # What was too much once will be again.
                 slice_rows = slice_rows if (begin, end) == gap else min(slice_rows, end - begin + 1)
-    files = {bounds: _part(parts, f"table{table.number}-{key}", *bounds) for bounds in sorted(done)}
-    if sum(done.values()) != total:
-        short = [(begin, end) for (begin, end), rows in done.items() if rows < end - begin + 1]
-        for bounds in short:
-            files[bounds].unlink()
-        raise TruemorphError(
-            f"{table.source}: {sum(done.values()):,d} rows came of the {total:,d} that VizieR says it has; "
-            f"{len(short)} slices with gaps were removed: run the same again"
-        )
-    frames = (_clean(pl.read_parquet(file), table.number) for file in files.values())
-    write_described(path, frames, _columns(table.number))
-    record_made(path.parent, path.name, address, table.adql(low, high), rows=total)
-    for file in files.values():
+    files = {bounds: _part(parts, name, *bounds) for bounds in sorted(done)}
+    _check_complete(table, files, done, total)
+    frames = (cleaned(pl.read_parquet(file), table.number) for file in files.values())
+    write_described(path, frames, described(table.number), address, table.adql(low, high))
+    for file in parts.glob(f"table{table.number}-*.parquet"):
         file.unlink()
     return total
+
+
+def _check_complete(
+    table: _Table, files: dict[tuple[int, int], Path], done: dict[tuple[int, int], int], total: int
+) -> None:
+    """Refuse slices that don't make up the table; what can't be right is removed, so that the next run asks for it.
+
+    Raises
+    ------
+    TruemorphError
+    """
+    if (came := sum(done.values())) != total:
+        short = [bounds for bounds, rows in done.items() if rows < bounds[1] - bounds[0] + 1]
+        removed = short if came < total and short else list(done)
+        for bounds in removed:
+            files[bounds].unlink()
+        raise TruemorphError(
+            f"{table.source}: {came:,d} rows came of the {total:,d} that VizieR says it has; {len(removed)} slices "
+            "were removed: run the same again"
+        )
+    ids = pl.concat([pl.read_parquet(file, columns=["objID"])["objID"] for file in files.values()])
+    if ids.n_unique() < ids.len():
+        repeated = ids.filter(ids.is_duplicated())[0]
+        for file in files.values():
+            file.unlink()
+        raise TruemorphError(
+            f"{table.source}: objID {repeated} came more than once; the table may have changed while it was fetched: "
+            "run the same again"
+        )
 
 
 def _part(folder: Path, name: str, begin: int, end: int) -> Path:
     return folder / f"{name}-{begin}-{end}.parquet"
 
 
-def _kept(folder: Path, name: str) -> dict[tuple[int, int], int]:
+def _kept(folder: Path, name: str, schema: dict[str, type[pl.DataType]]) -> dict[tuple[int, int], int]:
     """Slices of an earlier run and their rows; one that can't be read is asked for again."""
     pattern = re.compile(rf"{name}-(\d+)-(\d+)\.parquet")
     kept = {}
     for path in sorted(folder.iterdir()):
-        if match := pattern.fullmatch(path.name):
-            try:
-                kept[int(match[1]), int(match[2])] = pl.scan_parquet(path).select(pl.len()).collect().item()
-            except (pl.exceptions.PolarsError, OSError) as problem:
-                print(f"{path}: can't be read ({str(problem).splitlines()[0]}); asked for again", file=sys.stderr)
-                path.unlink()
+        if (match := pattern.fullmatch(path.name)) and (frame := read_part(path, schema)) is not None:
+            kept[int(match[1]), int(match[2])] = frame.height
     return kept
 
 
@@ -315,7 +258,7 @@ def _halved(table: _Table, low: int, high: int) -> Iterator[tuple[int, int, pl.D
     """Ask for a slice; where that is too much, for one half and then the other."""
     try:
         yield low, high, _slice(table, low, high)
-    except _TooMuchError as problem:
+    except TooMuchError as problem:
         if high - low + 1 < _SMALLEST:
             raise TruemorphError(
                 f"{table.source}: {problem}, even for {high - low + 1} rows; run the same again later"
@@ -327,7 +270,7 @@ def _halved(table: _Table, low: int, high: int) -> Iterator[tuple[int, int, pl.D
 
 
 def _slice(table: _Table, low: int, high: int) -> pl.DataFrame:
-    answer = _search(table.service, table.adql(low, high), most=high - low + 1)
+    answer = search(table.service, table.adql(low, high), most=high - low + 1)
     columns = {}
     for wanted, column in zip(table.names, answer.columns.values(), strict=True):
         masked = np.ma.getmaskarray(np.ma.asarray(column))
@@ -337,24 +280,7 @@ def _slice(table: _Table, low: int, high: int) -> pl.DataFrame:
         else:
             values = pl.Series(np.asarray(np.ma.asarray(column).filled(0), dtype=np.float64)).fill_nan(None)
         columns[wanted] = values.set(pl.Series(masked), None)
-    frame = pl.DataFrame(columns).cast({"Sp": pl.Int64})
+    frame = pl.DataFrame(columns, schema=table.schema)
     if frame["objID"].null_count():
         raise TruemorphError(f"{table.source}: rows {low} to {high} have an objID that is no whole number")
-    return frame
-
-
-def _columns(number: int) -> dict[str, Column]:
-    columns = {name: Column(unit, about) for name, unit, about in _TABLES[number].values()}
-    return columns | {"r_half_arcsec": _ARCSEC} if number == 3 else columns
-
-
-def _clean(frame: pl.DataFrame, number: int) -> pl.DataFrame:
-    """Rename columns; null for what is missing or means nothing."""
-    frame = frame.rename({name: ours for name, (ours, _, _) in _TABLES[number].items()})
-    numbers = pl.col(pl.Float64)
-    frame = frame.with_columns(pl.when((numbers - _MISSING).abs() > 1e-3).then(numbers))
-    lengths = [name for name in frame.columns if name in _LENGTHS]
-    frame = frame.with_columns(pl.when(pl.col(name) > 0).then(name).name.keep() for name in lengths)
-    if number == 3:
-        frame = frame.with_columns(r_half_arcsec=pl.col("r_half") / pl.col("Scale"))
     return frame

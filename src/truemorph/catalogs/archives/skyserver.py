@@ -14,22 +14,26 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from truemorph.catalogs.archives.fetched import require_columns, write_frame
-from truemorph.catalogs.archives.patience import AgainError
+from truemorph.catalogs.archives.failures import AgainError, UnansweredError
+from truemorph.catalogs.archives.fetched import read_part, require_columns, write_part
 from truemorph.catalogs.archives.web import Web
 from truemorph.errors import TruemorphError
 from truemorph.progress import progress
 
 _TIMED_OUT = re.compile(r"time[- ]?out|timed out|time limit|query time", re.IGNORECASE)
 _TOO_MANY = re.compile(r"maximum \d+ queries allowed per minute", re.IGNORECASE)
-# How `Web` words failures that fewer ids may cure.
-_TOO_LONG = re.compile(r"nothing came for|HTTP (500|504)|the query is too long")
+_NO_TABLE = re.compile(r"\s*\"?(ERROR|No objects have been found)")
+# Statuses that fewer ids may cure: it took too long, or the query did.
+_SLOW, _LONG = {408, 504}, {400, 404, 413, 414, 431}
 _PAUSE = 65.0  # seconds
+_PAGES = 3  # tries of a query that a web page comes of
+_CALM = 8  # answers after which more ids are asked for again
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,29 @@ class Query:
 
 
 class _TooMuchError(Exception):
-    """The server ran out of time: fewer ids may do."""
+    """The server ran out of time, or the query was too long: fewer ids may do."""
+
+
+@dataclass
+class _Batch:
+    """How many ids are asked for at once: halved where that was too much, and doubled again after a while.
+
+    What was too much before takes twice as long until it is tried again.
+    """
+
+    most: int
+    size: int
+    calm: int = 0
+    needed: int = _CALM
+
+    def answered(self, smallest: int) -> None:
+        """Take note of a batch that was answered in parts of at least so many ids."""
+        if smallest < self.size:
+            self.size, self.calm, self.needed = smallest, 0, 2 * self.needed
+            return
+        self.calm += 1
+        if self.calm >= self.needed and self.size < self.most:
+            self.size, self.calm = min(self.most, 2 * self.size), 0
 
 
 def answers(web: Web, url: str, folder: Path, query: Query, wanted: pl.Series, batch: int) -> pl.DataFrame:
@@ -85,40 +111,33 @@ def answers(web: Web, url: str, folder: Path, query: Query, wanted: pl.Series, b
         If a query is refused, is too much even for one id, or an answer lacks a column or is damaged.
     """
     key = hashlib.sha256(f"{url} {query.sql}".encode()).hexdigest()[:10]
-    kept = [_kept(path, query) for path in sorted(folder.glob(f"{query.name}-{key}-*.parquet"))]
+    kept = [read_part(path, query.columns) for path in sorted(folder.glob(f"{query.name}-{key}-*.parquet"))]
     frames = [frame for frame in kept if frame is not None]
     have = pl.concat([frame["objid"] for frame in frames]) if frames else pl.Series("objid", [], dtype=pl.Int64)
     open_ids = wanted.filter(~wanted.is_in(have.unique().implode())).to_list()
+    pace = _Batch(batch, batch)
     with progress(wanted.len(), f"SDSS {query.name}", "objects", initial=wanted.len() - len(open_ids)) as bar:
         while open_ids:
-            asked, open_ids = open_ids[:batch], open_ids[batch:]
+            asked, open_ids = open_ids[: pace.size], open_ids[pace.size :]
+            smallest = pace.size
             for ids, rows in _halved(web, url, query, asked):
                 one_each = pl.DataFrame({"objid": pl.Series(ids, dtype=pl.Int64)})
                 frame = one_each.join(rows, on="objid", how="left").select(*query.columns)
-                write_frame(folder / f"{query.name}-{key}-{ids[0]}.parquet", frame)
+                if rows.height:  # of a server that knows none of many ids nothing is believed for good
+                    write_part(folder / f"{query.name}-{key}-{ids[0]}.parquet", frame)
                 frames.append(frame)
                 bar.update(len(ids))
-                # What was too much once will be again.
-                batch = batch if len(ids) == len(asked) else min(batch, len(ids))
+                if len(ids) < len(asked):
+                    smallest = min(smallest, len(ids))
+            pace.answered(smallest)
     every = pl.concat(frames) if frames else pl.DataFrame(schema=query.columns)
     return every.filter(pl.col("objid").is_in(wanted.implode()))
-
-
-def _kept(path: Path, query: Query) -> pl.DataFrame | None:
-    """A part of an earlier run; one that can't be read is asked for again."""
-    try:
-        frame = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as problem:
-        print(f"{path}: can't be read ({str(problem).splitlines()[0]}); asked for again", file=sys.stderr)
-        path.unlink()
-        return None
-    return frame.select(*query.columns)
 
 
 def _halved(web: Web, url: str, query: Query, ids: list[int]) -> Iterator[tuple[list[int], pl.DataFrame]]:
     """Ask for ids; where that is too much, for one half and then the other."""
     try:
-        yield ids, _ask(web, url, query, ids)
+        yield ids, _complete(web, url, query, ids)
     except _TooMuchError as problem:
         if len(ids) == 1:
             raise TruemorphError(
@@ -130,19 +149,37 @@ def _halved(web: Web, url: str, query: Query, ids: list[int]) -> Iterator[tuple[
             yield from _halved(web, url, query, half)
 
 
+def _complete(web: Web, url: str, query: Query, ids: list[int]) -> pl.DataFrame:
+    """Ask for ids, and again for those that nothing came of, as long as something does: answers may be cut anywhere."""
+    rows = _ask(web, url, query, ids)
+    while absent := set(ids) - set(rows["objid"]):
+        # Rows come in order of objid: the last one's may not be all.
+        again = sorted(absent | set(rows["objid"][-1:]))
+        more = _ask(web, url, query, again)
+        rows = pl.concat([rows.filter(~pl.col("objid").is_in(again)), more])
+        if absent.isdisjoint(more["objid"]):
+            break
+    return rows
+
+
 def _ask(web: Web, url: str, query: Query, ids: list[int]) -> pl.DataFrame:
-    what = f"SDSS {query.name}"
+    what, pages = f"SDSS {query.name}", count(1)
 
     def once() -> str:
         try:
             body = web.get(url, {"cmd": query.text(ids), "format": "csv"}, expect="csv", what=what)
-        except TruemorphError as problem:
-            if _TOO_LONG.search(str(problem)):
+        except UnansweredError as problem:
+            # Servers and proxies have many ways to say that an address is too long; one id is not.
+            if problem.silent or problem.status in _SLOW or (problem.status in _LONG and len(ids) > 1):
                 raise _TooMuchError(str(problem)) from problem
+            if problem.page and next(pages) < _PAGES:
+                raise AgainError(str(problem)) from problem
             raise
         text = body.decode("utf-8-sig", "replace")
         if _TOO_MANY.search(text):
             raise AgainError("SkyServer says it had too many queries this minute", wait=_PAUSE)
+        if text.strip() and not text.endswith("\n") and not _NO_TABLE.match(text):
+            raise AgainError("SkyServer's answer ends in the middle of a line")
         return text
 
     return _table(web.session.patience.until(once, what), query)

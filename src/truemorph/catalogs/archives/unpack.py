@@ -14,11 +14,12 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from truemorph.catalogs.archives.folder import unfinished
 from truemorph.catalogs.archives.parts import room_for, size_text
 from truemorph.errors import InputError, TruemorphError
 from truemorph.progress import progress
@@ -136,6 +137,8 @@ def unzip(
 ) -> Unpacked:
     """Unpack what is wanted of a zip file; run again, it writes only what is missing.
 
+    Until it has come to its end once, files that are there are compared by their CRC, and by their size from then on.
+
     Parameters
     ----------
     path : path
@@ -176,10 +179,9 @@ def unzip(
             if sum(entry.compress_size for entry in archive.infolist()) > path.stat().st_size:
                 raise _refuse(path, "its entries overlap")
             folder.mkdir(parents=True, exist_ok=True)
+            settled = _settled(path, folder)
             missing = {
-                name: entry
-                for name, entry in wanted.items()
-                if not ((folder / name).is_file() and (folder / name).stat().st_size == entry.file_size)
+                name: entry for name, entry in wanted.items() if not _is_there(folder / name, entry, by_size=settled)
             }
             written = 0
             needed = sum(entry.file_size for entry in missing.values())
@@ -190,9 +192,43 @@ def unzip(
                 for name, entry in missing.items():
                     written += _extract(path, archive, entry, folder / name, max_bytes - written, max_ratio)
                     bar.update(1)
+            if not settled:
+                with suppress(OSError):  # in a folder that is read-only they are compared by CRC each time
+                    _marker(path).write_text(_state(path, folder), "utf-8")
     except OSError as problem:
         raise InputError(f"{problem.filename or path}: {problem.strerror or problem}") from problem
     return Unpacked(folder, tuple(wanted), len(missing), skipped, macos, written)
+
+
+def _marker(path: Path) -> Path:
+    """What says that an archive was unpacked to its end."""
+    return path.with_name(f".{path.name}.unpacked")
+
+
+def _state(path: Path, folder: Path) -> str:
+    found = path.stat()
+    return f"{found.st_size} {found.st_mtime_ns} {os.path.relpath(folder, path.parent)}\n"
+
+
+def _settled(path: Path, folder: Path) -> bool:
+    """Whether this very archive was unpacked to its end before."""
+    try:
+        return _marker(path).read_text("utf-8") == _state(path, folder)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _is_there(path: Path, entry: zipfile.ZipInfo, *, by_size: bool) -> bool:
+    """Whether an entry is on disk: by its size alone, or by its CRC too (a crash can leave files of zeros)."""
+    if not path.is_file() or path.stat().st_size != entry.file_size:
+        return False
+    if by_size:
+        return True
+    crc = 0
+    with path.open("rb") as file:
+        while piece := file.read(_CHUNK):
+            crc = zlib.crc32(piece, crc)
+    return crc == entry.CRC
 
 
 def _write(file: BinaryIO, piece: bytes) -> None:
@@ -204,7 +240,7 @@ def _extract(
 ) -> int:
     """Write one entry whole or not at all; returns its bytes."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.part")
+    partial = unfinished(out)
     limit = min(most, max(_RATIO_FROM, int(max_ratio * entry.compress_size)))
     written = 0
     try:
@@ -248,7 +284,7 @@ def gunzip(path: str | os.PathLike[str], out: str | os.PathLike[str], *, max_byt
     """
     path, out = Path(path), Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.part")
+    partial = unfinished(out)
     written = 0
     try:
         with (

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from truemorph._version import __version__
 from truemorph.catalogs.archives.content import HEAD, check_head, first_words, known_kind, looks_cut
-from truemorph.catalogs.archives.patience import PASSING, AgainError, Pace, Patience, passing
+from truemorph.catalogs.archives.failures import AgainError, UnansweredError
+from truemorph.catalogs.archives.patience import PASSING, Pace, Patience, passing
 from truemorph.errors import InputError, TruemorphError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from truemorph.catalogs.archives.session import PoliteSession
 
+# Requests a second: less than one in some minutes is a slip.
+_SLOWEST = 0.01
 USER_AGENT = f"truemorph/{__version__} (python-requests; research software)"
 
 
@@ -75,11 +78,9 @@ class Web:
             from truemorph.catalogs.archives.session import PoliteSession
         except ImportError as problem:
             raise InputError("fetching needs requests: pip install 'truemorph[archives]'") from problem
-        if per_second <= 0 or attempts < 1 or back_off < 0 or longest_wait < 0:
-            raise InputError(
-                "requests a second are more than 0, attempts 1 or more, waits 0 or more; "
-                f"got {per_second}, {attempts}, {back_off}, {longest_wait}"
-            )
+        check_rate(per_second)
+        if attempts < 1 or back_off < 0 or longest_wait < 0:
+            raise InputError(f"attempts are 1 or more, waits 0 or more; got {attempts}, {back_off}, {longest_wait}")
         self.offline = offline
         self._polite = PoliteSession(
             Patience(attempts, back_off, longest_wait, sleep), Pace(per_second, sleep), timeout, offline, user_agent
@@ -116,9 +117,13 @@ class Web:
 
         Raises
         ------
+        UnansweredError
+            No whole answer after all tries; a status of 400 or more; or something else than `expect`, a page that says
+            "maintenance", say.
+        ComeBackError
+            The server asks for a longer wait than `longest_wait`.
         TruemorphError
-            Offline; no whole answer after all tries; a status of 400 or more; or something else than `expect`, a page
-            that says "maintenance", say.
+            Offline.
         InputError
             If the address or `expect` can't be one.
         """
@@ -143,12 +148,23 @@ class Web:
         return self.session.patience.until(once, named)
 
 
+def check_rate(per_second: float) -> None:
+    """Refuse a pace that is none, or at which nothing would ever arrive.
+
+    Raises
+    ------
+    InputError
+    """
+    if not per_second >= _SLOWEST:  # neither is nan
+        raise InputError(f"--rate is requests a second, {_SLOWEST:g} or more; got {per_second:g}")
+
+
 def check_status(response: requests.Response, named: str, head: bytes) -> None:
     """Refuse an answer that no further try would change.
 
     Raises
     ------
-    TruemorphError
+    UnansweredError
     """
     status = response.status_code
     if status < 400:
@@ -162,6 +178,5 @@ def check_status(response: requests.Response, named: str, head: bytes) -> None:
         414: "the query is too long",
     }.get(status, "replace the address (--addresses) if that stays so")
     words = first_words(head)
-    raise TruemorphError(
-        f"{named}: HTTP {status} {response.reason or ''}".rstrip() + (f' ("{words}")' if words else "") + f"; {advice}"
-    )
+    said = f"{named}: HTTP {status} {response.reason or ''}".rstrip() + (f' ("{words}")' if words else "")
+    raise UnansweredError(f"{said}; {advice}", status=status, passing=status >= 500)
