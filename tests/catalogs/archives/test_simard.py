@@ -108,7 +108,11 @@ def test_slices_are_as_asked_and_parts_go_when_the_table_is_whole(sky, web, tmp_
 def test_run_again_it_asks_nobody(sky, web, tmp_path):
     get(sky, web, tmp_path)
     before = len(sky.requests)
-    got = get(sky, Web(offline=True), tmp_path)
+    # Killed just before they were removed.
+    (tmp_path / "parts" / "table3-0123456789-1-50.parquet").touch()
+    got = get(sky, web, tmp_path)
+    assert list((tmp_path / "parts").iterdir()) == []
+    assert got == get(sky, Web(offline=True), tmp_path)
     assert len(sky.requests) == before
     assert got.notes == ("table3.parquet was here already",)
     (tmp_path / "table3.parquet").write_bytes(b"changed")

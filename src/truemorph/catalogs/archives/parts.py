@@ -71,9 +71,12 @@ class Part:
         """Start anew; a part never stands beside a description of something else."""
         self.path.unlink(missing_ok=True)
         partial = unfinished(self.about)
-        with room_for(self.path.parent, self.path.name):
-            partial.write_text(json.dumps(asdict(source)) + "\n", "utf-8")
-        os.replace(partial, self.about)
+        try:
+            with room_for(self.path.parent, self.path.name):
+                partial.write_text(json.dumps(asdict(source)) + "\n", "utf-8")
+            os.replace(partial, self.about)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def append(self, file: BinaryIO, piece: bytes) -> None:
         """Add what came; at once, for a process can be killed at any time."""

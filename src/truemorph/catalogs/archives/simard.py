@@ -112,6 +112,9 @@ def fetch_simard(
             rows = _fetch_table(address, _table(service, number), path, slice_rows)
         else:
             notes.append(f"{path.name} was here already")
+        if not web.offline:
+            for file in (out / "parts").glob(f"table{number}-*.parquet"):
+                file.unlink()
         counts[path.name] = rows
     return Fetched("simard", out, counts, (address,), tuple(notes))
 
@@ -190,8 +193,6 @@ def _fetch_table(address: Address, table: _Table, path: Path, slice_rows: int) -
     _check_complete(table, files, done, total)
     frames = (cleaned(pl.read_parquet(file), table.number) for file in files.values())
     write_described(path, frames, described(table.number), address, table.adql(low, high))
-    for file in parts.glob(f"table{table.number}-*.parquet"):
-        file.unlink()
     return total
 
 
