@@ -89,6 +89,14 @@ def test_radii_without_a_scale_mean_nothing(sky, web, tmp_path):
     assert abs(float(np.log(ratio).mean())) < 4 * 0.06 / np.sqrt(truth.height)
 
 
+def test_a_scale_of_nothing_gives_no_radius(sky, web, tmp_path):
+    sky._rows('UPDATE "J/ApJS/196/11/table3" SET "Scale" = 0 WHERE recno = 5 RETURNING 1')
+    get(sky, web, tmp_path)
+    row = pl.read_parquet(tmp_path / "table3.parquet").row(4, named=True)
+    assert (row["Scale"], row["r_half_arcsec"]) == (None, None)
+    assert row["r_half"] > 0
+
+
 def test_slices_are_as_asked_and_parts_go_when_the_table_is_whole(sky, web, tmp_path):
     get(sky, web, tmp_path)
     n = published(sky).height
@@ -148,6 +156,9 @@ def test_a_table_of_another_query_is_not_the_one_that_is_wanted(sky, web, tmp_pa
     # By whom it was asked doesn't matter, nor that nobody counted its rows.
     put(whole, query.replace('"Rchl,r"', '"Rchl_r"'))
     assert get(sky, web, tmp_path).counts == {"table3.parquet": whole.height}
+    with Observatory(small_archive()) as other:
+        get(other, web, tmp_path)
+        assert slices(other) != []
     # Offline another address is no reason to be without.
     assert fetch("simard", tmp_path, web=Web(offline=True)).counts == {"table3.parquet": whole.height}
 
