@@ -1,13 +1,14 @@
-# make demo | make test | make long | make readme | make more | make lint: each sets itself up on a fresh machine; a second run reuses .venv.
+# make demo | make test | make long | make readme | make check | make lint: each sets itself up on a fresh machine; a second run reuses .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test long readme more slow lint bench leaderboard real clean
+.PHONY: setup demo test long readme check slow lint bench leaderboard real clean
 setup: .venv/.installed
 
+# Not compiled: Python compiles what is imported, once; most of what is installed never is.
 .venv/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable ".[dev]"
 	touch $@
 
 demo: setup
@@ -25,9 +26,9 @@ long: setup
 readme: setup
 	$(BIN)/pytest -m readme
 
-# Both at once, which keeps the cores busy to the end.
-more: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "(long or readme) and not slow"
+# All three at once, which keeps the cores busy to the end.
+check: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "not slow"
 
 # What takes minutes and changes rarely: errors of estimators over many catalogues.
 slow: setup

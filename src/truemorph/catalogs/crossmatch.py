@@ -15,6 +15,7 @@ import polars as pl
 from scipy.spatial import cKDTree
 
 from truemorph.arrays import float_array
+from truemorph.catalogs.schema import check_digits
 from truemorph.errors import InputError
 
 _ARCSEC = np.radians(1 / 3600)
@@ -73,15 +74,7 @@ def id_values(series: pl.Series, source: str) -> pl.Series:
     """
     name, dtype = series.name, series.dtype
     if dtype.is_float():
-        # Above 2^53 (2^24 in single precision) a float can't tell neighbouring integers apart.
-        exact = 2**24 if dtype == pl.Float32 else 2**53
-        bad = ((series.abs() >= exact) | (series != series.round())) & series.is_not_nan()
-        if bad.any():
-            row = int(bad.arg_true()[0])
-            raise InputError(
-                f"{source}: column {name} holds ids as floats, and row {row + 1} ({series[row]!r}) may have "
-                "lost digits; write ids as integers or text (pandas: read them with dtype='int64' or str)"
-            )
+        check_digits(series, source)
         return series.fill_nan(None).cast(pl.Int64)
     if dtype.is_integer():
         largest = series.max()

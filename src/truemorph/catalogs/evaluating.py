@@ -33,10 +33,15 @@ def evaluate(tree: Node, frame: pl.DataFrame) -> pl.Series:
     result = _full(_value(tree, frame), frame.height)
     if result.dtype != pl.Int128:
         return result
-    largest, smallest = result.max(), result.min()
-    if largest is None or (largest < 2**63 and smallest >= -(2**63)):  # type: ignore[operator]
+    if _within(result, -(2**63), 2**63):
         return result.cast(pl.Int64)
-    return result.cast(pl.UInt64 if smallest >= 0 and largest < 2**64 else pl.String)  # type: ignore[operator]
+    return result.cast(pl.UInt64 if _within(result, 0, 2**64) else pl.String)
+
+
+def _within(whole: pl.Series, low: int, high: int) -> bool:
+    """Whether all numbers, if there are any, are at least low and less than high."""
+    smallest, largest = whole.min(), whole.max()
+    return smallest is None or (int(str(smallest)) >= low and int(str(largest)) < high)
 
 
 def _value(tree: Node, frame: pl.DataFrame) -> pl.Series:
@@ -88,9 +93,7 @@ def _plain(series: pl.Series) -> pl.Series:
     kind = series.dtype
     if kind.is_integer():
         wide = series.cast(pl.Int128)
-        largest, smallest = wide.max(), wide.min()
-        narrow = largest is None or (largest < 2**63 and smallest >= -(2**63))  # type: ignore[operator]
-        return series.cast(pl.Int64) if narrow else wide
+        return series.cast(pl.Int64) if _within(wide, -(2**63), 2**63) else wide
     if kind.is_float() or kind.is_decimal():
         return _finite(series.cast(pl.Float64))
     return series.cast(pl.String) if kind in (pl.Categorical, pl.Enum) else series

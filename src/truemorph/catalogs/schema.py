@@ -71,16 +71,7 @@ def object_ids(series: pl.Series, source: str, rows: np.ndarray | None = None) -
             f"{source}: column {name} has {absent.sum()} missing ids (first: row {row}); give every galaxy an id"
         )
     if series.dtype.is_float():
-        values = series.to_numpy()
-        # Above 2^53 (2^24 in single precision) a float can't tell neighbouring integers apart.
-        exact = 2**24 if series.dtype == pl.Float32 else 2**53
-        bad = (abs(values) >= exact) | (values != values.round())
-        if bad.any():
-            row, value = number[int(bad.argmax())], float(values[int(bad.argmax())])
-            raise InputError(
-                f"{source}: column {name} holds ids as floats, and row {row} ({value!r}) may have "
-                "lost digits; write ids as integers or text (pandas: read them with dtype='int64' or str)"
-            )
+        check_digits(series, source, rows)
     elif not series.dtype.is_integer() and series.dtype != pl.String:
         raise InputError(f"{source}: column {name} ({series.dtype}) can't be an id; use integers or text")
     series = as_ids(series)
@@ -94,6 +85,25 @@ def object_ids(series: pl.Series, source: str, rows: np.ndarray | None = None) -
             f"{', '.join(twins[:4])}); keep one row a galaxy"
         )
     return series
+
+
+def check_digits(series: pl.Series, source: str, rows: np.ndarray | None = None) -> None:
+    """Refuse float ids that may have lost digits; parameters as for `object_ids`, but ids may be missing.
+
+    Raises
+    ------
+    InputError
+    """
+    # Above 2^53 (2^24 in single precision) a float can't tell neighbouring integers apart.
+    exact = 2**24 if series.dtype == pl.Float32 else 2**53
+    bad = ((series.abs() >= exact) | (series != series.round())) & series.is_not_nan()
+    if bad.any():
+        first = int(bad.arg_true()[0])
+        row = first if rows is None else rows[first]
+        raise InputError(
+            f"{source}: column {series.name} holds ids as floats, and row {row + 1} ({series[first]!r}) may have "
+            "lost digits; write ids as integers or text (pandas: read them with dtype='int64' or str)"
+        )
 
 
 def as_ids(series: pl.Series) -> pl.Series:

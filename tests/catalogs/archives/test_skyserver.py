@@ -66,6 +66,28 @@ def test_an_answer_cut_between_two_rows_is_completed(sky, web, tmp_path, known):
     assert sizes(sky)[:3] == [40, 40, 4]
 
 
+def test_a_table_without_a_last_newline_is_whole_where_its_end_is_vouched_for(sky, web, tmp_path, known):
+    for how in ({"length": True}, {"length": False, "chunked": True}):
+        answering(sky, lambda request, text, how=how: Answer(text.rstrip("\n").encode(), ranges=False, **how))
+        get(sky, web, tmp_path / str(len(how)), known)
+        assert pl.read_parquet(tmp_path / str(len(how)) / "photometry.parquet").height == known.len()
+    assert sum(sizes(sky)) == 2 * known.len()
+
+
+def test_a_number_cut_in_its_middle_is_not_believed(sky, web, tmp_path, known):
+    """The row has all its columns; only the missing end of the line tells."""
+    count = iter(range(100))
+
+    def cut(request, text):
+        return Answer(text.rstrip("\n")[:-2].encode(), length=False, ranges=False) if next(count) == 0 else None
+
+    answering(sky, cut)
+    get(sky, web, tmp_path, known)
+    whole = sky.truth.filter("in_sdss").sort("objid")
+    assert sizes(sky)[:2] == [40, 40]
+    assert pl.read_parquet(tmp_path / "photometry.parquet").height == whole.height
+
+
 def test_answers_that_are_always_cut_are_completed_too(sky, web, tmp_path, known):
     def cut(request, text):
         return Answer("".join(text.splitlines(keepends=True)[:9]).encode(), length=False, ranges=False)

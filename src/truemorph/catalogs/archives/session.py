@@ -115,6 +115,11 @@ class PoliteSession(requests.Session):
         except urllib3.exceptions.HTTPError as problem:
             raise failed(problem, self.timeout) from problem
 
+    @staticmethod
+    def says_where_it_ends(response: requests.Response) -> bool:
+        """Whether a cut connection would have been noticed: its length was said, or it came in chunks."""
+        return "Content-Length" in response.headers or bool(response.raw.chunked)
+
     def read(self, response: requests.Response) -> bytes:
         """The whole body of an answer that was asked for with `stream`, decoded; closes it.
 

@@ -167,7 +167,8 @@ def _ask(web: Web, url: str, query: Query, ids: list[int]) -> pl.DataFrame:
 
     def once() -> str:
         try:
-            body = web.get(url, {"cmd": query.text(ids), "format": "csv"}, expect="csv", what=what)
+            parameters = {"cmd": query.text(ids), "format": "csv"}
+            body = web.get(url, parameters, expect="csv", ends=_ends, what=what)
         except UnansweredError as problem:
             # Servers and proxies have many ways to say that an address is too long; one id is not.
             if problem.silent or problem.status in _SLOW or (problem.status in _LONG and len(ids) > 1):
@@ -178,11 +179,14 @@ def _ask(web: Web, url: str, query: Query, ids: list[int]) -> pl.DataFrame:
         text = body.decode("utf-8-sig", "replace")
         if _TOO_MANY.search(text):
             raise AgainError("SkyServer says it had too many queries this minute", wait=_PAUSE)
-        if text.strip() and not text.endswith("\n") and not _NO_TABLE.match(text):
-            raise AgainError("SkyServer's answer ends in the middle of a line")
         return text
 
     return _table(web.session.patience.until(once, what), query)
+
+
+def _ends(body: bytes) -> bool:
+    """Whether an answer ends with a line, or is no table."""
+    return not body.strip() or body.endswith(b"\n") or bool(_NO_TABLE.match(body.decode("utf-8-sig", "replace")))
 
 
 def _table(text: str, query: Query) -> pl.DataFrame:

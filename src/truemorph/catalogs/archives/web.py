@@ -97,6 +97,7 @@ class Web:
         params: Mapping[str, Any] | None = None,
         *,
         expect: str | None = None,
+        ends: Callable[[bytes], object] | None = None,
         what: str = "",
     ) -> bytes:
         """The whole body of an answer.
@@ -108,6 +109,9 @@ class Web:
             Of the query.
         expect : {"csv", "json", "votable", "image", "fits", "zip", "gzip"}, optional
             What the body must be, by its first bytes.
+        ends : callable, optional
+            Whether a body ends as a whole one does; asked of an answer that came with neither its length nor in chunks,
+            for nothing else would show that the connection was cut.
         what : str
             What is asked for, in messages.
 
@@ -141,7 +145,8 @@ class Web:
                 raise passing(response, body[:HEAD])
             check_status(response, named, body[:HEAD])
             check_head(body[:HEAD], expect, url)
-            if looks_cut(body[:HEAD], body[-HEAD:], len(body), expect):
+            whole = ends is None or self.session.says_where_it_ends(response) or ends(body)
+            if not whole or looks_cut(body[:HEAD], body[-HEAD:], len(body), expect):
                 raise AgainError("the answer ends in the middle")
             return body
 
