@@ -273,7 +273,9 @@ def test_bodies_that_cannot_be_decompressed(server, web, path, encoding):
     assert not path.exists()
 
 
-@pytest.mark.parametrize(("expect", "whole"), [("zip", zipped()), ("gzip", gzip.compress(BODY[:5000], mtime=0))])
+@pytest.mark.parametrize(
+    ("expect", "whole"), [("zip", zipped()), ("gzip", gzip.compress(BODY[:5000], mtime=0))], ids=["zip", "gzip"]
+)
 def test_archives_without_their_end_are_noticed_without_length(server, web, path, expect, whole):
     url = server.put("/data", whole)
     server.script("/data", Answer(length=False, cut=len(whole) - 9, etag=None))
