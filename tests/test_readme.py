@@ -27,13 +27,26 @@ PAGES = (
     "docs/reproduce.md",
 )
 BLOCKS = {name: (kind, text) for page in PAGES for name, kind, text in BLOCK.findall((ROOT / page).read_text())}
+# The README's as a user runs them; those of docs in one process, where torch is loaded once.
+IN_BASH = {name for name, _, _ in BLOCK.findall((ROOT / "README.md").read_text())}
+ONE_PROCESS = r"""
+import shlex, sys
+from truemorph.cli import main
+for line in sys.argv[1].replace("\\\n", " ").splitlines():
+    if words := shlex.split(line, comments=True):
+        assert words[0] == "truemorph", line
+        main(words[1:])
+"""
 
 
 def run_block(name, folder):
     """Run a block in a folder, with the commands of this environment; returns what it printed."""
     kind, text = BLOCKS[name]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = ["bash", "-euo", "pipefail", "-c", text] if kind == "bash" else [sys.executable, "-c", text]
+    if kind == "bash" and name in IN_BASH:
+        command = ["bash", "-euo", "pipefail", "-c", text]
+    else:
+        command = [sys.executable, "-c", *((ONE_PROCESS, text) if kind == "bash" else (text,))]
     done = subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout

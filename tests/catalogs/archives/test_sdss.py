@@ -247,8 +247,6 @@ def test_a_cut_connection_is_asked_again(sky, web, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda text: text[: len(text) // 2].rstrip(",."), "ends in the middle"),
-        (lambda text: text[:-3], "ends in the middle"),
         (lambda text: text[: len(text) // 2].rstrip(",.") + "\n", "cut in row"),
         (lambda text: text.replace("587", "5.87e17", 1), "something else than numbers"),
         (lambda text: "", "empty"),
@@ -263,6 +261,20 @@ def test_damaged_answers_are_not_taken_for_whole(sky, web, tmp_path, damage, sai
 
     sky.route(SQL, damaged)
     with pytest.raises(TruemorphError, match=said):
+        get(sky, web, tmp_path)
+    assert not list((tmp_path / "parts").iterdir())
+
+
+@pytest.mark.parametrize("keep", [lambda text: text[: len(text) // 2].rstrip(",.\n"), lambda text: text[:-3]])
+def test_answers_whose_connection_always_breaks_are_not_taken_for_whole(sky, web, tmp_path, keep):
+    """No length was said, and the last line has no end."""
+    whole = sky._sql
+
+    def cut_short(request):
+        return Answer(keep(whole(request).body.decode()).encode(), type="text/plain", length=False, ranges=False)
+
+    sky.route(SQL, cut_short)
+    with pytest.raises(TruemorphError, match="ends in the middle"):
         get(sky, web, tmp_path)
     assert not list((tmp_path / "parts").iterdir())
 
