@@ -1,7 +1,9 @@
 """The README's commands, run as written."""
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -27,26 +29,31 @@ PAGES = (
     "docs/reproduce.md",
 )
 BLOCKS = {name: (kind, text) for page in PAGES for name, kind, text in BLOCK.findall((ROOT / page).read_text())}
-# The README's as a user runs them; those of docs in one process, where torch is loaded once.
-IN_BASH = {name for name, _, _ in BLOCK.findall((ROOT / "README.md").read_text())}
-ONE_PROCESS = r"""
-import shlex, sys
-from truemorph.cli import main
-for line in sys.argv[1].replace("\\\n", " ").splitlines():
-    if words := shlex.split(line, comments=True):
-        assert words[0] == "truemorph", line
-        main(words[1:])
-"""
+IN_README = {name for name, _, _ in BLOCK.findall((ROOT / "README.md").read_text())}
+ONE_PROCESS = "import json, sys; from truemorph.cli import main; [main(one) for one in json.loads(sys.argv[1])]"
+
+
+def as_commands(text):
+    """Arguments of each command of a block that has only truemorph's; None of any other."""
+    lines = text.replace("\\\n", " ").splitlines()
+    if any(line and not line.startswith(("truemorph ", "#")) for line in lines):
+        return None
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("truemorph ")]
 
 
 def run_block(name, folder):
-    """Run a block in a folder, with the commands of this environment; returns what it printed."""
+    """Run a block in a folder, with the commands of this environment; returns what it printed.
+
+    The README's as a user runs them; those of docs in one process, where they can be: torch is loaded once.
+    """
     kind, text = BLOCKS[name]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    if kind == "bash" and name in IN_BASH:
+    if kind == "python":
+        command = [sys.executable, "-c", text]
+    elif name in IN_README or (commands := as_commands(text)) is None:
         command = ["bash", "-euo", "pipefail", "-c", text]
     else:
-        command = [sys.executable, "-c", *((ONE_PROCESS, text) if kind == "bash" else (text,))]
+        command = [sys.executable, "-c", ONE_PROCESS, json.dumps(commands)]
     done = subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
