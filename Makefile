@@ -5,7 +5,8 @@ BIN := .venv/bin
 .PHONY: setup demo test long readme check slow lint bench leaderboard real clean
 setup: .venv/.installed
 
-# Not compiled: Python compiles what is imported, once; most of what is installed never is.
+# Not compiled: Python compiles what is imported, once, where it may; most of what is installed never is.
+unexport PYTHONDONTWRITEBYTECODE
 .venv/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable ".[dev]"
