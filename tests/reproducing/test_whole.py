@@ -199,7 +199,10 @@ def test_the_page_stands_alone_and_shows_both(whole):
         assert said in text
     figures = {path.stem for path in (whole / "figures").iterdir()}
     assert {"table1", "settings", "figure3", "figures5and6", "figure7"} <= figures
-    assert (whole / "table1.md").read_text().count("\n| ") >= 13
+    text = (whole / "table1.md").read_text()
+    assert text.count("\n| ") >= 15
+    assert "GZ2B smooth with disk-like profiles" in text
+    assert "changed and seen by HST" in text
     assert read_table(whole / "table1.ecsv").frame.height == 6
 
 
@@ -212,11 +215,127 @@ def test_a_second_run_makes_nothing(capsys, again, fetched):
 
 def test_only_what_changed_is_made_again(capsys, again, fetched):
     status, _, _ = reproduce(capsys, fetched, again, "--bootstrap", 11)
-    assert {name for name, one in status.items() if one == "done"} == {"bias", "table1", "reasons", "page"}
+    assert {name for name, one in status.items() if one == "done"} == {"bias", "table1", "reasons", "figure3", "page"}
     status, _, _ = reproduce(capsys, fetched, again, "--draws", 2)
     assert {name for name, one in status.items() if one == "done"} == {"maps", "page"}
     # What was made with other settings is still there.
     assert set(reproduce(capsys, fetched, again)[0].values()) == {"cached"}
+
+
+def test_files_of_the_user_stay_and_those_of_the_run_before_go(capsys, again, fetched):
+    (again / "figures" / "mine.pdf").write_text("mine")
+    (again / "figures" / "more").mkdir()
+    (again / "figures" / ".99.table1.pdf").write_text("of a process that was killed")
+    status, result, _ = reproduce(capsys, fetched, again, "--stages", "bias")
+    # What nobody asked for stays, and is said to be of the run before.
+    assert (again / "reproduction.html").is_file()
+    assert set(result["files"]) == {"table1.json", "table1.ecsv", "table1.md", "reproduction.html", "figures"}
+    assert {"table1", "reasons", "answer"} <= set(result["of_an_earlier_run"])
+    assert result["table1"]["rows"]
+    votes = fetched.parent / "cut" / "votes.csv.gz"
+    votes.parent.mkdir(exist_ok=True)
+    votes.write_bytes((fetched / "gz2" / "zoo2MainSpecz.csv.gz").read_bytes()[:-200])
+    status, result, code = reproduce(capsys, fetched, again, "--table", votes)
+    assert (code, status["catalogue"], status["page"]) == (1, "failed", "failed")
+    assert not (again / "reproduction.html").exists()
+    assert not list(again.glob("table1.*"))
+    assert "table1" not in result
+    assert {path.name for path in (again / "figures").iterdir()} >= {"mine.pdf", "more"}
+    assert not (again / "figures" / "table1.pdf").exists()
+    status, _, _ = reproduce(capsys, fetched, again)
+    assert set(status.values()) == {"cached"}
+    assert (again / "figures" / "table1.pdf").is_file()
+    assert not (again / "figures" / ".99.table1.pdf").exists()
+
+
+def test_bias_has_one_tree_for_all_which_can_be_chosen(capsys, again, fetched):
+    rows = result_of(again)["bias"]["rows"]
+    assert len({(row["depth"], row["bins"]) for row in rows}) == 1
+    _, result, _ = reproduce(capsys, fetched, again, "--stages", "bias", "--depth", "0", "--bins", "3")
+    rows = {(row["name"], row["galaxies_of"]): row for row in result["bias"]["rows"]}
+    assert {(row["depth"], row["bins"]) for row in rows.values()} == {(0, 3)}
+    crowd = read_table(stage_of(again, "catalogue") / "gz2b.parquet").frame
+    expected = cv18(crowd["label"].to_numpy(), crowd["alpha"].to_numpy(), crowd.select(INTRINSIC).to_numpy(), 0, 3,
+                    bootstrap=10)  # fmt: skip
+    assert rows["gz2b", "all"]["value"] == pytest.approx(expected.value)
+
+
+def test_a_tree_too_fine_for_the_galaxies_is_no_crash(capsys, again, fetched):
+    status, result, code = reproduce(
+        capsys, fetched, again, "--depth", "9", "--bins", "8", "--stages", "table1,reasons"
+    )
+    assert (code, status["table1"], status["reasons"]) == (0, "done", "done")
+    assert result["table1"]["order"]["pairs"] == 0
+
+
+def test_the_order_of_features_is_nothing_to_figure_3(capsys, again, fetched):
+    before = result_of(again)["figure3"]
+    _, result, code = reproduce(
+        capsys, fetched, again, "--features", "ellipticity,sersic_n,r_half", "--stages", "figure3"
+    )
+    assert code == 0
+    assert result["figure3"]["disk_like_among_smooth"] == before["disk_like_among_smooth"]
+    # As simulated: disks have low indices.
+    assert 0.05 < before["disk_like_among_smooth"] < 0.9
+
+
+def test_pictures_that_come_later_are_used(capsys, fetched, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(fetched, data)
+    late = sorted((data / "gz2" / "images").iterdir())[:250]
+    (tmp_path / "late").mkdir()
+    for path in late:
+        path.rename(tmp_path / "late" / path.name)
+    status, result, _ = reproduce(capsys, data, out, "--stages", "theta")
+    with_image = result["catalogue"]["with_image"]
+    for path in late:
+        (tmp_path / "late" / path.name).rename(path)
+    status, result, _ = reproduce(capsys, data, out, "--stages", "theta")
+    assert (status["catalogue"], status["theta"]) == ("done", "cached")
+    assert result["catalogue"]["with_image"] == result["catalogue"]["galaxies"] > with_image
+    assert reproduce(capsys, data, out, "--stages", "theta")[0]["catalogue"] == "cached"
+
+
+def test_a_mapping_brings_no_sample_of_its_own(capsys, fetched, tmp_path):
+    own = tmp_path / "mine.toml"
+    own.write_text(
+        'extends = "gz2"\nsample = { smooth = 40, disk = 50 }\n[split]\ntrain = 0.5\nvalidation = 0.25\ntest = 0.25\n'
+    )
+    found = [
+        reproduce(capsys, fetched, tmp_path / name, "--stages", "theta", *more)
+        for name, more in (("plain", ()), ("own", ("--mapping", own)))
+    ]
+    assert [code for _, _, code in found] == [0, 0], found
+    plain, own = (result for _, result, _ in found)
+    assert own["theta"]["theta"] == plain["theta"]["theta"]
+    assert own["catalogue"]["labels"] == plain["catalogue"]["labels"]
+    crowd = read_table(stage_of(tmp_path / "own", "catalogue") / "gz2b.parquet").frame
+    assert set(crowd["sampling_weight"]) == {1.0}
+
+
+def test_the_id_column_is_that_of_both_tables(capsys, fetched, tmp_path):
+    table = read_table(fetched / "gz2" / "gz2_hart16.csv.gz").frame
+    crowd = read_table(fetched / "gz2" / "zoo2MainSpecz.csv.gz").frame
+    for name, frame in (("votes", crowd), ("hart", table)):
+        frame.rename({"dr7objid": "galaxy"}).write_csv(tmp_path / f"{name}.csv")
+    status, result, code = reproduce(
+        capsys, fetched, tmp_path / "out", "--table", tmp_path / "votes.csv", "--hart", tmp_path / "hart.csv",
+        "--id", "galaxy", "--stages", "gz2d",
+    )  # fmt: skip
+    assert (code, status["gz2d"]) == (0, "done"), result["stages"]
+
+
+def test_hst_out_of_reach_leaves_the_pictures_that_are_there(capsys, again, fetched, tmp_path):
+    nowhere = tmp_path / "addresses.toml"
+    nowhere.write_text('"hst.moc" = "http://127.0.0.1:9/moc"\n"hst.hips2fits" = "http://127.0.0.1:9/fits"\n')
+    data = tmp_path / "data"
+    shutil.copytree(fetched, data)
+    reproduce(capsys, data, again, "--stages", "figure4")
+    status, result, code = reproduce(
+        capsys, data, again, "--fetch", "--addresses", nowhere, "--rate", 1000, "--stages", "page"
+    )
+    assert (code, status["figure4"]) == (0, "cached"), result["stages"]
+    assert "HST&#39;s images could not all be fetched" in (again / "reproduction.html").read_text()
 
 
 def test_from_a_stage_on(capsys, again, fetched):
@@ -283,6 +402,16 @@ def test_a_failure_stops_only_what_needs_it(capsys, fetched, tmp_path):
     assert texts["resnet-gz2d"] == "needs gz2d, which failed"
 
 
+@pytest.mark.parametrize(("name", "body"), [("latin.csv", b"objid,caf\xe9\n1,2\n"), ("no.parquet", b"PAR1")])
+def test_tables_that_can_not_be_read_are_one_failure(capsys, fetched, tmp_path, name, body):
+    (tmp_path / name).write_bytes(body)
+    status, result, code = reproduce(capsys, fetched, tmp_path / "out", "--table", tmp_path / name)
+    assert (code, status["catalogue"]) == (1, "failed")
+    told = result["stages"][0]["text"]
+    assert name in told
+    assert "report" not in told
+
+
 def test_inputs_from_toml_and_options(capsys, simulated, tmp_path):
     table = read_table(simulated / "votes.csv").frame
     data = tmp_path / "data"
@@ -310,6 +439,8 @@ def test_mistakes_are_one_line(capsys, fetched, tmp_path):
         ("scale is paper, quick or a share", ["--data", fetched, "--scale", "small"]),
         ("above 0 and at most 1", ["--data", fetched, "--scale", "2"]),
         ("votes.csv (table)", ["--data", fetched, "--table", "votes.csv"]),
+        ("no stage 'tabel1'", ["--data", tmp_path / "absent", "--fetch", "--stages", "tabel1"]),
+        ("no setting 'epoch'", ["--data", tmp_path / "absent", "--fetch", "--set", "epoch=3"]),
         ("draws is 0", ["--data", fetched, "--draws", "1"]),
     ]
     for says, arguments in cases:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 
@@ -11,3 +13,9 @@ def multiplies_bf16() -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capable = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(capable.get("avx512_bf16") or capable.get("amx_bf16"))
+
+
+def settled_precision(precision: str) -> Literal["32-true", "bf16-mixed"]:
+    """What "auto" comes to here: mixed bf16 where the hardware multiplies it natively, float32 elsewhere."""
+    mixed = multiplies_bf16() if precision == "auto" else precision == "bf16-mixed"
+    return "bf16-mixed" if mixed else "32-true"

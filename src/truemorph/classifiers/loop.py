@@ -19,7 +19,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from timm.layers import convert_sync_batchnorm
 from tqdm import tqdm
 
-from truemorph.classifiers.hardware import multiplies_bf16
+from truemorph.classifiers.hardware import settled_precision
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.classifiers.resuming import AtomicCheckpoints
 from truemorph.config import TrainingConfig
@@ -126,13 +126,6 @@ class Endings(lightning.Callback):
             process.kill()
 
 
-def _precision(config: TrainingConfig) -> Any:
-    """Mixed bf16 where the hardware multiplies it natively, float32 elsewhere, unless the user chose."""
-    if config.precision != "auto":
-        return config.precision
-    return "bf16-mixed" if multiplies_bf16() else "32-true"
-
-
 def loggers_for(config: TrainingConfig, folder: Path, name: str) -> list[Any]:
     """Loggers that were asked for.
 
@@ -194,7 +187,7 @@ def trainer_for(
             num_nodes=config.nodes,
             strategy="ddp" if _several(config) else "auto",
             use_distributed_sampler=False,
-            precision=_precision(config),
+            precision=settled_precision(config.precision),
             accumulate_grad_batches=config.accumulate,
             gradient_clip_val=config.clip,
             callbacks=callbacks,

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
+from truemorph.catalogs.choosing import detect_mapping, resolve
 from truemorph.catalogs.joining import Join
-from truemorph.catalogs.mapping import read_mapping
+from truemorph.catalogs.mapping import Mapping, read_mapping
 from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 from truemorph.catalogs.sampling import TEST, draw_sample, sampling_weights, split_by_id
+from truemorph.catalogs.schema import IMAGE_ENDINGS
 from truemorph.catalogs.tables import CatalogTable, read_table, table_extension, write_table
+from truemorph.errors import InputError
+from truemorph.workflow.reproducing.fingerprints import names_digest
+from truemorph.workflow.reproducing.options import Inputs
 from truemorph.workflow.reproducing.paper import SAMPLE
 from truemorph.workflow.reproducing.stages import CATALOGUE, TEST_ROWS, Lacks, Stage, Work
 
@@ -26,8 +33,21 @@ _FRACTIONS = ("smooth_fraction", "disk_fraction", "artefact_fraction")
 _LATER_QUESTIONS = r"^t(0[2-9]|1[01])_"
 
 
+def column_names(path: Path) -> list[str]:
+    """Columns of a table, without reading it where that is possible.
+
+    Raises
+    ------
+    InputError
+        If it can't be read.
+    """
+    try:
+        return _column_names(path)
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, pa.ArrowException) as problem:
+        raise InputError(f"{path}: can't be read as a table ({' '.join(str(problem).split())[:200]})") from problem
+
+
 def _column_names(path: Path) -> list[str]:
-    """Columns of a table, without reading it where that is possible."""
     extension = table_extension(path)
     if extension == ".parquet":
         return list(pq.read_schema(path).names)
@@ -43,11 +63,12 @@ def _follows_from(work: Work) -> dict[str, Any] | Lacks:
     inputs = work.inputs
     if inputs.table is None:
         return Lacks("a table of Galaxy Zoo 2 votes", f"truemorph fetch gz2 --out {work.data / 'gz2'}, or --table")
-    if inputs.photometry is None and inputs.radius is None:
-        radii = read_mapping(inputs.mapping or "gz2").columns["radius"].column
-        if radii and not set(radii) & set(_column_names(Path(inputs.table))):
-            how = f"truemorph fetch sdss --out {work.data / 'sdss'}, or --photometry, --radius and --psf-fwhm"
-            return Lacks("Petrosian radii and PSF widths", how)
+    names = column_names(Path(inputs.table))
+    kind = _mapping(inputs) or detect_mapping(names, inputs.table, inputs.columns())
+    found = resolve(kind, names)
+    if inputs.photometry is None and inputs.radius is None and "radius" in kind.columns and "radius" not in found:
+        how = f"truemorph fetch sdss --out {work.data / 'sdss'}, or --photometry, --radius and --psf-fwhm"
+        return Lacks("Petrosian radii and PSF widths", how)
     files = {name: getattr(inputs, name) for name in ("table", "image_table", "photometry", "sersic_table")}
     settings = inputs.model_dump(
         mode="json", include={"id", "radius", "psf_fwhm", "psf", "where", "intrinsic", "features"}
@@ -55,11 +76,30 @@ def _follows_from(work: Work) -> dict[str, Any] | Lacks:
     return {
         **settings,
         "files": {name: work.hashes.of(Path(path)) for name, path in files.items() if path},
-        "mapping": None if inputs.mapping is None else read_mapping(inputs.mapping).model_dump(mode="json"),
-        "images": inputs.images or str(Path(inputs.image_table or inputs.table).parent),
+        "mapping": None if inputs.mapping is None else kind.model_dump(mode="json"),
+        "images": _pictures(work, "image" in found),
         "share": work.options.scale.share,
         "seed": work.options.seed,
     }
+
+
+def _mapping(inputs: Inputs) -> Mapping | None:
+    """What was named; the sample and the split are this experiment's own."""
+    if inputs.mapping is None:
+        return None
+    return read_mapping(inputs.mapping).model_copy(update={"sample": None, "split": None})
+
+
+def _pictures(work: Work, named: bool) -> list[str]:
+    """Where images are, and a hash of which there are: more may come."""
+    inputs = work.inputs
+    if inputs.images is None and inputs.image_table is None and not named:
+        return []
+    assert inputs.table is not None
+    root = Path(inputs.images) if inputs.images is not None else Path(inputs.table).parent
+    # What this experiment writes itself, or fetches for Figure 4.
+    others = [work.out / "stages", work.out / "figures", work.data / "hst"]
+    return [str(root), names_digest(root, IMAGE_ENDINGS, others)]
 
 
 def _draw(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[str]]:
@@ -81,7 +121,7 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
     inputs = work.inputs
     prepared = prepare_catalogue(
         inputs.table,
-        mapping=inputs.mapping,
+        mapping=_mapping(inputs),
         joins=[one for one in (inputs.image_table, inputs.photometry, inputs.sersic_table) if one is not None],
         columns=inputs.columns(),
         psf_fwhm=inputs.psf_fwhm,
@@ -140,13 +180,14 @@ def _make_debiased(work: Work, folder: Path) -> dict[str, Any]:
     inputs, sample = work.inputs, work.catalogue()
     assert inputs.hart is not None
     table = read_table(inputs.hart)
+    own = inputs.id if inputs.id in table.frame.columns else None
     # That table has no radii of its own; rows without these are of galaxies that are not in the sample.
     geometry = sample.frame.select("object_id", sample_radius="radius", sample_psf_fwhm="psf_fwhm")
     prepared = prepare_catalogue(
         replace(table, frame=table.frame.drop("image", strict=False)),  # images are the sample's
         mapping=inputs.hart_mapping,
         joins=[Join(geometry, columns=("object_id",))],
-        columns={"radius": "sample_radius"},
+        columns={"radius": "sample_radius", **({"object_id": own} if own else {})},
         psf_fwhm="sample_psf_fwhm",
         seed=work.options.seed,
     )

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from truemorph.catalogs.sampling import TEST, TRAIN, VALIDATION
-from truemorph.config import TrainingConfig, run_config
-from truemorph.workflow.reproducing.models import NETWORKS
+from truemorph.config import TrainingConfig
+from truemorph.workflow.reproducing.models import NETWORKS, network_config
 from truemorph.workflow.reproducing.stages import TO_DO, Work
 
 _STEPS = 2
@@ -29,7 +29,7 @@ def rates(config: TrainingConfig) -> dict[str, float]:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from truemorph.classifiers.hardware import multiplies_bf16
+    from truemorph.classifiers.hardware import settled_precision
     from truemorph.classifiers.network import GalaxyNetwork
     from truemorph.images.transforms import normalise
 
@@ -41,7 +41,7 @@ def rates(config: TrainingConfig) -> dict[str, float]:
     pixels = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8, generator=generator).to(device)
     labels = torch.randint(0, 2, (batch,), generator=generator).to(device)
     mean, std = (torch.tensor(values, device=device) for values in (network.mean, network.std))
-    mixed = config.precision == "bf16-mixed" or (config.precision == "auto" and multiplies_bf16())
+    mixed = settled_precision(config.precision) == "bf16-mixed"
 
     def learn() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
@@ -93,8 +93,7 @@ def estimate(work: Work) -> dict[str, Any]:
     if not left:
         return {}
     options = work.options
-    preset = options.preset or options.scale.preset
-    config = run_config("-", options.changes, preset=preset, out="-", **work.inputs.training).training
+    config = network_config(work.inputs, options).training
     train, validation, test = _sizes(work)
     found, before = rates(config), trained_rate(work)
     learn = before or found["train"]

@@ -5,13 +5,29 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from truemorph.errors import TruemorphError
+from truemorph.workflow.reproducing.catalogue import column_names
 from truemorph.workflow.reproducing.options import Inputs, ReproduceOptions
 from truemorph.workflow.reproducing.stages import DONE, FAILED, Outcome
 
-# Which archive has what; SDSS is asked for the galaxies of GZ2's tables, so that comes first.
-_ARCHIVES = {"table": "gz2", "hart": "gz2", "image_table": "gz2", "photometry": "sdss", "sersic_table": "simard"}
+
+def lacking(inputs: Inputs) -> dict[str, dict[str, Any]]:
+    """Archives that have what the inputs lack, with options of `fetch`.
+
+    SDSS is asked for the galaxies of GZ2's tables, so that comes first.
+    """
+    out: dict[str, dict[str, Any]] = {}
+    pictures = inputs.images is None and inputs.image_table is None
+    if inputs.table is None or inputs.hart is None or pictures:
+        out["gz2"] = {"images": pictures}
+    if inputs.photometry is None and (inputs.radius is None or inputs.psf_fwhm is None):
+        out["sdss"] = {}
+    known = set() if inputs.table is None else set(column_names(Path(inputs.table)))
+    if inputs.sersic_table is None and not known.issuperset((*inputs.features, inputs.sersic_index)):
+        out["simard"] = {}
+    return out
 
 
 def fetch_missing(data: Path, inputs: Inputs, options: ReproduceOptions) -> list[Outcome]:
@@ -22,11 +38,11 @@ def fetch_missing(data: Path, inputs: Inputs, options: ReproduceOptions) -> list
     from truemorph.catalogs.archives.fetch import fetch
 
     outcomes = []
-    for name in dict.fromkeys(archive for field, archive in _ARCHIVES.items() if getattr(inputs, field) is None):
+    for name, chosen in lacking(inputs).items():
         title, status, text, began = f"truemorph fetch {name}", DONE, "", time.perf_counter()
         print(f"reproduce: {title}", file=sys.stderr)
         try:
-            fetch(name, data / name, addresses_from=options.addresses, per_second=options.rate)
+            fetch(name, data / name, addresses_from=options.addresses, per_second=options.rate, **chosen)
         except TruemorphError as problem:
             status, text = FAILED, str(problem)
         seconds = round(time.perf_counter() - began, 2)

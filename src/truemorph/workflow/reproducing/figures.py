@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.catalogs.catalogue import image_folder
 from truemorph.catalogs.schema import numeric_columns
 from truemorph.catalogs.tables import CatalogTable, read_table, write_table
-from truemorph.errors import InputError
+from truemorph.errors import InputError, TruemorphError
 from truemorph.report import gallery
 from truemorph.report.distributions import Distributions, compare_distributions
 from truemorph.report.style import STYLE, Style
@@ -22,10 +23,13 @@ from truemorph.workflow.reproducing.fetching import fetch_hst
 from truemorph.workflow.reproducing.kept import read_explanations, write_explanations
 from truemorph.workflow.reproducing.measured import MODELS, all_labels, measured, short_titles
 from truemorph.workflow.reproducing.models import MODEL, NETWORKS
+from truemorph.workflow.reproducing.options import CONFIG
 from truemorph.workflow.reproducing.paper import DCV14, DDB, GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D
 from truemorph.workflow.reproducing.stages import TEST_ROWS, Lacks, Stage, Work
 
 CHANGED, MAPS = "changed.csv", "explanations.npz"
+# In `Work.memo`: why HST's images were not fetched.
+HST_PROBLEM = "hst problem"
 _RESAMPLES = 300
 _FEWEST = 10
 _MOST_PAIRS = 24
@@ -49,26 +53,35 @@ def styles(work: Work) -> dict[str, Style]:
 
 def _sersic_from(work: Work) -> dict[str, Any] | Lacks:
     frame = work.catalogue("catalogue", TEST_ROWS).frame
-    name = work.inputs.features[0] if work.inputs.features else "sersic_n"
+    name = work.inputs.sersic_index
     if name not in frame.columns or frame[name].cast(pl.Float64, strict=False).count() < _FEWEST:
-        how = f"truemorph fetch simard --out {work.data / 'simard'}, or --sersic-table"
+        how = f"truemorph fetch simard --out {work.data / 'simard'}, or --sersic-table, and sersic_index in {CONFIG}"
         return Lacks(f"Sérsic indices (column {name}; Simard et al. 2011)", how)
     if not any(work.have(one) for one in (GZ2D, *MODELS)):
         return Lacks("labels beside the crowd's", "GZ2D or one of the models must be there")
-    return {"column": name, "from": work.keys(("catalogue", GZ2D, *MODELS)), "seed": work.options.seed}
+    return {
+        "column": name,
+        "from": work.keys(("catalogue", GZ2D, *MODELS)),
+        "resamples": _resamples(work),
+        "seed": work.options.seed,
+    }
+
+
+def _resamples(work: Work) -> int:
+    return min(_RESAMPLES, 10 * work.options.bootstrap)
 
 
 def sersic_curves(work: Work) -> Distributions:
     """Sérsic indices of the galaxies of Table 1, by label set (Figure 3)."""
     found = measured(work)
-    values = numeric_columns(found.frame, [work.inputs.features[0]], "the sample")[:, 0]
+    values = numeric_columns(found.frame, [work.inputs.sersic_index], "the sample")[:, 0]
     names = short_titles(work)
     sets = {names[name]: one.disk for name, one in found.sets.items() if name != GZ2B}
     curves: Distributions = work.once(
         "sersic",
         lambda: compare_distributions(
             values, found.crowd.disk, sets, column="sersic_n", crowd_name=names[GZ2B],
-            bootstrap=min(_RESAMPLES, 10 * work.options.bootstrap), seed=work.options.seed,
+            bootstrap=_resamples(work), seed=work.options.seed,
         ),
     )  # fmt: skip
     return curves
@@ -110,12 +123,25 @@ def _list_changed(work: Work, folder: Path) -> dict[str, Any]:
 
 
 def _better_folder(work: Work) -> Path | None:
-    """Folder of HST images; fetched for the galaxies that changed if that was asked for."""
+    """Folder of HST images; fetched for the galaxies that changed if that was asked for.
+
+    Raises
+    ------
+    TruemorphError
+        If they can't be fetched, and none is there.
+    """
     folder, found, ours = work.inputs.better, work.result("changed"), (work.data / "hst").resolve()
     fetch = work.options.fetch and not work.options.dry_run and folder in (None, str(ours))
     if fetch and found["places"] and found["changed"]:
         listed = work.outcomes["changed"].file(CHANGED)
-        work.once("hst", lambda: fetch_hst(ours, listed, work.options))
+        try:
+            work.once("hst", lambda: fetch_hst(ours, listed, work.options))
+        except TruemorphError as problem:
+            if not ours.is_dir() or not _better(work, ours):
+                raise
+            said = f"HST's images could not all be fetched ({problem}): those that are there are shown"
+            print(f"reproduce: {said}", file=sys.stderr)
+            work.memo |= {"hst": None, HST_PROBLEM: said}
         return ours
     return None if folder is None else Path(folder)
 

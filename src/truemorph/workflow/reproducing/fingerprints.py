@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,30 @@ def frame_digest(frame: pl.DataFrame, columns: Iterable[str]) -> str:
     """Hash of those of the columns that a table has, and of their names."""
     chosen = [name for name in columns if name in frame.columns]
     return hashlib.sha256(frame.select(chosen).write_csv().encode()).hexdigest()[:_LENGTH]
+
+
+def names_digest(root: Path, endings: tuple[str, ...], without: Collection[Path] = ()) -> str:
+    """Hash of the names of the files below a folder that end so; links to folders are followed, each folder once.
+
+    Parameters
+    ----------
+    root : Path
+    endings : tuple of str
+        In small letters.
+    without : collection of Path
+        Folders below it that are left out.
+    """
+    seen, names = {os.path.realpath(one) for one in without}, []
+    for folder, inner, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        inner.sort()
+        beginning = os.path.relpath(folder, root)
+        names += [f"{beginning}/{name}" for name in files if name.lower().endswith(endings)]
+    return hashlib.sha256("\n".join(sorted(names)).encode("utf-8", "surrogateescape")).hexdigest()[:_LENGTH]
 
 
 class Fingerprints:

@@ -127,14 +127,7 @@ def _measured(work: Work) -> Measured:
             f"{rows.sum()} test galaxies have all labels; at least {_FEWEST} are needed: use a larger --scale"
         )
     chosen = frame.filter(pl.Series(rows))
-    columns = numeric_columns(chosen, intrinsic, "the sample") if intrinsic else None
-    options = work.options
-    tree = Tree.fitting(chosen["alpha"].to_numpy(), columns, options.bootstrap, options.seed)
-    tree = replace(
-        tree,
-        depth=options.depth if options.depth is not None and intrinsic else tree.depth,
-        bins=options.bins or tree.bins,
-    )
+    tree = tree_of(work, chosen, intrinsic)
     return Measured(
         chosen,
         {name: LabelSet(names[name], _kind(name), values[rows]) for name, values in hard.items()},
@@ -142,6 +135,18 @@ def _measured(work: Work) -> Measured:
         tree,
         intrinsic,
         left_out,
+    )
+
+
+def tree_of(work: Work, frame: pl.DataFrame, intrinsic: tuple[str, ...]) -> Tree:
+    """How bias is measured on galaxies: as was asked for, or with at least 25 of them a bin."""
+    options = work.options
+    columns = numeric_columns(frame, intrinsic, "the sample") if intrinsic else None
+    tree = Tree.fitting(frame["alpha"].to_numpy(), columns, options.bootstrap, options.seed)
+    return replace(
+        tree,
+        depth=options.depth if options.depth is not None and intrinsic else tree.depth,
+        bins=options.bins or tree.bins,
     )
 
 
@@ -160,12 +165,13 @@ def table_rows(found: Measured, seed: int) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        `name`, `letter`, `labels`, `galaxies`, `left_out`, `disk_fraction`, `one_class` (97 % or more of one); `value`,
-        `bootstrap_mean`, `bootstrap_std`, `floor`, `floor_std`, `excess` of CV18 (or CV14), `objects_per_bin`;
-        `from_gz2b` and `from_gz2b_std`: difference of the value from GZ2B's, and its error from paired resamples; of
-        models `accuracy`, `precision` (mean of both classes), `precision_smooth`, `precision_disk` against the labels
-        that they were trained on; `to_disk`, `to_smooth`: labels that differ from GZ2B's; `soft_value`, `soft_excess`
-        of p(disk). None where it can't be had.
+        `name`, `letter`, `labels`, `galaxies`, `left_out`, `partial` (known of some of the galaxies alone),
+        `disk_fraction`, `one_class` (97 % or more of one); `value`, `bootstrap_mean`, `bootstrap_std`, `floor`,
+        `floor_std`, `excess` of CV18 (or CV14), `objects_per_bin`; `from_gz2b` and `from_gz2b_std`: difference of the
+        value from GZ2B's on the same galaxies, and its error from paired resamples; of models `accuracy`, `precision`
+        (mean of both classes), `precision_smooth`, `precision_disk` against the labels that they were trained on;
+        `to_disk`, `to_smooth`: labels that differ from GZ2B's; `soft_value`, `soft_excess` of p(disk). None where it
+        can't be had.
     """
     differences = paired_differences(found, seed)
     rows = []
@@ -178,6 +184,7 @@ def table_rows(found: Measured, seed: int) -> list[dict[str, Any]]:
             "labels": one.name,
             "galaxies": int(one.known.sum()),
             "left_out": found.left_out[name],
+            "partial": not one.known.all(),
             "disk_fraction": float(one.disk[one.known].mean()),
             "one_class": one_class(one),
         }
@@ -237,32 +244,48 @@ def plain_bias(tree: Tree, one: LabelSet, rows: np.ndarray | None = None) -> flo
 def paired_differences(found: Measured, seed: int) -> dict[str, tuple[float, float]]:
     """CV18 of each label set less that of GZ2B, and its standard deviation over resamples that both share."""
     tree, n = found.tree, found.frame.height
-    values = {name: plain_bias(tree, one) for name, one in found.sets.items()}
-    rng = np.random.default_rng([seed, 18])
-    resampled: dict[str, list[float]] = {name: [] for name in found.sets}
-    for _ in range(tree.bootstrap):
-        rows = rng.integers(0, n, n)
-        crowd = plain_bias(tree, found.crowd, rows)
-        for name, one in found.sets.items():
-            value = plain_bias(tree, one, rows) if name != GZ2B else None
+    others = {name: one for name, one in found.sets.items() if name != GZ2B}
+
+    def differences(rows: np.ndarray | None = None) -> dict[str, float]:
+        whole, out = plain_bias(tree, found.crowd, rows), {}
+        for name, one in others.items():
+            # Of a set that doesn't know all galaxies, GZ2B's on those that it knows.
+            beside = replace(found.crowd, disk=np.where(one.known, found.crowd.disk, np.nan))
+            crowd = whole if one.known.all() else plain_bias(tree, beside, rows)
+            value = plain_bias(tree, one, rows)
             if crowd is not None and value is not None:
-                resampled[name].append(value - crowd)
-    first = values[GZ2B]
+                out[name] = value - crowd
+        return out
+
+    rng = np.random.default_rng([seed, 18])
+    resampled = [differences(rng.integers(0, n, n)) for _ in range(tree.bootstrap)]
+    spread = {name: [one[name] for one in resampled if name in one] for name in others}
     return {
-        name: (value - first, float(np.std(resampled[name])) if resampled[name] else float("nan"))
-        for name, value in values.items()
-        if name != GZ2B and value is not None and first is not None
+        name: (value, float(np.std(spread[name])) if spread[name] else float("nan"))
+        for name, value in differences().items()
     }
 
 
 def order(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """How many pairs of rows stand in the paper's order, by bootstrap means; without those nearly all of one class."""
+    """How many pairs of rows stand in the paper's order, by bootstrap means.
+
+    Pairs that the paper tells apart: they differ by more than their errors there. Without rows nearly all of one class,
+    and without those of fewer galaxies than the others.
+    """
     known = {
-        row["name"]: row["bootstrap_mean"]
+        row["name"]: float(row["bootstrap_mean"])
         for row in rows
-        if row["bootstrap_mean"] is not None and not row.get("one_class")
+        if row["bootstrap_mean"] is not None
+        and np.isfinite(row["bootstrap_mean"])
+        and not row.get("one_class")
+        and not row.get("partial")
     }
-    pairs = [(a, b) for i, a in enumerate(known) for b in list(known)[i + 1 :]]
+
+    def told_apart(a: str, b: str) -> bool:
+        one, other = TABLE_1[a], TABLE_1[b]
+        return abs(one.cv18 - other.cv18) > float(np.hypot(one.stderr, other.stderr))
+
+    pairs = [(a, b) for i, a in enumerate(known) for b in list(known)[i + 1 :] if told_apart(a, b)]
     alike = [(a, b) for a, b in pairs if (known[a] > known[b]) == (TABLE_1[a].cv18 > TABLE_1[b].cv18)]
     return {
         "pairs": len(pairs),

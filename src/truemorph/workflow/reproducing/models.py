@@ -17,6 +17,7 @@ from truemorph.errors import InputError
 from truemorph.workflow.files import plain
 from truemorph.workflow.fitting import fit_catalogue, write_fit
 from truemorph.workflow.reproducing.catalogue import DEBIASED
+from truemorph.workflow.reproducing.options import Inputs, ReproduceOptions
 from truemorph.workflow.reproducing.paper import DCV14, DDB, GZ2D, RESNET_GZ2B, RESNET_GZ2D
 from truemorph.workflow.reproducing.stages import CATALOGUE, TEST_ROWS, Lacks, Stage, Work
 from truemorph.workflow.training import train_on_catalogue
@@ -25,6 +26,8 @@ FIT, LABELS, MODEL = "theta.json", "labels.parquet", "model"
 NETWORKS = (RESNET_GZ2B, RESNET_GZ2D, DDB)
 # Settings that say where and how fast, not what comes out.
 _NOT_THE_RESULT = {"devices", "nodes", "loggers", "compile"}
+# Settings that are this experiment's own, whoever asks for others.
+_OWN = ("catalogue", "out", "preset", "naive", "transition", "intrinsic", "cache")
 _LEARNED_FROM = ("object_id", "label", "alpha", "split", "sampling_weight", "image")
 _TRAINING_ROWS = (f"split={TRAIN}",)
 # Numbers of bins of θ beside the paper's: galaxies in each.
@@ -80,34 +83,50 @@ def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
 # Classifiers
 
 
+def network_config(inputs: Inputs, options: ReproduceOptions, catalogue: Any = "-", **own: Any) -> RunConfig:
+    """Settle how networks are trained: preset, `[training]` of the inputs, `--set`; and what is `own` to one of them.
+
+    Raises
+    ------
+    InputError
+        If a setting is unknown, another's, or asks for what the paper did not do or several devices.
+    """
+    given = [*inputs.training, *(one.partition("=")[0].strip() for one in options.changes)]
+    if others := [name for name in given if name in _OWN]:
+        how = {"preset": "; give --preset", "cache": "; give --cache", "intrinsic": "; give --intrinsic"}
+        raise InputError(f"{others[0]!r} is no setting of the networks that reproduce takes{how.get(others[0], '')}")
+    settings = {"folds": 1, "devices": 1, "seed": options.seed, **inputs.training}
+    preset = options.preset or options.scale.preset
+    run = run_config(catalogue, options.changes, preset=preset, **{"out": "-", **own}, **settings)
+    if run.training.classifier != "network":
+        raise InputError("the networks need a preset of networks: quick or paper")
+    if run.training.devices != 1 or run.training.nodes != 1:
+        raise InputError("reproduce trains on one device; leave devices and nodes at 1")
+    if run.votes != "labels":
+        raise InputError("reproduce trains on labels, as the paper does; leave votes at labels")
+    return run
+
+
 def network_run(work: Work, name: str, folder: Path) -> RunConfig:
     """How one of the networks is trained.
 
     Raises
     ------
     InputError
-        If a setting is unknown, or training is to be on several devices.
+        As of `network_config`.
     """
     stage, file = ("gz2d", DEBIASED) if name == RESNET_GZ2D else ("catalogue", CATALOGUE)
-    catalogue = work.outcomes[stage].file(file)
     debiased = name == DDB
-    settings: dict[str, Any] = {"folds": 1, "devices": 1, "seed": work.options.seed, **work.inputs.training}
-    run = run_config(
-        catalogue,
-        work.options.changes,
-        preset=work.options.preset or work.options.scale.preset,
+    return network_config(
+        work.inputs,
+        work.options,
+        work.outcomes[stage].file(file),
         out=str(folder / MODEL),
         transition=str(work.outcomes["theta"].file(FIT)) if debiased else None,
         naive=None if debiased else True,
         intrinsic=intrinsic_columns(work, work.catalogue().frame) or None,
         cache=None if work.options.cache is None else str(work.options.cache),
-        **settings,
     )
-    if run.training.classifier != "network":
-        raise InputError("the networks need a preset of networks: quick or paper")
-    if run.training.devices != 1 or run.training.nodes != 1:
-        raise InputError("reproduce trains on one device; leave devices and nodes at 1")
-    return run
 
 
 def intrinsic_columns(work: Work, frame: pl.DataFrame) -> tuple[str, ...]:
@@ -121,6 +140,8 @@ def intrinsic_columns(work: Work, frame: pl.DataFrame) -> tuple[str, ...]:
 
 def _network_from(name: str) -> Callable[[Work], dict[str, Any] | Lacks]:
     def follows_from(work: Work) -> dict[str, Any] | Lacks:
+        from truemorph.classifiers.hardware import settled_precision
+
         if not work.catalogue().frame["image"].count():
             how = f"truemorph fetch gz2 --out {work.data / 'gz2'}, or --images"
             return Lacks("images of the galaxies", how)
@@ -131,7 +152,7 @@ def _network_from(name: str) -> Callable[[Work], dict[str, Any] | Lacks]:
             "labelled": work.rows_digest(work.catalogue("catalogue", TEST_ROWS).frame, ("object_id", "image")),
             "images": work.images_digest(),
             "training": run.training.model_dump(mode="json", exclude=_NOT_THE_RESULT),
-            "votes": [run.votes, run.vote_count],
+            "precision": settled_precision(run.training.precision),
             "theta": work.result("theta")["theta"] if name == DDB else None,
         }
 

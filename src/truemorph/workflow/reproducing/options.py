@@ -59,6 +59,7 @@ class Inputs(BaseModel):
     better: str | None = Field(None, description="folder of HST images, <object id>.jpg")
     intrinsic: tuple[str, ...] = Field(("radius_kpc", "M_r", "redshift"), description="columns of CV18's tree")
     features: tuple[str, ...] = Field(("sersic_n", "ellipticity", "r_half"), description="columns of DCV14")
+    sersic_index: str = Field("sersic_n", description="column of Sersic indices (Figure 3)")
     training: dict[str, Any] = Field({}, description="settings of the networks, such as crop")
 
     @classmethod

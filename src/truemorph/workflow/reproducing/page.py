@@ -18,17 +18,19 @@ from truemorph.report.distributions import PANELS, cumulative_figure
 from truemorph.report.gallery import jpeg_source
 from truemorph.report.page import Check, Illustration, Page, Pair, Status, Table, write_illustrations, write_page
 from truemorph.report.style import plain_text
-from truemorph.workflow.reproducing.figures import maps, pairs, sersic_curves, styles
+from truemorph.workflow.reproducing.figures import HST_PROBLEM, maps, pairs, sersic_curves, styles
 from truemorph.workflow.reproducing.measured import short_titles
 from truemorph.workflow.reproducing.paper import DDB, DISK_LIKE_AMONG_SMOOTH, GZ2B, HST_PAIRS, TABLE_1
 from truemorph.workflow.reproducing.stages import FAILED, LACKS, Outcome, Stage, Work
 from truemorph.workflow.reproducing.tables import (
+    MARKDOWN,
     OTHER_HEAD,
     absent_cells,
     cells,
     frame_of,
     head,
     how_measured,
+    markdown,
     number,
     other_numbers,
     signed,
@@ -72,7 +74,10 @@ def _in_order(table: dict[str, Any]) -> str:
     found = table["order"]
     if not found["pairs"]:
         return "No two rows of Table 1 can be put in order."
-    return f"{found['as_in_the_paper']} of {found['pairs']} pairs of rows of Table 1 stand in the paper's order."
+    return (
+        f"Of the pairs of rows of Table 1 that the paper tells apart, {found['as_in_the_paper']} of {found['pairs']} "
+        "stand in its order."
+    )
 
 
 def _checks(work: Work) -> list[Check]:
@@ -85,6 +90,8 @@ def _checks(work: Work) -> list[Check]:
             every.append(("bad", f"Stage {outcome.name} failed: {outcome.text}."))
         elif outcome.status == LACKS:
             every.append(("care", f"Stage {outcome.name} lacks: {outcome.text}."))
+    if HST_PROBLEM in work.memo:
+        every.append(("care", f"{work.memo[HST_PROBLEM]}."))
     if work.have("table1"):
         every += _of_table(work.result("table1"))
     if work.have("theta"):
@@ -112,6 +119,9 @@ def _of_table(table: dict[str, Any]) -> list[tuple[Status, str]]:
         if row["one_class"]:
             text = f"{row['labels']}: {row['disk_fraction']:.0%} are called disk; labels of one class can't drift."
             out.append(("care", text))
+        if row["partial"]:
+            text = f"{row['labels']} says something of {row['galaxies']:,} of the {table['galaxies']:,} galaxies alone"
+            out.append(("care", f"{text}: only its difference from GZ2B is on the same galaxies."))
     found = table["order"]
     if found["pairs"]:
         out.append(("good" if found["pairs"] == found["as_in_the_paper"] else "care", _in_order(table)))
@@ -292,7 +302,7 @@ def _follows_from(work: Work) -> dict[str, Any]:
         for name, one in work.outcomes.items()
         if name != "page"
     }
-    return {"stages": stages}
+    return {"stages": stages, "problem": work.memo.get(HST_PROBLEM)}
 
 
 def _make(work: Work, folder: Path) -> dict[str, Any]:
@@ -328,6 +338,8 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
     )
     write_illustrations(illustrations + figure4, folder / FIGURES)
     write_page(page, folder / PAGE)
+    if work.have("table1"):
+        (folder / MARKDOWN).write_text(markdown(work, work.result("table1")), encoding="utf-8")
     return {
         "answer": answer,
         "checks": [{"status": one.status, "text": one.text} for one in checks],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from truemorph._version import __version__
 from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.workflow.files import plain, write_json
 from truemorph.workflow.reproducing.fingerprints import digest
+from truemorph.workflow.reproducing.options import ReproduceOptions
 from truemorph.workflow.reproducing.stages import (
     CACHED,
     DONE,
@@ -31,7 +33,7 @@ from truemorph.workflow.reproducing.stages import (
 )
 
 # Raised by hand whenever a change of code makes what older code left on disk wrong.
-FORMAT = 1
+FORMAT = 2
 
 
 def run_stages(stages: Sequence[Stage], work: Work, quiet: bool = False) -> None:
@@ -44,7 +46,7 @@ def run_stages(stages: Sequence[Stage], work: Work, quiet: bool = False) -> None
     InputError
         If a stage that was asked for is unknown.
     """
-    wanted, again = _asked(stages, work)
+    wanted, again = asked(stages, work.options)
     work.outcomes.clear()
     for number, stage in enumerate(stages, 1):
         where = f"reproduce {number}/{len(stages)} {stage.name}"
@@ -60,17 +62,23 @@ def run_stages(stages: Sequence[Stage], work: Work, quiet: bool = False) -> None
         print(f"{where}: {outcome.status}{text}", file=sys.stderr)
 
 
-def _asked(stages: Sequence[Stage], work: Work) -> tuple[set[str], set[str]]:
-    """Stages to make, with those that they use; and those to make anew, with those that use them."""
+def asked(stages: Sequence[Stage], options: ReproduceOptions) -> tuple[set[str], set[str]]:
+    """Stages to make, with those that they use; and those to make anew, with those that use them.
+
+    Raises
+    ------
+    InputError
+        If one that was asked for is unknown.
+    """
     by_name = {stage.name: stage for stage in stages}
-    for name in (*work.options.only, *([work.options.again] if work.options.again else [])):
+    for name in (*options.only, *([options.again] if options.again else [])):
         if name not in by_name:
             raise InputError(f"no stage {name!r}; stages are {', '.join(by_name)}")
-    wanted = set(work.options.only or by_name)
+    wanted = set(options.only or by_name)
     for stage in reversed(stages):  # a stage uses earlier ones alone
         if stage.name in wanted:
             wanted |= set(stage.before)
-    again = {work.options.again} if work.options.again else set()
+    again = {options.again} if options.again else set()
     for stage in stages:
         if again & set(stage.before):
             again.add(stage.name)
@@ -103,6 +111,10 @@ def _attempt(stage: Stage, work: Work, again: bool, where: str) -> Outcome:
     except (TruemorphError, OSError) as problem:
         told = str(problem) if isinstance(problem, TruemorphError) else f"{problem.filename or ''}: {reason(problem)}"
         return Outcome(stage.name, stage.title, FAILED, " ".join(told.split()))
+    except Exception as problem:  # what nobody foresaw: the other stages don't depend on it
+        traceback.print_exc()
+        said = " ".join(f"{type(problem).__name__}: {problem}".split())
+        return Outcome(stage.name, stage.title, FAILED, f"{said} (where is said above; please report it)")
 
 
 def _made(stage: Stage, work: Work, key: str, folder: Path) -> Outcome:

@@ -53,7 +53,7 @@ def _swept(found: Measured, trees: Sequence[tuple[str, Tree]]) -> list[dict[str,
         for key, one in found.sets.items():
             bias = replace(tree, bootstrap=min(_RESAMPLES, found.tree.bootstrap)).bias(one)
             kept = {key: None if bias is None else getattr(bias, key) for key in ("value", "bootstrap_mean", "floor")}
-            rows.append({"name": key, "one_class": one_class(one), **kept})
+            rows.append({"name": key, "one_class": one_class(one), "partial": not one.known.all(), **kept})
         if any(row["value"] is not None for row in rows):
             out.append({"setting": name, "rows": rows, "order": order(rows)})
     return out
@@ -183,6 +183,8 @@ def _psf(work: Work, found: Measured) -> dict[str, Any] | None:
     known = np.isfinite(width) & (width > 0)
     alpha = np.where(known, found.tree.alpha * found.frame["psf_fwhm"].to_numpy() / np.where(known, width, 1), np.nan)
     before, after = plain_bias(found.tree, found.crowd), plain_bias(replace(found.tree, alpha=alpha), found.crowd)
+    if before is None or after is None:
+        return None
     scaled = (training["alpha"] * training["psf_fwhm"] / training[best]).to_numpy()
     thetas = [
         fit_transition(training["label"].to_numpy(), one).values["theta"]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.schema import numeric_columns
 from truemorph.catalogs.tables import CatalogTable, write_table
-from truemorph.report.measures import LabelSet, Tree
+from truemorph.report.measures import LabelSet
 from truemorph.workflow.files import plain, write_json
 from truemorph.workflow.reproducing.catalogue import DEBIASED
-from truemorph.workflow.reproducing.measured import MODELS, measured, order, table_rows, titles
+from truemorph.workflow.reproducing.measured import MODELS, measured, order, table_rows, titles, tree_of
 from truemorph.workflow.reproducing.models import intrinsic_columns
 from truemorph.workflow.reproducing.paper import (
     DCV14,
@@ -66,13 +68,14 @@ def _measure_bias(work: Work, folder: Path) -> dict[str, Any]:
     frames = {GZ2B: work.catalogue().frame}
     if work.have(GZ2D):
         frames[GZ2D] = work.catalogue(GZ2D, DEBIASED).frame
-    rows = []
+    rows, intrinsic = [], intrinsic_columns(work, frames[GZ2B])
+    # One tree for all, that of the test galaxies: bias grows with the number of bins.
+    common = tree_of(work, frames[GZ2B].filter(pl.col("split") == TEST), intrinsic)
     for name, frame in frames.items():
-        intrinsic = intrinsic_columns(work, frames[GZ2B])
         for part in ("all", *frame["split"].unique().sort()):
             chosen = frame if part == "all" else frame.filter(pl.col("split") == part)
             columns = numeric_columns(chosen, intrinsic, "the sample") if intrinsic else None
-            tree = Tree.fitting(chosen["alpha"].to_numpy(), columns, work.options.bootstrap, work.options.seed)
+            tree = replace(common, alpha=chosen["alpha"].to_numpy(), intrinsic=columns)
             found = tree.bias(LabelSet(titles(work)[name], "crowd", chosen["label"].to_numpy().astype(float)))
             row = {"labels": titles(work)[name], "name": name, "galaxies_of": part, "measure": tree.measure}
             row |= {"depth": tree.depth, "bins": tree.bins, "galaxies": chosen.height}
@@ -126,7 +129,6 @@ def _make_table(work: Work, folder: Path) -> dict[str, Any]:
     write_json(folder / JSON, result)
     metadata = {key: value for key, value in result.items() if key != "rows"}
     write_table(CatalogTable(frame_of(result["rows"]), {}, metadata), folder / ECSV)
-    (folder / MARKDOWN).write_text(markdown(work, result), encoding="utf-8")
     return result
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -19,8 +21,8 @@ from truemorph.workflow.reproducing.estimate import estimate
 from truemorph.workflow.reproducing.fetching import fetch_missing
 from truemorph.workflow.reproducing.options import Inputs, ReproduceOptions
 from truemorph.workflow.reproducing.page import FIGURES, PAGE, page_stage
-from truemorph.workflow.reproducing.pipeline import run_stages
-from truemorph.workflow.reproducing.stages import Stage, Work
+from truemorph.workflow.reproducing.pipeline import asked, run_stages
+from truemorph.workflow.reproducing.stages import LEFT_OUT, Stage, Work
 from truemorph.workflow.reproducing.tables import ECSV, JSON, MARKDOWN
 
 RESULT = "reproduce.json"
@@ -53,7 +55,8 @@ def reproduce(
     -------
     dict
         The content of `reproduce.json`: `stages` (name, status, what is lacking or failed), what they found by name,
-        `reasons`, `estimate`, `answer`, `files`.
+        `reasons`, `estimate`, `answer`, `files` (by name, where they lie), `published` (each with its stage) and
+        `of_an_earlier_run` (what was found then of stages that were left out now).
 
     Raises
     ------
@@ -84,6 +87,10 @@ def _reproduce(
     data: Path, out: Path, options: ReproduceOptions, config: Path | None, given: dict[str, Any]
 ) -> dict[str, Any]:
     inputs = Inputs.of(data, config, **given)
+    # What is wrong with the command is said before anything is fetched or made.
+    wanted, _ = asked(STAGES, options)
+    if wanted & set(models.NETWORKS):
+        models.network_config(inputs, options)
     fetched = fetch_missing(data, inputs, options) if options.fetch and not options.dry_run else []
     if fetched:
         inputs = Inputs.of(data, config, **given)
@@ -115,34 +122,81 @@ def _reproduce(
         **{name: work.result(name) for name in _TOLD if work.have(name)},
         "reasons": work.result("reasons")["reasons"] if work.have("reasons") else [],
         "answer": work.result("page")["answer"] if work.have("page") else "",
-        "files": {} if options.dry_run else _published(work),
+        "files": {},
     }
+    if not options.dry_run:
+        earlier = _earlier(out)
+        result["published"] = _published(work, earlier.get("published", {}))
+        result["files"] = {name: str(out / name) for name in dict.fromkeys(map(_top, result["published"]))}
+        # Of stages that nobody asked for this time, what was found before stays.
+        left = [name for name, one in work.outcomes.items() if one.status == LEFT_OUT]
+        keys = {"reasons": "reasons", "page": "answer", **{name: name for name in _TOLD}}
+        kept = {keys[name]: earlier[keys[name]] for name in left if name in keys and keys[name] in earlier}
+        result |= {**kept, "of_an_earlier_run": list(kept)}
     result = plain(result)
     if not options.dry_run:
         write_json(out / RESULT, result)
     return result
 
 
-def _published(work: Work) -> dict[str, str]:
-    """Copy what people look for to the top of the folder, each file whole; by name, where it lies."""
+def _earlier(out: Path) -> dict[str, Any]:
+    """What the run before left in reproduce.json."""
+    try:
+        found = json.loads((out / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _top(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def _published(work: Work, earlier: Any) -> dict[str, str]:
+    """Copy what people look for to the top of the folder, each file whole.
+
+    Parameters
+    ----------
+    work : Work
+    earlier : dict
+        What this gave the run before. Of it, what doesn't belong to this run any more is removed, and nothing else.
+
+    Returns
+    -------
+    dict
+        The stage that each file is of, by its name below the folder.
+    """
+    earlier = earlier if isinstance(earlier, dict) else {}
     files = {}
-    for name, stage in {JSON: "table1", ECSV: "table1", MARKDOWN: "table1", PAGE: "page"}.items():
-        if work.have(stage):
-            files[name] = str(_copied(work.outcomes[stage].file(name), work.out / name))
+    for name, stage in {JSON: "table1", ECSV: "table1", MARKDOWN: "page", PAGE: "page"}.items():
+        if work.have(stage) and work.outcomes[stage].file(name).is_file():
+            _copied(work.outcomes[stage].file(name), work.out / name)
+            files[name] = stage
     if work.have("page"):
-        here = work.out / FIGURES
-        made = {path.name: path for path in work.outcomes["page"].file(FIGURES).iterdir()}
-        for path in made.values():
-            _copied(path, here / path.name)
-        for path in here.iterdir():
-            if path.name not in made:  # of an earlier run, with other data
-                path.unlink()
-        files[FIGURES] = str(here)
+        for path in sorted(work.outcomes["page"].file(FIGURES).iterdir()):
+            _copied(path, work.out / FIGURES / path.name)
+            files[f"{FIGURES}/{path.name}"] = "page"
+    for name, stage in earlier.items():
+        if name in files or not _may_be_published(name):
+            continue
+        if stage in work.outcomes and work.outcomes[stage].status == LEFT_OUT:
+            files[name] = stage
+        else:
+            (work.out / name).unlink(missing_ok=True)
     return files
+
+
+def _may_be_published(name: str) -> bool:
+    """Whether a name in reproduce.json, which can be edited, is one that this writes."""
+    folder, _, file = name.rpartition("/")
+    return name in (JSON, ECSV, MARKDOWN, PAGE) or (folder == FIGURES and file == Path(file).name and file != "..")
 
 
 def _copied(path: Path, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
+    for old in target.parent.iterdir():  # of a process that was killed
+        if re.fullmatch(rf"\.\d+\.{re.escape(target.name)}", old.name):
+            old.unlink()
     partial = target.with_name(f".{os.getpid()}.{target.name}")
     shutil.copyfile(path, partial)
     os.replace(partial, target)
