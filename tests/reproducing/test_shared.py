@@ -36,8 +36,10 @@ def test_images_with_debiased_votes(capsys, shared_data, tmp_path):
     assert crowd.height == result["catalogue"]["galaxies"] > 600
 
 
-def test_votes_without_images(capsys, shared_data, tmp_path):
+@pytest.mark.parametrize("source", ["nuy2e_hart16", "S82coadd"])
+def test_votes_without_images(capsys, shared_data, tmp_path, source):
     arguments = ["--table", "gz2_votes.csv", "--hart", "gz2_votes.csv", "--radius", "petroR90", "--json", *FEW]
+    arguments += ["--where", f"source={source}"]
     status, said, err = run(capsys, "reproduce", "--data", shared_data, "--out", tmp_path / "out", *arguments)
     assert status == 0, err
     result = json.loads(said)
