@@ -136,7 +136,7 @@ def _tables(work: Work) -> list[Table]:
         lines = [cells(rows[name]) if name in rows else absent_cells(work, name) for name in TABLE_1]
         note = (
             f"{how_measured(table)}. Minus GZ2B: difference of plain values, error from resamples that both share. "
-            "Floor: labels that don't drift with α. Errors: resampled galaxies alone; another training scatters besides."
+            "Floor: labels that don't drift with α. Errors: resampled galaxies; trainings scatter besides."
         )
         out.append(Table("Table 1 beside the paper's", head(table), lines, note))
         lines = [[*line[:3], _prose(line[3], 20)] for line in other_numbers(work, table)]
