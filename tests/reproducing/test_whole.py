@@ -403,6 +403,12 @@ def test_a_failure_stops_only_what_needs_it(capsys, fetched, tmp_path):
     assert texts["resnet-gz2d"] == "needs gz2d, which failed"
 
 
+def test_a_catalogue_that_prepare_made_will_do(capsys, catalogue, tmp_path):
+    status, result, code = reproduce(capsys, tmp_path, tmp_path / "out", "--table", catalogue, "--stages", "theta")
+    assert (code, status["theta"]) == (0, "done"), result["stages"]
+    assert result["catalogue"]["with_image"] == result["catalogue"]["galaxies"] == 400
+
+
 @pytest.mark.parametrize(("name", "body"), [("latin.csv", b"objid,caf\xe9\n1,2\n"), ("no.parquet", b"PAR1")])
 def test_tables_that_can_not_be_read_are_one_failure(capsys, fetched, tmp_path, name, body):
     (tmp_path / name).write_bytes(body)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +16,11 @@ from truemorph.workflow.reproducing import catalogue, figures, models, reasons, 
 from truemorph.workflow.reproducing.estimate import estimate
 from truemorph.workflow.reproducing.fetching import fetch_missing
 from truemorph.workflow.reproducing.options import Inputs, ReproduceOptions
-from truemorph.workflow.reproducing.page import FIGURES, PAGE, page_stage
+from truemorph.workflow.reproducing.page import page_stage
 from truemorph.workflow.reproducing.pipeline import asked, run_stages
+from truemorph.workflow.reproducing.publishing import RESULT, earlier_result, publish, top
 from truemorph.workflow.reproducing.stages import LEFT_OUT, Stage, Work
-from truemorph.workflow.reproducing.tables import ECSV, JSON, MARKDOWN
 
-RESULT = "reproduce.json"
 _STAGES = (*catalogue.STAGES, tables.STAGES[0], *models.STAGES, tables.STAGES[1], *reasons.STAGES, *figures.STAGES)
 STAGES: tuple[Stage, ...] = (*_STAGES, page_stage(tuple(stage.name for stage in _STAGES)))
 # Results of stages that stand in reproduce.json under their names.
@@ -125,9 +120,9 @@ def _reproduce(
         "files": {},
     }
     if not options.dry_run:
-        earlier = _earlier(out)
-        result["published"] = _published(work, earlier.get("published", {}))
-        result["files"] = {name: str(out / name) for name in dict.fromkeys(map(_top, result["published"]))}
+        earlier = earlier_result(out)
+        result["published"] = publish(work, earlier.get("published", {}))
+        result["files"] = {name: str(out / name) for name in dict.fromkeys(map(top, result["published"]))}
         # Of stages that nobody asked for this time, what was found before stays.
         left = [name for name, one in work.outcomes.items() if one.status == LEFT_OUT]
         keys = {"reasons": "reasons", "page": "answer", **{name: name for name in _TOLD}}
@@ -137,67 +132,3 @@ def _reproduce(
     if not options.dry_run:
         write_json(out / RESULT, result)
     return result
-
-
-def _earlier(out: Path) -> dict[str, Any]:
-    """What the run before left in reproduce.json."""
-    try:
-        found = json.loads((out / RESULT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _top(name: str) -> str:
-    return name.partition("/")[0]
-
-
-def _published(work: Work, earlier: Any) -> dict[str, str]:
-    """Copy what people look for to the top of the folder, each file whole.
-
-    Parameters
-    ----------
-    work : Work
-    earlier : dict
-        What this gave the run before. Of it, what doesn't belong to this run any more is removed, and nothing else.
-
-    Returns
-    -------
-    dict
-        The stage that each file is of, by its name below the folder.
-    """
-    earlier = earlier if isinstance(earlier, dict) else {}
-    files = {}
-    for name, stage in {JSON: "table1", ECSV: "table1", MARKDOWN: "page", PAGE: "page"}.items():
-        if work.have(stage) and work.outcomes[stage].file(name).is_file():
-            _copied(work.outcomes[stage].file(name), work.out / name)
-            files[name] = stage
-    if work.have("page"):
-        for path in sorted(work.outcomes["page"].file(FIGURES).iterdir()):
-            _copied(path, work.out / FIGURES / path.name)
-            files[f"{FIGURES}/{path.name}"] = "page"
-    for name, stage in earlier.items():
-        if name in files or not _may_be_published(name):
-            continue
-        if stage in work.outcomes and work.outcomes[stage].status == LEFT_OUT:
-            files[name] = stage
-        else:
-            (work.out / name).unlink(missing_ok=True)
-    return files
-
-
-def _may_be_published(name: str) -> bool:
-    """Whether a name in reproduce.json, which can be edited, is one that this writes."""
-    folder, _, file = name.rpartition("/")
-    return name in (JSON, ECSV, MARKDOWN, PAGE) or (folder == FIGURES and file == Path(file).name and file != "..")
-
-
-def _copied(path: Path, target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for old in target.parent.iterdir():  # of a process that was killed
-        if re.fullmatch(rf"\.\d+\.{re.escape(target.name)}", old.name):
-            old.unlink()
-    partial = target.with_name(f".{os.getpid()}.{target.name}")
-    shutil.copyfile(path, partial)
-    os.replace(partial, target)
-    return target
