@@ -2,6 +2,7 @@
 
 import pytest
 
+from catalogs.archives.observatory import Observatory, small_archive
 from catalogs.archives.server import Server
 from truemorph.catalogs.archives.web import Web
 
@@ -18,6 +19,14 @@ def _no_environment(monkeypatch):
 @pytest.fixture
 def server():
     with Server() as running:
+        yield running
+    assert running.problems == []
+
+
+@pytest.fixture
+def sky():
+    """A simulated archive, served."""
+    with Observatory(small_archive()) as running:
         yield running
     assert running.problems == []
 

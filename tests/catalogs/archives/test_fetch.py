@@ -6,17 +6,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from catalogs.archives.observatory import SQL, Observatory, small_archive
+from catalogs.archives.observatory import SQL
 from conftest import run
 from truemorph.catalogs.archives.fetch import ARCHIVES, fetch
 from truemorph.errors import InputError
-
-
-@pytest.fixture
-def sky():
-    with Observatory(small_archive()) as running:
-        yield running
-    assert running.problems == []
 
 
 @pytest.fixture

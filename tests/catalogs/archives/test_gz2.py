@@ -6,7 +6,6 @@ import json
 import polars as pl
 import pytest
 
-from catalogs.archives.observatory import Observatory, small_archive
 from catalogs.archives.server import busy, cut, page
 from truemorph.catalogs.archives.fetch import fetch
 from truemorph.catalogs.archives.provenance import read_provenance, verify
@@ -16,13 +15,6 @@ from truemorph.errors import TruemorphError
 
 HART, ZIP, MAPPING = "/files/gz2_hart16.csv.gz", "/files/images_gz2.zip", "/files/gz2_filename_mapping.csv"
 RECORD = "/files/zenodo_record.json"
-
-
-@pytest.fixture
-def sky():
-    with Observatory(small_archive()) as running:
-        yield running
-    assert running.problems == []
 
 
 def get(sky, web, out, **options):

@@ -10,7 +10,7 @@ import pytest
 from astropy.io import fits
 from PIL import Image
 
-from catalogs.archives.observatory import CUTOUTS, MOC, Observatory, small_archive
+from catalogs.archives.observatory import CUTOUTS, MOC
 from catalogs.archives.server import Answer, busy, page
 from truemorph.catalogs.archives.checksums import file_hash
 from truemorph.catalogs.archives.cutouts import Cutout, is_blank
@@ -21,13 +21,6 @@ from truemorph.catalogs.archives.web import Web
 from truemorph.errors import InputError, TruemorphError
 
 SMALL = Cutout(fov=12, pixels=64)
-
-
-@pytest.fixture
-def sky():
-    with Observatory(small_archive()) as running:
-        yield running
-    assert running.problems == []
 
 
 @pytest.fixture

@@ -18,13 +18,6 @@ from truemorph.catalogs.tables import read_table
 from truemorph.errors import InputError, TruemorphError
 
 
-@pytest.fixture
-def sky():
-    with Observatory(small_archive()) as running:
-        yield running
-    assert running.problems == []
-
-
 def get(sky, web, out, **options):
     options = {"ids": sky.truth["objid"], "batch": 25, **options}
     return fetch("sdss", out, addresses_from=sky.addresses, web=web, **options)

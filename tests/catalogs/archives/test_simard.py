@@ -20,13 +20,6 @@ from truemorph.errors import InputError, TruemorphError
 SYNC = f"{TAP}/sync"
 
 
-@pytest.fixture
-def sky():
-    with Observatory(small_archive()) as running:
-        yield running
-    assert running.problems == []
-
-
 def get(sky, web, out, **options):
     return fetch("simard", out, addresses_from=sky.addresses, web=web, **{"slice_rows": 50, **options})
 

@@ -6,20 +6,13 @@ import shutil
 import polars as pl
 import pytest
 
-from catalogs.archives.observatory import SQL, Observatory, asked_ids, small_archive
+from catalogs.archives.observatory import SQL, asked_ids
 from catalogs.archives.server import Answer, busy
 from truemorph.catalogs.archives.failures import ComeBackError, UnansweredError
 from truemorph.catalogs.archives.fetch import fetch
 from truemorph.catalogs.archives.provenance import read_provenance, verify
 from truemorph.catalogs.archives.web import Web
 from truemorph.errors import InputError, TruemorphError
-
-
-@pytest.fixture
-def sky():
-    with Observatory(small_archive()) as running:
-        yield running
-    assert running.problems == []
 
 
 @pytest.fixture
