@@ -8,7 +8,6 @@ import polars as pl
 import pytest
 from filelock import FileLock, Timeout
 
-from catalogs.archives.observatory import Observatory, small_archive
 from conftest import run
 from truemorph.catalogs.archives import folder as folders
 from truemorph.catalogs.archives.fetch import ARCHIVES, fetch
@@ -16,13 +15,6 @@ from truemorph.catalogs.archives.folder import working_folder
 from truemorph.catalogs.archives.patience import Pace
 from truemorph.catalogs.archives.web import Web
 from truemorph.errors import InputError
-
-
-@pytest.fixture
-def sky():
-    with Observatory(small_archive()) as running:
-        yield running
-    assert running.problems == []
 
 
 def options_of(sky, name):

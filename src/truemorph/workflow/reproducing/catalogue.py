@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ import pyarrow.parquet as pq
 
 from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
 from truemorph.catalogs.choosing import detect_mapping, resolve
+from truemorph.catalogs.evaluating import evaluate
+from truemorph.catalogs.expressions import Expression
 from truemorph.catalogs.joining import Join
 from truemorph.catalogs.mapping import Mapping, read_mapping
 from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
@@ -66,6 +69,7 @@ def _follows_from(work: Work) -> dict[str, Any] | Lacks:
     names = column_names(Path(inputs.table))
     kind = _mapping(inputs) or detect_mapping(names, inputs.table, inputs.columns())
     found = resolve(kind, names)
+    pictured = names if inputs.image_table is None else [*names, *column_names(Path(inputs.image_table))]
     if inputs.photometry is None and inputs.radius is None and "radius" in kind.columns and "radius" not in found:
         how = f"truemorph fetch sdss --out {work.data / 'sdss'}, or --photometry, --radius and --psf-fwhm"
         return Lacks("Petrosian radii and PSF widths", how)
@@ -77,7 +81,7 @@ def _follows_from(work: Work) -> dict[str, Any] | Lacks:
         **settings,
         "files": {name: work.hashes.of(Path(path)) for name, path in files.items() if path},
         "mapping": None if inputs.mapping is None else kind.model_dump(mode="json"),
-        "images": _pictures(work, "image" in found),
+        "images": _pictures(work, resolve(kind, pictured).get("image")),
         "share": work.options.scale.share,
         "seed": work.options.seed,
     }
@@ -90,16 +94,23 @@ def _mapping(inputs: Inputs) -> Mapping | None:
     return read_mapping(inputs.mapping).model_copy(update={"sample": None, "split": None})
 
 
-def _pictures(work: Work, named: bool) -> list[str]:
-    """Where images are, and a hash of which there are: more may come."""
+def _pictures(work: Work, image: Expression | None) -> list[str]:
+    """Where images are looked for, and a hash of which are there: more may come."""
     inputs = work.inputs
-    if inputs.images is None and inputs.image_table is None and not named:
-        return []
     assert inputs.table is not None
-    root = Path(inputs.images) if inputs.images is not None else Path(inputs.table).parent
-    # What this experiment writes itself, or fetches for Figure 4.
-    others = [work.out / "stages", work.out / "figures", work.data / "hst"]
-    return [str(root), names_digest(root, IMAGE_ENDINGS, others)]
+    if image is None and inputs.images is None:
+        return []
+    root = Path(inputs.table).parent if inputs.images is None else Path(inputs.images)
+    return [str(root), names_digest(root, _named_folders(inputs, image), IMAGE_ENDINGS)]
+
+
+def _named_folders(inputs: Inputs, image: Expression | None) -> set[str]:
+    """Folders of the images that a table names, below their root, and the root."""
+    for path in (inputs.table, inputs.image_table):
+        if image is not None and path is not None and set(image.columns) <= set(column_names(Path(path))):
+            named = evaluate(image.tree, read_table(path).frame).cast(pl.String).drop_nulls()
+            return {"", *(os.path.dirname(name) for name in named)}
+    return {""}
 
 
 def _draw(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[str]]:

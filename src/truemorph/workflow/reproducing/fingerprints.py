@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,27 +35,20 @@ def frame_digest(frame: pl.DataFrame, columns: Iterable[str]) -> str:
     return hashlib.sha256(frame.select(chosen).write_csv().encode()).hexdigest()[:_LENGTH]
 
 
-def names_digest(root: Path, endings: tuple[str, ...], without: Collection[Path] = ()) -> str:
-    """Hash of the names of the files below a folder that end so; links to folders are followed, each folder once.
+def names_digest(root: Path, folders: Iterable[str], endings: tuple[str, ...]) -> str:
+    """Hash of the names of the files that end so, in some folders below a root ("": the root itself); not below these.
 
     Parameters
     ----------
     root : Path
+    folders : iterable of str
     endings : tuple of str
         In small letters.
-    without : collection of Path
-        Folders below it that are left out.
     """
-    seen, names = {os.path.realpath(one) for one in without}, []
-    for folder, inner, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            inner.clear()
-            continue
-        seen.add(real)
-        inner.sort()
-        beginning = os.path.relpath(folder, root)
-        names += [f"{beginning}/{name}" for name in files if name.lower().endswith(endings)]
+    names = []
+    for folder in folders:
+        with contextlib.suppress(OSError), os.scandir(root / folder) as entries:
+            names += [f"{folder}/{one.name}" for one in entries if one.name.lower().endswith(endings)]
     return hashlib.sha256("\n".join(sorted(names)).encode("utf-8", "surrogateescape")).hexdigest()[:_LENGTH]
 
 
