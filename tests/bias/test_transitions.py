@@ -79,6 +79,7 @@ def test_rows_are_probabilities(alpha, t):
 
 @given(alphas, transitions)
 @example(np.array([0.0]), MonotoneTransition((0.0, 1.0, 2.0, 3.0), (1 - 2**-53, 0.5, 0.22045548602843873, 0.0)))
+@example(np.array([1.0]), MonotoneTransition((0.0, 2.2e-311), (0.5, 0.25)))
 def test_numpy_and_torch_give_the_same(alpha, t):
     from_torch = t.log_matrix(torch.from_numpy(alpha))
     assert isinstance(from_torch, torch.Tensor)

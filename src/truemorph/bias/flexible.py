@@ -27,7 +27,9 @@ def _interpolate(alpha: Array, knots: Sequence[float], values: Any) -> Array:
     at, value = (xp.asarray(one, dtype=alpha.dtype, device=get_device(alpha)) for one in (knots, values))
     left = xp.clip(xp.searchsorted(at, alpha, side="right") - 1, 0, at.shape[0] - 2)
     low, high = xp.take(at, left), xp.take(at, left + 1)
-    share = xp.clip((alpha - low) / (high - low), 0.0, 1.0)
+    # Clipped before it is divided by a width that may be tiny; knots that are one number in float32 make a step.
+    inside, width = xp.clip(alpha, low, high) - low, high - low
+    share = xp.where(width > 0, inside / xp.where(width > 0, width, 1.0), 1.0)
     share = share[:, None] if value.ndim == 2 else share
     # A weighted mean, not a slope: exact at the knots, so that a 0 or a 1 stays one.
     return share * xp.take(value, left + 1, axis=0) + (1 - share) * xp.take(value, left, axis=0)
