@@ -22,12 +22,12 @@ import polars as pl
 
 from truemorph.bias.scores import balanced_accuracy
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.catalogs.tables import CatalogTable, write_table
 from truemorph.classifiers.checkpoint import load
 from truemorph.demo import write_simulated
 from truemorph.images.store import decode_batches
 from truemorph.labelling import gate
 from truemorph.labelling.engines import engine_for
+from truemorph.tables import CatalogTable, write_table
 
 SIZE, TRAIN, GATE = 207, 7_000, 11_500
 TIMED = 512  # images a round

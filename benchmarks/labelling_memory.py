@@ -81,7 +81,7 @@ def catalogue(folder, n):
     """A prepared catalogue without images, and a fit."""
     import polars as pl
 
-    from truemorph.catalogs.tables import CatalogTable, write_table
+    from truemorph.tables import CatalogTable, write_table
 
     rng = np.random.default_rng(0)
     frame = pl.DataFrame(

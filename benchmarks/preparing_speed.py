@@ -123,7 +123,7 @@ def time_parts(folder):
     from truemorph.catalogs.datasheet import datasheet
     from truemorph.catalogs.physical import absolute_magnitude, physical_radius_kpc
     from truemorph.catalogs.sampling import draw_sample, split_counts
-    from truemorph.catalogs.tables import read_table
+    from truemorph.tables import read_table
 
     def timed(what, work):
         began = time.perf_counter()

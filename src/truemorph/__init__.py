@@ -30,7 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "catalogs.prepare": ["prepare_catalogue"],
         "catalogs.resolution": ["resolution"],
-        "catalogs.tables": ["read_table", "write_table"],
+        "tables": ["read_table", "write_table"],
         "classifiers.checkpoint": ["Classifier", "load"],
         "classifiers.logistic": ["DebiasedLogisticRegression"],
         "classifiers.loss": ["DebiasedLoss"],

@@ -25,16 +25,17 @@ from truemorph.bias.transitions import RayleighTransition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 from truemorph.catalogs.sampling import TEST
-from truemorph.catalogs.tables import CatalogTable, write_table
 from truemorph.classifiers.checkpoint import load
 from truemorph.config import RunConfig, training_config
 from truemorph.errors import InputError
+from truemorph.io import plain, write_json
 from truemorph.labelling.predict import label_table
 from truemorph.simulate.annotate import vote_fractions
 from truemorph.simulate.galaxies import simulate_galaxies
 from truemorph.simulate.jpegs import write_jpegs
 from truemorph.simulate.observe import CENTRAL_R90
 from truemorph.simulate.twins import at_resolution
+from truemorph.tables import CatalogTable, write_table
 from truemorph.workflow.reporting import ReportOptions, make_report
 
 TRUE_THETA = 11.25
@@ -161,7 +162,7 @@ def run_demo(
         catalogue = read_catalogue(catalogue_path)
     with stage("bias"):
         crowd = workflow.measure_bias(catalogue_path, intrinsic=INTRINSIC, bootstrap=20, seed=seed)
-        workflow.write_json(out / "bias.json", crowd)
+        write_json(out / "bias.json", crowd)
     with stage("transition"):
         fit, described = workflow.fit_catalogue(catalogue)
         workflow.write_fit(fit, described, out / "transition.json")
@@ -220,8 +221,8 @@ def run_demo(
                 notes=_NOTES,
             ),
         )
-    workflow.write_json(out / "summary.json", summary)
-    return workflow.plain(summary)
+    write_json(out / "summary.json", summary)
+    return plain(summary)
 
 
 def _changed(frame: pl.DataFrame) -> list[str]:

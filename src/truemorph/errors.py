@@ -3,6 +3,11 @@
 The command line prints the message alone and exits with `exit_code`.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
 
 class TruemorphError(Exception):
     """A failure that is not the input's fault (exit status 1)."""
@@ -33,3 +38,17 @@ def reason(problem: BaseException) -> str:
 
 class TruemorphWarning(UserWarning):
     """A result that can be computed but should not be trusted without a look."""
+
+
+def nearest(name: str, existing: Sequence[str], n: int = 3, what: str = "columns") -> str:
+    """Phrase the names closest to one, for an error message.
+
+    Examples
+    --------
+    >>> nearest("petrorad", ["objid", "petroRad_r"])
+    'nearest: petroRad_r'
+    """
+    by_case = {column.lower(): column for column in existing}
+    close = difflib.get_close_matches(name.lower(), list(by_case), n=n, cutoff=0.5)
+    shown = [by_case[c] for c in close] or list(existing)[:12]
+    return f"nearest: {', '.join(shown)}" if close else f"{what} are: {', '.join(shown)}"

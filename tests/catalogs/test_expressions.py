@@ -10,8 +10,8 @@ from truemorph.catalogs.catalogue import rows_where
 from truemorph.catalogs.columns import apply_mapping
 from truemorph.catalogs.expressions import FUNCTIONS, compute, read_expression
 from truemorph.catalogs.mapping import read_mapping
-from truemorph.catalogs.tables import CatalogTable
 from truemorph.errors import InputError
+from truemorph.tables import CatalogTable
 
 TABLE = pl.DataFrame(
     {

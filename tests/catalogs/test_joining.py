@@ -6,8 +6,8 @@ import pytest
 
 from truemorph.catalogs.joining import Join, join_tables, read_join
 from truemorph.catalogs.mapping import read_mapping
-from truemorph.catalogs.tables import CatalogTable, write_table
 from truemorph.errors import InputError
+from truemorph.tables import CatalogTable, write_table
 
 IDS = [587722981741363323, 587722981741363324, 587722981741363325]
 

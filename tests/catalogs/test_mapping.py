@@ -18,8 +18,8 @@ from truemorph.catalogs.mapping import Mapping, read_mapping
 from truemorph.catalogs.mapping_page import mapping_toml, narrowed
 from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 from truemorph.catalogs.roles import ROLES
-from truemorph.catalogs.tables import CatalogTable, read_table
 from truemorph.errors import InputError
+from truemorph.tables import CatalogTable, read_table
 
 MINE = """
 about = "a survey of my own"

@@ -13,9 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import truemorph as tm
-from truemorph.catalogs.objects import from_arrow, from_astropy, from_object, to_arrow, to_astropy
-from truemorph.catalogs.tables import CatalogTable, read_table, write_table
 from truemorph.errors import InputError
+from truemorph.tables import (
+    CatalogTable,
+    from_arrow,
+    from_astropy,
+    from_object,
+    read_table,
+    to_arrow,
+    to_astropy,
+    write_table,
+)
 
 LONG_ID = 1237648720693755918
 T01 = "t01_smooth_or_features_"

@@ -9,8 +9,8 @@ from truemorph.catalogs.columns import apply_mapping
 from truemorph.catalogs.joining import Join
 from truemorph.catalogs.mapping import read_mapping
 from truemorph.catalogs.prepare import prepare_catalogue
-from truemorph.catalogs.tables import CatalogTable
 from truemorph.errors import InputError
+from truemorph.tables import CatalogTable
 
 GZ2 = {"extends": "gz2", "name": "mine"}
 

@@ -15,8 +15,8 @@ from truemorph.catalogs.mapping import read_mapping
 from truemorph.catalogs.mapping_page import mapping_toml
 from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 from truemorph.catalogs.sampling import PAPER_SAMPLE
-from truemorph.catalogs.tables import CatalogTable, write_table
 from truemorph.errors import InputError
+from truemorph.tables import CatalogTable, write_table
 
 T01 = "t01_smooth_or_features_"
 

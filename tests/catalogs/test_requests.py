@@ -18,8 +18,8 @@ from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.joining import Join
 from truemorph.catalogs.mapping import Mapping, read_mapping
 from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
-from truemorph.catalogs.tables import CatalogTable, read_table, write_table
 from truemorph.errors import InputError
+from truemorph.tables import CatalogTable, read_table, write_table
 
 GZ2 = {"extends": "gz2", "name": "mine"}
 

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 from astropy.table import MaskedColumn, Table
 
-from truemorph.catalogs.tables import CatalogTable, read_table, write_table
 from truemorph.errors import InputError
+from truemorph.tables import CatalogTable, read_table, write_table
 
 LONG_ID = 1237648720693755918
 

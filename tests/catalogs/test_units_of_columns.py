@@ -5,8 +5,8 @@ import pytest
 
 from catalogs.made_up import full
 from truemorph.catalogs.prepare import prepare_catalogue
-from truemorph.catalogs.tables import CatalogTable
 from truemorph.errors import InputError
+from truemorph.tables import CatalogTable
 
 
 def prepared(units, mapping=None, **changes):

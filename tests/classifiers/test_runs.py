@@ -14,13 +14,13 @@ from truemorph.bias.estimation import fit_transition
 from truemorph.bias.families import transition_from_dict
 from truemorph.bias.transitions import MatrixTransition
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.catalogs.tables import CatalogTable, write_table
 from truemorph.classifiers import training as members
 from truemorph.classifiers.checkpoint import load
 from truemorph.cli import main
 from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml
 from truemorph.errors import InputError
 from truemorph.images.decode import decode
+from truemorph.tables import CatalogTable, write_table
 from truemorph.workflow import training
 
 SMALL = {

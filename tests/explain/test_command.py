@@ -11,8 +11,8 @@ from astropy.table import Table
 from conftest import run
 from explain.conftest import model_of
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.catalogs.tables import CatalogTable, write_table
 from truemorph.classifiers.checkpoint import save_classifier
+from truemorph.tables import CatalogTable, write_table
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ import time
 
 import pytest
 
-from truemorph.catalogs.tables import read_table
 from truemorph.classifiers.checkpoint import load
 from truemorph.errors import InputError
 from truemorph.labelling.cluster import label_on_cluster
 from truemorph.labelling.job import Asked, open_job
 from truemorph.labelling.output import Account
 from truemorph.labelling.predict import label_table
+from truemorph.tables import read_table
 
 from labelling.conftest import write_tar  # isort: skip
 

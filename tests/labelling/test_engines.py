@@ -6,7 +6,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from truemorph.catalogs.tables import CatalogTable, write_table
 from truemorph.classifiers.checkpoint import load, save_classifier
 from truemorph.errors import InputError
 from truemorph.labelling import gate
@@ -15,6 +14,7 @@ from truemorph.labelling.engines.onnx import export_onnx
 from truemorph.labelling.gate import Gate, calibration_error, compare
 from truemorph.labelling.predict import label_table
 from truemorph.labelling.sources import open_source
+from truemorph.tables import CatalogTable, write_table
 
 from labelling.conftest import write_folder  # isort: skip
 

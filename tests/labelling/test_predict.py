@@ -7,11 +7,11 @@ import pytest
 from truemorph.bias.families import transition_to_dict
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.transitions import RayleighTransition
-from truemorph.catalogs.tables import CatalogTable, read_table, write_table
 from truemorph.classifiers.checkpoint import Classifier, describe, save_classifier
 from truemorph.config import RunConfig, training_config
 from truemorph.errors import InputError
 from truemorph.labelling.predict import label_table
+from truemorph.tables import CatalogTable, read_table, write_table
 
 T = RayleighTransition(10.0)
 

@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 
 from truemorph.bias.transitions import RayleighTransition
-from truemorph.catalogs.tables import CatalogTable, read_table, write_table
 from truemorph.classifiers.checkpoint import load
 from truemorph.errors import TruemorphError
 from truemorph.labelling import labeller, output, sources
 from truemorph.labelling.predict import label_table
+from truemorph.tables import CatalogTable, read_table, write_table
 
 from labelling.conftest import write_folder, write_tar  # isort: skip
 
@@ -175,7 +175,8 @@ def test_a_lost_row_is_noticed(image_model, pictures, tmp_path, monkeypatch):
 
 
 def test_posteriors_without_a_model(tmp_path):
-    from truemorph.workflow import labelling_model, write_json
+    from truemorph.io import write_json
+    from truemorph.workflow import labelling_model
 
     t = RayleighTransition(10.0)
     fit = {

@@ -11,11 +11,11 @@ from astropy.io import fits
 
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.transitions import RayleighTransition
-from truemorph.catalogs.tables import CatalogTable, read_table, write_table
 from truemorph.classifiers.checkpoint import load
 from truemorph.errors import InputError
 from truemorph.labelling import sources
 from truemorph.labelling.predict import label_table
+from truemorph.tables import CatalogTable, read_table, write_table
 
 from labelling.conftest import write_folder, write_tar  # isort: skip
 

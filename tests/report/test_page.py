@@ -11,10 +11,10 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from truemorph.catalogs.tables import read_table
 from truemorph.errors import InputError
 from truemorph.report.gallery import AFTER, CHANGE, better_pictures, changes, choose, jpeg_source, overlaid
 from truemorph.report.page import Check, Illustration, Page, inline_svg, render_page, write_illustrations
+from truemorph.tables import read_table
 
 
 def illustration(text="x"):

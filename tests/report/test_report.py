@@ -12,10 +12,10 @@ from conftest import flipped_labels, run, tiny
 from truemorph.bias.scores import balanced_accuracy
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
-from truemorph.catalogs.tables import CatalogTable, read_table, write_table
 from truemorph.classifiers.checkpoint import load
 from truemorph.config import RunConfig
 from truemorph.labelling.predict import label_table
+from truemorph.tables import CatalogTable, read_table, write_table
 from truemorph.workflow import train_on_catalogue
 
 

@@ -8,11 +8,11 @@ import pytest
 
 from conftest import confounded_labels, flipped_labels
 from truemorph.bias.transitions import MatrixTransition, RayleighTransition
-from truemorph.catalogs.tables import CatalogTable
 from truemorph.report.evidence import Evidence, ModelLabels, is_naive
 from truemorph.report.measures import LabelSet, Tree
 from truemorph.report.page import Check
 from truemorph.report.verdict import answer, checks, verdict
+from truemorph.tables import CatalogTable
 from truemorph.workflow.fitting import study_transition
 
 N = 8000

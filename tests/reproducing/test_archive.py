@@ -9,8 +9,8 @@ import pytest
 from catalogs.archives.observatory import Observatory
 from conftest import run
 from reproducing.test_whole import NAMES, command, result_of, stage_of
-from truemorph.catalogs.tables import read_table
 from truemorph.simulate.archive import write_archive
+from truemorph.tables import read_table
 
 ARCHIVES = ["fetch-gz2", "fetch-sdss", "fetch-simard"]
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from conftest import run
-from truemorph.catalogs.tables import read_table
+from truemorph.tables import read_table
 
 # Without these, as in docs/reproduce.md, networks take half a minute.
 FEW = ["--draws", "0", "--bootstrap", "20", "--set", "epochs=2", "--set", "image_size=32"]

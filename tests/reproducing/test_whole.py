@@ -15,8 +15,8 @@ from sklearn.metrics import accuracy_score, precision_score
 from conftest import run
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.metrics import cv18
-from truemorph.catalogs.tables import read_table
 from truemorph.errors import TruemorphError
+from truemorph.tables import read_table
 from truemorph.workflow.reproducing.whole import STAGES
 
 # Minutes on busy cores; test_archive.py runs every stage with the default suite.

@@ -27,10 +27,9 @@ from truemorph.catalogs.mapping import (
     read_mapping,
     shares_of,
 )
-from truemorph.catalogs.objects import kind_of
 from truemorph.catalogs.physical import known_cosmologies, named_cosmology
-from truemorph.catalogs.tables import CatalogTable, read_table
 from truemorph.errors import InputError
+from truemorph.tables import CatalogTable, kind_of, read_table
 
 _LONGEST_NAME = 60
 

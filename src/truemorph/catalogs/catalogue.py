@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from truemorph.catalogs.schema import nearest
-from truemorph.catalogs.tables import CatalogTable, read_table
-from truemorph.errors import InputError
+from truemorph.errors import InputError, nearest
+from truemorph.tables import CatalogTable, read_table
 
 _RULE = re.compile(r"^\s*(?P<column>[^<>=!]+?)\s*(?P<sign>>=|<=|==|>|<)\s*(?P<number>[-+0-9.eE]+)\s*$")
 _SIGNS = {">=": operator.ge, "<=": operator.le, "==": operator.eq, ">": operator.gt, "<": operator.lt}

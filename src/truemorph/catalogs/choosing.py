@@ -9,8 +9,7 @@ from typing import Any
 from truemorph.catalogs.expressions import Expression
 from truemorph.catalogs.mapping import DETECTED, PRESETS, Column, Mapping, preset_mapping, read_mapping
 from truemorph.catalogs.roles import ROLES
-from truemorph.catalogs.schema import nearest
-from truemorph.errors import InputError
+from truemorph.errors import InputError, nearest
 
 
 def resolve(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None = None) -> dict[str, Expression]:

@@ -13,11 +13,10 @@ from truemorph.catalogs.choosing import candidates, choose_mapping, resolve
 from truemorph.catalogs.counting import count_votes
 from truemorph.catalogs.expressions import Expression
 from truemorph.catalogs.mapping import PRESETS, Column, Mapping
-from truemorph.catalogs.objects import CatalogTable
 from truemorph.catalogs.roles import FRACTIONS, LATER, MADE, ROLES, VOTES, part_of_light
-from truemorph.catalogs.schema import nearest
 from truemorph.catalogs.values import role_values, without
-from truemorph.errors import InputError
+from truemorph.errors import InputError, nearest
+from truemorph.tables import CatalogTable
 
 # Without these there is no label and no α: what is wrong with them stops the work. The others are left out, and said.
 _VITAL = ("object_id", "radius", "psf_fwhm", *FRACTIONS, *VOTES, "vote_count")

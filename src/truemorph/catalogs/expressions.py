@@ -14,8 +14,7 @@ import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
 from truemorph.catalogs.evaluating import FUNCTIONS, TYPES, Node, WrongKindError, evaluate
-from truemorph.catalogs.schema import nearest
-from truemorph.errors import InputError
+from truemorph.errors import InputError, nearest
 
 LONGEST, MOST_WORDS, DEEPEST = 4000, 300, 40
 _RESERVED = (

@@ -15,11 +15,9 @@ from truemorph.catalogs.choosing import resolve
 from truemorph.catalogs.crossmatch import Match, describe, match_ids, match_sky
 from truemorph.catalogs.expressions import column_expression
 from truemorph.catalogs.mapping import PRESETS, Column, Mapping, read_mapping
-from truemorph.catalogs.objects import CatalogTable, kind_of
-from truemorph.catalogs.schema import nearest
-from truemorph.catalogs.tables import read_table
 from truemorph.catalogs.values import role_values
-from truemorph.errors import InputError
+from truemorph.errors import InputError, nearest
+from truemorph.tables import CatalogTable, kind_of, read_table
 
 # Right ascension and declination as tables call them: SDSS and most, VizieR's, SExtractor's, topcat's.
 _POSITIONS = (

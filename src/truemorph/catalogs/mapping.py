@@ -33,9 +33,8 @@ from truemorph.catalogs.expressions import Expression, column_expression, read_e
 from truemorph.catalogs.funnel import RESERVED
 from truemorph.catalogs.physical import COSMOLOGY, named_cosmology
 from truemorph.catalogs.roles import ROLES
-from truemorph.catalogs.schema import nearest
 from truemorph.catalogs.units import conversion
-from truemorph.errors import InputError
+from truemorph.errors import InputError, nearest
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 # In this order they are tried where no mapping is named.

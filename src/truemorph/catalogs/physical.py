@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from truemorph.arrays import float_array
-from truemorph.catalogs.schema import nearest
-from truemorph.errors import InputError
+from truemorph.errors import InputError, nearest
 
 COSMOLOGY = "WMAP9"
 _KPC_PER_MPC, _MPC_PER_10_PC = 1e3, 1e-5

@@ -28,8 +28,8 @@ from truemorph.catalogs.roles import FRACTIONS, MADE, ROLES
 from truemorph.catalogs.rows import label_rows, label_rule, positive, remarks, select_rows
 from truemorph.catalogs.sampling import SHARES, UNUSED, Drawn, draw_and_split
 from truemorph.catalogs.schema import as_ids, object_ids
-from truemorph.catalogs.tables import CatalogTable, write_table
 from truemorph.errors import InputError
+from truemorph.tables import CatalogTable, write_table
 
 # First in a catalogue; what else truemorph has names for, then the table's other columns, follow.
 _FIRST = ("object_id", "image", "label", "alpha", *FRACTIONS, "radius", "psf_fwhm", "split", "sampling_weight")

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
 
-from truemorph.errors import InputError
+from truemorph.errors import InputError, nearest
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".fits", ".fit", ".fits.gz")
-
-
-def nearest(name: str, existing: Sequence[str], n: int = 3, what: str = "columns") -> str:
-    """Phrase the names closest to one, for an error message.
-
-    Examples
-    --------
-    >>> nearest("petrorad", ["objid", "petroRad_r"])
-    'nearest: petroRad_r'
-    """
-    by_case = {column.lower(): column for column in existing}
-    close = difflib.get_close_matches(name.lower(), list(by_case), n=n, cutoff=0.5)
-    shown = [by_case[c] for c in close] or list(existing)[:12]
-    return f"nearest: {', '.join(shown)}" if close else f"{what} are: {', '.join(shown)}"
 
 
 def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> np.ndarray:

@@ -9,10 +9,10 @@ import polars as pl
 
 from truemorph.catalogs.expressions import Expression, compute
 from truemorph.catalogs.mapping import Column
-from truemorph.catalogs.objects import CatalogTable
 from truemorph.catalogs.roles import ROLES
 from truemorph.catalogs.units import conversion, same_unit
 from truemorph.errors import InputError
+from truemorph.tables import CatalogTable
 
 # Without a unit that is sure there is no α.
 _SIZES = ("radius", "psf_fwhm")

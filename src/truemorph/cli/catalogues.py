@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from truemorph import workflow
 from truemorph.cli.shell import AsJson, Resamples, Seed, Where, app, names, say, show
 from truemorph.errors import InputError
+from truemorph.io import write_json
 
 
 def _psf(value: str | None) -> str | float | None:
@@ -183,7 +184,7 @@ def bias(
         seed=seed,
     )
     if out:
-        workflow.write_json(out, result)
+        write_json(out, result)
     lines = [
         f"{result['measure']} of {result['galaxies']:,d} galaxies, {2 ** result['depth']} leaves × "
         f"{result['bins']} bins; alpha = {result['alpha']}",

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-from truemorph import workflow
 from truemorph._version import __version__
+from truemorph.io import plain
 
 app = App(
     name="truemorph",
@@ -41,7 +41,7 @@ def one_line_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def show(result: dict[str, Any], as_json: bool, lines: Sequence[str]) -> None:
     """Print a result, as JSON or for the eye."""
-    print(json.dumps(workflow.plain(result), indent=2) if as_json else "\n".join(lines))
+    print(json.dumps(plain(result), indent=2) if as_json else "\n".join(lines))
 
 
 def names(value: str | None) -> tuple[str, ...]:

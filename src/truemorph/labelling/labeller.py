@@ -16,9 +16,9 @@ import polars as pl
 
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.transitions import Transition
-from truemorph.catalogs.tables import CatalogTable
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.labelling.engines import Engine
+from truemorph.tables import CatalogTable
 
 NEW, IN_SAMPLE = "new", "in_sample"
 

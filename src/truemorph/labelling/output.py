@@ -25,8 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from truemorph.catalogs.tables import CatalogTable, table_extension, write_table
 from truemorph.errors import InputError, TruemorphError, reason
+from truemorph.tables import CatalogTable, table_extension, write_table
 
 _ACCOUNT = b"truemorph_account"
 _PROBLEMS = {"object_id": pl.String, "reason": pl.String}

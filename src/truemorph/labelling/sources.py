@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
-from truemorph.catalogs.schema import IMAGE_ENDINGS, nearest, object_ids
-from truemorph.catalogs.tables import read_table
-from truemorph.errors import InputError
+from truemorph.catalogs.schema import IMAGE_ENDINGS, object_ids
+from truemorph.errors import InputError, nearest
 from truemorph.labelling.parts import ParquetPart, Part, TablePart, TarPart, stem, without
+from truemorph.tables import read_table
 
 PART_ROWS = 16_384
 # As tables of galaxies call them, in order of preference.

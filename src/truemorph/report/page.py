@@ -24,7 +24,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from truemorph._version import __version__
-from truemorph.catalogs.tables import CatalogTable, write_table
+from truemorph.tables import CatalogTable, write_table
 
 Status = Literal["good", "care", "bad", "note"]
 _WORDS = {"good": "good", "care": "care", "bad": "problem", "note": "note"}

@@ -1,8 +1,6 @@
 # Types of the names that __init__.py loads on first use; lazy_loader reads this file too.
 from .benchmarking import run_benchmark as run_benchmark
 from .explaining import explain_models as explain_models
-from .files import plain as plain
-from .files import write_json as write_json
 from .fitting import (
     TransitionStudy as TransitionStudy,
 )

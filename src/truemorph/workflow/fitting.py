@@ -28,9 +28,9 @@ from truemorph.bias.study import TransitionStudy
 from truemorph.bias.transitions import CLASS_NAMES, DISK
 from truemorph.catalogs.catalogue import rows_where, trusted_classes
 from truemorph.catalogs.schema import numeric_columns
-from truemorph.catalogs.tables import CatalogTable
 from truemorph.errors import InputError
-from truemorph.workflow.files import plain, write_json
+from truemorph.io import plain, write_json
+from truemorph.tables import CatalogTable
 
 RESAMPLES = 30
 AS_LABELLED = "disk: what the labels call so"

@@ -24,10 +24,10 @@ from truemorph.bias.transitions import MatrixTransition, Transition
 from truemorph.catalogs.catalogue import image_folder, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.catalogs.schema import numeric_columns
-from truemorph.catalogs.tables import CatalogTable, write_table
 from truemorph.config import RunConfig, TrainingConfig, run_toml
 from truemorph.errors import InputError
-from truemorph.workflow.files import plain, write_json
+from truemorph.io import plain, write_json
+from truemorph.tables import CatalogTable, write_table
 from truemorph.workflow.fitting import fit_catalogue, read_fit
 
 # Above this size pixels are not held in memory.

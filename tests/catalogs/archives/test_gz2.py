@@ -10,8 +10,8 @@ from catalogs.archives.server import busy, cut, page
 from truemorph.catalogs.archives.fetch import fetch
 from truemorph.catalogs.archives.provenance import read_provenance, verify
 from truemorph.catalogs.archives.web import Web
-from truemorph.catalogs.tables import read_table
 from truemorph.errors import TruemorphError
+from truemorph.tables import read_table
 
 HART, ZIP, MAPPING = "/files/gz2_hart16.csv.gz", "/files/images_gz2.zip", "/files/gz2_filename_mapping.csv"
 RECORD = "/files/zenodo_record.json"

@@ -14,8 +14,8 @@ from truemorph.catalogs.archives.fetch import fetch
 from truemorph.catalogs.archives.provenance import read_provenance
 from truemorph.catalogs.archives.sdss import COLUMNS
 from truemorph.catalogs.archives.web import Web
-from truemorph.catalogs.tables import read_table
 from truemorph.errors import InputError, TruemorphError
+from truemorph.tables import read_table
 
 
 def get(sky, web, out, **options):

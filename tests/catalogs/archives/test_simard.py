@@ -14,8 +14,8 @@ from truemorph.catalogs.archives.failures import ComeBackError, UnansweredError
 from truemorph.catalogs.archives.fetch import fetch
 from truemorph.catalogs.archives.provenance import read_provenance, record, verify
 from truemorph.catalogs.archives.web import Web
-from truemorph.catalogs.tables import read_table
 from truemorph.errors import InputError, TruemorphError
+from truemorph.tables import read_table
 
 SYNC = f"{TAP}/sync"
 

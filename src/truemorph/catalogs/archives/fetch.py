@@ -16,8 +16,7 @@ from truemorph.catalogs.archives.hst import check_hst, fetch_hst
 from truemorph.catalogs.archives.sdss import check_sdss, fetch_sdss
 from truemorph.catalogs.archives.simard import check_simard, fetch_simard
 from truemorph.catalogs.archives.web import Web, check_rate
-from truemorph.catalogs.schema import nearest
-from truemorph.errors import InputError
+from truemorph.errors import InputError, nearest
 
 
 @dataclass(frozen=True)

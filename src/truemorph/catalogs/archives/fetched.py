@@ -19,9 +19,8 @@ from truemorph.catalogs.archives.checksums import file_hash
 from truemorph.catalogs.archives.folder import unfinished
 from truemorph.catalogs.archives.parts import room_for
 from truemorph.catalogs.archives.provenance import record
-from truemorph.catalogs.objects import CatalogTable, to_arrow
-from truemorph.catalogs.schema import nearest
-from truemorph.errors import TruemorphError
+from truemorph.errors import TruemorphError, nearest
+from truemorph.tables import CatalogTable, to_arrow
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,7 @@ from truemorph.catalogs.archives.fetched import Fetched, write_list, write_whole
 from truemorph.catalogs.archives.positions import file_stems, read_positions
 from truemorph.catalogs.archives.provenance import is_whole
 from truemorph.catalogs.archives.web import Web
-from truemorph.catalogs.schema import nearest
-from truemorph.errors import InputError, TruemorphError
+from truemorph.errors import InputError, TruemorphError, nearest
 from truemorph.progress import progress
 
 OK, OUTSIDE, BLANK, FAILED = "ok", "outside", "blank", "failed"

@@ -9,9 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from truemorph.catalogs.schema import nearest
-from truemorph.catalogs.tables import read_table
-from truemorph.errors import InputError, reason
+from truemorph.errors import InputError, nearest, reason
+from truemorph.tables import read_table
 
 # Names that columns of SDSS DR7 ids go by, the surest first.
 _NAMES = ("dr7objid", "objid", "object_id")

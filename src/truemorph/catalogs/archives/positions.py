@@ -10,10 +10,9 @@ from typing import Any
 
 import polars as pl
 
-from truemorph.catalogs.schema import nearest
-from truemorph.catalogs.tables import read_table
 from truemorph.catalogs.units import conversion
-from truemorph.errors import InputError
+from truemorph.errors import InputError, nearest
+from truemorph.tables import read_table
 
 _ID_NAMES = ("object_id", "objid", "dr7objid")
 _LONGEST = 100  # characters of an id in a file's name

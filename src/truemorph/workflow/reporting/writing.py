@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.transitions import DISK
-from truemorph.catalogs.tables import CatalogTable, write_table
 from truemorph.errors import InputError
+from truemorph.io import plain, write_json
 from truemorph.report import gallery
 from truemorph.report.evidence import Evidence, is_naive
 from truemorph.report.figures import leaderboard_figure
@@ -22,7 +22,7 @@ from truemorph.report.illustrate import illustrations, styles_for
 from truemorph.report.page import Check, Illustration, Page, Table, write_illustrations, write_page
 from truemorph.report.runs import comparison, training_illustration
 from truemorph.report.verdict import answer, checks, verdict
-from truemorph.workflow.files import plain, write_json
+from truemorph.tables import CatalogTable, write_table
 from truemorph.workflow.reporting import comparing, looking
 from truemorph.workflow.reporting.gathering import Gathered, Subject, gather
 from truemorph.workflow.reporting.options import ReportOptions

@@ -23,8 +23,8 @@ from truemorph.catalogs.mapping import Mapping, read_mapping
 from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 from truemorph.catalogs.sampling import TEST, draw_sample, sampling_weights, split_by_id
 from truemorph.catalogs.schema import IMAGE_ENDINGS
-from truemorph.catalogs.tables import CatalogTable, read_table, table_extension, write_table
 from truemorph.errors import InputError
+from truemorph.tables import CatalogTable, read_table, table_extension, write_table
 from truemorph.workflow.reproducing.fingerprints import names_digest
 from truemorph.workflow.reproducing.options import Inputs
 from truemorph.workflow.reproducing.paper import SAMPLE

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from truemorph.workflow.files import plain, write_json
+from truemorph.io import plain, write_json
 
 _LENGTH = 16
 

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from truemorph.catalogs.schema import nearest
-from truemorph.errors import InputError
+from truemorph.errors import InputError, nearest
 from truemorph.workflow.reproducing.scale import QUICK, Scale
 
 CONFIG = "reproduce.toml"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from truemorph._version import __version__
 from truemorph.errors import InputError, TruemorphError, reason
-from truemorph.workflow.files import plain, write_json
+from truemorph.io import plain, write_json
 from truemorph.workflow.reproducing.fingerprints import digest
 from truemorph.workflow.reproducing.options import ReproduceOptions
 from truemorph.workflow.reproducing.stages import (

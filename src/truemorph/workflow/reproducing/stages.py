@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
-from truemorph.catalogs.tables import CatalogTable
+from truemorph.tables import CatalogTable
 from truemorph.workflow.reproducing.fingerprints import Fingerprints, frame_digest
 from truemorph.workflow.reproducing.options import Inputs, ReproduceOptions
 

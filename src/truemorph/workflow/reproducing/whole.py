@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from truemorph._version import __version__
 from truemorph.errors import InputError, TruemorphError
-from truemorph.workflow.files import plain, write_json
+from truemorph.io import plain, write_json
 from truemorph.workflow.reproducing import catalogue, figures, models, reasons, tables
 from truemorph.workflow.reproducing.estimate import estimate
 from truemorph.workflow.reproducing.fetching import fetch_missing

@@ -1,0 +1,114 @@
+"""Files written whole or not at all, checksums, and small text files read back with one-line errors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from truemorph.errors import InputError
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a file that appears complete or not at all.
+
+    Parameters
+    ----------
+    path : path
+        The file to write. Its folder is made where missing.
+
+    Yields
+    ------
+    Path
+        A temporary file in the same folder, with the same extension. It replaces `path` when the block ends, and is
+        removed if the block raises.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> out = Path(tempfile.mkdtemp()) / "a.txt"
+    >>> with written_whole(out) as partial:
+    ...     _ = partial.write_text("whole")
+    >>> out.read_text()
+    'whole'
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def file_hash(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
+    """Return the hexadecimal checksum of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises
+    ------
+    InputError
+        If it can't be read, is not TOML, or is nested too deeply.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as problem:
+        raise InputError(f"{path}: {problem.strerror or problem}") from problem
+    except RecursionError as problem:
+        raise InputError(f"{path}: not usable: its values are nested too deeply") from problem
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise InputError(f"{path}: not valid TOML: {problem}") from problem
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file.
+
+    Raises
+    ------
+    InputError
+        If it can't be read, is not JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as problem:
+        raise InputError(f"{path}: {problem.strerror or problem}") from problem
+    except RecursionError as problem:
+        raise InputError(f"{path}: not usable: its values are nested too deeply") from problem
+    except ValueError as problem:  # also of text that is not UTF-8
+        raise InputError(f"{path}: not valid JSON: {problem}") from problem
+
+
+def write_json(path: Path, content: dict[str, Any]) -> Path:
+    """Write JSON that appears complete or not at all; NaN and infinity become null."""
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps(plain(content), indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def plain(value: Any) -> Any:
+    """Turn numpy numbers and arrays, tuples and NaN into what JSON holds."""
+    if isinstance(value, dict):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
