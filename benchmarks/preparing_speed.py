@@ -122,7 +122,7 @@ def time_parts(folder):
     from truemorph.catalogs.crossmatch import describe, match_ids, match_sky
     from truemorph.catalogs.datasheet import datasheet
     from truemorph.catalogs.physical import absolute_magnitude, physical_radius_kpc
-    from truemorph.catalogs.sampling import draw_sample, split_counts
+    from truemorph.catalogs.sampling import PAPER_SPLIT, draw_sample, split_galaxies
     from truemorph.tables import read_table
 
     def timed(what, work):
@@ -153,7 +153,7 @@ def time_parts(folder):
     labels = (zoo["t01_smooth_or_features_a01_smooth_fraction"] < 0.5).cast(pl.Int64).to_numpy()
     keys = ids.to_list()
     chosen, note = timed("draw the paper's sample", lambda: draw_sample(labels, keys))
-    timed("split it", lambda: split_counts(ids.filter(pl.Series(chosen)).to_list()))
+    timed("split it", lambda: split_galaxies(ids.filter(pl.Series(chosen)).to_list(), PAPER_SPLIT))
     wide = zoo.with_columns(label=pl.Series(labels), split=pl.Series(np.where(chosen, "train", "unused")))
     timed(f"datasheet of {wide.width} columns", lambda: datasheet(wide))
     print(describe(on_sky, "zoo2MainSpecz.csv.gz", "positions.parquet"))

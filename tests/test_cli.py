@@ -56,11 +56,11 @@ def test_bias_with_and_without_intrinsic_columns(capsys, catalogue, tmp_path):
     assert status == 0
     assert result == json.loads(out_file.read_text())
     assert result["measure"] == "CV14"
-    assert set(result["results"]) == {"crowd labels", "truth"}
+    assert set(result["results"]) == {"crowd labels", "gold labels"}
     columns = "radius_kpc,M_r,redshift"
     result = json.loads(run(capsys, "bias", catalogue, "--intrinsic", columns, "--bootstrap", 0, "--json")[1])
     assert result["measure"] == "CV18"
-    assert result["results"]["truth"]["bootstrap_mean"] is None
+    assert result["results"]["gold labels"]["bootstrap_mean"] is None
 
 
 def test_transition_writes_fit_and_picture(capsys, catalogue, tmp_path):
@@ -82,7 +82,7 @@ def test_transition_compares_families_checks_and_debiases(capsys, catalogue, tmp
     fit = tmp_path / "t.json"
     options = (
         "--gold",
-        "truth",
+        "gold",
         "--intrinsic",
         "M_r,redshift",
         "--family",
@@ -102,7 +102,7 @@ def test_transition_compares_families_checks_and_debiases(capsys, catalogue, tmp
     assert described["definition"].startswith("not stated")
     assert described["fractions"]["by"] == "M_r"
     assert len(described["fractions"]["disk"]) == 3
-    assert described["fractions"]["truth"][0] is not None
+    assert described["fractions"]["gold"][0] is not None
     assert "disk fraction by M_r" in out
     assert "AIC above best" in out
     assert "Traceback" not in err
@@ -119,11 +119,11 @@ def test_transition_from_labels_alone_says_what_it_could_not_check(capsys, catal
     assert described["profile"]["low"] < described["parameters"]["theta"] < described["profile"]["high"]
 
 
-def test_truth_carries_its_definition(capsys, simulated, tmp_path):
+def test_gold_labels_carry_their_definition(capsys, simulated, tmp_path):
     out = tmp_path / "typed.parquet"
-    status, _, _ = run(capsys, "prepare", simulated / "votes.csv", "--truth", "M_r<-21", "--out", out)
+    status, _, _ = run(capsys, "prepare", simulated / "votes.csv", "--gold", "M_r<-21", "--out", out)
     assert status == 0
-    status, said, _ = run(capsys, "transition", out, "--gold", "truth", "--no-compare", "--out", tmp_path / "t.json")
+    status, said, _ = run(capsys, "transition", out, "--gold", "gold", "--no-compare", "--out", tmp_path / "t.json")
     assert status == 0
     assert "definition: disk: M_r < -21" in said
 
@@ -134,8 +134,8 @@ def test_types_of_chosen_galaxies_are_warned_about_once(capsys, simulated, tmp_p
     typed = pl.when((share > 0.3) | (pl.int_range(pl.len()) % 10 == 0)).then("M_r")
     table.with_columns(typed=typed).write_csv(tmp_path / "votes.csv")
     out = tmp_path / "typed.parquet"
-    assert run(capsys, "prepare", tmp_path / "votes.csv", "--truth", "typed<-21", "--out", out)[0] == 0
-    status, _, err = run(capsys, "transition", out, "--gold", "truth", "--no-compare", "--out", tmp_path / "t.json")
+    assert run(capsys, "prepare", tmp_path / "votes.csv", "--gold", "typed<-21", "--out", out)[0] == 0
+    status, _, err = run(capsys, "transition", out, "--gold", "gold", "--no-compare", "--out", tmp_path / "t.json")
     assert status == 0
     assert err.count("trusted rows are not a random part") == 1
     warnings = json.loads((tmp_path / "t.json").read_text())["warnings"]
@@ -175,7 +175,7 @@ def test_features_without_images(capsys, catalogue, tmp_path):
     assert (status, out.splitlines()[0]) == (0, "400 rows in, 400 labelled, 0 listed as problems")
     result = json.loads(run(capsys, "bias", catalogue, "--labels", labels, "--bootstrap", 0, "--json")[1])
     assert set(result["results"]) == {
-        "crowd labels", "model labels", "model probabilities", "posterior probabilities", "truth",
+        "crowd labels", "model labels", "model probabilities", "posterior probabilities", "gold labels",
     }  # fmt: skip
 
 
@@ -262,7 +262,7 @@ def test_every_public_name_is_there():
 def test_own_columns_of_the_user_do_not_replace_the_models(capsys, simulated, tmp_path):
     import polars as pl
 
-    table = pl.read_csv(simulated / "votes.csv").with_columns(p_disk=pl.lit(0.9), truth=pl.lit("unknown"))
+    table = pl.read_csv(simulated / "votes.csv").with_columns(p_disk=pl.lit(0.9))
     table.write_csv(tmp_path / "votes.csv")
     cat, model, labels = tmp_path / "c.parquet", tmp_path / "m", tmp_path / "l.parquet"
     run(capsys, "prepare", tmp_path / "votes.csv", "--out", cat)
@@ -271,7 +271,6 @@ def test_own_columns_of_the_user_do_not_replace_the_models(capsys, simulated, tm
     result = json.loads(run(capsys, "bias", cat, "--labels", labels, "--bootstrap", 0, "--json")[1])
     measured = result["fractions_by_alpha"]["model probabilities"]
     assert max(measured) < 0.9
-    assert "truth" not in result["results"]
 
 
 def test_training_repeats_the_warnings_of_its_fit(capsys, simulated, tmp_path):

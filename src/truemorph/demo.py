@@ -56,7 +56,7 @@ _NOTES = (
 
 
 def write_simulated(out: Path, galaxies: int, seed: int, size: int = 64) -> Path:
-    """Write `votes.csv` (Galaxy Zoo 2 column names, and the truth) and `images/<id>.jpg`.
+    """Write `votes.csv` (Galaxy Zoo 2 column names, and the truth as column `gold`) and `images/<id>.jpg`.
 
     Returns
     -------
@@ -74,7 +74,8 @@ def write_simulated(out: Path, galaxies: int, seed: int, size: int = 64) -> Path
             f"{t01}a03_star_or_artifact_weighted_fraction": np.zeros(galaxies),
             "petroRad_r": population["radius"],
             "psfWidth_r": population["psf_fwhm"],
-            **{name: population[name] for name in (*INTRINSIC, "truth")},
+            **{name: population[name] for name in INTRINSIC},
+            "gold": population["truth"],
         }
     )
     # What a central crop of a large JPEG, made smaller, looks like: no artefacts of its own.
@@ -84,11 +85,11 @@ def write_simulated(out: Path, galaxies: int, seed: int, size: int = 64) -> Path
 
 def _score(frame: pl.DataFrame, depth: int, bins: int, seed: int) -> dict[str, Any]:
     """Compare one model's labels with the truth, on the galaxies of `frame`."""
-    truth, labels = frame["truth"].to_numpy(), frame["model_label"].to_numpy()
+    truth, labels = frame["gold"].to_numpy(), frame["model_label"].to_numpy()
     fractions = workflow.fractions_by_alpha(frame)
 
     def rms(name: str) -> float:
-        return float(np.sqrt(np.mean((np.array(fractions[name]) - fractions["truth"]) ** 2)))
+        return float(np.sqrt(np.mean((np.array(fractions[name]) - fractions["gold labels"]) ** 2)))
 
     bias = cv18(
         labels,
@@ -191,7 +192,7 @@ def run_demo(
         models = {name: _score(frame, depth, bins, seed) for name, frame in held_out.items()}
         references = {
             name: _score(held_out["naive"].with_columns(model_label=pl.col(column)), depth, bins, seed)["cv18"]
-            for name, column in (("crowd", "label"), ("truth", "truth"))
+            for name, column in (("crowd", "label"), ("truth", "gold"))
         }
         summary: dict[str, Any] = {
             "models": models,

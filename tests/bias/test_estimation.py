@@ -5,7 +5,7 @@ import pytest
 
 from conftest import flipped_labels
 from truemorph.bias.estimation import fit_transition
-from truemorph.catalogs.sampling import balanced_sample, sampling_weights
+from truemorph.catalogs.sampling import draw_sample, sampling_weights
 from truemorph.errors import InputError
 
 THETA = 11.25
@@ -50,7 +50,7 @@ def test_standard_error_equals_bootstrap_spread():
 
 def test_weights_undo_a_sample_balanced_by_label():
     labels, alpha, _ = flipped_labels(40_000, seed=6, median=12, smooth=0.6)
-    chosen = balanced_sample(labels, range(labels.size), seed=1)
+    chosen, _ = draw_sample(labels, range(labels.size), "balanced", seed=1)
     weights = sampling_weights(labels, chosen)[chosen]
     weighted = fit_transition(labels[chosen], alpha[chosen], weights=weights)
     plain = fit_transition(labels[chosen], alpha[chosen])

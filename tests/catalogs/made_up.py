@@ -1,10 +1,34 @@
 """Made-up tables as Galaxy Zoo 2 and SDSS name their columns."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import polars as pl
+import pytest
+
+from truemorph.errors import InputError
 
 T01 = "t01_smooth_or_features_"
+SMOOTH, DISK, ARTEFACT = (
+    f"{T01}{answer}_weighted_fraction" for answer in ("a01_smooth", "a02_features_or_disk", "a03_star_or_artifact")
+)
 IDS = 587722981748572353
+GZ2 = {"extends": "gz2", "name": "mine"}
+
+
+@contextmanager
+def refused(*mentioned):
+    """Expect an InputError of one line that mentions these columns, rows or names."""
+    with pytest.raises(InputError) as caught:
+        yield
+    message = str(caught.value)
+    assert "\n" not in message
+    assert [one for one in mentioned if one not in message] == [], message
+
+
+def noted(notes, *mentioned):
+    """Whether one of the notes mentions all of these."""
+    return any(all(one in note for one in mentioned) for note in notes)
 
 
 def votes(n=60, **changes):
@@ -12,9 +36,9 @@ def votes(n=60, **changes):
     smooth = np.round(rng.uniform(0.05, 0.95, n), 3)
     columns = {
         "dr7objid": IDS + np.arange(n),
-        f"{T01}a01_smooth_weighted_fraction": smooth,
-        f"{T01}a02_features_or_disk_weighted_fraction": np.round(0.99 - smooth, 3),
-        f"{T01}a03_star_or_artifact_weighted_fraction": np.full(n, 0.01),
+        SMOOTH: smooth,
+        DISK: np.round(0.99 - smooth, 3),
+        ARTEFACT: np.full(n, 0.01),
         "ra": rng.uniform(100, 200, n),
         "dec": rng.uniform(0, 50, n),
     }
@@ -36,23 +60,13 @@ def photometry(n=60, **changes):
 
 def full(n=60, **changes):
     """Votes and photometry in one table."""
-    table = votes(n).hstack(photometry(n).drop("objid"))
-    return table.with_columns(
-        **{name: pl.lit(pl.Series(v)) if np.ndim(v) else pl.lit(v) for name, v in changes.items()}
-    )
+    added = {name: pl.lit(pl.Series(one)) if np.ndim(one) else pl.lit(one) for name, one in changes.items()}
+    return votes(n).hstack(photometry(n).drop("objid")).with_columns(**added)
 
 
-def own_names(n=60, **changes):
-    """A table in truemorph's names, at the places of `votes`."""
-    rng = np.random.default_rng(3)
-    smooth = np.where(np.arange(n) % 2, 0.9, 0.1)
-    columns = {
-        "object_id": [f"hst{k}" for k in range(n)],
-        "smooth_fraction": smooth,
-        "disk_fraction": 1 - smooth,
-        "radius": rng.uniform(3, 20, n),
-        "psf_fwhm": rng.uniform(1, 2, n),
-        "ra": votes(n)["ra"],
-        "dec": votes(n)["dec"],
-    }
-    return pl.DataFrame({**columns, **changes})
+def with_values(column, **values):
+    """The table of `full` with other values in some rows, such as r3=-9999.0."""
+    changed = full()[column].to_list()
+    for row, value in values.items():
+        changed[int(row[1:])] = value
+    return full(**{column: pl.Series(changed, strict=False)})

@@ -1,103 +1,130 @@
-"""Columns of other tables beside a table's own."""
+"""Columns of other tables beside a table's own, by id or by position; the first table stays what it is."""
 
 import numpy as np
 import polars as pl
 import pytest
 
+from catalogs.made_up import DISK, GZ2, IDS, SMOOTH, full, noted, photometry, refused, votes
 from truemorph.catalogs.joining import Join, join_tables, read_join
-from truemorph.catalogs.mapping import read_mapping
-from truemorph.errors import InputError
+from truemorph.catalogs.prepare import prepare_catalogue
 from truemorph.tables import CatalogTable, write_table
 
-IDS = [587722981741363323, 587722981741363324, 587722981741363325]
+LEFT = pl.DataFrame({"dr7objid": [IDS, IDS + 1, IDS + 2], "ra": [10.0, 20.0, 30.0], "dec": [0.0, 1.0, 2.0]})
 
 
-def votes(**columns):
-    return CatalogTable(pl.DataFrame({"dr7objid": IDS, "ra": [10.0, 20.0, 30.0], "dec": [0.0, 1.0, 2.0], **columns}))
+def join(*joins):
+    return join_tables(CatalogTable(LEFT), joins, table_name="votes.csv")
 
 
-def test_by_id_rows_follow_the_first_table_and_what_is_missing_is_null(tmp_path):
-    photometry = CatalogTable(
-        pl.DataFrame({"objid": IDS[::-1][:2], "petroRad_r": [7.0, 6.0]}),
-        {"petroRad_r": "arcsec"},
-        descriptions={"petroRad_r": "Petrosian radius, r"},
+def test_by_id_rows_follow_the_first_table(tmp_path):
+    photometry = pl.DataFrame({"objID": [str(IDS + 2), str(IDS + 1)], "r": [7.0, 6.0], "ra": [1.0, 1.0]})
+    path = write_table(
+        CatalogTable(photometry, {"r": "arcsec"}, descriptions={"r": "radius"}), tmp_path / "sdss.parquet"
     )
-    path = write_table(photometry, tmp_path / "photometry.parquet")
-    joined = join_tables(votes(), [Join(path)], source="votes.csv")
-    assert joined.table.frame["petroRad_r"].to_list() == [None, 6.0, 7.0]
-    assert joined.table.units["petroRad_r"] == "arcsec"
-    assert joined.table.descriptions["petroRad_r"] == "Petrosian radius, r"
+    joined = join(Join(path), Join(pl.DataFrame({"id": [IDS], "b": [4]}), columns="id"))
+    assert joined.table.frame["r"].to_list() == [None, 6.0, 7.0]
+    assert joined.table.frame["b"].to_list() == [4, None, None]
+    assert (joined.table.units["r"], joined.table.descriptions["r"]) == ("arcsec", "radius")
+    assert joined.table.frame["ra"].to_list() == [10.0, 20.0, 30.0]  # the first table keeps its name and values
+    assert joined.table.frame["ra_sdss"].to_list() == [None, 1.0, 1.0]
     left, right, statistics = joined.matches[0]
-    assert (left, right) == ("votes.csv", "photometry.parquet")
+    assert (left, right) == ("votes.csv", "sdss.parquet")
     assert (statistics["matched"], statistics["unmatched"], statistics["right_unused"]) == (2, 1, 0)
-    assert joined.files["petroRad_r"] == path
-
-
-def test_ids_are_found_whatever_their_case_and_compared_as_text_where_one_is_text():
-    simard = pl.DataFrame({"objID": [str(one) for one in IDS], "sersic_n": [1.0, 2.0, 4.0]})
-    joined = join_tables(votes(), [Join(simard)])
-    assert joined.table.frame["sersic_n"].to_list() == [1.0, 2.0, 4.0]
-
-
-def test_columns_that_are_there_already_keep_their_values(tmp_path):
-    path = write_table(CatalogTable(pl.DataFrame({"objid": IDS, "ra": [1.0, 1.0, 1.0]})), tmp_path / "sdss.parquet")
-    joined = join_tables(votes(), [Join(path)])
-    assert joined.table.frame["ra"].to_list() == [10.0, 20.0, 30.0]
-    assert joined.table.frame["ra_sdss"].to_list() == [1.0, 1.0, 1.0]
-    assert any("ra_sdss" in note for note in joined.notes)
+    assert joined.added["r"] == ("sdss.parquet", path)
 
 
 def test_on_the_sky_with_units_and_separations():
     arcsec = 1 / 3600
-    right = CatalogTable(
-        pl.DataFrame(
-            {
-                "RAJ2000": np.radians([20.0, 30.0 + 5 * arcsec, 10.0]),
-                "DEJ2000": np.radians([1.0 + arcsec, 2.0, 0.0]),
-                "z": [0.2, 0.3, 0.1],
-            }
-        ),
-        {"RAJ2000": "rad", "DEJ2000": "rad"},
-    )
-    joined = join_tables(votes(), [Join(right, "sky", within=2.0)], read_mapping("gz2"))
+    right = {"RAJ2000": [20.0, 30.0 + 5 * arcsec, 10.0], "DEJ2000": [1.0 + arcsec, 2.0, 0.0]}
+    table = pl.DataFrame({name: np.radians(values) for name, values in right.items()} | {"z": [0.2, 0.3, 0.1]})
+    joined = join(Join(CatalogTable(table, dict.fromkeys(right, "rad")), "sky", within=2.0))
     assert joined.table.frame["z"].to_list() == [0.1, 0.2, None]
-    np.testing.assert_allclose(joined.table.frame["joined_separation"][1], 1.0, atol=1e-6)
-    assert joined.table.frame["joined_separation"].is_null().to_list() == [False, False, True]
+    np.testing.assert_allclose(joined.table.frame["joined_separation"][:2], [0, 1], atol=1e-6)
+    assert joined.table.frame["joined_separation"][2] is None
+    assert joined.table.units["joined_separation"] == "arcsec"
     assert joined.matches[0][2]["by"] == "sky"
 
 
-def test_several_tables_one_after_the_other():
-    first, second = pl.DataFrame({"objid": IDS, "a": [1, 2, 3]}), pl.DataFrame({"id": IDS, "b": [4, 5, 6]})
-    joined = join_tables(votes(), [Join(first), Join(second, columns=("id",))])
-    assert joined.table.frame.columns == ["dr7objid", "ra", "dec", "a", "b"]
-    assert len(joined.matches) == len(joined.notes) == 2
+@pytest.mark.parametrize(
+    ("columns", "how", "mentioned"),
+    [
+        ({"objid": [1], "x": [0]}, {}, ("polars DataFrame", "votes.csv")),
+        ({"objid": [IDS, IDS]}, {}, (str(IDS),)),
+        ({"galaxy": [IDS]}, {}, ("galaxy", "--join FILE=COLUMN")),
+        ({"objid": [IDS]}, {"columns": "objd"}, ("objd", "nearest: objid")),
+        ({"x": [1.0], "y": [1.0]}, {"by": "sky"}, ("--match FILE=RA,DEC",)),
+        ({"ra": ["10:00:00"], "dec": ["1:00"]}, {"by": "sky"}, ("column ra", "row 1", "10:00:00")),
+        ({"ra": [10.0], "dec": [-1.0]}, {"by": "sky", "columns": ("ra", "decl")}, ("decl", "nearest: dec")),
+        ({"ra": [10.0, 11.0], "dec": [0.0, 91.0]}, {"by": "sky"}, ("column dec", "row 2", "91")),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused(columns, how, mentioned):
+    with refused(*mentioned):
+        join(Join(pl.DataFrame(columns), **how))
+
+
+def test_a_join_is_written_as_file_and_columns(tmp_path):
+    (tmp_path / "a=b.csv").write_text("objid\n1\n")
+    assert read_join(str(tmp_path / "a=b.csv")) == Join(str(tmp_path / "a=b.csv"))
+    assert read_join("x.fits=id") == Join("x.fits", columns=("id",))
+    assert read_join("x.fits=a,b", "sky", 1.5) == Join("x.fits", "sky", ("a", "b"), 1.5)
+
+
+def test_the_survey_and_its_columns_are_the_first_tables():
+    fractions = {"smooth_fraction": SMOOTH, "disk_fraction": DISK}
+    table = votes().select("ra", "dec", object_id=pl.lit("hst") + pl.col("dr7objid").cast(str), **fractions)
+    table = table.with_columns(radius=5.0 + pl.col("ra") / 100, psf_fwhm=pl.lit(1.2))
+    got = prepare_catalogue(table, joins=[Join(full()[:40], "sky")]).catalogue
+    assert got.metadata["preset"] == "truemorph"
+    assert got.frame["object_id"].to_list() == table["object_id"].to_list()
+    assert got.frame["radius"].to_list() == table["radius"].to_list()
+    assert "redshift" in got.metadata["tables"]
+
+
+def test_of_two_candidates_the_first_tables_own_wins():
+    left = votes(psf_fwhm=np.full(60, 1.11), petroR_r=np.full(60, 7.77))
+    got = prepare_catalogue(left, joins=[Join(photometry())]).catalogue.frame
+    assert (got["psf_fwhm"] == 1.11).all()
+    assert (got["radius"] == 7.77).all()
+
+
+def test_votes_of_a_joined_table_are_used_with_a_note():
+    prepared = prepare_catalogue(photometry(), joins=[Join(votes())])
+    assert prepared.catalogue.metadata["preset"] == "gz2"
+    assert noted(prepared.notes, "smooth_fraction", "from polars DataFrame")
+    assert not noted(prepare_catalogue(votes(), joins=[Join(photometry())]).notes, "smooth_fraction")
+
+
+def test_a_column_without_values_gives_way_to_the_joined_tables():
+    table = full().with_columns(redshift=pl.lit(None, pl.Float64))
+    got = prepare_catalogue(table, joins=[Join(photometry())])
+    assert got.catalogue.frame["redshift"].to_list() == photometry()["redshift"].to_list()
+    assert noted(got.notes, "redshift")
 
 
 @pytest.mark.parametrize(
-    ("join", "says"),
+    ("change", "how", "matched"),
     [
-        (Join(pl.DataFrame({"objid": [1], "x": [0]})), "nothing of polars DataFrame belongs.*same data release"),
-        (Join(pl.DataFrame({"objid": [IDS[0]] * 2})), "2 rows share an id"),
-        (Join(pl.DataFrame({"galaxy": IDS})), "no column of ids.*--join FILE=COLUMN.*galaxy"),
-        (Join(pl.DataFrame({"objid": IDS}), columns=("objd",)), "no column 'objd' of ids; nearest: objid"),
-        (Join(pl.DataFrame({"x": [1.0], "y": [1.0]}), "sky"), "no columns of positions"),
-        (
-            Join(pl.DataFrame({"ra": ["10:00:00"], "dec": ["1:00"]}), "sky"),
-            "polars DataFrame: column ra should hold numbers, but row 1 is '10:00:00'",
-        ),
-        (Join(pl.DataFrame({"ra": [10.0], "dec": [-1.0]}), "sky", ("ra", "decl")), "no column 'decl'.*nearest: dec"),
+        (pl.col("ra") / 15, {"column": "ra", "unit": "hourangle"}, 60),
+        (pl.col("ra") / 15, {"expression": "ra * 15"}, 60),
+        (pl.when(pl.col("dr7objid") == IDS).then(-9999.0).otherwise("ra"), {"column": "ra"}, 59),
     ],
+    ids=["unit", "expression", "sentinel"],
 )
-def test_what_does_not_fit_is_said_in_one_line(join, says):
-    with pytest.raises(InputError, match=says) as caught:
-        join_tables(votes(), [join])
-    assert "\n" not in str(caught.value)
+def test_positions_follow_the_mapping(change, how, matched):
+    table = full()
+    right = pl.DataFrame({"RAJ2000": table["ra"], "DEJ2000": table["dec"], "x": np.arange(60)})
+    mapping = {**GZ2, "columns": {"ra": how}}
+    got = prepare_catalogue(table.with_columns(ra=change), mapping=mapping, joins=[Join(right, "sky")]).catalogue
+    assert len(got.frame["x"].drop_nulls()) == matched
+    assert got.frame.filter(pl.col("x") != pl.col("object_id") - IDS).is_empty()
 
 
-def test_how_a_join_is_written(tmp_path):
-    odd = tmp_path / "a=b.csv"
-    odd.write_text("objid\n1\n")
-    assert read_join(str(odd)) == Join(str(odd))
-    assert read_join("x.fits=id") == Join("x.fits", columns=("id",))
-    with pytest.raises(InputError, match="FILE=RA,DEC"):
-        read_join("x.fits=ra", "sky")
+def test_positions_and_ids_that_the_user_names_win_over_the_mapping():
+    names = pl.Series([f"g{k}" for k in range(60)])
+    table = full().rename({"ra": "alpha_deg", "dec": "delta_deg"}).with_columns(other=names)
+    sky = pl.DataFrame({"ra": table["alpha_deg"], "dec": table["delta_deg"], "x": np.arange(60)})
+    by_id = pl.DataFrame({"gid": names, "y": np.arange(60)})
+    chosen = {"ra": "alpha_deg", "dec": "delta_deg", "object_id": "other"}
+    got = prepare_catalogue(table, columns=chosen, joins=[Join(sky, "sky"), Join(by_id, columns="gid")]).catalogue
+    assert got.frame["x"].to_list() == got.frame["y"].to_list() == list(range(60))

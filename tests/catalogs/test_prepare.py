@@ -1,251 +1,257 @@
-"""From votes to a catalogue: every row is accounted for, and every mistake gets a line."""
+"""From tables to a catalogue: ids, samples, physical columns, gold labels, images, and what the files say."""
+
+import json
+import os
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
-from astropy.table import Table
+from astropy import units as u
+from astropy.cosmology import WMAP9, FlatLambdaCDM, Planck18
 
+from catalogs.made_up import DISK, GZ2, IDS, SMOOTH, full, noted, photometry, refused, votes, with_values
 from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.catalogs.joining import Join
 from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
-from truemorph.errors import InputError
-
-T01 = "t01_smooth_or_features_"
+from truemorph.tables import CatalogTable, write_table
 
 
-def votes(n=60, **changes):
-    rng = np.random.default_rng(0)
-    smooth = np.round(rng.uniform(0.05, 0.95, n), 3)
-    columns = {
-        "dr7objid": 587722981748572353 + np.arange(n),
-        f"{T01}a01_smooth_weighted_fraction": smooth,
-        f"{T01}a02_features_or_disk_weighted_fraction": np.round(0.99 - smooth, 3),
-        f"{T01}a03_star_or_artifact_weighted_fraction": np.full(n, 0.01),
-        "petroRad_r": rng.uniform(3, 20, n),
-        "psfWidth_r": rng.uniform(1, 1.6, n),
-        "redshift": rng.uniform(0.02, 0.1, n),
-    }
-    return pl.DataFrame({**columns, **changes})
+def prepared_frame(table=None, **asked):
+    return prepare_catalogue(full() if table is None else table, **asked).catalogue.frame
 
 
-def written(tmp_path, frame, name="votes.csv"):
-    path = tmp_path / name
-    frame.write_csv(path)
-    return path
-
-
-def with_value(column, row, value, n=60):
-    values = votes(n)[column].to_list()
-    values[row] = value
-    return {column: values}
+def splits(**asked):
+    return dict(prepared_frame(**asked)["split"].value_counts().rows())
 
 
 def test_labels_alpha_split_and_what_is_carried(tmp_path):
-    frame = votes()
-    got = prepare_catalogue(written(tmp_path, frame), seed=4).catalogue
-    np.testing.assert_array_equal(got.frame["label"], (frame[f"{T01}a01_smooth_weighted_fraction"] < 0.495).cast(int))
-    np.testing.assert_allclose(got.frame["alpha"], frame["petroRad_r"] / (frame["psfWidth_r"] / 2.354820045))
-    assert dict(got.frame["split"].value_counts().rows()) == {"train": 48, "validation": 6, "test": 6}
-    assert got.frame["redshift"].equals(frame["redshift"])
+    table = full(extra=np.arange(60))
+    table.write_csv(tmp_path / "t.csv")
+    got = prepare_catalogue(tmp_path / "t.csv", seed=np.int64(4)).catalogue
+    assert got.frame["object_id"].to_list() == table["dr7objid"].to_list()
+    np.testing.assert_array_equal(got.frame["label"], (table[SMOOTH] < 0.495).cast(int))
+    np.testing.assert_allclose(got.frame["alpha"], table["petroRad_r"] / (table["psfWidth_r"] / 2.354820045))
+    assert splits() == {"train": 48, "validation": 6, "test": 6}
+    assert got.frame["extra"].to_list() == list(range(60))
     assert got.metadata["alpha"] == "petroRad_r / sigma_PSF, sigma_PSF = psfWidth_r / 2.3548"
+    assert json.loads(json.dumps(got.metadata, allow_nan=False))["seed"] == 4
+    fwhm = prepare_catalogue(table, psf="fwhm").catalogue
+    np.testing.assert_allclose(fwhm.frame["alpha"], table["petroRad_r"] / table["psfWidth_r"])
+    assert fwhm.metadata["alpha"] == "petroRad_r / FWHM_PSF, FWHM_PSF = psfWidth_r"
 
 
-def test_same_seed_same_catalogue_whatever_the_row_order(tmp_path):
-    frame = votes()
-    first = prepare_catalogue(written(tmp_path, frame), balance=True, seed=1).catalogue.frame
-    shuffled = written(tmp_path, frame.sample(fraction=1, shuffle=True, seed=5), "shuffled.csv")
-    second = prepare_catalogue(shuffled, balance=True, seed=1).catalogue.frame
+def test_same_seed_same_catalogue_whatever_the_row_order():
+    asked = {"sample": "balanced", "seed": 1}
+    first, second = prepared_frame(**asked), prepared_frame(full().sample(fraction=1, shuffle=True, seed=5), **asked)
     assert first.sort("object_id").equals(second.sort("object_id"))
+    assert not first["split"].equals(prepared_frame(sample="balanced", seed=2)["split"])
 
 
-def test_every_dropped_row_is_counted_and_listed(tmp_path):
-    artefact = np.full(60, 0.01)
-    artefact[[2, 3]] = 0.97
-    radius = votes()["petroRad_r"].to_list()
-    radius[5], radius[6] = -9999.0, None
-    psf = votes()["psfWidth_r"].to_list()
-    psf[7] = 0.0
-    frame = votes(petroRad_r=radius, psfWidth_r=psf, **{f"{T01}a03_star_or_artifact_weighted_fraction": artefact})
-    prepared = prepare_catalogue(written(tmp_path, frame))
-    assert dict(prepared.funnel) == {
-        "rows in": 60,
-        "majority star or artefact": -2,
-        "no positive radius": -2,
-        "no positive PSF width": -1,
-        "rows out": 55,
-    }
-    assert sum(count for _, count in prepared.funnel[:-1]) == prepared.funnel[-1][1]
-    assert prepared.dropped["row"].to_list() == [3, 4, 6, 7, 8]
-    assert any("petroRad_r" in note and "row 6" in note and "-9999" in note for note in prepared.notes)
-    out = write_preparation(prepared, tmp_path / "out" / "catalogue.parquet")
-    assert read_catalogue(out).frame.height == 55
-    assert (tmp_path / "out" / "catalogue.dropped.csv").read_text().count("\n") == 6
+@pytest.mark.parametrize(
+    ("asked", "mentioned"),
+    [
+        ({"keep": [""]}, ("rule 1",)),
+        ({"keep": "petroMag < 17"}, ("petroMag", "nearest: petroMag_r")),
+        ({"sample": (5.5, 5)}, ("sample", "5.5")),
+        ({"psf_fwhm": [1.3] * 60}, ("psf_fwhm",)),
+        ({"table": full(**{SMOOTH: 0.98})}, ("disk",)),
+        ({"table": with_values("petroRad_r", r0="big")}, ("petroRad_r", "row 1", "big")),
+        ({"table": full(petroRad_r=float("nan"))}, ("no positive radius: 60",)),
+        ({"table": full().rename({"dr7objid": "galaxy"})}, ("gz2", "galaxy", "--id")),
+    ],
+)
+def test_what_can_not_be_done_is_refused(asked, mentioned):
+    with refused(*mentioned):
+        prepare_catalogue(**{"table": full(), **asked})
 
 
-def test_balanced_sample_keeps_the_others_as_unused(tmp_path):
-    got = prepare_catalogue(written(tmp_path, votes()), balance=True).catalogue.frame
-    assert got.height == 60
-    used = got.filter(pl.col("split") != "unused")
-    assert used.filter(pl.col("label") == 0).height == used.filter(pl.col("label") == 1).height
+def test_ids_keep_every_digit(tmp_path):
+    assert prepared_frame(full().cast({"dr7objid": pl.Int128}))["object_id"].dtype == pl.Int64
+    text = [str(2**64 - 1 - k) for k in range(60)]
+    assert prepared_frame(full(dr7objid=text))["object_id"].to_list() == text
+    full(dr7objid=text, big=[2**63 + k for k in range(60)]).write_csv(tmp_path / "t.csv")
+    got = read_catalogue(write_preparation(prepare_catalogue(tmp_path / "t.csv"), tmp_path / "c.fits")).frame
+    assert [str(one) for one in got["object_id"]] == text
+    assert got["big"][59] == 2**63 + 59
 
 
-def test_where_selects_rows(tmp_path):
-    frame = votes(survey=["a", "b", "c"] * 20)
-    prepared = prepare_catalogue(written(tmp_path, frame), where=["survey=a,b"])
-    assert dict(prepared.funnel)["not selected by --where"] == -20
-    with pytest.raises(InputError, match="nearest: survey"):
-        prepare_catalogue(written(tmp_path, frame), where=["surveys=a"])
+@pytest.mark.parametrize(
+    ("ids", "mentioned"),
+    [
+        (with_values("dr7objid", r7=IDS), (str(IDS), "rows 1, 8")),
+        (with_values("dr7objid", r7=None), ("row 8",)),
+        (full(dr7objid=["a", " ", *map(str, range(58))]), ("row 2",)),
+        (full().cast({"dr7objid": pl.Float64}), ("row 1", "floats")),
+        (full(dr7objid=2**24 + np.arange(60)).cast({"dr7objid": pl.Float32}), ("row 1", "floats")),
+    ],
+    ids=["repeated", "missing", "blank", "float", "single precision"],
+)
+def test_ids_that_are_not_unique_and_exact_are_refused(ids, mentioned):
+    with refused("dr7objid", *mentioned):
+        prepare_catalogue(ids)
 
 
-def test_units_of_radius_are_converted(tmp_path):
-    frame = votes()
-    table = Table({name: frame[name].to_numpy() for name in frame.columns})
-    table["petroRad_r"] = table["petroRad_r"] / 60
-    table["petroRad_r"].unit = "arcmin"
-    table.write(tmp_path / "votes.ecsv")
-    got = prepare_catalogue(tmp_path / "votes.ecsv").catalogue.frame
-    np.testing.assert_allclose(got["radius"], frame["petroRad_r"])
-    table["petroRad_r"].unit = "kpc"
-    table.write(tmp_path / "kpc.ecsv")
-    with pytest.raises(InputError, match="petroRad_r is in 'kpc', which is not an angle"):
-        prepare_catalogue(tmp_path / "kpc.ecsv")
+def test_the_papers_sample_from_tables_that_allow_it():
+    n = 160_000
+    smooth = np.where(np.random.default_rng(0).random(n) < 0.55, 0.8, 0.2)
+    table, shuffled = votes(n, **{SMOOTH: smooth, DISK: 0.98 - smooth}), photometry(n).sample(fraction=1, shuffle=True)
+    prepared = prepare_catalogue(table, preset="paper", joins=[Join(shuffled)], seed=3)
+    frame = prepared.catalogue.frame
+    drawn = frame.filter(pl.col("split") != "unused")
+    assert [(drawn["label"] == k).sum() for k in (0, 1)] == [62_225, 59_759]
+    assert dict(drawn["split"].value_counts().rows()) == {"train": 97_600, "validation": 12_192, "test": 12_192}
+    assert not noted(prepared.notes, "asked")
+    assert prepared.catalogue.metadata["drawn"]
+    assert not prepared.catalogue.metadata["balanced"]
+    # Weighted, the class fractions of the drawn galaxies are those of all.
+    weighted = np.average(drawn["label"], weights=drawn["sampling_weight"])
+    assert weighted == pytest.approx(frame["label"].mean(), abs=1e-9)
 
 
-def test_challenge_names_and_one_psf_for_all(tmp_path):
-    frame = pl.DataFrame(
-        {"GalaxyID": [1, 2, 3], "Class1.1": [0.9, 0.2, 0.1], "Class1.2": [0.1, 0.7, 0.2],
-         "Class1.3": [0.0, 0.1, 0.7], "size": [5.0, 6.0, 7.0]}
-    )  # fmt: skip
-    prepared = prepare_catalogue(written(tmp_path, frame), columns={"radius": "size"}, psf_fwhm=1.3)
-    assert prepared.catalogue.metadata["preset"] == "gz-challenge"
-    assert prepared.catalogue.frame["label"].to_list() == [0, 1]
-    assert any("one PSF width" in note for note in prepared.notes)
+def test_a_table_that_is_too_small_is_noted():
+    notes = prepare_catalogue(full(), preset="paper").notes
+    assert noted(notes, "62,225", "59,759")
+    assert noted(notes, "121,984")
+    for sample in ((5, 5), "balanced", "all"):
+        assert not noted(prepare_catalogue(full(), preset="paper", sample=sample).notes, "asked")
 
 
-def test_images_are_found_by_id_or_column(tmp_path, simulated):
-    got = prepare_catalogue(simulated / "votes.csv", images=simulated / "images").catalogue
-    assert got.frame["image"].is_not_null().all()
-    assert got.frame["image"][0] == f"{got.frame['object_id'][0]}.jpg"
-    with pytest.raises(InputError, match=r"none of the .* images is there"):
-        prepare_catalogue(simulated / "votes.csv", images=tmp_path)
-    with pytest.raises(InputError, match="no such folder"):
-        prepare_catalogue(simulated / "votes.csv", images=tmp_path / "absent")
+def test_sample_and_split_of_the_mapping_and_of_the_options():
+    parts = {**GZ2, "split": {"train": 0.5, "validation": 0.25, "test": 0.25}}
+    assert splits(mapping=parts) == {"train": 30, "validation": 15, "test": 15}
+    assert splits(mapping=parts, split=(40, 10, 10)) == {"train": 40, "validation": 10, "test": 10}
+    assert splits(sample=(12, 8), split=(14, 2, 4)) == {"unused": 40, "train": 14, "validation": 2, "test": 4}
+    some = {**GZ2, "sample": {"smooth": 10, "disk": 6}}
+    for asked, drawn in (({}, 16), ({"sample": (3, 2)}, 5), ({"sample": "balanced"}, 2 * 28), ({"sample": "all"}, 60)):
+        assert splits(mapping=some, **asked).get("unused", 0) == 60 - drawn
+    assert "unused" not in splits(mapping={**some, "sample": "all"})
 
 
-MISTAKES = [
-    (votes().drop("petroRad_r").with_columns(petroR90=pl.lit(5.0)), r"petroRad_r.*--radius.*petroR90"),
-    (votes().drop("psfWidth_r"), r"psfWidth_r or psf_fwhm.*--psf-fwhm"),
-    (votes().rename({"dr7objid": "galaxy"}), "no known kind of catalogue"),
-    (votes(dr7objid=votes()["dr7objid"].cast(float)), r"column dr7objid holds ids as floats, and row 1 .*lost digits"),
-    (votes(**with_value("dr7objid", 7, 587722981748572353)), r"share an id.*587722981748572353 in rows 1, 8"),
-    (votes(**with_value("dr7objid", 7, None)), r"1 missing ids \(first: row 8\)"),
-    (votes(**{f"{T01}a01_smooth_weighted_fraction": np.full(60, 0.98)}), "no galaxy is labelled disk"),
-    (votes(**{f"{T01}a01_smooth_weighted_fraction": np.full(60, 25.0)}), "between 0 and 1"),
-    (votes(petroRad_r=np.full(60, np.nan)), "no rows left.*no positive radius: 60"),
-    (votes(petroRad_r=["big"] + ["5.0"] * 59), r"column petroRad_r should hold numbers, but row 1 is 'big'"),
-]
+@pytest.mark.parametrize(
+    ("asked", "model"),
+    [
+        ({}, WMAP9),
+        ({"mapping": {**GZ2, "cosmology": "Planck18"}}, Planck18),
+        ({"cosmology": FlatLambdaCDM(100, 0.3, name="mine")}, FlatLambdaCDM(100, 0.3, name="mine")),
+    ],
+)
+def test_radius_in_kpc_and_absolute_magnitude_are_astropys(asked, model):
+    got = prepare_catalogue(full(), **asked).catalogue
+    z = got.frame["redshift"].to_numpy()
+    kpc = got.frame["radius"] * model.kpc_proper_per_arcmin(z).value / 60
+    np.testing.assert_allclose(got.frame["radius_kpc"], kpc, rtol=1e-6)
+    magnitude = got.frame["magnitude"] - got.frame["extinction"] - model.distmod(z).value
+    np.testing.assert_allclose(got.frame["M_r"], magnitude, atol=1e-5)
+    assert (got.units["radius_kpc"], got.units["M_r"]) == ("kpc", "mag")
+    assert got.metadata["cosmology"] == model.name
 
 
-@pytest.mark.parametrize(("frame", "says"), MISTAKES, ids=[says[:24] for _, says in MISTAKES])
-def test_each_mistake_gets_one_clear_line(tmp_path, frame, says):
-    path = written(tmp_path, frame)
-    with pytest.raises(InputError, match=says) as caught:
-        prepare_catalogue(path)
-    assert "\n" not in str(caught.value)
-    assert str(path) in str(caught.value)
+def test_the_tables_own_physical_columns_are_used():
+    prepared = prepare_catalogue(full(radius_kpc=3.0, M_r=-20.0), cosmology="Planck18")
+    assert prepared.catalogue.frame.select("radius_kpc", "M_r").unique().rows() == [(3.0, -20.0)]
+    assert "cosmology" not in prepared.catalogue.metadata
+    assert noted(prepared.notes, "Planck18")
 
 
-def test_chosen_column_that_is_absent_names_the_nearest(tmp_path):
-    with pytest.raises(InputError, match=r"no column 'petroRad' .*nearest: petroRad_r"):
-        prepare_catalogue(written(tmp_path, votes()), columns={"radius": "petroRad"})
+def test_one_psf_width_replaces_the_tables():
+    for width in (1.2, np.float32(1.2), 0.02 * u.arcmin):
+        np.testing.assert_allclose(prepared_frame(full(psf_fwhm=99.0), psf_fwhm=width)["psf_fwhm"], 1.2)
 
 
-def test_ids_beyond_int64_stay_whole_as_text(tmp_path):
-    path = written(tmp_path, votes(dr7objid=[str(2**64 - 1 - k) for k in range(60)]))
-    assert prepare_catalogue(path).catalogue.frame["object_id"][0] == str(2**64 - 1)
+def test_gold_labels_by_a_rule_or_the_tables_own_column():
+    classes = np.array([-1, 0, 1] * 20)
+    expert = pl.DataFrame({"objid": IDS + np.arange(60), "gold": classes})
+    for asked in ({"table": full(gold=classes)}, {"table": full(), "joins": expert}):
+        got = prepare_catalogue(**asked).catalogue
+        assert got.frame["gold"].to_list() == [None, 0, 1] * 20
+        assert got.metadata["gold_definition"]
+    got = prepare_catalogue(full(t_type=[None, -5, 4] * 20), gold="t_type>=-3").catalogue
+    assert got.frame["gold"].to_list() == [None, 0, 1] * 20
+    assert "t_type >= -3" in got.metadata["gold_definition"]
+    assert prepared_frame(full(expert=classes), gold="expert")["gold"].to_list() == [None, 0, 1] * 20
+    with refused("gold", "row 3", "2"):
+        prepare_catalogue(full(gold=np.array([0, 1, 2] * 20)))
 
 
-def test_a_raw_table_is_not_a_catalogue(tmp_path):
-    with pytest.raises(InputError, match="not a prepared catalogue"):
-        read_catalogue(written(tmp_path, votes()))
-
-
-@pytest.mark.parametrize("width", [2, 2.0, np.float32(2)])
-def test_one_psf_is_used_whatever_its_type_and_the_tables_columns(tmp_path, width):
-    frame = votes().with_columns(psf_fwhm=pl.lit(99.0))
-    got = prepare_catalogue(written(tmp_path, frame), psf_fwhm=width).catalogue.frame
-    np.testing.assert_allclose(got["psf_fwhm"], 2.0)
-    assert (got["psf_fwhm_input"] == 99.0).all()
-
-
-def test_columns_called_like_truemorphs_own_are_renamed(tmp_path):
-    frame = votes(p_disk=np.full(60, 0.9), label=["x"] * 60, label_input=["y"] * 60)
-    got = prepare_catalogue(written(tmp_path, frame)).catalogue.frame
-    assert (got["p_disk_input"] == 0.9).all()
-    assert got["label"].dtype == pl.Int64
-    assert {"label_input", "label_input_"} <= set(got.columns)
-
-
-def test_where_compares_as_the_column_does(tmp_path):
-    frame = votes(good=[True, False] * 30, field=[1.0, 2.0, 3.0] * 20)
-    path = written(tmp_path, frame)
-    assert prepare_catalogue(path, where=["good=True"]).catalogue.frame.height == 30
-    assert prepare_catalogue(path, where=["field=1,3"]).catalogue.frame.height == 40
-
-
-def test_votes_of_rows_that_are_not_selected_may_be_anything(tmp_path):
-    frame = votes(
-        **with_value(f"{T01}a01_smooth_weighted_fraction", 9, -999.0), keep=["yes"] * 9 + ["no"] + ["yes"] * 50
-    )
-    assert prepare_catalogue(written(tmp_path, frame), where=["keep=yes"]).catalogue.frame.height == 59
-    with pytest.raises(InputError, match="first: row 10, -999"):
-        prepare_catalogue(written(tmp_path, frame))
-
-
-def test_input_is_never_overwritten_and_csv_is_no_catalogue(tmp_path):
-    path = tmp_path / "votes.parquet"
-    votes().write_parquet(path)
-    prepared = prepare_catalogue(path)
-    with pytest.raises(InputError, match="would overwrite"):
-        write_preparation(prepared, path)
-    with pytest.raises(InputError, match=r"use \.parquet"):
-        write_preparation(prepared, tmp_path / "catalogue.csv")
-
-
-def test_images_named_with_their_folder_or_in_capitals(tmp_path, simulated):
-    images = tmp_path / "images"
-    images.mkdir()
-    table = pl.read_csv(simulated / "votes.csv")
-    for one in table["dr7objid"]:
-        (images / f"{one}.JPG").write_bytes(b"")
-    assert prepare_catalogue(simulated / "votes.csv", images=images).catalogue.frame["image"].is_not_null().all()
-    table = table.with_columns(image=pl.format("images/{}.JPG", "dr7objid"))
-    got = prepare_catalogue(written(tmp_path, table), images=images).catalogue.frame
-    assert got["image"].is_not_null().all()
-
-
-def test_single_precision_ids_are_refused(tmp_path):
-    path = tmp_path / "votes.parquet"
-    votes(dr7objid=np.arange(20_000_001, 20_000_061)).with_columns(pl.col("dr7objid").cast(pl.Float32)).write_parquet(
-        path
-    )
-    with pytest.raises(InputError, match="lost digits"):
-        prepare_catalogue(path)
-
-
-def test_labels_are_not_a_catalogue(tmp_path):
-    path = tmp_path / "labels.csv"
-    pl.DataFrame({"object_id": [1], "label": [0], "alpha": [3.0], "split": ["test"], "crowd_label": [1]}).write_csv(
-        path
-    )
-    with pytest.raises(InputError, match="holds a model's labels"):
-        read_catalogue(path)
-
-
-def test_images_in_folders_of_their_own_and_by_their_whole_path(tmp_path):
-    for name in ("J01/a.png", "J02/b.png", "c.png"):
+@pytest.fixture
+def images(tmp_path):
+    for name in [f"{IDS + k}.jpg" for k in range(59)] + [f"{IDS + 59}.JPG", "a/b.png", "c.png"]:
         (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "images" / name).write_bytes(b"")
-    whole = str(tmp_path / "images" / "J02" / "b.png")
-    frame = votes(image=["J01/a.png", whole, "elsewhere/c.png", "J01/b.png", "J03/a.png", None] * 10)
-    got = prepare_catalogue(written(tmp_path, frame), images=tmp_path / "images").catalogue.frame
-    assert got["image"][:6].to_list() == ["J01/a.png", whole, "c.png", None, None, None]
+    return tmp_path / "images"
+
+
+def test_images_are_found_by_id_or_by_column(tmp_path, images):
+    got = prepare_catalogue(full(), images=images).catalogue
+    assert got.frame["image"].to_list() == [f"{IDS + k}.jpg" for k in range(59)] + [f"{IDS + 59}.JPG"]
+    assert got.metadata["image_root"] == str(images)
+    whole = str(images / "a" / "b.png")
+    named = full(image=["a/b.png", whole, "elsewhere/c.png", "a/c.jpg", "x/b.png", None] * 10)
+    assert prepared_frame(named, images=images)["image"][:6].to_list() == ["a/b.png", whole, "c.png", None, None, None]
+    with refused(str(tmp_path), f"{IDS}.jpg"):
+        prepare_catalogue(full(), images=tmp_path)
+    with refused("absent"):
+        prepare_catalogue(full(), images=tmp_path / "absent")
+
+
+def test_images_named_in_a_joined_table_lie_beside_it(images):
+    listed = pl.DataFrame({"objid": IDS + np.arange(59), "stem": [str(IDS + k) for k in range(59)]})
+    path = write_table(CatalogTable(listed), images / "list.parquet")
+    mapping = {**GZ2, "columns": {"image": {"expression": "concat(stem, '.jpg')"}}}
+    got = prepare_catalogue(full(), mapping=mapping, joins=path)
+    assert got.catalogue.metadata["image_root"] == str(images.resolve())
+    assert got.catalogue.frame["image"].null_count() == 1
+    assert noted(got.notes, "1 of 60")
+
+
+def test_nothing_that_was_read_is_overwritten(tmp_path):
+    full().write_csv(tmp_path / "w.dropped.csv")
+    os.symlink(tmp_path / "w.dropped.csv", tmp_path / "link.csv")
+    photometry().write_parquet(tmp_path / "p.parquet")
+    (tmp_path / "base.toml").write_text('extends = "gz2"\n')
+    (tmp_path / "mine.toml").write_text('extends = "base.toml"\n')
+    before = (tmp_path / "w.dropped.csv").read_bytes()
+    prepared = prepare_catalogue(tmp_path / "link.csv", mapping=tmp_path / "mine.toml", joins=tmp_path / "p.parquet")
+    assert {path.name for path in prepared.inputs} == {"w.dropped.csv", "p.parquet", "mine.toml", "base.toml"}
+    for out, mentioned in (("w.parquet", "w.dropped.csv"), ("p.parquet", "p.parquet"), ("c.csv", "c.csv")):
+        with refused(mentioned):
+            write_preparation(prepared, tmp_path / out)
+    assert (tmp_path / "w.dropped.csv").read_bytes() == before
+    assert not (tmp_path / "w.parquet").exists()
+
+
+def test_catalogue_datasheet_and_list_say_what_was_done(tmp_path):
+    for folder, table in (("a", with_values("petroRad_r", r2=0.0)), ("b", photometry())):
+        (tmp_path / folder).mkdir()
+        table.with_columns(kind=pl.lit("x")).write_csv(tmp_path / folder / "t.csv")
+    (tmp_path / "a" / "provenance.json").write_text("not json")
+    asked = {"where": ["kind=x"], "keep": ["redshift > 0.05"], "sample": (6, 4), "split": (5, 3, 2)}
+    prepared = prepare_catalogue(tmp_path / "a" / "t.csv", joins=tmp_path / "b" / "t.csv", **asked)
+    assert noted(prepared.notes, "t.csv", "provenance.json")
+    out = write_preparation(prepared, tmp_path / "out" / "c.parquet")
+    metadata = read_catalogue(out).metadata
+    assert (metadata["where"], metadata["rules"]) == (["kind=x"], {"redshift > 0.05": "redshift > 0.05"})
+    fields = {field.name: field.metadata for field in pq.read_schema(out)}
+    assert all(fields[name][b"description"].isascii() for name in ("label", "alpha", "radius", "split", "M_r"))
+    page = (tmp_path / "out" / "c.datasheet.md").read_text()
+    for said in ("kind=x", "redshift > 0.05", '{"smooth": 6, "disk": 4}', "sha256", "`a/t.csv`", "`b/t.csv`"):
+        assert said in page
+    for column, unit in (("radius", "arcsec"), ("radius_kpc", "kpc"), ("M_r", "mag"), ("redshift", "none")):
+        assert f"| `{column}` | {unit} |" in page
+    # Paths mean nothing on another machine.
+    assert str(tmp_path) not in page
+    assert not noted(prepared.notes, str(tmp_path))
+    assert (tmp_path / "out" / "c.dropped.csv").read_text().count("\n") == prepared.dropped.height + 1
+
+
+def test_a_catalogue_prepared_again_keeps_what_its_votes_and_alpha_are(tmp_path):
+    first = prepare_catalogue(full(t_type=np.arange(60) % 9 - 4), gold="t_type>=0", sample=(9, 9))
+    again = prepare_catalogue(write_preparation(first, tmp_path / "one.parquet"))
+    for key in ("votes", "alpha", "about", "gold_definition"):
+        assert again.catalogue.metadata[key] == first.catalogue.metadata[key]
+    for name in ("radius_kpc", "M_r", "smooth_fraction", "gold"):
+        assert again.catalogue.descriptions[name] == first.catalogue.descriptions[name]
+        assert again.catalogue.frame[name].equals(first.catalogue.frame[name])
+    assert noted(again.notes, "one.parquet")
+    assert set(again.catalogue.frame["split"]) == {"train", "validation", "test"}

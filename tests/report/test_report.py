@@ -65,10 +65,10 @@ def test_the_numbers_are_those_of_the_labels(reported, runs, catalogue, tmp_path
     result, folder = reported
     label_table(load(runs / "debiased"), catalogue, tmp_path / "labels.parquet")
     labels = read_table(tmp_path / "labels.parquet").frame
-    truth = read_catalogue(catalogue).frame["truth"].to_numpy()
+    truth = read_catalogue(catalogue).frame["gold"].to_numpy()
     row = next(one for one in result["table"] if one["labels"] == "debiased: labels")
     assert row["galaxies"] == labels.height == 400
-    assert row["balanced_accuracy: column truth"] == pytest.approx(balanced_accuracy(truth, labels["label"].to_numpy()))
+    assert row["balanced_accuracy: column gold"] == pytest.approx(balanced_accuracy(truth, labels["label"].to_numpy()))
     assert row["accuracy"] == pytest.approx((labels["label"] == labels["crowd_label"]).mean())
     changed = ((labels["posterior_disk"] > 0.5) != (labels["crowd_label"] == 1)).sum()
     assert result["changed"] == changed
@@ -171,7 +171,7 @@ def experts(tmp_path):
 
 def test_without_images_or_models_the_page_adapts(experts, tmp_path, capsys):
     out = tmp_path / "page.html"
-    definitions = ["--truth", "t_type>=-3", "--truth", "t_type>=1"]
+    definitions = ["--gold", "t_type>=-3", "--gold", "t_type>=1"]
     status, printed, err = run(
         capsys, "report", "--catalogue", experts, *definitions, "--also", "Hart=hart", "--out", out, "--bootstrap", "0"
     )
@@ -202,7 +202,7 @@ def test_a_fit_serves_as_a_model_without_images(experts, tmp_path, capsys):
         fit,
         "--catalogue",
         experts,
-        "--truth",
+        "--gold",
         "t_type>=-3",
         "--out",
         out,
@@ -224,7 +224,7 @@ def test_a_fit_serves_as_a_model_without_images(experts, tmp_path, capsys):
         (["absent"], "absent"),
         (["{runs}/naive", "--out", "page.pdf"], "an .html file"),
         (["{runs}/naive", "--intrinsic", "radius_kcp"], "radius_kpc"),
-        (["{runs}/naive", "--truth", "t_type>=1"], "t_type"),
+        (["{runs}/naive", "--gold", "t_type>=1"], "t_type"),
         (["{runs}/naive", "--also", "hart"], "NAME=COLUMN"),
         (["{runs}/naive", "--also", "x=radius"], "0 to 1"),
         (["{runs}/naive", "--better", "nowhere"], "nowhere"),
@@ -303,11 +303,11 @@ def test_columns_that_are_no_names_for_files(runs, catalogue, tmp_path, capsys):
 
 
 def test_truths_of_few_galaxies(runs, catalogue, tmp_path, capsys):
-    few = pl.when(pl.int_range(pl.len()) < 12).then(pl.col("truth")).otherwise(None)
-    path = changed_catalogue(catalogue, tmp_path / "few.parquet", truth=few, none=pl.lit(None, pl.Int64))
-    given = (runs / "debiased", "--catalogue", path, "--truth", "truth", "--truth", "none")
+    few = pl.when(pl.int_range(pl.len()) < 12).then(pl.col("gold")).otherwise(None)
+    path = changed_catalogue(catalogue, tmp_path / "few.parquet", gold=few, none=pl.lit(None, pl.Int64))
+    given = (runs / "debiased", "--catalogue", path, "--gold", "gold", "--gold", "none")
     result = reported_on(capsys, *given, out=tmp_path / "p.html")
-    row = next(one for one in result["table"] if one["labels"] == "truth")
+    row = next(one for one in result["table"] if one["labels"] == "gold labels")
     assert (row["galaxies"], row["excess"]) == (12, None)
     assert any("No galaxy has a value of none" in one["text"] for one in result["checks"])
     assert "nan" not in result["answer"]

@@ -27,8 +27,8 @@ class TransitionStudy:
     sensitivity : Sensitivity or None
     fractions : PopulationFractions
         Class fractions in bins of α, or of another column.
-    truth : array, shape (B,), or None
-        Disk fraction of the galaxies of known truth in the same bins.
+    gold_fractions : array, shape (B,), or None
+        Disk fraction of the galaxies with gold labels in the same bins.
     described : dict
         All of it for JSON; what `train` reads.
     """
@@ -40,5 +40,5 @@ class TransitionStudy:
     profile: Profile | None
     sensitivity: Sensitivity | None
     fractions: PopulationFractions
-    truth: np.ndarray | None
+    gold_fractions: np.ndarray | None
     described: dict[str, Any]

@@ -5,42 +5,105 @@ from __future__ import annotations
 import operator
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from truemorph.catalogs.ids import object_ids
+from truemorph.catalogs.names import FRACTIONS, NAMED
+from truemorph.catalogs.sampling import SPLITS
 from truemorph.errors import InputError, nearest
 from truemorph.tables import CatalogTable, read_table
+
+_NUMBERS = {"gold", "sampling_weight", "draw_weight"} | {
+    name for name, one in NAMED.items() if one.kind in ("number", "count")
+}
 
 _RULE = re.compile(r"^\s*(?P<column>[^<>=!]+?)\s*(?P<sign>>=|<=|==|>|<)\s*(?P<number>[-+0-9.eE]+)\s*$")
 _SIGNS = {">=": operator.ge, "<=": operator.le, "==": operator.eq, ">": operator.gt, "<": operator.lt}
 
 
-def read_catalogue(path: str | os.PathLike[str]) -> CatalogTable:
-    """Read a prepared catalogue.
+def read_catalogue(path: str | os.PathLike[str], *, labelled: bool = True) -> CatalogTable:
+    """Read a prepared catalogue and check every column that truemorph uses.
+
+    Catalogues of version 0.1 are read too: their column `truth` becomes `gold`.
+
+    Parameters
+    ----------
+    path : path
+    labelled : bool
+        Whether every galaxy must have a label; without, labels may be null.
+
+    Returns
+    -------
+    CatalogTable
 
     Raises
     ------
     InputError
-        If the table is not one that `truemorph prepare` wrote.
+        If the table is not one that `truemorph prepare` wrote; or if ids are missing or repeated, labels are not 0 or
+        1, α is not finite, or a column is of the wrong type: one line for each, with the column, the number of rows and
+        the first of them.
     """
     table = read_table(path)
-    if table.metadata.get("kind", "catalogue") != "catalogue" or "crowd_label" in table.frame.columns:
+    frame = table.frame
+    if table.metadata.get("kind", "catalogue") != "catalogue" or "crowd_label" in frame.columns:
         raise InputError(f"{path}: holds a model's labels, not a catalogue; give it as --labels beside its catalogue")
-    missing = [name for name in ("object_id", "label", "alpha", "split") if name not in table.frame.columns]
+    missing = [name for name in ("object_id", "label", "alpha", "split") if name not in frame.columns]
     if missing:
         raise InputError(f"{path}: not a prepared catalogue (no column {missing[0]}); run `truemorph prepare` first")
-    alpha, label = table.frame["alpha"], table.frame["label"]
-    bad = ~(alpha.is_finite() & (alpha >= 0) & label.is_in([0, 1])).fill_null(False)
-    if bad.any():
-        row = int(bad.arg_true()[0])
-        raise InputError(
-            f"{path}: {bad.sum()} rows have no label 0 or 1, or no alpha (first: row {row + 1}, label {label[row]}, "
-            f"alpha {alpha[row]}); prepare the catalogue again, or remove those rows"
-        )
-    return table
+    metadata = dict(table.metadata)
+    if "truth_definition" in metadata and "truth" in frame.columns and "gold" not in frame.columns:
+        frame = frame.rename({"truth": "gold"})
+        metadata["gold_definition"] = metadata.pop("truth_definition")
+    problems = _problems(frame, str(path), labelled)
+    if problems:
+        raise InputError("\n".join(problems) + "; prepare the catalogue again, or correct those rows")
+    whole = [pl.col(name).cast(pl.Int64, strict=False) for name in ("label", "gold") if name in frame.columns]
+    return replace(table, frame=frame.with_columns(whole), metadata=metadata)
+
+
+def _problems(frame: pl.DataFrame, source: str, labelled: bool) -> list[str]:
+    """What keeps a catalogue from being used, a line for each kind of violation."""
+    lines: list[str] = []
+
+    def report(name: str, bad: np.ndarray, what: str) -> None:
+        if bad.any():
+            row = int(bad.argmax())
+            first = f"first: row {row + 1}, {frame[name][row]!r}"
+            lines.append(f"{source}: column {name}: {bad.sum():,d} values are not {what} ({first})")
+
+    def check(name: str, allowed: Callable[[np.ndarray], np.ndarray], what: str, *, null: bool) -> None:
+        series = frame[name]
+        if not (series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)):
+            lines.append(f"{source}: column {name} holds {series.dtype}, not {what}")
+            return
+        values = series.cast(pl.Float64).fill_null(np.nan).to_numpy()
+        report(name, ~allowed(values) & ~(np.isnan(values) & null), what)
+
+    try:
+        object_ids(frame["object_id"], source)
+    except InputError as problem:
+        lines.append(str(problem))
+    check("label", lambda label: np.isin(label, (0, 1)), "0 (smooth) or 1 (disk)", null=not labelled)
+    check("alpha", lambda alpha: np.isfinite(alpha) & (alpha >= 0), "finite and at least 0", null=False)
+    known = frame["split"].to_list()
+    report("split", np.array([one not in SPLITS for one in known]), f"one of {', '.join(SPLITS)}")
+    for name in [one for one in frame.columns if one in _NUMBERS]:
+        if name == "gold":
+            check(name, lambda gold: np.isin(gold, (0, 1)), "0 (smooth) or 1 (disk)", null=True)
+        elif name in ("sampling_weight", "draw_weight"):
+            check(name, lambda weight: np.isfinite(weight) & (weight >= 0), "finite and at least 0", null=False)
+        elif name in FRACTIONS:
+            check(name, lambda part: ~((part < -1e-6) | (part > 1 + 1e-6)), "between 0 and 1", null=True)
+        else:
+            check(name, lambda values: np.ones(values.size, dtype=bool), "numbers", null=True)
+    if "image" in frame.columns and frame["image"].dtype not in (pl.String, pl.Null):
+        lines.append(f"{source}: column image holds {frame['image'].dtype}, not file names")
+    return lines
 
 
 def parse_condition(condition: str) -> tuple[str, list[str]]:

@@ -15,7 +15,7 @@ import polars as pl
 from scipy.spatial import cKDTree
 
 from truemorph.arrays import float_array
-from truemorph.catalogs.schema import check_digits
+from truemorph.catalogs.ids import check_digits
 from truemorph.errors import InputError
 
 _ARCSEC = np.radians(1 / 3600)

@@ -1,4 +1,4 @@
-"""Sizes in kpc and absolute magnitudes, from apparent ones and redshifts.
+"""Physical sizes and absolute magnitudes from angular sizes, apparent magnitudes and redshifts.
 
 The default cosmology is WMAP9 (Hinshaw et al. 2013, ApJS 208, 19), as in the bias measurements of Cabrera-Vives, Miller
 & Schneider 2018 (AJ 156, 284).
@@ -15,12 +15,12 @@ from truemorph.errors import InputError, nearest
 
 COSMOLOGY = "WMAP9"
 _KPC_PER_MPC, _MPC_PER_10_PC = 1e3, 1e-5
-# Step of the grid in ln(1 + z), and its fewest steps: distances interpolated on it are right to one part in 10^7.
+# Step of the grid in ln(1 + z) and its smallest number of steps: interpolated distances are right to one part in 10^7.
 _STEP, _FEWEST = 0.005, 16
 
 
 def physical_radius_kpc(radius_arcsec: Any, redshift: Any, cosmology: Any = COSMOLOGY) -> np.ndarray:
-    """Turn angular radii into kpc: R = θ × D_A(z).
+    """Convert angular radii to kpc: R = θ × D_A(z).
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def physical_radius_kpc(radius_arcsec: Any, redshift: Any, cosmology: Any = COSM
 def absolute_magnitude(
     magnitude: Any, redshift: Any, extinction: Any = 0.0, cosmology: Any = COSMOLOGY, k_correction: Any = 0.0
 ) -> np.ndarray:
-    """Turn apparent magnitudes into absolute ones: M = m - A - 5 log10(D_L(z) / 10 pc) - K.
+    """Convert apparent magnitudes to absolute ones: M = m - A - 5 log10(D_L(z) / 10 pc) - K.
 
     Parameters
     ----------
@@ -65,8 +65,8 @@ def absolute_magnitude(
     cosmology : str or astropy.cosmology.FLRW
         As for `physical_radius_kpc`.
     k_correction : array, shape (N,), or float
-        K in mag. The default is none: the magnitude is then of the light that left the galaxy at 1/(1 + z) of the
-        band's wavelengths, and compares galaxies of like redshift only.
+        K in mag. Without it the magnitude refers to the band blueshifted by 1 + z, so only galaxies of similar redshift
+        can be compared.
 
     Returns
     -------
@@ -101,8 +101,8 @@ def transverse_distance_mpc(redshift: Any, cosmology: Any = COSMOLOGY) -> np.nda
     Returns
     -------
     array, of the redshift's shape
-        Mpc; NaN where the redshift is missing, zero or negative. Interpolated by a cubic spline in ln(1 + z), to
-        one part in 10^7; the integrals of 240,000 redshifts one by one would take a second or more.
+        Mpc; NaN where the redshift is missing, zero or negative. Interpolated by a cubic spline in ln(1 + z), right to
+        one part in 10^7.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def transverse_distance_mpc(redshift: Any, cosmology: Any = COSMOLOGY) -> np.nda
 
 
 def named_cosmology(cosmology: Any = COSMOLOGY) -> Any:
-    """Astropy's cosmology of that name; a cosmology itself passes through.
+    """Return astropy's cosmology of that name; a cosmology itself is returned as it is.
 
     Raises
     ------
@@ -141,15 +141,8 @@ def named_cosmology(cosmology: Any = COSMOLOGY) -> Any:
     raise InputError(f"unknown cosmology {cosmology!r}; {nearest(str(cosmology), known.available, what='names')}")
 
 
-def known_cosmologies() -> tuple[str, ...]:
-    """Names of astropy's cosmologies."""
-    from astropy import cosmology as known
-
-    return tuple(known.available)
-
-
 def cosmology_name(cosmology: Any = COSMOLOGY) -> str:
-    """What to call a cosmology: its name, or what it is made of.
+    """Return a cosmology's name, or its parameters where it has none.
 
     Examples
     --------

@@ -8,95 +8,281 @@ import numpy as np
 import polars as pl
 
 from truemorph.catalogs.catalogue import rows_where
-from truemorph.catalogs.columns import Mapped
 from truemorph.catalogs.expressions import compute, read_expression
-from truemorph.catalogs.funnel import NO_PSF, NO_RADIUS, NOT_SELECTED, Funnel
+from truemorph.catalogs.mapped import Mapped
 from truemorph.catalogs.mapping import Mapping
-from truemorph.catalogs.roles import FRACTIONS, part_of_light
+from truemorph.catalogs.names import FRACTIONS, percent_of_light
 from truemorph.catalogs.votes import labels_from_votes
 from truemorph.errors import InputError
 
-_MOST = 1.01  # of a row's fractions together: published ones are rounded
+ROWS_IN, ROWS_OUT = "rows in", "rows out"
+NOT_SELECTED, NO_LABEL = "not selected by --where", "no label"
+NO_RADIUS, NO_PSF = "no positive radius", "no positive PSF width"
+IMPLAUSIBLE = "alpha above 10,000"
+_LARGEST_ALPHA = 1e4
+_LARGEST_SUM = 1.01  # of a row's fractions: published ones are rounded
+# Between these the median α of any survey lies whose galaxies people could classify.
+_USUAL_ALPHA = (2.0, 100.0)
 
 
-def select_rows(named: pl.DataFrame, mapping: Mapping, where: Iterable[str], source: str, notes: list[str]) -> Funnel:
-    """Apply the rules that were asked for, and then the mapping's cuts."""
+class Funnel:
+    """The rows that are left, and the reason why each of the others is not.
+
+    A row is counted under the first rule that drops it.
+
+    Parameters
+    ----------
+    rows : int
+
+    Examples
+    --------
+    >>> funnel = Funnel(4)
+    >>> funnel.drop("too faint", np.array([True, False, False, False]))
+    array([ True, False, False, False])
+    >>> funnel.drop("no radius", np.array([True, True, False, False]))
+    array([False,  True, False, False])
+    >>> funnel.steps()
+    [('rows in', 4), ('too faint', -1), ('no radius', -1), ('rows out', 2)]
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rules: dict[str, bool] = {}
+        self._reason = np.full(rows, -1)
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Rows that no rule has dropped, shape (N,) of bool."""
+        return self._reason < 0
+
+    def drop(self, rule: str, broken: np.ndarray, *, always: bool = False) -> np.ndarray:
+        """Drop rows that break a rule.
+
+        Parameters
+        ----------
+        rule : str
+        broken : array of bool, shape (N,)
+        always : bool
+            List the rule even if it drops nothing.
+
+        Returns
+        -------
+        array of bool, shape (N,)
+            Rows that this rule is the first to drop.
+        """
+        newly = broken & self.kept
+        self._rules.setdefault(rule, always)
+        self._reason[newly] = list(self._rules).index(rule)
+        return newly
+
+    def steps(self) -> list[tuple[str, int]]:
+        """Return rows in, the rows lost to each rule in the order of the rules, and rows out."""
+        lost = np.bincount(self._reason[self._reason >= 0], minlength=len(self._rules))
+        losses = [(rule, -int(n)) for (rule, always), n in zip(self._rules.items(), lost, strict=True) if n or always]
+        return [(ROWS_IN, self._reason.size), *losses, (ROWS_OUT, int(self.kept.sum()))]
+
+    def dropped(self, ids: pl.Series) -> pl.DataFrame:
+        """List the dropped rows: `row` (from 1), `object_id`, `reason`."""
+        gone, rules = np.flatnonzero(~self.kept), list(self._rules)
+        reasons = pl.Series([rules[one] for one in self._reason[gone]], dtype=pl.String)
+        return pl.DataFrame({"row": gone + 1, "object_id": ids.filter(~self.kept), "reason": reasons})
+
+
+def select_rows(
+    named: pl.DataFrame, mapping: Mapping, where: Iterable[str], table_name: str
+) -> tuple[Funnel, list[str]]:
+    """Apply the conditions that the user gave, then the mapping's cuts.
+
+    Parameters
+    ----------
+    named : polars.DataFrame
+        The table's columns and truemorph's.
+    mapping : Mapping
+    where : iterable of str
+        Conditions, see `rows_where`.
+    table_name : str
+        For messages.
+
+    Returns
+    -------
+    funnel : Funnel
+    notes : list of str
+
+    Raises
+    ------
+    InputError
+        If a rule can't be computed, or is not true or false.
+    """
+    notes: list[str] = []
     funnel = Funnel(named.height)
-    funnel.drop(NOT_SELECTED, ~rows_where(named, where, source))
+    funnel.drop(NOT_SELECTED, ~rows_where(named, where, table_name))
     for cut in mapping.cuts:
-        about = f"{source}: cut {cut.name!r}"
+        about = f"{table_name}: cut {cut.name!r}"
         keep = compute(read_expression(cut.keep, about), named, about)
         if keep.dtype not in (pl.Boolean, pl.Null):
             raise InputError(f"{about}: keep = {cut.keep!r} gives {keep.dtype}, not true or false; write a comparison")
-        lost = funnel.drop(cut.name, ~keep.fill_null(False).cast(pl.Boolean).to_numpy(), show=True)
+        lost = funnel.drop(cut.name, ~keep.fill_null(False).cast(pl.Boolean).to_numpy(), always=True)
         unknown = int((keep.is_null().to_numpy() & lost).sum())
         if unknown:
-            notes.append(f"cut {cut.name!r}: {unknown} of the rows it drops lack a value that it needs")
-    return funnel
+            notes.append(f"cut {cut.name!r}: {unknown:,d} of the rows that it drops lack a value that it needs")
+    return funnel, notes
 
 
-def label_rows(funnel: Funnel, mapped: Mapped, ids: pl.Series, source: str, notes: list[str]) -> np.ndarray:
-    """Drop rows without a label or a resolution; labels of rows that are left, -1 elsewhere."""
-    fractions = {role: mapped.numbers(role) for role in FRACTIONS}
-    selected = funnel.kept
-    for role, values in fractions.items():
-        bad = np.flatnonzero(selected & ((values < -1e-6) | (values > 1 + 1e-6)))
-        if bad.size:
-            raise InputError(
-                f"{source}: column {mapped.sources[role]} holds vote fractions, between 0 and 1; {bad.size} rows do "
-                f"not (first: row {bad[0] + 1}, {values[bad[0]]:g}); are they counts or percentages?"
-            )
-    known = np.stack([np.nan_to_num(values) for values in fractions.values()]).sum(axis=0)
-    many = selected & (known > _MOST)
-    if many.any():
-        row = int(many.argmax())
-        notes.append(
-            f"{source}: fractions of {many.sum()} rows sum to more than 1 (first: row {row + 1}, {known[row]:.4g}); "
-            "they should be of one question, unless they are debiased"
-        )
-    labels = np.full(selected.size, -1)
-    reasons = np.full(selected.size, "", dtype="<U32")
-    labels[selected], reasons[selected] = labels_from_votes(*(values[selected] for values in fractions.values()))
-    for reason in np.unique(reasons[reasons != ""]):
-        funnel.drop(str(reason), reasons == reason)
-    for rule, role, option in ((NO_RADIUS, "radius", "--radius"), (NO_PSF, "psf_fwhm", "--psf-fwhm")):
-        values = mapped.numbers(role)
+def label_rows(
+    funnel: Funnel, mapped: Mapped, alpha: np.ndarray, ids: pl.Series, table_name: str
+) -> tuple[np.ndarray, list[str]]:
+    """Drop rows without a label or a usable resolution.
+
+    Parameters
+    ----------
+    funnel : Funnel
+        The rows that are left; rows are dropped from it.
+    mapped : Mapped
+    alpha : array, shape (N,)
+        Resolution, NaN where unknown.
+    ids : polars.Series, shape (N,)
+    table_name : str
+
+    Returns
+    -------
+    labels : array of int, shape (N,)
+        -1 where the row is dropped.
+    notes : list of str
+
+    Raises
+    ------
+    InputError
+        If vote fractions are not between 0 and 1, or no row is left.
+    """
+    notes: list[str] = []
+    if "label" in mapped.frame.columns:
+        labels = mapped.frame["label"].fill_null(-1).to_numpy()
+        funnel.drop(NO_LABEL, labels < 0)
+    else:
+        labels, notes = _labels_from_votes(funnel, mapped, table_name)
+    for rule, name, option in ((NO_RADIUS, "radius", "--radius"), (NO_PSF, "psf_fwhm", "--psf-fwhm")):
+        values = mapped.numbers(name)
         newly = funnel.drop(rule, ~positive(values))
         if newly.any():
             row = int(newly.argmax())
-            column = mapped.sources[role] if isinstance(mapped.sources[role], str) else option
+            source = mapped.sources[name] if name in mapped.found else option
             notes.append(
-                f"{source}: {newly.sum()} rows dropped, column {column} is missing, zero or negative "
-                f"(first: row {row + 1}, id {ids[row]}, {values[row]:g}); mend them to keep them"
+                f"{table_name}: {newly.sum():,d} rows dropped: column {source} is "
+                f"missing, zero or negative (first: row {row + 1}, id {ids[row]}); correct the values to keep the rows"
             )
+    newly = funnel.drop(IMPLAUSIBLE, alpha > _LARGEST_ALPHA)
+    if newly.any():
+        row = int(newly.argmax())
+        notes.append(
+            f"{table_name}: {newly.sum():,d} rows dropped: radius or PSF is not plausible (first: row {row + 1}, "
+            f"id {ids[row]}, alpha {alpha[row]:.3g})"
+        )
     if not funnel.kept.any():
-        lost_to = ", ".join(f"{rule}: {-n}" for rule, n in funnel.steps()[1:-1])
-        raise InputError(f"{source}: no rows left ({lost_to})")
-    return labels
+        lost_to = ", ".join(f"{rule}: {-n:,d}" for rule, n in funnel.steps()[1:-1])
+        raise InputError(f"{table_name}: no rows left ({lost_to})")
+    return np.where(funnel.kept, labels, -1), notes
 
 
-def remarks(mapped: Mapped, kept: np.ndarray, notes: list[str]) -> None:
-    """Say what is unusual in votes, widths and radii."""
+def _labels_from_votes(funnel: Funnel, mapped: Mapped, table_name: str) -> tuple[np.ndarray, list[str]]:
+    fractions = {name: mapped.numbers(name) for name in FRACTIONS}
+    selected, notes = funnel.kept, []
+    for name, values in fractions.items():
+        bad = np.flatnonzero(selected & ((values < -1e-6) | (values > 1 + 1e-6)))
+        if bad.size:
+            raise InputError(
+                f"{table_name}: column {mapped.sources[name]} should hold vote fractions between 0 and 1; "
+                f"{bad.size:,d} rows do not (first: row {bad[0] + 1}, {values[bad[0]]:g}); counts or percentages?"
+            )
+    sums = np.stack([np.nan_to_num(values) for values in fractions.values()]).sum(axis=0)
+    many = selected & (sums > _LARGEST_SUM)
+    if many.any():
+        row = int(many.argmax())
+        notes.append(
+            f"{table_name}: the fractions of {many.sum():,d} rows sum to more than 1 (first: row {row + 1}, "
+            f"{sums[row]:.4g}); unless they are debiased, they should belong to one question"
+        )
+    labels = np.full(selected.size, -1)
+    reasons = np.full(selected.size, "", dtype="<U40")
+    labels[selected], reasons[selected] = labels_from_votes(*(values[selected] for values in fractions.values()))
+    for reason in np.unique(reasons[reasons != ""]):
+        funnel.drop(str(reason), reasons == reason)
+    return labels, notes
+
+
+def check_sizes(
+    mapped: Mapped, mapping: Mapping, alpha: np.ndarray, units: dict[str, str], table_name: str
+) -> list[str]:
+    """Check that radii and PSF widths of the kept rows are what they are taken for.
+
+    Parameters
+    ----------
+    mapped : Mapped
+        Of the kept rows.
+    mapping : Mapping
+    alpha : array, shape (N,)
+        In units of the PSF's sigma.
+    units : dict of str to str
+        Units that the table itself states.
+    table_name : str
+
+    Returns
+    -------
+    notes : list of str
+
+    Raises
+    ------
+    InputError
+        If the median α is outside 2 to 100 and the table doesn't state the radius's unit: it is then most likely in
+        another unit, or another column.
+    """
+    radius, widths, notes = mapped.sources["radius"], mapped.numbers("psf_fwhm"), []
+    middle, (low, high) = float(np.median(alpha)), _USUAL_ALPHA
+    if not low <= middle <= high:
+        found = f"the median of alpha is {middle:.3g}, outside {low:g} to {high:g}"
+        if mapped.found["radius"].lone and radius not in units:
+            raise InputError(
+                f"{table_name}: {found}; is {radius} a Petrosian radius in arcsec, and {mapped.sources['psf_fwhm']} a "
+                f"FWHM in arcsec? Name other columns with --radius and --psf-fwhm, convert them (for arcmin, "
+                f'"60 * {radius}"), or confirm the radius with --radius "1 * {radius}"'
+            )
+        notes.append(f"{found}; check that {radius} is the Petrosian radius and {mapped.sources['psf_fwhm']} the FWHM")
+    if mapping.psf_range is not None and not mapping.psf_range[0] <= np.median(widths) <= mapping.psf_range[1]:
+        notes.append(
+            f"the median PSF FWHM is {np.median(widths):.3g} arcsec, but this survey ({mapping.name}) has "
+            f"{mapping.psf_range[0]:g} to {mapping.psf_range[1]:g} arcsec; if it is a sigma, multiply it by 2.3548"
+        )
+    if np.ptp(widths) == 0:
+        notes.append(
+            "all galaxies have the same PSF width, so alpha only measures apparent size, and a real trend of "
+            "morphology with size will look like bias; give a PSF width for each galaxy with --psf-fwhm"
+        )
+    percent = percent_of_light(str(radius))
+    if percent:
+        notes.append(
+            f"alpha uses {radius}, the radius of {percent} % of the light, not the Petrosian radius; theta is in its "
+            "units and can't be compared with the paper's"
+        )
+    return notes
+
+
+def vote_notes(mapped: Mapped, kept: np.ndarray) -> list[str]:
+    """Say which vote rules could not be applied."""
+    if "label" in mapped.frame.columns:
+        return []
     unknown = int((np.isnan(mapped.numbers("disk_fraction")) & kept).sum())
     if unknown:
-        notes.append(
-            f"{unknown} rows lack the features-or-disk fraction: labelled smooth above 0.5; "
-            "the star-or-artefact rule needs it"
-        )
-    elif "artefact_fraction" not in mapped.sources:
-        notes.append("no star-or-artefact fraction in this table: none dropped as such")
-    if np.ptp(mapped.numbers("psf_fwhm")[kept]) == 0:
-        notes.append("one PSF width for all galaxies: alpha is then only a size in other units")
-    part = part_of_light(str(mapped.sources["radius"]))
-    if part:
-        notes.append(
-            f"alpha is made from {mapped.sources['radius']}, the radius of {part} % of the light, not the Petrosian "
-            "radius; theta is in its units and can't be compared with the paper's"
-        )
+        return [
+            f"{unknown:,d} rows lack the features-or-disk fraction: they are labelled smooth where the smooth fraction "
+            "is above 0.5, and star-or-artefact majorities can't be recognised"
+        ]
+    if "artefact_fraction" not in mapped.sources:
+        return ["the table has no star-or-artefact fraction, so no rows were dropped as artefacts"]
+    return []
 
 
 def label_rule(mapped: Mapped, kept: np.ndarray) -> str:
-    """Phrase how labels were made of the votes."""
+    """Describe how labels were made."""
+    if "label" in mapped.frame.columns:
+        return f"{mapped.sources['label']}: 0 smooth, 1 disk"
     disk = mapped.numbers("disk_fraction")[kept]
     rules = []
     if not np.isnan(disk).all():
@@ -104,12 +290,10 @@ def label_rule(mapped: Mapped, kept: np.ndarray) -> str:
     if np.isnan(disk).any():
         where = " where disk_fraction is missing" if rules else ""
         rules.append(f"smooth if smooth_fraction is above 0.5{where}")
-    ties = "ties left out" + (
-        ", and where artefact_fraction is the largest" if "artefact_fraction" in mapped.sources else ""
-    )
-    return "; ".join([*rules, ties])
+    artefacts = ", and where artefact_fraction is the largest" if "artefact_fraction" in mapped.sources else ""
+    return "; ".join([*rules, f"ties left out{artefacts}"])
 
 
 def positive(values: np.ndarray) -> np.ndarray:
-    """Which values are finite and above zero."""
+    """Return which values are finite and above zero."""
     return np.isfinite(values) & (values > 0)

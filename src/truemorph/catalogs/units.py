@@ -1,4 +1,4 @@
-"""Units of columns: the table's own, the mapping's, and truemorph's."""
+"""Units of columns: reading them as surveys write them, and converting to truemorph's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from truemorph.errors import InputError
 
-# What people and archives write that astropy doesn't read.
+# Spellings in archives and published tables that astropy doesn't read.
 _SPELLINGS = {
     "degrees": "deg",
     "deg (j2000)": "deg",
@@ -34,12 +34,12 @@ _SPELLINGS = {
 
 
 def read_unit(text: str) -> Any:
-    """Read a unit; one that is unknown as it is written is also tried in small letters ("ARCSEC").
+    """Read a unit as astropy spells it, in any case ("ARCSEC"), or in a spelling common in published tables.
 
     Raises
     ------
     InputError
-        If astropy doesn't know it; the message says what astropy would suggest.
+        If the unit is unknown; the message has astropy's suggestion.
 
     Examples
     --------
@@ -48,23 +48,22 @@ def read_unit(text: str) -> Any:
     """
     from astropy import units as u
 
-    small = text.strip().lower()
+    lower = text.strip().lower()
     first: Exception | None = None
-    for one in (_SPELLINGS.get(small, text), small):
+    for one in (_SPELLINGS.get(lower, text), lower):
         try:
             return u.Unit(one)
         except (ValueError, TypeError, OverflowError) as problem:
             first = first or problem
     _, _, hint = str(first).partition("Did you mean ")
     near = f"; nearest: {hint.split('?')[0]}" if hint else ""
-    raise InputError(f"no unit {text!r}{near}") from first
+    raise InputError(f"unknown unit {text!r}{near}") from first
 
 
 def conversion(unit: str, wanted: tuple[str, ...]) -> tuple[float, str] | None:
-    """Factor to the first of some units that a unit can be converted to, and which one; None if to none.
+    """Return the factor to the first of the wanted units that a unit converts to, and that unit; None if to none.
 
-    Logarithms (dex, dB, magnitudes of something else than AB fluxes) have no factor, and nor has a unit of zero or
-    negative size.
+    Logarithmic units (dex, dB, magnitudes of anything but AB fluxes) have no factor.
 
     Raises
     ------
@@ -88,23 +87,7 @@ def conversion(unit: str, wanted: tuple[str, ...]) -> tuple[float, str] | None:
     for one in wanted:
         try:
             factor = float(own.to(u.Unit(one)))
-        except (TypeError, ValueError, OverflowError):  # astropy has several kinds of all
+        except (TypeError, ValueError, OverflowError):  # astropy raises all three
             continue
         return (factor, one) if 0 < factor < math.inf else None
     return None
-
-
-def same_unit(one: str, other: str) -> bool:
-    """Whether two spellings mean one unit; what can't be read is only like itself.
-
-    Examples
-    --------
-    >>> same_unit("arcsec", "arcseconds"), same_unit("arcsec", "arcmin"), same_unit("odd", "odd")
-    (True, False, True)
-    """
-    if one == other:
-        return True
-    try:
-        return bool(read_unit(one) == read_unit(other))
-    except InputError:
-        return False

@@ -1,6 +1,6 @@
 """From vote fractions to labels (Medina-Rosales et al., arXiv:2308.11007, sections 2.2 and 2.5).
 
-The paper's text swaps the rule once; here the majority "smooth" is smooth.
+Section 2.2 of the paper swaps the rule; here a majority of "smooth" votes means smooth.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import numpy as np
 from truemorph.errors import InputError
 
 NO_VOTES, TIED, ARTEFACT = "no vote fractions", "smooth and disk tied", "majority star or artefact"
+NEITHER = "neither smooth nor disk has votes"
 
 
 def labels_from_votes(
@@ -20,7 +21,7 @@ def labels_from_votes(
     Parameters
     ----------
     smooth, disk, artefact : array, shape (N,)
-        Vote fractions, 0 to 1, NaN where unknown. Where `disk` is unknown, the label is smooth above 0.5;
+        Vote fractions between 0 and 1, NaN where unknown. Where `disk` is unknown, the label is smooth above 0.5;
         where `artefact` is unknown, nothing is dropped as an artefact.
 
     Returns
@@ -56,8 +57,9 @@ def labels_from_votes(
             )
     rival = np.where(np.isnan(disk), 0.5, disk)
     labels = (rival > smooth).astype(np.int64)
-    reasons = np.full(smooth.shape, "", dtype="<U32")
+    reasons = np.full(smooth.shape, "", dtype="<U40")
     reasons[rival == smooth] = TIED
+    reasons[(rival == 0) & (smooth == 0)] = NEITHER
     with np.errstate(invalid="ignore"):
         reasons[artefact > np.maximum(smooth, np.nan_to_num(disk))] = ARTEFACT
     reasons[np.isnan(smooth)] = NO_VOTES

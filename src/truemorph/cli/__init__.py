@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say(f"truemorph: {' '.join(str(problem).split())} (see truemorph --help)")
         sys.exit(2)
     except TruemorphError as problem:
-        say(f"truemorph: {' '.join(str(problem).split())}")
+        for line in str(problem).splitlines():
+            say(f"truemorph: {' '.join(line.split())}")
         sys.exit(problem.exit_code)
     except KeyboardInterrupt:
         say("truemorph: interrupted")

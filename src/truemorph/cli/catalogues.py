@@ -31,23 +31,25 @@ def prepare(
     preset: Annotated[
         str | None,
         Parameter(
-            help="gz2, gz2-debiased, gz-challenge, desi, gz-decals, gz-hubble, candels or truemorph, found from the "
-            "columns if not given; or paper"
+            help="gz2, gz-challenge, desi, gz-decals, gz-hubble, candels or truemorph, recognised by the columns if "
+            "not given; gz2-debiased or paper"
         ),
     ] = None,
-    mapping: Annotated[
-        Path | None, Parameter(help="in place of a preset, a TOML file that describes the table")
-    ] = None,
+    mapping: Annotated[Path | None, Parameter(help="instead of a preset, a TOML file that describes the table")] = None,
     join: Annotated[
         list[str] | None, Parameter(name="--join", help="table to add by object id, FILE or FILE=COLUMN (repeatable)")
     ] = None,
     match: Annotated[
         list[str] | None, Parameter(name="--match", help="table to add by position, FILE or FILE=RA,DEC (repeatable)")
     ] = None,
-    within: Annotated[float, Parameter(help="arcsec, for --match")] = 2.0,
+    within: Annotated[float, Parameter(help="largest separation for --match, arcsec")] = 2.0,
     id: Annotated[str | None, Parameter(help="column of object ids")] = None,
+    smooth: Annotated[str | None, Parameter(help="column of votes for smooth: fractions or numbers")] = None,
+    disk: Annotated[str | None, Parameter(help="column of votes for disk")] = None,
+    artifact: Annotated[str | None, Parameter(help="column of votes for star or artifact")] = None,
+    label: Annotated[str | None, Parameter(help="instead of votes, column of labels 0 (smooth) and 1 (disk)")] = None,
     radius: Annotated[str | None, Parameter(help="column of Petrosian radii, arcsec")] = None,
-    psf_fwhm: Annotated[str | None, Parameter(help="column of PSF FWHM, or one number, arcsec")] = None,
+    psf_fwhm: Annotated[str | None, Parameter(help="column of the PSF's FWHM, or one number, arcsec")] = None,
     psf: Annotated[Literal["sigma", "fwhm"], Parameter(help="alpha = radius / this")] = "sigma",
     images: Annotated[Path | None, Parameter(help="folder of images")] = None,
     where: Where = None,
@@ -57,47 +59,48 @@ def prepare(
     cosmology: Annotated[
         str | None, Parameter(help="of astropy, for radii in kpc and absolute magnitudes; default WMAP9")
     ] = None,
-    balance: Annotated[bool, Parameter(help="train on equally many of each label")] = False,
     sample: Annotated[
-        str | None, Parameter(help="how many smooth and disk to draw, such as 62225,59759; or all")
+        str | None, Parameter(help="numbers of smooth and disk galaxies to draw, such as 62225,59759; balanced; or all")
     ] = None,
     split: Annotated[
-        str | None, Parameter(help="shares or numbers to train, validate and test on; default 0.8,0.1,0.1")
+        str | None, Parameter(help="fractions or numbers to train, validate and test on; default 0.8,0.1,0.1")
     ] = None,
-    truth: Annotated[
-        str | None, Parameter(help="trusted classes: a column of 0 and 1, or a rule such as t_type>=-3")
+    gold: Annotated[
+        str | None, Parameter(help="gold labels: a column of 0 and 1, or a rule such as t_type>=-3")
     ] = None,
     dry_run: Annotated[
-        bool, Parameter(help="print the mapping as TOML, to change and give as --mapping, and stop")
+        bool, Parameter(help="print the mapping as TOML, to change and use as --mapping, and stop")
     ] = False,
     seed: Seed = 0,
     json: AsJson = False,
 ) -> None:
     """Turn a table of votes into a catalogue: labels, alpha, splits, and an account of every row.
 
+    Wherever a column is named, an SQL expression over columns may stand.
+
     Example: truemorph prepare gz2.fits --radius petroRad_r --psf-fwhm psfWidth_r --images jpegs --out cat.parquet
     """
     from truemorph.catalogs.joining import read_join
     from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 
+    named = {"object_id": id, "smooth": smooth, "disk": disk, "artefact": artifact, "label": label, "radius": radius}
     asked: dict[str, Any] = {
         "preset": preset,
         "mapping": mapping,
         "joins": [*(read_join(one) for one in join or ()), *(read_join(one, "sky", within) for one in match or ())],
-        "columns": {key: name for key, name in {"object_id": id, "radius": radius}.items() if name},
+        "columns": {name: column for name, column in named.items() if column},
         "psf_fwhm": _psf(psf_fwhm),
         "keep": keep or (),
         "cosmology": cosmology,
-        "balance": balance,
-        "sample": sample if sample == "all" else _sizes(sample),
-        "split": _numbers(split, 3, "--split takes three shares such as 0.8,0.1,0.1, or three numbers of galaxies"),
+        "sample": sample if sample in ("all", "balanced") else _sizes(sample),
+        "split": _numbers(split, 3, "--split takes three fractions such as 0.8,0.1,0.1, or three numbers of galaxies"),
     }
     if dry_run:
         _show_mapping(table, asked, json)
         return
     if table is None or out is None:
         raise InputError("prepare needs a table, and --out, the catalogue to write (.parquet)")
-    prepared = prepare_catalogue(table, **asked, psf=psf, images=images, where=where or (), truth=truth, seed=seed)
+    prepared = prepare_catalogue(table, **asked, psf=psf, images=images, where=where or (), gold=gold, seed=seed)
     result = workflow.preparation_result(prepared, write_preparation(prepared, out))
     for note in prepared.notes:
         say(f"note: {note}")
@@ -123,36 +126,28 @@ def _numbers(value: str | None, count: int, takes: str) -> list[float] | None:
 
 
 def _sizes(value: str | None) -> tuple[int, int] | None:
-    sizes = _numbers(value, 2, "--sample takes how many smooth and how many disk, such as 62225,59759, or all")
+    takes = "--sample takes the numbers of smooth and disk galaxies, such as 62225,59759, or all, or balanced"
+    sizes = _numbers(value, 2, takes)
     if sizes is None:
         return None
     if not all(one.is_integer() and one >= 1 for one in sizes):
-        raise InputError(f"--sample takes whole numbers of galaxies; got {value!r}")
+        raise InputError(f"{takes}; got {value!r}")
     return int(sizes[0]), int(sizes[1])
 
 
 def _show_mapping(table: Path | None, asked: dict[str, Any], as_json: bool) -> None:
     """Print how a table would be read."""
-    from truemorph.catalogs.asking import settle, with_requests
-    from truemorph.catalogs.choosing import choose_mapping
-    from truemorph.catalogs.mapping_page import mapping_toml, narrowed
+    from truemorph.catalogs.mapping import mapping_toml, narrowed
+    from truemorph.catalogs.request import mapping_of, read_request
 
-    if table is not None:
-        request = settle(table, **asked)
-        existing = request.table.frame.columns
-        plain = narrowed(request.mapping, existing, request.own)
-        page = mapping_toml(request.mapping, existing, request.own)
+    if table is None:
+        mapping = mapping_of(**asked)
+        page = mapping_toml(mapping)
     else:
-        if asked["joins"]:
-            raise InputError("--join and --match add to a table; give it")
-        width, columns = asked["psf_fwhm"], asked["columns"]
-        if isinstance(width, str):
-            columns, width = {**columns, "psf_fwhm": width}, None
-        chosen = choose_mapping(None, asked["preset"], asked["mapping"], columns, width)
-        requests = ("keep", "cosmology", "balance", "sample", "split")
-        plain = with_requests(chosen, **{key: asked[key] for key in requests})
-        page = mapping_toml(plain)
-    show(plain.model_dump(mode="json", exclude_defaults=True), as_json, [page.rstrip()])
+        request = read_request(table, **asked)
+        existing, own = request.table.frame.columns, request.joined.own
+        page, mapping = mapping_toml(request.mapping, existing, own), narrowed(request.mapping, existing, own)
+    show(mapping.model_dump(mode="json", exclude_defaults=True), as_json, [page.rstrip()])
 
 
 @app.command
@@ -225,7 +220,7 @@ def transition(
         str | None, Parameter(help="columns that classes may depend on, comma-separated (conditional)")
     ] = None,
     gold: Annotated[
-        str | None, Parameter(help="trusted classes: a column of 0 and 1, or a rule such as t_type>=-3")
+        str | None, Parameter(help="gold labels: a column of 0 and 1, or a rule such as t_type>=-3")
     ] = None,
     false_disk: Annotated[str | None, Parameter(help="p(disk | smooth): a number, or fit")] = None,
     class_model: Annotated[Literal["logistic", "trees"], Parameter(help="p(class | intrinsic)")] = "logistic",
@@ -313,9 +308,9 @@ def _study_lines(study: workflow.TransitionStudy) -> list[str]:
         lines += [f"{name:12s} not fitted: {why}" for name, why in study.families.failed.items()]
     found = study.fractions
     lines.append(f"disk fraction by {found.by} ({found.method}; band: 95 %, statistical and over families)")
-    lines.append(f"{found.by:>10s} {'labelled':>9s} {'debiased':>9s} {'error':>7s} {'band':>15s}   truth")
+    lines.append(f"{found.by:>10s} {'labelled':>9s} {'debiased':>9s} {'error':>7s} {'band':>15s}     gold")
     for b in range(found.counts.size):
-        true = "" if study.truth is None else f"{study.truth[b]:8.3f}"
+        true = "" if study.gold_fractions is None else f"{study.gold_fractions[b]:8.3f}"
         lines.append(
             f"{found.middles[b]:10.2f} {found.labelled[b, 1]:9.3f} {found.fractions[b, 1]:9.3f} "
             f"{found.stderr[b, 1]:7.3f} {found.low[b, 1]:7.3f}-{found.high[b, 1]:.3f} {true}"

@@ -182,9 +182,9 @@ def report(
     labels: Annotated[
         list[Path] | None, Parameter(name="--labels", help="labels of the runs, made earlier (repeatable)")
     ] = None,
-    truth: Annotated[
+    gold: Annotated[
         list[str] | None,
-        Parameter(name="--truth", help='what a disk truly is: a column or "t_type>=-3" (repeatable); default truth'),
+        Parameter(name="--gold", help='gold labels: a column or "t_type>=-3" (repeatable); default column gold'),
     ] = None,
     intrinsic: Annotated[str | None, Parameter(help="columns that classes may depend on, comma-separated")] = None,
     also: Annotated[
@@ -222,7 +222,7 @@ def report(
     options = ReportOptions(
         catalogue=catalogue,
         labels=labels or (),
-        truth=truth or (),
+        gold=gold or (),
         intrinsic=names(intrinsic),
         also=also or (),
         where=where or (),

@@ -167,15 +167,15 @@ def measure(model: Classifier, source: Source, exact: Engine, fast: Engine) -> G
     InputError
         If there are fewer.
     """
-    kept: dict[str, list[np.ndarray]] = {"exact": [], "fast": [], "alpha": [], "truth": []}
+    kept: dict[str, list[np.ndarray]] = {"exact": [], "fast": [], "alpha": [], "gold": []}
     with progress(GATE_IMAGES, "int8 against fp32", "img") as told:
         for pixels, frame in _pixels(model, source, lambda number: number % _EVERY != 0, GATE_IMAGES):
             for name, engine in (("exact", exact), ("fast", fast)):
                 members = [engine.member(pixels, member) for member in range(len(model.members))]
                 kept[name].append(np.mean(members, axis=0))
             kept["alpha"].append(frame["alpha"].to_numpy())
-            if "truth" in frame.columns and frame["truth"].dtype.is_integer():
-                kept["truth"].append(frame["truth"].fill_null(-1).to_numpy())
+            if "gold" in frame.columns:
+                kept["gold"].append(frame["gold"].fill_null(-1).to_numpy())
             told.update(len(pixels))
     n = sum(map(len, kept["exact"]))
     if n < GATE_IMAGES:
@@ -183,6 +183,6 @@ def measure(model: Classifier, source: Source, exact: Engine, fast: Engine) -> G
             f"{source.path}: int8 must pass on {GATE_IMAGES:,d} images that did not calibrate it, and only {n:,d} are "
             "there; give more with --gate (simulated ones will do)"
         )
-    truth = np.concatenate(kept["truth"]) if kept["truth"] else None
+    truth = np.concatenate(kept["gold"]) if kept["gold"] else None
     exact_p, fast_p, alpha = (np.concatenate(kept[name]) for name in ("exact", "fast", "alpha"))
     return compare(exact_p, fast_p, alpha, truth)

@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from truemorph.catalogs.schema import IMAGE_ENDINGS
+from truemorph.catalogs.images import IMAGE_ENDINGS
 from truemorph.errors import InputError, reason
 
 _BUFFER = 1 << 20

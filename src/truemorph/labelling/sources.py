@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
-from truemorph.catalogs.schema import IMAGE_ENDINGS, object_ids
+from truemorph.catalogs.ids import object_ids
+from truemorph.catalogs.images import IMAGE_ENDINGS
 from truemorph.errors import InputError, nearest
 from truemorph.labelling.parts import ParquetPart, Part, TablePart, TarPart, stem, without
 from truemorph.tables import read_table
@@ -191,7 +192,7 @@ def _table(
     names = table.frame.columns
     prepared = {"object_id", "label", "alpha", "split"} <= set(names) or "crowd_label" in names
     if prepared and id_column is None and image_column is None:
-        table = read_catalogue(path)
+        table = read_catalogue(path, labelled=False)
         root = image_folder(table) if images is None else images
         frame = table.frame
         _check_kept(keep, names, path)

@@ -45,10 +45,10 @@ class _Rows:
     weights: np.ndarray | None
     intrinsic: np.ndarray | None
     gold: np.ndarray | None
-    truth: np.ndarray | None
+    known: np.ndarray | None
     by: np.ndarray | None
     definition: str
-    truth_definition: str | None
+    known_definition: str | None
     notes: list[str]
 
     @property
@@ -89,22 +89,22 @@ def _rows(
     trusted, definition = None, AS_LABELLED
     if gold is not None:
         trusted, definition = trusted_classes(frame, gold, source)
-        kept = catalogue.metadata.get("truth_definition")
-        if gold == "truth" and kept:
+        kept = catalogue.metadata.get("gold_definition")
+        if gold == "gold" and kept:
             definition = str(kept)
-    truth = None
-    if "truth" in frame.columns and frame["truth"].dtype.is_integer():
-        truth = frame["truth"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    known = None
+    if "gold" in frame.columns:
+        known = frame["gold"].cast(pl.Float64).fill_null(np.nan).to_numpy()
     return _Rows(
         labels=frame["label"].to_numpy(),
         alpha=frame["alpha"].to_numpy(),
         weights=_fit_weights(frame),
         intrinsic=numeric_columns(frame, intrinsic, source) if intrinsic else None,
         gold=trusted,
-        truth=truth,
+        known=known,
         by=numeric_columns(frame, [by], source)[:, 0] if by else None,
         definition=definition,
-        truth_definition=None if truth is None else str(catalogue.metadata.get("truth_definition", "not stated")),
+        known_definition=None if known is None else str(catalogue.metadata.get("gold_definition", "not stated")),
         notes=notes,
     )
 
@@ -238,7 +238,7 @@ def study_transition(
         weights=rows.weights,
         covariates=rows.intrinsic if rows.gold is not None else None,
     )
-    truth = None if rows.truth is None else _true_fractions(rows.truth, fractions, rows.by, rows.alpha)
+    gold_fractions = None if rows.known is None else _gold_fractions(rows.known, fractions, rows.by, rows.alpha)
     described = _described(fit, catalogue, where, rows.definition)
     described["warnings"] = list(dict.fromkeys([*rows.notes, *described["warnings"], *fractions.warnings]))
     if check.confounded or not check.checked:
@@ -270,8 +270,8 @@ def study_transition(
         "method": fractions.method,
         "assumption": fractions.assumption,
         "alternatives": {name: value[:, DISK] for name, (value, _) in fractions.alternatives.items()},
-        "truth": truth,
-        "truth_definition": rows.truth_definition,
+        "gold": gold_fractions,
+        "gold_definition": rows.known_definition,
     }
     if bootstrap:
         again = fit.bootstrap(bootstrap, seed)
@@ -281,18 +281,18 @@ def study_transition(
         }
         if len(again) < bootstrap:
             described["warnings"].append(f"{bootstrap - len(again)} of {bootstrap} resamples could not be fitted")
-    return TransitionStudy(fit, families, check, checked, limits, curve, fractions, truth, plain(described))
+    return TransitionStudy(fit, families, check, checked, limits, curve, fractions, gold_fractions, plain(described))
 
 
-def _true_fractions(
-    truth: np.ndarray, fractions: PopulationFractions, by: np.ndarray | None, alpha: np.ndarray
+def _gold_fractions(
+    gold: np.ndarray, fractions: PopulationFractions, by: np.ndarray | None, alpha: np.ndarray
 ) -> np.ndarray:
-    """Disk fraction of the galaxies whose truth is known, in the bins of the debiased fractions."""
+    """Disk fraction of the galaxies with gold labels, in the bins of the corrected fractions."""
     column = alpha if by is None else by
     index = np.clip(np.searchsorted(fractions.edges[1:-1], column, side="right"), 0, fractions.counts.size - 1)
-    known = np.isfinite(truth)
+    known = np.isfinite(gold)
     counts = np.bincount(index[known], minlength=fractions.counts.size)
-    sums = np.bincount(index[known], weights=truth[known], minlength=fractions.counts.size)
+    sums = np.bincount(index[known], weights=gold[known], minlength=fractions.counts.size)
     return np.divide(sums, counts, out=np.full(counts.size, np.nan), where=counts > 0)
 
 
@@ -313,7 +313,7 @@ def write_study(study: TransitionStudy, out: Path) -> Path:
     write_json(out, study.described)
     panels: list[tuple[str, Any]] = [
         ("flips with resolution", study.fit.plot if study.families is None else study.families.plot),
-        ("class fractions before and after", partial(study.fractions.plot, truth=study.truth)),
+        ("class fractions before and after", partial(study.fractions.plot, truth=study.gold_fractions)),
         ("calibration", study.calibration.plot),
     ]
     if study.families is not None:

@@ -49,8 +49,8 @@ def label_sets(frame: pl.DataFrame) -> dict[str, np.ndarray]:
         sets["posterior probabilities"] = frame.select(
             pl.col("posterior_smooth", "posterior_disk").fill_null(float("nan"))
         ).to_numpy()
-    if "truth" in frame.columns and frame["truth"].dtype.is_integer():
-        sets["truth"] = frame["truth"].to_numpy()
+    if "gold" in frame.columns:
+        sets["gold labels"] = frame["gold"].to_numpy()
     return sets
 
 

@@ -32,7 +32,7 @@ from truemorph.workflow.labelling import labelling_model
 from truemorph.workflow.reporting.options import ReportOptions
 
 ENOUGH_TO_TEST = 1000
-UNSTATED = "column truth"
+UNSTATED = "column gold"
 _FEWEST = 10
 
 
@@ -285,23 +285,19 @@ def _truths(
     frame: pl.DataFrame, catalogue: CatalogTable, options: ReportOptions, source: str
 ) -> tuple[dict[str, LabelSet], list[str]]:
     """True classes by definition of a disk; and what is to be said of them."""
-    rules, notes = list(options.truth), []
-    if (
-        not rules
-        and "truth" in frame.columns
-        and (frame["truth"].dtype.is_integer() or frame["truth"].dtype == pl.Boolean)
-    ):
-        rules = ["truth"]
+    rules, notes = list(options.gold), []
+    if not rules and "gold" in frame.columns:
+        rules = ["gold"]
     out = {}
     for rule in rules:
         classes, definition = trusted_classes(frame, rule, source)
-        if rule == "truth":
-            definition = str(catalogue.metadata.get("truth_definition") or UNSTATED)
+        if rule == "gold":
+            definition = str(catalogue.metadata.get("gold_definition") or UNSTATED)
             definition = UNSTATED if definition.startswith("not stated") else definition
         if not (classes >= 0).any():
             notes.append(f"No galaxy has a value of {rule}: nothing is compared with it.")
             continue
-        name = "truth" if definition == UNSTATED else f"truth, {definition}"
+        name = "gold labels" if definition == UNSTATED else f"gold labels, {definition}"
         out[definition] = LabelSet(name, "truth", np.where(classes < 0, np.nan, classes).astype(np.float64))
     return out, notes
 

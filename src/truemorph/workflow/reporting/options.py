@@ -22,8 +22,8 @@ class ReportOptions:
         Prepared; that of the first run if not given.
     labels : sequence of Path
         Labels that runs gave earlier, known by the hash of the model; others are made.
-    truth : sequence of str
-        Columns or rules ("t_type>=-3") that say what a disk truly is; column `truth` if there is one.
+    gold : sequence of str
+        Columns or rules ("t_type>=-3") that say what a disk truly is; column `gold` if there is one.
     intrinsic : sequence of str
         Columns that classes may depend on.
     also : sequence of str
@@ -66,7 +66,7 @@ class ReportOptions:
 
     catalogue: Path | None = None
     labels: Sequence[Path] = ()
-    truth: Sequence[str] = ()
+    gold: Sequence[str] = ()
     intrinsic: Sequence[str] = ()
     also: Sequence[str] = ()
     where: Sequence[str] = ()

@@ -15,14 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
-from truemorph.catalogs.choosing import detect_mapping, resolve
-from truemorph.catalogs.evaluating import evaluate
-from truemorph.catalogs.expressions import Expression
+from truemorph.catalogs.expressions import Expression, compute
+from truemorph.catalogs.images import IMAGE_ENDINGS
 from truemorph.catalogs.joining import Join
-from truemorph.catalogs.mapping import Mapping, read_mapping
+from truemorph.catalogs.mapping import Mapping, detect_mapping, read_mapping, resolve
 from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
-from truemorph.catalogs.sampling import TEST, draw_sample, sampling_weights, split_by_id
-from truemorph.catalogs.schema import IMAGE_ENDINGS
+from truemorph.catalogs.sampling import TEST, draw_sample, sampling_weights, split_galaxies
 from truemorph.errors import InputError
 from truemorph.tables import CatalogTable, read_table, table_extension, write_table
 from truemorph.workflow.reproducing.fingerprints import names_digest
@@ -108,7 +106,7 @@ def _named_folders(inputs: Inputs, image: Expression | None) -> set[str]:
     """Folders of the images that a table names, below their root, and the root."""
     for path in (inputs.table, inputs.image_table):
         if image is not None and path is not None and set(image.columns) <= set(column_names(Path(path))):
-            named = evaluate(image.tree, read_table(path).frame).cast(pl.String).drop_nulls()
+            named = compute(image, read_table(path).frame, str(path)).cast(pl.String).drop_nulls()
             return {"", *(os.path.dirname(name) for name in named)}
     return {""}
 
@@ -123,7 +121,7 @@ def _draw(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[str]]:
     if (smooth, disk) != asked:
         note = f"{smooth:,} smooth and {disk:,} disk galaxies drawn; scale {work.options.scale.share:g} asks for more"
     sample = frame.filter(pl.Series(chosen))
-    split = split_by_id(sample["object_id"].to_list(), work.options.scale.split(sample.height), seed)
+    split, _ = split_galaxies(sample["object_id"].to_list(), work.options.scale.split(sample.height), seed)
     weights = sampling_weights(labels, chosen)[chosen]
     return sample.with_columns(split=pl.Series(split), draw_weight=pl.Series(weights)), [note] if note else []
 

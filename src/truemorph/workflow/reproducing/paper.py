@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from truemorph.catalogs.sampling import PAPER_SAMPLE
+from truemorph.catalogs.sampling import PAPER_SAMPLE, PAPER_SPLIT
 
 GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D, DCV14, DDB = "gz2b", "gz2d", "resnet-gz2b", "resnet-gz2d", "dcv14", "ddb"
 
@@ -43,7 +43,7 @@ TABLE_1 = {
 # Section 3.1.
 THETA = {DCV14: 9.18, DDB: 11.25}
 # Section 2.5: smooth and disk; training, validation, test.
-SAMPLE, SPLIT = PAPER_SAMPLE.labels, PAPER_SAMPLE.split
+SAMPLE, SPLIT = PAPER_SAMPLE, PAPER_SPLIT
 # Section 2.3.3: 1525 bins of α for θ, so many galaxies of the training set in each.
 THETA_BINS = 1_525
 PER_THETA_BIN = 64

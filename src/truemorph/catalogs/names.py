@@ -1,0 +1,86 @@
+"""The columns of a catalogue: what truemorph calls them, their units and their descriptions."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+FRACTIONS = ("smooth_fraction", "disk_fraction", "artefact_fraction")
+VOTES = ("smooth_votes", "disk_votes", "artefact_votes")
+
+
+@dataclass(frozen=True)
+class NamedColumn:
+    """A column that a survey's table may provide under a name of its own.
+
+    Attributes
+    ----------
+    description : str
+    units : tuple of str
+        The unit in the catalogue; where there are several, the first that the survey's unit converts to. "" means
+        dimensionless.
+    kind : {"number", "count", "id", "file", "label"}
+    option : str
+        The option of `truemorph prepare` that names the survey's column, where there is one.
+    """
+
+    description: str
+    units: tuple[str, ...] = ("",)
+    kind: Literal["number", "count", "id", "file", "label"] = "number"
+    option: str = ""
+
+
+NAMED: dict[str, NamedColumn] = {
+    "object_id": NamedColumn("identifier of the galaxy", kind="id", option="--id"),
+    "image": NamedColumn("image file, relative to the folder image_root in the metadata", kind="file"),
+    "label": NamedColumn("observed label: 0 smooth, 1 disk", kind="label", option="--label"),
+    "smooth_fraction": NamedColumn('fraction of votes for "smooth"', option="--smooth"),
+    "disk_fraction": NamedColumn('fraction of votes for "features or disk"', option="--disk"),
+    "artefact_fraction": NamedColumn('fraction of votes for "star or artefact"', option="--artifact"),
+    "smooth_votes": NamedColumn('number of votes for "smooth"', kind="count", option="--smooth"),
+    "disk_votes": NamedColumn('number of votes for "features or disk"', kind="count", option="--disk"),
+    "artefact_votes": NamedColumn('number of votes for "star or artefact"', kind="count", option="--artifact"),
+    "vote_count": NamedColumn("number of votes on the first question", kind="count"),
+    "radius": NamedColumn("Petrosian radius", ("arcsec",), option="--radius"),
+    "psf_fwhm": NamedColumn("full width at half maximum of the PSF", ("arcsec",), option="--psf-fwhm"),
+    "ra": NamedColumn("right ascension", ("deg",)),
+    "dec": NamedColumn("declination", ("deg",)),
+    "redshift": NamedColumn("redshift"),
+    "magnitude": NamedColumn("apparent magnitude, r band", ("mag",)),
+    "extinction": NamedColumn("Galactic extinction, r band", ("mag",)),
+    "radius_kpc": NamedColumn("physical Petrosian radius", ("kpc",)),
+    "M_r": NamedColumn("absolute magnitude, r band", ("mag",)),
+    "sersic_n": NamedColumn("Sersic index"),
+    "ellipticity": NamedColumn("ellipticity, 1 - b/a"),
+    "r_half": NamedColumn("half-light radius", ("kpc", "arcsec")),
+}
+
+# Columns that `prepare` adds. FITS headers hold ASCII only, so descriptions have no Greek letters.
+ADDED = {
+    "label": "observed label, the majority of the votes: 0 smooth, 1 disk",
+    "alpha": "resolution: Petrosian radius over the width of the PSF; the metadata give its unit",
+    "split": "train, validation or test; unused where the galaxy is not in the sample",
+    "sampling_weight": "weight that undoes the selection of the sample by label",
+    "gold": "gold label: 0 smooth, 1 disk; gold_definition in the metadata says what a disk is",
+}
+
+# Columns that later commands add to a catalogue.
+RESERVED = (
+    *("p_smooth", "p_disk", "p_spread", "relation", "crowd_label", "model_label"),
+    *("posterior_smooth", "posterior_disk", "posterior_label", "label_quality"),
+)
+
+_PERCENT_OF_LIGHT = re.compile(r"petro(?:r|_th)(50|90)", re.IGNORECASE)
+
+
+def percent_of_light(column: str) -> str | None:
+    """Return the percentage of the light that a radius encloses, for names such as SDSS's petroR90_r.
+
+    Examples
+    --------
+    >>> percent_of_light("petroR90_r"), percent_of_light("petroRad_r")
+    ('90', None)
+    """
+    found = _PERCENT_OF_LIGHT.search(column)
+    return None if found is None else found[1]

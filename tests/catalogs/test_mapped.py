@@ -1,0 +1,165 @@
+"""A table's columns under truemorph's names and in its units, without the values that mean missing."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from catalogs.made_up import GZ2, IDS, SMOOTH, full, noted, refused, with_values
+from truemorph.catalogs.mapped import apply_mapping
+from truemorph.catalogs.mapping import read_mapping
+from truemorph.catalogs.names import NAMED
+from truemorph.catalogs.prepare import prepare_catalogue
+from truemorph.tables import CatalogTable
+
+
+def mapped(columns, units=None, **table):
+    return apply_mapping(CatalogTable(pl.DataFrame(table), units or {}), read_mapping({"columns": columns}))
+
+
+def prepared(units, **columns):
+    return prepare_catalogue(CatalogTable(full(), units), mapping={**GZ2, "columns": columns})
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "factor"),
+    [
+        *(
+            ("radius", "ARCMIN", 60),
+            ("radius", "'", 60),
+            ("radius", '"', 1),
+            ("radius", "asec", 1),
+            ("radius", "Deg", 3600),
+        ),
+        *(("r_half", "arcmin", 60), ("r_half", "pc", 1e-3), ("smooth_fraction", "%", 0.01), ("magnitude", "AB mag", 1)),
+    ],
+)
+def test_units_are_converted(name, unit, factor):
+    got = mapped({name: "c"}, {"c": unit}, c=[2.0])
+    np.testing.assert_allclose(got.numbers(name), 2 * factor)
+    assert got.units.get(name, "") in NAMED[name].units
+
+
+def test_the_tables_unit_wins_over_the_mappings_and_a_conflict_is_noted():
+    got = mapped({"radius": {"column": "r", "unit": "0.27 arcsec"}}, {"r": "arcmin"}, r=[0.1])
+    np.testing.assert_allclose(got.numbers("radius"), 6.0)
+    assert noted(got.notes, "r", "arcmin", "0.27 arcsec")
+    assert mapped({"radius": {"column": "r", "unit": "arcmin"}}, {"r": "arcmin"}, r=[0.1]).notes == []
+
+
+@pytest.mark.parametrize("unit", ["seconds of arc", "arcsec/pix", "pix", "dex(arcsec)", "kpc"])
+def test_a_radius_in_a_unit_that_is_no_angle_is_refused(unit):
+    with refused("petroRad_r", unit, "1 * petroRad_r"):
+        prepared({"petroRad_r": unit})
+    advised = {"expression": "1 * petroRad_r", "unit": "arcsec"}
+    got = prepared({"petroRad_r": unit}, radius=advised).catalogue.frame
+    assert got["radius"].to_list() == full()["petroRad_r"].to_list()
+
+
+def test_other_columns_in_such_units_are_left_out_with_a_note():
+    got = prepared({"petroMag_r": "mag(ct/s)", "redshift": "km/s"})
+    assert {"magnitude", "redshift"}.isdisjoint(got.catalogue.metadata["columns"])
+    assert noted(got.notes, "petroMag_r", "mag(ct/s)")
+    assert noted(got.notes, "redshift", "km/s")
+
+
+def test_an_expression_over_columns_in_other_units_states_its_own():
+    with refused("petroRad_r", "arcmin"):
+        prepared({"petroRad_r": "arcmin"}, radius={"expression": "petroRad_r * 1.0"})
+    got = prepared({"petroRad_r": "arcmin"}, radius={"expression": "petroRad_r / 60", "unit": "arcmin"})
+    np.testing.assert_allclose(got.catalogue.frame["radius"], full()["petroRad_r"])
+
+
+@pytest.mark.parametrize(
+    ("values", "missing"),
+    [
+        (pl.Series([-99.99, 1.0], dtype=pl.Float32), [-99.99]),
+        (pl.Series([-7, 1], dtype=pl.Int64), [float("nan"), -7.5, -7.0]),
+        (pl.Series([" -7", "1"]), [-7.0]),
+        (pl.Series(["unknown", "1"]), ["unknown"]),
+        (pl.Series([float("inf"), 1.0]), []),
+    ],
+)
+def test_missing_values_are_found_in_every_type(values, missing):
+    got = mapped({"redshift": {"column": "z", "missing": missing}}, z=values)
+    assert got.frame["redshift"].to_list() == [None, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("column", "sentinel"),
+    [("petroRad_r", -9999), ("psfWidth_r", -99), ("redshift", -99), ("petroMag_r", -99.99), (SMOOTH, -999)],
+)
+def test_sentinels_are_missing_in_every_column_that_is_used(column, sentinel):
+    got = prepare_catalogue(with_values(column, r5=float(sentinel)))
+    named = {one: name for name, one in got.catalogue.metadata["columns"].items()}[column]
+    assert got.dropped.height + got.catalogue.frame[named].null_count() == 1
+    assert noted(got.notes, column, str(sentinel))
+
+
+def test_sentinels_are_missing_in_rules_and_gold_labels():
+    table = full(t_type=[-99.0, -4.0, 3.0] * 20, flag=[-999] * 3 + [1] * 57)
+    got = prepare_catalogue(table, gold="t_type>=-3", keep="flag < 2")
+    assert got.catalogue.frame["gold"].to_list() == [None, 0, 1] * 19
+    assert dict(got.funnel)["flag < 2"] == -3
+    assert noted(got.notes, "t_type", "-99")
+    assert noted(got.notes, "flag", "-999")
+
+
+def test_missing_values_are_missing_under_the_tables_own_name_too():
+    table = full(petroMag_r=np.where(np.arange(60) < 9, -9999.0, 16.0))
+    assert dict(prepare_catalogue(table, keep="petroMag_r < 17.77").funnel)["petroMag_r < 17.77"] == -9
+    assert dict(prepare_catalogue(table, keep="petroMag_r < 17.77 OR magnitude IS NULL").funnel)["rows out"] == 60
+
+
+@pytest.mark.parametrize(("column", "named"), [("petroRad_r", "radius"), ("petroMag_r", "magnitude")])
+def test_impossibly_large_values_are_missing(column, named):
+    got = prepare_catalogue(with_values(column, r7=1e300))
+    assert got.catalogue.frame[named].max() < 1000
+    assert noted(got.notes, column, "row 8", "1e+300")
+    assert got.dropped.height == (named == "radius")
+
+
+COUNTS = {"smooth_votes": "s", "disk_votes": "d"}
+
+
+def test_fractions_follow_from_counts():
+    got = mapped({**COUNTS, "artefact_votes": "a"}, s=[3, 3, 0], d=[1, 1, 0], a=[None, 4, 0])
+    assert got.frame["vote_count"].to_list() == [4, 8, 0]
+    assert got.frame["smooth_fraction"].to_list() == [0.75, 0.375, None]
+    assert got.frame["smooth_votes"].dtype == pl.Int64
+
+
+def test_rows_without_fractions_take_all_of_them_from_their_votes():
+    columns = {**COUNTS, "smooth_fraction": "f", "vote_count": "n"}
+    got = mapped(columns, f=[0.9, None, None], s=[1, 3, 0], d=[1, 1, 0], n=[4, 4, 0])
+    np.testing.assert_array_equal(got.numbers("smooth_fraction"), [0.9, 0.75, np.nan])
+    np.testing.assert_array_equal(got.numbers("disk_fraction"), [np.nan, 0.25, np.nan])  # never of two kinds in a row
+    assert noted(got.notes, "1 rows")
+
+
+@pytest.mark.parametrize(
+    ("smooth", "mentioned"),
+    [([1, 5], ("row 2", "s", "n")), ([-1, 3], ("s", "row 1", "-1")), ([3e20, 3], ("s", "3e+20"))],
+)
+def test_impossible_counts_are_refused(smooth, mentioned):
+    with refused(*mentioned):
+        mapped({**COUNTS, "vote_count": "n"}, s=smooth, d=[1, 1], n=[4, 4])
+
+
+def test_ids_built_from_numbers_keep_every_digit():
+    got = mapped({"object_id": {"expression": "concat(brick, '_', objid)"}}, brick=[123456], objid=[IDS])
+    assert got.frame["object_id"].to_list() == ["123456_587722981748572353"]
+
+
+def test_columns_named_like_truemorphs_own_are_carried_under_another_name():
+    table = CatalogTable(
+        full(p_disk=0.9, label=["x"] * 60, label_input=["y"] * 60, alpha=2.0, extra=1.0),
+        {"extra": "km / s", "alpha": "m"},
+        descriptions={"extra": "a speed"},
+    )
+    got = prepare_catalogue(table, preset="gz2").catalogue
+    assert (got.frame["p_disk_input"] == 0.9).all()
+    assert {"label_input", "label_input_"} <= set(got.frame.columns)
+    assert got.frame["label"].dtype == pl.Int64
+    assert (got.units["extra"], got.descriptions["extra"]) == ("km / s", "a speed")
+    assert got.units["alpha_input"] == "m"
+    assert "alpha" not in got.units

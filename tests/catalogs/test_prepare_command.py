@@ -1,0 +1,102 @@
+"""`truemorph prepare`: its result, its mistakes, and the mapping that a dry run prints."""
+
+import json
+import tomllib
+
+import numpy as np
+import polars as pl
+import pytest
+
+from catalogs.made_up import full, photometry, votes
+from conftest import run
+from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.catalogs.mapping import read_mapping
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Votes, photometry by id and profiles by position."""
+    votes(kind=["A  B", "A B"] * 30).write_csv(tmp_path / "votes.csv")
+    photometry().write_parquet(tmp_path / "photometry.parquet")
+    sky = votes().select(RAJ2000="ra", DEJ2000=pl.col("dec") + 1 / 3600).with_columns(sersic_n=pl.lit(2.0))
+    sky.write_parquet(tmp_path / "profiles.parquet")
+    return tmp_path
+
+
+def test_the_command_writes_a_catalogue_and_its_result_as_json(capsys, files):
+    out = files / "cat.parquet"
+    status, printed, said = run(
+        capsys, "prepare", files / "votes.csv", "--join", f"{files / 'photometry.parquet'}=objid",
+        "--match", files / "profiles.parquet", "--within", 1.5, "--sample", "20,15", "--split", "30,2,3",
+        "--keep", "redshift > 0.05", "--gold", "sersic_n>=1", "--psf", "fwhm", "--out", out, "--json",
+    )  # fmt: skip
+    assert status == 0
+    result = json.loads(printed)
+    catalogue = read_catalogue(out)
+    assert result["splits"]["train"] == 30
+    assert [(one["by"], one["matched"]) for one in result["matches"]] == [("id", 60), ("sky", 60)]
+    assert catalogue.metadata["matches"] == result["matches"]
+    assert catalogue.metadata["alpha_psf"] == "fwhm"
+    assert catalogue.frame["gold"].to_list() == [1] * catalogue.frame.height
+    assert sum(line.startswith("note: ") for line in said.splitlines()) >= 2
+    assert {path.name for path in files.glob("cat.*")} == {"cat.parquet", "cat.datasheet.md", "cat.dropped.csv"}
+
+
+def test_columns_that_the_command_names(capsys, tmp_path):
+    smooth = np.arange(60) % 20 + 1
+    table = pl.DataFrame({"name": np.arange(60), "s": smooth, "d": 21 - smooth, "a": 0, "r": 6.0, "w": 1.2})
+    table.with_columns(disk=pl.col("d") > pl.col("s")).write_csv(tmp_path / "t.csv")
+    asked = ["prepare", tmp_path / "t.csv", "--id", "name", "--radius", "r", "--psf-fwhm", "w"]
+    for columns in (["--smooth", "s", "--disk", "d", "--artifact", "a"], ["--smooth", "s / 21"], ["--label", "disk"]):
+        status, _, said = run(capsys, *asked, *columns, "--sample", "balanced", "--out", tmp_path / "c.parquet")
+        assert status == 0, said
+        assert read_catalogue(tmp_path / "c.parquet").frame["label"].to_list() == (smooth < 10.5).astype(int).tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "mentioned"),
+    [
+        (["--sample", "50"], "--sample"),
+        (["--split", "a,b,c"], "--split"),
+        (["--split", "0.5,0.2,0.2"], "split"),
+        (["--cosmology", "WMAP8"], "WMAP9"),
+        (["--match", "x.fits=ra"], "FILE=RA,DEC"),
+        (["--radius", "petroRad"], "petroRad_r"),
+        (["--preset", "gz2", "--mapping", "m.toml"], "mapping"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(capsys, tmp_path, options, mentioned):
+    full().write_csv(tmp_path / "t.csv")
+    status, printed, said = run(capsys, "prepare", tmp_path / "t.csv", *options, "--out", tmp_path / "c.parquet")
+    assert (status, printed, said.count("\n")) == (2, "", 1)
+    assert mentioned in said
+
+
+def test_a_dry_run_prints_a_mapping_that_gives_the_same_catalogue(capsys, files):
+    (files / "m.toml").write_text(
+        'extends = "paper"\n[columns]\nsersic_n = { column = "n\\npsf_fwhm = 9", optional = true }\n'
+        "ellipticity = { expression = \"CASE WHEN kind = 'A  B' THEN 0.1 ELSE 0.2 END\" }\n"
+    )
+    table = ["prepare", files / "votes.csv", "--join", files / "photometry.parquet"]
+    asked = [*table, "--mapping", files / "m.toml", "--keep", "redshift > 0.05"]
+    asked += ["--cosmology", "Planck18", "--sample", "9,8"]
+    status, page, _ = run(capsys, *asked, "--dry-run")
+    assert status == 0
+    assert "psf_fwhm" not in tomllib.loads(page)  # a comment ends with its line
+    (files / "again.toml").write_text(page)
+    for options, out in ((asked, "one.parquet"), ([*table, "--mapping", files / "again.toml"], "two.parquet")):
+        status, _, said = run(capsys, *options, "--out", files / out)
+        assert status == 0, said
+        assert "asked to split" not in said
+    one, two = (read_catalogue(files / name) for name in ("one.parquet", "two.parquet"))
+    assert one.frame.equals(two.frame)
+    assert set(one.frame["ellipticity"]) == {0.1, 0.2}
+    assert one.metadata["cosmology"] == two.metadata["cosmology"] == "Planck18"
+
+
+def test_a_dry_run_without_a_table_prints_the_preset(capsys):
+    status, page, _ = run(capsys, "prepare", "--preset", "gz2", "--dry-run")
+    assert status == 0
+    assert read_mapping(tomllib.loads(page)) == read_mapping("gz2")
+    _, page, _ = run(capsys, "prepare", "--preset", "gz2", "--sample", "balanced", "--dry-run", "--json")
+    assert json.loads(page)["sample"] == "balanced"
