@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 
 from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
 from truemorph.catalogs.choosing import detect_mapping, resolve
-from truemorph.catalogs.evaluating import evaluate
-from truemorph.catalogs.expressions import Expression
+from truemorph.catalogs.expressions import Expression, compute
 from truemorph.catalogs.joining import Join
 from truemorph.catalogs.mapping import Mapping, read_mapping
 from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
@@ -108,7 +107,7 @@ def _named_folders(inputs: Inputs, image: Expression | None) -> set[str]:
     """Folders of the images that a table names, below their root, and the root."""
     for path in (inputs.table, inputs.image_table):
         if image is not None and path is not None and set(image.columns) <= set(column_names(Path(path))):
-            named = evaluate(image.tree, read_table(path).frame).cast(pl.String).drop_nulls()
+            named = compute(image, read_table(path).frame, str(path)).cast(pl.String).drop_nulls()
             return {"", *(os.path.dirname(name) for name in named)}
     return {""}
 
