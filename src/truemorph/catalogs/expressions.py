@@ -176,7 +176,7 @@ def _parse(text: str) -> exp.Expr:
     tokens = tokenize(text)
     if len(tokens) > MOST_WORDS:
         raise ValueError(f"it has {len(tokens):,} words; {MOST_WORDS} are allowed")
-    depth, before, known = 0, "(", _SIGNS | _KEYWORDS | set(FUNCTIONS)
+    depth, before, written, known = 0, "(", "", _SIGNS | _KEYWORDS | set(FUNCTIONS)
     for token in tokens:
         word = token.text.lower()
         if token.comments:
@@ -186,13 +186,13 @@ def _parse(text: str) -> exp.Expr:
         elif word not in _SIGNS and not word.isidentifier():
             raise ValueError(f"{_shorten(token.text)!r} is not allowed; {_HELP}")
         if word == "(" and before not in known:
-            raise ValueError(f"no function {before!r}; {nearest(before, list(FUNCTIONS), what='functions')}")
+            raise ValueError(f"no function {written!r}; {nearest(before, list(FUNCTIONS), what='functions')}")
         if word == before == "STRING":
             raise ValueError("two texts follow each other without a comma")
         depth += (word == "(") - (word == ")")
         if depth > DEEPEST:
             raise ValueError(f"it has more than {DEEPEST} levels of brackets")
-        before = word
+        before, written = word, token.text
     tree = _Parser().parse_into(exp.Condition, tokens, text)[0] if tokens else None
     if tree is None:
         raise ValueError("it is empty")
@@ -297,7 +297,7 @@ def _alike(values: Sequence[pl.Series]) -> list[pl.Series]:
 
 
 def _doubles(series: pl.Series) -> np.ndarray:
-    return _of(pl.Float64, series).cast(pl.Float64).fill_null(np.nan).to_numpy()
+    return _of(pl.Float64, series).cast(pl.Float64).to_numpy()  # null becomes NaN
 
 
 def _numeric(function: Callable[..., np.ndarray], *values: pl.Series) -> pl.Series:
@@ -405,7 +405,7 @@ _OPERATORS: dict[type, Callable[..., pl.Series]] = {
 }
 
 _CONDITIONS = (exp.Predicate, exp.Connector, exp.Not)
-_INSIDE = {exp.Identifier: exp.Column, exp.DataType: exp.Cast, exp.If: exp.Case}
+_INSIDE: dict[type, type] = {exp.Identifier: exp.Column, exp.DataType: exp.Cast, exp.If: exp.Case}
 
 # Allowed nodes, with their arguments beside "this" and "expression". Anything else is refused, so what a newer sqlglot
 # may understand is never silently ignored.

@@ -15,7 +15,7 @@ from truemorph._version import __version__
 from truemorph.catalogs.archives.checksums import file_hash
 from truemorph.catalogs.archives.provenance import origin
 from truemorph.catalogs.asking import Request, settle
-from truemorph.catalogs.catalogue import trusted_classes
+from truemorph.catalogs.catalogue import gold_classes
 from truemorph.catalogs.columns import Mapped, apply_mapping, carried_columns
 from truemorph.catalogs.datasheet import datasheet
 from truemorph.catalogs.derived import with_physical
@@ -234,7 +234,7 @@ def _truth(
 ) -> tuple[np.ndarray | None, str]:
     """Trusted classes by the rule that was given, or the table's own."""
     if rule is not None:
-        return trusted_classes(named, rule, asked.source)
+        return gold_classes(named, rule, asked.source)
     own = table.frame["truth"] if "truth" in table.frame.columns else None
     if own is None:
         return None, ""
@@ -245,7 +245,7 @@ def _truth(
     before = table.metadata.get("truth_definition")
     stated = before or "not stated (column truth of the table; prepare with --truth to state it)"
     try:
-        return trusted_classes(named, "truth", asked.source)[0], str(stated)
+        return gold_classes(named, "truth", asked.source)[0], str(stated)
     except InputError as problem:
         raise InputError(f"{problem} as --truth") from problem
 
