@@ -42,6 +42,11 @@ TABLE = pl.DataFrame(
         ("id = 587722981748572353", [True, False, False]),
         ("1.3", [1.3, 1.3, 1.3]),
         ("log10(a * 10) - 1", [0.0, np.log10(2), np.log10(300)]),
+        ("s NOT LIKE 'u%'", [False, True, None]),
+        ("upper(s) ILIKE 'u' AND t IS NOT FALSE", [True, False, None]),
+        ("CASE a WHEN 1 THEN 'x' WHEN 2 THEN s END", ["x", "v", None]),
+        ("CAST('12' AS int) + try_cast(s AS int)", [None, None, None]),
+        ("t = 1", [True, False, None]),
     ],
 )
 def test_expressions(text, values):
@@ -92,25 +97,15 @@ def test_no_text_does_more_than_compute_on_rows(text):
         assert len(got) == TABLE.height
 
 
-def test_every_function_sees_one_row_at_a_time():
-    values = {"s": "'u'", "n": "2"}
-    takes = {
-        **dict.fromkeys(("atan2", "mod", "pow", "power", "nullif", "ifnull", "least", "greatest", "coalesce"), "nn"),
-        **dict.fromkeys(("lower", "upper", "length"), "s"),
-        **dict.fromkeys(("concat", "starts_with", "ends_with", "strpos", "regexp_like"), "ss"),
-        "if": "bnn",
-        "pi": "",
-        "replace": "sss",
-        "substr": "sn",
-    }
+def test_every_function_computes_each_row_from_that_row_alone():
     table = pl.DataFrame({"s": ["u", "w"], "n": [0.5, 0.25], "b": [True, False]})
-    for name in set(FUNCTIONS) - {"cast", "try_cast"}:
-        kinds = takes.get(name, "n")
-        inside = ", ".join([kinds[0], *(values[kind] for kind in kinds[1:])] if kinds else [])
-        expression = read_expression(f"{name}({inside})", "test")
+    arguments = {"if": "b, n, 2", "pi": "", **dict.fromkeys(("lower", "upper", "length"), "s")}
+    arguments |= dict.fromkeys(("atan2", "mod", "pow", "power", "nullif", "ifnull", "least", "greatest"), "n, 2")
+    for name in FUNCTIONS:
+        expression = read_expression(f"{name}({arguments.get(name, 'n')})", "test")
         both = compute(expression, table, "test").to_list()
-        alone = [compute(expression, table[row : row + 1], "test")[0] for row in (0, 1)]
-        assert both == alone, name
+        assert both == [compute(expression, table[row : row + 1], "test")[0] for row in (0, 1)], name
+        assert compute(expression, table[:0], "test").to_list() == [], name
 
 
 @pytest.mark.parametrize(
@@ -141,61 +136,96 @@ def test_what_is_not_a_finite_number_is_missing_at_once(text, values):
     assert [v if v is None or isinstance(v, bool) else pytest.approx(v) for v in values] == got
 
 
-@pytest.mark.parametrize("text", ["1 < a < 3", "(a < 2) < 3", "1 < a BETWEEN 2 AND 3", "a = b = 1", "3 > NOT t"])
+@pytest.mark.parametrize(
+    "text", ["1 < a < 3", "(a < 2) < 3", "1 < a BETWEEN 2 AND 3", "a = b = 1", "3 > NOT t", "a BETWEEN 1 AND 2 = t"]
+)
 def test_a_comparison_of_a_comparison_is_refused(text):
-    with pytest.raises(InputError, match=r"BETWEEN|can't read"):
-        read_expression(text, "test")
+    with pytest.raises(InputError):
+        compute(read_expression(text, "test"), TABLE, "test")
 
 
 @pytest.mark.parametrize(
     ("text", "values"),
     [
         ("length(s) - 5", [-4, -4, None]),
-        ("strpos(s, 'z') - 1", [-1, -1, None]),
         ("pow(a, 20) > 1", [False, True, True]),
         ("small * 100", [20000, 100, 0]),
+        ("small + small", [400, 2, 0]),
         ("small - 201", [-1, -200, -201]),
         ("id + 1", [587722981748572354, 1, 3]),
-        ("id * id", [None, 0, 4]),  # more than 64 bits hold
+        ("id * id", [None, 0, 4]),  # does not fit 64 bits
+        ("large * large", [None, 1, 4]),
         ("large - 1", [2**64 - 2, 0, 1]),
+        ("abs(lowest)", [2**63, 1, 2]),
+        ("-lowest", [2**63, 1, 2]),
         ("id - 0 = 587722981748572352", [False, False, False]),
+        ("id = near", [False, True, True]),  # int64 and uint64, one apart
+        ("id IN (587722981748572352, 2)", [False, False, True]),
+        ("near", [587722981748572352, 0, 2]),
         ("concat(id, '_', a)", ["587722981748572353_1", "0_2", "2_300"]),
     ],
 )
 def test_integers_neither_overflow_nor_lose_digits(text, values):
     table = TABLE.with_columns(
         id=pl.Series([587722981748572353, 0, 2]),
+        near=pl.Series([587722981748572352, 0, 2], dtype=pl.UInt64),
         small=pl.Series([200, 1, 0], dtype=pl.UInt8),
         large=pl.Series([2**64 - 1, 1, 2], dtype=pl.UInt64),
+        lowest=pl.Series([-(2**63), -1, -2]),
     )
     assert compute(read_expression(text, "test"), table, "test").to_list() == values
 
 
+def test_division_rounds_as_numpy_does():
+    a, b = np.random.default_rng(0).random((2, 1000))
+    got = compute(read_expression("a / b", "test"), pl.DataFrame({"a": a, "b": b}), "test")
+    np.testing.assert_array_equal(got.to_numpy(), a / b)
+
+
 @pytest.mark.parametrize(
-    ("text", "says"),
+    "text",
     [
-        ("+".join(["a"] * 2001), "at most 4,000 characters"),
-        ("+".join(["a"] * 151), "at most 300 words"),
-        ("(" * 41 + "a" + ")" * 41, "more than 40 brackets deep"),
-        ("1" * 3999 + "x", "can't read"),
-        ("1e400", "too large"),
-        ("replace(s, '', 'x')", "not empty"),
-        ("length()", "length takes 1 value in brackets, not 0"),
-        ("coalesce()", "1 or more"),
-        ("round(a, 400)", "from 0 to 15"),
-        ("regexp_like(s, '((((a{100}){100}){100}){100})')", "regex"),
-        ("regexp_like(s, s)", "single quotes"),
-        ("NOT a", "NOT takes what is true or false, not numbers"),
-        ("a = 'u'", "= compares numbers with text"),
-        ("CASE WHEN t THEN 1 ELSE 'x' END", "CASE mixes numbers and text"),
-        ("a IN ()", "can't read"),
+        "+".join(["a"] * 10_000),
+        "+".join(["a"] * 151),
+        "(" * 41 + "a" + ")" * 41,
+        "NOT " * 250 + "t",
+        "row(" * 30 + "a" + ")" * 30,  # takes sqlglot minutes
+        "1" * 3999 + "x",
+        "1e400",
+        "CAST(a AS a)",
+        "length()",
+        "log10(a, b)",
+        "coalesce()",
+        "log(a)",
+        "a ** 2",
+        "s LIKE s",
+        "s IN ('u' 'v')",
+        "NOT a",
+        "a AND t",
+        "a = 'u'",
+        "CASE WHEN t THEN 1 ELSE 'x' END",
+        "CAST(s AS double)",
+        "a IN ()",
+        "a IN b",
+        "a BETWEEN SYMMETRIC 2 AND 1",
+        "ELSE a",
+        "LIKE(a)",
+        ":a",
+        "?",
     ],
 )
-def test_what_asks_too_much_or_mixes_kinds_is_refused_in_a_short_line(text, says):
-    with pytest.raises(InputError, match=says) as caught:
+def test_what_asks_too_much_or_mixes_kinds_is_refused_in_one_short_line(text):
+    with pytest.raises(InputError) as caught:
         compute(read_expression(text, "test"), TABLE, "test")
-    assert len(str(caught.value)) < 300
+    assert len(str(caught.value)) < 400
     assert "\n" not in str(caught.value)
+
+
+def test_text_of_an_expression_reads_back_as_the_same_expression():
+    expression = read_expression("""'a  b' ||\n  "my  column" """, "test")
+    assert expression.text == """'a  b' || "my  column\""""
+    assert expression.columns == ("my  column",)
+    assert read_expression(expression.text, "test") == expression
 
 
 def test_columns_may_be_called_like_polars_patterns():

@@ -1,8 +1,7 @@
-"""Prepared catalogues: reading them back, choosing rows, finding their images and their trusted classes."""
+"""Prepared catalogues: reading them back, selecting rows, finding their images and their gold classes."""
 
 from __future__ import annotations
 
-import operator
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -12,18 +11,19 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from truemorph.catalogs.expressions import column_expression, compute, read_expression
 from truemorph.catalogs.ids import object_ids
 from truemorph.catalogs.names import FRACTIONS, NAMED
 from truemorph.catalogs.sampling import SPLITS
-from truemorph.errors import InputError, nearest
+from truemorph.errors import InputError
 from truemorph.tables import CatalogTable, read_table
 
 _NUMBERS = {"gold", "sampling_weight", "draw_weight"} | {
     name for name, one in NAMED.items() if one.kind in ("number", "count")
 }
-
-_RULE = re.compile(r"^\s*(?P<column>[^<>=!]+?)\s*(?P<sign>>=|<=|==|>|<)\s*(?P<number>[-+0-9.eE]+)\s*$")
-_SIGNS = {">=": operator.ge, "<=": operator.le, "==": operator.eq, ">": operator.gt, "<": operator.lt}
+_SQL = re.compile(r"['\"<>=]|\b(and|or)\b", re.IGNORECASE)
+_RULE = re.compile(r"""\s*([^<>=!()'"]+?)\s*(>=|<=|==|=|<|>)\s*([-+0-9.eE]+)\s*""")
+_YES_NO = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 def read_catalogue(path: str | os.PathLike[str], *, labelled: bool = True) -> CatalogTable:
@@ -106,36 +106,6 @@ def _problems(frame: pl.DataFrame, source: str, labelled: bool) -> list[str]:
     return lines
 
 
-def parse_condition(condition: str) -> tuple[str, list[str]]:
-    """Split "column=value" or "column=value1,value2".
-
-    Examples
-    --------
-    >>> parse_condition("source=S82coadd")
-    ('source', ['S82coadd'])
-    """
-    column, equals, values = condition.partition("=")
-    if not equals or not column or not values:
-        raise InputError(f"--where takes column=value or column=value1,value2; got {condition!r}")
-    return column.strip(), [value.strip() for value in values.split(",")]
-
-
-def _equal_to_any(series: pl.Series, values: list[str], source: str) -> pl.Series:
-    """Compare as the column's own kind: numbers as numbers, yes and no as such, the rest as text."""
-    if series.dtype == pl.Boolean:
-        known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-        for value in values:
-            if value.lower() not in known:
-                raise InputError(f"{source} is true or false, not {value!r}, as --where asks")
-        return series.is_in([known[value.lower()] for value in values]).fill_null(False)
-    if series.dtype.is_float():
-        try:
-            return series.is_in([float(value) for value in values]).fill_null(False)
-        except ValueError:
-            return pl.Series([False] * len(series))
-    return series.cast(pl.String).is_in(values).fill_null(False)
-
-
 def image_folder(catalogue: CatalogTable) -> Path:
     """The folder below which a catalogue's images lie.
 
@@ -153,31 +123,73 @@ def image_folder(catalogue: CatalogTable) -> Path:
 
 
 def rows_where(frame: pl.DataFrame, conditions: Iterable[str], source: str) -> np.ndarray:
-    """Rows that meet every "column=value" condition, shape (N,) of bool.
+    """Rows that meet every condition.
+
+    Parameters
+    ----------
+    frame : polars.DataFrame
+    conditions : iterable of str
+        SQL expressions such as "petroMag_r < 17 AND redshift > 0.02", or "column=value" and "column=value1,value2",
+        where text needs no quotes. A row for which a condition is null is not selected.
+    source : str
+        File name, for messages.
+
+    Returns
+    -------
+    array of bool, shape (N,)
 
     Raises
     ------
     InputError
-        If a column is absent or a condition can't be read.
+        If a column is absent, or a condition can't be read or is not true or false.
+
+    Examples
+    --------
+    >>> frame = pl.DataFrame({"source": ["S82coadd", "DR7", "DR7"], "z": [0.1, 0.02, None]})
+    >>> rows_where(frame, ["source=DR7,DR8", "z < 0.05"], "votes.csv")
+    array([False,  True, False])
     """
     selected = np.ones(frame.height, dtype=bool)
     for condition in conditions:
-        column, values = parse_condition(condition)
-        if column not in frame.columns:
-            raise InputError(f"{source}: no column {column!r} for --where; {nearest(column, frame.columns)}")
-        selected &= _equal_to_any(frame[column].alias(""), values, f"{source}: column {column}").to_numpy()
+        column, equals, values = (part.strip() for part in condition.partition("="))
+        if equals and values and column in frame.columns and not _SQL.search(values):
+            listed = [value.strip() for value in values.split(",")]
+            chosen = _equal_to_any(frame[column].alias(""), listed, f"{source}: column {column}")
+        else:
+            about = f"{source}: --where"
+            chosen = compute(read_expression(condition, about), frame, about)
+            if chosen.dtype not in (pl.Boolean, pl.Null):
+                raise InputError(f"{about}: {condition!r} is {chosen.dtype}, not true or false; write a comparison")
+        selected &= chosen.cast(pl.Boolean).fill_null(False).to_numpy()
     return selected
 
 
-def trusted_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarray, str]:
-    """Classes that are known to be right, and what "disk" means in them.
+def _equal_to_any(series: pl.Series, values: list[str], where: str) -> pl.Series:
+    """Compare as the column's own type: numbers as numbers, yes and no as such, the rest as text."""
+    if series.dtype == pl.Boolean:
+        unknown = [value for value in values if value.lower() not in _YES_NO]
+        if unknown:
+            raise InputError(f"{where} is true or false, not {unknown[0]!r}, as --where asks")
+        return series.is_in([_YES_NO[value.lower()] for value in values])
+    if not series.dtype.is_numeric():
+        return series.cast(pl.String).is_in(values)
+    try:
+        if series.dtype.is_integer() and all(value.lstrip("+-").isdigit() for value in values):
+            return series.cast(pl.Int128).is_in(pl.Series(map(int, values), dtype=pl.Int128).implode())
+        return series.cast(pl.Float64).is_in([float(value) for value in values])
+    except (ValueError, OverflowError) as problem:
+        raise InputError(f"{where} holds numbers, not {', '.join(values)!r}, as --where asks") from problem
+
+
+def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarray, str]:
+    """Gold classes of galaxies, and what "disk" means in them.
 
     Parameters
     ----------
     frame : polars.DataFrame
     rule : str
-        A column of 0 (smooth), 1 (disk), empty or -1 where unknown; or a rule such as "t_type>=-3": disk where it
-        holds, smooth where it does not, unknown where the column is empty.
+        A column of 0 (smooth), 1 (disk), null or -1 (unknown); or an SQL expression such as "t_type>=-3": disk where
+        it is true, smooth where it is false, unknown where it is null.
     source : str
         File name, for messages.
 
@@ -190,33 +202,30 @@ def trusted_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.nda
     Raises
     ------
     InputError
-        If the column is absent or not of numbers, or a plain column holds something else than classes.
+        If a column is absent or not of numbers, or a value is not a class.
 
     Examples
     --------
-    >>> trusted_classes(pl.DataFrame({"t_type": [-5, -2, 4, None]}), "t_type>=-3", "experts.csv")
+    >>> gold_classes(pl.DataFrame({"t_type": [-5, -2, 4, None]}), "t_type>=-3", "experts.csv")
     (array([ 0,  1,  1, -1]), 'disk: t_type >= -3')
     """
-    found = _RULE.match(rule)
-    column = found["column"].strip() if found else rule.strip()
-    if column not in frame.columns:
-        raise InputError(f"{source}: no column {column!r} for trusted classes; {nearest(column, frame.columns)}")
-    series = frame[column]
-    if series.dtype == pl.Boolean:
-        series = series.cast(pl.Int64)
-    if not series.dtype.is_numeric():
-        raise InputError(f"{source}: column {column} should hold numbers to serve as trusted classes, not text")
-    values = series.cast(pl.Float64).fill_null(np.nan).to_numpy()
-    known = np.isfinite(values)
-    if found:
-        number = float(found["number"])
-        holds = _SIGNS[found["sign"]](values, number)
-        return np.where(known, holds.astype(np.int64), -1), f"disk: {column} {found['sign']} {number:g}"
-    bad = known & ~np.isin(values, (-1, 0, 1))
+    about = f"{source}: gold classes"
+    name = rule.strip()
+    expression = column_expression(name) if name in frame.columns else read_expression(rule, about)
+    series = compute(expression, frame, about)
+    if series.dtype not in (pl.Boolean, pl.Null) and not series.dtype.is_numeric():
+        raise InputError(f"{about}: {expression.said} should be numbers or true and false, not {series.dtype}")
+    values = series.cast(pl.Float64).fill_null(-1).to_numpy()
+    bad = ~np.isin(values, (-1, 0, 1))
     if bad.any():
         row = int(bad.argmax())
         raise InputError(
-            f"{source}: column {column} should hold 0 (smooth), 1 (disk) or nothing, but row {row + 1} is "
-            f'{values[row]:g}; give a rule such as "{column}>=1"'
+            f"{about}: {expression.said} should be 0 (smooth), 1 (disk) or nothing, but row {row + 1} is "
+            f'{values[row]:g}; give a rule such as "{expression.said}>=1"'
         )
-    return np.where(known, np.nan_to_num(values, nan=-1), -1).astype(np.int64), f"disk: {column} is 1"
+    if expression.lone:
+        definition = f"{expression.text} is 1"
+    else:
+        simple = _RULE.fullmatch(expression.text)
+        definition = " ".join(simple.groups()) if simple else expression.text
+    return values.astype(np.int64), f"disk: {definition}"

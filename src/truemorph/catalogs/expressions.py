@@ -1,71 +1,72 @@
-r"""Expressions over columns, written in SQL: "a_count" / ("a_count" + "b_count").
+"""SQL expressions over the columns of a table, for example ``a_count / (a_count + b_count)``.
 
-A mapping may come from someone else, and is to do no more than compute on one row: so SQL is read here, not handed
-to an engine that also knows subqueries, files, sums over rows and patterns of columns. `evaluating` computes it.
+A mapping may come from somebody else, so an expression can only compute on one row at a time. sqlglot parses it, every
+node of the tree must be in `_NODES`, and numpy and polars compute it here: polars' own SQL counts NaN as larger than
+any number, lets integers overflow, and reads names such as ``^a.*$`` as patterns. To add a function, add it to
+`FUNCTIONS`.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
+import operator
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, ClassVar
 
+import numpy as np
 import polars as pl
-from polars.exceptions import PanicException, PolarsError
+from polars.exceptions import PolarsError
+from sqlglot import Parser, exp, tokenize
+from sqlglot.errors import SqlglotError
+from sqlglot.tokens import TokenType
 
-from truemorph.catalogs.evaluating import FUNCTIONS, TYPES, Node, WrongKindError, evaluate
 from truemorph.errors import InputError, nearest
 
-LONGEST, MOST_WORDS, DEEPEST = 4000, 300, 40
-_RESERVED = (
-    *("and", "or", "not", "in", "is", "between", "like", "ilike", "case", "when", "then", "else", "end", "as"),
-    *("null", "true", "false"),
-)
-_PARTS = re.compile(
-    r"""\s+
-    | (?P<quoted>"(?:[^"]|"")+")
-    | (?P<text>'(?:[^']|'')*')
-    | (?P<number>(?:\d++(?:\.\d*+)?+|\.\d++)(?:[eE][-+]?\d++)?+(?![\w.]))
-    | (?P<word>[A-Za-z_]\w*)
-    | (?P<sign><=|>=|<>|!=|==|\|\||[-+*/%<>=(),])
-    """,
-    re.VERBOSE,
-)
+LONGEST, MOST_WORDS, DEEPEST = 4000, 300, 20
+_SIGNS = {"(", ")", ",", "+", "-", "*", "/", "%", "||", "<", "<=", ">", ">=", "=", "==", "<>", "!="}
+_KEYWORDS = {"and", "or", "not", "in", "between", "like", "ilike", "case", "when", "then", "else", "cast", "try_cast"}
 _SPACE = re.compile(r"""("[^"]*"|'[^']*')|\s+""")
-_COMPARISONS = ("<", "<=", ">", ">=", "=", "==", "<>", "!=")
-_QUOTES = "names with more than letters, digits and _ go in double quotes"
-_CHAINED = "compares what is a comparison already; write x BETWEEN 14 AND 15, or 14 < x AND x < 15"
+_HELP = "write names with more than letters, digits and _ in double quotes, and text in single quotes"
+_NUMBERS: dict[str, Any] = {"DOUBLE": pl.Float64, "FLOAT": pl.Float64, "INT": pl.Int64, "BIGINT": pl.Int64}
+_TYPES = {**_NUMBERS, "TEXT": pl.String, "VARCHAR": pl.String, "BOOLEAN": pl.Boolean}
+
+
+class _Parser(Parser):
+    """sqlglot's parser without its functions: a call stays a name with all its arguments."""
+
+    FUNCTIONS: ClassVar = {}
+    NO_PAREN_FUNCTIONS: ClassVar = {}
+    FUNCTION_PARSERS: ClassVar = {name: Parser.FUNCTION_PARSERS[name] for name in ("CAST", "TRY_CAST")}
+    NO_PAREN_FUNCTION_PARSERS: ClassVar = {"CASE": Parser.NO_PAREN_FUNCTION_PARSERS["CASE"]}
 
 
 @dataclass(frozen=True)
 class Expression:
-    """An expression that has been read.
+    """A parsed expression.
 
     Attributes
     ----------
     text : str
-        As it was written, on one line.
+        The expression on one line; of a column, its name.
     columns : tuple of str
-        Names that it needs, in the order of their first use.
+        Names of the columns it needs, in order of first use.
     lone : bool
-        Whether it is a column's name and nothing else.
-    tree : Node
+        Whether it is the name of a column and nothing else.
+    tree : sqlglot.exp.Expr
     """
 
     text: str
     columns: tuple[str, ...]
     lone: bool
-    tree: Node
+    tree: exp.Expr
 
     @property
     def said(self) -> str:
-        """The text, short enough for a message."""
-        return _said(self.text)
-
-
-def _said(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 80 else f"{line[:79]}…"
+        """The text, shortened for messages."""
+        return _shorten(self.text)
 
 
 def column_expression(name: str) -> Expression:
@@ -76,278 +77,61 @@ def column_expression(name: str) -> Expression:
     >>> column_expression("b/a").columns
     ('b/a',)
     """
-    return Expression(name, (name,), True, Node("column", name))
+    return Expression(name, (name,), True, exp.column(name, quoted=True))
 
 
 def read_expression(text: str, where: str) -> Expression:
-    """Read an expression, and refuse what is more than one.
+    """Parse an expression.
 
     Parameters
     ----------
     text : str
-        Names of columns (in double quotes where they hold more than letters, digits and _), numbers, text in single
-        quotes, + - * / %, comparisons, AND, OR, NOT, IN, BETWEEN, LIKE, IS NULL, CASE WHEN … THEN … ELSE … END, and
-        the functions in `FUNCTIONS`. At most 4,000 characters, 300 words and 40 brackets deep.
+        SQL: columns (in double quotes if the name has more than letters, digits and _), numbers, text in single
+        quotes, ``+ - * / % ||``, comparisons, AND, OR, NOT, IN, BETWEEN, LIKE, IS NULL, CASE, CAST, and `FUNCTIONS`.
+        At most 4,000 characters, 300 words and 20 levels of brackets.
     where : str
-        What the expression is for, to begin messages with.
+        What the expression is for; messages begin with it.
 
     Raises
     ------
     InputError
-        If it holds anything else, or doesn't parse.
+        If it cannot be parsed or contains anything else.
 
     Examples
     --------
     >>> read_expression('a_count / ("a_count" + b)', "[columns.smooth_fraction]").columns
     ('a_count', 'b')
     """
-    if len(text) > LONGEST:
-        raise InputError(f"{where}: an expression has at most {LONGEST:,d} characters; {_said(text)!r} has {len(text)}")
-    reader = _Reader(text, where)
-    tree = reader.whole()
+    try:
+        tree = _parse(text)
+        nodes = list(tree.walk(bfs=False))
+        for node in nodes:
+            _check_node(node)
+    except RecursionError as problem:
+        raise InputError(f"{where}: {_shorten(text)!r} is nested too deeply; write it shorter") from problem
+    except (SqlglotError, ValueError, LookupError) as problem:  # sqlglot lets LookupErrors of its own through
+        raise InputError(f"{where}: can't read {_shorten(text)!r}: {_reason(problem)}") from problem
+    names = tuple(dict.fromkeys(node.name for node in nodes if isinstance(node, exp.Column)))
+    lone = isinstance(tree, exp.Column)
     one_line = _SPACE.sub(lambda found: found[1] or " ", text).strip()
-    lone = tree.kind == "column"
-    return Expression(tree.value if lone else one_line, tuple(dict.fromkeys(reader.columns)), lone, tree)
-
-
-class _Reader:
-    """Reads an expression from left to right; what binds closer is read deeper."""
-
-    def __init__(self, text: str, where: str) -> None:
-        self.text, self.where = text, where
-        self.columns: list[str] = []
-        self.depth = self.at = 0
-        self.parts = self._cut()
-
-    def _cut(self) -> list[tuple[str, str]]:
-        parts: list[tuple[str, str]] = []
-        at = 0
-        while at < len(self.text):
-            found = _PARTS.match(self.text, at)
-            if found is None:
-                rest = " ".join(self.text[at : at + 12].split())
-                self.refuse(
-                    f"can't read {_said(self.text)!r} from {rest!r} on; expressions are SQL over columns; {_QUOTES}"
-                )
-            if found.lastgroup is not None:
-                # SQL would take what follows two minus signs for a comment, and drop it.
-                if found.group() == "-" and parts and parts[-1] == ("sign", "-"):
-                    self.refuse(f"two minus signs in a row in {_said(self.text)!r}; write a - (-b)")
-                parts.append((found.lastgroup, found.group()))
-            at = found.end()
-        if not parts:
-            self.refuse("the expression is empty")
-        if len(parts) > MOST_WORDS:
-            self.refuse(f"an expression has at most {MOST_WORDS} words; {_said(self.text)!r} has {len(parts)}")
-        return parts
-
-    def refuse(self, why: str) -> NoReturn:
-        raise InputError(f"{self.where}: {why}")
-
-    def stuck(self) -> NoReturn:
-        at = f"at {' '.join(self.parts[self.at][1].split())!r}" if self.at < len(self.parts) else "at its end"
-        self.refuse(f"can't read {_said(self.text)!r} {at}; {_QUOTES}")
-
-    def next_is(self, *signs: str) -> bool:
-        if self.at >= len(self.parts):
-            return False
-        kind, part = self.parts[self.at]
-        return kind in ("sign", "word") and part.lower() in signs
-
-    def take(self, *signs: str) -> str | None:
-        if not self.next_is(*signs):
-            return None
-        self.at += 1
-        return self.parts[self.at - 1][1].lower()
-
-    def need(self, sign: str) -> None:
-        if self.take(sign) is None:
-            self.stuck()
-
-    def whole(self) -> Node:
-        tree = self.either()
-        if self.at < len(self.parts):
-            self.stuck()
-        return tree
-
-    def either(self) -> Node:
-        self.depth += 1
-        if self.depth > DEEPEST:
-            self.refuse(f"{_said(self.text)!r} is more than {DEEPEST} brackets deep; write it shorter")
-        tree = self.both()
-        while self.take("or"):
-            tree = Node("or", None, (tree, self.both()))
-        self.depth -= 1
-        return tree
-
-    def both(self) -> Node:
-        tree = self.negated()
-        while self.take("and"):
-            tree = Node("and", None, (tree, self.negated()))
-        return tree
-
-    def negated(self) -> Node:
-        turns = 0
-        while self.take("not"):
-            turns += 1
-        tree = self.compared()
-        return Node("not", None, (Node("not", None, (tree,)),) if turns % 2 == 0 else (tree,)) if turns else tree
-
-    def compared(self) -> Node:
-        left = self.sum()
-        tree = self._comparison(left)
-        if tree is not left and (
-            self.next_is(*_COMPARISONS, "in", "between", "like", "ilike")
-            or (tree.kind == "compare" and tree.value in _COMPARISONS[:4] and any(map(_compares, tree.parts)))
-        ):
-            self.refuse(f"{_said(self.text)!r} {_CHAINED}")
-        return tree
-
-    def _comparison(self, left: Node) -> Node:
-        sign = self.take(*_COMPARISONS)
-        if sign:
-            return Node("compare", sign, (left, self.sum()))
-        if self.take("is"):
-            turned = bool(self.take("not"))
-            what = self.take("null", "true", "false") or self.stuck()
-            tree = Node("is", what, (left,))
-            return Node("not", None, (tree,)) if turned else tree
-        turned = self.next_is("not") and self.at + 1 < len(self.parts) and bool(self.take("not"))
-        if self.take("in"):
-            self.need("(")
-            tree = Node("in", None, (left, *(self.arguments() or self.stuck())))
-        elif self.take("between"):
-            low = self.sum()
-            self.need("and")
-            tree = Node("between", None, (left, low, self.sum()))
-        elif self.next_is("like", "ilike"):
-            sign = self.take("like", "ilike")
-            tree = Node(str(sign), None, (left, self.sum()))
-        elif turned:
-            self.stuck()
-        else:
-            return left
-        return Node("not", None, (tree,)) if turned else tree
-
-    def sum(self) -> Node:
-        tree = self.product()
-        while sign := self.take("+", "-", "||"):
-            tree = Node("function", "concat", (tree, self.product())) if sign == "||" else self._of(sign, tree, True)
-        return tree
-
-    def product(self) -> Node:
-        tree = self.signed()
-        while sign := self.take("*", "/", "%"):
-            tree = self._of(sign, tree, False)
-        return tree
-
-    def _of(self, sign: str, left: Node, adds: bool) -> Node:
-        return Node("arithmetic", sign, (left, self.product() if adds else self.signed()))
-
-    def signed(self) -> Node:
-        turns = False
-        while sign := self.take("-", "+"):
-            turns ^= sign == "-"
-        tree = self.single()
-        if turns and tree.kind == "number":
-            return Node("number", -tree.value)
-        return Node("arithmetic", "-", (Node("number", 0), tree)) if turns else tree
-
-    def single(self) -> Node:
-        if self.at >= len(self.parts):
-            self.stuck()
-        kind, part = self.parts[self.at]
-        if self.take("("):
-            tree = self.either()
-            self.need(")")
-            return tree
-        if kind == "sign":
-            self.stuck()
-        self.at += 1
-        if kind == "number":
-            return Node("number", _number(part) if _number(part) is not None else self.refuse(f"{part} is too large"))
-        if kind == "text":
-            return Node("text", part[1:-1].replace("''", "'"))
-        if kind == "quoted":
-            return self.column(part[1:-1].replace('""', '"'))
-        if part.lower() == "case":
-            return self.case()
-        if part.lower() in ("null", "true", "false"):
-            return Node("constant", {"null": None, "true": True, "false": False}[part.lower()])
-        if part.lower() in _RESERVED:
-            self.at -= 1
-            self.stuck()
-        return self.call(part) if self.take("(") else self.column(part)
-
-    def column(self, name: str) -> Node:
-        self.columns.append(name)
-        return Node("column", name)
-
-    def case(self) -> Node:
-        subject = None if self.next_is("when") else self.either()
-        pairs: list[Node] = []
-        while self.take("when"):
-            condition = self.either()
-            self.need("then")
-            pairs += [condition if subject is None else Node("compare", "=", (subject, condition)), self.either()]
-        if not pairs:
-            self.stuck()
-        last = self.either() if self.take("else") else Node("constant", None)
-        self.need("end")
-        return Node("case", None, (*pairs, last))
-
-    def arguments(self) -> tuple[Node, ...]:
-        if self.take(")"):
-            return ()
-        found = [self.either()]
-        while self.take(","):
-            found.append(self.either())
-        self.need(")")
-        return tuple(found)
-
-    def call(self, name: str) -> Node:
-        known = name.lower()
-        if known in ("cast", "try_cast"):
-            value = self.either()
-            self.need("as")
-            kind = self.take(*TYPES) or self.stuck()
-            self.need(")")
-            return Node(known, kind, (value,))
-        if known not in FUNCTIONS:
-            names = (*FUNCTIONS, "cast", "try_cast")
-            self.refuse(f"no function {name!r} in {_said(self.text)!r}; {nearest(name, names, what='functions')}")
-        arguments = self.arguments()
-        fewest, most, *_ = FUNCTIONS[known]
-        if not fewest <= len(arguments) <= most:
-            takes = fewest if fewest == most else f"{fewest} or more" if most > 9 else f"{fewest} to {most}"
-            self.refuse(
-                f"{name} takes {takes} value{'' if takes == 1 else 's'} in brackets, not {len(arguments)}, in "
-                f"{_said(self.text)!r}"
-            )
-        return Node("function", known, arguments)
-
-
-def _number(part: str) -> Any:
-    if part.isdigit():
-        return int(part) if len(part) <= 38 else None
-    value = float(part)
-    return value if value != float("inf") else None
-
-
-def _compares(tree: Node) -> bool:
-    return tree.kind in ("compare", "between", "in", "like", "ilike", "is", "and", "or", "not")
+    return Expression(tree.name if lone else one_line, names, lone, tree)
 
 
 def compute(expression: Expression, frame: pl.DataFrame, where: str) -> pl.Series:
-    """Compute an expression on a table, shape (N,); missing where it needs what is missing.
+    """Evaluate an expression on a table.
 
-    NaN and infinity, in a column or on the way, count as missing at once: no comparison holds for them. Integers keep
-    every digit; where they would need more than 64 bits the result is missing.
+    NaN and infinity, in a column or in an intermediate result, become null, so no comparison holds for them. Integers
+    are exact; results that don't fit 64 bits become null.
+
+    Returns
+    -------
+    polars.Series, shape (N,)
+        Float64, Int64 (UInt64 where needed), String or Boolean; a column of another type keeps its type.
 
     Raises
     ------
     InputError
-        If a column is absent (the nearest names are given), or holds what can't be computed with.
+        If a column is absent (the nearest names are given), or of the wrong type.
 
     Examples
     --------
@@ -357,19 +141,307 @@ def compute(expression: Expression, frame: pl.DataFrame, where: str) -> pl.Serie
     """
     for name in expression.columns:
         if name not in frame.columns:
-            raise InputError(
-                f"{where}: no column {name!r} for {expression.said!r}; {nearest(name, frame.columns)} ({_QUOTES})"
-            )
+            raise InputError(f"{where}: no column {name!r} for {expression.said!r}; {nearest(name, frame.columns)}")
     try:
-        return evaluate(expression.tree, frame)
-    except (WrongKindError, PolarsError, ValueError, TypeError, OverflowError) as problem:
-        raise InputError(f"{where}: can't compute {expression.said!r}: {_one_line(problem)}") from problem
-    except (MemoryError, RecursionError, PanicException) as problem:
-        raise InputError(
-            f"{where}: can't compute {expression.said!r}: it needs too much; write it shorter"
-        ) from problem
+        result = _value(expression.tree, frame)
+    except RecursionError as problem:
+        raise InputError(f"{where}: {expression.said!r} is nested too deeply; write it shorter") from problem
+    except (PolarsError, ValueError) as problem:
+        raise InputError(f"{where}: can't compute {expression.said!r}: {_reason(problem)}") from problem
+    if result.dtype == pl.Int128:
+        narrow = (result.cast(dtype, strict=False) for dtype in (pl.Int64, pl.UInt64))
+        result = min(narrow, key=pl.Series.null_count)
+    return result if len(result) == frame.height else result.new_from_index(0, frame.height)
 
 
-def _one_line(problem: BaseException) -> str:
-    lines = str(problem).strip().splitlines() or [type(problem).__name__]
-    return lines[0][:200]
+def _shorten(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 80 else f"{line[:79]}…"
+
+
+def _reason(problem: Exception) -> str:
+    if isinstance(problem, SqlglotError | LookupError):
+        near = [found["highlight"] for found in getattr(problem, "errors", []) if found.get("highlight")]
+        return f"syntax error{f' near {_shorten(near[0])!r}' if near else ''}; {_HELP}"
+    return str(problem).strip().partition("\n")[0][:200]
+
+
+# --- what is allowed --------------------------------------------------------------------------------------------------
+
+
+def _parse(text: str) -> exp.Expr:
+    """Check the words, then parse: sqlglot drops comments, and needs minutes for some nested brackets."""
+    if len(text) > LONGEST:
+        raise ValueError(f"it has {len(text):,} characters; {LONGEST:,} are allowed")
+    tokens = tokenize(text)
+    if len(tokens) > MOST_WORDS:
+        raise ValueError(f"it has {len(tokens):,} words; {MOST_WORDS} are allowed")
+    depth, before, written, known = 0, "(", "", _SIGNS | _KEYWORDS | set(FUNCTIONS)
+    for token in tokens:
+        word = token.text.lower()
+        if token.comments:
+            raise ValueError("SQL takes what follows -- or /* for a comment; write a - (-b)")
+        if token.token_type in (TokenType.STRING, TokenType.IDENTIFIER, TokenType.NUMBER):
+            word = token.token_type.name
+        elif word not in _SIGNS and not word.isidentifier():
+            raise ValueError(f"{_shorten(token.text)!r} is not allowed; {_HELP}")
+        if word == "(" and before not in known:
+            raise ValueError(f"no function {written!r}; {nearest(before, list(FUNCTIONS), what='functions')}")
+        if word == before == "STRING":
+            raise ValueError("two texts follow each other without a comma")
+        depth += (word == "(") - (word == ")")
+        if depth > DEEPEST:
+            raise ValueError(f"it has more than {DEEPEST} levels of brackets")
+        before, written = word, token.text
+    tree = _Parser().parse_into(exp.Condition, tokens, text)[0] if tokens else None
+    if tree is None:
+        raise ValueError("it is empty")
+    return tree
+
+
+def _check_node(node: exp.Expr) -> None:
+    given = {name for name, value in node.args.items() if value not in (None, False, [])}
+    misplaced = not isinstance(node.parent, _INSIDE.get(type(node), object))
+    if misplaced or type(node) not in _NODES or not given <= {"this", "expression", *_NODES[type(node)].split()}:
+        raise ValueError(f"{_shorten(node.sql())!r} is not allowed")
+    parts = list(node.iter_expressions())
+    if isinstance(node, exp.Predicate) and any(isinstance(part, _CONDITIONS) for part in parts):
+        raise ValueError("it compares a comparison; write x BETWEEN 14 AND 15, or 14 < x AND x < 15")
+    if isinstance(node, exp.Like | exp.ILike) and not node.expression.is_string:
+        raise ValueError("LIKE takes a pattern in single quotes")
+    if isinstance(node, exp.DataType) and node.this.name not in _TYPES:
+        raise ValueError(f"CAST takes DOUBLE, BIGINT, TEXT or BOOLEAN, not {node.sql()}")
+    if node.is_number and not np.isfinite(float(node.name)):
+        raise ValueError(f"{node.name} is too large")
+    if isinstance(node, exp.Anonymous) or type(node) in _OPERATORS:
+        try:
+            inspect.signature(_function(node)).bind(*parts)
+        except TypeError as problem:
+            raise ValueError(f"{_shorten(node.sql())!r}: {problem}") from problem
+
+
+# --- evaluation: integers are Int64 or Int128, other numbers Float64; literals are series of length 1 -----------------
+
+
+def _function(node: exp.Expr) -> Callable[..., pl.Series]:
+    return FUNCTIONS[node.name.lower()] if isinstance(node, exp.Anonymous) else _OPERATORS[type(node)]
+
+
+def _value(node: exp.Expr, frame: pl.DataFrame) -> pl.Series:
+    match node:
+        case exp.Column():
+            return _plain(frame[node.name].alias(""))  # polars takes some names for patterns
+        case exp.Literal():
+            return _literal(node)
+        case exp.Boolean() | exp.Null():
+            return pl.Series([node.to_py()])
+        case exp.Cast():
+            return _cast(_value(node.this, frame), _TYPES[node.to.this.name], not isinstance(node, exp.TryCast))
+        case exp.Case():
+            subject = node.this and _value(node.this, frame)
+            pairs = [(_value(branch.this, frame), _value(branch.args["true"], frame)) for branch in node.args["ifs"]]
+            return _case(subject, pairs, _value(node.args.get("default") or exp.Null(), frame))
+    result = _function(node)(*(_value(part, frame) for part in node.iter_expressions()))
+    return ~result if node.args.get("negate") else result
+
+
+def _plain(series: pl.Series) -> pl.Series:
+    """Normalise dtypes; NaN and infinity become null."""
+    if series.dtype.is_integer():
+        return series.cast(pl.Int128 if series.dtype == pl.UInt64 else pl.Int64)
+    if series.dtype.is_float() or series.dtype.is_decimal():
+        series = series.cast(pl.Float64)
+        finite = series.is_finite()
+        return series if finite.all() else _where(finite, series)
+    return series.cast(pl.String) if series.dtype in (pl.Categorical, pl.Enum) else series
+
+
+def _literal(node: exp.Literal) -> pl.Series:
+    if node.is_string or not (node.name.isdigit() and int(node.name) < 2**64):
+        return pl.Series([node.name if node.is_string else float(node.name)])
+    return _plain(pl.Series([int(node.name)], dtype=pl.Int64 if int(node.name) < 2**63 else pl.UInt64))
+
+
+def _where(condition: pl.Series, values: pl.Series, others: pl.Series | None = None) -> pl.Series:
+    """Values where a condition holds, others (or null) where it does not or is null."""
+    return pl.select(pl.when(condition).then(values).otherwise(others)).to_series()
+
+
+def _kind(series: pl.Series) -> str:
+    if series.dtype.is_numeric():
+        return "numbers"
+    names: dict[Any, str] = {pl.String: "text", pl.Boolean: "true or false", pl.Null: "null"}
+    return names.get(series.dtype, str(series.dtype))
+
+
+def _of(dtype: Any, series: pl.Series) -> pl.Series:
+    """Check that values are numbers (Float64), text or true and false; an untyped null becomes of that type."""
+    wanted = pl.Series([], dtype=dtype)
+    if series.dtype == pl.Null:
+        return series.cast(dtype)
+    if _kind(series) != _kind(wanted):
+        hint = {pl.Boolean: "; write a comparison", pl.Float64: "; write CAST(name AS DOUBLE) for text"}.get(dtype, "")
+        raise ValueError(f"needs {_kind(wanted)}, not {_kind(series)}{hint}")
+    return series
+
+
+def _alike(values: Sequence[pl.Series]) -> list[pl.Series]:
+    """Several values as one dtype."""
+    kinds = {_kind(one) for one in values} - {"null"}
+    if len(kinds) > 1:
+        raise ValueError(f"mixes {' and '.join(sorted(kinds))}")
+    dtypes: set[Any] = {one.dtype for one in values} - {pl.Null()}
+    if len(dtypes) > 1:
+        dtypes = {pl.Float64} if pl.Float64 in dtypes else {pl.Int128}
+    return [one.cast(next(iter(dtypes), pl.Null)) for one in values]
+
+
+def _doubles(series: pl.Series) -> np.ndarray:
+    return _of(pl.Float64, series).cast(pl.Float64).to_numpy()  # null becomes NaN
+
+
+def _numeric(function: Callable[..., np.ndarray], *values: pl.Series) -> pl.Series:
+    """Compute on doubles in numpy, whose division rounds correctly (polars' differs in the last bit)."""
+    with np.errstate(all="ignore"):
+        result = function(*map(_doubles, values))
+    finite = np.isfinite(result)
+    return pl.Series(result) if finite.all() else _where(pl.Series(finite), pl.Series(result))
+
+
+def _wide(series: pl.Series) -> pl.Series:
+    return series.cast(pl.Int128) if series.dtype.is_integer() else _of(pl.Float64, series)
+
+
+def _arithmetic(function: Callable[..., Any], a: pl.Series, b: pl.Series) -> pl.Series:
+    a, b = _wide(a), _wide(b)
+    if not a.dtype == b.dtype == pl.Int128:
+        return _numeric(function, a, b)
+    if function is operator.mod:
+        return a % _where(b != 0, b)
+    exact = function(a, b)
+    if function is operator.mul:  # Int128 would wrap around
+        exact = _where((a.cast(pl.Float64) * b.cast(pl.Float64)).abs() < 2.0**100, exact)
+    return _where(exact.is_between(-(2**63), 2**64 - 1), exact)
+
+
+def _compare(function: Callable[..., Any], a: pl.Series, b: pl.Series) -> pl.Series:
+    if pl.Null in (a.dtype, b.dtype):
+        return pl.Series([None], dtype=pl.Boolean)
+    equality = function in (operator.eq, operator.ne)
+    if equality and {_kind(a), _kind(b)} == {"numbers", "true or false"}:  # flag = 1
+        a, b = (one.cast(pl.Int64) if one.dtype == pl.Boolean else one for one in (a, b))
+    elif _kind(a) != _kind(b) or a.dtype.is_nested():
+        raise ValueError(f"compares {_kind(a)} with {_kind(b)}")
+    if a.dtype != b.dtype and a.dtype.is_integer() and b.dtype.is_integer():
+        a, b = _wide(a), _wide(b)
+    return function(a, b)
+
+
+def _in(series: pl.Series, first: pl.Series, *others: pl.Series) -> pl.Series:
+    return functools.reduce(operator.or_, (_compare(operator.eq, series, value) for value in (first, *others)))
+
+
+def _is(series: pl.Series, wanted: pl.Series) -> pl.Series:
+    return series.is_null() if wanted.dtype == pl.Null else _of(pl.Boolean, series).eq_missing(wanted)
+
+
+def _like(flags: str, series: pl.Series, pattern: pl.Series) -> pl.Series:
+    body = "".join({"%": ".*", "_": "."}.get(one, re.escape(one)) for one in pattern[0])
+    return _of(pl.String, series).str.contains(f"(?{flags})^{body}$")
+
+
+def _case(subject: pl.Series | None, pairs: Sequence[tuple[pl.Series, pl.Series]], default: pl.Series) -> pl.Series:
+    conditions = [_of(pl.Boolean, one) if subject is None else _compare(operator.eq, subject, one) for one, _ in pairs]
+    *values, result = _alike([*(value for _, value in pairs), default])
+    for condition, value in zip(reversed(conditions), reversed(values), strict=True):
+        result = _where(condition, value, result)
+    return result
+
+
+def _cast(series: pl.Series, dtype: Any, strict: bool) -> pl.Series:
+    if dtype == pl.Int64 and series.dtype == pl.String:
+        series = series.str.strip_chars()
+    if dtype == pl.Boolean and series.dtype == pl.String:
+        raise ValueError("CAST to BOOLEAN takes numbers; write a comparison for text")
+    exact = dtype == pl.Int64 and series.dtype.is_integer()
+    return series if exact else _plain(series.cast(dtype, strict=strict))
+
+
+def _coalesce(first: pl.Series, *others: pl.Series) -> pl.Series:
+    return functools.reduce(lambda a, b: _where(a.is_not_null(), a, b), _alike((first, *others)))
+
+
+def _extreme(function: Callable[..., pl.Expr], *values: pl.Series) -> pl.Series:
+    return pl.select(function(*_alike([_of(pl.Float64, one) for one in values]))).to_series()
+
+
+def _concat(first: pl.Series, *others: pl.Series) -> pl.Series:
+    return functools.reduce(operator.add, (one.cast(pl.String) for one in (first, *others)))
+
+
+_OPERATORS: dict[type, Callable[..., pl.Series]] = {
+    exp.Add: functools.partial(_arithmetic, operator.add),
+    exp.Sub: functools.partial(_arithmetic, operator.sub),
+    exp.Mul: functools.partial(_arithmetic, operator.mul),
+    exp.Mod: functools.partial(_arithmetic, operator.mod),
+    exp.Div: functools.partial(_numeric, operator.truediv),
+    exp.Neg: lambda a: _arithmetic(operator.sub, pl.Series([0], dtype=pl.Int128), a),
+    exp.Paren: lambda a: a,
+    exp.DPipe: _concat,
+    exp.EQ: functools.partial(_compare, operator.eq),
+    exp.NEQ: functools.partial(_compare, operator.ne),
+    exp.LT: functools.partial(_compare, operator.lt),
+    exp.LTE: functools.partial(_compare, operator.le),
+    exp.GT: functools.partial(_compare, operator.gt),
+    exp.GTE: functools.partial(_compare, operator.ge),
+    exp.Between: lambda x, low, high: _compare(operator.ge, x, low) & _compare(operator.le, x, high),
+    exp.In: _in,
+    exp.Is: _is,
+    exp.Like: functools.partial(_like, "s"),
+    exp.ILike: functools.partial(_like, "si"),
+    exp.And: lambda a, b: _of(pl.Boolean, a) & _of(pl.Boolean, b),
+    exp.Or: lambda a, b: _of(pl.Boolean, a) | _of(pl.Boolean, b),
+    exp.Not: lambda a: ~_of(pl.Boolean, a),
+}
+
+_CONDITIONS = (exp.Predicate, exp.Connector, exp.Not)
+_INSIDE: dict[type, type] = {exp.Identifier: exp.Column, exp.DataType: exp.Cast, exp.If: exp.Case}
+
+# Allowed nodes, with their arguments beside "this" and "expression". Anything else is refused, so what a newer sqlglot
+# may understand is never silently ignored.
+_NODES: dict[type, str] = {
+    **dict.fromkeys((*_OPERATORS, exp.Column, exp.Boolean, exp.Null, exp.DataType), ""),
+    **{exp.Like: "negate", exp.ILike: "negate", exp.In: "expressions", exp.Anonymous: "expressions"},
+    **{exp.Between: "low high", exp.Div: "typed safe", exp.DPipe: "safe", exp.Cast: "to", exp.TryCast: "to safe"},
+    **{exp.Case: "ifs default", exp.If: "true", exp.Literal: "is_string", exp.Identifier: "quoted"},
+}
+
+# Functions by name, on series of any length N or of length 1. There is no `log`: it is log10 in some databases and
+# the natural logarithm in others.
+_SMOOTH: dict[str, Any] = {
+    **{name: getattr(np, name) for name in ("sqrt", "cbrt", "exp", "log2", "log10", "radians", "degrees")},
+    **{"ln": np.log, "sin": np.sin, "cos": np.cos, "tan": np.tan},
+    **{"asin": np.arcsin, "acos": np.arccos, "atan": np.arctan},
+}
+FUNCTIONS: dict[str, Callable[..., pl.Series]] = {
+    **{name: lambda x, *, function=function: _numeric(function, x) for name, function in _SMOOTH.items()},
+    **dict.fromkeys(("pow", "power"), lambda x, y: _numeric(np.power, x, y)),
+    "atan2": lambda y, x: _numeric(np.arctan2, y, x),
+    "pi": lambda: pl.Series([np.pi]),
+    "mod": lambda x, y: _arithmetic(operator.mod, x, y),
+    "abs": lambda x: _wide(x).abs(),
+    "sign": lambda x: _of(pl.Float64, x).sign(),
+    "round": lambda x: _of(pl.Float64, x).round(),
+    "floor": lambda x: _of(pl.Float64, x).floor(),
+    **dict.fromkeys(("ceil", "ceiling"), lambda x: _of(pl.Float64, x).ceil()),
+    "coalesce": _coalesce,
+    "ifnull": lambda x, other: _coalesce(x, other),
+    "nullif": lambda x, value: _where(~_compare(operator.eq, x, value).fill_null(False), x),
+    "least": lambda first, *others: _extreme(pl.min_horizontal, first, *others),
+    "greatest": lambda first, *others: _extreme(pl.max_horizontal, first, *others),
+    "if": lambda condition, value, other: _case(None, [(condition, value)], other),
+    "lower": lambda text: _of(pl.String, text).str.to_lowercase(),
+    "upper": lambda text: _of(pl.String, text).str.to_uppercase(),
+    "length": lambda text: _of(pl.String, text).str.len_chars().cast(pl.Int64),
+    "concat": _concat,
+}

@@ -13,7 +13,7 @@ import polars as pl
 
 from truemorph._version import __version__
 from truemorph.catalogs.archives.provenance import origin
-from truemorph.catalogs.catalogue import trusted_classes as gold_classes
+from truemorph.catalogs.catalogue import gold_classes
 from truemorph.catalogs.datasheet import datasheet
 from truemorph.catalogs.expressions import read_expression
 from truemorph.catalogs.ids import as_ids, object_ids

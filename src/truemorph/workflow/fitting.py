@@ -26,7 +26,7 @@ from truemorph.bias.profiles import profile, sensitivity
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.study import TransitionStudy
 from truemorph.bias.transitions import CLASS_NAMES, DISK
-from truemorph.catalogs.catalogue import rows_where, trusted_classes
+from truemorph.catalogs.catalogue import gold_classes, rows_where
 from truemorph.catalogs.schema import numeric_columns
 from truemorph.errors import InputError
 from truemorph.io import plain, write_json
@@ -88,7 +88,7 @@ def _rows(
             frame = frame.filter(pl.Series(finite))
     trusted, definition = None, AS_LABELLED
     if gold is not None:
-        trusted, definition = trusted_classes(frame, gold, source)
+        trusted, definition = gold_classes(frame, gold, source)
         kept = catalogue.metadata.get("gold_definition")
         if gold == "gold" and kept:
             definition = str(kept)
@@ -178,7 +178,7 @@ def study_transition(
     intrinsic : sequence of str
         Columns that classes may depend on; rows without a value are left out and counted.
     gold : str, optional
-        Trusted classes: a column, or a rule such as "t_type>=-3" (see `trusted_classes`).
+        Trusted classes: a column, or a rule such as "t_type>=-3" (see `gold_classes`).
     by : str, optional
         Column whose bins the debiased fractions are given in; α without.
     fraction_bins : int

@@ -15,7 +15,7 @@ from truemorph.bias.diagnostics import COMPARED
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.study import TransitionStudy
 from truemorph.bias.transitions import CLASS_NAMES, DISK
-from truemorph.catalogs.catalogue import read_catalogue, rows_where, trusted_classes
+from truemorph.catalogs.catalogue import gold_classes, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.schema import numeric_columns
 from truemorph.classifiers.checkpoint import Classifier
@@ -290,7 +290,7 @@ def _truths(
         rules = ["gold"]
     out = {}
     for rule in rules:
-        classes, definition = trusted_classes(frame, rule, source)
+        classes, definition = gold_classes(frame, rule, source)
         if rule == "gold":
             definition = str(catalogue.metadata.get("gold_definition") or UNSTATED)
             definition = UNSTATED if definition.startswith("not stated") else definition
