@@ -18,7 +18,7 @@ ROOMS = {
     "report": {"bias", "catalogs", "images", "classifiers", "labelling", "explain"},
     "benchmark": {"bias", "catalogs", "images", "simulate", "classifiers", "labelling", "explain", "report"},
 }
-EVERYWHERE = {"arrays", "errors", "io", "tables", "progress", "workers", "_version", "config"}
+EVERYWHERE = {"arrays", "errors", "io", "missing", "tables", "progress", "workers", "_version", "config"}
 
 
 def imported_rooms(path):

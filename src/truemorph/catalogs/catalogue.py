@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from truemorph.catalogs.expressions import column_expression, compute, read_expression
+from truemorph.catalogs.expressions import Expression, column_expression, compute, read_expression
 from truemorph.catalogs.ids import object_ids
 from truemorph.catalogs.names import FRACTIONS, NAMED
 from truemorph.catalogs.sampling import SPLITS
-from truemorph.errors import InputError
+from truemorph.errors import InputError, TruemorphWarning
+from truemorph.missing import without_sentinels
 from truemorph.tables import CatalogTable, read_table
 
 _NUMBERS = {"gold", "sampling_weight", "draw_weight"} | {
@@ -157,11 +159,19 @@ def rows_where(frame: pl.DataFrame, conditions: Iterable[str], source: str) -> n
             chosen = _equal_to_any(frame[column].alias(""), listed, f"{source}: column {column}")
         else:
             about = f"{source}: --where"
-            chosen = compute(read_expression(condition, about), frame, about)
+            chosen = _computed(read_expression(condition, about), frame, about)
             if chosen.dtype not in (pl.Boolean, pl.Null):
                 raise InputError(f"{about}: {condition!r} is {chosen.dtype}, not true or false; write a comparison")
         selected &= chosen.cast(pl.Boolean).fill_null(False).to_numpy()
     return selected
+
+
+def _computed(expression: Expression, frame: pl.DataFrame, about: str) -> pl.Series:
+    """Evaluate an expression; -99, -999, -9999 and their like are missing, with a warning."""
+    known = [without_sentinels(frame[name], about) for name in expression.columns if name in frame.columns]
+    for note in (note for _, notes in known for note in notes):
+        warnings.warn(note, TruemorphWarning, stacklevel=4)
+    return compute(expression, frame.with_columns(series for series, _ in known), about)
 
 
 def _equal_to_any(series: pl.Series, values: list[str], where: str) -> pl.Series:
@@ -212,7 +222,7 @@ def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarra
     about = f"{source}: gold classes"
     name = rule.strip()
     expression = column_expression(name) if name in frame.columns else read_expression(rule, about)
-    series = compute(expression, frame, about)
+    series = _computed(expression, frame, about)
     if series.dtype not in (pl.Boolean, pl.Null) and not series.dtype.is_numeric():
         raise InputError(f"{about}: {expression.said} should be numbers or true and false, not {series.dtype}")
     values = series.cast(pl.Float64).fill_null(-1).to_numpy()

@@ -11,10 +11,10 @@ import polars as pl
 
 from truemorph.catalogs.expressions import Expression, compute
 from truemorph.catalogs.mapping import PRESETS, Column, Mapping, resolve
-from truemorph.catalogs.missing import without, without_sentinels
 from truemorph.catalogs.names import FRACTIONS, NAMED, VOTES, percent_of_light
 from truemorph.catalogs.units import conversion
 from truemorph.errors import InputError, nearest
+from truemorph.missing import without, without_sentinels
 from truemorph.tables import CatalogTable
 
 # Without these there is no label or no α: what is wrong with them is an error. Other columns are left out, with a note.

@@ -21,7 +21,6 @@ from truemorph.catalogs.images import find_images
 from truemorph.catalogs.joining import Join, Joined
 from truemorph.catalogs.mapped import Mapped, apply_mapping, check_required
 from truemorph.catalogs.mapping import ALL, Mapping, Sample, mapping_files
-from truemorph.catalogs.missing import without_sentinels
 from truemorph.catalogs.names import ADDED, FRACTIONS, NAMED, RESERVED, percent_of_light
 from truemorph.catalogs.physical import COSMOLOGY, absolute_magnitude, cosmology_name, physical_radius_kpc
 from truemorph.catalogs.request import Request, read_request
@@ -30,6 +29,7 @@ from truemorph.catalogs.rows import check_sizes, label_rows, label_rule, positiv
 from truemorph.catalogs.sampling import FRACTIONS_OF_SPLIT, UNUSED, draw_sample, sampling_weights, split_galaxies
 from truemorph.errors import InputError
 from truemorph.io import file_hash, written_whole
+from truemorph.missing import without_sentinels
 from truemorph.tables import CatalogTable, write_table
 
 # The first columns of a catalogue; truemorph's others and the table's own follow.

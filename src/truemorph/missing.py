@@ -49,13 +49,16 @@ def without_sentinels(series: pl.Series, table_name: str) -> tuple[pl.Series, li
     >>> without_sentinels(pl.Series("z", [0.1, -9999.0, -9999.0]), "t.csv")[1]
     ['t.csv: column z: 2 values of -9999 are treated as missing']
     """
-    kept = without(series, SENTINELS)
-    gone = kept.is_null() & series.is_not_null()
+    unnamed = series.alias("")  # polars takes some names for patterns
+    kept = without(unnamed, SENTINELS)
+    gone = kept.is_null() & unnamed.is_not_null()
     if not gone.any():
         return series, []
-    values = series.filter(gone).unique().sort().to_list()
+    values = unnamed.filter(gone).unique().sort().to_list()
     shown = ", ".join(f"{float(one):.6g}" for one in values[:3])
-    return kept, [f"{table_name}: column {series.name}: {gone.sum():,d} values of {shown} are treated as missing"]
+    return kept.alias(series.name), [
+        f"{table_name}: column {series.name}: {gone.sum():,d} values of {shown} are treated as missing"
+    ]
 
 
 def _number(one: float | int | str) -> float | int | None:
