@@ -185,7 +185,7 @@ def test_command_writes_catalogue_list_and_datasheet(capsys, tmp_path):
     catalogue = read_catalogue(out)
     assert catalogue.metadata["matches"] == result["matches"]
     page = (tmp_path / "cat.datasheet.md").read_text()
-    for said in ("redshift > 0.05", "photometry.parquet", "within 1.5 arcsec", "| `radius_kpc` | kpc |", "sha256"):
+    for said in ("redshift > 0.05", "photometry.parquet", "within 1.5 arcsec", "| `radius_kpc` | kpc |", "SHA-256"):
         assert said in page
     assert (tmp_path / "cat.dropped.csv").is_file()
 

@@ -25,7 +25,7 @@ def test_rules_selection_sample_and_split_are_on_the_page(tmp_path):
     assert got.metadata["split"] == {"train": 5, "validation": 3, "test": 2}
     for said in ('kind=a"', '"redshift > 0.05": "redshift > 0.05"', '{"smooth": 6, "disk": 4}', '"train": 5'):
         assert said in page
-    assert "galaxies to train on were chosen by label" in page
+    assert "selected by their labels" in page
 
 
 def test_notes_and_units_are_on_the_page(tmp_path):
