@@ -198,7 +198,7 @@ def describe(match: Match | Mapping[str, Any], left_name: str = "left table", ri
     """
     statistics = match.statistics if isinstance(match, Match) else match
     on_sky = statistics["by"] == "sky"
-    how, noun = (f"within {statistics['radius']:g} arcsec", "position") if on_sky else ("by id", "id")
+    how, noun = (f"on the sky within {statistics['radius']:g} arcsec", "position") if on_sky else ("by id", "id")
     line = f"{left_name} with {right_name} {how}: {statistics['matched']:,d} of {statistics['left']:,d} rows matched"
     if on_sky and statistics["matched"]:
         median, high = statistics["median_separation"], statistics["p95_separation"]
