@@ -1,19 +1,22 @@
-"""Any astronomical table in, any out: CSV, Parquet, FITS, ECSV, VOTable, and tables in memory.
+"""Read and write astronomical tables: CSV, Parquet, FITS, ECSV and VOTable files, and tables in memory.
 
-Astropy reads and writes its formats at the edge; inside, a table is a polars frame with units and descriptions.
+Inside truemorph a table is a polars frame with units and descriptions; astropy reads and writes its formats.
 """
 
 from __future__ import annotations
 
 import base64
+import csv
 import gzip
+import io
 import json
 import os
-import re
 import warnings
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import polars as pl
@@ -21,7 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from polars.exceptions import PanicException, PolarsError
 
-from truemorph.errors import InputError
+from truemorph.errors import InputError, TruemorphWarning, nearest
+from truemorph.io import written_whole
+from truemorph.missing import without_sentinels
 
 _ASTROPY_FORMATS = {
     ".fits": "fits",
@@ -35,29 +40,28 @@ _ASTROPY_FORMATS = {
 }
 _EXTENSIONS = (".csv", ".csv.gz", ".tsv", ".parquet", *_ASTROPY_FORMATS)
 _MISSING = ["", "nan", "NaN", "NAN", "null", "NULL", "NA", "N/A", "--"]
-_SAMPLE = 10_000  # rows that say what a CSV column holds
-_AT_A_TIME = 24
+_SAMPLE = 10_000  # rows from which the type of a CSV column is guessed
 
-_UNIT, _DESCRIPTION, _NOTE = b"unit", b"description", b"truemorph"
+_UNIT, _DESCRIPTION, _METADATA = b"unit", b"description", b"truemorph"
 _FITS_KEY = "TRUEMRPH"  # eight characters at most
 _CODED = "truemorph metadata, JSON in base64: "
 
 
 @dataclass(frozen=True)
 class CatalogTable:
-    """A table with what travels along.
+    """A table with units, descriptions and metadata.
 
     Attributes
     ----------
     frame : polars.DataFrame
     units : dict
-        Column → unit as astropy writes it; absent where none is known.
+        Column → unit as astropy writes it; only columns whose unit is known.
     metadata : dict
-        truemorph's own, plain data.
+        truemorph's own, as JSON can hold it.
     path : Path, optional
         The file it was read from.
     descriptions : dict
-        Column → what it holds; absent where nothing is known.
+        Column → description; only columns that have one.
     """
 
     frame: pl.DataFrame
@@ -67,314 +71,29 @@ class CatalogTable:
     descriptions: dict[str, str] = field(default_factory=dict)
 
 
-def kind_of(source: Any) -> str:
-    """What to call a table in memory in messages, such as "pandas DataFrame"."""
-    return f"{type(source).__module__.partition('.')[0]} {type(source).__name__}"
-
-
-def from_object(source: Any) -> CatalogTable:
-    """Take a table in memory.
-
-    Parameters
-    ----------
-    source : polars DataFrame or LazyFrame, pandas DataFrame, pyarrow Table, astropy Table or QTable
-        Or a `CatalogTable`, or anything else that hands out Arrow data (`__arrow_c_stream__`). Of pandas, an index with
-        a name becomes a column, one without is dropped; NaN is missing. Of astropy, masked values are missing, and
-        units and descriptions are kept. Arrow fields may hold b"unit" and b"description" in their metadata.
-
-    Raises
-    ------
-    InputError
-        If it is no table, or a column holds what a table can't.
-
-    Examples
-    --------
-    >>> from_object(pa.table({"objid": [587722981748572353]})).frame["objid"][0]
-    587722981748572353
-    """
-    what = kind_of(source)
-    if isinstance(source, CatalogTable):
-        return replace(source, frame=plain_frame(source.frame))
-    if isinstance(source, pl.LazyFrame):
-        source = source.collect()
-    if isinstance(source, pl.DataFrame):
-        return CatalogTable(plain_frame(source))
-    if (
-        hasattr(source, "colnames")
-        and hasattr(source, "columns")
-        and hasattr(source, "meta")
-        and not what.endswith(" Row")
-    ):
-        return from_astropy(source, what)
-    try:
-        if what.startswith("pandas") and hasattr(source, "columns"):
-            named = [name for name in source.index.names if name is not None]
-            if named:
-                source = source.reset_index(named)
-            source = pa.Table.from_pandas(source, preserve_index=False).replace_schema_metadata()
-        elif not isinstance(source, pa.Table) and hasattr(source, "__arrow_c_stream__"):
-            source = pa.table(source)
-        if isinstance(source, pa.Table):
-            return from_arrow(source)
-    except (pa.ArrowException, ValueError, TypeError) as problem:
-        raise InputError(f"{what}: can't be taken as a table: {str(problem).splitlines()[0]}") from problem
-    raise InputError(
-        f"{what}: not a table; give a path, or a polars, pandas, pyarrow or astropy table (one HDU or array at a time)"
-    )
-
-
-def plain_frame(frame: pl.DataFrame) -> pl.DataFrame:
-    """A frame of kinds that every format holds.
-
-    Ids and classes are compared as text, however that is stored; and integers beyond 64 bits, which CSV files read as,
-    are text too.
-    """
-    coded = [name for name, kind in frame.schema.items() if kind in (pl.Categorical, pl.Enum)]
-    frame = frame.with_columns(pl.col(coded).cast(pl.String)) if coded else frame
-    wide = [name for name, kind in frame.schema.items() if kind in (pl.Int128, pl.UInt128)]
-    return frame.with_columns(_narrow(frame[name]) for name in wide) if wide else frame
-
-
-def _narrow(series: pl.Series) -> pl.Series:
-    for kind in (pl.Int64, pl.UInt64):
-        held = series.cast(kind, strict=False)
-        if held.null_count() == series.null_count():
-            return held
-    return series.cast(pl.String)
-
-
-def from_arrow(table: pa.Table, path: Path | None = None) -> CatalogTable:
-    """Take an Arrow table, with the units and descriptions that its fields hold."""
-    note = (table.schema.metadata or {}).get(_NOTE)
-    try:
-        metadata = json.loads(note) if note else {}
-    except ValueError:
-        metadata = {}
-    if not isinstance(metadata, dict):
-        metadata = {}
-    # Before descriptions, units lay in the note.
-    units, descriptions = dict(metadata.pop("units", None) or {}), {}
-    for one in table.schema:
-        held = one.metadata or {}
-        if held.get(_UNIT):
-            units[one.name] = held[_UNIT].decode("utf-8", "replace")
-        if held.get(_DESCRIPTION):
-            descriptions[one.name] = held[_DESCRIPTION].decode("utf-8", "replace")
-    twice = [name for name in table.column_names if table.column_names.count(name) > 1]
-    if twice:
-        raise InputError(f"{path or 'pyarrow Table'}: two columns are called {twice[0]!r}; rename one")
-    try:
-        frame = pl.from_arrow(table)
-    except (PolarsError, PanicException) as problem:
-        raise InputError(f"{path or 'pyarrow Table'}: can't be taken as a table: {_one_line(problem)}") from problem
-    assert isinstance(frame, pl.DataFrame)
-    return CatalogTable(plain_frame(frame), units, metadata, path, descriptions)
-
-
-def _one_line(problem: BaseException) -> str:
-    return (str(problem).strip().splitlines() or [type(problem).__name__])[0][:200]
-
-
-def to_arrow(table: CatalogTable) -> pa.Table:
-    """Give an Arrow table whose fields hold b"unit" and b"description", and whose schema holds the metadata."""
-    arrow = table.frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-    fields = []
-    for one in arrow.schema:
-        held = {_UNIT: table.units.get(one.name), _DESCRIPTION: table.descriptions.get(one.name)}
-        known = {key: value for key, value in held.items() if value}
-        fields.append(one.with_metadata(known) if known else one)
-    note = {**(arrow.schema.metadata or {}), _NOTE: json.dumps(table.metadata).encode()}
-    return pa.Table.from_arrays(arrow.columns, schema=pa.schema(fields, metadata=note))
-
-
-def from_astropy(table: Any, source: str, path: Path | None = None) -> CatalogTable:
-    """Take an astropy Table or QTable.
-
-    Parameters
-    ----------
-    table : astropy.table.Table
-    source : str
-        What to call it in messages.
-    path : Path, optional
-
-    Raises
-    ------
-    InputError
-        If a column holds arrays, or objects that are no plain values (times, coordinates).
-    """
-    columns, units, descriptions = {}, {}, {}
-    for name in table.colnames:
-        column = table[name]
-        if getattr(column, "ndim", 1) > 1:
-            raise InputError(
-                f"{source}: column {name} holds an array of shape {column.shape[1:]} in each row; "
-                "write it as one column a value, or leave it out"
-            )
-        kind = getattr(getattr(column, "dtype", None), "kind", "none")
-        if kind not in "biufSUMO" or (kind == "O" and not _is_plain(column)):
-            shown = getattr(column, "dtype", type(column).__name__)
-            raise InputError(f"{source}: column {name} ({shown}) is not of plain values; leave it out")
-        columns[name] = _series(name, column)
-        if column.unit is not None and str(column.unit):
-            units[name] = str(column.unit)
-        if column.info.description:
-            # VOTable files wrap it.
-            descriptions[name] = " ".join(str(column.info.description).split())
-    note = table.meta.get(_FITS_KEY) or table.meta.get("description") or ""
-    metadata = {}
-    if isinstance(note, str) and note.startswith(_CODED):
-        # Descriptions come back wrapped anywhere: white space is not part of base64.
-        metadata = json.loads(base64.b64decode(re.sub(r"\s+", "", note.removeprefix(_CODED))))
-    return CatalogTable(plain_frame(pl.DataFrame(columns)), units, metadata, path, descriptions)
-
-
-def _is_plain(column: Any) -> bool:
-    """Whether objects are all text, all numbers, or all yes and no, where there are any."""
-    kinds = {type(one) for one in np.ma.asarray(column).tolist() if one is not None}
-    return kinds <= {str} or kinds <= {bool} or kinds <= {int, float}
-
-
-def _series(name: str, column: Any) -> pl.Series:
-    missing = None
-    if hasattr(column, "unmasked"):  # a masked quantity
-        missing, column = np.asarray(column.mask), column.unmasked
-    elif hasattr(column, "mask"):
-        missing = np.ma.getmaskarray(np.ma.asarray(column))
-    values = np.asarray(column)
-    if values.dtype.kind == "f" and values.dtype.itemsize > 8:
-        values = values.astype(np.float64)
-    if values.dtype.kind == "S":
-        values = np.char.decode(values, "utf-8", "replace")
-    values = values.astype(values.dtype.newbyteorder("="))
-    series = pl.Series(name, values.tolist() if values.dtype.kind in "UO" else values)
-    if missing is not None and missing.any():
-        series = pl.select(pl.when(pl.Series(~missing)).then(series).alias(name)).to_series()
-    # FITS and VOTable have no null text but the empty one.
-    return series.replace({"": None}) if series.dtype == pl.String else series
-
-
-def to_astropy(table: CatalogTable, format_name: str) -> Any:
-    """Give an astropy Table, as a format can hold it.
-
-    Raises
-    ------
-    InputError
-        If a column can't be held.
-    """
-    from astropy.table import MaskedColumn, Table
-    from astropy.units import UnitsWarning
-
-    out = Table()
-    for name in table.frame.columns:
-        series = table.frame[name]
-        missing = series.is_null().to_numpy()
-        if series.dtype == pl.String:
-            data = np.array(series.fill_null("").to_list(), dtype=str)
-        elif series.dtype == pl.Boolean:
-            data = series.fill_null(False).to_numpy()
-            if missing.any() and format_name == "fits":
-                data = data.astype(np.int16)  # FITS logicals have no null
-        elif not series.dtype.is_numeric():
-            raise InputError(f"column {name} ({series.dtype}) can't be written as {format_name}; cast or drop it")
-        else:
-            data = series.fill_null(0).to_numpy()
-        out[name] = MaskedColumn(data, mask=missing) if missing.any() else data
-        if name in table.units:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UnitsWarning)  # what astropy doesn't know is kept as text
-                out[name].unit = table.units[name]
-        if name in table.descriptions:
-            about = table.descriptions[name]
-            out[name].description = about.encode("ascii", "replace").decode() if format_name == "fits" else about
-    # A VOTable keeps nothing but its description, FITS and ECSV keep keywords.
-    note = _CODED + base64.b64encode(json.dumps(table.metadata).encode()).decode()
-    out.meta["description" if format_name == "votable" else _FITS_KEY] = note
-    return out
-
-
-def table_extension(path: Path) -> str:
-    """Extension that names the format of a table.
-
-    Raises
-    ------
-    InputError
-        If no format goes by it.
-    """
-    name = path.name.lower()
-    for extension in sorted(_EXTENSIONS, key=len, reverse=True):
-        if name.endswith(extension):
-            return extension
-    raise InputError(f"{path}: unknown kind of table; use one of {' '.join(_EXTENSIONS)}")
-
-
-def _read_csv(path: Path, separator: str) -> pl.DataFrame:
-    content: Any = path
-    if path.name.lower().endswith(".gz"):
-        with gzip.open(path, "rb") as packed:
-            content = packed.read()  # it is read twice, unpacked once
-    comments = 0  # only above the header: further down a # may begin an id
-    if isinstance(content, bytes):
-        while content.startswith(b"#", _line_start(content, comments)):
-            comments += 1
-    else:
-        with open(path, "rb") as lines:
-            while lines.readline().startswith(b"#"):
-                comments += 1
-    options: dict[str, Any] = {"separator": separator, "null_values": _MISSING, "skip_rows": comments}
-    try:
-        frame = pl.read_csv(content, infer_schema_length=_SAMPLE, **options)
-        # What is empty as far as the sample goes would be read as text.
-        empty = frame.head(_SAMPLE).null_count().row(0)
-        unknown = [
-            name for name, count in zip(frame.columns, empty, strict=True) if count == min(_SAMPLE, frame.height)
-        ]
-        if unknown and frame.height > _SAMPLE:
-            frame = frame.with_columns(pl.read_csv(content, infer_schema_length=None, columns=unknown, **options))
-    except pl.exceptions.PolarsError:  # other values further down
-        frame = pl.read_csv(content, infer_schema_length=None, **options)
-    # "00012" is a name, not a number. A few columns at a time: as text they take much memory.
-    integers = [name for name, dtype in frame.schema.items() if dtype.is_integer()]
-    for first in range(0, len(integers), _AT_A_TIME):
-        some = integers[first : first + _AT_A_TIME]
-        text = pl.read_csv(content, infer_schema_length=0, columns=some, **options)
-        padded = [name for name in some if text[name].str.contains(r"^[+-]?0\d").any()]
-        frame = frame.with_columns(text[name] for name in padded)
-    return _without_blank_end(frame)
-
-
-def _without_blank_end(frame: pl.DataFrame) -> pl.DataFrame:
-    """Leave out blank lines at the end of a file; further up they are rows."""
-    rows = frame.height
-    while rows and all(value is None for value in frame.row(rows - 1)):
-        rows -= 1
-    return frame.head(rows) if rows < frame.height else frame
-
-
-def _line_start(content: bytes, number: int) -> int:
-    at = 0
-    for _ in range(number):
-        at = content.find(b"\n", at) + 1
-    return at
-
-
 def read_table(source: Any) -> CatalogTable:
-    r"""Read a table; the extension says which kind.
+    r"""Read a table from a file or from memory.
 
     Parameters
     ----------
     source : path, or a table in memory
-        `.csv`, `.csv.gz`, `.tsv`, `.parquet`, `.fits`, `.fit`, `.fits.gz`, `.ecsv`, `.vot`, `.vot.gz`, `.votable` or
-        `.xml`; or a polars, pandas, pyarrow or astropy table (see `truemorph.tables.from_object`).
+        The extension of a file names its format: `.csv`, `.csv.gz`, `.tsv`, `.parquet`, `.fits`, `.fit`, `.fits.gz`,
+        `.ecsv`, `.vot`, `.vot.gz`, `.votable` or `.xml`. In memory: a polars DataFrame or LazyFrame, a pandas
+        DataFrame, a pyarrow Table, an astropy Table or QTable, a `CatalogTable`, or any object with
+        `__arrow_c_stream__`. A named index of a pandas DataFrame becomes a column; another index is dropped.
 
     Returns
     -------
     CatalogTable
-        Missing values are null. Integers are read as integers: a 19-digit id keeps every digit.
+        Missing values (null, masked, pandas' NaN, empty text) are null. Integers keep every digit, also 19-digit ids.
+        Categories become text; decimals become integers or floats. Units and descriptions are those of FITS, ECSV,
+        VOTable and astropy columns, or b"unit" and b"description" in the metadata of an Arrow or Parquet field.
 
     Raises
     ------
     InputError
-        If the file is absent, empty, of an unknown kind, or can't be read; or the object is no table.
+        If the file is absent, cut off, damaged, without rows or of an unknown format, if the object is not a table, or
+        if a column cannot be represented (an array in each row of a FITS table, times, coordinates).
 
     Examples
     --------
@@ -384,52 +103,23 @@ def read_table(source: Any) -> CatalogTable:
     >>> read_table(path).frame["objid"][0]
     587722981748572353
     """
-    if not isinstance(source, str | os.PathLike):
-        result = from_object(source)
-        if result.frame.height == 0:
-            raise InputError(f"{kind_of(source)}: the table has no rows")
-        return result
-    path = Path(source)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    extension = table_extension(path)
-    try:
-        if extension == ".parquet":
-            result = from_arrow(pq.ParquetFile(path).read(), path)
-        elif extension in _ASTROPY_FORMATS:
-            result = _read_astropy(path, _ASTROPY_FORMATS[extension])
-        else:
-            separator = "\t" if extension == ".tsv" else ","
-            # In one piece: otherwise whoever writes it later copies all of it.
-            result = CatalogTable(plain_frame(_read_csv(path, separator)).rechunk(), path=path)
-    except InputError:
-        raise
-    except Exception as problem:  # the readers raise dozens of types for a broken file
-        reason = str(problem).strip().splitlines() or [type(problem).__name__]
-        raise InputError(f"{path}: can't be read as {extension[1:]}: {reason[0]}") from problem
+    if isinstance(source, str | os.PathLike):
+        name, result = str(source), _from_file(Path(source))
+    else:
+        name, result = kind_of(source), _from_object(source)
     if result.frame.height == 0:
-        raise InputError(f"{path}: the table has no rows")
+        raise InputError(f"{name}: the table has no rows")
     return result
 
 
-def _read_astropy(path: Path, format_name: str) -> CatalogTable:
-    from astropy.table import Table
-    from astropy.utils.exceptions import AstropyWarning
-
-    with warnings.catch_warnings():
-        # Archives' files break their format's rules in dozens of harmless ways; units nobody knows are kept as text.
-        warnings.simplefilter("ignore", AstropyWarning)
-        return from_astropy(Table.read(path, format=format_name), str(path), path)
-
-
 def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
-    """Write a table in the format its extension names; the file appears whole or not at all.
+    """Write a table in the format that the extension names; the file appears complete or not at all.
 
     Parameters
     ----------
     table : CatalogTable
     path : path
-        Extension as for `read_table`. Metadata, units and descriptions travel in Parquet, ECSV, FITS and VOTable, not
+        Extension as for `read_table`. Metadata, units and descriptions are kept in Parquet, ECSV, FITS and VOTable, not
         in CSV.
 
     Returns
@@ -440,34 +130,346 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     InputError
-        If the extension is unknown, or the format can't hold the table.
+        If the extension is unknown, or the format cannot hold the table.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = write_table(CatalogTable(pl.DataFrame({"r": [3.5]}), {"r": "arcsec"}), tempfile.mkdtemp() + "/r.parquet")
+    >>> read_table(path).units
+    {'r': 'arcsec'}
     """
     path = Path(path)
     extension = table_extension(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        if extension == ".parquet":
-            pq.write_table(to_arrow(table), partial)
-        elif extension in _ASTROPY_FORMATS:
-            _write_astropy(table, partial, _ASTROPY_FORMATS[extension])
-        elif extension == ".csv.gz":
-            partial.write_bytes(gzip.compress(table.frame.write_csv().encode()))
-        else:
-            table.frame.write_csv(partial, separator="\t" if extension == ".tsv" else ",")
-        os.replace(partial, path)
-    except (UnicodeError, TypeError, ValueError) as problem:
-        if isinstance(problem, InputError):
-            raise InputError(f"{path}: {problem}") from problem
-        raise InputError(f"{path}: this table can't be written as {extension[1:]}: {problem}") from problem
-    finally:
-        partial.unlink(missing_ok=True)
+        with written_whole(path) as partial:
+            if extension == ".parquet":
+                pq.write_table(to_arrow(table), partial)
+            elif extension in _ASTROPY_FORMATS:
+                _write_astropy(table, partial, _ASTROPY_FORMATS[extension])
+            elif extension == ".csv.gz":
+                partial.write_bytes(gzip.compress(table.frame.write_csv().encode(), compresslevel=6, mtime=0))
+            else:
+                table.frame.write_csv(partial, separator="\t" if extension == ".tsv" else ",")
+    except InputError as problem:
+        raise InputError(f"{path}: {problem}") from problem
+    except (PolarsError, pa.ArrowException, UnicodeError, TypeError, ValueError, RecursionError) as problem:
+        raise InputError(f"{path}: this table can't be written as {extension[1:]}: {_first_line(problem)}") from problem
     return path
 
 
-def _write_astropy(table: CatalogTable, path: Path, format_name: str) -> None:
+def table_extension(path: Path) -> str:
+    """Return the extension that names the format of a table.
+
+    Raises
+    ------
+    InputError
+        If it names no format.
+
+    Examples
+    --------
+    >>> table_extension(Path("votes.CSV.gz"))
+    '.csv.gz'
+    """
+    name = path.name.lower()
+    for extension in sorted(_EXTENSIONS, key=len, reverse=True):
+        if name.endswith(extension):
+            return extension
+    raise InputError(f"{path}: unknown kind of table; use one of {' '.join(_EXTENSIONS)}")
+
+
+def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> np.ndarray:
+    """Select numeric columns by name.
+
+    Parameters
+    ----------
+    frame : polars.DataFrame, N rows
+    names : sequence of str, length P
+    source : str
+        What to call the table in messages.
+
+    Returns
+    -------
+    array of float64, shape (N, P)
+        NaN where a value is missing. Values of -99, -999, -9999 and their like are missing too, with a warning.
+
+    Raises
+    ------
+    InputError
+        If a column is absent (the nearest names are given) or does not hold numbers.
+
+    Examples
+    --------
+    >>> numeric_columns(pl.DataFrame({"z": [0.1, None], "n": [4, 1]}), ["n", "z"], "a.csv")
+    array([[4. , 0.1],
+           [1. , nan]])
+    """
+    for name in names:
+        if name not in frame.schema:
+            raise InputError(f"{source}: no column {name!r}; {nearest(name, frame.columns)}")
+        if not frame.schema[name].is_numeric():
+            raise InputError(f"{source}: column {name!r} holds {frame.schema[name]}, not numbers; choose another")
+    known = [without_sentinels(frame[name], source) for name in names]
+    for note in (note for _, notes in known for note in notes):
+        warnings.warn(note, TruemorphWarning, stacklevel=2)
+    columns = [series.cast(pl.Float64).fill_null(np.nan).to_numpy() for series, _ in known]
+    return np.stack(columns, axis=1) if columns else np.empty((frame.height, 0))
+
+
+def to_arrow(table: CatalogTable) -> pa.Table:
+    """Convert to Arrow: fields hold b"unit" and b"description", the schema holds the metadata.
+
+    Examples
+    --------
+    >>> to_arrow(CatalogTable(pl.DataFrame({"r": [3.5]}), {"r": "arcsec"})).schema.field("r").metadata
+    {b'unit': b'arcsec'}
+    """
+    arrow = table.frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    fields = []
+    for one in arrow.schema:
+        held = {_UNIT: table.units.get(one.name), _DESCRIPTION: table.descriptions.get(one.name)}
+        known = {key: value for key, value in held.items() if value}
+        fields.append(one.with_metadata(known) if known else one)
+    metadata = {**(arrow.schema.metadata or {}), _METADATA: json.dumps(table.metadata).encode()}
+    return pa.Table.from_arrays(arrow.columns, schema=pa.schema(fields, metadata=metadata))
+
+
+def kind_of(source: Any) -> str:
+    """Name the type of a table in memory, for messages.
+
+    Examples
+    --------
+    >>> kind_of(pl.DataFrame())
+    'polars DataFrame'
+    """
+    return f"{type(source).__module__.partition('.')[0]} {type(source).__name__}"
+
+
+def _from_file(path: Path) -> CatalogTable:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    extension = table_extension(path)
+    try:
+        if extension == ".parquet":
+            return _from_arrow(pq.ParquetFile(path).read(), str(path), path)
+        content: Path | bytes = path
+        if extension.endswith(".gz"):
+            with gzip.open(path, "rb") as packed:
+                content = packed.read()
+        if extension in _ASTROPY_FORMATS:
+            return _read_astropy(content, _ASTROPY_FORMATS[extension], path)
+        frame = _read_csv(content, "\t" if extension == ".tsv" else ",", path)
+        # In one piece: otherwise each writer copies all of it.
+        return CatalogTable(_plain_frame(frame).rechunk(), path=path)
+    except InputError:
+        raise
+    except EOFError as problem:
+        raise InputError(f"{path}: the file looks cut off; fetch or copy it again") from problem
+    except Exception as problem:  # the readers raise dozens of types for a broken file
+        raise InputError(f"{path}: can't be read as {extension[1:]}: {_first_line(problem)}") from problem
+
+
+def _from_object(source: Any) -> CatalogTable:
+    what = kind_of(source)
+    if isinstance(source, CatalogTable):
+        return replace(source, frame=_plain_frame(source.frame))
+    if isinstance(source, pl.LazyFrame):
+        source = source.collect()
+    if isinstance(source, pl.DataFrame):
+        return CatalogTable(_plain_frame(source))
+    if hasattr(source, "colnames") and hasattr(source, "itercols"):
+        return _from_astropy(source, what)
+    try:
+        if what.startswith("pandas") and hasattr(source, "columns"):
+            named = [name for name in source.index.names if name is not None]
+            source = pa.Table.from_pandas(source.reset_index(named) if named else source, preserve_index=False)
+        elif hasattr(source, "__arrow_c_stream__"):
+            source = pa.table(source)
+        if isinstance(source, pa.Table):
+            return _from_arrow(source, what)
+    except (pa.ArrowException, ValueError, TypeError) as problem:
+        raise InputError(f"{what}: can't be used as a table: {_first_line(problem)}") from problem
+    raise InputError(
+        f"{what}: not a table; give a path, or a polars, pandas, pyarrow or astropy table (one HDU or array at a time)"
+    )
+
+
+def _first_line(problem: BaseException) -> str:
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0][:200]
+
+
+def _plain_frame(frame: pl.DataFrame) -> pl.DataFrame:
+    """Convert categories to text and decimals to floats; integers of other widths to 64 bits where they fit."""
+    changed = []
+    for name, kind in frame.schema.items():
+        if kind in (pl.Categorical, pl.Enum):
+            changed.append(frame[name].cast(pl.String))
+        elif kind in (pl.Int128, pl.UInt128) or (isinstance(kind, pl.Decimal) and kind.scale == 0):
+            changed.append(_narrow(frame[name]))
+        elif kind.is_decimal():
+            changed.append(frame[name].cast(pl.Float64))
+    return frame.with_columns(changed) if changed else frame
+
+
+def _narrow(series: pl.Series) -> pl.Series:
+    for kind in (pl.Int64, pl.UInt64):
+        held = series.cast(kind, strict=False)
+        if held.null_count() == series.null_count():
+            return held
+    return series.cast(pl.String)
+
+
+def _metadata(held: str | bytes, source: str) -> dict[str, Any]:
+    """Decode truemorph's metadata: JSON, which FITS, ECSV and VOTable files hold in base64."""
+    try:
+        metadata = json.loads(base64.b64decode(held) if isinstance(held, str) else held)
+    except (ValueError, RecursionError):
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise InputError(f"{source}: its truemorph metadata is damaged; make the table again")
+    return metadata
+
+
+def _from_arrow(table: pa.Table, source: str, path: Path | None = None) -> CatalogTable:
+    name, count = Counter(table.column_names).most_common(1)[0] if table.num_columns else ("", 0)
+    if count > 1:
+        raise InputError(f"{source}: two columns are called {name!r}; rename one")
+    held = (table.schema.metadata or {}).get(_METADATA)
+    metadata = _metadata(held, source) if held else {}
+    units, descriptions = (
+        {
+            one.name: one.metadata[key].decode("utf-8", "replace")
+            for one in table.schema
+            if one.metadata and one.metadata.get(key)
+        }
+        for key in (_UNIT, _DESCRIPTION)
+    )
+    try:
+        # Metadata of other writers, such as pandas' own JSON, is not needed.
+        frame = pl.DataFrame(pl.from_arrow(table.replace_schema_metadata()))
+    except (PolarsError, PanicException) as problem:
+        raise InputError(f"{source}: can't be used as a table: {_first_line(problem)}") from problem
+    return CatalogTable(_plain_frame(frame), units, metadata, path, descriptions)
+
+
+def _read_csv(content: Path | bytes, separator: str, path: Path) -> pl.DataFrame:
+    with io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb") as file:
+        comments = 0  # only above the header: further down a # may begin an id
+        while (header := file.readline()).startswith(b"#"):
+            comments += 1
+        if _looks_cut_off(file, file.tell() - len(header), separator):
+            raise InputError(
+                f"{path}: the file looks cut off: its last row has fewer fields than its header and no end of line; "
+                "fetch or copy it again"
+            )
+    options: dict[str, Any] = {"separator": separator, "null_values": _MISSING, "skip_lines": comments}
+    try:
+        frame = pl.read_csv(content, infer_schema_length=_SAMPLE, **options)
+        # Columns without a value in the sample were read as text.
+        head = frame.head(_SAMPLE)
+        unknown = [series.name for series in head if series.null_count() == head.height]
+        if unknown and frame.height > _SAMPLE:
+            frame = frame.with_columns(pl.read_csv(content, infer_schema_length=None, columns=unknown, **options))
+    except PolarsError:  # values of another type below the sample
+        frame = pl.read_csv(content, infer_schema_length=None, **options)
+    # "00012" is a name, not a number. The text of all integers would take much memory, so it is streamed.
+    text = pl.scan_csv(content, infer_schema=False, **options).select(
+        name for name, kind in frame.schema.items() if kind.is_integer()
+    )
+    padded = text.select(pl.all().str.contains(r"^[+-]?0\d").any()).collect(engine="streaming")
+    frame = frame.with_columns(text.select(one.name for one in padded if one.any()).collect())
+    # Blank lines at the end are dropped; further up they are rows, or row numbers in messages would be wrong.
+    rows = frame.height
+    while rows and all(value is None for value in frame.row(rows - 1)):
+        rows -= 1
+    return frame.head(rows)
+
+
+def _looks_cut_off(file: BinaryIO, header: int, separator: str) -> bool:
+    """Whether the last row has fewer fields than the header (which starts at that byte), and no end of line."""
+    if file.seek(0, os.SEEK_END) == header:
+        return False
+    file.seek(-1, os.SEEK_END)
+    if file.read() in (b"\n", b"\r"):
+        return False
+    file.seek(header)
+    rows = csv.reader((line.decode("latin-1") for line in file), delimiter=separator)
+    widths = [len(row) for row in rows]
+    return widths[-1] < widths[0]
+
+
+def _read_astropy(content: Path | bytes, format_name: str, path: Path) -> CatalogTable:
+    from astropy.table import Table
     from astropy.utils.exceptions import AstropyWarning
 
     with warnings.catch_warnings():
+        # Archives' files break the rules of their formats in harmless ways; unknown units are kept as text.
         warnings.simplefilter("ignore", AstropyWarning)
-        to_astropy(table, format_name).write(path, format=format_name, overwrite=True)
+        table = Table.read(io.BytesIO(content) if isinstance(content, bytes) else content, format=format_name)
+    return _from_astropy(table, str(path), path)
+
+
+def _from_astropy(table: Any, source: str, path: Path | None = None) -> CatalogTable:
+    columns, units, descriptions = {}, {}, {}
+    for name in table.colnames:
+        column = table[name]
+        try:
+            columns[name] = _arrow_array(column)
+        except (pa.ArrowException, TypeError, ValueError) as problem:
+            raise InputError(
+                f"{source}: column {name} ({type(column).__name__}) does not hold one number or text in each row; "
+                f"split it or leave it out ({_first_line(problem)})"
+            ) from problem
+        if column.unit is not None and str(column.unit):
+            units[name] = str(column.unit)
+        if column.info.description:
+            descriptions[name] = " ".join(str(column.info.description).split())  # VOTable files wrap it
+    frame = pl.DataFrame(pl.from_arrow(pa.table(columns)))
+    # In FITS and VOTable only empty text can stand for missing text.
+    frame = frame.with_columns(pl.col(pl.String).replace({"": None}))
+    held = table.meta.get(_FITS_KEY) or table.meta.get("description")
+    ours = isinstance(held, str) and held.startswith(_CODED)
+    metadata = _metadata(held.removeprefix(_CODED), source) if ours else {}
+    return CatalogTable(_plain_frame(frame), units, metadata, path, descriptions)
+
+
+def _arrow_array(column: Any) -> pa.Array:
+    """Values of an astropy column or quantity, null where masked."""
+    values = np.asarray(getattr(column, "unmasked", column))
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8", "replace")
+    elif values.dtype.kind == "f" and values.dtype.itemsize > 8:
+        values = values.astype(np.float64)
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    return pa.array(values, mask=np.asarray(column.mask) if hasattr(column, "mask") else None, from_pandas=False)
+
+
+def _write_astropy(table: CatalogTable, path: Path, format_name: str) -> None:
+    from astropy.table import Column, MaskedColumn, Table
+    from astropy.utils.exceptions import AstropyWarning
+
+    def described(name: str) -> str | None:
+        about = table.descriptions.get(name)
+        return about.encode("ascii", "replace").decode() if about and format_name == "fits" else about
+
+    out = Table()
+    for series in _plain_frame(table.frame):
+        name, missing = series.name, series.is_null().to_numpy()
+        if series.dtype == pl.String:
+            data = np.array(series.fill_null("").to_list(), dtype=str)
+        elif series.dtype == pl.Boolean:
+            data = series.fill_null(False).to_numpy()
+            if missing.any() and format_name == "fits":
+                data = data.astype(np.int16)  # FITS booleans have no missing value
+        elif series.dtype.is_numeric():
+            data = series.fill_null(0).to_numpy()
+        else:
+            raise InputError(f"column {name} ({series.dtype}) can't be written as {format_name}; cast or drop it")
+        known = {"unit": table.units.get(name), "description": described(name)}
+        out[name] = MaskedColumn(data, mask=missing, **known) if missing.any() else Column(data, **known)
+    # VOTable files keep only a description of the table, FITS and ECSV files keep any keyword.
+    held = _CODED + base64.b64encode(json.dumps(table.metadata).encode()).decode()
+    out.meta["description" if format_name == "votable" else _FITS_KEY] = held
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyWarning)  # units that astropy doesn't know are written as text
+        out.write(path, format=format_name, overwrite=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from truemorph.catalogs.schema import numeric_columns
+from truemorph.tables import numeric_columns
 
 
 def logistic_inputs(frame: pl.DataFrame, features: tuple[str, ...], source: str) -> np.ndarray:

@@ -13,11 +13,10 @@ import polars as pl
 from truemorph._version import __version__
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.catalogs.sampling import TEST
-from truemorph.catalogs.schema import numeric_columns
 from truemorph.errors import InputError, nearest
 from truemorph.io import write_json
 from truemorph.progress import progress
-from truemorph.tables import CatalogTable, write_table
+from truemorph.tables import CatalogTable, numeric_columns, write_table
 
 if TYPE_CHECKING:
     from truemorph.classifiers.checkpoint import Classifier

@@ -27,10 +27,9 @@ from truemorph.bias.result import TransitionFit
 from truemorph.bias.study import TransitionStudy
 from truemorph.bias.transitions import CLASS_NAMES, DISK
 from truemorph.catalogs.catalogue import gold_classes, rows_where
-from truemorph.catalogs.schema import numeric_columns
 from truemorph.errors import InputError
 from truemorph.io import plain, write_json
-from truemorph.tables import CatalogTable
+from truemorph.tables import CatalogTable, numeric_columns
 
 RESAMPLES = 30
 AS_LABELLED = "disk: what the labels call so"

@@ -16,9 +16,8 @@ from truemorph.bias.metrics import BiasResult, cv14, cv18
 from truemorph.bias.transitions import CLASS_NAMES
 from truemorph.catalogs.catalogue import read_catalogue, rows_where
 from truemorph.catalogs.prepare import Preparation
-from truemorph.catalogs.schema import numeric_columns
 from truemorph.errors import InputError
-from truemorph.tables import CatalogTable, read_table
+from truemorph.tables import CatalogTable, numeric_columns, read_table
 
 
 def preparation_result(prepared: Preparation, out: Path) -> dict[str, Any]:

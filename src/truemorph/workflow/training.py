@@ -23,11 +23,10 @@ from truemorph.bias.families import transition_from_dict, transition_to_dict
 from truemorph.bias.transitions import MatrixTransition, Transition
 from truemorph.catalogs.catalogue import image_folder, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
-from truemorph.catalogs.schema import numeric_columns
 from truemorph.config import RunConfig, TrainingConfig, run_toml
 from truemorph.errors import InputError
 from truemorph.io import plain, write_json
-from truemorph.tables import CatalogTable, write_table
+from truemorph.tables import CatalogTable, numeric_columns, write_table
 from truemorph.workflow.fitting import fit_catalogue, read_fit
 
 # Above this size pixels are not held in memory.

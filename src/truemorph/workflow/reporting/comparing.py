@@ -12,12 +12,12 @@ import polars as pl
 
 from truemorph.catalogs.catalogue import image_folder
 from truemorph.catalogs.resolution import FWHM_PER_SIGMA
-from truemorph.catalogs.schema import numeric_columns
 from truemorph.errors import InputError
 from truemorph.report.distributions import compare_distributions, cumulative_figure
 from truemorph.report.evidence import Evidence
 from truemorph.report.illustrate import styles_for
 from truemorph.report.page import Check, Illustration
+from truemorph.tables import numeric_columns
 from truemorph.workflow.explaining import RADIUS, with_geometry
 from truemorph.workflow.reporting.gathering import Gathered
 from truemorph.workflow.reporting.options import ReportOptions

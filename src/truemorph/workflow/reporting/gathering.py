@@ -17,7 +17,6 @@ from truemorph.bias.study import TransitionStudy
 from truemorph.bias.transitions import CLASS_NAMES, DISK
 from truemorph.catalogs.catalogue import gold_classes, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TEST
-from truemorph.catalogs.schema import numeric_columns
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.errors import InputError, nearest
 from truemorph.labelling.labeller import IN_SAMPLE
@@ -26,7 +25,7 @@ from truemorph.report.evidence import Evidence, ModelLabels, is_naive
 from truemorph.report.gallery import AFTER, CHANGE, OURS, PICTURE, TRUE, changes
 from truemorph.report.measures import LabelSet, Tree
 from truemorph.report.runs import Run, read_run, unique_names
-from truemorph.tables import CatalogTable, read_table
+from truemorph.tables import CatalogTable, numeric_columns, read_table
 from truemorph.workflow.fitting import study_transition
 from truemorph.workflow.labelling import labelling_model
 from truemorph.workflow.reporting.options import ReportOptions

@@ -12,13 +12,12 @@ import polars as pl
 
 from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.catalogs.catalogue import image_folder
-from truemorph.catalogs.schema import numeric_columns
 from truemorph.errors import InputError, TruemorphError
 from truemorph.io import write_json
 from truemorph.report import gallery
 from truemorph.report.distributions import Distributions, compare_distributions
 from truemorph.report.style import STYLE, Style
-from truemorph.tables import CatalogTable, read_table, write_table
+from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
 from truemorph.workflow.reproducing.fetching import fetch_hst
 from truemorph.workflow.reproducing.kept import read_explanations, write_explanations
 from truemorph.workflow.reproducing.measured import MODELS, all_labels, measured, short_titles

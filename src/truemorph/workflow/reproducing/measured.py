@@ -11,10 +11,9 @@ import polars as pl
 
 from truemorph.bias.metrics import cv14, cv18
 from truemorph.bias.transitions import DISK, SMOOTH
-from truemorph.catalogs.schema import numeric_columns
 from truemorph.errors import InputError
 from truemorph.report.measures import LabelSet, Tree, precision
-from truemorph.tables import read_table
+from truemorph.tables import numeric_columns, read_table
 from truemorph.workflow.reproducing.catalogue import DEBIASED
 from truemorph.workflow.reproducing.models import LABELS, intrinsic_columns
 from truemorph.workflow.reproducing.paper import DCV14, DDB, GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D, TABLE_1

@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
-from truemorph.catalogs.schema import numeric_columns
 from truemorph.config import RunConfig, run_config
 from truemorph.errors import InputError
 from truemorph.io import plain
+from truemorph.tables import numeric_columns
 from truemorph.workflow.fitting import fit_catalogue, write_fit
 from truemorph.workflow.reproducing.catalogue import DEBIASED
 from truemorph.workflow.reproducing.options import Inputs, ReproduceOptions

@@ -14,11 +14,10 @@ import polars as pl
 from truemorph.bias.estimation import fit_transition
 from truemorph.catalogs.resolution import FWHM_PER_SIGMA
 from truemorph.catalogs.sampling import TEST, TRAIN
-from truemorph.catalogs.schema import numeric_columns
 from truemorph.errors import InputError
 from truemorph.io import plain, write_json
 from truemorph.report.measures import LabelSet, Tree
-from truemorph.tables import read_table
+from truemorph.tables import numeric_columns, read_table
 from truemorph.workflow.reproducing.catalogue import DEBIASED, EVERYTHING
 from truemorph.workflow.reproducing.measured import MODELS, Measured, measured, one_class, order, plain_bias
 from truemorph.workflow.reproducing.models import NETWORKS

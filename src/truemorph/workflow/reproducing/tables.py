@@ -10,10 +10,9 @@ from typing import Any
 import polars as pl
 
 from truemorph.catalogs.sampling import TEST
-from truemorph.catalogs.schema import numeric_columns
 from truemorph.io import plain, write_json
 from truemorph.report.measures import LabelSet
-from truemorph.tables import CatalogTable, write_table
+from truemorph.tables import CatalogTable, numeric_columns, write_table
 from truemorph.workflow.reproducing.catalogue import DEBIASED
 from truemorph.workflow.reproducing.measured import MODELS, measured, order, table_rows, titles, tree_of
 from truemorph.workflow.reproducing.models import intrinsic_columns

@@ -1,0 +1,345 @@
+"""Tables in files and in memory: values, units, missing values and long ids survive; broken tables are refused."""
+
+import base64
+import gzip
+from datetime import date
+from decimal import Decimal
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from astropy import units as u
+from astropy.table import MaskedColumn, QTable, Table
+from astropy.time import Time
+from astropy.utils.masked import Masked
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import truemorph as tm
+from truemorph.errors import InputError
+from truemorph.tables import CatalogTable, numeric_columns, read_table, to_arrow, write_table
+
+LONG_ID = 1237648720693755918
+TEXT = ["csv", "csv.gz", "tsv"]
+ASTROPY = ["fits", "fits.gz", "ecsv", "vot", "vot.gz", "xml"]
+
+
+def small_table():
+    return CatalogTable(
+        pl.DataFrame(
+            {
+                "objid": [LONG_ID, LONG_ID + 1, LONG_ID + 2],
+                "radius": [6.5, None, 2.25],
+                "name": ["a", None, "c"],
+                "n": [None, 2, 3],
+                "flag": [True, False, True],
+            }
+        ),
+        {"radius": "arcsec", "n": "smoots"},
+        {"path": "/long/" + "é" * 90 + "/two  spaces", "x": ["y" * 120, 3, None]},
+        descriptions={"radius": "a radius, " * 20 + "and more", "n": "number"},
+    )
+
+
+@pytest.mark.parametrize("extension", [*TEXT, "parquet", *ASTROPY])
+def test_a_table_comes_back_as_it_was_written(tmp_path, extension):
+    table = small_table()
+    back = read_table(write_table(table, tmp_path / f"t.{extension}"))
+    assert back.frame.equals(table.frame)
+    if extension not in TEXT:
+        assert (back.units, back.descriptions, back.metadata) == (table.units, table.descriptions, table.metadata)
+    assert [file.name for file in tmp_path.iterdir()] == [f"t.{extension}"]
+
+
+@pytest.mark.parametrize("extension", ASTROPY)
+def test_missing_booleans_survive(tmp_path, extension):
+    table = CatalogTable(pl.DataFrame({"flag": [True, None, False]}))
+    back = read_table(write_table(table, tmp_path / f"t.{extension}")).frame["flag"]
+    assert [None if one is None else bool(one) for one in back] == [True, None, False]
+
+
+@pytest.mark.parametrize(("extension", "format_name"), [("fits", "fits"), ("ecsv", "ascii.ecsv"), ("vot", "votable")])
+def test_tables_written_by_astropy(tmp_path, extension, format_name):
+    table = Table({"objid": np.array([LONG_ID, 2]), "r": np.array([1.5, 2.5], ">f4")})
+    table["votes"] = MaskedColumn([0.5, 0.0], mask=[False, True])
+    table["r"].unit = "arcmin"
+    table.write(tmp_path / f"t.{extension}", format=format_name)
+    back = read_table(tmp_path / f"t.{extension}")
+    assert back.frame.to_dict(as_series=False) == {"objid": [LONG_ID, 2], "r": [1.5, 2.5], "votes": [0.5, None]}
+    assert back.units == {"r": "arcmin"}
+
+
+def test_missing_values_of_csv_files(tmp_path):
+    (tmp_path / "t.csv").write_text("id,z\n1,0.1\n2,nan\n3,\n4,NA\n\n")
+    assert read_table(tmp_path / "t.csv").frame["z"].to_list() == [0.1, None, None, None]
+
+
+def test_ids_with_leading_zeros_stay_text_and_hashes_below_the_header_are_rows(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("# made by hand\nid,n\n00012,1\n#7,2\n00013,3\n")
+    assert read_table(path).frame["id"].to_list() == ["00012", "#7", "00013"]
+    path.write_text("id,n\n00012,1\n00013,3\n")
+    assert read_table(path).frame.to_dict(as_series=False) == {"id": ["00012", "00013"], "n": [1, 3]}
+
+
+def test_csv_columns_whose_type_shows_far_down(tmp_path):
+    n = 10_500  # types are guessed from the first 10,000 rows
+    late = {
+        "empty": ["", "3"],
+        "whole": ["1", "1.5"],
+        "name": ["1", "J01"],
+        "flag": ["true", "maybe"],
+        "pad": ["7", "07"],
+    }
+    lines = [",".join(late), *[",".join(first for first, _ in late.values())] * n]
+    for changed in range(len(late)):
+        lines.append(",".join(values[number == changed] for number, values in enumerate(late.values())))
+    content = "\n".join(lines) + "\n"
+    (tmp_path / "t.csv").write_text(content)
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"# one\n# two\n" + content.encode()))
+    for name in ("t.csv", "t.csv.gz"):
+        frame = read_table(tmp_path / name).frame
+        assert frame.height == n + len(late)
+        assert frame["empty"].drop_nulls().to_list() == [3]
+        assert frame["whole"].max() == 1.5
+        assert (frame["name"] == "J01").sum() == (frame["flag"] == "maybe").sum() == (frame["pad"] == "07").sum() == 1
+    (tmp_path / "empty.csv").write_text("id,late\n" + "1,\n" * n + "2,5\n")
+    assert read_table(tmp_path / "empty.csv").frame["late"].drop_nulls().to_list() == [5]
+
+
+@pytest.mark.parametrize("extension", TEXT)
+@pytest.mark.parametrize(
+    ("rows", "complete"),
+    [
+        ("1,2,3\n4,5,6", True),
+        ("1,2,3\n4,5,", True),
+        ('1,2,3\n4,5,"six, or\n7"', True),
+        ("1,2\n4,5,6", True),  # a short row further up is another matter
+        ("1,2,3\n4", False),
+        ("1,2,3\n4,5", False),
+        ('1,2,3\n4,"5,6\n7,8,9"', False),
+        ('1,2,3\n4,"5', False),
+    ],
+)
+def test_a_last_row_that_is_cut_off_is_refused(tmp_path, extension, rows, complete):
+    content = f'# from "there\na,b,c\n{rows}'
+    content = content.replace(",", "\t") if extension == "tsv" else content
+    path = tmp_path / f"t.{extension}"
+    path.write_bytes(gzip.compress(content.encode()) if extension == "csv.gz" else content.encode())
+    if complete:
+        assert read_table(path).frame.height == 2
+    else:
+        with pytest.raises(InputError, match="cut off"):
+            read_table(path)
+
+
+@pytest.mark.parametrize("extension", ["csv.gz", "parquet", "fits", "fits.gz", "vot", "vot.gz"])
+def test_files_that_are_cut_off_are_refused(tmp_path, extension):
+    path = write_table(CatalogTable(pl.DataFrame({"a": np.arange(3000), "b": np.arange(3000) / 7})), tmp_path / "t.csv")
+    path = write_table(read_table(path), tmp_path / f"t.{extension}")
+    path.write_bytes(path.read_bytes()[:-9000] if extension == "fits" else path.read_bytes()[:-9])
+    with pytest.raises(InputError, match=path.name):
+        read_table(path)
+
+
+def test_files_that_are_no_tables_are_refused(tmp_path):
+    for name in ("absent.csv", "t.dat", "t.parquet", "t.fits", "t.vot", "header.csv", "empty.csv"):
+        if name != "absent.csv":
+            (tmp_path / name).write_text({"header.csv": "a,b\n", "empty.csv": ""}.get(name, "not a table at all"))
+        with pytest.raises(InputError, match=name):
+            read_table(tmp_path / name)
+    Table({"spectrum": np.zeros((3, 5))}).write(tmp_path / "s.fits")
+    with pytest.raises(InputError, match="column spectrum"):
+        read_table(tmp_path / "s.fits")
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ([1, 2], "builtins list"),
+        (np.zeros(3), "numpy ndarray"),
+        ({"a": [1]}, "builtins dict"),
+        (pl.DataFrame({"a": []}), "polars DataFrame"),
+        (pa.table([[1], [2]], names=["a", "a"]), "pyarrow Table: .*'a'"),
+        (Table({"a": np.zeros((2, 3))}), "astropy Table: column a"),
+        (Table({"t": Time([2000.0, 2001.0], format="jyear")}), "astropy Table: column t"),
+        (Table({"z": [1 + 2j]}), "astropy Table: column z"),
+        (Table({"m": np.array([1, "x"], dtype=object)}), "astropy Table: column m"),
+    ],
+)
+def test_objects_that_are_no_tables_are_refused(source, names):
+    with pytest.raises(InputError, match=names):
+        read_table(source)
+
+
+def test_pandas_tables_that_cannot_be_used_are_refused():
+    pd = pytest.importorskip("pandas")
+    for frame in (pd.DataFrame([[1, 2]], columns=["a", "a"]), pd.DataFrame({"a": [1, "x"]}), pd.Series([1])):
+        with pytest.raises(InputError, match=r"^pandas "):
+            read_table(frame)
+
+
+def test_every_kind_of_table_in_memory_gives_the_same_frame():
+    pd = pytest.importorskip("pandas")
+    columns = {"objid": LONG_ID + np.arange(5), "r": np.arange(5) / 7, "name": list("abcde")}
+    frame = pl.DataFrame(columns)
+    kinds = [frame, frame.lazy(), frame.to_arrow(), CatalogTable(frame), Table(columns), QTable(columns)]
+    kinds += [pd.DataFrame(columns), pd.DataFrame(columns).set_index("objid"), pd.DataFrame(columns).iloc[:]]
+    for one in kinds:
+        assert read_table(one).frame.equals(frame), type(one)
+
+
+def test_missing_values_of_pandas_are_null():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(
+        {
+            "id": pd.array([LONG_ID, None], dtype="Int64"),
+            "z": [0.5, np.nan],
+            "flag": pd.array([True, None], dtype="boolean"),
+            "kind": pd.Categorical(["a", "b"]),
+            "text": ["x", None],
+        }
+    )
+    assert read_table(frame[frame["z"] != 7]).frame.to_dict(as_series=False) == {
+        "id": [LONG_ID, None],
+        "z": [0.5, None],
+        "flag": [True, None],
+        "kind": ["a", "b"],
+        "text": ["x", None],
+    }
+
+
+def test_units_masks_and_descriptions_of_astropy():
+    table = QTable({"r": [1.0, 2.0] * u.arcmin, "z": [0.1, np.nan]})
+    table["m"] = Masked([16.0, 17.0] * u.mag, mask=[False, True])
+    table["n"] = MaskedColumn([1, 2], mask=[True, False])
+    table["big"] = np.array([1.5, 2.5], ">f4")
+    table["bytes"] = np.array([b"a", b""])
+    table["r"].info.description = "a radius"
+    got = read_table(table)
+    assert (got.units, got.descriptions) == ({"r": "arcmin", "m": "mag"}, {"r": "a radius"})
+    values = got.frame.fill_nan(-1).to_dict(as_series=False)
+    assert values == {
+        "r": [1.0, 2.0],
+        "z": [0.1, -1],
+        "m": [16.0, None],
+        "n": [None, 2],
+        "big": [1.5, 2.5],
+        "bytes": ["a", None],
+    }
+
+
+def test_an_astropy_table_is_prepared_with_its_units_and_images(tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    n = 30
+    smooth = np.linspace(0.1, 0.9, n)
+    votes = {"a01_smooth": smooth, "a02_features_or_disk": 0.99 - smooth, "a03_star_or_artifact": np.full(n, 0.01)}
+    table = QTable({f"t01_smooth_or_features_{name}_weighted_fraction": values for name, values in votes.items()})
+    table["dr7objid"], table["image"] = LONG_ID + np.arange(n), ["a.jpg"] * n
+    table["petroRad_r"], table["psfWidth_r"] = (np.linspace(3, 20, n) * u.arcsec).to(u.arcmin), np.full(n, 1.3)
+    got = tm.prepare_catalogue(table).catalogue
+    np.testing.assert_allclose(got.frame["radius"], np.linspace(3, 20, n))
+    assert (got.frame["image"] == "a.jpg").all()
+    assert got.metadata["image_root"] == str(tmp_path)
+
+
+def test_fields_of_arrow_and_parquet_hold_units_and_descriptions(tmp_path):
+    table = small_table()
+    path = write_table(table, tmp_path / "t.parquet")
+    assert pq.read_schema(path).field("n").metadata == {b"unit": b"smoots", b"description": b"number"}
+    back = read_table(pq.read_table(path))
+    assert (back.units, back.descriptions, back.metadata) == (table.units, table.descriptions, table.metadata)
+
+
+def test_damaged_or_deeply_nested_metadata_is_refused(tmp_path):
+    deep = b'{"a":' * 100_000
+    for held in (deep, b"[1]", b"{"):
+        arrow = pa.table({"a": [1]}).replace_schema_metadata({b"truemorph": held})
+        pq.write_table(arrow, tmp_path / "t.parquet")
+        coded = "truemorph metadata, JSON in base64: " + base64.b64encode(held).decode()
+        for source in (arrow, tmp_path / "t.parquet", Table({"a": [1]}, meta={"TRUEMRPH": coded})):
+            with pytest.raises(InputError, match="metadata"):
+                read_table(source)
+    others = pa.table({"a": [1]}).replace_schema_metadata({b"pandas": deep, b"other": deep})
+    assert read_table(others).frame["a"].to_list() == [1]
+    nested = {}
+    for _ in range(100_000):
+        nested = {"a": nested}
+    with pytest.raises(InputError):
+        write_table(CatalogTable(pl.DataFrame({"a": [1]}), metadata=nested), tmp_path / "n.parquet")
+
+
+def test_unusual_types_are_carried_where_the_format_can(tmp_path):
+    frame = pl.DataFrame(
+        {
+            "list": [[1.0, 2.0]],
+            "struct": [{"a": 1}],
+            "day": [date(2020, 1, 1)],
+            "id": pl.Series([Decimal(LONG_ID)], dtype=pl.Decimal(20, 0)),
+            "price": pl.Series([Decimal("1.25")], dtype=pl.Decimal(10, 2)),
+        }
+    )
+    frame.write_parquet(tmp_path / "t.parquet")
+    got = read_table(tmp_path / "t.parquet")
+    assert got.frame.row(0) == ([1.0, 2.0], {"a": 1}, date(2020, 1, 1), LONG_ID, 1.25)
+    assert read_table(write_table(got, tmp_path / "again.parquet")).frame.equals(got.frame)
+    files = sorted(tmp_path.iterdir())
+    for name in ("list", "struct", "day"):
+        with pytest.raises(InputError, match=name):
+            numeric_columns(got.frame, ["price", name], "t.parquet")
+        with pytest.raises(InputError, match=r"t\.fits: column " + name):
+            write_table(CatalogTable(got.frame.select(name)), tmp_path / "t.fits")
+    for name in ("list", "struct"):
+        with pytest.raises(InputError, match=r"t\.csv"):
+            write_table(CatalogTable(got.frame.select(name)), tmp_path / "t.csv")
+    with pytest.raises(InputError, match=r"t\.fits"):
+        write_table(CatalogTable(pl.DataFrame({"name": ["\u03b8"]})), tmp_path / "t.fits")  # FITS holds ASCII
+    assert sorted(tmp_path.iterdir()) == files
+
+
+def test_numeric_columns():
+    frame = pl.DataFrame({"a": [1, None], "b": [0.5, 2.5], "name": ["x", "y"]})
+    np.testing.assert_array_equal(numeric_columns(frame, ["b", "a"], "t.csv"), [[0.5, 1], [2.5, np.nan]])
+    for name in ("name", "absent"):
+        with pytest.raises(InputError, match=name):
+            numeric_columns(frame, [name], "t.csv")
+
+
+def test_five_thousand_columns_are_read(tmp_path):
+    frame = pl.DataFrame({f"c{number}": [number, number + 1] for number in range(5000)})
+    for extension in ("parquet", "csv"):
+        assert read_table(write_table(CatalogTable(frame), tmp_path / f"t.{extension}")).frame.equals(frame)
+
+
+# In FITS, text is printable ASCII without blanks at its ends, and empty text is missing.
+plain = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20)
+cells = {
+    pl.Int64: st.one_of(st.none(), st.integers(-(2**62), 2**62)),
+    pl.Float64: st.one_of(st.none(), st.floats(allow_nan=False)),
+    pl.String: st.one_of(st.none(), plain),
+}
+
+
+@st.composite
+def tables(draw):
+    rows = draw(st.integers(1, 5))
+    kinds = draw(st.lists(st.sampled_from(list(cells)), min_size=1, max_size=4))
+    columns = {
+        f"c{number}": pl.Series(draw(st.lists(cells[kind], min_size=rows, max_size=rows)), dtype=kind)
+        for number, kind in enumerate(kinds)
+    }
+    units = draw(st.dictionaries(st.sampled_from(list(columns)), st.sampled_from(["arcsec", "mag", "kpc"])))
+    about = draw(st.dictionaries(st.sampled_from(list(columns)), plain))
+    return CatalogTable(pl.DataFrame(columns), units, {}, descriptions=about)
+
+
+@settings(max_examples=25)
+@given(tables())
+def test_any_table_survives_arrow_and_fits(tmp_path_factory, table):
+    for source in (to_arrow(table), write_table(table, tmp_path_factory.mktemp("any") / "t.fits")):
+        back = read_table(source)
+        assert back.frame.equals(table.frame)
+        assert (back.units, back.descriptions) == (table.units, table.descriptions)
