@@ -7,9 +7,10 @@ setup: .venv/.installed
 
 # Not compiled: Python compiles what is imported, once, where it may; most of what is installed never is.
 unexport PYTHONDONTWRITEBYTECODE
-.venv/.installed: pyproject.toml
+# In the versions that were tested (constraints.txt); pip alone installs what pyproject.toml allows.
+.venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable ".[dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 demo: setup

@@ -5,11 +5,14 @@ The public names; everything heavy loads on first use.
 
 from __future__ import annotations
 
+from typing import Any
+
 import lazy_loader
 
 from truemorph._version import __version__ as __version__
+from truemorph.errors import extras_named
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
+_load, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "benchmark.invariance": ["ResolutionDrift", "resolution_drift"],
@@ -40,3 +43,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "labelling.predict": ["label_table"],
     },
 )
+
+
+def __getattr__(name: str) -> Any:
+    with extras_named():
+        return _load(name)

@@ -27,7 +27,7 @@ from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 from truemorph.catalogs.sampling import TEST
 from truemorph.classifiers.checkpoint import load
 from truemorph.config import RunConfig, training_config
-from truemorph.errors import InputError
+from truemorph.errors import InputError, require_extra
 from truemorph.io import plain, write_json
 from truemorph.labelling.predict import label_table
 from truemorph.simulate.annotate import vote_fractions
@@ -136,8 +136,9 @@ def run_demo(
     Raises
     ------
     InputError
-        If there are too few galaxies, or `out` is something else than a demo's folder.
+        If there are too few galaxies, `out` is something else than a demo's folder, or torch is not installed.
     """
+    require_extra("networks")
     if galaxies < _SMALLEST:
         raise InputError(f"the demo needs at least {_SMALLEST} galaxies; got {galaxies}")
     if out.exists() and any(out.iterdir()) and not (out / _MARKER).is_file():

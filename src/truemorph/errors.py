@@ -6,7 +6,9 @@ The command line prints the message alone and exits with `exit_code`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
 
 
 class TruemorphError(Exception):
@@ -23,6 +25,57 @@ class InputError(TruemorphError, ValueError):
 
 class CheckpointError(TruemorphError):
     """A model folder that can't be read or written (exit status 1)."""
+
+
+# What truemorph imports of each extra in pyproject.toml.
+_EXTRAS = {
+    "networks": ("torch", "lightning", "timm", "captum", "torchmetrics", "huggingface_hub"),
+    "archives": ("requests", "urllib3", "pyvo"),
+    "fast": ("openvino", "nncf", "onnx", "onnxscript"),
+    "ray": ("ray",),
+    "morphology": ("photutils", "statmorph"),
+    "benchmark": ("cleanlab",),
+}
+
+
+def _not_installed(package: str, extra: str) -> InputError:
+    return InputError(f"this needs {package}, which is not installed: pip install 'truemorph[{extra}]'")
+
+
+def require_extra(extra: str) -> None:
+    """Check that an optional part of truemorph is installed, before any work is done.
+
+    Parameters
+    ----------
+    extra : {"networks", "archives", "fast", "ray", "morphology", "benchmark"}
+
+    Raises
+    ------
+    InputError
+        Naming the first package that is missing, and the command that installs it.
+    """
+    for package in _EXTRAS[extra]:
+        if find_spec(package) is None:
+            raise _not_installed(package, extra)
+
+
+@contextmanager
+def extras_named() -> Iterator[None]:
+    """Turn a failed import of an optional package into an error that names the extra it comes with.
+
+    Raises
+    ------
+    InputError
+        In place of the ModuleNotFoundError of such a package; other errors pass.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as problem:
+        package = (problem.name or "").partition(".")[0]
+        for extra, packages in _EXTRAS.items():
+            if package in packages:
+                raise _not_installed(package, extra) from problem
+        raise
 
 
 def reason(problem: BaseException) -> str:

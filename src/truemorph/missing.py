@@ -35,8 +35,14 @@ def without(series: pl.Series, missing: Sequence[float | int | str]) -> pl.Serie
     return pl.select(pl.when(gone.fill_null(False).not_()).then(series)).to_series().alias(name)
 
 
-def without_sentinels(series: pl.Series, table_name: str) -> tuple[pl.Series, list[str]]:
+def without_sentinels(series: pl.Series, where: str) -> tuple[pl.Series, list[str]]:
     """Replace -99, -999, -9999 and their like by null, and say how many there were.
+
+    Parameters
+    ----------
+    series : polars.Series
+    where : str
+        Table and column, to begin the note with.
 
     Returns
     -------
@@ -46,7 +52,7 @@ def without_sentinels(series: pl.Series, table_name: str) -> tuple[pl.Series, li
 
     Examples
     --------
-    >>> without_sentinels(pl.Series("z", [0.1, -9999.0, -9999.0]), "t.csv")[1]
+    >>> without_sentinels(pl.Series("z", [0.1, -9999.0, -9999.0]), "t.csv: column z")[1]
     ['t.csv: column z: 2 values of -9999 are treated as missing']
     """
     unnamed = series.alias("")  # polars takes some names for patterns
@@ -56,9 +62,7 @@ def without_sentinels(series: pl.Series, table_name: str) -> tuple[pl.Series, li
         return series, []
     values = unnamed.filter(gone).unique().sort().to_list()
     shown = ", ".join(f"{float(one):.6g}" for one in values[:3])
-    return kept.alias(series.name), [
-        f"{table_name}: column {series.name}: {gone.sum():,d} values of {shown} are treated as missing"
-    ]
+    return kept.alias(series.name), [f"{where}: {gone.sum():,d} values of {shown} are treated as missing"]
 
 
 def _number(one: float | int | str) -> float | int | None:

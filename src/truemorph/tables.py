@@ -209,7 +209,7 @@ def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> n
             raise InputError(f"{source}: no column {name!r}; {nearest(name, frame.columns)}")
         if not frame.schema[name].is_numeric():
             raise InputError(f"{source}: column {name!r} holds {frame.schema[name]}, not numbers; choose another")
-    known = [without_sentinels(frame[name], source) for name in names]
+    known = [without_sentinels(frame[name], f"{source}: column {name}") for name in names]
     for note in (note for _, notes in known for note in notes):
         warnings.warn(note, TruemorphWarning, stacklevel=2)
     columns = [series.cast(pl.Float64).fill_null(np.nan).to_numpy() for series, _ in known]

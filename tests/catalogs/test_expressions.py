@@ -5,10 +5,10 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from truemorph.catalogs.columns import apply_mapping
 
 from truemorph.catalogs.catalogue import rows_where
 from truemorph.catalogs.expressions import FUNCTIONS, compute, read_expression
+from truemorph.catalogs.mapped import apply_mapping
 from truemorph.catalogs.mapping import read_mapping
 from truemorph.errors import InputError
 from truemorph.tables import CatalogTable

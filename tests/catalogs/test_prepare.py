@@ -235,7 +235,7 @@ def test_catalogue_datasheet_and_list_say_what_was_done(tmp_path):
     fields = {field.name: field.metadata for field in pq.read_schema(out)}
     assert all(fields[name][b"description"].isascii() for name in ("label", "alpha", "radius", "split", "M_r"))
     page = (tmp_path / "out" / "c.datasheet.md").read_text()
-    for said in ("kind=x", "redshift > 0.05", '{"smooth": 6, "disk": 4}', "sha256", "`a/t.csv`", "`b/t.csv`"):
+    for said in ("kind=x", "redshift > 0.05", '{"smooth": 6, "disk": 4}', "SHA-256", "`a/t.csv`", "`b/t.csv`"):
         assert said in page
     for column, unit in (("radius", "arcsec"), ("radius_kpc", "kpc"), ("M_r", "mag"), ("redshift", "none")):
         assert f"| `{column}` | {unit} |" in page

@@ -63,7 +63,7 @@ def train(folder, cut_at=None, monkeypatch=None, rows=None, **changes):
 @pytest.fixture
 def every_step(monkeypatch):
     monkeypatch.setattr(resuming, "_LOOK_EVERY", 1)
-    monkeypatch.setattr("truemorph.classifiers.training._STATE_MINUTES", 0.0)
+    monkeypatch.setattr("truemorph.classifiers.loop._STATE_MINUTES", 0.0)
 
 
 def assert_same(first, second):

@@ -11,7 +11,7 @@ from truemorph.bias.estimation import fit_transition
 from truemorph.bias.gold import UNKNOWN
 from truemorph.bias.leaves import RankedTable
 from truemorph.bias.transitions import ConstantTransition
-from truemorph.errors import TruemorphError
+from truemorph.errors import require_extra
 
 
 def constant_transition(labels: np.ndarray, alpha: np.ndarray) -> ConstantTransition:
@@ -98,13 +98,12 @@ def pruned_rows(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
     Raises
     ------
-    TruemorphError
+    InputError
         If cleanlab is not installed.
     """
-    try:
-        from cleanlab.filter import find_label_issues
-    except ImportError as problem:
-        raise TruemorphError("pruning needs cleanlab: pip install 'truemorph[benchmark]'") from problem
+    require_extra("benchmark")
+    from cleanlab.filter import find_label_issues
+
     return ~find_label_issues(labels, probabilities, n_jobs=1)
 
 

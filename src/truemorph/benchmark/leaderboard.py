@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from truemorph._version import __version__
 from truemorph.benchmark.cache import Cache
 from truemorph.benchmark.worlds import TWIN_FACTORS, TWINS, WORLDS, Sizes, make_world
 from truemorph.bias.scores import drift, score
-from truemorph.errors import InputError, TruemorphError, TruemorphWarning
+from truemorph.errors import InputError, TruemorphError, TruemorphWarning, require_extra
 from truemorph.workers import worker_pool
 
 # The real world has fewer galaxies: more passes over them.
@@ -157,10 +156,9 @@ def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
         raise InputError("nothing to run: nobody knows the right T(alpha) of somebody who looks at pictures")
     if "real" in plan.worlds and (plan.data is None or not (plan.data / "efigi_images.csv").is_file()):
         raise InputError(f"{plan.data}: no efigi_images.csv there; the real world needs it, or choose other --worlds")
-    if "cleanlab" in plan.methods and find_spec("cleanlab") is None:
-        raise InputError(
-            "method cleanlab needs cleanlab: pip install 'truemorph[benchmark]', or choose other --methods"
-        )
+    require_extra("networks")
+    if "cleanlab" in plan.methods:
+        require_extra("benchmark")
     if jobs == 1:
         return [_run_one(task) for task in tasks]
     for world in plan.worlds:  # drawn once, by all cores, before workers want them

@@ -168,7 +168,11 @@ def rows_where(frame: pl.DataFrame, conditions: Iterable[str], source: str) -> n
 
 def _computed(expression: Expression, frame: pl.DataFrame, about: str) -> pl.Series:
     """Evaluate an expression; -99, -999, -9999 and their like are missing, with a warning."""
-    known = [without_sentinels(frame[name], about) for name in expression.columns if name in frame.columns]
+    known = [
+        without_sentinels(frame[name], f"{about}: column {name}")
+        for name in expression.columns
+        if name in frame.columns
+    ]
     for note in (note for _, notes in known for note in notes):
         warnings.warn(note, TruemorphWarning, stacklevel=4)
     return compute(expression, frame.with_columns(series for series, _ in known), about)

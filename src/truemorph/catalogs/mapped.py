@@ -200,56 +200,55 @@ def column_values(
         If the values are of the wrong type, or in a unit that can't be converted.
     """
     kind = NAMED[name].kind
-    # polars takes some column names for patterns
+    where = f"{table_name}: column {what.said}"
     series = table.frame[what.columns[0]] if what.lone else compute(what, table.frame, f"{table_name}: {name}")
-    series = without(series.alias(what.said), rule.missing)
+    series = without(series, rule.missing).alias("")  # polars takes some column names for patterns
     if kind == "id":
         return series, "", []
     if kind == "file":
         if series.dtype.is_nested() or series.dtype == pl.Binary:
-            raise InputError(f"{table_name}: column {what.said} ({series.dtype}) holds no file names")
+            raise InputError(f"{where} ({series.dtype}) holds no file names")
         return series.cast(pl.String), "", []
     if kind == "label":
-        series, gone = without_sentinels(series, table_name)
-        return _labels(series, table_name), "", gone
+        series, gone = without_sentinels(series, where)
+        return _labels(series, where), "", gone
     if name == "psf_fwhm" and what.lone and _SIGMA.search(what.text):
         raise InputError(
-            f"{table_name}: column {what.text} is named like a sigma, but psf_fwhm is a full width at half maximum; "
+            f"{where} is named like a sigma, but psf_fwhm is a full width at half maximum; "
             f'give --psf-fwhm "2.3548 * {what.said}", or "1 * {what.said}" if it is one'
         )
     if name == "radius" and what.lone and _PSF.search(what.text):
         raise InputError(
-            f"{table_name}: column {what.text} is named like a PSF width, but was given as the galaxies' radius; give "
+            f"{where} is named like a PSF width, but was given as the galaxies' radius; give "
             f'their Petrosian radius with --radius, or "1 * {what.said}" if it is one'
         )
     notes: list[str] = []
     # Right ascensions from -180 to 180 may be -99.
     if name != "ra" or (series.dtype.is_numeric() and ((series < -180) | (series > 180)).any()):
-        series, notes = without_sentinels(series, table_name)
-    numbers = _numbers(series, table_name)
+        series, notes = without_sentinels(series, where)
+    numbers = _numbers(series, where)
     if kind == "count":
-        return _counts(numbers.alias(what.said), table_name), "", notes
+        return _counts(numbers, where), "", notes
     factor, unit, more = _unit(table, name, what, rule, table_name)
-    numbers = (numbers * factor if factor != 1 else numbers).alias(what.said)
-    numbers, large = _without_impossible(numbers, name, table_name)
+    numbers, large = _without_impossible(numbers * factor if factor != 1 else numbers, name, where)
     return numbers, unit, notes + more + large
 
 
-def _numbers(series: pl.Series, table_name: str) -> pl.Series:
+def _numbers(series: pl.Series, where: str) -> pl.Series:
     if series.dtype.is_nested() or series.dtype.is_temporal() or series.dtype == pl.Binary:
-        raise InputError(f"{table_name}: column {series.name} should hold numbers, not {series.dtype}")
+        raise InputError(f"{where} should hold numbers, not {series.dtype}")
     numbers = series.cast(pl.Float64, strict=False)
     bad = numbers.is_null() & series.is_not_null()
     if bad.any():
         row = int(bad.arg_true()[0])
         raise InputError(
-            f"{table_name}: column {series.name} should hold numbers, but row {row + 1} is {series[row]!r}; "
+            f"{where} should hold numbers, but row {row + 1} is {series[row]!r}; "
             "correct it, or leave it empty if unknown"
         )
     return pl.select(pl.when(numbers.is_finite()).then(numbers)).to_series()
 
 
-def _without_impossible(numbers: pl.Series, name: str, table_name: str) -> tuple[pl.Series, list[str]]:
+def _without_impossible(numbers: pl.Series, name: str, where: str) -> tuple[pl.Series, list[str]]:
     """Replace impossibly large values by null, with a note; refuse a column that is full of them."""
     huge = (numbers.abs() > _LARGEST).fill_null(False)
     if not huge.any():
@@ -258,34 +257,32 @@ def _without_impossible(numbers: pl.Series, name: str, table_name: str) -> tuple
     first = f"first: row {row + 1}, {numbers[row]:g}"
     if huge.sum() > (len(numbers) - numbers.null_count()) / 2:
         raise InputError(
-            f"{table_name}: column {numbers.name} can't be {name} ({NAMED[name].description}): its values are too "
-            f"large ({first}); name another column"
+            f"{where} can't be {name} ({NAMED[name].description}): its values are too large ({first}); name "
+            "another column"
         )
-    note = (
-        f"{table_name}: column {numbers.name}: {huge.sum():,d} impossibly large values are treated as missing ({first})"
-    )
+    note = f"{where}: {huge.sum():,d} impossibly large values are treated as missing ({first})"
     return pl.select(pl.when(~huge).then(numbers)).to_series(), [note]
 
 
-def _counts(numbers: pl.Series, table_name: str) -> pl.Series:
+def _counts(numbers: pl.Series, where: str) -> pl.Series:
     bad = ((numbers < 0) | (numbers > _MOST_VOTES)).fill_null(False)
     if bad.any():
         row = int(bad.arg_true()[0])
         raise InputError(
-            f"{table_name}: column {numbers.name} should hold numbers of votes, but row {row + 1} is {numbers[row]:g}; "
+            f"{where} should hold numbers of votes, but row {row + 1} is {numbers[row]:g}; "
             "name the values that mean missing in a mapping"
         )
     whole = (numbers.is_null() | (numbers == numbers.round())).all()
     return numbers.cast(pl.Int64) if whole else numbers  # weighted votes are not whole numbers
 
 
-def _labels(series: pl.Series, table_name: str) -> pl.Series:
+def _labels(series: pl.Series, where: str) -> pl.Series:
     labels = series.cast(pl.Float64, strict=False) if series.dtype.is_numeric() or series.dtype == pl.Boolean else None
     bad = series.is_not_null() if labels is None else ~(labels.is_in([0.0, 1.0]) | ~labels.is_finite()).fill_null(True)
     if bad.any():
         row = int(bad.arg_true()[0])
         raise InputError(
-            f"{table_name}: column {series.name} should hold labels 0 (smooth) and 1 (disk), but row {row + 1} is "
+            f"{where} should hold labels 0 (smooth) and 1 (disk), but row {row + 1} is "
             f"{series[row]!r}; give an expression that is true for disks, such as --label \"class = 'spiral'\""
         )
     return (

@@ -323,7 +323,7 @@ def _named(
     used = {column for rule in rules for column in read_expression(rule, f"{table_name}: {rule}").columns} | {gold}
     notes: list[str] = []
     for column in [one for one in frame.columns if one in used and one not in mapped.frame.columns]:
-        series, more = without_sentinels(frame[column], table_name)
+        series, more = without_sentinels(frame[column], f"{table_name}: column {column}")
         frame = frame.with_columns(series)
         notes += more
     return frame.with_columns(*mapped.frame, pl.Series("alpha", alpha).fill_nan(None)), notes

@@ -27,7 +27,7 @@ from truemorph._version import __version__
 from truemorph.bias.families import transition_from_dict
 from truemorph.bias.transitions import CLASS_NAMES, Transition
 from truemorph.config import TrainingConfig
-from truemorph.errors import CheckpointError, InputError, reason
+from truemorph.errors import CheckpointError, InputError, reason, require_extra
 from truemorph.images.decode import fits_reading
 from truemorph.images.inputs import image_names, pixel_batches
 
@@ -160,6 +160,7 @@ class Classifier:
         """
         if not self.uses_images:
             raise InputError("this model reads catalogue features, not images; use `truemorph label`")
+        require_extra("networks")
         names = image_names(images)
         probabilities = np.full((len(names), len(self.classes)), np.nan)
         problems: list[str | None] = [None] * len(names)

@@ -8,10 +8,13 @@ import signal
 import sys
 import threading
 import time
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import polars as pl
 import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
@@ -19,11 +22,17 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from timm.layers import convert_sync_batchnorm
 from tqdm import tqdm
 
+from truemorph.bias.transitions import Transition
 from truemorph.classifiers.hardware import settled_precision
+from truemorph.classifiers.heldout import Measured, fit_temperature
+from truemorph.classifiers.module import DebiasedModule
 from truemorph.classifiers.network import GalaxyNetwork
-from truemorph.classifiers.resuming import AtomicCheckpoints
+from truemorph.classifiers.resuming import AtomicCheckpoints, KeepState, Unfinished, is_first_process
+from truemorph.classifiers.rows import TrainingRows
 from truemorph.config import TrainingConfig
-from truemorph.errors import InputError, reason
+from truemorph.errors import InputError, TruemorphError, reason
+
+_STATE_MINUTES = 10.0
 
 
 class Story(lightning.Callback):
@@ -203,3 +212,87 @@ def trainer_for(
         raise InputError(
             f"training can't run on devices = {config.devices} and nodes = {config.nodes}: {reason(problem)}"
         ) from problem
+
+
+def train_network(
+    rows: TrainingRows,
+    train: np.ndarray,
+    validation: np.ndarray,
+    transition: Transition | Mapping[str, Transition],
+    config: TrainingConfig,
+    member: int,
+    name: str,
+    unfinished: Unfinished,
+    earlier: list[dict[str, float]],
+    start: str | None,
+) -> dict[str, Any]:
+    """One network from its first or last state to its end: `weights`, `history`, `best` and the like.
+
+    `start` is where the weights of the members before it came from.
+    """
+    seed = config.seed + member
+    state = unfinished.readable_state(member)
+    lightning.seed_everything(seed, verbose=False)
+    # Weights of a state replace published ones, which may be out of reach now.
+    built = None if state is None else state[1]["built"]
+    network = GalaxyNetwork(config, len(rows.classes), config.pretrained and state is None, built)
+    if state is None and start not in (None, network.start):
+        raise TruemorphError(
+            f"{name}: the networks before it started from {start} weights, this one would from {network.start} ones; "
+            "connect to the network and run the same command again: it goes on from here"
+        )
+    held_out = rows.observed(transition, validation)
+    alpha = rows.column("alpha") if rows.resolution is None else rows.resolution
+    intrinsic = None if rows.intrinsic is None else rows.intrinsic[validation]
+    measured = Measured(alpha[validation], rows.weights[validation], rows.classes, intrinsic)
+    module = DebiasedModule(
+        across_devices(network, config),
+        config,
+        rows.inputs,
+        (train, rows.observed(transition, train)),
+        (validation, held_out),
+        measured,
+        seed,
+    )
+    story = Story(name, config.patience, earlier, unfinished.folder / "history.csv")
+    if state is not None:
+        story.load_state_dict(state[1]["callbacks"][story.state_key])
+        if is_first_process():
+            print(f"{name}: going on after epoch {len(story.history)}", file=sys.stderr)
+    if not story.done:
+        callbacks = [story, KeepState(unfinished.state(member), _STATE_MINUTES), Endings()]
+        trainer = trainer_for(
+            config, callbacks, unfinished.folder, loggers_for(config, unfinished.folder / "logs", name)
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
+            try:
+                trainer.fit(module, ckpt_path=None if state is None else str(state[0]), weights_only=True)
+            except SystemExit as ending:
+                if ending.code == TERMINATED:
+                    if is_first_process():
+                        print(f"{name}: terminated; the same command goes on from the last state", file=sys.stderr)
+                elif trainer.interrupted:  # Lightning turns Ctrl-C into exit status 1
+                    raise KeyboardInterrupt from None
+                raise
+    if not story.weights:
+        if is_first_process():
+            unfinished.drop()
+        raise TruemorphError(
+            f"training diverged: no epoch had a finite held-out loss; lower learning_rate (now {config.learning_rate})"
+        )
+    temperature = 1.0
+    if config.calibrate:
+        temperature = fit_temperature(story.logits, held_out["evidence"], held_out["weights"], held_out.get("shares"))
+    return {
+        "weights": {key: value.cpu().numpy() for key, value in story.weights.items()},
+        "history": story.history,
+        "best": story.best,
+        "temperature": temperature,
+        "mean": module.mean.tolist(),
+        "std": module.std.tolist(),
+        "start": module.start,
+        "built": network.built,
+    }

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-import torch
 
 from truemorph.bias.transitions import CLASS_NAMES, Transition
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class TrainingRows:
 
     def observed(self, transition: Transition | Mapping[str, Transition], rows: np.ndarray) -> dict[str, torch.Tensor]:
         """What the loss takes of some rows: `evidence` and `weights`, `shares` for soft labels, and their `place`."""
+        import torch
+
         found: dict[str, np.ndarray] = {"weights": self.weights[rows]}
         if self.evidence is not None:
             found["evidence"] = self.evidence[rows]

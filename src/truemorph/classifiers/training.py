@@ -8,15 +8,12 @@ seeds each fold has several networks.
 
 from __future__ import annotations
 
-import sys
 import tempfile
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning
 import numpy as np
 import polars as pl
 
@@ -24,17 +21,13 @@ from truemorph.bias.families import transition_to_dict
 from truemorph.bias.transitions import CLASS_NAMES, Transition
 from truemorph.catalogs.sampling import TRAIN, VALIDATION, assign_folds
 from truemorph.classifiers.checkpoint import Classifier, describe
-from truemorph.classifiers.heldout import Measured, fit_temperature
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
-from truemorph.classifiers.loop import TERMINATED, Endings, Story, across_devices, loggers_for, trainer_for
-from truemorph.classifiers.module import DebiasedModule
-from truemorph.classifiers.network import GalaxyNetwork
-from truemorph.classifiers.resuming import KeepState, Unfinished, is_first_process
 from truemorph.classifiers.rows import TrainingRows, check_observed
 from truemorph.config import TrainingConfig
-from truemorph.errors import InputError, TruemorphError
+from truemorph.errors import InputError
 
-_STATE_MINUTES = 10.0
+if TYPE_CHECKING:
+    from truemorph.classifiers.resuming import Unfinished
 
 
 @dataclass
@@ -83,90 +76,6 @@ class TrainedMembers:
             built=self.built,
         )
         return Classifier(described, self.members, self.seen)
-
-
-def _train_network(
-    rows: TrainingRows,
-    train: np.ndarray,
-    validation: np.ndarray,
-    transition: Transition | Mapping[str, Transition],
-    config: TrainingConfig,
-    member: int,
-    name: str,
-    unfinished: Unfinished,
-    earlier: list[dict[str, float]],
-    start: str | None,
-) -> dict[str, Any]:
-    """One network from its first or last state to its end: `weights`, `history`, `best` and the like.
-
-    `start` is where the weights of the members before it came from.
-    """
-    seed = config.seed + member
-    state = unfinished.readable_state(member)
-    lightning.seed_everything(seed, verbose=False)
-    # Weights of a state replace published ones, which may be out of reach now.
-    built = None if state is None else state[1]["built"]
-    network = GalaxyNetwork(config, len(rows.classes), config.pretrained and state is None, built)
-    if state is None and start not in (None, network.start):
-        raise TruemorphError(
-            f"{name}: the networks before it started from {start} weights, this one would from {network.start} ones; "
-            "connect to the network and run the same command again: it goes on from here"
-        )
-    held_out = rows.observed(transition, validation)
-    alpha = rows.column("alpha") if rows.resolution is None else rows.resolution
-    intrinsic = None if rows.intrinsic is None else rows.intrinsic[validation]
-    measured = Measured(alpha[validation], rows.weights[validation], rows.classes, intrinsic)
-    module = DebiasedModule(
-        across_devices(network, config),
-        config,
-        rows.inputs,
-        (train, rows.observed(transition, train)),
-        (validation, held_out),
-        measured,
-        seed,
-    )
-    story = Story(name, config.patience, earlier, unfinished.folder / "history.csv")
-    if state is not None:
-        story.load_state_dict(state[1]["callbacks"][story.state_key])
-        if is_first_process():
-            print(f"{name}: going on after epoch {len(story.history)}", file=sys.stderr)
-    if not story.done:
-        callbacks = [story, KeepState(unfinished.state(member), _STATE_MINUTES), Endings()]
-        trainer = trainer_for(
-            config, callbacks, unfinished.folder, loggers_for(config, unfinished.folder / "logs", name)
-        )
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
-            try:
-                trainer.fit(module, ckpt_path=None if state is None else str(state[0]), weights_only=True)
-            except SystemExit as ending:
-                if ending.code == TERMINATED:
-                    if is_first_process():
-                        print(f"{name}: terminated; the same command goes on from the last state", file=sys.stderr)
-                elif trainer.interrupted:  # Lightning turns Ctrl-C into exit status 1
-                    raise KeyboardInterrupt from None
-                raise
-    if not story.weights:
-        if is_first_process():
-            unfinished.drop()
-        raise TruemorphError(
-            f"training diverged: no epoch had a finite held-out loss; lower learning_rate (now {config.learning_rate})"
-        )
-    temperature = 1.0
-    if config.calibrate:
-        temperature = fit_temperature(story.logits, held_out["evidence"], held_out["weights"], held_out.get("shares"))
-    return {
-        "weights": {key: value.cpu().numpy() for key, value in story.weights.items()},
-        "history": story.history,
-        "best": story.best,
-        "temperature": temperature,
-        "mean": module.mean.tolist(),
-        "std": module.std.tolist(),
-        "start": module.start,
-        "built": network.built,
-    }
 
 
 def _fold_masks(folds: np.ndarray, n_folds: int) -> list[np.ndarray]:
@@ -244,6 +153,10 @@ def train_members(
 
     if transition is None:
         raise InputError("a network needs T(alpha) before it trains: fit one with `truemorph transition`")
+    # Not above: logistic regression needs no torch.
+    from truemorph.classifiers.loop import train_network
+    from truemorph.classifiers.resuming import Unfinished, is_first_process
+
     with tempfile.TemporaryDirectory(prefix="truemorph-") as scratch:
         keep = unfinished or Unfinished(Path(scratch))
         masks = [mask for mask in _fold_masks(folds, config.folds) for _ in range(config.seeds)]
@@ -254,7 +167,7 @@ def train_members(
             done = keep.finished(number)
             if done is None:
                 start = found[0]["start"] if found else None
-                done = _train_network(
+                done = train_network(
                     rows, train[mask], validation, transition, config, number, label, keep, history, start
                 )
                 if is_first_process():

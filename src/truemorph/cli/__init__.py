@@ -11,7 +11,7 @@ from cyclopts import CycloptsError
 
 from truemorph.cli import catalogues, evidence, fetching, models, reproducing
 from truemorph.cli.shell import app, one_line_warning, say
-from truemorph.errors import TruemorphError
+from truemorph.errors import TruemorphError, extras_named
 
 __all__ = ["app", "catalogues", "evidence", "fetching", "main", "models", "reproducing"]
 
@@ -24,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # Greek letters on a terminal that has none
     try:
-        app(arguments, exit_on_error=False, print_error=False)
+        with extras_named():
+            app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as problem:
         say(f"truemorph: {' '.join(str(problem).split())} (see truemorph --help)")
         sys.exit(2)

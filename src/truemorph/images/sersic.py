@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +25,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.arrays import float_array
-from truemorph.errors import InputError, TruemorphError, reason
+from truemorph.errors import InputError, TruemorphError, reason, require_extra
 from truemorph.images.decode import AS_THEY_ARE, FitsReading, decode, fits_values, is_fits
 from truemorph.images.inputs import listed
 from truemorph.images.sersicfit import PsfShape, fit_profile, fit_statmorph
@@ -112,7 +111,7 @@ def measure_sersic(
     >>> found["sersic_n"].round(1).item(), found["sersic_rhalf"].round(1).item()
     (1.0, 6.7)
     """
-    _check_installed(method)
+    require_extra("morphology")
     if method not in ("profile", "statmorph"):
         raise InputError(f'method is "profile" or "statmorph"; got {method!r}')
     if psf_shape not in ("moffat", "gaussian"):
@@ -174,12 +173,6 @@ def _names(images: Any, object_id: Any) -> pl.Series:
     if len(images) and all(isinstance(one, str | os.PathLike) for one in images):
         return pl.Series("object_id", [str(one) for one in images])
     return pl.Series("row", range(len(images)), dtype=pl.Int64)
-
-
-def _check_installed(method: Method) -> None:
-    for name in ("photutils", "statmorph") if method == "statmorph" else ("photutils",):
-        if find_spec(name) is None:
-            raise InputError(f'measuring Sérsic profiles needs {name}: pip install "truemorph[morphology]"')
 
 
 def _measured(images: list[Any], sigma: np.ndarray, settings: _Settings) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from truemorph.classifiers.checkpoint import Classifier, load
-from truemorph.errors import InputError, TruemorphError
+from truemorph.errors import InputError, TruemorphError, require_extra
 from truemorph.labelling.job import Asked, Job, open_job
 from truemorph.labelling.output import Account
 from truemorph.progress import Silence, progress
@@ -65,10 +65,9 @@ def label_on_cluster(
     InputError
         If Ray is not installed, or the model is not in a folder that workers could read.
     """
-    try:
-        import ray
-    except ModuleNotFoundError:
-        raise InputError("engine ray is not installed: pip install 'truemorph[ray]'") from None
+    require_extra("ray")
+    import ray
+
     if model.folder is None:
         raise InputError("engine ray needs a model that was loaded from a folder, which all machines see")
     left = [number for number in parts if not job.results.is_done(job.source.parts[number].name)]

@@ -10,21 +10,20 @@ import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from truemorph._version import __version__
+from truemorph._version import __version__, installed_versions
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.families import transition_from_dict, transition_to_dict
 from truemorph.bias.transitions import MatrixTransition, Transition
 from truemorph.catalogs.catalogue import image_folder, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.config import RunConfig, TrainingConfig, run_toml
-from truemorph.errors import InputError
+from truemorph.errors import InputError, require_extra
 from truemorph.io import plain, write_json
 from truemorph.tables import CatalogTable, numeric_columns, write_table
 from truemorph.workflow.fitting import fit_catalogue, read_fit
@@ -64,13 +63,13 @@ def train_on_catalogue(run: RunConfig) -> dict[str, Any]:
     CheckpointError
         If the run folder can't be written, or an unfinished run in it can't be read.
     """
-    # torch takes seconds to import: only where a classifier is trained.
     from truemorph.classifiers.checkpoint import UNFINISHED, check_model_folder, save_classifier
-    from truemorph.classifiers.resuming import Unfinished, is_first_process
     from truemorph.classifiers.rows import TrainingRows
     from truemorph.classifiers.training import train_members
 
     config, network = run.training, run.training.classifier == "network"
+    if network:
+        require_extra("networks")
     if run.naive and run.transition is not None:
         raise InputError("--naive and --transition exclude each other")
     _check_votes(run)
@@ -93,17 +92,20 @@ def train_on_catalogue(run: RunConfig) -> dict[str, Any]:
         observed["intrinsic"] = numeric_columns(frame, run.intrinsic, run.catalogue)
     loaded = time.perf_counter()
 
-    unfinished = Unfinished(folder / UNFINISHED)
+    unfinished = None
     if network:
+        from truemorph.classifiers.resuming import Unfinished, is_first_process  # torch takes seconds to import
+
+        unfinished = Unfinished(folder / UNFINISHED)
         unfinished.begin(_identity(run, catalogue, described, frame))
     trained = train_members(
         TrainingRows(frame, inputs, **observed),
         used,
         config,
         "naive" if run.naive else "debiased",
-        unfinished if network else None,
+        unfinished,
     )
-    if not is_first_process():
+    if network and not is_first_process():
         return {}
     if used is None:
         described = _fitted_along(trained, catalogue)
@@ -120,14 +122,14 @@ def train_on_catalogue(run: RunConfig) -> dict[str, Any]:
         """Write the files of the run next to the model."""
         (partial / "run.toml").write_text(run_toml(run), encoding="utf-8")
         write_json(partial / "metrics.json", {**trained.metrics, "seconds": seconds})
-        write_json(partial / "environment.json", _environment())
+        write_json(partial / "environment.json", _environment(network))
         catalogue.frame.select("object_id", "split").write_parquet(partial / "split.parquet")
         if trained.history:
             pl.DataFrame(trained.history, infer_schema_length=None).write_csv(partial / "history.csv")
         if problems:
             listed = pl.DataFrame(problems, schema=["object_id", "reason"], orient="row")
             write_table(CatalogTable(listed), partial / "left_out.csv")
-        if (unfinished.folder / "logs").is_dir():
+        if unfinished is not None and (unfinished.folder / "logs").is_dir():
             shutil.copytree(unfinished.folder / "logs", partial / "logs")
 
     save_classifier(model, folder, beside)
@@ -183,21 +185,23 @@ def _fitted_along(trained: Any, catalogue: CatalogTable) -> dict[str, Any]:
     }
 
 
-def _environment() -> dict[str, Any]:
+def _environment(network: bool) -> dict[str, Any]:
     """Where, when and with what a run was made."""
-    import torch
+    devices: dict[str, Any] = {}
+    if network:
+        import torch
 
-    gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        devices = {"threads": torch.get_num_threads(), "accelerators": gpus}
     return {
         "command": sys.argv,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "accelerators": gpus,
+        **devices,
         "truemorph": __version__,
-        **{name: version(name) for name in ("torch", "lightning", "timm", "numpy", "polars")},
+        **installed_versions("torch", "lightning", "timm", "numpy", "polars"),
     }
 
 

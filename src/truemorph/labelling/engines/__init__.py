@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from truemorph.classifiers.checkpoint import Classifier
-from truemorph.errors import InputError
+from truemorph.errors import InputError, require_extra
 
 if TYPE_CHECKING:
     from truemorph.labelling.sources import Source
@@ -78,6 +78,7 @@ def engine_for(
     """
     if not model.uses_images:
         return FeatureEngine(model)
+    require_extra("networks")
     if name == "torch":
         if precision == "int8":
             raise InputError("int8 needs --engine openvino")
@@ -86,6 +87,7 @@ def engine_for(
         return TorchEngine(model, precision, threads)
     if name != "openvino":
         raise InputError(f"no engine {name!r}; there are torch and openvino")
+    require_extra("fast")
     from truemorph.labelling.engines.openvino import openvino_engine
 
     return openvino_engine(model, precision, gate, threads)

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 
 from truemorph.classifiers.checkpoint import Classifier
-from truemorph.errors import InputError
+from truemorph.errors import InputError, require_extra
 
 
 def export_onnx(model: Classifier, path: str | os.PathLike[str]) -> Path:
@@ -35,15 +35,13 @@ def export_onnx(model: Classifier, path: str | os.PathLike[str]) -> Path:
     """
     if not model.uses_images:
         raise InputError("this model reads catalogue features: there is no network to export")
+    require_extra("networks")
+    require_extra("fast")
+    import onnx
     import torch
 
     from truemorph.labelling.engines.served import Ensemble
 
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  torch's exporter needs it
-    except ModuleNotFoundError:
-        raise InputError("ONNX is not installed: pip install 'truemorph[fast]'") from None
     path, size = Path(path), model.config.image_size
     partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openvino
 from filelock import FileLock
 
 from truemorph.classifiers.checkpoint import Classifier
@@ -28,21 +29,13 @@ from truemorph.labelling.sources import Source
 _AT_ONCE = 8
 
 
-def _openvino() -> Any:
-    try:
-        import openvino
-    except ModuleNotFoundError:
-        raise InputError("engine openvino is not installed: pip install 'truemorph[fast]'") from None
-    return openvino
-
-
 def converted(model: Classifier, member: int) -> Any:
     """A member as an OpenVINO model in float32, for batches of fixed size: uint8 (B, S, S, 3) in, p(y | x) out."""
     import torch
 
     from truemorph.labelling.engines.served import Served
 
-    openvino, size = _openvino(), model.config.image_size
+    size = model.config.image_size
     example = torch.zeros(_AT_ONCE, size, size, 3, dtype=torch.uint8)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # exporters tell each other of their deprecations
@@ -57,10 +50,8 @@ def quantised(network: Any, pixels: np.ndarray) -> Any:
     that rounding gives each layer is corrected with the layers before it in int8, a minute for a ResNet50: corrected
     one by one, three times as many labels change (docs/labelling.md).
     """
-    try:
-        import nncf
-    except ModuleNotFoundError:
-        raise InputError("int8 needs nncf: pip install 'truemorph[fast]'") from None
+    import nncf  # takes seconds
+
     batches = [pixels[start : start + _AT_ONCE] for start in range(0, len(pixels) - _AT_ONCE + 1, _AT_ONCE)]
     kinds = ("Convolution", "GroupConvolution", "MatMul")
     layers = [layer for layer in network.get_ordered_ops() if layer.get_type_name() not in ("Constant", "Parameter")]
@@ -109,7 +100,6 @@ class OpenVinoEngine:
         threads: int | None = None,
         alignments: Sequence[Alignment] = (),
     ) -> None:
-        openvino = _openvino()
         core = openvino.Core()
         hints: dict[str, Any] = {
             "PERFORMANCE_HINT": "THROUGHPUT",
@@ -180,7 +170,7 @@ def _kept(model: Classifier, place: Path | None) -> tuple[list[Any], list[Alignm
     same = told["model_hash"] == model.model_hash and told["openvino"] == version("openvino")
     if not (same and numbers.passed and "alignments" in told):  # nor those of an earlier way
         return None
-    core = _openvino().Core()
+    core = openvino.Core()
     networks = [core.read_model(place / f"member-{member}.xml") for member in range(len(model.members))]
     return networks, [Alignment(one["scale"], tuple(one["shifts"])) for one in told["alignments"]]
 
@@ -208,7 +198,6 @@ def _made(model: Classifier, source: Source | None, place: Path | None) -> tuple
 
 def _keep(networks: Sequence[Any], place: Path, numbers: dict[str, Any]) -> None:
     """Write networks and the numbers of their gate; the folder appears whole."""
-    openvino = _openvino()
     partial = place.with_name(f".{place.name}.{os.getpid()}")
     try:
         partial.mkdir()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from truemorph._version import installed_versions
 from truemorph.bias.transitions import DISK
 from truemorph.errors import InputError
 from truemorph.io import plain, write_json
@@ -278,4 +278,4 @@ def _settings(found: Gathered, options: ReportOptions) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    return {"Python": platform.python_version(), **{name: version(name) for name in ("numpy", "torch", "timm")}}
+    return {"Python": platform.python_version(), **installed_versions("numpy", "torch", "timm")}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import polars as pl
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from truemorph._version import installed_versions
 from truemorph.bias.metrics import MINIMUM_PER_BIN
 from truemorph.explain.study import PIXELS
 from truemorph.report.distributions import PANELS, cumulative_figure
@@ -334,7 +334,7 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
             "seed": options.seed,
             **{f"--set {one.partition('=')[0]}": one.partition("=")[2] for one in options.changes},
         },
-        versions={"Python": platform.python_version(), **{name: version(name) for name in ("numpy", "torch", "timm")}},
+        versions={"Python": platform.python_version(), **installed_versions("numpy", "torch", "timm")},
     )
     write_illustrations(illustrations + figure4, folder / FIGURES)
     write_page(page, folder / PAGE)
