@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalogs.made_up import refused
-from truemorph.catalogs.mapping import Mapping, mapping_toml, narrowed, read_mapping
+from truemorph.catalogs.mapping import Mapping, mapping_toml, read_mapping
 from truemorph.catalogs.names import NAMED
 from truemorph.catalogs.prepare import prepare_catalogue
 
@@ -176,12 +176,3 @@ def mappings(draw):
 def test_a_mapping_written_as_toml_or_json_reads_the_same(mapping):
     assert read_mapping(tomllib.loads(mapping_toml(mapping))) == mapping
     assert Mapping(**json.loads(mapping.model_dump_json(exclude_defaults=True))) == mapping
-
-
-@given(mappings(), st.data())
-def test_a_mapping_narrowed_to_a_table_reads_the_same_columns(mapping, data):
-    known = sorted({name for column in mapping.columns.values() for name in column.column})
-    existing = data.draw(st.lists(st.sampled_from(known or ["a"]), unique=True))
-    small = narrowed(mapping, existing)
-    assert read_mapping(tomllib.loads(mapping_toml(mapping, existing))) == small
-    assert narrowed(small, existing) == small

@@ -461,52 +461,26 @@ def narrowed(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | Non
     return mapping.model_copy(update={"columns": columns})
 
 
-def mapping_toml(mapping: Mapping, existing: Sequence[str] | None = None, own: Sequence[str] | None = None) -> str:
+def mapping_toml(mapping: Mapping) -> str:
     """Write a mapping as TOML, to read, change and use again.
-
-    Parameters
-    ----------
-    mapping : Mapping
-    existing : sequence of str, optional
-        A table's columns: only what is taken from it is written; what it lacks is listed in comments.
-    own : sequence of str, optional
-        Those that are not from a joined table.
 
     Examples
     --------
-    >>> print(mapping_toml(read_mapping({"name": "mine", "columns": {"object_id": ["id", "ID"]}}), ["ID"]))
-    name = "mine"
-    about = ""
+    >>> print(mapping_toml(narrowed(read_mapping({"columns": {"object_id": ["id", "ID"]}}), ["ID"])))
+    name = "mapping"
     votes = "votes as in the table"
     <BLANKLINE>
-    [columns.object_id]
-    column = "ID"
+    [columns]
+    object_id = "ID"
     <BLANKLINE>
     """
-    written = mapping if existing is None else narrowed(mapping, existing, own)
-    content = written.model_dump(exclude_defaults=True, exclude={"columns"})
-    tables = {
-        key: content.pop(key)
-        for key in ("cuts", "sample", "split", "lacking")
-        if isinstance(content.get(key), dict | tuple | list)
+    content = {"name": mapping.name, "votes": mapping.votes} | mapping.model_dump(exclude_defaults=True)
+    # One candidate is written without brackets, and without anything else as a plain name.
+    columns = {
+        name: {key: one[0] if key in ("column", "expression") and len(one) == 1 else one for key, one in column.items()}
+        for name, column in content["columns"].items()
     }
-    lines = [tomli_w.dumps({"name": mapping.name, "about": mapping.about, "votes": mapping.votes} | content)]
-    if not written.columns:
-        lines.append("\n[columns]\n")
-    for name, column in mapping.columns.items():
-        if name in written.columns:
-            plain = written.columns[name].model_dump(exclude_defaults=True)
-            for kind in ("column", "expression"):
-                if len(plain.get(kind, ())) == 1:
-                    plain[kind] = plain[kind][0]
-            lines.append(f"\n[columns.{name}]\n{tomli_w.dumps(plain)}")
-        else:
-            # A column's name may hold anything, but a comment ends with its line.
-            sought = " or ".join(one.said for one in column.candidates(name))
-            sought = "".join(one if one.isprintable() else " " for one in sought)
-            required = "" if column.optional else " (required)"
-            lines.append(f"\n# {name}{required}: the table has no {sought}\n")
-    for cut in tables.pop("cuts", ()):
-        lines.append(f"\n[[cuts]]\n{tomli_w.dumps(cut)}")
-    lines += [f"\n[{key}]\n{tomli_w.dumps(table)}" for key, table in tables.items()]
-    return "".join(lines)
+    content["columns"] = {
+        name: column["column"] if list(column) == ["column"] else column for name, column in columns.items()
+    }
+    return tomli_w.dumps(content)

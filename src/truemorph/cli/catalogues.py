@@ -142,12 +142,10 @@ def _show_mapping(table: Path | None, asked: dict[str, Any], as_json: bool) -> N
 
     if table is None:
         mapping = mapping_of(**asked)
-        page = mapping_toml(mapping)
     else:
         request = read_request(table, **asked)
-        existing, own = request.table.frame.columns, request.joined.own
-        page, mapping = mapping_toml(request.mapping, existing, own), narrowed(request.mapping, existing, own)
-    show(mapping.model_dump(mode="json", exclude_defaults=True), as_json, [page.rstrip()])
+        mapping = narrowed(request.mapping, request.table.frame.columns, request.joined.own)
+    show(mapping.model_dump(mode="json", exclude_defaults=True), as_json, [mapping_toml(mapping).rstrip()])
 
 
 @app.command
