@@ -166,6 +166,8 @@ def test_files_that_are_no_tables_are_refused(tmp_path):
         (Table({"a": np.zeros((2, 3))}), "astropy Table: column a"),
         (Table({"t": Time([2000.0, 2001.0], format="jyear")}), "astropy Table: column t"),
         (Table({"z": [1 + 2j]}), "astropy Table: column z"),
+        (Table({"a": [1]})[0], "astropy Row"),
+        (pa.table({"a": pa.array([(1, 2, 3)], pa.month_day_nano_interval())}), "pyarrow Table"),
         (Table({"m": np.array([1, "x"], dtype=object)}), "astropy Table: column m"),
     ],
 )
