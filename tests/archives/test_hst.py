@@ -129,6 +129,13 @@ def test_when_nothing_works_it_stops_and_keeps_what_it_has(sky, tmp_path, some):
     assert again == [*some["ra"][9:12], *some["ra"][1:6]]
 
 
+def test_failures_that_are_not_in_a_row_do_not_stop_the_run(sky, tmp_path):
+    kinds = [sky.truth.filter(pl.col("hst") == kind)[:12].with_row_index() for kind in ("image", "outside")]
+    sky.script(CUTOUTS, *[page()] * 45)  # five tries each
+    got = get(sky, tmp_path, pl.concat(kinds).sort("index").select("objid", "ra", "dec"))
+    assert (got.counts["failed"], got.counts["ok"]) == (9, 3)
+
+
 def test_a_server_that_asks_to_wait_for_an_hour_ends_the_run(sky, tmp_path, some):
     sky.script(MOC, Answer(), Answer(), busy(429, "3600"))
     with pytest.raises(ComeBackLaterError):

@@ -50,19 +50,20 @@ def names(folder):
 
 @pytest.mark.parametrize("checksum", [None, MD5, SHA256])
 def test_a_file_arrives_once(server, session, address, tmp_path, checksum):
-    assert download(session, address, tmp_path / "t.bin", checksum)
+    address = replace(address, checksum=checksum)
+    assert download(session, address, tmp_path / "t.bin")
     assert (tmp_path / "t.bin").read_bytes() == BODY
     assert names(tmp_path) == ["provenance.json", "t.bin"]
     entry = read_provenance(tmp_path)["t.bin"]
     assert (entry["sha256"], entry["bytes"]) == (SHA256[7:], 500_000)
-    assert not download(session, address, tmp_path / "t.bin", checksum)
+    assert not download(session, address, tmp_path / "t.bin")
     assert len(server.requests) == 1
     assert read_provenance(tmp_path)["t.bin"] == entry
 
 
 def test_a_download_resumes_after_each_cut(server, session, address, tmp_path):
     server.script("/t.bin", Answer(cut=200_000), Answer(cut=100_000), busy(503))
-    download(session, address, tmp_path / "t.bin", MD5)
+    download(session, replace(address, checksum=MD5), tmp_path / "t.bin")
     assert ranges(server) == [None, "bytes=200000-", "bytes=300000-", "bytes=300000-"]
     assert (tmp_path / "t.bin").read_bytes() == BODY
 
@@ -108,7 +109,7 @@ def test_a_file_that_changed_starts_again(server, session, address, tmp_path, se
 def test_without_etag_nothing_is_resumed(server, session, tmp_path):
     address = at(server.put("/t.bin", BODY, ranges=False))
     server.script("/t.bin", Answer(cut=200_000, ranges=False))
-    download(session, address, tmp_path / "t.bin", MD5)
+    download(session, replace(address, checksum=MD5), tmp_path / "t.bin")
     assert ranges(server) == [None, None]
 
 
@@ -126,13 +127,13 @@ def test_a_killed_process_leaves_a_part_that_is_resumed(server, session, address
     child.kill()
     child.wait()
     assert names(tmp_path) == ["t.bin.part", "t.bin.part.json"]
-    download(session, address, tmp_path / "t.bin", MD5)
+    download(session, replace(address, checksum=MD5), tmp_path / "t.bin")
     assert ranges(server)[-1] == "bytes=300000-"
 
 
 def test_a_wrong_checksum_is_refused_and_nothing_is_kept(session, address, tmp_path):
     with pytest.raises(TruemorphError):
-        download(session, address, tmp_path / "t.bin", "md5:" + "0" * 32)
+        download(session, replace(address, checksum="md5:" + "0" * 32), tmp_path / "t.bin")
     assert names(tmp_path) == []
 
 
@@ -144,9 +145,10 @@ def test_a_file_that_is_there_is_kept_only_if_it_is_the_one_wanted(server, sessi
     assert download(session, address, path)
     assert download(session, at(server.put("/other.bin", BODY)), path)  # another address
     assert not download(session, at(server.url("/other.bin")), path)
-    assert not download(session, address, path, MD5)
+    address = replace(address, checksum=MD5)
+    assert not download(session, address, path)
     path.write_bytes(BODY[:-1])
-    assert download(session, address, path, MD5)
+    assert download(session, address, path)
     assert path.read_bytes() == BODY
 
 
@@ -180,7 +182,7 @@ def test_a_gzip_file_that_a_store_declares_as_encoded_stays_a_gzip_file(server, 
 
 def test_a_page_is_not_data(server, session, address, tmp_path):
     server.script("/t.bin", Answer(cut=200_000), page(), page())
-    download(session, address, tmp_path / "t.bin", MD5)  # it passes, and the part is kept
+    download(session, replace(address, checksum=MD5), tmp_path / "t.bin")  # it passes, and the part is kept
     server.put("/page", page().body)
     for name in ("t.csv", "t.zip"):
         with pytest.raises(ServerError, match="We are down for maintenance"):

@@ -205,15 +205,15 @@ def test_answers_that_are_no_whole_table_are_refused(sky, tmp_path, change, name
 
 
 @pytest.mark.parametrize("always", [False, True])
-@pytest.mark.parametrize("table", ["LEFT JOIN SpecObj", "Neighbors"])
-def test_an_answer_cut_between_two_rows_is_completed(sky, known, tmp_path, always, table):
-    """Without Content-Length nothing else tells."""
+@pytest.mark.parametrize(("table", "lines"), [("LEFT JOIN SpecObj", 9), *[("Neighbors", n) for n in range(6, 12)]])
+def test_an_answer_cut_between_two_rows_is_completed(sky, known, tmp_path, always, table, lines):
+    """Without Content-Length nothing else tells; the last object may have lost some of its rows."""
     get(sky, tmp_path / "whole", ids=known)
     count = iter(range(1000))
 
     def cut(request, body):
         if table in request.params["cmd"] and (always or next(count) == 1):
-            return text("".join(body.splitlines(keepends=True)[:9]), length=False)
+            return text("".join(body.splitlines(keepends=True)[:lines]), length=False)
         return None
 
     answering(sky, cut)

@@ -304,12 +304,13 @@ def refuse_page(head: bytes) -> None:
         raise BrokenAnswerError(f'a web page came in place of data ("{first_words(head)}")')
 
 
-def download(session: Session, address: Address, path: Path, checksum: str | None = None, **more: Any) -> bool:
+def download(session: Session, address: Address, path: Path) -> bool:
     """Fetch a file, which appears under its name when it is complete and checked, and record where it is from.
 
     While it arrives it is `<name>.part`, described by `<name>.part.json`. If interrupted, the same call resumes, if the
-    server still has the same file (Range and If-Range, RFC 9110); otherwise it starts again. A file that is there is
-    kept if its checksum is right or, without checksum, if it is the one recorded from this address.
+    server still has the same file (Range and If-Range, RFC 9110); otherwise it starts again. Without a published
+    checksum, zip and gzip files are read to their end. A file that is there is kept if its checksum is right or,
+    without checksum, if it is the one recorded from this address.
 
     Parameters
     ----------
@@ -317,10 +318,6 @@ def download(session: Session, address: Address, path: Path, checksum: str | Non
     address : Address
     path : Path
         The file to write.
-    checksum : str, optional
-        Default: `address.checksum`. Without any, zip and gzip files are read to their end.
-    **more
-        Kept in the file's entry of `provenance.json`.
 
     Returns
     -------
@@ -332,8 +329,7 @@ def download(session: Session, address: Address, path: Path, checksum: str | Non
     TruemorphError
         If the file can't be fetched, or is not the one that was published.
     """
-    checksum = checksum or address.checksum
-    more = {"checksum": checksum, **more} if checksum else more
+    checksum = address.checksum
     if path.is_file():
         entry = read_provenance(path.parent).get(path.name)
         if entry and (session.offline or not checksum):
@@ -344,7 +340,7 @@ def download(session: Session, address: Address, path: Path, checksum: str | Non
             why = _damage(path, path.suffix, checksum)
         if why is None:
             if not entry:
-                record(path, address, **more)
+                record(path, address)
             return False
         print(f"{path}: {why}; fetching it again", file=sys.stderr)
     if session.offline:
@@ -364,7 +360,7 @@ def download(session: Session, address: Address, path: Path, checksum: str | Non
             "replaced, give its address with a new checksum or none (--addresses)"
         )
     part.replace(path)
-    record(path, address, **more)
+    record(path, address)
     return True
 
 
@@ -372,9 +368,10 @@ def _transfer(session: Session, url: str, part: Path, suffix: str) -> None:
     """Fetch what is missing of a file into its part."""
     described, have, headers = _described(part), _size(part), {}
     known = read_json(described) if have and described.is_file() else {}
-    validator = known.get("etag") or known.get("last_modified")
     # A weak ETag doesn't promise the same bytes.
-    if have and validator and not validator.startswith("W/") and known.get("url") == without_login(url):
+    validators = [known.get("etag") or "W/", known.get("last_modified") or "W/"]
+    validator = next((one for one in validators if not one.startswith("W/")), None)
+    if have and validator and known.get("url") == without_login(url):
         headers = {"Range": f"bytes={have}-", "If-Range": validator}
         if have == known.get("size"):
             return
