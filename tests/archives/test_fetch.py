@@ -158,4 +158,4 @@ def test_only_fetching_needs_the_extra():
         "f.fetch('gz2')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "InputError: fetching needs" in done.stderr.splitlines()[-1]
+    assert "pip install 'truemorph[archives]'" in done.stderr.splitlines()[-1]

@@ -12,7 +12,7 @@ from typing import Any
 
 from truemorph.archives.addresses import addresses
 from truemorph.archives.provenance import Fetched
-from truemorph.errors import InputError, TruemorphError, nearest
+from truemorph.errors import InputError, TruemorphError, extras_named, nearest
 
 # Each is a module of this room with PER_SECOND (most requests a second) and `fetch(session, known, out, *, options)`.
 ARCHIVES = ("gz2", "sdss", "simard", "hst")
@@ -89,9 +89,5 @@ def fetch(
 def _module(name: str) -> ModuleType:
     if name not in ARCHIVES:
         raise InputError(f"no archive {name!r}; {nearest(name, ARCHIVES, what='archives')}")
-    try:
+    with extras_named():
         return import_module(f"truemorph.archives.{name}")
-    except ImportError as problem:
-        raise InputError(
-            f"fetching needs the extra archives ({problem.name}): pip install 'truemorph[archives]'"
-        ) from problem
