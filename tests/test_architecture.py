@@ -9,7 +9,8 @@ SOURCE = Path(truemorph.__file__).parent
 # Each room may import from the rooms before it; simulate stands beside images.
 ROOMS = {
     "bias": set(),
-    "catalogs": set(),
+    "archives": set(),
+    "catalogs": {"archives"},
     "images": {"catalogs"},
     "simulate": {"bias", "catalogs", "images"},
     "classifiers": {"bias", "catalogs", "images"},

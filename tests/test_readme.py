@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from catalogs.archives.observatory import Observatory, small_archive
+from archives.server import Observatory, small_archive
 from conftest import ROOT
 
 BLOCK = re.compile(r"<!-- run: (\w+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
@@ -24,7 +24,6 @@ PAGES = (
     "docs/labelling.md",
     "docs/report.md",
     "docs/explain.md",
-    "docs/archives.md",
     "docs/catalogues.md",
     "docs/reproduce.md",
 )
@@ -76,7 +75,6 @@ def test_every_command_of_the_readme_is_in_a_block_that_is_run():
         "report",
         "explain",
         "archives",
-        "archive",
         "mysurvey",
         "crossmatch",
         "reproduce",
@@ -130,11 +128,6 @@ def test_the_real_archives_on_simulated_ones(tmp_path, monkeypatch):
     assert "licence: CC BY 4.0" in out
     assert "rows in                                120" in out
     assert (tmp_path / "run" / "paper.datasheet.md").is_file()
-
-
-def test_a_simulated_archive(tmp_path):
-    run_block("archive", tmp_path)
-    assert (tmp_path / "archive" / "files" / "images_gz2.zip").is_file()
 
 
 def test_any_survey_in_a_page_of_toml(tmp_path):

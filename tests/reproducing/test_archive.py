@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from catalogs.archives.observatory import Observatory
+from archives.server import Observatory
+from archives.simulated import write_archive
 from conftest import run
 from reproducing.test_whole import NAMES, command, result_of, stage_of
-from truemorph.simulate.archive import write_archive
 from truemorph.tables import read_table
 
 ARCHIVES = ["fetch-gz2", "fetch-sdss", "fetch-simard"]

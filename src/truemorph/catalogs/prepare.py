@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from truemorph._version import __version__
-from truemorph.catalogs.archives.provenance import origin
+from truemorph.archives.provenance import origin
 from truemorph.catalogs.catalogue import gold_classes
 from truemorph.catalogs.datasheet import datasheet
 from truemorph.catalogs.expressions import read_expression

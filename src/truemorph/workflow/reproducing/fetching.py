@@ -35,7 +35,7 @@ def fetch_missing(data: Path, inputs: Inputs, options: ReproduceOptions) -> list
 
     One that can't be fetched doesn't stop the others.
     """
-    from truemorph.catalogs.archives.fetch import fetch
+    from truemorph.archives.fetch import fetch
 
     outcomes = []
     for name, chosen in lacking(inputs).items():
@@ -59,6 +59,6 @@ def fetch_hst(folder: Path, positions: Path, options: ReproduceOptions) -> None:
     TruemorphError
         If they can't be fetched.
     """
-    from truemorph.catalogs.archives.fetch import fetch
+    from truemorph.archives.fetch import fetch
 
     fetch("hst", folder, addresses_from=options.addresses, per_second=options.rate, positions=positions)

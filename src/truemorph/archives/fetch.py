@@ -1,0 +1,93 @@
+"""Fetch an archive by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib import import_module
+from inspect import Parameter, signature
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from truemorph.archives.addresses import addresses
+from truemorph.archives.provenance import Fetched
+from truemorph.errors import InputError, TruemorphError, extras_named, nearest
+
+# Each is a module of this room with PER_SECOND (most requests a second) and `fetch(session, known, out, *, options)`.
+ARCHIVES = ("gz2", "sdss", "simard", "hst")
+
+
+def options_of(name: str) -> set[str]:
+    """Return the names of an archive's options.
+
+    Examples
+    --------
+    >>> sorted(options_of("gz2"))
+    ['images']
+    """
+    parameters = signature(_module(name).fetch).parameters.values()
+    return {one.name for one in parameters if one.kind is Parameter.KEYWORD_ONLY}
+
+
+def fetch(
+    name: str,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    addresses_from: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    offline: bool = False,
+    per_second: float | None = None,
+    **options: Any,
+) -> Fetched:
+    """Fetch an archive into a folder. If interrupted, the same call resumes.
+
+    Parameters
+    ----------
+    name : {"gz2", "sdss", "simard", "hst"}
+    out : path, optional
+        Default: data/NAME.
+    addresses_from : path or mapping, optional
+        Addresses that replace the packaged ones, see `addresses`.
+    offline : bool
+        Make no request: the files that are there suffice, or an error says what is missing.
+    per_second : float, optional
+        Most requests a second to one host; by default what the archive allows.
+    **options
+        The keyword arguments of `fetch` in the archive's module.
+
+    Returns
+    -------
+    Fetched
+
+    Raises
+    ------
+    InputError
+        If there is no such archive, an option can't be used, or an extra is not installed.
+    TruemorphError
+        If something can't be fetched or written.
+
+    Examples
+    --------
+    >>> fetch("sdss7")
+    Traceback (most recent call last):
+        ...
+    truemorph.errors.InputError: no archive 'sdss7'; nearest: sdss
+    """
+    archive = _module(name)
+    from truemorph.archives.http import Session
+
+    session = Session(archive.PER_SECOND if per_second is None else per_second, offline=offline)
+    try:
+        return archive.fetch(session, addresses(addresses_from), Path(out or Path("data") / name), **options)
+    except OSError as problem:
+        raise TruemorphError(
+            f"{problem.filename or out}: {problem.strerror or problem}; choose another folder (--out) or make room, "
+            "then run the same command again to resume"
+        ) from problem
+
+
+def _module(name: str) -> ModuleType:
+    if name not in ARCHIVES:
+        raise InputError(f"no archive {name!r}; {nearest(name, ARCHIVES, what='archives')}")
+    with extras_named():
+        return import_module(f"truemorph.archives.{name}")

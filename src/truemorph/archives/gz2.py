@@ -1,0 +1,119 @@
+"""Galaxy Zoo 2: the vote tables of Willett et al. (2013) and Hart et al. (2016), the images, and their galaxies.
+
+The tables have 243,500 and 239,695 rows, with columns as in the data tables of data.galaxyzoo.org and in SDSS's schema
+of zoo2MainSpecz. According to the README of Zenodo's record 3565489, the zip holds 243,434 JPEGs of the original
+sample, named by asset_id, and gz2_filename_mapping.csv has 355,990 rows of objid, sample and asset_id, of which not all
+have an image. objid is DR7's, except in the samples of Stripe 82's coadd, whose ids (8647...) DR7 doesn't know.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+from pathlib import Path
+
+import polars as pl
+
+from truemorph.archives.addresses import Address
+from truemorph.archives.http import Session, download, unzip
+from truemorph.archives.provenance import Fetched, is_recorded, require_columns, write_described
+from truemorph.errors import TruemorphError
+
+PER_SECOND = 2.0
+# An object that is in two samples has the image of the earlier of these.
+SAMPLES = ("original", "extra", "stripe82", "stripe82_coadd_1", "stripe82_coadd_2")
+VOTE_TABLES = ("gz2_hart16.csv.gz", "zoo2MainSpecz.csv.gz")
+MAPPING, ZIP = "gz2_filename_mapping.csv", "images_gz2.zip"
+_VOTES = tuple(
+    f"t01_smooth_or_features_{answer}_{kind}"
+    for answer in ("a01_smooth", "a02_features_or_disk", "a03_star_or_artifact")
+    for kind in ("count", "fraction", "weighted_fraction", "debiased")
+)
+_TABLES = {
+    "gz2.willett13": ("zoo2MainSpecz.csv.gz", ("dr7objid", "ra", "dec", *_VOTES)),
+    "gz2.hart16": ("gz2_hart16.csv.gz", ("dr7objid", "ra", "dec", *_VOTES)),
+    "gz2.mapping": (MAPPING, ("objid", "sample", "asset_id")),
+}
+# Macs add "__MACOSX/images/._<asset_id>.jpg".
+_IMAGE = re.compile(r"(?:.*/)?images/(\d+)\.jpg")
+_IMAGE_COLUMNS = {
+    "objid": ("", "SDSS objID of the galaxy: DR7's, or Stripe 82's coadd's in samples of that"),
+    "image": ("", "JPEG as people saw it, relative to this folder"),
+    "sample": ("", "Galaxy Zoo 2 sample that the image was shown in"),
+}
+
+
+def fetch(session: Session, known: dict[str, Address], out: Path, *, images: bool = True) -> Fetched:
+    """Fetch the tables and images of Galaxy Zoo 2.
+
+    Parameters
+    ----------
+    session : Session
+    known : dict of Address
+    out : Path
+        Gets zoo2MainSpecz.csv.gz, gz2_hart16.csv.gz and gz2_filename_mapping.csv as they are published; images_gz2.zip,
+        unpacked to images/<asset_id>.jpg; and images.parquet, a row an object: objid (int64), image, sample.
+    images : bool
+        False fetches the tables only, without 3.4 GB of images.
+
+    Raises
+    ------
+    TruemorphError
+        If something can't be fetched, a file is damaged, or a table lacks a column.
+    """
+    counts: dict[str, int] = {}
+    notes: list[str] = []
+    for name, (file, columns) in _TABLES.items():
+        download(session, known[name], out / file)
+        require_columns(columns, _header(out / file), str(out / file))
+        counts[f"{file}, bytes"] = (out / file).stat().st_size
+    sources = [known[name] for name in _TABLES]
+    if images:
+        download(session, known["gz2.images"], out / ZIP)
+        names = unzip(
+            out / ZIP, out, lambda name: f"images/{match[1]}.jpg" if (match := _IMAGE.fullmatch(name)) else None
+        )
+        listed, notes = _list_images(out, names, known["gz2.images"])
+        counts |= {"images": len(names), "objects with an image": listed}
+        sources.append(known["gz2.images"])
+    return Fetched("gz2", out, counts, tuple(sources), tuple(notes))
+
+
+def _header(path: Path) -> list[str]:
+    """Names in the first line of a CSV file."""
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+            line = lines.readline(1 << 20).decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        raise TruemorphError(f"{path}: not a CSV table; delete it and run the same command again") from problem
+    return [name.strip().strip('"') for name in line.rstrip("\r\n").split(",")]
+
+
+def _list_images(out: Path, names: list[str], address: Address) -> tuple[int, list[str]]:
+    """Write images.parquet; returns the number of objects with an image, and notes."""
+    path, target = out / MAPPING, out / "images.parquet"
+    try:
+        mapping = pl.read_csv(path, schema_overrides={"objid": pl.Int64, "asset_id": pl.Int64, "sample": pl.String})
+    except pl.exceptions.PolarsError as problem:
+        raise TruemorphError(f"{path}: not readable as CSV; delete it and run the same command again") from problem
+    rank = {sample: number for number, sample in enumerate(SAMPLES)}
+    there = mapping.with_columns(
+        image=pl.format("images/{}.jpg", "asset_id"),
+        rank=pl.col("sample").replace_strict(rank, default=len(rank), return_dtype=pl.Int64),
+    ).filter(pl.col("image").is_in(pl.Series(names, dtype=pl.String).implode()))
+    if there.height == 0:
+        raise TruemorphError(
+            f"{out / ZIP}: none of its images is in {MAPPING}; delete both and run the same command again"
+        )
+    listed = (
+        there.sort("rank", "asset_id")
+        .unique("objid", keep="first", maintain_order=True)
+        .sort("objid")
+        .select(*_IMAGE_COLUMNS)
+    )
+    if not (is_recorded(target) and pl.read_parquet(target).equals(listed)):
+        write_described(target, listed, _IMAGE_COLUMNS, address, f"{ZIP} joined with {MAPPING}")
+    bare, spare = mapping["objid"].n_unique() - listed.height, there.height - listed.height
+    notes = [f"{bare:,d} objects of the mapping have no image in the zip"] if bare else []
+    notes += [f"{spare:,d} objects are in two samples; images.parquet has the first's image"] if spare else []
+    return listed.height, notes

@@ -1,0 +1,305 @@
+"""HST images at given positions: cut-outs of the mosaics that CDS keeps as HiPS, by hips2fits.
+
+The mosaics are CDS/P/HST/color, .../I, .../R, .../V and others (CDS's list of HiPS). The MOCServer says which of them
+cover a circle: RA, DEC, SR in degrees, intersect=overlaps, ID=CDS/P/HST*, get=id and fmt=json give a list of ids (the
+server's own form and documentation, v5.10). hips2fits takes hips, ra, dec, fov (degrees), width, height, projection,
+coordsys and format (CDS's documentation, and astroquery). Maps of coverage are coarser than images: where a map
+promises an image and there is none, hips2fits draws an empty one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from truemorph.archives.addresses import Address
+from truemorph.archives.http import ComeBackLaterError, Session
+from truemorph.archives.provenance import Fetched, read_provenance, write_csv
+from truemorph.errors import InputError, TruemorphError, nearest
+from truemorph.io import file_hash, written_whole
+from truemorph.progress import progress
+from truemorph.tables import read_table
+
+PER_SECOND = 2.0
+HIPS = tuple(f"CDS/P/HST/{name}" for name in ("color", "I", "SDSSz", "SDSSr", "R", "wideV", "V", "B"))
+OK, OUTSIDE, BLANK, FAILED = "ok", "outside", "blank", "failed"
+_ID_NAMES = ("object_id", "objid", "dr7objid")
+_SAVE_EVERY = 25
+_GIVE_UP = 8  # failures in a row
+_SAME = 1e-6  # degrees
+# Grey levels between the darkest and the brightest pixel, and a fraction of pixels: less is an empty image.
+_FLAT, _FILLED = 8, 0.5
+_MOSAICS = {"ID": "CDS/P/HST*", "get": "id", "fmt": "json"}
+_SCHEMA = {
+    "object_id": pl.String,
+    "ra": pl.Float64,
+    "dec": pl.Float64,
+    "file": pl.String,
+    "hips": pl.String,
+    "status": pl.String,
+    "sha256": pl.String,
+}
+
+
+def fetch(
+    session: Session,
+    known: dict[str, Address],
+    out: Path,
+    *,
+    positions: Any = None,
+    hips: Sequence[str] = HIPS,
+    fov: float = 30.0,
+    pixels: int = 424,
+    format: str = "jpg",
+) -> Fetched:
+    """Fetch HST images of the objects that HST has seen.
+
+    Parameters
+    ----------
+    session : Session
+    known : dict of Address
+    out : Path
+        Gets <object_id>.jpg (or .png, .fits) and hst.csv, a row an object: object_id, ra, dec, file, hips, status (ok,
+        outside (of HST's coverage), blank (covered, but the image is empty), or failed and why) and sha256. A later run
+        asks for what is missing, then for what failed.
+    positions : path or table
+        object_id (or objid, dr7objid), ra and dec in degrees, or in the unit that the table states.
+    hips : sequence of str
+        Mosaics, the preferred first; those in colour have no FITS.
+    fov : float
+        Side of an image, arcsec.
+    pixels : int
+        Pixels on a side.
+    format : {"jpg", "png", "fits"}
+
+    Raises
+    ------
+    InputError
+        If the table lacks a column, an id is repeated, there is no such mosaic, or the folder holds images that were
+        cut out differently.
+    TruemorphError
+        If the service fails several times in a row, or asks to come back later. Single failures don't stop the others.
+    """
+    wanted = read_positions(positions)
+    mosaics = [one for one in hips if format != "fits" or not one.endswith("color")]
+    if not 1 <= fov <= 3600 or not 16 <= pixels <= 4096 or format not in ("jpg", "png", "fits") or not mosaics:
+        raise InputError(
+            "an image is 1 to 3600 arcsec (--fov), 16 to 4096 pixels (--pixels), jpg, png or fits (--format), from at "
+            f"least one mosaic (--hips; those in colour have no FITS); got {fov}, {pixels}, {format}, {', '.join(hips)}"
+        )
+    query = f"hips in order of preference {', '.join(hips)}; fov {fov} arcsec, {pixels} pixels, TAN"
+    rows = _earlier(out, query, wanted)
+    places = {name: (ra, dec) for name, ra, dec in wanted.iter_rows()}
+    # What failed before may fail for ever; the others come first.
+    missing = [name for name in places if name not in rows] + [
+        name for name in places if name in rows and not _is_good(out, rows[name], *places[name], format)
+    ]
+    sources = (known["hst.hips2fits"], known["hst.moc"])
+    if missing:
+        if session.offline:
+            raise TruemorphError(
+                f"{out}: {len(missing):,d} of {len(places):,d} objects are missing, and this is offline; run the same "
+                f"command without --offline (images are at {sources[0].public_url})"
+            )
+        _check_mosaics(session, known["hst.moc"], mosaics, tuple(hips) == HIPS)
+
+    def save() -> None:
+        order = dict.fromkeys([*(name for name in places if name in rows), *rows])
+        table = pl.DataFrame([rows[name] for name in order], schema=_SCHEMA)
+        write_csv(out / "hst.csv", table, sources[0], query, coverage=sources[1].public_url)
+
+    in_a_row = 0
+    with progress(len(places), "HST", "objects", initial=len(places) - len(missing)) as bar:
+        try:
+            for number, name in enumerate(missing, 1):
+                ra, dec = places[name]
+                row = dict.fromkeys(_SCHEMA) | {"object_id": name, "ra": ra, "dec": dec}
+                try:
+                    image = {"width": pixels, "height": pixels, "fov": fov / 3600, "format": format}
+                    rows[name] = row | _one(session, known, out / f"{_stem(name)}.{format}", ra, dec, mosaics, image)
+                    in_a_row = 0
+                except ComeBackLaterError:
+                    raise
+                except TruemorphError as problem:
+                    rows[name] = row | {"status": f"{FAILED}: {problem}"}
+                    in_a_row += 1
+                    if in_a_row == _GIVE_UP:
+                        raise TruemorphError(f"{in_a_row} images in a row failed: {problem}") from problem
+                if number % _SAVE_EVERY == 0:
+                    save()
+                bar.update(1)
+        finally:
+            if missing:
+                save()
+    statuses = [str(rows[name]["status"]) for name in places]
+    failed = [one for one in statuses if one.startswith(FAILED)]
+    counts = {one: statuses.count(one) for one in (OK, OUTSIDE, BLANK)} | {FAILED: len(failed)}
+    notes = (f"{len(failed):,d} images failed (first: {failed[0]}); run the same command again",) if failed else ()
+    return Fetched("hst", out, counts, sources, notes)
+
+
+def read_positions(source: Any) -> pl.DataFrame:
+    """Read object_id (text), ra and dec (degrees).
+
+    Raises
+    ------
+    InputError
+        If a column is missing, an id is a float or repeated, or a position is not one.
+    """
+    if source is None:
+        raise InputError("give the objects' positions: --positions TABLE with object_id, ra and dec")
+    from astropy import units
+
+    table = read_table(source)
+    frame, what = table.frame, str(table.path or "positions")
+    by_case = {name.lower(): name for name in frame.columns}
+    columns = [next((by_case[one] for one in _ID_NAMES if one in by_case), None), by_case.get("ra"), by_case.get("dec")]
+    for name, column in zip(("object_id", "ra", "dec"), columns, strict=True):
+        if column is None:
+            raise InputError(f"{what}: no column {name}; {nearest(name, frame.columns)}")
+    identifier, *angles = [str(one) for one in columns]
+    if frame[identifier].dtype.is_float():
+        raise InputError(f"{what}: ids in {identifier} are floats, which may have lost digits; write them as integers")
+    degrees = {}
+    for name, own in zip(("ra", "dec"), angles, strict=True):
+        try:
+            factor = units.Unit(table.units.get(own) or "deg").to("deg")
+            degrees[name] = frame[own].cast(pl.Float64) * factor
+        except (ValueError, units.UnitConversionError, pl.exceptions.PolarsError) as problem:
+            raise InputError(f"{what}: column {own} is not an angle; give degrees") from problem
+    chosen = pl.DataFrame({"object_id": frame[identifier].cast(pl.String), **degrees})
+    bad = chosen.filter(
+        ~(pl.col("ra").is_between(0, 360) & pl.col("dec").is_between(-90, 90)).fill_null(False)
+        | (pl.col("object_id").fill_null("").str.strip_chars() == "")
+    )
+    if bad.height:
+        raise InputError(f"{what}: {bad.row(0)} is no object at a position in degrees ({bad.height} such rows)")
+    again = chosen.filter(pl.col("object_id").is_duplicated())
+    if again.height:
+        raise InputError(f"{what}: object {again['object_id'][0]} is there more than once; give one row an object")
+    return chosen
+
+
+def _stem(name: str) -> str:
+    """Return what an object's file is called: its id or, where that can't be a file name, with digits of its SHA-256.
+
+    Examples
+    --------
+    >>> _stem("587722981748572353"), _stem("NGC 1/2")
+    ('587722981748572353', 'NGC_1_2-c2d3a36fe5')
+    """
+    clean = re.sub(r"^[^A-Za-z0-9_+]|[^A-Za-z0-9._+-]", "_", name)[:100]
+    return clean if clean == name else f"{clean}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+
+
+def _earlier(out: Path, query: str, wanted: pl.DataFrame) -> dict[str, dict[str, Any]]:
+    """Return the rows of earlier runs by object."""
+    path = out / "hst.csv"
+    if not path.is_file():
+        return {}
+    made = read_provenance(out).get(path.name, {}).get("query", query)
+    if made != query:
+        raise InputError(f"{out}: holds images that were cut out differently ({made}); choose another --out")
+    try:
+        table = pl.read_csv(path, schema_overrides=_SCHEMA).select(*_SCHEMA)
+    except pl.exceptions.PolarsError as problem:
+        raise InputError(f"{path}: not readable as CSV; choose another --out") from problem
+    return {row["object_id"]: row for row in table.iter_rows(named=True)}
+
+
+def _is_good(out: Path, row: dict[str, Any], ra: float, dec: float, format: str) -> bool:
+    """Whether an object has been dealt with, is still at its place, and its image is still there."""
+    if abs(row["ra"] - ra) > _SAME or abs(row["dec"] - dec) > _SAME:
+        return False
+    if row["status"] != OK:
+        return row["status"] in (OUTSIDE, BLANK)
+    image = out / f"{_stem(row['object_id'])}.{format}"
+    return image.is_file() and file_hash(image) == row["sha256"]
+
+
+def _one(
+    session: Session,
+    known: dict[str, Address],
+    path: Path,
+    ra: float,
+    dec: float,
+    mosaics: list[str],
+    image: dict[str, Any],
+) -> dict[str, str]:
+    """Fetch the image of one object from the first mosaic that shows it; returns columns of its row."""
+    circle = {"RA": ra, "DEC": dec, "SR": image["fov"] / 2, "intersect": "overlaps"}
+    covering = _listed(session, known["hst.moc"], circle)
+    chosen = [one for one in mosaics if one in covering]
+    for hips in chosen:
+        where = {"hips": hips, "ra": ra, "dec": dec, "projection": "TAN", "coordsys": "icrs"}
+        body = session.read(known["hst.hips2fits"].url, where | image)
+        if not is_blank(body, image["width"]):
+            with written_whole(path) as partial:
+                partial.write_bytes(body)
+            return {"file": path.name, "hips": hips, "status": OK, "sha256": file_hash(path)}
+    return {"status": BLANK if chosen else OUTSIDE}
+
+
+def _listed(session: Session, address: Address, circle: dict[str, Any]) -> list[str]:
+    """Return the ids of HST's mosaics: of all, or of those that cover some of a circle (degrees)."""
+    body = session.read(address.url, circle | _MOSAICS)
+    try:
+        return [one["ID"] if isinstance(one, dict) else str(one) for one in json.loads(body)]
+    except (ValueError, KeyError, TypeError) as problem:
+        raise TruemorphError(f"{address.public_url}: expected a list of ids; got {body[:80]!r}") from problem
+
+
+def _check_mosaics(session: Session, address: Address, mosaics: list[str], default: bool) -> None:
+    """Refuse mosaics that don't exist; of the default ones some may be gone, but not all."""
+    there = _listed(session, address, {})
+    unknown = [one for one in mosaics if one not in there]
+    if unknown and (not default or len(unknown) == len(mosaics)):
+        raise InputError(f"no HST mosaic {unknown[0]}; {nearest(unknown[0], there, what='mosaics')} (--hips)")
+
+
+def is_blank(body: bytes, side: int) -> bool:
+    """Whether the middle of an image shows nothing.
+
+    Parameters
+    ----------
+    body : bytes
+        FITS, JPEG or PNG.
+    side : int
+        Pixels on a side that it should have.
+
+    Raises
+    ------
+    TruemorphError
+        If it can't be read, or has another size.
+    """
+    from astropy.io import fits
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if is_fits := body.startswith(b"SIMPLE"):
+                pixels = np.asarray(fits.getdata(io.BytesIO(body)), dtype=np.float64).T
+            else:
+                with Image.open(io.BytesIO(body)) as picture:
+                    if picture.size != (side, side):  # before a huge image is decoded
+                        raise ValueError(f"{picture.size} pixels")
+                    pixels = np.asarray(picture.convert("RGB"), dtype=np.float64)
+        if pixels.shape[:2] != (side, side):
+            raise ValueError(f"{pixels.shape} pixels")
+    except Exception as problem:  # readers raise dozens of types for damaged files
+        raise TruemorphError(f"not an image of {side} x {side} pixels: {problem}") from problem
+    middle = pixels[side // 4 : side - side // 4, side // 4 : side - side // 4]
+    if is_fits:
+        filled = np.isfinite(middle) & (middle != 0)
+        return bool(filled.mean() < _FILLED or np.ptp(middle[filled]) == 0)
+    return bool(np.ptp(middle) <= _FLAT)

@@ -1,0 +1,190 @@
+"""What was fetched and from where: `provenance.json`, licences and citations, and tables with units."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from truemorph._version import __version__
+from truemorph.archives.addresses import Address
+from truemorph.errors import InputError, TruemorphError, nearest
+from truemorph.io import file_hash, read_json, write_json, written_whole
+from truemorph.tables import CatalogTable, write_table
+
+PROVENANCE = "provenance.json"
+# Column name: unit (empty where it has none) and description.
+Columns = Mapping[str, tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a folder holds after a fetch.
+
+    Attributes
+    ----------
+    archive : str
+        "gz2", "sdss", "simard" or "hst".
+    folder : Path
+    counts : dict of str to int
+        Rows, objects and images.
+    sources : tuple of Address
+        The addresses that were used, with their licences and citations.
+    notes : tuple of str
+        What the user should know.
+    """
+
+    archive: str
+    folder: Path
+    counts: dict[str, int]
+    sources: tuple[Address, ...]
+    notes: tuple[str, ...] = ()
+
+    def credits(self) -> list[str]:
+        """Return licences and citations, one line each; addresses that share them share a line."""
+        lines: dict[str, list[str]] = {}
+        for one in self.sources:
+            lines.setdefault(f"licence: {one.licence}; cite: {one.citation}", []).append(one.name)
+        return [f"{', '.join(names)}: {line}" for line, names in lines.items()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return {
+            "archive": self.archive,
+            "folder": str(self.folder),
+            "counts": self.counts,
+            "notes": list(self.notes),
+            "sources": [
+                {"name": one.name, "url": one.public_url, "licence": one.licence, "citation": one.citation}
+                for one in self.sources
+            ],
+        }
+
+
+def read_provenance(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the entries of a folder's `provenance.json` by file name; empty where there is none.
+
+    Raises
+    ------
+    InputError
+        If it is damaged.
+    """
+    path = folder / PROVENANCE
+    if not path.is_file():
+        return {}
+    entries = read_json(path)
+    if not isinstance(entries, dict) or not all(isinstance(one, dict) for one in entries.values()):
+        raise InputError(f"{path}: not a provenance file; move it away and fetch again")
+    return entries
+
+
+def record(path: Path, address: Address, query: str | None = None, **more: Any) -> None:
+    """Write a file's entry in the `provenance.json` beside it. The same content from the same URL keeps its date.
+
+    Parameters
+    ----------
+    path : Path
+    address : Address
+    query : str, optional
+        SQL, ADQL or parameters that produced the file.
+    **more
+        Added as they are.
+    """
+    entry = {
+        "address": address.name,
+        "url": address.public_url,
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "sha256": file_hash(path),
+        "bytes": path.stat().st_size,
+        "query": query,
+        "licence": address.licence,
+        "citation": address.citation,
+        "truemorph": __version__,
+        **more,
+    }
+    entries = read_provenance(path.parent)
+    had = entries.get(path.name, {})
+    if (had.get("sha256"), had.get("url")) == (entry["sha256"], entry["url"]):
+        entry |= {"date": had["date"]}
+    write_json(path.parent / PROVENANCE, dict(sorted((entries | {path.name: entry}).items())))
+
+
+def is_recorded(path: Path) -> bool:
+    """Whether a file is there, and unchanged since it was recorded."""
+    entry = read_provenance(path.parent).get(path.name)
+    return entry is not None and path.is_file() and entry.get("sha256") == file_hash(path)
+
+
+def origin(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return where a file is from.
+
+    Returns
+    -------
+    dict
+        `sha256` and `bytes` as they are now and, if `provenance.json` beside the file has an entry, url, date, query,
+        licence and citation. `changed` is true if the file is no longer the one that was recorded.
+    """
+    path = Path(path)
+    entry = read_provenance(path.parent).get(path.name, {})
+    found = {"sha256": file_hash(path), "bytes": path.stat().st_size}
+    changed = {"changed": True} if entry.get("sha256", found["sha256"]) != found["sha256"] else {}
+    return entry | found | changed
+
+
+def write_described(
+    path: Path, frame: pl.DataFrame, columns: Columns, address: Address, query: str, **more: Any
+) -> None:
+    """Write a table with units and descriptions, and record it; `more` as for `record`."""
+    units = {name: unit for name, (unit, _) in columns.items() if unit}
+    descriptions = {name: about for name, (_, about) in columns.items()}
+    write_table(CatalogTable(frame.select(*columns), units=units, descriptions=descriptions), path)
+    record(path, address, query, rows=frame.height, **more)
+
+
+def write_csv(path: Path, frame: pl.DataFrame, address: Address, query: str, **more: Any) -> None:
+    """Write a CSV table and record it; `more` as for `record`."""
+    with written_whole(path) as partial:
+        frame.write_csv(partial)
+    record(path, address, query, **more)
+
+
+def write_part(path: Path, frame: pl.DataFrame) -> None:
+    """Keep an answer on disk, so that a later run doesn't ask again."""
+    with written_whole(path) as partial:
+        frame.write_parquet(partial)
+
+
+def read_part(path: Path, schema: Mapping[str, Any]) -> pl.DataFrame | None:
+    """Read an answer of an earlier run; None, and the file is removed, if it is damaged or has other columns."""
+    try:
+        frame = pl.read_parquet(path)
+        if dict(frame.schema) == dict(schema):
+            return frame
+    except (pl.exceptions.PolarsError, OSError):
+        pass
+    print(f"{path}: damaged; asking for it again", file=sys.stderr)
+    path.unlink()
+    return None
+
+
+def require_columns(wanted: Iterable[str], present: Iterable[str], source: str) -> None:
+    """Refuse a table that lacks a column.
+
+    Raises
+    ------
+    TruemorphError
+        With the nearest of the names it has.
+    """
+    names = list(present)
+    for name in wanted:
+        if name not in names:
+            raise TruemorphError(
+                f"{source}: no column {name}; {nearest(name, names)}. Its publisher may have changed it: use an older "
+                "copy (--addresses), or report it to truemorph's developers"
+            )

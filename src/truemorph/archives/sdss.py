@@ -1,0 +1,380 @@
+"""SDSS DR7: photometry, redshift and seeing of given objects, by SQL at SkyServer.
+
+x_sql.asp takes `cmd` and `format=csv` (SDSS's sqlcl.py, astroquery.sdss). Tables and columns are those of SDSS's
+schema files: SpecObj is SpecObjAll where sciencePrimary = 1; Neighbors has all pairs of detections within half an
+arcminute, and neighborMode 2 is a detection in another field. SkyServer (functions.inc, stringOf) writes `real` columns
+with three decimals, `float` columns with six, and a missing number as 0: hence CAST and COALESCE. All its answers have
+status 200 (functions.inc, writeCSV): a table; "No objects have been found"; "ERROR", an empty line, and what SQL Server
+said; or "ERROR: Maximum 60 queries allowed per minute".
+The SQL is what SQL Server and SQLite both understand, so that tests can run it.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import requests
+
+from truemorph.archives.addresses import Address
+from truemorph.archives.gz2 import VOTE_TABLES
+from truemorph.archives.http import BrokenAnswerError, ServerError, Session
+from truemorph.archives.provenance import (
+    Fetched,
+    is_recorded,
+    read_part,
+    read_provenance,
+    require_columns,
+    write_csv,
+    write_described,
+    write_part,
+)
+from truemorph.errors import InputError, TruemorphError, nearest
+from truemorph.progress import progress
+from truemorph.tables import read_table
+
+PER_SECOND = 0.9  # SkyServer takes 60 queries a minute
+# 150 ids of eighteen digits keep the URL well below the 8 kB or so at which the server gives up (400 are too many).
+BATCH, _MOST = 150, 300
+# Arcminutes: a galaxy's detections in other fields lie this near, other objects' don't.
+SAME_OBJECT = 0.05
+_UNMEASURED = -9999.0  # in every column of PhotoObjAll; errors are -1000 then
+_SKY_VERSION = 59  # objID begins with it: 1 in DR7, 2 from DR8 on, 15 in Stripe 82's coadd
+_COADD = 15
+_ID_NAMES = ("dr7objid", "objid", "object_id")
+_TIMED_OUT = re.compile(r"time[- ]?out|timed out|time limit|query time", re.IGNORECASE)
+_TOO_MANY = re.compile(r"maximum \d+ queries allowed per minute", re.IGNORECASE)
+_NO_TABLE = re.compile(r"\s*\"?(ERROR|No objects have been found)")
+_TOO_LONG = {400, 404, 413, 414, 431}  # servers and proxies have many ways to say that a URL is too long
+_MEASURED = (
+    *("petroRad_r", "petroRadErr_r", "petroR50_r", "petroR90_r"),
+    *(f"petroMag_{band}" for band in "ugriz"),
+    "extinction_r",
+)
+COLUMNS = {
+    "objid": ("", "SDSS DR7 objID"),
+    "ra": ("deg", "right ascension, J2000"),
+    "dec": ("deg", "declination, J2000"),
+    "run": ("", "imaging run of the object's own field"),
+    "rerun": ("", "processing of the run"),
+    "camcol": ("", "camera column"),
+    "field": ("", "field number"),
+    "petroRad_r": ("arcsec", "Petrosian radius, r band"),
+    "petroRadErr_r": ("arcsec", "error of the Petrosian radius"),
+    "petroR50_r": ("arcsec", "radius of half the Petrosian flux, r band"),
+    "petroR90_r": ("arcsec", "radius of 90 % of the Petrosian flux, r band"),
+    **{f"petroMag_{band}": ("mag", f"Petrosian magnitude, {band}, extinction not removed") for band in "ugriz"},
+    "extinction_r": ("mag", "Galactic extinction, r band"),
+    "redshift": ("", "redshift of the object's best spectrum (SpecObj.z)"),
+    "zConf": ("", "confidence of the redshift"),
+    "psfWidth_r": ("arcsec", "PSF FWHM, r band, of the object's own field: of the image that people saw"),
+    "psfWidth_r_best": ("arcsec", "smallest PSF FWHM, r band, of the fields in which the object was detected"),
+    "n_fields": ("", "fields in which the object was detected"),
+    "field_best": ("", "fieldID of the field with the smallest PSF"),
+}
+
+
+@dataclass(frozen=True)
+class Query:
+    """SQL with `{ids}` in place of the ids, and the polars types of the answer's columns."""
+
+    name: str
+    sql: str
+    columns: dict[str, type[pl.DataType]]
+
+
+PHOTOMETRY = Query(
+    "photometry",
+    "SELECT p.objID AS objid, p.ra AS ra, p.dec AS dec, p.run AS run, p.rerun AS rerun, p.camcol AS camcol, "
+    "p.field AS field, p.fieldID AS fieldid, "
+    + "".join(f"CAST(p.{name} AS float) AS {name}, " for name in _MEASURED)
+    + "CAST(f.psfWidth_r AS float) AS psfWidth_r, COALESCE(CAST(s.z AS float), -9999) AS redshift, "
+    "COALESCE(CAST(s.zConf AS float), -9999) AS zConf FROM PhotoObjAll AS p "
+    "JOIN Field AS f ON f.fieldID = p.fieldID LEFT JOIN SpecObj AS s ON s.bestObjID = p.objID WHERE p.objID IN ({ids}) "
+    "ORDER BY objid",
+    {
+        **dict.fromkeys(("objid", "run", "rerun", "camcol", "field", "fieldid"), pl.Int64),
+        **dict.fromkeys(("ra", "dec", *_MEASURED, "psfWidth_r", "redshift", "zConf"), pl.Float64),
+    },
+)
+DETECTIONS = Query(
+    "detections",
+    # Objects without other detections have a row too: if one is absent, the answer was cut off.
+    "SELECT p.objID AS objid, COALESCE(q.fieldID, 0) AS fieldid, "
+    "COALESCE(CAST(f.psfWidth_r AS float), -9999) AS psfWidth_r FROM PhotoObjAll AS p "
+    f"LEFT JOIN Neighbors AS n ON n.objID = p.objID AND n.neighborMode = 2 AND n.distance < {SAME_OBJECT} "
+    "LEFT JOIN PhotoObjAll AS q ON q.objID = n.NeighborObjID LEFT JOIN Field AS f ON f.fieldID = q.fieldID "
+    "WHERE p.objID IN ({ids}) ORDER BY objid",
+    {"objid": pl.Int64, "fieldid": pl.Int64, "psfWidth_r": pl.Float64},
+)
+
+
+def fetch(
+    session: Session,
+    known: dict[str, Address],
+    out: Path,
+    *,
+    ids: str | os.PathLike[str] | Iterable[Any] | None = None,
+    id_column: str | None = None,
+    batch: int = BATCH,
+    own_field: bool = False,
+) -> Fetched:
+    """Fetch photometry, redshift and seeing of objects by their DR7 ids.
+
+    Parameters
+    ----------
+    session : Session
+    known : dict of Address
+    out : Path
+        Gets photometry.parquet (`COLUMNS`; a row an object, null where nothing was measured), missing.csv with the ids
+        that DR7 doesn't know, and parts/ with the answers, from which a later run resumes.
+    ids : path or sequence of int or str, optional
+        A table with a column of ids, or ids; default: the vote tables of `fetch gz2` in the folder gz2 beside `out`.
+    id_column : str, optional
+        Default: dr7objid, objid or object_id, whichever the table has.
+    batch : int
+        Most ids a query.
+    own_field : bool
+        True doesn't ask for detections in other fields, which is half of the queries: psfWidth_r_best, n_fields and
+        field_best are those of the object's own field then.
+
+    Raises
+    ------
+    InputError
+        If there are no ids, or they are not DR7's.
+    TruemorphError
+        If SkyServer refuses a query, doesn't answer, or answers without a column that was asked for.
+    """
+    if not 1 <= batch <= _MOST:
+        raise InputError(f"a batch has 1 to {_MOST} ids, or the query is too long for a URL; got {batch}")
+    wanted = _dr7_ids(ids, id_column, out)
+    address = known["sdss.sql"]
+    queries = [PHOTOMETRY] if own_field else [PHOTOMETRY, DETECTIONS]
+    sql = "; ".join(query.sql for query in queries)
+    table = _finished(out, wanted, sql, None if session.offline else address.public_url)
+    if table is None:
+        frames = []
+        asked = wanted
+        for query in queries:
+            found = _answers(session, address.url, out / "parts", query, asked, batch)
+            frames.append(found.filter(pl.col("fieldid") > 0))
+            asked = frames[0]["objid"].unique().sort()
+            if asked.len() == 0:
+                raise InputError(
+                    f"DR7 knows none of the {wanted.len():,d} ids (first: {wanted[0]}); give DR7 objids (--ids)"
+                )
+        table = _table(*frames)
+        missing = wanted.filter(~wanted.is_in(table["objid"].implode()))
+        write_csv(out / "missing.csv", missing.to_frame(), address, sql, ids=wanted.len())
+        write_described(out / "photometry.parquet", table, COLUMNS, address, sql, ids=wanted.len())
+    absent = wanted.len() - table.height
+    counts = {
+        "ids": wanted.len(),
+        "objects": table.height,
+        "with redshift": table["redshift"].count(),
+        "with Petrosian radius": table["petroRad_r"].count(),
+        "in several fields": int((table["n_fields"] > 1).sum()),
+    }
+    notes = (f"{absent:,d} ids are not in DR7: {out / 'missing.csv'}",) if absent else ()
+    return Fetched("sdss", out, counts, (address,), notes)
+
+
+def _dr7_ids(given: str | os.PathLike[str] | Iterable[Any] | None, column: str | None, out: Path) -> pl.Series:
+    """Return each id once, sorted, which keeps those of a field together; refuse ids that are not DR7's."""
+    what = "ids"
+    if given is None:
+        tables = [path for name in VOTE_TABLES if (path := out.parent / "gz2" / name).is_file()]
+        if not tables:
+            raise InputError(
+                f"no ids: {out.parent / 'gz2'} has no vote tables; run truemorph fetch gz2 first, or give --ids TABLE"
+            )
+        # These tables have hundreds of columns.
+        text = {"dr7objid": pl.String}
+        values = pl.concat(
+            [pl.read_csv(one, columns=["dr7objid"], schema_overrides=text)["dr7objid"] for one in tables]
+        )
+    elif isinstance(given, str | os.PathLike):
+        frame = read_table(given).frame
+        by_case = {name.lower(): name for name in frame.columns}
+        name = column or next((by_case[one] for one in _ID_NAMES if one in by_case), "dr7objid")
+        if name not in frame.columns:
+            raise InputError(f"{given}: no column {name}; {nearest(name, frame.columns)} (--id-column)")
+        what, values = f"{given}: column {name}", frame[name].cast(pl.String)
+    else:
+        values = pl.Series([str(one) for one in given if one is not None], dtype=pl.String)
+    try:
+        ids = values.str.strip_chars().replace({"": None}).drop_nulls().cast(pl.Int64).unique().sort().alias("objid")
+    except pl.exceptions.PolarsError as problem:
+        raise InputError(f"{what}: not whole numbers (floats lose digits); another column: --id-column") from problem
+    if ids.len() == 0:
+        raise InputError(f"{what}: none; give DR7 objids (--ids)")
+    wrong = ids.filter((ids < 1 << _SKY_VERSION) | (ids >= 2 << _SKY_VERSION))
+    if wrong.len():
+        if wrong[-1] >> _SKY_VERSION == _COADD:
+            why = "Stripe 82's coadd, which DR7's tables don't have; leave those rows out"
+        elif wrong[-1] >= 2 << _SKY_VERSION:
+            why = "DR8 or later; take the column dr7objid"
+        else:
+            why = "no SDSS object; DR7's have 18 digits, 587..."
+        raise InputError(f"{what}: {wrong[-1]} is an id of {why} (--id-column)")
+    return ids
+
+
+def _finished(out: Path, wanted: pl.Series, sql: str, url: str | None) -> pl.DataFrame | None:
+    """Return the table of an earlier run, if it is of these ids, of this query, and from this server (or any)."""
+    path, absent = out / "photometry.parquet", out / "missing.csv"
+    entry = read_provenance(out).get(path.name, {})
+    if entry.get("query") != sql or url not in (None, entry.get("url")):
+        return None
+    if not (is_recorded(path) and is_recorded(absent)):
+        return None
+    table, missing = pl.read_parquet(path), pl.read_csv(absent, schema={"objid": pl.Int64})
+    return table if pl.concat([table["objid"], missing["objid"]]).sort().equals(wanted) else None
+
+
+def _table(photometry: pl.DataFrame, *others: pl.DataFrame) -> pl.DataFrame:
+    """Return one row an object, null where nothing was measured, with the best of its fields."""
+    measured = pl.when(pl.col(pl.Float64) > _UNMEASURED).then(pl.col(pl.Float64))
+    width = pl.when(pl.col("psfWidth_r") > 0).then("psfWidth_r").alias("psfWidth_r")
+    table = (
+        photometry.sort("objid", "zConf", descending=[False, True])
+        .unique("objid", keep="first", maintain_order=True)
+        .with_columns(measured)
+        .with_columns(
+            width,
+            petroRadErr_r=pl.when(pl.col("petroRadErr_r") >= 0).then("petroRadErr_r"),
+            petroRad_r=pl.when(pl.col("petroRad_r") > 0).then("petroRad_r"),
+        )
+    )
+    fields = [one.select("objid", "fieldid", width) for one in (table, *others)]
+    best = (
+        pl.concat(fields)
+        .unique(["objid", "fieldid"])
+        .sort("objid", "psfWidth_r", "fieldid", nulls_last=True)
+        .group_by("objid", maintain_order=True)
+        .agg(
+            psfWidth_r_best=pl.col("psfWidth_r").first(),
+            n_fields=pl.len().cast(pl.Int64),
+            field_best=pl.col("fieldid").first(),
+        )
+    )
+    return table.join(best, on="objid", how="left", maintain_order="left").select(*COLUMNS)
+
+
+class _TooMuchError(Exception):
+    """The server ran out of time, or the query was too long: fewer ids may do."""
+
+
+def _answers(session: Session, url: str, folder: Path, query: Query, wanted: pl.Series, batch: int) -> pl.DataFrame:
+    """Return the rows of each id (at least one: null but for `objid` where there was none).
+
+    Each batch's answer is kept in `folder`, under a name that holds a hash of server and query.
+    """
+    key = hashlib.sha256(f"{url} {query.sql}".encode()).hexdigest()[:10]
+    kept = [read_part(path, query.columns) for path in sorted(folder.glob(f"{query.name}-{key}-*.parquet"))]
+    frames = [pl.DataFrame(schema=query.columns), *(frame for frame in kept if frame is not None)]
+    have = pl.concat(frames)["objid"].unique()
+    to_ask = wanted.filter(~wanted.is_in(have.implode())).to_list()
+    with progress(wanted.len(), f"SDSS {query.name}", "objects", initial=wanted.len() - len(to_ask)) as bar:
+        while to_ask:
+            for ids, rows in _halved(session, url, query, to_ask[:batch]):
+                one_each = pl.DataFrame({"objid": ids}, schema={"objid": pl.Int64})
+                frame = one_each.join(rows, on="objid", how="left").select(*query.columns)
+                if rows.height:  # a server that knows none of many ids may be at fault
+                    write_part(folder / f"{query.name}-{key}-{ids[0]}.parquet", frame)
+                frames.append(frame)
+                bar.update(len(ids))
+                to_ask = to_ask[len(ids) :]
+                batch = min(batch, len(ids))
+    return pl.concat(frames).filter(pl.col("objid").is_in(wanted.implode()))
+
+
+def _halved(session: Session, url: str, query: Query, ids: list[int]) -> Iterator[tuple[list[int], pl.DataFrame]]:
+    """Ask for ids; where that is too much, for one half and then the other."""
+    try:
+        yield ids, _complete(session, url, query, ids)
+    except _TooMuchError as problem:
+        if len(ids) == 1:
+            raise TruemorphError(
+                f"SkyServer: {problem}, even for one object ({ids[0]}); run the same again later"
+            ) from problem
+        print(f"SDSS {query.name}: {problem}; asking for half of {len(ids)} objects", file=sys.stderr)
+        middle = len(ids) // 2
+        for half in (ids[:middle], ids[middle:]):
+            yield from _halved(session, url, query, half)
+
+
+def _complete(session: Session, url: str, query: Query, ids: list[int]) -> pl.DataFrame:
+    """Ask for ids, and again for those without a row as long as some get one: answers can be cut between two rows."""
+    rows = _ask(session, url, query, ids)
+    while absent := set(ids) - set(rows["objid"]):
+        # Rows are in order of objid: the last object may lack some of its rows.
+        again = sorted(absent | set(rows["objid"][-1:]))
+        more = _ask(session, url, query, again)
+        rows = pl.concat([rows.filter(~pl.col("objid").is_in(again)), more])
+        if absent.isdisjoint(more["objid"]):
+            break
+    return rows
+
+
+def _ask(session: Session, url: str, query: Query, ids: Sequence[int]) -> pl.DataFrame:
+    sql = query.sql.format(ids=",".join(map(str, ids)))
+    try:
+        body = session.read(url, {"cmd": sql, "format": "csv"}, _check_end)
+    except ServerError as problem:
+        if problem.timed_out or (problem.status in _TOO_LONG and len(ids) > 1):
+            raise _TooMuchError(str(problem)) from problem
+        raise
+    return _rows(body.decode("utf-8-sig", "replace"), query)
+
+
+def _check_end(response: requests.Response) -> None:
+    """Refuse an answer that may be cut off, or that asks for patience."""
+    text = response.content.decode("utf-8-sig", "replace")
+    if _TOO_MANY.search(text):
+        raise BrokenAnswerError("SkyServer had too many queries this minute", wait=65.0)
+    # A cut connection goes unnoticed if neither the length nor chunks were sent.
+    guarded = {"Content-Length", "Transfer-Encoding"} & {name.title() for name in response.headers}
+    if not guarded and text.strip() and not text.endswith("\n") and not _NO_TABLE.match(text):
+        raise BrokenAnswerError("the answer ends in the middle of a line")
+
+
+def _rows(text: str, query: Query) -> pl.DataFrame:
+    """Read an answer, every id digit by digit."""
+    # Later releases begin with a line "#Table1".
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    what = f"SkyServer's answer for SDSS {query.name}"
+    if not lines:
+        raise TruemorphError(f"{what} is empty; run the same command again later to resume")
+    start = next((number for number, line in enumerate(lines) if line.lstrip('"').startswith("ERROR")), None)
+    if start is not None:
+        said = (
+            " ".join(line.strip().strip('"') for line in lines[start:])
+            .partition("Your SQL command was")[0]
+            .strip()[:200]
+        )
+        if _TIMED_OUT.search(said):
+            raise _TooMuchError(f'SkyServer says "{said}"')
+        raise TruemorphError(f'SkyServer refuses the query for SDSS {query.name}: "{said}"')
+    if lines[0].startswith("No objects have been found"):
+        return pl.DataFrame(schema=query.columns)
+    header, *rows = csv.reader(io.StringIO("\n".join(lines)))
+    names = [name.strip() for name in header]
+    require_columns(query.columns, names, what)
+    if any(len(row) != len(names) for row in rows):
+        raise TruemorphError(f"{what} has a row that is cut off; run the same command again to resume")
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
+    try:
+        clean = pl.all().str.strip_chars().replace({"null": None, "": None})
+        return frame.select(*query.columns).with_columns(clean).cast(dict(query.columns))  # type: ignore[arg-type]
+    except pl.exceptions.PolarsError as problem:
+        raise TruemorphError(f"{what} holds something other than numbers: {str(problem).splitlines()[0]}") from problem

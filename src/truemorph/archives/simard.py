@@ -1,0 +1,282 @@
+"""Simard et al. (2011, ApJS 196, 11): structure of galaxies, from VizieR J/ApJS/196/11 by TAP, in slices.
+
+Tables and columns as in the catalogue's ReadMe at CDS: table 3 has pure Sérsic models, table 1 bulge (n = 4) and disk,
+table 2 bulge of free n and disk; 1,123,718 rows each, in the order of recno; objID is text of 18 digits; -99.99 is
+missing. Lengths are in kpc: an angle times Scale. Where Scale is missing the published circular radii are negative, and
+mean nothing. VizieR's TAP wants names with commas, brackets and slashes in quotes ("Rchl,r"; its page "About
+TAPVizieR"); other interfaces write Rchl_r. So the service is asked for its names first (TAP_SCHEMA.columns), and they
+are compared by their letters and digits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from astropy.io.votable import parse
+from pyvo.dal import DALQueryError
+from pyvo.dal.tap import TAPQuery, TAPResults
+
+from truemorph.archives.addresses import Address
+from truemorph.archives.http import BrokenAnswerError, ServerError, Session, first_words, refuse_page
+from truemorph.archives.provenance import (
+    Columns,
+    Fetched,
+    is_recorded,
+    read_part,
+    read_provenance,
+    require_columns,
+    write_described,
+    write_part,
+)
+from truemorph.errors import InputError, TruemorphError
+from truemorph.progress import progress
+
+PER_SECOND = 1.0
+CATALOGUE = "J/ApJS/196/11"
+SLICE = 50_000  # rows a query: a few megabytes, half a minute or so
+_SMALLEST = 50
+_MISSING = -99.99
+_TIMED_OUT = re.compile(r"time[- ]?out|timed out|time limit|aborted", re.IGNORECASE)
+
+# VizieR's name: truemorph's name, unit, what it is.
+_COMMON = {
+    "objID": ("objID", "", "SDSS DR7 objID"),
+    "z": ("z", "", "redshift that was used: spectroscopic, or photometric where Sp is -1"),
+    "Sp": ("Sp", "", "SDSS SpecClass; -1 photometric redshift, -2 none"),
+    "Scale": ("Scale", "kpc / arcsec", "physical scale at z (H0 = 70, flat, matter 0.3)"),
+    "Rhlg": ("Rhlg", "kpc", "half-light radius, g, along the semi-major axis"),
+    "Rhlr": ("Rhlr", "kpc", "half-light radius, r, along the semi-major axis"),
+    "Rchl,g": ("Rchl_g", "kpc", "circular half-light radius, g"),
+}
+_SERSIC = _COMMON | {
+    "rg2d": ("rg2d", "mag", "r magnitude of the model"),
+    "Rchl,r": ("r_half", "kpc", "circular half-light radius, r (Rchl,r)"),
+    "e": ("ellipticity", "", "ellipticity, 1 - b/a (e)"),
+    "e_e": ("ellipticity_error", "", "error of the ellipticity (e_e)"),
+    "ng": ("sersic_n", "", "Sersic index (ng), fitted between 0.5 and 8"),
+    "e_ng": ("sersic_n_error", "", "error of the Sersic index (e_ng)"),
+}
+_BULGE_AND_DISK = _COMMON | {
+    "Rchl,r": ("Rchl_r", "kpc", "circular half-light radius, r"),
+    "(B/T)g": ("bulge_fraction_g", "", "bulge fraction, g ((B/T)g)"),
+    "(B/T)r": ("bulge_fraction_r", "", "bulge fraction, r ((B/T)r)"),
+    "e_(B/T)r": ("bulge_fraction_r_error", "", "error of the bulge fraction, r"),
+    "Re": ("Re", "kpc", "effective radius of the bulge along the semi-major axis"),
+    "e": ("bulge_ellipticity", "", "ellipticity of the bulge (e)"),
+    "Rd": ("Rd", "kpc", "scale length of the disk"),
+    "i": ("inclination", "deg", "inclination of the disk, 0 is face-on (i)"),
+    "nb": ("bulge_sersic_n", "", "Sersic index of the bulge (nb)"),
+    "PpS": ("PpS", "", "probability that bulge and disk are no better than one Sersic profile"),
+}
+TABLES = {1: _BULGE_AND_DISK, 2: _BULGE_AND_DISK, 3: _SERSIC}
+_ARCSEC = {"r_half_arcsec": ("arcsec", "circular half-light radius, r (Rchl,r / Scale)")}
+
+
+Schema = dict[str, type[pl.DataType]]
+
+
+class _TooMuchError(Exception):
+    """The service ran out of time or into its limit of rows: fewer rows may do."""
+
+
+def fetch(
+    session: Session,
+    known: dict[str, Address],
+    out: Path,
+    *,
+    tables: Sequence[int | str] = (3,),
+    slice_rows: int = SLICE,
+) -> Fetched:
+    """Fetch tables of Simard et al. (2011).
+
+    Parameters
+    ----------
+    session : Session
+    known : dict of Address
+    out : Path
+        Gets table3.parquet (objID int64, sersic_n, ellipticity, r_half in kpc, r_half_arcsec, ...; null where missing,
+        and for lengths that are not positive), table1 and table2 likewise; and parts/ with the slices, which are
+        removed when a table is complete.
+    tables : sequence
+        Of 1, 2 and 3.
+    slice_rows : int
+        Most rows a query.
+
+    Raises
+    ------
+    InputError
+        If there is no such table.
+    TruemorphError
+        If the service doesn't answer, lacks a column, or gives fewer rows than it says it has.
+    """
+    numbers = [str(one) for one in tables]
+    if not numbers or not set(numbers) <= {"1", "2", "3"}:
+        raise InputError(f"the tables are 1, 2 and 3, such as --tables 1,3; got {', '.join(numbers) or 'none'}")
+    address = known["simard.tap"]
+    counts, notes = {}, []
+    for number in dict.fromkeys(map(int, numbers)):
+        path = out / f"table{number}.parquet"
+        rows = _finished(path, number, None if session.offline else address.public_url)
+        if rows is None:
+            rows = _fetch_table(session, address, number, path, slice_rows)
+        else:
+            notes.append(f"{path.name} was here already")
+        counts[path.name] = rows
+    return Fetched("simard", out, counts, (address,), tuple(notes))
+
+
+def described(number: int) -> Columns:
+    """Return unit and description of each column of a table as it is written."""
+    columns = {name: (unit, about) for name, unit, about in TABLES[number].values()}
+    return columns | (_ARCSEC if number == 3 else {})
+
+
+def _finished(path: Path, number: int, url: str | None) -> int | None:
+    """Return the rows of a table that an earlier run fetched, if it is unchanged and from this address (or any)."""
+    if url not in (None, read_provenance(path.parent).get(path.name, {}).get("url")) or not is_recorded(path):
+        return None
+    table = pl.read_parquet(path)
+    return table.height if table.columns == list(described(number)) else None
+
+
+def _fetch_table(session: Session, address: Address, number: int, path: Path, slice_rows: int) -> int:
+    source = f"{CATALOGUE}/table{number}"
+    names = _names(session, address.url, number, source)
+    bounds = f'SELECT COUNT(*) AS n_rows, MIN(recno) AS first_row, MAX(recno) AS last_row FROM "{source}"'
+    (counted,) = _ask(session, address.url, bounds)
+    if not counted[0]:
+        raise TruemorphError(f"{source}: the service says that it has no rows; replace the address (--addresses)")
+    total, low, high = (int(value) for value in counted)
+    columns = ", ".join(f'"{name}" AS c{k}' for k, name in enumerate(names.values()))
+    adql = f'SELECT {columns} FROM "{source}" WHERE recno BETWEEN {{}} AND {{}}'
+    # If the table changes, slices that came before are not reused.
+    key = hashlib.sha256(f"{address.url} {adql} {total} {low} {high} {slice_rows}".encode()).hexdigest()[:10]
+    schema: Schema = {name: pl.Int64 if name in ("objID", "Sp") else pl.Float64 for name in names}
+    parts, frames = [], []
+    with progress(total, f"Simard table {number}", "rows") as bar:
+        for begin in range(low, high + 1, slice_rows):
+            end = min(begin + slice_rows - 1, high)
+            parts.append(path.parent / "parts" / f"table{number}-{key}-{begin}-{end}.parquet")
+            frame = read_part(parts[-1], schema) if parts[-1].is_file() else None
+            if frame is None:
+                frame = pl.concat(_slices(session, address.url, adql, schema, begin, end))
+                write_part(parts[-1], frame)
+            frames.append(frame)
+            bar.update(frame.height)
+    table = pl.concat(frames)
+    if table.height != total or not table["objID"].is_unique().all():
+        _remove(parts)
+        raise TruemorphError(
+            f"{source}: {table.height:,d} rows came, {table['objID'].n_unique():,d} of them different, in place of "
+            f"{total:,d}; the table may have changed meanwhile: run the same command again"
+        )
+    write_described(path, _cleaned(table, number), described(number), address, adql.format(low, high))
+    _remove(parts)
+    return total
+
+
+def _remove(parts: list[Path]) -> None:
+    for part in parts:
+        part.unlink()
+
+
+def _names(session: Session, url: str, number: int, source: str) -> dict[str, str]:
+    """Return the name that the service has for each column, by VizieR's documented name."""
+    adql = f"SELECT column_name FROM TAP_SCHEMA.columns WHERE table_name = '{source}' OR table_name = '\"{source}\"'"
+    there = [str(name).strip().strip('"') for (name,) in _ask(session, url, adql)]
+    if not there:
+        raise TruemorphError(f"{source}: the service has no such table; replace the address of VizieR (--addresses)")
+    by_letters = {_letters(name): name for name in there}
+    names = {name: by_letters.get(_letters(name), "") for name in TABLES[number]}
+    # "e" and "(e)" have the same letters.
+    names |= {name: name for name in names if name in there}
+    require_columns([name for name, found in names.items() if not found], there, source)
+    return names
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _ask(session: Session, url: str, adql: str) -> Any:
+    """Return the rows of a small answer."""
+    try:
+        return _search(session, url, adql)
+    except _TooMuchError as problem:
+        raise TruemorphError(f"{url}: {problem}; run the same command again later") from problem
+
+
+def _search(session: Session, url: str, adql: str, most: int | None = None) -> Any:
+    """Ask the TAP service; returns an astropy table."""
+    query = TAPQuery(url, adql, maxrec=most, session=session)
+
+    def once() -> Any:
+        content = query.submit().content
+        refuse_page(content)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                result = TAPResults(parse(io.BytesIO(content)), url=url, session=session)
+        except DALQueryError:
+            raise
+        except Exception as problem:  # the parser raises dozens of types
+            raise BrokenAnswerError(f'not a whole VOTable ("{first_words(content)}")') from problem
+        if result.query_status == "OVERFLOW":
+            raise _TooMuchError("the answer was cut at the service's limit of rows")
+        return result.to_table()
+
+    try:
+        return session.whole(once, url)
+    except (DALQueryError, ServerError) as problem:
+        if getattr(problem, "timed_out", False) or _TIMED_OUT.search(str(problem)):
+            raise _TooMuchError(str(problem)) from problem
+        if isinstance(problem, ServerError):
+            raise
+        raise TruemorphError(f'{url}: refuses the query: "{first_words(str(problem).encode())}"') from problem
+
+
+def _slices(session: Session, url: str, adql: str, schema: Schema, low: int, high: int) -> list[pl.DataFrame]:
+    """Ask for rows; where that is too much, for one half and then the other."""
+    try:
+        # One more than there can be, so that a full answer isn't taken for one that was cut.
+        answer = _search(session, url, adql.format(low, high), most=high - low + 2)
+    except _TooMuchError as problem:
+        if high - low + 1 < _SMALLEST:
+            raise TruemorphError(
+                f"{problem}, even for {high - low + 1} rows; run the same command again later"
+            ) from problem
+        print(f"Simard: {problem}; asking for half of {high - low + 1:,d} rows", file=sys.stderr)
+        middle = (low + high) // 2
+        halves = ((low, middle), (middle + 1, high))
+        return [one for half in halves for one in _slices(session, url, adql, schema, *half)]
+    columns = {}
+    for name, column in zip(schema, answer.columns.values(), strict=True):
+        if name == "objID":
+            # Text, so that no client reads 18 digits as a float.
+            columns[name] = pl.Series([str(value).strip() for value in column], dtype=pl.String)
+        else:
+            values = np.ma.filled(np.ma.asarray(column).astype(np.float64), np.nan)
+            columns[name] = pl.Series(values).fill_nan(None)
+    try:
+        return [pl.DataFrame(columns).cast(dict(schema))]  # type: ignore[arg-type]
+    except pl.exceptions.PolarsError as problem:
+        raise TruemorphError(f"Simard: rows {low} to {high} have an objID that is no whole number") from problem
+
+
+def _cleaned(frame: pl.DataFrame, number: int) -> pl.DataFrame:
+    """Rename columns; null for what is missing or means nothing."""
+    frame = frame.rename({name: ours for name, (ours, _, _) in TABLES[number].items()})
+    numbers = pl.col(pl.Float64)
+    frame = frame.with_columns(pl.when((numbers - _MISSING).abs() > 1e-3).then(numbers))
+    lengths = [name for name, unit, _ in TABLES[number].values() if unit.startswith("kpc")]
+    frame = frame.with_columns(pl.when(pl.col(name) > 0).then(name).name.keep() for name in lengths)
+    return frame.with_columns(r_half_arcsec=pl.col("r_half") / pl.col("Scale")) if number == 3 else frame

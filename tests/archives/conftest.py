@@ -1,0 +1,31 @@
+"""A server whose answers can be scripted, simulated archives behind it, and a client that doesn't wait."""
+
+import pytest
+
+from archives.server import Observatory, Server, small_archive
+from truemorph.archives import http
+
+
+@pytest.fixture(autouse=True)
+def _hurried(monkeypatch):
+    """No back-off, no rate limit; proxies and addresses of this machine don't matter."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.delenv("TRUEMORPH_ADDRESSES", raising=False)
+    monkeypatch.setattr(http, "BACK_OFF", 0.0)
+
+
+@pytest.fixture
+def server():
+    with Server() as running:
+        yield running
+    assert running.problems == []
+
+
+@pytest.fixture
+def sky():
+    """A simulated archive, served."""
+    with Observatory(small_archive()) as running:
+        yield running
+    assert running.problems == []

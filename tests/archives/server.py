@@ -1,0 +1,356 @@
+"""A local HTTP server whose next answers can be scripted to go wrong, and the simulated archives behind it.
+
+with Server() as server:
+    server.put("/table.csv", b"a,b\\n1,2\\n")
+    server.script("/table.csv", Answer(status=503), Answer(cut=3))  # the first two requests; the third is answered well
+
+`Observatory` runs the SQL and ADQL that it is sent, on SQLite, and answers as SkyServer, VizieR's TAP, CDS's MOCServer
+and hips2fits do: `real` columns with three decimals, errors as text with status 200, black images outside the coverage.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import math
+import re
+import shutil
+import socket
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import polars as pl
+from astropy.io.votable import from_table
+from astropy.io.votable.tree import Info
+from astropy.table import MaskedColumn, Table
+from PIL import Image
+
+from archives.simulated import write_archive
+
+SQL, TAP, MOC, CUTOUTS = "/dr7/en/tools/search/x_sql.asp", "/TAPVizieR/tap", "/MocServer/query", "/hips2fits"
+_FILES = {
+    "gz2.willett13": "zoo2MainSpecz.csv.gz",
+    "gz2.hart16": "gz2_hart16.csv.gz",
+    "gz2.mapping": "gz2_filename_mapping.csv",
+    "gz2.images": "images_gz2.zip",
+}
+# `real` in SDSS's schema; ra and dec are `float`.
+_REAL = re.compile(r"\w+\.(petro\w+|psfWidth\w+|extinction\w+|z|zErr|zConf)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Request:
+    path: str
+    params: dict[str, str]
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is answered, and what goes wrong with it."""
+
+    body: bytes | None = None  # None: the usual one
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    ranges: bool = True  # answers Range, and has an ETag
+    length: bool = True  # Content-Length; otherwise the end of the connection is the end of the body
+    cut: int | None = None  # bytes after which the connection is cut
+    wait: float = 0.0  # seconds of silence
+
+
+def busy(status: int = 503, retry_after: str | None = None) -> Answer:
+    return Answer(b"try later", status, {"Retry-After": retry_after} if retry_after else {}, ranges=False)
+
+
+def page(text: str = "We are down for maintenance.") -> Answer:
+    return Answer(f"<!DOCTYPE html>\n<html><head></head><body><p>{text}</p></body></html>".encode(), ranges=False)
+
+
+def text(said: str, **answer: Any) -> Answer:
+    return Answer(said.encode(), ranges=False, **answer)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Listener
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        form = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        params = parse_qs(parts.query) | parse_qs(form)
+        request = Request(parts.path, {name: values[-1] for name, values in params.items()}, dict(self.headers))
+        with contextlib.suppress(ConnectionError):  # the client went away
+            self.server.owner.answer(self, request)
+
+    do_POST = do_GET
+
+
+class _Listener(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    owner: Server
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        self.owner.problems.append(f"{client_address}: request failed")
+        super().handle_error(request, client_address)
+
+
+class Server:
+    """Files, functions and faults by path."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.problems: list[str] = []
+        self.routes: dict[str, Callable[[Request], Answer]] = {}
+        self._scripts: dict[str, list[Answer]] = {}
+        self._stopping = threading.Event()
+        self._listener = _Listener(("127.0.0.1", 0), _Handler)
+        self._listener.owner = self
+        self._thread = threading.Thread(target=self._listener.serve_forever, args=(0.02,), daemon=True)
+
+    def __enter__(self) -> Server:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self._stopping.set()
+        self._listener.shutdown()
+        self._listener.server_close()
+        self._thread.join()
+
+    def url(self, path: str = "") -> str:
+        return f"http://127.0.0.1:{self._listener.server_address[1]}{path}"
+
+    def put(self, path: str, body: bytes, **answer: Any) -> str:
+        self.routes[path] = lambda request: Answer(body, **answer)
+        return self.url(path)
+
+    def script(self, path: str, *answers: Answer) -> None:
+        """Set what the next requests for a path get; an answer without a body gets the usual one."""
+        self._scripts.setdefault(path, []).extend(answers)
+
+    def asked(self, path: str) -> list[Request]:
+        return [request for request in self.requests if request.path == path]
+
+    def answer(self, handler: _Handler, request: Request) -> None:
+        self.requests.append(request)
+        scripted = self._scripts.get(request.path)
+        answer = scripted.pop(0) if scripted else Answer()
+        if answer.body is None and answer.status == 200:
+            usual = self.routes.get(request.path, lambda request: busy(404))(request)
+            answer = replace(answer, body=usual.body) if answer != Answer() else usual
+        self._send(handler, request, answer)
+
+    def _send(self, handler: _Handler, request: Request, answer: Answer) -> None:
+        self._stopping.wait(answer.wait)
+        body, status, headers = answer.body or b"", answer.status, dict(answer.headers)
+        if status == 200 and answer.ranges:
+            headers.setdefault("ETag", f'"{hashlib.md5(body).hexdigest()}"')
+            asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
+            if asked and request.headers.get("If-Range") == headers["ETag"]:
+                first = int(asked[1])
+                status = 206 if first < len(body) else 416
+                headers["Content-Range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
+                body = body[first:]
+        if answer.length:
+            headers["Content-Length"] = str(len(body))
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(body if answer.cut is None else body[: answer.cut])
+        handler.wfile.flush()
+        if answer.cut is not None:
+            handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+@cache
+def small_archive() -> Path:
+    """120 galaxies, drawn once a session; read only."""
+    folder = Path(tempfile.mkdtemp(prefix="truemorph-archive-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return write_archive(folder, 120, seed=3, size=48, hst=0.2)
+
+
+class Observatory(Server):
+    """A simulated archive, served.
+
+    Attributes
+    ----------
+    most_ids, most_rows : int or None
+        SkyServer times out where more ids are asked for at once; TAP answers OVERFLOW after so many rows.
+    renamed : dict
+        Columns by other names: of SkyServer's answers and of VizieR's tables.
+    """
+
+    def __init__(self, archive: Path) -> None:
+        super().__init__()
+        self.archive = archive
+        self.most_ids: int | None = None
+        self.most_rows: int | None = None
+        self.renamed: dict[str, str] = {}
+        self.truth = pl.read_parquet(archive / "truth.parquet")
+        self._database = sqlite3.connect(":memory:", check_same_thread=False)
+        self._load()
+        for name in _FILES.values():
+            self.put(f"/files/{name}", (archive / "files" / name).read_bytes())
+        self.routes |= {SQL: self.sql, f"{TAP}/sync": self.tap, MOC: self.coverage, CUTOUTS: self.cutout}
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """What replaces the packaged addresses."""
+        services = {"sdss.sql": SQL, "simard.tap": TAP, "hst.moc": MOC, "hst.hips2fits": CUTOUTS}
+        files = {name: f"/files/{file}" for name, file in _FILES.items()}
+        return {name: self.url(path) for name, path in (files | services).items()}
+
+    def write_addresses(self, path: Path) -> Path:
+        """The same as a file for --addresses."""
+        path.write_text("".join(f'"{name}" = "{url}"\n' for name, url in self.addresses.items()))
+        return path
+
+    def rows(self, query: str) -> tuple[list[str], list[tuple]]:
+        cursor = self._database.execute(query)
+        return [one[0] for one in cursor.description or ()], cursor.fetchall()
+
+    def _load(self) -> None:
+        run = self._database.execute
+        run("ATTACH DATABASE ':memory:' AS TAP_SCHEMA")
+        run("CREATE TABLE TAP_SCHEMA.columns (table_name, column_name)")
+        tables = {path.stem: pl.read_parquet(path) for path in (self.archive / "skyserver").iterdir()}
+        for path in (self.archive / "vizier").iterdir():
+            name = f"J/ApJS/196/11/{path.stem}"
+            tables[name] = pl.read_parquet(path)
+            # VizieR keeps names that need quotes with their quotes.
+            rows = [(f'"{name}"', column) for column in tables[name].columns]
+            self._database.executemany("INSERT INTO TAP_SCHEMA.columns VALUES (?, ?)", rows)
+        for name, table in tables.items():
+            columns = ", ".join(f'"{column}"' for column in table.columns)
+            run(f'CREATE TABLE "{name}" ({columns})')
+            marks = ", ".join("?" * table.width)
+            self._database.executemany(f'INSERT INTO "{name}" VALUES ({marks})', table.iter_rows())
+        run("CREATE INDEX of_object ON PhotoObjAll (objID)")
+        run("CREATE VIEW SpecObj AS SELECT * FROM SpecObjAll WHERE sciencePrimary = 1")
+
+    def sql(self, request: Request) -> Answer:
+        """x_sql.asp?cmd=...&format=csv, as SkyServer's functions.inc answers."""
+        query = request.params["cmd"]
+        if self.most_ids is not None and query.count(",", query.index("IN (")) >= self.most_ids:
+            return refusal("[Microsoft][ODBC SQL Server Driver]Timeout expired")
+        names, rows = self.rows(query)
+        if not rows:
+            return text("No objects have been found")
+        coarse = [bool(_REAL.fullmatch(item.split(" AS ")[0])) for item in _selected(query)]
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow([self.renamed.get(name, name) for name in names])
+        for row in rows:
+            writer.writerow([_number(value, 3 if real else 6) for value, real in zip(row, coarse, strict=True)])
+        return text(out.getvalue())
+
+    def tap(self, request: Request) -> Answer:
+        """TAP's /sync: a VOTable of what the ADQL gives."""
+        back = {new: old for old, new in self.renamed.items()}
+        query = re.sub(r'"([^"]*)"', lambda match: f'"{back.get(match[1], match[1])}"', request.params["QUERY"])
+        names, rows = self.rows(query)
+        if "TAP_SCHEMA" in query:
+            rows = [(self.renamed.get(name, name),) for (name,) in rows]
+        limit = min(int(request.params.get("MAXREC", 10**9)), self.most_rows or 10**9)
+        return votable(names, rows[:limit], "OVERFLOW" if len(rows) > limit else "OK")
+
+    def _pointing(self, ra: str, dec: str) -> dict | None:
+        """The pointing nearest to a position that holds it."""
+        pointings = pl.read_parquet(self.archive / "hubble" / "coverage.parquet")
+        across = (pl.col("ra") - float(ra)) * math.cos(math.radians(float(dec)))
+        distance = (across**2 + (pl.col("dec") - float(dec)) ** 2).sqrt() * 3600
+        near = pointings.with_columns(distance=distance).filter(pl.col("distance") < pl.col("side") / 2)
+        return near.sort("distance").row(0, named=True) if near.height else None
+
+    def coverage(self, request: Request) -> Answer:
+        """MOCServer: ids of all mosaics, or of those whose coverage overlaps a circle."""
+        assert {"get": "id", "ID": "CDS/P/HST*", "fmt": "json"}.items() <= request.params.items()
+        if "RA" not in request.params:
+            return text('["CDS/P/HST/I", "CDS/P/HST/V", "CDS/P/HST/color"]')
+        assert request.params["intersect"] == "overlaps"
+        assert 0 < float(request.params["SR"]) <= 0.5  # degrees
+        found = self._pointing(request.params["RA"], request.params["DEC"])
+        return text(json.dumps(found["hips"].split(",") if found else []))
+
+    def cutout(self, request: Request) -> Answer:
+        """hips2fits: a cut-out, black (or not a number) where nothing was seen."""
+        params = request.params
+        assert (params["projection"], params["coordsys"], params["width"]) == ("TAN", "icrs", params["height"])
+        size, fov = int(params["width"]), float(params["fov"]) * 3600
+        found = self._pointing(params["ra"], params["dec"])
+        pixels = np.zeros((size, size, 3), dtype=np.uint8)
+        if found and found["image"] and params["hips"] in found["hips"].split(","):
+            with Image.open(self.archive / "hubble" / f"{found['object_id']}.jpg") as image:
+                half, middle = min(fov / found["side"], 1) * image.width / 2, image.width / 2
+                box = (middle - half, middle - half, middle + half, middle + half)
+                pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+        out = io.BytesIO()
+        if params["format"] == "fits":
+            from astropy.io import fits
+
+            data = pixels.mean(axis=2).astype(np.float32)
+            fits.PrimaryHDU(np.where(pixels.any(), data, np.nan)).writeto(out)
+        else:
+            Image.fromarray(pixels).save(out, {"jpg": "JPEG", "png": "PNG"}[params["format"]], quality=90)
+        return Answer(out.getvalue(), ranges=False)
+
+
+def _selected(query: str) -> list[str]:
+    """Items between SELECT and FROM; commas in brackets don't separate."""
+    listed = query[query.index("SELECT") + 6 : query.index(" FROM ")]
+    return [item.strip() for item in re.findall(r"(?:[^,(]|\((?:[^()]|\([^)]*\))*\))+", listed)]
+
+
+def _number(value: Any, decimals: int) -> str:
+    """As SkyServer's stringOf writes: decimals by type, a missing number as 0."""
+    if not isinstance(value, float) or value == 0:
+        return str(value or 0)
+    exponent = math.floor(math.log10(abs(value)))
+    if exponent < -2 or exponent > 3:
+        return f"{round(value / 10.0**exponent, decimals)}E{exponent}"
+    return f"{value:.{decimals}f}"
+
+
+def refusal(said: str) -> Answer:
+    return text(f"ERROR\n\nSQL returned the following error message:\n{said}\nYour SQL command was:\nSELECT ...\n")
+
+
+def votable(names: list[str], rows: list[tuple], status: str, said: str = "") -> Answer:
+    columns = []
+    for number, name in enumerate(names):
+        values = [row[number] for row in rows]
+        missing = [value is None for value in values]
+        filled = [0 if value is None else value for value in values]
+        data = np.array(filled) if values else np.array([], dtype="U1")
+        columns.append(MaskedColumn(data, name=name, mask=missing))
+    tree = from_table(Table(columns))
+    tree.resources[0].type = "results"
+    info = Info(name="QUERY_STATUS", value=status)
+    info.content = said
+    tree.resources[0].infos.append(info)
+    out = io.BytesIO()
+    tree.to_xml(out)
+    return Answer(out.getvalue(), ranges=False)
+
+
+def asked_ids(requests: list[Request]) -> list[list[int]]:
+    """Ids of each SQL query."""
+    return [[int(one) for one in re.search(r"IN \(([^)]*)\)", sent.params["cmd"])[1].split(",")] for sent in requests]

@@ -1,0 +1,287 @@
+"""A simulated sky as the archives publish it: the files and tables that `truemorph fetch` asks for, and the truth.
+
+Column names, formats and file names are those of the real archives, and so are their faults: galaxies that one archive
+has and another has not, galaxies without redshift, values that were never measured, the same galaxy in several fields,
+images without a table row and rows without an image, objects of Stripe 82's coadd with ids that DR7 doesn't know.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import simplejpeg
+from astropy import units as u
+from astropy.cosmology import FlatLambdaCDM
+from scipy.special import expit, logit
+
+from truemorph.bias.transitions import RayleighTransition
+from truemorph.catalogs.resolution import FWHM_PER_SIGMA
+from truemorph.simulate.annotate import vote_fractions
+from truemorph.simulate.galaxies import ELLIPTICAL, simulate_galaxies
+from truemorph.simulate.observe import FIELD_R90, GZ2_SIZE, render
+from truemorph.simulate.twins import at_resolution
+
+UNMEASURED, MISSING = -9999.0, -99.99  # in SDSS, in Simard et al.
+_SHARP = 0.85  # arcsec: seeing of fields that hold a star but not the galaxy beside it
+_ANSWERS = ("a01_smooth", "a02_features_or_disk", "a03_star_or_artifact")
+_COSMOLOGY = FlatLambdaCDM(H0=70, Om0=0.3)  # of Simard et al., section 2
+_WHEN = (2019, 12, 6, 0, 0, 0)
+
+
+def write_archive(folder: Path, n: int, seed: int, *, size: int = GZ2_SIZE, hst: float = 0.2) -> Path:
+    """Write the archives of `n` galaxies; images have `size` pixels on a side, a share `hst` was seen by HST.
+
+    `files` is downloaded whole, `skyserver` and `vizier` hold tables to be queried, `hubble` images and their coverage;
+    `truth.parquet`, never served, has a row a galaxy. Labels flip with α by eq. 5, θ = 11.25.
+    """
+    rng = np.random.default_rng([seed, 11])
+    for name in ("files", "skyserver", "vizier", "hubble"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    population = simulate_galaxies(n, seed).with_row_index("galaxy")
+    known, with_redshift, measured, fitted = (~_some(rng, n, share) for share in (0.02, 0.04, 0.02, 0.06))
+    population = population.with_columns(
+        known=pl.Series(known),
+        with_redshift=pl.Series(with_redshift & known),
+        measured=pl.Series(measured),
+        fitted=pl.Series(fitted),
+    )
+    population = _sdss(folder / "skyserver", population, rng)
+    _simard(folder / "vizier", population, rng)
+    labels = _votes(folder / "files", population, rng, seed)
+    _images(folder / "files", population, rng, size, seed)
+    status = _hubble(folder / "hubble", population, rng.random(n) < hst, rng, seed)
+    truth = population.rename({"known": "in_sdss", "with_redshift": "has_redshift", "fitted": "in_simard"})
+    truth.with_columns(label=pl.Series(labels), hst=pl.Series(status)).write_parquet(folder / "truth.parquet")
+    return folder
+
+
+def _some(rng: np.random.Generator, n: int, share: float) -> np.ndarray:
+    """Choose that share of n, at least one, shape (n,)."""
+    return np.isin(np.arange(n), rng.permutation(n)[: max(1, round(share * n))])
+
+
+def _object_id(run: pl.Expr, obj: pl.Expr | int) -> pl.Expr:
+    """DR7's objID of camcol 1, field 20: sky version, rerun 40, run, camcol, field, object; with obj 0 the fieldID."""
+    # Layout: the SDSS documentation of fObjidFromSDSS.
+    return (1 << 59) + (40 << 48) + run.cast(pl.Int64) * (1 << 32) + (1 << 29) + (20 << 16) + obj
+
+
+def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+    """PhotoObjAll, SpecObjAll, Field and Neighbors; returns the galaxies with objid, ra, dec, psf_best and n_fields.
+
+    An object has a row for each field that it lies in, measured with that field's seeing: one is primary (mode 1), the
+    others are secondary (mode 2). Run 1000 + k is the field of the galaxies, 3000 + k and 5000 + k lie over some of
+    them, and 7000 + k holds a star beside a galaxy: near but primary, or secondary but too far off.
+    """
+    n, fields = population.height, population["field"].max() + 1
+    centre = np.column_stack([rng.uniform(120, 240, fields), np.rad2deg(np.arcsin(rng.uniform(0, 0.86, fields)))])
+    place = centre[population["field"]] + rng.uniform(-0.07, 0.07, (n, 2))
+    g_r = np.where(population["type"] == ELLIPTICAL, population["g_r_bulge"], population["g_r_disk"])
+    extinction = np.minimum(rng.exponential(0.08, n), 0.6)
+    r = population["magnitude"].to_numpy() + extinction
+    values = {
+        "petroRad_r": population["radius"].to_numpy(),
+        "petroRadErr_r": population["radius"].to_numpy() * 0.02 * rng.lognormal(0, 0.4, n),
+        "petroR50_r": population["r50"].to_numpy(),
+        "petroR90_r": population["r90"].to_numpy(),
+        **{f"petroMag_{band}": r + factor * g_r for band, factor in zip("ugriz", (2.2, 1, 0, -0.5, -0.8), strict=True)},
+    }
+    values = {name: np.where(population["measured"], one, UNMEASURED) for name, one in values.items()}
+    own = population.select("galaxy", "field", psf="psf_fwhm", run=1000 + pl.col("field"), mode=1).with_columns(
+        ra=pl.Series(place[:, 0]).round(8), dec=pl.Series(place[:, 1]).round(8), extinction_r=pl.Series(extinction)
+    )
+    own = own.with_columns(pl.Series(name, one) for name, one in values.items())
+    detections = [own]
+    for run, share in ((3000, 0.45), (5000, 0.12)):
+        seeing = pl.Series(np.clip(1.3 * np.exp(0.14 * rng.normal(size=fields)), 0.9, 2.4))
+        over = own.filter(pl.Series((rng.random(fields) < share)[population["field"]]))
+        detections.append(
+            over.with_columns(
+                psf=seeing.gather(over["field"]), run=run + pl.col("field"), mode=2, dec=pl.col("dec") + 3e-5
+            )
+        )
+    star = rng.choice(3, n, p=[0.8, 0.12, 0.08])  # none, secondary and far, primary and near
+    apart = np.select([star == 1, star == 2], [rng.uniform(6, 28, n), rng.uniform(1.2, 2.6, n)], 0)  # arcsec
+    stars = own.with_columns(
+        psf=pl.lit(_SHARP),
+        run=7000 + pl.col("galaxy").cast(pl.Int64),
+        mode=pl.Series(np.where(star == 1, 2, 1)),
+        dec=pl.col("dec") + pl.Series(apart / 3600),
+    ).filter(pl.Series(star > 0))
+    columns = [pl.col("mode").cast(pl.Int64), pl.col("run").cast(pl.Int64)]
+    found = pl.concat([one.with_columns(columns) for one in (*detections, stars)]).with_columns(
+        objID=_object_id(pl.col("run"), pl.col("galaxy").cast(pl.Int64) + 10),
+        fieldID=_object_id(pl.col("run"), 0),
+        rerun=pl.lit(40),
+        camcol=pl.lit(1),
+    )
+    population = population.with_columns(
+        objid=found["objID"][:n], object_id=found["objID"][:n], ra=own["ra"], dec=own["dec"]
+    ).join(
+        pl.concat(detections).group_by("galaxy").agg(psf_best=pl.col("psf").min(), n_fields=pl.len().cast(pl.Int64)),
+        on="galaxy",
+        maintain_order="left",
+    )
+    there = found.join(population.filter("known"), on="galaxy", how="semi")
+    there.select(pl.exclude("galaxy", "mode", "psf", "field"), field=pl.lit(20)).write_parquet(
+        folder / "PhotoObjAll.parquet"
+    )
+    found.unique("fieldID").select("fieldID", psfWidth_r="psf").write_parquet(folder / "Field.parquet")
+    pairs = there[:, ["galaxy", "objID", "dec"]].join(there.select("galaxy", "objID", "dec", "mode"), on="galaxy")
+    pairs.filter(pl.col("objID") != pl.col("objID_right")).select(
+        "objID",
+        NeighborObjID="objID_right",
+        neighborMode="mode",
+        distance=(pl.col("dec") - pl.col("dec_right")).abs() * 60,  # arcmin
+    ).write_parquet(folder / "Neighbors.parquet")
+    # One good spectrum of each galaxy that has any, and a worse one of a few.
+    good = population.filter("with_redshift").select(bestObjID="objid", z="redshift", zConf=0.97, sciencePrimary=1)
+    worse = good[:5].with_columns(z=pl.col("z") + 0.01, zConf=pl.lit(0.4), sciencePrimary=pl.lit(0, dtype=pl.Int32))
+    pl.concat([good, worse]).write_parquet(folder / "SpecObjAll.parquet")
+    return population
+
+
+def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> None:
+    """Tables 1 to 3 of Simard et al. (2011), columns named as VizieR names them, with galaxies that GZ2 didn't show.
+
+    Lengths are an angle times Scale. Without redshift Scale is -99.99, and the circular radii come out negative.
+    """
+    others = simulate_galaxies(max(1, round(0.3 * population.height)), int(rng.integers(2**31)))
+    others = others.with_columns(
+        objid=587745000000000000 + pl.int_range(others.height) * 65553, with_redshift=pl.lit(True)
+    )
+    own = population.filter("fitted").select(others.columns)
+    table = pl.concat([own, others]).sort("objid")
+    n, has_redshift = table.height, table["with_redshift"].to_numpy()
+    redshift, ratio = table["redshift"].to_numpy(), table["axis_ratio"].to_numpy()
+    scale = np.round(_COSMOLOGY.kpc_proper_per_arcmin(redshift).to_value(u.kpc / u.arcsec), 3)
+    scale = np.where(has_redshift, scale, MISSING)
+    circular = table["r50"].to_numpy() * np.exp(0.05 * rng.normal(size=n))  # arcsec
+    along = np.where(has_redshift, circular * scale / np.sqrt(ratio), MISSING)
+    common = {
+        "recno": np.arange(1, n + 1),
+        "objID": table["objid"].cast(pl.String),
+        "z": np.round(np.where(has_redshift, redshift, MISSING), 6),
+        "Sp": np.where(has_redshift, 2, -2),
+        "Scale": scale,
+    }
+    radii = {"Rhlg": along, "Rhlr": along, "Rchl,g": 1.05 * circular * scale, "Rchl,r": circular * scale}
+    failed = _some(rng, n, 0.01)
+
+    def rounded(columns: dict[str, np.ndarray], missing: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: np.round(np.where(missing, MISSING, values), 2) for name, values in columns.items()}
+
+    bulge, index = table["bulge_fraction"].to_numpy(), table["sersic_index"].to_numpy()
+    # What one Sérsic profile makes of a bulge and an exponential disk: nearer the disk's index.
+    single = np.where(table["type"] == ELLIPTICAL, index, 1 + (index - 1) * bulge**1.3)
+    single = np.clip(single * np.exp(0.12 * rng.normal(size=n)), 0.5, 8)
+    some = np.full(n, 0.02)
+    sersic = {"rg2d": table["magnitude"], "e": 1 - ratio, "e_e": some, "ng": single, "e_ng": 0.03 * single}
+    pl.DataFrame(common | rounded(radii, np.zeros(n, bool)) | rounded(sersic, failed)).write_parquet(
+        folder / "table3.parquet"
+    )
+    for number, nb in ((1, np.full(n, 4.0)), (2, index)):
+        both = {"(B/T)g": 0.9 * bulge, "(B/T)r": bulge, "e_(B/T)r": some, "e": (1 - ratio) / 2, "nb": nb}
+        both |= {"i": np.rad2deg(np.arccos(ratio)), "PpS": rng.random(n)}
+        lengths = {"Re": circular * scale / 2, "Rd": circular * scale / 1.68}
+        parts = rounded(both, failed) | rounded(lengths, failed | ~has_redshift)
+        pl.DataFrame(common | rounded(radii, np.zeros(n, bool)) | parts).write_parquet(
+            folder / f"table{number}.parquet"
+        )
+
+
+def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, seed: int) -> np.ndarray:
+    """Galaxy Zoo 2's vote tables, first question only; returns ỹ as T(α) drew it, before votes were counted."""
+    n, alpha = population.height, population["alpha"].to_numpy()
+    smooth, disk = vote_fractions(population["truth"].to_numpy(), alpha, RayleighTransition(11.25), seed)
+    artefact = np.where(rng.random(n) < 0.015, rng.uniform(0.5, 0.9, n), rng.beta(0.6, 30, n))
+    shares = np.column_stack([smooth * (1 - artefact), disk * (1 - artefact), artefact])
+    total = rng.integers(34, 57, n)
+    counts = rng.multinomial(total, shares / shares.sum(axis=1, keepdims=True))
+    weights = np.round(counts * rng.uniform(0.93, 1.0, counts.shape), 3)
+    weighted = weights / weights.sum(axis=1, keepdims=True)
+    odds = logit(np.clip(weighted[:, 1] / weighted[:, :2].sum(axis=1), 0.01, 0.99))
+    slope = np.polyfit(np.log(alpha), odds, 1)[0]
+
+    def table(share: float) -> pl.DataFrame:
+        """Votes, debiased by taking a share of their drift with resolution away."""
+        moved = expit(odds + share * slope * (np.log(alpha.max()) - np.log(alpha)))
+        rest = 1 - weighted[:, 2]
+        debiased = np.column_stack([(1 - moved) * rest, moved * rest, weighted[:, 2]])
+        columns = {"dr7objid": population["objid"], "ra": population["ra"].round(5), "dec": population["dec"].round(5)}
+        columns |= {"sample": np.full(n, "original"), "total_classifications": total}
+        for k, answer in enumerate(_ANSWERS):
+            name = f"t01_smooth_or_features_{answer}"
+            columns |= {
+                f"{name}_count": counts[:, k],
+                f"{name}_weight": weights[:, k],
+                f"{name}_fraction": np.round(counts[:, k] / total, 3),
+                f"{name}_weighted_fraction": np.round(weighted[:, k], 3),
+                f"{name}_debiased": np.round(debiased[:, k], 3),
+                f"{name}_flag": (debiased[:, k] >= 0.8).astype(int),
+            }
+        return pl.DataFrame(columns)
+
+    hart = table(0.5).filter(pl.Series(~_some(rng, n, 0.015)))
+    for name, frame in (("zoo2MainSpecz.csv.gz", table(0.25)), ("gz2_hart16.csv.gz", hart)):
+        (folder / name).write_bytes(gzip.compress(frame.write_csv().encode(), mtime=0))
+    return (disk > 0.5).astype(int)
+
+
+def _images(folder: Path, population: pl.DataFrame, rng: np.random.Generator, size: int, seed: int) -> None:
+    """The mapping of images to galaxies, and the zip with those of the original sample.
+
+    Some galaxies are in two samples: in that of Stripe 82's coadd by an id of its own.
+    """
+    n = population.height
+    again = population["objid"].filter(pl.Series(_some(rng, n, 0.04)))
+    samples = np.where(rng.random(n) < 0.1, "extra", "original")
+    mapping = pl.DataFrame(
+        {
+            "objid": pl.concat([population["objid"], again - again[0] + 8647474690000000000]),
+            "sample": np.concatenate([samples, np.full(again.len(), "stripe82_coadd_1")]),
+            "asset_id": 58 + 2 * rng.permutation(n + again.len()),
+        }
+    ).sort("asset_id")
+    mapping.write_csv(folder / "gz2_filename_mapping.csv")
+    missing = population["objid"].filter(pl.Series(_some(rng, n, 0.02)))
+    imaged = mapping.filter(pl.col("sample") == "original", ~pl.col("objid").is_in(missing.implode()))
+    drawn = population.join(imaged, on="objid", maintain_order="left")
+    with zipfile.ZipFile(folder / "images_gz2.zip", "w") as archive:
+        archive.writestr(zipfile.ZipInfo("images/", _WHEN), b"")
+        for row, image in render(drawn, size, seed, field=FIELD_R90):
+            data = simplejpeg.encode_jpeg(image, quality=75, colorspace="RGB", colorsubsampling="420")
+            archive.writestr(zipfile.ZipInfo(f"images/{drawn['asset_id'][row]}.jpg", _WHEN), data)
+        # What a Mac adds, and an image that the mapping doesn't name.
+        archive.writestr(zipfile.ZipInfo("__MACOSX/images/._60.jpg", _WHEN), b"\0\5\26\7")
+        archive.writestr(zipfile.ZipInfo("images/1.jpg", _WHEN), data)
+
+
+def _hubble(
+    folder: Path, population: pl.DataFrame, seen: np.ndarray, rng: np.random.Generator, seed: int
+) -> np.ndarray:
+    """Images as a telescope in space takes them; returns "image", "blank" (covered, but nothing there) or "outside"."""
+    status = np.where(seen, np.where(np.cumsum(seen) % 8 == 3, "blank", "image"), "outside")
+    covered = population.filter(pl.Series(seen))
+    # Sharper images would take seconds each and show nothing more at this size.
+    alpha = np.minimum(covered["radius"].to_numpy() / (0.1 / FWHM_PER_SIGMA), 80.0)
+    sharp = at_resolution(covered, np.maximum(alpha, covered["alpha"].to_numpy()))
+    drawn = sharp.filter(pl.Series(status[seen] == "image"))
+    for row, image in render(drawn, 256, seed, field=FIELD_R90):
+        data = simplejpeg.encode_jpeg(image, quality=92, colorspace="RGB", colorsubsampling="444")
+        (folder / f"{drawn['object_id'][row]}.jpg").write_bytes(data)
+    # Few fields were seen in all filters.
+    colour = np.where(rng.random(covered.height) < 0.8, "CDS/P/HST/color,", "")
+    covered.select(
+        "object_id",
+        "ra",
+        "dec",
+        side=pl.col("r90") * FIELD_R90,
+        hips=pl.Series(colour) + "CDS/P/HST/I,CDS/P/HST/V",
+        image=pl.Series(status[seen] == "image"),
+    ).write_parquet(folder / "coverage.parquet")
+    return status

@@ -1,0 +1,161 @@
+"""What all archives share: the command, offline runs, provenance, full disks, extras."""
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from archives.server import SQL
+from conftest import run
+from truemorph.archives.addresses import addresses
+from truemorph.archives.fetch import ARCHIVES, fetch, options_of
+from truemorph.archives.provenance import origin, read_provenance, record
+from truemorph.errors import InputError, TruemorphError
+
+
+@pytest.fixture
+def arguments(sky, tmp_path):
+    return ("--addresses", sky.write_addresses(tmp_path / "addresses.toml"), "--rate", "100000")
+
+
+def options(sky, name):
+    positions = sky.truth.filter(pl.col("hst") == "image").select("objid", "ra", "dec")[:2]
+    return {"sdss": {"ids": sky.truth["objid"]}, "hst": {"positions": positions}}.get(name, {})
+
+
+def test_every_archive_by_command(capsys, sky, arguments, tmp_path):
+    status, out, err = run(capsys, "fetch", "gz2", "sdss", "simard", "--tables", "3,1", "--out", tmp_path, *arguments)
+    assert status == 0, err
+    assert "CC BY 4.0" in out
+    assert "Hart et al. 2016" in out
+    assert (tmp_path / "simard" / "table1.parquet").is_file()
+    positions = tmp_path / "positions.csv"
+    options(sky, "hst")["positions"].write_csv(positions)
+    more = ("--positions", positions, "--pixels", 32, "--out", tmp_path / "hst", "--json")
+    status, out, err = run(capsys, "fetch", "hst", *more, *arguments)
+    assert status == 0, err
+    assert json.loads(out)["counts"]["ok"] == 2
+    for name in ARCHIVES:
+        assert (tmp_path / name / "provenance.json").is_file()
+
+
+def test_json_names_sources_and_how_to_cite_them(capsys, arguments, tmp_path):
+    out = tmp_path / "gz2"
+    status, said, _ = run(capsys, "fetch", "gz2", "--no-images", "--out", out, "--json", *arguments)
+    assert status == 0
+    result = json.loads(said)
+    assert (result["archive"], result["folder"]) == ("gz2", str(out))
+    assert {one["name"] for one in result["sources"]} == {"gz2.willett13", "gz2.hart16", "gz2.mapping"}
+    assert all(one["licence"] and one["citation"] for one in result["sources"])
+    assert not (out / "images.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ((), "gz2, sdss, simard, hst"),
+        (("gz3",), "gz3"),
+        (("gz2", "--ids", "t.csv"), "fetch sdss"),
+        (("gz2", "--rate", "0"), "--rate"),
+        (("gz2", "--rate", "nan"), "--rate"),
+        (("simard", "--tables", "three"), "--tables"),
+        (("sdss", "--batch", "1000"), "300"),
+        (("hst",), "--positions"),
+        (("hst", "--positions", "absent.csv"), "absent.csv"),
+    ],
+)
+def test_wrong_options_are_one_line(capsys, sky, arguments, tmp_path, words, named):
+    status, _, err = run(capsys, "fetch", *words, "--out", tmp_path / "out", *(() if "--rate" in words else arguments))
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert named in err
+    assert sky.requests == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_come_from_the_archives_own_function():
+    assert options_of("sdss") == {"ids", "id_column", "batch", "own_field"}
+    with pytest.raises(InputError, match="nearest: simard"):
+        options_of("simards")
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_offline_nothing_is_asked_or_written(capsys, sky, arguments, tmp_path, name):
+    """So that a read-only folder will do."""
+    with pytest.raises(TruemorphError):
+        fetch(name, tmp_path / name, offline=True, **options(sky, name))
+    assert not (tmp_path / name).exists()
+    got = fetch(name, tmp_path / name, addresses_from=sky.addresses, per_second=1e6, **options(sky, name))
+    before, asked = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}, len(sky.requests)
+    # From whatever address the files came.
+    again = fetch(name, tmp_path / name, offline=True, **options(sky, name))
+    assert again.counts == got.counts
+    again = fetch(name, tmp_path / name, addresses_from=sky.addresses, **options(sky, name))
+    assert again.counts == got.counts
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert len(sky.requests) == asked
+
+
+def test_the_default_folder_and_addresses_of_the_environment(sky, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRUEMORPH_ADDRESSES", str(sky.write_addresses(tmp_path / "addresses.toml")))
+    assert fetch("gz2", images=False, per_second=1e6).folder == Path("data/gz2")
+    assert fetch("sdss", per_second=1e6).counts["ids"] == 120
+    assert len(sky.asked(SQL)) == 3  # photometry, the two that DR7 doesn't know once more, detections
+
+
+def test_places_that_cannot_be_written_to(sky, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for name in ARCHIVES:
+        with pytest.raises(TruemorphError, match="Not a directory"):
+            fetch(name, tmp_path / "file" / "x", addresses_from=sky.addresses, per_second=1e6, **options(sky, name))
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
+    with pytest.raises(TruemorphError, match="No space left on device"):
+        fetch("sdss", tmp_path / "sdss", addresses_from=sky.addresses, per_second=1e6, **options(sky, "sdss"))
+    assert not list(tmp_path.glob("sdss/parts/*"))
+
+
+def test_provenance_says_where_a_file_is_from(tmp_path):
+    path, address = tmp_path / "t.csv", addresses({"gz2.hart16": "http://me:secret@a.org/t"})["gz2.hart16"]
+    path.write_text("a,b\n")
+    record(path, address, "select 1", rows=2)
+    entry = read_provenance(tmp_path)["t.csv"]
+    assert (entry["address"], entry["url"], entry["query"]) == ("gz2.hart16", "http://a.org/t", "select 1")
+    assert (entry["licence"], entry["citation"], entry["rows"]) == (address.licence, address.citation, 2)
+    assert origin(path) == entry
+    written = json.loads((tmp_path / "provenance.json").read_text())
+    written["t.csv"]["date"] = "2020-01-01T00:00:00Z"
+    (tmp_path / "provenance.json").write_text(json.dumps(written))
+    record(path, address)
+    assert read_provenance(tmp_path)["t.csv"]["date"] == "2020-01-01T00:00:00Z"  # the same content
+    path.write_text("a;b\n")
+    assert origin(path)["changed"]
+    other = tmp_path / "elsewhere" / "u.csv"
+    other.parent.mkdir()
+    other.write_text("")
+    assert set(origin(other)) == {"sha256", "bytes"}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"t.csv": 3}'])
+def test_damaged_provenance_is_named_and_kept(tmp_path, text):
+    (tmp_path / "provenance.json").write_text(text)
+    with pytest.raises(InputError, match=r"provenance.json"):
+        origin(tmp_path / "t.csv")
+    assert (tmp_path / "provenance.json").read_text() == text
+
+
+def test_only_fetching_needs_the_extra():
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(('requests', 'urllib3', 'pyvo'));"
+        "import truemorph, truemorph.catalogs.prepare, truemorph.archives.provenance, truemorph.archives.fetch as f;"
+        "f.fetch('gz2')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "pip install 'truemorph[archives]'" in done.stderr.splitlines()[-1]

@@ -1,0 +1,96 @@
+"""Galaxy Zoo 2: tables as they are published, images unpacked, and which image belongs to which galaxy."""
+
+import gzip
+
+import polars as pl
+import pytest
+
+from truemorph.archives.fetch import fetch
+from truemorph.archives.provenance import read_provenance
+from truemorph.errors import TruemorphError
+from truemorph.tables import read_table
+
+HART, ZIP, MAPPING = "/files/gz2_hart16.csv.gz", "/files/images_gz2.zip", "/files/gz2_filename_mapping.csv"
+
+
+def get(sky, out, **options):
+    return fetch("gz2", out, addresses_from=sky.addresses, per_second=1e6, **options)
+
+
+def test_everything_arrives_and_is_accounted_for(sky, tmp_path):
+    got = get(sky, tmp_path)
+    for name in ("zoo2MainSpecz.csv.gz", "gz2_hart16.csv.gz", "gz2_filename_mapping.csv", "images_gz2.zip"):
+        assert (tmp_path / name).read_bytes() == (sky.archive / "files" / name).read_bytes()
+    table = read_table(tmp_path / "images.parquet")
+    images = table.frame
+    assert images.schema == {"objid": pl.Int64, "image": pl.String, "sample": pl.String}
+    assert set(table.descriptions) == {"objid", "image", "sample"}
+    assert images["objid"].is_unique().all()
+    assert all((tmp_path / name).is_file() for name in images["image"])
+    mapping = pl.read_csv(sky.archive / "files" / "gz2_filename_mapping.csv")
+    joined = images.join(mapping, on=["objid", "sample"], how="left")
+    assert (joined["image"] == joined.select(pl.format("images/{}.jpg", "asset_id")).to_series()).all()
+    # Images without a row of the mapping, objects without an image, rows of Stripe 82's coadd.
+    assert got.counts["objects with an image"] == images.height == got.counts["images"] - 1 > 90
+    bare = mapping["objid"].n_unique() - images.height
+    assert mapping.filter(pl.col("objid") > 8 * 10**18).height > 2
+    assert any(f"{bare} objects of the mapping have no image" in note for note in got.notes)
+    assert not list(tmp_path.rglob("._*"))
+    entries = read_provenance(tmp_path)
+    assert len(entries) == 5
+    assert entries["images_gz2.zip"]["licence"].startswith("CC BY 4.0")
+
+
+def test_an_object_of_two_samples_gets_the_image_of_the_first(sky, tmp_path):
+    get(sky, tmp_path)
+    assets = [int(path.stem) for path in (tmp_path / "images").iterdir()]
+    samples = ["stripe82_coadd_2", "stripe82_coadd_1", "stripe82", "extra", "original"]
+    lines = [
+        f"{objid},{sample},{assets[5 * objid + number]}"
+        for objid in range(5)
+        for number, sample in enumerate(samples[: 5 - objid])
+    ]
+    sky.put(MAPPING, "\n".join(["objid,sample,asset_id", *lines, ""]).encode())
+    got = get(sky, tmp_path / "b")
+    images = pl.read_parquet(tmp_path / "b" / "images.parquet")
+    assert images["sample"].to_list() == samples[::-1]
+    assert images["image"].to_list() == [f"images/{assets[5 * one + 4 - one]}.jpg" for one in range(5)]
+    assert any("10 objects are in two samples" in note for note in got.notes)
+
+
+def test_run_again_it_asks_only_for_what_is_missing(sky, tmp_path):
+    get(sky, tmp_path)
+    before, entries = len(sky.requests), read_provenance(tmp_path)
+    (tmp_path / "images.parquet").unlink()
+    get(sky, tmp_path)
+    assert len(sky.requests) == before
+    assert read_provenance(tmp_path) == entries
+    (tmp_path / "gz2_filename_mapping.csv").unlink()
+    get(sky, tmp_path)
+    assert [one.path for one in sky.requests[before:]] == [MAPPING]
+
+
+def test_checksums_of_the_table_of_addresses_count(sky, tmp_path):
+    wrong = {"url": sky.url(ZIP), "checksum": "md5:" + "0" * 32}
+    with pytest.raises(TruemorphError, match=r"images_gz2\.zip"):
+        fetch("gz2", tmp_path, addresses_from=sky.addresses | {"gz2.images": wrong}, per_second=1e6)
+    assert not (tmp_path / "images_gz2.zip").exists()
+    assert not (tmp_path / "images").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "named"),
+    [
+        (HART, lambda body: gzip.compress(bytes(range(256)) * 20), "gz2_hart16.csv.gz"),
+        (HART, lambda body: gzip.compress(gzip.decompress(body).replace(b"dr7objid", b"dr7_objid", 1)), "dr7_objid"),
+        (MAPPING, lambda body: b"objid,sample,asset\n587722981741363294,original,7\n", "nearest: asset"),
+        (MAPPING, lambda body: b"objid,sample,asset_id\n587722981741363294,original,999999\n", "images_gz2.zip"),
+        (MAPPING, lambda body: b"objid,sample,asset_id\n5.877e17,original,7\n", "gz2_filename_mapping.csv"),
+        (ZIP, lambda body: body[: len(body) // 2], "images_gz2.zip"),
+    ],
+)
+def test_files_that_changed_or_are_damaged_are_named(sky, tmp_path, path, change, named):
+    sky.put(path, change((sky.archive / path[1:]).read_bytes()))
+    with pytest.raises(TruemorphError, match=named):
+        get(sky, tmp_path)
+    assert not (tmp_path / "images.parquet").exists()

@@ -1,0 +1,213 @@
+"""HST cut-outs: coverage first, empty images told from galaxies, resumed where the run was cut off."""
+
+import io
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from astropy import units as u
+from astropy.io import fits
+from astropy.table import QTable
+from PIL import Image
+
+from archives.server import CUTOUTS, MOC, Answer, busy, page, text
+from truemorph.archives.fetch import fetch
+from truemorph.archives.hst import is_blank
+from truemorph.archives.http import ComeBackLaterError
+from truemorph.archives.provenance import read_provenance
+from truemorph.errors import InputError, TruemorphError
+from truemorph.io import file_hash
+
+
+@pytest.fixture
+def some(sky):
+    """Objects of every kind."""
+    kinds = [sky.truth.filter(pl.col("hst") == kind)[:n] for kind, n in (("image", 12), ("blank", 2), ("outside", 6))]
+    return pl.concat(kinds).select("objid", "ra", "dec", "hst")
+
+
+def get(sky, out, positions, **options):
+    where = positions.drop("hst", strict=False) if isinstance(positions, pl.DataFrame) else positions
+    options = {"fov": 12, "pixels": 64, **options}
+    return fetch("hst", out, addresses_from=sky.addresses, per_second=1e6, positions=where, **options)
+
+
+def covered(sky):
+    """Requests for the coverage of a place; another asks which mosaics there are."""
+    return [one for one in sky.asked(MOC) if "RA" in one.params]
+
+
+def listed(out):
+    return pl.read_csv(out / "hst.csv", schema_overrides={"object_id": pl.String})
+
+
+def test_each_object_gets_its_image_or_the_reason_why_not(sky, tmp_path, some):
+    got = get(sky, tmp_path, some)
+    table = listed(tmp_path)
+    assert table.columns == ["object_id", "ra", "dec", "file", "hips", "status", "sha256"]
+    assert table["object_id"].to_list() == some["objid"].cast(pl.String).to_list()
+    expected = {"image": "ok", "blank": "blank", "outside": "outside"}
+    assert table["status"].to_list() == [expected[one] for one in some["hst"]]
+    assert got.counts == {"ok": 12, "outside": 6, "blank": 2, "failed": 0}
+    for row in table.filter(pl.col("status") == "ok").iter_rows(named=True):
+        assert row["file"] == f"{row['object_id']}.jpg"
+        assert row["sha256"] == file_hash(tmp_path / row["file"])
+        with Image.open(tmp_path / row["file"]) as image:
+            assert image.size == (64, 64)
+            pixels = np.asarray(image.convert("L"), dtype=float)
+        # The galaxy is in the middle.
+        assert pixels[24:40, 24:40].mean() > pixels.mean() + 5
+    assert "TAN" in read_provenance(tmp_path)["hst.csv"]["query"]
+    assert any("NASA/ESA Hubble" in line for line in got.credits())
+
+
+def test_images_are_asked_for_only_where_there_is_coverage(sky, tmp_path, some):
+    get(sky, tmp_path, some)
+    for request, row in zip(covered(sky), some.iter_rows(named=True), strict=True):
+        assert (float(request.params["RA"]), float(request.params["DEC"])) == (row["ra"], row["dec"])
+        assert float(request.params["SR"]) == pytest.approx(6 / 3600)  # half a side, degrees
+    for request in sky.asked(CUTOUTS):
+        assert float(request.params["fov"]) == pytest.approx(12 / 3600)
+        assert request.params["width"] == request.params["height"] == "64"
+    assert len({(one.params["ra"], one.params["dec"]) for one in sky.asked(CUTOUTS)}) == 14
+    # The preferred mosaic comes first.
+    get(sky, tmp_path / "b", some, hips=("CDS/P/HST/V", "CDS/P/HST/color"))
+    assert set(listed(tmp_path / "b").filter(pl.col("status") == "ok")["hips"]) == {"CDS/P/HST/V"}
+
+
+def test_fits(sky, tmp_path, some):
+    got = get(sky, tmp_path, some, pixels=32, format="fits")
+    assert got.counts["blank"] == 2
+    assert all("color" not in one.params["hips"] for one in sky.asked(CUTOUTS))
+    name = listed(tmp_path).filter(pl.col("status") == "ok")["file"][0]
+    assert fits.getdata(tmp_path / name).shape == (32, 32)
+
+
+def test_run_again_it_asks_for_what_is_missing(sky, tmp_path, some):
+    get(sky, tmp_path, some[:16])
+    before = len(sky.requests)
+    get(sky, tmp_path, some[:16])
+    assert len(sky.requests) == before
+    (tmp_path / f"{some['objid'][0]}.jpg").unlink()
+    (tmp_path / f"{some['objid'][1]}.jpg").write_bytes(b"damaged")
+    assert get(sky, tmp_path, some[:16]).counts["ok"] == 12
+    assert [one.path for one in sky.requests[before:]] == [MOC, MOC, CUTOUTS, MOC, CUTOUTS]
+    # Other objects join those that are there; one that moved gets another image.
+    moved = some[12:].with_columns(dec=pl.col("dec") + 1e-3 * (pl.col("objid") == some["objid"][12]))
+    before = len(covered(sky))
+    assert get(sky, tmp_path, moved).counts["outside"] == 6
+    assert len(covered(sky)) == before + 5
+    assert set(listed(tmp_path)["object_id"]) == set(some["objid"].cast(pl.String))
+    with pytest.raises(InputError, match="64 pixels"):
+        get(sky, tmp_path, some, pixels=128)
+
+
+@pytest.mark.parametrize("answers", [[busy(503)] * 5, [page("Too many users.")] * 5, [text("[17, {}]")]])
+def test_one_failure_is_noted_and_tried_again_next_time(sky, tmp_path, some, answers):
+    if len(answers) == 1:
+        sky.script(MOC, Answer(), *answers)
+    else:
+        sky.script(CUTOUTS, *answers)
+    got = get(sky, tmp_path, some)
+    assert got.counts["failed"] == 1
+    assert got.notes
+    assert listed(tmp_path)["file"][0] is None
+    assert get(sky, tmp_path, some).counts["failed"] == 0
+
+
+def test_when_nothing_works_it_stops_and_keeps_what_it_has(sky, tmp_path, some):
+    sky.script(CUTOUTS, Answer(), *[page()] * 80)
+    with pytest.raises(TruemorphError, match="8 images in a row"):
+        get(sky, tmp_path, some[:12])
+    assert listed(tmp_path)["status"].str.slice(0, 6).to_list() == ["ok", *["failed"] * 8]
+    # What failed before comes last.
+    before = len(covered(sky))
+    with pytest.raises(TruemorphError, match="8 images in a row"):
+        get(sky, tmp_path, some[:12])
+    again = [float(one.params["RA"]) for one in covered(sky)[before:]]
+    assert again == [*some["ra"][9:12], *some["ra"][1:6]]
+
+
+def test_failures_that_are_not_in_a_row_do_not_stop_the_run(sky, tmp_path):
+    kinds = [sky.truth.filter(pl.col("hst") == kind)[:12].with_row_index() for kind in ("image", "outside")]
+    sky.script(CUTOUTS, *[page()] * 45)  # five tries each
+    got = get(sky, tmp_path, pl.concat(kinds).sort("index").select("objid", "ra", "dec"))
+    assert (got.counts["failed"], got.counts["ok"]) == (9, 3)
+
+
+def test_a_server_that_asks_to_wait_for_an_hour_ends_the_run(sky, tmp_path, some):
+    sky.script(MOC, Answer(), Answer(), busy(429, "3600"))
+    with pytest.raises(ComeBackLaterError):
+        get(sky, tmp_path, some)
+    assert len(sky.asked(MOC)) == 3
+    assert listed(tmp_path).height == 1
+
+
+def test_ids_may_be_names(sky, tmp_path, some):
+    names = ["NGC 1/2", "NGC_1_2", "NGC 1:2", "..", "../../x", "x" * 300, "é", "7"]
+    named = pl.DataFrame({"object_id": names, "RA": some["ra"][0], "DEC": some["dec"][0]})
+    get(sky, tmp_path, named)
+    table = listed(tmp_path)
+    assert table["object_id"].to_list() == names
+    assert {path.name for path in tmp_path.glob("*.jpg")} == set(table["file"])
+    assert table["file"].n_unique() == len(names)
+    assert table["file"][7] == "7.jpg"
+    assert max(table["file"].str.len_chars()) < 130
+
+
+@pytest.mark.parametrize(
+    ("table", "named"),
+    [
+        ({"name": [1], "ra": [1.0], "dec": [1.0]}, "object_id"),
+        ({"object_id": [1], "ra": [1.0], "decl": [1.0]}, "nearest: decl"),
+        ({"object_id": [1], "ra": ["1h"], "dec": [1.0]}, "column ra"),
+        ({"object_id": [1.5e17], "ra": [1.0], "dec": [1.0]}, "lost digits"),
+        ({"object_id": [1], "ra": [1.0], "dec": [100.0]}, "100.0"),
+        ({"object_id": [""], "ra": [1.0], "dec": [1.0]}, "no object"),
+        ({"object_id": [1, 1], "ra": [1.0, 2.0], "dec": [1.0, 2.0]}, "more than once"),
+    ],
+)
+def test_positions_that_are_none(sky, tmp_path, table, named):
+    with pytest.raises(InputError, match=named):
+        get(sky, tmp_path, pl.DataFrame(table))
+
+
+def test_positions_in_the_unit_that_the_table_states(sky, tmp_path, some):
+    ra, dec = some["ra"][0], some["dec"][0]
+    table = QTable({"object_id": ["a"], "ra": [ra / 15] * u.hourangle, "dec": [dec * 60] * u.arcmin})
+    get(sky, tmp_path, table)
+    assert listed(tmp_path).row(0)[1:3] == pytest.approx((ra, dec))
+    table["ra"] = [1.0] * u.kpc
+    with pytest.raises(InputError, match="column ra"):
+        get(sky, tmp_path, table)
+
+
+def test_mosaics_that_do_not_exist(sky, tmp_path, some):
+    with pytest.raises(InputError, match="nearest: CDS/P/HST/color"):
+        get(sky, tmp_path, some, hips=("CDS/P/HST/Color",))
+    assert len(sky.requests) == 1
+    sky.script(MOC, text(json.dumps([])))
+    with pytest.raises(InputError):
+        get(sky, tmp_path, some)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"pixels": 5}, {"fov": 0}, {"format": "gif"}, {"format": "fits", "hips": ["a/color"]}]
+)
+def test_cutouts_have_limits(sky, tmp_path, some, wrong):
+    with pytest.raises(InputError):
+        get(sky, tmp_path, some, **wrong)
+
+
+def picture(side):
+    packed = io.BytesIO()
+    Image.effect_noise((side, side), 80).convert("RGB").save(packed, "PNG")
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize("body", [picture(500), picture(64).replace(b"IDAT", b"IDOT"), b"SIMPLE", b""])
+def test_images_that_are_not_those_asked_for(body):
+    assert not is_blank(picture(64), 64)
+    with pytest.raises(TruemorphError):
+        is_blank(body, 64)

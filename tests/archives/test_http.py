@@ -1,0 +1,366 @@
+"""Transfers: resumed, checked, retried, polite; and zip files that are unpacked inside their folder or not at all."""
+
+import gzip
+import hashlib
+import io
+import json
+import stat
+import subprocess
+import sys
+import time
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from archives.server import Answer, busy, page
+from truemorph.archives import http
+from truemorph.archives.addresses import addresses
+from truemorph.archives.http import ComeBackLaterError, ServerError, Session, download, unzip
+from truemorph.archives.provenance import read_provenance
+from truemorph.errors import InputError, TruemorphError
+
+BODY = np.random.default_rng(0).bytes(500_000)
+MD5 = f"md5:{hashlib.md5(BODY).hexdigest()}"
+SHA256 = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
+
+
+@pytest.fixture
+def session():
+    return Session(1e6)
+
+
+def at(url, **changes):
+    return replace(addresses()["gz2.hart16"], url=url, **changes)
+
+
+@pytest.fixture
+def address(server):
+    return at(server.put("/t.bin", BODY))
+
+
+def ranges(server, path="/t.bin"):
+    return [one.headers.get("Range") for one in server.asked(path)]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("checksum", [None, MD5, SHA256])
+def test_a_file_arrives_once(server, session, address, tmp_path, checksum):
+    address = replace(address, checksum=checksum)
+    assert download(session, address, tmp_path / "t.bin")
+    assert (tmp_path / "t.bin").read_bytes() == BODY
+    assert names(tmp_path) == ["provenance.json", "t.bin"]
+    entry = read_provenance(tmp_path)["t.bin"]
+    assert (entry["sha256"], entry["bytes"]) == (SHA256[7:], 500_000)
+    assert not download(session, address, tmp_path / "t.bin")
+    assert len(server.requests) == 1
+    assert read_provenance(tmp_path)["t.bin"] == entry
+
+
+def test_a_download_resumes_after_each_cut(server, session, address, tmp_path):
+    server.script("/t.bin", Answer(cut=200_000), Answer(cut=100_000), busy(503))
+    download(session, replace(address, checksum=MD5), tmp_path / "t.bin")
+    assert ranges(server) == [None, "bytes=200000-", "bytes=300000-", "bytes=300000-"]
+    assert (tmp_path / "t.bin").read_bytes() == BODY
+
+
+def test_a_server_that_brings_nothing_is_given_up_and_the_part_is_kept(server, session, address, tmp_path):
+    server.script("/t.bin", Answer(cut=200_000), *[Answer(cut=0)] * 5)
+    with pytest.raises(ServerError):
+        download(session, address, tmp_path / "t.bin")
+    assert names(tmp_path) == ["t.bin.part", "t.bin.part.json"]
+    download(session, address, tmp_path / "t.bin")
+    assert ranges(server)[-1] == "bytes=200000-"
+    assert (tmp_path / "t.bin").read_bytes() == BODY
+
+
+def test_as_long_as_much_arrives_tries_are_not_counted(server, session, tmp_path):
+    body = np.random.default_rng(1).bytes(10 * http._PROGRESS)
+    address = at(server.put("/big.bin", body))
+    server.script("/big.bin", *[Answer(cut=http._PROGRESS + 1)] * 8)
+    download(session, address, tmp_path / "big.bin")
+    assert (tmp_path / "big.bin").read_bytes() == body
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        Answer(),  # another ETag
+        Answer(ranges=False),  # neither ETag nor ranges
+        Answer(BODY[::-1][7:], 206, {"Content-Range": "bytes 7-499999/500000"}),  # not what was asked for
+    ],
+)
+def test_a_file_that_changed_starts_again(server, session, address, tmp_path, second):
+    server.script("/t.bin", Answer(cut=200_000))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(http, "TRIES", 1)
+        with pytest.raises(ServerError):
+            download(session, address, tmp_path / "t.bin")
+    server.put("/t.bin", BODY[::-1])
+    server.script("/t.bin", second)
+    download(session, address, tmp_path / "t.bin")
+    assert (tmp_path / "t.bin").read_bytes() == BODY[::-1]
+
+
+def test_without_etag_nothing_is_resumed(server, session, tmp_path):
+    address = at(server.put("/t.bin", BODY, ranges=False))
+    server.script("/t.bin", Answer(cut=200_000, ranges=False))
+    download(session, replace(address, checksum=MD5), tmp_path / "t.bin")
+    assert ranges(server) == [None, None]
+
+
+@pytest.mark.long
+def test_a_killed_process_leaves_a_part_that_is_resumed(server, session, address, tmp_path):
+    server.script("/t.bin", Answer(cut=300_000), Answer(wait=60.0))
+    code = (
+        "import sys, pathlib; from dataclasses import replace; from truemorph.archives.addresses import addresses;"
+        "from truemorph.archives.http import Session, download;"
+        "download(Session(), replace(addresses()['gz2.hart16'], url=sys.argv[1]), pathlib.Path(sys.argv[2]))"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, address.url, tmp_path / "t.bin"])
+    while len(server.requests) < 2:
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    assert names(tmp_path) == ["t.bin.part", "t.bin.part.json"]
+    download(session, replace(address, checksum=MD5), tmp_path / "t.bin")
+    assert ranges(server)[-1] == "bytes=300000-"
+
+
+def test_a_wrong_checksum_is_refused_and_nothing_is_kept(session, address, tmp_path):
+    with pytest.raises(TruemorphError):
+        download(session, replace(address, checksum="md5:" + "0" * 32), tmp_path / "t.bin")
+    assert names(tmp_path) == []
+
+
+def test_a_file_that_is_there_is_kept_only_if_it_is_the_one_wanted(server, session, address, tmp_path):
+    path = tmp_path / "t.bin"
+    path.write_bytes(BODY)  # by hand
+    assert not download(session, address, path)
+    path.write_bytes(BODY[:-1])
+    assert download(session, address, path)
+    assert download(session, at(server.put("/other.bin", BODY)), path)  # another address
+    assert not download(session, at(server.url("/other.bin")), path)
+    address = replace(address, checksum=MD5)
+    assert not download(session, address, path)
+    path.write_bytes(BODY[:-1])
+    assert download(session, address, path)
+    assert path.read_bytes() == BODY
+
+
+def zipped():
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.bin", BODY)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(("name", "whole"), [("t.gz", gzip.compress(BODY)), ("t.zip", zipped())])
+def test_a_truncated_gzip_or_zip_file_without_checksum_is_noticed(server, session, tmp_path, name, whole):
+    """Neither length nor chunks: the end of the connection looks like the end of the file."""
+    address = at(server.put(f"/{name}", whole[:-40], length=False))
+    with pytest.raises(TruemorphError):
+        download(session, address, tmp_path / name)
+    assert names(tmp_path) == []
+    server.put(f"/{name}", whole)
+    download(session, address, tmp_path / name)
+    (tmp_path / name).write_bytes(whole[:-40])
+    (tmp_path / "provenance.json").unlink()
+    assert download(session, address, tmp_path / name)
+
+
+def test_a_gzip_file_that_a_store_declares_as_encoded_stays_a_gzip_file(server, session, tmp_path):
+    whole = gzip.compress(BODY)
+    address = at(server.put("/t.csv.gz", whole, headers={"Content-Encoding": "gzip"}))
+    download(session, address, tmp_path / "t.csv.gz")
+    assert (tmp_path / "t.csv.gz").read_bytes() == whole
+
+
+def test_a_page_is_not_data(server, session, address, tmp_path):
+    server.script("/t.bin", Answer(cut=200_000), page(), page())
+    download(session, replace(address, checksum=MD5), tmp_path / "t.bin")  # it passes, and the part is kept
+    server.put("/page", page().body)
+    for name in ("t.csv", "t.zip"):
+        with pytest.raises(ServerError, match="We are down for maintenance"):
+            download(session, at(server.url("/page")), tmp_path / name)
+        assert not (tmp_path / f"{name}.part").exists()
+    with pytest.raises(ServerError, match="We are down for maintenance"):
+        session.read(server.url("/page"))
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_transient_statuses_are_tried_again(server, session, status, method):
+    url = server.put("/t.csv", b"a\n1\n")
+    server.script("/t.csv", *[busy(status)] * 4)
+    assert session.request(method, url).content == b"a\n1\n"
+    server.script("/t.csv", *[busy(status)] * 5)
+    with pytest.raises(ServerError) as caught:
+        session.request(method, url)
+    assert caught.value.status == status
+    assert caught.value.timed_out == (status in (408, 504))
+
+
+def test_other_statuses_are_refused_at_once(server, session):
+    for status in (400, 401, 403, 404, 410):
+        server.script("/t.csv", busy(status))
+        with pytest.raises(ServerError, match="try later") as caught:
+            session.read(server.url("/t.csv"))
+        assert caught.value.status == status
+    assert len(server.requests) == 5
+
+
+def test_a_cut_answer_is_asked_for_again(server, session):
+    url = server.put("/t.csv", b"a\n1\n")
+    server.script("/t.csv", Answer(cut=2), Answer(cut=0))
+    assert session.read(url, {"x": "é&b"}) == b"a\n1\n"
+    assert [one.params for one in server.requests] == [{"x": "é&b"}] * 3
+
+
+def test_silence_is_a_time_out(server, monkeypatch):
+    monkeypatch.setattr(http, "TIMEOUT", (20.0, 0.05))
+    monkeypatch.setattr(http, "TRIES", 2)
+    server.script("/t.csv", *[Answer(wait=1.0)] * 2)
+    with pytest.raises(ServerError) as caught:
+        Session(1e6).read(server.url("/t.csv"))
+    assert caught.value.timed_out
+
+
+def test_a_server_may_ask_to_wait(server, session, monkeypatch):
+    waits = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    url = server.put("/t.csv", b"a\n1\n")
+    server.script("/t.csv", busy(503, "120"), busy(429, "soon"))
+    session.read(url)
+    assert max(waits) == 120
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("value", ["3600", "99999999999", "Fri, 31 Dec 2100 23:59:59 GMT"])
+def test_a_server_that_asks_to_wait_for_an_hour_ends_the_run(server, session, monkeypatch, status, value):
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("waited"))
+    server.script("/t.csv", busy(status, value))
+    with pytest.raises(ComeBackLaterError):
+        session.read(server.url("/t.csv"))
+    assert len(server.requests) == 1
+
+
+def test_the_rate_of_requests_to_a_host(server, monkeypatch):
+    """Redirects count too."""
+    waits = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    server.put("/t.csv", b"a\n1\n")
+    server.script("/moved", Answer(b"", 302, {"Location": "/t.csv"}))
+    Session(0.001).read(server.url("/moved"))
+    assert waits == [pytest.approx(1000, abs=200)]
+
+
+def test_offline_nobody_is_asked(server, address, tmp_path):
+    offline = Session(offline=True)
+    with pytest.raises(TruemorphError, match=address.url):
+        download(offline, address, tmp_path / "t.bin")
+    with pytest.raises(TruemorphError):
+        offline.read(address.url)
+    (tmp_path / "t.bin").write_bytes(BODY)
+    assert not download(offline, address, tmp_path / "t.bin")
+    assert server.requests == []
+
+
+def test_no_server_no_proxy_no_address(session, monkeypatch, server):
+    for url in ("http://127.0.0.1:9/t.csv", "http://no-such-host.invalid/t.csv"):
+        with pytest.raises(ServerError):
+            session.read(url)
+    with pytest.raises(InputError):
+        session.read("http://")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with pytest.raises(ServerError, match="HTTP_PROXY"):
+        session.read("http://archive.example.org/t.csv")
+
+
+def test_user_name_and_password_are_sent_and_not_recorded(server, session, tmp_path):
+    address = at(server.put("/t.bin", BODY).replace("http://", "http://me:secret@"))
+    server.script("/t.bin", Answer(cut=200_000))
+    download(session, address, tmp_path / "t.bin")
+    assert all(one.headers["Authorization"].startswith("Basic ") for one in server.requests)
+    assert json.dumps(read_provenance(tmp_path)).count("secret") == 0
+    assert not download(session, address, tmp_path / "t.bin")
+    with pytest.raises(ServerError) as caught:
+        session.read(address.url.replace("t.bin", "absent"))
+    assert "secret" not in str(caught.value)
+
+
+IMAGES = {f"images/{number}.jpg": BODY[: 1000 * number] for number in range(1, 6)}
+
+
+def packed(path, entries, compression=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, body in entries.items():
+            archive.writestr(name, body)
+    return path
+
+
+def wanted(name):
+    return name if name.startswith("images/") and name.endswith(".jpg") else None
+
+
+def test_unzip_writes_what_is_wanted_and_missing(tmp_path):
+    path = packed(tmp_path / "t.zip", {**IMAGES, "images/": b"", "__MACOSX/images/._1.jpg": b"x", "README": b"hello"})
+    out = tmp_path / "out"
+    assert unzip(path, out, wanted) == list(IMAGES)
+    assert {f"images/{one.name}": one.read_bytes() for one in (out / "images").iterdir()} == IMAGES
+    (out / "images/1.jpg").unlink()
+    (out / "images/2.jpg").write_bytes(b"0" * 2000)
+    kept = (out / "images/3.jpg").stat().st_mtime_ns
+    unzip(path, out, wanted)
+    assert {f"images/{one.name}": one.read_bytes() for one in (out / "images").iterdir()} == IMAGES
+    assert (out / "images/3.jpg").stat().st_mtime_ns == kept
+
+
+def evil(name="images/9.jpg", mode=stat.S_IFREG, body=b"x"):
+    entry = zipfile.ZipInfo(name)
+    entry.external_attr = (mode | 0o644) << 16
+    return entry, body
+
+
+@pytest.mark.parametrize(
+    ("entry", "body"),
+    [
+        evil("/etc/passwd"),
+        evil("../up.jpg"),
+        evil("images/../../up.jpg"),
+        evil("C:/up.jpg"),
+        evil("\\\\host\\up.jpg"),
+        evil("..\\up.jpg"),
+        evil(mode=stat.S_IFLNK),
+        evil(mode=stat.S_IFIFO),
+        evil(body=bytes(3 * 10**8)),  # a bomb
+    ],
+)
+def test_evil_zip_files_are_refused_before_anything_is_written(tmp_path, entry, body):
+    path = packed(tmp_path / "t.zip", IMAGES)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        entry.compress_type = zipfile.ZIP_DEFLATED
+        archive.writestr(entry, body)
+    with pytest.raises(TruemorphError):
+        unzip(path, tmp_path / "out", wanted)
+    assert names(tmp_path) == ["t.zip"]
+
+
+@pytest.mark.parametrize("claimed", [999, 2**32 - 2])
+def test_sizes_that_lie_and_damaged_bytes_are_noticed(tmp_path, claimed):
+    path = packed(tmp_path / "t.zip", {"images/1.jpg": BODY[:1000]}, zipfile.ZIP_STORED)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(BODY[500:510], b"0123456789"))
+    with pytest.raises(TruemorphError):
+        unzip(path, tmp_path / "out", wanted)
+    with zipfile.ZipFile(path) as archive:
+        start = archive.start_dir
+    lie = claimed.to_bytes(4, "little")
+    path.write_bytes(whole[: start + 24] + lie + whole[start + 28 :])
+    with pytest.raises(TruemorphError):
+        unzip(path, tmp_path / "out", wanted)
+    assert not list((tmp_path / "out").rglob("*.jpg"))

@@ -1,0 +1,275 @@
+"""SDSS by SQL: right numbers to the last digit, batches that are kept, halved and resumed, answers that were cut."""
+
+from itertools import chain
+from urllib.parse import urlencode
+
+import numpy as np
+import polars as pl
+import pytest
+
+from archives.server import SQL, Answer, Observatory, asked_ids, busy, page, refusal, small_archive, text
+from truemorph.archives.fetch import fetch
+from truemorph.archives.http import ComeBackLaterError, ServerError
+from truemorph.archives.provenance import read_provenance
+from truemorph.archives.sdss import BATCH, COLUMNS, DETECTIONS, PER_SECOND, PHOTOMETRY
+from truemorph.errors import InputError, TruemorphError
+from truemorph.tables import read_table
+
+
+@pytest.fixture
+def known(sky):
+    """Ids that DR7 knows: nothing about them is asked twice."""
+    return sky.truth.filter("in_sdss")["objid"]
+
+
+def get(sky, out, **options):
+    options = {"ids": sky.truth["objid"], "batch": 25, **options}
+    return fetch("sdss", out, addresses_from=sky.addresses, per_second=1e6, **options)
+
+
+def photometry(out):
+    return pl.read_parquet(out / "photometry.parquet")
+
+
+def asked(sky, table="LEFT JOIN SpecObj"):
+    return asked_ids([one for one in sky.asked(SQL) if table in one.params["cmd"]])
+
+
+def answering(sky, change):
+    """Change the text of answers; None leaves them as they are."""
+    whole = sky.sql
+    sky.routes[SQL] = lambda request: change(request, (answer := whole(request)).body.decode()) or answer
+
+
+def test_every_column_is_that_of_the_served_tables(sky, tmp_path):
+    got = get(sky, tmp_path)
+    table = read_table(tmp_path / "photometry.parquet")
+    assert table.frame.columns == list(COLUMNS)
+    assert table.frame["objid"].dtype == pl.Int64
+    assert (table.units["petroRad_r"], table.units["psfWidth_r"], table.units["ra"]) == ("arcsec", "arcsec", "deg")
+    assert set(table.descriptions) == set(COLUMNS)
+    served, fields, spectra = (
+        pl.read_parquet(sky.archive / "skyserver" / f"{name}.parquet")
+        for name in ("PhotoObjAll", "Field", "SpecObjAll")
+    )
+    spectra = spectra.filter(pl.col("sciencePrimary") == 1).select(objID="bestObjID", redshift="z", zConf="zConf")
+    served = served.join(fields, on="fieldID").join(spectra, on="objID", how="left")
+    joined = table.frame.join(served, left_on="objid", right_on="objID", suffix="_served", validate="1:1")
+    assert joined.height == sky.truth["in_sdss"].sum()
+    for name in [one for one in COLUMNS if one not in ("objid", "psfWidth_r_best", "n_fields", "field_best")]:
+        there = joined.filter(pl.col(f"{name}_served") > -1000)
+        assert (joined[name].is_null() == ~(joined[f"{name}_served"] > -1000).fill_null(False)).all(), name
+        # SkyServer rounds `real` columns to three decimals: asked as float they keep six.
+        np.testing.assert_allclose(there[name], there[f"{name}_served"], rtol=0, atol=6e-7, err_msg=name)
+    assert joined["petroRad_r"].null_count() > 0
+    assert joined["redshift"].null_count() > 0
+    truth = joined.join(sky.truth, on="objid", suffix="_true")
+    np.testing.assert_allclose(truth["psfWidth_r"], truth["psf_fwhm"], atol=6e-7)
+    np.testing.assert_allclose(truth["psfWidth_r_best"], truth["psf_best"], atol=6e-7)
+    assert (truth["n_fields"] == truth["n_fields_true"]).all()
+    best = truth.join(fields, left_on="field_best", right_on="fieldID", suffix="_of_best")
+    np.testing.assert_allclose(best["psfWidth_r_of_best"], best["psfWidth_r_best"], atol=6e-7)
+    better = truth["psfWidth_r_best"] < truth["psfWidth_r"] - 0.01
+    assert 0 < better.sum() < truth.height / 2
+    assert got.counts["in several fields"] == (truth["n_fields_true"] > 1).sum() > 20
+
+
+def test_every_id_is_accounted_for_to_the_last_digit(sky, known, tmp_path):
+    got = get(sky, tmp_path)
+    assert set(photometry(tmp_path)["objid"]) == set(known)
+    missing = pl.read_csv(tmp_path / "missing.csv")["objid"]
+    assert set(missing) == set(sky.truth.filter(~pl.col("in_sdss"))["objid"])
+    assert any(f"{missing.len()} ids are not in DR7" in note for note in got.notes)
+    entry = read_provenance(tmp_path)["photometry.parquet"]
+    assert "FROM PhotoObjAll" in entry["query"]
+    assert (entry["ids"], entry["rows"]) == (120, known.len())
+
+
+def test_values_that_can_not_be_are_null_and_the_surer_spectrum_counts(sky, tmp_path):
+    ids = sky.truth.filter("has_redshift", "measured")["objid"][:3]
+    sky.rows(f"UPDATE PhotoObjAll SET petroRad_r = 0 WHERE objID = {ids[0]}")
+    field = f"(SELECT fieldID FROM PhotoObjAll WHERE objID = {ids[2]})"
+    sky.rows(f"UPDATE Field SET psfWidth_r = 0 WHERE fieldID = {field}")
+    for one, confidence in zip(ids, (0.3, 1.5), strict=False):
+        sky.rows(f"INSERT INTO SpecObjAll (bestObjID, z, zConf, sciencePrimary) VALUES ({one}, 3.25, {confidence}, 1)")
+    get(sky, tmp_path, ids=ids, own_field=True)
+    rows = {row["objid"]: row for row in photometry(tmp_path).iter_rows(named=True)}
+    assert [rows[one]["petroRad_r"] is None for one in ids] == [True, False, False]
+    assert [rows[one]["redshift"] == 3.25 for one in ids] == [False, True, False]
+    assert (rows[ids[2]]["psfWidth_r"], rows[ids[2]]["psfWidth_r_best"]) == (None, None)
+
+
+def test_queries_fit_a_url_and_the_rate_fits_sixty_a_minute():
+    for query in (PHOTOMETRY, DETECTIONS):
+        sql = query.sql.format(ids=",".join(["587722981748572353"] * BATCH))
+        assert len(urlencode({"cmd": sql, "format": "csv"})) < 6000
+    assert 60 * PER_SECOND < 60
+
+
+def test_a_run_that_was_cut_off_asks_only_for_what_is_missing(sky, known, tmp_path):
+    sky.script(SQL, *[Answer()] * 2, *[busy(503)] * 5)
+    with pytest.raises(ServerError):
+        get(sky, tmp_path, ids=known)
+    assert not (tmp_path / "photometry.parquet").exists()
+    first, before = asked(sky)[:2], len(asked(sky))
+    assert [len(ids) for ids in first] == [25, 25]
+    get(sky, tmp_path, ids=known)
+    assert sorted(chain(*first, *asked(sky)[before:])) == sorted(known)
+    get(sky, tmp_path / "at-once", ids=known)
+    assert photometry(tmp_path).equals(photometry(tmp_path / "at-once"))
+
+
+def test_more_ids_ask_for_these_only(sky, known, tmp_path):
+    get(sky, tmp_path, ids=known[:40])
+    with pytest.raises(TruemorphError):
+        fetch("sdss", tmp_path, addresses_from=sky.addresses, offline=True, ids=known)
+    before = len(asked(sky))
+    get(sky, tmp_path, ids=known)
+    assert not set(chain(*asked(sky)[before:])) & set(known[:40])
+    assert photometry(tmp_path).height == known.len()
+    with Observatory(small_archive()) as other:  # its answers are not mixed with these
+        get(other, tmp_path, ids=known, own_field=True)
+        assert sum(len(ids) for ids in asked(other)) == known.len()
+
+
+def test_a_damaged_part_is_asked_for_again(sky, known, tmp_path):
+    get(sky, tmp_path, ids=known)
+    whole = photometry(tmp_path)
+    part = sorted((tmp_path / "parts").glob("photometry-*"))[1]
+    part.write_bytes(part.read_bytes()[:100])
+    (tmp_path / "photometry.parquet").unlink()
+    before = len(asked(sky))
+    get(sky, tmp_path, ids=known)
+    assert [len(ids) for ids in asked(sky)[before:]] == [25]
+    assert photometry(tmp_path).equals(whole)
+
+
+def test_time_outs_halve_the_batch(sky, known, tmp_path):
+    sky.most_ids = 10
+    get(sky, tmp_path, ids=known, batch=40)
+    assert [len(ids) for ids in asked(sky)[:6]] == [40, 20, 10, 10, 20, 10]
+    assert all(len(ids) <= 10 for ids in asked(sky)[8:])
+    assert photometry(tmp_path).height == known.len()
+    sky.most_ids = 0
+    with pytest.raises(TruemorphError, match="one object"):
+        get(sky, tmp_path / "b", ids=known[:4])
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 414, 431, 504])
+def test_statuses_that_fewer_ids_may_cure_halve_the_batch(sky, known, tmp_path, status):
+    answering(sky, lambda request, body: busy(status) if request.params["cmd"].count(",587") >= 30 else None)
+    get(sky, tmp_path, ids=known, batch=40)
+    assert photometry(tmp_path).height == known.len()
+    answering(sky, lambda request, body: busy(404))
+    with pytest.raises(ServerError):
+        get(sky, tmp_path / "b", ids=known)
+
+
+def test_too_many_queries_a_minute_are_waited_for(sky, known, tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    sky.script(SQL, text('"ERROR: Maximum 60 queries allowed per minute. Rejected query: SELECT"\n'))
+    get(sky, tmp_path)
+    assert max(waits) >= 65
+    assert photometry(tmp_path).height == known.len()
+
+
+def test_a_server_that_asks_to_wait_for_an_hour_ends_the_run(sky, known, tmp_path):
+    sky.script(SQL, Answer(), busy(504, "3600"))
+    with pytest.raises(ComeBackLaterError):
+        get(sky, tmp_path, ids=known)
+    assert len(sky.requests) == 2
+    assert len(list((tmp_path / "parts").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda body: text(body[: len(body) // 2].rstrip(",.") + "\n"), "cut off"),
+        (lambda body: text(body[: len(body) // 2].rstrip(",.\n"), length=False), "in the middle"),
+        (lambda body: text(body[:-3], length=False), "in the middle"),
+        (lambda body: text(body.replace("587", "5.87e17", 1)), "other than numbers"),
+        (lambda body: text(body.replace("petroRad_r", "petroR_r", 1)), "nearest: petroR_r"),
+        (lambda body: text(""), "empty"),
+        (lambda body: page("The servers are being moved."), "being moved"),
+        (lambda body: refusal("Invalid column name 'petroRad_r'."), "Invalid column name 'petroRad_r'"),
+        (lambda body: text(body + "\nERROR\n\nlost contact\n"), "lost contact"),
+    ],
+)
+def test_answers_that_are_no_whole_table_are_refused(sky, tmp_path, change, named):
+    answering(sky, lambda request, body: change(body))
+    with pytest.raises(TruemorphError, match=named):
+        get(sky, tmp_path)
+    assert not list(tmp_path.glob("parts/*"))
+    assert not (tmp_path / "photometry.parquet").exists()
+
+
+@pytest.mark.parametrize("always", [False, True])
+@pytest.mark.parametrize(("table", "lines"), [("LEFT JOIN SpecObj", 9), *[("Neighbors", n) for n in range(6, 12)]])
+def test_an_answer_cut_between_two_rows_is_completed(sky, known, tmp_path, always, table, lines):
+    """Without Content-Length nothing else tells; the last object may have lost some of its rows."""
+    get(sky, tmp_path / "whole", ids=known)
+    count = iter(range(1000))
+
+    def cut(request, body):
+        if table in request.params["cmd"] and (always or next(count) == 1):
+            return text("".join(body.splitlines(keepends=True)[:lines]), length=False)
+        return None
+
+    answering(sky, cut)
+    get(sky, tmp_path / "cut", ids=known, batch=40)
+    assert photometry(tmp_path / "cut").equals(photometry(tmp_path / "whole"))
+    assert pl.read_csv(tmp_path / "cut" / "missing.csv").height == 0
+
+
+def test_a_server_that_knows_nothing_is_not_believed_for_good(sky, known, tmp_path):
+    whole = sky.sql
+    answering(sky, lambda request, body: text(body.splitlines(keepends=True)[0]))
+    with pytest.raises(InputError, match="none of the"):
+        get(sky, tmp_path, ids=known)
+    sky.routes[SQL] = whole
+    assert get(sky, tmp_path, ids=known).counts["objects"] == known.len()
+
+
+def test_own_field_asks_half_as_often(sky, known, tmp_path):
+    get(sky, tmp_path, own_field=True, ids=known)
+    assert len(sky.asked(SQL)) == 5
+    table = photometry(tmp_path)
+    assert (table["n_fields"] == 1).all()
+    assert (table["psfWidth_r_best"] == table["psfWidth_r"]).all()
+
+
+@pytest.mark.parametrize("make", [list, np.asarray, lambda ids: [str(one) for one in ids], lambda ids: [None, *ids]])
+def test_ids_from_python(sky, known, tmp_path, make):
+    get(sky, tmp_path, ids=make(known[:7].to_list()), own_field=True)
+    assert photometry(tmp_path)["objid"].to_list() == sorted(known[:7])
+
+
+def test_ids_from_tables(sky, known, tmp_path):
+    some = pl.DataFrame({"OBJID": known[:7], "note": "x"})
+    for name in ("t.csv", "t.parquet"):
+        (some.write_parquet if name.endswith("parquet") else some.write_csv)(tmp_path / name)
+        assert get(sky, tmp_path / "out", ids=tmp_path / name).counts["ids"] == 7
+    for column, named in (("id", "nearest: OBJID"), ("note", "whole numbers")):
+        with pytest.raises(InputError, match=named):
+            get(sky, tmp_path / "out", ids=tmp_path / "t.csv", id_column=column)
+    some.cast({"OBJID": pl.Float64}).write_parquet(tmp_path / "floats.parquet")
+    with pytest.raises(InputError, match="lose digits"):
+        get(sky, tmp_path / "out", ids=tmp_path / "floats.parquet")
+
+
+@pytest.mark.parametrize(
+    ("ids", "named"),
+    [
+        ([1237648720693755918], "DR8 or later"),
+        ([8647474690341470208], "Stripe 82"),
+        ([42, 587722981748572353], "no SDSS object"),
+        ([], "none"),
+        (None, "fetch gz2"),
+        ([587722981748572353.0], "lose digits"),
+        ([587722981748572353], "none of the 1 ids"),
+    ],
+)
+def test_ids_that_are_not_of_dr7(sky, tmp_path, ids, named):
+    with pytest.raises(InputError, match=named):
+        get(sky, tmp_path / "sdss", ids=ids)

@@ -1,0 +1,193 @@
+"""Simard et al. (2011) by TAP: names found whatever the service calls them, slices kept, missing values null."""
+
+import re
+
+import numpy as np
+import polars as pl
+import pytest
+
+from archives.server import TAP, Answer, Observatory, busy, page, small_archive, votable
+from truemorph.archives.fetch import fetch
+from truemorph.archives.http import ComeBackLaterError, ServerError
+from truemorph.archives.provenance import read_provenance
+from truemorph.errors import InputError, TruemorphError
+from truemorph.tables import read_table
+
+SYNC = f"{TAP}/sync"
+
+
+def get(sky, out, **options):
+    return fetch("simard", out, addresses_from=sky.addresses, per_second=1e6, **{"slice_rows": 50, **options})
+
+
+def published(sky, number=3):
+    table = pl.read_parquet(sky.archive / "vizier" / f"table{number}.parquet")
+    return table.with_columns(pl.col("objID").cast(pl.Int64))
+
+
+def slices(sky):
+    queries = [one.params["QUERY"] for one in sky.asked(SYNC)]
+    found = [re.search(r"recno BETWEEN (\d+) AND (\d+)", one) for one in queries]
+    return [(int(one[1]), int(one[2])) for one in found if one]
+
+
+def whole(sky, out):
+    table = pl.read_parquet(out / "table3.parquet")
+    return table.height == published(sky).height and table["objID"].is_unique().all()
+
+
+def test_table_3_has_what_was_published(sky, tmp_path):
+    got = get(sky, tmp_path)
+    table = read_table(tmp_path / "table3.parquet")
+    theirs = published(sky)
+    assert got.counts == {"table3.parquet": theirs.height}
+    assert table.frame["objID"].dtype == pl.Int64
+    assert table.units["r_half"] == "kpc"
+    assert table.units["r_half_arcsec"] == "arcsec"
+    assert set(table.descriptions) == set(table.frame.columns)
+    joined = table.frame.join(theirs, on="objID", suffix="_v", validate="1:1")
+    assert joined.height == theirs.height
+    same = {
+        **{"sersic_n": "ng", "sersic_n_error": "e_ng", "ellipticity": "e", "ellipticity_error": "e_e"},
+        **{name: f"{name}_v" for name in ("z", "Sp", "Scale", "Rhlg", "Rhlr", "rg2d")},
+        **{"Rchl_g": "Rchl,g", "r_half": "Rchl,r"},
+    }
+    assert {*same, "objID", "r_half_arcsec"} == set(table.frame.columns)
+    for name, vizier in same.items():
+        # Lengths that are not positive mean nothing, like -99.99.
+        length = name in ("Scale", "Rhlg", "Rhlr", "Rchl_g", "r_half")
+        missing = joined[vizier] <= 0 if length else joined[vizier] == -99.99
+        assert (joined[name].is_null() == missing).all(), name
+        assert joined.filter(~missing).select((pl.col(name) == pl.col(vizier)).all()).item(), name
+        assert (joined[name].null_count() > 0) == (name != "Sp"), name
+    there = joined.filter(pl.col("Scale_v") > 0)
+    np.testing.assert_allclose(there["r_half_arcsec"], there["Rchl,r"] / there["Scale_v"], rtol=1e-12)
+    assert joined["r_half_arcsec"].null_count() == joined.height - there.height
+
+
+def test_bulge_and_disk(sky, tmp_path):
+    get(sky, tmp_path, tables=("1", 2))
+    for number in (1, 2):
+        joined = pl.read_parquet(tmp_path / f"table{number}.parquet").join(
+            published(sky, number), on="objID", suffix="_v"
+        )
+        there = joined.filter(pl.col("(B/T)r") != -99.99)
+        assert (there["bulge_fraction_r"] == there["(B/T)r"]).all()
+        assert joined["bulge_fraction_r"].null_count() == joined.height - there.height
+    assert not (tmp_path / "table3.parquet").exists()
+
+
+def test_a_finished_table_is_not_asked_for_again(sky, tmp_path):
+    get(sky, tmp_path)
+    n, before = published(sky).height, len(sky.requests)
+    assert slices(sky) == [(1, 50), (51, 100), (101, n)]
+    assert list((tmp_path / "parts").iterdir()) == []
+    entry = read_provenance(tmp_path)["table3.parquet"]
+    assert entry["rows"] == n
+    assert '"Rchl,r"' in entry["query"]
+    assert get(sky, tmp_path).notes == ("table3.parquet was here already",)
+    assert len(sky.requests) == before
+    # Another address, a changed file, other columns.
+    with Observatory(small_archive()) as other:
+        get(other, tmp_path)
+        assert slices(other) == slices(sky)
+    get(sky, tmp_path)
+    pl.read_parquet(tmp_path / "table3.parquet").drop("ellipticity").write_parquet(tmp_path / "table3.parquet")
+    get(sky, tmp_path)
+    assert "ellipticity" in pl.read_parquet(tmp_path / "table3.parquet").columns
+
+
+def test_a_run_that_was_cut_off_asks_only_for_what_is_missing(sky, tmp_path):
+    sky.script(SYNC, *[Answer()] * 4, *[busy(503)] * 5)
+    with pytest.raises(ServerError):
+        get(sky, tmp_path)
+    assert not (tmp_path / "table3.parquet").exists()
+    sorted((tmp_path / "parts").iterdir())[0].write_bytes(b"damaged")
+    done = len(slices(sky))
+    get(sky, tmp_path)
+    damaged, missing = slices(sky)[done:]
+    assert {damaged, missing} < {(1, 50), (51, 100), (101, published(sky).height)}
+    get(sky, tmp_path / "at-once")
+    frames = [pl.read_parquet(folder / "table3.parquet") for folder in (tmp_path, tmp_path / "at-once")]
+    assert frames[0].equals(frames[1])
+
+
+def test_an_answer_at_the_services_limit_is_asked_for_in_halves(sky, tmp_path):
+    sky.most_rows = 60
+    get(sky, tmp_path, slice_rows=200)
+    assert len(slices(sky)) > 3
+    assert whole(sky, tmp_path)
+
+
+@pytest.mark.parametrize("answers", [[votable(["x"], [], "ERROR", "Time out")], [busy(504)] * 5])
+def test_time_outs_halve_the_slice(sky, tmp_path, answers):
+    sky.script(SYNC, *[Answer()] * 2, *answers)
+    get(sky, tmp_path, slice_rows=200)
+    assert len(slices(sky)) == len(answers) + 2
+    assert whole(sky, tmp_path)
+
+
+def test_other_names_for_the_same_columns_are_found(sky, tmp_path):
+    sky.renamed = {"Rchl,r": "Rchl_r", "Rchl,g": "rchl_g"}
+    get(sky, tmp_path)
+    joined = pl.read_parquet(tmp_path / "table3.parquet").join(published(sky), on="objID").filter(pl.col("Rchl,r") > 0)
+    assert (joined["r_half"] == joined["Rchl,r"]).all()
+    sky.renamed = {"Rchl,r": "Rchl_R_kpc"}
+    with pytest.raises(TruemorphError, match=r"no column Rchl,r; nearest: .*Rchl_R_kpc"):
+        get(sky, tmp_path / "b")
+
+
+def test_a_cut_answer_or_a_page_is_asked_for_again(sky, tmp_path):
+    sky.script(SYNC, Answer(cut=300), Answer(), page(), Answer(), Answer(cut=1000))
+    get(sky, tmp_path)
+    assert whole(sky, tmp_path)
+    sky.script(SYNC, *[page("Maintenance until noon.")] * 5)
+    with pytest.raises(ServerError, match="Maintenance until noon"):
+        get(sky, tmp_path / "b")
+
+
+def test_what_the_service_says_is_told(sky, tmp_path):
+    sky.script(SYNC, votable(["x"], [], "ERROR", "Unknown table"))
+    with pytest.raises(TruemorphError, match="Unknown table"):
+        get(sky, tmp_path)
+    sky.script(SYNC, busy(503, "7200"))
+    with pytest.raises(ComeBackLaterError):
+        get(sky, tmp_path)
+
+
+@pytest.mark.parametrize("lost", ["AND recno <> 60", "OR recno = 30", "AND recno <> 60 OR recno = 30"])
+def test_rows_that_are_missing_or_came_twice_are_noticed(sky, tmp_path, lost):
+    def lossy(request):
+        request.params["QUERY"] = request.params["QUERY"].replace("BETWEEN 51 AND 100", f"BETWEEN 51 AND 100 {lost}")
+        return sky.tap(request)
+
+    sky.routes[SYNC] = lossy
+    with pytest.raises(TruemorphError, match="149"):
+        get(sky, tmp_path)
+    assert not (tmp_path / "table3.parquet").exists()
+    sky.routes[SYNC] = sky.tap
+    get(sky, tmp_path)
+    assert whole(sky, tmp_path)
+
+
+def test_slices_of_a_table_that_changed_meanwhile_are_not_mixed(sky, tmp_path):
+    sky.script(SYNC, *[Answer()] * 4, busy(503, "7200"))
+    with pytest.raises(ComeBackLaterError):
+        get(sky, tmp_path)
+    sky.rows('DELETE FROM "J/ApJS/196/11/table3" WHERE recno > 80')
+    before = len(slices(sky))
+    assert get(sky, tmp_path).counts == {"table3.parquet": 80}
+    assert slices(sky)[before:] == [(1, 50), (51, 80)]
+
+
+@pytest.mark.parametrize("table", ["TAP_SCHEMA.columns", '"J/ApJS/196/11/table3"'])
+def test_a_service_without_the_table_or_its_rows(sky, tmp_path, table):
+    sky.rows(f"DELETE FROM {table}")
+    with pytest.raises(TruemorphError, match="J/ApJS/196/11/table3"):
+        get(sky, tmp_path)
+
+
+def test_there_are_three_tables(sky, tmp_path):
+    for tables in ((3, 4), ()):
+        with pytest.raises(InputError):
+            get(sky, tmp_path, tables=tables)
