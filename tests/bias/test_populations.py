@@ -38,7 +38,7 @@ def test_identity_gives_the_labels_back():
 
 
 @given(st.integers(0, 10_000), st.floats(4, 20), st.floats(0, 0.3), st.integers(1, 12))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_fractions_are_fractions(seed, theta, false_disk, bins):
     t = RayleighTransition(theta, false_disk)
     labels, alpha, _ = labels_through(t, 400, seed)

@@ -46,7 +46,7 @@ def test_a_cluster_labels_the_same_with_an_actor_killed(image_model, pictures, t
     killed = actors()
     for one in killed:
         os.kill(one, signal.SIGKILL)
-    said, err = process.communicate(timeout=150)
+    said, err = process.communicate()
     assert process.returncode == 0, err
     assert killed
     assert "wrote" in said
