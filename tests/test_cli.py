@@ -239,6 +239,7 @@ def test_ctrl_c_exits_130(capsys, monkeypatch, catalogue):
     assert run(capsys, "bias", catalogue)[0] == 130
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_training_leaves_what_it_goes_on_from(catalogue, tmp_path):
     # Background shells and test runners start their children with Ctrl-C ignored: listen to it again.
     code = (

@@ -10,6 +10,7 @@ from truemorph.demo import run_demo
 from truemorph.errors import InputError
 
 
+@pytest.mark.slow
 def test_a_small_demo_writes_its_contract(tmp_path):
     out = tmp_path / "demo"
     summary = run_demo(out, galaxies=300, epochs=1, folds=2, seed=1)

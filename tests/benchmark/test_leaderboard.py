@@ -15,7 +15,7 @@ from truemorph.benchmark.worlds import WORLDS, Sizes, make_world
 from truemorph.cli import main
 from truemorph.errors import InputError, TruemorphError
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 
 TINY = Sizes(train=360, validation=60, test=120, twins=30, pixels=32)
 

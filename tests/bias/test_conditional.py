@@ -13,7 +13,7 @@ from truemorph.errors import InputError
 THETA = 11.25
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_likelihood_is_biased_by_confounding_and_conditional_is_not():
     conditional, plain = [], []
     for seed in range(20):
@@ -59,14 +59,15 @@ def test_trees_are_cross_fitted_and_agree():
 
 
 @pytest.mark.slow
-def test_pulls_of_trees_over_20_catalogues():
+def test_pulls_of_trees_over_12_catalogues():
     pulls = []
-    for seed in range(20):
-        labels, alpha, _, columns = confounded_labels(40_000, seed)
+    for seed in range(12):
+        labels, alpha, _, columns = confounded_labels(10_000, seed)
         fit = fit_transition(labels, alpha, intrinsic=columns, class_model="trees")
         pulls.append((fit.values["theta"] - THETA) / fit.stderr["theta"])
-    assert abs(np.mean(pulls)) < 0.7, pulls
-    assert 0.5 < np.std(pulls, ddof=1) < 1.5, pulls
+    # Twelve pulls: their mean is known to 0.29, their spread to 0.21.
+    assert abs(np.mean(pulls)) < 0.9, pulls
+    assert 0.4 < np.std(pulls, ddof=1) < 1.6, pulls
 
 
 def test_weights_of_a_balanced_sample():

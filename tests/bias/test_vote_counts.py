@@ -36,7 +36,7 @@ def test_beta_binomial_is_scipys(k, more, mean, rho):
     assert got == pytest.approx(betabinom(n, mean * c, (1 - mean) * c).logpmf(k), abs=1e-8)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_every_parameter_is_recovered_with_its_error():
     true = {
         "theta": THETA, "false_disk": FALSE_DISK, "overdispersion_smooth": RHO[0], "overdispersion_disk": RHO[1],

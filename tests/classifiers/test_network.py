@@ -223,7 +223,7 @@ def test_several_transitions_each_for_its_own_galaxies():
         train_members(rows, each, learning())
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_flips_that_depend_on_several_observables():
     rows, truth = stripes(1_200)
     rng = np.random.default_rng(4)

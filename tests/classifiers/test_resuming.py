@@ -168,6 +168,7 @@ print(*sorted(one.name for one in folder.iterdir()))
 """
 
 
+@pytest.mark.slow
 def test_writers_that_meet_a_full_disk_say_so_and_leave_nothing(tmp_path):
     done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -224,7 +225,7 @@ def killed_later(arguments, how, epochs):
     return process.returncode, said
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_killed_commands_go_on(catalogue, tmp_path):
     subprocess.run(command(catalogue, tmp_path / "whole"), check=True, capture_output=True)
     out = tmp_path / "cut"
@@ -243,7 +244,7 @@ def test_killed_commands_go_on(catalogue, tmp_path):
     assert json.loads((out / "environment.json").read_text())["command"][1] == "train"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_two_processes_or_nodes_are_as_one(catalogue, tmp_path):
     # Layer norms: batch norms would see the galaxies of one process alone.
     settings = ("backbone=test_vit", "dropout=0", "epochs=6", "shift=0.05", "rotation=any", "folds=2", "accumulate=2")

@@ -121,6 +121,7 @@ def test_a_run_folder_tells_everything(two_runs, catalogue):
     )
 
 
+@pytest.mark.slow
 def test_runs_side_by_side(capsys, two_runs, tmp_path):
     page = tmp_path / "runs.html"
     asked = ("--maps", "0", "--bootstrap", "0", "--json")

@@ -51,6 +51,7 @@ def disk_fraction_predicted(rows, transition):
     return train_members(rows, transition, config).classifier().probabilities(rows.inputs)[:, 1]
 
 
+@pytest.mark.slow
 def test_through_the_transition_a_network_finds_the_truth_and_naively_the_crowd():
     rows, truth = stripes(1_200)
     debiased = disk_fraction_predicted(rows, RayleighTransition(11.25))

@@ -36,7 +36,7 @@ def parts_of(out):
     return sorted(out.parent.glob(f"{out.name}.*.parts/*.parquet"))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_killed_at_random_moments_it_goes_on(image_model, pictures, tmp_path):
     source = tars({**pictures, "g10": b"broken"}, tmp_path / "tars")
     label_table(load(image_model), source, tmp_path / "whole.parquet", precision="fp32")
@@ -60,7 +60,7 @@ def test_killed_at_random_moments_it_goes_on(image_model, pictures, tmp_path):
     assert left == {"tars", "whole.parquet", "whole.problems.csv", "cut.parquet", "cut.problems.csv"}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_processes_share_the_work(image_model, pictures, tmp_path):
     source = tars(pictures, tmp_path / "tars")
     label_table(load(image_model), source, tmp_path / "whole.parquet", precision="fp32")
@@ -92,7 +92,7 @@ def test_shards_of_a_cluster(image_model, pictures, tmp_path, monkeypatch):
     assert read_table(out).frame.equals(read_table(tmp_path / "whole.parquet").frame)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_processes_share_a_folder_from_its_beginning(image_model, pictures, tmp_path):
     source, out = tars(pictures, tmp_path / "tars"), tmp_path / "labels"
     four = [subprocess.Popen(command(image_model, source, out), stderr=subprocess.PIPE, text=True) for _ in range(4)]

@@ -20,7 +20,7 @@ from truemorph.tables import read_table
 from truemorph.workflow.reproducing.whole import STAGES
 
 # Minutes on busy cores; test_archive.py runs every stage with the default suite.
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 NAMES = [stage.name for stage in STAGES]
 THETA = 11.25
 INTRINSIC = ("radius_kpc", "M_r", "redshift")

@@ -510,7 +510,7 @@ def test_a_killed_process_leaves_a_part_that_goes_on(server, web, path, how):
     assert server.requests[-1].headers["Range"] == "bytes=200000-"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_killed_at_any_time_nothing_half_is_taken_for_whole(server, web, path):
     url = server.put("/data", BODY, slow=0.02)
     rng, kills = np.random.default_rng(2), 0
