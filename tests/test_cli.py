@@ -1,6 +1,7 @@
 """The command line as a user meets it: exit statuses, one-line errors, JSON, help."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -187,7 +188,8 @@ def test_mistakes_are_one_line_and_exit_2(capsys, catalogue, simulated, tmp_path
     (tmp_path / "nested.json").write_text(f'{{"family": "rayleigh", "parameters": {nested}}}')
     (tmp_path / "nested.toml").write_text(f"seed = {nested}")
     fit = tmp_path / "fit.json"
-    fit.write_text('{"family": "rayleigh", "parameters": {"theta": 9.0}}')
+    known = {"alpha_psf": "sigma", "class_fractions": {"smooth": 0.3, "disk": 0.7}, "galaxies": 9}
+    fit.write_text(json.dumps({"family": "rayleigh", "parameters": {"theta": 9.0}, **known}))
     cases = [
         ("absent.csv", ["prepare", "absent.csv", "--out", out]),
         ("--out", ["prepare", votes]),
@@ -209,6 +211,7 @@ def test_mistakes_are_one_line_and_exit_2(capsys, catalogue, simulated, tmp_path
         ("Must be", ["bias", catalogue, "--seed", "-1"]),
         ("written as .json", ["transition", catalogue, "--out", tmp_path / "fit.png"]),
         ("at least 300", ["demo", "--galaxies", "10", "--out", tmp_path / "demo"]),
+        ("caf\\xe9", ["label", fit, catalogue, "--out", tmp_path / os.fsdecode(b"caf\xe9.parquet")]),
         ("Unknown command", ["fly"]),
     ]
     for says, arguments in cases:
