@@ -42,7 +42,6 @@ def test_every_method_runs_and_is_scored(rows):
         if row["method"] != "labels":
             assert scores["log_loss"] > 0
             assert scores["drift"] is not None
-            assert scores["seconds"] > 0
     right = next(row for row in rows if row["method"] == "ddb-right")
     assert right["scores"]["flip_rms"] == 0
 
