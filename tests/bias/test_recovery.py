@@ -97,6 +97,7 @@ def test_monotone_form_from_labels_alone_says_what_it_takes_for_granted():
     assert fit.class_fractions[1] == pytest.approx(0.7, abs=0.02)
 
 
+@pytest.mark.slow
 def test_bootstrap_agrees_with_the_curvature_of_the_joint_fit():
     labels, alpha, classes = labels_through(WeibullTransition(15.9, 1.5), 6_000, 4)
     fit = fit_transition(labels, alpha, "weibull", gold=some_known(classes, 0.2, 4))

@@ -74,10 +74,15 @@ def assert_same(first, second):
     assert first.temperatures == second.temperatures
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What a run that nothing cuts off ends with."""
+    return train(tmp_path_factory.mktemp("whole"))
+
+
 @pytest.mark.parametrize("cut_at", [1, 5, 6, 7, 12])
-def test_a_run_cut_off_after_any_state_ends_with_the_same_weights(tmp_path, monkeypatch, every_step, cut_at):
+def test_a_run_cut_off_after_any_state_ends_with_the_same_weights(tmp_path, monkeypatch, every_step, whole, cut_at):
     # Two epochs of six steps: states after five steps and the epoch, twice.
-    whole = train(tmp_path / "whole")
     with pytest.raises(CutError):
         train(tmp_path / "cut", cut_at, monkeypatch)
     assert_same(train(tmp_path / "cut"), whole)
@@ -101,8 +106,7 @@ def test_a_run_that_stopped_early_is_not_trained_further(tmp_path, monkeypatch, 
     assert_same(train(tmp_path / "cut", patience=1, learning_rate=3e-2), whole)
 
 
-def test_a_damaged_state_gives_way_to_the_one_before(tmp_path, monkeypatch, every_step, capsys):
-    whole = train(tmp_path / "whole")
+def test_a_damaged_state_gives_way_to_the_one_before(tmp_path, monkeypatch, every_step, whole, capsys):
     with pytest.raises(CutError):
         train(tmp_path / "cut", 4, monkeypatch)
     state = Unfinished(tmp_path / "cut").state(0)

@@ -24,7 +24,7 @@ def pixels():
     return np.random.default_rng(0).integers(0, 256, (37, 32, 32, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("name", ["torch", "openvino"])
+@pytest.mark.parametrize("name", ["torch", pytest.param("openvino", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("precision", "within"), [("fp32", 1e-4), ("bf16", 0.03)])
 def test_engines_agree_with_the_model(image_model, pixels, name, precision, within):
     if name == "openvino":
@@ -159,6 +159,7 @@ def test_int8_needs_enough_images_that_did_not_calibrate_it(image_model, proof, 
         engine_for(load(image_model), "openvino", "int8", source)
 
 
+@pytest.mark.slow
 def test_onnx_says_the_same(image_model, pixels, tmp_path):
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("openvino")

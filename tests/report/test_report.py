@@ -112,18 +112,6 @@ def test_better_images_stand_beside_and_missing_ones_are_said(reported):
     assert (folder / "page_files" / "figures" / "pairs.pdf").is_file()
 
 
-def test_labels_made_earlier_are_used(runs, catalogue, tmp_path, capsys):
-    path = tmp_path / "mine.parquet"
-    label_table(load(runs / "debiased"), catalogue, path)
-    out = tmp_path / "page.html"
-    status, printed, _ = run(
-        capsys, "report", runs / "debiased", "--labels", path, "--out", out, "--maps", "0", "--bootstrap", "0", "--json"
-    )
-    assert status == 0
-    assert not (tmp_path / "page_files" / "labels").exists()
-    assert json.loads(printed)["measure"] == "CV14"
-
-
 def test_names_that_are_markup_stay_text(runs, catalogue, tmp_path, capsys):
     table = read_catalogue(catalogue)
     hostile = 'x"><meta http-equiv="refresh" content="0;url=http://localhost/leak">'
@@ -276,6 +264,8 @@ def test_posteriors_are_of_this_catalogues_labels(runs, catalogue, tmp_path, cap
     result = reported_on(capsys, runs / "debiased", "--labels", labels, "--catalogue", flipped, out=tmp_path / "p.html")
     row = next(one for one in result["table"] if one["labels"] == "debiased: posterior")
     assert row["to_smooth"] == 0  # eq. 6: nobody takes a smooth galaxy for a disk
+    assert not (tmp_path / "p_files" / "labels").exists()  # made earlier, they are used
+    assert result["measure"] == "CV14"  # no intrinsic columns were named
 
 
 @pytest.mark.slow
