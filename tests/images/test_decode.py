@@ -153,7 +153,7 @@ def huge_fits_gz(height, width):
 def test_images_that_declare_more_than_100_megapixels_are_refused_before_they_take_memory(huge, tmp_path):
     path = tmp_path / "galaxy"
     path.write_bytes(huge(65_400, 65_500))
-    with pytest.raises(InputError, match=r"galaxy.*65,500.*100 megapixels|galaxy.*65,400.*100 megapixels"):
+    with pytest.raises(InputError, match=r"galaxy.*65,500 × 65,400 pixels"):
         load_image(path, 64)
     with pytest.raises(InputError, match="megapixels"):
         decode(huge(10_001, 10_000), "galaxy", FitsReading(hdu=0))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import math
 import os
 import re
 import stat
@@ -108,46 +107,36 @@ def fits_values(data: bytes, hdu: int | str | None = None) -> np.ndarray:
     # Decompressed as it is read, so that a header is seen before what it declares takes memory.
     stream: Any = gzip.GzipFile(fileobj=io.BytesIO(data)) if data.startswith(_GZIP) else io.BytesIO(data)
     with fits.open(stream, memmap=False) as units:
-        chosen = _image_hdu(units) if hdu is None else _named_hdu(units, hdu)
+        chosen = _chosen_hdu(units, hdu)
         shape = tuple(chosen.shape) if chosen.is_image else ()
         if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] != 3):
             found = f"shape {shape}" if shape else "no image"
             raise ValueError(
                 f"a FITS image is (height, width), or (3, height, width) in red, green, blue; found {found}"
             )
+        _check_pixels(*shape[-2:])
         values = np.asarray(chosen.data, np.float64)
         while stream.read(_PIECE):  # to the checksum at the end of a gzipped file
             pass
     return values
 
 
-def _image_hdu(units: Any) -> Any:
-    """First HDU that holds an image. Astropy reads headers one by one; the data are skipped, not read."""
-    names = []
-    for number, unit in enumerate(units):
-        if unit.is_image and unit.shape and 0 not in unit.shape:
-            _check_pixels(*unit.shape[-2:])
-            return unit
-        names.append(unit.name or str(number))
-    raise ValueError(f"no image in any HDU ({', '.join(names)})")
-
-
-def _named_hdu(units: Any, hdu: int | str) -> Any:
+def _chosen_hdu(units: Any, hdu: int | str | None) -> Any:
+    """The HDU that was asked for, or the first with an image; astropy reads headers one by one, and data when asked."""
     try:
-        unit = units[hdu]
-    except (KeyError, IndexError):
-        names = [unit.name or str(number) for number, unit in enumerate(units)]
-        raise ValueError(f"no HDU {hdu!r}; there are {', '.join(names)}") from None
-    if unit.is_image:
-        _check_pixels(*unit.shape[-2:])
-    return unit
+        if hdu is not None:
+            return units[hdu]
+        return next(unit for unit in units if unit.is_image and unit.shape and 0 not in unit.shape)
+    except (KeyError, IndexError, StopIteration):
+        missing = "image in any HDU" if hdu is None else f"HDU {hdu!r}"
+        names = ", ".join(unit.name or str(number) for number, unit in enumerate(units))
+        raise ValueError(f"no {missing}; there are {names}") from None
 
 
-def _check_pixels(*sides: int) -> None:
+def _check_pixels(height: int, width: int) -> None:
     """Refuse a size that would take too much memory, before anything is decoded."""
-    if math.prod(sides) > MAXIMUM_PIXELS:
-        sizes = " × ".join(f"{side:,}" for side in sides)
-        raise ValueError(f"it declares {sizes} pixels, more than {MAXIMUM_PIXELS // 10**6} megapixels")
+    if height * width > MAXIMUM_PIXELS:
+        raise ValueError(f"it declares {width:,} × {height:,} pixels, more than {MAXIMUM_PIXELS // 10**6} megapixels")
 
 
 def _fits_picture(data: bytes, reading: FitsReading) -> np.ndarray:
@@ -201,14 +190,14 @@ def decode(data: bytes, source: str = "image", fits: FitsReading = AS_THEY_ARE) 
     try:
         if simplejpeg.is_jpeg(data):
             height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=True)
-            _check_pixels(width, height)
+            _check_pixels(height, width)
             return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
         if is_fits(data):
             return _fits_picture(data, fits)
         if data.startswith(_PNG) and len(data) >= 24:
-            _check_pixels(*struct.unpack(">II", data[16:24]))
+            _check_pixels(*reversed(struct.unpack(">II", data[16:24])))
         with Image.open(io.BytesIO(data)) as image:
-            _check_pixels(*image.size)
+            _check_pixels(image.height, image.width)
             if image.mode.startswith("I;16"):  # convert() would clip to white
                 grey = (np.asarray(image) >> 8).astype(np.uint8)
                 return np.repeat(grey[..., None], 3, axis=2)
