@@ -80,9 +80,9 @@ def whole(tmp_path_factory):
     return train(tmp_path_factory.mktemp("whole"))
 
 
-@pytest.mark.parametrize("cut_at", [1, 5, 6, 7, 12])
+@pytest.mark.parametrize("cut_at", [1, 6, 12])
 def test_a_run_cut_off_after_any_state_ends_with_the_same_weights(tmp_path, monkeypatch, every_step, whole, cut_at):
-    # Two epochs of six steps: states after five steps and the epoch, twice.
+    # Two epochs of six steps, and a state a step: within an epoch, between two, and after the last.
     with pytest.raises(CutError):
         train(tmp_path / "cut", cut_at, monkeypatch)
     assert_same(train(tmp_path / "cut"), whole)

@@ -280,6 +280,7 @@ def test_all_models_are_measured_on_the_same_galaxies(runs, catalogue, tmp_path,
     assert any("says nothing of 200 galaxies (50%)" in one["text"] for one in result["checks"])
 
 
+@pytest.mark.slow
 def test_truths_of_few_galaxies(runs, catalogue, tmp_path, capsys):
     few = pl.when(pl.int_range(pl.len()) < 12).then(pl.col("gold")).otherwise(None)
     path = changed_catalogue(catalogue, tmp_path / "few.parquet", gold=few, none=pl.lit(None, pl.Int64))
@@ -291,6 +292,7 @@ def test_truths_of_few_galaxies(runs, catalogue, tmp_path, capsys):
     assert "nan" not in result["answer"]
 
 
+@pytest.mark.slow
 def test_labels_of_one_class_and_an_empty_sersic_column(runs, catalogue, tmp_path, capsys):
     path = changed_catalogue(catalogue, tmp_path / "one.parquet", label=pl.lit(0), sersic_n=pl.lit(None, pl.Float64))
     result = reported_on(capsys, runs / "debiased", "--catalogue", path, out=tmp_path / "p.html")
@@ -299,6 +301,7 @@ def test_labels_of_one_class_and_an_empty_sersic_column(runs, catalogue, tmp_pat
     assert "sersic_n was not compared" in said
 
 
+@pytest.mark.slow
 def test_a_run_on_columns_knows_its_catalogue(catalogue, tmp_path, capsys):
     assert (
         run(capsys, "train", catalogue, "--preset", "dcv14", "--features", "radius_kpc", "--out", tmp_path / "m")[0]

@@ -118,6 +118,7 @@ def test_the_annotator_who_looks_sees_disks_only_where_they_show(looked_at):
     np.testing.assert_array_equal(votes, image_votes(images, seed=1))
 
 
+@pytest.mark.slow
 def test_twins_are_gold(looked_at):
     """What the annotator says of a well-resolved galaxy, trusted, shows how labels of its twins flip."""
     galaxies = simulate_galaxies(6_000, seed=5, confounded=False).filter(pl.col("alpha") > 20)[:400]
