@@ -14,6 +14,7 @@ from astropy.table import Table
 
 from catalogs.archives.observatory import Observatory, small_archive
 from conftest import ROOT
+from truemorph.benchmark.catalogues import METHODS as CATALOGUE_METHODS
 
 BLOCK = re.compile(r"<!-- run: (\w+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
 PAGES = (
@@ -167,6 +168,17 @@ def test_leaderboard(tmp_path):
     for said in ("plain", "confounded", "heavy-tailed", "image annotator", "vote-fraction matching", "DCV14"):
         assert said in out
     assert (tmp_path / "board" / "leaderboard.html").is_file()
+    rows = json.loads((tmp_path / "board" / "leaderboard.json").read_text())["rows"]
+    by = {(row["world"], row["method"]): row["means"] for row in rows}
+    worlds = {"plain", "confounded", "heavy-tailed", "image annotator"}
+    assert {*by} == {(world, method) for world in worlds for method in CATALOGUE_METHODS}
+    plain = {method: by["plain", method] for method in CATALOGUE_METHODS}
+    # Where the model holds, fractions from the posterior are right and the labels' are not.
+    assert plain["labels"]["fraction_rms_hard"] > 0.25
+    assert plain["dcv14-posterior"]["fraction_rms_soft"] < 0.03
+    assert plain["dcv14-posterior"]["balanced_accuracy"] > plain["matching"]["balanced_accuracy"] + 0.05
+    confounded = {method: by["confounded", method] for method in CATALOGUE_METHODS}
+    assert confounded["conditional"]["fraction_rms_soft"] < confounded["likelihood"]["fraction_rms_soft"]
 
 
 def on_real_galaxies(name, files, folder, shared_data):
