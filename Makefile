@@ -1,8 +1,8 @@
-# make demo | make test | make long | make readme | make check | make lint: each sets itself up on a fresh machine; a second run reuses .venv.
+# make demo | make test | make slow | make lint: each sets itself up on a fresh machine; a second run reuses .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test long readme check slow lint bench leaderboard real clean
+.PHONY: setup demo test slow lint bench leaderboard real clean
 setup: .venv/.installed
 
 # Not compiled: Python compiles what is imported, once, where it may; most of what is installed never is.
@@ -20,21 +20,10 @@ demo: setup
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
-# Processes that are killed or work together, many catalogues.
-long: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "long and not slow"
-
-# The README's commands that train networks.
-readme: setup
-	$(BIN)/pytest -m readme
-
-# All three at once, which keeps the cores busy to the end.
-check: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "not slow"
-
-# What takes minutes and changes rarely: errors of estimators over many catalogues.
+# Tests that train networks, kill processes or repeat a fit over many catalogues. A file is run by one process, because
+# its tests share what was trained.
 slow: setup
-	$(BIN)/pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m slow
 
 lint: setup
 	$(BIN)/ruff check .

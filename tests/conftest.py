@@ -5,11 +5,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, settings
 
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 from truemorph.config import PRESETS, TrainingConfig
 from truemorph.demo import write_simulated
+
+# The same examples everywhere, however busy the machine is.
+settings.register_profile("truemorph", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("truemorph")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -110,5 +115,5 @@ def run(capsys, *arguments):
 
 
 def pytest_collection_modifyitems(items):
-    """What takes longest begins first, so that no core waits at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("readme") is None)
+    """Slow tests begin first, so that no core waits for one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

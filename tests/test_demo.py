@@ -10,6 +10,7 @@ from truemorph.demo import run_demo
 from truemorph.errors import InputError
 
 
+@pytest.mark.slow
 def test_a_small_demo_writes_its_contract(tmp_path):
     out = tmp_path / "demo"
     summary = run_demo(out, galaxies=300, epochs=1, folds=2, seed=1)
@@ -19,7 +20,6 @@ def test_a_small_demo_writes_its_contract(tmp_path):
         assert {"balanced_accuracy", "fraction_rms_hard", "fraction_rms_soft", "cv18"} <= set(model)
         assert {"value", "floor", "excess"} <= set(model["cv18"])
     assert {"true", "estimate", "stderr"} <= set(summary["theta"])
-    assert all(seconds >= 0 for seconds in summary["seconds"].values())
     page = (out / "report.html").read_text()
     fetched = re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page)
     assert fetched == []
@@ -49,4 +49,3 @@ def test_make_demo_keeps_its_promise():
     # Drift of the naive labels stands out of the sampling noise of the bins, measured by permutation.
     assert naive["cv18"]["value"] > debiased["cv18"]["value"] + 3 * debiased["cv18"]["floor_std"]
     assert abs(theta["estimate"] - theta["true"]) < 4 * theta["stderr"]
-    assert sum(summary["seconds"].values()) < 300

@@ -15,7 +15,7 @@ def test_a_log_gets_whole_lines(capsys):
 
 
 def test_a_log_is_left_alone_by_what_is_done_at_once(capsys):
-    with progress(10, "label", "gal") as told:
+    with progress(10, "label", "gal", between=3600) as told:
         told.update(10)
     assert capsys.readouterr().err == ""
 

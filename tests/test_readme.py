@@ -14,6 +14,7 @@ from astropy.table import Table
 
 from archives.server import Observatory, small_archive
 from conftest import ROOT
+from truemorph.benchmark.catalogues import METHODS as CATALOGUE_METHODS
 
 BLOCK = re.compile(r"<!-- run: (\w+) -->\n```(\w+)\n(.*?)```", re.DOTALL)
 PAGES = (
@@ -82,7 +83,7 @@ def test_every_command_of_the_readme_is_in_a_block_that_is_run():
     assert not re.search(r"^truemorph ", outside, re.MULTILINE)
 
 
-@pytest.mark.readme
+@pytest.mark.slow
 def test_step_by_step_on_the_demos_files(tmp_path):
     small = ["truemorph", "demo", "--out", "demo", "--galaxies", "400", "--epochs", "1", "--folds", "2"]
     small[0] = str(Path(sys.executable).parent / "truemorph")
@@ -110,17 +111,20 @@ def test_python_snippet(tmp_path):
     assert abs(theta - 11.25) < 4 * error
 
 
+@pytest.mark.slow
 def test_ways_to_estimate(tmp_path):
     out = run_block("ways", tmp_path)
     for said in ("likelihood", "conditional", "gold", "at fixed intrinsic properties"):
         assert said in out
 
 
+@pytest.mark.slow
 def test_simulated_galaxies(tmp_path):
     out = run_block("simulate", tmp_path)
     assert "ResolutionDrift(factors=array([1.5, 2.5])" in out
 
 
+@pytest.mark.slow
 def test_the_real_archives_on_simulated_ones(tmp_path, monkeypatch):
     with Observatory(small_archive()) as sky:
         monkeypatch.setenv("TRUEMORPH_ADDRESSES", str(sky.write_addresses(tmp_path / "addresses.toml")))
@@ -130,6 +134,7 @@ def test_the_real_archives_on_simulated_ones(tmp_path, monkeypatch):
     assert (tmp_path / "run" / "paper.datasheet.md").is_file()
 
 
+@pytest.mark.slow
 def test_any_survey_in_a_page_of_toml(tmp_path):
     n = 200
     rng = np.random.default_rng(0)
@@ -143,17 +148,29 @@ def test_any_survey_in_a_page_of_toml(tmp_path):
     assert "features_or_disk" in (tmp_path / "mine.toml").read_text()
 
 
+@pytest.mark.slow
 def test_tables_in_memory(tmp_path):
     out = run_block("crossmatch", tmp_path)
     assert "votes with redshifts on the sky within 1.5 arcsec: 400 of 400 rows matched" in out
 
 
-@pytest.mark.readme
+@pytest.mark.slow
 def test_leaderboard(tmp_path):
     out = run_block("leaderboard", tmp_path)
     for said in ("plain", "confounded", "heavy-tailed", "image annotator", "vote-fraction matching", "DCV14"):
         assert said in out
     assert (tmp_path / "board" / "leaderboard.html").is_file()
+    rows = json.loads((tmp_path / "board" / "leaderboard.json").read_text())["rows"]
+    by = {(row["world"], row["method"]): row["means"] for row in rows}
+    worlds = {"plain", "confounded", "heavy-tailed", "image annotator"}
+    assert {*by} == {(world, method) for world in worlds for method in CATALOGUE_METHODS}
+    plain = {method: by["plain", method] for method in CATALOGUE_METHODS}
+    # Where the model holds, fractions from the posterior are right and the labels' are not.
+    assert plain["labels"]["fraction_rms_hard"] > 0.25
+    assert plain["dcv14-posterior"]["fraction_rms_soft"] < 0.03
+    assert plain["dcv14-posterior"]["balanced_accuracy"] > plain["matching"]["balanced_accuracy"] + 0.05
+    confounded = {method: by["confounded", method] for method in CATALOGUE_METHODS}
+    assert confounded["conditional"]["fraction_rms_soft"] < confounded["likelihood"]["fraction_rms_soft"]
 
 
 def on_real_galaxies(name, files, folder, shared_data):
@@ -162,19 +179,21 @@ def on_real_galaxies(name, files, folder, shared_data):
     return run_block(name, folder)
 
 
+@pytest.mark.slow
 def test_on_votes(tmp_path, shared_data):
     out = on_real_galaxies("votes", ["gz2_votes.csv"], tmp_path, shared_data)
     assert "4,689 rows in, 4,689 labelled" in out
     assert "theta = " in out
 
 
+@pytest.mark.slow
 def test_votes_with_expert_types(tmp_path, shared_data):
     out = on_real_galaxies("experts", ["gz2_votes.csv"], tmp_path, shared_data)
     assert "definition: disk: t_type >= -3" in out
     assert "trusted labels are right" in out
 
 
-@pytest.mark.readme
+@pytest.mark.slow
 def test_the_papers_experiment_on_what_there_is(tmp_path, shared_data):
     out = on_real_galaxies("reproduce", ["gz2_images.csv", "gz2_images", "gz2_votes.csv"], tmp_path, shared_data)
     assert "truemorph fetch simard" in out
@@ -182,7 +201,7 @@ def test_the_papers_experiment_on_what_there_is(tmp_path, shared_data):
     assert (tmp_path / "votes" / "table1.md").is_file()
 
 
-@pytest.mark.readme
+@pytest.mark.slow
 def test_on_challenge_images(tmp_path, shared_data):
     files = ["gz2_challenge_images.csv", "gz2_challenge_images"]
     out = on_real_galaxies("challenge", files, tmp_path, shared_data)

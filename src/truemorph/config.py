@@ -6,13 +6,13 @@ import os
 import tomllib
 from collections.abc import Iterable
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from truemorph.errors import InputError
+from truemorph.io import read_toml
 
 # 424 → 207 pixels, as in the paper (section 2.5).
 _PAPER_CROP = 207 / 424
@@ -125,15 +125,6 @@ def _settle(model: type[Model], settings: dict[str, Any]) -> Model:
         raise InputError(f"setting {name}: {first['msg'].lower()}; got {first['input']!r}") from problem
 
 
-def _read_toml(file: str | os.PathLike[str]) -> dict[str, Any]:
-    try:
-        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise InputError(f"{file}: {problem.strerror or problem}") from problem
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise InputError(f"{file}: not valid TOML: {problem}") from problem
-
-
 def _of_preset(name: str) -> dict[str, Any]:
     if name not in PRESETS:
         raise InputError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
@@ -157,7 +148,7 @@ def training_config(
     """
     settings = _of_preset(preset)
     if file is not None:
-        settings |= _read_toml(file)
+        settings |= read_toml(file)
     settings |= {name: value for name, value in changes.items() if value is not None}
     return _settle(TrainingConfig, settings)
 
@@ -194,12 +185,12 @@ def run_config(
     settings: dict[str, Any] = {"catalogue": str(source)}
     training: dict[str, Any] = {}
     if str(source).endswith(".toml"):
-        settings = _read_toml(source)
+        settings = read_toml(source)
         training = settings.pop("training", {})
         if not isinstance(training, dict):
             raise InputError(f"{source}: training is a table, [training]; got {training!r}")
     if file is not None:
-        training |= _read_toml(file)
+        training |= read_toml(file)
     given = {name: value for name, value in changes.items() if value is not None} | dict(map(_assignment, assignments))
     if "preset" in given and "preset" in settings:
         before = TrainingConfig(**_of_preset(settings["preset"])).model_dump(mode="json")
@@ -230,7 +221,7 @@ def _assignment(text: str) -> tuple[str, Any]:
         raise InputError(f"--set takes KEY=VALUE, such as epochs=30; got {text!r}")
     try:
         return name.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:  # a bare word
+    except (tomllib.TOMLDecodeError, RecursionError):  # a bare word
         return name.strip(), None if value.strip() == "none" else value.strip()
 
 

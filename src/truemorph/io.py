@@ -56,6 +56,17 @@ def file_hash(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
+def shown_path(path: str | os.PathLike[str]) -> str:
+    r"""Return a path as text that any file can hold; bytes that are not UTF-8 are written as escapes.
+
+    Examples
+    --------
+    >>> shown_path(os.fsdecode(b"caf\xe9.jpg"))
+    'caf\\xe9.jpg'
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a TOML file.
 

@@ -113,7 +113,7 @@ def test_without_etag_nothing_is_resumed(server, session, tmp_path):
     assert ranges(server) == [None, None]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_killed_process_leaves_a_part_that_is_resumed(server, session, address, tmp_path):
     server.script("/t.bin", Answer(cut=300_000), Answer(wait=60.0))
     code = (

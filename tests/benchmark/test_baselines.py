@@ -11,7 +11,7 @@ from truemorph.simulate.annotate import vote_fractions
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_matched_fractions_keep_order_and_take_the_best_bins_distribution(seed, bins):
     rng = np.random.default_rng(seed)
     n = 40 * bins

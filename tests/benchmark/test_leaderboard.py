@@ -5,9 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from conftest import SHARED
 from truemorph.benchmark.cache import Cache, digest
-from truemorph.benchmark.catalogues import METHODS as CATALOGUE_METHODS
 from truemorph.benchmark.catalogues import run_catalogues
 from truemorph.benchmark.leaderboard import Plan, run_plan, summarise
 from truemorph.benchmark.methods import METHODS
@@ -15,7 +13,7 @@ from truemorph.benchmark.worlds import WORLDS, Sizes, make_world
 from truemorph.cli import main
 from truemorph.errors import InputError, TruemorphError
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 
 TINY = Sizes(train=360, validation=60, test=120, twins=30, pixels=32)
 
@@ -42,7 +40,6 @@ def test_every_method_runs_and_is_scored(rows):
         if row["method"] != "labels":
             assert scores["log_loss"] > 0
             assert scores["drift"] is not None
-            assert scores["seconds"] > 0
     right = next(row for row in rows if row["method"] == "ddb-right")
     assert right["scores"]["flip_rms"] == 0
 
@@ -112,28 +109,8 @@ def test_a_damaged_stage_is_named(tmp_path):
         store.result("row", {"a": 1}, lambda: {"x": 2})
 
 
-@pytest.fixture(scope="module")
-def catalogue_rows():
-    return run_catalogues((0,), SHARED if SHARED.is_dir() else None)
-
-
-def test_catalogue_only_scores_every_method(catalogue_rows):
-    worlds = {row["world"] for row in catalogue_rows}
-    assert {"plain", "confounded", "heavy-tailed", "image annotator"} <= worlds
-    for world in worlds:
-        assert set(CATALOGUE_METHODS) <= {row["method"] for row in catalogue_rows if row["world"] == world}
-    by = {(row["world"], row["method"]): row["scores"] for row in catalogue_rows}
-    plain = {method: by["plain", method] for method in CATALOGUE_METHODS}
-    # Where the model holds, fractions from the posterior are right and the labels' are not.
-    assert plain["labels"]["fraction_rms_hard"] > 0.25
-    assert plain["dcv14-posterior"]["fraction_rms_soft"] < 0.03
-    assert plain["dcv14-posterior"]["balanced_accuracy"] > plain["matching"]["balanced_accuracy"] + 0.05
-    confounded = {method: by["confounded", method] for method in CATALOGUE_METHODS}
-    assert confounded["conditional"]["fraction_rms_soft"] < confounded["likelihood"]["fraction_rms_soft"]
-
-
-def test_catalogue_only_on_real_galaxies(catalogue_rows, shared_data):
-    by = {(row["world"], row["method"]): row["scores"] for row in catalogue_rows}
+def test_catalogue_only_on_real_galaxies(shared_data):
+    by = {(row["world"], row["method"]): row["scores"] for row in run_catalogues((0,), shared_data)}
     paper = "GZ2 votes, T >= -3"
     hart = by[paper, "Hart et al. 2016"]
     for method in ("conditional", "gold", "gold-votes", "dcv14-posterior"):

@@ -33,7 +33,7 @@ def one_line(error):
 
 
 @given(rows, st.one_of(st.integers(2, 99), st.integers(-99, -1), st.just(0.5)), methods)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_labels_that_are_no_class(row, value, method):
     labels = LABELS.astype(float)
     labels[row] = value
@@ -46,7 +46,7 @@ def test_labels_that_are_no_class(row, value, method):
 
 
 @given(rows, st.one_of(st.just(np.nan), st.floats(max_value=-1e-9, allow_infinity=False)), methods)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_alpha_that_is_negative_or_missing(row, value, method):
     alpha = ALPHA.copy()
     alpha[row] = value
@@ -61,7 +61,7 @@ def test_alpha_that_is_negative_or_missing(row, value, method):
 
 
 @given(rows, st.sampled_from(["likelihood", "binned", "conditional"]))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_alpha_of_zero_is_unresolved_not_wrong(row, method):
     alpha = ALPHA.copy()
     alpha[row] = 0.0
@@ -73,7 +73,7 @@ def test_alpha_of_zero_is_unresolved_not_wrong(row, method):
 
 
 @given(st.integers(0, 2 * N).filter(lambda n: n != N), methods)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_lengths_that_differ(n, method):
     with pytest.raises(InputError) as error:
         fit_transition(np.resize(LABELS, n), ALPHA, **METHODS[method])
@@ -89,7 +89,7 @@ def test_lengths_that_differ(n, method):
 
 
 @given(st.integers(1, 30))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_fewer_objects_than_bins(n):
     with pytest.raises(InputError) as error:
         cv14(LABELS[:n], ALPHA[:n], n + 1)
@@ -105,7 +105,6 @@ def test_more_bins_than_galaxies_in_the_papers_estimator_is_said():
 
 
 @given(st.sampled_from([0, 1]), st.sampled_from(["likelihood", "binned", "conditional"]))
-@settings(deadline=None)
 def test_a_single_class(label, method):
     with pytest.raises(InputError) as error:
         fit_transition(np.full(N, label), ALPHA, **METHODS[method])
@@ -115,7 +114,7 @@ def test_a_single_class(label, method):
 
 
 @given(rows, st.integers(0, 1), st.sampled_from([np.nan, np.inf, -np.inf]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_intrinsic_values_that_are_missing(row, column, value):
     columns = COLUMNS.copy()
     columns[row, column] = value

@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from conftest import confounded_labels, flipped_labels
 from truemorph.bias.conditional import explained_variance
@@ -13,7 +11,7 @@ from truemorph.errors import InputError
 THETA = 11.25
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_likelihood_is_biased_by_confounding_and_conditional_is_not():
     conditional, plain = [], []
     for seed in range(20):
@@ -45,6 +43,7 @@ def test_without_confounding_it_gives_what_likelihood_gives():
     assert conditional.stderr["theta"] == pytest.approx(plain.stderr["theta"], rel=0.1)
 
 
+@pytest.mark.slow
 def test_trees_are_cross_fitted_and_agree():
     labels, alpha, truth, columns = confounded_labels(12_000, 3)
     fit = fit_transition(labels, alpha, intrinsic=columns, class_model="trees")
@@ -59,14 +58,15 @@ def test_trees_are_cross_fitted_and_agree():
 
 
 @pytest.mark.slow
-def test_pulls_of_trees_over_20_catalogues():
+def test_pulls_of_trees_over_12_catalogues():
     pulls = []
-    for seed in range(20):
-        labels, alpha, _, columns = confounded_labels(40_000, seed)
+    for seed in range(12):
+        labels, alpha, _, columns = confounded_labels(10_000, seed)
         fit = fit_transition(labels, alpha, intrinsic=columns, class_model="trees")
         pulls.append((fit.values["theta"] - THETA) / fit.stderr["theta"])
-    assert abs(np.mean(pulls)) < 0.7, pulls
-    assert 0.5 < np.std(pulls, ddof=1) < 1.5, pulls
+    # Twelve pulls: their mean is known to 0.29, their spread to 0.21.
+    assert abs(np.mean(pulls)) < 0.9, pulls
+    assert 0.4 < np.std(pulls, ddof=1) < 1.6, pulls
 
 
 def test_weights_of_a_balanced_sample():
@@ -90,10 +90,9 @@ def test_columns_that_determine_alpha_are_refused_and_that_nearly_do_warned_abou
     assert explained_variance(alpha, np.random.default_rng(0).normal(size=(6_000, 2))) < 0.05
 
 
-@given(st.integers(0, 1000), st.integers(0, 2))
-@settings(max_examples=8, deadline=None)
-def test_a_constant_column_is_left_out_and_named(seed, at):
-    labels, alpha, _, columns = confounded_labels(1_500, seed)
+@pytest.mark.parametrize("at", range(3))
+def test_a_constant_column_is_left_out_and_named(at):
+    labels, alpha, _, columns = confounded_labels(1_500, at)
     with_constant = np.insert(columns, at, 3.0, axis=1)
     fit = fit_transition(labels, alpha, intrinsic=with_constant)
     assert fit.warnings[0] == f"intrinsic column {at} is constant and was left out"

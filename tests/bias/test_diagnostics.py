@@ -34,6 +34,7 @@ def test_the_true_family_is_preferred(true, name):
     assert (found.rayleigh_p_value < 1e-4) == (name != "rayleigh")
 
 
+@pytest.mark.slow
 def test_likelihood_ratio_of_rayleigh_in_weibull_is_chi_squared():
     p_values = [
         compare_families(*labels_through(RayleighTransition(11.25), 4_000, seed)[:2], ("rayleigh", "weibull"))
@@ -97,6 +98,7 @@ def test_unresolved_disk_labels_do_not_choose_the_family():
     assert found.aic == pytest.approx(plain.aic)
 
 
+@pytest.mark.slow
 def test_weighted_rows_do_not_make_families_look_different():
     p_values = []
     for seed in range(25):
@@ -148,6 +150,7 @@ def test_confounding_beyond_the_columns_is_found():
     assert "beyond what the intrinsic columns explain" in check.statement
 
 
+@pytest.mark.slow
 def test_no_false_alarm():
     alarms = 0
     for seed in range(12):

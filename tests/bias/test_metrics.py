@@ -33,7 +33,7 @@ def recursive_cv18(labels, alpha, intrinsic, depth, bins, n_classes=2):
 
 
 @given(st.integers(0, 10_000), st.integers(0, 3), st.integers(2, 5), st.integers(2, 4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_equals_the_definition(seed, depth, bins, n_classes):
     rng = np.random.default_rng(seed)
     n = 300
@@ -46,7 +46,7 @@ def test_equals_the_definition(seed, depth, bins, n_classes):
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_row_order_and_monotone_alpha_do_not_matter(seed):
     rng = np.random.default_rng(seed)
     labels, alpha, intrinsic = rng.integers(0, 2, 400), rng.lognormal(2, 0.5, 400), rng.normal(size=(400, 2))

@@ -38,7 +38,7 @@ def test_identity_gives_the_labels_back():
 
 
 @given(st.integers(0, 10_000), st.floats(4, 20), st.floats(0, 0.3), st.integers(1, 12))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_fractions_are_fractions(seed, theta, false_disk, bins):
     t = RayleighTransition(theta, false_disk)
     labels, alpha, _ = labels_through(t, 400, seed)
@@ -65,6 +65,7 @@ def test_errors_of_the_inversion_are_its_scatter():
     assert 0.8 < np.std(pulls) < 1.2
 
 
+@pytest.mark.slow
 def test_errors_know_that_t_was_fitted_to_the_same_labels():
     """From labels alone, the labels that scatter a bin have moved T as well: added before they are squared."""
     pulls = []
@@ -117,6 +118,7 @@ def test_a_fit_from_other_rows_is_bootstrapped_from_its_own():
     np.testing.assert_allclose(found.stderr[:, 1], stated.stderr[:, 1], rtol=0.5)
 
 
+@pytest.mark.slow
 def test_a_fit_without_errors_says_so_and_its_bootstrap_mends_it():
     labels, alpha, truth = changing_fractions(2_000, 12)
     fit = fit_transition(labels, alpha, "monotone", gold=some_known(truth, 0.1, 12), knots=6)

@@ -15,7 +15,7 @@ from truemorph.bias.transitions import (
 )
 from truemorph.errors import InputError
 
-N, SEEDS = 100_000, 100
+N, SEEDS = 20_000, 40
 TRUE = {
     "rayleigh": RayleighTransition(11.25),
     "weibull": WeibullTransition(15.9, 1.5),
@@ -23,13 +23,11 @@ TRUE = {
 }
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("method", ["likelihood", pytest.param("gold", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "family", ["rayleigh", *(pytest.param(one, marks=pytest.mark.slow) for one in ("weibull", "fisk"))]
-)
-def test_pulls_over_100_catalogues_of_100_000(family, method):
-    """The mean of 100 pulls has an error of 0.1, their spread one of 0.07: the limits are three of each."""
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["likelihood", "gold"])
+@pytest.mark.parametrize("family", ["rayleigh", "weibull", "fisk"])
+def test_pulls_over_40_catalogues_of_20_000(family, method):
+    """The mean of 40 pulls has an error of 0.16, their spread one of 0.11: the limits are three of each."""
     truth = TRUE[family]
     pulls = []
     for seed in range(SEEDS):
@@ -40,11 +38,11 @@ def test_pulls_over_100_catalogues_of_100_000(family, method):
         pull = [(fit.values[name] - getattr(truth, name)) / fit.stderr[name] for name in fit.values]
         pulls.append([*pull, (fit.class_fractions[1] - 0.7) / fit.stderr["disk_fraction"]])
     mean, spread = np.mean(pulls, axis=0), np.std(pulls, axis=0, ddof=1)
-    assert np.all(np.abs(mean) < 0.3), mean
-    assert np.all((spread > 0.8) & (spread < 1.2)), spread
+    assert np.all(np.abs(mean) < 0.48), mean
+    assert np.all((spread > 0.67) & (spread < 1.33)), spread
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_matrix_and_constant_need_trusted_labels():
     labels, alpha, classes = labels_through(ConstantTransition(0.3, 0.1), 4_000, 0)
     for family in ("matrix", "constant"):
@@ -76,7 +74,7 @@ def test_matrix_of_trusted_rows_alone_is_their_confusion_matrix():
     np.testing.assert_allclose(fit.transition.values, counts / counts.sum(axis=1, keepdims=True), atol=2e-4)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_monotone_form_follows_any_falling_curve():
     """With trusted labels, no shape given: every knot within errors of the true flip probability, by bootstrap."""
     true = FiskTransition(14.0, 3.0)
@@ -99,6 +97,7 @@ def test_monotone_form_from_labels_alone_says_what_it_takes_for_granted():
     assert fit.class_fractions[1] == pytest.approx(0.7, abs=0.02)
 
 
+@pytest.mark.slow
 def test_bootstrap_agrees_with_the_curvature_of_the_joint_fit():
     labels, alpha, classes = labels_through(WeibullTransition(15.9, 1.5), 6_000, 4)
     fit = fit_transition(labels, alpha, "weibull", gold=some_known(classes, 0.2, 4))

@@ -19,7 +19,7 @@ from truemorph.bias.scores import (
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_equal_to_scikit_learn(seed):
     rng = np.random.default_rng(seed)
     truth, p = rng.integers(0, 2, 60), rng.uniform(0.001, 0.999, 60)

@@ -36,7 +36,7 @@ def test_beta_binomial_is_scipys(k, more, mean, rho):
     assert got == pytest.approx(betabinom(n, mean * c, (1 - mean) * c).logpmf(k), abs=1e-8)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_every_parameter_is_recovered_with_its_error():
     true = {
         "theta": THETA, "false_disk": FALSE_DISK, "overdispersion_smooth": RHO[0], "overdispersion_disk": RHO[1],
@@ -68,7 +68,7 @@ def test_votes_that_do_not_tell_two_classes_apart_are_warned_about():
 
 
 def test_majority_labels_of_the_same_votes_are_further_off():
-    votes, alpha, _ = voted(20_000, 1)
+    votes, alpha, _ = voted(12_000, 1)
     counts, majority = fit_transition(votes, alpha), fit_transition((votes[:, 1] > votes[:, 0]).astype(int), alpha)
     assert abs(counts.class_fractions[1] - 0.6) < 4 * counts.stderr["disk_fraction"]
     assert abs(majority.class_fractions[1] - 0.6) > 3 * majority.stderr["disk_fraction"]
@@ -86,7 +86,7 @@ def test_posterior_of_counts_is_calibrated():
 
 
 def test_transition_of_the_majority_is_what_majorities_do():
-    votes, alpha, truth = voted(40_000, 3)
+    votes, alpha, truth = voted(20_000, 3)
     fit = fit_transition(votes, alpha)
     label = (votes[:, 1] > votes[:, 0]).astype(int)
     tie = votes[:, 1] == votes[:, 0]

@@ -73,6 +73,7 @@ def test_without_it_the_loop_learns_the_crowd(data):
     assert disks < 0.5
 
 
+@pytest.mark.slow
 def test_in_the_loop_of_timms_training_script(data):
     """The parts of timm's train.py: its optimiser, schedule, gradient scaling by autocast, averaged model."""
     images, labels, alpha, _ = data
@@ -115,6 +116,7 @@ class LightningGalaxies(lightning.LightningModule):
         return torch.optim.AdamW(self.parameters(), 2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_in_a_lightning_module(data, tmp_path):
     images, labels, alpha, _ = data
@@ -127,6 +129,7 @@ def test_in_a_lightning_module(data, tmp_path):
     assert_debiased(module.network, data)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_in_zoobots_classifier(data, tmp_path):
     finetune = pytest.importorskip("zoobot.pytorch.training.finetune", reason="zoobot is not installed")

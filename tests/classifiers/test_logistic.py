@@ -73,6 +73,7 @@ def test_labels_that_do_not_determine_theta_are_warned_about():
         )
 
 
+@pytest.mark.slow
 def test_standard_error_of_theta_is_the_spread_over_samples():
     fits = [
         DebiasedLogisticRegression().fit(X, labels, alpha=alpha)

@@ -180,6 +180,7 @@ def test_deeper_layers_move_less_with_layer_decay():
     assert moved(finetune="layers", layer_decay=0.1) < 0.1 * moved()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["soft_labels", "votes"])
 def test_soft_labels_and_votes_find_the_truth(what):
     rows, truth = stripes(1_200)
@@ -204,6 +205,7 @@ def test_a_soft_label_of_one_class_is_a_label():
         np.testing.assert_allclose(same[name], value, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_several_transitions_each_for_its_own_galaxies():
     rows, truth = stripes(1_200)
     alpha = rows.column("alpha")
@@ -223,7 +225,7 @@ def test_several_transitions_each_for_its_own_galaxies():
         train_members(rows, each, learning())
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_flips_that_depend_on_several_observables():
     rows, truth = stripes(1_200)
     rng = np.random.default_rng(4)
@@ -254,6 +256,7 @@ def three_kinds(n=900, seed=0):
     return pixels, truth
 
 
+@pytest.mark.slow
 def test_three_classes_and_their_names(tmp_path):
     pixels, truth = three_kinds()
     flips = np.array([[0.9, 0.05, 0.05], [0.4, 0.6, 0.0], [0.3, 0.1, 0.6]])

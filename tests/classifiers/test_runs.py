@@ -121,6 +121,7 @@ def test_a_run_folder_tells_everything(two_runs, catalogue):
     )
 
 
+@pytest.mark.slow
 def test_runs_side_by_side(capsys, two_runs, tmp_path):
     page = tmp_path / "runs.html"
     asked = ("--maps", "0", "--bootstrap", "0", "--json")
@@ -148,6 +149,7 @@ def counted(catalogue, tmp_path_factory):
     return write_table(CatalogTable(frame, table.units, metadata), folder / "cat.parquet"), broken["object_id"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("votes", ["soft", "counts"])
 def test_votes_instead_of_labels(capsys, counted, tmp_path, monkeypatch, votes):
     path, broken = counted
@@ -193,6 +195,7 @@ def test_votes_need_their_number_and_no_transition_of_labels(catalogue, tmp_path
         training.train_on_catalogue(run_config(catalogue, more, out=str(tmp_path / "m")))
 
 
+@pytest.mark.slow
 def test_soft_labels_taken_at_their_word_or_with_one_number_of_votes(capsys, catalogue, tmp_path):
     models = {}
     for name, more in (("word", ["--naive"]), ("number", ["--set", "vote_count=40"])):

@@ -37,6 +37,7 @@ def surveyed(catalogue, tmp_path_factory):
     return write_table(CatalogTable(frame, table.units, table.metadata), out)
 
 
+@pytest.mark.slow
 def test_everything_is_written_and_agrees(capsys, models, surveyed, tmp_path):
     out = tmp_path / "explained"
     asked = ("explain", models / "naive", models / "debiased", "--catalogue", surveyed, "--out", out, "--rows", "all")

@@ -57,7 +57,10 @@ def by_hand(model, pixels, classes, layer, form="first", before=0):
     return np.divide(maps, highest, out=np.zeros_like(maps), where=highest > 0)
 
 
-@pytest.mark.parametrize(("backbone", "size", "layer", "grid", "form", "before"), KINDS, ids=[one[0] for one in KINDS])
+@pytest.mark.parametrize(
+    ("backbone", "size", "layer", "grid", "form", "before"),
+    [pytest.param(*one, id=one[0], marks=() if one[0].startswith("test_") else pytest.mark.slow) for one in KINDS],
+)
 def test_maps_are_those_written_down_by_hand(backbone, size, layer, grid, form, before):
     model = model_of(backbone, size)
     pixels, classes = pictures(3, size), np.array([1, 0, 1])

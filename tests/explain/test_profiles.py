@@ -40,7 +40,7 @@ def test_areas_are_those_of_fine_subpixels(size):
 
 
 @given(st.integers(4, 15), st.floats(0.01, 1), st.integers(0, 10**6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_profiles_of_a_constant_of_a_turned_map_and_of_a_sum(size, value, seed):
     edges = np.linspace(0, size / 2, 4)
     np.testing.assert_allclose(radial_profiles(np.full((1, size, size), value), edges), value)

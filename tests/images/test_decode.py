@@ -1,15 +1,21 @@
 """Images: the paper's crop, other kinds of file, broken files, and how many may be broken."""
 
+import gzip
 import io
+import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
 import simplejpeg
 import torch
+from astropy.io import fits
 from PIL import Image
 
 from truemorph.errors import InputError
-from truemorph.images.decode import central_crop, decode, load_image
+from truemorph.images.decode import FitsReading, central_crop, decode, load_image
+from truemorph.images.sersic import measure_sersic
 from truemorph.images.store import decode_batches, load_images
 from truemorph.images.transforms import normalise
 
@@ -119,3 +125,56 @@ def test_sixteen_bits_are_scaled_and_specks_refused(tmp_path):
         load_image(tmp_path / "speck.jpg", 64, 1.0)
     with pytest.raises(InputError, match="of no known kind"):
         decode(b"hello", "x")
+
+
+def huge_jpeg(height, width):
+    """A small JPEG file that declares another size."""
+    data = bytearray(jpeg(picture()))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+def huge_png(height, width):
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+
+
+def huge_fits(height, width):
+    header = fits.Header([("SIMPLE", True), ("BITPIX", -32), ("NAXIS", 2), ("NAXIS1", width), ("NAXIS2", height)])
+    return header.tostring().encode()
+
+
+def huge_fits_gz(height, width):
+    return gzip.compress(huge_fits(height, width))
+
+
+@pytest.mark.parametrize("huge", [huge_jpeg, huge_png, huge_fits, huge_fits_gz])
+def test_images_that_declare_more_than_100_megapixels_are_refused_before_they_take_memory(huge, tmp_path):
+    path = tmp_path / "galaxy"
+    path.write_bytes(huge(65_400, 65_500))
+    with pytest.raises(InputError, match=r"galaxy.*65,500 × 65,400 pixels"):
+        load_image(path, 64)
+    with pytest.raises(InputError, match="megapixels"):
+        decode(huge(10_001, 10_000), "galaxy", FitsReading(hdu=0))
+    assert "megapixels" in measure_sersic([path], jobs=1)["problem"].item()
+
+
+def test_a_gzipped_fits_file_is_checked_to_its_end():
+    buffer = io.BytesIO()
+    fits.PrimaryHDU(np.arange(1024.0).reshape(32, 32)).writeto(buffer)
+    packed = bytearray(gzip.compress(buffer.getvalue()))
+    assert decode(bytes(packed)).shape == (32, 32, 3)
+    packed[-8] ^= 1  # its checksum
+    with pytest.raises(InputError, match="not a readable image"):
+        decode(bytes(packed))
+
+
+def test_named_pipes_are_bad_images_and_nothing_waits_for_them(tmp_path):
+    paths = folder_of_images(tmp_path, 40)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for cache in (None, tmp_path / "cache"):
+        store = load_images([*paths, tmp_path / "pipe.jpg"], 16, 1.0, cache)
+        assert np.flatnonzero(~store.good).tolist() == [40]
+    assert "not a regular file" in store.problems[0][1]
+    assert measure_sersic([tmp_path / "pipe.jpg"], jobs=1)["flag"].item() == 2

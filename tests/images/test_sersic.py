@@ -151,7 +151,7 @@ def test_simulated_galaxies_have_their_indices_in_jpegs(pictures):
     assert found["sersic_n"][:6].median() > 2 * found["sersic_n"][6:].median()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_processes_change_nothing(pictures):
     paths, sigma, _ = pictures
     assert measure_sersic(paths, sigma, jobs=2).equals(measure_sersic(paths, sigma, jobs=1))

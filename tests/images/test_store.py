@@ -1,10 +1,11 @@
 """The pixel cache: built once, under a hash of contents, whatever cuts its building off; and FITS images."""
 
 import io
+import itertools
 import multiprocessing
 import os
 import signal
-import time
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -60,17 +61,25 @@ def test_other_contents_sizes_and_readings_are_other_caches(tmp_path):
     assert changed.pixels[2].max() == 0
 
 
-def slow_build(paths, cache, seconds):
-    """Build a cache so slowly that it can be killed half-way."""
-    read = store_module.load_image
+def build_and_stop(paths, cache, stopped):
+    """Build a cache up to its 30th image, say so, and wait to be killed."""
+    read, numbers = store_module.load_image, itertools.count()
 
-    def slowly(*arguments):
-        time.sleep(seconds)
+    def reading(*arguments):
+        if next(numbers) == 30:
+            stopped.set()
+        if stopped.is_set():
+            threading.Event().wait()
         return read(*arguments)
 
-    store_module.load_image = slowly
+    store_module.load_image = reading
     store_module._BATCH, store_module._KEPT_AT_ONCE = 4, 4
     store_module.decode_batches.__defaults__ = (*store_module.decode_batches.__defaults__[:1], 4, FitsReading())
+    load_images(paths, 16, 1.0, cache)
+
+
+def build_together(paths, cache, together):
+    together.wait()
     load_images(paths, 16, 1.0, cache)
 
 
@@ -78,18 +87,14 @@ def test_a_killed_build_goes_on_where_it_was(tmp_path, monkeypatch):
     paths = jpegs(tmp_path / "images", 60)
     cache = tmp_path / "cache"
     context = multiprocessing.get_context("fork")
-    builder = context.Process(target=slow_build, args=(paths, cache, 0.05))
+    stopped = context.Event()
+    builder = context.Process(target=build_and_stop, args=(paths, cache, stopped))
     builder.start()
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        good = [np.load(one, mmap_mode="r") for one in cache.glob("pixels-*/good.npy")]
-        if good and 8 <= good[0].sum() < 50:
-            break
-        time.sleep(0.01)
+    stopped.wait()
     os.kill(builder.pid, signal.SIGKILL)
     builder.join()
     done = int(np.load(next(cache.glob("pixels-*/good.npy"))).sum())
-    assert 8 <= done < 60
+    assert 8 <= done <= 30
     read, decoded = store_module.load_image, []
     monkeypatch.setattr(store_module, "load_image", lambda path, *rest: decoded.append(path) or read(path, *rest))
     again = load_images(paths, 16, 1.0, cache)
@@ -101,7 +106,8 @@ def test_two_processes_share_one_build(tmp_path):
     paths = jpegs(tmp_path / "images", 40)
     cache = tmp_path / "cache"
     context = multiprocessing.get_context("fork")
-    builders = [context.Process(target=slow_build, args=(paths, cache, 0.01)) for _ in range(2)]
+    together = context.Barrier(2)
+    builders = [context.Process(target=build_together, args=(paths, cache, together)) for _ in range(2)]
     for one in builders:
         one.start()
     for one in builders:

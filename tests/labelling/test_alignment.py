@@ -8,7 +8,7 @@ from scipy.special import softmax
 from truemorph.labelling.engines.alignment import Alignment
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 4), st.floats(0.3, 3), st.floats(-2, 2))
 def test_a_known_change_is_undone(seed, classes, scale, shift):
     rng = np.random.default_rng(seed)

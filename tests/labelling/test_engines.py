@@ -24,7 +24,7 @@ def pixels():
     return np.random.default_rng(0).integers(0, 256, (37, 32, 32, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("name", ["torch", "openvino"])
+@pytest.mark.parametrize("name", ["torch", pytest.param("openvino", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("precision", "within"), [("fp32", 1e-4), ("bf16", 0.03)])
 def test_engines_agree_with_the_model(image_model, pixels, name, precision, within):
     if name == "openvino":
@@ -113,6 +113,7 @@ def small_gate(monkeypatch):
     monkeypatch.setattr(gate, "_EVERY", 3)
 
 
+@pytest.mark.slow
 def test_int8_is_made_measured_and_kept(image_model, proof, tmp_path, small_gate, monkeypatch, capsys):
     monkeypatch.setattr(gate, "LEAST_AGREEMENT", 0.8)
     monkeypatch.setattr(gate, "MOST_FRACTION_CHANGE", 0.2)
@@ -139,6 +140,7 @@ def test_int8_is_made_measured_and_kept(image_model, proof, tmp_path, small_gate
         engine_for(load(tmp_path / "model"), "openvino", "int8")
 
 
+@pytest.mark.slow
 def test_int8_that_differs_is_refused_with_the_numbers(image_model, proof, small_gate, monkeypatch):
     monkeypatch.setattr(gate, "LEAST_AGREEMENT", 1.01)
     source = open_source(proof)
@@ -147,6 +149,7 @@ def test_int8_that_differs_is_refused_with_the_numbers(image_model, proof, small
     assert not (image_model / "openvino-int8").exists()
 
 
+@pytest.mark.slow
 def test_int8_needs_enough_images_that_did_not_calibrate_it(image_model, proof, tmp_path, small_gate, monkeypatch):
     monkeypatch.setattr(gate, "GATE_IMAGES", 41)
     with pytest.raises(InputError, match="alpha is not known here; give a prepared catalogue with --gate"):
@@ -156,6 +159,7 @@ def test_int8_needs_enough_images_that_did_not_calibrate_it(image_model, proof, 
         engine_for(load(image_model), "openvino", "int8", source)
 
 
+@pytest.mark.slow
 def test_onnx_says_the_same(image_model, pixels, tmp_path):
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("openvino")

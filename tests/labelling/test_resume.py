@@ -1,6 +1,5 @@
 """Labelling that is cut off, shared or in trouble: no row lost, doubled or changed."""
 
-import random
 import signal
 import subprocess
 import sys
@@ -37,7 +36,7 @@ def parts_of(out):
     return sorted(out.parent.glob(f"{out.name}.*.parts/*.parquet"))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_killed_at_random_moments_it_goes_on(image_model, pictures, tmp_path):
     source = tars({**pictures, "g10": b"broken"}, tmp_path / "tars")
     label_table(load(image_model), source, tmp_path / "whole.parquet", precision="fp32")
@@ -46,7 +45,6 @@ def test_killed_at_random_moments_it_goes_on(image_model, pictures, tmp_path):
         process = subprocess.Popen(command(image_model, source, out), stderr=subprocess.DEVNULL)
         while process.poll() is None and len(parts_of(out)) < len(done) + 2:
             time.sleep(0.01)
-        time.sleep(random.uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
         process.wait()
         now = {one.name: one.stat().st_mtime_ns for one in parts_of(out)}
@@ -62,7 +60,7 @@ def test_killed_at_random_moments_it_goes_on(image_model, pictures, tmp_path):
     assert left == {"tars", "whole.parquet", "whole.problems.csv", "cut.parquet", "cut.problems.csv"}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_processes_share_the_work(image_model, pictures, tmp_path):
     source = tars(pictures, tmp_path / "tars")
     label_table(load(image_model), source, tmp_path / "whole.parquet", precision="fp32")
@@ -71,7 +69,7 @@ def test_processes_share_the_work(image_model, pictures, tmp_path):
         subprocess.Popen(command(image_model, source, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    said = [process.communicate(timeout=120) for process in both]
+    said = [process.communicate() for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert any("wrote" in stdout for stdout, _ in said)
     assert read_table(out).frame.equals(read_table(tmp_path / "whole.parquet").frame)
@@ -94,11 +92,11 @@ def test_shards_of_a_cluster(image_model, pictures, tmp_path, monkeypatch):
     assert read_table(out).frame.equals(read_table(tmp_path / "whole.parquet").frame)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_processes_share_a_folder_from_its_beginning(image_model, pictures, tmp_path):
     source, out = tars(pictures, tmp_path / "tars"), tmp_path / "labels"
     four = [subprocess.Popen(command(image_model, source, out), stderr=subprocess.PIPE, text=True) for _ in range(4)]
-    said = [process.communicate(timeout=180)[1] for process in four]
+    said = [process.communicate()[1] for process in four]
     assert [process.returncode for process in four] == [0] * 4, said
     assert len(list(out.glob("*.parquet"))) == 40
     assert {one.name for one in out.iterdir() if one.suffix != ".parquet"} == {"run.json"}

@@ -17,7 +17,7 @@ from truemorph.labelling.engines.served import Served, WholeNumbers
 COLOUR = st.tuples(*[st.floats(0, 1)] * 3)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.integers(0, 2**32 - 1), COLOUR, st.tuples(*[st.floats(0.05, 0.5)] * 3), st.integers(1, 5), st.integers(0, 3),
     st.integers(1, 3), st.booleans(),

@@ -1,5 +1,6 @@
 """The same pictures from every kind of container get the same labels; what can't be labelled is listed."""
 
+import os
 import tarfile
 
 import numpy as np
@@ -133,6 +134,23 @@ def test_a_folder_of_results_mirrors_the_partitions(image_model, pictures, expec
     (tmp_path / "other" / "thesis.tex").write_text("years")
     with pytest.raises(InputError, match="exists and holds no labels"):
         label_table(load(image_model), source, tmp_path / "other")
+
+
+def test_named_pipes_are_listed_and_names_that_are_not_utf8_are_escaped(image_model, pictures, tmp_path):
+    folder = write_folder(tmp_path / "images", {name: pictures[name] for name in ("g00", "g01")})
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / os.fsdecode(b"caf\xe9.jpg")).write_bytes(pictures["g02"])
+    (folder / os.fsdecode(b"broken\xe9.jpg")).write_bytes(b"broken")
+    (tmp_path / "list.txt").write_bytes(
+        b"".join(b"images/%s\n" % one for one in sorted(os.listdir(os.fsencode(folder))))
+    )
+    model = load(image_model)
+    for source in (folder, tmp_path / "list.txt"):
+        report = label_table(model, source, tmp_path / "labels.parquet", max_bad=1.0)
+        assert [name for name, _ in report.problems] == ["broken\\xe9", "pipe"]
+        assert "not a regular file" in pl.read_csv(tmp_path / "labels.problems.csv")["reason"][1]
+        labels = read_table(tmp_path / "labels.parquet").frame
+        assert labels["object_id"].to_list() == ["caf\\xe9", "g00", "g01"]
 
 
 @pytest.mark.parametrize("kind", KINDS)

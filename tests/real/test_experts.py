@@ -106,6 +106,7 @@ def test_all_gold_inverted(experts, least, family, most):
         assert covered(found, truth) >= 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("least", "required", "with_columns"), [(PAPERS, 0.032, 0.025), (LATE, 0.028, 0.022)])
 def test_five_hundred_trusted_types(experts, least, required, with_columns):
     """Doing nothing 0.414 and 0.129, a Fisk fit to the same rows inverted 0.088, 0.036, a regression 0.030, 0.026."""
@@ -125,6 +126,7 @@ def test_five_hundred_trusted_types(experts, least, required, with_columns):
     assert np.mean(np.array(cover) >= 7) >= 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["rayleigh", "weibull", "fisk", "monotone"])
 def test_labels_alone_with_axis_ratio(experts, family):
     """Projected axis ratios say who is a disk and do not depend on resolution: goal 0.10 from labels alone."""
@@ -138,6 +140,7 @@ def test_labels_alone_with_axis_ratio(experts, family):
     assert any("which definition of a disk is meant" in note for note in found.warnings)
 
 
+@pytest.mark.slow
 def test_more_knots_never_fit_worse(experts):
     """Knots that hold other knots among them describe every curve of those: the likelihood can only gain."""
     fine = np.quantile(experts.alpha, np.linspace(0.02, 0.98, 9))
@@ -218,6 +221,7 @@ def test_gz2_votes_by_source(shared_data):
         assert found["covered"] >= 3
 
 
+@pytest.mark.slow
 def test_ferengi_pairs(shared_data):
     """The same galaxy at redshift 0.3 as gold: flips by relative resolution, and by surface brightness beside it."""
     from astropy.cosmology import WMAP9

@@ -26,6 +26,7 @@ def result(shared_data, tmp_path_factory):
     return make_report([], folder / "page.html", options), folder
 
 
+@pytest.mark.slow
 def test_both_definitions_are_measured(result):
     report, _ = result
     crowd = next(row for row in report["table"] if row["labels"] == "crowd")

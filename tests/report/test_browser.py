@@ -14,11 +14,13 @@ from truemorph.report.page import Check, Galaxy, Gallery, Illustration, Page, Pa
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)"),
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),  # the browser's pipes, at exit
 ]
 HOSTILE = "<script>document.title='owned'</script>"
 N = 200
+STUCK = 300_000  # milliseconds
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,7 @@ def page_file(galaxies, tmp_path_factory):
 def browser():
     with sync_api.sync_playwright() as playwright:
         # A container's root may have no sandbox; the page is our own.
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=STUCK)
         yield found
         found.close()
 
@@ -93,6 +95,7 @@ def opened(browser, page_file):
 
     def open_page(width=1400, **options):
         page = browser.new_page(viewport={"width": width, "height": 900}, **options)
+        page.set_default_timeout(STUCK)
         page.on("console", lambda message: troubles.append(message.text))
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.on(

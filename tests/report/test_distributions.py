@@ -27,7 +27,7 @@ def paired(size, seed):
 
 
 @given(samples, samples)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_distances_are_those_of_scipy(a, b):
     found = two_sample(a, b, **PLAIN)
     theirs = stats.ks_2samp(a, b, method="asymp")
@@ -37,7 +37,7 @@ def test_distances_are_those_of_scipy(a, b):
 
 
 @given(samples, samples, seeds)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_weight_is_a_repetition(a, b, seed):
     weights = np.random.default_rng(seed).integers(1, 4, a.size)
     found, repeated = two_sample(a, b, weights_a=weights, **PLAIN), np.repeat(a, weights)
@@ -50,7 +50,7 @@ def test_a_weight_is_a_repetition(a, b, seed):
 
 
 @given(samples, seeds)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_curves_rise_from_nothing_to_all(values, seed):
     weights = np.random.default_rng(seed).random(values.size) + 0.01
     curve = Cumulative.of(values, weights)
@@ -62,7 +62,7 @@ def test_curves_rise_from_nothing_to_all(values, seed):
 
 
 @given(seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_distances_know_neither_order_nor_which_came_first(seed):
     values, in_a, in_b = paired(200, seed)
     found, rows = compare_memberships(values, in_a, in_b, **PLAIN), np.random.default_rng(seed).permutation(200)

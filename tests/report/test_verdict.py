@@ -106,8 +106,9 @@ def test_what_was_not_checked_is_said(plain):
     assert verdict(checks(found)).status == "care"
 
 
+@pytest.mark.slow
 def test_confounding_with_intrinsic_columns_is_care_not_failure():
-    labels, alpha, _, columns = confounded_labels(N, seed=5)
+    labels, alpha, _, columns = confounded_labels(5_000, seed=5)
     found = evidence(labels, alpha, columns=columns)
     assert found.study.check.confounded
     text = found.study.check.statement

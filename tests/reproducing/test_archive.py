@@ -32,6 +32,7 @@ def addresses(sky, tmp_path, monkeypatch):
     return sky.write_addresses(tmp_path / "addresses.toml")
 
 
+@pytest.mark.slow
 def test_everything_from_nothing(capsys, sky, addresses, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     arguments = command(data, out, "--fetch", "--addresses", addresses, "--rate", 1000, "--json")

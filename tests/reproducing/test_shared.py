@@ -11,7 +11,7 @@ from truemorph.tables import read_table
 FEW = ["--draws", "0", "--bootstrap", "20", "--set", "epochs=2", "--set", "image_size=32"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_images_with_debiased_votes(capsys, shared_data, tmp_path):
     out = tmp_path / "out"
     arguments = ["--table", "gz2_images.csv", "--hart", "gz2_images.csv", "--radius", "petroR90_est"]

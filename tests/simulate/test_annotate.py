@@ -100,7 +100,7 @@ def test_vote_fractions_are_of_two_classes():
 
 @pytest.fixture(scope="module")
 def looked_at():
-    galaxies = simulate_galaxies(1_500, seed=2, confounded=False)
+    galaxies = simulate_galaxies(700, seed=2, confounded=False)
     return galaxies, np.stack([image for _, image in render(galaxies, 64, 2)])
 
 
@@ -118,9 +118,10 @@ def test_the_annotator_who_looks_sees_disks_only_where_they_show(looked_at):
     np.testing.assert_array_equal(votes, image_votes(images, seed=1))
 
 
+@pytest.mark.slow
 def test_twins_are_gold(looked_at):
     """What the annotator says of a well-resolved galaxy, trusted, shows how labels of its twins flip."""
-    galaxies = simulate_galaxies(6_000, seed=5, confounded=False).filter(pl.col("alpha") > 20)[:700]
+    galaxies = simulate_galaxies(6_000, seed=5, confounded=False).filter(pl.col("alpha") > 20)[:400]
     rng = np.random.default_rng(0)
     lower = rng.uniform(4, 18, galaxies.height)
     sharp, blurred = (

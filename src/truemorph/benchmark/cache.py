@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from truemorph.errors import TruemorphError
+from truemorph.io import read_json
 
 # Raised by hand whenever a change of code makes what older code left on disk wrong.
 FORMAT = 1
@@ -56,7 +57,7 @@ class Cache:
         path = self.path(kind, config).with_suffix(".json")
         if path.is_file():
             try:
-                return json.loads(path.read_text(encoding="utf-8"))["result"]
+                return read_json(path)["result"]
             except (ValueError, KeyError) as problem:
                 raise TruemorphError(f"{path}: damaged; delete it and run again") from problem
         result = make()

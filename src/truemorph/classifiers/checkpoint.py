@@ -30,6 +30,7 @@ from truemorph.config import TrainingConfig
 from truemorph.errors import CheckpointError, InputError, reason, require_extra
 from truemorph.images.decode import fits_reading
 from truemorph.images.inputs import image_names, pixel_batches
+from truemorph.io import read_json
 
 FORMAT_VERSION = 1
 _FILES = ("config.json", "model.safetensors", "seen.parquet", "README.md")
@@ -344,7 +345,7 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
         raise InputError(f"{folder}: not a truemorph model folder (no {missing[0]}); make one with `truemorph train`")
     try:
         config_bytes, weight_bytes = ((folder / name).read_bytes() for name in _FILES[:2])
-        described = json.loads(config_bytes)
+        described = read_json(folder / _FILES[0])
         version = described["format_version"]
         if version > FORMAT_VERSION:
             raise CheckpointError(

@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from truemorph.errors import CheckpointError, InputError, reason
+from truemorph.io import read_json
 
 _LOOK_EVERY = 50  # steps between looks at the clock
 
@@ -149,7 +150,7 @@ class Unfinished:
         now = json.loads(json.dumps(identity))
         try:
             if file.is_file():
-                then = json.loads(file.read_text(encoding="utf-8"))
+                then = read_json(file)
                 changed = [key for key in sorted({*then, *now}) if not _alike(then.get(key), now.get(key))]
                 if changed:
                     told = ", ".join(f"{key} was {then.get(key)!r}, is {now.get(key)!r}" for key in changed[:3])
@@ -210,7 +211,7 @@ class Unfinished:
         if not path.is_file():
             return None
         try:
-            story = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            story = read_json(path.with_suffix(".json"))
             return {"weights": load_file(path), **story}
         except Exception as problem:
             raise CheckpointError(

@@ -36,6 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         say("truemorph: interrupted")
         sys.exit(130)
+    except UnicodeEncodeError as problem:  # Parquet, FITS and polars take no other names
+        from truemorph.io import shown_path
+
+        say(f"truemorph: {shown_path(problem.object)}: a file or folder name that is not UTF-8; rename it")
+        sys.exit(2)
     except OSError as problem:
         say(f"truemorph: {problem.filename or ''}: {problem.strerror or problem}")
         sys.exit(1)

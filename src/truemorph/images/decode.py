@@ -12,10 +12,12 @@ import gzip
 import io
 import os
 import re
+import stat
+import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import simplejpeg
@@ -23,10 +25,15 @@ from PIL import Image, UnidentifiedImageError
 
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
+from truemorph.io import shown_path
 
 CENTRAL_CROP = 207 / 424
+# A few kB of JPEG can declare 65,500 × 65,500 pixels, which would take 13 GB of memory.
+MAXIMUM_PIXELS = 100_000_000
 _SMALLEST = 8
 _GZIP = b"\x1f\x8b"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PIECE = 1 << 20
 _FITS_MODULES = r"astropy\.io\.fits"
 # Below a tenth of the way to white the asinh stretch is nearly linear, as in astropy's AsinhStretch.
 _SOFTENING = 0.1
@@ -92,29 +99,44 @@ def fits_values(data: bytes, hdu: int | str | None = None) -> np.ndarray:
     Raises
     ------
     ValueError
-        If there is no such HDU, or no image of such a shape in it.
+        If there is no such HDU, no image of such a shape in it, or an image of more than `MAXIMUM_PIXELS` pixels.
     """
     from astropy.io import fits
 
     _quiet_fits()
-    if data.startswith(_GZIP):
-        data = gzip.decompress(data)
-    with fits.open(io.BytesIO(data), memmap=False) as units:
-        names = [unit.name or str(number) for number, unit in enumerate(units)]
-        if hdu is None:
-            images = [unit.data for unit in units if unit.is_image and unit.data is not None]
-            if not images:
-                raise ValueError(f"no image in any HDU ({', '.join(names)})")
-            values = images[0]
-        else:
-            try:
-                values = units[hdu].data
-            except (KeyError, IndexError):
-                raise ValueError(f"no HDU {hdu!r}; there are {', '.join(names)}") from None
-    if values is None or values.dtype.names or values.ndim not in (2, 3) or (values.ndim == 3 and len(values) != 3):
-        found = "no image" if values is None or values.dtype.names else f"shape {values.shape}"
-        raise ValueError(f"a FITS image is (height, width), or (3, height, width) in red, green, blue; found {found}")
-    return np.asarray(values, np.float64)
+    # Decompressed as it is read, so that a header is seen before what it declares takes memory.
+    stream: Any = gzip.GzipFile(fileobj=io.BytesIO(data)) if data.startswith(_GZIP) else io.BytesIO(data)
+    with fits.open(stream, memmap=False) as units:
+        chosen = _chosen_hdu(units, hdu)
+        shape = tuple(chosen.shape) if chosen.is_image else ()
+        if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] != 3):
+            found = f"shape {shape}" if shape else "no image"
+            raise ValueError(
+                f"a FITS image is (height, width), or (3, height, width) in red, green, blue; found {found}"
+            )
+        _check_pixels(*shape[-2:])
+        values = np.asarray(chosen.data, np.float64)
+        while stream.read(_PIECE):  # to the checksum at the end of a gzipped file
+            pass
+    return values
+
+
+def _chosen_hdu(units: Any, hdu: int | str | None) -> Any:
+    """The HDU that was asked for, or the first with an image; astropy reads headers one by one, and data when asked."""
+    try:
+        if hdu is not None:
+            return units[hdu]
+        return next(unit for unit in units if unit.is_image and unit.shape and 0 not in unit.shape)
+    except (KeyError, IndexError, StopIteration):
+        missing = "image in any HDU" if hdu is None else f"HDU {hdu!r}"
+        names = ", ".join(unit.name or str(number) for number, unit in enumerate(units))
+        raise ValueError(f"no {missing}; there are {names}") from None
+
+
+def _check_pixels(height: int, width: int) -> None:
+    """Refuse a size that would take too much memory, before anything is decoded."""
+    if height * width > MAXIMUM_PIXELS:
+        raise ValueError(f"it declares {width:,} × {height:,} pixels, more than {MAXIMUM_PIXELS // 10**6} megapixels")
 
 
 def _fits_picture(data: bytes, reading: FitsReading) -> np.ndarray:
@@ -161,16 +183,21 @@ def decode(data: bytes, source: str = "image", fits: FitsReading = AS_THEY_ARE) 
     Raises
     ------
     InputError
-        If the file is empty, truncated, or not an image.
+        If the file is empty, truncated, not an image, or declares more than `MAXIMUM_PIXELS` pixels.
     """
     if not data:
         raise InputError(f"{source}: the file is empty")
     try:
         if simplejpeg.is_jpeg(data):
+            height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=True)
+            _check_pixels(height, width)
             return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
         if is_fits(data):
             return _fits_picture(data, fits)
+        if data.startswith(_PNG) and len(data) >= 24:
+            _check_pixels(*reversed(struct.unpack(">II", data[16:24])))
         with Image.open(io.BytesIO(data)) as image:
+            _check_pixels(image.height, image.width)
             if image.mode.startswith("I;16"):  # convert() would clip to white
                 grey = (np.asarray(image) >> 8).astype(np.uint8)
                 return np.repeat(grey[..., None], 3, axis=2)
@@ -219,6 +246,22 @@ def cropped_and_resized(image: np.ndarray, size: int, crop: float, name: str) ->
     return resize(cropped, size)
 
 
+def read_image_file(path: str | os.PathLike[str]) -> bytes:
+    """Read the content of an image file.
+
+    Raises
+    ------
+    InputError
+        If it can't be read, or is not a regular file: reading a named pipe would wait without end.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise InputError(f"{shown_path(path)}: not a regular file; remove it")
+        return Path(path).read_bytes()
+    except OSError as problem:
+        raise InputError(f"{shown_path(path)}: {problem.strerror or problem}") from problem
+
+
 def load_image(
     image: str | os.PathLike[str] | bytes,
     size: int,
@@ -244,9 +287,5 @@ def load_image(
     if isinstance(image, bytes):
         data, name = image, "image"
     else:
-        name = str(image)
-        try:
-            data = Path(image).read_bytes()
-        except OSError as problem:
-            raise InputError(f"{name}: {problem.strerror or problem}") from problem
+        data, name = read_image_file(image), shown_path(image)
     return cropped_and_resized(decode(data, name, fits), size, crop, name)

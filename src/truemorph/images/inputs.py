@@ -14,6 +14,7 @@ from PIL import Image
 
 from truemorph.errors import InputError
 from truemorph.images.decode import AS_THEY_ARE, CENTRAL_CROP, FitsReading, cropped_and_resized, load_image
+from truemorph.io import shown_path
 
 _BATCH = 64
 
@@ -90,7 +91,9 @@ def image_names(images: Any) -> list[Any]:
     images = listed(images)
     if hasattr(images, "shape"):
         return list(range(len(images)))
-    return [str(Path(one)) if isinstance(one, str | os.PathLike) else number for number, one in enumerate(images)]
+    return [
+        shown_path(Path(one)) if isinstance(one, str | os.PathLike) else number for number, one in enumerate(images)
+    ]
 
 
 def _array(image: Any) -> np.ndarray:

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -26,11 +25,12 @@ import polars as pl
 
 from truemorph.arrays import float_array
 from truemorph.errors import InputError, TruemorphError, reason, require_extra
-from truemorph.images.decode import AS_THEY_ARE, FitsReading, decode, fits_values, is_fits
+from truemorph.images.decode import AS_THEY_ARE, FitsReading, decode, fits_values, is_fits, read_image_file
 from truemorph.images.inputs import listed
 from truemorph.images.sersicfit import PsfShape, fit_profile, fit_statmorph
 from truemorph.images.sources import separate
 from truemorph.images.stretch import unstretch
+from truemorph.io import shown_path
 from truemorph.progress import progress
 from truemorph.workers import worker_pool
 
@@ -171,7 +171,7 @@ def _names(images: Any, object_id: Any) -> pl.Series:
     if object_id is not None:
         return pl.Series("object_id", object_id)
     if len(images) and all(isinstance(one, str | os.PathLike) for one in images):
-        return pl.Series("object_id", [str(one) for one in images])
+        return pl.Series("object_id", [shown_path(one) for one in images])
     return pl.Series("row", range(len(images)), dtype=pl.Int64)
 
 
@@ -194,10 +194,7 @@ def _measured_one(image: Any, sigma: float, settings: _Settings) -> dict[str, An
 def _read(image: Any, settings: _Settings) -> tuple[np.ndarray, np.ndarray, str]:
     """Light of one image, its noise beside that of the sky (infinite where there is no measurement), and its kind."""
     if isinstance(image, str | os.PathLike):
-        try:
-            data, name = Path(image).read_bytes(), str(image)
-        except OSError as problem:
-            raise InputError(f"{image}: {problem.strerror or problem}") from problem
+        data, name = read_image_file(image), shown_path(image)
     else:
         data, name = image, "image"
     if isinstance(data, bytes):

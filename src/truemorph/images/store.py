@@ -16,7 +16,8 @@ import numpy as np
 from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from truemorph.errors import InputError, TruemorphError
-from truemorph.images.decode import AS_THEY_ARE, CENTRAL_CROP, FitsReading, load_image
+from truemorph.images.decode import AS_THEY_ARE, CENTRAL_CROP, FitsReading, load_image, read_image_file
+from truemorph.io import read_json
 from truemorph.progress import progress
 
 MAXIMUM_BAD_SHARE = 0.05
@@ -240,8 +241,8 @@ def _content_key(paths: Sequence[PathLike], shape: tuple[int, ...], crop: float,
 
     def content(path: PathLike) -> bytes:
         try:
-            return hashlib.sha256(Path(path).read_bytes()).digest()
-        except OSError:
+            return hashlib.sha256(read_image_file(path)).digest()
+        except InputError:
             return b"absent"
 
     whole = hashlib.sha256(repr((CACHE_VERSION, shape, crop, fits)).encode())
@@ -278,7 +279,7 @@ def _cached(
             if not whole.is_file():
                 _build(place, paths, shape, crop, fits)
         pixels, good = (np.load(place / f"{name}.npy", mmap_mode="r") for name in ("pixels", "good"))
-        bad = json.loads(whole.read_text(encoding="utf-8"))
+        bad = read_json(whole)
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or problem
         raise TruemorphError(

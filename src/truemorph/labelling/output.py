@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from truemorph.errors import InputError, TruemorphError, reason
+from truemorph.io import read_json
 from truemorph.tables import CatalogTable, table_extension, write_table
 
 _ACCOUNT = b"truemorph_account"
@@ -208,7 +209,7 @@ class Results:
                     partial = self.folder / f".run.json.{os.getpid()}"
                     partial.write_text(json.dumps(self._identity, indent=2) + "\n", encoding="utf-8")
                     os.replace(partial, self._told)
-                then = json.loads(self._told.read_text(encoding="utf-8"))
+                then = read_json(self._told)
         except (OSError, ValueError) as problem:
             if isinstance(problem, InputError):
                 raise

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from truemorph.catalogs.images import IMAGE_ENDINGS
 from truemorph.errors import InputError, reason
+from truemorph.io import shown_path
 
 _BUFFER = 1 << 20
 
@@ -60,7 +61,7 @@ class Part(Protocol):
 
 @dataclass(frozen=True)
 class TablePart:
-    """Some rows of a table that is in memory."""
+    """Some rows of a table that is in memory; paths in `column` are text or, where they need not be UTF-8, bytes."""
 
     name: str
     frame: pl.DataFrame
@@ -78,7 +79,7 @@ class TablePart:
             if self.root is None or self.column is None:
                 images: list[Image] = [None] * frame.height
             else:
-                images = [None if name is None else self.root / name for name in frame[self.column]]
+                images = [None if name is None else self.root / os.fsdecode(name) for name in frame[self.column]]
             yield Rows(frame, images)
 
 
@@ -121,7 +122,7 @@ class TarPart:
                     if hidden or member.isdir() or not member.name.lower().endswith(IMAGE_ENDINGS):
                         continue
                     opened = tar.extractfile(member) if member.isfile() else None  # no links
-                    keys.append(stem(member.name))
+                    keys.append(shown_path(stem(member.name)))
                     images.append(None if opened is None else opened.read())
                     if len(keys) == size:
                         yield Rows(pl.DataFrame({"object_id": keys}), images)

@@ -20,6 +20,7 @@ from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.catalogs.ids import object_ids
 from truemorph.catalogs.images import IMAGE_ENDINGS
 from truemorph.errors import InputError, nearest
+from truemorph.io import shown_path
 from truemorph.labelling.parts import ParquetPart, Part, TablePart, TarPart, stem, without
 from truemorph.tables import read_table
 
@@ -129,7 +130,7 @@ def open_source(
     if path.name.lower().endswith(_TAR_ENDINGS):
         return _tars(path, [path])
     if listed:
-        names = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [line for line in os.fsdecode(path.read_bytes()).splitlines() if line.strip()]
         if not names:
             raise InputError(f"{path}: the list is empty")
         return _files(path, Path(images or path.parent), names)
@@ -168,20 +169,28 @@ def _folder(
     if found == ["images"]:
         return _files(path, path, kinds["images"])
     files = [path / name for name in kinds[found[0]]]
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"{file}: not a regular file; remove it")
     return _tars(path, files) if found == ["tar files"] else _partitions(path, files, id_column, image_column, keep)
 
 
 def _files(path: Path, root: Path, names: list[str]) -> Source:
-    """Image files: called by their names, or by their paths where two share a name."""
+    """Image files: called by their names, or by their paths where two share a name.
+
+    Names need not be UTF-8: in ids, bytes that are not become escapes; paths are kept as bytes.
+    """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder of images")
     stems = [stem(name) if name.lower().endswith(IMAGE_ENDINGS) else name for name in map(os.path.basename, names)]
     ids = stems if len(set(stems)) == len(stems) else names
-    frame = pl.DataFrame({"object_id": ids, "image": names})
+    frame = pl.DataFrame(
+        {"object_id": [shown_path(one) for one in ids], "image": [os.fsencode(name) for name in names]}
+    )
     repeated = frame.filter(pl.col("object_id").is_duplicated())
     if repeated.height:
         raise InputError(f"{path}: {repeated['object_id'][0]} is listed twice; list each image once")
-    mark = _hash(frame_hash(frame), str(root.resolve()))
+    mark = _hash(names, str(root.resolve()))
     return Source(_cut(frame, root, "image"), mark, path, {"source": str(path)})
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
 from truemorph.catalogs.images import IMAGE_ENDINGS
 from truemorph.errors import InputError
-from truemorph.images.decode import AS_THEY_ARE, FitsReading, cropped_and_resized, decode
+from truemorph.images.decode import AS_THEY_ARE, FitsReading, cropped_and_resized, decode, read_image_file
 from truemorph.report.page import Galaxy, Gallery
 
 # What all pictures of a page may take; the page's limit is 15 MB.
@@ -59,10 +59,7 @@ class Pictures:
         return cropped_and_resized(self._decoded(self.root / name), self.size, self.crop, name)
 
     def _decoded(self, path: Path) -> np.ndarray:
-        try:
-            return decode(path.read_bytes(), str(path), self.fits)
-        except OSError as problem:
-            raise InputError(f"{path}: {problem.strerror or problem}") from problem
+        return decode(read_image_file(path), str(path), self.fits)
 
 
 def jpeg_source(pixels: np.ndarray, limit: int | None = None, quality: int = 85) -> str:

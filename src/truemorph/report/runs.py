@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from truemorph.errors import InputError
+from truemorph.io import read_json, read_toml
 from truemorph.report.figures import training_figure
 from truemorph.report.page import Check, Illustration, Table
 from truemorph.report.style import Style
@@ -51,9 +51,9 @@ def read_run(folder: Path) -> Run:
         If the folder is not a finished run of a network.
     """
     try:
-        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        settings = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))
-        environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+        described = read_json(folder / "config.json")
+        settings = read_toml(folder / "run.toml")
+        environment = read_json(folder / "environment.json")
         history = pl.read_csv(folder / "history.csv")
     except (OSError, ValueError, pl.exceptions.PolarsError) as problem:
         unfinished = (folder / "unfinished").is_dir()

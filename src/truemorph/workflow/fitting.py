@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -28,7 +27,7 @@ from truemorph.bias.study import TransitionStudy
 from truemorph.bias.transitions import CLASS_NAMES, DISK
 from truemorph.catalogs.catalogue import gold_classes, rows_where
 from truemorph.errors import InputError
-from truemorph.io import plain, write_json
+from truemorph.io import plain, read_json, write_json
 from truemorph.tables import CatalogTable, numeric_columns
 
 RESAMPLES = 30
@@ -346,11 +345,9 @@ def read_fit(path: str | os.PathLike[str]) -> dict[str, Any]:
     InputError
         If it is absent, not JSON, or not a transition.
     """
+    described: dict[str, Any] = read_json(path)
     try:
-        described = json.loads(Path(path).read_text(encoding="utf-8"))
         transition_from_dict(described)
-    except OSError as problem:
-        raise InputError(f"{path}: {problem.strerror or problem}") from problem
     except (ValueError, AttributeError) as problem:
         raise InputError(f"{path}: not a transition written by `truemorph transition` ({problem})") from problem
     return described

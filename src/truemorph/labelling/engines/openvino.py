@@ -20,6 +20,7 @@ from filelock import FileLock
 
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.errors import InputError, reason
+from truemorph.io import read_json
 from truemorph.labelling.engines import Engine, Precision
 from truemorph.labelling.engines.alignment import Alignment
 from truemorph.labelling.gate import Gate, calibration_images, check_proof, measure
@@ -165,7 +166,7 @@ def _kept(model: Classifier, place: Path | None) -> tuple[list[Any], list[Alignm
     """Networks of this model that passed, with this OpenVINO; None where there are none."""
     if place is None or not (place / "gate.json").is_file():
         return None
-    told = json.loads((place / "gate.json").read_text(encoding="utf-8"))
+    told = read_json(place / "gate.json")
     numbers = Gate(**{one.name: told[one.name] for one in fields(Gate)})
     same = told["model_hash"] == model.model_hash and told["openvino"] == version("openvino")
     if not (same and numbers.passed and "alignments" in told):  # nor those of an earlier way

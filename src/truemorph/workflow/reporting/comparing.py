@@ -109,13 +109,13 @@ def _measured_sersic(found: Gathered, options: ReportOptions) -> tuple[np.ndarra
 
 def _sigma_in_pixels(paths: Sequence[Any], share: np.ndarray) -> np.ndarray:
     """σ of the PSF in pixels of each file, from its FWHM in sides of the file; 0 where unknown."""
-    from truemorph.images.decode import decode
+    from truemorph.images.decode import decode, read_image_file
 
     out = np.zeros(len(paths))
     for number, (path, width) in enumerate(zip(paths, share, strict=True)):
         if np.isfinite(width):
             try:
-                out[number] = width * min(decode(path.read_bytes(), str(path)).shape[:2]) / FWHM_PER_SIGMA
-            except (InputError, OSError) as problem:
+                out[number] = width * min(decode(read_image_file(path), str(path)).shape[:2]) / FWHM_PER_SIGMA
+            except InputError as problem:
                 warnings.warn(str(problem), stacklevel=2)
     return out

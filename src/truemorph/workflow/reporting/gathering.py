@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from truemorph.catalogs.catalogue import gold_classes, read_catalogue, rows_wher
 from truemorph.catalogs.sampling import TEST
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.errors import InputError, nearest
+from truemorph.io import read_toml
 from truemorph.labelling.labeller import IN_SAMPLE
 from truemorph.labelling.predict import label_table
 from truemorph.report.evidence import Evidence, ModelLabels, is_naive
@@ -198,8 +198,8 @@ def _subjects(sources: Sequence[Path]) -> list[Subject]:
 def _trained_on(source: Path) -> Path | None:
     """The catalogue that a run folder names."""
     try:
-        named = tomllib.loads((source / "run.toml").read_text(encoding="utf-8")).get("catalogue")
-    except (OSError, ValueError):
+        named = read_toml(source / "run.toml").get("catalogue")
+    except InputError:
         return None
     return None if named is None else Path(named)
 

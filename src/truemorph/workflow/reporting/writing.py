@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import polars as pl
 from truemorph._version import installed_versions
 from truemorph.bias.transitions import DISK
 from truemorph.errors import InputError
-from truemorph.io import plain, write_json
+from truemorph.io import plain, read_json, write_json
 from truemorph.report import gallery
 from truemorph.report.evidence import Evidence, is_naive
 from truemorph.report.figures import leaderboard_figure
@@ -120,7 +119,7 @@ def _leaderboard(options: ReportOptions) -> list[Illustration]:
     if options.leaderboard is None:
         return []
     try:
-        content = json.loads(options.leaderboard.read_text(encoding="utf-8"))
+        content = read_json(options.leaderboard)
         rows = content["rows"]
         titles = {name: content.get("titles", {}).get(name, name) for name in dict.fromkeys(r["method"] for r in rows)}
         labels = {"balanced_accuracy": "balanced accuracy", "fraction_rms_soft": "fraction rms, soft"}

@@ -12,7 +12,8 @@ from typing import Any
 
 import polars as pl
 
-from truemorph.io import plain, write_json
+from truemorph.errors import InputError
+from truemorph.io import plain, read_json, write_json
 
 _LENGTH = 16
 
@@ -64,8 +65,8 @@ class Fingerprints:
     def __init__(self, memory: Path) -> None:
         self._memory = memory
         try:
-            self._known: dict[str, str] = json.loads(memory.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # absent, or cut off by hand: it is only a memory
+            self._known: dict[str, str] = read_json(memory)
+        except InputError:  # absent, or cut off by hand: it is only a memory
             self._known = {}
 
     def of(self, path: Path) -> str:

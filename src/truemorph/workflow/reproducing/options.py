@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from truemorph.errors import InputError, nearest
+from truemorph.io import read_toml
 from truemorph.workflow.reproducing.scale import QUICK, Scale
 
 CONFIG = "reproduce.toml"
@@ -80,14 +80,7 @@ class Inputs(BaseModel):
             If a file that was named is not there, or a field is unknown.
         """
         path = config or (data / CONFIG if (data / CONFIG).is_file() else None)
-        settings: dict[str, Any] = {}
-        if path is not None:
-            try:
-                settings = tomllib.loads(path.read_text(encoding="utf-8"))
-            except OSError as problem:
-                raise InputError(f"{path}: {problem.strerror or problem}") from problem
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-                raise InputError(f"{path}: not valid TOML: {problem}") from problem
+        settings: dict[str, Any] = {} if path is None else read_toml(path)
         settings |= {name: value for name, value in given.items() if value not in (None, (), [])}
         unknown = [name for name in settings if name not in cls.model_fields]
         if unknown:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+from truemorph.errors import InputError
+from truemorph.io import read_json
 from truemorph.workflow.reproducing.page import FIGURES, PAGE
 from truemorph.workflow.reproducing.stages import LEFT_OUT, Work
 from truemorph.workflow.reproducing.tables import ECSV, JSON, MARKDOWN
@@ -19,8 +20,8 @@ RESULT = "reproduce.json"
 def earlier_result(out: Path) -> dict[str, Any]:
     """What the run before left in reproduce.json."""
     try:
-        found = json.loads((out / RESULT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = read_json(out / RESULT)
+    except InputError:
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
+from truemorph.io import read_json
 from truemorph.tables import CatalogTable
 from truemorph.workflow.reproducing.fingerprints import Fingerprints, frame_digest
 from truemorph.workflow.reproducing.options import Inputs, ReproduceOptions
@@ -167,7 +167,7 @@ class Stage:
 def read_result(folder: Path) -> dict[str, Any] | None:
     """What a finished stage wrote of itself; None unless all of its files are there as they were."""
     try:
-        kept: dict[str, Any] = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
+        kept: dict[str, Any] = read_json(folder / "stage.json")
         whole = all((folder / name).stat().st_size == size for name, size in kept["files"].items())
     except (OSError, ValueError, KeyError):
         return None
