@@ -32,7 +32,7 @@ _load, __dir__, __all__ = lazy_loader.attach(
             "WeibullTransition",
         ],
         "catalogs.prepare": ["prepare_catalogue"],
-        "catalogs.resolution": ["resolution"],
+        "catalogs.physical": ["resolution"],
         "tables": ["read_table", "write_table"],
         "classifiers.checkpoint": ["Classifier", "load"],
         "classifiers.logistic": ["DebiasedLogisticRegression"],

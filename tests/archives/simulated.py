@@ -19,7 +19,7 @@ from astropy.cosmology import FlatLambdaCDM
 from scipy.special import expit, logit
 
 from truemorph.bias.transitions import RayleighTransition
-from truemorph.catalogs.resolution import FWHM_PER_SIGMA
+from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.simulate.annotate import vote_fractions
 from truemorph.simulate.galaxies import ELLIPTICAL, simulate_galaxies
 from truemorph.simulate.observe import FIELD_R90, GZ2_SIZE, render

@@ -7,8 +7,7 @@ from astropy import units as u
 from astropy.table import MaskedColumn
 
 from catalogs.made_up import refused
-from truemorph.catalogs.physical import absolute_magnitude, physical_radius_kpc, transverse_distance_mpc
-from truemorph.catalogs.resolution import resolution
+from truemorph.catalogs.physical import absolute_magnitude, physical_radius_kpc, resolution, transverse_distance_mpc
 
 
 def test_golden_numbers():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from catalogs.made_up import ARTEFACT, DISK, IDS, SMOOTH, full, noted, refused, votes, with_values
-from truemorph.catalogs import votes as rules
+from truemorph.catalogs import rows as rules
 from truemorph.catalogs.prepare import prepare_catalogue
-from truemorph.catalogs.votes import labels_from_votes
+from truemorph.catalogs.rows import labels_from_votes
 from truemorph.tables import CatalogTable
 
 

@@ -7,7 +7,7 @@ from scipy.stats import ks_2samp, spearmanr
 
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.transitions import RayleighTransition
-from truemorph.catalogs.resolution import resolution
+from truemorph.catalogs.physical import resolution
 from truemorph.errors import InputError
 from truemorph.simulate.annotate import observed_labels
 from truemorph.simulate.galaxies import simulate_galaxies

@@ -25,7 +25,7 @@ from truemorph.bias.gold import UNKNOWN
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.scores import score
 from truemorph.bias.transitions import Transition
-from truemorph.catalogs.resolution import FWHM_PER_SIGMA
+from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.errors import InputError
 from truemorph.simulate.annotate import image_votes, vote_fractions

@@ -22,9 +22,16 @@ from truemorph.catalogs.joining import Join, Joined
 from truemorph.catalogs.mapped import Mapped, apply_mapping, check_required
 from truemorph.catalogs.mapping import ALL, Mapping, Sample, mapping_files
 from truemorph.catalogs.names import ADDED, FRACTIONS, NAMED, RESERVED, percent_of_light
-from truemorph.catalogs.physical import COSMOLOGY, absolute_magnitude, cosmology_name, physical_radius_kpc
+from truemorph.catalogs.physical import (
+    COSMOLOGY,
+    PsfUnit,
+    absolute_magnitude,
+    cosmology_name,
+    describe_alpha,
+    physical_radius_kpc,
+    resolution,
+)
 from truemorph.catalogs.request import Request, read_request
-from truemorph.catalogs.resolution import PsfUnit, describe_alpha, resolution
 from truemorph.catalogs.rows import check_sizes, label_rows, label_rule, positive, select_rows, vote_notes
 from truemorph.catalogs.sampling import FRACTIONS_OF_SPLIT, UNUSED, draw_sample, sampling_weights, split_galaxies
 from truemorph.errors import InputError

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import fft
 from scipy.ndimage import gaussian_filter, zoom
 
-from truemorph.catalogs.resolution import FWHM_PER_SIGMA
+from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.errors import InputError
 from truemorph.images.psf import moffat_transfer
 from truemorph.images.stretch import stretch, unstretch

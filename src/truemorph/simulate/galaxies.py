@@ -17,7 +17,7 @@ import polars as pl
 from astropy import units as u
 from astropy.cosmology import WMAP9
 
-from truemorph.catalogs.resolution import FWHM_PER_SIGMA, resolution
+from truemorph.catalogs.physical import FWHM_PER_SIGMA, resolution
 from truemorph.errors import InputError
 from truemorph.simulate.profiles import aperture_radii
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from truemorph.catalogs.resolution import FWHM_PER_SIGMA
+from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.errors import InputError
 
 

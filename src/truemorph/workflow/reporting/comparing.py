@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.catalogs.catalogue import image_folder
-from truemorph.catalogs.resolution import FWHM_PER_SIGMA
+from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.errors import InputError
 from truemorph.report.distributions import compare_distributions, cumulative_figure
 from truemorph.report.evidence import Evidence

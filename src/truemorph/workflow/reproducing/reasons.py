@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.estimation import fit_transition
-from truemorph.catalogs.resolution import FWHM_PER_SIGMA
+from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.catalogs.sampling import TEST, TRAIN
 from truemorph.errors import InputError
 from truemorph.io import plain, write_json

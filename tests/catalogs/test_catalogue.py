@@ -1,0 +1,199 @@
+"""Prepared catalogues are checked when they are read; rows are selected by conditions, gold labels made by rules."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from catalogs.made_up import full
+from truemorph.catalogs.catalogue import gold_classes, read_catalogue, rows_where
+from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
+from truemorph.errors import InputError, TruemorphWarning
+from truemorph.tables import CatalogTable, write_table
+
+FRAME = pl.DataFrame(
+    {
+        "source": ["S82coadd", "SAB(rs)bc", None, "DR7"],
+        "mag": [16.5, 17.0, float("nan"), 18.0],
+        "id": [587722981748572353, 587722981748572352, 3, None],
+        "flag": [True, False, None, True],
+        "b/a": [0.1, 0.6, 0.7, None],
+        "t_type": [-5.0, -3.0, None, float("nan")],
+        "class": [0, 1, -1, None],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("condition", "rows"),
+    [
+        ("source=S82coadd", [0]),
+        ("source=S82coadd, SAB(rs)bc", [0, 1]),
+        ("source = 'S82coadd' OR mag >= 18", [0, 3]),
+        ("source='DR7'", [3]),
+        ("source=DR8", []),
+        ("mag=17", [1]),
+        ("mag = 17.0,18", [1, 3]),
+        ("mag == 17", [1]),
+        ("mag < 17.5 AND NOT flag", [1]),
+        ("id=587722981748572353", [0]),
+        ("id=3.0", [2]),
+        ("flag=yes", [0, 3]),
+        ("flag=0", [1]),
+        ("flag", [0, 3]),
+        ("b/a=0.6", [1]),
+        ('"b/a" > 0.5', [1, 2]),
+        ("NULL", []),
+    ],
+)
+def test_a_condition_selects_rows_where_it_is_true(condition, rows):
+    assert np.flatnonzero(rows_where(FRAME, [condition], "table")).tolist() == rows
+
+
+def test_rows_meet_every_condition():
+    assert rows_where(FRAME, ["flag=1", "mag > 17"], "table").tolist() == [False, False, False, True]
+    assert rows_where(FRAME[:0], ["flag=1", "mag > 17"], "table").tolist() == []
+
+
+@pytest.mark.parametrize(
+    "condition", ["mag", "source", "mag=bright", "flag=maybe", "sorce=DR7", "mag=", "14 < mag < 15"]
+)
+def test_a_condition_that_is_not_true_or_false_is_refused(condition):
+    with pytest.raises(InputError) as caught:
+        rows_where(FRAME, [condition], "table")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rule", "classes", "definition"),
+    [
+        ("class", [0, 1, -1, -1], "disk: class is 1"),
+        ("flag", [1, 0, -1, 1], "disk: flag is 1"),
+        ("t_type>=-3", [0, 1, -1, -1], "disk: t_type >= -3"),
+        ("t_type BETWEEN -3\n AND 10", [0, 1, -1, -1], "disk: t_type BETWEEN -3 AND 10"),
+        ('"b/a" < 0.65 AND id IS NOT NULL', [1, 1, 0, 0], 'disk: "b/a" < 0.65 AND id IS NOT NULL'),
+    ],
+)
+def test_gold_classes_by_a_column_or_a_rule(rule, classes, definition):
+    assert gold_classes(FRAME, rule, "table")[0].tolist() == classes
+    assert gold_classes(FRAME, rule, "table")[1] == definition
+
+
+@pytest.mark.parametrize("rule", ["source", "mag", "source >= 1", "typ>=-3", "t_type + 1"])
+def test_a_rule_that_gives_no_classes_is_refused(rule):
+    with pytest.raises(InputError) as caught:
+        gold_classes(FRAME, rule, "table")
+    assert "\n" not in str(caught.value)
+
+
+def test_sentinels_in_rules_are_missing_with_a_warning():
+    table = pl.DataFrame({"t_type": [-5, -99, 4], "z": [0.1, -9999.0, 0.2]})
+    with pytest.warns(TruemorphWarning, match="t_type"):
+        assert gold_classes(table, "t_type >= -3", "experts")[0].tolist() == [0, -1, 1]
+    with pytest.warns(TruemorphWarning, match="z"):
+        assert rows_where(table, ["z < 0.15"], "experts").tolist() == [True, False, False]
+
+
+# --- reading a catalogue ----------------------------------------------------------------------------------------------
+
+GOOD = {
+    "object_id": [11, 12, 13, 14],
+    "label": [0, 1, 0, 1],
+    "alpha": [1.5, 20.0, 3.0, 0.0],
+    "split": ["train", "validation", "test", "unused"],
+    "sampling_weight": [1.0, 0.0, 1.0, 1.0],
+    "radius": [3.0, 4.0, None, 5.0],
+    "gold": [0, 1, None, 1],
+}
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(metadata=None, **changes):
+        frame = pl.DataFrame({name: pl.Series(name, one, strict=False) for name, one in {**GOOD, **changes}.items()})
+        table = CatalogTable(frame, metadata={"kind": "catalogue", **(metadata or {})})
+        return write_table(table, tmp_path / "c.parquet")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("changes", "mentioned"),
+    [
+        ({"label": ["smooth", "disk", "disk", "disk"]}, ("label", "String")),
+        ({"label": [0, 2, 0, 3]}, ("label", "2 values", "row 2")),
+        ({"label": [0, None, 0, 1]}, ("label", "1 values", "row 2")),
+        ({"label": [0.5, 0.0, 1.0, 1.0]}, ("label", "row 1")),
+        ({"alpha": [1.0, float("nan"), -1.0, 2.0]}, ("alpha", "2 values", "row 2")),
+        ({"alpha": [[1.0], [2.0], [3.0], [4.0]]}, ("alpha", "List")),
+        ({"split": [0, 1, 2, 0]}, ("split", "4 values", "row 1")),
+        ({"split": ["train", "Test", None, "test"]}, ("split", "2 values", "row 2")),
+        ({"object_id": [11, 12, 12, 14]}, ("object_id", "rows 2, 3")),
+        ({"object_id": [11, None, 13, 14]}, ("object_id", "row 2")),
+        ({"object_id": [1e18, 2e18, 3e18, 4e18]}, ("object_id", "row 1")),
+        ({"sampling_weight": [1.0, -1.0, 1.0, 1.0]}, ("sampling_weight", "row 2")),
+        ({"radius": ["a", "b", "c", "d"]}, ("radius", "String")),
+        ({"smooth_fraction": [0.1, 34.0, 0.2, None]}, ("smooth_fraction", "row 2")),
+        ({"gold": [0, 1, 7, None]}, ("gold", "row 3")),
+        ({"image": [1, 2, 3, 4]}, ("image", "Int64")),
+    ],
+)
+def test_a_violation_is_one_line_with_column_count_and_first_row(written, changes, mentioned):
+    path = written(**changes)
+    with pytest.raises(InputError) as caught:
+        read_catalogue(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert [one for one in (str(path), *mentioned) if one not in message] == []
+
+
+def test_each_kind_of_violation_has_a_line(written):
+    with pytest.raises(InputError) as caught:
+        read_catalogue(written(label=[0, 5, 0, 1], alpha=[1.0, None, 1.0, 1.0], object_id=[1, 1, 2, 3]))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert all(name in line for name, line in zip(("object_id", "label", "alpha"), lines, strict=True))
+
+
+def test_labels_may_be_missing_only_where_new_galaxies_are_labelled(written):
+    path = written(label=[0, None, 1, None])
+    assert read_catalogue(path, labelled=False).frame["label"].to_list() == [0, None, 1, None]
+    assert read_catalogue(written(label=[None] * 4), labelled=False).frame["label"].dtype == pl.Int64
+
+
+@pytest.mark.parametrize(
+    "label", [[0.0, 1.0, 0.0, 1.0], [False, True, False, True], pl.Series([0, 1, 0, 1], dtype=pl.Int8)]
+)
+def test_whole_labels_of_any_type_are_integers(written, label):
+    assert read_catalogue(written(label=label)).frame["label"].to_list() == [0, 1, 0, 1]
+
+
+def test_a_catalogue_of_version_0_1_is_read(written):
+    before = {"truth_definition": "disk: t_type >= -3"}
+    catalogue = read_catalogue(written(before, gold=[None] * 4, truth=[0, 1, None, 1]))
+    assert "truth" in catalogue.frame.columns  # a column gold of its own is kept
+    frame = pl.DataFrame({name: one for name, one in GOOD.items() if name != "gold"}).with_columns(
+        truth=pl.Series([0, 1, None, 1])
+    )
+    path = write_table(
+        CatalogTable(frame, metadata={"kind": "catalogue", **before}), written().with_name("old.parquet")
+    )
+    old = read_catalogue(path)
+    assert old.frame["gold"].to_list() == [0, 1, None, 1]
+    assert old.metadata["gold_definition"] == "disk: t_type >= -3"
+
+
+def test_catalogues_put_one_after_the_other_are_refused(tmp_path):
+    path = write_preparation(prepare_catalogue(full()), tmp_path / "one.parquet")
+    one = read_catalogue(path)
+    twice = CatalogTable(pl.concat([one.frame, one.frame.with_columns(split=pl.lit("test"))]), metadata=one.metadata)
+    with pytest.raises(InputError, match="120 rows"):
+        read_catalogue(write_table(twice, tmp_path / "two.parquet"))
+
+
+def test_other_tables_are_not_catalogues(written, tmp_path):
+    for path in (written({"kind": "labels"}), written(crowd_label=[0, 1, 0, 1])):
+        with pytest.raises(InputError, match="labels"):
+            read_catalogue(path)
+    full().write_csv(tmp_path / "votes.csv")
+    with pytest.raises(InputError, match="truemorph prepare"):
+        read_catalogue(tmp_path / "votes.csv")
