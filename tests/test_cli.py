@@ -194,7 +194,7 @@ def test_mistakes_are_one_line_and_exit_2(capsys, catalogue, simulated, tmp_path
         ("absent.csv", ["prepare", "absent.csv", "--out", out]),
         ("--out", ["prepare", votes]),
         ("no column 'petroR'", ["prepare", votes, "--radius", "petroR", "--out", out]),
-        ("--split takes three shares", ["prepare", votes, "--split", "half", "--out", out]),
+        ("--split takes three", ["prepare", votes, "--split", "half", "--out", out]),
         ("not true or false", ["prepare", votes, "--where", "redshift", "--out", out]),
         ("not a prepared catalogue", ["bias", votes]),
         ("'M_g'; nearest: M_r", ["bias", catalogue, "--intrinsic", "M_g"]),
@@ -291,7 +291,7 @@ def test_own_columns_of_the_user_do_not_replace_the_models(capsys, simulated, tm
 def test_training_repeats_the_warnings_of_its_fit(capsys, simulated, tmp_path):
     import polars as pl
 
-    table = pl.read_csv(simulated / "votes.csv").with_columns(petroRad_r=pl.lit(60.0) + pl.col("redshift"))
+    table = pl.read_csv(simulated / "votes.csv").with_columns(petroRad_r=pl.lit(40.0) + pl.col("redshift"))
     table.write_csv(tmp_path / "votes.csv")
     cat = tmp_path / "c.parquet"
     run(capsys, "prepare", tmp_path / "votes.csv", "--images", simulated / "images", "--out", cat)

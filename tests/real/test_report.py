@@ -21,7 +21,7 @@ def result(shared_data, tmp_path_factory):
     prepared = prepare_catalogue(folder / "experts.csv", preset="gz2", columns={"radius": "petroR90_g"}, psf_fwhm=1.32)
     catalogue = write_preparation(prepared, folder / "cat.parquet")
     options = ReportOptions(
-        catalogue=catalogue, truth=("t_type>=-3", "t_type>=1"), compare=("axis_ratio",), bootstrap=10
+        catalogue=catalogue, gold=("t_type>=-3", "t_type>=1"), compare=("axis_ratio",), bootstrap=10
     )
     return make_report([], folder / "page.html", options), folder
 
