@@ -85,14 +85,14 @@ def test_every_command_of_the_readme_is_in_a_block_that_is_run():
 
 @pytest.mark.slow
 def test_step_by_step_on_the_demos_files(tmp_path):
-    small = ["truemorph", "demo", "--out", "demo", "--galaxies", "400", "--epochs", "1", "--folds", "2"]
+    small = ["truemorph", "demo", "--out", "demo", "--galaxies", "300", "--epochs", "1", "--folds", "2"]
     small[0] = str(Path(sys.executable).parent / "truemorph")
     subprocess.run(small, cwd=tmp_path, check=True, capture_output=True)
     out = run_block("training", tmp_path)
     assert 'rotation = "any"' in out
     assert (tmp_path / "report.html").is_file()
     out = run_block("labelling", tmp_path)
-    assert "400 rows in, 400 labelled" in out
+    assert "300 rows in, 300 labelled" in out
     assert "1 of 2 parts" not in out
     out = run_block("report", tmp_path)
     assert "above noise" in out
@@ -101,7 +101,7 @@ def test_step_by_step_on_the_demos_files(tmp_path):
     assert "predicted disk" in out
     out = run_block("demo", tmp_path)
     assert "theta = " in out
-    assert "400 rows in, 400 labelled" in out
+    assert "300 rows in, 300 labelled" in out
     assert "posterior probabilities" in out
 
 
