@@ -72,7 +72,7 @@ def confounded_labels(n, seed, theta=11.25):
 
 
 def some_known(truth, share, seed):
-    """Trusted labels of a random share of galaxies, -1 elsewhere."""
+    """Gold labels of a random share of galaxies, -1 elsewhere."""
     return np.where(np.random.default_rng([seed, 1]).random(truth.size) < share, truth, -1)
 
 

@@ -113,7 +113,7 @@ def test_transition_compares_families_checks_and_debiases(capsys, catalogue, tmp
 def test_transition_from_labels_alone_says_what_it_could_not_check(capsys, catalogue, tmp_path):
     status, out, err = run(capsys, "transition", catalogue, "--out", tmp_path / "t.json", "--no-compare")
     assert status == 0
-    assert "check: not checked: there are no intrinsic columns and no trusted labels" in out
+    assert "check: not checked: there are no intrinsic columns and no gold labels" in out
     assert "labels alone can't tell flips from a real change" in err
     assert "AIC above best" not in out
     described = json.loads((tmp_path / "t.json").read_text())
@@ -139,7 +139,7 @@ def test_types_of_chosen_galaxies_are_warned_about_once(capsys, simulated, tmp_p
     assert run(capsys, "prepare", tmp_path / "votes.csv", "--gold", "typed<-21", "--out", out)[0] == 0
     status, _, err = run(capsys, "transition", out, "--gold", "gold", "--no-compare", "--out", tmp_path / "t.json")
     assert status == 0
-    assert err.count("trusted rows are not a random part") == 1
+    assert err.count("gold rows are not a random part") == 1
     warnings = json.loads((tmp_path / "t.json").read_text())["warnings"]
     assert len(set(warnings)) == len(warnings)
 

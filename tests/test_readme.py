@@ -190,7 +190,7 @@ def test_on_votes(tmp_path, shared_data):
 def test_votes_with_expert_types(tmp_path, shared_data):
     out = on_real_galaxies("experts", ["gz2_votes.csv"], tmp_path, shared_data)
     assert "definition: disk: t_type >= -3" in out
-    assert "trusted labels are right" in out
+    assert "gold labels are right" in out
 
 
 @pytest.mark.slow

@@ -139,7 +139,7 @@ def test_labels_of_any_kind_of_number(kind):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"gold": TRUTH, "method": "likelihood"}, "makes no use of trusted labels"),
+        ({"gold": TRUTH, "method": "likelihood"}, "makes no use of gold labels"),
         ({"intrinsic": COLUMNS, "method": "likelihood"}, "makes no use of intrinsic columns"),
         ({"intrinsic": COLUMNS, "gold": TRUTH}, "makes no use of intrinsic columns"),
         ({"family": "logistic", "false_disk": 0.1}, "leave false_disk out"),
@@ -160,7 +160,7 @@ def test_what_would_be_ignored_or_guessed_is_refused(options, says):
     one_line(error)
 
 
-def test_masked_and_missing_trusted_labels_are_unknown():
+def test_masked_and_missing_gold_labels_are_unknown():
     known = np.arange(N) % 3 == 0
     fits = [
         fit_transition(LABELS, ALPHA, gold=gold).values

@@ -60,7 +60,7 @@ def test_families_are_compared_on_trusted_flips():
 def test_families_that_cannot_be_fitted_are_named():
     labels, alpha, _ = labels_through(RayleighTransition(11.25), 1_000, 2)
     found = compare_families(labels, alpha, ("rayleigh", "matrix"))
-    assert "need trusted labels" in found.failed["matrix"]
+    assert "need gold labels" in found.failed["matrix"]
     with pytest.raises(InputError, match="no family could be fitted"):
         compare_families(labels, alpha, ("matrix",))
 
@@ -70,7 +70,7 @@ def test_calibration_of_a_right_and_a_wrong_family():
     gold = some_known(truth, 0.3, 3)
     right = calibration(fit_transition(labels, alpha, "fisk", gold=gold, gold_weight=0.0))
     wrong = calibration(fit_transition(labels, alpha, gold=gold, gold_weight=0.0))
-    assert right.what == "trusted disks labelled smooth"
+    assert right.what == "gold disks labelled smooth"
     assert right.chi_squared < chi2.isf(1e-3, 12)
     assert wrong.p_value < 1e-6
     from_labels = calibration(fit_transition(labels, alpha))
@@ -118,7 +118,7 @@ def test_the_paper_estimators_profile_is_that_of_the_labels():
 @pytest.mark.parametrize(
     ("change", "says"),
     [({"alpha": np.full(100, np.nan)}, "row 0"), ({"alpha": np.ones(99)}, "one value a galaxy"),
-     ({"alpha": np.ones(100)}, "same for every galaxy"), ({"gold": np.full(100, np.nan)}, "only 0 trusted")],
+     ({"alpha": np.ones(100)}, "same for every galaxy"), ({"gold": np.full(100, np.nan)}, "only 0 gold")],
 )  # fmt: skip
 def test_confounding_check_names_bad_input(change, says):
     good = {"labels": np.arange(100) % 2, "alpha": np.linspace(1, 20, 100), "gold": np.arange(100) % 2}
@@ -213,7 +213,7 @@ def test_nothing_to_check_with_is_said():
     labels, alpha, _ = flipped_labels(500, 6)
     check = confounding_check(labels, alpha)
     assert not check.checked
-    assert "no intrinsic columns and no trusted labels" in check.statement
+    assert "no intrinsic columns and no gold labels" in check.statement
 
 
 @pytest.mark.slow
@@ -240,7 +240,7 @@ def test_profile_is_the_likelihood_at_its_best():
     assert found.plot().get_xlabel() == "shape"
 
 
-def test_profile_of_a_conditional_fit_and_of_one_with_trusted_labels():
+def test_profile_of_a_conditional_fit_and_of_one_with_gold_labels():
     labels, alpha, truth, columns = confounded_labels(12_000, 8)
     for fit in (
         fit_transition(labels, alpha, intrinsic=columns),

@@ -1,4 +1,4 @@
-"""Debiased class fractions: right when T is, right with trusted labels when T and model are wrong, honest errors."""
+"""Debiased class fractions: right when T is, right with gold labels when T and model are wrong, honest errors."""
 
 import numpy as np
 import pytest
@@ -93,7 +93,7 @@ def test_sampling_weights_of_the_fit_go_on_into_everything(options):
     assert np.all(np.abs(trusted.fractions[:, 1] - 0.7) < 4 * trusted.stderr[:, 1])
 
 
-def test_few_trusted_labels_in_bins_of_a_column_that_decides():
+def test_few_gold_labels_in_bins_of_a_column_that_decides():
     """The binning column goes into the regression: ranges cover though only a handful of types fall into a bin."""
     covered = []
     for seed in range(60):
@@ -152,7 +152,7 @@ def test_delta_method_agrees_with_bootstrap():
     np.testing.assert_allclose(by_bootstrap, stated, rtol=0.3)
 
 
-def test_trusted_labels_are_right_where_t_and_regression_are_wrong():
+def test_gold_labels_are_right_where_t_and_regression_are_wrong():
     """A bump in the class fraction that neither a quadratic in log α nor any T can follow."""
     rng = np.random.default_rng(2)
     n = 60_000
@@ -165,12 +165,12 @@ def test_trusted_labels_are_right_where_t_and_regression_are_wrong():
     found = debiased_fractions(labels, alpha, wrong, gold=some_known(truth, 0.3, 3))
     error = found.fractions[:, 1] - true
     assert np.all(np.abs(error) < 4 * found.stderr[:, 1])
-    assert np.sqrt(np.mean(error**2)) < 0.02  # 2,250 trusted labels a bin: 0.01
+    assert np.sqrt(np.mean(error**2)) < 0.02  # 2,250 gold labels a bin: 0.01
     assert np.sqrt(np.mean((debiased_fractions(labels, alpha, wrong).fractions[:, 1] - true) ** 2)) > 0.2
     assert any("does not describe them well" in note for note in found.warnings)
 
 
-def test_errors_with_trusted_labels_are_their_scatter():
+def test_errors_with_gold_labels_are_their_scatter():
     pulls = []
     for seed in range(60):
         labels, alpha, truth = changing_fractions(6_000, seed, FiskTransition(13.0, 2.2))
@@ -245,12 +245,12 @@ def test_plot_has_labels_estimate_band_and_truth():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"transition": None}, "needs a transition, trusted labels"),
+        ({"transition": None}, "needs a transition, gold labels"),
         ({"alpha": np.ones(9)}, "one value a galaxy"),
         ({"by": np.r_[np.nan, np.arange(99.0)]}, "1 missing values"),
         ({"bins": 101}, "number of galaxies"),
         ({"labels": np.full(100, 2)}, "labels must be integers 0 to 1"),
-        ({"gold": np.zeros(100)}, "no trusted label of class 1"),
+        ({"gold": np.zeros(100)}, "no gold label of class 1"),
         ({"gold": np.arange(100) % 2, "covariates": np.ones(7)}, "covariates must have shape"),
         ({"covariates": np.ones((100, 1))}, "pass gold= too"),
         ({"bins": 4.5}, "number of galaxies"),

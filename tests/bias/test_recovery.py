@@ -43,10 +43,10 @@ def test_pulls_over_40_catalogues_of_20_000(family, method):
 
 
 @pytest.mark.slow
-def test_matrix_and_constant_need_trusted_labels():
+def test_matrix_and_constant_need_gold_labels():
     labels, alpha, classes = labels_through(ConstantTransition(0.3, 0.1), 4_000, 0)
     for family in ("matrix", "constant"):
-        with pytest.raises(InputError, match="need trusted labels"):
+        with pytest.raises(InputError, match="need gold labels"):
             fit_transition(labels, alpha, family)
     pulls = []
     for seed in range(60):
@@ -76,7 +76,7 @@ def test_matrix_of_trusted_rows_alone_is_their_confusion_matrix():
 
 @pytest.mark.slow
 def test_monotone_form_follows_any_falling_curve():
-    """With trusted labels, no shape given: every knot within errors of the true flip probability, by bootstrap."""
+    """With gold labels, no shape given: every knot within errors of the true flip probability, by bootstrap."""
     true = FiskTransition(14.0, 3.0)
     labels, alpha, classes = labels_through(true, 8_000, 1)
     fit = fit_transition(labels, alpha, "monotone", gold=some_known(classes, 0.5, 2), bootstrap=20)
@@ -107,7 +107,7 @@ def test_bootstrap_agrees_with_the_curvature_of_the_joint_fit():
         assert np.std([one.values[name] for one in again], ddof=1) == pytest.approx(fit.stderr[name], rel=0.28)
 
 
-def test_false_disks_are_fitted_where_trusted_labels_show_them():
+def test_false_disks_are_fitted_where_gold_labels_show_them():
     true = RayleighTransition(11.25, false_disk=0.06)
     labels, alpha, classes = labels_through(true, 30_000, 5)
     fit = fit_transition(labels, alpha, gold=some_known(classes, 0.2, 5))
@@ -133,7 +133,7 @@ def test_k_classes_and_two_observables_in_one_logistic_transition():
     fit = fit_transition(labels, observables, "logistic", gold=some_known(truth, 0.5, 6), gold_weight=1.0)
     assert list(fit.values) == [
         f"{s}|{y} {term}" for y, s in ((1, 0), (2, 0), (2, 1)) for term in ("intercept", "slope 0", "slope 1")
-    ]  # flips that no trusted row shows are taken as impossible
+    ]  # flips that no gold row shows are taken as impossible
     # The fit's coefficients are of columns standardised by its sample: bring the true ones there.
     center, scale = np.array(fit.transition.center), np.array(fit.transition.scale)
     pulls = []
@@ -149,7 +149,7 @@ def test_k_classes_and_two_observables_in_one_logistic_transition():
 
 
 def test_other_rows_are_left_out_where_they_would_mislead():
-    """Class fractions rise with α: the rows without trusted labels, which assume otherwise, must get little weight."""
+    """Class fractions rise with α: the rows without gold labels, which assume otherwise, must get little weight."""
     true = RayleighTransition(11.25)
     rng = np.random.default_rng(7)
     alpha = rng.lognormal(np.log(16.8), 0.45, 40_000)
@@ -163,29 +163,29 @@ def test_other_rows_are_left_out_where_they_would_mislead():
     assert abs(trusting.values["theta"] - 11.25) > 10 * trusting.stderr["theta"]
 
 
-def test_bayes_turns_a_regression_on_trusted_labels_into_a_transition():
+def test_bayes_turns_a_regression_on_gold_labels_into_a_transition():
     true = FiskTransition(14.0, 2.5, false_disk=0.03)
     labels, alpha, classes = labels_through(true, 20_000, 9)
     fit = fit_transition(labels, alpha, "tabulated", gold=some_known(classes, 0.25, 9))
     at = np.quantile(alpha, np.linspace(0.02, 0.98, 25))
-    # 5,000 trusted labels, 1,500 in a fifth of α: a flip probability of one half to 0.013 there.
+    # 5,000 gold labels, 1,500 in a fifth of α: a flip probability of one half to 0.013 there.
     assert np.sqrt(np.mean((fit.transition.matrix(at) - true.matrix(at)) ** 2)) < 0.03
     assert abs(fit.class_fractions[1] - 0.7) < 4 * fit.stderr["disk_fraction"]
-    with pytest.raises(InputError, match="needs trusted labels"):
+    with pytest.raises(InputError, match="needs gold labels"):
         fit_transition(labels, alpha, "tabulated")
 
 
 @pytest.mark.parametrize(
     ("gold", "says"),
     [
-        (np.full(100, -1), "only 0 trusted labels"),
-        (np.ones(100), "no trusted label of class 0"),
+        (np.full(100, -1), "only 0 gold labels"),
+        (np.ones(100), "no gold label of class 0"),
         (np.full(100, 0.5), "0 to 1, -1 where unknown"),
         (np.zeros(99), "one value a galaxy"),
         (np.array(["disk"] * 100), "must be integers"),
     ],
 )
-def test_bad_trusted_labels_are_named(gold, says):
+def test_bad_gold_labels_are_named(gold, says):
     rng = np.random.default_rng(0)
     with pytest.raises(InputError, match=says):
         fit_transition(rng.integers(0, 2, 100), rng.lognormal(2, 0.5, 100), gold=gold)

@@ -128,7 +128,7 @@ def test_weights_of_votes_count():
     assert abs(plain.class_fractions[1] - 0.6) > 4 * plain.stderr["disk_fraction"]
 
 
-def test_trusted_classes_help():
+def test_gold_classes_help():
     votes, alpha, truth = voted(3_000, 4)
     alone, helped = fit_transition(votes, alpha), fit_transition(votes, alpha, gold=some_known(truth, 0.3, 4))
     assert helped.method == "votes"

@@ -133,7 +133,7 @@ def test_names_that_are_markup_stay_text(runs, catalogue, tmp_path, capsys):
 
 @pytest.fixture
 def experts(tmp_path):
-    """A table of votes with trusted types and no images."""
+    """A table of votes with gold labels and no images."""
     labels, alpha, truth = flipped_labels(3000, seed=2, median=16.8)
     rng = np.random.default_rng(0)
     smooth = np.where(labels == 0, 0.8, 0.2)

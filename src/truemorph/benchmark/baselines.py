@@ -110,7 +110,7 @@ def pruned_rows(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 def regressed_on_votes(
     fraction: np.ndarray, alpha: np.ndarray, intrinsic: np.ndarray | None, gold: np.ndarray, *, votes: bool = True
 ) -> np.ndarray:
-    """Logit of p(disk) of every galaxy, by logistic regression of trusted classes: no T(α) at all.
+    """Logit of p(disk) of every galaxy, by logistic regression of gold labels: no T(α) at all.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def regressed_on_votes(
         Share of votes for disk; resolution.
     intrinsic : array, shape (N, P), or None
     gold : array of int, shape (N,)
-        Trusted class, -1 where there is none.
+        Gold class, -1 where there is none.
     votes : bool, default True
         p(y | votes, α, z); p(y | α, z) without.
 
@@ -137,7 +137,7 @@ def regressed_on_votes(
 def regressed_evidence(
     fraction: np.ndarray, alpha: np.ndarray, intrinsic: np.ndarray | None, gold: np.ndarray
 ) -> np.ndarray:
-    """log p(votes | y, α, z) up to a constant, by Bayes' theorem from two regressions on trusted classes, shape (N, 2).
+    """log p(votes | y, α, z) up to a constant, by Bayes' theorem from two regressions on gold labels, shape (N, 2).
 
     p(y | votes, α, z) / p(y | α, z) is proportional to p(votes | y, α, z); no shape of T and no distribution of votes
     is assumed. Parameters as of `regressed_on_votes`.

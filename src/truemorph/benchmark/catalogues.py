@@ -18,7 +18,7 @@ import polars as pl
 from scipy.special import expit
 
 from truemorph.benchmark.baselines import matched_fractions, regressed_on_votes
-from truemorph.benchmark.worlds import CURVES, FLIPS, HEAVY_FLIPS, INTRINSIC, trusted_classes
+from truemorph.benchmark.worlds import CURVES, FLIPS, HEAVY_FLIPS, INTRINSIC, gold_classes
 from truemorph.bias.diagnostics import compare_families
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.gold import UNKNOWN
@@ -67,7 +67,7 @@ class CatalogueWorld:
     @property
     def gold(self) -> np.ndarray:
         """True classes of 300 galaxies, -1 elsewhere, shape (N,)."""
-        return trusted_classes(self.truth, np.arange(self.truth.size), self.seed)
+        return gold_classes(self.truth, np.arange(self.truth.size), self.seed)
 
 
 def _measured_features(galaxies: pl.DataFrame, seed: int) -> np.ndarray:
@@ -210,14 +210,14 @@ def conditional(world: CatalogueWorld) -> Relabelled:
 
 
 def trusted(world: CatalogueWorld) -> Relabelled:
-    """T(α) from 300 trusted labels beside the others, family by AIC, then the posterior."""
+    """T(α) from 300 gold labels beside the others, family by AIC, then the posterior."""
     found = compare_families(world.labels, world.alpha, CURVES, gold=world.gold, seed=world.seed)
     fit = found.fits[found.best]
     return _posterior(world, fit.class_fractions[1], fit.transition)
 
 
 def tabulated(world: CatalogueWorld) -> Relabelled:
-    """T(α) tabulated from a regression on 300 trusted labels, no shape assumed, then the posterior."""
+    """T(α) tabulated from a regression on 300 gold labels, no shape assumed, then the posterior."""
     fit = fit_transition(world.labels, world.alpha, "tabulated", gold=world.gold)
     return _posterior(world, fit.class_fractions[1], fit.transition)
 
@@ -269,7 +269,7 @@ def dcv14_all(world: CatalogueWorld) -> Relabelled:
 
 
 def votes_regressed(world: CatalogueWorld) -> Relabelled:
-    """p(y | votes, α, z) by logistic regression on 300 trusted labels: no T(α) at all."""
+    """p(y | votes, α, z) by logistic regression on 300 gold labels: no T(α) at all."""
     return _from_probabilities(expit(regressed_on_votes(world.vote_fraction, world.alpha, world.intrinsic, world.gold)))
 
 
@@ -281,9 +281,9 @@ METHODS: dict[str, tuple[str, Callable[[CatalogueWorld], Relabelled]]] = {
     "dcv14-all": ("DCV14 on features and z, family by AIC, posterior", dcv14_all),
     "likelihood": ("θ from labels alone, posterior", labels_only),
     "conditional": ("conditional T(α) and p(y | z), posterior", conditional),
-    "gold": ("T(α) from 300 trusted labels, posterior", trusted),
-    "gold-tabulated": ("T(α) tabulated from 300 trusted labels, posterior", tabulated),
-    "gold-votes": ("regression of 300 trusted labels on votes, α and z", votes_regressed),
+    "gold": ("T(α) from 300 gold labels, posterior", trusted),
+    "gold-tabulated": ("T(α) tabulated from 300 gold labels, posterior", tabulated),
+    "gold-votes": ("regression of 300 gold labels on votes, α and z", votes_regressed),
 }
 
 
@@ -294,7 +294,7 @@ def _relabel(task: tuple[str, int, Path | None]) -> list[dict[str, Any]]:
     contestants: dict[str, Callable[[CatalogueWorld], Relabelled]] = {k: run for k, (_, run) in METHODS.items()}
     for source, fraction in world.published.items():
         contestants[source] = partial(_published, fraction)
-    # Trusted labels are scored for nobody: three methods have seen them.
+    # Gold labels are scored for nobody: three methods have seen them.
     scored = world.gold == UNKNOWN
     rows = []
     for method, run in contestants.items():

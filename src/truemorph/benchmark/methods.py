@@ -15,7 +15,7 @@ import polars as pl
 
 from truemorph.benchmark.baselines import constant_transition, matched_fractions, pruned_rows, regressed_evidence
 from truemorph.benchmark.workbench import BATCH, Workbench, probabilities
-from truemorph.benchmark.worlds import CURVES, World, catalogue_features, trusted_classes
+from truemorph.benchmark.worlds import CURVES, World, catalogue_features, gold_classes
 from truemorph.bias.diagnostics import compare_families
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.transitions import Transition
@@ -146,11 +146,11 @@ def conditional(bench: Workbench) -> Outcome:
 
 def gold_labels(world: World) -> np.ndarray:
     """True classes of 300 random training galaxies (half of them where there are few), -1 elsewhere, shape (N,)."""
-    return trusted_classes(world.truth, world.rows(TRAIN), world.seed)
+    return gold_classes(world.truth, world.rows(TRAIN), world.seed)
 
 
 def with_gold(bench: Workbench) -> Outcome:
-    """DDB: T(α) from 300 trusted labels beside the others, family by AIC."""
+    """DDB: T(α) from 300 gold labels beside the others, family by AIC."""
     world, rows = bench.world, _learning(bench.world)
     began = time.process_time()
     found = compare_families(
@@ -218,7 +218,7 @@ def with_votes(bench: Workbench) -> Outcome:
 
 
 def with_gold_and_votes(bench: Workbench) -> Outcome:
-    """DDB on votes, what they mean regressed on 300 trusted labels; trusted galaxies count as known."""
+    """DDB on votes, what they mean regressed on 300 gold labels; gold galaxies count as known."""
     world = bench.world
     began = time.process_time()
     gold = gold_labels(world)
@@ -301,9 +301,9 @@ METHODS: dict[str, Method] = {
     "dcv14": Method("DCV14 on measured shapes", dcv14),
     "ddb-paper": Method("DDB, paper's θ", papers_theta),
     "ddb-conditional": Method("DDB, conditional T(α)", conditional),
-    "ddb-gold": Method("DDB, T(α) from 300 trusted labels", with_gold),
+    "ddb-gold": Method("DDB, T(α) from 300 gold labels", with_gold),
     "ddb-votes": Method("DDB on vote counts", with_votes),
-    "ddb-gold-votes": Method("DDB on votes and 300 trusted labels", with_gold_and_votes),
+    "ddb-gold-votes": Method("DDB on votes and 300 gold labels", with_gold_and_votes),
     "ddb-twins": Method("DDB, T(α) and training from twins", twins),
     "ddb-right": Method("DDB, right T(α)", right, knows_transition=True),
     "ddb-right-copies": Method("DDB, right T(α), degraded copies beside", right_copies, knows_transition=True),

@@ -43,8 +43,8 @@ NOTES = (
 TRAINED = (
     "Scored against the truth on galaxies that nothing was learned from. Every method may use the same pictures, "
     "labels, votes and columns. Votes are used by matching and the three DDB on votes; intrinsic columns by matching, "
-    "conditional T(α), and DDB on votes and trusted labels (in the real world axis ratio and colour of the undegraded "
-    "picture); 300 true classes by the two with trusted labels; the true T(α) by the two with the right T(α), and all "
+    "conditional T(α), and DDB on votes and gold labels (in the real world axis ratio and colour of the undegraded "
+    "picture); 300 true classes by the two with gold labels; the true T(α) by the two with the right T(α), and all "
     "of how votes come about by the one with the right model of votes; every true class by the one trained on the "
     "truth. Networks see the same number of pictures, but for what cleanlab drops and degraded copies add.",
     "In the plain, confounded and real worlds labels flip as the paper's model says: there the right T(α) can win by "
@@ -59,7 +59,7 @@ RELABELLED = (
     "not the last truth. α is R90 over σ of the PSF there (GZ1: g band, one seeing of 1.32 arcsec for all).",
     "Vote fractions of Hart et al. and of matching are taken for p(disk), which they were not made to be: compare"
     " them by "
-    "AUC and hard fractions. On real tables the spread over seeds is that of folds and trusted rows alone; the "
+    "AUC and hard fractions. On real tables the spread over seeds is that of folds and gold rows alone; the "
     "sampling "
     "error of an accuracy is about 0.02 for 690 galaxies (GZ2) and 0.006 for 8,966 (GZ1).",
 )
@@ -157,7 +157,7 @@ def write_leaderboard(content: Mapping[str, Any], titles: Mapping[str, str], out
                 figure,
                 "Balanced accuracy, AUC and error of the disk fraction of every method in every world; numbers as in "
                 "the tables.",
-                "Mean and standard deviation over seeds. Blue: through T(α) or trusted labels; orange: rivals; "
+                "Mean and standard deviation over seeds. Blue: through T(α) or gold labels; orange: rivals; "
                 "black, with a dotted line, where there is one: trained on the truth.",
             )
         ],

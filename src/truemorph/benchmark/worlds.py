@@ -40,7 +40,7 @@ from truemorph.simulate.twins import at_resolution
 TRUE_THETA = 11.25
 FLIPS = RayleighTransition(TRUE_THETA)
 HEAVY_FLIPS = FiskTransition(scale=11.0, shape=1.8)
-GOLD = 300  # trusted labels that some methods are given
+GOLD = 300  # gold labels that some methods are given
 CURVES = ("rayleigh", "weibull", "fisk")  # families that methods choose from
 INTRINSIC = ("radius_kpc", "M_r", "redshift")
 FEATURES = ("axis_ratio", "concentration", "size", "colour")
@@ -125,7 +125,7 @@ def catalogue_features(images: np.ndarray) -> np.ndarray:
     return measure_shapes(images).select(FEATURES).to_numpy()
 
 
-def trusted_classes(truth: np.ndarray, among: np.ndarray, seed: int) -> np.ndarray:
+def gold_classes(truth: np.ndarray, among: np.ndarray, seed: int) -> np.ndarray:
     """True classes of 300 random rows of these (half of them where there are few), -1 elsewhere, shape (N,)."""
     known = np.random.default_rng([seed, 9]).choice(among, min(GOLD, among.size // 2), replace=False)
     gold = np.full(truth.size, UNKNOWN)

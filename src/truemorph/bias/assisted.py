@@ -1,6 +1,6 @@
-"""Class fractions of bins from trusted labels: a regression, put right by its own residuals.
+"""Class fractions of bins from gold labels: a regression, put right by its own residuals.
 
-p(y | ỹ, α, z) is regressed on the trusted rows, averaged over all galaxies of a bin, and corrected by the trusted
+p(y | ỹ, α, z) is regressed on the gold rows, averaged over all galaxies of a bin, and corrected by the gold
 rows' residuals there (prediction-powered inference, Angelopoulos et al. 2023, Science 382, 669; shrunk as in
 small-area estimation, Fay & Herriot 1979, JASA 74, 269): right even where the regression is not, and not noisier
 than it where it is.
@@ -21,7 +21,7 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class Assisted:
-    """Fractions and errors of bins, shape (B, K) each, and the mean weight of the trusted rows' residuals."""
+    """Fractions and errors of bins, shape (B, K) each, and the mean weight of the gold rows' residuals."""
 
     fractions: np.ndarray
     stderr: np.ndarray
@@ -37,11 +37,11 @@ def model_assisted(
     n_classes: int,
     seed: int,
 ) -> Assisted:
-    """Regression on trusted rows averaged over bins, corrected by their residuals as far as these are significant.
+    """Regression on gold rows averaged over bins, corrected by their residuals as far as these are significant.
 
     Residuals are those of galaxies held out of the regression (five folds). Their scatter over bins beyond what
     chance gives, τ² (by moments, as DerSimonian & Laird 1986), says how wrong the regression is: bin b's residual
-    enters with weight τ² / (τ² + s_b²), which goes to 1 as trusted rows grow in number.
+    enters with weight τ² / (τ² + s_b²), which goes to 1 as gold rows grow in number.
     """
     model = TrustedRegression.fit(labels, alpha, trusted, n_classes, columns, bins.weights)
     design = model.design(labels, alpha, columns)

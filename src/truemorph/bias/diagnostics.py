@@ -11,7 +11,7 @@ from scipy.stats import chi2, norm
 
 from truemorph.arrays import float_array
 from truemorph.bias import conditional
-from truemorph.bias import gold as trusted_labels
+from truemorph.bias import gold as gold_labels
 from truemorph.bias.binning import Bins
 from truemorph.bias.estimation import ASSUMPTIONS, fit_transition
 from truemorph.bias.evidence import UNKNOWN
@@ -36,7 +36,7 @@ class FamilyComparison:
     ----------
     fits : dict of str to TransitionFit
     log_likelihood, aic : dict of str to float
-        Of the labels; with trusted labels, of the trusted rows' flips under fits to those rows alone.
+        Of the labels; with gold labels, of the gold rows' flips under fits to those rows alone.
     best : str
         The family of lowest AIC.
     rayleigh_p_value : float
@@ -180,7 +180,7 @@ class Calibration:
     chi_squared, p_value : float
         Σ ((observed - fitted) / binomial error)² and its tail probability.
     what : str
-        Whose labels: all galaxies', or trusted disks' (then it is the flip probability itself).
+        Whose labels: all galaxies', or gold disks' (then it is the flip probability itself).
     """
 
     fitted: np.ndarray
@@ -200,7 +200,7 @@ class Calibration:
 def calibration(fit: TransitionFit, bins: int = 12) -> Calibration:
     """Compare a fit's probabilities of "smooth" labels with the labels, bin by bin.
 
-    With trusted labels: the flip probability on trusted disks. Without: p(ỹ = smooth | α) on all galaxies.
+    With gold labels: the flip probability on gold disks. Without: p(ỹ = smooth | α) on all galaxies.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ def calibration(fit: TransitionFit, bins: int = 12) -> Calibration:
     if trusted is not None and np.any(trusted == DISK):
         chosen = trusted == DISK
         fitted = np.asarray(fit.transition.flip_probability(alpha[chosen]))
-        hit, what = (labels[chosen] == SMOOTH).astype(float), "trusted disks labelled smooth"
+        hit, what = (labels[chosen] == SMOOTH).astype(float), "gold disks labelled smooth"
         weights = weights[chosen]
     else:
         fractions = fit.class_fractions if fit.probabilities is None else fit.probabilities
@@ -253,7 +253,7 @@ class ConfoundingCheck:
     unexplained : bool
         They depend on α beyond what the intrinsic columns explain: `conditional` is biased too.
     drift, drift_stderr : float
-        Disk fraction of the best resolved third minus that of the worst resolved third, from trusted labels or as
+        Disk fraction of the best resolved third minus that of the worst resolved third, from gold labels or as
         predicted from the intrinsic columns.
     unexplained_p_value : float
         Probability of so much dependence on α beyond the columns (or, without columns, at all) by chance.
@@ -281,7 +281,7 @@ def confounding_check(
 ) -> ConfoundingCheck:
     """Say whether class fractions depend on α, and whether intrinsic columns explain it.
 
-    With trusted labels the question is put to them directly: a logistic regression of the true class with and without
+    With gold labels the question is put to them directly: a logistic regression of the true class with and without
     log α and its square, beside the intrinsic columns if given. Without: T and p(y | z) are fitted together, the
     predicted fractions are compared between the worst and the best resolved third, and log α is offered to
     p(y | z) as one more column; that last test leans on the family of T.
@@ -291,7 +291,7 @@ def confounding_check(
     labels, alpha, intrinsic, gold
         As for `fit_transition`; α of shape (N,).
     family : str, default "rayleigh"
-        Of T, where there are no trusted labels.
+        Of T, where there are no gold labels.
     weights : array, shape (N,), optional
         Sampling weights.
     seed : int
@@ -299,7 +299,7 @@ def confounding_check(
     Returns
     -------
     ConfoundingCheck
-        With `checked=False` where neither columns nor trusted labels are given.
+        With `checked=False` where neither columns nor gold labels are given.
 
     Raises
     ------
@@ -315,7 +315,7 @@ def confounding_check(
     if intrinsic is None and gold is None:
         return ConfoundingCheck(
             False, False, False, float("nan"), float("nan"), float("nan"),
-            "not checked: there are no intrinsic columns and no trusted labels to check with, so the estimate rests on "
+            "not checked: there are no intrinsic columns and no gold labels to check with, so the estimate rests on "
             f'the assumption "{ASSUMPTIONS["likelihood"]}"',
         )  # fmt: skip
     if not np.any(resolution > 0) or np.ptp(resolution) == 0:
@@ -352,7 +352,7 @@ def _predicted_drift(
 
 
 def _check_with_gold(u: np.ndarray, intrinsic: Array | None, gold: Array, weights: np.ndarray) -> ConfoundingCheck:
-    trusted = trusted_labels.check_gold(gold, u.size, trusted_labels.classes_in(gold))
+    trusted = gold_labels.check_gold(gold, u.size, gold_labels.classes_in(gold))
     known = trusted != UNKNOWN
     truth, at, w = np.eye(int(trusted.max()) + 1)[trusted[known]], u[known], weights[known]
     w = w * w.sum() / np.sum(w**2)  # weighted rows weigh as fewer
@@ -374,7 +374,7 @@ def _check_with_gold(u: np.ndarray, intrinsic: Array | None, gold: Array, weight
     shares = [np.sum(w[part] ** 2) / w[part].sum() ** 2 for part in (low, high)]
     error = float(np.sqrt(sum(m * (1 - m) * share for m, share in zip(means, shares, strict=True))))
     explained = "the intrinsic columns explain" if intrinsic is not None else "chance explains"
-    return _verdict(float(means[1] - means[0]), error, p_value, "trusted labels show", explained)
+    return _verdict(float(means[1] - means[0]), error, p_value, "gold labels show", explained)
 
 
 def _verdict(drift: float, error: float, p_value: float, who: str, explained: str) -> ConfoundingCheck:

@@ -1,7 +1,7 @@
 """Estimating T(α): one function, five methods, one result.
 
 `binned` is the paper's (Medina-Rosales et al., arXiv:2308.11007, section 2.3.3); `likelihood` the same assumption
-without bins; `conditional` lets class fractions depend on intrinsic properties; `gold` uses trusted labels; and
+without bins; `conditional` lets class fractions depend on intrinsic properties; `gold` uses gold labels; and
 counts of votes are taken as they are. Every result names the assumption it rests on.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from truemorph.arrays import float_array
 from truemorph.bias import conditional
-from truemorph.bias import gold as trusted_labels
+from truemorph.bias import gold as gold_labels
 from truemorph.bias import votes as vote_counts
 from truemorph.bias.evidence import UNKNOWN
 from truemorph.bias.families import FAMILIES
@@ -44,7 +44,7 @@ ASSUMPTIONS = {
     "likelihood": "true class fractions do not depend on alpha",
     "binned": "true class fractions do not depend on alpha",
     "conditional": "true class fractions do not depend on alpha at fixed intrinsic properties",
-    "gold": "trusted labels are right, and known for a random part of the rows",
+    "gold": "gold labels are right, and known for a random part of the rows",
     "votes": "true class fractions do not depend on alpha; votes are beta-binomial around the mean of a class",
 }
 
@@ -72,13 +72,13 @@ def _checked(labels: Any, alpha: Any, gold: Any, weights: Any, n_classes: int | 
     if n_classes is None:
         # Families of two classes name a label 2 as the mistake that it is there.
         many = family in ("logistic", "matrix", "tabulated")
-        n_classes = trusted_labels.classes_in(observed, *([] if gold is None else [gold])) if many else 2
+        n_classes = gold_labels.classes_in(observed, *([] if gold is None else [gold])) if many else 2
         if n_classes > _MOST_CLASSES:
             raise InputError(f"labels up to {n_classes - 1} can't be classes; number them 0, 1, 2, …")
     observed = check_labels(observed, n_classes)
     if observed.size != first.size:
         raise InputError(f"labels and alpha must have one value a galaxy; got {observed.size} and {first.size}")
-    trusted = None if gold is None else trusted_labels.check_gold(gold, observed.size, n_classes)
+    trusted = None if gold is None else gold_labels.check_gold(gold, observed.size, n_classes)
     weights = None if weights is None else check_weights(weights, first.size)
     present = np.unique(observed)
     if present.size < 2:
@@ -88,7 +88,7 @@ def _checked(labels: Any, alpha: Any, gold: Any, weights: Any, n_classes: int | 
 
 
 def _flips_seen(data: Data) -> np.ndarray:
-    """Flips that an estimator may find, shape (K, K): those that trusted rows show, else only into smooth (eq. 6)."""
+    """Flips that an estimator may find, shape (K, K): those that gold rows show, else only into smooth (eq. 6)."""
     possible = np.eye(data.n_classes, dtype=bool)
     if data.trusted is None:
         possible[:, SMOOTH] = True
@@ -146,7 +146,7 @@ def fit_transition(
         Resolution; θ comes out in its unit. Or several observables, the resolution first.
     family : str, default "rayleigh"
         "rayleigh" (eq. 5), "weibull", "fisk" (log-logistic), "constant", "monotone" (falls with α, no shape),
-        "matrix" (K×K, constant in α), "logistic" (K classes, several observables), or "tabulated" (trusted
+        "matrix" (K×K, constant in α), "logistic" (K classes, several observables), or "tabulated" (gold
         labels only: p(y | ỹ, α, z) regressed on them, turned into T(α) by Bayes' theorem).
     method : {None, "likelihood", "binned", "conditional", "gold", "votes"}
         None: "gold" if `gold` is given, "conditional" if `intrinsic` is, "votes" for counts, else "likelihood".
@@ -164,12 +164,12 @@ def fit_transition(
         Sampling weights, where galaxies were selected by their label (balanced samples). Errors are then of
         the sandwich form.
     false_disk : float, "fit" or None
-        p(ỹ = disk | y = smooth), constant in α (eq. 6 has 0). None: 0, but fitted where trusted labels show
+        p(ỹ = disk | y = smooth), constant in α (eq. 6 has 0). None: 0, but fitted where gold labels show
         such galaxies, and for votes.
     class_model : {"logistic", "trees"}
         p(y | z) of "conditional": logistic regression, or gradient-boosted trees, cross-fitted.
     gold_weight : float, optional
-        Weight of the rows without a trusted label; None chooses 0, 0.1, 0.3 or 1 by cross-validation.
+        Weight of the rows without a gold label; None chooses 0, 0.1, 0.3 or 1 by cross-validation.
     n_classes : int, optional
         K, where labels alone don't show it.
     knots : int or sequence of float, default 8
@@ -218,7 +218,7 @@ def fit_transition(
     if family not in FAMILIES:
         raise InputError(f"unknown family {family!r}; families to fit: {', '.join(FAMILIES)}")
     if method == "gold" and gold is None:
-        raise InputError('method "gold" needs trusted labels: pass gold=, -1 where unknown')
+        raise InputError('method "gold" needs gold labels: pass gold=, -1 where unknown')
     if method == "conditional" and intrinsic is None:
         raise InputError('method "conditional" needs properties to condition on: pass intrinsic=')
     _check_together(method, family, intrinsic, gold, false_disk, class_model, gold_weight, bins)
@@ -246,13 +246,13 @@ def fit_transition(
     space = None
     if family == "tabulated":
         if method != "gold":
-            raise InputError('family "tabulated" needs trusted labels: pass gold=, -1 where unknown')
+            raise InputError('family "tabulated" needs gold labels: pass gold=, -1 where unknown')
         estimate = by_bayes(data, columns)
     else:
         if family in ("constant", "matrix") and method not in ("gold", "votes"):
             raise InputError(
                 f"{family}: flips that don't change with alpha look like other class fractions; "
-                "they need trusted labels (gold=)"
+                "they need gold labels (gold=)"
             )
         space = space_of(
             family,
@@ -292,7 +292,7 @@ def _check_together(
 ) -> None:
     """Refuse what would be given and not used."""
     if gold is not None and method not in ("gold", "votes"):
-        raise InputError(f'method "{method}" makes no use of trusted labels: leave gold= out, or use method="gold"')
+        raise InputError(f'method "{method}" makes no use of gold labels: leave gold= out, or use method="gold"')
     if intrinsic is not None and method != "conditional" and family != "tabulated":
         raise InputError(
             f'method "{method}" makes no use of intrinsic columns: leave intrinsic= out, or use method="conditional" '

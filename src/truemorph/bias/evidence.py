@@ -1,4 +1,4 @@
-"""What labels say about T(α): the log-likelihood of galaxies with, and without, a trusted class."""
+"""What labels say about T(α): the log-likelihood of galaxies with, and without, a gold class."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Evidence:
         )
 
     def grouped(self, most: int = 2048) -> Evidence:
-        """Merge neighbours in α that share label and trusted class into at most `most` rows for each such pair.
+        """Merge neighbours in α that share label and gold class into at most `most` rows for each such pair.
 
         Within a run α is replaced by its mean, which changes the log-likelihood in the second order of the run's
         width only: good enough to climb and for second derivatives; the last steps are taken on all rows. Several
@@ -109,7 +109,7 @@ class Evidence:
 
     @cached_property
     def _possible(self) -> np.ndarray:
-        """0 for classes that a row may have, -inf for those its trusted label rules out, shape (M, K)."""
+        """0 for classes that a row may have, -inf for those its gold label rules out, shape (M, K)."""
         other = (self.trusted != UNKNOWN)[:, None] & (self.trusted[:, None] != np.arange(self.n_classes))
         return np.where(other, -np.inf, 0.0)
 

@@ -1,8 +1,8 @@
-"""T(α) and true classes with the help of trusted labels: no assumption about class fractions.
+"""T(α) and true classes with the help of gold labels: no assumption about class fractions.
 
 Trusted ("gold") labels are experts' types, a better image's, or the same galaxy's at better resolution, known
-for a random part of the rows. Two ways: flips of the trusted rows themselves, joined by the other rows with a
-weight that cross-validation on the trusted rows chooses; and p(y | ỹ, α, z) regressed on them, which Bayes'
+for a random part of the rows. Two ways: flips of the gold rows themselves, joined by the other rows with a
+weight that cross-validation on the gold rows chooses; and p(y | ỹ, α, z) regressed on them, which Bayes'
 theorem turns into a T(α) without a shape.
 """
 
@@ -20,7 +20,7 @@ from truemorph.bias.regression import Regression, class_variances, fit_softmax
 from truemorph.bias.spaces import Space, fraction_start
 from truemorph.errors import InputError
 
-# Weights tried for the rows without a trusted label, relative to those with one.
+# Weights tried for the rows without a gold label, relative to those with one.
 WEIGHTS = (0.0, 0.1, 0.3, 1.0)
 FOLDS = 5
 FEWEST = 20
@@ -29,7 +29,7 @@ _COARSE = 64
 
 
 def check_gold(gold: object, n: int, n_classes: int) -> np.ndarray:
-    """Return trusted labels as an (N,) int array with -1 where unknown.
+    """Return gold labels as an (N,) int array with -1 where unknown.
 
     Raises
     ------
@@ -51,9 +51,9 @@ def check_gold(gold: object, n: int, n_classes: int) -> np.ndarray:
         )
     counts = np.bincount(trusted[trusted != UNKNOWN], minlength=n_classes)
     if counts.sum() < FEWEST:
-        raise InputError(f"only {counts.sum()} trusted labels; a fit needs at least {FEWEST}")
+        raise InputError(f"only {counts.sum()} gold labels; a fit needs at least {FEWEST}")
     if np.any(counts == 0):
-        raise InputError(f"no trusted label of class {int(np.argmin(counts))}: T(alpha) needs some of every class")
+        raise InputError(f"no gold label of class {int(np.argmin(counts))}: T(alpha) needs some of every class")
     return trusted
 
 
@@ -69,7 +69,7 @@ def classes_in(*several: object) -> int:
 
 @dataclass(frozen=True)
 class GoldMaximum:
-    """Joint fit of T and class fractions; `weight` is that of the rows without a trusted label."""
+    """Joint fit of T and class fractions; `weight` is that of the rows without a gold label."""
 
     maximum: Maximum
     covariance: np.ndarray
@@ -128,17 +128,17 @@ def score_products(space: Space, evidence: Evidence, point: np.ndarray) -> np.nd
 
 
 def fit_with_gold(space: Space, evidence: Evidence, weight: float | None, seed: int) -> GoldMaximum:
-    """Fit T to trusted rows, and to the others with a weight.
+    """Fit T to gold rows, and to the others with a weight.
 
     Parameters
     ----------
     space : Space
     evidence : Evidence
-        Every galaxy a row; trusted class known for some.
+        Every galaxy a row; gold class known for some.
     weight : float or None
-        Weight of the rows without a trusted label (1: they count as much, which assumes that class fractions
+        Weight of the rows without a gold label (1: they count as much, which assumes that class fractions
         don't depend on α; 0: they are not used). None: chosen from 0, 0.1, 0.3, 1 by the log-probability of
-        held-out trusted rows' flips.
+        held-out gold rows' flips.
     seed : int
         Of the folds.
     """
@@ -161,7 +161,7 @@ def fit_with_gold(space: Space, evidence: Evidence, weight: float | None, seed: 
 def _cross_validate(
     space: Space, evidence: Evidence, others: Evidence, first: np.ndarray, seed: int
 ) -> tuple[float, dict[float, float]]:
-    """Weight of the other rows under which held-out trusted rows' flips are likeliest."""
+    """Weight of the other rows under which held-out gold rows' flips are likeliest."""
     trusted = evidence.rows(evidence.trusted != UNKNOWN)
     fold = np.random.default_rng(seed).permutation(trusted.labels.size) % FOLDS
     if others.labels.size == 0:
@@ -187,7 +187,7 @@ def _cross_validate(
 
 @dataclass(frozen=True)
 class TrustedRegression:
-    """p(y | ỹ, α, z) regressed on trusted rows: linear in label, u = log α, u², label × u and the columns of z.
+    """p(y | ỹ, α, z) regressed on gold rows: linear in label, u = log α, u², label × u and the columns of z.
 
     A weak ridge (unit prior variance on standardised columns; none on intercepts) keeps it finite where a label
     or a class is never contradicted.
@@ -208,7 +208,7 @@ class TrustedRegression:
         columns: np.ndarray | None = None,
         weights: np.ndarray | None = None,
     ) -> TrustedRegression:
-        """Fit on the rows whose trusted class is known; the standardisation comes from all rows."""
+        """Fit on the rows whose gold class is known; the standardisation comes from all rows."""
         raw = _features(labels, alpha, n_classes, columns)
         center, scale = raw.mean(axis=0), raw.std(axis=0)
         scale = np.where(scale > 0, scale, 1.0)
@@ -262,7 +262,7 @@ def _features(labels: np.ndarray, alpha: np.ndarray, n_classes: int, columns: np
 def transition_by_bayes(
     regression: TrustedRegression, labels: np.ndarray, alpha: np.ndarray, columns: np.ndarray | None, knots: int = 24
 ) -> TabulatedTransition:
-    """T(α) without a shape: p(ỹ | y, α) ∝ p(y | ỹ, α) p(ỹ | α), from a regression on trusted labels.
+    """T(α) without a shape: p(ỹ | y, α) ∝ p(y | ỹ, α) p(ỹ | α), from a regression on gold labels.
 
     p(y | ỹ, α) is averaged over the galaxies in a window of α around each knot, and p(ỹ | α) is their share of
     labels.

@@ -93,7 +93,7 @@ def climb(
     """
 
     def total(point: np.ndarray) -> float:
-        # What T calls impossible (a trusted label that contradicts it) is very unlikely, not an error.
+        # What T calls impossible (a gold label that contradicts it) is very unlikely, not an error.
         return float(np.sum(weights * np.maximum(terms(point), FLOOR)))
 
     begin = sorted(starts, key=total)[-2:] if len(starts) > 1 else starts

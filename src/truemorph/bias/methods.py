@@ -14,7 +14,7 @@ from scipy.optimize import least_squares
 from scipy.special import log_softmax, xlogy
 
 from truemorph.bias import conditional
-from truemorph.bias import gold as trusted_labels
+from truemorph.bias import gold as gold_labels
 from truemorph.bias import votes as vote_counts
 from truemorph.bias.binning import bin_index
 from truemorph.bias.evidence import UNKNOWN, Evidence
@@ -74,15 +74,13 @@ def by_likelihood(space: Space, data: Data) -> Estimate:
     """Maximise Σ w log p(ỹ | α) (eq. 15)."""
     evidence = data.evidence
     coarse = evidence.rough(64)
-    begin = trusted_labels.maximise_joint(
-        space, coarse, trusted_labels.joint_starts(space, coarse), curvature=False
-    ).point
+    begin = gold_labels.maximise_joint(space, coarse, gold_labels.joint_starts(space, coarse), curvature=False).point
     fine = evidence.grouped()
-    best = trusted_labels.polish_joint(space, evidence, trusted_labels.maximise_joint(space, fine, begin[None]))
+    best = gold_labels.polish_joint(space, evidence, gold_labels.maximise_joint(space, fine, begin[None]))
     weighted = data.weights is not None
-    products = trusted_labels.score_products(space, fine, best.point) if weighted else None
+    products = gold_labels.score_products(space, fine, best.point) if weighted else None
     estimate = _with_fractions(space, data, best.point, best.covariance(products), best.free)
-    return replace(estimate, extra={"influence": partial(trusted_labels.influence, space, evidence, best)})
+    return replace(estimate, extra={"influence": partial(gold_labels.influence, space, evidence, best)})
 
 
 def _with_fractions(space: Space, data: Data, point: np.ndarray, covariance: np.ndarray, free: np.ndarray) -> Estimate:
@@ -139,7 +137,7 @@ def by_bins(space: Space, data: Data, bins: int) -> Estimate:
         rows = np.broadcast_to(log_fractions, (midpoints.size, data.n_classes))
         return (np.exp(observed_log_probabilities(rows, midpoints, transition)) - observed).ravel()
 
-    lower, upper = trusted_labels.joint_bounds(space, data.n_classes)
+    lower, upper = gold_labels.joint_bounds(space, data.n_classes)
     least_biased = np.clip(observed[-1], 0.01, 0.99)
     start = np.concatenate([space.starts[0], np.log(least_biased[1:] / least_biased[0])])
     start = np.clip(start, lower + 1e-6, upper - 1e-6)
@@ -157,15 +155,15 @@ def by_bins(space: Space, data: Data, bins: int) -> Estimate:
 
 
 def by_gold(space: Space, data: Data, weight: float | None, seed: int) -> Estimate:
-    """Flips of trusted rows, joined by the others with a weight."""
+    """Flips of gold rows, joined by the others with a weight."""
     assert data.trusted is not None
-    found = trusted_labels.fit_with_gold(space, data.evidence, weight, seed)
+    found = gold_labels.fit_with_gold(space, data.evidence, weight, seed)
     best = found.maximum
     estimate = _with_fractions(space, data, best.point, found.covariance, best.free)
     notes = []
     if found.weight == 0:
-        # Without the others the class fractions of the fit are those of the trusted rows.
-        notes.append("the other rows were left out: held-out trusted labels are predicted better without them")
+        # Without the others the class fractions of the fit are those of the gold rows.
+        notes.append("the other rows were left out: held-out gold labels are predicted better without them")
     if weight is not None:
         notes = []
     return replace(
@@ -173,7 +171,7 @@ def by_gold(space: Space, data: Data, weight: float | None, seed: int) -> Estima
         log_likelihood=best.value,
         notes=tuple(notes),
         extra={
-            "influence": partial(trusted_labels.influence, space, found.weighed, best),
+            "influence": partial(gold_labels.influence, space, found.weighed, best),
             "gold_weight": found.weight,
             "flip_log_likelihood": _flip_log_likelihood(estimate.transition, data),
         },
@@ -189,19 +187,17 @@ def _flip_log_likelihood(transition: Transition, data: Data) -> float:
 
 
 def by_bayes(data: Data, columns: np.ndarray | None) -> Estimate:
-    """A tabulated T(α) from p(y | ỹ, α, z) regressed on trusted rows."""
+    """A tabulated T(α) from p(y | ỹ, α, z) regressed on gold rows."""
     assert data.trusted is not None
     if data.alpha.ndim == 2:
         raise InputError("tabulated takes one resolution, alpha of shape (N,)")
-    regression = trusted_labels.TrustedRegression.fit(
+    regression = gold_labels.TrustedRegression.fit(
         data.labels, data.alpha, data.trusted, data.n_classes, columns, data.weights
     )
 
     def rebuild(point: np.ndarray) -> Transition:
         moved = replace(regression.regression, coefficients=point.reshape(regression.regression.coefficients.shape))
-        return trusted_labels.transition_by_bayes(
-            replace(regression, regression=moved), data.labels, data.alpha, columns
-        )
+        return gold_labels.transition_by_bayes(replace(regression, regression=moved), data.labels, data.alpha, columns)
 
     trusted = data.trusted
 
@@ -274,7 +270,7 @@ def by_votes(space: Space, data: Data, seed: int) -> Estimate:
     if for_disk >= vote_counts.MAJORITY:
         notes = (
             f"the votes don't tell two classes apart: {for_disk:.0%} of those for smooth galaxies would be for a disk; "
-            "give more galaxies or trusted labels, or learn from majority labels",
+            "give more galaxies or gold labels, or learn from majority labels",
         )
     return Estimate(
         model.label_transition(data.alpha),

@@ -50,7 +50,7 @@ def binned_share(
 
 
 def plot_fit(fit: TransitionFit, ax: Any, bins: int) -> Any:
-    """Binned labels and the fitted curves; flips of trusted disks where there are any."""
+    """Binned labels and the fitted curves; flips of gold disks where there are any."""
     ax = axes_or_new(ax)
     alpha = fit.alpha if fit.alpha.ndim == 1 else fit.alpha[:, 0]
     trusted = fit.inputs.per_row.get("gold")
@@ -58,7 +58,7 @@ def plot_fit(fit: TransitionFit, ax: Any, bins: int) -> Any:
     if trusted is not None and np.any(trusted == DISK):
         disks = trusted == DISK
         middle, share, error = binned_share(alpha[disks], fit.labels[disks] == SMOOTH, bins, weights[disks])
-        ax.errorbar(middle, share, error, fmt="o", ms=4, color="0.25", label="trusted disks labelled smooth")
+        ax.errorbar(middle, share, error, fmt="o", ms=4, color="0.25", label="gold disks labelled smooth")
         curve = _binned_mean(alpha[disks], np.asarray(fit.transition.flip_probability(fit.alpha[disks])))
         ax.plot(*curve, color=RED, label=f"p(smooth | disk), {fit.family}")
         ax.set(ylabel="p(labelled smooth | disk)")

@@ -1,7 +1,7 @@
 """Class fractions of populations, with the labels' bias taken out and two kinds of error.
 
-Without trusted labels each bin's fractions are found by inverting T: they maximise Σ log Σ_y f_y p(ỹ | y, α) in
-the bin. With trusted labels they come from a regression on these, see `truemorph.bias.assisted`.
+Without gold labels each bin's fractions are found by inverting T: they maximise Σ log Σ_y f_y p(ỹ | y, α) in
+the bin. With gold labels they come from a regression on these, see `truemorph.bias.assisted`.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def _inverted(
 def _other_fits(sample: _Sample, fit: TransitionFit) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Inversions of the other families, fitted by the same method to the data of the fit."""
     out = {}
-    # With trusted labels there is a form without a shape too; without, it would rest on an assumption of its own.
+    # With gold labels there is a form without a shape too; without, it would rest on an assumption of its own.
     families = (*_BAND_FAMILIES, "monotone") if fit.method == "gold" else _BAND_FAMILIES
     for family in families:
         if family == fit.family or fit.transition.n_classes != 2 or fit.alpha.ndim != 1:
@@ -211,7 +211,7 @@ def _other_fits(sample: _Sample, fit: TransitionFit) -> dict[str, tuple[np.ndarr
 def _families_not_rejected(
     labels: np.ndarray, alpha: np.ndarray, trusted: np.ndarray, weights: np.ndarray | None, seed: int
 ) -> dict[str, TransitionFit]:
-    """Families fitted to trusted rows alone, less those that the flips rule out (AIC more than 10 above best)."""
+    """Families fitted to gold rows alone, less those that the flips rule out (AIC more than 10 above best)."""
     fits = {}
     for family in _BAND_FAMILIES:
         try:
@@ -306,7 +306,7 @@ def debiased_fractions(
         True classes of a random part of the rows, -1 elsewhere. The fractions then follow the definition of these
         labels, and hold whether or not T is right.
     covariates : array, shape (N, P), optional
-        Further columns for p(y | ỹ, α, z) of trusted rows; anything that helps to tell the true class.
+        Further columns for p(y | ỹ, α, z) of gold rows; anything that helps to tell the true class.
     systematic : bool, default True
         Whether to fit the alternatives that the band runs over.
     weights : array, shape (N,), optional
@@ -322,7 +322,7 @@ def debiased_fractions(
     Returns
     -------
     PopulationFractions
-        Without trusted labels and without intrinsic properties in the fit nothing tells flips from a real change
+        Without gold labels and without intrinsic properties in the fit nothing tells flips from a real change
         with α: the band then reaches down to the labels as given.
 
     Raises
@@ -342,9 +342,9 @@ def debiased_fractions(
     True
     """
     if transition is None and gold is None:
-        raise InputError("debiased_fractions needs a transition, trusted labels (gold=), or both")
+        raise InputError("debiased_fractions needs a transition, gold labels (gold=), or both")
     if gold is None and covariates is not None:
-        raise InputError("covariates help to regress trusted labels: pass gold= too, or leave them out")
+        raise InputError("covariates help to regress gold labels: pass gold= too, or leave them out")
     fit = transition if isinstance(transition, TransitionFit) else None
     used: Transition | None = transition.transition if isinstance(transition, TransitionFit) else transition
     if used is not None and not hasattr(used, "log_matrix"):
@@ -388,9 +388,9 @@ def debiased_fractions(
             columns = extra if columns is None else np.column_stack([columns, extra])
         found = model_assisted(checked, observables, trusted, columns, cut, n_classes, seed)
         fractions, stderr = found.fractions, found.stderr
-        method, assumption = "gold", "trusted labels are right, and known for a random part of the rows"
+        method, assumption = "gold", "gold labels are right, and known for a random part of the rows"
         if found.shrinkage > 0.5:
-            notes.append("the regression on trusted labels does not describe them well: their own fractions weigh most")
+            notes.append("the regression on gold labels does not describe them well: their own fractions weigh most")
         if used is not None:
             alternatives["the given T inverted"] = _inverted(sample, used, fit)[:2]
         if systematic and observables.ndim == 1 and n_classes == 2:
@@ -414,7 +414,7 @@ def debiased_fractions(
         if fit is not None and fit.method == "conditional":
             notes.append(
                 "labels and intrinsic columns don't tell which definition of a disk is meant: under a narrower one "
-                "(without lenticulars, say) the truth may lie outside the band, towards the labels; trusted labels do"
+                "(without lenticulars, say) the truth may lie outside the band, towards the labels; gold labels do"
             )
     if bootstrap:
         stderr = _bootstrap_errors(sample, used, trusted, columns, n_classes, bootstrap, seed)

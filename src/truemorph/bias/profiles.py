@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from truemorph.bias import conditional
-from truemorph.bias import gold as trusted_labels
+from truemorph.bias import gold as gold_labels
 from truemorph.bias.evidence import UNKNOWN, Evidence
 from truemorph.bias.methods import SIGNIFICANT_GAIN
 from truemorph.bias.populations import debiased_fractions
@@ -165,7 +165,7 @@ def _profile_function(fit: TransitionFit, space: Space, at: int) -> Callable[[fl
     def value(where: float) -> float:
         begin = held.get("point", np.concatenate([fit.point, logits])).copy()
         begin[at] = where
-        found = trusted_labels.maximise_joint(fixed(where), rows, begin[None], curvature=False)
+        found = gold_labels.maximise_joint(fixed(where), rows, begin[None], curvature=False)
         held["point"] = found.point
         return found.value
 

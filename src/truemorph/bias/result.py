@@ -47,7 +47,7 @@ class TransitionFit:
         from bootstrap if that was asked for.
     log_likelihood : float
         Log-likelihood of the labels at the estimate, weighted if weights were given, whatever the method.
-        With trusted labels: of those and, with their weight, of the others.
+        With gold labels: of those and, with their weight, of the others.
     aic : float
         Akaike's criterion, 2 × parameters - 2 log-likelihood.
     warnings : tuple of str
@@ -65,9 +65,9 @@ class TransitionFit:
     resampled : array, shape (R, P), or None
         The points of R resamples, where errors come from bootstrap.
     gold_weight : float or None
-        With trusted labels: the weight of the rows without one (chosen by cross-validation unless given).
+        With gold labels: the weight of the rows without one (chosen by cross-validation unless given).
     flip_log_likelihood : float
-        With trusted labels: Σ log p(ỹ | y, α) of the trusted rows; NaN without.
+        With gold labels: Σ log p(ỹ | y, α) of the gold rows; NaN without.
     probabilities : array, shape (N, K), or None
         p(y | z) where intrinsic properties were given.
     votes : VoteModel or None
@@ -137,7 +137,7 @@ class TransitionFit:
         return fits
 
     def again(self, rows: np.ndarray) -> TransitionFit:
-        """Fit to other rows of the same data: same knots, weight of untrusted rows and free parameters.
+        """Fit to other rows of the same data: same knots, weight of ungold rows and free parameters.
 
         Raises
         ------
@@ -181,7 +181,7 @@ class TransitionFit:
         )
 
     def plot(self, ax: Any = None, bins: int = 12) -> Any:
-        """Draw binned labels with the fitted curves; with trusted labels, their flips.
+        """Draw binned labels with the fitted curves; with gold labels, their flips.
 
         Parameters
         ----------

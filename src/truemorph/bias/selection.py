@@ -1,4 +1,4 @@
-"""Are trusted rows a random part of all rows? Experts type bright, near or odd galaxies first."""
+"""Are gold rows a random part of all rows? Experts type bright, near or odd galaxies first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NOTICEABLE = 0.02
 
 
 class _Excess(NamedTuple):
-    """What sets trusted rows apart in one part of the range of α."""
+    """What sets gold rows apart in one part of the range of α."""
 
     chi_squared: float
     difference: float
@@ -30,7 +30,7 @@ class _Excess(NamedTuple):
 def selection_notes(
     observed: np.ndarray, alpha: np.ndarray, trusted: np.ndarray, weights: np.ndarray | None = None
 ) -> list[str]:
-    """Warn where trusted rows are labelled differently from all rows at the same α.
+    """Warn where gold rows are labelled differently from all rows at the same α.
 
     A random part of the rows has the labels of its stratum of α, drawn without repeats: their excess, summed over
     strata, has a known variance (Mantel & Haenszel 1959, JNCI 22, 719; here for K classes and weights, in four parts
@@ -66,7 +66,7 @@ def selection_notes(
     if p_value >= _LEVEL or abs(worst.difference) < _NOTICEABLE:
         return []
     return [
-        f"trusted rows are not a random part (p = {p_value:.1g}): at alpha {worst.low:.3g} to {worst.high:.3g}, "
+        f"gold rows are not a random part (p = {p_value:.1g}): at alpha {worst.low:.3g} to {worst.high:.3g}, "
         f"{worst.share:.1%} of them are labelled class {worst.label_class}, "
         f"{worst.share - worst.difference:.1%} of all; what they show holds for galaxies like them: leave out rows "
         "that had no chance to be trusted, or give sampling weights"
@@ -88,7 +88,7 @@ def _strata(columns: np.ndarray, count: int) -> np.ndarray:
 
 
 def _parts(stratum: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Part of the range of α of each row: runs of strata with equal numbers of trusted rows."""
+    """Part of the range of α of each row: runs of strata with equal numbers of gold rows."""
     drawn = np.bincount(stratum[known], minlength=stratum.max() + 1)
     count = int(np.clip(drawn.sum() // _TRUSTED_PER_PART, 1, _PARTS))
     middle = np.cumsum(drawn) - 0.5 * drawn
@@ -98,7 +98,7 @@ def _parts(stratum: np.ndarray, known: np.ndarray) -> np.ndarray:
 def _excess(
     observed: np.ndarray, resolution: np.ndarray, stratum: np.ndarray, known: np.ndarray, weights: np.ndarray
 ) -> _Excess:
-    """Labels of trusted rows less those of their strata."""
+    """Labels of gold rows less those of their strata."""
     strata, index, size = np.unique(stratum, return_inverse=True, return_counts=True)
     drawn = np.bincount(index[known], minlength=strata.size)
     total = np.bincount(index, weights=weights)

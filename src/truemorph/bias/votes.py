@@ -165,7 +165,7 @@ def fit_votes(
 ) -> VoteMaximum:
     """Maximise the likelihood of counts: Σ log Σ_y f_y BetaBinomial(k; n, μ_y(α), ρ_y).
 
-    Rows with a trusted class enter with that class alone. The rough climb is on a part of the galaxies.
+    Rows with a gold class enter with that class alone. The rough climb is on a part of the galaxies.
     """
 
     def log_terms(rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

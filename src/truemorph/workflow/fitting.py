@@ -176,7 +176,7 @@ def study_transition(
     intrinsic : sequence of str
         Columns that classes may depend on; rows without a value are left out and counted.
     gold : str, optional
-        Trusted classes: a column, or a rule such as "t_type>=-3" (see `gold_classes`).
+        Gold labels: a column, or a rule such as "t_type>=-3" (see `gold_classes`).
     by : str, optional
         Column whose bins the debiased fractions are given in; α without.
     fraction_bins : int
@@ -200,7 +200,7 @@ def study_transition(
     rows = _rows(catalogue, where, intrinsic, gold, by)
     given = rows.options
     if gold is not None and method in (None, "gold") and family != "tabulated":
-        given.pop("intrinsic", None)  # they go into the check, and into the regression on trusted classes
+        given.pop("intrinsic", None)  # they go into the check, and into the regression on gold labels
     options = {
         **given, "method": method, "false_disk": false_disk, "class_model": class_model, "bins": bins,
         "seed": seed,
