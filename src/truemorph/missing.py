@@ -53,7 +53,7 @@ def without_sentinels(series: pl.Series, where: str) -> tuple[pl.Series, list[st
     Examples
     --------
     >>> without_sentinels(pl.Series("z", [0.1, -9999.0, -9999.0]), "t.csv: column z")[1]
-    ['t.csv: column z: 2 values of -9999 are treated as missing']
+    ['t.csv: column z: -9999 treated as missing in 2 of 3 rows']
     """
     unnamed = series.alias("")  # polars takes some names for patterns
     kept = without(unnamed, SENTINELS)
@@ -62,7 +62,7 @@ def without_sentinels(series: pl.Series, where: str) -> tuple[pl.Series, list[st
         return series, []
     values = unnamed.filter(gone).unique().sort().to_list()
     shown = ", ".join(f"{float(one):.6g}" for one in values[:3])
-    return kept.alias(series.name), [f"{where}: {gone.sum():,d} values of {shown} are treated as missing"]
+    return kept.alias(series.name), [f"{where}: {shown} treated as missing in {gone.sum():,d} of {len(series):,d} rows"]
 
 
 def _number(one: float | int | str) -> float | int | None:

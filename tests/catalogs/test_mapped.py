@@ -133,7 +133,7 @@ def test_rows_without_fractions_take_all_of_them_from_their_votes():
     got = mapped(columns, f=[0.9, None, None], s=[1, 3, 0], d=[1, 1, 0], n=[4, 4, 0])
     np.testing.assert_array_equal(got.numbers("smooth_fraction"), [0.9, 0.75, np.nan])
     np.testing.assert_array_equal(got.numbers("disk_fraction"), [np.nan, 0.25, np.nan])  # never of two kinds in a row
-    assert noted(got.notes, "1 rows")
+    assert noted(got.notes, "1 of 3 rows")
 
 
 @pytest.mark.parametrize(

@@ -292,7 +292,7 @@ def test_labels_of_other_images_are_labelled_anew(image_model, pictures, expecte
     ("columns", "options", "says"),
     [
         ({"object_id": [1.5e17, 2.0]}, {}, "holds ids as floats"),
-        ({"object_id": [1, None]}, {}, "missing ids"),
+        ({"object_id": [1, None]}, {}, "no id"),
         ({"object_id": [7, 7]}, {}, "share an id"),
         ({"object_id": [1, 2]}, {"keep": ["redshift"]}, "no column 'redshift' to keep"),
         ({"object_id": [1, 2], "label": [0, 1]}, {"keep": ["label"]}, "'label' can't be kept"),

@@ -76,7 +76,7 @@ def _problems(frame: pl.DataFrame, source: str, labelled: bool) -> list[str]:
         if bad.any():
             row = int(bad.argmax())
             first = f"first: row {row + 1}, {frame[name][row]!r}"
-            lines.append(f"{source}: column {name}: {bad.sum():,d} values are not {what} ({first})")
+            lines.append(f"{source}: column {name}: not {what} in {bad.sum():,d} of {bad.size:,d} rows ({first})")
 
     def check(name: str, allowed: Callable[[np.ndarray], np.ndarray], what: str, *, null: bool) -> None:
         series = frame[name]

@@ -38,7 +38,8 @@ def object_ids(series: pl.Series, table_name: str, rows: np.ndarray | None = Non
     if absent.any():
         row = number[int(absent.arg_true()[0])]
         raise InputError(
-            f"{table_name}: column {name} has {absent.sum()} missing ids (first: row {row}); give every galaxy an id"
+            f"{table_name}: column {name}: no id in {absent.sum():,d} of {len(series):,d} rows (first: row {row}); "
+            "give every galaxy an id"
         )
     if series.dtype.is_float():
         check_digits(series, table_name, rows)

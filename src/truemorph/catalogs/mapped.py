@@ -260,7 +260,7 @@ def _without_impossible(numbers: pl.Series, name: str, where: str) -> tuple[pl.S
             f"{where} can't be {name} ({NAMED[name].description}): its values are too large ({first}); name "
             "another column"
         )
-    note = f"{where}: {huge.sum():,d} impossibly large values are treated as missing ({first})"
+    note = f"{where}: impossibly large, treated as missing in {huge.sum():,d} of {len(huge):,d} rows ({first})"
     return pl.select(pl.when(~huge).then(numbers)).to_series(), [note]
 
 
@@ -408,7 +408,8 @@ def count_votes(
     notes = []
     if "smooth_fraction" in columns:
         notes.append(
-            f"{table_name}: {filled.sum():,d} rows have votes but no fractions: fractions of their votes are used"
+            f"{table_name}: {filled.sum():,d} of {len(filled):,d} rows have votes but no fractions: "
+            "fractions of the votes are used"
         )
     elif ignored := [fraction for fraction in FRACTIONS if columns.pop(fraction, None) is not None]:
         notes.append(

@@ -171,15 +171,15 @@ def label_rows(
             row = int(newly.argmax())
             source = mapped.sources[name] if name in mapped.found else option
             notes.append(
-                f"{table_name}: {newly.sum():,d} rows dropped: column {source} is "
+                f"{table_name}: {newly.sum():,d} of {newly.size:,d} rows dropped: column {source} is "
                 f"missing, zero or negative (first: row {row + 1}, id {ids[row]}); correct the values to keep the rows"
             )
     newly = funnel.drop(IMPLAUSIBLE, alpha > _LARGEST_ALPHA)
     if newly.any():
         row = int(newly.argmax())
         notes.append(
-            f"{table_name}: {newly.sum():,d} rows dropped: radius or PSF is not plausible (first: row {row + 1}, "
-            f"id {ids[row]}, alpha {alpha[row]:.3g})"
+            f"{table_name}: {newly.sum():,d} of {newly.size:,d} rows dropped: radius or PSF is not plausible (first: "
+            f"row {row + 1}, id {ids[row]}, alpha {alpha[row]:.3g})"
         )
     if not funnel.kept.any():
         lost_to = ", ".join(f"{rule}: {-n:,d}" for rule, n in funnel.steps()[1:-1])
@@ -194,15 +194,16 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped, table_name: str) -> tuple
         bad = np.flatnonzero(selected & ((values < -1e-6) | (values > 1 + 1e-6)))
         if bad.size:
             raise InputError(
-                f"{table_name}: column {mapped.sources[name]} should hold vote fractions between 0 and 1; "
-                f"{bad.size:,d} rows do not (first: row {bad[0] + 1}, {values[bad[0]]:g}); counts or percentages?"
+                f"{table_name}: column {mapped.sources[name]} should hold vote fractions between 0 and 1, not so "
+                f"in {bad.size:,d} of {selected.size:,d} rows (first: row {bad[0] + 1}, {values[bad[0]]:g}); "
+                "are they counts or percentages?"
             )
     sums = np.stack([np.nan_to_num(values) for values in fractions.values()]).sum(axis=0)
     many = selected & (sums > _LARGEST_SUM)
     if many.any():
         row = int(many.argmax())
         notes.append(
-            f"{table_name}: the fractions of {many.sum():,d} rows sum to more than 1 (first: row {row + 1}, "
+            f"{table_name}: the fractions sum to more than 1 in {many.sum():,d} of {many.size:,d} rows (first: row {row + 1}, "
             f"{sums[row]:.4g}); unless they are debiased, they should belong to one question"
         )
     labels = np.full(selected.size, -1)
