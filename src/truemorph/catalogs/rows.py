@@ -203,8 +203,8 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped, table_name: str) -> tuple
     if many.any():
         row = int(many.argmax())
         notes.append(
-            f"{table_name}: the fractions sum to more than 1 in {many.sum():,d} of {many.size:,d} rows (first: row {row + 1}, "
-            f"{sums[row]:.4g}); unless they are debiased, they should belong to one question"
+            f"{table_name}: the fractions sum to more than 1 in {many.sum():,d} of {many.size:,d} rows (first: row "
+            f"{row + 1}, {sums[row]:.4g}); unless they are debiased, they should belong to one question"
         )
     labels = np.full(selected.size, -1)
     reasons = np.full(selected.size, "", dtype="<U40")
