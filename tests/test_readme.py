@@ -29,7 +29,6 @@ PAGES = (
     "docs/reproduce.md",
 )
 BLOCKS = {name: (kind, text) for page in PAGES for name, kind, text in BLOCK.findall((ROOT / page).read_text())}
-IN_README = {name for name, _, _ in BLOCK.findall((ROOT / "README.md").read_text())}
 ONE_PROCESS = "import json, sys; from truemorph.cli import main; [main(one) for one in json.loads(sys.argv[1])]"
 
 
@@ -44,13 +43,13 @@ def as_commands(text):
 def run_block(name, folder):
     """Run a block in a folder, with the commands of this environment; returns what it printed.
 
-    The README's as a user runs them; those of docs in one process, where they can be: torch is loaded once.
+    The block "votes" as a user runs it; others in one process, where they can be: torch is loaded once.
     """
     kind, text = BLOCKS[name]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     if kind == "python":
         command = [sys.executable, "-c", text]
-    elif name in IN_README or (commands := as_commands(text)) is None:
+    elif name == "votes" or (commands := as_commands(text)) is None:
         command = ["bash", "-euo", "pipefail", "-c", text]
     else:
         command = [sys.executable, "-c", ONE_PROCESS, json.dumps(commands)]
