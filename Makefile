@@ -1,8 +1,8 @@
-# make demo | make test | make slow | make lint: each sets itself up on a fresh machine; a second run reuses .venv.
+# make demo | make test | make slow | make check | make lint: each sets itself up on a fresh machine; a second run reuses .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test slow lint bench leaderboard real clean
+.PHONY: setup demo test slow check lint bench leaderboard real clean
 setup: .venv/.installed
 
 # Not compiled: Python compiles what is imported, once, where it may; most of what is installed never is.
@@ -24,6 +24,10 @@ test: setup
 # its tests share what was trained.
 slow: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m slow
+
+# Both in one run, which keeps the cores busy to the end.
+check: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m "slow or not slow"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -19,7 +19,8 @@ VERBS = ("fetch", "prepare", "bias", "transition", "train", "label", "explain", 
 @pytest.fixture(scope="module")
 def catalogue(simulated, tmp_path_factory):
     out = tmp_path_factory.mktemp("cli") / "catalogue.parquet"
-    main(["prepare", str(simulated / "votes.csv"), "--images", str(simulated / "images"), "--out", str(out)])
+    given = ["--images", str(simulated / "images"), "--gold", "gold", "--out", str(out)]
+    main(["prepare", str(simulated / "votes.csv"), *given])
     return out
 
 
@@ -28,7 +29,7 @@ def test_help_has_an_example(capsys, verb):
     status, out, _ = run(capsys, verb, "--help")
     assert status == 0
     assert f"Example: truemorph {verb}" in out
-    for flag in ("--out", "--json", "--seed"):
+    for flag in ("--out", "--json"):
         assert flag in out
 
 
@@ -101,7 +102,7 @@ def test_transition_compares_families_checks_and_debiases(capsys, catalogue, tmp
     assert {row["family"] for row in described["families"]} == {"rayleigh", "weibull", "fisk", "monotone"}
     assert described["family"] == described["families"][0]["family"]
     assert described["confounding"]["checked"]
-    assert described["definition"].startswith("not stated")
+    assert described["definition"] == "disk: gold is 1"
     assert described["fractions"]["by"] == "M_r"
     assert len(described["fractions"]["disk"]) == 3
     assert described["fractions"]["gold"][0] is not None

@@ -345,3 +345,9 @@ def test_any_table_survives_arrow_and_fits(tmp_path_factory, table):
         back = read_table(source)
         assert back.frame.equals(table.frame)
         assert (back.units, back.descriptions) == (table.units, table.descriptions)
+
+
+def test_a_csv_header_with_the_same_name_twice_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("id,label,label\n1,0,1\n")
+    with pytest.raises(InputError, match="label"):
+        read_table(tmp_path / "t.csv")

@@ -159,7 +159,7 @@ def run_demo(
     with stage("simulate"):
         votes = write_simulated(out, galaxies, seed, config.image_size)
     with stage("prepare"):
-        prepared = prepare_catalogue(votes, images=out / "images", split=_SPLIT, seed=seed)
+        prepared = prepare_catalogue(votes, images=out / "images", split=_SPLIT, gold="gold", seed=seed)
         catalogue_path = write_preparation(prepared, out / "catalogue.parquet")
         catalogue = read_catalogue(catalogue_path)
     with stage("bias"):

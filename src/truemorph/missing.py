@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-# Published tables write "not measured" so, mostly without saying it; no column of truemorph's has such values.
+# Published tables use these values for "not measured", usually without documenting them.
 SENTINELS = (-99.0, -99.9, -99.99, -999.0, -999.9, -999.99, -9999.0, -9999.9, -9999.99, -99999.0)
 
 

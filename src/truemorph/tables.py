@@ -362,6 +362,10 @@ def _read_csv(content: Path | bytes, separator: str, path: Path) -> pl.DataFrame
                 f"{path}: the file looks cut off: its last row has fewer fields than its header and no end of line; "
                 "fetch or copy it again"
             )
+    names = next(csv.reader([header.decode("utf-8-sig", "replace")], delimiter=separator), [])
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(f"{path}: two columns are called {twice[0]!r}; rename one")
     options: dict[str, Any] = {"separator": separator, "null_values": _MISSING, "skip_lines": comments}
     try:
         frame = pl.read_csv(content, infer_schema_length=_SAMPLE, **options)

@@ -263,7 +263,7 @@ def test_ids_from_tables(sky, known, tmp_path):
     [
         ([1237648720693755918], "DR8 or later"),
         ([8647474690341470208], "Stripe 82"),
-        ([42, 587722981748572353], "no SDSS object"),
+        ([42, 587722981748572353], "another survey"),
         ([], "none"),
         (None, "fetch gz2"),
         ([587722981748572353.0], "lose digits"),

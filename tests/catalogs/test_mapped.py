@@ -48,11 +48,10 @@ def test_the_tables_unit_wins_over_the_mappings_and_a_conflict_is_noted():
 
 @pytest.mark.parametrize("unit", ["seconds of arc", "arcsec/pix", "pix", "dex(arcsec)", "kpc"])
 def test_a_radius_in_a_unit_that_is_no_angle_is_refused(unit):
-    with refused("petroRad_r", unit, "1 * petroRad_r"):
+    with refused("petroRad_r", unit, "0.4 * petroRad_r"):
         prepared({"petroRad_r": unit})
-    advised = {"expression": "1 * petroRad_r", "unit": "arcsec"}
-    got = prepared({"petroRad_r": unit}, radius=advised).catalogue.frame
-    assert got["radius"].to_list() == full()["petroRad_r"].to_list()
+    got = prepared({"petroRad_r": unit}, radius={"expression": "0.4 * petroRad_r"}).catalogue.frame
+    np.testing.assert_allclose(got["radius"], 0.4 * full()["petroRad_r"])
 
 
 def test_other_columns_in_such_units_are_left_out_with_a_note():
@@ -163,3 +162,28 @@ def test_columns_named_like_truemorphs_own_are_carried_under_another_name():
     assert (got.units["extra"], got.descriptions["extra"]) == ("km / s", "a speed")
     assert got.units["alpha_input"] == "m"
     assert "alpha" not in got.units
+
+
+def test_sentinels_and_missing_values_are_removed_before_an_expression_is_computed():
+    table = full(ba=[-99.0] * 5 + [0.4] * 55, q=[-1.0] * 3 + [0.4] * 57, t=[-99] * 10 + [5, -5] * 25)
+    mapping = {
+        "extends": "gz2",
+        "columns": {"ellipticity": {"expression": "1 - ba"}, "sersic_n": {"expression": "1 - q", "missing": [-1]}},
+    }
+    got = prepare_catalogue(table, mapping=mapping)
+    assert got.catalogue.frame["ellipticity"].null_count() == 5
+    assert got.catalogue.frame["sersic_n"].null_count() == 3
+    assert noted(got.notes, "ba", "-99", "5 of 60 rows")
+    labelled = prepare_catalogue(table, columns={"label": "t > 0"})
+    assert dict(labelled.funnel)["no label"] == -10
+    assert noted(labelled.notes, "t > 0", "25 rows")
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("petroMag_r", 99.0), ("redshift", 99.0), ("ellipticity", 100.0), ("sersic_n", 1e300)]
+)
+def test_impossible_values_are_missing_with_a_note(column, value):
+    got = prepare_catalogue(full(**{column: [value] * 4 + [0.5] * 56}))
+    name = {"petroMag_r": "magnitude"}.get(column, column)
+    assert got.catalogue.frame[name].null_count() == 4
+    assert noted(got.notes, column, "4 of 60 rows")

@@ -57,7 +57,7 @@ def test_same_seed_same_catalogue_whatever_the_row_order():
         ({"psf_fwhm": [1.3] * 60}, ("psf_fwhm",)),
         ({"table": full(**{SMOOTH: 0.98})}, ("disk",)),
         ({"table": with_values("petroRad_r", r0="big")}, ("petroRad_r", "row 1", "big")),
-        ({"table": full(petroRad_r=float("nan"))}, ("no positive radius: 60",)),
+        ({"table": full(petroRad_r=float("nan"))}, ("no positive radius: -60",)),
         ({"table": full().rename({"dr7objid": "galaxy"})}, ("gz2", "galaxy", "--id")),
     ],
 )
@@ -163,15 +163,19 @@ def test_gold_labels_by_a_rule_or_the_tables_own_column():
     classes = np.array([-1, 0, 1] * 20)
     expert = pl.DataFrame({"objid": IDS + np.arange(60), "gold": classes})
     for asked in ({"table": full(gold=classes)}, {"table": full(), "joins": expert}):
-        got = prepare_catalogue(**asked).catalogue
+        got = prepare_catalogue(**asked, gold="gold").catalogue
         assert got.frame["gold"].to_list() == [None, 0, 1] * 20
-        assert got.metadata["gold_definition"]
+        assert got.metadata["gold_definition"] == "disk: gold is 1"
+        unasked = prepare_catalogue(**asked)
+        assert unasked.catalogue.frame["gold_input"].to_list() == classes.tolist()
+        assert "gold" not in unasked.catalogue.frame.columns
+        assert noted(unasked.notes, "--gold gold")
     got = prepare_catalogue(full(t_type=[None, -5, 4] * 20), gold="t_type>=-3").catalogue
     assert got.frame["gold"].to_list() == [None, 0, 1] * 20
     assert "t_type >= -3" in got.metadata["gold_definition"]
     assert prepared_frame(full(expert=classes), gold="expert")["gold"].to_list() == [None, 0, 1] * 20
     with refused("gold", "row 3", "2"):
-        prepare_catalogue(full(gold=np.array([0, 1, 2] * 20)))
+        prepare_catalogue(full(gold=np.array([0, 1, 2] * 20)), gold="gold")
 
 
 @pytest.fixture
@@ -255,3 +259,58 @@ def test_a_catalogue_prepared_again_keeps_what_its_votes_and_alpha_are(tmp_path)
         assert again.catalogue.frame[name].equals(first.catalogue.frame[name])
     assert noted(again.notes, "one.parquet")
     assert set(again.catalogue.frame["split"]) == {"train", "validation", "test"}
+
+
+# --- votes that the user names ----------------------------------------------------------------------------------------
+
+
+def own(**changes):
+    """A table whose names no preset knows."""
+    table = full().rename({"dr7objid": "name", "petroRad_r": "size", "psfWidth_r": "width", SMOOTH: "s", DISK: "d"})
+    return table.drop(pl.selectors.starts_with("t01")).with_columns(**{k: pl.Series(v) for k, v in changes.items()})
+
+
+NAMES = {"object_id": "name", "smooth": "s", "disk": "d", "radius": "size"}
+
+
+def test_a_table_that_no_preset_knows_is_of_no_survey():
+    got = prepare_catalogue(own(), columns=NAMES, psf_fwhm="width")
+    assert got.catalogue.metadata["preset"] == "truemorph"
+    assert got.catalogue.metadata["about"] == ""
+    sharp = prepare_catalogue(own(width=[0.5] * 60), columns=NAMES, psf_fwhm="width")
+    assert not noted(sharp.notes, "gz2")
+
+
+def test_fractions_numbers_and_percentages_are_told_apart():
+    one_bad = own(s=[1.7, *own()["s"].to_list()[1:]])
+    with refused("s", "row 1"):
+        prepare_catalogue(one_bad, columns=NAMES, psf_fwhm="width")
+    for factor in (100.0, 101.0):
+        with refused("s / 100"):
+            table = own(s=own()["s"] * factor + 0.001, d=100 - own()["s"] * factor)
+            prepare_catalogue(table, columns=NAMES, psf_fwhm="width")
+    with refused("d", "fractions"):
+        prepare_catalogue(own(s=own()["s"].round(1) * 40), columns=NAMES, psf_fwhm="width")
+    votes = prepare_catalogue(own(s=[30, 5] * 30, d=[10, 33] * 30), columns=NAMES, psf_fwhm="width")
+    assert votes.catalogue.frame["vote_count"].to_list() == [40, 38] * 30
+    assert noted(votes.notes, "s, d", "numbers of votes")
+
+
+def test_votes_may_be_in_a_joined_table():
+    left, right = own().drop("s", "d"), own().select("name", "s", "d")
+    got = prepare_catalogue(left, columns=NAMES, psf_fwhm="width", joins=Join(right, columns="name"))
+    assert got.catalogue.frame["smooth_fraction"].to_list() == own()["s"].to_list()
+    assert noted(got.notes, "smooth_fraction", "not from")
+
+
+def test_a_catalogue_prepared_again_by_other_labels_says_so(tmp_path):
+    path = write_preparation(prepare_catalogue(full()), tmp_path / "one.parquet")
+    again = prepare_catalogue(path, columns={"label": "1 - label"}).catalogue
+    assert "1 - label" in again.metadata["votes"]
+    assert not {"label_input", "alpha_input", "split_input", "sampling_weight_input"} & set(again.frame.columns)
+
+
+def test_what_is_written_can_be_read(tmp_path):
+    table = full(redshift=["near"] * 60, M_r=["bright"] * 60, draw_weight=[None] * 60)
+    path = write_preparation(prepare_catalogue(table), tmp_path / "c.parquet")
+    assert {"redshift_input", "draw_weight_input"} <= set(read_catalogue(path).frame.columns)

@@ -38,7 +38,7 @@ _TABLES = {
 _IMAGE = re.compile(r"(?:.*/)?images/(\d+)\.jpg")
 _IMAGE_COLUMNS = {
     "objid": ("", "SDSS objID of the galaxy: DR7's, or Stripe 82's coadd's in samples of that"),
-    "image": ("", "JPEG as people saw it, relative to this folder"),
+    "image": ("", "JPEG shown to the volunteers, relative to this folder"),
     "sample": ("", "Galaxy Zoo 2 sample that the image was shown in"),
 }
 

@@ -107,8 +107,8 @@ def fetch(
     if missing:
         if session.offline:
             raise TruemorphError(
-                f"{out}: {len(missing):,d} of {len(places):,d} objects are missing, and this is offline; run the same "
-                f"command without --offline (images are at {sources[0].public_url})"
+                f"{out}: {len(missing):,d} of {len(places):,d} objects are missing, and cannot be requested with "
+                f"--offline; run the same command without it (images are at {sources[0].public_url})"
             )
         _check_mosaics(session, known["hst.moc"], mosaics, tuple(hips) == HIPS)
 

@@ -148,8 +148,8 @@ class Session(requests.Session):
     >>> Session(offline=True).get("https://example.org/table.csv")
     Traceback (most recent call last):
         ...
-    truemorph.errors.TruemorphError: https://example.org/table.csv: needed, and this is offline; run the same command
-    without --offline
+    truemorph.errors.TruemorphError: https://example.org/table.csv: cannot be requested with --offline; run the same
+    command without it
     """
 
     def __init__(self, per_second: float = 2.0, *, offline: bool = False) -> None:
@@ -187,7 +187,7 @@ class Session(requests.Session):
         """
         shown = without_login(url)
         if self.offline:
-            raise TruemorphError(f"{shown}: needed, and this is offline; run the same command without --offline")
+            raise TruemorphError(f"{shown}: cannot be requested with --offline; run the same command without it")
         kwargs["timeout"] = TIMEOUT
         try:
             response = super().request(method, url, *args, **{**kwargs, "stream": True})
@@ -333,9 +333,9 @@ def download(session: Session, address: Address, path: Path) -> bool:
     if path.is_file():
         entry = read_provenance(path.parent).get(path.name)
         if entry and (session.offline or not checksum):
-            why = None if entry["sha256"] == file_hash(path) else f"it has changed since {entry['date']}"
-            if not session.offline and entry["url"] != address.public_url:
-                why = f"it is from {entry['url']}"
+            why = None if entry.get("sha256") == file_hash(path) else f"it has changed since {entry.get('date')}"
+            if not session.offline and entry.get("url") != address.public_url:
+                why = f"it is from {entry.get('url')}"
         else:
             why = _damage(path, path.suffix, checksum)
         if why is None:
@@ -345,8 +345,8 @@ def download(session: Session, address: Address, path: Path) -> bool:
         print(f"{path}: {why}; fetching it again", file=sys.stderr)
     if session.offline:
         raise TruemorphError(
-            f"{path}: missing, and this is offline; run the same command without --offline, or put the file from "
-            f"{address.public_url} there"
+            f"{path}: missing, and cannot be requested with --offline; run the same command without it, or put the "
+            f"file from {address.public_url} there"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
@@ -459,7 +459,9 @@ def unzip(path: Path, folder: Path, keep: Callable[[str], str | None]) -> list[s
             wanted = {name: entry for entry in archive.infolist() if (name := keep(entry.filename))}
             # zipfile stops at the declared size, so that is what has to be checked.
             if (size := sum(entry.file_size for entry in wanted.values())) > _MOST_BYTES:
-                raise TruemorphError(f"{path}: it holds {size:,d} bytes, which is absurd; nothing was unpacked")
+                raise TruemorphError(
+                    f"{path}: it holds {size:,d} bytes, more than the limit of {_MOST_BYTES:,d}; nothing was unpacked"
+                )
             with progress(len(wanted), f"unpacking {path.name}", "files") as bar:
                 for name, entry in wanted.items():
                     if not _is_there(folder / name, entry):
@@ -488,7 +490,7 @@ def _danger(entry: zipfile.ZipInfo) -> str | None:
     if entry.flag_bits & 0x1:
         return "is encrypted"
     if entry.file_size > max(_RATIO_FROM, _MOST_RATIO * entry.compress_size):
-        return f"unpacks to {entry.file_size:,d} bytes from {entry.compress_size:,d}, which is absurd"
+        return f"unpacks {entry.compress_size:,d} bytes to {entry.file_size:,d}, more than {_MOST_RATIO} times as many"
     return None
 
 

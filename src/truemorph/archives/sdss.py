@@ -76,7 +76,7 @@ COLUMNS = {
     "extinction_r": ("mag", "Galactic extinction, r band"),
     "redshift": ("", "redshift of the object's best spectrum (SpecObj.z)"),
     "zConf": ("", "confidence of the redshift"),
-    "psfWidth_r": ("arcsec", "PSF FWHM, r band, of the object's own field: of the image that people saw"),
+    "psfWidth_r": ("arcsec", "PSF FWHM, r band, of the object's own field: of the image shown to the volunteers"),
     "psfWidth_r_best": ("arcsec", "smallest PSF FWHM, r band, of the fields in which the object was detected"),
     "n_fields": ("", "fields in which the object was detected"),
     "field_best": ("", "fieldID of the field with the smallest PSF"),
@@ -199,9 +199,14 @@ def _dr7_ids(given: str | os.PathLike[str] | Iterable[Any] | None, column: str |
             )
         # These tables have hundreds of columns.
         text = {"dr7objid": pl.String}
-        values = pl.concat(
-            [pl.read_csv(one, columns=["dr7objid"], schema_overrides=text)["dr7objid"] for one in tables]
-        )
+        values = pl.Series([], dtype=pl.String)
+        for path in tables:
+            try:
+                values.append(pl.read_csv(path, columns=["dr7objid"], schema_overrides=text)["dr7objid"])
+            except (pl.exceptions.PolarsError, OSError) as problem:
+                raise InputError(
+                    f"{path}: not a readable table of votes; delete it and run truemorph fetch gz2 again"
+                ) from problem
     elif isinstance(given, str | os.PathLike):
         frame = read_table(given).frame
         by_case = {name.lower(): name for name in frame.columns}
@@ -224,7 +229,7 @@ def _dr7_ids(given: str | os.PathLike[str] | Iterable[Any] | None, column: str |
         elif wrong[-1] >= 2 << _SKY_VERSION:
             why = "DR8 or later; take the column dr7objid"
         else:
-            why = "no SDSS object; DR7's have 18 digits, 587..."
+            why = "another survey; an SDSS DR7 objid has 18 digits and begins with 587 or 588"
         raise InputError(f"{what}: {wrong[-1]} is an id of {why} (--id-column)")
     return ids
 

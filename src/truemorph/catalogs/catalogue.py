@@ -154,7 +154,7 @@ def rows_where(frame: pl.DataFrame, conditions: Iterable[str], source: str) -> n
     selected = np.ones(frame.height, dtype=bool)
     for condition in conditions:
         column, equals, values = (part.strip() for part in condition.partition("="))
-        if equals and values and column in frame.columns and not _SQL.search(values):
+        if equals and values and column in frame.columns and values not in frame.columns and not _SQL.search(values):
             listed = [value.strip() for value in values.split(",")]
             chosen = _equal_to_any(frame[column].alias(""), listed, f"{source}: column {column}")
         else:

@@ -128,7 +128,7 @@ def join_tables(
     -------
     Joined
         Where two tables have a column of the same name, the first keeps it, and the other's gets its table's name as
-        a suffix. A column without any value gives way.
+        a suffix. A column that is entirely null is replaced.
 
     Raises
     ------

@@ -23,7 +23,6 @@ _VITAL = {*_REQUIRED, "label", *FRACTIONS, *VOTES, "vote_count"}
 # In truemorph's own unit, or under another name, these need not be carried a second time.
 _STAND_FOR_SOURCE = {"object_id", "image", "radius", "psf_fwhm", *FRACTIONS}
 _MOST_VOTES = 2**53
-_LARGEST = 1e6  # no quantity is larger in truemorph's units
 _SIGMA = re.compile(r"sigma|(?:^|_)sig_?psf|psf_?sig(?:$|_)", re.IGNORECASE)
 _PSF = re.compile(r"psf|seeing|fwhm", re.IGNORECASE)
 
@@ -201,17 +200,18 @@ def column_values(
     """
     kind = NAMED[name].kind
     where = f"{table_name}: column {what.said}"
-    series = table.frame[what.columns[0]] if what.lone else compute(what, table.frame, f"{table_name}: {name}")
-    series = without(series, rule.missing).alias("")  # polars takes some column names for patterns
+    frame, notes = _cleaned(table.frame, name, what, rule, table_name)
+    series = frame[what.columns[0]] if what.lone else compute(what, frame, f"{table_name}: {name}")
+    series = series.alias("")  # polars takes some column names for patterns
     if kind == "id":
-        return series, "", []
+        return series, "", notes
     if kind == "file":
         if series.dtype.is_nested() or series.dtype == pl.Binary:
             raise InputError(f"{where} ({series.dtype}) holds no file names")
-        return series.cast(pl.String), "", []
+        return series.cast(pl.String), "", notes
     if kind == "label":
-        series, gone = without_sentinels(series, where)
-        return _labels(series, where), "", gone
+        labels, more = _labels(series, where)
+        return labels, "", notes + more
     if name == "psf_fwhm" and what.lone and _SIGMA.search(what.text):
         raise InputError(
             f"{where} is named like a sigma, but psf_fwhm is a full width at half maximum; "
@@ -222,16 +222,28 @@ def column_values(
             f"{where} is named like a PSF width, but was given as the galaxies' radius; give "
             f'their Petrosian radius with --radius, or "1 * {what.said}" if it is one'
         )
-    notes: list[str] = []
-    # Right ascensions from -180 to 180 may be -99.
-    if name != "ra" or (series.dtype.is_numeric() and ((series < -180) | (series > 180)).any()):
-        series, notes = without_sentinels(series, where)
     numbers = _numbers(series, where)
     if kind == "count":
         return _counts(numbers, where), "", notes
     factor, unit, more = _unit(table, name, what, rule, table_name)
     numbers, large = _without_impossible(numbers * factor if factor != 1 else numbers, name, where)
     return numbers, unit, notes + more + large
+
+
+def _cleaned(
+    frame: pl.DataFrame, name: str, what: Expression, rule: Column, table_name: str
+) -> tuple[pl.DataFrame, list[str]]:
+    """Replace what means missing in the columns that one of truemorph's comes from."""
+    notes: list[str] = []
+    for column in what.columns:
+        series = without(frame[column], rule.missing)
+        # Ids and file names are not measured; right ascensions from -180 to 180 may be -99.
+        signed = name == "ra" and series.dtype.is_numeric() and series.alias("").is_between(-180, 180).all()
+        if NAMED[name].kind not in ("id", "file") and not signed:
+            series, more = without_sentinels(series, f"{table_name}: column {column}")
+            notes += more
+        frame = frame.with_columns(series)
+    return frame, notes
 
 
 def _numbers(series: pl.Series, where: str) -> pl.Series:
@@ -249,19 +261,20 @@ def _numbers(series: pl.Series, where: str) -> pl.Series:
 
 
 def _without_impossible(numbers: pl.Series, name: str, where: str) -> tuple[pl.Series, list[str]]:
-    """Replace impossibly large values by null, with a note; refuse a column that is full of them."""
-    huge = (numbers.abs() > _LARGEST).fill_null(False)
-    if not huge.any():
+    """Replace impossible values by null, with a note; refuse a column that is full of them."""
+    low, high = NAMED[name].limits
+    bad = ((numbers < low) | (numbers > high)).fill_null(False)
+    if not bad.any():
         return numbers, []
-    row = int(huge.arg_true()[0])
+    row = int(bad.arg_true()[0])
     first = f"first: row {row + 1}, {numbers[row]:g}"
-    if huge.sum() > (len(numbers) - numbers.null_count()) / 2:
+    if bad.sum() > (len(numbers) - numbers.null_count()) / 2:
         raise InputError(
-            f"{where} can't be {name} ({NAMED[name].description}): its values are too large ({first}); name "
-            "another column"
+            f"{where} can't be {name} ({NAMED[name].description}): most values are outside {low:g} to {high:g} "
+            f"({first}); name another column"
         )
-    note = f"{where}: impossibly large, treated as missing in {huge.sum():,d} of {len(huge):,d} rows ({first})"
-    return pl.select(pl.when(~huge).then(numbers)).to_series(), [note]
+    note = f"{where}: outside {low:g} to {high:g}, treated as missing in {bad.sum():,d} of {len(bad):,d} rows ({first})"
+    return pl.select(pl.when(~bad).then(numbers)).to_series(), [note]
 
 
 def _counts(numbers: pl.Series, where: str) -> pl.Series:
@@ -276,20 +289,21 @@ def _counts(numbers: pl.Series, where: str) -> pl.Series:
     return numbers.cast(pl.Int64) if whole else numbers  # weighted votes are not whole numbers
 
 
-def _labels(series: pl.Series, where: str) -> pl.Series:
-    labels = series.cast(pl.Float64, strict=False) if series.dtype.is_numeric() or series.dtype == pl.Boolean else None
-    bad = series.is_not_null() if labels is None else ~(labels.is_in([0.0, 1.0]) | ~labels.is_finite()).fill_null(True)
+def _labels(series: pl.Series, where: str) -> tuple[pl.Series, list[str]]:
+    """Labels 0 and 1, null where -1; for a condition also a note on how many rows it makes smooth."""
+    numeric = series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)
+    labels = series.cast(pl.Float64) if numeric else series.is_not_null().cast(pl.Float64) * 2
+    bad = ~(labels.is_in([-1.0, 0.0, 1.0]) | labels.is_nan()).fill_null(True)
     if bad.any():
         row = int(bad.arg_true()[0])
         raise InputError(
-            f"{where} should hold labels 0 (smooth) and 1 (disk), but row {row + 1} is "
-            f"{series[row]!r}; give an expression that is true for disks, such as --label \"class = 'spiral'\""
+            f"{where} should hold labels 0 (smooth) and 1 (disk), but row {row + 1} is {series[row]!r}; give an "
+            "expression, such as --label \"CASE WHEN class = 'spiral' THEN 1 WHEN class = 'elliptical' THEN 0 END\""
         )
-    return (
-        pl.Series([None], dtype=pl.Int64).new_from_index(0, len(series))
-        if labels is None
-        else labels.cast(pl.Int64, strict=False)
-    )
+    whole = labels.cast(pl.Int64, strict=False).replace(-1, None)
+    if series.dtype != pl.Boolean:
+        return whole, []
+    return whole, [f"{where}: smooth in all {(whole == 0).sum():,d} rows where it is false; use CASE to leave some out"]
 
 
 # --- units ------------------------------------------------------------------------------------------------------------
@@ -327,7 +341,7 @@ def _converted(unit: str, name: str, what: Expression, table_name: str) -> tuple
         column = what.said if what.said.isidentifier() else f'"{what.said}"'
         raise InputError(
             f"{table_name}: column {what.said} is in {unit!r}, which is not {kind} that astropy knows; give a column "
-            f"in {wanted[0] or 'no unit'}, or, in a mapping, expression = '1 * {column}' with unit = \"{wanted[0]}\""
+            f"in {wanted[0] or 'no unit'}, or an expression that is, such as '0.4 * {column}'"
         )
     return found
 
@@ -343,7 +357,9 @@ def _unit_of_expression(table: CatalogTable, name: str, what: Expression, table_
             found = conversion(stated, wanted)
         except InputError:
             found = None
-        if found is None or found[0] != 1:
+        if found is None:
+            continue  # such as a number of pixels times their scale
+        if found[0] != 1:
             raise InputError(
                 f"{table_name}: {what.said} uses {column}, which is in {stated}; give the unit of the result in a "
                 f'mapping, such as unit = "{wanted[0]}"'

@@ -42,6 +42,7 @@ from truemorph.io import read_toml
 DETECTED = ("gz2", "gz-challenge", "desi", "gz-decals", "gz-hubble", "candels", "truemorph")
 PRESETS = (*DETECTED, "gz2-debiased", "paper")
 ALL, BALANCED = "all", "balanced"
+_ANY_VOTES = {"label", "smooth_fraction", "smooth_votes"}
 _VOTE_COLUMNS = ("label", *FRACTIONS, *VOTES, "vote_count")
 
 
@@ -370,7 +371,7 @@ def detect_mapping(
     fitting = (_fitting(own, given) if own is not None else []) or _fitting(existing, given)
     if fitting:
         return _preset(fitting[0])
-    if given & {"label", "smooth_fraction", "smooth_votes"}:
+    if given & _ANY_VOTES:
         return _preset("truemorph")
     debiased = resolve(_preset("gz2-debiased"), existing).get("smooth_fraction")
     if debiased is not None:
@@ -390,8 +391,9 @@ def _fitting(existing: Sequence[str], given: set[str]) -> list[str]:
     fitting = []
     for name in DETECTED:
         found = set(resolve(_preset(name), existing))
-        has_id, has_votes = "object_id" in found, bool({"label", "smooth_fraction", "smooth_votes"} & (found | given))
-        if has_votes and (has_id or "object_id" in given):
+        has_id, has_votes = "object_id" in found, bool(_ANY_VOTES & found)
+        # The table itself must tell the survey; what the user named tells nothing.
+        if (has_id or has_votes) and (has_id or "object_id" in given) and (has_votes or _ANY_VOTES & given):
             fitting.append((not has_id, name))
     return [name for _, name in sorted(fitting, key=lambda one: one[0])]
 
@@ -425,7 +427,7 @@ def with_columns(
         # Votes of two kinds must not be mixed.
         columns = {name: one for name, one in columns.items() if name not in _VOTE_COLUMNS}
         shown = ", ".join(text for name, text in chosen.items() if name in _VOTE_COLUMNS)
-        mapping = mapping.model_copy(update={"votes": f"columns named by the user: {shown}"})
+        mapping = mapping.model_copy(update={"about": "", "votes": f"columns named by the user: {shown}"})
     for name, text in chosen.items():
         if name not in NAMED:
             raise InputError(f"unknown column {name!r}; {nearest(name, list(NAMED), what='columns of truemorph')}")

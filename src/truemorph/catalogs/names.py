@@ -23,12 +23,15 @@ class NamedColumn:
     kind : {"number", "count", "id", "file", "label"}
     option : str
         The option of `truemorph prepare` that names the survey's column, where there is one.
+    limits : tuple of 2 floats
+        Values outside are impossible, and treated as missing.
     """
 
     description: str
     units: tuple[str, ...] = ("",)
     kind: Literal["number", "count", "id", "file", "label"] = "number"
     option: str = ""
+    limits: tuple[float, float] = (-1e6, 1e6)
 
 
 NAMED: dict[str, NamedColumn] = {
@@ -46,13 +49,13 @@ NAMED: dict[str, NamedColumn] = {
     "psf_fwhm": NamedColumn("full width at half maximum of the PSF", ("arcsec",), option="--psf-fwhm"),
     "ra": NamedColumn("right ascension", ("deg",)),
     "dec": NamedColumn("declination", ("deg",)),
-    "redshift": NamedColumn("redshift"),
-    "magnitude": NamedColumn("apparent magnitude, r band", ("mag",)),
-    "extinction": NamedColumn("Galactic extinction, r band", ("mag",)),
+    "redshift": NamedColumn("redshift", limits=(-0.5, 20)),
+    "magnitude": NamedColumn("apparent magnitude, r band", ("mag",), limits=(-10, 50)),
+    "extinction": NamedColumn("Galactic extinction, r band", ("mag",), limits=(-1, 50)),
     "radius_kpc": NamedColumn("physical Petrosian radius", ("kpc",)),
-    "M_r": NamedColumn("absolute magnitude, r band", ("mag",)),
-    "sersic_n": NamedColumn("Sersic index"),
-    "ellipticity": NamedColumn("ellipticity, 1 - b/a"),
+    "M_r": NamedColumn("absolute magnitude, r band", ("mag",), limits=(-50, 20)),
+    "sersic_n": NamedColumn("Sersic index", limits=(0, 50)),
+    "ellipticity": NamedColumn("ellipticity, 1 - b/a", limits=(0, 1)),
     "r_half": NamedColumn("half-light radius", ("kpc", "arcsec")),
 }
 
@@ -68,7 +71,7 @@ ADDED = {
 # Columns that later commands add to a catalogue.
 RESERVED = (
     *("p_smooth", "p_disk", "p_spread", "relation", "crowd_label", "model_label"),
-    *("posterior_smooth", "posterior_disk", "posterior_label", "label_quality"),
+    *("posterior_smooth", "posterior_disk", "posterior_label", "label_quality", "draw_weight"),
 )
 
 _PERCENT_OF_LIGHT = re.compile(r"petro(?:r|_th)(50|90)", re.IGNORECASE)

@@ -21,7 +21,7 @@ from truemorph.catalogs.images import find_images
 from truemorph.catalogs.joining import Join, Joined
 from truemorph.catalogs.mapped import Mapped, apply_mapping, check_required
 from truemorph.catalogs.mapping import ALL, Mapping, Sample, mapping_files
-from truemorph.catalogs.names import ADDED, FRACTIONS, NAMED, RESERVED, percent_of_light
+from truemorph.catalogs.names import ADDED, FRACTIONS, NAMED, RESERVED, VOTES, percent_of_light
 from truemorph.catalogs.physical import (
     COSMOLOGY,
     PsfUnit,
@@ -40,6 +40,8 @@ from truemorph.missing import without_sentinels
 from truemorph.tables import CatalogTable, write_table
 
 # The first columns of a catalogue; truemorph's others and the table's own follow.
+_TELLING = ("object_id", "label", *FRACTIONS, *VOTES, "vote_count")
+_UNSTATED = Mapping.model_fields["votes"].default
 _FIRST = ("object_id", "image", "label", "alpha", *FRACTIONS, "radius", "psf_fwhm", "split", "sampling_weight")
 
 
@@ -174,7 +176,12 @@ def prepare_catalogue(
     rows = replace(mapped, frame=mapped.frame.filter(kept))
     sizes = check_sizes(rows, kind, _alpha(rows, "sigma"), source.units, name)
     root, paths, image_notes = _images(asked, mapped, ids, kept, images)
-    drawn, weights, drawing = _draw(labels[kept], ids.filter(kept), kind, seed, name)
+    missing = [
+        label for label, n in zip(("smooth", "disk"), np.bincount(labels[kept], minlength=2), strict=True) if not n
+    ]
+    if missing:
+        raise InputError(f"{name}: no galaxy is labelled {missing[0]}, and both are needed ({funnel.account()})")
+    drawn, weights, drawing = _draw(labels[kept], ids.filter(kept), kind, seed)
 
     known: dict[str, Any] = {}
     if any("at the distance of" in str(mapped.sources.get(one, "")) for one in ("radius_kpc", "M_r")):
@@ -190,11 +197,13 @@ def prepare_catalogue(
         "sampling_weight": weights,
     }
     before = source.metadata if source.metadata.get("kind") == "catalogue" else {}
-    if gold is not None or "gold" in source.frame.columns:
+    if gold is not None or ("gold" in source.frame.columns and before.get("gold_definition")):
         classes, definition = gold_classes(named.filter(kept), gold or "gold", name)
         made["gold"] = pl.Series(classes).replace(-1, None)
-        stated = before.get("gold_definition") or "not stated: the table's own column gold"
-        known["gold_definition"] = definition if gold is not None else stated
+        known["gold_definition"] = definition if gold is not None else before["gold_definition"]
+        drawing = [*drawing, f"gold labels: {(classes >= 0).sum():,d} of {kept.sum():,d} galaxies"]
+    elif "gold" in source.frame.columns:
+        drawing = [*drawing, "column gold is kept as gold_input; give --gold gold if it holds gold labels"]
     if before:
         drawing = [*drawing, f"{name} is a prepared catalogue: its labels, alpha, sample and split are made anew"]
     metadata: dict[str, Any] = {
@@ -203,7 +212,7 @@ def prepare_catalogue(
         "source": Path(name).name,
         "preset": kind.name,
         "about": before.get("about") or kind.about,
-        "votes": before.get("votes") or kind.votes,
+        "votes": kind.votes if kind.votes != _UNSTATED else before.get("votes", kind.votes),
         "columns": mapped.sources,
         **_given(
             tables=_tables(asked.joined, mapped), where=conditions, rules={cut.name: cut.keep for cut in kind.cuts}
@@ -351,14 +360,8 @@ def _images(
     return find_images(ids, names, kept, images, Path.cwd() if path is None else path.resolve().parent)
 
 
-def _draw(
-    labels: np.ndarray, ids: pl.Series, kind: Mapping, seed: int, table_name: str
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def _draw(labels: np.ndarray, ids: pl.Series, kind: Mapping, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Draw the mapping's sample and split it: split ("unused" where not drawn), sampling weights, notes."""
-    counts = np.bincount(labels, minlength=2)
-    if counts.min() == 0:
-        empty = "smooth" if counts[0] == 0 else "disk"
-        raise InputError(f"{table_name}: no galaxy is labelled {empty} among {labels.size:,d} rows; both are needed")
     keys, notes = ids.to_list(), []
     chosen, weights = np.ones(labels.size, dtype=bool), np.ones(labels.size)
     if kind.sample not in (None, ALL):
@@ -406,7 +409,7 @@ def _tables(joined: Joined, mapped: Mapped) -> dict[str, str]:
 def _borrowed(asked: Request, mapped: Mapped) -> list[str]:
     """Say if ids or votes are a joined table's: they may belong to another survey than the galaxies."""
     tables = _tables(asked.joined, mapped)
-    votes = [name for name in tables if name in ("object_id", "label") or NAMED[name].option in ("--smooth", "--disk")]
+    votes = [name for name in tables if name in _TELLING]
     return [f"{', '.join(votes)}: from {tables[votes[0]]}, not from {asked.table_name}"] if votes else []
 
 
@@ -418,9 +421,11 @@ def _catalogue(
     absent = pl.Series([None], dtype=pl.Float64).new_from_index(0, int(kept.sum()))
     own = {name: own.get(name, absent) for name in (*_FIRST, *(name for name in own if name not in _FIRST))}
     carried = table.frame.filter(kept).drop(mapped.replaced)
+    if table.metadata.get("kind") == "catalogue":
+        carried = carried.drop(ADDED, strict=False)  # these are made anew
     renamed: dict[str, str] = {}
     for name in carried.columns:
-        if name in {*own, *ADDED, *RESERVED}:
+        if name in {*own, *ADDED, *NAMED, *RESERVED}:
             free = f"{name}_input"
             while free in carried.columns or free in renamed.values():
                 free += "_"

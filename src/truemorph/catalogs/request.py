@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import polars as pl
 from pydantic import ValidationError
 
 from truemorph.arrays import float_array
-from truemorph.catalogs.expressions import compute, read_expression
+from truemorph.catalogs.expressions import Expression, column_expression, compute, read_expression
 from truemorph.catalogs.joining import Join, Joined, join_tables
 from truemorph.catalogs.mapping import (
     ALL,
@@ -81,23 +81,25 @@ def read_request(
     source = read_table(table)
     path = Path(table) if isinstance(table, str | os.PathLike) else source.path
     name = kind_of(table) if path is None else str(path)
-    chosen = _vote_columns(dict(columns or {}), source.frame)
+    asked = dict(columns or {})
+    named = {"smooth_fraction" if key == "smooth" else key for key in asked}
     wanted = _joins(joins)
     base = read_base(preset, mapping)
     if base is None:
         try:
-            base = detect_mapping(source.frame.columns, name, chosen)
+            base = detect_mapping(source.frame.columns, name, named)
         except InputError:
             if not wanted:
                 raise
-    keys: dict[str, str] = {key: chosen[key] for key in ("object_id", "ra", "dec") if key in chosen}
+    keys: dict[str, str] = {key: asked[key] for key in ("object_id", "ra", "dec") if key in asked}
     first = None if base is None else with_columns(base, keys, source.frame.columns, name)
     joined = join_tables(source, wanted, first, table_name=name)
     existing = joined.table.frame.columns
-    base = base or detect_mapping(existing, name, chosen, joined.own)
+    base = base or detect_mapping(existing, name, named, joined.own)
+    chosen, notes = _vote_columns(asked, joined.table.frame, name)
     kind = with_options(with_psf(with_columns(base, chosen, existing, name), psf_fwhm, existing, name), **options)
     files = [Path(one) for one in (path, *(join.source for join in wanted)) if isinstance(one, str | os.PathLike)]
-    return Request(joined, kind, name, tuple(files))
+    return Request(replace(joined, notes=[*joined.notes, *notes]), kind, name, tuple(files))
 
 
 def mapping_of(
@@ -113,7 +115,8 @@ def mapping_of(
     base = read_base(preset, mapping)
     if base is None or joins:
         raise InputError(f"give a table, or --preset ({', '.join(PRESETS)}) or --mapping alone")
-    return with_options(with_psf(with_columns(base, _vote_columns(columns), None), psf_fwhm, None, "table"), **options)
+    chosen, _ = _vote_columns(columns, None, "table")
+    return with_options(with_psf(with_columns(base, chosen, None), psf_fwhm, None, "table"), **options)
 
 
 def read_base(preset: str | None, mapping: Any) -> Mapping | None:
@@ -218,14 +221,46 @@ def _joins(joins: Any) -> list[Join]:
     return [one if isinstance(one, Join) else Join(one) for one in ([joins] if alone else joins)]
 
 
-def _vote_columns(chosen: dict[str, str], frame: pl.DataFrame | None = None) -> dict[str, str]:
-    """Replace "smooth", "disk" and "artefact" by the names of vote fractions, or of counts where a value is above 1."""
+def _vote_columns(
+    chosen: dict[str, str], frame: pl.DataFrame | None, table_name: str
+) -> tuple[dict[str, str], list[str]]:
+    """Replace "smooth", "disk" and "artefact" by the names of vote fractions or numbers, and say which they are.
+
+    Raises
+    ------
+    InputError
+        If the columns hold percentages, or some fractions and others numbers.
+    """
     given = [name for name in _VOTES if name in chosen]
-    kind = "fraction"
-    for text in [chosen[name] for name in given if frame is not None]:
-        assert frame is not None
-        column = frame[text] if text in frame.columns else compute(read_expression(text, "votes"), frame, "votes")
-        values = column.cast(pl.Float64, strict=False).fill_nan(None)
-        if (values > 1).any():
+    kind, notes = "fraction", []
+    texts = {name: chosen[name] for name in given}
+    if (
+        frame is not None
+        and given
+        and all(set(_expression(one, frame).columns) <= set(frame.columns) for one in texts.values())
+    ):
+        columns = [compute(_expression(text, frame), frame, f"{table_name}: {text}") for text in texts.values()]
+        values = np.stack([one.cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy() for one in columns])
+        sums = values.sum(axis=0)
+        known = values[:, np.isfinite(sums) & (sums > 0)]
+        sums = known.sum(axis=0)
+        if known.size and np.mean(sums <= 1.01) < 0.9:  # a few bad fractions are errors of their own
             kind = "votes"
-    return {f"{name}_{kind}" if name in given else name: column for name, column in chosen.items()}
+            whole = (known == np.round(known)).all()
+            if not whole and abs(np.median(sums) - 100) < 1 and len(given) > 1:
+                raise InputError(
+                    f"{table_name}: {', '.join(texts.values())} are percentages; divide them by 100, such as "
+                    f'--smooth "{texts[given[0]]} / 100"'
+                )
+            small = [
+                text for text, one in zip(texts.values(), known, strict=True) if (one <= 1).all() and (one % 1).any()
+            ]
+            if small:
+                raise InputError(f"{table_name}: {small[0]} holds fractions, other votes are numbers; give one kind")
+        counted = {"fraction": "fractions", "votes": "numbers of votes"}[kind]
+        notes = [f"{', '.join(texts.values())}: read as {counted}"]
+    return {f"{name}_{kind}" if name in given else name: column for name, column in chosen.items()}, notes
+
+
+def _expression(text: str, frame: pl.DataFrame) -> Expression:
+    return column_expression(text) if text in frame.columns else read_expression(text, "votes")

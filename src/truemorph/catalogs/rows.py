@@ -6,6 +6,7 @@ majority of "smooth" votes means smooth.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 
 import numpy as np
@@ -16,7 +17,7 @@ from truemorph.catalogs.expressions import compute, read_expression
 from truemorph.catalogs.mapped import Mapped
 from truemorph.catalogs.mapping import Mapping
 from truemorph.catalogs.names import FRACTIONS, percent_of_light
-from truemorph.errors import InputError
+from truemorph.errors import InputError, TruemorphWarning
 
 ROWS_IN, ROWS_OUT = "rows in", "rows out"
 NOT_SELECTED, NO_LABEL = "not selected by --where", "no label"
@@ -85,6 +86,10 @@ class Funnel:
         losses = [(rule, -int(n)) for (rule, always), n in zip(self._rules.items(), lost, strict=True) if n or always]
         return [(ROWS_IN, self._reason.size), *losses, (ROWS_OUT, int(self.kept.sum()))]
 
+    def account(self) -> str:
+        """Return the steps in one line."""
+        return ", ".join(f"{rule}: {n:,d}" for rule, n in self.steps())
+
     def dropped(self, ids: pl.Series) -> pl.DataFrame:
         """List the dropped rows: `row` (from 1), `object_id`, `reason`."""
         gone, rules = np.flatnonzero(~self.kept), list(self._rules)
@@ -119,7 +124,10 @@ def select_rows(
     """
     notes: list[str] = []
     funnel = Funnel(named.height)
-    funnel.drop(NOT_SELECTED, ~rows_where(named, where, table_name))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", TruemorphWarning)
+        funnel.drop(NOT_SELECTED, ~rows_where(named, where, table_name))
+    notes += [str(one.message) for one in caught]
     for cut in mapping.cuts:
         about = f"{table_name}: cut {cut.name!r}"
         keep = compute(read_expression(cut.keep, about), named, about)
@@ -182,8 +190,7 @@ def label_rows(
             f"row {row + 1}, id {ids[row]}, alpha {alpha[row]:.3g})"
         )
     if not funnel.kept.any():
-        lost_to = ", ".join(f"{rule}: {-n:,d}" for rule, n in funnel.steps()[1:-1])
-        raise InputError(f"{table_name}: no rows left ({lost_to})")
+        raise InputError(f"{table_name}: no rows left ({funnel.account()})")
     return np.where(funnel.kept, labels, -1), notes
 
 
@@ -204,7 +211,7 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped, table_name: str) -> tuple
         row = int(many.argmax())
         notes.append(
             f"{table_name}: the fractions sum to more than 1 in {many.sum():,d} of {many.size:,d} rows (first: row "
-            f"{row + 1}, {sums[row]:.4g}); unless they are debiased, they should belong to one question"
+            f"{row + 1}, {sums[row]:.4g}); fractions of one question sum to 1: check that they belong together"
         )
     labels = np.full(selected.size, -1)
     reasons = np.full(selected.size, "", dtype="<U40")
@@ -335,7 +342,10 @@ def vote_notes(mapped: Mapped, kept: np.ndarray) -> list[str]:
             "is above 0.5, and star-or-artefact majorities can't be recognised"
         ]
     if "artefact_fraction" not in mapped.sources:
-        return ["the table has no star-or-artefact fraction, so no rows were dropped as artefacts"]
+        return [
+            "the table has no star-or-artefact fraction, so no rows were dropped as artefacts; name the "
+            "column with --artifact if there is one"
+        ]
     return []
 
 
@@ -350,8 +360,10 @@ def label_rule(mapped: Mapped, kept: np.ndarray) -> str:
     if np.isnan(disk).any():
         where = " where disk_fraction is missing" if rules else ""
         rules.append(f"smooth if smooth_fraction is above 0.5{where}")
-    artefacts = ", and where artefact_fraction is the largest" if "artefact_fraction" in mapped.sources else ""
-    return "; ".join([*rules, f"ties left out{artefacts}"])
+    artefacts = (
+        ", and galaxies whose largest fraction is artefact_fraction," if "artefact_fraction" in mapped.sources else ""
+    )
+    return "; ".join([*rules, f"ties{artefacts} are excluded"])
 
 
 def positive(values: np.ndarray) -> np.ndarray:

@@ -50,14 +50,16 @@ def prepare(
     label: Annotated[str | None, Parameter(help="instead of votes, column of labels 0 (smooth) and 1 (disk)")] = None,
     radius: Annotated[str | None, Parameter(help="column of Petrosian radii, arcsec")] = None,
     psf_fwhm: Annotated[str | None, Parameter(help="column of the PSF's FWHM, or one number, arcsec")] = None,
-    psf: Annotated[Literal["sigma", "fwhm"], Parameter(help="alpha = radius / this")] = "sigma",
+    psf: Annotated[
+        Literal["sigma", "fwhm"], Parameter(help="PSF width in alpha = radius / width: its sigma or its FWHM")
+    ] = "sigma",
     images: Annotated[Path | None, Parameter(help="folder of images")] = None,
     where: Where = None,
     keep: Annotated[
         list[str] | None, Parameter(name="--keep", help='rule for rows, such as "petroMag_r < 17" (repeatable)')
     ] = None,
     cosmology: Annotated[
-        str | None, Parameter(help="of astropy, for radii in kpc and absolute magnitudes; default WMAP9")
+        str | None, Parameter(help="astropy cosmology for radii in kpc and absolute magnitudes; default WMAP9")
     ] = None,
     sample: Annotated[
         str | None, Parameter(help="numbers of smooth and disk galaxies to draw, such as 62225,59759; balanced; or all")
@@ -88,7 +90,7 @@ def prepare(
         "preset": preset,
         "mapping": mapping,
         "joins": [*(read_join(one) for one in join or ()), *(read_join(one, "sky", within) for one in match or ())],
-        "columns": {name: column for name, column in named.items() if column},
+        "columns": {name: column for name, column in named.items() if column is not None},
         "psf_fwhm": _psf(psf_fwhm),
         "keep": keep or (),
         "cosmology": cosmology,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from truemorph.cli.shell import AsJson, Seed, app, names, say, show
+from truemorph.cli.shell import AsJson, app, names, say, show
 from truemorph.errors import InputError
 
 
@@ -31,12 +31,9 @@ def fetch(
     addresses: Annotated[Path | None, Parameter(help="TOML file of addresses in place of the packaged ones")] = None,
     rate: Annotated[float | None, Parameter(help="most requests a second to one host")] = None,
     offline: Annotated[bool, Parameter(help="make no request: use what is here, or say what is missing")] = False,
-    seed: Seed = 0,
     json: AsJson = False,
 ) -> None:
     """Fetch archives' tables or images: checked, with their origin recorded. If interrupted, run it again to resume.
-
-    Nothing here is random; --seed is taken as everywhere.
 
     Example: truemorph fetch gz2 sdss simard --out data
     """

@@ -23,9 +23,12 @@ app = App(
     default_parameter=Parameter(negative=()),
 )
 
-Where = Annotated[list[str] | None, Parameter(name="--where", help="keep rows with COLUMN=VALUE (repeatable)")]
+Where = Annotated[
+    list[str] | None,
+    Parameter(name="--where", help='select rows: COLUMN=VALUE, or SQL such as "petroMag_r < 17" (repeatable)'),
+]
 AsJson = Annotated[bool, Parameter(name="--json", help="print the result as JSON")]
-Seed = Annotated[int, Parameter(help="seed of everything random", validator=Number(gte=0, lt=2**31))]
+Seed = Annotated[int, Parameter(help="random seed", validator=Number(gte=0, lt=2**31))]
 Resamples = Number(gte=0)
 
 
