@@ -97,7 +97,7 @@ class Proof:
         frame = read_catalogue(catalogue).frame
         self.paths = [folder / "images" / one for one in frame["image"]]
         self.rows = np.flatnonzero(np.arange(len(frame)) % gate._EVERY != 0)
-        self.alpha, self.truth = (frame[name].to_numpy()[self.rows] for name in ("alpha", "truth"))
+        self.alpha, self.truth = (frame[name].to_numpy()[self.rows] for name in ("alpha", "gold"))
 
     def pixels(self, size, rows=None):
         """Batches of pictures."""

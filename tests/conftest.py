@@ -39,7 +39,7 @@ def simulated(tmp_path_factory):
 @pytest.fixture(scope="session")
 def catalogue(simulated, tmp_path_factory):
     """The prepared catalogue of the simulated galaxies."""
-    prepared = prepare_catalogue(simulated / "votes.csv", images=simulated / "images", gold="gold")
+    prepared = prepare_catalogue(simulated / "votes.csv", images=simulated / "images", gold="truth")
     return write_preparation(prepared, tmp_path_factory.mktemp("catalogue") / "catalogue.parquet")
 
 

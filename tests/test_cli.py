@@ -19,7 +19,7 @@ VERBS = ("fetch", "prepare", "bias", "transition", "train", "label", "explain", 
 @pytest.fixture(scope="module")
 def catalogue(simulated, tmp_path_factory):
     out = tmp_path_factory.mktemp("cli") / "catalogue.parquet"
-    given = ["--images", str(simulated / "images"), "--gold", "gold", "--out", str(out)]
+    given = ["--images", str(simulated / "images"), "--gold", "truth", "--out", str(out)]
     main(["prepare", str(simulated / "votes.csv"), *given])
     return out
 
@@ -102,7 +102,7 @@ def test_transition_compares_families_checks_and_debiases(capsys, catalogue, tmp
     assert {row["family"] for row in described["families"]} == {"rayleigh", "weibull", "fisk", "monotone"}
     assert described["family"] == described["families"][0]["family"]
     assert described["confounding"]["checked"]
-    assert described["definition"] == "disk: gold is 1"
+    assert described["definition"] == "disk: truth is 1"
     assert described["fractions"]["by"] == "M_r"
     assert len(described["fractions"]["disk"]) == 3
     assert described["fractions"]["gold"][0] is not None

@@ -56,7 +56,7 @@ _NOTES = (
 
 
 def write_simulated(out: Path, galaxies: int, seed: int, size: int = 64) -> Path:
-    """Write `votes.csv` (Galaxy Zoo 2 column names, and the truth as column `gold`) and `images/<id>.jpg`.
+    """Write `votes.csv` (Galaxy Zoo 2 column names, and the truth) and `images/<id>.jpg`.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def write_simulated(out: Path, galaxies: int, seed: int, size: int = 64) -> Path
             "petroRad_r": population["radius"],
             "psfWidth_r": population["psf_fwhm"],
             **{name: population[name] for name in INTRINSIC},
-            "gold": population["truth"],
+            "truth": population["truth"],
         }
     )
     # What a central crop of a large JPEG, made smaller, looks like: no artefacts of its own.
@@ -159,7 +159,7 @@ def run_demo(
     with stage("simulate"):
         votes = write_simulated(out, galaxies, seed, config.image_size)
     with stage("prepare"):
-        prepared = prepare_catalogue(votes, images=out / "images", split=_SPLIT, gold="gold", seed=seed)
+        prepared = prepare_catalogue(votes, images=out / "images", split=_SPLIT, gold="truth", seed=seed)
         catalogue_path = write_preparation(prepared, out / "catalogue.parquet")
         catalogue = read_catalogue(catalogue_path)
     with stage("bias"):

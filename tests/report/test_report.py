@@ -69,7 +69,9 @@ def test_the_numbers_are_those_of_the_labels(reported, runs, catalogue, tmp_path
     truth = read_catalogue(catalogue).frame["gold"].to_numpy()
     row = next(one for one in result["table"] if one["labels"] == "debiased: labels")
     assert row["galaxies"] == labels.height == 400
-    assert row["balanced_accuracy: column gold"] == pytest.approx(balanced_accuracy(truth, labels["label"].to_numpy()))
+    assert row["balanced_accuracy: disk: truth is 1"] == pytest.approx(
+        balanced_accuracy(truth, labels["label"].to_numpy())
+    )
     assert row["accuracy"] == pytest.approx((labels["label"] == labels["crowd_label"]).mean())
     changed = ((labels["posterior_disk"] > 0.5) != (labels["crowd_label"] == 1)).sum()
     assert result["changed"] == changed
@@ -286,7 +288,7 @@ def test_truths_of_few_galaxies(runs, catalogue, tmp_path, capsys):
     path = changed_catalogue(catalogue, tmp_path / "few.parquet", gold=few, none=pl.lit(None, pl.Int64))
     given = (runs / "debiased", "--catalogue", path, "--gold", "gold", "--gold", "none")
     result = reported_on(capsys, *given, out=tmp_path / "p.html")
-    row = next(one for one in result["table"] if one["labels"] == "gold labels")
+    row = next(one for one in result["table"] if one["labels"] == "gold labels, disk: truth is 1")
     assert (row["galaxies"], row["excess"]) == (12, None)
     assert any("No galaxy has a value of none" in one["text"] for one in result["checks"])
     assert "nan" not in result["answer"]
