@@ -27,7 +27,6 @@ PAGES = (
     "docs/report.md",
     "docs/explain.md",
     "docs/catalogues.md",
-    "docs/reproduce.md",
 )
 BLOCKS = {name: (kind, text) for page in PAGES for name, kind, text in BLOCK.findall((ROOT / page).read_text())}
 ONE_PROCESS = "import json, sys; from truemorph.cli import main; [main(one) for one in json.loads(sys.argv[1])]"
@@ -78,7 +77,6 @@ def test_every_command_of_the_readme_is_in_a_block_that_is_run():
         "archives",
         "mysurvey",
         "crossmatch",
-        "reproduce",
     }
     assert not re.search(r"^truemorph ", outside, re.MULTILINE)
 
@@ -191,14 +189,6 @@ def test_votes_with_expert_types(tmp_path, shared_data):
     out = on_real_galaxies("experts", ["gz2_votes.csv"], tmp_path, shared_data)
     assert "definition: disk: t_type >= -3" in out
     assert "gold labels are right" in out
-
-
-@pytest.mark.slow
-def test_the_papers_experiment_on_what_there_is(tmp_path, shared_data):
-    out = on_real_galaxies("reproduce", ["gz2_images.csv", "gz2_images", "gz2_votes.csv"], tmp_path, shared_data)
-    assert "truemorph fetch simard" in out
-    assert (tmp_path / "pictures" / "reproduction.html").is_file()
-    assert (tmp_path / "votes" / "table1.md").is_file()
 
 
 @pytest.mark.slow

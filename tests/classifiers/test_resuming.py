@@ -252,17 +252,9 @@ def test_killed_commands_go_on(catalogue, tmp_path):
 def test_two_processes_or_nodes_are_as_one(catalogue, tmp_path):
     # Layer norms: batch norms would see the galaxies of one process alone.
     settings = ("backbone=test_vit", "dropout=0", "epochs=6", "shift=0.05", "rotation=any", "folds=2", "accumulate=2")
-    # Terminated, both end, and go on together.
-    ended, said = killed_later(command(catalogue, tmp_path / "two", *settings, "devices=2"), signal.SIGTERM, 2)
-    assert (ended, said.splitlines()[-1]) == (
-        143, "debiased 1/2: terminated; the same command goes on from the last state"
-    )  # fmt: skip
     for name, devices in (("one", 1), ("two", 2)):
-        done = subprocess.run(
-            command(catalogue, tmp_path / name, *settings, f"devices={devices}"),
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-    assert "going on after epoch" in done.stderr
+        run = command(catalogue, tmp_path / name, *settings, f"devices={devices}")
+        subprocess.run(run, check=True, capture_output=True)
     # Two nodes of one device, as `srun` would start them.
     with socket.socket() as free:
         free.bind(("localhost", 0))

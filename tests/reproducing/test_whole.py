@@ -3,9 +3,6 @@
 import json
 import re
 import shutil
-import signal
-import subprocess
-import sys
 
 import numpy as np
 import polars as pl
@@ -474,24 +471,3 @@ def test_a_dry_run_says_how_long_networks_take(capsys, fetched, tmp_path):
     assert expected["hours"] > 0
     assert "measured now" in expected["text"]
     assert not (tmp_path / "out" / "reproduce.json").exists()
-
-
-def test_killed_anywhere_it_goes_on_to_the_same_end(capsys, whole, fetched, tmp_path):
-    out = tmp_path / "out"
-    code = "import sys, truemorph.cli.reproducing; from truemorph.cli import main; main(sys.argv[1:])"
-    process = [sys.executable, "-c", code, *command(fetched, out)]
-    for moment in ("debiased epoch   4/", " page: the page"):
-        with subprocess.Popen(process, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as one:
-            for line in one.stderr:
-                if moment in line:
-                    break
-            one.kill()
-        assert one.returncode == -signal.SIGKILL, moment
-    whole_ones = [path.parent.name.rpartition("-")[0] for path in (out / "stages").glob("*/stage.json")]
-    assert sorted(whole_ones) == sorted(NAMES[:-1])
-    status, result, _ = reproduce(capsys, fetched, out)
-    assert {name: status[name] for name in NAMES} == {**dict.fromkeys(NAMES[:-1], "cached"), "page": "done"}
-    assert result["table1"] == result_of(whole)["table1"]
-    for name in ("resnet-gz2b", "ddb"):
-        ours, theirs = (read_table(stage_of(one, name) / "labels.parquet").frame for one in (out, whole))
-        assert np.abs(ours["p_disk"] - theirs["p_disk"]).max() < 1e-9
