@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -77,14 +77,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     InputError
         If it can't be read, is not TOML, or is nested too deeply.
     """
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except OSError as problem:
-        raise InputError(f"{path}: {problem.strerror or problem}") from problem
-    except RecursionError as problem:
-        raise InputError(f"{path}: not usable: its values are nested too deeply") from problem
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise InputError(f"{path}: not valid TOML: {problem}") from problem
+    return _parsed(path, tomllib.loads, "TOML")
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -95,14 +88,18 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     InputError
         If it can't be read, is not JSON, or is nested too deeply.
     """
+    return _parsed(path, json.loads, "JSON")
+
+
+def _parsed(path: str | os.PathLike[str], parse: Callable[[str], Any], language: str) -> Any:
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        return parse(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as problem:
         raise InputError(f"{path}: {problem.strerror or problem}") from problem
     except RecursionError as problem:
         raise InputError(f"{path}: not usable: its values are nested too deeply") from problem
     except ValueError as problem:  # also of text that is not UTF-8
-        raise InputError(f"{path}: not valid JSON: {problem}") from problem
+        raise InputError(f"{path}: not valid {language}: {problem}") from problem
 
 
 def write_json(path: Path, content: dict[str, Any]) -> Path:
