@@ -281,19 +281,18 @@ class Observatory(Server):
         return near.sort("distance").row(0, named=True) if near.height else None
 
     def coverage(self, request: Request) -> Answer:
-        """MOCServer: ids of all mosaics, or of those whose coverage overlaps a circle."""
+        """MOCServer: ids of the mosaics whose coverage overlaps a circle."""
         assert {"get": "id", "ID": "CDS/P/HST*", "fmt": "json"}.items() <= request.params.items()
-        if "RA" not in request.params:
-            return text('["CDS/P/HST/I", "CDS/P/HST/V", "CDS/P/HST/color"]')
         assert request.params["intersect"] == "overlaps"
         assert 0 < float(request.params["SR"]) <= 0.5  # degrees
         found = self._pointing(request.params["RA"], request.params["DEC"])
         return text(json.dumps(found["hips"].split(",") if found else []))
 
     def cutout(self, request: Request) -> Answer:
-        """hips2fits: a cut-out, black (or not a number) where nothing was seen."""
+        """hips2fits: a cut-out, black where nothing was seen."""
         params = request.params
-        assert (params["projection"], params["coordsys"], params["width"]) == ("TAN", "icrs", params["height"])
+        assert (params["projection"], params["coordsys"], params["format"]) == ("TAN", "icrs", "jpg")
+        assert params["width"] == params["height"]
         size, fov = int(params["width"]), float(params["fov"]) * 3600
         found = self._pointing(params["ra"], params["dec"])
         pixels = np.zeros((size, size, 3), dtype=np.uint8)
@@ -303,13 +302,7 @@ class Observatory(Server):
                 box = (middle - half, middle - half, middle + half, middle + half)
                 pixels = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
         out = io.BytesIO()
-        if params["format"] == "fits":
-            from astropy.io import fits
-
-            data = pixels.mean(axis=2).astype(np.float32)
-            fits.PrimaryHDU(np.where(pixels.any(), data, np.nan)).writeto(out)
-        else:
-            Image.fromarray(pixels).save(out, {"jpg": "JPEG", "png": "PNG"}[params["format"]], quality=90)
+        Image.fromarray(pixels).save(out, "JPEG", quality=90)
         return Answer(out.getvalue(), ranges=False)
 
 

@@ -63,7 +63,6 @@ def test_json_names_sources_and_how_to_cite_them(capsys, arguments, tmp_path):
         (("gz2", "--rate", "0"), "--rate"),
         (("gz2", "--rate", "nan"), "--rate"),
         (("simard", "--tables", "three"), "--tables"),
-        (("sdss", "--batch", "1000"), "300"),
         (("hst",), "--positions"),
         (("hst", "--positions", "absent.csv"), "absent.csv"),
     ],
@@ -77,7 +76,7 @@ def test_wrong_options_are_one_line(capsys, sky, arguments, tmp_path, words, nam
 
 
 def test_options_come_from_the_archives_own_function():
-    assert options_of("sdss") == {"ids", "id_column", "batch", "own_field"}
+    assert options_of("sdss") == {"ids", "id_column"}
     with pytest.raises(InputError, match="nearest: simard"):
         options_of("simards")
 

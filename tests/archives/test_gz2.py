@@ -1,7 +1,5 @@
 """Galaxy Zoo 2: tables as they are published, images unpacked, and which image belongs to which galaxy."""
 
-import gzip
-
 import polars as pl
 import pytest
 
@@ -81,9 +79,8 @@ def test_checksums_of_the_table_of_addresses_count(sky, tmp_path):
 @pytest.mark.parametrize(
     ("path", "change", "named"),
     [
-        (HART, lambda body: gzip.compress(bytes(range(256)) * 20), "gz2_hart16.csv.gz"),
-        (HART, lambda body: gzip.compress(gzip.decompress(body).replace(b"dr7objid", b"dr7_objid", 1)), "dr7_objid"),
-        (MAPPING, lambda body: b"objid,sample,asset\n587722981741363294,original,7\n", "nearest: asset"),
+        (HART, lambda body: body[: len(body) // 2], "gz2_hart16.csv.gz"),
+        (MAPPING, lambda body: b"objid,sample,asset\n587722981741363294,original,7\n", "asset_id"),
         (MAPPING, lambda body: b"objid,sample,asset_id\n587722981741363294,original,999999\n", "images_gz2.zip"),
         (MAPPING, lambda body: b"objid,sample,asset_id\n5.877e17,original,7\n", "gz2_filename_mapping.csv"),
         (ZIP, lambda body: body[: len(body) // 2], "images_gz2.zip"),

@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import io
 import json
-import stat
 import subprocess
 import sys
 import time
@@ -17,9 +16,9 @@ import pytest
 from archives.server import Answer, busy, page
 from truemorph.archives import http
 from truemorph.archives.addresses import addresses
-from truemorph.archives.http import ComeBackLaterError, ServerError, Session, download, unzip
+from truemorph.archives.http import ComeBackLaterError, Session, TooMuchError, download, unzip
 from truemorph.archives.provenance import read_provenance
-from truemorph.errors import InputError, TruemorphError
+from truemorph.errors import TruemorphError
 
 BODY = np.random.default_rng(0).bytes(500_000)
 MD5 = f"md5:{hashlib.md5(BODY).hexdigest()}"
@@ -51,12 +50,12 @@ def names(folder):
 @pytest.mark.parametrize("checksum", [None, MD5, SHA256])
 def test_a_file_arrives_once(server, session, address, tmp_path, checksum):
     address = replace(address, checksum=checksum)
-    assert download(session, address, tmp_path / "t.bin")
+    download(session, address, tmp_path / "t.bin")
     assert (tmp_path / "t.bin").read_bytes() == BODY
     assert names(tmp_path) == ["provenance.json", "t.bin"]
     entry = read_provenance(tmp_path)["t.bin"]
     assert (entry["sha256"], entry["bytes"]) == (SHA256[7:], 500_000)
-    assert not download(session, address, tmp_path / "t.bin")
+    download(session, address, tmp_path / "t.bin")
     assert len(server.requests) == 1
     assert read_provenance(tmp_path)["t.bin"] == entry
 
@@ -70,7 +69,7 @@ def test_a_download_resumes_after_each_cut(server, session, address, tmp_path):
 
 def test_a_server_that_brings_nothing_is_given_up_and_the_part_is_kept(server, session, address, tmp_path):
     server.script("/t.bin", Answer(cut=200_000), *[Answer(cut=0)] * 5)
-    with pytest.raises(ServerError):
+    with pytest.raises(TruemorphError):
         download(session, address, tmp_path / "t.bin")
     assert names(tmp_path) == ["t.bin.part", "t.bin.part.json"]
     download(session, address, tmp_path / "t.bin")
@@ -78,12 +77,10 @@ def test_a_server_that_brings_nothing_is_given_up_and_the_part_is_kept(server, s
     assert (tmp_path / "t.bin").read_bytes() == BODY
 
 
-def test_as_long_as_much_arrives_tries_are_not_counted(server, session, tmp_path):
-    body = np.random.default_rng(1).bytes(10 * http._PROGRESS)
-    address = at(server.put("/big.bin", body))
-    server.script("/big.bin", *[Answer(cut=http._PROGRESS + 1)] * 8)
-    download(session, address, tmp_path / "big.bin")
-    assert (tmp_path / "big.bin").read_bytes() == body
+def test_as_long_as_something_arrives_tries_are_not_counted(server, session, address, tmp_path):
+    server.script("/t.bin", *[Answer(cut=50_000)] * 8)
+    download(session, address, tmp_path / "t.bin")
+    assert (tmp_path / "t.bin").read_bytes() == BODY
 
 
 @pytest.mark.parametrize(
@@ -91,14 +88,13 @@ def test_as_long_as_much_arrives_tries_are_not_counted(server, session, tmp_path
     [
         Answer(),  # another ETag
         Answer(ranges=False),  # neither ETag nor ranges
-        Answer(BODY[::-1][7:], 206, {"Content-Range": "bytes 7-499999/500000"}),  # not what was asked for
     ],
 )
 def test_a_file_that_changed_starts_again(server, session, address, tmp_path, second):
     server.script("/t.bin", Answer(cut=200_000))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(http, "TRIES", 1)
-        with pytest.raises(ServerError):
+        with pytest.raises(TruemorphError):
             download(session, address, tmp_path / "t.bin")
     server.put("/t.bin", BODY[::-1])
     server.script("/t.bin", second)
@@ -138,18 +134,24 @@ def test_a_wrong_checksum_is_refused_and_nothing_is_kept(session, address, tmp_p
 
 
 def test_a_file_that_is_there_is_kept_only_if_it_is_the_one_wanted(server, session, address, tmp_path):
-    path = tmp_path / "t.bin"
+    path, elsewhere = tmp_path / "t.bin", at(server.put("/other.bin", BODY))
+    checked = replace(elsewhere, checksum=MD5)
+
+    def requests_for(wanted):
+        before = len(server.requests)
+        download(session, wanted, path)
+        assert path.read_bytes() == BODY
+        return len(server.requests) - before
+
     path.write_bytes(BODY)  # by hand
-    assert not download(session, address, path)
+    assert requests_for(address) == 0
     path.write_bytes(BODY[:-1])
-    assert download(session, address, path)
-    assert download(session, at(server.put("/other.bin", BODY)), path)  # another address
-    assert not download(session, at(server.url("/other.bin")), path)
-    address = replace(address, checksum=MD5)
-    assert not download(session, address, path)
+    assert requests_for(address) == 1
+    assert requests_for(elsewhere) == 1
+    assert requests_for(elsewhere) == 0
+    assert requests_for(checked) == 0
     path.write_bytes(BODY[:-1])
-    assert download(session, address, path)
-    assert path.read_bytes() == BODY
+    assert requests_for(checked) == 1
 
 
 def zipped():
@@ -170,7 +172,8 @@ def test_a_truncated_gzip_or_zip_file_without_checksum_is_noticed(server, sessio
     download(session, address, tmp_path / name)
     (tmp_path / name).write_bytes(whole[:-40])
     (tmp_path / "provenance.json").unlink()
-    assert download(session, address, tmp_path / name)
+    download(session, address, tmp_path / name)
+    assert (tmp_path / name).read_bytes() == whole
 
 
 def test_a_gzip_file_that_a_store_declares_as_encoded_stays_a_gzip_file(server, session, tmp_path):
@@ -185,33 +188,31 @@ def test_a_page_is_not_data(server, session, address, tmp_path):
     download(session, replace(address, checksum=MD5), tmp_path / "t.bin")  # it passes, and the part is kept
     server.put("/page", page().body)
     for name in ("t.csv", "t.zip"):
-        with pytest.raises(ServerError, match="We are down for maintenance"):
+        with pytest.raises(TruemorphError, match="We are down for maintenance"):
             download(session, at(server.url("/page")), tmp_path / name)
         assert not (tmp_path / f"{name}.part").exists()
-    with pytest.raises(ServerError, match="We are down for maintenance"):
-        session.read(server.url("/page"))
+    with pytest.raises(TruemorphError, match="We are down for maintenance"):
+        session.read(server.url("/page"), {})
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_transient_statuses_are_tried_again(server, session, status, method):
+def test_transient_statuses_are_tried_again(server, session, status):
     url = server.put("/t.csv", b"a\n1\n")
     server.script("/t.csv", *[busy(status)] * 4)
-    assert session.request(method, url).content == b"a\n1\n"
+    assert session.read(url, {}) == b"a\n1\n"
     server.script("/t.csv", *[busy(status)] * 5)
-    with pytest.raises(ServerError) as caught:
-        session.request(method, url)
-    assert caught.value.status == status
-    assert caught.value.timed_out == (status in (408, 504))
+    with pytest.raises(TruemorphError, match=str(status)) as caught:
+        session.read(url, {})
+    assert isinstance(caught.value, TooMuchError) == (status in (408, 504))
 
 
 def test_other_statuses_are_refused_at_once(server, session):
-    for status in (400, 401, 403, 404, 410):
+    for status in (400, 401, 403, 404, 410, 414):
         server.script("/t.csv", busy(status))
-        with pytest.raises(ServerError, match="try later") as caught:
-            session.read(server.url("/t.csv"))
-        assert caught.value.status == status
-    assert len(server.requests) == 5
+        with pytest.raises(TruemorphError, match="try later") as caught:
+            session.read(server.url("/t.csv"), {})
+        assert isinstance(caught.value, TooMuchError) == (status in (400, 404, 414))
+    assert len(server.requests) == 6
 
 
 def test_a_cut_answer_is_asked_for_again(server, session):
@@ -221,13 +222,12 @@ def test_a_cut_answer_is_asked_for_again(server, session):
     assert [one.params for one in server.requests] == [{"x": "é&b"}] * 3
 
 
-def test_silence_is_a_time_out(server, monkeypatch):
+def test_silence_is_a_time_out(server, session, monkeypatch):
     monkeypatch.setattr(http, "TIMEOUT", (20.0, 0.05))
     monkeypatch.setattr(http, "TRIES", 2)
     server.script("/t.csv", *[Answer(wait=1.0)] * 2)
-    with pytest.raises(ServerError) as caught:
-        Session(1e6).read(server.url("/t.csv"))
-    assert caught.value.timed_out
+    with pytest.raises(TooMuchError):
+        session.read(server.url("/t.csv"), {})
 
 
 def test_a_server_may_ask_to_wait(server, session, monkeypatch):
@@ -235,27 +235,26 @@ def test_a_server_may_ask_to_wait(server, session, monkeypatch):
     monkeypatch.setattr(time, "sleep", waits.append)
     url = server.put("/t.csv", b"a\n1\n")
     server.script("/t.csv", busy(503, "120"), busy(429, "soon"))
-    session.read(url)
+    session.read(url, {})
     assert max(waits) == 120
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
 @pytest.mark.parametrize("value", ["3600", "99999999999", "Fri, 31 Dec 2100 23:59:59 GMT"])
-def test_a_server_that_asks_to_wait_for_an_hour_ends_the_run(server, session, monkeypatch, status, value):
+def test_a_server_that_asks_to_wait_for_an_hour_ends_the_run(server, session, monkeypatch, value):
     monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("waited"))
-    server.script("/t.csv", busy(status, value))
+    server.script("/t.csv", busy(429, value))
     with pytest.raises(ComeBackLaterError):
-        session.read(server.url("/t.csv"))
+        session.read(server.url("/t.csv"), {})
     assert len(server.requests) == 1
 
 
-def test_the_rate_of_requests_to_a_host(server, monkeypatch):
+def test_the_rate_of_requests(server, monkeypatch):
     """Redirects count too."""
     waits = []
     monkeypatch.setattr(time, "sleep", waits.append)
     server.put("/t.csv", b"a\n1\n")
     server.script("/moved", Answer(b"", 302, {"Location": "/t.csv"}))
-    Session(0.001).read(server.url("/moved"))
+    Session(0.001).read(server.url("/moved"), {})
     assert waits == [pytest.approx(1000, abs=200)]
 
 
@@ -264,21 +263,19 @@ def test_offline_nobody_is_asked(server, address, tmp_path):
     with pytest.raises(TruemorphError, match=address.url):
         download(offline, address, tmp_path / "t.bin")
     with pytest.raises(TruemorphError):
-        offline.read(address.url)
+        offline.read(address.url, {})
     (tmp_path / "t.bin").write_bytes(BODY)
-    assert not download(offline, address, tmp_path / "t.bin")
+    download(offline, address, tmp_path / "t.bin")
     assert server.requests == []
 
 
-def test_no_server_no_proxy_no_address(session, monkeypatch, server):
+def test_no_server_and_no_proxy(session, monkeypatch):
     for url in ("http://127.0.0.1:9/t.csv", "http://no-such-host.invalid/t.csv"):
-        with pytest.raises(ServerError):
-            session.read(url)
-    with pytest.raises(InputError):
-        session.read("http://")
+        with pytest.raises(TruemorphError, match=url):
+            session.read(url, {})
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    with pytest.raises(ServerError, match="HTTP_PROXY"):
-        session.read("http://archive.example.org/t.csv")
+    with pytest.raises(TruemorphError, match="Proxy"):
+        session.read("http://archive.example.org/t.csv", {})
 
 
 def test_user_name_and_password_are_sent_and_not_recorded(server, session, tmp_path):
@@ -287,9 +284,8 @@ def test_user_name_and_password_are_sent_and_not_recorded(server, session, tmp_p
     download(session, address, tmp_path / "t.bin")
     assert all(one.headers["Authorization"].startswith("Basic ") for one in server.requests)
     assert json.dumps(read_provenance(tmp_path)).count("secret") == 0
-    assert not download(session, address, tmp_path / "t.bin")
-    with pytest.raises(ServerError) as caught:
-        session.read(address.url.replace("t.bin", "absent"))
+    with pytest.raises(TruemorphError) as caught:
+        session.read(address.url.replace("t.bin", "absent"), {})
     assert "secret" not in str(caught.value)
 
 
@@ -320,38 +316,25 @@ def test_unzip_writes_what_is_wanted_and_missing(tmp_path):
     assert (out / "images/3.jpg").stat().st_mtime_ns == kept
 
 
-def evil(name="images/9.jpg", mode=stat.S_IFREG, body=b"x"):
-    entry = zipfile.ZipInfo(name)
-    entry.external_attr = (mode | 0o644) << 16
-    return entry, body
-
-
 @pytest.mark.parametrize(
-    ("entry", "body"),
-    [
-        evil("/etc/passwd"),
-        evil("../up.jpg"),
-        evil("images/../../up.jpg"),
-        evil("C:/up.jpg"),
-        evil("\\\\host\\up.jpg"),
-        evil("..\\up.jpg"),
-        evil(mode=stat.S_IFLNK),
-        evil(mode=stat.S_IFIFO),
-        evil(body=bytes(3 * 10**8)),  # a bomb
-    ],
+    "name", ["/etc/passwd", "../up.jpg", "images/../../up.jpg", "C:/up.jpg", "\\\\host\\up.jpg", "..\\up.jpg"]
 )
-def test_evil_zip_files_are_refused_before_anything_is_written(tmp_path, entry, body):
-    path = packed(tmp_path / "t.zip", IMAGES)
-    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-        entry.compress_type = zipfile.ZIP_DEFLATED
-        archive.writestr(entry, body)
-    with pytest.raises(TruemorphError):
+def test_zip_files_that_lead_out_of_the_folder_are_refused_before_anything_is_written(tmp_path, name):
+    path = packed(tmp_path / "t.zip", IMAGES | {name: b"x"})
+    with pytest.raises(TruemorphError, match="leads out"):
         unzip(path, tmp_path / "out", wanted)
     assert names(tmp_path) == ["t.zip"]
 
 
-@pytest.mark.parametrize("claimed", [999, 2**32 - 2])
-def test_sizes_that_lie_and_damaged_bytes_are_noticed(tmp_path, claimed):
+def test_zip_files_of_absurd_size_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(http, "MOST_UNPACKED", 14_999)
+    path = packed(tmp_path / "t.zip", IMAGES)
+    with pytest.raises(TruemorphError, match="15,000"):
+        unzip(path, tmp_path / "out", wanted)
+    assert names(tmp_path) == ["t.zip"]
+
+
+def test_sizes_that_lie_and_damaged_bytes_are_noticed(tmp_path):
     path = packed(tmp_path / "t.zip", {"images/1.jpg": BODY[:1000]}, zipfile.ZIP_STORED)
     whole = path.read_bytes()
     path.write_bytes(whole.replace(BODY[500:510], b"0123456789"))
@@ -359,8 +342,7 @@ def test_sizes_that_lie_and_damaged_bytes_are_noticed(tmp_path, claimed):
         unzip(path, tmp_path / "out", wanted)
     with zipfile.ZipFile(path) as archive:
         start = archive.start_dir
-    lie = claimed.to_bytes(4, "little")
-    path.write_bytes(whole[: start + 24] + lie + whole[start + 28 :])
+    path.write_bytes(whole[: start + 24] + (999).to_bytes(4, "little") + whole[start + 28 :])
     with pytest.raises(TruemorphError):
         unzip(path, tmp_path / "out", wanted)
     assert not list((tmp_path / "out").rglob("*.jpg"))

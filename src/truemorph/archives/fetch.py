@@ -51,7 +51,7 @@ def fetch(
     offline : bool
         Make no request: the files that are there suffice, or an error says what is missing.
     per_second : float, optional
-        Most requests a second to one host; by default what the archive allows.
+        Most requests a second; by default what the archive allows.
     **options
         The keyword arguments of `fetch` in the archive's module.
 

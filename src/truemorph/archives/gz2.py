@@ -8,7 +8,6 @@ have an image. objid is DR7's, except in the samples of Stripe 82's coadd, whose
 
 from __future__ import annotations
 
-import gzip
 import re
 from pathlib import Path
 
@@ -16,24 +15,15 @@ import polars as pl
 
 from truemorph.archives.addresses import Address
 from truemorph.archives.http import Session, download, unzip
-from truemorph.archives.provenance import Fetched, is_recorded, require_columns, write_described
-from truemorph.errors import TruemorphError
+from truemorph.archives.provenance import Fetched, is_recorded, write_recorded
+from truemorph.errors import TruemorphError, reason
 
 PER_SECOND = 2.0
 # An object that is in two samples has the image of the earlier of these.
 SAMPLES = ("original", "extra", "stripe82", "stripe82_coadd_1", "stripe82_coadd_2")
 VOTE_TABLES = ("gz2_hart16.csv.gz", "zoo2MainSpecz.csv.gz")
 MAPPING, ZIP = "gz2_filename_mapping.csv", "images_gz2.zip"
-_VOTES = tuple(
-    f"t01_smooth_or_features_{answer}_{kind}"
-    for answer in ("a01_smooth", "a02_features_or_disk", "a03_star_or_artifact")
-    for kind in ("count", "fraction", "weighted_fraction", "debiased")
-)
-_TABLES = {
-    "gz2.willett13": ("zoo2MainSpecz.csv.gz", ("dr7objid", "ra", "dec", *_VOTES)),
-    "gz2.hart16": ("gz2_hart16.csv.gz", ("dr7objid", "ra", "dec", *_VOTES)),
-    "gz2.mapping": (MAPPING, ("objid", "sample", "asset_id")),
-}
+_TABLES = {"gz2.willett13": VOTE_TABLES[1], "gz2.hart16": VOTE_TABLES[0], "gz2.mapping": MAPPING}
 # Macs add "__MACOSX/images/._<asset_id>.jpg".
 _IMAGE = re.compile(r"(?:.*/)?images/(\d+)\.jpg")
 _IMAGE_COLUMNS = {
@@ -59,13 +49,12 @@ def fetch(session: Session, known: dict[str, Address], out: Path, *, images: boo
     Raises
     ------
     TruemorphError
-        If something can't be fetched, a file is damaged, or a table lacks a column.
+        If something can't be fetched, or a file is damaged.
     """
     counts: dict[str, int] = {}
     notes: list[str] = []
-    for name, (file, columns) in _TABLES.items():
+    for name, file in _TABLES.items():
         download(session, known[name], out / file)
-        require_columns(columns, _header(out / file), str(out / file))
         counts[f"{file}, bytes"] = (out / file).stat().st_size
     sources = [known[name] for name in _TABLES]
     if images:
@@ -79,23 +68,16 @@ def fetch(session: Session, known: dict[str, Address], out: Path, *, images: boo
     return Fetched("gz2", out, counts, tuple(sources), tuple(notes))
 
 
-def _header(path: Path) -> list[str]:
-    """Names in the first line of a CSV file."""
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-            line = lines.readline(1 << 20).decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
-        raise TruemorphError(f"{path}: not a CSV table; delete it and run the same command again") from problem
-    return [name.strip().strip('"') for name in line.rstrip("\r\n").split(",")]
-
-
 def _list_images(out: Path, names: list[str], address: Address) -> tuple[int, list[str]]:
     """Write images.parquet; returns the number of objects with an image, and notes."""
     path, target = out / MAPPING, out / "images.parquet"
+    kinds = {"objid": pl.Int64, "asset_id": pl.Int64, "sample": pl.String}
     try:
-        mapping = pl.read_csv(path, schema_overrides={"objid": pl.Int64, "asset_id": pl.Int64, "sample": pl.String})
+        mapping = pl.read_csv(path, columns=list(kinds), schema_overrides=kinds)
     except pl.exceptions.PolarsError as problem:
-        raise TruemorphError(f"{path}: not readable as CSV; delete it and run the same command again") from problem
+        raise TruemorphError(
+            f"{path}: not readable as CSV ({reason(problem)}); delete it and run the same command again"
+        ) from problem
     rank = {sample: number for number, sample in enumerate(SAMPLES)}
     there = mapping.with_columns(
         image=pl.format("images/{}.jpg", "asset_id"),
@@ -112,7 +94,7 @@ def _list_images(out: Path, names: list[str], address: Address) -> tuple[int, li
         .select(*_IMAGE_COLUMNS)
     )
     if not (is_recorded(target) and pl.read_parquet(target).equals(listed)):
-        write_described(target, listed, _IMAGE_COLUMNS, address, f"{ZIP} joined with {MAPPING}")
+        write_recorded(target, listed, address, f"{ZIP} joined with {MAPPING}", _IMAGE_COLUMNS)
     bare, spare = mapping["objid"].n_unique() - listed.height, there.height - listed.height
     notes = [f"{bare:,d} objects of the mapping have no image in the zip"] if bare else []
     notes += [f"{spare:,d} objects are in two samples; images.parquet has the first's image"] if spare else []

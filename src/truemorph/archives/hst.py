@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ import polars as pl
 
 from truemorph.archives.addresses import Address
 from truemorph.archives.http import ComeBackLaterError, Session
-from truemorph.archives.provenance import Fetched, read_provenance, write_csv
+from truemorph.archives.provenance import Fetched, read_provenance, write_recorded
+from truemorph.archives.queries import find_column
 from truemorph.errors import InputError, TruemorphError, nearest
 from truemorph.io import file_hash, written_whole
 from truemorph.progress import progress
@@ -36,9 +36,7 @@ _ID_NAMES = ("object_id", "objid", "dr7objid")
 _SAVE_EVERY = 25
 _GIVE_UP = 8  # failures in a row
 _SAME = 1e-6  # degrees
-# Grey levels between the darkest and the brightest pixel, and a fraction of pixels: less is an empty image.
-_FLAT, _FILLED = 8, 0.5
-_MOSAICS = {"ID": "CDS/P/HST*", "get": "id", "fmt": "json"}
+_FLAT = 8  # grey levels between the darkest and the brightest pixel: less is an empty image
 _SCHEMA = {
     "object_id": pl.String,
     "ra": pl.Float64,
@@ -59,7 +57,6 @@ def fetch(
     hips: Sequence[str] = HIPS,
     fov: float = 30.0,
     pixels: int = 424,
-    format: str = "jpg",
 ) -> Fetched:
     """Fetch HST images of the objects that HST has seen.
 
@@ -68,18 +65,17 @@ def fetch(
     session : Session
     known : dict of Address
     out : Path
-        Gets <object_id>.jpg (or .png, .fits) and hst.csv, a row an object: object_id, ra, dec, file, hips, status (ok,
+        Gets <object_id>.jpg and hst.csv, a row an object: object_id, ra, dec, file, hips, status (ok,
         outside (of HST's coverage), blank (covered, but the image is empty), or failed and why) and sha256. A later run
         asks for what is missing, then for what failed.
     positions : path or table
         object_id (or objid, dr7objid), ra and dec in degrees, or in the unit that the table states.
     hips : sequence of str
-        Mosaics, the preferred first; those in colour have no FITS.
+        Mosaics, of `HIPS`, the preferred first.
     fov : float
         Side of an image, arcsec.
     pixels : int
         Pixels on a side.
-    format : {"jpg", "png", "fits"}
 
     Raises
     ------
@@ -90,32 +86,28 @@ def fetch(
         If the service fails several times in a row, or asks to come back later. Single failures don't stop the others.
     """
     wanted = read_positions(positions)
-    mosaics = [one for one in hips if format != "fits" or not one.endswith("color")]
-    if not 1 <= fov <= 3600 or not 16 <= pixels <= 4096 or format not in ("jpg", "png", "fits") or not mosaics:
+    if unknown := [one for one in hips if one not in HIPS]:
+        raise InputError(f"no HST mosaic {unknown[0]}; {nearest(unknown[0], HIPS, what='mosaics')} (--hips)")
+    if not 1 <= fov <= 3600 or not 16 <= pixels <= 4096:
         raise InputError(
-            "an image is 1 to 3600 arcsec (--fov), 16 to 4096 pixels (--pixels), jpg, png or fits (--format), from at "
-            f"least one mosaic (--hips; those in colour have no FITS); got {fov}, {pixels}, {format}, {', '.join(hips)}"
+            f"an image is 1 to 3600 arcsec (--fov) and 16 to 4096 pixels (--pixels); got {fov} and {pixels}"
         )
     query = f"hips in order of preference {', '.join(hips)}; fov {fov} arcsec, {pixels} pixels, TAN"
-    rows = _earlier(out, query, wanted)
+    rows = _earlier(out, query)
     places = {name: (ra, dec) for name, ra, dec in wanted.iter_rows()}
-    # What failed before may fail for ever; the others come first.
-    missing = [name for name in places if name not in rows] + [
-        name for name in places if name in rows and not _is_good(out, rows[name], *places[name], format)
-    ]
+    missing = [name for name, place in places.items() if name not in rows or not _is_good(out, rows[name], *place)]
+    missing.sort(key=lambda name: name in rows)  # what failed before may fail for ever: the others come first
     sources = (known["hst.hips2fits"], known["hst.moc"])
-    if missing:
-        if session.offline:
-            raise TruemorphError(
-                f"{out}: {len(missing):,d} of {len(places):,d} objects are missing, and cannot be requested with "
-                f"--offline; run the same command without it (images are at {sources[0].public_url})"
-            )
-        _check_mosaics(session, known["hst.moc"], mosaics, tuple(hips) == HIPS)
+    if missing and session.offline:
+        raise TruemorphError(
+            f"{out}: {len(missing):,d} of {len(places):,d} objects are missing, and cannot be requested with "
+            f"--offline; run the same command without it (images are at {sources[0].public_url})"
+        )
 
     def save() -> None:
         order = dict.fromkeys([*(name for name in places if name in rows), *rows])
         table = pl.DataFrame([rows[name] for name in order], schema=_SCHEMA)
-        write_csv(out / "hst.csv", table, sources[0], query, coverage=sources[1].public_url)
+        write_recorded(out / "hst.csv", table, sources[0], query, coverage=sources[1].public_url)
 
     in_a_row = 0
     with progress(len(places), "HST", "objects", initial=len(places) - len(missing)) as bar:
@@ -124,8 +116,8 @@ def fetch(
                 ra, dec = places[name]
                 row = dict.fromkeys(_SCHEMA) | {"object_id": name, "ra": ra, "dec": dec}
                 try:
-                    image = {"width": pixels, "height": pixels, "fov": fov / 3600, "format": format}
-                    rows[name] = row | _one(session, known, out / f"{_stem(name)}.{format}", ra, dec, mosaics, image)
+                    image = {"ra": ra, "dec": dec, "fov": fov / 3600, "width": pixels, "height": pixels}
+                    rows[name] = row | _one(session, known, out / f"{_stem(name)}.jpg", image, hips)
                     in_a_row = 0
                 except ComeBackLaterError:
                     raise
@@ -161,21 +153,17 @@ def read_positions(source: Any) -> pl.DataFrame:
 
     table = read_table(source)
     frame, what = table.frame, str(table.path or "positions")
-    by_case = {name.lower(): name for name in frame.columns}
-    columns = [next((by_case[one] for one in _ID_NAMES if one in by_case), None), by_case.get("ra"), by_case.get("dec")]
-    for name, column in zip(("object_id", "ra", "dec"), columns, strict=True):
-        if column is None:
-            raise InputError(f"{what}: no column {name}; {nearest(name, frame.columns)}")
-    identifier, *angles = [str(one) for one in columns]
+    identifier = find_column(frame, _ID_NAMES, what)
     if frame[identifier].dtype.is_float():
         raise InputError(f"{what}: ids in {identifier} are floats, which may have lost digits; write them as integers")
     degrees = {}
-    for name, own in zip(("ra", "dec"), angles, strict=True):
+    for name in ("ra", "dec"):
+        column = find_column(frame, [name], what)
         try:
-            factor = units.Unit(table.units.get(own) or "deg").to("deg")
-            degrees[name] = frame[own].cast(pl.Float64) * factor
+            factor = units.Unit(table.units.get(column) or "deg").to("deg")
+            degrees[name] = frame[column].cast(pl.Float64) * factor
         except (ValueError, units.UnitConversionError, pl.exceptions.PolarsError) as problem:
-            raise InputError(f"{what}: column {own} is not an angle; give degrees") from problem
+            raise InputError(f"{what}: column {column} is not an angle; give degrees") from problem
     chosen = pl.DataFrame({"object_id": frame[identifier].cast(pl.String), **degrees})
     bad = chosen.filter(
         ~(pl.col("ra").is_between(0, 360) & pl.col("dec").is_between(-90, 90)).fill_null(False)
@@ -201,7 +189,7 @@ def _stem(name: str) -> str:
     return clean if clean == name else f"{clean}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
 
 
-def _earlier(out: Path, query: str, wanted: pl.DataFrame) -> dict[str, dict[str, Any]]:
+def _earlier(out: Path, query: str) -> dict[str, dict[str, Any]]:
     """Return the rows of earlier runs by object."""
     path = out / "hst.csv"
     if not path.is_file():
@@ -216,32 +204,30 @@ def _earlier(out: Path, query: str, wanted: pl.DataFrame) -> dict[str, dict[str,
     return {row["object_id"]: row for row in table.iter_rows(named=True)}
 
 
-def _is_good(out: Path, row: dict[str, Any], ra: float, dec: float, format: str) -> bool:
+def _is_good(out: Path, row: dict[str, Any], ra: float, dec: float) -> bool:
     """Whether an object has been dealt with, is still at its place, and its image is still there."""
     if abs(row["ra"] - ra) > _SAME or abs(row["dec"] - dec) > _SAME:
         return False
     if row["status"] != OK:
         return row["status"] in (OUTSIDE, BLANK)
-    image = out / f"{_stem(row['object_id'])}.{format}"
+    image = out / f"{_stem(row['object_id'])}.jpg"
     return image.is_file() and file_hash(image) == row["sha256"]
 
 
 def _one(
-    session: Session,
-    known: dict[str, Address],
-    path: Path,
-    ra: float,
-    dec: float,
-    mosaics: list[str],
-    image: dict[str, Any],
+    session: Session, known: dict[str, Address], path: Path, image: dict[str, Any], preferred: Sequence[str]
 ) -> dict[str, str]:
     """Fetch the image of one object from the first mosaic that shows it; returns columns of its row."""
-    circle = {"RA": ra, "DEC": dec, "SR": image["fov"] / 2, "intersect": "overlaps"}
-    covering = _listed(session, known["hst.moc"], circle)
-    chosen = [one for one in mosaics if one in covering]
+    circle = {"RA": image["ra"], "DEC": image["dec"], "SR": image["fov"] / 2, "intersect": "overlaps"}
+    body = session.read(known["hst.moc"].url, circle | {"ID": "CDS/P/HST*", "get": "id", "fmt": "json"})
+    try:
+        covering = set(json.loads(body))
+    except (ValueError, TypeError) as problem:
+        raise TruemorphError(f"{known['hst.moc'].public_url}: expected a list of ids; got {body[:80]!r}") from problem
+    chosen = [one for one in preferred if one in covering]
     for hips in chosen:
-        where = {"hips": hips, "ra": ra, "dec": dec, "projection": "TAN", "coordsys": "icrs"}
-        body = session.read(known["hst.hips2fits"].url, where | image)
+        form = image | {"hips": hips, "projection": "TAN", "coordsys": "icrs", "format": "jpg"}
+        body = session.read(known["hst.hips2fits"].url, form)
         if not is_blank(body, image["width"]):
             with written_whole(path) as partial:
                 partial.write_bytes(body)
@@ -249,30 +235,12 @@ def _one(
     return {"status": BLANK if chosen else OUTSIDE}
 
 
-def _listed(session: Session, address: Address, circle: dict[str, Any]) -> list[str]:
-    """Return the ids of HST's mosaics: of all, or of those that cover some of a circle (degrees)."""
-    body = session.read(address.url, circle | _MOSAICS)
-    try:
-        return [one["ID"] if isinstance(one, dict) else str(one) for one in json.loads(body)]
-    except (ValueError, KeyError, TypeError) as problem:
-        raise TruemorphError(f"{address.public_url}: expected a list of ids; got {body[:80]!r}") from problem
-
-
-def _check_mosaics(session: Session, address: Address, mosaics: list[str], default: bool) -> None:
-    """Refuse mosaics that don't exist; of the default ones some may be gone, but not all."""
-    there = _listed(session, address, {})
-    unknown = [one for one in mosaics if one not in there]
-    if unknown and (not default or len(unknown) == len(mosaics)):
-        raise InputError(f"no HST mosaic {unknown[0]}; {nearest(unknown[0], there, what='mosaics')} (--hips)")
-
-
 def is_blank(body: bytes, side: int) -> bool:
-    """Whether the middle of an image shows nothing.
+    """Whether the middle of a JPEG shows nothing.
 
     Parameters
     ----------
     body : bytes
-        FITS, JPEG or PNG.
     side : int
         Pixels on a side that it should have.
 
@@ -281,25 +249,14 @@ def is_blank(body: bytes, side: int) -> bool:
     TruemorphError
         If it can't be read, or has another size.
     """
-    from astropy.io import fits
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if is_fits := body.startswith(b"SIMPLE"):
-                pixels = np.asarray(fits.getdata(io.BytesIO(body)), dtype=np.float64).T
-            else:
-                with Image.open(io.BytesIO(body)) as picture:
-                    if picture.size != (side, side):  # before a huge image is decoded
-                        raise ValueError(f"{picture.size} pixels")
-                    pixels = np.asarray(picture.convert("RGB"), dtype=np.float64)
-        if pixels.shape[:2] != (side, side):
-            raise ValueError(f"{pixels.shape} pixels")
+        with Image.open(io.BytesIO(body)) as picture:
+            if picture.size != (side, side):  # before a huge image is decoded
+                raise ValueError(f"{picture.size} pixels")
+            pixels = np.asarray(picture.convert("RGB"), dtype=np.float64)
     except Exception as problem:  # readers raise dozens of types for damaged files
         raise TruemorphError(f"not an image of {side} x {side} pixels: {problem}") from problem
     middle = pixels[side // 4 : side - side // 4, side // 4 : side - side // 4]
-    if is_fits:
-        filled = np.isfinite(middle) & (middle != 0)
-        return bool(filled.mean() < _FILLED or np.ptp(middle[filled]) == 0)
     return bool(np.ptp(middle) <= _FLAT)

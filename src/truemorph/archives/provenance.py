@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +13,8 @@ import polars as pl
 
 from truemorph._version import __version__
 from truemorph.archives.addresses import Address
-from truemorph.errors import InputError, TruemorphError, nearest
-from truemorph.io import file_hash, read_json, write_json, written_whole
+from truemorph.errors import InputError
+from truemorph.io import file_hash, read_json, write_json
 from truemorph.tables import CatalogTable, write_table
 
 PROVENANCE = "provenance.json"
@@ -115,10 +114,10 @@ def record(path: Path, address: Address, query: str | None = None, **more: Any) 
     write_json(path.parent / PROVENANCE, dict(sorted((entries | {path.name: entry}).items())))
 
 
-def is_recorded(path: Path) -> bool:
-    """Whether a file is there, and unchanged since it was recorded."""
-    entry = read_provenance(path.parent).get(path.name)
-    return entry is not None and path.is_file() and entry.get("sha256") == file_hash(path)
+def is_recorded(path: Path, url: str | None = None) -> bool:
+    """Whether a file is there, unchanged since it was recorded and, if `url` is given, from there."""
+    entry = read_provenance(path.parent).get(path.name, {})
+    return url in (None, entry.get("url")) and path.is_file() and entry.get("sha256") == file_hash(path)
 
 
 def origin(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -137,54 +136,11 @@ def origin(path: str | os.PathLike[str]) -> dict[str, Any]:
     return entry | found | changed
 
 
-def write_described(
-    path: Path, frame: pl.DataFrame, columns: Columns, address: Address, query: str, **more: Any
+def write_recorded(
+    path: Path, frame: pl.DataFrame, address: Address, query: str, columns: Columns | None = None, **more: Any
 ) -> None:
-    """Write a table with units and descriptions, and record it; `more` as for `record`."""
-    units = {name: unit for name, (unit, _) in columns.items() if unit}
-    descriptions = {name: about for name, (_, about) in columns.items()}
-    write_table(CatalogTable(frame.select(*columns), units=units, descriptions=descriptions), path)
+    """Write a table, with units and descriptions where its format has them, and record it; `more` as for `record`."""
+    units = {name: unit for name, (unit, _) in (columns or {}).items() if unit}
+    descriptions = {name: about for name, (_, about) in (columns or {}).items()}
+    write_table(CatalogTable(frame, units=units, descriptions=descriptions), path)
     record(path, address, query, rows=frame.height, **more)
-
-
-def write_csv(path: Path, frame: pl.DataFrame, address: Address, query: str, **more: Any) -> None:
-    """Write a CSV table and record it; `more` as for `record`."""
-    with written_whole(path) as partial:
-        frame.write_csv(partial)
-    record(path, address, query, **more)
-
-
-def write_part(path: Path, frame: pl.DataFrame) -> None:
-    """Keep an answer on disk, so that a later run doesn't ask again."""
-    with written_whole(path) as partial:
-        frame.write_parquet(partial)
-
-
-def read_part(path: Path, schema: Mapping[str, Any]) -> pl.DataFrame | None:
-    """Read an answer of an earlier run; None, and the file is removed, if it is damaged or has other columns."""
-    try:
-        frame = pl.read_parquet(path)
-        if dict(frame.schema) == dict(schema):
-            return frame
-    except (pl.exceptions.PolarsError, OSError):
-        pass
-    print(f"{path}: damaged; asking for it again", file=sys.stderr)
-    path.unlink()
-    return None
-
-
-def require_columns(wanted: Iterable[str], present: Iterable[str], source: str) -> None:
-    """Refuse a table that lacks a column.
-
-    Raises
-    ------
-    TruemorphError
-        With the nearest of the names it has.
-    """
-    names = list(present)
-    for name in wanted:
-        if name not in names:
-            raise TruemorphError(
-                f"{source}: no column {name}; {nearest(name, names)}. Its publisher may have changed it: use an older "
-                "copy (--addresses), or report it to truemorph's developers"
-            )

@@ -12,12 +12,9 @@ The SQL is what SQL Server and SQLite both understand, so that tests can run it.
 from __future__ import annotations
 
 import csv
-import hashlib
-import io
 import os
 import re
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,34 +24,22 @@ import requests
 
 from truemorph.archives.addresses import Address
 from truemorph.archives.gz2 import VOTE_TABLES
-from truemorph.archives.http import BrokenAnswerError, ServerError, Session
-from truemorph.archives.provenance import (
-    Fetched,
-    is_recorded,
-    read_part,
-    read_provenance,
-    require_columns,
-    write_csv,
-    write_described,
-    write_part,
-)
-from truemorph.errors import InputError, TruemorphError, nearest
-from truemorph.progress import progress
+from truemorph.archives.http import BrokenAnswerError, Session, TooMuchError, first_words, refuse_page
+from truemorph.archives.provenance import Fetched, is_recorded, read_provenance, write_recorded
+from truemorph.archives.queries import find_column, in_batches, require_columns
+from truemorph.errors import InputError, TruemorphError
 from truemorph.tables import read_table
 
 PER_SECOND = 0.9  # SkyServer takes 60 queries a minute
 # 150 ids of eighteen digits keep the URL well below the 8 kB or so at which the server gives up (400 are too many).
-BATCH, _MOST = 150, 300
+BATCH = 150
 # Arcminutes: a galaxy's detections in other fields lie this near, other objects' don't.
 SAME_OBJECT = 0.05
 _UNMEASURED = -9999.0  # in every column of PhotoObjAll; errors are -1000 then
-_SKY_VERSION = 59  # objID begins with it: 1 in DR7, 2 from DR8 on, 15 in Stripe 82's coadd
-_COADD = 15
+_DR7 = range(1 << 59, 2 << 59)  # objID begins with the sky version: 1 in DR7, 2 from DR8 on, 15 in Stripe 82's coadd
 _ID_NAMES = ("dr7objid", "objid", "object_id")
 _TIMED_OUT = re.compile(r"time[- ]?out|timed out|time limit|query time", re.IGNORECASE)
 _TOO_MANY = re.compile(r"maximum \d+ queries allowed per minute", re.IGNORECASE)
-_NO_TABLE = re.compile(r"\s*\"?(ERROR|No objects have been found)")
-_TOO_LONG = {400, 404, 413, 414, 431}  # servers and proxies have many ways to say that a URL is too long
 _MEASURED = (
     *("petroRad_r", "petroRadErr_r", "petroR50_r", "petroR90_r"),
     *(f"petroMag_{band}" for band in "ugriz"),
@@ -125,8 +110,6 @@ def fetch(
     *,
     ids: str | os.PathLike[str] | Iterable[Any] | None = None,
     id_column: str | None = None,
-    batch: int = BATCH,
-    own_field: bool = False,
 ) -> Fetched:
     """Fetch photometry, redshift and seeing of objects by their DR7 ids.
 
@@ -141,11 +124,6 @@ def fetch(
         A table with a column of ids, or ids; default: the vote tables of `fetch gz2` in the folder gz2 beside `out`.
     id_column : str, optional
         Default: dr7objid, objid or object_id, whichever the table has.
-    batch : int
-        Most ids a query.
-    own_field : bool
-        True doesn't ask for detections in other fields, which is half of the queries: psfWidth_r_best, n_fields and
-        field_best are those of the object's own field then.
 
     Raises
     ------
@@ -154,28 +132,21 @@ def fetch(
     TruemorphError
         If SkyServer refuses a query, doesn't answer, or answers without a column that was asked for.
     """
-    if not 1 <= batch <= _MOST:
-        raise InputError(f"a batch has 1 to {_MOST} ids, or the query is too long for a URL; got {batch}")
     wanted = _dr7_ids(ids, id_column, out)
     address = known["sdss.sql"]
-    queries = [PHOTOMETRY] if own_field else [PHOTOMETRY, DETECTIONS]
-    sql = "; ".join(query.sql for query in queries)
+    sql = f"{PHOTOMETRY.sql}; {DETECTIONS.sql}"
     table = _finished(out, wanted, sql, None if session.offline else address.public_url)
     if table is None:
-        frames = []
-        asked = wanted
-        for query in queries:
-            found = _answers(session, address.url, out / "parts", query, asked, batch)
-            frames.append(found.filter(pl.col("fieldid") > 0))
-            asked = frames[0]["objid"].unique().sort()
-            if asked.len() == 0:
-                raise InputError(
-                    f"DR7 knows none of the {wanted.len():,d} ids (first: {wanted[0]}); give DR7 objids (--ids)"
-                )
-        table = _table(*frames)
-        missing = wanted.filter(~wanted.is_in(table["objid"].implode()))
-        write_csv(out / "missing.csv", missing.to_frame(), address, sql, ids=wanted.len())
-        write_described(out / "photometry.parquet", table, COLUMNS, address, sql, ids=wanted.len())
+        photometry = _found(session, address.url, out, PHOTOMETRY, wanted)
+        objects = photometry["objid"].unique().sort()
+        if objects.len() == 0:
+            raise InputError(
+                f"DR7 knows none of the {wanted.len():,d} ids (first: {wanted[0]}); give DR7 objids (--ids)"
+            )
+        table = _table(photometry, _found(session, address.url, out, DETECTIONS, objects))
+        missing = wanted.filter(~wanted.is_in(objects.implode()))
+        write_recorded(out / "missing.csv", missing.to_frame(), address, sql, ids=wanted.len())
+        write_recorded(out / "photometry.parquet", table, address, sql, COLUMNS, ids=wanted.len())
     absent = wanted.len() - table.height
     counts = {
         "ids": wanted.len(),
@@ -191,62 +162,48 @@ def fetch(
 def _dr7_ids(given: str | os.PathLike[str] | Iterable[Any] | None, column: str | None, out: Path) -> pl.Series:
     """Return each id once, sorted, which keeps those of a field together; refuse ids that are not DR7's."""
     what = "ids"
-    if given is None:
-        tables = [path for name in VOTE_TABLES if (path := out.parent / "gz2" / name).is_file()]
-        if not tables:
-            raise InputError(
-                f"no ids: {out.parent / 'gz2'} has no vote tables; run truemorph fetch gz2 first, or give --ids TABLE"
-            )
-        # These tables have hundreds of columns.
-        text = {"dr7objid": pl.String}
-        values = pl.Series([], dtype=pl.String)
-        for path in tables:
-            try:
-                values.append(pl.read_csv(path, columns=["dr7objid"], schema_overrides=text)["dr7objid"])
-            except (pl.exceptions.PolarsError, OSError) as problem:
-                raise InputError(
-                    f"{path}: not a readable table of votes; delete it and run truemorph fetch gz2 again"
-                ) from problem
-    elif isinstance(given, str | os.PathLike):
-        frame = read_table(given).frame
-        by_case = {name.lower(): name for name in frame.columns}
-        name = column or next((by_case[one] for one in _ID_NAMES if one in by_case), "dr7objid")
-        if name not in frame.columns:
-            raise InputError(f"{given}: no column {name}; {nearest(name, frame.columns)} (--id-column)")
-        what, values = f"{given}: column {name}", frame[name].cast(pl.String)
-    else:
-        values = pl.Series([str(one) for one in given if one is not None], dtype=pl.String)
     try:
+        if given is None:
+            tables = [path for name in VOTE_TABLES if (path := out.parent / "gz2" / name).is_file()]
+            if not tables:
+                raise InputError(
+                    f"{out.parent / 'gz2'} has no vote tables; run truemorph fetch gz2 first, or give --ids TABLE"
+                )
+            what = " and ".join(map(str, tables))
+            # These tables have hundreds of columns.
+            columns = [pl.read_csv(path, columns=["dr7objid"], infer_schema=False) for path in tables]
+            values = pl.concat(columns)["dr7objid"]
+        elif isinstance(given, str | os.PathLike):
+            frame = read_table(given).frame
+            name = find_column(frame, [column] if column else _ID_NAMES, f"{given} (--id-column)")
+            what, values = f"{given}: column {name}", frame[name].cast(pl.String)
+        else:
+            values = pl.Series([str(one) for one in given if one is not None], dtype=pl.String)
         ids = values.str.strip_chars().replace({"": None}).drop_nulls().cast(pl.Int64).unique().sort().alias("objid")
     except pl.exceptions.PolarsError as problem:
         raise InputError(f"{what}: not whole numbers (floats lose digits); another column: --id-column") from problem
     if ids.len() == 0:
         raise InputError(f"{what}: none; give DR7 objids (--ids)")
-    wrong = ids.filter((ids < 1 << _SKY_VERSION) | (ids >= 2 << _SKY_VERSION))
+    wrong = ids.filter((ids < _DR7.start) | (ids >= _DR7.stop))
     if wrong.len():
-        if wrong[-1] >> _SKY_VERSION == _COADD:
-            why = "Stripe 82's coadd, which DR7's tables don't have; leave those rows out"
-        elif wrong[-1] >= 2 << _SKY_VERSION:
-            why = "DR8 or later; take the column dr7objid"
-        else:
-            why = "another survey; an SDSS DR7 objid has 18 digits and begins with 587 or 588"
-        raise InputError(f"{what}: {wrong[-1]} is an id of {why} (--id-column)")
+        raise InputError(
+            f"{what}: {wrong[-1]} is not an id of DR7, which has 18 digits and begins with 587 or 588 (DR8 and later: "
+            "1237; Stripe 82's coadd: 8647); leave such rows out, or name another column (--id-column)"
+        )
     return ids
 
 
 def _finished(out: Path, wanted: pl.Series, sql: str, url: str | None) -> pl.DataFrame | None:
     """Return the table of an earlier run, if it is of these ids, of this query, and from this server (or any)."""
     path, absent = out / "photometry.parquet", out / "missing.csv"
-    entry = read_provenance(out).get(path.name, {})
-    if entry.get("query") != sql or url not in (None, entry.get("url")):
-        return None
-    if not (is_recorded(path) and is_recorded(absent)):
+    same = read_provenance(out).get(path.name, {}).get("query") == sql
+    if not (same and is_recorded(path, url) and is_recorded(absent, url)):
         return None
     table, missing = pl.read_parquet(path), pl.read_csv(absent, schema={"objid": pl.Int64})
     return table if pl.concat([table["objid"], missing["objid"]]).sort().equals(wanted) else None
 
 
-def _table(photometry: pl.DataFrame, *others: pl.DataFrame) -> pl.DataFrame:
+def _table(photometry: pl.DataFrame, detections: pl.DataFrame) -> pl.DataFrame:
     """Return one row an object, null where nothing was measured, with the best of its fields."""
     measured = pl.when(pl.col(pl.Float64) > _UNMEASURED).then(pl.col(pl.Float64))
     width = pl.when(pl.col("psfWidth_r") > 0).then("psfWidth_r").alias("psfWidth_r")
@@ -260,7 +217,7 @@ def _table(photometry: pl.DataFrame, *others: pl.DataFrame) -> pl.DataFrame:
             petroRad_r=pl.when(pl.col("petroRad_r") > 0).then("petroRad_r"),
         )
     )
-    fields = [one.select("objid", "fieldid", width) for one in (table, *others)]
+    fields = [one.select("objid", "fieldid", width) for one in (table, detections)]
     best = (
         pl.concat(fields)
         .unique(["objid", "fieldid"])
@@ -275,47 +232,18 @@ def _table(photometry: pl.DataFrame, *others: pl.DataFrame) -> pl.DataFrame:
     return table.join(best, on="objid", how="left", maintain_order="left").select(*COLUMNS)
 
 
-class _TooMuchError(Exception):
-    """The server ran out of time, or the query was too long: fewer ids may do."""
-
-
-def _answers(session: Session, url: str, folder: Path, query: Query, wanted: pl.Series, batch: int) -> pl.DataFrame:
-    """Return the rows of each id (at least one: null but for `objid` where there was none).
-
-    Each batch's answer is kept in `folder`, under a name that holds a hash of server and query.
-    """
-    key = hashlib.sha256(f"{url} {query.sql}".encode()).hexdigest()[:10]
-    kept = [read_part(path, query.columns) for path in sorted(folder.glob(f"{query.name}-{key}-*.parquet"))]
-    frames = [pl.DataFrame(schema=query.columns), *(frame for frame in kept if frame is not None)]
-    have = pl.concat(frames)["objid"].unique()
-    to_ask = wanted.filter(~wanted.is_in(have.implode())).to_list()
-    with progress(wanted.len(), f"SDSS {query.name}", "objects", initial=wanted.len() - len(to_ask)) as bar:
-        while to_ask:
-            for ids, rows in _halved(session, url, query, to_ask[:batch]):
-                one_each = pl.DataFrame({"objid": ids}, schema={"objid": pl.Int64})
-                frame = one_each.join(rows, on="objid", how="left").select(*query.columns)
-                if rows.height:  # a server that knows none of many ids may be at fault
-                    write_part(folder / f"{query.name}-{key}-{ids[0]}.parquet", frame)
-                frames.append(frame)
-                bar.update(len(ids))
-                to_ask = to_ask[len(ids) :]
-                batch = min(batch, len(ids))
-    return pl.concat(frames).filter(pl.col("objid").is_in(wanted.implode()))
-
-
-def _halved(session: Session, url: str, query: Query, ids: list[int]) -> Iterator[tuple[list[int], pl.DataFrame]]:
-    """Ask for ids; where that is too much, for one half and then the other."""
-    try:
-        yield ids, _complete(session, url, query, ids)
-    except _TooMuchError as problem:
-        if len(ids) == 1:
-            raise TruemorphError(
-                f"SkyServer: {problem}, even for one object ({ids[0]}); run the same again later"
-            ) from problem
-        print(f"SDSS {query.name}: {problem}; asking for half of {len(ids)} objects", file=sys.stderr)
-        middle = len(ids) // 2
-        for half in (ids[:middle], ids[middle:]):
-            yield from _halved(session, url, query, half)
+def _found(session: Session, url: str, out: Path, query: Query, ids: pl.Series) -> pl.DataFrame:
+    """Return the rows of the ids that DR7 knows."""
+    rows = in_batches(
+        out / "parts",
+        query.name,
+        f"{url} {query.sql}",
+        query.columns,
+        ids,
+        lambda batch: _complete(session, url, query, batch.to_list()),
+        BATCH,
+    )
+    return rows.filter(pl.col("fieldid") > 0)
 
 
 def _complete(session: Session, url: str, query: Query, ids: list[int]) -> pl.DataFrame:
@@ -331,55 +259,34 @@ def _complete(session: Session, url: str, query: Query, ids: list[int]) -> pl.Da
     return rows
 
 
-def _ask(session: Session, url: str, query: Query, ids: Sequence[int]) -> pl.DataFrame:
+def _ask(session: Session, url: str, query: Query, ids: list[int]) -> pl.DataFrame:
     sql = query.sql.format(ids=",".join(map(str, ids)))
-    try:
-        body = session.read(url, {"cmd": sql, "format": "csv"}, _check_end)
-    except ServerError as problem:
-        if problem.timed_out or (problem.status in _TOO_LONG and len(ids) > 1):
-            raise _TooMuchError(str(problem)) from problem
-        raise
-    return _rows(body.decode("utf-8-sig", "replace"), query)
+    return session.whole(lambda: _rows(session.get(url, params={"cmd": sql, "format": "csv"}), query), url)
 
 
-def _check_end(response: requests.Response) -> None:
-    """Refuse an answer that may be cut off, or that asks for patience."""
+def _rows(response: requests.Response, query: Query) -> pl.DataFrame:
+    """Read an answer, every id digit by digit."""
+    refuse_page(response.content)
     text = response.content.decode("utf-8-sig", "replace")
     if _TOO_MANY.search(text):
         raise BrokenAnswerError("SkyServer had too many queries this minute", wait=65.0)
-    # A cut connection goes unnoticed if neither the length nor chunks were sent.
-    guarded = {"Content-Length", "Transfer-Encoding"} & {name.title() for name in response.headers}
-    if not guarded and text.strip() and not text.endswith("\n") and not _NO_TABLE.match(text):
-        raise BrokenAnswerError("the answer ends in the middle of a line")
-
-
-def _rows(text: str, query: Query) -> pl.DataFrame:
-    """Read an answer, every id digit by digit."""
-    # Later releases begin with a line "#Table1".
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    what = f"SkyServer's answer for SDSS {query.name}"
-    if not lines:
-        raise TruemorphError(f"{what} is empty; run the same command again later to resume")
-    start = next((number for number, line in enumerate(lines) if line.lstrip('"').startswith("ERROR")), None)
-    if start is not None:
-        said = (
-            " ".join(line.strip().strip('"') for line in lines[start:])
-            .partition("Your SQL command was")[0]
-            .strip()[:200]
-        )
-        if _TIMED_OUT.search(said):
-            raise _TooMuchError(f'SkyServer says "{said}"')
-        raise TruemorphError(f'SkyServer refuses the query for SDSS {query.name}: "{said}"')
-    if lines[0].startswith("No objects have been found"):
+    if "ERROR" in text:
+        said = first_words(text[text.index("ERROR") :].partition("Your SQL command was")[0].encode())
+        kind = TooMuchError if _TIMED_OUT.search(said) else TruemorphError
+        raise kind(f'SkyServer refuses the query for SDSS {query.name}: "{said}"')
+    if text.startswith("No objects have been found"):
         return pl.DataFrame(schema=query.columns)
-    header, *rows = csv.reader(io.StringIO("\n".join(lines)))
+    # Later releases begin with a line "#Table1".
+    header, *rows = [line for line in csv.reader(text.splitlines()) if line and not line[0].startswith("#")] or [[]]
+    # A cut connection goes unnoticed if neither the length nor chunks were sent.
+    guarded = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
+    if any(len(row) != len(header) for row in rows) or not (header and (guarded or text.endswith("\n"))):
+        raise BrokenAnswerError("the answer is empty or cut off")
+    what = f"SkyServer's answer for SDSS {query.name}"
     names = [name.strip() for name in header]
     require_columns(query.columns, names, what)
-    if any(len(row) != len(names) for row in rows):
-        raise TruemorphError(f"{what} has a row that is cut off; run the same command again to resume")
-    frame = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row").select(*query.columns)
     try:
-        clean = pl.all().str.strip_chars().replace({"null": None, "": None})
-        return frame.select(*query.columns).with_columns(clean).cast(dict(query.columns))  # type: ignore[arg-type]
+        return frame.with_columns(pl.all().str.strip_chars()).cast(dict(query.columns))  # type: ignore[arg-type]
     except pl.exceptions.PolarsError as problem:
         raise TruemorphError(f"{what} holds something other than numbers: {str(problem).splitlines()[0]}") from problem

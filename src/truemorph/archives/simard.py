@@ -10,40 +10,27 @@ are compared by their letters and digits.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import polars as pl
 from astropy.io.votable import parse
 from pyvo.dal import DALQueryError
 from pyvo.dal.tap import TAPQuery, TAPResults
 
 from truemorph.archives.addresses import Address
-from truemorph.archives.http import BrokenAnswerError, ServerError, Session, first_words, refuse_page
-from truemorph.archives.provenance import (
-    Columns,
-    Fetched,
-    is_recorded,
-    read_part,
-    read_provenance,
-    require_columns,
-    write_described,
-    write_part,
-)
+from truemorph.archives.http import BrokenAnswerError, Session, TooMuchError, first_words, refuse_page
+from truemorph.archives.provenance import Columns, Fetched, is_recorded, write_recorded
+from truemorph.archives.queries import in_batches, require_columns
 from truemorph.errors import InputError, TruemorphError
-from truemorph.progress import progress
+from truemorph.tables import read_table
 
 PER_SECOND = 1.0
 CATALOGUE = "J/ApJS/196/11"
 SLICE = 50_000  # rows a query: a few megabytes, half a minute or so
-_SMALLEST = 50
 _MISSING = -99.99
 _TIMED_OUT = re.compile(r"time[- ]?out|timed out|time limit|aborted", re.IGNORECASE)
 
@@ -81,21 +68,7 @@ TABLES = {1: _BULGE_AND_DISK, 2: _BULGE_AND_DISK, 3: _SERSIC}
 _ARCSEC = {"r_half_arcsec": ("arcsec", "circular half-light radius, r (Rchl,r / Scale)")}
 
 
-Schema = dict[str, type[pl.DataType]]
-
-
-class _TooMuchError(Exception):
-    """The service ran out of time or into its limit of rows: fewer rows may do."""
-
-
-def fetch(
-    session: Session,
-    known: dict[str, Address],
-    out: Path,
-    *,
-    tables: Sequence[int | str] = (3,),
-    slice_rows: int = SLICE,
-) -> Fetched:
+def fetch(session: Session, known: dict[str, Address], out: Path, *, tables: Sequence[int | str] = (3,)) -> Fetched:
     """Fetch tables of Simard et al. (2011).
 
     Parameters
@@ -108,8 +81,6 @@ def fetch(
         removed when a table is complete.
     tables : sequence
         Of 1, 2 and 3.
-    slice_rows : int
-        Most rows a query.
 
     Raises
     ------
@@ -125,12 +96,17 @@ def fetch(
     counts, notes = {}, []
     for number in dict.fromkeys(map(int, numbers)):
         path = out / f"table{number}.parquet"
-        rows = _finished(path, number, None if session.offline else address.public_url)
-        if rows is None:
-            rows = _fetch_table(session, address, number, path, slice_rows)
-        else:
-            notes.append(f"{path.name} was here already")
-        counts[path.name] = rows
+        columns = described(number)
+        if is_recorded(path, None if session.offline else address.public_url):
+            table = pl.read_parquet(path)
+            if table.columns == list(columns):
+                counts[path.name] = table.height
+                notes.append(f"{path.name} was here already")
+                continue
+        table, adql = _fetch_table(session, address.url, number, out / "parts")
+        write_recorded(path, _cleaned(table, number), address, adql, columns)
+        _remove_parts(out / "parts", number)
+        counts[path.name] = table.height
     return Fetched("simard", out, counts, (address,), tuple(notes))
 
 
@@ -140,59 +116,55 @@ def described(number: int) -> Columns:
     return columns | (_ARCSEC if number == 3 else {})
 
 
-def _finished(path: Path, number: int, url: str | None) -> int | None:
-    """Return the rows of a table that an earlier run fetched, if it is unchanged and from this address (or any)."""
-    if url not in (None, read_provenance(path.parent).get(path.name, {}).get("url")) or not is_recorded(path):
-        return None
-    table = pl.read_parquet(path)
-    return table.height if table.columns == list(described(number)) else None
-
-
-def _fetch_table(session: Session, address: Address, number: int, path: Path, slice_rows: int) -> int:
+def _fetch_table(session: Session, url: str, number: int, parts: Path) -> tuple[pl.DataFrame, str]:
+    """Return a table as it is published, and the ADQL that it came by."""
     source = f"{CATALOGUE}/table{number}"
-    names = _names(session, address.url, number, source)
+    names = _names(session, url, number, source)
     bounds = f'SELECT COUNT(*) AS n_rows, MIN(recno) AS first_row, MAX(recno) AS last_row FROM "{source}"'
-    (counted,) = _ask(session, address.url, bounds)
-    if not counted[0]:
+    total, low, high = _ask(session, url, bounds).row(0)
+    if not total:
         raise TruemorphError(f"{source}: the service says that it has no rows; replace the address (--addresses)")
-    total, low, high = (int(value) for value in counted)
     columns = ", ".join(f'"{name}" AS c{k}' for k, name in enumerate(names.values()))
-    adql = f'SELECT {columns} FROM "{source}" WHERE recno BETWEEN {{}} AND {{}}'
-    # If the table changes, slices that came before are not reused.
-    key = hashlib.sha256(f"{address.url} {adql} {total} {low} {high} {slice_rows}".encode()).hexdigest()[:10]
-    schema: Schema = {name: pl.Int64 if name in ("objID", "Sp") else pl.Float64 for name in names}
-    parts, frames = [], []
-    with progress(total, f"Simard table {number}", "rows") as bar:
-        for begin in range(low, high + 1, slice_rows):
-            end = min(begin + slice_rows - 1, high)
-            parts.append(path.parent / "parts" / f"table{number}-{key}-{begin}-{end}.parquet")
-            frame = read_part(parts[-1], schema) if parts[-1].is_file() else None
-            if frame is None:
-                frame = pl.concat(_slices(session, address.url, adql, schema, begin, end))
-                write_part(parts[-1], frame)
-            frames.append(frame)
-            bar.update(frame.height)
-    table = pl.concat(frames)
+    adql = f'SELECT recno, {columns} FROM "{source}" WHERE recno BETWEEN {{}} AND {{}}'
+    schema = {"recno": pl.Int64, **{name: pl.Int64 if name in ("objID", "Sp") else pl.Float64 for name in names}}
+
+    def ask(rows: pl.Series) -> pl.DataFrame:
+        # One more than there can be, so that a full answer isn't taken for one that was cut.
+        answer = _ask(session, url, adql.format(rows[0], rows[-1]), most=rows[-1] - rows[0] + 2)
+        if answer.is_empty():
+            return pl.DataFrame(schema=schema)
+        answer.columns = list(schema)
+        known = answer.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None), pl.col(pl.String).str.strip_chars())
+        return known.cast(dict(schema), strict=False)  # type: ignore[arg-type]
+
+    table = in_batches(
+        parts,
+        f"table{number}",
+        f"{url} {adql} {total} {low} {high}",  # if the table changes, answers that came before are not used
+        schema,
+        pl.int_range(low, high + 1, eager=True).alias("recno"),
+        ask,
+        SLICE,
+    )
+    table = table.drop_nulls("objID").sort("recno").drop("recno")
     if table.height != total or not table["objID"].is_unique().all():
-        _remove(parts)
+        _remove_parts(parts, number)
         raise TruemorphError(
             f"{source}: {table.height:,d} rows came, {table['objID'].n_unique():,d} of them different, in place of "
             f"{total:,d}; the table may have changed meanwhile: run the same command again"
         )
-    write_described(path, _cleaned(table, number), described(number), address, adql.format(low, high))
-    _remove(parts)
-    return total
+    return table, adql.format(low, high)
 
 
-def _remove(parts: list[Path]) -> None:
-    for part in parts:
+def _remove_parts(parts: Path, number: int) -> None:
+    for part in parts.glob(f"table{number}-*.parquet"):
         part.unlink()
 
 
 def _names(session: Session, url: str, number: int, source: str) -> dict[str, str]:
     """Return the name that the service has for each column, by VizieR's documented name."""
     adql = f"SELECT column_name FROM TAP_SCHEMA.columns WHERE table_name = '{source}' OR table_name = '\"{source}\"'"
-    there = [str(name).strip().strip('"') for (name,) in _ask(session, url, adql)]
+    there = [str(name).strip().strip('"') for (name,) in _ask(session, url, adql).rows()]
     if not there:
         raise TruemorphError(f"{source}: the service has no such table; replace the address of VizieR (--addresses)")
     by_letters = {_letters(name): name for name in there}
@@ -207,69 +179,28 @@ def _letters(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _ask(session: Session, url: str, adql: str) -> Any:
-    """Return the rows of a small answer."""
-    try:
-        return _search(session, url, adql)
-    except _TooMuchError as problem:
-        raise TruemorphError(f"{url}: {problem}; run the same command again later") from problem
-
-
-def _search(session: Session, url: str, adql: str, most: int | None = None) -> Any:
-    """Ask the TAP service; returns an astropy table."""
+def _ask(session: Session, url: str, adql: str, most: int | None = None) -> pl.DataFrame:
+    """Ask the TAP service."""
     query = TAPQuery(url, adql, maxrec=most, session=session)
 
-    def once() -> Any:
+    def once() -> pl.DataFrame:
         content = query.submit().content
         refuse_page(content)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 result = TAPResults(parse(io.BytesIO(content)), url=url, session=session)
-        except DALQueryError:
-            raise
+        except DALQueryError as problem:
+            kind = TooMuchError if _TIMED_OUT.search(str(problem)) else TruemorphError
+            raise kind(f'VizieR refuses the query: "{first_words(str(problem).encode())}"') from problem
         except Exception as problem:  # the parser raises dozens of types
             raise BrokenAnswerError(f'not a whole VOTable ("{first_words(content)}")') from problem
         if result.query_status == "OVERFLOW":
-            raise _TooMuchError("the answer was cut at the service's limit of rows")
-        return result.to_table()
+            raise TooMuchError("VizieR cut the answer at its limit of rows; run the same command again later")
+        table = result.to_table()
+        return read_table(table).frame if len(table) else pl.DataFrame()
 
-    try:
-        return session.whole(once, url)
-    except (DALQueryError, ServerError) as problem:
-        if getattr(problem, "timed_out", False) or _TIMED_OUT.search(str(problem)):
-            raise _TooMuchError(str(problem)) from problem
-        if isinstance(problem, ServerError):
-            raise
-        raise TruemorphError(f'{url}: refuses the query: "{first_words(str(problem).encode())}"') from problem
-
-
-def _slices(session: Session, url: str, adql: str, schema: Schema, low: int, high: int) -> list[pl.DataFrame]:
-    """Ask for rows; where that is too much, for one half and then the other."""
-    try:
-        # One more than there can be, so that a full answer isn't taken for one that was cut.
-        answer = _search(session, url, adql.format(low, high), most=high - low + 2)
-    except _TooMuchError as problem:
-        if high - low + 1 < _SMALLEST:
-            raise TruemorphError(
-                f"{problem}, even for {high - low + 1} rows; run the same command again later"
-            ) from problem
-        print(f"Simard: {problem}; asking for half of {high - low + 1:,d} rows", file=sys.stderr)
-        middle = (low + high) // 2
-        halves = ((low, middle), (middle + 1, high))
-        return [one for half in halves for one in _slices(session, url, adql, schema, *half)]
-    columns = {}
-    for name, column in zip(schema, answer.columns.values(), strict=True):
-        if name == "objID":
-            # Text, so that no client reads 18 digits as a float.
-            columns[name] = pl.Series([str(value).strip() for value in column], dtype=pl.String)
-        else:
-            values = np.ma.filled(np.ma.asarray(column).astype(np.float64), np.nan)
-            columns[name] = pl.Series(values).fill_nan(None)
-    try:
-        return [pl.DataFrame(columns).cast(dict(schema))]  # type: ignore[arg-type]
-    except pl.exceptions.PolarsError as problem:
-        raise TruemorphError(f"Simard: rows {low} to {high} have an objID that is no whole number") from problem
+    return session.whole(once, url)
 
 
 def _cleaned(frame: pl.DataFrame, number: int) -> pl.DataFrame:

@@ -20,16 +20,13 @@ def fetch(
     no_images: Annotated[bool, Parameter(help="gz2: the tables only, without 3.4 GB of images")] = False,
     ids: Annotated[Path | None, Parameter(help="sdss: table of DR7 objids; default the gz2 folder beside")] = None,
     id_column: Annotated[str | None, Parameter(help="sdss: column of ids; default dr7objid or objid")] = None,
-    batch: Annotated[int | None, Parameter(help="sdss: ids a query; default 150")] = None,
-    own_field: Annotated[bool, Parameter(help="sdss: don't look for fields with better seeing")] = False,
     tables: Annotated[str | None, Parameter(help="simard: of 1,2,3; default 3")] = None,
     positions: Annotated[Path | None, Parameter(help="hst: table of object_id, ra, dec (degrees)")] = None,
     hips: Annotated[str | None, Parameter(help="hst: mosaics, best first, such as CDS/P/HST/color")] = None,
     fov: Annotated[float | None, Parameter(help="hst: side of an image, arcsec; default 30")] = None,
     pixels: Annotated[int | None, Parameter(help="hst: pixels on a side; default 424")] = None,
-    format: Annotated[Literal["jpg", "png", "fits"] | None, Parameter(help="hst: default jpg")] = None,
     addresses: Annotated[Path | None, Parameter(help="TOML file of addresses in place of the packaged ones")] = None,
-    rate: Annotated[float | None, Parameter(help="most requests a second to one host")] = None,
+    rate: Annotated[float | None, Parameter(help="most requests a second")] = None,
     offline: Annotated[bool, Parameter(help="make no request: use what is here, or say what is missing")] = False,
     json: AsJson = False,
 ) -> None:
@@ -43,14 +40,11 @@ def fetch(
         "images": False if no_images else None,
         "ids": ids,
         "id_column": id_column,
-        "batch": batch,
-        "own_field": own_field or None,
         "tables": names(tables) or None,
         "positions": positions,
         "hips": names(hips) or None,
         "fov": fov,
         "pixels": pixels,
-        "format": format,
     }
     if not archives:
         raise InputError(f"name what to fetch: {', '.join(room.ARCHIVES)}")
