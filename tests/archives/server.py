@@ -195,7 +195,7 @@ class Observatory(Server):
     most_ids, most_rows : int or None
         SkyServer times out where more ids are asked for at once; TAP answers OVERFLOW after so many rows.
     renamed : dict
-        Columns by other names: of SkyServer's answers and of VizieR's tables.
+        Columns of VizieR's tables by other names.
     """
 
     def __init__(self, archive: Path) -> None:
@@ -257,7 +257,7 @@ class Observatory(Server):
         coarse = [bool(_REAL.fullmatch(item.split(" AS ")[0])) for item in _selected(query)]
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow([self.renamed.get(name, name) for name in names])
+        writer.writerow(names)
         for row in rows:
             writer.writerow([_number(value, 3 if real else 6) for value, real in zip(row, coarse, strict=True)])
         return text(out.getvalue())

@@ -16,7 +16,6 @@ def test_every_address_has_a_licence_and_a_citation():
     assert {name.partition(".")[0] for name in table} == set(ARCHIVES)
     for one in table.values():
         assert one.url.startswith("https://")
-        assert one.about
         assert one.licence
         assert re.search(r"doi:10\.|https?://", one.citation)
 

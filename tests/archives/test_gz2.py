@@ -58,11 +58,11 @@ def test_an_object_of_two_samples_gets_the_image_of_the_first(sky, tmp_path):
 
 def test_run_again_it_asks_only_for_what_is_missing(sky, tmp_path):
     get(sky, tmp_path)
-    before, entries = len(sky.requests), read_provenance(tmp_path)
+    before = len(sky.requests)
     (tmp_path / "images.parquet").unlink()
     get(sky, tmp_path)
     assert len(sky.requests) == before
-    assert read_provenance(tmp_path) == entries
+    assert (tmp_path / "images.parquet").is_file()
     (tmp_path / "gz2_filename_mapping.csv").unlink()
     get(sky, tmp_path)
     assert [one.path for one in sky.requests[before:]] == [MAPPING]

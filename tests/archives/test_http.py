@@ -4,8 +4,6 @@ import gzip
 import hashlib
 import io
 import json
-import subprocess
-import sys
 import time
 import zipfile
 from dataclasses import replace
@@ -107,24 +105,6 @@ def test_without_etag_nothing_is_resumed(server, session, tmp_path):
     server.script("/t.bin", Answer(cut=200_000, ranges=False))
     download(session, replace(address, checksum=MD5), tmp_path / "t.bin")
     assert ranges(server) == [None, None]
-
-
-@pytest.mark.slow
-def test_a_killed_process_leaves_a_part_that_is_resumed(server, session, address, tmp_path):
-    server.script("/t.bin", Answer(cut=300_000), Answer(wait=60.0))
-    code = (
-        "import sys, pathlib; from dataclasses import replace; from truemorph.archives.addresses import addresses;"
-        "from truemorph.archives.http import Session, download;"
-        "download(Session(), replace(addresses()['gz2.hart16'], url=sys.argv[1]), pathlib.Path(sys.argv[2]))"
-    )
-    child = subprocess.Popen([sys.executable, "-c", code, address.url, tmp_path / "t.bin"])
-    while len(server.requests) < 2:
-        time.sleep(0.01)
-    child.kill()
-    child.wait()
-    assert names(tmp_path) == ["t.bin.part", "t.bin.part.json"]
-    download(session, replace(address, checksum=MD5), tmp_path / "t.bin")
-    assert ranges(server)[-1] == "bytes=300000-"
 
 
 def test_a_wrong_checksum_is_refused_and_nothing_is_kept(session, address, tmp_path):

@@ -7,10 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from archives.server import SQL, Answer, Observatory, asked_ids, busy, page, refusal, small_archive, text
+from archives.server import SQL, Observatory, asked_ids, page, refusal, small_archive, text
 from truemorph.archives import sdss
 from truemorph.archives.fetch import fetch
-from truemorph.archives.http import ComeBackLaterError
 from truemorph.archives.provenance import read_provenance
 from truemorph.archives.sdss import BATCH, COLUMNS, DETECTIONS, PER_SECOND, PHOTOMETRY
 from truemorph.errors import InputError, TruemorphError
@@ -111,19 +110,6 @@ def test_queries_fit_a_url_and_the_rate_fits_sixty_a_minute():
     assert 60 * PER_SECOND < 60
 
 
-def test_a_run_that_was_cut_off_asks_only_for_what_is_missing(sky, known, tmp_path):
-    sky.script(SQL, *[Answer()] * 2, *[busy(503)] * 5)
-    with pytest.raises(TruemorphError):
-        get(sky, tmp_path, ids=known)
-    assert not (tmp_path / "photometry.parquet").exists()
-    first, before = asked(sky)[:2], len(asked(sky))
-    assert [len(ids) for ids in first] == [25, 25]
-    get(sky, tmp_path, ids=known)
-    assert sorted(chain(*first, *asked(sky)[before:])) == sorted(known)
-    get(sky, tmp_path / "at-once", ids=known)
-    assert photometry(tmp_path).equals(photometry(tmp_path / "at-once"))
-
-
 def test_more_ids_ask_for_these_only(sky, known, tmp_path):
     get(sky, tmp_path, ids=known[:40])
     with pytest.raises(TruemorphError):
@@ -137,33 +123,10 @@ def test_more_ids_ask_for_these_only(sky, known, tmp_path):
         assert sum(len(ids) for ids in asked(other)) == known.len()
 
 
-def test_a_damaged_part_is_asked_for_again(sky, known, tmp_path):
-    get(sky, tmp_path, ids=known)
-    whole = photometry(tmp_path)
-    part = sorted((tmp_path / "parts").glob("photometry-*"))[1]
-    part.write_bytes(part.read_bytes()[:100])
-    (tmp_path / "photometry.parquet").unlink()
-    before = len(asked(sky))
-    get(sky, tmp_path, ids=known)
-    assert [len(ids) for ids in asked(sky)[before:]] == [25]
-    assert photometry(tmp_path).equals(whole)
-
-
 def test_time_outs_halve_the_batch(sky, known, tmp_path):
     sky.most_ids = 10
     get(sky, tmp_path, ids=known)
     assert [len(ids) for ids in asked(sky)[:4]] == [25, 12, 6, 6]
-    assert photometry(tmp_path).height == known.len()
-    sky.most_ids = 0
-    with pytest.raises(TruemorphError, match="Timeout expired"):
-        get(sky, tmp_path / "b", ids=known[:4])
-    assert [len(ids) for ids in asked(sky)[-3:]] == [4, 2, 1]
-
-
-@pytest.mark.parametrize("status", [404, 504])
-def test_statuses_that_fewer_ids_may_cure_halve_the_batch(sky, known, tmp_path, status):
-    answering(sky, lambda request, body: busy(status) if request.params["cmd"].count(",587") >= 15 else None)
-    get(sky, tmp_path, ids=known)
     assert photometry(tmp_path).height == known.len()
 
 
@@ -174,14 +137,6 @@ def test_too_many_queries_a_minute_are_waited_for(sky, known, tmp_path, monkeypa
     get(sky, tmp_path)
     assert max(waits) >= 65
     assert photometry(tmp_path).height == known.len()
-
-
-def test_a_server_that_asks_to_wait_for_an_hour_ends_the_run(sky, known, tmp_path):
-    sky.script(SQL, Answer(), busy(503, "3600"))
-    with pytest.raises(ComeBackLaterError):
-        get(sky, tmp_path, ids=known)
-    assert len(sky.requests) == 2
-    assert len(list((tmp_path / "parts").iterdir())) == 1
 
 
 @pytest.mark.parametrize(
@@ -222,15 +177,6 @@ def test_an_answer_cut_between_two_rows_is_completed(sky, known, tmp_path, alway
     get(sky, tmp_path / "cut", ids=known)
     assert photometry(tmp_path / "cut").equals(photometry(tmp_path / "whole"))
     assert pl.read_csv(tmp_path / "cut" / "missing.csv").height == 0
-
-
-def test_a_server_that_knows_nothing_is_not_believed_for_good(sky, known, tmp_path):
-    whole = sky.sql
-    answering(sky, lambda request, body: text(body.splitlines(keepends=True)[0]))
-    with pytest.raises(InputError, match="none of the"):
-        get(sky, tmp_path, ids=known)
-    sky.routes[SQL] = whole
-    assert get(sky, tmp_path, ids=known).counts["objects"] == known.len()
 
 
 @pytest.mark.parametrize("make", [list, np.asarray, lambda ids: [str(one) for one in ids], lambda ids: [None, *ids]])

@@ -35,8 +35,6 @@ class Address:
     name : str
         Archive and entry, such as "gz2.hart16".
     url : str
-    about : str
-        What it is, in one line.
     licence : str
         Terms of use, as far as they are published.
     citation : str
@@ -47,7 +45,6 @@ class Address:
 
     name: str
     url: str
-    about: str
     licence: str
     citation: str
     checksum: str | None = None

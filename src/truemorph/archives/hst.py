@@ -27,7 +27,7 @@ from truemorph.archives.queries import find_column
 from truemorph.errors import InputError, TruemorphError, nearest
 from truemorph.io import file_hash, written_whole
 from truemorph.progress import progress
-from truemorph.tables import read_table
+from truemorph.tables import numeric_columns, read_table
 
 PER_SECOND = 2.0
 HIPS = tuple(f"CDS/P/HST/{name}" for name in ("color", "I", "SDSSz", "SDSSr", "R", "wideV", "V", "B"))
@@ -145,7 +145,7 @@ def read_positions(source: Any) -> pl.DataFrame:
     Raises
     ------
     InputError
-        If a column is missing, an id is a float or repeated, or a position is not one.
+        If a column is missing, an id is a float or repeated, or a position is impossible.
     """
     if source is None:
         raise InputError("give the objects' positions: --positions TABLE with object_id, ra and dec")
@@ -153,27 +153,25 @@ def read_positions(source: Any) -> pl.DataFrame:
 
     table = read_table(source)
     frame, what = table.frame, str(table.path or "positions")
-    identifier = find_column(frame, _ID_NAMES, what)
+    identifier, ra, dec = (find_column(frame, names, what) for names in (_ID_NAMES, ["ra"], ["dec"]))
     if frame[identifier].dtype.is_float():
         raise InputError(f"{what}: ids in {identifier} are floats, which may have lost digits; write them as integers")
-    degrees = {}
-    for name in ("ra", "dec"):
-        column = find_column(frame, [name], what)
-        try:
-            factor = units.Unit(table.units.get(column) or "deg").to("deg")
-            degrees[name] = frame[column].cast(pl.Float64) * factor
-        except (ValueError, units.UnitConversionError, pl.exceptions.PolarsError) as problem:
-            raise InputError(f"{what}: column {column} is not an angle; give degrees") from problem
-    chosen = pl.DataFrame({"object_id": frame[identifier].cast(pl.String), **degrees})
+    try:
+        degrees = [units.Unit(table.units.get(one) or "deg").to("deg") for one in (ra, dec)]
+    except (ValueError, units.UnitConversionError) as problem:
+        raise InputError(f"{what}: {ra} and {dec} are not angles ({problem}); give degrees") from problem
+    angles = numeric_columns(frame, [ra, dec], what) * degrees
+    chosen = pl.DataFrame({"object_id": frame[identifier].cast(pl.String), "ra": angles[:, 0], "dec": angles[:, 1]})
     bad = chosen.filter(
-        ~(pl.col("ra").is_between(0, 360) & pl.col("dec").is_between(-90, 90)).fill_null(False)
+        ~(pl.col("ra").is_between(0, 360) & pl.col("dec").is_between(-90, 90))
         | (pl.col("object_id").fill_null("").str.strip_chars() == "")
+        | pl.col("object_id").is_duplicated()
     )
     if bad.height:
-        raise InputError(f"{what}: {bad.row(0)} is no object at a position in degrees ({bad.height} such rows)")
-    again = chosen.filter(pl.col("object_id").is_duplicated())
-    if again.height:
-        raise InputError(f"{what}: object {again['object_id'][0]} is there more than once; give one row an object")
+        raise InputError(
+            f"{what}: each row needs an id of its own, ra of 0 to 360 and dec of -90 to 90 degrees; "
+            f"{bad.height:,d} have not, such as {bad.row(0)}"
+        )
     return chosen
 
 

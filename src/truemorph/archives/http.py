@@ -7,7 +7,6 @@ Proxies and certificates come from the environment (HTTP_PROXY, HTTPS_PROXY, NO_
 from __future__ import annotations
 
 import gzip
-import html
 import re
 import shutil
 import sys
@@ -197,7 +196,7 @@ def first_words(body: bytes, most: int = 120) -> str:
     'Sorry We are down .'
     """
     text = re.sub(r"<[^>]*>", " ", body[:4096].decode("utf-8", "replace"))
-    return " ".join(html.unescape(text).split())[:most]
+    return " ".join(text.split())[:most]
 
 
 def refuse_page(head: bytes) -> None:
@@ -350,9 +349,10 @@ def unzip(path: Path, folder: Path, keep: Callable[[str], str | None]) -> list[s
                 )
             with progress(len(wanted), f"unpacking {path.name}", "files") as bar:
                 for to, entry in wanted.items():
-                    if not _is_there(folder / to, entry):
+                    target = folder / to
+                    if not target.is_file() or zlib.crc32(target.read_bytes()) != entry.CRC:
                         with (
-                            written_whole(folder / to) as partial,
+                            written_whole(target) as partial,
                             archive.open(entry) as packed,
                             partial.open("wb") as out,
                         ):
@@ -363,7 +363,3 @@ def unzip(path: Path, folder: Path, keep: Callable[[str], str | None]) -> list[s
             f"{path}: cut off or damaged ({problem}); delete it and run the same command again"
         ) from problem
     return list(wanted)
-
-
-def _is_there(path: Path, entry: zipfile.ZipInfo) -> bool:
-    return path.is_file() and zlib.crc32(path.read_bytes()) == entry.CRC

@@ -13,7 +13,6 @@ import polars as pl
 
 from truemorph._version import __version__
 from truemorph.archives.addresses import Address
-from truemorph.errors import InputError
 from truemorph.io import file_hash, read_json, write_json
 from truemorph.tables import CatalogTable, write_table
 
@@ -75,16 +74,11 @@ def read_provenance(folder: Path) -> dict[str, dict[str, Any]]:
         If it is damaged.
     """
     path = folder / PROVENANCE
-    if not path.is_file():
-        return {}
-    entries = read_json(path)
-    if not isinstance(entries, dict) or not all(isinstance(one, dict) for one in entries.values()):
-        raise InputError(f"{path}: not a provenance file; move it away and fetch again")
-    return entries
+    return read_json(path) if path.is_file() else {}
 
 
 def record(path: Path, address: Address, query: str | None = None, **more: Any) -> None:
-    """Write a file's entry in the `provenance.json` beside it. The same content from the same URL keeps its date.
+    """Write a file's entry in the `provenance.json` beside it.
 
     Parameters
     ----------
@@ -107,11 +101,7 @@ def record(path: Path, address: Address, query: str | None = None, **more: Any) 
         "truemorph": __version__,
         **more,
     }
-    entries = read_provenance(path.parent)
-    had = entries.get(path.name, {})
-    if (had.get("sha256"), had.get("url")) == (entry["sha256"], entry["url"]):
-        entry |= {"date": had["date"]}
-    write_json(path.parent / PROVENANCE, dict(sorted((entries | {path.name: entry}).items())))
+    write_json(path.parent / PROVENANCE, dict(sorted((read_provenance(path.parent) | {path.name: entry}).items())))
 
 
 def is_recorded(path: Path, url: str | None = None) -> bool:

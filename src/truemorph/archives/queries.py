@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -14,6 +15,9 @@ from truemorph.archives.http import TooMuchError
 from truemorph.errors import InputError, TruemorphError, nearest
 from truemorph.io import written_whole
 from truemorph.progress import progress
+
+# What services say when they ran out of time.
+TIMED_OUT = re.compile(r"time[- ]?out|timed out|time limit|query time|aborted", re.IGNORECASE)
 
 
 def in_batches(

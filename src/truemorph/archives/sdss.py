@@ -26,7 +26,7 @@ from truemorph.archives.addresses import Address
 from truemorph.archives.gz2 import VOTE_TABLES
 from truemorph.archives.http import BrokenAnswerError, Session, TooMuchError, first_words, refuse_page
 from truemorph.archives.provenance import Fetched, is_recorded, read_provenance, write_recorded
-from truemorph.archives.queries import find_column, in_batches, require_columns
+from truemorph.archives.queries import TIMED_OUT, find_column, in_batches, require_columns
 from truemorph.errors import InputError, TruemorphError
 from truemorph.tables import read_table
 
@@ -38,7 +38,6 @@ SAME_OBJECT = 0.05
 _UNMEASURED = -9999.0  # in every column of PhotoObjAll; errors are -1000 then
 _DR7 = range(1 << 59, 2 << 59)  # objID begins with the sky version: 1 in DR7, 2 from DR8 on, 15 in Stripe 82's coadd
 _ID_NAMES = ("dr7objid", "objid", "object_id")
-_TIMED_OUT = re.compile(r"time[- ]?out|timed out|time limit|query time", re.IGNORECASE)
 _TOO_MANY = re.compile(r"maximum \d+ queries allowed per minute", re.IGNORECASE)
 _MEASURED = (
     *("petroRad_r", "petroRadErr_r", "petroR50_r", "petroR90_r"),
@@ -272,7 +271,7 @@ def _rows(response: requests.Response, query: Query) -> pl.DataFrame:
         raise BrokenAnswerError("SkyServer had too many queries this minute", wait=65.0)
     if "ERROR" in text:
         said = first_words(text[text.index("ERROR") :].partition("Your SQL command was")[0].encode())
-        kind = TooMuchError if _TIMED_OUT.search(said) else TruemorphError
+        kind = TooMuchError if TIMED_OUT.search(said) else TruemorphError
         raise kind(f'SkyServer refuses the query for SDSS {query.name}: "{said}"')
     if text.startswith("No objects have been found"):
         return pl.DataFrame(schema=query.columns)

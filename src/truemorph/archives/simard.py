@@ -24,7 +24,7 @@ from pyvo.dal.tap import TAPQuery, TAPResults
 from truemorph.archives.addresses import Address
 from truemorph.archives.http import BrokenAnswerError, Session, TooMuchError, first_words, refuse_page
 from truemorph.archives.provenance import Columns, Fetched, is_recorded, write_recorded
-from truemorph.archives.queries import in_batches, require_columns
+from truemorph.archives.queries import TIMED_OUT, in_batches, require_columns
 from truemorph.errors import InputError, TruemorphError
 from truemorph.tables import read_table
 
@@ -32,7 +32,6 @@ PER_SECOND = 1.0
 CATALOGUE = "J/ApJS/196/11"
 SLICE = 50_000  # rows a query: a few megabytes, half a minute or so
 _MISSING = -99.99
-_TIMED_OUT = re.compile(r"time[- ]?out|timed out|time limit|aborted", re.IGNORECASE)
 
 # VizieR's name: truemorph's name, unit, what it is.
 _COMMON = {
@@ -93,21 +92,17 @@ def fetch(session: Session, known: dict[str, Address], out: Path, *, tables: Seq
     if not numbers or not set(numbers) <= {"1", "2", "3"}:
         raise InputError(f"the tables are 1, 2 and 3, such as --tables 1,3; got {', '.join(numbers) or 'none'}")
     address = known["simard.tap"]
-    counts, notes = {}, []
+    counts = {}
     for number in dict.fromkeys(map(int, numbers)):
         path = out / f"table{number}.parquet"
         columns = described(number)
-        if is_recorded(path, None if session.offline else address.public_url):
-            table = pl.read_parquet(path)
-            if table.columns == list(columns):
-                counts[path.name] = table.height
-                notes.append(f"{path.name} was here already")
-                continue
-        table, adql = _fetch_table(session, address.url, number, out / "parts")
-        write_recorded(path, _cleaned(table, number), address, adql, columns)
-        _remove_parts(out / "parts", number)
-        counts[path.name] = table.height
-    return Fetched("simard", out, counts, (address,), tuple(notes))
+        done = is_recorded(path, None if session.offline else address.public_url)
+        if not done or list(pl.read_parquet_schema(path)) != list(columns):
+            table, adql = _fetch_table(session, address.url, number, out / "parts")
+            write_recorded(path, _cleaned(table, number), address, adql, columns)
+            _remove_parts(out / "parts", number)
+        counts[path.name] = pl.scan_parquet(path).select(pl.len()).collect().item()
+    return Fetched("simard", out, counts, (address,))
 
 
 def described(number: int) -> Columns:
@@ -191,7 +186,7 @@ def _ask(session: Session, url: str, adql: str, most: int | None = None) -> pl.D
                 warnings.simplefilter("ignore")
                 result = TAPResults(parse(io.BytesIO(content)), url=url, session=session)
         except DALQueryError as problem:
-            kind = TooMuchError if _TIMED_OUT.search(str(problem)) else TruemorphError
+            kind = TooMuchError if TIMED_OUT.search(str(problem)) else TruemorphError
             raise kind(f'VizieR refuses the query: "{first_words(str(problem).encode())}"') from problem
         except Exception as problem:  # the parser raises dozens of types
             raise BrokenAnswerError(f'not a whole VOTable ("{first_words(content)}")') from problem

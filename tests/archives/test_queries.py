@@ -1,0 +1,63 @@
+"""Long queries in batches: kept on disk, resumed, and halved where they are too much."""
+
+import polars as pl
+import pytest
+
+from truemorph.archives.http import TooMuchError
+from truemorph.archives.queries import in_batches
+
+SCHEMA = {"key": pl.Int64, "square": pl.Float64}
+
+
+class Service:
+    """Knows the square of every key but 3, of at most so many keys at once; goes down after so many answers."""
+
+    def __init__(self, most=100, answers=100):
+        self.most, self.answers, self.asked = most, answers, []
+
+    def __call__(self, keys):
+        self.asked.append(keys.to_list())
+        if keys.len() > self.most:
+            raise TooMuchError("too much")
+        if self.answers == 0:
+            raise ConnectionError
+        self.answers -= 1
+        return pl.DataFrame({"key": keys, "square": keys.cast(pl.Float64) ** 2}).filter(pl.col("key") != 3)
+
+
+def gather(folder, service, n=10, most=4, source="here"):
+    return in_batches(folder, "squares", source, SCHEMA, pl.Series("key", range(n)), service, most)
+
+
+def test_every_key_has_a_row_and_is_asked_for_once(tmp_path):
+    table = gather(tmp_path, service := Service())
+    assert service.asked == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert table["key"].to_list() == list(range(10))
+    assert table.filter(pl.col("square").is_null())["key"].to_list() == [3]
+    assert gather(tmp_path, again := Service(), n=12).height == 12
+    assert again.asked == [[10, 11]]
+    gather(tmp_path, elsewhere := Service(), source="elsewhere")
+    assert elsewhere.asked == service.asked
+
+
+def test_a_run_that_was_cut_off_is_resumed(tmp_path):
+    with pytest.raises(ConnectionError):
+        gather(tmp_path, Service(answers=2))
+    sorted(tmp_path.iterdir())[0].write_bytes(b"damaged")
+    table = gather(tmp_path, service := Service())
+    assert service.asked == [[0, 1, 2, 3], [8, 9]]
+    assert table.sort("key").equals(gather(tmp_path / "at-once", Service()))
+
+
+def test_a_batch_that_is_too_much_is_halved_and_so_are_those_that_follow(tmp_path):
+    table = gather(tmp_path, service := Service(most=2), n=7)
+    assert service.asked == [[0, 1, 2, 3], [0, 1], [2, 3], [4, 5], [6]]
+    assert table.height == 7
+    with pytest.raises(TooMuchError):
+        gather(tmp_path / "b", service := Service(most=0))
+    assert [len(keys) for keys in service.asked] == [4, 2, 1]
+
+
+def test_a_service_that_knows_none_of_the_keys_is_asked_again(tmp_path):
+    gather(tmp_path, lambda keys: pl.DataFrame(schema=SCHEMA))
+    assert gather(tmp_path, Service())["square"].null_count() == 1
