@@ -301,7 +301,7 @@ def test_unzip_writes_what_is_wanted_and_missing(tmp_path):
 )
 def test_zip_files_that_lead_out_of_the_folder_are_refused_before_anything_is_written(tmp_path, name):
     path = packed(tmp_path / "t.zip", IMAGES | {name: b"x"})
-    with pytest.raises(TruemorphError, match="leads out"):
+    with pytest.raises(TruemorphError):
         unzip(path, tmp_path / "out", wanted)
     assert names(tmp_path) == ["t.zip"]
 

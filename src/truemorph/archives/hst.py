@@ -33,7 +33,6 @@ PER_SECOND = 2.0
 HIPS = tuple(f"CDS/P/HST/{name}" for name in ("color", "I", "SDSSz", "SDSSr", "R", "wideV", "V", "B"))
 OK, OUTSIDE, BLANK, FAILED = "ok", "outside", "blank", "failed"
 _ID_NAMES = ("object_id", "objid", "dr7objid")
-_SAVE_EVERY = 25
 _GIVE_UP = 8  # failures in a row
 _SAME = 1e-6  # degrees
 _FLAT = 8  # grey levels between the darkest and the brightest pixel: less is an empty image
@@ -104,34 +103,25 @@ def fetch(
             f"--offline; run the same command without it (images are at {sources[0].public_url})"
         )
 
-    def save() -> None:
-        order = dict.fromkeys([*(name for name in places if name in rows), *rows])
-        table = pl.DataFrame([rows[name] for name in order], schema=_SCHEMA)
-        write_recorded(out / "hst.csv", table, sources[0], query, coverage=sources[1].public_url)
-
     in_a_row = 0
     with progress(len(places), "HST", "objects", initial=len(places) - len(missing)) as bar:
-        try:
-            for number, name in enumerate(missing, 1):
-                ra, dec = places[name]
-                row = dict.fromkeys(_SCHEMA) | {"object_id": name, "ra": ra, "dec": dec}
-                try:
-                    image = {"ra": ra, "dec": dec, "fov": fov / 3600, "width": pixels, "height": pixels}
-                    rows[name] = row | _one(session, known, out / f"{_stem(name)}.jpg", image, hips)
-                    in_a_row = 0
-                except ComeBackLaterError:
-                    raise
-                except TruemorphError as problem:
-                    rows[name] = row | {"status": f"{FAILED}: {problem}"}
-                    in_a_row += 1
-                    if in_a_row == _GIVE_UP:
-                        raise TruemorphError(f"{in_a_row} images in a row failed: {problem}") from problem
-                if number % _SAVE_EVERY == 0:
-                    save()
-                bar.update(1)
-        finally:
-            if missing:
-                save()
+        for name in missing:
+            ra, dec = places[name]
+            row = dict.fromkeys(_SCHEMA) | {"object_id": name, "ra": ra, "dec": dec}
+            image = {"ra": ra, "dec": dec, "fov": fov / 3600, "width": pixels, "height": pixels}
+            try:
+                rows[name] = row | _one(session, known, out / f"{_stem(name)}.jpg", image, hips)
+                in_a_row = 0
+            except ComeBackLaterError:
+                raise
+            except TruemorphError as problem:
+                rows[name] = row | {"status": f"{FAILED}: {problem}"}
+                in_a_row += 1
+            table = pl.DataFrame(list(rows.values()), schema=_SCHEMA)
+            write_recorded(out / "hst.csv", table, sources[0], query, coverage=sources[1].public_url)
+            if in_a_row == _GIVE_UP:
+                raise TruemorphError(f"{in_a_row} images in a row {rows[name]['status']}")
+            bar.update(1)
     statuses = [str(rows[name]["status"]) for name in places]
     failed = [one for one in statuses if one.startswith(FAILED)]
     counts = {one: statuses.count(one) for one in (OK, OUTSIDE, BLANK)} | {FAILED: len(failed)}

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from truemorph.archives.http import TooMuchError
-from truemorph.errors import InputError, TruemorphError, nearest
+from truemorph.errors import InputError, nearest
 from truemorph.io import written_whole
 from truemorph.progress import progress
 
@@ -102,20 +102,3 @@ def find_column(frame: pl.DataFrame, names: Iterable[str], source: str) -> str:
         if name.lower() in by_case:
             return by_case[name.lower()]
     raise InputError(f"{source}: no column {names[0]}; {nearest(names[0], frame.columns)}")
-
-
-def require_columns(wanted: Iterable[str], present: Iterable[str], source: str) -> None:
-    """Refuse an archive's answer that lacks a column.
-
-    Raises
-    ------
-    TruemorphError
-        With the nearest of the names it has.
-    """
-    names = list(present)
-    for name in wanted:
-        if name not in names:
-            raise TruemorphError(
-                f"{source}: no column {name}; {nearest(name, names)}. Its publisher may have changed it: use an older "
-                "copy (--addresses), or report it to truemorph's developers"
-            )

@@ -26,8 +26,8 @@ from truemorph.archives.addresses import Address
 from truemorph.archives.gz2 import VOTE_TABLES
 from truemorph.archives.http import BrokenAnswerError, Session, TooMuchError, first_words, refuse_page
 from truemorph.archives.provenance import Fetched, is_recorded, read_provenance, write_recorded
-from truemorph.archives.queries import TIMED_OUT, find_column, in_batches, require_columns
-from truemorph.errors import InputError, TruemorphError
+from truemorph.archives.queries import TIMED_OUT, find_column, in_batches
+from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.tables import read_table
 
 PER_SECOND = 0.9  # SkyServer takes 60 queries a minute
@@ -281,11 +281,11 @@ def _rows(response: requests.Response, query: Query) -> pl.DataFrame:
     guarded = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
     if any(len(row) != len(header) for row in rows) or not (header and (guarded or text.endswith("\n"))):
         raise BrokenAnswerError("the answer is empty or cut off")
-    what = f"SkyServer's answer for SDSS {query.name}"
-    names = [name.strip() for name in header]
-    require_columns(query.columns, names, what)
-    frame = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row").select(*query.columns)
     try:
-        return frame.with_columns(pl.all().str.strip_chars()).cast(dict(query.columns))  # type: ignore[arg-type]
+        frame = pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row")
+        return frame.select(pl.col(*query.columns).str.strip_chars()).cast(dict(query.columns))  # type: ignore[arg-type]
     except pl.exceptions.PolarsError as problem:
-        raise TruemorphError(f"{what} holds something other than numbers: {str(problem).splitlines()[0]}") from problem
+        raise TruemorphError(
+            f"SkyServer's answer for {query.name} is not the table of numbers it was asked for ({reason(problem)}); "
+            "report it to truemorph's developers"
+        ) from problem

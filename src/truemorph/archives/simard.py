@@ -24,8 +24,8 @@ from pyvo.dal.tap import TAPQuery, TAPResults
 from truemorph.archives.addresses import Address
 from truemorph.archives.http import BrokenAnswerError, Session, TooMuchError, first_words, refuse_page
 from truemorph.archives.provenance import Columns, Fetched, is_recorded, write_recorded
-from truemorph.archives.queries import TIMED_OUT, in_batches, require_columns
-from truemorph.errors import InputError, TruemorphError
+from truemorph.archives.queries import TIMED_OUT, in_batches
+from truemorph.errors import InputError, TruemorphError, nearest
 from truemorph.tables import read_table
 
 PER_SECOND = 1.0
@@ -166,7 +166,12 @@ def _names(session: Session, url: str, number: int, source: str) -> dict[str, st
     names = {name: by_letters.get(_letters(name), "") for name in TABLES[number]}
     # "e" and "(e)" have the same letters.
     names |= {name: name for name in names if name in there}
-    require_columns([name for name, found in names.items() if not found], there, source)
+    for name, found in names.items():
+        if not found:
+            raise TruemorphError(
+                f"{source}: no column {name}; {nearest(name, there)}. VizieR may have changed it: report it to "
+                "truemorph's developers"
+            )
     return names
 
 
