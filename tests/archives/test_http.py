@@ -81,13 +81,7 @@ def test_as_long_as_something_arrives_tries_are_not_counted(server, session, add
     assert (tmp_path / "t.bin").read_bytes() == BODY
 
 
-@pytest.mark.parametrize(
-    "second",
-    [
-        Answer(),  # another ETag
-        Answer(ranges=False),  # neither ETag nor ranges
-    ],
-)
+@pytest.mark.parametrize("second", [Answer(), Answer(ranges=False)])  # another ETag; neither ETag nor ranges
 def test_a_file_that_changed_starts_again(server, session, address, tmp_path, second):
     server.script("/t.bin", Answer(cut=200_000))
     with pytest.MonkeyPatch.context() as patch:
