@@ -34,7 +34,6 @@ HIPS = tuple(f"CDS/P/HST/{name}" for name in ("color", "I", "SDSSz", "SDSSr", "R
 OK, OUTSIDE, BLANK, FAILED = "ok", "outside", "blank", "failed"
 _ID_NAMES = ("object_id", "objid", "dr7objid")
 _GIVE_UP = 8  # failures in a row
-_SAME = 1e-6  # degrees
 _FLAT = 8  # grey levels between the darkest and the brightest pixel: less is an empty image
 _SCHEMA = {
     "object_id": pl.String,
@@ -64,9 +63,9 @@ def fetch(
     session : Session
     known : dict of Address
     out : Path
-        Gets <object_id>.jpg and hst.csv, a row an object: object_id, ra, dec, file, hips, status (ok,
-        outside (of HST's coverage), blank (covered, but the image is empty), or failed and why) and sha256. A later run
-        asks for what is missing, then for what failed.
+        Gets <object_id>.jpg and hst.csv, a row an object: object_id, ra, dec, file, hips, status (ok, outside (of HST's
+        coverage), blank (covered, but the image is empty), or failed and why) and sha256. A later run asks for what is
+        missing, then for what failed.
     positions : path or table
         object_id (or objid, dr7objid), ra and dec in degrees, or in the unit that the table states.
     hips : sequence of str
@@ -194,7 +193,7 @@ def _earlier(out: Path, query: str) -> dict[str, dict[str, Any]]:
 
 def _is_good(out: Path, row: dict[str, Any], ra: float, dec: float) -> bool:
     """Whether an object has been dealt with, is still at its place, and its image is still there."""
-    if abs(row["ra"] - ra) > _SAME or abs(row["dec"] - dec) > _SAME:
+    if (row["ra"], row["dec"]) != (ra, dec):
         return False
     if row["status"] != OK:
         return row["status"] in (OUTSIDE, BLANK)
