@@ -195,7 +195,7 @@ def test_mistakes_are_one_line_and_exit_2(capsys, catalogue, simulated, tmp_path
         ("absent.csv", ["prepare", "absent.csv", "--out", out]),
         ("--out", ["prepare", votes]),
         ("no column 'petroR'", ["prepare", votes, "--radius", "petroR", "--out", out]),
-        ("--split takes three", ["prepare", votes, "--split", "half", "--out", out]),
+        ("split", ["prepare", votes, "--split", "half", "--out", out]),
         ("not true or false", ["prepare", votes, "--where", "redshift", "--out", out]),
         ("not a prepared catalogue", ["bias", votes]),
         ("'M_g'; nearest: M_r", ["bias", catalogue, "--intrinsic", "M_g"]),

@@ -43,9 +43,10 @@ TABLE = pl.DataFrame(
         ("1.3", [1.3, 1.3, 1.3]),
         ("log10(a * 10) - 1", [0.0, np.log10(2), np.log10(300)]),
         ("s NOT LIKE 'u%'", [False, True, None]),
-        ("upper(s) ILIKE 'u' AND t IS NOT FALSE", [True, False, None]),
+        ("lower(s) LIKE '_' AND t", [True, False, None]),
         ("CASE a WHEN 1 THEN 'x' WHEN 2 THEN s END", ["x", "v", None]),
-        ("CAST('12' AS int) + try_cast(s AS int)", [None, None, None]),
+        ("CAST(' 12' AS int) + a", [13, 14, 312]),
+        ("CAST(a AS text) = '1'", [True, False, False]),
         ("t = 1", [True, False, None]),
     ],
 )
@@ -99,8 +100,7 @@ def test_no_text_does_more_than_compute_on_rows(text):
 
 def test_every_function_computes_each_row_from_that_row_alone():
     table = pl.DataFrame({"s": ["u", "w"], "n": [0.5, 0.25], "b": [True, False]})
-    arguments = {"if": "b, n, 2", "pi": "", **dict.fromkeys(("lower", "upper", "length"), "s")}
-    arguments |= dict.fromkeys(("atan2", "mod", "pow", "power", "nullif", "ifnull", "least", "greatest"), "n, 2")
+    arguments = {"lower": "s", **dict.fromkeys(("pow", "nullif", "least", "greatest", "coalesce"), "n, 2")}
     for name in FUNCTIONS:
         expression = read_expression(f"{name}({arguments.get(name, 'n')})", "test")
         both = compute(expression, table, "test").to_list()
@@ -117,12 +117,11 @@ def test_every_function_computes_each_row_from_that_row_alone():
         ("greatest(log10(b), 0.5)", [np.log10(4), 0.5, np.log10(7)]),
         ("a / 0 > 1", [None, None, None]),
         ("a % b", [1, None, 6]),
-        ("mod(a, b) >= 0", [True, None, True]),
         ("a / (CASE WHEN b = 4 THEN 0 ELSE b END)", [None, None, 300 / 7]),
         ("a / abs(b - 4)", [None, 0.5, 100.0]),
         ("exp(a * 10) > 1", [True, True, None]),
         ("1e308 * 10 * a > 0", [None, None, None]),
-        ("acos(a) IS NULL", [False, True, True]),
+        ("sqrt(1 - a) IS NULL", [False, True, True]),
         ("inf > 3", [None, False, None]),
         ("inf - inf IS NULL", [True, False, True]),
         ("NOT t", [False, True, None]),
@@ -147,7 +146,6 @@ def test_a_comparison_of_a_comparison_is_refused(text):
 @pytest.mark.parametrize(
     ("text", "values"),
     [
-        ("length(s) - 5", [-4, -4, None]),
         ("pow(a, 20) > 1", [False, True, True]),
         ("small * 100", [20000, 100, 0]),
         ("small + small", [400, 2, 0]),
@@ -222,8 +220,8 @@ def test_what_asks_too_much_or_mixes_kinds_is_refused_in_one_short_line(text):
 
 
 def test_text_of_an_expression_reads_back_as_the_same_expression():
-    expression = read_expression("""'a  b' ||\n  "my  column" """, "test")
-    assert expression.text == """'a  b' || "my  column\""""
+    expression = read_expression("""'a  b' =\n  "my  column" """, "test")
+    assert expression.text == """'a  b' = "my  column\""""
     assert expression.columns == ("my  column",)
     assert read_expression(expression.text, "test") == expression
 

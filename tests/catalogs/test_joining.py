@@ -55,7 +55,7 @@ def test_on_the_sky_with_units_and_separations():
         ({"x": [1.0], "y": [1.0]}, {"by": "sky"}, ("--match FILE=RA,DEC",)),
         ({"ra": ["10:00:00"], "dec": ["1:00"]}, {"by": "sky"}, ("column ra", "row 1", "10:00:00")),
         ({"ra": [10.0], "dec": [-1.0]}, {"by": "sky", "columns": ("ra", "decl")}, ("decl", "nearest: dec")),
-        ({"ra": [10.0, 11.0], "dec": [0.0, 91.0]}, {"by": "sky"}, ("column dec", "row 2", "91")),
+        ({"ra": [10.0, 11.0], "dec": [0.0, 91.0]}, {"by": "sky"}, ("dec", "row 2", "91")),
     ],
 )
 def test_tables_that_do_not_fit_are_refused(columns, how, mentioned):

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalogs.made_up import refused
+from truemorph.catalogs.columns import NAMED
 from truemorph.catalogs.mapping import Mapping, mapping_toml, read_mapping
-from truemorph.catalogs.names import NAMED
 from truemorph.catalogs.prepare import prepare_catalogue
 
 MINE = """
@@ -114,7 +114,7 @@ def test_each_mistake_is_named(mine, old, new, mentioned):
         ({"preset": "gz_hubble"}, ("gz_hubble", "nearest: gz-hubble")),
         ({"mapping": "absent.toml"}, ("absent.toml",)),
         ({"preset": "gz2", "mapping": {"columns": {}}}, ("preset", "mapping")),
-        ({"mapping": Mapping(columns={"radios": {"column": "r"}})}, ("radios", "nearest: radius")),
+        ({"mapping": {"columns": {"radios": {"column": "r"}}}}, ("radios", "nearest: radius")),
         ({"mapping": {"extends": "gz3"}}, ("gz3", "nearest: gz2")),
     ],
 )

@@ -51,7 +51,7 @@ def test_same_seed_same_catalogue_whatever_the_row_order():
 @pytest.mark.parametrize(
     ("asked", "mentioned"),
     [
-        ({"keep": [""]}, ("rule 1",)),
+        ({"keep": [""]}, ("cuts",)),
         ({"keep": "petroMag < 17"}, ("petroMag", "nearest: petroMag_r")),
         ({"sample": (5.5, 5)}, ("sample", "5.5")),
         ({"psf_fwhm": [1.3] * 60}, ("psf_fwhm",)),
@@ -103,7 +103,6 @@ def test_the_papers_sample_from_tables_that_allow_it():
     assert dict(drawn["split"].value_counts().rows()) == {"train": 97_600, "validation": 12_192, "test": 12_192}
     assert not noted(prepared.notes, "asked")
     assert prepared.catalogue.metadata["drawn"]
-    assert not prepared.catalogue.metadata["balanced"]
     # Weighted, the class fractions of the drawn galaxies are those of all.
     weighted = np.average(drawn["label"], weights=drawn["sampling_weight"])
     assert weighted == pytest.approx(frame["label"].mean(), abs=1e-9)

@@ -1,4 +1,4 @@
-"""Prepared catalogues: reading them back, selecting rows, finding their images and their gold classes."""
+"""Prepared catalogues: reading them back, their ids and images, selecting rows, and gold classes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from truemorph.catalogs.columns import FRACTIONS, NAMED
 from truemorph.catalogs.expressions import Expression, column_expression, compute, read_expression
-from truemorph.catalogs.ids import object_ids
-from truemorph.catalogs.names import FRACTIONS, NAMED
 from truemorph.catalogs.sampling import SPLITS
 from truemorph.errors import InputError, TruemorphWarning
 from truemorph.missing import without_sentinels
 from truemorph.tables import CatalogTable, read_table
 
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".fits", ".fit", ".fits.gz")
 _NUMBERS = {"gold", "sampling_weight", "draw_weight"} | {
     name for name, one in NAMED.items() if one.kind in ("number", "count")
 }
@@ -78,7 +78,7 @@ def _problems(frame: pl.DataFrame, source: str, labelled: bool) -> list[str]:
             first = f"first: row {row + 1}, {frame[name][row]!r}"
             lines.append(f"{source}: column {name}: not {what} in {bad.sum():,d} of {bad.size:,d} rows ({first})")
 
-    def check(name: str, allowed: Callable[[np.ndarray], np.ndarray], what: str, *, null: bool) -> None:
+    def check(name: str, what: str, allowed: Callable[[np.ndarray], np.ndarray], *, null: bool = False) -> None:
         series = frame[name]
         if not (series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)):
             lines.append(f"{source}: column {name} holds {series.dtype}, not {what}")
@@ -86,26 +86,107 @@ def _problems(frame: pl.DataFrame, source: str, labelled: bool) -> list[str]:
         values = series.cast(pl.Float64).fill_null(np.nan).to_numpy()
         report(name, ~allowed(values) & ~(np.isnan(values) & null), what)
 
+    def at_least_0(values: np.ndarray) -> np.ndarray:
+        return np.isfinite(values) & (values >= 0)
+
     try:
         object_ids(frame["object_id"], source)
     except InputError as problem:
         lines.append(str(problem))
-    check("label", lambda label: np.isin(label, (0, 1)), "0 (smooth) or 1 (disk)", null=not labelled)
-    check("alpha", lambda alpha: np.isfinite(alpha) & (alpha >= 0), "finite and at least 0", null=False)
-    known = frame["split"].to_list()
-    report("split", np.array([one not in SPLITS for one in known]), f"one of {', '.join(SPLITS)}")
+    check("label", "0 (smooth) or 1 (disk)", lambda label: np.isin(label, (0, 1)), null=not labelled)
+    check("alpha", "finite and at least 0", at_least_0)
+    report(
+        "split",
+        ~frame["split"].cast(pl.String).is_in(SPLITS).fill_null(False).to_numpy(),
+        f"one of {', '.join(SPLITS)}",
+    )
     for name in [one for one in frame.columns if one in _NUMBERS]:
         if name == "gold":
-            check(name, lambda gold: np.isin(gold, (0, 1)), "0 (smooth) or 1 (disk)", null=True)
+            check(name, "0 (smooth) or 1 (disk)", lambda gold: np.isin(gold, (0, 1)), null=True)
         elif name in ("sampling_weight", "draw_weight"):
-            check(name, lambda weight: np.isfinite(weight) & (weight >= 0), "finite and at least 0", null=False)
+            check(name, "finite and at least 0", at_least_0)
         elif name in FRACTIONS:
-            check(name, lambda part: ~((part < -1e-6) | (part > 1 + 1e-6)), "between 0 and 1", null=True)
+            check(name, "between 0 and 1", lambda part: (part >= -1e-6) & (part <= 1 + 1e-6), null=True)
         else:
-            check(name, lambda values: np.ones(values.size, dtype=bool), "numbers", null=True)
+            check(name, "numbers", lambda values: np.ones(values.size, dtype=bool))
     if "image" in frame.columns and frame["image"].dtype not in (pl.String, pl.Null):
         lines.append(f"{source}: column image holds {frame['image'].dtype}, not file names")
     return lines
+
+
+# --- ids --------------------------------------------------------------------------------------------------------------
+
+
+def object_ids(series: pl.Series, table_name: str, rows: np.ndarray | None = None) -> pl.Series:
+    """Check that ids are complete and unique, and return them as int64 or text.
+
+    Parameters
+    ----------
+    series : polars.Series, shape (N,)
+    table_name : str
+        What to call the table in messages.
+    rows : array of int, shape (N,), optional
+        Row numbers in the table (from 0), where the ids are a selection of it.
+
+    Raises
+    ------
+    InputError
+        If ids are missing or repeated, or are floats that can't hold every digit.
+
+    Examples
+    --------
+    >>> object_ids(pl.Series("objid", [587722981748572353, 587722981748572354]), "votes.csv").dtype
+    Int64
+    """
+    ids = as_ids(series, table_name)
+    number = np.arange(1, len(ids) + 1) if rows is None else rows + 1
+    absent = ids.is_null()
+    if absent.any():
+        raise InputError(
+            f"{table_name}: column {ids.name}: no id in {absent.sum():,d} of {len(ids):,d} rows (first: row "
+            f"{number[int(absent.arg_true()[0])]}); give every galaxy an id"
+        )
+    repeated = ids.is_duplicated()
+    if repeated.any():
+        first = ids.filter(repeated)[0]
+        twins = number[(ids == first).to_numpy()][:4]
+        raise InputError(
+            f"{table_name}: {repeated.sum()} rows share an id in column {ids.name} (first: {first} in rows "
+            f"{', '.join(map(str, twins))}); keep one row per galaxy"
+        )
+    return ids.alias("object_id")
+
+
+def as_ids(series: pl.Series, table_name: str) -> pl.Series:
+    """Return ids as int64 where all fit, else as text; null where missing or blank.
+
+    Raises
+    ------
+    InputError
+        If they are neither integers nor text, or floats that may have lost digits.
+    """
+    dtype = series.dtype
+    if dtype in (pl.String, pl.Categorical, pl.Enum):
+        text = series.cast(pl.String)
+        return text.set(text.str.strip_chars() == "", None)
+    if dtype.is_float():
+        # Above 2^53 (2^24 in single precision) a float can't tell neighbouring integers apart.
+        exact = 2**24 if dtype == pl.Float32 else 2**53
+        bad = (((series.abs() >= exact) | (series != series.round())) & series.is_not_nan()).fill_null(False)
+        if bad.any():
+            row = int(bad.arg_true()[0])
+            raise InputError(
+                f"{table_name}: column {series.name} holds ids as floats, and row {row + 1} ({series[row]!r}) may "
+                "have lost digits; write ids as integers or text (pandas: read them with dtype='int64' or str)"
+            )
+    elif not (dtype.is_integer() or dtype == pl.Null):
+        raise InputError(f"{table_name}: column {series.name} ({dtype}) can't be an id; use integers or text")
+    whole = series.cast(pl.Int64, strict=False)
+    missing = series.null_count() + (int(series.is_nan().sum()) if dtype.is_float() else 0)
+    return whole if whole.null_count() == missing else series.cast(pl.String)
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
 
 
 def image_folder(catalogue: CatalogTable) -> Path:
@@ -122,6 +203,46 @@ def image_folder(catalogue: CatalogTable) -> Path:
             f"{catalogue.path}: its images were below {root}, which is gone; prepare it again with --images"
         )
     return root
+
+
+def find_images(ids: pl.Series, names: pl.Series | None, root: Path) -> list[str | None]:
+    """Find the images of galaxies in a folder.
+
+    Parameters
+    ----------
+    ids : polars.Series, shape (N,)
+    names : polars.Series, shape (N,), optional
+        File names that a table gives; without them an image is `<id>.jpg` or another of `IMAGE_ENDINGS`.
+    root : Path
+
+    Returns
+    -------
+    list of str or None, length N
+        Relative to the root; None where there is no file.
+    """
+    listed: dict[str, set[str]] = {}
+
+    def exists(name: str) -> bool:
+        # Listing a folder once is quicker than asking for each file.
+        folder, file = os.path.split(name)
+        if folder not in listed:
+            try:
+                with os.scandir(root / folder) as entries:
+                    listed[folder] = {entry.name for entry in entries if entry.is_file()}
+            except (OSError, ValueError):  # a name with a null character is no file
+                listed[folder] = set()
+        return file in listed[folder]
+
+    if names is not None:
+        # As written, or its last part: the folder may be the one that the column names.
+        some = ([name, name.rsplit("/", 1)[-1]] if name else [] for name in names.to_list())
+    else:
+        endings = [ending for lower in IMAGE_ENDINGS for ending in (lower, lower.upper())]
+        some = ([f"{one}{ending}" for ending in endings] for one in ids.to_list())
+    return [next((name for name in one if exists(name)), None) for one in some]
+
+
+# --- conditions and gold classes --------------------------------------------------------------------------------------
 
 
 def rows_where(frame: pl.DataFrame, conditions: Iterable[str], source: str) -> np.ndarray:
@@ -152,18 +273,29 @@ def rows_where(frame: pl.DataFrame, conditions: Iterable[str], source: str) -> n
     array([False,  True, False])
     """
     selected = np.ones(frame.height, dtype=bool)
-    for condition in conditions:
-        column, equals, values = (part.strip() for part in condition.partition("="))
+    for text in conditions:
+        column, equals, values = (part.strip() for part in text.partition("="))
         if equals and values and column in frame.columns and values not in frame.columns and not _SQL.search(values):
             listed = [value.strip() for value in values.split(",")]
             chosen = _equal_to_any(frame[column].alias(""), listed, f"{source}: column {column}")
         else:
-            about = f"{source}: --where"
-            chosen = _computed(read_expression(condition, about), frame, about)
-            if chosen.dtype not in (pl.Boolean, pl.Null):
-                raise InputError(f"{about}: {condition!r} is {chosen.dtype}, not true or false; write a comparison")
-        selected &= chosen.cast(pl.Boolean).fill_null(False).to_numpy()
+            chosen = condition(text, frame, f"{source}: --where")
+        selected &= chosen.fill_null(False).to_numpy()
     return selected
+
+
+def condition(text: str, frame: pl.DataFrame, about: str) -> pl.Series:
+    """Evaluate an expression that is true or false; null where it can't be told.
+
+    Raises
+    ------
+    InputError
+        If it can't be read or computed, or is something else; messages begin with `about`.
+    """
+    result = _computed(read_expression(text, about), frame, about)
+    if result.dtype not in (pl.Boolean, pl.Null):
+        raise InputError(f"{about}: {text!r} is {result.dtype}, not true or false; write a comparison")
+    return result.cast(pl.Boolean)
 
 
 def _computed(expression: Expression, frame: pl.DataFrame, about: str) -> pl.Series:
@@ -174,7 +306,7 @@ def _computed(expression: Expression, frame: pl.DataFrame, about: str) -> pl.Ser
         if name in frame.columns
     ]
     for note in (note for _, notes in known for note in notes):
-        warnings.warn(note, TruemorphWarning, stacklevel=4)
+        warnings.warn(note, TruemorphWarning, stacklevel=5)
     return compute(expression, frame.with_columns(series for series, _ in known), about)
 
 

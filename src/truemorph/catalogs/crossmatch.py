@@ -15,7 +15,7 @@ import polars as pl
 from scipy.spatial import cKDTree
 
 from truemorph.arrays import float_array
-from truemorph.catalogs.ids import check_digits
+from truemorph.catalogs.catalogue import as_ids
 from truemorph.errors import InputError
 
 _ARCSEC = np.radians(1 / 3600)
@@ -75,7 +75,7 @@ def match_ids(left: pl.Series, right: pl.Series, *, sources: tuple[str, str] = (
     >>> match_ids(pl.Series([30, 10, 99]), pl.Series(["10", "20", "30"])).index
     array([ 2,  0, -1])
     """
-    ids, other = _id_values(left, sources[0]), _id_values(right, sources[1])
+    ids, other = as_ids(left, sources[0]), as_ids(right, sources[1])
     if ids.dtype != other.dtype:
         ids, other = ids.cast(pl.String), other.cast(pl.String)
     rows = pl.DataFrame({"id": other}).with_row_index("row").drop_nulls("id")
@@ -217,22 +217,6 @@ def describe(match: Match | Mapping[str, Any], left_name: str = "left table", ri
         mine, theirs = statistics["examples"]
         parts.append(f"the first ids are {mine} and {theirs}: check that both tables are of the same data release")
     return "; ".join(parts)
-
-
-def _id_values(series: pl.Series, source: str) -> pl.Series:
-    """Ids as int64 or text, null where missing."""
-    dtype = series.dtype
-    if dtype.is_float():
-        check_digits(series, source)
-        return series.fill_nan(None).cast(pl.Int64)
-    if dtype.is_integer():
-        whole = series.cast(pl.Int64, strict=False)
-        return whole if whole.null_count() == series.null_count() else series.cast(pl.String)
-    if dtype in (pl.String, pl.Categorical, pl.Enum):
-        return series.cast(pl.String)
-    if dtype == pl.Null:
-        return series.cast(pl.Int64)
-    raise InputError(f"{source}: column {series.name} ({dtype}) can't be an id; use integers or text")
 
 
 def _counts(index: np.ndarray, right: int, left_missing: int, right_missing: int) -> dict[str, int]:

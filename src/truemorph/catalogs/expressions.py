@@ -8,12 +8,12 @@ any number, lets integers overflow, and reads names such as ``^a.*$`` as pattern
 
 from __future__ import annotations
 
-import functools
 import inspect
 import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial, reduce
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,12 +26,12 @@ from sqlglot.tokens import TokenType
 from truemorph.errors import InputError, nearest
 
 LONGEST, MOST_WORDS, DEEPEST = 4000, 300, 20
-_SIGNS = {"(", ")", ",", "+", "-", "*", "/", "%", "||", "<", "<=", ">", ">=", "=", "==", "<>", "!="}
-_KEYWORDS = {"and", "or", "not", "in", "between", "like", "ilike", "case", "when", "then", "else", "cast", "try_cast"}
+_SIGNS = {"(", ")", ",", "+", "-", "*", "/", "%", "<", "<=", ">", ">=", "=", "==", "<>", "!="}
+_KEYWORDS = {"and", "or", "not", "in", "between", "like", "case", "when", "then", "else", "cast"}
 _SPACE = re.compile(r"""("[^"]*"|'[^']*')|\s+""")
 _HELP = "write names with more than letters, digits and _ in double quotes, and text in single quotes"
-_NUMBERS: dict[str, Any] = {"DOUBLE": pl.Float64, "FLOAT": pl.Float64, "INT": pl.Int64, "BIGINT": pl.Int64}
-_TYPES = {**_NUMBERS, "TEXT": pl.String, "VARCHAR": pl.String, "BOOLEAN": pl.Boolean}
+_TYPES: dict[str, Any] = {"DOUBLE": pl.Float64, "FLOAT": pl.Float64, "INT": pl.Int128, "BIGINT": pl.Int128}
+_TYPES |= {"TEXT": pl.String, "VARCHAR": pl.String}
 
 
 class _Parser(Parser):
@@ -39,7 +39,7 @@ class _Parser(Parser):
 
     FUNCTIONS: ClassVar = {}
     NO_PAREN_FUNCTIONS: ClassVar = {}
-    FUNCTION_PARSERS: ClassVar = {name: Parser.FUNCTION_PARSERS[name] for name in ("CAST", "TRY_CAST")}
+    FUNCTION_PARSERS: ClassVar = {"CAST": Parser.FUNCTION_PARSERS["CAST"]}
     NO_PAREN_FUNCTION_PARSERS: ClassVar = {"CASE": Parser.NO_PAREN_FUNCTION_PARSERS["CASE"]}
 
 
@@ -51,17 +51,21 @@ class Expression:
     ----------
     text : str
         The expression on one line; of a column, its name.
-    columns : tuple of str
-        Names of the columns it needs, in order of first use.
-    lone : bool
-        Whether it is the name of a column and nothing else.
     tree : sqlglot.exp.Expr
     """
 
     text: str
-    columns: tuple[str, ...]
-    lone: bool
     tree: exp.Expr
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns it needs, in order of first use."""
+        return tuple(dict.fromkeys(node.name for node in self.tree.find_all(exp.Column, bfs=False)))
+
+    @property
+    def lone(self) -> bool:
+        """Whether it is the name of a column and nothing else."""
+        return isinstance(self.tree, exp.Column)
 
     @property
     def said(self) -> str:
@@ -77,9 +81,10 @@ def column_expression(name: str) -> Expression:
     >>> column_expression("b/a").columns
     ('b/a',)
     """
-    return Expression(name, (name,), True, exp.column(name, quoted=True))
+    return Expression(name, exp.column(name, quoted=True))
 
 
+@lru_cache(1000)
 def read_expression(text: str, where: str) -> Expression:
     """Parse an expression.
 
@@ -87,7 +92,7 @@ def read_expression(text: str, where: str) -> Expression:
     ----------
     text : str
         SQL: columns (in double quotes if the name has more than letters, digits and _), numbers, text in single
-        quotes, ``+ - * / % ||``, comparisons, AND, OR, NOT, IN, BETWEEN, LIKE, IS NULL, CASE, CAST, and `FUNCTIONS`.
+        quotes, ``+ - * / %``, comparisons, AND, OR, NOT, IN, BETWEEN, LIKE, IS NULL, CASE, CAST, and `FUNCTIONS`.
         At most 4,000 characters, 300 words and 20 levels of brackets.
     where : str
         What the expression is for; messages begin with it.
@@ -104,17 +109,17 @@ def read_expression(text: str, where: str) -> Expression:
     """
     try:
         tree = _parse(text)
-        nodes = list(tree.walk(bfs=False))
-        for node in nodes:
+        for node in tree.walk(bfs=False):
             _check_node(node)
+        one_line = _SPACE.sub(lambda found: found[1] or " ", text).strip()
+        expression = Expression(tree.name if isinstance(tree, exp.Column) else one_line, tree)
+        # Columns without a type and without rows pass every check that doesn't depend on the table.
+        _value(tree, pl.DataFrame(schema=dict.fromkeys(expression.columns, pl.Null)))
     except RecursionError as problem:
         raise InputError(f"{where}: {_shorten(text)!r} is nested too deeply; write it shorter") from problem
     except (SqlglotError, ValueError, LookupError) as problem:  # sqlglot lets LookupErrors of its own through
         raise InputError(f"{where}: can't read {_shorten(text)!r}: {_reason(problem)}") from problem
-    names = tuple(dict.fromkeys(node.name for node in nodes if isinstance(node, exp.Column)))
-    lone = isinstance(tree, exp.Column)
-    one_line = _SPACE.sub(lambda found: found[1] or " ", text).strip()
-    return Expression(tree.name if lone else one_line, names, lone, tree)
+    return expression
 
 
 def compute(expression: Expression, frame: pl.DataFrame, where: str) -> pl.Series:
@@ -146,7 +151,7 @@ def compute(expression: Expression, frame: pl.DataFrame, where: str) -> pl.Serie
         result = _value(expression.tree, frame)
     except RecursionError as problem:
         raise InputError(f"{where}: {expression.said!r} is nested too deeply; write it shorter") from problem
-    except (PolarsError, ValueError) as problem:
+    except ValueError as problem:
         raise InputError(f"{where}: can't compute {expression.said!r}: {_reason(problem)}") from problem
     if result.dtype == pl.Int128:
         narrow = (result.cast(dtype, strict=False) for dtype in (pl.Int64, pl.UInt64))
@@ -160,10 +165,10 @@ def _shorten(text: str) -> str:
 
 
 def _reason(problem: Exception) -> str:
-    if isinstance(problem, SqlglotError | LookupError):
-        near = [found["highlight"] for found in getattr(problem, "errors", []) if found.get("highlight")]
-        return f"syntax error{f' near {_shorten(near[0])!r}' if near else ''}; {_HELP}"
-    return str(problem).strip().partition("\n")[0][:200]
+    if isinstance(problem, ValueError):
+        return str(problem).strip().partition("\n")[0][:200]
+    near = [found["highlight"] for found in getattr(problem, "errors", []) if found.get("highlight")]
+    return f"syntax error{f' near {_shorten(near[0])!r}' if near else ''}; {_HELP}"
 
 
 # --- what is allowed --------------------------------------------------------------------------------------------------
@@ -174,9 +179,9 @@ def _parse(text: str) -> exp.Expr:
     if len(text) > LONGEST:
         raise ValueError(f"it has {len(text):,} characters; {LONGEST:,} are allowed")
     tokens = tokenize(text)
-    if len(tokens) > MOST_WORDS:
-        raise ValueError(f"it has {len(tokens):,} words; {MOST_WORDS} are allowed")
-    depth, before, written, known = 0, "(", "", _SIGNS | _KEYWORDS | set(FUNCTIONS)
+    if not 0 < len(tokens) <= MOST_WORDS:
+        raise ValueError(f"it has {len(tokens):,} words; 1 to {MOST_WORDS} are allowed")
+    depth, before, known = 0, "(", _SIGNS | _KEYWORDS | set(FUNCTIONS)
     for token in tokens:
         word = token.text.lower()
         if token.comments:
@@ -186,48 +191,40 @@ def _parse(text: str) -> exp.Expr:
         elif word not in _SIGNS and not word.isidentifier():
             raise ValueError(f"{_shorten(token.text)!r} is not allowed; {_HELP}")
         if word == "(" and before not in known:
-            raise ValueError(f"no function {written!r}; {nearest(before, list(FUNCTIONS), what='functions')}")
-        if word == before == "STRING":
-            raise ValueError("two texts follow each other without a comma")
+            raise ValueError(f"no function {before!r}; {nearest(before, list(FUNCTIONS), what='functions')}")
         depth += (word == "(") - (word == ")")
         if depth > DEEPEST:
             raise ValueError(f"it has more than {DEEPEST} levels of brackets")
-        before, written = word, token.text
-    tree = _Parser().parse_into(exp.Condition, tokens, text)[0] if tokens else None
+        before = word
+    tree = _Parser().parse_into(exp.Condition, tokens, text)[0]
     if tree is None:
-        raise ValueError("it is empty")
+        raise ValueError("it is no expression")
     return tree
 
 
 def _check_node(node: exp.Expr) -> None:
     given = {name for name, value in node.args.items() if value not in (None, False, [])}
-    misplaced = not isinstance(node.parent, _INSIDE.get(type(node), object))
-    if misplaced or type(node) not in _NODES or not given <= {"this", "expression", *_NODES[type(node)].split()}:
+    if type(node) not in _NODES or not given <= {"this", "expression", *_NODES[type(node)].split()}:
         raise ValueError(f"{_shorten(node.sql())!r} is not allowed")
-    parts = list(node.iter_expressions())
-    if isinstance(node, exp.Predicate) and any(isinstance(part, _CONDITIONS) for part in parts):
+    parts = (part.unnest() for part in node.iter_expressions())
+    if isinstance(node, exp.Predicate) and any(isinstance(part, exp.Predicate | exp.Not) for part in parts):
         raise ValueError("it compares a comparison; write x BETWEEN 14 AND 15, or 14 < x AND x < 15")
-    if isinstance(node, exp.Like | exp.ILike) and not node.expression.is_string:
+    if isinstance(node, exp.Like) and not node.expression.is_string:
         raise ValueError("LIKE takes a pattern in single quotes")
-    if isinstance(node, exp.DataType) and node.this.name not in _TYPES:
-        raise ValueError(f"CAST takes DOUBLE, BIGINT, TEXT or BOOLEAN, not {node.sql()}")
-    if node.is_number and not np.isfinite(float(node.name)):
-        raise ValueError(f"{node.name} is too large")
-    if isinstance(node, exp.Anonymous) or type(node) in _OPERATORS:
-        try:
-            inspect.signature(_function(node)).bind(*parts)
-        except TypeError as problem:
-            raise ValueError(f"{_shorten(node.sql())!r}: {problem}") from problem
+    if isinstance(node, exp.Is) and not isinstance(node.expression, exp.Null):
+        raise ValueError("IS takes NULL or NOT NULL")
+    if isinstance(node, exp.DataType) and node.sql() not in _TYPES:
+        raise ValueError(f"CAST takes DOUBLE, BIGINT or TEXT, not {node.sql()}")
 
 
-# --- evaluation: integers are Int64 or Int128, other numbers Float64; literals are series of length 1 -----------------
+# --- evaluation: integers are Int128, other numbers Float64; literals are series of length 1 --------------------------
 
-
-def _function(node: exp.Expr) -> Callable[..., pl.Series]:
-    return FUNCTIONS[node.name.lower()] if isinstance(node, exp.Anonymous) else _OPERATORS[type(node)]
+_NUMBERS, _TEXT, _TRUTH, _ALIKE, _ANY = "numbers", "text", "true or false", "values of one kind", "values"
+_DTYPES: dict[str, Any] = {_NUMBERS: pl.Float64, _TEXT: pl.String, _TRUTH: pl.Boolean}
 
 
 def _value(node: exp.Expr, frame: pl.DataFrame) -> pl.Series:
+    function: Callable[..., pl.Series]
     match node:
         case exp.Column():
             return _plain(frame[node.name].alias(""))  # polars takes some names for patterns
@@ -235,20 +232,57 @@ def _value(node: exp.Expr, frame: pl.DataFrame) -> pl.Series:
             return _literal(node)
         case exp.Boolean() | exp.Null():
             return pl.Series([node.to_py()])
-        case exp.Cast():
-            return _cast(_value(node.this, frame), _TYPES[node.to.this.name], not isinstance(node, exp.TryCast))
+        case exp.Paren():
+            return _value(node.this, frame)
         case exp.Case():
-            subject = node.this and _value(node.this, frame)
-            pairs = [(_value(branch.this, frame), _value(branch.args["true"], frame)) for branch in node.args["ifs"]]
-            return _case(subject, pairs, _value(node.args.get("default") or exp.Null(), frame))
-    result = _function(node)(*(_value(part, frame) for part in node.iter_expressions()))
+            return _case(node, frame)
+        case exp.Cast():
+            kind, function, parts = _ANY, partial(_cast, dtype=_TYPES[node.to.sql()]), [node.this]
+        case exp.Anonymous():
+            (kind, function), parts = FUNCTIONS[node.name.lower()], node.expressions
+        case _:
+            (kind, function), parts = _OPERATORS[type(node)], list(node.iter_expressions())
+    values = [_value(part, frame) for part in parts]
+    try:
+        inspect.signature(function).bind(*values)
+        result = function(*_arguments(kind, values))
+    except (TypeError, ValueError, PolarsError) as problem:
+        raise ValueError(f"{_shorten(node.sql())!r}: {problem}") from problem
     return ~result if node.args.get("negate") else result
+
+
+def _case(node: exp.Case, frame: pl.DataFrame) -> pl.Series:
+    tests = [exp.EQ(this=node.this, expression=one.this) if node.this else one.this for one in node.args["ifs"]]
+    results = [*(one.args["true"] for one in node.args["ifs"]), node.args.get("default") or exp.Null()]
+    conditions = _arguments(_TRUTH, [_value(one, frame) for one in tests])
+    *values, result = _arguments(_ALIKE, [_value(one, frame) for one in results])
+    for condition, value in zip(reversed(conditions), reversed(values), strict=True):
+        result = _where(condition, value, result)
+    return result
+
+
+def _arguments(wanted: str, values: Sequence[pl.Series]) -> list[pl.Series]:
+    """Check the kind of values; nulls without a type become of that kind, true and false beside numbers 1 and 0."""
+    kinds = {_kind(one) for one in values} - {"null"}
+    if wanted == _ALIKE and kinds == {_NUMBERS, _TRUTH}:  # flag = 1
+        values = [one.cast(pl.Int128) if one.dtype == pl.Boolean else one for one in values]
+        kinds = {_NUMBERS}
+    if wanted != _ANY and (len(kinds) > 1 or (wanted != _ALIKE and not kinds <= {wanted})):
+        raise ValueError(f"takes {wanted}, not {' and '.join(sorted(kinds))}")
+    dtype = _DTYPES.get(wanted) or _DTYPES.get(next(iter(kinds), _TRUTH))
+    return [one.cast(dtype) if one.dtype == pl.Null and dtype and wanted != _ANY else one for one in values]
+
+
+def _kind(series: pl.Series) -> str:
+    if series.dtype.is_numeric():
+        return _NUMBERS
+    return next((kind for kind, dtype in _DTYPES.items() if series.dtype == dtype), str(series.dtype).lower())
 
 
 def _plain(series: pl.Series) -> pl.Series:
     """Normalise dtypes; NaN and infinity become null."""
     if series.dtype.is_integer():
-        return series.cast(pl.Int128 if series.dtype == pl.UInt64 else pl.Int64)
+        return series.cast(pl.Int128)
     if series.dtype.is_float() or series.dtype.is_decimal():
         series = series.cast(pl.Float64)
         finite = series.is_finite()
@@ -257,9 +291,13 @@ def _plain(series: pl.Series) -> pl.Series:
 
 
 def _literal(node: exp.Literal) -> pl.Series:
-    if node.is_string or not (node.name.isdigit() and int(node.name) < 2**64):
-        return pl.Series([node.name if node.is_string else float(node.name)])
-    return _plain(pl.Series([int(node.name)], dtype=pl.Int64 if int(node.name) < 2**63 else pl.UInt64))
+    if node.is_string:
+        return pl.Series([node.name])
+    if node.name.isdigit() and int(node.name) < 2**64:
+        return pl.Series([int(node.name)], dtype=pl.Int128)
+    if not np.isfinite(float(node.name)):
+        raise ValueError(f"{node.name} is too large")
+    return pl.Series([float(node.name)])
 
 
 def _where(condition: pl.Series, values: pl.Series, others: pl.Series | None = None) -> pl.Series:
@@ -267,53 +305,14 @@ def _where(condition: pl.Series, values: pl.Series, others: pl.Series | None = N
     return pl.select(pl.when(condition).then(values).otherwise(others)).to_series()
 
 
-def _kind(series: pl.Series) -> str:
-    if series.dtype.is_numeric():
-        return "numbers"
-    names: dict[Any, str] = {pl.String: "text", pl.Boolean: "true or false", pl.Null: "null"}
-    return names.get(series.dtype, str(series.dtype))
-
-
-def _of(dtype: Any, series: pl.Series) -> pl.Series:
-    """Check that values are numbers (Float64), text or true and false; an untyped null becomes of that type."""
-    wanted = pl.Series([], dtype=dtype)
-    if series.dtype == pl.Null:
-        return series.cast(dtype)
-    if _kind(series) != _kind(wanted):
-        hint = {pl.Boolean: "; write a comparison", pl.Float64: "; write CAST(name AS DOUBLE) for text"}.get(dtype, "")
-        raise ValueError(f"needs {_kind(wanted)}, not {_kind(series)}{hint}")
-    return series
-
-
-def _alike(values: Sequence[pl.Series]) -> list[pl.Series]:
-    """Several values as one dtype."""
-    kinds = {_kind(one) for one in values} - {"null"}
-    if len(kinds) > 1:
-        raise ValueError(f"mixes {' and '.join(sorted(kinds))}")
-    dtypes: set[Any] = {one.dtype for one in values} - {pl.Null()}
-    if len(dtypes) > 1:
-        dtypes = {pl.Float64} if pl.Float64 in dtypes else {pl.Int128}
-    return [one.cast(next(iter(dtypes), pl.Null)) for one in values]
-
-
-def _doubles(series: pl.Series) -> np.ndarray:
-    return _of(pl.Float64, series).cast(pl.Float64).to_numpy()  # null becomes NaN
-
-
 def _numeric(function: Callable[..., np.ndarray], *values: pl.Series) -> pl.Series:
     """Compute on doubles in numpy, whose division rounds correctly (polars' differs in the last bit)."""
     with np.errstate(all="ignore"):
-        result = function(*map(_doubles, values))
-    finite = np.isfinite(result)
-    return pl.Series(result) if finite.all() else _where(pl.Series(finite), pl.Series(result))
-
-
-def _wide(series: pl.Series) -> pl.Series:
-    return series.cast(pl.Int128) if series.dtype.is_integer() else _of(pl.Float64, series)
+        result = function(*(one.cast(pl.Float64).to_numpy() for one in values))  # null becomes NaN
+    return _plain(pl.Series(result))
 
 
 def _arithmetic(function: Callable[..., Any], a: pl.Series, b: pl.Series) -> pl.Series:
-    a, b = _wide(a), _wide(b)
     if not a.dtype == b.dtype == pl.Int128:
         return _numeric(function, a, b)
     if function is operator.mod:
@@ -324,124 +323,63 @@ def _arithmetic(function: Callable[..., Any], a: pl.Series, b: pl.Series) -> pl.
     return _where(exact.is_between(-(2**63), 2**64 - 1), exact)
 
 
-def _compare(function: Callable[..., Any], a: pl.Series, b: pl.Series) -> pl.Series:
-    if pl.Null in (a.dtype, b.dtype):
-        return pl.Series([None], dtype=pl.Boolean)
-    equality = function in (operator.eq, operator.ne)
-    if equality and {_kind(a), _kind(b)} == {"numbers", "true or false"}:  # flag = 1
-        a, b = (one.cast(pl.Int64) if one.dtype == pl.Boolean else one for one in (a, b))
-    elif _kind(a) != _kind(b) or a.dtype.is_nested():
-        raise ValueError(f"compares {_kind(a)} with {_kind(b)}")
-    if a.dtype != b.dtype and a.dtype.is_integer() and b.dtype.is_integer():
-        a, b = _wide(a), _wide(b)
-    return function(a, b)
-
-
-def _in(series: pl.Series, first: pl.Series, *others: pl.Series) -> pl.Series:
-    return functools.reduce(operator.or_, (_compare(operator.eq, series, value) for value in (first, *others)))
-
-
-def _is(series: pl.Series, wanted: pl.Series) -> pl.Series:
-    return series.is_null() if wanted.dtype == pl.Null else _of(pl.Boolean, series).eq_missing(wanted)
-
-
-def _like(flags: str, series: pl.Series, pattern: pl.Series) -> pl.Series:
+def _like(text: pl.Series, pattern: pl.Series) -> pl.Series:
     body = "".join({"%": ".*", "_": "."}.get(one, re.escape(one)) for one in pattern[0])
-    return _of(pl.String, series).str.contains(f"(?{flags})^{body}$")
+    return text.str.contains(f"(?s)^{body}$")
 
 
-def _case(subject: pl.Series | None, pairs: Sequence[tuple[pl.Series, pl.Series]], default: pl.Series) -> pl.Series:
-    conditions = [_of(pl.Boolean, one) if subject is None else _compare(operator.eq, subject, one) for one, _ in pairs]
-    *values, result = _alike([*(value for _, value in pairs), default])
-    for condition, value in zip(reversed(conditions), reversed(values), strict=True):
-        result = _where(condition, value, result)
-    return result
+def _cast(series: pl.Series, dtype: Any) -> pl.Series:
+    series = series.str.strip_chars() if series.dtype == pl.String and dtype != pl.String else series
+    return _plain(series.cast(dtype))
 
 
-def _cast(series: pl.Series, dtype: Any, strict: bool) -> pl.Series:
-    if dtype == pl.Int64 and series.dtype == pl.String:
-        series = series.str.strip_chars()
-    if dtype == pl.Boolean and series.dtype == pl.String:
-        raise ValueError("CAST to BOOLEAN takes numbers; write a comparison for text")
-    exact = dtype == pl.Int64 and series.dtype.is_integer()
-    return series if exact else _plain(series.cast(dtype, strict=strict))
-
-
-def _coalesce(first: pl.Series, *others: pl.Series) -> pl.Series:
-    return functools.reduce(lambda a, b: _where(a.is_not_null(), a, b), _alike((first, *others)))
-
-
-def _extreme(function: Callable[..., pl.Expr], *values: pl.Series) -> pl.Series:
-    return pl.select(function(*_alike([_of(pl.Float64, one) for one in values]))).to_series()
-
-
-def _concat(first: pl.Series, *others: pl.Series) -> pl.Series:
-    return functools.reduce(operator.add, (one.cast(pl.String) for one in (first, *others)))
-
-
-_OPERATORS: dict[type, Callable[..., pl.Series]] = {
-    exp.Add: functools.partial(_arithmetic, operator.add),
-    exp.Sub: functools.partial(_arithmetic, operator.sub),
-    exp.Mul: functools.partial(_arithmetic, operator.mul),
-    exp.Mod: functools.partial(_arithmetic, operator.mod),
-    exp.Div: functools.partial(_numeric, operator.truediv),
-    exp.Neg: lambda a: _arithmetic(operator.sub, pl.Series([0], dtype=pl.Int128), a),
-    exp.Paren: lambda a: a,
-    exp.DPipe: _concat,
-    exp.EQ: functools.partial(_compare, operator.eq),
-    exp.NEQ: functools.partial(_compare, operator.ne),
-    exp.LT: functools.partial(_compare, operator.lt),
-    exp.LTE: functools.partial(_compare, operator.le),
-    exp.GT: functools.partial(_compare, operator.gt),
-    exp.GTE: functools.partial(_compare, operator.ge),
-    exp.Between: lambda x, low, high: _compare(operator.ge, x, low) & _compare(operator.le, x, high),
-    exp.In: _in,
-    exp.Is: _is,
-    exp.Like: functools.partial(_like, "s"),
-    exp.ILike: functools.partial(_like, "si"),
-    exp.And: lambda a, b: _of(pl.Boolean, a) & _of(pl.Boolean, b),
-    exp.Or: lambda a, b: _of(pl.Boolean, a) | _of(pl.Boolean, b),
-    exp.Not: lambda a: ~_of(pl.Boolean, a),
+_OPERATORS: dict[type, tuple[str, Callable[..., pl.Series]]] = {
+    exp.Add: (_NUMBERS, partial(_arithmetic, operator.add)),
+    exp.Sub: (_NUMBERS, partial(_arithmetic, operator.sub)),
+    exp.Mul: (_NUMBERS, partial(_arithmetic, operator.mul)),
+    exp.Mod: (_NUMBERS, partial(_arithmetic, operator.mod)),
+    exp.Div: (_NUMBERS, partial(_numeric, operator.truediv)),
+    exp.Neg: (_NUMBERS, lambda a: _arithmetic(operator.sub, pl.Series([0], dtype=pl.Int128), a)),
+    exp.EQ: (_ALIKE, operator.eq),
+    exp.NEQ: (_ALIKE, operator.ne),
+    exp.LT: (_ALIKE, operator.lt),
+    exp.LTE: (_ALIKE, operator.le),
+    exp.GT: (_ALIKE, operator.gt),
+    exp.GTE: (_ALIKE, operator.ge),
+    exp.Between: (_ALIKE, lambda x, low, high: (x >= low) & (x <= high)),
+    exp.In: (_ALIKE, lambda x, first, *others: reduce(operator.or_, (x == value for value in (first, *others)))),
+    exp.Is: (_ANY, lambda x, _: x.is_null()),
+    exp.Like: (_TEXT, _like),
+    exp.And: (_TRUTH, operator.and_),
+    exp.Or: (_TRUTH, operator.or_),
+    exp.Not: (_TRUTH, operator.invert),
 }
 
-_CONDITIONS = (exp.Predicate, exp.Connector, exp.Not)
-_INSIDE: dict[type, type] = {exp.Identifier: exp.Column, exp.DataType: exp.Cast, exp.If: exp.Case}
+# Functions by name, with what they take: series of any length N or of length 1. There is no `log`: it is log10 in some
+# databases and the natural logarithm in others.
+FUNCTIONS: dict[str, tuple[str, Callable[..., pl.Series]]] = {
+    "sqrt": (_NUMBERS, lambda x: _numeric(np.sqrt, x)),
+    "exp": (_NUMBERS, lambda x: _numeric(np.exp, x)),
+    "ln": (_NUMBERS, lambda x: _numeric(np.log, x)),
+    "log10": (_NUMBERS, lambda x: _numeric(np.log10, x)),
+    "pow": (_NUMBERS, lambda x, y: _numeric(np.power, x, y)),
+    "abs": (_NUMBERS, lambda x: x.abs()),
+    "round": (_NUMBERS, lambda x: x.cast(pl.Float64).round()),
+    "floor": (_NUMBERS, lambda x: x.cast(pl.Float64).floor()),
+    "ceil": (_NUMBERS, lambda x: x.cast(pl.Float64).ceil()),
+    "least": (_NUMBERS, lambda first, *others: pl.select(pl.min_horizontal(first, *others)).to_series()),
+    "greatest": (_NUMBERS, lambda first, *others: pl.select(pl.max_horizontal(first, *others)).to_series()),
+    "coalesce": (_ALIKE, lambda first, *others: pl.select(pl.coalesce(first, *others)).to_series()),
+    "nullif": (_ALIKE, lambda x, value: _where((x != value).fill_null(True), x)),
+    "lower": (_TEXT, lambda text: text.str.to_lowercase()),
+    "concat": (_ANY, lambda first, *others: reduce(operator.add, (one.cast(pl.String) for one in (first, *others)))),
+}
 
 # Allowed nodes, with their arguments beside "this" and "expression". Anything else is refused, so what a newer sqlglot
 # may understand is never silently ignored.
 _NODES: dict[type, str] = {
-    **dict.fromkeys((*_OPERATORS, exp.Column, exp.Boolean, exp.Null, exp.DataType), ""),
-    **{exp.Like: "negate", exp.ILike: "negate", exp.In: "expressions", exp.Anonymous: "expressions"},
-    **{exp.Between: "low high", exp.Div: "typed safe", exp.DPipe: "safe", exp.Cast: "to", exp.TryCast: "to safe"},
-    **{exp.Case: "ifs default", exp.If: "true", exp.Literal: "is_string", exp.Identifier: "quoted"},
-}
-
-# Functions by name, on series of any length N or of length 1. There is no `log`: it is log10 in some databases and
-# the natural logarithm in others.
-_SMOOTH: dict[str, Any] = {
-    **{name: getattr(np, name) for name in ("sqrt", "cbrt", "exp", "log2", "log10", "radians", "degrees")},
-    **{"ln": np.log, "sin": np.sin, "cos": np.cos, "tan": np.tan},
-    **{"asin": np.arcsin, "acos": np.arccos, "atan": np.arctan},
-}
-FUNCTIONS: dict[str, Callable[..., pl.Series]] = {
-    **{name: lambda x, *, function=function: _numeric(function, x) for name, function in _SMOOTH.items()},
-    **dict.fromkeys(("pow", "power"), lambda x, y: _numeric(np.power, x, y)),
-    "atan2": lambda y, x: _numeric(np.arctan2, y, x),
-    "pi": lambda: pl.Series([np.pi]),
-    "mod": lambda x, y: _arithmetic(operator.mod, x, y),
-    "abs": lambda x: _wide(x).abs(),
-    "sign": lambda x: _of(pl.Float64, x).sign(),
-    "round": lambda x: _of(pl.Float64, x).round(),
-    "floor": lambda x: _of(pl.Float64, x).floor(),
-    **dict.fromkeys(("ceil", "ceiling"), lambda x: _of(pl.Float64, x).ceil()),
-    "coalesce": _coalesce,
-    "ifnull": lambda x, other: _coalesce(x, other),
-    "nullif": lambda x, value: _where(~_compare(operator.eq, x, value).fill_null(False), x),
-    "least": lambda first, *others: _extreme(pl.min_horizontal, first, *others),
-    "greatest": lambda first, *others: _extreme(pl.max_horizontal, first, *others),
-    "if": lambda condition, value, other: _case(None, [(condition, value)], other),
-    "lower": lambda text: _of(pl.String, text).str.to_lowercase(),
-    "upper": lambda text: _of(pl.String, text).str.to_uppercase(),
-    "length": lambda text: _of(pl.String, text).str.len_chars().cast(pl.Int64),
-    "concat": _concat,
+    **dict.fromkeys((*_OPERATORS, exp.Column, exp.Boolean, exp.Null, exp.Paren, exp.DataType), ""),
+    **{exp.Like: "negate", exp.In: "expressions", exp.Anonymous: "expressions", exp.Between: "low high"},
+    **{exp.Div: "typed safe", exp.Cast: "to", exp.Case: "ifs default", exp.If: "true"},
+    **{exp.Literal: "is_string", exp.Identifier: "quoted"},
 }

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from truemorph.catalogs.columns import NAMED, free_name
 from truemorph.catalogs.crossmatch import Match, describe, match_ids, match_sky
 from truemorph.catalogs.expressions import column_expression
 from truemorph.catalogs.mapped import column_values
@@ -19,16 +20,8 @@ from truemorph.errors import InputError, nearest
 from truemorph.tables import CatalogTable, kind_of, read_table
 
 # Names of right ascension and declination in SDSS and most tables, VizieR, SExtractor and TOPCAT.
-_POSITIONS = (
-    ("ra", "dec"),
-    ("raj2000", "dej2000"),
-    ("ra_icrs", "de_icrs"),
-    ("_ra", "_de"),
-    ("_raj2000", "_dej2000"),
-    ("alpha_j2000", "delta_j2000"),
-    ("ra_deg", "dec_deg"),
-    ("right_ascension", "declination"),
-)
+_RA = ("ra", "raj2000", "ra_icrs", "_ra", "_raj2000", "alpha_j2000", "ra_deg", "right_ascension")
+_DEC = ("dec", "dej2000", "de_icrs", "_de", "_dej2000", "delta_j2000", "dec_deg", "declination")
 
 
 @dataclass(frozen=True)
@@ -56,6 +49,9 @@ class Join:
             raise InputError(f'a table is joined by "id" or on the "sky"; got by={self.by!r}')
         if isinstance(self.columns, str):
             object.__setattr__(self, "columns", (self.columns,))
+        if len(self.columns) not in (0, 1 if self.by == "id" else 2) or not all(self.columns):
+            how = "FILE=COLUMN, its column of ids" if self.by == "id" else "FILE=RA,DEC, its columns of positions"
+            raise InputError(f"to add a table's columns give FILE, or {how}; got {','.join(self.columns)!r}")
 
     @property
     def name(self) -> str:
@@ -71,6 +67,10 @@ class Joined:
     ----------
     table : CatalogTable
         Rows as in the first table; where another has no row for a galaxy, its columns are null.
+    name : str
+        What to call the first table in messages.
+    files : tuple of Path
+        Files that were read, the first table's first.
     matches : list of (str, str, dict)
         Left table, right table, and the statistics of their match.
     notes : list of str
@@ -79,6 +79,8 @@ class Joined:
     """
 
     table: CatalogTable
+    name: str = "table"
+    files: tuple[Path, ...] = ()
     matches: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     added: dict[str, tuple[str, Path | None]] = field(default_factory=dict)
@@ -99,15 +101,10 @@ def read_join(text: str, by: Literal["id", "sky"] = "id", within: float = 2.0) -
     >>> read_join("positions.fits=RAJ2000,DEJ2000", "sky", 1.5).within
     1.5
     """
-    file, equals, names = text.rpartition("=")
-    if not equals or Path(text).is_file():
+    file, _, names = text.rpartition("=")
+    if not file or Path(text).is_file():
         return Join(text, by, (), within)
-    columns = tuple(name.strip() for name in names.split(","))
-    wanted = 1 if by == "id" else 2
-    if len(columns) != wanted or not all(columns) or not file:
-        how = "FILE=COLUMN with its id column" if by == "id" else "FILE=RA,DEC with its position columns in degrees"
-        raise InputError(f"to add a table's columns give FILE, or {how}; got {text!r}")
-    return Join(file, by, columns, within)
+    return Join(file, by, tuple(name.strip() for name in names.split(",")), within)
 
 
 def join_tables(
@@ -142,146 +139,106 @@ def join_tables(
     >>> joined.table.frame["petroRad_r"].to_list()
     [None, 5.0]
     """
-    result = Joined(table)
+    result = Joined(table, table_name, () if table.path is None else (table.path,))
     left_name = Path(table_name).name
     for join in joins:
         right = read_table(join.source)
-        match, redundant, notes = _match(result, right, join, mapping, table_name)
+        names = (table_name, join.name if right.path is None else str(right.path))
+        keys = ("object_id",) if join.by == "id" else ("ra", "dec")
+        left_keys, _ = _keys(result.table, keys, (), names[0], mapping, result.own)
+        right_keys, notes = _keys(right, keys, join.columns, names[1])
+        if join.by == "id":
+            match = match_ids(*left_keys, *right_keys, sources=names)
+            right = replace(right, frame=right.frame.drop(right_keys[0].name))
+        else:
+            ra, dec, ra2, dec2 = (one.fill_null(np.nan).to_numpy() for one in (*left_keys, *right_keys))
+            match = match_sky(ra, dec, ra2, dec2, join.within, sources=names)
         line = describe(match, left_name, join.name)
         if match.statistics["matched"] == 0:
             raise InputError(f"no row of {join.name} matches {table_name}: {line}")
-        added = _with_columns(result, right.frame.drop(redundant), right, match, join)
+        beside, clashes = _side_by_side(result, right, match, join)
         result = replace(
-            added,
+            beside,
+            files=(*result.files, *(() if right.path is None else (right.path,))),
             matches=[*result.matches, (left_name, join.name, {**match.statistics})],
-            notes=[*result.notes, line, *notes, *added.notes],
+            notes=[*result.notes, line, *notes, *clashes],
         )
     return result
 
 
-def _match(
-    left: Joined, right: CatalogTable, join: Join, mapping: Mapping | None, table_name: str
-) -> tuple[Match, list[str], list[str]]:
-    """Match two tables; also return columns of the right one that need not be added (its ids), and notes."""
-    right_name = str(join.source) if isinstance(join.source, str | os.PathLike) else join.name
-    names = (table_name, right_name)
-    if join.by == "id":
-        known = _mapped_values(left, mapping, "object_id", table_name)
-        left_ids = _ids(left.table, None, table_name, "--id COLUMN") if known is None else known
-        right_ids = _ids(right, join.columns[0] if join.columns else None, right_name, "--join FILE=COLUMN")
-        return match_ids(left_ids, right_ids, sources=names), [right_ids.name], []
-    ra, dec = (_mapped_values(left, mapping, name, table_name) for name in ("ra", "dec"))
-    if ra is None or dec is None:
-        left_places, _ = _positions(left.table, (), table_name, "name them in a mapping")
-    else:
-        left_places = (_degrees(ra, "ra", table_name), _degrees(dec, "dec", table_name))
-    right_places, notes = _positions(right, join.columns, right_name, "give --match FILE=RA,DEC")
-    return match_sky(*left_places, *right_places, join.within, sources=names), [], notes
-
-
-def _mapped_values(left: Joined, mapping: Mapping | None, name: str, table_name: str) -> pl.Series | None:
-    """Ids or positions of the first table as its mapping says; None where it doesn't."""
-    found = {} if mapping is None else resolve(mapping, left.table.frame.columns, left.own)
-    if mapping is None or name not in found:
-        return None
-    values, _, _ = column_values(left.table, name, found[name], mapping.columns[name], table_name)
-    return values.alias(found[name].said)
-
-
-def _ids(table: CatalogTable, chosen: str | None, table_name: str, option: str) -> pl.Series:
+def _keys(
+    table: CatalogTable,
+    names: Sequence[str],
+    chosen: Sequence[str],
+    table_name: str,
+    mapping: Mapping | None = None,
+    own: Sequence[str] = (),
+) -> tuple[list[pl.Series], list[str]]:
+    """Ids or positions of a table, in columns that were chosen, or as its mapping says, or found by name; and notes."""
     existing = table.frame.columns
-    if chosen is not None:
-        if chosen not in existing:
-            raise InputError(f"{table_name}: no id column {chosen!r}; {nearest(chosen, existing)}")
-        return table.frame[chosen]
-    known = [name for preset in PRESETS for name in read_mapping(preset).columns["object_id"].column]
+    found = {} if mapping is None or chosen else resolve(mapping, existing, own)
     by_case = {name.lower(): name for name in reversed(existing)}
-    for name in known:
-        if name in existing or name.lower() in by_case:
-            return table.frame[name if name in existing else by_case[name.lower()]]
-    raise InputError(
-        f"{table_name}: no id column ({', '.join(dict.fromkeys(known))}); name it with {option} "
-        f"({nearest(known[0], existing)})"
-    )
-
-
-def _positions(
-    table: CatalogTable, chosen: Sequence[str], table_name: str, how: str
-) -> tuple[tuple[np.ndarray, np.ndarray], list[str]]:
-    """Right ascension and declination in degrees, NaN where missing, and notes."""
-    existing = table.frame.columns
-    absent = [name for name in chosen if name not in existing]
-    if absent:
-        raise InputError(f"{table_name}: no position column {absent[0]!r}; {nearest(absent[0], existing)}")
-    names = list(chosen)
-    if len(names) != 2:
-        by_case = {name.lower(): name for name in existing}
-        found = next((pair for pair in _POSITIONS if set(pair) <= set(by_case)), None)
-        if found is None:
-            raise InputError(f"{table_name}: no position columns (ra, dec); {how} ({nearest('ra', existing)})")
-        names = [by_case[one] for one in found]
-    places, notes = [], []
-    for name, column in zip(("ra", "dec"), names, strict=True):
-        values, _, more = column_values(table, name, column_expression(column), Column(column=(column,)), table_name)
-        places.append(_degrees(values.alias(column), name, table_name))
+    keys, notes = [], []
+    for number, name in enumerate(names):
+        if mapping is not None and found.keys() >= set(names):
+            what, rule = found[name], mapping.columns[name]
+        else:
+            known = [by_case[one] for one in _usual_names(name) if one in by_case]
+            column = chosen[number] if chosen else known[0] if known else name
+            if column not in existing:
+                how = "--id or --join FILE=COLUMN" if name == "object_id" else "a mapping or --match FILE=RA,DEC"
+                near = nearest(column, existing)
+                raise InputError(
+                    f"{table_name}: no column {column!r} ({NAMED[name].description}); name it in {how}; {near}"
+                )
+            what, rule = column_expression(column), Column(column=(column,))
+        values, _, more = column_values(table, name, what, rule, table_name)
+        keys.append(values.alias(what.said))
         notes += more
-    return (places[0], places[1]), notes
+    return keys, notes
 
 
-def _degrees(values: pl.Series, name: str, table_name: str) -> np.ndarray:
-    low, high = (-180, 360) if name == "ra" else (-90, 90)
-    bad = ((values < low) | (values > high)).fill_null(False)
-    if bad.any():
-        row = int(bad.arg_true()[0])
-        raise InputError(
-            f"{table_name}: column {values.name} ({name}) should be between {low} and {high} degrees; {bad.sum():,d} "
-            f"rows are not (first: row {row + 1}, {values[row]:g}); correct them, or leave them empty if "
-            "unknown"
-        )
-    return values.fill_null(np.nan).to_numpy()
+def _usual_names(name: str) -> Sequence[str]:
+    if name == "object_id":
+        return [one.lower() for preset in PRESETS for one in read_mapping(preset).columns["object_id"].column]
+    return _RA if name == "ra" else _DEC
 
 
-def _with_columns(left: Joined, frame: pl.DataFrame, right: CatalogTable, match: Match, join: Join) -> Joined:
-    """Put the right table's columns beside the left one's, in the order of its rows; notes are only the new ones."""
-    table, notes = left.table, []
+def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -> tuple[Joined, list[str]]:
+    """Put the right table's columns beside the left one's, in the order of its rows; return notes too."""
+    notes = []
     stem = join.name.partition(".")[0] if right.path is not None else "joined"
+    own, frame = left.table.frame, right.frame
     empty = [
-        column
-        for column in frame.columns
-        if column in table.frame.columns and _is_empty(table.frame[column]) and not _is_empty(frame[column])
+        name for name in frame.columns if name in own.columns and _is_empty(own[name]) and not _is_empty(frame[name])
     ]
     if empty:
         notes.append(f"{join.name}: used for columns that have no value elsewhere: {', '.join(empty[:6])}")
-        table = replace(table, frame=table.frame.drop(empty))
-    taken = set(table.frame.columns)
-    renamed: dict[str, str] = {}
-    for column in frame.columns:
-        free = column
-        if free in taken:
-            free = f"{column}_{stem}"
-            while free in taken or free in frame.columns:
-                free += "_"
-        renamed[column] = free
-        taken.add(free)
-    clashing = [column for column in frame.columns if renamed[column] != column]
+        own = own.drop(empty)
+    taken = {*own.columns, *frame.columns}
+    clashing = [name for name in frame.columns if name in own.columns]
+    renamed = {name: name for name in frame.columns}
+    for name in clashing:
+        renamed[name] = free_name(f"{name}_{stem}", taken)
+        taken.add(renamed[name])
     if clashing:
         shown = ", ".join(clashing[:6]) + (f" and {len(clashing) - 6} more" if len(clashing) > 6 else "")
         notes.append(f"{join.name}: names that exist already get a suffix ({renamed[clashing[0]]}): {shown}")
     rows = pl.Series(match.index)
     gathered = frame.rename(renamed).select(pl.all().gather(pl.select(pl.when(rows >= 0).then(rows)).to_series()))
-    units = {renamed[column]: unit for column, unit in right.units.items() if column in renamed}
-    about = {renamed[column]: text for column, text in right.descriptions.items() if column in renamed}
+    units, about = (
+        {name: text for name, text in mine.items() if name not in empty}
+        | {renamed[name]: one for name, one in theirs.items() if name in renamed}
+        for mine, theirs in ((left.table.units, right.units), (left.table.descriptions, right.descriptions))
+    )
     if match.separation is not None:
-        column = f"{stem}_separation"
-        while column in taken:
-            column += "_"
+        column = free_name(f"{stem}_separation", taken)
         gathered = gathered.with_columns(pl.Series(column, match.separation).fill_nan(None))
         units[column], about[column] = "arcsec", f"separation on the sky from the row of {join.name}"
-    units = {column: unit for column, unit in table.units.items() if column not in empty} | units
-    about = {column: text for column, text in table.descriptions.items() if column not in empty} | about
-    table = replace(table, frame=pl.concat([table.frame, gathered], how="horizontal"), units=units, descriptions=about)
+    both = pl.concat([own, gathered], how="horizontal")
+    table = replace(left.table, frame=both, units=units, descriptions=about)
     added = left.added | dict.fromkeys(gathered.columns, (join.name, right.path))
-    return Joined(table, left.matches, notes, added)
+    return replace(left, table=table, added=added), notes
 
 
 def _is_empty(series: pl.Series) -> bool:

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from truemorph.catalogs.expressions import Expression, compute
+from truemorph.catalogs.columns import FRACTIONS, NAMED, VOTES, conversion, percent_of_light
+from truemorph.catalogs.expressions import Expression, column_expression, compute, read_expression
 from truemorph.catalogs.mapping import PRESETS, Column, Mapping, resolve
-from truemorph.catalogs.names import FRACTIONS, NAMED, VOTES, percent_of_light
-from truemorph.catalogs.units import conversion
 from truemorph.errors import InputError, nearest
 from truemorph.missing import without, without_sentinels
 from truemorph.tables import CatalogTable
@@ -22,7 +21,6 @@ _REQUIRED = ("object_id", "smooth_fraction", "radius", "psf_fwhm")
 _VITAL = {*_REQUIRED, "label", *FRACTIONS, *VOTES, "vote_count"}
 # In truemorph's own unit, or under another name, these need not be carried a second time.
 _STAND_FOR_SOURCE = {"object_id", "image", "radius", "psf_fwhm", *FRACTIONS}
-_MOST_VOTES = 2**53
 _SIGMA = re.compile(r"sigma|(?:^|_)sig_?psf|psf_?sig(?:$|_)", re.IGNORECASE)
 _PSF = re.compile(r"psf|seeing|fwhm", re.IGNORECASE)
 
@@ -148,7 +146,7 @@ def check_required(mapped: Mapped, table: CatalogTable, mapping: Mapping, table_
     # The mapping's own first: a misspelt column explains what else is lacking.
     for name in sorted({*promised, *_REQUIRED} - have, key=lambda name: (name not in promised, names.index(name))):
         existing, option = table.frame.columns, NAMED[name].option
-        sought = list(mapping.columns[name].candidates(name)) if name in mapping.columns else []
+        sought = list(mapping.columns[name].candidates()) if name in mapping.columns else []
         kind = f"{'preset' if mapping.name in PRESETS else 'mapping'} {mapping.name}"
         if sought:
             what = f"no column {' or '.join(one.said for one in sought[:3])} ({name}) for {kind}"
@@ -222,12 +220,11 @@ def column_values(
             f"{where} is named like a PSF width, but was given as the galaxies' radius; give "
             f'their Petrosian radius with --radius, or "1 * {what.said}" if it is one'
         )
-    numbers = _numbers(series, where)
-    if kind == "count":
-        return _counts(numbers, where), "", notes
     factor, unit, more = _unit(table, name, what, rule, table_name)
-    numbers, large = _without_impossible(numbers * factor if factor != 1 else numbers, name, where)
-    return numbers, unit, notes + more + large
+    numbers, impossible = _without_impossible(_numbers(series, where) * factor, name, where)
+    if kind == "count" and (numbers.is_null() | (numbers == numbers.round())).all():
+        numbers = numbers.cast(pl.Int64)  # weighted votes are not whole numbers
+    return numbers, unit, notes + more + impossible
 
 
 def _cleaned(
@@ -277,18 +274,6 @@ def _without_impossible(numbers: pl.Series, name: str, where: str) -> tuple[pl.S
     return pl.select(pl.when(~bad).then(numbers)).to_series(), [note]
 
 
-def _counts(numbers: pl.Series, where: str) -> pl.Series:
-    bad = ((numbers < 0) | (numbers > _MOST_VOTES)).fill_null(False)
-    if bad.any():
-        row = int(bad.arg_true()[0])
-        raise InputError(
-            f"{where} should hold numbers of votes, but row {row + 1} is {numbers[row]:g}; "
-            "name the values that mean missing in a mapping"
-        )
-    whole = (numbers.is_null() | (numbers == numbers.round())).all()
-    return numbers.cast(pl.Int64) if whole else numbers  # weighted votes are not whole numbers
-
-
 def _labels(series: pl.Series, where: str) -> tuple[pl.Series, list[str]]:
     """Labels 0 and 1, null where -1; for a condition also a note on how many rows it makes smooth."""
     numeric = series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)
@@ -314,61 +299,91 @@ def _unit(
 ) -> tuple[float, str, list[str]]:
     """Return the factor from a column's unit to truemorph's, that unit, and notes."""
     wanted = NAMED[name].units
-    own_unit = wanted[0] if len(wanted) == 1 else ""
-    if not what.lone:
-        if rule.unit is not None:
-            return *_converted(rule.unit, name, what, table_name), []
-        return 1.0, _unit_of_expression(table, name, what, table_name) or own_unit, []
-    stated = table.units.get(what.columns[0])
-    given = rule.unit if stated is None else stated
-    if given is None:
-        return 1.0, own_unit, []
-    found = _converted(given, name, what, table_name)
-    if stated is not None and rule.unit is not None and conversion(rule.unit, wanted) != found:
-        note = f"{table_name}: column {what.said} states {stated}, the mapping says {rule.unit}: {stated} is used"
-        return *found, [note]
-    return *found, []
-
-
-def _converted(unit: str, name: str, what: Expression, table_name: str) -> tuple[float, str]:
-    wanted = NAMED[name].units
-    try:
-        found = conversion(unit, wanted)
-    except InputError:
-        found = None
-    if found is None:
-        kind = {"arcsec": "an angle", "deg": "an angle", "": "a pure number"}.get(wanted[0], f"in {wanted[0]}")
-        column = what.said if what.said.isidentifier() else f'"{what.said}"'
-        raise InputError(
-            f"{table_name}: column {what.said} is in {unit!r}, which is not {kind} that astropy knows; give a column "
-            f"in {wanted[0] or 'no unit'}, or an expression that is, such as '0.4 * {column}'"
-        )
-    return found
-
-
-def _unit_of_expression(table: CatalogTable, name: str, what: Expression, table_name: str) -> str | None:
-    """Return truemorph's unit if the columns of an expression state it; refuse other units."""
-    wanted = NAMED[name].units
-    for column in what.columns:
-        stated = table.units.get(column)
-        if not stated or (wanted == ("",) and stated.strip() not in ("%", "percent")):
-            continue  # a ratio of two lengths is a pure number
-        try:
-            found = conversion(stated, wanted)
-        except InputError:
-            found = None
+    stated = table.units.get(what.columns[0]) if what.lone else None
+    given = stated or rule.unit
+    if given:
+        found = conversion(given, wanted)
         if found is None:
-            continue  # such as a number of pixels times their scale
-        if found[0] != 1:
+            kind = {"arcsec": "an angle", "deg": "an angle", "": "a pure number"}.get(wanted[0], f"in {wanted[0]}")
+            column = what.said if what.said.isidentifier() else f'"{what.said}"'
+            raise InputError(
+                f"{table_name}: column {what.said} is in {given!r}, which is not {kind} that astropy knows; give a "
+                f"column in {wanted[0] or 'no unit'}, or an expression that is, such as '0.4 * {column}'"
+            )
+        if stated and rule.unit and conversion(rule.unit, wanted) != found:
+            note = f"{table_name}: column {what.said} states {stated}, the mapping says {rule.unit}: {stated} is used"
+            return *found, [note]
+        return *found, []
+    unit = wanted[0] if len(wanted) == 1 else ""
+    for column in () if what.lone else what.columns:
+        stated = table.units.get(column, "")
+        if wanted == ("",) and stated.strip() not in ("%", "percent"):
+            continue  # a ratio of two lengths is a pure number
+        found = conversion(stated, wanted) if stated else None  # none of pixels, which are multiplied by their scale
+        if found is not None and found[0] != 1:
             raise InputError(
                 f"{table_name}: {what.said} uses {column}, which is in {stated}; give the unit of the result in a "
                 f'mapping, such as unit = "{wanted[0]}"'
             )
-        return found[1]
-    return None
+        unit = unit or (found[1] if found else "")
+    return 1.0, unit, []
 
 
 # --- votes ------------------------------------------------------------------------------------------------------------
+
+
+def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -> tuple[dict[str, str], list[str]]:
+    """Replace "smooth", "disk" and "artefact" by the names of vote fractions or of numbers of votes.
+
+    Parameters
+    ----------
+    chosen : dict of str to str
+        Name → column or expression.
+    frame : polars.DataFrame
+    table_name : str
+        For messages.
+
+    Returns
+    -------
+    chosen : dict of str to str
+    notes : list of str
+        Which of both they were taken for.
+
+    Raises
+    ------
+    InputError
+        If a column is absent, or the columns hold percentages, or some fractions and others numbers.
+    """
+    texts = {name: chosen[name] for name in ("smooth", "disk", "artefact") if name in chosen}
+    if not texts:
+        return chosen, []
+    values = np.stack(
+        [
+            compute(
+                column_expression(text) if text in frame.columns else read_expression(text, name), frame, table_name
+            )
+            .cast(pl.Float64, strict=False)
+            .fill_null(np.nan)
+            .to_numpy()
+            for name, text in texts.items()
+        ]
+    )
+    known = values[:, values.sum(axis=0) > 0]
+    sums = known.sum(axis=0)
+    kind, counted = "fraction", "fractions"
+    if sums.size and np.mean(sums <= 1.01) < 0.9:  # a few bad fractions are errors of their own
+        kind, counted = "votes", "numbers of votes"
+        if (known % 1).any() and abs(np.median(sums) - 100) < 1 and len(texts) > 1:
+            first = next(iter(texts))
+            raise InputError(
+                f"{table_name}: {', '.join(texts.values())} are percentages; divide them by 100, such as "
+                f'--{first} "{texts[first]} / 100"'
+            )
+        small = [text for text, one in zip(texts.values(), known, strict=True) if (one <= 1).all() and (one % 1).any()]
+        if small:
+            raise InputError(f"{table_name}: {small[0]} holds fractions, other votes are numbers; give one kind")
+    named = {f"{name}_{kind}" if name in texts else name: text for name, text in chosen.items()}
+    return named, [f"{', '.join(texts.values())}: read as {counted}"]
 
 
 def count_votes(
@@ -391,51 +406,46 @@ def count_votes(
         If an answer has more votes than the question.
     """
     columns, made = dict(columns), dict[str, str | float]()
-    if not any(name in columns for name in VOTES):
-        return columns, made, []
-    if "vote_count" not in columns:
-        if not {"smooth_votes", "disk_votes"} <= set(columns):
-            return columns, made, []
-        total = columns["smooth_votes"] + columns["disk_votes"]
+    answers = [name for name in VOTES if name in columns]
+    if "vote_count" not in columns and {"smooth_votes", "disk_votes"} <= set(answers):
         # A missing count of artefacts is no vote for them.
-        columns["vote_count"] = total + columns["artefact_votes"].fill_null(0) if "artefact_votes" in columns else total
-        made["vote_count"] = " + ".join(str(sources[name]) for name in VOTES if name in columns)
+        columns["vote_count"] = columns["smooth_votes"] + columns["disk_votes"]
+        if "artefact_votes" in answers:
+            columns["vote_count"] += columns["artefact_votes"].fill_null(0)
+        made["vote_count"] = " + ".join(str(sources[name]) for name in answers)
+    if "vote_count" not in columns or "smooth_votes" not in answers:
+        return columns, made, []
     total = columns["vote_count"].cast(pl.Float64)
-    counted = {
-        fraction: pl.select(pl.when(total > 0).then(columns[votes].cast(pl.Float64) / total)).to_series()
-        for fraction, votes in zip(FRACTIONS, VOTES, strict=True)
-        if votes in columns
-    }
-    for fraction, values in counted.items():
-        above = (values > 1 + 1e-6).fill_null(False)
+    nothing = pl.Series([None], dtype=pl.Float64).new_from_index(0, len(total))
+    counted = dict.fromkeys(FRACTIONS, nothing)
+    for votes in answers:
+        part = pl.select(pl.when(total > 0).then(columns[votes].cast(pl.Float64) / total)).to_series()
+        above = (part > 1 + 1e-6).fill_null(False)
         if above.any():
             row = int(above.arg_true()[0])
             raise InputError(
-                f"{table_name}: row {row + 1} has more votes in {sources[fraction.replace('fraction', 'votes')]} than "
-                f"in {(sources | made)['vote_count']}; name the votes of the first question only"
+                f"{table_name}: row {row + 1} has more votes in {sources[votes]} than in "
+                f"{(sources | made)['vote_count']}; name the votes of the first question only"
             )
-    if "smooth_fraction" not in counted:
-        return columns, made, []
-    nothing = pl.Series([None], dtype=pl.Float64).new_from_index(0, len(total))
-    stated = columns.get("smooth_fraction", nothing)
-    filled = stated.is_null() & counted["smooth_fraction"].is_not_null()
+        counted[votes.replace("votes", "fraction")] = part
+    filled = columns.get("smooth_fraction", nothing).is_null() & counted["smooth_fraction"].is_not_null()
     if not filled.any():
         return columns, made, []
     notes = []
-    if "smooth_fraction" in columns:
+    stated = [name for name in FRACTIONS if name in columns]
+    if "smooth_fraction" in stated:
         notes.append(
             f"{table_name}: {filled.sum():,d} of {len(filled):,d} rows have votes but no fractions: "
             "fractions of the votes are used"
         )
-    elif ignored := [fraction for fraction in FRACTIONS if columns.pop(fraction, None) is not None]:
-        notes.append(
-            f"{table_name}: no smooth_fraction beside {' and '.join(ignored)}: fractions of the votes are used"
-        )
-    for fraction in FRACTIONS:
-        if fraction in columns or fraction in counted:
-            if fraction not in columns:
-                made[fraction] = f"{fraction.replace('fraction', 'votes')} / vote_count"
-            other = columns.get(fraction, nothing)
-            taken = pl.when(filled).then(counted.get(fraction, nothing)).otherwise(other)
-            columns[fraction] = pl.select(taken).to_series()
+    elif stated:
+        notes.append(f"{table_name}: no smooth_fraction beside {' and '.join(stated)}: fractions of the votes are used")
+        columns = {name: values for name, values in columns.items() if name not in stated}
+    for name in FRACTIONS:
+        votes = name.replace("fraction", "votes")
+        if name not in columns and votes in answers:
+            made[name] = f"{votes} / vote_count"
+        if name in columns or votes in answers:
+            taken = pl.when(filled).then(counted[name]).otherwise(columns.get(name, nothing))
+            columns[name] = pl.select(taken).to_series()
     return columns, made, notes

@@ -20,20 +20,20 @@ from __future__ import annotations
 
 import math
 import os
-import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from truemorph.arrays import float_array
+from truemorph.catalogs.columns import FRACTIONS, NAMED, VOTES, conversion, percent_of_light
 from truemorph.catalogs.expressions import Expression, column_expression, read_expression
-from truemorph.catalogs.names import FRACTIONS, NAMED, VOTES, percent_of_light
 from truemorph.catalogs.physical import COSMOLOGY, named_cosmology
-from truemorph.catalogs.units import conversion
+from truemorph.catalogs.sampling import split_galaxies
 from truemorph.errors import InputError, nearest
 from truemorph.io import read_toml
 
@@ -41,9 +41,12 @@ from truemorph.io import read_toml
 # the volunteers' must say so.
 DETECTED = ("gz2", "gz-challenge", "desi", "gz-decals", "gz-hubble", "candels", "truemorph")
 PRESETS = (*DETECTED, "gz2-debiased", "paper")
-ALL, BALANCED = "all", "balanced"
 _ANY_VOTES = {"label", "smooth_fraction", "smooth_votes"}
 _VOTE_COLUMNS = ("label", *FRACTIONS, *VOTES, "vote_count")
+_SHAPES = {
+    "sample": 'give "all", "balanced", or whole numbers of smooth and disk galaxies, such as 62225,59759',
+    "split": "give fractions to train, validate and test on that sum to 1, or numbers of galaxies, such as 0.8,0.1,0.1",
+}
 
 
 def _as_tuple(value: Any) -> Any:
@@ -56,10 +59,8 @@ def _finite(value: Any) -> Any:
     return tuple(one for one in several if not isinstance(one, float) or math.isfinite(one))
 
 
-def _sample(value: Any) -> Any:
-    if value is None or isinstance(value, dict | BaseModel) or value in (ALL, BALANCED):
-        return value
-    raise ValueError(f'give "{ALL}", "{BALANCED}", or numbers of galaxies such as {{ smooth = 10, disk = 10 }}')
+def _short_form(value: Any) -> Any:
+    return {"column": value} if isinstance(value, str | list | tuple) else value
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
@@ -85,14 +86,14 @@ class Column(_Model):
     def _one_of_two(self) -> Column:
         if bool(self.column) == bool(self.expression):
             raise ValueError('give either column = "…" or expression = "…"')
+        list(self.candidates())
         return self
 
-    def candidates(self, name: str) -> Iterator[Expression]:
+    def candidates(self) -> Iterator[Expression]:
         """Yield the candidates; a plain column is the expression that names it."""
-        for column in self.column:
-            yield column_expression(column)
+        yield from map(column_expression, self.column)
         for text in self.expression:
-            yield read_expression(text, f"[columns.{name}]")
+            yield read_expression(text, "expression")
 
 
 class Cut(_Model):
@@ -101,27 +102,41 @@ class Cut(_Model):
     name: str = Field(min_length=1)
     keep: str = Field(description="SQL over the table's columns and truemorph's; rows where it is unknown are dropped")
 
+    @model_validator(mode="after")
+    def _readable(self) -> Cut:
+        read_expression(self.keep, f"cut {self.name!r}")
+        return self
 
-class Sample(_Model):
+
+class _Numbers(_Model):
+    """Numbers by name, from a table of TOML, a sequence, or text with commas."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        parts = value.split(",") if isinstance(value, str) else value
+        if isinstance(parts, list | tuple) and len(parts) == len(cls.model_fields):
+            return dict(zip(cls.model_fields, parts, strict=True))
+        return value
+
+
+class Sample(_Numbers):
     """How many galaxies of each label to draw."""
 
     smooth: int = Field(ge=1, le=10**12)
     disk: int = Field(ge=1, le=10**12)
 
 
-class Split(_Model):
+class Split(_Numbers):
     """Fractions of the galaxies to train, validate and test on, or numbers of galaxies."""
 
     train: int | float = Field(gt=0)
-    validation: int | float = Field(ge=0)
-    test: int | float = Field(ge=0)
+    validation: int | float
+    test: int | float
 
     @model_validator(mode="after")
     def _fractions_or_numbers(self) -> Split:
-        parts = self.parts
-        fractions = abs(sum(parts) - 1) < 1e-9
-        if not (fractions or (sum(parts) > 1 and all(float(part).is_integer() for part in parts))):
-            raise ValueError("give fractions that sum to 1, or whole numbers of galaxies")
+        split_galaxies((), self.parts)
         return self
 
     @property
@@ -142,21 +157,35 @@ class Mapping(_Model):
     psf_range: tuple[float, float] | None = Field(
         None, description="PSF FWHM in arcsec between which the median of a sample lies in this survey"
     )
-    columns: dict[str, Column] = Field(description="truemorph's name → where it comes from")
+    columns: dict[str, Annotated[Column, BeforeValidator(_short_form)]] = Field(
+        description="truemorph's name → where it comes from"
+    )
     cuts: tuple[Cut, ...] = ()
     cosmology: str | None = Field(None, description="name of an astropy cosmology, for kpc and absolute magnitudes")
-    sample: Annotated[Sample | str | None, BeforeValidator(_sample)] = Field(
+    sample: Literal["all", "balanced"] | Sample | None = Field(
         None, description='how many galaxies of each label to draw, "balanced" for equal numbers, or "all"'
     )
     split: Split | None = Field(None, description="fractions, or numbers of galaxies, to train, validate and test on")
     lacking: dict[str, str] = Field({}, description="truemorph's name → advice where the table has no such column")
 
-    @field_validator("columns", mode="before")
-    @classmethod
-    def _short_forms(cls, columns: Any) -> Any:
-        if not isinstance(columns, dict):
-            return columns
-        return {name: {"column": one} if isinstance(one, str | list | tuple) else one for name, one in columns.items()}
+    @model_validator(mode="after")
+    def _known(self) -> Mapping:
+        """Validate names, units, rules and cosmology."""
+        for name in (*self.columns, *self.lacking):
+            if name not in NAMED:
+                raise ValueError(f"unknown name {name!r}; {nearest(name, list(NAMED), what='names')}")
+        for name, column in self.columns.items():
+            units = NAMED[name].units
+            if column.unit is not None and conversion(column.unit, units) is None:
+                known = " or ".join(units) or "a pure number"
+                raise ValueError(f"{name} can't be in {column.unit!r}: astropy doesn't convert it to {known}")
+        names = [cut.name for cut in self.cuts]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two cuts are named {name!r}; give each its own name")
+        if self.cosmology not in (None, COSMOLOGY):  # astropy.cosmology takes a second to import
+            named_cosmology(self.cosmology)
+        return self
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -183,133 +212,104 @@ def read_mapping(source: Mapping | dict[str, Any] | str | os.PathLike[str]) -> M
     'arcmin'
     """
     if isinstance(source, Mapping):
-        return _checked(source, "mapping")
+        return source
     if isinstance(source, dict):
         base = source.get("extends")
         named = {} if base is None else {"name": f"{Path(str(base)).stem}, changed"}
-        return _validated(named | source, "mapping")
-    if not isinstance(source, str | os.PathLike):
-        raise InputError(f"a mapping is a preset's name, a TOML file or a dict; got {type(source).__name__}")
-    name = os.fspath(source)
-    if isinstance(source, str) and name in PRESETS:
-        return _preset(name)
-    if not name.lower().endswith(".toml"):
-        near = nearest(name, PRESETS, what="presets")
-        raise InputError(f"unknown preset {name!r}; {near}; a mapping of your own is a .toml file")
-    return _validated({"name": Path(name).stem, **read_toml(name)}, name, (Path(name),))
-
-
-@cache
-def _preset(name: str) -> Mapping:
-    return _validated(_preset_content(name), f"preset {name}")
-
-
-def _preset_content(name: str) -> dict[str, Any]:
-    text = (resources.files("truemorph.catalogs") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+        return _validated(named | source, "mapping", ())
+    return _read(source, ())
 
 
 def mapping_files(source: Any) -> list[Path]:
     """Return the file that a mapping was read from, followed by those that it extends."""
-    files: list[Path] = []
-    path = Path(source) if isinstance(source, str | os.PathLike) else None
-    while path is not None and path.suffix.lower() == ".toml" and path not in files:
-        files.append(path)
-        base = read_toml(path).get("extends")
-        path = path.parent / base if isinstance(base, str) and base not in PRESETS else None
-    return files
+    if not isinstance(source, str | os.PathLike) or str(source) in PRESETS:
+        return []
+    base = read_toml(source).get("extends")
+    return [Path(source), *([] if base is None or base in PRESETS else mapping_files(Path(source).parent / base))]
 
 
-def _extended(content: dict[str, Any], source: str, files: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Lay a mapping over the preset or file that it extends; `files` are those on the way here, the latest last."""
-    content = dict(content)
-    base = content.pop("extends", None)
-    under: dict[str, Any] = {}
-    if isinstance(base, str) and base in PRESETS:
-        under = _extended(_preset_content(base), f"preset {base}")
-    elif isinstance(base, str) and base.lower().endswith(".toml"):
-        file = (files[-1].parent if files else Path()) / base
-        if file.resolve() in {one.resolve() for one in files}:
-            raise InputError(f"{source}: extends {base!r}, which extends it; mappings can't form a circle")
-        under = _extended(read_toml(file), str(file), (*files, file))
-    elif base is not None:
-        near = nearest(str(base), PRESETS, what="presets")
-        raise InputError(f"{source}: extends {base!r}, which is neither a preset nor a .toml file; {near}")
-    for key in ("columns", "lacking"):
-        if isinstance(content.get(key, {}), dict) and (key in content or key in under):
-            content[key] = under.get(key, {}) | content.get(key, {})
-    if isinstance(content.get("columns"), dict):
-        # `redshift = false` removes a column of the extended mapping.
-        content["columns"] = {name: one for name, one in content["columns"].items() if one is not False}
-    if under and isinstance(content.get("cuts", []), list):
-        content["cuts"] = [*under.get("cuts", []), *content.get("cuts", [])]
-    if "sample" in content and "split" not in content and isinstance(under.get("split"), dict):
-        content["split"] = split_fractions(under["split"])
-    return under | content
+def extended(mapping: Mapping, content: dict[str, Any], source: str) -> Mapping:
+    """Lay the content of a mapping over another mapping.
 
+    Its columns and advice replace the other's, its cuts follow them, and `redshift = false` removes a column. A sample
+    of another size is split into the same fractions.
 
-def split_fractions(split: dict[str, Any]) -> dict[str, Any]:
-    """Turn the numbers of a split into fractions, for a sample of another size.
+    Parameters
+    ----------
+    mapping : Mapping
+    content : dict
+    source : str
+        Where the content is from, for messages.
+
+    Raises
+    ------
+    InputError
+        If something is unknown or impossible.
 
     Examples
     --------
-    >>> split_fractions({"train": 80, "validation": 10, "test": 10})
-    {'train': 0.8, 'validation': 0.1, 'test': 0.1}
+    >>> extended(read_mapping("paper"), {"sample": "3,4"}, "options").split.train.__round__(3)
+    0.8
     """
-    whole = sum(split.values())
-    return {name: part / whole for name, part in split.items()}
+    under = mapping.model_dump(exclude_defaults=True)
+    merged = under | content
+    for key in ("columns", "lacking"):
+        if isinstance(content.get(key), dict):
+            merged[key] = {name: one for name, one in (under.get(key, {}) | content[key]).items() if one is not False}
+    if isinstance(content.get("cuts"), list | tuple):
+        cuts = under.get("cuts", ())
+        merged["cuts"] = [*cuts, *(one for one in content["cuts"] if one not in cuts)]
+    if "sample" in content and "split" not in content and "split" in under:
+        whole = sum(under["split"].values())
+        merged["split"] = {name: part / whole for name, part in under["split"].items()}
+    return _validated(merged, source, ())
 
 
-def _validated(content: dict[str, Any], source: str, files: tuple[Path, ...] = ()) -> Mapping:
+@cache
+def _preset(name: str) -> Mapping:
+    with resources.as_file(resources.files("truemorph.catalogs") / "presets" / f"{name}.toml") as file:
+        return _validated(read_toml(file), f"preset {name}", ())
+
+
+def _read(source: str | os.PathLike[str], extending: tuple[Path, ...]) -> Mapping:
+    """Read a preset or a file; `extending` are the files that extend it, the nearest last."""
+    name = os.fspath(source)
+    if name in PRESETS:
+        return _preset(name)
+    if not name.lower().endswith(".toml"):
+        near = nearest(name, PRESETS, what="presets")
+        raise InputError(f"unknown preset {name!r}; {near}; a mapping of your own is a .toml file")
+    file = (extending[-1].parent if extending else Path()) / name
+    if file.resolve() in {one.resolve() for one in extending}:
+        raise InputError(f"{extending[-1]}: extends {name!r}, which extends it; mappings can't form a circle")
+    return _validated({"name": file.stem, **read_toml(file)}, str(file), (*extending, file))
+
+
+def _validated(content: dict[str, Any], source: str, files: tuple[Path, ...]) -> Mapping:
+    if "extends" in content:
+        base = _read(str(content["extends"]), files)
+        return extended(base, {key: one for key, one in content.items() if key != "extends"}, source)
     try:
-        return _checked(Mapping.model_validate(_extended(content, source, files)), source)
+        return Mapping.model_validate(content)
     except ValidationError as problem:
         raise InputError(f"{source}: {_explained(problem)}") from problem
-
-
-def _checked(mapping: Mapping, source: str) -> Mapping:
-    """Validate names, units, expressions, rules and cosmology."""
-    for name in (*mapping.columns, *mapping.lacking):
-        if name not in NAMED:
-            raise InputError(f"{source}: unknown name {name!r}; {nearest(name, list(NAMED), what='names')}")
-    for name, column in mapping.columns.items():
-        try:
-            list(column.candidates(name))
-            fits = column.unit is None or conversion(column.unit, NAMED[name].units)
-        except InputError as problem:
-            raise InputError(f"{source}: {problem}") from problem
-        if not fits:
-            units = " or ".join(NAMED[name].units) or "a pure number"
-            raise InputError(f"{source}: {name} can't be in {column.unit!r}; it is converted to {units}")
-    names = [cut.name for cut in mapping.cuts]
-    for cut in mapping.cuts:
-        read_expression(cut.keep, f"{source}: cut {cut.name!r}")
-        if names.count(cut.name) > 1:
-            raise InputError(f"{source}: two cuts are named {cut.name!r}; give each its own name")
-    if mapping.cosmology not in (None, COSMOLOGY):  # astropy.cosmology takes a second to import
-        try:
-            named_cosmology(mapping.cosmology)
-        except InputError as problem:
-            raise InputError(f"{source}: {problem}") from problem
-    return mapping
 
 
 def _explained(problem: ValidationError) -> str:
     """Say what is wrong with a mapping, in one line."""
     # A misspelt key is also a missing one: the former says more.
-    first = min(problem.errors(), key=lambda one: (one["type"] != "extra_forbidden", one["loc"][-1:] == ("str",)))
-    place = [str(part) for part in first["loc"] if part != "Sample"]
+    first = min(problem.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    place = [str(part) for part in first["loc"] if str(part) != "Sample"]
     where = ".".join(place)
     if first["type"] == "extra_forbidden":
         inside: dict[str, type[BaseModel]] = {"columns": Column, "cuts": Cut, "sample": Sample, "split": Split}
         model: type[BaseModel] = inside.get(place[0], Mapping) if len(place) > 1 else Mapping
-        known = [*model.model_fields, *(["extends"] if model is Mapping else [])]
-        return f"unknown key {where!r}; {nearest(place[-1], known, what='keys')}"
-    if first["type"] == "missing":
-        return f"{where} is missing"
+        return f"unknown key {where!r}; {nearest(place[-1], [*model.model_fields, 'extends'], what='keys')}"
     message = first["msg"].removeprefix("Value error, ")
-    got = "" if isinstance(first["input"], dict) else f"; got {str(first['input'])[:60]!r}"
-    return f"{where}: {message[0].lower()}{message[1:]}{got}"
+    if where.startswith(tuple(_SHAPES)):
+        where, message = place[0], _SHAPES[place[0]]
+    got = "" if isinstance(first["input"], dict | BaseModel) else f"; got {str(first['input'])[:60]!r}"
+    return f"{where}: {message}{got}" if where else message
 
 
 # --- a mapping and a table --------------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ def resolve(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None
     mine = there if own is None else set(own) & there
     found = {}
     for name, column in mapping.columns.items():
-        known = [one for one in column.candidates(name) if there.issuperset(one.columns)]
+        known = [one for one in column.candidates() if there.issuperset(one.columns)]
         if known:
             found[name] = min(known, key=lambda one: not mine.issuperset(one.columns))
     return found
@@ -398,18 +398,15 @@ def _fitting(existing: Sequence[str], given: set[str]) -> list[str]:
     return [name for _, name in sorted(fitting, key=lambda one: one[0])]
 
 
-def with_columns(
-    mapping: Mapping, chosen: dict[str, str], existing: Sequence[str] | None, table_name: str = "table"
-) -> Mapping:
-    """Put the columns that the user named in place of the mapping's.
+def named_columns(chosen: dict[str, str], existing: Sequence[str], table_name: str = "table") -> dict[str, Any]:
+    """Return the columns that the user named, as the content of a mapping to lay over another.
 
     Parameters
     ----------
-    mapping : Mapping
     chosen : dict of str to str
         truemorph's name → a column of the table, or an SQL expression over its columns.
-    existing : sequence of str, optional
-        The table's columns, to check the names.
+    existing : sequence of str
+        The table's columns.
     table_name : str
 
     Raises
@@ -419,34 +416,37 @@ def with_columns(
 
     Examples
     --------
-    >>> with_columns(read_mapping("gz2"), {"radius": "60 * r"}, ["r"]).columns["radius"].expression
-    ('60 * r',)
+    >>> named_columns({"redshift": "z", "M_r": "mag - 38"}, ["z", "mag"])
+    {'columns': {'redshift': {'column': 'z'}, 'M_r': {'expression': 'mag - 38'}}}
     """
-    columns = dict(mapping.columns)
-    if any(name in _VOTE_COLUMNS for name in chosen):
+    content: dict[str, Any] = {"columns": {}}
+    if votes := [text for name, text in chosen.items() if name in _VOTE_COLUMNS]:
         # Votes of two kinds must not be mixed.
-        columns = {name: one for name, one in columns.items() if name not in _VOTE_COLUMNS}
-        shown = ", ".join(text for name, text in chosen.items() if name in _VOTE_COLUMNS)
-        mapping = mapping.model_copy(update={"about": "", "votes": f"columns named by the user: {shown}"})
+        content["columns"] = dict.fromkeys(_VOTE_COLUMNS, False)
+        content |= {"about": "", "votes": f"columns named by the user: {', '.join(votes)}"}
     for name, text in chosen.items():
         if name not in NAMED:
             raise InputError(f"unknown column {name!r}; {nearest(name, list(NAMED), what='columns of truemorph')}")
-        said = {}
+        if text not in existing and (text.isidentifier() or read_expression(text, table_name).lone):
+            raise InputError(f"{table_name}: no column {text!r} (asked for as {name}); {nearest(text, existing)}")
+        content["columns"][name] = {"column" if text in existing else "expression": text}
         if name == "radius" and percent_of_light(text) is None:
-            said = {"description": f"{text}, used as the Petrosian radius"}
-        if existing is None or text in existing:
-            columns[name] = Column(column=(text,), **said)
-            continue
-        # A mistyped column name says more than a failed expression.
-        absent = InputError(f"{table_name}: no column {text!r} (asked for as {name}); {nearest(text, existing)}")
-        try:
-            expression = read_expression(text, f"{table_name}: {name}")
-        except InputError as problem:
-            raise absent if text.replace("_", "").isalnum() else problem from None
-        if expression.lone:
-            raise absent
-        columns[name] = Column(expression=(text,), **said)
-    return mapping.model_copy(update={"columns": columns})
+            content["columns"][name]["description"] = f"{text}, used as the Petrosian radius"
+    return content
+
+
+def one_width(psf_fwhm: Any) -> dict[str, Any]:
+    """Return one PSF width for all galaxies, as the content of a mapping to lay over another.
+
+    Raises
+    ------
+    InputError
+        If it is not one positive number of arcsec, or a quantity of angle.
+    """
+    width = float_array(psf_fwhm, "psf_fwhm", "arcsec")
+    if width.size != 1:
+        raise InputError(f"psf_fwhm is a column, or one number of arcsec; got {str(psf_fwhm)[:60]}")
+    return {"psf_fwhm": width.item(), "columns": {"psf_fwhm": False}}
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -454,12 +454,12 @@ def with_columns(
 
 def narrowed(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None = None) -> Mapping:
     """Keep of every column the candidate that a table has, and drop columns that it lacks."""
-    columns = {}
-    for name, found in resolve(mapping, existing, own).items():
-        kept = (
-            {"column": found.columns, "expression": ()} if found.lone else {"column": (), "expression": (found.text,)}
+    columns = {
+        name: mapping.columns[name].model_copy(
+            update={"column": (found.text,) if found.lone else (), "expression": () if found.lone else (found.text,)}
         )
-        columns[name] = mapping.columns[name].model_copy(update=kept)
+        for name, found in resolve(mapping, existing, own).items()
+    }
     return mapping.model_copy(update={"columns": columns})
 
 

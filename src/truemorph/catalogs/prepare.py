@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,15 +14,21 @@ import polars as pl
 
 from truemorph._version import __version__
 from truemorph.archives.provenance import origin
-from truemorph.catalogs.catalogue import gold_classes
+from truemorph.catalogs.catalogue import as_ids, find_images, gold_classes, object_ids
+from truemorph.catalogs.columns import ADDED, FRACTIONS, NAMED, RESERVED, VOTES, free_name, percent_of_light
 from truemorph.catalogs.datasheet import datasheet
-from truemorph.catalogs.expressions import read_expression
-from truemorph.catalogs.ids import as_ids, object_ids
-from truemorph.catalogs.images import find_images
-from truemorph.catalogs.joining import Join, Joined
-from truemorph.catalogs.mapped import Mapped, apply_mapping, check_required
-from truemorph.catalogs.mapping import ALL, Mapping, Sample, mapping_files
-from truemorph.catalogs.names import ADDED, FRACTIONS, NAMED, RESERVED, VOTES, percent_of_light
+from truemorph.catalogs.joining import Join, Joined, join_tables
+from truemorph.catalogs.mapped import Mapped, apply_mapping, check_required, vote_columns
+from truemorph.catalogs.mapping import (
+    Mapping,
+    Sample,
+    detect_mapping,
+    extended,
+    mapping_files,
+    named_columns,
+    one_width,
+    read_mapping,
+)
 from truemorph.catalogs.physical import (
     COSMOLOGY,
     PsfUnit,
@@ -31,17 +38,15 @@ from truemorph.catalogs.physical import (
     physical_radius_kpc,
     resolution,
 )
-from truemorph.catalogs.request import Request, read_request
-from truemorph.catalogs.rows import check_sizes, label_rows, label_rule, positive, select_rows, vote_notes
+from truemorph.catalogs.rows import check_sizes, label_rows, label_rule, positive, select_rows
 from truemorph.catalogs.sampling import FRACTIONS_OF_SPLIT, UNUSED, draw_sample, sampling_weights, split_galaxies
-from truemorph.errors import InputError
+from truemorph.errors import InputError, TruemorphWarning
 from truemorph.io import file_hash, written_whole
-from truemorph.missing import without_sentinels
-from truemorph.tables import CatalogTable, write_table
+from truemorph.tables import CatalogTable, kind_of, read_table, write_table
 
-# The first columns of a catalogue; truemorph's others and the table's own follow.
 _TELLING = ("object_id", "label", *FRACTIONS, *VOTES, "vote_count")
 _UNSTATED = Mapping.model_fields["votes"].default
+# The first columns of a catalogue; truemorph's others and the table's own follow.
 _FIRST = ("object_id", "image", "label", "alpha", *FRACTIONS, "radius", "psf_fwhm", "split", "sampling_weight")
 
 
@@ -153,59 +158,51 @@ def prepare_catalogue(
     """
     if psf not in ("sigma", "fwhm"):
         raise InputError(f'psf is "sigma" or "fwhm"; got {psf!r}')
-    asked = read_request(
+    joined, kind = read_tables(
         table, preset=preset, mapping=mapping, joins=joins, columns=columns, psf_fwhm=psf_fwhm, keep=keep,
         cosmology=cosmology, sample=sample, split=split,
     )  # fmt: skip
-    source, kind, name = asked.table, asked.mapping, asked.table_name
+    source, name = joined.table, joined.name
     conditions = [where] if isinstance(where, str) else list(where)
     model = cosmology or kind.cosmology or COSMOLOGY
 
-    mapped = apply_mapping(source, kind, table_name=name, own=asked.joined.own)
+    mapped = apply_mapping(source, kind, table_name=name, own=joined.own)
     check_required(mapped, source, kind, name)
     mapped = _with_physical(mapped, model)
     alpha = _alpha(mapped, psf)
-    named, sentinels = _named(source, mapped, alpha, kind, gold, name)
-    funnel, selection = select_rows(named, kind, conditions, name)
-    raw_ids = mapped.frame["object_id"].alias(str(mapped.sources["object_id"]))
+    # Rules may use the table's columns, without what means missing, and truemorph's, which win.
+    named = source.frame.with_columns(**mapped.cleaned)
+    named = named.with_columns(*mapped.frame, pl.Series("alpha", alpha).fill_nan(None))
+    before = source.metadata if source.metadata.get("kind") == "catalogue" else {}
+    gold_before = "gold" in source.frame.columns and before.get("gold_definition")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", TruemorphWarning)
+        funnel, selection = select_rows(named, kind, conditions, name)
+        if gold is not None or gold_before:
+            classes, definition = gold_classes(named, gold or "gold", name)
+    sentinels = [str(one.message) for one in caught]
+    ids = as_ids(mapped.frame["object_id"].alias(str(mapped.sources["object_id"])), name)
     # Rows that were not selected may have any ids.
-    object_ids(raw_ids.filter(funnel.kept), name, np.flatnonzero(funnel.kept))
-    ids = as_ids(raw_ids)
+    object_ids(ids.filter(funnel.kept), name, np.flatnonzero(funnel.kept))
     labels, dropped_notes = label_rows(funnel, mapped, alpha, ids, name)
     kept = funnel.kept
     rows = replace(mapped, frame=mapped.frame.filter(kept))
     sizes = check_sizes(rows, kind, _alpha(rows, "sigma"), source.units, name)
-    root, paths, image_notes = _images(asked, mapped, ids, kept, images)
-    missing = [
-        label for label, n in zip(("smooth", "disk"), np.bincount(labels[kept], minlength=2), strict=True) if not n
-    ]
-    if missing:
-        raise InputError(f"{name}: no galaxy is labelled {missing[0]}, and both are needed ({funnel.account()})")
-    drawn, weights, drawing = _draw(labels[kept], ids.filter(kept), kind, seed)
+    root, paths, image_notes = _images(joined, mapped, ids, kept, images)
+    for label, count in zip(("smooth", "disk"), np.bincount(labels[kept], minlength=2), strict=True):
+        if not count:
+            raise InputError(f"{name}: no galaxy is labelled {label}, and both are needed ({funnel.account()})")
+    drawn, weights, notes = _draw(labels[kept], ids.filter(kept).to_list(), kind, seed)
 
-    known: dict[str, Any] = {}
-    if any("at the distance of" in str(mapped.sources.get(one, "")) for one in ("radius_kpc", "M_r")):
-        known["cosmology"] = cosmology_name(model)
-    elif cosmology is not None:
-        drawing = [*drawing, f"{cosmology_name(model)} is not used: no column is computed from a distance"]
     made: dict[str, Any] = {
-        "object_id": object_ids(raw_ids.filter(kept), name),
-        "image": pl.Series([one for one, keep_it in zip(paths, kept, strict=True) if keep_it], dtype=pl.String),
+        "object_id": as_ids(mapped.frame["object_id"].filter(kept), name),
+        "image": pl.Series(paths, dtype=pl.String),
         "label": labels[kept],
         "alpha": alpha[kept],
         "split": drawn,
         "sampling_weight": weights,
     }
-    before = source.metadata if source.metadata.get("kind") == "catalogue" else {}
-    if gold is not None or ("gold" in source.frame.columns and before.get("gold_definition")):
-        classes, definition = gold_classes(named.filter(kept), gold or "gold", name)
-        made["gold"] = pl.Series(classes).replace(-1, None)
-        known["gold_definition"] = definition if gold is not None else before["gold_definition"]
-        drawing = [*drawing, f"gold labels: {(classes >= 0).sum():,d} of {kept.sum():,d} galaxies"]
-    elif "gold" in source.frame.columns:
-        drawing = [*drawing, "column gold is kept as gold_input; give --gold gold if it holds gold labels"]
-    if before:
-        drawing = [*drawing, f"{name} is a prepared catalogue: its labels, alpha, sample and split are made anew"]
+    asked = kind.model_dump(mode="json", exclude_defaults=True, exclude={"lacking"})
     metadata: dict[str, Any] = {
         "kind": "catalogue",
         "truemorph_version": __version__,
@@ -214,33 +211,120 @@ def prepare_catalogue(
         "about": before.get("about") or kind.about,
         "votes": kind.votes if kind.votes != _UNSTATED else before.get("votes", kind.votes),
         "columns": mapped.sources,
-        **_given(
-            tables=_tables(asked.joined, mapped), where=conditions, rules={cut.name: cut.keep for cut in kind.cuts}
-        ),
-        "mapping": kind.model_dump(mode="json", exclude_defaults=True, exclude={"lacking"}),
+        "mapping": asked,
         "label_rule": label_rule(mapped, kept),
         "alpha": describe_alpha(*_sizes(mapped, before), psf),
         "alpha_psf": psf,
         "image_root": str(root),
         "seed": int(seed),
-        **_sampled(kind, drawn, labels[kept]),
-        "matches": [{"left": left, "right": right, **numbers} for left, right, numbers in asked.joined.matches],
-        **known,
+        "drawn": bool((drawn == UNUSED).any()),
+        "matches": [{"left": left, "right": right, **numbers} for left, right, numbers in joined.matches],
     }
-    origins, unknown = _origins(asked.files)
-    notes = [
-        *asked.joined.notes, *mapped.notes, *_borrowed(asked, mapped), *sentinels, *selection, *dropped_notes,
-        *vote_notes(mapped, kept), *sizes, *image_notes, *drawing, *unknown,
+    tables = _tables(joined, mapped)
+    given: dict[str, Any] = {"tables": tables, "where": conditions, "rules": {cut.name: cut.keep for cut in kind.cuts}}
+    given |= {key: asked.get(key) for key in ("sample", "split")}
+    metadata |= {key: value for key, value in given.items() if value}
+    if any("at the distance of" in str(mapped.sources.get(one)) for one in ("radius_kpc", "M_r")):
+        metadata["cosmology"] = cosmology_name(model)
+    elif cosmology is not None:
+        notes.append(f"{cosmology_name(model)} is not used: no column is computed from a distance")
+    if gold is not None or gold_before:
+        made["gold"] = pl.Series(classes[kept]).replace(-1, None)
+        metadata["gold_definition"] = gold_before if gold is None else definition
+        notes.append(f"gold labels: {(classes[kept] >= 0).sum():,d} of {kept.sum():,d} galaxies")
+    elif "gold" in source.frame.columns:
+        notes.append("column gold is kept as gold_input; give --gold gold if it holds gold labels")
+    if before:
+        notes.append(f"{name} is a prepared catalogue: its labels, alpha, sample and split are made anew")
+    votes = [one for one in tables if one in _TELLING]
+    borrowed = [f"{', '.join(votes)}: from {tables[votes[0]]}, not from {name}"] if votes else []
+    origins, unknown = _origins(joined.files)
+    every = [
+        *joined.notes, *mapped.notes, *borrowed, *sentinels, *selection, *dropped_notes, *sizes, *image_notes, *notes,
+        *unknown,
     ]  # fmt: skip
     return Preparation(
         _catalogue(source, mapped, kept, made, metadata),
         funnel.dropped(ids),
         funnel.steps(),
-        [_with_names(note, asked.files) for note in dict.fromkeys(notes)],
-        asked.joined.matches,
+        [_with_names(note, joined.files) for note in dict.fromkeys(every)],
+        joined.matches,
         origins,
-        tuple(file.resolve() for file in (*asked.files, *mapping_files(mapping))),
+        tuple(file.resolve() for file in (*joined.files, *mapping_files(mapping))),
     )
+
+
+def read_tables(
+    table: Any,
+    *,
+    preset: str | None = None,
+    mapping: Mapping | dict[str, Any] | str | os.PathLike[str] | None = None,
+    joins: Any = (),
+    columns: dict[str, str] | None = None,
+    psf_fwhm: Any = None,
+    keep: str | Iterable[str] = (),
+    cosmology: Any = None,
+    sample: Any = None,
+    split: Any = None,
+) -> tuple[Joined, Mapping]:
+    """Read and join the tables, and put everything that was asked for into one mapping.
+
+    Parameters
+    ----------
+    table, preset, mapping, joins, columns, psf_fwhm, keep, cosmology, sample, split
+        As for `prepare_catalogue`.
+
+    Returns
+    -------
+    joined : Joined
+    mapping : Mapping
+
+    Raises
+    ------
+    InputError
+        If anything can't be read, or contradicts itself.
+    """
+    if preset is not None and mapping is not None:
+        raise InputError('a preset and a mapping exclude each other; in a mapping, write extends = "<preset>"')
+    described = mapping if preset is None else preset
+    base = None if described is None else read_mapping(described)
+    source = read_table(table)
+    name = kind_of(table) if source.path is None else str(source.path)
+    alone = isinstance(joins, Join | str | os.PathLike) or not isinstance(joins, Iterable) or hasattr(joins, "columns")
+    wanted = [one if isinstance(one, Join) else Join(one) for one in ([joins] if alone else joins)]
+    chosen = dict(columns or {})
+    telling = {"smooth_fraction" if key == "smooth" else key for key in chosen}
+    if base is None:
+        try:
+            base = detect_mapping(source.frame.columns, name, telling)
+        except InputError:
+            if not wanted:
+                raise
+    keys = {key: text for key, text in chosen.items() if key in ("object_id", "ra", "dec")}
+    first = base and extended(base, named_columns(keys, source.frame.columns, name), name)
+    joined = join_tables(source, wanted, first, table_name=name)
+    frame = joined.table.frame
+    base = base or detect_mapping(frame.columns, name, telling, joined.own)
+
+    chosen, notes = vote_columns(chosen, frame, name)
+    if isinstance(psf_fwhm, str):
+        try:
+            psf_fwhm = float(psf_fwhm)
+        except ValueError:
+            chosen["psf_fwhm"] = psf_fwhm
+    rules = dict.fromkeys([keep] if isinstance(keep, str) else keep)
+    options = {
+        "cuts": [{"name": " ".join(rule.split()), "keep": rule} for rule in rules],
+        "sample": sample,
+        "split": split,
+        # A mapping holds the names of astropy's cosmologies; others are recorded in the catalogue only.
+        "cosmology": cosmology if isinstance(cosmology, str) else None,
+    }
+    content = {key: one for key, one in options.items() if one is not None}
+    if psf_fwhm is not None and "psf_fwhm" not in chosen:
+        content |= one_width(psf_fwhm)
+    kind = extended(extended(base, named_columns(chosen, frame.columns, name), name), content, name)
+    return replace(joined, notes=[*joined.notes, *notes]), kind
 
 
 def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Path:
@@ -285,11 +369,6 @@ def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Pat
     return out
 
 
-def _given(**entries: Any) -> dict[str, Any]:
-    """Leave out entries that are empty."""
-    return {name: value for name, value in entries.items() if value}
-
-
 def _with_physical(mapped: Mapped, cosmology: Any) -> Mapped:
     """Add `radius_kpc` and `M_r` where they can be computed and the table has none."""
     have = set(mapped.frame.columns)
@@ -330,58 +409,48 @@ def _alpha(mapped: Mapped, psf: PsfUnit) -> np.ndarray:
     return alpha
 
 
-def _named(
-    table: CatalogTable, mapped: Mapped, alpha: np.ndarray, kind: Mapping, gold: str | None, table_name: str
-) -> tuple[pl.DataFrame, list[str]]:
-    """Return the columns that rules may use: the table's, without missing values, and truemorph's, which win."""
-    frame = table.frame.with_columns(**mapped.cleaned)
-    rules = [cut.keep for cut in kind.cuts] + ([gold] if gold is not None and gold not in frame.columns else [])
-    used = {column for rule in rules for column in read_expression(rule, f"{table_name}: {rule}").columns} | {gold}
-    notes: list[str] = []
-    for column in [one for one in frame.columns if one in used and one not in mapped.frame.columns]:
-        series, more = without_sentinels(frame[column], f"{table_name}: column {column}")
-        frame = frame.with_columns(series)
-        notes += more
-    return frame.with_columns(*mapped.frame, pl.Series("alpha", alpha).fill_nan(None)), notes
-
-
 def _images(
-    asked: Request, mapped: Mapped, ids: pl.Series, kept: np.ndarray, images: str | os.PathLike[str] | None
+    joined: Joined, mapped: Mapped, ids: pl.Series, kept: np.ndarray, images: str | os.PathLike[str] | None
 ) -> tuple[Path, list[str | None], list[str]]:
-    names = mapped.frame["image"] if "image" in mapped.frame.columns else None
+    """Find the images of the kept rows: their folder, their paths in it, and notes."""
+    names = mapped.frame["image"].filter(kept) if "image" in mapped.frame.columns else None
     if names is not None and names.null_count() == len(names):
         names = None
     needs = mapped.found["image"].columns if "image" in mapped.found else ()
-    files = [file for one in needs if one in asked.joined.added and (file := asked.joined.added[one][1]) is not None]
-    path = files[0] if files else asked.table.path
-    root = asked.table.metadata.get("image_root")
+    files = [file for one in needs if one in joined.added and (file := joined.added[one][1]) is not None]
+    path = files[0] if files else joined.table.path
+    beside = Path.cwd() if path is None else path.resolve().parent
+    total = int(kept.sum())
     if images is None and names is not None and not files and needs == ("image",):
-        images = root  # of a prepared catalogue
-    return find_images(ids, names, kept, images, Path.cwd() if path is None else path.resolve().parent)
+        images = joined.table.metadata.get("image_root")  # of a prepared catalogue
+    if images is None and names is None:
+        return beside, [None] * total, []
+    root = (beside if images is None else Path(images)).resolve()
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder of images")
+    wanted = ids.filter(kept)
+    paths = find_images(wanted, names, root)
+    absent = paths.count(None)
+    if absent == total:
+        first = f"{wanted[0]}.jpg" if names is None else names.drop_nulls()[0]
+        raise InputError(
+            f"{root}: none of the {total:,d} images is there (first: {first}); give their folder with --images"
+        )
+    note = f"{absent:,d} of {total:,d} galaxies have no image in {root.name} and can't train networks"
+    return root, paths, [note] if absent else []
 
 
-def _draw(labels: np.ndarray, ids: pl.Series, kind: Mapping, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def _draw(labels: np.ndarray, ids: list[Any], kind: Mapping, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Draw the mapping's sample and split it: split ("unused" where not drawn), sampling weights, notes."""
-    keys, notes = ids.to_list(), []
-    chosen, weights = np.ones(labels.size, dtype=bool), np.ones(labels.size)
-    if kind.sample not in (None, ALL):
-        wanted: Any = (kind.sample.smooth, kind.sample.disk) if isinstance(kind.sample, Sample) else kind.sample
-        chosen, note = draw_sample(labels, keys, wanted, seed)
+    chosen, weights, drawing = np.ones(labels.size, dtype=bool), np.ones(labels.size), None
+    if kind.sample not in (None, "all"):
+        counts: Any = (kind.sample.smooth, kind.sample.disk) if isinstance(kind.sample, Sample) else "balanced"
+        chosen, drawing = draw_sample(labels, ids, counts, seed)
         weights = sampling_weights(labels, chosen)
-        notes += [note] if note else []
-    drawn = [one for one, taken in zip(keys, chosen, strict=True) if taken]
     split = np.full(labels.size, UNUSED, dtype="<U10")
-    split[chosen], note = split_galaxies(drawn, kind.split.parts if kind.split else FRACTIONS_OF_SPLIT, seed)
-    return split, weights, notes + ([note] if note else [])
-
-
-def _sampled(kind: Mapping, split: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """What was asked of the sample, and whether galaxies were drawn by label, and equally many of each."""
-    used = split != UNUSED
-    smooth, disk = np.bincount(labels[used], minlength=2)
-    asked = {key: getattr(kind, key) for key in ("sample", "split") if getattr(kind, key)}
-    plain = {key: one if isinstance(one, str) else one.model_dump() for key, one in asked.items()}
-    return {**plain, "drawn": bool((~used).any()), "balanced": bool((~used).any() and smooth == disk)}
+    drawn = [one for one, taken in zip(ids, chosen, strict=True) if taken]
+    split[chosen], splitting = split_galaxies(drawn, kind.split.parts if kind.split else FRACTIONS_OF_SPLIT, seed)
+    return split, weights, [note for note in (drawing, splitting) if note]
 
 
 def _sizes(mapped: Mapped, before: dict[str, Any]) -> tuple[str, str | float]:
@@ -398,19 +467,11 @@ def _sizes(mapped: Mapped, before: dict[str, Any]) -> tuple[str, str | float]:
 
 def _tables(joined: Joined, mapped: Mapped) -> dict[str, str]:
     """truemorph's column → the joined table that it comes from."""
-    tables = {}
-    for name, what in mapped.found.items():
-        names = dict.fromkeys(joined.added[one][0] for one in what.columns if one in joined.added)
-        if names:
-            tables[name] = ", ".join(names)
-    return tables
-
-
-def _borrowed(asked: Request, mapped: Mapped) -> list[str]:
-    """Say if ids or votes are a joined table's: they may belong to another survey than the galaxies."""
-    tables = _tables(asked.joined, mapped)
-    votes = [name for name in tables if name in _TELLING]
-    return [f"{', '.join(votes)}: from {tables[votes[0]]}, not from {asked.table_name}"] if votes else []
+    tables = {
+        name: dict.fromkeys(joined.added[one][0] for one in what.columns if one in joined.added)
+        for name, what in mapped.found.items()
+    }
+    return {name: ", ".join(files) for name, files in tables.items() if files}
 
 
 def _catalogue(
@@ -423,13 +484,8 @@ def _catalogue(
     carried = table.frame.filter(kept).drop(mapped.replaced)
     if table.metadata.get("kind") == "catalogue":
         carried = carried.drop(ADDED, strict=False)  # these are made anew
-    renamed: dict[str, str] = {}
-    for name in carried.columns:
-        if name in {*own, *ADDED, *NAMED, *RESERVED}:
-            free = f"{name}_input"
-            while free in carried.columns or free in renamed.values():
-                free += "_"
-            renamed[name] = free
+    reserved = {*own, *ADDED, *NAMED, *RESERVED}
+    renamed = {name: free_name(f"{name}_input", carried.columns) for name in carried.columns if name in reserved}
     units, descriptions = (
         {renamed.get(name, name): text for name, text in texts.items() if name in carried.columns}
         for texts in (table.units, table.descriptions)

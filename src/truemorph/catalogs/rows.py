@@ -6,18 +6,16 @@ majority of "smooth" votes means smooth.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 
 import numpy as np
 import polars as pl
 
-from truemorph.catalogs.catalogue import rows_where
-from truemorph.catalogs.expressions import compute, read_expression
+from truemorph.catalogs.catalogue import condition, rows_where
+from truemorph.catalogs.columns import FRACTIONS, percent_of_light
 from truemorph.catalogs.mapped import Mapped
 from truemorph.catalogs.mapping import Mapping
-from truemorph.catalogs.names import FRACTIONS, percent_of_light
-from truemorph.errors import InputError, TruemorphWarning
+from truemorph.errors import InputError
 
 ROWS_IN, ROWS_OUT = "rows in", "rows out"
 NOT_SELECTED, NO_LABEL = "not selected by --where", "no label"
@@ -124,16 +122,10 @@ def select_rows(
     """
     notes: list[str] = []
     funnel = Funnel(named.height)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", TruemorphWarning)
-        funnel.drop(NOT_SELECTED, ~rows_where(named, where, table_name))
-    notes += [str(one.message) for one in caught]
+    funnel.drop(NOT_SELECTED, ~rows_where(named, where, table_name))
     for cut in mapping.cuts:
-        about = f"{table_name}: cut {cut.name!r}"
-        keep = compute(read_expression(cut.keep, about), named, about)
-        if keep.dtype not in (pl.Boolean, pl.Null):
-            raise InputError(f"{about}: keep = {cut.keep!r} gives {keep.dtype}, not true or false; write a comparison")
-        lost = funnel.drop(cut.name, ~keep.fill_null(False).cast(pl.Boolean).to_numpy(), always=True)
+        keep = condition(cut.keep, named, f"{table_name}: cut {cut.name!r}")
+        lost = funnel.drop(cut.name, ~keep.fill_null(False).to_numpy(), always=True)
         unknown = int((keep.is_null().to_numpy() & lost).sum())
         if unknown:
             notes.append(f"cut {cut.name!r}: {unknown:,d} of the rows that it drops lack a value that it needs")
@@ -166,32 +158,28 @@ def label_rows(
     InputError
         If vote fractions are not between 0 and 1, or no row is left.
     """
-    notes: list[str] = []
     if "label" in mapped.frame.columns:
-        labels = mapped.frame["label"].fill_null(-1).to_numpy()
+        labels, notes = mapped.frame["label"].fill_null(-1).to_numpy(), list[str]()
         funnel.drop(NO_LABEL, labels < 0)
     else:
         labels, notes = _labels_from_votes(funnel, mapped, table_name)
     for rule, name, option in ((NO_RADIUS, "radius", "--radius"), (NO_PSF, "psf_fwhm", "--psf-fwhm")):
-        values = mapped.numbers(name)
-        newly = funnel.drop(rule, ~positive(values))
-        if newly.any():
-            row = int(newly.argmax())
-            source = mapped.sources[name] if name in mapped.found else option
-            notes.append(
-                f"{table_name}: {newly.sum():,d} of {newly.size:,d} rows dropped: column {source} is "
-                f"missing, zero or negative (first: row {row + 1}, id {ids[row]}); correct the values to keep the rows"
-            )
-    newly = funnel.drop(IMPLAUSIBLE, alpha > _LARGEST_ALPHA)
-    if newly.any():
-        row = int(newly.argmax())
-        notes.append(
-            f"{table_name}: {newly.sum():,d} of {newly.size:,d} rows dropped: radius or PSF is not plausible (first: "
-            f"row {row + 1}, id {ids[row]}, alpha {alpha[row]:.3g})"
-        )
+        source = mapped.sources[name] if name in mapped.found else option
+        why = f"column {source} is missing, zero or negative; correct the values to keep the rows"
+        notes += _dropped(funnel.drop(rule, ~positive(mapped.numbers(name))), why, ids, table_name)
+    why = f"alpha is above {_LARGEST_ALPHA:,g}: radius or PSF is not plausible"
+    notes += _dropped(funnel.drop(IMPLAUSIBLE, alpha > _LARGEST_ALPHA), why, ids, table_name)
     if not funnel.kept.any():
         raise InputError(f"{table_name}: no rows left ({funnel.account()})")
     return np.where(funnel.kept, labels, -1), notes
+
+
+def _dropped(newly: np.ndarray, why: str, ids: pl.Series, table_name: str) -> list[str]:
+    if not newly.any():
+        return []
+    row = int(newly.argmax())
+    first = f"first: row {row + 1}, id {ids[row]}"
+    return [f"{table_name}: {newly.sum():,d} of {newly.size:,d} rows dropped ({first}): {why}"]
 
 
 def _labels_from_votes(funnel: Funnel, mapped: Mapped, table_name: str) -> tuple[np.ndarray, list[str]]:
@@ -205,7 +193,7 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped, table_name: str) -> tuple
                 f"in {bad.size:,d} of {selected.size:,d} rows (first: row {bad[0] + 1}, {values[bad[0]]:g}); "
                 "are they counts or percentages?"
             )
-    sums = np.stack([np.nan_to_num(values) for values in fractions.values()]).sum(axis=0)
+    sums = np.nansum(list(fractions.values()), axis=0)
     many = selected & (sums > _LARGEST_SUM)
     if many.any():
         row = int(many.argmax())
@@ -213,17 +201,24 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped, table_name: str) -> tuple
             f"{table_name}: the fractions sum to more than 1 in {many.sum():,d} of {many.size:,d} rows (first: row "
             f"{row + 1}, {sums[row]:.4g}); fractions of one question sum to 1: check that they belong together"
         )
-    labels = np.full(selected.size, -1)
-    reasons = np.full(selected.size, "", dtype="<U40")
-    labels[selected], reasons[selected] = labels_from_votes(*(values[selected] for values in fractions.values()))
+    labels, reasons = labels_from_votes(*fractions.values())
     for reason in np.unique(reasons[reasons != ""]):
         funnel.drop(str(reason), reasons == reason)
+    unknown = int((np.isnan(fractions["disk_fraction"]) & funnel.kept).sum())
+    if unknown:
+        notes.append(
+            f"{unknown:,d} rows lack the features-or-disk fraction: they are labelled smooth where the smooth fraction "
+            "is above 0.5, and star-or-artefact majorities can't be recognised"
+        )
+    elif "artefact_fraction" not in mapped.sources:
+        notes.append(
+            "the table has no star-or-artefact fraction, so no rows were dropped as artefacts; name the "
+            "column with --artifact if there is one"
+        )
     return labels, notes
 
 
-def labels_from_votes(
-    smooth: np.ndarray, disk: np.ndarray | None = None, artefact: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def labels_from_votes(smooth: np.ndarray, disk: np.ndarray, artefact: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Label galaxies by the largest weighted vote fraction of the first question.
 
     Parameters
@@ -239,11 +234,6 @@ def labels_from_votes(
     reasons : array of str, shape (N,)
         Why a galaxy has no label ("" where it has one).
 
-    Raises
-    ------
-    InputError
-        If a fraction lies outside [0, 1], naming the first such row (counted from 0).
-
     Examples
     --------
     >>> labels, reasons = labels_from_votes(
@@ -252,24 +242,12 @@ def labels_from_votes(
     >>> labels
     array([ 0,  1, -1,  0])
     """
-    smooth = np.asarray(smooth, dtype=np.float64)
-    unknown = np.full(smooth.shape, np.nan)
-    disk = unknown if disk is None else np.asarray(disk, dtype=np.float64)
-    artefact = unknown if artefact is None else np.asarray(artefact, dtype=np.float64)
-    for name, values in (("smooth", smooth), ("disk", disk), ("artefact", artefact)):
-        bad = np.flatnonzero((values < -1e-6) | (values > 1 + 1e-6))
-        if bad.size:
-            raise InputError(
-                f"{name} vote fractions must lie between 0 and 1; {bad.size} do not "
-                f"(first: row {bad[0]}, {values[bad[0]]}); are they counts or percentages?"
-            )
     rival = np.where(np.isnan(disk), 0.5, disk)
     labels = (rival > smooth).astype(np.int64)
     reasons = np.full(smooth.shape, "", dtype="<U40")
     reasons[rival == smooth] = TIED
     reasons[(rival == 0) & (smooth == 0)] = NEITHER
-    with np.errstate(invalid="ignore"):
-        reasons[artefact > np.maximum(smooth, np.nan_to_num(disk))] = ARTEFACT
+    reasons[artefact > np.fmax(smooth, disk)] = ARTEFACT
     reasons[np.isnan(smooth)] = NO_VOTES
     labels[reasons != ""] = -1
     return labels, reasons
@@ -331,24 +309,6 @@ def check_sizes(
     return notes
 
 
-def vote_notes(mapped: Mapped, kept: np.ndarray) -> list[str]:
-    """Say which vote rules could not be applied."""
-    if "label" in mapped.frame.columns:
-        return []
-    unknown = int((np.isnan(mapped.numbers("disk_fraction")) & kept).sum())
-    if unknown:
-        return [
-            f"{unknown:,d} rows lack the features-or-disk fraction: they are labelled smooth where the smooth fraction "
-            "is above 0.5, and star-or-artefact majorities can't be recognised"
-        ]
-    if "artefact_fraction" not in mapped.sources:
-        return [
-            "the table has no star-or-artefact fraction, so no rows were dropped as artefacts; name the "
-            "column with --artifact if there is one"
-        ]
-    return []
-
-
 def label_rule(mapped: Mapped, kept: np.ndarray) -> str:
     """Describe how labels were made."""
     if "label" in mapped.frame.columns:
@@ -360,9 +320,7 @@ def label_rule(mapped: Mapped, kept: np.ndarray) -> str:
     if np.isnan(disk).any():
         where = " where disk_fraction is missing" if rules else ""
         rules.append(f"smooth if smooth_fraction is above 0.5{where}")
-    artefacts = (
-        ", and galaxies whose largest fraction is artefact_fraction," if "artefact_fraction" in mapped.sources else ""
-    )
+    artefacts = ", and galaxies whose largest fraction is artefact_fraction," * ("artefact_fraction" in mapped.sources)
     return "; ".join([*rules, f"ties{artefacts} are excluded"])
 
 

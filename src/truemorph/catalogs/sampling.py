@@ -58,7 +58,7 @@ def draw_sample(
     Raises
     ------
     InputError
-        If a count is not a positive integer, a label is not 0 or 1, or there are no galaxies of one label.
+        If no galaxy of one label can be drawn.
 
     Examples
     --------
@@ -66,19 +66,8 @@ def draw_sample(
     >>> print(note)
     asked for 20 smooth and 10 disk galaxies; the table has 5 and 40, so 5 and 3 were drawn
     """
-    labels = np.asarray(labels)
-    strange = np.flatnonzero((labels != 0) & (labels != 1))
-    if strange.size:
-        raise InputError(
-            f"labels are 0 (smooth) or 1 (disk); {strange.size} are not (first: row {strange[0]}, "
-            f"{labels[strange[0]]}); remove those rows"
-        )
     have = [int((labels == label).sum()) for label in (0, 1)]
-    if counts == "balanced":
-        counts = (min(have), min(have))
-    elif len(counts) != 2 or not all(isinstance(count, (int, np.integer)) and count > 0 for count in counts):
-        raise InputError(f"a sample takes two numbers of galaxies, smooth and disk, both above 0; got {counts}")
-    asked = [int(count) for count in counts]
+    asked = [min(have), min(have)] if counts == "balanced" else [int(count) for count in counts]
     scarce = int(have[1] * asked[0] < have[0] * asked[1])
     drawn = asked
     if have[scarce] < asked[scarce]:

@@ -13,16 +13,6 @@ from truemorph.errors import InputError
 from truemorph.io import write_json
 
 
-def _psf(value: str | None) -> str | float | None:
-    """A PSF width is a column name, or a number of arcsec."""
-    if value is None:
-        return None
-    try:
-        return float(value)
-    except ValueError:
-        return value
-
-
 @app.command
 def prepare(
     table: Annotated[Path | None, Parameter(help="table of votes (.fits, .vot, .ecsv, .parquet, .csv, …)")] = None,
@@ -91,11 +81,11 @@ def prepare(
         "mapping": mapping,
         "joins": [*(read_join(one) for one in join or ()), *(read_join(one, "sky", within) for one in match or ())],
         "columns": {name: column for name, column in named.items() if column is not None},
-        "psf_fwhm": _psf(psf_fwhm),
+        "psf_fwhm": psf_fwhm,
         "keep": keep or (),
         "cosmology": cosmology,
-        "sample": sample if sample in ("all", "balanced") else _sizes(sample),
-        "split": _numbers(split, 3, "--split takes three fractions such as 0.8,0.1,0.1, or three numbers of galaxies"),
+        "sample": sample,
+        "split": split,
     }
     if dry_run:
         _show_mapping(table, asked, json)
@@ -115,38 +105,18 @@ def prepare(
     show(result, json, lines)
 
 
-def _numbers(value: str | None, count: int, takes: str) -> list[float] | None:
-    if value is None:
-        return None
-    try:
-        numbers = [float(one) for one in value.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) != count:
-        raise InputError(f"{takes}; got {value!r}")
-    return numbers
-
-
-def _sizes(value: str | None) -> tuple[int, int] | None:
-    takes = "--sample takes the numbers of smooth and disk galaxies, such as 62225,59759, or all, or balanced"
-    sizes = _numbers(value, 2, takes)
-    if sizes is None:
-        return None
-    if not all(one.is_integer() and one >= 1 for one in sizes):
-        raise InputError(f"{takes}; got {value!r}")
-    return int(sizes[0]), int(sizes[1])
-
-
 def _show_mapping(table: Path | None, asked: dict[str, Any], as_json: bool) -> None:
-    """Print how a table would be read."""
-    from truemorph.catalogs.mapping import mapping_toml, narrowed
-    from truemorph.catalogs.request import mapping_of, read_request
+    """Print how a table would be read; without a table, a preset or mapping as it is."""
+    from truemorph.catalogs.mapping import PRESETS, mapping_toml, narrowed, read_mapping
+    from truemorph.catalogs.prepare import read_tables
 
-    if table is None:
-        mapping = mapping_of(**asked)
+    if table is not None:
+        joined, mapping = read_tables(table, **asked)
+        mapping = narrowed(mapping, joined.table.frame.columns, joined.own)
+    elif described := asked["preset"] or asked["mapping"]:
+        mapping = read_mapping(described)
     else:
-        request = read_request(table, **asked)
-        mapping = narrowed(request.mapping, request.table.frame.columns, request.joined.own)
+        raise InputError(f"give a table, --preset ({', '.join(PRESETS)}) or --mapping")
     show(mapping.model_dump(mode="json", exclude_defaults=True), as_json, [mapping_toml(mapping).rstrip()])
 
 

@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from truemorph.catalogs.images import IMAGE_ENDINGS
+from truemorph.catalogs.catalogue import IMAGE_ENDINGS
 from truemorph.errors import InputError, reason
 from truemorph.io import shown_path
 

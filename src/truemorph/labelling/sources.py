@@ -16,9 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from truemorph.catalogs.catalogue import image_folder, read_catalogue
-from truemorph.catalogs.ids import object_ids
-from truemorph.catalogs.images import IMAGE_ENDINGS
+from truemorph.catalogs.catalogue import IMAGE_ENDINGS, image_folder, object_ids, read_catalogue
 from truemorph.errors import InputError, nearest
 from truemorph.io import shown_path
 from truemorph.labelling.parts import ParquetPart, Part, TablePart, TarPart, stem, without

@@ -14,7 +14,7 @@ import simplejpeg
 from PIL import Image
 
 from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
-from truemorph.catalogs.images import IMAGE_ENDINGS
+from truemorph.catalogs.catalogue import IMAGE_ENDINGS
 from truemorph.errors import InputError
 from truemorph.images.decode import AS_THEY_ARE, FitsReading, cropped_and_resized, decode, read_image_file
 from truemorph.report.page import Galaxy, Gallery

@@ -1,13 +1,16 @@
-"""The columns of a catalogue: what truemorph calls them, their units and their descriptions."""
+"""The columns of a catalogue: what truemorph calls them, their units and their descriptions; conversion of units."""
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Container
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 FRACTIONS = ("smooth_fraction", "disk_fraction", "artefact_fraction")
 VOTES = ("smooth_votes", "disk_votes", "artefact_votes")
+_COUNTS = (0, 2.0**53)
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,12 @@ NAMED: dict[str, NamedColumn] = {
     "smooth_fraction": NamedColumn('fraction of votes for "smooth"', option="--smooth"),
     "disk_fraction": NamedColumn('fraction of votes for "features or disk"', option="--disk"),
     "artefact_fraction": NamedColumn('fraction of votes for "star or artefact"', option="--artifact"),
-    "smooth_votes": NamedColumn('number of votes for "smooth"', kind="count", option="--smooth"),
-    "disk_votes": NamedColumn('number of votes for "features or disk"', kind="count", option="--disk"),
-    "artefact_votes": NamedColumn('number of votes for "star or artefact"', kind="count", option="--artifact"),
-    "vote_count": NamedColumn("number of votes on the first question", kind="count"),
+    "smooth_votes": NamedColumn('number of votes for "smooth"', kind="count", option="--smooth", limits=_COUNTS),
+    "disk_votes": NamedColumn('number of votes for "features or disk"', kind="count", option="--disk", limits=_COUNTS),
+    "artefact_votes": NamedColumn(
+        'number of votes for "star or artefact"', kind="count", option="--artifact", limits=_COUNTS
+    ),
+    "vote_count": NamedColumn("number of votes on the first question", kind="count", limits=_COUNTS),
     "radius": NamedColumn("Petrosian radius", ("arcsec",), option="--radius"),
     "psf_fwhm": NamedColumn("full width at half maximum of the PSF", ("arcsec",), option="--psf-fwhm"),
     "ra": NamedColumn("right ascension", ("deg",)),
@@ -87,3 +92,81 @@ def percent_of_light(column: str) -> str | None:
     """
     found = _PERCENT_OF_LIGHT.search(column)
     return None if found is None else found[1]
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """Return a name, with underscores added until it is none of those that are taken.
+
+    Examples
+    --------
+    >>> free_name("z_input", {"z_input", "z_input_"})
+    'z_input__'
+    """
+    while name in taken:
+        name += "_"
+    return name
+
+
+# --- units ------------------------------------------------------------------------------------------------------------
+
+# Spellings in archives and published tables that astropy doesn't read.
+_SPELLINGS = {
+    **dict.fromkeys(("degrees", "deg (j2000)", "j2000 degrees"), "deg"),
+    **dict.fromkeys(("arcsecs", "arcseconds", "asec", '"'), "arcsec"),
+    **dict.fromkeys(("arcmins", "arcminutes", "amin", "'"), "arcmin"),
+    **dict.fromkeys(("ab mag", "abmag", "mag(ab)", "mags", "magnitude"), "mag"),
+    **dict.fromkeys(("pixel", "pixels"), "pix"),
+    **dict.fromkeys(("fraction", "redshift", "-"), ""),
+}
+
+
+def conversion(unit: str, wanted: tuple[str, ...]) -> tuple[float, str] | None:
+    """Return the factor to the first of the wanted units that a unit converts to, and that unit.
+
+    Parameters
+    ----------
+    unit : str
+        As astropy spells it, in any case ("ARCSEC"), or in a spelling common in published tables.
+    wanted : tuple of str
+
+    Returns
+    -------
+    (float, str) or None
+        None if astropy doesn't know the unit or it converts to none of them. Logarithmic units (dex, dB, magnitudes of
+        anything but AB fluxes) have no factor.
+
+    Examples
+    --------
+    >>> conversion("arcmin", ("kpc", "arcsec")), conversion("kpc", ("arcsec",)), conversion("%", ("",))
+    ((60.0, 'arcsec'), None, (0.01, ''))
+    >>> conversion("dex(arcsec)", ("arcsec",)), conversion("dex", ("mag",)), conversion("AB mag", ("mag",))
+    (None, None, (1.0, 'mag'))
+    """
+    if unit in wanted:
+        return 1.0, unit
+    own = _read_unit(unit)
+    if own is None:
+        return None
+    from astropy import units as u
+
+    if isinstance(own, u.function.FunctionUnitBase) or {u.dex, u.dB} & {own, *own.bases}:
+        return None
+    for one in wanted:
+        try:
+            factor = float(own.to(u.Unit(one)))
+        except (TypeError, ValueError, OverflowError):  # astropy raises all three
+            continue
+        return (factor, one) if 0 < factor < math.inf else None
+    return None
+
+
+def _read_unit(text: str) -> Any:
+    from astropy import units as u
+
+    lower = text.strip().lower()
+    for one in (_SPELLINGS.get(lower, text), lower):
+        try:
+            return u.Unit(one)
+        except (ValueError, TypeError, OverflowError):
+            continue
+    return None
