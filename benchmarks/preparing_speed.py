@@ -123,7 +123,7 @@ def time_parts(folder):
     from truemorph.catalogs.datasheet import datasheet
     from truemorph.catalogs.physical import absolute_magnitude, physical_radius_kpc
     from truemorph.catalogs.sampling import PAPER_SPLIT, draw_sample, split_galaxies
-    from truemorph.tables import read_table
+    from truemorph.tables import CatalogTable, read_table
 
     def timed(what, work):
         began = time.perf_counter()
@@ -155,7 +155,7 @@ def time_parts(folder):
     chosen, note = timed("draw the paper's sample", lambda: draw_sample(labels, keys))
     timed("split it", lambda: split_galaxies(ids.filter(pl.Series(chosen)).to_list(), PAPER_SPLIT))
     wide = zoo.with_columns(label=pl.Series(labels), split=pl.Series(np.where(chosen, "train", "unused")))
-    timed(f"datasheet of {wide.width} columns", lambda: datasheet(wide))
+    timed(f"datasheet of {wide.width} columns", lambda: datasheet(CatalogTable(wide)))
     print(describe(on_sky, "zoo2MainSpecz.csv.gz", "positions.parquet"))
     if note:
         print(note)

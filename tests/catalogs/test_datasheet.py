@@ -8,6 +8,7 @@ import pytest
 
 from truemorph.catalogs.crossmatch import match_ids, match_sky
 from truemorph.catalogs.datasheet import datasheet
+from truemorph.tables import CatalogTable
 
 markdown_it = pytest.importorskip("markdown_it")
 
@@ -31,9 +32,9 @@ def read(page):
     return tables, bullets, headings
 
 
-def catalogue():
+def catalogue(**more):
     n = 200
-    return pl.DataFrame(
+    frame = pl.DataFrame(
         {
             "object_id": 587722981748572353 + np.arange(n),
             "image": pl.Series([None, *[f"images/{k}.jpg" for k in range(n - 1)]]),
@@ -51,12 +52,13 @@ def catalogue():
             "gold": pl.Series([1, 0, *[None] * (n - 2)]),
         }
     )
+    return CatalogTable(frame, **more)
 
 
 def test_columns():
-    units, about = {"alpha": "", "redshift": "", "votes": "count"}, {"alpha": "R_petro / sigma_PSF"}
-    rows = read(datasheet(catalogue(), units=units, descriptions=about))[0]["column"]
-    assert [row[0] for row in rows] == catalogue().columns
+    table = catalogue(units={"votes": "count"}, descriptions={"alpha": "R_petro / sigma_PSF"})
+    rows = read(datasheet(table))[0]["column"]
+    assert [row[0] for row in rows] == table.frame.columns
     got = {row[0]: tuple(row[1:]) for row in rows}
     assert got["alpha"] == ("none", "float64", "0", "2 to 42, median 22", "R_petro / sigma_PSF")
     assert got["votes"] == ("count", "int64", "0", "0 to 49, median 24.5", "unknown")
@@ -64,7 +66,7 @@ def test_columns():
     assert got["image"][:4] == ("", "text", "1 (0.5 %)", "199 distinct")
     assert got["object_id"][0] == ""
     assert got["object_id"][3].endswith("587722981748572353 to 587722981748572552")
-    assert (got["sampling_weight"][0], got["clean"][1], got["nothing"][2]) == ("unknown", "boolean", "200 (100.0 %)")
+    assert (got["nothing"][0], got["clean"][1], got["nothing"][2]) == ("unknown", "boolean", "200 (100.0 %)")
     assert got["label"][3] == "0: 150 (75.0 %), 1: 50 (25.0 %)"
     assert got["kind"][1:4] == ("enum", "0", "E: 100 (50.0 %), S: 100 (50.0 %)")
     assert got["day"][3] == "2024-01-01 to 2024-01-30"
@@ -83,13 +85,19 @@ def test_labels_by_split():
 def test_metadata_funnel_matches_and_notes():
     ids, sky = match_ids(pl.Series([1, 2]), pl.Series([2])), match_sky([1], [2], [1], [2])
     alpha = "petroRad_r / sigma_PSF, sigma_PSF = psfWidth_r / 2.3548"
-    page = datasheet(
-        catalogue(),
-        metadata={"alpha": alpha, "gold_definition": "disk: t_type >= -3", "image_root": "/mine", "seed": np.int64(4)},
-        funnel=[("rows in", 12_000), ("no vote fractions", -1_500), ("no positive radius", -10_300), ("rows out", 200)],
-        notes=["one PSF for all galaxies"],
-        matches=[("votes.csv", "sdss.parquet", ids.statistics), ("votes.csv", "simard.parquet", sky.statistics)],
-    )
+    metadata = {"alpha": alpha, "gold_definition": "disk: t_type >= -3", "image_root": "/mine", "seed": np.int64(4)}
+    metadata["matches"] = [
+        {"tables": ["votes.csv", other], **match.statistics}
+        for other, match in (("sdss.parquet", ids), ("simard.parquet", sky))
+    ]
+    funnel = [
+        ("rows in", 12_000),
+        ("no vote fractions", -1_500),
+        ("near", 0),
+        ("no radius", -10_300),
+        ("rows out", 200),
+    ]
+    page = datasheet(catalogue(metadata=metadata), funnel=funnel, notes=["one PSF for all galaxies"])
     tables, bullets, _ = read(page)
     for fact in (alpha, "2 galaxies have one; definition: disk: t_type >= -3", "199 galaxies", "`sampling_weight`"):
         assert any(fact.strip("`") in line for line in bullets), fact
@@ -101,7 +109,8 @@ def test_metadata_funnel_matches_and_notes():
     assert tables["rule"] == [
         ["rows in", "", "12,000"],
         ["no vote fractions", "1,500", "10,500"],
-        ["no positive radius", "10,300", "200"],
+        ["near", "", "10,500"],
+        ["no radius", "10,300", "200"],
         ["rows out", "", "200"],
     ]
 
@@ -121,7 +130,7 @@ def test_sources():
 
 
 def test_what_is_not_recorded_is_called_unknown():
-    page = datasheet(pl.DataFrame({"alpha": [1.0]}))
+    page = datasheet(CatalogTable(pl.DataFrame({"alpha": [1.0]})))
     _, bullets, headings = read(page)
     assert {"Motivation", "Composition", "Collection", "Uses", "Warnings"} <= set(headings)
     unknown = {line.partition(": ")[0] for line in bullets if line.endswith(": unknown")}
@@ -133,7 +142,7 @@ def test_names_with_marks_leave_tables_intact():
     shown = [" ".join(name.split()) for name in names]
     frame = pl.DataFrame({name: [1.5, 2.5] for name in names})
     about, note = dict(zip(names, names, strict=True)), "x | <b>y</b> `z"
-    tables, bullets, _ = read(datasheet(frame, descriptions=about, units=about, notes=[note]))
+    tables, bullets, _ = read(datasheet(CatalogTable(frame, about, descriptions=about), notes=[note]))
     assert [row[0] for row in tables["column"]] == shown
     assert [row[5].strip("_") for row in tables["column"]] == [name.strip("_") for name in shown]
     assert note in bullets

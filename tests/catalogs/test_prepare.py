@@ -12,7 +12,7 @@ from astropy.cosmology import WMAP9, FlatLambdaCDM, Planck18
 
 from catalogs.made_up import DISK, GZ2, IDS, SMOOTH, full, noted, photometry, refused, votes, with_values
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.catalogs.joining import Join
+from truemorph.catalogs.crossmatch import Join
 from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 from truemorph.tables import CatalogTable, write_table
 

@@ -7,51 +7,45 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
 import polars as pl
 
+from truemorph.catalogs.columns import ADDED, NAMED
 from truemorph.catalogs.crossmatch import describe
+from truemorph.catalogs.sampling import SPLITS, UNUSED
 from truemorph.io import plain
+from truemorph.tables import CatalogTable
 
-# Shown elsewhere on the page, or true only on the machine where the catalogue was made.
+# Shown elsewhere on the page, too long, or true only on the machine where the catalogue was made.
 _NOT_SETTINGS = {"kind", "truemorph_version", "votes", "label_rule", "alpha", "gold_definition", "image_root"}
+_NOT_SETTINGS |= {"matches", "mapping"}
 _LISTED_VALUES, _LONGEST_VALUE = 6, 24
 
 
 def datasheet(
-    frame: pl.DataFrame,
+    catalogue: CatalogTable,
     *,
     name: str = "catalogue",
-    units: Mapping[str, str] | None = None,
-    descriptions: Mapping[str, str] | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    funnel: Iterable[tuple[str, int]] = (),
-    notes: Iterable[str] = (),
-    matches: Iterable[tuple[str, str, Mapping[str, Any]]] = (),
+    funnel: Sequence[tuple[str, int]] = (),
+    notes: Sequence[str] = (),
     provenance: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> str:
     """Write the datasheet of a catalogue.
 
     Parameters
     ----------
-    frame : polars.DataFrame, N rows
-        The catalogue.
+    catalogue : CatalogTable, N rows
+        Of its metadata `votes`, `label_rule`, `alpha`, `gold_definition`, `truemorph_version`, `matches` and `drawn`
+        appear in sentences, all others in a table of settings.
     name : str
         Its name in the title.
-    units, descriptions : mapping of str to str, optional
-        By column. An empty unit means a dimensionless number; the unit of a column without an entry is unknown.
-    metadata : mapping, optional
-        The catalogue's metadata. `votes`, `label_rule`, `alpha`, `gold_definition`, `truemorph_version` and `drawn`
-        appear in sentences, all others in a table of settings.
-    funnel : iterable of (str, int)
+    funnel : sequence of (str, int)
         ("rows in", n), then each rule with the number of rows it removed (negative), then ("rows out", n).
-    notes : iterable of str
+    notes : sequence of str
         Warnings.
-    matches : iterable of (str, str, mapping)
-        Left table, right table and `Match.statistics` of each cross-match.
     provenance : mapping of str to mapping, optional
         For each source file: `url`, `date`, `bytes`, `sha256`, `query`, `licence`, `citation` and any other entry.
 
@@ -62,13 +56,11 @@ def datasheet(
 
     Examples
     --------
-    >>> page = datasheet(pl.DataFrame({"label": [0, 1, 1]}), name="tiny", descriptions={"label": "0 smooth, 1 disk"})
-    >>> print([line for line in page.splitlines() if line.startswith("| `label`")][0])
-    | `label` | unknown | int64 | 0 | 0: 1 (33.3 %), 1: 2 (66.7 %) | 0 smooth, 1 disk |
+    >>> table = CatalogTable(pl.DataFrame({"label": [0, 1, 1]}), descriptions={"label": "0 smooth, 1 disk"})
+    >>> print([line for line in datasheet(table).splitlines() if line.startswith("| `label`")][0])
+    | `label` | none | int64 | 0 | 0: 1 (33.3 %), 1: 2 (66.7 %) | 0 smooth, 1 disk |
     """
-    metadata, provenance = metadata or {}, provenance or {}
-    units, descriptions = units or {}, descriptions or {}
-    known = {column: frame.height - frame[column].null_count() for column in frame.columns}
+    frame, metadata = catalogue.frame, catalogue.metadata
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("truemorph.catalogs", ""),
         trim_blocks=True,
@@ -80,32 +72,33 @@ def datasheet(
         name=name,
         metadata=metadata,
         rows=frame.height,
-        gold=known.get("gold"),
-        images=known.get("image"),
+        known={column: frame.height - frame[column].null_count() for column in frame.columns},
         splits=_splits(frame) if {"label", "split"} <= set(frame.columns) else [],
-        columns=[_column(frame[one], units.get(one), descriptions.get(one)) for one in frame.columns],
-        provenance=provenance,
-        funnel=_funnel(funnel),
-        matches=[describe(numbers, left, right) for left, right, numbers in matches],
+        columns=[_column(series, catalogue) for series in frame],
+        provenance=provenance or {},
+        funnel=funnel,
+        matches=[describe(match, *match["tables"]) for match in metadata.get("matches", ())],
         settings={key: value for key, value in metadata.items() if key not in _NOT_SETTINGS},
-        selected=_selected_by_label(frame, metadata),
-        notes=list(notes),
+        weighted="sampling_weight" in frame.columns and frame["sampling_weight"].n_unique() > 1,
+        notes=notes,
     )
 
 
-def _column(series: pl.Series, unit: str | None, description: str | None) -> tuple[str, ...]:
+def _column(series: pl.Series, catalogue: CatalogTable) -> tuple[str, ...]:
     """The cells of a column's row: name, unit, type, missing, values, description."""
     missing = series.null_count() + (int(series.is_nan().sum()) if series.dtype.is_float() else 0)
-    if not unit:  # only numbers have one; of ids nobody expects it
-        number = series.dtype.is_numeric() and not _is_id(series)
-        unit = "" if not number else "unknown" if unit is None else "none"
+    unit = catalogue.units.get(series.name, "")
+    if not unit and series.dtype.is_numeric() and not _is_id(series):
+        # Where a column may have one of several units, no unit means unknown.
+        own = series.name in ADDED or (series.name in NAMED and len(NAMED[series.name].units) == 1)
+        unit = "none" if own else "unknown"
     return (
         _code(series.name),
         _text(unit) if unit else "",
         "text" if series.dtype == pl.String else str(series.dtype).lower().partition("(")[0],
         _part(missing, series.len()) if missing else "0",
         _text(_values(series)) if missing < series.len() else "",
-        _text(description),
+        _text(catalogue.descriptions.get(series.name)),
     )
 
 
@@ -140,28 +133,12 @@ def _values(series: pl.Series) -> str:
 
 def _splits(frame: pl.DataFrame) -> list[tuple[str, ...]]:
     """Galaxies of each label in each split, and in all."""
-    order = ["train", "validation", "test"]
-    order += sorted(set(frame["split"].drop_nulls()) - set(order))
-    parts = [(split, frame.filter(pl.col("split") == split)["label"]) for split in order]
+    parts = [(split, frame.filter(pl.col("split") == split)["label"]) for split in SPLITS]
     return [
         (_text(split), f"{labels.len():,d}", *(_part(int((labels == label).sum()), labels.len()) for label in (0, 1)))
         for split, labels in [*parts, ("all", frame["label"])]
+        if split != UNUSED or labels.len()
     ]
-
-
-def _funnel(funnel: Iterable[tuple[str, int]]) -> list[tuple[str, str, str]]:
-    rows, left = [], 0
-    for rule, n in funnel:
-        left = left + n if n < 0 else n
-        rows.append((rule, f"{-n:,d}" if n < 0 else "", f"{left:,d}"))
-    return rows
-
-
-def _selected_by_label(frame: pl.DataFrame, metadata: Mapping[str, Any]) -> bool | None:
-    """Whether galaxies were selected by their labels; None if nothing is recorded."""
-    if "sampling_weight" in frame.columns:
-        return bool(metadata.get("drawn")) or frame["sampling_weight"].n_unique() > 1
-    return True if metadata.get("drawn") else None
 
 
 def _part(n: int, total: int) -> str:

@@ -16,8 +16,8 @@ from truemorph._version import __version__
 from truemorph.archives.provenance import origin
 from truemorph.catalogs.catalogue import as_ids, find_images, gold_classes, object_ids
 from truemorph.catalogs.columns import ADDED, FRACTIONS, NAMED, RESERVED, VOTES, free_name, percent_of_light
+from truemorph.catalogs.crossmatch import Join, Joined, join_tables
 from truemorph.catalogs.datasheet import datasheet
-from truemorph.catalogs.joining import Join, Joined, join_tables
 from truemorph.catalogs.mapped import Mapped, apply_mapping, check_required, vote_columns
 from truemorph.catalogs.mapping import (
     Mapping,
@@ -64,8 +64,6 @@ class Preparation:
         Rows in, the rows lost to each rule, rows out.
     notes : list of str
         What users should know about the input.
-    matches : list of (str, str, dict)
-        Joined tables and the statistics of each match (`truemorph.catalogs.crossmatch.Match`).
     origins : dict of str to dict
         File → checksum, size, and what is recorded about where it came from.
     inputs : tuple of Path
@@ -76,7 +74,6 @@ class Preparation:
     dropped: pl.DataFrame
     funnel: list[tuple[str, int]]
     notes: list[str]
-    matches: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
     origins: dict[str, dict[str, Any]] = field(default_factory=dict)
     inputs: tuple[Path, ...] = ()
 
@@ -218,7 +215,7 @@ def prepare_catalogue(
         "image_root": str(root),
         "seed": int(seed),
         "drawn": bool((drawn == UNUSED).any()),
-        "matches": [{"left": left, "right": right, **numbers} for left, right, numbers in joined.matches],
+        "matches": joined.matches,
     }
     tables = _tables(joined, mapped)
     given: dict[str, Any] = {"tables": tables, "where": conditions, "rules": {cut.name: cut.keep for cut in kind.cuts}}
@@ -248,7 +245,6 @@ def prepare_catalogue(
         funnel.dropped(ids),
         funnel.steps(),
         [_with_names(note, joined.files) for note in dict.fromkeys(every)],
-        joined.matches,
         origins,
         tuple(file.resolve() for file in (*joined.files, *mapping_files(mapping))),
     )
@@ -350,18 +346,11 @@ def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Pat
             raise InputError(f"{target}: would overwrite a file that the catalogue is made from; choose another --out")
     write_table(prepared.catalogue, out)
     write_table(CatalogTable(prepared.dropped), dropped)
-    catalogue = prepared.catalogue
-    # Where a column may have one of several units, no unit means unknown; elsewhere it means dimensionless.
-    own = [one for one in catalogue.frame.columns if one in ADDED or (one in NAMED and len(NAMED[one].units) == 1)]
     page = datasheet(
-        catalogue.frame,
+        prepared.catalogue,
         name=out.name,
-        units=dict.fromkeys(own, "") | catalogue.units,
-        descriptions=catalogue.descriptions,
-        metadata={key: value for key, value in catalogue.metadata.items() if key not in ("matches", "mapping")},
         funnel=prepared.funnel,
         notes=prepared.notes,
-        matches=prepared.matches,
         provenance={_short(file, prepared.origins): entry for file, entry in prepared.origins.items()},
     )
     with written_whole(sheet) as partial:

@@ -72,7 +72,7 @@ def prepare(
 
     Example: truemorph prepare gz2.fits --radius petroRad_r --psf-fwhm psfWidth_r --images jpegs --out cat.parquet
     """
-    from truemorph.catalogs.joining import read_join
+    from truemorph.catalogs.crossmatch import read_join
     from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 
     named = {"object_id": id, "smooth": smooth, "disk": disk, "artefact": artifact, "label": label, "radius": radius}

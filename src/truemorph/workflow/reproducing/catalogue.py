@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
 from truemorph.catalogs.catalogue import IMAGE_ENDINGS
+from truemorph.catalogs.crossmatch import Join
 from truemorph.catalogs.expressions import Expression, compute
-from truemorph.catalogs.joining import Join
 from truemorph.catalogs.mapping import Mapping, detect_mapping, read_mapping, resolve
 from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
 from truemorph.catalogs.sampling import TEST, draw_sample, sampling_weights, split_galaxies

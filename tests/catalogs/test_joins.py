@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from catalogs.made_up import DISK, GZ2, IDS, SMOOTH, full, noted, photometry, refused, votes
-from truemorph.catalogs.joining import Join, join_tables, read_join
+from truemorph.catalogs.crossmatch import Join, join_tables, read_join
 from truemorph.catalogs.prepare import prepare_catalogue
 from truemorph.tables import CatalogTable, write_table
 
@@ -27,8 +27,8 @@ def test_by_id_rows_follow_the_first_table(tmp_path):
     assert (joined.table.units["r"], joined.table.descriptions["r"]) == ("arcsec", "radius")
     assert joined.table.frame["ra"].to_list() == [10.0, 20.0, 30.0]  # the first table keeps its name and values
     assert joined.table.frame["ra_sdss"].to_list() == [None, 1.0, 1.0]
-    left, right, statistics = joined.matches[0]
-    assert (left, right) == ("votes.csv", "sdss.parquet")
+    statistics = joined.matches[0]
+    assert statistics["tables"] == ["votes.csv", "sdss.parquet"]
     assert (statistics["matched"], statistics["unmatched"], statistics["right_unused"]) == (2, 1, 0)
     assert joined.added["r"] == ("sdss.parquet", path)
 
@@ -42,7 +42,7 @@ def test_on_the_sky_with_units_and_separations():
     np.testing.assert_allclose(joined.table.frame["joined_separation"][:2], [0, 1], atol=1e-6)
     assert joined.table.frame["joined_separation"][2] is None
     assert joined.table.units["joined_separation"] == "arcsec"
-    assert joined.matches[0][2]["by"] == "sky"
+    assert joined.matches[0]["by"] == "sky"
 
 
 @pytest.mark.parametrize(
