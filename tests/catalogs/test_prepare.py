@@ -212,11 +212,9 @@ def test_nothing_that_was_read_is_overwritten(tmp_path):
     full().write_csv(tmp_path / "w.dropped.csv")
     os.symlink(tmp_path / "w.dropped.csv", tmp_path / "link.csv")
     photometry().write_parquet(tmp_path / "p.parquet")
-    (tmp_path / "base.toml").write_text('extends = "gz2"\n')
-    (tmp_path / "mine.toml").write_text('extends = "base.toml"\n')
     before = (tmp_path / "w.dropped.csv").read_bytes()
-    prepared = prepare_catalogue(tmp_path / "link.csv", mapping=tmp_path / "mine.toml", joins=tmp_path / "p.parquet")
-    assert {path.name for path in prepared.inputs} == {"w.dropped.csv", "p.parquet", "mine.toml", "base.toml"}
+    prepared = prepare_catalogue(tmp_path / "link.csv", joins=tmp_path / "p.parquet")
+    assert {path.name for path in prepared.inputs} == {"w.dropped.csv", "p.parquet"}
     for out, mentioned in (("w.parquet", "w.dropped.csv"), ("p.parquet", "p.parquet"), ("c.csv", "c.csv")):
         with refused(mentioned):
             write_preparation(prepared, tmp_path / out)

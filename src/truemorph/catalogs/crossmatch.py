@@ -421,10 +421,9 @@ def join_tables(
     [None, 5.0]
     """
     result = Joined(table, table_name, () if table.path is None else (table.path,))
-    left_name = Path(table_name).name
     for join in joins:
         right = read_table(join.source)
-        names = (table_name, join.name if right.path is None else str(right.path))
+        names = (table_name, join.name)
         keys = ("object_id",) if join.by == "id" else ("ra", "dec")
         left_keys, _ = _keys(result.table, keys, (), names[0], mapping, result.own)
         right_keys, notes = _keys(right, keys, join.columns, names[1])
@@ -434,14 +433,14 @@ def join_tables(
         else:
             ra, dec, ra2, dec2 = (one.fill_null(np.nan).to_numpy() for one in (*left_keys, *right_keys))
             match = match_sky(ra, dec, ra2, dec2, join.within, sources=names)
-        line = describe(match, left_name, join.name)
+        line = describe(match, *names)
         if match.statistics["matched"] == 0:
             raise InputError(f"no row of {join.name} matches {table_name}: {line}")
         beside, clashes = _side_by_side(result, right, match, join)
         result = replace(
             beside,
             files=(*result.files, *(() if right.path is None else (right.path,))),
-            matches=[*result.matches, {"tables": [left_name, join.name], **match.statistics}],
+            matches=[*result.matches, {"tables": [*names], **match.statistics}],
             notes=[*result.notes, line, *notes, *clashes],
         )
     return result

@@ -30,7 +30,7 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from truemorph.arrays import float_array
-from truemorph.catalogs.columns import FRACTIONS, NAMED, VOTES, conversion, percent_of_light
+from truemorph.catalogs.columns import FRACTIONS, NAMED, VOTES, conversion
 from truemorph.catalogs.expressions import Expression, column_expression, read_expression
 from truemorph.catalogs.physical import COSMOLOGY, named_cosmology
 from truemorph.catalogs.sampling import split_galaxies
@@ -218,14 +218,6 @@ def read_mapping(source: Mapping | dict[str, Any] | str | os.PathLike[str]) -> M
         named = {} if base is None else {"name": f"{Path(str(base)).stem}, changed"}
         return _validated(named | source, "mapping", ())
     return _read(source, ())
-
-
-def mapping_files(source: Any) -> list[Path]:
-    """Return the file that a mapping was read from, followed by those that it extends."""
-    if not isinstance(source, str | os.PathLike) or str(source) in PRESETS:
-        return []
-    base = read_toml(source).get("extends")
-    return [Path(source), *([] if base is None or base in PRESETS else mapping_files(Path(source).parent / base))]
 
 
 def extended(mapping: Mapping, content: dict[str, Any], source: str) -> Mapping:
@@ -430,8 +422,6 @@ def named_columns(chosen: dict[str, str], existing: Sequence[str], table_name: s
         if text not in existing and (text.isidentifier() or read_expression(text, table_name).lone):
             raise InputError(f"{table_name}: no column {text!r} (asked for as {name}); {nearest(text, existing)}")
         content["columns"][name] = {"column" if text in existing else "expression": text}
-        if name == "radius" and percent_of_light(text) is None:
-            content["columns"][name]["description"] = f"{text}, used as the Petrosian radius"
     return content
 
 

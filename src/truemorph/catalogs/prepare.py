@@ -15,7 +15,7 @@ import polars as pl
 from truemorph._version import __version__
 from truemorph.archives.provenance import origin
 from truemorph.catalogs.catalogue import as_ids, find_images, gold_classes, object_ids
-from truemorph.catalogs.columns import ADDED, FRACTIONS, NAMED, RESERVED, VOTES, free_name, percent_of_light
+from truemorph.catalogs.columns import ADDED, FRACTIONS, NAMED, RESERVED, VOTES, free_name
 from truemorph.catalogs.crossmatch import Join, Joined, join_tables
 from truemorph.catalogs.datasheet import datasheet
 from truemorph.catalogs.mapped import Mapped, apply_mapping, check_required, vote_columns
@@ -24,7 +24,6 @@ from truemorph.catalogs.mapping import (
     Sample,
     detect_mapping,
     extended,
-    mapping_files,
     named_columns,
     one_width,
     read_mapping,
@@ -67,7 +66,7 @@ class Preparation:
     origins : dict of str to dict
         File → checksum, size, and what is recorded about where it came from.
     inputs : tuple of Path
-        Every file that was read: tables and mappings.
+        Every table that was read.
     """
 
     catalogue: CatalogTable
@@ -203,7 +202,7 @@ def prepare_catalogue(
     metadata: dict[str, Any] = {
         "kind": "catalogue",
         "truemorph_version": __version__,
-        "source": Path(name).name,
+        "source": name,
         "preset": kind.name,
         "about": before.get("about") or kind.about,
         "votes": kind.votes if kind.votes != _UNSTATED else before.get("votes", kind.votes),
@@ -244,9 +243,9 @@ def prepare_catalogue(
         _catalogue(source, mapped, kept, made, metadata),
         funnel.dropped(ids),
         funnel.steps(),
-        [_with_names(note, joined.files) for note in dict.fromkeys(every)],
+        list(dict.fromkeys(every)),
         origins,
-        tuple(file.resolve() for file in (*joined.files, *mapping_files(mapping))),
+        tuple(file.resolve() for file in joined.files),
     )
 
 
@@ -285,7 +284,7 @@ def read_tables(
     described = mapping if preset is None else preset
     base = None if described is None else read_mapping(described)
     source = read_table(table)
-    name = kind_of(table) if source.path is None else str(source.path)
+    name = kind_of(table) if source.path is None else source.path.name
     alone = isinstance(joins, Join | str | os.PathLike) or not isinstance(joins, Iterable) or hasattr(joins, "columns")
     wanted = [one if isinstance(one, Join) else Join(one) for one in ([joins] if alone else joins)]
     chosen = dict(columns or {})
@@ -375,10 +374,8 @@ def _with_physical(mapped: Mapped, cosmology: Any) -> Mapped:
         values["M_r"] = absolute_magnitude(mapped.numbers("magnitude"), redshift, dust, cosmology)
         corrected = f"minus {mapped.sources['extinction']}" if "extinction" in have else "not corrected for extinction"
         sources["M_r"] = f"{mapped.sources['magnitude']}, {corrected}, {at}; no K-correction"
-    descriptions = {name: f"{NAMED[name].description}: {text}" for name, text in sources.items()}
-    percent = percent_of_light(str(mapped.sources["radius"]))
-    if percent and "radius_kpc" in sources:
-        descriptions["radius_kpc"] = f"physical radius of {percent} % of the Petrosian light: {sources['radius_kpc']}"
+    about = {"radius_kpc": f"{mapped.descriptions['radius']}, in kpc", "M_r": NAMED["M_r"].description}
+    descriptions = {name: f"{about[name]}: {text}" for name, text in sources.items()}
     return replace(
         mapped,
         frame=mapped.frame.with_columns(pl.Series(name, one).fill_nan(None) for name, one in values.items()),
@@ -491,17 +488,10 @@ def _origins(files: Sequence[Path]) -> tuple[dict[str, dict[str, Any]], list[str
     for file in files:
         try:
             found[str(file)] = origin(file)
-        except InputError as problem:
-            notes.append(f"the origin of {file.name} is unknown: {problem}")
+        except InputError:
+            notes.append(f"the origin of {file.name} is unknown: provenance.json beside it can't be read")
             found[str(file)] = {"sha256": file_hash(file), "bytes": file.stat().st_size}
     return found, notes
-
-
-def _with_names(note: str, files: Sequence[Path]) -> str:
-    """Replace paths, which mean nothing on another machine, by file names."""
-    for file in files:
-        note = note.replace(str(file), file.name).replace(f"{file.parent}{os.sep}provenance.json", "provenance.json")
-    return note
 
 
 def _short(file: str, files: Iterable[str]) -> str:
