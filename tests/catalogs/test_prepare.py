@@ -214,7 +214,6 @@ def test_nothing_that_was_read_is_overwritten(tmp_path):
     photometry().write_parquet(tmp_path / "p.parquet")
     before = (tmp_path / "w.dropped.csv").read_bytes()
     prepared = prepare_catalogue(tmp_path / "link.csv", joins=tmp_path / "p.parquet")
-    assert {path.name for path in prepared.inputs} == {"w.dropped.csv", "p.parquet"}
     for out, mentioned in (("w.parquet", "w.dropped.csv"), ("p.parquet", "p.parquet"), ("c.csv", "c.csv")):
         with refused(mentioned):
             write_preparation(prepared, tmp_path / out)

@@ -14,7 +14,7 @@ import polars as pl
 
 from truemorph._version import __version__
 from truemorph.archives.provenance import origin
-from truemorph.catalogs.catalogue import as_ids, find_images, gold_classes, object_ids
+from truemorph.catalogs.catalogue import as_ids, find_images, gold_classes
 from truemorph.catalogs.columns import ADDED, FRACTIONS, NAMED, RESERVED, VOTES, free_name
 from truemorph.catalogs.crossmatch import Join, Joined, join_tables
 from truemorph.catalogs.datasheet import datasheet
@@ -37,7 +37,7 @@ from truemorph.catalogs.physical import (
     physical_radius_kpc,
     resolution,
 )
-from truemorph.catalogs.rows import check_sizes, label_rows, label_rule, positive, select_rows
+from truemorph.catalogs.rows import check_sizes, choose_rows, label_rule, positive
 from truemorph.catalogs.sampling import FRACTIONS_OF_SPLIT, UNUSED, draw_sample, sampling_weights, split_galaxies
 from truemorph.errors import InputError, TruemorphWarning
 from truemorph.io import file_hash, written_whole
@@ -65,8 +65,6 @@ class Preparation:
         What users should know about the input.
     origins : dict of str to dict
         File → checksum, size, and what is recorded about where it came from.
-    inputs : tuple of Path
-        Every table that was read.
     """
 
     catalogue: CatalogTable
@@ -74,7 +72,6 @@ class Preparation:
     funnel: list[tuple[str, int]]
     notes: list[str]
     origins: dict[str, dict[str, Any]] = field(default_factory=dict)
-    inputs: tuple[Path, ...] = ()
 
 
 def prepare_catalogue(
@@ -173,25 +170,18 @@ def prepare_catalogue(
     gold_before = "gold" in source.frame.columns and before.get("gold_definition")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TruemorphWarning)
-        funnel, selection = select_rows(named, kind, conditions, name)
+        funnel, labels, selection = choose_rows(named, mapped, kind, conditions, name)
+        kept = funnel.kept
         if gold is not None or gold_before:
-            classes, definition = gold_classes(named, gold or "gold", name)
+            classes, definition = gold_classes(named.filter(kept), gold or "gold", name)
     sentinels = [str(one.message) for one in caught]
-    ids = as_ids(mapped.frame["object_id"].alias(str(mapped.sources["object_id"])), name)
-    # Rows that were not selected may have any ids.
-    object_ids(ids.filter(funnel.kept), name, np.flatnonzero(funnel.kept))
-    labels, dropped_notes = label_rows(funnel, mapped, alpha, ids, name)
-    kept = funnel.kept
-    rows = replace(mapped, frame=mapped.frame.filter(kept))
-    sizes = check_sizes(rows, kind, _alpha(rows, "sigma"), source.units, name)
+    sizes = check_sizes(mapped, kind, kept, source.units, name)
+    ids = funnel.ids.filter(kept)
     root, paths, image_notes = _images(joined, mapped, ids, kept, images)
-    for label, count in zip(("smooth", "disk"), np.bincount(labels[kept], minlength=2), strict=True):
-        if not count:
-            raise InputError(f"{name}: no galaxy is labelled {label}, and both are needed ({funnel.account()})")
-    drawn, weights, notes = _draw(labels[kept], ids.filter(kept).to_list(), kind, seed)
+    drawn, weights, notes = _draw(labels[kept], ids.to_list(), kind, seed)
 
     made: dict[str, Any] = {
-        "object_id": as_ids(mapped.frame["object_id"].filter(kept), name),
+        "object_id": as_ids(ids, name),
         "image": pl.Series(paths, dtype=pl.String),
         "label": labels[kept],
         "alpha": alpha[kept],
@@ -225,9 +215,9 @@ def prepare_catalogue(
     elif cosmology is not None:
         notes.append(f"{cosmology_name(model)} is not used: no column is computed from a distance")
     if gold is not None or gold_before:
-        made["gold"] = pl.Series(classes[kept]).replace(-1, None)
+        made["gold"] = pl.Series(classes).replace(-1, None)
         metadata["gold_definition"] = gold_before if gold is None else definition
-        notes.append(f"gold labels: {(classes[kept] >= 0).sum():,d} of {kept.sum():,d} galaxies")
+        notes.append(f"gold labels: {(classes >= 0).sum():,d} of {kept.sum():,d} galaxies")
     elif "gold" in source.frame.columns:
         notes.append("column gold is kept as gold_input; give --gold gold if it holds gold labels")
     if before:
@@ -236,16 +226,15 @@ def prepare_catalogue(
     borrowed = [f"{', '.join(votes)}: from {tables[votes[0]]}, not from {name}"] if votes else []
     origins, unknown = _origins(joined.files)
     every = [
-        *joined.notes, *mapped.notes, *borrowed, *sentinels, *selection, *dropped_notes, *sizes, *image_notes, *notes,
+        *joined.notes, *mapped.notes, *borrowed, *sentinels, *selection, *sizes, *image_notes, *notes,
         *unknown,
     ]  # fmt: skip
     return Preparation(
         _catalogue(source, mapped, kept, made, metadata),
-        funnel.dropped(ids),
+        funnel.dropped(),
         funnel.steps(),
         list(dict.fromkeys(every)),
         origins,
-        tuple(file.resolve() for file in joined.files),
     )
 
 
@@ -341,7 +330,7 @@ def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Pat
         raise InputError(f"{out}: a catalogue needs metadata, which {out.suffix} can't hold; use .parquet")
     dropped, sheet = (out.with_name(f"{out.stem}.{end}") for end in ("dropped.csv", "datasheet.md"))
     for target in (out, dropped, sheet):
-        if target.resolve() in prepared.inputs:
+        if target.resolve() in {Path(file).resolve() for file in prepared.origins}:
             raise InputError(f"{target}: would overwrite a file that the catalogue is made from; choose another --out")
     write_table(prepared.catalogue, out)
     write_table(CatalogTable(prepared.dropped), dropped)
@@ -398,7 +387,7 @@ def _alpha(mapped: Mapped, psf: PsfUnit) -> np.ndarray:
 def _images(
     joined: Joined, mapped: Mapped, ids: pl.Series, kept: np.ndarray, images: str | os.PathLike[str] | None
 ) -> tuple[Path, list[str | None], list[str]]:
-    """Find the images of the kept rows: their folder, their paths in it, and notes."""
+    """Find the images of the kept rows, which have these ids: their folder, their paths in it, and notes."""
     names = mapped.frame["image"].filter(kept) if "image" in mapped.frame.columns else None
     if names is not None and names.null_count() == len(names):
         names = None
@@ -406,7 +395,7 @@ def _images(
     files = [file for one in needs if one in joined.added and (file := joined.added[one][1]) is not None]
     path = files[0] if files else joined.table.path
     beside = Path.cwd() if path is None else path.resolve().parent
-    total = int(kept.sum())
+    total = len(ids)
     if images is None and names is not None and not files and needs == ("image",):
         images = joined.table.metadata.get("image_root")  # of a prepared catalogue
     if images is None and names is None:
@@ -414,11 +403,10 @@ def _images(
     root = (beside if images is None else Path(images)).resolve()
     if not root.is_dir():
         raise InputError(f"{root}: no such folder of images")
-    wanted = ids.filter(kept)
-    paths = find_images(wanted, names, root)
+    paths = find_images(ids, names, root)
     absent = paths.count(None)
     if absent == total:
-        first = f"{wanted[0]}.jpg" if names is None else names.drop_nulls()[0]
+        first = f"{ids[0]}.jpg" if names is None else names.drop_nulls()[0]
         raise InputError(
             f"{root}: none of the {total:,d} images is there (first: {first}); give their folder with --images"
         )

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 import numpy as np
 import polars as pl
 
-from truemorph.catalogs.catalogue import condition, rows_where
+from truemorph.catalogs.catalogue import as_ids, condition, object_ids, rows_where
 from truemorph.catalogs.columns import FRACTIONS, percent_of_light
 from truemorph.catalogs.mapped import Mapped
 from truemorph.catalogs.mapping import Mapping
+from truemorph.catalogs.physical import resolution
 from truemorph.errors import InputError
 
 ROWS_IN, ROWS_OUT = "rows in", "rows out"
@@ -36,11 +37,11 @@ class Funnel:
 
     Parameters
     ----------
-    rows : int
+    ids : polars.Series, shape (N,)
 
     Examples
     --------
-    >>> funnel = Funnel(4)
+    >>> funnel = Funnel(pl.Series([7, 8, 9, 10]))
     >>> funnel.drop("too faint", np.array([True, False, False, False]))
     array([ True, False, False, False])
     >>> funnel.drop("no radius", np.array([True, True, False, False]))
@@ -49,9 +50,10 @@ class Funnel:
     [('rows in', 4), ('too faint', -1), ('no radius', -1), ('rows out', 2)]
     """
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, ids: pl.Series) -> None:
+        self.ids = ids
         self._rules: dict[str, bool] = {}
-        self._reason = np.full(rows, -1)
+        self._reason = np.full(len(ids), -1)
 
     @property
     def kept(self) -> np.ndarray:
@@ -88,22 +90,23 @@ class Funnel:
         """Return the steps in one line."""
         return ", ".join(f"{rule}: {n:,d}" for rule, n in self.steps())
 
-    def dropped(self, ids: pl.Series) -> pl.DataFrame:
+    def dropped(self) -> pl.DataFrame:
         """List the dropped rows: `row` (from 1), `object_id`, `reason`."""
         gone, rules = np.flatnonzero(~self.kept), list(self._rules)
         reasons = pl.Series([rules[one] for one in self._reason[gone]], dtype=pl.String)
-        return pl.DataFrame({"row": gone + 1, "object_id": ids.filter(~self.kept), "reason": reasons})
+        return pl.DataFrame({"row": gone + 1, "object_id": self.ids.filter(~self.kept), "reason": reasons})
 
 
-def select_rows(
-    named: pl.DataFrame, mapping: Mapping, where: Iterable[str], table_name: str
-) -> tuple[Funnel, list[str]]:
-    """Apply the conditions that the user gave, then the mapping's cuts.
+def choose_rows(
+    named: pl.DataFrame, mapped: Mapped, mapping: Mapping, where: Iterable[str], table_name: str
+) -> tuple[Funnel, np.ndarray, list[str]]:
+    """Choose rows by the user's conditions and the mapping's cuts, then those with a label and a usable resolution.
 
     Parameters
     ----------
-    named : polars.DataFrame
-        The table's columns and truemorph's.
+    named : polars.DataFrame, N rows
+        The table's columns and truemorph's, with alpha.
+    mapped : Mapped
     mapping : Mapping
     where : iterable of str
         Conditions, see `rows_where`.
@@ -113,42 +116,6 @@ def select_rows(
     Returns
     -------
     funnel : Funnel
-    notes : list of str
-
-    Raises
-    ------
-    InputError
-        If a rule can't be computed, or is not true or false.
-    """
-    notes: list[str] = []
-    funnel = Funnel(named.height)
-    funnel.drop(NOT_SELECTED, ~rows_where(named, where, table_name))
-    for cut in mapping.cuts:
-        keep = condition(cut.keep, named, f"{table_name}: cut {cut.name!r}")
-        lost = funnel.drop(cut.name, ~keep.fill_null(False).to_numpy(), always=True)
-        unknown = int((keep.is_null().to_numpy() & lost).sum())
-        if unknown:
-            notes.append(f"cut {cut.name!r}: {unknown:,d} of the rows that it drops lack a value that it needs")
-    return funnel, notes
-
-
-def label_rows(
-    funnel: Funnel, mapped: Mapped, alpha: np.ndarray, ids: pl.Series, table_name: str
-) -> tuple[np.ndarray, list[str]]:
-    """Drop rows without a label or a usable resolution.
-
-    Parameters
-    ----------
-    funnel : Funnel
-        The rows that are left; rows are dropped from it.
-    mapped : Mapped
-    alpha : array, shape (N,)
-        Resolution, NaN where unknown.
-    ids : polars.Series, shape (N,)
-    table_name : str
-
-    Returns
-    -------
     labels : array of int, shape (N,)
         -1 where the row is dropped.
     notes : list of str
@@ -156,29 +123,45 @@ def label_rows(
     Raises
     ------
     InputError
-        If vote fractions are not between 0 and 1, or no row is left.
+        If a rule can't be computed, ids of selected rows are missing or repeated, vote fractions are not between 0 and
+        1, or no row is left.
     """
+    notes: list[str] = []
+    funnel = Funnel(as_ids(mapped.frame["object_id"].alias(str(mapped.sources["object_id"])), table_name))
+    funnel.drop(NOT_SELECTED, ~rows_where(named, where, table_name))
+    for cut in mapping.cuts:
+        keep = condition(cut.keep, named, f"{table_name}: cut {cut.name!r}")
+        lost = funnel.drop(cut.name, ~keep.fill_null(False).to_numpy(), always=True)
+        unknown = int((keep.is_null().to_numpy() & lost).sum())
+        if unknown:
+            notes.append(f"cut {cut.name!r}: {unknown:,d} of the rows that it drops lack a value that it needs")
+    # Rows that were not selected may have any ids.
+    object_ids(funnel.ids.filter(funnel.kept), table_name, np.flatnonzero(funnel.kept))
     if "label" in mapped.frame.columns:
-        labels, notes = mapped.frame["label"].fill_null(-1).to_numpy(), list[str]()
+        labels = mapped.frame["label"].fill_null(-1).to_numpy()
         funnel.drop(NO_LABEL, labels < 0)
     else:
-        labels, notes = _labels_from_votes(funnel, mapped, table_name)
+        labels, more = _labels_from_votes(funnel, mapped, table_name)
+        notes += more
     for rule, name, option in ((NO_RADIUS, "radius", "--radius"), (NO_PSF, "psf_fwhm", "--psf-fwhm")):
         source = mapped.sources[name] if name in mapped.found else option
         why = f"column {source} is missing, zero or negative; correct the values to keep the rows"
-        notes += _dropped(funnel.drop(rule, ~positive(mapped.numbers(name))), why, ids, table_name)
+        notes += _dropped(funnel, funnel.drop(rule, ~positive(mapped.numbers(name))), why, table_name)
+    large = (named["alpha"] > _LARGEST_ALPHA).fill_null(False).to_numpy()
     why = f"alpha is above {_LARGEST_ALPHA:,g}: radius or PSF is not plausible"
-    notes += _dropped(funnel.drop(IMPLAUSIBLE, alpha > _LARGEST_ALPHA), why, ids, table_name)
-    if not funnel.kept.any():
-        raise InputError(f"{table_name}: no rows left ({funnel.account()})")
-    return np.where(funnel.kept, labels, -1), notes
+    notes += _dropped(funnel, funnel.drop(IMPLAUSIBLE, large), why, table_name)
+    counts = np.bincount(labels[funnel.kept], minlength=2)
+    if not counts.all():
+        lacking = f"no galaxy is labelled {'disk' if counts[0] else 'smooth'}" if counts.any() else "no rows left"
+        raise InputError(f"{table_name}: {lacking} ({funnel.account()})")
+    return funnel, np.where(funnel.kept, labels, -1), notes
 
 
-def _dropped(newly: np.ndarray, why: str, ids: pl.Series, table_name: str) -> list[str]:
+def _dropped(funnel: Funnel, newly: np.ndarray, why: str, table_name: str) -> list[str]:
     if not newly.any():
         return []
     row = int(newly.argmax())
-    first = f"first: row {row + 1}, id {ids[row]}"
+    first = f"first: row {row + 1}, id {funnel.ids[row]}"
     return [f"{table_name}: {newly.sum():,d} of {newly.size:,d} rows dropped ({first}): {why}"]
 
 
@@ -254,17 +237,15 @@ def labels_from_votes(smooth: np.ndarray, disk: np.ndarray, artefact: np.ndarray
 
 
 def check_sizes(
-    mapped: Mapped, mapping: Mapping, alpha: np.ndarray, units: dict[str, str], table_name: str
+    mapped: Mapped, mapping: Mapping, kept: np.ndarray, units: dict[str, str], table_name: str
 ) -> list[str]:
     """Check that radii and PSF widths of the kept rows are what they are taken for.
 
     Parameters
     ----------
     mapped : Mapped
-        Of the kept rows.
     mapping : Mapping
-    alpha : array, shape (N,)
-        In units of the PSF's sigma.
+    kept : array of bool, shape (N,)
     units : dict of str to str
         Units that the table itself states.
     table_name : str
@@ -279,8 +260,8 @@ def check_sizes(
         If the median α is outside 2 to 100 and the table doesn't state the radius's unit: it is then most likely in
         another unit, or another column.
     """
-    radius, widths, notes = mapped.sources["radius"], mapped.numbers("psf_fwhm"), []
-    middle, (low, high) = float(np.median(alpha)), _USUAL_ALPHA
+    radius, widths, notes = mapped.sources["radius"], mapped.numbers("psf_fwhm")[kept], []
+    middle, (low, high) = np.median(resolution(mapped.numbers("radius")[kept], widths)), _USUAL_ALPHA
     if not low <= middle <= high:
         found = f"the median of alpha is {middle:.3g}, outside {low:g} to {high:g}"
         if mapped.found["radius"].lone and radius not in units:
