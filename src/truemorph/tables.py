@@ -331,9 +331,6 @@ def _metadata(held: str | bytes, source: str) -> dict[str, Any]:
 
 
 def _from_arrow(table: pa.Table, source: str, path: Path | None = None) -> CatalogTable:
-    name, count = Counter(table.column_names).most_common(1)[0] if table.num_columns else ("", 0)
-    if count > 1:
-        raise InputError(f"{source}: two columns are called {name!r}; rename one")
     held = (table.schema.metadata or {}).get(_METADATA)
     metadata = _metadata(held, source) if held else {}
     units, descriptions = (

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from catalogs.made_up import T01, noted, refused
-from truemorph.catalogs.mapping import PRESETS, mapping_toml, read_mapping, resolve
+from truemorph.catalogs.mapping import PRESETS, mapping_toml, read_mapping
 from truemorph.catalogs.prepare import prepare_catalogue
 
 N = 40
@@ -171,68 +171,3 @@ def test_every_preset_is_a_file_of_its_name_that_cites_the_source_of_its_columns
         mapping = read_mapping(name)
         assert mapping.name == name
         assert read_mapping(tomllib.loads(mapping_toml(mapping))) == mapping
-
-
-# Names as the published tables, and those that people make of them, have them; written out, not read from the presets.
-NAMES = {
-    "gz2": {
-        "object_id": "dr7objid objid dr7_objid",
-        "smooth_fraction": "t01_smooth_or_features_a01_smooth_weighted_fraction",
-        "disk_fraction": "t01_smooth_or_features_a02_features_or_disk_weighted_fraction",
-        "artefact_fraction": "t01_smooth_or_features_a03_star_or_artifact_weighted_fraction",
-        "smooth_votes": "t01_smooth_or_features_a01_smooth_count",
-        "disk_votes": "t01_smooth_or_features_a02_features_or_disk_count",
-        "artefact_votes": "t01_smooth_or_features_a03_star_or_artifact_count",
-        "radius": "petroRad_r petroR_r",
-        "psf_fwhm": "psfWidth_r psf_fwhm",
-        "magnitude": "petroMag_r",
-        "extinction": "extinction_r",
-    },
-    "gz2-debiased": {
-        "smooth_fraction": "t01_smooth_or_features_a01_smooth_debiased",
-        "disk_fraction": "t01_smooth_or_features_a02_features_or_disk_debiased",
-        "artefact_fraction": "t01_smooth_or_features_a03_star_or_artifact_debiased",
-    },
-    "gz-challenge": {"object_id": "GalaxyID", "smooth_fraction": "Class1.1", "disk_fraction": "Class1.2"},
-    "gz-decals": {
-        "object_id": "iauname id_str",
-        "smooth_votes": "smooth-or-featured_smooth smooth-or-featured-dr5_smooth smooth-or-featured-dr12_smooth",
-        "vote_count": "smooth-or-featured_total-votes smooth-or-featured_total smooth-or-featured-dr5_total-votes",
-        "radius": "petro_theta",
-        "psf_fwhm": "psfsize_r psf_fwhm",
-        "image": "image file_loc filename png_loc",
-        "M_r": "elpetro_absmag_r",
-        "r_half": "petro_th50",
-    },
-    "desi": {
-        "object_id": "dr8_id id_str",
-        "radius": "petro_theta petro_radius",
-        "redshift": "redshift spec_z",
-        "magnitude": "mag_r_desi mag_r",
-        "r_half": "est_petro_th50",
-    },
-    "gz-hubble": {
-        "object_id": "zooniverse_id OBJNO survey_id id_str",
-        "smooth_fraction": "t01_smooth_or_features_a01_smooth_weighted_fraction",
-        "vote_count": "t01_smooth_or_features_total_count smooth-or-featured-hubble_total-votes",
-        "ra": "RA ra",
-        "redshift": "Z_BEST",
-        "sersic_n": "N_GALFIT_HI",
-    },
-    "candels": {
-        "object_id": "ID id_str",
-        "smooth_fraction": "t00_smooth_or_featured_a0_smooth_weighted_frac t00_smooth_or_featured_a0_smooth_frac",
-        "vote_count": "t00_smooth_or_featured_count smooth-or-featured-candels_total-votes",
-        "redshift": "z_best",
-        "dec": "Dec DEC dec",
-    },
-}
-
-
-@pytest.mark.parametrize("name", list(NAMES))
-def test_every_name_is_known_and_in_this_order(name):
-    mapping = read_mapping(name)
-    for one, names in NAMES[name].items():
-        known = names.split()
-        for number, column in enumerate(known):
-            assert resolve(mapping, [*known[number:], "other"])[one].columns == (column,), one

@@ -112,17 +112,6 @@ def test_rows_that_a_rule_can_not_decide_are_dropped_with_a_note():
     assert noted(got.notes, "flag = 1", "1 of the rows")
 
 
-def test_where_selects_rows_and_compares_as_the_column_does():
-    table = full(kind=["a", "b", "c"] * 20, good=[True, False] * 30, field=[1.0, 2.0, 3.0] * 20)
-    for condition, rows in (("kind=a,b", 40), ("good=true", 30), ("field=1,3", 40)):
-        assert dict(prepare_catalogue(table, where=condition).funnel)["not selected by --where"] == rows - 60
-    assert prepare_catalogue(table, where=["kind=a,b", "good=true"]).catalogue.frame.height == 20
-    with refused("kid", "nearest: kind"):
-        prepare_catalogue(table, where="kid=a")
-    with refused("good", "maybe"):
-        prepare_catalogue(table, where="good=maybe")
-
-
 def test_rows_that_are_not_selected_may_hold_anything():
     table = full(
         k=np.arange(60), dr7objid=[None, *(IDS + np.arange(1, 60))], **{SMOOTH: [7.0] + [0.3, 0.8] * 29 + [0.3]}
