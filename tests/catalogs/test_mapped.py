@@ -110,12 +110,16 @@ def test_fractions_follow_from_counts():
     assert got.frame["smooth_votes"].dtype == pl.Int64
 
 
-def test_rows_without_fractions_take_all_of_them_from_their_votes():
-    columns = {**COUNTS, "smooth_fraction": "f", "vote_count": "n"}
-    got = mapped(columns, f=[0.9, None, None], s=[1, 3, 0], d=[1, 1, 0], n=[4, 4, 0])
-    np.testing.assert_array_equal(got.numbers("smooth_fraction"), [0.9, 0.75, np.nan])
-    np.testing.assert_array_equal(got.numbers("disk_fraction"), [np.nan, 0.25, np.nan])  # never of two kinds in a row
-    assert noted(got.notes, "1 of 3 rows")
+def test_fractions_of_the_table_and_of_its_votes_are_never_mixed():
+    columns = {**COUNTS, "smooth_fraction": "f", "disk_fraction": "g", "vote_count": "n"}
+    counts = {"s": [1, 3, 0], "d": [1, 1, 0], "n": [4, 4, 0], "g": [0.1, 0.2, 0.3]}
+    got = mapped(columns, f=[0.9, None, None], **counts)
+    np.testing.assert_array_equal(got.numbers("smooth_fraction"), [0.9, np.nan, np.nan])
+    np.testing.assert_array_equal(got.numbers("disk_fraction"), [0.1, 0.2, 0.3])
+    got = mapped(columns, f=[None, None, None], **counts)
+    np.testing.assert_array_equal(got.numbers("smooth_fraction"), [0.25, 0.75, np.nan])
+    np.testing.assert_array_equal(got.numbers("disk_fraction"), [0.25, 0.25, np.nan])
+    assert noted(got.notes, "disk_fraction")
 
 
 def test_impossible_counts_are_refused_or_missing():

@@ -234,9 +234,7 @@ def _cleaned(
     notes: list[str] = []
     for column in what.columns:
         series = without(frame[column], rule.missing)
-        # Ids and file names are not measured; right ascensions from -180 to 180 may be -99.
-        signed = name == "ra" and series.dtype.is_numeric() and series.alias("").is_between(-180, 180).all()
-        if NAMED[name].kind not in ("id", "file") and not signed:
+        if NAMED[name].kind not in ("id", "file"):  # these are not measured
             series, more = without_sentinels(series, f"{table_name}: column {column}")
             notes += more
         frame = frame.with_columns(series)
@@ -389,9 +387,7 @@ def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -
 def count_votes(
     columns: dict[str, pl.Series], sources: dict[str, str | float], table_name: str
 ) -> tuple[dict[str, pl.Series], dict[str, str | float], list[str]]:
-    """Add the number of votes and the vote fractions that follow from counts.
-
-    All fractions of a row are of one kind: the table's own where it has `smooth_fraction`, else those of its counts.
+    """Add the number of votes and, where the table has no smooth fraction, the vote fractions that follow from counts.
 
     Returns
     -------
@@ -405,7 +401,7 @@ def count_votes(
     InputError
         If an answer has more votes than the question.
     """
-    columns, made = dict(columns), dict[str, str | float]()
+    columns, made, notes = dict(columns), dict[str, str | float](), list[str]()
     answers = [name for name in VOTES if name in columns]
     if "vote_count" not in columns and {"smooth_votes", "disk_votes"} <= set(answers):
         # A missing count of artefacts is no vote for them.
@@ -414,10 +410,9 @@ def count_votes(
             columns["vote_count"] += columns["artefact_votes"].fill_null(0)
         made["vote_count"] = " + ".join(str(sources[name]) for name in answers)
     if "vote_count" not in columns or "smooth_votes" not in answers:
-        return columns, made, []
+        return columns, made, notes
     total = columns["vote_count"].cast(pl.Float64)
-    nothing = pl.Series([None], dtype=pl.Float64).new_from_index(0, len(total))
-    counted = dict.fromkeys(FRACTIONS, nothing)
+    counted = {}
     for votes in answers:
         part = pl.select(pl.when(total > 0).then(columns[votes].cast(pl.Float64) / total)).to_series()
         above = (part > 1 + 1e-6).fill_null(False)
@@ -428,24 +423,11 @@ def count_votes(
                 f"{(sources | made)['vote_count']}; name the votes of the first question only"
             )
         counted[votes.replace("votes", "fraction")] = part
-    filled = columns.get("smooth_fraction", nothing).is_null() & counted["smooth_fraction"].is_not_null()
-    if not filled.any():
-        return columns, made, []
-    notes = []
     stated = [name for name in FRACTIONS if name in columns]
-    if "smooth_fraction" in stated:
-        notes.append(
-            f"{table_name}: {filled.sum():,d} of {len(filled):,d} rows have votes but no fractions: "
-            "fractions of the votes are used"
-        )
-    elif stated:
-        notes.append(f"{table_name}: no smooth_fraction beside {' and '.join(stated)}: fractions of the votes are used")
+    if "smooth_fraction" in stated and columns["smooth_fraction"].null_count() < len(total):
+        return columns, made, notes
+    if stated:  # fractions of two kinds must not be mixed
+        notes.append(f"{table_name}: no smooth fractions: those of the votes are used, without {', '.join(stated)}")
         columns = {name: values for name, values in columns.items() if name not in stated}
-    for name in FRACTIONS:
-        votes = name.replace("fraction", "votes")
-        if name not in columns and votes in answers:
-            made[name] = f"{votes} / vote_count"
-        if name in columns or votes in answers:
-            taken = pl.when(filled).then(counted[name]).otherwise(columns.get(name, nothing))
-            columns[name] = pl.select(taken).to_series()
-    return columns, made, notes
+    made |= {name: f"{name.replace('fraction', 'votes')} / vote_count" for name in counted}
+    return columns | counted, made, notes
