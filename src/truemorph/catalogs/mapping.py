@@ -240,7 +240,7 @@ def extended(mapping: Mapping, content: dict[str, Any], source: str) -> Mapping:
 
     Examples
     --------
-    >>> extended(read_mapping("paper"), {"sample": "3,4"}, "options").split.train.__round__(3)
+    >>> round(extended(read_mapping("paper"), {"sample": "3,4"}, "options").split.train, 3)
     0.8
     """
     under = mapping.model_dump(exclude_defaults=True)
