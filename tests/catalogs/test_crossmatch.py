@@ -148,7 +148,7 @@ def test_units_of_positions_are_converted():
 @pytest.mark.parametrize(
     ("arguments", "facts"),
     [
-        (([10, 400], [0, 0], [1], [1]), r"a\.csv: ra .* 1 rows .*row 2, 400"),
+        (([10, 400], [0, 0], [1], [1]), r"a\.csv: ra .* 1 of 2 rows .*row 2, 400"),
         (([10], [-9999], [1], [1]), r"a\.csv: dec .*row 1, -9999"),
         (([10], [0], [1, 2], [1]), r"b\.csv: ra has 2 values, dec 1"),
         (([10], [0], [1], ["north"]), r"b\.csv: dec"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from truemorph.catalogs.columns import FRACTIONS, NAMED
+from truemorph.catalogs.columns import FRACTIONS, NAMED, which_rows
 from truemorph.catalogs.expressions import Expression, column_expression, compute, read_expression
 from truemorph.catalogs.sampling import SPLITS
 from truemorph.errors import InputError, TruemorphWarning
@@ -74,9 +74,7 @@ def _problems(frame: pl.DataFrame, source: str, labelled: bool) -> list[str]:
 
     def report(name: str, bad: np.ndarray, what: str) -> None:
         if bad.any():
-            row = int(bad.argmax())
-            first = f"first: row {row + 1}, {frame[name][row]!r}"
-            lines.append(f"{source}: column {name}: not {what} in {bad.sum():,d} of {bad.size:,d} rows ({first})")
+            lines.append(f"{source}: column {name}: not {what} in {which_rows(bad, frame[name])}")
 
     def check(name: str, what: str, allowed: Callable[[np.ndarray], np.ndarray], *, null: bool = False) -> None:
         series = frame[name]
@@ -174,10 +172,9 @@ def as_ids(series: pl.Series, table_name: str) -> pl.Series:
         exact = 2**24 if dtype == pl.Float32 else 2**53
         bad = (((series.abs() >= exact) | (series != series.round())) & series.is_not_nan()).fill_null(False)
         if bad.any():
-            row = int(bad.arg_true()[0])
             raise InputError(
-                f"{table_name}: column {series.name} holds ids as floats, and row {row + 1} ({series[row]!r}) may "
-                "have lost digits; write ids as integers or text (pandas: read them with dtype='int64' or str)"
+                f"{table_name}: column {series.name} holds ids as floats, which may have lost digits in "
+                f"{which_rows(bad, series)}; write ids as integers or text (pandas: dtype='int64' or str)"
             )
     elif not (dtype.is_integer() or dtype == pl.Null):
         raise InputError(f"{table_name}: column {series.name} ({dtype}) can't be an id; use integers or text")
@@ -364,10 +361,9 @@ def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarra
     values = series.cast(pl.Float64).fill_null(-1).to_numpy()
     bad = ~np.isin(values, (-1, 0, 1))
     if bad.any():
-        row = int(bad.argmax())
         raise InputError(
-            f"{about}: {expression.said} should be 0 (smooth), 1 (disk) or nothing, but row {row + 1} is "
-            f'{values[row]:g}; give a rule such as "{expression.said}>=1"'
+            f"{about}: {expression.said} should be 0 (smooth), 1 (disk) or nothing; wrong in "
+            f'{which_rows(bad, values)}; give a rule such as "{expression.said}>=1"'
         )
     if expression.lone:
         definition = f"{expression.text} is 1"

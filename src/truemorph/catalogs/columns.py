@@ -8,6 +8,9 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+import polars as pl
+
 FRACTIONS = ("smooth_fraction", "disk_fraction", "artefact_fraction")
 VOTES = ("smooth_votes", "disk_votes", "artefact_votes")
 _COUNTS = (0, 2.0**53)
@@ -105,6 +108,20 @@ def free_name(name: str, taken: Container[str]) -> str:
     while name in taken:
         name += "_"
     return name
+
+
+def which_rows(bad: np.ndarray | pl.Series, values: pl.Series | np.ndarray | None = None) -> str:
+    """Phrase how many rows are bad, and which is the first.
+
+    Examples
+    --------
+    >>> which_rows(np.array([False, True, True]), np.array([1.0, 7.5, 9.0]))
+    '2 of 3 rows (first: row 2, 7.5)'
+    """
+    row = int(np.asarray(bad).argmax())
+    value = None if values is None else values[row]
+    shown = "" if value is None else f", {value.item()!r}" if isinstance(value, np.generic) else f", {value!r}"
+    return f"{bad.sum():,d} of {len(bad):,d} rows (first: row {row + 1}{shown})"
 
 
 # --- units ------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 
 from truemorph.arrays import float_array
 from truemorph.catalogs.catalogue import as_ids
-from truemorph.catalogs.columns import NAMED, free_name
+from truemorph.catalogs.columns import NAMED, free_name, which_rows
 from truemorph.catalogs.expressions import column_expression
 from truemorph.catalogs.mapped import column_values
 from truemorph.catalogs.mapping import PRESETS, Column, Mapping, read_mapping, resolve
@@ -255,10 +255,9 @@ def _unit_vectors(ra: Any, dec: Any, source: str) -> np.ndarray:
     for name, values, low, high in (("ra", longitude, -180, 360), ("dec", latitude, -90, 90)):
         bad = ~np.isnan(values) & ~((values >= low) & (values <= high))
         if bad.any():
-            row = int(bad.argmax())
             raise InputError(
-                f"{source}: {name} is in degrees, from {low} to {high}; {bad.sum()} rows are not (first: row "
-                f"{row + 1}, {values[row]:g}); correct them, or leave them empty if unknown"
+                f"{source}: {name} should be in degrees, from {low} to {high}; wrong in {which_rows(bad, values)}: "
+                "correct them, or leave them empty if unknown"
             )
     a, d = np.radians(longitude), np.radians(latitude)
     vectors = np.stack([np.cos(d) * np.cos(a), np.cos(d) * np.sin(a), np.sin(d)], axis=1)

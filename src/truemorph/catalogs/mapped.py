@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from truemorph.catalogs.columns import FRACTIONS, NAMED, VOTES, conversion, percent_of_light
+from truemorph.catalogs.columns import FRACTIONS, NAMED, VOTES, conversion, percent_of_light, which_rows
 from truemorph.catalogs.expressions import Expression, column_expression, compute, read_expression
 from truemorph.catalogs.mapping import PRESETS, Column, Mapping, resolve
 from truemorph.errors import InputError, nearest
@@ -247,10 +247,9 @@ def _numbers(series: pl.Series, where: str) -> pl.Series:
     numbers = series.cast(pl.Float64, strict=False)
     bad = numbers.is_null() & series.is_not_null()
     if bad.any():
-        row = int(bad.arg_true()[0])
         raise InputError(
-            f"{where} should hold numbers, but row {row + 1} is {series[row]!r}; "
-            "correct it, or leave it empty if unknown"
+            f"{where} should hold numbers; wrong in {which_rows(bad, series)}; correct them, or leave them empty if "
+            "unknown"
         )
     return pl.select(pl.when(numbers.is_finite()).then(numbers)).to_series()
 
@@ -261,14 +260,12 @@ def _without_impossible(numbers: pl.Series, name: str, where: str) -> tuple[pl.S
     bad = ((numbers < low) | (numbers > high)).fill_null(False)
     if not bad.any():
         return numbers, []
-    row = int(bad.arg_true()[0])
-    first = f"first: row {row + 1}, {numbers[row]:g}"
     if bad.sum() > (len(numbers) - numbers.null_count()) / 2:
         raise InputError(
-            f"{where} can't be {name} ({NAMED[name].description}): most values are outside {low:g} to {high:g} "
-            f"({first}); name another column"
+            f"{where} can't be {name} ({NAMED[name].description}): outside {low:g} to {high:g} in "
+            f"{which_rows(bad, numbers)}; name another column"
         )
-    note = f"{where}: outside {low:g} to {high:g}, treated as missing in {bad.sum():,d} of {len(bad):,d} rows ({first})"
+    note = f"{where}: outside {low:g} to {high:g}, treated as missing in {which_rows(bad, numbers)}"
     return pl.select(pl.when(~bad).then(numbers)).to_series(), [note]
 
 
@@ -278,9 +275,8 @@ def _labels(series: pl.Series, where: str) -> tuple[pl.Series, list[str]]:
     labels = series.cast(pl.Float64) if numeric else series.is_not_null().cast(pl.Float64) * 2
     bad = ~(labels.is_in([-1.0, 0.0, 1.0]) | labels.is_nan()).fill_null(True)
     if bad.any():
-        row = int(bad.arg_true()[0])
         raise InputError(
-            f"{where} should hold labels 0 (smooth) and 1 (disk), but row {row + 1} is {series[row]!r}; give an "
+            f"{where} should hold labels 0 (smooth) and 1 (disk); wrong in {which_rows(bad, series)}; give an "
             "expression, such as --label \"CASE WHEN class = 'spiral' THEN 1 WHEN class = 'elliptical' THEN 0 END\""
         )
     whole = labels.cast(pl.Int64, strict=False).replace(-1, None)
@@ -417,10 +413,9 @@ def count_votes(
         part = pl.select(pl.when(total > 0).then(columns[votes].cast(pl.Float64) / total)).to_series()
         above = (part > 1 + 1e-6).fill_null(False)
         if above.any():
-            row = int(above.arg_true()[0])
             raise InputError(
-                f"{table_name}: row {row + 1} has more votes in {sources[votes]} than in "
-                f"{(sources | made)['vote_count']}; name the votes of the first question only"
+                f"{table_name}: more votes in {sources[votes]} than in {(sources | made)['vote_count']} in "
+                f"{which_rows(above)}; name the votes of the first question only"
             )
         counted[votes.replace("votes", "fraction")] = part
     stated = [name for name in FRACTIONS if name in columns]

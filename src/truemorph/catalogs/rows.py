@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.catalogs.catalogue import as_ids, condition, object_ids, rows_where
-from truemorph.catalogs.columns import FRACTIONS, percent_of_light
+from truemorph.catalogs.columns import FRACTIONS, percent_of_light, which_rows
 from truemorph.catalogs.mapped import Mapped
 from truemorph.catalogs.mapping import Mapping
 from truemorph.catalogs.physical import resolution
@@ -143,13 +143,15 @@ def choose_rows(
     else:
         labels, more = _labels_from_votes(funnel, mapped, table_name)
         notes += more
+    dropped = []
     for rule, name, option in ((NO_RADIUS, "radius", "--radius"), (NO_PSF, "psf_fwhm", "--psf-fwhm")):
         source = mapped.sources[name] if name in mapped.found else option
         why = f"column {source} is missing, zero or negative; correct the values to keep the rows"
-        notes += _dropped(funnel, funnel.drop(rule, ~positive(mapped.numbers(name))), why, table_name)
+        dropped.append((funnel.drop(rule, ~positive(mapped.numbers(name))), why))
     large = (named["alpha"] > _LARGEST_ALPHA).fill_null(False).to_numpy()
     why = f"alpha is above {_LARGEST_ALPHA:,g}: radius or PSF is not plausible"
-    notes += _dropped(funnel, funnel.drop(IMPLAUSIBLE, large), why, table_name)
+    dropped.append((funnel.drop(IMPLAUSIBLE, large), why))
+    notes += [f"{table_name}: {which_rows(rows, funnel.ids)} dropped: {why}" for rows, why in dropped if rows.any()]
     counts = np.bincount(labels[funnel.kept], minlength=2)
     if not counts.all():
         lacking = f"no galaxy is labelled {'disk' if counts[0] else 'smooth'}" if counts.any() else "no rows left"
@@ -157,32 +159,22 @@ def choose_rows(
     return funnel, np.where(funnel.kept, labels, -1), notes
 
 
-def _dropped(funnel: Funnel, newly: np.ndarray, why: str, table_name: str) -> list[str]:
-    if not newly.any():
-        return []
-    row = int(newly.argmax())
-    first = f"first: row {row + 1}, id {funnel.ids[row]}"
-    return [f"{table_name}: {newly.sum():,d} of {newly.size:,d} rows dropped ({first}): {why}"]
-
-
 def _labels_from_votes(funnel: Funnel, mapped: Mapped, table_name: str) -> tuple[np.ndarray, list[str]]:
     fractions = {name: mapped.numbers(name) for name in FRACTIONS}
     selected, notes = funnel.kept, []
     for name, values in fractions.items():
-        bad = np.flatnonzero(selected & ((values < -1e-6) | (values > 1 + 1e-6)))
-        if bad.size:
+        bad = selected & ((values < -1e-6) | (values > 1 + 1e-6))
+        if bad.any():
             raise InputError(
-                f"{table_name}: column {mapped.sources[name]} should hold vote fractions between 0 and 1, not so "
-                f"in {bad.size:,d} of {selected.size:,d} rows (first: row {bad[0] + 1}, {values[bad[0]]:g}); "
-                "are they counts or percentages?"
+                f"{table_name}: column {mapped.sources[name]} should hold vote fractions between 0 and 1; wrong in "
+                f"{which_rows(bad, values)}; are they counts or percentages?"
             )
     sums = np.nansum(list(fractions.values()), axis=0)
     many = selected & (sums > _LARGEST_SUM)
     if many.any():
-        row = int(many.argmax())
         notes.append(
-            f"{table_name}: the fractions sum to more than 1 in {many.sum():,d} of {many.size:,d} rows (first: row "
-            f"{row + 1}, {sums[row]:.4g}); fractions of one question sum to 1: check that they belong together"
+            f"{table_name}: the fractions sum to more than 1 in {which_rows(many, sums.round(3))}; fractions of one "
+            "question sum to 1: check that they belong together"
         )
     labels, reasons = labels_from_votes(*fractions.values())
     for reason in np.unique(reasons[reasons != ""]):
