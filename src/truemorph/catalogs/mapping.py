@@ -333,9 +333,7 @@ def resolve(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None
     return found
 
 
-def detect_mapping(
-    existing: Sequence[str], table_name: str = "table", chosen: Iterable[str] = (), own: Sequence[str] | None = None
-) -> Mapping:
+def detect_mapping(existing: Sequence[str], table_name: str = "table", chosen: Iterable[str] = ()) -> Mapping:
     """Find the preset whose ids and votes are among a table's columns.
 
     Parameters
@@ -346,8 +344,6 @@ def detect_mapping(
         For messages.
     chosen : iterable of str
         truemorph's columns for which the user named the table's.
-    own : sequence of str, optional
-        Columns that are not from a joined table: if a preset fits these alone, it is taken.
 
     Raises
     ------
@@ -360,9 +356,15 @@ def detect_mapping(
     'gz-challenge'
     """
     given = set(chosen)
-    fitting = (_fitting(own, given) if own is not None else []) or _fitting(existing, given)
-    if fitting:
-        return _preset(fitting[0])
+    fitting = []
+    for name in DETECTED:
+        found = set(resolve(_preset(name), existing))
+        has_id, has_votes = "object_id" in found, bool(_ANY_VOTES & found)
+        # The table itself must tell the survey; what the user named tells nothing.
+        if (has_id or has_votes) and (has_id or "object_id" in given) and (has_votes or _ANY_VOTES & given):
+            fitting.append((not has_id, name))
+    if fitting:  # several surveys share the names of votes, but not those of ids
+        return _preset(min(fitting, key=lambda one: one[0])[1])
     if given & _ANY_VOTES:
         return _preset("truemorph")
     debiased = resolve(_preset("gz2-debiased"), existing).get("smooth_fraction")
@@ -376,18 +378,6 @@ def detect_mapping(
         f"{', '.join(existing[:12])}; name yours with --id, --smooth and --disk (or --label), or describe the table in "
         "a mapping (--preset gz2 --dry-run prints one to change)"
     )
-
-
-def _fitting(existing: Sequence[str], given: set[str]) -> list[str]:
-    """Presets that fit, the best first: several surveys share the names of votes, but not those of ids."""
-    fitting = []
-    for name in DETECTED:
-        found = set(resolve(_preset(name), existing))
-        has_id, has_votes = "object_id" in found, bool(_ANY_VOTES & found)
-        # The table itself must tell the survey; what the user named tells nothing.
-        if (has_id or has_votes) and (has_id or "object_id" in given) and (has_votes or _ANY_VOTES & given):
-            fitting.append((not has_id, name))
-    return [name for _, name in sorted(fitting, key=lambda one: one[0])]
 
 
 def named_columns(chosen: dict[str, str], existing: Sequence[str], table_name: str = "table") -> dict[str, Any]:

@@ -288,7 +288,7 @@ def read_tables(
     first = base and extended(base, named_columns(keys, source.frame.columns, name), name)
     joined = join_tables(source, wanted, first, table_name=name)
     frame = joined.table.frame
-    base = base or detect_mapping(frame.columns, name, telling, joined.own)
+    base = base or detect_mapping(frame.columns, name, telling)
 
     chosen, notes = vote_columns(chosen, frame, name)
     if isinstance(psf_fwhm, str):
