@@ -151,7 +151,7 @@ def compute(expression: Expression, frame: pl.DataFrame, where: str) -> pl.Serie
         result = _value(expression.tree, frame)
     except RecursionError as problem:
         raise InputError(f"{where}: {expression.said!r} is nested too deeply; write it shorter") from problem
-    except ValueError as problem:
+    except (ValueError, PolarsError) as problem:
         raise InputError(f"{where}: can't compute {expression.said!r}: {_reason(problem)}") from problem
     if result.dtype == pl.Int128:
         narrow = (result.cast(dtype, strict=False) for dtype in (pl.Int64, pl.UInt64))
@@ -165,7 +165,7 @@ def _shorten(text: str) -> str:
 
 
 def _reason(problem: Exception) -> str:
-    if isinstance(problem, ValueError):
+    if not isinstance(problem, SqlglotError | LookupError):
         return str(problem).strip().partition("\n")[0][:200]
     near = [found["highlight"] for found in getattr(problem, "errors", []) if found.get("highlight")]
     return f"syntax error{f' near {_shorten(near[0])!r}' if near else ''}; {_HELP}"
@@ -263,14 +263,16 @@ def _case(node: exp.Case, frame: pl.DataFrame) -> pl.Series:
 
 def _arguments(wanted: str, values: Sequence[pl.Series]) -> list[pl.Series]:
     """Check the kind of values; nulls without a type become of that kind, true and false beside numbers 1 and 0."""
+    if wanted == _ANY:
+        return list(values)
     kinds = {_kind(one) for one in values} - {"null"}
     if wanted == _ALIKE and kinds == {_NUMBERS, _TRUTH}:  # flag = 1
         values = [one.cast(pl.Int128) if one.dtype == pl.Boolean else one for one in values]
         kinds = {_NUMBERS}
-    if wanted != _ANY and (len(kinds) > 1 or (wanted != _ALIKE and not kinds <= {wanted})):
+    kind = next(iter(kinds), _TRUTH) if wanted == _ALIKE else wanted
+    if not kinds <= {kind}:
         raise ValueError(f"takes {wanted}, not {' and '.join(sorted(kinds))}")
-    dtype = _DTYPES.get(wanted) or _DTYPES.get(next(iter(kinds), _TRUTH))
-    return [one.cast(dtype) if one.dtype == pl.Null and dtype and wanted != _ANY else one for one in values]
+    return [one.cast(_DTYPES[kind]) if one.dtype == pl.Null and kind in _DTYPES else one for one in values]
 
 
 def _kind(series: pl.Series) -> str:
