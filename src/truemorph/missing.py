@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import polars as pl
 
@@ -35,34 +35,50 @@ def without(series: pl.Series, missing: Sequence[float | int | str]) -> pl.Serie
     return pl.select(pl.when(gone.fill_null(False).not_()).then(series)).to_series().alias(name)
 
 
-def without_sentinels(series: pl.Series, where: str) -> tuple[pl.Series, list[str]]:
-    """Replace -99, -999, -9999 and their like by null, and say how many there were.
+def cleaned(
+    frame: pl.DataFrame,
+    columns: Iterable[str],
+    source: str,
+    missing: Sequence[float | int | str] = (),
+    sentinels: Sequence[float] = SENTINELS,
+) -> tuple[pl.DataFrame, list[str]]:
+    """Replace -99, -999, -9999 and their like, and other values that mean missing, by null in some columns.
 
     Parameters
     ----------
-    series : polars.Series
-    where : str
-        Table and column, to begin the note with.
+    frame : polars.DataFrame
+    columns : iterable of str
+    source : str
+        What to call the table in notes.
+    missing : sequence, optional
+        Values that are known to mean missing; they are not noted.
+    sentinels : sequence, optional
+        Values that most likely do.
 
     Returns
     -------
-    series : polars.Series
+    frame : polars.DataFrame
     notes : list of str
-        One line if any value was replaced.
+        One line for each column with values such as -99.
 
     Examples
     --------
-    >>> without_sentinels(pl.Series("z", [0.1, -9999.0, -9999.0]), "t.csv: column z")[1]
+    >>> cleaned(pl.DataFrame({"z": [0.1, -9999.0, -9999.0]}), ["z"], "t.csv")[1]
     ['t.csv: column z: -9999 treated as missing in 2 of 3 rows']
     """
-    unnamed = series.alias("")  # polars takes some names for patterns
-    kept = without(unnamed, SENTINELS)
-    gone = kept.is_null() & unnamed.is_not_null()
-    if not gone.any():
-        return series, []
-    values = unnamed.filter(gone).unique().sort().to_list()
-    shown = ", ".join(f"{float(one):.6g}" for one in values[:3])
-    return kept.alias(series.name), [f"{where}: {shown} treated as missing in {gone.sum():,d} of {len(series):,d} rows"]
+    notes = []
+    for name in columns:
+        known = without(frame[name].alias(""), missing)  # polars takes some names for patterns
+        kept = without(known, sentinels)
+        gone = kept.is_null() & known.is_not_null()
+        if gone.any():
+            values = known.filter(gone).unique().sort().to_list()
+            shown = ", ".join(f"{float(one):.6g}" for one in values[:3])
+            notes.append(
+                f"{source}: column {name}: {shown} treated as missing in {gone.sum():,d} of {len(gone):,d} rows"
+            )
+        frame = frame.with_columns(kept.alias(name))
+    return frame, notes
 
 
 def _number(one: float | int | str) -> float | int | None:

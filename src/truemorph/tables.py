@@ -26,7 +26,7 @@ from polars.exceptions import PanicException, PolarsError
 
 from truemorph.errors import InputError, TruemorphWarning, nearest
 from truemorph.io import written_whole
-from truemorph.missing import without_sentinels
+from truemorph.missing import cleaned
 
 _ASTROPY_FORMATS = {
     ".fits": "fits",
@@ -209,10 +209,10 @@ def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> n
             raise InputError(f"{source}: no column {name!r}; {nearest(name, frame.columns)}")
         if not frame.schema[name].is_numeric():
             raise InputError(f"{source}: column {name!r} holds {frame.schema[name]}, not numbers; choose another")
-    known = [without_sentinels(frame[name], f"{source}: column {name}") for name in names]
-    for note in (note for _, notes in known for note in notes):
+    known, notes = cleaned(frame, names, source)
+    for note in notes:
         warnings.warn(note, TruemorphWarning, stacklevel=2)
-    columns = [series.cast(pl.Float64).fill_null(np.nan).to_numpy() for series, _ in known]
+    columns = [known[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in names]
     return np.stack(columns, axis=1) if columns else np.empty((frame.height, 0))
 
 

@@ -83,6 +83,11 @@ def test_missing_values_are_found_in_every_type(values, missing):
     assert got.frame["redshift"].to_list() == [None, 1.0]
 
 
+def test_names_of_images_that_mean_missing_are_missing_and_ids_may_be_negative():
+    got = mapped({"object_id": "id", "image": {"column": "f", "missing": ["none"]}}, id=[-99, 1], f=["none", "a.jpg"])
+    assert got.frame.rows() == [(-99, None), (1, "a.jpg")]
+
+
 @pytest.mark.parametrize(
     ("column", "sentinel"),
     [("petroRad_r", -9999), ("psfWidth_r", -99), ("redshift", -99), ("petroMag_r", -99.99), (SMOOTH, -999)],

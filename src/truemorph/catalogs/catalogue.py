@@ -16,7 +16,7 @@ from truemorph.catalogs.columns import FRACTIONS, NAMED, which_rows
 from truemorph.catalogs.expressions import Expression, column_expression, compute, read_expression
 from truemorph.catalogs.sampling import SPLITS
 from truemorph.errors import InputError, TruemorphWarning
-from truemorph.missing import without_sentinels
+from truemorph.missing import cleaned
 from truemorph.tables import CatalogTable, read_table
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".fits", ".fit", ".fits.gz")
@@ -297,14 +297,10 @@ def condition(text: str, frame: pl.DataFrame, about: str) -> pl.Series:
 
 def _computed(expression: Expression, frame: pl.DataFrame, about: str) -> pl.Series:
     """Evaluate an expression; -99, -999, -9999 and their like are missing, with a warning."""
-    known = [
-        without_sentinels(frame[name], f"{about}: column {name}")
-        for name in expression.columns
-        if name in frame.columns
-    ]
-    for note in (note for _, notes in known for note in notes):
+    known, notes = cleaned(frame, [name for name in expression.columns if name in frame.columns], about)
+    for note in notes:
         warnings.warn(note, TruemorphWarning, stacklevel=5)
-    return compute(expression, frame.with_columns(series for series, _ in known), about)
+    return compute(expression, known, about)
 
 
 def _equal_to_any(series: pl.Series, values: list[str], where: str) -> pl.Series:

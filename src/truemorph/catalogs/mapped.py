@@ -13,7 +13,7 @@ from truemorph.catalogs.columns import FRACTIONS, NAMED, VOTES, conversion, perc
 from truemorph.catalogs.expressions import Expression, column_expression, compute, read_expression
 from truemorph.catalogs.mapping import PRESETS, Column, Mapping, resolve
 from truemorph.errors import InputError, nearest
-from truemorph.missing import without, without_sentinels
+from truemorph.missing import SENTINELS, cleaned, without
 from truemorph.tables import CatalogTable
 
 # Without these there is no label or no α: what is wrong with them is an error. Other columns are left out, with a note.
@@ -93,14 +93,14 @@ def apply_mapping(
     if {"smooth_fraction", "smooth_votes"} & set(found):
         found.pop("label", None)  # labels are made from votes where there are any
     columns: dict[str, pl.Series] = {}
-    cleaned: dict[str, pl.Series] = {}
+    known: dict[str, pl.Series] = {}
     units: dict[str, str] = {}
     notes: list[str] = []
     for name in [one for one in NAMED if one in found]:
         rule, what = mapping.columns[name], found[name]
         if what.lone and rule.missing:
             column = what.columns[0]
-            cleaned[column] = without(cleaned.get(column, table.frame[column]), rule.missing)
+            known[column] = without(known.get(column, table.frame[column]), rule.missing)
         try:
             columns[name], units[name], more = column_values(table, name, what, rule, table_name)
         except InputError as problem:
@@ -124,7 +124,7 @@ def apply_mapping(
         descriptions=descriptions,
         sources={name: sources[name] for name in columns},
         found=found,
-        cleaned=cleaned,
+        cleaned=known,
         replaced={what.columns[0] for name, what in found.items() if what.lone and name in _STAND_FOR_SOURCE}
         | {name for name in columns if sources[name] == name},
         notes=notes + more,
@@ -198,7 +198,8 @@ def column_values(
     """
     kind = NAMED[name].kind
     where = f"{table_name}: column {what.said}"
-    frame, notes = _cleaned(table.frame, name, what, rule, table_name)
+    sentinels = () if kind in ("id", "file") else SENTINELS  # these are not measured
+    frame, notes = cleaned(table.frame, what.columns, table_name, rule.missing, sentinels)
     series = frame[what.columns[0]] if what.lone else compute(what, frame, f"{table_name}: {name}")
     series = series.alias("")  # polars takes some column names for patterns
     if kind == "id":
@@ -225,20 +226,6 @@ def column_values(
     if kind == "count" and (numbers.is_null() | (numbers == numbers.round())).all():
         numbers = numbers.cast(pl.Int64)  # weighted votes are not whole numbers
     return numbers, unit, notes + more + impossible
-
-
-def _cleaned(
-    frame: pl.DataFrame, name: str, what: Expression, rule: Column, table_name: str
-) -> tuple[pl.DataFrame, list[str]]:
-    """Replace what means missing in the columns that one of truemorph's comes from."""
-    notes: list[str] = []
-    for column in what.columns:
-        series = without(frame[column], rule.missing)
-        if NAMED[name].kind not in ("id", "file"):  # these are not measured
-            series, more = without_sentinels(series, f"{table_name}: column {column}")
-            notes += more
-        frame = frame.with_columns(series)
-    return frame, notes
 
 
 def _numbers(series: pl.Series, where: str) -> pl.Series:

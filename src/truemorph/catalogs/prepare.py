@@ -149,8 +149,6 @@ def prepare_catalogue(
     >>> prepared.catalogue.frame["label"].to_list()
     [0, 1, 0, 1, 0, 1, 0, 1, 0, 1]
     """
-    if psf not in ("sigma", "fwhm"):
-        raise InputError(f'psf is "sigma" or "fwhm"; got {psf!r}')
     joined, kind = read_tables(
         table, preset=preset, mapping=mapping, joins=joins, columns=columns, psf_fwhm=psf_fwhm, keep=keep,
         cosmology=cosmology, sample=sample, split=split,
