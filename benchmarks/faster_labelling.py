@@ -23,7 +23,7 @@ import polars as pl
 from truemorph.bias.scores import balanced_accuracy
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import load
-from truemorph.demo import write_simulated
+from truemorph.commands.demo import write_simulated
 from truemorph.images.store import decode_batches
 from truemorph.labelling import gate
 from truemorph.labelling.engines import engine_for
@@ -76,12 +76,12 @@ def trained(folder, name, catalogue):
     """A network, trained if it is not there."""
     if not (folder / name / "config.json").is_file():
         settings, distilled = NETWORKS[name]
-        words = ["--preset", "paper", "--epochs", EPOCHS, "--set", "crop=1.0", "--cache", folder / "cache"]
-        words += [word for setting in settings for word in ("--set", setting)]
+        words = ["--preset", "paper", "--epochs", EPOCHS, "--crop", "1.0", "--cache", folder / "cache"]
+        words += [
+            word for one in settings for word in (f"--{one.partition('=')[0].replace('_', '-')}", one.partition("=")[2])
+        ]
         if distilled:
-            command(
-                "train", taught(folder, catalogue), "--naive", "--set", "votes=soft", *words, "--out", folder / name
-            )
+            command("train", taught(folder, catalogue), "--naive", "--votes", "soft", *words, "--out", folder / name)
         else:
             fit = folder / "train" / "t.json"
             if not fit.is_file():

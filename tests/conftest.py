@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from truemorph.bias.transitions import RayleighTransition
-from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
+from truemorph.catalogs.prepare import prepare, write_preparation
+from truemorph.commands.demo import write_simulated
 from truemorph.config import PRESETS, TrainingConfig
-from truemorph.demo import write_simulated
 
 # The same examples everywhere, however busy the machine is.
 settings.register_profile("truemorph", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -39,8 +39,8 @@ def simulated(tmp_path_factory):
 @pytest.fixture(scope="session")
 def catalogue(simulated, tmp_path_factory):
     """The prepared catalogue of the simulated galaxies."""
-    prepared = prepare_catalogue(simulated / "votes.csv", images=simulated / "images", gold="truth")
-    return write_preparation(prepared, tmp_path_factory.mktemp("catalogue") / "catalogue.parquet")
+    prepared = prepare(simulated / "votes.csv", images=simulated / "images", gold="truth")
+    return write_preparation(prepared, tmp_path_factory.mktemp("catalogue") / "catalogue.parquet").out
 
 
 def labels_through(transition, n, seed, disk=0.7, median=16.8, width=0.45):
@@ -99,6 +99,11 @@ def stripes(n, seed=0):
     from truemorph.classifiers.rows import TrainingRows
 
     return TrainingRows(frame, pixels), truth
+
+
+def codes(result):
+    """Codes of a result's findings."""
+    return [one.code for one in result.findings]
 
 
 def run(capsys, *arguments):

@@ -6,14 +6,14 @@ import re
 import pytest
 
 from conftest import ROOT
-from truemorph.demo import run_demo
+from truemorph.commands.demo import run_demo
 from truemorph.errors import InputError
 
 
 def test_the_demo_refuses_a_folder_that_is_not_its_own(tmp_path):
     (tmp_path / "thesis.tex").write_text("years")
     with pytest.raises(InputError, match="something else"):
-        run_demo(tmp_path)
+        run_demo(out=tmp_path)
 
 
 def test_make_demo_keeps_its_promise():

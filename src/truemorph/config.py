@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import tomllib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from truemorph.errors import InputError
 from truemorph.io import read_toml
@@ -18,6 +17,16 @@ from truemorph.io import read_toml
 _PAPER_CROP = 207 / 424
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def _by_commas(value: Any) -> Any:
+    """Split "a,b", as the command line gives it."""
+    if isinstance(value, str):
+        value = [value]
+    return [name.strip() for one in value for name in str(one).split(",")] if isinstance(value, list | tuple) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_by_commas)]
 
 
 class TrainingConfig(BaseModel):
@@ -30,7 +39,7 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     classifier: Literal["network", "logistic"] = Field("network", description="from pixels, or from catalogue columns")
-    features: tuple[str, ...] = Field((), description="catalogue columns of the logistic classifier")
+    features: Names = Field((), description="catalogue columns of the logistic classifier, comma-separated")
     folds: int = Field(1, ge=1, le=20, description="parts of the galaxies, each left out by one member")
     seeds: int = Field(1, ge=1, le=20, description="networks of each fold, averaged: an ensemble")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random")
@@ -153,10 +162,21 @@ def training_config(
     return _settle(TrainingConfig, settings)
 
 
-def run_config(
-    source: str | os.PathLike[str], assignments: Iterable[str] = (), file: Any = None, **changes: Any
-) -> RunConfig:
-    """Settle what a run does: preset, then files, then explicit changes, then assignments.
+def given_settings(settings: BaseModel | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the settings that were given, without the defaults of the others.
+
+    Examples
+    --------
+    >>> given_settings(TrainingConfig(epochs=3))
+    {'epochs': 3}
+    """
+    if isinstance(settings, BaseModel):
+        return settings.model_dump(exclude_unset=True)
+    return dict(settings or {})
+
+
+def run_config(source: str | os.PathLike[str], file: str | os.PathLike[str] | None = None, **changes: Any) -> RunConfig:
+    """Settle what a run does: preset, then files, then explicit changes.
 
     Another preset than the file's own replaces what the file has from that one, and leaves what the file changed.
 
@@ -164,12 +184,10 @@ def run_config(
     ----------
     source : path
         A `run.toml`, or the catalogue to train on.
-    assignments : iterable of str
-        "key=value", keys of `RunConfig` or `TrainingConfig`, values as in TOML (or bare words; none for no value).
     file : path, optional
         TOML file of training settings.
     **changes
-        Keys of either; None leaves a value alone.
+        Keys of `RunConfig` or `TrainingConfig`; None leaves a value alone.
 
     Raises
     ------
@@ -178,7 +196,7 @@ def run_config(
 
     Examples
     --------
-    >>> run = run_config("catalogue.parquet", ["epochs=3", "backbone=resnet18"], out="model")
+    >>> run = run_config("catalogue.parquet", epochs=3, backbone="resnet18", out="model")
     >>> run.catalogue, run.training.epochs, run.training.backbone, run.training.image_size
     ('catalogue.parquet', 3, 'resnet18', 64)
     """
@@ -191,7 +209,7 @@ def run_config(
             raise InputError(f"{source}: training is a table, [training]; got {training!r}")
     if file is not None:
         training |= read_toml(file)
-    given = {name: value for name, value in changes.items() if value is not None} | dict(map(_assignment, assignments))
+    given = {name: value for name, value in changes.items() if value is not None}
     if "preset" in given and "preset" in settings:
         before = TrainingConfig(**_of_preset(settings["preset"])).model_dump(mode="json")
         training = {name: value for name, value in training.items() if before.get(name) != value}
@@ -208,21 +226,12 @@ def run_config(
             known = [*(key for key in RunConfig.model_fields if key != "training"), *TrainingConfig.model_fields]
             near = get_close_matches(name, known, 1)
             raise InputError(f"no setting {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
-    for name, what in (("catalogue", "a catalogue"), ("out", "--out, the run folder to write")):
-        if name not in settings:
-            raise InputError(f"training needs {what}")
+    if "catalogue" not in settings:
+        raise InputError(f"{source}: has no catalogue; name one")
+    if "out" not in settings:
+        raise InputError("name the run folder to write (`out`)")
     preset = settings.get("preset", "quick")
     return _settle(RunConfig, {**settings, "training": _of_preset(preset) | training})
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise InputError(f"--set takes KEY=VALUE, such as epochs=30; got {text!r}")
-    try:
-        return name.strip(), tomllib.loads(f"value = {value}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):  # a bare word
-        return name.strip(), None if value.strip() == "none" else value.strip()
 
 
 def run_toml(run: RunConfig) -> str:

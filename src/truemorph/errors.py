@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from typing import Any
 
 
 class TruemorphError(Exception):
@@ -70,8 +71,11 @@ def extras_named() -> Iterator[None]:
     """
     try:
         yield
-    except ModuleNotFoundError as problem:
-        package = (problem.name or "").partition(".")[0]
+    except ImportError as problem:
+        cause: BaseException | None = problem
+        while cause is not None and not isinstance(cause, ModuleNotFoundError):
+            cause = cause.__cause__
+        package = ("" if cause is None else cause.name or "").partition(".")[0]
         for extra, packages in _EXTRAS.items():
             if package in packages:
                 raise _not_installed(package, extra) from problem
@@ -91,6 +95,19 @@ def reason(problem: BaseException) -> str:
 
 class TruemorphWarning(UserWarning):
     """A result that can be computed but should not be trusted without a look."""
+
+
+class FindingWarning(TruemorphWarning):
+    """A finding that is made while a table is read, where there is no result yet to carry it.
+
+    Attributes
+    ----------
+    finding : Finding
+    """
+
+    def __init__(self, finding: Any) -> None:
+        super().__init__(finding.message)
+        self.finding = finding
 
 
 def nearest(name: str, existing: Sequence[str], n: int = 3, what: str = "columns") -> str:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import polars as pl
 
+from truemorph.findings import Finding
+
 # Published tables use these values for "not measured", usually without documenting them.
 SENTINELS = (-99.0, -99.9, -99.99, -999.0, -999.9, -999.99, -9999.0, -9999.9, -9999.99, -99999.0)
 
@@ -41,7 +43,7 @@ def cleaned(
     source: str,
     missing: Sequence[float | int | str] = (),
     sentinels: Sequence[float] = SENTINELS,
-) -> tuple[pl.DataFrame, list[str]]:
+) -> tuple[pl.DataFrame, list[Finding]]:
     """Replace -99, -999, -9999 and their like, and other values that mean missing, by null in some columns.
 
     Parameters
@@ -49,7 +51,7 @@ def cleaned(
     frame : polars.DataFrame
     columns : iterable of str
     source : str
-        What to call the table in notes.
+        What to call the table in findings.
     missing : sequence, optional
         Values that are known to mean missing; they are not noted.
     sentinels : sequence, optional
@@ -58,15 +60,15 @@ def cleaned(
     Returns
     -------
     frame : polars.DataFrame
-    notes : list of str
-        One line for each column with values such as -99.
+    findings : list of Finding
+        One for each column with values such as -99.
 
     Examples
     --------
-    >>> cleaned(pl.DataFrame({"z": [0.1, -9999.0, -9999.0]}), ["z"], "t.csv")[1]
-    ['t.csv: column z: -9999 treated as missing in 2 of 3 rows']
+    >>> cleaned(pl.DataFrame({"z": [0.1, -9999.0, -9999.0]}), ["z"], "t.csv")[1][0].message
+    't.csv: column z: -9999 was treated as missing in 2 of 3 rows.'
     """
-    notes = []
+    findings = []
     for name in columns:
         known = without(frame[name].alias(""), missing)  # polars takes some names for patterns
         kept = without(known, sentinels)
@@ -74,11 +76,16 @@ def cleaned(
         if gone.any():
             values = known.filter(gone).unique().sort().to_list()
             shown = ", ".join(f"{float(one):.6g}" for one in values[:3])
-            notes.append(
-                f"{source}: column {name}: {shown} treated as missing in {gone.sum():,d} of {len(gone):,d} rows"
+            findings.append(
+                Finding(
+                    "values-treated-as-missing",
+                    "note",
+                    f"{source}: column {name}: {shown} was treated as missing in {gone.sum():,d} of {len(gone):,d} "
+                    "rows.",
+                )
             )
         frame = frame.with_columns(kept.alias(name))
-    return frame, notes
+    return frame, findings
 
 
 def _number(one: float | int | str) -> float | int | None:

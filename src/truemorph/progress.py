@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 from tqdm import tqdm
 
 # Seconds between lines of a log.
 _BETWEEN_LINES = 60.0
+# Whether nothing is to be told.
+QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)
 
 
 class Progress(Protocol):
@@ -61,6 +64,12 @@ class _Lines(Silence):
         print(line, file=sys.stderr, flush=True)
 
 
+def tell(text: str) -> None:
+    """Print one line on standard error, unless nothing is to be told."""
+    if not QUIET.get():
+        print(text, file=sys.stderr, flush=True)
+
+
 def progress(total: int | None, what: str, unit: str, initial: int = 0, between: float = _BETWEEN_LINES) -> Progress:
     """Progress on standard error.
 
@@ -80,6 +89,8 @@ def progress(total: int | None, what: str, unit: str, initial: int = 0, between:
     Progress
         A context manager with `update(n)`.
     """
+    if QUIET.get():
+        return Silence()
     if sys.stderr.isatty():
         return tqdm(total=total, desc=what, unit=unit, initial=initial, unit_scale=True, leave=False)
     return _Lines(total, what, unit, initial, between)

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from polars.exceptions import PanicException, PolarsError
 
-from truemorph.errors import InputError, TruemorphWarning, nearest
+from truemorph.errors import FindingWarning, InputError, nearest
 from truemorph.io import written_whole
 from truemorph.missing import cleaned
 
@@ -209,9 +209,9 @@ def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> n
             raise InputError(f"{source}: no column {name!r}; {nearest(name, frame.columns)}")
         if not frame.schema[name].is_numeric():
             raise InputError(f"{source}: column {name!r} holds {frame.schema[name]}, not numbers; choose another")
-    known, notes = cleaned(frame, names, source)
-    for note in notes:
-        warnings.warn(note, TruemorphWarning, stacklevel=2)
+    known, findings = cleaned(frame, names, source)
+    for one in findings:
+        warnings.warn(FindingWarning(one), stacklevel=2)
     columns = [known[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in names]
     return np.stack(columns, axis=1) if columns else np.empty((frame.height, 0))
 
@@ -474,3 +474,29 @@ def _write_astropy(table: CatalogTable, path: Path, format_name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyWarning)  # units that astropy doesn't know are written as text
         out.write(path, format=format_name, overwrite=True)
+
+
+def to_astropy(table: CatalogTable) -> Any:
+    """Return an astropy QTable with units and descriptions; missing values are masked.
+
+    Examples
+    --------
+    >>> to_astropy(CatalogTable(pl.DataFrame({"r": [3.5]}), {"r": "arcsec"}))["r"][0]
+    <Quantity 3.5 arcsec>
+    """
+    from astropy.table import MaskedColumn, QTable
+
+    out = QTable(meta=dict(table.metadata))
+    for series in _plain_frame(table.frame):
+        missing = series.is_null().to_numpy()
+        filled = series.fill_null("" if series.dtype == pl.String else 0)
+        out[series.name] = MaskedColumn(
+            filled.to_list() if series.dtype == pl.String else filled.to_numpy(), mask=missing
+        )
+        if not missing.any():
+            out[series.name] = out[series.name].filled()
+        unit = table.units.get(series.name)
+        if unit:
+            out[series.name].unit = unit
+        out[series.name].info.description = table.descriptions.get(series.name)
+    return QTable(out)

@@ -76,7 +76,7 @@ def test_wrong_options_are_one_line(capsys, sky, arguments, tmp_path, words, nam
 
 
 def test_options_come_from_the_archives_own_function():
-    assert options_of("sdss") == {"ids", "id_column"}
+    assert options_of("sdss") == {"ids", "id"}
     with pytest.raises(InputError, match="nearest: simard"):
         options_of("simards")
 

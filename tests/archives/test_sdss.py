@@ -83,7 +83,7 @@ def test_every_id_is_accounted_for_to_the_last_digit(sky, known, tmp_path):
     assert set(photometry(tmp_path)["objid"]) == set(known)
     missing = pl.read_csv(tmp_path / "missing.csv")["objid"]
     assert set(missing) == set(sky.truth.filter(~pl.col("in_sdss"))["objid"])
-    assert any(f"{missing.len()} ids are not in DR7" in note for note in got.notes)
+    assert str(missing.len()) in next(one.message for one in got.findings if one.code == "ids-not-in-dr7")
     entry = read_provenance(tmp_path)["photometry.parquet"]
     assert "FROM PhotoObjAll" in entry["query"]
     assert (entry["ids"], entry["rows"]) == (120, known.len())
@@ -192,7 +192,7 @@ def test_ids_from_tables(sky, known, tmp_path):
         assert get(sky, tmp_path / "out", ids=tmp_path / name).counts["ids"] == 7
     for column, named in (("id", "nearest: OBJID"), ("note", "whole numbers")):
         with pytest.raises(InputError, match=named):
-            get(sky, tmp_path / "out", ids=tmp_path / "t.csv", id_column=column)
+            get(sky, tmp_path / "out", ids=tmp_path / "t.csv", id=column)
     some.cast({"OBJID": pl.Float64}).write_parquet(tmp_path / "floats.parquet")
     with pytest.raises(InputError, match="lose digits"):
         get(sky, tmp_path / "out", ids=tmp_path / "floats.parquet")

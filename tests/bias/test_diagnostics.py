@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from conftest import confounded_labels, flipped_labels, labels_through, some_known
-from truemorph.bias.diagnostics import calibration, compare_families, confounding_check
+from conftest import codes, confounded_labels, flipped_labels, labels_through, some_known
+from truemorph.bias.calibration import calibration
+from truemorph.bias.diagnostics import compare_families, confounding_check
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.likelihood import label_quality
 from truemorph.bias.populations import debiased_fractions
 from truemorph.bias.profiles import profile, sensitivity
-from truemorph.bias.selection import selection_notes
+from truemorph.bias.selection import selection_findings
 from truemorph.bias.transitions import FiskTransition, RayleighTransition, WeibullTransition
 from truemorph.errors import InputError
 
@@ -29,7 +30,7 @@ def test_the_true_family_is_preferred(true, name):
     labels, alpha, _ = labels_through(true, 60_000, 0)
     found = compare_families(labels, alpha, ("rayleigh", "weibull", "fisk"))
     # Rayleigh lies inside Weibull: by chance Weibull gains up to 2 (likelihood) and pays 1 for its parameter.
-    preferred = {row["family"] for row in found.table() if row["delta_aic"] < 4}
+    preferred = {row["family"] for row in found.rows() if row["delta_aic"] < 4}
     assert name in preferred
     assert (found.rayleigh_p_value < 1e-4) == (name != "rayleigh")
 
@@ -94,7 +95,8 @@ def test_unresolved_disk_labels_do_not_choose_the_family():
     plain = compare_families(labels, alpha)
     with_zeros = np.r_[alpha, np.zeros(3)]
     found = compare_families(np.r_[labels, [1, 1, 1]], with_zeros)
-    assert found.left_out == 3
+    assert "3 " in found.findings[0].message
+    assert codes(found) == ["rows-at-alpha-zero"]
     assert found.aic == pytest.approx(plain.aic)
 
 
@@ -132,7 +134,7 @@ def test_confounding_is_found_and_said():
     assert check.checked
     assert check.confounded
     assert not check.unexplained
-    assert "are biased" in check.statement
+    assert codes(check) == ["fractions-drift"]
     third = np.quantile(alpha, [1 / 3, 2 / 3])
     drift = truth[alpha >= third[1]].mean() - truth[alpha <= third[0]].mean()
     assert abs(check.drift - drift) < 4 * check.drift_stderr
@@ -165,7 +167,7 @@ def test_no_false_alarm():
 
 
 def alarms_about_selection(fit_or_fractions):
-    return [note for note in fit_or_fractions.warnings if "not a random part" in note]
+    return [one.message for one in fit_or_fractions.findings if one.code == "gold-not-random"]
 
 
 def test_trusted_rows_chosen_by_their_look_are_named():
@@ -181,7 +183,7 @@ def test_trusted_rows_chosen_by_their_look_are_named():
         debiased_fractions(labels, alpha, gold=gold, systematic=False),
     ):
         (note,) = alarms_about_selection(found)
-        numbers = re.search(r"alpha (.*) to (.*), (.*)% of .* class 1, (.*)% of all", note)
+        numbers = re.search(r"α from (.*) to (.*), (.*)% of .* class 1, but (.*)% of all", note)
         assert numbers is not None
         low, high, typed, everyone = map(float, numbers.groups())
         inside = (alpha >= low) & (alpha <= high)  # limits in three digits: half a per cent of alpha to each side
@@ -204,7 +206,7 @@ def test_trusted_rows_chosen_by_alpha_alone_raise_no_alarm(n_classes, observable
             labels += rng.random(3_000) < 0.3
         gold = np.where(rng.random(3_000) < alpha[:, 0] / 200, 0, -1)
         weights = rng.gamma(2.0, 1.0, 3_000) if weighted else None
-        alarms += len(selection_notes(np.eye(n_classes)[labels], np.squeeze(alpha), gold, weights))
+        alarms += len(selection_findings(np.eye(n_classes)[labels], np.squeeze(alpha), gold, weights))
     # 200 tests at 1 %: 2 expected; nine or more have a probability of 0.02 %.
     assert alarms < 9
 
@@ -213,7 +215,7 @@ def test_nothing_to_check_with_is_said():
     labels, alpha, _ = flipped_labels(500, 6)
     check = confounding_check(labels, alpha)
     assert not check.checked
-    assert "no intrinsic columns and no gold labels" in check.statement
+    assert not check.findings
 
 
 @pytest.mark.slow
@@ -254,7 +256,7 @@ def test_profile_of_a_conditional_fit_and_of_one_with_gold_labels():
 def test_a_parameter_without_a_limit_has_none():
     rng = np.random.default_rng(9)
     fit = fit_transition((rng.random(800) < 0.5).astype(int), rng.lognormal(3, 0.2, 800))
-    assert any("no significant drift" in note for note in fit.warnings)
+    assert "no-drift" in codes(fit)
     found = profile(fit, points=3)
     assert found.low == 0.0
 

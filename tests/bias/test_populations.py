@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import confounded_labels, labels_through, some_known
-from truemorph.bias.diagnostics import calibration
+from conftest import codes, confounded_labels, labels_through, some_known
+from truemorph.bias.calibration import calibration
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.flexible import LogisticTransition
 from truemorph.bias.populations import debiased_fractions
@@ -124,9 +124,9 @@ def test_a_fit_without_errors_says_so_and_its_bootstrap_mends_it():
     fit = fit_transition(labels, alpha, "monotone", gold=some_known(truth, 0.1, 12), knots=6)
     assert np.isnan(fit.covariance).any()  # a knot at its bound: curvature gives no error there
     plain = debiased_fractions(labels, alpha, fit, bins=4, systematic=False)
-    assert any("have no error" in note for note in plain.warnings)
+    assert "fit-without-errors" in codes(plain)
     mended = debiased_fractions(labels, alpha, fit.with_bootstrap_errors(20), bins=4, systematic=False)
-    assert not any("have no error" in note for note in mended.warnings)
+    assert "fit-without-errors" not in codes(mended)
     assert mended.stderr.mean() > 0.8 * plain.stderr.mean()
 
 
@@ -167,7 +167,7 @@ def test_gold_labels_are_right_where_t_and_regression_are_wrong():
     assert np.all(np.abs(error) < 4 * found.stderr[:, 1])
     assert np.sqrt(np.mean(error**2)) < 0.02  # 2,250 gold labels a bin: 0.01
     assert np.sqrt(np.mean((debiased_fractions(labels, alpha, wrong).fractions[:, 1] - true) ** 2)) > 0.2
-    assert any("does not describe them well" in note for note in found.warnings)
+    assert "gold-regression-poor" in codes(found)
 
 
 def test_errors_with_gold_labels_are_their_scatter():
@@ -215,7 +215,7 @@ def test_band_runs_over_families_and_down_to_the_labels():
     found = debiased_fractions(labels, alpha, fit)
     assert set(found.alternatives) == {"weibull, likelihood", "fisk, likelihood", "labels as given"}
     assert np.all(found.low <= found.labelled)
-    assert any("labels alone can't tell" in note for note in found.warnings)
+    assert "flat-fractions-assumed" in codes(found)
     # The family is wrong: its own errors miss the truth, the band does not.
     assert np.max(np.abs(found.fractions[:, 1] - 0.7) / found.stderr[:, 1]) > 4
     assert np.all((found.low[:, 1] < 0.7) & (found.high[:, 1] > 0.7))

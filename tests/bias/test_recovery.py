@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from conftest import labels_through, some_known
+from conftest import codes, labels_through, some_known
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.flexible import LogisticTransition
 from truemorph.bias.transitions import (
@@ -92,7 +92,7 @@ def test_monotone_form_follows_any_falling_curve():
 def test_monotone_form_from_labels_alone_says_what_it_takes_for_granted():
     labels, alpha, _ = labels_through(RayleighTransition(8.0), 20_000, 3, median=16.8)
     fit = fit_transition(labels, alpha, "monotone")
-    assert any("best resolved galaxies are labelled without flips" in note for note in fit.warnings)
+    assert "best-resolved-unbiased-assumed" in codes(fit)
     assert fit.transition.flip[-1] == 0
     assert fit.class_fractions[1] == pytest.approx(0.7, abs=0.02)
 

@@ -26,9 +26,9 @@ def refused(*mentioned):
     assert [one for one in mentioned if one not in message] == [], message
 
 
-def noted(notes, *mentioned):
-    """Whether one of the notes mentions all of these."""
-    return any(all(one in note for one in mentioned) for note in notes)
+def noted(findings, *mentioned):
+    """Whether one of the findings mentions all of these numbers and names."""
+    return any(all(one in str(finding) for one in mentioned) for finding in findings)
 
 
 def votes(n=60, **changes):

@@ -6,7 +6,7 @@ import pytest
 
 from catalogs.made_up import full
 from truemorph.catalogs.catalogue import gold_classes, read_catalogue, rows_where
-from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
+from truemorph.catalogs.prepare import prepare, write_preparation
 from truemorph.errors import InputError, TruemorphWarning
 from truemorph.tables import CatalogTable, write_table
 
@@ -183,7 +183,7 @@ def test_a_catalogue_of_version_0_1_is_read(written):
 
 
 def test_catalogues_put_one_after_the_other_are_refused(tmp_path):
-    path = write_preparation(prepare_catalogue(full()), tmp_path / "one.parquet")
+    path = write_preparation(prepare(full()), tmp_path / "one.parquet").out
     one = read_catalogue(path)
     twice = CatalogTable(pl.concat([one.frame, one.frame.with_columns(split=pl.lit("test"))]), metadata=one.metadata)
     with pytest.raises(InputError, match="120 rows"):

@@ -6,7 +6,7 @@ import pytest
 
 from catalogs.made_up import DISK, GZ2, IDS, SMOOTH, full, noted, photometry, refused, votes
 from truemorph.catalogs.crossmatch import Join, join_tables, read_join
-from truemorph.catalogs.prepare import prepare_catalogue
+from truemorph.catalogs.prepare import prepare
 from truemorph.tables import CatalogTable, write_table
 
 LEFT = pl.DataFrame({"dr7objid": [IDS, IDS + 1, IDS + 2], "ra": [10.0, 20.0, 30.0], "dec": [0.0, 1.0, 2.0]})
@@ -50,9 +50,9 @@ def test_on_the_sky_with_units_and_separations():
     [
         ({"objid": [1], "x": [0]}, {}, ("polars DataFrame", "votes.csv")),
         ({"objid": [IDS, IDS]}, {}, (str(IDS),)),
-        ({"galaxy": [IDS]}, {}, ("galaxy", "--join FILE=COLUMN")),
+        ({"galaxy": [IDS]}, {}, ("galaxy", "`join`=FILE=COLUMN")),
         ({"objid": [IDS]}, {"columns": "objd"}, ("objd", "nearest: objid")),
-        ({"x": [1.0], "y": [1.0]}, {"by": "sky"}, ("--match FILE=RA,DEC",)),
+        ({"x": [1.0], "y": [1.0]}, {"by": "sky"}, ("`match`=FILE=RA,DEC",)),
         ({"ra": ["10:00:00"], "dec": ["1:00"]}, {"by": "sky"}, ("column ra", "row 1", "10:00:00")),
         ({"ra": [10.0], "dec": [-1.0]}, {"by": "sky", "columns": ("ra", "decl")}, ("decl", "nearest: dec")),
         ({"ra": [10.0, 11.0], "dec": [0.0, 91.0]}, {"by": "sky"}, ("dec", "row 2", "91")),
@@ -74,7 +74,7 @@ def test_the_survey_and_its_columns_are_the_first_tables():
     fractions = {"smooth_fraction": SMOOTH, "disk_fraction": DISK}
     table = votes().select("ra", "dec", object_id=pl.lit("hst") + pl.col("dr7objid").cast(str), **fractions)
     table = table.with_columns(radius=5.0 + pl.col("ra") / 100, psf_fwhm=pl.lit(1.2))
-    got = prepare_catalogue(table, joins=[Join(full()[:40], "sky")]).catalogue
+    got = prepare(table, joins=[Join(full()[:40], "sky")]).catalogue
     assert got.metadata["preset"] == "truemorph"
     assert got.frame["object_id"].to_list() == table["object_id"].to_list()
     assert got.frame["radius"].to_list() == table["radius"].to_list()
@@ -83,23 +83,23 @@ def test_the_survey_and_its_columns_are_the_first_tables():
 
 def test_of_two_candidates_the_first_tables_own_wins():
     left = votes(psf_fwhm=np.full(60, 1.11), petroR_r=np.full(60, 7.77))
-    got = prepare_catalogue(left, joins=[Join(photometry())]).catalogue.frame
+    got = prepare(left, joins=[Join(photometry())]).catalogue.frame
     assert (got["psf_fwhm"] == 1.11).all()
     assert (got["radius"] == 7.77).all()
 
 
 def test_votes_of_a_joined_table_are_used_with_a_note():
-    prepared = prepare_catalogue(photometry(), joins=[Join(votes())])
+    prepared = prepare(photometry(), joins=[Join(votes())])
     assert prepared.catalogue.metadata["preset"] == "gz2"
-    assert noted(prepared.notes, "smooth_fraction", "from polars DataFrame")
-    assert not noted(prepare_catalogue(votes(), joins=[Join(photometry())]).notes, "smooth_fraction")
+    assert noted(prepared.findings, "smooth_fraction", "from polars DataFrame")
+    assert not noted(prepare(votes(), joins=[Join(photometry())]).findings, "smooth_fraction")
 
 
 def test_a_column_without_values_gives_way_to_the_joined_tables():
     table = full().with_columns(redshift=pl.lit(None, pl.Float64))
-    got = prepare_catalogue(table, joins=[Join(photometry())])
+    got = prepare(table, joins=[Join(photometry())])
     assert got.catalogue.frame["redshift"].to_list() == photometry()["redshift"].to_list()
-    assert noted(got.notes, "redshift")
+    assert noted(got.findings, "redshift")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_positions_follow_the_mapping(change, how, matched):
     table = full()
     right = pl.DataFrame({"RAJ2000": table["ra"], "DEJ2000": table["dec"], "x": np.arange(60)})
     mapping = {**GZ2, "columns": {"ra": how}}
-    got = prepare_catalogue(table.with_columns(ra=change), mapping=mapping, joins=[Join(right, "sky")]).catalogue
+    got = prepare(table.with_columns(ra=change), mapping=mapping, joins=[Join(right, "sky")]).catalogue
     assert len(got.frame["x"].drop_nulls()) == matched
     assert got.frame.filter(pl.col("x") != pl.col("object_id") - IDS).is_empty()
 
@@ -126,5 +126,5 @@ def test_positions_and_ids_that_the_user_names_win_over_the_mapping():
     sky = pl.DataFrame({"ra": table["alpha_deg"], "dec": table["delta_deg"], "x": np.arange(60)})
     by_id = pl.DataFrame({"gid": names, "y": np.arange(60)})
     chosen = {"ra": "alpha_deg", "dec": "delta_deg", "object_id": "other"}
-    got = prepare_catalogue(table, columns=chosen, joins=[Join(sky, "sky"), Join(by_id, columns="gid")]).catalogue
+    got = prepare(table, columns=chosen, joins=[Join(sky, "sky"), Join(by_id, columns="gid")]).catalogue
     assert got.frame["x"].to_list() == got.frame["y"].to_list() == list(range(60))

@@ -8,7 +8,7 @@ from catalogs.made_up import GZ2, IDS, SMOOTH, full, noted, refused, with_values
 from truemorph.catalogs.columns import NAMED
 from truemorph.catalogs.mapped import apply_mapping
 from truemorph.catalogs.mapping import read_mapping
-from truemorph.catalogs.prepare import prepare_catalogue
+from truemorph.catalogs.prepare import prepare
 from truemorph.tables import CatalogTable
 
 
@@ -17,7 +17,7 @@ def mapped(columns, units=None, **table):
 
 
 def prepared(units, **columns):
-    return prepare_catalogue(CatalogTable(full(), units), mapping={**GZ2, "columns": columns})
+    return prepare(CatalogTable(full(), units), mapping={**GZ2, "columns": columns})
 
 
 @pytest.mark.parametrize(
@@ -42,8 +42,8 @@ def test_units_are_converted(name, unit, factor):
 def test_the_tables_unit_wins_over_the_mappings_and_a_conflict_is_noted():
     got = mapped({"radius": {"column": "r", "unit": "0.27 arcsec"}}, {"r": "arcmin"}, r=[0.1])
     np.testing.assert_allclose(got.numbers("radius"), 6.0)
-    assert noted(got.notes, "r", "arcmin", "0.27 arcsec")
-    assert mapped({"radius": {"column": "r", "unit": "arcmin"}}, {"r": "arcmin"}, r=[0.1]).notes == []
+    assert noted(got.findings, "r", "arcmin", "0.27 arcsec")
+    assert mapped({"radius": {"column": "r", "unit": "arcmin"}}, {"r": "arcmin"}, r=[0.1]).findings == []
 
 
 @pytest.mark.parametrize("unit", ["seconds of arc", "arcsec/pix", "pix", "dex(arcsec)", "kpc"])
@@ -57,8 +57,8 @@ def test_a_radius_in_a_unit_that_is_no_angle_is_refused(unit):
 def test_other_columns_in_such_units_are_left_out_with_a_note():
     got = prepared({"petroMag_r": "mag(ct/s)", "redshift": "km/s"})
     assert {"magnitude", "redshift"}.isdisjoint(got.catalogue.metadata["columns"])
-    assert noted(got.notes, "petroMag_r", "mag(ct/s)")
-    assert noted(got.notes, "redshift", "km/s")
+    assert noted(got.findings, "petroMag_r", "mag(ct/s)")
+    assert noted(got.findings, "redshift", "km/s")
 
 
 def test_an_expression_over_columns_in_other_units_states_its_own():
@@ -93,16 +93,26 @@ def test_names_of_images_that_mean_missing_are_missing_and_ids_may_be_negative()
     [("petroRad_r", -9999), ("psfWidth_r", -99), ("redshift", -99), ("petroMag_r", -99.99), (SMOOTH, -999)],
 )
 def test_sentinels_are_missing_in_every_column_that_is_used(column, sentinel):
-    got = prepare_catalogue(with_values(column, r5=float(sentinel)))
+    got = prepare(with_values(column, r5=float(sentinel)))
     named = {one: name for name, one in got.catalogue.metadata["columns"].items()}[column]
     assert got.dropped.height + got.catalogue.frame[named].null_count() == 1
-    assert noted(got.notes, column, str(sentinel))
+    assert noted(got.findings, column, str(sentinel))
+
+
+def test_sentinels_are_missing_in_rules_and_gold_labels():
+    table = full(t_type=[-99.0, -4.0, 3.0] * 20, flag=[-999] * 3 + [1] * 57)
+    got = prepare(table, gold="t_type>=-3", keep="flag < 2")
+    assert got.catalogue.frame["gold"].to_list() == [None, 0, 1] * 19
+    assert dict(got.funnel)["flag < 2"] == -3
+    assert noted(got.findings, "t_type", "-99")
+    assert noted(got.findings, "flag", "-999")
+    assert noted(prepare(table, where="flag < 2").findings, "flag", "-999")
 
 
 def test_missing_values_are_missing_under_the_tables_own_name_too():
     table = full(petroMag_r=np.where(np.arange(60) < 9, -9999.0, 16.0))
-    assert dict(prepare_catalogue(table, keep="petroMag_r < 17.77").funnel)["petroMag_r < 17.77"] == -9
-    assert dict(prepare_catalogue(table, keep="petroMag_r < 17.77 OR magnitude IS NULL").funnel)["rows out"] == 60
+    assert dict(prepare(table, keep="petroMag_r < 17.77").funnel)["petroMag_r < 17.77"] == -9
+    assert dict(prepare(table, keep="petroMag_r < 17.77 OR magnitude IS NULL").funnel)["rows out"] == 60
 
 
 COUNTS = {"smooth_votes": "s", "disk_votes": "d"}
@@ -124,7 +134,7 @@ def test_fractions_of_the_table_and_of_its_votes_are_never_mixed():
     got = mapped(columns, f=[None, None, None], **counts)
     np.testing.assert_array_equal(got.numbers("smooth_fraction"), [0.25, 0.75, np.nan])
     np.testing.assert_array_equal(got.numbers("disk_fraction"), [0.25, 0.25, np.nan])
-    assert noted(got.notes, "disk_fraction")
+    assert noted(got.findings, "disk_fraction")
 
 
 def test_impossible_counts_are_refused_or_missing():
@@ -134,7 +144,7 @@ def test_impossible_counts_are_refused_or_missing():
     for count in (-1, 3e20):
         got = mapped(columns, s=[count, 3], d=[1, 1], n=[4, 4])
         assert got.frame["smooth_votes"].to_list() == [None, 3]
-        assert noted(got.notes, "s", "row 1", f"{count:g}")
+        assert noted(got.findings, "s", "row 1", f"{count:g}")
 
 
 def test_ids_built_from_numbers_keep_every_digit():
@@ -148,7 +158,7 @@ def test_columns_named_like_truemorphs_own_are_carried_under_another_name():
         {"extra": "km / s", "alpha": "m"},
         descriptions={"extra": "a speed"},
     )
-    got = prepare_catalogue(table, preset="gz2").catalogue
+    got = prepare(table, preset="gz2").catalogue
     assert (got.frame["p_disk_input"] == 0.9).all()
     assert {"label_input", "label_input_"} <= set(got.frame.columns)
     assert got.frame["label"].dtype == pl.Int64
@@ -163,18 +173,18 @@ def test_sentinels_and_missing_values_are_removed_before_an_expression_is_comput
         "extends": "gz2",
         "columns": {"ellipticity": {"expression": "1 - ba"}, "sersic_n": {"expression": "1 - q", "missing": [-1]}},
     }
-    got = prepare_catalogue(table, mapping=mapping)
+    got = prepare(table, mapping=mapping)
     assert got.catalogue.frame["ellipticity"].null_count() == 5
     assert got.catalogue.frame["sersic_n"].null_count() == 3
-    assert noted(got.notes, "ba", "-99", "5 of 60 rows")
-    labelled = prepare_catalogue(table, columns={"label": "t > 0"})
+    assert noted(got.findings, "ba", "-99", "5 of 60 rows")
+    labelled = prepare(table, columns={"label": "t > 0"})
     assert dict(labelled.funnel)["no label"] == -10
-    assert noted(labelled.notes, "t > 0", "25 rows")
+    assert noted(labelled.findings, "t > 0", "25 galaxies")
 
 
 @pytest.mark.parametrize(("column", "value"), [("petroMag_r", 1e300), ("redshift", 99.0), ("ellipticity", 100.0)])
 def test_impossible_values_are_missing_with_a_note(column, value):
-    got = prepare_catalogue(full(**{column: [value] * 4 + [0.5] * 56}))
+    got = prepare(full(**{column: [value] * 4 + [0.5] * 56}))
     name = {"petroMag_r": "magnitude"}.get(column, column)
     assert got.catalogue.frame[name].null_count() == 4
-    assert noted(got.notes, column, "4 of 60 rows")
+    assert noted(got.findings, column, "4 of 60 rows")

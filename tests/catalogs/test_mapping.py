@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from catalogs.made_up import refused
 from truemorph.catalogs.columns import NAMED
 from truemorph.catalogs.mapping import Mapping, mapping_toml, read_mapping
-from truemorph.catalogs.prepare import prepare_catalogue
+from truemorph.catalogs.prepare import prepare
 
 MINE = """
 about = "a survey of my own"
@@ -56,7 +56,7 @@ def mine(tmp_path):
 
 def test_a_survey_described_in_toml(mine):
     table = survey()
-    prepared = prepare_catalogue(table, mapping=mine)
+    prepared = prepare(table, mapping=mine)
     frame = prepared.catalogue.frame
     before = table.filter(~(pl.int_range(table.height) + 1).is_in(prepared.dropped["row"].to_list()))
     smooth, disk = before["round_votes"].cast(int) + before["cigar_votes"].cast(int), before["disk_votes"].cast(int)
@@ -79,14 +79,14 @@ def test_a_survey_described_in_toml(mine):
 def test_options_win_over_the_mapping(mine):
     table = survey(other=np.full(120, 5.0), width=np.full(120, 1.5), number=np.arange(120))
     chosen = {"radius": "other", "object_id": "number"}
-    got = prepare_catalogue(table, mapping=mine, columns=chosen, psf_fwhm="width").catalogue.frame
+    got = prepare(table, mapping=mine, columns=chosen, psf_fwhm="width").catalogue.frame
     assert (got["radius"] == 5.0).all()  # in arcsec: the mapping's unit was that of its own column
     assert (got["psf_fwhm"] == 1.5).all()
     assert got["object_id"].dtype == pl.Int64
 
 
 MISTAKES = [
-    ("r_petro", "r_petrol", ("r_petrol", "mapping mine", "--radius", "nearest: r_petro")),
+    ("r_petro", "r_petrol", ("r_petrol", "mapping mine", "`radius`", "nearest: r_petro")),
     ("smooth_votes", "smoth_votes", ("smoth_votes", "nearest: smooth_votes")),
     ("unit =", "units =", ("columns.radius.units", "nearest: unit")),
     ("0.27 arcsec", "kpc", ("radius", "kpc", "arcsec")),
@@ -97,7 +97,7 @@ MISTAKES = [
     ("psf_fwhm = 0.8", "psf_fwhm = -1", ("psf_fwhm", "-1")),
     ("drops none", "well resolved", ("well resolved",)),
     ('about = "', "about = [", ("mine.toml",)),
-    ("psf_fwhm = 0.8", "", ("psf_fwhm", "--psf-fwhm")),
+    ("psf_fwhm = 0.8", "", ("psf_fwhm", "`psf_fwhm`")),
 ]
 
 
@@ -105,7 +105,7 @@ MISTAKES = [
 def test_each_mistake_is_named(mine, old, new, mentioned):
     mine.write_text(MINE.replace(old, new, 1))
     with refused(*mentioned):
-        prepare_catalogue(survey(), mapping=mine)
+        prepare(survey(), mapping=mine)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_each_mistake_is_named(mine, old, new, mentioned):
 )
 def test_impossible_presets_and_mappings_are_refused(asked, mentioned):
     with refused(*mentioned):
-        prepare_catalogue(survey(), **asked)
+        prepare(survey(), **asked)
 
 
 def test_a_mapping_extends_presets_and_files_and_can_remove_columns(tmp_path):

@@ -11,14 +11,15 @@ from astropy import units as u
 from astropy.cosmology import WMAP9, FlatLambdaCDM, Planck18
 
 from catalogs.made_up import DISK, GZ2, IDS, SMOOTH, full, noted, photometry, refused, votes, with_values
+from conftest import codes
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.crossmatch import Join
-from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
+from truemorph.catalogs.prepare import prepare, write_preparation
 from truemorph.tables import CatalogTable, write_table
 
 
 def prepared_frame(table=None, **asked):
-    return prepare_catalogue(full() if table is None else table, **asked).catalogue.frame
+    return prepare(full() if table is None else table, **asked).catalogue.frame
 
 
 def splits(**asked):
@@ -28,7 +29,7 @@ def splits(**asked):
 def test_labels_alpha_split_and_what_is_carried(tmp_path):
     table = full(extra=np.arange(60))
     table.write_csv(tmp_path / "t.csv")
-    got = prepare_catalogue(tmp_path / "t.csv", seed=np.int64(4)).catalogue
+    got = prepare(tmp_path / "t.csv", seed=np.int64(4)).catalogue
     assert got.frame["object_id"].to_list() == table["dr7objid"].to_list()
     np.testing.assert_array_equal(got.frame["label"], (table[SMOOTH] < 0.495).cast(int))
     np.testing.assert_allclose(got.frame["alpha"], table["petroRad_r"] / (table["psfWidth_r"] / 2.354820045))
@@ -36,7 +37,7 @@ def test_labels_alpha_split_and_what_is_carried(tmp_path):
     assert got.frame["extra"].to_list() == list(range(60))
     assert got.metadata["alpha"] == "petroRad_r / sigma_PSF, sigma_PSF = psfWidth_r / 2.3548"
     assert json.loads(json.dumps(got.metadata, allow_nan=False))["seed"] == 4
-    fwhm = prepare_catalogue(table, psf="fwhm").catalogue
+    fwhm = prepare(table, psf="fwhm").catalogue
     np.testing.assert_allclose(fwhm.frame["alpha"], table["petroRad_r"] / table["psfWidth_r"])
     assert fwhm.metadata["alpha"] == "petroRad_r / FWHM_PSF, FWHM_PSF = psfWidth_r"
 
@@ -58,12 +59,12 @@ def test_same_seed_same_catalogue_whatever_the_row_order():
         ({"table": full(**{SMOOTH: 0.98})}, ("disk",)),
         ({"table": with_values("petroRad_r", r0="big")}, ("petroRad_r", "row 1", "big")),
         ({"table": full(petroRad_r=float("nan"))}, ("no positive radius: -60",)),
-        ({"table": full().rename({"dr7objid": "galaxy"})}, ("gz2", "galaxy", "--id")),
+        ({"table": full().rename({"dr7objid": "galaxy"})}, ("gz2", "galaxy", "`id`")),
     ],
 )
 def test_what_can_not_be_done_is_refused(asked, mentioned):
     with refused(*mentioned):
-        prepare_catalogue(**{"table": full(), **asked})
+        prepare(**{"table": full(), **asked})
 
 
 def test_ids_keep_every_digit(tmp_path):
@@ -71,7 +72,7 @@ def test_ids_keep_every_digit(tmp_path):
     text = [str(2**64 - 1 - k) for k in range(60)]
     assert prepared_frame(full(dr7objid=text))["object_id"].to_list() == text
     full(dr7objid=text, big=[2**63 + k for k in range(60)]).write_csv(tmp_path / "t.csv")
-    got = read_catalogue(write_preparation(prepare_catalogue(tmp_path / "t.csv"), tmp_path / "c.fits")).frame
+    got = read_catalogue(write_preparation(prepare(tmp_path / "t.csv"), tmp_path / "c.fits").out).frame
     assert [str(one) for one in got["object_id"]] == text
     assert got["big"][59] == 2**63 + 59
 
@@ -89,19 +90,19 @@ def test_ids_keep_every_digit(tmp_path):
 )
 def test_ids_that_are_not_unique_and_exact_are_refused(ids, mentioned):
     with refused("dr7objid", *mentioned):
-        prepare_catalogue(ids)
+        prepare(ids)
 
 
 def test_the_papers_sample_from_tables_that_allow_it():
     n = 160_000
     smooth = np.where(np.random.default_rng(0).random(n) < 0.55, 0.8, 0.2)
     table, shuffled = votes(n, **{SMOOTH: smooth, DISK: 0.98 - smooth}), photometry(n).sample(fraction=1, shuffle=True)
-    prepared = prepare_catalogue(table, preset="paper", joins=[Join(shuffled)], seed=3)
+    prepared = prepare(table, preset="paper", joins=[Join(shuffled)], seed=3)
     frame = prepared.catalogue.frame
     drawn = frame.filter(pl.col("split") != "unused")
     assert [(drawn["label"] == k).sum() for k in (0, 1)] == [62_225, 59_759]
     assert dict(drawn["split"].value_counts().rows()) == {"train": 97_600, "validation": 12_192, "test": 12_192}
-    assert not noted(prepared.notes, "asked")
+    assert not noted(prepared.findings, "asked")
     assert prepared.catalogue.metadata["drawn"]
     # Weighted, the class fractions of the drawn galaxies are those of all.
     weighted = np.average(drawn["label"], weights=drawn["sampling_weight"])
@@ -109,11 +110,11 @@ def test_the_papers_sample_from_tables_that_allow_it():
 
 
 def test_a_table_that_is_too_small_is_noted():
-    notes = prepare_catalogue(full(), preset="paper").notes
-    assert noted(notes, "62,225", "59,759")
-    assert noted(notes, "121,984")
+    found = prepare(full(), preset="paper")
+    assert noted(found.findings, "62,225", "59,759")
+    assert noted(found.findings, "97,600", "12,192")
     for sample in ((5, 5), "balanced", "all"):
-        assert not noted(prepare_catalogue(full(), preset="paper", sample=sample).notes, "asked")
+        assert "sample-smaller" not in codes(prepare(full(), preset="paper", sample=sample))
 
 
 def test_sample_and_split_of_the_mapping_and_of_the_options():
@@ -136,7 +137,7 @@ def test_sample_and_split_of_the_mapping_and_of_the_options():
     ],
 )
 def test_radius_in_kpc_and_absolute_magnitude_are_astropys(asked, model):
-    got = prepare_catalogue(full(), **asked).catalogue
+    got = prepare(full(), **asked).catalogue
     z = got.frame["redshift"].to_numpy()
     kpc = got.frame["radius"] * model.kpc_proper_per_arcmin(z).value / 60
     np.testing.assert_allclose(got.frame["radius_kpc"], kpc, rtol=1e-6)
@@ -147,10 +148,10 @@ def test_radius_in_kpc_and_absolute_magnitude_are_astropys(asked, model):
 
 
 def test_the_tables_own_physical_columns_are_used():
-    prepared = prepare_catalogue(full(radius_kpc=3.0, M_r=-20.0), cosmology="Planck18")
+    prepared = prepare(full(radius_kpc=3.0, M_r=-20.0), cosmology="Planck18")
     assert prepared.catalogue.frame.select("radius_kpc", "M_r").unique().rows() == [(3.0, -20.0)]
     assert "cosmology" not in prepared.catalogue.metadata
-    assert noted(prepared.notes, "Planck18")
+    assert noted(prepared.findings, "Planck18")
 
 
 def test_one_psf_width_replaces_the_tables():
@@ -162,19 +163,19 @@ def test_gold_labels_by_a_rule_or_the_tables_own_column():
     classes = np.array([-1, 0, 1] * 20)
     expert = pl.DataFrame({"objid": IDS + np.arange(60), "gold": classes})
     for asked in ({"table": full(gold=classes)}, {"table": full(), "joins": expert}):
-        got = prepare_catalogue(**asked, gold="gold").catalogue
+        got = prepare(**asked, gold="gold").catalogue
         assert got.frame["gold"].to_list() == [None, 0, 1] * 20
         assert got.metadata["gold_definition"] == "disk: gold is 1"
-        unasked = prepare_catalogue(**asked)
+        unasked = prepare(**asked)
         assert unasked.catalogue.frame["gold_input"].to_list() == classes.tolist()
         assert "gold" not in unasked.catalogue.frame.columns
-        assert noted(unasked.notes, "--gold gold")
-    got = prepare_catalogue(full(t_type=[None, -5, 4] * 20), gold="t_type>=-3").catalogue
+        assert noted(unasked.findings, "`gold`")
+    got = prepare(full(t_type=[None, -5, 4] * 20), gold="t_type>=-3").catalogue
     assert got.frame["gold"].to_list() == [None, 0, 1] * 20
     assert "t_type >= -3" in got.metadata["gold_definition"]
     assert prepared_frame(full(expert=classes), gold="expert")["gold"].to_list() == [None, 0, 1] * 20
     with refused("gold", "row 3", "2"):
-        prepare_catalogue(full(gold=np.array([0, 1, 2] * 20)), gold="gold")
+        prepare(full(gold=np.array([0, 1, 2] * 20)), gold="gold")
 
 
 @pytest.fixture
@@ -186,26 +187,26 @@ def images(tmp_path):
 
 
 def test_images_are_found_by_id_or_by_column(tmp_path, images):
-    got = prepare_catalogue(full(), images=images).catalogue
+    got = prepare(full(), images=images).catalogue
     assert got.frame["image"].to_list() == [f"{IDS + k}.jpg" for k in range(59)] + [f"{IDS + 59}.JPG"]
     assert got.metadata["image_root"] == str(images)
     whole = str(images / "a" / "b.png")
     named = full(image=["a/b.png", whole, "elsewhere/c.png", "a/c.jpg", "x/b.png", None] * 10)
     assert prepared_frame(named, images=images)["image"][:6].to_list() == ["a/b.png", whole, "c.png", None, None, None]
     with refused(str(tmp_path), f"{IDS}.jpg"):
-        prepare_catalogue(full(), images=tmp_path)
+        prepare(full(), images=tmp_path)
     with refused("absent"):
-        prepare_catalogue(full(), images=tmp_path / "absent")
+        prepare(full(), images=tmp_path / "absent")
 
 
 def test_images_named_in_a_joined_table_lie_beside_it(images):
     listed = pl.DataFrame({"objid": IDS + np.arange(59), "stem": [str(IDS + k) for k in range(59)]})
     path = write_table(CatalogTable(listed), images / "list.parquet")
     mapping = {**GZ2, "columns": {"image": {"expression": "concat(stem, '.jpg')"}}}
-    got = prepare_catalogue(full(), mapping=mapping, joins=path)
+    got = prepare(full(), mapping=mapping, joins=path)
     assert got.catalogue.metadata["image_root"] == str(images.resolve())
     assert got.catalogue.frame["image"].null_count() == 1
-    assert noted(got.notes, "1 of 60")
+    assert noted(got.findings, "1 of 60")
 
 
 def test_nothing_that_was_read_is_overwritten(tmp_path):
@@ -213,7 +214,7 @@ def test_nothing_that_was_read_is_overwritten(tmp_path):
     os.symlink(tmp_path / "w.dropped.csv", tmp_path / "link.csv")
     photometry().write_parquet(tmp_path / "p.parquet")
     before = (tmp_path / "w.dropped.csv").read_bytes()
-    prepared = prepare_catalogue(tmp_path / "link.csv", joins=tmp_path / "p.parquet")
+    prepared = prepare(tmp_path / "link.csv", joins=tmp_path / "p.parquet")
     for out, mentioned in (("w.parquet", "w.dropped.csv"), ("p.parquet", "p.parquet"), ("c.csv", "c.csv")):
         with refused(mentioned):
             write_preparation(prepared, tmp_path / out)
@@ -227,9 +228,9 @@ def test_catalogue_datasheet_and_list_say_what_was_done(tmp_path):
         table.with_columns(kind=pl.lit("x")).write_csv(tmp_path / folder / "t.csv")
     (tmp_path / "a" / "provenance.json").write_text("not json")
     asked = {"where": ["kind=x"], "keep": ["redshift > 0.05"], "sample": (6, 4), "split": (5, 3, 2)}
-    prepared = prepare_catalogue(tmp_path / "a" / "t.csv", joins=tmp_path / "b" / "t.csv", **asked)
-    assert noted(prepared.notes, "t.csv", "provenance.json")
-    out = write_preparation(prepared, tmp_path / "out" / "c.parquet")
+    prepared = prepare(tmp_path / "a" / "t.csv", joins=tmp_path / "b" / "t.csv", **asked)
+    assert noted(prepared.findings, "t.csv", "provenance.json")
+    out = write_preparation(prepared, tmp_path / "out" / "c.parquet").out
     metadata = read_catalogue(out).metadata
     assert (metadata["where"], metadata["rules"]) == (["kind=x"], {"redshift > 0.05": "redshift > 0.05"})
     fields = {field.name: field.metadata for field in pq.read_schema(out)}
@@ -241,19 +242,19 @@ def test_catalogue_datasheet_and_list_say_what_was_done(tmp_path):
         assert f"| `{column}` | {unit} |" in page
     # Paths mean nothing on another machine.
     assert str(tmp_path) not in page
-    assert not noted(prepared.notes, str(tmp_path))
+    assert not noted(prepared.findings, str(tmp_path))
     assert (tmp_path / "out" / "c.dropped.csv").read_text().count("\n") == prepared.dropped.height + 1
 
 
 def test_a_catalogue_prepared_again_keeps_what_its_votes_and_alpha_are(tmp_path):
-    first = prepare_catalogue(full(t_type=np.arange(60) % 9 - 4), gold="t_type>=0", sample=(9, 9))
-    again = prepare_catalogue(write_preparation(first, tmp_path / "one.parquet"))
+    first = prepare(full(t_type=np.arange(60) % 9 - 4), gold="t_type>=0", sample=(9, 9))
+    again = prepare(write_preparation(first, tmp_path / "one.parquet").out)
     for key in ("votes", "alpha", "about", "gold_definition"):
         assert again.catalogue.metadata[key] == first.catalogue.metadata[key]
     for name in ("radius_kpc", "M_r", "smooth_fraction", "gold"):
         assert again.catalogue.descriptions[name] == first.catalogue.descriptions[name]
         assert again.catalogue.frame[name].equals(first.catalogue.frame[name])
-    assert noted(again.notes, "one.parquet")
+    assert noted(again.findings, "one.parquet")
     assert set(again.catalogue.frame["split"]) == {"train", "validation", "test"}
 
 
@@ -270,43 +271,43 @@ NAMES = {"object_id": "name", "smooth": "s", "disk": "d", "radius": "size"}
 
 
 def test_a_table_that_no_preset_knows_is_of_no_survey():
-    got = prepare_catalogue(own(), columns=NAMES, psf_fwhm="width")
+    got = prepare(own(), columns=NAMES, psf_fwhm="width")
     assert got.catalogue.metadata["preset"] == "truemorph"
     assert got.catalogue.metadata["about"] == ""
-    sharp = prepare_catalogue(own(width=[0.5] * 60), columns=NAMES, psf_fwhm="width")
-    assert not noted(sharp.notes, "gz2")
+    sharp = prepare(own(width=[0.5] * 60), columns=NAMES, psf_fwhm="width")
+    assert not noted(sharp.findings, "gz2")
 
 
 def test_fractions_numbers_and_percentages_are_told_apart():
     one_bad = own(s=[1.7, *own()["s"].to_list()[1:]])
     with refused("s", "row 1"):
-        prepare_catalogue(one_bad, columns=NAMES, psf_fwhm="width")
+        prepare(one_bad, columns=NAMES, psf_fwhm="width")
     for factor in (100.0, 101.0):
         with refused("s / 100"):
             table = own(s=own()["s"] * factor + 0.001, d=100 - own()["s"] * factor)
-            prepare_catalogue(table, columns=NAMES, psf_fwhm="width")
+            prepare(table, columns=NAMES, psf_fwhm="width")
     with refused("d", "fractions"):
-        prepare_catalogue(own(s=own()["s"].round(1) * 40), columns=NAMES, psf_fwhm="width")
-    votes = prepare_catalogue(own(s=[30, 5] * 30, d=[10, 33] * 30), columns=NAMES, psf_fwhm="width")
+        prepare(own(s=own()["s"].round(1) * 40), columns=NAMES, psf_fwhm="width")
+    votes = prepare(own(s=[30, 5] * 30, d=[10, 33] * 30), columns=NAMES, psf_fwhm="width")
     assert votes.catalogue.frame["vote_count"].to_list() == [40, 38] * 30
-    assert noted(votes.notes, "s, d", "numbers of votes")
+    assert noted(votes.findings, "s, d", "numbers of votes")
 
 
 def test_votes_may_be_in_a_joined_table():
     left, right = own().drop("s", "d"), own().select("name", "s", "d")
-    got = prepare_catalogue(left, columns=NAMES, psf_fwhm="width", joins=Join(right, columns="name"))
+    got = prepare(left, columns=NAMES, psf_fwhm="width", joins=Join(right, columns="name"))
     assert got.catalogue.frame["smooth_fraction"].to_list() == own()["s"].to_list()
-    assert noted(got.notes, "smooth_fraction", "not from")
+    assert noted(got.findings, "smooth_fraction", "not from")
 
 
 def test_a_catalogue_prepared_again_by_other_labels_says_so(tmp_path):
-    path = write_preparation(prepare_catalogue(full()), tmp_path / "one.parquet")
-    again = prepare_catalogue(path, columns={"label": "1 - label"}).catalogue
+    path = write_preparation(prepare(full()), tmp_path / "one.parquet").out
+    again = prepare(path, columns={"label": "1 - label"}).catalogue
     assert "1 - label" in again.metadata["votes"]
     assert not {"label_input", "alpha_input", "split_input", "sampling_weight_input"} & set(again.frame.columns)
 
 
 def test_what_is_written_can_be_read(tmp_path):
     table = full(redshift=["near"] * 60, M_r=["bright"] * 60, draw_weight=[None] * 60)
-    path = write_preparation(prepare_catalogue(table), tmp_path / "c.parquet")
+    path = write_preparation(prepare(table), tmp_path / "c.parquet").out
     assert {"redshift_input", "draw_weight_input"} <= set(read_catalogue(path).frame.columns)

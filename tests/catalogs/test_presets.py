@@ -9,7 +9,7 @@ import pytest
 
 from catalogs.made_up import T01, noted, refused
 from truemorph.catalogs.mapping import PRESETS, mapping_toml, read_mapping
-from truemorph.catalogs.prepare import prepare_catalogue
+from truemorph.catalogs.prepare import prepare
 
 N = 40
 SMOOTH = np.arange(N) % 20 + 1  # of 24 votes, 4 of them "artefact" except for two galaxies
@@ -107,7 +107,7 @@ def frame_of(columns):
     ("name", "columns", "counted", "options"), TABLES, ids=[f"{t[0]}-{n}" for n, t in enumerate(TABLES)]
 )
 def test_each_survey_is_recognised_by_its_columns_and_labelled_right(name, columns, counted, options):
-    prepared = prepare_catalogue(frame_of(columns), **options)
+    prepared = prepare(frame_of(columns), **options)
     frame = prepared.catalogue.frame
     artefact, tied = np.maximum(SMOOTH, DISK) < ARTEFACT, SMOOTH == DISK
     assert dict(prepared.funnel)["majority star or artefact"] == -artefact.sum() == -2
@@ -124,19 +124,19 @@ def test_each_survey_is_recognised_by_its_columns_and_labelled_right(name, colum
 
 
 def test_debiased_votes_are_used_only_if_asked_for():
-    with refused("a01_smooth_debiased", "--preset gz2-debiased"):
-        prepare_catalogue(frame_of(gz2("debiased")))
-    got = prepare_catalogue(frame_of(gz2("debiased", "weighted_fraction"))).catalogue
+    with refused("a01_smooth_debiased", "`preset`=gz2-debiased"):
+        prepare(frame_of(gz2("debiased")))
+    got = prepare(frame_of(gz2("debiased", "weighted_fraction"))).catalogue
     assert got.metadata["columns"]["smooth_fraction"].endswith("weighted_fraction")
 
 
 def test_what_else_the_tables_hold_gets_truemorphs_names_and_units():
-    got = prepare_catalogue(frame_of(HUBBLE), **R, psf_fwhm=0.09).catalogue
+    got = prepare(frame_of(HUBBLE), **R, psf_fwhm=0.09).catalogue
     for column, value in (("ellipticity", 0.25), ("sersic_n", 1.5), ("vote_count", 40)):
         assert (got.frame[column] == value).all()
     assert got.frame["redshift"].null_count() == 1
     assert "r_half" not in got.frame.columns  # in arcsec or in pixels: the descriptions disagree
-    got = prepare_catalogue(frame_of(DECALS), psf_fwhm=1.2).catalogue
+    got = prepare(frame_of(DECALS), psf_fwhm=1.2).catalogue
     assert {"ra": "deg", "M_r": "mag", "magnitude": "mag", "r_half": "arcsec"}.items() <= got.units.items()
     np.testing.assert_allclose(got.frame["r_half"] * 2, got.frame["radius"])
     assert "H0 = 100" in got.descriptions["M_r"]
@@ -145,20 +145,20 @@ def test_what_else_the_tables_hold_gets_truemorphs_names_and_units():
 @pytest.mark.parametrize(
     ("columns", "without", "mentioned"),
     [
-        (gz2("weighted_fraction"), "petroRad_r", ("petroRad_r", "--radius")),
+        (gz2("weighted_fraction"), "petroRad_r", ("petroRad_r", "`radius`")),
         (DECALS, "petro_theta", ("iauname", "nearest: petro_th")),
-        (DECALS, "", ("psfsize_r or psf_fwhm", "1.2 arcsec", "--psf-fwhm")),
+        (DECALS, "", ("psfsize_r or psf_fwhm", "1.2 arcsec", "`psf_fwhm`")),
         (HUBBLE, "", ("radius", "0.03 arcsec")),
     ],
 )
 def test_an_absent_column_is_named_with_what_to_do(columns, without, mentioned):
     with refused(*mentioned):
-        prepare_catalogue(frame_of(columns).drop(without, strict=False))
+        prepare(frame_of(columns).drop(without, strict=False))
 
 
 def test_a_radius_of_part_of_the_light_is_called_one():
-    prepared = prepare_catalogue(frame_of(DECALS), columns={"radius": "petro_th50"}, psf_fwhm=1.2)
-    assert noted(prepared.notes, "petro_th50", "50 %")
+    prepared = prepare(frame_of(DECALS), columns={"radius": "petro_th50"}, psf_fwhm=1.2)
+    assert noted(prepared.findings, "petro_th50", "50 %")
     for column in ("radius", "radius_kpc"):
         assert "radius of 50 %" in prepared.catalogue.descriptions[column]
 

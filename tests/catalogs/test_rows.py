@@ -5,7 +5,7 @@ import pytest
 
 from catalogs.made_up import ARTEFACT, DISK, IDS, SMOOTH, full, noted, refused, votes, with_values
 from truemorph.catalogs import rows as rules
-from truemorph.catalogs.prepare import prepare_catalogue
+from truemorph.catalogs.prepare import prepare
 from truemorph.catalogs.rows import labels_from_votes
 from truemorph.tables import CatalogTable
 
@@ -57,7 +57,7 @@ NAMED = full(s=FRACTION, d=1 - FRACTION, nan=NAN, n_s=COUNT, n_d=41 - COUNT, odd
     ids=lambda one: " ".join(one.values()) if isinstance(one, dict) else "",
 )
 def test_votes_or_labels_that_the_user_names_replace_the_presets(columns, disks):
-    got = prepare_catalogue(NAMED, columns=columns).catalogue
+    got = prepare(NAMED, columns=columns).catalogue
     assert got.frame["label"].to_list() == disks.astype(int).tolist()
     assert got.frame["artefact_fraction"].null_count() == disks.size
     assert all(text in got.metadata["votes"] for text in columns.values())
@@ -65,22 +65,22 @@ def test_votes_or_labels_that_the_user_names_replace_the_presets(columns, disks)
 
 def test_labels_from_text_and_missing_labels():
     table = full(kind=["spiral", "elliptical", None] * 20)
-    got = prepare_catalogue(table, columns={"label": "kind = 'spiral'"})
+    got = prepare(table, columns={"label": "kind = 'spiral'"})
     assert got.catalogue.frame["label"].to_list() == [1, 0] * 20
     assert dict(got.funnel)["no label"] == -20
-    with refused("kind", "row 1", "spiral", "--label"):
-        prepare_catalogue(table, columns={"label": "kind"})
+    with refused("kind", "row 1", "spiral", "`label`"):
+        prepare(table, columns={"label": "kind"})
 
 
 def test_the_reasons_of_rows_without_a_label():
     smooth, disk = votes()[SMOOTH].to_list(), votes()[DISK].to_list()
     smooth[:4], disk[:4] = [0.0, 0.0, 0.4, None], [0.0, 0.0, 0.4, 0.2]
-    got = prepare_catalogue(full(**{SMOOTH: smooth, DISK: disk, ARTEFACT: 0.0}))
+    got = prepare(full(**{SMOOTH: smooth, DISK: disk, ARTEFACT: 0.0}))
     assert got.dropped["reason"].to_list() == [rules.NEITHER, rules.NEITHER, rules.TIED, rules.NO_VOTES]
 
 
 def test_fractions_that_sum_to_more_than_one_are_noted():
-    assert noted(prepare_catalogue(with_values(ARTEFACT, r7=0.5)).notes, "row 8", "1.49")
+    assert noted(prepare(with_values(ARTEFACT, r7=0.5)).findings, "row 8", "1.49")
 
 
 def test_every_row_is_kept_or_listed_under_one_reason():
@@ -88,10 +88,10 @@ def test_every_row_is_kept_or_listed_under_one_reason():
     radius, width = np.where(row == 6, -5.0, np.where(row == 8, 1e6, 5.0)), np.where(row == 10, 0.0, 1.2)
     artefact = np.where(row < 6, 0.97, 0.01)
     table = full(row=row, kind=kind, flag=flag, petroRad_r=radius, psfWidth_r=width, **{ARTEFACT: artefact})
-    got = prepare_catalogue(table, where="kind=a", keep=["flag = 1", "row > -1", "row < 57"])
+    got = prepare(table, where="kind=a", keep=["flag = 1", "row > -1", "row < 57"])
     assert got.funnel == [
         ("rows in", 60),
-        ("not selected by --where", -30),
+        ("not selected (where)", -30),
         ("flag = 1", -1),
         ("row > -1", 0),
         ("row < 57", -1),
@@ -103,22 +103,22 @@ def test_every_row_is_kept_or_listed_under_one_reason():
     ]
     assert got.dropped.filter(got.dropped["row"] % 2 == 1)["row"].to_list() == [1, 3, 5, 7, 9, 11, 59]
     assert (got.dropped["object_id"] - IDS + 1).to_list() == got.dropped["row"].to_list()
-    assert noted(got.notes, "row 9", str(IDS + 8))
+    assert noted(got.findings, "row 9", str(IDS + 8))
 
 
 def test_rows_that_a_rule_can_not_decide_are_dropped_with_a_note():
-    got = prepare_catalogue(full(flag=[0, None] + [1] * 58), keep="flag = 1")
+    got = prepare(full(flag=[0, None] + [1] * 58), keep="flag = 1")
     assert got.dropped["row"].to_list() == [1, 2]
-    assert noted(got.notes, "flag = 1", "1 of the rows")
+    assert noted(got.findings, "flag = 1", "1 of the rows")
 
 
 def test_rows_that_are_not_selected_may_hold_anything():
     table = full(
         k=np.arange(60), dr7objid=[None, *(IDS + np.arange(1, 60))], **{SMOOTH: [7.0] + [0.3, 0.8] * 29 + [0.3]}
     )
-    assert prepare_catalogue(table, keep="k > 0").catalogue.frame.height == 59
+    assert prepare(table, keep="k > 0").catalogue.frame.height == 59
     with refused("dr7objid", "row 1"):
-        prepare_catalogue(table)
+        prepare(table)
 
 
 SCALES = {"arcmin": ("petroRad_r", 60), "deg": ("petroRad_r", 3600), "psf_sigma": ("psfWidth_r", 2.3548)}
@@ -128,17 +128,17 @@ SIZES = full(**{name: full()[column] / factor for name, (column, factor) in SCAL
 @pytest.mark.parametrize(
     ("asked", "mentioned"),
     [
-        ({"columns": {"radius": "arcmin"}}, ("arcmin", "--radius")),
-        ({"columns": {"radius": "deg"}}, ("deg", "--radius")),
-        ({"columns": {"radius": "redshift"}}, ("redshift", "--radius")),
+        ({"columns": {"radius": "arcmin"}}, ("arcmin", "`radius`")),
+        ({"columns": {"radius": "deg"}}, ("deg", "`radius`")),
+        ({"columns": {"radius": "redshift"}}, ("redshift", "`radius`")),
         ({"columns": {"radius": "dr7objid"}}, ("dr7objid", "radius")),
-        ({"columns": {"radius": "psfWidth_r"}}, ("psfWidth_r", "--radius")),
+        ({"columns": {"radius": "psfWidth_r"}}, ("psfWidth_r", "`radius`")),
         ({"psf_fwhm": "psf_sigma"}, ("psf_sigma", "2.3548")),
     ],
 )
 def test_columns_that_can_not_be_what_they_are_named_for_are_refused(asked, mentioned):
     with refused(*mentioned):
-        prepare_catalogue(SIZES, **asked)
+        prepare(SIZES, **asked)
 
 
 @pytest.mark.parametrize(
@@ -151,20 +151,21 @@ def test_columns_that_can_not_be_what_they_are_named_for_are_refused(asked, ment
     ],
 )
 def test_stated_units_and_conversions_give_the_right_alpha(units, asked):
-    got, right = prepare_catalogue(CatalogTable(SIZES, units), **asked), prepare_catalogue(full())
+    got, right = prepare(CatalogTable(SIZES, units), **asked), prepare(full())
     np.testing.assert_allclose(got.catalogue.frame["alpha"], right.catalogue.frame["alpha"])
-    assert got.notes == right.notes == []
+    assert got.findings == right.findings == ()
 
 
 @pytest.mark.parametrize(
     ("asked", "mentioned"),
     [
-        ({"columns": {"radius": "1 * arcmin"}}, ("alpha", "arcmin")),
-        ({"psf_fwhm": "1 * psf_sigma"}, ("PSF", "gz2", "1.8")),
-        ({"psf_fwhm": "psfWidth_r / 0.396"}, ("PSF", "gz2", "1.8")),
-        ({"psf_fwhm": 1.3}, ("PSF", "--psf-fwhm")),
-        ({"columns": {"smooth": SMOOTH}}, ("60", "features-or-disk")),
+        ({"columns": {"radius": "1 * arcmin"}}, ("alpha-unusual", "arcmin")),
+        ({"psf_fwhm": "1 * psf_sigma"}, ("psf-unusual", "1.8")),
+        ({"psf_fwhm": "psfWidth_r / 0.396"}, ("psf-unusual", "1.8")),
+        ({"psf_fwhm": 1.3}, ("alpha-is-size", "`psf_fwhm`")),
+        ({"columns": {"smooth": SMOOTH}}, ("disk-fraction-missing", "60")),
     ],
 )
 def test_doubtful_sizes_and_votes_are_noted(asked, mentioned):
-    assert noted(prepare_catalogue(SIZES, **asked).notes, *mentioned)
+    code, word = mentioned
+    assert noted([one for one in prepare(SIZES, **asked).findings if one.code == code], word)

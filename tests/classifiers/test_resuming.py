@@ -214,7 +214,8 @@ def test_the_last_digits_of_a_fit_may_differ_between_machines(tmp_path):
 
 def command(catalogue, out, *more):
     settings = ("image_size=32", "crop=1", "epochs=14", "folds=1", "batch_size=32", "hidden=32", "precision=32-true")
-    given = [part for one in (*settings, *more) for part in ("--set", one)]
+    chosen = dict(one.split("=") for one in (*settings, *more))
+    given = [part for name, value in chosen.items() for part in (f"--{name.replace('_', '-')}", value)]
     return [sys.executable, "-m", "truemorph.cli", "train", str(catalogue), "--out", str(out), *given]
 
 

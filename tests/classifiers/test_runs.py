@@ -14,6 +14,7 @@ from truemorph.bias.estimation import fit_transition
 from truemorph.bias.families import transition_from_dict
 from truemorph.bias.transitions import MatrixTransition
 from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.classifiers import train as training
 from truemorph.classifiers import training as members
 from truemorph.classifiers.checkpoint import load
 from truemorph.cli import main
@@ -21,18 +22,17 @@ from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml
 from truemorph.errors import InputError
 from truemorph.images.decode import decode
 from truemorph.tables import CatalogTable, write_table
-from truemorph.workflow import training
 
 SMALL = {
-    "image_size": 32, "crop": 1, "epochs": 2, "folds": 1, "batch_size": 32, "hidden": 32, "precision": '"32-true"',
+    "image_size": 32, "crop": 1, "epochs": 2, "folds": 1, "batch_size": 32, "hidden": 32, "precision": "32-true",
 }  # fmt: skip
-SET = [part for key, value in SMALL.items() for part in ("--set", f"{key}={value}")]
+SET = [part for key, value in SMALL.items() for part in (f"--{key.replace('_', '-')}", str(value))]
 
 
 @pytest.fixture(scope="module")
 def two_runs(catalogue, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    for name, more in (("naive", ["--naive"]), ("debiased", ["--intrinsic", "M_r,radius_kpc", "--set", "seeds=2"])):
+    for name, more in (("naive", ["--naive"]), ("debiased", ["--intrinsic", "M_r,radius_kpc", "--seeds", "2"])):
         main(["train", str(catalogue), "--out", str(folder / name), *SET, *more])
     return folder
 
@@ -52,14 +52,13 @@ def test_a_dry_run_prints_the_whole_configuration_and_does_nothing(capsys, catal
     assert "decoded images" in out  # what cache is
     (tmp_path / "run.toml").write_text(out)
     assert run(capsys, "train", tmp_path / "run.toml", "--dry-run")[1] == out
-    _, out, _ = run(capsys, "train", tmp_path / "run.toml", "--set", "epochs=7", "--dry-run", "--json")
+    _, out, _ = run(capsys, "train", tmp_path / "run.toml", "--epochs", "7", "--dry-run", "--json")
     assert json.loads(out)["training"]["epochs"] == 7
 
 
 def test_settings_survive_their_file(tmp_path):
-    chosen = run_config(
-        "cat.parquet", ["features=['a', 'b']", "fits_limits=[0, 5]", "where=['z=1']", "fits_hdu=SCI"], out="model"
-    )
+    settings = {"features": ("a", "b"), "fits_limits": (0, 5), "where": ("z=1",), "fits_hdu": "SCI"}
+    chosen = run_config("cat.parquet", **settings, out="model")
     (tmp_path / "run.toml").write_text(run_toml(chosen))
     assert run_config(tmp_path / "run.toml") == chosen
     assert chosen.training.fits_hdu == "SCI"
@@ -67,11 +66,10 @@ def test_settings_survive_their_file(tmp_path):
 
 def test_another_preset_leaves_what_a_file_changed(tmp_path):
     file = tmp_path / "run.toml"
-    file.write_text(run_toml(run_config("cat.parquet", ["epochs=7", "clip=0.5", "transition=fit.json"], out="m")))
+    file.write_text(run_toml(run_config("cat.parquet", epochs=7, clip=0.5, transition="fit.json", out="m")))
     paper = run_config(file, preset="paper")
     assert (paper.preset, paper.training.backbone, paper.training.image_size) == ("paper", "resnet50", 207)
     assert (paper.training.epochs, paper.training.clip) == (7, 0.5)
-    assert run_config(file, ["clip=none"]).training.clip is None
     # Naive training and a transition exclude each other: what is asked for now counts.
     naive = run_config(file, naive=True)
     assert (naive.naive, naive.transition) == (True, None)
@@ -84,19 +82,18 @@ def test_another_preset_leaves_what_a_file_changed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("assignments", "says"),
+    ("settings", "says"),
     [
-        (["epoch=3"], "no setting 'epoch'; did you mean epochs"),
-        (["epochs"], "KEY=VALUE"),
-        (["epochs=many"], "setting training.epochs"),
-        (["preset=fast"], "unknown preset"),
-        (["devices=0"], "setting training.devices"),
+        ({"epoch": 3}, "no setting 'epoch'; did you mean epochs"),
+        ({"epochs": "many"}, "setting training.epochs"),
+        ({"preset": "fast"}, "unknown preset"),
+        ({"devices": 0}, "setting training.devices"),
     ],
 )
-def test_wrong_assignments_are_named(assignments, says):
+def test_wrong_settings_are_named(settings, says):
     with pytest.raises(InputError, match=says):
-        run_config("cat.parquet", assignments, out="m")
-    with pytest.raises(InputError, match="--out"):
+        run_config("cat.parquet", out="m", **settings)
+    with pytest.raises(InputError, match="`out`"):
         run_config("cat.parquet")
 
 
@@ -161,7 +158,7 @@ def test_votes_instead_of_labels(capsys, counted, tmp_path, monkeypatch, votes):
 
     trained = members.train_members
     monkeypatch.setattr(members, "train_members", kept)
-    options = ["--set", f"votes={votes}", "--set", "vote_count=number", "--where", "split=train,validation"]
+    options = ["--votes", votes, "--vote-count", "number", "--where", "split=train,validation"]
     status, _, err = run(capsys, "train", path, "--out", tmp_path / votes, *SET, *options)
     assert status == 0, err
     assert pl.read_csv(tmp_path / votes / "left_out.csv")["object_id"].to_list() == [broken]
@@ -188,18 +185,18 @@ def test_votes_instead_of_labels(capsys, counted, tmp_path, monkeypatch, votes):
 
 
 @pytest.mark.parametrize(
-    "more", [["votes=counts"], ["votes=soft"], ["votes=soft", "vote_count=40", "transition=fit.json"]]
+    "more", [{"votes": "counts"}, {"votes": "soft"}, {"votes": "soft", "vote_count": 40, "transition": "fit.json"}]
 )
 def test_votes_need_their_number_and_no_transition_of_labels(catalogue, tmp_path, more):
     with pytest.raises(InputError, match="fits how single votes flip: give vote_count"):
-        training.train_on_catalogue(run_config(catalogue, more, out=str(tmp_path / "m")))
+        training.train_on_catalogue(run_config(catalogue, out=str(tmp_path / "m"), **more))
 
 
 @pytest.mark.slow
 def test_soft_labels_taken_at_their_word_or_with_one_number_of_votes(capsys, catalogue, tmp_path):
     models = {}
-    for name, more in (("word", ["--naive"]), ("number", ["--set", "vote_count=40"])):
-        options = ["train", catalogue, "--out", tmp_path / name, *SET, "--set", "votes=soft", *more]
+    for name, more in (("word", ["--naive"]), ("number", ["--vote-count", "40"])):
+        options = ["train", catalogue, "--out", tmp_path / name, *SET, "--votes", "soft", *more]
         status, _, err = run(capsys, *options)
         assert status == 0, err
         models[name] = load(tmp_path / name)
@@ -219,7 +216,7 @@ def test_pixels_kept_for_the_next_run(capsys, catalogue, tmp_path, monkeypatch):
 
 def test_pixels_decoded_when_wanted_teach_the_same(capsys, catalogue, tmp_path, monkeypatch):
     assert run(capsys, "train", catalogue, *SET, "--out", tmp_path / "memory")[0] == 0
-    monkeypatch.setattr("truemorph.workflow.training._PIXELS_IN_MEMORY", 0)
+    monkeypatch.setattr("truemorph.classifiers.train._PIXELS_IN_MEMORY", 0)
     assert run(capsys, "train", catalogue, *SET, "--out", tmp_path / "files")[0] == 0
     first, second = (load(tmp_path / name) for name in ("memory", "files"))
     for name, value in first.members[0].items():
@@ -238,7 +235,7 @@ def test_fits_images_all_the_way(capsys, simulated, tmp_path):
         capsys, "prepare", tmp_path / "votes.csv", "--images", folder, "--out", tmp_path / "cat.parquet"
     )
     assert status == 0, err
-    options = ("--naive", "--set", "fits_stretch=linear", "--set", "fits_limits=[0, 255]")
+    options = ("--naive", "--fits-stretch", "linear", "--fits-limits", "0", "255")
     status, _, err = run(capsys, "train", tmp_path / "cat.parquet", "--out", tmp_path / "m", *SET, *options)
     assert status == 0, err
     assert not (tmp_path / "m" / "left_out.csv").exists()

@@ -7,19 +7,19 @@ import polars as pl
 import pytest
 
 from conftest import stripes, tiny
-from truemorph import workflow
 from truemorph.bias.families import transition_to_dict
 from truemorph.bias.transitions import MatrixTransition, RayleighTransition
-from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
+from truemorph.catalogs.prepare import prepare, write_preparation
 from truemorph.classifiers.checkpoint import load, save_classifier
 from truemorph.classifiers.rows import TrainingRows
+from truemorph.classifiers.train import train_on_catalogue
 from truemorph.classifiers.training import train_members
 from truemorph.config import PRESETS, RunConfig, training_config
 from truemorph.errors import CheckpointError, InputError, TruemorphError
 
 
 def run(catalogue, out, config, **options):
-    return workflow.train_on_catalogue(RunConfig(catalogue=str(catalogue), out=str(out), training=config, **options))
+    return train_on_catalogue(RunConfig(catalogue=str(catalogue), out=str(out), training=config, **options))
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_checkpoint_folder_says_what_it_is(model_folder):
     assert described["transition"]["family"] == "rayleigh"
     assert described["transition"]["assumption"] == "true class fractions do not depend on alpha"
     assert described["catalogue"]["alpha"] == "petroRad_r / sigma_PSF, sigma_PSF = psfWidth_r / 2.3548"
-    assert len(described["catalogue"]["sha256"]) == 16
+    assert len(described["catalogue"]["sha256"]) == 64
 
 
 def test_saved_and_loaded_models_agree(model_folder, tmp_path):
@@ -194,11 +194,11 @@ def test_bad_images_are_left_out_of_training_and_listed(simulated, tmp_path):
         (images / path.name).write_bytes(path.read_bytes())
     broken = sorted(images.iterdir())[10]
     broken.write_bytes(broken.read_bytes()[:200])
-    prepared = prepare_catalogue(simulated / "votes.csv", images=images, split=(0.9, 0.1, 0.0))
-    out = write_preparation(prepared, tmp_path / "catalogue.parquet")
+    prepared = prepare(simulated / "votes.csv", images=images, split=(0.9, 0.1, 0.0))
+    out = write_preparation(prepared, tmp_path / "catalogue.parquet").out
     result = run(out, tmp_path / "model", tiny(epochs=1), naive=True)
-    assert result["left_out"] == 1
-    assert result["rows"] == prepared.catalogue.frame.height - 1
+    assert result.left_out == 1
+    assert result.rows == prepared.catalogue.frame.height - 1
     assert broken.stem in (tmp_path / "model" / "left_out.csv").read_text()
     assert int(broken.stem) not in load(tmp_path / "model").seen["object_id"]
 
@@ -278,7 +278,7 @@ def test_a_place_that_is_taken_is_refused_before_training(catalogue, tmp_path, m
     (project / "thesis.tex").write_text("years")
     (tmp_path / "file").write_text("x")
     for out in (project, tmp_path / "file"):
-        with pytest.raises(InputError, match=r"choose another --out|is a file"):
+        with pytest.raises(InputError, match=r"choose another folder|is a file"):
             run(catalogue, out, tiny())
     assert (project / "thesis.tex").read_text() == "years"
 
@@ -287,7 +287,7 @@ def test_logistic_regression_trains_on_validation_galaxies_too(catalogue, tmp_pa
     config = training_config("dcv14", features=("M_r",), folds=2)
     result = run(catalogue, tmp_path / "model", config)
     frame = pl.read_parquet(catalogue)
-    assert result["rows"] == frame.filter(pl.col("split") != "test").height
+    assert result.rows == frame.filter(pl.col("split") != "test").height
     assert set(load(tmp_path / "model").seen["role"]) == {"out_of_fold"}
 
 

@@ -9,11 +9,11 @@ import time
 import pytest
 
 from truemorph.classifiers.checkpoint import load
+from truemorph.commands.label import label_galaxies
 from truemorph.errors import InputError
 from truemorph.labelling.cluster import label_on_cluster
 from truemorph.labelling.job import Asked, open_job
 from truemorph.labelling.output import Account
-from truemorph.labelling.predict import label_table
 from truemorph.tables import read_table
 
 from labelling.conftest import write_tar  # isort: skip
@@ -33,7 +33,7 @@ def test_a_cluster_labels_the_same_with_an_actor_killed(image_model, pictures, t
     source.mkdir()
     for copy in range(24):
         write_tar(source / f"{copy:03d}.tar", {f"{copy:03d}-{name}": data for name, data in pictures.items()})
-    label_table(load(image_model), source, tmp_path / "whole.parquet", precision="fp32")
+    label_galaxies(load(image_model), source, tmp_path / "whole.parquet", precision="fp32")
     out = tmp_path / "cluster.parquet"
     # Paths are relative to where the command is run; actors run elsewhere.
     command = [

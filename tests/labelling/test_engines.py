@@ -7,12 +7,12 @@ import polars as pl
 import pytest
 
 from truemorph.classifiers.checkpoint import load, save_classifier
+from truemorph.commands.label import label_galaxies
 from truemorph.errors import InputError
 from truemorph.labelling import gate
 from truemorph.labelling.engines import engine_for, openvino
 from truemorph.labelling.engines.onnx import export_onnx
 from truemorph.labelling.gate import Gate, calibration_error, compare
-from truemorph.labelling.predict import label_table
 from truemorph.labelling.sources import open_source
 from truemorph.tables import CatalogTable, write_table
 
@@ -42,7 +42,7 @@ def test_engines_that_are_none(image_model):
     model = load(image_model)
     with pytest.raises(InputError, match="no engine 'tensorrt'"):
         engine_for(model, "tensorrt")
-    with pytest.raises(InputError, match="int8 needs --engine openvino"):
+    with pytest.raises(InputError, match="int8 needs `engine` openvino"):
         engine_for(model, "torch", "int8")
 
 
@@ -120,14 +120,14 @@ def test_int8_is_made_measured_and_kept(image_model, proof, tmp_path, small_gate
     monkeypatch.setattr(gate, "MOST_CALIBRATION_CHANGE", 0.2)
     model = load(save_classifier(load(image_model), tmp_path / "model"))
     options = {"engine": "openvino", "precision": "int8"}
-    first = label_table(model, proof, tmp_path / "first.parquet", **options)
+    first = label_galaxies(model, proof, tmp_path / "first.parquet", **options)
     assert first.labelled == 60
     assert "int8 passed: 40 images, label agreement" in capsys.readouterr().err
     kept = json.loads((tmp_path / "model" / "openvino-int8" / "gate.json").read_text())
     assert (kept["images"], len(kept["fraction_changes"]), kept["model_hash"]) == (40, 5, model.model_hash)
     # It has passed: no catalogue is needed any more, and labels are the same.
     monkeypatch.setattr(openvino, "measure", lambda *_: pytest.fail("measured again"))
-    label_table(load(tmp_path / "model"), tmp_path / "images", tmp_path / "second.parquet", **options)
+    label_galaxies(load(tmp_path / "model"), tmp_path / "images", tmp_path / "second.parquet", **options)
     p = [pl.read_parquet(tmp_path / f"{name}.parquet")["p_disk"].to_numpy() for name in ("first", "second")]
     np.testing.assert_allclose(*p, atol=1e-6)
     # With what is asked for now it would not have; nor has another model under the same name.
@@ -136,7 +136,7 @@ def test_int8_is_made_measured_and_kept(image_model, proof, tmp_path, small_gate
         engine_for(load(tmp_path / "model"), "openvino", "int8")
     monkeypatch.setattr(gate, "LEAST_AGREEMENT", 0.8)
     (tmp_path / "model" / "config.json").write_text(json.dumps({**model.described, "metrics": {"other": 1}}))
-    with pytest.raises(InputError, match="has not passed its gate for this model yet: give images with --gate"):
+    with pytest.raises(InputError, match="has not passed its gate for this model yet: give images with `gate`"):
         engine_for(load(tmp_path / "model"), "openvino", "int8")
 
 
@@ -152,7 +152,7 @@ def test_int8_that_differs_is_refused_with_the_numbers(image_model, proof, small
 @pytest.mark.slow
 def test_int8_needs_enough_images_that_did_not_calibrate_it(image_model, proof, tmp_path, small_gate, monkeypatch):
     monkeypatch.setattr(gate, "GATE_IMAGES", 41)
-    with pytest.raises(InputError, match="alpha is not known here; give a prepared catalogue with --gate"):
+    with pytest.raises(InputError, match="alpha is not known here; give a prepared catalogue with `gate`"):
         engine_for(load(image_model), "openvino", "int8", open_source(tmp_path / "images"))
     source = open_source(proof)
     with pytest.raises(InputError, match="41 images that did not calibrate it, and only 40 are there"):

@@ -4,13 +4,14 @@ import numpy as np
 import polars as pl
 import pytest
 
+from conftest import codes
 from truemorph.bias.families import transition_to_dict
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.classifiers.checkpoint import Classifier, describe, save_classifier
+from truemorph.commands.label import label_galaxies
 from truemorph.config import RunConfig, training_config
 from truemorph.errors import InputError
-from truemorph.labelling.predict import label_table
 from truemorph.tables import CatalogTable, read_table, write_table
 
 T = RayleighTransition(10.0)
@@ -59,7 +60,7 @@ def sigmoid(x):
 def test_training_galaxies_are_labelled_by_the_member_that_did_not_see_them(tmp_path):
     seen = [(0, "out_of_fold", 0), (1, "out_of_fold", 1), (2, "early_stopping", -1)]
     path = catalogue(tmp_path)
-    label_table(logistic_model([-2.0, 3.0], seen), path, tmp_path / "labels.parquet")
+    label_galaxies(logistic_model([-2.0, 3.0], seen), path, tmp_path / "labels.parquet")
     got, given = read_table(tmp_path / "labels.parquet").frame, read_table(path).frame
     n = given["n"].to_numpy()
     first, second = sigmoid(n - 2), sigmoid(n + 3)
@@ -75,26 +76,26 @@ def test_training_galaxies_are_labelled_by_the_member_that_did_not_see_them(tmp_
 
 def test_one_memorising_network_gives_no_posterior(tmp_path):
     model = logistic_model([0.0], [(0, "in_sample", -1), (1, "in_sample", -1)])
-    report = label_table(model, catalogue(tmp_path), tmp_path / "labels.parquet")
+    report = label_galaxies(model, catalogue(tmp_path), tmp_path / "labels.parquet")
     got = read_table(tmp_path / "labels.parquet").frame
     assert got["posterior_disk"].is_null().to_list() == [True, True, False, False, False, False]
     assert got["p_disk"].is_not_null().all()
-    assert any("2 galaxies trained the model's only member" in note for note in report.notes)
+    assert "posterior-missing" in codes(report)
 
 
 def test_naive_models_have_no_posterior(tmp_path):
     naive = logistic_model([0.0], [], {"family": "matrix", "parameters": {"values": [[1, 0], [0, 1]]}})
     path = catalogue(tmp_path)
-    report = label_table(naive, path, tmp_path / "labels.parquet")
+    report = label_galaxies(naive, path, tmp_path / "labels.parquet")
     assert "posterior_disk" not in read_table(tmp_path / "labels.parquet").frame.columns
-    assert any("no posterior" in note for note in report.notes)
-    label_table(naive, path, tmp_path / "with.parquet", transition_to_dict(T))
+    assert "no-posterior" in codes(report)
+    label_galaxies(naive, path, tmp_path / "with.parquet", transition=transition_to_dict(T))
     assert "posterior_disk" in read_table(tmp_path / "with.parquet").frame.columns
 
 
 def test_rows_in_are_rows_out_plus_rows_listed(tmp_path):
     path = catalogue(tmp_path, n=[0.1, None, float("nan"), 0.2, 0.3, 0.4])
-    report = label_table(logistic_model([0.0], []), path, tmp_path / "labels.parquet")
+    report = label_galaxies(logistic_model([0.0], []), path, tmp_path / "labels.parquet")
     assert (report.rows_in, report.labelled, len(report.problems)) == (6, 4, 2)
     listed = read_table(tmp_path / "labels.problems.csv").frame
     assert listed["object_id"].to_list() == [1, 2]
@@ -103,7 +104,7 @@ def test_rows_in_are_rows_out_plus_rows_listed(tmp_path):
 @pytest.mark.parametrize("extension", ["parquet", "fits", "ecsv", "vot", "csv"])
 def test_the_extension_is_the_format_written(tmp_path, extension):
     path = catalogue(tmp_path)
-    label_table(logistic_model([0.0], []), path, tmp_path / f"labels.{extension}")
+    label_galaxies(logistic_model([0.0], []), path, tmp_path / f"labels.{extension}")
     back = read_table(tmp_path / f"labels.{extension}")
     assert back.frame["object_id"].to_list() == list(range(6))
     if extension != "csv":
@@ -115,19 +116,19 @@ def test_alpha_in_another_unit_is_refused(tmp_path):
     path = catalogue(tmp_path)
     table = read_table(path)
     write_table(CatalogTable(table.frame, metadata={"alpha_psf": "fwhm"}), path)
-    with pytest.raises(InputError, match="units of PSF fwhm"):
-        label_table(logistic_model([0.0], []), path, tmp_path / "labels.parquet")
+    with pytest.raises(InputError, match="units of the PSF's fwhm"):
+        label_galaxies(logistic_model([0.0], []), path, tmp_path / "labels.parquet")
 
 
 def test_an_image_model_labels_a_folder(simulated, tmp_path):
-    from truemorph import workflow
-    from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
+    from truemorph.catalogs.prepare import prepare, write_preparation
     from truemorph.classifiers.checkpoint import load
+    from truemorph.classifiers.train import train_on_catalogue
 
-    prepared = prepare_catalogue(simulated / "votes.csv", images=simulated / "images")
-    cat = write_preparation(prepared, tmp_path / "cat.parquet")
+    prepared = prepare(simulated / "votes.csv", images=simulated / "images")
+    cat = write_preparation(prepared, tmp_path / "cat.parquet").out
     config = training_config("quick", image_size=32, crop=1.0, epochs=1, folds=2, batch_size=32)
-    workflow.train_on_catalogue(RunConfig(catalogue=str(cat), out=str(tmp_path / "model"), training=config))
+    train_on_catalogue(RunConfig(catalogue=str(cat), out=str(tmp_path / "model"), training=config))
     model = load(tmp_path / "model")
 
     folder = tmp_path / "folder"
@@ -136,12 +137,12 @@ def test_an_image_model_labels_a_folder(simulated, tmp_path):
     for path in chosen:
         (folder / path.name).write_bytes(path.read_bytes())
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff")
-    report = label_table(model, folder, tmp_path / "labels.parquet")
+    report = label_galaxies(model, folder, tmp_path / "labels.parquet")
     assert (report.rows_in, report.labelled) == (41, 40)
     assert report.problems[0][0] == "broken"
     from_folder = read_table(tmp_path / "labels.parquet").frame
     # A galaxy is recognised by its id, also where a folder spells it as text: the same out-of-fold answer.
-    label_table(model, cat, tmp_path / "all.parquet")
+    label_galaxies(model, cat, tmp_path / "all.parquet")
     whole = read_table(tmp_path / "all.parquet").frame.with_columns(pl.col("object_id").cast(pl.String))
     both = from_folder.join(whole, on="object_id", how="inner")
     assert both.height == 40
@@ -151,7 +152,7 @@ def test_an_image_model_labels_a_folder(simulated, tmp_path):
         (folder / f"broken{k}.jpg").write_bytes(b"nothing")
     before = (tmp_path / "labels.parquet").read_bytes()
     with pytest.raises(InputError, match="more than 5%"):
-        label_table(model, folder, tmp_path / "labels.parquet")
+        label_galaxies(model, folder, tmp_path / "labels.parquet")
     assert (tmp_path / "labels.parquet").read_bytes() == before
     assert not list(tmp_path.glob(".*labels*"))
 
@@ -170,15 +171,15 @@ def test_models_of_features_save_and_load(tmp_path):
 def test_theta_given_for_the_posterior_brings_its_unit(tmp_path):
     path = catalogue(tmp_path)
     given = {**transition_to_dict(T), "alpha_psf": "fwhm"}
-    with pytest.raises(InputError, match="theta in units of PSF fwhm"):
-        label_table(logistic_model([0.0], []), path, tmp_path / "labels.parquet", given)
+    with pytest.raises(InputError, match="units of the PSF's fwhm"):
+        label_galaxies(logistic_model([0.0], []), path, tmp_path / "labels.parquet", transition=given)
     table = read_table(path)
     write_table(CatalogTable(table.frame, metadata={"alpha_psf": "fwhm"}), path)
-    label_table(logistic_model([0.0], []), path, tmp_path / "labels.parquet", given)
+    label_galaxies(logistic_model([0.0], []), path, tmp_path / "labels.parquet", transition=given)
 
 
 def test_output_is_checked_before_the_work(tmp_path):
     path = catalogue(tmp_path)
     for out, says in ((path, "would overwrite"), (tmp_path / "labels.txt", "unknown kind of table")):
         with pytest.raises(InputError, match=says):
-            label_table(logistic_model([0.0], []), path, out)
+            label_galaxies(logistic_model([0.0], []), path, out)

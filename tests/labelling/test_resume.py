@@ -8,11 +8,12 @@ import time
 import polars as pl
 import pytest
 
+from conftest import codes
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.classifiers.checkpoint import load
+from truemorph.commands.label import label_galaxies
 from truemorph.errors import TruemorphError
 from truemorph.labelling import labeller, output, sources
-from truemorph.labelling.predict import label_table
 from truemorph.tables import CatalogTable, read_table, write_table
 
 from labelling.conftest import write_folder, write_tar  # isort: skip
@@ -39,7 +40,7 @@ def parts_of(out):
 @pytest.mark.slow
 def test_killed_at_random_moments_it_goes_on(image_model, pictures, tmp_path):
     source = tars({**pictures, "g10": b"broken"}, tmp_path / "tars")
-    label_table(load(image_model), source, tmp_path / "whole.parquet", precision="fp32")
+    label_galaxies(load(image_model), source, tmp_path / "whole.parquet", precision="fp32")
     out, done = tmp_path / "cut.parquet", {}
     for _ in range(2):
         process = subprocess.Popen(command(image_model, source, out), stderr=subprocess.DEVNULL)
@@ -52,7 +53,7 @@ def test_killed_at_random_moments_it_goes_on(image_model, pictures, tmp_path):
         assert done.items() <= now.items()  # none was labelled again
         assert not out.exists()
         done = now
-    report = label_table(load(image_model), source, out, precision="fp32")
+    report = label_galaxies(load(image_model), source, out, precision="fp32")
     assert (report.rows_in, report.labelled, len(report.problems)) == (2400, 2360, 40)
     assert read_table(out).frame.equals(read_table(tmp_path / "whole.parquet").frame)
     assert pl.read_csv(tmp_path / "cut.problems.csv").equals(pl.read_csv(tmp_path / "whole.problems.csv"))
@@ -63,15 +64,15 @@ def test_killed_at_random_moments_it_goes_on(image_model, pictures, tmp_path):
 def test_shards_of_a_cluster(image_model, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "PART_ROWS", 9)
     folder = write_folder(tmp_path / "images", pictures)
-    label_table(load(image_model), folder, tmp_path / "whole.parquet")
+    label_galaxies(load(image_model), folder, tmp_path / "whole.parquet")
     out = tmp_path / "shards.parquet"
     # Seven parts: three, two and two.
     rows = []
     for k in (3, 1, 2):
-        report = label_table(load(image_model), folder, out, shard=(k, 3))
+        report = label_galaxies(load(image_model), folder, out, shard=(k, 3))
         rows.append(report.labelled)
         assert report.complete == out.exists() == (k == 2)
-        assert report.complete or "parts are left to other processes or shards" in report.notes[-1]
+        assert report.complete or "parts-left" in codes(report)
     assert rows == [18, 42, 60]
     assert read_table(out).frame.equals(read_table(tmp_path / "whole.parquet").frame)
 
@@ -79,9 +80,9 @@ def test_shards_of_a_cluster(image_model, pictures, tmp_path, monkeypatch):
 def test_it_goes_on_under_another_spelling_of_the_same_paths(image_model, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "PART_ROWS", 16)
     write_folder(tmp_path / "images", pictures)
-    label_table(load(image_model), tmp_path / "images", tmp_path / "labels.parquet", shard=(1, 2))
+    label_galaxies(load(image_model), tmp_path / "images", tmp_path / "labels.parquet", shard=(1, 2))
     monkeypatch.chdir(tmp_path)
-    assert label_table(load(image_model), "images", "labels.parquet", shard=(2, 2)).complete
+    assert label_galaxies(load(image_model), "images", "labels.parquet", shard=(2, 2)).complete
     assert read_table("labels.parquet").frame["object_id"].to_list() == list(pictures)
 
 
@@ -90,12 +91,12 @@ def test_two_labellings_of_one_table_never_mix(image_model, pictures, tmp_path, 
     folder = write_folder(tmp_path / "images", pictures)
     out, model = tmp_path / "labels.parquet", load(image_model)
     for precision in ("fp32", "bf16"):
-        label_table(model, folder, out, precision=precision, shard=(1, 2))
-    report = label_table(model, folder, out, precision="fp32")
+        label_galaxies(model, folder, out, precision=precision, shard=(1, 2))
+    report = label_galaxies(model, folder, out, precision="fp32")
     assert read_table(out).metadata["engine"] == "torch cpu fp32"
     assert report.labelled == 60
     (left,) = tmp_path.glob("labels.parquet.*.parts")
-    assert f"{left}: an unfinished labelling with other settings; delete it if it is of no use" in report.notes
+    assert str(left) in next(one.message for one in report.findings if one.code == "unfinished-labelling")
     assert {read_table(one).metadata["engine"] for one in left.glob("*.parquet")} == {"torch cpu bf16"}
 
 
@@ -106,11 +107,11 @@ def test_a_process_that_comes_when_all_is_done_leaves_nothing(image_model, pictu
 
     def late(self, part):
         monkeypatch.setattr(output.Results, "claim", claim)
-        label_table(model, folder, out)  # another process, from beginning to end
+        label_galaxies(model, folder, out)  # another process, from beginning to end
         return claim(self, part)
 
     monkeypatch.setattr(output.Results, "claim", late)
-    assert "another process wrote" in label_table(model, folder, out).notes[-1]
+    assert "written-elsewhere" in codes(label_galaxies(model, folder, out))
     assert {one.name for one in tmp_path.iterdir()} == {"images", "labels.parquet", "labels.problems.csv"}
 
 
@@ -127,12 +128,12 @@ def test_a_full_disk_leaves_what_was_done(image_model, pictures, tmp_path, monke
 
     monkeypatch.setattr(output.pq.ParquetWriter, "write_table", full)
     with pytest.raises(TruemorphError, match=r"can't be written \(No space left on device\); make room and run"):
-        label_table(load(image_model), folder, tmp_path / "labels.parquet")
+        label_galaxies(load(image_model), folder, tmp_path / "labels.parquet")
     assert [one.name for one in parts_of(tmp_path / "labels.parquet")] == ["part-00000.parquet", "part-00001.parquet"]
     (parts,) = tmp_path.glob("*.parts")
     assert not list(parts.glob(".*.parquet.*"))
     monkeypatch.setattr(output.pq.ParquetWriter, "write_table", write)
-    assert label_table(load(image_model), folder, tmp_path / "labels.parquet").labelled == 60
+    assert label_galaxies(load(image_model), folder, tmp_path / "labels.parquet").labelled == 60
 
 
 def test_a_lost_row_is_noticed(image_model, pictures, tmp_path, monkeypatch):
@@ -141,13 +142,13 @@ def test_a_lost_row_is_noticed(image_model, pictures, tmp_path, monkeypatch):
     label = labeller.Labeller.label
     monkeypatch.setattr(labeller.Labeller, "label", lambda self, *given: label(self, *given)[1:])
     with pytest.raises(AssertionError, match="60 rows in, 59 labelled, 0 listed"):
-        label_table(load(image_model), folder, tmp_path / "labels.parquet")
+        label_galaxies(load(image_model), folder, tmp_path / "labels.parquet")
     assert not (tmp_path / "labels.parquet").exists()
 
 
 def test_posteriors_without_a_model(tmp_path):
+    from truemorph.classifiers.checkpoint import load
     from truemorph.io import write_json
-    from truemorph.workflow import labelling_model
 
     t = RayleighTransition(10.0)
     fit = {
@@ -157,7 +158,7 @@ def test_posteriors_without_a_model(tmp_path):
     write_json(tmp_path / "fit.json", fit)
     frame = pl.DataFrame({"object_id": [1, 2, 3], "label": [0, 0, 1], "alpha": [4.0, 20.0, 9.0], "split": ["test"] * 3})
     path = write_table(CatalogTable(frame, metadata={"alpha_psf": "sigma"}), tmp_path / "cat.parquet")
-    label_table(labelling_model(tmp_path / "fit.json"), path, tmp_path / "labels.parquet")
+    label_galaxies(load(tmp_path / "fit.json"), path, tmp_path / "labels.parquet")
     got = read_table(tmp_path / "labels.parquet").frame
     assert got["p_disk"].to_list() == pytest.approx([0.7] * 3)
     flip = t.flip_probability([4.0, 20.0])

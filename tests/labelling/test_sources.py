@@ -13,9 +13,9 @@ from astropy.io import fits
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.classifiers.checkpoint import load
+from truemorph.commands.label import label_galaxies
 from truemorph.errors import InputError
 from truemorph.labelling import sources
-from truemorph.labelling.predict import label_table
 from truemorph.tables import CatalogTable, read_table, write_table
 
 from labelling.conftest import write_folder, write_tar  # isort: skip
@@ -49,7 +49,7 @@ def as_own_table(content, place):
     folder = write_folder(place / "images", content)
     table = pl.DataFrame({"galaxy": list(content), "cutout": [f"{name}.jpg" for name in content]})
     write_table(CatalogTable(table), place / "table.fits")
-    return place / "table.fits", {"id_column": "galaxy", "image_column": "cutout", "images": folder}
+    return place / "table.fits", {"id": "galaxy", "image_column": "cutout", "images": folder}
 
 
 def as_tar(content, place):
@@ -98,7 +98,7 @@ KINDS = [
 def test_every_container_gives_the_same_labels(kind, image_model, pictures, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "PART_ROWS", 16)
     source, options = kind(pictures, tmp_path)
-    report = label_table(load(image_model), source, tmp_path / "labels.parquet", precision="fp32", **options)
+    report = label_galaxies(load(image_model), source, tmp_path / "labels.parquet", precision="fp32", **options)
     assert (report.rows_in, report.labelled, report.problems, report.complete) == (60, 60, [], True)
     got = read_table(tmp_path / "labels.parquet")
     p = dict(zip(got.frame["object_id"], got.frame["p_disk"], strict=True))
@@ -114,7 +114,7 @@ def test_every_container_gives_the_same_labels(kind, image_model, pictures, expe
 
 def test_a_folder_of_results_mirrors_the_partitions(image_model, pictures, expected, tmp_path):
     source, _ = as_hats(pictures, tmp_path)
-    label_table(load(image_model), source, tmp_path / "labels", keep=["_healpix_29"], precision="fp32")
+    label_galaxies(load(image_model), source, tmp_path / "labels", copy=["_healpix_29"], precision="fp32")
     found = sorted(one.relative_to(tmp_path / "labels") for one in (tmp_path / "labels").rglob("*.parquet"))
     assert [str(one) for one in found] == [f"dataset/Norder=1/Dir=0/Npix={pixel}.parquet" for pixel in (17, 3)]
     part = read_table(tmp_path / "labels" / found[0])
@@ -124,16 +124,16 @@ def test_a_folder_of_results_mirrors_the_partitions(image_model, pictures, expec
     # Once more there is nothing to do; other labels don't get mixed in.
     before = {one: (tmp_path / "labels" / one).stat().st_mtime_ns for one in found}
     assert (
-        label_table(load(image_model), source, tmp_path / "labels", keep=["_healpix_29"], precision="fp32").labelled
+        label_galaxies(load(image_model), source, tmp_path / "labels", copy=["_healpix_29"], precision="fp32").labelled
         == 60
     )
     assert before == {one: (tmp_path / "labels" / one).stat().st_mtime_ns for one in found}
     with pytest.raises(InputError, match="holds labels of another run"):
-        label_table(load(image_model), source, tmp_path / "labels", precision="fp32")
+        label_galaxies(load(image_model), source, tmp_path / "labels", precision="fp32")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("years")
     with pytest.raises(InputError, match="exists and holds no labels"):
-        label_table(load(image_model), source, tmp_path / "other")
+        label_galaxies(load(image_model), source, tmp_path / "other")
 
 
 def test_named_pipes_are_listed_and_names_that_are_not_utf8_are_escaped(image_model, pictures, tmp_path):
@@ -146,7 +146,7 @@ def test_named_pipes_are_listed_and_names_that_are_not_utf8_are_escaped(image_mo
     )
     model = load(image_model)
     for source in (folder, tmp_path / "list.txt"):
-        report = label_table(model, source, tmp_path / "labels.parquet", max_bad=1.0)
+        report = label_galaxies(model, source, tmp_path / "labels.parquet", max_bad=1.0)
         assert [name for name, _ in report.problems] == ["broken\\xe9", "pipe"]
         assert "not a regular file" in pl.read_csv(tmp_path / "labels.problems.csv")["reason"][1]
         labels = read_table(tmp_path / "labels.parquet").frame
@@ -157,7 +157,7 @@ def test_named_pipes_are_listed_and_names_that_are_not_utf8_are_escaped(image_mo
 def test_what_cannot_be_read_is_listed_from_every_container(kind, image_model, pictures, tmp_path):
     broken = {**pictures, "g10": b"", "g20": pictures["g20"][:200], "g30": b"<html>not found</html>"}
     source, options = kind(broken, tmp_path)
-    report = label_table(load(image_model), source, tmp_path / "labels.parquet", max_bad=0.1, **options)
+    report = label_galaxies(load(image_model), source, tmp_path / "labels.parquet", max_bad=0.1, **options)
     assert (report.rows_in, report.labelled) == (60, 57)
     listed = pl.read_csv(tmp_path / "labels.problems.csv")
     assert listed["object_id"].to_list() == ["g10", "g20", "g30"]
@@ -169,12 +169,12 @@ def test_what_cannot_be_read_is_listed_from_every_container(kind, image_model, p
 def test_too_many_bad_images_are_refused_until_they_are_mended_or_allowed(image_model, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "PART_ROWS", 16)
     folder = write_folder(tmp_path / "images", {**pictures, **{f"g{k:02d}": b"broken" for k in range(20, 26)}})
-    with pytest.raises(InputError, match=r"6 of 60 images are bad, more than 5% .*allow more with --max-bad"):
-        label_table(load(image_model), folder, tmp_path / "labels.parquet")
+    with pytest.raises(InputError, match=r"6 of 60 images are bad, more than 5% .*allow more \(`max_bad`\)"):
+        label_galaxies(load(image_model), folder, tmp_path / "labels.parquet")
     assert not (tmp_path / "labels.parquet").exists()
     for k in range(20, 25):
         (folder / f"g{k:02d}.jpg").write_bytes(pictures[f"g{k:02d}"])
-    report = label_table(load(image_model), folder, tmp_path / "labels.parquet")
+    report = label_galaxies(load(image_model), folder, tmp_path / "labels.parquet")
     assert (report.labelled, [name for name, _ in report.problems]) == (59, ["g25"])
 
 
@@ -192,8 +192,8 @@ def test_a_crowd_catalogue_beside_gives_the_posterior(image_model, pictures, exp
         CatalogTable(frame.sample(59, shuffle=True, seed=1), metadata={"alpha_psf": "sigma"}),
         tmp_path / "crowd.parquet",
     )
-    report = label_table(load(image_model), source, tmp_path / "labels.parquet", crowd=crowd, precision="fp32")
-    assert "59 of 60 galaxies are in the crowd's catalogue" in report.notes
+    report = label_galaxies(load(image_model), source, tmp_path / "labels.parquet", crowd=crowd, precision="fp32")
+    assert "59 of 60" in next(one.message for one in report.findings if one.code == "crowd-matched")
     got = read_table(tmp_path / "labels.parquet").frame
     assert got.filter(pl.col("object_id") == "g07")["posterior_disk"].to_list() == [None]
     assert got.filter(pl.col("object_id") == "g07")["crowd_label"].to_list() == [None]
@@ -209,7 +209,7 @@ def test_a_crowd_catalogue_beside_gives_the_posterior(image_model, pictures, exp
 def test_files_of_one_name_are_called_by_their_paths(image_model, pictures, tmp_path):
     for place in ("a", "b"):
         write_folder(tmp_path / "images" / place, {name: pictures[name] for name in ("g00", "g01")})
-    label_table(load(image_model), tmp_path / "images", tmp_path / "labels.csv")
+    label_galaxies(load(image_model), tmp_path / "images", tmp_path / "labels.csv")
     assert pl.read_csv(tmp_path / "labels.csv")["object_id"].to_list() == [
         "a/g00.jpg", "a/g01.jpg", "b/g00.jpg", "b/g01.jpg",
     ]  # fmt: skip
@@ -221,7 +221,7 @@ def test_columns_of_a_table_are_kept(image_model, pictures, tmp_path):
         {"object_id": np.arange(60), "image": [f"{one}.jpg" for one in pictures], "ra": np.arange(60.0)}
     )
     table.write_parquet(tmp_path / "table.parquet")
-    label_table(load(image_model), tmp_path / "table.parquet", tmp_path / "labels.ecsv", images=folder, keep=["ra"])
+    label_galaxies(load(image_model), tmp_path / "table.parquet", tmp_path / "labels.ecsv", images=folder, copy=["ra"])
     got = read_table(tmp_path / "labels.ecsv").frame
     assert got["object_id"].to_list() == list(range(60))
     assert got["ra"].to_list() == list(range(60))
@@ -243,7 +243,7 @@ def test_a_damaged_tar_file_is_an_error_not_its_end(image_model, pictures, tmp_p
         content = content[: member.offset_data + 100]
     (tmp_path / "all.tar").write_bytes(content)
     with pytest.raises(InputError, match="not a readable tar file"):
-        label_table(load(image_model), tmp_path / "all.tar", tmp_path / "labels.parquet")
+        label_galaxies(load(image_model), tmp_path / "all.tar", tmp_path / "labels.parquet")
     assert not (tmp_path / "labels.parquet").exists()
 
 
@@ -253,19 +253,19 @@ def test_links_in_a_tar_file_are_listed_and_hidden_files_are_none(image_model, p
         link = tarfile.TarInfo("a/g01.jpg")
         link.type, link.linkname = tarfile.SYMTYPE, "g00.jpg"
         tar.addfile(link)
-    report = label_table(load(image_model), tmp_path / "all.tar", tmp_path / "labels.parquet")
+    report = label_galaxies(load(image_model), tmp_path / "all.tar", tmp_path / "labels.parquet")
     assert (report.labelled, report.problems) == (1, [("a/g01", "no image")])
 
 
 def test_results_in_the_folder_that_is_labelled_are_none_of_it(image_model, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "PART_ROWS", 16)
     folder, model = write_folder(tmp_path / "images", pictures), load(image_model)
-    for shard in ((1, 2), (2, 2), None):
-        report = label_table(model, folder, folder / "labels.parquet", shard=shard)
+    for shard in ((1, 2), (2, 2), (1, 1)):
+        report = label_galaxies(model, folder, folder / "labels.parquet", shard=shard)
     assert report.labelled == 60
     table, _ = as_hats(pictures, tmp_path)
     for _ in range(2):
-        assert label_table(model, table, table / "labels").labelled == 60
+        assert label_galaxies(model, table, table / "labels").labelled == 60
 
 
 def test_labels_of_other_images_are_labelled_anew(image_model, pictures, expected, tmp_path):
@@ -283,9 +283,9 @@ def test_labels_of_other_images_are_labelled_anew(image_model, pictures, expecte
         (tmp_path / "bands.parquet", {"image_column": "image"}, {"image_column": "path"}),
     ):
         out = tmp_path / f"labels of {source.stem}"
-        label_table(model, source, out, **first)
+        label_galaxies(model, source, out, **first)
         with pytest.raises(InputError, match=r"holds labels of another run .*rows was"):
-            label_table(model, source, out, **second)
+            label_galaxies(model, source, out, **second)
 
 
 @pytest.mark.parametrize(
@@ -294,14 +294,14 @@ def test_labels_of_other_images_are_labelled_anew(image_model, pictures, expecte
         ({"object_id": [1.5e17, 2.0]}, {}, "holds ids as floats"),
         ({"object_id": [1, None]}, {}, "no id"),
         ({"object_id": [7, 7]}, {}, "share an id"),
-        ({"object_id": [1, 2]}, {"keep": ["redshift"]}, "no column 'redshift' to keep"),
-        ({"object_id": [1, 2], "label": [0, 1]}, {"keep": ["label"]}, "'label' can't be kept"),
+        ({"object_id": [1, 2]}, {"copy": ["redshift"]}, "no column 'redshift' to keep"),
+        ({"object_id": [1, 2], "label": [0, 1]}, {"copy": ["label"]}, "'label' can't be kept"),
     ],
 )
 def test_ids_and_kept_columns_of_tables_are_checked(image_model, tmp_path, columns, options, says):
     pl.DataFrame({**columns, "image": ["a.jpg", "b.jpg"]}).write_parquet(tmp_path / "table.parquet")
     with pytest.raises(InputError, match=says):
-        label_table(load(image_model), tmp_path / "table.parquet", tmp_path / "labels.parquet", **options)
+        label_galaxies(load(image_model), tmp_path / "table.parquet", tmp_path / "labels.parquet", **options)
 
 
 def sources_that_are_none(place, pictures):
@@ -322,16 +322,16 @@ def sources_that_are_none(place, pictures):
         "broken.tar": "not a readable tar file",
         "broken.parquet": "can't be read as parquet",
         "mixed": "holds images and tar files",
-        "columns.csv": "name yours with --image-column",
-        "no_id.parquet": "no column of ids .* name yours with --id",
+        "columns.csv": "name yours with `image_column`",
+        "no_id.parquet": "no column of ids .* name yours with `id`",
     }
 
 
 def test_what_is_no_source_says_what_to_do(image_model, pictures, tmp_path):
     for name, says in sources_that_are_none(tmp_path, pictures).items():
         with pytest.raises(InputError, match=says):
-            label_table(load(image_model), tmp_path / name, tmp_path / "labels.parquet")
+            label_galaxies(load(image_model), tmp_path / name, tmp_path / "labels.parquet")
     with pytest.raises(InputError, match="without columns to keep"):
-        label_table(load(image_model), write_folder(tmp_path / "f", pictures), tmp_path / "l.parquet", keep=["ra"])
-    with pytest.raises(InputError, match="a shard is k/n"):
-        label_table(load(image_model), tmp_path / "mixed", tmp_path / "labels.parquet", shard=(3, 2))
+        label_galaxies(load(image_model), write_folder(tmp_path / "f", pictures), tmp_path / "l.parquet", copy=["ra"])
+    with pytest.raises(InputError, match="`shard`"):
+        label_galaxies(load(image_model), tmp_path / "mixed", tmp_path / "labels.parquet", shard=(3, 2))

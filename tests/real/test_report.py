@@ -4,9 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from truemorph.catalogs.prepare import prepare_catalogue, write_preparation
+from truemorph.catalogs.prepare import prepare, write_preparation
 from truemorph.errors import TruemorphWarning
-from truemorph.workflow.reporting import ReportOptions, make_report
+from truemorph.report.options import ReportOptions
+from truemorph.report.writing import make_report
 
 PAPERS, LATE = "disk: t_type >= -3", "disk: t_type >= 1"
 
@@ -19,13 +20,13 @@ def result(shared_data, tmp_path_factory):
         (1.0 - pl.col("gz1_spiral")).alias(fractions.format("a01_smooth")),
         (1.0 * pl.col("gz1_spiral")).alias(fractions.format("a02_features_or_disk")),
     ).write_csv(folder / "experts.csv")
-    prepared = prepare_catalogue(folder / "experts.csv", preset="gz2", columns={"radius": "petroR90_g"}, psf_fwhm=1.32)
-    catalogue = write_preparation(prepared, folder / "cat.parquet")
+    prepared = prepare(folder / "experts.csv", preset="gz2", columns={"radius": "petroR90_g"}, psf_fwhm=1.32)
+    catalogue = write_preparation(prepared, folder / "cat.parquet").out
     options = ReportOptions(
-        catalogue=catalogue, gold=("t_type>=-3", "t_type>=1"), compare=("axis_ratio",), bootstrap=10
+        catalogue=catalogue, gold=("t_type>=-3", "t_type>=1"), distributions=("axis_ratio",), bootstrap=10
     )
     with pytest.warns(TruemorphWarning, match="-99"):  # axis ratios that were not measured
-        return make_report([], folder / "page.html", options), folder
+        return make_report([], folder / "page.html", options).content, folder
 
 
 @pytest.mark.slow

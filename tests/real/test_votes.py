@@ -6,12 +6,12 @@ import pytest
 
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.metrics import cv14
-from truemorph.catalogs.prepare import prepare_catalogue
+from truemorph.catalogs.prepare import prepare
 
 
 @pytest.fixture(scope="module")
 def votes(shared_data):
-    return prepare_catalogue(shared_data / "gz2_votes.csv", columns={"radius": "petroR90"})
+    return prepare(shared_data / "gz2_votes.csv", columns={"radius": "petroR90"})
 
 
 def quintiles(frame, column):

@@ -7,13 +7,14 @@ import polars as pl
 import pytest
 
 from conftest import confounded_labels, flipped_labels
+from truemorph.bias.study import study_transition
 from truemorph.bias.transitions import MatrixTransition, RayleighTransition
+from truemorph.catalogs.selected import select_rows
 from truemorph.report.evidence import Evidence, ModelLabels, is_naive
 from truemorph.report.measures import LabelSet, Tree
 from truemorph.report.page import Check
 from truemorph.report.verdict import answer, checks, verdict
 from truemorph.tables import CatalogTable
-from truemorph.workflow.fitting import study_transition
 
 N = 8000
 STUDIES = {}
@@ -29,7 +30,10 @@ def evidence(labels, alpha, model=None, truths=None, transition=FLIPS, columns=N
     tree = Tree.fitting(alpha, None if columns is None else columns[:, :2], bootstrap=0, seed=0)
     key = labels.tobytes(), tuple(names)
     if study and key not in STUDIES:  # one fit for all that is said of the same labels
-        STUDIES[key] = study_transition(CatalogTable(frame), intrinsic=names)
+        rows = select_rows(CatalogTable(frame), intrinsic=names)
+        STUDIES[key] = study_transition(
+            rows.labels, rows.alpha, intrinsic=rows.intrinsic, about=rows.about, findings=rows.findings
+        )
     fitted = STUDIES[key] if study else None
     models = [] if model is None else [ModelLabels.of("net", transition, model, None)]
     sets = {name: LabelSet(f"truth, {name}", "truth", one.astype(float)) for name, one in (truths or {}).items()}

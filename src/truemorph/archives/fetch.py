@@ -81,7 +81,7 @@ def fetch(
         return archive.fetch(session, addresses(addresses_from), Path(out or Path("data") / name), **options)
     except OSError as problem:
         raise TruemorphError(
-            f"{problem.filename or out}: {problem.strerror or problem}; choose another folder (--out) or make room, "
+            f"{problem.filename or out}: {problem.strerror or problem}; choose another folder (`out`) or make room, "
             "then run the same command again to resume"
         ) from problem
 

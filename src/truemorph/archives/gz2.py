@@ -17,6 +17,7 @@ from truemorph.archives.addresses import Address
 from truemorph.archives.http import Session, download, unzip
 from truemorph.archives.provenance import Fetched, is_recorded, write_recorded
 from truemorph.errors import TruemorphError, reason
+from truemorph.findings import Finding
 
 PER_SECOND = 2.0
 # An object that is in two samples has the image of the earlier of these.
@@ -52,7 +53,7 @@ def fetch(session: Session, known: dict[str, Address], out: Path, *, images: boo
         If something can't be fetched, or a file is damaged.
     """
     counts: dict[str, int] = {}
-    notes: list[str] = []
+    findings: list[Finding] = []
     for name, file in _TABLES.items():
         download(session, known[name], out / file)
         counts[f"{file}, bytes"] = (out / file).stat().st_size
@@ -62,14 +63,14 @@ def fetch(session: Session, known: dict[str, Address], out: Path, *, images: boo
         names = unzip(
             out / ZIP, out, lambda name: f"images/{match[1]}.jpg" if (match := _IMAGE.fullmatch(name)) else None
         )
-        listed, notes = _list_images(out, names, known["gz2.images"])
+        listed, findings = _list_images(out, names, known["gz2.images"])
         counts |= {"images": len(names), "objects with an image": listed}
         sources.append(known["gz2.images"])
-    return Fetched("gz2", out, counts, tuple(sources), tuple(notes))
+    return Fetched("gz2", out, counts, tuple(sources), tuple(findings))
 
 
-def _list_images(out: Path, names: list[str], address: Address) -> tuple[int, list[str]]:
-    """Write images.parquet; returns the number of objects with an image, and notes."""
+def _list_images(out: Path, names: list[str], address: Address) -> tuple[int, list[Finding]]:
+    """Write images.parquet; returns the number of objects with an image, and findings."""
     path, target = out / MAPPING, out / "images.parquet"
     kinds = {"objid": pl.Int64, "asset_id": pl.Int64, "sample": pl.String}
     try:
@@ -96,6 +97,17 @@ def _list_images(out: Path, names: list[str], address: Address) -> tuple[int, li
     if not (is_recorded(target) and pl.read_parquet(target).equals(listed)):
         write_recorded(target, listed, address, f"{ZIP} joined with {MAPPING}", _IMAGE_COLUMNS)
     bare, spare = mapping["objid"].n_unique() - listed.height, there.height - listed.height
-    notes = [f"{bare:,d} objects of the mapping have no image in the zip"] if bare else []
-    notes += [f"{spare:,d} objects are in two samples; images.parquet has the first's image"] if spare else []
-    return listed.height, notes
+    findings = []
+    if bare:
+        findings.append(
+            Finding("objects-without-image", "note", f"{bare:,d} objects of {MAPPING} have no image in the zip.")
+        )
+    if spare:
+        findings.append(
+            Finding(
+                "objects-in-two-samples",
+                "note",
+                f"{spare:,d} objects are in two samples; images.parquet has the image of the first.",
+            )
+        )
+    return listed.height, findings

@@ -25,6 +25,7 @@ from truemorph.archives.http import ComeBackLaterError, Session
 from truemorph.archives.provenance import Fetched, read_provenance, write_recorded
 from truemorph.archives.queries import find_column
 from truemorph.errors import InputError, TruemorphError, nearest
+from truemorph.findings import Finding
 from truemorph.io import file_hash, written_whole
 from truemorph.progress import progress
 from truemorph.tables import numeric_columns, read_table
@@ -85,10 +86,10 @@ def fetch(
     """
     wanted = read_positions(positions)
     if unknown := [one for one in hips if one not in HIPS]:
-        raise InputError(f"no HST mosaic {unknown[0]}; {nearest(unknown[0], HIPS, what='mosaics')} (--hips)")
+        raise InputError(f"no HST mosaic {unknown[0]}; {nearest(unknown[0], HIPS, what='mosaics')} (`hips`)")
     if not 1 <= fov <= 3600 or not 16 <= pixels <= 4096:
         raise InputError(
-            f"an image is 1 to 3600 arcsec (--fov) and 16 to 4096 pixels (--pixels); got {fov} and {pixels}"
+            f"an image is 1 to 3600 arcsec (`fov`) and 16 to 4096 pixels (`pixels`); got {fov} and {pixels}"
         )
     query = f"hips in order of preference {', '.join(hips)}; fov {fov} arcsec, {pixels} pixels, TAN"
     rows = _earlier(out, query)
@@ -99,7 +100,7 @@ def fetch(
     if missing and session.offline:
         raise TruemorphError(
             f"{out}: {len(missing):,d} of {len(places):,d} objects are missing, and cannot be requested with "
-            f"--offline; run the same command without it (images are at {sources[0].public_url})"
+            f"`offline`; run the same command without it (images are at {sources[0].public_url})"
         )
 
     in_a_row = 0
@@ -124,8 +125,17 @@ def fetch(
     statuses = [str(rows[name]["status"]) for name in places]
     failed = [one for one in statuses if one.startswith(FAILED)]
     counts = {one: statuses.count(one) for one in (OK, OUTSIDE, BLANK)} | {FAILED: len(failed)}
-    notes = (f"{len(failed):,d} images failed (first: {failed[0]}); run the same command again",) if failed else ()
-    return Fetched("hst", out, counts, sources, notes)
+    findings: tuple[Finding, ...] = ()
+    if failed:
+        findings = (
+            Finding(
+                "images-failed",
+                "caution",
+                f"{len(failed):,d} images could not be fetched (first: {failed[0]}).",
+                "Run the same command again.",
+            ),
+        )
+    return Fetched("hst", out, counts, sources, findings)
 
 
 def read_positions(source: Any) -> pl.DataFrame:
@@ -137,7 +147,7 @@ def read_positions(source: Any) -> pl.DataFrame:
         If a column is missing, an id is a float or repeated, or a position is impossible.
     """
     if source is None:
-        raise InputError("give the objects' positions: --positions TABLE with object_id, ra and dec")
+        raise InputError("give a table of the objects' positions (`positions`) with object_id, ra and dec")
     from astropy import units
 
     table = read_table(source)
@@ -183,11 +193,11 @@ def _earlier(out: Path, query: str) -> dict[str, dict[str, Any]]:
         return {}
     made = read_provenance(out).get(path.name, {}).get("query", query)
     if made != query:
-        raise InputError(f"{out}: holds images that were cut out differently ({made}); choose another --out")
+        raise InputError(f"{out}: holds images that were cut out differently ({made}); choose another folder (`out`)")
     try:
         table = pl.read_csv(path, schema_overrides=_SCHEMA).select(*_SCHEMA)
     except pl.exceptions.PolarsError as problem:
-        raise InputError(f"{path}: not readable as CSV; choose another --out") from problem
+        raise InputError(f"{path}: not readable as CSV; choose another folder (`out`)") from problem
     return {row["object_id"]: row for row in table.iter_rows(named=True)}
 
 

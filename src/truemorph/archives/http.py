@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import re
 import shutil
-import sys
 import time
 import zipfile
 import zlib
@@ -28,7 +27,7 @@ from truemorph.archives.addresses import Address, without_login
 from truemorph.archives.provenance import read_provenance, record
 from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.io import file_hash, read_json, write_json, written_whole
-from truemorph.progress import progress
+from truemorph.progress import progress, tell
 
 TRIES = 5
 BACK_OFF = 1.0  # seconds, doubled after each failure
@@ -80,14 +79,14 @@ class Session(requests.Session):
     >>> Session(offline=True).get("https://example.org/table.csv")
     Traceback (most recent call last):
         ...
-    truemorph.errors.TruemorphError: https://example.org/table.csv: cannot be requested with --offline; run the same
+    truemorph.errors.TruemorphError: https://example.org/table.csv: cannot be requested with `offline`; run the same
     command without it
     """
 
     def __init__(self, per_second: float = 2.0, *, offline: bool = False) -> None:
         super().__init__()
         if not per_second > 0:
-            raise InputError(f"--rate is requests a second, more than 0; got {per_second:g}")
+            raise InputError(f"`rate` is requests a second, more than 0; got {per_second:g}")
         self.offline = offline
         self.headers["User-Agent"] = f"truemorph/{__version__} (python-requests; research software)"
         # A body that was compressed for the transfer can't be resumed, nor its length checked.
@@ -109,7 +108,7 @@ class Session(requests.Session):
         """
         shown = without_login(str(request.url)).partition("?")[0]
         if self.offline:
-            raise TruemorphError(f"{shown}: cannot be requested with --offline; run the same command without it")
+            raise TruemorphError(f"{shown}: cannot be requested with `offline`; run the same command without it")
         if (early := self._due - time.monotonic()) > 0:
             time.sleep(early)
         self._due = time.monotonic() + self._between
@@ -120,7 +119,7 @@ class Session(requests.Session):
         if status in _TRANSIENT:
             raise BrokenAnswerError(said, _wait(response, shown))
         kind = TooMuchError if status in _TOO_LONG else TruemorphError
-        raise kind(f"{shown}: {said}; run the same command again later, or replace the address (--addresses)")
+        raise kind(f"{shown}: {said}; run the same command again later, or replace the address (`addresses`)")
 
     def whole(self, once: Callable[[], T], url: str, arrived: Callable[[], int] = lambda: 0) -> T:
         """Call `once` until it brings a whole answer.
@@ -158,7 +157,7 @@ class Session(requests.Session):
                         f"{without_login(url)}: {why} ({TRIES} tries); run the same command again later to resume"
                     ) from problem
                 if wait >= 10:
-                    print(f"{without_login(url)}: {why}; waiting {wait:.0f} s", file=sys.stderr)
+                    tell(f"{without_login(url)}: {why}; waiting {wait:.0f} s")
                 time.sleep(max(wait, BACK_OFF * 2 ** (failures - 1)))
 
     def read(self, url: str, params: dict[str, Any]) -> bytes:
@@ -243,10 +242,10 @@ def download(session: Session, address: Address, path: Path) -> None:
             if not entry:
                 record(path, address)
             return
-        print(f"{path}: {why}; fetching it again", file=sys.stderr)
+        tell(f"{path}: {why}; fetching it again")
     if session.offline:
         raise TruemorphError(
-            f"{path}: missing, and cannot be requested with --offline; run the same command without it, or put the "
+            f"{path}: missing, and cannot be requested with `offline`; run the same command without it, or put the "
             f"file from {address.public_url} there"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -257,7 +256,7 @@ def download(session: Session, address: Address, path: Path) -> None:
         part.unlink()
         raise TruemorphError(
             f"{address.public_url}: not the published file ({why}); run the same command again or, if the file was "
-            "replaced, give its address with a new checksum or none (--addresses)"
+            "replaced, give its address with a new checksum or none (`addresses`)"
         )
     part.replace(path)
     record(path, address)

@@ -13,7 +13,9 @@ import polars as pl
 
 from truemorph._version import __version__
 from truemorph.archives.addresses import Address
+from truemorph.findings import Finding
 from truemorph.io import file_hash, read_json, write_json
+from truemorph.results import Result, quantity_table
 from truemorph.tables import CatalogTable, write_table
 
 PROVENANCE = "provenance.json"
@@ -21,8 +23,8 @@ PROVENANCE = "provenance.json"
 Columns = Mapping[str, tuple[str, str]]
 
 
-@dataclass(frozen=True)
-class Fetched:
+@dataclass(frozen=True, repr=False)
+class Fetched(Result):
     """What a folder holds after a fetch.
 
     Attributes
@@ -34,15 +36,14 @@ class Fetched:
         Rows, objects and images.
     sources : tuple of Address
         The addresses that were used, with their licences and citations.
-    notes : tuple of str
-        What the user should know.
+    findings : tuple of Finding
     """
 
     archive: str
     folder: Path
     counts: dict[str, int]
     sources: tuple[Address, ...]
-    notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     def credits(self) -> list[str]:
         """Return licences and citations, one line each; addresses that share them share a line."""
@@ -51,13 +52,32 @@ class Fetched:
             lines.setdefault(f"licence: {one.licence}; cite: {one.citation}", []).append(one.name)
         return [f"{', '.join(names)}: {line}" for line, names in lines.items()]
 
+    def summary(self) -> str:
+        """Return counts, licences and citations as text."""
+        lines = [f"{what:32s} {count:>15,d}" for what, count in self.counts.items()]
+        return "\n".join([*lines, *self.credits(), f"wrote   {self.folder}"])
+
+    def to_table(self) -> Any:
+        """Return a table of one row an address, with licence and citation."""
+        return quantity_table(
+            {
+                name: ([getattr(one, name) for one in self.sources], "", about)
+                for name, about in {
+                    "name": "archive and entry",
+                    "public_url": "address",
+                    "licence": "terms of use",
+                    "citation": "what to cite",
+                }.items()
+            }
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
         return {
             "archive": self.archive,
             "folder": str(self.folder),
             "counts": self.counts,
-            "notes": list(self.notes),
+            "findings": [one.to_dict() for one in self.findings],
             "sources": [
                 {"name": one.name, "url": one.public_url, "licence": one.licence, "citation": one.citation}
                 for one in self.sources

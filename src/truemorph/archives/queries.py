@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import polars as pl
 from truemorph.archives.http import TooMuchError
 from truemorph.errors import InputError, nearest
 from truemorph.io import written_whole
-from truemorph.progress import progress
+from truemorph.progress import progress, tell
 
 # What services say when they ran out of time.
 TIMED_OUT = re.compile(r"time[- ]?out|timed out|time limit|query time|aborted", re.IGNORECASE)
@@ -67,7 +66,7 @@ def in_batches(
                 if keys.len() <= max(1, most // 100):
                     raise
                 size = keys.len() // 2
-                print(f"{name}: too much for the server; asking for {size:,d} at a time", file=sys.stderr)
+                tell(f"{name}: too much for the server; asking for {size:,d} at a time")
                 continue
             frames.append(keys.to_frame(key).join(rows, on=key, how="left").select(*schema))
             if rows.height:  # a server that knows none of many keys may be at fault
@@ -83,7 +82,7 @@ def _part(path: Path, schema: Mapping[str, Any]) -> pl.DataFrame:
     try:
         return pl.read_parquet(path).select(*schema).cast(dict(schema))  # type: ignore[arg-type]
     except (pl.exceptions.PolarsError, OSError):
-        print(f"{path}: damaged; asking for it again", file=sys.stderr)
+        tell(f"{path}: damaged; asking for it again")
         path.unlink()
         return pl.DataFrame(schema=schema)
 

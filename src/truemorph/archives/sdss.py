@@ -28,6 +28,7 @@ from truemorph.archives.http import BrokenAnswerError, Session, TooMuchError, fi
 from truemorph.archives.provenance import Fetched, is_recorded, read_provenance, write_recorded
 from truemorph.archives.queries import TIMED_OUT, find_column, in_batches
 from truemorph.errors import InputError, TruemorphError, reason
+from truemorph.findings import Finding
 from truemorph.tables import read_table
 
 PER_SECOND = 0.9  # SkyServer takes 60 queries a minute
@@ -108,7 +109,7 @@ def fetch(
     out: Path,
     *,
     ids: str | os.PathLike[str] | Iterable[Any] | None = None,
-    id_column: str | None = None,
+    id: str | None = None,
 ) -> Fetched:
     """Fetch photometry, redshift and seeing of objects by their DR7 ids.
 
@@ -121,7 +122,7 @@ def fetch(
         that DR7 doesn't know, and parts/ with the answers, from which a later run resumes.
     ids : path or sequence of int or str, optional
         A table with a column of ids, or ids; default: the vote tables of `fetch gz2` in the folder gz2 beside `out`.
-    id_column : str, optional
+    id : str, optional
         Default: dr7objid, objid or object_id, whichever the table has.
 
     Raises
@@ -131,7 +132,7 @@ def fetch(
     TruemorphError
         If SkyServer refuses a query, doesn't answer, or answers without a column that was asked for.
     """
-    wanted = _dr7_ids(ids, id_column, out)
+    wanted = _dr7_ids(ids, id, out)
     address = known["sdss.sql"]
     sql = f"{PHOTOMETRY.sql}; {DETECTIONS.sql}"
     table = _finished(out, wanted, sql, None if session.offline else address.public_url)
@@ -140,7 +141,7 @@ def fetch(
         objects = photometry["objid"].unique().sort()
         if objects.len() == 0:
             raise InputError(
-                f"DR7 knows none of the {wanted.len():,d} ids (first: {wanted[0]}); give DR7 objids (--ids)"
+                f"DR7 knows none of the {wanted.len():,d} ids (first: {wanted[0]}); give DR7 objids (`ids`)"
             )
         table = _table(photometry, _found(session, address.url, out, DETECTIONS, objects))
         missing = wanted.filter(~wanted.is_in(objects.implode()))
@@ -154,8 +155,14 @@ def fetch(
         "with Petrosian radius": table["petroRad_r"].count(),
         "in several fields": int((table["n_fields"] > 1).sum()),
     }
-    notes = (f"{absent:,d} ids are not in DR7: {out / 'missing.csv'}",) if absent else ()
-    return Fetched("sdss", out, counts, (address,), notes)
+    findings: tuple[Finding, ...] = ()
+    if absent:
+        findings = (
+            Finding(
+                "ids-not-in-dr7", "note", f"{absent:,d} ids are not in DR7; they are listed in {out / 'missing.csv'}."
+            ),
+        )
+    return Fetched("sdss", out, counts, (address,), findings)
 
 
 def _dr7_ids(given: str | os.PathLike[str] | Iterable[Any] | None, column: str | None, out: Path) -> pl.Series:
@@ -166,7 +173,8 @@ def _dr7_ids(given: str | os.PathLike[str] | Iterable[Any] | None, column: str |
             tables = [path for name in VOTE_TABLES if (path := out.parent / "gz2" / name).is_file()]
             if not tables:
                 raise InputError(
-                    f"{out.parent / 'gz2'} has no vote tables; run truemorph fetch gz2 first, or give --ids TABLE"
+                    f"{out.parent / 'gz2'} has no vote tables; run truemorph fetch gz2 first, or give "
+                    "a table of ids (`ids`)"
                 )
             what = " and ".join(map(str, tables))
             # These tables have hundreds of columns.
@@ -174,20 +182,20 @@ def _dr7_ids(given: str | os.PathLike[str] | Iterable[Any] | None, column: str |
             values = pl.concat(columns)["dr7objid"]
         elif isinstance(given, str | os.PathLike):
             frame = read_table(given).frame
-            name = find_column(frame, [column] if column else _ID_NAMES, f"{given} (--id-column)")
+            name = find_column(frame, [column] if column else _ID_NAMES, f"{given} (`id`)")
             what, values = f"{given}: column {name}", frame[name].cast(pl.String)
         else:
             values = pl.Series([str(one) for one in given if one is not None], dtype=pl.String)
         ids = values.str.strip_chars().replace({"": None}).drop_nulls().cast(pl.Int64).unique().sort().alias("objid")
     except pl.exceptions.PolarsError as problem:
-        raise InputError(f"{what}: not whole numbers (floats lose digits); another column: --id-column") from problem
+        raise InputError(f"{what}: not whole numbers (floats lose digits); name another column (`id`)") from problem
     if ids.len() == 0:
-        raise InputError(f"{what}: none; give DR7 objids (--ids)")
+        raise InputError(f"{what}: none; give DR7 objids (`ids`)")
     wrong = ids.filter((ids < _DR7.start) | (ids >= _DR7.stop))
     if wrong.len():
         raise InputError(
             f"{what}: {wrong[-1]} is not an id of DR7, which has 18 digits and begins with 587 or 588 (DR8 and later: "
-            "1237; Stripe 82's coadd: 8647); leave such rows out, or name another column (--id-column)"
+            "1237; Stripe 82's coadd: 8647); leave such rows out, or name another column (`id`)"
         )
     return ids
 

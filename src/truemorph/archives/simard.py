@@ -90,7 +90,7 @@ def fetch(session: Session, known: dict[str, Address], out: Path, *, tables: Seq
     """
     numbers = [str(one) for one in tables]
     if not numbers or not set(numbers) <= {"1", "2", "3"}:
-        raise InputError(f"the tables are 1, 2 and 3, such as --tables 1,3; got {', '.join(numbers) or 'none'}")
+        raise InputError(f"the tables (`tables`) are 1, 2 and 3; got {', '.join(numbers) or 'none'}")
     address = known["simard.tap"]
     counts = {}
     for number in dict.fromkeys(map(int, numbers)):
@@ -118,7 +118,7 @@ def _fetch_table(session: Session, url: str, number: int, parts: Path) -> tuple[
     bounds = f'SELECT COUNT(*) AS n_rows, MIN(recno) AS first_row, MAX(recno) AS last_row FROM "{source}"'
     total, low, high = _ask(session, url, bounds).row(0)
     if not total:
-        raise TruemorphError(f"{source}: the service says that it has no rows; replace the address (--addresses)")
+        raise TruemorphError(f"{source}: the service says that it has no rows; replace the address (`addresses`)")
     columns = ", ".join(f'"{name}" AS c{k}' for k, name in enumerate(names.values()))
     adql = f'SELECT recno, {columns} FROM "{source}" WHERE recno BETWEEN {{}} AND {{}}'
     schema = {"recno": pl.Int64, **{name: pl.Int64 if name in ("objID", "Sp") else pl.Float64 for name in names}}
@@ -161,7 +161,7 @@ def _names(session: Session, url: str, number: int, source: str) -> dict[str, st
     adql = f"SELECT column_name FROM TAP_SCHEMA.columns WHERE table_name = '{source}' OR table_name = '\"{source}\"'"
     there = [str(name).strip().strip('"') for (name,) in _ask(session, url, adql).rows()]
     if not there:
-        raise TruemorphError(f"{source}: the service has no such table; replace the address of VizieR (--addresses)")
+        raise TruemorphError(f"{source}: the service has no such table; replace the address of VizieR (`addresses`)")
     by_letters = {_letters(name): name for name in there}
     names = {name: by_letters.get(_letters(name), "") for name in TABLES[number]}
     # "e" and "(e)" have the same letters.

@@ -342,7 +342,7 @@ def run_catalogues(seeds: tuple[int, ...], data: Path | None, jobs: int = 1) -> 
     if data is not None:
         for table in ("expert_vs_crowd.csv", "gz2_votes.csv"):
             if not (data / table).is_file():
-                raise InputError(f"{data / table}: no such file; leave --data out for simulated tables alone")
+                raise InputError(f"{data / table}: no such file; leave `data` out for simulated tables alone")
     names = [*SIMULATED, *(REAL if data is not None else ())]
     tasks = [(name, seed, data) for seed in seeds for name in names]
     if jobs == 1:

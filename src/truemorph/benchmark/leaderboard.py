@@ -155,7 +155,7 @@ def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
     if not tasks:
         raise InputError("nothing to run: nobody knows the right T(alpha) of somebody who looks at pictures")
     if "real" in plan.worlds and (plan.data is None or not (plan.data / "efigi_images.csv").is_file()):
-        raise InputError(f"{plan.data}: no efigi_images.csv there; the real world needs it, or choose other --worlds")
+        raise InputError(f"{plan.data}: no efigi_images.csv there; the real world needs it, or choose other `worlds`")
     require_extra("networks")
     if "cleanlab" in plan.methods:
         require_extra("benchmark")

@@ -140,7 +140,7 @@ def conditional(bench: Workbench) -> Outcome:
     found = compare_families(world.labels[rows], world.alpha[rows], CURVES, intrinsic=world.intrinsic[rows])
     bench.clock(began)
     outcome = _trained(bench, world.labels, found.fits[found.best].transition)
-    outcome.said = {"family": found.best, "warnings": list(found.fits[found.best].warnings)}
+    outcome.said = {"family": found.best, "findings": [one.to_dict() for one in found.fits[found.best].findings]}
     return outcome
 
 

@@ -192,7 +192,7 @@ def _real(seed: int, sizes: Sizes, cache: Cache, data: Path | None) -> World:
         raise InputError(
             "the real world needs EFIGI images with expert types: a folder with efigi_images.csv (columns t_type,"
             " image) "
-            "and its images, given by --data"
+            "and its images, given by `data`"
         )
     table = pl.read_csv(data / "efigi_images.csv")
     stored = load_images([data / name for name in table["image"]], sizes.pixels, 1.0)

@@ -20,6 +20,7 @@ from truemorph.bias.maximum import Maximum, climb, differences
 from truemorph.bias.regression import class_variances, fit_softmax, information_matrix, log_probabilities
 from truemorph.bias.spaces import Space, fraction_start
 from truemorph.errors import InputError
+from truemorph.findings import Finding
 
 FOLDS = 5
 EXPLAINED, REFUSED = 0.95, 0.999
@@ -28,8 +29,8 @@ _TREE_STEPS, _FEW = 12, 8
 EM_STEPS, EM_GAIN, RIDGE = 15, 1e-7, 1e-3
 
 
-def check_intrinsic(intrinsic: object, n: int) -> tuple[np.ndarray, list[str]]:
-    """Return intrinsic columns as a finite (N, P) array without constant ones, and notes on what was left out.
+def check_intrinsic(intrinsic: object, n: int) -> tuple[np.ndarray, list[Finding]]:
+    """Return intrinsic columns as a finite (N, P) array without constant ones, and findings on what was left out.
 
     Raises
     ------
@@ -48,8 +49,11 @@ def check_intrinsic(intrinsic: object, n: int) -> tuple[np.ndarray, list[str]]:
     varies = np.ptp(columns, axis=0) > 1e-12 * np.abs(columns).max(axis=0)
     if not varies.any():
         raise InputError("every intrinsic column is constant: nothing to condition on; leave intrinsic out")
-    notes = [f"intrinsic column {j} is constant and was left out" for j in np.flatnonzero(~varies)]
-    return columns[:, varies], notes
+    findings = [
+        Finding("column-constant", "note", f"Intrinsic column {j} is constant and was left out.")
+        for j in np.flatnonzero(~varies)
+    ]
+    return columns[:, varies], findings
 
 
 def explained_variance(alpha: np.ndarray, intrinsic: np.ndarray, seed: int = 0) -> float:

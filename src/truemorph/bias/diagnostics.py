@@ -1,9 +1,9 @@
-"""Can this T(α) be trusted? Families compared, calibration, confounding."""
+"""Can this T(α) be trusted? Families compared, and whether class fractions depend on α."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,24 +12,26 @@ from scipy.stats import chi2, norm
 from truemorph.arrays import float_array
 from truemorph.bias import conditional
 from truemorph.bias import gold as gold_labels
-from truemorph.bias.binning import Bins
+from truemorph.bias.calibration import LEVEL
 from truemorph.bias.estimation import ASSUMPTIONS, fit_transition
 from truemorph.bias.evidence import UNKNOWN
-from truemorph.bias.likelihood import check_weights, observed_log_probabilities
+from truemorph.bias.likelihood import check_weights
 from truemorph.bias.profiles import evidence_of
 from truemorph.bias.regression import fit_softmax
 from truemorph.bias.result import TransitionFit
-from truemorph.bias.transitions import DISK, SMOOTH, Array, as_resolution
+from truemorph.bias.transitions import DISK, Array, as_resolution
 from truemorph.errors import InputError
+from truemorph.findings import Finding
+from truemorph.io import plain
+from truemorph.results import Result, quantity_table
 
+REJECTED = 10.0
 COMPARED = ("rayleigh", "weibull", "fisk", "monotone")
-# Below this the checks call a difference real: about 2.6 standard errors.
-LEVEL = 0.01
 _NOTICEABLE = 0.02
 
 
-@dataclass(frozen=True)
-class FamilyComparison:
+@dataclass(frozen=True, repr=False)
+class FamilyComparison(Result):
     """Families fitted to the same data.
 
     Attributes
@@ -44,8 +46,7 @@ class FamilyComparison:
         test where rows have weights); NaN if one of them was not fitted.
     failed : dict of str to str
         Families that could not be fitted, and why.
-    left_out : int
-        Rows at α = 0, which are not compared on.
+    findings : tuple of Finding
     """
 
     fits: dict[str, TransitionFit]
@@ -54,9 +55,60 @@ class FamilyComparison:
     best: str
     rayleigh_p_value: float
     failed: dict[str, str]
-    left_out: int = 0
+    findings: tuple[Finding, ...] = ()
 
-    def table(self) -> list[dict[str, Any]]:
+    def rejected(self, family: str) -> Finding | None:
+        """Say that another family describes the labels much better (AIC lower by 10 or more), where one does."""
+        above = self.aic[family] - self.aic[self.best]
+        if above < REJECTED:
+            return None
+        return Finding(
+            "family-rejected",
+            "caution",
+            f"The labels prefer the {self.best} family to {family} (AIC {above:.0f} lower).",
+            f'Choose `family`="{self.best}" or "best"; gold labels (`gold`) would tell whether class fractions change '
+            "with α instead.",
+        )
+
+    def summary(self) -> str:
+        """Return a table of the families, best first, as text."""
+        lines = [f"{'family':12s} {'log-likelihood':>14s} {'AIC above best':>14s} {'disk fraction':>13s}  parameters"]
+        for row in self.rows():
+            values = "  ".join(
+                f"{name} {value:.3f} ± {row['stderr'].get(name, float('nan')):.3f}"
+                for name, value in list(row["values"].items())[:3]
+            )
+            more = f"  … {len(row['values']) - 3} more" if len(row["values"]) > 3 else ""
+            lines.append(
+                f"{row['family']:12s} {row['log_likelihood']:14.1f} {row['delta_aic']:14.1f} "
+                f"{row['disk_fraction']:13.3f}  {values}{more}"
+            )
+        return "\n".join([*lines, *(f"{name:12s} not fitted: {why}" for name, why in self.failed.items())])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return plain(
+            {
+                "families": self.rows(),
+                "best": self.best,
+                "failed": self.failed,
+                "rayleigh_p_value": self.rayleigh_p_value,
+                "findings": [one.to_dict() for one in self.findings],
+            }
+        )
+
+    def to_table(self) -> Any:
+        """Return a table of one row a family, best first."""
+        rows = self.rows()
+        columns = {
+            "family": "family of T(α)",
+            "log_likelihood": "log-likelihood of the labels",
+            "delta_aic": "AIC above that of the best family",
+            "disk_fraction": "corrected disk fraction",
+        }
+        return quantity_table({name: ([row[name] for row in rows], "", about) for name, about in columns.items()})
+
+    def rows(self) -> list[dict[str, Any]]:
         """One row a family, best first: family, parameters, log-likelihood, AIC above the best, disk fraction."""
         lowest = self.aic[self.best]
         return [
@@ -151,7 +203,11 @@ def compare_families(
         best=min(aic, key=lambda one: aic[one]),
         rayleigh_p_value=p_value,
         failed=failed,
-        left_out=left_out,
+        findings=(
+            Finding("rows-at-alpha-zero", "note", f"{left_out:,} galaxies at α = 0 were not used to compare families."),
+        )
+        if left_out
+        else (),
     )
 
 
@@ -170,78 +226,8 @@ def _without_unresolved(
     return left_out, np.asarray(labels)[resolved], resolution[resolved], {**options, **kept}
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Fitted against observed probability of a "smooth" label, in equal-count bins of the fitted one.
-
-    Attributes
-    ----------
-    fitted, observed, stderr : array, shape (B,)
-    chi_squared, p_value : float
-        Σ ((observed - fitted) / binomial error)² and its tail probability.
-    what : str
-        Whose labels: all galaxies', or gold disks' (then it is the flip probability itself).
-    """
-
-    fitted: np.ndarray
-    observed: np.ndarray
-    stderr: np.ndarray
-    chi_squared: float
-    p_value: float
-    what: str
-
-    def plot(self, ax: Any = None) -> Any:
-        """Draw observed against fitted; returns matplotlib axes."""
-        from truemorph.bias.plots import plot_calibration
-
-        return plot_calibration(self, ax)
-
-
-def calibration(fit: TransitionFit, bins: int = 12) -> Calibration:
-    """Compare a fit's probabilities of "smooth" labels with the labels, bin by bin.
-
-    With gold labels: the flip probability on gold disks. Without: p(ỹ = smooth | α) on all galaxies.
-
-    Parameters
-    ----------
-    fit : TransitionFit
-    bins : int, default 12
-        Equal-count bins of the fitted probability.
-
-    Raises
-    ------
-    InputError
-        If there are fewer than two bins.
-    """
-    if bins < 2:
-        raise InputError(f"calibration needs at least 2 bins; got {bins}")
-    labels, alpha = fit.labels, fit.alpha
-    weights = fit.inputs.per_row.get("weights", np.ones(labels.size))
-    n_seen = 0 if fit.space is None else int((~np.isnan(np.diag(fit.covariance)))[: fit.space.size].sum())
-    trusted = fit.inputs.per_row.get("gold")
-    if trusted is not None and np.any(trusted == DISK):
-        chosen = trusted == DISK
-        fitted = np.asarray(fit.transition.flip_probability(alpha[chosen]))
-        hit, what = (labels[chosen] == SMOOTH).astype(float), "gold disks labelled smooth"
-        weights = weights[chosen]
-    else:
-        fractions = fit.class_fractions if fit.probabilities is None else fit.probabilities
-        with np.errstate(divide="ignore"):
-            log_fractions = np.broadcast_to(np.log(fractions), (labels.size, fit.transition.n_classes))
-        fitted = np.exp(observed_log_probabilities(log_fractions, alpha, fit.transition))[:, SMOOTH]
-        hit, what = (labels == SMOOTH).astype(float), "labelled smooth"
-        n_seen += 1  # the class fractions; a regression on z spends most of its parameters within bins
-    cut = Bins.cut(fitted, min(bins, fitted.size), weights)
-    mean, observed = cut.means(np.column_stack([fitted, hit])).T
-    counts = cut.effective_counts()
-    stderr = np.sqrt(np.clip(mean * (1 - mean), 1 / (counts + 2) ** 2, None) / counts)
-    chi_squared = float(np.sum(((observed - mean) / stderr) ** 2))
-    degrees = max(1, counts.size - n_seen)
-    return Calibration(mean, observed, stderr, chi_squared, float(chi2.sf(chi_squared, degrees)), what)
-
-
-@dataclass(frozen=True)
-class ConfoundingCheck:
+@dataclass(frozen=True, repr=False)
+class ConfoundingCheck(Result):
     """Whether true class fractions depend on α.
 
     Attributes
@@ -259,6 +245,7 @@ class ConfoundingCheck:
         Probability of so much dependence on α beyond the columns (or, without columns, at all) by chance.
     statement : str
         The answer in a sentence.
+    findings : tuple of Finding
     """
 
     checked: bool
@@ -268,6 +255,25 @@ class ConfoundingCheck:
     drift_stderr: float
     unexplained_p_value: float
     statement: str
+    findings: tuple[Finding, ...] = ()
+
+    def summary(self) -> str:
+        """Return the answer as text."""
+        return self.statement
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return plain(asdict(self))
+
+    def to_table(self) -> Any:
+        """Return a table of one row."""
+        return quantity_table(
+            {
+                "drift": ([self.drift], "", "disk fraction of the best minus that of the worst resolved third"),
+                "drift_stderr": ([self.drift_stderr], "", "standard error"),
+                "unexplained_p_value": ([self.unexplained_p_value], "", "probability of the dependence on α by chance"),
+            }
+        )
 
 
 def confounding_check(
@@ -315,8 +321,8 @@ def confounding_check(
     if intrinsic is None and gold is None:
         return ConfoundingCheck(
             False, False, False, float("nan"), float("nan"), float("nan"),
-            "not checked: there are no intrinsic columns and no gold labels to check with, so the estimate rests on "
-            f'the assumption "{ASSUMPTIONS["likelihood"]}"',
+            "not checked, without intrinsic columns or gold labels: the estimate assumes that "
+            f"{ASSUMPTIONS['likelihood']}",
         )  # fmt: skip
     if not np.any(resolution > 0) or np.ptp(resolution) == 0:
         raise InputError("alpha is the same for every galaxy: nothing can depend on it")
@@ -385,10 +391,20 @@ def _verdict(drift: float, error: float, p_value: float, who: str, explained: st
         f"{who} a disk fraction that {'rises' if drift > 0 else 'falls'} by {abs(drift):.3f} ± {error:.3f} "
         "from the worst to the best resolved third"
     ]
-    if confounded:
-        said.append("estimates that assume constant class fractions (likelihood, binned) are biased")
     if unexplained:
-        said.append(f"class fractions depend on alpha beyond what {explained} (p = {p_value:.1g})")
+        said.append(f"class fractions depend on α beyond what {explained} (p = {p_value:.1g})")
     if not confounded and not unexplained:
-        said.append("no dependence on alpha is found")
-    return ConfoundingCheck(True, confounded or unexplained, unexplained, drift, error, p_value, "; ".join(said))
+        said.append("no dependence on α is found")
+    statement = "; ".join(said)
+    findings: tuple[Finding, ...] = ()
+    if confounded or unexplained:
+        findings = (
+            Finding(
+                "fractions-drift",
+                "caution",
+                f"{statement[0].upper()}{statement[1:]}. Estimates that assume constant class fractions are biased.",
+                "Estimate T(α) from gold labels (`gold`)"
+                + ("." if unexplained else ", or given the intrinsic columns (`intrinsic`)."),
+            ),
+        )
+    return ConfoundingCheck(True, confounded or unexplained, unexplained, drift, error, p_value, statement, findings)

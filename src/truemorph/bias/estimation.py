@@ -8,6 +8,7 @@ counts of votes are taken as they are. Every result names the assumption it rest
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from truemorph.arrays import float_array
 from truemorph.bias import conditional
 from truemorph.bias import gold as gold_labels
 from truemorph.bias import votes as vote_counts
+from truemorph.bias.calibration import calibration
 from truemorph.bias.evidence import UNKNOWN
 from truemorph.bias.families import FAMILIES
 from truemorph.bias.likelihood import check_labels, check_weights
@@ -29,14 +31,15 @@ from truemorph.bias.methods import (
     by_gold,
     by_likelihood,
     by_votes,
-    drift_notes,
-    estimate_notes,
+    drift_findings,
+    estimate_findings,
 )
-from truemorph.bias.result import FitInputs, TransitionFit
-from truemorph.bias.selection import selection_notes
+from truemorph.bias.result import FROM_LABELS, FitInputs, TransitionFit, flat_fractions_assumed
+from truemorph.bias.selection import selection_findings
 from truemorph.bias.spaces import Space, space_of
 from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH, Array, as_resolution
 from truemorph.errors import InputError
+from truemorph.findings import Finding, unique
 
 _MOST_CLASSES = 1000
 METHODS = ("likelihood", "binned", "conditional", "gold", "votes")
@@ -224,17 +227,17 @@ def fit_transition(
     _check_together(method, family, intrinsic, gold, false_disk, class_model, gold_weight, bins)
     use_gold = gold if method in ("gold", "votes") else None
     data = _checked(labels, alpha, use_gold, weights, n_classes, method, family)
-    notes: list[str] = []
+    findings: list[Finding] = []
     columns = None
     if intrinsic is not None and (method == "conditional" or family == "tabulated"):
-        columns, notes = conditional.check_intrinsic(intrinsic, data.labels.size)
+        columns, findings = conditional.check_intrinsic(intrinsic, data.labels.size)
     options = {
         "family": family, "method": method, "bins": bins, "false_disk": false_disk, "class_model": class_model,
         "gold_weight": gold_weight, "n_classes": data.n_classes, "knots": knots, "log": log, "seed": seed,
     }  # fmt: skip
     per_row = {"intrinsic": columns, "gold": data.trusted, "weights": weights if weights is None else data.weights}
     if data.trusted is not None:
-        notes += selection_notes(data.observed, data.alpha, data.trusted, data.weights)
+        findings += selection_findings(data.observed, data.alpha, data.trusted, data.weights)
     inputs = FitInputs(
         data.labels if data.votes is None else data.votes,
         data.alpha,
@@ -274,10 +277,10 @@ def fit_transition(
             estimate = by_votes(space, data, seed)
         else:
             assert columns is not None
-            notes += _explained_notes(data, columns, seed)
+            findings += _explained(data, columns, seed)
             estimate = by_condition(space, data, columns, class_model, seed)
 
-    return _result(space, estimate, data, inputs, notes, bootstrap, seed)
+    return _result(space, estimate, data, inputs, findings, bootstrap, seed)
 
 
 def _check_together(
@@ -308,7 +311,7 @@ def _check_together(
         raise InputError(f"bins is a whole number; got {bins}")
 
 
-def _explained_notes(data: Data, columns: np.ndarray, seed: int) -> list[str]:
+def _explained(data: Data, columns: np.ndarray, seed: int) -> list[Finding]:
     first = data.alpha if data.alpha.ndim == 1 else data.alpha[:, 0]
     explained = conditional.explained_variance(first, columns, seed)
     if explained > conditional.REFUSED:
@@ -318,8 +321,13 @@ def _explained_notes(data: Data, columns: np.ndarray, seed: int) -> list[str]:
         )
     if explained > conditional.EXPLAINED:
         return [
-            f"the intrinsic columns explain {explained:.1%} of the variance of log alpha (R² > "
-            f"{conditional.EXPLAINED}): little is left to tell flips from real differences"
+            Finding(
+                "columns-determine-alpha",
+                "caution",
+                f"The intrinsic columns explain {explained:.1%} of the variance of log α (more than "
+                f"{conditional.EXPLAINED:.0%}), so little is left to separate bias from real differences.",
+                "Leave out radius or redshift (`intrinsic`), or use galaxies with different PSFs.",
+            )
         ]
     return []
 
@@ -329,7 +337,7 @@ def _result(
     estimate: Estimate,
     data: Data,
     inputs: FitInputs,
-    notes: list[str],
+    findings: list[Finding],
     bootstrap: int,
     seed: int,
 ) -> TransitionFit:
@@ -351,18 +359,18 @@ def _result(
     values |= estimate.more_values
     stderr |= estimate.more_stderr
     stderr["disk_fraction"] = estimate.fraction_stderr
-    notes = notes + list(estimate.notes)
+    findings = [*findings, *estimate.findings]
     if space is not None:
-        notes += estimate_notes(space, estimate, stderr, data, method)
+        findings += estimate_findings(space, estimate, stderr, data, method)
         if method in ("likelihood", "binned") and data.alpha.ndim == 1:
-            notes += drift_notes(estimate, data, space.names[0] if space.names else family)
+            findings += drift_findings(estimate, data, space.names[0] if space.names else family)
     fit = TransitionFit(
         transition=estimate.transition,
         class_fractions=estimate.fractions,
         stderr=stderr,
         log_likelihood=estimate.log_likelihood,
         aic=2 * estimate.n_parameters - 2 * estimate.log_likelihood,
-        warnings=tuple(notes),
+        findings=(),
         method=method,
         family=family,
         assumption=ASSUMPTIONS[method],
@@ -376,5 +384,8 @@ def _result(
         **estimate.extra,
     )
     if bootstrap:
-        return fit.with_bootstrap_errors(bootstrap, seed)
-    return fit
+        fit = fit.with_bootstrap_errors(bootstrap, seed)
+    if method in FROM_LABELS:
+        findings.insert(0, flat_fractions_assumed(*fit.disk_fraction_range))
+    checked = calibration(fit).findings if fit.votes is None else ()
+    return replace(fit, findings=unique(findings, checked, fit.findings))

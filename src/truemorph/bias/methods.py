@@ -23,6 +23,7 @@ from truemorph.bias.maximum import differences, invert
 from truemorph.bias.spaces import Space
 from truemorph.bias.transitions import DISK, SMOOTH, Transition
 from truemorph.errors import InputError
+from truemorph.findings import Finding
 
 # Half of the 95 % point of chi-squared with one degree of freedom.
 SIGNIFICANT_GAIN = 1.92
@@ -39,7 +40,7 @@ class Estimate:
     fraction_stderr: float
     log_likelihood: float
     n_parameters: int
-    notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     fraction_at_bound: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
     more_values: dict[str, float] = field(default_factory=dict)
@@ -113,11 +114,17 @@ def by_bins(space: Space, data: Data, bins: int) -> Estimate:
     if alpha.ndim == 2:
         raise InputError("binned takes one resolution, alpha of shape (N,)")
     n_free = space.size + data.n_classes - 1
-    notes: list[str] = []
+    findings: tuple[Finding, ...] = ()
     if bins < n_free + 1:
         raise InputError(f"binned needs more bins than parameters ({n_free}); got {bins}")
     if bins > labels.size:
-        notes.append(f"{bins} bins asked for {labels.size} galaxies: used one galaxy a bin")
+        findings = (
+            Finding(
+                "one-galaxy-per-bin",
+                "note",
+                f"There are {labels.size:,} galaxies for {bins:,} bins, so each bin has one galaxy.",
+            ),
+        )
         bins = labels.size
     order = np.argsort(alpha, kind="stable")
     index = bin_index(order.size, bins)
@@ -151,7 +158,7 @@ def by_bins(space: Space, data: Data, bins: int) -> Estimate:
     covariance = np.full((point.size, point.size), np.nan)
     covariance[np.ix_(free, free)] = bread @ (scores @ scores.T) @ bread
     estimate = _with_fractions(space, data, point, covariance, free)
-    return replace(estimate, notes=tuple(notes))
+    return replace(estimate, findings=findings)
 
 
 def by_gold(space: Space, data: Data, weight: float | None, seed: int) -> Estimate:
@@ -160,16 +167,20 @@ def by_gold(space: Space, data: Data, weight: float | None, seed: int) -> Estima
     found = gold_labels.fit_with_gold(space, data.evidence, weight, seed)
     best = found.maximum
     estimate = _with_fractions(space, data, best.point, found.covariance, best.free)
-    notes = []
-    if found.weight == 0:
-        # Without the others the class fractions of the fit are those of the gold rows.
-        notes.append("the other rows were left out: held-out gold labels are predicted better without them")
-    if weight is not None:
-        notes = []
+    findings: tuple[Finding, ...] = ()
+    if found.weight == 0 and weight is None:
+        findings = (
+            Finding(
+                "gold-only",
+                "note",
+                "Only galaxies with a gold label were used: including the others made cross-validated predictions "
+                "worse. The disk fraction of the fit is therefore that of the galaxies with a gold label.",
+            ),
+        )
     return replace(
         estimate,
         log_likelihood=best.value,
-        notes=tuple(notes),
+        findings=findings,
         extra={
             "influence": partial(gold_labels.influence, space, found.weighed, best),
             "gold_weight": found.weight,
@@ -266,11 +277,16 @@ def by_votes(space: Space, data: Data, seed: int) -> Estimate:
     rho = model.overdispersion
     rho_stderr = rho * (1 - rho) * np.sqrt(np.diag(covariance)[n + 1 :])
     for_disk = float(model.transition.matrix(np.median(data.alpha, keepdims=True))[0, SMOOTH, DISK])
-    notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     if for_disk >= vote_counts.MAJORITY:
-        notes = (
-            f"the votes don't tell two classes apart: {for_disk:.0%} of those for smooth galaxies would be for a disk; "
-            "give more galaxies or gold labels, or learn from majority labels",
+        findings = (
+            Finding(
+                "classes-not-separated",
+                "problem",
+                f"The votes do not separate two classes: {for_disk:.0%} of the votes for smooth galaxies would be for "
+                "a disk.",
+                "Use more galaxies, give gold labels (`gold`), or fit the majority labels instead of the votes.",
+            ),
         )
     return Estimate(
         model.label_transition(data.alpha),
@@ -288,47 +304,86 @@ def by_votes(space: Space, data: Data, seed: int) -> Estimate:
         },
         more_values=dict(zip(names, rho.tolist(), strict=True)),
         more_stderr=dict(zip(names, rho_stderr.tolist(), strict=True)),
-        notes=notes,
+        findings=findings,
     )
 
 
-def estimate_notes(space: Space, estimate: Estimate, stderr: dict[str, float], data: Data, method: str) -> list[str]:
-    """Why the data may not determine the estimate."""
-    notes = []
+def estimate_findings(
+    space: Space, estimate: Estimate, stderr: dict[str, float], data: Data, method: str
+) -> list[Finding]:
+    """Where the data may not determine the estimate."""
+    findings = []
     point = estimate.point[: space.size]
     values = dict(zip(space.names, space.values(point).tolist(), strict=True))
     at_bound = (point - space.lower < 1e-3) | (space.upper - point < 1e-3)
     for name, value in values.items():
         if name == "false_disk" or space.family in ("monotone", "matrix"):
             continue
-        if space.family == "logistic":
-            if at_bound[space.names.index(name)]:
-                notes.append(f"{name} = {value:.3g} sits at the edge of its search range: the labels do not set it")
-            continue
         if at_bound[space.names.index(name)]:
-            notes.append(f"{name} = {value:.3g} sits at the edge of its search range: the labels do not determine it")
-        elif not stderr[name] < 0.5 * value:
-            notes.append(f"{name} is known to no better than half its value: the likelihood is nearly flat")
+            findings.append(
+                Finding(
+                    "parameter-at-bound",
+                    "caution",
+                    f"{name} = {value:.3g} lies at the edge of its search range: the labels do not determine it.",
+                    "Give gold labels (`gold`), or choose a family with fewer parameters (`family`).",
+                )
+            )
+        elif space.family != "logistic" and not stderr[name] < 0.5 * value:
+            findings.append(
+                Finding(
+                    "parameter-uncertain",
+                    "caution",
+                    f"The error of {name} is more than half its value: the likelihood is nearly flat.",
+                    "Use more galaxies, or give gold labels (`gold`).",
+                )
+            )
     if estimate.fraction_at_bound:
-        notes.append(
-            "a class fraction is at 0 or 1: labels alone can't tell flips from a missing class here; "
-            "errors of the other parameters hold it fixed"
+        findings.append(
+            Finding(
+                "fraction-at-bound",
+                "caution",
+                "A class fraction is 0 or 1: labels alone cannot separate bias from a missing class here. The errors "
+                "of the other parameters are at this fixed fraction.",
+                "Give gold labels (`gold`).",
+            )
         )
     if space.family == "monotone" and method not in ("gold", "conditional"):
-        notes.append("assumes that the best resolved galaxies are labelled without flips: labels alone can't tell")
+        findings.append(
+            Finding(
+                "best-resolved-unbiased-assumed",
+                "caution",
+                "The monotone family assumes that the best resolved galaxies are labelled without bias, which labels "
+                "alone cannot show.",
+                "Give gold labels (`gold`), or compare with a family that has a formula (`family`).",
+            )
+        )
     alpha = data.alpha if data.alpha.ndim == 1 else data.alpha[:, 0]
     if np.ptp(alpha) < 1e-9 * np.abs(alpha).max():
-        notes.append("every galaxy has the same alpha: T(alpha) can't be learned from these labels")
-    return notes
+        findings.append(
+            Finding(
+                "alpha-constant",
+                "problem",
+                "All galaxies have the same α, so these labels say nothing about T(α).",
+                "Use galaxies of different resolution.",
+            )
+        )
+    return findings
 
 
-def drift_notes(estimate: Estimate, data: Data, name: str) -> list[str]:
-    """Whether the labels need a T at all, and labels that no T explains."""
-    notes = []
+def drift_findings(estimate: Estimate, data: Data, name: str) -> list[Finding]:
+    """Whether the labels drift with α at all, and labels that no T(α) explains."""
+    findings = []
     alpha, labels = data.alpha, data.labels
     impossible = int(np.sum((alpha == 0) & (labels == 1)))
     if impossible:
-        notes.append(f"{impossible} disk labels at alpha = 0, where no disk can be seen: check their radii")
+        findings.append(
+            Finding(
+                "disks-at-alpha-zero",
+                "caution",
+                f"{impossible:,} galaxies at α = 0 are labelled disk, although no disk can be seen there.",
+                "Check their radii.",
+            )
+        )
     resolved = alpha > 0
     weights = np.ones(labels.size) if data.weights is None else data.weights
     with np.errstate(divide="ignore"):
@@ -338,8 +393,13 @@ def drift_notes(estimate: Estimate, data: Data, name: str) -> list[str]:
     gain = float(by_galaxy[resolved].sum() - np.sum(xlogy(shares, shares / shares.sum())))
     gain *= weights.sum() ** 2 / (weights.size * np.sum(weights**2))  # weighted rows weigh as fewer
     if gain < SIGNIFICANT_GAIN:
-        notes.append(
-            f"the labels show no significant drift with alpha (log-likelihood {gain:.1f} above constant fractions): "
-            f"{name} is an upper limit at most"
+        findings.append(
+            Finding(
+                "no-drift",
+                "caution",
+                f"The labels do not drift significantly with α: the log-likelihood is {gain:.1f} above that of "
+                f"constant fractions. {name} is at most an upper limit.",
+                "Do not correct these labels unless gold labels (`gold`) show a bias.",
+            )
         )
-    return notes
+    return findings

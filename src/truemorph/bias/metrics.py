@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -19,18 +19,23 @@ import numpy as np
 from truemorph.arrays import float_array
 from truemorph.bias.leaves import Cut, Members, RankedTable, by_leaf
 from truemorph.errors import InputError
+from truemorph.findings import Finding
+from truemorph.io import plain
+from truemorph.results import Result, quantity_table
 
 MINIMUM_PER_BIN = 25
 _MOST_CLASSES = 1000
 Reference = Literal["last", "first"]
 
 
-@dataclass(frozen=True)
-class BiasResult:
+@dataclass(frozen=True, repr=False)
+class BiasResult(Result):
     """A bias value with everything needed to judge it.
 
     Attributes
     ----------
+    measure : str
+        "CV14" or "CV18".
     value : float
         The plain value (0 to 1).
     bootstrap_mean, bootstrap_std : float
@@ -45,10 +50,10 @@ class BiasResult:
         Mean number of galaxies in a bin.
     n_objects, n_dropped : int
         Galaxies used, and galaxies left out because a column was not finite.
-    warnings : tuple of str
-        Why the value may not be worth its digits.
+    findings : tuple of Finding
     """
 
+    measure: str
     value: float
     bootstrap_mean: float
     bootstrap_std: float
@@ -58,7 +63,39 @@ class BiasResult:
     objects_per_bin: float
     n_objects: int
     n_dropped: int
-    warnings: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    def summary(self) -> str:
+        """Return the value with its error, floor and excess as text."""
+        resampled = (
+            ""
+            if np.isnan(self.bootstrap_mean)
+            else (f" (bootstrap {self.bootstrap_mean:.4f} ± {self.bootstrap_std:.4f})")
+        )
+        spread = "" if np.isnan(self.floor_std) else f" ± {self.floor_std:.4f}"
+        return (
+            f"{self.measure} = {self.value:.4f}{resampled}; labels without bias would give {self.floor:.4f}{spread}; "
+            f"excess {self.excess:.4f}\n{self.n_objects:,} galaxies, {self.objects_per_bin:,.0f} per bin"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return plain(asdict(self))
+
+    def to_table(self) -> Any:
+        """Return a table of one row."""
+        numbers = {
+            "value": "root mean square deviation of class fractions from the best resolved bin",
+            "bootstrap_mean": "mean over bootstrap resamples",
+            "bootstrap_std": "standard deviation over bootstrap resamples",
+            "floor": "value that labels without bias would give",
+            "floor_std": "spread of the floor",
+            "excess": "bias above the floor",
+            "n_objects": "galaxies used",
+            "n_dropped": "galaxies left out because a value is missing",
+        }
+        columns = {name: ([getattr(self, name)], "", about) for name, about in numbers.items()}
+        return quantity_table(columns, measure=self.measure)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw value, bootstrap, floor and excess; returns matplotlib axes."""
@@ -245,22 +282,55 @@ def _measure(
         resampled = [one for one in in_work if one is not None]
 
     smallest = int(np.diff(cut.edges, axis=1).min())
-    notes = []
+    findings = []
     if len(resampled) < bootstrap:
-        notes.append(f"{bootstrap - len(resampled)} of {bootstrap} resamples had a leaf too small for {bins} bins")
+        findings.append(
+            Finding(
+                "resamples-failed",
+                "note",
+                f"{bootstrap - len(resampled)} of {bootstrap} bootstrap resamples had a leaf too small for {bins} "
+                "bins and were left out.",
+                "Use fewer bins (`bins`) or a smaller tree (`depth`).",
+            )
+        )
     if np.count_nonzero(members.sum(axis=0)) < 2:
-        notes.append("all labels are of one class: no drift can show, whatever the bias")
+        findings.append(
+            Finding(
+                "one-class",
+                "problem",
+                "All labels are of one class, so they cannot show any drift.",
+                "Check the labels.",
+            )
+        )
     tied = _tied_edges(cut, observables)
     if tied:
-        notes.append(f"equal values lie on both sides of {tied} bin edges: galaxies there are shared out at random")
+        findings.append(
+            Finding(
+                "tied-edges",
+                "note",
+                f"{tied} bin edges fall between equal values; the galaxies there were assigned at random.",
+            )
+        )
     if smallest < MINIMUM_PER_BIN:
-        notes.append(
-            f"only {smallest} galaxies in the smallest bin (at least {MINIMUM_PER_BIN} wanted): "
-            "the value is mostly sampling noise, look at the excess; use fewer bins or a smaller depth"
+        findings.append(
+            Finding(
+                "few-galaxies-per-bin",
+                "caution",
+                f"The smallest bin has {smallest} galaxies (at least {MINIMUM_PER_BIN} are recommended): the value is "
+                "mostly sampling noise.",
+                "Look at the excess, or use fewer bins (`bins`) or a smaller tree (`depth`).",
+            )
         )
     if n_dropped:
-        notes.append(f"{n_dropped} galaxies left out: a column was not finite")
+        findings.append(
+            Finding(
+                "rows-left-out",
+                "note",
+                f"{n_dropped:,} galaxies were left out because a label or column is missing.",
+            )
+        )
     return BiasResult(
+        measure="CV14" if intrinsic is None else "CV18",
         value=value,
         bootstrap_mean=float(np.mean(resampled)) if resampled else float("nan"),
         bootstrap_std=float(np.std(resampled)) if resampled else float("nan"),
@@ -270,7 +340,7 @@ def _measure(
         objects_per_bin=n / (2**depth * bins),
         n_objects=n,
         n_dropped=n_dropped,
-        warnings=tuple(notes),
+        findings=tuple(findings),
     )
 
 

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.likelihood import observed_log_probabilities
 from truemorph.bias.transitions import DISK, SMOOTH
-
-if TYPE_CHECKING:
-    from truemorph.bias.diagnostics import Calibration, FamilyComparison
-    from truemorph.bias.metrics import BiasResult
-    from truemorph.bias.populations import PopulationFractions
-    from truemorph.bias.profiles import Profile, Sensitivity
-    from truemorph.bias.result import TransitionFit
 
 # Okabe & Ito's colours: apart in print and for most colour-blind readers.
 BLUE, RED, GREY = "#0072B2", "#D55E00", "0.45"
@@ -49,7 +42,7 @@ def binned_share(
     return cut.middles, share, np.sqrt(smoothed * (1 - smoothed) / (counts + 2))
 
 
-def plot_fit(fit: TransitionFit, ax: Any, bins: int) -> Any:
+def plot_fit(fit: Any, ax: Any, bins: int) -> Any:
     """Binned labels and the fitted curves; flips of gold disks where there are any."""
     ax = axes_or_new(ax)
     alpha = fit.alpha if fit.alpha.ndim == 1 else fit.alpha[:, 0]
@@ -86,7 +79,7 @@ def _binned_mean(alpha: np.ndarray, values: np.ndarray, points: int = 120) -> tu
     return np.array([alpha[p].mean() for p in parts]), np.array([values[p].mean() for p in parts])
 
 
-def plot_fractions(found: PopulationFractions, ax: Any, truth: Any, label_class: int) -> Any:
+def plot_fractions(found: Any, ax: Any, truth: Any, label_class: int) -> Any:
     """Fraction of one class: as labelled, debiased with both errors, and true."""
     ax = axes_or_new(ax)
     x, c = found.middles, label_class
@@ -101,7 +94,7 @@ def plot_fractions(found: PopulationFractions, ax: Any, truth: Any, label_class:
     return ax
 
 
-def plot_profile(profile: Profile, ax: Any) -> Any:
+def plot_profile(profile: Any, ax: Any) -> Any:
     """Log-likelihood below its maximum against one parameter."""
     ax = axes_or_new(ax)
     ax.plot(profile.grid, profile.log_likelihood - profile.log_likelihood.max(), "o-", ms=3, color=BLUE)
@@ -114,7 +107,7 @@ def plot_profile(profile: Profile, ax: Any) -> Any:
     return ax
 
 
-def plot_sensitivity(found: Sensitivity, ax: Any) -> Any:
+def plot_sensitivity(found: Any, ax: Any) -> Any:
     """Debiased fraction against one parameter, with the fit's own range."""
     ax = axes_or_new(ax)
     ax.plot(found.grid, found.fractions, color=BLUE)
@@ -125,7 +118,7 @@ def plot_sensitivity(found: Sensitivity, ax: Any) -> Any:
     return ax
 
 
-def plot_calibration(found: Calibration, ax: Any) -> Any:
+def plot_calibration(found: Any, ax: Any) -> Any:
     """Observed against fitted probability in bins."""
     ax = axes_or_new(ax, (4.2, 3.8))
     ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
@@ -135,7 +128,7 @@ def plot_calibration(found: Calibration, ax: Any) -> Any:
     return ax
 
 
-def plot_families(found: FamilyComparison, ax: Any, bins: int = 12) -> Any:
+def plot_families(found: Any, ax: Any, bins: int = 12) -> Any:
     """Flip probabilities of all families compared, over the data of the first."""
     first = next(iter(found.fits.values()))
     ax = plot_fit(first, ax, bins)
@@ -148,10 +141,10 @@ def plot_families(found: FamilyComparison, ax: Any, bins: int = 12) -> Any:
     return ax
 
 
-def plot_aic(found: FamilyComparison, ax: Any) -> Any:
+def plot_aic(found: Any, ax: Any) -> Any:
     """AIC of each family above the best one's."""
     ax = axes_or_new(ax, (4.2, 2.6))
-    rows = found.table()
+    rows = found.rows()
     ax.barh([row["family"] for row in rows], [row["delta_aic"] for row in rows], color=BLUE, height=0.6)
     for number, row in enumerate(rows):
         ax.annotate(
@@ -163,7 +156,7 @@ def plot_aic(found: FamilyComparison, ax: Any) -> Any:
     return ax
 
 
-def plot_bias(found: BiasResult, ax: Any) -> Any:
+def plot_bias(found: Any, ax: Any) -> Any:
     """Value, bootstrap and floor of a bias measure as one bar each."""
     ax = axes_or_new(ax, (4.2, 2.6))
     names = ["value", "floor", "excess"]

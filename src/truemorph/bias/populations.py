@@ -18,10 +18,13 @@ from truemorph.bias.estimation import fit_transition
 from truemorph.bias.gold import check_gold, classes_in
 from truemorph.bias.likelihood import check_labels, check_weights
 from truemorph.bias.maximum import differences
-from truemorph.bias.result import TransitionFit
-from truemorph.bias.selection import selection_notes
+from truemorph.bias.result import FROM_LABELS, TransitionFit
+from truemorph.bias.selection import selection_findings
 from truemorph.bias.transitions import DISK, Array, Transition, as_resolution
 from truemorph.errors import InputError
+from truemorph.findings import Finding, unique
+from truemorph.io import plain
+from truemorph.results import Result, quantity_table
 
 _BAND_FAMILIES = ("rayleigh", "weibull", "fisk")
 _NORMAL_95 = 1.96
@@ -29,9 +32,9 @@ _EM_STEPS = 2000
 _REJECTED = 10.0
 
 
-@dataclass(frozen=True)
-class PopulationFractions:
-    """Class fractions in bins, debiased.
+@dataclass(frozen=True, repr=False)
+class PopulationFractions(Result):
+    """Class fractions in bins, corrected.
 
     Attributes
     ----------
@@ -49,9 +52,12 @@ class PopulationFractions:
         Other families and estimators on the same data; the band runs over them.
     method, assumption : str
         How the fractions were found and what they rest on.
-    warnings : tuple of str
+    findings : tuple of Finding
+        Those of the fit included.
     by : str
         Name of the binning column.
+    middles : array, shape (B,)
+        Mean of the binning column in each bin.
     """
 
     fractions: np.ndarray
@@ -64,9 +70,63 @@ class PopulationFractions:
     alternatives: dict[str, tuple[np.ndarray, np.ndarray]]
     method: str
     assumption: str
-    warnings: tuple[str, ...]
+    findings: tuple[Finding, ...]
     by: str = "alpha"
     middles: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    def summary(self) -> str:
+        """Return the disk fraction of each bin with its error and range as text."""
+        lines = [
+            f"disk fraction by {self.by} ({self.method}; range: 95 %, statistical and systematic)",
+            f"{self.by:>10s} {'galaxies':>9s} {'labelled':>9s} {'corrected':>9s} {'error':>7s} {'range':>15s}",
+        ]
+        lines += [
+            f"{middle:10.2f} {count:9,d} {labelled:9.3f} {value:9.3f} {error:7.3f} {low:7.3f}-{high:.3f}"
+            for middle, count, labelled, value, error, low, high in zip(
+                self.middles,
+                self.counts,
+                *(one[:, DISK] for one in (self.labelled, self.fractions, self.stderr, self.low, self.high)),
+                strict=True,
+            )
+        ]
+        return "\n".join([*lines, f"assumes that {self.assumption}"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the disk fractions as plain values, for JSON."""
+        return plain(
+            {
+                "by": self.by,
+                "edges": self.edges,
+                "middles": self.middles,
+                "galaxies": self.counts,
+                "labelled": self.labelled[:, DISK],
+                "disk": self.fractions[:, DISK],
+                "stderr": self.stderr[:, DISK],
+                "low": self.low[:, DISK],
+                "high": self.high[:, DISK],
+                "method": self.method,
+                "assumption": self.assumption,
+                "alternatives": {name: value[:, DISK] for name, (value, _) in self.alternatives.items()},
+                "findings": [one.to_dict() for one in self.findings],
+            }
+        )
+
+    def to_table(self) -> Any:
+        """Return a table of one row a bin: the disk fraction before and after, with its errors."""
+        return quantity_table(
+            {
+                "low_edge": (self.edges[:-1], "", f"lower edge of the bin in {self.by}"),
+                "high_edge": (self.edges[1:], "", f"upper edge of the bin in {self.by}"),
+                "galaxies": (self.counts, "", "number of galaxies"),
+                "labelled": (self.labelled[:, DISK], "", "disk fraction of the labels as given"),
+                "disk": (self.fractions[:, DISK], "", "corrected disk fraction"),
+                "stderr": (self.stderr[:, DISK], "", "statistical standard error"),
+                "low": (self.low[:, DISK], "", "lower end of the range (95 %, statistical and systematic)"),
+                "high": (self.high[:, DISK], "", "upper end of the range (95 %, statistical and systematic)"),
+            },
+            method=self.method,
+            assumption=self.assumption,
+        )
 
     def plot(self, ax: Any = None, truth: Array | None = None, label_class: int = DISK) -> Any:
         """Draw the fraction of one class per bin before and after, and the truth where it is known.
@@ -146,8 +206,8 @@ class _Sample:
 
 def _inverted(
     sample: _Sample, transition: Transition, fit: TransitionFit | None
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Fractions by inversion and their errors, shape (B, K) each, and notes.
+) -> tuple[np.ndarray, np.ndarray, list[Finding]]:
+    """Fractions by inversion and their errors, shape (B, K) each, and findings.
 
     Each galaxy's influence on its bin's fractions is inverse information times score; where T was fitted to the same
     labels, its influence on T comes on top, so that the two are added before they are squared.
@@ -165,13 +225,18 @@ def _inverted(
         own[inside, 1:] = weighted @ np.linalg.pinv(weighted.T @ scores[inside])
     own[:, 0] = -own[:, 1:].sum(axis=1)
     variance = np.stack([np.bincount(bins.index, weights=one**2, minlength=bins.count) for one in own.T], axis=1)
-    notes = []
+    findings = []
     if fit is not None and fit.point.size:
         known = ~np.isnan(np.diag(fit.covariance))
         if not known.all():
-            notes.append(
-                f"some parameters of the {fit.family} fit have no error, so those of the fractions are the labels' "
-                "alone: use fit.with_bootstrap_errors()"
+            findings.append(
+                Finding(
+                    "fit-without-errors",
+                    "caution",
+                    f"Some parameters of the {fit.family} fit have no error, so the errors of the fractions do not "
+                    "include that of T(α).",
+                    "Use bootstrap errors (`bootstrap`).",
+                )
             )
 
         def moved(at: np.ndarray) -> np.ndarray:
@@ -189,7 +254,7 @@ def _inverted(
                 for k in range(n_classes):
                     through_t = np.einsum("pn,pn->n", slopes[:, bins.index, k], pull)
                     variance[:, k] += 2 * np.bincount(bins.index, weights=own[:, k] * through_t, minlength=bins.count)
-    return fractions, np.sqrt(np.maximum(variance, 0.0)), notes
+    return fractions, np.sqrt(np.maximum(variance, 0.0)), findings
 
 
 def _other_fits(sample: _Sample, fit: TransitionFit) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -375,12 +440,12 @@ def debiased_fractions(
     sample = _Sample(checked, observables, cut, fit)
     labelled = cut.means(np.eye(n_classes)[checked])
     alternatives: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    notes: list[str] = []
+    findings: list[Finding] = []
     trusted, columns = None, None
     if gold is not None:
         trusted = check_gold(gold, checked.size, n_classes)
         columns = None if covariates is None else _covariates(covariates, checked.size)
-        notes = selection_notes(np.eye(n_classes)[checked], observables, trusted, w)
+        findings = selection_findings(np.eye(n_classes)[checked], observables, trusted, w)
         if by is not None and np.ptp(column) > 0:
             # What the bins are cut in may say more about the class than label and α do.
             standard = (column - column.mean()) / column.std()
@@ -390,7 +455,14 @@ def debiased_fractions(
         fractions, stderr = found.fractions, found.stderr
         method, assumption = "gold", "gold labels are right, and known for a random part of the rows"
         if found.shrinkage > 0.5:
-            notes.append("the regression on gold labels does not describe them well: their own fractions weigh most")
+            findings.append(
+                Finding(
+                    "gold-regression-poor",
+                    "note",
+                    "The regression does not describe the gold labels well, so each bin rests mostly on its own gold "
+                    "labels.",
+                )
+            )
         if used is not None:
             alternatives["the given T inverted"] = _inverted(sample, used, fit)[:2]
         if systematic and observables.ndim == 1 and n_classes == 2:
@@ -398,23 +470,24 @@ def debiased_fractions(
                 alternatives[f"{family}, gold"] = _inverted(sample, one.transition, one)[:2]
     else:
         assert used is not None
-        fractions, stderr, notes = _inverted(sample, used, fit)
+        fractions, stderr, findings = _inverted(sample, used, fit)
         method, assumption = "inversion of T", "T(alpha) is right"
         if fit is not None:
             assumption = fit.assumption
             if systematic:
                 alternatives = _other_fits(sample, fit)
-                if fit.method in ("likelihood", "binned", "votes"):
+                if fit.method in FROM_LABELS:
                     errors = np.sqrt(labelled * (1 - labelled) / cut.effective_counts()[:, None])
                     alternatives["labels as given"] = (labelled, errors)
-                    notes.append(
-                        "labels alone can't tell flips from a real change of class fractions with alpha, nor which "
-                        "definition of a disk is meant: the band reaches to the labels as given"
-                    )
         if fit is not None and fit.method == "conditional":
-            notes.append(
-                "labels and intrinsic columns don't tell which definition of a disk is meant: under a narrower one "
-                "(without lenticulars, say) the truth may lie outside the band, towards the labels; gold labels do"
+            findings.append(
+                Finding(
+                    "disk-definition-unknown",
+                    "caution",
+                    "Labels and intrinsic columns do not tell which definition of a disk is meant. Under a narrower "
+                    "one (without lenticulars, say) the true fraction may lie outside the range, towards the labels.",
+                    "Give gold labels (`gold`), whose definition the fractions then follow.",
+                )
             )
     if bootstrap:
         stderr = _bootstrap_errors(sample, used, trusted, columns, n_classes, bootstrap, seed)
@@ -432,7 +505,7 @@ def debiased_fractions(
         alternatives=alternatives,
         method=method,
         assumption=assumption,
-        warnings=tuple(notes),
+        findings=unique(fit.findings if fit is not None and gold is None else (), findings),
         by=name,
         middles=cut.middles,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ from truemorph.bias.result import TransitionFit
 from truemorph.bias.spaces import Space
 from truemorph.bias.transitions import DISK
 from truemorph.errors import InputError
+from truemorph.findings import Finding
+from truemorph.io import plain
+from truemorph.results import Result, quantity_table
 
 
 def evidence_of(fit: TransitionFit) -> Evidence:
@@ -33,8 +36,8 @@ def evidence_of(fit: TransitionFit) -> Evidence:
     return evidence.scaled(np.where(known, 1.0, fit.gold_weight)).rows(known | (fit.gold_weight > 0))
 
 
-@dataclass(frozen=True)
-class Profile:
+@dataclass(frozen=True, repr=False)
+class Profile(Result):
     """Profile likelihood of one parameter: the others at their best for each of its values.
 
     Attributes
@@ -51,6 +54,26 @@ class Profile:
     log_likelihood: np.ndarray
     low: float
     high: float
+    findings: tuple[Finding, ...] = ()
+
+    def summary(self) -> str:
+        """Return the 95 % interval as text."""
+        return f"{self.name}: 95 % interval {self.low:.3f} to {self.high:.3f}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return plain(asdict(self))
+
+    def to_table(self) -> Any:
+        """Return a table of the profile."""
+        return quantity_table(
+            {
+                self.name: (self.grid, "", "parameter of T(α)"),
+                "log_likelihood": (self.log_likelihood, "", "largest log-likelihood at this value"),
+            },
+            low=self.low,
+            high=self.high,
+        )
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the profile; returns matplotlib axes."""
@@ -172,8 +195,8 @@ def _profile_function(fit: TransitionFit, space: Space, at: int) -> Callable[[fl
     return value
 
 
-@dataclass(frozen=True)
-class Sensitivity:
+@dataclass(frozen=True, repr=False)
+class Sensitivity(Result):
     """The debiased disk fraction of a sample as one parameter of T is moved, the others held.
 
     Attributes
@@ -196,6 +219,28 @@ class Sensitivity:
     stderr: float
     labelled: float
     slope: float
+    findings: tuple[Finding, ...] = ()
+
+    def summary(self) -> str:
+        """Return the slope as text."""
+        return (
+            f"the corrected disk fraction changes by {self.slope:+.3f} per standard error of {self.name} "
+            f"({self.value:.3f} ± {self.stderr:.3f})"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return plain(asdict(self))
+
+    def to_table(self) -> Any:
+        """Return a table of the curve."""
+        return quantity_table(
+            {
+                self.name: (self.grid, "", "parameter of T(α)"),
+                "disk_fraction": (self.fractions, "", "corrected disk fraction of all galaxies"),
+            },
+            labelled=self.labelled,
+        )
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the curve; returns matplotlib axes."""

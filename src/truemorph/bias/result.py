@@ -8,10 +8,40 @@ from typing import Any
 
 import numpy as np
 
+from truemorph.bias.families import transition_to_dict
 from truemorph.bias.spaces import Space
-from truemorph.bias.transitions import DISK, SMOOTH, Transition
+from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH, Transition
 from truemorph.bias.votes import VoteModel
 from truemorph.errors import InputError
+from truemorph.findings import Finding
+from truemorph.io import plain
+from truemorph.results import Result, quantity_table
+
+# Methods that rest on labels alone.
+FROM_LABELS = ("likelihood", "binned", "votes")
+_NORMAL_95 = 1.96
+
+
+def failed_resamples(failed: int, resamples: int) -> Finding:
+    """Say that the fit failed on some bootstrap resamples."""
+    return Finding(
+        "resamples-failed",
+        "note",
+        f"The fit failed on {failed} of {resamples} bootstrap resamples, which were left out.",
+        "Use more galaxies if many failed.",
+    )
+
+
+def flat_fractions_assumed(low: float, high: float) -> Finding:
+    """Say what an estimate from labels alone rests on, and how far the disk fraction may be from it."""
+    return Finding(
+        "flat-fractions-assumed",
+        "caution",
+        "Labels alone cannot separate bias from a real change of class fractions with resolution. This estimate "
+        f"assumes that the true fractions do not depend on α; the disk fraction may lie anywhere from {low:.2f} to "
+        f"{high:.2f}.",
+        "Give gold labels (`gold`), which settle it, or intrinsic columns (`intrinsic`).",
+    )
 
 
 @dataclass(frozen=True)
@@ -31,8 +61,8 @@ class FitInputs:
         return self.refit(self.labels[chosen], self.alpha[chosen], **{**self.options, **arrays, **changes})
 
 
-@dataclass(frozen=True)
-class TransitionFit:
+@dataclass(frozen=True, repr=False)
+class TransitionFit(Result):
     """An estimate of T(α) with its errors.
 
     Attributes
@@ -43,15 +73,14 @@ class TransitionFit:
         True class fractions, in the order smooth, disk; averaged over galaxies where they depend on z.
     stderr : dict of str to float
         Standard error of each parameter, and of the disk fraction ("disk_fraction"); NaN where the data do
-        not set one (see `warnings`). From the observed information; from the sandwich where rows have weights;
+        not set one (see `findings`). From the observed information; from the sandwich where rows have weights;
         from bootstrap if that was asked for.
     log_likelihood : float
         Log-likelihood of the labels at the estimate, weighted if weights were given, whatever the method.
         With gold labels: of those and, with their weight, of the others.
     aic : float
         Akaike's criterion, 2 × parameters - 2 log-likelihood.
-    warnings : tuple of str
-        Reasons not to trust the estimate as it stands.
+    findings : tuple of Finding
     method, family, assumption : str
         How it was made, and what it rests on.
     n_objects : int
@@ -82,7 +111,7 @@ class TransitionFit:
     stderr: dict[str, float]
     log_likelihood: float
     aic: float
-    warnings: tuple[str, ...]
+    findings: tuple[Finding, ...]
     method: str
     family: str
     assumption: str
@@ -165,19 +194,85 @@ class TransitionFit:
         values = {name: [one.values.get(name, np.nan) for one in again] for name in self.values}
         values["disk_fraction"] = [one.class_fractions[DISK] for one in again]
         stderr = {name: float(np.std(found, ddof=1)) for name, found in values.items()}
-        notes = self.warnings
+        findings = self.findings
         if len(again) < resamples:
-            notes += (f"{resamples - len(again)} of {resamples} resamples could not be fitted",)
+            findings += (failed_resamples(resamples - len(again), resamples),)
         points = np.array([one.point for one in again if one.point.shape == self.point.shape])
         if len(points) < 2:
-            return replace(self, stderr={**self.stderr, **stderr}, warnings=notes)
+            return replace(self, stderr={**self.stderr, **stderr}, findings=findings)
         return replace(
             self,
             stderr={**self.stderr, **stderr},
             covariance=np.cov(points.T).reshape(self.point.size, -1),
             resampled=points,
             influence=None,
-            warnings=notes,
+            findings=findings,
+        )
+
+    @property
+    def labelled_fraction(self) -> float:
+        """Disk fraction of the labels as given."""
+        return float(np.average(self.labels == DISK, weights=self.inputs.per_row.get("weights")))
+
+    @property
+    def disk_fraction_range(self) -> tuple[float, float]:
+        """Lowest and highest disk fraction: the 95 % interval and, from labels alone, that of the labels as given.
+
+        Labels alone cannot separate bias from a real change of class fractions with α, so "no bias" is included.
+        """
+        values = [(float(self.class_fractions[DISK]), self.stderr["disk_fraction"])]
+        if self.method in FROM_LABELS:
+            given = self.labelled_fraction
+            values.append((given, np.sqrt(given * (1 - given) / self.n_objects)))
+        low = min(value - _NORMAL_95 * np.nan_to_num(error) for value, error in values)
+        high = max(value + _NORMAL_95 * np.nan_to_num(error) for value, error in values)
+        return max(0.0, float(low)), min(1.0, float(high))
+
+    def summary(self) -> str:
+        """Return the disk fraction with its range and error, and the parameters, as text."""
+        low, high = self.disk_fraction_range
+        lines = [
+            f"disk fraction {self.class_fractions[DISK]:.3f} (range {low:.3f} to {high:.3f}; statistical error "
+            f"{self.stderr['disk_fraction']:.3f}); labelled {self.labelled_fraction:.3f}"
+        ]
+        lines += [f"{name} = {value:.3f} ± {self.stderr[name]:.3f}" for name, value in self.values.items()]
+        lines += [
+            f"{self.family} family, method {self.method}, {self.n_objects:,} galaxies; log-likelihood "
+            f"{self.log_likelihood:.1f}",
+            f"assumes that {self.assumption}",
+        ]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return family, parameters, errors and findings as plain values; `load` and `DebiasedLoss` accept them."""
+        return plain(
+            {
+                **transition_to_dict(self.transition),
+                "values": self.values,
+                "stderr": self.stderr,
+                "class_fractions": dict(zip(CLASS_NAMES, self.class_fractions.tolist(), strict=True)),
+                "disk_fraction_range": self.disk_fraction_range,
+                "labelled_fraction": self.labelled_fraction,
+                "method": self.method,
+                "assumption": self.assumption,
+                "galaxies": self.n_objects,
+                "log_likelihood": self.log_likelihood,
+                "aic": self.aic,
+                "findings": [one.to_dict() for one in self.findings],
+            }
+        )
+
+    def to_table(self) -> Any:
+        """Return a table of one row a parameter; the disk fraction is the last."""
+        values = {**self.values, "disk_fraction": float(self.class_fractions[DISK])}
+        return quantity_table(
+            {
+                "parameter": (list(values), "", "parameter of T(α), or disk fraction"),
+                "value": (list(values.values()), "", "estimate"),
+                "stderr": ([self.stderr.get(name, np.nan) for name in values], "", "standard error"),
+            },
+            family=self.family,
+            method=self.method,
         )
 
     def plot(self, ax: Any = None, bins: int = 12) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.stats import chi2
 
 from truemorph.bias.evidence import UNKNOWN
+from truemorph.findings import Finding
 
 _STRATA = 100
 _PARTS = 4
@@ -27,9 +28,9 @@ class _Excess(NamedTuple):
     high: float
 
 
-def selection_notes(
+def selection_findings(
     observed: np.ndarray, alpha: np.ndarray, trusted: np.ndarray, weights: np.ndarray | None = None
-) -> list[str]:
+) -> list[Finding]:
     """Warn where gold rows are labelled differently from all rows at the same α.
 
     A random part of the rows has the labels of its stratum of α, drawn without repeats: their excess, summed over
@@ -47,8 +48,8 @@ def selection_notes(
 
     Returns
     -------
-    list of str
-        One sentence, or none.
+    list of Finding
+        One, or none.
     """
     known = trusted != UNKNOWN
     weights = np.ones(trusted.size) if weights is None else weights
@@ -66,10 +67,14 @@ def selection_notes(
     if p_value >= _LEVEL or abs(worst.difference) < _NOTICEABLE:
         return []
     return [
-        f"gold rows are not a random part (p = {p_value:.1g}): at alpha {worst.low:.3g} to {worst.high:.3g}, "
-        f"{worst.share:.1%} of them are labelled class {worst.label_class}, "
-        f"{worst.share - worst.difference:.1%} of all; what they show holds for galaxies like them: leave out rows "
-        "that had no chance to be trusted, or give sampling weights"
+        Finding(
+            "gold-not-random",
+            "caution",
+            f"The galaxies with a gold label are not a random part of all galaxies (p = {p_value:.1g}): at α from "
+            f"{worst.low:.3g} to {worst.high:.3g}, {worst.share:.1%} of them are labelled class {worst.label_class}, "
+            f"but {worst.share - worst.difference:.1%} of all galaxies are. The result holds for galaxies like them.",
+            "Leave out galaxies that could not get a gold label (`where`), or give sampling weights (`weights`).",
+        )
     ]
 
 

@@ -1,21 +1,39 @@
-"""A fit of T(α) together with everything that says how far to trust it."""
+"""An estimate of T(α) together with everything that says how far to trust it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from truemorph.bias.diagnostics import Calibration, ConfoundingCheck, FamilyComparison
-from truemorph.bias.populations import PopulationFractions
-from truemorph.bias.profiles import Profile, Sensitivity
-from truemorph.bias.result import TransitionFit
+from truemorph.bias.calibration import Calibration, calibration
+from truemorph.bias.diagnostics import (
+    COMPARED,
+    ConfoundingCheck,
+    FamilyComparison,
+    compare_families,
+    confounding_check,
+)
+from truemorph.bias.estimation import fit_transition
+from truemorph.bias.populations import PopulationFractions, debiased_fractions
+from truemorph.bias.profiles import Profile, Sensitivity, profile, sensitivity
+from truemorph.bias.result import FROM_LABELS, TransitionFit, failed_resamples, flat_fractions_assumed
+from truemorph.bias.transitions import DISK, Array
+from truemorph.errors import InputError
+from truemorph.findings import Finding, unique
+from truemorph.io import plain
+from truemorph.results import Result
+
+_RESAMPLES = 30
+_FEWEST_PER_BIN = 50
 
 
-@dataclass(frozen=True)
-class TransitionStudy:
-    """A fit with everything that says how far to trust it.
+@dataclass(frozen=True, repr=False)
+class TransitionStudy(Result):
+    """A fit of T(α), the checks of it, and the class fractions that follow.
 
     Attributes
     ----------
@@ -29,8 +47,11 @@ class TransitionStudy:
         Class fractions in bins of α, or of another column.
     gold_fractions : array, shape (B,), or None
         Disk fraction of the galaxies with gold labels in the same bins.
-    described : dict
-        All of it for JSON; what `train` reads.
+    bootstrap_std : dict of str to float
+        Scatter of each parameter over resamples, where that was wanted.
+    about : dict
+        Where the labels are from: definitions of α, of the labels and of gold labels; kept in files.
+    findings : tuple of Finding
     """
 
     fit: TransitionFit
@@ -41,4 +62,249 @@ class TransitionStudy:
     sensitivity: Sensitivity | None
     fractions: PopulationFractions
     gold_fractions: np.ndarray | None
-    described: dict[str, Any]
+    findings: tuple[Finding, ...]
+    bootstrap_std: dict[str, float] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def disk_fraction_range(self) -> tuple[float, float]:
+        """Lowest and highest disk fraction: that of the fit, widened by the other families."""
+        ranges = [self.fit.disk_fraction_range]
+        if self.families is not None:
+            ranges += [
+                one.disk_fraction_range
+                for name, one in self.families.fits.items()
+                if self.families.rejected(name) is None
+            ]
+        return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+    def summary(self) -> str:
+        """Return disk fraction, parameters, families and fractions by bin as text."""
+        fit, (low, high) = self.fit, self.disk_fraction_range
+        lines = [
+            f"disk fraction {fit.class_fractions[DISK]:.3f} (range {low:.3f} to {high:.3f}; statistical error "
+            f"{fit.stderr['disk_fraction']:.3f}); labelled {fit.labelled_fraction:.3f}"
+        ]
+        for name, value in fit.values.items():
+            interval = ""
+            if self.profile is not None and self.profile.name == name:
+                interval = f"   95 % interval {self.profile.low:.3f} to {self.profile.high:.3f}"
+            lines.append(f"{name} = {value:.3f} ± {fit.stderr[name]:.3f}{interval}")
+        lines += [f"{name} (bootstrap) ± {value:.3f}" for name, value in self.bootstrap_std.items()]
+        lines.append(
+            f"{fit.family} family, method {fit.method}, {fit.n_objects:,} galaxies; log-likelihood "
+            f"{fit.log_likelihood:.1f}"
+        )
+        lines += [f"{name} = {self.about[name]}" for name in ("alpha",) if self.about.get(name)]
+        lines += [f"{name}: {self.about[name]}" for name in ("definition",) if self.about.get(name)]
+        lines += [f"assumes that {fit.assumption}", f"check: {self.check.statement}"]
+        if self.families is not None:
+            lines.append(self.families.summary())
+        return "\n".join([*lines, *self._fraction_lines()])
+
+    def _fraction_lines(self) -> list[str]:
+        lines = self.fractions.summary().splitlines()[:-1]
+        if self.gold_fractions is None:
+            return lines
+        return [
+            lines[0],
+            f"{lines[1]}     gold",
+            *(f"{line} {gold:8.3f}" for line, gold in zip(lines[2:], self.gold_fractions, strict=True)),
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values: what `estimate_transition` writes, and training and labelling read."""
+        found = self.fit.to_dict() | dict(self.about)
+        found["disk_fraction_range"] = self.disk_fraction_range
+        found["findings"] = [one.to_dict() for one in self.findings]
+        found["confounding"] = self.check.to_dict()
+        if self.families is not None:
+            compared = self.families.to_dict()
+            found["families"], found["families_failed"] = compared["families"], compared["failed"]
+            found["rayleigh_p_value"] = compared["rayleigh_p_value"]
+        found["calibration"] = self.calibration.to_dict()
+        if self.profile is not None:
+            found["profile"] = self.profile.to_dict()
+        if self.sensitivity is not None:
+            found["sensitivity"] = self.sensitivity.to_dict()
+        found["fractions"] = self.fractions.to_dict() | {
+            "gold": self.gold_fractions,
+            "gold_definition": found.pop("gold_definition", None),
+        }
+        if self.bootstrap_std:
+            found["bootstrap_std"] = self.bootstrap_std
+        return plain(found)
+
+    def to_table(self) -> Any:
+        """Return the table of `fractions`, with the disk fraction of the galaxies with gold labels."""
+        table = self.fractions.to_table()
+        if self.gold_fractions is not None:
+            table["gold"] = self.gold_fractions
+            table["gold"].info.description = "disk fraction of the galaxies with gold labels"
+        return table
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the class fractions before and after; returns matplotlib axes."""
+        return self.fractions.plot(ax, truth=self.gold_fractions)
+
+    def figure(self) -> Any:
+        """Return a matplotlib figure of the bias curve, class fractions and checks."""
+        from matplotlib.figure import Figure
+
+        panels: list[tuple[str, Any]] = [
+            ("bias curve", self.fit.plot if self.families is None else self.families.plot),
+            ("class fractions before and after", partial(self.fractions.plot, truth=self.gold_fractions)),
+            ("calibration", self.calibration.plot),
+        ]
+        if self.families is not None:
+            panels.append(("families", self.families.plot_aic))
+        if self.profile is not None:
+            panels.append(("profile likelihood", self.profile.plot))
+        if self.sensitivity is not None:
+            panels.append(("effect of a wrong T(α)", self.sensitivity.plot))
+        figure = Figure(figsize=(14, 7.6), layout="constrained")
+        axes = figure.subplots(2, 3).ravel()
+        for ax, (title, draw) in zip(axes, panels, strict=False):
+            draw(ax)
+            ax.set_title(title, fontsize=10)
+        for ax in axes[len(panels) :]:
+            ax.set_axis_off()
+        return figure
+
+
+def study_transition(
+    labels: Array,
+    alpha: Array,
+    family: str = "rayleigh",
+    *,
+    intrinsic: Array | None = None,
+    gold: Array | None = None,
+    weights: Array | None = None,
+    known: Array | None = None,
+    by: Array | None = None,
+    by_name: str = "alpha",
+    fraction_bins: int = 8,
+    compare: bool = True,
+    bootstrap: int = 0,
+    seed: int = 0,
+    about: Mapping[str, Any] | None = None,
+    findings: tuple[Finding, ...] = (),
+    **options: Any,
+) -> TransitionStudy:
+    """Fit T(α), compare families, check calibration and confounding, and correct class fractions.
+
+    Parameters
+    ----------
+    labels, alpha, intrinsic, gold, weights
+        As for `fit_transition`.
+    family : str
+        A family of `fit_transition`, or "best": the one of lowest AIC among those compared.
+    known : array, shape (N,), optional
+        Gold labels that are only shown beside the result, NaN where unknown.
+    by : array, shape (N,), optional
+        Column, called `by_name`, in whose bins the corrected fractions are given; default α.
+    fraction_bins : int
+        Most bins of the corrected fractions; fewer where a bin would have under 50 galaxies.
+    compare : bool
+        Whether to fit the other families too.
+    bootstrap : int
+        Refits on resampled galaxies, to check the errors.
+    seed : int
+    about : mapping, optional
+        Kept in the result, see `TransitionStudy`.
+    findings : tuple of Finding
+        Of the selection of these rows; they come first in the result.
+    **options
+        Further options of `fit_transition`.
+
+    Returns
+    -------
+    TransitionStudy
+
+    Raises
+    ------
+    InputError
+        As `fit_transition`.
+    """
+    if fraction_bins < 1:
+        raise InputError(f"the corrected fractions need at least one bin (`fraction_bins`); got {fraction_bins}")
+    labels, alpha = np.asarray(labels), np.asarray(alpha)
+    given = {name: one for name, one in (("weights", weights), ("gold", gold)) if one is not None}
+    if intrinsic is not None and (gold is None or options.get("method") not in (None, "gold") or family == "tabulated"):
+        given["intrinsic"] = intrinsic  # with gold labels they go into the check and the regression on gold labels
+    options |= {**given, "seed": seed}
+    families = None
+    if compare or family == "best":
+        asked = () if family in ("best", *COMPARED) else (family,)
+        families = compare_families(labels, alpha, (*asked, *COMPARED), **options)
+        chosen = families.best if family == "best" else family
+        if chosen in families.failed:
+            raise InputError(families.failed[chosen])
+        fit = families.fits[chosen]
+    else:
+        fit = fit_transition(labels, alpha, family, **options)
+    if fit.family in ("monotone", "tabulated"):  # the curvature gives no error where neighbouring knots are level
+        fit = fit.with_bootstrap_errors(bootstrap or _RESAMPLES, seed)
+    if families is not None:
+        families.fits[fit.family] = fit
+    check = confounding_check(labels, alpha, intrinsic, gold, weights=weights, seed=seed)
+    limits, curve = None, None
+    if fit.space is not None and len(fit.space.names) == fit.space.size:
+        if fit.family not in ("monotone", "matrix"):
+            limits = profile(fit)
+        curve = sensitivity(fit)
+    fractions = debiased_fractions(
+        labels,
+        alpha,
+        fit,
+        by,
+        max(1, min(fraction_bins, labels.size // _FEWEST_PER_BIN)),
+        gold,
+        name=by_name,
+        seed=seed,
+        weights=weights,
+        covariates=intrinsic if gold is not None else None,
+    )
+    gold_fractions = None
+    if known is not None:
+        gold_fractions = _gold_fractions(np.asarray(known), fractions, alpha if by is None else np.asarray(by))
+    scatter, failed = _scatter(fit, bootstrap, seed) if bootstrap else ({}, ())
+    rejected = None if families is None else families.rejected(fit.family)
+    found = unique(
+        findings,
+        fit.findings,
+        fractions.findings,
+        check.findings if _matters(check, fit.method) else (),
+        () if families is None else families.findings,
+        failed,
+    )
+    if rejected is not None:
+        found = (*(one for one in found if one.code != rejected.code), rejected)
+    study = TransitionStudy(
+        fit, families, check, calibration(fit), limits, curve, fractions, gold_fractions, found, scatter, about or {}
+    )
+    assumed = flat_fractions_assumed(*study.disk_fraction_range)
+    return replace(study, findings=tuple(assumed if one.code == assumed.code else one for one in found))
+
+
+def _matters(check: ConfoundingCheck, method: str) -> bool:
+    """Whether a drift of class fractions biases this method."""
+    return check.confounded if method in FROM_LABELS else check.unexplained and method == "conditional"
+
+
+def _scatter(fit: TransitionFit, resamples: int, seed: int) -> tuple[dict[str, float], tuple[Finding, ...]]:
+    again = fit.bootstrap(resamples, seed)
+    scatter = {
+        name: float(np.std([one.values[name] for one in again], ddof=1)) if len(again) > 1 else float("nan")
+        for name in fit.values
+    }
+    return scatter, (failed_resamples(resamples - len(again), resamples),) if len(again) < resamples else ()
+
+
+def _gold_fractions(gold: np.ndarray, fractions: PopulationFractions, column: np.ndarray) -> np.ndarray:
+    """Disk fraction of the galaxies with gold labels, in the bins of the corrected fractions."""
+    index = np.clip(np.searchsorted(fractions.edges[1:-1], column, side="right"), 0, fractions.counts.size - 1)
+    known = np.isfinite(gold)
+    counts = np.bincount(index[known], minlength=fractions.counts.size)
+    sums = np.bincount(index[known], weights=gold[known], minlength=fractions.counts.size)
+    return np.divide(sums, counts, out=np.full(counts.size, np.nan), where=counts > 0)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,9 +16,9 @@ import polars as pl
 from truemorph.catalogs.columns import FRACTIONS, NAMED, which_rows
 from truemorph.catalogs.expressions import Expression, column_expression, compute, read_expression
 from truemorph.catalogs.sampling import SPLITS
-from truemorph.errors import InputError, TruemorphWarning
+from truemorph.errors import FindingWarning, InputError
 from truemorph.missing import cleaned
-from truemorph.tables import CatalogTable, read_table
+from truemorph.tables import CatalogTable, kind_of, read_table
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".fits", ".fit", ".fits.gz")
 _NUMBERS = {"gold", "sampling_weight", "draw_weight"} | {
@@ -28,14 +29,15 @@ _RULE = re.compile(r"""\s*([^<>=!()'"]+?)\s*(>=|<=|==|=|<|>)\s*([-+0-9.eE]+)\s*"
 _YES_NO = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
-def read_catalogue(path: str | os.PathLike[str], *, labelled: bool = True) -> CatalogTable:
+def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
     """Read a prepared catalogue and check every column that truemorph uses.
 
     Catalogues of version 0.1 are read too: their column `truth` becomes `gold`.
 
     Parameters
     ----------
-    path : path
+    source : path, table or Preparation
+        A file that `truemorph prepare` wrote, or a table in memory, see `read_table`.
     labelled : bool
         Whether every galaxy must have a label; without, labels may be null.
 
@@ -50,10 +52,10 @@ def read_catalogue(path: str | os.PathLike[str], *, labelled: bool = True) -> Ca
         1, α is not finite, or a column is of the wrong type: one line for each, with the column, the number of rows and
         the first of them.
     """
-    table = read_table(path)
-    frame = table.frame
+    table = read_table(getattr(source, "catalogue", source))
+    frame, path = table.frame, str(table.path or kind_of(source))
     if table.metadata.get("kind", "catalogue") != "catalogue" or "crowd_label" in frame.columns:
-        raise InputError(f"{path}: holds a model's labels, not a catalogue; give it as --labels beside its catalogue")
+        raise InputError(f"{path}: holds a model's labels, not a catalogue; give it beside its catalogue (`labels`)")
     missing = [name for name in ("object_id", "label", "alpha", "split") if name not in frame.columns]
     if missing:
         raise InputError(f"{path}: not a prepared catalogue (no column {missing[0]}); run `truemorph prepare` first")
@@ -197,7 +199,7 @@ def image_folder(catalogue: CatalogTable) -> Path:
     root = Path(catalogue.metadata.get("image_root", "."))
     if not root.is_dir():
         raise InputError(
-            f"{catalogue.path}: its images were below {root}, which is gone; prepare it again with --images"
+            f"{catalogue.path}: its images were below {root}, which is gone; prepare it again with its `images`"
         )
     return root
 
@@ -276,7 +278,7 @@ def rows_where(frame: pl.DataFrame, conditions: Iterable[str], source: str) -> n
             listed = [value.strip() for value in values.split(",")]
             chosen = _equal_to_any(frame[column].alias(""), listed, f"{source}: column {column}")
         else:
-            chosen = condition(text, frame, f"{source}: --where")
+            chosen = condition(text, frame, f"{source}: `where`")
         selected &= chosen.fill_null(False).to_numpy()
     return selected
 
@@ -297,9 +299,9 @@ def condition(text: str, frame: pl.DataFrame, about: str) -> pl.Series:
 
 def _computed(expression: Expression, frame: pl.DataFrame, about: str) -> pl.Series:
     """Evaluate an expression; -99, -999, -9999 and their like are missing, with a warning."""
-    known, notes = cleaned(frame, [name for name in expression.columns if name in frame.columns], about)
-    for note in notes:
-        warnings.warn(note, TruemorphWarning, stacklevel=5)
+    known, findings = cleaned(frame, [name for name in expression.columns if name in frame.columns], about)
+    for one in findings:
+        warnings.warn(FindingWarning(one), stacklevel=5)
     return compute(expression, known, about)
 
 
@@ -308,7 +310,7 @@ def _equal_to_any(series: pl.Series, values: list[str], where: str) -> pl.Series
     if series.dtype == pl.Boolean:
         unknown = [value for value in values if value.lower() not in _YES_NO]
         if unknown:
-            raise InputError(f"{where} is true or false, not {unknown[0]!r}, as --where asks")
+            raise InputError(f"{where} is true or false, not {unknown[0]!r}, as `where` says")
         return series.is_in([_YES_NO[value.lower()] for value in values])
     if not series.dtype.is_numeric():
         return series.cast(pl.String).is_in(values)
@@ -317,7 +319,7 @@ def _equal_to_any(series: pl.Series, values: list[str], where: str) -> pl.Series
             return series.cast(pl.Int128).is_in(pl.Series(map(int, values), dtype=pl.Int128).implode())
         return series.cast(pl.Float64).is_in([float(value) for value in values])
     except (ValueError, OverflowError) as problem:
-        raise InputError(f"{where} holds numbers, not {', '.join(values)!r}, as --where asks") from problem
+        raise InputError(f"{where} holds numbers, not {', '.join(values)!r}, as `where` says") from problem
 
 
 def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarray, str]:

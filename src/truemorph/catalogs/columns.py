@@ -27,8 +27,8 @@ class NamedColumn:
         The unit in the catalogue; where there are several, the first that the survey's unit converts to. "" means
         dimensionless.
     kind : {"number", "count", "id", "file", "label"}
-    option : str
-        The option of `truemorph prepare` that names the survey's column, where there is one.
+    argument : str
+        The argument of `truemorph prepare` that names the survey's column, where there is one.
     limits : tuple of 2 floats
         Values outside are impossible, and treated as missing.
     """
@@ -36,25 +36,25 @@ class NamedColumn:
     description: str
     units: tuple[str, ...] = ("",)
     kind: Literal["number", "count", "id", "file", "label"] = "number"
-    option: str = ""
+    argument: str = ""
     limits: tuple[float, float] = (-1e6, 1e6)
 
 
 NAMED: dict[str, NamedColumn] = {
-    "object_id": NamedColumn("identifier of the galaxy", kind="id", option="--id"),
+    "object_id": NamedColumn("identifier of the galaxy", kind="id", argument="id"),
     "image": NamedColumn("image file, relative to the folder image_root in the metadata", kind="file"),
-    "label": NamedColumn("observed label: 0 smooth, 1 disk", kind="label", option="--label"),
-    "smooth_fraction": NamedColumn('fraction of votes for "smooth"', option="--smooth"),
-    "disk_fraction": NamedColumn('fraction of votes for "features or disk"', option="--disk"),
-    "artefact_fraction": NamedColumn('fraction of votes for "star or artefact"', option="--artifact"),
-    "smooth_votes": NamedColumn('number of votes for "smooth"', kind="count", option="--smooth", limits=_COUNTS),
-    "disk_votes": NamedColumn('number of votes for "features or disk"', kind="count", option="--disk", limits=_COUNTS),
+    "label": NamedColumn("observed label: 0 smooth, 1 disk", kind="label", argument="label"),
+    "smooth_fraction": NamedColumn('fraction of votes for "smooth"', argument="smooth"),
+    "disk_fraction": NamedColumn('fraction of votes for "features or disk"', argument="disk"),
+    "artefact_fraction": NamedColumn('fraction of votes for "star or artefact"', argument="artifact"),
+    "smooth_votes": NamedColumn('number of votes for "smooth"', kind="count", argument="smooth", limits=_COUNTS),
+    "disk_votes": NamedColumn('number of votes for "features or disk"', kind="count", argument="disk", limits=_COUNTS),
     "artefact_votes": NamedColumn(
-        'number of votes for "star or artefact"', kind="count", option="--artifact", limits=_COUNTS
+        'number of votes for "star or artefact"', kind="count", argument="artifact", limits=_COUNTS
     ),
     "vote_count": NamedColumn("number of votes on the first question", kind="count", limits=_COUNTS),
-    "radius": NamedColumn("Petrosian radius", ("arcsec",), option="--radius"),
-    "psf_fwhm": NamedColumn("full width at half maximum of the PSF", ("arcsec",), option="--psf-fwhm"),
+    "radius": NamedColumn("Petrosian radius", ("arcsec",), argument="radius"),
+    "psf_fwhm": NamedColumn("full width at half maximum of the PSF", ("arcsec",), argument="psf_fwhm"),
     "ra": NamedColumn("right ascension", ("deg",)),
     "dec": NamedColumn("declination", ("deg",)),
     "redshift": NamedColumn("redshift", limits=(-0.5, 20)),

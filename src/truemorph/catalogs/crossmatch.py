@@ -24,6 +24,7 @@ from truemorph.catalogs.expressions import column_expression
 from truemorph.catalogs.mapped import column_values
 from truemorph.catalogs.mapping import PRESETS, Column, Mapping, read_mapping, resolve
 from truemorph.errors import InputError, nearest
+from truemorph.findings import Finding
 from truemorph.tables import CatalogTable, kind_of, read_table
 
 _ARCSEC = np.radians(1 / 3600)
@@ -353,7 +354,7 @@ class Joined:
         Files that were read, the first table's first.
     matches : list of dict
         For each match `tables` (the names of the left and the right one) and its statistics.
-    notes : list of str
+    findings : list of Finding
     added : dict of str to (str, Path or None)
         Column from another table → that table's name and file.
     """
@@ -362,7 +363,7 @@ class Joined:
     name: str = "table"
     files: tuple[Path, ...] = ()
     matches: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     added: dict[str, tuple[str, Path | None]] = field(default_factory=dict)
 
     @property
@@ -371,8 +372,8 @@ class Joined:
         return [name for name in self.table.frame.columns if name not in self.added]
 
 
-def read_join(text: str, by: Literal["id", "sky"] = "id", within: float = 2.0) -> Join:
-    """Read "FILE" or "FILE=COLUMN"; on the sky, "FILE" or "FILE=RA,DEC".
+def read_join(given: Any, by: Literal["id", "sky"] = "id", within: float = 2.0) -> Join:
+    """Read "FILE" or "FILE=COLUMN"; on the sky, "FILE" or "FILE=RA,DEC". Tables in memory become a `Join` too.
 
     Examples
     --------
@@ -381,9 +382,11 @@ def read_join(text: str, by: Literal["id", "sky"] = "id", within: float = 2.0) -
     >>> read_join("positions.fits=RAJ2000,DEJ2000", "sky", 1.5).within
     1.5
     """
-    file, _, names = text.rpartition("=")
-    if not file or Path(text).is_file():
-        return Join(text, by, (), within)
+    if isinstance(given, Join):
+        return given
+    file, _, names = given.rpartition("=") if isinstance(given, str) else ("", "", "")
+    if not file or Path(given).is_file():
+        return Join(given, by, (), within)
     return Join(file, by, tuple(name.strip() for name in names.split(",")), within)
 
 
@@ -425,7 +428,7 @@ def join_tables(
         names = (table_name, join.name)
         keys = ("object_id",) if join.by == "id" else ("ra", "dec")
         left_keys, _ = _keys(result.table, keys, (), names[0], mapping, result.own)
-        right_keys, notes = _keys(right, keys, join.columns, names[1])
+        right_keys, findings = _keys(right, keys, join.columns, names[1])
         if join.by == "id":
             match = match_ids(*left_keys, *right_keys, sources=names)
             right = replace(right, frame=right.frame.drop(right_keys[0].name))
@@ -440,7 +443,7 @@ def join_tables(
             beside,
             files=(*result.files, *(() if right.path is None else (right.path,))),
             matches=[*result.matches, {"tables": [*names], **match.statistics}],
-            notes=[*result.notes, line, *notes, *clashes],
+            findings=[*result.findings, Finding("tables-matched", "note", f"{line}."), *findings, *clashes],
         )
     return result
 
@@ -452,12 +455,12 @@ def _keys(
     table_name: str,
     mapping: Mapping | None = None,
     own: Sequence[str] = (),
-) -> tuple[list[pl.Series], list[str]]:
-    """Ids or positions of a table, in columns that were chosen, or as its mapping says, or found by name; and notes."""
+) -> tuple[list[pl.Series], list[Finding]]:
+    """Return ids or positions of a table, in the chosen columns, its mapping's, or found by name; and findings."""
     existing = table.frame.columns
     found = {} if mapping is None or chosen else resolve(mapping, existing, own)
     by_case = {name.lower(): name for name in reversed(existing)}
-    keys, notes = [], []
+    keys, findings = [], []
     for number, name in enumerate(names):
         if mapping is not None and found.keys() >= set(names):
             what, rule = found[name], mapping.columns[name]
@@ -465,7 +468,7 @@ def _keys(
             known = [by_case[one] for one in _usual_names(name) if one in by_case]
             column = chosen[number] if chosen else known[0] if known else name
             if column not in existing:
-                how = "--id or --join FILE=COLUMN" if name == "object_id" else "a mapping or --match FILE=RA,DEC"
+                how = "`id` or `join`=FILE=COLUMN" if name == "object_id" else "a mapping or `match`=FILE=RA,DEC"
                 near = nearest(column, existing)
                 raise InputError(
                     f"{table_name}: no column {column!r} ({NAMED[name].description}); name it in {how}; {near}"
@@ -473,8 +476,8 @@ def _keys(
             what, rule = column_expression(column), Column(column=(column,))
         values, _, more = column_values(table, name, what, rule, table_name)
         keys.append(values.alias(what.said))
-        notes += more
-    return keys, notes
+        findings += more
+    return keys, findings
 
 
 def _usual_names(name: str) -> Sequence[str]:
@@ -483,16 +486,17 @@ def _usual_names(name: str) -> Sequence[str]:
     return _RA if name == "ra" else _DEC
 
 
-def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -> tuple[Joined, list[str]]:
-    """Put the right table's columns beside the left one's, in the order of its rows; return notes too."""
-    notes = []
+def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -> tuple[Joined, list[Finding]]:
+    """Put the right table's columns beside the left one's, in the order of its rows; return findings too."""
+    findings = []
     stem = join.name.partition(".")[0] if right.path is not None else "joined"
     own, frame = left.table.frame, right.frame
     empty = [
         name for name in frame.columns if name in own.columns and _is_empty(own[name]) and not _is_empty(frame[name])
     ]
     if empty:
-        notes.append(f"{join.name}: used for columns that have no value elsewhere: {', '.join(empty[:6])}")
+        filled = f"{join.name} fills columns that have no value elsewhere: {', '.join(empty[:6])}."
+        findings.append(Finding("columns-filled", "note", filled))
         own = own.drop(empty)
     taken = {*own.columns, *frame.columns}
     clashing = [name for name in frame.columns if name in own.columns]
@@ -502,7 +506,8 @@ def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -
         taken.add(renamed[name])
     if clashing:
         shown = ", ".join(clashing[:6]) + (f" and {len(clashing) - 6} more" if len(clashing) > 6 else "")
-        notes.append(f"{join.name}: names that exist already get a suffix ({renamed[clashing[0]]}): {shown}")
+        taken_names = f"{join.name}: names that exist already get a suffix ({renamed[clashing[0]]}): {shown}."
+        findings.append(Finding("columns-renamed", "note", taken_names))
     rows = pl.Series(match.index)
     gathered = frame.rename(renamed).select(pl.all().gather(pl.select(pl.when(rows >= 0).then(rows)).to_series()))
     units, about = (
@@ -517,7 +522,7 @@ def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -
     both = pl.concat([own, gathered], how="horizontal")
     table = replace(left.table, frame=both, units=units, descriptions=about)
     added = left.added | dict.fromkeys(gathered.columns, (join.name, right.path))
-    return replace(left, table=table, added=added), notes
+    return replace(left, table=table, added=added), findings
 
 
 def _is_empty(series: pl.Series) -> bool:

@@ -16,6 +16,7 @@ import polars as pl
 from truemorph.catalogs.columns import ADDED, NAMED
 from truemorph.catalogs.crossmatch import describe
 from truemorph.catalogs.sampling import SPLITS, UNUSED
+from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.tables import CatalogTable
 
@@ -30,7 +31,7 @@ def datasheet(
     *,
     name: str = "catalogue",
     funnel: Sequence[tuple[str, int]] = (),
-    notes: Sequence[str] = (),
+    findings: Sequence[Finding] = (),
     provenance: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> str:
     """Write the datasheet of a catalogue.
@@ -44,7 +45,7 @@ def datasheet(
         Its name in the title.
     funnel : sequence of (str, int)
         ("rows in", n), then each rule with the number of rows it removed (negative), then ("rows out", n).
-    notes : sequence of str
+    findings : sequence of Finding
         Warnings.
     provenance : mapping of str to mapping, optional
         For each source file: `url`, `date`, `bytes`, `sha256`, `query`, `licence`, `citation` and any other entry.
@@ -80,7 +81,7 @@ def datasheet(
         matches=[describe(match, *match["tables"]) for match in metadata.get("matches", ())],
         settings={key: value for key, value in metadata.items() if key not in _NOT_SETTINGS},
         weighted="sampling_weight" in frame.columns and frame["sampling_weight"].n_unique() > 1,
-        notes=notes,
+        findings=findings,
     )
 
 

@@ -13,6 +13,7 @@ from truemorph.catalogs.columns import FRACTIONS, NAMED, VOTES, conversion, perc
 from truemorph.catalogs.expressions import Expression, column_expression, compute, read_expression
 from truemorph.catalogs.mapping import PRESETS, Column, Mapping, resolve
 from truemorph.errors import InputError, nearest
+from truemorph.findings import Finding
 from truemorph.missing import SENTINELS, cleaned, without
 from truemorph.tables import CatalogTable
 
@@ -42,7 +43,7 @@ class Mapped:
         The table's own columns, without the values that the mapping says mean missing.
     replaced : set of str
         The table's columns that need not be carried: truemorph's say the same.
-    notes : list of str
+    findings : list of Finding
     """
 
     frame: pl.DataFrame
@@ -52,7 +53,7 @@ class Mapped:
     found: dict[str, Expression]
     cleaned: dict[str, pl.Series] = field(default_factory=dict)
     replaced: set[str] = field(default_factory=set)
-    notes: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
     def numbers(self, name: str) -> np.ndarray:
         """Return the values of a column, shape (N,), NaN where missing or not found."""
@@ -95,7 +96,7 @@ def apply_mapping(
     columns: dict[str, pl.Series] = {}
     known: dict[str, pl.Series] = {}
     units: dict[str, str] = {}
-    notes: list[str] = []
+    findings: list[Finding] = []
     for name in [one for one in NAMED if one in found]:
         rule, what = mapping.columns[name], found[name]
         if what.lone and rule.missing:
@@ -106,8 +107,8 @@ def apply_mapping(
         except InputError as problem:
             if name in _VITAL:
                 raise
-            more = [f"{problem}: not used as {name}"]
-        notes += more
+            more = [Finding("column-not-used", "caution", f"{problem}. It was not used as {name}.")]
+        findings += more
     found = {name: found[name] for name in columns}
     sources: dict[str, str | float] = {name: found[name].text for name in columns}
     descriptions = {name: _description(table, name, found[name], mapping.columns[name]) for name in columns}
@@ -127,7 +128,7 @@ def apply_mapping(
         cleaned=known,
         replaced={what.columns[0] for name, what in found.items() if what.lone and name in _STAND_FOR_SOURCE}
         | {name for name in columns if sources[name] == name},
-        notes=notes + more,
+        findings=findings + more,
     )
 
 
@@ -145,7 +146,7 @@ def check_required(mapped: Mapped, table: CatalogTable, mapping: Mapping, table_
     promised = {name for name, one in mapping.columns.items() if not one.optional}
     # The mapping's own first: a misspelt column explains what else is lacking.
     for name in sorted({*promised, *_REQUIRED} - have, key=lambda name: (name not in promised, names.index(name))):
-        existing, option = table.frame.columns, NAMED[name].option
+        existing, argument = table.frame.columns, NAMED[name].argument
         sought = list(mapping.columns[name].candidates()) if name in mapping.columns else []
         kind = f"{'preset' if mapping.name in PRESETS else 'mapping'} {mapping.name}"
         if sought:
@@ -153,7 +154,10 @@ def check_required(mapped: Mapped, table: CatalogTable, mapping: Mapping, table_
             near = nearest(next(one for one in sought[0].columns if one not in existing), existing)
         else:
             what, near = f"{kind} has no {name} ({NAMED[name].description})", nearest(name, existing)
-        advice = [mapping.lacking.get(name, ""), f"name yours with {option}" if option else "name yours in a mapping"]
+        advice = [
+            mapping.lacking.get(name, ""),
+            f"name yours with `{argument}`" if argument else "name yours in a mapping",
+        ]
         raise InputError(f"{table_name}: {what}; {'; '.join(filter(None, advice))} ({near})")
 
 
@@ -170,7 +174,7 @@ def _description(table: CatalogTable, name: str, what: Expression, rule: Column)
 
 def column_values(
     table: CatalogTable, name: str, what: Expression, rule: Column, table_name: str
-) -> tuple[pl.Series, str, list[str]]:
+) -> tuple[pl.Series, str, list[Finding]]:
     """Compute one of truemorph's columns.
 
     Parameters
@@ -189,7 +193,7 @@ def column_values(
     values : polars.Series, shape (N,)
     unit : str
         "" if dimensionless or unknown.
-    notes : list of str
+    findings : list of Finding
 
     Raises
     ------
@@ -199,33 +203,33 @@ def column_values(
     kind = NAMED[name].kind
     where = f"{table_name}: column {what.said}"
     sentinels = () if kind in ("id", "file") else SENTINELS  # these are not measured
-    frame, notes = cleaned(table.frame, what.columns, table_name, rule.missing, sentinels)
+    frame, findings = cleaned(table.frame, what.columns, table_name, rule.missing, sentinels)
     series = frame[what.columns[0]] if what.lone else compute(what, frame, f"{table_name}: {name}")
     series = series.alias("")  # polars takes some column names for patterns
     if kind == "id":
-        return series, "", notes
+        return series, "", findings
     if kind == "file":
         if series.dtype.is_nested() or series.dtype == pl.Binary:
             raise InputError(f"{where} ({series.dtype}) holds no file names")
-        return series.cast(pl.String), "", notes
+        return series.cast(pl.String), "", findings
     if kind == "label":
         labels, more = _labels(series, where)
-        return labels, "", notes + more
+        return labels, "", findings + more
     if name == "psf_fwhm" and what.lone and _SIGMA.search(what.text):
         raise InputError(
             f"{where} is named like a sigma, but psf_fwhm is a full width at half maximum; "
-            f'give --psf-fwhm "2.3548 * {what.said}", or "1 * {what.said}" if it is one'
+            f'give `psf_fwhm`="2.3548 * {what.said}", or "1 * {what.said}" if it is one'
         )
     if name == "radius" and what.lone and _PSF.search(what.text):
         raise InputError(
             f"{where} is named like a PSF width, but was given as the galaxies' radius; give "
-            f'their Petrosian radius with --radius, or "1 * {what.said}" if it is one'
+            f'their Petrosian radius (`radius`), or "1 * {what.said}" if it is one'
         )
     factor, unit, more = _unit(table, name, what, rule, table_name)
     numbers, impossible = _without_impossible(_numbers(series, where) * factor, name, where)
     if kind == "count" and (numbers.is_null() | (numbers == numbers.round())).all():
         numbers = numbers.cast(pl.Int64)  # weighted votes are not whole numbers
-    return numbers, unit, notes + more + impossible
+    return numbers, unit, findings + more + impossible
 
 
 def _numbers(series: pl.Series, where: str) -> pl.Series:
@@ -241,8 +245,8 @@ def _numbers(series: pl.Series, where: str) -> pl.Series:
     return pl.select(pl.when(numbers.is_finite()).then(numbers)).to_series()
 
 
-def _without_impossible(numbers: pl.Series, name: str, where: str) -> tuple[pl.Series, list[str]]:
-    """Replace impossible values by null, with a note; refuse a column that is full of them."""
+def _without_impossible(numbers: pl.Series, name: str, where: str) -> tuple[pl.Series, list[Finding]]:
+    """Replace impossible values by null, with a finding; refuse a column that is full of them."""
     low, high = NAMED[name].limits
     bad = ((numbers < low) | (numbers > high)).fill_null(False)
     if not bad.any():
@@ -252,24 +256,35 @@ def _without_impossible(numbers: pl.Series, name: str, where: str) -> tuple[pl.S
             f"{where} can't be {name} ({NAMED[name].description}): outside {low:g} to {high:g} in "
             f"{which_rows(bad, numbers)}; name another column"
         )
-    note = f"{where}: outside {low:g} to {high:g}, treated as missing in {which_rows(bad, numbers)}"
-    return pl.select(pl.when(~bad).then(numbers)).to_series(), [note]
+    found = Finding(
+        "values-impossible",
+        "caution",
+        f"{where}: values outside {low:g} to {high:g} were treated as missing in {which_rows(bad, numbers)}.",
+        "Check the column and its unit.",
+    )
+    return pl.select(pl.when(~bad).then(numbers)).to_series(), [found]
 
 
-def _labels(series: pl.Series, where: str) -> tuple[pl.Series, list[str]]:
-    """Labels 0 and 1, null where -1; for a condition also a note on how many rows it makes smooth."""
+def _labels(series: pl.Series, where: str) -> tuple[pl.Series, list[Finding]]:
+    """Labels 0 and 1, null where -1; for a condition also a finding on how many rows it makes smooth."""
     numeric = series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)
     labels = series.cast(pl.Float64) if numeric else series.is_not_null().cast(pl.Float64) * 2
     bad = ~(labels.is_in([-1.0, 0.0, 1.0]) | labels.is_nan()).fill_null(True)
     if bad.any():
         raise InputError(
             f"{where} should hold labels 0 (smooth) and 1 (disk); wrong in {which_rows(bad, series)}; give an "
-            "expression, such as --label \"CASE WHEN class = 'spiral' THEN 1 WHEN class = 'elliptical' THEN 0 END\""
+            "expression (`label`), such as \"CASE WHEN class = 'spiral' THEN 1 WHEN class = 'elliptical' THEN 0 END\""
         )
     whole = labels.cast(pl.Int64, strict=False).replace(-1, None)
     if series.dtype != pl.Boolean:
         return whole, []
-    return whole, [f"{where}: smooth in all {(whole == 0).sum():,d} rows where it is false; use CASE to leave some out"]
+    found = Finding(
+        "condition-as-label",
+        "note",
+        f"{where}: the {(whole == 0).sum():,d} galaxies for which it is false were labelled smooth.",
+        "Use a CASE expression to leave some of them out (`label`).",
+    )
+    return whole, [found]
 
 
 # --- units ------------------------------------------------------------------------------------------------------------
@@ -277,8 +292,8 @@ def _labels(series: pl.Series, where: str) -> tuple[pl.Series, list[str]]:
 
 def _unit(
     table: CatalogTable, name: str, what: Expression, rule: Column, table_name: str
-) -> tuple[float, str, list[str]]:
-    """Return the factor from a column's unit to truemorph's, that unit, and notes."""
+) -> tuple[float, str, list[Finding]]:
+    """Return the factor from a column's unit to truemorph's, that unit, and findings."""
     wanted = NAMED[name].units
     stated = table.units.get(what.columns[0]) if what.lone else None
     given = stated or rule.unit
@@ -292,8 +307,14 @@ def _unit(
                 f"column in {wanted[0] or 'no unit'}, or an expression that is, such as '0.4 * {column}'"
             )
         if stated and rule.unit and conversion(rule.unit, wanted) != found:
-            note = f"{table_name}: column {what.said} states {stated}, the mapping says {rule.unit}: {stated} is used"
-            return *found, [note]
+            used = Finding(
+                "unit-conflict",
+                "caution",
+                f"{table_name}: column {what.said} states the unit {stated}, but the mapping says {rule.unit}; "
+                f"{stated} was used.",
+                "Check which of them is right.",
+            )
+            return *found, [used]
         return *found, []
     unit = wanted[0] if len(wanted) == 1 else ""
     for column in () if what.lone else what.columns:
@@ -313,7 +334,7 @@ def _unit(
 # --- votes ------------------------------------------------------------------------------------------------------------
 
 
-def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -> tuple[dict[str, str], list[str]]:
+def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -> tuple[dict[str, str], list[Finding]]:
     """Replace "smooth", "disk" and "artefact" by the names of vote fractions or of numbers of votes.
 
     Parameters
@@ -327,7 +348,7 @@ def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -
     Returns
     -------
     chosen : dict of str to str
-    notes : list of str
+    findings : list of Finding
         Which of both they were taken for.
 
     Raises
@@ -353,23 +374,23 @@ def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -
     sums = known.sum(axis=0)
     kind, counted = "fraction", "fractions"
     if sums.size and np.mean(sums <= 1.01) < 0.9:  # a few bad fractions are errors of their own
-        kind, counted = "votes", "numbers of votes"
+        kind, counted = "votes", "numbers"
         if (known % 1).any() and abs(np.median(sums) - 100) < 1 and len(texts) > 1:
             first = next(iter(texts))
             raise InputError(
                 f"{table_name}: {', '.join(texts.values())} are percentages; divide them by 100, such as "
-                f'--{first} "{texts[first]} / 100"'
+                f'`{first}`="{texts[first]} / 100"'
             )
         small = [text for text, one in zip(texts.values(), known, strict=True) if (one <= 1).all() and (one % 1).any()]
         if small:
             raise InputError(f"{table_name}: {small[0]} holds fractions, other votes are numbers; give one kind")
     named = {f"{name}_{kind}" if name in texts else name: text for name, text in chosen.items()}
-    return named, [f"{', '.join(texts.values())}: read as {counted}"]
+    return named, [Finding("votes-read-as", "note", f"{', '.join(texts.values())}: read as {counted} of votes.")]
 
 
 def count_votes(
     columns: dict[str, pl.Series], sources: dict[str, str | float], table_name: str
-) -> tuple[dict[str, pl.Series], dict[str, str | float], list[str]]:
+) -> tuple[dict[str, pl.Series], dict[str, str | float], list[Finding]]:
     """Add the number of votes and, where the table has no smooth fraction, the vote fractions that follow from counts.
 
     Returns
@@ -377,14 +398,14 @@ def count_votes(
     columns : dict of str to polars.Series
     sources : dict
         What the added columns were made from.
-    notes : list of str
+    findings : list of Finding
 
     Raises
     ------
     InputError
         If an answer has more votes than the question.
     """
-    columns, made, notes = dict(columns), dict[str, str | float](), list[str]()
+    columns, made, findings = dict(columns), dict[str, str | float](), list[Finding]()
     answers = [name for name in VOTES if name in columns]
     if "vote_count" not in columns and {"smooth_votes", "disk_votes"} <= set(answers):
         # A missing count of artefacts is no vote for them.
@@ -393,7 +414,7 @@ def count_votes(
             columns["vote_count"] += columns["artefact_votes"].fill_null(0)
         made["vote_count"] = " + ".join(str(sources[name]) for name in answers)
     if "vote_count" not in columns or "smooth_votes" not in answers:
-        return columns, made, notes
+        return columns, made, findings
     total = columns["vote_count"].cast(pl.Float64)
     counted = {}
     for votes in answers:
@@ -407,9 +428,16 @@ def count_votes(
         counted[votes.replace("votes", "fraction")] = part
     stated = [name for name in FRACTIONS if name in columns]
     if "smooth_fraction" in stated and columns["smooth_fraction"].null_count() < len(total):
-        return columns, made, notes
+        return columns, made, findings
     if stated:  # fractions of two kinds must not be mixed
-        notes.append(f"{table_name}: no smooth fractions: those of the votes are used, without {', '.join(stated)}")
+        findings.append(
+            Finding(
+                "fractions-from-counts",
+                "note",
+                f"{table_name}: there are no smooth fractions, so all fractions were computed from numbers of votes, "
+                f"without {', '.join(stated)}.",
+            )
+        )
         columns = {name: values for name, values in columns.items() if name not in stated}
     made |= {name: f"{name.replace('fraction', 'votes')} / vote_count" for name in counted}
-    return columns | counted, made, notes
+    return columns | counted, made, findings

@@ -371,12 +371,12 @@ def detect_mapping(existing: Sequence[str], table_name: str = "table", chosen: I
     if debiased is not None:
         raise InputError(
             f"{table_name}: has debiased vote fractions ({debiased.text}) but no raw ones under a known name; name the "
-            "raw ones with --smooth and --disk, or choose the debiased ones with --preset gz2-debiased"
+            "raw ones (`smooth`, `disk`), or choose the debiased ones with `preset`=gz2-debiased"
         )
     raise InputError(
         f"{table_name}: unknown kind of catalogue: no ids and votes named as in {', '.join(DETECTED)}; columns are "
-        f"{', '.join(existing[:12])}; name yours with --id, --smooth and --disk (or --label), or describe the table in "
-        "a mapping (--preset gz2 --dry-run prints one to change)"
+        f"{', '.join(existing[:12])}; name yours (`id`, `smooth` and `disk`, or `label`), or describe the table in "
+        "a mapping (`preset`=gz2 with `dry_run` shows one to change)"
     )
 
 

@@ -39,9 +39,11 @@ from truemorph.catalogs.physical import (
 )
 from truemorph.catalogs.rows import check_sizes, choose_rows, label_rule, positive
 from truemorph.catalogs.sampling import FRACTIONS_OF_SPLIT, UNUSED, draw_sample, sampling_weights, split_galaxies
-from truemorph.errors import InputError, TruemorphWarning
+from truemorph.errors import FindingWarning, InputError
+from truemorph.findings import Finding, unique
 from truemorph.io import file_hash, written_whole
-from truemorph.tables import CatalogTable, kind_of, read_table, write_table
+from truemorph.results import Result
+from truemorph.tables import CatalogTable, kind_of, read_table, to_astropy, write_table
 
 _TELLING = ("object_id", "label", *FRACTIONS, *VOTES, "vote_count")
 _UNSTATED = Mapping.model_fields["votes"].default
@@ -49,8 +51,8 @@ _UNSTATED = Mapping.model_fields["votes"].default
 _FIRST = ("object_id", "image", "label", "alpha", *FRACTIONS, "radius", "psf_fwhm", "split", "sampling_weight")
 
 
-@dataclass(frozen=True)
-class Preparation:
+@dataclass(frozen=True, repr=False)
+class Preparation(Result):
     """A prepared catalogue, and what became of every row.
 
     Attributes
@@ -61,8 +63,7 @@ class Preparation:
         `row` (in the input, from 1), `object_id` and `reason` of every row that was left out.
     funnel : list of (str, int)
         Rows in, the rows lost to each rule, rows out.
-    notes : list of str
-        What users should know about the input.
+    findings : tuple of Finding
     origins : dict of str to dict
         File → checksum, size, and what is recorded about where it came from.
     """
@@ -70,11 +71,59 @@ class Preparation:
     catalogue: CatalogTable
     dropped: pl.DataFrame
     funnel: list[tuple[str, int]]
-    notes: list[str]
+    findings: tuple[Finding, ...]
     origins: dict[str, dict[str, Any]] = field(default_factory=dict)
+    out: Path | None = None
+
+    def summary(self) -> str:
+        """Return the account of rows, labels, splits and α as text."""
+        found, held = self.to_dict(), self.catalogue.metadata
+        lines = [f"{rule:32s} {count:>9,d}" for rule, count in self.funnel]
+        lines += [
+            f"labels: {', '.join(f'{name} {n:,d}' for name, n in found['labels'].items())}",
+            f"splits: {', '.join(f'{name} {n:,d}' for name, n in found['splits'].items())}",
+            f"votes:  {held['votes']} ({held['preset']})",
+            f"alpha:  {held['alpha']}",
+        ]
+        if self.out is not None:
+            lines.append(f"wrote   {self.out}, and {found['datasheet']} beside it")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        frame = self.catalogue.frame
+        labels = frame["label"].to_numpy()
+        return {
+            "out": None if self.out is None else str(self.out),
+            "funnel": dict(self.funnel),
+            "labels": {name: int((labels == k).sum()) for k, name in enumerate(("smooth", "disk"))},
+            "splits": dict(sorted(frame["split"].value_counts().rows())),
+            "with_image": int(frame["image"].is_not_null().sum()),
+            "alpha": self.catalogue.metadata["alpha"],
+            "matches": self.catalogue.metadata["matches"],
+            "datasheet": None if self.out is None else f"{self.out.stem}.datasheet.md",
+            "findings": [one.to_dict() for one in self.findings],
+        }
+
+    def to_table(self) -> Any:
+        """Return the catalogue as an astropy table with units and descriptions."""
+        return to_astropy(self.catalogue)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the distribution of α by label; returns matplotlib axes."""
+        from matplotlib.figure import Figure
+
+        ax = Figure(layout="constrained").add_subplot() if ax is None else ax
+        alpha, labels = (self.catalogue.frame[name].to_numpy() for name in ("alpha", "label"))
+        edges = np.geomspace(max(alpha.min(), 0.1), max(alpha.max(), 0.2), 41)
+        for k, name in enumerate(("smooth", "disk")):
+            ax.hist(alpha[labels == k], bins=edges, histtype="step", label=f"labelled {name}")
+        ax.set(xlabel=r"resolution $\alpha$", ylabel="galaxies", xscale="log")
+        ax.legend(frameon=False)
+        return ax
 
 
-def prepare_catalogue(
+def prepare(
     table: Any,
     *,
     preset: str | None = None,
@@ -92,43 +141,18 @@ def prepare_catalogue(
     gold: str | None = None,
     seed: int = 0,
 ) -> Preparation:
-    """Make a catalogue of labels, resolution, intrinsic columns and splits from a table of votes and others beside it.
+    """Make a catalogue of labels, resolution, intrinsic columns and splits; see `truemorph.prepare_catalogue`.
 
     Parameters
     ----------
-    table : path, or a table in memory
-        See `truemorph.read_table`.
-    preset : str, optional
-        The survey's table, one of `truemorph.catalogs.mapping.PRESETS`; recognised by its columns if not given.
-    mapping : path, dict or Mapping, optional
-        Instead of a preset, your own description (`truemorph.catalogs.mapping.read_mapping`).
+    table, preset, mapping, psf_fwhm, psf, images, where, keep, cosmology, sample, split, gold, seed
+        As for `prepare_catalogue`.
     joins : iterable of Join or path, optional
         Other tables whose columns are wanted, such as photometry. A path is joined by object id.
     columns : dict of str to str, optional
         Columns that differ from the mapping's: truemorph's name (`object_id`, `label`, `radius`, `image`, …) → a column
         of the table or an SQL expression over its columns. "smooth", "disk" and "artefact" stand for vote fractions or
         numbers of votes, whichever the columns hold.
-    psf_fwhm : str, float or quantity of angle, optional
-        Column (or expression) of the PSF's FWHM in arcsec, or one number for all galaxies.
-    psf : {"sigma", "fwhm"}
-        Unit of α.
-    images : path, optional
-        Folder of images: `<image column>` or `<object id>.jpg` in it. Default: the folder of the table with the column.
-    where : str or iterable of str
-        Conditions that rows must meet: "column=value", or SQL over the table's columns and truemorph's.
-    keep : str or iterable of str
-        The same, each with its own line in the account of rows.
-    cosmology : str or astropy.cosmology.FLRW, optional
-        For `radius_kpc` and `M_r`. Default: the mapping's, or WMAP9.
-    sample : tuple of 2 int, "balanced" or "all", optional
-        The numbers of smooth and disk galaxies to draw for training, or equal numbers of both. The others stay in the
-        catalogue with split "unused", and `sampling_weight` undoes the selection. Default: the mapping's, or all.
-    split : tuple of 3 numbers, optional
-        Fractions, or numbers of galaxies, for train, validation and test. Default: the mapping's, or 0.8, 0.1, 0.1.
-    gold : str, optional
-        Gold labels: a column of 0 and 1, or an SQL condition that is true for disks, such as "t_type >= -3". They
-        become the column `gold`; the condition, which defines what a disk is, goes into the metadata.
-    seed : int
 
     Returns
     -------
@@ -137,17 +161,7 @@ def prepare_catalogue(
     Raises
     ------
     InputError
-        If a column is missing, ids repeat or would lose digits, a class is empty, or no row is left.
-
-    Examples
-    --------
-    >>> votes = pl.DataFrame({"id": range(10), "smooth": [0.8, 0.2] * 5, "r": 6.0, "fwhm": 1.2})
-    >>> columns = {"object_id": "id", "smooth": "smooth", "disk": "1 - smooth", "radius": "r"}
-    >>> prepared = prepare_catalogue(votes, columns=columns, psf_fwhm="fwhm")
-    >>> prepared.funnel
-    [('rows in', 10), ('rows out', 10)]
-    >>> prepared.catalogue.frame["label"].to_list()
-    [0, 1, 0, 1, 0, 1, 0, 1, 0, 1]
+        As `prepare_catalogue`.
     """
     joined, kind = read_tables(
         table, preset=preset, mapping=mapping, joins=joins, columns=columns, psf_fwhm=psf_fwhm, keep=keep,
@@ -167,16 +181,16 @@ def prepare_catalogue(
     before = source.metadata if source.metadata.get("kind") == "catalogue" else {}
     gold_before = "gold" in source.frame.columns and before.get("gold_definition")
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", TruemorphWarning)
+        warnings.simplefilter("always", FindingWarning)
         funnel, labels, selection = choose_rows(named, mapped, kind, conditions, name)
         kept = funnel.kept
         if gold is not None or gold_before:
             classes, definition = gold_classes(named.filter(kept), gold or "gold", name)
-    sentinels = [str(one.message) for one in caught]
+    sentinels = [one.message.finding for one in caught if isinstance(one.message, FindingWarning)]
     sizes = check_sizes(mapped, kind, kept, source.units, name)
     ids = funnel.ids.filter(kept)
-    root, paths, image_notes = _images(joined, mapped, ids, kept, images)
-    drawn, weights, notes = _draw(labels[kept], ids.to_list(), kind, seed)
+    root, paths, image_findings = _images(joined, mapped, ids, kept, images)
+    drawn, weights, findings = _draw(labels[kept], ids.to_list(), kind, seed)
 
     made: dict[str, Any] = {
         "object_id": as_ids(ids, name),
@@ -211,27 +225,38 @@ def prepare_catalogue(
     if any("at the distance of" in str(mapped.sources.get(one)) for one in ("radius_kpc", "M_r")):
         metadata["cosmology"] = cosmology_name(model)
     elif cosmology is not None:
-        notes.append(f"{cosmology_name(model)} is not used: no column is computed from a distance")
+        unused = f"{cosmology_name(model)} is not used, because no column is computed from a distance."
+        findings.append(Finding("cosmology-unused", "note", unused))
     if gold is not None or gold_before:
         made["gold"] = pl.Series(classes).replace(-1, None)
         metadata["gold_definition"] = gold_before if gold is None else definition
-        notes.append(f"gold labels: {(classes >= 0).sum():,d} of {kept.sum():,d} galaxies")
+        counted = f"{(classes >= 0).sum():,d} of {kept.sum():,d} galaxies have gold labels."
+        findings.append(Finding("gold-labels", "note", counted))
     elif "gold" in source.frame.columns:
-        notes.append("column gold is kept as gold_input; give --gold gold if it holds gold labels")
+        findings.append(
+            Finding(
+                "gold-column-kept",
+                "note",
+                "The column gold is kept as gold_input and is not used.",
+                "If it has gold labels, name it (`gold`).",
+            )
+        )
     if before:
-        notes.append(f"{name} is a prepared catalogue: its labels, alpha, sample and split are made anew")
+        again = f"{name} is a prepared catalogue: its labels, α, sample and split are made again."
+        findings.append(Finding("prepared-again", "note", again))
     votes = [one for one in tables if one in _TELLING]
-    borrowed = [f"{', '.join(votes)}: from {tables[votes[0]]}, not from {name}"] if votes else []
+    borrowed = []
+    if votes:
+        where_from = f"{', '.join(votes)}: from {tables[votes[0]]}, not from {name}."
+        borrowed.append(Finding("votes-from-joined-table", "caution", where_from, "Check that this is what you want."))
     origins, unknown = _origins(joined.files)
-    every = [
-        *joined.notes, *mapped.notes, *borrowed, *sentinels, *selection, *sizes, *image_notes, *notes,
-        *unknown,
-    ]  # fmt: skip
     return Preparation(
         _catalogue(source, mapped, kept, made, metadata),
         funnel.dropped(),
         funnel.steps(),
-        list(dict.fromkeys(every)),
+        unique(
+            joined.findings, mapped.findings, borrowed, sentinels, selection, sizes, image_findings, findings, unknown
+        ),
         origins,
     )
 
@@ -288,7 +313,7 @@ def read_tables(
     frame = joined.table.frame
     base = base or detect_mapping(frame.columns, name, telling)
 
-    chosen, notes = vote_columns(chosen, frame, name)
+    chosen, findings = vote_columns(chosen, frame, name)
     if isinstance(psf_fwhm, str):
         try:
             psf_fwhm = float(psf_fwhm)
@@ -306,10 +331,10 @@ def read_tables(
     if psf_fwhm is not None and "psf_fwhm" not in chosen:
         content |= one_width(psf_fwhm)
     kind = extended(extended(base, named_columns(chosen, frame.columns, name), name), content, name)
-    return replace(joined, notes=[*joined.notes, *notes]), kind
+    return replace(joined, findings=[*joined.findings, *findings]), kind
 
 
-def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Path:
+def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Preparation:
     """Write a catalogue, and beside it its datasheet and the list of the rows that were left out.
 
     Parameters
@@ -329,19 +354,21 @@ def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Pat
     dropped, sheet = (out.with_name(f"{out.stem}.{end}") for end in ("dropped.csv", "datasheet.md"))
     for target in (out, dropped, sheet):
         if target.resolve() in {Path(file).resolve() for file in prepared.origins}:
-            raise InputError(f"{target}: would overwrite a file that the catalogue is made from; choose another --out")
+            raise InputError(
+                f"{target}: would overwrite a file that the catalogue is made from; choose another name (`out`)"
+            )
     write_table(prepared.catalogue, out)
     write_table(CatalogTable(prepared.dropped), dropped)
     page = datasheet(
         prepared.catalogue,
         name=out.name,
         funnel=prepared.funnel,
-        notes=prepared.notes,
+        findings=prepared.findings,
         provenance={_short(file, prepared.origins): entry for file, entry in prepared.origins.items()},
     )
     with written_whole(sheet) as partial:
         partial.write_text(page, encoding="utf-8")
-    return out
+    return replace(prepared, out=out)
 
 
 def _with_physical(mapped: Mapped, cosmology: Any) -> Mapped:
@@ -384,8 +411,8 @@ def _alpha(mapped: Mapped, psf: PsfUnit) -> np.ndarray:
 
 def _images(
     joined: Joined, mapped: Mapped, ids: pl.Series, kept: np.ndarray, images: str | os.PathLike[str] | None
-) -> tuple[Path, list[str | None], list[str]]:
-    """Find the images of the kept rows, which have these ids: their folder, their paths in it, and notes."""
+) -> tuple[Path, list[str | None], list[Finding]]:
+    """Find the images of the kept rows, which have these ids: their folder, their paths in it, and findings."""
     names = mapped.frame["image"].filter(kept) if "image" in mapped.frame.columns else None
     if names is not None and names.null_count() == len(names):
         names = None
@@ -406,14 +433,14 @@ def _images(
     if absent == total:
         first = f"{ids[0]}.jpg" if names is None else names.drop_nulls()[0]
         raise InputError(
-            f"{root}: none of the {total:,d} images is there (first: {first}); give their folder with --images"
+            f"{root}: none of the {total:,d} images is there (first: {first}); give their folder (`images`)"
         )
-    note = f"{absent:,d} of {total:,d} galaxies have no image in {root.name} and can't train networks"
-    return root, paths, [note] if absent else []
+    lacking = f"{absent:,d} of {total:,d} galaxies have no image in {root.name} and cannot train networks."
+    return root, paths, [Finding("images-missing", "caution", lacking)] if absent else []
 
 
-def _draw(labels: np.ndarray, ids: list[Any], kind: Mapping, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Draw the mapping's sample and split it: split ("unused" where not drawn), sampling weights, notes."""
+def _draw(labels: np.ndarray, ids: list[Any], kind: Mapping, seed: int) -> tuple[np.ndarray, np.ndarray, list[Finding]]:
+    """Draw the mapping's sample and split it: split ("unused" where not drawn), sampling weights, findings."""
     chosen, weights, drawing = np.ones(labels.size, dtype=bool), np.ones(labels.size), None
     if kind.sample not in (None, "all"):
         counts: Any = (kind.sample.smooth, kind.sample.disk) if isinstance(kind.sample, Sample) else "balanced"
@@ -422,7 +449,7 @@ def _draw(labels: np.ndarray, ids: list[Any], kind: Mapping, seed: int) -> tuple
     split = np.full(labels.size, UNUSED, dtype="<U10")
     drawn = [one for one, taken in zip(ids, chosen, strict=True) if taken]
     split[chosen], splitting = split_galaxies(drawn, kind.split.parts if kind.split else FRACTIONS_OF_SPLIT, seed)
-    return split, weights, [note for note in (drawing, splitting) if note]
+    return split, weights, [one for one in (drawing, splitting) if one is not None]
 
 
 def _sizes(mapped: Mapped, before: dict[str, Any]) -> tuple[str, str | float]:
@@ -467,17 +494,18 @@ def _catalogue(
     return CatalogTable(frame, units | mapped.units, metadata, descriptions=descriptions | about)
 
 
-def _origins(files: Sequence[Path]) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """What is recorded about each file, and notes on records that can't be read."""
+def _origins(files: Sequence[Path]) -> tuple[dict[str, dict[str, Any]], list[Finding]]:
+    """Return what is recorded about each file, and findings on records that can't be read."""
     found: dict[str, dict[str, Any]] = {}
-    notes = []
+    findings = []
     for file in files:
         try:
             found[str(file)] = origin(file)
         except InputError:
-            notes.append(f"the origin of {file.name} is unknown: provenance.json beside it can't be read")
+            unknown = f"The origin of {file.name} is unknown: provenance.json beside it can't be read."
+            findings.append(Finding("origin-unknown", "note", unknown))
             found[str(file)] = {"sha256": file_hash(file), "bytes": file.stat().st_size}
-    return found, notes
+    return found, findings
 
 
 def _short(file: str, files: Iterable[str]) -> str:

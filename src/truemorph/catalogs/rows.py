@@ -17,9 +17,10 @@ from truemorph.catalogs.mapped import Mapped
 from truemorph.catalogs.mapping import Mapping
 from truemorph.catalogs.physical import resolution
 from truemorph.errors import InputError
+from truemorph.findings import Finding
 
 ROWS_IN, ROWS_OUT = "rows in", "rows out"
-NOT_SELECTED, NO_LABEL = "not selected by --where", "no label"
+NOT_SELECTED, NO_LABEL = "not selected (where)", "no label"
 NO_VOTES, TIED, ARTEFACT = "no vote fractions", "smooth and disk tied", "majority star or artefact"
 NEITHER = "neither smooth nor disk has votes"
 NO_RADIUS, NO_PSF = "no positive radius", "no positive PSF width"
@@ -99,7 +100,7 @@ class Funnel:
 
 def choose_rows(
     named: pl.DataFrame, mapped: Mapped, mapping: Mapping, where: Iterable[str], table_name: str
-) -> tuple[Funnel, np.ndarray, list[str]]:
+) -> tuple[Funnel, np.ndarray, list[Finding]]:
     """Choose rows by the user's conditions and the mapping's cuts, then those with a label and a usable resolution.
 
     Parameters
@@ -118,7 +119,7 @@ def choose_rows(
     funnel : Funnel
     labels : array of int, shape (N,)
         -1 where the row is dropped.
-    notes : list of str
+    findings : list of Finding
 
     Raises
     ------
@@ -126,7 +127,7 @@ def choose_rows(
         If a rule can't be computed, ids of selected rows are missing or repeated, vote fractions are not between 0 and
         1, or no row is left.
     """
-    notes: list[str] = []
+    findings: list[Finding] = []
     funnel = Funnel(as_ids(mapped.frame["object_id"].alias(str(mapped.sources["object_id"])), table_name))
     funnel.drop(NOT_SELECTED, ~rows_where(named, where, table_name))
     for cut in mapping.cuts:
@@ -134,7 +135,13 @@ def choose_rows(
         lost = funnel.drop(cut.name, ~keep.fill_null(False).to_numpy(), always=True)
         unknown = int((keep.is_null().to_numpy() & lost).sum())
         if unknown:
-            notes.append(f"cut {cut.name!r}: {unknown:,d} of the rows that it drops lack a value that it needs")
+            findings.append(
+                Finding(
+                    "rule-without-value",
+                    "note",
+                    f"{unknown:,d} of the rows that the rule {cut.name!r} drops lack a value that it needs.",
+                )
+            )
     # Rows that were not selected may have any ids.
     object_ids(funnel.ids.filter(funnel.kept), table_name, np.flatnonzero(funnel.kept))
     if "label" in mapped.frame.columns:
@@ -142,26 +149,30 @@ def choose_rows(
         funnel.drop(NO_LABEL, labels < 0)
     else:
         labels, more = _labels_from_votes(funnel, mapped, table_name)
-        notes += more
+        findings += more
     dropped = []
-    for rule, name, option in ((NO_RADIUS, "radius", "--radius"), (NO_PSF, "psf_fwhm", "--psf-fwhm")):
-        source = mapped.sources[name] if name in mapped.found else option
-        why = f"column {source} is missing, zero or negative; correct the values to keep the rows"
+    for rule, name in ((NO_RADIUS, "radius"), (NO_PSF, "psf_fwhm")):
+        source = mapped.sources[name] if name in mapped.found else name
+        why = f"{source} is missing, zero or negative", "Correct the values to keep these rows."
         dropped.append((funnel.drop(rule, ~positive(mapped.numbers(name))), why))
     large = (named["alpha"] > _LARGEST_ALPHA).fill_null(False).to_numpy()
-    why = f"alpha is above {_LARGEST_ALPHA:,g}: radius or PSF is not plausible"
+    why = f"α is above {_LARGEST_ALPHA:,g}, so radius or PSF is not plausible", "Check their values."
     dropped.append((funnel.drop(IMPLAUSIBLE, large), why))
-    notes += [f"{table_name}: {which_rows(rows, funnel.ids)} dropped: {why}" for rows, why in dropped if rows.any()]
+    findings += [
+        Finding("rows-dropped", "caution", f"{table_name}: dropped {which_rows(rows, funnel.ids)}: {reason}.", action)
+        for rows, (reason, action) in dropped
+        if rows.any()
+    ]
     counts = np.bincount(labels[funnel.kept], minlength=2)
     if not counts.all():
         lacking = f"no galaxy is labelled {'disk' if counts[0] else 'smooth'}" if counts.any() else "no rows left"
         raise InputError(f"{table_name}: {lacking} ({funnel.account()})")
-    return funnel, np.where(funnel.kept, labels, -1), notes
+    return funnel, np.where(funnel.kept, labels, -1), findings
 
 
-def _labels_from_votes(funnel: Funnel, mapped: Mapped, table_name: str) -> tuple[np.ndarray, list[str]]:
+def _labels_from_votes(funnel: Funnel, mapped: Mapped, table_name: str) -> tuple[np.ndarray, list[Finding]]:
     fractions = {name: mapped.numbers(name) for name in FRACTIONS}
-    selected, notes = funnel.kept, []
+    selected, findings = funnel.kept, []
     for name, values in fractions.items():
         bad = selected & ((values < -1e-6) | (values > 1 + 1e-6))
         if bad.any():
@@ -172,25 +183,37 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped, table_name: str) -> tuple
     sums = np.nansum(list(fractions.values()), axis=0)
     many = selected & (sums > _LARGEST_SUM)
     if many.any():
-        notes.append(
-            f"{table_name}: the fractions sum to more than 1 in {which_rows(many, sums.round(3))}; fractions of one "
-            "question sum to 1: check that they belong together"
+        findings.append(
+            Finding(
+                "fractions-above-one",
+                "caution",
+                f"{table_name}: the vote fractions sum to more than 1 in {which_rows(many, sums.round(3))}.",
+                "Check that they belong to one question.",
+            )
         )
     labels, reasons = labels_from_votes(*fractions.values())
     for reason in np.unique(reasons[reasons != ""]):
         funnel.drop(str(reason), reasons == reason)
     unknown = int((np.isnan(fractions["disk_fraction"]) & funnel.kept).sum())
     if unknown:
-        notes.append(
-            f"{unknown:,d} rows lack the features-or-disk fraction: they are labelled smooth where the smooth fraction "
-            "is above 0.5, and star-or-artefact majorities can't be recognised"
+        findings.append(
+            Finding(
+                "disk-fraction-missing",
+                "note",
+                f"{unknown:,d} galaxies lack the fraction of votes for features or disk: they are labelled smooth "
+                "where the smooth fraction is above 0.5, and stars or artifacts among them cannot be recognised.",
+            )
         )
     elif "artefact_fraction" not in mapped.sources:
-        notes.append(
-            "the table has no star-or-artefact fraction, so no rows were dropped as artefacts; name the "
-            "column with --artifact if there is one"
+        findings.append(
+            Finding(
+                "artifact-fraction-missing",
+                "note",
+                "The table has no fraction of votes for star or artifact, so no rows were dropped as artifacts.",
+                "Name the column if there is one (`artifact`).",
+            )
         )
-    return labels, notes
+    return labels, findings
 
 
 def labels_from_votes(smooth: np.ndarray, disk: np.ndarray, artefact: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -230,7 +253,7 @@ def labels_from_votes(smooth: np.ndarray, disk: np.ndarray, artefact: np.ndarray
 
 def check_sizes(
     mapped: Mapped, mapping: Mapping, kept: np.ndarray, units: dict[str, str], table_name: str
-) -> list[str]:
+) -> list[Finding]:
     """Check that radii and PSF widths of the kept rows are what they are taken for.
 
     Parameters
@@ -244,7 +267,7 @@ def check_sizes(
 
     Returns
     -------
-    notes : list of str
+    findings : list of Finding
 
     Raises
     ------
@@ -252,34 +275,55 @@ def check_sizes(
         If the median α is outside 2 to 100 and the table doesn't state the radius's unit: it is then most likely in
         another unit, or another column.
     """
-    radius, widths, notes = mapped.sources["radius"], mapped.numbers("psf_fwhm")[kept], []
+    radius, widths, findings = mapped.sources["radius"], mapped.numbers("psf_fwhm")[kept], []
     middle, (low, high) = np.median(resolution(mapped.numbers("radius")[kept], widths)), _USUAL_ALPHA
     if not low <= middle <= high:
-        found = f"the median of alpha is {middle:.3g}, outside {low:g} to {high:g}"
+        found = f"the median of α is {middle:.3g}, outside {low:g} to {high:g}"
         if mapped.found["radius"].lone and radius not in units:
             raise InputError(
                 f"{table_name}: {found}; is {radius} a Petrosian radius in arcsec, and {mapped.sources['psf_fwhm']} a "
-                f"FWHM in arcsec? Name other columns with --radius and --psf-fwhm, convert them (for arcmin, "
-                f'"60 * {radius}"), or confirm the radius with --radius "1 * {radius}"'
+                "FWHM in arcsec? Name other columns (`radius`, `psf_fwhm`), convert them (for arcmin, "
+                f'"60 * {radius}"), or confirm the radius (`radius`) as "1 * {radius}"'
             )
-        notes.append(f"{found}; check that {radius} is the Petrosian radius and {mapped.sources['psf_fwhm']} the FWHM")
+        findings.append(
+            Finding(
+                "alpha-unusual",
+                "caution",
+                f"{found[0].upper()}{found[1:]}.",
+                f"Check that {radius} is the Petrosian radius and {mapped.sources['psf_fwhm']} the FWHM of the PSF.",
+            )
+        )
     if mapping.psf_range is not None and not mapping.psf_range[0] <= np.median(widths) <= mapping.psf_range[1]:
-        notes.append(
-            f"the median PSF FWHM is {np.median(widths):.3g} arcsec, but this survey ({mapping.name}) has "
-            f"{mapping.psf_range[0]:g} to {mapping.psf_range[1]:g} arcsec; if it is a sigma, multiply it by 2.3548"
+        findings.append(
+            Finding(
+                "psf-unusual",
+                "caution",
+                f"The median FWHM of the PSF is {np.median(widths):.3g} arcsec, but this survey ({mapping.name}) has "
+                f"{mapping.psf_range[0]:g} to {mapping.psf_range[1]:g} arcsec.",
+                "If it is a sigma, multiply it by 2.3548 (`psf_fwhm`).",
+            )
         )
     if np.ptp(widths) == 0:
-        notes.append(
-            "all galaxies have the same PSF width, so alpha only measures apparent size, and a real trend of "
-            "morphology with size will look like bias; give a PSF width for each galaxy with --psf-fwhm"
+        findings.append(
+            Finding(
+                "alpha-is-size",
+                "caution",
+                "All galaxies have the same PSF width, so α only measures apparent size: a real trend of morphology "
+                "with size will look like bias.",
+                "Give the PSF width of each galaxy (`psf_fwhm`).",
+            )
         )
     percent = percent_of_light(str(radius))
     if percent:
-        notes.append(
-            f"alpha uses {radius}, the radius of {percent} % of the light, not the Petrosian radius; theta is in its "
-            "units and can't be compared with the paper's"
+        findings.append(
+            Finding(
+                "radius-not-petrosian",
+                "note",
+                f"α uses {radius}, the radius of {percent} % of the light, not the Petrosian radius: θ cannot be "
+                "compared with the paper's.",
+            )
         )
-    return notes
+    return findings
 
 
 def label_rule(mapped: Mapped, kept: np.ndarray) -> str:

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from truemorph.errors import InputError
+from truemorph.findings import Finding
 
 TRAIN, VALIDATION, TEST, UNUSED = "train", "validation", "test", "unused"
 SPLITS = (TRAIN, VALIDATION, TEST, UNUSED)
@@ -34,7 +35,7 @@ def draw_sample(
     object_ids: Sequence[object],
     counts: tuple[int, int] | Literal["balanced"] = PAPER_SAMPLE,
     seed: int = 0,
-) -> tuple[np.ndarray, str | None]:
+) -> tuple[np.ndarray, Finding | None]:
     """Draw a number of galaxies of each label, or as many in that proportion as there are.
 
     With the same seed, a smaller sample is part of a larger one.
@@ -52,8 +53,8 @@ def draw_sample(
     -------
     chosen : array of bool, shape (N,)
         Drawing by the observed label changes p(ỹ | α); `sampling_weights` undoes it.
-    note : str or None
-        If there are too few galaxies: what was asked for, what there is, and what was drawn.
+    finding : Finding or None
+        If there are too few galaxies: what was wanted, what there is, and what was drawn.
 
     Raises
     ------
@@ -62,9 +63,9 @@ def draw_sample(
 
     Examples
     --------
-    >>> chosen, note = draw_sample(np.repeat([0, 1], [5, 40]), range(45), counts=(20, 10))
-    >>> print(note)
-    asked for 20 smooth and 10 disk galaxies; the table has 5 and 40, so 5 and 3 were drawn
+    >>> chosen, finding = draw_sample(np.repeat([0, 1], [5, 40]), range(45), counts=(20, 10))
+    >>> print(finding)
+    caution: The sample has 5 smooth and 3 disk galaxies: 20 and 10 were wanted, and the table has 5 and 40.
     """
     have = [int((labels == label).sum()) for label in (0, 1)]
     asked = [min(have), min(have)] if counts == "balanced" else [int(count) for count in counts]
@@ -73,18 +74,20 @@ def draw_sample(
     if have[scarce] < asked[scarce]:
         # In integers, so that numbers near one half round alike on every machine.
         drawn = [(2 * count * have[scarce] + asked[scarce]) // (2 * asked[scarce]) for count in asked]
-    note = (
-        f"asked for {asked[0]:,d} smooth and {asked[1]:,d} disk galaxies; the table has {have[0]:,d} and {have[1]:,d}, "
-        f"so {drawn[0]:,d} and {drawn[1]:,d} were drawn"
-    )
+    found = f"{asked[0]:,d} and {asked[1]:,d} were wanted, and the table has {have[0]:,d} and {have[1]:,d}"
     if min(drawn) == 0:
-        raise InputError(f"{note}; a sample needs galaxies of both labels: ask for other numbers")
+        raise InputError(
+            f"no sample of smooth and disk galaxies can be drawn: {found}; choose other numbers (`sample`)"
+        )
     ranks = id_ranks(object_ids, seed, "balance")
     chosen = np.zeros(labels.size, dtype=bool)
     for label, count in enumerate(drawn):
         members = np.flatnonzero(labels == label)
         chosen[members[np.argsort(ranks[members], kind="stable")[:count]]] = True
-    return chosen, None if drawn == asked else note
+    if drawn == asked:
+        return chosen, None
+    smaller = f"The sample has {drawn[0]:,d} smooth and {drawn[1]:,d} disk galaxies: {found}."
+    return chosen, Finding("sample-smaller", "caution", smaller)
 
 
 def sampling_weights(labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -96,7 +99,7 @@ def sampling_weights(labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 def split_galaxies(
     object_ids: Sequence[object], parts: Sequence[float] = FRACTIONS_OF_SPLIT, seed: int = 0
-) -> tuple[np.ndarray, str | None]:
+) -> tuple[np.ndarray, Finding | None]:
     """Split galaxies into train, validation and test.
 
     Parameters
@@ -111,8 +114,8 @@ def split_galaxies(
     -------
     split : array of str, shape (N,)
         "train", "validation" or "test".
-    note : str or None
-        If numbers don't sum to N: what was asked for, and what was done.
+    finding : Finding or None
+        If numbers don't sum to N: what was wanted, and what was done.
 
     Raises
     ------
@@ -124,9 +127,9 @@ def split_galaxies(
     >>> split_galaxies(range(6), (4, 1, 1))[0].tolist()
     ['test', 'train', 'train', 'train', 'train', 'validation']
     >>> print(split_galaxies(range(100), (8, 1, 1))[1])
-    asked to split 10 galaxies into 8, 1 and 1; there are 100, split into 80 (train), 10 (validation) and 10 (test)
+    note: 100 galaxies were split into 80 (train), 10 (validation) and 10 (test); 8, 1 and 1 were wanted.
     """
-    n, note = len(object_ids), None
+    n, finding = len(object_ids), None
     usable = len(parts) == 3 and all(np.isfinite(part) and part >= 0 for part in parts)
     if usable and abs(sum(parts) - 1) <= 1e-9:
         n_validation, n_test = (round(n * part) for part in parts[1:])
@@ -137,10 +140,11 @@ def split_galaxies(
         n_validation, n_test = ((2 * n * count + asked) // (2 * asked) for count in counts[1:])
         n_test = min(n_test, n - n_validation)
         if n != asked:
-            note = (
-                f"asked to split {asked:,d} galaxies into {counts[0]:,d}, {counts[1]:,d} and {counts[2]:,d}; there are "
-                f"{n:,d}, split into {n - n_validation - n_test:,d} (train), {n_validation:,d} (validation) and "
-                f"{n_test:,d} (test)"
+            finding = Finding(
+                "split-scaled",
+                "note",
+                f"{n:,d} galaxies were split into {n - n_validation - n_test:,d} (train), {n_validation:,d} "
+                f"(validation) and {n_test:,d} (test); {counts[0]:,d}, {counts[1]:,d} and {counts[2]:,d} were wanted.",
             )
     else:
         raise InputError(
@@ -151,7 +155,7 @@ def split_galaxies(
     split = np.full(n, TRAIN, dtype="<U10")
     split[order[:n_validation]] = VALIDATION
     split[order[n_validation : n_validation + n_test]] = TEST
-    return split, note
+    return split, finding
 
 
 def assign_folds(object_ids: Sequence[object], folds: int, seed: int = 0) -> np.ndarray:

@@ -26,7 +26,8 @@ from scipy.special import softmax
 from truemorph._version import __version__
 from truemorph.bias.families import transition_from_dict
 from truemorph.bias.transitions import CLASS_NAMES, Transition
-from truemorph.config import TrainingConfig
+from truemorph.classifiers.fits import read_fit
+from truemorph.config import TrainingConfig, training_config
 from truemorph.errors import CheckpointError, InputError, reason, require_extra
 from truemorph.images.decode import fits_reading
 from truemorph.images.inputs import image_names, pixel_batches
@@ -254,10 +255,10 @@ def check_model_folder(folder: str | os.PathLike[str]) -> Path:
     folder = Path(folder).resolve()
     if folder.exists():
         if not folder.is_dir():
-            raise InputError(f"{folder}: is a file; --out names a folder for the model")
+            raise InputError(f"{folder}: is a file; `out` names a folder for the model")
         content = {one.name for one in folder.iterdir()}
         if content and not ({"config.json", "seen.parquet"} <= content or UNFINISHED in content):
-            raise InputError(f"{folder}: exists and is not a truemorph model; choose another --out")
+            raise InputError(f"{folder}: exists and is not a truemorph model; choose another folder (`out`)")
     return folder
 
 
@@ -324,8 +325,9 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
     Parameters
     ----------
     folder : path or str
-        A checkpoint folder written by `truemorph train`; or the name of one on the Hugging Face hub,
-        "hf_hub:someone/model".
+        A checkpoint folder written by `truemorph train`; the name of one on the Hugging Face hub,
+        "hf_hub:someone/model"; or a fit written by `truemorph transition` (.json), which predicts the true class
+        fractions for every galaxy, and posteriors where there is an observed label.
 
     Returns
     -------
@@ -340,6 +342,8 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
         If it is one that can't be read, or of a newer format.
     """
     folder = _fetched(str(folder)) if str(folder).startswith(_HUB) else Path(folder)
+    if folder.suffix == ".json":
+        return _from_fit(folder)
     missing = [name for name in _FILES[:3] if not (folder / name).is_file()]
     if missing:
         raise InputError(f"{folder}: not a truemorph model folder (no {missing[0]}); make one with `truemorph train`")
@@ -371,6 +375,24 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
         raise CheckpointError(f"{folder}: damaged model ({problem}); train it again or restore a copy") from problem
     digest = hashlib.sha256(config_bytes + weight_bytes).hexdigest()[:16]
     return Classifier(described, members, seen, digest, folder)
+
+
+def _from_fit(path: Path) -> Classifier:
+    """Make a classifier that knows nothing of a galaxy but the class fractions of a fit."""
+    fit = read_fit(path)
+    fractions = fit.get("class_fractions")
+    if not fractions:
+        raise InputError(f"{path}: has no class fractions, so galaxies can't be labelled with it alone")
+    known = np.array([fractions[name] for name in CLASS_NAMES], np.float64)
+    source = {"source": path.name, "rows": fit.get("galaxies")}
+    source |= {key: fit.get(key) for key in ("alpha", "alpha_psf")}
+    config = training_config("dcv14", features=(), folds=1)
+    described = describe(config, fit, catalogue=source, members=1, metrics={}, normalisation={})
+    with np.errstate(divide="ignore"):
+        member = {"coef": np.zeros((known.size, 1)), "intercept": np.log(known)}
+    seen = pl.DataFrame(schema={"object_id": pl.String, "role": pl.String, "fold": pl.Int64})
+    digest = hashlib.sha256(json.dumps(fit, sort_keys=True).encode()).hexdigest()[:16]
+    return Classifier(described, [member], seen, digest)
 
 
 def _fetched(name: str) -> Path:

@@ -34,7 +34,7 @@ def _backbone_for(name: str, pretrained: bool, size: int) -> tuple[nn.Module, di
             raise InputError(f"backbone {name} can't take {size}-pixel images ({reason})") from None
         reason = _refusal(backbone, size)
     if reason:
-        raise InputError(f"backbone {name} can't take {size}-pixel images ({reason}); use another or --image-size")
+        raise InputError(f"backbone {name} can't take {size}-pixel images ({reason}); use another or `image_size`")
     return backbone, {"architecture": architecture, "arguments": {**arguments, **sized}}
 
 

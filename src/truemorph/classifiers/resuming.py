@@ -156,7 +156,7 @@ class Unfinished:
                     told = ", ".join(f"{key} was {then.get(key)!r}, is {now.get(key)!r}" for key in changed[:3])
                     raise InputError(
                         f"{self.folder}: an unfinished run with other settings ({told}); run it with its own, delete "
-                        "that folder, or choose another --out"
+                        "that folder, or choose another `out`"
                     )
                 return
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -179,7 +179,7 @@ def randomise(
     paired = partner >= 0
     if not paired.any():
         raise InputError(
-            "the check by random weights needs two galaxies of one predicted class; give more, or --draws 0"
+            "the check by random weights needs two galaxies of one predicted class; give more, or `draws` 0"
         )
     pixels, classes, partner = pixels[paired], classes[paired], np.cumsum(paired)[partner[paired]] - 1
 

@@ -283,7 +283,7 @@ def _cached(
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or problem
         raise TruemorphError(
-            f"{place}: the cache can't be used ({reason}); make room, delete it, or train without --cache"
+            f"{place}: the cache can't be used ({reason}); make room, delete it, or train without `cache`"
         ) from problem
     return ImageStore(pixels, np.asarray(good), [(str(paths[int(row)]), reason) for row, reason in bad.items()])
 

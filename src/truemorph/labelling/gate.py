@@ -147,7 +147,7 @@ def check_proof(source: Source) -> None:
     if not source.prepared:
         raise InputError(
             f"{source.path}: int8 must keep class fractions at every alpha, and alpha is not known here; give a "
-            "prepared catalogue with --gate (of simulated galaxies, say)"
+            "prepared catalogue with `gate` (of simulated galaxies, say)"
         )
 
 
@@ -181,7 +181,7 @@ def measure(model: Classifier, source: Source, exact: Engine, fast: Engine) -> G
     if n < GATE_IMAGES:
         raise InputError(
             f"{source.path}: int8 must pass on {GATE_IMAGES:,d} images that did not calibrate it, and only {n:,d} are "
-            "there; give more with --gate (simulated ones will do)"
+            "there; give more with `gate` (simulated ones will do)"
         )
     truth = np.concatenate(kept["gold"]) if kept["gold"] else None
     exact_p, fast_p, alpha = (np.concatenate(kept[name]) for name in ("exact", "fast", "alpha"))

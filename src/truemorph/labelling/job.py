@@ -18,6 +18,7 @@ from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.features import logistic_inputs
 from truemorph.errors import InputError
+from truemorph.findings import Finding
 from truemorph.labelling.decoding import NO_IMAGE, decoded
 from truemorph.labelling.engines import Precision, engine_for
 from truemorph.labelling.labeller import IN_SAMPLE, Crowd, Labeller
@@ -34,10 +35,16 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of a labelling, besides the model; see `label_table`.
+    """What is to be labelled, how, and where labels go; see `truemorph.label_galaxies`.
 
     Attributes
     ----------
+    source, out : path
+    transition : dict, optional
+        T(α) as a fit describes it.
+    crowd, image_column, images, precision, gate
+        As for `label_galaxies`; `id_column` and `keep` are its `id` and `copy`.
+    engine : {"torch", "openvino"}
     threads : int, optional
         Cores that this process may use; default all.
     """
@@ -67,7 +74,7 @@ class Job:
     results : Results
     metadata : dict
         Of the tables of labels.
-    notes : list of str
+    findings : list of Finding
     threads : int, optional
         Cores that this process may use; default all.
     """
@@ -76,7 +83,7 @@ class Job:
     source: Source
     results: Results
     metadata: dict[str, Any]
-    notes: list[str]
+    findings: list[Finding]
     threads: int | None = None
 
     def label(self, part: Part, progress: Progress) -> Account | None:
@@ -111,7 +118,7 @@ def open_job(model: Classifier, asked: Asked) -> Job:
     out = Path(asked.out)
     is_table(out)  # or an error, before anything else
     if out.resolve() == Path(asked.source).resolve():
-        raise InputError(f"{out}: would overwrite what is to be labelled; choose another --out")
+        raise InputError(f"{out}: would overwrite what is to be labelled; choose another `out`")
     what = open_source(
         asked.source,
         id_column=asked.id_column,
@@ -126,7 +133,7 @@ def open_job(model: Classifier, asked: Asked) -> Job:
     joined = None if asked.crowd is None else read_catalogue(asked.crowd)
     has_crowd = joined is not None or what.prepared
     said = what.metadata if joined is None else joined.metadata
-    used, notes = _for_posteriors(model, asked.transition, said, has_crowd, str(asked.crowd or asked.source))
+    used, findings = _for_posteriors(model, asked.transition, said, has_crowd, str(asked.crowd or asked.source))
     proof = None if asked.precision != "int8" else what if asked.gate is None else open_source(asked.gate)
     engine = engine_for(model, asked.engine, asked.precision, proof, asked.threads)
     labeller = Labeller(
@@ -154,25 +161,33 @@ def open_job(model: Classifier, asked: Asked) -> Job:
     crowd = None if joined is None else frame_hash(joined.frame.select(columns))
     # Not how the source is spelled: another process may know it by another path.
     identity = {**follows, "rows": what.fingerprint, "crowd": crowd, "keep": list(asked.keep)}
-    return Job(labeller, what, Results(out, identity), metadata, notes, asked.threads)
+    return Job(labeller, what, Results(out, identity), metadata, findings, asked.threads)
 
 
 def _for_posteriors(
     model: Classifier, transition: dict[str, Any] | None, said: dict[str, Any], has_crowd: bool, source: str
-) -> tuple[Transition | None, list[str]]:
-    """T(α) for posteriors, None where there is none, and what is to be said of it."""
+) -> tuple[Transition | None, list[Finding]]:
+    """Return T(α) for posteriors, None where there is none, and findings about it."""
     own = model.transition
     naive = isinstance(own, MatrixTransition) and own == MatrixTransition.identity(own.n_classes)
     if not has_crowd:
         return None, []
     if naive and transition is None:
-        return None, ["a model trained without T(alpha): no posterior (it would repeat the crowd's label)"]
+        return None, [
+            Finding(
+                "no-posterior",
+                "note",
+                "The model was trained without a bias curve, so no posteriors are given: they would repeat the "
+                "observed labels.",
+                "Give a bias curve (`transition`).",
+            )
+        ]
     here = said.get("alpha_psf")
     fitted = model.described["catalogue"] if transition is None else transition
     if here != fitted.get("alpha_psf", here):
         raise InputError(
-            f"alpha of {source} is in units of PSF {here}, theta in units of PSF {fitted['alpha_psf']}; "
-            "prepare the catalogue with the same --psf"
+            f"{source}: its α is in units of the PSF's {here}, that of the bias curve in units of the PSF's "
+            f"{fitted['alpha_psf']}; prepare the catalogue with the other one"
         )
     return own if transition is None else transition_from_dict(transition), []
 

@@ -204,7 +204,7 @@ class Results:
                 if not self._told.is_file():
                     content = [one for one in self.folder.glob("*") if not one.name.startswith(".")]
                     if content and not self.is_table:
-                        raise InputError(f"{self.folder}: exists and holds no labels; choose another --out")
+                        raise InputError(f"{self.folder}: exists and holds no labels; choose another `out`")
                     self._locks.mkdir(parents=True, exist_ok=True)
                     partial = self.folder / f".run.json.{os.getpid()}"
                     partial.write_text(json.dumps(self._identity, indent=2) + "\n", encoding="utf-8")
@@ -219,7 +219,7 @@ class Results:
         if changed:
             raise InputError(
                 f"{self.folder}: holds labels of another run ({changed[0]} was {then.get(changed[0])!r}, is "
-                f"{now.get(changed[0])!r}); delete that folder, or choose another --out"
+                f"{now.get(changed[0])!r}); delete that folder, or choose another `out`"
             )
 
     @property

@@ -206,13 +206,13 @@ def _table(
         column = "image" if "image" in frame.columns else None
         mark = _hash(frame_hash(frame), str(root.resolve()))
         return Source(_cut(frame, root, column), mark, path, table.metadata, prepared=True)
-    column = _chosen(image_column, PATH_COLUMNS, names, path, "--image-column")
+    column = _chosen(image_column, PATH_COLUMNS, names, path, "`image_column`")
     if column is None:
         raise InputError(
             f"{path}: neither a prepared catalogue nor a table with a column of image files "
-            f"({', '.join(PATH_COLUMNS)}); name yours with --image-column"
+            f"({', '.join(PATH_COLUMNS)}); name yours with `image_column`"
         )
-    ids = _chosen(id_column, ID_COLUMNS, names, path, "--id") or column
+    ids = _chosen(id_column, ID_COLUMNS, names, path, "`id`") or column
     _check_kept(keep, names, path)
     own = object_ids(table.frame[ids], str(path))
     frame = table.frame.select(own, pl.col(column).cast(pl.String).alias(_IMAGE), *keep)
@@ -271,12 +271,12 @@ def _partitions(
         names = pq.read_schema(file).names
         if images is None:
             raise InputError(
-                f"{file}: no column with the content of image files; name it with --image-column "
+                f"{file}: no column with the content of image files; name it with `image_column` "
                 f"(columns are: {', '.join(names[:12])})"
             )
-        ids = _chosen(id_column, ID_COLUMNS, names, file, "--id")
+        ids = _chosen(id_column, ID_COLUMNS, names, file, "`id`")
         if ids is None:
-            raise InputError(f"{file}: no column of ids ({', '.join(ID_COLUMNS)}); name yours with --id")
+            raise InputError(f"{file}: no column of ids ({', '.join(ID_COLUMNS)}); name yours with `id`")
         _check_kept(keep, without(names, images), file)
         if ids in keep:
             raise InputError(f"{file}: {ids!r} is kept as object_id")

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from truemorph.bias.diagnostics import LEVEL, ConfoundingCheck
+from truemorph.bias.calibration import LEVEL
+from truemorph.bias.diagnostics import ConfoundingCheck
 from truemorph.bias.metrics import MINIMUM_PER_BIN
 from truemorph.bias.populations import debiased_fractions
 from truemorph.bias.transitions import CLASS_NAMES, DISK
@@ -20,6 +21,7 @@ _SMALL = 0.05
 _ONE_CLASS = 0.97
 # Ways to T(α) that take class fractions to be the same at every α.
 _ASSUMES_FLAT = ("likelihood", "binned")
+_STATUS: dict[str, Status] = {"problem": "bad", "caution": "care", "note": "note"}
 
 
 def answer(found: Evidence) -> str:
@@ -323,11 +325,12 @@ def _of_transition(found: Evidence) -> list[Check]:
         elif check.checked and (check.unexplained or fit.method in _ASSUMES_FLAT):
             status = "bad"
         out.append(Check(status, _sentence(check.statement)))
-    said = {check.statement}
-    for text in study.described["warnings"]:
-        if text not in said:
-            out.append(Check("care", _sentence(text)))
-            said.add(text)
+    shown_otherwise = ("fractions-drift", "family-rejected")
+    out += [
+        Check(_STATUS[one.severity], f"{one.message} {one.action}".strip())
+        for one in study.findings
+        if one.code not in shown_otherwise
+    ]
     p_value = study.calibration.p_value
     out.append(
         Check(
@@ -346,9 +349,7 @@ def _of_transition(found: Evidence) -> list[Check]:
             f"lowest to highest, mean over bins of α (up to {widths.max():.2f} in one).",
         )
     )
-    out.append(
-        Check("note", f"T(α) rests on the assumption: {fit.assumption}. {_capital(study.described['definition'])}.")
-    )
+    out.append(Check("note", f"T(α) rests on the assumption: {fit.assumption}. {_capital(study.about['definition'])}."))
     return out
 
 
@@ -373,7 +374,7 @@ def _of_sample(found: Evidence) -> list[Check]:
         out.append(
             Check(
                 "care",
-                "No intrinsic columns were given (--intrinsic): a real change of class with α, because large galaxies "
+                "No intrinsic columns were given (`intrinsic`): a real change of class with α, because large galaxies "
                 "are better resolved, say, counts as bias here.",
             )
         )

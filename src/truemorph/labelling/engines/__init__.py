@@ -81,7 +81,7 @@ def engine_for(
     require_extra("networks")
     if name == "torch":
         if precision == "int8":
-            raise InputError("int8 needs --engine openvino")
+            raise InputError("int8 needs `engine` openvino")
         from truemorph.labelling.engines.torch import TorchEngine
 
         return TorchEngine(model, precision, threads)

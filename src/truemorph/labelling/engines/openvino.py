@@ -181,7 +181,7 @@ def _made(model: Classifier, source: Source | None, place: Path | None) -> tuple
     from truemorph.labelling.engines.torch import TorchEngine
 
     if source is None:
-        raise InputError("int8 has not passed its gate for this model yet: give images with --gate")
+        raise InputError("int8 has not passed its gate for this model yet: give images with `gate`")
     check_proof(source)
     pixels = calibration_images(model, source)
     exact = TorchEngine(model, "fp32")

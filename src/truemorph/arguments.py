@@ -1,0 +1,40 @@
+"""Types of arguments that several commands share, for Python and for the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+if TYPE_CHECKING:
+    # A path, or a table in memory (polars, pandas, pyarrow, astropy); the command line gives paths.
+    Table = Any
+else:
+    Table = Path
+
+
+def _by_commas(_: Any, tokens: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(name.strip() for token in tokens for name in token.value.split(",") if name.strip())
+
+
+def _pair(_: Any, tokens: Sequence[Any]) -> tuple[int, int]:
+    """Read k/n."""
+    text = tokens[0].value
+    k, _, n = text.partition("/")
+    if not (k.isdigit() and n.isdigit()):
+        raise ValueError(f"takes k/n, such as 3/64; got {text!r}")
+    return int(k), int(n)
+
+
+# "a,b" on the command line.
+Names = Annotated[Sequence[str], Parameter(converter=_by_commas, n_tokens=1)]
+# Repeated on the command line.
+Rules = Annotated[Sequence[str], Parameter(consume_multiple=False)]
+Paths = Annotated[Sequence[Path], Parameter(consume_multiple=False)]
+Shard = Annotated[tuple[int, int], Parameter(converter=_pair, n_tokens=1)]
+Seed = Annotated[int, Parameter(validator=Number(gte=0, lt=2**31), allow_leading_hyphen=True)]
+Count = Annotated[int, Parameter(validator=Number(gte=0), allow_leading_hyphen=True)]
+AtLeastOne = Annotated[int, Parameter(validator=Number(gte=1), allow_leading_hyphen=True)]

@@ -1,0 +1,151 @@
+"""The rows and columns of a prepared catalogue that an estimate is made from, with what to know about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from truemorph.catalogs.catalogue import gold_classes, rows_where
+from truemorph.errors import InputError
+from truemorph.findings import Finding
+from truemorph.tables import CatalogTable, numeric_columns
+
+AS_LABELLED = "disk: as the labels have it"
+
+
+@dataclass(frozen=True)
+class SelectedRows:
+    """Columns of the selected galaxies, each with one row a galaxy.
+
+    Attributes
+    ----------
+    labels, alpha : array, shape (N,)
+    weights : array, shape (N,), or None
+        Sampling weights, where the galaxies are a sample balanced by label.
+    intrinsic : array, shape (N, P), or None
+    gold : array of int, shape (N,), or None
+        Gold classes to use, -1 where unknown.
+    known : array, shape (N,), or None
+        The catalogue's own column `gold`, NaN where unknown.
+    by : array, shape (N,), or None
+    about : dict
+        Definitions of α, labels and gold labels, and the conditions on rows.
+    findings : tuple of Finding
+    """
+
+    labels: np.ndarray
+    alpha: np.ndarray
+    weights: np.ndarray | None
+    intrinsic: np.ndarray | None
+    gold: np.ndarray | None
+    known: np.ndarray | None
+    by: np.ndarray | None
+    about: dict[str, Any]
+    findings: tuple[Finding, ...]
+
+
+def select_rows(
+    catalogue: CatalogTable,
+    where: Iterable[str] = (),
+    intrinsic: Sequence[str] = (),
+    gold: str | None = None,
+    by: str | None = None,
+) -> SelectedRows:
+    """Select the galaxies that meet all conditions and have a value in all named columns.
+
+    Parameters
+    ----------
+    catalogue : CatalogTable
+        As `read_catalogue` returns it.
+    where : iterable of str
+        Conditions on rows, see `rows_where`.
+    intrinsic : sequence of str
+        Intrinsic columns.
+    gold : str, optional
+        Gold labels: a column, or a rule such as "t_type>=-3" (see `gold_classes`).
+    by : str, optional
+        A further column.
+
+    Raises
+    ------
+    InputError
+        If no galaxy is left, or a column is absent.
+    """
+    source, conditions = str(catalogue.path or "catalogue"), list(where)
+    frame = catalogue.frame.filter(pl.Series(rows_where(catalogue.frame, conditions, source)))
+    if frame.height == 0:
+        raise InputError(f"{source}: no galaxy meets {' and '.join(conditions)}")
+    findings = []
+    if wanted := [*intrinsic, *([by] if by else [])]:
+        values = np.isfinite(numeric_columns(frame, wanted, source))
+        if not values.all(axis=1).any():
+            raise InputError(f"{source}: no galaxy has a value in all of {', '.join(wanted)}")
+        if not values.all():
+            missing = {name: int((~column).sum()) for name, column in zip(wanted, values.T, strict=True)}
+            named = ", ".join(f"{name} in {count:,}" for name, count in missing.items() if count)
+            findings.append(
+                Finding(
+                    "rows-left-out",
+                    "note",
+                    f"{int((~values.all(axis=1)).sum()):,} of {frame.height:,} galaxies were left out because a value "
+                    f"is missing ({named}).",
+                )
+            )
+            frame = frame.filter(pl.Series(values.all(axis=1)))
+    about = {
+        "definition": AS_LABELLED,
+        "alpha": catalogue.metadata.get("alpha"),
+        "alpha_psf": catalogue.metadata.get("alpha_psf"),
+        "where": conditions,
+    }
+    classes, known = None, None
+    if gold is not None:
+        classes, about["definition"] = gold_classes(frame, gold, source)
+        if gold == "gold" and catalogue.metadata.get("gold_definition"):
+            about["definition"] = str(catalogue.metadata["gold_definition"])
+    if "gold" in frame.columns:
+        known = frame["gold"].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        about["gold_definition"] = str(catalogue.metadata.get("gold_definition", "not stated"))
+        if gold is None and np.isfinite(known).any():
+            findings.append(
+                Finding(
+                    "gold-unused",
+                    "caution",
+                    f"The catalogue has gold labels of {int(np.isfinite(known).sum()):,} galaxies, which this estimate "
+                    "does not use.",
+                    'Use them with `gold`="gold".',
+                )
+            )
+    if "psf_fwhm" in frame.columns and frame["psf_fwhm"].n_unique() == 1 and frame["psf_fwhm"].null_count() == 0:
+        findings.append(
+            Finding(
+                "alpha-is-size",
+                "caution",
+                "All galaxies have the same PSF width, so α only measures apparent size: a real trend of morphology "
+                "with size will look like bias.",
+                "Prepare the catalogue with the PSF width of each galaxy (`psf_fwhm`), or give gold labels (`gold`).",
+            )
+        )
+    return SelectedRows(
+        labels=frame["label"].to_numpy(),
+        alpha=frame["alpha"].to_numpy(),
+        weights=_weights(frame),
+        intrinsic=numeric_columns(frame, intrinsic, source) if intrinsic else None,
+        gold=classes,
+        known=known,
+        by=numeric_columns(frame, [by], source)[:, 0] if by else None,
+        about=about,
+        findings=tuple(findings),
+    )
+
+
+def _weights(frame: pl.DataFrame) -> np.ndarray | None:
+    """Sampling weights, if these rows are a sample that was balanced by label."""
+    if "sampling_weight" not in frame.columns or (frame["split"] == "unused").any():
+        return None
+    weights = frame["sampling_weight"].to_numpy()
+    return None if np.ptp(weights) == 0 else weights

@@ -1,0 +1,112 @@
+"""T(α) of a catalogue, and the files that hold it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from truemorph.bias.estimation import fit_transition
+from truemorph.bias.families import transition_from_dict, transition_to_dict
+from truemorph.bias.result import TransitionFit
+from truemorph.catalogs.selected import select_rows
+from truemorph.errors import InputError
+from truemorph.findings import unique
+from truemorph.io import read_json, write_json
+from truemorph.results import Result
+from truemorph.tables import CatalogTable
+
+
+def fit_catalogue(
+    catalogue: CatalogTable,
+    *,
+    family: str = "rayleigh",
+    method: str | None = None,
+    bins: int = 1525,
+    where: Iterable[str] = (),
+) -> tuple[TransitionFit, dict[str, Any]]:
+    """Fit T(α) to a catalogue's labels.
+
+    Parameters
+    ----------
+    catalogue : CatalogTable
+    family, method, bins
+        As for `fit_transition`.
+    where : iterable of str
+        Conditions on rows.
+
+    Returns
+    -------
+    fit : TransitionFit
+    described : dict
+        What a file of the fit holds.
+
+    Raises
+    ------
+    InputError
+        If no galaxy is selected, or the fit can't be made.
+    """
+    rows = select_rows(catalogue, where)
+    fit = fit_transition(rows.labels, rows.alpha, family, method, bins, weights=rows.weights)
+    findings = [one.to_dict() for one in unique(rows.findings, fit.findings)]
+    return fit, fit.to_dict() | rows.about | {"findings": findings}
+
+
+def check_fit_path(out: Path) -> None:
+    """Refuse a name that a fit can't be written under.
+
+    Raises
+    ------
+    InputError
+    """
+    if out.suffix != ".json":
+        raise InputError(f"{out}: a fit is written as .json, with a figure .png beside it")
+
+
+def write_fit(described: dict[str, Any], figure: Any, out: Path) -> Path:
+    """Write a fit as JSON, and its matplotlib figure as PNG beside it."""
+    check_fit_path(out)
+    write_json(out, described)
+    figure.savefig(out.with_suffix(".png"), dpi=150)
+    return out
+
+
+def read_fit(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a fit written by `truemorph transition`, or a hand-written `{"family": ..., "parameters": ...}`.
+
+    Raises
+    ------
+    InputError
+        If it is absent, not JSON, or not a transition.
+    """
+    described: dict[str, Any] = read_json(path)
+    try:
+        transition_from_dict(described)
+    except (ValueError, AttributeError) as problem:
+        raise InputError(f"{path}: not a transition written by `truemorph transition` ({problem})") from problem
+    return described
+
+
+def transition_described(transition: Any) -> dict[str, Any]:
+    """Describe T(α) as a file of a fit does.
+
+    Parameters
+    ----------
+    transition : path, TransitionFit, TransitionStudy, Transition or dict
+
+    Raises
+    ------
+    InputError
+        If it is none of these.
+    """
+    if isinstance(transition, str | os.PathLike):
+        return read_fit(transition)
+    if isinstance(transition, Mapping):
+        transition_from_dict(dict(transition))
+        return dict(transition)
+    if isinstance(transition, Result):  # a fit or a study
+        return transition.to_dict()
+    if hasattr(transition, "log_flip_probability") or hasattr(transition, "log_matrix"):
+        return transition_to_dict(transition)
+    raise InputError(f"`transition` is a fit, a bias curve or a file of one; got {type(transition).__name__}")

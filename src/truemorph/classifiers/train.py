@@ -1,0 +1,407 @@
+"""Training on a prepared catalogue: reads it, trains through T(α), and writes the run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from truemorph._version import __version__, installed_versions
+from truemorph.bias.estimation import fit_transition
+from truemorph.bias.families import transition_from_dict, transition_to_dict
+from truemorph.bias.plots import axes_or_new
+from truemorph.bias.transitions import MatrixTransition, Transition
+from truemorph.catalogs.catalogue import image_folder, read_catalogue, rows_where
+from truemorph.catalogs.sampling import TRAIN, VALIDATION
+from truemorph.classifiers.fits import fit_catalogue, read_fit
+from truemorph.config import RunConfig, TrainingConfig, run_toml
+from truemorph.errors import InputError, require_extra
+from truemorph.findings import Finding
+from truemorph.io import plain, write_json
+from truemorph.results import Result, quantity_table
+from truemorph.tables import CatalogTable, numeric_columns, write_table
+
+# Above this size pixels are not held in memory.
+_PIXELS_IN_MEMORY = 2**30
+_FRACTIONS = ("smooth_fraction", "disk_fraction")
+# Settings that say where and how fast, not what comes out.
+_NOT_THE_RESULT = {"devices", "nodes", "loggers", "compile"}
+
+
+def _catalogue_hash(frame: pl.DataFrame) -> str:
+    content = frame.select("object_id", "label", "alpha", "split").write_csv()
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+@dataclass(frozen=True, repr=False)
+class TrainingResult(Result):
+    """A trained model: where it is, what it was trained on and through, and how well it did.
+
+    Attributes
+    ----------
+    out : Path
+        The run folder, which `load` reads.
+    rows, left_out : int
+        Galaxies used, and galaxies that lack an image or feature.
+    transition : dict
+        T(α) that was trained through, as a fit describes it.
+    metrics : dict
+    seconds : dict of str to float
+    history : list of dict
+        One entry an epoch and member of a network.
+    findings : tuple of Finding
+    """
+
+    out: Path
+    rows: int
+    left_out: int
+    transition: dict[str, Any]
+    metrics: dict[str, Any]
+    seconds: dict[str, float]
+    history: list[dict[str, Any]] = field(default_factory=list)
+    findings: tuple[Finding, ...] = ()
+
+    def summary(self) -> str:
+        """Return rows, T(α), metrics and the folder as text."""
+        numbers = {name: round(one, 4) if isinstance(one, float) else one for name, one in self.metrics.items()}
+        return "\n".join(
+            [
+                f"trained on {self.rows:,d} galaxies through {self.transition['family']} "
+                f"{self.transition['parameters']}",
+                f"metrics: {numbers}",
+                f"seconds: {', '.join(f'{name} {one:.1f}' for name, one in self.seconds.items())}",
+                f"wrote    {self.out}",
+            ]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return plain(
+            {
+                "out": str(self.out),
+                "rows": self.rows,
+                "left_out": self.left_out,
+                "transition": self.transition,
+                "metrics": self.metrics,
+                "seconds": self.seconds,
+                "findings": [one.to_dict() for one in self.findings],
+            }
+        )
+
+    def to_table(self) -> Any:
+        """Return the metrics as a table of one row a metric."""
+        numbers = {name: one for name, one in self.metrics.items() if isinstance(one, int | float)}
+        return quantity_table(
+            {
+                "metric": (list(numbers), "", "name of the metric, on held-out galaxies"),
+                "value": (list(map(float, numbers.values())), "", "its value"),
+            },
+            out=str(self.out),
+        )
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the held-out loss of each member against the epoch, or T(α) of a logistic classifier."""
+        ax = axes_or_new(ax)
+        if not self.history:
+            alpha = np.linspace(0, 60, 200)
+            ax.plot(alpha, transition_from_dict(self.transition).flip_probability(alpha))
+            ax.set(xlabel=r"resolution $\alpha$", ylabel="p(labelled smooth | disk)")
+            return ax
+        for member in dict.fromkeys(one["member"] for one in self.history):
+            own = [one for one in self.history if one["member"] == member]
+            ax.plot([one["epoch"] for one in own], [one["held_out_loss"] for one in own], label=f"member {member}")
+        ax.set(xlabel="epoch", ylabel="held-out loss")
+        ax.legend(frameon=False, fontsize=8)
+        return ax
+
+
+def train_on_catalogue(
+    run: RunConfig, catalogue: CatalogTable | None = None, transition: Mapping[str, Any] | None = None
+) -> TrainingResult | None:
+    """Train a classifier on a prepared catalogue and write its run folder.
+
+    If interrupted, the same call resumes.
+
+    Parameters
+    ----------
+    run : RunConfig
+        Without a transition, θ is fitted here: to all rows of the catalogue by likelihood for a network, by EM together
+        with the regression for a logistic classifier.
+    catalogue : CatalogTable, optional
+        In place of the file that `run` names.
+    transition : mapping, optional
+        T(α) as a fit describes it, in place of the file that `run` names.
+
+    Returns
+    -------
+    TrainingResult or None
+        None in all but the first of several processes.
+
+    Raises
+    ------
+    InputError
+        If settings contradict each other, or the catalogue can't be trained on.
+    CheckpointError
+        If the run folder can't be written, or an unfinished run in it can't be read.
+    """
+    from truemorph.classifiers.checkpoint import UNFINISHED, check_model_folder, save_classifier
+    from truemorph.classifiers.rows import TrainingRows
+    from truemorph.classifiers.training import train_members
+
+    config, network = run.training, run.training.classifier == "network"
+    if network:
+        require_extra("networks")
+    if run.naive and (run.transition is not None or transition is not None):
+        raise InputError("a naive model (`naive`) has no bias curve (`transition`); give one of the two")
+    _check_votes(run)
+    began = time.perf_counter()
+    folder = check_model_folder(run.out)  # before hours of training, not after
+    catalogue = read_catalogue(run.catalogue) if catalogue is None else catalogue
+    described = _transition_for(catalogue, run, transition)
+    in_training = catalogue.frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
+    frame, inputs, problems = (
+        _pixels(in_training, catalogue, config, run.cache) if network else _features(in_training, catalogue, config)
+    )
+    if run.votes == "labels":
+        observed: dict[str, Any] = {}
+        used: Transition | None = transition_from_dict(described) if described else None
+    else:
+        observed, used, described = _observed_votes(frame, catalogue, run, described)
+    if used is not None and len(getattr(used, "center", ())) > 1:
+        raise InputError("training takes a T(alpha) of one observable; this one has several")
+    if run.intrinsic:
+        observed["intrinsic"] = numeric_columns(frame, run.intrinsic, run.catalogue)
+    loaded = time.perf_counter()
+
+    unfinished = None
+    if network:
+        from truemorph.classifiers.resuming import Unfinished, is_first_process  # torch takes seconds to import
+
+        unfinished = Unfinished(folder / UNFINISHED)
+        unfinished.begin(_identity(run, catalogue, described, frame))
+    trained = train_members(
+        TrainingRows(frame, inputs, **observed),
+        used,
+        config,
+        "naive" if run.naive else "debiased",
+        unfinished,
+    )
+    if network and not is_first_process():
+        return None
+    if used is None:
+        described = _fitted_along(trained, catalogue)
+    seconds = {"load": loaded - began, "train": time.perf_counter() - loaded}
+    source = {
+        "source": Path(run.catalogue).name,
+        "sha256": _catalogue_hash(catalogue.frame),
+        **{key: catalogue.metadata.get(key) for key in ("alpha", "alpha_psf", "votes", "label_rule")},
+    }
+    model = trained.classifier(described, source)
+    model = replace(model, described=plain(model.described))
+
+    def beside(partial: Path) -> None:
+        """Write the files of the run next to the model."""
+        (partial / "run.toml").write_text(run_toml(run), encoding="utf-8")
+        write_json(partial / "metrics.json", {**trained.metrics, "seconds": seconds})
+        write_json(partial / "environment.json", _environment(network))
+        catalogue.frame.select("object_id", "split").write_parquet(partial / "split.parquet")
+        if trained.history:
+            pl.DataFrame(trained.history, infer_schema_length=None).write_csv(partial / "history.csv")
+        if problems:
+            listed = pl.DataFrame(problems, schema=["object_id", "reason"], orient="row")
+            write_table(CatalogTable(listed), partial / "left_out.csv")
+        if unfinished is not None and (unfinished.folder / "logs").is_dir():
+            shutil.copytree(unfinished.folder / "logs", partial / "logs")
+
+    save_classifier(model, folder, beside)
+    findings = tuple(map(Finding.from_dict, described.get("findings", ())))
+    if problems:
+        findings += (
+            Finding(
+                "galaxies-left-out",
+                "note",
+                f"{len(problems):,} galaxies were left out because they lack an image or feature; they are listed in "
+                f"{folder / 'left_out.csv'}.",
+            ),
+        )
+    return TrainingResult(
+        Path(run.out),
+        trained.seen.height,
+        len(problems),
+        described,
+        trained.metrics,
+        seconds,
+        trained.history,
+        findings,
+    )
+
+
+def _identity(
+    run: RunConfig, catalogue: CatalogTable, described: dict[str, Any], frame: pl.DataFrame
+) -> dict[str, Any]:
+    """What the result of a run follows from; `frame` are the galaxies that it can use."""
+    settings = run.training.model_dump(mode="json", exclude=_NOT_THE_RESULT)
+    through = {"family": described.get("family"), "parameters": plain(described.get("parameters"))}
+    columns = [name for name in ("object_id", "split", "sampling_weight", *_FRACTIONS) if name in frame.columns]
+    used = hashlib.sha256(frame.select(columns).write_csv().encode()).hexdigest()[:16]
+    votes = {"votes": run.votes, "vote_count": run.vote_count}
+    return {"catalogue": _catalogue_hash(catalogue.frame), "used": used, "transition": through, **votes, **settings}
+
+
+def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """T(α) to train through, as a fit describes it; empty where it is fitted along."""
+    if run.naive:
+        identity = transition_to_dict(MatrixTransition.identity())
+        return {**identity, "assumption": "the observed labels are correct (naive training)"}
+    if run.votes != "labels":
+        return {}  # fitted to the votes
+    if run.transition is None and given is None:
+        return fit_catalogue(catalogue, where=run.where)[1] if run.training.classifier == "network" else {}
+    described = dict(given) if given is not None else read_fit(str(run.transition))
+    if described.get("alpha_psf") not in (None, catalogue.metadata.get("alpha_psf")):
+        raise InputError(
+            f"theta was fitted with alpha in units of PSF {described['alpha_psf']}, this catalogue has PSF "
+            f"{catalogue.metadata.get('alpha_psf')}; fit it again or prepare with the same `psf`"
+        )
+    return described
+
+
+def _fitted_along(trained: Any, catalogue: CatalogTable) -> dict[str, Any]:
+    """T(α) of DCV14, as a fit describes it."""
+    return {
+        **transition_to_dict(trained.transition),
+        "stderr": {k.removesuffix("_stderr"): v for k, v in trained.metrics.items() if k.endswith("_stderr")},
+        "method": "EM with logistic regression (DCV14)",
+        "assumption": "p(y | features) is logistic, flips depend on the true class and alpha alone",
+        "alpha": catalogue.metadata.get("alpha"),
+        "alpha_psf": catalogue.metadata.get("alpha_psf"),
+    }
+
+
+def _environment(network: bool) -> dict[str, Any]:
+    """Where, when and with what a run was made."""
+    devices: dict[str, Any] = {}
+    if network:
+        import torch
+
+        gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        devices = {"threads": torch.get_num_threads(), "accelerators": gpus}
+    return {
+        "command": sys.argv,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        **devices,
+        "truemorph": __version__,
+        **installed_versions("torch", "lightning", "timm", "numpy", "polars"),
+    }
+
+
+def _check_votes(run: RunConfig) -> None:
+    if run.votes == "labels":
+        return
+    if run.training.classifier != "network":
+        raise InputError(f"logistic regression learns from labels; got votes = {run.votes}")
+    if run.naive and run.votes == "soft":
+        return
+    if run.vote_count is None or run.transition is not None or run.naive:
+        # A T(α) of labels would not do: a majority flips more sharply than one vote.
+        raise InputError(
+            f"votes = {run.votes} fits how single votes flip: give vote_count, the column with the number of votes (or "
+            "one number for all), and neither transition nor naive"
+        )
+
+
+def _observed_votes(
+    frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig, described: dict[str, Any]
+) -> tuple[dict[str, Any], Transition, dict[str, Any]]:
+    """What `TrainingRows` takes of votes, T(α) to learn them through, and T(α) of labels as a fit describes it."""
+    whole, source = catalogue.frame, str(catalogue.path)
+    lacking = whole.select(pl.any_horizontal(pl.col(_FRACTIONS).is_null()).sum()).item()
+    if lacking:
+        raise InputError(f"{run.catalogue}: {lacking} galaxies lack a vote fraction; learn from labels")
+    place = {one: row for row, one in enumerate(whole["object_id"])}
+    rows = [place[one] for one in frame["object_id"]]
+    fractions = whole.select(_FRACTIONS).to_numpy()
+    soft = {"soft_labels": (fractions / fractions.sum(axis=1, keepdims=True))[rows]}
+    if run.naive and run.votes == "soft":
+        return soft, MatrixTransition.identity(), described
+    assert run.vote_count is not None
+    if isinstance(run.vote_count, int):
+        number = np.full((whole.height, 1), run.vote_count)
+    else:
+        number = numeric_columns(whole, [run.vote_count], run.catalogue)
+    counts, alpha = np.rint(fractions * number).astype(np.int64), whole["alpha"].to_numpy()
+    kept = rows_where(whole, run.where, source)
+    fit = fit_transition(counts[kept], alpha[kept], method="votes")
+    assert fit.votes is not None
+    problem = next((one for one in fit.findings if one.severity == "problem"), None)
+    if problem is not None:
+        raise InputError(f"votes = {run.votes} can't be learned from here: {problem.message} {problem.action}")
+    described = {
+        **transition_to_dict(fit.transition),
+        "of_one_vote": transition_to_dict(fit.votes.transition),
+        **plain({"overdispersion": fit.votes.overdispersion, "class_fractions": fit.class_fractions}),
+        "assumption": fit.assumption,
+        "alpha": catalogue.metadata.get("alpha"),
+        "alpha_psf": catalogue.metadata.get("alpha_psf"),
+        "where": list(run.where),
+    }
+    if run.votes == "soft":
+        return soft, fit.votes.transition, described
+    evidence = fit.votes.log_probabilities(counts, alpha)
+    return {"evidence": (evidence - evidence.max(axis=1, keepdims=True))[rows]}, fit.transition, described
+
+
+def _pixels(
+    frame: pl.DataFrame, catalogue: CatalogTable, config: TrainingConfig, cache: str | None
+) -> tuple[pl.DataFrame, Any, list[tuple[str, str]]]:
+    """Pixels from a cache, in memory where they are few, else decoded whenever they are wanted."""
+    from truemorph.images.decode import fits_reading
+    from truemorph.images.store import ImageFiles, load_images
+
+    root = image_folder(catalogue)
+    absent = frame.filter(pl.col("image").is_null())
+    problems = [(str(one), "no image") for one in absent["object_id"]]
+    frame = frame.filter(pl.col("image").is_not_null())
+    if frame.height == 0:
+        raise InputError(
+            f"{catalogue.path}: no training galaxy has an image; prepare with `images`, or use `preset` dcv14"
+        )
+    size, reading = config.image_size, fits_reading(config)
+    paths = [root / name for name in frame["image"]]
+    inputs: Any
+    if cache is None and frame.height * size * size * 3 > _PIXELS_IN_MEMORY:
+        inputs = ImageFiles(paths, size, config.crop, reading)
+        good, found = inputs.check()
+    else:
+        store = load_images(paths, size, config.crop, cache, reading)
+        inputs, good, found = store.pixels, store.good, store.problems
+    bad = frame.filter(~pl.Series(good))["object_id"].to_list()
+    problems += [(str(one), why) for one, (_, why) in zip(bad, found, strict=True)]
+    # Bad images keep their (zero) row of pixels and leave the split: nothing is copied.
+    split = pl.when(pl.Series(good)).then("split").otherwise(pl.lit("left_out"))
+    return frame.with_columns(split=split), inputs, problems
+
+
+def _features(
+    frame: pl.DataFrame, catalogue: CatalogTable, config: TrainingConfig
+) -> tuple[pl.DataFrame, np.ndarray, list[tuple[str, str]]]:
+    from truemorph.classifiers.features import logistic_inputs
+
+    features = logistic_inputs(frame, config.features, str(catalogue.path))
+    finite = np.isfinite(features).all(axis=1)
+    problems = [(str(one), "a feature is missing") for one in frame.filter(~pl.Series(finite))["object_id"]]
+    return frame.filter(pl.Series(finite)), features[finite], problems

@@ -1,0 +1,173 @@
+"""The command line: parse, run a command, print its findings and its summary or JSON, and turn errors into one line.
+
+Every command is a public function of `truemorph.commands`; its signature and docstring are the options and the help.
+"""
+
+from __future__ import annotations
+
+import io
+import json as json_text
+import re
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
+
+from truemorph import progress
+from truemorph._version import __version__
+from truemorph.errors import TruemorphError, extras_named
+
+# Name, function and what `truemorph --help` says: importing all commands would take seconds.
+COMMANDS = {
+    "fetch": (
+        "fetch:fetch_archive",
+        "Fetch tables and images of public archives, checked, with their origin recorded.",
+    ),
+    "prepare": (
+        "prepare:prepare_catalogue",
+        "Turn a table of votes into a catalogue: labels, α, splits, and an account of every row.",
+    ),
+    "bias": ("bias:measure_bias", "Measure how much class fractions drift with resolution (CV14, CV18)."),
+    "transition": ("transition:estimate_transition", "Estimate the bias curve T(α), with errors and checks."),
+    "train": (
+        "train:train_classifier",
+        "Train a classifier through the bias curve T(α), so that it predicts the unbiased class.",
+    ),
+    "label": (
+        "label:label_galaxies",
+        "Label galaxies with a model: class probabilities and, where there are observed labels, posteriors.",
+    ),
+    "explain": (
+        "explain:explain_classifier",
+        "Show what classifiers look at: Grad-CAM maps, their radial profiles, and differences between models.",
+    ),
+    "report": (
+        "report:write_report",
+        "Write one page of evidence: answer, verdict, Table 1, figures, and the galaxies that changed.",
+    ),
+    "benchmark": ("benchmark:run_benchmark", "Score every way to deal with biased labels where the truth is known."),
+    "reproduce": (
+        "reproduce:reproduce_paper",
+        "Reproduce the paper's experiment: Table 1 beside the paper's, Figures 3 to 7, and why they may differ.",
+    ),
+    "demo": ("demo:run_demo", "Show that it works, on simulated galaxies whose truth is known."),
+}
+_ARGUMENT = re.compile(r"`(\w+)`(=\S*[\w\"])?")
+
+
+def command_app(chosen: str | None = None) -> App:
+    """Return the application; the help of the `chosen` command is its whole docstring."""
+    app = App(
+        name="truemorph",
+        version=__version__,
+        help="Unbiased galaxy morphologies from biased labels. Start with: truemorph demo",
+        help_format="plaintext",
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+        default_parameter=Parameter(negative=()),
+    )
+    for name, (function, about) in COMMANDS.items():
+        app.command(f"truemorph.commands.{function}", name=name, help=None if name == chosen else about)
+    app.meta.suppress_keyboard_interrupt = False
+
+    @app.meta.default
+    def shell(
+        *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        json: Annotated[bool, Parameter(help="Print the result as JSON.")] = False,
+        quiet: Annotated[bool, Parameter(help="Show neither progress nor notes.")] = False,
+    ) -> None:
+        progress.QUIET.set(quiet)
+        result = app(tokens, exit_on_error=False, print_error=False)
+        if result is None:  # help, or one of several processes that train together
+            return
+        for finding in result.findings:
+            if not (quiet and finding.severity == "note"):
+                say(in_options(str(finding), options_of(app, chosen)))
+        print(json_text.dumps(result.to_dict(), indent=2) if json else result.summary())
+        if getattr(result, "out", "") is None:
+            say("note: nothing was written; name a file to keep the result (--out)")
+        if result.failure:
+            raise TruemorphError(result.failure)
+
+    return app
+
+
+def options_of(app: App, command: str | None) -> dict[str, str]:
+    """Return the options of a command by the names of the Python arguments."""
+    if command not in COMMANDS:
+        return {}
+    arguments = app[command].assemble_argument_collection()
+    return {one.field_info.name: one.name for one in arguments if one.name.startswith("--")}
+
+
+def in_options(text: str, options: Mapping[str, str]) -> str:
+    r"""Replace Python arguments in backticks by the options of a command.
+
+    Examples
+    --------
+    >>> in_options("Give gold labels (`gold`), or choose `family`=\"best\".", {"family": "--family"})
+    'Give gold labels, or choose --family best.'
+    """
+
+    def option(match: re.Match[str]) -> str:
+        name, value = match[1], (match[2] or "").lstrip("=").strip('"')
+        return " ".join(filter(None, [options.get(name, name), value]))
+
+    gone = re.sub(r" \(`(\w+)`\)", lambda match: match[0] if match[1] in options else "", text)
+    return _ARGUMENT.sub(option, gone)
+
+
+def _one_line(problem: CycloptsError) -> str:
+    """Say what is wrong with an option; pydantic's messages have several lines."""
+    errors = getattr(problem.__cause__, "errors", None)
+    if errors is None:
+        return str(problem)
+    first = errors()[0]
+    return f"--{str(first['loc'][-1]).replace('_', '-')}: {first['msg'].lower()}; got {first['input']!r}"
+
+
+def say(text: str) -> None:
+    """Print one line on standard error."""
+    print(" ".join(text.split()), file=sys.stderr)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line: exit 2 for bad input, 1 for a failure, 130 for Ctrl-C."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.showwarning = lambda message, *_, **__: say(f"note: {message}")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # Greek letters on a terminal that has none
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    chosen = next((one for one in given if not one.startswith("-")), None)
+    app = command_app(chosen)
+    try:
+        with extras_named():
+            app.meta(given, exit_on_error=False, print_error=False)
+    except UnknownCommandError as problem:
+        say(f"truemorph: no command {' '.join(problem.unused_tokens or [])!r}; commands: {', '.join(COMMANDS)}")
+        sys.exit(2)
+    except CycloptsError as problem:
+        say(f"truemorph: {_one_line(problem)} (see truemorph {chosen if chosen in COMMANDS else ''} --help)")
+        sys.exit(2)
+    except TruemorphError as problem:
+        for line in str(problem).splitlines():
+            say(f"truemorph: {in_options(line, options_of(app, chosen))}")
+        sys.exit(problem.exit_code)
+    except KeyboardInterrupt:
+        say("truemorph: interrupted")
+        sys.exit(130)
+    except UnicodeEncodeError as problem:  # Parquet, FITS and polars take no other names
+        from truemorph.io import shown_path
+
+        say(f"truemorph: {shown_path(problem.object)}: a file or folder name that is not UTF-8; rename it")
+        sys.exit(2)
+    except OSError as problem:
+        say(f"truemorph: {problem.filename or ''}: {problem.strerror or problem}")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,0 @@
-"""python -m truemorph.cli, as processes start that train together."""
-
-from truemorph.cli import main
-
-main()

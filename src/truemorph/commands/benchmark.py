@@ -1,0 +1,211 @@
+"""truemorph benchmark: a leaderboard of methods where the truth is known."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from truemorph.arguments import AtLeastOne, Names, Seed
+from truemorph.bias.plots import axes_or_new
+from truemorph.errors import InputError
+from truemorph.findings import Finding
+from truemorph.results import Result, quantity_table
+
+_SHOWN = ("balanced_accuracy", "log_loss", "fraction_rms_soft", "cv18_excess")
+
+
+@dataclass(frozen=True, repr=False)
+class Leaderboard(Result):
+    """Scores of methods on worlds whose truth is known.
+
+    Attributes
+    ----------
+    out : Path
+        Folder with leaderboard.json, .md, .html and .png.
+    content : dict
+        The content of leaderboard.json, and `titles` of methods.
+    findings : tuple of Finding
+    """
+
+    out: Path
+    content: dict[str, Any]
+    findings: tuple[Finding, ...] = ()
+
+    def summary(self) -> str:
+        """Return the main scores of each world as text."""
+        from truemorph.benchmark.tables import cell
+
+        lines = []
+        for world in dict.fromkeys(row["world"] for row in self.content["rows"]):
+            lines.append(f"{world:38s} {'accuracy':>16s} {'log-loss':>16s} {'rms soft':>16s} {'CV18 excess':>16s}")
+            for row in (one for one in self.content["rows"] if one["world"] == world):
+                title = self.content["titles"].get(row["method"], row["method"])
+                lines.append(f"  {title:36s} " + " ".join(f"{cell(row, metric):>16s}" for metric in _SHOWN))
+        return "\n".join([*lines, f"open {self.out / 'leaderboard.html'}"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of leaderboard.json."""
+        return self.content
+
+    def to_table(self) -> Any:
+        """Return a table of one row a world and method: mean scores over seeds."""
+        rows = self.content["rows"]
+        columns: dict[str, tuple[Any, str, str]] = {
+            "world": ([row["world"] for row in rows], "", "simulated or real world"),
+            "method": ([row["method"] for row in rows], "", "method"),
+        }
+        for metric in _SHOWN:
+            values = [row["means"].get(metric) for row in rows]
+            columns[metric] = ([float("nan") if one is None else one for one in values], "", "mean over seeds")
+        return quantity_table(columns)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the balanced accuracy of each method, a colour a world; returns matplotlib axes."""
+        ax = axes_or_new(ax)
+        for world in dict.fromkeys(row["world"] for row in self.content["rows"]):
+            own = [one for one in self.content["rows"] if one["world"] == world]
+            ax.plot(
+                [one["means"].get("balanced_accuracy") for one in own], [one["method"] for one in own], "o", label=world
+            )
+        ax.set(xlabel="balanced accuracy")
+        ax.legend(frameon=False, fontsize=8)
+        return ax
+
+
+def run_benchmark(
+    *,
+    out: Path,
+    quick: bool = False,
+    catalogue_only: bool = False,
+    data: Path | None = None,
+    worlds: Names = (),
+    methods: Names = (),
+    seeds: AtLeastOne | None = None,
+    train: AtLeastOne | None = None,
+    test: AtLeastOne | None = None,
+    epochs: AtLeastOne | None = None,
+    jobs: AtLeastOne | None = None,
+    cache: Path | None = None,
+    seed: Seed = 0,
+) -> Leaderboard:
+    """Score every way to deal with biased labels where the truth is known.
+
+    If interrupted, run the same command again to resume.
+
+    Example: truemorph benchmark --quick --data shared/data --out leaderboard
+
+    Parameters
+    ----------
+    out : path
+        Folder for leaderboard.json, .md, .html and .png.
+    quick : bool
+        Plain and real worlds, six methods, one seed: minutes.
+    catalogue_only : bool
+        Labels, votes and catalogue columns, without images: seconds.
+    data : path, optional
+        Folder of real data; without it, only simulated worlds are used.
+    worlds : sequence of str
+        Worlds to use, comma-separated; default all.
+    methods : sequence of str
+        Methods to score, comma-separated; default all.
+    seeds : int, optional
+        Number of seeds; default 3, or 1 with quick.
+    train : int, optional
+        Training galaxies of a simulated world.
+    test : int, optional
+        Test galaxies of a simulated world.
+    epochs : int, optional
+        Epochs of every network.
+    jobs : int, optional
+        Processes; default 1, and one a core for catalogue_only.
+    cache : path, optional
+        Folder for intermediate results; default OUT/cache.
+    seed : int
+        First of the seeds.
+
+    Returns
+    -------
+    Leaderboard
+
+    Raises
+    ------
+    InputError
+        If a world or method is unknown, or data are missing.
+
+    Examples
+    --------
+    >>> run_benchmark(out="leaderboard", methods=["magic"])
+    Traceback (most recent call last):
+        ...
+    truemorph.errors.InputError: no world or method 'magic'; worlds: ...
+    """
+    from truemorph.benchmark import catalogues, leaderboard, tables
+    from truemorph.benchmark.worlds import WORLDS, Sizes, smaller
+
+    out = Path(out)
+    sizes = {name: value for name, value in (("train", train), ("test", test)) if value is not None}
+    command = _command(
+        {
+            "worlds": ",".join(worlds),
+            "methods": ",".join(methods),
+            "seeds": seeds,
+            **sizes,
+            "epochs": epochs,
+            "seed": seed,
+        },
+        {"quick": quick, "catalogue-only": catalogue_only, "data DATA": data is not None},
+    )
+    if data is not None and not Path(data).is_dir():
+        raise InputError(f"{data}: no such folder of real data")
+    numbers = tuple(range(seed, seed + (seeds or (1 if quick else 3))))
+    if catalogue_only:
+        if worlds or methods or sizes or epochs or quick or cache:
+            raise InputError(
+                "`catalogue_only` runs all of its worlds and methods: leave `quick`, `worlds`, `methods`, `train`, "
+                "`test`, `epochs` and `cache` out"
+            )
+        rows = catalogues.run_catalogues(numbers, data, jobs or os.cpu_count() or 1)
+        plan = leaderboard.Plan(
+            seeds=numbers,
+            data=data,
+            worlds=tuple(dict.fromkeys(row["world"] for row in rows)),
+            methods=tuple(dict.fromkeys(row["method"] for row in rows)),
+        )
+        titles = {name: title for name, (title, _) in catalogues.METHODS.items()}
+        titles |= {name: name for name in plan.methods if name not in titles}
+        answer = "Labels, votes and catalogue columns alone, without images, on tables whose truth is known."
+    else:
+        from truemorph.benchmark.methods import METHODS, QUICK
+
+        chosen = tuple(worlds) or (("plain", "real") if quick else WORLDS)
+        if data is None and "real" in chosen:
+            if worlds:
+                raise InputError("the real world needs a folder with EFIGI's images and types (`data`)")
+            chosen = tuple(one for one in chosen if one != "real")
+        plan = leaderboard.Plan(
+            worlds=chosen,
+            methods=tuple(methods) or (QUICK if quick else tuple(METHODS)),
+            seeds=numbers,
+            sizes=smaller(Sizes(), **sizes),
+            epochs=epochs or leaderboard.EPOCHS,
+            real_epochs=epochs or leaderboard.REAL_EPOCHS,
+            data=data,
+        )
+        rows = leaderboard.run_plan(plan, Path(cache) if cache else out / "cache", jobs or 1)
+        titles = {name: method.title for name, method in METHODS.items()}
+        answer = "Networks trained on the same pictures and the same biased labels, by every method."
+    trust = tables.RELABELLED if catalogue_only else tables.TRAINED
+    content = leaderboard.described(plan, rows, command, trust)
+    tables.write_leaderboard(content, titles, out, answer)
+    return Leaderboard(out, {**content, "titles": titles})
+
+
+def _command(options: dict[str, Any], switches: dict[str, bool]) -> str:
+    """Return the command line that gives the same leaderboard."""
+    given = [f"--{name}" for name, on in switches.items() if on]
+    given += [
+        f"--{name} {value!r}" if " " in str(value) else f"--{name} {value}" for name, value in options.items() if value
+    ]
+    return " ".join(["truemorph benchmark", *given])

@@ -1,0 +1,239 @@
+"""truemorph bias: how much class fractions drift with resolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from truemorph.arguments import Count, Names, Rules, Seed, Table
+from truemorph.bias.binning import choose_bins
+from truemorph.bias.metrics import BiasResult, cv14, cv18
+from truemorph.bias.plots import axes_or_new
+from truemorph.catalogs.catalogue import read_catalogue, rows_where
+from truemorph.errors import InputError
+from truemorph.findings import Finding, unique
+from truemorph.io import plain, write_json
+from truemorph.report.label_sets import fractions_by_alpha, join_labels, label_sets
+from truemorph.results import Result, quantity_table
+from truemorph.tables import numeric_columns
+
+
+@dataclass(frozen=True, repr=False)
+class BiasMeasurement(Result):
+    """The bias metric of every label set of a catalogue, on the same galaxies with the same bins.
+
+    Attributes
+    ----------
+    measure : str
+        "CV14" or "CV18".
+    results : dict of str to BiasResult
+        By label set.
+    fractions_by_alpha : dict of str to list of float
+        Disk fraction of each label set in fifths of α; "alpha" has the mean α of each.
+    alpha : str or None
+        Definition of α.
+    intrinsic : tuple of str
+    depth, bins : int
+        Levels of the tree of intrinsic columns, and bins of α.
+    galaxies, galaxies_not_selected : int
+    findings : tuple of Finding
+    """
+
+    measure: str
+    results: dict[str, BiasResult]
+    fractions_by_alpha: dict[str, list[float]]
+    alpha: str | None
+    intrinsic: tuple[str, ...]
+    depth: int
+    bins: int
+    galaxies: int
+    galaxies_not_selected: int
+    findings: tuple[Finding, ...]
+
+    def summary(self) -> str:
+        """Return the values and the disk fractions by α as text."""
+        used = max(one.n_objects for one in self.results.values())
+        lines = [
+            f"{self.measure} of {used:,} galaxies, {2**self.depth} leaves × {self.bins} bins; alpha = {self.alpha}",
+            f"{'labels':24s} {'value':>8s} {'bootstrap':>17s} {'floor':>16s} {'excess':>8s} {'galaxies':>9s}",
+        ]
+        lines += [
+            f"{name:24s} {one.value:8.4f} {one.bootstrap_mean:8.4f} ±{one.bootstrap_std:7.4f} "
+            f"{one.floor:8.4f} ±{one.floor_std:6.4f} {one.excess:8.4f} {one.n_objects:9,d}"
+            for name, one in self.results.items()
+        ]
+        fractions = dict(self.fractions_by_alpha)
+        lines.append("disk fraction by alpha   " + " ".join(f"{value:7.1f}" for value in fractions.pop("alpha")))
+        lines += [f"{name:24s} " + " ".join(f"{value:7.3f}" for value in values) for name, values in fractions.items()]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return plain(
+            {
+                "measure": self.measure,
+                "alpha": self.alpha,
+                "intrinsic": list(self.intrinsic),
+                "depth": self.depth,
+                "bins": self.bins,
+                "galaxies": self.galaxies,
+                "galaxies_not_selected": self.galaxies_not_selected,
+                "fractions_by_alpha": self.fractions_by_alpha,
+                "results": {name: result.to_dict() for name, result in self.results.items()},
+                "findings": [one.to_dict() for one in self.findings],
+            }
+        )
+
+    def to_table(self) -> Any:
+        """Return a table of one row a label set."""
+        rows = list(self.results.values())
+        columns = {
+            "value": f"{self.measure}: deviation of class fractions from the best resolved bin",
+            "bootstrap_mean": "mean over bootstrap resamples",
+            "bootstrap_std": "standard deviation over bootstrap resamples",
+            "floor": "value that labels without bias would give",
+            "floor_std": "spread of the floor",
+            "excess": "bias above the floor",
+            "n_objects": "galaxies used",
+        }
+        named = {"labels": (list(self.results), "", "label set")}
+        numbers = {name: ([getattr(one, name) for one in rows], "", about) for name, about in columns.items()}
+        return quantity_table(named | numbers, measure=self.measure)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the disk fraction of each label set against α; returns matplotlib axes."""
+        ax = axes_or_new(ax)
+        fractions = dict(self.fractions_by_alpha)
+        alpha = fractions.pop("alpha")
+        for name, values in fractions.items():
+            ax.plot(alpha, values, marker="o", ms=4, label=f"{name}, {self.measure} {self.results[name].value:.3f}")
+        ax.set(xlabel=r"resolution $\alpha$", ylabel="disk fraction", ylim=(-0.02, 1.02))
+        ax.legend(frameon=False, fontsize=8)
+        return ax
+
+
+def measure_bias(
+    catalogue: Table,
+    *,
+    labels: Table | None = None,
+    intrinsic: Names = (),
+    bins: int | None = None,
+    depth: int | None = None,
+    where: Rules = (),
+    bootstrap: Count = 100,
+    out: Path | None = None,
+    seed: Seed = 0,
+) -> BiasMeasurement:
+    """Measure how much class fractions drift with resolution (CV14, CV18).
+
+    Every label set of the catalogue (observed labels, gold labels, a model's labels) is measured on the same galaxies
+    with the same bins: CV18 if intrinsic columns are given, otherwise CV14.
+
+    Example: truemorph bias cat.parquet --labels labels.parquet --intrinsic radius_kpc,M_r,redshift
+
+    Parameters
+    ----------
+    catalogue : path or table
+        Prepared catalogue.
+    labels : path or table, optional
+        Labels of a model, from truemorph label.
+    intrinsic : sequence of str
+        Columns of intrinsic properties for CV18, comma-separated.
+    bins : int, optional
+        Bins of α; default: as many as leave 25 galaxies in each.
+    depth : int, optional
+        Levels of the tree of intrinsic columns; default as for bins.
+    where : sequence of str
+        Select galaxies: COLUMN=VALUE, or SQL such as "petroMag_r < 17" (repeatable).
+    bootstrap : int
+        Resamples for the error.
+    out : path, optional
+        Write the result here (.json).
+    seed : int
+        Random seed.
+
+    Returns
+    -------
+    BiasMeasurement
+
+    Raises
+    ------
+    InputError
+        If a column is absent or there are too few galaxies.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> alpha = rng.lognormal(2.3, 0.45, 2000)
+    >>> labels = (rng.random(2000) < 0.7 * (1 - np.exp(-(alpha**2) / 200))).astype(int)
+    >>> catalogue = {"object_id": np.arange(2000), "label": labels, "alpha": alpha, "split": ["train"] * 2000}
+    >>> measured = measure_bias(pl.DataFrame(catalogue), bootstrap=0)
+    >>> measured.measure, bool(measured.results["crowd labels"].excess > 0.1)
+    ('CV14', True)
+    """
+    table = read_catalogue(catalogue)
+    source = str(table.path or "catalogue")
+    frame = table.frame if labels is None else join_labels(table, labels)
+    everything = frame.height
+    frame = frame.filter(pl.Series(rows_where(frame, where, source), dtype=pl.Boolean))
+    if frame.height == 0:
+        raise InputError(f"{source}: no galaxy meets {' and '.join(where)}")
+    columns = numeric_columns(frame, intrinsic, source) if intrinsic else None
+    usable = frame.height if columns is None else int(np.isfinite(columns).all(axis=1).sum())
+    auto_depth, auto_bins = choose_bins(usable, columns is not None)
+    depth = auto_depth if depth is None else depth
+    bins = auto_bins if bins is None else bins
+    alpha = frame["alpha"].to_numpy()
+    results = {
+        name: cv14(one, alpha, bins, bootstrap=bootstrap, seed=seed)
+        if columns is None
+        else cv18(one, alpha, columns, depth, bins, bootstrap=bootstrap, seed=seed)
+        for name, one in label_sets(frame).items()
+    }
+    measured = BiasMeasurement(
+        measure="CV14" if columns is None else "CV18",
+        results=results,
+        fractions_by_alpha=fractions_by_alpha(frame),
+        alpha=table.metadata.get("alpha"),
+        intrinsic=tuple(intrinsic),
+        depth=depth,
+        bins=bins,
+        galaxies=frame.height,
+        galaxies_not_selected=everything - frame.height,
+        findings=_findings(results, intrinsic, columns),
+    )
+    if out is not None:
+        write_json(out, measured.to_dict())
+    return measured
+
+
+def _findings(results: dict[str, BiasResult], intrinsic: Names, columns: np.ndarray | None) -> tuple[Finding, ...]:
+    """Findings of all label sets, each once: with the name of the label set where it does not concern all."""
+    missing: tuple[Finding, ...] = ()
+    if columns is not None and not np.isfinite(columns).all():
+        counts = zip(intrinsic, (~np.isfinite(columns)).sum(axis=0), strict=True)
+        named = ", ".join(f"{name} in {count:,}" for name, count in counts if count)
+        missing = (
+            Finding(
+                "rows-left-out",
+                "note",
+                f"{int((~np.isfinite(columns).all(axis=1)).sum()):,} of {len(columns):,} galaxies were left out: a "
+                f"value is missing ({named}).",
+            ),
+        )
+    found = []
+    for name, result in results.items():
+        for one in result.findings:
+            if (
+                one.code == "rows-left-out"
+                and missing
+                and result.n_dropped == min(other.n_dropped for other in results.values())
+            ):
+                continue
+            shared = all(one in other.findings for other in results.values())
+            found.append(one if shared else replace(one, message=f"{name}: {one.message}"))
+    return unique(missing, found)

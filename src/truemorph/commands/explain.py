@@ -1,0 +1,99 @@
+"""truemorph explain: what classifiers look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from truemorph.arguments import AtLeastOne, Count, Seed, Table
+from truemorph.explain.catalogue import ExplainResult, explain_models
+
+if TYPE_CHECKING:
+    Model = Any
+else:
+    Model = Path
+
+
+def explain_classifier(
+    *models: Model,
+    catalogue: Table,
+    out: Path,
+    layer: str | None = None,
+    rows: Literal["test", "all"] = "test",
+    galaxies: Count = 2000,
+    align: bool = False,
+    angle_column: str | None = None,
+    radius_column: str | None = None,
+    field: str | None = None,
+    rings: AtLeastOne = 16,
+    bootstrap: AtLeastOne = 1000,
+    draws: Count = 5,
+    seed: Seed = 0,
+) -> ExplainResult:
+    """Show what classifiers look at: Grad-CAM maps, their radial profiles, and differences between models.
+
+    Example: truemorph explain naive debiased --catalogue cat.parquet --out explained
+
+    Parameters
+    ----------
+    models : path or Classifier
+        Model folders of truemorph train; one or more.
+    catalogue : path or table
+        Prepared catalogue with images.
+    out : path
+        Folder for summary.json, profiles and differences (.ecsv), galaxies.parquet, maps.fits and figures.
+    layer : str, optional
+        Layer of the backbone; default the deepest with maps of 7×7 cells or more.
+    rows : str
+        Explain test galaxies; or all, each by the members that did not see its label.
+    galaxies : int
+        Most galaxies to explain, drawn at random; 0 for all.
+    align : bool
+        Also average maps after turning galaxies to one position angle, and scaling them where radii are known.
+    angle_column : str, optional
+        Column of position angles, degrees north through east; default: measured on the images.
+    radius_column : str, optional
+        Column of radii in arcsec, for profiles in units of the radius; needs `field`.
+    field : str, optional
+        Width of an image file in arcsec: a number or a column.
+    rings : int
+        Rings of a radial profile.
+    bootstrap : int
+        Resamples for the errors of differences.
+    draws : int
+        Networks with random weights that the maps are compared with; 0 for none.
+    seed : int
+        Random seed.
+
+    Returns
+    -------
+    ExplainResult
+
+    Raises
+    ------
+    InputError
+        If a model can't be explained, a column is absent, or there are no galaxies.
+
+    Examples
+    --------
+    >>> explain_classifier(catalogue="cat.parquet", out=Path("explained"))
+    Traceback (most recent call last):
+        ...
+    truemorph.errors.InputError: give one model folder or more, such as: truemorph explain model --catalogue cat.parquet
+    """
+    return explain_models(
+        models,
+        catalogue,
+        Path(out),
+        layer=layer,
+        rows=rows,
+        galaxies=galaxies,
+        align=align,
+        angle_column=angle_column,
+        radius_column=radius_column,
+        field=field,
+        rings=rings,
+        bootstrap=bootstrap,
+        draws=draws,
+        seed=seed,
+    )

@@ -1,0 +1,145 @@
+"""truemorph fetch: tables and images of public archives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from truemorph.archives.fetch import ARCHIVES, fetch, options_of
+from truemorph.archives.provenance import Fetched
+from truemorph.arguments import Names, Table
+from truemorph.errors import InputError
+from truemorph.findings import Finding, unique
+from truemorph.results import Result
+
+Archive = Literal["gz2", "sdss", "simard", "hst"]
+
+
+@dataclass(frozen=True, repr=False)
+class FetchResult(Result):
+    """What was fetched, archive by archive.
+
+    Attributes
+    ----------
+    archives : tuple of Fetched
+    findings : tuple of Finding
+    """
+
+    archives: tuple[Fetched, ...]
+    findings: tuple[Finding, ...]
+
+    def summary(self) -> str:
+        """Return counts, licences and citations as text."""
+        return "\n".join(one.summary() for one in self.archives)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON: of one archive, or of several under "archives"."""
+        found = [one.to_dict() for one in self.archives]
+        return found[0] if len(found) == 1 else {"archives": found}
+
+    def to_table(self) -> Any:
+        """Return a table of one row an address, with licence and citation."""
+        from astropy.table import vstack
+
+        return vstack([one.to_table() for one in self.archives])
+
+
+def fetch_archive(
+    *archives: Archive,
+    out: Path | None = None,
+    no_images: bool = False,
+    ids: Table | None = None,
+    id: str | None = None,
+    tables: Names = (),
+    positions: Table | None = None,
+    hips: Names = (),
+    fov: float | None = None,
+    pixels: int | None = None,
+    addresses: Path | None = None,
+    rate: float | None = None,
+    offline: bool = False,
+) -> FetchResult:
+    """Fetch tables and images of public archives, checked, with their origin recorded.
+
+    If interrupted, run the same command again to resume.
+
+    Example: truemorph fetch gz2 sdss simard --out data
+
+    Parameters
+    ----------
+    archives : {"gz2", "sdss", "simard", "hst"}
+        What to fetch; one or more.
+    out : path, optional
+        Folder; default data/ARCHIVE. For several archives, the folder in which each gets its own.
+    no_images : bool
+        gz2: fetch the tables only, without 3.4 GB of images.
+    ids : path, table or sequence, optional
+        sdss: table with DR7 object ids; default the tables of fetch gz2 in the folder beside.
+    id : str, optional
+        sdss: column of ids; default dr7objid or objid.
+    tables : sequence of str
+        simard: of 1,2,3; default 3.
+    positions : path or table, optional
+        hst: table of object_id, ra, dec (degrees).
+    hips : sequence of str
+        hst: mosaics, best first, such as CDS/P/HST/color.
+    fov : float, optional
+        hst: side of an image, arcsec; default 30.
+    pixels : int, optional
+        hst: pixels on a side; default 424.
+    addresses : path, optional
+        TOML file of addresses that replace the packaged ones.
+    rate : float, optional
+        Most requests a second; default what the archive allows.
+    offline : bool
+        Make no request: use the files that are there, or report what is missing.
+
+    Returns
+    -------
+    FetchResult
+
+    Raises
+    ------
+    InputError
+        If there is no such archive, or an option can't be used.
+    TruemorphError
+        If something can't be fetched or written.
+
+    Examples
+    --------
+    >>> fetch_archive("sdss7")
+    Traceback (most recent call last):
+        ...
+    truemorph.errors.InputError: no archive 'sdss7'; nearest: sdss
+    """
+    if not archives:
+        raise InputError(f"name what to fetch: {', '.join(ARCHIVES)}")
+    given: dict[str, Any] = {
+        "images": False if no_images else None,
+        "ids": ids,
+        "id": id,
+        "tables": tuple(tables) or None,
+        "positions": positions,
+        "hips": tuple(hips) or None,
+        "fov": fov,
+        "pixels": pixels,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    _check_options(archives, options)
+    results = []
+    for archive in dict.fromkeys(archives):
+        folder = out if out is None or len(archives) == 1 else Path(out) / archive
+        own = {name: value for name, value in options.items() if name in options_of(archive)}
+        results.append(fetch(archive, folder, addresses_from=addresses, per_second=rate, offline=offline, **own))
+    return FetchResult(tuple(results), unique(*(one.findings for one in results)))
+
+
+def _check_options(archives: Sequence[str], options: dict[str, Any]) -> None:
+    """Refuse options that none of the archives has."""
+    for name in options:
+        if not any(name in options_of(archive) for archive in archives):
+            of = next(archive for archive in ARCHIVES if name in options_of(archive))
+            shown = "no_images" if name == "images" else name
+            raise InputError(f"`{shown}` is an option of fetch {of}; fetch {' '.join(archives)} has no use for it")

@@ -1,0 +1,127 @@
+"""truemorph label: label images or a catalogue with a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from truemorph.arguments import Names, Shard
+from truemorph.classifiers.checkpoint import Classifier, load
+from truemorph.classifiers.fits import transition_described
+from truemorph.images.store import MAXIMUM_BAD_SHARE
+from truemorph.labelling.job import Asked
+from truemorph.labelling.predict import LabelReport, label_table
+
+if TYPE_CHECKING:
+    Model = Classifier | str | Path
+    BiasCurve = Any
+else:
+    Model = BiasCurve = Path
+
+
+def label_galaxies(
+    model: Model,
+    source: Path,
+    out: Path,
+    *,
+    transition: BiasCurve | None = None,
+    crowd: Path | None = None,
+    id: str | None = None,
+    image_column: str | None = None,
+    images: Path | None = None,
+    copy: Names = (),
+    engine: Literal["torch", "openvino", "ray"] = "torch",
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto",
+    gate: Path | None = None,
+    address: str | None = None,
+    shard: Shard = (1, 1),
+    max_bad: float = MAXIMUM_BAD_SHARE,
+) -> LabelReport:
+    """Label galaxies with a model: class probabilities and, where there are observed labels, posteriors.
+
+    If interrupted, run the same command again to resume. Several processes with the same command share the work.
+
+    Example: truemorph label model cat.parquet --out labels.parquet
+
+    Parameters
+    ----------
+    model : path or Classifier
+        Model folder; or a fit of truemorph transition (.json), which labels catalogues without images.
+    source : path
+        Prepared catalogue; folder, list (.txt) or table of images; tar files; Parquet with images in it.
+    out : path
+        Table (.parquet, .fits, .ecsv, .vot, .csv), with rows that could not be labelled in <name>.problems.csv; or a
+        folder, which keeps the partitions of the source.
+    transition : path, fit or dict, optional
+        T(α) for the posterior; default the model's. A model trained without one gives no posterior.
+    crowd : path, optional
+        Prepared catalogue with observed labels of these galaxies, joined by id.
+    id : str, optional
+        Column of object ids.
+    image_column : str, optional
+        Column of image files, or of their contents.
+    images : path, optional
+        Folder of the files that a list or table names.
+    copy : sequence of str
+        Columns to copy to the labels, comma-separated.
+    engine : str
+        What runs networks; ray uses all machines of a Ray cluster.
+    precision : str
+        auto uses bf16 where the hardware has it; int8 needs openvino.
+    gate : path, optional
+        Images on which int8 is compared with full precision before it is used; default those of the source.
+    address : str, optional
+        Address of a Ray cluster; default one on this machine.
+    shard : (int, int)
+        Label only the k-th of n shares of the parts, such as 3/64.
+    max_bad : float
+        Largest fraction of images that may be unreadable.
+
+    Returns
+    -------
+    LabelReport
+        Of all parts so far.
+
+    Notes
+    -----
+    Columns: `object_id`, copied ones, `p_smooth`, `p_disk` (p(y | x)), `p_spread` (standard deviation of p over
+    members), `label` (argmax), `relation` ("new", "out_of_fold", "early_stopping", "in_sample"); where there are
+    observed labels `crowd_label`, `alpha`, `split`, `posterior_smooth`, `posterior_disk` (p(y | x, ỹ, α)),
+    `posterior_label`, `label_quality` (posterior probability that the observed label is right); and `model_hash`. The
+    posterior is null for galaxies whose label the model has seen (`relation` "in_sample").
+
+    Raises
+    ------
+    InputError
+        If there is nothing to label, more images are bad than `max_bad`, the catalogue's α is in another unit than the
+        model's, or other labels are in the way.
+    TruemorphError
+        If labels can't be written.
+
+    Examples
+    --------
+    >>> import numpy as np, polars as pl, tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "fit.json").write_text('{"family": "rayleigh", "parameters": {"theta": 9.0}, '
+    ...     '"class_fractions": {"smooth": 0.3, "disk": 0.7}}')
+    >>> catalogue = {"object_id": [1, 2], "label": [0, 1], "alpha": [4.0, 20.0], "split": ["train"] * 2}
+    >>> pl.DataFrame(catalogue).write_parquet(folder / "cat.parquet")
+    >>> report = label_galaxies(folder / "fit.json", folder / "cat.parquet", folder / "labels.parquet")
+    >>> pl.read_parquet(report.out)["posterior_disk"].round(3).to_list()
+    [0.679, 1.0]
+    """
+    asked = Asked(
+        source,
+        out,
+        None if transition is None else transition_described(transition),
+        crowd,
+        id,
+        image_column,
+        images,
+        tuple(copy),
+        "torch" if engine == "ray" and precision != "int8" else "openvino" if engine == "ray" else engine,
+        precision,
+        gate,
+    )
+    loaded = model if isinstance(model, Classifier) else load(model)
+    return label_table(loaded, asked, shard=shard, address=address, max_bad=max_bad, on_cluster=engine == "ray")

@@ -1,0 +1,164 @@
+"""truemorph prepare: from a table of votes to a catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from truemorph.arguments import Rules, Seed, Table
+from truemorph.catalogs.crossmatch import Join, read_join
+from truemorph.catalogs.mapping import PRESETS, mapping_toml, narrowed, read_mapping
+from truemorph.catalogs.prepare import Preparation, prepare, read_tables, write_preparation
+from truemorph.errors import InputError
+from truemorph.results import Configuration
+
+if TYPE_CHECKING:
+    Columns = Mapping[str, str]
+    Described = Mapping[str, Any] | str | Path
+    Joins = Sequence[Join | str | Path | Any]
+    Number = Any
+    Numbers = Any
+else:
+    Columns, Described, Joins, Number, Numbers = dict[str, str], Path, Rules, str, str
+
+
+def prepare_catalogue(
+    table: Table | None = None,
+    *,
+    out: Path | None = None,
+    preset: str | None = None,
+    mapping: Described | None = None,
+    join: Joins = (),
+    match: Joins = (),
+    within: float = 2.0,
+    id: str | None = None,
+    smooth: str | None = None,
+    disk: str | None = None,
+    artifact: str | None = None,
+    label: str | None = None,
+    radius: str | None = None,
+    psf_fwhm: Number | None = None,
+    columns: Columns | None = None,
+    psf: Literal["sigma", "fwhm"] = "sigma",
+    images: Path | None = None,
+    where: Rules = (),
+    keep: Rules = (),
+    cosmology: str | None = None,
+    sample: Numbers | None = None,
+    split: Numbers | None = None,
+    gold: str | None = None,
+    dry_run: bool = False,
+    seed: Seed = 0,
+) -> Preparation | Configuration:
+    """Turn a table of votes into a catalogue: labels, α, splits, and an account of every row.
+
+    Wherever a column is named, an SQL expression over columns may stand instead.
+
+    Example: truemorph prepare gz2.fits --radius petroRad_r --psf-fwhm psfWidth_r --images jpegs --out cat.parquet
+
+    Parameters
+    ----------
+    table : path or table
+        Table of votes (.fits, .vot, .ecsv, .parquet, .csv, ...), or one in memory; see `read_table`.
+    out : path, optional
+        Catalogue to write (.parquet), with its datasheet and the list of dropped rows beside it.
+    preset : str, optional
+        gz2, gz2-debiased, gz-challenge, desi, gz-decals, gz-hubble, candels, truemorph or paper; default: recognised by
+        the columns.
+    mapping : path, Mapping or dict, optional
+        Instead of a preset, a TOML file that describes the table.
+    join : sequence of str, path, table or Join
+        Tables to add by object id, FILE or FILE=COLUMN (repeatable).
+    match : sequence of str, path, table or Join
+        Tables to add by position, FILE or FILE=RA,DEC (repeatable).
+    within : float
+        Largest separation for match, arcsec.
+    id : str, optional
+        Column of object ids.
+    smooth : str, optional
+        Column of votes for smooth: fractions or numbers.
+    disk : str, optional
+        Column of votes for disk.
+    artifact : str, optional
+        Column of votes for star or artifact.
+    label : str, optional
+        Instead of votes, column of labels 0 (smooth) and 1 (disk).
+    radius : str, optional
+        Column of Petrosian radii, arcsec.
+    psf_fwhm : str, float or quantity, optional
+        Column of the PSF's FWHM, or one number, arcsec.
+    columns : dict, optional
+        Columns of other quantities by truemorph's names, such as {"redshift": "z"}.
+    psf : str
+        PSF width in α = radius / width: its sigma or its FWHM.
+    images : path, optional
+        Folder of images.
+    where : sequence of str
+        Select galaxies: COLUMN=VALUE, or SQL such as "petroMag_r < 17" (repeatable).
+    keep : sequence of str
+        The same, each with its own line in the account of rows (repeatable).
+    cosmology : str or astropy.cosmology.FLRW, optional
+        For radii in kpc and absolute magnitudes; default WMAP9.
+    sample : str or (int, int), optional
+        Numbers of smooth and disk galaxies to draw, such as 62225,59759; balanced; or all (default). The other galaxies
+        stay in the catalogue with split "unused", and `sampling_weight` corrects for the selection.
+    split : str or (float, float, float), optional
+        Fractions or numbers of galaxies to train, validate and test on; default 0.8,0.1,0.1.
+    gold : str, optional
+        Gold labels: a column of 0 and 1, or a rule such as "t_type>=-3". The rule defines what a disk is.
+    dry_run : bool
+        Show how the table would be read, as TOML that can be changed and used as mapping, and stop.
+    seed : int
+        Random seed.
+
+    Returns
+    -------
+    Preparation
+        With `dry_run`, the mapping.
+
+    Raises
+    ------
+    InputError
+        If a column is missing, ids repeat or would lose digits, a class is empty, or no row is left.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> votes = pl.DataFrame({"id": range(10), "smooth": [0.8, 0.2] * 5, "r": 6.0, "fwhm": 1.2})
+    >>> prepared = prepare_catalogue(votes, id="id", smooth="smooth", disk="1 - smooth", radius="r", psf_fwhm="fwhm")
+    >>> prepared.funnel
+    [('rows in', 10), ('rows out', 10)]
+    >>> prepared.catalogue.frame["label"].to_list()
+    [0, 1, 0, 1, 0, 1, 0, 1, 0, 1]
+    """
+    named = {"object_id": id, "smooth": smooth, "disk": disk, "artefact": artifact, "label": label, "radius": radius}
+    asked: dict[str, Any] = {
+        "preset": preset,
+        "mapping": mapping,
+        "joins": [*map(read_join, join), *(read_join(one, "sky", within) for one in match)],
+        "columns": {**(columns or {}), **{name: column for name, column in named.items() if column is not None}},
+        "psf_fwhm": psf_fwhm,
+        "keep": keep,
+        "cosmology": cosmology,
+        "sample": sample,
+        "split": split,
+    }
+    if dry_run:
+        return _mapping(table, asked)
+    if table is None:
+        raise InputError("name the table of votes, such as: truemorph prepare votes.csv --out cat.parquet")
+    prepared = prepare(table, **asked, psf=psf, images=images, where=where, gold=gold, seed=seed)
+    return prepared if out is None else write_preparation(prepared, out)
+
+
+def _mapping(table: Any, asked: dict[str, Any]) -> Configuration:
+    """Return how a table would be read; without a table, a preset or mapping as it is."""
+    if table is not None:
+        joined, mapping = read_tables(table, **asked)
+        mapping = narrowed(mapping, joined.table.frame.columns, joined.own)
+    elif described := asked["preset"] or asked["mapping"]:
+        mapping = read_mapping(described)
+    else:
+        raise InputError(f"give a table, a preset (`preset`: {', '.join(PRESETS)}) or a `mapping`")
+    return Configuration(mapping_toml(mapping).rstrip(), mapping.model_dump(mode="json", exclude_defaults=True))

@@ -1,0 +1,130 @@
+"""truemorph train: train a classifier through T(α)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+from truemorph.arguments import Names, Rules, Table
+from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.classifiers.fits import transition_described
+from truemorph.classifiers.train import TrainingResult, train_on_catalogue
+from truemorph.config import TrainingConfig, given_settings, run_config, run_toml
+from truemorph.errors import InputError, nearest
+from truemorph.results import Configuration
+
+if TYPE_CHECKING:
+    BiasCurve = Any
+    Settings = TrainingConfig | dict[str, Any]
+else:
+    BiasCurve, Settings = Path, TrainingConfig
+
+
+def train_classifier(
+    catalogue: Table,
+    *,
+    out: Path | None = None,
+    transition: BiasCurve | None = None,
+    naive: bool | None = None,
+    where: Rules = (),
+    preset: Literal["quick", "paper", "dcv14"] | None = None,
+    config: Path | None = None,
+    votes: Literal["labels", "soft", "counts"] | None = None,
+    vote_count: int | str | None = None,
+    intrinsic: Names = (),
+    cache: Path | None = None,
+    settings: Annotated[
+        Settings | None,
+        Parameter(name="*", group=Group("Settings (defaults depend on the preset: see --dry-run)"), show_default=False),
+    ] = None,
+    dry_run: bool = False,
+) -> TrainingResult | Configuration | None:
+    """Train a classifier through the bias curve T(α), so that it predicts the unbiased class.
+
+    If interrupted, run the same command again to resume.
+
+    Example: truemorph train cat.parquet --transition transition.json --preset quick --out model
+
+    Parameters
+    ----------
+    catalogue : path or table
+        Prepared catalogue; or a run.toml, which has all settings of a run.
+    out : path
+        Run folder to write.
+    transition : path, fit or dict, optional
+        Fit from truemorph transition; default: T(α) is fitted to the labels here.
+    naive : bool, optional
+        Treat the observed labels as correct.
+    where : sequence of str
+        Fit T(α) only to these galaxies: COLUMN=VALUE, or SQL (repeatable).
+    preset : str, optional
+        Where settings come from that are not given: quick (default), paper, or dcv14 (logistic regression).
+    config : path, optional
+        TOML file of settings.
+    votes : str, optional
+        Learn from labels, vote fractions (soft) or vote counts.
+    vote_count : int or str, optional
+        Number of votes of each galaxy, or the column with it; for votes.
+    intrinsic : sequence of str
+        Columns of intrinsic properties for CV18 of each epoch, comma-separated.
+    cache : path, optional
+        Folder to keep decoded images in, for the next run.
+    settings : TrainingConfig or dict, optional
+        Settings of the network and its training, such as {"epochs": 30}.
+    dry_run : bool
+        Show all settings as run.toml and stop.
+
+    Returns
+    -------
+    TrainingResult
+        With `dry_run`, the settings; None in all but the first of several processes.
+
+    Raises
+    ------
+    InputError
+        If settings contradict each other, or the catalogue can't be trained on.
+    CheckpointError
+        If the run folder can't be written, or an unfinished run in it can't be read.
+
+    Examples
+    --------
+    >>> import numpy as np, polars as pl, tempfile
+    >>> rng = np.random.default_rng(0)
+    >>> disk, alpha = rng.random(2000) < 0.7, rng.lognormal(2.5, 0.45, 2000)
+    >>> labels = (disk & (rng.random(2000) > np.exp(-(alpha**2) / 200))).astype(int)
+    >>> catalogue = {"object_id": np.arange(2000), "label": labels, "alpha": alpha, "n": rng.normal(3 - 2 * disk, 0.5)}
+    >>> frame = pl.DataFrame(catalogue).with_columns(split=pl.lit("train"))
+    >>> trained = train_classifier(frame, out=tempfile.mkdtemp(), preset="dcv14", settings={"features": ["n"]})
+    >>> trained.rows
+    2000
+    """
+    in_memory = not isinstance(catalogue, str | Path)
+    run = run_config(
+        "table in memory" if in_memory else catalogue,
+        config,
+        out=None if out is None else str(out),
+        transition=str(transition) if isinstance(transition, str | Path) else None,
+        naive=naive,
+        where=tuple(where) or None,
+        preset=preset,
+        votes=votes,
+        vote_count=vote_count,
+        intrinsic=tuple(intrinsic) or None,
+        cache=None if cache is None else str(cache),
+        **_settings(settings),
+    )
+    if dry_run:
+        return Configuration(run_toml(run).rstrip(), run.model_dump(mode="json"))
+    known = None if transition is None or isinstance(transition, str | Path) else transition_described(transition)
+    return train_on_catalogue(run, read_catalogue(catalogue) if in_memory else None, known)
+
+
+def _settings(settings: Any) -> dict[str, Any]:
+    """Return the given settings; what has an argument of its own is none of them."""
+    given = given_settings(settings)
+    wrong = next((name for name in given if name not in TrainingConfig.model_fields), None)
+    if wrong is not None:
+        raise InputError(f"no setting {wrong!r}; {nearest(wrong, list(TrainingConfig.model_fields), what='settings')}")
+    return given

@@ -1,0 +1,123 @@
+"""truemorph transition: the bias curve T(α) of a catalogue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from truemorph.arguments import AtLeastOne, Count, Names, Rules, Seed, Table
+from truemorph.bias.study import TransitionStudy, study_transition
+from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.catalogs.selected import select_rows
+from truemorph.classifiers.fits import check_fit_path, write_fit
+
+
+def estimate_transition(
+    catalogue: Table,
+    *,
+    out: Path | None = None,
+    family: str = "rayleigh",
+    method: Literal["likelihood", "binned", "conditional", "gold"] | None = None,
+    gold: str | None = None,
+    intrinsic: Names = (),
+    false_disk: float | Literal["fit"] | None = None,
+    class_model: Literal["logistic", "trees"] = "logistic",
+    bins: int = 1525,
+    by: str | None = None,
+    fraction_bins: AtLeastOne = 8,
+    compare: Annotated[bool, Parameter(negative="--no-compare")] = True,
+    where: Rules = (),
+    bootstrap: Count = 0,
+    seed: Seed = 0,
+) -> TransitionStudy:
+    """Estimate the bias curve T(α), with errors and checks.
+
+    Gives the bias curve, the corrected disk fraction with its range, and the disk fraction in bins. Labels alone cannot
+    separate bias from a real trend with resolution; a few hundred gold labels can.
+
+    Example: truemorph transition cat.parquet --gold "t_type>=-3" --family best --out transition.json
+
+    Parameters
+    ----------
+    catalogue : path or table
+        Prepared catalogue.
+    out : path, optional
+        Write the result here (.json), with figures beside it (.png).
+    family : str
+        rayleigh (the paper's), weibull, fisk, monotone, constant, matrix, logistic, tabulated; or best: the one of
+        lowest AIC.
+    method : str, optional
+        Default: gold, conditional or likelihood, depending on what is given; binned is the paper's.
+    gold : str, optional
+        Gold labels: a column of 0 and 1, or a rule such as "t_type>=-3".
+    intrinsic : sequence of str
+        Columns of intrinsic properties that classes may depend on, comma-separated.
+    false_disk : float or "fit", optional
+        p(disk | smooth): a number, or fit.
+    class_model : str
+        How p(class | intrinsic columns) is modelled.
+    bins : int
+        Bins of the binned method.
+    by : str, optional
+        Column in whose bins the disk fractions are given; default α.
+    fraction_bins : int
+        Most bins of the disk fractions.
+    compare : bool
+        Fit the other families too.
+    where : sequence of str
+        Select galaxies: COLUMN=VALUE, or SQL such as "petroMag_r < 17" (repeatable).
+    bootstrap : int
+        Refits on resampled galaxies, to check the error.
+    seed : int
+        Random seed.
+
+    Returns
+    -------
+    TransitionStudy
+
+    Raises
+    ------
+    InputError
+        If a column is absent, no galaxy is selected, or the fit can't be made.
+
+    Examples
+    --------
+    >>> import numpy as np, polars as pl
+    >>> rng = np.random.default_rng(0)
+    >>> alpha, disk = rng.lognormal(2.5, 0.45, 4000), rng.random(4000) < 0.7
+    >>> labels = (disk & (rng.random(4000) > np.exp(-(alpha**2) / 200))).astype(int)
+    >>> gold = [int(one) if k < 400 else None for k, one in enumerate(disk)]
+    >>> catalogue = {"object_id": np.arange(4000), "label": labels, "alpha": alpha, "split": ["train"] * 4000}
+    >>> study = estimate_transition(pl.DataFrame(catalogue | {"gold": gold}), gold="gold", compare=False)
+    >>> bool(abs(study.fit.transition.theta - 10) < 4 * study.fit.stderr["theta"])
+    True
+    """
+    if out is not None:
+        check_fit_path(Path(out))
+    rows = select_rows(read_catalogue(catalogue), where, intrinsic, gold, by)
+    study = study_transition(
+        rows.labels,
+        rows.alpha,
+        family,
+        intrinsic=rows.intrinsic,
+        gold=rows.gold,
+        weights=rows.weights,
+        known=rows.known,
+        by=rows.by,
+        by_name=by or "alpha",
+        fraction_bins=fraction_bins,
+        compare=compare,
+        bootstrap=bootstrap,
+        seed=seed,
+        about=rows.about,
+        findings=rows.findings,
+        method=method,
+        false_disk=false_disk,
+        class_model=class_model,
+        bins=bins,
+    )
+    if out is not None:
+        write_fit(study.to_dict(), study.figure(), Path(out))
+    return study

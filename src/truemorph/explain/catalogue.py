@@ -1,0 +1,424 @@
+"""Explanations of models on the galaxies of a catalogue: tables, maps and figures of what they look at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from truemorph._version import __version__
+from truemorph.bias.plots import axes_or_new
+from truemorph.catalogs.catalogue import image_folder, read_catalogue
+from truemorph.catalogs.sampling import TEST
+from truemorph.errors import InputError, nearest
+from truemorph.findings import Finding
+from truemorph.io import plain, write_json
+from truemorph.progress import progress
+from truemorph.results import Result
+from truemorph.tables import CatalogTable, numeric_columns, read_table, to_astropy, write_table
+
+if TYPE_CHECKING:
+    from truemorph.classifiers.checkpoint import Classifier
+    from truemorph.explain.randomised import Randomisation
+    from truemorph.explain.study import Compared, Explanation
+
+# Galaxies of the check by random weights, which makes dozens of maps of each.
+CHECKED = 32
+ANGLE, RADIUS = "explained angle", "explained radius"
+_UNITS = {"pixel": "pix", "R_petro": ""}
+
+
+@dataclass(frozen=True, repr=False)
+class ExplainResult(Result):
+    """What models look at, and the files that show it.
+
+    Attributes
+    ----------
+    out : Path
+        Folder with `summary.json`, `profiles_*.ecsv`, `differences_*.ecsv`, `galaxies.parquet`, `maps.fits`, figures.
+    content : dict
+        The content of `summary.json`.
+    explanations : dict of str to Explanation
+        By the model's name.
+    findings : tuple of Finding
+    """
+
+    out: Path
+    content: dict[str, Any]
+    explanations: dict[str, Explanation]
+    findings: tuple[Finding, ...]
+
+    def summary(self) -> str:
+        """Return models, numbers of galaxies and the check by random weights as text."""
+        lines = []
+        for name, one in self.content["models"].items():
+            cells = "×".join(map(str, one["map_cells"]))
+            lines.append(
+                f"{name}: {one['backbone']} at {one['image_size']} pixels, maps of {one['layer']} ({cells} cells)"
+            )
+            for kind, some in one["classes"].items():
+                blank = f", {some['blank_maps']:,} of them with an empty map" if some["blank_maps"] else ""
+                lines.append(f"  predicted {kind:8s} {some['galaxies']:7,d} galaxies{blank}")
+            check = self.content["random_weights"].get(name)
+            if check:
+                lines.append(f"  {check['statement']}")
+        return "\n".join([*lines, f"wrote {self.out}"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of `summary.json`, with the findings."""
+        return plain(self.content | {"findings": [one.to_dict() for one in self.findings]})
+
+    def to_table(self) -> Any:
+        """Return mean intensities of maps against distance from the centre, in pixels."""
+        return to_astropy(read_table(self.out / "profiles_pixel.ecsv"))
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw mean intensity against distance from the centre, by predicted class; returns matplotlib axes."""
+        ax = axes_or_new(ax)
+        for name, one in self.content["models"].items():
+            for kind, some in one["classes"].items():
+                for found in [some["profiles"][unit] for unit in ("pixel",) if unit in some["profiles"]]:
+                    edges = np.asarray(found["edges"], dtype=float)
+                    ax.plot(0.5 * (edges[1:] + edges[:-1]), found["mean"], label=f"{name}, predicted {kind}")
+        ax.set(xlabel="distance from the centre (pixels)", ylabel="mean intensity of maps")
+        ax.legend(frameon=False, fontsize=8)
+        return ax
+
+
+def explain_models(
+    given: Sequence[Any],
+    catalogue: Any,
+    out: Path,
+    *,
+    layer: str | None,
+    rows: str,
+    galaxies: int,
+    align: bool,
+    angle_column: str | None,
+    radius_column: str | None,
+    field: str | None,
+    rings: int,
+    bootstrap: int,
+    draws: int,
+    seed: int,
+) -> ExplainResult:
+    """Explain models on the galaxies of a catalogue and write the result; see `truemorph.explain_classifier`.
+
+    Raises
+    ------
+    InputError
+        If a model can't be explained, a column is absent, or there are no galaxies.
+    """
+    from truemorph.explain.study import compare, explain, galaxies_of
+
+    if not given:
+        raise InputError("give one model folder or more, such as: truemorph explain model --catalogue cat.parquet")
+    for name, value in (("galaxies", galaxies), ("draws", draws)):
+        if value < 0:
+            raise InputError(f"{name} is a number, 0 or more; got {value}")
+    if draws == 1:
+        raise InputError("draws is 0, for no check of the maps, or two networks of random weights at least; got 1")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; name a folder (`out`)")
+    models = _models(given)
+    table = read_catalogue(catalogue)
+    root = image_folder(table)
+    frame = _chosen(table, rows, galaxies, seed)
+    frame, radius = with_geometry(frame, str(catalogue), angle_column, radius_column, field)
+    source = galaxies_of(frame, root, ANGLE if angle_column else None, RADIUS if radius else None)
+    with progress(frame.height * len(models), "explaining", "galaxies") as told:
+        explanations = explain(
+            models, source, layer=layer, rings=rings, align=align or angle_column is not None, progress=told
+        )
+    checks = check_by_random_weights(models, explanations, source, draws, seed) if draws else {}
+    compared = compare(explanations, bootstrap, seed)
+    out.mkdir(parents=True, exist_ok=True)
+    summary = _summary(explanations, compared, checks) | {
+        "catalogue": str(catalogue),
+        "rows": rows,
+        "radii": radius,
+        "galaxies": frame.height,
+        "bootstrap": bootstrap,
+        "seed": seed,
+        "truemorph_version": __version__,
+    }
+    _write_tables(explanations, compared, out)
+    _write_maps(explanations, out / "maps.fits")
+    summary["figures"] = _write_figures(explanations, compared, checks, out)
+    result = ExplainResult(out, summary, explanations, _findings(explanations, checks))
+    write_json(out / "summary.json", result.to_dict())
+    return result
+
+
+def _findings(explanations: Mapping[str, Explanation], checks: Mapping[str, Randomisation]) -> tuple[Finding, ...]:
+    findings = [
+        Finding(
+            "galaxies-left-out",
+            "note",
+            f"{name}: {len(one.problems):,} galaxies without a readable image were left out.",
+        )
+        for name, one in explanations.items()
+        if one.problems
+    ]
+    findings += [
+        Finding(
+            "maps-not-specific",
+            "caution",
+            f"{name}: {check.statement}.",
+            "Do not read these maps as what the model has learned; try another layer (`layer`).",
+        )
+        for name, check in checks.items()
+        if not check.passes
+    ]
+    return tuple(findings)
+
+
+def _models(given: Sequence[Any]) -> dict[str, Classifier]:
+    """Load models, by the names of their folders, or by more of the path where two share one."""
+    from truemorph.classifiers.checkpoint import Classifier, load
+
+    folders = [one.folder or f"model {k}" if isinstance(one, Classifier) else one for k, one in enumerate(given, 1)]
+    names = [Path(str(one)).name or str(one) for one in folders]
+    if len(set(names)) < len(names):
+        names = [str(one) for one in folders]
+    if len(set(names)) < len(names):
+        raise InputError("a model is named twice; name each once")
+    models = [one if isinstance(one, Classifier) else load(str(one)) for one in given]
+    return dict(zip(names, models, strict=True))
+
+
+def _chosen(table: CatalogTable, rows: str, galaxies: int, seed: int) -> pl.DataFrame:
+    frame = table.frame
+    if "image" not in frame.columns or not frame["image"].count():
+        raise InputError(f"{table.path}: has no images; prepare it with `images`")
+    if rows == "test":
+        frame = frame.filter(pl.col("split") == TEST)
+        if not frame.height:
+            raise InputError(f"{table.path}: has no test galaxies; choose `rows`=all")
+    if galaxies and frame.height > galaxies:
+        frame = frame.sample(galaxies, seed=seed)
+    return frame
+
+
+def with_geometry(
+    frame: pl.DataFrame, source: str, angle: str | None, radius: str | None, field: str | None
+) -> tuple[pl.DataFrame, str]:
+    """Columns of position angles and of radii in units of an image file's side; how radii were had, empty if not."""
+    if angle is not None:
+        frame = frame.with_columns(pl.Series(ANGLE, numeric_columns(frame, [angle], source)[:, 0]))
+    if radius is None and field is None:
+        return frame, ""
+    if radius is None or field is None:
+        raise InputError("radii need both `radius_column` (arcsec) and `field`, what an image file is across in arcsec")
+    across: Any
+    try:
+        across = float(field)
+    except ValueError:
+        if field not in frame.columns:
+            raise InputError(
+                f"{source}: `field` is a number of arcsec or a column; no column {field!r} "
+                f"({nearest(field, frame.columns)})"
+            ) from None
+        across = numeric_columns(frame, [field], source)[:, 0]
+    values = numeric_columns(frame, [radius], source)[:, 0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = values / across
+    share = np.where(np.isfinite(share) & (share > 0), share, np.nan)
+    if np.isnan(share).all():
+        raise InputError(f"{source}: no galaxy has a radius above 0 ({radius}) and a field above 0 ({field})")
+    return frame.with_columns(pl.Series(RADIUS, share)), f"{radius} over {field}"
+
+
+def check_by_random_weights(
+    models: Mapping[str, Classifier], explanations: Mapping[str, Explanation], source: Any, draws: int, seed: int
+) -> dict[str, Randomisation]:
+    """The check by random weights of each model, on the first galaxies."""
+    from truemorph.explain.randomised import maps_to_compare, randomise
+
+    found = {}
+    with progress(maps_to_compare(draws, CHECKED) * len(models), "checking by random weights", "maps") as told:
+        for name, model in models.items():
+            pixels, known = [], 0
+            for some in source(model.config):
+                pixels.append(some.pixels[: CHECKED - known])
+                known += len(pixels[-1])
+                if known == CHECKED:
+                    break
+            found[name] = randomise(model, np.concatenate(pixels), explanations[name].layer, draws, seed, told)
+    return found
+
+
+def _summary(
+    explanations: Mapping[str, Explanation], compared: Sequence[Compared], checks: Mapping[str, Randomisation]
+) -> dict[str, Any]:
+    models = {}
+    for name, one in explanations.items():
+        relations = [relation for some in one.classes for relation in some.relations]
+        models[name] = {
+            "model_hash": one.model_hash,
+            "backbone": one.backbone,
+            "layer": one.layer,
+            "map_cells": [one.cells, one.cells],
+            "image_size": one.image_size,
+            "position_angles": one.angles or None,
+            "galaxies": one.galaxies,
+            "relations": {relation: relations.count(relation) for relation in sorted(set(relations))},
+            "problems": len(one.problems),
+            "classes": {
+                some.name: {
+                    "galaxies": some.galaxies,
+                    "blank_maps": int(some.blank.sum()),
+                    "profiles": {unit: _profile(rings.mean()) for unit, rings in some.rings.items()},
+                }
+                for some in one.classes
+            },
+        }
+    return {
+        "models": models,
+        "differences": [
+            {
+                "first": one.first,
+                "second": one.second,
+                "class": one.name,
+                "unit": one.difference.unit,
+                "galaxies": one.difference.galaxies,
+                "edges": one.difference.edges,
+                "difference": one.difference.difference,
+                "bands": {f"{share:.2f}": band for share, band in one.difference.bands.items()},
+            }
+            for one in compared
+        ],
+        "random_weights": {
+            name: {
+                "passes": one.passes,
+                "statement": one.statement,
+                "threshold": one.threshold,
+                "another_galaxy": one.other.mean(),
+                "same_galaxy_turned": one.same.mean(),
+                "blank": one.blank,
+                "steps": {step.name: [step.mean, step.stderr] for step in one.steps},
+            }
+            for name, one in checks.items()
+        },
+    }
+
+
+def _profile(found: Any) -> dict[str, Any]:
+    return {"edges": found.edges, "mean": found.mean, "stderr": found.stderr, "galaxies": found.counts}
+
+
+def _write_tables(explanations: Mapping[str, Explanation], compared: Sequence[Compared], out: Path) -> None:
+    """Profiles and differences as ECSV, a file a unit; profiles of single galaxies as Parquet."""
+    metadata = {"kind": "explanation", "truemorph_version": __version__}
+    layers = {name: [one.layer, one.cells] for name, one in explanations.items()}
+    rings = [(one, some, some.rings) for one in explanations.values() for some in one.classes]
+    for unit, label in _UNITS.items():
+        parts = [
+            pl.DataFrame(
+                {
+                    "inner": found.edges[:-1],
+                    "outer": found.edges[1:],
+                    "mean": found.mean,
+                    "stderr": found.stderr,
+                    "galaxies": found.counts,
+                }
+            ).select(pl.lit(one.model).alias("model"), pl.lit(some.name).alias("class"), pl.all())
+            for one, some, known in rings
+            if unit in known
+            for found in [known[unit].mean()]
+        ]
+        units = {"inner": label, "outer": label} if label else {}
+        if parts:
+            table = CatalogTable(pl.concat(parts), units, {**metadata, "layers": layers, "distance": unit})
+            write_table(table, out / f"profiles_{unit.lower()}.ecsv")
+        differences = [
+            pl.DataFrame(
+                {
+                    "inner": one.difference.edges[:-1],
+                    "outer": one.difference.edges[1:],
+                    "difference": one.difference.difference,
+                    **{
+                        f"{side}_{100 * share:.0f}": band[k]
+                        for share, band in one.difference.bands.items()
+                        for k, side in enumerate(("low", "high"))
+                    },
+                }
+            ).select(
+                *(pl.lit(value).alias(name) for name, value in (("first", one.first), ("second", one.second))),
+                pl.lit(one.name).alias("class"),
+                pl.all(),
+            )
+            for one in compared
+            if one.difference.unit == unit
+        ]
+        if differences:
+            table = CatalogTable(pl.concat(differences), units, {**metadata, "distance": unit})
+            write_table(table, out / f"differences_{unit.lower()}.ecsv")
+    single = [
+        pl.DataFrame(
+            {
+                "object_id": some.ids.cast(pl.String),
+                "relation": pl.Series(some.relations, dtype=pl.String),
+                "blank": some.blank,
+                **{f"profile_{unit.lower()}": known[unit].profiles for unit in known},
+            }
+        ).select(pl.lit(one.model).alias("model"), pl.lit(some.name).alias("class"), pl.all())
+        for one, some, known in rings
+        if some.galaxies
+    ]
+    write_table(CatalogTable(pl.concat(single, how="diagonal"), {}, metadata), out / "galaxies.parquet")
+
+
+def _write_maps(explanations: Mapping[str, Explanation], path: Path) -> None:
+    """Mean maps as FITS: planes of mean, error and number of galaxies."""
+    from astropy.io import fits
+
+    units = [fits.PrimaryHDU()]
+    for one in explanations.values():
+        for some in one.classes:
+            for what, found in (("mean", some.mean), ("aligned", some.aligned)):
+                if found is None or not some.galaxies:
+                    continue
+                # FITS counts rows from the bottom.
+                planes = np.stack([found.mean, found.stderr, found.count])[:, ::-1].astype(np.float32)
+                unit = fits.ImageHDU(planes, name=f"{what}_{len(units)}")
+                unit.header["MODEL"] = (one.model[-60:], "model")
+                unit.header["CLASS"] = (some.name, "predicted class")
+                unit.header["LAYER"] = (one.layer, "layer of the backbone")
+                unit.header["CELLS"] = (one.cells, "cells of a map, a side")
+                unit.header["NGAL"] = (some.galaxies, "galaxies")
+                unit.header["PLANES"] = "mean, standard error, galaxies"
+                units.append(unit)
+    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    fits.HDUList(units).writeto(partial, overwrite=True)
+    os.replace(partial, path)
+
+
+def _write_figures(
+    explanations: Mapping[str, Explanation],
+    compared: Sequence[Compared],
+    checks: Mapping[str, Randomisation],
+    out: Path,
+) -> list[str]:
+    from truemorph.explain import plots
+    from truemorph.explain.study import PIXELS, RADII
+
+    figures = {"average_maps": plots.mean_map_figure(explanations)}
+    if any(some.aligned for one in explanations.values() for some in one.classes):
+        figures["aligned_maps"] = plots.mean_map_figure(explanations, turned=True)
+    for unit in (PIXELS, RADII):
+        if any(unit in some.rings for one in explanations.values() for some in one.classes):
+            figures[f"profiles_{unit.lower()}"] = plots.profile_figure(explanations, unit)
+        if any(one.difference.unit == unit for one in compared):
+            figures[f"differences_{unit.lower()}"] = plots.difference_figure(compared, unit)
+    if checks:
+        figures["random_weights"] = plots.randomisation_figure(checks)
+    for name, figure in figures.items():
+        for kind in ("png", "pdf"):
+            figure.savefig(out / f"{name}.{kind}", dpi=150)
+    return list(figures)

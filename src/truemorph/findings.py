@@ -1,0 +1,59 @@
+"""Findings: what truemorph noticed about data or a result, why it matters, and what to do.
+
+Every check, warning and note is a `Finding`, made where the number is computed. Python, the command line, reports and
+JSON show the same ones. docs/findings.md explains each code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Severity = Literal["problem", "caution", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that the user should know about a result.
+
+    Attributes
+    ----------
+    code : str
+        Stable name, such as "flat-fractions-assumed"; see docs/findings.md.
+    severity : {"problem", "caution", "note"}
+        A problem makes the result unusable as it stands; a caution limits what may be concluded from it; a note is for
+        information.
+    message : str
+        What was found, with the numbers.
+    action : str
+        What to do next; empty where nothing needs to be done. Python arguments stand in backticks; the command line
+        shows the option of the same name instead.
+
+    Examples
+    --------
+    >>> print(Finding("no-drift", "caution", "The labels do not drift with α.", "Give gold labels (`gold`)."))
+    caution: The labels do not drift with α. Give gold labels (`gold`).
+    """
+
+    code: str
+    severity: Severity
+    message: str
+    action: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(f"{self.severity}: {self.message} {self.action}".split())
+
+    def to_dict(self) -> dict[str, str]:
+        """Return plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, given: dict[str, Any]) -> Finding:
+        """Rebuild a finding that was written as JSON."""
+        return cls(*(given[name] for name in ("code", "severity", "message", "action")))
+
+
+def unique(*findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return the findings of several results in their order, each once."""
+    return tuple(dict.fromkeys(one for some in findings for one in some))

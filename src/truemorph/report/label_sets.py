@@ -1,0 +1,69 @@
+"""The label sets of a catalogue: the observed labels, a model's, posteriors and gold labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from truemorph.errors import InputError
+from truemorph.tables import CatalogTable, kind_of, read_table
+
+
+def label_sets(frame: pl.DataFrame) -> dict[str, np.ndarray]:
+    """Return the label sets of a joined table: the observed labels, and a model's hard, soft and posterior ones."""
+    sets = {"crowd labels": frame["label"].to_numpy()}
+    if "model_label" in frame.columns:
+        sets["model labels"] = frame["model_label"].to_numpy()
+        sets["model probabilities"] = frame.select("p_smooth", "p_disk").to_numpy()
+    if "posterior_disk" in frame.columns:
+        # Where the model memorised a galaxy there is no posterior: NaN rows are left out and counted.
+        sets["posterior probabilities"] = frame.select(
+            pl.col("posterior_smooth", "posterior_disk").fill_null(float("nan"))
+        ).to_numpy()
+    if "gold" in frame.columns:
+        sets["gold labels"] = frame["gold"].to_numpy()
+    return sets
+
+
+def join_labels(catalogue: CatalogTable, labels: Any) -> pl.DataFrame:
+    """Return the rows of a catalogue that a model has labelled, with its labels.
+
+    Parameters
+    ----------
+    catalogue : CatalogTable
+    labels : path or table
+        As `truemorph label` writes it.
+
+    Raises
+    ------
+    InputError
+        If the table has no labels, or none of this catalogue's galaxies.
+    """
+    table = read_table(labels)
+    frame, source = table.frame, str(table.path or kind_of(labels))
+    if "p_disk" not in frame.columns:
+        raise InputError(f"{source}: has no column p_disk; make labels with truemorph label")
+    wanted = [n for n in ("p_smooth", "p_disk", "posterior_smooth", "posterior_disk", "relation") if n in frame.columns]
+    chosen = frame.select(
+        pl.col("object_id").cast(pl.String), pl.col("label").alias("model_label"), *map(pl.col, wanted)
+    )
+    own = catalogue.frame.drop([name for name in chosen.columns if name != "object_id"], strict=False)
+    joined = own.with_columns(pl.col("object_id").cast(pl.String)).join(
+        chosen, on="object_id", how="inner", maintain_order="left"
+    )
+    if joined.height == 0:
+        raise InputError(f"{source}: has labels of none of this catalogue's galaxies; are the ids the same?")
+    return joined
+
+
+def fractions_by_alpha(frame: pl.DataFrame, quantiles: int = 5) -> dict[str, list[float]]:
+    """Return the disk fraction of every label set in equal-count bins of α, with the mean α of each bin."""
+    order = np.argsort(frame["alpha"].to_numpy(), kind="stable")
+    parts = np.array_split(order, quantiles)
+    out = {"alpha": [float(frame["alpha"].to_numpy()[part].mean()) for part in parts]}
+    for name, labels in label_sets(frame).items():
+        disk = labels[:, 1] if labels.ndim == 2 else labels
+        out[name] = [float(np.nanmean(disk[part])) if np.isfinite(disk[part]).any() else float("nan") for part in parts]
+    return out

@@ -1,0 +1,352 @@
+"""`reproduction.html`: Table 1 beside the paper's, reasons, θ, Figures 3 to 7, and what became of each stage."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from truemorph._version import installed_versions
+from truemorph.bias.metrics import MINIMUM_PER_BIN
+from truemorph.explain.study import PIXELS
+from truemorph.report.distributions import PANELS, cumulative_figure
+from truemorph.report.gallery import jpeg_source
+from truemorph.report.page import Check, Illustration, Page, Pair, Status, Table, write_illustrations, write_page
+from truemorph.report.style import plain_text
+from truemorph.reproduce.figures import HST_PROBLEM, maps, pairs, sersic_curves, styles
+from truemorph.reproduce.measured import short_titles
+from truemorph.reproduce.paper import DDB, DISK_LIKE_AMONG_SMOOTH, GZ2B, HST_PAIRS, TABLE_1
+from truemorph.reproduce.stages import FAILED, LACKS, Outcome, Stage, Work
+from truemorph.reproduce.tables import (
+    MARKDOWN,
+    OTHER_HEAD,
+    absent_cells,
+    cells,
+    frame_of,
+    head,
+    how_measured,
+    markdown,
+    number,
+    other_numbers,
+    signed,
+    with_error,
+)
+
+PAGE, FIGURES = "reproduction.html", "figures"
+_TITLE = "Reproduction of Medina-Rosales, Cabrera-Vives & Miller (arXiv:2308.11007)"
+_PAIRS_ON_PAGE = 12
+
+
+def _prose(text: str, width: int = 14) -> Markup:
+    """A cell of words, which wrap, in a table made for numbers."""
+    return Markup('<div style="white-space: normal; text-align: left; min-width: {}rem">{}</div>').format(width, text)
+
+
+def _answer(work: Work) -> str:
+    drawn, share = work.result("catalogue"), work.options.size.share
+    text = [f"{drawn['galaxies']:,} galaxies of {work.catalogue().metadata['source']}, at scale {share:.3g}."]
+    if not work.have("table1"):
+        return " ".join([*text, "Table 1 could not be made."])
+    table = work.result("table1")
+    rows = {row["name"]: row for row in table["rows"]}
+    crowd = with_error(rows[GZ2B]["bootstrap_mean"], rows[GZ2B]["bootstrap_std"])
+    text.append(f"{table['measure']} of the crowd's labels is {crowd} (paper: CV18 {TABLE_1[GZ2B].cv18:.3f}).")
+    if DDB in rows and rows[DDB]["one_class"]:
+        text.append("DDB puts nearly all galaxies into one class, which says nothing of bias.")
+    elif DDB in rows:
+        row = rows[DDB]
+        change = signed(row["from_gz2b"], row["from_gz2b_std"])
+        text.append(f"DDB changes it by {change} (paper: {signed(row['paper_from_gz2b'])}).")
+    said = [
+        f"θ of {one['name'].upper()} is {with_error(one['theta'], one['stderr'], '.2f')} (paper: {one['paper']:.2f})"
+        for one in table["theta"]
+        if one["theta"] is not None
+    ]
+    return " ".join([*text, _in_order(table), *([f"{', '.join(said)}."] if said else [])])
+
+
+def _in_order(table: dict[str, Any]) -> str:
+    found = table["order"]
+    if not found["pairs"]:
+        return "No two rows of Table 1 can be put in order."
+    return (
+        f"Of the pairs of rows of Table 1 that the paper tells apart, {found['as_in_the_paper']} of {found['pairs']} "
+        "stand in its order."
+    )
+
+
+def _checks(work: Work) -> list[Check]:
+    every: list[tuple[Status, str]] = []
+    if not work.result("catalogue")["as_drawn_in_the_paper"]:
+        every.append(("care", "Not the paper's sample: this shows that the stages run, not what the paper found."))
+    every += [("note", one["message"]) for one in work.result("catalogue")["findings"]]
+    for outcome in work.outcomes.values():
+        if outcome.status == FAILED:
+            every.append(("bad", f"Stage {outcome.name} failed: {outcome.text}."))
+        elif outcome.status == LACKS:
+            every.append(("care", f"Stage {outcome.name} lacks: {outcome.text}."))
+    if HST_PROBLEM in work.memo:
+        every.append(("care", f"{work.memo[HST_PROBLEM]}."))
+    if work.have("table1"):
+        every += _of_table(work.result("table1"))
+    if work.have("theta"):
+        every += [("care", f"θ: {one['message']}") for one in work.result("theta")["findings"]]
+    if work.have("maps"):
+        found = work.result("maps")
+        every += [
+            ("good" if one["passes"] else "care", f"{name}: {one['statement']}")
+            for name, one in found["random_weights"].items()
+        ]
+        if found["not_checked"]:
+            every.append(("care", f"Maps could not be checked against random weights: {found['not_checked']}."))
+    ranked = sorted(every, key=lambda one: ("bad", "care", "good", "note").index(one[0]))
+    return [Check(status, text) for status, text in ranked]
+
+
+def _of_table(table: dict[str, Any]) -> list[tuple[Status, str]]:
+    out: list[tuple[Status, str]] = []
+    if table["measure"] != "CV18":
+        out.append(("care", f"Bias is measured as {table['measure']}, not CV18: intrinsic columns are not there."))
+    crowd = next(row for row in table["rows"] if row["name"] == GZ2B)
+    if crowd["objects_per_bin"] is not None and crowd["objects_per_bin"] < MINIMUM_PER_BIN:
+        out.append(("care", f"{crowd['objects_per_bin']:.0f} galaxies a bin: {table['measure']} is mostly noise."))
+    for row in table["rows"]:
+        if row["one_class"]:
+            text = f"{row['labels']}: {row['disk_fraction']:.0%} are called disk; labels of one class can't drift."
+            out.append(("care", text))
+        if row["partial"]:
+            text = f"{row['labels']} says something of {row['galaxies']:,} of the {table['galaxies']:,} galaxies alone"
+            out.append(("care", f"{text}: only its difference from GZ2B is on the same galaxies."))
+    found = table["order"]
+    if found["pairs"]:
+        out.append(("good" if found["pairs"] == found["as_in_the_paper"] else "care", _in_order(table)))
+    return out
+
+
+def _tables(work: Work) -> list[Table]:
+    out = []
+    if work.have("table1"):
+        table = work.result("table1")
+        rows = {row["name"]: row for row in table["rows"]}
+        lines = [cells(rows[name]) if name in rows else absent_cells(work, name) for name in TABLE_1]
+        note = (
+            f"{how_measured(table)}. Minus GZ2B: difference of plain values, error from resamples that both share. "
+            "Floor: labels that don't drift with α. Errors: resampled galaxies; trainings scatter besides."
+        )
+        out.append(Table("Table 1 beside the paper's", head(table), lines, note))
+        lines = [[*line[:3], _prose(line[3], 20)] for line in other_numbers(work, table)]
+        out.append(Table("Other numbers of the paper", [*OTHER_HEAD[:3], _prose(OTHER_HEAD[3], 20)], lines))
+    if work.have("reasons"):
+        lines = [
+            [one["what"], _prose(one["paper"]), _prose(one["here"]), _prose(one["effect"], 24)]
+            for one in work.result("reasons")["reasons"]
+        ]
+        heads = ["", _prose("in the paper"), _prose("here"), _prose("what it does, measured here", 24)]
+        out.append(Table("Why numbers may differ from the paper's", heads, lines))
+    return out
+
+
+def _dots(work: Work) -> Illustration:
+    """Table 1 as a picture."""
+    table, names = work.result("table1"), short_titles(work)
+    rows = {row["name"]: row for row in table["rows"]}
+    shown = styles(work)
+    figure = Figure(figsize=(7.5, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    for place, name in enumerate(reversed(TABLE_1)):
+        paper, row = TABLE_1[name], rows.get(name)
+        axes.errorbar(paper.cv18, place - 0.15, xerr=paper.stderr, fmt="o", mfc="none", color="0.45", capsize=2)
+        if row is not None and row["bootstrap_mean"] is not None:
+            style = shown[names[name]]
+            axes.errorbar(row["bootstrap_mean"], place + 0.15, xerr=row["bootstrap_std"], fmt=style["marker"],
+                          color=style["color"], capsize=2)  # fmt: skip
+            axes.plot(row["floor"], place + 0.15, "|", color=style["color"], ms=12)
+    axes.set_yticks(range(len(TABLE_1)), [plain_text(names[name]) for name in reversed(TABLE_1)])
+    axes.set_xlabel(f"{table['measure']} (open: paper's CV18; strokes: labels that don't drift)")
+    axes.set_xlim(left=0)
+    axes.grid(axis="y", color="0.9")
+    text = f"{table['measure']} of each row of Table 1 here (filled, bootstrap) and in the paper (open)."
+    return Illustration("table1", figure, text, text, frame_of(table["rows"]))
+
+
+def _settings_figure(work: Work) -> list[Illustration]:
+    """Table 1 under other trees and bins."""
+    reasons = work.result("reasons")["reasons"] if work.have("reasons") else []
+    swept = [one["numbers"]["settings"] for one in reasons if one["what"] == "leaves and bins"]
+    if not swept or not swept[0]:
+        return []
+    names, shown = short_titles(work), styles(work)
+    data = [
+        {"setting": one["setting"], "labels": names[row["name"]], **{k: v for k, v in row.items() if k != "name"}}
+        for one in swept[0]
+        for row in one["rows"]
+    ]
+    table = frame_of(data)
+    figure = Figure(figsize=(7.5, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    settings = list(dict.fromkeys(table["setting"]))
+    for name in dict.fromkeys(table["labels"]):
+        part = table.filter(pl.col("labels") == name)
+        style = shown[name]
+        axes.plot([settings.index(one) for one in part["setting"]], part["bootstrap_mean"].to_list(), style["ls"],
+                  color=style["color"], marker=style["marker"], label=plain_text(name))  # fmt: skip
+    axes.set_xticks(range(len(settings)), [one.replace(", ", "\n") for one in settings], fontsize=8)
+    axes.set(ylabel=f"{work.result('table1')['measure']}, bootstrap mean", ylim=(0, None))
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    text = "The same labels measured with other leaves and bins, which the paper does not give: compare the order."
+    return [Illustration("settings", figure, text, text, table)]
+
+
+def _sersic(work: Work) -> Illustration:
+    curves, found = sersic_curves(work), work.result("figure3")
+    # The paper shows no galaxies that went from disk to smooth.
+    shown = replace(curves, samples=tuple(one for one in curves.samples if one.panel != "to_smooth"))
+    text = (
+        "Figure 3: Sérsic index n of galaxies labelled smooth, changed from smooth to disk, and labelled disk. Of "
+        f"GZ2B's smooth galaxies {number(found['disk_like_among_smooth'], '.0%')} have n ≤ {curves.boundary:g} (paper: "
+        f"about {DISK_LIKE_AMONG_SMOOTH:.0%}). {found['without_index']:,} of {found['galaxies']:,} have no index."
+    )
+    far = "; ".join(
+        f"{row['labels']} ({PANELS[row['panel']]}) {row['ks']:.2f}" for row in found["table"] if row["ks"] is not None
+    )
+    return Illustration(
+        "figure3",
+        cumulative_figure(shown, styles(work)),
+        f"Cumulative curves of the Sérsic index. Distances from GZ2B's: {far}.",
+        text,
+        curves.curves().join(curves.table(), on=["panel", "labels"], how="left", maintain_order="left"),
+    )
+
+
+def _maps(work: Work) -> list[Illustration]:
+    from truemorph.explain.plots import mean_map_figure, profile_figure
+
+    found = maps(work)
+    if not found:
+        return []
+    galaxies = next(iter(found.values())).galaxies
+    layers = "; ".join(f"{name}: {one.layer}, {one.cells}×{one.cells} cells" for name, one in found.items())
+    profiles = [
+        {"model": name, "predicted": some.name, "distance": middle, "mean": mean, "stderr": error}
+        for name, one in found.items()
+        for some in one.classes
+        if some.galaxies
+        for rings in [some.rings[PIXELS].mean()]
+        for middle, mean, error in zip(rings.middles, rings.mean, rings.stderr, strict=True)
+    ]
+    colours = {name: style["color"] for name, style in styles(work).items()}
+    return [
+        Illustration(
+            "figures5and6", mean_map_figure(found), f"Mean Grad-CAM maps of {galaxies:,} galaxies by model and class.",
+            "Figures 5 (disk) and 6 (smooth): mean Grad-CAM map of the test galaxies that each network puts into the "
+            f"class, {galaxies:,} in all. {layers}.",
+        ),
+        Illustration(
+            "figure7", profile_figure(found, PIXELS, colours),
+            "Mean Grad-CAM intensity against distance from the centre, by model and class.",
+            "Figure 7: mean intensity of the maps against distance from the centre; bands: standard errors.",
+            pl.DataFrame(profiles),
+        ),
+    ]  # fmt: skip
+
+
+def _pairs(work: Work) -> tuple[list[Pair], str, list[Illustration]]:
+    """Figure 4."""
+    from truemorph.report.figures import pairs_figure
+
+    if not work.have("figure4"):
+        missing = work.outcomes["figure4"]
+        return [], f"Figure 4 {missing.status}: {missing.text}." if missing.text else "", []
+    found = work.result("figure4")
+    n, spiral, lenticular = HST_PAIRS
+    note = (
+        f"Figure 4: test galaxies that people called smooth and DDB calls disk, {found['changed']:,} in all; "
+        f"{found['with_better']:,} have a picture by HST. Left as people saw it, right HST's. (Paper: {n}, of which "
+        f"{spiral} show spiral arms and {lenticular} look lenticular. What these show is yours to judge.)"
+    )
+    shown = pairs(work)
+    if not shown:
+        return [], note, []
+    on_page = [
+        Pair(f"{one['object_id']}: {one['title']}",
+             [("as people saw it", jpeg_source(one["seen"])), ("HST", jpeg_source(one["better"]))])
+        for one in shown[:_PAIRS_ON_PAGE]
+    ]  # fmt: skip
+    data = pl.DataFrame([{"object_id": one["object_id"], "title": one["title"]} for one in shown])
+    text = "Galaxies that changed from smooth to disk: above as people saw them, below HST's picture."
+    return on_page, note, [Illustration("figure4", pairs_figure(shown), text, text, data)]
+
+
+def _stages(outcomes: dict[str, Outcome]) -> Table:
+    rows = [
+        [
+            one.name,
+            _prose(one.title),
+            "done" if one.there else one.status,
+            f"{one.seconds:,.1f} s" if one.there else "–",
+            _prose(one.text, 24),
+        ]
+        for one in outcomes.values()
+    ]
+    return Table("Stages", ["", _prose("what"), "status", "time", ""], rows, "Time: when it was made.")
+
+
+def _follows_from(work: Work) -> dict[str, Any]:
+    stages = {
+        name: [one.key] if one.there else [one.status, one.text]
+        for name, one in work.outcomes.items()
+        if name != "page"
+    }
+    return {"stages": stages, "problem": work.memo.get(HST_PROBLEM)}
+
+
+def _make(work: Work, folder: Path) -> dict[str, Any]:
+    illustrations = []
+    if work.have("table1"):
+        illustrations += [_dots(work), *_settings_figure(work)]
+    if work.have("figure3"):
+        illustrations.append(_sersic(work))
+    illustrations += _maps(work)
+    beside, note, figure4 = _pairs(work)
+    options = work.options
+    answer, checks = _answer(work), _checks(work)
+    page = Page(
+        title=_TITLE,
+        answer=answer,
+        checks=checks,
+        tables=_tables(work),
+        illustrations=illustrations,
+        appendix=[_stages(work.outcomes)],
+        pairs=beside,
+        pairs_note=note,
+        equations=True,
+        settings={
+            "catalogue": work.catalogue().metadata["source"],
+            "votes": work.catalogue().metadata["votes"],
+            "α": work.catalogue().metadata["alpha"],
+            "scale": f"{options.size.share:g}",
+            "bootstrap resamples": options.bootstrap,
+            "seed": options.seed,
+            **{f"training, {name}": value for name, value in work.inputs.training.items()},
+        },
+        versions={"Python": platform.python_version(), **installed_versions("numpy", "torch", "timm")},
+    )
+    write_illustrations(illustrations + figure4, folder / FIGURES)
+    write_page(page, folder / PAGE)
+    if work.have("table1"):
+        (folder / MARKDOWN).write_text(markdown(work, work.result("table1")), encoding="utf-8")
+    return {
+        "answer": answer,
+        "checks": [{"status": one.status, "text": one.text} for one in checks],
+        "figures": [one.name for one in illustrations + figure4],
+    }
+
+
+def page_stage(before: tuple[str, ...]) -> Stage:
+    """The last stage: whatever the others found, or lack."""
+    return Stage("page", "the page", _follows_from, _make, ("catalogue",), before)

@@ -1,0 +1,231 @@
+"""Bias of the labels, and Table 1 beside the paper's: stages, and the files that they write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from truemorph.catalogs.sampling import TEST
+from truemorph.io import plain, write_json
+from truemorph.report.measures import LabelSet
+from truemorph.reproduce.catalogue import DEBIASED
+from truemorph.reproduce.measured import MODELS, measured, order, table_rows, titles, tree_of
+from truemorph.reproduce.models import intrinsic_columns
+from truemorph.reproduce.paper import (
+    DCV14,
+    DDB,
+    DISK_LIKE_AMONG_SMOOTH,
+    GZ2B,
+    GZ2D,
+    HST_PAIRS,
+    TABLE_1,
+    THETA,
+)
+from truemorph.reproduce.stages import Stage, Work
+from truemorph.tables import CatalogTable, numeric_columns, write_table
+
+JSON, ECSV, MARKDOWN = "table1.json", "table1.ecsv", "table1.md"
+
+
+def number(value: float | None, form: str = ".3f") -> str:
+    """A number for people; a dash where there is none."""
+    return "–" if value is None else format(value, form)
+
+
+def with_error(value: float | None, error: float | None, form: str = ".3f") -> str:
+    """A number and its error."""
+    return "–" if value is None else format(value, form) + ("" if error is None else f" ± {error:{form}}")
+
+
+def signed(value: float | None, error: float | None = None) -> str:
+    """A difference and its error."""
+    return "–" if value is None else f"{value:+.3f}" + ("" if error is None else f" ± {error:.3f}")
+
+
+def frame_of(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
+    """Rows as a table that any format takes; columns of which nothing is known are of numbers."""
+    frame = pl.DataFrame(rows, infer_schema_length=None)
+    return frame.with_columns(pl.selectors.by_dtype(pl.Null).cast(pl.Float64))
+
+
+def _settings(work: Work, stages: tuple[str, ...]) -> dict[str, Any]:
+    options = work.options
+    asked = {"depth": options.depth, "bins": options.bins, "bootstrap": options.bootstrap, "seed": options.seed}
+    return {**asked, "from": work.keys(stages), "intrinsic": list(work.inputs.intrinsic)}
+
+
+def _bias_from(work: Work) -> dict[str, Any]:
+    return _settings(work, ("catalogue", GZ2D))
+
+
+def _measure_bias(work: Work, folder: Path) -> dict[str, Any]:
+    """CV18 of both sets of people's labels, over the whole sample and each part of its split."""
+    frames = {GZ2B: work.catalogue().frame}
+    if work.have(GZ2D):
+        frames[GZ2D] = work.catalogue(GZ2D, DEBIASED).frame
+    rows, intrinsic = [], intrinsic_columns(work, frames[GZ2B])
+    # One tree for all, that of the test galaxies: bias grows with the number of bins.
+    common = tree_of(work, frames[GZ2B].filter(pl.col("split") == TEST), intrinsic)
+    for name, frame in frames.items():
+        for part in ("all", *frame["split"].unique().sort()):
+            chosen = frame if part == "all" else frame.filter(pl.col("split") == part)
+            columns = numeric_columns(chosen, intrinsic, "the sample") if intrinsic else None
+            tree = replace(common, alpha=chosen["alpha"].to_numpy(), intrinsic=columns)
+            found = tree.bias(LabelSet(titles(work)[name], "crowd", chosen["label"].to_numpy().astype(float)))
+            row = {"labels": titles(work)[name], "name": name, "galaxies_of": part, "measure": tree.measure}
+            row |= {"depth": tree.depth, "bins": tree.bins, "galaxies": chosen.height}
+            kept = ("value", "bootstrap_mean", "bootstrap_std", "floor", "floor_std", "excess")
+            rows.append(row | {key: None if found is None else getattr(found, key) for key in kept})
+    write_table(CatalogTable(frame_of(plain(rows))), folder / "bias.ecsv")
+    return {"rows": rows}
+
+
+def _table_from(work: Work) -> dict[str, Any]:
+    return _settings(work, ("catalogue", GZ2D, "theta", *MODELS))
+
+
+def thetas(work: Work) -> list[dict[str, Any]]:
+    """θ of DDB and DCV14 here and in the paper."""
+    rows = []
+    for name, stage in ((DCV14, DCV14), (DDB, "theta")):
+        found = work.result(stage) if work.have(stage) else {}
+        rows.append(
+            {
+                "name": name,
+                "theta": found.get("theta"),
+                "stderr": found.get("stderr"),
+                "paper": THETA[name],
+                "how": "EM with the logistic regression" if name == DCV14 else f"{found.get('bins', 0):,} bins of α",
+            }
+        )
+    return rows
+
+
+def _make_table(work: Work, folder: Path) -> dict[str, Any]:
+    found = measured(work)
+    rows = table_rows(found, work.options.seed)
+    for row in rows:
+        paper = TABLE_1[row["name"]]
+        row |= {"paper": paper.cv18, "paper_std": paper.stderr, "paper_from_gz2b": paper.cv18 - TABLE_1[GZ2B].cv18}
+        row |= {"paper_accuracy": paper.accuracy, "paper_precision": paper.precision}
+    result = {
+        "measure": found.tree.measure,
+        "intrinsic": list(found.intrinsic),
+        "depth": found.tree.depth,
+        "bins": found.tree.bins,
+        "bootstrap": found.tree.bootstrap,
+        "galaxies": found.frame.height,
+        "alpha": work.catalogue().metadata["alpha"],
+        "rows": rows,
+        "order": order(rows),
+        "theta": thetas(work),
+    }
+    result = plain(result)
+    write_json(folder / JSON, result)
+    metadata = {key: value for key, value in result.items() if key != "rows"}
+    write_table(CatalogTable(frame_of(result["rows"]), {}, metadata), folder / ECSV)
+    return result
+
+
+OTHER_HEAD = ("", "here", "paper", "how")
+_HEAD = ("labels", "galaxies", "disk fraction", "{} here", "paper", "minus GZ2B, here", "paper", "plain value", "floor",
+         "above floor")  # fmt: skip
+
+
+def head(table: dict[str, Any]) -> list[str]:
+    """Columns of Table 1, for people."""
+    return [name.format(table["measure"]) for name in _HEAD]
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """A row of Table 1, for people."""
+    other = row["name"] != GZ2B
+    return [
+        f"{row['letter']}) {row['labels']}",
+        f"{row['galaxies']:,}",
+        number(row["disk_fraction"]),
+        with_error(row["bootstrap_mean"], row["bootstrap_std"], ".4f"),
+        with_error(row["paper"], row["paper_std"], ".4f"),
+        signed(row["from_gz2b"], row["from_gz2b_std"]) if other else "–",
+        signed(row["paper_from_gz2b"]) if other else "–",
+        number(row["value"]),
+        with_error(row["floor"], row["floor_std"]),
+        number(row["excess"]),
+    ]
+
+
+def absent_cells(work: Work, name: str) -> list[str]:
+    """A row of which nothing is known here."""
+    paper = TABLE_1[name]
+    given = {4: with_error(paper.cv18, paper.stderr, ".4f"), 6: signed(paper.cv18 - TABLE_1[GZ2B].cv18)}
+    return [f"{paper.letter}) {titles(work)[name]}", *(given.get(k, "–") for k in range(1, len(_HEAD)))]
+
+
+def other_numbers(work: Work, table: dict[str, Any]) -> list[list[str]]:
+    """The paper's other numbers: what, here, in the paper, how."""
+    lines = [
+        [
+            f"θ of {one['name'].upper()}",
+            with_error(one["theta"], one["stderr"], ".2f"),
+            f"{one['paper']:.2f}",
+            one["how"],
+        ]
+        for one in table["theta"]
+    ]
+    rows = {row["name"]: row for row in table["rows"]}
+    for name, paper in TABLE_1.items():
+        if paper.accuracy is None:
+            continue
+        row = rows.get(name, {})
+        by_class = [f"{k} {number(row.get(f'precision_{k}'))}" for k in ("smooth", "disk")]
+        title = titles(work)[name]
+        lines += [
+            [f"accuracy of {title}", number(row.get("accuracy")), number(paper.accuracy), "against its crowd labels"],
+            [f"precision of {title}", number(row.get("precision")), number(paper.precision),
+             f"mean of both classes: {', '.join(by_class)}; the paper's kind isn't given"],
+        ]  # fmt: skip
+    if work.have("figure3"):
+        share = number(work.result("figure3")["disk_like_among_smooth"], ".2f")
+        lines.append(
+            ["GZ2B smooth with disk-like profiles", share, f"about {DISK_LIKE_AMONG_SMOOTH:.2f}", "Sérsic index n ≤ 3"]
+        )
+    if work.have("figure4"):
+        seen = work.result("figure4")
+        how = f"of {seen['changed']:,} test galaxies that DDB moves from smooth to disk"
+        lines.append(["changed and seen by HST", f"{seen['with_better']:,}", str(HST_PAIRS[0]), how])
+    return lines
+
+
+def how_measured(table: dict[str, Any]) -> str:
+    """How the bias of Table 1 was measured, in a sentence."""
+    lacking = [f"{row['labels']} {row['left_out']:,}" for row in table["rows"] if row["left_out"]]
+    without = f" (test galaxies without a label: {', '.join(lacking)})" if lacking else ""
+    leaves = f"{2 ** table['depth']} leaves of like {', '.join(table['intrinsic'])}, " if table["intrinsic"] else ""
+    return (
+        f"{table['measure']} on {table['galaxies']:,} test galaxies{without}, {leaves}{table['bins']} bins of α, "
+        f"mean ± standard deviation of {table['bootstrap']} bootstrap resamples; α = {table['alpha']}"
+        + ("" if table["measure"] == "CV18" else ". The paper's numbers are CV18: they can't be compared with these")
+    )
+
+
+def markdown(work: Work, table: dict[str, Any]) -> str:
+    """Table 1 and the other numbers as Markdown."""
+
+    def lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+        return "\n".join("| " + " | ".join(row) + " |" for row in (heads, ["---"] * len(heads), *rows))
+
+    return (
+        f"# Table 1 beside the paper's\n\n{lines(head(table), [cells(row) for row in table['rows']])}\n\n"
+        f"{how_measured(table)}.\n\n{lines(OTHER_HEAD, other_numbers(work, table))}\n\n"
+        "Paper: Medina-Rosales, Cabrera-Vives & Miller, arXiv:2308.11007.\n"
+    )
+
+
+STAGES = (
+    Stage("bias", "bias of GZ2B and GZ2D", _bias_from, _measure_bias, ("catalogue",), (GZ2D,)),
+    Stage("table1", "Table 1 beside the paper's", _table_from, _make_table, ("catalogue",), (GZ2D, "theta", *MODELS)),
+)

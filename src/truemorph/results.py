@@ -1,0 +1,129 @@
+"""What all results have in common: `summary`, `to_dict`, `to_table`, `plot` and `findings`."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from truemorph.findings import Finding
+
+if TYPE_CHECKING:
+    from astropy.table import QTable
+
+_LONGEST = 1900
+
+
+class Result:
+    """Base of the results of commands and functions, which are frozen dataclasses.
+
+    Attributes
+    ----------
+    findings : tuple of Finding
+        What the user should know about this result.
+    """
+
+    findings: tuple[Finding, ...]
+    failure: str = ""  # why the command line exits with 1 although there is a result
+
+    def summary(self) -> str:
+        """Return the result as text, as the command line prints it."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as plain values, for JSON."""
+        raise NotImplementedError
+
+    def to_table(self) -> QTable:
+        """Return the result as an astropy table with units and descriptions."""
+        raise NotImplementedError
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the result.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, optional
+            Where to draw; a new figure if not given.
+
+        Returns
+        -------
+        matplotlib axes
+        """
+        raise NotImplementedError
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Messages of the findings."""
+        return tuple(one.message for one in self.findings)
+
+    def _shown(self) -> str:
+        text = "\n".join([self.summary(), *map(str, self.findings)])
+        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}\n{self._shown()}"
+
+    def _repr_html_(self) -> str:
+        """Return the summary as Jupyter shows it."""
+        return f"<pre>{html.escape(self._shown())}</pre>"
+
+
+@dataclass(frozen=True, repr=False)
+class Configuration(Result):
+    """What a dry run would do: settings, as text and as values.
+
+    Attributes
+    ----------
+    text : str
+        TOML, which can be changed and given to the same command.
+    settings : dict
+    findings : tuple of Finding
+    """
+
+    text: str
+    settings: dict[str, Any]
+    findings: tuple[Finding, ...] = ()
+
+    def summary(self) -> str:
+        """Return the TOML."""
+        return self.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings."""
+        return self.settings
+
+    def to_table(self) -> QTable:
+        """Return a table of one row a setting."""
+        return quantity_table(
+            {
+                "setting": (list(self.settings), "", "name"),
+                "value": (list(map(str, self.settings.values())), "", "value"),
+            }
+        )
+
+
+def quantity_table(columns: Mapping[str, tuple[Any, str, str]], **metadata: Any) -> QTable:
+    """Return an astropy table with units and descriptions.
+
+    Parameters
+    ----------
+    columns : mapping of str to (values, unit, description)
+        The unit is empty where a column has none.
+    **metadata
+        Kept in the table's `meta`.
+
+    Examples
+    --------
+    >>> quantity_table({"fwhm": ([1.2], "arcsec", "FWHM of the PSF")})["fwhm"].unit
+    Unit("arcsec")
+    """
+    from astropy.table import QTable
+
+    return QTable(
+        {name: values for name, (values, _, _) in columns.items()},
+        units={name: unit for name, (_, unit, _) in columns.items() if unit},
+        descriptions={name: about for name, (_, _, about) in columns.items()},
+        meta=metadata,
+    )

@@ -1,0 +1,473 @@
+"""The experiment from end to end, on simulated galaxies in a folder as `truemorph fetch` leaves it."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.metrics import accuracy_score, precision_score
+
+from conftest import run
+from truemorph.bias.estimation import fit_transition
+from truemorph.bias.metrics import cv18
+from truemorph.errors import TruemorphError
+from truemorph.reproduce.whole import STAGES
+from truemorph.tables import read_table
+
+pytestmark = pytest.mark.slow
+NAMES = [stage.name for stage in STAGES]
+THETA = 11.25
+INTRINSIC = ("radius_kpc", "M_r", "redshift")
+# Without the checks by random weights, which only explain's own tests need.
+SMALL = {"--scale": "0.003", "--draws": "0", "--bootstrap": "10"}
+NETWORK = {"image_size": 32, "crop": 1.0, "epochs": 6, "hidden": 32, "batch_size": 32}
+NETWORK = {f"--training.{name}": str(value) for name, value in NETWORK.items()}
+
+
+def command(data, out, *more):
+    """Arguments of a small reproduction; `more` counts above them."""
+    own = {**SMALL, **NETWORK, "--data": str(data), "--out": str(out)}
+    own = [part for name, value in own.items() if name not in more for part in (name, value)]
+    return ["reproduce", *own, *map(str, more)]
+
+
+def reproduce(capsys, data, out, *more):
+    """Statuses by stage, the content of the answer, and the exit status."""
+    status, said, err = run(capsys, *command(data, out, "--json", *more))
+    assert said, err
+    result = json.loads(said)
+    return {one["name"]: one["status"] for one in result["stages"]}, result, status
+
+
+@pytest.fixture(scope="module")
+def whole(fetched, tmp_path_factory):
+    """The folder of a finished reproduction."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    from truemorph.cli import main
+
+    main(command(fetched, out))
+    return out
+
+
+@pytest.fixture
+def again(whole, tmp_path):
+    """A copy to do something to."""
+    return shutil.copytree(whole, tmp_path / "again")
+
+
+def result_of(out):
+    return json.loads((out / "reproduce.json").read_text())
+
+
+def stage_of(out, name):
+    return out / next(one["folder"] for one in result_of(out)["stages"] if one["name"] == name)
+
+
+def test_every_stage_is_made(whole):
+    stages = result_of(whole)["stages"]
+    assert [one["name"] for one in stages] == NAMES
+    assert {one["status"] for one in stages} == {"done"}
+    assert all((whole / one["folder"] / "stage.json").is_file() for one in stages)
+
+
+def test_gz2d_is_the_same_galaxies_with_other_labels(whole, fetched):
+    crowd = read_table(stage_of(whole, "catalogue") / "gz2b.parquet").frame
+    debiased = read_table(stage_of(whole, "gz2d") / "gz2d.parquet").frame
+    hart = read_table(fetched / "gz2" / "gz2_hart16.csv.gz").frame
+    both = crowd.join(debiased, on="object_id", suffix="_debiased")
+    assert both.height == debiased.height < crowd.height  # a few galaxies are not in Hart et al.'s table
+    for name in ("split", "alpha", "image"):
+        assert both[name].equals(both[f"{name}_debiased"])
+    fraction = both.select("object_id").join(hart, left_on="object_id", right_on="dr7objid", maintain_order="left")
+    assert (both["label_debiased"] == (fraction["t01_smooth_or_features_a01_smooth_debiased"] < 0.5).cast(int)).all()
+    assert (both["label"] != both["label_debiased"]).sum() > 10
+    assert not any(name.startswith("t02") for name in crowd.columns)
+
+
+def test_intrinsic_columns_are_made_from_photometry(whole, fetched):
+    crowd = read_table(stage_of(whole, "catalogue") / "gz2b.parquet")
+    assert set(INTRINSIC) <= set(crowd.frame.columns)
+    assert crowd.units["radius_kpc"] == "kpc"
+    # The simulation's magnitudes hold a K-correction of z mag, and no dust; the table says 0.1 mag of it.
+    from truemorph.simulate.galaxies import simulate_galaxies
+
+    truth = simulate_galaxies(400, 4, confounded=False)
+    both = crowd.frame.join(truth, on="object_id", suffix="_true")
+    assert np.allclose(both["radius_kpc"], both["radius_kpc_true"], rtol=1e-5)
+    assert np.allclose(both["M_r"], both["M_r_true"] + both["redshift"] - 0.1, atol=1e-3)
+
+
+def test_table_one_is_what_the_metric_says_of_the_files(whole):
+    table = json.loads((whole / "table1.json").read_text())
+    assert [row["letter"] for row in table["rows"]] == list("abcdef")
+    paper = {"gz2b": 0.3696, "gz2d": 0.3106, "resnet-gz2b": 0.3781, "resnet-gz2d": 0.3258, "dcv14": 0.2994}
+    assert {row["name"]: row["paper"] for row in table["rows"]} == {**paper, "ddb": 0.2866}
+    test = read_table(stage_of(whole, "catalogue") / "test.parquet").frame
+    debiased = read_table(stage_of(whole, "gz2d") / "gz2d.parquet").frame.select("object_id", gz2d="label")
+    joined = test.join(debiased, on="object_id")
+    for name in ("resnet-gz2b", "resnet-gz2d", "dcv14", "ddb"):
+        labels = read_table(stage_of(whole, name) / "labels.parquet").frame
+        assert set(labels["relation"]) == {"new"}
+        joined = joined.join(labels.select("object_id", pl.col("label").alias(name)), on="object_id")
+    assert joined.height == table["galaxies"]
+    for row in table["rows"]:
+        labels = joined["label" if row["name"] == "gz2b" else row["name"]].to_numpy()
+        expected = cv18(labels, joined["alpha"].to_numpy(), joined.select(INTRINSIC).to_numpy(), table["depth"],
+                        table["bins"], bootstrap=10)  # fmt: skip
+        assert row["value"] == pytest.approx(expected.value)
+        assert row["bootstrap_mean"] == pytest.approx(expected.bootstrap_mean)
+        assert row["floor"] == pytest.approx(expected.floor)
+        if row["name"] in ("resnet-gz2b", "resnet-gz2d"):
+            own = joined["label" if row["name"] == "resnet-gz2b" else "gz2d"].to_numpy()
+            assert row["accuracy"] == pytest.approx(accuracy_score(own, labels))
+            found = precision_score(own, labels, average=None, labels=[0, 1], zero_division=np.nan)
+            assert row["precision"] == pytest.approx(np.nanmean(found))
+
+
+def test_differences_share_their_resamples(whole):
+    rows = {row["name"]: row for row in json.loads((whole / "table1.json").read_text())["rows"]}
+    crowd = rows["gz2b"]
+    for name in ("gz2d", "dcv14"):
+        assert rows[name]["from_gz2b"] == pytest.approx(rows[name]["value"] - crowd["value"])
+        assert 0 < rows[name]["from_gz2b_std"] < 2 * (rows[name]["bootstrap_std"] + crowd["bootstrap_std"])
+
+
+def test_theta_is_the_papers_estimator_on_the_training_set(whole):
+    training = read_table(stage_of(whole, "catalogue") / "gz2b.parquet").frame.filter(pl.col("split") == "train")
+    found = result_of(whole)["theta"]
+    fit = fit_transition(
+        training["label"].to_numpy(), training["alpha"].to_numpy(), method="binned", bins=found["bins"]
+    )
+    assert found["theta"] == pytest.approx(fit.values["theta"])
+    assert abs(found["theta"] - THETA) < 4 * found["stderr"]
+    logistic = next(one for one in result_of(whole)["table1"]["theta"] if one["name"] == "dcv14")
+    assert abs(logistic["theta"] - THETA) < 4 * logistic["stderr"]
+    ddb = json.loads((stage_of(whole, "ddb") / "model" / "config.json").read_text())
+    assert ddb["transition"]["parameters"]["theta"] == found["theta"]
+
+
+def test_reasons_are_measured(whole):
+    reasons = {one["what"]: one for one in result_of(whole)["reasons"]}
+    wanted = {"size", "intrinsic columns", "leaves and bins", "galaxies that bias is measured on", "sampling noise",
+              "random draw of the sample", "K-correction of M_r", "labels or probabilities", "training",
+              "estimator of θ", "drawing by label", "unit of α", "field whose PSF counts"}  # fmt: skip
+    assert wanted <= set(reasons)
+    assert not any("could not be measured" in one["effect"] for one in reasons.values())
+    assert len(reasons["leaves and bins"]["numbers"]["settings"]) >= 4
+    crowd = result_of(whole)["table1"]["rows"][0]
+    noise = reasons["sampling noise"]["numbers"]
+    assert noise["floor"] == pytest.approx(crowd["floor"])
+    sigma, other = result_of(whole)["theta"]["theta"], reasons["unit of α"]["numbers"]["other"]
+    assert sigma / other == pytest.approx(2 * np.sqrt(2 * np.log(2)))
+    # The best PSF is 0.9 of each galaxy's own: α and θ grow by as much, the order of α stays.
+    theta = reasons["field whose PSF counts"]["numbers"]["theta"]
+    assert theta[1] / theta[0] == pytest.approx(1 / 0.9, rel=1e-3)
+
+
+def test_changed_galaxies_are_those_that_ddb_moves(whole):
+    test = read_table(stage_of(whole, "catalogue") / "test.parquet").frame
+    labels = read_table(stage_of(whole, "ddb") / "labels.parquet").frame
+    moved = test.join(labels, on="object_id", suffix="_ddb").filter((pl.col("label") == 0) & (pl.col("label_ddb") == 1))
+    listed = read_table(stage_of(whole, "changed") / "changed.csv").frame
+    assert set(listed["object_id"]) == set(moved["object_id"])
+    assert {"ra", "dec"} <= set(listed.columns)
+    assert listed["p_disk"].is_sorted(descending=True)
+
+
+def test_the_page_stands_alone_and_shows_both(whole):
+    text = (whole / "reproduction.html").read_text()
+    assert not re.search(r'(src|href)="https?:', text)
+    for said in (
+        "0.3696 ± 0.0095",
+        "0.2866 ± 0.0112",
+        "9.18",
+        "11.25",
+        "0.921",
+        "0.866",
+        "Why numbers may differ",
+        "Figures 5 (disk) and 6 (smooth)",
+        "Figure 7",
+        "Figure 3",
+        "Figure 4",
+        "Stages",
+    ):
+        assert said in text
+    figures = {path.stem for path in (whole / "figures").iterdir()}
+    assert {"table1", "settings", "figure3", "figures5and6", "figure7"} <= figures
+    text = (whole / "table1.md").read_text()
+    assert text.count("\n| ") >= 15
+    assert "GZ2B smooth with disk-like profiles" in text
+    assert "changed and seen by HST" in text
+    assert read_table(whole / "table1.ecsv").frame.height == 6
+
+
+def test_a_second_run_makes_nothing(capsys, again, fetched):
+    before = result_of(again)
+    status, result, _ = reproduce(capsys, fetched, again)
+    assert set(status.values()) == {"cached"}
+    assert result["table1"] == before["table1"]
+
+
+def test_only_what_changed_is_made_again(capsys, again, fetched):
+    status, _, _ = reproduce(capsys, fetched, again, "--bootstrap", 11)
+    assert {name for name, one in status.items() if one == "done"} == {"bias", "table1", "reasons", "figure3", "page"}
+    status, _, _ = reproduce(capsys, fetched, again, "--draws", 2)
+    assert {name for name, one in status.items() if one == "done"} == {"maps", "page"}
+    # What was made with other settings is still there.
+    assert set(reproduce(capsys, fetched, again)[0].values()) == {"cached"}
+
+
+def test_files_of_the_user_stay_and_those_of_the_run_before_go(capsys, again, fetched):
+    (again / "figures" / "mine.pdf").write_text("mine")
+    (again / "figures" / "more").mkdir()
+    (again / "figures" / ".99.table1.pdf").write_text("of a process that was killed")
+    status, result, _ = reproduce(capsys, fetched, again, "--stages", "bias")
+    # What nobody asked for stays, and is said to be of the run before.
+    assert (again / "reproduction.html").is_file()
+    assert set(result["files"]) == {"table1.json", "table1.ecsv", "table1.md", "reproduction.html", "figures"}
+    assert {"table1", "reasons", "answer"} <= set(result["of_an_earlier_run"])
+    assert result["table1"]["rows"]
+    votes = fetched.parent / "cut" / "votes.csv.gz"
+    votes.parent.mkdir(exist_ok=True)
+    votes.write_bytes((fetched / "gz2" / "zoo2MainSpecz.csv.gz").read_bytes()[:-200])
+    status, result, code = reproduce(capsys, fetched, again, "--table", votes)
+    assert (code, status["catalogue"], status["page"]) == (1, "failed", "failed")
+    assert not (again / "reproduction.html").exists()
+    assert not list(again.glob("table1.*"))
+    assert "table1" not in result
+    assert {path.name for path in (again / "figures").iterdir()} >= {"mine.pdf", "more"}
+    assert not (again / "figures" / "table1.pdf").exists()
+    status, _, _ = reproduce(capsys, fetched, again)
+    assert set(status.values()) == {"cached"}
+    assert (again / "figures" / "table1.pdf").is_file()
+    assert not (again / "figures" / ".99.table1.pdf").exists()
+
+
+def test_bias_has_one_tree_for_all_which_can_be_chosen(capsys, again, fetched):
+    rows = result_of(again)["bias"]["rows"]
+    assert len({(row["depth"], row["bins"]) for row in rows}) == 1
+    _, result, _ = reproduce(capsys, fetched, again, "--stages", "bias", "--depth", "0", "--bins", "3")
+    rows = {(row["name"], row["galaxies_of"]): row for row in result["bias"]["rows"]}
+    assert {(row["depth"], row["bins"]) for row in rows.values()} == {(0, 3)}
+    crowd = read_table(stage_of(again, "catalogue") / "gz2b.parquet").frame
+    expected = cv18(crowd["label"].to_numpy(), crowd["alpha"].to_numpy(), crowd.select(INTRINSIC).to_numpy(), 0, 3,
+                    bootstrap=10)  # fmt: skip
+    assert rows["gz2b", "all"]["value"] == pytest.approx(expected.value)
+
+
+def test_a_tree_too_fine_for_the_galaxies_is_no_crash(capsys, again, fetched):
+    status, result, code = reproduce(
+        capsys, fetched, again, "--depth", "9", "--bins", "8", "--stages", "table1,reasons"
+    )
+    assert (code, status["table1"], status["reasons"]) == (0, "done", "done")
+    assert result["table1"]["order"]["pairs"] == 0
+
+
+def test_the_order_of_features_is_nothing_to_figure_3(capsys, again, fetched):
+    before = result_of(again)["figure3"]
+    _, result, code = reproduce(
+        capsys, fetched, again, "--features", "ellipticity,sersic_n,r_half", "--stages", "figure3"
+    )
+    assert code == 0
+    assert result["figure3"]["disk_like_among_smooth"] == before["disk_like_among_smooth"]
+    # As simulated: disks have low indices.
+    assert 0.05 < before["disk_like_among_smooth"] < 0.9
+
+
+def test_pictures_that_come_later_are_used(capsys, fetched, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(fetched, data)
+    late = sorted((data / "gz2" / "images").iterdir())[:250]
+    (tmp_path / "late").mkdir()
+    for path in late:
+        path.rename(tmp_path / "late" / path.name)
+    status, result, _ = reproduce(capsys, data, out, "--stages", "theta")
+    with_image = result["catalogue"]["with_image"]
+    for path in late:
+        (tmp_path / "late" / path.name).rename(path)
+    status, result, _ = reproduce(capsys, data, out, "--stages", "theta")
+    assert (status["catalogue"], status["theta"]) == ("done", "cached")
+    assert result["catalogue"]["with_image"] == result["catalogue"]["galaxies"] > with_image
+    assert reproduce(capsys, data, out, "--stages", "theta")[0]["catalogue"] == "cached"
+
+
+def test_a_mapping_brings_no_sample_of_its_own(capsys, fetched, tmp_path):
+    own = tmp_path / "mine.toml"
+    own.write_text(
+        'extends = "gz2"\nsample = { smooth = 40, disk = 50 }\n[split]\ntrain = 0.5\nvalidation = 0.25\ntest = 0.25\n'
+    )
+    found = [
+        reproduce(capsys, fetched, tmp_path / name, "--stages", "theta", *more)
+        for name, more in (("plain", ()), ("own", ("--mapping", own)))
+    ]
+    assert [code for _, _, code in found] == [0, 0], found
+    plain, own = (result for _, result, _ in found)
+    assert own["theta"]["theta"] == plain["theta"]["theta"]
+    assert own["catalogue"]["labels"] == plain["catalogue"]["labels"]
+    crowd = read_table(stage_of(tmp_path / "own", "catalogue") / "gz2b.parquet").frame
+    assert set(crowd["sampling_weight"]) == {1.0}
+
+
+def test_the_id_column_is_that_of_both_tables(capsys, fetched, tmp_path):
+    table = read_table(fetched / "gz2" / "gz2_hart16.csv.gz").frame
+    crowd = read_table(fetched / "gz2" / "zoo2MainSpecz.csv.gz").frame
+    for name, frame in (("votes", crowd), ("hart", table)):
+        frame.rename({"dr7objid": "galaxy"}).write_csv(tmp_path / f"{name}.csv")
+    status, result, code = reproduce(
+        capsys, fetched, tmp_path / "out", "--table", tmp_path / "votes.csv", "--hart", tmp_path / "hart.csv",
+        "--id", "galaxy", "--stages", "gz2d",
+    )  # fmt: skip
+    assert (code, status["gz2d"]) == (0, "done"), result["stages"]
+
+
+def test_hst_out_of_reach_leaves_the_pictures_that_are_there(capsys, again, fetched, tmp_path, monkeypatch):
+    def out_of_reach(*_):
+        raise TruemorphError("HST coverage: no connection (5 tries)")
+
+    monkeypatch.setattr("truemorph.reproduce.figures.fetch_hst", out_of_reach)
+    data = tmp_path / "data"
+    shutil.copytree(fetched, data)
+    reproduce(capsys, data, again, "--stages", "figure4")
+    status, result, code = reproduce(capsys, data, again, "--fetch", "--stages", "page")
+    assert (code, status["figure4"]) == (0, "cached"), result["stages"]
+    assert "HST&#39;s images could not all be fetched" in (again / "reproduction.html").read_text()
+
+
+def test_from_a_stage_on(capsys, again, fetched):
+    status, _, _ = reproduce(capsys, fetched, again, "--from", "table1")
+    assert {name for name, one in status.items() if one == "done"} == {"table1", "page"}
+
+
+def test_a_damaged_stage_is_made_again(capsys, again, fetched):
+    (stage_of(again, "dcv14") / "labels.parquet").write_bytes(b"PAR1")
+    status, _, _ = reproduce(capsys, fetched, again)
+    assert {name for name, one in status.items() if one == "done"} == {"dcv14"}
+
+
+def test_stages_alone_with_what_they_rest_on(capsys, fetched, tmp_path):
+    status, result, code = reproduce(capsys, fetched, tmp_path / "out", "--stages", "bias")
+    assert code == 0
+    assert {name for name, one in status.items() if one == "done"} == {"catalogue", "gz2d", "bias"}
+    assert {status[name] for name in NAMES[3:]} == {"left out"}
+    assert {row["name"] for row in result["bias"]["rows"]} == {"gz2b", "gz2d"}
+
+
+def test_what_is_lacking_is_said_and_made_when_it_comes(capsys, fetched, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(fetched, data)
+    for name in ("simard", "hst"):
+        (data / name).rename(tmp_path / name)
+    (data / "gz2" / "gz2_hart16.csv.gz").rename(tmp_path / "hart.csv.gz")
+    fast = ("--training.epochs", "1")
+    status, result, code = reproduce(capsys, data, out, *fast)
+    lacking = {one["name"]: one["text"] for one in result["stages"] if one["status"] == "lacks"}
+    assert code == 0, result["stages"]
+    assert set(lacking) == {"gz2d", "resnet-gz2d", "dcv14", "figure3", "figure4"}
+    assert "truemorph fetch simard" in lacking["dcv14"]
+    assert "truemorph fetch gz2" in lacking["resnet-gz2d"]
+    assert "truemorph fetch hst --positions" in lacking["figure4"]
+    assert [row["name"] for row in result["table1"]["rows"]] == ["gz2b", "resnet-gz2b", "ddb"]
+    text = (out / "reproduction.html").read_text()
+    assert "Stage dcv14 lacks" in text
+    assert "0.2994 ± 0.0102" in text  # the paper's row stands there
+    (tmp_path / "simard").rename(data / "simard")
+    status, result, _ = reproduce(capsys, data, out, *fast)
+    # The sample's table has new columns; networks don't read them.
+    assert {status["resnet-gz2b"], status["ddb"], status["theta"], status["maps"]} == {"cached"}
+    assert {status["catalogue"], status["dcv14"], status["figure3"], status["table1"]} == {"done"}
+
+
+def test_without_photometry_nothing_can_be_made(capsys, fetched, tmp_path):
+    shutil.copytree(fetched / "gz2", tmp_path / "data" / "gz2")
+    status, result, code = reproduce(capsys, tmp_path / "data", tmp_path / "out")
+    assert (code, set(status.values())) == (0, {"lacks"})
+    assert all("truemorph fetch sdss" in one["text"] for one in result["stages"])
+
+
+def test_a_failure_stops_only_what_needs_it(capsys, fetched, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(fetched, data)
+    (data / "gz2" / "gz2_hart16.csv.gz").write_bytes((fetched / "gz2" / "gz2_hart16.csv.gz").read_bytes()[:-100])
+    status, result, code = reproduce(capsys, data, tmp_path / "out", "--stages", "bias,resnet-gz2d")
+    assert code == 1
+    assert status["gz2d"] == status["resnet-gz2d"] == "failed"
+    assert status["bias"] == "done"
+    texts = {one["name"]: one["text"] for one in result["stages"]}
+    assert "gz2_hart16.csv.gz" in texts["gz2d"]
+    assert texts["resnet-gz2d"] == "needs gz2d, which failed"
+
+
+def test_a_catalogue_that_prepare_made_will_do(capsys, catalogue, tmp_path):
+    status, result, code = reproduce(capsys, tmp_path, tmp_path / "out", "--table", catalogue, "--stages", "theta")
+    assert (code, status["theta"]) == (0, "done"), result["stages"]
+    assert result["catalogue"]["with_image"] == result["catalogue"]["galaxies"] > 300
+
+
+@pytest.mark.parametrize(("name", "body"), [("latin.csv", b"objid,caf\xe9\n1,2\n"), ("no.parquet", b"PAR1")])
+def test_tables_that_can_not_be_read_are_one_failure(capsys, fetched, tmp_path, name, body):
+    (tmp_path / name).write_bytes(body)
+    status, result, code = reproduce(capsys, fetched, tmp_path / "out", "--table", tmp_path / name)
+    assert (code, status["catalogue"]) == (1, "failed")
+    told = result["stages"][0]["text"]
+    assert name in told
+    assert "report" not in told
+
+
+def test_inputs_from_toml_and_options(capsys, simulated, tmp_path):
+    table = read_table(simulated / "votes.csv").frame
+    data = tmp_path / "data"
+    data.mkdir()
+    table.rename({"petroRad_r": "size"}).write_csv(data / "mine.csv")
+    (data / "pictures").symlink_to(simulated / "images")
+    (data / "reproduce.toml").write_text(
+        'table = "mine.csv"\nradius = "size"\nimages = "pictures"\n[training]\ncrop = 1.0\n'
+    )
+    status, result, code = reproduce(capsys, data, tmp_path / "out", "--stages", "theta", "--psf-fwhm", "1.3")
+    assert (code, status["theta"], status["bias"]) == (0, "done", "left out")
+    assert result["theta"]["alpha"] == "size / sigma_PSF, sigma_PSF = 1.3 arcsec / 2.3548"
+    (data / "reproduce.toml").write_text('tabel = "mine.csv"\n')
+    code, _, err = run(capsys, "reproduce", "--data", data, "--out", tmp_path / "out")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "tabel" in err
+    assert "table" in err
+
+
+def test_mistakes_are_one_line(capsys, fetched, tmp_path):
+    cases = [
+        ("no such folder of data", ["--data", tmp_path / "absent"]),
+        ("no stage 'tabel1'", ["--data", fetched, "--stages", "tabel1"]),
+        ("no stage 'start'", ["--data", fetched, "--from", "start"]),
+        ("scale is paper, quick or a share", ["--data", fetched, "--scale", "small"]),
+        ("above 0 and at most 1", ["--data", fetched, "--scale", "2"]),
+        ("votes.csv (table)", ["--data", fetched, "--table", "votes.csv"]),
+        ("no stage 'tabel1'", ["--data", tmp_path / "absent", "--fetch", "--stages", "tabel1"]),
+        ("no setting 'epoch'", ["--data", tmp_path / "absent", "--fetch", "--training.epoch", "3"]),
+        ("draws is 0", ["--data", fetched, "--draws", "1"]),
+    ]
+    for says, arguments in cases:
+        status, out, err = run(capsys, "reproduce", "--out", tmp_path / "out", *arguments)
+        assert (status, out) == (2, ""), arguments
+        assert says in err
+        assert err.count("\n") == 1, err
+
+
+def test_one_process_at_a_time(capsys, fetched, tmp_path):
+    from filelock import FileLock
+
+    (tmp_path / "out" / "stages").mkdir(parents=True)
+    with FileLock(tmp_path / "out" / "stages" / ".lock"):
+        status, _, err = run(capsys, *command(fetched, tmp_path / "out"))
+    assert status == 1
+    assert "another process is at work" in err
+
+
+def test_a_dry_run_says_how_long_networks_take(capsys, fetched, tmp_path):
+    status, result, code = reproduce(capsys, fetched, tmp_path / "out", "--dry-run")
+    assert (code, set(status.values())) == (0, {"to do"})
+    expected = result["estimate"]
+    assert expected["networks"] == 3
+    assert expected["hours"] > 0
+    assert "measured now" in expected["text"]
+    assert not (tmp_path / "out" / "reproduce.json").exists()

@@ -1,0 +1,55 @@
+"""The whole job as in a notebook: through truemorph's public functions alone, tables in memory where possible."""
+
+import polars as pl
+import pytest
+
+import truemorph as tm
+from conftest import TINY, codes
+
+
+@pytest.fixture(scope="module")
+def prepared(simulated):
+    votes = pl.read_csv(simulated / "votes.csv")
+    return tm.prepare_catalogue(votes, images=simulated / "images", gold="truth")
+
+
+def test_a_catalogue_in_memory_is_measured_and_corrected(prepared):
+    measured = tm.measure_bias(prepared, intrinsic=["M_r", "redshift"], bootstrap=0)
+    assert measured.measure == "CV18"
+    assert measured.to_table()["value"].shape == (2,)
+    study = tm.estimate_transition(prepared, compare=False)
+    assert {"flat-fractions-assumed", "gold-unused"} <= set(codes(study))
+    low, high = study.disk_fraction_range
+    assert low < study.fit.class_fractions[1] < high
+    with_gold = tm.estimate_transition(prepared, gold="gold", compare=False)
+    assert "flat-fractions-assumed" not in codes(with_gold)
+    assert with_gold.plot().lines
+
+
+@pytest.mark.slow
+def test_the_whole_job(prepared, simulated, tmp_path):
+    study = tm.estimate_transition(prepared, compare=False, out=tmp_path / "transition.json")
+    trained = tm.train_classifier(prepared, transition=study, out=tmp_path / "model", settings={**TINY, "folds": 2})
+    assert trained.rows + trained.left_out <= 400
+    assert set(codes(study)) <= set(codes(trained))
+    model = tm.load(trained.out)
+    catalogue = tm.prepare_catalogue(
+        simulated / "votes.csv", images=simulated / "images", gold="truth", out=tmp_path / "cat.parquet"
+    )
+    labelled = tm.label_galaxies(model, catalogue.out, tmp_path / "labels.parquet")
+    assert (labelled.rows_in, labelled.labelled) == (400, 400)
+    assert labelled.to_table()["p_disk"].shape == (400,)
+    explained = tm.explain_classifier(
+        model, catalogue=catalogue.out, out=tmp_path / "explained", galaxies=20, draws=0, bootstrap=10
+    )
+    assert len(explained.content["models"]) == 1
+    options = tm.ReportOptions(catalogue=catalogue.out, labels=[labelled.out], maps=0, draws=0, bootstrap=0)
+    page = tm.write_report(trained.out, out=tmp_path / "report.html", options=options)
+    assert page.out.is_file()
+    assert "answer" in page.content
+    for result in (study, trained, catalogue, labelled, explained, page):
+        assert len(repr(result)) < 2000
+        assert result._repr_html_().startswith("<pre>")
+        assert result.to_dict()
+        assert len(result.to_table())
+        assert result.plot() is not None
