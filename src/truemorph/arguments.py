@@ -30,11 +30,11 @@ def _pair(_: Any, tokens: Sequence[Any]) -> tuple[int, int]:
 
 
 # "a,b" on the command line.
-Names = Annotated[Sequence[str], Parameter(converter=_by_commas, n_tokens=1)]
+Names = Annotated[Sequence[str], Parameter(converter=_by_commas, n_tokens=1, show_default=False)]
 # Repeated on the command line.
-Rules = Annotated[Sequence[str], Parameter(consume_multiple=False)]
-Paths = Annotated[Sequence[Path], Parameter(consume_multiple=False)]
-Shard = Annotated[tuple[int, int], Parameter(converter=_pair, n_tokens=1)]
+Rules = Annotated[Sequence[str], Parameter(consume_multiple=False, show_default=False)]
+Paths = Annotated[Sequence[Path], Parameter(consume_multiple=False, show_default=False)]
+Shard = Annotated[tuple[int, int], Parameter(converter=_pair, n_tokens=1, show_default=False)]
 Seed = Annotated[int, Parameter(validator=Number(gte=0, lt=2**31), allow_leading_hyphen=True)]
 Count = Annotated[int, Parameter(validator=Number(gte=0), allow_leading_hyphen=True)]
 AtLeastOne = Annotated[int, Parameter(validator=Number(gte=1), allow_leading_hyphen=True)]

@@ -63,20 +63,21 @@ def command_app(chosen: str | None = None) -> App:
         name="truemorph",
         version=__version__,
         help="Unbiased galaxy morphologies from biased labels. Start with: truemorph demo",
-        help_format="plaintext",
+        help_format="markdown",
         result_action="return_value",
         suppress_keyboard_interrupt=False,
         default_parameter=Parameter(negative=()),
     )
-    for name, (function, about) in COMMANDS.items():
-        app.command(f"truemorph.commands.{function}", name=name, help=None if name == chosen else about)
+    for order, (name, (function, about)) in enumerate(COMMANDS.items()):
+        own = None if name == chosen else about
+        app.command(f"truemorph.commands.{function}", name=name, help=own, sort_key=order)
     app.meta.suppress_keyboard_interrupt = False
 
     @app.meta.default
     def shell(
         *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-        json: Annotated[bool, Parameter(help="Print the result as JSON.")] = False,
-        quiet: Annotated[bool, Parameter(help="Show neither progress nor notes.")] = False,
+        json: Annotated[bool, Parameter(help="Print the result as JSON.", show_default=False)] = False,
+        quiet: Annotated[bool, Parameter(help="Show neither progress nor notes.", show_default=False)] = False,
     ) -> None:
         progress.QUIET.set(quiet)
         result = app(tokens, exit_on_error=False, print_error=False)

@@ -50,7 +50,7 @@ def label_galaxies(
     source : path
         Prepared catalogue; folder, list (.txt) or table of images; tar files; Parquet with images in it.
     out : path
-        Table (.parquet, .fits, .ecsv, .vot, .csv), with rows that could not be labelled in <name>.problems.csv; or a
+        Table (.parquet, .fits, .ecsv, .vot, .csv), with rows that could not be labelled in NAME.problems.csv; or a
         folder, which keeps the partitions of the source.
     transition : path, fit or dict, optional
         T(α) for the posterior; default the model's. A model trained without one gives no posterior.

@@ -29,7 +29,7 @@ def write_report(*runs: Run, out: Path = Path("report.html"), options: ReportOpt
     runs : path
         Run folders of truemorph train; or fits of truemorph transition (.json).
     out : path
-        Page to write (.html); figures, their data and labels go to <name>_files beside it.
+        Page to write (.html); figures, their data and labels go to NAME_files beside it.
     options : ReportOptions
         What the page shows.
 

@@ -42,7 +42,7 @@ class ReportOptions:
     field : str, optional
         What an image file is across, arcsec: a number or a column; for radii of maps, and the PSF of Sérsic profiles.
     better : Path, optional
-        Folder of better images, `<object_id>.jpg`.
+        Folder of better images, OBJECT_ID.jpg.
     galaxies : int
         Most galaxies in the gallery.
     maps : int
@@ -53,7 +53,10 @@ class ReportOptions:
         Networks of random weights that check the maps, two at least; 0 for no check.
     leaderboard : Path, optional
         `leaderboard.json` of `truemorph benchmark`, to show beside.
-    bootstrap, seed : int
+    bootstrap : int
+        Resamples for the errors of bias metrics.
+    seed : int
+        Random seed.
 
     Raises
     ------

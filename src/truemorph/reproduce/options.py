@@ -57,7 +57,7 @@ class Inputs(BaseModel):
     hart_mapping: str = Field("gz2-debiased", description="how its columns are named")
     photometry: str | None = Field(None, description="table of radii, PSF widths, redshifts, magnitudes by id")
     sersic_table: str | None = Field(None, description="table of Sersic indices, ellipticities, radii by id")
-    better: str | None = Field(None, description="folder of HST images, <object id>.jpg")
+    better: str | None = Field(None, description="folder of HST images, OBJECT_ID.jpg")
     intrinsic: config.Names = Field(("radius_kpc", "M_r", "redshift"), description="columns of CV18's tree")
     features: config.Names = Field(("sersic_n", "ellipticity", "r_half"), description="columns of DCV14")
     sersic_index: str = Field("sersic_n", description="column of Sersic indices (Figure 3)")
@@ -131,9 +131,11 @@ class ReproduceOptions:
     again : str, optional
         Run this stage again, and all that follow from it.
     preset : str, optional
-        Of their training; by default that of the scale.
-    depth, bins : int, optional
-        Of CV18; by default for at least 25 galaxies a bin.
+        Preset of the networks; default: paper at scale paper, quick below.
+    depth : int, optional
+        Levels of the tree of CV18; default: as many as leave 25 galaxies a bin.
+    bins : int, optional
+        Bins of α of CV18; default as for depth.
     bootstrap : int
         Resamples of CV18.
     draws : int
