@@ -1,4 +1,4 @@
-"""Files written whole or not at all, checksums, and small text files read back with one-line errors."""
+"""Files written whole or not at all, locks, hashes, and small text files read back with one-line errors."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from truemorph.errors import InputError
 
 
 @contextmanager
-def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+def written_whole(path: str | os.PathLike[str], durable: bool = False) -> Iterator[Path]:
     """Write a file that appears complete or not at all.
 
     Parameters
     ----------
     path : path
         The file to write. Its folder is made where missing.
+    durable : bool
+        Whether it must be on the disk, not only with the operating system, when the block ends.
 
     Yields
     ------
@@ -47,9 +50,40 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield partial
+        if durable:
+            with open(partial, "rb") as file:
+                os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def lock(path: str | os.PathLike[str]) -> AcquireReturnProxy | None:
+    """Take a lock file without waiting; None where another process holds it. The lock ends with its `with` block.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> place = Path(tempfile.mkdtemp()) / ".lock"
+    >>> with lock(place):
+    ...     lock(place) is None
+    True
+    """
+    try:
+        return FileLock(path).acquire(timeout=0)
+    except Timeout:
+        return None
+
+
+def content_hash(content: Any) -> str:
+    """Return the SHA-256 of plain values, in hexadecimal; the order of keys does not matter.
+
+    Examples
+    --------
+    >>> content_hash({"a": 1, "b": (2,)}) == content_hash({"b": [2], "a": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(plain(content), sort_keys=True, default=str).encode()).hexdigest()
 
 
 def file_hash(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
@@ -102,7 +136,7 @@ def _parsed(path: str | os.PathLike[str], parse: Callable[[str], Any], language:
         raise InputError(f"{path}: not valid {language}: {problem}") from problem
 
 
-def write_json(path: Path, content: dict[str, Any]) -> Path:
+def write_json(path: Path, content: Any) -> Path:
     """Write JSON that appears complete or not at all; NaN and infinity become null."""
     with written_whole(path) as partial:
         partial.write_text(json.dumps(plain(content), indent=2) + "\n", encoding="utf-8")

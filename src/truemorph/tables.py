@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import csv
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -110,6 +111,11 @@ def read_table(source: Any) -> CatalogTable:
     if result.frame.height == 0:
         raise InputError(f"{name}: the table has no rows")
     return result
+
+
+def frame_hash(frame: pl.DataFrame) -> str:
+    """Return the SHA-256 of the rows of a table and the names of its columns, in hexadecimal."""
+    return hashlib.sha256(frame.write_csv().encode()).hexdigest()
 
 
 def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,22 +9,15 @@ from typing import Any
 import numpy as np
 
 from truemorph.errors import TruemorphError
-from truemorph.io import read_json
+from truemorph.io import content_hash, read_json, write_json, written_whole
 
 # Raised by hand whenever a change of code makes what older code left on disk wrong.
 FORMAT = 1
 
 
 def digest(config: Mapping[str, Any]) -> str:
-    """Hash of a configuration; the order of its keys doesn't matter.
-
-    Examples
-    --------
-    >>> digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1})
-    True
-    """
-    text = json.dumps({"format": FORMAT, **config}, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """Hash of a configuration, and of the format of what is kept."""
+    return content_hash({"format": FORMAT, **config})[:16]
 
 
 class Cache:
@@ -61,19 +51,13 @@ class Cache:
             except (ValueError, KeyError) as problem:
                 raise TruemorphError(f"{path}: damaged; delete it and run again") from problem
         result = make()
-        self._write(path, json.dumps({"config": config, "result": result}, indent=1, default=str).encode())
+        write_json(path, {"config": config, "result": result})
         return result
 
     def array(self, kind: str, config: Mapping[str, Any], make: Callable[[], np.ndarray]) -> np.ndarray:
         """Memory-map an array stage, made and kept first if it isn't there."""
         path = self.path(kind, config).with_suffix(".npy")
         if not path.is_file():
-            partial = path.with_name(f".{os.getpid()}.{path.name}")
-            np.save(partial, make())
-            os.replace(partial, path)
+            with written_whole(path) as partial:
+                np.save(partial, make())
         return np.load(path, mmap_mode="r")
-
-    def _write(self, path: Path, content: bytes) -> None:
-        partial = path.with_name(f".{os.getpid()}.{path.name}")
-        partial.write_bytes(content)
-        os.replace(partial, path)

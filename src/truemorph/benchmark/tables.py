@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from truemorph.io import write_json
 from truemorph.report.figures import leaderboard_figure
 from truemorph.report.page import Check, Illustration, Page, Table, write_page
 
@@ -136,10 +135,7 @@ def write_leaderboard(content: Mapping[str, Any], titles: Mapping[str, str], out
     answer : str
         First sentence of the page.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    partial = out / f".{os.getpid()}.leaderboard.json"
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, out / "leaderboard.json")
+    write_json(out / "leaderboard.json", dict(content))
     (out / "leaderboard.md").write_text(markdown(content, titles), encoding="utf-8")
     drawn = ("balanced_accuracy", "auc", "fraction_rms_soft")
     metrics = {metric: HEADS[metric] for metric in drawn}

@@ -18,6 +18,7 @@ from truemorph.classifiers.checkpoint import Classifier, load, save_classifier
 from truemorph.classifiers.rows import TrainingRows
 from truemorph.classifiers.training import train_members
 from truemorph.config import TrainingConfig
+from truemorph.io import content_hash
 
 BATCH = 512
 
@@ -97,7 +98,7 @@ class Workbench:
             "alpha": "R_petro / sigma_PSF",
             "source": world.name,
             "rows": len(ids),
-            "sha256": digest(identity),
+            "sha256": content_hash(identity),
             "votes": world.definition,
         }
         rests_on = "benchmark" if evidence is None else "benchmark; learned from votes, this T was not used"

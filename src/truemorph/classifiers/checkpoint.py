@@ -31,7 +31,7 @@ from truemorph.config import TrainingConfig, training_config
 from truemorph.errors import CheckpointError, InputError, reason, require_extra
 from truemorph.images.decode import fits_reading
 from truemorph.images.inputs import image_names, pixel_batches
-from truemorph.io import read_json
+from truemorph.io import content_hash, read_json
 
 FORMAT_VERSION = 1
 _FILES = ("config.json", "model.safetensors", "seen.parquet", "README.md")
@@ -391,8 +391,7 @@ def _from_fit(path: Path) -> Classifier:
     with np.errstate(divide="ignore"):
         member = {"coef": np.zeros((known.size, 1)), "intercept": np.log(known)}
     seen = pl.DataFrame(schema={"object_id": pl.String, "role": pl.String, "fold": pl.Int64})
-    digest = hashlib.sha256(json.dumps(fit, sort_keys=True).encode()).hexdigest()[:16]
-    return Classifier(described, [member], seen, digest)
+    return Classifier(described, [member], seen, content_hash(fit)[:16])
 
 
 def _fetched(name: str) -> Path:

@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from truemorph.errors import CheckpointError, InputError, reason
-from truemorph.io import read_json
+from truemorph.io import plain, read_json, write_json, written_whole
 
 _LOOK_EVERY = 50  # steps between looks at the clock
 
@@ -49,17 +49,12 @@ class AtomicCheckpoints(TorchCheckpointIO):
             If it can't be written.
         """
         path = Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with open(partial, "wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            if path.is_file():
-                os.replace(path, _previous(path))
-            os.replace(partial, path)
+            with written_whole(path, durable=True) as partial:
+                torch.save(checkpoint, partial)
+                if path.is_file():
+                    os.replace(path, _previous(path))
         except (OSError, RuntimeError) as problem:  # torch's writer makes the second of the first
-            partial.unlink(missing_ok=True)
             raise CheckpointError(
                 f"{path}: the state of training can't be written ({reason(problem)}); make room and run the same "
                 "command again: it goes on from the last good one"
@@ -147,7 +142,7 @@ class Unfinished:
             If the folder can't be written.
         """
         file = self.folder / "run.json"
-        now = json.loads(json.dumps(identity))
+        now = plain(identity)
         try:
             if file.is_file():
                 then = read_json(file)
@@ -159,10 +154,7 @@ class Unfinished:
                         "that folder, or choose another `out`"
                     )
                 return
-            self.folder.mkdir(parents=True, exist_ok=True)
-            partial = self.folder / f".run.json.{os.getpid()}"
-            partial.write_text(json.dumps(now, indent=2) + "\n", encoding="utf-8")
-            os.replace(partial, file)
+            write_json(file, now)
         except (OSError, ValueError) as problem:
             if isinstance(problem, InputError):
                 raise
@@ -221,21 +213,15 @@ class Unfinished:
     def finish(self, member: int, weights: dict[str, Any], story: dict[str, Any]) -> None:
         """Keep a member that is done, and drop its states."""
         path = self.folder / f"member-{member}.safetensors"
-        told = path.with_suffix(".json")
-        partial, partly_told = (one.with_name(f".{one.name}.{os.getpid()}") for one in (path, told))
         try:
-            partly_told.write_text(json.dumps(story), encoding="utf-8")
-            save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, partial)
-            for one, its in ((partly_told, told), (partial, path)):
-                with open(one, "rb") as file:
-                    os.fsync(file.fileno())  # before the states are gone
-                os.replace(one, its)
+            # Both must be on the disk before the states are gone; the weights, written last, say that all is there.
+            with written_whole(path.with_suffix(".json"), durable=True) as partial:
+                partial.write_text(json.dumps(story), encoding="utf-8")
+            with written_whole(path, durable=True) as partial:
+                save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, partial)
             for one in (self.state(member), _previous(self.state(member))):
                 one.unlink(missing_ok=True)
         except (OSError, SafetensorError) as problem:
             raise CheckpointError(
                 f"{path}: can't be written ({reason(problem)}); make room and run the same command again"
             ) from problem
-        finally:
-            partial.unlink(missing_ok=True)
-            partly_told.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import shutil
@@ -30,7 +29,7 @@ from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
 from truemorph.results import Result, quantity_table
-from truemorph.tables import CatalogTable, numeric_columns, write_table
+from truemorph.tables import CatalogTable, frame_hash, numeric_columns, write_table
 
 # Above this size pixels are not held in memory.
 _PIXELS_IN_MEMORY = 2**30
@@ -40,8 +39,7 @@ _NOT_THE_RESULT = {"devices", "nodes", "loggers", "compile"}
 
 
 def _catalogue_hash(frame: pl.DataFrame) -> str:
-    content = frame.select("object_id", "label", "alpha", "split").write_csv()
-    return hashlib.sha256(content.encode()).hexdigest()
+    return frame_hash(frame.select("object_id", "label", "alpha", "split"))
 
 
 @dataclass(frozen=True, repr=False)
@@ -254,7 +252,7 @@ def _identity(
     settings = run.training.model_dump(mode="json", exclude=_NOT_THE_RESULT)
     through = {"family": described.get("family"), "parameters": plain(described.get("parameters"))}
     columns = [name for name in ("object_id", "split", "sampling_weight", *_FRACTIONS) if name in frame.columns]
-    used = hashlib.sha256(frame.select(columns).write_csv().encode()).hexdigest()[:16]
+    used = frame_hash(frame.select(columns))[:16]
     votes = {"votes": run.votes, "vote_count": run.vote_count}
     return {"catalogue": _catalogue_hash(catalogue.frame), "used": used, "transition": through, **votes, **settings}
 

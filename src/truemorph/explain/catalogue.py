@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.catalogs.sampling import TEST
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
-from truemorph.io import plain, write_json
+from truemorph.io import plain, write_json, written_whole
 from truemorph.progress import progress
 from truemorph.results import Result
 from truemorph.tables import CatalogTable, numeric_columns, read_table, to_astropy, write_table
@@ -394,9 +393,8 @@ def _write_maps(explanations: Mapping[str, Explanation], path: Path) -> None:
                 unit.header["NGAL"] = (some.galaxies, "galaxies")
                 unit.header["PLANES"] = "mean, standard error, galaxies"
                 units.append(unit)
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    fits.HDUList(units).writeto(partial, overwrite=True)
-    os.replace(partial, path)
+    with written_whole(path) as partial:
+        fits.HDUList(units).writeto(partial)
 
 
 def _write_figures(

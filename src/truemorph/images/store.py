@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,11 +12,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock
 
 from truemorph.errors import InputError, TruemorphError
 from truemorph.images.decode import AS_THEY_ARE, CENTRAL_CROP, FitsReading, load_image, read_image_file
-from truemorph.io import read_json
+from truemorph.io import lock, read_json, write_json, written_whole
 from truemorph.progress import progress
 
 MAXIMUM_BAD_SHARE = 0.05
@@ -260,12 +259,12 @@ def _allocated(file: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
     return mapped
 
 
-def _held(lock: FileLock, place: Path) -> AcquireReturnProxy:
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout:
+def _held(place: Path) -> AcquireReturnProxy:
+    held = lock(f"{place}.lock")
+    if held is None:
         print(f"{place}: another process is decoding these images; waiting for it", file=sys.stderr)
-        return lock.acquire()
+        held = FileLock(f"{place}.lock").acquire()
+    return held
 
 
 def _cached(
@@ -275,7 +274,7 @@ def _cached(
     whole = place / "problems.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _held(FileLock(f"{place}.lock"), place):
+        with _held(place):
             if not whole.is_file():
                 _build(place, paths, shape, crop, fits)
         pixels, good = (np.load(place / f"{name}.npy", mmap_mode="r") for name in ("pixels", "good"))
@@ -295,12 +294,9 @@ def _build(place: Path, paths: Sequence[PathLike], shape: tuple[int, ...], crop:
         pixels, good = (np.load(file, mmap_mode="r+") for file in files)
     else:
         pixels = _allocated(files[0], shape, np.uint8)
-        partial = place / "good.partial.npy"
-        _allocated(partial, shape[:1], np.bool_).flush()
-        os.replace(partial, files[1])
+        with written_whole(files[1]) as partial:
+            _allocated(partial, shape[:1], np.bool_).flush()
         good = np.load(files[1], mmap_mode="r+")
     bad = _fill(pixels, good, paths, crop, fits)
     good.flush()
-    partial = place / "problems.partial"
-    partial.write_text(json.dumps(bad), encoding="utf-8")
-    os.replace(partial, place / "problems.json")
+    write_json(place / "problems.json", bad)

@@ -24,8 +24,9 @@ from truemorph.labelling.engines import Precision, engine_for
 from truemorph.labelling.labeller import IN_SAMPLE, Crowd, Labeller
 from truemorph.labelling.output import Account, PartWriter, Results, is_table
 from truemorph.labelling.parts import Part
-from truemorph.labelling.sources import PART_ROWS, Source, frame_hash, open_source
+from truemorph.labelling.sources import PART_ROWS, Source, open_source
 from truemorph.progress import Progress
+from truemorph.tables import frame_hash
 
 NO_FEATURE = "a feature is missing"
 _BATCH = 256
@@ -88,11 +89,11 @@ class Job:
 
     def label(self, part: Part, progress: Progress) -> Account | None:
         """Label a part; None where it is there or another process has it."""
-        lock = self.results.claim(part.name)
-        if lock is None:
+        held = self.results.claim(part.name)
+        if held is None:
             progress.update(part.rows or 0)
             return None
-        try:
+        with held:
             if self.results.is_done(part.name):
                 return None
             with self.results.writer(part.name, self.labeller.schema, self.metadata) as writer:
@@ -102,8 +103,6 @@ class Job:
                     _label_features(self.labeller, str(self.source.path), part, writer, progress)
                 writer.finish()
                 return writer.account
-        finally:
-            lock.release()
 
 
 def open_job(model: Classifier, asked: Asked) -> Job:

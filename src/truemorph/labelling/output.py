@@ -9,7 +9,6 @@ processes share the work; the system takes locks back from a process that was ki
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
 import shutil
@@ -23,10 +22,10 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock
 
 from truemorph.errors import InputError, TruemorphError, reason
-from truemorph.io import read_json
+from truemorph.io import content_hash, lock, plain, read_json, write_json, written_whole
 from truemorph.tables import CatalogTable, table_extension, write_table
 
 _ACCOUNT = b"truemorph_account"
@@ -172,8 +171,8 @@ class Results:
 
     def __init__(self, out: str | os.PathLike[str], identity: dict[str, Any]) -> None:
         self.out, self.is_table = Path(out), is_table(out)
-        self._identity = json.loads(json.dumps(identity))
-        digest = hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode()).hexdigest()[:8]
+        self._identity = plain(identity)
+        digest = content_hash(identity)[:8]
         self.folder = self.out.with_name(f"{self.out.name}.{digest}.parts") if self.is_table else self.out
         self._told = self.folder / "run.json"
 
@@ -206,9 +205,7 @@ class Results:
                     if content and not self.is_table:
                         raise InputError(f"{self.folder}: exists and holds no labels; choose another `out`")
                     self._locks.mkdir(parents=True, exist_ok=True)
-                    partial = self.folder / f".run.json.{os.getpid()}"
-                    partial.write_text(json.dumps(self._identity, indent=2) + "\n", encoding="utf-8")
-                    os.replace(partial, self._told)
+                    write_json(self._told, self._identity)
                 then = read_json(self._told)
         except (OSError, ValueError) as problem:
             if isinstance(problem, InputError):
@@ -249,21 +246,17 @@ class Results:
         """Whether there is something to go on with; not any more once a table was made of it."""
         return self._told.is_file()
 
-    def claim(self, part: str) -> FileLock | None:
-        """Take a part; None where another process has it. Release the lock when it is done."""
+    def claim(self, part: str) -> AcquireReturnProxy | None:
+        """Take a part, until the `with` block of the lock ends; None where another process has it."""
         if not self.is_there:
             return None
         place = self._locks / f"{part}.lock"
-        lock = FileLock(place)
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except Timeout:
-            return None
-        if self.is_there:
-            return lock
+        place.parent.mkdir(parents=True, exist_ok=True)
+        held = lock(place)
+        if held is None or self.is_there:
+            return held
         # Another process made the table in between: leave nothing behind.
-        lock.release()
+        held.lock.release()
         shutil.rmtree(self._locks, ignore_errors=True)
         with suppress(OSError):  # it holds something
             self.folder.rmdir()
@@ -311,23 +304,18 @@ class Results:
             for one in self.folder.rglob(".*.parquet.*"):  # of processes that were killed
                 one.unlink(missing_ok=True)
             return
-        partial = self.out.with_name(f".{os.getpid()}.{self.out.name}")
-        try:
-            with _writing(self.out):
-                self._make_table(parts, metadata, partial)
-        finally:
-            partial.unlink(missing_ok=True)
+        with _writing(self.out):
+            self._make_table(parts, metadata)
 
-    def _make_table(self, parts: Sequence[str], metadata: dict[str, Any], partial: Path) -> None:
+    def _make_table(self, parts: Sequence[str], metadata: dict[str, Any]) -> None:
         listed = pl.DataFrame([row for part in parts for row in self.listed(part)], schema=_PROBLEMS, orient="row")
         write_table(CatalogTable(listed), self.problems)
         if self.out.suffix.lower() == ".parquet":
             schema = pq.read_schema(self.path(parts[0]))
             schema = schema.with_metadata({key: schema.metadata[key] for key in (b"truemorph",)})
-            with pq.ParquetWriter(partial, schema) as writer:
+            with written_whole(self.out) as partial, pq.ParquetWriter(partial, schema) as writer:
                 for part in parts:
                     writer.write_table(pq.read_table(self.path(part), partitioning=None).cast(schema))
-            os.replace(partial, self.out)
         else:
             frame = pl.concat([pl.read_parquet(self.path(part)) for part in parts])
             write_table(CatalogTable(frame, metadata=metadata), self.out)

@@ -5,7 +5,6 @@ A part is what is labelled and written as a whole: a partition, a tar file, or s
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +17,9 @@ import pyarrow.parquet as pq
 
 from truemorph.catalogs.catalogue import IMAGE_ENDINGS, image_folder, object_ids, read_catalogue
 from truemorph.errors import InputError, nearest
-from truemorph.io import shown_path
+from truemorph.io import content_hash, shown_path
 from truemorph.labelling.parts import ParquetPart, Part, TablePart, TarPart, stem, without
-from truemorph.tables import read_table
+from truemorph.tables import frame_hash, read_table
 
 PART_ROWS = 16_384
 # As tables of galaxies call them, in order of preference.
@@ -57,15 +56,6 @@ class Source:
         """How many rows there are in all, where that is known."""
         rows = [part.rows for part in self.parts]
         return None if None in rows else sum(filter(None, rows))
-
-
-def _hash(*parts: Any) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:20]
-
-
-def frame_hash(frame: pl.DataFrame) -> str:
-    """Changes when the rows do."""
-    return hashlib.sha256(frame.write_csv().encode()).hexdigest()[:20]
 
 
 def _file_mark(path: Path) -> tuple[str, int, int]:
@@ -188,7 +178,7 @@ def _files(path: Path, root: Path, names: list[str]) -> Source:
     repeated = frame.filter(pl.col("object_id").is_duplicated())
     if repeated.height:
         raise InputError(f"{path}: {repeated['object_id'][0]} is listed twice; list each image once")
-    mark = _hash(names, str(root.resolve()))
+    mark = content_hash([names, str(root.resolve())])
     return Source(_cut(frame, root, "image"), mark, path, {"source": str(path)})
 
 
@@ -204,7 +194,7 @@ def _table(
         frame = table.frame
         _check_kept(keep, names, path)
         column = "image" if "image" in frame.columns else None
-        mark = _hash(frame_hash(frame), str(root.resolve()))
+        mark = content_hash([frame_hash(frame), str(root.resolve())])
         return Source(_cut(frame, root, column), mark, path, table.metadata, prepared=True)
     column = _chosen(image_column, PATH_COLUMNS, names, path, "`image_column`")
     if column is None:
@@ -217,7 +207,7 @@ def _table(
     own = object_ids(table.frame[ids], str(path))
     frame = table.frame.select(own, pl.col(column).cast(pl.String).alias(_IMAGE), *keep)
     root = images or path.parent
-    mark = _hash(frame_hash(frame), str(root.resolve()))
+    mark = content_hash([frame_hash(frame), str(root.resolve())])
     return Source(_cut(frame, root, _IMAGE), mark, path, {"source": str(path)})
 
 
@@ -240,7 +230,7 @@ def _tars(path: Path, files: list[Path]) -> Source:
     for file in files:
         name = os.path.relpath(file, root)
         parts.append(TarPart(name[: -len(next(end for end in _TAR_ENDINGS if name.lower().endswith(end)))], file))
-    return Source(parts, _hash([_file_mark(file) for file in files]), path, {"source": str(path)})
+    return Source(parts, content_hash([_file_mark(file) for file in files]), path, {"source": str(path)})
 
 
 def _image_column(path: Path, chosen: str | None) -> str | None:
@@ -286,5 +276,5 @@ def _partitions(
             parts.append(ParquetPart(name, file, rows, ids, images, keep))
     if not parts:
         raise InputError(f"{path}: the tables have no rows")
-    mark = _hash([_file_mark(file) for file in files], id_column, image_column)
+    mark = content_hash([[_file_mark(file) for file in files], id_column, image_column])
     return Source(parts, mark, path, {"source": str(path)})

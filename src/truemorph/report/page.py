@@ -24,6 +24,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from truemorph._version import __version__
+from truemorph.io import written_whole
 from truemorph.tables import CatalogTable, write_table
 
 Status = Literal["good", "care", "bad", "note"]
@@ -273,8 +274,6 @@ def write_page(page: Page, path: str | os.PathLike[str]) -> Path:
     """Write the page, whole or not at all."""
     path = Path(path)
     html = render_page(page)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    partial.write_text(html, encoding="utf-8")
-    os.replace(partial, path)
+    with written_whole(path) as partial:
+        partial.write_text(html, encoding="utf-8")
     return path

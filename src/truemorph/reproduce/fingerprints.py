@@ -4,36 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import polars as pl
 
 from truemorph.errors import InputError
-from truemorph.io import plain, read_json, write_json
+from truemorph.io import file_hash, read_json, write_json
 
 _LENGTH = 16
-
-
-def digest(content: Mapping[str, Any]) -> str:
-    """Hash of plain data; the order of its keys doesn't matter.
-
-    Examples
-    --------
-    >>> digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1})
-    True
-    """
-    text = json.dumps(plain(dict(content)), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
-
-
-def frame_digest(frame: pl.DataFrame, columns: Iterable[str]) -> str:
-    """Hash of those of the columns that a table has, and of their names."""
-    chosen = [name for name in columns if name in frame.columns]
-    return hashlib.sha256(frame.select(chosen).write_csv().encode()).hexdigest()[:_LENGTH]
 
 
 def names_digest(root: Path, folders: Iterable[str], endings: tuple[str, ...]) -> str:
@@ -84,8 +62,7 @@ class Fingerprints:
         if key not in self._known:
             content = hashlib.sha256()
             for name in chosen:
-                with open(root / name, "rb") as file:
-                    content.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+                content.update(f"{name}\0{file_hash(root / name)}\n".encode())
             self._known[key] = content.hexdigest()[:_LENGTH]
             write_json(self._memory, self._known)
         return self._known[key]

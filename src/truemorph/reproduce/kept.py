@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+
+from truemorph.io import written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,10 +37,8 @@ def write_explanations(explanations: Mapping[str, Explanation], path: Path) -> N
             }
             for place, rings in enumerate(some.rings.values()):
                 arrays |= {f"{start}edges{place}": rings.edges, f"{start}profiles{place}": rings.profiles}
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    with open(partial, "wb") as file:
-        np.savez_compressed(file, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
-    os.replace(partial, path)
+    with written_whole(path) as partial:
+        np.savez_compressed(partial, allow_pickle=False, about=np.array(json.dumps(about)), **arrays)
 
 
 def read_explanations(path: Path) -> dict[str, Explanation]:

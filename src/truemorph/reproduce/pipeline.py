@@ -15,8 +15,7 @@ from pathlib import Path
 
 from truemorph._version import __version__
 from truemorph.errors import InputError, TruemorphError, reason
-from truemorph.io import plain, write_json
-from truemorph.reproduce.fingerprints import digest
+from truemorph.io import content_hash, plain, write_json
 from truemorph.reproduce.options import ReproduceOptions
 from truemorph.reproduce.stages import (
     CACHED,
@@ -97,7 +96,7 @@ def _attempt(stage: Stage, work: Work, again: bool, where: str) -> Outcome:
         content = stage.follows_from(work)
         if isinstance(content, Lacks):
             return Outcome(stage.name, stage.title, LACKS, str(content))
-        key = digest({"version": __version__, "format": FORMAT, "stage": stage.name, **content})
+        key = content_hash({"version": __version__, "format": FORMAT, "stage": stage.name, **content})[:16]
         folder = work.out / "stages" / f"{stage.name}-{key}"
         kept = None if again else read_result(folder)
         if kept is not None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 from truemorph.errors import InputError
-from truemorph.io import read_json
+from truemorph.io import read_json, written_whole
 from truemorph.reproduce.page import FIGURES, PAGE
 from truemorph.reproduce.result import RESULT
 from truemorph.reproduce.stages import LEFT_OUT, Work
@@ -70,12 +68,8 @@ def _may_be_published(name: str) -> bool:
     return name in (JSON, ECSV, MARKDOWN, PAGE) or (folder == FIGURES and file not in ("", ".", ".."))
 
 
-def _copied(path: Path, target: Path) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for old in target.parent.iterdir():  # of a process that was killed
-        if re.fullmatch(rf"\.\d+\.{re.escape(target.name)}", old.name):
-            old.unlink()
-    partial = target.with_name(f".{os.getpid()}.{target.name}")
-    shutil.copyfile(path, partial)
-    os.replace(partial, target)
-    return target
+def _copied(path: Path, target: Path) -> None:
+    for old in target.parent.glob(f".*.{target.name}"):  # of a process that was killed
+        old.unlink()
+    with written_whole(target) as partial:
+        shutil.copyfile(path, partial)

@@ -8,12 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from truemorph._version import __version__
 from truemorph.errors import InputError, TruemorphError
 from truemorph.findings import Finding, unique
-from truemorph.io import plain, write_json
+from truemorph.io import lock, plain, write_json
 from truemorph.reproduce import catalogue, figures, models, reasons, tables
 from truemorph.reproduce.estimate import estimate
 from truemorph.reproduce.fetching import fetch_missing
@@ -61,17 +59,11 @@ def reproduce(
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder (`out`)")
     (out / "stages").mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / "stages" / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise TruemorphError(
-            f"{out}: another process is at work there; wait for it, or choose another folder (`out`)"
-        ) from None
-    try:
+    held = lock(out / "stages" / ".lock")
+    if held is None:
+        raise TruemorphError(f"{out}: another process is at work there; wait for it, or choose another folder (`out`)")
+    with held:
         content = _reproduce(data, out, options, config, dict(inputs or {}))
-    finally:
-        lock.release()
     known = [one for name in ("catalogue", "theta") for one in (content.get(name) or {}).get("findings", ())]
     return Reproduction(out, content, unique(map(Finding.from_dict, known)))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.errors import InputError, require_extra
+from truemorph.io import written_whole
 
 
 def export_onnx(model: Classifier, path: str | os.PathLike[str]) -> Path:
@@ -43,8 +44,7 @@ def export_onnx(model: Classifier, path: str | os.PathLike[str]) -> Path:
     from truemorph.labelling.engines.served import Ensemble
 
     path, size = Path(path), model.config.image_size
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with written_whole(path) as partial:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # exporters tell each other of their deprecations
             torch.onnx.export(
@@ -64,7 +64,4 @@ def export_onnx(model: Classifier, path: str | os.PathLike[str]) -> Path:
             entry = written.metadata_props.add()
             entry.key, entry.value = f"truemorph_{key}", value
         onnx.save(written, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
