@@ -9,17 +9,17 @@ from sklearn import metrics
 
 from conftest import confounded_labels
 from truemorph.bias.metrics import cv14, cv18
+from truemorph.bias.scores import calibration_error
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.report.measures import (
     LabelSet,
     Tree,
     accuracy_gain,
+    chance_calibration_error,
     confusion_by,
     crowd_probability,
     fraction_gain,
     fractions_by,
-    miscalibration,
-    miscalibration_by_chance,
     precision,
     reliability,
     table_one,
@@ -113,16 +113,16 @@ def test_true_probabilities_are_reliable():
     assert table["galaxies"].sum() == p.size
     pulls = ((table["observed"] - table["probability"]) / table["stderr"]).to_numpy()
     assert np.sum(pulls**2) < 29.6  # chi-squared of 10 bins, one in a thousand
-    assert miscalibration(p, outcome) < miscalibration(p**2, outcome) / 5
-    assert np.isnan(miscalibration(p, np.full(p.size, np.nan)))
+    assert calibration_error(outcome, p) < calibration_error(outcome, p**2) / 5
+    assert np.isnan(calibration_error(np.full(p.size, np.nan), p))
     assert reliability(p, np.full(p.size, np.nan)).height == 0
 
 
 def test_what_chance_does_to_calibration():
     rng = np.random.default_rng(3)
     p = rng.beta(0.8, 0.6, 600)
-    drawn = [miscalibration(p, (rng.random(p.size) < p).astype(float)) for _ in range(400)]
-    mean, scatter = miscalibration_by_chance(p, np.zeros(p.size))
+    drawn = [calibration_error((rng.random(p.size) < p).astype(float), p) for _ in range(400)]
+    mean, scatter = chance_calibration_error(p, np.zeros(p.size))
     assert mean == pytest.approx(
         np.mean(drawn), abs=4 * np.std(drawn) / 20 + 0.02 * mean
     )  # bins of p near 0 aren't normal

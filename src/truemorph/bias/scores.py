@@ -47,14 +47,36 @@ def log_loss(truth: np.ndarray, p_disk: np.ndarray) -> float:
 
 
 def calibration_error(truth: np.ndarray, p_disk: np.ndarray, bins: int = _CALIBRATION_BINS) -> float:
-    """Mean distance of probability and frequency, in equal-count bins of probability."""
+    """Mean distance of probability and frequency, in equal-count bins of probability.
+
+    Parameters
+    ----------
+    truth : array, shape (N,)
+        Classes 0 and 1, or other probabilities to compare with.
+    p_disk : array, shape (N,)
+    bins : int
+
+    Returns
+    -------
+    float
+        Rows where one of the two is NaN are left out; NaN if none is left.
+
+    Examples
+    --------
+    >>> calibration_error(np.array([0, 1, 0, 1]), np.array([0.4, 0.6, 0.4, 0.6]), bins=2)
+    0.4
+    """
+    both = np.isfinite(truth) & np.isfinite(p_disk)
+    if not both.any():
+        return float("nan")
+    truth, p_disk = truth[both], p_disk[both]
     parts = np.array_split(np.argsort(p_disk, kind="stable"), min(bins, truth.size))
     return float(sum(abs(p_disk[part].mean() - truth[part].mean()) * part.size for part in parts) / truth.size)
 
 
 def fraction_error(truth: np.ndarray, disk: np.ndarray, alpha: np.ndarray, bins: int = _ALPHA_BINS) -> float:
     """Rms error of the disk fraction in equal-count bins of α; `disk` are labels or probabilities."""
-    parts = np.array_split(np.argsort(alpha, kind="stable"), bins)
+    parts = [part for part in np.array_split(np.argsort(alpha, kind="stable"), bins) if part.size]
     return float(np.sqrt(np.mean([(disk[part].mean() - truth[part].mean()) ** 2 for part in parts])))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from truemorph.bias.scores import calibration_error
 from truemorph.bias.transitions import DISK
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.errors import InputError
@@ -23,7 +24,7 @@ from truemorph.progress import progress
 CALIBRATION_IMAGES, GATE_IMAGES = 512, 10_000
 LEAST_AGREEMENT, MOST_FRACTION_CHANGE, MOST_CALIBRATION_CHANGE = 0.995, 0.005, 0.005
 _EVERY = 20  # one image of so many calibrates, until there are enough; the others are the gate's
-_PARTS, _BINS, _BATCH = 5, 15, 256
+_PARTS, _BATCH = 5, 256
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,6 @@ class Gate:
         )
 
 
-def calibration_error(p: np.ndarray, target: np.ndarray) -> float:
-    """Expected calibration error in 15 equal bins of p (Guo et al. 2017): Σ share · |mean p - mean target|."""
-    bins = np.minimum((p * _BINS).astype(int), _BINS - 1)
-    sums = [np.bincount(bins, weights, _BINS) for weights in (p, target)]
-    return float(np.abs(sums[0] - sums[1]).sum() / p.size)
-
-
 def compare(exact: np.ndarray, fast: np.ndarray, alpha: np.ndarray, truth: np.ndarray | None = None) -> Gate:
     """Compare probabilities of a faster engine with those of float32.
 
@@ -103,11 +97,11 @@ def compare(exact: np.ndarray, fast: np.ndarray, alpha: np.ndarray, truth: np.nd
     known = None if truth is None else truth >= 0
     if truth is not None and known is not None and known.any():
         true = (truth[known] == DISK).astype(float)
-        errors = [calibration_error(p[known, DISK], true) for p in (exact, fast)]
-        change = errors[1] - errors[0]
+        before, after = (calibration_error(true, p[known, DISK]) for p in (exact, fast))
+        change = after - before
     else:
         truth = None
-        change = calibration_error(fast[:, DISK], exact[:, DISK])
+        change = calibration_error(exact[:, DISK], fast[:, DISK])
     against = "float32" if truth is None else "truth"
     return Gate(len(exact), float(np.mean(labels[0] == labels[1])), changes, change, against)
 

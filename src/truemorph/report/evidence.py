@@ -11,16 +11,16 @@ import polars as pl
 
 from truemorph.bias.diagnostics import ConfoundingCheck, confounding_check
 from truemorph.bias.leafmap import LeafMap
+from truemorph.bias.scores import calibration_error
 from truemorph.bias.study import TransitionStudy
 from truemorph.bias.transitions import DISK, SMOOTH, Transition
 from truemorph.errors import InputError
 from truemorph.report.measures import (
     LabelSet,
     Tree,
+    chance_calibration_error,
     crowd_probability,
     fractions_by,
-    miscalibration,
-    miscalibration_by_chance,
     table_one,
 )
 
@@ -173,10 +173,10 @@ class Evidence:
         """p(crowd says disk | x, α) of a model, shape (N,): what can be compared with labels without any truth."""
         return crowd_probability(model.probabilities.disk, self.alpha, model.transition)
 
-    def crowd_miscalibration(self, model: ModelLabels) -> tuple[float, float, float]:
+    def crowd_calibration_error(self, model: ModelLabels) -> tuple[float, float, float]:
         """Mean distance of that probability and the crowd's labels; and what chance alone gives, with its scatter."""
         seen = self.seen_by_crowd(model)
-        return miscalibration(seen, self.crowd.disk), *miscalibration_by_chance(seen, self.crowd.disk)
+        return calibration_error(self.crowd.disk, seen), *chance_calibration_error(seen, self.crowd.disk)
 
     @cached_property
     def confounding(self) -> dict[str, ConfoundingCheck]:

@@ -8,11 +8,12 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.plots import binned_share
+from truemorph.bias.scores import calibration_error
 from truemorph.bias.study import TransitionStudy
 from truemorph.bias.transitions import DISK, SMOOTH, Transition
 from truemorph.report import figures
 from truemorph.report.evidence import Evidence
-from truemorph.report.measures import LabelSet, confusion_by, fractions_by, miscalibration, reliability
+from truemorph.report.measures import LabelSet, confusion_by, fractions_by, reliability
 from truemorph.report.page import Illustration
 from truemorph.report.style import ALPHA, Style, plain_text, styles_of
 
@@ -165,14 +166,14 @@ def _reliability(found: Evidence, styles: Mapping[str, Style]) -> Illustration:
             for one in (model.probabilities, model.posterior):
                 if one is not None and (one.known & truth.known).any():
                     panel[one.name] = reliability(one.disk, truth.disk)
-                    errors[f"{one.name}, {definition}"] = miscalibration(one.disk, truth.disk)
+                    errors[f"{one.name}, {definition}"] = calibration_error(truth.disk, one.disk)
         if panel:
             tables[f"truth: {definition}"] = panel
     through = {}
     for model in found.models:
         p = found.seen_by_crowd(model)
         through[model.name] = reliability(p, found.crowd.disk)
-        errors[f"{model.name}, crowd"] = miscalibration(p, found.crowd.disk)
+        errors[f"{model.name}, crowd"] = calibration_error(found.crowd.disk, p)
     tables["people's labels, through T(α)"] = through
     data = pl.concat(
         [

@@ -16,7 +16,7 @@ import polars as pl
 from truemorph.bias.binning import choose_bins, equal_count_edges
 from truemorph.bias.leafmap import LeafMap, cv18_by_leaf
 from truemorph.bias.metrics import BiasResult, cv14, cv18
-from truemorph.bias.scores import balanced_accuracy, calibration_error
+from truemorph.bias.scores import balanced_accuracy, fraction_error
 from truemorph.bias.transitions import DISK, SMOOTH, Transition
 from truemorph.errors import InputError
 
@@ -226,12 +226,10 @@ def _against_truth(one: LabelSet, truth: np.ndarray, alpha: np.ndarray, definiti
     if one.kind == "truth" or not both.any():
         return {f"balanced_accuracy: {definition}": None, f"fraction_rms: {definition}": None}
     right = truth[both].astype(np.int64)
-    parts = np.array_split(np.argsort(alpha[both], kind="stable"), _QUANTILES)
-    shifts = [one.disk[both][part].mean() - right[part].mean() for part in parts if part.size]
     accuracy = balanced_accuracy(right, one.labels[both])
     return {
         f"balanced_accuracy: {definition}": accuracy if np.isfinite(accuracy) else None,  # None: a class is missing
-        f"fraction_rms: {definition}": float(np.sqrt(np.mean(np.square(shifts)))),
+        f"fraction_rms: {definition}": fraction_error(right, one.disk[both], alpha[both]),
     }
 
 
@@ -269,14 +267,8 @@ def reliability(probability: np.ndarray, outcome: np.ndarray, bins: int = 10) ->
     )
 
 
-def miscalibration(probability: np.ndarray, outcome: np.ndarray) -> float:
-    """Mean distance of probability and frequency; NaN where nothing can be compared."""
-    both = np.isfinite(probability) & np.isfinite(outcome)
-    return calibration_error(outcome[both], probability[both]) if both.any() else float("nan")
-
-
-def miscalibration_by_chance(probability: np.ndarray, outcome: np.ndarray, bins: int = 15) -> tuple[float, float]:
-    """Mean and scatter of `miscalibration` if the probabilities are right: what so few galaxies a bin do by chance."""
+def chance_calibration_error(probability: np.ndarray, outcome: np.ndarray, bins: int = 15) -> tuple[float, float]:
+    """Mean and scatter of `calibration_error` if the probabilities are right, which so few galaxies have by chance."""
     both = np.isfinite(probability) & np.isfinite(outcome)
     p = np.sort(probability[both])
     if not p.size:

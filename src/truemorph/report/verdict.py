@@ -240,7 +240,7 @@ def _of_models(found: Evidence) -> list[Check]:
 
 def _of_calibration(found: Evidence, model: ModelLabels) -> Check:
     """Whether p(disk) and T(α) together predict people's labels, beyond what chance alone gives."""
-    off, chance, scatter = found.crowd_miscalibration(model)
+    off, chance, scatter = found.crowd_calibration_error(model)
     beyond = float(np.sqrt(off**2 - chance**2)) if off > chance + 2 * scatter else 0.0
     distance = f"{off:.3f} (mean distance of probability and frequency; by chance {chance:.3f} ± {scatter:.3f})"
     if beyond < 1.5 * _SMALL:
