@@ -15,12 +15,12 @@ from truemorph.report.measures import (
     LabelSet,
     Tree,
     accuracy_gain,
+    agreement,
     chance_calibration_error,
     confusion_by,
     crowd_probability,
     fraction_gain,
     fractions_by,
-    precision,
     reliability,
     table_one,
 )
@@ -95,7 +95,9 @@ def test_table_one_against_scikit_learn():
 
 
 def test_precision_of_one_class_alone():
-    assert precision(np.array([0, 1, 1]), np.array([1, 1, 1])) == pytest.approx(2 / 3)
+    found = agreement(LabelSet("", "labels", np.array([1.0, 1, 1])), LabelSet("", "crowd", np.array([0.0, 1, 1])))
+    assert found["precision"] == found["precision_disk"] == pytest.approx(2 / 3)
+    assert found["precision_smooth"] is None
 
 
 def test_the_crowds_probability_follows_from_the_flips():

@@ -336,7 +336,7 @@ def test_hst_out_of_reach_leaves_the_pictures_that_are_there(capsys, again, fetc
 
 
 def test_from_a_stage_on(capsys, again, fetched):
-    status, _, _ = reproduce(capsys, fetched, again, "--from", "table1")
+    status, _, _ = reproduce(capsys, fetched, again, "--again", "table1")
     assert {name for name, one in status.items() if one == "done"} == {"table1", "page"}
 
 
@@ -438,7 +438,7 @@ def test_mistakes_are_one_line(capsys, fetched, tmp_path):
     cases = [
         ("no such folder of data", ["--data", tmp_path / "absent"]),
         ("no stage 'tabel1'", ["--data", fetched, "--stages", "tabel1"]),
-        ("no stage 'start'", ["--data", fetched, "--from", "start"]),
+        ("no stage 'start'", ["--data", fetched, "--again", "start"]),
         ("scale is paper, quick or a share", ["--data", fetched, "--scale", "small"]),
         ("above 0 and at most 1", ["--data", fetched, "--scale", "2"]),
         ("votes.csv (table)", ["--data", fetched, "--table", "votes.csv"]),

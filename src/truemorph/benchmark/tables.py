@@ -9,7 +9,7 @@ from typing import Any
 
 from truemorph.io import write_json
 from truemorph.report.figures import leaderboard_figure
-from truemorph.report.page import Check, Illustration, Page, Table, write_page
+from truemorph.report.page import Check, Illustration, Page, Table, with_error, write_page
 
 # Column heads; those after the first two are shown where any row has them.
 HEADS = {
@@ -71,7 +71,7 @@ def cell(row: Mapping[str, Any], metric: str) -> str:
         return "–"
     if metric == "seconds":
         return f"{mean:.0f}" if mean >= 10 else f"{mean:.1f}"
-    return f"{mean:.3f}" if std is None else f"{mean:.3f} ± {std:.3f}"
+    return with_error(mean, std)
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -108,17 +108,7 @@ def markdown(content: Mapping[str, Any], titles: Mapping[str, str]) -> str:
         f"truemorph {content['truemorph_version']}, {content['date']}: `{content['command']}`",
     ]
     for table in world_tables(content["rows"], titles):
-        lines += [
-            "",
-            f"## {table.title}",
-            "",
-            table.note,
-            "",
-            f"| {' | '.join(table.head)} |",
-            "|---" * len(table.head) + "|",
-        ]
-        # A pipe inside of a cell would begin another.
-        lines += ["| " + " | ".join(one.replace("|", "\\|") for one in row) + " |" for row in table.rows]
+        lines += ["", f"## {table.title}", "", table.note, "", table.markdown()]
     return "\n".join(lines) + "\n"
 
 

@@ -10,14 +10,14 @@ import numpy as np
 import polars as pl
 
 from truemorph.arguments import Count, Names, Rules, Seed, Table
-from truemorph.bias.binning import choose_bins
-from truemorph.bias.metrics import BiasResult, cv14, cv18
+from truemorph.bias.metrics import BiasResult
 from truemorph.bias.plots import axes_or_new
 from truemorph.catalogs.catalogue import read_catalogue, rows_where
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain, write_json
 from truemorph.report.label_sets import fractions_by_alpha, join_labels, label_sets
+from truemorph.report.measures import Tree
 from truemorph.results import Result, quantity_table
 from truemorph.tables import numeric_columns
 
@@ -183,25 +183,16 @@ def measure_bias(
     if frame.height == 0:
         raise InputError(f"{source}: no galaxy meets {' and '.join(where)}")
     columns = numeric_columns(frame, intrinsic, source) if intrinsic else None
-    usable = frame.height if columns is None else int(np.isfinite(columns).all(axis=1).sum())
-    auto_depth, auto_bins = choose_bins(usable, columns is not None)
-    depth = auto_depth if depth is None else depth
-    bins = auto_bins if bins is None else bins
-    alpha = frame["alpha"].to_numpy()
-    results = {
-        name: cv14(one, alpha, bins, bootstrap=bootstrap, seed=seed)
-        if columns is None
-        else cv18(one, alpha, columns, depth, bins, bootstrap=bootstrap, seed=seed)
-        for name, one in label_sets(frame).items()
-    }
+    tree = Tree.fitting(frame["alpha"].to_numpy(), columns, bootstrap, seed, depth, bins)
+    results = {name: tree.metric(one) for name, one in label_sets(frame).items()}
     measured = BiasMeasurement(
-        measure="CV14" if columns is None else "CV18",
+        measure=tree.measure,
         results=results,
         fractions_by_alpha=fractions_by_alpha(frame),
         alpha=table.metadata.get("alpha"),
         intrinsic=tuple(intrinsic),
-        depth=depth,
-        bins=bins,
+        depth=tree.depth,
+        bins=tree.bins,
         galaxies=frame.height,
         galaxies_not_selected=everything - frame.height,
         findings=_findings(results, intrinsic, columns),

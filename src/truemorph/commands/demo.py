@@ -21,7 +21,7 @@ from truemorph.arguments import AtLeastOne, Seed
 from truemorph.bias.binning import choose_bins
 from truemorph.bias.metrics import cv18
 from truemorph.bias.plots import axes_or_new
-from truemorph.bias.scores import balanced_accuracy
+from truemorph.bias.scores import balanced_accuracy, fraction_error
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.sampling import TEST
@@ -35,7 +35,7 @@ from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
 from truemorph.progress import tell
-from truemorph.report.label_sets import fractions_by_alpha, join_labels
+from truemorph.report.label_sets import join_labels
 from truemorph.report.options import ReportOptions
 from truemorph.report.writing import make_report
 from truemorph.results import Result, quantity_table
@@ -94,30 +94,13 @@ def write_simulated(out: Path, galaxies: int, seed: int, size: int = 64) -> Path
 def _score(frame: pl.DataFrame, depth: int, bins: int, seed: int) -> dict[str, Any]:
     """Compare one model's labels with the truth, on the galaxies of `frame`."""
     truth, labels = frame["gold"].to_numpy(), frame["model_label"].to_numpy()
-    fractions = fractions_by_alpha(frame)
-
-    def rms(name: str) -> float:
-        return float(np.sqrt(np.mean((np.array(fractions[name]) - fractions["gold labels"]) ** 2)))
-
-    bias = cv18(
-        labels,
-        frame["alpha"].to_numpy(),
-        frame.select(INTRINSIC).to_numpy(),
-        depth,
-        bins,
-        bootstrap=0,
-        seed=seed,
-    )
+    alpha = frame["alpha"].to_numpy()
+    bias = cv18(labels, alpha, frame.select(INTRINSIC).to_numpy(), depth, bins, bootstrap=0, seed=seed)
     return {
         "balanced_accuracy": balanced_accuracy(truth, labels),
-        "fraction_rms_hard": rms("model labels"),
-        "fraction_rms_soft": rms("model probabilities"),
-        "cv18": {
-            "value": bias.value,
-            "floor": bias.floor,
-            "floor_std": bias.floor_std,
-            "excess": bias.excess,
-        },
+        "fraction_rms_hard": fraction_error(truth, labels, alpha),
+        "fraction_rms_soft": fraction_error(truth, frame["p_disk"].to_numpy(), alpha),
+        "cv18": {name: getattr(bias, name) for name in ("value", "floor", "floor_std", "excess")},
     }
 
 

@@ -275,7 +275,7 @@ def looks(found: Gathered, options: ReportOptions) -> Looks:
                 profile_figure(explanations, unit, colours),
                 f"Mean Grad-CAM intensity against distance from the centre ({unit}), by model and predicted class.",
                 "The same against distance from the centre (Figure 7); bands: standard errors over galaxies.",
-                _profile_data(explanations, unit),
+                profile_data(explanations, unit),
             )
         )
     if options.align:
@@ -334,28 +334,20 @@ def _difference_data(compared: Sequence[Compared]) -> pl.DataFrame:
     return pl.concat(rows)
 
 
-def _profile_data(explanations: Mapping[str, Explanation], wanted: str) -> pl.DataFrame:
+def profile_data(explanations: Mapping[str, Explanation], unit: str) -> pl.DataFrame:
+    """Mean profiles of models and predicted classes: `model`, `predicted`, `unit`, `distance`, `mean`, and so on."""
     rows = []
     for name, one in explanations.items():
         for some in one.classes:
-            for unit, rings in some.rings.items():
-                if some.galaxies and unit == wanted:
-                    profile = rings.mean()
-                    rows.append(
-                        pl.DataFrame(
-                            {
-                                "distance": profile.middles,
-                                "mean": profile.mean,
-                                "stderr": profile.stderr,
-                                "galaxies": profile.counts,
-                            }
-                        ).select(
-                            pl.lit(name).alias("model"),
-                            pl.lit(some.name).alias("predicted"),
-                            pl.lit(unit).alias("unit"),
-                            pl.all(),
-                        )
+            if some.galaxies and unit in some.rings:
+                profile = some.rings[unit].mean()
+                columns = {"distance": profile.middles, "mean": profile.mean, "stderr": profile.stderr}
+                about = {"model": name, "predicted": some.name, "unit": unit}
+                rows.append(
+                    pl.DataFrame(columns | {"galaxies": profile.counts}).select(
+                        *(pl.lit(value).alias(column) for column, value in about.items()), pl.all()
                     )
+                )
     return pl.concat(rows)
 
 

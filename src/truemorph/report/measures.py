@@ -130,10 +130,20 @@ class Tree:
     seed: int = 0
 
     @classmethod
-    def fitting(cls, alpha: np.ndarray, intrinsic: np.ndarray | None, bootstrap: int, seed: int) -> Tree:
-        """With at least 25 galaxies a bin, where that is possible."""
+    def fitting(
+        cls,
+        alpha: np.ndarray,
+        intrinsic: np.ndarray | None,
+        bootstrap: int,
+        seed: int,
+        depth: int | None = None,
+        bins: int | None = None,
+    ) -> Tree:
+        """With the depth and bins that are given, or at least 25 galaxies a bin, where that is possible."""
         usable = alpha.size if intrinsic is None else int(np.isfinite(intrinsic).all(axis=1).sum())
-        return cls(alpha, intrinsic, *choose_bins(usable, intrinsic is not None), bootstrap, seed)
+        chosen = choose_bins(usable, intrinsic is not None)
+        depth = chosen[0] if depth is None or intrinsic is None else depth
+        return cls(alpha, intrinsic, depth, chosen[1] if bins is None else bins, bootstrap, seed)
 
     @property
     def measure(self) -> str:
@@ -142,19 +152,34 @@ class Tree:
 
     def bias(self, one: LabelSet) -> BiasResult | None:
         """Of one label set, on the galaxies where it is known; None if those are too few for the tree."""
+        disk = one.disk[one.known]
+        labels = one.labels[one.known] if one.is_hard else np.column_stack([1 - disk, disk])
         try:
-            return self._bias(one)
+            return self.metric(labels, one.known)
         except InputError:
             return None
 
-    def _bias(self, one: LabelSet) -> BiasResult:
-        rows = one.known
-        disk = one.disk[rows]
-        labels = one.labels[rows] if one.is_hard else np.column_stack([1 - disk, disk])
-        options: dict[str, Any] = {"bootstrap": self.bootstrap, "seed": self.seed}
+    def value(self, one: LabelSet, rows: np.ndarray | None = None) -> float | None:
+        """The metric alone, of the labels of some rows, with repeats; None if those are too few for the tree."""
+        chosen = np.arange(one.disk.size) if rows is None else rows
+        chosen = chosen[one.known[chosen]]
+        try:
+            return self.metric(one.labels[chosen], chosen, bootstrap=0, floor="analytic").value
+        except InputError:
+            return None
+
+    def metric(self, labels: np.ndarray, rows: Any = slice(None), **options: Any) -> BiasResult:
+        """CV18 (CV14) of the labels of some rows; options of `cv18` besides.
+
+        Raises
+        ------
+        InputError
+            If those are too few for the tree.
+        """
+        settings: dict[str, Any] = {"bootstrap": self.bootstrap, "seed": self.seed} | options
         if self.intrinsic is None:
-            return cv14(labels, self.alpha[rows], self.bins, **options)
-        return cv18(labels, self.alpha[rows], self.intrinsic[rows], self.depth, self.bins, **options)
+            return cv14(labels, self.alpha[rows], self.bins, **settings)
+        return cv18(labels, self.alpha[rows], self.intrinsic[rows], self.depth, self.bins, **settings)
 
     def leaves(self, one: LabelSet) -> LeafMap | None:
         """Leaf by leaf; None without intrinsic columns, or if there are too few galaxies for the tree."""
@@ -169,10 +194,34 @@ class Tree:
             return None
 
 
-def precision(reference: np.ndarray, labels: np.ndarray) -> float:
-    """Share of right ones among those labelled smooth and those labelled disk, mean of the two."""
-    shares = [float((reference[labels == k] == k).mean()) for k in (SMOOTH, DISK) if np.any(labels == k)]
-    return float(np.mean(shares)) if shares else float("nan")
+def numbers_of(found: BiasResult | None, *more: str) -> dict[str, float | None]:
+    """Columns of Table 1 that a metric gives, and `more` of its numbers; None where it could not be measured."""
+    names = ("value", "bootstrap_mean", "bootstrap_std", "floor", "floor_std", "excess", *more)
+    return {name: None if found is None else getattr(found, name) for name in names}
+
+
+def agreement(one: LabelSet, reference: LabelSet) -> dict[str, Any]:
+    """How labels agree with those of a reference, on the galaxies where both are known.
+
+    Returns
+    -------
+    dict
+        `accuracy`; `precision_smooth` and `precision_disk`, the fraction of galaxies with this label on which the
+        reference agrees, and `precision`, their mean; None where there are no such galaxies. `to_disk` and `to_smooth`:
+        labels that differ from the reference's.
+    """
+    both = one.known & reference.known
+    own, other = one.labels[both], reference.labels[both]
+    shares = [float((other[own == k] == k).mean()) if np.any(own == k) else None for k in (SMOOTH, DISK)]
+    known = [share for share in shares if share is not None]
+    return {
+        "accuracy": float((own == other).mean()) if own.size else None,
+        "precision": float(np.mean(known)) if known else None,
+        "precision_smooth": shares[SMOOTH],
+        "precision_disk": shares[DISK],
+        "to_disk": int(((own == DISK) & (other == SMOOTH)).sum()),
+        "to_smooth": int(((own == SMOOTH) & (other == DISK)).sum()),
+    }
 
 
 def table_one(sets: Sequence[LabelSet], tree: Tree, truths: Mapping[str, np.ndarray] | None = None) -> pl.DataFrame:
@@ -194,27 +243,19 @@ def table_one(sets: Sequence[LabelSet], tree: Tree, truths: Mapping[str, np.ndar
         `precision` of a model's labels against the crowd's; `to_disk`, `to_smooth`: labels that differ from the
         crowd's; and by definition `balanced_accuracy: …` and `fraction_rms: …` (over fifths of α) against the truth.
     """
-    crowd = next(one for one in sets if one.kind == "crowd").labels
+    crowd = next(one for one in sets if one.kind == "crowd")
     rows = []
     for one in sets:
-        found = tree.bias(one)
+        compared = one.kind not in ("crowd", "truth", "probabilities")
+        agreed = agreement(one, crowd) if compared else {}
         row: dict[str, Any] = {
             "labels": one.name,
             "kind": one.kind,
             "galaxies": int(one.known.sum()),
             "disk_fraction": float(one.disk[one.known].mean()) if one.known.any() else None,
+            **numbers_of(tree.bias(one)),
+            **{name: agreed.get(name) for name in ("accuracy", "precision", "to_disk", "to_smooth")},
         }
-        row |= {
-            name: None if found is None else getattr(found, name)
-            for name in ("value", "bootstrap_mean", "bootstrap_std", "floor", "floor_std", "excess")
-        }
-        both = one.known & (crowd != UNKNOWN)
-        own, said = one.labels[both], crowd[both]
-        compared = one.kind not in ("crowd", "truth", "probabilities")
-        row["accuracy"] = float((own == said).mean()) if compared and own.size else None
-        row["precision"] = precision(said, own) if compared and own.size else None
-        row["to_disk"] = int(((own == DISK) & (said == SMOOTH)).sum()) if compared else None
-        row["to_smooth"] = int(((own == SMOOTH) & (said == DISK)).sum()) if compared else None
         for definition, truth in (truths or {}).items():
             row |= _against_truth(one, truth, tree.alpha, definition)
         rows.append(row)

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import platform
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,12 +19,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib
+import numpy as np
 import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from truemorph._version import __version__
+from truemorph._version import __version__, installed_versions
 from truemorph.io import written_whole
 from truemorph.tables import CatalogTable, write_table
 
@@ -84,6 +86,42 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+
+    def markdown(self) -> str:
+        """Head and rows as Markdown."""
+        lines = [f"| {' | '.join(self.head)} |", "|---" * len(self.head) + "|"]
+        # A pipe inside of a cell would begin another.
+        lines += ["| " + " | ".join(one.replace("|", "\\|") for one in row) + " |" for row in self.rows]
+        return "\n".join(lines)
+
+
+def number(value: float | None, form: str = ".3f", missing: str = "–") -> str:
+    """Format a number for a table; `missing` where there is none.
+
+    Examples
+    --------
+    >>> number(0.12345), number(None), number(1234, ",d")
+    ('0.123', '–', '1,234')
+    """
+    return missing if value is None or not np.isfinite(value) else format(value, form)
+
+
+def with_error(value: float | None, error: float | None, form: str = ".3f", missing: str = "–") -> str:
+    """Format a number and its error, where there is one.
+
+    Examples
+    --------
+    >>> with_error(0.5, 0.01), with_error(0.5, None), with_error(-0.5, 0.01, "+.3f")
+    ('0.500 ± 0.010', '0.500', '-0.500 ± 0.010')
+    """
+    if number(value, form, "") == "" or error is None:
+        return number(value, form, missing)
+    return f"{value:{form}} ± {number(error, form.lstrip('+'))}"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and the main libraries."""
+    return {"Python": platform.python_version(), **installed_versions("numpy", "torch", "timm")}
 
 
 @dataclass(frozen=True)

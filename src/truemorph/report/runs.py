@@ -13,7 +13,7 @@ import polars as pl
 from truemorph.errors import InputError
 from truemorph.io import read_json, read_toml
 from truemorph.report.figures import training_figure
-from truemorph.report.page import Check, Illustration, Table
+from truemorph.report.page import Check, Illustration, Table, number
 from truemorph.report.style import Style
 
 _QUINTILES = 5
@@ -111,9 +111,6 @@ def comparison(runs: Sequence[Run], names: Sequence[str]) -> tuple[list[Table], 
     every = {key for run in runs for key in run.settings} - {"out"}
     differing = sorted(key for key in every if len({json.dumps(run.settings.get(key)) for run in runs}) > 1)
     disk = [f"fraction_disk_{number}" for number in range(1, _QUINTILES + 1)]
-
-    def number(value: float | None, form: str = ".3f") -> str:
-        return "–" if value is None else format(value, form)
 
     def bias(found: dict[str, float | None]) -> str:
         return next((f"{name[:4].upper()} {value:.3f}" for name, value in found.items() if "_excess" in name), "–")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
-from truemorph._version import installed_versions
 from truemorph.bias.transitions import DISK
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
@@ -22,13 +20,24 @@ from truemorph.report.figures import leaderboard_figure
 from truemorph.report.gathering import Gathered, Subject, gather
 from truemorph.report.illustrate import illustrations, styles_for
 from truemorph.report.options import ReportOptions
-from truemorph.report.page import Check, Illustration, Page, Table, write_illustrations, write_page
+from truemorph.report.page import (
+    Check,
+    Illustration,
+    Page,
+    Table,
+    number,
+    versions,
+    with_error,
+    write_illustrations,
+    write_page,
+)
 from truemorph.report.runs import comparison, training_illustration
 from truemorph.report.verdict import answer, checks, verdict
 from truemorph.results import Result
 from truemorph.tables import CatalogTable, to_astropy, write_table
 
 _LISTED = 40
+_number, _with_error = partial(number, missing=""), partial(with_error, missing="")
 
 
 @dataclass(frozen=True, repr=False)
@@ -146,7 +155,7 @@ def make_report(
         methods=_methods(evidence, found.subjects),
         equations=True,
         settings=_settings(found, options),
-        versions=_versions(),
+        versions=versions(),
     )
     write_illustrations(figures + looking.pairs_illustration(shown), files / "figures")
     write_table(CatalogTable(looking.changed_galaxies(found)), files / "changed.ecsv")
@@ -155,8 +164,8 @@ def make_report(
         {
             "out": str(out),
             "answer": page.answer,
-            "verdict": {"status": decided.status, "text": decided.text},
-            "checks": [{"status": one.status, "text": one.text} for one in every],
+            "verdict": asdict(decided),
+            "checks": [asdict(one) for one in every],
             "measured_on": evidence.which,
             "measure": evidence.tree.measure,
             "table": evidence.table.to_dicts(),
@@ -198,14 +207,6 @@ def _title(found: Gathered) -> str:
     what = found.catalogue.metadata.get("source") or found.path.name
     names = ", ".join(one.name for one in found.subjects)
     return f"{what}: {names}" if names else f"{what}: labels and resolution"
-
-
-def _number(value: float | None, form: str = ".3f") -> str:
-    return "" if value is None or not np.isfinite(value) else format(value, form)
-
-
-def _with_error(value: float | None, error: float | None) -> str:
-    return "" if value is None else f"{_number(value)} ± {_number(error)}"
 
 
 def _table_one(found: Evidence) -> Table:
@@ -333,7 +334,3 @@ def _settings(found: Gathered, options: ReportOptions) -> dict[str, Any]:
         "seed": options.seed,
         **{f"model {one.name}": one.model.model_hash for one in found.subjects},
     }
-
-
-def _versions() -> dict[str, str]:
-    return {"Python": platform.python_version(), **installed_versions("numpy", "torch", "timm")}

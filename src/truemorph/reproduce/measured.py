@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.bias.metrics import cv14, cv18
-from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.errors import InputError
-from truemorph.report.measures import LabelSet, Tree, precision
+from truemorph.report.measures import LabelSet, Tree, agreement, numbers_of
 from truemorph.reproduce.catalogue import DEBIASED
 from truemorph.reproduce.models import LABELS, intrinsic_columns
 from truemorph.reproduce.paper import DCV14, DDB, GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D, TABLE_1
@@ -141,12 +139,8 @@ def tree_of(work: Work, frame: pl.DataFrame, intrinsic: tuple[str, ...]) -> Tree
     """How bias is measured on galaxies: as was asked for, or with at least 25 of them a bin."""
     options = work.options
     columns = numeric_columns(frame, intrinsic, "the sample") if intrinsic else None
-    tree = Tree.fitting(frame["alpha"].to_numpy(), columns, options.bootstrap, options.seed)
-    return replace(
-        tree,
-        depth=options.depth if options.depth is not None and intrinsic else tree.depth,
-        bins=options.bins or tree.bins,
-    )
+    alpha = frame["alpha"].to_numpy()
+    return Tree.fitting(alpha, columns, options.bootstrap, options.seed, options.depth, options.bins)
 
 
 def _kind(name: str) -> Any:
@@ -175,8 +169,9 @@ def table_rows(found: Measured, seed: int) -> list[dict[str, Any]]:
     differences = paired_differences(found, seed)
     rows = []
     for name, one in found.sets.items():
-        bias, soft = found.tree.bias(one), found.probabilities.get(name)
+        soft, own = found.probabilities.get(name), found.own_labels(name) if name in MODELS else None
         softly = None if soft is None else replace(found.tree, bootstrap=0).bias(soft)
+        against_own, moved = {} if own is None else agreement(one, own), agreement(one, found.crowd)
         row: dict[str, Any] = {
             "name": name,
             "letter": TABLE_1[name].letter,
@@ -186,15 +181,13 @@ def table_rows(found: Measured, seed: int) -> list[dict[str, Any]]:
             "partial": not one.known.all(),
             "disk_fraction": float(one.disk[one.known].mean()),
             "one_class": one_class(one),
+            **numbers_of(found.tree.bias(one), "objects_per_bin"),
         }
-        of_bias = ("value", "bootstrap_mean", "bootstrap_std", "floor", "floor_std", "excess", "objects_per_bin")
-        row |= {key: None if bias is None else getattr(bias, key) for key in of_bias}
         row |= {"soft_value": softly and softly.value, "soft_excess": softly and softly.excess}
         row["from_gz2b"], row["from_gz2b_std"] = differences.get(name, (None, None))
-        moved = one.known & (one.labels != found.crowd.labels)
-        row["to_disk"] = int((moved & (one.labels == DISK)).sum())
-        row["to_smooth"] = int((moved & (one.labels == SMOOTH)).sum())
-        rows.append(row | (_against_own(found, name) if name in MODELS else dict.fromkeys(_AGAINST_OWN)))
+        row |= {key: moved[key] for key in ("to_disk", "to_smooth")}
+        row |= {key: against_own.get(key) for key in ("accuracy", "precision", "precision_smooth", "precision_disk")}
+        rows.append(row)
     return rows
 
 
@@ -203,55 +196,18 @@ def one_class(one: LabelSet) -> bool:
     return not _ONE_CLASS < float(one.disk[one.known].mean()) < 1 - _ONE_CLASS
 
 
-_AGAINST_OWN = ("accuracy", "precision", "precision_smooth", "precision_disk")
-
-
-def _against_own(found: Measured, name: str) -> dict[str, float | None]:
-    """Against the labels that a model was trained on, as in the paper."""
-    reference, one = found.own_labels(name), found.sets[name]
-    if reference is None:
-        return dict.fromkeys(_AGAINST_OWN)
-    both = reference.known & one.known
-    said, own = reference.labels[both], one.labels[both]
-
-    def of_class(k: int) -> float | None:
-        return float((said[own == k] == k).mean()) if np.any(own == k) else None
-
-    return {
-        "accuracy": float((own == said).mean()),
-        "precision": precision(said, own),
-        "precision_smooth": of_class(SMOOTH),
-        "precision_disk": of_class(DISK),
-    }
-
-
-def plain_bias(tree: Tree, one: LabelSet, rows: np.ndarray | None = None) -> float | None:
-    """CV18 (CV14) as it is, of some rows, with repeats; None if they are too few for the tree."""
-    chosen = np.arange(one.disk.size) if rows is None else rows
-    chosen = chosen[one.known[chosen]]
-    options: dict[str, Any] = {"bootstrap": 0, "floor": "analytic", "seed": tree.seed}
-    try:
-        if tree.intrinsic is None:
-            return cv14(one.labels[chosen], tree.alpha[chosen], tree.bins, **options).value
-        return cv18(
-            one.labels[chosen], tree.alpha[chosen], tree.intrinsic[chosen], tree.depth, tree.bins, **options
-        ).value
-    except InputError:
-        return None
-
-
 def paired_differences(found: Measured, seed: int) -> dict[str, tuple[float, float]]:
     """CV18 of each label set less that of GZ2B, and its standard deviation over resamples that both share."""
     tree, n = found.tree, found.frame.height
     others = {name: one for name, one in found.sets.items() if name != GZ2B}
 
     def differences(rows: np.ndarray | None = None) -> dict[str, float]:
-        whole, out = plain_bias(tree, found.crowd, rows), {}
+        whole, out = tree.value(found.crowd, rows), {}
         for name, one in others.items():
             # Of a set that doesn't know all galaxies, GZ2B's on those that it knows.
             beside = replace(found.crowd, disk=np.where(one.known, found.crowd.disk, np.nan))
-            crowd = whole if one.known.all() else plain_bias(tree, beside, rows)
-            value = plain_bias(tree, one, rows)
+            crowd = whole if one.known.all() else tree.value(beside, rows)
+            value = tree.value(one, rows)
             if crowd is not None and value is not None:
                 out[name] = value - crowd
         return out

@@ -160,7 +160,7 @@ class ReproduceOptions:
     scale: str = "quick"
     fetch: bool = False
     stages: Names = ()
-    again: Annotated[str | None, Parameter(name="--from")] = None
+    again: str | None = None
     preset: str | None = None
     depth: int | None = None
     bins: int | None = None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import platform
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,24 @@ import polars as pl
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from truemorph._version import installed_versions
 from truemorph.bias.metrics import MINIMUM_PER_BIN
 from truemorph.explain.study import PIXELS
 from truemorph.report.distributions import PANELS, cumulative_figure
 from truemorph.report.gallery import jpeg_source
-from truemorph.report.page import Check, Illustration, Page, Pair, Status, Table, write_illustrations, write_page
+from truemorph.report.looking import profile_data
+from truemorph.report.page import (
+    Check,
+    Illustration,
+    Page,
+    Pair,
+    Status,
+    Table,
+    number,
+    versions,
+    with_error,
+    write_illustrations,
+    write_page,
+)
 from truemorph.report.style import plain_text
 from truemorph.reproduce.figures import HST_PROBLEM, maps, pairs, sersic_curves, styles
 from truemorph.reproduce.measured import short_titles
@@ -31,10 +42,7 @@ from truemorph.reproduce.tables import (
     head,
     how_measured,
     markdown,
-    number,
     other_numbers,
-    signed,
-    with_error,
 )
 
 PAGE, FIGURES = "reproduction.html", "figures"
@@ -60,8 +68,8 @@ def _answer(work: Work) -> str:
         text.append("DDB puts nearly all galaxies into one class, which says nothing of bias.")
     elif DDB in rows:
         row = rows[DDB]
-        change = signed(row["from_gz2b"], row["from_gz2b_std"])
-        text.append(f"DDB changes it by {change} (paper: {signed(row['paper_from_gz2b'])}).")
+        change = with_error(row["from_gz2b"], row["from_gz2b_std"], "+.3f")
+        text.append(f"DDB changes it by {change} (paper: {number(row['paper_from_gz2b'], '+.3f')}).")
     said = [
         f"θ of {one['name'].upper()} is {with_error(one['theta'], one['stderr'], '.2f')} (paper: {one['paper']:.2f})"
         for one in table["theta"]
@@ -231,14 +239,6 @@ def _maps(work: Work) -> list[Illustration]:
         return []
     galaxies = next(iter(found.values())).galaxies
     layers = "; ".join(f"{name}: {one.layer}, {one.cells}×{one.cells} cells" for name, one in found.items())
-    profiles = [
-        {"model": name, "predicted": some.name, "distance": middle, "mean": mean, "stderr": error}
-        for name, one in found.items()
-        for some in one.classes
-        if some.galaxies
-        for rings in [some.rings[PIXELS].mean()]
-        for middle, mean, error in zip(rings.middles, rings.mean, rings.stderr, strict=True)
-    ]
     colours = {name: style["color"] for name, style in styles(work).items()}
     return [
         Illustration(
@@ -250,7 +250,7 @@ def _maps(work: Work) -> list[Illustration]:
             "figure7", profile_figure(found, PIXELS, colours),
             "Mean Grad-CAM intensity against distance from the centre, by model and class.",
             "Figure 7: mean intensity of the maps against distance from the centre; bands: standard errors.",
-            pl.DataFrame(profiles),
+            profile_data(found, PIXELS),
         ),
     ]  # fmt: skip
 
@@ -334,7 +334,7 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
             "seed": options.seed,
             **{f"training, {name}": value for name, value in work.inputs.training.items()},
         },
-        versions={"Python": platform.python_version(), **installed_versions("numpy", "torch", "timm")},
+        versions=versions(),
     )
     write_illustrations(illustrations + figure4, folder / FIGURES)
     write_page(page, folder / PAGE)
@@ -342,7 +342,7 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
         (folder / MARKDOWN).write_text(markdown(work, work.result("table1")), encoding="utf-8")
     return {
         "answer": answer,
-        "checks": [{"status": one.status, "text": one.text} for one in checks],
+        "checks": [asdict(one) for one in checks],
         "figures": [one.name for one in illustrations + figure4],
     }
 

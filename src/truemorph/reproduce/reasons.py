@@ -16,13 +16,14 @@ from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.catalogs.sampling import TEST, TRAIN
 from truemorph.errors import InputError
 from truemorph.io import plain, write_json
-from truemorph.report.measures import LabelSet, Tree
+from truemorph.report.measures import LabelSet, Tree, numbers_of
+from truemorph.report.page import with_error
 from truemorph.reproduce.catalogue import DEBIASED, EVERYTHING
-from truemorph.reproduce.measured import MODELS, Measured, measured, one_class, order, plain_bias
+from truemorph.reproduce.measured import MODELS, Measured, measured, one_class, order
 from truemorph.reproduce.models import NETWORKS
 from truemorph.reproduce.paper import GZ2B, GZ2D, SAMPLE
 from truemorph.reproduce.stages import Stage, Work
-from truemorph.reproduce.tables import with_error
+from truemorph.reproduce.tables import settings
 from truemorph.tables import numeric_columns, read_table
 
 # Trees of CV18, and bins of CV14: those with so many galaxies a bin are tried.
@@ -50,8 +51,8 @@ def _swept(found: Measured, trees: Sequence[tuple[str, Tree]]) -> list[dict[str,
     for name, tree in trees:
         rows: list[dict[str, Any]] = []
         for key, one in found.sets.items():
-            bias = replace(tree, bootstrap=min(_RESAMPLES, found.tree.bootstrap)).bias(one)
-            kept = {key: None if bias is None else getattr(bias, key) for key in ("value", "bootstrap_mean", "floor")}
+            bias = numbers_of(replace(tree, bootstrap=min(_RESAMPLES, found.tree.bootstrap)).bias(one))
+            kept = {name: bias[name] for name in ("value", "bootstrap_mean", "floor")}
             rows.append({"name": key, "one_class": one_class(one), "partial": not one.known.all(), **kept})
         if any(row["value"] is not None for row in rows):
             out.append({"setting": name, "rows": rows, "order": order(rows)})
@@ -132,7 +133,7 @@ def _drawn(work: Work, found: Measured) -> dict[str, Any] | None:
     tree = replace(found.tree, alpha=table["alpha"].to_numpy(), intrinsic=columns)
     every = LabelSet("all", "crowd", table["label"].to_numpy().astype(float))
     rng = np.random.default_rng([work.options.seed, 14])
-    values = [plain_bias(tree, every, rng.choice(table.height, n, replace=False)) for _ in range(_DRAWS)]
+    values = [tree.value(every, rng.choice(table.height, n, replace=False)) for _ in range(_DRAWS)]
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return None
@@ -163,7 +164,7 @@ def _k_correction(work: Work, found: Measured) -> dict[str, Any] | None:
     values = numeric_columns(found.frame, found.intrinsic, "the sample").copy()
     # In r about z mag for early types, less for late ones (Chilingarian, Melchior & Zolotukhin 2010, MNRAS 405, 1409).
     values[:, found.intrinsic.index("M_r")] -= numeric_columns(found.frame, ["redshift"], "the sample")[:, 0]
-    before, after = (plain_bias(tree, found.crowd) for tree in (found.tree, replace(found.tree, intrinsic=values)))
+    before, after = (tree.value(found.crowd) for tree in (found.tree, replace(found.tree, intrinsic=values)))
     if before is None or after is None:
         return None
     return _reason(
@@ -181,7 +182,7 @@ def _psf(work: Work, found: Measured) -> dict[str, Any] | None:
     width = found.frame[best].cast(pl.Float64).fill_null(np.nan).to_numpy()
     known = np.isfinite(width) & (width > 0)
     alpha = np.where(known, found.tree.alpha * found.frame["psf_fwhm"].to_numpy() / np.where(known, width, 1), np.nan)
-    before, after = plain_bias(found.tree, found.crowd), plain_bias(replace(found.tree, alpha=alpha), found.crowd)
+    before, after = found.tree.value(found.crowd), replace(found.tree, alpha=alpha).value(found.crowd)
     if before is None or after is None:
         return None
     scaled = (training["alpha"] * training["psf_fwhm"] / training[best]).to_numpy()
@@ -238,7 +239,7 @@ def _labels(work: Work, found: Measured) -> dict[str, Any] | None:
     soft = {}
     for name, one in found.probabilities.items():
         bias = replace(found.tree, bootstrap=0).bias(one)
-        hard = plain_bias(found.tree, found.sets[name])
+        hard = found.tree.value(found.sets[name])
         if bias is not None and hard is not None:
             soft[found.sets[name].name] = (hard, bias.value)
     if not soft:
@@ -289,9 +290,7 @@ _EVERY: tuple[Callable[[Work, Measured], dict[str, Any] | None], ...] = (
 
 
 def _follows_from(work: Work) -> dict[str, Any]:
-    options = work.options
-    asked = {"depth": options.depth, "bins": options.bins, "bootstrap": options.bootstrap, "seed": options.seed}
-    return {**asked, "from": work.keys(("catalogue", GZ2D, "theta", *MODELS))}
+    return settings(work, ("catalogue", GZ2D, "theta", *MODELS))
 
 
 def _make(work: Work, folder: Path) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import polars as pl
 
 from truemorph.catalogs.sampling import TEST
 from truemorph.io import plain, write_json
-from truemorph.report.measures import LabelSet
+from truemorph.report.measures import LabelSet, numbers_of
+from truemorph.report.page import Table, number, with_error
 from truemorph.reproduce.catalogue import DEBIASED
 from truemorph.reproduce.measured import MODELS, measured, order, table_rows, titles, tree_of
 from truemorph.reproduce.models import intrinsic_columns
@@ -31,35 +32,21 @@ from truemorph.tables import CatalogTable, numeric_columns, write_table
 JSON, ECSV, MARKDOWN = "table1.json", "table1.ecsv", "table1.md"
 
 
-def number(value: float | None, form: str = ".3f") -> str:
-    """A number for people; a dash where there is none."""
-    return "–" if value is None else format(value, form)
-
-
-def with_error(value: float | None, error: float | None, form: str = ".3f") -> str:
-    """A number and its error."""
-    return "–" if value is None else format(value, form) + ("" if error is None else f" ± {error:{form}}")
-
-
-def signed(value: float | None, error: float | None = None) -> str:
-    """A difference and its error."""
-    return "–" if value is None else f"{value:+.3f}" + ("" if error is None else f" ± {error:.3f}")
-
-
 def frame_of(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
     """Rows as a table that any format takes; columns of which nothing is known are of numbers."""
     frame = pl.DataFrame(rows, infer_schema_length=None)
     return frame.with_columns(pl.selectors.by_dtype(pl.Null).cast(pl.Float64))
 
 
-def _settings(work: Work, stages: tuple[str, ...]) -> dict[str, Any]:
+def settings(work: Work, stages: tuple[str, ...]) -> dict[str, Any]:
+    """What Table 1 and the reasons follow from: options, the stages that they use, and intrinsic columns."""
     options = work.options
     asked = {"depth": options.depth, "bins": options.bins, "bootstrap": options.bootstrap, "seed": options.seed}
     return {**asked, "from": work.keys(stages), "intrinsic": list(work.inputs.intrinsic)}
 
 
 def _bias_from(work: Work) -> dict[str, Any]:
-    return _settings(work, ("catalogue", GZ2D))
+    return settings(work, ("catalogue", GZ2D))
 
 
 def _measure_bias(work: Work, folder: Path) -> dict[str, Any]:
@@ -75,17 +62,16 @@ def _measure_bias(work: Work, folder: Path) -> dict[str, Any]:
             chosen = frame if part == "all" else frame.filter(pl.col("split") == part)
             columns = numeric_columns(chosen, intrinsic, "the sample") if intrinsic else None
             tree = replace(common, alpha=chosen["alpha"].to_numpy(), intrinsic=columns)
-            found = tree.bias(LabelSet(titles(work)[name], "crowd", chosen["label"].to_numpy().astype(float)))
+            labels = LabelSet(titles(work)[name], "crowd", chosen["label"].to_numpy().astype(float))
             row = {"labels": titles(work)[name], "name": name, "galaxies_of": part, "measure": tree.measure}
             row |= {"depth": tree.depth, "bins": tree.bins, "galaxies": chosen.height}
-            kept = ("value", "bootstrap_mean", "bootstrap_std", "floor", "floor_std", "excess")
-            rows.append(row | {key: None if found is None else getattr(found, key) for key in kept})
+            rows.append(row | numbers_of(tree.bias(labels)))
     write_table(CatalogTable(frame_of(plain(rows))), folder / "bias.ecsv")
     return {"rows": rows}
 
 
 def _table_from(work: Work) -> dict[str, Any]:
-    return _settings(work, ("catalogue", GZ2D, "theta", *MODELS))
+    return settings(work, ("catalogue", GZ2D, "theta", *MODELS))
 
 
 def thetas(work: Work) -> list[dict[str, Any]]:
@@ -150,8 +136,8 @@ def cells(row: dict[str, Any]) -> list[str]:
         number(row["disk_fraction"]),
         with_error(row["bootstrap_mean"], row["bootstrap_std"], ".4f"),
         with_error(row["paper"], row["paper_std"], ".4f"),
-        signed(row["from_gz2b"], row["from_gz2b_std"]) if other else "–",
-        signed(row["paper_from_gz2b"]) if other else "–",
+        with_error(row["from_gz2b"], row["from_gz2b_std"], "+.3f") if other else "–",
+        number(row["paper_from_gz2b"], "+.3f") if other else "–",
         number(row["value"]),
         with_error(row["floor"], row["floor_std"]),
         number(row["excess"]),
@@ -161,7 +147,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 def absent_cells(work: Work, name: str) -> list[str]:
     """A row of which nothing is known here."""
     paper = TABLE_1[name]
-    given = {4: with_error(paper.cv18, paper.stderr, ".4f"), 6: signed(paper.cv18 - TABLE_1[GZ2B].cv18)}
+    given = {4: with_error(paper.cv18, paper.stderr, ".4f"), 6: number(paper.cv18 - TABLE_1[GZ2B].cv18, "+.3f")}
     return [f"{paper.letter}) {titles(work)[name]}", *(given.get(k, "–") for k in range(1, len(_HEAD)))]
 
 
@@ -214,13 +200,10 @@ def how_measured(table: dict[str, Any]) -> str:
 
 def markdown(work: Work, table: dict[str, Any]) -> str:
     """Table 1 and the other numbers as Markdown."""
-
-    def lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-        return "\n".join("| " + " | ".join(row) + " |" for row in (heads, ["---"] * len(heads), *rows))
-
+    first = Table("Table 1 beside the paper's", head(table), [cells(row) for row in table["rows"]])
+    others = Table("", OTHER_HEAD, other_numbers(work, table))
     return (
-        f"# Table 1 beside the paper's\n\n{lines(head(table), [cells(row) for row in table['rows']])}\n\n"
-        f"{how_measured(table)}.\n\n{lines(OTHER_HEAD, other_numbers(work, table))}\n\n"
+        f"# {first.title}\n\n{first.markdown()}\n\n{how_measured(table)}.\n\n{others.markdown()}\n\n"
         "Paper: Medina-Rosales, Cabrera-Vives & Miller, arXiv:2308.11007.\n"
     )
 
