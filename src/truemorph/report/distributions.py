@@ -17,16 +17,8 @@ import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from truemorph.arrays import float_array
 from truemorph.errors import InputError
-from truemorph.report.cumulative import (
-    Cumulative,
-    ShareAbove,
-    TwoSample,
-    check_weights,
-    compare_memberships,
-    share_above,
-)
+from truemorph.report.cumulative import Cumulative, Distance, distance, share_above
 from truemorph.report.style import STYLE, Style, plain_text
 
 SERSIC_BOUNDARY = 3.0
@@ -47,40 +39,6 @@ _MORE_STYLES: tuple[Style, ...] = (
 )
 
 
-def disk_probability(labels: Any, name: str = "labels") -> np.ndarray:
-    """Probability of disk of labels of either kind.
-
-    Parameters
-    ----------
-    labels : array, shape (N,)
-        0 smooth, 1 disk, -1 or NaN unknown; or p(disk).
-    name : str
-        For messages.
-
-    Returns
-    -------
-    array of float, shape (N,)
-        NaN where unknown.
-
-    Raises
-    ------
-    InputError
-        If a label is something else.
-
-    Examples
-    --------
-    >>> disk_probability([0, 1, -1])
-    array([ 0.,  1., nan])
-    """
-    labels = float_array(labels, name)
-    labels = np.where(labels == -1, np.nan, labels)
-    wrong = np.flatnonzero((labels < 0) | (labels > 1))
-    if labels.ndim != 1 or wrong.size:
-        what = f"row {wrong[0]} is {labels.flat[wrong[0]]:g}" if wrong.size else f"shape {labels.shape}"
-        raise InputError(f"{name}: 0 smooth, 1 disk, -1 unknown, or p(disk), one a galaxy; got {what}")
-    return labels
-
-
 def memberships(crowd: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     """Weight of each galaxy in the samples of Figure 3.
 
@@ -96,11 +54,11 @@ def memberships(crowd: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     dict of array, shape (N,)
         "smooth", "to_disk" (smooth for the crowd), "to_smooth", "disk".
     """
-    smooth, disk = np.nan_to_num(1 - labels), np.nan_to_num(labels)
+    smooth, disk = np.nan_to_num(1.0 - labels), np.nan_to_num(1.0 * labels)
     return {
         "smooth": smooth,
-        "to_disk": np.nan_to_num(1 - crowd) * disk,
-        "to_smooth": np.nan_to_num(crowd) * smooth,
+        "to_disk": np.nan_to_num(1.0 - crowd) * disk,
+        "to_smooth": np.nan_to_num(1.0 * crowd) * smooth,
         "disk": disk,
     }
 
@@ -116,9 +74,9 @@ class Sample:
     labels : str
         Name of the label set.
     curve : Cumulative
-    above : ShareAbove, optional
-        Share above the boundary, where there is one.
-    distance : TwoSample, optional
+    above : (float, float), optional
+        Fraction above the boundary, where there is one, and its error.
+    distance : Distance, optional
         From the crowd's curve in the same panel: of relabelled galaxies, from its original disks (its original smooth
         ones for disk → smooth). None for the crowd.
     """
@@ -126,8 +84,8 @@ class Sample:
     panel: str
     labels: str
     curve: Cumulative
-    above: ShareAbove | None
-    distance: TwoSample | None
+    above: tuple[float, float] | None
+    distance: Distance | None
 
 
 @dataclass(frozen=True)
@@ -181,8 +139,8 @@ class Distributions:
                     "total": sample.curve.total,
                     "effective_n": sample.curve.effective_n,
                     "n_dropped": sample.curve.n_dropped,
-                    "share_above": above.value if above else None,
-                    "share_above_stderr": above.stderr if above else None,
+                    "share_above": above[0] if above else None,
+                    "share_above_stderr": above[1] if above else None,
                     **{name: getattr(far, name) if far else None for name in _DISTANCES},
                 }
             )
@@ -204,14 +162,13 @@ _TABLE = {
 
 
 def compare_distributions(
-    values: Any,
-    crowd: Any,
-    label_sets: Mapping[str, Any],
+    values: np.ndarray,
+    crowd: np.ndarray,
+    label_sets: Mapping[str, np.ndarray],
     *,
     column: str = "sersic_n",
     boundary: float | None = SERSIC_BOUNDARY,
     crowd_name: str = "crowd",
-    weights: np.ndarray | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> Distributions:
@@ -222,7 +179,7 @@ def compare_distributions(
     values : array, shape (N,)
         The column; galaxies where it is not finite are left out and counted.
     crowd : array, shape (N,)
-        The original labels: 0 smooth, 1 disk, -1 or NaN unknown; or p(disk), by which a galaxy weighs in both.
+        The original labels: 0 smooth, 1 disk; or p(disk), by which a galaxy weighs in both; NaN where unknown.
     label_sets : dict of array, shape (N,)
         Other labels of the same galaxies, by name.
     column : str
@@ -231,10 +188,8 @@ def compare_distributions(
         Smooth galaxies mostly lie above it; 3 for the Sérsic index, None for columns without one.
     crowd_name : str
         Name of the original labels.
-    weights : array, shape (N,), optional
-        Of the galaxies, where the sample was not drawn evenly; only their ratios matter.
     bootstrap, seed : int
-        As for `compare_memberships`.
+        As for `distance`.
 
     Returns
     -------
@@ -244,7 +199,7 @@ def compare_distributions(
     Raises
     ------
     InputError
-        If lengths differ, labels are not labels, or no galaxy of the crowd's has a value.
+        If no galaxy has a label and a value.
 
     Examples
     --------
@@ -256,28 +211,11 @@ def compare_distributions(
     >>> found.table().select("panel", "labels", "n").rows()[:2]
     [('smooth', 'crowd', 618), ('smooth', 'debiased', 463)]
     """
-    values = float_array(values, column)
-    if values.ndim != 1 or not label_sets or crowd_name in label_sets:
-        raise InputError(
-            f"one value a galaxy and at least one label set not named {crowd_name!r} are needed; "
-            f"got shape {values.shape} and {list(label_sets)}"
-        )
-    labels = {name: disk_probability(one, name) for name, one in {crowd_name: crowd, **label_sets}.items()}
-    for name, one in labels.items():
-        if one.shape != values.shape:
-            raise InputError(f"{name} has {one.size} labels for {values.size} values of {column}")
-    scale = np.ones(values.size) if weights is None else float_array(weights, "weights")
-    check_weights(values, scale, "weights")
-    scale = scale / scale.mean() if scale.any() else scale
     finite = np.isfinite(values)
-    original = labels.pop(crowd_name)
-    smooth, disk = np.nan_to_num(1 - original) * scale, np.nan_to_num(original) * scale
+    smooth, disk = np.nan_to_num(1.0 - crowd), np.nan_to_num(1.0 * crowd)
     # Nothing of the crowd's own switched; its original disks, or smooth galaxies, are drawn for comparison.
     reference = {"smooth": smooth, "to_disk": disk, "to_smooth": smooth, "disk": disk}
-    others = {
-        name: {panel: weight * scale for panel, weight in memberships(original, one).items()}
-        for name, one in labels.items()
-    }
+    others = {name: memberships(crowd, one) for name, one in label_sets.items()}
     samples = []
     for panel in PANELS:
         present = {name: one[panel] for name, one in others.items() if one[panel][finite].sum() >= 1}
@@ -285,9 +223,7 @@ def compare_distributions(
         if beside is not None and (present or panel in ("smooth", "disk")):
             samples.append(_summed(panel, crowd_name, values, beside, boundary, None))
         for name, weight in present.items():
-            far = None
-            if beside is not None:
-                far = compare_memberships(values, weight, beside, bootstrap=bootstrap, seed=seed)
+            far = None if beside is None else distance(values, weight, beside, bootstrap=bootstrap, seed=seed)
             samples.append(_summed(panel, name, values, weight, boundary, far))
     if not samples:
         raise InputError(f"no galaxy has both a label and a finite {column}")
@@ -295,15 +231,13 @@ def compare_distributions(
 
 
 def _summed(
-    panel: str, labels: str, values: np.ndarray, weight: np.ndarray, boundary: float | None, far: TwoSample | None
+    panel: str, labels: str, values: np.ndarray, weight: np.ndarray, boundary: float | None, far: Distance | None
 ) -> Sample:
     above = None if boundary is None else share_above(values, boundary, weight)
     return Sample(panel, labels, Cumulative.of(values, weight), above, far)
 
 
-def cumulative_figure(
-    found: Distributions, styles: Mapping[str, Style] | None = None, label: str | None = None
-) -> Figure:
+def cumulative_figure(found: Distributions, styles: Mapping[str, Style] | None = None) -> Figure:
     """Figure 3: relative cumulative frequency among smooth, switched and disk galaxies, one line a label set.
 
     Parameters
@@ -311,11 +245,8 @@ def cumulative_figure(
     found : Distributions
     styles : dict of Style, optional
         By label set; those of `truemorph.report.style`, and others, by default.
-    label : str, optional
-        Of the column's axis; "Sérsic index n" for `sersic_n`, else its name.
     """
-    if label is None:
-        label = "Sérsic index $n$" if found.column == "sersic_n" else plain_text(found.column)
+    label = "Sérsic index $n$" if found.column == "sersic_n" else plain_text(found.column)
     names = dict.fromkeys(sample.labels for sample in found.samples)
     more = cycle(_MORE_STYLES)
     given = {**STYLE, **(styles or {})}
@@ -354,7 +285,7 @@ def cumulative_figure(
 def _draw(axes: Any, sample: Sample, what: str, boundary: float | None, line: str, colour: str, width: float) -> None:
     text = f"{plain_text(what)}, n = {sample.curve.total:,.0f}"
     if sample.above is not None:
-        text += f", {100 * sample.above.value:.1f} ± {100 * sample.above.stderr:.1f} % above {boundary:g}"
+        text += f", {100 * sample.above[0]:.1f} ± {100 * sample.above[1]:.1f} % above {boundary:g}"
     if sample.distance is not None:
         far = sample.distance
         text += f"\nKS distance {far.ks:.3f} ± {far.ks_stderr:.3f} (by chance {far.ks_floor:.3f})"
