@@ -116,7 +116,7 @@ def in_options(text: str, options: Mapping[str, str]) -> str:
         name, value = match[1], (match[2] or "").lstrip("=").strip('"')
         return " ".join(filter(None, [options.get(name, name), value]))
 
-    gone = re.sub(r" \(`(\w+)`\)", lambda match: match[0] if match[1] in options else "", text)
+    gone = re.sub(r" \(`(\w+)`(?:=\"\w+\")?\)", lambda match: match[0] if match[1] in options else "", text)
     return _ARGUMENT.sub(option, gone)
 
 

@@ -290,14 +290,14 @@ def test_fractions_numbers_and_percentages_are_told_apart():
         prepare(own(s=own()["s"].round(1) * 40), columns=NAMES, psf_fwhm="width")
     votes = prepare(own(s=[30, 5] * 30, d=[10, 33] * 30), columns=NAMES, psf_fwhm="width")
     assert votes.catalogue.frame["vote_count"].to_list() == [40, 38] * 30
-    assert noted(votes.findings, "s, d", "numbers of votes")
+    assert noted(votes.findings, "s, d", "numbers")
 
 
 def test_votes_may_be_in_a_joined_table():
     left, right = own().drop("s", "d"), own().select("name", "s", "d")
     got = prepare(left, columns=NAMES, psf_fwhm="width", joins=Join(right, columns="name"))
     assert got.catalogue.frame["smooth_fraction"].to_list() == own()["s"].to_list()
-    assert noted(got.findings, "smooth_fraction", "not from")
+    assert noted(got.findings, "smooth_fraction", "instead of")
 
 
 def test_a_catalogue_prepared_again_by_other_labels_says_so(tmp_path):

@@ -193,7 +193,7 @@ def test_a_crowd_catalogue_beside_gives_the_posterior(image_model, pictures, exp
         tmp_path / "crowd.parquet",
     )
     report = label_galaxies(load(image_model), source, tmp_path / "labels.parquet", crowd=crowd, precision="fp32")
-    assert "59 of 60" in next(one.message for one in report.findings if one.code == "crowd-matched")
+    assert "59 of 60" in next(one.message for one in report.findings if one.code == "observed-labels-matched")
     got = read_table(tmp_path / "labels.parquet").frame
     assert got.filter(pl.col("object_id") == "g07")["posterior_disk"].to_list() == [None]
     assert got.filter(pl.col("object_id") == "g07")["crowd_label"].to_list() == [None]

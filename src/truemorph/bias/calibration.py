@@ -129,6 +129,6 @@ def _rejected(fit: TransitionFit, p_value: float, with_gold: bool) -> Finding:
         "family-rejected",
         "caution",
         f"The labels reject the {fit.family} family with constant class fractions (calibration p = {p_value:.1g}): "
-        "the bias curve has another shape, or class fractions change with α.",
-        "Gold labels (`gold`) would tell which; or compare families (`family`).",
+        "either the bias curve has another shape, or class fractions change with α.",
+        "Give gold labels (`gold`), which tell these apart, or try another family (`family`).",
     )

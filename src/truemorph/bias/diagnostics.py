@@ -62,12 +62,14 @@ class FamilyComparison(Result):
         above = self.aic[family] - self.aic[self.best]
         if above < REJECTED:
             return None
+        with_gold = self.fits[self.best].method == "gold"
+        more = "" if with_gold else ", or give gold labels (`gold`), which tell whether class fractions change instead"
         return Finding(
             "family-rejected",
             "caution",
-            f"The labels prefer the {self.best} family to {family} (AIC {above:.0f} lower).",
-            f'Choose `family`="{self.best}" or "best"; gold labels (`gold`) would tell whether class fractions change '
-            "with α instead.",
+            f"The {'gold ' if with_gold else ''}labels prefer the {self.best} family to {family} (AIC lower by "
+            f"{above:.0f}).",
+            f'Choose this family (`family`="{self.best}"){more}.',
         )
 
     def summary(self) -> str:

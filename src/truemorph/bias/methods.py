@@ -329,11 +329,12 @@ def estimate_findings(
                 )
             )
         elif space.family != "logistic" and not stderr[name] < 0.5 * value:
+            error = f"{stderr[name]:.2g}" if np.isfinite(stderr[name]) else "unknown"
             findings.append(
                 Finding(
                     "parameter-uncertain",
                     "caution",
-                    f"The error of {name} is more than half its value: the likelihood is nearly flat.",
+                    f"{name} = {value:.3g} is uncertain (error {error}): the likelihood is nearly flat.",
                     "Use more galaxies, or give gold labels (`gold`).",
                 )
             )
@@ -398,7 +399,7 @@ def drift_findings(estimate: Estimate, data: Data, name: str) -> list[Finding]:
                 "no-drift",
                 "caution",
                 f"The labels do not drift significantly with α: the log-likelihood is {gain:.1f} above that of "
-                f"constant fractions. {name} is at most an upper limit.",
+                f"constant fractions, so {name} is an upper limit at most.",
                 "Do not correct these labels unless gold labels (`gold`) show a bias.",
             )
         )

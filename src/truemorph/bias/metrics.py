@@ -318,7 +318,7 @@ def _measure(
                 "caution",
                 f"The smallest bin has {smallest} galaxies (at least {MINIMUM_PER_BIN} are recommended): the value is "
                 "mostly sampling noise.",
-                "Look at the excess, or use fewer bins (`bins`) or a smaller tree (`depth`).",
+                "Quote the excess above the floor, or use fewer bins (`bins`) or a smaller tree (`depth`).",
             )
         )
     if n_dropped:

@@ -495,7 +495,7 @@ def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -
         name for name in frame.columns if name in own.columns and _is_empty(own[name]) and not _is_empty(frame[name])
     ]
     if empty:
-        filled = f"{join.name} fills columns that have no value elsewhere: {', '.join(empty[:6])}."
+        filled = f"Columns without any value were filled from {join.name}: {', '.join(empty[:6])}."
         findings.append(Finding("columns-filled", "note", filled))
         own = own.drop(empty)
     taken = {*own.columns, *frame.columns}
@@ -506,7 +506,9 @@ def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -
         taken.add(renamed[name])
     if clashing:
         shown = ", ".join(clashing[:6]) + (f" and {len(clashing) - 6} more" if len(clashing) > 6 else "")
-        taken_names = f"{join.name}: names that exist already get a suffix ({renamed[clashing[0]]}): {shown}."
+        taken_names = (
+            f"Columns of {join.name} whose names exist already got a suffix ({renamed[clashing[0]]}): {shown}."
+        )
         findings.append(Finding("columns-renamed", "note", taken_names))
     rows = pl.Series(match.index)
     gathered = frame.rename(renamed).select(pl.all().gather(pl.select(pl.when(rows >= 0).then(rows)).to_series()))

@@ -107,7 +107,8 @@ def apply_mapping(
         except InputError as problem:
             if name in _VITAL:
                 raise
-            more = [Finding("column-not-used", "caution", f"{problem}. It was not used as {name}.")]
+            unused = f"{problem}. The column was not used as {name}."
+            more = [Finding("column-not-used", "caution", unused, "Correct it, or name another column (`columns`).")]
         findings += more
     found = {name: found[name] for name in columns}
     sources: dict[str, str | float] = {name: found[name].text for name in columns}
@@ -385,7 +386,7 @@ def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -
         if small:
             raise InputError(f"{table_name}: {small[0]} holds fractions, other votes are numbers; give one kind")
     named = {f"{name}_{kind}" if name in texts else name: text for name, text in chosen.items()}
-    return named, [Finding("votes-read-as", "note", f"{', '.join(texts.values())}: read as {counted} of votes.")]
+    return named, [Finding("votes-read-as", "note", f"Votes were read as {counted} from {', '.join(texts.values())}.")]
 
 
 def count_votes(

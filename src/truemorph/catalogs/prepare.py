@@ -242,13 +242,15 @@ def prepare(
             )
         )
     if before:
-        again = f"{name} is a prepared catalogue: its labels, α, sample and split are made again."
+        again = f"{name} is a prepared catalogue; its labels, α, sample and split were made again."
         findings.append(Finding("prepared-again", "note", again))
     votes = [one for one in tables if one in _TELLING]
     borrowed = []
     if votes:
-        where_from = f"{', '.join(votes)}: from {tables[votes[0]]}, not from {name}."
-        borrowed.append(Finding("votes-from-joined-table", "caution", where_from, "Check that this is what you want."))
+        where_from = f"Columns taken from {tables[votes[0]]} instead of {name}: {', '.join(votes)}."
+        borrowed.append(
+            Finding("votes-from-joined-table", "caution", where_from, "Check that these are the columns that you want.")
+        )
     origins, unknown = _origins(joined.files)
     return Preparation(
         _catalogue(source, mapped, kept, made, metadata),
@@ -435,8 +437,9 @@ def _images(
         raise InputError(
             f"{root}: none of the {total:,d} images is there (first: {first}); give their folder (`images`)"
         )
-    lacking = f"{absent:,d} of {total:,d} galaxies have no image in {root.name} and cannot train networks."
-    return root, paths, [Finding("images-missing", "caution", lacking)] if absent else []
+    lacking = f"{absent:,d} of {total:,d} galaxies have no image in {root.name}, so no network can use them."
+    action = "Add their images, or name another folder (`images`)."
+    return root, paths, [Finding("images-missing", "caution", lacking, action)] if absent else []
 
 
 def _draw(labels: np.ndarray, ids: list[Any], kind: Mapping, seed: int) -> tuple[np.ndarray, np.ndarray, list[Finding]]:

@@ -156,10 +156,15 @@ def choose_rows(
         why = f"{source} is missing, zero or negative", "Correct the values to keep these rows."
         dropped.append((funnel.drop(rule, ~positive(mapped.numbers(name))), why))
     large = (named["alpha"] > _LARGEST_ALPHA).fill_null(False).to_numpy()
-    why = f"α is above {_LARGEST_ALPHA:,g}, so radius or PSF is not plausible", "Check their values."
+    why = f"α is above {_LARGEST_ALPHA:,g}", "Check their radii and PSF widths."
     dropped.append((funnel.drop(IMPLAUSIBLE, large), why))
     findings += [
-        Finding("rows-dropped", "caution", f"{table_name}: dropped {which_rows(rows, funnel.ids)}: {reason}.", action)
+        Finding(
+            "rows-dropped",
+            "caution",
+            f"{table_name}: {which_rows(rows, funnel.ids)} were dropped because {reason}.",
+            action,
+        )
         for rows, (reason, action) in dropped
         if rows.any()
     ]
@@ -321,6 +326,7 @@ def check_sizes(
                 "note",
                 f"α uses {radius}, the radius of {percent} % of the light, not the Petrosian radius: θ cannot be "
                 "compared with the paper's.",
+                "Name a Petrosian radius if there is one (`radius`).",
             )
         )
     return findings

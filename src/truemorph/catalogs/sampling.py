@@ -64,8 +64,8 @@ def draw_sample(
     Examples
     --------
     >>> chosen, finding = draw_sample(np.repeat([0, 1], [5, 40]), range(45), counts=(20, 10))
-    >>> print(finding)
-    caution: The sample has 5 smooth and 3 disk galaxies: 20 and 10 were wanted, and the table has 5 and 40.
+    >>> finding.message
+    'The sample has 5 smooth and 3 disk galaxies: 20 and 10 were wanted, and the table has 5 and 40.'
     """
     have = [int((labels == label).sum()) for label in (0, 1)]
     asked = [min(have), min(have)] if counts == "balanced" else [int(count) for count in counts]
@@ -87,7 +87,8 @@ def draw_sample(
     if drawn == asked:
         return chosen, None
     smaller = f"The sample has {drawn[0]:,d} smooth and {drawn[1]:,d} disk galaxies: {found}."
-    return chosen, Finding("sample-smaller", "caution", smaller)
+    action = "Use a larger table, or choose smaller numbers (`sample`)."
+    return chosen, Finding("sample-smaller", "caution", smaller, action)
 
 
 def sampling_weights(labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:

@@ -117,7 +117,7 @@ def select_rows(
                     "caution",
                     f"The catalogue has gold labels of {int(np.isfinite(known).sum()):,} galaxies, which this estimate "
                     "does not use.",
-                    'Use them with `gold`="gold".',
+                    'Estimate T(α) with them (`gold`="gold").',
                 )
             )
     if "psf_fwhm" in frame.columns and frame["psf_fwhm"].n_unique() == 1 and frame["psf_fwhm"].null_count() == 0:

@@ -168,7 +168,7 @@ def _findings(explanations: Mapping[str, Explanation], checks: Mapping[str, Rand
         Finding(
             "maps-not-specific",
             "caution",
-            f"{name}: {check.statement}.",
+            f"{name}: {check.statement}",
             "Do not read these maps as what the model has learned; try another layer (`layer`).",
         )
         for name, check in checks.items()

@@ -204,6 +204,7 @@ def _concluded(job: Job, max_bad: float) -> LabelReport:
                 "caution",
                 f"{len(problems):,} of {account.rows_in:,} rows could not be labelled (first: {first}, {why}); they "
                 f"are listed in {results.problems}.",
+                "Check the reasons there, correct these rows, and label them again.",
             )
         )
     if account.in_sample and job.labeller.transition is not None:
@@ -218,7 +219,7 @@ def _concluded(job: Job, max_bad: float) -> LabelReport:
     if job.labeller.joined is not None:
         findings.append(
             Finding(
-                "crowd-matched",
+                "observed-labels-matched",
                 "note",
                 f"{account.matched:,d} of {account.labelled:,d} galaxies are in the catalogue of observed labels.",
             )

@@ -189,7 +189,7 @@ def _study(
                 "fit-failed",
                 "caution",
                 f"T(α) could not be fitted to these labels, so nothing was checked with it: {problem}.",
-                "Use more galaxies.",
+                "Use more galaxies, or correct what this message names.",
             )
         ]
 

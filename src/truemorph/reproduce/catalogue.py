@@ -120,8 +120,10 @@ def _draw(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[Finding]]
     smooth, disk = (int(min(pair)) for pair in zip(asked, have, strict=True))
     chosen, smaller = draw_sample(labels, frame["object_id"].to_list(), (smooth, disk), seed)
     if (smooth, disk) != asked:
-        found = f"The sample has {smooth:,} smooth and {disk:,} disk galaxies, fewer than wanted."
-        smaller = Finding("sample-smaller", "caution", found)
+        found = (
+            f"The sample has {smooth:,} smooth and {disk:,} disk galaxies; {asked[0]:,} and {asked[1]:,} were wanted."
+        )
+        smaller = Finding("sample-smaller", "caution", found, "Use a larger table, or a smaller scale (`scale`).")
     sample = frame.filter(pl.Series(chosen))
     split, _ = split_galaxies(sample["object_id"].to_list(), work.options.size.split(sample.height), seed)
     weights = sampling_weights(labels, chosen)[chosen]

@@ -1,0 +1,43 @@
+"""Every finding of the package has an entry in docs/findings.md, and none there is without a finding."""
+
+import ast
+import re
+
+import pytest
+
+import truemorph
+from conftest import ROOT
+from truemorph.findings import Finding
+
+SEVERITIES = ("problem", "caution", "note")
+
+
+def findings_of(tree):
+    """Code, severity and whether there is an action, of each finding that a file makes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == Finding.__name__:
+            code, severity = (ast.literal_eval(one) for one in node.args[:2])
+            action = node.args[3] if len(node.args) > 3 else ast.Constant("")
+            yield code, severity, not (isinstance(action, ast.Constant) and not action.value)
+
+
+MADE = [
+    one
+    for path in sorted((ROOT / "src" / truemorph.__name__).rglob("*.py"))
+    for one in findings_of(ast.parse(path.read_text(encoding="utf-8")))
+]
+PAGE = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+ENTRIES = re.findall(r"^### (\S+)\n\*(\w+)\.\*", PAGE, re.MULTILINE)
+
+
+def test_every_code_has_one_entry_with_its_severity():
+    assert len(MADE) > 50
+    assert sorted({(code, severity) for code, severity, _ in MADE}) == sorted(ENTRIES)
+    assert len(re.findall("^### ", PAGE, re.MULTILINE)) == len(dict(ENTRIES))
+
+
+@pytest.mark.parametrize(("code", "severity", "acts"), sorted(set(MADE)))
+def test_a_code_is_a_slug_and_what_limits_a_result_has_an_action(code, severity, acts):
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", code)
+    assert severity in SEVERITIES
+    assert acts or severity == "note"
