@@ -2,8 +2,12 @@
 
 import base64
 import gzip
+import json
+import re
+from contextlib import nullcontext
 from datetime import date
 from decimal import Decimal
+from io import BytesIO
 
 import numpy as np
 import polars as pl
@@ -11,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from astropy import units as u
+from astropy.io import fits, votable
 from astropy.table import MaskedColumn, QTable, Table
 from astropy.time import Time
 from astropy.utils.masked import Masked
@@ -235,13 +240,124 @@ def test_fields_of_arrow_and_parquet_hold_units_and_descriptions(tmp_path):
     assert (back.units, back.descriptions, back.metadata) == (table.units, table.descriptions, table.metadata)
 
 
+def described_table():
+    """No value is missing, as astropy's reader of Parquet needs it."""
+    return CatalogTable(
+        pl.DataFrame({"objid": [LONG_ID, 2], "radius": [6.5, 2.25], "name": ["a", "bc"]}),
+        {"radius": "arcsec"},
+        {"about": "radii of two galaxies", "alpha": "R / \u03c3", "model": {"theta": 9.5, "folds": [1, 2]}, "n": None},
+        descriptions={"objid": "SDSS id", "radius": "Petrosian radius, r band; " * 4 + "end", "name": "the name"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("extension", "format_name"),
+    [("fits", "fits"), ("ecsv", "ascii.ecsv"), ("vot", "votable"), ("parquet", "parquet")],
+)
+def test_astropy_shows_units_and_descriptions(tmp_path, extension, format_name):
+    if extension == "parquet":
+        pytest.importorskip("pandas")
+    table = described_table()
+    path = write_table(table, tmp_path / f"t.{extension}")
+    with pytest.warns() if extension == "parquet" else nullcontext():  # astropy guesses the length of text
+        back = Table.read(path, format=format_name)
+    assert {name: str(back[name].unit or "") for name in back.colnames} == {"objid": "", "radius": "arcsec", "name": ""}
+    found = {name: " ".join(back[name].description.split()) for name in back.colnames}
+    assert found == table.descriptions
+    assert back["objid"].tolist() == [LONG_ID, 2]
+
+
+def test_provenance_is_plain_text(tmp_path):
+    table = described_table()
+    paths = {one: write_table(table, tmp_path / f"t.{one}") for one in ("fits", "vot", "ecsv", "parquet")}
+    header = fits.getheader(paths["fits"], 1)
+    assert 'truemorph.about = "radii of two galaxies"' in list(header["HISTORY"])
+    assert [header["TUNIT2"], header["TCOMM1"], header["TCOMM2"]] == ["arcsec", "SDSS id", table.descriptions["radius"]]
+    file = votable.parse_single_table(paths["vot"])
+    assert file.description == "radii of two galaxies"
+    assert (
+        json.loads(next(one.value for one in file.params if one.name == "truemorph.model")) == table.metadata["model"]
+    )
+    assert Table.read(paths["ecsv"]).meta["truemorph"] == table.metadata
+    held = pq.read_schema(paths["parquet"]).metadata
+    assert held[b"truemorph.about"] == b'"radii of two galaxies"'
+    assert held[b"truemorph.alpha"].decode() == '"R / \u03c3"'
+    described = votable.parse_single_table(BytesIO(held[b"IVOA.VOTable-Parquet.content"]))  # as TOPCAT reads it
+    assert {one.name: one.description for one in described.fields} == table.descriptions
+    assert [str(one.unit or "") for one in described.fields] == ["", "arcsec", ""]
+    assert [one.name for one in described.params] == [f"truemorph.{key}" for key in table.metadata]
+    texts = [
+        repr(header),
+        *(paths[one].read_text() for one in ("vot", "ecsv")),
+        *(one.decode() for one in held.values()),
+    ]
+    for text in texts:
+        assert not re.search("[A-Za-z0-9+/]{40}", text), "looks like base64"
+
+
+@pytest.mark.parametrize("extension", ["parquet", "fits", "ecsv", "vot"])
+def test_tables_of_version_0_1_keep_their_metadata(tmp_path, extension):
+    metadata, path = {"kind": "catalogue", "alpha": "R / \u03c3"}, tmp_path / f"t.{extension}"
+    text = json.dumps(metadata).encode()
+    if extension == "parquet":
+        pq.write_table(pa.table({"a": [1]}).replace_schema_metadata({b"truemorph": text}), path)
+    else:
+        key = "description" if extension == "vot" else "TRUEMRPH"
+        coded = "truemorph metadata, JSON in base64: " + base64.b64encode(text).decode()
+        format_name = {"ecsv": "ascii.ecsv", "vot": "votable"}.get(extension, extension)
+        Table({"a": [1]}, meta={key: coded}).write(path, format=format_name)
+    assert read_table(path).metadata == metadata
+    assert read_table(write_table(read_table(path), path)).metadata == metadata
+
+
+@settings(max_examples=10)
+@given(
+    st.dictionaries(
+        st.from_regex("[a-z_]{1,20}", fullmatch=True),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+            max_leaves=6,
+        ),
+        max_size=3,
+    )
+)
+def test_any_metadata_survive(tmp_path_factory, metadata):
+    table = CatalogTable(pl.DataFrame({"a": [1]}), metadata=metadata)
+    for extension in ("fits", "vot", "parquet"):
+        assert read_table(write_table(table, tmp_path_factory.mktemp("any") / f"t.{extension}")).metadata == metadata
+
+
+def test_history_of_other_programs_is_left_alone(tmp_path):
+    path = write_table(described_table(), tmp_path / "t.fits")
+    with fits.open(path, mode="update") as file:
+        for line in ("   TASK: FCOPY on file t.fits", "sorted by = radius", ""):
+            file[1].header.add_history(line)
+    assert read_table(path).metadata == described_table().metadata
+
+
+def test_tcomm_of_archives_is_a_description(tmp_path):
+    table = fits.BinTableHDU.from_columns([fits.Column("r", "D", unit="arcsec", array=[1.0])])
+    table.header["TCOMM1"] = "Petrosian radius"
+    table.writeto(tmp_path / "t.fits")
+    assert read_table(tmp_path / "t.fits").descriptions == {"r": "Petrosian radius"}
+
+
+def test_integers_of_fits_are_missing_only_where_they_were(tmp_path):
+    table = CatalogTable(pl.DataFrame({"n": [999_999, None, 3]}))
+    assert read_table(write_table(table, tmp_path / "t.fits")).frame["n"].to_list() == [999_999, None, 3]
+
+
 def test_damaged_metadata_is_refused(tmp_path):
     deep = b'{"a":' * 100_000
     for held in (deep, b"[1]", b"{"):
         arrow = pa.table({"a": [1]}).replace_schema_metadata({b"truemorph": held})
         pq.write_table(arrow, tmp_path / "t.parquet")
         coded = "truemorph metadata, JSON in base64: " + base64.b64encode(held).decode()
-        for source in (tmp_path / "t.parquet", Table({"a": [1]}, meta={"TRUEMRPH": coded})):
+        sources = [tmp_path / "t.parquet", Table({"a": [1]}, meta={"TRUEMRPH": coded})]
+        if held != b"[1]":
+            sources.append(pa.table({"a": [1]}).replace_schema_metadata({b"truemorph.a": held}))
+        for source in sources:
             with pytest.raises(InputError, match="metadata"):
                 read_table(source)
     others = pa.table({"a": [1]}).replace_schema_metadata({b"pandas": deep})

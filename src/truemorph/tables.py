@@ -12,12 +12,15 @@ import hashlib
 import io
 import json
 import os
+import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
+from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 import polars as pl
@@ -41,11 +44,22 @@ _ASTROPY_FORMATS = {
 }
 _EXTENSIONS = (".csv", ".csv.gz", ".tsv", ".parquet", *_ASTROPY_FORMATS)
 _MISSING = ["", "nan", "NaN", "NAN", "null", "NULL", "NA", "N/A", "--"]
+_VOTABLE_TYPES: dict[Any, str] = {
+    pl.Boolean: 'datatype="boolean"',
+    pl.UInt8: 'datatype="unsignedByte"',
+    pl.Int16: 'datatype="short"',
+    pl.Int32: 'datatype="int"',
+    pl.Int64: 'datatype="long"',
+    pl.Float32: 'datatype="float"',
+    pl.Float64: 'datatype="double"',
+    pl.String: 'datatype="unicodeChar" arraysize="*"',
+}
 _SAMPLE = 10_000  # rows from which the type of a CSV column is guessed
 
-_UNIT, _DESCRIPTION, _METADATA = b"unit", b"description", b"truemorph"
-_FITS_KEY = "TRUEMRPH"  # eight characters at most
-_CODED = "truemorph metadata, JSON in base64: "
+_UNIT, _DESCRIPTION = b"unit", b"description"
+_OURS = "truemorph"  # before each key of the metadata, so that those of other programs are left alone
+_CONTINUED = "+"  # first character of a HISTORY card that continues the one above
+_CODED = "truemorph metadata, JSON in base64: "  # in files of version 0.1
 
 
 @dataclass(frozen=True)
@@ -126,7 +140,9 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
     table : CatalogTable
     path : path
         Extension as for `read_table`. Metadata, units and descriptions are kept in Parquet, ECSV, FITS and VOTable, not
-        in CSV.
+        in CSV; all as plain text. Metadata are JSON, one text a key: HISTORY cards of FITS, PARAMs of VOTable,
+        key-value metadata of Parquet; in ECSV they are a mapping, `truemorph`. Descriptions of FITS columns are in
+        TCOMM.
 
     Returns
     -------
@@ -152,7 +168,8 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
             if extension == ".parquet":
                 pq.write_table(to_arrow(table), partial)
             elif extension in _ASTROPY_FORMATS:
-                _write_astropy(table, partial, _ASTROPY_FORMATS[extension])
+                with _quiet():
+                    _WRITERS[_ASTROPY_FORMATS[extension]](table, partial)
             elif extension == ".csv.gz":
                 partial.write_bytes(gzip.compress(table.frame.write_csv().encode(), compresslevel=6, mtime=0))
             else:
@@ -225,10 +242,14 @@ def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> n
 def to_arrow(table: CatalogTable) -> pa.Table:
     """Convert to Arrow: fields hold b"unit" and b"description", the schema holds the metadata.
 
+    Other programs look for units and descriptions elsewhere in a Parquet file, so the schema holds them twice more: as
+    VOParquet (IVOA note of 2025-01-16), for TOPCAT; not for tables with lists, dates or structs; and for astropy.
+
     Examples
     --------
-    >>> to_arrow(CatalogTable(pl.DataFrame({"r": [3.5]}), {"r": "arcsec"})).schema.field("r").metadata
-    {b'unit': b'arcsec'}
+    >>> schema = to_arrow(CatalogTable(pl.DataFrame({"r": [3.5]}), {"r": "arcsec"}, {"source": "votes.csv"})).schema
+    >>> schema.field("r").metadata, schema.metadata[b"truemorph.source"]
+    ({b'unit': b'arcsec'}, b'"votes.csv"')
     """
     arrow = table.frame.to_arrow(compat_level=pl.CompatLevel.oldest())
     fields = []
@@ -236,8 +257,23 @@ def to_arrow(table: CatalogTable) -> pa.Table:
         held = {_UNIT: table.units.get(one.name), _DESCRIPTION: table.descriptions.get(one.name)}
         known = {key: value for key, value in held.items() if value}
         fields.append(one.with_metadata(known) if known else one)
-    metadata = {**(arrow.schema.metadata or {}), _METADATA: json.dumps(table.metadata).encode()}
+    metadata = {**(arrow.schema.metadata or {}), **_texts(table.metadata), **_for_astropy(table), **_voparquet(table)}
     return pa.Table.from_arrays(arrow.columns, schema=pa.schema(fields, metadata=metadata))
+
+
+def arrow_texts(schema: pa.Schema) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the units and the descriptions of an Arrow schema's fields, by column.
+
+    Examples
+    --------
+    >>> arrow_texts(pa.schema([pa.field("r", pa.float64(), metadata={"unit": "arcsec"})]))
+    ({'r': 'arcsec'}, {})
+    """
+    units, descriptions = (
+        {one.name: one.metadata[key].decode("utf-8", "replace") for one in schema if (one.metadata or {}).get(key)}
+        for key in (_UNIT, _DESCRIPTION)
+    )
+    return units, descriptions
 
 
 def kind_of(source: Any) -> str:
@@ -325,28 +361,36 @@ def _narrow(series: pl.Series) -> pl.Series:
     return series.cast(pl.String)
 
 
-def _metadata(held: str | bytes, source: str) -> dict[str, Any]:
-    """Decode truemorph's metadata: JSON, which FITS, ECSV and VOTable files hold in base64."""
+def _texts(metadata: Mapping[str, Any], *, ascii_only: bool = False) -> dict[str, str]:
+    """Metadata as text: JSON, one for each key."""
+    texts = {}
+    for key, value in metadata.items():
+        text = json.dumps(value, ensure_ascii=ascii_only)
+        # What XML or UTF-8 cannot hold is escaped.
+        texts[f"{_OURS}.{key}"] = text if text.isprintable() else json.dumps(value)
+    return texts
+
+
+def _metadata(held: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Metadata from what a file holds beside its columns: texts, a mapping (ECSV), or one text of version 0.1."""
     try:
-        metadata = json.loads(base64.b64decode(held) if isinstance(held, str) else held)
-    except (ValueError, RecursionError):
-        metadata = None
-    if not isinstance(metadata, dict):
-        raise InputError(f"{source}: its truemorph metadata is damaged; make the table again")
-    return metadata
+        whole = held.get(_OURS, {})
+        if isinstance(whole, str | bytes):  # version 0.1, Parquet
+            whole = json.loads(whole)
+        for key in ("TRUEMRPH", "description"):  # version 0.1, FITS and ECSV, VOTable
+            text = " ".join(str(held.get(key, "")).split())  # VOTable files wrap it
+            if text.startswith(_CODED):
+                whole = json.loads(base64.b64decode(text.removeprefix(_CODED)))
+        found = {key: json.loads(text) for key, text in held.items() if key.startswith(f"{_OURS}.")}
+        return {**whole, **{key.removeprefix(f"{_OURS}."): value for key, value in found.items()}}
+    except (ValueError, TypeError, RecursionError) as problem:
+        raise InputError(f"{source}: its truemorph metadata is damaged; make the table again") from problem
 
 
 def _from_arrow(table: pa.Table, source: str, path: Path | None = None) -> CatalogTable:
-    held = (table.schema.metadata or {}).get(_METADATA)
-    metadata = _metadata(held, source) if held else {}
-    units, descriptions = (
-        {
-            one.name: one.metadata[key].decode("utf-8", "replace")
-            for one in table.schema
-            if one.metadata and one.metadata.get(key)
-        }
-        for key in (_UNIT, _DESCRIPTION)
-    )
+    held = {key.decode("utf-8", "replace"): value for key, value in (table.schema.metadata or {}).items()}
+    metadata = _metadata(held, source)
+    units, descriptions = arrow_texts(table.schema)
     try:
         # Metadata of other writers, such as pandas' own JSON, is not needed.
         frame = pl.DataFrame(pl.from_arrow(table.replace_schema_metadata()))
@@ -405,20 +449,35 @@ def _looks_cut_off(file: BinaryIO, header: int, separator: str) -> bool:
     return widths[-1] < widths[0]
 
 
-def _read_astropy(content: Path | bytes, format_name: str, path: Path) -> CatalogTable:
-    from astropy.table import Table
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Archives' files break the rules of their formats in harmless ways; unknown units are kept as text."""
     from astropy.utils.exceptions import AstropyWarning
 
     with warnings.catch_warnings():
-        # Archives' files break the rules of their formats in harmless ways; unknown units are kept as text.
         warnings.simplefilter("ignore", AstropyWarning)
-        table = Table.read(io.BytesIO(content) if isinstance(content, bytes) else content, format=format_name)
+        yield
+
+
+def _read_astropy(content: Path | bytes, format_name: str, path: Path) -> CatalogTable:
+    from astropy.io import votable
+    from astropy.table import Table
+
+    given: Any = io.BytesIO(content) if isinstance(content, bytes) else content
+    with _quiet():
+        if format_name == "votable":
+            given = votable.parse(given, verify="ignore")
+        table = Table.read(given, format=format_name)
+    if format_name == "votable":  # astropy's tables have no place for PARAMs
+        table.meta |= {one.name: one.value for one in given.get_first_table().params}
+    elif format_name == "fits":
+        table.meta |= _from_history(table.meta.get("HISTORY", ()))
     return _from_astropy(table, str(path), path)
 
 
 def _from_astropy(table: Any, source: str, path: Path | None = None) -> CatalogTable:
     columns, units, descriptions = {}, {}, {}
-    for name in table.colnames:
+    for number, name in enumerate(table.colnames, 1):
         column = table[name]
         try:
             columns[name] = _arrow_array(column)
@@ -429,15 +488,13 @@ def _from_astropy(table: Any, source: str, path: Path | None = None) -> CatalogT
             ) from problem
         if column.unit is not None and str(column.unit):
             units[name] = str(column.unit)
-        if column.info.description:
-            descriptions[name] = " ".join(str(column.info.description).split())  # VOTable files wrap it
+        description = column.info.description or table.meta.get(f"TCOMM{number}")  # FITS
+        if description:
+            descriptions[name] = " ".join(str(description).split())  # VOTable files wrap it
     frame = pl.DataFrame(pl.from_arrow(pa.table(columns)))
     # In FITS and VOTable only empty text can stand for missing text.
     frame = frame.with_columns(pl.col(pl.String).replace({"": None}))
-    held = table.meta.get(_FITS_KEY) or table.meta.get("description")
-    ours = isinstance(held, str) and held.startswith(_CODED)
-    metadata = _metadata(held.removeprefix(_CODED), source) if ours else {}
-    return CatalogTable(_plain_frame(frame), units, metadata, path, descriptions)
+    return CatalogTable(_plain_frame(frame), units, _metadata(table.meta, source), path, descriptions)
 
 
 def _arrow_array(column: Any) -> pa.Array:
@@ -451,37 +508,6 @@ def _arrow_array(column: Any) -> pa.Array:
     return pa.array(values, mask=np.asarray(column.mask) if hasattr(column, "mask") else None, from_pandas=False)
 
 
-def _write_astropy(table: CatalogTable, path: Path, format_name: str) -> None:
-    from astropy.table import Column, MaskedColumn, Table
-    from astropy.utils.exceptions import AstropyWarning
-
-    def described(name: str) -> str | None:
-        about = table.descriptions.get(name)
-        return about.encode("ascii", "replace").decode() if about and format_name == "fits" else about
-
-    out = Table()
-    for series in _plain_frame(table.frame):
-        name, missing = series.name, series.is_null().to_numpy()
-        if series.dtype == pl.String:
-            data = np.array(series.fill_null("").to_list(), dtype=str)
-        elif series.dtype == pl.Boolean:
-            data = series.fill_null(False).to_numpy()
-            if missing.any() and format_name == "fits":
-                data = data.astype(np.int16)  # FITS booleans have no missing value
-        elif series.dtype.is_numeric():
-            data = series.fill_null(0).to_numpy()
-        else:
-            raise InputError(f"column {name} ({series.dtype}) can't be written as {format_name}; cast or drop it")
-        known = {"unit": table.units.get(name), "description": described(name)}
-        out[name] = MaskedColumn(data, mask=missing, **known) if missing.any() else Column(data, **known)
-    # VOTable files keep only a description of the table, FITS and ECSV files keep any keyword.
-    held = _CODED + base64.b64encode(json.dumps(table.metadata).encode()).decode()
-    out.meta["description" if format_name == "votable" else _FITS_KEY] = held
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyWarning)  # units that astropy doesn't know are written as text
-        out.write(path, format=format_name, overwrite=True)
-
-
 def to_astropy(table: CatalogTable) -> Any:
     """Return an astropy QTable with units and descriptions; missing values are masked.
 
@@ -490,19 +516,113 @@ def to_astropy(table: CatalogTable) -> Any:
     >>> to_astropy(CatalogTable(pl.DataFrame({"r": [3.5]}), {"r": "arcsec"}))["r"][0]
     <Quantity 3.5 arcsec>
     """
-    from astropy.table import MaskedColumn, QTable
+    from astropy.table import QTable
 
-    out = QTable(meta=dict(table.metadata))
+    return QTable(_astropy_table(table))
+
+
+def _astropy_table(table: CatalogTable) -> Any:
+    """Return an astropy Table, in which integers with a unit stay integers."""
+    from astropy.table import Column, MaskedColumn, Table
+
+    out = Table(meta=json.loads(json.dumps(table.metadata)))
     for series in _plain_frame(table.frame):
-        missing = series.is_null().to_numpy()
-        filled = series.fill_null("" if series.dtype == pl.String else 0)
-        out[series.name] = MaskedColumn(
-            filled.to_list() if series.dtype == pl.String else filled.to_numpy(), mask=missing
-        )
-        if not missing.any():
-            out[series.name] = out[series.name].filled()
-        unit = table.units.get(series.name)
-        if unit:
-            out[series.name].unit = unit
-        out[series.name].info.description = table.descriptions.get(series.name)
-    return QTable(out)
+        name, missing = series.name, series.is_null().to_numpy()
+        if series.dtype == pl.String:
+            data = np.array(series.fill_null("").to_list(), dtype=str)
+        elif series.dtype == pl.Boolean:
+            data = series.fill_null(False).to_numpy()
+        elif series.dtype.is_numeric():
+            data = series.fill_null(0).to_numpy()
+        else:
+            raise InputError(f"column {name} ({series.dtype}) has no place in such a table; cast or drop it")
+        known = {"unit": table.units.get(name), "description": table.descriptions.get(name)}
+        out[name] = MaskedColumn(data, mask=missing, **known) if missing.any() else Column(data, **known)
+    return out
+
+
+def _write_fits(table: CatalogTable, path: Path) -> None:
+    out = _astropy_table(table)
+    out.meta = {"HISTORY": _history(table.metadata)}
+    for number, name in enumerate(out.colnames, 1):
+        if hasattr(out[name], "mask") and out[name].dtype.kind in "bi":
+            kind = np.int16 if out[name].dtype == bool else out[name].dtype  # FITS booleans have no missing value
+            out[name] = out[name].astype(kind)
+            out[name].fill_value = np.iinfo(kind).min  # astropy's 999999 may be a value
+        if out[name].description:
+            out[name].description = out[name].description.encode("ascii", "replace").decode()
+            out.meta[f"TCOMM{number}"] = out[name].description  # for other programs than astropy
+    out.write(path, format="fits", overwrite=True)
+
+
+def _write_ecsv(table: CatalogTable, path: Path) -> None:
+    out = _astropy_table(table)
+    out.meta = {_OURS: out.meta}
+    out.write(path, format="ascii.ecsv", overwrite=True)
+
+
+def _write_votable(table: CatalogTable, path: Path) -> None:
+    from astropy.io.votable import from_table
+    from astropy.io.votable.tree import Param
+
+    out = _astropy_table(table)
+    out.meta = {"description": str(table.metadata["about"])} if table.metadata.get("about") else {}
+    file = from_table(out)
+    file.get_first_table().params.extend(
+        # astropy escapes the three characters of XML twice, so they are escaped as JSON does it.
+        Param(file, name=key, datatype="unicodeChar", arraysize="*", value=re.sub("[<>&]", _json_escape, text))
+        for key, text in _texts(table.metadata).items()
+    )
+    file.to_xml(str(path))
+
+
+def _for_astropy(table: CatalogTable) -> dict[str, str]:
+    """Units and descriptions where astropy looks for them in a Parquet file; JSON is YAML too."""
+    columns = []
+    for name in table.frame.columns:
+        held = {"unit": table.units.get(name), "description": table.descriptions.get(name)}
+        columns.append({"name": name, **{key: text for key, text in held.items() if text}})
+    return {"table_meta_yaml": json.dumps({"datatype": columns})}
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
+
+
+def _voparquet(table: CatalogTable) -> dict[str, str]:
+    """Key-value metadata of VOParquet: a VOTable without data; none for columns that it cannot describe."""
+    lines = []
+    for name, kind in table.frame.schema.items():
+        if kind not in _VOTABLE_TYPES:
+            return {}
+        unit = f" unit={quoteattr(table.units[name])}" if name in table.units else ""
+        about = f"<DESCRIPTION>{escape(table.descriptions.get(name, ''))}</DESCRIPTION>"
+        lines.append(f"<FIELD name={quoteattr(name)} {_VOTABLE_TYPES[kind]}{unit}>{about}</FIELD>")
+    lines += [
+        f'<PARAM name={quoteattr(key)} datatype="unicodeChar" arraysize="*" value={quoteattr(text)}/>'
+        for key, text in _texts(table.metadata).items()
+    ]
+    inside = "\n".join(lines)
+    content = (
+        '<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3">\n<RESOURCE type="results">\n<TABLE>\n'
+        f"{inside}\n</TABLE>\n</RESOURCE>\n</VOTABLE>\n"
+    )
+    return {"IVOA.VOTable-Parquet.version": "1.0", "IVOA.VOTable-Parquet.content": content}
+
+
+_WRITERS = {"fits": _write_fits, "ascii.ecsv": _write_ecsv, "votable": _write_votable}
+
+
+def _history(metadata: Mapping[str, Any]) -> list[str]:
+    """Metadata as HISTORY cards of FITS: 72 characters of ASCII at most, no blank at the end."""
+    cards = []
+    for key, text in _texts(metadata, ascii_only=True).items():
+        first, *others = re.findall(r".{0,70}\S", f"{key} = " + text.replace("  ", r"\u0020 "))
+        cards += [first, *(_CONTINUED + one for one in others)]
+    return cards
+
+
+def _from_history(cards: Sequence[str]) -> dict[str, str]:
+    lines = "\n".join(cards).replace(f"\n{_CONTINUED}", "").splitlines()
+    pairs = (line.partition(" = ") for line in lines if line.startswith(f"{_OURS}."))
+    return {key: text for key, _, text in pairs}
