@@ -78,6 +78,9 @@ class TrainingConfig(BaseModel):
 
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field("auto", description="bf16 where hardware multiplies it")
     compile: bool = Field(False, description="torch.compile the network")
+    device: Literal["auto", "cpu", "gpu", "mps"] = Field(
+        "auto", description="where to train; auto: a GPU if there is one"
+    )
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto", description="accelerators, or processes on CPUs"
     )

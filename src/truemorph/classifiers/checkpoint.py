@@ -58,6 +58,8 @@ class Classifier:
         Of the files it was read from.
     folder : Path, optional
         Where it was read from.
+    device : str
+        Where networks run: "auto" (a GPU if there is one), or a device of torch such as "cpu" or "cuda:1".
     """
 
     described: dict[str, Any]
@@ -65,6 +67,7 @@ class Classifier:
     seen: pl.DataFrame
     model_hash: str = field(default="unsaved")
     folder: Path | None = None
+    device: str = "auto"
 
     @cached_property
     def config(self) -> TrainingConfig:
@@ -126,9 +129,10 @@ class Classifier:
             return softmax(inputs @ weights["coef"].T + weights["intercept"], axis=1)
         import torch
 
+        from truemorph.classifiers.hardware import torch_device
         from truemorph.images.transforms import normalise
 
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = torch_device(self.device)
         network = self._networks[member].to(device)
         mean, std = (torch.tensor(self.described["normalisation"][key], device=device) for key in ("mean", "std"))
         with torch.inference_mode():
@@ -319,7 +323,7 @@ def save_classifier(
     return folder
 
 
-def load(folder: str | os.PathLike[str]) -> Classifier:
+def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
     """Load a trained classifier.
 
     Parameters
@@ -328,6 +332,8 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
         A checkpoint folder written by `truemorph train`; the name of one on the Hugging Face hub,
         "hf_hub:someone/model"; or a fit written by `truemorph transition` (.json), which predicts the true class
         fractions for every galaxy, and posteriors where there is an observed label.
+    device : str
+        Where networks run: "auto" (a GPU if there is one), or a device of torch such as "cpu" or "cuda:1".
 
     Returns
     -------
@@ -374,7 +380,7 @@ def load(folder: str | os.PathLike[str]) -> Classifier:
     ) as problem:
         raise CheckpointError(f"{folder}: damaged model ({problem}); train it again or restore a copy") from problem
     digest = hashlib.sha256(config_bytes + weight_bytes).hexdigest()[:16]
-    return Classifier(described, members, seen, digest, folder)
+    return Classifier(described, members, seen, digest, folder, device)
 
 
 def _from_fit(path: Path) -> Classifier:

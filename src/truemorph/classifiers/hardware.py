@@ -6,6 +6,30 @@ from typing import Literal
 
 import torch
 
+from truemorph.errors import InputError, reason
+
+
+def torch_device(name: str = "auto") -> torch.device:
+    """Return the device of a name; "auto" is a GPU where there is one.
+
+    Raises
+    ------
+    InputError
+        If torch does not know it, or it is not here.
+
+    Examples
+    --------
+    >>> torch_device("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as problem:
+        raise InputError(f"device {name!r} (`device`) cannot be used here: {reason(problem)}") from problem
+    return torch.device(name)
+
 
 def multiplies_bf16() -> bool:
     """Whether the hardware multiplies bf16 natively."""

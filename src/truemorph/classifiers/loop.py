@@ -161,7 +161,11 @@ def loggers_for(config: TrainingConfig, folder: Path, name: str) -> list[Any]:
 
 def _devices(config: TrainingConfig) -> int:
     """How many devices of this machine are used; -1 for all."""
-    return config.devices if config.devices != "auto" else (-1 if torch.cuda.is_available() else 1)
+    return (
+        config.devices
+        if config.devices != "auto"
+        else (-1 if torch.cuda.is_available() and config.device != "cpu" else 1)
+    )
 
 
 def _several(config: TrainingConfig) -> bool:
@@ -191,7 +195,7 @@ def trainer_for(
     try:
         return lightning.Trainer(
             max_epochs=config.epochs,
-            accelerator="auto",
+            accelerator=config.device,
             devices=_devices(config),
             num_nodes=config.nodes,
             strategy="ddp" if _several(config) else "auto",
@@ -210,7 +214,8 @@ def trainer_for(
         )
     except MisconfigurationException as problem:
         raise InputError(
-            f"training can't run on devices = {config.devices} and nodes = {config.nodes}: {reason(problem)}"
+            f"training can't run on device = {config.device}, devices = {config.devices} and nodes = {config.nodes}: "
+            f"{reason(problem)}"
         ) from problem
 
 

@@ -35,7 +35,7 @@ from truemorph.tables import CatalogTable, frame_hash, numeric_columns, write_ta
 _PIXELS_IN_MEMORY = 2**30
 _FRACTIONS = ("smooth_fraction", "disk_fraction")
 # Settings that say where and how fast, not what comes out.
-_NOT_THE_RESULT = {"devices", "nodes", "loggers", "compile"}
+_NOT_THE_RESULT = {"device", "devices", "nodes", "loggers", "compile"}
 
 
 def _catalogue_hash(frame: pl.DataFrame) -> str:

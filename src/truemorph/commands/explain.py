@@ -28,6 +28,7 @@ def explain_classifier(
     rings: AtLeastOne = 16,
     bootstrap: AtLeastOne = 1000,
     draws: Count = 5,
+    device: str = "auto",
     seed: Seed = 0,
 ) -> ExplainResult:
     """Show what classifiers look at: Grad-CAM maps, their radial profiles, and differences between models.
@@ -62,6 +63,8 @@ def explain_classifier(
         Resamples for the errors of differences.
     draws : int
         Networks with random weights that the maps are compared with; 0 for none.
+    device : str
+        Where networks run: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
     seed : int
         Random seed.
 
@@ -95,5 +98,6 @@ def explain_classifier(
         rings=rings,
         bootstrap=bootstrap,
         draws=draws,
+        device=device,
         seed=seed,
     )

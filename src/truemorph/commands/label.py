@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,6 +33,7 @@ def label_galaxies(
     copy: Names = (),
     engine: Literal["torch", "openvino", "ray"] = "torch",
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto",
+    device: str = "auto",
     gate: Path | None = None,
     address: str | None = None,
     shard: Shard = (1, 1),
@@ -68,6 +70,8 @@ def label_galaxies(
         What runs networks; ray uses all machines of a Ray cluster.
     precision : str
         auto uses bf16 where the hardware has it; int8 needs openvino.
+    device : str
+        Where networks run: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
     gate : path, optional
         Images on which int8 is compared with full precision before it is used; default those of the source.
     address : str, optional
@@ -123,5 +127,5 @@ def label_galaxies(
         precision,
         gate,
     )
-    loaded = model if isinstance(model, Classifier) else load(model)
+    loaded = replace(model, device=device) if isinstance(model, Classifier) else load(model, device)
     return label_table(loaded, asked, shard=shard, address=address, max_bad=max_bad, on_cluster=engine == "ray")

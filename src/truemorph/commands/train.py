@@ -39,6 +39,7 @@ def train_classifier(
         Settings | None,
         Parameter(name="*", group=Group("Settings (defaults depend on the preset: see --dry-run)"), show_default=False),
     ] = None,
+    overwrite: bool = False,
     dry_run: bool = False,
 ) -> TrainingResult | Configuration | None:
     """Train a classifier through the bias curve T(α), so that it predicts the unbiased class.
@@ -73,6 +74,8 @@ def train_classifier(
         Folder to keep decoded images in, for the next run.
     settings : TrainingConfig or dict, optional
         Settings of the network and its training, such as {"epochs": 30}.
+    overwrite : bool
+        Replace a finished model in the run folder.
     dry_run : bool
         Show all settings as run.toml and stop.
 
@@ -117,6 +120,10 @@ def train_classifier(
     )
     if dry_run:
         return Configuration(run_toml(run).rstrip(), run.model_dump(mode="json"))
+    if (Path(run.out) / "config.json").is_file() and not overwrite:
+        raise InputError(
+            f"{run.out}: holds a finished model; choose another folder (`out`), or replace it (`overwrite`)"
+        )
     known = None if transition is None or isinstance(transition, str | Path) else transition_described(transition)
     return train_on_catalogue(run, read_catalogue(catalogue) if in_memory else None, known)
 

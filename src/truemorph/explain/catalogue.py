@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +104,7 @@ def explain_models(
     rings: int,
     bootstrap: int,
     draws: int,
+    device: str,
     seed: int,
 ) -> ExplainResult:
     """Explain models on the galaxies of a catalogue and write the result; see `truemorph.explain_classifier`.
@@ -124,7 +125,7 @@ def explain_models(
         raise InputError("draws is 0, for no check of the maps, or two networks of random weights at least; got 1")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder (`out`)")
-    models = _models(given)
+    models = {name: replace(model, device=device) for name, model in _models(given).items()}
     table = read_catalogue(catalogue)
     root = image_folder(table)
     frame = _chosen(table, rows, galaxies, seed)

@@ -13,6 +13,7 @@ import torch
 from captum.attr import LayerGradCam
 
 from truemorph.classifiers.checkpoint import Classifier
+from truemorph.classifiers.hardware import torch_device
 from truemorph.errors import InputError
 from truemorph.explain.seams import Grid, Layer, Seam, layers_of
 from truemorph.images.transforms import normalise
@@ -68,14 +69,14 @@ class GradCam:
     def __init__(self, model: Classifier, layer: str | None = None) -> None:
         _check(model)
         self.model = model
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = torch_device(model.device)
         self.networks = [network.requires_grad_(False) for network in model.networks()]
         self._layer = _chosen(layers_of(self.networks[0], _side(model)), layer, model.config.backbone)
         self.networks = [network.to(self._device) for network in self.networks]
         self._mean, self._std = (
             torch.tensor(model.described["normalisation"][key], device=self._device) for key in ("mean", "std")
         )
-        self._at_once = max(1, _PIXELS_AT_ONCE[self._device.type] // _side(model) ** 2)
+        self._at_once = max(1, _PIXELS_AT_ONCE.get(self._device.type, _PIXELS_AT_ONCE["cuda"]) // _side(model) ** 2)
         self.description = f"torch {self._device.type} fp32"
 
     @property

@@ -10,7 +10,7 @@ random ones leave less likeness than half-way from the first to the second.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -172,7 +172,8 @@ def randomise(
     if draws < 2:
         raise InputError(f"the check by random weights takes two draws or more; got {draws}")
     progress = progress or Silence()
-    alone = Classifier({**model.described, "temperatures": model.temperatures[:1]}, model.members[:1], model.seen)
+    described = {**model.described, "temperatures": model.temperatures[:1]}
+    alone = replace(model, described=described, members=model.members[:1])
     cam = GradCam(alone, layer)
     classes = cam.member(pixels, 0).argmax(axis=1)
     partner = _partners(classes, seed)

@@ -29,11 +29,11 @@ def rates(config: TrainingConfig) -> dict[str, float]:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from truemorph.classifiers.hardware import settled_precision
+    from truemorph.classifiers.hardware import settled_precision, torch_device
     from truemorph.classifiers.network import GalaxyNetwork
     from truemorph.images.transforms import normalise
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch_device()
     network: Any = GalaxyNetwork(config).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     size, batch = config.image_size, config.batch_size

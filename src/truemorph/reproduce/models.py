@@ -25,7 +25,7 @@ from truemorph.tables import numeric_columns
 FIT, LABELS, MODEL = "theta.json", "labels.parquet", "model"
 NETWORKS = (RESNET_GZ2B, RESNET_GZ2D, DDB)
 # Settings that say where and how fast, not what comes out.
-_NOT_THE_RESULT = {"devices", "nodes", "loggers", "compile"}
+_NOT_THE_RESULT = {"device", "devices", "nodes", "loggers", "compile"}
 # Settings that are this experiment's own, whoever asks for others.
 _OWN = ("catalogue", "out", "preset", "naive", "transition", "intrinsic", "cache")
 _LEARNED_FROM = ("object_id", "label", "alpha", "split", "sampling_weight", "image")

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from truemorph.classifiers.checkpoint import Classifier
-from truemorph.classifiers.hardware import multiplies_bf16
+from truemorph.classifiers.hardware import multiplies_bf16, torch_device
 from truemorph.classifiers.network import PixelConv
 from truemorph.images.transforms import normalise
 from truemorph.labelling.engines import Precision
@@ -30,10 +30,10 @@ class TorchEngine:
     def __init__(self, model: Classifier, precision: Precision = "auto", threads: int | None = None) -> None:
         if threads:
             torch.set_num_threads(threads)
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = torch_device(model.device)
         chosen = ("bf16" if multiplies_bf16() else "fp32") if precision == "auto" else precision
         self._type = torch.bfloat16 if chosen == "bf16" else torch.float32
-        most, fitting = _MOST_AT_ONCE[self._device.type], _PIXELS_AT_ONCE // model.config.image_size**2
+        most, fitting = _MOST_AT_ONCE.get(self._device.type, 256), _PIXELS_AT_ONCE // model.config.image_size**2
         self._at_once = most if self._device.type == "cuda" else max(8, min(most, fitting))
         self._networks = [self._placed(network) for network in model.networks()]
         self._temperatures = model.temperatures
