@@ -7,6 +7,7 @@ Schneider 2018 (AJ 156, 284).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +64,23 @@ def choose_bins(n: int, with_intrinsic: bool, per_bin: int = 25) -> tuple[int, i
         if bins >= 4:
             return depth, min(bins, 8)
     return 1, max(2, int((n // 2 - 1) // per_bin))
+
+
+def proportion_error(share: Any, count: Any) -> Any:
+    """Standard error of a proportion, with one success and one failure added (Agresti & Coull): never zero.
+
+    Parameters
+    ----------
+    share, count : float or array
+        The proportion, and the number of objects that it is of.
+
+    Examples
+    --------
+    >>> round(float(proportion_error(0.0, 98)), 4), round(float(proportion_error(0.5, 98)), 4)
+    (0.0099, 0.05)
+    """
+    smoothed = (share * count + 1) / (count + 2)
+    return np.sqrt(smoothed * (1 - smoothed) / (count + 2))
 
 
 @dataclass(frozen=True)

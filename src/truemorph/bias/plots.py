@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from truemorph.bias.binning import Bins
+from truemorph.bias.binning import Bins, proportion_error
 from truemorph.bias.likelihood import observed_log_probabilities
 from truemorph.bias.transitions import DISK, SMOOTH
 
@@ -31,15 +31,10 @@ def axes_or_new(ax: Any, size: tuple[float, float] = (5.5, 3.6)) -> Any:
 def binned_share(
     alpha: np.ndarray, member: np.ndarray, bins: int, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean α, share of members and its error in equal-count bins of α.
-
-    The error is that of a proportion with one success and one failure added (Agresti & Coull), so that a bin
-    without any has one too.
-    """
+    """Mean α, share of members and its error (`proportion_error`) in equal-count bins of α."""
     cut = Bins.cut(alpha, min(bins, alpha.size), weights)
     share, counts = cut.means(member.astype(np.float64)[:, None])[:, 0], cut.effective_counts()
-    smoothed = (share * counts + 1) / (counts + 2)
-    return cut.middles, share, np.sqrt(smoothed * (1 - smoothed) / (counts + 2))
+    return cut.middles, share, proportion_error(share, counts)
 
 
 def plot_fit(fit: Any, ax: Any, bins: int) -> Any:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from truemorph.bias.binning import proportion_error
 from truemorph.errors import InputError
 
 
@@ -189,9 +190,7 @@ class _Pair:
 
 
 def share_above(values: np.ndarray, boundary: float, weights: np.ndarray) -> tuple[float, float]:
-    """Weighted fraction of the finite values above a boundary, and its binomial error.
-
-    The error is that with one success and one failure added (Agresti & Coull), so that 0 and 1 have one too.
+    """Weighted fraction of the finite values above a boundary, and its `proportion_error`.
 
     Examples
     --------
@@ -200,9 +199,7 @@ def share_above(values: np.ndarray, boundary: float, weights: np.ndarray) -> tup
     """
     kept = np.isfinite(values) & (weights > 0)
     share = float(np.average(values[kept] > boundary, weights=weights[kept]))
-    count = _effective(weights[kept])
-    smoothed = (share * count + 1) / (count + 2)
-    return share, float(np.sqrt(smoothed * (1 - smoothed) / (count + 2)))
+    return share, float(proportion_error(share, _effective(weights[kept])))
 
 
 def _effective(weights: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from truemorph.bias.binning import choose_bins, equal_count_edges
+from truemorph.bias.binning import choose_bins, equal_count_edges, proportion_error
 from truemorph.bias.leafmap import LeafMap, cv18_by_leaf
 from truemorph.bias.metrics import BiasResult, cv14, cv18
 from truemorph.bias.scores import balanced_accuracy, fraction_error
@@ -80,7 +80,7 @@ def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int = _QUAN
     -------
     polars.DataFrame
         `labels`, `bin`, `low`, `high`, `mean` (of the column), `galaxies`, `disk_fraction`, `stderr`
-        (sqrt(f (1 - f) / n), with a success and a failure added).
+        (see `proportion_error`).
     """
     order = np.argsort(values, kind="stable")
     order = order[np.isfinite(values[order])]
@@ -91,7 +91,6 @@ def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int = _QUAN
             part = order[start:stop]
             disk = one.disk[part][one.known[part]]
             fraction = float(disk.mean()) if disk.size else float("nan")
-            smoothed = (np.nan_to_num(fraction) * disk.size + 1) / (disk.size + 2)
             rows.append(
                 {
                     "labels": one.name,
@@ -101,7 +100,7 @@ def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int = _QUAN
                     "mean": float(values[part].mean()),
                     "galaxies": int(disk.size),
                     "disk_fraction": fraction,
-                    "stderr": float(np.sqrt(smoothed * (1 - smoothed) / (disk.size + 2))),
+                    "stderr": float(proportion_error(np.nan_to_num(fraction), disk.size)),
                 }
             )
     return pl.DataFrame(rows)

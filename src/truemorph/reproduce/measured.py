@@ -143,6 +143,13 @@ def tree_of(work: Work, frame: pl.DataFrame, intrinsic: tuple[str, ...]) -> Tree
     return Tree.fitting(alpha, columns, options.bootstrap, options.seed, options.depth, options.bins)
 
 
+def on_frame(tree: Tree, frame: pl.DataFrame, intrinsic: tuple[str, ...], name: str) -> tuple[Tree, LabelSet]:
+    """A tree of the same depth and bins on other galaxies, and these galaxies' own labels."""
+    columns = numeric_columns(frame, intrinsic, "the sample") if intrinsic else None
+    own = LabelSet(name, "crowd", frame["label"].to_numpy().astype(float))
+    return replace(tree, alpha=frame["alpha"].to_numpy(), intrinsic=columns), own
+
+
 def _kind(name: str) -> Any:
     return {GZ2B: "crowd", GZ2D: "column"}.get(name, "labels")
 

@@ -16,10 +16,10 @@ from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.catalogs.sampling import TEST, TRAIN
 from truemorph.errors import InputError
 from truemorph.io import plain, write_json
-from truemorph.report.measures import LabelSet, Tree, numbers_of
+from truemorph.report.measures import Tree, numbers_of
 from truemorph.report.page import with_error
-from truemorph.reproduce.catalogue import DEBIASED, EVERYTHING
-from truemorph.reproduce.measured import MODELS, Measured, measured, one_class, order
+from truemorph.reproduce.catalogue import EVERYTHING
+from truemorph.reproduce.measured import MODELS, Measured, measured, on_frame, one_class, order
 from truemorph.reproduce.models import NETWORKS
 from truemorph.reproduce.paper import GZ2B, GZ2D, SAMPLE
 from truemorph.reproduce.stages import Stage, Work
@@ -101,26 +101,20 @@ def _intrinsic(work: Work, found: Measured) -> dict[str, Any] | None:
     return _reason("intrinsic columns", "not given", ", ".join(found.intrinsic), effect, settings=swept)
 
 
-def _evaluated_on(work: Work, found: Measured) -> dict[str, Any]:
-    frames = {GZ2B: work.catalogue().frame}
-    if work.have(GZ2D):
-        frames[GZ2D] = work.catalogue(GZ2D, DEBIASED).frame
-    rows, said = [], []
-    for name, frame in frames.items():
-        of_parts = []
-        for part in ("all", TRAIN, TEST):
-            chosen = frame if part == "all" else frame.filter(pl.col("split") == part)
-            columns = numeric_columns(chosen, found.intrinsic, "the sample") if found.intrinsic else None
-            tree = replace(found.tree, alpha=chosen["alpha"].to_numpy(), intrinsic=columns, bootstrap=_RESAMPLES)
-            bias = tree.bias(LabelSet(name, "crowd", chosen["label"].to_numpy().astype(float)))
-            if bias is not None:
-                row = {"name": name, "galaxies_of": part, "galaxies": chosen.height, "value": bias.value}
-                rows.append(row | {"bootstrap_mean": bias.bootstrap_mean, "bootstrap_std": bias.bootstrap_std})
-                of_parts.append(f"{part} {with_error(bias.bootstrap_mean, bias.bootstrap_std)}")
-        said.append(f"{name.upper()}: {', '.join(of_parts)}")
+def _evaluated_on(work: Work, found: Measured) -> dict[str, Any] | None:
+    known = work.result("bias")["rows"] if work.have("bias") else []
+    rows = [one for one in known if one["galaxies_of"] in ("all", TRAIN, TEST) and one["bootstrap_mean"] is not None]
+    said = {name: [one for one in rows if one["name"] == name] for name in dict.fromkeys(one["name"] for one in rows)}
+    if not said:
+        return None
+    effect = "; ".join(
+        f"{name.upper()}: "
+        + ", ".join(f"{one['galaxies_of']} {with_error(one['bootstrap_mean'], one['bootstrap_std'])}" for one in own)
+        for name, own in said.items()
+    )
     return _reason(
         "galaxies that bias is measured on", "not given (± 0.01 suggests the test set)", "test galaxies",
-        f"with the same leaves and bins: {'; '.join(said)}", rows=rows,
+        f"with the same leaves and bins: {effect}", rows=rows,
     )  # fmt: skip
 
 
@@ -129,9 +123,7 @@ def _drawn(work: Work, found: Measured) -> dict[str, Any] | None:
     n = found.frame.height
     if table.height < 2 * n:
         return None
-    columns = numeric_columns(table, found.intrinsic, "the sample") if found.intrinsic else None
-    tree = replace(found.tree, alpha=table["alpha"].to_numpy(), intrinsic=columns)
-    every = LabelSet("all", "crowd", table["label"].to_numpy().astype(float))
+    tree, every = on_frame(found.tree, table, found.intrinsic, "all")
     rng = np.random.default_rng([work.options.seed, 14])
     values = [tree.value(every, rng.choice(table.height, n, replace=False)) for _ in range(_DRAWS)]
     known = [value for value in values if value is not None]
@@ -290,7 +282,7 @@ _EVERY: tuple[Callable[[Work, Measured], dict[str, Any] | None], ...] = (
 
 
 def _follows_from(work: Work) -> dict[str, Any]:
-    return settings(work, ("catalogue", GZ2D, "theta", *MODELS))
+    return settings(work, ("catalogue", GZ2D, "theta", "bias", *MODELS))
 
 
 def _make(work: Work, folder: Path) -> dict[str, Any]:
@@ -310,5 +302,5 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
 
 STAGES = (
     Stage("reasons", "why numbers may differ from the paper's", _follows_from, _make, ("catalogue",),
-          (GZ2D, "theta", *MODELS)),
+          (GZ2D, "theta", "bias", *MODELS)),
 )  # fmt: skip

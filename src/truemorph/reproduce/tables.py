@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,10 @@ import polars as pl
 
 from truemorph.catalogs.sampling import TEST
 from truemorph.io import plain, write_json
-from truemorph.report.measures import LabelSet, numbers_of
+from truemorph.report.measures import numbers_of
 from truemorph.report.page import Table, number, with_error
 from truemorph.reproduce.catalogue import DEBIASED
-from truemorph.reproduce.measured import MODELS, measured, order, table_rows, titles, tree_of
+from truemorph.reproduce.measured import MODELS, measured, on_frame, order, table_rows, titles, tree_of
 from truemorph.reproduce.models import intrinsic_columns
 from truemorph.reproduce.paper import (
     DCV14,
@@ -27,7 +26,7 @@ from truemorph.reproduce.paper import (
     THETA,
 )
 from truemorph.reproduce.stages import Stage, Work
-from truemorph.tables import CatalogTable, numeric_columns, write_table
+from truemorph.tables import CatalogTable, write_table
 
 JSON, ECSV, MARKDOWN = "table1.json", "table1.ecsv", "table1.md"
 
@@ -60,9 +59,7 @@ def _measure_bias(work: Work, folder: Path) -> dict[str, Any]:
     for name, frame in frames.items():
         for part in ("all", *frame["split"].unique().sort()):
             chosen = frame if part == "all" else frame.filter(pl.col("split") == part)
-            columns = numeric_columns(chosen, intrinsic, "the sample") if intrinsic else None
-            tree = replace(common, alpha=chosen["alpha"].to_numpy(), intrinsic=columns)
-            labels = LabelSet(titles(work)[name], "crowd", chosen["label"].to_numpy().astype(float))
+            tree, labels = on_frame(common, chosen, intrinsic, titles(work)[name])
             row = {"labels": titles(work)[name], "name": name, "galaxies_of": part, "measure": tree.measure}
             row |= {"depth": tree.depth, "bins": tree.bins, "galaxies": chosen.height}
             rows.append(row | numbers_of(tree.bias(labels)))
