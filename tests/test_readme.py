@@ -67,6 +67,7 @@ def test_every_command_of_the_readme_is_in_a_block_that_is_run():
         "experts",
         "challenge",
         "leaderboard",
+        "notebook",
         "python",
         "ways",
         "simulate",
@@ -101,6 +102,8 @@ def test_step_by_step_on_the_demos_files(tmp_path):
     assert "posterior probabilities" in out
     assert "above noise" in out
     assert (tmp_path / "run" / "report.html").is_file()
+    assert "flat-fractions-assumed" in run_block("notebook", tmp_path)
+    assert (tmp_path / "work" / "report.html").is_file()
 
 
 def test_python_snippet(tmp_path):

@@ -257,7 +257,9 @@ def test_files_of_others_in_a_run_folder_stay(capsys, catalogue, tmp_path):
     (out / "notes.txt").write_text("mine")
     (out / "plots").mkdir()
     (out / "plots" / "a.png").write_text("mine")
-    assert run(capsys, "train", catalogue, "--out", out, *SET, "--naive")[0] == 0
+    assert run(capsys, "train", catalogue, "--out", out, *SET, "--naive")[0] == 2
+    assert load(out).transition != MatrixTransition.identity()
+    assert run(capsys, "train", catalogue, "--out", out, *SET, "--naive", "--overwrite")[0] == 0
     assert load(out).transition == MatrixTransition.identity()
     assert (out / "notes.txt").read_text() == (out / "plots" / "a.png").read_text() == "mine"
     assert not list(tmp_path.glob(".m*"))

@@ -107,7 +107,7 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Gath
         If a source is not one, runs and catalogue don't go together, or a column is absent.
     """
     subjects = _subjects(sources)
-    path = options.catalogue or _catalogue_of(subjects)
+    path = Path(options.catalogue or _catalogue_of(subjects))
     catalogue = read_catalogue(path)
     frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
     frame = frame.drop([name for name in frame.columns if name.startswith(OURS)])
