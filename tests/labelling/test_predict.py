@@ -1,8 +1,15 @@
 """Labels out: out of fold for training galaxies, nothing lost, nothing counted twice."""
 
+import json
+from contextlib import nullcontext
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
+from astropy.io import fits
+from astropy.table import Table
 
 from conftest import codes
 from truemorph.bias.families import transition_to_dict
@@ -12,6 +19,8 @@ from truemorph.classifiers.checkpoint import Classifier, describe, save_classifi
 from truemorph.commands.label import label_galaxies
 from truemorph.config import RunConfig, training_config
 from truemorph.errors import InputError
+from truemorph.findings import Finding
+from truemorph.labelling import sources
 from truemorph.tables import CatalogTable, read_table, write_table
 
 T = RayleighTransition(10.0)
@@ -110,6 +119,65 @@ def test_the_extension_is_the_format_written(tmp_path, extension):
     if extension != "csv":
         assert back.metadata["transition"]["parameters"]["theta"] == 10.0
         assert back.metadata["model_hash"] == "unsaved"
+
+
+@pytest.mark.parametrize(
+    ("extension", "format_name"),
+    [("fits", "fits"), ("ecsv", "ascii.ecsv"), ("vot", "votable"), ("parquet", "parquet")],
+)
+def test_astropy_shows_unit_and_description_of_each_column(tmp_path, monkeypatch, extension, format_name):
+    if extension == "parquet":
+        pytest.importorskip("pandas")
+    monkeypatch.setattr(sources, "PART_ROWS", 4)  # two parts
+    path = catalogue(tmp_path, radius=np.arange(6.0))
+    given = read_table(path)
+    write_table(replace(given, units={"radius": "arcsec"}, descriptions={"radius": "Petrosian radius"}), path)
+    out = tmp_path / f"labels.{extension}"
+    label_galaxies(logistic_model([0.0, 1.0], []), path, out, copy=["radius"])
+    with pytest.warns() if extension == "parquet" else nullcontext():  # astropy guesses the length of text
+        labels = Table.read(out, format=format_name)
+    assert labels.colnames == [
+        *(
+            "object_id",
+            "radius",
+            "p_smooth",
+            "p_disk",
+            "p_spread",
+            "label",
+            "relation",
+            "crowd_label",
+            "alpha",
+            "split",
+        ),
+        *("posterior_smooth", "posterior_disk", "posterior_label", "label_quality", "model_hash"),
+    ]
+    assert {name for name in labels.colnames if not labels[name].description} == set()
+    assert {name: str(labels[name].unit) for name in labels.colnames if labels[name].unit} == {"radius": "arcsec"}
+    assert labels["radius"].description == "Petrosian radius"
+    if extension == "fits":
+        header = fits.getheader(out, 1)
+        assert [header["TUNIT2"], header["TCOMM2"]] == ["arcsec", "Petrosian radius"]
+        assert all(header[f"TCOMM{number}"] for number in range(1, len(labels.colnames) + 1))
+
+
+def test_labels_carry_the_findings_of_the_fits_they_rest_on_once(tmp_path):
+    shared = Finding("flat-fractions-assumed", "caution", "p < 0.01 & \u03b1", "Give gold labels (`gold`).")
+    other = Finding("family-rejected", "caution", "10 above the best")
+    trained = {**transition_to_dict(T), "findings": [shared.to_dict()]}
+    given = {**transition_to_dict(RayleighTransition(9.0)), "findings": [shared.to_dict(), other.to_dict()]}
+    path, model = catalogue(tmp_path), logistic_model([0.0], [], trained)
+    for extension in ("parquet", "fits", "ecsv", "vot"):
+        out = tmp_path / f"labels.{extension}"
+        report = label_galaxies(model, path, out, transition=given)
+        assert codes(report) == ["flat-fractions-assumed", "family-rejected"]
+        metadata = read_table(out).metadata
+        assert [Finding.from_dict(one) for one in metadata["findings"]] == [shared, other]
+        assert metadata["transition"]["parameters"]["theta"] == 9.0
+        assert metadata["trained_through"]["parameters"]["theta"] == 10.0
+        assert metadata["trained_on"]["alpha"] == "radius / sigma_PSF"
+    held = pq.read_schema(tmp_path / "labels.parquet").metadata
+    assert json.loads(held[b"truemorph.model_hash"]) == "unsaved"
+    assert codes(label_galaxies(model, path, tmp_path / "own.parquet")) == ["flat-fractions-assumed"]
 
 
 def test_alpha_in_another_unit_is_refused(tmp_path):

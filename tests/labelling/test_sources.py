@@ -136,6 +136,27 @@ def test_a_folder_of_results_mirrors_the_partitions(image_model, pictures, expec
         label_galaxies(load(image_model), source, tmp_path / "other")
 
 
+def test_partitions_keep_units_and_descriptions(image_model, pictures, tmp_path):
+    schema = pa.schema(
+        [
+            pa.field("id", pa.string(), metadata={"description": "survey id"}),
+            pa.field("image", pa.binary()),
+            pa.field("radius", pa.float64(), metadata={"unit": "arcsec", "description": "Petrosian radius"}),
+        ]
+    )
+    for number, some in enumerate((list(pictures)[:20], list(pictures)[20:])):
+        (tmp_path / "sky").mkdir(exist_ok=True)
+        columns = [some, [pictures[one] for one in some], [1.0] * len(some)]
+        pq.write_table(pa.table(columns, schema=schema), tmp_path / "sky" / f"{number}.parquet")
+    for out in ("labels", "labels.parquet"):
+        label_galaxies(load(image_model), tmp_path / "sky", tmp_path / out, copy=["radius"])
+    for file in ("labels/0.parquet", "labels/1.parquet", "labels.parquet"):
+        fields = {one.name: one.metadata for one in pq.read_schema(tmp_path / file)}
+        assert fields["object_id"] == {b"description": b"survey id"}
+        assert fields["radius"] == {b"unit": b"arcsec", b"description": b"Petrosian radius"}
+        assert all(one[b"description"] for one in fields.values())
+
+
 def test_named_pipes_are_listed_and_names_that_are_not_utf8_are_escaped(image_model, pictures, tmp_path):
     folder = write_folder(tmp_path / "images", {name: pictures[name] for name in ("g00", "g01")})
     os.mkfifo(folder / "pipe.jpg")

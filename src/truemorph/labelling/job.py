@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.features import logistic_inputs
 from truemorph.errors import InputError
-from truemorph.findings import Finding
+from truemorph.findings import Finding, unique
 from truemorph.labelling.decoding import NO_IMAGE, decoded
 from truemorph.labelling.engines import Precision, engine_for
 from truemorph.labelling.labeller import IN_SAMPLE, Crowd, Labeller
@@ -26,7 +27,7 @@ from truemorph.labelling.output import Account, PartWriter, Results, is_table
 from truemorph.labelling.parts import Part
 from truemorph.labelling.sources import PART_ROWS, Source, open_source
 from truemorph.progress import Progress
-from truemorph.tables import frame_hash
+from truemorph.tables import CatalogTable, frame_hash
 
 NO_FEATURE = "a feature is missing"
 _BATCH = 256
@@ -73,9 +74,10 @@ class Job:
     labeller : Labeller
     source : Source
     results : Results
-    metadata : dict
-        Of the tables of labels.
-    findings : list of Finding
+    labels : CatalogTable
+        Without rows: columns, units, descriptions and metadata of the tables of labels.
+    findings : sequence of Finding
+        Of the fits that the labels rest on, and of this labelling.
     threads : int, optional
         Cores that this process may use; default all.
     """
@@ -83,8 +85,8 @@ class Job:
     labeller: Labeller
     source: Source
     results: Results
-    metadata: dict[str, Any]
-    findings: list[Finding]
+    labels: CatalogTable
+    findings: Sequence[Finding]
     threads: int | None = None
 
     def label(self, part: Part, progress: Progress) -> Account | None:
@@ -96,7 +98,7 @@ class Job:
         with held:
             if self.results.is_done(part.name):
                 return None
-            with self.results.writer(part.name, self.labeller.schema, self.metadata) as writer:
+            with self.results.writer(part.name, self.labels) as writer:
                 if self.labeller.model.uses_images:
                     _label_images(self, part, writer, progress)
                 else:
@@ -155,12 +157,36 @@ def open_job(model: Classifier, asked: Asked) -> Job:
         "transition": None if used is None else transition_to_dict(used),
         "alpha": said.get("alpha"),
     }
-    metadata = {**follows, "source": what.metadata.get("source", str(asked.source))}
+    rests_on = [model.described["transition"], asked.transition if used is not None and asked.transition else {}]
+    fitted = unique(*(map(Finding.from_dict, one.get("findings", ())) for one in rests_on))
+    metadata = {
+        "about": f"labels of galaxies by truemorph {__version__}, model {model.model_hash}",
+        **follows,
+        "source": what.metadata.get("source", str(asked.source)),
+        **{key: said[key] for key in ("votes", "label_rule", "gold_definition") if said.get(key)},
+        "trained_on": model.described["catalogue"],
+        "trained_through": transition_to_dict(model.transition),
+        "findings": [one.to_dict() for one in fitted],
+    }
+    labels = _without_rows(labeller, what, what if joined is None else joined, metadata)
     columns = ("object_id", "label", "alpha", "split")
     crowd = None if joined is None else frame_hash(joined.frame.select(columns))
     # Not how the source is spelled: another process may know it by another path.
     identity = {**follows, "rows": what.fingerprint, "crowd": crowd, "keep": list(asked.keep)}
-    return Job(labeller, what, Results(out, identity), metadata, findings, asked.threads)
+    return Job(labeller, what, Results(out, identity), labels, unique(fitted, findings), asked.threads)
+
+
+def _without_rows(
+    labeller: Labeller, source: Source, crowd: Source | CatalogTable, metadata: dict[str, Any]
+) -> CatalogTable:
+    """Columns of the labels, with units and descriptions; those of copied columns are the source's."""
+    origins: dict[str, Source | CatalogTable] = dict.fromkeys(("object_id", *dict(labeller.keep)), source)
+    if labeller.crowd:
+        origins |= dict.fromkeys(("alpha", "split"), crowd)
+    units = {name: one.units[name] for name, one in origins.items() if name in one.units}
+    known = {name: one.descriptions[name] for name, one in origins.items() if name in one.descriptions}
+    frame = pl.DataFrame(schema=labeller.schema)
+    return CatalogTable(frame, units, metadata, descriptions=labeller.descriptions | known)
 
 
 def _for_posteriors(

@@ -16,6 +16,7 @@ import polars as pl
 
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.transitions import Transition
+from truemorph.catalogs.columns import ADDED, NAMED
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.labelling.engines import Engine
 from truemorph.tables import CatalogTable
@@ -101,6 +102,29 @@ class Labeller:
                 out |= {f"posterior_{name}": pl.Float64 for name in names}
                 out |= {"posterior_label": pl.Int64, "label_quality": pl.Float64}
         return out | {"model_hash": pl.String}
+
+    @property
+    def descriptions(self) -> dict[str, str]:
+        """Descriptions of those columns that are not copied; ASCII, as FITS has no other letters."""
+        names = self.model.classes
+        numbered = ", ".join(f"{k} {name}" for k, name in enumerate(names))
+        about = {
+            "object_id": NAMED["object_id"].description,
+            "p_spread": "standard deviation of p(y | x) over members; missing where one member labelled the galaxy",
+            "label": f"class with the largest p(y | x): {numbered}",
+            "relation": "role of the galaxy in training: new, out_of_fold, early_stopping or in_sample",
+            "crowd_label": f"observed label: {numbered}",
+            "alpha": ADDED["alpha"],
+            "split": ADDED["split"],
+            "posterior_label": f"class with the largest posterior probability: {numbered}",
+            "label_quality": "posterior probability that the observed label is right",
+            "model_hash": "hash of the model's files",
+        }
+        for name in names:
+            about[f"p_{name}"] = f"p(y = {name} | x): class probability from the model, mean over members"
+            about[f"posterior_{name}"] = f"posterior probability of {name}, given x, the observed label and alpha"
+        kept = dict(self.keep)
+        return {name: about[name] for name in self.schema if name not in kept}
 
     def label(self, frame: pl.DataFrame, inputs: np.ndarray) -> pl.DataFrame:
         """Labels of some rows, one a row.

@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,7 +26,7 @@ from filelock import AcquireReturnProxy, FileLock
 
 from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.io import content_hash, lock, plain, read_json, write_json, written_whole
-from truemorph.tables import CatalogTable, table_extension, write_table
+from truemorph.tables import CatalogTable, table_extension, to_arrow, write_table
 
 _ACCOUNT = b"truemorph_account"
 _PROBLEMS = {"object_id": pl.String, "reason": pl.String}
@@ -96,20 +96,16 @@ class PartWriter:
     ----------
     path, problems : Path
         Where labels and, if there are any, problems are written.
-    schema : dict
-        Names and polars types of the columns.
-    metadata : dict
+    labels : CatalogTable
+        Without rows: columns, units, descriptions and metadata of the labels.
     """
 
-    def __init__(self, path: Path, problems: Path, schema: dict[str, Any], metadata: dict[str, Any]) -> None:
-        self._path, self._problems, self._schema = path, problems, schema
-        self._metadata = metadata
+    def __init__(self, path: Path, problems: Path, labels: CatalogTable) -> None:
+        self._path, self._problems, self._schema = path, problems, labels.frame.schema
         self._partial = path.with_name(f".{path.name}.{os.getpid()}")
         self._listed: list[tuple[str, str]] = []
         self.account = Account()
-        empty = pl.DataFrame(schema=schema).to_arrow(compat_level=pl.CompatLevel.oldest())
-        note = json.dumps({**metadata, "units": {}}).encode()
-        self._arrow = empty.schema.with_metadata({b"truemorph": note})
+        self._arrow = to_arrow(labels).schema
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = pq.ParquetWriter(self._partial, self._arrow)
@@ -262,9 +258,9 @@ class Results:
             self.folder.rmdir()
         return None
 
-    def writer(self, part: str, schema: dict[str, Any], metadata: dict[str, Any]) -> PartWriter:
+    def writer(self, part: str, labels: CatalogTable) -> PartWriter:
         """Writer of a part."""
-        return PartWriter(self.path(part), self._listed_in(part), schema, metadata)
+        return PartWriter(self.path(part), self._listed_in(part), labels)
 
     def _listed_in(self, part: str) -> Path:
         return self.folder / "problems" / f"{part}.csv"
@@ -291,8 +287,14 @@ class Results:
         self.path(part).unlink(missing_ok=True)
         self._listed_in(part).unlink(missing_ok=True)
 
-    def conclude(self, parts: Sequence[str], metadata: dict[str, Any]) -> None:
+    def conclude(self, parts: Sequence[str], labels: CatalogTable) -> None:
         """Where one table was asked for, make it of all parts, in their order, and one list of all problems.
+
+        Parameters
+        ----------
+        parts : sequence of str
+        labels : CatalogTable
+            Without rows, as for `PartWriter`.
 
         Raises
         ------
@@ -305,20 +307,19 @@ class Results:
                 one.unlink(missing_ok=True)
             return
         with _writing(self.out):
-            self._make_table(parts, metadata)
+            self._make_table(parts, labels)
 
-    def _make_table(self, parts: Sequence[str], metadata: dict[str, Any]) -> None:
+    def _make_table(self, parts: Sequence[str], labels: CatalogTable) -> None:
         listed = pl.DataFrame([row for part in parts for row in self.listed(part)], schema=_PROBLEMS, orient="row")
         write_table(CatalogTable(listed), self.problems)
         if self.out.suffix.lower() == ".parquet":
-            schema = pq.read_schema(self.path(parts[0]))
-            schema = schema.with_metadata({key: schema.metadata[key] for key in (b"truemorph",)})
+            schema = to_arrow(labels).schema
             with written_whole(self.out) as partial, pq.ParquetWriter(partial, schema) as writer:
                 for part in parts:
                     writer.write_table(pq.read_table(self.path(part), partitioning=None).cast(schema))
         else:
             frame = pl.concat([pl.read_parquet(self.path(part)) for part in parts])
-            write_table(CatalogTable(frame, metadata=metadata), self.out)
+            write_table(replace(labels, frame=frame), self.out)
         gone = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
         self.folder.rename(gone)
         shutil.rmtree(gone)

@@ -40,6 +40,7 @@ class LabelReport(Result):
     complete : bool
         False where other processes, or other shards, still have parts to label.
     findings : tuple of Finding
+        Of the fits of T(α) that the labels rest on, and of this labelling; each once.
     """
 
     out: Path
@@ -187,7 +188,7 @@ def _concluded(job: Job, max_bad: float) -> LabelReport:
             _check_bad(results, account, max_bad)
             if account.labelled == 0:
                 raise InputError(f"{job.source.path}: nothing to label ({problems[0][1]})")
-            results.conclude(parts, job.metadata)
+            results.conclude(parts, job.labels)
     if not complete:
         findings.append(
             Finding(

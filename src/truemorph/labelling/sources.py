@@ -6,7 +6,7 @@ A part is what is labelled and written as a whole: a partition, a tar file, or s
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from truemorph.catalogs.catalogue import IMAGE_ENDINGS, image_folder, object_ids
 from truemorph.errors import InputError, nearest
 from truemorph.io import content_hash, shown_path
 from truemorph.labelling.parts import ParquetPart, Part, TablePart, TarPart, stem, without
-from truemorph.tables import frame_hash, read_table
+from truemorph.tables import arrow_texts, frame_hash, read_table
 
 PART_ROWS = 16_384
 # As tables of galaxies call them, in order of preference.
@@ -43,6 +43,8 @@ class Source:
     path : Path
     prepared : bool
         Whether it is a prepared catalogue, with crowd labels and α.
+    units, descriptions : dict of str to str
+        Of the columns of a table; of its ids under `object_id`.
     """
 
     parts: Sequence[Part]
@@ -50,6 +52,8 @@ class Source:
     path: Path
     metadata: dict[str, Any] = field(default_factory=dict)
     prepared: bool = False
+    units: dict[str, str] = field(default_factory=dict)
+    descriptions: dict[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> int | None:
@@ -195,7 +199,8 @@ def _table(
         _check_kept(keep, names, path)
         column = "image" if "image" in frame.columns else None
         mark = content_hash([frame_hash(frame), str(root.resolve())])
-        return Source(_cut(frame, root, column), mark, path, table.metadata, prepared=True)
+        parts = _cut(frame, root, column)
+        return Source(parts, mark, path, table.metadata, True, table.units, table.descriptions)
     column = _chosen(image_column, PATH_COLUMNS, names, path, "`image_column`")
     if column is None:
         raise InputError(
@@ -208,7 +213,14 @@ def _table(
     frame = table.frame.select(own, pl.col(column).cast(pl.String).alias(_IMAGE), *keep)
     root = images or path.parent
     mark = content_hash([frame_hash(frame), str(root.resolve())])
-    return Source(_cut(frame, root, _IMAGE), mark, path, {"source": str(path)})
+    described = _ids_described(table.descriptions, ids)
+    return Source(_cut(frame, root, _IMAGE), mark, path, {"source": str(path)}, False, table.units, described)
+
+
+def _ids_described(descriptions: Mapping[str, str], ids: str) -> dict[str, str]:
+    """Descriptions of a table whose column of ids becomes `object_id`."""
+    others = {name: text for name, text in descriptions.items() if name != "object_id"}
+    return others | ({"object_id": descriptions[ids]} if ids in descriptions else {})
 
 
 def _check_kept(keep: Sequence[str], names: Sequence[str], path: Path) -> None:
@@ -255,10 +267,12 @@ def _partitions(
     path: Path, files: list[Path], id_column: str | None, image_column: str | None, keep: tuple[str, ...]
 ) -> Source:
     parts: list[Part] = []
+    described: tuple[dict[str, str], dict[str, str]] | None = None  # as the first file has them
     root = path if path.is_dir() else path.parent
     for file in files:
         images = _image_column(file, image_column)
-        names = pq.read_schema(file).names
+        schema = pq.read_schema(file)
+        names = schema.names
         if images is None:
             raise InputError(
                 f"{file}: no column with the content of image files; name it with `image_column` "
@@ -274,7 +288,9 @@ def _partitions(
         if rows:
             name = os.path.relpath(file, root).removesuffix(".parquet")
             parts.append(ParquetPart(name, file, rows, ids, images, keep))
-    if not parts:
+            units, descriptions = arrow_texts(schema)
+            described = described or (units, _ids_described(descriptions, ids))
+    if described is None:
         raise InputError(f"{path}: the tables have no rows")
     mark = content_hash([[_file_mark(file) for file in files], id_column, image_column])
-    return Source(parts, mark, path, {"source": str(path)})
+    return Source(parts, mark, path, {"source": str(path)}, False, *described)
