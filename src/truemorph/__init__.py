@@ -28,6 +28,7 @@ _load, __dir__, __all__ = lazy_loader.attach(
         "bias.transitions": [
             "ConstantTransition",
             "FiskTransition",
+            "FlipTransition",
             "MatrixTransition",
             "RayleighTransition",
             "WeibullTransition",

@@ -10,10 +10,14 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 if TYPE_CHECKING:
+    from truemorph.bias.transitions import FlipTransition
+
     # A path, or a table in memory (polars, pandas, pyarrow, astropy); the command line gives paths.
     Table = Any
+    # The name of a family of T(α), or a class; the command line gives names.
+    Family = str | type[FlipTransition]
 else:
-    Table = Path
+    Table, Family = Path, str
 
 
 def _by_commas(_: Any, tokens: Sequence[Any]) -> tuple[str, ...]:

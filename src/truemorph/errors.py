@@ -93,12 +93,8 @@ def reason(problem: BaseException) -> str:
     return lines[0] if lines else type(problem).__name__
 
 
-class TruemorphWarning(UserWarning):
-    """A result that can be computed but should not be trusted without a look."""
-
-
-class FindingWarning(TruemorphWarning):
-    """A finding that is made while a table is read, where there is no result yet to carry it.
+class FindingWarning(UserWarning):
+    """A finding, as a Python warning.
 
     Attributes
     ----------

@@ -7,7 +7,7 @@ import pytest
 from catalogs.made_up import full
 from truemorph.catalogs.catalogue import gold_classes, read_catalogue, rows_where
 from truemorph.catalogs.prepare import prepare, write_preparation
-from truemorph.errors import InputError, TruemorphWarning
+from truemorph.errors import FindingWarning, InputError
 from truemorph.tables import CatalogTable, write_table
 
 FRAME = pl.DataFrame(
@@ -87,9 +87,9 @@ def test_a_rule_that_gives_no_classes_is_refused(rule):
 
 def test_sentinels_in_rules_are_missing_with_a_warning():
     table = pl.DataFrame({"t_type": [-5, -99, 4], "z": [0.1, -9999.0, 0.2]})
-    with pytest.warns(TruemorphWarning, match="t_type"):
+    with pytest.warns(FindingWarning, match="t_type"):
         assert gold_classes(table, "t_type >= -3", "experts")[0].tolist() == [0, -1, 1]
-    with pytest.warns(TruemorphWarning, match="z"):
+    with pytest.warns(FindingWarning, match="z"):
         assert rows_where(table, ["z < 0.15"], "experts").tolist() == [True, False, False]
 
 

@@ -10,13 +10,13 @@ from conftest import flipped_labels
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
-from truemorph.errors import InputError, TruemorphWarning
+from truemorph.errors import FindingWarning, InputError
 
 THETA = 10.0
 
 
 @parametrize_with_checks([DebiasedLogisticRegression()])
-@pytest.mark.filterwarnings("ignore::truemorph.errors.TruemorphWarning")
+@pytest.mark.filterwarnings("ignore::truemorph.errors.FindingWarning")
 def test_scikit_learn_conventions(estimator, check):
     check(estimator)
 
@@ -37,7 +37,9 @@ def test_recovers_coefficients_and_theta():
     assert abs(model.transition_.theta - THETA) < 3.5 * model.stderr_["theta"]
     ideal = LogisticRegression(C=1e6).fit(X, truth)
     # Errors of a fit to true labels are smaller than ours: 20,000 galaxies give about 0.05 on these.
-    np.testing.assert_allclose(model.coef_[1], ideal.coef_[0], atol=0.25)
+    np.testing.assert_allclose(model.coef_, ideal.coef_, atol=0.25)
+    assert model.intercept_.shape == ideal.intercept_.shape
+    assert model.findings_ == ()
     naive = LogisticRegression(C=1e6).fit(X, labels)
     assert model.score(X, truth) > naive.score(X, truth) + 0.1
 
@@ -65,12 +67,14 @@ def test_without_features_it_is_fit_transition():
     assert model.predict_proba([[0.0]])[0, 1] == pytest.approx(fit.class_fractions[1], abs=0.001)
 
 
-def test_labels_that_do_not_determine_theta_are_warned_about():
+def test_labels_that_do_not_determine_theta_are_a_finding():
     rng = np.random.default_rng(7)
-    with pytest.warns(TruemorphWarning, match="do not determine"):
-        DebiasedLogisticRegression().fit(
+    with pytest.warns(FindingWarning) as given:
+        model = DebiasedLogisticRegression().fit(
             rng.normal(size=(400, 1)), rng.integers(0, 2, 400), alpha=rng.lognormal(3, 0.2, 400)
         )
+    assert [one.code for one in model.findings_] == ["transition-undetermined"]
+    assert [one.message.finding for one in given] == list(model.findings_)
 
 
 @pytest.mark.slow
@@ -92,10 +96,11 @@ def test_fixed_transition_is_kept():
     assert model.stderr_ == {}
 
 
+@pytest.mark.filterwarnings("ignore::truemorph.errors.FindingWarning")
 def test_without_alpha_it_is_logistic_regression_and_says_so():
     X, _, truth, _ = flipped_catalogue(2_000, seed=4)
-    with pytest.warns(TruemorphWarning, match="no alpha"):
-        model = DebiasedLogisticRegression(C=1e6).fit(X, truth)
+    model = DebiasedLogisticRegression(C=1e6).fit(X, truth)
+    assert [one.code for one in model.findings_] == ["labels-treated-as-correct"]
     plain = LogisticRegression(C=1e6).fit(X, truth)
     np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(X), atol=2e-3)
 

@@ -18,7 +18,7 @@ from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.classifiers.resuming import KeepState, Unfinished
 from truemorph.classifiers.rows import TrainingRows
 from truemorph.classifiers.training import train_members
-from truemorph.errors import InputError, TruemorphError, TruemorphWarning
+from truemorph.errors import InputError, TruemorphError
 
 THETA = RayleighTransition(11.25)
 
@@ -48,8 +48,7 @@ def no_network(monkeypatch):
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "hf_hub:mwalmsley/zoobot-encoder-convnext_nano"])
 def test_without_the_network_published_weights_give_way_to_a_random_start(no_network, backbone):
-    with pytest.warns(TruemorphWarning, match="starting from random ones; connect to the network"):
-        network = GalaxyNetwork(tiny(backbone=backbone, pretrained=True), pretrained=True)
+    network = GalaxyNetwork(tiny(backbone=backbone, pretrained=True), pretrained=True)
     assert network.start == "random"
     assert network.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
 
@@ -124,10 +123,7 @@ def test_members_of_one_ensemble_start_alike(monkeypatch, tmp_path):
 
     backbone_for = network._backbone_for
     monkeypatch.setattr(Unfinished, "finish", and_then_no_network)
-    with (
-        pytest.warns(TruemorphWarning, match="starting from random"),
-        pytest.raises(TruemorphError, match="started from test_vit weights, this one would from random ones"),
-    ):
+    with pytest.raises(TruemorphError, match="started from test_vit weights, this one would from random ones"):
         train_members(rows, THETA, config, unfinished=Unfinished(tmp_path))
 
 
@@ -146,10 +142,7 @@ def test_batch_norms_over_devices_keep_their_activations(monkeypatch):
 
 
 def test_a_hub_name_without_an_architecture_in_it_says_so(no_network):
-    with (
-        pytest.raises(InputError, match="doesn't end with an architecture"),
-        pytest.warns(TruemorphWarning),
-    ):
+    with pytest.raises(InputError, match="doesn't end with an architecture"):
         GalaxyNetwork(tiny(backbone="hf_hub:someone/my-own", pretrained=True), pretrained=True)
 
 

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from truemorph.catalogs.prepare import prepare, write_preparation
-from truemorph.errors import TruemorphWarning
+from truemorph.errors import FindingWarning
 from truemorph.report.options import ReportOptions
 from truemorph.report.writing import make_report
 
@@ -25,7 +25,7 @@ def result(shared_data, tmp_path_factory):
     options = ReportOptions(
         catalogue=catalogue, gold=("t_type>=-3", "t_type>=1"), distributions=("axis_ratio",), bootstrap=10
     )
-    with pytest.warns(TruemorphWarning, match="-99"):  # axis ratios that were not measured
+    with pytest.warns(FindingWarning, match="-99"):  # axis ratios that were not measured
         return make_report([], folder / "page.html", options).content, folder
 
 

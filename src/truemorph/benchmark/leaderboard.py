@@ -17,7 +17,7 @@ from truemorph._version import __version__
 from truemorph.benchmark.cache import Cache
 from truemorph.benchmark.worlds import TWIN_FACTORS, TWINS, WORLDS, Sizes, make_world
 from truemorph.bias.scores import drift, score
-from truemorph.errors import InputError, TruemorphError, TruemorphWarning, require_extra
+from truemorph.errors import FindingWarning, InputError, TruemorphError, require_extra
 from truemorph.workers import worker_pool
 
 # The real world has fewer galaxies: more passes over them.
@@ -76,7 +76,7 @@ def _run_one(task: tuple[str, int, str, Plan, Path, int]) -> dict[str, Any]:
         began = time.perf_counter()
         bench = Workbench(world, training, cache)
         with warnings.catch_warnings(record=True) as doubts:
-            warnings.simplefilter("always", TruemorphWarning)
+            warnings.simplefilter("always", FindingWarning)
             outcome = METHODS[method].run(bench)
         predict = outcome.predict
         if predict is not None:

@@ -15,18 +15,18 @@ from truemorph.bias import gold as gold_labels
 from truemorph.bias.calibration import LEVEL
 from truemorph.bias.estimation import ASSUMPTIONS, fit_transition
 from truemorph.bias.evidence import UNKNOWN
+from truemorph.bias.families import COMPARED, family_of
 from truemorph.bias.likelihood import check_weights
 from truemorph.bias.profiles import evidence_of
 from truemorph.bias.regression import fit_softmax
 from truemorph.bias.result import TransitionFit
-from truemorph.bias.transitions import DISK, Array, as_resolution
+from truemorph.bias.transitions import DISK, Array, FlipTransition, as_resolution
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.results import Result, quantity_table
 
 REJECTED = 10.0
-COMPARED = ("rayleigh", "weibull", "fisk", "monotone")
 _NOTICEABLE = 0.02
 
 
@@ -139,7 +139,7 @@ class FamilyComparison(Result):
 
 
 def compare_families(
-    labels: Array, alpha: Array, families: Sequence[str] = COMPARED, **options: Any
+    labels: Array, alpha: Array, families: Sequence[str | type[FlipTransition]] = COMPARED, **options: Any
 ) -> FamilyComparison:
     """Fit several families to the same data and say which it prefers.
 
@@ -147,7 +147,7 @@ def compare_families(
     ----------
     labels, alpha
         As for `fit_transition`.
-    families : sequence of str
+    families : sequence of str or subclasses of FlipTransition
     **options
         Passed to `fit_transition`.
 
@@ -169,15 +169,15 @@ def compare_families(
     >>> compare_families(labels, alpha, ("rayleigh", "fisk")).best
     'fisk'
     """
-    if isinstance(families, str):
+    if isinstance(families, str | type):
         families = (families,)
     left_out, labels, alpha, options = _without_unresolved(labels, alpha, options)
     fits: dict[str, TransitionFit] = {}
     compared: dict[str, tuple[float, int]] = {}
     failed: dict[str, str] = {}
-    for family in families:
+    for family, cls in {one.family: one for one in map(family_of, families)}.items():
         try:
-            fit = fit_transition(labels, alpha, family, **options)
+            fit = fit_transition(labels, alpha, cls, **options)
             fits[family] = fit
             if fit.method == "gold":
                 alone = fit if fit.gold_weight == 0 else fit.inputs.again(gold_weight=0.0)
@@ -283,7 +283,7 @@ def confounding_check(
     alpha: Array,
     intrinsic: Array | None = None,
     gold: Array | None = None,
-    family: str = "rayleigh",
+    family: str | type[FlipTransition] = "rayleigh",
     weights: Array | None = None,
     seed: int = 0,
 ) -> ConfoundingCheck:
@@ -298,7 +298,7 @@ def confounding_check(
     ----------
     labels, alpha, intrinsic, gold
         As for `fit_transition`; α of shape (N,).
-    family : str, default "rayleigh"
+    family : str or subclass of FlipTransition, default "rayleigh"
         Of T, where there are no gold labels.
     weights : array, shape (N,), optional
         Sampling weights.

@@ -19,7 +19,8 @@ from truemorph.bias import gold as gold_labels
 from truemorph.bias import votes as vote_counts
 from truemorph.bias.calibration import calibration
 from truemorph.bias.evidence import UNKNOWN
-from truemorph.bias.families import FAMILIES
+from truemorph.bias.families import described_findings, family_of, transition_to_dict
+from truemorph.bias.flexible import TabulatedTransition
 from truemorph.bias.likelihood import check_labels, check_weights
 from truemorph.bias.maximum import differences
 from truemorph.bias.methods import (
@@ -36,8 +37,8 @@ from truemorph.bias.methods import (
 )
 from truemorph.bias.result import FROM_LABELS, FitInputs, TransitionFit, flat_fractions_assumed
 from truemorph.bias.selection import selection_findings
-from truemorph.bias.spaces import Space, space_of
-from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH, Array, as_resolution
+from truemorph.bias.spaces import Search, Space
+from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH, Array, FlipTransition, as_resolution
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 
@@ -52,7 +53,7 @@ ASSUMPTIONS = {
 }
 
 
-def _checked(labels: Any, alpha: Any, gold: Any, weights: Any, n_classes: int | None, method: str, family: str) -> Data:
+def _checked(labels: Any, alpha: Any, gold: Any, weights: Any, n_classes: int | None, method: str, family: Any) -> Data:
     """Check shapes and values of everything that has one entry a galaxy."""
     observed = labels if isinstance(labels, np.ma.MaskedArray) else np.asarray(labels)
     if observed.ndim == 2 and observed.shape[1] == 1:
@@ -74,8 +75,8 @@ def _checked(labels: Any, alpha: Any, gold: Any, weights: Any, n_classes: int | 
         raise InputError("alpha must be finite, and positive for some galaxies, to estimate T(alpha)")
     if n_classes is None:
         # Families of two classes name a label 2 as the mistake that it is there.
-        many = family in ("logistic", "matrix", "tabulated")
-        n_classes = gold_labels.classes_in(observed, *([] if gold is None else [gold])) if many else 2
+        two = issubclass(family, FlipTransition)
+        n_classes = 2 if two else gold_labels.classes_in(observed, *([] if gold is None else [gold]))
         if n_classes > _MOST_CLASSES:
             raise InputError(f"labels up to {n_classes - 1} can't be classes; number them 0, 1, 2, …")
     observed = check_labels(observed, n_classes)
@@ -123,7 +124,7 @@ def _false_disk(asked: float | str | None, data: Data, method: str) -> float | N
 def fit_transition(
     labels: Array,
     alpha: Array,
-    family: str = "rayleigh",
+    family: str | type[FlipTransition] = "rayleigh",
     method: str | None = None,
     bins: int = 1525,
     intrinsic: Array | None = None,
@@ -147,10 +148,10 @@ def fit_transition(
         Observed labels, 0 = smooth, 1 = disk (0 … K-1 with K classes); or counts of smooth and disk votes.
     alpha : array, shape (N,), or (N, J) for family "logistic"
         Resolution; θ comes out in its unit. Or several observables, the resolution first.
-    family : str, default "rayleigh"
+    family : str or subclass of FlipTransition, default "rayleigh"
         "rayleigh" (eq. 5), "weibull", "fisk" (log-logistic), "constant", "monotone" (falls with α, no shape),
         "matrix" (K×K, constant in α), "logistic" (K classes, several observables), or "tabulated" (gold
-        labels only: p(y | ỹ, α, z) regressed on them, turned into T(α) by Bayes' theorem).
+        labels only: p(y | ỹ, α, z) regressed on them, turned into T(α) by Bayes' theorem); or a class of your own.
     method : {None, "likelihood", "binned", "conditional", "gold", "votes"}
         None: "gold" if `gold` is given, "conditional" if `intrinsic` is, "votes" for counts, else "likelihood".
         "likelihood": unbinned maximum likelihood, assuming that class fractions do not depend on α. "binned":
@@ -218,21 +219,20 @@ def fit_transition(
         )
     if method not in METHODS:
         raise InputError(f"method is one of {', '.join(METHODS)}; got {method!r}")
-    if family not in FAMILIES:
-        raise InputError(f"unknown family {family!r}; families to fit: {', '.join(FAMILIES)}")
+    cls = family_of(family)
     if method == "gold" and gold is None:
         raise InputError('method "gold" needs gold labels: pass gold=, -1 where unknown')
     if method == "conditional" and intrinsic is None:
         raise InputError('method "conditional" needs properties to condition on: pass intrinsic=')
-    _check_together(method, family, intrinsic, gold, false_disk, class_model, gold_weight, bins)
+    _check_together(method, cls, intrinsic, gold, false_disk, class_model, gold_weight, bins)
     use_gold = gold if method in ("gold", "votes") else None
-    data = _checked(labels, alpha, use_gold, weights, n_classes, method, family)
+    data = _checked(labels, alpha, use_gold, weights, n_classes, method, cls)
     findings: list[Finding] = []
     columns = None
-    if intrinsic is not None and (method == "conditional" or family == "tabulated"):
+    if intrinsic is not None and (method == "conditional" or cls is TabulatedTransition):
         columns, findings = conditional.check_intrinsic(intrinsic, data.labels.size)
     options = {
-        "family": family, "method": method, "bins": bins, "false_disk": false_disk, "class_model": class_model,
+        "family": cls, "method": method, "bins": bins, "false_disk": false_disk, "class_model": class_model,
         "gold_weight": gold_weight, "n_classes": data.n_classes, "knots": knots, "log": log, "seed": seed,
     }  # fmt: skip
     per_row = {"intrinsic": columns, "gold": data.trusted, "weights": weights if weights is None else data.weights}
@@ -247,26 +247,18 @@ def fit_transition(
     )
 
     space = None
-    if family == "tabulated":
+    if cls is TabulatedTransition:
         if method != "gold":
             raise InputError('family "tabulated" needs gold labels: pass gold=, -1 where unknown')
         estimate = by_bayes(data, columns)
     else:
-        if family in ("constant", "matrix") and method not in ("gold", "votes"):
+        if not cls.varies and method not in ("gold", "votes"):
             raise InputError(
-                f"{family}: flips that don't change with alpha look like other class fractions; "
+                f"{cls.family}: flips that don't change with alpha look like other class fractions; "
                 "they need gold labels (gold=)"
             )
-        space = space_of(
-            family,
-            data.alpha,
-            n_classes=data.n_classes,
-            seen=_flips_seen(data),
-            anchored=method in ("likelihood", "binned"),
-            false_disk=_false_disk(false_disk, data, method),
-            knots=knots,
-            log=log,
-        )
+        anchored, rate = method in ("likelihood", "binned"), _false_disk(false_disk, data, method)
+        space = cls.space(Search(data.alpha, _flips_seen(data), anchored, rate, knots, log))
         if method == "likelihood":
             estimate = by_likelihood(space, data)
         elif method == "binned":
@@ -285,7 +277,7 @@ def fit_transition(
 
 def _check_together(
     method: str,
-    family: str,
+    family: Any,
     intrinsic: Any,
     gold: Any,
     false_disk: Any,
@@ -296,13 +288,13 @@ def _check_together(
     """Refuse what would be given and not used."""
     if gold is not None and method not in ("gold", "votes"):
         raise InputError(f'method "{method}" makes no use of gold labels: leave gold= out, or use method="gold"')
-    if intrinsic is not None and method != "conditional" and family != "tabulated":
+    if intrinsic is not None and method != "conditional" and family is not TabulatedTransition:
         raise InputError(
             f'method "{method}" makes no use of intrinsic columns: leave intrinsic= out, or use method="conditional" '
             "(they go into confounding_check and, as covariates, into debiased_fractions)"
         )
-    if false_disk is not None and family in ("logistic", "matrix", "tabulated"):
-        raise InputError(f"{family} finds every flip on its own: leave false_disk out")
+    if false_disk is not None and not issubclass(family, FlipTransition):
+        raise InputError(f"{family.family} finds every flip on its own: leave false_disk out")
     if class_model not in ("logistic", "trees"):
         raise InputError(f'class_model is "logistic" or "trees"; got {class_model!r}')
     if gold_weight is not None and not 0 <= gold_weight <= 1:
@@ -341,7 +333,7 @@ def _result(
     bootstrap: int,
     seed: int,
 ) -> TransitionFit:
-    method, family = inputs.options["method"], inputs.options["family"]
+    method, family = inputs.options["method"], inputs.options["family"].family
     values: dict[str, float] = {}
     stderr: dict[str, float] = {}
     if space is not None:
@@ -359,7 +351,7 @@ def _result(
     values |= estimate.more_values
     stderr |= estimate.more_stderr
     stderr["disk_fraction"] = estimate.fraction_stderr
-    findings = [*findings, *estimate.findings]
+    findings = [*findings, *estimate.findings, *described_findings(transition_to_dict(estimate.transition))]
     if space is not None:
         findings += estimate_findings(space, estimate, stderr, data, method)
         if method in ("likelihood", "binned") and data.alpha.ndim == 1:

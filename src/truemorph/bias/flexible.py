@@ -12,9 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 from array_api_compat import device as get_device
+from scipy.special import expit
 
 from truemorph.arrays import float_array
-from truemorph.bias.transitions import DISK, SMOOTH, Array, FlipTransition, as_resolution
+from truemorph.bias.spaces import FALSE_DISK_BOUNDS, FALSE_DISK_START, LOGIT_BOUND, Search, Space
+from truemorph.bias.transitions import DISK, SMOOTH, Array, FlipTransition, as_resolution, class_name, short_repr
 from truemorph.errors import InputError
 
 
@@ -46,7 +48,7 @@ def _check_knots(knots: Any, values: np.ndarray) -> np.ndarray:
     return knots
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MonotoneTransition(FlipTransition):
     """Flip probability of disks that falls with α, in straight pieces between knots; no shape assumed.
 
@@ -76,6 +78,7 @@ class MonotoneTransition(FlipTransition):
 
     family: ClassVar[str] = "monotone"
     free: ClassVar[dict[str, str]] = {}
+    takes_tensors: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,9 +91,12 @@ class MonotoneTransition(FlipTransition):
         object.__setattr__(self, "knots", tuple(knots.tolist()))
         object.__setattr__(self, "flip", tuple(flip.tolist()))
 
+    def __repr__(self) -> str:
+        return short_repr(self)
+
     def log_flip_probability(self, alpha: Array) -> Array:
         """log p(ỹ = smooth | y = disk, α), shape (N,)."""
-        flip = _interpolate(as_resolution(alpha), self.knots, self.flip)
+        flip = _interpolate(alpha, self.knots, self.flip)
         xp = array_namespace(flip)
         return xp.log(xp.clip(flip, min=float(xp.finfo(flip.dtype).smallest_normal)))
 
@@ -104,8 +110,50 @@ class MonotoneTransition(FlipTransition):
         """Parameters by name, as JSON can hold them."""
         return {"knots": list(self.knots), "flip": list(self.flip), "false_disk": self.false_disk}
 
+    @classmethod
+    def space(cls, search: Search) -> Space:
+        """Return how flips at the knots are searched; anchored, the last one is 0.
 
-@dataclass(frozen=True)
+        Knots are given, or a number of them lies at equal-count steps of α. The first flip moves by its logit, every
+        other as a share of the one before.
+
+        Raises
+        ------
+        InputError
+            If there are fewer than two knots, more than two classes, or several observables.
+        """
+        search.check_two_classes(cls.family)
+        knots, false_disk = search.knots, search.false_disk
+        if isinstance(knots, int | np.integer):
+            if knots < 2:
+                raise InputError(f"a monotone flip probability needs at least 2 knots; got {knots}")
+            steps = np.linspace(0, 1, knots)
+            steps[0], steps[-1] = 0.25 / knots, 1 - 0.25 / knots
+            at = np.unique(np.quantile(search.alpha, steps))
+        else:
+            at = np.unique(np.asarray(knots, dtype=np.float64))
+        if at.size < 2:
+            raise InputError("a monotone flip probability needs galaxies at different alpha")
+        n_free = at.size - int(search.anchored)
+
+        def values(point: np.ndarray) -> np.ndarray:
+            flips = np.cumprod(expit(point[:n_free]))
+            tail = [0.0] if search.anchored else []
+            return np.concatenate([flips, tail, expit(point[n_free:])])
+
+        def build(point: np.ndarray) -> MonotoneTransition:
+            found = values(point)
+            false = float(found[at.size]) if false_disk is None else false_disk
+            return cls(tuple(at.tolist()), tuple(found[: at.size].tolist()), false)
+
+        names = [f"flip({value:.4g})" for value in at] + (["false_disk"] if false_disk is None else [])
+        n_false = int(false_disk is None)
+        bounds = [(-LOGIT_BOUND, LOGIT_BOUND)] * n_free + [FALSE_DISK_BOUNDS] * n_false
+        starts = [[1.5] + [1.0] * (n_free - 1) + [FALSE_DISK_START] * n_false]
+        return Space.bounded(cls.family, 2, names, build, values, bounds, starts, separate=False)
+
+
+@dataclass(frozen=True, repr=False)
 class TabulatedTransition:
     """A K×K matrix at each of M values of α, linear between them and constant outside.
 
@@ -145,6 +193,9 @@ class TabulatedTransition:
         object.__setattr__(self, "knots", tuple(knots.tolist()))
         object.__setattr__(self, "values", tuple(tuple(map(tuple, one)) for one in values.tolist()))
 
+    def __repr__(self) -> str:
+        return short_repr(self)
+
     @property
     def n_classes(self) -> int:
         """Number of classes K."""
@@ -172,7 +223,7 @@ class TabulatedTransition:
         return {"knots": list(self.knots), "values": np.asarray(self.values).tolist()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LogisticTransition:
     """Flips of K classes by multinomial logistic regression on one or several observables.
 
@@ -214,6 +265,7 @@ class LogisticTransition:
     log: tuple[bool, ...] = ()
 
     family: ClassVar[str] = "logistic"
+    varies: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         # JSON holds no NaN: flips that never happen are null there.
@@ -230,6 +282,9 @@ class LogisticTransition:
         object.__setattr__(self, "center", tuple(map(float, self.center)))
         object.__setattr__(self, "scale", tuple(map(float, self.scale)))
         object.__setattr__(self, "log", tuple(map(bool, self.log)))
+
+    def __repr__(self) -> str:
+        return short_repr(self)
 
     @property
     def n_classes(self) -> int:
@@ -303,3 +358,38 @@ class LogisticTransition:
             "scale": list(self.scale),
             "log": list(self.log),
         }
+
+    @classmethod
+    def space(cls, search: Search) -> Space:
+        """Return how the coefficients of the flips that can happen are searched.
+
+        Raises
+        ------
+        InputError
+            If an observable is the same for every galaxy.
+        """
+        observables = search.alpha[:, None] if search.alpha.ndim == 1 else search.alpha
+        n_observables, n_classes = observables.shape[1], search.n_classes
+        log = [j == 0 for j in range(n_observables)] if search.log is None else list(search.log)
+        # Rows that have no logarithm (unresolved galaxies) say nothing about where the others lie.
+        usable = ~np.any(np.asarray(log) & (observables <= 0), axis=1)
+        columns = observables[usable].copy()
+        columns[:, log] = np.log(columns[:, log])
+        center, scale = columns.mean(axis=0), columns.std(axis=0)
+        if not np.all(scale > 0):
+            raise InputError(f"observable {int(np.argmin(scale))} is the same for every galaxy: flips can't follow it")
+        pairs = np.argwhere(search.seen & ~np.eye(n_classes, dtype=bool)).tolist()
+        terms = ["intercept", *(f"slope {j}" for j in range(n_observables))]
+        named = [f"{class_name(s, n_classes)}|{class_name(y, n_classes)} {term}" for y, s in pairs for term in terms]
+
+        def build(point: np.ndarray) -> LogisticTransition:
+            table = np.full((n_classes, n_classes, n_observables + 1), np.nan)
+            for (y, s), row in zip(pairs, point.reshape(len(pairs), -1), strict=True):
+                table[y, s] = row
+            table[range(n_classes), range(n_classes)] = 0.0
+            return cls(table.tolist(), tuple(center), tuple(scale), tuple(log))
+
+        first = [-1.0 if s == SMOOTH else FALSE_DISK_START for _, s in pairs]
+        starts = [[v for f in first for v in [f, *[slope] * n_observables]] for slope in (-0.7, 0.0)]
+        bounds = [(-3 * LOGIT_BOUND, 3 * LOGIT_BOUND)] * len(named)
+        return Space.bounded(cls.family, n_classes, named, build, np.array, bounds, starts, positive=False)

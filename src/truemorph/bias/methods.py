@@ -317,7 +317,7 @@ def estimate_findings(
     values = dict(zip(space.names, space.values(point).tolist(), strict=True))
     at_bound = (point - space.lower < 1e-3) | (space.upper - point < 1e-3)
     for name, value in values.items():
-        if name == "false_disk" or space.family in ("monotone", "matrix"):
+        if name == "false_disk" or not space.separate:
             continue
         if at_bound[space.names.index(name)]:
             findings.append(
@@ -328,7 +328,7 @@ def estimate_findings(
                     "Give gold labels (`gold`), or choose a family with fewer parameters (`family`).",
                 )
             )
-        elif space.family != "logistic" and not stderr[name] < 0.5 * value:
+        elif space.positive and not stderr[name] < 0.5 * value:
             error = f"{stderr[name]:.2g}" if np.isfinite(stderr[name]) else "unknown"
             findings.append(
                 Finding(

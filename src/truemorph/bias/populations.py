@@ -15,6 +15,7 @@ from truemorph.arrays import float_array
 from truemorph.bias.assisted import model_assisted
 from truemorph.bias.binning import Bins
 from truemorph.bias.estimation import fit_transition
+from truemorph.bias.families import COMPARED, WITH_FORMULA
 from truemorph.bias.gold import check_gold, classes_in
 from truemorph.bias.likelihood import check_labels, check_weights
 from truemorph.bias.maximum import differences
@@ -26,7 +27,6 @@ from truemorph.findings import Finding, unique
 from truemorph.io import plain
 from truemorph.results import Result, quantity_table
 
-_BAND_FAMILIES = ("rayleigh", "weibull", "fisk")
 _NORMAL_95 = 1.96
 _EM_STEPS = 2000
 _REJECTED = 10.0
@@ -261,7 +261,7 @@ def _other_fits(sample: _Sample, fit: TransitionFit) -> dict[str, tuple[np.ndarr
     """Inversions of the other families, fitted by the same method to the data of the fit."""
     out = {}
     # With gold labels there is a form without a shape too; without, it would rest on an assumption of its own.
-    families = (*_BAND_FAMILIES, "monotone") if fit.method == "gold" else _BAND_FAMILIES
+    families = COMPARED if fit.method == "gold" else WITH_FORMULA
     for family in families:
         if family == fit.family or fit.transition.n_classes != 2 or fit.alpha.ndim != 1:
             continue
@@ -278,7 +278,7 @@ def _families_not_rejected(
 ) -> dict[str, TransitionFit]:
     """Families fitted to gold rows alone, less those that the flips rule out (AIC more than 10 above best)."""
     fits = {}
-    for family in _BAND_FAMILIES:
+    for family in WITH_FORMULA:
         try:
             fits[family] = fit_transition(
                 labels, alpha, family, gold=trusted, weights=weights, gold_weight=0.0, seed=seed

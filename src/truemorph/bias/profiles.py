@@ -104,7 +104,7 @@ def profile(fit: TransitionFit, name: str | None = None, points: int = 13) -> Pr
     space = fit.space
     if fit.votes is not None:
         raise InputError("a fit to vote counts has no profile here; its standard errors are those of its curvature")
-    if space is None or len(space.names) != space.size or space.family in ("monotone", "matrix"):
+    if space is None or not space.separate:
         raise InputError(f"a {fit.family} fit has no single parameter to profile")
     name = space.names[0] if name is None else name
     if name not in space.names:
@@ -142,7 +142,7 @@ def profile(fit: TransitionFit, name: str | None = None, points: int = 13) -> Pr
     span = inside[1] - inside[0]
     grid = np.linspace(max(lower, inside[0] - 0.25 * span), min(upper, inside[1] + 0.25 * span), points)
     heights = top + (np.array([value_at(where) for where in grid]) - top) / stretch
-    positive = space.family != "logistic"
+    positive = space.positive
 
     def outward(where: float) -> float:
         if not np.isfinite(where):

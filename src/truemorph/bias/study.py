@@ -10,18 +10,14 @@ from typing import Any
 import numpy as np
 
 from truemorph.bias.calibration import Calibration, calibration
-from truemorph.bias.diagnostics import (
-    COMPARED,
-    ConfoundingCheck,
-    FamilyComparison,
-    compare_families,
-    confounding_check,
-)
+from truemorph.bias.diagnostics import ConfoundingCheck, FamilyComparison, compare_families, confounding_check
 from truemorph.bias.estimation import fit_transition
+from truemorph.bias.families import COMPARED, family_of
+from truemorph.bias.flexible import TabulatedTransition
 from truemorph.bias.populations import PopulationFractions, debiased_fractions
 from truemorph.bias.profiles import Profile, Sensitivity, profile, sensitivity
 from truemorph.bias.result import FROM_LABELS, TransitionFit, failed_resamples, flat_fractions_assumed
-from truemorph.bias.transitions import DISK, Array
+from truemorph.bias.transitions import DISK, Array, FlipTransition
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
@@ -175,7 +171,7 @@ class TransitionStudy(Result):
 def study_transition(
     labels: Array,
     alpha: Array,
-    family: str = "rayleigh",
+    family: str | type[FlipTransition] = "rayleigh",
     *,
     intrinsic: Array | None = None,
     gold: Array | None = None,
@@ -197,7 +193,7 @@ def study_transition(
     ----------
     labels, alpha, intrinsic, gold, weights
         As for `fit_transition`.
-    family : str
+    family : str or subclass of FlipTransition
         A family of `fit_transition`, or "best": the one of lowest AIC among those compared.
     known : array, shape (N,), optional
         Gold labels that are only shown beside the result, NaN where unknown.
@@ -230,19 +226,21 @@ def study_transition(
         raise InputError(f"the corrected fractions need at least one bin (`fraction_bins`); got {fraction_bins}")
     labels, alpha = np.asarray(labels), np.asarray(alpha)
     given = {name: one for name, one in (("weights", weights), ("gold", gold)) if one is not None}
-    if intrinsic is not None and (gold is None or options.get("method") not in (None, "gold") or family == "tabulated"):
+    cls = None if family == "best" else family_of(family)
+    by_gold = gold is not None and options.get("method") in (None, "gold") and cls is not TabulatedTransition
+    if intrinsic is not None and not by_gold:
         given["intrinsic"] = intrinsic  # with gold labels they go into the check and the regression on gold labels
     options |= {**given, "seed": seed}
     families = None
-    if compare or family == "best":
-        asked = () if family in ("best", *COMPARED) else (family,)
+    if compare or cls is None:
+        asked = () if cls is None or cls.family in COMPARED else (cls,)
         families = compare_families(labels, alpha, (*asked, *COMPARED), **options)
-        chosen = families.best if family == "best" else family
+        chosen = families.best if cls is None else cls.family
         if chosen in families.failed:
             raise InputError(families.failed[chosen])
         fit = families.fits[chosen]
     else:
-        fit = fit_transition(labels, alpha, family, **options)
+        fit = fit_transition(labels, alpha, cls, **options)
     if fit.family in ("monotone", "tabulated"):  # the curvature gives no error where neighbouring knots are level
         fit = fit.with_bootstrap_errors(bootstrap or _RESAMPLES, seed)
     if families is not None:
@@ -250,7 +248,7 @@ def study_transition(
     check = confounding_check(labels, alpha, intrinsic, gold, weights=weights, seed=seed)
     limits, curve = None, None
     if fit.space is not None and len(fit.space.names) == fit.space.size:
-        if fit.family not in ("monotone", "matrix"):
+        if fit.space.separate:
             limits = profile(fit)
         curve = sensitivity(fit)
     fractions = debiased_fractions(

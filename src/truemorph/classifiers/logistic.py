@@ -18,13 +18,14 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from truemorph.bias.conditional import fit_logistic
 from truemorph.bias.evidence import Evidence
-from truemorph.bias.families import SHAPES
+from truemorph.bias.families import family_of
 from truemorph.bias.maximum import differences
 from truemorph.bias.methods import SIGNIFICANT_GAIN
 from truemorph.bias.regression import fit_softmax
-from truemorph.bias.spaces import Space, fixed_space, shape_space
-from truemorph.bias.transitions import MatrixTransition, Transition, as_resolution
-from truemorph.errors import InputError, TruemorphWarning
+from truemorph.bias.spaces import Search, Space
+from truemorph.bias.transitions import FlipTransition, MatrixTransition, Transition, as_resolution
+from truemorph.errors import FindingWarning, InputError
+from truemorph.findings import Finding
 
 
 class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
@@ -32,8 +33,8 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    family : str, default "rayleigh"
-        Transition family whose parameters are fitted together with the regression.
+    family : str or subclass of FlipTransition, default "rayleigh"
+        Family whose parameters, those in its `free`, are fitted together with the regression.
     transition : Transition, optional
         A fixed T(α) instead; `family` is then ignored.
     C : float, default 100.0
@@ -47,9 +48,10 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
     Attributes
     ----------
     classes_ : array, shape (K,)
-    coef_ : array, shape (K, P)
-    intercept_ : array, shape (K,)
-        Coefficients of the raw features; class 0 is the reference (zero).
+    coef_ : array, shape (1, P), or (K, P) for K > 2 classes
+    intercept_ : array, shape (1,) or (K,)
+        Coefficients of the raw features, as those of scikit-learn's `LogisticRegression`. With more than two classes,
+        class 0 is the reference (zero).
     transition_ : Transition
         T(α) at the estimate.
     stderr_ : dict of str to float
@@ -58,6 +60,8 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         Σ log p(ỹ | x, α).
     n_iter_ : int
         EM iterations.
+    findings_ : tuple of Finding
+        What limits this fit; also given as Python warnings.
 
     Examples
     --------
@@ -72,7 +76,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        family: str = "rayleigh",
+        family: str | type[FlipTransition] = "rayleigh",
         transition: Transition | None = None,
         C: float = 100.0,
         max_iter: int = 200,
@@ -94,7 +98,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         y : array, shape (N,)
             Observed labels; integers 0 = smooth, 1 = disk where α is given.
         alpha : array, shape (N,), optional
-            Resolution. Without it labels are taken at their word (plain logistic regression), with a warning.
+            Resolution. Without it the labels are treated as correct (plain logistic regression), with a finding.
         sample_weight : array, shape (N,), optional
             Sampling weights, mean 1 for errors on the scale of N galaxies.
 
@@ -114,14 +118,18 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         if not weights.any():
             raise InputError("sample_weight is zero for every galaxy: nothing to fit")
         labels = np.searchsorted(self.classes_, y)
+        findings: list[Finding] = []
         if alpha is None:
-            warnings.warn(
-                "no alpha given: labels are taken at their word, nothing is debiased; pass alpha=",
-                TruemorphWarning,
-                stacklevel=2,
+            findings.append(
+                Finding(
+                    "labels-treated-as-correct",
+                    "caution",
+                    "No resolution was given, so the labels are treated as correct and no bias is removed.",
+                    "Give the resolution of each galaxy (`alpha`).",
+                )
             )
             alpha = np.ones(y.size)
-            space = fixed_space(MatrixTransition.identity(self.classes_.size))
+            space = Space.fixed(MatrixTransition.identity(self.classes_.size))
         else:
             alpha = as_resolution(np.asarray(alpha, dtype=np.float64))
             if alpha.size != y.size or not np.all(np.isfinite(alpha)):
@@ -147,41 +155,64 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         errors = np.abs(slopes) * np.sqrt(np.diag(found.covariance)[:n])
         self.stderr_ = dict(zip(space.names, errors.tolist(), strict=True))
         if n:
-            # Labels taken at their word: what T(α) has to beat.
+            # The labels treated as correct: what T(α) has to beat.
             members = np.eye(self.classes_.size)[labels]
             ridge = np.concatenate([[0.0], np.full(X.shape[1], 1 / self.C)])
             plain = fit_softmax(design, members, ridge, weights).log_probabilities(design)
             gain = self.log_likelihood_ - float(np.sum(weights[:, None] * members * plain))
             for name, value in zip(space.names, space.values(found.point[:n]).tolist(), strict=True):
                 if gain < SIGNIFICANT_GAIN or not self.stderr_[name] < 0.5 * value:
-                    warnings.warn(
-                        f"{name} = {value:.3g} ± {self.stderr_[name]:.2g}, log-likelihood {gain:.1f} above "
-                        "labels taken at their word: these labels do not determine how they flip",
-                        TruemorphWarning,
-                        stacklevel=2,
+                    findings.append(
+                        Finding(
+                            "transition-undetermined",
+                            "caution",
+                            f"The labels do not determine {name} = {value:.3g} ± {self.stderr_[name]:.2g}: the "
+                            f"log-likelihood is {gain:.1f} above that of labels treated as correct.",
+                            "Use more galaxies, or give a bias curve fitted with gold labels (`transition`).",
+                        )
                     )
         raw = coefficients[:, 1:] / scale
-        self.coef_ = np.vstack([np.zeros(X.shape[1]), raw])
-        self.intercept_ = np.concatenate([[0.0], coefficients[:, 0] - raw @ mean])
+        self.coef_, self.intercept_ = raw, coefficients[:, 0] - raw @ mean
+        if self.classes_.size > 2:
+            self.coef_, self.intercept_ = _with_reference(self.coef_, self.intercept_)
+        self.findings_ = tuple(findings)
+        for finding in findings:
+            warnings.warn(FindingWarning(finding), stacklevel=2)
         return self
+
+    def class_weights(self) -> dict[str, np.ndarray]:
+        """Return `coef`, shape (K, P), and `intercept`, shape (K,), with a row for class 0: what model files hold."""
+        check_is_fitted(self)
+        coef, intercept = self.coef_, self.intercept_
+        if coef.shape[0] == 1:
+            coef, intercept = _with_reference(coef, intercept)
+        return {"coef": coef, "intercept": intercept}
 
     def _space(self, alpha: np.ndarray) -> Space:
         """T's parameters to be fitted: those of the family, none of a fixed transition."""
         if self.transition is not None:
-            return fixed_space(self.transition)
-        if self.family not in SHAPES:
-            raise InputError(f"unknown family {self.family!r} to fit; one of {', '.join(SHAPES)}")
+            return Space.fixed(self.transition)
+        family = family_of(self.family)
+        if not getattr(family, "free", None):
+            raise InputError(f"{family.family} has no parameters that can be fitted together with the regression")
         if not np.any(alpha > 0):
             raise InputError("alpha is zero for every galaxy: T(alpha) can't be learned")
-        return shape_space(self.family, alpha, 0.0)
+        space: Space = family.space(Search.two_classes(alpha))
+        return space
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """p(y | x) of the true class, shape (N, K)."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64)
-        return softmax(X @ self.coef_.T + self.intercept_, axis=1)
+        weights = self.class_weights()
+        return softmax(X @ weights["coef"].T + weights["intercept"], axis=1)
 
     def predict(self, X: Any) -> np.ndarray:
         """Most probable true class, shape (N,)."""
         probabilities = self.predict_proba(X)
         return self.classes_[np.argmax(probabilities, axis=1)]
+
+
+def _with_reference(coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Put the coefficients of class 0, which are zero, before those of the others."""
+    return np.vstack([np.zeros(coef.shape[1]), coef]), np.concatenate([[0.0], intercept])

@@ -246,6 +246,8 @@ def train_network(
             f"{name}: the networks before it started from {start} weights, this one would from {network.start} ones; "
             "connect to the network and run the same command again: it goes on from here"
         )
+    if start is None and config.pretrained and network.start == "random" and is_first_process():
+        print(f"{name}: no published weights can be fetched; starting from random ones", file=sys.stderr)
     held_out = rows.observed(transition, validation)
     alpha = rows.column("alpha") if rows.resolution is None else rows.resolution
     intrinsic = None if rows.intrinsic is None else rows.intrinsic[validation]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import timm
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 
 from truemorph.config import TrainingConfig
-from truemorph.errors import InputError, TruemorphWarning
+from truemorph.errors import InputError
 
 _HUB = "hf_hub:"
 
@@ -101,7 +100,7 @@ class GalaxyNetwork(nn.Module):
         Backbone, hidden width, dropout, fine-tuning.
     n_classes : int
     pretrained : bool
-        Start from published weights; where they can't be had, a `TruemorphWarning` says so, and the start is random.
+        Start from published weights; where they can't be had, the start is random, as `start` says.
     built : dict, optional
         How the backbone of an earlier network was built; then its weights can be loaded, whatever a hub now says.
 
@@ -111,6 +110,7 @@ class GalaxyNetwork(nn.Module):
         Where the backbone's first weights came from: "random" or the name of the published ones.
     built : dict
         `architecture`, as timm knows it without the network, and `arguments`.
+
 
     Raises
     ------
@@ -139,13 +139,8 @@ class GalaxyNetwork(nn.Module):
                 self.start = config.backbone
             except InputError:
                 raise
-            except Exception as problem:  # hub clients raise many types
-                warnings.warn(
-                    f"weights of {config.backbone} can't be fetched ({type(problem).__name__}): starting from random "
-                    "ones; connect to the network once to have them",
-                    TruemorphWarning,
-                    stacklevel=2,
-                )
+            except Exception:  # hub clients raise many types
+                self.start = "random"
         if self.backbone is None:
             name = _known_backbone(config.backbone)
             self.backbone, self.built = _backbone_for(name, False, config.image_size)

@@ -9,6 +9,7 @@ seeds each fold has several networks.
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,8 @@ from truemorph.classifiers.checkpoint import Classifier, describe
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.classifiers.rows import TrainingRows, check_observed
 from truemorph.config import TrainingConfig
-from truemorph.errors import InputError
+from truemorph.errors import FindingWarning, InputError
+from truemorph.findings import Finding
 
 if TYPE_CHECKING:
     from truemorph.classifiers.resuming import Unfinished
@@ -46,6 +48,7 @@ class TrainedMembers:
     temperatures: list[float] = field(default_factory=list)
     start: str = "random"
     built: dict[str, Any] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
 
     def classifier(
         self, transition: dict[str, Any] | None = None, catalogue: Mapping[str, Any] | None = None
@@ -187,6 +190,16 @@ def train_members(
         [one["temperature"] for one in found],
         found[0]["start"],
         found[0]["built"],
+        (_random_start(config),) if config.pretrained and found[0]["start"] == "random" else (),
+    )
+
+
+def _random_start(config: TrainingConfig) -> Finding:
+    return Finding(
+        "random-start",
+        "caution",
+        f"The published weights of {config.backbone} cannot be fetched, so training started from random weights.",
+        "Connect to the internet once to fetch them, or leave `pretrained` out.",
     )
 
 
@@ -202,11 +215,13 @@ def _train_logistic(
 
     def fit(which: np.ndarray) -> DebiasedLogisticRegression:
         model = DebiasedLogisticRegression(transition=transition)
-        return model.fit(rows.inputs[which], labels[which], alpha=alpha[which], sample_weight=weights[which])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FindingWarning)  # they are in `findings_`
+            return model.fit(rows.inputs[which], labels[which], alpha=alpha[which], sample_weight=weights[which])
 
     whole = fit(train)
     parts = [whole] if config.folds == 1 else [fit(train[mask]) for mask in _fold_masks(folds, config.folds)]
     metrics = {"log_likelihood": whole.log_likelihood_, "em_iterations": whole.n_iter_}
     metrics |= {f"{name}_stderr": error for name, error in whole.stderr_.items()}
-    members = [{"coef": part.coef_, "intercept": part.intercept_} for part in parts]
-    return TrainedMembers(config, members, seen, whole.transition_, metrics=metrics)
+    members = [part.class_weights() for part in parts]
+    return TrainedMembers(config, members, seen, whole.transition_, metrics=metrics, findings=whole.findings_)

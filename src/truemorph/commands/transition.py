@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from truemorph.arguments import AtLeastOne, Count, Names, Rules, Seed, Table
+from truemorph.arguments import AtLeastOne, Count, Family, Names, Rules, Seed, Table
 from truemorph.bias.study import TransitionStudy, study_transition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.selected import select_rows
@@ -18,7 +18,7 @@ def estimate_transition(
     catalogue: Table,
     *,
     out: Path | None = None,
-    family: str = "rayleigh",
+    family: Family = "rayleigh",
     method: Literal["likelihood", "binned", "conditional", "gold"] | None = None,
     gold: str | None = None,
     intrinsic: Names = (),
@@ -45,9 +45,9 @@ def estimate_transition(
         Prepared catalogue.
     out : path, optional
         Write the result here (.json), with figures beside it (.png).
-    family : str
+    family : str or subclass of FlipTransition
         rayleigh (the paper's), weibull, fisk, monotone, constant, matrix, logistic, tabulated; or best: the one of
-        lowest AIC.
+        lowest AIC. In Python also a class of your own.
     method : str, optional
         Default: gold, conditional or likelihood, depending on what is given; binned is the paper's.
     gold : str, optional

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from truemorph.bias.diagnostics import COMPARED
+from truemorph.bias.families import COMPARED
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.study import TransitionStudy, study_transition
 from truemorph.bias.transitions import CLASS_NAMES, DISK
