@@ -70,6 +70,7 @@ def test_every_command_of_the_readme_is_in_a_block_that_is_run():
         "notebook",
         "python",
         "ways",
+        "own_family",
         "simulate",
         "training",
         "labelling",
@@ -117,6 +118,10 @@ def test_ways_to_estimate(tmp_path):
     out = run_block("ways", tmp_path)
     for said in ("likelihood", "conditional", "gold", "at fixed intrinsic properties"):
         assert said in out
+
+
+def test_a_family_of_ones_own(tmp_path):
+    assert "exponential" in run_block("own_family", tmp_path)
 
 
 @pytest.mark.slow

@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 _LONGEST = 1900
 
 
+def shortened(text: str, longest: int = _LONGEST) -> str:
+    """Return a text, cut to so many characters.
+
+    Examples
+    --------
+    >>> shortened("abcdef", 3)
+    'abc…'
+    """
+    return text if len(text) <= longest else f"{text[:longest]}…"
+
+
 class Result:
     """Base of the results of commands and functions, which are frozen dataclasses.
 
@@ -59,8 +70,7 @@ class Result:
         return tuple(one.message for one in self.findings)
 
     def _shown(self) -> str:
-        text = "\n".join([self.summary(), *map(str, self.findings)])
-        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+        return shortened("\n".join([self.summary(), *map(str, self.findings)]))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}\n{self._shown()}"

@@ -8,6 +8,7 @@ is ever unpickled.
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import os
 import shutil
@@ -24,14 +25,16 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 
 from truemorph._version import __version__
-from truemorph.bias.families import transition_from_dict
+from truemorph.bias.families import described_findings, transition_from_dict
 from truemorph.bias.transitions import CLASS_NAMES, Transition
 from truemorph.classifiers.fits import read_fit
 from truemorph.config import TrainingConfig, training_config
 from truemorph.errors import CheckpointError, InputError, reason, require_extra
+from truemorph.findings import Finding, unique
 from truemorph.images.decode import fits_reading
 from truemorph.images.inputs import image_names, pixel_batches
 from truemorph.io import content_hash, read_json
+from truemorph.results import shortened
 
 FORMAT_VERSION = 1
 _FILES = ("config.json", "model.safetensors", "seen.parquet", "README.md")
@@ -41,7 +44,7 @@ UNFINISHED = "unfinished"
 _HUB = "hf_hub:"
 
 
-@dataclass
+@dataclass(repr=False)
 class Classifier:
     """A trained model: p(y | x) from pixels or catalogue features.
 
@@ -83,6 +86,36 @@ class Classifier:
     def transition(self) -> Transition:
         """T(α) it was trained through."""
         return transition_from_dict(self.described["transition"])
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What limits the T(α) that it was trained through."""
+        through = self.described["transition"]
+        if not through:  # several
+            return ()
+        return unique(map(Finding.from_dict, through.get("findings", ())), described_findings(through))
+
+    def summary(self) -> str:
+        """Return what the model reads, T(α), α, metrics and members as text."""
+        described = self.described
+        metrics = {name: round(one, 4) if isinstance(one, float) else one for name, one in described["metrics"].items()}
+        return "\n".join(
+            [
+                f"{_reads(described)}; members: {described['members']}",
+                f"classes: {', '.join(self.classes)}",
+                f"trained through {_through(described['transition'])}",
+                f"alpha: {described['catalogue'].get('alpha')}",
+                f"metrics: {metrics}",
+                f"folder: {self.folder}",
+            ]
+        )
+
+    def __repr__(self) -> str:
+        return shortened(f"Classifier\n{self.summary()}")
+
+    def _repr_html_(self) -> str:
+        """Return the summary as Jupyter shows it."""
+        return f"<pre>{html.escape(shortened(self.summary()))}</pre>"
 
     @property
     def uses_images(self) -> bool:
@@ -164,6 +197,37 @@ class Classifier:
         InputError
             If the model reads catalogue features, or an array has the wrong shape.
         """
+        return self._table(*self._predicted(images))
+
+    def predict_proba(self, images: Any) -> np.ndarray:
+        """p(y | x) of images, in the order of `classes`.
+
+        Parameters
+        ----------
+        images
+            As for `predict`.
+
+        Returns
+        -------
+        array, shape (N, K)
+
+        Raises
+        ------
+        InputError
+            Also if an image can't be read, as scikit-learn refuses missing values; `predict` goes on and lists the
+            problem of each image.
+        """
+        names, probabilities, problems = self._predicted(images)
+        bad = [f"{name}: {problem}" for name, problem in zip(names, problems, strict=True) if problem is not None]
+        if bad:
+            raise InputError(
+                f"{len(bad)} of {len(names)} images can't be read (first: {bad[0]}); leave them out, or use `predict`, "
+                "which lists the problem of each"
+            )
+        return probabilities
+
+    def _predicted(self, images: Any) -> tuple[list[Any], np.ndarray, list[str | None]]:
+        """Names of the images, p(y | x), NaN where an image can't be read, and why it can't."""
         if not self.uses_images:
             raise InputError("this model reads catalogue features, not images; use `truemorph label`")
         require_extra("networks")
@@ -178,7 +242,7 @@ class Classifier:
                     problems[rows.start + i] = one
             if good:
                 probabilities[rows.start + np.array(good)] = self.probabilities(np.stack([found[i] for i in good]))
-        return self._table(names, probabilities, problems)
+        return names, probabilities, problems
 
     def _table(self, names: list[Any], probabilities: np.ndarray, problems: list[str | None]) -> pl.DataFrame:
         columns = {f"p_{name}": probabilities[:, k] for k, name in enumerate(self.classes)}
@@ -189,6 +253,19 @@ class Classifier:
             pl.when(pl.col("problem").is_null()).then(pl.col(name)).otherwise(None).alias(name)
             for name in (*columns, "label")
         )
+
+
+def _reads(described: dict[str, Any]) -> str:
+    training = described["training"]
+    if training["classifier"] == "network":
+        return f"{training['backbone']} on {training['image_size']}-pixel images"
+    return f"logistic regression on {', '.join(training['features']) or 'no features (class fraction only)'}"
+
+
+def _through(transition: dict[str, Any]) -> str:
+    if not transition:
+        return "several T(alpha)"
+    return shortened(f"{transition['family']} {transition['parameters']}", 300)
 
 
 def describe(
@@ -224,17 +301,12 @@ def describe(
 
 
 def _model_card(described: dict[str, Any]) -> str:
-    transition, catalogue, training = (described[key] for key in ("transition", "catalogue", "training"))
-    reads = (
-        f"{training['backbone']} on {training['image_size']}-pixel images"
-        if training["classifier"] == "network"
-        else f"logistic regression on {', '.join(training['features']) or 'no features (class fraction only)'}"
-    )
+    transition, catalogue = described["transition"], described["catalogue"]
     return f"""# truemorph model
 
-Predicts smooth or disk: {reads}, {described["members"]} member(s).
+Predicts smooth or disk: {_reads(described)}, {described["members"]} member(s).
 
-- Trained through T(alpha): {transition.get("family", "several")} {transition.get("parameters", "")}
+- Trained through T(alpha): {_through(transition)}
 - alpha: {catalogue.get("alpha")}
 - Assumption behind T(alpha): {transition.get("assumption", "given by the user")}
 - Catalogue: {catalogue["source"]}, {catalogue["rows"]} rows, sha256 {catalogue.get("sha256")}

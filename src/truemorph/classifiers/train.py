@@ -26,7 +26,7 @@ from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.classifiers.fits import fit_catalogue, read_fit
 from truemorph.config import RunConfig, TrainingConfig, run_toml
 from truemorph.errors import InputError, require_extra
-from truemorph.findings import Finding
+from truemorph.findings import Finding, unique
 from truemorph.io import plain, write_json
 from truemorph.results import Result, quantity_table
 from truemorph.tables import CatalogTable, frame_hash, numeric_columns, write_table
@@ -223,7 +223,7 @@ def train_on_catalogue(
             shutil.copytree(unfinished.folder / "logs", partial / "logs")
 
     save_classifier(model, folder, beside)
-    findings = tuple(map(Finding.from_dict, described.get("findings", ())))
+    findings = unique(model.findings, trained.findings)
     if problems:
         findings += (
             Finding(

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from truemorph._version import __version__
-from truemorph.bias.families import transition_from_dict, transition_to_dict
+from truemorph.bias.families import described_findings, transition_from_dict, transition_to_dict
 from truemorph.bias.transitions import MatrixTransition, Transition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import Classifier
@@ -154,7 +154,7 @@ def open_job(model: Classifier, asked: Asked) -> Job:
         "truemorph_version": __version__,
         "model_hash": model.model_hash,
         "engine": engine.description,
-        "transition": None if used is None else transition_to_dict(used),
+        "transition": None if used is None else _named(used),
         "alpha": said.get("alpha"),
     }
     rests_on = [model.described["transition"], asked.transition if used is not None and asked.transition else {}]
@@ -189,6 +189,11 @@ def _without_rows(
     return CatalogTable(frame, units, metadata, descriptions=labeller.descriptions | known)
 
 
+def _named(transition: Transition) -> dict[str, Any]:
+    """Family and parameters; a class of one's own without its table of T(α)."""
+    return {key: one for key, one in transition_to_dict(transition).items() if key != "table"}
+
+
 def _for_posteriors(
     model: Classifier, transition: dict[str, Any] | None, said: dict[str, Any], has_crowd: bool, source: str
 ) -> tuple[Transition | None, list[Finding]]:
@@ -214,7 +219,9 @@ def _for_posteriors(
             f"{source}: its α is in units of the PSF's {here}, that of the bias curve in units of the PSF's "
             f"{fitted['alpha_psf']}; prepare the catalogue with the other one"
         )
-    return own if transition is None else transition_from_dict(transition), []
+    if transition is None:
+        return own, list(described_findings(model.described["transition"]))
+    return transition_from_dict(transition), list(described_findings(transition))
 
 
 def _label_images(job: Job, part: Part, writer: PartWriter, progress: Progress) -> None:

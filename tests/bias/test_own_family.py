@@ -1,0 +1,186 @@
+"""A family of one's own: fitted, used and saved like those of the package."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+import truemorph as tm
+from conftest import TINY, codes, labels_through, some_known
+from truemorph.bias.families import described_findings, transition_from_dict, transition_to_dict
+from truemorph.classifiers.fits import read_fit
+from truemorph.errors import InputError
+
+
+@dataclass(frozen=True)
+class Exponential(tm.FlipTransition):
+    """Flips fall exponentially to a floor; the formula is numpy's, as in a notebook."""
+
+    scale: float
+    floor: float
+    false_disk: float = 0.0
+
+    family = "exponential"
+    free = {"scale": "scale", "floor": "probability"}  # noqa: RUF012
+
+    def log_flip_probability(self, alpha):
+        return np.log(self.floor + (1 - self.floor) * np.exp(-alpha / self.scale))
+
+
+def of_a_notebook(family="steep"):
+    """A class that no other process can import."""
+
+    @dataclass(frozen=True)
+    class Steep(tm.FlipTransition):
+        scale: float
+        false_disk: float = 0.0
+
+        def log_flip_probability(self, alpha):
+            return -((alpha / self.scale) ** 3)
+
+    Steep.family, Steep.free = family, {"scale": "scale"}
+    return Steep
+
+
+TRUTH = Exponential(9.0, 0.1)
+ALPHA = np.array([0.0, 0.3, 4.0, 11.0, 40.0, 900.0])
+
+
+@pytest.fixture(scope="module")
+def flipped():
+    return labels_through(TRUTH, 20_000, seed=1)
+
+
+@pytest.fixture(scope="module")
+def gold_fit(flipped):
+    labels, alpha, truth = flipped
+    return tm.fit_transition(labels, alpha, Exponential, gold=some_known(truth, 0.1, seed=1))
+
+
+def test_parameters_are_recovered(gold_fit):
+    assert gold_fit.family == "exponential"
+    for name in ("scale", "floor"):
+        assert abs(gold_fit.values[name] - getattr(TRUTH, name)) < 4 * gold_fit.stderr[name]
+    assert not {"family-as-table", "family-changed"} & set(codes(gold_fit))
+
+
+def test_it_is_compared_with_the_families_of_the_package(flipped):
+    labels, alpha, truth = flipped
+    found = tm.compare_families(labels, alpha, ("rayleigh", Exponential), gold=some_known(truth, 0.1, seed=1))
+    assert list(found.fits) == ["rayleigh", "exponential"]
+    assert found.best == "exponential"
+    study = tm.estimate_transition(
+        pl.DataFrame({"object_id": np.arange(2000), "label": labels[:2000], "alpha": alpha[:2000], "split": "train"}),
+        family=Exponential,
+    )
+    assert study.fit.family == "exponential"
+    assert set(study.families.fits) == {"exponential", "rayleigh", "weibull", "fisk", "monotone"}
+
+
+def test_fractions_posteriors_and_quality_follow_its_curve(flipped, gold_fit):
+    labels, alpha, truth = flipped
+    found = tm.debiased_fractions(labels, alpha, gold_fit, bins=1)
+    assert abs(found.fractions[0, 1] - truth.mean()) < 4 * found.stderr[0, 1]
+    p = np.full((4, 2), 0.5)
+    flips = TRUTH.flip_probability(ALPHA[1:5])
+    smooth = np.zeros(4, dtype=int)
+    np.testing.assert_allclose(tm.posterior(p, smooth, ALPHA[1:5], TRUTH)[:, 1], flips / (1 + flips))
+    np.testing.assert_allclose(tm.label_quality(p, smooth, ALPHA[1:5], TRUTH), 1 / (1 + flips))
+
+
+def test_the_loss_takes_it():
+    logits = torch.zeros(5, 2, requires_grad=True)
+    alpha = torch.from_numpy(ALPHA[1:]).float()
+    losses = tm.DebiasedLoss(TRUTH, "none")(logits, torch.zeros(5, dtype=torch.int64), alpha)
+    np.testing.assert_allclose(
+        losses.detach().numpy(), -np.log(0.5 + 0.5 * TRUTH.flip_probability(ALPHA[1:])), rtol=1e-5
+    )
+    losses.sum().backward()
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_logistic_regression_fits_it_along():
+    labels, alpha, truth = labels_through(of_a_notebook()(14.0), 8000, seed=2)
+    feature = np.random.default_rng(0).normal(truth, 0.7)[:, None]
+    model = tm.DebiasedLogisticRegression(of_a_notebook()).fit(feature, labels, alpha=alpha)
+    assert abs(model.transition_.scale - 14) < 4 * model.stderr_["scale"]
+    fixed = tm.DebiasedLogisticRegression(transition=TRUTH).fit(feature, labels, alpha=alpha)
+    assert fixed.transition_ == TRUTH
+
+
+def test_a_class_that_can_be_imported_survives_json(gold_fit, tmp_path):
+    (tmp_path / "fit.json").write_text(json.dumps(gold_fit.to_dict()))
+    assert transition_from_dict(read_fit(tmp_path / "fit.json")) == gold_fit.transition
+
+
+def test_a_class_that_cannot_be_imported_survives_as_a_table():
+    curve = of_a_notebook()(12.0)
+    labels, alpha, _ = labels_through(curve, 5000, seed=3)
+    fit = tm.fit_transition(labels, alpha, of_a_notebook())
+    assert "family-as-table" in codes(fit)
+    described = json.loads(json.dumps(transition_to_dict(curve)))
+    again = transition_from_dict(described)
+    assert isinstance(again, tm.TabulatedTransition)
+    np.testing.assert_allclose(again.flip_probability(ALPHA), curve.flip_probability(ALPHA), atol=1e-3)
+    assert [one.code for one in described_findings(described)] == ["family-as-table"]
+
+
+@pytest.mark.parametrize(
+    "path", ["os:system", "no_such_module:Curve", "truemorph:RayleighTransition", "", None, "a b:c"]
+)
+def test_what_a_file_names_is_used_only_if_it_is_that_family(path):
+    described = {**transition_to_dict(TRUTH), "class": path}
+    assert isinstance(transition_from_dict(described), tm.TabulatedTransition)
+    with pytest.raises(InputError):
+        transition_from_dict({key: described[key] for key in ("family", "parameters", "class")})
+
+
+def test_a_class_that_was_changed_gives_way_to_the_saved_table(monkeypatch):
+    described = transition_to_dict(TRUTH)
+    before = TRUTH.flip_probability(ALPHA)
+    monkeypatch.setattr(Exponential, "log_flip_probability", lambda self, alpha: -alpha / self.scale)
+    assert [one.code for one in described_findings(described)] == ["family-changed"]
+    np.testing.assert_allclose(transition_from_dict(described).flip_probability(ALPHA), before, atol=1e-3)
+
+
+@pytest.mark.parametrize("transition", [TRUTH, of_a_notebook()(12.0)], ids=["can be imported", "can't be imported"])
+@pytest.mark.parametrize("preset", ["dcv14", "quick"])
+def test_a_model_trained_through_it_labels_galaxies(transition, preset, catalogue, tmp_path):
+    settings = {"features": ["M_r"], "folds": 2} if preset == "dcv14" else TINY | {"epochs": 1, "folds": 1}
+    trained = tm.train_classifier(
+        catalogue, transition=transition, preset=preset, out=tmp_path / "model", settings=settings
+    )
+    known = isinstance(transition, Exponential)
+    assert ("family-as-table" in codes(trained)) is not known
+    model = tm.load(trained.out)
+    assert ("family-as-table" in codes(model)) is not known
+    np.testing.assert_allclose(
+        model.transition.flip_probability(ALPHA), transition.flip_probability(ALPHA), atol=0 if known else 1e-3
+    )
+    if preset == "dcv14":
+        found = tm.label_galaxies(model, catalogue, tmp_path / "labels.parquet", transition=transition)
+        assert found.labelled == 400
+        assert ("family-as-table" in codes(found)) is not known
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        "gauss",
+        int,
+        of_a_notebook("rayleigh"),
+        type("NotADataclass", (tm.FlipTransition,), {"family": "x", "free": {"scale": "scale"}}),
+        type("UnknownKind", (Exponential,), {"family": "x", "free": {"scale": "length"}}),
+        type("NoSuchField", (Exponential,), {"family": "x", "free": {"width": "scale"}}),
+        type("NotFree", (Exponential,), {"family": "x", "free": {"scale": "scale"}}),
+        type("NoProbability", (Exponential,), {"family": "x", "log_flip_probability": lambda self, alpha: alpha}),
+    ],
+    ids=lambda family: getattr(family, "__name__", family),
+)
+def test_what_is_no_family_is_refused(family, flipped):
+    labels, alpha, _ = flipped
+    with pytest.raises(InputError):
+        tm.fit_transition(labels, alpha, family)
