@@ -51,7 +51,8 @@ class AtomicCheckpoints(TorchCheckpointIO):
         path = Path(path)
         try:
             with written_whole(path, durable=True) as partial:
-                torch.save(checkpoint, partial)
+                with open(partial, "wb") as file:  # whose errors say more than those of torch's own writer
+                    torch.save(checkpoint, file)
                 if path.is_file():
                     os.replace(path, _previous(path))
         except (OSError, RuntimeError) as problem:  # torch's writer makes the second of the first
@@ -214,10 +215,10 @@ class Unfinished:
         """Keep a member that is done, and drop its states."""
         path = self.folder / f"member-{member}.safetensors"
         try:
-            # Both must be on the disk before the states are gone; the weights, written last, say that all is there.
-            with written_whole(path.with_suffix(".json"), durable=True) as partial:
-                partial.write_text(json.dumps(story), encoding="utf-8")
-            with written_whole(path, durable=True) as partial:
+            # Both must be on the disk before the states are gone; the weights come last and say that all is there.
+            told = path.with_suffix(".json")
+            with written_whole(path, durable=True) as partial, written_whole(told, durable=True) as partly_told:
+                partly_told.write_text(json.dumps(story), encoding="utf-8")
                 save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, partial)
             for one in (self.state(member), _previous(self.state(member))):
                 one.unlink(missing_ok=True)
