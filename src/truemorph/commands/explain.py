@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from truemorph.arguments import AtLeastOne, Count, Seed, Table
-from truemorph.explain.catalogue import ExplainResult, explain_models
+from truemorph.catalogs.catalogue import image_folder, read_catalogue
+from truemorph.errors import InputError
+from truemorph.explain.catalogue import (
+    ANGLE,
+    RADIUS,
+    ExplainResult,
+    check_by_random_weights,
+    chosen_galaxies,
+    named_models,
+    with_geometry,
+    write_explanations,
+)
+from truemorph.progress import progress
 
 if TYPE_CHECKING:
     Model = Any
@@ -84,20 +97,29 @@ def explain_classifier(
         ...
     truemorph.errors.InputError: give one model folder or more, such as: truemorph explain model --catalogue cat.parquet
     """
-    return explain_models(
-        models,
-        catalogue,
-        Path(out),
-        layer=layer,
-        rows=rows,
-        galaxies=galaxies,
-        align=align,
-        angle_column=angle_column,
-        radius_column=radius_column,
-        field=field,
-        rings=rings,
-        bootstrap=bootstrap,
-        draws=draws,
-        device=device,
-        seed=seed,
-    )
+    if not models:
+        raise InputError("give one model folder or more, such as: truemorph explain model --catalogue cat.parquet")
+    for name, value in (("galaxies", galaxies), ("draws", draws)):
+        if value < 0:
+            raise InputError(f"{name} is a number, 0 or more; got {value}")
+    if draws == 1:
+        raise InputError("draws is 0, for no check of the maps, or two networks of random weights at least; got 1")
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; name a folder (`out`)")
+    from truemorph.explain.study import compare, explain, galaxies_of  # needs the networks
+
+    named = {name: replace(model, device=device) for name, model in named_models(models).items()}
+    table = read_catalogue(catalogue)
+    root = image_folder(table)
+    frame = chosen_galaxies(table, rows, galaxies, seed)
+    frame, radius = with_geometry(frame, str(catalogue), angle_column, radius_column, field)
+    source = galaxies_of(frame, root, ANGLE if angle_column else None, RADIUS if radius else None)
+    with progress(frame.height * len(named), "explaining", "galaxies") as told:
+        explanations = explain(
+            named, source, layer=layer, rings=rings, align=align or angle_column is not None, progress=told
+        )
+    checks = check_by_random_weights(named, explanations, source, draws, seed) if draws else {}
+    about = {"catalogue": str(catalogue), "rows": rows, "radii": radius, "galaxies": frame.height}
+    about |= {"bootstrap": bootstrap, "seed": seed}
+    return write_explanations(explanations, compare(explanations, bootstrap, seed), checks, out, about)

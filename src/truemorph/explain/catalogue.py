@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,6 @@ import polars as pl
 
 from truemorph._version import __version__
 from truemorph.bias.plots import axes_or_new
-from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.catalogs.sampling import TEST
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
@@ -89,68 +88,30 @@ class ExplainResult(Result):
         return ax
 
 
-def explain_models(
-    given: Sequence[Any],
-    catalogue: Any,
+def write_explanations(
+    explanations: Mapping[str, Explanation],
+    compared: Sequence[Compared],
+    checks: Mapping[str, Randomisation],
     out: Path,
-    *,
-    layer: str | None,
-    rows: str,
-    galaxies: int,
-    align: bool,
-    angle_column: str | None,
-    radius_column: str | None,
-    field: str | None,
-    rings: int,
-    bootstrap: int,
-    draws: int,
-    device: str,
-    seed: int,
+    about: Mapping[str, Any],
 ) -> ExplainResult:
-    """Explain models on the galaxies of a catalogue and write the result; see `truemorph.explain_classifier`.
+    """Write tables, maps, figures and `summary.json` to a folder.
 
-    Raises
-    ------
-    InputError
-        If a model can't be explained, a column is absent, or there are no galaxies.
+    Parameters
+    ----------
+    explanations, checks : dict
+        By the model's name.
+    compared : sequence of Compared
+    out : Path
+    about : mapping
+        Further entries of `summary.json`: catalogue, galaxies and settings.
     """
-    from truemorph.explain.study import compare, explain, galaxies_of
-
-    if not given:
-        raise InputError("give one model folder or more, such as: truemorph explain model --catalogue cat.parquet")
-    for name, value in (("galaxies", galaxies), ("draws", draws)):
-        if value < 0:
-            raise InputError(f"{name} is a number, 0 or more; got {value}")
-    if draws == 1:
-        raise InputError("draws is 0, for no check of the maps, or two networks of random weights at least; got 1")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; name a folder (`out`)")
-    models = {name: replace(model, device=device) for name, model in _models(given).items()}
-    table = read_catalogue(catalogue)
-    root = image_folder(table)
-    frame = _chosen(table, rows, galaxies, seed)
-    frame, radius = with_geometry(frame, str(catalogue), angle_column, radius_column, field)
-    source = galaxies_of(frame, root, ANGLE if angle_column else None, RADIUS if radius else None)
-    with progress(frame.height * len(models), "explaining", "galaxies") as told:
-        explanations = explain(
-            models, source, layer=layer, rings=rings, align=align or angle_column is not None, progress=told
-        )
-    checks = check_by_random_weights(models, explanations, source, draws, seed) if draws else {}
-    compared = compare(explanations, bootstrap, seed)
     out.mkdir(parents=True, exist_ok=True)
-    summary = _summary(explanations, compared, checks) | {
-        "catalogue": str(catalogue),
-        "rows": rows,
-        "radii": radius,
-        "galaxies": frame.height,
-        "bootstrap": bootstrap,
-        "seed": seed,
-        "truemorph_version": __version__,
-    }
+    summary = _summary(explanations, compared, checks) | {**about, "truemorph_version": __version__}
     _write_tables(explanations, compared, out)
     _write_maps(explanations, out / "maps.fits")
     summary["figures"] = _write_figures(explanations, compared, checks, out)
-    result = ExplainResult(out, summary, explanations, _findings(explanations, checks))
+    result = ExplainResult(out, summary, dict(explanations), _findings(explanations, checks))
     write_json(out / "summary.json", result.to_dict())
     return result
 
@@ -178,7 +139,7 @@ def _findings(explanations: Mapping[str, Explanation], checks: Mapping[str, Rand
     return tuple(findings)
 
 
-def _models(given: Sequence[Any]) -> dict[str, Classifier]:
+def named_models(given: Sequence[Any]) -> dict[str, Classifier]:
     """Load models, by the names of their folders, or by more of the path where two share one."""
     from truemorph.classifiers.checkpoint import Classifier, load
 
@@ -192,7 +153,8 @@ def _models(given: Sequence[Any]) -> dict[str, Classifier]:
     return dict(zip(names, models, strict=True))
 
 
-def _chosen(table: CatalogTable, rows: str, galaxies: int, seed: int) -> pl.DataFrame:
+def chosen_galaxies(table: CatalogTable, rows: str, galaxies: int, seed: int) -> pl.DataFrame:
+    """Test galaxies of a catalogue or all; so many of them, drawn at random, or all for 0."""
     frame = table.frame
     if "image" not in frame.columns or not frame["image"].count():
         raise InputError(f"{table.path}: has no images; prepare it with `images`")
