@@ -259,6 +259,9 @@ def write_illustrations(illustrations: Sequence[Illustration], folder: Path) -> 
     """Write each figure as PDF and PNG, and what is drawn as ECSV."""
     folder.mkdir(parents=True, exist_ok=True)
     for one in illustrations:
+        # The layout is the same in every format: it is computed once.
+        one.figure.draw_without_rendering()
+        one.figure.set_layout_engine("none")
         for kind in ("pdf", "png"):
             one.figure.savefig(folder / f"{one.name}.{kind}", dpi=150)
         if one.data is not None:
@@ -280,11 +283,17 @@ def _as_json(value: Any) -> Markup:
     return Markup(text)
 
 
+def _code(text: str) -> Markup:
+    """Show names of arguments, which stand in backticks, as code."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(Markup.escape(text))))
+
+
 def render_page(page: Page) -> str:
     """The page as text; all of the user's text is escaped."""
     environment = Environment(
         loader=PackageLoader("truemorph.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["code"] = _code
     room = files("truemorph.report") / "templates"
     style, script = ((room / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
