@@ -47,6 +47,7 @@ def test_a_dry_run_prints_the_whole_configuration_and_does_nothing(capsys, catal
     status, out, err = run(capsys, "train", catalogue, "--out", tmp_path / "m", *SET, "--dry-run")
     assert (status, err) == (0, "")
     assert not (tmp_path / "m").exists()
+    assert run(capsys, "train", catalogue, *SET, "--dry-run")[0] == 0
     settings = tomllib.loads(out)
     assert settings["training"]["image_size"] == 32
     assert "decoded images" in out  # what cache is

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
+from truemorph.bias.plots import axes_or_new
 from truemorph.errors import InputError
+from truemorph.findings import Finding
 from truemorph.images.degrade import degrade
+from truemorph.io import plain
+from truemorph.results import Result, quantity_table
 
 
-@dataclass(frozen=True)
-class ResolutionDrift:
+@dataclass(frozen=True, repr=False)
+class ResolutionDrift(Result):
     """How p(disk) of the same galaxies moves as they are less well resolved.
 
     Attributes
@@ -27,6 +32,7 @@ class ResolutionDrift:
         Root mean square change of a galaxy's p(disk).
     drift : float
         Rms of the mean changes.
+    findings : tuple of Finding
     """
 
     factors: np.ndarray
@@ -34,6 +40,37 @@ class ResolutionDrift:
     stderr: np.ndarray
     spread: np.ndarray
     drift: float
+    findings: tuple[Finding, ...] = ()
+
+    def summary(self) -> str:
+        """Return the mean change of p(disk) for each factor as text."""
+        lines = [
+            f"α lowered by {factor:g}: p(disk) changes by {shift:+.3f} ± {error:.3f} (rms of a galaxy {spread:.3f})"
+            for factor, shift, error, spread in zip(self.factors, self.shift, self.stderr, self.spread, strict=True)
+        ]
+        return "\n".join([*lines, f"drift {self.drift:.3f}"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return plain(asdict(self))
+
+    def to_table(self) -> Any:
+        """Return a table of one row a factor."""
+        about = {
+            "factors": "by how much α was lowered",
+            "shift": "mean change of p(disk)",
+            "stderr": "its standard error",
+            "spread": "root mean square change of a galaxy's p(disk)",
+        }
+        return quantity_table({name: (getattr(self, name), "", text) for name, text in about.items()}, drift=self.drift)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the mean change of p(disk) against the factor; returns matplotlib axes."""
+        ax = axes_or_new(ax)
+        ax.errorbar(self.factors, self.shift, self.stderr, fmt="o-")
+        ax.axhline(0, color="0.5", lw=1)
+        ax.set(xlabel=r"$\alpha$ lowered by", ylabel="change of p(disk)")
+        return ax
 
 
 def resolution_drift(

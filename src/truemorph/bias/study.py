@@ -21,6 +21,7 @@ from truemorph.bias.transitions import DISK, Array, FlipTransition
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
+from truemorph.progress import progress
 from truemorph.results import Result
 
 _RESAMPLES = 30
@@ -232,37 +233,42 @@ def study_transition(
         given["intrinsic"] = intrinsic  # with gold labels they go into the check and the regression on gold labels
     options |= {**given, "seed": seed}
     families = None
-    if compare or cls is None:
-        asked = () if cls is None or cls.family in COMPARED else (cls,)
-        families = compare_families(labels, alpha, (*asked, *COMPARED), **options)
-        chosen = families.best if cls is None else cls.family
-        if chosen in families.failed:
-            raise InputError(families.failed[chosen])
-        fit = families.fits[chosen]
-    else:
-        fit = fit_transition(labels, alpha, cls, **options)
-    if fit.family in ("monotone", "tabulated"):  # the curvature gives no error where neighbouring knots are level
-        fit = fit.with_bootstrap_errors(bootstrap or _RESAMPLES, seed)
-    if families is not None:
-        families.fits[fit.family] = fit
-    check = confounding_check(labels, alpha, intrinsic, gold, weights=weights, seed=seed)
-    limits, curve = None, None
-    if fit.space is not None and len(fit.space.names) == fit.space.size:
-        if fit.space.separate:
-            limits = profile(fit)
-        curve = sensitivity(fit)
-    fractions = debiased_fractions(
-        labels,
-        alpha,
-        fit,
-        by,
-        max(1, min(fraction_bins, labels.size // _FEWEST_PER_BIN)),
-        gold,
-        name=by_name,
-        seed=seed,
-        weights=weights,
-        covariates=intrinsic if gold is not None else None,
-    )
+    with progress(4, "estimating T(α)", "steps") as told:
+        if compare or cls is None:
+            asked = () if cls is None or cls.family in COMPARED else (cls,)
+            families = compare_families(labels, alpha, (*asked, *COMPARED), **options)
+            chosen = families.best if cls is None else cls.family
+            if chosen in families.failed:
+                raise InputError(families.failed[chosen])
+            fit = families.fits[chosen]
+        else:
+            fit = fit_transition(labels, alpha, cls, **options)
+        if fit.family in ("monotone", "tabulated"):  # the curvature gives no error where neighbouring knots are level
+            fit = fit.with_bootstrap_errors(bootstrap or _RESAMPLES, seed)
+        if families is not None:
+            families.fits[fit.family] = fit
+        told.update(1)
+        check = confounding_check(labels, alpha, intrinsic, gold, weights=weights, seed=seed)
+        told.update(1)
+        limits, curve = None, None
+        if fit.space is not None and len(fit.space.names) == fit.space.size:
+            if fit.space.separate:
+                limits = profile(fit)
+            curve = sensitivity(fit)
+        told.update(1)
+        fractions = debiased_fractions(
+            labels,
+            alpha,
+            fit,
+            by,
+            max(1, min(fraction_bins, labels.size // _FEWEST_PER_BIN)),
+            gold,
+            name=by_name,
+            seed=seed,
+            weights=weights,
+            covariates=intrinsic if gold is not None else None,
+        )
+        told.update(1)
     gold_fractions = None
     if known is not None:
         gold_fractions = _gold_fractions(np.asarray(known), fractions, alpha if by is None else np.asarray(by))

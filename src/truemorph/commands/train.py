@@ -104,6 +104,8 @@ def train_classifier(
     2000
     """
     in_memory = not isinstance(catalogue, str | Path)
+    if dry_run and out is None and not str(catalogue).endswith(".toml"):
+        out = Path("model")
     run = run_config(
         "table in memory" if in_memory else catalogue,
         config,
