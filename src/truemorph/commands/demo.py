@@ -35,6 +35,7 @@ from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
 from truemorph.progress import tell
+from truemorph.report import gallery
 from truemorph.report.label_sets import join_labels
 from truemorph.report.options import ReportOptions
 from truemorph.report.writing import make_report
@@ -273,17 +274,18 @@ def run_demo(
             "findings": described["findings"],
             "seed": seed,
         }
-        _better_images(out, galaxies, seed, _changed(labelled["debiased"]))
+        options = ReportOptions(
+            catalogue=catalogue_path,
+            labels=[out / f"labels_{name}.parquet" for name in labelled],
+            intrinsic=INTRINSIC,
+            better=out / "better",
+            seed=seed,
+        )
+        _better_images(out, galaxies, seed, _shown(labelled["debiased"], options.galaxies))
         make_report(
             [out / "naive", out / "debiased"],
             out / "report.html",
-            ReportOptions(
-                catalogue=catalogue_path,
-                labels=[out / f"labels_{name}.parquet" for name in labelled],
-                intrinsic=INTRINSIC,
-                better=out / "better",
-                seed=seed,
-            ),
+            options,
             title="truemorph demo: simulated galaxies of known truth",
             remarks=_NOTES,
         )
@@ -291,10 +293,12 @@ def run_demo(
     return DemoResult(out, plain(summary), tuple(map(Finding.from_dict, described["findings"])))
 
 
-def _changed(frame: pl.DataFrame) -> list[str]:
-    """Ids of galaxies that the crowd called smooth and that are now called disk."""
-    changed = frame.filter((pl.col("label") == 0) & (pl.col("posterior_disk") > 0.5))
-    return changed["object_id"].cast(pl.String).to_list()
+def _shown(frame: pl.DataFrame, most: int) -> list[str]:
+    """Return the ids of the galaxies that the report's gallery shows."""
+    after = frame["posterior_disk"].cast(pl.Float64).fill_null(float("nan"))
+    change = gallery.changes(frame["label"].to_numpy(), after.to_numpy())
+    changed = frame.with_columns(pl.Series(gallery.CHANGE, change), after.alias(gallery.AFTER))
+    return gallery.choose(changed, most)["object_id"].cast(pl.String).to_list()
 
 
 def _better_images(out: Path, galaxies: int, seed: int, ids: Sequence[str]) -> None:
