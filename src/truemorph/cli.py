@@ -83,10 +83,11 @@ def command_app(chosen: str | None = None) -> App:
         result = app(tokens, exit_on_error=False, print_error=False)
         if result is None:  # help, or one of several processes that train together
             return
+        options = options_of(app, chosen)
         for finding in result.findings:
             if not (quiet and finding.severity == "note"):
-                say(in_options(str(finding), options_of(app, chosen)))
-        print(json_text.dumps(result.to_dict(), indent=2) if json else result.summary())
+                say(in_options(str(finding), options))
+        print(json_text.dumps(result.to_dict(), indent=2) if json else in_options(result.summary(), options))
         if getattr(result, "out", "") is None:
             say("note: nothing was written; name a file to keep the result (--out)")
         if result.failure:
