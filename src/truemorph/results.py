@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from truemorph.errors import InputError
 from truemorph.findings import Finding
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ def shortened(text: str, longest: int = _LONGEST) -> str:
     return text if len(text) <= longest else f"{text[:longest]}…"
 
 
-class Result:
+class Result(ABC):
     """Base of the results of commands and functions, which are frozen dataclasses.
 
     Attributes
@@ -36,19 +38,23 @@ class Result:
     """
 
     findings: tuple[Finding, ...]
-    failure: str = ""  # why the command line exits with 1 although there is a result
 
+    @property
+    def failure(self) -> str:
+        """Why the command line exits with 1 although there is a result; empty where it does not."""
+        return ""
+
+    @abstractmethod
     def summary(self) -> str:
         """Return the result as text, as the command line prints it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain values, for JSON."""
-        raise NotImplementedError
 
+    @abstractmethod
     def to_table(self) -> QTable:
         """Return the result as an astropy table with units and descriptions."""
-        raise NotImplementedError
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the result.
@@ -61,8 +67,13 @@ class Result:
         Returns
         -------
         matplotlib axes
+
+        Raises
+        ------
+        InputError
+            If there is nothing to draw.
         """
-        raise NotImplementedError
+        raise InputError(f"a {type(self).__name__} has nothing to draw; use to_table() or summary()")
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -238,7 +238,7 @@ def test_plot_has_labels_estimate_band_and_truth():
     labels, alpha, truth = changing_fractions(2_000, 8)
     axes = debiased_fractions(labels, alpha, fit_transition(labels, alpha)).plot(truth=binned(truth, alpha))
     assert {one.get_text() for one in axes.get_legend().get_texts()} == {
-        "with systematic band", "debiased", "as labelled", "truth",
+        "range", "corrected", "as labelled", "truth",
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -74,15 +75,15 @@ def _binned_mean(alpha: np.ndarray, values: np.ndarray, points: int = 120) -> tu
     return np.array([alpha[p].mean() for p in parts]), np.array([values[p].mean() for p in parts])
 
 
-def plot_fractions(found: Any, ax: Any, truth: Any, label_class: int) -> Any:
-    """Fraction of one class: as labelled, debiased with both errors, and true."""
+def plot_fractions(found: Any, ax: Any, known: Mapping[str, Any], label_class: int) -> Any:
+    """Fraction of one class: as labelled, corrected with its error and range, and known ones."""
     ax = axes_or_new(ax)
     x, c = found.middles, label_class
-    ax.fill_between(x, found.low[:, c], found.high[:, c], color=BLUE, alpha=0.15, lw=0, label="with systematic band")
-    ax.errorbar(x, found.fractions[:, c], found.stderr[:, c], fmt="D-", ms=4, color=BLUE, label="debiased")
+    ax.fill_between(x, found.low[:, c], found.high[:, c], color=BLUE, alpha=0.15, lw=0, label="range")
+    ax.errorbar(x, found.fractions[:, c], found.stderr[:, c], fmt="D-", ms=4, color=BLUE, label="corrected")
     ax.plot(x, found.labelled[:, c], "s--", ms=4, color=GREY, label="as labelled")
-    if truth is not None:
-        ax.plot(x, np.asarray(truth), "ko-", ms=4, lw=1, label="truth")
+    for label, values in known.items():
+        ax.plot(x, np.asarray(values), "ko-", ms=4, lw=1, label=label)
     name = r"resolution $\alpha$" if found.by == "alpha" else found.by
     ax.set(xlabel=name, ylabel="disk fraction" if c == DISK else "class fraction", ylim=(-0.02, 1.02))
     ax.legend(frameon=False, fontsize=8)
@@ -108,7 +109,7 @@ def plot_sensitivity(found: Any, ax: Any) -> Any:
     ax.plot(found.grid, found.fractions, color=BLUE)
     ax.axvspan(found.value - found.stderr, found.value + found.stderr, color=RED, alpha=0.15, lw=0, label="fit ± 1σ")
     ax.axhline(found.labelled, color=GREY, ls="--", lw=1, label="as labelled")
-    ax.set(xlabel=found.name, ylabel="debiased disk fraction", ylim=(-0.02, 1.02))
+    ax.set(xlabel=found.name, ylabel="corrected disk fraction", ylim=(-0.02, 1.02))
     ax.legend(frameon=False, fontsize=8)
     return ax
 

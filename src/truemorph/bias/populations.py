@@ -145,7 +145,7 @@ class PopulationFractions(Result):
         """
         from truemorph.bias.plots import plot_fractions
 
-        return plot_fractions(self, ax, truth, label_class)
+        return plot_fractions(self, ax, {} if truth is None else {"truth": truth}, label_class)
 
 
 def _invert(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:

@@ -197,13 +197,13 @@ def _profile_function(fit: TransitionFit, space: Space, at: int) -> Callable[[fl
 
 @dataclass(frozen=True, repr=False)
 class Sensitivity(Result):
-    """The debiased disk fraction of a sample as one parameter of T is moved, the others held.
+    """The corrected disk fraction of a sample as one parameter of T is moved, the others held.
 
     Attributes
     ----------
     name : str
     grid, fractions : array, shape (G,)
-        Parameter, and debiased disk fraction of all galaxies.
+        Parameter, and corrected disk fraction of all galaxies.
     value, stderr : float
         The fit's own.
     labelled : float

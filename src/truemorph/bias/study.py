@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from truemorph.bias.diagnostics import ConfoundingCheck, FamilyComparison, compa
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.families import COMPARED, family_of
 from truemorph.bias.flexible import TabulatedTransition
+from truemorph.bias.plots import plot_fractions
 from truemorph.bias.populations import PopulationFractions, debiased_fractions
 from truemorph.bias.profiles import Profile, Sensitivity, profile, sensitivity
 from truemorph.bias.result import FROM_LABELS, TransitionFit, failed_resamples, flat_fractions_assumed
@@ -142,7 +142,8 @@ class TransitionStudy(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the class fractions before and after; returns matplotlib axes."""
-        return self.fractions.plot(ax, truth=self.gold_fractions)
+        gold = {} if self.gold_fractions is None else {"gold labels": self.gold_fractions}
+        return plot_fractions(self.fractions, ax, gold, DISK)
 
     def figure(self) -> Any:
         """Return a matplotlib figure of the bias curve, class fractions and checks."""
@@ -150,7 +151,7 @@ class TransitionStudy(Result):
 
         panels: list[tuple[str, Any]] = [
             ("bias curve", self.fit.plot if self.families is None else self.families.plot),
-            ("class fractions before and after", partial(self.fractions.plot, truth=self.gold_fractions)),
+            ("class fractions before and after", self.plot),
             ("calibration", self.calibration.plot),
         ]
         if self.families is not None:

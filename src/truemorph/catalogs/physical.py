@@ -14,6 +14,7 @@ import numpy as np
 
 from truemorph.arrays import float_array
 from truemorph.errors import InputError, nearest
+from truemorph.findings import Finding
 
 COSMOLOGY = "WMAP9"
 _KPC_PER_MPC, _MPC_PER_10_PC = 1e3, 1e-5
@@ -24,6 +25,13 @@ PsfUnit = Literal["sigma", "fwhm"]
 
 # FWHM of a Gaussian over its σ.
 FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
+ALPHA_IS_SIZE = Finding(
+    "alpha-is-size",
+    "caution",
+    "All galaxies have the same PSF width, so α only measures apparent size: a real trend of morphology with size will "
+    "look like bias.",
+    "Prepare the catalogue with the PSF width of each galaxy (`psf_fwhm`), or give gold labels (`gold`).",
+)
 
 
 def describe_alpha(radius: str, psf_fwhm: str | float, psf: PsfUnit) -> str:

@@ -15,7 +15,7 @@ from truemorph.catalogs.catalogue import as_ids, condition, object_ids, rows_whe
 from truemorph.catalogs.columns import FRACTIONS, percent_of_light, which_rows
 from truemorph.catalogs.mapped import Mapped
 from truemorph.catalogs.mapping import Mapping
-from truemorph.catalogs.physical import resolution
+from truemorph.catalogs.physical import ALPHA_IS_SIZE, resolution
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 
@@ -309,15 +309,7 @@ def check_sizes(
             )
         )
     if np.ptp(widths) == 0:
-        findings.append(
-            Finding(
-                "alpha-is-size",
-                "caution",
-                "All galaxies have the same PSF width, so α only measures apparent size: a real trend of morphology "
-                "with size will look like bias.",
-                "Give the PSF width of each galaxy (`psf_fwhm`).",
-            )
-        )
+        findings.append(ALPHA_IS_SIZE)
     percent = percent_of_light(str(radius))
     if percent:
         findings.append(

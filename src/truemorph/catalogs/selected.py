@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from truemorph.catalogs.catalogue import gold_classes, rows_where
+from truemorph.catalogs.physical import ALPHA_IS_SIZE
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.tables import CatalogTable, numeric_columns
@@ -46,6 +47,10 @@ class SelectedRows:
     by: np.ndarray | None
     about: dict[str, Any]
     findings: tuple[Finding, ...]
+
+    def for_study(self) -> dict[str, Any]:
+        """Return everything but labels and α by the names of the arguments of `study_transition`."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("labels", "alpha")}
 
 
 def select_rows(
@@ -121,15 +126,7 @@ def select_rows(
                 )
             )
     if "psf_fwhm" in frame.columns and frame["psf_fwhm"].n_unique() == 1 and frame["psf_fwhm"].null_count() == 0:
-        findings.append(
-            Finding(
-                "alpha-is-size",
-                "caution",
-                "All galaxies have the same PSF width, so α only measures apparent size: a real trend of morphology "
-                "with size will look like bias.",
-                "Prepare the catalogue with the PSF width of each galaxy (`psf_fwhm`), or give gold labels (`gold`).",
-            )
-        )
+        findings.append(ALPHA_IS_SIZE)
     return SelectedRows(
         labels=frame["label"].to_numpy(),
         alpha=frame["alpha"].to_numpy(),

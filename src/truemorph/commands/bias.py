@@ -18,7 +18,7 @@ from truemorph.findings import Finding, unique
 from truemorph.io import plain, write_json
 from truemorph.report.label_sets import fractions_by_alpha, join_labels, label_sets
 from truemorph.report.measures import Tree
-from truemorph.results import Result, quantity_table
+from truemorph.results import Result
 from truemorph.tables import numeric_columns
 
 
@@ -90,19 +90,12 @@ class BiasMeasurement(Result):
 
     def to_table(self) -> Any:
         """Return a table of one row a label set."""
-        rows = list(self.results.values())
-        columns = {
-            "value": f"{self.measure}: deviation of class fractions from the best resolved bin",
-            "bootstrap_mean": "mean over bootstrap resamples",
-            "bootstrap_std": "standard deviation over bootstrap resamples",
-            "floor": "value that labels without bias would give",
-            "floor_std": "spread of the floor",
-            "excess": "bias above the floor",
-            "n_objects": "galaxies used",
-        }
-        named = {"labels": (list(self.results), "", "label set")}
-        numbers = {name: ([getattr(one, name) for one in rows], "", about) for name, about in columns.items()}
-        return quantity_table(named | numbers, measure=self.measure)
+        from astropy.table import vstack
+
+        table = vstack([one.to_table() for one in self.results.values()])
+        table.add_column(list(self.results), name="labels", index=0)
+        table["labels"].info.description = "label set"
+        return table
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the disk fraction of each label set against α; returns matplotlib axes."""

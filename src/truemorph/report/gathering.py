@@ -171,17 +171,14 @@ def _study(
     family = families[-1] if families and families[-1] in COMPARED else COMPARED[0]
     try:
         rows = select_rows(catalogue, options.where, options.intrinsic)
+        # The report compares with gold labels; that this fit does without them is its purpose.
+        rows = replace(rows, findings=tuple(one for one in rows.findings if one.code != "gold-unused"))
         study = study_transition(
             rows.labels,
             rows.alpha,
             family,
-            intrinsic=rows.intrinsic,
-            weights=rows.weights,
-            known=rows.known,
+            **rows.for_study(),
             seed=options.seed,
-            about=rows.about,
-            # The report compares with gold labels; that this fit does without them is its purpose.
-            findings=tuple(one for one in rows.findings if one.code != "gold-unused"),
         )
         return study, []
     except InputError as problem:

@@ -175,7 +175,7 @@ class ReproduceOptions:
     def __post_init__(self) -> None:
         if self.draws < 0 or self.draws == 1:
             raise InputError(f"`draws` is 0, for no check of the maps, or at least 2; got {self.draws}")
-        self.size  # noqa: B018 - refuse a wrong scale
+        Scale.of(self.scale)  # refuses what is none
         for name, least in (("bootstrap", 2), ("depth", 0), ("bins", 2)):
             value = getattr(self, name)
             if value is not None and value < least:

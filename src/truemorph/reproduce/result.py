@@ -33,7 +33,7 @@ class Reproduction(Result):
     findings: tuple[Finding, ...]
 
     @property
-    def failure(self) -> str:  # type: ignore[override]
+    def failure(self) -> str:
         """Stages that failed, in one line."""
         failed = [one["name"] for one in self.content["stages"] if one["status"] == FAILED]
         if not failed:
