@@ -3,6 +3,8 @@
 import ast
 import re
 
+import numpy as np
+import polars as pl
 import pytest
 
 import truemorph
@@ -41,3 +43,17 @@ def test_a_code_is_a_slug_and_what_limits_a_result_has_an_action(code, severity,
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", code)
     assert severity in SEVERITIES
     assert acts or severity == "note"
+
+
+def test_values_treated_as_missing_are_in_the_result_of_the_command_that_read_them():
+    rng = np.random.default_rng(0)
+    n = 3000
+    alpha = rng.lognormal(2.5, 0.45, n)
+    labels = (rng.random(n) < 0.7 * (1 - np.exp(-(alpha**2) / 200))).astype(int)
+    size = np.where(np.arange(n) < 7, -99.0, rng.normal(0, 1, n))
+    frame = pl.DataFrame({"object_id": range(n), "label": labels, "alpha": alpha, "split": "train", "size": size})
+    bias = truemorph.measure_bias(frame, intrinsic=["size"], bootstrap=0)
+    study = truemorph.estimate_transition(frame, intrinsic=["size"], compare=False)
+    for result in (bias, study):
+        assert [one.code for one in result.findings].count("values-treated-as-missing") == 1
+        assert any("7 of 3,000" in one.message for one in result.findings)

@@ -49,7 +49,7 @@ def made(tmp_path):
 NOT_MADE = {"FlipTransition", "Leaderboard", "ResolutionDrift"}
 
 
-@pytest.mark.filterwarnings("ignore::truemorph.errors.FindingWarning")
+@pytest.mark.filterwarnings("ignore::truemorph.findings.FindingWarning")
 def test_nothing_public_shows_more_than_fits_on_a_screen(tmp_path):
     objects = made(tmp_path)
     classes = {name for name in tm.__all__ if inspect.isclass(getattr(tm, name))}

@@ -9,7 +9,6 @@ import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any
 
 
 class TruemorphError(Exception):
@@ -91,19 +90,6 @@ def reason(problem: BaseException) -> str:
         cause = cause.__cause__ or cause.__context__
     lines = str(problem).strip().splitlines()
     return lines[0] if lines else type(problem).__name__
-
-
-class FindingWarning(UserWarning):
-    """A finding, as a Python warning.
-
-    Attributes
-    ----------
-    finding : Finding
-    """
-
-    def __init__(self, finding: Any) -> None:
-        super().__init__(finding.message)
-        self.finding = finding
 
 
 def nearest(name: str, existing: Sequence[str], n: int = 3, what: str = "columns") -> str:

@@ -6,7 +6,9 @@ JSON show the same ones. docs/findings.md explains each code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -57,3 +59,39 @@ class Finding:
 def unique(*findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Return the findings of several results in their order, each once."""
     return tuple(dict.fromkeys(one for some in findings for one in some))
+
+
+class FindingWarning(UserWarning):
+    """A finding as a Python warning, from functions that return an array and so have no place for findings.
+
+    Attributes
+    ----------
+    finding : Finding
+    """
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.message)
+        self.finding = finding
+
+
+@contextmanager
+def collect_findings() -> Iterator[list[Finding]]:
+    """Collect the findings that functions called inside warn of, for a result that lists them.
+
+    Examples
+    --------
+    >>> with collect_findings() as found:
+    ...     warnings.warn(FindingWarning(Finding("no-drift", "caution", "The labels do not drift with α.")))
+    >>> found[0].code
+    'no-drift'
+    """
+    found: list[Finding] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FindingWarning)
+        yield found
+    for one in caught:
+        if isinstance(one.message, FindingWarning):
+            found.append(one.message.finding)
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno, source=one.source)
+    found[:] = unique(found)

@@ -28,7 +28,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from polars.exceptions import PanicException, PolarsError
 
-from truemorph.errors import FindingWarning, InputError, nearest
+from truemorph.errors import InputError, nearest
+from truemorph.findings import FindingWarning
 from truemorph.io import written_whole
 from truemorph.missing import cleaned
 

@@ -7,7 +7,8 @@ import pytest
 from catalogs.made_up import full
 from truemorph.catalogs.catalogue import gold_classes, read_catalogue, rows_where
 from truemorph.catalogs.prepare import prepare, write_preparation
-from truemorph.errors import FindingWarning, InputError
+from truemorph.errors import InputError
+from truemorph.findings import FindingWarning
 from truemorph.tables import CatalogTable, write_table
 
 FRAME = pl.DataFrame(

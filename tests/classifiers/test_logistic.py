@@ -10,13 +10,14 @@ from conftest import flipped_labels
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
-from truemorph.errors import FindingWarning, InputError
+from truemorph.errors import InputError
+from truemorph.findings import FindingWarning
 
 THETA = 10.0
 
 
 @parametrize_with_checks([DebiasedLogisticRegression()])
-@pytest.mark.filterwarnings("ignore::truemorph.errors.FindingWarning")
+@pytest.mark.filterwarnings("ignore::truemorph.findings.FindingWarning")
 def test_scikit_learn_conventions(estimator, check):
     check(estimator)
 
@@ -96,7 +97,7 @@ def test_fixed_transition_is_kept():
     assert model.stderr_ == {}
 
 
-@pytest.mark.filterwarnings("ignore::truemorph.errors.FindingWarning")
+@pytest.mark.filterwarnings("ignore::truemorph.findings.FindingWarning")
 def test_without_alpha_it_is_logistic_regression_and_says_so():
     X, _, truth, _ = flipped_catalogue(2_000, seed=4)
     model = DebiasedLogisticRegression(C=1e6).fit(X, truth)

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from truemorph.catalogs.prepare import prepare, write_preparation
-from truemorph.errors import FindingWarning
+from truemorph.findings import FindingWarning
 from truemorph.report.options import ReportOptions
 from truemorph.report.writing import make_report
 

@@ -17,7 +17,8 @@ from truemorph._version import __version__
 from truemorph.benchmark.cache import Cache
 from truemorph.benchmark.worlds import TWIN_FACTORS, TWINS, WORLDS, Sizes, make_world
 from truemorph.bias.scores import drift, score
-from truemorph.errors import FindingWarning, InputError, TruemorphError, require_extra
+from truemorph.errors import InputError, TruemorphError, require_extra
+from truemorph.findings import FindingWarning
 from truemorph.workers import worker_pool
 
 # The real world has fewer galaxies: more passes over them.

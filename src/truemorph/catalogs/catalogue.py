@@ -16,7 +16,8 @@ import polars as pl
 from truemorph.catalogs.columns import FRACTIONS, NAMED, which_rows
 from truemorph.catalogs.expressions import Expression, column_expression, compute, read_expression
 from truemorph.catalogs.sampling import SPLITS
-from truemorph.errors import FindingWarning, InputError
+from truemorph.errors import InputError
+from truemorph.findings import FindingWarning
 from truemorph.missing import cleaned
 from truemorph.tables import CatalogTable, kind_of, read_table
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,8 +38,8 @@ from truemorph.catalogs.physical import (
 )
 from truemorph.catalogs.rows import check_sizes, choose_rows, label_rule, positive
 from truemorph.catalogs.sampling import FRACTIONS_OF_SPLIT, UNUSED, draw_sample, sampling_weights, split_galaxies
-from truemorph.errors import FindingWarning, InputError
-from truemorph.findings import Finding, unique
+from truemorph.errors import InputError
+from truemorph.findings import Finding, collect_findings, unique
 from truemorph.io import file_hash, written_whole
 from truemorph.results import Result
 from truemorph.tables import CatalogTable, kind_of, read_table, to_astropy, write_table
@@ -180,13 +179,11 @@ def prepare(
     named = named.with_columns(*mapped.frame, pl.Series("alpha", alpha).fill_nan(None))
     before = source.metadata if source.metadata.get("kind") == "catalogue" else {}
     gold_before = "gold" in source.frame.columns and before.get("gold_definition")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", FindingWarning)
+    with collect_findings() as sentinels:
         funnel, labels, selection = choose_rows(named, mapped, kind, conditions, name)
         kept = funnel.kept
         if gold is not None or gold_before:
             classes, definition = gold_classes(named.filter(kept), gold or "gold", name)
-    sentinels = [one.message.finding for one in caught if isinstance(one.message, FindingWarning)]
     sizes = check_sizes(mapped, kind, kept, source.units, name)
     ids = funnel.ids.filter(kept)
     root, paths, image_findings = _images(joined, mapped, ids, kept, images)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import polars as pl
 from truemorph.catalogs.catalogue import gold_classes, rows_where
 from truemorph.catalogs.physical import ALPHA_IS_SIZE
 from truemorph.errors import InputError
-from truemorph.findings import Finding
+from truemorph.findings import Finding, collect_findings, unique
 from truemorph.tables import CatalogTable, numeric_columns
 
 AS_LABELLED = "disk: as the labels have it"
@@ -80,7 +80,15 @@ def select_rows(
     InputError
         If no galaxy is left, or a column is absent.
     """
-    source, conditions = str(catalogue.path or "catalogue"), list(where)
+    with collect_findings() as sentinels:
+        rows = _selected(catalogue, list(where), intrinsic, gold, by)
+    return replace(rows, findings=unique(sentinels, rows.findings))
+
+
+def _selected(
+    catalogue: CatalogTable, conditions: list[str], intrinsic: Sequence[str], gold: str | None, by: str | None
+) -> SelectedRows:
+    source = str(catalogue.path or "catalogue")
     frame = catalogue.frame.filter(pl.Series(rows_where(catalogue.frame, conditions, source)))
     if frame.height == 0:
         raise InputError(f"{source}: no galaxy meets {' and '.join(conditions)}")

@@ -24,8 +24,8 @@ from truemorph.bias.methods import SIGNIFICANT_GAIN
 from truemorph.bias.regression import fit_softmax
 from truemorph.bias.spaces import Search, Space
 from truemorph.bias.transitions import FlipTransition, MatrixTransition, Transition, as_resolution
-from truemorph.errors import FindingWarning, InputError
-from truemorph.findings import Finding
+from truemorph.errors import InputError
+from truemorph.findings import Finding, FindingWarning
 
 
 class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):

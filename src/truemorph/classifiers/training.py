@@ -25,8 +25,8 @@ from truemorph.classifiers.checkpoint import Classifier, describe
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.classifiers.rows import TrainingRows, check_observed
 from truemorph.config import TrainingConfig
-from truemorph.errors import FindingWarning, InputError
-from truemorph.findings import Finding
+from truemorph.errors import InputError
+from truemorph.findings import Finding, FindingWarning
 
 if TYPE_CHECKING:
     from truemorph.classifiers.resuming import Unfinished

@@ -14,7 +14,7 @@ from truemorph.bias.metrics import BiasResult
 from truemorph.bias.plots import axes_or_new
 from truemorph.catalogs.catalogue import read_catalogue, rows_where
 from truemorph.errors import InputError
-from truemorph.findings import Finding, unique
+from truemorph.findings import Finding, collect_findings, unique
 from truemorph.io import plain, write_json
 from truemorph.report.label_sets import fractions_by_alpha, join_labels, label_sets
 from truemorph.report.measures import Tree
@@ -172,10 +172,11 @@ def measure_bias(
     source = str(table.path or "catalogue")
     frame = table.frame if labels is None else join_labels(table, labels)
     everything = frame.height
-    frame = frame.filter(pl.Series(rows_where(frame, where, source), dtype=pl.Boolean))
-    if frame.height == 0:
-        raise InputError(f"{source}: no galaxy meets {' and '.join(where)}")
-    columns = numeric_columns(frame, intrinsic, source) if intrinsic else None
+    with collect_findings() as sentinels:
+        frame = frame.filter(pl.Series(rows_where(frame, where, source), dtype=pl.Boolean))
+        if frame.height == 0:
+            raise InputError(f"{source}: no galaxy meets {' and '.join(where)}")
+        columns = numeric_columns(frame, intrinsic, source) if intrinsic else None
     tree = Tree.fitting(frame["alpha"].to_numpy(), columns, bootstrap, seed, depth, bins)
     results = {name: tree.metric(one) for name, one in label_sets(frame).items()}
     measured = BiasMeasurement(
@@ -188,7 +189,7 @@ def measure_bias(
         bins=tree.bins,
         galaxies=frame.height,
         galaxies_not_selected=everything - frame.height,
-        findings=_findings(results, intrinsic, columns),
+        findings=unique(sentinels, _findings(results, intrinsic, columns)),
     )
     if out is not None:
         write_json(out, measured.to_dict())
