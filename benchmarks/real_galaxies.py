@@ -1,7 +1,7 @@
 """Debiased disk fractions of real galaxies against experts' types, as the Markdown tables of docs/statistics.md.
 
 Run by `make real`; needs the shared data. Octiles (quarters for GZ2) of α; rms over them, and how many of them the
-95 % band (statistical and systematic) holds.
+range holds.
 """
 
 import sys
@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.populations import debiased_fractions
+from truemorph.bias.fractions import debiased_fractions
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 DRAWS, GOLD = 20, 500
@@ -38,21 +38,21 @@ def experts():
     axis_ratio, uncertain = frame["axis_ratio"].to_numpy(), frame["gz1_uncertain"].to_numpy()
     truths = {name: (t_type >= least).astype(int) for name, least in DEFINITIONS.items()}
     binned = {name: by_bin(truth, alpha, 8) for name, truth in truths.items()}
-    print(f"GZ1 flags, {labels.size:,} galaxies; rms (octiles inside the band)\n")
+    print(f"GZ1 flags, {labels.size:,} galaxies; rms (octiles inside the range)\n")
     print("| estimate | " + " | ".join(truths) + " |\n|---|" + "---|" * len(truths))
     flat = {name: np.sqrt(np.mean((by_bin(labels, alpha, 8) - one) ** 2)) for name, one in binned.items()}
-    print("| labels as given | " + " | ".join(f"{value:.3f}" for value in flat.values()) + " |")
+    print("| observed labels | " + " | ".join(f"{value:.3f}" for value in flat.values()) + " |")
     for family in ("rayleigh", "weibull", "fisk", "monotone"):
         for what, options in (("labels alone", {}), ("labels and axis ratio", {"intrinsic": axis_ratio})):
             found = debiased_fractions(labels, alpha, fit_transition(labels, alpha, family, **options))
             print(f"| {family}, {what} | " + " | ".join(cell(*judge(found, one), 8) for one in binned.values()) + " |")
-    for family in ("rayleigh", "weibull", "fisk", "monotone", "tabulated"):
+    for family in ("rayleigh", "weibull", "fisk", "monotone"):
         cells = []
         for name, truth in truths.items():
             fit = fit_transition(labels, alpha, family, gold=truth)
             found = debiased_fractions(labels, alpha, fit)
-            cells.append(f"{cell(*judge(found, binned[name]), 8)}, flips {fit.flip_log_likelihood:.1f}")
-        print(f"| {family}, all types trusted, inverted; log-likelihood of flips | " + " | ".join(cells) + " |")
+            cells.append(f"{cell(*judge(found, binned[name]), 8)}, flips {fit.log_likelihood:.1f}")
+        print(f"| {family}, all types are gold labels, inverted; log-likelihood of flips | " + " | ".join(cells) + " |")
     rows = {"500 types, `debiased_fractions(gold=)`": {}, "the same with uncertain flag and axis ratio": {}}
     for family in ("rayleigh", "weibull", "fisk"):
         rows[f"{family} fitted to 500 types, inverted"] = {}
@@ -67,7 +67,7 @@ def experts():
             helped = debiased_fractions(labels, alpha, gold=gold, covariates=columns)
             results = [judge(plain, binned[name]), judge(helped, binned[name])]
             for family in ("rayleigh", "weibull", "fisk"):
-                fit = fit_transition(labels, alpha, family, gold=gold, gold_weight=0.0)
+                fit = fit_transition(labels, alpha, family, gold=gold)
                 results.append(judge(debiased_fractions(labels, alpha, fit), binned[name]))
             parts = np.array_split(np.argsort(alpha, kind="stable"), 8)
             alone = np.array([truth[p][np.isin(p, known)].mean() for p in parts])
@@ -130,7 +130,7 @@ def ferengi():
     )
     print(f"\nFERENGI, {pairs.height:,} images of galaxies seen at z = 0.3 too; α relative to there\n")
     print("| family | log-likelihood of flips | AIC above best | parameters |\n|---|---|---|---|")
-    for row in found.table():
+    for row in found.rows():
         values = ", ".join(f"{k} {v:.3f} ± {row['stderr'][k]:.3f}" for k, v in list(row["values"].items())[:3])
         print(f"| {row['family']} | {row['log_likelihood']:.1f} | {row['delta_aic']:.1f} | {values} |")
 

@@ -42,3 +42,4 @@ Shard = Annotated[tuple[int, int], Parameter(converter=_pair, n_tokens=1, show_d
 Seed = Annotated[int, Parameter(validator=Number(gte=0, lt=2**31), allow_leading_hyphen=True)]
 Count = Annotated[int, Parameter(validator=Number(gte=0), allow_leading_hyphen=True)]
 AtLeastOne = Annotated[int, Parameter(validator=Number(gte=1), allow_leading_hyphen=True)]
+NotNegative = Annotated[float, Parameter(validator=Number(gte=0), allow_leading_hyphen=True)]

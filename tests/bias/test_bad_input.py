@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from conftest import codes, flipped_labels
 from truemorph.bias.estimation import fit_transition
+from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.metrics import cv14, cv18
-from truemorph.bias.populations import debiased_fractions
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.errors import InputError
 
@@ -143,8 +143,8 @@ def test_labels_of_any_kind_of_number(kind):
         ({"intrinsic": COLUMNS, "gold": TRUTH}, "makes no use of intrinsic columns"),
         ({"family": "logistic", "false_disk": 0.1}, "leave false_disk out"),
         ({"false_disk": "auto"}, 'or "fit"'),
-        ({"class_model": "forest"}, '"logistic" or "trees"'),
-        ({"gold": TRUTH, "gold_weight": 5}, "between 0 and 1"),
+        ({"delta": -1.0}, "0 or more"),
+        ({"observables": COLUMNS[:9]}, "observables must have shape"),
         ({"family": "monotone", "knots": 0}, "at least 2 knots"),
         ({"bins": 50.5}, "whole number"),
         ({"labels": np.ma.array(LABELS, mask=np.arange(N) == 3)}, "1 labels are masked .first: row 3"),

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from conftest import codes, confounded_labels, flipped_labels
-from truemorph.bias.conditional import explained_variance
 from truemorph.bias.estimation import fit_transition
+from truemorph.bias.fitting.mixture import explained_variance
 from truemorph.errors import InputError
 
 THETA = 11.25
@@ -41,32 +41,6 @@ def test_without_confounding_it_gives_what_likelihood_gives():
     # Two columns of noise: they may move theta by a fraction of its error.
     assert conditional.values["theta"] == pytest.approx(plain.values["theta"], abs=0.3 * plain.stderr["theta"])
     assert conditional.stderr["theta"] == pytest.approx(plain.stderr["theta"], rel=0.1)
-
-
-@pytest.mark.slow
-def test_trees_are_cross_fitted_and_agree():
-    labels, alpha, truth, columns = confounded_labels(12_000, 3)
-    fit = fit_transition(labels, alpha, intrinsic=columns, class_model="trees")
-    assert abs(fit.values["theta"] - THETA) < 4 * fit.stderr["theta"]
-    assert abs(fit.class_fractions[1] - truth.mean()) < 4 * fit.stderr["disk_fraction"]
-    # Trees grown on a galaxy's own label would know it: held-out predictions of noise labels must not.
-    rng = np.random.default_rng(4)
-    random_labels = rng.integers(0, 2, 4_000)
-    blind = fit_transition(random_labels, rng.lognormal(4, 0.3, 4_000), intrinsic=rng.normal(size=(4_000, 3)),
-                           class_model="trees")  # fmt: skip
-    assert abs(np.corrcoef(blind.probabilities[:, 1], random_labels)[0, 1]) < 0.08
-
-
-@pytest.mark.slow
-def test_pulls_of_trees_over_12_catalogues():
-    pulls = []
-    for seed in range(12):
-        labels, alpha, _, columns = confounded_labels(10_000, seed)
-        fit = fit_transition(labels, alpha, intrinsic=columns, class_model="trees")
-        pulls.append((fit.values["theta"] - THETA) / fit.stderr["theta"])
-    # Twelve pulls: their mean is known to 0.29, their spread to 0.21.
-    assert abs(np.mean(pulls)) < 0.9, pulls
-    assert 0.4 < np.std(pulls, ddof=1) < 1.6, pulls
 
 
 def test_weights_of_a_balanced_sample():
@@ -111,9 +85,3 @@ def test_bad_columns_are_named(intrinsic, says):
     rng = np.random.default_rng(0)
     with pytest.raises(InputError, match=says):
         fit_transition(rng.integers(0, 2, 100), rng.lognormal(2, 0.5, 100), intrinsic=intrinsic)
-
-
-def test_unknown_class_model_is_named():
-    labels, alpha, _, columns = confounded_labels(500, 7)
-    with pytest.raises(InputError, match='"logistic" or "trees"'):
-        fit_transition(labels, alpha, intrinsic=columns, class_model="forest")

@@ -10,9 +10,8 @@ from conftest import codes, confounded_labels, flipped_labels, labels_through, s
 from truemorph.bias.calibration import calibration
 from truemorph.bias.diagnostics import compare_families, confounding_check
 from truemorph.bias.estimation import fit_transition
+from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.likelihood import label_quality
-from truemorph.bias.populations import debiased_fractions
-from truemorph.bias.profiles import profile, sensitivity
 from truemorph.bias.selection import selection_findings
 from truemorph.bias.transitions import FiskTransition, RayleighTransition, WeibullTransition
 from truemorph.errors import InputError
@@ -51,7 +50,7 @@ def test_families_are_compared_on_trusted_flips():
     gold = some_known(truth, 0.4, 1)
     found = compare_families(labels, alpha, ("rayleigh", "fisk"), gold=gold)
     disks = gold == 1
-    flips = FiskTransition(**found.fits["fisk"].inputs.again(gold_weight=0.0).transition.parameters())
+    flips = FiskTransition(**found.fits["fisk"].space.build(found.fits["fisk"].point).parameters())
     p = flips.flip_probability(alpha[disks])
     by_hand = np.sum(np.where(labels[disks] == 0, np.log(p), np.log1p(-p)))
     assert found.log_likelihood["fisk"] == pytest.approx(by_hand, abs=1e-6)
@@ -69,8 +68,8 @@ def test_families_that_cannot_be_fitted_are_named():
 def test_calibration_of_a_right_and_a_wrong_family():
     labels, alpha, truth = labels_through(FiskTransition(12, 1.6), 40_000, 3)
     gold = some_known(truth, 0.3, 3)
-    right = calibration(fit_transition(labels, alpha, "fisk", gold=gold, gold_weight=0.0))
-    wrong = calibration(fit_transition(labels, alpha, gold=gold, gold_weight=0.0))
+    right = calibration(fit_transition(labels, alpha, "fisk", gold=gold))
+    wrong = calibration(fit_transition(labels, alpha, gold=gold))
     assert right.what == "gold disks labelled smooth"
     assert right.chi_squared < chi2.isf(1e-3, 12)
     assert wrong.p_value < 1e-6
@@ -108,13 +107,6 @@ def test_weighted_rows_do_not_make_families_look_different():
         weights = np.random.default_rng(seed).lognormal(0, 1.2, 3_000)
         p_values.append(compare_families(labels, alpha, ("rayleigh", "weibull"), weights=weights).rayleigh_p_value)
     assert np.sum(np.array(p_values) < 0.05) <= 4  # 25 at 5 %: 1.25 ± 1.1
-
-
-def test_the_paper_estimators_profile_is_that_of_the_labels():
-    labels, alpha, _ = flipped_labels(20_000, 21)
-    binned = profile(fit_transition(labels, alpha, method="binned", bins=50), points=3)
-    likelihood = profile(fit_transition(labels, alpha), points=3)
-    assert (binned.low, binned.high) == pytest.approx((likelihood.low, likelihood.high), rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +170,6 @@ def test_trusted_rows_chosen_by_their_look_are_named():
     votes = np.column_stack([20 * (1 - labels), 20 * labels])
     for found in (
         fit_transition(labels, alpha, gold=gold),
-        fit_transition(labels, alpha, "tabulated", gold=gold),
         fit_transition(votes, alpha, gold=gold),
         debiased_fractions(labels, alpha, gold=gold, systematic=False),
     ):
@@ -218,73 +209,6 @@ def test_nothing_to_check_with_is_said():
     assert not check.findings
 
 
-@pytest.mark.slow
-def test_profile_interval_covers_and_is_asymmetric_where_it_should_be():
-    covered = 0
-    for seed in range(80):
-        labels, alpha, _ = flipped_labels(400, seed, median=14)
-        interval = profile(fit_transition(labels, alpha), points=3)
-        covered += interval.low <= 11.25 <= interval.high
-    # 95 % of 80 is 76 with an error of 2; three of those. (A small sample's parabola covers less.)
-    assert covered >= 69
-
-
-def test_profile_is_the_likelihood_at_its_best():
-    labels, alpha, _ = flipped_labels(5_000, 7, median=12)
-    fit = fit_transition(labels, alpha, "weibull")
-    found = profile(fit, "shape")
-    assert found.low < fit.values["shape"] < found.high
-    half = 0.5 * (found.high - found.low)
-    assert half == pytest.approx(1.96 * fit.stderr["shape"], rel=0.15)
-    held = fit_transition(labels, alpha)  # Rayleigh is shape 2
-    at_two = np.interp(2.0, found.grid, found.log_likelihood)
-    assert at_two == pytest.approx(held.log_likelihood, abs=0.2)
-    assert found.plot().get_xlabel() == "shape"
-
-
-def test_profile_of_a_conditional_fit_and_of_one_with_gold_labels():
-    labels, alpha, truth, columns = confounded_labels(12_000, 8)
-    for fit in (
-        fit_transition(labels, alpha, intrinsic=columns),
-        fit_transition(labels, alpha, gold=some_known(truth, 0.3, 8), gold_weight=0.0),
-    ):
-        found = profile(fit, points=3)
-        half = 0.5 * (found.high - found.low)
-        assert half == pytest.approx(1.96 * fit.stderr["theta"], rel=0.2)
-
-
-def test_a_parameter_without_a_limit_has_none():
-    rng = np.random.default_rng(9)
-    fit = fit_transition((rng.random(800) < 0.5).astype(int), rng.lognormal(3, 0.2, 800))
-    assert "no-drift" in codes(fit)
-    found = profile(fit, points=3)
-    assert found.low == 0.0
-
-
-def test_what_has_no_profile_is_named():
-    labels, alpha, _ = flipped_labels(2_000, 10)
-    with pytest.raises(InputError, match="no single parameter"):
-        profile(fit_transition(labels, alpha, "monotone"))
-    with pytest.raises(InputError, match="it has theta"):
-        profile(fit_transition(labels, alpha), "shape")
-    with pytest.raises(InputError, match="it has theta"):
-        sensitivity(fit_transition(labels, alpha), "shape")
-
-
-def test_sensitivity_rises_with_theta_and_has_the_slope_of_the_curve():
-    labels, alpha, _ = flipped_labels(10_000, 11, median=12)
-    fit = fit_transition(labels, alpha)
-    found = sensitivity(fit)
-    assert np.all(np.diff(found.fractions) > 0)
-    middle = found.grid.size // 2
-    assert found.grid[middle] == pytest.approx(fit.values["theta"])
-    assert found.fractions[middle] == pytest.approx(fit.class_fractions[1], abs=0.01)
-    slope = np.gradient(found.fractions, found.grid)[middle] * fit.stderr["theta"]
-    assert found.slope == pytest.approx(slope, rel=0.05)
-    assert found.labelled < found.fractions[0]
-    assert found.plot().get_xlabel() == "theta"
-
-
 def test_label_quality_is_the_share_of_right_labels():
     true = RayleighTransition(11.25, false_disk=0.05)
     labels, alpha, truth = labels_through(true, 40_000, 12)
@@ -297,6 +221,6 @@ def test_label_quality_is_the_share_of_right_labels():
 def test_every_result_draws():
     labels, alpha, truth, columns = confounded_labels(2_000, 13)
     gold = some_known(truth, 0.3, 13)
-    for options in ({}, {"intrinsic": columns}, {"gold": gold}, {"gold": gold, "family": "tabulated"}):
+    for options in ({}, {"intrinsic": columns}, {"gold": gold}):
         assert len(fit_transition(labels, alpha, **options).plot().lines) >= 2
     assert len(compare_families(labels, alpha, ("rayleigh", "weibull")).plot().lines) >= 3

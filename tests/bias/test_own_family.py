@@ -10,7 +10,7 @@ import torch
 
 import truemorph as tm
 from conftest import TINY, codes, labels_through, some_known
-from truemorph.bias.families import described_findings, transition_from_dict, transition_to_dict
+from truemorph.bias.transitions import described_findings, transition_from_dict, transition_to_dict
 from truemorph.classifiers.fits import read_fit
 from truemorph.errors import InputError
 

@@ -8,14 +8,18 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from truemorph.bias.families import FAMILIES, transition_from_dict, transition_to_dict
-from truemorph.bias.flexible import LogisticTransition, MonotoneTransition, TabulatedTransition
 from truemorph.bias.transitions import (
+    FAMILIES,
     ConstantTransition,
     FiskTransition,
+    LogisticTransition,
     MatrixTransition,
+    MonotoneTransition,
     RayleighTransition,
+    TabulatedTransition,
     WeibullTransition,
+    transition_from_dict,
+    transition_to_dict,
 )
 from truemorph.errors import InputError
 

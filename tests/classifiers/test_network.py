@@ -8,8 +8,7 @@ import timm
 import torch
 
 from conftest import stripes, tiny
-from truemorph.bias.flexible import LogisticTransition
-from truemorph.bias.transitions import MatrixTransition, RayleighTransition
+from truemorph.bias.transitions import LogisticTransition, MatrixTransition, RayleighTransition
 from truemorph.classifiers import network
 from truemorph.classifiers.checkpoint import Classifier, load, save_classifier
 from truemorph.classifiers.heldout import fit_temperature

@@ -11,8 +11,7 @@ from astropy.io import fits
 
 from conftest import run
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.families import transition_from_dict
-from truemorph.bias.transitions import MatrixTransition
+from truemorph.bias.transitions import MatrixTransition, transition_from_dict
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers import train as training
 from truemorph.classifiers import training as members

@@ -7,8 +7,7 @@ import polars as pl
 import pytest
 
 from conftest import stripes, tiny
-from truemorph.bias.families import transition_to_dict
-from truemorph.bias.transitions import MatrixTransition, RayleighTransition
+from truemorph.bias.transitions import MatrixTransition, RayleighTransition, transition_to_dict
 from truemorph.catalogs.prepare import prepare, write_preparation
 from truemorph.classifiers.checkpoint import load, save_classifier
 from truemorph.classifiers.rows import TrainingRows

@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 
 from conftest import stripes, tiny
-from truemorph.bias.families import transition_to_dict
-from truemorph.bias.transitions import RayleighTransition
+from truemorph.bias.transitions import RayleighTransition, transition_to_dict
 from truemorph.classifiers.checkpoint import Classifier, describe, load, save_classifier
 from truemorph.classifiers.network import GalaxyNetwork
 

@@ -12,9 +12,8 @@ from astropy.io import fits
 from astropy.table import Table
 
 from conftest import codes
-from truemorph.bias.families import transition_to_dict
 from truemorph.bias.likelihood import posterior
-from truemorph.bias.transitions import RayleighTransition
+from truemorph.bias.transitions import RayleighTransition, transition_to_dict
 from truemorph.classifiers.checkpoint import Classifier, describe, save_classifier
 from truemorph.commands.label import label_galaxies
 from truemorph.config import RunConfig, training_config

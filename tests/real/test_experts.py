@@ -11,7 +11,7 @@ import pytest
 from conftest import codes
 from truemorph.bias.diagnostics import compare_families, confounding_check
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.populations import debiased_fractions
+from truemorph.bias.fractions import debiased_fractions
 
 DRAWS, GOLD = 20, 500
 PAPERS, LATE = -3, 1
@@ -241,10 +241,8 @@ def test_ferengi_pairs(shared_data):
     found = compare_families(labels, resolution, ("rayleigh", "weibull", "fisk", "monotone"), gold=gold)
     assert found.aic["rayleigh"] - found.aic[found.best] > 10
     assert len(found.plot().lines) >= 4
-    both = fit_transition(
-        labels, np.column_stack([resolution, pairs["mu_max_i"].to_numpy()]), "logistic", gold=gold, gold_weight=0.0
-    )
-    alone = fit_transition(labels, resolution, "logistic", gold=gold, gold_weight=0.0)
+    both = fit_transition(labels, np.column_stack([resolution, pairs["mu_max_i"].to_numpy()]), "logistic", gold=gold)
+    alone = fit_transition(labels, resolution, "logistic", gold=gold)
     # Surface brightness decides as well: fainter disks are missed.
     assert both.flip_log_likelihood - alone.flip_log_likelihood > 40  # two more parameters
     assert both.values["smooth|disk slope 1"] > 5 * both.stderr["smooth|disk slope 1"]

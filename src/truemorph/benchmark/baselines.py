@@ -8,9 +8,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.gold import UNKNOWN
 from truemorph.bias.leaves import RankedTable
-from truemorph.bias.transitions import ConstantTransition
+from truemorph.bias.transitions import UNKNOWN, ConstantTransition
 from truemorph.errors import require_extra
 
 

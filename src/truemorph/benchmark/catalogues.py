@@ -21,10 +21,9 @@ from truemorph.benchmark.baselines import matched_fractions, regressed_on_votes
 from truemorph.benchmark.worlds import CURVES, FLIPS, HEAVY_FLIPS, INTRINSIC, gold_classes
 from truemorph.bias.diagnostics import compare_families
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.gold import UNKNOWN
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.scores import score
-from truemorph.bias.transitions import Transition
+from truemorph.bias.transitions import UNKNOWN, Transition
 from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.errors import InputError

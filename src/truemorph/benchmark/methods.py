@@ -255,7 +255,7 @@ def twin_transition(bench: Workbench) -> Transition:
         trusted.append(world.labels[sharp])
     # Twins trust their galaxy's label, which at α of the upper quarter flips seldom.
     found = compare_families(
-        np.concatenate(observed), np.concatenate(alphas), CURVES, gold=np.concatenate(trusted), gold_weight=0.0,
+        np.concatenate(observed), np.concatenate(alphas), CURVES, gold=np.concatenate(trusted),
         false_disk=0.0 if not np.any((np.concatenate(trusted) == 0) & (np.concatenate(observed) == 1)) else "fit",
     )  # fmt: skip
     bench.clock(began)

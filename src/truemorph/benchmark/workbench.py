@@ -11,8 +11,7 @@ import polars as pl
 
 from truemorph.benchmark.cache import Cache, digest
 from truemorph.benchmark.worlds import World
-from truemorph.bias.families import transition_to_dict
-from truemorph.bias.transitions import MatrixTransition, Transition
+from truemorph.bias.transitions import MatrixTransition, Transition, transition_to_dict
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.classifiers.checkpoint import Classifier, load, save_classifier
 from truemorph.classifiers.rows import TrainingRows

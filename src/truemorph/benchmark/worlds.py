@@ -25,8 +25,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.benchmark.cache import Cache
-from truemorph.bias.gold import UNKNOWN
-from truemorph.bias.transitions import FiskTransition, RayleighTransition, Transition
+from truemorph.bias.transitions import UNKNOWN, FiskTransition, RayleighTransition, Transition
 from truemorph.catalogs.sampling import TEST, TRAIN, VALIDATION
 from truemorph.errors import InputError
 from truemorph.images.degrade import degrade

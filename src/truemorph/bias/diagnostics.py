@@ -1,4 +1,4 @@
-"""Can this T(α) be trusted? Families compared, and whether class fractions depend on α."""
+"""Can this T(α) be known_class? Families compared, and whether class fractions depend on α."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ import numpy as np
 from scipy.stats import chi2, norm
 
 from truemorph.arrays import float_array
-from truemorph.bias import conditional
-from truemorph.bias import gold as gold_labels
 from truemorph.bias.calibration import LEVEL
 from truemorph.bias.estimation import ASSUMPTIONS, fit_transition
-from truemorph.bias.evidence import UNKNOWN
-from truemorph.bias.families import COMPARED, family_of
+from truemorph.bias.fitting.gold import check_gold, classes_in
+from truemorph.bias.fitting.mixture import RIDGE, Mixture, MixtureFit, check_intrinsic, fit_mixture, standardised
 from truemorph.bias.likelihood import check_weights
-from truemorph.bias.profiles import evidence_of
-from truemorph.bias.regression import fit_softmax
 from truemorph.bias.result import TransitionFit
-from truemorph.bias.transitions import DISK, Array, FlipTransition, as_resolution
+from truemorph.bias.softmax import class_variances, fit_softmax
+from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, as_resolution, family_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
@@ -38,7 +35,7 @@ class FamilyComparison(Result):
     ----------
     fits : dict of str to TransitionFit
     log_likelihood, aic : dict of str to float
-        Of the labels; with gold labels, of the gold rows' flips under fits to those rows alone.
+        Of the labels; with gold labels, of their observed labels given the true classes.
     best : str
         The family of lowest AIC.
     rayleigh_p_value : float
@@ -179,11 +176,7 @@ def compare_families(
         try:
             fit = fit_transition(labels, alpha, cls, **options)
             fits[family] = fit
-            if fit.method == "gold":
-                alone = fit if fit.gold_weight == 0 else fit.inputs.again(gold_weight=0.0)
-                compared[family] = alone.flip_log_likelihood, fit.space.size if fit.space else fit.n_parameters
-            else:
-                compared[family] = fit.log_likelihood, fit.n_parameters
+            compared[family] = fit.log_likelihood, fit.n_parameters
         except InputError as problem:
             failed[family] = str(problem)
             fits.pop(family, None)
@@ -220,7 +213,7 @@ def _without_unresolved(
     resolution = float_array(alpha, "alpha")
     resolved = (resolution if resolution.ndim == 1 else resolution[:, 0]) != 0
     n, left_out = resolved.size, int((~resolved).sum())
-    named = [name for name in ("gold", "weights", "intrinsic") if options.get(name) is not None]
+    named = [name for name in ("gold", "weights", "intrinsic", "observables") if options.get(name) is not None]
     per_row: dict[str, Any] = {name: np.asarray(options[name]) for name in named}
     if not left_out or any(len(one) != n for one in (np.asarray(labels), *per_row.values())):
         return 0, labels, alpha, options
@@ -336,38 +329,36 @@ def confounding_check(
     fit = fit_transition(labels, resolution, family, "conditional", intrinsic=intrinsic, weights=weights, seed=seed)
     columns = fit.inputs.per_row["intrinsic"]
     assert fit.space is not None
-    evidence = evidence_of(fit)
-    design = np.column_stack([conditional.standardised(columns), u])
-    wider = conditional.fit_logistic(fit.space, evidence, design, seed)
-    gain = max(0.0, wider.log_likelihood - fit.log_likelihood) * n / np.sum(w**2)  # weighted rows weigh as fewer
-    p_value = float(chi2.sf(2 * gain, 1))
-    narrow = conditional.fit_logistic(fit.space, evidence, design[:, :-1], seed)
-    drift, error = _predicted_drift(narrow, fit.space.size, u, w)
+    design = np.column_stack([standardised(columns), u])
+    wider = Mixture(fit.space, fit.labels, resolution, w, design, RIDGE)
+    narrow = fit_mixture(Mixture(fit.space, fit.labels, resolution, w, design[:, :-1], RIDGE))
+    gain = max(0.0, fit_mixture(wider).log_likelihood - narrow.log_likelihood)
+    p_value = float(chi2.sf(2 * gain * n / np.sum(w**2), 1))  # weighted rows weigh as fewer
+    drift, error = _predicted_drift(narrow, u, w)
     return _verdict(drift, error, p_value, "the intrinsic columns predict", "the intrinsic columns explain")
 
 
-def _predicted_drift(
-    found: conditional.ConditionalMaximum, n: int, u: np.ndarray, weights: np.ndarray
-) -> tuple[float, float]:
+def _predicted_drift(found: MixtureFit, u: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     """Difference of mean p(disk | z) between thirds of α, with the errors of coefficients and of means."""
-    p = np.exp(found.log_probabilities)[:, DISK]
+    probabilities, n = found.probabilities(), found.mixture.space.size
+    p = probabilities[:, DISK]
     low, high = u <= np.quantile(u, 1 / 3), u >= np.quantile(u, 2 / 3)
     share = weights * (high / np.sum(weights * high) - low / np.sum(weights * low))
-    variances = conditional.class_variances(np.exp(found.log_probabilities))[:, DISK - 1]
-    slope = np.einsum("nk,nq->kq", variances * share[:, None], found.design).ravel()
+    variances = class_variances(probabilities)[:, DISK - 1]
+    slope = np.einsum("nk,nq->kq", variances * share[:, None], found.mixture.design).ravel()
     scatter = p[low].var() / low.sum() + p[high].var() / high.sum()
     return float(share @ p), float(np.sqrt(slope @ found.covariance[n:, n:] @ slope + scatter))
 
 
 def _check_with_gold(u: np.ndarray, intrinsic: Array | None, gold: Array, weights: np.ndarray) -> ConfoundingCheck:
-    trusted = gold_labels.check_gold(gold, u.size, gold_labels.classes_in(gold))
-    known = trusted != UNKNOWN
-    truth, at, w = np.eye(int(trusted.max()) + 1)[trusted[known]], u[known], weights[known]
+    known_class = check_gold(gold, u.size, classes_in(gold))
+    known = known_class != UNKNOWN
+    truth, at, w = np.eye(int(known_class.max()) + 1)[known_class[known]], u[known], weights[known]
     w = w * w.sum() / np.sum(w**2)  # weighted rows weigh as fewer
     base = np.ones((at.size, 1))
     if intrinsic is not None:
-        columns, _ = conditional.check_intrinsic(intrinsic, u.size)
-        base = conditional.standardised(columns)[known]
+        columns, _ = check_intrinsic(intrinsic, u.size)
+        base = standardised(columns)[known]
     wide = np.column_stack([base, at, at**2 - 1])
 
     def log_likelihood(design: np.ndarray) -> float:

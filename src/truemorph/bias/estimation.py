@@ -1,8 +1,8 @@
 """Estimating T(α): one function, five methods, one result.
 
-`binned` is the paper's (Medina-Rosales et al., arXiv:2308.11007, section 2.3.3); `likelihood` the same assumption
-without bins; `conditional` lets class fractions depend on intrinsic properties; `gold` uses gold labels; and
-counts of votes are taken as they are. Every result names the assumption it rests on.
+`binned` is the paper's (Medina-Rosales et al., arXiv:2308.11007, section 2.3.3); `likelihood` makes the same assumption
+without bins; `conditional` lets class fractions depend on intrinsic properties; `gold` uses gold labels; `votes` models
+counts of votes. Every result names the assumption it rests on.
 """
 
 from __future__ import annotations
@@ -13,32 +13,37 @@ from typing import Any
 
 import numpy as np
 
-from truemorph.arrays import float_array
-from truemorph.bias import conditional
-from truemorph.bias import gold as gold_labels
-from truemorph.bias import votes as vote_counts
 from truemorph.bias.calibration import calibration
-from truemorph.bias.evidence import UNKNOWN
-from truemorph.bias.families import described_findings, family_of, transition_to_dict
-from truemorph.bias.flexible import TabulatedTransition
-from truemorph.bias.likelihood import check_labels, check_weights
-from truemorph.bias.maximum import differences
-from truemorph.bias.methods import (
-    Data,
-    Estimate,
-    by_bayes,
-    by_bins,
+from truemorph.bias.drift import DELTA, drift_range
+from truemorph.bias.fitting.binned import by_bins
+from truemorph.bias.fitting.estimate import Data, Estimate, drift_findings, estimate_findings
+from truemorph.bias.fitting.gold import by_gold, check_gold, classes_in, gold_maximum
+from truemorph.bias.fitting.mixture import (
+    EXPLAINED,
+    REFUSED,
     by_condition,
-    by_gold,
     by_likelihood,
-    by_votes,
-    drift_findings,
-    estimate_findings,
+    check_intrinsic,
+    explained_variance,
 )
+from truemorph.bias.fitting.votes import by_votes, check_votes
+from truemorph.bias.likelihood import check_labels, check_weights, one_resolution, with_observables
+from truemorph.bias.maximum import differences
 from truemorph.bias.result import FROM_LABELS, FitInputs, TransitionFit, flat_fractions_assumed
 from truemorph.bias.selection import selection_findings
 from truemorph.bias.spaces import Search, Space
-from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH, Array, FlipTransition, as_resolution
+from truemorph.bias.transitions import (
+    CLASS_NAMES,
+    DISK,
+    SMOOTH,
+    UNKNOWN,
+    WITH_FORMULA,
+    Array,
+    FlipTransition,
+    described_findings,
+    family_of,
+    transition_to_dict,
+)
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 
@@ -53,52 +58,49 @@ ASSUMPTIONS = {
 }
 
 
-def _checked(labels: Any, alpha: Any, gold: Any, weights: Any, n_classes: int | None, method: str, family: Any) -> Data:
+def _checked(
+    labels: Any, alpha: Any, observables: Any, gold: Any, weights: Any, n_classes: int | None, method: str, family: Any
+) -> Data:
     """Check shapes and values of everything that has one entry a galaxy."""
     observed = labels if isinstance(labels, np.ma.MaskedArray) else np.asarray(labels)
     if observed.ndim == 2 and observed.shape[1] == 1:
         observed = observed[:, 0]
     counts = None
     if method == "votes" or (observed.ndim == 2 and np.issubdtype(observed.dtype, np.integer)):
-        counts = vote_counts.check_votes(observed)
+        counts = check_votes(observed)
         observed = (counts[:, DISK] > counts[:, SMOOTH]).astype(np.int64)
-    resolution = float_array(alpha, "alpha")
-    if resolution.ndim == 2 and resolution.shape[1] == 1:
-        resolution = resolution[:, 0]
-    if resolution.ndim == 0:
-        raise InputError("alpha must have one value a galaxy, shape (N,)")
-    first = resolution if resolution.ndim == 1 else resolution[:, 0]
-    as_resolution(first)
-    if counts is not None and resolution.ndim == 2:
-        raise InputError("vote counts take one resolution, alpha of shape (N,)")
-    if not np.all(np.isfinite(resolution)) or not np.any(first > 0):
+    first = one_resolution(alpha)
+    if not np.all(np.isfinite(first)) or not np.any(first > 0):
         raise InputError("alpha must be finite, and positive for some galaxies, to estimate T(alpha)")
+    if counts is not None and observables is not None:
+        raise InputError("vote counts take no observables beside alpha: fit the majority labels instead")
+    resolution = first if observables is None else with_observables(first, observables)
     if n_classes is None:
         # Families of two classes name a label 2 as the mistake that it is there.
         two = issubclass(family, FlipTransition)
-        n_classes = 2 if two else gold_labels.classes_in(observed, *([] if gold is None else [gold]))
+        n_classes = 2 if two else classes_in(observed, *([] if gold is None else [gold]))
         if n_classes > _MOST_CLASSES:
             raise InputError(f"labels up to {n_classes - 1} can't be classes; number them 0, 1, 2, …")
     observed = check_labels(observed, n_classes)
     if observed.size != first.size:
         raise InputError(f"labels and alpha must have one value a galaxy; got {observed.size} and {first.size}")
-    trusted = None if gold is None else gold_labels.check_gold(gold, observed.size, n_classes)
-    weights = None if weights is None else check_weights(weights, first.size)
+    known = None if gold is None else check_gold(gold, observed.size, n_classes)
+    weights = np.ones(first.size) if weights is None else check_weights(weights, first.size)
     present = np.unique(observed)
     if present.size < 2:
         only = CLASS_NAMES[int(present[0])] if present.size and n_classes == 2 else str(*present)
         raise InputError(f"only {only or 'no'} labels among {observed.size} galaxies: T(alpha) needs both classes")
-    return Data(observed, resolution, n_classes, weights, trusted, counts)
+    return Data(observed, resolution, n_classes, weights, known, counts)
 
 
 def _flips_seen(data: Data) -> np.ndarray:
     """Flips that an estimator may find, shape (K, K): those that gold rows show, else only into smooth (eq. 6)."""
     possible = np.eye(data.n_classes, dtype=bool)
-    if data.trusted is None:
+    if data.gold is None:
         possible[:, SMOOTH] = True
     else:
-        known = data.trusted != UNKNOWN
-        possible[data.trusted[known], data.labels[known]] = True
+        known = data.gold != UNKNOWN
+        possible[data.gold[known], data.labels[known]] = True
     return possible
 
 
@@ -116,7 +118,7 @@ def _false_disk(asked: float | str | None, data: Data, method: str) -> float | N
         return rate
     if method == "votes":
         return None  # some volunteers see features in any galaxy
-    if data.trusted is not None and np.any((data.trusted == SMOOTH) & (data.labels == DISK)):
+    if data.gold is not None and np.any((data.gold == SMOOTH) & (data.labels == DISK)):
         return None
     return 0.0
 
@@ -124,19 +126,18 @@ def _false_disk(asked: float | str | None, data: Data, method: str) -> float | N
 def fit_transition(
     labels: Array,
     alpha: Array,
-    family: str | type[FlipTransition] = "rayleigh",
+    family: str | type[FlipTransition] | None = None,
     method: str | None = None,
     bins: int = 1525,
     intrinsic: Array | None = None,
     gold: Array | None = None,
     weights: Array | None = None,
     *,
+    observables: Array | None = None,
     false_disk: float | str | None = None,
-    class_model: str = "logistic",
-    gold_weight: float | None = None,
+    delta: float = DELTA,
     n_classes: int | None = None,
     knots: int | Sequence[float] = 8,
-    log: Sequence[bool] | None = None,
     bootstrap: int = 0,
     seed: int = 0,
 ) -> TransitionFit:
@@ -146,12 +147,13 @@ def fit_transition(
     ----------
     labels : array of int, shape (N,), or (N, 2)
         Observed labels, 0 = smooth, 1 = disk (0 … K-1 with K classes); or counts of smooth and disk votes.
-    alpha : array, shape (N,), or (N, J) for family "logistic"
-        Resolution; θ comes out in its unit. Or several observables, the resolution first.
-    family : str or subclass of FlipTransition, default "rayleigh"
+    alpha : array, shape (N,)
+        Resolution; θ comes out in its unit. T is that of the α given: an α with errors has a flatter T.
+    family : str or subclass of FlipTransition, optional
         "rayleigh" (eq. 5), "weibull", "fisk" (log-logistic), "constant", "monotone" (falls with α, no shape),
-        "matrix" (K×K, constant in α), "logistic" (K classes, several observables), or "tabulated" (gold
-        labels only: p(y | ỹ, α, z) regressed on them, turned into T(α) by Bayes' theorem); or a class of your own.
+        "matrix" (K×K, constant in α), "logistic" (K classes, several observables); or a class of your own. Default:
+        with gold labels the one of "rayleigh", "weibull" and "fisk" that describes them best (AIC), otherwise
+        "rayleigh"; "logistic" with observables.
     method : {None, "likelihood", "binned", "conditional", "gold", "votes"}
         None: "gold" if `gold` is given, "conditional" if `intrinsic` is, "votes" for counts, else "likelihood".
         "likelihood": unbinned maximum likelihood, assuming that class fractions do not depend on α. "binned":
@@ -163,28 +165,28 @@ def fit_transition(
     intrinsic : array, shape (N, P), optional
         Properties that classes depend on and that do not depend on resolution.
     gold : array of int, shape (N,), optional
-        True classes where they are known, -1 elsewhere. They should be a random part of the rows.
+        Gold labels: true classes where they are known, -1 elsewhere. They should be a random part of the rows.
     weights : array, shape (N,), optional
         Sampling weights, where galaxies were selected by their label (balanced samples). Errors are then of
         the sandwich form.
+    observables : array, shape (N, J), optional
+        What the flip probability depends on beside α, such as surface brightness or bulge fraction.
     false_disk : float, "fit" or None
         p(ỹ = disk | y = smooth), constant in α (eq. 6 has 0). None: 0, but fitted where gold labels show
         such galaxies, and for votes.
-    class_model : {"logistic", "trees"}
-        p(y | z) of "conditional": logistic regression, or gradient-boosted trees, cross-fitted.
-    gold_weight : float, optional
-        Weight of the rows without a gold label; None chooses 0, 0.1, 0.3 or 1 by cross-validation.
+    delta : float, default 0.5
+        From labels alone, `disk_fraction_range` spans trends in which logit p(disk | α) changes by ± delta per standard
+        deviation of ln α. Use 1 where your definition of a disk is narrower than that of the labels (without
+        lenticulars, say) or not known.
     n_classes : int, optional
         K, where labels alone don't show it.
     knots : int or sequence of float, default 8
         Of the monotone form: how many, or at which α.
-    log : sequence of bool, length J, optional
-        Which observables enter "logistic" by their logarithm; by default the first, the resolution.
     bootstrap : int, default 0
         Resamples from which `stderr` is taken instead of the curvature. "monotone" needs it where neighbouring
-        knots have one value, "tabulated" has no other error.
+        knots have one value.
     seed : int, default 0
-        Of bootstrap, folds and subsets.
+        Of bootstrap and draws.
 
     Returns
     -------
@@ -206,118 +208,134 @@ def fit_transition(
     >>> bool(abs(fit.transition.theta - 11.25) < 4 * fit.stderr["theta"])
     True
     """
-    counted = np.ndim(labels) == 2 and np.shape(labels)[1] != 1
     if method is None:
-        method = (
-            "votes"
-            if counted
-            else "gold"
-            if gold is not None
-            else "conditional"
-            if intrinsic is not None
-            else "likelihood"
-        )
+        counted = np.ndim(labels) == 2 and np.shape(labels)[1] != 1
+        given = {"votes": counted, "gold": gold is not None, "conditional": intrinsic is not None, "likelihood": True}
+        method = next(name for name, holds in given.items() if holds)
     if method not in METHODS:
         raise InputError(f"method is one of {', '.join(METHODS)}; got {method!r}")
+    if family is None:
+        family = "logistic" if observables is not None else "rayleigh"
+        choose = method == "gold" and observables is None
+    else:
+        choose = False
     cls = family_of(family)
-    if method == "gold" and gold is None:
-        raise InputError('method "gold" needs gold labels: pass gold=, -1 where unknown')
-    if method == "conditional" and intrinsic is None:
-        raise InputError('method "conditional" needs properties to condition on: pass intrinsic=')
-    _check_together(method, cls, intrinsic, gold, false_disk, class_model, gold_weight, bins)
+    _check_together(method, cls, intrinsic, gold, false_disk, bins, delta)
     use_gold = gold if method in ("gold", "votes") else None
-    data = _checked(labels, alpha, use_gold, weights, n_classes, method, cls)
+    data = _checked(labels, alpha, observables, use_gold, weights, n_classes, method, cls)
     findings: list[Finding] = []
     columns = None
-    if intrinsic is not None and (method == "conditional" or cls is TabulatedTransition):
-        columns, findings = conditional.check_intrinsic(intrinsic, data.labels.size)
+    if method == "conditional":
+        columns, findings = check_intrinsic(intrinsic, data.labels.size)
+        findings += _explained(data, columns, seed)
+    if data.gold is not None:
+        findings += selection_findings(data.observed, data.alpha, data.gold, data.weights)
+    rate, anchored = _false_disk(false_disk, data, method), method in ("likelihood", "binned")
+    search = Search(data.alpha, _flips_seen(data), anchored, rate, knots)
+    if choose and data.n_classes == 2:
+        cls = min(map(family_of, WITH_FORMULA), key=lambda one: _gold_aic(one, search, data))
+    space = _space(cls, search, method)
+    if method == "likelihood":
+        estimate = by_likelihood(space, data)
+    elif method == "binned":
+        estimate = by_bins(space, data, bins)
+    elif method == "gold":
+        estimate = by_gold(space, data, seed)
+    elif method == "votes":
+        estimate = by_votes(space, data)
+    else:
+        assert columns is not None
+        estimate = by_condition(space, data, columns)
     options = {
-        "family": cls, "method": method, "bins": bins, "false_disk": false_disk, "class_model": class_model,
-        "gold_weight": gold_weight, "n_classes": data.n_classes, "knots": knots, "log": log, "seed": seed,
+        "family": cls, "method": method, "bins": bins, "false_disk": false_disk, "n_classes": data.n_classes,
+        "delta": delta, "knots": knots, "seed": seed,
     }  # fmt: skip
-    per_row = {"intrinsic": columns, "gold": data.trusted, "weights": weights if weights is None else data.weights}
-    if data.trusted is not None:
-        findings += selection_findings(data.observed, data.alpha, data.trusted, data.weights)
+    per_row = {"intrinsic": columns, "gold": data.gold, "weights": None if weights is None else data.weights}
+    if observables is not None:
+        per_row["observables"] = data.alpha[:, 1:]
     inputs = FitInputs(
         data.labels if data.votes is None else data.votes,
-        data.alpha,
+        data.alpha if data.alpha.ndim == 1 else data.alpha[:, 0],
         options,
         {name: values for name, values in per_row.items() if values is not None},
         fit_transition,
     )
+    fit = _result(space, estimate, data, inputs, findings)
+    if bootstrap:
+        fit = fit.with_bootstrap_errors(bootstrap, seed)
+    if method in FROM_LABELS:
+        fit = _with_drift(fit, cls, data, rate, delta)
+    checked = calibration(fit).findings if fit.votes is None else ()
+    return replace(fit, findings=unique(fit.findings, checked))
 
-    space = None
-    if cls is TabulatedTransition:
-        if method != "gold":
-            raise InputError('family "tabulated" needs gold labels: pass gold=, -1 where unknown')
-        estimate = by_bayes(data, columns)
-    else:
-        if not cls.varies and method not in ("gold", "votes"):
-            raise InputError(
-                f"{cls.family}: flips that don't change with alpha look like other class fractions; "
-                "they need gold labels (gold=)"
-            )
-        anchored, rate = method in ("likelihood", "binned"), _false_disk(false_disk, data, method)
-        space = cls.space(Search(data.alpha, _flips_seen(data), anchored, rate, knots, log))
-        if method == "likelihood":
-            estimate = by_likelihood(space, data)
-        elif method == "binned":
-            estimate = by_bins(space, data, bins)
-        elif method == "gold":
-            estimate = by_gold(space, data, gold_weight, seed)
-        elif method == "votes":
-            estimate = by_votes(space, data, seed)
-        else:
-            assert columns is not None
-            findings += _explained(data, columns, seed)
-            estimate = by_condition(space, data, columns, class_model, seed)
 
-    return _result(space, estimate, data, inputs, findings, bootstrap, seed)
+def _space(cls: Any, search: Search, method: str) -> Space:
+    """How the parameters of a family are searched."""
+    if not hasattr(cls, "space"):
+        raise InputError(f"{cls.family} is a form of files, not a family to fit; choose another family")
+    if not cls.varies and method not in ("gold", "votes"):
+        raise InputError(
+            f"{cls.family}: flips that don't change with alpha look like other class fractions; "
+            "they need gold labels (gold=)"
+        )
+    space: Space = cls.space(search)
+    return space
+
+
+def _gold_aic(cls: Any, search: Search, data: Data) -> float:
+    space = cls.space(search)
+    return 2 * space.size - 2 * gold_maximum(space, data).value
+
+
+def _with_drift(fit: TransitionFit, cls: Any, data: Data, false_disk: float | None, delta: float) -> TransitionFit:
+    """Add what class fractions that depend on α would change; first of the findings, since it limits everything."""
+    found = None
+    if data.n_classes == 2 and data.alpha.ndim == 1 and issubclass(cls, FlipTransition) and cls.varies:
+        own = [cls] if cls.free else []
+        families = list(dict.fromkeys([*own, *map(family_of, WITH_FORMULA)]))
+        found = drift_range(data, families, false_disk, delta)
+    fit = replace(fit, drift=found)
+    return replace(fit, findings=(flat_fractions_assumed(*fit.disk_fraction_range, found), *fit.findings))
 
 
 def _check_together(
-    method: str,
-    family: Any,
-    intrinsic: Any,
-    gold: Any,
-    false_disk: Any,
-    class_model: str,
-    gold_weight: float | None,
-    bins: int,
+    method: str, family: Any, intrinsic: Any, gold: Any, false_disk: Any, bins: int, delta: float
 ) -> None:
     """Refuse what would be given and not used."""
+    if method == "gold" and gold is None:
+        raise InputError('method "gold" needs gold labels: pass gold=, -1 where unknown')
+    if method == "conditional" and intrinsic is None:
+        raise InputError('method "conditional" needs properties to condition on: pass intrinsic=')
     if gold is not None and method not in ("gold", "votes"):
         raise InputError(f'method "{method}" makes no use of gold labels: leave gold= out, or use method="gold"')
-    if intrinsic is not None and method != "conditional" and family is not TabulatedTransition:
+    if intrinsic is not None and method != "conditional":
         raise InputError(
             f'method "{method}" makes no use of intrinsic columns: leave intrinsic= out, or use method="conditional" '
             "(they go into confounding_check and, as covariates, into debiased_fractions)"
         )
     if false_disk is not None and not issubclass(family, FlipTransition):
         raise InputError(f"{family.family} finds every flip on its own: leave false_disk out")
-    if class_model not in ("logistic", "trees"):
-        raise InputError(f'class_model is "logistic" or "trees"; got {class_model!r}')
-    if gold_weight is not None and not 0 <= gold_weight <= 1:
-        raise InputError(f"gold_weight is a weight between 0 and 1; got {gold_weight}")
     if bins != int(bins):
         raise InputError(f"bins is a whole number; got {bins}")
+    if not (np.isfinite(delta) and delta >= 0):
+        raise InputError(f"delta is a change of the logit of the disk fraction, 0 or more; got {delta}")
 
 
 def _explained(data: Data, columns: np.ndarray, seed: int) -> list[Finding]:
     first = data.alpha if data.alpha.ndim == 1 else data.alpha[:, 0]
-    explained = conditional.explained_variance(first, columns, seed)
-    if explained > conditional.REFUSED:
+    explained = explained_variance(first, columns, seed)
+    if explained > REFUSED:
         raise InputError(
             f"the intrinsic columns determine alpha (R² = {explained:.4f} of log alpha): at constant PSF nothing is "
             "left to learn flips from; leave out radius or redshift, or use galaxies with different PSFs"
         )
-    if explained > conditional.EXPLAINED:
+    if explained > EXPLAINED:
         return [
             Finding(
                 "columns-determine-alpha",
                 "caution",
                 f"The intrinsic columns explain {explained:.1%} of the variance of log α (more than "
-                f"{conditional.EXPLAINED:.0%}), so little is left to separate bias from real differences.",
+                f"{EXPLAINED:.0%}), so little is left to separate bias from real differences.",
                 "Leave out radius or redshift (`intrinsic`), or use galaxies with different PSFs.",
             )
         ]
@@ -325,44 +343,38 @@ def _explained(data: Data, columns: np.ndarray, seed: int) -> list[Finding]:
 
 
 def _result(
-    space: Space | None,
+    space: Space,
     estimate: Estimate,
     data: Data,
     inputs: FitInputs,
     findings: list[Finding],
-    bootstrap: int,
-    seed: int,
 ) -> TransitionFit:
     method, family = inputs.options["method"], inputs.options["family"].family
-    values: dict[str, float] = {}
-    stderr: dict[str, float] = {}
-    if space is not None:
-        point, covariance = estimate.point[: space.size], estimate.covariance[: space.size, : space.size]
-        found = space.values(point)
-        values = dict(zip(space.names, found.tolist(), strict=True))
-        slopes = differences(space.values, point)  # (P, V)
-        stuck = np.isnan(np.diag(covariance))
-        # A value that moves with a parameter at its bound has no error from the curvature.
-        known = np.where(np.isnan(covariance), 0.0, covariance)
-        variance = np.einsum("pv,pq,qv->v", slopes, known, slopes)
-        lost = (np.abs(slopes[stuck]) > 1e-6).any(axis=0) if stuck.any() else np.zeros(found.size, dtype=bool)
-        errors = np.where(lost | (variance < 0), np.nan, np.sqrt(np.maximum(variance, 0)))
-        stderr = dict(zip(space.names, errors.tolist(), strict=True))
+    point, covariance = estimate.point[: space.size], estimate.covariance[: space.size, : space.size]
+    found = space.values(point)
+    values = dict(zip(space.names, found.tolist(), strict=True))
+    slopes = differences(space.values, point)  # (P, V)
+    stuck = np.isnan(np.diag(covariance))
+    # A value that moves with a parameter at its bound has no error from the curvature.
+    known = np.where(np.isnan(covariance), 0.0, covariance)
+    variance = np.einsum("pv,pq,qv->v", slopes, known, slopes)
+    lost = (np.abs(slopes[stuck]) > 1e-6).any(axis=0) if stuck.any() else np.zeros(found.size, dtype=bool)
+    errors = np.where(lost | (variance < 0), np.nan, np.sqrt(np.maximum(variance, 0)))
+    stderr = dict(zip(space.names, errors.tolist(), strict=True))
     values |= estimate.more_values
     stderr |= estimate.more_stderr
     stderr["disk_fraction"] = estimate.fraction_stderr
-    findings = [*findings, *estimate.findings, *described_findings(transition_to_dict(estimate.transition))]
-    if space is not None:
-        findings += estimate_findings(space, estimate, stderr, data, method)
-        if method in ("likelihood", "binned") and data.alpha.ndim == 1:
-            findings += drift_findings(estimate, data, space.names[0] if space.names else family)
-    fit = TransitionFit(
+    found_out = [*findings, *estimate.findings, *described_findings(transition_to_dict(estimate.transition))]
+    found_out += estimate_findings(space, estimate, stderr, data, method)
+    if method in ("likelihood", "binned") and data.alpha.ndim == 1:
+        found_out += drift_findings(estimate, data, space.names[0] if space.names else family)
+    return TransitionFit(
         transition=estimate.transition,
         class_fractions=estimate.fractions,
         stderr=stderr,
         log_likelihood=estimate.log_likelihood,
         aic=2 * estimate.n_parameters - 2 * estimate.log_likelihood,
-        findings=(),
+        findings=tuple(found_out),
         method=method,
         family=family,
         assumption=ASSUMPTIONS[method],
@@ -373,11 +385,9 @@ def _result(
         point=estimate.point,
         covariance=estimate.covariance,
         inputs=inputs,
-        **estimate.extra,
+        fraction_samples=estimate.fraction_samples,
+        probabilities=estimate.probabilities,
+        votes=estimate.votes,
+        rebuild=estimate.rebuild,
+        influence=estimate.influence,
     )
-    if bootstrap:
-        fit = fit.with_bootstrap_errors(bootstrap, seed)
-    if method in FROM_LABELS:
-        findings.insert(0, flat_fractions_assumed(*fit.disk_fraction_range))
-    checked = calibration(fit).findings if fit.votes is None else ()
-    return replace(fit, findings=unique(findings, checked, fit.findings))

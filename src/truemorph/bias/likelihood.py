@@ -13,7 +13,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 
 from truemorph.arrays import float_array
-from truemorph.bias.transitions import Array, Transition
+from truemorph.bias.transitions import Array, FlipTransition, Transition, as_resolution
 from truemorph.errors import InputError
 
 
@@ -35,6 +35,34 @@ def check_labels(labels: Array, n_classes: int) -> np.ndarray:
             f"(first: row {bad[0]}, {labels[bad[0]]!r})"
         )
     return as_int
+
+
+def one_resolution(alpha: Array) -> np.ndarray:
+    """Return α as an (N,) float array without missing or negative values."""
+    values = float_array(alpha, "alpha")
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim == 0:
+        raise InputError("alpha must have one value a galaxy, shape (N,)")
+    return np.asarray(as_resolution(values))
+
+
+def with_observables(alpha: np.ndarray, observables: Array) -> np.ndarray:
+    """Return α and what T depends on beside it as one array, shape (N, 1 + J).
+
+    Raises
+    ------
+    InputError
+        If the length is wrong or a value is missing.
+    """
+    columns = float_array(observables, "observables")
+    columns = columns[:, None] if columns.ndim == 1 else columns
+    if columns.ndim != 2 or columns.shape[0] != alpha.size:
+        raise InputError(f"observables must have shape ({alpha.size}, J), one row a galaxy; got {columns.shape}")
+    bad = np.flatnonzero(~np.isfinite(columns).all(axis=1))
+    if bad.size:
+        raise InputError(f"observables has {bad.size} rows with a missing value (first: row {bad[0]}); leave them out")
+    return np.column_stack([alpha, columns])
 
 
 def check_weights(weights: Array, n: int) -> np.ndarray:
@@ -74,6 +102,13 @@ def _chosen(matrix: Array, labels: Array) -> list[Array]:
         is_seen = labels == seen
         found = [xp.where(is_seen, matrix[:, y, seen], one) for y, one in enumerate(found)]
     return found
+
+
+def label_columns(transition: Transition, labels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """log p(ỹ_n | y, α_n) of each galaxy's own label for every true class y, shape (N, K); numpy only."""
+    if isinstance(transition, FlipTransition):
+        return transition.label_columns(labels, alpha)
+    return np.stack(_chosen(transition.log_matrix(alpha), labels), axis=1)
 
 
 def observed_log_probabilities(log_probabilities: Array, alpha: Array, transition: Transition) -> Array:

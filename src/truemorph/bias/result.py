@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from truemorph.bias.families import transition_to_dict
+from truemorph.bias.drift import DriftRange
+from truemorph.bias.fitting.votes import VoteModel
 from truemorph.bias.spaces import Space
-from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH, Transition
-from truemorph.bias.votes import VoteModel
+from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH, Transition, transition_to_dict
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
@@ -32,14 +32,15 @@ def failed_resamples(failed: int, resamples: int) -> Finding:
     )
 
 
-def flat_fractions_assumed(low: float, high: float) -> Finding:
+def flat_fractions_assumed(low: float, high: float, drift: DriftRange | None) -> Finding:
     """Say what an estimate from labels alone rests on, and how far the disk fraction may be from it."""
+    trend = "" if drift is None else f" if their logit changes by up to {drift.delta:g} per standard deviation of ln α"
     return Finding(
         "flat-fractions-assumed",
         "caution",
         "Labels alone cannot separate bias from a real change of class fractions with resolution. This estimate "
-        f"assumes that the true fractions do not depend on α; the disk fraction may lie anywhere from {low:.2f} to "
-        f"{high:.2f}.",
+        "assumes that the true fractions do not depend on α; the disk fraction may lie anywhere from "
+        f"{low:.2f} to {high:.2f}{trend}.",
         "Give gold labels (`gold`), which settle it, or intrinsic columns (`intrinsic`).",
     )
 
@@ -76,8 +77,8 @@ class TransitionFit(Result):
         not set one (see `findings`). From the observed information; from the sandwich where rows have weights;
         from bootstrap if that was asked for.
     log_likelihood : float
-        Log-likelihood of the labels at the estimate, weighted if weights were given, whatever the method.
-        With gold labels: of those and, with their weight, of the others.
+        Of the labels at the estimate, weighted if weights were given, whatever the method. With gold labels: of their
+        observed labels given the true classes, Σ log p(ỹ | y, α), at its maximum.
     aic : float
         Akaike's criterion, 2 × parameters - 2 log-likelihood.
     findings : tuple of Finding
@@ -88,15 +89,15 @@ class TransitionFit(Result):
     values : dict of str to float
         The parameters, by the names of `stderr`.
     n_parameters : int
-        Free parameters, class fractions included.
+        Free parameters; of labels alone, class fractions included.
     covariance : array, shape (P, P)
         Of the unconstrained parameters `point`; NaN in the rows of those at a bound.
     resampled : array, shape (R, P), or None
         The points of R resamples, where errors come from bootstrap.
-    gold_weight : float or None
-        With gold labels: the weight of the rows without one (chosen by cross-validation unless given).
-    flip_log_likelihood : float
-        With gold labels: Σ log p(ỹ | y, α) of the gold rows; NaN without.
+    drift : DriftRange or None
+        From labels alone: the disk fraction if class fractions do depend on α.
+    fraction_samples : array, shape (S,), or None
+        With gold labels: draws of the disk fraction.
     probabilities : array, shape (N, K), or None
         p(y | z) where intrinsic properties were given.
     votes : VoteModel or None
@@ -122,8 +123,8 @@ class TransitionFit(Result):
     point: np.ndarray
     covariance: np.ndarray
     inputs: FitInputs = field(repr=False)
-    gold_weight: float | None = None
-    flip_log_likelihood: float = float("nan")
+    drift: DriftRange | None = None
+    fraction_samples: np.ndarray | None = field(default=None, repr=False)
     probabilities: np.ndarray | None = field(default=None, repr=False)
     votes: VoteModel | None = None
     resampled: np.ndarray | None = field(default=None, repr=False)
@@ -138,8 +139,9 @@ class TransitionFit(Result):
 
     @property
     def alpha(self) -> np.ndarray:
-        """Resolution, shape (N,), or observables, shape (N, J)."""
-        return self.inputs.alpha
+        """Resolution, shape (N,); with observables α and these, shape (N, 1 + J)."""
+        more = self.inputs.per_row.get("observables")
+        return self.inputs.alpha if more is None else np.column_stack([self.inputs.alpha, more])
 
     def transition_at(self, point: np.ndarray) -> Transition:
         """T(α) at another point of the unconstrained parameters, shape (P,)."""
@@ -166,14 +168,14 @@ class TransitionFit(Result):
         return fits
 
     def again(self, rows: np.ndarray) -> TransitionFit:
-        """Fit to other rows of the same data: same knots, weight of ungold rows and free parameters.
+        """Fit to other rows of the same data, with the same knots and free parameters.
 
         Raises
         ------
         InputError
             If these rows can't be fitted.
         """
-        same: dict[str, Any] = {"bootstrap": 0, "gold_weight": self.gold_weight}
+        same: dict[str, Any] = {"bootstrap": 0}
         if "false_disk" in self.values:  # also where these rows show none
             same["false_disk"] = "fit"
         if self.family == "monotone":
@@ -216,17 +218,40 @@ class TransitionFit(Result):
 
     @property
     def disk_fraction_range(self) -> tuple[float, float]:
-        """Lowest and highest disk fraction: the 95 % interval and, from labels alone, that of the labels as given.
+        """Lowest and highest disk fraction.
 
-        Labels alone cannot separate bias from a real change of class fractions with α, so "no bias" is included.
+        The 95 % interval; from labels alone it spans trends of class fractions with α, too (see `drift`).
         """
-        values = [(float(self.class_fractions[DISK]), self.stderr["disk_fraction"])]
-        if self.method in FROM_LABELS:
-            given = self.labelled_fraction
-            values.append((given, np.sqrt(given * (1 - given) / self.n_objects)))
-        low = min(value - _NORMAL_95 * np.nan_to_num(error) for value, error in values)
-        high = max(value + _NORMAL_95 * np.nan_to_num(error) for value, error in values)
+        if self.fraction_samples is not None:
+            low, high = np.quantile(self.fraction_samples, [0.025, 0.975])
+        else:
+            value, error = float(self.class_fractions[DISK]), float(np.nan_to_num(self.stderr["disk_fraction"]))
+            low, high = value - _NORMAL_95 * error, value + _NORMAL_95 * error
+        if self.drift is not None:
+            low, high = min(low, self.drift.limits[0]), max(high, self.drift.limits[1])
         return max(0.0, float(low)), min(1.0, float(high))
+
+    def draws(self, n: int, seed: int = 0) -> list[Transition]:
+        """Draw bias curves T(α) from the errors of the parameters, to propagate them.
+
+        Parameters
+        ----------
+        n : int
+        seed : int
+
+        Returns
+        -------
+        list of Transition
+            Parameters at a bound stay there.
+        """
+        rng = np.random.default_rng(seed)
+        if self.resampled is not None:
+            return [self.transition_at(self.resampled[row]) for row in rng.integers(0, len(self.resampled), n)]
+        moves = rng.multivariate_normal(np.zeros(self.point.size), np.nan_to_num(self.covariance), n)
+        points = self.point + moves
+        if self.space is not None and self.space.size == self.point.size:
+            points = np.clip(points, self.space.lower, self.space.upper)
+        return [self.transition_at(point) for point in points]
 
     def summary(self) -> str:
         """Return the disk fraction with its range and error, and the parameters, as text."""
@@ -236,6 +261,8 @@ class TransitionFit(Result):
             f"{self.stderr['disk_fraction']:.3f}); labelled {self.labelled_fraction:.3f}"
         ]
         lines += [f"{name} = {value:.3f} ± {self.stderr[name]:.3f}" for name, value in self.values.items()]
+        if self.drift is not None:
+            lines.append(self.drift.statement)
         lines += [
             f"{self.family} family, method {self.method}, {self.n_objects:,} galaxies; log-likelihood "
             f"{self.log_likelihood:.1f}",
@@ -253,6 +280,7 @@ class TransitionFit(Result):
                 "class_fractions": dict(zip(CLASS_NAMES, self.class_fractions.tolist(), strict=True)),
                 "disk_fraction_range": self.disk_fraction_range,
                 "labelled_fraction": self.labelled_fraction,
+                "drift": None if self.drift is None else self.drift.to_dict(),
                 "method": self.method,
                 "assumption": self.assumption,
                 "galaxies": self.n_objects,

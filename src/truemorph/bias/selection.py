@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import chi2
 
-from truemorph.bias.evidence import UNKNOWN
+from truemorph.bias.transitions import UNKNOWN
 from truemorph.findings import Finding
 
 _STRATA = 100

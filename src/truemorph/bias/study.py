@@ -11,13 +11,10 @@ import numpy as np
 from truemorph.bias.calibration import Calibration, calibration
 from truemorph.bias.diagnostics import ConfoundingCheck, FamilyComparison, compare_families, confounding_check
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.families import COMPARED, family_of
-from truemorph.bias.flexible import TabulatedTransition
+from truemorph.bias.fractions import PopulationFractions, debiased_fractions
 from truemorph.bias.plots import plot_fractions
-from truemorph.bias.populations import PopulationFractions, debiased_fractions
-from truemorph.bias.profiles import Profile, Sensitivity, profile, sensitivity
-from truemorph.bias.result import FROM_LABELS, TransitionFit, failed_resamples, flat_fractions_assumed
-from truemorph.bias.transitions import DISK, Array, FlipTransition
+from truemorph.bias.result import FROM_LABELS, TransitionFit, failed_resamples
+from truemorph.bias.transitions import COMPARED, DISK, Array, FlipTransition, family_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
@@ -38,8 +35,6 @@ class TransitionStudy(Result):
     families : FamilyComparison or None
     check : ConfoundingCheck
     calibration : Calibration
-    profile : Profile or None
-    sensitivity : Sensitivity or None
     fractions : PopulationFractions
         Class fractions in bins of α, or of another column.
     gold_fractions : array, shape (B,), or None
@@ -55,8 +50,6 @@ class TransitionStudy(Result):
     families: FamilyComparison | None
     check: ConfoundingCheck
     calibration: Calibration
-    profile: Profile | None
-    sensitivity: Sensitivity | None
     fractions: PopulationFractions
     gold_fractions: np.ndarray | None
     findings: tuple[Finding, ...]
@@ -65,9 +58,9 @@ class TransitionStudy(Result):
 
     @property
     def disk_fraction_range(self) -> tuple[float, float]:
-        """Lowest and highest disk fraction: that of the fit, widened by the other families."""
+        """Lowest and highest disk fraction: that of the fit; given intrinsic columns, of families not rejected too."""
         ranges = [self.fit.disk_fraction_range]
-        if self.families is not None:
+        if self.families is not None and self.fit.method == "conditional":
             ranges += [
                 one.disk_fraction_range
                 for name, one in self.families.fits.items()
@@ -83,10 +76,7 @@ class TransitionStudy(Result):
             f"{fit.stderr['disk_fraction']:.3f}); labelled {fit.labelled_fraction:.3f}"
         ]
         for name, value in fit.values.items():
-            interval = ""
-            if self.profile is not None and self.profile.name == name:
-                interval = f"   95 % interval {self.profile.low:.3f} to {self.profile.high:.3f}"
-            lines.append(f"{name} = {value:.3f} ± {fit.stderr[name]:.3f}{interval}")
+            lines.append(f"{name} = {value:.3f} ± {fit.stderr[name]:.3f}")
         lines += [f"{name} (bootstrap) ± {value:.3f}" for name, value in self.bootstrap_std.items()]
         lines.append(
             f"{fit.family} family, method {fit.method}, {fit.n_objects:,} galaxies; log-likelihood "
@@ -120,10 +110,6 @@ class TransitionStudy(Result):
             found["families"], found["families_failed"] = compared["families"], compared["failed"]
             found["rayleigh_p_value"] = compared["rayleigh_p_value"]
         found["calibration"] = self.calibration.to_dict()
-        if self.profile is not None:
-            found["profile"] = self.profile.to_dict()
-        if self.sensitivity is not None:
-            found["sensitivity"] = self.sensitivity.to_dict()
         found["fractions"] = self.fractions.to_dict() | {
             "gold": self.gold_fractions,
             "gold_definition": found.pop("gold_definition", None),
@@ -156,12 +142,8 @@ class TransitionStudy(Result):
         ]
         if self.families is not None:
             panels.append(("families", self.families.plot_aic))
-        if self.profile is not None:
-            panels.append(("profile likelihood", self.profile.plot))
-        if self.sensitivity is not None:
-            panels.append(("effect of a wrong T(α)", self.sensitivity.plot))
-        figure = Figure(figsize=(14, 7.6), layout="constrained")
-        axes = figure.subplots(2, 3).ravel()
+        figure = Figure(figsize=(10, 7.6), layout="constrained")
+        axes = figure.subplots(2, 2).ravel()
         for ax, (title, draw) in zip(axes, panels, strict=False):
             draw(ax)
             ax.set_title(title, fontsize=10)
@@ -173,8 +155,9 @@ class TransitionStudy(Result):
 def study_transition(
     labels: Array,
     alpha: Array,
-    family: str | type[FlipTransition] = "rayleigh",
+    family: str | type[FlipTransition] | None = None,
     *,
+    observables: Array | None = None,
     intrinsic: Array | None = None,
     gold: Array | None = None,
     weights: Array | None = None,
@@ -193,10 +176,10 @@ def study_transition(
 
     Parameters
     ----------
-    labels, alpha, intrinsic, gold, weights
+    labels, alpha, observables, intrinsic, gold, weights
         As for `fit_transition`.
-    family : str or subclass of FlipTransition
-        A family of `fit_transition`, or "best": the one of lowest AIC among those compared.
+    family : str or subclass of FlipTransition, optional
+        As for `fit_transition`, or "best": the one of lowest AIC among those compared.
     known : array, shape (N,), optional
         Gold labels that are only shown beside the result, NaN where unknown.
     by : array, shape (N,), optional
@@ -227,35 +210,26 @@ def study_transition(
     if fraction_bins < 1:
         raise InputError(f"the corrected fractions need at least one bin (`fraction_bins`); got {fraction_bins}")
     labels, alpha = np.asarray(labels), np.asarray(alpha)
-    given = {name: one for name, one in (("weights", weights), ("gold", gold)) if one is not None}
-    cls = None if family == "best" else family_of(family)
-    by_gold = gold is not None and options.get("method") in (None, "gold") and cls is not TabulatedTransition
-    if intrinsic is not None and not by_gold:
+    given = {"weights": weights, "gold": gold, "observables": observables}
+    by_gold = gold is not None and options.get("method") in (None, "gold")
+    if not by_gold:
         given["intrinsic"] = intrinsic  # with gold labels they go into the check and the regression on gold labels
-    options |= {**given, "seed": seed}
+    options |= {**{name: one for name, one in given.items() if one is not None}, "seed": seed}
     families = None
-    with progress(4, "estimating T(α)", "steps") as told:
-        if compare or cls is None:
-            asked = () if cls is None or cls.family in COMPARED else (cls,)
+    with progress(3, "estimating T(α)", "steps") as told:
+        if (compare and observables is None) or family == "best":
+            own = family_of(family) if family not in (None, "best") else None
+            asked = () if own is None or own.family in COMPARED else (own,)
             families = compare_families(labels, alpha, (*asked, *COMPARED), **options)
-            chosen = families.best if cls is None else cls.family
-            if chosen in families.failed:
-                raise InputError(families.failed[chosen])
-            fit = families.fits[chosen]
+            fit = fit_transition(labels, alpha, families.best if family == "best" else family, **options)
         else:
-            fit = fit_transition(labels, alpha, cls, **options)
-        if fit.family in ("monotone", "tabulated"):  # the curvature gives no error where neighbouring knots are level
+            fit = fit_transition(labels, alpha, family, **options)
+        if fit.family == "monotone":  # the curvature gives no error where neighbouring knots are level
             fit = fit.with_bootstrap_errors(bootstrap or _RESAMPLES, seed)
         if families is not None:
             families.fits[fit.family] = fit
         told.update(1)
         check = confounding_check(labels, alpha, intrinsic, gold, weights=weights, seed=seed)
-        told.update(1)
-        limits, curve = None, None
-        if fit.space is not None and len(fit.space.names) == fit.space.size:
-            if fit.space.separate:
-                limits = profile(fit)
-            curve = sensitivity(fit)
         told.update(1)
         fractions = debiased_fractions(
             labels,
@@ -264,17 +238,23 @@ def study_transition(
             by,
             max(1, min(fraction_bins, labels.size // _FEWEST_PER_BIN)),
             gold,
+            observables=observables,
             name=by_name,
             seed=seed,
             weights=weights,
             covariates=intrinsic if gold is not None else None,
         )
         told.update(1)
+    if fractions.samples is not None:  # the fraction of all galaxies is that of their bins
+        share = fractions.bin_weights / fractions.bin_weights.sum()
+        total = np.einsum("b,sbk->sk", share, fractions.samples)
+        stderr = {**fit.stderr, "disk_fraction": float(total[:, DISK].std())}
+        fit = replace(fit, class_fractions=total.mean(axis=0), stderr=stderr, fraction_samples=total[:, DISK])
     gold_fractions = None
     if known is not None:
         gold_fractions = _gold_fractions(np.asarray(known), fractions, alpha if by is None else np.asarray(by))
     scatter, failed = _scatter(fit, bootstrap, seed) if bootstrap else ({}, ())
-    rejected = None if families is None else families.rejected(fit.family)
+    rejected = None if families is None or fit.family not in families.aic else families.rejected(fit.family)
     found = unique(
         findings,
         fit.findings,
@@ -285,11 +265,9 @@ def study_transition(
     )
     if rejected is not None:
         found = (*(one for one in found if one.code != rejected.code), rejected)
-    study = TransitionStudy(
-        fit, families, check, calibration(fit), limits, curve, fractions, gold_fractions, found, scatter, about or {}
+    return TransitionStudy(
+        fit, families, check, calibration(fit), fractions, gold_fractions, found, scatter, about or {}
     )
-    assumed = flat_fractions_assumed(*study.disk_fraction_range)
-    return replace(study, findings=tuple(assumed if one.code == assumed.code else one for one in found))
 
 
 def _matters(check: ConfoundingCheck, method: str) -> bool:

@@ -28,6 +28,7 @@ class SelectedRows:
     weights : array, shape (N,), or None
         Sampling weights, where the galaxies are a sample balanced by label.
     intrinsic : array, shape (N, P), or None
+    observables : array, shape (N, J), or None
     gold : array of int, shape (N,), or None
         Gold classes to use, -1 where unknown.
     known : array, shape (N,), or None
@@ -42,6 +43,7 @@ class SelectedRows:
     alpha: np.ndarray
     weights: np.ndarray | None
     intrinsic: np.ndarray | None
+    observables: np.ndarray | None
     gold: np.ndarray | None
     known: np.ndarray | None
     by: np.ndarray | None
@@ -59,6 +61,7 @@ def select_rows(
     intrinsic: Sequence[str] = (),
     gold: str | None = None,
     by: str | None = None,
+    observables: Sequence[str] = (),
 ) -> SelectedRows:
     """Select the galaxies that meet all conditions and have a value in all named columns.
 
@@ -74,6 +77,8 @@ def select_rows(
         Gold labels: a column, or a rule such as "t_type>=-3" (see `gold_classes`).
     by : str, optional
         A further column.
+    observables : sequence of str
+        Columns that the flip probability depends on beside α.
 
     Raises
     ------
@@ -81,19 +86,24 @@ def select_rows(
         If no galaxy is left, or a column is absent.
     """
     with collect_findings() as sentinels:
-        rows = _selected(catalogue, list(where), intrinsic, gold, by)
+        rows = _selected(catalogue, list(where), intrinsic, gold, by, observables)
     return replace(rows, findings=unique(sentinels, rows.findings))
 
 
 def _selected(
-    catalogue: CatalogTable, conditions: list[str], intrinsic: Sequence[str], gold: str | None, by: str | None
+    catalogue: CatalogTable,
+    conditions: list[str],
+    intrinsic: Sequence[str],
+    gold: str | None,
+    by: str | None,
+    observables: Sequence[str],
 ) -> SelectedRows:
     source = str(catalogue.path or "catalogue")
     frame = catalogue.frame.filter(pl.Series(rows_where(catalogue.frame, conditions, source)))
     if frame.height == 0:
         raise InputError(f"{source}: no galaxy meets {' and '.join(conditions)}")
     findings = []
-    if wanted := [*intrinsic, *([by] if by else [])]:
+    if wanted := [*intrinsic, *([by] if by else []), *observables]:
         values = np.isfinite(numeric_columns(frame, wanted, source))
         if not values.all(axis=1).any():
             raise InputError(f"{source}: no galaxy has a value in all of {', '.join(wanted)}")
@@ -114,6 +124,7 @@ def _selected(
         "alpha": catalogue.metadata.get("alpha"),
         "alpha_psf": catalogue.metadata.get("alpha_psf"),
         "where": conditions,
+        **({"observables": list(observables)} if observables else {}),
     }
     classes, known = None, None
     if gold is not None:
@@ -140,6 +151,7 @@ def _selected(
         alpha=frame["alpha"].to_numpy(),
         weights=_weights(frame),
         intrinsic=numeric_columns(frame, intrinsic, source) if intrinsic else None,
+        observables=numeric_columns(frame, observables, source) if observables else None,
         gold=classes,
         known=known,
         by=numeric_columns(frame, [by], source)[:, 0] if by else None,

@@ -25,8 +25,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 
 from truemorph._version import __version__
-from truemorph.bias.families import described_findings, transition_from_dict
-from truemorph.bias.transitions import CLASS_NAMES, Transition
+from truemorph.bias.transitions import CLASS_NAMES, Transition, described_findings, transition_from_dict
 from truemorph.classifiers.fits import read_fit
 from truemorph.config import TrainingConfig, training_config
 from truemorph.errors import CheckpointError, InputError, reason, require_extra

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.families import transition_from_dict, transition_to_dict
 from truemorph.bias.result import TransitionFit
+from truemorph.bias.transitions import transition_from_dict, transition_to_dict
 from truemorph.catalogs.selected import select_rows
 from truemorph.errors import InputError
 from truemorph.findings import unique

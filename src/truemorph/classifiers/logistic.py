@@ -1,8 +1,7 @@
-"""DCV14: logistic regression on catalogue features, fitted through T(α) by expectation-maximisation.
+"""DCV14: logistic regression on catalogue features, fitted through T(α).
 
-Source: Cabrera, Miller & Schneider 2014 (ICPR), as used in Medina-Rosales et al. (arXiv:2308.11007, section
-2.3.1): the E step is the posterior of the true class, the M step a logistic regression on it and the θ that
-best explains the flips.
+Source: Cabrera, Miller & Schneider 2014 (ICPR), as used in Medina-Rosales et al. (arXiv:2308.11007, section 2.3.1),
+who climb the likelihood of regression and T(α) by expectation-maximisation; here a quasi-Newton method does.
 """
 
 from __future__ import annotations
@@ -16,14 +15,12 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from truemorph.bias.conditional import fit_logistic
-from truemorph.bias.evidence import Evidence
-from truemorph.bias.families import family_of
+from truemorph.bias.fitting.estimate import SIGNIFICANT_GAIN
+from truemorph.bias.fitting.mixture import Mixture, fit_mixture
 from truemorph.bias.maximum import differences
-from truemorph.bias.methods import SIGNIFICANT_GAIN
-from truemorph.bias.regression import fit_softmax
+from truemorph.bias.softmax import fit_softmax
 from truemorph.bias.spaces import Search, Space
-from truemorph.bias.transitions import FlipTransition, MatrixTransition, Transition, as_resolution
+from truemorph.bias.transitions import FlipTransition, MatrixTransition, Transition, as_resolution, family_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding, FindingWarning
 
@@ -39,11 +36,8 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         A fixed T(α) instead; `family` is then ignored.
     C : float, default 100.0
         Inverse strength of the ridge penalty on the coefficients of the standardised features.
-    max_iter : int, default 200
-        EM iterations.
-    tol : float, default 1e-5
-        EM stops when the mean log-likelihood of the labels grows by less. EM creeps near the maximum, so a few
-        quasi-Newton steps on the same (penalised) likelihood finish the climb.
+    max_iter : int, default 500
+        Most iterations.
 
     Attributes
     ----------
@@ -59,7 +53,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
     log_likelihood_ : float
         Σ log p(ỹ | x, α).
     n_iter_ : int
-        EM iterations.
+        Iterations.
     findings_ : tuple of Finding
         What limits this fit; also given as Python warnings.
 
@@ -79,14 +73,12 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         family: str | type[FlipTransition] = "rayleigh",
         transition: Transition | None = None,
         C: float = 100.0,
-        max_iter: int = 200,
-        tol: float = 1e-5,
+        max_iter: int = 500,
     ) -> None:
         self.family = family
         self.transition = transition
         self.C = C
         self.max_iter = max_iter
-        self.tol = tol
 
     def fit(self, X: Any, y: Any, alpha: Any = None, sample_weight: Any = None) -> DebiasedLogisticRegression:
         """Fit regression and T(α).
@@ -145,13 +137,11 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         scale = np.sqrt(np.average((X - mean) ** 2, axis=0, weights=weights))
         scale = np.where(scale > 0, scale, 1.0)
         design = np.column_stack([np.ones(y.size), (X - mean) / scale])
-        evidence = Evidence.of(labels, alpha, self.classes_.size, weights=weights)
-        found = fit_logistic(space, evidence, design, ridge=1 / self.C, steps=self.max_iter, gain=self.tol)
-        n = space.size
-        coefficients = found.point[n:].reshape(self.classes_.size - 1, -1)
-        self.transition_ = space.build(found.point[:n])
-        self.n_iter_, self.log_likelihood_ = found.steps, found.log_likelihood
-        slopes = np.diag(differences(space.values, found.point[:n])) if n else np.empty(0)
+        found = fit_mixture(Mixture(space, labels, alpha, weights, design, 1 / self.C), steps=self.max_iter)
+        n, coefficients = space.size, found.coefficients
+        self.transition_ = found.transition
+        self.n_iter_, self.log_likelihood_ = found.maximum.steps, found.log_likelihood
+        slopes = np.diag(differences(space.values, found.point_of_t)) if n else np.empty(0)
         errors = np.abs(slopes) * np.sqrt(np.diag(found.covariance)[:n])
         self.stderr_ = dict(zip(space.names, errors.tolist(), strict=True))
         if n:
@@ -160,7 +150,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
             ridge = np.concatenate([[0.0], np.full(X.shape[1], 1 / self.C)])
             plain = fit_softmax(design, members, ridge, weights).log_probabilities(design)
             gain = self.log_likelihood_ - float(np.sum(weights[:, None] * members * plain))
-            for name, value in zip(space.names, space.values(found.point[:n]).tolist(), strict=True):
+            for name, value in zip(space.names, space.values(found.point_of_t).tolist(), strict=True):
                 if gain < SIGNIFICANT_GAIN or not self.stderr_[name] < 0.5 * value:
                     findings.append(
                         Finding(

@@ -18,9 +18,8 @@ import polars as pl
 
 from truemorph._version import __version__, installed_versions
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.families import transition_from_dict, transition_to_dict
 from truemorph.bias.plots import axes_or_new
-from truemorph.bias.transitions import MatrixTransition, Transition
+from truemorph.bias.transitions import MatrixTransition, Transition, transition_from_dict, transition_to_dict
 from truemorph.catalogs.catalogue import image_folder, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.classifiers.fits import fit_catalogue, read_fit

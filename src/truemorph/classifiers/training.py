@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from truemorph.bias.families import transition_to_dict
-from truemorph.bias.transitions import CLASS_NAMES, Transition
+from truemorph.bias.transitions import CLASS_NAMES, Transition, transition_to_dict
 from truemorph.catalogs.sampling import TRAIN, VALIDATION, assign_folds
 from truemorph.classifiers.checkpoint import Classifier, describe
 from truemorph.classifiers.logistic import DebiasedLogisticRegression

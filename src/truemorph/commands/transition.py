@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from truemorph.arguments import AtLeastOne, Count, Family, Names, Rules, Seed, Table
+from truemorph.arguments import AtLeastOne, Count, Family, Names, NotNegative, Rules, Seed, Table
 from truemorph.bias.study import TransitionStudy, study_transition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.selected import select_rows
@@ -18,12 +18,13 @@ def estimate_transition(
     catalogue: Table,
     *,
     out: Path | None = None,
-    family: Family = "rayleigh",
+    family: Family | None = None,
     method: Literal["likelihood", "binned", "conditional", "gold"] | None = None,
     gold: str | None = None,
     intrinsic: Names = (),
+    observables: Names = (),
+    delta: NotNegative = 0.5,
     false_disk: float | Literal["fit"] | None = None,
-    class_model: Literal["logistic", "trees"] = "logistic",
     bins: int = 1525,
     by: str | None = None,
     fraction_bins: AtLeastOne = 8,
@@ -37,7 +38,7 @@ def estimate_transition(
     Gives the bias curve, the corrected disk fraction with its range, and the disk fraction in bins. Labels alone cannot
     separate bias from a real trend with resolution; a few hundred gold labels can.
 
-    Example: truemorph transition cat.parquet --gold "t_type>=-3" --family best --out transition.json
+    Example: truemorph transition cat.parquet --gold "t_type>=-3" --out transition.json
 
     Parameters
     ----------
@@ -45,19 +46,22 @@ def estimate_transition(
         Prepared catalogue.
     out : path, optional
         Write the result here (.json), with figures beside it (.png).
-    family : str or subclass of FlipTransition
-        rayleigh (the paper's), weibull, fisk, monotone, constant, matrix, logistic, tabulated; or best: the one of
-        lowest AIC. In Python also a class of your own.
+    family : str or subclass of FlipTransition, optional
+        rayleigh (the paper's), weibull, fisk, monotone, constant, matrix, logistic; or best: the one of lowest AIC. In
+        Python also a class of your own. Default: the best of the first three with gold labels, otherwise rayleigh.
     method : str, optional
         Default: gold, conditional or likelihood, depending on what is given; binned is the paper's.
     gold : str, optional
         Gold labels: a column of 0 and 1, or a rule such as "t_type>=-3".
     intrinsic : sequence of str
         Columns of intrinsic properties that classes may depend on, comma-separated.
+    observables : sequence of str
+        Columns that the flip probability depends on beside α, comma-separated.
+    delta : float
+        From labels alone, the range spans trends in which the logit of the disk fraction changes by so much per
+        standard deviation of ln α; use 1 where your definition of a disk is narrower than the labels', or unknown.
     false_disk : float or "fit", optional
         p(disk | smooth): a number, or fit.
-    class_model : str
-        How p(class | intrinsic columns) is modelled.
     bins : int
         Bins of the binned method.
     by : str, optional
@@ -91,12 +95,12 @@ def estimate_transition(
     >>> gold = [int(one) if k < 400 else None for k, one in enumerate(disk)]
     >>> catalogue = {"object_id": np.arange(4000), "label": labels, "alpha": alpha, "split": ["train"] * 4000}
     >>> study = estimate_transition(pl.DataFrame(catalogue | {"gold": gold}), gold="gold", compare=False)
-    >>> bool(abs(study.fit.transition.theta - 10) < 4 * study.fit.stderr["theta"])
+    >>> bool(abs(study.fit.class_fractions[1] - 0.7) < 4 * study.fit.stderr["disk_fraction"])
     True
     """
     if out is not None:
         check_fit_path(Path(out))
-    rows = select_rows(read_catalogue(catalogue), where, intrinsic, gold, by)
+    rows = select_rows(read_catalogue(catalogue), where, intrinsic, gold, by, observables)
     study = study_transition(
         rows.labels,
         rows.alpha,
@@ -108,8 +112,8 @@ def estimate_transition(
         bootstrap=bootstrap,
         seed=seed,
         method=method,
+        delta=delta,
         false_disk=false_disk,
-        class_model=class_model,
         bins=bins,
     )
     if out is not None:

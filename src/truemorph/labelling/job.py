@@ -13,8 +13,13 @@ import numpy as np
 import polars as pl
 
 from truemorph._version import __version__
-from truemorph.bias.families import described_findings, transition_from_dict, transition_to_dict
-from truemorph.bias.transitions import MatrixTransition, Transition
+from truemorph.bias.transitions import (
+    MatrixTransition,
+    Transition,
+    described_findings,
+    transition_from_dict,
+    transition_to_dict,
+)
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.features import logistic_inputs

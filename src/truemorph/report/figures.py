@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
+from truemorph.bias.fractions import PopulationFractions
 from truemorph.bias.leafmap import LeafMap
 from truemorph.bias.plots import plot_families, plot_fit
-from truemorph.bias.populations import PopulationFractions
 from truemorph.bias.transitions import CLASS_NAMES, DISK
 from truemorph.report.style import ALPHA, STYLE, Style, plain_text
 

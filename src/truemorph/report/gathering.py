@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from truemorph.bias.families import COMPARED
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.study import TransitionStudy, study_transition
-from truemorph.bias.transitions import CLASS_NAMES, DISK
+from truemorph.bias.transitions import CLASS_NAMES, COMPARED, DISK
 from truemorph.catalogs.catalogue import gold_classes, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.selected import select_rows

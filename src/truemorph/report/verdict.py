@@ -9,8 +9,8 @@ import polars as pl
 
 from truemorph.bias.calibration import LEVEL
 from truemorph.bias.diagnostics import ConfoundingCheck
+from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.metrics import MINIMUM_PER_BIN
-from truemorph.bias.populations import debiased_fractions
 from truemorph.bias.transitions import CLASS_NAMES, DISK
 from truemorph.report.evidence import Evidence, ModelLabels
 from truemorph.report.measures import LabelSet, accuracy_gain, fraction_gain, fractions_by

@@ -8,10 +8,8 @@ from hypothesis import strategies as st
 from conftest import codes, confounded_labels, labels_through, some_known
 from truemorph.bias.calibration import calibration
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.flexible import LogisticTransition
-from truemorph.bias.populations import debiased_fractions
-from truemorph.bias.profiles import sensitivity
-from truemorph.bias.transitions import FiskTransition, MatrixTransition, RayleighTransition
+from truemorph.bias.fractions import debiased_fractions
+from truemorph.bias.transitions import FiskTransition, LogisticTransition, MatrixTransition, RayleighTransition
 from truemorph.errors import InputError
 
 TRUE = RayleighTransition(11.25)
@@ -56,7 +54,7 @@ def test_errors_of_the_inversion_are_its_scatter():
     pulls = []
     for seed in range(60):
         labels, alpha, truth = changing_fractions(4_000, seed)
-        fit = fit_transition(labels, alpha, gold=some_known(truth, 0.15, seed), gold_weight=0.0)
+        fit = fit_transition(labels, alpha, gold=some_known(truth, 0.15, seed))
         found = debiased_fractions(labels, alpha, fit, bins=4, systematic=False)
         pulls.append((found.fractions[:, 1] - binned(0.35 + 0.4 / (1 + np.exp(-3 * np.log(alpha / 16.8))), alpha, 4))
                      / found.stderr[:, 1])  # fmt: skip
@@ -87,7 +85,6 @@ def test_sampling_weights_of_the_fit_go_on_into_everything(options):
     found = debiased_fractions(labels[kept], alpha[kept], fit, bins=5)
     assert np.all(np.abs(found.fractions[:, 1] - 0.7) < 4 * found.stderr[:, 1])
     assert calibration(fit).p_value > 1e-3
-    assert sensitivity(fit).fractions[10] == pytest.approx(fit.class_fractions[1], abs=0.01)
     gold = some_known(truth[kept], 0.05, 9)
     trusted = debiased_fractions(labels[kept], alpha[kept], gold=gold, weights=weights, bins=5)
     assert np.all(np.abs(trusted.fractions[:, 1] - 0.7) < 4 * trusted.stderr[:, 1])
@@ -135,7 +132,7 @@ def test_a_knot_that_wanders_at_its_bound_does_not_blow_up_the_errors():
     """Its logit scatters by units over resamples, its probability by nothing: errors follow the probability."""
     labels, alpha, truth = changing_fractions(3_000, 13, FiskTransition(6.0, 3.0))  # next to no flips at high α
     gold = some_known(truth, 0.1, 13)
-    fit = fit_transition(labels, alpha, "monotone", gold=gold, gold_weight=0.0, knots=6).with_bootstrap_errors(40)
+    fit = fit_transition(labels, alpha, "monotone", gold=gold, knots=6).with_bootstrap_errors(40)
     assert np.sqrt(np.diag(fit.covariance)).max() > 1.0
     stated = debiased_fractions(labels, alpha, fit, bins=4, systematic=False).stderr[:, 1]
     again = debiased_fractions(labels, alpha, fit, bins=4, systematic=False, bootstrap=60, seed=1).stderr[:, 1]
@@ -145,7 +142,7 @@ def test_a_knot_that_wanders_at_its_bound_does_not_blow_up_the_errors():
 
 def test_delta_method_agrees_with_bootstrap():
     labels, alpha, truth = changing_fractions(3_000, 1)
-    fit = fit_transition(labels, alpha, gold=some_known(truth, 0.2, 1), gold_weight=0.0)
+    fit = fit_transition(labels, alpha, gold=some_known(truth, 0.2, 1))
     stated = debiased_fractions(labels, alpha, fit, bins=4, systematic=False).stderr[:, 1]
     by_bootstrap = debiased_fractions(labels, alpha, fit, bins=4, systematic=False, bootstrap=60).stderr[:, 1]
     # The spread of 60 values is known to 9 %; three of those.
@@ -167,7 +164,6 @@ def test_gold_labels_are_right_where_t_and_regression_are_wrong():
     assert np.all(np.abs(error) < 4 * found.stderr[:, 1])
     assert np.sqrt(np.mean(error**2)) < 0.02  # 2,250 gold labels a bin: 0.01
     assert np.sqrt(np.mean((debiased_fractions(labels, alpha, wrong).fractions[:, 1] - true) ** 2)) > 0.2
-    assert "gold-regression-poor" in codes(found)
 
 
 def test_errors_with_gold_labels_are_their_scatter():
@@ -191,10 +187,10 @@ def test_binning_in_another_column_and_covariates():
     assert plain.by == "M_r"
     for found in (plain, helped):
         assert np.all(np.abs(found.fractions[:, 1] - true) < 4.5 * found.stderr[:, 1])
-    # Magnitude decides about the class: without it the regression knows it from each bin's residuals only.
-    rms = [np.sqrt(np.mean((found.fractions[:, 1] - true) ** 2)) for found in (plain, helped)]
-    assert rms[1] < rms[0]
-    assert helped.stderr.mean() < plain.stderr.mean()
+        # 190 gold labels a bin: errors of 0.03; the rms of eight of them is known to a quarter.
+        assert np.sqrt(np.mean((found.fractions[:, 1] - true) ** 2)) < 0.05
+    # The effects of the bins know as much about the class as the column that they are cut in.
+    assert helped.stderr.mean() == pytest.approx(plain.stderr.mean(), rel=0.1)
 
 
 def test_three_classes():
@@ -209,16 +205,17 @@ def test_three_classes():
     assert np.all(np.abs(with_gold.fractions - [0.3, 0.3, 0.4]) < 4.5 * with_gold.stderr)
 
 
-def test_band_runs_over_families_and_down_to_the_labels():
+def test_range_from_labels_alone_spans_trends_and_families():
     labels, alpha, _ = labels_through(FiskTransition(12.0, 2.0), 20_000, 6)
     fit = fit_transition(labels, alpha)
     found = debiased_fractions(labels, alpha, fit)
-    assert set(found.alternatives) == {"weibull, likelihood", "fisk, likelihood", "labels as given"}
-    assert np.all(found.low <= found.labelled)
+    assert {name.split(",")[0] for name in found.alternatives} == {"rayleigh", "weibull", "fisk"}
+    assert len({name.split(",")[1] for name in found.alternatives}) == 5
     assert "flat-fractions-assumed" in codes(found)
-    # The family is wrong: its own errors miss the truth, the band does not.
+    # The family is wrong: its own errors miss the truth, the range does not.
     assert np.max(np.abs(found.fractions[:, 1] - 0.7) / found.stderr[:, 1]) > 4
     assert np.all((found.low[:, 1] < 0.7) & (found.high[:, 1] > 0.7))
+    assert fit_transition(labels, alpha, delta=0.1).disk_fraction_range[0] > fit.disk_fraction_range[0]
 
 
 def test_several_observables():
@@ -230,7 +227,15 @@ def test_several_observables():
     observables = np.column_stack([rng.lognormal(2.5, 0.5, n), rng.normal(22, 1, n)])
     truth = (rng.random(n) < 0.6).astype(int)
     labels = (rng.random(n) < t.matrix(observables)[np.arange(n), truth, 1]).astype(int)
-    found = debiased_fractions(labels, observables, t, by=observables[:, 1], bins=4, name="surface brightness")
+    found = debiased_fractions(
+        labels,
+        observables[:, 0],
+        t,
+        observables=observables[:, 1:],
+        by=observables[:, 1],
+        bins=4,
+        name="surface brightness",
+    )
     assert np.all(np.abs(found.fractions[:, 1] - 0.6) < 4 * found.stderr[:, 1])
 
 

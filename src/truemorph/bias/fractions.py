@@ -1,7 +1,9 @@
-"""Class fractions of populations, with the labels' bias taken out and two kinds of error.
+"""Class fractions of populations, corrected for the labels' bias.
 
-Without gold labels each bin's fractions are found by inverting T: they maximise Σ log Σ_y f_y p(ỹ | y, α) in
-the bin. With gold labels they come from a regression on these, see `truemorph.bias.assisted`.
+The estimand is the class fraction of these galaxies, a finite population: with gold labels the error goes to zero as
+they approach all galaxies. Without gold labels each bin's fractions are found by inverting T: they maximise
+Σ log Σ_y f_y p(ỹ | y, α) in the bin, and the error includes the sampling of galaxies. With gold labels see
+`truemorph.bias.fitting.gold`.
 """
 
 from __future__ import annotations
@@ -12,16 +14,14 @@ from typing import Any
 import numpy as np
 
 from truemorph.arrays import float_array
-from truemorph.bias.assisted import model_assisted
 from truemorph.bias.binning import Bins
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.families import COMPARED, WITH_FORMULA
-from truemorph.bias.gold import check_gold, classes_in
-from truemorph.bias.likelihood import check_labels, check_weights
+from truemorph.bias.fitting.gold import GoldRegression, check_gold, classes_in
+from truemorph.bias.likelihood import check_labels, check_weights, label_columns, one_resolution, with_observables
 from truemorph.bias.maximum import differences
-from truemorph.bias.result import FROM_LABELS, TransitionFit
+from truemorph.bias.result import TransitionFit
 from truemorph.bias.selection import selection_findings
-from truemorph.bias.transitions import DISK, Array, Transition, as_resolution
+from truemorph.bias.transitions import DISK, SMOOTH, WITH_FORMULA, Array, Transition
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
@@ -29,7 +29,8 @@ from truemorph.results import Result, quantity_table
 
 _NORMAL_95 = 1.96
 _EM_STEPS = 2000
-_REJECTED = 10.0
+# A T(α) is unlike that of the labels where half of the disks are missed at an α that differs by this factor.
+_UNLIKE = 1.6
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,17 +40,20 @@ class PopulationFractions(Result):
     Attributes
     ----------
     fractions, stderr : array, shape (B, K)
-        True class fractions of each bin, and their statistical error (labels, T's covariance, regression).
+        True class fractions of the galaxies in each bin, and their statistical error.
+    covariance : array, shape (B, B)
+        Of the disk fractions: neighbouring bins share the errors of T, or of the regression on gold labels.
     low, high : array, shape (B, K)
-        From the lowest to the highest 95 % range of the estimate and all `alternatives`: statistical and systematic.
+        With gold labels, the 95 % interval. From labels alone, it spans all `alternatives`, too.
     labelled : array, shape (B, K)
-        Fractions of the labels as given.
+        Fractions of the observed labels.
     edges : array, shape (B + 1,)
         Bin edges in the binning column.
     counts : array of int, shape (B,)
         Galaxies in each bin.
     alternatives : dict of str to (fractions, stderr), each (B, K)
-        Other families and estimators on the same data; the band runs over them.
+        From labels alone: other families, and trends of class fractions with α, which the range spans. With gold
+        labels: a given T inverted, for comparison only.
     method, assumption : str
         How the fractions were found and what they rest on.
     findings : tuple of Finding
@@ -58,6 +62,10 @@ class PopulationFractions(Result):
         Name of the binning column.
     middles : array, shape (B,)
         Mean of the binning column in each bin.
+    bin_weights : array, shape (B,)
+        Sum of the sampling weights in each bin.
+    samples : array, shape (S, B, K), or None
+        With gold labels: draws of the fractions.
     """
 
     fractions: np.ndarray
@@ -73,11 +81,46 @@ class PopulationFractions(Result):
     findings: tuple[Finding, ...]
     by: str = "alpha"
     middles: np.ndarray = field(default_factory=lambda: np.empty(0))
+    covariance: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    bin_weights: np.ndarray = field(default_factory=lambda: np.empty(0))
+    samples: np.ndarray | None = None
+
+    def draws(self, n: int, seed: int = 0) -> np.ndarray:
+        """Draw class fractions of the bins, to propagate their errors: over sampling, T(α) and its families.
+
+        Parameters
+        ----------
+        n : int
+        seed : int
+
+        Returns
+        -------
+        array, shape (n, B, K)
+            From labels alone each draw takes one of the `alternatives` by chance, with the error of the estimate.
+        """
+        rng = np.random.default_rng(seed)
+        if self.samples is not None:
+            return self.samples[rng.integers(0, len(self.samples), n)]
+        centers = np.array([self.fractions, *(value for value, _ in self.alternatives.values())])
+        found = centers[rng.integers(0, len(centers), n)]
+        found += rng.normal(size=found.shape) * self.stderr if found.shape[2] > 2 else 0.0
+        if found.shape[2] == 2:
+            found[:, :, DISK] += rng.multivariate_normal(np.zeros(len(self.covariance)), self.covariance, n)
+            found[:, :, SMOOTH] = 1 - found[:, :, DISK]
+        found = np.clip(found, 0, 1)
+        return found / found.sum(axis=2, keepdims=True)
+
+    @property
+    def total(self) -> tuple[float, float]:
+        """Disk fraction of the galaxies of all bins, and its statistical error."""
+        share = self.bin_weights / self.bin_weights.sum()
+        return float(share @ self.fractions[:, DISK]), float(np.sqrt(share @ self.covariance @ share))
 
     def summary(self) -> str:
         """Return the disk fraction of each bin with its error and range as text."""
+        systematic = "" if self.samples is not None else " and systematic"
         lines = [
-            f"disk fraction by {self.by} ({self.method}; range: 95 %, statistical and systematic)",
+            f"disk fraction by {self.by} ({self.method}; range: 95 %, statistical{systematic})",
             f"{self.by:>10s} {'galaxies':>9s} {'labelled':>9s} {'corrected':>9s} {'error':>7s} {'range':>15s}",
         ]
         lines += [
@@ -102,6 +145,7 @@ class PopulationFractions(Result):
                 "labelled": self.labelled[:, DISK],
                 "disk": self.fractions[:, DISK],
                 "stderr": self.stderr[:, DISK],
+                "covariance": self.covariance,
                 "low": self.low[:, DISK],
                 "high": self.high[:, DISK],
                 "method": self.method,
@@ -118,11 +162,11 @@ class PopulationFractions(Result):
                 "low_edge": (self.edges[:-1], "", f"lower edge of the bin in {self.by}"),
                 "high_edge": (self.edges[1:], "", f"upper edge of the bin in {self.by}"),
                 "galaxies": (self.counts, "", "number of galaxies"),
-                "labelled": (self.labelled[:, DISK], "", "disk fraction of the labels as given"),
+                "labelled": (self.labelled[:, DISK], "", "disk fraction of the observed labels"),
                 "disk": (self.fractions[:, DISK], "", "corrected disk fraction"),
                 "stderr": (self.stderr[:, DISK], "", "statistical standard error"),
-                "low": (self.low[:, DISK], "", "lower end of the range (95 %, statistical and systematic)"),
-                "high": (self.high[:, DISK], "", "upper end of the range (95 %, statistical and systematic)"),
+                "low": (self.low[:, DISK], "", "lower end of the range"),
+                "high": (self.high[:, DISK], "", "upper end of the range"),
             },
             method=self.method,
             assumption=self.assumption,
@@ -173,21 +217,25 @@ def _invert(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
 
 
 def _invert_two(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
-    """Two classes: the slope of a concave likelihood, bisected in [0, 1]."""
-    contrast = given[:, 1] - given[:, 0]
-    low, high = np.zeros(bins.count), np.ones(bins.count)
-    for _ in range(45):
-        middle = 0.5 * (low + high)
-        mixture = np.maximum(given[:, 0] + middle[bins.index] * contrast, 1e-300)
-        slope = bins.sums(contrast / mixture)
-        low, high = np.where(slope > 0, middle, low), np.where(slope > 0, high, middle)
-    disk = 0.5 * (low + high)
+    """Two classes: Newton's steps to the top of each bin's likelihood, which is concave, inside shrinking brackets."""
+    contrast = given[:, DISK] - given[:, SMOOTH]
+    low, high, disk = np.zeros(bins.count), np.ones(bins.count), np.clip(start, 0.01, 0.99)
+    for _ in range(60):
+        score = contrast / np.maximum(given[:, SMOOTH] + disk[bins.index] * contrast, 1e-300)
+        slope, curvature = bins.sums(score), bins.sums(score**2)
+        low, high = np.where(slope > 0, disk, low), np.where(slope > 0, high, disk)
+        after = disk + np.divide(slope, curvature, out=np.zeros(bins.count), where=curvature > 0)
+        inside = (low < after) & (after < high)
+        after = np.where(inside, after, 0.5 * (low + high))
+        if np.abs(after - disk).max() < 1e-10:
+            break
+        disk = after
     return np.stack([1 - disk, disk], axis=1)
 
 
 def _label_columns(transition: Transition, labels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """p(ỹ_n | y, α_n) for every y, shape (N, K)."""
-    return np.asarray(transition.matrix(alpha))[np.arange(labels.size), :, labels]
+    return np.exp(label_columns(transition, labels, alpha))
 
 
 @dataclass(frozen=True)
@@ -206,8 +254,8 @@ class _Sample:
 
 def _inverted(
     sample: _Sample, transition: Transition, fit: TransitionFit | None
-) -> tuple[np.ndarray, np.ndarray, list[Finding]]:
-    """Fractions by inversion and their errors, shape (B, K) each, and findings.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Finding]]:
+    """Fractions by inversion and their errors, shape (B, K) each, covariance of the disk fractions, and findings.
 
     Each galaxy's influence on its bin's fractions is inverse information times score; where T was fitted to the same
     labels, its influence on T comes on top, so that the two are added before they are squared.
@@ -224,7 +272,9 @@ def _inverted(
         weighted = scores[inside] * bins.weights[inside, None]
         own[inside, 1:] = weighted @ np.linalg.pinv(weighted.T @ scores[inside])
     own[:, 0] = -own[:, 1:].sum(axis=1)
-    variance = np.stack([np.bincount(bins.index, weights=one**2, minlength=bins.count) for one in own.T], axis=1)
+    covariance = np.zeros((n_classes, bins.count, bins.count))
+    diagonal = np.arange(bins.count)
+    covariance[:, diagonal, diagonal] = [np.bincount(bins.index, weights=one**2, minlength=bins.count) for one in own.T]
     findings = []
     if fit is not None and fit.point.size:
         known = ~np.isnan(np.diag(fit.covariance))
@@ -244,26 +294,37 @@ def _inverted(
 
         if fit.resampled is not None:
             # Not by slopes: a logit that runs off to its bound has a huge variance and moves nothing.
-            variance += np.var([moved(at) for at in fit.resampled], axis=0, ddof=1)
+            scatter = np.array([moved(at) for at in fit.resampled])
+            scatter -= scatter.mean(axis=0)
+            covariance += np.einsum("rbk,rck->kbc", scatter, scatter) / (len(scatter) - 1)
         elif known.any():
             slopes = differences(moved, fit.point)[known]
-            covariance = fit.covariance[np.ix_(known, known)]
-            variance += np.einsum("pbk,pq,qbk->bk", slopes, covariance, slopes)
+            covariance += np.einsum("pbk,pq,qck->kbc", slopes, fit.covariance[np.ix_(known, known)], slopes)
             if fit.influence is not None and fit.made_from(labels, alpha):
-                pull = fit.influence()[known]
+                pull = fit.influence()[: fit.point.size][known]
                 for k in range(n_classes):
-                    through_t = np.einsum("pn,pn->n", slopes[:, bins.index, k], pull)
-                    variance[:, k] += 2 * np.bincount(bins.index, weights=own[:, k] * through_t, minlength=bins.count)
-    return fractions, np.sqrt(np.maximum(variance, 0.0)), findings
+                    by_bin = np.stack(
+                        [np.bincount(bins.index, weights=own[:, k] * one, minlength=bins.count) for one in pull]
+                    )
+                    both = slopes[:, :, k].T @ by_bin
+                    covariance[k] += both + both.T
+    variance = np.maximum(covariance[:, diagonal, diagonal], 0.0)
+    return fractions, np.sqrt(variance).T, covariance[DISK], findings
 
 
-def _other_fits(sample: _Sample, fit: TransitionFit) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Inversions of the other families, fitted by the same method to the data of the fit."""
+def _alternatives(sample: _Sample, fit: TransitionFit, stderr: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What the range spans beside the estimate: trends of class fractions with α, or other families."""
+    if fit.drift is not None:
+        out = {}
+        for name, (transition, _, _) in fit.drift.alternatives.items():
+            given = _label_columns(transition, sample.labels, sample.alpha)
+            out[name] = _invert(given, sample.bins, sample.bins.means(np.eye(2)[sample.labels])), stderr
+        return out
+    if fit.method != "conditional" or fit.transition.n_classes != 2 or fit.alpha.ndim != 1:
+        return {}
     out = {}
-    # With gold labels there is a form without a shape too; without, it would rest on an assumption of its own.
-    families = COMPARED if fit.method == "gold" else WITH_FORMULA
-    for family in families:
-        if family == fit.family or fit.transition.n_classes != 2 or fit.alpha.ndim != 1:
+    for family in WITH_FORMULA:
+        if family == fit.family:
             continue
         try:
             one = fit.inputs.again(family=family, false_disk=None)
@@ -273,20 +334,28 @@ def _other_fits(sample: _Sample, fit: TransitionFit) -> dict[str, tuple[np.ndarr
     return out
 
 
-def _families_not_rejected(
-    labels: np.ndarray, alpha: np.ndarray, trusted: np.ndarray, weights: np.ndarray | None, seed: int
-) -> dict[str, TransitionFit]:
-    """Families fitted to gold rows alone, less those that the flips rule out (AIC more than 10 above best)."""
-    fits = {}
-    for family in WITH_FORMULA:
-        try:
-            fits[family] = fit_transition(
-                labels, alpha, family, gold=trusted, weights=weights, gold_weight=0.0, seed=seed
-            )
-        except InputError:
-            continue
-    aic = {name: 2 * len(fit.values) - 2 * fit.flip_log_likelihood for name, fit in fits.items()}
-    return {name: fit for name, fit in fits.items() if aic[name] <= min(aic.values()) + _REJECTED}
+def _unlike_labels(transition: Transition, labels: np.ndarray, alpha: np.ndarray) -> list[Finding]:
+    """Say where a given T misses disks at quite other α than one fitted to these labels: another unit, or survey."""
+    if transition.n_classes != 2 or alpha.ndim != 1 or not getattr(transition, "varies", True):
+        return []
+    try:
+        own = fit_transition(labels, alpha, delta=0.0).transition
+    except InputError:
+        return []
+    grid = np.geomspace(max(alpha[alpha > 0].min() / 10, 1e-6), 10 * alpha.max(), 2000)
+    halves = [grid[np.argmax(np.asarray(one.matrix(grid))[:, DISK, SMOOTH] < 0.5)] for one in (transition, own)]
+    ratio = halves[0] / halves[1]
+    if 1 / _UNLIKE < ratio < _UNLIKE:
+        return []
+    return [
+        Finding(
+            "transition-unlike-labels",
+            "caution",
+            f"The given T(α) misses half of the disks at α = {halves[0]:.3g}, but one fitted to these labels does at "
+            f"α = {halves[1]:.3g}. σ and FWHM of the PSF differ by 2.35.",
+            "Check that `alpha` has the unit that T(α) was fitted in, or fit T(α) to these labels.",
+        )
+    ]
 
 
 def _covariates(covariates: Array, n: int) -> np.ndarray:
@@ -302,10 +371,7 @@ def _covariates(covariates: Array, n: int) -> np.ndarray:
 
 def _bootstrap_errors(
     sample: _Sample,
-    transition: Transition | None,
-    trusted: np.ndarray | None,
-    columns: np.ndarray | None,
-    n_classes: int,
+    transition: Transition,
     resamples: int,
     seed: int,
 ) -> np.ndarray:
@@ -317,17 +383,10 @@ def _bootstrap_errors(
         rows = rng.integers(0, n, n)
         try:
             again = sample.rows(rows)
-            if trusted is not None:
-                known = check_gold(trusted[rows], n, n_classes)
-                part = None if columns is None else columns[rows]
-                assisted = model_assisted(again.labels, again.alpha, known, part, again.bins, n_classes, seed)
-                found.append(assisted.fractions)
-                continue
             made = transition
             if fit is not None:
                 same = fit.made_from(sample.labels, sample.alpha)
                 made = fit.again(rows if same else rng.integers(0, fit.n_objects, fit.n_objects)).transition
-            assert made is not None
             found.append(_inverted(again, made, None)[0])
         except InputError:  # a class or a bin is missing from this resample
             continue
@@ -345,24 +404,24 @@ def debiased_fractions(
     gold: Array | None = None,
     *,
     covariates: Array | None = None,
+    observables: Array | None = None,
     systematic: bool = True,
     weights: Array | None = None,
     name: str = "alpha",
     bootstrap: int = 0,
     seed: int = 0,
 ) -> PopulationFractions:
-    """True class fractions in bins of α or of any column, with statistical and systematic errors.
+    """True class fractions of these galaxies in bins of α or of any column, with their errors.
 
     Parameters
     ----------
     labels : array of int, shape (N,)
         Observed labels.
-    alpha : array, shape (N,) or (N, J)
-        Resolution (or the observables of the transition).
+    alpha : array, shape (N,)
+        Resolution.
     transition : Transition or TransitionFit, optional
-        T(α). The covariance of a fit enters the errors, and other families and estimators are fitted to the
-        same data for the band; a bare transition is taken as exact. Optional with `gold`, where it is one of the
-        alternatives.
+        T(α). The covariance of a fit enters the errors, and the range spans trends of class fractions with α (see
+        `fit_transition`); a bare transition is taken as exact. Optional with `gold`, where it is shown beside.
     by : array, shape (N,), optional
         Column to bin in; α by default.
     bins : int, default 8
@@ -372,23 +431,23 @@ def debiased_fractions(
         labels, and hold whether or not T is right.
     covariates : array, shape (N, P), optional
         Further columns for p(y | ỹ, α, z) of gold rows; anything that helps to tell the true class.
+    observables : array, shape (N, J), optional
+        What T depends on beside α.
     systematic : bool, default True
-        Whether to fit the alternatives that the band runs over.
+        Whether to find the alternatives that the range spans.
     weights : array, shape (N,), optional
         Sampling weights; those of the fit by default, where these are its rows.
     name : str, default "alpha"
         Of the binning column, for pictures.
     bootstrap : int, default 0
         Resamples of the galaxies, with T fitted again in each, from whose scatter `stderr` is taken instead of the
-        delta method.
+        delta method; not with gold labels.
     seed : int
-        Of folds and resamples.
+        Of draws and resamples.
 
     Returns
     -------
     PopulationFractions
-        Without gold labels and without intrinsic properties in the fit nothing tells flips from a real change
-        with α: the band then reaches down to the labels as given.
 
     Raises
     ------
@@ -414,11 +473,8 @@ def debiased_fractions(
     used: Transition | None = transition.transition if isinstance(transition, TransitionFit) else transition
     if used is not None and not hasattr(used, "log_matrix"):
         raise InputError(f"transition must be a T(alpha) or a fit of one; got {type(used).__name__}")
-    observables = float_array(alpha, "alpha")
-    if observables.ndim == 2 and observables.shape[1] == 1:
-        observables = observables[:, 0]
-    first = observables if observables.ndim == 1 else observables[:, 0]
-    as_resolution(first)
+    first = one_resolution(alpha)
+    resolution = first if observables is None else with_observables(first, observables)
     n_classes = used.n_classes if used is not None else classes_in(labels, gold)
     checked = check_labels(labels, n_classes)
     column = first if by is None else float_array(by, name).reshape(-1)
@@ -432,53 +488,41 @@ def debiased_fractions(
         raise InputError(f"bins must be between 1 and the number of galaxies ({checked.size}); got {bins}")
     if by is not None and name == "alpha":
         name = "by"
-    same = fit is not None and fit.made_from(checked, observables)
-    if weights is None and same and fit is not None:
+    if weights is None and fit is not None and fit.made_from(checked, resolution):
         weights = fit.inputs.per_row.get("weights")
     w = None if weights is None else check_weights(weights, checked.size)
     cut = Bins.cut(column, int(bins), w)
-    sample = _Sample(checked, observables, cut, fit)
+    sample = _Sample(checked, resolution, cut, fit)
     labelled = cut.means(np.eye(n_classes)[checked])
     alternatives: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    findings: list[Finding] = []
-    trusted, columns = None, None
+    samples = None
     if gold is not None:
-        trusted = check_gold(gold, checked.size, n_classes)
+        known = check_gold(gold, checked.size, n_classes)
         columns = None if covariates is None else _covariates(covariates, checked.size)
-        findings = selection_findings(np.eye(n_classes)[checked], observables, trusted, w)
+        findings = selection_findings(np.eye(n_classes)[checked], resolution, known, w)
         if by is not None and np.ptp(column) > 0:
             # What the bins are cut in may say more about the class than label and α do.
             standard = (column - column.mean()) / column.std()
             extra = np.column_stack([standard, standard**2 - 1])
             columns = extra if columns is None else np.column_stack([columns, extra])
-        found = model_assisted(checked, observables, trusted, columns, cut, n_classes, seed)
-        fractions, stderr = found.fractions, found.stderr
+        regression = GoldRegression.fit(checked, resolution, known, n_classes, cut, columns)
+        samples = regression.fractions(known, cut, seed)
+        fractions, stderr = samples.mean(axis=0), samples.std(axis=0)
+        covariance = np.cov(samples[:, :, DISK], rowvar=False).reshape(cut.count, -1)
+        low, high = np.quantile(samples, [0.025, 0.975], axis=0)
         method, assumption = "gold", "gold labels are right, and known for a random part of the rows"
-        if found.shrinkage > 0.5:
-            findings.append(
-                Finding(
-                    "gold-regression-poor",
-                    "note",
-                    "The regression does not describe the gold labels well, so each bin rests mostly on its own gold "
-                    "labels.",
-                )
-            )
         if used is not None:
             alternatives["the given T inverted"] = _inverted(sample, used, fit)[:2]
-        if systematic and observables.ndim == 1 and n_classes == 2:
-            for family, one in _families_not_rejected(checked, observables, trusted, w, seed).items():
-                alternatives[f"{family}, gold"] = _inverted(sample, one.transition, one)[:2]
     else:
         assert used is not None
-        fractions, stderr, findings = _inverted(sample, used, fit)
+        fractions, stderr, covariance, findings = _inverted(sample, used, fit)
         method, assumption = "inversion of T", "T(alpha) is right"
-        if fit is not None:
+        if fit is None:
+            findings += _unlike_labels(used, checked, resolution)
+        else:
             assumption = fit.assumption
             if systematic:
-                alternatives = _other_fits(sample, fit)
-                if fit.method in FROM_LABELS:
-                    errors = np.sqrt(labelled * (1 - labelled) / cut.effective_counts()[:, None])
-                    alternatives["labels as given"] = (labelled, errors)
+                alternatives = _alternatives(sample, fit, stderr)
         if fit is not None and fit.method == "conditional":
             findings.append(
                 Finding(
@@ -489,16 +533,16 @@ def debiased_fractions(
                     "Give gold labels (`gold`), whose definition the fractions then follow.",
                 )
             )
-    if bootstrap:
-        stderr = _bootstrap_errors(sample, used, trusted, columns, n_classes, bootstrap, seed)
-    everything = {method: (fractions, stderr), **alternatives}
-    low = np.min([value - _NORMAL_95 * error for value, error in everything.values()], axis=0)
-    high = np.max([value + _NORMAL_95 * error for value, error in everything.values()], axis=0)
+        if bootstrap:
+            stderr = _bootstrap_errors(sample, used, bootstrap, seed)
+        everything = [(fractions, stderr), *alternatives.values()]
+        low = np.clip(np.min([value - _NORMAL_95 * error for value, error in everything], axis=0), 0, 1)
+        high = np.clip(np.max([value + _NORMAL_95 * error for value, error in everything], axis=0), 0, 1)
     return PopulationFractions(
         fractions=fractions,
         stderr=stderr,
-        low=np.clip(low, 0, 1),
-        high=np.clip(high, 0, 1),
+        low=low,
+        high=high,
         labelled=labelled,
         edges=cut.edges,
         counts=np.bincount(cut.index, minlength=bins),
@@ -508,4 +552,7 @@ def debiased_fractions(
         findings=unique(fit.findings if fit is not None and gold is None else (), findings),
         by=name,
         middles=cut.middles,
+        covariance=covariance,
+        bin_weights=cut.sums(np.ones(checked.size)),
+        samples=samples,
     )

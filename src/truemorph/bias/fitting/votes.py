@@ -7,7 +7,6 @@ correlation ρ of its own for each class (variance n μ (1 - μ) (1 + (n - 1) ρ
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +14,12 @@ import numpy as np
 from scipy.special import betaln, expit, gammaln, log_softmax
 from scipy.stats import betabinom
 
-from truemorph.bias.flexible import TabulatedTransition
-from truemorph.bias.maximum import Maximum, climb, differences
+from truemorph.bias.fitting.estimate import Data, Estimate
+from truemorph.bias.maximum import climb, differences, maximise, with_differences
 from truemorph.bias.spaces import Space
-from truemorph.bias.transitions import DISK, SMOOTH, Transition
+from truemorph.bias.transitions import DISK, SMOOTH, TabulatedTransition, Transition
 from truemorph.errors import InputError
+from truemorph.findings import Finding
 
 MAJORITY = 0.5
 _RHO_BOUNDS, _RHO_START = (-7.0, 4.0), (-1.5, -1.0)
@@ -137,64 +137,68 @@ def _log_given_class(
     return np.stack(columns, axis=1)
 
 
-@dataclass(frozen=True)
-class VoteMaximum:
-    """Fit of T, class fraction and over-dispersion: point = [T's, logit of the disk fraction, logits of ρ]."""
-
-    maximum: Maximum
-    space: Space
-    numbers: tuple[np.ndarray, np.ndarray]
-    covariance: np.ndarray
-    influence: Callable[[], np.ndarray]
-
-    def model(self, point: np.ndarray | None = None) -> VoteModel:
-        """Model at the maximum, or at another point."""
-        at = self.maximum.point if point is None else point
-        n = self.space.size
-        fractions = np.exp(log_softmax([0.0, at[n]]))
-        return VoteModel(self.space.build(at[:n]), expit(at[n + 1 :]), self.numbers, fractions)
-
-
-def fit_votes(
-    space: Space,
-    votes: np.ndarray,
-    alpha: np.ndarray,
-    trusted: np.ndarray | None,
-    weights: np.ndarray | None,
-    seed: int = 0,
-) -> VoteMaximum:
+def by_votes(space: Space, data: Data) -> Estimate:
     """Maximise the likelihood of counts: Σ log Σ_y f_y BetaBinomial(k; n, μ_y(α), ρ_y).
 
-    Rows with a gold class enter with that class alone. The rough climb is on a part of the galaxies.
+    A point is [T's, logit of the disk fraction, logits of ρ]. Rows with a gold label enter with that class alone.
     """
+    assert data.votes is not None
+    votes, numbers, n = data.votes, _vote_numbers(data.votes), space.size
+    known = np.full(votes.shape, False)
+    if data.gold is not None:
+        known = (data.gold[:, None] >= 0) & (data.gold[:, None] != np.arange(2))
 
-    def log_terms(rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        part, at_alpha = votes[rows], alpha[rows]
-        known = np.full((rows.size, 2), False)
-        if trusted is not None:
-            known = (trusted[rows, None] >= 0) & (trusted[rows, None] != np.arange(2))
+    def model(point: np.ndarray) -> VoteModel:
+        fractions = np.exp(log_softmax([0.0, point[n]]))
+        return VoteModel(space.build(point[:n]), expit(point[n + 1 :]), numbers, fractions)
 
-        def terms(point: np.ndarray) -> np.ndarray:
-            n = space.size
-            given = _log_given_class(space.build(point[:n]), expit(point[n + 1 :]), part, at_alpha)
-            joint = np.where(known, -np.inf, log_softmax([0.0, point[n]]) + given)
-            return np.logaddexp(joint[:, 0], joint[:, 1])
-
-        return terms
+    def terms(point: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
+        given = _log_given_class(space.build(point[:n]), expit(point[n + 1 :]), votes[rows], data.alpha[rows])
+        joint = np.where(known[rows], -np.inf, log_softmax([0.0, point[n]]) + given)
+        return np.logaddexp(joint[:, 0], joint[:, 1])
 
     lower = np.concatenate([space.lower, [-_FRACTION_BOUND], [_RHO_BOUNDS[0]] * 2])
     upper = np.concatenate([space.upper, [_FRACTION_BOUND], [_RHO_BOUNDS[1]] * 2])
     starts = np.array([np.concatenate([start, [0.5], _RHO_START]) for start in space.starts])
-    everyone = np.arange(votes.shape[0])
-    rough = np.random.default_rng(seed).permutation(everyone)[:_ROUGH]
-    w = np.ones(everyone.size) if weights is None else weights
-    begun = climb(log_terms(rough), w[rough], starts, lower, upper, curvature=False).point
-    terms = log_terms(everyone)
-    best = climb(terms, w, begun[None], lower, upper)
+    part = slice(None, None, max(1, len(votes) // _ROUGH))
+    rough = with_differences(lambda at: float(data.weights[part] @ terms(at, part)))
+    begin, _ = climb(rough, starts, lower, upper, data.weights[part].size)
+    objective = with_differences(lambda at: float(data.weights @ terms(at)))
+    best = maximise(objective, begin[None], lower, upper, len(votes))
 
     def influence() -> np.ndarray:
-        return np.nan_to_num(best.covariance()) @ (differences(terms, best.point) * w)
+        return np.asarray(np.nan_to_num(best.covariance()) @ (differences(terms, best.point) * data.weights))
 
-    pull = influence() if weights is not None else None
+    pull = influence() if data.weighted else None
     covariance = best.covariance() if pull is None else np.where(best.free[:, None] & best.free, pull @ pull.T, np.nan)
-    return VoteMaximum(best, space, _vote_numbers(votes), covariance, influence)
+    found, variance = model(best.point), covariance[n, n]
+    names, rho = ("overdispersion_smooth", "overdispersion_disk"), found.overdispersion
+    rho_stderr = rho * (1 - rho) * np.sqrt(np.diag(covariance)[n + 1 :])
+    for_disk = float(found.transition.matrix(np.median(data.alpha, keepdims=True))[0, SMOOTH, DISK])
+    findings: tuple[Finding, ...] = ()
+    if for_disk >= MAJORITY:
+        findings = (
+            Finding(
+                "classes-not-separated",
+                "problem",
+                f"The votes do not separate two classes: {for_disk:.0%} of the votes for smooth galaxies would be for "
+                "a disk.",
+                "Use more galaxies, give gold labels (`gold`), or fit the majority labels instead of the votes.",
+            ),
+        )
+    return Estimate(
+        transition=found.label_transition(data.alpha),
+        point=best.point,
+        covariance=covariance,
+        fractions=found.class_fractions,
+        fraction_stderr=float(found.class_fractions.prod() * np.sqrt(variance)) if variance > 0 else float("nan"),
+        log_likelihood=best.value,
+        n_parameters=best.point.size,
+        influence=influence,
+        findings=findings,
+        fraction_at_bound=not best.free[n],
+        votes=found,
+        rebuild=lambda point: model(point).label_transition(data.alpha),
+        more_values=dict(zip(names, rho.tolist(), strict=True)),
+        more_stderr=dict(zip(names, rho_stderr.tolist(), strict=True)),
+    )

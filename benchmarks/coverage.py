@@ -1,0 +1,190 @@
+"""Do the error bars hold? Coverage and width in worlds of known truth, as the Markdown table of docs/statistics.md.
+
+    python benchmarks/coverage.py [DRAWS] [CASE ...]
+
+Each line is a mean over simulated catalogues (`truemorph.simulate.simulate_catalogue`). The truth of a bin is the disk
+fraction of its own galaxies. Run by `make coverage`; two processes, about ten minutes for 100 draws.
+"""
+
+import sys
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+
+import truemorph as tm
+from truemorph.errors import InputError
+from truemorph.simulate.catalogues import simulate_catalogue
+
+FLIPS = {
+    "rayleigh": tm.RayleighTransition(11.25),
+    "weibull": tm.WeibullTransition(20.0, 1.3),
+    "fisk": tm.FiskTransition(14.0, 2.2),
+}
+BINS = 8
+
+
+def columns(**world):
+    table = simulate_catalogue(**world)
+    gold = table["gold"].fill_null(-1).to_numpy()
+    return table, table["label"].to_numpy(), table["alpha"].to_numpy(), gold, table["truth"].to_numpy()
+
+
+def bin_means(values, alpha, weights=None):
+    edges = np.round(np.linspace(0, alpha.size, BINS + 1)).astype(int)
+    parts = np.split(np.argsort(alpha, kind="stable"), edges[1:-1])
+    return np.array([np.average(values[p], weights=None if weights is None else weights[p]) for p in parts]), parts
+
+
+def curve_from_gold(family, **world):
+    """The first parameter of T from gold labels: error, stated error, covered."""
+    flips = FLIPS[family]
+    _, labels, alpha, gold, _ = columns(transition=flips, **world)
+    fit = tm.fit_transition(labels, alpha, family, gold=gold)
+    name = next(iter(fit.values))
+    error, stated = fit.values[name] - getattr(flips, name), fit.stderr[name]
+    return {"error": [error], "covered": [abs(error) < 1.96 * stated], "width": [2 * 1.96 * stated]}
+
+
+def fractions_from_gold(family="rayleigh", weighted=False, covariate=False, **world):
+    """Disk fractions of octiles from gold labels: errors, covered by 1.96 errors and by the range, widths."""
+    table, labels, alpha, gold, truth = columns(transition=FLIPS[family], **world)
+    weights = table["sampling_weight"].to_numpy() if weighted else None
+    more = {"covariates": table["covariate"].to_numpy()} if covariate else {}
+    found = tm.debiased_fractions(labels, alpha, gold=gold, bins=BINS, weights=weights, **more)
+    true, parts = bin_means(truth, alpha, weights)
+    error, stated = found.fractions[:, 1] - true, found.stderr[:, 1]
+    low, high = found.low[:, 1], found.high[:, 1]
+    rivals = np.array([powered(labels, truth, gold, part, weights) for part in parts])
+    return {
+        "error": error, "covered": np.abs(error) < 1.96 * stated, "width": 2 * 1.96 * stated,
+        "in range": (low <= true + 1e-9) & (true <= high + 1e-9), "range": high - low,
+        "PPI++ error": rivals[:, 0] - true, "PPI++ covered": np.abs(rivals[:, 0] - true) < 1.96 * rivals[:, 1],
+        "PPI++ width": 2 * 1.96 * rivals[:, 1], "gold mean error": rivals[:, 2] - true,
+    }  # fmt: skip
+
+
+def powered(labels, truth, gold, part, weights):
+    """PPI++ (Angelopoulos, Duchi & Zrnic 2023): their mean, moved by labels that correlate."""
+    inside = part[gold[part] >= 0]
+    w = np.ones(labels.size) if weights is None else weights
+    y, seen = truth[inside].astype(float), labels[inside].astype(float)
+    n = max(w[inside].sum() ** 2 / np.sum(w[inside] ** 2), 2)
+    mean_y, mean_seen = np.average(y, weights=w[inside]), np.average(seen, weights=w[inside])
+    spread = np.average((seen - mean_seen) ** 2, weights=w[inside])
+    slope = np.average((y - mean_y) * (seen - mean_seen), weights=w[inside]) / spread if spread > 0 else 0.0
+    residual = y - mean_y - slope * (seen - mean_seen)
+    everyone = np.average(labels[part], weights=w[part])
+    variance = np.average(residual**2, weights=w[inside]) / n + slope**2 * everyone * (1 - everyone) / part.size
+    return mean_y + slope * (everyone - mean_seen), np.sqrt(variance), mean_y
+
+
+def from_labels(family, bins=1, **world):
+    """Disk fraction from labels alone: error, covered by 1.96 errors and by the range."""
+    _, labels, alpha, _, truth = columns(transition=FLIPS[family], **world)
+    fit = tm.fit_transition(labels, alpha)
+    low, high = fit.disk_fraction_range
+    error, stated = fit.class_fractions[1] - truth.mean(), fit.stderr["disk_fraction"]
+    return {
+        "error": [error], "covered": [abs(error) < 1.96 * stated], "width": [2 * 1.96 * stated],
+        "in range": [low <= truth.mean() <= high], "range": [high - low],
+    }  # fmt: skip
+
+
+CASES = {}
+for family in FLIPS:
+    for drift in (-0.5, 0.0, 0.3, 0.5):
+        CASES[f"{family}, drift {drift:+.1f}, 300 gold of 5,000"] = (
+            curve_from_gold, {"family": family, "drift": drift, "n": 5000, "gold": 300}
+        )  # fmt: skip
+    for trend in ("step", "wave"):
+        CASES[f"{family}, {trend}, 300 gold of 60,000"] = (
+            curve_from_gold, {"family": family, "trend": trend, "n": 60_000, "gold": 300}
+        )  # fmt: skip
+for gold in (100, 150, 300, 500):
+    for name, world in {
+        "no drift": {}, "drift -0.5": {"drift": -0.5}, "drift +0.5": {"drift": 0.5}, "step": {"trend": "step"},
+        "wave": {"trend": "wave"},
+    }.items():  # fmt: skip
+        CASES[f"fractions, {name}, {gold} gold of 6,000"] = (fractions_from_gold, {"n": 6000, "gold": gold, **world})
+CASES |= {
+    "fractions, weights of σ = 1, 300 gold of 5,000": (
+        fractions_from_gold, {"n": 5000, "gold": 300, "weight_scatter": 1.0, "weighted": True, "drift": 0.3}
+    ),
+    "fractions, weights of σ = 1, wave, 500 gold of 5,000": (
+        fractions_from_gold, {"n": 5000, "gold": 500, "weight_scatter": 1.0, "weighted": True, "trend": "wave"}
+    ),
+    "fractions, disk fraction 0.02, 300 gold of 5,000": (
+        fractions_from_gold, {"n": 5000, "gold": 300, "disk_fraction": 0.02}
+    ),
+    "fractions, disk fraction 0.98, 300 gold of 5,000": (
+        fractions_from_gold, {"n": 5000, "gold": 300, "disk_fraction": 0.98}
+    ),
+    "fractions, 300 rows, 100 gold": (fractions_from_gold, {"n": 300, "gold": 100, "drift": 0.3}),
+    "fractions, gold chosen by a class-related column": (
+        fractions_from_gold, {"n": 6000, "gold": 500, "gold_choice": 0.7}
+    ),
+    "fractions, gold chosen by a class-related column, which is a covariate": (
+        fractions_from_gold, {"n": 6000, "gold": 500, "gold_choice": 0.7, "covariate": True}
+    ),
+    "fractions, two surveys, 300 gold of 6,000": (
+        fractions_from_gold, {"n": 6000, "gold": 300, "second_survey": tm.RayleighTransition(20.0), "drift": 0.3}
+    ),
+    "fractions, α with 25 % error, 300 gold of 6,000": (
+        fractions_from_gold, {"n": 6000, "gold": 300, "alpha_error": 0.25, "drift": 0.3}
+    ),
+}  # fmt: skip
+for gold in (100, 500, 1000, 3000, 4000):
+    CASES[f"more gold: {gold:,} of 4,000"] = (fractions_from_gold, {"n": 4000, "gold": gold, "drift": 0.3})
+for family in ("rayleigh", "fisk"):
+    for drift in (-0.5, -0.25, 0.0, 0.25, 0.5):
+        CASES[f"labels alone, {family}, drift {drift:+.2f}"] = (
+            from_labels, {"family": family, "drift": drift, "n": 12_000}
+        )  # fmt: skip
+
+
+def one(job):
+    name, seed = job
+    function, options = CASES[name]
+    try:
+        return function(seed=seed, **options)
+    except InputError as problem:
+        return str(problem)
+
+
+def line(name, results):
+    """One row of the table."""
+    failed = [found for found in results if isinstance(found, str)]
+    kept = [found for found in results if not isinstance(found, str)]
+    values = {key: np.array([found[key] for found in kept]) for key in (kept[0] if kept else ())}
+
+    def rms(key):
+        return f"{np.sqrt(np.mean(values[key] ** 2)):.4f}" if key in values else ""
+
+    def mean(key):
+        return f"{np.mean(values[key]):.3f}" if key in values else ""
+
+    def worst(key):
+        return f"{values[key].mean(axis=0).min():.2f}" if key in values and values[key].shape[1] > 1 else ""
+
+    rival = ", ".join(one for one in (rms("PPI++ error"), mean("PPI++ covered"), mean("PPI++ width")) if one)
+    cells = [
+        name + (f" ({len(failed)} failed: {failed[0]})" if failed else ""),
+        rms("error"), mean("covered"), worst("covered"), mean("width"),
+        mean("in range"), worst("in range"), mean("range"), rival, rms("gold mean error"),
+    ]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+def main():
+    draws = int(sys.argv[1]) if len(sys.argv) > 1 else 100
+    chosen = [name for name in CASES if not sys.argv[2:] or any(part in name for part in sys.argv[2:])]
+    heads = ["case", "rms", "covered", "worst bin", "width", "in range", "worst bin", "width of range"]
+    heads += ["PPI++: rms, covered, width", "gold mean: rms"]
+    print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
+    with ProcessPoolExecutor(2) as pool:
+        for name in chosen:
+            print(line(name, list(pool.map(one, [(name, 1000 + seed) for seed in range(draws)]))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

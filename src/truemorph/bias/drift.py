@@ -1,0 +1,118 @@
+"""How far an estimate from labels alone may be off, where class fractions do change with resolution.
+
+Labels alone cannot separate bias from a real trend. The trend is therefore assumed: logit p(disk | α) may change by ± δ
+per standard deviation of ln α, linearly or quadratically; T(α) is fitted under each such trend, in every family with a
+formula, and the range of the disk fraction spans all of them. It is not narrowed by the likelihood, which prefers
+some trends only because their shape resembles that of T(α). With many galaxies δ and the families alone set its width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from truemorph.bias.fitting.estimate import Data
+from truemorph.bias.fitting.mixture import fit_mixture, mixture_of
+from truemorph.bias.softmax import fit_softmax
+from truemorph.bias.spaces import Search, Space
+from truemorph.bias.transitions import DISK, MatrixTransition, Transition
+
+DELTA = 0.5
+# Galaxies are grouped into so many bins of α.
+_GROUPS = 256
+_LEVEL, _EDGE = 1.96, 8.9
+
+
+@dataclass(frozen=True)
+class DriftRange:
+    """The disk fraction under trends of class fractions with α.
+
+    Attributes
+    ----------
+    delta : float
+        δ: change of logit p(disk | α) per standard deviation of ln α.
+    delta_unbiased : float
+        The δ at which the labels would need no bias: the slope of their own disk fraction; 0 if it does not rise.
+    alternatives : dict of str to (Transition, float, float)
+        T(α), disk fraction and its standard error under each trend, in each family.
+    """
+
+    delta: float
+    delta_unbiased: float
+    alternatives: dict[str, tuple[Transition, float, float]]
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Lowest and highest disk fraction."""
+        low = min(value - _LEVEL * error for _, value, error in self.alternatives.values())
+        high = max(value + _LEVEL * error for _, value, error in self.alternatives.values())
+        return max(0.0, low), min(1.0, high)
+
+    @property
+    def statement(self) -> str:
+        """What the range spans, as text."""
+        return (
+            f"range: logit of the disk fraction changes by up to δ = {self.delta:g} per σ of ln α; from "
+            f"δ = {self.delta_unbiased:.2f} on, the labels need no bias"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        fractions = {name: value for name, (_, value, _) in self.alternatives.items()}
+        return {"delta": self.delta, "delta_unbiased": self.delta_unbiased, "disk_fractions": fractions}
+
+
+def drift_range(data: Data, families: list[Any], false_disk: float | None, delta: float) -> DriftRange | None:
+    """Fit T(α) under trends of class fractions with α.
+
+    Parameters
+    ----------
+    data : Data
+        Of two classes, with one α.
+    families : list of family classes
+    false_disk : float or None
+        As for `Search`.
+    delta : float
+
+    Returns
+    -------
+    DriftRange, or None if nothing can be fitted
+    """
+    log_alpha = np.log(np.maximum(data.alpha, data.alpha[data.alpha > 0].min()))
+    if np.ptp(log_alpha) == 0:
+        return None
+
+    def standard(alpha: np.ndarray) -> np.ndarray:
+        u = np.log(np.maximum(alpha, data.alpha[data.alpha > 0].min()))
+        return (u - np.average(log_alpha, weights=data.weights)) / np.sqrt(np.cov(log_alpha, aweights=data.weights))
+
+    search = Search(data.alpha, np.array([[True, False], [True, True]]), True, false_disk)
+    few = mixture_of(Space.fixed(MatrixTransition.identity()), data).grouped(_GROUPS)
+    u = standard(few.alpha)
+    bend = (u**2 - 1) / np.sqrt(2)
+    trends = {
+        "no trend": 0 * u,
+        "more disks at high α": delta * u,
+        "fewer disks at high α": -delta * u,
+        "more disks at both ends": delta * bend,
+        "fewer disks at both ends": -delta * bend,
+    }
+    stretch = np.sqrt(np.mean(data.weights**2))  # weighted rows count as fewer
+    found = {}
+    for family in families:
+        space = family.space(search)
+        start = None
+        for name, offset in trends.items():
+            fit = fit_mixture(replace(few, space=space, offset=offset), start)
+            start = fit.maximum.point if start is None else start
+            if abs(fit.coefficients[0, 0]) > _EDGE:
+                continue  # no galaxy of one of the classes: not an alternative, but the absence of one
+            p, share = fit.probabilities()[:, DISK], few.weights / few.weights.sum()
+            variance = fit.maximum.covariance()[-1, -1] * np.sum(share * p * (1 - p)) ** 2
+            error = stretch * np.sqrt(variance) if variance > 0 else 0.0
+            found[f"{family.family}, {name}"] = fit.transition, float(share @ p), float(error)
+    design = np.column_stack([np.ones(u.size), u])
+    slope = fit_softmax(design, np.eye(2)[few.labels], np.full(2, 1e-6), few.weights).coefficients[0, 1]
+    return DriftRange(delta, float(max(slope, 0.0)), found) if found else None

@@ -1,0 +1,1 @@
+"""Methods of estimating T(α): one file each."""

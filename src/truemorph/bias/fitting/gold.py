@@ -1,0 +1,302 @@
+"""Gold labels: the true class regressed on them, class fractions, and T(α); nothing is assumed of class fractions.
+
+Gold labels are experts' types, or classes from better images, known for a random part of the galaxies. p(y | ỹ, α, z)
+is regressed on them. Class fractions count each gold label as itself and predict the other galaxies. T(α) is fitted
+to the gold labels; the regression, averaged over all galaxies, reduces its variance (Robins, Rotnitzky & Zhao 1994,
+JASA 89, 846; with a fitted coefficient as in Chen & Chen 2000, JRSS B 62, 449).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from truemorph.bias.binning import Bins
+from truemorph.bias.fitting.estimate import Data, Estimate
+from truemorph.bias.likelihood import label_columns
+from truemorph.bias.maximum import Maximum, differences, maximise
+from truemorph.bias.softmax import fit_softmax, log_probabilities
+from truemorph.bias.spaces import Space
+from truemorph.bias.transitions import DISK, UNKNOWN
+from truemorph.errors import InputError
+
+FEWEST = 20
+SAMPLES = 1000
+# Bins of α of the disk fraction of all galaxies, at least so many galaxies in each.
+_BINS, _PER_BIN = 8, 50
+# Standard deviations of the bins' effects that are averaged over (logit), and prior ones of the other coefficients.
+_EFFECTS, _COEFFICIENT, _INTERCEPT = (0.3, 0.6, 1.2, 2.4), 2.5, 1000.0
+# Galaxies of a bin on which draws are evaluated; the mean of all others moves with theirs.
+_DRAWN_ON = 400
+_FLOOR = -1e4
+_CLIP = 500.0
+
+
+def check_gold(gold: object, n: int, n_classes: int) -> np.ndarray:
+    """Return gold labels as an (N,) int array with -1 where unknown.
+
+    Raises
+    ------
+    InputError
+        If the length is wrong, a value is no class, too few are known, or a class is never seen.
+    """
+    values = np.ma.filled(gold, UNKNOWN) if isinstance(gold, np.ma.MaskedArray) else np.asarray(gold)
+    if values.shape != (n,):
+        raise InputError(f"gold must have one value a galaxy, -1 where unknown; got shape {values.shape} for {n}")
+    if not np.issubdtype(values.dtype, np.number) and values.dtype != bool:
+        raise InputError(f"gold must be integers 0 to {n_classes - 1}, -1 where unknown; got {values.dtype}")
+    filled = np.where(np.isfinite(values), values, UNKNOWN)
+    known = filled.astype(np.int64)
+    bad = np.flatnonzero((known != filled) | (known < UNKNOWN) | (known >= n_classes))
+    if bad.size:
+        raise InputError(
+            f"gold must be integers 0 to {n_classes - 1}, -1 where unknown; {bad.size} are not "
+            f"(first: row {bad[0]}, {values[bad[0]]!r})"
+        )
+    counts = np.bincount(known[known != UNKNOWN], minlength=n_classes)
+    if counts.sum() < FEWEST:
+        raise InputError(f"only {counts.sum()} gold labels; a fit needs at least {FEWEST}")
+    if np.any(counts == 0):
+        raise InputError(f"no gold label of class {int(np.argmin(counts))}: T(alpha) needs some of every class")
+    return known
+
+
+def classes_in(*several: object) -> int:
+    """Number of classes that arrays of labels name (NaN and masked entries are none), two at least."""
+    found = [2]
+    for one in several:
+        values = np.ma.filled(one, UNKNOWN) if isinstance(one, np.ma.MaskedArray) else np.asarray(one)
+        if values.size and np.issubdtype(values.dtype, np.number) and np.isfinite(values).any():
+            found.append(int(values[np.isfinite(values)].max()) + 1)
+    return max(found)
+
+
+@dataclass(frozen=True)
+class GoldRegression:
+    """p(y | ỹ, α, z): logistic in label, u = log α, u², label × u and z, with an effect of each bin.
+
+    The effects are normal; their standard deviation is averaged over, each value weighted by its evidence (Laplace's
+    approximation). They let the regression follow class fractions that it would miss, as far as gold labels show it.
+
+    Attributes
+    ----------
+    design : array, shape (N, Q)
+    evidence : array, shape (S,)
+        Weight of each standard deviation of the effects.
+    coefficients : array, shape (S, K - 1, Q)
+    covariances : array, shape (S, (K - 1) Q, (K - 1) Q)
+    """
+
+    design: np.ndarray
+    evidence: np.ndarray
+    coefficients: np.ndarray
+    covariances: np.ndarray
+
+    @classmethod
+    def fit(
+        cls,
+        labels: np.ndarray,
+        alpha: np.ndarray,
+        gold: np.ndarray,
+        n_classes: int,
+        bins: Bins,
+        columns: np.ndarray | None = None,
+    ) -> GoldRegression:
+        """Fit to the galaxies with a gold label; columns are standardised by all galaxies.
+
+        With sampling weights (those of the bins) the scores are weighted and the covariance is the sandwich.
+        """
+        raw = _features(labels, alpha, n_classes, columns)
+        spread = raw.std(axis=0)
+        raw = (raw - raw.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+        effects = (bins.index[:, None] == np.arange(bins.count)).astype(float)
+        design = np.column_stack([np.ones(labels.size), raw, effects])
+        known = gold != UNKNOWN
+        part, targets, w = design[known], np.eye(n_classes)[gold[known]], bins.weights[known]
+        w = w * w.sum() / np.sum(w**2)  # weighted rows count as fewer
+        fixed = np.concatenate([[_INTERCEPT], np.full(raw.shape[1], _COEFFICIENT)])
+        log_evidence: list[float] = []
+        coefficients: list[np.ndarray] = []
+        covariances: list[np.ndarray] = []
+        for effect in _EFFECTS:
+            precision = np.concatenate([fixed, np.full(bins.count, effect)]) ** -2
+            found = fit_softmax(part, targets, precision, w, coefficients[-1] if coefficients else None)
+            log_p = found.log_probabilities(part)
+            value = np.sum(w[:, None] * targets * log_p) - 0.5 * np.sum(precision * found.coefficients**2)
+            value += 0.5 * (n_classes - 1) * np.log(precision).sum() - 0.5 * np.linalg.slogdet(found.information)[1]
+            covariance = np.linalg.inv(found.information)
+            if np.ptp(w) > 0:
+                residual = (w[:, None] * (targets - np.exp(log_p)))[:, 1:]
+                scores = np.einsum("nk,nq->nkq", residual, part).reshape(len(part), -1)
+                products = scores.T @ scores + np.diag(np.tile(precision, n_classes - 1))
+                covariance = covariance @ products @ covariance
+            log_evidence.append(value)
+            coefficients.append(found.coefficients)
+            covariances.append(covariance)
+        evidence = np.exp(np.array(log_evidence) - max(log_evidence))
+        return cls(design, evidence / evidence.sum(), np.array(coefficients), np.array(covariances))
+
+    @cached_property
+    def by_effect(self) -> list[np.ndarray]:
+        """p(y | ỹ, α, z) for each standard deviation of the effects, shape (N, K) each."""
+        return [np.exp(log_probabilities(self.design, one)) for one in self.coefficients]
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """p(y | ỹ, α, z), shape (N, K)."""
+        return np.tensordot(self.evidence, np.array(self.by_effect), 1)
+
+    def fractions(self, gold: np.ndarray, bins: Bins, seed: int, samples: int = SAMPLES) -> np.ndarray:
+        """Draw the class fractions of the galaxies in each bin, shape (S, B, K).
+
+        A gold label counts as itself; the classes of the other galaxies are drawn given drawn coefficients.
+        """
+        rng = np.random.default_rng(seed)
+        n_classes = self.coefficients.shape[1] + 1
+        known = gold != UNKNOWN
+        rest = np.flatnonzero(~known)
+        members = np.eye(n_classes)[gold[known]] * bins.weights[known, None]
+        counted = np.stack([np.bincount(bins.index[known], one, bins.count) for one in members.T], axis=1)
+        total = np.bincount(bins.index, bins.weights, bins.count)
+        shuffled = rng.permutation(rest)
+        drawn_on = [shuffled[bins.index[shuffled] == b][:_DRAWN_ON] for b in range(bins.count)]
+        how_many = rng.multinomial(samples, self.evidence)
+        found = []
+        for coefficients, covariance, p, n in zip(
+            self.coefficients, self.covariances, self.by_effect, how_many, strict=True
+        ):
+            if n == 0:
+                continue
+            moves = rng.multivariate_normal(np.zeros(coefficients.size), covariance, (n + 1) // 2, method="cholesky")
+            moves = np.concatenate([moves, -moves])[:n].reshape(n, *coefficients.shape)
+            sums = np.tile(counted, (n, 1, 1))
+            for b, some in enumerate(drawn_on):
+                others = rest[bins.index[rest] == b]
+                if others.size == 0:
+                    continue
+                w, q = bins.weights[others], p[others]
+                scores = np.einsum("nq,skq->snk", self.design[some], coefficients + moves)
+                odds = np.exp(np.clip(scores, -_CLIP, _CLIP))
+                each = odds / (1 + odds.sum(axis=2, keepdims=True))
+                share = bins.weights[some] / bins.weights[some].sum()
+                mean = w @ q[:, 1:] + w.sum() * np.einsum("n,snk->sk", share, each - p[some][:, 1:])
+                spread = np.einsum("n,nk,nj->kj", w**2, q[:, 1:], -q[:, 1:]) + np.diag(w**2 @ q[:, 1:])
+                mean = mean + rng.multivariate_normal(np.zeros(n_classes - 1), spread, n)
+                mean = np.clip(mean, 0.0, w.sum())
+                sums[:, b, 1:] += mean
+                sums[:, b, 0] += np.maximum(w.sum() - mean.sum(axis=1), 0.0)
+            found.append(sums / total[:, None])
+        drawn = np.concatenate(found)
+        return drawn / drawn.sum(axis=2, keepdims=True)
+
+
+def _features(labels: np.ndarray, alpha: np.ndarray, n_classes: int, columns: np.ndarray | None) -> np.ndarray:
+    observables = alpha[:, None] if alpha.ndim == 1 else alpha
+    u = observables.copy()
+    smallest = u[u[:, 0] > 0, 0].min(initial=1.0)
+    u[:, 0] = np.log(np.maximum(u[:, 0], smallest))  # the first observable is the resolution
+    u = (u - u.mean(axis=0)) / np.where(u.std(axis=0) > 0, u.std(axis=0), 1.0)
+    member = np.eye(n_classes)[labels][:, 1:] - 1 / n_classes
+    parts = [member, u, u**2 - 1, *(member * u[:, j : j + 1] for j in range(u.shape[1]))]
+    return np.column_stack(parts if columns is None else [*parts, columns])
+
+
+def _gold_terms(space: Space, data: Data) -> Callable[[np.ndarray], np.ndarray]:
+    """log p(ỹ | y, α) of the galaxies with a gold label, shape (n,), as a function of T's point."""
+    assert data.gold is not None
+    known = np.flatnonzero(data.gold != UNKNOWN)
+    classes, labels, alpha = data.gold[known], data.labels[known], data.alpha[known]
+
+    def terms(point: np.ndarray) -> np.ndarray:
+        columns = label_columns(space.build(point), labels, alpha)
+        return np.maximum(columns[np.arange(known.size), classes], _FLOOR)
+
+    return terms
+
+
+def gold_maximum(space: Space, data: Data) -> Maximum:
+    """Maximise the likelihood of the gold labels' observed labels, Σ w log p(ỹ | y, α)."""
+    assert data.gold is not None
+    terms, w = _gold_terms(space, data), data.weights[data.gold != UNKNOWN]
+
+    def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
+        return float(w @ terms(point)), differences(terms, point) @ w
+
+    return maximise(objective, space.starts, space.lower, space.upper, w.size)
+
+
+def by_gold(space: Space, data: Data, seed: int) -> Estimate:
+    """Fit T to the gold labels alone, and take out the part of its error that the regression predicts."""
+    assert data.gold is not None
+    first = data.alpha if data.alpha.ndim == 1 else data.alpha[:, 0]
+    n = data.labels.size
+    bins = Bins.cut(first, max(1, min(_BINS, n // _PER_BIN)), data.weights)
+    regression = GoldRegression.fit(data.labels, data.alpha, data.gold, data.n_classes, bins)
+    drawn = regression.fractions(data.gold, bins, seed)
+    # Without the bins' effects, which would follow the gold labels themselves and hide some of their scatter.
+    plain = GoldRegression.fit(
+        data.labels, data.alpha, data.gold, data.n_classes, Bins.cut(first, 1, data.weights)
+    ).probabilities
+    share = np.bincount(bins.index, data.weights) / data.weights.sum()
+    samples = np.einsum("b,sbk->sk", share, drawn)
+    known = data.gold != UNKNOWN
+    best = gold_maximum(space, data)
+    inverse = np.nan_to_num(best.covariance())
+    # How far each gold label pulls the point, (P, n).
+    own = inverse @ (differences(_gold_terms(space, data), best.point) * data.weights[known])
+
+    def expected() -> np.ndarray:
+        """The pull that is expected of each galaxy, given its label and α, shape (P, N)."""
+        slopes = differences(
+            lambda at: np.maximum(label_columns(space.build(at), data.labels, data.alpha), _FLOOR), best.point
+        )
+        return np.asarray(inverse @ (np.einsum("nk,pnk->pn", plain, slopes) * data.weights))
+
+    point, covariance, pulls = _controlled(best.point, own, expected, known)
+    covariance[~best.free], covariance[:, ~best.free] = np.nan, np.nan
+    return Estimate(
+        transition=space.build(np.clip(point, space.lower, space.upper)),
+        point=np.clip(point, space.lower, space.upper),
+        covariance=covariance,
+        fractions=samples.mean(axis=0),
+        fraction_stderr=float(samples[:, DISK].std()),
+        log_likelihood=best.value,
+        n_parameters=space.size,
+        influence=lambda: pulls,
+        fraction_samples=samples[:, DISK],
+    )
+
+
+def _controlled(
+    point: np.ndarray, own: np.ndarray, expected: Callable[[], np.ndarray], known: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Take out of the estimate what the expected pulls explain; return it, its covariance, and all galaxies' pulls.
+
+    Parameters
+    ----------
+    own : array, shape (P, n)
+        Pulls of the gold labels.
+    expected : callable
+        Expected pulls of all galaxies, shape (P, N).
+    known : array of bool, shape (N,)
+    """
+    size, n = own.shape
+    part = n / known.size
+    products = own @ own.T
+    freedom = n - 2 * size - 1
+    pulls = np.zeros((size, known.size))
+    pulls[:, known] = own
+    if part == 1 or freedom < 4 * size:
+        return point, products, pulls
+    control = expected()
+    center = control.mean(axis=1, keepdims=True)
+    some = control[:, known]
+    spread = some - some.mean(axis=1, keepdims=True)
+    slope = own @ spread.T @ np.linalg.pinv(spread @ spread.T)
+    left = own - slope @ spread
+    covariance = (1 - part) * (left @ left.T) * n / freedom + part * products
+    pulls -= slope @ (control - center) * (known - part)
+    return point - slope @ np.sum(some - center, axis=1), covariance, pulls

@@ -1,0 +1,134 @@
+"""Catalogues of known truth, without images: the worlds in which error bars are tested.
+
+They are made to be unfriendly: class fractions that drift with α, gold labels that are few or chosen by a column that
+is related to the class, heavy weights, α with errors, two surveys in one table.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from scipy.special import expit, logit
+
+from truemorph.bias.transitions import RayleighTransition, Transition
+from truemorph.errors import InputError
+
+# ln α is normal, as in Galaxy Zoo 2.
+_MEDIAN, _WIDTH = 2.8, 0.45
+
+
+def simulate_catalogue(
+    n: int = 5000,
+    seed: int = 0,
+    *,
+    transition: Transition | None = None,
+    disk_fraction: float = 0.7,
+    trend: Literal["drift", "step", "wave", "features"] = "drift",
+    drift: float = 0.0,
+    gold: int = 0,
+    gold_choice: float = 0.0,
+    weight_scatter: float = 0.0,
+    alpha_error: float = 0.0,
+    second_survey: Transition | None = None,
+) -> pl.DataFrame:
+    """Simulate the labels of galaxies whose true classes are known.
+
+    Parameters
+    ----------
+    n : int
+        Number of galaxies.
+    seed : int
+        Random seed.
+    transition : Transition, optional
+        p(ỹ | y, α); by default Rayleigh with θ = 11.25. One of two observables takes α and `bulge_fraction`.
+    disk_fraction : float
+        True disk fraction at the median α, where the trend is "drift".
+    trend : {"drift", "step", "wave", "features"}
+        How p(disk) depends on u, the standardised ln α. "drift": logit p = logit(disk_fraction) + drift × u; "step":
+        0.75, but 0.25 where u > 1.15; "wave": 0.5 + 0.3 sin 3u; "features": logit p = 0.9 - 1.8 b + 1.2 x2 + 0.8 x3,
+        which does not depend on α.
+    drift : float
+        Slope of logit p(disk) per standard deviation of ln α.
+    gold : int
+        Number of galaxies with a gold label.
+    gold_choice : float
+        Log-odds per standard deviation of `covariate` by which galaxies with gold labels are chosen; 0 is random.
+    weight_scatter : float
+        Standard deviation of the logarithm of the sampling weights.
+    alpha_error : float
+        Fractional error of the measured α; labels flip by the true one.
+    second_survey : Transition, optional
+        T(α) of a random half of the galaxies, those with `survey` 1.
+
+    Returns
+    -------
+    polars.DataFrame
+        A prepared catalogue: `object_id`, `label`, `alpha`, `split` ("train"), `gold` (null where unknown),
+        `sampling_weight`, `survey`; `covariate`, which is the true class plus noise of standard deviation 1;
+        `bulge_fraction`, `x2` and `x3`, standard normal; and the `truth`.
+
+    Raises
+    ------
+    InputError
+        If there are more gold labels than galaxies, or a fraction is not between 0 and 1.
+
+    Examples
+    --------
+    >>> catalogue = simulate_catalogue(1000, seed=1, gold=100)
+    >>> catalogue["gold"].count()
+    100
+    >>> bool(catalogue["label"].mean() < catalogue["truth"].mean())
+    True
+    """
+    if not 0 <= gold <= n:
+        raise InputError(f"gold must be between 0 and the number of galaxies ({n}); got {gold}")
+    if not 0 < disk_fraction < 1:
+        raise InputError(f"disk_fraction must be between 0 and 1; got {disk_fraction}")
+    transition = RayleighTransition(11.25) if transition is None else transition
+    rng = np.random.default_rng(seed)
+    u = rng.normal(size=n)
+    alpha = np.exp(_MEDIAN + _WIDTH * u)
+    bulge, x2, x3 = rng.normal(size=(3, n))
+    p = {
+        "drift": expit(logit(disk_fraction) + drift * u),
+        "step": np.where(u > 1.15, 0.25, 0.75),
+        "wave": 0.5 + 0.3 * np.sin(3 * u),
+        "features": expit(0.9 - 1.8 * bulge + 1.2 * x2 + 0.8 * x3),
+    }[trend]
+    truth = (rng.random(n) < p).astype(np.int64)
+    survey = (rng.random(n) < 0.5).astype(np.int64) if second_survey is not None else np.zeros(n, dtype=np.int64)
+    seen = _disk_label_probability(transition, alpha, bulge, truth)
+    if second_survey is not None:
+        seen = np.where(survey == 1, _disk_label_probability(second_survey, alpha, bulge, truth), seen)
+    labels = (rng.random(n) < seen).astype(np.int64)
+    covariate = truth + rng.normal(size=n)
+    # The largest of the log-weights plus Gumbel noise are a sample without replacement (Efraimidis & Spirakis 2006).
+    keys = gold_choice * (covariate - covariate.mean()) / covariate.std() + rng.gumbel(size=n)
+    known = np.zeros(n, dtype=bool)
+    known[np.argsort(-keys)[:gold]] = True
+    return pl.DataFrame(
+        {
+            "object_id": np.arange(n),
+            "label": labels,
+            "alpha": alpha * np.exp(alpha_error * rng.normal(size=n)),
+            "split": ["train"] * n,
+            "sampling_weight": np.exp(weight_scatter * rng.normal(size=n)),
+            "gold": pl.Series(truth).zip_with(pl.Series(known), pl.Series([None], dtype=pl.Int64)),
+            "survey": survey,
+            "covariate": covariate,
+            "bulge_fraction": bulge,
+            "x2": x2,
+            "x3": x3,
+            "truth": truth,
+        }
+    )
+
+
+def _disk_label_probability(
+    transition: Transition, alpha: np.ndarray, bulge: np.ndarray, truth: np.ndarray
+) -> np.ndarray:
+    """p(ỹ = disk | y, α) of each galaxy's own class, shape (N,)."""
+    observables = np.column_stack([alpha, bulge]) if len(getattr(transition, "log", ())) == 2 else alpha
+    return np.asarray(transition.matrix(observables))[np.arange(truth.size), truth, 1]
