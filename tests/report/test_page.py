@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from truemorph.errors import InputError
+from truemorph.findings import Finding
 from truemorph.report.gallery import AFTER, CHANGE, better_pictures, changes, choose, jpeg_source, overlaid
-from truemorph.report.page import Check, Illustration, Page, inline_svg, render_page, write_illustrations
+from truemorph.report.page import Illustration, Page, inline_svg, render_page, write_illustrations
 from truemorph.tables import read_table
 
 
@@ -52,7 +53,7 @@ def test_two_figures_share_no_ids():
 
 
 def test_a_page_without_anything_but_an_answer():
-    html = render_page(Page("title", "answer", []))
+    html = render_page(Page("title", "answer"))
     for absent in ("Can it be trusted", "The pictures", 'id="gallery"', "Methods", "Settings", "<script"):
         assert absent not in html
     assert "@article" in html
@@ -60,7 +61,15 @@ def test_a_page_without_anything_but_an_answer():
 
 def test_text_is_escaped_everywhere():
     html = render_page(
-        Page("<i>", "<i>", [Check("bad", "<i>")], Check("bad", "<i>"), methods=["<i>"], settings={"<i>": "<i>"})
+        Page(
+            "<i>",
+            "<i>",
+            [Finding("a", "note", "<i>", "<i>")],
+            [("<i>", "<i>")],
+            {"status": "good", "text": "<i>"},
+            methods=["<i>"],
+            settings={"<i>": "<i>"},
+        )
     )
     assert "<i>" not in html
 

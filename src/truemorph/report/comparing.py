@@ -14,12 +14,13 @@ from truemorph.catalogs.catalogue import image_folder
 from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import RADIUS, with_geometry
+from truemorph.findings import Finding
 from truemorph.report.distributions import compare_distributions, cumulative_figure
 from truemorph.report.evidence import Evidence
 from truemorph.report.gathering import Gathered
 from truemorph.report.illustrate import styles_for
 from truemorph.report.options import ReportOptions
-from truemorph.report.page import Check, Illustration
+from truemorph.report.page import Illustration
 from truemorph.tables import numeric_columns
 
 SERSIC = "sersic_n"
@@ -29,9 +30,9 @@ _FEWEST = 10
 _NO_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 
 
-def distributions(found: Gathered, options: ReportOptions) -> tuple[list[Illustration], list[Check]]:
+def distributions(found: Gathered, options: ReportOptions) -> tuple[list[Illustration], list[Finding]]:
     """Columns among smooth, disk and relabelled galaxies: those asked for, the Sérsic index where there is one."""
-    frame, checks, every = found.evidence.frame, [], []
+    frame, findings, every = found.evidence.frame, [], []
     for name in options.distributions or ([SERSIC] if SERSIC in frame.columns and not options.sersic else []):
         try:
             values = numeric_columns(frame, [name], str(found.path))[:, 0]
@@ -39,13 +40,15 @@ def distributions(found: Gathered, options: ReportOptions) -> tuple[list[Illustr
         except InputError as problem:
             if options.distributions:
                 raise
-            checks.append(Check("note", f"Column {name} was not compared between classes: {problem}."))
+            findings.append(
+                Finding("column-not-compared", "note", f"Column {name} was not compared between classes: {problem}.")
+            )
     if options.sersic:
-        values, check = _measured_sersic(found, options)
+        values, measured = _measured_sersic(found, options)
         if np.isfinite(values).sum() >= _FEWEST:
             every.append(_distribution(found.evidence, values, SERSIC, "sersic_measured", options))
-        checks.append(check)
-    return every, checks
+        findings.append(measured)
+    return every, findings
 
 
 def _distribution(
@@ -77,7 +80,7 @@ def _distribution(
     )
 
 
-def _measured_sersic(found: Gathered, options: ReportOptions) -> tuple[np.ndarray, Check]:
+def _measured_sersic(found: Gathered, options: ReportOptions) -> tuple[np.ndarray, Finding]:
     """Sérsic indices of some galaxies, measured on their pictures; NaN for the others."""
     from truemorph.images.sersic import GOOD, measure_sersic
 
@@ -101,10 +104,14 @@ def _measured_sersic(found: Gathered, options: ReportOptions) -> tuple[np.ndarra
         f"Sérsic indices were measured here on the pictures of {some.height:,} galaxies, {int(good.sum()):,} of them "
         + "well"
         + ("" if sigma is not None else ", without the PSF (`field` gives its width in pixels)")
-        + ". Real pictures' stretch can't be undone exactly: on Galaxy Zoo JPEGs n comes out at about half of what "
-        "such galaxies have. Compare curves with each other, not with n = 3."
+        + ". The stretch of survey JPEGs cannot be undone exactly: on Galaxy Zoo's, n comes out at about half of it."
     )
-    return values, Check("care", text)
+    return values, Finding(
+        "sersic-from-images",
+        "caution",
+        text,
+        "Compare the curves with each other, not with n = 3; or use a catalogue of n.",
+    )
 
 
 def _sigma_in_pixels(paths: Sequence[Any], share: np.ndarray) -> np.ndarray:

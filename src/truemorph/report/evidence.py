@@ -11,6 +11,7 @@ import polars as pl
 
 from truemorph.bias.diagnostics import ConfoundingCheck, confounding_check
 from truemorph.bias.leafmap import LeafMap
+from truemorph.bias.metrics import BiasResult
 from truemorph.bias.scores import calibration_error
 from truemorph.bias.study import TransitionStudy
 from truemorph.bias.transitions import DISK, SMOOTH, Transition
@@ -143,9 +144,15 @@ class Evidence:
         return [one for one in self.sets if one.kind != "labels"]
 
     @cached_property
+    def bias(self) -> dict[str, BiasResult | None]:
+        """CV18 (CV14) by label set; None where a set has too few galaxies."""
+        return {one.name: self.tree.bias(one) for one in self.sets}
+
+    @cached_property
     def table(self) -> pl.DataFrame:
         """Table 1 (see `table_one`)."""
-        return table_one(self.sets, self.tree, {name: one.disk for name, one in self.truths.items()})
+        truths = {name: one.disk for name, one in self.truths.items()}
+        return table_one(self.sets, self.alpha, self.bias, truths)
 
     def row(self, one: LabelSet) -> dict[str, float]:
         """Line of Table 1."""

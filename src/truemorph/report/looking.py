@@ -12,14 +12,15 @@ import polars as pl
 from truemorph.bias.transitions import DISK
 from truemorph.catalogs.catalogue import image_folder
 from truemorph.errors import InputError
-from truemorph.explain.catalogue import RADIUS, check_by_random_weights, with_geometry
+from truemorph.explain.catalogue import RADIUS, check_by_random_weights, findings_of, with_geometry
+from truemorph.findings import Finding
 from truemorph.images.decode import fits_reading
 from truemorph.progress import progress
 from truemorph.report import gallery
 from truemorph.report.gathering import Gathered
 from truemorph.report.illustrate import styles_for
 from truemorph.report.options import ReportOptions
-from truemorph.report.page import Check, Galaxy, Illustration, Pair
+from truemorph.report.page import Galaxy, Illustration, Pair
 
 if TYPE_CHECKING:
     from truemorph.explain.study import Compared, Explanation
@@ -225,7 +226,8 @@ class Looks:
     """What models look at, for the page."""
 
     illustrations: list[Illustration] = field(default_factory=list)
-    checks: list[Check] = field(default_factory=list)
+    findings: Sequence[Finding] = ()
+    passed: list[tuple[str, str]] = field(default_factory=list)
     content: dict[str, Any] = field(default_factory=dict)
 
 
@@ -247,15 +249,16 @@ def looks(found: Gathered, options: ReportOptions) -> Looks:
     with progress(frame.height * len(models), "explaining", "galaxies") as told:
         explanations = explain(models, source, align=options.align, progress=told)
     compared = compare(explanations, _RESAMPLES, options.seed)
-    checks = []
+    findings: list[Finding] = []
+    checked = {}
     if options.draws:
         try:
             checked = check_by_random_weights(models, explanations, source, options.draws, options.seed)
-            checks = [
-                Check("good" if one.passes else "care", f"{name}: {one.statement}") for name, one in checked.items()
-            ]
         except InputError as problem:
-            checks = [Check("care", f"Maps could not be checked against random weights: {problem}.")]
+            text = f"Grad-CAM maps could not be compared with those of random weights: {problem}."
+            findings.append(Finding("maps-not-checked", "caution", text, "Do not interpret these maps."))
+    findings += findings_of(explanations, checked)
+    passed = [(f"Maps of {name} against random weights", one.statement) for name, one in checked.items() if one.passes]
     what = "; ".join(f"{name}: layer {one.layer}, {one.cells}×{one.cells} cells" for name, one in explanations.items())
     every = [
         Illustration(
@@ -300,7 +303,7 @@ def looks(found: Gathered, options: ReportOptions) -> Looks:
     content = {
         name: {"layer": one.layer, "cells": one.cells, "galaxies": one.galaxies} for name, one in explanations.items()
     }
-    return Looks(every, checks, content)
+    return Looks(every, findings, passed, content)
 
 
 def _map_data(explanations: Mapping[str, Explanation], turned: bool = False) -> pl.DataFrame:

@@ -223,14 +223,21 @@ def agreement(one: LabelSet, reference: LabelSet) -> dict[str, Any]:
     }
 
 
-def table_one(sets: Sequence[LabelSet], tree: Tree, truths: Mapping[str, np.ndarray] | None = None) -> pl.DataFrame:
+def table_one(
+    sets: Sequence[LabelSet],
+    alpha: np.ndarray,
+    bias: Mapping[str, BiasResult | None],
+    truths: Mapping[str, np.ndarray] | None = None,
+) -> pl.DataFrame:
     """Table 1 of the paper for these label sets, and what the truth says where it is known.
 
     Parameters
     ----------
     sets : sequence of LabelSet
         The crowd's among them.
-    tree : Tree
+    alpha : array, shape (N,)
+    bias : dict of BiasResult or None
+        CV18 (CV14) by label set.
     truths : dict of arrays, shape (N,)
         Classes by definition of a disk; NaN where unknown.
 
@@ -252,11 +259,11 @@ def table_one(sets: Sequence[LabelSet], tree: Tree, truths: Mapping[str, np.ndar
             "kind": one.kind,
             "galaxies": int(one.known.sum()),
             "disk_fraction": float(one.disk[one.known].mean()) if one.known.any() else None,
-            **numbers_of(tree.bias(one)),
+            **numbers_of(bias[one.name]),
             **{name: agreed.get(name) for name in ("accuracy", "precision", "to_disk", "to_smooth")},
         }
         for definition, truth in (truths or {}).items():
-            row |= _against_truth(one, truth, tree.alpha, definition)
+            row |= _against_truth(one, truth, alpha, definition)
         rows.append(row)
     return pl.DataFrame(rows, infer_schema_length=None)
 

@@ -11,9 +11,10 @@ from typing import Any
 import polars as pl
 
 from truemorph.errors import InputError
+from truemorph.findings import Finding
 from truemorph.io import read_json, read_toml
 from truemorph.report.figures import training_figure
-from truemorph.report.page import Check, Illustration, Table, number
+from truemorph.report.page import Illustration, Table, number
 from truemorph.report.style import Style
 
 _QUINTILES = 5
@@ -91,7 +92,7 @@ def _said(value: Any) -> str:
     return "–" if value is None else str(value)
 
 
-def comparison(runs: Sequence[Run], names: Sequence[str]) -> tuple[list[Table], list[Check], dict[str, Any]]:
+def comparison(runs: Sequence[Run], names: Sequence[str]) -> tuple[list[Table], list[Finding], dict[str, Any]]:
     """Training runs side by side.
 
     Parameters
@@ -103,7 +104,7 @@ def comparison(runs: Sequence[Run], names: Sequence[str]) -> tuple[list[Table], 
     -------
     tables : list of Table
         What was measured on held-out galaxies, settings that differ, where and when.
-    checks : list of Check
+    findings : list of Finding
     content : dict
         The same numbers by run: `measures`, and `settings` that differ.
     """
@@ -143,14 +144,21 @@ def comparison(runs: Sequence[Run], names: Sequence[str]) -> tuple[list[Table], 
     where = ("accelerators", "cpus", "torch", "truemorph", "finished")
     rows = [[key, *(_said(run.environment.get(key)) for run in runs)] for key in where]
     tables.append(Table("Where and when", ["", *names], rows))
-    checks = []
+    findings = []
     if len({json.dumps(run.described["catalogue"]["sha256"]) for run in runs}) > 1:
-        checks.append(Check("care", "These runs did not train on the same catalogue."))
+        findings.append(
+            Finding(
+                "runs-differ-in-catalogue",
+                "caution",
+                "These models were not trained on the same catalogue, so differences between them have several causes.",
+                "Train them on one catalogue to compare them.",
+            )
+        )
     content = {
         name: {"measures": found, "settings": {key: run.settings.get(key) for key in differing}}
         for name, run, found in zip(names, runs, measures, strict=True)
     }
-    return tables, checks, content
+    return tables, findings, content
 
 
 def training_illustration(runs: Sequence[Run], names: Sequence[str], styles: Mapping[str, Style]) -> Illustration:

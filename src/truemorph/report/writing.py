@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,27 +12,28 @@ import polars as pl
 
 from truemorph.bias.transitions import DISK
 from truemorph.errors import InputError
-from truemorph.findings import Finding, unique
+from truemorph.findings import Finding
 from truemorph.io import plain, read_json, write_json
 from truemorph.report import comparing, gallery, looking
+from truemorph.report.checks import checks, gold_words
 from truemorph.report.evidence import Evidence, is_naive
 from truemorph.report.figures import leaderboard_figure
 from truemorph.report.gathering import Gathered, Subject, gather
 from truemorph.report.illustrate import illustrations, styles_for
 from truemorph.report.options import ReportOptions
 from truemorph.report.page import (
-    Check,
     Illustration,
     Page,
     Table,
+    in_order,
     number,
+    verdict,
     versions,
     with_error,
     write_illustrations,
     write_page,
 )
 from truemorph.report.runs import comparison, training_illustration
-from truemorph.report.verdict import answer, checks, verdict
 from truemorph.results import Result
 from truemorph.tables import CatalogTable, to_astropy, write_table
 
@@ -49,7 +50,8 @@ class ReportResult(Result):
     out : Path
         The page.
     content : dict
-        `answer`, `verdict`, `checks`, `measured_on`, `measure`, `table`, `transition`, `changed`, `runs`, `maps`.
+        `answer`, `verdict`, `findings`, `passed`, `measured_on`, `measure`, `table`, `transition`, `changed`, `runs`,
+        `maps`.
     evidence : Evidence
         The label sets and what was measured of them.
     findings : tuple of Finding
@@ -91,7 +93,7 @@ def make_report(
     options: ReportOptions | None = None,
     *,
     title: str = "",
-    remarks: Sequence[str] = (),
+    known: Sequence[Finding] = (),
 ) -> ReportResult:
     """Write a page about runs, or about a catalogue alone.
 
@@ -106,8 +108,8 @@ def make_report(
     options : ReportOptions, optional
     title : str
         Of the page; from the catalogue and the runs if empty.
-    remarks : sequence of str
-        Further notes under "Can it be trusted?".
+    known : sequence of Finding
+        What is known about these data beforehand.
 
     Returns
     -------
@@ -137,15 +139,15 @@ def make_report(
     shown = looking.shown_galaxies(found, options)
     entries = looking.entries(shown, found)
     with_pictures = any(one.thumbnail for one in entries)
-    notes = [Check("note", text) for text in remarks]
-    notes += [Check("care", one.message) for one in found.findings]
-    every = checks(evidence, [*extra, *measured, *seen.checks, *notes])
-    decided = verdict(every)
+    findings, passed = checks(evidence, [*found.findings, *extra, *measured, *seen.findings, *known])
+    findings, passed = tuple(in_order(findings)), [*passed, *seen.passed]
+    decided = verdict(findings)
     page = Page(
         title=title or _title(found),
         answer=answer(evidence),
+        findings=findings,
+        passed=passed,
         verdict=decided,
-        checks=every,
         tables=[_table_one(evidence), *_population_table(evidence)],
         illustrations=figures,
         appendix=[*([_changed_table(shown.galaxies)] if shown.galaxies and not with_pictures else []), *appendix],
@@ -164,8 +166,9 @@ def make_report(
         {
             "out": str(out),
             "answer": page.answer,
-            "verdict": asdict(decided),
-            "checks": [asdict(one) for one in every],
+            "verdict": decided,
+            "findings": [one.to_dict() for one in findings],
+            "passed": [{"name": name, "measured": measured} for name, measured in passed],
             "measured_on": evidence.which,
             "measure": evidence.tree.measure,
             "table": evidence.table.to_dicts(),
@@ -175,9 +178,6 @@ def make_report(
             "maps": seen.content,
         }
     )
-    known = () if evidence.study is None else evidence.study.findings
-    findings = unique(known, found.findings)
-    result["findings"] = [one.to_dict() for one in findings]
     write_json(files / "report.json", result)
     return ReportResult(out, result, evidence, findings)
 
@@ -201,6 +201,64 @@ def _leaderboard(options: ReportOptions) -> list[Illustration]:
         ) from problem
     text = "Other ways to deal with biased labels, where the truth is known; mean and spread over seeds."
     return [Illustration("leaderboard", figure, text, text, data)]
+
+
+def answer(found: Evidence) -> str:
+    """What came out, in one paragraph with numbers."""
+    first, last = found.ends(found.crowd)
+    sentences = [
+        f"As people labelled them, the disk fraction {_course(first, last)} in the least resolved fifth to {last:.2f} "
+        f"in the best resolved fifth of {found.which}."
+    ]
+    model = found.principal
+    if model is not None:
+        best, hard = model.posterior or model.probabilities, model.posterior or model.labels
+        low, high = found.ends(best)
+        sentences.append(
+            f"By the {'posterior' if model.posterior else 'probabilities'} of {model.name} it goes from {low:.2f} to "
+            f"{high:.2f}; {moved_words(found.row(hard))}."
+        )
+        before, after = found.row(found.crowd), found.row(model.probabilities)
+        if before["excess"] is not None and after["excess"] is not None:
+            sentences.append(
+                f"{found.tree.measure} above sampling noise: {before['excess']:.3f} for people's labels, "
+                f"{after['excess']:.3f} for the model's probabilities."
+            )
+        for definition in found.truths:
+            rms, accuracy = f"fraction_rms: {definition}", f"balanced_accuracy: {definition}"
+            own, crowd = found.row(best)[rms], before[rms]
+            if own is None or crowd is None:
+                continue
+            text = (
+                f"Against {gold_words(definition)} its disk fractions are wrong by {own:.3f} (rms over fifths of α), "
+                f"people's by {crowd:.3f}"
+            )
+            if before[accuracy] is not None:
+                text += (
+                    f"; {'its labels' if hard is model.labels else 'labels after it'} reach a balanced accuracy of "
+                    f"{found.row(hard)[accuracy]:.2f}, people's {before[accuracy]:.2f}"
+                )
+            sentences.append(text + ".")
+    elif found.study is not None:
+        fractions = found.study.fractions
+        disk = fractions.fractions[:, DISK]
+        sentences.append(
+            f"Inverted through the fitted T(α) it goes from {disk[0]:.2f} ± {fractions.stderr[0, DISK]:.2f} to "
+            f"{disk[-1]:.2f} ± {fractions.stderr[-1, DISK]:.2f} over {len(disk)} bins of {fractions.by}."
+        )
+    return " ".join(sentences)
+
+
+def _course(first: float, last: float) -> str:
+    verb = "stays at" if f"{first:.2f}" == f"{last:.2f}" else "rises from" if last > first else "falls from"
+    return f"{verb} {first:.2f}"
+
+
+def moved_words(row: dict[str, float]) -> str:
+    """How many galaxies change class."""
+    known, to_disk, to_smooth = (int(row[name] or 0) for name in ("galaxies", "to_disk", "to_smooth"))
+    text = f"{to_disk:,} of {known:,} galaxies ({to_disk / max(known, 1):.0%}) change from smooth to disk"
+    return text + (f", {to_smooth:,} from disk to smooth" if to_smooth else ", none the other way")
 
 
 def _title(found: Gathered) -> str:
