@@ -6,8 +6,7 @@ import pytest
 
 from truemorph.catalogs.prepare import prepare, write_preparation
 from truemorph.errors import FindingWarning
-from truemorph.report.options import ReportOptions
-from truemorph.report.writing import make_report
+from truemorph.report.writing import ReportOptions, make_report
 
 PAPERS, LATE = "disk: t_type >= -3", "disk: t_type >= 1"
 

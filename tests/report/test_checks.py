@@ -12,9 +12,10 @@ from truemorph.bias.transitions import MatrixTransition, RayleighTransition
 from truemorph.catalogs.selected import select_rows
 from truemorph.findings import Finding
 from truemorph.report.checks import checks
-from truemorph.report.evidence import Evidence, ModelLabels, is_naive
-from truemorph.report.measures import LabelSet, Tree
+from truemorph.report.evidence import Evidence, Model, is_naive
+from truemorph.report.label_sets import LabelSet
 from truemorph.report.page import in_order, verdict
+from truemorph.report.table1 import Tree
 from truemorph.report.writing import answer
 from truemorph.tables import CatalogTable
 
@@ -37,9 +38,9 @@ def evidence(labels, alpha, model=None, truths=None, transition=FLIPS, columns=N
             rows.labels, rows.alpha, intrinsic=rows.intrinsic, about=rows.about, findings=rows.findings
         )
     fitted = STUDIES[key] if study else None
-    models = [] if model is None else [ModelLabels.of("net", transition, model, None)]
+    models = [] if model is None else [Model.of("net", transition, model, None)]
     sets = {name: LabelSet(f"truth, {name}", "truth", one.astype(float)) for name, one in (truths or {}).items()}
-    return Evidence(frame, models, [], sets, names, tree, fitted, f"{labels.size} galaxies")
+    return Evidence(CatalogTable(frame), frame, models, [], sets, names, tree, fitted, f"{labels.size} galaxies", frame)
 
 
 def codes(found, severity=None):
@@ -150,7 +151,7 @@ def test_of_two_models_the_naive_one_is_not_judged(plain):
     assert is_naive(identity)
     assert not is_naive(FLIPS)
     found = evidence(labels, alpha, calibrated(truth), {"all": truth})
-    naive = ModelLabels.of("naive", identity, np.clip(labels.astype(float), 0.01, 0.99), None)
+    naive = Model.of("naive", identity, np.clip(labels.astype(float), 0.01, 0.99), None)
     assert naive.posterior is None
     both = replace(found, models=[naive, *found.models])
     assert both.principal.name == "net"
@@ -209,7 +210,7 @@ def test_galaxies_without_a_probability_count(plain):
 def test_without_a_model_the_corrected_labels_are_compared(plain):
     labels, alpha, truth = plain
     found = evidence(labels, alpha, truths={"all": truth})
-    assert "Inverted through the fitted T" in answer(found)
+    assert "Corrected through the fitted T" in answer(found)
     assert "Error of the disk fractions corrected through T(α)" in passed(found)
 
 

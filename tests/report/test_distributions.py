@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from truemorph.errors import InputError
-from truemorph.report.cumulative import Cumulative, distance, share_above
-from truemorph.report.distributions import compare_distributions, cumulative_figure
+from truemorph.report.distributions import Cumulative, compare_distributions, cumulative_figure, distance, share_above
+from truemorph.report.figures import STYLE
 
 PLAIN = {"bootstrap": 0}
 # Few distinct values, so that ties happen.
@@ -218,7 +218,7 @@ def test_the_figure_shows_every_sample_and_its_data():
     sersic, crowd, truth = labelled(2000, 4)
     back = np.where(np.arange(2000) % 9 == 0, 0, truth)
     found = compare_distributions(sersic, crowd, {"debiased": back, "A $ B": truth}, bootstrap=20)
-    figure = cumulative_figure(found)
+    figure = cumulative_figure(found, dict.fromkeys({one.labels for one in found.samples}, STYLE["crowd"]))
     figure.draw_without_rendering()
     texts = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes]
     assert [len(one) for one in texts] == [3, 4, 3]
@@ -236,7 +236,7 @@ def test_other_columns_need_no_boundary_and_empty_samples_are_left_out():
     values, crowd = np.linspace(0, 1, 100), np.zeros(100)
     found = compare_distributions(values, crowd, {"same": crowd}, column="axis_ratio", boundary=None, bootstrap=5)
     assert [(one.panel, one.above) for one in found.samples] == [("smooth", None)] * 2
-    figure = cumulative_figure(found)
+    figure = cumulative_figure(found, dict.fromkeys({one.labels for one in found.samples}, STYLE["crowd"]))
     figure.draw_without_rendering()
     assert figure.axes[2].texts[0].get_text() == "no galaxy"
 

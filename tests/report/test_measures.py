@@ -11,7 +11,7 @@ from conftest import confounded_labels
 from truemorph.bias.metrics import cv14, cv18
 from truemorph.bias.scores import calibration_error
 from truemorph.bias.transitions import RayleighTransition
-from truemorph.report.measures import (
+from truemorph.report.table1 import (
     LabelSet,
     Tree,
     accuracy_gain,

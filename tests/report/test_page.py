@@ -13,7 +13,8 @@ from PIL import Image
 
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.report.gallery import AFTER, CHANGE, better_pictures, changes, choose, jpeg_source, overlaid
+from truemorph.report.gallery import better_pictures, choose, jpeg_source, overlaid
+from truemorph.report.label_sets import AFTER, CHANGE, changes
 from truemorph.report.page import Illustration, Page, inline_svg, render_page, write_illustrations
 from truemorph.tables import read_table
 

@@ -39,8 +39,7 @@ def runs(catalogue, tmp_path_factory):
 @pytest.fixture(scope="module")
 def reported(runs, catalogue, tmp_path_factory):
     """A page on both runs, with a better image of one galaxy, and what `--json` printed."""
-    from truemorph.report.options import ReportOptions
-    from truemorph.report.writing import make_report
+    from truemorph.report.writing import ReportOptions, make_report
 
     folder = tmp_path_factory.mktemp("reported")
     better = folder / "better"
@@ -50,14 +49,8 @@ def reported(runs, catalogue, tmp_path_factory):
         shutil.copy(f"{table.metadata['image_root']}/{one}.jpg", better / f"{one}.jpg")
     for one in table.frame["object_id"][200:300]:
         (better / f"{one}.jpg").write_bytes(b"not a picture")
-    board = folder / "leaderboard.json"
-    rows = [
-        {"world": "plain", "method": name, "means": {"balanced_accuracy": value}, "stds": {"balanced_accuracy": 0.01}}
-        for name, value in (("naive", 0.7), ("truth", 0.95))
-    ]
-    board.write_text(json.dumps({"rows": rows}))
     options = ReportOptions(
-        intrinsic=("radius_kpc", "M_r"), distributions=("radius_kpc",), better=better, leaderboard=board,
+        intrinsic=("radius_kpc", "M_r"), distributions=("radius_kpc",), better=better,
         bootstrap=5, galaxies=30, maps=40, draws=2,
     )  # fmt: skip
     made = make_report([runs / "naive", runs / "debiased"], folder / "page.html", options)
@@ -102,7 +95,7 @@ def test_the_page_and_its_files(reported):
     fetched = re.findall(r'(?:src|href)="(?!data:|#|https://www.legacysurvey)([^"]*)"', page)
     assert fetched == []
     figures = ("fractions", "flips", "leaves", "calibration", "confusion", "training", "distribution_radius_kpc",
-               "maps", "profiles", "differences", "leaderboard")  # fmt: skip
+               "maps", "profiles", "differences")  # fmt: skip
     for name in figures:
         assert f'id="figure-{name}"' in page
         for kind in ("pdf", "png", "ecsv"):
@@ -174,7 +167,7 @@ def test_without_images_or_models_the_page_adapts(experts, tmp_path, capsys):
     page = out.read_text()
     assert 'id="gallery"' not in page
     assert "Beside a better image" not in page
-    assert "Disk fractions inverted through T(α)" in page
+    assert "Disk fractions corrected through T(α)" in page
     drawn = tmp_path / "page_files" / "figures"
     flips = read_table(drawn / "flips.ecsv").frame
     fitted = flips.filter(pl.col("what") == "p(smooth | disk) fitted, rayleigh")
@@ -242,8 +235,7 @@ def test_bad_input_gets_one_line(runs, arguments, says, capsys, tmp_path, monkey
 def test_sersic_indices_are_measured_on_pictures(runs, simulated, tmp_path):
     """The demo's pictures show no sky: what can't be measured on them is said, and a few make no figure."""
     pytest.importorskip("photutils", reason="photutils is not installed (extra morphology)")
-    from truemorph.report.options import ReportOptions
-    from truemorph.report.writing import make_report
+    from truemorph.report.writing import ReportOptions, make_report
 
     options = ReportOptions(sersic=8, bootstrap=0, maps=0, galaxies=0)
     result = make_report([runs / "debiased"], tmp_path / "page.html", options).content

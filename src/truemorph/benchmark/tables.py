@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from truemorph.benchmark.figure import leaderboard_figure
 from truemorph.io import write_json
-from truemorph.report.figures import leaderboard_figure
 from truemorph.report.page import Illustration, Page, Table, with_error, write_page
 
 # Column heads; those after the first two are shown where any row has them.

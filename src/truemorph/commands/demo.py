@@ -35,10 +35,9 @@ from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
 from truemorph.progress import tell
-from truemorph.report import gallery
-from truemorph.report.label_sets import join_labels
-from truemorph.report.options import ReportOptions
-from truemorph.report.writing import make_report
+from truemorph.report.gallery import choose
+from truemorph.report.label_sets import AFTER, CHANGE, changes, join_labels
+from truemorph.report.writing import ReportOptions, make_report
 from truemorph.results import Result, quantity_table
 from truemorph.simulate.annotate import vote_fractions
 from truemorph.simulate.galaxies import simulate_galaxies
@@ -297,9 +296,10 @@ def run_demo(
 def _shown(frame: pl.DataFrame, most: int) -> list[str]:
     """Return the ids of the galaxies that the report's gallery shows."""
     after = frame["posterior_disk"].cast(pl.Float64).fill_null(float("nan"))
-    change = gallery.changes(frame["label"].to_numpy(), after.to_numpy())
-    changed = frame.with_columns(pl.Series(gallery.CHANGE, change), after.alias(gallery.AFTER))
-    return gallery.choose(changed, most)["object_id"].cast(pl.String).to_list()
+    changed = frame.with_columns(
+        pl.Series(CHANGE, changes(frame["label"].to_numpy(), after.to_numpy())), after.alias(AFTER)
+    )
+    return choose(changed, most)["object_id"].cast(pl.String).to_list()
 
 
 def _better_images(out: Path, galaxies: int, seed: int, ids: Sequence[str]) -> None:

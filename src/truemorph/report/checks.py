@@ -12,8 +12,9 @@ from truemorph.bias.calibration import LEVEL
 from truemorph.bias.populations import debiased_fractions
 from truemorph.bias.transitions import CLASS_NAMES, DISK
 from truemorph.findings import Finding, unique
-from truemorph.report.evidence import Evidence, ModelLabels
-from truemorph.report.measures import LabelSet, accuracy_gain, fraction_gain, fractions_by
+from truemorph.report.evidence import Evidence, Model
+from truemorph.report.label_sets import LabelSet
+from truemorph.report.table1 import accuracy_gain, fraction_gain, fractions_by
 
 # Of class fractions, which are quoted to two digits.
 _SMALL = 0.05
@@ -25,13 +26,13 @@ _ANSWERED_BY_GOLD = ("flat-fractions-assumed", "disk-definition-unknown")
 Check = Finding | tuple[str, str]
 
 
-def checks(found: Evidence, known: Iterable[Finding] = ()) -> tuple[tuple[Finding, ...], list[tuple[str, str]]]:
+def checks(found: Evidence, known: Iterable[Check] = ()) -> tuple[tuple[Finding, ...], list[tuple[str, str]]]:
     """All checks of a report.
 
     Parameters
     ----------
     found : Evidence
-    known : iterable of Finding
+    known : iterable of Finding or (str, str)
         Made elsewhere, about the same page.
 
     Returns
@@ -40,9 +41,10 @@ def checks(found: Evidence, known: Iterable[Finding] = ()) -> tuple[tuple[Findin
     passed : list of (str, str)
         Name and measured value of each check that found nothing.
     """
-    every: list[Check] = [*_of_gold(found), *_of_models(found), *_of_transition(found), *_of_sample(found)]
-    findings = unique((one for one in every if isinstance(one, Finding)), known)
-    return findings, [one for one in every if not isinstance(one, Finding)]
+    every: list[Check] = [*_of_gold(found), *_of_models(found), *_of_transition(found), *_of_sample(found), *known]
+    return unique(one for one in every if isinstance(one, Finding)), [
+        one for one in every if not isinstance(one, Finding)
+    ]
 
 
 def gold_words(definition: str) -> str:
@@ -50,7 +52,7 @@ def gold_words(definition: str) -> str:
     return "the gold labels" if definition.startswith("column ") else f"the gold labels ({definition})"
 
 
-def _judged(found: Evidence) -> list[ModelLabels]:
+def _judged(found: Evidence) -> list[Model]:
     """Models that are to correct something; naive ones too where there are no others."""
     return [one for one in found.models if not one.naive] or list(found.models)
 
@@ -72,11 +74,11 @@ def _of_gold(found: Evidence) -> Iterator[Check]:
         )
 
 
-def _fractions_against_gold(found: Evidence, model: ModelLabels, definition: str, truth: LabelSet) -> Iterator[Check]:
+def _fractions_against_gold(found: Evidence, model: Model, definition: str, truth: LabelSet) -> Iterator[Check]:
     rows = truth.known & model.probabilities.known
     if not rows.any():
         return
-    best = model.posterior or model.probabilities
+    best = model.best
     gain, error = fraction_gain(truth.disk[rows], best.disk[rows], found.crowd.disk[rows], found.alpha[rows])
     off, before = (found.row(one)[f"fraction_rms: {definition}"] for one in (best, found.crowd))
     numbers = (
@@ -135,9 +137,9 @@ def _fractions_compared(what: str, gain: float, error: float, off: float, number
         yield what, numbers
 
 
-def _labels_against_gold(found: Evidence, model: ModelLabels, definition: str, truth: LabelSet) -> Iterator[Check]:
+def _labels_against_gold(found: Evidence, model: Model, definition: str, truth: LabelSet) -> Iterator[Check]:
     rows = truth.known & model.probabilities.known
-    hard = model.posterior or model.labels
+    hard = model.best_labels
     gain, error = accuracy_gain(
         truth.disk[rows].astype(np.int64), hard.labels[rows], found.crowd.labels[rows]
     )  # NaN without both classes
@@ -204,7 +206,7 @@ def _of_models(found: Evidence) -> Iterator[Check]:
             )
 
 
-def _left_out(found: Evidence, model: ModelLabels) -> Iterator[Check]:
+def _left_out(found: Evidence, model: Model) -> Iterator[Check]:
     missing = found.left_out.get(model.name, 0)
     fraction = missing / (missing + found.frame.height)
     numbers = (
@@ -219,7 +221,7 @@ def _left_out(found: Evidence, model: ModelLabels) -> Iterator[Check]:
         yield Finding("galaxies-left-out", "note", numbers)
 
 
-def _predicted_labels(found: Evidence, model: ModelLabels) -> Check:
+def _predicted_labels(found: Evidence, model: Model) -> Check:
     """Whether p(disk) and T(α) together predict the volunteers' labels, beyond what chance alone gives."""
     off, chance, scatter = found.crowd_calibration_error(model)
     beyond = float(np.sqrt(off**2 - chance**2)) if off > chance + 2 * scatter else 0.0
@@ -243,7 +245,7 @@ def _predicted_labels(found: Evidence, model: ModelLabels) -> Check:
     )
 
 
-def _bias(found: Evidence, model: ModelLabels) -> Iterator[Check]:
+def _bias(found: Evidence, model: Model) -> Iterator[Check]:
     """Whether the drift with α falls, beyond its errors."""
     rows = found.row(found.crowd), found.row(model.probabilities)
     if any(row["excess"] is None for row in rows):
@@ -272,7 +274,7 @@ def _bias(found: Evidence, model: ModelLabels) -> Iterator[Check]:
         )
 
 
-def _against_fit(found: Evidence, model: ModelLabels) -> Iterator[Check]:
+def _against_fit(found: Evidence, model: Model) -> Iterator[Check]:
     """The T(α) that a model was trained through, beside the one fitted to these labels."""
     if found.study is None:
         return
@@ -291,7 +293,7 @@ def _against_fit(found: Evidence, model: ModelLabels) -> Iterator[Check]:
         )
 
 
-def _against_correction(found: Evidence, model: ModelLabels) -> Iterator[Check]:
+def _against_correction(found: Evidence, model: Model) -> Iterator[Check]:
     """Two ways to the same fractions: the model's probabilities, and the volunteers' labels corrected through T."""
     study = found.study
     if study is None or study.fractions.by != "alpha" or study.fractions.counts.size < 2:

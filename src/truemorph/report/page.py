@@ -279,24 +279,25 @@ def _code(text: str) -> Markup:
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(Markup.escape(text))))
 
 
-def render_page(page: Page) -> str:
-    """The page as text; all of the user's text is escaped."""
+def render_page(page: Page, template: str = "report.html", **more: Any) -> str:
+    """The page as text; all of the user's text is escaped. Templates that extend report.html take more than a page."""
     environment = Environment(
         loader=PackageLoader("truemorph.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters |= {"code": _code, "svg": inline_svg, "in_order": in_order}
+    environment.filters |= {"number": number, "with_error": with_error}
     room = files("truemorph.report") / "templates"
     style, script = ((room / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html").render(
-        page=page, style=Markup(style), script=Markup(script), digest=digest, version=__version__
+    return environment.get_template(template).render(
+        page=page, style=Markup(style), script=Markup(script), digest=digest, version=__version__, **more
     )
 
 
-def write_page(page: Page, path: str | os.PathLike[str]) -> Path:
-    """Write the page, whole or not at all."""
+def write_page(page: Page, path: str | os.PathLike[str], template: str = "report.html", **more: Any) -> Path:
+    """Write the page, whole or not at all; see `render_page`."""
     path = Path(path)
-    html = render_page(page)
+    html = render_page(page, template, **more)
     with written_whole(path) as partial:
         partial.write_text(html, encoding="utf-8")
     return path

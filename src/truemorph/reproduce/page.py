@@ -11,11 +11,12 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from truemorph.bias.metrics import MINIMUM_PER_BIN
+from truemorph.bias.plots import plain_text
 from truemorph.explain.study import PIXELS
 from truemorph.findings import Finding, unique
 from truemorph.report.distributions import PANELS, cumulative_figure
 from truemorph.report.gallery import jpeg_source
-from truemorph.report.looking import profile_data
+from truemorph.report.maps import profile_data
 from truemorph.report.page import (
     Illustration,
     Page,
@@ -28,7 +29,6 @@ from truemorph.report.page import (
     write_illustrations,
     write_page,
 )
-from truemorph.report.style import plain_text
 from truemorph.reproduce.figures import HST_PROBLEM, maps, pairs, sersic_curves, styles
 from truemorph.reproduce.measured import short_titles
 from truemorph.reproduce.paper import DDB, DISK_LIKE_AMONG_SMOOTH, GZ2B, HST_PAIRS, TABLE_1

@@ -1,14 +1,11 @@
-"""What the page measures: label sets against resolution, intrinsic columns, the crowd and the truth.
-
-Plain arrays in, tables out: each table is the data behind one figure.
-"""
+"""Table 1 of the paper, and what else is measured of label sets: tables behind figures, gains over the volunteers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,51 +16,9 @@ from truemorph.bias.metrics import BiasResult, cv14, cv18
 from truemorph.bias.scores import balanced_accuracy, fraction_error
 from truemorph.bias.transitions import DISK, SMOOTH, Transition
 from truemorph.errors import InputError
+from truemorph.report.label_sets import LabelSet
 
-Kind = Literal["crowd", "column", "labels", "probabilities", "posterior", "truth"]
-UNKNOWN = -1
 _QUANTILES = 5
-
-
-@dataclass(frozen=True)
-class LabelSet:
-    """Labels, or probabilities, of the same galaxies.
-
-    Attributes
-    ----------
-    name : str
-    kind : str
-        "crowd", "column" (labels that the catalogue brings), "labels" (argmax of a model's probabilities),
-        "probabilities", "posterior" (those after the crowd's label) or "truth".
-    disk : array, shape (N,)
-        p(disk), or 0 and 1; NaN where unknown.
-    model : str
-        Whose they are, of a model's.
-    """
-
-    name: str
-    kind: Kind
-    disk: np.ndarray
-    model: str = ""
-
-    @property
-    def known(self) -> np.ndarray:
-        """Where there is a value, shape (N,) of bool."""
-        return np.isfinite(self.disk)
-
-    @property
-    def is_hard(self) -> bool:
-        """Whether these are labels, not probabilities."""
-        return bool(np.isin(self.disk[self.known], (0.0, 1.0)).all())
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Classes 0 and 1, -1 where unknown; shape (N,)."""
-        return np.where(self.known, np.nan_to_num(self.disk) > 0.5, UNKNOWN).astype(np.int64)
-
-    def of(self, rows: np.ndarray) -> LabelSet:
-        """Those of some galaxies."""
-        return LabelSet(self.name, self.kind, self.disk[rows], self.model)
 
 
 def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int = _QUANTILES) -> pl.DataFrame:
