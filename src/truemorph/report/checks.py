@@ -156,7 +156,7 @@ def _labels_against_gold(found: Evidence, model: Model, definition: str, truth: 
             "labels-worse",
             "problem",
             f"The model's labels agree less with the gold labels than the volunteers' labels do. {what}: {numbers}.",
-            "Do not use these labels; train for more epochs, or on more galaxies.",
+            "Do not use these labels; train a network for more epochs, or on more galaxies.",
         )
     elif gain <= 2 * error:
         yield Finding(

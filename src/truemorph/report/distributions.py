@@ -53,63 +53,18 @@ PANELS = {
 _SHOWN = {"smooth": ("smooth",), "to_disk": ("to_disk", "to_smooth"), "disk": ("disk",)}
 
 
-@dataclass(frozen=True)
-class Cumulative:
-    """Share of galaxies at or below each value.
+def cumulative(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct finite values of a sample, ascending, and the weighted fraction at or below each.
 
-    Attributes
-    ----------
-    values : array, shape (M,)
-        Distinct values, ascending.
-    share : array, shape (M,)
-        Weighted share at or below, ascending to 1.
-    n : int
-        Galaxies of positive weight.
-    total : float
-        Sum of their weights: the number expected where weights are probabilities.
-    effective_n : float
-        (Σ w)² / Σ w²: as many galaxies of equal weight would have the same error.
-    n_dropped : int
-        Galaxies of positive weight left out because the value was not finite.
+    Examples
+    --------
+    >>> cumulative(np.array([1.0, 4.0, 1.0, np.nan]), np.ones(4))[1].round(3)
+    array([0.667, 1.   ])
     """
-
-    values: np.ndarray
-    share: np.ndarray
-    n: int
-    total: float
-    effective_n: float
-    n_dropped: int
-
-    @classmethod
-    def of(cls, values: np.ndarray, weights: np.ndarray) -> Cumulative:
-        """Curve of a sample of at least one galaxy; values that are not finite are left out and counted.
-
-        Examples
-        --------
-        >>> Cumulative.of(np.array([1.0, 4.0, 1.0, np.nan]), np.ones(4)).share.round(3)
-        array([0.667, 1.   ])
-        """
-        member, finite = weights > 0, np.isfinite(values)
-        kept = member & finite
-        distinct, which = np.unique(values[kept], return_inverse=True)
-        share = np.cumsum(np.bincount(which, weights[kept]))
-        return cls(
-            distinct,
-            share / share[-1],
-            int(kept.sum()),
-            float(weights[kept].sum()),
-            _effective(weights[kept]),
-            int((member & ~finite).sum()),
-        )
-
-    def quantile(self, share: np.ndarray | float) -> np.ndarray:
-        """Smallest values at or below which these shares lie."""
-        return self.values[np.minimum(np.searchsorted(self.share, share), self.values.size - 1)]
-
-    def thinned(self, points: int) -> tuple[np.ndarray, np.ndarray]:
-        """Values and shares of at most so many points, evenly spaced in rank; the first and the last among them."""
-        chosen = np.unique(np.round(np.linspace(0, self.values.size - 1, points)).astype(np.int64))
-        return self.values[chosen], self.share[chosen]
+    kept = (weights > 0) & np.isfinite(values)
+    distinct, which = np.unique(values[kept], return_inverse=True)
+    share = np.cumsum(np.bincount(which, weights[kept]))
+    return distinct, share / share[-1]
 
 
 @dataclass(frozen=True)
@@ -216,17 +171,6 @@ def _effective(weights: np.ndarray) -> float:
     return float(weights.sum() ** 2 / np.square(weights).sum())
 
 
-def _memberships(crowd: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Weight of each galaxy in the samples of Figure 3; probabilities of two label sets are multiplied."""
-    smooth, disk = np.nan_to_num(1.0 - labels), np.nan_to_num(1.0 * labels)
-    return {
-        "smooth": smooth,
-        "to_disk": np.nan_to_num(1.0 - crowd) * disk,
-        "to_smooth": np.nan_to_num(1.0 * crowd) * smooth,
-        "disk": disk,
-    }
-
-
 @dataclass(frozen=True)
 class Sample:
     """One curve of the figure.
@@ -237,7 +181,14 @@ class Sample:
         "smooth", "to_disk", "to_smooth" or "disk".
     labels : str
         Name of the label set.
-    curve : Cumulative
+    values, share : array, shape (M,)
+        The curve (see `cumulative`).
+    n, n_dropped : int
+        Galaxies of positive weight with a finite value, and without.
+    total : float
+        Sum of weights: the number expected where weights are probabilities.
+    effective_n : float
+        (Σ w)² / Σ w²: as many galaxies of equal weight would have the same error.
     above : (float, float), optional
         Fraction above the boundary, where there is one, and its error.
     distance : Distance, optional
@@ -247,9 +198,19 @@ class Sample:
 
     panel: str
     labels: str
-    curve: Cumulative
+    values: np.ndarray
+    share: np.ndarray
+    n: int
+    n_dropped: int
+    total: float
+    effective_n: float
     above: tuple[float, float] | None
     distance: Distance | None
+
+    def thinned(self, points: int) -> tuple[np.ndarray, np.ndarray]:
+        """Values and fractions of at most so many points, evenly spaced in rank; the first and the last among them."""
+        chosen = np.unique(np.round(np.linspace(0, self.values.size - 1, points)).astype(np.int64))
+        return self.values[chosen], self.share[chosen]
 
 
 @dataclass(frozen=True)
@@ -278,7 +239,7 @@ class Distributions:
         """Data behind the figure: `panel`, `labels`, `value`, `share`, at most so many points a curve."""
         parts = []
         for sample in self.samples:
-            values, shares = sample.curve.thinned(points)
+            values, shares = sample.thinned(points)
             about = {"panel": sample.panel, "labels": sample.labels}
             parts.append(pl.DataFrame(about | {"value": values, "share": shares}))
         return pl.concat(parts)
@@ -288,7 +249,7 @@ class Distributions:
         rows = []
         for sample in self.samples:
             row: dict[str, Any] = {"panel": sample.panel, "labels": sample.labels}
-            row |= {name: getattr(sample.curve, name) for name in ("n", "total", "effective_n", "n_dropped")}
+            row |= {name: getattr(sample, name) for name in ("n", "total", "effective_n", "n_dropped")}
             row["share_above"], row["share_above_stderr"] = sample.above or (None, None)
             rows.append(row | {name: getattr(sample.distance, name, None) for name in _DISTANCES})
         numbers = dict.fromkeys(("share_above", "share_above_stderr", *_DISTANCES), pl.Float64)
@@ -352,12 +313,22 @@ def compare_distributions(
     smooth, disk = np.nan_to_num(1.0 - crowd), np.nan_to_num(1.0 * crowd)
     # Nothing of the crowd's own switched; its original disks, or smooth galaxies, are drawn for comparison.
     reference = {"smooth": smooth, "to_disk": disk, "to_smooth": smooth, "disk": disk}
-    others = {name: _memberships(crowd, one) for name, one in label_sets.items()}
+    others = {}
+    for name, one in label_sets.items():
+        to_smooth, to_disk = np.nan_to_num(1.0 - one), np.nan_to_num(1.0 * one)
+        # Probabilities of two label sets are multiplied, as if each were drawn on its own.
+        others[name] = dict(zip(PANELS, (to_smooth, smooth * to_disk, disk * to_smooth, to_disk), strict=True))
     samples: list[Sample] = []
 
     def add(panel: str, labels: str, weight: np.ndarray, far: Distance | None) -> None:
+        kept = weight[finite & (weight > 0)]
         above = None if boundary is None else share_above(values, boundary, weight)
-        samples.append(Sample(panel, labels, Cumulative.of(values, weight), above, far))
+        samples.append(
+            Sample(
+                panel, labels, *cumulative(values, weight), kept.size, int((weight[~finite] > 0).sum()),
+                float(kept.sum()), _effective(kept), above, far,
+            )
+        )  # fmt: skip
 
     for panel in PANELS:
         present = {name: one[panel] for name, one in others.items() if one[panel][finite].sum() >= 1}
@@ -395,9 +366,11 @@ def cumulative_figure(found: Distributions, styles: Mapping[str, Style]) -> Figu
             what = sample.labels + (": its disks" if own and panel == "to_disk" else "")
             what += "" if first else ": disk → smooth"
             style = styles[sample.labels]
-            _draw(
-                axes, sample, what, found.boundary, style["ls"] if first else ":", style["color"], 1.6 if first else 1.0
-            )
+            axes.step(
+                *sample.thinned(2000), style["ls"] if first else ":", where="post", color=style["color"],
+                lw=1.6 if first else 1.0, label=_legend(sample, what, found.boundary),
+                zorder=3 if own else 2,  # the crowd's curve, on which others may lie
+            )  # fmt: skip
         axes.set_title(f"({letter}) {PANELS[panel]}", fontsize=10)
         axes.set_xlabel(label)
         if axes.lines:
@@ -407,23 +380,26 @@ def cumulative_figure(found: Distributions, styles: Mapping[str, Style]) -> Figu
             axes.text(0.5, 0.5, "no galaxy", transform=axes.transAxes, ha="center", color="0.4")
         if found.boundary is not None:
             axes.axvline(found.boundary, color="0.6", lw=0.8, ls=":")
-    edges = np.array([sample.curve.quantile(np.array([0.002, 0.99])) for sample in found.samples])
-    low, high = edges[:, 0].min(), edges[:, 1].max()
+    low, high = (
+        np.array(
+            [one.values[min(int(np.searchsorted(one.share, share)), one.values.size - 1)] for one in found.samples]
+        )
+        for share in (0.002, 0.99)
+    )
     panels[0].set(ylabel="relative cumulative frequency", ylim=(0, 1.01))
-    if low < high:
-        panels[0].set(xlim=(low, high))
+    if low.min() < high.max():
+        panels[0].set(xlim=(low.min(), high.max()))
     return figure
 
 
-def _draw(axes: Any, sample: Sample, what: str, boundary: float | None, line: str, colour: str, width: float) -> None:
-    text = f"{plain_text(what)}, n = {sample.curve.total:,.0f}"
+def _legend(sample: Sample, what: str, boundary: float | None) -> str:
+    text = f"{plain_text(what)}, n = {sample.total:,.0f}"
     if sample.above is not None:
         text += f", {100 * sample.above[0]:.1f} ± {100 * sample.above[1]:.1f} % above {boundary:g}"
     if sample.distance is not None:
         far = sample.distance
         text += f"\nKS distance {far.ks:.3f} ± {far.ks_stderr:.3f} (by chance {far.ks_floor:.3f})"
-    on_top = 3 if sample.distance is None else 2  # the crowd's curve, on which others may lie
-    axes.step(*sample.curve.thinned(2000), line, where="post", color=colour, lw=width, label=text, zorder=on_top)
+    return text
 
 
 def distributions(found: Evidence, options: ReportOptions) -> tuple[list[Illustration], list[Finding]]:

@@ -31,7 +31,7 @@ from truemorph.labelling.job import Asked
 from truemorph.labelling.labeller import IN_SAMPLE
 from truemorph.labelling.predict import label_table
 from truemorph.report.label_sets import AFTER, CHANGE, OURS, PICTURE, TRUE, LabelSet, changes
-from truemorph.report.runs import Run, read_run, unique_names
+from truemorph.report.runs import Run, read_run
 from truemorph.report.table1 import Tree, chance_calibration_error, crowd_probability, fractions_by, table_one
 from truemorph.tables import CatalogTable, numeric_columns, read_table
 
@@ -276,7 +276,7 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
     InputError
         If a source is not one, runs and catalogue don't go together, or a column is absent.
     """
-    names = [name.removesuffix(".json") for name in unique_names(sources)]
+    names = [source.resolve().name.removesuffix(".json") for source in sources]
     if len(set(names)) < len(names):
         names = [str(source) for source in sources]
     classifiers = {source: load(source) for source in sources}

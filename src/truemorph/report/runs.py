@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,6 @@ def read_run(folder: Path) -> Run:
         raise InputError(f"{folder}: not a finished run of a network ({problem}); {advice}") from problem
     settings |= settings.pop("training", {})
     return Run(folder.name, settings, described, history, environment)
-
-
-def unique_names(folders: Sequence[Path]) -> list[str]:
-    """Names of runs: of their folders, or whole paths where two folders are called the same."""
-    names = [folder.resolve().name for folder in folders]
-    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
 def compare_runs(runs: Mapping[str, Run]) -> tuple[dict[str, Any], list[Finding]]:

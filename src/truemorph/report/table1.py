@@ -342,23 +342,16 @@ def confusion_by(alpha: np.ndarray, reference: LabelSet, sets: Sequence[LabelSet
     order = np.argsort(alpha, kind="stable")
     rows = []
     for one in sets:
-        for number, part in enumerate(np.array_split(order, bins)):
+        for number, part in enumerate(np.array_split(order, bins), 1):
             part = part[one.known[part] & reference.known[part]]
-            of, labelled = reference.labels[part], one.labels[part]
-            for k in (SMOOTH, DISK):
-                for said in (SMOOTH, DISK):
-                    count, total = int(((of == k) & (labelled == said)).sum()), int((of == k).sum())
-                    rows.append(
-                        {
-                            "labels": one.name,
-                            "reference": reference.name,
-                            "bin": number + 1,
-                            "low": float(alpha[part].min()) if part.size else float("nan"),
-                            "high": float(alpha[part].max()) if part.size else float("nan"),
-                            "of": k,
-                            "as": said,
-                            "galaxies": count,
-                            "share": count / total if total else float("nan"),
-                        }
-                    )
+            counts = np.zeros((2, 2), np.int64)
+            np.add.at(counts, (reference.labels[part], one.labels[part]), 1)
+            low, high = (alpha[part].min(), alpha[part].max()) if part.size else (np.nan, np.nan)
+            about = {"labels": one.name, "reference": reference.name, "bin": number, "low": low, "high": high}
+            for of, row in enumerate(counts):
+                shares = row / row.sum() if row.sum() else np.full(2, np.nan)
+                rows += [
+                    about | {"of": of, "as": label, "galaxies": int(row[label]), "share": shares[label]}
+                    for label in (SMOOTH, DISK)
+                ]
     return pl.DataFrame(rows)

@@ -70,7 +70,7 @@ class ReportOptions:
     Raises
     ------
     InputError
-        If a number is negative, or `rows` is something else.
+        If `rows` is something else, or `draws` is 1.
     """
 
     catalogue: Path | None = None
@@ -93,10 +93,6 @@ class ReportOptions:
     def __post_init__(self) -> None:
         if self.rows not in ("auto", "test", "all"):
             raise InputError(f"`rows` is auto, test or all; got {self.rows!r}")
-        for name in ("sersic", "galaxies", "maps", "draws", "bootstrap"):
-            value: Any = getattr(self, name)
-            if value < 0:
-                raise InputError(f"{name} is a number, 0 or more; got {value}")
         if self.draws == 1:
             raise InputError("draws is 0, for no check of the maps, or two networks of random weights at least; got 1")
 
@@ -189,12 +185,13 @@ def make_report(
     compared, of_runs = compare_runs(runs) if runs else ({}, [])
     curves, of_columns = distributions(found, options)
     maps, of_maps, looked = looks(found, options)
+    names = ", ".join(one.name for one in found.models) or "labels and resolution"
     findings, passed = checks(found, [*found.findings, *of_runs, *of_columns, *of_maps, *known])
     shown, unread = shown_galaxies(found, options)
     pairs, pairs_note, figure4 = pairs_of(shown, unread, found, options)
     figures = [*illustrations(found), *curves, *maps, *training_illustration(found)]
     page = Page(
-        title=title or _title(found),
+        title=title or f"{found.catalogue.metadata.get('source') or found.path.name}: {names}",
         answer=answer(found),
         findings=findings,
         passed=passed,
@@ -204,7 +201,6 @@ def make_report(
         pairs_note=pairs_note,
         gallery=gallery_of(shown, found),
         equations=True,
-        settings=_settings(found, options),
         versions=versions(),
     )
     write_illustrations(figures + figure4, files / "figures")
@@ -282,24 +278,3 @@ def _answer_of(found: Evidence, model: Model) -> list[str]:
             )
         sentences.append(text + ".")
     return sentences
-
-
-def _title(found: Evidence) -> str:
-    what = found.catalogue.metadata.get("source") or found.path.name
-    names = ", ".join(one.name for one in found.models)
-    return f"{what}: {names}" if names else f"{what}: labels and resolution"
-
-
-def _settings(found: Evidence, options: ReportOptions) -> dict[str, Any]:
-    about = found.catalogue.metadata
-    return {
-        "catalogue": found.path.name,
-        "α": about.get("alpha", "not stated"),
-        "labels": f"{about.get('label_rule', 'not stated')}; votes: {about.get('votes', 'not stated')}",
-        "definitions of a disk": "; ".join(found.truths) or "none",
-        "intrinsic columns": ", ".join(options.intrinsic) or "none",
-        "measured on": found.which,
-        "bootstrap resamples": options.bootstrap,
-        "seed": options.seed,
-        **{f"model {one.name}": one.classifier.model_hash for one in found.models if one.classifier is not None},
-    }
