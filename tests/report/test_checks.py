@@ -196,7 +196,7 @@ def test_another_t_than_that_of_the_labels(plain):
 def test_true_classes_that_depend_on_alpha():
     labels, alpha, truth, _ = confounded_labels(N, seed=5)
     found = evidence(labels, alpha, calibrated(truth), {"all": truth})
-    assert "the gold labels (all)" in message(found, "fractions-drift")
+    assert "(Gold labels: all.)" in message(found, "fractions-drift")
 
 
 def test_galaxies_without_a_probability_count(plain):

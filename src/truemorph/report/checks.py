@@ -10,11 +10,12 @@ import polars as pl
 
 from truemorph.bias.calibration import LEVEL
 from truemorph.bias.populations import debiased_fractions
+from truemorph.bias.scores import calibration_error
 from truemorph.bias.transitions import CLASS_NAMES, DISK
 from truemorph.findings import Finding, unique
 from truemorph.report.evidence import Evidence, Model
 from truemorph.report.label_sets import LabelSet
-from truemorph.report.table1 import accuracy_gain, fraction_gain, fractions_by
+from truemorph.report.table1 import accuracy_gain, chance_calibration_error, fraction_gain, fractions_by
 
 # Of class fractions, which are quoted to two digits.
 _SMALL = 0.05
@@ -65,7 +66,8 @@ def _of_gold(found: Evidence) -> Iterator[Check]:
             yield from _labels_against_gold(found, model, definition, truth)
         if not found.models:
             yield from _correction_against_gold(found, definition, truth)
-    if not found.truths:
+    # Where a fit to labels alone is all there is, its own finding says the same.
+    if not found.truths and found.models and "gold-empty" not in {one.code for one in found.findings}:
         yield Finding(
             "gold-missing",
             "caution",
@@ -223,7 +225,8 @@ def _left_out(found: Evidence, model: Model) -> Iterator[Check]:
 
 def _predicted_labels(found: Evidence, model: Model) -> Check:
     """Whether p(disk) and T(α) together predict the volunteers' labels, beyond what chance alone gives."""
-    off, chance, scatter = found.crowd_calibration_error(model)
+    seen = found.seen_by_crowd(model)
+    off, (chance, scatter) = calibration_error(found.crowd.disk, seen), chance_calibration_error(seen, found.crowd.disk)
     beyond = float(np.sqrt(off**2 - chance**2)) if off > chance + 2 * scatter else 0.0
     what = f"Volunteers' labels predicted by {model.name} through its T(α)"
     numbers = f"calibration error {off:.3f} (by chance {chance:.3f} ± {scatter:.3f})"
@@ -321,10 +324,9 @@ def _of_transition(found: Evidence) -> Iterator[Check]:
     """The fit of T(α) to the volunteers' labels: its own findings, and whether class fractions depend on α."""
     settled = False
     for definition, check in found.confounding.items():
-        what = gold_words(definition)
-        yield from (replace(one, message=f"By {what}: {one.message}") for one in check.findings)
+        yield from (replace(one, message=f"{one.message} (Gold labels: {definition}.)") for one in check.findings)
         if not check.findings:
-            yield f"Constant class fractions, by {what}", check.statement
+            yield f"Constant class fractions, by {gold_words(definition)}", check.statement
         settled |= bool(check.findings) or check.drift_stderr < _SMALL
     study = found.study
     if study is None:

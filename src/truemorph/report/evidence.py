@@ -17,7 +17,6 @@ from truemorph.bias.families import COMPARED
 from truemorph.bias.leafmap import LeafMap
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.metrics import BiasResult
-from truemorph.bias.scores import calibration_error
 from truemorph.bias.study import TransitionStudy, study_transition
 from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH, Transition
 from truemorph.catalogs.catalogue import gold_classes, read_catalogue, rows_where
@@ -32,7 +31,7 @@ from truemorph.labelling.labeller import IN_SAMPLE
 from truemorph.labelling.predict import label_table
 from truemorph.report.label_sets import AFTER, CHANGE, OURS, PICTURE, TRUE, LabelSet, changes
 from truemorph.report.runs import Run, read_run
-from truemorph.report.table1 import Tree, chance_calibration_error, crowd_probability, fractions_by, table_one
+from truemorph.report.table1 import Tree, crowd_probability, fractions_by, table_one
 from truemorph.tables import CatalogTable, numeric_columns, read_table
 
 if TYPE_CHECKING:
@@ -74,7 +73,15 @@ class Model:
     run: Run | None = None
 
     @classmethod
-    def of(cls, name: str, transition: Transition, disk: np.ndarray, posterior: np.ndarray | None = None) -> Model:
+    def of(
+        cls,
+        name: str,
+        transition: Transition,
+        disk: np.ndarray,
+        posterior: np.ndarray | None = None,
+        classifier: Classifier | None = None,
+        run: Run | None = None,
+    ) -> Model:
         """Label sets from a model's p(disk) and posteriors, shape (N,)."""
         naive = is_naive(transition)
         after = None if naive or posterior is None or not np.isfinite(posterior).any() else posterior
@@ -86,6 +93,8 @@ class Model:
             LabelSet(f"{name}: labels", "labels", hard, name),
             None if after is None else LabelSet(f"{name}: posterior", "posterior", after, name),
             naive,
+            classifier,
+            run,
         )
 
     @property
@@ -228,11 +237,6 @@ class Evidence:
         """p(labelled disk | x, α) of a model, shape (N,): what can be compared with labels without any gold label."""
         return crowd_probability(model.probabilities.disk, self.alpha, model.transition)
 
-    def crowd_calibration_error(self, model: Model) -> tuple[float, float, float]:
-        """Mean distance of that probability and the volunteers' labels; what chance alone gives, and its scatter."""
-        seen = self.seen_by_crowd(model)
-        return calibration_error(self.crowd.disk, seen), *chance_calibration_error(seen, self.crowd.disk)
-
     @cached_property
     def confounding(self) -> dict[str, ConfoundingCheck]:
         """By definition: whether gold labels depend on α, where there are enough."""
@@ -320,10 +324,8 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
         catalogue=catalogue,
         frame=frame[rows],
         models=[
-            replace(
-                Model.of(name, one.transition, _values(frame, f"p{k}")[rows], _values(frame, f"posterior{k}")[rows]),
-                classifier=one,
-                run=run,
+            Model.of(
+                name, one.transition, _values(frame, f"p{k}")[rows], _values(frame, f"posterior{k}")[rows], one, run
             )
             for k, (name, one, run) in enumerate(models)
         ],

@@ -96,15 +96,10 @@ def _map_data(explanations: Mapping[str, Explanation]) -> pl.DataFrame:
     rows = []
     for name, one in explanations.items():
         for some in one.classes:
-            found = some.mean
-            if some.galaxies and found is not None:
-                at: np.ndarray = np.indices(found.mean.shape).reshape(2, -1)
-                pixels = {"y": at[0], "x": at[1], "mean": found.mean.ravel(), "stderr": found.stderr.ravel()}
-                rows.append(
-                    pl.DataFrame(pixels).select(
-                        pl.lit(name).alias("model"), pl.lit(some.name).alias("predicted"), pl.all()
-                    )
-                )
+            if some.galaxies and some.mean is not None:
+                at: np.ndarray = np.indices(some.mean.mean.shape).reshape(2, -1)
+                pixels = {"y": at[0], "x": at[1], "mean": some.mean.mean.ravel(), "stderr": some.mean.stderr.ravel()}
+                rows.append(pl.DataFrame({"model": name, "predicted": some.name, **pixels}))
     return pl.concat(rows)
 
 
@@ -112,14 +107,10 @@ def _difference_data(compared: Sequence[Compared]) -> pl.DataFrame:
     rows = []
     for one in compared:
         found = one.difference
+        about = {"models": f"{one.first} - {one.second}", "predicted": one.name, "unit": found.unit}
         bands = {f"{end}_{share:.0%}": values for share, band in found.bands.items()
                  for end, values in zip(("low", "high"), band, strict=True)}  # fmt: skip
-        rows.append(
-            pl.DataFrame({"distance": found.middles, "difference": found.difference, **bands}).select(
-                pl.lit(f"{one.first} - {one.second}").alias("models"), pl.lit(one.name).alias("predicted"),
-                pl.lit(found.unit).alias("unit"), pl.all(),
-            )
-        )  # fmt: skip
+        rows.append(pl.DataFrame(about | {"distance": found.middles, "difference": found.difference} | bands))
     return pl.concat(rows)
 
 
@@ -130,11 +121,7 @@ def profile_data(explanations: Mapping[str, Explanation], unit: str) -> pl.DataF
         for some in one.classes:
             if some.galaxies and unit in some.rings:
                 profile = some.rings[unit].mean()
-                columns = {"distance": profile.middles, "mean": profile.mean, "stderr": profile.stderr}
-                about = {"model": name, "predicted": some.name, "unit": unit}
-                rows.append(
-                    pl.DataFrame(columns | {"galaxies": profile.counts}).select(
-                        *(pl.lit(value).alias(column) for column, value in about.items()), pl.all()
-                    )
-                )
+                about = {"model": name, "predicted": some.name, "unit": unit, "distance": profile.middles}
+                measured = {"mean": profile.mean, "stderr": profile.stderr, "galaxies": profile.counts}
+                rows.append(pl.DataFrame(about | measured))
     return pl.concat(rows)
