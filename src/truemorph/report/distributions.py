@@ -192,8 +192,8 @@ class Sample:
     above : (float, float), optional
         Fraction above the boundary, where there is one, and its error.
     distance : Distance, optional
-        From the crowd's curve in the same panel: of relabelled galaxies, from its original disks (its original smooth
-        ones for disk → smooth). None for the crowd.
+        From the curve of the original labels in the same panel: of relabelled galaxies, from its original disks (its original smooth
+        ones for disk → smooth). None for the original labels.
     """
 
     panel: str
@@ -245,7 +245,7 @@ class Distributions:
         return pl.concat(parts)
 
     def table(self) -> pl.DataFrame:
-        """One row a curve: numbers of galaxies, fraction above the boundary, and distances from the crowd's curve."""
+        """One row a curve: numbers of galaxies, fraction above the boundary, and distances from the original's."""
         rows = []
         for sample in self.samples:
             row: dict[str, Any] = {"panel": sample.panel, "labels": sample.labels}
@@ -311,7 +311,7 @@ def compare_distributions(
     """
     finite = np.isfinite(values)
     smooth, disk = np.nan_to_num(1.0 - crowd), np.nan_to_num(1.0 * crowd)
-    # Nothing of the crowd's own switched; its original disks, or smooth galaxies, are drawn for comparison.
+    # Of the original labels none switched; its original disks, or smooth galaxies, are drawn for comparison.
     reference = {"smooth": smooth, "to_disk": disk, "to_smooth": smooth, "disk": disk}
     others = {}
     for name, one in label_sets.items():
@@ -369,7 +369,7 @@ def cumulative_figure(found: Distributions, styles: Mapping[str, Style]) -> Figu
             axes.step(
                 *sample.thinned(2000), style["ls"] if first else ":", where="post", color=style["color"],
                 lw=1.6 if first else 1.0, label=_legend(sample, what, found.boundary),
-                zorder=3 if own else 2,  # the crowd's curve, on which others may lie
+                zorder=3 if own else 2,  # the original labels' curve, on which others may lie
             )  # fmt: skip
         axes.set_title(f"({letter}) {PANELS[panel]}", fontsize=10)
         axes.set_xlabel(label)

@@ -295,7 +295,9 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
     if options.intrinsic or options.distributions:
         numeric_columns(frame, [*options.intrinsic, *options.distributions], str(path))
     if options.better is not None and not options.better.is_dir():
-        raise InputError(f"{options.better}: no such folder of better images (files named <object id>.jpg)")
+        raise InputError(
+            f"{options.better}: no such folder of better images (files named <object id>.jpg, .png or .fits)"
+        )
     every = [CROWD, "truth", *names, *(one.name for one in columns)]
     twice = next((name for name in every if every.count(name) > 1), None)
     if twice is not None:

@@ -135,15 +135,7 @@ def choose(frame: pl.DataFrame, most: int) -> pl.DataFrame:
 
 
 def better_pictures(folder: Path, ids: Iterable[Any]) -> dict[str, str]:
-    """File name by id, of galaxies that have `<id>.<ending>` in a folder of better images.
-
-    Raises
-    ------
-    InputError
-        If the folder is not there.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder of better images (files named <object id>.jpg, .png or .fits)")
+    """File name by id, of galaxies that have `<id>.<ending>` in a folder of better images."""
     by_name: dict[str, str] = {}
     for path in sorted(folder.iterdir()):
         for ending in IMAGE_ENDINGS:

@@ -29,7 +29,7 @@ class LabelSet:
     name : str
     kind : str
         "crowd", "column" (labels that the catalogue brings), "labels" (argmax of a model's probabilities),
-        "probabilities", "posterior" (those after the crowd's label) or "truth".
+        "probabilities", "posterior" (after the observed label) or "truth".
     disk : array, shape (N,)
         p(disk), or 0 and 1; NaN where unknown.
     model : str

@@ -35,7 +35,6 @@ _VERDICTS = {
     "caution": "Usable within the limits of {} below.",
     "good": "No check found a problem.",
 }
-_NAME = re.compile(r"[A-Za-z0-9_-]+")
 # Inches: two figures up to this width stand side by side.
 _NARROW = 6.0
 # CSS pixels an inch that a figure is shown at most.
@@ -54,7 +53,7 @@ class Illustration:
     Attributes
     ----------
     name : str
-        Name of its files.
+        Of letters, digits, _ and -: it goes into markup, and is the name of its files.
     figure : matplotlib Figure
     alternative : str
         What it shows, for those who can't see it.
@@ -68,10 +67,6 @@ class Illustration:
     alternative: str
     caption: str
     data: pl.DataFrame | None = None
-
-    def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):  # it goes into markup, and is a file's
-            raise ValueError(f"a figure's name is of letters, digits, _ and -; got {self.name!r}")
 
     @property
     def broad(self) -> bool:

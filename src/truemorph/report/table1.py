@@ -189,7 +189,7 @@ def table_one(
     Parameters
     ----------
     sets : sequence of LabelSet
-        The crowd's among them.
+        The observed labels among them.
     alpha : array, shape (N,)
     bias : dict of BiasResult or None
         CV18 (CV14) by label set.
@@ -201,8 +201,8 @@ def table_one(
     polars.DataFrame
         One row a set: `labels`, `kind`, `galaxies`, `disk_fraction`; `value`, `bootstrap_mean`, `bootstrap_std`,
         `floor`, `floor_std`, `excess` of CV18 (CV14), None where a set has too few galaxies; `accuracy` and
-        `precision` of a model's labels against the crowd's; `to_disk`, `to_smooth`: labels that differ from the
-        crowd's; and by definition `balanced_accuracy: …` and `fraction_rms: …` (over fifths of α) against the truth.
+        `precision` of a model's labels against the observed ones; `to_disk`, `to_smooth`: labels that differ from
+        these; and by definition `balanced_accuracy: …` and `fraction_rms: …` (over fifths of α) against the truth.
     """
     crowd = next(one for one in sets if one.kind == "crowd")
     rows = []
@@ -236,7 +236,7 @@ def _against_truth(one: LabelSet, truth: np.ndarray, alpha: np.ndarray, definiti
 
 
 def crowd_probability(disk: np.ndarray, alpha: np.ndarray, transition: Transition) -> np.ndarray:
-    """p(crowd says disk | x, α) = Σ_y p(ỹ = disk | y, α) p(y | x) (eq. 3): testable without any truth, shape (N,)."""
+    """p(ỹ = disk | x, α) = Σ_y p(ỹ = disk | y, α) p(y | x) (eq. 3): testable without gold labels, shape (N,)."""
     matrix = np.asarray(transition.matrix(alpha))[:, :, DISK]
     return (1 - disk) * matrix[:, SMOOTH] + disk * matrix[:, DISK]
 
