@@ -192,8 +192,8 @@ class Sample:
     above : (float, float), optional
         Fraction above the boundary, where there is one, and its error.
     distance : Distance, optional
-        From the curve of the original labels in the same panel: of relabelled galaxies, from its original disks (its original smooth
-        ones for disk → smooth). None for the original labels.
+        From the curve of the original labels in the same panel; of relabelled galaxies, from that of the original
+        disks (disk → smooth: original smooth galaxies). None for the original labels.
     """
 
     panel: str
