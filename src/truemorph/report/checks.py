@@ -15,6 +15,7 @@ from truemorph.bias.transitions import CLASS_NAMES, DISK
 from truemorph.findings import Finding, unique
 from truemorph.report.evidence import Evidence, Model
 from truemorph.report.label_sets import LabelSet
+from truemorph.report.page import in_order
 from truemorph.report.table1 import accuracy_gain, chance_calibration_error, fraction_gain, fractions_by
 
 # Of class fractions, which are quoted to two digits.
@@ -39,13 +40,13 @@ def checks(found: Evidence, known: Iterable[Check] = ()) -> tuple[tuple[Finding,
     Returns
     -------
     findings : tuple of Finding
+        Problems first.
     passed : list of (str, str)
         Name and measured value of each check that found nothing.
     """
     every: list[Check] = [*_of_gold(found), *_of_models(found), *_of_transition(found), *_of_sample(found), *known]
-    return unique(one for one in every if isinstance(one, Finding)), [
-        one for one in every if not isinstance(one, Finding)
-    ]
+    findings = unique(one for one in every if isinstance(one, Finding))
+    return tuple(in_order(findings)), [one for one in every if not isinstance(one, Finding)]
 
 
 def gold_words(definition: str) -> str:

@@ -202,8 +202,8 @@ class Gallery:
 class Page:
     """What a page says, in the order in which it says it; what is empty is left out.
 
-    `findings` are shown problems first, then `passed`: checks that found nothing, with the number that was measured.
-    `verdict` is the sentence of `verdict`; pages without one leave it out.
+    `findings` are shown as they are ordered (see `in_order`), then `passed`: checks that found nothing, with the number
+    that was measured. `verdict` is what `verdict` returns; a page may have none.
     """
 
     title: str
@@ -279,7 +279,7 @@ def render_page(page: Page, template: str = "report.html", **more: Any) -> str:
     environment = Environment(
         loader=PackageLoader("truemorph.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"code": _code, "svg": inline_svg, "in_order": in_order}
+    environment.filters |= {"code": _code, "svg": inline_svg}
     environment.filters |= {"number": number, "with_error": with_error}
     room = files("truemorph.report") / "templates"
     style, script = ((room / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))

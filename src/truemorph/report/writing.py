@@ -21,7 +21,7 @@ from truemorph.report.figures import illustrations, training_illustration
 from truemorph.report.gallery import changed_galaxies, gallery_of, pairs_of, shown_galaxies
 from truemorph.report.label_sets import CHANGE
 from truemorph.report.maps import looks
-from truemorph.report.page import Page, in_order, verdict, versions, write_illustrations, write_page
+from truemorph.report.page import Page, verdict, versions, write_illustrations, write_page
 from truemorph.report.runs import compare_runs
 from truemorph.results import Result
 from truemorph.tables import CatalogTable, to_astropy, write_table
@@ -206,7 +206,6 @@ def make_report(
     write_illustrations(figures + figure4, files / "figures")
     write_table(CatalogTable(changed_galaxies(found)), files / "changed.ecsv")
     write_page(page, out, "evidence.html", found=found, shown=shown, runs=runs, compared=compared)
-    findings = tuple(in_order(findings))
     content: dict[str, Any] = plain(
         {
             "out": str(out),
