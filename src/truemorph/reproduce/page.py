@@ -107,7 +107,7 @@ def _checks(work: Work) -> tuple[list[Finding], list[tuple[str, str]]]:
             text = f"Stage {outcome.name} failed: {outcome.text}."
             found.append(Finding("stage-failed", "problem", text, "Correct this, and run the same command again."))
         elif outcome.status == LACKS:
-            text = f"Stage {outcome.name} was not run, because it lacks: {outcome.text}."
+            text = f"Stage {outcome.name} lacks: {outcome.text}."
             found.append(Finding("stage-lacks-input", "caution", text, "Get this, and run the same command again."))
     if HST_PROBLEM in work.memo:
         text = f"{work.memo[HST_PROBLEM]}."
