@@ -253,7 +253,7 @@ def test_ctrl_c_exits_130(capsys, monkeypatch, catalogue):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("truemorph.report.measures.cv14", interrupted)
+    monkeypatch.setattr("truemorph.report.table1.cv14", interrupted)
     assert run(capsys, "bias", catalogue)[0] == 130
 
 

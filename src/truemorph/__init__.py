@@ -46,7 +46,7 @@ _load, __dir__, __all__ = lazy_loader.attach(
         "commands.train": ["train_classifier"],
         "commands.transition": ["estimate_transition"],
         "findings": ["Finding"],
-        "report.options": ["ReportOptions"],
+        "report.writing": ["ReportOptions"],
         "reproduce.options": ["ReproduceOptions"],
         "catalogs.physical": ["resolution"],
         "tables": ["read_table", "write_table"],

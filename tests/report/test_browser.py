@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 from matplotlib.figure import Figure
 
+from truemorph.findings import Finding
 from truemorph.report.gallery import jpeg_source
-from truemorph.report.page import Check, Galaxy, Gallery, Illustration, Page, Pair, Table, write_page
+from truemorph.report.page import Galaxy, Gallery, Illustration, Page, Pair, Table, write_page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -56,8 +57,9 @@ def page_file(galaxies, tmp_path_factory):
     page = Page(
         title=HOSTILE,
         answer=f"The answer is {HOSTILE}.",
-        checks=[Check("care", HOSTILE), Check("good", "All is well.")],
-        verdict=Check("care", "Usable with care."),
+        findings=[Finding("hostile", "caution", HOSTILE, HOSTILE), Finding("bad", "problem", "A problem.", "Do.")],
+        passed=[(HOSTILE, HOSTILE)],
+        verdict={"status": "caution", "text": "One caution."},
         tables=[Table("Table 1", ["labels", *"abcdefgh"], [[HOSTILE, *"12345678"]])],
         illustrations=[Illustration("line", figure, HOSTILE, HOSTILE, pl.DataFrame({"x": [0, 1]}))],
         pairs=[

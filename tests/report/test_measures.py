@@ -11,7 +11,7 @@ from conftest import confounded_labels
 from truemorph.bias.metrics import cv14, cv18
 from truemorph.bias.scores import calibration_error
 from truemorph.bias.transitions import RayleighTransition
-from truemorph.report.measures import (
+from truemorph.report.table1 import (
     LabelSet,
     Tree,
     accuracy_gain,
@@ -76,7 +76,8 @@ def test_table_one_against_scikit_learn():
     soft = LabelSet("model: p(disk)", "probabilities", p, "model")
     truth = LabelSet("truth", "truth", TRUTH.astype(float))
     tree = Tree.fitting(ALPHA, COLUMNS, bootstrap=10, seed=0)
-    table = table_one([CROWD, own, soft, truth], tree, {"all": TRUTH.astype(float)})
+    sets = [CROWD, own, soft, truth]
+    table = table_one(sets, ALPHA, {one.name: tree.bias(one) for one in sets}, {"all": TRUTH.astype(float)})
     rows = {row["labels"]: row for row in table.iter_rows(named=True)}
     labels = own.labels
     assert rows["model: labels"]["accuracy"] == pytest.approx(metrics.accuracy_score(LABELS, labels))
@@ -165,7 +166,7 @@ def test_sets_too_small_for_the_tree_have_no_bias():
     tree = Tree.fitting(ALPHA, COLUMNS, bootstrap=0, seed=0)
     assert tree.bias(few) is None
     assert tree.leaves(few) is None
-    row = table_one([CROWD, few], tree).row(1, named=True)
+    row = table_one([CROWD, few], ALPHA, {"crowd": None, "few": None}).row(1, named=True)
     assert row["galaxies"] == 40
     assert row["excess"] is None
 

@@ -12,7 +12,8 @@ from truemorph.bias.metrics import cv14
 from truemorph.errors import InputError, TruemorphError
 from truemorph.explain.profiles import MeanMap
 from truemorph.explain.study import PIXELS, Explained, Explanation, Rings
-from truemorph.report.measures import LabelSet, Tree
+from truemorph.report.label_sets import LabelSet
+from truemorph.report.table1 import Tree
 from truemorph.reproduce.fetching import lacking
 from truemorph.reproduce.fingerprints import Fingerprints, names_digest
 from truemorph.reproduce.kept import read_explanations, write_explanations

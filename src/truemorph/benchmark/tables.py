@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from truemorph.benchmark.figure import leaderboard_figure
 from truemorph.io import write_json
-from truemorph.report.figures import leaderboard_figure
-from truemorph.report.page import Check, Illustration, Page, Table, with_error, write_page
+from truemorph.report.page import Illustration, Page, Table, with_error, write_page
 
 # Column heads; those after the first two are shown where any row has them.
 HEADS = {
@@ -135,7 +135,6 @@ def write_leaderboard(content: Mapping[str, Any], titles: Mapping[str, str], out
     page = Page(
         title="truemorph leaderboard",
         answer=answer,
-        checks=[Check("note", line) for line in content["trust"]],
         tables=[replace(one, note=f"{one.note} {NOTES}" if one is tables[0] else one.note) for one in tables],
         illustrations=[
             Illustration(
@@ -147,7 +146,7 @@ def write_leaderboard(content: Mapping[str, Any], titles: Mapping[str, str], out
                 "black, with a dotted line, where there is one: trained on the truth.",
             )
         ],
-        methods=[f"{key}: {title}" for key, title in titles.items()],
+        methods=[*content["trust"], *(f"{key}: {title}" for key, title in titles.items())],
         settings={"command": content["command"], "date": content["date"], **content["plan"]},
         wide=True,
     )

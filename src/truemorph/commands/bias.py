@@ -17,7 +17,7 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
 from truemorph.io import plain, write_json
 from truemorph.report.label_sets import fractions_by_alpha, join_labels, label_sets
-from truemorph.report.measures import Tree
+from truemorph.report.table1 import Tree
 from truemorph.results import Result
 from truemorph.tables import numeric_columns
 

@@ -35,10 +35,9 @@ from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
 from truemorph.progress import tell
-from truemorph.report import gallery
-from truemorph.report.label_sets import join_labels
-from truemorph.report.options import ReportOptions
-from truemorph.report.writing import make_report
+from truemorph.report.gallery import choose
+from truemorph.report.label_sets import AFTER, CHANGE, changes, join_labels
+from truemorph.report.writing import ReportOptions, make_report
 from truemorph.results import Result, quantity_table
 from truemorph.simulate.annotate import vote_fractions
 from truemorph.simulate.galaxies import simulate_galaxies
@@ -56,11 +55,12 @@ _MARKER = ".truemorph-demo"
 _EPOCHS, _FOLDS = 15, 2
 # Resolution and pixels of the better images.
 _SHARP, _BETTER_SIZE = 80.0, 128
-_NOTES = (
-    "Labels were flipped by the same family of curves that was fitted, and true class fractions do not depend on "
-    "resolution: the method's assumption holds here by construction. On real galaxies it must be checked.",
-    f"The galaxies are simulated (docs/simulator.md says what still tells them from real ones); θ is {TRUE_THETA} in "
-    "truth, and disk means spirals and lenticulars.",
+_SIMULATED = Finding(
+    "simulated-galaxies",
+    "note",
+    "These galaxies are simulated (docs/simulator.md says how they differ from real ones). Their labels were flipped "
+    "by the family of curves that was fitted, and their class fractions do not depend on resolution, so the "
+    f"assumptions of the method hold by construction. The true θ is {TRUE_THETA}; disk means spirals and lenticulars.",
 )
 
 
@@ -287,7 +287,7 @@ def run_demo(
             out / "report.html",
             options,
             title="truemorph demo: simulated galaxies of known truth",
-            remarks=_NOTES,
+            known=(_SIMULATED,),
         )
     write_json(out / "summary.json", summary)
     return DemoResult(out, plain(summary), tuple(map(Finding.from_dict, described["findings"])))
@@ -296,9 +296,10 @@ def run_demo(
 def _shown(frame: pl.DataFrame, most: int) -> list[str]:
     """Return the ids of the galaxies that the report's gallery shows."""
     after = frame["posterior_disk"].cast(pl.Float64).fill_null(float("nan"))
-    change = gallery.changes(frame["label"].to_numpy(), after.to_numpy())
-    changed = frame.with_columns(pl.Series(gallery.CHANGE, change), after.alias(gallery.AFTER))
-    return gallery.choose(changed, most)["object_id"].cast(pl.String).to_list()
+    changed = frame.with_columns(
+        pl.Series(CHANGE, changes(frame["label"].to_numpy(), after.to_numpy())), after.alias(AFTER)
+    )
+    return choose(changed, most)["object_id"].cast(pl.String).to_list()
 
 
 def _better_images(out: Path, galaxies: int, seed: int, ids: Sequence[str]) -> None:

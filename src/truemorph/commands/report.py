@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from truemorph.errors import InputError
-from truemorph.report.options import ReportOptions
-from truemorph.report.writing import ReportResult, make_report
+from truemorph.report.writing import ReportOptions, ReportResult, make_report
 
 if TYPE_CHECKING:
     Run = str | Path

@@ -111,12 +111,13 @@ def write_explanations(
     _write_tables(explanations, compared, out)
     _write_maps(explanations, out / "maps.fits")
     summary["figures"] = _write_figures(explanations, compared, checks, out)
-    result = ExplainResult(out, summary, dict(explanations), _findings(explanations, checks))
+    result = ExplainResult(out, summary, dict(explanations), findings_of(explanations, checks))
     write_json(out / "summary.json", result.to_dict())
     return result
 
 
-def _findings(explanations: Mapping[str, Explanation], checks: Mapping[str, Randomisation]) -> tuple[Finding, ...]:
+def findings_of(explanations: Mapping[str, Explanation], checks: Mapping[str, Randomisation]) -> tuple[Finding, ...]:
+    """Galaxies left out of the maps, and maps that were not shown to be specific to what was learned."""
     findings = [
         Finding(
             "galaxies-left-out",

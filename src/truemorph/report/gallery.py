@@ -1,32 +1,43 @@
-"""Galaxies to look at one by one: pictures, better pictures beside them, and what everybody says of each."""
+"""Galaxies to look at one by one: pictures, better pictures beside them, and all that is known of each."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 import simplejpeg
 from PIL import Image
 
-from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
-from truemorph.catalogs.catalogue import IMAGE_ENDINGS
+from truemorph.bias.transitions import CLASS_NAMES, DISK
+from truemorph.catalogs.catalogue import IMAGE_ENDINGS, image_folder
 from truemorph.errors import InputError
-from truemorph.images.decode import AS_THEY_ARE, FitsReading, cropped_and_resized, decode, read_image_file
-from truemorph.report.page import Galaxy, Gallery
+from truemorph.images.decode import (
+    AS_THEY_ARE,
+    FitsReading,
+    cropped_and_resized,
+    decode,
+    fits_reading,
+    read_image_file,
+)
+from truemorph.report.evidence import Evidence
+from truemorph.report.figures import pairs_figure
+from truemorph.report.label_sets import AFTER, CHANGE, OURS, PICTURE, TO_DISK, TRUE
+from truemorph.report.page import Galaxy, Gallery, Illustration, Pair
+
+if TYPE_CHECKING:
+    from truemorph.report.writing import ReportOptions
 
 # What all pictures of a page may take; the page's limit is 15 MB.
 _BUDGET = 9_000_000
 _SIDES = (256, 207, 160, 128, 96, 64)
 _THUMBNAIL = 112
-TO_DISK, TO_SMOOTH = "smooth to disk", "disk to smooth"
-# Columns that a report adds to a catalogue's own, under names that no catalogue has.
-OURS = "truemorph:"
-AFTER, PICTURE, CHANGE, TRUE = (OURS + name for name in ("after", "picture", "change", "true"))
+_PAIRS = 12
 _RANGES = {"posterior": "p(disk) after", "p": "p(disk) of the picture", "alpha": "α", "votes": "votes for disk"}
 
 
@@ -38,7 +49,7 @@ class Pictures:
     ----------
     root : Path
     crop : float
-        Central share of the side that the network sees.
+        Central part of the side that the network sees.
     size : int
         Pixels on a side that it sees.
     fits : FitsReading
@@ -50,7 +61,7 @@ class Pictures:
     fits: FitsReading = AS_THEY_ARE
 
     def whole(self, name: str, largest: int = _SIDES[0]) -> np.ndarray:
-        """The picture as it lies there, as annotators saw it; uint8 (S, S, 3), at most `largest` pixels."""
+        """The picture as it lies there, as volunteers saw it; uint8 (S, S, 3), at most `largest` pixels."""
         pixels = self._decoded(self.root / name)
         return cropped_and_resized(pixels, min(largest, *pixels.shape[:2]), 1.0, name)
 
@@ -106,14 +117,6 @@ def overlaid(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return np.round(255 * np.clip((1 - strength) * grey + strength * colour, 0, 1)).astype(np.uint8)
 
 
-def changes(label: np.ndarray, disk: np.ndarray) -> np.ndarray:
-    """How labels change with p(disk), shape (N,) of str: "smooth to disk", "disk to smooth", or empty."""
-    after = np.where(np.isfinite(disk), np.nan_to_num(disk) > 0.5, label)
-    return np.select(
-        [(label == SMOOTH) & (after == DISK), (label == DISK) & (after == SMOOTH)], [TO_DISK, TO_SMOOTH], ""
-    )
-
-
 def choose(frame: pl.DataFrame, most: int) -> pl.DataFrame:
     """Galaxies that changed, surest first; if there are more than `most`, evenly from all of them.
 
@@ -132,15 +135,7 @@ def choose(frame: pl.DataFrame, most: int) -> pl.DataFrame:
 
 
 def better_pictures(folder: Path, ids: Iterable[Any]) -> dict[str, str]:
-    """File name by id, of galaxies that have `<id>.<ending>` in a folder of better images.
-
-    Raises
-    ------
-    InputError
-        If the folder is not there.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder of better images (files named <object id>.jpg, .png or .fits)")
+    """File name by id, of galaxies that have `<id>.<ending>` in a folder of better images."""
     by_name: dict[str, str] = {}
     for path in sorted(folder.iterdir()):
         for ending in IMAGE_ENDINGS:
@@ -158,9 +153,10 @@ class Shown:
     row : dict
         Its columns.
     seen, cropped : array of uint8 or None
+        As volunteers and as networks saw it.
     better : array of uint8 or None
     heat : dict of array
-        Maps by model.
+        Grad-CAM maps of class disk by model.
     """
 
     row: dict[str, Any]
@@ -170,40 +166,115 @@ class Shown:
     heat: dict[str, np.ndarray]
 
 
-def galaxies(shown: Sequence[Shown], described: Mapping[str, str]) -> list[Galaxy]:
-    """Gallery entries.
+def shown_galaxies(found: Evidence, options: ReportOptions) -> tuple[list[Shown], list[str]]:
+    """Galaxies that changed, with their pictures and maps; and what is wrong with better images that can't be read."""
+    if found.principal is None or options.galaxies == 0:
+        return [], []
+    chosen = choose(found.everything, options.galaxies)
+    pictures = None
+    if "image" in chosen.columns and chosen["image"].count():
+        pictures = Pictures(image_folder(found.catalogue))
+        if found.with_images:  # as the last of these takes them
+            config = list(found.with_images.values())[-1].config
+            pictures = Pictures(pictures.root, config.crop, config.image_size, fits_reading(config))
+    better = {} if options.better is None else better_pictures(options.better, chosen["object_id"])
+    shown, bad = [], []
+    for row in chosen.iter_rows(named=True):
+        seen = cropped = beside = None
+        if pictures is not None and row["image"] is not None:
+            with suppress(InputError):  # a bad image has no label, and does not change
+                seen, cropped = pictures.whole(row["image"]), pictures.cropped(row["image"])
+        if row["object_id"] in better and options.better is not None:
+            try:
+                beside = Pictures(options.better).whole(better[row["object_id"]])
+            except InputError as problem:
+                bad.append(str(problem))
+        shown.append(Shown(row, seen, cropped, beside, {}))
+    with_picture = [one for one in shown if one.cropped is not None]
+    if options.maps and found.with_images and with_picture:
+        heat = _heat(with_picture, found)
+        for number, one in enumerate(with_picture):
+            one.heat.update({name: maps[number] for name, maps in heat.items()})
+    return shown, bad
 
-    Parameters
-    ----------
-    shown : sequence of Shown
-    described : dict of str
-        Columns that the details give, and what they are called.
-    """
+
+def _heat(shown: Sequence[Shown], found: Evidence) -> dict[str, np.ndarray]:
+    """What speaks for a disk in each of them, by every model that sees pictures of this size."""
+    from truemorph.explain.gradcam import GradCam, upsampled
+
+    pixels = np.stack([one.cropped for one in shown if one.cropped is not None])
+    ids = [one.row["object_id"] for one in shown]
+    last = list(found.with_images.values())[-1].config
+    out = {}
+    for name, model in found.with_images.items():
+        if (model.config.image_size, model.config.crop) == (last.image_size, last.crop):
+            folds = dict(zip(model.seen["object_id"].cast(pl.String), model.seen["fold"], strict=True))
+            cam = GradCam(model)
+            maps = cam.maps(pixels, DISK, np.array([folds.get(one, -1) for one in ids]))
+            out[name] = upsampled(maps, last.image_size, cam.grid)
+    return out
+
+
+def changed_galaxies(found: Evidence) -> pl.DataFrame:
+    """All galaxies whose label changes, surest first: their label, and p(disk) before and after it."""
+    every = found.everything
+    wanted = {"object_id": "object_id", "label": "crowd_label", "alpha": "alpha", "disk_fraction": "disk_fraction",
+              "ra": "ra", "dec": "dec", PICTURE: "p_disk", AFTER: "p_disk_after", CHANGE: "change"}  # fmt: skip
+    chosen = choose(every, every.height)
+    return chosen.select(pl.col(name).alias(to) for name, to in wanted.items() if name in every.columns)
+
+
+def gallery_of(shown: Sequence[Shown], found: Evidence) -> Gallery | None:
+    """A gallery of galaxies that changed; None without any picture."""
     n_pictures = max((2 + (one.better is not None) + len(one.heat) for one in shown), default=1)
     limit = int(_BUDGET / max(1, len(shown)) / n_pictures)
-    return [_galaxy(one, described, limit) for one in shown]
+    names = _described(found)
+    entries = [_galaxy(one, names, limit) for one in shown]
+    if not any(one.thumbnail for one in entries):
+        return None
+    n, changed = len(entries), int((found.everything[CHANGE] != "").sum())
+    how = "all of them" if n == changed else f"{n:,} of them, evenly from the surest to the least sure"
+    choices = {"change": "change", "split": "split"}
+    if any("truth" in one.keys for one in entries):
+        choices["truth"] = "truth"
+    return Gallery(
+        title=f"{changed:,} of all {found.everything.height:,} galaxies of the catalogue change their label",
+        note=f"Shown: {how}. Sort and filter; choose one for larger pictures and everything that is known of it. In "
+        "its details the arrow keys go on to the next. All that change are listed in changed.ecsv among the "
+        "page's files.",
+        galaxies=entries,
+        ranges=_RANGES,
+        choices=choices,
+    )
 
 
-def _galaxy(one: Shown, described: Mapping[str, str], limit: int) -> Galaxy:
+def _described(found: Evidence) -> dict[str, str]:
+    """Columns that a galaxy's details give, and what they are called."""
+    out = {"alpha": "α", "smooth_fraction": "votes for smooth", "disk_fraction": "votes for disk", CHANGE: "change"}
+    for number, one in enumerate(found.models):
+        out[f"{OURS}p{number}"] = f"{one.name}: p(disk) of the picture"
+        out[f"{OURS}spread{number}"] = f"{one.name}: its spread over members"
+        out[f"{OURS}posterior{number}"] = f"{one.name}: posterior p(disk)"
+        out[f"{OURS}quality{number}"] = f"{one.name}: probability that the volunteers' label is right"
+    out |= {OURS + one.name: one.name for one in found.truths.values()}
+    out |= {name: name for name in (*found.intrinsic, "radius", "psf_fwhm", "ra", "dec", "split")}
+    return {name: said for name, said in out.items() if name in found.everything.columns}
+
+
+def _galaxy(one: Shown, names: Mapping[str, str], limit: int) -> Galaxy:
     row = one.row
-    pictures = []
-    if one.seen is not None:
-        pictures.append(("as people saw it", jpeg_source(one.seen, limit)))
-    if one.better is not None:
-        pictures.append(("better image", jpeg_source(one.better, limit)))
+    pictures = [("as volunteers saw it", one.seen), ("better image", one.better)]
     if one.cropped is not None:
         pictures += [
-            (f"what speaks for a disk, {name}", jpeg_source(overlaid(one.cropped, heat), limit))
-            for name, heat in one.heat.items()
+            (f"what speaks for a disk, {name}", overlaid(one.cropped, heat)) for name, heat in one.heat.items()
         ]
     keys = {"posterior": row.get(AFTER), "p": row.get(PICTURE), "alpha": row["alpha"]}
     keys |= {"votes": row.get("disk_fraction"), "split": row.get("split"), "change": row[CHANGE]}
+    caption = [f"α {row['alpha']:.1f}, p(disk) {row[AFTER]:.2f}", row[CHANGE]]
     if row.get(TRUE) is not None:
         keys["truth"] = CLASS_NAMES[int(row[TRUE])]
-    missing = [] if one.better is not None else [("better image", "none")]
-    caption = [f"α {row['alpha']:.1f}, p(disk) {row[AFTER]:.2f}", row[CHANGE]]
-    if "truth" in keys:
         caption.append(f"truth: {keys['truth']}")
+    details = [(name, _formatted(row[column], column)) for column, name in names.items() if column in row]
     small = one.cropped if one.cropped is not None else one.seen
     return Galaxy(
         name=str(row["object_id"]),
@@ -211,13 +282,13 @@ def _galaxy(one: Shown, described: Mapping[str, str], limit: int) -> Galaxy:
         alternative=f"galaxy {row['object_id']}, {row[CHANGE]}, α {row['alpha']:.1f}",
         caption=caption,
         keys={name: round(value, 4) if isinstance(value, float) else value for name, value in keys.items()},
-        pictures=pictures,
-        details=[(name, _said(row[column], column)) for column, name in described.items() if column in row] + missing,
+        pictures=[(what, jpeg_source(pixels, limit)) for what, pixels in pictures if pixels is not None],
+        details=details + ([] if one.better is not None else [("better image", "none")]),
         link=_sky(row),
     )
 
 
-def _said(value: Any, column: str) -> str:
+def _formatted(value: Any, column: str) -> str:
     if value is None or (isinstance(value, float) and not np.isfinite(value)):
         return "unknown"
     if isinstance(value, float) and column.endswith("_fraction"):
@@ -234,26 +305,54 @@ def _sky(row: Mapping[str, Any]) -> str:
     return f"https://www.legacysurvey.org/viewer?ra={ra:.5f}&dec={dec:.5f}&zoom=15"
 
 
-def gallery_of(entries: Sequence[Galaxy], changed: int, total: int) -> Gallery:
-    """A gallery of galaxies that changed.
+def pairs_of(
+    shown: Sequence[Shown], bad: Sequence[str], found: Evidence, options: ReportOptions
+) -> tuple[list[Pair], str, list[Illustration]]:
+    """Figure 4: pictures, better pictures and maps of the surest changes to disk; a note; and the figure for the files.
 
-    Parameters
-    ----------
-    entries : sequence of Galaxy
-    changed, total : int
-        How many changed, shown or not, of how many in the catalogue.
+    All empty without pictures; without a better picture only the note is not.
     """
-    n = len(entries)
-    how = "all of them" if n == changed else f"{n:,} of them, evenly from the surest to the least sure"
-    choices = {"change": "change", "split": "split"}
-    if any("truth" in one.keys for one in entries):
-        choices["truth"] = "truth"
-    return Gallery(
-        title=f"{changed:,} of all {total:,} galaxies of the catalogue change their label",
-        note=f"Shown: {how}. Sort and filter; choose one for larger pictures and everything that is known of it. In "
-        "its details the arrow keys go on to the next. All that change are listed in changed.ecsv among the "
-        "page's files.",
-        galaxies=entries,
-        ranges=_RANGES,
-        choices=choices,
+    if not any(one.seen is not None for one in shown):
+        return [], "", []
+    if options.better is None:
+        note = (
+            "No better images were given (`better` FOLDER, files named after the galaxies): Hubble's or a deeper "
+            "survey's pictures of the same galaxies would show whether those that changed are disks."
+        )
+        return [], note, []
+    n = sum(one.better is not None for one in shown)
+    unread = f" {len(bad)} can't be read (first: {bad[0]})." if bad else ""
+    note = (
+        f"{n} of the {len(shown)} galaxies in the gallery have a better image in {options.better.name}.{unread} "
+        "First what volunteers saw, then the better image, then what the model takes for a disk; surest first."
     )
+    if not n:
+        return [], note, []
+    to_disk = [one for one in shown if one.row[CHANGE] == TO_DISK and one.seen is not None]
+    chosen = sorted(to_disk, key=lambda one: (one.better is None, -one.row[AFTER]))[:_PAIRS]
+    rows = [
+        {"seen": one.seen, "better": one.better, "title": f"α {one.row['alpha']:.1f}, p {one.row[AFTER]:.2f}"}
+        for one in chosen
+    ]
+    data = pl.DataFrame(
+        [
+            {"object_id": str(one.row["object_id"]), "alpha": one.row["alpha"], "p_disk": one.row[AFTER],
+             "better_image": one.better is not None}
+            for one in chosen
+        ]
+    )  # fmt: skip
+    text = "Galaxies that changed from smooth to disk: above what volunteers saw, below a better image."
+    figure = [Illustration("pairs", pairs_figure(rows), text, text, data)] if chosen else []
+    return [_pair(one, found) for one in chosen], note, figure
+
+
+def _pair(one: Shown, found: Evidence) -> Pair:
+    seen, better = ("" if pixels is None else jpeg_source(pixels) for pixels in (one.seen, one.better))
+    pictures = [("as volunteers saw it", seen), ("better" if better else "no better image", better)]
+    heat = None if found.principal is None else one.heat.get(found.principal.name)
+    if heat is not None and one.cropped is not None:
+        pictures.append(("what speaks for a disk", jpeg_source(overlaid(one.cropped, heat))))
+    votes = one.row.get("disk_fraction")
+    caption = f"{one.row['object_id']}: α {one.row['alpha']:.1f}, "
+    caption += "" if votes is None else f"votes for disk {votes:.2f}, "
+    return Pair(f"{caption}p(disk) {one.row[AFTER]:.2f}", pictures)

@@ -1,14 +1,72 @@
-"""The label sets of a catalogue: the observed labels, a model's, posteriors and gold labels."""
+"""Label sets: the observed labels of galaxies, a model's, posteriors and gold labels."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
+from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.errors import InputError
 from truemorph.tables import CatalogTable, kind_of, read_table
+
+Kind = Literal["crowd", "column", "labels", "probabilities", "posterior", "truth"]
+UNKNOWN = -1
+TO_DISK, TO_SMOOTH = "smooth to disk", "disk to smooth"
+# Columns that a report adds to a catalogue's own, under names that no catalogue has.
+OURS = "truemorph:"
+AFTER, PICTURE, CHANGE, TRUE = (OURS + name for name in ("after", "picture", "change", "true"))
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Labels, or probabilities, of the same galaxies.
+
+    Attributes
+    ----------
+    name : str
+    kind : str
+        "crowd", "column" (labels that the catalogue brings), "labels" (argmax of a model's probabilities),
+        "probabilities", "posterior" (after the observed label) or "truth".
+    disk : array, shape (N,)
+        p(disk), or 0 and 1; NaN where unknown.
+    model : str
+        Whose they are, of a model's.
+    """
+
+    name: str
+    kind: Kind
+    disk: np.ndarray
+    model: str = ""
+
+    @property
+    def known(self) -> np.ndarray:
+        """Where there is a value, shape (N,) of bool."""
+        return np.isfinite(self.disk)
+
+    @property
+    def is_hard(self) -> bool:
+        """Whether these are labels, not probabilities."""
+        return bool(np.isin(self.disk[self.known], (0.0, 1.0)).all())
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Classes 0 and 1, -1 where unknown; shape (N,)."""
+        return np.where(self.known, np.nan_to_num(self.disk) > 0.5, UNKNOWN).astype(np.int64)
+
+    def of(self, rows: np.ndarray) -> LabelSet:
+        """Those of some galaxies."""
+        return LabelSet(self.name, self.kind, self.disk[rows], self.model)
+
+
+def changes(label: np.ndarray, disk: np.ndarray) -> np.ndarray:
+    """How labels change with p(disk), shape (N,) of str: "smooth to disk", "disk to smooth", or empty."""
+    after = np.where(np.isfinite(disk), np.nan_to_num(disk) > 0.5, label)
+    return np.select(
+        [(label == SMOOTH) & (after == DISK), (label == DISK) & (after == SMOOTH)], [TO_DISK, TO_SMOOTH], ""
+    )
 
 
 def label_sets(frame: pl.DataFrame) -> dict[str, np.ndarray]:

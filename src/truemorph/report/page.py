@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import json
 import os
 import platform
 import re
@@ -16,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -26,11 +25,25 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from truemorph._version import __version__, installed_versions
+from truemorph.findings import Finding
 from truemorph.io import written_whole
 from truemorph.tables import CatalogTable, write_table
 
-Status = Literal["good", "care", "bad", "note"]
-_WORDS = {"good": "good", "care": "care", "bad": "problem", "note": "note"}
+_SEVERITIES = ("problem", "caution", "note")
+_VERDICTS = {
+    "problem": "Do not rely on this result yet: {} below.",
+    "caution": "Usable within the limits of {} below.",
+    "good": "No check found a problem.",
+}
+# Inches: two figures up to this width stand side by side.
+_NARROW = 6.0
+# CSS pixels an inch that a figure is shown at most.
+_ENLARGED = 130
+# Black and dark greys: what is drawn in the colour of text.
+_DARK = re.compile(r"#([0-4][0-9a-f])\1\1\b")
+_COMMENT = re.compile(r"<!--.*?-->|<metadata>.*?</metadata>", re.DOTALL)
+_ID = re.compile(r'(\bid="|href="#|url\(#)')
+_SIZE = re.compile(r'(<svg\b[^>]*?) width="[^"]*" height="[^"]*"|(<svg\b[^>]*?) height="[^"]*" width="[^"]*"')
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,7 @@ class Illustration:
     Attributes
     ----------
     name : str
-        Of its files.
+        Of letters, digits, _ and -: it goes into markup, and is the name of its files.
     figure : matplotlib Figure
     alternative : str
         What it shows, for those who can't see it.
@@ -55,27 +68,17 @@ class Illustration:
     caption: str
     data: pl.DataFrame | None = None
 
-    def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):  # it goes into markup, and is a file's
-            raise ValueError(f"a figure's name is of letters, digits, _ and -; got {self.name!r}")
-
     @property
     def broad(self) -> bool:
         """Whether it takes the whole width of the page."""
         return float(self.figure.get_figwidth()) > _NARROW
 
-
-@dataclass(frozen=True)
-class Check:
-    """One reason to trust a result or not, in plain words."""
-
-    status: Status
-    text: str
-
     @property
-    def word(self) -> str:
-        """Status for those who see no colours."""
-        return _WORDS[self.status]
+    def download(self) -> str:
+        """Its data as a data URL (CSV); empty without data."""
+        if self.data is None:
+            return ""
+        return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(self.data.write_csv().encode()).decode()}"
 
 
 @dataclass(frozen=True)
@@ -126,13 +129,9 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Pair:
-    """A galaxy as people saw it, and better.
+    """A galaxy as volunteers saw it, and better: a caption; and of each picture what it is, and a data URL.
 
-    Attributes
-    ----------
-    caption : str
-    pictures : sequence of (str, str)
-        What it is, and data URL; without one, what is missing.
+    Without a URL, the first text says what is missing.
     """
 
     caption: str
@@ -158,7 +157,7 @@ class Galaxy:
     details : sequence of (str, str)
         Names and values.
     link : str
-        Where more is known of it; opened by a click alone.
+        Where to find more about it; opened by a click alone.
     """
 
     name: str
@@ -193,15 +192,25 @@ class Gallery:
         """Words that a key takes."""
         return sorted({str(one.keys[key]) for one in self.galaxies if one.keys.get(key) is not None})
 
+    @property
+    def details(self) -> list[dict[str, Any]]:
+        """What the script shows of each galaxy."""
+        return [{name: getattr(one, name) for name in ("name", "pictures", "details", "link")} for one in self.galaxies]
+
 
 @dataclass(frozen=True)
 class Page:
-    """What a report says, in the order in which it says it; what is empty is left out."""
+    """What a page says, in the order in which it says it; what is empty is left out.
+
+    `findings` are shown as they are ordered (see `in_order`), then `passed`: checks that found nothing, with the number
+    that was measured. `verdict` is what `verdict` returns; a page may have none.
+    """
 
     title: str
     answer: str
-    checks: Sequence[Check]
-    verdict: Check | None = None
+    findings: Sequence[Finding] = ()
+    passed: Sequence[tuple[str, str]] = ()
+    verdict: dict[str, str] | None = None
     tables: Sequence[Table] = ()
     illustrations: Sequence[Illustration] = ()
     appendix: Sequence[Table] = ()
@@ -215,25 +224,21 @@ class Page:
     wide: bool = False
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    name: str
-    svg: Markup
-    caption: str
-    data: str
-    broad: bool
+def in_order(findings: Sequence[Finding]) -> list[Finding]:
+    """Findings, problems first."""
+    return sorted(findings, key=lambda one: _SEVERITIES.index(one.severity))
 
 
-_NAME = re.compile(r"[A-Za-z0-9_-]+")
-# Inches: two figures up to this width stand side by side.
-_NARROW = 6.0
-# CSS pixels an inch that a figure is shown at most.
-_ENLARGED = 130
-# Black and dark greys: what is drawn in the colour of text.
-_DARK = re.compile(r"#([0-4][0-9a-f])\1\1\b")
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-_ID = re.compile(r'(\bid="|href="#|url\(#)')
-_SIZE = re.compile(r'(<svg\b[^>]*?) width="[^"]*" height="[^"]*"|(<svg\b[^>]*?) height="[^"]*" width="[^"]*"')
+def verdict(findings: Sequence[Finding]) -> dict[str, str]:
+    """All findings in one: `status`, "problem", "caution" or "good", and `text`, the same as a sentence."""
+    for status in ("problem", "caution"):
+        count = sum(one.severity == status for one in findings)
+        if count:
+            return {
+                "status": status,
+                "text": _VERDICTS[status].format(f"one {status}" if count == 1 else f"{count} {status}s"),
+            }
+    return {"status": "good", "text": _VERDICTS["good"]}
 
 
 def inline_svg(one: Illustration) -> Markup:
@@ -243,16 +248,12 @@ def inline_svg(one: Illustration) -> Markup:
         one.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     text = buffer.getvalue()
     text = _COMMENT.sub("", text[text.index("<svg") :])
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = _DARK.sub("currentColor", text)
     text = _ID.sub(lambda found: f"{found[1]}{one.name}-", text)
     text = _SIZE.sub(lambda found: found[1] or found[2], text, count=1)
     label, widest = Markup.escape(one.alternative), round(one.figure.get_figwidth() * _ENLARGED)
-    return Markup(
-        text.replace(
-            "<svg", f'<svg role="img" aria-label="{label}" fill="currentColor" style="max-width: {widest}px"', 1
-        )
-    )
+    own = f'<svg role="img" aria-label="{label}" fill="currentColor" style="max-width: {widest}px"'
+    return Markup(text.replace("<svg", own, 1))
 
 
 def write_illustrations(illustrations: Sequence[Illustration], folder: Path) -> None:
@@ -268,59 +269,30 @@ def write_illustrations(illustrations: Sequence[Illustration], folder: Path) -> 
             write_table(CatalogTable(one.data, metadata={"figure": one.name}), folder / f"{one.name}.ecsv")
 
 
-def _download(data: pl.DataFrame | None) -> str:
-    """A table as a data URL (CSV); empty without one."""
-    if data is None:
-        return ""
-    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(data.write_csv().encode()).decode()}"
-
-
-def _as_json(value: Any) -> Markup:
-    """JSON inside a script element: nothing in it can end the element."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    for sign in "<>&\u2028\u2029":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return Markup(text)
-
-
 def _code(text: str) -> Markup:
     """Show names of arguments, which stand in backticks, as code."""
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(Markup.escape(text))))
 
 
-def render_page(page: Page) -> str:
-    """The page as text; all of the user's text is escaped."""
+def render_page(page: Page, template: str = "report.html", **more: Any) -> str:
+    """The page as text; all of the user's text is escaped. Templates that extend report.html take more than a page."""
     environment = Environment(
         loader=PackageLoader("truemorph.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters["code"] = _code
+    environment.filters |= {"code": _code, "svg": inline_svg}
+    environment.filters |= {"number": number, "with_error": with_error}
     room = files("truemorph.report") / "templates"
     style, script = ((room / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    drawn = [
-        _Drawn(one.name, inline_svg(one), one.caption, _download(one.data), one.broad) for one in page.illustrations
-    ]
-    details = []
-    if page.gallery is not None:
-        details = [
-            {"name": one.name, "pictures": list(one.pictures), "details": list(one.details), "link": one.link}
-            for one in page.gallery.galaxies
-        ]
-    return environment.get_template("report.html").render(
-        page=page,
-        drawn=drawn,
-        style=Markup(style),
-        script=Markup(script),
-        digest=digest,
-        details=_as_json(details),
-        version=__version__,
+    return environment.get_template(template).render(
+        page=page, style=Markup(style), script=Markup(script), digest=digest, version=__version__, **more
     )
 
 
-def write_page(page: Page, path: str | os.PathLike[str]) -> Path:
-    """Write the page, whole or not at all."""
+def write_page(page: Page, path: str | os.PathLike[str], template: str = "report.html", **more: Any) -> Path:
+    """Write the page, whole or not at all; see `render_page`."""
     path = Path(path)
-    html = render_page(page)
+    html = render_page(page, template, **more)
     with written_whole(path) as partial:
         partial.write_text(html, encoding="utf-8")
     return path

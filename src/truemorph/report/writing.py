@@ -1,43 +1,100 @@
-"""The page: everything put together and written."""
+"""The report: everything put together and written."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import polars as pl
+from cyclopts import Parameter
 
+from truemorph.arguments import Count, Names, Paths, Rules, Seed
 from truemorph.bias.transitions import DISK
 from truemorph.errors import InputError
-from truemorph.findings import Finding, unique
-from truemorph.io import plain, read_json, write_json
-from truemorph.report import comparing, gallery, looking
-from truemorph.report.evidence import Evidence, is_naive
-from truemorph.report.figures import leaderboard_figure
-from truemorph.report.gathering import Gathered, Subject, gather
-from truemorph.report.illustrate import illustrations, styles_for
-from truemorph.report.options import ReportOptions
-from truemorph.report.page import (
-    Check,
-    Illustration,
-    Page,
-    Table,
-    number,
-    versions,
-    with_error,
-    write_illustrations,
-    write_page,
-)
-from truemorph.report.runs import comparison, training_illustration
-from truemorph.report.verdict import answer, checks, verdict
+from truemorph.findings import Finding
+from truemorph.io import plain, write_json
+from truemorph.report.checks import checks, gold_words
+from truemorph.report.distributions import distributions
+from truemorph.report.evidence import Evidence, Model, gather
+from truemorph.report.figures import illustrations, training_illustration
+from truemorph.report.gallery import changed_galaxies, gallery_of, pairs_of, shown_galaxies
+from truemorph.report.label_sets import CHANGE
+from truemorph.report.maps import looks
+from truemorph.report.page import Page, verdict, versions, write_illustrations, write_page
+from truemorph.report.runs import compare_runs
 from truemorph.results import Result
 from truemorph.tables import CatalogTable, to_astropy, write_table
 
-_LISTED = 40
-_number, _with_error = partial(number, missing=""), partial(with_error, missing="")
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a report is to show.
+
+    Attributes
+    ----------
+    catalogue : Path, optional
+        Prepared; that of the first run if not given.
+    labels : sequence of Path
+        Labels that runs gave earlier, known by the hash of the model; others are made.
+    gold : sequence of str
+        Columns or rules ("t_type>=-3") that say what a disk truly is; column `gold` if there is one.
+    intrinsic : sequence of str
+        Columns that classes may depend on.
+    also : sequence of str
+        "NAME=COLUMN": further labels or disk fractions that the catalogue brings, such as Hart et al.'s.
+    where : sequence of str
+        "COLUMN=VALUE": galaxies to measure on.
+    rows : {"auto", "test", "all"}
+        Measure on test galaxies, or on all; "auto": on test galaxies if there are 1,000.
+    distributions : sequence of str
+        Columns whose distributions are compared between classes (Figure 3); `sersic_n` if there is one.
+    sersic : int
+        Measure Sérsic indices on the pictures of so many galaxies, drawn at random.
+    field : str, optional
+        What an image file is across, arcsec: a number or a column; for radii of maps, and the PSF of Sérsic profiles.
+    better : Path, optional
+        Folder of better images, OBJECT_ID.jpg.
+    galaxies : int
+        Most galaxies in the gallery.
+    maps : int
+        Most galaxies whose Grad-CAM maps are averaged, drawn at random; 0 for no maps at all.
+    draws : int
+        Networks of random weights that check the maps, two at least; 0 for no check.
+    bootstrap : int
+        Resamples for the errors of bias metrics.
+    seed : int
+        Random seed.
+
+    Raises
+    ------
+    InputError
+        If `rows` is something else, or `draws` is 1.
+    """
+
+    catalogue: Path | None = None
+    labels: Paths = ()
+    gold: Rules = ()
+    intrinsic: Names = ()
+    also: Rules = ()
+    where: Rules = ()
+    rows: Literal["auto", "test", "all"] = "auto"
+    distributions: Names = ()
+    sersic: Count = 0
+    field: str | None = None
+    better: Path | None = None
+    galaxies: Count = 200
+    maps: Count = 500
+    draws: Count = 5
+    bootstrap: Count = 100
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        if self.rows not in ("auto", "test", "all"):
+            raise InputError(f"`rows` is auto, test or all; got {self.rows!r}")
+        if self.draws == 1:
+            raise InputError("draws is 0, for no check of the maps, or two networks of random weights at least; got 1")
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,7 +106,8 @@ class ReportResult(Result):
     out : Path
         The page.
     content : dict
-        `answer`, `verdict`, `checks`, `measured_on`, `measure`, `table`, `transition`, `changed`, `runs`, `maps`.
+        `answer`, `verdict`, `findings`, `passed`, `measured_on`, `measure`, `table`, `transition`, `changed`, `runs`,
+        `maps`.
     evidence : Evidence
         The label sets and what was measured of them.
     findings : tuple of Finding
@@ -91,7 +149,7 @@ def make_report(
     options: ReportOptions | None = None,
     *,
     title: str = "",
-    remarks: Sequence[str] = (),
+    known: Sequence[Finding] = (),
 ) -> ReportResult:
     """Write a page about runs, or about a catalogue alone.
 
@@ -106,8 +164,8 @@ def make_report(
     options : ReportOptions, optional
     title : str
         Of the page; from the catalogue and the runs if empty.
-    remarks : sequence of str
-        Further notes under "Can it be trusted?".
+    known : sequence of Finding
+        What is known about these data beforehand.
 
     Returns
     -------
@@ -121,216 +179,101 @@ def make_report(
     options = options or ReportOptions()
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{out}: a report is an .html file")
-    board = _leaderboard(options)
     files = out.with_name(f"{out.stem}_files")
     found = gather(sources, options, files)
-    evidence = found.evidence
-
-    compared, measured = comparing.distributions(found, options)
-    seen = looking.looks(found, options)
-    runs = {one.name: one.run for one in found.subjects if one.run is not None}
-    appendix, extra, content = comparison(list(runs.values()), list(runs)) if runs else ([], [], {})
-    figures = [*illustrations(evidence), *compared, *seen.illustrations]
-    if runs:
-        figures.append(training_illustration(list(runs.values()), list(runs), styles_for(evidence)))
-    figures += board
-    shown = looking.shown_galaxies(found, options)
-    entries = looking.entries(shown, found)
-    with_pictures = any(one.thumbnail for one in entries)
-    notes = [Check("note", text) for text in remarks]
-    notes += [Check("care", one.message) for one in found.findings]
-    every = checks(evidence, [*extra, *measured, *seen.checks, *notes])
-    decided = verdict(every)
+    runs = {one.name: one.run for one in found.models if one.run is not None}
+    compared, of_runs = compare_runs(runs) if runs else ({}, [])
+    curves, of_columns = distributions(found, options)
+    maps, of_maps, looked = looks(found, options)
+    names = ", ".join(one.name for one in found.models) or "labels and resolution"
+    findings, passed = checks(found, [*found.findings, *of_runs, *of_columns, *of_maps, *known])
+    shown, unread = shown_galaxies(found, options)
+    pairs, pairs_note, figure4 = pairs_of(shown, unread, found, options)
+    figures = [*illustrations(found), *curves, *maps, *training_illustration(found)]
     page = Page(
-        title=title or _title(found),
-        answer=answer(evidence),
-        verdict=decided,
-        checks=every,
-        tables=[_table_one(evidence), *_population_table(evidence)],
+        title=title or f"{found.catalogue.metadata.get('source') or found.path.name}: {names}",
+        answer=answer(found),
+        findings=findings,
+        passed=passed,
+        verdict=verdict(findings),
         illustrations=figures,
-        appendix=[*([_changed_table(shown.galaxies)] if shown.galaxies and not with_pictures else []), *appendix],
-        pairs=looking.pairs(shown, found),
-        pairs_note=looking.pairs_note(shown, options),
-        gallery=gallery.gallery_of(entries, shown.changed, found.everything.height) if with_pictures else None,
-        methods=_methods(evidence, found.subjects),
+        pairs=pairs,
+        pairs_note=pairs_note,
+        gallery=gallery_of(shown, found),
         equations=True,
-        settings=_settings(found, options),
         versions=versions(),
     )
-    write_illustrations(figures + looking.pairs_illustration(shown), files / "figures")
-    write_table(CatalogTable(looking.changed_galaxies(found)), files / "changed.ecsv")
-    write_page(page, out)
-    result: dict[str, Any] = plain(
+    write_illustrations(figures + figure4, files / "figures")
+    write_table(CatalogTable(changed_galaxies(found)), files / "changed.ecsv")
+    write_page(page, out, "evidence.html", found=found, shown=shown, runs=runs, compared=compared)
+    content: dict[str, Any] = plain(
         {
             "out": str(out),
             "answer": page.answer,
-            "verdict": asdict(decided),
-            "checks": [asdict(one) for one in every],
-            "measured_on": evidence.which,
-            "measure": evidence.tree.measure,
-            "table": evidence.table.to_dicts(),
-            "transition": None if evidence.study is None else evidence.study.to_dict(),
-            "changed": shown.changed,
-            "runs": content,
-            "maps": seen.content,
+            "verdict": page.verdict,
+            "findings": [one.to_dict() for one in findings],
+            "passed": [{"name": name, "measured": measured} for name, measured in passed],
+            "measured_on": found.which,
+            "measure": found.tree.measure,
+            "table": found.table.to_dicts(),
+            "transition": None if found.study is None else found.study.to_dict(),
+            "changed": int((found.everything[CHANGE] != "").sum()),
+            "runs": compared,
+            "maps": looked,
         }
     )
-    known = () if evidence.study is None else evidence.study.findings
-    findings = unique(known, found.findings)
-    result["findings"] = [one.to_dict() for one in findings]
-    write_json(files / "report.json", result)
-    return ReportResult(out, result, evidence, findings)
+    write_json(files / "report.json", content)
+    return ReportResult(out, content, found, findings)
 
 
-def _leaderboard(options: ReportOptions) -> list[Illustration]:
-    """The figure of a leaderboard, if one was given."""
-    if options.leaderboard is None:
-        return []
-    try:
-        content = read_json(options.leaderboard)
-        rows = content["rows"]
-        titles = {name: content.get("titles", {}).get(name, name) for name in dict.fromkeys(r["method"] for r in rows)}
-        labels = {"balanced_accuracy": "balanced accuracy", "fraction_rms_soft": "fraction rms, soft"}
-        figure = leaderboard_figure(rows, titles, labels, "truth")
-        scores = [{"world": r["world"], "method": r["method"], **{f"{k}_mean": v for k, v in r["means"].items()},
-                   **{f"{k}_std": v for k, v in r["stds"].items()}} for r in rows]  # fmt: skip
-        data = pl.DataFrame(scores, infer_schema_length=None)
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise InputError(
-            f"{options.leaderboard}: not a leaderboard.json of `truemorph benchmark` ({problem})"
-        ) from problem
-    text = "Other ways to deal with biased labels, where the truth is known; mean and spread over seeds."
-    return [Illustration("leaderboard", figure, text, text, data)]
-
-
-def _title(found: Gathered) -> str:
-    what = found.catalogue.metadata.get("source") or found.path.name
-    names = ", ".join(one.name for one in found.subjects)
-    return f"{what}: {names}" if names else f"{what}: labels and resolution"
-
-
-def _table_one(found: Evidence) -> Table:
-    """Table 1 of this report."""
-    measure = found.tree.measure
-    head = ["labels", "galaxies", "disk fraction"]
-    for definition in found.truths:
-        head += [f"balanced accuracy, {definition}", f"fraction rms, {definition}"]
-    resampled = [f"{measure}, bootstrap"] if found.tree.bootstrap else []
-    head += ["above noise", measure, *resampled, "floor", "accuracy", "precision", "to disk", "to smooth"]
-    rows = []
-    for row in found.table.iter_rows(named=True):
-        cells = [
-            row["labels"],
-            f"{row['galaxies']:,}",
-            _number(row["disk_fraction"]),
-        ]
-        for definition in found.truths:
-            cells += [_number(row[f"{name}: {definition}"]) for name in ("balanced_accuracy", "fraction_rms")]
-        cells += [
-            *(_number(row[name]) for name in ("excess", "value")),
-            *([_with_error(row["bootstrap_mean"], row["bootstrap_std"])] if resampled else []),
-            _with_error(row["floor"], row["floor_std"]),
-            *(_number(row[name]) for name in ("accuracy", "precision")),
-            *(_number(row[name], ",d") for name in ("to_disk", "to_smooth")),
-        ]
-        rows.append(cells)
-    how = f"{2**found.tree.depth} leaves of like {', '.join(found.intrinsic)}, " if found.intrinsic else ""
-    resamples = (
-        f", and mean ± standard deviation of {found.tree.bootstrap} bootstrap resamples (which lie higher, as in the "
-        "paper's Table 1)"
-        if found.tree.bootstrap
-        else ""
-    )
-    note = (
-        f"On {found.which}. {measure} with {how}{found.tree.bins} bins of α, as it is{resamples}. Labels that do not "
-        "drift with α give the floor, not zero. What lies above it is drift: bias, or a real change of class with α "
-        "among galaxies taken for alike; the row of the truth, where there is one, says how much of that there is. "
-        "Accuracy and precision are against the crowd's labels, as in the paper: they say how alike, not how good."
-    )
-    if found.truths:
-        note += " Fraction rms: error of the disk fraction over fifths of α."
-    return Table("Table 1 of this report", head, rows, note)
-
-
-def _population_table(found: Evidence) -> list[Table]:
-    """People's labels inverted through the fitted T(α), with both errors."""
-    if found.study is None:
-        return []
-    one = found.study.fractions
-    numbers = zip(one.edges[:-1], one.edges[1:], one.counts, one.labelled[:, DISK], one.fractions[:, DISK],
-                  one.stderr[:, DISK], one.low[:, DISK], one.high[:, DISK], strict=True)  # fmt: skip
-    rows = [
-        [f"{left:.1f} to {right:.1f}", f"{n:,.0f}", *(f"{value:.3f}" for value in (labelled, disk, error, low, high))]
-        for left, right, n, labelled, disk, error, low, high in numbers
+def answer(found: Evidence) -> str:
+    """What came out, in one paragraph with numbers."""
+    first, last = found.ends(found.crowd)
+    course = "stays at" if f"{first:.2f}" == f"{last:.2f}" else "rises from" if last > first else "falls from"
+    sentences = [
+        f"By the volunteers' labels, the disk fraction {course} {first:.2f} in the least resolved fifth to {last:.2f} "
+        f"in the best resolved fifth of {found.which}."
     ]
-    others = "; ".join(one.alternatives) or "none"
-    note = (
-        f"Of {int(one.counts.sum()):,} galaxies of the catalogue, from people's labels alone, without any network. "
-        f"Assumed: {one.assumption}. Lowest and highest: over the other fits that were made ({others}) and θ ± σ."
-    )
-    head = [one.by if one.by != "alpha" else "α", "galaxies", "as labelled", "inverted", "error", "lowest", "highest"]
-    return [Table("Disk fractions inverted through T(α)", head, rows, note)]
-
-
-def _changed_table(shown: Sequence[gallery.Shown]) -> Table:
-    """Galaxies that changed, where there are no pictures to show."""
-    return Table(
-        "Galaxies that change most surely",
-        ["id", "change", "α", "votes for disk", "p(disk) after"],
-        [
-            [
-                str(one.row["object_id"]),
-                one.row[gallery.CHANGE],
-                f"{one.row['alpha']:.1f}",
-                _number(one.row.get("disk_fraction"), ".2f"),
-                f"{one.row[gallery.AFTER]:.3f}",
-            ]
-            for one in shown[:_LISTED]
-        ],
-        "This catalogue has no pictures.",
-    )
-
-
-def _methods(found: Evidence, subjects: Sequence[Subject]) -> list[str]:
-    out = []
-    if found.study is not None:
-        fit = found.study.fit
-        out.append(f"T(α): {fit.family} family by {fit.method}, assuming that {fit.assumption}.")
-    for one in subjects:
-        assumed = one.model.described["transition"].get("assumption") or "no assumption recorded"
-        out.append(f"{one.name}: trained through {_through(one)}; {assumed}.")
-    if subjects:
-        out.append(
-            "Relabelling is out of fold: p(y | x) of a galaxy that helped to train comes from networks that never saw "
-            "its label; the posterior then adds the crowd's label."
+    if found.principal is not None:
+        sentences += _answer_of(found, found.principal)
+    elif found.study is not None:
+        fractions = found.study.fractions
+        disk, error = fractions.fractions[:, DISK], fractions.stderr[:, DISK]
+        sentences.append(
+            f"Corrected through the fitted T(α), it goes from {disk[0]:.2f} ± {error[0]:.2f} to {disk[-1]:.2f} ± "
+            f"{error[-1]:.2f} over {len(disk)} bins of {fractions.by}."
         )
-    return out
+    return " ".join(sentences)
 
 
-def _through(one: Subject) -> str:
-    """T(α) of a model, for people."""
-    if is_naive(one.model.transition):
-        return "no flips at all"
-    described = one.model.described["transition"]
-    errors = described.get("stderr") or {}
-    said = []
-    for name, value in described["parameters"].items():
-        if isinstance(value, int | float):
-            error = errors.get(name)
-            said.append(f"{name} = {value:.4g}" + (f" ± {error:.2g}" if error else ""))
-    return f"a {described['family']} T(α)" + (f", {', '.join(said)}" if said else "")
-
-
-def _settings(found: Gathered, options: ReportOptions) -> dict[str, Any]:
-    said = found.catalogue.metadata
-    return {
-        "catalogue": found.path.name,
-        "α": said.get("alpha", "not stated"),
-        "labels": f"{said.get('label_rule', 'not stated')}; votes: {said.get('votes', 'not stated')}",
-        "definitions of a disk": "; ".join(found.evidence.truths) or "none",
-        "intrinsic columns": ", ".join(options.intrinsic) or "none",
-        "measured on": found.evidence.which,
-        "bootstrap resamples": options.bootstrap,
-        "seed": options.seed,
-        **{f"model {one.name}": one.model.model_hash for one in found.subjects},
-    }
+def _answer_of(found: Evidence, model: Model) -> list[str]:
+    best, hard = model.best, model.best_labels
+    low, high = found.ends(best)
+    moved, before, after = found.row(hard), found.row(found.crowd), found.row(model.probabilities)
+    known, to_disk, to_smooth = (int(moved[name] or 0) for name in ("galaxies", "to_disk", "to_smooth"))
+    sentences = [
+        f"By the {'posterior' if model.posterior else 'probabilities'} of {model.name} it goes from {low:.2f} to "
+        f"{high:.2f}; {to_disk:,} of {known:,} galaxies ({to_disk / max(known, 1):.0%}) change from smooth to disk, "
+        + (f"{to_smooth:,} from disk to smooth." if to_smooth else "none the other way.")
+    ]
+    if before["excess"] is not None and after["excess"] is not None:
+        sentences.append(
+            f"{found.tree.measure} above sampling noise is {before['excess']:.3f} for the volunteers' labels and "
+            f"{after['excess']:.3f} for the model's probabilities."
+        )
+    for definition in found.truths:
+        rms, accuracy = f"fraction_rms: {definition}", f"balanced_accuracy: {definition}"
+        own, labelled = found.row(best)[rms], before[rms]
+        if own is None or labelled is None:
+            continue
+        text = (
+            f"Against {gold_words(definition)}, its disk fractions are off by {own:.3f} (rms over fifths of α), the "
+            f"volunteers' by {labelled:.3f}"
+        )
+        if before[accuracy] is not None:
+            text += (
+                f"; labels by its {'posterior' if model.posterior else 'probabilities'} have a balanced accuracy of "
+                f"{moved[accuracy]:.2f}, the volunteers' {before[accuracy]:.2f}"
+            )
+        sentences.append(text + ".")
+    return sentences

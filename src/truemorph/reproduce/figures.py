@@ -16,7 +16,7 @@ from truemorph.errors import InputError, TruemorphError
 from truemorph.io import write_json
 from truemorph.report import gallery
 from truemorph.report.distributions import Distributions, compare_distributions
-from truemorph.report.style import STYLE, Style
+from truemorph.report.figures import STYLE, Style
 from truemorph.reproduce.fetching import fetch_hst
 from truemorph.reproduce.kept import read_explanations, write_explanations
 from truemorph.reproduce.measured import MODELS, all_labels, measured, short_titles

@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 
 from truemorph.errors import InputError
-from truemorph.report.measures import LabelSet, Tree, agreement, numbers_of
+from truemorph.report.label_sets import LabelSet
+from truemorph.report.table1 import Tree, agreement, numbers_of
 from truemorph.reproduce.catalogue import DEBIASED
 from truemorph.reproduce.models import LABELS, intrinsic_columns
 from truemorph.reproduce.paper import DCV14, DDB, GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D, TABLE_1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +11,24 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from truemorph.bias.metrics import MINIMUM_PER_BIN
+from truemorph.bias.plots import plain_text
 from truemorph.explain.study import PIXELS
+from truemorph.findings import Finding, unique
 from truemorph.report.distributions import PANELS, cumulative_figure
 from truemorph.report.gallery import jpeg_source
-from truemorph.report.looking import profile_data
+from truemorph.report.maps import profile_data
 from truemorph.report.page import (
-    Check,
     Illustration,
     Page,
     Pair,
-    Status,
     Table,
+    in_order,
     number,
     versions,
     with_error,
     write_illustrations,
     write_page,
 )
-from truemorph.report.style import plain_text
 from truemorph.reproduce.figures import HST_PROBLEM, maps, pairs, sersic_curves, styles
 from truemorph.reproduce.measured import short_titles
 from truemorph.reproduce.paper import DDB, DISK_LIKE_AMONG_SMOOTH, GZ2B, HST_PAIRS, TABLE_1
@@ -88,52 +88,76 @@ def _in_order(table: dict[str, Any]) -> str:
     )
 
 
-def _checks(work: Work) -> list[Check]:
-    every: list[tuple[Status, str]] = []
+def _checks(work: Work) -> tuple[list[Finding], list[tuple[str, str]]]:
+    """Findings of this reproduction, problems first; and checks that passed, with what they measured."""
+    found: list[Finding] = []
+    passed: list[tuple[str, str]] = []
     if not work.result("catalogue")["as_drawn_in_the_paper"]:
-        every.append(("care", "Not the paper's sample: this shows that the stages run, not what the paper found."))
-    every += [("note", one["message"]) for one in work.result("catalogue")["findings"]]
+        found.append(
+            Finding(
+                "sample-not-the-papers",
+                "caution",
+                "This is not the paper's sample, so it shows that the stages run, not what the paper found.",
+                "Run at full scale (`scale`) on Galaxy Zoo 2.",
+            )
+        )
+    found += map(Finding.from_dict, work.result("catalogue")["findings"])
     for outcome in work.outcomes.values():
         if outcome.status == FAILED:
-            every.append(("bad", f"Stage {outcome.name} failed: {outcome.text}."))
+            text = f"Stage {outcome.name} failed: {outcome.text}."
+            found.append(Finding("stage-failed", "problem", text, "Correct this, and run the same command again."))
         elif outcome.status == LACKS:
-            every.append(("care", f"Stage {outcome.name} lacks: {outcome.text}."))
+            text = f"Stage {outcome.name} lacks: {outcome.text}."
+            found.append(Finding("stage-lacks-input", "caution", text, "Get this, and run the same command again."))
     if HST_PROBLEM in work.memo:
-        every.append(("care", f"{work.memo[HST_PROBLEM]}."))
+        text = f"{work.memo[HST_PROBLEM]}."
+        found.append(Finding("images-failed", "caution", text, "Run the same command again to fetch the others."))
     if work.have("table1"):
-        every += _of_table(work.result("table1"))
+        of_table, more = _of_table(work.result("table1"))
+        found, passed = found + of_table, passed + more
     if work.have("theta"):
-        every += [("care", f"θ: {one['message']}") for one in work.result("theta")["findings"]]
+        found += map(Finding.from_dict, work.result("theta")["findings"])
     if work.have("maps"):
-        found = work.result("maps")
-        every += [
-            ("good" if one["passes"] else "care", f"{name}: {one['statement']}")
-            for name, one in found["random_weights"].items()
-        ]
-        if found["not_checked"]:
-            every.append(("care", f"Maps could not be checked against random weights: {found['not_checked']}."))
-    ranked = sorted(every, key=lambda one: ("bad", "care", "good", "note").index(one[0]))
-    return [Check(status, text) for status, text in ranked]
+        maps_found = work.result("maps")
+        for name, one in maps_found["random_weights"].items():
+            if one["passes"]:
+                passed.append((f"Maps of {name} against random weights", one["statement"]))
+            else:
+                text = f"{name}: {one['statement']}"
+                found.append(Finding("maps-not-specific", "caution", text, "Do not interpret these maps."))
+        if maps_found["not_checked"]:
+            text = f"Grad-CAM maps could not be compared with those of random weights: {maps_found['not_checked']}."
+            found.append(Finding("maps-not-checked", "caution", text, "Do not interpret these maps."))
+    return in_order(unique(found)), passed
 
 
-def _of_table(table: dict[str, Any]) -> list[tuple[Status, str]]:
-    out: list[tuple[Status, str]] = []
+def _of_table(table: dict[str, Any]) -> tuple[list[Finding], list[tuple[str, str]]]:
+    out: list[Finding] = []
     if table["measure"] != "CV18":
-        out.append(("care", f"Bias is measured as {table['measure']}, not CV18: intrinsic columns are not there."))
+        text = f"Bias is measured as {table['measure']}, not CV18, because intrinsic columns are missing."
+        out.append(Finding("intrinsic-missing", "caution", text, "Fetch the tables that have them."))
     crowd = next(row for row in table["rows"] if row["name"] == GZ2B)
     if crowd["objects_per_bin"] is not None and crowd["objects_per_bin"] < MINIMUM_PER_BIN:
-        out.append(("care", f"{crowd['objects_per_bin']:.0f} galaxies a bin: {table['measure']} is mostly noise."))
+        text = (
+            f"The bins of {table['measure']} have {crowd['objects_per_bin']:.0f} galaxies: its value is mostly noise."
+        )
+        out.append(Finding("few-galaxies-per-bin", "caution", text, "Use a larger `scale`, or fewer `bins`."))
     for row in table["rows"]:
         if row["one_class"]:
-            text = f"{row['labels']}: {row['disk_fraction']:.0%} are called disk; labels of one class can't drift."
-            out.append(("care", text))
+            text = f"{row['labels']} calls {row['disk_fraction']:.1%} of the galaxies disk. Such labels cannot drift."
+            out.append(Finding("nearly-one-class", "caution", text, "Train for more epochs, or at a larger `scale`."))
         if row["partial"]:
-            text = f"{row['labels']} says something of {row['galaxies']:,} of the {table['galaxies']:,} galaxies alone"
-            out.append(("care", f"{text}: only its difference from GZ2B is on the same galaxies."))
+            text = (
+                f"{row['labels']} labels {row['galaxies']:,} of the {table['galaxies']:,} galaxies: only its "
+                "difference from GZ2B is measured on the same galaxies."
+            )
+            out.append(Finding("rows-not-labelled", "caution", text, "Check why the others are missing."))
     found = table["order"]
-    if found["pairs"]:
-        out.append(("good" if found["pairs"] == found["as_in_the_paper"] else "care", _in_order(table)))
-    return out
+    if not found["pairs"]:
+        return out, []
+    if found["pairs"] == found["as_in_the_paper"]:
+        return out, [("Order of the rows of Table 1", _in_order(table))]
+    return [*out, Finding("order-differs", "caution", _in_order(table), "See why numbers may differ, below.")], []
 
 
 def _tables(work: Work) -> list[Table]:
@@ -314,11 +338,12 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
     illustrations += _maps(work)
     beside, note, figure4 = _pairs(work)
     options = work.options
-    answer, checks = _answer(work), _checks(work)
+    answer, (findings, passed) = _answer(work), _checks(work)
     page = Page(
         title=_TITLE,
         answer=answer,
-        checks=checks,
+        findings=findings,
+        passed=passed,
         tables=_tables(work),
         illustrations=illustrations,
         appendix=[_stages(work.outcomes)],
@@ -342,7 +367,8 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
         (folder / MARKDOWN).write_text(markdown(work, work.result("table1")), encoding="utf-8")
     return {
         "answer": answer,
-        "checks": [asdict(one) for one in checks],
+        "findings": [one.to_dict() for one in findings],
+        "passed": [{"name": name, "measured": measured} for name, measured in passed],
         "figures": [one.name for one in illustrations + figure4],
     }
 

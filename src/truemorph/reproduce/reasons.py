@@ -16,8 +16,8 @@ from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.catalogs.sampling import TEST, TRAIN
 from truemorph.errors import InputError
 from truemorph.io import plain, write_json
-from truemorph.report.measures import Tree, numbers_of
 from truemorph.report.page import with_error
+from truemorph.report.table1 import Tree, numbers_of
 from truemorph.reproduce.catalogue import EVERYTHING
 from truemorph.reproduce.measured import MODELS, Measured, measured, on_frame, one_class, order
 from truemorph.reproduce.models import NETWORKS

@@ -10,8 +10,8 @@ import polars as pl
 
 from truemorph.catalogs.sampling import TEST
 from truemorph.io import plain, write_json
-from truemorph.report.measures import numbers_of
 from truemorph.report.page import Table, number, with_error
+from truemorph.report.table1 import numbers_of
 from truemorph.reproduce.catalogue import DEBIASED
 from truemorph.reproduce.measured import MODELS, measured, on_frame, order, table_rows, titles, tree_of
 from truemorph.reproduce.models import intrinsic_columns

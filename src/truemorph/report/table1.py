@@ -1,14 +1,11 @@
-"""What the page measures: label sets against resolution, intrinsic columns, the crowd and the truth.
-
-Plain arrays in, tables out: each table is the data behind one figure.
-"""
+"""Table 1 of the paper, and what else is measured of label sets: tables behind figures, gains over the volunteers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,51 +16,9 @@ from truemorph.bias.metrics import BiasResult, cv14, cv18
 from truemorph.bias.scores import balanced_accuracy, fraction_error
 from truemorph.bias.transitions import DISK, SMOOTH, Transition
 from truemorph.errors import InputError
+from truemorph.report.label_sets import LabelSet
 
-Kind = Literal["crowd", "column", "labels", "probabilities", "posterior", "truth"]
-UNKNOWN = -1
 _QUANTILES = 5
-
-
-@dataclass(frozen=True)
-class LabelSet:
-    """Labels, or probabilities, of the same galaxies.
-
-    Attributes
-    ----------
-    name : str
-    kind : str
-        "crowd", "column" (labels that the catalogue brings), "labels" (argmax of a model's probabilities),
-        "probabilities", "posterior" (those after the crowd's label) or "truth".
-    disk : array, shape (N,)
-        p(disk), or 0 and 1; NaN where unknown.
-    model : str
-        Whose they are, of a model's.
-    """
-
-    name: str
-    kind: Kind
-    disk: np.ndarray
-    model: str = ""
-
-    @property
-    def known(self) -> np.ndarray:
-        """Where there is a value, shape (N,) of bool."""
-        return np.isfinite(self.disk)
-
-    @property
-    def is_hard(self) -> bool:
-        """Whether these are labels, not probabilities."""
-        return bool(np.isin(self.disk[self.known], (0.0, 1.0)).all())
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Classes 0 and 1, -1 where unknown; shape (N,)."""
-        return np.where(self.known, np.nan_to_num(self.disk) > 0.5, UNKNOWN).astype(np.int64)
-
-    def of(self, rows: np.ndarray) -> LabelSet:
-        """Those of some galaxies."""
-        return LabelSet(self.name, self.kind, self.disk[rows], self.model)
 
 
 def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int = _QUANTILES) -> pl.DataFrame:
@@ -223,14 +178,21 @@ def agreement(one: LabelSet, reference: LabelSet) -> dict[str, Any]:
     }
 
 
-def table_one(sets: Sequence[LabelSet], tree: Tree, truths: Mapping[str, np.ndarray] | None = None) -> pl.DataFrame:
+def table_one(
+    sets: Sequence[LabelSet],
+    alpha: np.ndarray,
+    bias: Mapping[str, BiasResult | None],
+    truths: Mapping[str, np.ndarray] | None = None,
+) -> pl.DataFrame:
     """Table 1 of the paper for these label sets, and what the truth says where it is known.
 
     Parameters
     ----------
     sets : sequence of LabelSet
-        The crowd's among them.
-    tree : Tree
+        The observed labels among them.
+    alpha : array, shape (N,)
+    bias : dict of BiasResult or None
+        CV18 (CV14) by label set.
     truths : dict of arrays, shape (N,)
         Classes by definition of a disk; NaN where unknown.
 
@@ -239,8 +201,8 @@ def table_one(sets: Sequence[LabelSet], tree: Tree, truths: Mapping[str, np.ndar
     polars.DataFrame
         One row a set: `labels`, `kind`, `galaxies`, `disk_fraction`; `value`, `bootstrap_mean`, `bootstrap_std`,
         `floor`, `floor_std`, `excess` of CV18 (CV14), None where a set has too few galaxies; `accuracy` and
-        `precision` of a model's labels against the crowd's; `to_disk`, `to_smooth`: labels that differ from the
-        crowd's; and by definition `balanced_accuracy: …` and `fraction_rms: …` (over fifths of α) against the truth.
+        `precision` of a model's labels against the observed ones; `to_disk`, `to_smooth`: labels that differ from
+        these; and by definition `balanced_accuracy: …` and `fraction_rms: …` (over fifths of α) against the truth.
     """
     crowd = next(one for one in sets if one.kind == "crowd")
     rows = []
@@ -252,11 +214,11 @@ def table_one(sets: Sequence[LabelSet], tree: Tree, truths: Mapping[str, np.ndar
             "kind": one.kind,
             "galaxies": int(one.known.sum()),
             "disk_fraction": float(one.disk[one.known].mean()) if one.known.any() else None,
-            **numbers_of(tree.bias(one)),
+            **numbers_of(bias[one.name]),
             **{name: agreed.get(name) for name in ("accuracy", "precision", "to_disk", "to_smooth")},
         }
         for definition, truth in (truths or {}).items():
-            row |= _against_truth(one, truth, tree.alpha, definition)
+            row |= _against_truth(one, truth, alpha, definition)
         rows.append(row)
     return pl.DataFrame(rows, infer_schema_length=None)
 
@@ -274,7 +236,7 @@ def _against_truth(one: LabelSet, truth: np.ndarray, alpha: np.ndarray, definiti
 
 
 def crowd_probability(disk: np.ndarray, alpha: np.ndarray, transition: Transition) -> np.ndarray:
-    """p(crowd says disk | x, α) = Σ_y p(ỹ = disk | y, α) p(y | x) (eq. 3): testable without any truth, shape (N,)."""
+    """p(ỹ = disk | x, α) = Σ_y p(ỹ = disk | y, α) p(y | x) (eq. 3): testable without gold labels, shape (N,)."""
     matrix = np.asarray(transition.matrix(alpha))[:, :, DISK]
     return (1 - disk) * matrix[:, SMOOTH] + disk * matrix[:, DISK]
 
@@ -380,23 +342,16 @@ def confusion_by(alpha: np.ndarray, reference: LabelSet, sets: Sequence[LabelSet
     order = np.argsort(alpha, kind="stable")
     rows = []
     for one in sets:
-        for number, part in enumerate(np.array_split(order, bins)):
+        for number, part in enumerate(np.array_split(order, bins), 1):
             part = part[one.known[part] & reference.known[part]]
-            of, labelled = reference.labels[part], one.labels[part]
-            for k in (SMOOTH, DISK):
-                for said in (SMOOTH, DISK):
-                    count, total = int(((of == k) & (labelled == said)).sum()), int((of == k).sum())
-                    rows.append(
-                        {
-                            "labels": one.name,
-                            "reference": reference.name,
-                            "bin": number + 1,
-                            "low": float(alpha[part].min()) if part.size else float("nan"),
-                            "high": float(alpha[part].max()) if part.size else float("nan"),
-                            "of": k,
-                            "as": said,
-                            "galaxies": count,
-                            "share": count / total if total else float("nan"),
-                        }
-                    )
+            counts = np.zeros((2, 2), np.int64)
+            np.add.at(counts, (reference.labels[part], one.labels[part]), 1)
+            low, high = (alpha[part].min(), alpha[part].max()) if part.size else (np.nan, np.nan)
+            about = {"labels": one.name, "reference": reference.name, "bin": number, "low": low, "high": high}
+            for of, row in enumerate(counts):
+                shares = row / row.sum() if row.sum() else np.full(2, np.nan)
+                rows += [
+                    about | {"of": of, "as": label, "galaxies": int(row[label]), "share": shares[label]}
+                    for label in (SMOOTH, DISK)
+                ]
     return pl.DataFrame(rows)

@@ -1,0 +1,368 @@
+"""Checks of a report: what limits a result is a finding, what does not is a row with the number that was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from truemorph.bias.calibration import LEVEL
+from truemorph.bias.fractions import debiased_fractions
+from truemorph.bias.scores import calibration_error
+from truemorph.bias.transitions import CLASS_NAMES, DISK
+from truemorph.findings import Finding, unique
+from truemorph.report.evidence import Evidence, Model
+from truemorph.report.label_sets import LabelSet
+from truemorph.report.page import in_order
+from truemorph.report.table1 import accuracy_gain, chance_calibration_error, fraction_gain, fractions_by
+
+# Of class fractions, which are quoted to two digits.
+_SMALL = 0.05
+_ONE_CLASS = 0.97
+# Cautions of a fit to labels alone that gold labels answer, where these are precise enough.
+_ANSWERED_BY_GOLD = ("flat-fractions-assumed", "disk-definition-unknown")
+
+# What was found, or the name of a check that passed and what it measured.
+Check = Finding | tuple[str, str]
+
+
+def checks(found: Evidence, known: Iterable[Check] = ()) -> tuple[tuple[Finding, ...], list[tuple[str, str]]]:
+    """All checks of a report.
+
+    Parameters
+    ----------
+    found : Evidence
+    known : iterable of Finding or (str, str)
+        Made elsewhere, about the same page.
+
+    Returns
+    -------
+    findings : tuple of Finding
+        Problems first.
+    passed : list of (str, str)
+        Name and measured value of each check that found nothing.
+    """
+    every: list[Check] = [*_of_gold(found), *_of_models(found), *_of_transition(found), *_of_sample(found), *known]
+    findings = unique(one for one in every if isinstance(one, Finding))
+    return tuple(in_order(findings)), [one for one in every if not isinstance(one, Finding)]
+
+
+def gold_words(definition: str) -> str:
+    """Gold labels by their definition, as part of a sentence."""
+    return "the gold labels" if definition.startswith("column ") else f"the gold labels ({definition})"
+
+
+def _judged(found: Evidence) -> list[Model]:
+    """Models that are to correct something; naive ones too where there are no others."""
+    return [one for one in found.models if not one.naive] or list(found.models)
+
+
+def _of_gold(found: Evidence) -> Iterator[Check]:
+    """Whether a correction brings labels and class fractions nearer to gold labels, by each definition of a disk."""
+    for definition, truth in found.truths.items():
+        for model in _judged(found):
+            yield from _fractions_against_gold(found, model, definition, truth)
+            yield from _labels_against_gold(found, model, definition, truth)
+        if not found.models:
+            yield from _correction_against_gold(found, definition, truth)
+    # Where a fit to labels alone is all there is, its own finding says the same.
+    if not found.truths and found.models and "gold-empty" not in {one.code for one in found.findings}:
+        yield Finding(
+            "gold-missing",
+            "caution",
+            "No galaxy that is measured here has a gold label, so the correction is not compared with one.",
+            "Give gold labels (`gold`); a few hundred are enough.",
+        )
+
+
+def _fractions_against_gold(found: Evidence, model: Model, definition: str, truth: LabelSet) -> Iterator[Check]:
+    rows = truth.known & model.probabilities.known
+    if not rows.any():
+        return
+    best = model.best
+    gain, error = fraction_gain(truth.disk[rows], best.disk[rows], found.crowd.disk[rows], found.alpha[rows])
+    off, before = (found.row(one)[f"fraction_rms: {definition}"] for one in (best, found.crowd))
+    numbers = (
+        f"{off:.3f}, volunteers' labels {before:.3f}, error of the difference {error:.3f} (rms over fifths of α, "
+        f"against {gold_words(definition)} of {int(rows.sum()):,} galaxies)"
+    )
+    yield from _fractions_compared(f"Error of the disk fractions of {best.name}", gain, error, off, numbers)
+
+
+def _correction_against_gold(found: Evidence, definition: str, truth: LabelSet) -> Iterator[Check]:
+    """Without a model: labels of galaxies with gold labels corrected through T, against those."""
+    rows = truth.known
+    bins = min(8, int(rows.sum()) // 50)
+    if found.study is None or bins < 2:
+        return
+    gold, alpha, labels = truth.disk[rows], found.alpha[rows], found.crowd.labels[rows]
+    fractions = debiased_fractions(labels, alpha, found.study.fit.transition, bins=bins)
+    index = np.clip(np.searchsorted(fractions.edges[1:-1], alpha, side="right"), 0, bins - 1)
+    true, labelled = (np.bincount(index, one, bins) / np.bincount(index, minlength=bins) for one in (gold, labels))
+    after, before = (float(np.sqrt(np.mean((one - true) ** 2))) for one in (fractions.fractions[:, DISK], labelled))
+    error = float(np.sqrt(np.mean(fractions.stderr[:, DISK] ** 2)))
+    numbers = (
+        f"{after:.3f}, volunteers' labels {before:.3f}, statistical error {error:.3f} (rms over {bins} bins of α, "
+        f"against {gold_words(definition)} of {int(rows.sum()):,} galaxies)"
+    )
+    what = "Error of the disk fractions corrected through T(α)"
+    yield from _fractions_compared(what, before - after, error / 2, after, numbers)
+
+
+def _fractions_compared(what: str, gain: float, error: float, off: float, numbers: str) -> Iterator[Check]:
+    """Disk fractions against the volunteers', by two errors of the difference."""
+    if gain < -2 * error:
+        yield Finding(
+            "fractions-worse",
+            "problem",
+            f"The corrected disk fractions are farther from the gold labels than the volunteers' labels are. {what}: "
+            f"{numbers}.",
+            "Do not use this correction for disks of this definition; estimate T(α) with these gold labels (`gold`).",
+        )
+    elif gain <= 2 * error:
+        yield Finding(
+            "fractions-not-better",
+            "caution",
+            f"The corrected disk fractions are not significantly nearer to the gold labels. {what}: {numbers}.",
+            "Use more gold labels (`gold`), or more galaxies to train on.",
+        )
+    elif off >= _SMALL:
+        yield Finding(
+            "fractions-inaccurate",
+            "caution",
+            f"The corrected disk fractions are nearer to the gold labels than the volunteers' labels are, but off by "
+            f"{_SMALL} or more. {what}: {numbers}.",
+            "Quote this error with the fractions, or estimate T(α) with gold labels (`gold`).",
+        )
+    else:
+        yield what, numbers
+
+
+def _labels_against_gold(found: Evidence, model: Model, definition: str, truth: LabelSet) -> Iterator[Check]:
+    rows = truth.known & model.probabilities.known
+    hard = model.best_labels
+    gain, error = accuracy_gain(
+        truth.disk[rows].astype(np.int64), hard.labels[rows], found.crowd.labels[rows]
+    )  # NaN without both classes
+    if not np.isfinite(gain):
+        return
+    own, before = (found.row(one)[f"balanced_accuracy: {definition}"] for one in (hard, found.crowd))
+    what = f"Balanced accuracy of {hard.name}"
+    numbers = (
+        f"{own:.3f}, volunteers' labels {before:.3f}, error of the difference {error:.3f} (against "
+        f"{gold_words(definition)} of {int(rows.sum()):,} galaxies)"
+    )
+    if gain < -2 * error:
+        yield Finding(
+            "labels-worse",
+            "problem",
+            f"The model's labels agree less with the gold labels than the volunteers' labels do. {what}: {numbers}.",
+            "Do not use these labels; train a network for more epochs, or on more galaxies.",
+        )
+    elif gain <= 2 * error:
+        yield Finding(
+            "labels-not-better",
+            "caution",
+            f"The model's labels agree with the gold labels about as often as the volunteers' labels do. {what}: "
+            f"{numbers}.",
+            "Use more gold labels (`gold`), or more galaxies to train on.",
+        )
+    else:
+        yield what, numbers
+
+
+def _of_models(found: Evidence) -> Iterator[Check]:
+    for model in found.models:
+        yield from _left_out(found, model)
+        labels = model.labels.labels[model.labels.known]
+        largest = max(labels.mean(), 1 - labels.mean()) if labels.size else 0.0
+        if largest > _ONE_CLASS:
+            yield Finding(
+                "nearly-one-class",
+                "caution",
+                f"{model.name} calls {largest:.1%} of the galaxies {CLASS_NAMES[round(labels.mean())]}, so its labels "
+                "carry little information. Such labels have a small bias metric, which means nothing.",
+                "Use its probabilities instead of its labels, or train for more epochs or on more galaxies.",
+            )
+    for model in _judged(found):
+        if model.naive:
+            yield Finding(
+                "labels-treated-as-correct",
+                "caution",
+                f"{model.name} was trained without a bias curve and treats the volunteers' labels as correct, so it "
+                "does not correct them.",
+                "Train with a bias curve (`transition`).",
+            )
+        yield _predicted_labels(found, model)
+        yield from _bias(found, model)
+        if not model.naive:
+            yield from _against_fit(found, model)
+            yield from _against_correction(found, model)
+        if model.posterior is not None and model.sees_images:
+            yield Finding(
+                "posterior-overconfident",
+                "note",
+                f"The posterior of {model.name} treats image and label as independent. They are not, because "
+                "volunteers saw the same pixels as the network, so it is slightly overconfident.",
+            )
+
+
+def _left_out(found: Evidence, model: Model) -> Iterator[Check]:
+    missing = found.left_out.get(model.name, 0)
+    fraction = missing / (missing + found.frame.height)
+    numbers = (
+        f"{missing:,} galaxies ({fraction:.0%}) have no class probability by {model.name} and are left out here: no "
+        "readable image, no value of a feature, or a label that its only member was trained on."
+    )
+    if fraction > _SMALL:
+        yield Finding(
+            "rows-not-labelled", "caution", numbers, "Check why they are missing; train with `folds` 2 or more."
+        )
+    elif missing:
+        yield Finding("galaxies-left-out", "note", numbers)
+
+
+def _predicted_labels(found: Evidence, model: Model) -> Check:
+    """Whether p(disk) and T(α) together predict the volunteers' labels, beyond what chance alone gives."""
+    seen = found.seen_by_crowd(model)
+    off, (chance, scatter) = calibration_error(found.crowd.disk, seen), chance_calibration_error(seen, found.crowd.disk)
+    beyond = float(np.sqrt(off**2 - chance**2)) if off > chance + 2 * scatter else 0.0
+    what = f"Volunteers' labels predicted by {model.name} through its T(α)"
+    numbers = f"calibration error {off:.3f} (by chance {chance:.3f} ± {scatter:.3f})"
+    if beyond < _SMALL / 2:
+        return what, numbers
+    if beyond < 1.5 * _SMALL:
+        return Finding(
+            "labels-poorly-predicted",
+            "caution",
+            f"{what}: {numbers}. p(disk) and T(α) together describe the labels only roughly.",
+            "Train for more epochs, or through a T(α) that was fitted to these labels (`transition`).",
+        )
+    return Finding(
+        "labels-not-predicted",
+        "problem",
+        f"{what}: {numbers}. p(disk) and T(α) together do not describe the labels of these galaxies.",
+        "Check that the model was trained through the T(α) of these labels (`transition`), and not on galaxies that "
+        "were selected by their votes.",
+    )
+
+
+def _bias(found: Evidence, model: Model) -> Iterator[Check]:
+    """Whether the drift with α falls, beyond its errors."""
+    rows = found.row(found.crowd), found.row(model.probabilities)
+    if any(row["excess"] is None for row in rows):
+        return
+    before, after = (row["excess"] for row in rows)
+    error = float(np.linalg.norm([row["bootstrap_std" if found.tree.bootstrap else "floor_std"] for row in rows]))
+    what = f"{found.tree.measure} above noise of {model.name}"
+    numbers = f"{after:.3f}, volunteers' labels {before:.3f}, error of the difference {error:.3f}"
+    if after - before > 2 * error:
+        yield Finding(
+            "bias-increased",
+            "problem",
+            f"The class probabilities drift more with α than the volunteers' labels. {what}: {numbers}.",
+            "Check T(α) (`transition`): a curve that is too wide over-corrects.",
+        )
+    elif before - after > 2 * error and after < before / 2:
+        yield what, numbers
+    else:
+        fell = "by less than half" if before - after > 2 * error else "by no more than the error"
+        yield Finding(
+            "bias-remains",
+            "caution",
+            f"The drift with α falls {fell}. {what}: {numbers}.",
+            "Compare with gold labels (`gold`), which tell whether class fractions really change with α, or give "
+            "intrinsic columns (`intrinsic`).",
+        )
+
+
+def _against_fit(found: Evidence, model: Model) -> Iterator[Check]:
+    """The T(α) that a model was trained through, beside the one fitted to these labels."""
+    if found.study is None:
+        return
+    fit = found.study.fit
+    own, fitted = (np.asarray(one.flip_probability(found.alpha)) for one in (model.transition, fit.transition))
+    apart = float(np.mean(np.abs(own - fitted)))
+    what = f"Flip probabilities of {model.name} minus those fitted here ({fit.family}, {fit.method})"
+    if apart < _SMALL:
+        yield what, f"{apart:.3f} (mean absolute difference)"
+    else:
+        yield Finding(
+            "transition-differs",
+            "caution",
+            f"{what}: {apart:.3f} (mean absolute difference).",
+            "Find out which T(α) is right with gold labels (`gold`), and train through it (`transition`).",
+        )
+
+
+def _against_correction(found: Evidence, model: Model) -> Iterator[Check]:
+    """Two ways to the same fractions: the model's probabilities, and the volunteers' labels corrected through T."""
+    study = found.study
+    if study is None or study.fractions.by != "alpha" or study.fractions.counts.size < 2:
+        return
+    fractions = study.fractions
+    own = fractions_by(found.alpha, [model.probabilities], fractions.counts.size).filter(pl.col("galaxies") > 0)
+    at = np.interp(own["mean"].to_numpy(), fractions.middles, fractions.fractions[:, DISK])
+    error = np.interp(own["mean"].to_numpy(), fractions.middles, fractions.stderr[:, DISK])
+    apart = float(np.sqrt(np.nanmean((own["disk_fraction"].to_numpy() - at) ** 2)))
+    noise = float(np.sqrt(np.mean(error**2 + own["stderr"].to_numpy() ** 2)))
+    what = f"Disk fractions of {model.name} minus those corrected through the T(α) fitted here"
+    numbers = f"{apart:.3f} (rms over bins of α; {noise:.3f} by their errors)"
+    if np.sqrt(max(0.0, apart**2 - noise**2)) < _SMALL:
+        yield what, numbers
+    else:
+        yield Finding(
+            "fractions-disagree",
+            "caution",
+            f"{what}: {numbers}. At least one of the two is wrong.",
+            "Compare both with gold labels (`gold`).",
+        )
+
+
+def _of_transition(found: Evidence) -> Iterator[Check]:
+    """The fit of T(α) to the volunteers' labels: its own findings, and whether class fractions depend on α."""
+    settled = False
+    for definition, check in found.confounding.items():
+        yield from (replace(one, message=f"{one.message} (Gold labels: {definition}.)") for one in check.findings)
+        if not check.findings:
+            yield f"Constant class fractions, by {gold_words(definition)}", check.statement
+        settled |= bool(check.findings) or check.drift_stderr < _SMALL
+    study = found.study
+    if study is None:
+        return
+    findings = [one for one in study.findings if not (settled and one.code in _ANSWERED_BY_GOLD)]
+    yield from findings
+    codes = {one.code for one in findings}
+    if study.check.checked and "fractions-drift" not in codes:
+        yield "Constant class fractions, by intrinsic columns", study.check.statement
+    p_value = study.calibration.p_value
+    if p_value >= LEVEL and "family-rejected" not in codes:
+        yield f"Fit of the {study.fit.family} family to the labels", f"p = {p_value:.2g} (χ² over bins)"
+    widths = study.fractions.high[:, DISK] - study.fractions.low[:, DISK]
+    width = float(np.average(widths, weights=study.fractions.counts))
+    what = "Range of the disk fractions corrected through T(α)"
+    numbers = f"{width:.2f} wide (mean over bins of α; up to {widths.max():.2f})"
+    if width < 2 * _SMALL:
+        yield what, numbers
+    elif "flat-fractions-assumed" not in codes and not settled:  # which gives the range
+        yield Finding(
+            "range-wide",
+            "caution",
+            f"{what}: {numbers}. Families, estimators and the error of T(α) allow such different fractions.",
+            "Quote the range, or estimate T(α) with gold labels (`gold`).",
+        )
+
+
+def _of_sample(found: Evidence) -> Iterator[Check]:
+    measured = found.bias[found.crowd.name]
+    yield from () if measured is None else measured.findings
+    if found.tree.intrinsic is None:
+        yield Finding(
+            "intrinsic-missing",
+            "caution",
+            "Bias is measured without intrinsic columns, so a real change of class fractions with α counts as bias: "
+            "large galaxies, for example, are better resolved and more often disks.",
+            "Give columns such as luminosity, physical size and redshift (`intrinsic`).",
+        )

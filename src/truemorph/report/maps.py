@@ -1,0 +1,127 @@
+"""What networks look at: mean Grad-CAM maps and their profiles (Figures 5 to 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from truemorph.catalogs.catalogue import image_folder
+from truemorph.errors import InputError
+from truemorph.explain.catalogue import RADIUS, check_by_random_weights, findings_of, with_geometry
+from truemorph.findings import Finding
+from truemorph.progress import progress
+from truemorph.report.checks import Check
+from truemorph.report.evidence import Evidence
+from truemorph.report.figures import styles_of
+from truemorph.report.page import Illustration
+
+if TYPE_CHECKING:
+    from truemorph.explain.study import Compared, Explanation
+    from truemorph.report.writing import ReportOptions
+
+_RESAMPLES = 300
+
+
+def looks(found: Evidence, options: ReportOptions) -> tuple[list[Illustration], list[Check], dict[str, Any]]:
+    """Mean maps and profiles of the galaxies that are measured, or of so many of them."""
+    frame = found.frame
+    if not options.maps or not found.with_images or "image" not in frame.columns or not frame["image"].count():
+        return [], [], {}
+    from truemorph.explain.plots import difference_figure, mean_map_figure, profile_figure
+    from truemorph.explain.study import PIXELS, RADII, compare, explain, galaxies_of
+
+    frame = frame.filter(pl.col("image").is_not_null())
+    if frame.height > options.maps:
+        frame = frame.sample(options.maps, seed=options.seed)
+    radius = "radius" if options.field else None
+    frame, radii = with_geometry(frame, str(found.path), None, radius, options.field)
+    source = galaxies_of(frame, image_folder(found.catalogue), None, RADIUS if radii else None)
+    models = found.with_images
+    with progress(frame.height * len(models), "explaining", "galaxies") as told:
+        explanations = explain(models, source, progress=told)
+    compared = compare(explanations, _RESAMPLES, options.seed)
+    made: list[Check] = []
+    checked = {}
+    if options.draws:
+        try:
+            checked = check_by_random_weights(models, explanations, source, options.draws, options.seed)
+        except InputError as problem:
+            text = f"Grad-CAM maps could not be compared with those of random weights: {problem}."
+            made.append(Finding("maps-not-checked", "caution", text, "Do not interpret these maps."))
+    made += findings_of(explanations, checked)
+    made += [(f"Maps of {name} against random weights", one.statement) for name, one in checked.items() if one.passes]
+    what = "; ".join(f"{name}: layer {one.layer}, {one.cells}×{one.cells} cells" for name, one in explanations.items())
+    every = [
+        Illustration(
+            "maps",
+            mean_map_figure(explanations),
+            f"Mean Grad-CAM maps of {frame.height:,} galaxies by model and predicted class.",
+            f"Where each model looks (paper, Figures 5 and 6): mean Grad-CAM map of the galaxies that it calls smooth "
+            f"or disk, {frame.height:,} in all. {what}; what is finer is interpolated.",
+            _map_data(explanations),
+        ),
+    ]
+    colours = {name: style["color"] for name, style in styles_of(found).items()}
+    for unit in (PIXELS, *([RADII] if radii else [])):
+        every.append(
+            Illustration(
+                "profiles" if unit == PIXELS else "profiles_in_radii",
+                profile_figure(explanations, unit, colours),
+                f"Mean Grad-CAM intensity against distance from the centre ({unit}), by model and predicted class.",
+                "The same against distance from the centre (Figure 7); bands: standard errors over galaxies.",
+                profile_data(explanations, unit),
+            )
+        )
+    if compared:
+        every.append(
+            Illustration(
+                "differences",
+                difference_figure(compared),
+                "Differences of these profiles between models, with bootstrap bands.",
+                "Differences of these profiles between models, galaxy by galaxy where both call it alike; bands: "
+                f"68 and 95 % of {_RESAMPLES} bootstrap resamples.",
+                _difference_data(compared),
+            )
+        )
+    content = {
+        name: {"layer": one.layer, "cells": one.cells, "galaxies": one.galaxies} for name, one in explanations.items()
+    }
+    return every, made, content
+
+
+def _map_data(explanations: Mapping[str, Explanation]) -> pl.DataFrame:
+    rows = []
+    for name, one in explanations.items():
+        for some in one.classes:
+            if some.galaxies and some.mean is not None:
+                at: np.ndarray = np.indices(some.mean.mean.shape).reshape(2, -1)
+                pixels = {"y": at[0], "x": at[1], "mean": some.mean.mean.ravel(), "stderr": some.mean.stderr.ravel()}
+                rows.append(pl.DataFrame({"model": name, "predicted": some.name, **pixels}))
+    return pl.concat(rows)
+
+
+def _difference_data(compared: Sequence[Compared]) -> pl.DataFrame:
+    rows = []
+    for one in compared:
+        found = one.difference
+        about = {"models": f"{one.first} - {one.second}", "predicted": one.name, "unit": found.unit}
+        bands = {f"{end}_{share:.0%}": values for share, band in found.bands.items()
+                 for end, values in zip(("low", "high"), band, strict=True)}  # fmt: skip
+        rows.append(pl.DataFrame(about | {"distance": found.middles, "difference": found.difference} | bands))
+    return pl.concat(rows)
+
+
+def profile_data(explanations: Mapping[str, Explanation], unit: str) -> pl.DataFrame:
+    """Mean profiles of models and predicted classes: `model`, `predicted`, `unit`, `distance`, `mean`, and so on."""
+    rows = []
+    for name, one in explanations.items():
+        for some in one.classes:
+            if some.galaxies and unit in some.rings:
+                profile = some.rings[unit].mean()
+                about = {"model": name, "predicted": some.name, "unit": unit, "distance": profile.middles}
+                measured = {"mean": profile.mean, "stderr": profile.stderr, "galaxies": profile.counts}
+                rows.append(pl.DataFrame(about | measured))
+    return pl.concat(rows)

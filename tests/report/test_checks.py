@@ -1,0 +1,233 @@
+"""What the page says of its own trust, in worlds where the answer is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from conftest import confounded_labels, flipped_labels
+from truemorph.bias.study import study_transition
+from truemorph.bias.transitions import MatrixTransition, RayleighTransition
+from truemorph.catalogs.selected import select_rows
+from truemorph.findings import Finding
+from truemorph.report.checks import checks
+from truemorph.report.evidence import Evidence, Model, is_naive
+from truemorph.report.label_sets import LabelSet
+from truemorph.report.page import in_order, verdict
+from truemorph.report.table1 import Tree
+from truemorph.report.writing import answer
+from truemorph.tables import CatalogTable
+
+N = 8000
+STUDIES = {}
+FLIPS = RayleighTransition(11.25)
+
+
+def evidence(labels, alpha, model=None, truths=None, transition=FLIPS, columns=None, study=True):
+    frame = pl.DataFrame({"object_id": np.arange(labels.size), "label": labels, "alpha": alpha, "split": "test"})
+    names = []
+    if columns is not None:
+        names = ["M_r", "log_r"]
+        frame = frame.with_columns(M_r=pl.Series(columns[:, 0]), log_r=pl.Series(columns[:, 1]))
+    tree = Tree.fitting(alpha, None if columns is None else columns[:, :2], bootstrap=0, seed=0)
+    key = labels.tobytes(), tuple(names)
+    if study and key not in STUDIES:  # one fit for all that is said of the same labels
+        rows = select_rows(CatalogTable(frame), intrinsic=names)
+        STUDIES[key] = study_transition(
+            rows.labels, rows.alpha, intrinsic=rows.intrinsic, about=rows.about, findings=rows.findings
+        )
+    fitted = STUDIES[key] if study else None
+    models = [] if model is None else [Model.of("net", transition, model, None)]
+    sets = {name: LabelSet(f"truth, {name}", "truth", one.astype(float)) for name, one in (truths or {}).items()}
+    return Evidence(CatalogTable(frame), frame, models, [], sets, names, tree, fitted, f"{labels.size} galaxies", frame)
+
+
+def codes(found, severity=None):
+    findings, _ = checks(found)
+    return {one.code for one in findings if severity in (None, one.severity)}
+
+
+def message(found, code):
+    findings, _ = checks(found)
+    return next(one.message for one in findings if one.code == code)
+
+
+def passed(found):
+    return [name for name, _ in checks(found)[1]]
+
+
+def calibrated(truth, seed=1):
+    """Probabilities that mean what they say: those of a Gaussian score."""
+    score = np.random.default_rng(seed).normal(2.0 * truth - 1.0, 0.8)
+    prior = np.log(truth.mean() / (1 - truth.mean()))
+    return 1 / (1 + np.exp(-(prior + 2 * score / 0.8**2)))
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return flipped_labels(N, seed=21, smooth=0.3, median=16.8)
+
+
+def test_a_right_correction_passes(plain):
+    labels, alpha, truth = plain
+    found = evidence(labels, alpha, calibrated(truth), {"all": truth})
+    assert codes(found, "problem") == set()
+    names = passed(found)
+    for one in (
+        "Error of the disk fractions",
+        "Balanced accuracy",
+        "Volunteers' labels predicted",
+        "CV14",
+        "Fit of the",
+    ):
+        assert any(name.startswith(one) for name in names), one
+    text = answer(found)
+    assert "change from smooth to disk" in text
+    assert f"{np.mean(labels[np.argsort(alpha, kind='stable')][-N // 5 :]):.2f} in the best" in text
+
+
+def test_over_correction_is_a_problem(plain):
+    labels, alpha, truth = plain
+    rng = np.random.default_rng(3)
+    narrow = truth * (rng.random(N) < np.clip(alpha / 25, 0.1, 1))  # narrower disks, missed by volunteers less often
+    found = evidence(labels, alpha, calibrated(truth), {"all": truth, "late": narrow})
+    findings, _ = checks(found)
+    assert "fractions-worse" in codes(found, "problem")
+    assert all("late" in one.message for one in findings if one.severity == "problem")
+    assert verdict(findings)["status"] == "problem"
+
+
+def test_probabilities_that_contradict_the_labels_are_a_problem(plain):
+    labels, alpha, truth = plain
+    found = evidence(labels, alpha, np.clip(calibrated(truth) ** 4, 0, 1))
+    assert "labels-not-predicted" in codes(found, "problem")
+
+
+def test_a_model_that_calls_all_galaxies_disks(plain):
+    labels, alpha, _ = plain
+    found = evidence(labels, alpha, np.full(N, 0.7))
+    assert "nearly-one-class" in codes(found, "caution")
+    assert "100.0%" in message(found, "nearly-one-class")
+
+
+def test_bias_that_stays(plain):
+    labels, alpha, _ = plain
+    rng = np.random.default_rng(4)
+    found = evidence(labels, alpha, np.clip(labels + rng.normal(0, 0.01, N), 0.01, 0.99), transition=FLIPS)
+    assert "labels-not-predicted" in codes(found, "problem")
+    assert "bias-remains" in codes(found, "caution")
+
+
+def test_what_could_not_be_checked_is_a_caution(plain):
+    labels, alpha, truth = plain
+    found = evidence(labels, alpha, calibrated(truth))
+    assert codes(found, "caution") >= {"gold-missing", "flat-fractions-assumed", "intrinsic-missing"}
+    assert verdict(checks(found)[0])["status"] == "caution"
+
+
+def test_gold_labels_answer_what_labels_alone_cannot(plain):
+    """Many gold labels test that class fractions are constant; a few leave it as it was."""
+    labels, alpha, truth = plain
+    found = evidence(labels, alpha, calibrated(truth), {"all": truth})
+    assert not codes(found) & {"flat-fractions-assumed", "gold-missing", "range-wide"}
+    assert any(name.startswith("Constant class fractions, by the gold labels") for name in passed(found))
+    few = np.where(np.arange(N) < 80, truth, np.nan)
+    assert "flat-fractions-assumed" in codes(evidence(labels, alpha, calibrated(truth), {"few": few}))
+
+
+@pytest.mark.slow
+def test_confounding_that_intrinsic_columns_explain_is_no_finding():
+    labels, alpha, _, columns = confounded_labels(5_000, seed=5)
+    found = evidence(labels, alpha, columns=columns)
+    assert found.study.check.confounded
+    assert "Constant class fractions, by intrinsic columns" in passed(found)
+    assert "fractions-drift" not in codes(found)
+
+
+def test_of_two_models_the_naive_one_is_not_judged(plain):
+    labels, alpha, truth = plain
+    identity = MatrixTransition.identity()
+    assert is_naive(identity)
+    assert not is_naive(FLIPS)
+    found = evidence(labels, alpha, calibrated(truth), {"all": truth})
+    naive = Model.of("naive", identity, np.clip(labels.astype(float), 0.01, 0.99), None)
+    assert naive.posterior is None
+    both = replace(found, models=[naive, *found.models])
+    assert both.principal.name == "net"
+    findings, rows = checks(both)
+    assert not any("naive" in text for text in (*(one.message for one in findings), *(name for name, _ in rows)))
+
+
+def test_a_naive_model_alone_corrects_nothing(plain):
+    labels, alpha, truth = plain
+    rng = np.random.default_rng(6)
+    copied = np.clip(np.where(rng.random(N) < 0.1, 1 - labels, labels), 0.05, 0.95)  # the volunteers' labels, and worse
+    found = evidence(labels, alpha, copied, {"all": truth}, transition=MatrixTransition.identity())
+    assert "labels-treated-as-correct" in codes(found, "caution")
+    assert "labels-worse" in codes(found, "problem")
+
+
+def test_worse_labels_are_a_problem_though_fractions_are_right(plain):
+    labels, alpha, truth = plain
+    shuffled = np.random.default_rng(7).permutation(calibrated(truth))  # right on average, blind to each galaxy
+    found = evidence(labels, alpha, shuffled, {"all": truth})
+    assert any(name.startswith("Error of the disk fractions") for name in passed(found))
+    assert "labels-worse" in codes(found, "problem")
+
+
+@pytest.mark.parametrize("n", [100, 400])
+def test_few_galaxies_are_not_held_against_a_right_model(n):
+    """Probabilities that are right are rarely called wrong, however few galaxies there are."""
+    blamed = 0
+    for seed in range(20):
+        labels, alpha, truth = flipped_labels(n, seed=seed, smooth=0.3, median=16.8)
+        found = evidence(labels, alpha, calibrated(truth, seed), study=False)
+        blamed += "labels-not-predicted" in codes(found)
+    assert blamed <= 2
+
+
+def test_another_t_than_that_of_the_labels(plain):
+    labels, alpha, truth = plain
+    found = evidence(labels, alpha, calibrated(truth), transition=RayleighTransition(18.0))
+    assert "transition-differs" in codes(found, "caution")
+
+
+def test_true_classes_that_depend_on_alpha():
+    labels, alpha, truth, _ = confounded_labels(N, seed=5)
+    found = evidence(labels, alpha, calibrated(truth), {"all": truth})
+    assert "(Gold labels: all.)" in message(found, "fractions-drift")
+
+
+def test_galaxies_without_a_probability_count(plain):
+    labels, alpha, truth = plain
+    found = replace(evidence(labels, alpha, calibrated(truth)), left_out={"net": N})
+    assert "8,000 galaxies (50%)" in message(found, "rows-not-labelled")
+    found = replace(found, left_out={"net": 8})
+    assert "galaxies-left-out" in codes(found, "note")
+
+
+def test_without_a_model_the_corrected_labels_are_compared(plain):
+    labels, alpha, truth = plain
+    found = evidence(labels, alpha, truths={"all": truth})
+    assert "Corrected through the fitted T" in answer(found)
+    assert "Error of the disk fractions corrected through T(α)" in passed(found)
+
+
+def test_no_finding_is_made_twice(plain):
+    labels, alpha, truth = plain
+    found = evidence(labels, alpha, calibrated(truth))
+    known = found.study.findings
+    findings, _ = checks(found, known)
+    assert len(findings) == len(set(findings))
+    assert set(known) <= set(findings)
+
+
+def test_the_verdict_follows_from_the_findings():
+    one, other = Finding("a", "caution", "A.", "Do."), Finding("b", "problem", "B.", "Do.")
+    assert verdict([]) == verdict([Finding("c", "note", "C.")])
+    assert verdict([])["status"] == "good"
+    assert verdict([one])["status"] == "caution"
+    assert "one caution" in verdict([one])["text"]
+    assert verdict([one, other])["status"] == "problem"
+    assert [finding.code for finding in in_order([one, other])] == ["b", "a"]
