@@ -24,19 +24,25 @@ def sky(tmp_path_factory):
 
 
 @pytest.fixture
-def addresses(sky, tmp_path, monkeypatch):
-    """Where it is, as a file; proxies of this machine are none of the tests' business."""
+def fetching_there(sky, tmp_path, monkeypatch):
+    """Fetch from the local server; proxies of this machine are none of the tests' business."""
+    from truemorph.archives.fetch import fetch
+
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    return sky.write_addresses(tmp_path / "addresses.toml")
+    served = sky.write_addresses(tmp_path / "addresses.toml")
+    monkeypatch.setattr(
+        "truemorph.archives.fetch.fetch",
+        lambda name, out, **chosen: fetch(name, out, addresses_from=served, per_second=1000, **chosen),
+    )
 
 
 @pytest.mark.slow
-def test_everything_from_nothing(capsys, sky, addresses, tmp_path):
+def test_everything_from_nothing(capsys, sky, fetching_there, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     more = ("--training.crop", 207 / 424, "--json")
-    arguments = command(data, out, "--fetch", "--addresses", addresses, "--rate", 1000, *more)
+    arguments = command(data, out, "--fetch", *more)
     status, said, err = run(capsys, *arguments)
     assert status == 0, err
     stages = {one["name"]: one for one in json.loads(said)["stages"]}

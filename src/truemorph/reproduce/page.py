@@ -29,23 +29,13 @@ from truemorph.report.page import (
     write_page,
 )
 from truemorph.report.style import plain_text
-from truemorph.reproduce.figures import HST_PROBLEM, maps, pairs, sersic_curves, styles
-from truemorph.reproduce.measured import short_titles
+from truemorph.reproduce.figures import maps, pairs, sersic_curves, styles
 from truemorph.reproduce.paper import DDB, DISK_LIKE_AMONG_SMOOTH, GZ2B, HST_PAIRS, TABLE_1
 from truemorph.reproduce.stages import FAILED, LACKS, Outcome, Stage, Work
-from truemorph.reproduce.tables import (
-    MARKDOWN,
-    OTHER_HEAD,
-    absent_cells,
-    cells,
-    frame_of,
-    head,
-    how_measured,
-    markdown,
-    other_numbers,
-)
+from truemorph.reproduce.table1 import OTHER_HEAD, cells, frame_of, head, how_measured, other_numbers, short_titles
 
 PAGE, FIGURES = "reproduction.html", "figures"
+DRAWN = ("table1", "settings", "figure3", "figures5and6", "figure7", "figure4")
 _TITLE = "Reproduction of Medina-Rosales, Cabrera-Vives & Miller (arXiv:2308.11007)"
 _PAIRS_ON_PAGE = 12
 
@@ -56,7 +46,7 @@ def _prose(text: str, width: int = 14) -> Markup:
 
 
 def _answer(work: Work) -> str:
-    drawn, share = work.result("catalogue"), work.options.size.share
+    drawn, share = work.result("catalogue"), work.options.fraction
     text = [f"{drawn['galaxies']:,} galaxies of {work.catalogue().metadata['source']}, at scale {share:.3g}."]
     if not work.have("table1"):
         return " ".join([*text, "Table 1 could not be made."])
@@ -98,8 +88,6 @@ def _checks(work: Work) -> list[Check]:
             every.append(("bad", f"Stage {outcome.name} failed: {outcome.text}."))
         elif outcome.status == LACKS:
             every.append(("care", f"Stage {outcome.name} lacks: {outcome.text}."))
-    if HST_PROBLEM in work.memo:
-        every.append(("care", f"{work.memo[HST_PROBLEM]}."))
     if work.have("table1"):
         every += _of_table(work.result("table1"))
     if work.have("theta"):
@@ -140,8 +128,7 @@ def _tables(work: Work) -> list[Table]:
     out = []
     if work.have("table1"):
         table = work.result("table1")
-        rows = {row["name"]: row for row in table["rows"]}
-        lines = [cells(rows[name]) if name in rows else absent_cells(work, name) for name in TABLE_1]
+        lines = [cells(work, table, name) for name in TABLE_1]
         note = (
             f"{how_measured(table)}. Minus GZ2B: difference of plain values, error from resamples that both share. "
             "Floor: labels that don't drift with α. Errors: resampled galaxies; trainings scatter besides."
@@ -297,12 +284,9 @@ def _stages(outcomes: dict[str, Outcome]) -> Table:
 
 
 def _follows_from(work: Work) -> dict[str, Any]:
-    stages = {
-        name: [one.key] if one.there else [one.status, one.text]
-        for name, one in work.outcomes.items()
-        if name != "page"
-    }
-    return {"stages": stages, "problem": work.memo.get(HST_PROBLEM)}
+    others = [one for name, one in work.outcomes.items() if name != "page"]
+    absent = [(one.name, one.status, one.text) for one in others if not one.there]
+    return {"from": work.keys(work.outcomes), "absent": absent}
 
 
 def _make(work: Work, folder: Path) -> dict[str, Any]:
@@ -329,7 +313,7 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
             "catalogue": work.catalogue().metadata["source"],
             "votes": work.catalogue().metadata["votes"],
             "α": work.catalogue().metadata["alpha"],
-            "scale": f"{options.size.share:g}",
+            "scale": f"{options.fraction:g}",
             "bootstrap resamples": options.bootstrap,
             "seed": options.seed,
             **{f"training, {name}": value for name, value in work.inputs.training.items()},
@@ -338,8 +322,6 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
     )
     write_illustrations(illustrations + figure4, folder / FIGURES)
     write_page(page, folder / PAGE)
-    if work.have("table1"):
-        (folder / MARKDOWN).write_text(markdown(work, work.result("table1")), encoding="utf-8")
     return {
         "answer": answer,
         "checks": [asdict(one) for one in checks],

@@ -1,4 +1,4 @@
-"""Why numbers may differ from the paper's: what it leaves open, what was done here, and how much that moves them."""
+"""Sensitivity: what the paper leaves open, what was done here, and how much that changes its numbers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from truemorph.io import plain, write_json
 from truemorph.report.measures import Tree, numbers_of
 from truemorph.report.page import with_error
 from truemorph.reproduce.catalogue import EVERYTHING
-from truemorph.reproduce.measured import MODELS, Measured, measured, on_frame, one_class, order
 from truemorph.reproduce.models import NETWORKS
 from truemorph.reproduce.paper import GZ2B, GZ2D, SAMPLE
 from truemorph.reproduce.stages import Stage, Work
-from truemorph.reproduce.tables import settings
+from truemorph.reproduce.table1 import MODELS, Measured, measured, on_frame, one_class, order, settings
 from truemorph.tables import numeric_columns, read_table
 
 # Trees of CV18, and bins of CV14: those with so many galaxies a bin are tried.
@@ -139,7 +138,7 @@ def _drawn(work: Work, found: Measured) -> dict[str, Any] | None:
 
 
 def _floor(work: Work, found: Measured) -> dict[str, Any] | None:
-    bias = found.tree.bias(found.crowd)
+    bias = found.tree.bias(found.observed)
     if bias is None:
         return None
     return _reason(
@@ -156,7 +155,7 @@ def _k_correction(work: Work, found: Measured) -> dict[str, Any] | None:
     values = numeric_columns(found.frame, found.intrinsic, "the sample").copy()
     # In r about z mag for early types, less for late ones (Chilingarian, Melchior & Zolotukhin 2010, MNRAS 405, 1409).
     values[:, found.intrinsic.index("M_r")] -= numeric_columns(found.frame, ["redshift"], "the sample")[:, 0]
-    before, after = (tree.value(found.crowd) for tree in (found.tree, replace(found.tree, intrinsic=values)))
+    before, after = (tree.value(found.observed) for tree in (found.tree, replace(found.tree, intrinsic=values)))
     if before is None or after is None:
         return None
     return _reason(
@@ -174,7 +173,7 @@ def _psf(work: Work, found: Measured) -> dict[str, Any] | None:
     width = found.frame[best].cast(pl.Float64).fill_null(np.nan).to_numpy()
     known = np.isfinite(width) & (width > 0)
     alpha = np.where(known, found.tree.alpha * found.frame["psf_fwhm"].to_numpy() / np.where(known, width, 1), np.nan)
-    before, after = found.tree.value(found.crowd), replace(found.tree, alpha=alpha).value(found.crowd)
+    before, after = found.tree.value(found.observed), replace(found.tree, alpha=alpha).value(found.observed)
     if before is None or after is None:
         return None
     scaled = (training["alpha"] * training["psf_fwhm"] / training[best]).to_numpy()
@@ -262,7 +261,7 @@ def _size(work: Work, found: Measured) -> dict[str, Any] | None:
     if drawn["as_drawn_in_the_paper"]:
         return None
     return _reason(
-        "size", f"{sum(SAMPLE):,} galaxies", f"{drawn['galaxies']:,} galaxies (scale {work.options.size.share:g})",
+        "size", f"{sum(SAMPLE):,} galaxies", f"{drawn['galaxies']:,} galaxies (scale {work.options.fraction:g})",
         "not a reproduction: smaller samples have larger floors and errors, and networks learn less",
     )  # fmt: skip
 
