@@ -57,7 +57,7 @@ def test_everything_from_nothing(capsys, sky, fetching_there, tmp_path):
     assert np.allclose(both["alpha"], both["alpha_true"], rtol=2e-3)
     theta = result_of(out)["theta"]
     assert abs(theta["theta"] - 11.25) < 4 * theta["stderr"]
-    seen = read_table(stage_of(out, "figure4") / "figure4.ecsv").frame
+    seen = read_table(out / "figures" / "figure4.ecsv").frame
     truth = sky.truth.filter(pl.col("hst") == "image")["objid"].cast(pl.String)
     assert seen.height > 0
     assert seen["object_id"].cast(pl.String).is_in(truth.implode()).all()

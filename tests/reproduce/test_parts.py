@@ -103,6 +103,15 @@ def test_stages_are_made_once(work):
     assert made == list("abcdc")
 
 
+def test_a_stage_with_another_result_is_followed_by_those_that_use_it(work):
+    made = []
+    run_stages(stages_that_count(made), work)
+    shutil.rmtree(work.outcomes["b"].folder)
+    stages = stages_that_count(made)
+    run_stages([stages[0], replace(stages[1], make=lambda work, folder: {"another": 1}), *stages[2:]], work)
+    assert statuses(work) == {"a": "cached", "b": "done", "c": "done", "d": "done"}  # all follow from those before
+
+
 def test_failures_and_lacks_reach_only_what_needs_them(work):
     made = []
     run_stages(stages_that_count(made, fails="b", lacks="c"), work)

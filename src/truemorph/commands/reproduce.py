@@ -31,7 +31,7 @@ class Reproduction(Result):
     out : Path
     content : dict
         The content of `reproduce.json`: `stages` (name, status, what is missing or failed), what they found by name,
-        `reasons`, `estimate`, `answer`, `files` (by name, where they are), `published` (each with its stage) and
+        `reasons`, `answer`, `files` (by name, where they are), `published` (each with its stage) and
         `of_an_earlier_run` (what was found then by stages that did not run now).
     findings : tuple of Finding
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +30,7 @@ _PUBLISHED = {
 def run_experiment(
     data: Path, out: Path, options: ReproduceOptions, config: Path | None, given: dict[str, Any]
 ) -> dict[str, Any]:
-    """Run the experiment; see `truemorph.reproduce_paper`.
-
-    Parameters
-    ----------
-    data, out, options, config
-        As for `reproduce_paper`.
-    given : dict
-        Fields of `Inputs`.
-
-    Returns
-    -------
-    dict
-        Content of `reproduce.json`.
+    """Run the experiment and return the content of `reproduce.json`; see `truemorph.reproduce_paper`.
 
     Raises
     ------
@@ -73,26 +60,16 @@ def run_experiment(
             inputs = Inputs.of(data, config, **given)
         work = Work(data, out, inputs, options)
         run_stages(STAGES, work)
-        expected = models.estimate(work) if options.dry_run else {}
-        if expected:
-            print(f"reproduce: {expected['text']}", file=sys.stderr)
         result: dict[str, Any] = plain(
             {
                 "truemorph_version": __version__,
                 "scale": options.fraction,
                 "seed": options.seed,
                 "stages": [
-                    {
-                        "name": one.name,
-                        "title": one.title,
-                        "status": one.status,
-                        "text": one.text,
-                        "seconds": one.seconds,
-                        "folder": None if one.folder is None else str(one.folder.relative_to(out)),
-                    }
+                    {key: getattr(one, key) for key in ("name", "title", "status", "text", "seconds")}
+                    | {"folder": None if one.folder is None else str(one.folder.relative_to(out))}
                     for one in (*fetched, *work.outcomes.values())
                 ],
-                "estimate": expected or None,
                 **{name: work.result(name) for name in _TOLD if work.have(name)},
                 "reasons": [],
                 "answer": "",

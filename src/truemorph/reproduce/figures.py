@@ -14,7 +14,7 @@ from truemorph.classifiers.checkpoint import load
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import check_by_random_weights
 from truemorph.explain.profiles import MeanMap
-from truemorph.explain.study import PIXELS, Explained, Explanation, Rings, compare, explain, galaxies_of
+from truemorph.explain.study import PIXELS, Explained, Explanation, Rings, explain, galaxies_of
 from truemorph.io import read_json, write_json, written_whole
 from truemorph.progress import progress
 from truemorph.report import gallery
@@ -26,9 +26,9 @@ from truemorph.reproduce.options import CONFIG
 from truemorph.reproduce.paper import DCV14, DDB, GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D
 from truemorph.reproduce.stages import FAILED, TEST_ROWS, Lacks, Stage, Work
 from truemorph.reproduce.table1 import MODELS, all_labels, measured, short_titles
-from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
+from truemorph.tables import CatalogTable, numeric_columns, write_table
 
-CHANGED, PAIRS = "changed.csv", "figure4.ecsv"
+CHANGED = "changed.csv"
 _ABOUT, _MAPS = "explanations.json", "explanations.npz"
 _RESAMPLES = 300
 _FEWEST = 10
@@ -89,7 +89,6 @@ def sersic_curves(work: Work) -> Distributions:
 def _make_sersic(work: Work, folder: Path) -> dict[str, Any]:
     curves = sersic_curves(work)
     table = curves.table()
-    write_table(CatalogTable(table), folder / "figure3.ecsv")
     smooth = table.filter((pl.col("panel") == "smooth") & (pl.col("labels") == curves.crowd_name))
     return {
         "galaxies": curves.n_galaxies,
@@ -146,21 +145,18 @@ def _pairs_from(work: Work) -> dict[str, Any]:
 
 
 def _make_pairs(work: Work, folder: Path) -> dict[str, Any]:
-    """Pairs of images as a table: what is drawn."""
     better, table = _better(work)
-    write_table(CatalogTable(table, {}, {"folder": str(better)}), folder / PAIRS)
-    changed = work.result("changed")["changed"]
-    return {"changed": changed, "with_better": table.height, "folder": str(better)}
+    return {"changed": work.result("changed")["changed"], "with_better": table.height, "folder": str(better)}
 
 
 def pairs(work: Work) -> list[dict[str, Any]]:
     """Images of the galaxies that changed and have a better one: `object_id`, `title`, `seen`, `better`."""
-    if not work.have("figure4") or not work.result("figure4")["with_better"]:
+    folder, table = _better(work)
+    if not table.height:
         return []
-    as_seen = gallery.Pictures(image_folder(work.catalogue()))
-    better = gallery.Pictures(Path(work.result("figure4")["folder"]))
+    as_seen, better = gallery.Pictures(image_folder(work.catalogue())), gallery.Pictures(folder)
     out: list[dict[str, Any]] = []
-    for row in read_table(work.file("figure4", PAIRS)).frame.iter_rows(named=True):
+    for row in table.iter_rows(named=True):
         if len(out) == _MOST_PAIRS:
             break
         try:
@@ -205,13 +201,6 @@ def _make_maps(work: Work, folder: Path) -> dict[str, Any]:
         except InputError as why:  # maps of one galaxy, say
             problem = str(why)
     write_explanations(explanations, folder)
-    differences = [
-        {"first": one.first, "second": one.second, "class": one.name, "middles": one.difference.middles,
-         "difference": one.difference.difference, "low_95": one.difference.bands[0.95][0],
-         "high_95": one.difference.bands[0.95][1], "galaxies": one.difference.galaxies}
-        for one in compare(explanations, _RESAMPLES, work.options.seed)
-    ]  # fmt: skip
-    write_json(folder / "differences.json", {"differences": differences})
     return {
         "models": {name: _looks(one) for name, one in explanations.items()},
         "random_weights": {name: {"passes": one.passes, "statement": one.statement} for name, one in checks.items()},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.catalogs.sampling import TEST, TRAIN, VALIDATION
+from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.classifiers.fits import fit_catalogue, write_fit
 from truemorph.classifiers.train import train_on_catalogue
 from truemorph.config import RunConfig, TrainingConfig, run_config
 from truemorph.errors import InputError, nearest
 from truemorph.reproduce.catalogue import DEBIASED
-from truemorph.reproduce.options import Inputs, ReproduceOptions, split_fractions, theta_bins
+from truemorph.reproduce.options import Inputs, ReproduceOptions, theta_bins
 from truemorph.reproduce.paper import DCV14, DDB, GZ2D, RESNET_GZ2B, RESNET_GZ2D
-from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, TO_DO, Lacks, Stage, Work
+from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Lacks, Stage, Work
 from truemorph.tables import numeric_columns
 
 FIT, LABELS, MODEL = "theta.json", "labels.parquet", "model"
@@ -30,7 +29,6 @@ _TRAINING_ROWS = (f"split={TRAIN}",)
 # Numbers of bins of θ beside the paper's: galaxies in each.
 _PER_BIN = (16, 32, 128, 256, 1024)
 _FEWEST = 20
-_STEPS = 3
 
 
 # θ_DDB (section 2.3.3)
@@ -212,68 +210,3 @@ STAGES = (
     Stage(DCV14, "DCV14 on GZ2B: logistic regression and θ by EM", _dcv14_from, _make_dcv14, ("catalogue",)),
     _network_stage(DDB, "DDB on GZ2B: the network through T(α)", "theta"),
 )
-
-
-# How long training takes
-
-
-def training_rate(config: TrainingConfig) -> float:
-    """Galaxies a second that a network learns from, in steps of training on made-up images.
-
-    Decoding is not counted, because other processes do it meanwhile.
-    """
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    from truemorph.classifiers.hardware import settled_precision, torch_device
-    from truemorph.classifiers.network import GalaxyNetwork
-
-    device = torch_device()
-    network: Any = GalaxyNetwork(config).to(device)
-    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
-    size, batch = config.image_size, config.batch_size
-    images = torch.rand(batch, 3, size, size, device=device)
-    labels = torch.zeros(batch, dtype=torch.long, device=device)
-    mixed = settled_precision(config.precision) == "bf16-mixed"
-    began = 0.0
-    for step in range(_STEPS):
-        if step == 1:  # the first is slower
-            began = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-            loss = cross_entropy(network(images).float(), labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        loss.item()  # waits for the GPU
-    return (_STEPS - 1) * batch / (time.perf_counter() - began)
-
-
-def estimate(work: Work) -> dict[str, Any]:
-    """Hours that the networks which are not there will take at most.
-
-    Returns
-    -------
-    dict
-        `networks`: how many are to be trained; `hours`; `galaxies_per_second` in training; `text`. Empty if none is.
-    """
-    import torch
-
-    left = [name for name in NETWORKS if work.outcomes[name].status == TO_DO]
-    if not left:
-        return {}
-    config = network_config(work.inputs, work.options).training
-    total = sum(work.options.counts)
-    splits = dict(zip((TRAIN, VALIDATION, TEST), (total * one for one in split_fractions(total)), strict=True))
-    if work.have("catalogue"):
-        splits |= work.result("catalogue")["splits"]
-    rate = training_rate(config)
-    # Prediction is the first third of a step; maps are a step each, of every network.
-    steps = len(left) * config.epochs * (splits[TRAIN] + splits[VALIDATION] / 3)
-    hours = (steps + splits[TEST] * (len(left) / 3 + len(NETWORKS))) / rate / 3600
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    text = (
-        f"{len(left)} networks ({config.backbone}, {config.image_size} pixels) of at most {config.epochs} epochs on "
-        f"{splits[TRAIN]:,.0f} galaxies at {rate:,.1f} galaxies/s, measured now ({where}): at most "
-        f"{hours:,.1f} hours, maps included; training stops earlier where it does not improve"
-    )
-    return {"networks": len(left), "hours": hours, "galaxies_per_second": rate, "text": text}

@@ -134,7 +134,7 @@ class ReproduceOptions:
     cache : Path, optional
         Folder for decoded images.
     dry_run : bool
-        Show what would be run, and how long it would take.
+        Show what would be run.
     seed : int
         Random seed.
 

@@ -51,7 +51,7 @@ class Outcome:
     folder : Path, optional
     result : dict
     seconds : float
-        The time that making it took.
+        That making it took.
     """
 
     name: str
@@ -76,19 +76,7 @@ class Outcome:
 
 @dataclass
 class Work:
-    """What stages are made from, and the stages so far.
-
-    Attributes
-    ----------
-    data, out : Path
-        Folder of data, and the folder that is written.
-    inputs : Inputs
-    options : ReproduceOptions
-    outcomes : dict of Outcome
-        By stage, in the order in which they ran.
-    memo : dict
-        What `once` has made.
-    """
+    """What stages are made from, and the outcomes of the stages so far, by name."""
 
     data: Path
     out: Path

@@ -66,18 +66,16 @@ def frame_of(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Measured:
-    """Galaxies that are measured on.
+    """Test galaxies that all label sets label, and their labels.
 
     Attributes
     ----------
     frame : polars.DataFrame
-        Test galaxies that all label sets label.
     sets : dict of LabelSet
-        By row of Table 1, hard labels.
+        Hard labels, by row of Table 1.
     probabilities : dict of LabelSet
         p(disk) of the models.
     tree : Tree
-        How bias is measured.
     intrinsic : tuple of str
         Columns of the tree; empty for CV14.
     left_out : dict of int
@@ -118,7 +116,7 @@ def all_labels(work: Work) -> tuple[pl.DataFrame, dict[str, np.ndarray], dict[st
 
 
 def measured(work: Work) -> Measured:
-    """The test galaxies on which every label set is measured alike; asked for when the models are there.
+    """The test galaxies on which every label set is measured alike, when the models are there.
 
     Raises
     ------
@@ -198,7 +196,6 @@ def _measure_bias(work: Work, folder: Path) -> dict[str, Any]:
             row = {"labels": labels.name, "name": name, "galaxies_of": part, "measure": tree.measure}
             row |= {"depth": tree.depth, "bins": tree.bins, "galaxies": chosen.height}
             rows.append(row | numbers_of(tree.bias(labels)))
-    write_table(CatalogTable(frame_of(plain(rows))), folder / "bias.ecsv")
     return {"rows": rows}
 
 
@@ -206,12 +203,7 @@ def _measure_bias(work: Work, folder: Path) -> dict[str, Any]:
 
 
 def table_rows(found: Measured, seed: int) -> list[dict[str, Any]]:
-    """Table 1 of these labels.
-
-    Parameters
-    ----------
-    found : Measured
-    seed : int
+    """Table 1 of these labels, with the paper's numbers.
 
     Returns
     -------
@@ -361,7 +353,6 @@ def _make_table(work: Work, folder: Path) -> dict[str, Any]:
 # Table 1 as text
 
 
-OTHER_HEAD = ("", "here", "paper", "how")
 _HEAD = ("labels", "galaxies", "disk fraction", "{} here", "paper", "minus GZ2B, here", "paper", "plain value", "floor",
          "above floor")  # fmt: skip
 
