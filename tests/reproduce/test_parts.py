@@ -79,7 +79,7 @@ def stages_that_count(made, *, fails=(), lacks=()):
     def follows(name):
         def one(work):
             if name in lacks:
-                raise Lacks("patience", "wait")
+                raise Lacks("patience: wait")
             return {"from": work.keys("abc")}
 
         return one

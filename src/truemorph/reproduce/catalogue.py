@@ -21,7 +21,7 @@ from truemorph.findings import Finding
 from truemorph.io import file_hash
 from truemorph.reproduce.options import Inputs, split_fractions
 from truemorph.reproduce.paper import SAMPLE
-from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Lacks, Outcome, Stage, Work
+from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outcome, Stage, Work
 from truemorph.tables import CatalogTable, frame_hash, read_table, write_table
 
 EVERYTHING, DEBIASED = "everything.parquet", "gz2d.parquet"
@@ -62,21 +62,21 @@ def _prepared(work: Work) -> Preparation:
     """All galaxies that can be used, from which the sample is drawn."""
     inputs = work.inputs
     if inputs.table is None:
-        raise Lacks("a table of Galaxy Zoo 2 votes", f"truemorph fetch gz2 --out {work.data / 'gz2'}, or `table`")
+        raise work.lacks("a table of Galaxy Zoo 2 votes", "gz2", "`table`")
     table = read_table(inputs.table)
     mapping: Mapping | None = None
     if inputs.mapping is not None:  # the sample and the split are this experiment's own
         mapping = read_mapping(inputs.mapping).model_copy(update={"sample": None, "split": None})
     names = table.frame.columns
-    kind = mapping or detect_mapping(names, inputs.table, inputs.columns())
+    columns = {name: one for name, one in (("object_id", inputs.id), ("radius", inputs.radius)) if one}
+    kind = mapping or detect_mapping(names, inputs.table, columns)
     if inputs.photometry is None and inputs.radius is None and "radius" in {*kind.columns} - {*resolve(kind, names)}:
-        how = f"truemorph fetch sdss --out {work.data / 'sdss'}, or `photometry`, `radius` and `psf_fwhm`"
-        raise Lacks("Petrosian radii and PSF widths", how)
+        raise work.lacks("Petrosian radii and PSF widths", "sdss", "`photometry`, `radius` and `psf_fwhm`")
     prepared = prepare(
         table,
         mapping=mapping,
         joins=[one for one in (inputs.image_table, inputs.photometry, inputs.sersic_table) if one is not None],
-        columns=inputs.columns(),
+        columns=columns,
         psf_fwhm=inputs.psf_fwhm,
         psf=inputs.psf,
         images=inputs.images,
@@ -155,8 +155,7 @@ def _counts(frame: pl.DataFrame) -> dict[str, int]:
 
 def _debiased_follows_from(work: Work) -> dict[str, Any]:
     if work.inputs.hart is None:
-        how = f"truemorph fetch gz2 --out {work.data / 'gz2'}, or `hart`"
-        raise Lacks("votes debiased by Hart et al. (2016)", how)
+        raise work.lacks("votes debiased by Hart et al. (2016)", "gz2", "`hart`")
     return {
         "hart": file_hash(work.inputs.hart),
         "mapping": read_mapping(work.inputs.hart_mapping).model_dump(mode="json"),

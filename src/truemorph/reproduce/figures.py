@@ -55,10 +55,10 @@ def _sersic_from(work: Work) -> dict[str, Any]:
     frame = work.catalogue("catalogue", TEST_ROWS).frame
     name = work.inputs.sersic_index
     if name not in frame.columns or frame[name].cast(pl.Float64, strict=False).count() < _FEWEST:
-        how = f"truemorph fetch simard --out {work.data / 'simard'}, or `sersic_table`, and sersic_index in {CONFIG}"
-        raise Lacks(f"Sérsic indices (column {name}; Simard et al. 2011)", how)
+        what = f"Sérsic indices (column {name}; Simard et al. 2011)"
+        raise work.lacks(what, "simard", f"`sersic_table`, and sersic_index in {CONFIG}")
     if not any(work.have(one) for one in (GZ2D, *MODELS)):
-        raise Lacks("labels beside the volunteers'", "GZ2D or one of the models must be there")
+        raise Lacks("labels beside the volunteers': GZ2D or one of the models must be there")
     return {
         "column": name,
         "from": work.keys(("catalogue", GZ2D, *MODELS)),
@@ -139,7 +139,7 @@ def _pairs_from(work: Work) -> dict[str, Any]:
     folder, table = _better(work)
     if not folder.is_dir():
         places = "" if found["places"] else " (and columns ra, dec)"
-        raise Lacks(f"HST images{places}", f"truemorph fetch hst --positions {listed} --out {ours}, or `better`")
+        raise Lacks(f"HST images{places}: truemorph fetch hst --positions {listed} --out {ours}, or `better`")
     pictures = work.files_digest(folder, table["better"])
     return {"from": work.keys(("catalogue", DDB, "changed")), "better": pictures, "folder": str(folder)}
 
@@ -174,7 +174,7 @@ def pairs(work: Work) -> list[dict[str, Any]]:
 def _maps_from(work: Work) -> dict[str, Any]:
     there = [name for name in NETWORKS if work.have(name)]
     if not there:
-        raise Lacks("a network to explain", work.outcomes[DDB].text or f"stage {DDB}")
+        raise Lacks(f"a network to explain: {work.outcomes[DDB].text or f'stage {DDB}'}")
     test = work.catalogue("catalogue", TEST_ROWS).frame
     return {
         "models": {name: work.result(name)["model_hash"] for name in there},

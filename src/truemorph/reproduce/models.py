@@ -17,7 +17,7 @@ from truemorph.errors import InputError, nearest
 from truemorph.reproduce.catalogue import DEBIASED
 from truemorph.reproduce.options import Inputs, ReproduceOptions, theta_bins
 from truemorph.reproduce.paper import DCV14, DDB, GZ2D, RESNET_GZ2B, RESNET_GZ2D
-from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Lacks, Stage, Work
+from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Stage, Work
 from truemorph.tables import numeric_columns
 
 FIT, LABELS, MODEL = "theta.json", "labels.parquet", "model"
@@ -131,7 +131,7 @@ def _network_from(name: str, work: Work) -> dict[str, Any]:
     from truemorph.classifiers.hardware import settled_precision
 
     if not work.catalogue().frame["image"].count():
-        raise Lacks("images of the galaxies", f"truemorph fetch gz2 --out {work.data / 'gz2'}, or `images`")
+        raise work.lacks("images of the galaxies", "gz2", "`images`")
     run = network_run(work, name, work.out)
     frame = (work.catalogue("gz2d", DEBIASED) if name == RESNET_GZ2D else work.catalogue()).frame
     return {
@@ -166,9 +166,9 @@ def _train(work: Work, folder: Path, run: RunConfig) -> dict[str, Any]:
         "not_labelled": len(labelled.problems),
     }
     if history.is_file():
-        told = pl.read_csv(history)
-        best = int(told["held_out_loss"].arg_min() or 0) + 1
-        result |= {"epochs": told.height, "best_epoch": best, "train_seconds": told["seconds"][-1]}
+        epochs = pl.read_csv(history)
+        best = int(epochs["held_out_loss"].arg_min() or 0) + 1
+        result |= {"epochs": epochs.height, "best_epoch": best, "train_seconds": epochs["seconds"][-1]}
     return result
 
 
@@ -180,8 +180,7 @@ def _dcv14_from(work: Work) -> dict[str, Any]:
     frame, features = work.catalogue().frame, work.inputs.features
     trained = _known(frame, features) & frame["split"].is_in([TRAIN, VALIDATION]).to_numpy()
     if trained.sum() < _FEWEST:
-        how = f"truemorph fetch simard --out {work.data / 'simard'}, or `sersic_table`"
-        raise Lacks(f"columns {', '.join(features)} (Simard et al. 2011)", how)
+        raise work.lacks(f"columns {', '.join(features)} (Simard et al. 2011)", "simard", "`sersic_table`")
     return {
         "rows": work.rows_digest(frame, ("object_id", "label", "alpha", "split", "sampling_weight", *features)),
         "features": list(features),

@@ -95,11 +95,6 @@ class Inputs(BaseModel):
             name = ".".join(map(str, first["loc"]))
             raise InputError(f"{path or data}: {name}: {first['msg'].lower()}; got {first['input']!r}") from problem
 
-    def columns(self) -> dict[str, str]:
-        """Columns that were named, by truemorph's names."""
-        chosen = {"object_id": self.id, "radius": self.radius}
-        return {name: column for name, column in chosen.items() if column}
-
 
 def _found(data: Path, name: str, what: str) -> Path:
     for path in (data / name, Path(name)):

@@ -30,9 +30,6 @@ CATALOGUE, TEST_ROWS = "gz2b.parquet", "test.parquet"
 class Lacks(TruemorphError):
     """Data that a stage needs are missing: what, and the command or argument that provides them."""
 
-    def __init__(self, what: str, how: str) -> None:
-        super().__init__(f"{what}: {how}")
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -104,6 +101,10 @@ class Work:
         """
         have = [self.outcomes[name] for name in stages if self.have(name)]
         return {one.name: [one.key, content_hash(one.result)[:16]] for one in have}
+
+    def lacks(self, what: str, archive: str, argument: str) -> Lacks:
+        """Return the error of a stage whose data can be fetched, or given as an argument."""
+        return Lacks(f"{what}: truemorph fetch {archive} --out {self.data / archive}, or {argument}")
 
     def once(self, what: Any, make: Callable[[], Any]) -> Any:
         """Make something the first time it is asked for."""
