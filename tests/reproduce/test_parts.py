@@ -98,7 +98,7 @@ def test_stages_are_made_once(work):
     assert (made, set(statuses(work).values())) == (list("abcd"), {"done"})
     run_stages(stages_that_count(made), work)
     assert (made, set(statuses(work).values())) == (list("abcd"), {"cached"})
-    work.outcomes["c"].file("file").write_text("shorter than it was")
+    work.file("c", "file").write_text("shorter than it was")
     run_stages(stages_that_count(made), work)
     assert made == list("abcdc")
 

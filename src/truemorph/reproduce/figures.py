@@ -25,7 +25,7 @@ from truemorph.reproduce.models import MODEL, NETWORKS
 from truemorph.reproduce.options import CONFIG
 from truemorph.reproduce.paper import DCV14, DDB, GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D
 from truemorph.reproduce.stages import FAILED, TEST_ROWS, Lacks, Stage, Work
-from truemorph.reproduce.table1 import MODELS, all_labels, measured, short_titles
+from truemorph.reproduce.table1 import MODELS, all_labels, measured, titles
 from truemorph.tables import CatalogTable, numeric_columns, write_table
 
 CHANGED = "changed.csv"
@@ -37,7 +37,7 @@ _MOST_PAIRS = 24
 
 def styles(work: Work) -> dict[str, Style]:
     """How each row of Table 1 is drawn, by its short name."""
-    names = short_titles(work)
+    names = titles(work, short=True)
     return {
         names[GZ2B]: STYLE["crowd"],
         names[GZ2D]: {"color": "#E69F00", "marker": "v", "ls": "-."},
@@ -73,7 +73,7 @@ def _resamples(work: Work) -> int:
 
 def sersic_curves(work: Work) -> Distributions:
     """Sérsic indices of the galaxies of Table 1, by label set (Figure 3)."""
-    found, names = measured(work), short_titles(work)
+    found, names = measured(work), titles(work, short=True)
     values = numeric_columns(found.frame, [work.inputs.sersic_index], "the sample")[:, 0]
     sets = {names[name]: one.disk for name, one in found.sets.items() if name != GZ2B}
     curves: Distributions = work.once(
@@ -187,7 +187,7 @@ def _maps_from(work: Work) -> dict[str, Any]:
 
 def _make_maps(work: Work, folder: Path) -> dict[str, Any]:
     """Mean Grad-CAM maps and profiles of all test galaxies, by predicted class; and the check by random weights."""
-    test, names = work.catalogue("catalogue", TEST_ROWS), short_titles(work)
+    test, names = work.catalogue("catalogue", TEST_ROWS), titles(work, short=True)
     frame = test.frame.filter(pl.col("image").is_not_null())
     models = {names[name]: load(work.file(name, MODEL)) for name in NETWORKS if work.have(name)}
     source = galaxies_of(frame, image_folder(test))
@@ -260,7 +260,7 @@ def read_explanations(folder: Path) -> dict[str, Explanation]:
 
 def maps(work: Work) -> dict[str, Explanation]:
     """Explanations of the networks; empty without any."""
-    return read_explanations(work.outcomes["maps"].file("")) if work.have("maps") else {}
+    return read_explanations(work.file("maps", "")) if work.have("maps") else {}
 
 
 STAGES = (

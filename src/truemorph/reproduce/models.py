@@ -93,14 +93,7 @@ def network_config(inputs: Inputs, options: ReproduceOptions, catalogue: Any = "
     return run
 
 
-def network_run(work: Work, name: str, folder: Path) -> RunConfig:
-    """How one of the networks is trained.
-
-    Raises
-    ------
-    InputError
-        As of `network_config`.
-    """
+def _network_run(work: Work, name: str, folder: Path) -> RunConfig:
     debiased = name == DDB
     return network_config(
         work.inputs,
@@ -132,7 +125,7 @@ def _network_from(name: str, work: Work) -> dict[str, Any]:
 
     if not work.catalogue().frame["image"].count():
         raise work.lacks("images of the galaxies", "gz2", "`images`")
-    run = network_run(work, name, work.out)
+    run = _network_run(work, name, work.out)
     frame = (work.catalogue("gz2d", DEBIASED) if name == RESNET_GZ2D else work.catalogue()).frame
     return {
         "rows": work.rows_digest(frame, _LEARNED_FROM),
@@ -173,7 +166,7 @@ def _train(work: Work, folder: Path, run: RunConfig) -> dict[str, Any]:
 
 
 def _make_network(name: str, work: Work, folder: Path) -> dict[str, Any]:
-    return _train(work, folder, network_run(work, name, folder))
+    return _train(work, folder, _network_run(work, name, folder))
 
 
 def _dcv14_from(work: Work) -> dict[str, Any]:

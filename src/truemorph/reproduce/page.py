@@ -33,7 +33,7 @@ from truemorph.report.style import plain_text
 from truemorph.reproduce.figures import maps, pairs, sersic_curves, styles
 from truemorph.reproduce.paper import DDB, DISK_LIKE_AMONG_SMOOTH, GZ2B, HST_PAIRS, TABLE_1
 from truemorph.reproduce.stages import FAILED, LACKS, Outcome, Stage, Work
-from truemorph.reproduce.table1 import cells, frame_of, head, how_measured, other_numbers, short_titles
+from truemorph.reproduce.table1 import cells, frame_of, head, how_measured, other_numbers, titles
 
 PAGE, FIGURES = "reproduction.html", "figures"
 DRAWN = ("table1", "settings", "figure3", "figures5and6", "figure7", "figure4")
@@ -145,7 +145,7 @@ def _tables(work: Work) -> list[Table]:
 
 def _dots(work: Work) -> Illustration:
     """Table 1 as a figure."""
-    table, names, shown = work.result("table1"), short_titles(work), styles(work)
+    table, names, shown = work.result("table1"), titles(work, short=True), styles(work)
     rows = {row["name"]: row for row in table["rows"]}
     figure = Figure(figsize=(7.5, 3.4), layout="constrained")
     axes = figure.add_subplot()
@@ -170,7 +170,7 @@ def _settings_figure(work: Work) -> list[Illustration]:
     swept = reasons.get("leaves and bins", {}).get("settings")
     if not swept:
         return []
-    names, shown = short_titles(work), styles(work)
+    names, shown = titles(work, short=True), styles(work)
     data = frame_of(
         [{"setting": one["setting"], "labels": names[row["name"]], **row} for one in swept for row in one["rows"]]
     )

@@ -65,11 +65,6 @@ class Outcome:
         """Whether there is a result."""
         return self.status in (DONE, CACHED)
 
-    def file(self, name: str) -> Path:
-        """Path of a file of the stage."""
-        assert self.folder is not None
-        return self.folder / name
-
 
 @dataclass
 class Work:
@@ -91,8 +86,10 @@ class Work:
         return self.outcomes[stage].result
 
     def file(self, stage: str, name: str) -> Path:
-        """Path of a file of a stage."""
-        return self.outcomes[stage].file(name)
+        """Path of a file of a stage that has a result."""
+        folder = self.outcomes[stage].folder
+        assert folder is not None
+        return folder / name
 
     def keys(self, stages: Iterable[str]) -> dict[str, list[Any]]:
         """What identifies the results of those of the stages that have one.

@@ -40,19 +40,14 @@ _FEWEST = 10
 _ONE_CLASS = 0.03
 
 
-def titles(work: Work) -> dict[str, str]:
-    """What the rows of Table 1 are called here: networks by the names of their backbones."""
-    return {name: row.labels.format(network=_network(work, name)) for name, row in TABLE_1.items()}
-
-
-def short_titles(work: Work) -> dict[str, str]:
-    """The same for figures."""
-    return {name: row.short.format(network=_network(work, name)) for name, row in TABLE_1.items()}
-
-
-def _network(work: Work, name: str) -> str:
-    backbone = work.result(name)["backbone"] if name in MODELS and work.have(name) else "resnet50"
-    return "ResNet50" if backbone == "resnet50" else str(backbone)
+def titles(work: Work, short: bool = False) -> dict[str, str]:
+    """What the rows of Table 1 are called here, networks by their backbones; short in figures."""
+    out = {}
+    for name, row in TABLE_1.items():
+        backbone = work.result(name)["backbone"] if name in MODELS and work.have(name) else "resnet50"
+        network = "ResNet50" if backbone == "resnet50" else backbone
+        out[name] = (row.short if short else row.labels).format(network=network)
+    return out
 
 
 def frame_of(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
