@@ -24,19 +24,25 @@ def sky(tmp_path_factory):
 
 
 @pytest.fixture
-def addresses(sky, tmp_path, monkeypatch):
-    """Where it is, as a file; proxies of this machine are none of the tests' business."""
+def fetching_there(sky, tmp_path, monkeypatch):
+    """Fetch from the local server; proxies of this machine are none of the tests' business."""
+    from truemorph.archives.fetch import fetch
+
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    return sky.write_addresses(tmp_path / "addresses.toml")
+    served = sky.write_addresses(tmp_path / "addresses.toml")
+    monkeypatch.setattr(
+        "truemorph.archives.fetch.fetch",
+        lambda name, out, **chosen: fetch(name, out, addresses_from=served, per_second=1000, **chosen),
+    )
 
 
 @pytest.mark.slow
-def test_everything_from_nothing(capsys, sky, addresses, tmp_path):
+def test_everything_from_nothing(capsys, sky, fetching_there, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     more = ("--training.crop", 207 / 424, "--json")
-    arguments = command(data, out, "--fetch", "--addresses", addresses, "--rate", 1000, *more)
+    arguments = command(data, out, "--fetch", *more)
     status, said, err = run(capsys, *arguments)
     assert status == 0, err
     stages = {one["name"]: one for one in json.loads(said)["stages"]}
@@ -51,7 +57,7 @@ def test_everything_from_nothing(capsys, sky, addresses, tmp_path):
     assert np.allclose(both["alpha"], both["alpha_true"], rtol=2e-3)
     theta = result_of(out)["theta"]
     assert abs(theta["theta"] - 11.25) < 4 * theta["stderr"]
-    seen = read_table(stage_of(out, "figure4") / "figure4.ecsv").frame
+    seen = read_table(out / "figures" / "figure4.ecsv").frame
     truth = sky.truth.filter(pl.col("hst") == "image")["objid"].cast(pl.String)
     assert seen.height > 0
     assert seen["object_id"].cast(pl.String).is_in(truth.implode()).all()

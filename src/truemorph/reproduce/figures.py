@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +10,26 @@ import polars as pl
 
 from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.catalogs.catalogue import image_folder
-from truemorph.errors import InputError, TruemorphError
-from truemorph.io import write_json
+from truemorph.classifiers.checkpoint import load
+from truemorph.errors import InputError
+from truemorph.explain.catalogue import check_by_random_weights
+from truemorph.explain.profiles import MeanMap
+from truemorph.explain.study import PIXELS, Explained, Explanation, Rings, explain, galaxies_of
+from truemorph.io import read_json, write_json, written_whole
+from truemorph.progress import progress
 from truemorph.report import gallery
 from truemorph.report.distributions import Distributions, compare_distributions
 from truemorph.report.figures import STYLE, Style
-from truemorph.reproduce.fetching import fetch_hst
-from truemorph.reproduce.kept import read_explanations, write_explanations
-from truemorph.reproduce.measured import MODELS, all_labels, measured, short_titles
+from truemorph.reproduce.catalogue import fetch_archive
 from truemorph.reproduce.models import MODEL, NETWORKS
 from truemorph.reproduce.options import CONFIG
 from truemorph.reproduce.paper import DCV14, DDB, GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D
-from truemorph.reproduce.stages import TEST_ROWS, Lacks, Stage, Work
-from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
+from truemorph.reproduce.stages import FAILED, TEST_ROWS, Lacks, Stage, Work
+from truemorph.reproduce.table1 import MODELS, all_labels, measured, titles
+from truemorph.tables import CatalogTable, numeric_columns, write_table
 
-CHANGED, MAPS = "changed.csv", "explanations.npz"
-# In `Work.memo`: why HST's images were not fetched.
-HST_PROBLEM = "hst problem"
+CHANGED = "changed.csv"
+_ABOUT, _MAPS = "explanations.json", "explanations.npz"
 _RESAMPLES = 300
 _FEWEST = 10
 _MOST_PAIRS = 24
@@ -36,7 +37,7 @@ _MOST_PAIRS = 24
 
 def styles(work: Work) -> dict[str, Style]:
     """How each row of Table 1 is drawn, by its short name."""
-    names = short_titles(work)
+    names = titles(work, short=True)
     return {
         names[GZ2B]: STYLE["crowd"],
         names[GZ2D]: {"color": "#E69F00", "marker": "v", "ls": "-."},
@@ -50,14 +51,14 @@ def styles(work: Work) -> dict[str, Style]:
 # Figure 3
 
 
-def _sersic_from(work: Work) -> dict[str, Any] | Lacks:
+def _sersic_from(work: Work) -> dict[str, Any]:
     frame = work.catalogue("catalogue", TEST_ROWS).frame
     name = work.inputs.sersic_index
     if name not in frame.columns or frame[name].cast(pl.Float64, strict=False).count() < _FEWEST:
-        how = f"truemorph fetch simard --out {work.data / 'simard'}, or `sersic_table`, and sersic_index in {CONFIG}"
-        return Lacks(f"Sérsic indices (column {name}; Simard et al. 2011)", how)
+        what = f"Sérsic indices (column {name}; Simard et al. 2011)"
+        raise work.lacks(what, "simard", f"`sersic_table`, and sersic_index in {CONFIG}")
     if not any(work.have(one) for one in (GZ2D, *MODELS)):
-        return Lacks("labels beside the crowd's", "GZ2D or one of the models must be there")
+        raise Lacks("labels beside the volunteers': GZ2D or one of the models must be there")
     return {
         "column": name,
         "from": work.keys(("catalogue", GZ2D, *MODELS)),
@@ -72,14 +73,13 @@ def _resamples(work: Work) -> int:
 
 def sersic_curves(work: Work) -> Distributions:
     """Sérsic indices of the galaxies of Table 1, by label set (Figure 3)."""
-    found = measured(work)
+    found, names = measured(work), titles(work, short=True)
     values = numeric_columns(found.frame, [work.inputs.sersic_index], "the sample")[:, 0]
-    names = short_titles(work)
     sets = {names[name]: one.disk for name, one in found.sets.items() if name != GZ2B}
     curves: Distributions = work.once(
         "sersic",
         lambda: compare_distributions(
-            values, found.crowd.disk, sets, column="sersic_n", crowd_name=names[GZ2B],
+            values, found.observed.disk, sets, column="sersic_n", crowd_name=names[GZ2B],
             bootstrap=_resamples(work), seed=work.options.seed,
         ),
     )  # fmt: skip
@@ -89,7 +89,6 @@ def sersic_curves(work: Work) -> Distributions:
 def _make_sersic(work: Work, folder: Path) -> dict[str, Any]:
     curves = sersic_curves(work)
     table = curves.table()
-    write_table(CatalogTable(table), folder / "figure3.ecsv")
     smooth = table.filter((pl.col("panel") == "smooth") & (pl.col("labels") == curves.crowd_name))
     return {
         "galaxies": curves.n_galaxies,
@@ -107,7 +106,7 @@ def _changed_from(work: Work) -> dict[str, Any]:
 
 
 def _list_changed(work: Work, folder: Path) -> dict[str, Any]:
-    """Test galaxies that people called smooth and DDB calls disk, surest first, with their places."""
+    """Test galaxies that volunteers labelled smooth and DDB labels disk, surest first, with their positions."""
     frame, hard, soft = all_labels(work)
     moved = (hard[GZ2B] == SMOOTH) & (hard[DDB] == DISK)
     own = [name for name in ("object_id", "ra", "dec", "alpha", "image", "disk_fraction") if name in frame.columns]
@@ -121,69 +120,41 @@ def _list_changed(work: Work, folder: Path) -> dict[str, Any]:
     }
 
 
-def _better_folder(work: Work) -> Path | None:
-    """Folder of HST images; fetched for the galaxies that changed if that was asked for.
+def _better(work: Work) -> tuple[Path, pl.DataFrame]:
+    """Folder of HST images, and the galaxies that changed and have one: files in the column `better`."""
+    folder = Path(work.inputs.better or work.data / "hst").resolve()
+    table = pl.read_csv(work.file("changed", CHANGED), schema_overrides={"object_id": pl.String})
+    files = gallery.better_pictures(folder, table["object_id"]) if folder.is_dir() else {}
+    better = pl.col("object_id").replace_strict(files, default=None, return_dtype=pl.String)
+    return folder, table.with_columns(better=better).filter(pl.col("better").is_not_null())
 
-    Raises
-    ------
-    TruemorphError
-        If they can't be fetched, and none is there.
-    """
-    folder, found, ours = work.inputs.better, work.result("changed"), (work.data / "hst").resolve()
-    fetch = work.options.fetch and not work.options.dry_run and folder in (None, str(ours))
+
+def _pairs_from(work: Work) -> dict[str, Any]:
+    found, listed, ours = work.result("changed"), work.file("changed", CHANGED), work.data / "hst"
+    fetch = work.options.fetch and not work.options.dry_run and work.inputs.better in (None, str(ours.resolve()))
     if fetch and found["places"] and found["changed"]:
-        listed = work.outcomes["changed"].file(CHANGED)
-        try:
-            work.once("hst", lambda: fetch_hst(ours, listed, work.options))
-        except TruemorphError as problem:
-            if not ours.is_dir() or not _better(work, ours):
-                raise
-            said = f"HST's images could not all be fetched ({problem}): those that are there are shown"
-            print(f"reproduce: {said}", file=sys.stderr)
-            work.memo |= {"hst": None, HST_PROBLEM: said}
-        return ours
-    return None if folder is None else Path(folder)
-
-
-def _better(work: Work, folder: Path) -> dict[str, str]:
-    """Files of the galaxies that changed."""
-    ids = pl.read_csv(work.outcomes["changed"].file(CHANGED), schema_overrides={"object_id": pl.String})["object_id"]
-    return gallery.better_pictures(folder, ids)
-
-
-def _pairs_from(work: Work) -> dict[str, Any] | Lacks:
-    folder = _better_folder(work)
-    if folder is None or not folder.is_dir():
-        listed = work.outcomes["changed"].file(CHANGED)
-        places = work.result("changed")["places"]
-        how = f"truemorph fetch hst --positions {listed} --out {work.data / 'hst'}, or `better`"
-        return Lacks("HST images" + ("" if places else " (and columns ra, dec)"), how)
-    files = _better(work, folder)
-    return {"from": work.keys(("catalogue", DDB, "changed")), "better": work.hashes.of_many(folder, files.values()),
-            "folder": str(folder)}  # fmt: skip
+        outcome = fetch_archive("hst", work.data, positions=listed)
+        if outcome.status == FAILED:  # the images that are there are shown
+            work.outcomes[outcome.name] = outcome
+    folder, table = _better(work)
+    if not folder.is_dir():
+        places = "" if found["places"] else " (and columns ra, dec)"
+        raise Lacks(f"HST images{places}: truemorph fetch hst --positions {listed} --out {ours}, or `better`")
+    pictures = work.files_digest(folder, table["better"])
+    return {"from": work.keys(("catalogue", DDB, "changed")), "better": pictures, "folder": str(folder)}
 
 
 def _make_pairs(work: Work, folder: Path) -> dict[str, Any]:
-    """Pairs of pictures as a table: what is drawn."""
-    table = pl.read_csv(work.outcomes["changed"].file(CHANGED), schema_overrides={"object_id": pl.String})
-    better = _better_folder(work)
-    assert better is not None
-    files = _better(work, better)
-    chosen = table.filter(pl.col("object_id").is_in(list(files))).with_columns(
-        better=pl.col("object_id").replace_strict(files, default=None, return_dtype=pl.String)
-    )
-    write_table(CatalogTable(chosen, {}, {"folder": str(better)}), folder / "figure4.ecsv")
-    return {"changed": table.height, "with_better": chosen.height, "folder": str(better)}
+    better, table = _better(work)
+    return {"changed": work.result("changed")["changed"], "with_better": table.height, "folder": str(better)}
 
 
 def pairs(work: Work) -> list[dict[str, Any]]:
-    """Pictures of the galaxies that changed and have a better one: `object_id`, `title`, `seen`, `better`."""
-    if not work.have("figure4") or not work.result("figure4")["with_better"]:
+    """Images of the galaxies that changed and have a better one: `object_id`, `title`, `seen`, `better`."""
+    folder, table = _better(work)
+    if not table.height:
         return []
-    table = read_table(work.outcomes["figure4"].file("figure4.ecsv")).frame
-    catalogue = work.catalogue()
-    as_seen = gallery.Pictures(image_folder(catalogue))
-    better = gallery.Pictures(Path(work.result("figure4")["folder"]))
+    as_seen, better = gallery.Pictures(image_folder(work.catalogue())), gallery.Pictures(folder)
     out: list[dict[str, Any]] = []
     for row in table.iter_rows(named=True):
         if len(out) == _MOST_PAIRS:
@@ -200,11 +171,10 @@ def pairs(work: Work) -> list[dict[str, Any]]:
 # Figures 5 to 7
 
 
-def _maps_from(work: Work) -> dict[str, Any] | Lacks:
+def _maps_from(work: Work) -> dict[str, Any]:
     there = [name for name in NETWORKS if work.have(name)]
     if not there:
-        missing = work.outcomes[DDB]
-        return Lacks("a network to look into", missing.text or f"stage {DDB}")
+        raise Lacks(f"a network to explain: {work.outcomes[DDB].text or f'stage {DDB}'}")
     test = work.catalogue("catalogue", TEST_ROWS).frame
     return {
         "models": {name: work.result(name)["model_hash"] for name in there},
@@ -217,14 +187,9 @@ def _maps_from(work: Work) -> dict[str, Any] | Lacks:
 
 def _make_maps(work: Work, folder: Path) -> dict[str, Any]:
     """Mean Grad-CAM maps and profiles of all test galaxies, by predicted class; and the check by random weights."""
-    from truemorph.classifiers.checkpoint import load
-    from truemorph.explain.catalogue import check_by_random_weights
-    from truemorph.explain.study import compare, explain, galaxies_of
-    from truemorph.progress import progress
-
-    test, names = work.catalogue("catalogue", TEST_ROWS), short_titles(work)
+    test, names = work.catalogue("catalogue", TEST_ROWS), titles(work, short=True)
     frame = test.frame.filter(pl.col("image").is_not_null())
-    models = {names[name]: load(work.outcomes[name].file(MODEL)) for name in NETWORKS if work.have(name)}
+    models = {names[name]: load(work.file(name, MODEL)) for name in NETWORKS if work.have(name)}
     source = galaxies_of(frame, image_folder(test))
     with progress(frame.height * len(models), "explaining", "galaxies") as told:
         explanations = explain(models, source, progress=told)
@@ -235,14 +200,7 @@ def _make_maps(work: Work, folder: Path) -> dict[str, Any]:
             checks = check_by_random_weights(models, explanations, source, work.options.draws, work.options.seed)
         except InputError as why:  # maps of one galaxy, say
             problem = str(why)
-    write_explanations(explanations, folder / MAPS)
-    differences = [
-        {"first": one.first, "second": one.second, "class": one.name, "middles": one.difference.middles,
-         "difference": one.difference.difference, "low_95": one.difference.bands[0.95][0],
-         "high_95": one.difference.bands[0.95][1], "galaxies": one.difference.galaxies}
-        for one in compare(explanations, _RESAMPLES, work.options.seed)
-    ]  # fmt: skip
-    write_json(folder / "differences.json", {"differences": differences})
+    write_explanations(explanations, folder)
     return {
         "models": {name: _looks(one) for name, one in explanations.items()},
         "random_weights": {name: {"passes": one.passes, "statement": one.statement} for name, one in checks.items()},
@@ -250,11 +208,11 @@ def _make_maps(work: Work, folder: Path) -> dict[str, Any]:
     }
 
 
-def _looks(one: Any) -> dict[str, Any]:
+def _looks(one: Explanation) -> dict[str, Any]:
     """Where a model looks, in numbers: mean intensity in the inner and the outer third of the radius."""
     out: dict[str, Any] = {"layer": one.layer, "cells": one.cells, "problems": len(one.problems)}
     for some in one.classes:
-        profile = some.rings["pixel"].mean() if some.galaxies else None
+        profile = some.rings[PIXELS].mean() if some.galaxies else None
         thirds = None if profile is None else np.array_split(profile.mean, 3)
         out[some.name] = {
             "galaxies": some.galaxies,
@@ -264,12 +222,45 @@ def _looks(one: Any) -> dict[str, Any]:
     return out
 
 
-def maps(work: Work) -> Mapping[str, Any]:
+def write_explanations(explanations: dict[str, Explanation], folder: Path) -> None:
+    """Keep what the figures show: maps take hours at full size, drawing them a second."""
+    about = {
+        name: {**{key: getattr(one, key) for key in ("model_hash", "backbone", "layer", "cells", "image_size")},
+               "classes": {some.name: some.ids.cast(pl.String).to_list() for some in one.classes}}
+        for name, one in explanations.items()
+    }  # fmt: skip
+    arrays = {
+        f"{m} {some.name} {key}": value
+        for m, one in enumerate(explanations.values())
+        for some in one.classes
+        for key, value in (*vars(some.mean).items(), *vars(some.rings[PIXELS]).items())
+    }
+    with written_whole(folder / _MAPS) as partial:
+        np.savez_compressed(partial, allow_pickle=False, **arrays)
+    write_json(folder / _ABOUT, about)
+
+
+def read_explanations(folder: Path) -> dict[str, Explanation]:
+    """Read them back: maps and profiles in pixels, without galaxies that were left out."""
+    out = {}
+    with np.load(folder / _MAPS, allow_pickle=False) as kept:
+        for m, (model, about) in enumerate(read_json(folder / _ABOUT).items()):
+            classes = []
+            for name, ids in about.pop("classes").items():
+                mean, stderr, count, edges, profiles = (
+                    kept[f"{m} {name} {key}"] for key in ("mean", "stderr", "count", "edges", "profiles")
+                )
+                rings = {PIXELS: Rings(edges, PIXELS, profiles)}
+                galaxies = pl.Series("object_id", ids, dtype=pl.String)
+                blank = np.zeros(len(ids), bool)
+                classes.append(Explained(name, galaxies, [], blank, MeanMap(mean, stderr, count), None, rings))
+            out[model] = Explanation(model, **about, classes=tuple(classes))
+    return out
+
+
+def maps(work: Work) -> dict[str, Explanation]:
     """Explanations of the networks; empty without any."""
-    if not work.have("maps"):
-        return {}
-    found: Mapping[str, Any] = work.once("maps", lambda: read_explanations(work.outcomes["maps"].file(MAPS)))
-    return found
+    return read_explanations(work.file("maps", "")) if work.have("maps") else {}
 
 
 STAGES = (

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from cyclopts import Parameter
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from truemorph import config
 from truemorph.arguments import Count, Names, Seed
 from truemorph.errors import InputError, nearest
 from truemorph.io import read_toml
-from truemorph.reproduce.scale import Scale
+from truemorph.reproduce.paper import PER_THETA_BIN, SAMPLE, SPLIT
 
 CONFIG = "reproduce.toml"
-# Where `truemorph fetch` leaves things below the folder of data.
+# Where `truemorph fetch` writes, below the folder of data.
 _FETCHED = {
     "table": "gz2/zoo2MainSpecz.csv.gz",
     "hart": "gz2/gz2_hart16.csv.gz",
@@ -25,30 +25,25 @@ _FETCHED = {
     "sersic_table": "simard/table3.parquet",
     "better": "hst",
 }
-
-
-def _number_or_name(value: Any) -> Any:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return value
+_SCALES = {"paper": 1.0, "quick": 0.05}
+# Smaller samples keep as many test galaxies, up to this fraction: bias is measured on them.
+_TEST, _LARGEST_TEST = 1_000, 0.4
+_FEWEST_THETA_BINS = 12
 
 
 class Inputs(BaseModel):
-    """Which files hold what: `reproduce.toml`, or options; what is not given is looked for where `fetch` leaves it.
+    """Which files hold what: `reproduce.toml`, or options; files not given are looked for where `fetch` writes them.
 
     Paths are below the folder of data, or else below the working directory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    table: str | None = Field(None, description="votes of the crowd (GZ2B)")
+    table: str | None = Field(None, description="table of the volunteers' votes (GZ2B)")
     mapping: str | None = Field(None, description="how its columns are named: a preset or TOML; found if not given")
     id: str | None = Field(None, description="column of object ids")
     radius: str | None = Field(None, description="column of Petrosian radii, arcsec")
-    psf_fwhm: Annotated[str | float | None, BeforeValidator(_number_or_name)] = Field(
-        None, description="column of PSF FWHM, or one number, arcsec"
-    )
+    psf_fwhm: float | str | None = Field(None, description="column of PSF FWHM, or one number, arcsec")
     psf: Literal["sigma", "fwhm"] = Field("sigma", description="alpha = radius / this")
     where: tuple[str, ...] = Field((), description="keep rows with COLUMN=VALUE only (repeatable)")
     images: str | None = Field(None, description="folder of images")
@@ -65,7 +60,7 @@ class Inputs(BaseModel):
 
     @classmethod
     def of(cls, data: Path, file: Path | None = None, **given: Any) -> Inputs:
-        """Settle what there is: options, then a TOML file, then what `truemorph fetch` left.
+        """Settle which files there are: options, then a TOML file, then what `truemorph fetch` wrote.
 
         Parameters
         ----------
@@ -79,7 +74,7 @@ class Inputs(BaseModel):
         Raises
         ------
         InputError
-            If a file that was named is not there, or a field is unknown.
+            If a file that was named is absent, or a field is unknown.
         """
         path = file or (data / CONFIG if (data / CONFIG).is_file() else None)
         settings: dict[str, Any] = {} if path is None else read_toml(path)
@@ -87,25 +82,18 @@ class Inputs(BaseModel):
         unknown = [name for name in settings if name not in cls.model_fields]
         if unknown:
             raise InputError(f"{path or data}: no setting {unknown[0]!r}; {nearest(unknown[0], [*cls.model_fields])}")
-        for name in ("table", "image_table", "hart", "photometry", "sersic_table", "images", "better"):
-            if settings.get(name) is not None:
-                settings[name] = str(_found(data, str(settings[name]), name))
-            elif name in _FETCHED and (data / _FETCHED[name]).exists():
+        for name in (*_FETCHED, "images", "mapping", "hart_mapping"):
+            value = settings.get(name)
+            if value is not None and ("mapping" not in name or str(value).endswith(".toml")):
+                settings[name] = str(_found(data, str(value), name))
+            elif value is None and name in _FETCHED and (data / _FETCHED[name]).exists():
                 settings[name] = str((data / _FETCHED[name]).resolve())
-        for name in ("mapping", "hart_mapping"):
-            if str(settings.get(name, "")).endswith(".toml"):
-                settings[name] = str(_found(data, str(settings[name]), name))
         try:
             return cls(**settings)
         except ValidationError as problem:
             first = problem.errors()[0]
             name = ".".join(map(str, first["loc"]))
             raise InputError(f"{path or data}: {name}: {first['msg'].lower()}; got {first['input']!r}") from problem
-
-    def columns(self) -> dict[str, str]:
-        """Columns that were named, by truemorph's names."""
-        chosen = {"object_id": self.id, "radius": self.radius}
-        return {name: column for name, column in chosen.items() if column}
 
 
 def _found(data: Path, name: str, what: str) -> Path:
@@ -118,18 +106,16 @@ def _found(data: Path, name: str, what: str) -> Path:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class ReproduceOptions:
-    """How a reproduction is made.
+    """How large a reproduction is, and what is run.
 
     Attributes
     ----------
     scale : str
         paper, quick (0.05), or a fraction of the paper's 121,984 galaxies.
     fetch : bool
-        Fetch what is lacking.
+        Fetch missing data from the archives.
     stages : sequence of str
         Run only these, with what they need; comma-separated.
-    again : str, optional
-        Run this stage again, and all that follow from it.
     preset : str, optional
         Preset of the networks; default: paper at scale paper, quick below.
     depth : int, optional
@@ -142,12 +128,8 @@ class ReproduceOptions:
         Networks of random weights that check the maps; 0 for none.
     cache : Path, optional
         Folder for decoded images.
-    addresses : Path, optional
-        TOML file of addresses in place of the packaged ones, to fetch from.
-    rate : float, optional
-        Most requests a second to one host; by default as each archive likes it.
     dry_run : bool
-        Say what would be done, and how long it would take.
+        Show what would be run.
     seed : int
         Random seed.
 
@@ -160,28 +142,62 @@ class ReproduceOptions:
     scale: str = "quick"
     fetch: bool = False
     stages: Names = ()
-    again: str | None = None
     preset: str | None = None
     depth: int | None = None
     bins: int | None = None
     bootstrap: Count = 100
     draws: Count = 5
     cache: Path | None = None
-    addresses: Path | None = None
-    rate: float | None = None
     dry_run: bool = False
     seed: Seed = 0
 
     def __post_init__(self) -> None:
         if self.draws < 0 or self.draws == 1:
             raise InputError(f"`draws` is 0, for no check of the maps, or at least 2; got {self.draws}")
-        Scale.of(self.scale)  # refuses what is none
+        if not 0 < self.fraction <= 1:
+            raise InputError(f"scale is a fraction of the paper's sample, above 0 and at most 1; got {self.scale}")
         for name, least in (("bootstrap", 2), ("depth", 0), ("bins", 2)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"`{name}` is {least} or more; got {value}")
 
     @property
-    def size(self) -> Scale:
-        """How large the experiment is."""
-        return Scale.of(self.scale)
+    def fraction(self) -> float:
+        """Fraction of the paper's 121,984 galaxies."""
+        try:
+            return _SCALES[self.scale] if self.scale in _SCALES else float(self.scale)
+        except ValueError:
+            message = f"scale is paper, quick or a fraction of the paper's sample; got {self.scale!r}"
+            raise InputError(message) from None
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Smooth and disk galaxies to draw.
+
+        Examples
+        --------
+        >>> ReproduceOptions(scale="0.01").counts
+        (622, 598)
+        """
+        smooth, disk = (max(1, round(self.fraction * n)) for n in SAMPLE)
+        return smooth, disk
+
+
+def split_fractions(n: int) -> tuple[float, float, float]:
+    """Fractions of training, validation and test galaxies among n: the paper's, but no fewer than 1,000 to test on.
+
+    Examples
+    --------
+    >>> [round(121_984 * fraction) for fraction in split_fractions(121_984)]
+    [97600, 12192, 12192]
+    >>> [round(1_000 * fraction) for fraction in split_fractions(1_000)]
+    [500, 100, 400]
+    """
+    validation = SPLIT[1] / sum(SPLIT)
+    test = max(SPLIT[2] / sum(SPLIT), min(_LARGEST_TEST, _TEST / n))
+    return 1 - validation - test, validation, test
+
+
+def theta_bins(training: int) -> int:
+    """Bins of α for θ: the paper's number of galaxies in each, at least twelve bins."""
+    return min(max(_FEWEST_THETA_BINS, training // PER_THETA_BIN), training)

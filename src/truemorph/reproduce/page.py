@@ -29,23 +29,13 @@ from truemorph.report.page import (
     write_illustrations,
     write_page,
 )
-from truemorph.reproduce.figures import HST_PROBLEM, maps, pairs, sersic_curves, styles
-from truemorph.reproduce.measured import short_titles
+from truemorph.reproduce.figures import maps, pairs, sersic_curves, styles
 from truemorph.reproduce.paper import DDB, DISK_LIKE_AMONG_SMOOTH, GZ2B, HST_PAIRS, TABLE_1
 from truemorph.reproduce.stages import FAILED, LACKS, Outcome, Stage, Work
-from truemorph.reproduce.tables import (
-    MARKDOWN,
-    OTHER_HEAD,
-    absent_cells,
-    cells,
-    frame_of,
-    head,
-    how_measured,
-    markdown,
-    other_numbers,
-)
+from truemorph.reproduce.table1 import cells, frame_of, head, how_measured, other_numbers, titles
 
 PAGE, FIGURES = "reproduction.html", "figures"
+DRAWN = ("table1", "settings", "figure3", "figures5and6", "figure7", "figure4")
 _TITLE = "Reproduction of Medina-Rosales, Cabrera-Vives & Miller (arXiv:2308.11007)"
 _PAIRS_ON_PAGE = 12
 
@@ -56,26 +46,26 @@ def _prose(text: str, width: int = 14) -> Markup:
 
 
 def _answer(work: Work) -> str:
-    drawn, share = work.result("catalogue"), work.options.size.share
-    text = [f"{drawn['galaxies']:,} galaxies of {work.catalogue().metadata['source']}, at scale {share:.3g}."]
+    drawn, fraction = work.result("catalogue"), work.options.fraction
+    text = [f"{drawn['galaxies']:,} galaxies of {work.catalogue().metadata['source']}, at scale {fraction:.3g}."]
     if not work.have("table1"):
         return " ".join([*text, "Table 1 could not be made."])
     table = work.result("table1")
     rows = {row["name"]: row for row in table["rows"]}
-    crowd = with_error(rows[GZ2B]["bootstrap_mean"], rows[GZ2B]["bootstrap_std"])
-    text.append(f"{table['measure']} of the crowd's labels is {crowd} (paper: CV18 {TABLE_1[GZ2B].cv18:.3f}).")
+    observed = with_error(rows[GZ2B]["bootstrap_mean"], rows[GZ2B]["bootstrap_std"])
+    text.append(f"{table['measure']} of the volunteers' labels is {observed} (paper: CV18 {TABLE_1[GZ2B].cv18:.3f}).")
     if DDB in rows and rows[DDB]["one_class"]:
-        text.append("DDB puts nearly all galaxies into one class, which says nothing of bias.")
+        text.append("DDB labels nearly all galaxies as one class, so its bias is not meaningful.")
     elif DDB in rows:
         row = rows[DDB]
         change = with_error(row["from_gz2b"], row["from_gz2b_std"], "+.3f")
         text.append(f"DDB changes it by {change} (paper: {number(row['paper_from_gz2b'], '+.3f')}).")
-    said = [
+    thetas = [
         f"θ of {one['name'].upper()} is {with_error(one['theta'], one['stderr'], '.2f')} (paper: {one['paper']:.2f})"
         for one in table["theta"]
         if one["theta"] is not None
     ]
-    return " ".join([*text, _in_order(table), *([f"{', '.join(said)}."] if said else [])])
+    return " ".join([*text, _in_order(table), *([f"{', '.join(thetas)}."] if thetas else [])])
 
 
 def _in_order(table: dict[str, Any]) -> str:
@@ -109,9 +99,6 @@ def _checks(work: Work) -> tuple[list[Finding], list[tuple[str, str]]]:
         elif outcome.status == LACKS:
             text = f"Stage {outcome.name} lacks: {outcome.text}."
             found.append(Finding("stage-lacks-input", "caution", text, "Get this, and run the same command again."))
-    if HST_PROBLEM in work.memo:
-        text = f"{work.memo[HST_PROBLEM]}."
-        found.append(Finding("images-failed", "caution", text, "Run the same command again to fetch the others."))
     if work.have("table1"):
         of_table, more = _of_table(work.result("table1"))
         found, passed = found + of_table, passed + more
@@ -164,30 +151,28 @@ def _tables(work: Work) -> list[Table]:
     out = []
     if work.have("table1"):
         table = work.result("table1")
-        rows = {row["name"]: row for row in table["rows"]}
-        lines = [cells(rows[name]) if name in rows else absent_cells(work, name) for name in TABLE_1]
         note = (
             f"{how_measured(table)}. Minus GZ2B: difference of plain values, error from resamples that both share. "
-            "Floor: labels that don't drift with α. Errors: resampled galaxies; trainings scatter besides."
+            "Floor: labels without a drift with α. Errors: resampled galaxies; other trainings add scatter."
         )
+        lines = [cells(work, table, name) for name in TABLE_1]
         out.append(Table("Table 1 beside the paper's", head(table), lines, note))
         lines = [[*line[:3], _prose(line[3], 20)] for line in other_numbers(work, table)]
-        out.append(Table("Other numbers of the paper", [*OTHER_HEAD[:3], _prose(OTHER_HEAD[3], 20)], lines))
+        out.append(Table("Other numbers of the paper", ["", "here", "paper", _prose("how", 20)], lines))
     if work.have("reasons"):
+        heads = ["", _prose("in the paper"), _prose("here"), _prose("effect, measured here", 24)]
         lines = [
             [one["what"], _prose(one["paper"]), _prose(one["here"]), _prose(one["effect"], 24)]
             for one in work.result("reasons")["reasons"]
         ]
-        heads = ["", _prose("in the paper"), _prose("here"), _prose("what it does, measured here", 24)]
         out.append(Table("Why numbers may differ from the paper's", heads, lines))
     return out
 
 
 def _dots(work: Work) -> Illustration:
-    """Table 1 as a picture."""
-    table, names = work.result("table1"), short_titles(work)
+    """Table 1 as a figure."""
+    table, names, shown = work.result("table1"), titles(work, short=True), styles(work)
     rows = {row["name"]: row for row in table["rows"]}
-    shown = styles(work)
     figure = Figure(figsize=(7.5, 3.4), layout="constrained")
     axes = figure.add_subplot()
     for place, name in enumerate(reversed(TABLE_1)):
@@ -199,39 +184,34 @@ def _dots(work: Work) -> Illustration:
                           color=style["color"], capsize=2)  # fmt: skip
             axes.plot(row["floor"], place + 0.15, "|", color=style["color"], ms=12)
     axes.set_yticks(range(len(TABLE_1)), [plain_text(names[name]) for name in reversed(TABLE_1)])
-    axes.set_xlabel(f"{table['measure']} (open: paper's CV18; strokes: labels that don't drift)")
-    axes.set_xlim(left=0)
+    axes.set(xlabel=f"{table['measure']} (open: paper's CV18; strokes: labels without a drift)", xlim=(0, None))
     axes.grid(axis="y", color="0.9")
     text = f"{table['measure']} of each row of Table 1 here (filled, bootstrap) and in the paper (open)."
     return Illustration("table1", figure, text, text, frame_of(table["rows"]))
 
 
 def _settings_figure(work: Work) -> list[Illustration]:
-    """Table 1 under other trees and bins."""
-    reasons = work.result("reasons")["reasons"] if work.have("reasons") else []
-    swept = [one["numbers"]["settings"] for one in reasons if one["what"] == "leaves and bins"]
-    if not swept or not swept[0]:
+    """Table 1 with other trees and bins."""
+    reasons = {one["what"]: one["numbers"] for one in work.result("reasons")["reasons"]} if work.have("reasons") else {}
+    swept = reasons.get("leaves and bins", {}).get("settings")
+    if not swept:
         return []
-    names, shown = short_titles(work), styles(work)
-    data = [
-        {"setting": one["setting"], "labels": names[row["name"]], **{k: v for k, v in row.items() if k != "name"}}
-        for one in swept[0]
-        for row in one["rows"]
-    ]
-    table = frame_of(data)
+    names, shown = titles(work, short=True), styles(work)
+    data = frame_of(
+        [{"setting": one["setting"], "labels": names[row["name"]], **row} for one in swept for row in one["rows"]]
+    )
     figure = Figure(figsize=(7.5, 3.6), layout="constrained")
     axes = figure.add_subplot()
-    settings = list(dict.fromkeys(table["setting"]))
-    for name in dict.fromkeys(table["labels"]):
-        part = table.filter(pl.col("labels") == name)
-        style = shown[name]
-        axes.plot([settings.index(one) for one in part["setting"]], part["bootstrap_mean"].to_list(), style["ls"],
-                  color=style["color"], marker=style["marker"], label=plain_text(name))  # fmt: skip
-    axes.set_xticks(range(len(settings)), [one.replace(", ", "\n") for one in settings], fontsize=8)
+    places = {setting: place for place, setting in enumerate(data["setting"].unique(maintain_order=True))}
+    for (name,), part in data.group_by("labels", maintain_order=True):
+        style = shown[str(name)]
+        axes.plot([places[one] for one in part["setting"]], part["bootstrap_mean"].to_list(), style["ls"],
+                  color=style["color"], marker=style["marker"], label=plain_text(str(name)))  # fmt: skip
+    axes.set_xticks(range(len(places)), [one.replace(", ", "\n") for one in places], fontsize=8)
     axes.set(ylabel=f"{work.result('table1')['measure']}, bootstrap mean", ylim=(0, None))
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     text = "The same labels measured with other leaves and bins, which the paper does not give: compare the order."
-    return [Illustration("settings", figure, text, text, table)]
+    return [Illustration("settings", figure, text, text, data.drop("name"))]
 
 
 def _sersic(work: Work) -> Illustration:
@@ -280,65 +260,50 @@ def _maps(work: Work) -> list[Illustration]:
 
 
 def _pairs(work: Work) -> tuple[list[Pair], str, list[Illustration]]:
-    """Figure 4."""
+    """Figure 4: pairs for the page, what they are, and the figure for its folder."""
     from truemorph.report.figures import pairs_figure
 
     if not work.have("figure4"):
         missing = work.outcomes["figure4"]
         return [], f"Figure 4 {missing.status}: {missing.text}." if missing.text else "", []
-    found = work.result("figure4")
+    found, shown = work.result("figure4"), pairs(work)
     n, spiral, lenticular = HST_PAIRS
     note = (
-        f"Figure 4: test galaxies that people called smooth and DDB calls disk, {found['changed']:,} in all; "
-        f"{found['with_better']:,} have a picture by HST. Left as people saw it, right HST's. (Paper: {n}, of which "
-        f"{spiral} show spiral arms and {lenticular} look lenticular. What these show is yours to judge.)"
+        f"Figure 4: test galaxies that volunteers labelled smooth and DDB labels disk, {found['changed']:,} in all; "
+        f"{found['with_better']:,} have an HST image. Left the image that volunteers saw, right HST's. Paper: {n}, of "
+        f"which {spiral} show spiral arms and {lenticular} look lenticular; truemorph does not classify HST images."
     )
-    shown = pairs(work)
     if not shown:
         return [], note, []
     on_page = [
         Pair(f"{one['object_id']}: {one['title']}",
-             [("as people saw it", jpeg_source(one["seen"])), ("HST", jpeg_source(one["better"]))])
+             [("seen by volunteers", jpeg_source(one["seen"])), ("HST", jpeg_source(one["better"]))])
         for one in shown[:_PAIRS_ON_PAGE]
     ]  # fmt: skip
     data = pl.DataFrame([{"object_id": one["object_id"], "title": one["title"]} for one in shown])
-    text = "Galaxies that changed from smooth to disk: above as people saw them, below HST's picture."
+    text = "Galaxies that changed from smooth to disk: above the images that volunteers saw, below HST's."
     return on_page, note, [Illustration("figure4", pairs_figure(shown), text, text, data)]
 
 
 def _stages(outcomes: dict[str, Outcome]) -> Table:
-    rows = [
-        [
-            one.name,
-            _prose(one.title),
-            "done" if one.there else one.status,
-            f"{one.seconds:,.1f} s" if one.there else "–",
-            _prose(one.text, 24),
-        ]
-        for one in outcomes.values()
-    ]
+    rows = []
+    for one in outcomes.values():
+        status, took = ("done", f"{one.seconds:,.1f} s") if one.there else (one.status, "–")
+        rows.append([one.name, _prose(one.title), status, took, _prose(one.text, 24)])
     return Table("Stages", ["", _prose("what"), "status", "time", ""], rows, "Time: when it was made.")
 
 
 def _follows_from(work: Work) -> dict[str, Any]:
-    stages = {
-        name: [one.key] if one.there else [one.status, one.text]
-        for name, one in work.outcomes.items()
-        if name != "page"
-    }
-    return {"stages": stages, "problem": work.memo.get(HST_PROBLEM)}
+    absent = [(one.name, one.status, one.text) for one in work.outcomes.values() if not one.there]
+    return {"from": work.keys(work.outcomes), "absent": absent}
 
 
 def _make(work: Work, folder: Path) -> dict[str, Any]:
-    illustrations = []
-    if work.have("table1"):
-        illustrations += [_dots(work), *_settings_figure(work)]
-    if work.have("figure3"):
-        illustrations.append(_sersic(work))
+    illustrations = [_dots(work), *_settings_figure(work)] if work.have("table1") else []
+    illustrations += [_sersic(work)] if work.have("figure3") else []
     illustrations += _maps(work)
     beside, note, figure4 = _pairs(work)
-    options = work.options
-    answer, (findings, passed) = _answer(work), _checks(work)
+    answer, metadata, (findings, passed) = _answer(work), work.catalogue().metadata, _checks(work)
     page = Page(
         title=_TITLE,
         answer=answer,
@@ -351,25 +316,22 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
         pairs_note=note,
         equations=True,
         settings={
-            "catalogue": work.catalogue().metadata["source"],
-            "votes": work.catalogue().metadata["votes"],
-            "α": work.catalogue().metadata["alpha"],
-            "scale": f"{options.size.share:g}",
-            "bootstrap resamples": options.bootstrap,
-            "seed": options.seed,
+            "catalogue": metadata["source"],
+            "votes": metadata["votes"],
+            "α": metadata["alpha"],
+            "scale": f"{work.options.fraction:g}",
+            "bootstrap resamples": work.options.bootstrap,
+            "seed": work.options.seed,
             **{f"training, {name}": value for name, value in work.inputs.training.items()},
         },
         versions=versions(),
     )
     write_illustrations(illustrations + figure4, folder / FIGURES)
     write_page(page, folder / PAGE)
-    if work.have("table1"):
-        (folder / MARKDOWN).write_text(markdown(work, work.result("table1")), encoding="utf-8")
     return {
         "answer": answer,
         "findings": [one.to_dict() for one in findings],
         "passed": [{"name": name, "measured": measured} for name, measured in passed],
-        "figures": [one.name for one in illustrations + figure4],
     }
 
 

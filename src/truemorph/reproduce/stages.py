@@ -1,17 +1,25 @@
-"""What a stage is, and what is known while stages are made."""
+"""Cached stages: what a stage is, how stages are run, and what is known while they run.
+
+A stage is kept in `stages/<name>-<key>`; its key is the hash of its settings, of what it was made from, and of
+truemorph's version. `stage.json`, written last, lists its files; a folder without one was interrupted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from truemorph._version import __version__
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
-from truemorph.io import read_json
-from truemorph.reproduce.fingerprints import Fingerprints
+from truemorph.errors import InputError, TruemorphError, reason
+from truemorph.io import content_hash, file_hash, plain, read_json, write_json
 from truemorph.reproduce.options import Inputs, ReproduceOptions
 from truemorph.tables import CatalogTable, frame_hash
 
@@ -19,15 +27,8 @@ DONE, CACHED, LACKS, FAILED, LEFT_OUT, TO_DO = "done", "cached", "lacks", "faile
 CATALOGUE, TEST_ROWS = "gz2b.parquet", "test.parquet"
 
 
-@dataclass(frozen=True)
-class Lacks:
-    """What a stage has not, and how to get it."""
-
-    what: str
-    how: str
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.how}"
+class Lacks(TruemorphError):
+    """Data that a stage needs are missing: what, and the command or argument that provides them."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,12 @@ class Outcome:
     ----------
     name, title : str
     status : str
-        "done" (now), "cached" (made before), "lacks", "failed", "left out" (not asked for) or "to do".
+        "done" (now), "cached" (made before), "lacks" (data are missing), "failed", "left out" (not asked for) or
+        "to do" (of a dry run).
     text : str
-        What is lacking, or what failed.
+        What is missing, or what failed.
     key : str
-        Hash of all that the result follows from.
+        Hash of everything that the result follows from.
     folder : Path, optional
     result : dict
     seconds : float
@@ -63,49 +65,45 @@ class Outcome:
         """Whether there is a result."""
         return self.status in (DONE, CACHED)
 
-    def file(self, name: str) -> Path:
-        """A file of the stage."""
-        assert self.folder is not None
-        return self.folder / name
-
 
 @dataclass
 class Work:
-    """What stages are made from, and those that are.
-
-    Attributes
-    ----------
-    data, out : Path
-        Folder of data, and the folder that is written.
-    inputs : Inputs
-    options : ReproduceOptions
-    outcomes : dict of Outcome
-        By stage, in the order in which they came.
-    """
+    """What stages are made from, and the outcomes of the stages so far, by name."""
 
     data: Path
     out: Path
     inputs: Inputs
     options: ReproduceOptions
     outcomes: dict[str, Outcome] = field(default_factory=dict)
-    memo: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.hashes = Fingerprints(self.out / "stages" / "fingerprints.json")
+    memo: dict[Any, Any] = field(default_factory=dict)
 
     def have(self, stage: str) -> bool:
         """Whether a stage has a result."""
         return stage in self.outcomes and self.outcomes[stage].there
 
     def result(self, stage: str) -> dict[str, Any]:
-        """What a stage found."""
+        """Result of a stage."""
         return self.outcomes[stage].result
 
-    def keys(self, stages: Iterable[str]) -> dict[str, str]:
-        """Keys of the stages that have a result."""
-        return {name: self.outcomes[name].key for name in stages if self.have(name)}
+    def file(self, stage: str, name: str) -> Path:
+        """Path of a file of a stage that has a result."""
+        folder = self.outcomes[stage].folder
+        assert folder is not None
+        return folder / name
 
-    def once(self, what: str, make: Callable[[], Any]) -> Any:
+    def keys(self, stages: Iterable[str]) -> dict[str, list[Any]]:
+        """What identifies the results of those of the stages that have one.
+
+        A stage can be made again with another result, such as a network on a GPU.
+        """
+        have = [self.outcomes[name] for name in stages if self.have(name)]
+        return {one.name: [one.key, content_hash(one.result)[:16]] for one in have}
+
+    def lacks(self, what: str, archive: str, argument: str) -> Lacks:
+        """Return the error of a stage whose data can be fetched, or given as an argument."""
+        return Lacks(f"{what}: truemorph fetch {archive} --out {self.data / archive}, or {argument}")
+
+    def once(self, what: Any, make: Callable[[], Any]) -> Any:
         """Make something the first time it is asked for."""
         if what not in self.memo:
             self.memo[what] = make()
@@ -113,8 +111,8 @@ class Work:
 
     def catalogue(self, stage: str = "catalogue", file: str = CATALOGUE) -> CatalogTable:
         """A catalogue that a stage wrote."""
-        path = self.outcomes[stage].file(file)
-        found: CatalogTable = self.once(f"catalogue {path}", lambda: read_catalogue(path))
+        path = self.file(stage, file)
+        found: CatalogTable = self.once(path, lambda: read_catalogue(path))
         return found
 
     def rows_digest(self, frame: pl.DataFrame, columns: Iterable[str]) -> str:
@@ -126,9 +124,26 @@ class Work:
         table = self.catalogue()
         if not table.frame["image"].count():
             return ""
-        root = image_folder(table)
-        found: str = self.once("images", lambda: self.hashes.of_many(root, table.frame["image"]))
+        found: str = self.once("images", lambda: self.files_digest(image_folder(table), table.frame["image"]))
         return found
+
+    def files_digest(self, root: Path, names: Iterable[str | None]) -> str:
+        """Hash of the names and contents of those files below a folder that exist.
+
+        It is remembered by sizes and times of change, so that images are read once.
+        """
+        chosen = sorted({name for name in names if name and (root / name).is_file()})
+        about = [(root / name).stat() for name in chosen]
+        listing = content_hash([str(root.resolve()), chosen, [(one.st_size, one.st_mtime_ns) for one in about]])
+        memory = self.out / "stages" / "images.json"
+        try:
+            known = read_json(memory)
+        except InputError:
+            known = {}
+        if listing not in known:
+            known[listing] = content_hash([(name, file_hash(root / name)) for name in chosen])[:16]
+            write_json(memory, known)
+        return str(known[listing])
 
 
 @dataclass(frozen=True)
@@ -141,10 +156,10 @@ class Stage:
         Letters, digits and hyphens.
     title : str
     follows_from : callable
-        All that the result follows from, as plain data; or what is lacking.
+        Returns everything that the result follows from, as plain data; raises `Lacks` if data are missing.
     make : callable
         Writes files into the folder that it is given, and returns the result as plain data. Called again in the same
-        folder after it was cut off: it goes on, or writes its files anew.
+        folder after an interruption.
     needs : tuple of str
         Stages without whose results it can't be made.
     wants : tuple of str
@@ -153,19 +168,93 @@ class Stage:
 
     name: str
     title: str
-    follows_from: Callable[[Work], dict[str, Any] | Lacks]
+    follows_from: Callable[[Work], dict[str, Any]]
     make: Callable[[Work, Path], dict[str, Any]]
     needs: tuple[str, ...] = ()
     wants: tuple[str, ...] = ()
 
-    @property
-    def before(self) -> tuple[str, ...]:
-        """Stages that it uses."""
-        return self.needs + self.wants
+
+def asked(stages: Sequence[Stage], names: Sequence[str]) -> set[str]:
+    """Names of the stages that are asked for, and of those that they use; all if none is named.
+
+    Raises
+    ------
+    InputError
+        If a stage is unknown.
+    """
+    known = [stage.name for stage in stages]
+    for name in names:
+        if name not in known:
+            raise InputError(f"no stage {name!r}; stages are {', '.join(known)}")
+    wanted = set(names or known)
+    for stage in reversed(stages):  # a stage uses only earlier ones
+        if stage.name in wanted:
+            wanted |= {*stage.needs, *stage.wants}
+    return wanted
+
+
+def run_stages(stages: Sequence[Stage], work: Work) -> None:
+    """Run stages in order; reuse cached results. Outcomes go into `work`.
+
+    A stage that fails or lacks data stops only those that need it.
+
+    Raises
+    ------
+    InputError
+        If a stage that was asked for is unknown.
+    """
+    wanted = asked(stages, work.options.stages)
+    work.outcomes.clear()
+    for number, stage in enumerate(stages, 1):
+        where = f"reproduce {number}/{len(stages)} {stage.name}"
+        outcome = _run(stage, work, where) if stage.name in wanted else Outcome(stage.name, stage.title, LEFT_OUT)
+        work.outcomes[stage.name] = outcome
+        text = f": {outcome.text}" if outcome.text else f", {outcome.seconds:.1f} s" if outcome.status == DONE else ""
+        print(f"{where}: {outcome.status}{text}", file=sys.stderr)
+
+
+def _run(stage: Stage, work: Work, where: str) -> Outcome:
+    """Reuse or make one stage."""
+    absent = next((work.outcomes[name] for name in stage.needs if not work.have(name)), None)
+    if absent is not None:
+        text = f"needs {absent.name}, which failed" if absent.status == FAILED else absent.text
+        return Outcome(stage.name, stage.title, absent.status, text)
+    try:
+        content = {"version": __version__, "stage": stage.name, **stage.follows_from(work)}
+        key = content_hash(content)[:16]
+        folder = work.out / "stages" / f"{stage.name}-{key}"
+        kept = read_result(folder)
+        if kept is not None:
+            return Outcome(stage.name, stage.title, CACHED, "", key, folder, kept["result"], kept["seconds"])
+        if work.options.dry_run:
+            return Outcome(stage.name, stage.title, TO_DO)
+        print(f"{where}: {stage.title}", file=sys.stderr)
+        return _made(stage, work, key, folder)
+    except Lacks as problem:
+        return Outcome(stage.name, stage.title, LACKS, str(problem))
+    except (TruemorphError, OSError) as problem:
+        text = str(problem) if isinstance(problem, TruemorphError) else f"{problem.filename or ''}: {reason(problem)}"
+        return Outcome(stage.name, stage.title, FAILED, " ".join(text.split()))
+    except Exception as problem:  # a bug, or CUDA out of memory: other stages don't depend on it
+        traceback.print_exc()
+        text = " ".join(f"{type(problem).__name__}: {problem}".split())
+        return Outcome(stage.name, stage.title, FAILED, f"{text} (the traceback is above; please report it)")
+
+
+def _made(stage: Stage, work: Work, key: str, folder: Path) -> Outcome:
+    (folder / "stage.json").unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    result = plain(stage.make(work, folder))
+    seconds = round(time.perf_counter() - began, 2)
+    files = {str(one.relative_to(folder)): one.stat().st_size for one in sorted(folder.rglob("*")) if one.is_file()}
+    about = {"stage": stage.name, "key": key, "truemorph_version": __version__, "seconds": seconds}
+    write_json(folder / "stage.json", {**about, "files": files, "result": result})
+    return Outcome(stage.name, stage.title, DONE, "", key, folder, result, seconds)
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """What a finished stage wrote of itself; None unless all of its files are there as they were."""
+    """Read what a finished stage recorded; None unless all of its files are there with their sizes."""
     try:
         kept: dict[str, Any] = read_json(folder / "stage.json")
         whole = all((folder / name).stat().st_size == size for name, size in kept["files"].items())

@@ -1,0 +1,110 @@
+"""The experiment from end to end: fetch what is missing, run the stages, and write what they found for people."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from truemorph._version import __version__
+from truemorph.errors import InputError, TruemorphError
+from truemorph.io import lock, plain, read_json, write_json, written_whole
+from truemorph.reproduce import catalogue, figures, models, sensitivity, table1
+from truemorph.reproduce.options import Inputs, ReproduceOptions
+from truemorph.reproduce.page import DRAWN, FIGURES, PAGE, page_stage
+from truemorph.reproduce.stages import LEFT_OUT, Stage, Work, asked, run_stages
+
+RESULT = "reproduce.json"
+_STAGES = (*catalogue.STAGES, table1.STAGES[0], *models.STAGES, table1.STAGES[1], *sensitivity.STAGES, *figures.STAGES)
+STAGES: tuple[Stage, ...] = (*_STAGES, page_stage(tuple(stage.name for stage in _STAGES)))
+# Where results of stages stand in reproduce.json; of two stages, one of their values alone.
+_TOLD = ("catalogue", "gz2d", "bias", "table1", "theta", "figure3", "changed", "figure4", "maps")
+_VALUES = {"reasons": "reasons", "page": "answer"}
+# Files of stages that are copied beside reproduce.json.
+_PUBLISHED = {
+    "table1": (table1.JSON, table1.ECSV),
+    "page": (PAGE, *(f"{FIGURES}/{name}.{kind}" for name in DRAWN for kind in ("pdf", "png", "ecsv"))),
+}
+
+
+def run_experiment(
+    data: Path, out: Path, options: ReproduceOptions, config: Path | None, given: dict[str, Any]
+) -> dict[str, Any]:
+    """Run the experiment and return the content of `reproduce.json`; see `truemorph.reproduce_paper`.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder, a file that was named is absent, or a setting is unknown.
+    TruemorphError
+        If another process works in the same folder.
+    """
+    if not data.is_dir() and not options.fetch:
+        how = f"truemorph fetch gz2 --out {data / 'gz2'}, or with `fetch`"
+        raise InputError(f"{data}: no such folder of data; make one with {how}")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; name a folder (`out`)")
+    inputs = Inputs.of(data, config, **given)
+    # What is wrong with the command is reported before anything is fetched or made.
+    if asked(STAGES, options.stages) & set(models.NETWORKS):
+        models.network_config(inputs, options)
+    (out / "stages").mkdir(parents=True, exist_ok=True)
+    held = lock(out / "stages" / ".lock")
+    if held is None:
+        raise TruemorphError(f"{out}: another process is at work there; wait for it, or choose another folder (`out`)")
+    with held:
+        fetched = []
+        if options.fetch and not options.dry_run:
+            fetched = [catalogue.fetch_archive(name, data, **chosen)
+                       for name, chosen in catalogue.missing_archives(inputs).items()]  # fmt: skip
+            inputs = Inputs.of(data, config, **given)
+        work = Work(data, out, inputs, options)
+        run_stages(STAGES, work)
+        result: dict[str, Any] = plain(
+            {
+                "truemorph_version": __version__,
+                "scale": options.fraction,
+                "seed": options.seed,
+                "stages": [
+                    {key: getattr(one, key) for key in ("name", "title", "status", "text", "seconds")}
+                    | {"folder": None if one.folder is None else str(one.folder.relative_to(out))}
+                    for one in (*fetched, *work.outcomes.values())
+                ],
+                **{name: work.result(name) for name in _TOLD if work.have(name)},
+                "reasons": [],
+                "answer": "",
+                **{key: work.result(name)[key] for name, key in _VALUES.items() if work.have(name)},
+                "files": {},
+            }
+        )
+        if not options.dry_run:
+            result |= _published(work)
+            write_json(out / RESULT, result)
+    return result
+
+
+def _published(work: Work) -> dict[str, Any]:
+    """Copy files for people beside reproduce.json, and take over results of stages that are left out of this run.
+
+    Of a stage that was left out, what is there stays; of one that could not be made, it is removed.
+    """
+    published: dict[str, str] = {}
+    for stage, names in _PUBLISHED.items():
+        for name in names:
+            target = work.out / name
+            if work.have(stage) and work.file(stage, name).is_file():
+                with written_whole(target) as partial:
+                    shutil.copyfile(work.file(stage, name), partial)
+            elif work.outcomes[stage].status != LEFT_OUT:
+                target.unlink(missing_ok=True)
+            if target.is_file():
+                published[name] = stage
+    try:
+        earlier = read_json(work.out / RESULT)
+    except InputError:
+        earlier = {}
+    left = [name for name, one in work.outcomes.items() if one.status == LEFT_OUT]
+    keys = [_VALUES.get(name, name) for name in left]
+    kept = {key: earlier[key] for key in keys if key in earlier}
+    files = {top: str(work.out / top) for top in (name.partition("/")[0] for name in published)}
+    return {"published": published, "files": files, **kept, "of_an_earlier_run": list(kept)}

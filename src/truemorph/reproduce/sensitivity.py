@@ -1,0 +1,276 @@
+"""Sensitivity: what the paper leaves open, what was done here, and how much that changes its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from truemorph.bias.estimation import fit_transition
+from truemorph.catalogs.physical import FWHM_PER_SIGMA
+from truemorph.catalogs.sampling import TEST, TRAIN
+from truemorph.errors import InputError
+from truemorph.report.page import with_error
+from truemorph.report.table1 import Tree, numbers_of
+from truemorph.reproduce.catalogue import EVERYTHING
+from truemorph.reproduce.models import NETWORKS
+from truemorph.reproduce.paper import GZ2B, GZ2D, SAMPLE
+from truemorph.reproduce.stages import Stage, Work
+from truemorph.reproduce.table1 import MODELS, Measured, measured, on_frame, one_class, order, settings
+from truemorph.tables import numeric_columns, read_table
+
+# Trees of CV18, and bins of CV14: those with so many galaxies a bin are tried.
+_TREES = ((1, 4), (1, 8), (2, 4), (2, 8), (3, 5), (3, 8), (4, 4), (4, 8), (5, 8), (6, 4), (6, 8), (7, 8), (9, 8))
+_BINS = (4, 8, 12, 20, 40)
+_FEWEST_A_BIN = 4
+_RESAMPLES, _DRAWS = 20, 20
+
+# What was done here, what it changes, and numbers.
+Told = tuple[str, str, dict[str, Any]]
+
+
+def _swept(found: Measured, trees: dict[str, Tree]) -> tuple[list[dict[str, Any]], str]:
+    """Bootstrap means of every label set by other trees; and in words those of GZ2B, and the order of the rows."""
+    swept: list[dict[str, Any]] = []
+    for setting, tree in trees.items():
+        rows: list[dict[str, Any]] = []
+        for key, one in found.sets.items():
+            bias = numbers_of(replace(tree, bootstrap=min(_RESAMPLES, found.tree.bootstrap)).bias(one))
+            kept = {name: bias[name] for name in ("value", "bootstrap_mean", "floor")}
+            rows.append({"name": key, "one_class": one_class(one), "partial": not one.known.all(), **kept})
+        if any(row["value"] is not None for row in rows):
+            swept.append({"setting": setting, "rows": rows, "order": order(rows)})
+    if not swept:
+        return swept, "too few galaxies"
+    means = [row["bootstrap_mean"] for one in swept for row in one["rows"] if row["name"] == GZ2B]
+    alike = _span([one["order"]["as_in_the_paper"] for one in swept], "d")
+    pairs = max(one["order"]["pairs"] for one in swept)
+    return swept, f"GZ2B {_span(means)}; {alike} of {pairs} pairs of rows in the paper's order"
+
+
+def _span(values: Sequence[float | None], form: str = ".3f") -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    low, high = (f"{value:{form}}" for value in (min(known), max(known)))
+    return low if low == high else f"{low} to {high}"
+
+
+def _size(work: Work, found: Measured) -> Told | None:
+    drawn = work.result("catalogue")
+    if drawn["as_drawn_in_the_paper"]:
+        return None
+    effect = "not a reproduction: smaller samples have larger floors and errors, and networks learn less"
+    return f"{drawn['galaxies']:,} galaxies (scale {work.options.fraction:g})", effect, {}
+
+
+def _intrinsic(work: Work, found: Measured) -> Told | None:
+    if not found.intrinsic:
+        effect = "CV14 in place of CV18: not comparable with the paper's numbers"
+        return f"not in this sample: {', '.join(work.inputs.intrinsic) or 'none asked for'}", effect, {}
+    values = numeric_columns(found.frame, found.intrinsic, "the sample")
+    trees = {"none (CV14)": replace(found.tree, intrinsic=None, depth=0, bins=20)}
+    for size in range(1, len(found.intrinsic)):
+        for chosen in combinations(range(len(found.intrinsic)), size):
+            names = ", ".join(found.intrinsic[k] for k in chosen)
+            trees[names] = replace(found.tree, intrinsic=values[:, list(chosen)])
+    trees[", ".join(reversed(found.intrinsic))] = replace(found.tree, intrinsic=values[:, ::-1])
+    swept, effect = _swept(found, trees)
+    return ", ".join(found.intrinsic), f"by other columns, or in another order: {effect}", {"settings": swept}
+
+
+def _bins(work: Work, found: Measured) -> Told | None:
+    tree, n = found.tree, found.frame.height
+    if found.intrinsic:
+        here = f"{2**tree.depth} leaves, {tree.bins} bins"
+        trees = {
+            f"{2**depth} leaves, {bins} bins": replace(tree, depth=depth, bins=bins)
+            for depth, bins in _TREES
+            if n / (2**depth * bins) >= _FEWEST_A_BIN
+        }
+    else:
+        here = f"{tree.bins} bins"
+        trees = {f"{bins} bins": replace(tree, bins=bins) for bins in _BINS if n / bins >= _FEWEST_A_BIN}
+    swept, effect = _swept(found, trees)
+    return here, f"{tree.measure} of {effect}" if swept else effect, {"settings": swept}
+
+
+def _evaluated_on(work: Work, found: Measured) -> Told | None:
+    known = work.result("bias")["rows"] if work.have("bias") else []
+    rows = [one for one in known if one["galaxies_of"] in ("all", TRAIN, TEST) and one["bootstrap_mean"] is not None]
+    told: dict[str, list[str]] = {}
+    for row in rows:
+        bias = with_error(row["bootstrap_mean"], row["bootstrap_std"])
+        told.setdefault(row["name"].upper(), []).append(f"{row['galaxies_of']} {bias}")
+    if not told:
+        return None
+    effect = "; ".join(f"{name}: {', '.join(parts)}" for name, parts in told.items())
+    return "test galaxies", f"with the same leaves and bins: {effect}", {"rows": rows}
+
+
+def _drawn(work: Work, found: Measured) -> Told | None:
+    table = read_table(work.file("catalogue", EVERYTHING)).frame
+    n = found.frame.height
+    if table.height < 2 * n:
+        return None
+    tree, every = on_frame(found.tree, table, found.intrinsic, "all")
+    rng = np.random.default_rng([work.options.seed, 14])
+    values = [tree.value(every, rng.choice(table.height, n, replace=False)) for _ in range(_DRAWS)]
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return None
+    spread = with_error(float(np.mean(known)), float(np.std(known)))
+    drawn = work.result("catalogue")
+    here = f"{drawn['galaxies']:,} of {drawn['of']:,} by id, {drawn['labels']['smooth']:,} smooth"
+    return here, f"{len(known)} other draws of {n:,} galaxies: {tree.measure} of GZ2B {spread}", {"values": known}
+
+
+def _floor(work: Work, found: Measured) -> Told | None:
+    bias = found.tree.bias(found.observed)
+    if bias is None:
+        return None
+    effect = (
+        f"GZ2B as it is {bias.value:.3f}, by bootstrap {bias.bootstrap_mean:.3f}; labels without a drift would have "
+        f"{bias.floor:.3f} ({bias.objects_per_bin:.0f} galaxies a bin)"
+    )
+    return "given beside", effect, {name: getattr(bias, name) for name in ("value", "bootstrap_mean", "floor")}
+
+
+def _k_correction(work: Work, found: Measured) -> Told | None:
+    if "M_r" not in found.intrinsic or "redshift" not in found.frame.columns:
+        return None
+    values = numeric_columns(found.frame, found.intrinsic, "the sample").copy()
+    # In r about z mag for early types, less for late ones (Chilingarian, Melchior & Zolotukhin 2010, MNRAS 405, 1409).
+    values[:, found.intrinsic.index("M_r")] -= numeric_columns(found.frame, ["redshift"], "the sample")[:, 0]
+    before, after = (tree.value(found.observed) for tree in (found.tree, replace(found.tree, intrinsic=values)))
+    if before is None or after is None:
+        return None
+    return "none", f"one of z mag: GZ2B {before:.3f} → {after:.3f}", {"before": before, "after": after}
+
+
+def _labels(work: Work, found: Measured) -> Told | None:
+    values = {}
+    for name, one in found.probabilities.items():
+        soft, hard = replace(found.tree, bootstrap=0).bias(one), found.tree.value(found.sets[name])
+        if soft is not None and hard is not None:
+            values[found.sets[name].name] = (hard, soft.value)
+    if not values:
+        return None
+    effect = "; ".join(f"{name}: {hard:.3f} → {soft:.3f}" for name, (hard, soft) in values.items())
+    return "labels", f"probabilities: {effect}", {"values": values}
+
+
+def _training(work: Work, found: Measured) -> Told | None:
+    trained = [name for name in NETWORKS if work.have(name)]
+    if not trained:
+        return None
+    used = work.result(trained[-1])["training"]
+    here = (
+        f"{used['backbone']} at {used['image_size']} pixels, AdamW, rate {used['learning_rate']:g}, batches of "
+        f"{used['batch_size']}, {', '.join(str(work.result(name)['epochs']) for name in trained)} epochs, "
+        f"{'published' if used['pretrained'] else 'random'} first weights"
+    )
+    return here, "not measured: `training` with another seed trains the same again, with other settings otherwise", {}
+
+
+def _theta(work: Work, found: Measured) -> Told | None:
+    if not work.have("theta"):
+        return None
+    fit = work.result("theta")
+    theta = with_error(fit["theta"], fit["stderr"], ".2f")
+    others = [one for one in fit["others"] if one["theta"] is not None]
+    effect = "; ".join(f"{one['how']} {with_error(one['theta'], one['stderr'], '.2f')}" for one in others)
+    return f"{fit['bins']:,} bins of {fit['galaxies'] // fit['bins']}: {theta}", effect, {"others": fit["others"]}
+
+
+def _weights(work: Work, found: Measured) -> Told | None:
+    frame = work.catalogue().frame.filter(pl.col("split") == TRAIN)
+    weights = frame["draw_weight"].to_numpy()
+    if np.ptp(weights) < 1e-9:
+        return None
+    columns = frame["label"].to_numpy(), frame["alpha"].to_numpy()
+    before, after = (fit_transition(*columns, weights=one).values["theta"] for one in (None, weights))
+    effect = f"weights that undo it: θ by likelihood {before:.2f} → {after:.2f}"
+    return "the same", effect, {"theta": [before, after]}
+
+
+def _unit(work: Work, found: Measured) -> Told | None:
+    if not work.have("theta"):
+        return None
+    fit = work.result("theta")
+    sigma = fit["alpha_psf"] == "sigma"
+    other = fit["theta"] / FWHM_PER_SIGMA if sigma else fit["theta"] * FWHM_PER_SIGMA
+    effect = f"bias does not depend on it; θ for the PSF's {'FWHM' if sigma else 'σ'} would be {other:.2f}"
+    return fit["alpha"], effect, {"other": other}
+
+
+def _psf(work: Work, found: Measured) -> Told | None:
+    best, frame = "psfWidth_r_best", work.catalogue().frame
+    if best not in frame.columns:
+        return None
+    training = frame.filter((pl.col("split") == TRAIN) & (pl.col(best) > 0))
+    width = found.frame[best].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    width = np.where(width > 0, width, np.nan)
+    alpha = found.tree.alpha * found.frame["psf_fwhm"].to_numpy() / width
+    before, after = found.tree.value(found.observed), replace(found.tree, alpha=alpha).value(found.observed)
+    if before is None or after is None:
+        return None
+    scaled = training["alpha"] * training["psf_fwhm"] / training[best]
+    labels, both = training["label"].to_numpy(), (training["alpha"].to_numpy(), scaled.to_numpy())
+    thetas = [fit_transition(labels, one).values["theta"] for one in both]
+    effect = (
+        f"the best of all fields (as in CV18's code): GZ2B {before:.3f} → {after:.3f}, θ by likelihood "
+        f"{thetas[0]:.2f} → {thetas[1]:.2f}"
+    )
+    return "that of the row itself, whose image volunteers saw", effect, {"bias": [before, after], "theta": thetas}
+
+
+# What may differ; what the paper has; how it is measured.
+_EVERY: dict[str, tuple[str, Callable[[Work, Measured], Told | None]]] = {
+    "size": (f"{sum(SAMPLE):,} galaxies", _size),
+    "intrinsic columns": ("not given", _intrinsic),
+    "leaves and bins": ("not given", _bins),
+    "galaxies that bias is measured on": ("not given (± 0.01 suggests the test set)", _evaluated_on),
+    "random draw of the sample": (f"{sum(SAMPLE):,} at random, {SAMPLE[0]:,} smooth", _drawn),
+    "sampling noise": ("not subtracted; bootstrap means, it seems", _floor),
+    "K-correction of M_r": ("not given", _k_correction),
+    "labels or probabilities": ("labels, it seems", _labels),
+    "training": (
+        "ResNet50, dense layer of 1024, 207 pixels; optimiser, rate, batches, epochs, augmentation, first weights not "
+        "given",
+        _training,
+    ),
+    "estimator of θ": ("1525 bins of 64, midpoints", _theta),
+    "drawing by label": ("balanced sample, no weights", _weights),
+    "unit of α": ('"over the angular size of the PSF"', _unit),
+    "field whose PSF counts": ("not given", _psf),
+}
+
+
+def _follows_from(work: Work) -> dict[str, Any]:
+    return settings(work, ("catalogue", GZ2D, "theta", "bias", *MODELS))
+
+
+def _make(work: Work, folder: Path) -> dict[str, Any]:
+    found = measured(work)
+    reasons = []
+    for what, (paper, measure) in _EVERY.items():
+        try:
+            told = measure(work, found)
+        except InputError as problem:  # too few galaxies for this one
+            told = "–", f"could not be measured: {problem}", {}
+        if told is not None:
+            here, effect, numbers = told
+            reasons.append({"what": what, "paper": paper, "here": here, "effect": effect, "numbers": numbers})
+    return {"reasons": reasons}
+
+
+STAGES = (
+    Stage("reasons", "why numbers may differ from the paper's", _follows_from, _make, ("catalogue",),
+          (GZ2D, "theta", "bias", *MODELS)),
+)  # fmt: skip

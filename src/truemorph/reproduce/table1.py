@@ -1,0 +1,430 @@
+"""Bias of the labels, and Table 1 of the test galaxies beside the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from truemorph.catalogs.sampling import TEST
+from truemorph.errors import InputError
+from truemorph.io import plain, write_json
+from truemorph.report.label_sets import LabelSet
+from truemorph.report.page import number, with_error
+from truemorph.report.table1 import Tree, agreement, numbers_of
+from truemorph.reproduce.catalogue import DEBIASED
+from truemorph.reproduce.models import LABELS, intrinsic_columns
+from truemorph.reproduce.paper import (
+    DCV14,
+    DDB,
+    DISK_LIKE_AMONG_SMOOTH,
+    GZ2B,
+    GZ2D,
+    HST_PAIRS,
+    RESNET_GZ2B,
+    RESNET_GZ2D,
+    TABLE_1,
+    THETA,
+)
+from truemorph.reproduce.stages import TEST_ROWS, Stage, Work
+from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
+
+JSON, ECSV = "table1.json", "table1.ecsv"
+MODELS = (RESNET_GZ2B, RESNET_GZ2D, DCV14, DDB)
+# A label set of fewer of the test galaxies doesn't decide on which galaxies the others are measured.
+_ENOUGH = 0.5
+_FEWEST = 10
+_ONE_CLASS = 0.03
+
+
+def titles(work: Work, short: bool = False) -> dict[str, str]:
+    """What the rows of Table 1 are called here, networks by their backbones; short in figures."""
+    out = {}
+    for name, row in TABLE_1.items():
+        backbone = work.result(name)["backbone"] if name in MODELS and work.have(name) else "resnet50"
+        network = "ResNet50" if backbone == "resnet50" else backbone
+        out[name] = (row.short if short else row.labels).format(network=network)
+    return out
+
+
+def frame_of(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
+    """Rows as a table that any format takes; columns of which nothing is known are of numbers."""
+    frame = pl.DataFrame(rows, infer_schema_length=None)
+    return frame.with_columns(pl.selectors.by_dtype(pl.Null).cast(pl.Float64))
+
+
+# The test galaxies with all labels
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Test galaxies that all label sets label, and their labels.
+
+    Attributes
+    ----------
+    frame : polars.DataFrame
+    sets : dict of LabelSet
+        Hard labels, by row of Table 1.
+    probabilities : dict of LabelSet
+        p(disk) of the models.
+    tree : Tree
+    intrinsic : tuple of str
+        Columns of the tree; empty for CV14.
+    left_out : dict of int
+        By row: test galaxies that it doesn't label.
+    """
+
+    frame: pl.DataFrame
+    sets: Mapping[str, LabelSet]
+    probabilities: Mapping[str, LabelSet]
+    tree: Tree
+    intrinsic: tuple[str, ...]
+    left_out: Mapping[str, int]
+
+    @property
+    def observed(self) -> LabelSet:
+        """The volunteers' labels, GZ2B."""
+        return self.sets[GZ2B]
+
+
+def all_labels(work: Work) -> tuple[pl.DataFrame, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Test galaxies, hard labels by row of Table 1, and p(disk) of models; NaN where unknown."""
+    frame = work.catalogue("catalogue", TEST_ROWS).frame
+    ids = frame.select(pl.col("object_id").cast(pl.String))
+
+    def beside(other: pl.DataFrame, column: str) -> np.ndarray:
+        right = other.select(pl.col("object_id").cast(pl.String), pl.col(column).cast(pl.Float64).alias("_value"))
+        return ids.join(right, on="object_id", how="left", maintain_order="left")["_value"].fill_null(np.nan).to_numpy()
+
+    hard = {GZ2B: frame["label"].to_numpy().astype(np.float64)}
+    if work.have(GZ2D):
+        hard[GZ2D] = beside(work.catalogue(GZ2D, DEBIASED).frame, "label")
+    soft = {}
+    for name in MODELS:
+        if work.have(name):
+            labels = read_table(work.file(name, LABELS)).frame
+            hard[name], soft[name] = beside(labels, "label"), beside(labels, "p_disk")
+    return frame, hard, soft
+
+
+def measured(work: Work) -> Measured:
+    """The test galaxies on which every label set is measured alike, when the models are there.
+
+    Raises
+    ------
+    InputError
+        If there are too few.
+    """
+    found: Measured = work.once("measured", lambda: _measured(work))
+    return found
+
+
+def _measured(work: Work) -> Measured:
+    frame, hard, soft = all_labels(work)
+    names = titles(work)
+    intrinsic = intrinsic_columns(work, frame)
+    rows = np.ones(frame.height, bool)
+    for values in hard.values():
+        known = np.isfinite(values)
+        if known.mean() > _ENOUGH:
+            rows &= known
+    if rows.sum() < _FEWEST:
+        raise InputError(
+            f"{rows.sum()} test galaxies have all labels; at least {_FEWEST} are needed: use a larger `scale`"
+        )
+    kinds: dict[str, Any] = {GZ2B: "crowd", GZ2D: "column"}
+    chosen = frame.filter(pl.Series(rows))
+    return Measured(
+        chosen,
+        {name: LabelSet(names[name], kinds.get(name, "labels"), values[rows]) for name, values in hard.items()},
+        {name: LabelSet(f"{names[name]}: p(disk)", "probabilities", values[rows]) for name, values in soft.items()},
+        _tree_of(work, chosen, intrinsic),
+        intrinsic,
+        {name: int(np.isnan(values).sum()) for name, values in hard.items()},
+    )
+
+
+def _tree_of(work: Work, frame: pl.DataFrame, intrinsic: tuple[str, ...]) -> Tree:
+    """How bias is measured on galaxies: as was asked for, or with at least 25 of them a bin."""
+    options = work.options
+    columns = numeric_columns(frame, intrinsic, "the sample") if intrinsic else None
+    alpha = frame["alpha"].to_numpy()
+    return Tree.fitting(alpha, columns, options.bootstrap, options.seed, options.depth, options.bins)
+
+
+def on_frame(tree: Tree, frame: pl.DataFrame, intrinsic: tuple[str, ...], name: str) -> tuple[Tree, LabelSet]:
+    """A tree of the same depth and bins on other galaxies, and these galaxies' own labels."""
+    columns = numeric_columns(frame, intrinsic, "the sample") if intrinsic else None
+    own = LabelSet(name, "crowd", frame["label"].to_numpy().astype(float))
+    return replace(tree, alpha=frame["alpha"].to_numpy(), intrinsic=columns), own
+
+
+# Bias of GZ2B and GZ2D
+
+
+def settings(work: Work, stages: tuple[str, ...]) -> dict[str, Any]:
+    """What Table 1 and the sensitivity follow from: options, the stages that they use, and intrinsic columns."""
+    options = work.options
+    asked = {"depth": options.depth, "bins": options.bins, "bootstrap": options.bootstrap, "seed": options.seed}
+    return {**asked, "from": work.keys(stages), "intrinsic": list(work.inputs.intrinsic)}
+
+
+def _bias_from(work: Work) -> dict[str, Any]:
+    return settings(work, ("catalogue", GZ2D))
+
+
+def _measure_bias(work: Work, folder: Path) -> dict[str, Any]:
+    """CV18 of both label sets of volunteers, over the whole sample and each part of its split."""
+    frames = {GZ2B: work.catalogue().frame}
+    if work.have(GZ2D):
+        frames[GZ2D] = work.catalogue(GZ2D, DEBIASED).frame
+    rows, intrinsic = [], intrinsic_columns(work, frames[GZ2B])
+    # One tree for all, that of the test galaxies: bias grows with the number of bins.
+    common = _tree_of(work, frames[GZ2B].filter(pl.col("split") == TEST), intrinsic)
+    for name, frame in frames.items():
+        for part in ("all", *frame["split"].unique().sort()):
+            chosen = frame if part == "all" else frame.filter(pl.col("split") == part)
+            tree, labels = on_frame(common, chosen, intrinsic, titles(work)[name])
+            row = {"labels": labels.name, "name": name, "galaxies_of": part, "measure": tree.measure}
+            row |= {"depth": tree.depth, "bins": tree.bins, "galaxies": chosen.height}
+            rows.append(row | numbers_of(tree.bias(labels)))
+    return {"rows": rows}
+
+
+# Table 1
+
+
+def table_rows(found: Measured, seed: int) -> list[dict[str, Any]]:
+    """Table 1 of these labels, with the paper's numbers.
+
+    Returns
+    -------
+    list of dict
+        `name`, `letter`, `labels`, `galaxies`, `left_out`, `partial` (known for some of the galaxies only),
+        `disk_fraction`, `one_class` (97 % or more of one); `value`, `bootstrap_mean`, `bootstrap_std`, `floor`,
+        `floor_std`, `excess` of CV18 (or CV14), `objects_per_bin`; `from_gz2b` and `from_gz2b_std`: difference of the
+        value from GZ2B's on the same galaxies, and its error from paired resamples; of models `accuracy`, `precision`
+        (mean of both classes), `precision_smooth`, `precision_disk` against the labels that they were trained on;
+        `to_disk`, `to_smooth`: labels that differ from GZ2B's; `soft_value`, `soft_excess` of p(disk); `paper`,
+        `paper_std`, `paper_from_gz2b`, `paper_accuracy`, `paper_precision`. None where there is no value.
+    """
+    differences = paired_differences(found, seed)
+    rows = []
+    for name, one in found.sets.items():
+        soft = found.probabilities.get(name)
+        softly = None if soft is None else replace(found.tree, bootstrap=0).bias(soft)
+        own = found.sets.get(GZ2D) if name == RESNET_GZ2D else found.observed if name in MODELS else None
+        against_own, moved = {} if own is None else agreement(one, own), agreement(one, found.observed)
+        row: dict[str, Any] = {
+            "name": name,
+            "letter": TABLE_1[name].letter,
+            "labels": one.name,
+            "galaxies": int(one.known.sum()),
+            "left_out": found.left_out[name],
+            "partial": not one.known.all(),
+            "disk_fraction": float(one.disk[one.known].mean()),
+            "one_class": one_class(one),
+            **numbers_of(found.tree.bias(one), "objects_per_bin"),
+        }
+        row |= {"soft_value": softly and softly.value, "soft_excess": softly and softly.excess}
+        row["from_gz2b"], row["from_gz2b_std"] = differences.get(name, (None, None))
+        row |= {key: moved[key] for key in ("to_disk", "to_smooth")}
+        row |= {key: against_own.get(key) for key in ("accuracy", "precision", "precision_smooth", "precision_disk")}
+        rows.append(row | _of_paper(name))
+    return rows
+
+
+def _of_paper(name: str) -> dict[str, Any]:
+    paper = TABLE_1[name]
+    return {
+        "paper": paper.cv18,
+        "paper_std": paper.stderr,
+        "paper_from_gz2b": paper.cv18 - TABLE_1[GZ2B].cv18,
+        "paper_accuracy": paper.accuracy,
+        "paper_precision": paper.precision,
+    }
+
+
+def one_class(one: LabelSet) -> bool:
+    """Whether nearly all labels are of one class: they can't drift, so their bias is not meaningful."""
+    return not _ONE_CLASS < float(one.disk[one.known].mean()) < 1 - _ONE_CLASS
+
+
+def paired_differences(found: Measured, seed: int) -> dict[str, tuple[float, float]]:
+    """CV18 of each label set less that of GZ2B, and its standard deviation over resamples that both share."""
+    tree, n = found.tree, found.frame.height
+    others = {name: one for name, one in found.sets.items() if name != GZ2B}
+
+    def differences(rows: np.ndarray | None = None) -> dict[str, float]:
+        whole, out = tree.value(found.observed, rows), {}
+        for name, one in others.items():
+            # For a set that doesn't know all galaxies, GZ2B's on those that it knows.
+            beside = replace(found.observed, disk=np.where(one.known, found.observed.disk, np.nan))
+            observed = whole if one.known.all() else tree.value(beside, rows)
+            value = tree.value(one, rows)
+            if observed is not None and value is not None:
+                out[name] = value - observed
+        return out
+
+    rng = np.random.default_rng([seed, 18])
+    resampled = [differences(rng.integers(0, n, n)) for _ in range(tree.bootstrap)]
+    spread = {name: [one[name] for one in resampled if name in one] for name in others}
+    return {
+        name: (value, float(np.std(spread[name])) if spread[name] else float("nan"))
+        for name, value in differences().items()
+    }
+
+
+def order(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """How many pairs of rows stand in the paper's order, by bootstrap means.
+
+    Pairs that the paper tells apart: they differ by more than their errors there. Without rows nearly all of one class,
+    and without those of fewer galaxies than the others.
+    """
+    known = {
+        row["name"]: float(row["bootstrap_mean"])
+        for row in rows
+        if row["bootstrap_mean"] is not None
+        and np.isfinite(row["bootstrap_mean"])
+        and not row.get("one_class")
+        and not row.get("partial")
+    }
+
+    def told_apart(a: str, b: str) -> bool:
+        one, other = TABLE_1[a], TABLE_1[b]
+        return abs(one.cv18 - other.cv18) > float(np.hypot(one.stderr, other.stderr))
+
+    pairs = [(a, b) for i, a in enumerate(known) for b in list(known)[i + 1 :] if told_apart(a, b)]
+    alike = [(a, b) for a, b in pairs if (known[a] > known[b]) == (TABLE_1[a].cv18 > TABLE_1[b].cv18)]
+    return {
+        "pairs": len(pairs),
+        "as_in_the_paper": len(alike),
+        "here": sorted(known, key=lambda name: -known[name]),
+        "paper": sorted(known, key=lambda name: -TABLE_1[name].cv18),
+    }
+
+
+def _thetas(work: Work) -> list[dict[str, Any]]:
+    """θ of DCV14 and DDB here and in the paper."""
+    rows = []
+    for name, stage in ((DCV14, DCV14), (DDB, "theta")):
+        found = work.result(stage) if work.have(stage) else {}
+        how = "EM with the logistic regression" if name == DCV14 else f"{found.get('bins', 0):,} bins of α"
+        about = {"theta": found.get("theta"), "stderr": found.get("stderr"), "paper": THETA[name]}
+        rows.append({"name": name, **about, "how": how})
+    return rows
+
+
+def _table_from(work: Work) -> dict[str, Any]:
+    return settings(work, ("catalogue", GZ2D, "theta", *MODELS))
+
+
+def _make_table(work: Work, folder: Path) -> dict[str, Any]:
+    found = measured(work)
+    rows = table_rows(found, work.options.seed)
+    result: dict[str, Any] = plain(
+        {
+            "measure": found.tree.measure,
+            "intrinsic": list(found.intrinsic),
+            "depth": found.tree.depth,
+            "bins": found.tree.bins,
+            "bootstrap": found.tree.bootstrap,
+            "galaxies": found.frame.height,
+            "alpha": work.catalogue().metadata["alpha"],
+            "rows": rows,
+            "order": order(rows),
+            "theta": _thetas(work),
+        }
+    )
+    write_json(folder / JSON, result)
+    metadata = {key: value for key, value in result.items() if key != "rows"}
+    write_table(CatalogTable(frame_of(result["rows"]), {}, metadata), folder / ECSV)
+    return result
+
+
+# Table 1 as text
+
+
+_HEAD = ("labels", "galaxies", "disk fraction", "{} here", "paper", "minus GZ2B, here", "paper", "plain value", "floor",
+         "above floor")  # fmt: skip
+
+
+def head(table: dict[str, Any]) -> list[str]:
+    """Names of the columns of Table 1."""
+    return [name.format(table["measure"]) for name in _HEAD]
+
+
+def cells(work: Work, table: dict[str, Any], name: str) -> list[str]:
+    """A row of Table 1; the paper's numbers alone where there is none here."""
+    absent = {"labels": titles(work)[name], **_of_paper(name)}
+    row = next((one for one in table["rows"] if one["name"] == name), absent)
+    known, other = row.get, name != GZ2B
+    return [
+        f"{TABLE_1[name].letter}) {row['labels']}",
+        number(known("galaxies"), ",d"),
+        number(known("disk_fraction")),
+        with_error(known("bootstrap_mean"), known("bootstrap_std"), ".4f"),
+        with_error(row["paper"], row["paper_std"], ".4f"),
+        with_error(known("from_gz2b"), known("from_gz2b_std"), "+.3f") if other else "–",
+        number(row["paper_from_gz2b"], "+.3f") if other else "–",
+        number(known("value")),
+        with_error(known("floor"), known("floor_std")),
+        number(known("excess")),
+    ]
+
+
+def other_numbers(work: Work, table: dict[str, Any]) -> list[list[str]]:
+    """The paper's other numbers: what, here, in the paper, how."""
+    lines = [
+        [
+            f"θ of {one['name'].upper()}",
+            with_error(one["theta"], one["stderr"], ".2f"),
+            f"{one['paper']:.2f}",
+            one["how"],
+        ]
+        for one in table["theta"]
+    ]
+    rows = {row["name"]: row for row in table["rows"]}
+    for name, paper in TABLE_1.items():
+        if paper.accuracy is None:
+            continue
+        row = rows.get(name, {})
+        by_class = [f"{k} {number(row.get(f'precision_{k}'))}" for k in ("smooth", "disk")]
+        title = titles(work)[name]
+        lines += [
+            [f"accuracy of {title}", number(row.get("accuracy")), number(paper.accuracy), "against the labels that it "
+             "was trained on"],
+            [f"precision of {title}", number(row.get("precision")), number(paper.precision),
+             f"mean of both classes: {', '.join(by_class)}; the paper's kind isn't given"],
+        ]  # fmt: skip
+    if work.have("figure3"):
+        fraction = number(work.result("figure3")["disk_like_among_smooth"], ".2f")
+        paper_says = f"about {DISK_LIKE_AMONG_SMOOTH:.2f}"
+        lines.append(["GZ2B smooth with disk-like profiles", fraction, paper_says, "Sérsic index n ≤ 3"])
+    if work.have("figure4"):
+        seen = work.result("figure4")
+        how = f"of {seen['changed']:,} test galaxies that DDB moves from smooth to disk"
+        lines.append(["changed and seen by HST", f"{seen['with_better']:,}", str(HST_PAIRS[0]), how])
+    return lines
+
+
+def how_measured(table: dict[str, Any]) -> str:
+    """How the bias of Table 1 was measured, in a sentence."""
+    lacking = [f"{row['labels']} {row['left_out']:,}" for row in table["rows"] if row["left_out"]]
+    without = f" (test galaxies without a label: {', '.join(lacking)})" if lacking else ""
+    leaves = f"{2 ** table['depth']} leaves of like {', '.join(table['intrinsic'])}, " if table["intrinsic"] else ""
+    return (
+        f"{table['measure']} on {table['galaxies']:,} test galaxies{without}, {leaves}{table['bins']} bins of α, "
+        f"mean ± standard deviation of {table['bootstrap']} bootstrap resamples; α = {table['alpha']}"
+        + ("" if table["measure"] == "CV18" else ". The paper's numbers are CV18: they can't be compared with these")
+    )
+
+
+STAGES = (
+    Stage("bias", "bias of GZ2B and GZ2D", _bias_from, _measure_bias, ("catalogue",), (GZ2D,)),
+    Stage("table1", "Table 1 beside the paper's", _table_from, _make_table, ("catalogue",), (GZ2D, "theta", *MODELS)),
+)
