@@ -14,8 +14,8 @@ from truemorph.bias.estimation import fit_transition
 from truemorph.bias.families import transition_from_dict
 from truemorph.bias.transitions import MatrixTransition
 from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.classifiers import members
 from truemorph.classifiers import train as training
-from truemorph.classifiers import training as members
 from truemorph.classifiers.checkpoint import load
 from truemorph.cli import main
 from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml

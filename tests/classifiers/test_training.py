@@ -11,9 +11,8 @@ from truemorph.bias.families import transition_to_dict
 from truemorph.bias.transitions import MatrixTransition, RayleighTransition
 from truemorph.catalogs.prepare import prepare, write_preparation
 from truemorph.classifiers.checkpoint import load, save_classifier
-from truemorph.classifiers.rows import TrainingRows
+from truemorph.classifiers.members import TrainingRows, train_members
 from truemorph.classifiers.train import train_on_catalogue
-from truemorph.classifiers.training import train_members
 from truemorph.config import PRESETS, RunConfig, training_config
 from truemorph.errors import CheckpointError, InputError, TruemorphError
 
@@ -48,7 +47,7 @@ def test_evidence_in_place_of_labels_teaches_the_same():
 
 def disk_fraction_predicted(rows, transition):
     config = tiny(image_size=16, epochs=12, learning_rate=2e-3)
-    return train_members(rows, transition, config).classifier().probabilities(rows.inputs)[:, 1]
+    return train_members(rows, transition, config).probabilities(rows.inputs)[:, 1]
 
 
 @pytest.mark.slow
@@ -75,7 +74,7 @@ def test_early_stopping_keeps_the_best_epoch():
     rows, _ = stripes(300)
     trained = train_members(rows, RayleighTransition(11.25), tiny(image_size=16, epochs=15, patience=2))
     losses = [epoch["held_out_loss"] for epoch in trained.history]
-    assert trained.metrics["held_out_loss"] == pytest.approx(min(losses))
+    assert trained.described["metrics"]["held_out_loss"] == pytest.approx(min(losses))
     assert len(losses) < 15 or losses.index(min(losses)) >= 12
 
 
@@ -271,7 +270,7 @@ def test_diverged_training_is_an_error_not_a_model(catalogue, tmp_path):
 
 
 def test_a_place_that_is_taken_is_refused_before_training(catalogue, tmp_path, monkeypatch):
-    monkeypatch.setattr("truemorph.classifiers.training.train_members", lambda *_: pytest.fail("trained first"))
+    monkeypatch.setattr("truemorph.classifiers.members.train_members", lambda *_: pytest.fail("trained first"))
     project = tmp_path / "project"
     project.mkdir()
     (project / "config.json").write_text("{}")

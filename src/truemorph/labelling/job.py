@@ -16,8 +16,7 @@ from truemorph._version import __version__
 from truemorph.bias.families import described_findings, transition_from_dict, transition_to_dict
 from truemorph.bias.transitions import MatrixTransition, Transition
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.classifiers.checkpoint import Classifier
-from truemorph.classifiers.features import logistic_inputs
+from truemorph.classifiers.checkpoint import Classifier, logistic_inputs
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.labelling.decoding import NO_IMAGE, decoded

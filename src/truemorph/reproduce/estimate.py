@@ -29,8 +29,7 @@ def rates(config: TrainingConfig) -> dict[str, float]:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from truemorph.classifiers.hardware import settled_precision, torch_device
-    from truemorph.classifiers.network import GalaxyNetwork
+    from truemorph.classifiers.network import GalaxyNetwork, settled_precision, torch_device
     from truemorph.images.transforms import normalise
 
     device = torch_device()

@@ -139,7 +139,7 @@ def intrinsic_columns(work: Work, frame: pl.DataFrame) -> tuple[str, ...]:
 
 def _network_from(name: str) -> Callable[[Work], dict[str, Any] | Lacks]:
     def follows_from(work: Work) -> dict[str, Any] | Lacks:
-        from truemorph.classifiers.hardware import settled_precision
+        from truemorph.classifiers.network import settled_precision
 
         if not work.catalogue().frame["image"].count():
             how = f"truemorph fetch gz2 --out {work.data / 'gz2'}, or `images`"

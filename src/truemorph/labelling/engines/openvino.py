@@ -145,7 +145,7 @@ def openvino_engine(
         networks, alignments = _int8_networks(model, gate)
         return OpenVinoEngine(networks, len(model.classes), precision, threads, alignments)
     if precision == "auto":
-        from truemorph.classifiers.hardware import multiplies_bf16
+        from truemorph.classifiers.network import multiplies_bf16
 
         precision = "bf16" if multiplies_bf16() else "fp32"
     networks = [converted(model, member) for member in range(len(model.members))]

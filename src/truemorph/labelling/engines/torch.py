@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from truemorph.classifiers.checkpoint import Classifier
-from truemorph.classifiers.hardware import multiplies_bf16, torch_device
-from truemorph.classifiers.network import PixelConv
+from truemorph.classifiers.network import PixelConv, multiplies_bf16, torch_device
 from truemorph.images.transforms import normalise
 from truemorph.labelling.engines import Precision
 
