@@ -21,9 +21,8 @@ from truemorph.classifiers.checkpoint import Classifier, load
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
 from truemorph.io import read_toml
-from truemorph.labelling.job import Asked
+from truemorph.labelling.label import label_table
 from truemorph.labelling.labeller import IN_SAMPLE
-from truemorph.labelling.predict import label_table
 from truemorph.report.evidence import Evidence, ModelLabels, is_naive
 from truemorph.report.gallery import AFTER, CHANGE, OURS, PICTURE, TRUE, changes
 from truemorph.report.measures import LabelSet, Tree
@@ -244,7 +243,7 @@ def _labelled(one: Subject, path: Path, frame: pl.DataFrame, options: ReportOpti
                 raise InputError(f"{candidate}: labels none of the galaxies of {path}")
             return replace(one, said=table.frame)
     kept.parent.mkdir(parents=True, exist_ok=True)
-    label_table(one.model, Asked(path, kept), max_bad=1.0)
+    label_table(one.model, path, kept, max_bad=1.0)
     return replace(one, said=read_table(kept).frame)
 
 

@@ -161,14 +161,13 @@ def _network_from(name: str) -> Callable[[Work], dict[str, Any] | Lacks]:
 def _train(work: Work, folder: Path, run: RunConfig) -> dict[str, Any]:
     """Train, unless that was done before the stage was cut off, and label the test galaxies."""
     from truemorph.classifiers.checkpoint import load
-    from truemorph.labelling.job import Asked
-    from truemorph.labelling.predict import label_table
+    from truemorph.labelling.label import label_table
 
     if not (folder / MODEL / "config.json").is_file():
         train_on_catalogue(run)
     model = load(folder / MODEL)
     test = work.outcomes["catalogue"].file(TEST_ROWS)
-    labelled = label_table(model, Asked(test, folder / LABELS), max_bad=1.0)
+    labelled = label_table(model, test, folder / LABELS, max_bad=1.0)
     described = model.described
     return {
         "model_hash": model.model_hash,
