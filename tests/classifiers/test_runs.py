@@ -208,7 +208,7 @@ def test_soft_labels_taken_at_their_word_or_with_one_number_of_votes(capsys, cat
 def test_pixels_kept_for_the_next_run(capsys, catalogue, tmp_path, monkeypatch):
     options = ["train", catalogue, *SET, "--cache", tmp_path / "pixels"]
     assert run(capsys, *options, "--out", tmp_path / "first")[0] == 0
-    monkeypatch.setattr("truemorph.images.store.load_image", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("truemorph.images.decode.load_image", lambda *_: pytest.fail("decoded again"))
     assert run(capsys, *options, "--out", tmp_path / "second")[0] == 0
     first, second = (load(tmp_path / name) for name in ("first", "second"))
     for name, value in first.members[0].items():
