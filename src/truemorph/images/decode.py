@@ -309,24 +309,13 @@ def load_or_reason(
 
 
 def ahead(
-    work: Callable[[Item], Found], batches: Iterable[tuple[Key, Sequence[Item]]], threads: int | None = None
+    work: Callable[[Item], Found], batches: Iterable[tuple[Key, Sequence[Item]]]
 ) -> Iterator[tuple[Key, list[Found]]]:
-    """Work on each item of some batches in threads, one batch ahead of the caller.
+    """Apply `work` to the items of batches (key, sequence) in threads, one batch ahead of the caller.
 
-    Parameters
-    ----------
-    work : callable
-    batches : iterable of (key, sequence)
-    threads : int, optional
-        Default one a core, two at least.
-
-    Yields
-    ------
-    key
-    results : list
-        Of `work`, one an item.
+    Yields the key of each batch, and a list of results, one an item.
     """
-    with ThreadPoolExecutor(threads or max(2, os.cpu_count() or 2)) as pool:
+    with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool:
         waiting = None
         for key, items in batches:
             now, waiting = waiting, (key, pool.map(work, items))  # map() submits all items at once

@@ -106,8 +106,6 @@ class Labelling:
         Without rows: columns, units, descriptions and metadata of the tables of labels.
     findings : tuple of Finding
         Of the fits that the labels rest on, and of this labelling.
-    threads : int, optional
-        Cores that this process may use; default all.
     """
 
     labeller: Labeller
@@ -115,7 +113,6 @@ class Labelling:
     results: Results
     labels: CatalogTable
     findings: tuple[Finding, ...]
-    threads: int | None = None
 
     def label(self, part: Part, told: Progress) -> Account | None:
         """Label a part; None if it is done or another process has it."""
@@ -142,7 +139,7 @@ class Labelling:
         """Rows of a part batch by batch, inputs of the good rows, and what is wrong with each row."""
         model = self.labeller.model
         if model.uses_images:
-            for rows, images in decoded(model.config, part.batches(_BATCH), self.threads):
+            for rows, images in decoded(model.config, part.batches(_BATCH)):
                 good = [one for one in images if not isinstance(one, str)]
                 problems = [one if isinstance(one, str) else None for one in images]
                 yield rows.frame, np.stack(good) if good else np.empty(0), problems
@@ -167,7 +164,6 @@ def open_labelling(
     engine: str = "torch",
     precision: Precision = "auto",
     gate: PathLike | None = None,
-    threads: int | None = None,
 ) -> Labelling:
     """Get everything ready to label parts.
 
@@ -180,8 +176,6 @@ def open_labelling(
     crowd, image_column, images, precision, gate
         As for `truemorph.label_galaxies`; `id_column` and `keep` are its `id` and `copy`.
     engine : {"torch", "openvino"}
-    threads : int, optional
-        Cores that this process may use; default all.
 
     Raises
     ------
@@ -212,7 +206,7 @@ def open_labelling(
     proof = None if precision != "int8" else given if gate is None else open_source(gate)
     labeller = Labeller(
         model,
-        engine_for(model, engine, precision, proof, threads),
+        engine_for(model, engine, precision, proof),
         used,
         has_observed,
         None if joined is None else Observed.of(joined),
@@ -259,7 +253,7 @@ def open_labelling(
         "crowd": None if joined is None else frame_hash(joined.frame.select(columns)),
         "keep": list(keep),
     }
-    return Labelling(labeller, given, Results(out, identity), labels, unique(fitted, findings), threads)
+    return Labelling(labeller, given, Results(out, identity), labels, unique(fitted, findings))
 
 
 def _for_posteriors(
@@ -351,11 +345,12 @@ def label_table(
     _forget_unreadable(work, max_bad)
     numbers = list(range(k - 1, len(work.source.parts), n))
     left = [number for number in numbers if not results.is_done(work.source.parts[number].name)]
-    label = (
-        _labelled_on_cluster(model, work, left, options, address) if on_cluster else _labelled_here(work, numbers, left)
-    )
+    if on_cluster:
+        accounts = _labelled_on_cluster(model, work, left, options, address)
+    else:
+        accounts = _labelled_here(work, numbers, left)
     so_far = Account()
-    for account in label:
+    for account in accounts:
         so_far += account
         if so_far.labelled + so_far.unreadable >= _ENOUGH:
             _check_bad(work, so_far, max_bad)
@@ -381,10 +376,10 @@ def _labelled_on_cluster(
 
     if model.folder is None:
         raise InputError("engine ray needs a model that was loaded from a folder, which all machines see")
-    # Workers run in folders of their own. An actor has one core; of the memory that a model takes each needs its own.
+    # Workers run in folders of their own.
     paths = {name: options[name] for name in ("source", "out", "crowd", "images", "gate") if options.get(name)}
     absolute = {name: Path(path).resolve() for name, path in paths.items()}
-    arguments = (str(model.folder.resolve()), {**options, **absolute, "threads": 1})
+    arguments = (str(model.folder.resolve()), {**options, **absolute})
     for number in on_actors(PartLabeller, arguments, left, address):
         yield work.results.account(work.source.parts[number].name)
 

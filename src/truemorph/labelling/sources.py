@@ -71,9 +71,7 @@ class Part(Protocol):
         ...
 
 
-def decoded(
-    config: TrainingConfig, batches: Iterator[Rows], threads: int | None = None
-) -> Iterator[tuple[Rows, list[np.ndarray | str]]]:
+def decoded(config: TrainingConfig, batches: Iterator[Rows]) -> Iterator[tuple[Rows, list[np.ndarray | str]]]:
     """Decode images as a model takes them, in threads, while the caller works on the batch before.
 
     Parameters
@@ -81,8 +79,6 @@ def decoded(
     config : TrainingConfig
         Image size, crop, and how FITS images are read.
     batches : iterator of Rows
-    threads : int, optional
-        Default one a core, two at least.
 
     Yields
     ------
@@ -95,7 +91,7 @@ def decoded(
     def one(image: Image) -> np.ndarray | str:
         return NO_IMAGE if image is None else load_or_reason(image, size, crop, reading)
 
-    return ahead(one, ((rows, rows.images) for rows in batches), threads)
+    return ahead(one, ((rows, rows.images) for rows in batches))
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,6 @@ def engine_for(
     name: str = "torch",
     precision: Precision = "auto",
     gate: Source | None = None,
-    threads: int | None = None,
 ) -> Engine:
     """The engine that was asked for.
 
@@ -68,8 +67,6 @@ def engine_for(
         "auto": bf16 where the hardware multiplies it. int8 is OpenVINO's.
     gate : Source, optional
         Images on which int8 is compared with float32, if it was not before.
-    threads : int, optional
-        Cores to use, on CPUs; default all.
 
     Raises
     ------
@@ -84,14 +81,14 @@ def engine_for(
             raise InputError("int8 needs `engine` openvino")
         from truemorph.labelling.engines.torch import TorchEngine
 
-        return TorchEngine(model, precision, threads)
+        return TorchEngine(model, precision)
     if name != "openvino":
         raise InputError(f"no engine {name!r}; there are torch and openvino")
     require_extra("fast")
     if precision == "int8":
         from truemorph.labelling.engines.int8 import int8_engine
 
-        return int8_engine(model, gate, threads)
+        return int8_engine(model, gate)
     from truemorph.labelling.engines.openvino import openvino_engine
 
-    return openvino_engine(model, precision, threads)
+    return openvino_engine(model, precision)

@@ -268,7 +268,7 @@ def int8_members(model: Classifier, pixels: np.ndarray, exact: Engine) -> tuple[
     return networks, [Alignment.fit(rough.member(pixels, member), exact.member(pixels, member)) for member in members]
 
 
-def int8_engine(model: Classifier, gate: Source | None, threads: int | None = None) -> OpenVinoEngine:
+def int8_engine(model: Classifier, gate: Source | None) -> OpenVinoEngine:
     """OpenVINO in int8, from the model's folder if it passed before, else after it passes now.
 
     Parameters
@@ -276,7 +276,6 @@ def int8_engine(model: Classifier, gate: Source | None, threads: int | None = No
     model : Classifier
     gate : Source, optional
         Prepared catalogue with the images on which it is compared.
-    threads : int, optional
 
     Raises
     ------
@@ -284,7 +283,7 @@ def int8_engine(model: Classifier, gate: Source | None, threads: int | None = No
         If int8 fails, or has no images to be compared on.
     """
     networks, alignments = _networks(model, gate)
-    return OpenVinoEngine(networks, len(model.classes), "int8", threads, alignments)
+    return OpenVinoEngine(networks, len(model.classes), "int8", alignments)
 
 
 def _networks(model: Classifier, source: Source | None) -> tuple[list[Any], list[Alignment]]:
@@ -323,7 +322,7 @@ def _made(model: Classifier, source: Source | None, place: Path | None) -> tuple
     pixels = calibration_images(model, source)
     exact = TorchEngine(model, "fp32")
     networks, alignments = int8_members(model, pixels, exact)
-    fast = OpenVinoEngine(networks, len(model.classes), "int8", alignments=alignments)
+    fast = OpenVinoEngine(networks, len(model.classes), "int8", alignments)
     found = measure(model, source, exact, fast)
     print(f"int8 {'passed' if found.passed else 'failed'}: {found}", file=sys.stderr)
     if not found.passed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -38,8 +39,6 @@ class OpenVinoEngine:
         One a member, from `converted` or `quantised`.
     n_classes : int
     precision : {"fp32", "bf16", "int8"}
-    threads : int, optional
-        Cores to use; default all.
     alignments : sequence of callable
         What corrects each member's probabilities, if anything does.
     """
@@ -49,7 +48,6 @@ class OpenVinoEngine:
         networks: Iterable[Any],
         n_classes: int,
         precision: str,
-        threads: int | None = None,
         alignments: Sequence[Callable[[np.ndarray], np.ndarray]] = (),
     ) -> None:
         core = openvino.Core()
@@ -57,8 +55,8 @@ class OpenVinoEngine:
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16",
         }
-        if threads:
-            hints["INFERENCE_NUM_THREADS"] = threads
+        if os.environ.get("OMP_NUM_THREADS", "").isdigit():  # which torch respects by itself, and Ray sets
+            hints["INFERENCE_NUM_THREADS"] = int(os.environ["OMP_NUM_THREADS"])
         compiled = [core.compile_model(network, "CPU", hints) for network in networks]
         self._queues = [openvino.AsyncInferQueue(one) for one in compiled]
         self._n_classes, self._alignments = n_classes, alignments
@@ -82,9 +80,9 @@ class OpenVinoEngine:
         return self._alignments[member](out) if self._alignments else out
 
 
-def openvino_engine(model: Classifier, precision: str, threads: int | None = None) -> OpenVinoEngine:
+def openvino_engine(model: Classifier, precision: str) -> OpenVinoEngine:
     """OpenVINO in float32 or bf16; "auto" is bf16 where the hardware multiplies it."""
     if precision == "auto":
         precision = "bf16" if multiplies_bf16() else "fp32"
     networks = [converted(model, member) for member in range(len(model.members))]
-    return OpenVinoEngine(networks, len(model.classes), precision, threads)
+    return OpenVinoEngine(networks, len(model.classes), precision)
