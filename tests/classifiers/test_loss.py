@@ -113,8 +113,8 @@ def test_unknown_reduction_is_named():
         DebiasedLoss(RayleighTransition(1.0), "median")
 
 
-def test_a_label_the_crowd_never_gives_does_not_spoil_the_gradient():
-    # A crowd that never says class 1.
+def test_a_label_that_is_never_observed_does_not_spoil_the_gradient():
+    # Class 1 is never observed.
     never = MatrixTransition(((1, 0, 0), (0.5, 0, 0.5), (0, 0, 1)))
     logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     loss = DebiasedLoss(never)(logits, torch.tensor([0, 2, 2, 0]), torch.ones(4))

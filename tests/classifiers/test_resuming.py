@@ -1,4 +1,4 @@
-"""Runs that were cut off: they go on to the same weights, and the last good state survives."""
+"""Interrupted runs resume to the same weights, and the last good state survives."""
 
 import json
 import os
@@ -76,12 +76,12 @@ def assert_same(first, second):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """What a run that nothing cuts off ends with."""
+    """An uninterrupted run."""
     return train(tmp_path_factory.mktemp("whole"))
 
 
 @pytest.mark.parametrize("cut_at", [1, 6, 12])
-def test_a_run_cut_off_after_any_state_ends_with_the_same_weights(tmp_path, monkeypatch, every_step, whole, cut_at):
+def test_a_run_interrupted_after_any_state_ends_with_the_same_weights(tmp_path, monkeypatch, every_step, whole, cut_at):
     # Two epochs of six steps, and a state a step: within an epoch, between two, and after the last.
     with pytest.raises(CutError):
         train(tmp_path / "cut", cut_at, monkeypatch)
@@ -231,7 +231,7 @@ def killed_later(arguments, how, epochs):
 
 
 @pytest.mark.slow
-def test_killed_commands_go_on(catalogue, tmp_path):
+def test_killed_commands_resume(catalogue, tmp_path):
     subprocess.run(command(catalogue, tmp_path / "whole"), check=True, capture_output=True)
     out = tmp_path / "cut"
     # Ctrl-C is tested with the other commands, SIGTERM below.

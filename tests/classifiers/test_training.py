@@ -51,13 +51,13 @@ def disk_fraction_predicted(rows, transition):
 
 
 @pytest.mark.slow
-def test_through_the_transition_a_network_finds_the_truth_and_naively_the_crowd():
+def test_through_the_transition_a_network_finds_the_truth_and_naively_the_labels():
     rows, truth = stripes(1_200)
     debiased = disk_fraction_predicted(rows, RayleighTransition(11.25))
     naive = disk_fraction_predicted(rows, MatrixTransition.identity())
     assert ((debiased > 0.5) == truth).mean() > 0.97
     labelled = rows.column("label")
-    # Where the image says "disk" the naive network answers as often as the crowd did.
+    # Where the image says "disk" the naive network says so as often as the observed labels.
     assert naive[truth == 1].mean() == pytest.approx(labelled[truth == 1].mean(), abs=0.08)
     assert debiased.mean() == pytest.approx(truth.mean(), abs=0.03)
 

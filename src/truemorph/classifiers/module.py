@@ -198,8 +198,8 @@ class DebiasedModule(lightning.LightningModule):
         self._forward = (torch.compile(network) if config.compile else network,)
 
     def _batches(self, part: Observed, **options: Any) -> GalaxyBatches:
-        share = (self.trainer.global_rank, self.trainer.world_size)
-        return GalaxyBatches(self._pixels, part[0], part[1], share=share, **options)
+        process = (self.trainer.global_rank, self.trainer.world_size)
+        return GalaxyBatches(self._pixels, part[0], part[1], process=process, **options)
 
     def train_dataloader(self) -> GalaxyBatches:
         """Shuffled and augmented."""

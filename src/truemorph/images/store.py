@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import AcquireReturnProxy, FileLock
+from filelock import FileLock
 
 from truemorph.errors import InputError, TruemorphError
 from truemorph.images.decode import AS_THEY_ARE, CENTRAL_CROP, FitsReading, ahead, load_or_reason, read_image_file
-from truemorph.io import lock, read_json, write_json, written_whole
-from truemorph.progress import progress
+from truemorph.io import lock, read_json, write_json
+from truemorph.progress import progress, tell
 
 MAXIMUM_BAD_SHARE = 0.05
 # Raised whenever the same file would become other pixels: older caches are then left alone.
 CACHE_VERSION = 1
-_BATCH, _KEPT_AT_ONCE = 256, 4096
+_BATCH = 256
 
 PathLike = str | os.PathLike[str]
 
@@ -142,7 +142,7 @@ def load_images(
         Fraction of the side to keep.
     cache : path, optional
         A folder to keep the pixels in, memory-mapped, so that memory stays flat in N and the next run needn't decode.
-        They are found by a hash of the files' contents and of how they were read. An interrupted build is resumed; of
+        They are found by a hash of the files' contents and of how they were read. An interrupted build starts again; of
         two processes that want the same pixels one builds and the other waits.
     fits : FitsReading
         How FITS images are read.
@@ -161,42 +161,29 @@ def load_images(
     if not len(paths):
         raise InputError("no images to load")
     shape = (len(paths), size, size, 3)
-    if cache is not None:
-        store = _cached(paths, shape, crop, Path(cache), fits)
+    if cache is None:
+        pixels = np.zeros(shape, np.uint8)
+        bad = _fill(pixels, paths, crop, fits)
     else:
-        pixels, good = np.zeros(shape, np.uint8), np.zeros(len(paths), bool)
-        bad = _fill(pixels, good, paths, crop, fits)
-        store = ImageStore(pixels, good, [(str(paths[row]), reason) for row, reason in bad.items()])
-    _check_bad(store.problems, len(paths))
-    return store
+        pixels, bad = _cached(paths, shape, crop, Path(cache), fits)
+    problems = [(str(paths[row]), reason) for row, reason in bad.items()]
+    _check_bad(problems, len(paths))
+    good = np.ones(len(paths), bool)
+    good[list(bad)] = False
+    return ImageStore(pixels, good, problems)
 
 
-def _fill(
-    pixels: np.ndarray, good: np.ndarray, paths: Sequence[PathLike], crop: float, fits: FitsReading
-) -> dict[int, str]:
-    """Decode what is not yet good; return what is bad, and why."""
+def _fill(pixels: np.ndarray, paths: Sequence[PathLike], crop: float, fits: FitsReading) -> dict[int, str]:
+    """Decode all images; return the rows of bad ones, and the reasons."""
     bad: dict[int, str] = {}
-    left = np.flatnonzero(~good)
-    done: list[int] = []
-
-    def keep() -> None:
-        if isinstance(pixels, np.memmap):
-            pixels.flush()  # before it is said to be there
-        good[done] = True
-        done.clear()
-
-    with progress(left.size, "images", "img") as told:
-        for rows, images in decode_batches([paths[row] for row in left.tolist()], pixels.shape[1], crop, fits):
-            for row, image in zip(left[rows].tolist(), images, strict=True):
+    with progress(len(paths), "images", "img") as told:
+        for rows, images in decode_batches(paths, pixels.shape[1], crop, fits):
+            for row, image in enumerate(images, rows.start):
                 if isinstance(image, str):
                     bad[row] = image
                 else:
                     pixels[row] = image
-                    done.append(row)
-            if len(done) >= _KEPT_AT_ONCE:
-                keep()
             told.update(len(images))
-    keep()
     return bad
 
 
@@ -215,53 +202,38 @@ def _content_key(paths: Sequence[PathLike], shape: tuple[int, ...], crop: float,
     return whole.hexdigest()[:20]
 
 
-def _allocated(file: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
-    """Memory map of a file whose place on the disk is reserved: a full disk is an error here, not a crash later."""
-    mapped = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+def _allocated(file: Path, shape: tuple[int, ...]) -> np.memmap:
+    """Memory map of a file whose space on the disk is reserved: a full disk is an error here, not a crash later."""
+    mapped = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
     with open(file, "r+b") as opened:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(opened.fileno(), 0, os.path.getsize(file))
     return mapped
 
 
-def _held(place: Path) -> AcquireReturnProxy:
-    held = lock(f"{place}.lock")
-    if held is None:
-        print(f"{place}: another process is decoding these images; waiting for it", file=sys.stderr)
-        held = FileLock(f"{place}.lock").acquire()
-    return held
-
-
 def _cached(
     paths: Sequence[PathLike], shape: tuple[int, ...], crop: float, folder: Path, fits: FitsReading
-) -> ImageStore:
+) -> tuple[np.ndarray, dict[int, str]]:
+    """Pixels from a cache, which is built if it is not whole; rows of bad images, and the reasons."""
     place = folder / f"pixels-{_content_key(paths, shape, crop, fits)}"
-    whole = place / "problems.json"
+    whole = place / "problems.json"  # written last
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _held(place):
+        held = lock(f"{place}.lock")
+        if held is None:
+            tell(f"{place}: another process is decoding these images; waiting for it")
+            held = FileLock(f"{place}.lock").acquire()
+        with held:
             if not whole.is_file():
-                _build(place, paths, shape, crop, fits)
-        pixels, good = (np.load(place / f"{name}.npy", mmap_mode="r") for name in ("pixels", "good"))
-        bad = read_json(whole)
+                shutil.rmtree(place, ignore_errors=True)
+                place.mkdir()
+                pixels = _allocated(place / "pixels.npy", shape)
+                bad = _fill(pixels, paths, crop, fits)
+                pixels.flush()
+                write_json(whole, bad)
+        return np.load(place / "pixels.npy", mmap_mode="r"), {int(row): why for row, why in read_json(whole).items()}
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or problem
         raise TruemorphError(
             f"{place}: the cache can't be used ({reason}); make room, delete it, or train without `cache`"
         ) from problem
-    return ImageStore(pixels, np.asarray(good), [(str(paths[int(row)]), reason) for row, reason in bad.items()])
-
-
-def _build(place: Path, paths: Sequence[PathLike], shape: tuple[int, ...], crop: float, fits: FitsReading) -> None:
-    place.mkdir(exist_ok=True)
-    files = place / "pixels.npy", place / "good.npy"
-    if files[1].is_file():  # made after the pixels: both are whole
-        pixels, good = (np.load(file, mmap_mode="r+") for file in files)
-    else:
-        pixels = _allocated(files[0], shape, np.uint8)
-        with written_whole(files[1]) as partial:
-            _allocated(partial, shape[:1], np.bool_).flush()
-        good = np.load(files[1], mmap_mode="r+")
-    bad = _fill(pixels, good, paths, crop, fits)
-    good.flush()
-    write_json(place / "problems.json", bad)
