@@ -187,9 +187,7 @@ def test_what_cannot_be_read_is_listed_from_every_container(kind, image_model, p
     assert sorted(labels["object_id"].to_list() + listed["object_id"].to_list()) == sorted(pictures)
 
 
-def test_too_many_bad_images_are_refused_until_replaced_or_allowed(
-    image_model, pictures, tmp_path, monkeypatch
-):
+def test_too_many_bad_images_are_refused_until_replaced_or_allowed(image_model, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "PART_ROWS", 16)
     folder = write_folder(tmp_path / "images", {**pictures, **{f"g{k:02d}": b"broken" for k in range(20, 26)}})
     with pytest.raises(InputError, match=r"6 of 60 images are bad, more than 5% .*allow more \(`max_bad`\)"):

@@ -42,7 +42,7 @@ from truemorph.classifiers.loss import evidence_losses
 from truemorph.classifiers.network import GalaxyNetwork, settled_precision
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError, reason
-from truemorph.images.dataset import Batch, GalaxyBatches, mixed_seed
+from truemorph.images.dataset import Batch, GalaxyBatches, Pixels, mixed_seed
 from truemorph.images.transforms import Augmentation, normalise, warp
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class DebiasedModule(lightning.LightningModule):
         self,
         network: GalaxyNetwork,
         config: TrainingConfig,
-        pixels: Any,
+        pixels: Pixels,
         training: Observed,
         validation: Observed,
         measure: Callable[[torch.Tensor, torch.Tensor], dict[str, float]],

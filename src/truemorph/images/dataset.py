@@ -9,28 +9,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
+from truemorph.images.store import ImageFiles
 from truemorph.images.transforms import Augmentation
 
 Batch = dict[str, torch.Tensor]
+Pixels = np.ndarray | ImageFiles  # uint8, (M, S, S, 3)
 _AHEAD = 3
-
-
-class Pixels(Protocol):
-    """An array of uint8 pixels (M, S, S, 3), a memory map of one, or `ImageFiles`."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(M, S, S, 3)."""
-        ...
-
-    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
-        """Pixels of some rows."""
-        ...
 
 
 class GalaxyBatches:

@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -51,24 +51,6 @@ class Rows:
 
     frame: pl.DataFrame
     images: list[Image]
-
-
-class Part(Protocol):
-    """What is labelled and written as a whole."""
-
-    @property
-    def name(self) -> str:
-        """Its path below a folder of results, without an ending."""
-        ...
-
-    @property
-    def rows(self) -> int | None:
-        """Number of rows, where that is known before they are read."""
-        ...
-
-    def batches(self, size: int) -> Iterator[Rows]:
-        """Yield the rows in order, `size` at a time."""
-        ...
 
 
 def decoded(config: TrainingConfig, batches: Iterator[Rows]) -> Iterator[tuple[Rows, list[np.ndarray | str]]]:
@@ -209,6 +191,11 @@ def _stem(name: str) -> str:
     """A file's name without the ending of an image."""
     ending = next((one for one in IMAGE_ENDINGS if name.lower().endswith(one)), "")
     return name[: len(name) - len(ending)]
+
+
+# What is labelled and written as a whole: `name` is its path below a folder of results, without an extension; `rows` is
+# None where the number is not known before they are read; `batches(size)` yields `Rows` in order.
+Part = TablePart | TarPart | ParquetPart
 
 
 @dataclass(frozen=True)
