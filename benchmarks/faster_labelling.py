@@ -25,8 +25,8 @@ from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import load
 from truemorph.commands.demo import write_simulated
 from truemorph.images.store import decode_batches
-from truemorph.labelling import gate
 from truemorph.labelling.engines import engine_for
+from truemorph.labelling.engines import int8 as gate
 from truemorph.tables import CatalogTable, write_table
 
 SIZE, TRAIN, GATE = 207, 7_000, 11_500
@@ -154,12 +154,12 @@ def cascade(fast, exact, reference, rates):
 
 def int8(model, folder):
     """The model in int8, whether or not it passes."""
-    from truemorph.labelling.engines.openvino import OpenVinoEngine, int8_members
+    from truemorph.labelling.engines.openvino import OpenVinoEngine
     from truemorph.labelling.sources import open_source
 
     pixels = gate.calibration_images(model, open_source(folder / "gate" / "cat.parquet"))
-    networks, alignments = int8_members(model, pixels, engine_for(model, "openvino", "fp32"))
-    return OpenVinoEngine(networks, len(model.classes), "int8", alignments=alignments)
+    networks, alignments = gate.int8_members(model, pixels, engine_for(model, "openvino", "fp32"))
+    return OpenVinoEngine(networks, len(model.classes), "int8", alignments)
 
 
 def main(folder, rounds=3):

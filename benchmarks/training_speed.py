@@ -45,8 +45,7 @@ def ours(folder, size, n):
     import torch
 
     from truemorph.bias.transitions import RayleighTransition
-    from truemorph.classifiers.rows import TrainingRows
-    from truemorph.classifiers.training import train_members
+    from truemorph.classifiers.members import TrainingRows, train_members
     from truemorph.config import training_config
     from truemorph.images.dataset import GalaxyBatches
     from truemorph.images.store import load_images

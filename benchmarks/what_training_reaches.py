@@ -24,8 +24,7 @@ from truemorph.benchmark.worlds import Sizes, make_world
 from truemorph.bias.scores import score
 from truemorph.bias.transitions import MatrixTransition
 from truemorph.catalogs.sampling import TRAIN
-from truemorph.classifiers.rows import TrainingRows
-from truemorph.classifiers.training import train_members
+from truemorph.classifiers.members import TrainingRows, train_members
 from truemorph.config import training_config
 
 CACHE = Cache(Path("leaderboard/cache"))
@@ -49,7 +48,7 @@ def trained_on(world, what, config, kept=None):
     began = time.perf_counter()
     rows = TrainingRows(frame, world.images, intrinsic=world.intrinsic)
     found = train_members(rows, transition, config, what)
-    return found.classifier(), time.perf_counter() - began
+    return found, time.perf_counter() - began
 
 
 def scored(world, model):

@@ -96,7 +96,7 @@ def stripes(n, seed=0):
     frame = pl.DataFrame(
         {"object_id": np.arange(n), "label": np.where(flipped, 0, truth), "alpha": alpha, "split": split}
     )
-    from truemorph.classifiers.rows import TrainingRows
+    from truemorph.classifiers.members import TrainingRows
 
     return TrainingRows(frame, pixels), truth
 

@@ -9,7 +9,7 @@ import torch
 
 import truemorph as tm
 from conftest import flipped_labels, stripes, tiny
-from truemorph.classifiers.training import train_members
+from truemorph.classifiers.members import train_members
 
 LONGEST = 2000
 
@@ -19,7 +19,7 @@ def made(tmp_path):
     labels, alpha, truth = flipped_labels(3000, seed=0)
     fit = tm.fit_transition(labels, alpha)
     rows, _ = stripes(300)
-    model = train_members(rows, fit.transition, tiny(image_size=16, epochs=1)).classifier()
+    model = train_members(rows, fit.transition, tiny(image_size=16, epochs=1))
     frame = pl.DataFrame({"object_id": np.arange(3000), "label": labels, "alpha": alpha, "split": "train"})
     knots = np.linspace(0, 50, 400)
     return [
@@ -62,7 +62,7 @@ def test_nothing_public_shows_more_than_fits_on_a_screen(tmp_path):
 
 def test_a_classifier_shows_what_it_is(tmp_path):
     rows, _ = stripes(300)
-    model = train_members(rows, tm.RayleighTransition(11.25), tiny(image_size=16, epochs=1)).classifier()
+    model = train_members(rows, tm.RayleighTransition(11.25), tiny(image_size=16, epochs=1))
     for said in ("rayleigh", "11.25", "held_out_loss", "members: 1", model.config.backbone):
         assert said in repr(model)
         assert said in model._repr_html_()
@@ -70,7 +70,7 @@ def test_a_classifier_shows_what_it_is(tmp_path):
 
 def test_probabilities_of_images_are_those_of_the_table(tmp_path):
     rows, _ = stripes(300)
-    model = train_members(rows, tm.RayleighTransition(11.25), tiny(image_size=16, epochs=1)).classifier()
+    model = train_members(rows, tm.RayleighTransition(11.25), tiny(image_size=16, epochs=1))
     table = model.predict(rows.inputs[:9])
     p = model.predict_proba(torch.from_numpy(rows.inputs[:9]))
     assert p.shape == (9, 2)

@@ -52,7 +52,7 @@ class TrainingConfig(BaseModel):
     )
     layer_decay: float = Field(0.75, gt=0, le=1, description='learning rate of a layer over the next, for "layers"')
     hidden: int = Field(1024, ge=1, description="width of the dense layer before the classes")
-    dropout: float = Field(0.0, ge=0, lt=1, description="share of the dense layer's units switched off in training")
+    dropout: float = Field(0.0, ge=0, lt=1, description="fraction of the dense layer's units switched off in training")
 
     image_size: int = Field(207, ge=16, le=1024, description="pixels on a side")
     crop: float = Field(_PAPER_CROP, gt=0, le=1, description="central fraction of the image's side to keep")
@@ -61,8 +61,8 @@ class TrainingConfig(BaseModel):
     fits_limits: tuple[float, float] | None = Field(
         None, description="FITS data values of black and white; percentiles of each image if not given"
     )
-    flip: bool = Field(True, description="mirror every other picture in training")
-    rotation: Literal["any", "quarter", "none"] = Field("quarter", description="turn pictures in training")
+    flip: bool = Field(True, description="mirror every other image in training")
+    rotation: Literal["any", "quarter", "none"] = Field("quarter", description="rotate images in training")
     shift: float = Field(0.0, ge=0, le=0.25, description="largest shift in training, in units of the side")
     zoom: float = Field(0.0, ge=0, le=1, description="enlarge by up to 1 + zoom in training; changes what alpha means")
 
@@ -72,7 +72,7 @@ class TrainingConfig(BaseModel):
     accumulate: int = Field(1, ge=1, description="parts a step's batch is cut into, to save memory")
     learning_rate: float = Field(3e-4, gt=0, description="peak learning rate")
     weight_decay: float = Field(0.05, ge=0, description="of AdamW")
-    warm_up: float = Field(0.1, ge=0, lt=1, description="share of steps over which the learning rate rises")
+    warm_up: float = Field(0.1, ge=0, lt=1, description="fraction of steps over which the learning rate rises")
     clip: float | None = Field(None, gt=0, description="largest norm of a step's gradient")
     calibrate: bool = Field(True, description="fit a temperature to held-out labels through T(alpha)")
 
@@ -116,7 +116,7 @@ class RunConfig(BaseModel):
     out: str = Field(description="run folder to write")
     preset: str = Field("quick", description="where settings that are not given come from: quick, paper or dcv14")
     transition: str | None = Field(None, description="fit from truemorph transition; fitted to the catalogue if absent")
-    naive: bool = Field(False, description="take labels at their word")
+    naive: bool = Field(False, description="treat the observed labels as correct")
     where: tuple[str, ...] = Field((), description="fit theta to rows with COLUMN=VALUE only")
     votes: Literal["labels", "soft", "counts"] = Field(
         "labels",

@@ -38,7 +38,7 @@ def small_network(seed=0):
 
 
 def found_disks(network, images, truth):
-    """Share of true disks called disks, and of smooth galaxies called smooth."""
+    """Fraction of true disks labelled disk, and of smooth galaxies labelled smooth."""
     network.eval()
     with torch.inference_mode():
         called = network(images).argmax(dim=1)
@@ -68,7 +68,7 @@ def test_in_a_plain_loop(data):
     assert_debiased(plain_loop(small_network(), data, tm.DebiasedLoss(TRANSITION)), data)
 
 
-def test_without_it_the_loop_learns_the_crowd(data):
+def test_without_it_the_loop_learns_the_bias(data):
     disks, _ = found_disks(plain_loop(small_network(), data, lambda z, y, _: cross_entropy(z, y)), data[0], data[3])
     assert disks < 0.5
 

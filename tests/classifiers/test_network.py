@@ -10,21 +10,14 @@ import torch
 from conftest import stripes, tiny
 from truemorph.bias.transitions import LogisticTransition, MatrixTransition, RayleighTransition
 from truemorph.classifiers import network
+from truemorph.classifiers.callbacks import KeepState, Unfinished
 from truemorph.classifiers.checkpoint import Classifier, load, save_classifier
-from truemorph.classifiers.heldout import fit_temperature
-from truemorph.classifiers.loop import across_devices, loggers_for
+from truemorph.classifiers.members import TrainingRows, train_members
+from truemorph.classifiers.module import across_devices, fit_temperature, loggers_for
 from truemorph.classifiers.network import GalaxyNetwork
-from truemorph.classifiers.resuming import KeepState, Unfinished
-from truemorph.classifiers.rows import TrainingRows
-from truemorph.classifiers.training import train_members
 from truemorph.errors import InputError, TruemorphError
 
 THETA = RayleighTransition(11.25)
-
-
-def classifier(rows, transition, config):
-    trained = train_members(rows, transition, config)
-    return trained.classifier({"family": "any", "parameters": {}}), trained
 
 
 def learning(**changes):
@@ -82,8 +75,8 @@ def test_a_model_from_a_hub_is_loaded_and_gone_on_with_without_it(monkeypatch, t
     rows = TrainingRows(frame, pixels)
     config = tiny(image_size=size, backbone="hf_hub:someone/my-own", pretrained=True)
     whole = train_members(rows, THETA, config)
-    assert whole.start == "hf_hub:someone/my-own"
-    assert whole.built == {"architecture": "test_vit", "arguments": {"img_size": size}}
+    assert whole.described["start"] == "hf_hub:someone/my-own"
+    assert whole.described["built"] == {"architecture": "test_vit", "arguments": {"img_size": size}}
 
     class CutError(Exception):
         pass
@@ -100,9 +93,10 @@ def test_a_model_from_a_hub_is_loaded_and_gone_on_with_without_it(monkeypatch, t
     monkeypatch.setattr(KeepState, "_save", keep)
     reachable[0] = False
     trained = train_members(rows, THETA, config, unfinished=unfinished)
-    assert (trained.start, trained.mean, trained.std) == (whole.start, whole.mean, whole.std)
-    model = load(save_classifier(trained.classifier(), tmp_path / "model"))
-    np.testing.assert_allclose(model.probabilities(pixels[:5]), whole.classifier().probabilities(pixels[:5]))
+    for key in ("start", "normalisation"):
+        assert trained.described[key] == whole.described[key]
+    model = load(save_classifier(trained, tmp_path / "model"))
+    np.testing.assert_allclose(model.probabilities(pixels[:5]), whole.probabilities(pixels[:5]))
 
 
 def test_members_of_one_ensemble_start_alike(monkeypatch, tmp_path):
@@ -149,7 +143,7 @@ def test_only_the_head_is_trained_if_that_is_asked_for():
     rows, _ = stripes(300)
     config = tiny(image_size=16, finetune="head")
     torch.manual_seed(0)
-    _, trained = classifier(rows, THETA, config)
+    trained = train_members(rows, THETA, config)
     lightning.seed_everything(config.seed, verbose=False)
     start = GalaxyNetwork(config).state_dict()
     for name, value in trained.members[0].items():
@@ -162,7 +156,7 @@ def test_deeper_layers_move_less_with_layer_decay():
 
     def moved(**changes):
         config = tiny(image_size=16, backbone="test_vit2", **changes)
-        _, trained = classifier(rows, THETA, config)
+        trained = train_members(rows, THETA, config)
         lightning.seed_everything(config.seed, verbose=False)
         start = GalaxyNetwork(config).state_dict()
         first = "backbone.blocks.0.attn.qkv.weight"
@@ -182,7 +176,7 @@ def test_soft_labels_and_votes_find_the_truth(what):
     soft = np.column_stack([20 - votes, votes])
     soft = soft / 20 if what == "soft_labels" else soft
     given = TrainingRows(rows.frame, rows.inputs, soft_labels=soft)
-    model, _ = classifier(given, THETA, learning())
+    model = train_members(given, THETA, learning())
     p = model.probabilities(rows.inputs)[:, 1]
     assert ((p > 0.5) == truth).mean() > 0.97
     assert p.mean() == pytest.approx(truth.mean(), abs=0.03)
@@ -208,7 +202,7 @@ def test_several_transitions_each_for_its_own_galaxies():
     labels = np.where((truth == 1) & (rng.random(1_200) < flip), 0, truth)
     frame = rows.frame.with_columns(label=pl.Series(labels), transition=pl.Series(survey))
     each = {"deep": MatrixTransition([[1, 0], [0.02, 0.98]]), "shallow": THETA}
-    model, _ = classifier(TrainingRows(frame, rows.inputs), each, learning())
+    model = train_members(TrainingRows(frame, rows.inputs), each, learning())
     p = model.probabilities(rows.inputs)[:, 1]
     assert ((p > 0.5) == truth).mean() > 0.97
     with pytest.raises(InputError, match="no T\\(alpha\\) named 'shallow'"):
@@ -229,10 +223,10 @@ def test_flips_that_depend_on_several_observables():
     )  # fmt: skip
     labels = np.where((truth == 1) & (rng.random(1_200) < flips.flip_probability(observables)), 0, truth)
     frame = rows.frame.with_columns(label=pl.Series(labels))
-    model, trained = classifier(TrainingRows(frame, rows.inputs, resolution=observables), flips, learning())
+    model = train_members(TrainingRows(frame, rows.inputs, resolution=observables), flips, learning())
     p = model.probabilities(rows.inputs)[:, 1]
     assert ((p > 0.5) == truth).mean() > 0.97
-    assert "fraction_disk_5" in trained.history[0]
+    assert "fraction_disk_5" in model.history[0]
     with pytest.raises(InputError, match="needs 2 observables"):
         train_members(TrainingRows(frame, rows.inputs), flips, learning())
 
@@ -259,9 +253,9 @@ def test_three_classes_and_their_names(tmp_path):
     names = ("smooth", "disk", "ring")
     # Turned by quarters the two gradients are one.
     config = learning(rotation="none", flip=False)
-    model, trained = classifier(TrainingRows(frame, pixels, classes=names), MatrixTransition(flips), config)
+    model = train_members(TrainingRows(frame, pixels, classes=names), MatrixTransition(flips), config)
     assert (model.probabilities(pixels).argmax(axis=1) == truth).mean() > 0.95
-    assert {"fraction_disk_1", "fraction_ring_5"} <= set(trained.history[0])
+    assert {"fraction_disk_1", "fraction_ring_5"} <= set(model.history[0])
     table = load(save_classifier(model, tmp_path / "model")).predict(pixels[:4])
     assert table.columns == ["image", "p_smooth", "p_disk", "p_ring", "label", "problem"]
     with pytest.raises(InputError, match="2 classes, the catalogue 3"):
@@ -270,8 +264,8 @@ def test_three_classes_and_their_names(tmp_path):
 
 def test_an_ensemble_is_the_mean_of_its_networks():
     rows, _ = stripes(300)
-    model, trained = classifier(rows, THETA, tiny(image_size=16, folds=2, seeds=2))
-    assert len(trained.members) == 4
+    model = train_members(rows, THETA, tiny(image_size=16, folds=2, seeds=2))
+    assert len(model.members) == 4
     each = [model.member_probabilities(rows.inputs[:5], member) for member in range(4)]
     np.testing.assert_allclose(model.probabilities(rows.inputs[:5]), np.mean(each, axis=0))
     assert not np.allclose(each[0], each[1])
@@ -299,11 +293,11 @@ def test_the_temperature_calibrates_the_truth_not_the_labels():
 
 def test_probabilities_of_a_model_are_at_its_temperature():
     rows, _ = stripes(300)
-    model, trained = classifier(rows, THETA, tiny(image_size=16))
+    model = train_members(rows, THETA, tiny(image_size=16))
     cool = Classifier({**model.described, "temperatures": [1.0]}, model.members, model.seen)
     p, raw = model.probabilities(rows.inputs[:9]), cool.probabilities(rows.inputs[:9])
     np.testing.assert_allclose(
-        np.log(p[:, 1] / p[:, 0]) * trained.temperatures[0], np.log(raw[:, 1] / raw[:, 0]), rtol=1e-4
+        np.log(p[:, 1] / p[:, 0]) * model.temperatures[0], np.log(raw[:, 1] / raw[:, 0]), rtol=1e-4
     )
 
 

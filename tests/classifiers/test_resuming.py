@@ -1,4 +1,4 @@
-"""Runs that were cut off: they go on to the same weights, and the last good state survives."""
+"""Interrupted runs resume to the same weights, and the last good state survives."""
 
 import json
 import os
@@ -15,9 +15,9 @@ from safetensors.numpy import load_file
 
 from conftest import stripes, tiny
 from truemorph.bias.transitions import RayleighTransition
-from truemorph.classifiers import resuming
-from truemorph.classifiers.resuming import AtomicCheckpoints, KeepState, Unfinished
-from truemorph.classifiers.training import train_members
+from truemorph.classifiers import callbacks
+from truemorph.classifiers.callbacks import AtomicCheckpoints, KeepState, Unfinished
+from truemorph.classifiers.members import train_members
 from truemorph.errors import CheckpointError, InputError
 
 SETTINGS = {
@@ -60,8 +60,8 @@ def train(folder, cut_at=None, monkeypatch=None, rows=None, **changes):
 
 @pytest.fixture
 def every_step(monkeypatch):
-    monkeypatch.setattr(resuming, "_LOOK_EVERY", 1)
-    monkeypatch.setattr("truemorph.classifiers.loop._STATE_MINUTES", 0.0)
+    monkeypatch.setattr(callbacks, "_LOOK_EVERY", 1)
+    monkeypatch.setattr(callbacks, "_STATE_MINUTES", 0.0)
 
 
 def assert_same(first, second):
@@ -76,12 +76,12 @@ def assert_same(first, second):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """What a run that nothing cuts off ends with."""
+    """An uninterrupted run."""
     return train(tmp_path_factory.mktemp("whole"))
 
 
 @pytest.mark.parametrize("cut_at", [1, 6, 12])
-def test_a_run_cut_off_after_any_state_ends_with_the_same_weights(tmp_path, monkeypatch, every_step, whole, cut_at):
+def test_a_run_interrupted_after_any_state_ends_with_the_same_weights(tmp_path, monkeypatch, every_step, whole, cut_at):
     # Two epochs of six steps, and a state a step: within an epoch, between two, and after the last.
     with pytest.raises(CutError):
         train(tmp_path / "cut", cut_at, monkeypatch)
@@ -131,7 +131,7 @@ def test_a_full_disk_leaves_the_last_state(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(resuming.torch, "save", full)
+    monkeypatch.setattr(callbacks.torch, "save", full)
     with pytest.raises(CheckpointError, match="No space left on device"):
         AtomicCheckpoints().save_checkpoint({"step": torch.tensor(2)}, path)
     assert AtomicCheckpoints().load_checkpoint(path) == {"step": torch.tensor(1)}
@@ -143,7 +143,7 @@ import resource, signal, sys
 import numpy as np, polars as pl, torch
 from pathlib import Path
 from truemorph.classifiers.checkpoint import Classifier, describe, save_classifier
-from truemorph.classifiers.resuming import AtomicCheckpoints, Unfinished
+from truemorph.classifiers.callbacks import AtomicCheckpoints, Unfinished
 from truemorph.config import training_config
 from truemorph.errors import CheckpointError
 
@@ -157,7 +157,7 @@ described = describe(
 small = {"w": weights["w"][:10]}
 for name, write in (
     ("state", lambda: AtomicCheckpoints().save_checkpoint({"w": torch.ones(300_000)}, folder / "member-0.ckpt")),
-    ("member", lambda: Unfinished(folder).finish(0, weights, {"best": 1.0})),
+    ("member", lambda: Unfinished(folder).finish(0, {"weights": weights, "best": 1.0})),
     ("model", lambda: save_classifier(Classifier(described, [weights], seen), folder / "model")),
     ("seen", lambda: save_classifier(Classifier(described, [small], seen), folder / "model")),
 ):
@@ -231,17 +231,17 @@ def killed_later(arguments, how, epochs):
 
 
 @pytest.mark.slow
-def test_killed_commands_go_on(catalogue, tmp_path):
+def test_killed_commands_resume(catalogue, tmp_path):
     subprocess.run(command(catalogue, tmp_path / "whole"), check=True, capture_output=True)
     out = tmp_path / "cut"
     # Ctrl-C is tested with the other commands, SIGTERM below.
     for number, epochs in enumerate((2,)):
         ended, said = killed_later(command(catalogue, out), signal.SIGKILL, epochs)
         assert ended == -signal.SIGKILL, said
-        assert ("going on after epoch" in said) == (number > 0)
+        assert ("resuming after epoch" in said) == (number > 0)
         assert {one.name for one in out.iterdir()} == {"unfinished"}
     done = subprocess.run(command(catalogue, out), check=True, capture_output=True, text=True)
-    assert "going on after epoch" in done.stderr
+    assert "resuming after epoch" in done.stderr
     whole, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
     for name, value in whole.items():
         np.testing.assert_array_equal(value, cut[name])

@@ -13,8 +13,8 @@ from conftest import run
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.transitions import MatrixTransition, transition_from_dict
 from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.classifiers import members
 from truemorph.classifiers import train as training
-from truemorph.classifiers import training as members
 from truemorph.classifiers.checkpoint import load
 from truemorph.cli import main
 from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml
@@ -164,19 +164,19 @@ def test_votes_instead_of_labels(capsys, counted, tmp_path, monkeypatch, votes):
     assert pl.read_csv(tmp_path / votes / "left_out.csv")["object_id"].to_list() == [broken]
     whole = read_catalogue(path).frame
     fitted = whole.filter(pl.col("split").is_in(["train", "validation"]))
-    shares = fitted.select("smooth_fraction", "disk_fraction").to_numpy()
-    fit = fit_transition(np.rint(40 * shares).astype(int), fitted["alpha"].to_numpy(), method="votes")
+    fractions = fitted.select("smooth_fraction", "disk_fraction").to_numpy()
+    fit = fit_transition(np.rint(40 * fractions).astype(int), fitted["alpha"].to_numpy(), method="votes")
     ((rows, used),) = learned
     # Each galaxy has its own votes, also behind the one whose image is broken.
     own = whole.select("object_id", "smooth_fraction", "disk_fraction", "alpha")
     own = rows.frame.select("object_id").join(own, on="object_id", maintain_order="left")
-    shares, alpha = own.select("smooth_fraction", "disk_fraction").to_numpy(), own["alpha"].to_numpy()
+    fractions, alpha = own.select("smooth_fraction", "disk_fraction").to_numpy(), own["alpha"].to_numpy()
     if votes == "soft":
-        np.testing.assert_allclose(rows.soft_labels, shares)
+        np.testing.assert_allclose(rows.soft_labels, fractions)
         # One vote flips less sharply than a majority.
         assert used == fit.votes.transition
     else:
-        evidence = fit.votes.log_probabilities(np.rint(40 * shares).astype(int), alpha)
+        evidence = fit.votes.log_probabilities(np.rint(40 * fractions).astype(int), alpha)
         np.testing.assert_allclose(np.diff(rows.evidence, axis=1), np.diff(evidence, axis=1), rtol=1e-6)
     described = load(tmp_path / votes).described["transition"]
     assert "beta-binomial" in described["assumption"]
@@ -193,7 +193,7 @@ def test_votes_need_their_number_and_no_transition_of_labels(catalogue, tmp_path
 
 
 @pytest.mark.slow
-def test_soft_labels_taken_at_their_word_or_with_one_number_of_votes(capsys, catalogue, tmp_path):
+def test_soft_labels_treated_as_correct_or_with_one_number_of_votes(capsys, catalogue, tmp_path):
     models = {}
     for name, more in (("word", ["--naive"]), ("number", ["--vote-count", "40"])):
         options = ["train", catalogue, "--out", tmp_path / name, *SET, "--votes", "soft", *more]
@@ -207,7 +207,7 @@ def test_soft_labels_taken_at_their_word_or_with_one_number_of_votes(capsys, cat
 def test_pixels_kept_for_the_next_run(capsys, catalogue, tmp_path, monkeypatch):
     options = ["train", catalogue, *SET, "--cache", tmp_path / "pixels"]
     assert run(capsys, *options, "--out", tmp_path / "first")[0] == 0
-    monkeypatch.setattr("truemorph.images.store.load_image", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr("truemorph.images.decode.load_image", lambda *_: pytest.fail("decoded again"))
     assert run(capsys, *options, "--out", tmp_path / "second")[0] == 0
     first, second = (load(tmp_path / name) for name in ("first", "second"))
     for name, value in first.members[0].items():

@@ -10,9 +10,8 @@ from conftest import stripes, tiny
 from truemorph.bias.transitions import MatrixTransition, RayleighTransition, transition_to_dict
 from truemorph.catalogs.prepare import prepare, write_preparation
 from truemorph.classifiers.checkpoint import load, save_classifier
-from truemorph.classifiers.rows import TrainingRows
+from truemorph.classifiers.members import TrainingRows, train_members
 from truemorph.classifiers.train import train_on_catalogue
-from truemorph.classifiers.training import train_members
 from truemorph.config import PRESETS, RunConfig, training_config
 from truemorph.errors import CheckpointError, InputError, TruemorphError
 
@@ -47,17 +46,17 @@ def test_evidence_in_place_of_labels_teaches_the_same():
 
 def disk_fraction_predicted(rows, transition):
     config = tiny(image_size=16, epochs=12, learning_rate=2e-3)
-    return train_members(rows, transition, config).classifier().probabilities(rows.inputs)[:, 1]
+    return train_members(rows, transition, config).probabilities(rows.inputs)[:, 1]
 
 
 @pytest.mark.slow
-def test_through_the_transition_a_network_finds_the_truth_and_naively_the_crowd():
+def test_through_the_transition_a_network_finds_the_truth_and_naively_the_labels():
     rows, truth = stripes(1_200)
     debiased = disk_fraction_predicted(rows, RayleighTransition(11.25))
     naive = disk_fraction_predicted(rows, MatrixTransition.identity())
     assert ((debiased > 0.5) == truth).mean() > 0.97
     labelled = rows.column("label")
-    # Where the image says "disk" the naive network answers as often as the crowd did.
+    # Where the image says "disk" the naive network says so as often as the observed labels.
     assert naive[truth == 1].mean() == pytest.approx(labelled[truth == 1].mean(), abs=0.08)
     assert debiased.mean() == pytest.approx(truth.mean(), abs=0.03)
 
@@ -74,7 +73,7 @@ def test_early_stopping_keeps_the_best_epoch():
     rows, _ = stripes(300)
     trained = train_members(rows, RayleighTransition(11.25), tiny(image_size=16, epochs=15, patience=2))
     losses = [epoch["held_out_loss"] for epoch in trained.history]
-    assert trained.metrics["held_out_loss"] == pytest.approx(min(losses))
+    assert trained.described["metrics"]["held_out_loss"] == pytest.approx(min(losses))
     assert len(losses) < 15 or losses.index(min(losses)) >= 12
 
 
@@ -270,7 +269,7 @@ def test_diverged_training_is_an_error_not_a_model(catalogue, tmp_path):
 
 
 def test_a_place_that_is_taken_is_refused_before_training(catalogue, tmp_path, monkeypatch):
-    monkeypatch.setattr("truemorph.classifiers.training.train_members", lambda *_: pytest.fail("trained first"))
+    monkeypatch.setattr("truemorph.classifiers.members.train_members", lambda *_: pytest.fail("trained first"))
     project = tmp_path / "project"
     project.mkdir()
     (project / "config.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Batches and augmentation: what is random follows from seed and epoch, however many processes share it."""
+"""Batches and augmentation: what is random depends on seed and epoch, whatever the number of processes."""
 
 import numpy as np
 import pytest
@@ -45,13 +45,13 @@ def test_order_follows_from_seed_and_epoch():
 @pytest.mark.parametrize(("processes", "parts"), [(2, 1), (3, 1), (1, 2), (2, 2)])
 def test_processes_and_parts_share_the_same_steps(processes, parts, augmentation):
     whole = list(loader(range(20), 8, seed=3, augmentation=augmentation))
-    shares = [
-        list(loader(range(20), 8, seed=3, augmentation=augmentation, parts=parts, share=(rank, processes)))
+    divided = [
+        list(loader(range(20), 8, seed=3, augmentation=augmentation, parts=parts, process=(rank, processes)))
         for rank in range(processes)
     ]
-    assert all(len(share) == parts * len(whole) for share in shares)
+    assert all(len(one) == parts * len(whole) for one in divided)
     for step, batch in enumerate(whole):
-        pieces = [shares[rank][parts * step + part] for part in range(parts) for rank in range(processes)]
+        pieces = [divided[rank][parts * step + part] for part in range(parts) for rank in range(processes)]
         for name in batch:
             torch.testing.assert_close(torch.cat([piece[name] for piece in pieces]), batch[name])
         assert batch["step_weights"].sum() == pytest.approx(1)

@@ -14,6 +14,7 @@ from astropy.io import fits
 from PIL import Image
 
 from truemorph.errors import InputError
+from truemorph.images import store
 from truemorph.images.decode import FitsReading, central_crop, decode, load_image
 from truemorph.images.sersic import measure_sersic
 from truemorph.images.store import decode_batches, load_images
@@ -101,9 +102,10 @@ def test_more_than_five_percent_bad_is_refused(tmp_path):
         load_images([], 16)
 
 
-def test_batches_come_in_order(tmp_path):
+def test_batches_come_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "_BATCH", 4)
     paths = folder_of_images(tmp_path, 10)
-    seen = [(rows.start, rows.stop, len(images)) for rows, images in decode_batches(paths, 16, 1.0, batch=4)]
+    seen = [(rows.start, rows.stop, len(images)) for rows, images in decode_batches(paths, 16, 1.0)]
     assert seen == [(0, 4, 4), (4, 8, 4), (8, 10, 2)]
 
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from truemorph.labelling.engines.alignment import Alignment
+from truemorph.labelling.engines.int8 import Alignment
 
 
 @settings(max_examples=50)

@@ -11,9 +11,7 @@ import pytest
 from truemorph.classifiers.checkpoint import load
 from truemorph.commands.label import label_galaxies
 from truemorph.errors import InputError
-from truemorph.labelling.cluster import label_on_cluster
-from truemorph.labelling.job import Asked, open_job
-from truemorph.labelling.output import Account
+from truemorph.labelling import label
 from truemorph.tables import read_table
 
 from labelling.conftest import write_tar  # isort: skip
@@ -55,27 +53,19 @@ def test_a_cluster_labels_the_same_with_an_actor_killed(image_model, pictures, t
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray[.]")  # Ray warns of settings of its own
-def test_a_cluster_tells_of_each_part_and_stops_when_told(image_model, pictures, tmp_path, request):
+def test_a_cluster_stops_at_too_many_unreadable_images_and_resumes(
+    image_model, pictures, tmp_path, monkeypatch, request
+):
+    monkeypatch.setattr(label, "_ENOUGH", 1)
+    request.addfinalizer(ray.shutdown)
     source = tmp_path / "tars"
     source.mkdir()
+    broken = dict.fromkeys(list(pictures)[:20], b"broken")
     for copy in range(3):
-        write_tar(source / f"{copy}.tar", {f"{copy}-{name}": data for name, data in pictures.items()})
-    model = load(image_model)
-    asked = Asked(source, tmp_path / "labels", precision="fp32")
-    job = open_job(model, asked)
-    job.results.begin()
-    request.addfinalizer(ray.shutdown)
-    told = []
-
-    def enough(account):
-        told.append(account)
-        raise InputError("enough")
-
-    with pytest.raises(InputError, match="enough"):
-        label_on_cluster(model, asked, job, range(3), None, enough)
-    assert len(told) == 1
-    there = [part.name for part in job.source.parts if job.results.is_done(part.name)]
-    label_on_cluster(model, asked, job, range(3), None, told.append)
-    assert len(told) == 1 + 3 - len(there)  # those that were there are not told again
-    found = sum((job.results.account(part.name) for part in job.source.parts), Account())
-    assert found.rows_in == 3 * len(pictures)
+        content = {**pictures, **broken}
+        write_tar(source / f"{copy}.tar", {f"{copy}-{name}": data for name, data in content.items()})
+    model, options = load(image_model), {"precision": "fp32", "engine": "ray"}
+    with pytest.raises(InputError, match="more than 5%"):
+        label_galaxies(model, source, tmp_path / "labels", **options)
+    report = label_galaxies(model, source, tmp_path / "labels", max_bad=0.5, **options)
+    assert (report.complete, report.rows_in, report.labelled) == (True, 180, 120)

@@ -9,10 +9,9 @@ import pytest
 from truemorph.classifiers.checkpoint import load, save_classifier
 from truemorph.commands.label import label_galaxies
 from truemorph.errors import InputError
-from truemorph.labelling import gate
-from truemorph.labelling.engines import engine_for, openvino
+from truemorph.labelling.engines import engine_for, int8
+from truemorph.labelling.engines.int8 import Gate, compare
 from truemorph.labelling.engines.onnx import export_onnx
-from truemorph.labelling.gate import Gate, compare
 from truemorph.labelling.sources import open_source
 from truemorph.tables import CatalogTable, write_table
 
@@ -105,16 +104,16 @@ def proof(pictures, tmp_path):
 def small_gate(monkeypatch):
     pytest.importorskip("openvino")
     pytest.importorskip("nncf")
-    monkeypatch.setattr(gate, "CALIBRATION_IMAGES", 16)
-    monkeypatch.setattr(gate, "GATE_IMAGES", 40)
-    monkeypatch.setattr(gate, "_EVERY", 3)
+    monkeypatch.setattr(int8, "CALIBRATION_IMAGES", 16)
+    monkeypatch.setattr(int8, "GATE_IMAGES", 40)
+    monkeypatch.setattr(int8, "_EVERY", 3)
 
 
 @pytest.mark.slow
 def test_int8_is_made_measured_and_kept(image_model, proof, tmp_path, small_gate, monkeypatch, capsys):
-    monkeypatch.setattr(gate, "LEAST_AGREEMENT", 0.8)
-    monkeypatch.setattr(gate, "MOST_FRACTION_CHANGE", 0.2)
-    monkeypatch.setattr(gate, "MOST_CALIBRATION_CHANGE", 0.2)
+    monkeypatch.setattr(int8, "LEAST_AGREEMENT", 0.8)
+    monkeypatch.setattr(int8, "MOST_FRACTION_CHANGE", 0.2)
+    monkeypatch.setattr(int8, "MOST_CALIBRATION_CHANGE", 0.2)
     model = load(save_classifier(load(image_model), tmp_path / "model"))
     options = {"engine": "openvino", "precision": "int8"}
     first = label_galaxies(model, proof, tmp_path / "first.parquet", **options)
@@ -123,15 +122,15 @@ def test_int8_is_made_measured_and_kept(image_model, proof, tmp_path, small_gate
     kept = json.loads((tmp_path / "model" / "openvino-int8" / "gate.json").read_text())
     assert (kept["images"], len(kept["fraction_changes"]), kept["model_hash"]) == (40, 5, model.model_hash)
     # It has passed: no catalogue is needed any more, and labels are the same.
-    monkeypatch.setattr(openvino, "measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(int8, "measure", lambda *_: pytest.fail("measured again"))
     label_galaxies(load(tmp_path / "model"), tmp_path / "images", tmp_path / "second.parquet", **options)
     p = [pl.read_parquet(tmp_path / f"{name}.parquet")["p_disk"].to_numpy() for name in ("first", "second")]
     np.testing.assert_allclose(*p, atol=1e-6)
     # With what is asked for now it would not have; nor has another model under the same name.
-    monkeypatch.setattr(gate, "LEAST_AGREEMENT", 1.01)
+    monkeypatch.setattr(int8, "LEAST_AGREEMENT", 1.01)
     with pytest.raises(InputError, match="has not passed its gate"):
         engine_for(load(tmp_path / "model"), "openvino", "int8")
-    monkeypatch.setattr(gate, "LEAST_AGREEMENT", 0.8)
+    monkeypatch.setattr(int8, "LEAST_AGREEMENT", 0.8)
     (tmp_path / "model" / "config.json").write_text(json.dumps({**model.described, "metrics": {"other": 1}}))
     with pytest.raises(InputError, match="has not passed its gate for this model yet: give images with `gate`"):
         engine_for(load(tmp_path / "model"), "openvino", "int8")
@@ -139,7 +138,7 @@ def test_int8_is_made_measured_and_kept(image_model, proof, tmp_path, small_gate
 
 @pytest.mark.slow
 def test_int8_that_differs_is_refused_with_the_numbers(image_model, proof, small_gate, monkeypatch):
-    monkeypatch.setattr(gate, "LEAST_AGREEMENT", 1.01)
+    monkeypatch.setattr(int8, "LEAST_AGREEMENT", 1.01)
     source = open_source(proof)
     with pytest.raises(InputError, match=r"int8 is refused for this model: 40 images, label agreement .* use bf16"):
         engine_for(load(image_model), "openvino", "int8", source)
@@ -148,7 +147,7 @@ def test_int8_that_differs_is_refused_with_the_numbers(image_model, proof, small
 
 @pytest.mark.slow
 def test_int8_needs_enough_images_that_did_not_calibrate_it(image_model, proof, tmp_path, small_gate, monkeypatch):
-    monkeypatch.setattr(gate, "GATE_IMAGES", 41)
+    monkeypatch.setattr(int8, "GATE_IMAGES", 41)
     with pytest.raises(InputError, match="alpha is not known here; give a prepared catalogue with `gate`"):
         engine_for(load(image_model), "openvino", "int8", open_source(tmp_path / "images"))
     source = open_source(proof)

@@ -1,4 +1,4 @@
-"""Labelling that is cut off, shared or in trouble: no row lost, doubled or changed."""
+"""Labelling that is interrupted, shared or in trouble: no row lost, doubled or changed."""
 
 import signal
 import subprocess
@@ -38,7 +38,7 @@ def parts_of(out):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_it_goes_on(image_model, pictures, tmp_path):
+def test_killed_at_random_moments_it_resumes(image_model, pictures, tmp_path):
     source = tars({**pictures, "g10": b"broken"}, tmp_path / "tars")
     label_galaxies(load(image_model), source, tmp_path / "whole.parquet", precision="fp32")
     out, done = tmp_path / "cut.parquet", {}
@@ -77,7 +77,7 @@ def test_shards_of_a_cluster(image_model, pictures, tmp_path, monkeypatch):
     assert read_table(out).frame.equals(read_table(tmp_path / "whole.parquet").frame)
 
 
-def test_it_goes_on_under_another_spelling_of_the_same_paths(image_model, pictures, tmp_path, monkeypatch):
+def test_it_resumes_under_another_spelling_of_the_same_paths(image_model, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "PART_ROWS", 16)
     write_folder(tmp_path / "images", pictures)
     label_galaxies(load(image_model), tmp_path / "images", tmp_path / "labels.parquet", shard=(1, 2))
@@ -138,7 +138,6 @@ def test_a_full_disk_leaves_what_was_done(image_model, pictures, tmp_path, monke
 
 def test_a_lost_row_is_noticed(image_model, pictures, tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "images", pictures)
-    label = labeller.Labeller.label
     label = labeller.Labeller.label
     monkeypatch.setattr(labeller.Labeller, "label", lambda self, *given: label(self, *given)[1:])
     with pytest.raises(AssertionError, match="60 rows in, 59 labelled, 0 listed"):

@@ -187,7 +187,7 @@ def test_what_cannot_be_read_is_listed_from_every_container(kind, image_model, p
     assert sorted(labels["object_id"].to_list() + listed["object_id"].to_list()) == sorted(pictures)
 
 
-def test_too_many_bad_images_are_refused_until_they_are_mended_or_allowed(image_model, pictures, tmp_path, monkeypatch):
+def test_too_many_bad_images_are_refused_until_replaced_or_allowed(image_model, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "PART_ROWS", 16)
     folder = write_folder(tmp_path / "images", {**pictures, **{f"g{k:02d}": b"broken" for k in range(20, 26)}})
     with pytest.raises(InputError, match=r"6 of 60 images are bad, more than 5% .*allow more \(`max_bad`\)"):
@@ -199,7 +199,7 @@ def test_too_many_bad_images_are_refused_until_they_are_mended_or_allowed(image_
     assert (report.labelled, [name for name, _ in report.problems]) == (59, ["g25"])
 
 
-def test_a_crowd_catalogue_beside_gives_the_posterior(image_model, pictures, expected, tmp_path):
+def test_a_catalogue_of_observed_labels_gives_the_posterior(image_model, pictures, expected, tmp_path):
     source, _ = as_tar(pictures, tmp_path)
     rng = np.random.default_rng(0)
     known = [name for name in pictures if name != "g07"]
@@ -209,11 +209,11 @@ def test_a_crowd_catalogue_beside_gives_the_posterior(image_model, pictures, exp
             "split": ["test"] * 59,
         }
     )  # fmt: skip
-    crowd = write_table(
+    observed = write_table(
         CatalogTable(frame.sample(59, shuffle=True, seed=1), metadata={"alpha_psf": "sigma"}),
-        tmp_path / "crowd.parquet",
+        tmp_path / "observed.parquet",
     )
-    report = label_galaxies(load(image_model), source, tmp_path / "labels.parquet", crowd=crowd, precision="fp32")
+    report = label_galaxies(load(image_model), source, tmp_path / "labels.parquet", crowd=observed, precision="fp32")
     assert "59 of 60" in next(one.message for one in report.findings if one.code == "observed-labels-matched")
     got = read_table(tmp_path / "labels.parquet").frame
     assert got.filter(pl.col("object_id") == "g07")["posterior_disk"].to_list() == [None]

@@ -14,8 +14,7 @@ from truemorph.benchmark.worlds import World
 from truemorph.bias.transitions import MatrixTransition, Transition, transition_to_dict
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.classifiers.checkpoint import Classifier, load, save_classifier
-from truemorph.classifiers.rows import TrainingRows
-from truemorph.classifiers.training import train_members
+from truemorph.classifiers.members import TrainingRows, train_members
 from truemorph.config import TrainingConfig
 from truemorph.io import content_hash
 
@@ -92,8 +91,8 @@ class Workbench:
             ids, split = np.concatenate([rows, extra[1]]), np.concatenate([split, np.full(len(extra[1]), TRAIN)])
         frame = pl.DataFrame({"object_id": ids, "label": labels[ids], "alpha": world.alpha[ids], "split": split})
         observed = None if evidence is None else evidence[ids]
-        trained = train_members(TrainingRows(frame, pixels, observed), through, config, f"{world.name} {world.seed}")
-        source = {
+        model = train_members(TrainingRows(frame, pixels, observed), through, config, f"{world.name} {world.seed}")
+        model.described["catalogue"] |= {
             "alpha": "R_petro / sigma_PSF",
             "source": world.name,
             "rows": len(ids),
@@ -101,7 +100,7 @@ class Workbench:
             "votes": world.definition,
         }
         rests_on = "benchmark" if evidence is None else "benchmark; learned from votes, this T was not used"
-        model = trained.classifier({**transition_to_dict(through), "assumption": rests_on}, source)
+        model.described["transition"] = {**transition_to_dict(through), "assumption": rests_on}
         # Copies of a galaxy are one galaxy.
         model = replace(model, seen=model.seen.unique("object_id", maintain_order=True))
         save_classifier(model, folder)

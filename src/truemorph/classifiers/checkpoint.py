@@ -34,6 +34,7 @@ from truemorph.images.decode import fits_reading
 from truemorph.images.inputs import image_names, pixel_batches
 from truemorph.io import content_hash, read_json
 from truemorph.results import shortened
+from truemorph.tables import numeric_columns
 
 FORMAT_VERSION = 1
 _FILES = ("config.json", "model.safetensors", "seen.parquet", "README.md")
@@ -62,14 +63,17 @@ class Classifier:
         Where it was read from.
     device : str
         Where networks run: "auto" (a GPU if there is one), or a device of torch such as "cpu" or "cuda:1".
+    history : list of dict
+        One entry an epoch and member, where networks were trained just now.
     """
 
     described: dict[str, Any]
     members: list[dict[str, np.ndarray]]
     seen: pl.DataFrame
-    model_hash: str = field(default="unsaved")
+    model_hash: str = "unsaved"
     folder: Path | None = None
     device: str = "auto"
+    history: list[dict[str, Any]] = field(default_factory=list)
 
     @cached_property
     def config(self) -> TrainingConfig:
@@ -88,11 +92,21 @@ class Classifier:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What limits the T(α) that it was trained through."""
+        """What limits the T(α) that it was trained through, and its training."""
         through = self.described["transition"]
-        if not through:  # several
-            return ()
-        return unique(map(Finding.from_dict, through.get("findings", ())), described_findings(through))
+        known = unique(
+            map(Finding.from_dict, through.get("findings", ())), described_findings(through) if through else ()
+        )
+        if not (self.config.pretrained and self.described.get("start") == "random"):
+            return known
+        start = Finding(
+            "random-start",
+            "caution",
+            f"The published weights of {self.config.backbone} could not be fetched, so training started from random "
+            "weights.",
+            "Connect to the internet once to fetch them, or leave `pretrained` out.",
+        )
+        return (*known, start)
 
     def summary(self) -> str:
         """Return what the model reads, T(α), α, metrics and members as text."""
@@ -161,7 +175,7 @@ class Classifier:
             return softmax(inputs @ weights["coef"].T + weights["intercept"], axis=1)
         import torch
 
-        from truemorph.classifiers.hardware import torch_device
+        from truemorph.classifiers.network import torch_device
         from truemorph.images.transforms import normalise
 
         device = torch_device(self.device)
@@ -196,7 +210,13 @@ class Classifier:
         InputError
             If the model reads catalogue features, or an array has the wrong shape.
         """
-        return self._table(*self._predicted(images))
+        names, probabilities, problems = self._predicted(images)
+        columns = {f"p_{name}": probabilities[:, k] for k, name in enumerate(self.classes)}
+        columns["label"] = np.argmax(np.nan_to_num(probabilities), axis=1)
+        table = pl.DataFrame({"image": names, **columns, "problem": pl.Series(problems, dtype=pl.String)})
+        return table.with_columns(
+            pl.when(pl.col("problem").is_null()).then(pl.col(name)).alias(name) for name in columns
+        )
 
     def predict_proba(self, images: Any) -> np.ndarray:
         """p(y | x) of images, in the order of `classes`.
@@ -213,8 +233,8 @@ class Classifier:
         Raises
         ------
         InputError
-            Also if an image can't be read, as scikit-learn refuses missing values; `predict` goes on and lists the
-            problem of each image.
+            Also if an image can't be read, as scikit-learn refuses missing values; `predict` lists the problem of each
+            image instead.
         """
         names, probabilities, problems = self._predicted(images)
         bad = [f"{name}: {problem}" for name, problem in zip(names, problems, strict=True) if problem is not None]
@@ -230,28 +250,24 @@ class Classifier:
         if not self.uses_images:
             raise InputError("this model reads catalogue features, not images; use `truemorph label`")
         require_extra("networks")
-        names = image_names(images)
+        config, names = self.config, image_names(images)
         probabilities = np.full((len(names), len(self.classes)), np.nan)
-        problems: list[str | None] = [None] * len(names)
-        config = self.config
+        problems: list[str | None] = []
         for rows, found in pixel_batches(images, config.image_size, config.crop, fits_reading(config)):
+            problems += [one if isinstance(one, str) else None for one in found]
             good = [i for i, one in enumerate(found) if not isinstance(one, str)]
-            for i, one in enumerate(found):
-                if isinstance(one, str):
-                    problems[rows.start + i] = one
             if good:
                 probabilities[rows.start + np.array(good)] = self.probabilities(np.stack([found[i] for i in good]))
         return names, probabilities, problems
 
-    def _table(self, names: list[Any], probabilities: np.ndarray, problems: list[str | None]) -> pl.DataFrame:
-        columns = {f"p_{name}": probabilities[:, k] for k, name in enumerate(self.classes)}
-        labels = np.argmax(np.nan_to_num(probabilities), axis=1)
-        return pl.DataFrame(
-            {"image": names, **columns, "label": labels, "problem": pl.Series(problems, dtype=pl.String)}
-        ).with_columns(
-            pl.when(pl.col("problem").is_null()).then(pl.col(name)).otherwise(None).alias(name)
-            for name in (*columns, "label")
-        )
+
+def logistic_inputs(frame: pl.DataFrame, features: tuple[str, ...], source: str) -> np.ndarray:
+    """Features of the logistic classifier (DCV14), shape (N, P), NaN where missing.
+
+    Without features p(y | x) is one number, the class fraction: the regression gets a constant column, and galaxies
+    differ only in their posteriors, by their observed label and α.
+    """
+    return numeric_columns(frame, features, source) if features else np.zeros((frame.height, 1))
 
 
 def _reads(described: dict[str, Any]) -> str:

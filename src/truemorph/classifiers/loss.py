@@ -17,8 +17,7 @@ from truemorph.errors import InputError
 class DebiasedLoss(torch.nn.Module):
     """Negative log-likelihood of labels that may have flipped: -log Σ_y p(ỹ | y, α) p(y | x) (eqs 3-4).
 
-    Where T(α) is the identity this is cross-entropy, to the last bit. Half-precision logits are computed on
-    in float32.
+    Where T(α) is the identity this is cross-entropy, to the last bit. Half-precision logits are converted to float32.
 
     Parameters
     ----------
@@ -61,7 +60,7 @@ class DebiasedLoss(torch.nn.Module):
         ----------
         logits : tensor, shape (N, K)
         labels : tensor of int64, shape (N,); or floating, shape (N, K)
-            Observed labels ỹ; or soft labels: shares of votes, or votes, each of which may have flipped.
+            Observed labels ỹ; or soft labels: fractions or numbers of votes, each of which may have flipped.
         alpha : tensor, shape (N,)
             Resolution of the image that was labelled.
         weights : tensor, shape (N,), optional
@@ -98,75 +97,42 @@ class DebiasedLoss(torch.nn.Module):
         return _reduced(losses, weights, self.reduction)
 
 
-class EvidenceLoss(torch.nn.Module):
-    """Negative log-likelihood of whatever was observed of a galaxy: -log Σ_y p(observed | y) p(y | x).
+def evidence_losses(logits: torch.Tensor, evidence: torch.Tensor, votes: torch.Tensor | None = None) -> torch.Tensor:
+    """Negative log-likelihood of whatever was observed of each galaxy: -log Σ_y p(observed | y) p(y | x).
 
-    The debiasing loss for observations richer than one label, votes say: for a label of T(α) the evidence is
+    The debiasing loss for observations richer than one label, such as vote counts. For a label the evidence is
     log p(ỹ | y, α), and the two losses are equal.
 
     Parameters
     ----------
-    reduction : {"mean", "sum", "none"}
+    logits : tensor, shape (N, K)
+    evidence : tensor, shape (N, K); or (N, K, M) with `votes`
+        log p(observed | y) for each class, -inf where a class is ruled out; or the same for each of M labels.
+    votes : tensor, shape (N, M), optional
+        How often each of M labels was observed, or the fraction of votes for it.
+
+    Returns
+    -------
+    tensor, shape (N,)
 
     Examples
     --------
     >>> logits, nothing = torch.tensor([[0.2, 1.0]]), torch.zeros(1, 2)
-    >>> EvidenceLoss()(logits, nothing).abs().item() < 1e-6  # nothing was observed: nothing to learn
+    >>> evidence_losses(logits, nothing).abs().item() < 1e-6  # no observation, so there is nothing to learn
     True
     """
-
-    def __init__(self, reduction: Literal["mean", "sum", "none"] = "mean") -> None:
-        super().__init__()
-        if reduction not in ("mean", "sum", "none"):
-            raise InputError(f'reduction is "mean", "sum" or "none"; got {reduction!r}')
-        self.reduction = reduction
-
-    def forward(
-        self,
-        logits: torch.Tensor,
-        evidence: torch.Tensor,
-        weights: torch.Tensor | None = None,
-        shares: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Compute the loss.
-
-        Parameters
-        ----------
-        logits : tensor, shape (N, K)
-        evidence : tensor, shape (N, K) or (N, K, M)
-            log p(observed | y) for each class, -inf where a class is ruled out; or the same for each of M things that
-            may be observed.
-        weights : tensor, shape (N,), optional
-        shares : tensor, shape (N, M), optional
-            How much each of M counts: a soft label, the shares of votes.
-
-        Raises
-        ------
-        InputError
-            If shapes disagree.
-        """
-        if logits.ndim != 2 or evidence.shape[:2] != logits.shape or evidence.ndim != (2 if shares is None else 3):
-            raise InputError(
-                f"evidence must have the shape of the logits, (N, K), or (N, K, M) with shares (N, M); got "
-                f"{tuple(evidence.shape)} and {tuple(logits.shape)}"
-            )
-        log_probabilities = _log_probabilities(logits)
-        evidence = evidence.to(log_probabilities.dtype)
-        if shares is None:
-            losses = -torch.logsumexp(log_probabilities + evidence, dim=1)
-        else:
-            if shares.shape != (evidence.shape[0], evidence.shape[2]):
-                raise InputError(f"shares must have shape (N, M); got {tuple(shares.shape)}")
-            each = torch.logsumexp(log_probabilities[:, :, None] + evidence, dim=1)
-            losses = _soft_losses(each, shares)
-        return _reduced(losses, weights, self.reduction)
+    log_probabilities = _log_probabilities(logits)
+    evidence = evidence.to(log_probabilities.dtype)
+    if votes is None:
+        return -torch.logsumexp(log_probabilities + evidence, dim=1)
+    return _soft_losses(torch.logsumexp(log_probabilities[:, :, None] + evidence, dim=1), votes)
 
 
-def _soft_losses(each: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """-Σ share · log p; what was never observed has no part in the gradient, however impossible it is."""
+def _soft_losses(each: torch.Tensor, votes: torch.Tensor) -> torch.Tensor:
+    """-Σ votes · log p; a label without votes adds nothing to the gradient, even where it is impossible."""
     # A product of 0 and -inf would be NaN, in the gradient too: the inner `where` keeps it out of both.
-    possible = torch.where(shares > 0, each, 0.0)
-    return -(shares * possible).sum(dim=1)
+    possible = torch.where(votes > 0, each, 0.0)
+    return -(votes * possible).sum(dim=1)
 
 
 def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:

@@ -1,27 +1,62 @@
-"""A network, its likelihood and its schedule, as Lightning wants them; Lightning does the rest."""
+"""One network, trained by Lightning through its likelihood; and what is measured on held-out galaxies after each epoch.
+
+The measures need no true class: likelihoods go through T(α), and bias is a drift of predictions with α.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
-from typing import Any
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import lightning
+import numpy as np
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import loggers
+from scipy.optimize import minimize_scalar
+from timm.layers import convert_sync_batchnorm
 from timm.optim import param_groups_layer_decay
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchmetrics import CatMetric
 
-from truemorph.classifiers.heldout import HeldOut, Measured
-from truemorph.classifiers.loss import EvidenceLoss
-from truemorph.classifiers.network import GalaxyNetwork
+from truemorph.bias.binning import choose_bins
+from truemorph.bias.metrics import cv14, cv18
+from truemorph.bias.transitions import Transition
+from truemorph.classifiers.callbacks import (
+    TERMINATED,
+    AtomicCheckpoints,
+    Endings,
+    KeepState,
+    Story,
+    Unfinished,
+    is_first_process,
+)
+from truemorph.classifiers.loss import evidence_losses
+from truemorph.classifiers.network import GalaxyNetwork, settled_precision
 from truemorph.config import TrainingConfig
+from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.images.dataset import Batch, GalaxyBatches, Pixels, mixed_seed
 from truemorph.images.transforms import Augmentation, normalise, warp
 
+if TYPE_CHECKING:
+    from truemorph.classifiers.members import TrainingRows
+
 _AVERAGE_DECAY = 0.99
+_PARTS = 5
+_TEMPERATURES = (0.2, 5.0)
+
+Observed = tuple[np.ndarray, dict[str, torch.Tensor]]
 
 
 def learning_rate(step: int, steps: int, warm_up: float) -> float:
-    """Share of the peak learning rate: a straight rise, then half a cosine down to zero.
+    """Fraction of the peak learning rate: a straight rise, then half a cosine down to zero.
 
     Examples
     --------
@@ -34,6 +69,91 @@ def learning_rate(step: int, steps: int, warm_up: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
+def measures(
+    logits: torch.Tensor,
+    losses: torch.Tensor,
+    alpha: np.ndarray,
+    weights: np.ndarray,
+    classes: Sequence[str],
+    intrinsic: np.ndarray | None = None,
+) -> dict[str, float]:
+    """Likelihood, class fractions and bias of predictions for held-out galaxies.
+
+    Parameters
+    ----------
+    logits : tensor, shape (N, K)
+    losses : tensor, shape (N,)
+        Weighted.
+    alpha : array, shape (N,) or (N, J)
+    weights : array, shape (N,)
+    classes : sequence of str, length K
+    intrinsic : array, shape (N, P), optional
+        For CV18; without it CV14 is measured.
+
+    Returns
+    -------
+    dict
+        `held_out_loss` (minus the mean log-likelihood), `fraction_<class>_<q>` (mean probability in quintile q of
+        α, 1 the least resolved), `cv18_excess` or `cv14_excess` of the probabilities.
+    """
+    found = {"held_out_loss": float(losses.sum() / weights.sum())}
+    probabilities = torch.softmax(logits.double(), dim=1).numpy()
+    if not np.isfinite(probabilities).all():
+        return found
+    order = np.argsort(alpha if alpha.ndim == 1 else alpha[:, 0], kind="stable")
+    quintiles = [part for part in np.array_split(order, _PARTS) if part.size]
+    for k, name in enumerate(classes[1:], 1):
+        for number, part in enumerate(quintiles, 1):
+            mean = np.average(probabilities[part, k], weights=weights[part])
+            found[f"fraction_{name}_{number}"] = float(mean)
+    options: Any = {"bootstrap": 0, "floor": "analytic"}
+    try:
+        depth, bins = choose_bins(len(probabilities), intrinsic is not None)
+        if intrinsic is None:
+            found["cv14_excess"] = cv14(probabilities, alpha, bins, **options).excess
+        else:
+            found["cv18_excess"] = cv18(probabilities, alpha, intrinsic, depth, bins, **options).excess
+    except InputError:  # too few galaxies for any bins
+        pass
+    return found
+
+
+def fit_temperature(
+    logits: torch.Tensor, evidence: torch.Tensor, weights: torch.Tensor, votes: torch.Tensor | None = None
+) -> float:
+    """Temperature by which logits are divided so that held-out observations are likeliest (Guo et al. 2017).
+
+    Calibrates the probabilities of the true class, as the likelihood goes through T(α).
+
+    Parameters
+    ----------
+    logits : tensor, shape (N, K)
+    evidence, votes
+        As for `evidence_losses`.
+    weights : tensor, shape (N,)
+
+    Returns
+    -------
+    float
+        Between 0.2 and 5; above 1 where the network was overconfident.
+
+    Examples
+    --------
+    >>> logits = torch.tensor([[4.0, 0.0]] * 4)
+    >>> known = torch.log(torch.tensor([[1.0, 0.0]] * 3 + [[0.0, 1.0]]))
+    >>> round(fit_temperature(logits, known, torch.ones(4)), 2)  # right three times of four: 4 / log 3
+    3.64
+    """
+    logits = logits.double()
+
+    def cost(log_temperature: float) -> float:
+        losses = evidence_losses(logits * np.exp(-log_temperature), evidence, votes)
+        return float((losses * weights).sum() / weights.sum())
+
+    found = minimize_scalar(cost, bounds=tuple(np.log(_TEMPERATURES)), method="bounded", options={"xatol": 1e-4})
+    return float(np.exp(found.x)) if np.isfinite(found.fun) else 1.0
+
+
 class DebiasedModule(lightning.LightningModule):
     """Trains a network on what was observed of each galaxy.
 
@@ -43,12 +163,12 @@ class DebiasedModule(lightning.LightningModule):
     config : TrainingConfig
     pixels : Pixels
     training, validation : (array of int, dict of tensor)
-        Rows of `pixels`, and columns `evidence` (see `EvidenceLoss`), `weights` and, for soft labels, `shares`.
-    measured : Measured
-        What to say of the validation galaxies after each epoch.
+        Rows of `pixels`, and columns `evidence` and `votes` (see `evidence_losses`) and `weights`.
+    measure : callable
+        What to measure on the validation galaxies after each epoch, from logits and weighted losses.
     seed : int
-        Of order, augmentation and dropout. All follow from it and the number of the step alone, so that a run that was
-        cut off and goes on is the same as one that was not.
+        Of order, augmentation and dropout. They depend on it and on the number of the step alone, so that a resumed run
+        gives the same result as an uninterrupted one.
     """
 
     def __init__(
@@ -56,9 +176,9 @@ class DebiasedModule(lightning.LightningModule):
         network: GalaxyNetwork,
         config: TrainingConfig,
         pixels: Pixels,
-        training: tuple[Any, dict[str, torch.Tensor]],
-        validation: tuple[Any, dict[str, torch.Tensor]],
-        measured: Measured,
+        training: Observed,
+        validation: Observed,
+        measure: Callable[[torch.Tensor, torch.Tensor], dict[str, float]],
         seed: int,
     ) -> None:
         super().__init__()
@@ -67,8 +187,8 @@ class DebiasedModule(lightning.LightningModule):
         # the last step's weights, and its batch statistics, jump from epoch to epoch.
         self.averaged = AveragedModel(network, use_buffers=True).requires_grad_(False)
         self.config, self.seed, self.start = config, seed, network.start
-        self._pixels, self._training, self._validation = pixels, training, validation
-        self._measured, self._held_out = measured, HeldOut()
+        self._pixels, self._training, self._validation, self._measure = pixels, training, validation, measure
+        self._held_out = CatMetric(nan_strategy="disable")  # place, loss and logits of each galaxy, from all processes
         self._losses, self._parts = torch.zeros(()), 0  # sum over parts of steps, and how many
         self.mean: torch.Tensor
         self.std: torch.Tensor
@@ -77,9 +197,9 @@ class DebiasedModule(lightning.LightningModule):
         # In a tuple, so that its weights are not counted twice.
         self._forward = (torch.compile(network) if config.compile else network,)
 
-    def _batches(self, part: tuple[Any, dict[str, torch.Tensor]], **options: Any) -> GalaxyBatches:
-        share = (self.trainer.global_rank, self.trainer.world_size)
-        return GalaxyBatches(self._pixels, part[0], part[1], share=share, **options)
+    def _batches(self, part: Observed, **options: Any) -> GalaxyBatches:
+        process = (self.trainer.global_rank, self.trainer.world_size)
+        return GalaxyBatches(self._pixels, part[0], part[1], process=process, **options)
 
     def train_dataloader(self) -> GalaxyBatches:
         """Shuffled and augmented."""
@@ -93,23 +213,18 @@ class DebiasedModule(lightning.LightningModule):
         )
 
     def val_dataloader(self) -> GalaxyBatches:
-        """In order, as they are."""
+        """In order, not augmented."""
         return self._batches(self._validation, batch_size=4 * self.config.batch_size)
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Logits of the averaged network."""
-        return self.averaged(normalise(pixels, self.mean, self.std))
-
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Random numbers of dropout follow from the step."""
+        """Seed dropout by the number of the step."""
         number = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
         torch.manual_seed(mixed_seed(self.seed, number, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """Mean loss of the step, the part of this process."""
         logits = self._forward[0](warp(normalise(batch["pixels"], self.mean, self.std), batch["maps"]))
-        losses = EvidenceLoss("none")(logits, batch["evidence"], None, batch.get("shares"))
-        mine = (losses * batch["step_weights"]).sum()
+        mine = (evidence_losses(logits, batch["evidence"], batch.get("votes")) * batch["step_weights"]).sum()
         self._losses = self._losses.to(mine.device) + mine.detach()
         self._parts += 1
         # Lightning takes the mean over processes and divides by the parts of a step.
@@ -123,21 +238,23 @@ class DebiasedModule(lightning.LightningModule):
         self.averaged.update_parameters(self.network)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Keep logits and losses of these galaxies."""
-        logits = self(batch["pixels"]).float()
-        losses = EvidenceLoss("none")(logits, batch["evidence"], None, batch.get("shares"))
-        self._held_out.update(batch["place"], logits, losses * batch["weights"])
+        """Keep logits of the averaged network and losses of these galaxies."""
+        logits = self.averaged(normalise(batch["pixels"], self.mean, self.std)).float()
+        losses = evidence_losses(logits, batch["evidence"], batch.get("votes")) * batch["weights"]
+        self._held_out.update(torch.column_stack([batch["place"], losses, logits]))
 
     def on_validation_epoch_end(self) -> None:
-        """Say how likely the held-out labels are, and how biased the predictions."""
-        self.held_out_logits, losses = self._held_out.compute()
+        """Measure the held-out likelihood and the bias of predictions."""
+        rows = self._held_out.compute().cpu()
         self._held_out.reset()
-        said = self._measured(self.held_out_logits, losses)
+        rows = rows[torch.argsort(rows[:, 0])]
+        self.held_out_logits = rows[:, 2:].contiguous()
+        self.measured = self._measure(self.held_out_logits, rows[:, 1].contiguous())
         if self._parts:
-            said = {"train_loss": self._epoch_loss() * self.config.accumulate / self._parts, **said}
+            train_loss = self._epoch_loss() * self.config.accumulate / self._parts
+            self.measured = {"train_loss": train_loss, **self.measured}
             self._losses, self._parts = torch.zeros(()), 0
-        self.said = said
-        self.log_dict(said, sync_dist=False, rank_zero_only=False)
+        self.log_dict(self.measured, sync_dist=False, rank_zero_only=False)
 
     def _epoch_loss(self) -> float:
         """Sum of this epoch's losses so far, over all processes."""
@@ -145,12 +262,12 @@ class DebiasedModule(lightning.LightningModule):
         return float(every.sum())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what this epoch has added up."""
+        """Keep the sums of this epoch, and how the network was built."""
         checkpoint["epoch_so_far"] = [self._epoch_loss(), self._parts]
         checkpoint["start"], checkpoint["built"] = self.start, self.network.built
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it up; the first process has the sum of all."""
+        """Resume; the first process has the sum of all."""
         total, self._parts = checkpoint["epoch_so_far"]
         self.start = checkpoint["start"]
         self._losses = torch.tensor(total if self.global_rank == 0 else 0.0)
@@ -173,3 +290,169 @@ class DebiasedModule(lightning.LightningModule):
         steps = one.epochs * len(self.train_dataloader()) // one.accumulate
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps, one.warm_up))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def loggers_for(config: TrainingConfig, folder: Path, name: str) -> list[Any]:
+    """Loggers that were asked for.
+
+    Raises
+    ------
+    InputError
+        If one is not installed.
+    """
+    made: list[Any] = []
+    for one in config.loggers:
+        try:
+            if one == "tensorboard":
+                made.append(loggers.TensorBoardLogger(folder, name=name))
+            elif one == "wandb":
+                made.append(loggers.WandbLogger(project="truemorph", name=name, save_dir=folder))
+            else:
+                made.append(loggers.MLFlowLogger("truemorph", run_name=name, save_dir=str(folder / "mlruns")))
+        except ModuleNotFoundError as problem:
+            raise InputError(f"logger {one} is not installed: pip install {problem.name or one}") from problem
+    return made
+
+
+def _devices(config: TrainingConfig) -> int:
+    """Number of devices to use on this machine; -1 for all."""
+    if config.devices != "auto":
+        return config.devices
+    return -1 if torch.cuda.is_available() and config.device != "cpu" else 1
+
+
+def _several(config: TrainingConfig) -> bool:
+    devices = _devices(config)
+    return config.nodes > 1 or (torch.cuda.device_count() if devices == -1 else devices) > 1
+
+
+def across_devices(network: GalaxyNetwork, config: TrainingConfig) -> GalaxyNetwork:
+    """The network, with batch norms over all devices where there are several that torch has such norms for."""
+    if not (torch.cuda.is_available() and _several(config)):
+        return network
+    # timm's own conversion: torch's drops the activations that many backbones keep in their norms.
+    converted: Any = convert_sync_batchnorm(network)
+    return converted
+
+
+def _trainer(config: TrainingConfig, callbacks: list[Any], folder: Path, name: str) -> lightning.Trainer:
+    """Lightning's trainer: one process, or one for each device."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    plugins: list[Any] = [AtomicCheckpoints()]
+    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
+        # Lightning's own requeueing would load the state of one member into another.
+        plugins.append(SLURMEnvironment(auto_requeue=False))
+    try:
+        return lightning.Trainer(
+            max_epochs=config.epochs,
+            accelerator=config.device,
+            devices=_devices(config),
+            num_nodes=config.nodes,
+            strategy="ddp" if _several(config) else "auto",
+            use_distributed_sampler=False,
+            precision=settled_precision(config.precision),
+            accumulate_grad_batches=config.accumulate,
+            gradient_clip_val=config.clip,
+            callbacks=callbacks,
+            plugins=plugins,
+            default_root_dir=folder,
+            logger=loggers_for(config, folder / "logs", name),
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+    except MisconfigurationException as problem:
+        raise InputError(
+            f"training can't run on device = {config.device}, devices = {config.devices} and nodes = {config.nodes}: "
+            f"{reason(problem)}"
+        ) from problem
+
+
+def train_network(
+    rows: TrainingRows,
+    train: np.ndarray,
+    validation: np.ndarray,
+    transition: Transition | Mapping[str, Transition],
+    config: TrainingConfig,
+    member: int,
+    name: str,
+    unfinished: Unfinished,
+    earlier: list[dict[str, float]],
+    start: str | None,
+) -> dict[str, Any]:
+    """Train one network, or resume: `weights`, `history`, `best`, `temperature`, `mean`, `std`, `start`, `built`.
+
+    `earlier` is the history of the members before it, `start` where their weights came from.
+    """
+    seed = config.seed + member
+    state = unfinished.readable_state(member)
+    lightning.seed_everything(seed, verbose=False)
+    # Weights of a state replace published ones, which may be out of reach now.
+    built = None if state is None else state[1]["built"]
+    network = GalaxyNetwork(config, len(rows.classes), config.pretrained and state is None, built)
+    if state is None and start not in (None, network.start):
+        raise TruemorphError(
+            f"{name}: the networks before it started from {start} weights, this one would from {network.start} ones; "
+            "connect to the network and run the same command again to resume"
+        )
+    if start is None and config.pretrained and network.start == "random" and is_first_process():
+        print(f"{name}: no published weights can be fetched; starting from random ones", file=sys.stderr)
+    held_out = rows.observed(transition, validation)
+    measure = partial(
+        measures,
+        alpha=rows.resolutions[validation],
+        weights=rows.weights[validation],
+        classes=rows.classes,
+        intrinsic=None if rows.intrinsic is None else rows.intrinsic[validation],
+    )
+    module = DebiasedModule(
+        across_devices(network, config),
+        config,
+        rows.inputs,
+        (train, rows.observed(transition, train)),
+        (validation, held_out),
+        measure,
+        seed,
+    )
+    story = Story(name, config.patience, earlier, unfinished.folder / "history.csv")
+    if state is not None:
+        story.load_state_dict(state[1]["callbacks"][story.state_key])
+        if is_first_process():
+            print(f"{name}: resuming after epoch {len(story.history)}", file=sys.stderr)
+    if not story.done:
+        callbacks = [story, KeepState(unfinished.state(member)), Endings()]
+        trainer = _trainer(config, callbacks, unfinished.folder, name)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
+            try:
+                trainer.fit(module, ckpt_path=None if state is None else str(state[0]), weights_only=True)
+            except SystemExit as ending:
+                if ending.code == TERMINATED:
+                    if is_first_process():
+                        print(f"{name}: terminated; run the same command again to resume", file=sys.stderr)
+                elif trainer.interrupted:  # Lightning turns Ctrl-C into exit status 1
+                    raise KeyboardInterrupt from None
+                raise
+    if not story.weights:
+        if is_first_process():
+            unfinished.drop()
+        raise TruemorphError(
+            f"training diverged: no epoch had a finite held-out loss; lower learning_rate (now {config.learning_rate})"
+        )
+    temperature = 1.0
+    if config.calibrate:
+        temperature = fit_temperature(story.logits, held_out["evidence"], held_out["weights"], held_out.get("votes"))
+    return {
+        "weights": {key: value.cpu().numpy() for key, value in story.weights.items()},
+        "history": story.history,
+        "best": story.best,
+        "temperature": temperature,
+        "mean": module.mean.tolist(),
+        "std": module.std.tolist(),
+        "start": module.start,
+        "built": network.built,
+    }

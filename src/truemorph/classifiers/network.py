@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
 from torch import nn
 
 from truemorph.config import TrainingConfig
-from truemorph.errors import InputError
+from truemorph.errors import InputError, reason
 
 _HUB = "hf_hub:"
 
 
 def _backbone_for(name: str, pretrained: bool, size: int) -> tuple[nn.Module, dict[str, Any]]:
-    """A timm backbone that takes images of this size, as it is or built for the size (transformers); how it is built.
-
-    The second is enough to build it again without the network: `architecture` and `arguments`.
-    """
+    """A timm backbone for images of this size, and `architecture` and `arguments` to build it again without a hub."""
     architecture, arguments = name, {}
     if name.startswith(_HUB):
         _, architecture, arguments = timm.models.load_model_config_from_hf(name.removeprefix(_HUB))
     sized: dict[str, Any] = {}
     backbone: Any = timm.create_model(name, pretrained=pretrained, num_classes=0)
-    reason = _refusal(backbone, size)
-    if reason:
+    refused = _refusal(backbone, size)
+    if refused:  # by a transformer, say, which is built for a size
         sized = {"img_size": size}
         try:
             backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, **sized)
-        except TypeError:  # not a backbone that is built for a size
-            raise InputError(f"backbone {name} can't take {size}-pixel images ({reason})") from None
-        reason = _refusal(backbone, size)
-    if reason:
-        raise InputError(f"backbone {name} can't take {size}-pixel images ({reason}); use another or `image_size`")
+            refused = _refusal(backbone, size)
+        except TypeError:  # the backbone has no such argument
+            pass
+    if refused:
+        raise InputError(f"backbone {name} can't take {size}-pixel images ({refused}); use another or `image_size`")
     return backbone, {"architecture": architecture, "arguments": {**arguments, **sized}}
 
 
@@ -43,14 +40,14 @@ def _refusal(backbone: nn.Module, size: int) -> str:
         with torch.inference_mode():
             backbone.eval()(torch.zeros(1, 3, size, size))
     except (AssertionError, RuntimeError) as problem:
-        return (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+        return reason(problem)
     finally:
         backbone.train()
     return ""
 
 
 def _known_backbone(name: str) -> str:
-    """Name as timm knows it without the network; of a model on a hub, the architecture that its name ends with.
+    """Name of the backbone in timm; for a model on a hub, the architecture that its name ends with.
 
     Raises
     ------
@@ -60,11 +57,11 @@ def _known_backbone(name: str) -> str:
     if timm.is_model(name):
         return name
     if name.startswith(_HUB):
-        endings = [name.split("/")[-1][start:] for start in range(len(name.split("/")[-1]))]
-        for ending in endings:
-            if timm.is_model(ending):
-                return ending
-        raise InputError(f"{name} can't be fetched, and its name doesn't end with an architecture that timm knows")
+        last = name.split("/")[-1]
+        found = next((last[start:] for start in range(len(last)) if timm.is_model(last[start:])), None)
+        if found is None:
+            raise InputError(f"{name} can't be fetched, and its name doesn't end with an architecture that timm knows")
+        return found
     near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:4]) or "see timm.list_models()"
     raise InputError(f"timm has no backbone {name!r}; near it: {near}")
 
@@ -85,7 +82,7 @@ class PixelConv(nn.Conv2d):
 
 
 def _see_pixels_exactly(backbone: nn.Module) -> None:
-    """Make the first convolution a `PixelConv`, where it is one of colours; its weights keep their name."""
+    """Make the first convolution a `PixelConv` if it takes colours; its weights keep their name."""
     first = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
     if type(first) is nn.Conv2d and first.in_channels == 3:
         first.__class__ = PixelConv
@@ -100,17 +97,16 @@ class GalaxyNetwork(nn.Module):
         Backbone, hidden width, dropout, fine-tuning.
     n_classes : int
     pretrained : bool
-        Start from published weights; where they can't be had, the start is random, as `start` says.
+        Start from published weights; if they can't be fetched, from random ones (see `start`).
     built : dict, optional
-        How the backbone of an earlier network was built; then its weights can be loaded, whatever a hub now says.
+        How the backbone of an earlier network was built, so that its weights can be loaded without a hub.
 
     Attributes
     ----------
     start : str
         Where the backbone's first weights came from: "random" or the name of the published ones.
     built : dict
-        `architecture`, as timm knows it without the network, and `arguments`.
-
+        `architecture` in timm, and `arguments`.
 
     Raises
     ------
@@ -140,7 +136,7 @@ class GalaxyNetwork(nn.Module):
             except InputError:
                 raise
             except Exception:  # hub clients raise many types
-                self.start = "random"
+                pass
         if self.backbone is None:
             name = _known_backbone(config.backbone)
             self.backbone, self.built = _backbone_for(name, False, config.image_size)
@@ -172,3 +168,39 @@ class GalaxyNetwork(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits, shape (B, K), of normalised images (B, 3, S, S)."""
         return self.head(self.backbone(images))
+
+
+def torch_device(name: str = "auto") -> torch.device:
+    """Return the device of a name; "auto" is a GPU where there is one.
+
+    Raises
+    ------
+    InputError
+        If torch does not know it, or it is not here.
+
+    Examples
+    --------
+    >>> torch_device("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as problem:
+        raise InputError(f"device {name!r} (`device`) cannot be used here: {reason(problem)}") from problem
+    return torch.device(name)
+
+
+def multiplies_bf16() -> bool:
+    """Whether the hardware multiplies bf16 natively."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capable = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capable.get("avx512_bf16") or capable.get("amx_bf16"))
+
+
+def settled_precision(precision: str) -> Literal["32-true", "bf16-mixed"]:
+    """Resolve "auto": mixed bf16 where the hardware multiplies it natively, float32 elsewhere."""
+    mixed = multiplies_bf16() if precision == "auto" else precision == "bf16-mixed"
+    return "bf16-mixed" if mixed else "32-true"

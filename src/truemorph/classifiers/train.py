@@ -1,4 +1,4 @@
-"""Training on a prepared catalogue: reads it, trains through T(α), and writes the run folder."""
+"""Training on a prepared catalogue: read it, train through T(α), write the run folder."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from truemorph.bias.transitions import MatrixTransition, Transition, transition_
 from truemorph.catalogs.catalogue import image_folder, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.classifiers.fits import fit_catalogue, read_fit
-from truemorph.config import RunConfig, TrainingConfig, run_toml
+from truemorph.config import RunConfig, run_toml
 from truemorph.errors import InputError, require_extra
-from truemorph.findings import Finding, unique
+from truemorph.findings import Finding
 from truemorph.io import plain, write_json
 from truemorph.results import Result, quantity_table
 from truemorph.tables import CatalogTable, frame_hash, numeric_columns, write_table
@@ -153,8 +153,7 @@ def train_on_catalogue(
         If the run folder can't be written, or an unfinished run in it can't be read.
     """
     from truemorph.classifiers.checkpoint import UNFINISHED, check_model_folder, save_classifier
-    from truemorph.classifiers.rows import TrainingRows
-    from truemorph.classifiers.training import train_members
+    from truemorph.classifiers.members import TrainingRows, train_members
 
     config, network = run.training, run.training.classifier == "network"
     if network:
@@ -167,13 +166,10 @@ def train_on_catalogue(
     catalogue = read_catalogue(run.catalogue) if catalogue is None else catalogue
     described = _transition_for(catalogue, run, transition)
     in_training = catalogue.frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
-    frame, inputs, problems = (
-        _pixels(in_training, catalogue, config, run.cache) if network else _features(in_training, catalogue, config)
-    )
-    if run.votes == "labels":
-        observed: dict[str, Any] = {}
-        used: Transition | None = transition_from_dict(described) if described else None
-    else:
+    frame, inputs, problems = (_pixels if network else _features)(in_training, catalogue, run)
+    observed: dict[str, Any] = {}
+    used: Transition | None = transition_from_dict(described) if described else None
+    if run.votes != "labels":
         observed, used, described = _observed_votes(frame, catalogue, run, described)
     if used is not None and len(getattr(used, "center", ())) > 1:
         raise InputError("training takes a T(alpha) of one observable; this one has several")
@@ -183,38 +179,35 @@ def train_on_catalogue(
 
     unfinished = None
     if network:
-        from truemorph.classifiers.resuming import Unfinished, is_first_process  # torch takes seconds to import
+        from truemorph.classifiers.callbacks import Unfinished, is_first_process  # torch takes seconds to import
 
         unfinished = Unfinished(folder / UNFINISHED)
         unfinished.begin(_identity(run, catalogue, described, frame))
-    trained = train_members(
-        TrainingRows(frame, inputs, **observed),
-        used,
-        config,
-        "naive" if run.naive else "debiased",
-        unfinished,
-    )
+    name = "naive" if run.naive else "debiased"
+    model = train_members(TrainingRows(frame, inputs, **observed), used, config, name, unfinished)
     if network and not is_first_process():
         return None
-    if used is None:
-        described = _fitted_along(trained, catalogue)
-    seconds = {"load": loaded - began, "train": time.perf_counter() - loaded}
-    source = {
+    about = {key: catalogue.metadata.get(key) for key in ("alpha", "alpha_psf", "votes", "label_rule")}
+    if used is None:  # fitted along
+        described = model.described["transition"] | {key: about[key] for key in ("alpha", "alpha_psf")}
+    model.described["transition"] = described
+    model.described["catalogue"] |= {
         "source": Path(run.catalogue).name,
         "sha256": _catalogue_hash(catalogue.frame),
-        **{key: catalogue.metadata.get(key) for key in ("alpha", "alpha_psf", "votes", "label_rule")},
+        **about,
     }
-    model = trained.classifier(described, source)
     model = replace(model, described=plain(model.described))
+    metrics = model.described["metrics"]
+    seconds = {"load": loaded - began, "train": time.perf_counter() - loaded}
 
     def beside(partial: Path) -> None:
         """Write the files of the run next to the model."""
         (partial / "run.toml").write_text(run_toml(run), encoding="utf-8")
-        write_json(partial / "metrics.json", {**trained.metrics, "seconds": seconds})
+        write_json(partial / "metrics.json", {**metrics, "seconds": seconds})
         write_json(partial / "environment.json", _environment(network))
         catalogue.frame.select("object_id", "split").write_parquet(partial / "split.parquet")
-        if trained.history:
-            pl.DataFrame(trained.history, infer_schema_length=None).write_csv(partial / "history.csv")
+        if model.history:
+            pl.DataFrame(model.history, infer_schema_length=None).write_csv(partial / "history.csv")
         if problems:
             listed = pl.DataFrame(problems, schema=["object_id", "reason"], orient="row")
             write_table(CatalogTable(listed), partial / "left_out.csv")
@@ -222,7 +215,7 @@ def train_on_catalogue(
             shutil.copytree(unfinished.folder / "logs", partial / "logs")
 
     save_classifier(model, folder, beside)
-    findings = unique(model.findings, trained.findings)
+    findings = model.findings
     if problems:
         findings += (
             Finding(
@@ -233,14 +226,7 @@ def train_on_catalogue(
             ),
         )
     return TrainingResult(
-        Path(run.out),
-        trained.seen.height,
-        len(problems),
-        described,
-        trained.metrics,
-        seconds,
-        trained.history,
-        findings,
+        Path(run.out), model.seen.height, len(problems), described, metrics, seconds, model.history, findings
     )
 
 
@@ -272,18 +258,6 @@ def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str,
             f"{catalogue.metadata.get('alpha_psf')}; fit it again or prepare with the same `psf`"
         )
     return described
-
-
-def _fitted_along(trained: Any, catalogue: CatalogTable) -> dict[str, Any]:
-    """T(α) of DCV14, as a fit describes it."""
-    return {
-        **transition_to_dict(trained.transition),
-        "stderr": {k.removesuffix("_stderr"): v for k, v in trained.metrics.items() if k.endswith("_stderr")},
-        "method": "EM with logistic regression (DCV14)",
-        "assumption": "p(y | features) is logistic, flips depend on the true class and alpha alone",
-        "alpha": catalogue.metadata.get("alpha"),
-        "alpha_psf": catalogue.metadata.get("alpha_psf"),
-    }
 
 
 def _environment(network: bool) -> dict[str, Any]:
@@ -363,12 +337,13 @@ def _observed_votes(
 
 
 def _pixels(
-    frame: pl.DataFrame, catalogue: CatalogTable, config: TrainingConfig, cache: str | None
+    frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig
 ) -> tuple[pl.DataFrame, Any, list[tuple[str, str]]]:
     """Pixels from a cache, in memory where they are few, else decoded whenever they are wanted."""
     from truemorph.images.decode import fits_reading
     from truemorph.images.store import ImageFiles, load_images
 
+    config, cache = run.training, run.cache
     root = image_folder(catalogue)
     absent = frame.filter(pl.col("image").is_null())
     problems = [(str(one), "no image") for one in absent["object_id"]]
@@ -394,11 +369,11 @@ def _pixels(
 
 
 def _features(
-    frame: pl.DataFrame, catalogue: CatalogTable, config: TrainingConfig
+    frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig
 ) -> tuple[pl.DataFrame, np.ndarray, list[tuple[str, str]]]:
-    from truemorph.classifiers.features import logistic_inputs
+    from truemorph.classifiers.checkpoint import logistic_inputs
 
-    features = logistic_inputs(frame, config.features, str(catalogue.path))
+    features = logistic_inputs(frame, run.training.features, str(catalogue.path))
     finite = np.isfinite(features).all(axis=1)
     problems = [(str(one), "a feature is missing") for one in frame.filter(~pl.Series(finite))["object_id"]]
     return frame.filter(pl.Series(finite)), features[finite], problems

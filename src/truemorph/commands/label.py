@@ -10,8 +10,7 @@ from truemorph.arguments import Names, Shard
 from truemorph.classifiers.checkpoint import Classifier, load
 from truemorph.classifiers.fits import transition_described
 from truemorph.images.store import MAXIMUM_BAD_SHARE
-from truemorph.labelling.job import Asked
-from truemorph.labelling.predict import LabelReport, label_table
+from truemorph.labelling.label import LabelReport, label_table
 
 if TYPE_CHECKING:
     Model = Classifier | str | Path
@@ -77,7 +76,7 @@ def label_galaxies(
     address : str, optional
         Address of a Ray cluster; default one on this machine.
     shard : (int, int)
-        Label only the k-th of n shares of the parts, such as 3/64.
+        Label only the k-th of n groups of parts, such as 3/64.
     max_bad : float
         Largest fraction of images that may be unreadable.
 
@@ -117,18 +116,20 @@ def label_galaxies(
     >>> pl.read_parquet(report.out)["posterior_disk"].round(3).to_list()
     [0.679, 1.0]
     """
-    asked = Asked(
+    return label_table(
+        replace(model, device=device) if isinstance(model, Classifier) else load(model, device),
         source,
         out,
-        None if transition is None else transition_described(transition),
-        crowd,
-        id,
-        image_column,
-        images,
-        tuple(copy),
-        "torch" if engine == "ray" and precision != "int8" else "openvino" if engine == "ray" else engine,
-        precision,
-        gate,
+        transition=None if transition is None else transition_described(transition),
+        crowd=crowd,
+        id_column=id,
+        image_column=image_column,
+        images=images,
+        keep=tuple(copy),
+        engine=engine,
+        precision=precision,
+        gate=gate,
+        address=address,
+        shard=shard,
+        max_bad=max_bad,
     )
-    loaded = replace(model, device=device) if isinstance(model, Classifier) else load(model, device)
-    return label_table(loaded, asked, shard=shard, address=address, max_bad=max_bad, on_cluster=engine == "ray")

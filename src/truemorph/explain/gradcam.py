@@ -13,7 +13,7 @@ import torch
 from captum.attr import LayerGradCam
 
 from truemorph.classifiers.checkpoint import Classifier
-from truemorph.classifiers.hardware import torch_device
+from truemorph.classifiers.network import torch_device
 from truemorph.errors import InputError
 from truemorph.explain.seams import Grid, Layer, Seam, layers_of
 from truemorph.images.transforms import normalise

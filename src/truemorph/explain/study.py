@@ -29,9 +29,8 @@ from truemorph.explain.profiles import (
     radial_profiles,
 )
 from truemorph.images.shapes import measure_shapes
-from truemorph.labelling.decoding import decoded
 from truemorph.labelling.labeller import Labeller
-from truemorph.labelling.parts import Part, Rows, TablePart
+from truemorph.labelling.sources import Rows, TablePart, decoded
 from truemorph.progress import Progress, Silence
 
 PIXELS, RADII = "pixel", "R_petro"
@@ -83,7 +82,7 @@ def galaxies_of(frame: pl.DataFrame, root: Path, angle: str | None = None, radiu
     """
 
     def galaxies(config: TrainingConfig) -> Iterator[Galaxies]:
-        part: Part = TablePart("galaxies", frame, root, "image")
+        part = TablePart("galaxies", frame, root, "image")
         for rows, images in decoded(config, part.batches(_BATCH)):
             good = [row for row, image in enumerate(images) if not isinstance(image, str)]
             yield _galaxies(rows, images, good, config, angle, radius)
@@ -312,7 +311,7 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, p
     model = cam.model
     size = model.config.image_size
     edges = {PIXELS: np.linspace(0, size / 2, rings + 1), RADII: np.linspace(0, REACH, rings + 1)}
-    labeller = Labeller(model, cam, None, crowd=False)
+    labeller = Labeller(model, cam)
     classes = [_Class(one, size, edges) for one in model.classes]
     problems: list[tuple[Any, str]] = []
     angles = ""

@@ -1,7 +1,7 @@
-"""Batches for training: rows in an order that follows from seed and epoch, pixels fetched ahead by a thread.
+"""Batches for training: rows in an order that depends on seed and epoch, pixels read ahead by a thread.
 
-A batch is the whole of a step, however many processes share it: each takes its part, and what is random (order,
-augmentation) is drawn for the whole. So a run on eight devices sees the same galaxies, turned the same way, as on one.
+A step's batch is divided among processes, but order and augmentation are drawn for the whole batch. So a run on eight
+devices uses the same galaxies in the same orientations as a run on one.
 """
 
 from __future__ import annotations
@@ -9,32 +9,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
+from truemorph.images.store import ImageFiles
 from truemorph.images.transforms import Augmentation
 
 Batch = dict[str, torch.Tensor]
+Pixels = np.ndarray | ImageFiles  # uint8, (M, S, S, 3)
 _AHEAD = 3
 
 
-class Pixels(Protocol):
-    """An array of uint8 pixels (M, S, S, 3), a memory map of one, or `ImageFiles`."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(M, S, S, 3)."""
-        ...
-
-    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
-        """Pixels of some rows."""
-        ...
-
-
 class GalaxyBatches:
-    """Iterates over whole batches of one epoch; Lightning takes it for a data loader.
+    """Iterates over the batches of one epoch; Lightning uses it as a data loader.
 
     Parameters
     ----------
@@ -42,23 +31,23 @@ class GalaxyBatches:
     rows : array of int, shape (N,)
         Row of `pixels` of each galaxy.
     columns : dict of tensor, each of shape (N, ...)
-        What else a batch holds of each galaxy.
+        Other columns of a batch.
     batch_size : int
-        Galaxies a step, all processes and parts together.
+        Galaxies a step, over all processes and parts.
     seed : int, optional
-        Order anew each epoch, the odd rest left out; without one every galaxy in order.
+        Of a new order each epoch, without the last incomplete batch; without a seed, all galaxies in order.
     augmentation : Augmentation, optional
         Affine maps drawn into each batch as `maps`.
     parts : int
-        Batches that a step is cut into, where one would not fit into memory.
-    share : (int, int)
-        Which of how many processes this is.
+        Batches into which a step is divided to save memory.
+    process : (int, int)
+        Number of this process, from 0, and of all processes.
 
     Notes
     -----
     A batch is a dict of `columns`, `pixels`, `maps`, and `step_weights`: `columns["weights"]` over their sum in the
-    whole step, so that losses of parts and processes add up to the weighted mean. `state_dict` says how far the epoch
-    has come, so that a run that was cut off goes on with the next batch.
+    whole step, so that losses of parts and processes add up to the weighted mean. `state_dict` holds the position in
+    the epoch, so that an interrupted run resumes with the next batch.
     """
 
     def __init__(
@@ -71,11 +60,11 @@ class GalaxyBatches:
         seed: int | None = None,
         augmentation: Augmentation | None = None,
         parts: int = 1,
-        share: tuple[int, int] = (0, 1),
+        process: tuple[int, int] = (0, 1),
     ) -> None:
         self.pixels, self.rows, self.columns = pixels, rows, columns
         self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation
-        self.parts, self.share = parts, share
+        self.parts, self.process = parts, process
         self.sampler, self.batch_sampler = self, None  # where Lightning looks for set_epoch
         self._epoch, self._first, self._given = 0, 0, 0
 
@@ -95,7 +84,7 @@ class GalaxyBatches:
     def _batch(self, order: np.ndarray, number: int) -> Batch:
         step, part = divmod(number, self.parts)
         whole = order[step * self.batch_size : (step + 1) * self.batch_size]
-        rank, processes = self.share
+        rank, processes = self.process
         mine = np.array_split(np.arange(whole.size), self.parts * processes)[part * processes + rank]
         chosen = whole[mine]
         batch = {name: values[chosen] for name, values in self.columns.items()}

@@ -15,9 +15,11 @@ import re
 import stat
 import struct
 import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import simplejpeg
@@ -37,6 +39,11 @@ _PIECE = 1 << 20
 _FITS_MODULES = r"astropy\.io\.fits"
 # Below a tenth of the way to white the asinh stretch is nearly linear, as in astropy's AsinhStretch.
 _SOFTENING = 0.1
+
+
+Key = TypeVar("Key")
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -289,3 +296,30 @@ def load_image(
     else:
         data, name = read_image_file(image), shown_path(image)
     return cropped_and_resized(decode(data, name, fits), size, crop, name)
+
+
+def load_or_reason(
+    image: str | os.PathLike[str] | bytes, size: int, crop: float, fits: FitsReading
+) -> np.ndarray | str:
+    """`load_image`, or the reason as a string if it can't be read."""
+    try:
+        return load_image(image, size, crop, fits)
+    except InputError as problem:
+        return str(problem)
+
+
+def ahead(
+    work: Callable[[Item], Found], batches: Iterable[tuple[Key, Sequence[Item]]]
+) -> Iterator[tuple[Key, list[Found]]]:
+    """Apply `work` to the items of batches (key, sequence) in threads, one batch ahead of the caller.
+
+    Yields the key of each batch, and a list of results, one an item.
+    """
+    with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool:
+        waiting = None
+        for key, items in batches:
+            now, waiting = waiting, (key, pool.map(work, items))  # map() submits all items at once
+            if now is not None:
+                yield now[0], list(now[1])
+        if waiting is not None:
+            yield waiting[0], list(waiting[1])

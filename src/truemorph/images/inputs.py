@@ -1,10 +1,9 @@
-"""Whatever a user hands over as images: files, PIL images, arrays, tensors; as pixels for a network."""
+"""Images as users have them (files, PIL images, arrays, tensors), as pixels for a network."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,14 @@ from array_api_compat import is_torch_array
 from PIL import Image
 
 from truemorph.errors import InputError
-from truemorph.images.decode import AS_THEY_ARE, CENTRAL_CROP, FitsReading, cropped_and_resized, load_image
+from truemorph.images.decode import (
+    AS_THEY_ARE,
+    CENTRAL_CROP,
+    FitsReading,
+    ahead,
+    cropped_and_resized,
+    load_or_reason,
+)
 from truemorph.io import shown_path
 
 _BATCH = 64
@@ -44,18 +50,18 @@ def pixel_batches(
         If an array has another shape or type.
     """
     images = listed(images)
-    whole = _array(images) if hasattr(images, "shape") else None
-    if whole is not None and (whole.ndim != 4 or whole.shape[3] != 3):
-        raise InputError(f"images must have shape (N, height, width, 3); got {whole.shape}")
-    if whole is not None:
-        whole = _bytes(whole)
-    as_they_are = whole is not None and whole.shape[1:3] == (size, size)
-    every: Any = images if whole is None else whole
+    every, as_they_are = images, False
+    if hasattr(images, "shape"):
+        every = _array(images)
+        if every.ndim != 4 or every.shape[3] != 3:
+            raise InputError(f"images must have shape (N, height, width, 3); got {every.shape}")
+        every = _bytes(every)
+        as_they_are = every.shape[1:3] == (size, size)
 
     def one(image: Any) -> np.ndarray | str:
+        if isinstance(image, str | os.PathLike | bytes):
+            return load_or_reason(image, size, crop, fits)
         try:
-            if isinstance(image, str | os.PathLike | bytes):
-                return load_image(image, size, crop, fits)
             pixels = np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else _array(image)
             if pixels.ndim != 3 or pixels.shape[2] != 3:
                 return f"an image has shape (height, width, 3); got {pixels.shape}"
@@ -64,15 +70,8 @@ def pixel_batches(
         except InputError as problem:
             return str(problem)
 
-    with ThreadPoolExecutor(max(2, os.cpu_count() or 2), "images") as pool:
-        ahead = None
-        for start in range(0, len(every), _BATCH):
-            rows = slice(start, min(start + _BATCH, len(every)))
-            now, ahead = ahead, (rows, pool.map(one, every[rows]))
-            if now is not None:
-                yield now[0], list(now[1])
-        if ahead is not None:
-            yield ahead[0], list(ahead[1])
+    slices = (slice(start, min(start + _BATCH, len(every))) for start in range(0, len(every), _BATCH))
+    return ahead(one, ((rows, every[rows]) for rows in slices))
 
 
 def listed(images: Any) -> Any:

@@ -99,9 +99,9 @@ def _measure(images: np.ndarray) -> dict[str, np.ndarray]:
     growth = np.cumsum(
         np.bincount(where, inside.ravel(), n * (_ANNULI + 1)).reshape(n, _ANNULI + 1)[:, :_ANNULI], axis=1
     )
-    share = growth / np.maximum(growth[:, -1:], 1e-6)
+    fraction = growth / np.maximum(growth[:, -1:], 1e-6)
     edges = (np.arange(_ANNULI) + 1) * (3.2 / _ANNULI)
-    half, most = (np.array([np.interp(level, row, edges) for row in share]) for level in (0.5, 0.9))
+    half, most = (np.array([np.interp(level, row, edges) for row in fraction]) for level in (0.5, 0.9))
     light = np.where((weight > 0)[..., None], colour, 0).sum(axis=(1, 2))
     return {
         "axis_ratio": ratio.astype(np.float64),

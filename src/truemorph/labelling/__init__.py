@@ -1,1 +1,1 @@
-"""Labelling: p(y | x) for new images, and the posterior for galaxies that already have a crowd label."""
+"""Labelling: p(y | x) for new images, and the posterior for galaxies that already have an observed label."""

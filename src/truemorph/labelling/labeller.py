@@ -1,8 +1,7 @@
-"""From the inputs of some galaxies to rows of labels: p(y | x), out of fold, and the posterior given what people said.
+"""From the inputs of galaxies to rows of labels: p(y | x), out of fold, and the posterior given the observed label.
 
-For a galaxy that helped to train the model, p(y | x) comes from a member that never saw its label (out of
-fold). Where there is no such member (one fold), the posterior is left empty rather than counting the crowd's
-label twice.
+For a galaxy that helped to train the model, p(y | x) comes from a member that never saw its label (out of fold). Where
+there is no such member (one fold), the posterior is null, because it would count the observed label twice.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ NEW, IN_SAMPLE = "new", "in_sample"
 
 
 @dataclass(frozen=True)
-class Crowd:
-    """Labels that people gave, by id."""
+class Observed:
+    """Observed labels of a prepared catalogue: the row of each id, and columns."""
 
     rows: dict[str, int]
     labels: np.ndarray
@@ -34,17 +33,16 @@ class Crowd:
     split: np.ndarray
 
     @classmethod
-    def of(cls, table: CatalogTable) -> Crowd:
-        """Of a prepared catalogue."""
-        columns = table.frame["object_id", "label", "alpha", "split"]
-        rows = {one: row for row, one in enumerate(columns["object_id"].cast(pl.String))}
-        return cls(rows, *(columns[name].to_numpy() for name in ("label", "alpha", "split")))
+    def of(cls, table: CatalogTable) -> Observed:
+        """From a prepared catalogue."""
+        rows = {one: row for row, one in enumerate(table.frame["object_id"].cast(pl.String))}
+        return cls(rows, *(table.frame[name].to_numpy() for name in ("label", "alpha", "split")))
 
 
 def members_asked(model: Classifier, fold: np.ndarray) -> np.ndarray:
-    """Which members speak for which galaxies, shape (M, N) of bool.
+    """Which members label which galaxies, shape (M, N) of bool.
 
-    Members of fold f were trained without it; everything outside the folds (-1) is new to all members.
+    Members of fold f were trained without it; galaxies outside the folds (-1) are new to all members.
     """
     of_a_fold = model.config.seeds if model.uses_images else 1
     own = np.arange(len(model.members))[:, None] // of_a_fold
@@ -61,31 +59,31 @@ class Labeller:
     engine : Engine
     transition : Transition, optional
         For posteriors.
-    crowd : bool
-        Whether rows come with what people said.
+    observed : bool
+        Whether rows have observed labels and α.
+    joined : Observed, optional
+        The observed labels, where they come from another catalogue.
     keep : tuple of (str, polars type)
-        Columns that stay.
+        Columns that are copied.
     id_type : polars type
-    joined : Crowd, optional
-        Where that is, if not in the rows.
     """
 
     model: Classifier
     engine: Engine
-    transition: Transition | None
-    crowd: bool
+    transition: Transition | None = None
+    observed: bool = False
+    joined: Observed | None = None
     keep: tuple[tuple[str, Any], ...] = ()
     id_type: Any = pl.String
-    joined: Crowd | None = None
 
     @cached_property
     def _seen(self) -> dict[str, tuple[str, int]]:
-        """Role and fold of galaxies that had a part in training; ids as text, as a folder's ids are."""
+        """Role and fold of galaxies in training; ids as text, because ids of files are text."""
         seen = self.model.seen
         return dict(zip(seen["object_id"].cast(pl.String), zip(seen["role"], seen["fold"], strict=True), strict=True))
 
     def part_in_training(self, ids: pl.Series) -> tuple[list[str], np.ndarray]:
-        """Role and fold of each galaxy; "new" and -1 where it had none."""
+        """Role and fold of each galaxy in training; "new" and -1 where it had none."""
         seen = [self._seen.get(one, (NEW, -1)) for one in ids.cast(pl.String)]
         return [role for role, _ in seen], np.array([fold for _, fold in seen], dtype=np.int64)
 
@@ -96,7 +94,7 @@ class Labeller:
         out: dict[str, Any] = {"object_id": self.id_type, **dict(self.keep)}
         out |= {f"p_{name}": pl.Float64 for name in names}
         out |= {"p_spread": pl.Float64, "label": pl.Int64, "relation": pl.String}
-        if self.crowd:
+        if self.observed:
             out |= {"crowd_label": pl.Int64, "alpha": pl.Float64, "split": pl.String}
             if self.transition is not None:
                 out |= {f"posterior_{name}": pl.Float64 for name in names}
@@ -135,7 +133,6 @@ class Labeller:
         inputs : array
             Pixels or features, one a row.
         """
-        ids = frame["object_id"].cast(pl.String).to_list()
         roles, fold = self.part_in_training(frame["object_id"])
         probabilities, spread = self._out_of_fold(inputs, fold)
         out: dict[str, Any] = {"object_id": frame["object_id"], **{name: frame[name] for name, _ in self.keep}}
@@ -144,14 +141,14 @@ class Labeller:
             "p_spread": pl.Series(spread).fill_nan(None),
             "label": np.argmax(probabilities, axis=1),
             "relation": roles,
-            "model_hash": pl.Series([self.model.model_hash]).new_from_index(0, len(ids)),
+            "model_hash": pl.Series([self.model.model_hash]).new_from_index(0, frame.height),
         }
-        if self.crowd:
-            out |= self._with_crowd(frame, ids, probabilities, np.array([role != IN_SAMPLE for role in roles], bool))
+        if self.observed:
+            out |= self._with_observed(frame, probabilities, np.array([role != IN_SAMPLE for role in roles], bool))
         return pl.DataFrame(out).select(list(self.schema))
 
     def _out_of_fold(self, inputs: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """p(y | x) and its spread over members (NaN where one member speaks alone)."""
+        """p(y | x) and its spread over members (NaN where there is only one)."""
         total = np.zeros((len(inputs), len(self.model.classes)))
         squares, counts = np.zeros_like(total), np.zeros(len(inputs))
         for member, asked in enumerate(members_asked(self.model, fold)):
@@ -164,27 +161,24 @@ class Labeller:
         variance = np.clip(squares / counts[:, None] - mean**2, 0, None).max(axis=1)
         return mean, np.where(counts > 1, np.sqrt(variance), np.nan)
 
-    def _with_crowd(
-        self, frame: pl.DataFrame, ids: list[str], probabilities: np.ndarray, fresh: np.ndarray
-    ) -> dict[str, Any]:
-        """What people said, and the posterior where this galaxy's label is not in the model's probability already."""
-        known = np.ones(len(ids), bool)
+    def _with_observed(self, frame: pl.DataFrame, probabilities: np.ndarray, fresh: np.ndarray) -> dict[str, Any]:
+        """Observed labels, and posteriors where the model's probability does not contain the galaxy's own label."""
+        known = np.ones(frame.height, bool)
         if self.joined is None:
-            crowd, alpha, split = (frame[name].to_numpy() for name in ("label", "alpha", "split"))
+            labels, alpha, split = (frame[name].to_numpy() for name in ("label", "alpha", "split"))
         else:
-            rows = np.array([self.joined.rows.get(one, -1) for one in ids])
+            rows = np.array([self.joined.rows.get(one, -1) for one in frame["object_id"].cast(pl.String)])
             known = rows >= 0
-            crowd, alpha, split = self.joined.labels[rows], self.joined.alpha[rows], self.joined.split[rows]
-        said = {"crowd_label": crowd, "alpha": alpha, "split": split}
+            labels, alpha, split = self.joined.labels[rows], self.joined.alpha[rows], self.joined.split[rows]
+        observed = {"crowd_label": labels, "alpha": alpha, "split": split}
         columns: dict[str, Any] = {}
         if self.transition is not None:
-            after = posterior(probabilities, crowd, alpha, self.transition)
+            after = posterior(probabilities, labels, alpha, self.transition)
             columns |= {f"posterior_{name}": after[:, k] for k, name in enumerate(self.model.classes)}
             columns["posterior_label"] = np.argmax(after, axis=1)
-            columns["label_quality"] = after[np.arange(len(crowd)), crowd]
-        masks = [(said, known), (columns, known & fresh)]
+            columns["label_quality"] = after[np.arange(len(labels)), labels]
         return {
             name: pl.select(pl.when(pl.Series(where)).then(pl.Series(values)).otherwise(None)).to_series()
-            for group, where in masks
+            for group, where in ((observed, known), (columns, known & fresh))
             for name, values in group.items()
         }

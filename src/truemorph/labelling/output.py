@@ -1,9 +1,9 @@
-"""Where labels go: parts that appear whole or not at all, and one table of them all.
+"""Where labels go: parts that appear whole or not at all, and one table of all parts.
 
-A folder of results holds `run.json` (which labelling it is), a Parquet file for each part, and `problems/` with what
-could not be labelled. For `--out labels.parquet` it is `labels.parquet.<digest>.parts` until all parts are there, and
-then one table (the digest is of what labels follow from). A part that is being worked on is locked, so that several
-processes share the work; the system takes locks back from a process that was killed.
+A folder of results holds `run.json` (which labelling it is), a Parquet file for each part, and `problems/` with the
+rows that could not be labelled. For one table, `labels.parquet`, the folder is `labels.parquet.<digest>.parts` until
+all parts are there (the digest identifies the labelling). A part in work is locked, so that several processes share the
+work; the system releases the locks of a process that was killed.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from filelock import AcquireReturnProxy, FileLock
 
 from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.io import content_hash, lock, plain, read_json, write_json, written_whole
+from truemorph.labelling.labeller import IN_SAMPLE
+from truemorph.labelling.sources import NO_FEATURE, NO_IMAGE
 from truemorph.tables import CatalogTable, table_extension, to_arrow, write_table
 
 _ACCOUNT = b"truemorph_account"
@@ -38,7 +40,7 @@ def is_table(out: str | os.PathLike[str]) -> bool:
     Raises
     ------
     InputError
-        If the ending is of no kind of table.
+        If the extension is of no kind of table.
     """
     out = Path(out)
     if not out.suffix or out.is_dir():
@@ -55,11 +57,11 @@ class Account:
     ----------
     rows_in, labelled, listed : int
     unreadable : int
-        Of those listed, images that are there and can't be read.
+        Of those listed, images that exist and can't be read.
     in_sample : int
         Of those labelled, galaxies that trained the model's only member.
     matched : int
-        Of those labelled, galaxies with a crowd label.
+        Of those labelled, galaxies with an observed label.
     """
 
     rows_in: int = 0
@@ -73,29 +75,28 @@ class Account:
         return Account(*(one + another for one, another in zip(astuple(self), astuple(other), strict=True)))
 
     def too_bad(self, most: float) -> bool:
-        """Whether a larger share of the images than this can't be read."""
+        """Whether a larger fraction of the images than this can't be read."""
         return self.unreadable > most * (self.labelled + self.unreadable)
 
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Say which file can't be written, and that the rest is kept."""
+    """Turn errors of writing into one that names the file and says how to resume."""
     try:
         yield
     except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as problem:
         raise TruemorphError(
-            f"{path}: can't be written ({reason(problem)}); make room and run the same command again: it goes on from "
-            "what is done"
+            f"{path}: can't be written ({reason(problem)}); make room and run the same command again to resume"
         ) from problem
 
 
 class PartWriter:
-    """Streams batches of a part into its file, which appears when all are there.
+    """Streams batches of a part into its file, which appears when all of them are written.
 
     Parameters
     ----------
     path, problems : Path
-        Where labels and, if there are any, problems are written.
+        Files of labels and, if there are any, of problems.
     labels : CatalogTable
         Without rows: columns, units, descriptions and metadata of the labels.
     """
@@ -110,17 +111,24 @@ class PartWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = pq.ParquetWriter(self._partial, self._arrow)
 
-    def write(self, batch: pl.DataFrame, problems: Sequence[tuple[Any, str]], account: Account) -> None:
-        """Add a batch: its labels, its problems, and how many there were of what."""
-        self.account += account
+    def write(self, rows_in: int, labels: pl.DataFrame, problems: Sequence[tuple[Any, str]]) -> None:
+        """Add a batch: how many rows it had, their labels, and why others have none."""
+        self.account += Account(
+            rows_in,
+            labels.height,
+            len(problems),
+            sum(why not in (NO_IMAGE, NO_FEATURE) for _, why in problems),
+            int((labels["relation"] == IN_SAMPLE).sum()),
+            labels["crowd_label"].count() if "crowd_label" in labels.columns else 0,
+        )
         self._listed += [(str(one), why) for one, why in problems]
-        table = batch.select(pl.col(name).cast(kind) for name, kind in self._schema.items())
+        table = labels.select(pl.col(name).cast(kind) for name, kind in self._schema.items())
         arrow = table.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(self._arrow)
         with _writing(self._path):
             self._writer.write_table(arrow)
 
     def finish(self) -> None:
-        """Put the part in its place; its problems are there before it is.
+        """Put the part in its place, after its problems.
 
         Raises
         ------
@@ -128,7 +136,7 @@ class PartWriter:
             If a row was lost.
         """
         one = self.account
-        if one.rows_in != one.labelled + one.listed or one.listed != len(self._listed):
+        if one.rows_in != one.labelled + one.listed:
             raise AssertionError(f"{self._path}: {one.rows_in} rows in, {one.labelled} labelled, {one.listed} listed")
         with _writing(self._path):
             self._writer.add_key_value_metadata({_ACCOUNT: json.dumps(astuple(one))})
@@ -149,20 +157,20 @@ class PartWriter:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._writer.is_open:
-            with suppress(OSError):  # it has been told
+            with suppress(OSError):  # it was raised before
                 self._writer.close()
         self._partial.unlink(missing_ok=True)
 
 
 class Results:
-    """The results of one labelling, whoever works on it.
+    """The results of one labelling, shared by all processes that work on it.
 
     Parameters
     ----------
     out : path
-        A table (its ending names the format), or a folder that keeps the parts.
+        A table (its extension names the format), or a folder that keeps the parts.
     identity : dict
-        What the labels follow from.
+        Everything that determines the labels.
     """
 
     def __init__(self, out: str | os.PathLike[str], identity: dict[str, Any]) -> None:
@@ -170,11 +178,11 @@ class Results:
         self._identity = plain(identity)
         digest = content_hash(identity)[:8]
         self.folder = self.out.with_name(f"{self.out.name}.{digest}.parts") if self.is_table else self.out
-        self._told = self.folder / "run.json"
+        self._run, self._locks = self.folder / "run.json", self.folder / ".locks"
 
     @property
     def problems(self) -> Path:
-        """Where what can't be labelled is listed: a table, or a folder of tables."""
+        """Where rows that can't be labelled are listed: a table, or a folder of tables."""
         return self.out.with_name(f"{self.out.stem}.problems.csv") if self.is_table else self.folder / "problems"
 
     @property
@@ -184,7 +192,7 @@ class Results:
         return sorted(one for one in found if one != self.folder)
 
     def begin(self) -> None:
-        """Make the folder, or go on with what is there.
+        """Make the folder, or check that the labelling in it is this one.
 
         Raises
         ------
@@ -196,28 +204,21 @@ class Results:
         try:
             self.out.parent.mkdir(parents=True, exist_ok=True)
             with self.alone():
-                if not self._told.is_file():
+                if not self._run.is_file():
                     content = [one for one in self.folder.glob("*") if not one.name.startswith(".")]
                     if content and not self.is_table:
                         raise InputError(f"{self.folder}: exists and holds no labels; choose another `out`")
                     self._locks.mkdir(parents=True, exist_ok=True)
-                    write_json(self._told, self._identity)
-                then = read_json(self._told)
-        except (OSError, ValueError) as problem:
-            if isinstance(problem, InputError):
-                raise
+                    write_json(self._run, self._identity)
+                then, now = read_json(self._run), self._identity
+        except OSError as problem:
             raise TruemorphError(f"{self.folder}: can't be written ({reason(problem)})") from problem
-        now = self._identity
         changed = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
         if changed:
             raise InputError(
                 f"{self.folder}: holds labels of another run ({changed[0]} was {then.get(changed[0])!r}, is "
                 f"{now.get(changed[0])!r}); delete that folder, or choose another `out`"
             )
-
-    @property
-    def _locks(self) -> Path:
-        return self.folder / ".locks"
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -227,10 +228,10 @@ class Results:
             try:
                 yield
             finally:
-                place.unlink(missing_ok=True)  # while it is held: whoever waits for it makes another
+                place.unlink(missing_ok=True)  # while it is held: a process that waits for it makes another
 
     def path(self, part: str) -> Path:
-        """Where a part is, or will be."""
+        """Path of a part."""
         return self.folder / f"{part}.parquet"
 
     def is_done(self, part: str) -> bool:
@@ -239,11 +240,11 @@ class Results:
 
     @property
     def is_there(self) -> bool:
-        """Whether there is something to go on with; not any more once a table was made of it."""
-        return self._told.is_file()
+        """Whether the folder exists; no longer once a table was made of it."""
+        return self._run.is_file()
 
     def claim(self, part: str) -> AcquireReturnProxy | None:
-        """Take a part, until the `with` block of the lock ends; None where another process has it."""
+        """Lock a part until the `with` block of the lock ends; None if another process has it."""
         if not self.is_there:
             return None
         place = self._locks / f"{part}.lock"
@@ -270,25 +271,17 @@ class Results:
         return Account(*json.loads(pq.read_metadata(self.path(part)).metadata[_ACCOUNT]))
 
     def listed(self, part: str) -> list[tuple[str, str]]:
-        """What of a part could not be labelled, and why."""
+        """Rows of a part that could not be labelled, and why."""
         path = self._listed_in(part)
         return pl.read_csv(path, schema=_PROBLEMS).rows() if path.is_file() else []
 
-    def first_unreadable(self, but: Sequence[str]) -> str:
-        """Why the first image that is there can't be read."""
-        for path in sorted((self.folder / "problems").rglob("*.csv")):
-            for _, why in pl.read_csv(path, schema=_PROBLEMS).iter_rows():
-                if why not in but:
-                    return str(why)
-        return "none is left"
-
     def drop(self, part: str) -> None:
-        """Forget a part, so that it is labelled anew."""
+        """Delete a part, so that it is labelled anew."""
         self.path(part).unlink(missing_ok=True)
         self._listed_in(part).unlink(missing_ok=True)
 
     def conclude(self, parts: Sequence[str], labels: CatalogTable) -> None:
-        """Where one table was asked for, make it of all parts, in their order, and one list of all problems.
+        """If one table was asked for, make it of all parts, in order, and one list of all problems.
 
         Parameters
         ----------
@@ -307,19 +300,16 @@ class Results:
                 one.unlink(missing_ok=True)
             return
         with _writing(self.out):
-            self._make_table(parts, labels)
-
-    def _make_table(self, parts: Sequence[str], labels: CatalogTable) -> None:
-        listed = pl.DataFrame([row for part in parts for row in self.listed(part)], schema=_PROBLEMS, orient="row")
-        write_table(CatalogTable(listed), self.problems)
-        if self.out.suffix.lower() == ".parquet":
-            schema = to_arrow(labels).schema
-            with written_whole(self.out) as partial, pq.ParquetWriter(partial, schema) as writer:
-                for part in parts:
-                    writer.write_table(pq.read_table(self.path(part), partitioning=None).cast(schema))
-        else:
-            frame = pl.concat([pl.read_parquet(self.path(part)) for part in parts])
-            write_table(replace(labels, frame=frame), self.out)
-        gone = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
-        self.folder.rename(gone)
-        shutil.rmtree(gone)
+            listed = pl.DataFrame([row for part in parts for row in self.listed(part)], schema=_PROBLEMS, orient="row")
+            write_table(CatalogTable(listed), self.problems)
+            if self.out.suffix.lower() == ".parquet":
+                schema = to_arrow(labels).schema
+                with written_whole(self.out) as partial, pq.ParquetWriter(partial, schema) as writer:
+                    for part in parts:
+                        writer.write_table(pq.read_table(self.path(part), partitioning=None).cast(schema))
+            else:
+                frame = pl.concat([pl.read_parquet(self.path(part)) for part in parts])
+                write_table(replace(labels, frame=frame), self.out)
+            gone = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
+            self.folder.rename(gone)
+            shutil.rmtree(gone)

@@ -1,32 +1,201 @@
 """What is to be labelled: folders, lists, tables with paths, tar files, Parquet tables of images, cut into parts.
 
-A part is what is labelled and written as a whole: a partition, a tar file, or some thousand rows.
+A part is labelled and written as a whole: a partition, a tar file, or some thousand rows. It is read batch by batch, so
+that memory does not grow with the number of its images.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+import tarfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from truemorph.catalogs.catalogue import IMAGE_ENDINGS, image_folder, object_ids, read_catalogue
-from truemorph.errors import InputError, nearest
+from truemorph.config import TrainingConfig
+from truemorph.errors import InputError, nearest, reason
+from truemorph.images.decode import ahead, fits_reading, load_or_reason
 from truemorph.io import content_hash, shown_path
-from truemorph.labelling.parts import ParquetPart, Part, TablePart, TarPart, stem, without
 from truemorph.tables import arrow_texts, frame_hash, read_table
 
+NO_IMAGE, NO_FEATURE = "no image", "a feature is missing"
 PART_ROWS = 16_384
 # As tables of galaxies call them, in order of preference.
 ID_COLUMNS = ("object_id", "id_str", "dr7objid", "dr8objid", "objid", "GalaxyID", "iauname", "source_id", "id")
 PATH_COLUMNS = ("image", "file_loc", "image_path", "path", "file", "filename")
 _IMAGE = "image file"
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
+_BUFFER = 1 << 20
+
+Image = Path | bytes | None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a source.
+
+    Attributes
+    ----------
+    frame : polars.DataFrame
+        `object_id`, and other columns of the source.
+    images : list
+        A path, the content of a file, or None where there is no image; one a row.
+    """
+
+    frame: pl.DataFrame
+    images: list[Image]
+
+
+def decoded(config: TrainingConfig, batches: Iterator[Rows]) -> Iterator[tuple[Rows, list[np.ndarray | str]]]:
+    """Decode images as a model takes them, in threads, while the caller works on the batch before.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+        Image size, crop, and how FITS images are read.
+    batches : iterator of Rows
+
+    Yields
+    ------
+    rows : Rows
+    images : list
+        A uint8 array (S, S, 3) for each good image, the reason as a string for each other one.
+    """
+    size, crop, reading = config.image_size, config.crop, fits_reading(config)
+
+    def one(image: Image) -> np.ndarray | str:
+        return NO_IMAGE if image is None else load_or_reason(image, size, crop, reading)
+
+    return ahead(one, ((rows, rows.images) for rows in batches))
+
+
+@dataclass(frozen=True)
+class TablePart:
+    """Some rows of a table in memory; paths in `column` are text or, where they may not be UTF-8, bytes."""
+
+    name: str
+    frame: pl.DataFrame
+    root: Path | None
+    column: str | None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.frame.height
+
+    def batches(self, size: int) -> Iterator[Rows]:
+        """Yield the rows in order, `size` at a time."""
+        for frame in self.frame.iter_slices(size):
+            images: list[Image] = [None] * frame.height
+            if self.root is not None and self.column is not None:
+                images = [None if name is None else self.root / os.fsdecode(name) for name in frame[self.column]]
+            yield Rows(frame, images)
+
+
+class _StrictMember(tarfile.TarInfo):
+    """A member whose damaged header is an error; tarfile would take it for the end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _StrictMember:
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the proper end
+            raise
+        except tarfile.HeaderError as problem:
+            raise tarfile.ReadError(f"damaged or cut off: {problem}") from problem
+
+
+@dataclass(frozen=True)
+class TarPart:
+    """A tar file, compressed or not, read from its beginning to its end."""
+
+    name: str
+    path: Path
+    rows: None = None
+
+    def batches(self, size: int) -> Iterator[Rows]:
+        """Yield the images in order, `size` at a time.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged or cut off.
+        """
+        keys: list[str] = []
+        images: list[Image] = []
+        try:
+            with tarfile.open(self.path, "r|*", tarinfo=_StrictMember) as tar:
+                for member in tar:
+                    tar.members = []  # type: ignore[attr-defined]  # it would remember them all
+                    hidden = os.path.basename(member.name).startswith(".")  # such as macOS makes beside each file
+                    if hidden or member.isdir() or not member.name.lower().endswith(IMAGE_ENDINGS):
+                        continue
+                    opened = tar.extractfile(member) if member.isfile() else None  # no links
+                    keys.append(shown_path(_stem(member.name)))
+                    images.append(None if opened is None else opened.read())
+                    if len(keys) == size:
+                        yield Rows(pl.DataFrame({"object_id": keys}), images)
+                        keys, images = [], []
+        except (tarfile.TarError, OSError, EOFError) as problem:
+            raise InputError(f"{self.path}: not a readable tar file ({reason(problem)}); replace it") from problem
+        if keys:
+            yield Rows(pl.DataFrame({"object_id": keys}), images)
+
+
+@dataclass(frozen=True)
+class ParquetPart:
+    """A Parquet file with the content of an image file in each row."""
+
+    name: str
+    path: Path
+    rows: int
+    id_column: str
+    image_column: str
+    keep: tuple[str, ...]
+
+    def batches(self, size: int) -> Iterator[Rows]:
+        """Yield the rows in order, `size` at a time.
+
+        Raises
+        ------
+        InputError
+            If an id is missing.
+        """
+        columns = list(dict.fromkeys([self.id_column, *self.keep]))
+        # Without its own buffers pyarrow would hold the whole file.
+        with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=_BUFFER) as file:
+            for batch in file.iter_batches(size, columns=list(dict.fromkeys([*columns, self.image_column]))):
+                values = batch.column(self.image_column)
+                if pa.types.is_struct(values.type):
+                    values = values.field("bytes")
+                known = pa.Table.from_batches([batch.select(columns)])
+                frame = pl.DataFrame(known).rename({self.id_column: "object_id"})
+                ids = frame["object_id"]
+                if ids.null_count():
+                    raise InputError(f"{self.path}: column {self.id_column} has missing ids; give every row one")
+                if not (ids.dtype.is_integer() or ids.dtype == pl.String):  # floats may have lost digits
+                    raise InputError(
+                        f"{self.path}: column {self.id_column} ({ids.dtype}) can't be an id; use integers or text"
+                    )
+                yield Rows(frame, values.to_pylist())
+
+
+def _stem(name: str) -> str:
+    """A file's name without the ending of an image."""
+    ending = next((one for one in IMAGE_ENDINGS if name.lower().endswith(one)), "")
+    return name[: len(name) - len(ending)]
+
+
+# What is labelled and written as a whole: `name` is its path below a folder of results, without an extension; `rows` is
+# None where the number is not known before they are read; `batches(size)` yields `Rows` in order.
+Part = TablePart | TarPart | ParquetPart
 
 
 @dataclass(frozen=True)
@@ -38,11 +207,11 @@ class Source:
     parts : sequence of Part
     fingerprint : str
         Changes when the rows do.
+    path : Path
     metadata : dict
         Of a prepared catalogue.
-    path : Path
     prepared : bool
-        Whether it is a prepared catalogue, with crowd labels and α.
+        Whether it is a prepared catalogue, with observed labels and α.
     units, descriptions : dict of str to str
         Of the columns of a table; of its ids under `object_id`.
     """
@@ -54,23 +223,6 @@ class Source:
     prepared: bool = False
     units: dict[str, str] = field(default_factory=dict)
     descriptions: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> int | None:
-        """How many rows there are in all, where that is known."""
-        rows = [part.rows for part in self.parts]
-        return None if None in rows else sum(filter(None, rows))
-
-
-def _file_mark(path: Path) -> tuple[str, int, int]:
-    status = path.stat()
-    return path.name, status.st_size, status.st_mtime_ns
-
-
-def _cut(frame: pl.DataFrame, root: Path | None, column: str | None) -> list[Part]:
-    return [
-        TablePart(f"part-{number:05d}", part, root, column) for number, part in enumerate(frame.iter_slices(PART_ROWS))
-    ]
 
 
 def open_source(
@@ -91,13 +243,13 @@ def open_source(
         a column of paths; tar files (WebDataset), one or a folder of them; Parquet with the content of image files, one
         file or a folder of partitions (HATS).
     id_column, image_column : str, optional
-        Of tables; found by the names that are usual where not given.
+        Of tables; usual names are tried if not given.
     images : path, optional
         Folder that paths of a list or table are relative to; default the folder of the list or table.
     keep : sequence of str
-        Columns of a table to keep beside the labels.
+        Columns of a table to copy to the labels.
     but : collection of path
-        What lies in a folder and is none of it: results.
+        Results in the folder, which are not to be labelled.
 
     Returns
     -------
@@ -106,75 +258,80 @@ def open_source(
     Raises
     ------
     InputError
-        If there is nothing there to label, or a column is missing.
+        If there is nothing to label, or a column is missing.
     """
-    path = Path(path)
+    path, keep = Path(path), tuple(keep)
     if path.is_dir():
-        found = _folder(path, id_column, image_column, tuple(keep), {one.resolve() for one in but})
-        if keep and not isinstance(found.parts[0], ParquetPart):
-            raise InputError(f"{path}: images in a folder come without columns to keep; give a table of them")
-        return found
-    if not path.is_file():
+        kind, files = _content(path, {one.resolve() for one in but})
+    elif path.is_file():
+        kind, files = _kind(path.name), [path.name]
+        if kind == "images" or (kind == "Parquet files" and _image_column(path, image_column) is None):
+            kind = ""  # a table; one image is none
+    else:
         raise InputError(f"{path}: no such file or folder")
-    listed = path.suffix.lower() == ".txt"
-    if keep and (listed or path.name.lower().endswith(_TAR_ENDINGS)):
+    if keep and (kind in ("images", "tar files") or path.suffix.lower() == ".txt"):
         raise InputError(f"{path}: images come without columns to keep here; give a table of them")
-    if path.name.lower().endswith(_TAR_ENDINGS):
-        return _tars(path, [path])
-    if listed:
+    root = path if path.is_dir() else path.parent
+    if kind == "tar files":
+        return _tars(path, root, files)
+    if kind == "Parquet files":
+        return _partitions(path, root, files, id_column, image_column, keep)
+    if path.is_dir():
+        return _files(path, path, files)
+    if path.suffix.lower() == ".txt":
         names = [line for line in os.fsdecode(path.read_bytes()).splitlines() if line.strip()]
         if not names:
             raise InputError(f"{path}: the list is empty")
         return _files(path, Path(images or path.parent), names)
-    if path.suffix.lower() == ".parquet" and _image_column(path, image_column) is not None:
-        return _partitions(path, [path], id_column, image_column, tuple(keep))
-    return _table(path, id_column, image_column, None if images is None else Path(images), tuple(keep))
+    return _table(path, id_column, image_column, None if images is None else Path(images), keep)
 
 
-def _folder(
-    path: Path, id_column: str | None, image_column: str | None, keep: tuple[str, ...], but: set[Path]
-) -> Source:
-    kinds: dict[str, list[str]] = {"images": [], "tar files": [], "Parquet files": []}
+def _kind(name: str) -> str:
+    """Kind of a file by its ending; empty for others."""
+    kinds = ((IMAGE_ENDINGS, "images"), (_TAR_ENDINGS, "tar files"), ((".parquet",), "Parquet files"))
+    return next((kind for endings, kind in kinds if name.lower().endswith(endings)), "")
+
+
+def _content(path: Path, but: set[Path]) -> tuple[str, list[str]]:
+    """The one kind of files in a folder, and their paths in it."""
+    kinds: dict[str, list[str]] = {}
     for place, folders, names in os.walk(path):
         here = Path(place).resolve()
         folders[:] = sorted(name for name in folders if name[0] != "." and here / name not in but)
         for name in sorted(names):
-            if here / name in but:
-                continue
-            lower, whole = name.lower(), os.path.relpath(os.path.join(place, name), path)
-            if name.startswith((".", "_")):  # _metadata and the like
-                continue
-            if lower.endswith(IMAGE_ENDINGS):
-                kinds["images"].append(whole)
-            elif lower.endswith(_TAR_ENDINGS):
-                kinds["tar files"].append(whole)
-            elif lower.endswith(".parquet"):
-                kinds["Parquet files"].append(whole)
-    pixels = [name for name in kinds["Parquet files"] if "Norder=" in name and "Npix=" in name]
+            kind = _kind(name)
+            if kind and not name.startswith((".", "_")) and here / name not in but:  # _metadata and the like
+                kinds.setdefault(kind, []).append(os.path.relpath(os.path.join(place, name), path))
+    pixels = [name for name in kinds.get("Parquet files", ()) if "Norder=" in name and "Npix=" in name]
     if pixels:  # HATS: other tables and maps there are about the partitions
         kinds = {"Parquet files": pixels}
-    found = [kind for kind, names in kinds.items() if names]
-    if not found:
+    if not kinds:
         raise InputError(f"{path}: no images ({', '.join(IMAGE_ENDINGS)}), tar or Parquet files in this folder")
-    if len(found) > 1:
-        raise InputError(f"{path}: holds {' and '.join(found)}; give a folder of one kind, or a list of files")
-    if found == ["images"]:
-        return _files(path, path, kinds["images"])
-    files = [path / name for name in kinds[found[0]]]
-    for file in files:
-        if not file.is_file():
-            raise InputError(f"{file}: not a regular file; remove it")
-    return _tars(path, files) if found == ["tar files"] else _partitions(path, files, id_column, image_column, keep)
+    if len(kinds) > 1:
+        held = " and ".join(sorted(kinds, key=str.lower))
+        raise InputError(f"{path}: holds {held}; give a folder of one kind, or a list of files")
+    ((kind, found),) = kinds.items()
+    if kind != "images":
+        for name in found:
+            if not (path / name).is_file():
+                raise InputError(f"{path / name}: not a regular file; remove it")
+    return kind, found
+
+
+def _cut(frame: pl.DataFrame, root: Path, column: str | None) -> list[Part]:
+    return [
+        TablePart(f"part-{number:05d}", part, root, column) for number, part in enumerate(frame.iter_slices(PART_ROWS))
+    ]
 
 
 def _files(path: Path, root: Path, names: list[str]) -> Source:
-    """Image files: called by their names, or by their paths where two share a name.
+    """Image files, whose ids are their names, or their paths where two share a name.
 
     Names need not be UTF-8: in ids, bytes that are not become escapes; paths are kept as bytes.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder of images")
-    stems = [stem(name) if name.lower().endswith(IMAGE_ENDINGS) else name for name in map(os.path.basename, names)]
+    stems = [_stem(os.path.basename(name)) for name in names]
     ids = stems if len(set(stems)) == len(stems) else names
     frame = pl.DataFrame(
         {"object_id": [shown_path(one) for one in ids], "image": [os.fsencode(name) for name in names]}
@@ -192,29 +349,28 @@ def _table(
     table = read_table(path)
     names = table.frame.columns
     prepared = {"object_id", "label", "alpha", "split"} <= set(names) or "crowd_label" in names
-    if prepared and id_column is None and image_column is None:
+    prepared = prepared and id_column is None and image_column is None
+    if prepared:
         table = read_catalogue(path, labelled=False)
         root = image_folder(table) if images is None else images
-        frame = table.frame
-        _check_kept(keep, names, path)
+        frame, described, metadata = table.frame, table.descriptions, table.metadata
         column = "image" if "image" in frame.columns else None
-        mark = content_hash([frame_hash(frame), str(root.resolve())])
-        parts = _cut(frame, root, column)
-        return Source(parts, mark, path, table.metadata, True, table.units, table.descriptions)
-    column = _chosen(image_column, PATH_COLUMNS, names, path, "`image_column`")
-    if column is None:
-        raise InputError(
-            f"{path}: neither a prepared catalogue nor a table with a column of image files "
-            f"({', '.join(PATH_COLUMNS)}); name yours with `image_column`"
-        )
-    ids = _chosen(id_column, ID_COLUMNS, names, path, "`id`") or column
-    _check_kept(keep, names, path)
-    own = object_ids(table.frame[ids], str(path))
-    frame = table.frame.select(own, pl.col(column).cast(pl.String).alias(_IMAGE), *keep)
-    root = images or path.parent
+        _check_kept(keep, names, path)
+    else:
+        found = _chosen(image_column, PATH_COLUMNS, names, path, "`image_column`")
+        if found is None:
+            raise InputError(
+                f"{path}: neither a prepared catalogue nor a table with a column of image files "
+                f"({', '.join(PATH_COLUMNS)}); name yours with `image_column`"
+            )
+        ids = _chosen(id_column, ID_COLUMNS, names, path, "`id`") or found
+        _check_kept(keep, names, path)
+        own = object_ids(table.frame[ids], str(path))
+        frame = table.frame.select(own, pl.col(found).cast(pl.String).alias(_IMAGE), *keep)
+        root, column, metadata = images or path.parent, _IMAGE, {"source": str(path)}
+        described = _ids_described(table.descriptions, ids)
     mark = content_hash([frame_hash(frame), str(root.resolve())])
-    described = _ids_described(table.descriptions, ids)
-    return Source(_cut(frame, root, _IMAGE), mark, path, {"source": str(path)}, False, table.units, described)
+    return Source(_cut(frame, root, column), mark, path, metadata, prepared, table.units, described)
 
 
 def _ids_described(descriptions: Mapping[str, str], ids: str) -> dict[str, str]:
@@ -236,13 +392,18 @@ def _chosen(given: str | None, usual: Sequence[str], names: Sequence[str], path:
     return given or next((name for name in usual if name in names), None)
 
 
-def _tars(path: Path, files: list[Path]) -> Source:
-    root = path if path.is_dir() else path.parent
-    parts = []
-    for file in files:
-        name = os.path.relpath(file, root)
-        parts.append(TarPart(name[: -len(next(end for end in _TAR_ENDINGS if name.lower().endswith(end)))], file))
-    return Source(parts, content_hash([_file_mark(file) for file in files]), path, {"source": str(path)})
+def _marks(files: Sequence[Path]) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of files, from which it is seen that they changed."""
+    found = [(file.name, file.stat()) for file in files]
+    return [(name, status.st_size, status.st_mtime_ns) for name, status in found]
+
+
+def _tars(path: Path, root: Path, names: list[str]) -> Source:
+    def bare(name: str) -> str:
+        return name[: -len(next(end for end in _TAR_ENDINGS if name.lower().endswith(end)))]
+
+    parts = [TarPart(bare(name), root / name) for name in names]
+    return Source(parts, content_hash(_marks([part.path for part in parts])), path, {"source": str(path)})
 
 
 def _image_column(path: Path, chosen: str | None) -> str | None:
@@ -264,12 +425,12 @@ def _image_column(path: Path, chosen: str | None) -> str | None:
 
 
 def _partitions(
-    path: Path, files: list[Path], id_column: str | None, image_column: str | None, keep: tuple[str, ...]
+    path: Path, root: Path, files: list[str], id_column: str | None, image_column: str | None, keep: tuple[str, ...]
 ) -> Source:
     parts: list[Part] = []
     described: tuple[dict[str, str], dict[str, str]] | None = None  # as the first file has them
-    root = path if path.is_dir() else path.parent
-    for file in files:
+    for name in files:
+        file = root / name
         images = _image_column(file, image_column)
         schema = pq.read_schema(file)
         names = schema.names
@@ -281,16 +442,15 @@ def _partitions(
         ids = _chosen(id_column, ID_COLUMNS, names, file, "`id`")
         if ids is None:
             raise InputError(f"{file}: no column of ids ({', '.join(ID_COLUMNS)}); name yours with `id`")
-        _check_kept(keep, without(names, images), file)
+        _check_kept(keep, [one for one in names if one != images], file)
         if ids in keep:
             raise InputError(f"{file}: {ids!r} is kept as object_id")
         rows = pq.read_metadata(file).num_rows
         if rows:
-            name = os.path.relpath(file, root).removesuffix(".parquet")
-            parts.append(ParquetPart(name, file, rows, ids, images, keep))
+            parts.append(ParquetPart(name.removesuffix(".parquet"), file, rows, ids, images, keep))
             units, descriptions = arrow_texts(schema)
             described = described or (units, _ids_described(descriptions, ids))
     if described is None:
         raise InputError(f"{path}: the tables have no rows")
-    mark = content_hash([[_file_mark(file) for file in files], id_column, image_column])
+    mark = content_hash([_marks([root / name for name in files]), id_column, image_column])
     return Source(parts, mark, path, {"source": str(path)}, False, *described)

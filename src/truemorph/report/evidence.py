@@ -25,9 +25,8 @@ from truemorph.classifiers.checkpoint import Classifier, load
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
 from truemorph.io import read_toml
-from truemorph.labelling.job import Asked
+from truemorph.labelling.label import label_table
 from truemorph.labelling.labeller import IN_SAMPLE
-from truemorph.labelling.predict import label_table
 from truemorph.report.label_sets import AFTER, CHANGE, OURS, PICTURE, TRUE, LabelSet, changes
 from truemorph.report.runs import Run, read_run
 from truemorph.report.table1 import Tree, crowd_probability, fractions_by, table_one
@@ -393,7 +392,7 @@ def _labels(
             raise InputError(f"{candidate}: labels none of the galaxies of {path}")
         return table.frame
     kept.parent.mkdir(parents=True, exist_ok=True)
-    label_table(model, Asked(path, kept), max_bad=1.0)
+    label_table(model, path, kept, max_bad=1.0)
     return read_table(kept).frame
 
 

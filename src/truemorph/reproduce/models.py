@@ -121,7 +121,7 @@ def _known(frame: pl.DataFrame, names: tuple[str, ...]) -> np.ndarray:
 
 
 def _network_from(name: str, work: Work) -> dict[str, Any]:
-    from truemorph.classifiers.hardware import settled_precision
+    from truemorph.classifiers.network import settled_precision
 
     if not work.catalogue().frame["image"].count():
         raise work.lacks("images of the galaxies", "gz2", "`images`")
@@ -140,13 +140,12 @@ def _network_from(name: str, work: Work) -> dict[str, Any]:
 def _train(work: Work, folder: Path, run: RunConfig) -> dict[str, Any]:
     """Train, unless that was done before the stage was interrupted, and label the test galaxies."""
     from truemorph.classifiers.checkpoint import load
-    from truemorph.labelling.job import Asked
-    from truemorph.labelling.predict import label_table
+    from truemorph.labelling.label import label_table
 
     if not (folder / MODEL / "config.json").is_file():
         train_on_catalogue(run)
     model = load(folder / MODEL)
-    labelled = label_table(model, Asked(work.file("catalogue", TEST_ROWS), folder / LABELS), max_bad=1.0)
+    labelled = label_table(model, work.file("catalogue", TEST_ROWS), folder / LABELS, max_bad=1.0)
     described, history = model.described, folder / MODEL / "history.csv"
     result = {
         "model_hash": model.model_hash,

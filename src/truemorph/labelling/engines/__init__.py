@@ -1,4 +1,4 @@
-"""What computes p(y | x): one small interface, an engine a file."""
+"""Engines compute p(y | x): one small interface, an engine a file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Engine(Protocol):
     Attributes
     ----------
     description : str
-        What was used, as it goes into the metadata of labels.
+        Name, device and precision, for the metadata of labels.
     """
 
     description: str
@@ -55,7 +55,6 @@ def engine_for(
     name: str = "torch",
     precision: Precision = "auto",
     gate: Source | None = None,
-    threads: int | None = None,
 ) -> Engine:
     """The engine that was asked for.
 
@@ -67,14 +66,12 @@ def engine_for(
     precision : {"auto", "fp32", "bf16", "int8"}
         "auto": bf16 where the hardware multiplies it. int8 is OpenVINO's.
     gate : Source, optional
-        Images on which int8 proves itself where it has not yet.
-    threads : int, optional
-        Cores to use, on CPUs; default all.
+        Images on which int8 is compared with float32, if it was not before.
 
     Raises
     ------
     InputError
-        If it is not installed, can't do that, or int8 fails its gate.
+        If the engine is not installed or unknown, or int8 differs too much from float32.
     """
     if not model.uses_images:
         return FeatureEngine(model)
@@ -84,10 +81,14 @@ def engine_for(
             raise InputError("int8 needs `engine` openvino")
         from truemorph.labelling.engines.torch import TorchEngine
 
-        return TorchEngine(model, precision, threads)
+        return TorchEngine(model, precision)
     if name != "openvino":
         raise InputError(f"no engine {name!r}; there are torch and openvino")
     require_extra("fast")
+    if precision == "int8":
+        from truemorph.labelling.engines.int8 import int8_engine
+
+        return int8_engine(model, gate)
     from truemorph.labelling.engines.openvino import openvino_engine
 
-    return openvino_engine(model, precision, gate, threads)
+    return openvino_engine(model, precision)

@@ -6,12 +6,11 @@ import numpy as np
 import torch
 
 from truemorph.classifiers.checkpoint import Classifier
-from truemorph.classifiers.hardware import multiplies_bf16, torch_device
-from truemorph.classifiers.network import PixelConv
+from truemorph.classifiers.network import PixelConv, multiplies_bf16, torch_device
 from truemorph.images.transforms import normalise
 from truemorph.labelling.engines import Precision
 
-# What the caches of a CPU like: eight pictures of 207 pixels (ResNet50: 78 images/s by 8, 52 by 32), 64 of 64 pixels.
+# What fits the caches of a CPU: eight images of 207 pixels (ResNet50: 78 images/s by 8, 52 by 32), 64 of 64 pixels.
 _PIXELS_AT_ONCE = 8 * 207**2
 _MOST_AT_ONCE = {"cpu": 64, "cuda": 256}
 
@@ -23,13 +22,9 @@ class TorchEngine:
     ----------
     model : Classifier
     precision : {"auto", "fp32", "bf16"}
-    threads : int, optional
-        Cores to use, of the whole process; default all.
     """
 
-    def __init__(self, model: Classifier, precision: Precision = "auto", threads: int | None = None) -> None:
-        if threads:
-            torch.set_num_threads(threads)
+    def __init__(self, model: Classifier, precision: Precision = "auto") -> None:
         self._device = torch_device(model.device)
         chosen = ("bf16" if multiplies_bf16() else "fp32") if precision == "auto" else precision
         self._type = torch.bfloat16 if chosen == "bf16" else torch.float32
@@ -43,7 +38,7 @@ class TorchEngine:
         self.description = f"torch {self._device.type} {chosen}"
 
     def _placed(self, network: torch.nn.Module) -> torch.nn.Module:
-        """On its device; weights of what is computed in bf16 in bf16, or autocast would turn them for each batch."""
+        """On its device; weights of bf16 layers in bf16, or autocast would convert them for each batch."""
         if self._type == torch.bfloat16:
             for layer in network.modules():
                 if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear) and not isinstance(layer, PixelConv):

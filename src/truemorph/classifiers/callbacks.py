@@ -1,0 +1,315 @@
+"""What happens around the steps of training: progress, early stopping, and states from which a run resumes.
+
+An unfinished run is a folder `unfinished/` inside the run's folder: `run.json` identifies the run, `member-K.ckpt` is
+the state of its K-th network (Lightning's checkpoint; `member-K.previous.ckpt` is the one before), and
+`member-K.safetensors` with `member-K.json` is a finished network. Every file appears whole or not at all.
+Checkpoints are read by torch's restricted unpickler (weights_only), which runs no code.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import polars as pl
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from tqdm import tqdm
+
+from truemorph.errors import CheckpointError, InputError, reason
+from truemorph.io import plain, read_json, write_json, written_whole
+
+TERMINATED = 128 + signal.SIGTERM
+_STATE_MINUTES = 10.0
+_LOOK_EVERY = 50  # steps between looks at the clock
+# Processes that Lightning started beside this one, for all members of a model together.
+_LAUNCHED: list[Any] = []
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes, of those that train together."""
+    return getattr(rank_zero_only, "rank", None) in (None, 0)
+
+
+class Story(lightning.Callback):
+    """Keeps the weights of the best held-out likelihood, stops when it no longer improves, prints each epoch."""
+
+    def __init__(self, name: str, patience: int, earlier: list[dict[str, float]], file: Path) -> None:
+        self.name, self.patience, self.earlier, self.file = name, patience, earlier, file
+        self.best, self.waited = float("inf"), 0
+        self.weights: dict[str, torch.Tensor] = {}
+        self.logits = torch.empty(0)
+        self.history: list[dict[str, float]] = []
+        self.seconds = 0.0  # before the last interruption
+        self._began = time.perf_counter()
+        self._bar: Any = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a run needs to resume."""
+        return {
+            "best": self.best, "waited": self.waited, "weights": self.weights, "logits": self.logits,
+            "history": self.history, "seconds": self.seconds + time.perf_counter() - self._began,
+        }  # fmt: skip
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resume."""
+        for name, value in state_dict.items():
+            setattr(self, name, value)
+        self._began = time.perf_counter()
+
+    @property
+    def done(self) -> bool:
+        """Whether the likelihood has not improved for long enough."""
+        return self.waited >= self.patience
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the progress bar."""
+        if self._bar is None:  # an epoch begins or is resumed
+            title = f"{self.name} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            quiet = None if trainer.is_global_zero else True
+            self._bar = tqdm(total=trainer.num_training_batches, desc=title, unit="step", leave=False, disable=quiet)
+        self._bar.update(batch_idx + 1 - self._bar.n)
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Keep the weights if they are the best so far, and print a line."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        found = pl_module.measured
+        held_out = found["held_out_loss"]
+        better = held_out < self.best
+        if better:
+            self.best, self.waited = held_out, 0
+            self.weights = copy.deepcopy(pl_module.averaged.module.state_dict())
+            self.logits = pl_module.held_out_logits.clone()
+        else:
+            self.waited += 1
+        trainer.should_stop = trainer.should_stop or self.done
+        seconds = self.seconds + time.perf_counter() - self._began
+        self.history.append({"epoch": trainer.current_epoch, **found, "seconds": seconds})
+        if not trainer.is_global_zero:
+            return
+        pl.DataFrame(self.earlier + self.history, infer_schema_length=None).write_csv(self.file)
+        fractions = [value for name, value in found.items() if name.startswith("fraction_")][:5]
+        bias = next((f"  {name.split('_')[0].upper()} {x:.3f}" for name, x in found.items() if "_excess" in name), "")
+        print(
+            f"{self.name} epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}  loss {found['train_loss']:.4f}  "
+            f"held out {held_out:.4f}{' *' if better else '  '}  fractions {' '.join(f'{x:.2f}' for x in fractions)}"
+            f"{bias}  {seconds:.0f} s",
+            file=sys.stderr,
+        )
+
+
+class Endings(lightning.Callback):
+    """Ends training at once on SIGTERM, with exit status 143; the run resumes from its last state.
+
+    Lightning's own handler broadcasts to the other processes while they exchange gradients, and all of them wait for
+    one another for ever.
+    """
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Install the handler, and remember the processes that Lightning started."""
+        _LAUNCHED.extend(getattr(trainer.strategy.launcher, "procs", []))
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._terminated)
+
+    @staticmethod
+    def _terminated(number: int, frame: Any) -> None:
+        raise SystemExit(TERMINATED)
+
+    def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """End the other processes too, which would wait for this one."""
+        for process in _LAUNCHED:
+            process.kill()
+
+
+class KeepState(lightning.Callback):
+    """Writes the state of training after every epoch, and every ten minutes within long epochs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._last = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """After each epoch."""
+        self._save(trainer)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Within an epoch, between two steps."""
+        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        last = batch_idx + 1 >= int(trainer.num_training_batches)
+        if not whole or last or trainer.global_step % _LOOK_EVERY:
+            return
+        if trainer.strategy.broadcast(time.monotonic() - self._last > 60 * _STATE_MINUTES):
+            self._save(trainer)
+
+    def _save(self, trainer: lightning.Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+        self._last = time.monotonic()
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints whole or not at all; the last but one stays as "previous"."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write; a full disk leaves the last good state as it was.
+
+        Raises
+        ------
+        CheckpointError
+            If it can't be written.
+        """
+        path = Path(path)
+        try:
+            with written_whole(path, durable=True) as partial:
+                with open(partial, "wb") as file:  # whose errors say more than those of torch's own writer
+                    torch.save(checkpoint, file)
+                if path.is_file():
+                    os.replace(path, _previous(path))
+        except (OSError, RuntimeError) as problem:  # torch's writer makes the second of the first
+            raise CheckpointError(
+                f"{path}: the state of training can't be written ({reason(problem)}); make room and run the same "
+                "command again to resume from the last good state"
+            ) from problem
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint on the CPU, tensors and plain values only."""
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(path.name.replace(".ckpt", ".previous.ckpt"))
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two settings are equal; fitted numbers may differ in the last digits between machines."""
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-6)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    return bool(one == other)
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """The folder of an unfinished run."""
+
+    folder: Path
+
+    def begin(self, identity: dict[str, Any]) -> None:
+        """Make the folder, or check that the run in it is this one.
+
+        Parameters
+        ----------
+        identity : dict
+            Everything that determines the result.
+
+        Raises
+        ------
+        InputError
+            If the folder holds another run, or can't be read.
+        CheckpointError
+            If the folder can't be written.
+        """
+        file, now = self.folder / "run.json", plain(identity)
+        if not file.is_file():
+            try:
+                write_json(file, now)
+            except OSError as problem:
+                raise CheckpointError(
+                    f"{self.folder}: can't keep the state of training there ({reason(problem)})"
+                ) from problem
+            return
+        then = read_json(file)
+        changed = [key for key in sorted({*then, *now}) if not _alike(then.get(key), now.get(key))]
+        if changed:
+            told = ", ".join(f"{key} was {then.get(key)!r}, is {now.get(key)!r}" for key in changed[:3])
+            raise InputError(
+                f"{self.folder}: an unfinished run with other settings ({told}); run it with its own, delete that "
+                "folder, or choose another `out`"
+            )
+
+    def drop(self) -> None:
+        """Delete the folder, and the run's folder if nothing else is in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
+            self.folder.parent.rmdir()
+
+    def state(self, member: int) -> Path:
+        """Path of the state of a member."""
+        return self.folder / f"member-{member}.ckpt"
+
+    def readable_state(self, member: int) -> tuple[Path, dict[str, Any]] | None:
+        """Path and content of the newest state that can be read; None if the member has none yet.
+
+        Raises
+        ------
+        CheckpointError
+            If there are states and none can be read.
+        """
+        path = self.state(member)
+        problems = []
+        for one in (path, _previous(path)):
+            if not one.is_file():
+                continue
+            try:
+                return one, AtomicCheckpoints().load_checkpoint(one)
+            except Exception as problem:  # torch raises many types for broken files
+                problems.append(f"{one.name}: {reason(problem)}")
+                print(f"{one}: can't be read; taking the state before it", file=sys.stderr)
+        if problems:
+            raise CheckpointError(
+                f"{self.folder}: no state of training can be read ({problems[0]}); delete {path.name} and its "
+                '"previous" to train this member anew'
+            )
+        return None
+
+    def finished(self, member: int) -> dict[str, Any] | None:
+        """Return what `finish` kept of a member; None if it is not finished."""
+        path = self.folder / f"member-{member}.safetensors"
+        if not path.is_file():
+            return None
+        try:
+            return {"weights": load_file(path), **read_json(path.with_suffix(".json"))}
+        except (OSError, SafetensorError, InputError) as problem:
+            raise CheckpointError(
+                f"{path}: can't be read ({problem}); delete it to train this member anew"
+            ) from problem
+
+    def finish(self, member: int, result: dict[str, Any]) -> None:
+        """Keep the result of a finished member (`weights`, and values for JSON), and delete its states."""
+        path = self.folder / f"member-{member}.safetensors"
+        others = {name: value for name, value in result.items() if name != "weights"}
+        try:
+            # Both must be on the disk before the states are deleted; the weights come last, so they mean that both are.
+            told = path.with_suffix(".json")
+            with written_whole(path, durable=True) as partial, written_whole(told, durable=True) as partly_told:
+                partly_told.write_text(json.dumps(others), encoding="utf-8")
+                save_file({name: np.ascontiguousarray(value) for name, value in result["weights"].items()}, partial)
+            for one in (self.state(member), _previous(self.state(member))):
+                one.unlink(missing_ok=True)
+        except (OSError, SafetensorError) as problem:
+            raise CheckpointError(
+                f"{path}: can't be written ({reason(problem)}); make room and run the same command again"
+            ) from problem

@@ -1,0 +1,349 @@
+"""int8 on CPUs: how a network is made of 8-bit numbers, and what it must show against float32 before it is used.
+
+It is compared on images that did not calibrate it: agreement of labels, class fractions in quintiles of α, and
+calibration. If it fails it is refused, with the numbers; if it passes it is kept in the model's folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+from filelock import FileLock
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+
+from truemorph.bias.scores import calibration_error
+from truemorph.bias.transitions import DISK
+from truemorph.classifiers.checkpoint import Classifier
+from truemorph.errors import InputError, reason
+from truemorph.io import read_json
+from truemorph.labelling.engines import Engine
+from truemorph.labelling.engines.openvino import AT_ONCE, OpenVinoEngine, converted
+from truemorph.labelling.engines.torch import TorchEngine
+from truemorph.labelling.sources import Rows, Source, decoded
+from truemorph.progress import progress
+
+CALIBRATION_IMAGES, GATE_IMAGES = 512, 10_000
+LEAST_AGREEMENT, MOST_FRACTION_CHANGE, MOST_CALIBRATION_CHANGE = 0.995, 0.005, 0.005
+_EVERY = 20  # one image of so many calibrates, until there are enough; the others are the gate's
+_PARTS, _BATCH = 5, 256
+_LEAST = 1e-30
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Differences between a faster engine and float32.
+
+    Attributes
+    ----------
+    images : int
+    agreement : float
+        Fraction of images with the same label.
+    fraction_changes : list of float
+        Change of the disk fraction in each quintile of α: of labels or of mean probabilities, whichever is the larger.
+    calibration_change : float
+        Change of the expected calibration error: against gold labels where there are some, else against the
+        probabilities of float32.
+    against : str
+        "truth" or "float32".
+    """
+
+    images: int
+    agreement: float
+    fraction_changes: list[float]
+    calibration_change: float
+    against: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the faster engine may be used."""
+        return (
+            self.images >= GATE_IMAGES
+            and self.agreement >= LEAST_AGREEMENT
+            and max(map(abs, self.fraction_changes)) <= MOST_FRACTION_CHANGE
+            and abs(self.calibration_change) <= MOST_CALIBRATION_CHANGE
+        )
+
+    def __str__(self) -> str:
+        changes = ", ".join(f"{change:+.4f}" for change in self.fraction_changes)
+        return (
+            f"{self.images:,d} images, label agreement {self.agreement:.4f} (at least {LEAST_AGREEMENT}), disk "
+            f"fractions {changes} (at most ±{MOST_FRACTION_CHANGE}), calibration error {self.calibration_change:+.4f} "
+            f"(at most ±{MOST_CALIBRATION_CHANGE}, against {self.against})"
+        )
+
+
+def compare(exact: np.ndarray, fast: np.ndarray, alpha: np.ndarray, truth: np.ndarray | None = None) -> Gate:
+    """Compare probabilities of a faster engine with those of float32.
+
+    Parameters
+    ----------
+    exact, fast : array, shape (N, K)
+    alpha : array, shape (N,)
+    truth : array, shape (N,), optional
+        True classes, -1 where unknown.
+
+    Examples
+    --------
+    >>> exact = np.tile([[0.3, 0.7], [0.6, 0.4]], (5_000, 1))
+    >>> alpha = np.linspace(5, 30, 10_000)
+    >>> compare(exact, exact, alpha).passed, compare(exact, exact[:, ::-1], alpha).agreement
+    (True, 0.0)
+    """
+    labels = exact.argmax(axis=1), fast.argmax(axis=1)
+    order = np.array_split(np.argsort(alpha, kind="stable"), _PARTS)
+    changes = []
+    for part in order:
+        hard = float(np.mean(labels[1][part] == DISK) - np.mean(labels[0][part] == DISK))
+        soft = float(fast[part, DISK].mean() - exact[part, DISK].mean())
+        changes.append(max(hard, soft, key=abs))
+    known = None if truth is None else truth >= 0
+    if truth is not None and known is not None and known.any():
+        true = (truth[known] == DISK).astype(float)
+        before, after = (calibration_error(true, p[known, DISK]) for p in (exact, fast))
+        change = after - before
+    else:
+        truth = None
+        change = calibration_error(exact[:, DISK], fast[:, DISK])
+    against = "float32" if truth is None else "truth"
+    return Gate(len(exact), float(np.mean(labels[0] == labels[1])), changes, change, against)
+
+
+def _pixels(
+    model: Classifier, source: Source, wanted: Callable[[int], bool], most: int
+) -> Iterator[tuple[np.ndarray, Any]]:
+    """Good images among those whose number is wanted, with their rows."""
+
+    def chosen() -> Iterator[Rows]:
+        number = 0
+        for part in source.parts:
+            for rows in part.batches(_BATCH):
+                keep = [row for row in range(len(rows.images)) if wanted(number + row)]
+                number += len(rows.images)
+                if keep:
+                    yield Rows(rows.frame[keep], [rows.images[row] for row in keep])
+
+    given = 0
+    for rows, images in decoded(model.config, chosen()):
+        good = [row for row, image in enumerate(images) if not isinstance(image, str)][: most - given]
+        if good:
+            given += len(good)
+            yield np.stack([images[row] for row in good]), rows.frame[good]
+        if given >= most:
+            return
+
+
+def calibration_images(model: Classifier, source: Source) -> np.ndarray:
+    """Images to take ranges from, shape (512, S, S, 3); fewer where there are fewer."""
+    found = [pixels for pixels, _ in _pixels(model, source, lambda number: number % _EVERY == 0, CALIBRATION_IMAGES)]
+    if not found:
+        raise InputError(f"{source.path}: no image to calibrate int8 with")
+    return np.concatenate(found)
+
+
+def measure(model: Classifier, source: Source, exact: Engine, fast: Engine) -> Gate:
+    """Run both engines, all members, on 10,000 images that calibrate nothing.
+
+    Raises
+    ------
+    InputError
+        If there are fewer.
+    """
+    kept: dict[str, list[np.ndarray]] = {"exact": [], "fast": [], "alpha": [], "gold": []}
+    with progress(GATE_IMAGES, "int8 against fp32", "img") as told:
+        for pixels, frame in _pixels(model, source, lambda number: number % _EVERY != 0, GATE_IMAGES):
+            for name, engine in (("exact", exact), ("fast", fast)):
+                members = [engine.member(pixels, member) for member in range(len(model.members))]
+                kept[name].append(np.mean(members, axis=0))
+            kept["alpha"].append(frame["alpha"].to_numpy())
+            if "gold" in frame.columns:
+                kept["gold"].append(frame["gold"].fill_null(-1).to_numpy())
+            told.update(len(pixels))
+    n = sum(map(len, kept["exact"]))
+    if n < GATE_IMAGES:
+        raise InputError(
+            f"{source.path}: int8 must pass on {GATE_IMAGES:,d} images that did not calibrate it, and only {n:,d} are "
+            "there; give more with `gate` (simulated ones will do)"
+        )
+    truth = np.concatenate(kept["gold"]) if kept["gold"] else None
+    exact_p, fast_p, alpha = (np.concatenate(kept[name]) for name in ("exact", "fast", "alpha"))
+    return compare(exact_p, fast_p, alpha, truth)
+
+
+def _logits(p: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(np.asarray(p, np.float64), _LEAST))
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """softmax(scale · log p + shifts): a change of temperature, and a shift of each class.
+
+    Attributes
+    ----------
+    scale : float
+    shifts : tuple of float, length K
+        The first is zero.
+    """
+
+    scale: float
+    shifts: tuple[float, ...]
+
+    @classmethod
+    def fit(cls, fast: np.ndarray, exact: np.ndarray) -> Alignment:
+        """Fit `fast` to `exact` by least cross entropy; their mean probabilities are then equal.
+
+        Parameters
+        ----------
+        fast, exact : array, shape (N, K)
+            Probabilities of the same images.
+
+        Examples
+        --------
+        >>> exact = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])
+        >>> fast = softmax(np.log(exact) / 2 + [0.0, 0.3], axis=1)
+        >>> found = Alignment.fit(fast, exact)
+        >>> round(found.scale, 3), round(found.shifts[1], 3)
+        (2.0, -0.6)
+        """
+        x, exact = _logits(fast), np.asarray(exact, np.float64)
+        n = len(x)
+
+        def cost(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+            z = parameters[0] * x + np.append(0.0, parameters[1:])
+            beyond = softmax(z, axis=1) - exact
+            slope = np.append(np.sum(beyond * x), beyond.sum(axis=0)[1:])
+            return -float(np.sum(exact * log_softmax(z, axis=1))) / n, slope / n
+
+        start = np.append(1.0, np.zeros(x.shape[1] - 1))
+        found = minimize(cost, start, jac=True, method="BFGS", options={"gtol": 1e-8})
+        return cls(float(found.x[0]), (0.0, *map(float, found.x[1:])))
+
+    def __call__(self, p: np.ndarray) -> np.ndarray:
+        """Aligned probabilities, shape (N, K)."""
+        return softmax(self.scale * _logits(p) + np.array(self.shifts), axis=1)
+
+
+def quantised(network: Any, pixels: np.ndarray) -> Any:
+    """An OpenVINO model in int8, its ranges taken from uint8 images (N, S, S, 3).
+
+    The first layer stays as it is: it takes whole numbers from 0 to 255, which bf16 holds exactly. The bias that
+    rounding gives each layer is corrected with the layers before it in int8, a minute for a ResNet50: corrected one by
+    one, three times as many labels change (docs/labelling.md).
+    """
+    import nncf  # takes seconds
+
+    batches = [pixels[start : start + AT_ONCE] for start in range(0, len(pixels) - AT_ONCE + 1, AT_ONCE)]
+    kinds = ("Convolution", "GroupConvolution", "MatMul")
+    layers = [layer for layer in network.get_ordered_ops() if layer.get_type_name() not in ("Constant", "Parameter")]
+    first = next(number for number, layer in enumerate(layers) if layer.get_type_name() in kinds)
+    names = [layer.get_friendly_name() for layer in layers[: first + 1]]
+    nncf.set_log_level(40)
+    with contextlib.redirect_stdout(sys.stderr):  # where progress belongs
+        return nncf.quantize(
+            network,
+            nncf.Dataset(batches),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(batches),
+            fast_bias_correction=False,
+            ignored_scope=nncf.IgnoredScope(names=names),
+        )
+
+
+def int8_members(model: Classifier, pixels: np.ndarray, exact: Engine) -> tuple[list[Any], list[Alignment]]:
+    """A model's members in int8, and their alignments with an exact engine; both from these uint8 images."""
+    members = range(len(model.members))
+    networks = [quantised(converted(model, member), pixels) for member in members]
+    rough = OpenVinoEngine(networks, len(model.classes), "int8")
+    return networks, [Alignment.fit(rough.member(pixels, member), exact.member(pixels, member)) for member in members]
+
+
+def int8_engine(model: Classifier, gate: Source | None) -> OpenVinoEngine:
+    """OpenVINO in int8, from the model's folder if it passed before, else after it passes now.
+
+    Parameters
+    ----------
+    model : Classifier
+    gate : Source, optional
+        Prepared catalogue with the images on which it is compared.
+
+    Raises
+    ------
+    InputError
+        If int8 fails, or has no images to be compared on.
+    """
+    networks, alignments = _networks(model, gate)
+    return OpenVinoEngine(networks, len(model.classes), "int8", alignments)
+
+
+def _networks(model: Classifier, source: Source | None) -> tuple[list[Any], list[Alignment]]:
+    """Members in int8 and their alignments, read from the model's folder, or made, measured and kept there."""
+    place = None if model.folder is None else model.folder / "openvino-int8"
+    there = _kept(model, place)
+    if there or place is None or not os.access(place.parent, os.W_OK):
+        return there or _made(model, source, None)
+    with FileLock(place.with_name(".openvino-int8.lock")):  # of several processes one makes them
+        return _kept(model, place) or _made(model, source, place)
+
+
+def _kept(model: Classifier, place: Path | None) -> tuple[list[Any], list[Alignment]] | None:
+    """Networks of this model that passed, with this OpenVINO; None where there are none."""
+    if place is None or not (place / "gate.json").is_file():
+        return None
+    told = read_json(place / "gate.json")
+    numbers = Gate(**{one.name: told[one.name] for one in fields(Gate)})
+    same = told["model_hash"] == model.model_hash and told["openvino"] == version("openvino")
+    if not (same and numbers.passed and "alignments" in told):  # models of old versions have none
+        return None
+    core = openvino.Core()
+    networks = [core.read_model(place / f"member-{member}.xml") for member in range(len(model.members))]
+    return networks, [Alignment(one["scale"], tuple(one["shifts"])) for one in told["alignments"]]
+
+
+def _made(model: Classifier, source: Source | None, place: Path | None) -> tuple[list[Any], list[Alignment]]:
+    """Networks that passed now."""
+    if source is None:
+        raise InputError("int8 has not passed its gate for this model yet: give images with `gate`")
+    if not source.prepared:
+        raise InputError(
+            f"{source.path}: int8 must keep class fractions at every alpha, and alpha is not known here; give a "
+            "prepared catalogue with `gate` (of simulated galaxies, say)"
+        )
+    pixels = calibration_images(model, source)
+    exact = TorchEngine(model, "fp32")
+    networks, alignments = int8_members(model, pixels, exact)
+    fast = OpenVinoEngine(networks, len(model.classes), "int8", alignments)
+    found = measure(model, source, exact, fast)
+    print(f"int8 {'passed' if found.passed else 'failed'}: {found}", file=sys.stderr)
+    if not found.passed:
+        raise InputError(f"int8 is refused for this model: {found}; use bf16")
+    if place is not None:
+        about = {"model_hash": model.model_hash, "openvino": version("openvino"), "source": str(source.path)}
+        _keep(networks, place, {**about, **asdict(found), "alignments": [asdict(one) for one in alignments]})
+    return networks, alignments
+
+
+def _keep(networks: Sequence[Any], place: Path, numbers: dict[str, Any]) -> None:
+    """Write networks and the numbers of their gate; the folder appears whole."""
+    partial = place.with_name(f".{place.name}.{os.getpid()}")
+    try:
+        partial.mkdir()
+        for member, network in enumerate(networks):
+            openvino.save_model(network, partial / f"member-{member}.xml", compress_to_fp16=False)
+        (partial / "gate.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(place, ignore_errors=True)
+        partial.rename(place)
+    except OSError as problem:
+        print(f"{place}: int8 can't be kept there ({reason(problem)}); it will be made again", file=sys.stderr)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,484 @@
+"""Label images or a catalogue part by part, on one machine, several, or a cluster, with an account of every row."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from truemorph._version import __version__
+from truemorph.bias.plots import axes_or_new
+from truemorph.bias.transitions import (
+    MatrixTransition,
+    Transition,
+    described_findings,
+    transition_from_dict,
+    transition_to_dict,
+)
+from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.classifiers.checkpoint import Classifier, load, logistic_inputs
+from truemorph.errors import InputError
+from truemorph.findings import Finding, unique
+from truemorph.images.store import MAXIMUM_BAD_SHARE
+from truemorph.labelling.engines import Precision, engine_for
+from truemorph.labelling.labeller import Labeller, Observed
+from truemorph.labelling.output import Account, Results, is_table
+from truemorph.labelling.sources import NO_FEATURE, NO_IMAGE, PART_ROWS, Part, Source, decoded, open_source
+from truemorph.progress import Progress, Silence, progress
+from truemorph.results import Result
+from truemorph.tables import CatalogTable, frame_hash, read_table, to_astropy
+
+_BATCH = 256
+# With fewer rows than this a large fraction of unreadable images may be chance.
+_ENOUGH = 1_000
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, repr=False)
+class LabelReport(Result):
+    """What labelling did: rows in = rows labelled + rows listed as problems.
+
+    Attributes
+    ----------
+    out : Path
+        The table or folder of labels.
+    rows_in, labelled : int
+    problems : list of (id, reason)
+    listed : Path
+        Where problems are listed.
+    complete : bool
+        False where other processes, or other shards, still have parts to label.
+    findings : tuple of Finding
+        Of the fits of T(α) that the labels rest on, and of this labelling; each once.
+    """
+
+    out: Path
+    rows_in: int
+    labelled: int
+    problems: list[tuple[Any, str]]
+    listed: Path
+    complete: bool
+    findings: tuple[Finding, ...]
+
+    def summary(self) -> str:
+        """Return the numbers of rows as text."""
+        lines = [
+            f"{self.rows_in:,d} rows in, {self.labelled:,d} labelled, {len(self.problems):,d} listed as problems",
+            *([f"wrote {self.out}"] if self.complete else []),
+        ]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return {
+            "out": str(self.out),
+            "rows_in": self.rows_in,
+            "labelled": self.labelled,
+            "complete": self.complete,
+            "problems": len(self.problems),
+            "findings": [one.to_dict() for one in self.findings],
+        }
+
+    def to_table(self) -> Any:
+        """Read the labels as an astropy table with units and descriptions."""
+        return to_astropy(read_table(self.out))
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the distribution of p(disk); returns matplotlib axes."""
+        ax = axes_or_new(ax)
+        ax.hist(read_table(self.out).frame["p_disk"].drop_nulls().to_numpy(), bins=np.linspace(0, 1, 41))
+        ax.set(xlabel="p(disk)", ylabel="galaxies")
+        return ax
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """One labelling; any process can label any part of it.
+
+    Attributes
+    ----------
+    labeller : Labeller
+    source : Source
+    results : Results
+    labels : CatalogTable
+        Without rows: columns, units, descriptions and metadata of the tables of labels.
+    findings : tuple of Finding
+        Of the fits that the labels rest on, and of this labelling.
+    """
+
+    labeller: Labeller
+    source: Source
+    results: Results
+    labels: CatalogTable
+    findings: tuple[Finding, ...]
+
+    def label(self, part: Part, told: Progress) -> Account | None:
+        """Label a part; None if it is done or another process has it."""
+        held = self.results.claim(part.name)
+        if held is None:
+            told.update(part.rows or 0)
+            return None
+        with held:
+            if self.results.is_done(part.name):
+                return None
+            with self.results.writer(part.name, self.labels) as writer:
+                for frame, inputs, problems in self._inputs(part):
+                    ids = frame["object_id"]
+                    listed = [(ids[row], why) for row, why in enumerate(problems) if why is not None]
+                    good = frame.filter(pl.Series(problems, dtype=pl.String).is_null()) if listed else frame
+                    empty = pl.DataFrame(schema=self.labeller.schema)
+                    labels = self.labeller.label(good, inputs) if good.height else empty
+                    writer.write(frame.height, labels, listed)
+                    told.update(frame.height)
+                writer.finish()
+                return writer.account
+
+    def _inputs(self, part: Part) -> Iterator[tuple[pl.DataFrame, np.ndarray, list[str | None]]]:
+        """Rows of a part batch by batch, inputs of the good rows, and what is wrong with each row."""
+        model = self.labeller.model
+        if model.uses_images:
+            for rows, images in decoded(model.config, part.batches(_BATCH)):
+                good = [one for one in images if not isinstance(one, str)]
+                problems = [one if isinstance(one, str) else None for one in images]
+                yield rows.frame, np.stack(good) if good else np.empty(0), problems
+            return
+        for rows in part.batches(PART_ROWS):
+            features = logistic_inputs(rows.frame, model.config.features, str(self.source.path))
+            finite = np.isfinite(features).all(axis=1)
+            yield rows.frame, features[finite], [None if one else NO_FEATURE for one in finite]
+
+
+def open_labelling(
+    model: Classifier,
+    source: PathLike,
+    out: PathLike,
+    *,
+    transition: dict[str, Any] | None = None,
+    crowd: PathLike | None = None,
+    id_column: str | None = None,
+    image_column: str | None = None,
+    images: PathLike | None = None,
+    keep: tuple[str, ...] = (),
+    engine: str = "torch",
+    precision: Precision = "auto",
+    gate: PathLike | None = None,
+) -> Labelling:
+    """Get everything ready to label parts.
+
+    Parameters
+    ----------
+    model : Classifier
+    source, out : path
+    transition : dict, optional
+        T(α) as a fit describes it.
+    crowd, image_column, images, precision, gate
+        As for `truemorph.label_galaxies`; `id_column` and `keep` are its `id` and `copy`.
+    engine : {"torch", "openvino"}
+
+    Raises
+    ------
+    InputError
+        If there is nothing to label, columns are missing, α is in another unit than the model's, or an engine can't be
+        used.
+    """
+    out = Path(out)
+    is_table(out)  # or an error, before anything else
+    if out.resolve() == Path(source).resolve():
+        raise InputError(f"{out}: would overwrite what is to be labelled; choose another `out`")
+    given = open_source(
+        source,
+        id_column=id_column,
+        image_column=image_column,
+        images=images,
+        keep=keep,
+        but=[out, out.with_name(f"{out.stem}.problems.csv"), *out.parent.glob(f"{glob.escape(out.name)}.*.parts")],
+    )
+    first = next((rows for part in given.parts for rows in part.batches(1)), None)
+    if first is None:
+        raise InputError(f"{source}: nothing to label")
+    joined = None if crowd is None else read_catalogue(crowd)
+    observed = given if joined is None else joined
+    has_observed = joined is not None or given.prepared
+    about = observed.metadata
+    used, findings = _for_posteriors(model, transition, about, str(crowd or source)) if has_observed else (None, ())
+    proof = None if precision != "int8" else given if gate is None else open_source(gate)
+    labeller = Labeller(
+        model,
+        engine_for(model, engine, precision, proof),
+        used,
+        has_observed,
+        None if joined is None else Observed.of(joined),
+        tuple((name, first.frame[name].dtype) for name in keep),
+        first.frame["object_id"].dtype,
+    )
+    clash = set(keep) & set(replace(labeller, keep=()).schema)
+    if clash:
+        raise InputError(f"{source}: {min(clash)!r} can't be kept, labels have a column of that name; rename it")
+    identity = {
+        "kind": "labels",
+        "truemorph_version": __version__,
+        "model_hash": model.model_hash,
+        "engine": labeller.engine.description,
+        # A class of one's own without its table of T(α).
+        "transition": None
+        if used is None
+        else {key: one for key, one in transition_to_dict(used).items() if key != "table"},
+        "alpha": about.get("alpha"),
+    }
+    rests_on = [model.described["transition"], transition if used is not None and transition else {}]
+    fitted = unique(*(map(Finding.from_dict, one.get("findings", ())) for one in rests_on))
+    metadata = {
+        "about": f"labels of galaxies by truemorph {__version__}, model {model.model_hash}",
+        **identity,
+        "source": given.metadata.get("source", str(source)),
+        **{key: about[key] for key in ("votes", "label_rule", "gold_definition") if about.get(key)},
+        "trained_on": model.described["catalogue"],
+        "trained_through": transition_to_dict(model.transition),
+        "findings": [one.to_dict() for one in fitted],
+    }
+    # Copied columns have the units and descriptions of the source.
+    origins: dict[str, Source | CatalogTable] = dict.fromkeys(("object_id", *keep), given)
+    if has_observed:
+        origins |= dict.fromkeys(("alpha", "split"), observed)
+    units = {name: one.units[name] for name, one in origins.items() if name in one.units}
+    known = {name: one.descriptions[name] for name, one in origins.items() if name in one.descriptions}
+    frame = pl.DataFrame(schema=labeller.schema)
+    labels = CatalogTable(frame, units, metadata, descriptions=labeller.descriptions | known)
+    columns = ("object_id", "label", "alpha", "split")
+    # Not the path of the source: another process may spell it otherwise.
+    identity |= {
+        "rows": given.fingerprint,
+        "crowd": None if joined is None else frame_hash(joined.frame.select(columns)),
+        "keep": list(keep),
+    }
+    return Labelling(labeller, given, Results(out, identity), labels, unique(fitted, findings))
+
+
+def _for_posteriors(
+    model: Classifier, transition: dict[str, Any] | None, about: dict[str, Any], source: str
+) -> tuple[Transition | None, tuple[Finding, ...]]:
+    """Return T(α) for posteriors, None where there is none, and findings about it."""
+    own = model.transition
+    naive = isinstance(own, MatrixTransition) and own == MatrixTransition.identity(own.n_classes)
+    if naive and transition is None:
+        return None, (
+            Finding(
+                "no-posterior",
+                "note",
+                "The model was trained without a bias curve, so no posteriors are given: they would repeat the "
+                "observed labels.",
+                "Give a bias curve (`transition`).",
+            ),
+        )
+    here = about.get("alpha_psf")
+    fitted = model.described["catalogue"] if transition is None else transition
+    if here != fitted.get("alpha_psf", here):
+        raise InputError(
+            f"{source}: its α is in units of the PSF's {here}, that of the bias curve in units of the PSF's "
+            f"{fitted['alpha_psf']}; prepare the catalogue with the other one"
+        )
+    if transition is None:
+        return own, described_findings(model.described["transition"])
+    return transition_from_dict(transition), described_findings(transition)
+
+
+class PartLabeller:
+    """An actor of a cluster, which labels parts; if it dies, its part is labelled again from the beginning."""
+
+    def __init__(self, folder: str, options: dict[str, Any]) -> None:
+        self._work = open_labelling(load(folder), **options)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Label the parts of these numbers."""
+        for number in batch["part"]:
+            part = self._work.source.parts[int(number)]
+            if not self._work.results.is_done(part.name):
+                self._work.label(part, Silence())
+        return batch
+
+
+def label_table(
+    model: Classifier,
+    source: PathLike,
+    out: PathLike,
+    *,
+    engine: str = "torch",
+    precision: Precision = "auto",
+    shard: tuple[int, int] = (1, 1),
+    address: str | None = None,
+    max_bad: float = MAXIMUM_BAD_SHARE,
+    **options: Any,
+) -> LabelReport:
+    """Label galaxies, and write a table or a folder of tables; see `truemorph.label_galaxies`.
+
+    Parameters
+    ----------
+    model : Classifier
+    source, out, precision, shard, address, max_bad
+        As for `label_galaxies`.
+    engine : {"torch", "openvino", "ray"}
+    **options
+        As for `open_labelling`.
+
+    Returns
+    -------
+    LabelReport
+        Of all parts so far.
+
+    Raises
+    ------
+    InputError, TruemorphError
+        As `label_galaxies`.
+    """
+    k, n = shard
+    if not 1 <= k <= n:
+        raise InputError(f"a shard (`shard`) is k of n, k from 1 to n; got {k}/{n}")
+    on_cluster = engine == "ray"
+    if on_cluster:
+        engine = "openvino" if precision == "int8" else "torch"
+    options |= {"source": source, "out": out, "engine": engine, "precision": precision}
+    work = open_labelling(model, **options)
+    results = work.results
+    results.begin()
+    _forget_unreadable(work, max_bad)
+    numbers = list(range(k - 1, len(work.source.parts), n))
+    left = [number for number in numbers if not results.is_done(work.source.parts[number].name)]
+    if on_cluster:
+        accounts = _labelled_on_cluster(model, work, left, options, address)
+    else:
+        accounts = _labelled_here(work, numbers, left)
+    so_far = Account()
+    for account in accounts:
+        so_far += account
+        if so_far.labelled + so_far.unreadable >= _ENOUGH:
+            _check_bad(work, so_far, max_bad)
+    return _concluded(work, max_bad)
+
+
+def _labelled_here(work: Labelling, numbers: list[int], left: list[int]) -> Iterator[Account]:
+    """Label parts that no other process has; yield their accounts."""
+    parts = work.source.parts
+    rows = [parts[number].rows for number in numbers]
+    total = None if None in rows else sum(filter(None, rows))
+    done = (total or 0) - sum(parts[number].rows or 0 for number in left)
+    with progress(total, "label", "gal", done) as told:
+        for number in left:
+            yield work.label(parts[number], told) or Account()
+
+
+def _labelled_on_cluster(
+    model: Classifier, work: Labelling, left: list[int], options: dict[str, Any], address: str | None
+) -> Iterator[Account]:
+    """Label parts on all machines of a Ray cluster; yield their accounts."""
+    from truemorph.labelling.engines.ray import on_actors
+
+    if model.folder is None:
+        raise InputError("engine ray needs a model that was loaded from a folder, which all machines see")
+    # Workers run in folders of their own.
+    paths = {name: options[name] for name in ("source", "out", "crowd", "images", "gate") if options.get(name)}
+    absolute = {name: Path(path).resolve() for name, path in paths.items()}
+    arguments = (str(model.folder.resolve()), {**options, **absolute})
+    for number in on_actors(PartLabeller, arguments, left, address):
+        yield work.results.account(work.source.parts[number].name)
+
+
+def _accounts(work: Labelling, parts: Iterable[str]) -> Account:
+    return sum((work.results.account(part) for part in parts), Account())
+
+
+def _done(work: Labelling) -> list[str]:
+    return [part.name for part in work.source.parts if work.results.is_done(part.name)]
+
+
+def _forget_unreadable(work: Labelling, max_bad: float) -> None:
+    """If too many images were unreadable in an earlier run, label their parts again: they may be replaced by now."""
+    with work.results.alone():
+        done = _done(work)
+        if _accounts(work, done).too_bad(max_bad):
+            for part in done:
+                if work.results.account(part).unreadable:
+                    work.results.drop(part)
+
+
+def _check_bad(work: Labelling, account: Account, max_bad: float) -> None:
+    """Refuse results with too many unreadable images."""
+    if account.too_bad(max_bad):
+        listed = (why for part in _done(work) for _, why in work.results.listed(part))
+        first = next((why for why in listed if why not in (NO_IMAGE, NO_FEATURE)), "none is left")
+        raise InputError(
+            f"{account.unreadable} of {account.labelled + account.unreadable} images are bad, more than {max_bad:.0%} "
+            f"(first: {first}); replace them, or allow more (`max_bad`)"
+        )
+
+
+def _concluded(work: Labelling, max_bad: float) -> LabelReport:
+    """Count, and make one table of all parts if the last is there and one table was asked for."""
+    results, parts, findings = work.results, [part.name for part in work.source.parts], list(work.findings)
+    with results.alone():
+        if not results.is_there:
+            findings.append(Finding("written-elsewhere", "note", f"Another process has written {results.out}."))
+            return LabelReport(results.out, 0, 0, [], results.problems, True, tuple(findings))
+        done = _done(work)
+        account = _accounts(work, done)
+        problems = [row for part in done for row in results.listed(part)]
+        complete = len(done) == len(parts)
+        if complete:
+            _check_bad(work, account, max_bad)
+            if account.labelled == 0:
+                raise InputError(f"{work.source.path}: nothing to label ({problems[0][1]})")
+            results.conclude(parts, work.labels)
+    if not complete:
+        findings.append(
+            Finding(
+                "parts-left",
+                "note",
+                f"{len(parts) - len(done)} of {len(parts)} parts are left to other processes or shards.",
+            )
+        )
+    if problems:
+        first, why = problems[0]
+        findings.append(
+            Finding(
+                "rows-not-labelled",
+                "caution",
+                f"{len(problems):,} of {account.rows_in:,} rows could not be labelled (first: {first}, {why}); they "
+                f"are listed in {results.problems}.",
+                "Check the reasons there, correct these rows, and label them again.",
+            )
+        )
+    if account.in_sample and work.labeller.transition is not None:
+        findings.append(
+            Finding(
+                "posterior-missing",
+                "caution",
+                f"{account.in_sample:,} galaxies trained the model's only member, so they have no posterior.",
+                "Train with 5 folds (`folds`) to label them out of fold.",
+            )
+        )
+    if work.labeller.joined is not None:
+        findings.append(
+            Finding(
+                "observed-labels-matched",
+                "note",
+                f"{account.matched:,d} of {account.labelled:,d} galaxies are in the catalogue of observed labels.",
+            )
+        )
+    findings += [
+        Finding(
+            "unfinished-labelling",
+            "note",
+            f"{one} is an unfinished labelling with other settings.",
+            "Delete it if you do not need it.",
+        )
+        for one in results.others
+    ]
+    return LabelReport(
+        results.out, account.rows_in, account.labelled, problems, results.problems, complete, tuple(findings)
+    )
