@@ -29,8 +29,8 @@ from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.errors import InputError
 from truemorph.simulate.annotate import image_votes, vote_fractions
-from truemorph.simulate.galaxies import simulate_galaxies
-from truemorph.simulate.observe import render
+from truemorph.simulate.pictures import render
+from truemorph.simulate.population import simulate_galaxies
 from truemorph.workers import worker_pool
 
 DEFINITIONS = {"T >= -3": -3, "T >= 1": 1}

@@ -33,9 +33,8 @@ from truemorph.images.degrade import degrade
 from truemorph.images.shapes import measure_shapes
 from truemorph.images.store import load_images
 from truemorph.simulate.annotate import image_votes, vote_fractions
-from truemorph.simulate.galaxies import simulate_galaxies
-from truemorph.simulate.observe import CENTRAL_R90, render
-from truemorph.simulate.twins import at_resolution
+from truemorph.simulate.pictures import CENTRAL_R90, render
+from truemorph.simulate.population import at_resolution, simulate_galaxies
 
 TRUE_THETA = 11.25
 FLIPS = RayleighTransition(TRUE_THETA)
