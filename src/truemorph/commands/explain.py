@@ -99,9 +99,6 @@ def explain_classifier(
     """
     if not models:
         raise InputError("give one model folder or more, such as: truemorph explain model --catalogue cat.parquet")
-    for name, value in (("galaxies", galaxies), ("draws", draws)):
-        if value < 0:
-            raise InputError(f"{name} is a number, 0 or more; got {value}")
     if draws == 1:
         raise InputError("draws is 0, for no check of the maps, or two networks of random weights at least; got 1")
     out = Path(out)

@@ -5,17 +5,20 @@ Plain arrays in, plain arrays out. Maps are in the pixels of the picture; its ce
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import map_coordinates
 
 from truemorph.errors import InputError
 
 _RESAMPLES_AT_ONCE = 64
 _MAPS_AT_ONCE = 256
-_BANDS = (0.68, 0.95)
+_LIMITS = (0.68, 0.95)
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,6 @@ class MeanMap:
     mean: np.ndarray
     stderr: np.ndarray
     count: np.ndarray
-
-    @property
-    def galaxies(self) -> int:
-        """Largest count."""
-        return int(self.count.max(initial=0))
 
 
 class MapSum:
@@ -63,67 +61,50 @@ class MapSum:
 
     def mean(self) -> MeanMap:
         """Mean of what was added."""
-        mean, stderr = _mean_and_error(self._sum, self._squares, self._count)
-        return MeanMap(mean, stderr, self._count.copy())
+        return MeanMap(*_mean_and_error(self._sum, self._squares, self._count), self._count)
 
 
 @dataclass(frozen=True)
-class Profile:
-    """Mean intensity in rings around the centre.
+class Profiles:
+    """Intensity of galaxies' maps in rings around the centre.
 
     Attributes
     ----------
     edges : array, shape (B + 1,)
-    mean, stderr : array, shape (B,)
-        Mean over galaxies of each one's mean in the ring, and its error from their scatter; NaN where none reaches.
-    counts : array of int, shape (B,)
-        Galaxies whose picture reaches the ring.
     unit : str
-        Of the edges.
+        Of the edges: "pixel" (of the network's picture) or "R_petro".
+    profiles : array, shape (N, B)
+        As `radial_profiles` gives them.
     """
 
     edges: np.ndarray
-    mean: np.ndarray
-    stderr: np.ndarray
-    counts: np.ndarray
     unit: str
+    profiles: np.ndarray
+
+    @cached_property
+    def _mean(self) -> tuple[np.ndarray, np.ndarray]:
+        values = np.where(np.isfinite(self.profiles), self.profiles, 0)
+        return _mean_and_error(values.sum(axis=0), (values**2).sum(axis=0), self.counts)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Over galaxies; NaN where none reaches the ring."""
+        return self._mean[0]
+
+    @property
+    def stderr(self) -> np.ndarray:
+        """Of the mean, from the scatter of galaxies."""
+        return self._mean[1]
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Galaxies whose picture reaches the ring."""
+        return np.isfinite(self.profiles).sum(axis=0)
 
     @property
     def middles(self) -> np.ndarray:
-        """Of the rings, shape (B,)."""
+        """Radii half-way between the edges."""
         return (self.edges[1:] + self.edges[:-1]) / 2
-
-
-@dataclass(frozen=True)
-class ProfileDifference:
-    """Profile of one model less that of another.
-
-    Attributes
-    ----------
-    edges : array, shape (B + 1,)
-    difference : array, shape (B,)
-    bands : dict of float to array, shape (2, B)
-        Lower and upper limit by share of bootstrap resamples between them, 0.68 and 0.95.
-    galaxies : tuple of int
-        Of the first, of the second, and of both.
-    unit : str
-    """
-
-    edges: np.ndarray
-    difference: np.ndarray
-    bands: dict[float, np.ndarray]
-    galaxies: tuple[int, int, int]
-    unit: str
-
-    @property
-    def middles(self) -> np.ndarray:
-        """Of the rings, shape (B,)."""
-        return (self.edges[1:] + self.edges[:-1]) / 2
-
-    def significant(self, share: float = 0.95) -> np.ndarray:
-        """Rings whose band leaves zero out, shape (B,) of bool."""
-        low, high = self.bands[share]
-        return (low > 0) | (high < 0)
 
 
 def _mean_and_error(total: np.ndarray, squares: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -168,18 +149,12 @@ def ring_areas(size: int, edges: np.ndarray) -> np.ndarray:
     >>> ring_areas(8, np.array([0.0, 3.0])).sum().round(6)  # π 3²
     np.float64(28.274334)
     """
-    # One quadrant: the picture is symmetric around its centre. In the middle column of an odd side, pixels are halves.
-    corners = np.arange(size % 2, size + 1, 2) / 2 if size % 2 else np.arange(size // 2 + 1, dtype=float)
-    if size % 2:
-        corners = np.concatenate([[0.0], corners])
-    radius = np.asarray(edges, np.float64)[..., None, None]
-    inside = _within(corners[:, None], corners[None, :], radius)
-    quadrant = np.diff(np.diff(np.diff(inside, axis=-1), axis=-2), axis=-3)
-    if size % 2:
-        quadrant[..., 0, :] *= 2
-        quadrant[..., :, 0] *= 2
-    half = np.concatenate([quadrant[..., ::-1, :][..., : size // 2, :], quadrant], axis=-2)
-    return np.concatenate([half[..., ::-1][..., : size // 2], half], axis=-1)
+    corner = np.arange(size + 1) - size / 2
+    # The picture is symmetric around its centre.
+    away, place = np.unique(np.abs(corner), return_inverse=True)
+    inside = _within(away[:, None], away[None, :], np.asarray(edges, np.float64)[..., None, None])
+    signed = inside[..., place[:, None], place] * np.sign(corner)[:, None] * np.sign(corner)
+    return np.diff(np.diff(np.diff(signed, axis=-1), axis=-2), axis=-3)
 
 
 def radial_profiles(maps: np.ndarray, edges: Any, scale: Any = None) -> np.ndarray:
@@ -235,33 +210,14 @@ def _weighted(maps: np.ndarray, areas: np.ndarray) -> np.ndarray:
     return np.where(area > 1e-3, total / np.maximum(area, 1e-3), np.nan)
 
 
-def mean_profile(profiles: np.ndarray, edges: Any, unit: str) -> Profile:
-    """Mean over galaxies.
-
-    Parameters
-    ----------
-    profiles : array, shape (N, B)
-        From `radial_profiles`.
-    edges : array-like, shape (B + 1,)
-    unit : str
-    """
-    there = np.isfinite(profiles)
-    values, counts = np.where(there, profiles, 0), there.sum(axis=0)
-    total, squares = values.sum(axis=0), (values**2).sum(axis=0)
-    mean, stderr = _mean_and_error(total, squares, counts)
-    return Profile(np.asarray(edges, np.float64), mean, stderr, counts, unit)
-
-
 def profile_difference(
     first: np.ndarray,
     second: np.ndarray,
-    edges: Any,
-    unit: str,
     ids: tuple[Sequence[Any], Sequence[Any]] | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
-) -> ProfileDifference:
-    """Mean profile of one model less that of another, with bootstrap bands over galaxies.
+) -> tuple[np.ndarray, dict[float, np.ndarray], tuple[int, int, int]]:
+    """Mean profile of one model less that of another, with bootstrap limits over galaxies.
 
     A resample draws galaxies, not profiles: one that is in both samples comes equally often in both, so that what both
     models see of it alike cancels. Galaxies that one model alone puts into the class count where they are.
@@ -270,13 +226,19 @@ def profile_difference(
     ----------
     first, second : array, shape (N, B) and (M, B)
         From `radial_profiles`.
-    edges : array-like, shape (B + 1,)
-    unit : str
     ids : pair of sequences, lengths N and M, optional
         Which galaxies they are; default all different.
     bootstrap : int
         Resamples; multinomial counts.
     seed : int
+
+    Returns
+    -------
+    difference : array, shape (B,)
+    limits : dict of float to array, shape (2, B)
+        Lower and upper, by the fraction of resamples between them, 0.68 and 0.95.
+    galaxies : tuple of int
+        Of the first, of the second, and of both.
 
     Raises
     ------
@@ -306,9 +268,11 @@ def profile_difference(
         drawn.append(means[0] - means[1])
     resamples = np.concatenate(drawn)
     point = [_ratio(values.sum(axis=0), there.sum(axis=0)) for _, values, there in samples]
-    bands = {share: _band(resamples, share) for share in _BANDS}
-    both = n + m - every
-    return ProfileDifference(np.asarray(edges, np.float64), point[0] - point[1], bands, (n, m, both), unit)
+    limits = {}
+    for fraction in _LIMITS:
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # a ring that no galaxy reaches
+            limits[fraction] = np.nanquantile(resamples, [(1 - fraction) / 2, (1 + fraction) / 2], axis=0)
+    return point[0] - point[1], limits, (n, m, n + m - every)
 
 
 def _filled(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -318,16 +282,6 @@ def _filled(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _band(resamples: np.ndarray, share: float) -> np.ndarray:
-    """Limits that hold this share of the resamples, shape (2, B); NaN where there are none."""
-    band = np.full((2, resamples.shape[1]), np.nan)
-    for ring in range(resamples.shape[1]):
-        found = resamples[np.isfinite(resamples[:, ring]), ring]
-        if found.size:
-            band[:, ring] = np.quantile(found, [(1 - share) / 2, (1 + share) / 2])
-    return band
 
 
 def aligned(
@@ -373,19 +327,8 @@ def aligned(
         cosine, sine = np.cos(turn[row]), np.sin(turn[row])
         x = half[row] * (cosine * axis[None, :] - sine * axis[:, None]) + (side - 1) / 2
         y = half[row] * (sine * axis[None, :] + cosine * axis[:, None]) + (side - 1) / 2
-        out[row] = _bilinear(maps[row], x, y)
+        outside = (np.abs(x - (side - 1) / 2) > side / 2 + 1e-9) | (np.abs(y - (side - 1) / 2) > side / 2 + 1e-9)
+        # Between the outermost centres and the edge, the value of the outermost pixels.
+        found = map_coordinates(maps[row], [y, x], order=1, mode="nearest", output=out.dtype)
+        out[row] = np.where(outside | np.isnan(x), np.nan, found)
     return out
-
-
-def _bilinear(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Values at places in pixels; NaN outside of the picture, and at places that are NaN."""
-    side = len(values)
-    # A pixel reaches half a pixel beyond its centre; rounding may go a little farther.
-    inside = (np.abs(x - (side - 1) / 2) <= side / 2 + 1e-9) & (np.abs(y - (side - 1) / 2) <= side / 2 + 1e-9)
-    x, y = (np.clip(np.where(inside, one, 0), 0, side - 1) for one in (x, y))
-    left, top = (np.minimum(one.astype(np.int64), max(side - 2, 0)) for one in (x, y))
-    right, below = np.minimum(left + 1, side - 1), np.minimum(top + 1, side - 1)
-    across, down = x - left, y - top
-    upper = values[top, left] * (1 - across) + values[top, right] * across
-    lower = values[below, left] * (1 - across) + values[below, right] * across
-    return np.where(inside, upper * (1 - down) + lower * down, np.nan)

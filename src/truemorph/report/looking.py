@@ -322,13 +322,12 @@ def _map_data(explanations: Mapping[str, Explanation], turned: bool = False) -> 
 def _difference_data(compared: Sequence[Compared]) -> pl.DataFrame:
     rows = []
     for one in compared:
-        found = one.difference
-        bands = {f"{end}_{share:.0%}": values for share, band in found.bands.items()
-                 for end, values in zip(("low", "high"), band, strict=True)}  # fmt: skip
+        limits = {f"{end}_{fraction:.0%}": values for fraction, both in one.limits.items()
+                  for end, values in zip(("low", "high"), both, strict=True)}  # fmt: skip
         rows.append(
-            pl.DataFrame({"distance": found.middles, "difference": found.difference, **bands}).select(
+            pl.DataFrame({"distance": one.middles, "difference": one.difference, **limits}).select(
                 pl.lit(f"{one.first} - {one.second}").alias("models"), pl.lit(one.name).alias("predicted"),
-                pl.lit(found.unit).alias("unit"), pl.all(),
+                pl.lit(one.unit).alias("unit"), pl.all(),
             )
         )  # fmt: skip
     return pl.concat(rows)
@@ -340,7 +339,7 @@ def profile_data(explanations: Mapping[str, Explanation], unit: str) -> pl.DataF
     for name, one in explanations.items():
         for some in one.classes:
             if some.galaxies and unit in some.rings:
-                profile = some.rings[unit].mean()
+                profile = some.rings[unit]
                 columns = {"distance": profile.middles, "mean": profile.mean, "stderr": profile.stderr}
                 about = {"model": name, "predicted": some.name, "unit": unit}
                 rows.append(

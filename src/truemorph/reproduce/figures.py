@@ -237,9 +237,9 @@ def _make_maps(work: Work, folder: Path) -> dict[str, Any]:
             problem = str(why)
     write_explanations(explanations, folder / MAPS)
     differences = [
-        {"first": one.first, "second": one.second, "class": one.name, "middles": one.difference.middles,
-         "difference": one.difference.difference, "low_95": one.difference.bands[0.95][0],
-         "high_95": one.difference.bands[0.95][1], "galaxies": one.difference.galaxies}
+        {"first": one.first, "second": one.second, "class": one.name, "middles": one.middles,
+         "difference": one.difference, "low_95": one.limits[0.95][0], "high_95": one.limits[0.95][1],
+         "galaxies": one.galaxies}
         for one in compare(explanations, _RESAMPLES, work.options.seed)
     ]  # fmt: skip
     write_json(folder / "differences.json", {"differences": differences})
@@ -254,7 +254,7 @@ def _looks(one: Any) -> dict[str, Any]:
     """Where a model looks, in numbers: mean intensity in the inner and the outer third of the radius."""
     out: dict[str, Any] = {"layer": one.layer, "cells": one.cells, "problems": len(one.problems)}
     for some in one.classes:
-        profile = some.rings["pixel"].mean() if some.galaxies else None
+        profile = some.rings["pixel"] if some.galaxies else None
         thirds = None if profile is None else np.array_split(profile.mean, 3)
         out[some.name] = {
             "galaxies": some.galaxies,

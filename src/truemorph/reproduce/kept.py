@@ -43,8 +43,8 @@ def write_explanations(explanations: Mapping[str, Explanation], path: Path) -> N
 
 def read_explanations(path: Path) -> dict[str, Explanation]:
     """Read them back; galaxies that were left out are not kept."""
-    from truemorph.explain.profiles import MeanMap
-    from truemorph.explain.study import Explained, Explanation, Rings
+    from truemorph.explain.profiles import MeanMap, Profiles
+    from truemorph.explain.study import Explained, Explanation
 
     out = {}
     with np.load(path, allow_pickle=False) as kept:
@@ -54,7 +54,7 @@ def read_explanations(path: Path) -> dict[str, Explanation]:
                 start = f"{number}.{k}."
                 mean = MeanMap(*(kept[f"{start}{name}"] for name in ("mean", "stderr", "count")))
                 rings = {
-                    unit: Rings(kept[f"{start}edges{place}"], unit, kept[f"{start}profiles{place}"])
+                    unit: Profiles(kept[f"{start}edges{place}"], unit, kept[f"{start}profiles{place}"])
                     for place, unit in enumerate(some["units"])
                 }
                 ids = pl.Series("object_id", kept[f"{start}ids"].tolist(), dtype=pl.String)
