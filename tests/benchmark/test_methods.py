@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from truemorph.benchmark.methods import constant_transition, matched_fractions, pruned_rows
+from truemorph.benchmark.methods import constant_transition, matched_fractions
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.simulate.annotate import vote_fractions
 
@@ -49,15 +49,3 @@ def test_the_constant_is_the_mean_flip_rate():
     flips = RayleighTransition(11.25).flip_probability(alpha)
     labels = (truth & (rng.random(30_000) > flips)).astype(int)
     assert constant_transition(labels, alpha).flip == pytest.approx(flips.mean(), abs=0.02)
-
-
-def test_cleanlab_prunes_flipped_labels():
-    rng = np.random.default_rng(0)
-    truth = rng.integers(0, 2, 2_000)
-    p = np.clip(np.where(truth == 1, 0.9, 0.1) + rng.normal(0, 0.05, 2_000), 0.01, 0.99)
-    labels = truth.copy()
-    flipped = rng.choice(2_000, 200, replace=False)
-    labels[flipped] = 1 - labels[flipped]
-    kept = pruned_rows(labels, np.column_stack([1 - p, p]))
-    assert kept[flipped].mean() < 0.02
-    assert 1_790 <= kept.sum() <= 1_810

@@ -82,7 +82,7 @@ def test_in_units_of_their_radii_galaxies_of_one_law_are_alike():
     got = radial_profiles(maps, np.linspace(0, 2, 5), radii)
     # As above: half a diagonal of a pixel over the smallest radius.
     np.testing.assert_allclose(got, np.broadcast_to(got[2], got.shape), atol=np.sqrt(0.5) / 12 / 4)
-    unknown = radial_profiles(maps, np.linspace(0, 2, 5), [12.0, np.nan, 31.0])
+    unknown = radial_profiles(maps, np.linspace(0, 2, 5), np.array([12.0, np.nan, 31.0]))
     assert np.isnan(unknown[1]).all()
     np.testing.assert_array_equal(unknown[[0, 2]], got[[0, 2]])
 
@@ -90,7 +90,7 @@ def test_in_units_of_their_radii_galaxies_of_one_law_are_alike():
 def test_rings_beyond_the_picture_have_no_value_and_rings_at_its_corners_have_theirs():
     ramp = np.ones((1, 10, 10))
     ramp[0, 0, 0] = 5  # its outer corner is the farthest from the centre, at 7.07
-    got = radial_profiles(ramp, [0, 1, 6.9, 7.05, 8, 9])[0]
+    got = radial_profiles(ramp, np.array([0, 1, 6.9, 7.05, 8, 9]))[0]
     assert got[0] == pytest.approx(1)
     assert got[2] == pytest.approx((5 + 3) / 4)  # one corner of four
     assert np.isnan(got[4])
@@ -155,7 +155,7 @@ def test_what_models_share_cancels():
     first, second = common + rng.normal(0.02, 0.01, (300, 2)), common
     names = [f"g{k}" for k in range(300)]
     paired, paired_limits, _ = profile_difference(first, second, (names, names))
-    apart, apart_limits, _ = profile_difference(first, second)
+    apart, apart_limits, _ = profile_difference(first, second, (range(300), range(300, 600)))
     np.testing.assert_allclose(paired, (first - second).mean(axis=0))
     np.testing.assert_allclose(apart, paired)
     half_paired, half_apart = (np.diff(one[0.68], axis=0)[0] / 2 for one in (paired_limits, apart_limits))
@@ -192,7 +192,7 @@ def test_seeds_and_rings_without_galaxies():
     first, second = maps_of(20, 3, 0)[:, 0], maps_of(20, 3, 1)[:, 0]
     first[:, 2] = np.nan
     (difference, limits, _), (_, again, _), (_, other, _) = (
-        profile_difference(first, second, bootstrap=100, seed=seed) for seed in (0, 0, 1)
+        profile_difference(first, second, (range(20), range(20)), bootstrap=100, seed=seed) for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(limits[0.95], again[0.95])
     assert not np.array_equal(limits[0.95], other[0.95])
@@ -227,10 +227,10 @@ def test_scaling_brings_galaxies_to_one_size():
     axis = np.arange(size) - (size - 1) / 2
     maps = np.exp(-((np.hypot(axis[:, None], axis)[None] / radii[:3, None, None]) ** 2))
     maps = np.concatenate([maps, maps[:1]])
-    got = aligned(maps, radius=radii, size=32, extent=2.0)
-    place = 2.0 * (2 * np.arange(32) + 1 - 32) / 32
+    got = aligned(maps, np.zeros(4), radii)
+    place = 2.0 * (2 * np.arange(size) + 1 - size) / size
     expected = np.exp(-(place[:, None] ** 2 + place**2))
-    np.testing.assert_allclose(got[:2], np.broadcast_to(expected, (2, 32, 32)), atol=2 * 2 / 8 / 16**2)
+    np.testing.assert_allclose(got[:2], np.broadcast_to(expected, (2, size, size)), atol=2 * 2 / 8 / 16**2)
     # Two radii of the third reach beyond the picture, half of whose side is 0.8 of one.
     outside = np.abs(place) > 0.8
     assert np.isnan(got[2][outside]).all()
@@ -238,17 +238,7 @@ def test_scaling_brings_galaxies_to_one_size():
     assert np.isnan(got[3]).all()
 
 
-def test_bad_input_says_so():
-    maps = maps_of(2, 8, 0)
-    for edges in ([0], [0, 2, 1], [-1, 1], [0, np.nan], [0, 0, 1]):
-        with pytest.raises(InputError, match="edges of rings should ascend"):
-            radial_profiles(maps, edges)
-    with pytest.raises(InputError, match="above 0; got -3"):
-        radial_profiles(maps, [0, 1], [2.0, -3.0])
+def test_resamples_are_needed():
     profiles = maps_of(4, 3, 0)[:, 0]
-    with pytest.raises(InputError, match="needs galaxies of both"):
-        profile_difference(profiles, profiles[:0])
     with pytest.raises(InputError, match="1 or more; got 0"):
-        profile_difference(profiles, profiles, bootstrap=0)
-    with pytest.raises(InputError, match="comes twice"):
-        profile_difference(profiles, profiles, (list("abca"), list("abcd")))
+        profile_difference(profiles, profiles, (range(4), range(4)), bootstrap=0)

@@ -165,8 +165,6 @@ def test_one_galaxy_and_none(model):
 
     with pytest.raises(InputError, match=r"no galaxy with a good image to explain \(first: 5, the file is empty\)"):
         explain({"a": model}, broken)
-    with pytest.raises(InputError, match="1 or more; got 0"):
-        explain({"a": model}, source_of(pictures(1)), rings=0)
     features = replace(model, described={**model.described, "training": {"classifier": "logistic"}})
     with pytest.raises(InputError, match="reads catalogue features"):
         explain({"a": model, "b": features}, source_of(pictures(1)))

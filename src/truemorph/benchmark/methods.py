@@ -30,7 +30,6 @@ from truemorph.bias.transitions import ConstantTransition, MatrixTransition, Tra
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.config import TrainingConfig, training_config
-from truemorph.errors import require_extra
 from truemorph.images.degrade import degrade
 from truemorph.simulate.annotate import VOLUNTEERS, vote_fraction_evidence
 
@@ -300,16 +299,13 @@ def constant(bench: Bench) -> Outcome:
     return _predicting(bench.network(world.labels, transition), transition)
 
 
-def pruned_rows(labels: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Rows whose labels confident learning leaves in (Northcutt et al. 2021, JAIR), by out-of-fold p(ỹ | x)."""
-    require_extra("benchmark")
+def undoubted(bench: Bench) -> np.ndarray:
+    """Galaxies whose label cleanlab doesn't doubt, from naive networks of three folds, shape (N,).
+
+    Confident learning: Northcutt et al. 2021, JAIR.
+    """
     from cleanlab.filter import find_label_issues
 
-    return ~find_label_issues(labels, p, n_jobs=1)
-
-
-def undoubted(bench: Bench) -> np.ndarray:
-    """Galaxies whose label cleanlab doesn't doubt, from naive networks of three folds, shape (N,)."""
     world = bench.world
     folded = bench.network(world.labels, folds=_FOLDS)
     seen = folded.seen.filter(pl.col("fold") >= 0)
@@ -320,7 +316,7 @@ def undoubted(bench: Bench) -> np.ndarray:
         for part in np.array_split(asked, max(1, asked.size // _BATCH)):
             p[part] = folded.member_probabilities(world.images[rows[part]], member)
     kept = np.ones(world.alpha.size, bool)
-    kept[rows] = pruned_rows(world.labels[rows], p)
+    kept[rows] = ~find_label_issues(world.labels[rows], p, n_jobs=1)
     return kept
 
 
@@ -504,20 +500,16 @@ def _out_of_fold(world: World, columns: np.ndarray, families: Sequence[str]) -> 
     return _relabelled(p, model.transition_), _relabelled(after, model.transition_)
 
 
-def _dcv14_on_features(bench: Bench) -> tuple[Outcome, Outcome]:
-    world = bench.world
-    found: tuple[Outcome, Outcome] = bench.once("dcv14", lambda: _out_of_fold(world, world.features, CURVES[:1]))
-    return found
+def dcv14(*, posterior: bool) -> Callable[[Bench], Outcome]:
+    """DCV14 on catalogue features, out of fold: p(y | x), or the posterior with each galaxy's own label."""
 
+    def run(bench: Bench) -> Outcome:
+        world = bench.world
+        found = bench.once("dcv14", lambda: _out_of_fold(world, world.features, CURVES[:1]))
+        outcome: Outcome = found[posterior]
+        return outcome
 
-def dcv14(bench: Bench) -> Outcome:
-    """DCV14 on catalogue features, out of fold: p(y | x), as for a galaxy without a label."""
-    return _dcv14_on_features(bench)[0]
-
-
-def dcv14_posterior(bench: Bench) -> Outcome:
-    """The same with each galaxy's own label: the posterior."""
-    return _dcv14_on_features(bench)[1]
+    return run
 
 
 def dcv14_all(bench: Bench) -> Outcome:
@@ -568,8 +560,8 @@ METHODS = (
     Method("ddb-right-votes", "DDB, right model of votes", right_votes, (NETWORKS,), _WITH_TRANSITION),
     Method("truth", "trained on the truth", truth, (NETWORKS,)),
     Method("matching", "vote-fraction matching", matching, (TABLES,)),
-    Method("dcv14", "DCV14, p(y | x)", dcv14, (TABLES,)),
-    Method("dcv14-posterior", "DCV14, posterior", dcv14_posterior, (TABLES,)),
+    Method("dcv14", "DCV14, p(y | x)", dcv14(posterior=False), (TABLES,)),
+    Method("dcv14-posterior", "DCV14, posterior", dcv14(posterior=True), (TABLES,)),
     Method("dcv14-all", "DCV14 on features and z, family by AIC, posterior", dcv14_all, (TABLES,)),
     Method("likelihood", "θ from labels alone, posterior", posterior_of(labels_alone), (TABLES,)),
     Method("conditional", "conditional T(α) and p(y | z), posterior", posterior_of(conditional), (TABLES,)),

@@ -77,11 +77,10 @@ class ExplainResult(Result):
     def plot(self, ax: Any = None) -> Any:
         """Draw mean intensity against distance from the centre, by predicted class; returns matplotlib axes."""
         ax = axes_or_new(ax)
-        for name, one in self.content["models"].items():
-            for kind, some in one["classes"].items():
-                for found in [some["profiles"][unit] for unit in ("pixel",) if unit in some["profiles"]]:
-                    edges = np.asarray(found["edges"], dtype=float)
-                    ax.plot(0.5 * (edges[1:] + edges[:-1]), found["mean"], label=f"{name}, predicted {kind}")
+        for name, one in self.explanations.items():
+            for some in one.classes:
+                found = some.rings["pixel"]
+                ax.plot(found.middles, found.mean, label=f"{name}, predicted {some.name}")
         ax.set(xlabel="distance from the centre (pixels)", ylabel="mean intensity of maps")
         ax.legend(frameon=False, fontsize=8)
         return ax
@@ -232,7 +231,10 @@ def _summary(
                 some.name: {
                     "galaxies": some.galaxies,
                     "blank_maps": int(some.blank.sum()),
-                    "profiles": {unit: _profile(rings) for unit, rings in some.rings.items()},
+                    "profiles": {
+                        unit: {"edges": one.edges, "mean": one.mean, "stderr": one.stderr, "galaxies": one.counts}
+                        for unit, one in some.rings.items()
+                    },
                 }
                 for some in one.classes
             },
@@ -265,10 +267,6 @@ def _summary(
             for name, one in checks.items()
         },
     }
-
-
-def _profile(found: Any) -> dict[str, Any]:
-    return {"edges": found.edges, "mean": found.mean, "stderr": found.stderr, "galaxies": found.counts}
 
 
 def _stacked(parts: Iterable[tuple[dict[str, str], dict[str, Any]]]) -> pl.DataFrame:

@@ -213,21 +213,15 @@ class _Resampled:
 
 def _grid(size: int, cells: int, steps: list[_Resampled]) -> Grid:
     """Cells' places by the convolutions on the way; where these don't lead there, cells share the side evenly."""
-
-    def ways(side: int) -> list[list[tuple[int, int]]]:
-        if side == cells:
-            return [[]]
-        onward = dict.fromkeys(one.after for one in steps if one.before == side > one.after >= cells)
-        return [[(side, after), *rest] for after in onward for rest in ways(after)]
-
-    way = max(ways(size), key=len, default=None)
-    if way is None:
-        return Grid(cells, (size / cells - 1) / 2, size / cells)
-    first, step = 0.0, 1
-    for sides in way:
+    first, step, side = 0.0, 1, size
+    while side > cells:
+        onward = [one for one in steps if one.before == side > one.after >= cells]
+        if not onward:
+            return Grid(cells, (size / cells - 1) / 2, size / cells)
+        side = max(one.after for one in onward)
         # Branches that are added may place their cells apart: a ResNet-D's shortcut takes the mean of two pixels where
         # its convolution is centred on the first.
-        beside = [one for one in steps if (one.before, one.after) == sides]
+        beside = [one for one in onward if one.after == side]
         first += step * sum(one.first for one in beside) / len(beside)
         step *= beside[0].stride
     return Grid(cells, first, float(step))

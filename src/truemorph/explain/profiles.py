@@ -17,7 +17,6 @@ from scipy.ndimage import map_coordinates
 from truemorph.errors import InputError
 
 _RESAMPLES_AT_ONCE = 64
-_MAPS_AT_ONCE = 256
 _LIMITS = (0.68, 0.95)
 
 
@@ -157,63 +156,44 @@ def ring_areas(size: int, edges: np.ndarray) -> np.ndarray:
     return np.diff(np.diff(np.diff(signed, axis=-1), axis=-2), axis=-3)
 
 
-def radial_profiles(maps: np.ndarray, edges: Any, scale: Any = None) -> np.ndarray:
+def radial_profiles(maps: np.ndarray, edges: np.ndarray, scale: np.ndarray | None = None) -> np.ndarray:
     """Mean intensity of each map in rings around the centre of the picture.
 
     Parameters
     ----------
     maps : array, shape (N, S, S)
-        Finite, or NaN where there is no value.
-    edges : array-like, shape (B + 1,)
-        Of the rings, ascending; pixels, or units of `scale`.
-    scale : array-like, shape (N,), optional
+    edges : array, shape (B + 1,)
+        Of the rings, ascending from 0 or above; pixels, or units of `scale`.
+    scale : array, shape (N,), optional
         Pixels of the unit, galaxy by galaxy (R_petro, say). NaN where it isn't known: that row is NaN.
 
     Returns
     -------
     array, shape (N, B)
-        Weighted by the area that a pixel and a ring share. Of rings that leave the picture, the part in it; NaN where
-        no part is.
-
-    Raises
-    ------
-    InputError
-        If edges don't ascend from 0 or above, or a scale isn't positive.
+        Weighted by the area that a pixel and a ring have in common. Of rings that leave the picture, the part in it;
+        NaN where no part is.
     """
-    edges = np.asarray(edges, np.float64)
-    if edges.ndim != 1 or edges.size < 2 or not np.isfinite(edges).all() or edges[0] < 0 or np.any(np.diff(edges) <= 0):
-        raise InputError(f"edges of rings should ascend from 0 or above, two at least; got {edges.tolist()}")
     n, size = maps.shape[:2]
-    out = np.full((n, edges.size - 1), np.nan)
+    flat = maps.reshape(n, -1).astype(np.float64)
     if scale is None:
-        areas = ring_areas(size, edges)
-        for start in range(0, n, _MAPS_AT_ONCE):
-            rows = slice(start, start + _MAPS_AT_ONCE)
-            out[rows] = _weighted(maps[rows], areas)
-        return out
-    scale = np.broadcast_to(np.asarray(scale, np.float64), (n,))
-    if np.any(scale <= 0):
-        raise InputError(f"scale is a radius in pixels, above 0; got {scale[scale <= 0][0]:g}")
+        return _ring_means(flat, ring_areas(size, edges))
+    out = np.full((n, edges.size - 1), np.nan)
     for row in np.flatnonzero(np.isfinite(scale)):
-        out[row] = _weighted(maps[row : row + 1], ring_areas(size, edges * scale[row]))[0]
+        out[row] = _ring_means(flat[row], ring_areas(size, edges * scale[row]))
     return out
 
 
-def _weighted(maps: np.ndarray, areas: np.ndarray) -> np.ndarray:
+def _ring_means(flat: np.ndarray, areas: np.ndarray) -> np.ndarray:
     weights = areas.reshape(len(areas), -1).T
-    flat = maps.reshape(len(maps), -1).astype(np.float64)
-    there = np.isfinite(flat)
-    total = np.where(there, flat, 0) @ weights
-    # All pixels are there but in aligned maps.
-    area = there.astype(np.float64) @ weights if not there.all() else np.broadcast_to(weights.sum(axis=0), total.shape)
+    area = weights.sum(axis=0)
     # Less than a thousandth of a pixel is rounding.
-    return np.where(area > 1e-3, total / np.maximum(area, 1e-3), np.nan)
+    return np.where(area > 1e-3, flat @ weights / np.maximum(area, 1e-3), np.nan)
 
 
 def profile_difference(
     first: np.ndarray,
     second: np.ndarray,
-    ids: tuple[Sequence[Any], Sequence[Any]] | None = None,
+    ids: tuple[Sequence[Any], Sequence[Any]],
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> tuple[np.ndarray, dict[float, np.ndarray], tuple[int, int, int]]:
@@ -226,8 +206,8 @@ def profile_difference(
     ----------
     first, second : array, shape (N, B) and (M, B)
         From `radial_profiles`.
-    ids : pair of sequences, lengths N and M, optional
-        Which galaxies they are; default all different.
+    ids : pair of sequences, lengths N and M
+        Which galaxies they are, each once.
     bootstrap : int
         Resamples; multinomial counts.
     seed : int
@@ -243,21 +223,13 @@ def profile_difference(
     Raises
     ------
     InputError
-        If a sample is empty or names a galaxy twice, or there are no resamples.
+        If there are no resamples.
     """
-    n, m = len(first), len(second)
-    if not n or not m:
-        raise InputError("a difference needs galaxies of both models")
     if bootstrap < 1:
         raise InputError(f"bootstrap is a number of resamples, 1 or more; got {bootstrap}")
-    if ids is None:
-        place_first, place_second, every = np.arange(n), n + np.arange(m), n + m
-    else:
-        known: dict[Any, int] = {}
-        place_first, place_second = (np.array([known.setdefault(one, len(known)) for one in some]) for some in ids)
-        every = len(known)
-        if len(set(place_first)) < n or len(set(place_second)) < m:
-            raise InputError("a galaxy comes twice in one sample; give each once")
+    known: dict[Any, int] = {}
+    place_first, place_second = (np.array([known.setdefault(one, len(known)) for one in some]) for some in ids)
+    n, m, every = len(first), len(second), len(known)
     rng = np.random.default_rng(seed)
     samples = [(place_first, *_filled(first)), (place_second, *_filled(second))]
     drawn = []
@@ -284,30 +256,22 @@ def _ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def aligned(
-    maps: np.ndarray,
-    angle: np.ndarray | None = None,
-    radius: np.ndarray | None = None,
-    size: int | None = None,
-    extent: float = 2.0,
-) -> np.ndarray:
+def aligned(maps: np.ndarray, angle: np.ndarray, radius: np.ndarray | None = None, extent: float = 2.0) -> np.ndarray:
     """Turn each map until its galaxy's major axis lies along x, and scale it by its radius; bilinear.
 
     Parameters
     ----------
     maps : array, shape (N, S, S)
-    angle : array, shape (N,), optional
-        Of the major axis, radians, from +x (columns) towards +y (rows). Default: not turned.
+    angle : array, shape (N,)
+        Of the major axis, radians, from +x (columns) towards +y (rows).
     radius : array, shape (N,), optional
         Pixels. Default: not scaled.
-    size : int, optional
-        Side of the maps that come out; default S.
     extent : float
-        With `radius`: half a side of these, in radii.
+        With `radius`: half a side of the maps that come out, in radii.
 
     Returns
     -------
-    array, shape (N, size, size)
+    array, shape (N, S, S)
         NaN outside of the picture, and all over where angle or radius is NaN.
 
     Examples
@@ -317,14 +281,12 @@ def aligned(
     [1.0, 1.0, 1.0, 1.0, 1.0]
     """
     n, side = maps.shape[:2]
-    size = side if size is None else size
     # Pixel centres of the result, from its centre, in units of half its side.
-    axis = (2 * np.arange(size) + 1 - size) / size
-    half = np.full(n, side / 2) if radius is None else extent * np.asarray(radius, np.float64)
-    turn = np.zeros(n) if angle is None else np.asarray(angle, np.float64)
-    out = np.empty((n, size, size), maps.dtype if maps.dtype.kind == "f" else np.float64)
+    axis = (2 * np.arange(side) + 1 - side) / side
+    half = np.full(n, side / 2) if radius is None else extent * radius
+    out = np.empty_like(maps)
     for row in range(n):
-        cosine, sine = np.cos(turn[row]), np.sin(turn[row])
+        cosine, sine = np.cos(angle[row]), np.sin(angle[row])
         x = half[row] * (cosine * axis[None, :] - sine * axis[:, None]) + (side - 1) / 2
         y = half[row] * (sine * axis[None, :] + cosine * axis[:, None]) + (side - 1) / 2
         outside = (np.abs(x - (side - 1) / 2) > side / 2 + 1e-9) | (np.abs(y - (side - 1) / 2) > side / 2 + 1e-9)

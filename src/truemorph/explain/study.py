@@ -203,8 +203,6 @@ def explain(
     InputError
         If a model can't be explained, or no galaxy has a good image.
     """
-    if rings < 1:
-        raise InputError(f"rings is how many rings a profile has, 1 or more; got {rings}")
     # Before an hour is spent on the first.
     cams = {name: GradCam(model, layer) for name, model in models.items()}
     return {name: _explain(name, cam, source, rings, align, progress or Silence()) for name, cam in cams.items()}
