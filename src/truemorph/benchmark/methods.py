@@ -543,7 +543,7 @@ class Method:
 # Where labels follow a T(α).
 _WITH_TRANSITION = [one for one in WITH_PICTURES if SIMULATED.get(one, "real")]
 METHODS = (
-    Method("labels", "labels as given", as_labelled, (NETWORKS, TABLES)),
+    Method("labels", "observed labels", as_labelled, (NETWORKS, TABLES)),
     Method("naive", "naive training", naive, (NETWORKS,)),
     Method("constant", "constant flip rate", constant, (NETWORKS,)),
     Method("cleanlab", "cleanlab, then naive", pruned, (NETWORKS,)),

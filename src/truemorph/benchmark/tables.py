@@ -54,8 +54,9 @@ TRAINED = (
 RELABELLED = (
     "Relabelling: scored against the truth on the galaxies whose labels and votes were given, DCV14 out of fold. "
     "Three methods see 300 true classes, of galaxies that no method is scored on.",
-    "Experts who typed the real galaxies saw the same SDSS pictures: they are trusted for a definition of a disk, "
-    "and are not the last truth. α is R90 over σ of the PSF there (GZ1: g band, one seeing of 1.32 arcsec for all).",
+    "Experts who typed the real galaxies saw the same SDSS pictures: their types are gold labels for a definition "
+    "of a disk, and not the last truth. α is R90 over σ of the PSF there (GZ1: g band, one seeing of 1.32 arcsec "
+    "for all).",
     "Vote fractions of Hart et al. and of matching are taken for p(disk), which they were not made to be: compare "
     "them by AUC and hard fractions. On real tables the spread over seeds is that of folds and gold rows alone; the"
     " sampling error of an accuracy is about 0.02 for 690 galaxies (GZ2) and 0.006 for 8,966 (GZ1).",

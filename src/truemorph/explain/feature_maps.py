@@ -69,7 +69,7 @@ class Layer:
         return output
 
     def from_map(self, seen: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """Back to the form that the backbone goes on with."""
+        """Back to the form that the next layer of the backbone takes."""
         if self.form == "channels last":
             return seen.permute(0, 2, 3, 1)
         if self.form == "tokens":
@@ -212,7 +212,7 @@ class _Resampled:
 
 
 def _grid(size: int, cells: int, steps: list[_Resampled]) -> Grid:
-    """Cells' places by the convolutions on the way; where these don't lead there, cells share the side evenly."""
+    """Cells' places by the convolutions on the way; else spread evenly over the side."""
     first, step, side = 0.0, 1, size
     while side > cells:
         onward = [one for one in steps if one.before == side > one.after >= cells]

@@ -68,7 +68,7 @@ def mean_map_figure(explanations: Mapping[str, Explanation], turned: bool = Fals
 def profile_figure(
     explanations: Mapping[str, Explanation], unit: str = PIXELS, colours: Mapping[str, str] | None = None
 ) -> Figure:
-    """Mean intensity against distance from the centre, a panel a class; bands are standard errors over galaxies.
+    """Mean intensity against distance from the centre, a panel a class; shaded: standard errors over galaxies.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def profile_figure(
 
 
 def difference_figure(compared: Sequence[Compared], unit: str = PIXELS) -> Figure:
-    """Differences of profiles with bootstrap bands of 68 and 95 %, a row a pair of models and a panel a class."""
+    """Differences of profiles with bootstrap limits of 68 and 95 %, a row a pair of models and a panel a class."""
     some = [one for one in compared if one.unit == unit]
     pairs = list(dict.fromkeys((one.first, one.second) for one in some))
     names = list(dict.fromkeys(one.name for one in some))

@@ -149,11 +149,11 @@ def components(
     bulge, disk, young : arrays, shape (S, S)
     """
     unit, angle, ratio = galaxy["unit_length"], galaxy["position_angle"], galaxy["axis_ratio"]
-    share = galaxy["bulge_fraction"]
-    roundness = float(bulge_axis_ratio(share, ratio))
+    fraction = galaxy["bulge_fraction"]
+    roundness = float(bulge_axis_ratio(fraction, ratio))
     bulge = sersic_light(axis, galaxy["sersic_index"], galaxy["bulge_radius"] * unit, roundness, angle)
-    bulge *= np.float32(share)
-    if share >= 1:
+    bulge *= np.float32(fraction)
+    if fraction >= 1:
         none = np.zeros_like(bulge)
         return bulge, none, none
     ratio = max(ratio, _SMALLEST_AXIS * pixel / unit)
@@ -163,33 +163,33 @@ def components(
     radius = np.abs(plane)
     # Per square arcsec as projected; exponential disk of unit light has 1 / 2π in its centre.
     exponential = np.exp(-radius) * np.float32(1 / (2 * np.pi * unit**2 * ratio))
-    bar_share = galaxy["bar_fraction"] * (1 - share)
-    disk_share = 1 - share - bar_share
-    if bar_share > 0:
+    bar_fraction = galaxy["bar_fraction"] * (1 - fraction)
+    disk_fraction = 1 - fraction - bar_fraction
+    if bar_fraction > 0:
         turned = plane * np.exp(np.complex64(-1j * galaxy["bar_angle"]))
         length = np.float32(galaxy["bar_length"])
         # A box of generalised ellipses, flat inside (Athanassoula et al. 1990), four times longer than wide.
         boxy = (np.abs(turned.real) / length) ** 3 + (np.abs(turned.imag) / (length / 4)) ** 3
         bar = np.exp(-boxy)
-        bulge += bar * np.float32(bar_share / (bar.sum() * pixel**2))
+        bulge += bar * np.float32(bar_fraction / (bar.sum() * pixel**2))
     if galaxy["ring_strength"] > 0:
         ring = np.exp(-0.5 * ((radius - np.float32(galaxy["ring_radius"])) / np.float32(0.22)) ** 2)
         ring_light = exponential * (1 + np.float32(2 * galaxy["ring_strength"]) * ring)
     else:
         ring_light = exponential
-    young_share = galaxy["young_fraction"] * disk_share
-    if young_share > 0:
+    young_fraction = galaxy["young_fraction"] * disk_fraction
+    if young_fraction > 0:
         contrast = _spiral(plane, galaxy, rng)
         beyond_bulge = 1 - np.exp(-((radius / np.float32(0.6)) ** 2))
         strength = np.float32(galaxy["arm_strength"]) * beyond_bulge
         young = ring_light * np.exp(strength * contrast - 0.5 * strength**2)
         disk = exponential * (1 + np.float32(0.25) * np.clip(strength * contrast, -1, 1.5))
-        young *= np.float32(young_share / (young.sum() * pixel**2))
-        disk_share -= young_share
+        young *= np.float32(young_fraction / (young.sum() * pixel**2))
+        disk_fraction -= young_fraction
     else:
         young = np.zeros_like(exponential)
         disk = ring_light
-    disk *= np.float32(disk_share / (disk.sum() * pixel**2))
+    disk *= np.float32(disk_fraction / (disk.sum() * pixel**2))
     if galaxy["dust"] > 0 and ratio < 0.35:
         # A lane along the midplane, a little to one side, of what is nearly edge-on.
         height = plane.imag * np.float32(ratio)
@@ -220,20 +220,20 @@ def _in_bands(r_flux: np.ndarray | float, g_r: np.ndarray | float, r_i: np.ndarr
 
 
 def _add_points(light: np.ndarray, x: np.ndarray, y: np.ndarray, fluxes: np.ndarray) -> None:
-    """Share each point's flux, shape (3, M), out to the four pixels around it."""
+    """Divide each point's flux, shape (3, M), between the four pixels around it."""
     size = light.shape[1]
     left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     inside = (left >= 0) & (top >= 0) & (left < size - 1) & (top < size - 1)
     left, top, fluxes = left[inside], top[inside], fluxes[:, inside]
-    right_share, low_share = x[inside] - left, y[inside] - top
-    for dy, dx, share in (
-        (0, 0, (1 - low_share) * (1 - right_share)),
-        (0, 1, (1 - low_share) * right_share),
-        (1, 0, low_share * (1 - right_share)),
-        (1, 1, low_share * right_share),
+    to_right, below = x[inside] - left, y[inside] - top
+    for dy, dx, fraction in (
+        (0, 0, (1 - below) * (1 - to_right)),
+        (0, 1, (1 - below) * to_right),
+        (1, 0, below * (1 - to_right)),
+        (1, 1, below * to_right),
     ):
         for band, flux in zip(light, fluxes, strict=True):
-            np.add.at(band, (top + dy, left + dx), (flux * share).astype(light.dtype))
+            np.add.at(band, (top + dy, left + dx), (flux * fraction).astype(light.dtype))
 
 
 def _add_galaxy(

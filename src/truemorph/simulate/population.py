@@ -281,8 +281,8 @@ def _crossing(rising: np.ndarray, level: np.ndarray | float, grid: np.ndarray) -
     after = np.clip((rising < level).sum(axis=1), 1, grid.size - 1)
     rows = np.arange(rising.shape[0])
     low, high = rising[rows, after - 1], rising[rows, after]
-    share = np.clip((level[:, 0] - low) / np.maximum(high - low, 1e-12), 0, 1)
-    return grid[after - 1] + share * (grid[after] - grid[after - 1])
+    fraction = np.clip((level[:, 0] - low) / np.maximum(high - low, 1e-12), 0, 1)
+    return grid[after - 1] + fraction * (grid[after] - grid[after - 1])
 
 
 def aperture_radii(
@@ -332,12 +332,12 @@ def aperture_radii(
         (bulge_fraction, bulge_radius, bulge_index, bulge_axis_ratio),
         (1 - bulge_fraction, disk_half * disk_scale, np.ones_like(disk_scale), axis_ratio),
     )
-    for share, radius, index, ratio in parts:
-        used = np.flatnonzero(share > 0)
+    for fraction, radius, index, ratio in parts:
+        used = np.flatnonzero(fraction > 0)
         for c2, s2 in zip(cos2, sin2, strict=True):
             stretch = np.log(radius[used] / scale[used]) + 0.5 * np.log(c2 + ratio[used] ** 2 * s2)
             inside = light_inside(index[used, None], grid[None] - stretch[:, None])
-            growth[used] += share[used, None] * inside / _ANGLES
+            growth[used] += fraction[used, None] * inside / _ANGLES
     # The local brightness over the mean inside is half the slope of ln F against ln r.
     slope = 0.5 * np.gradient(np.log(np.maximum(growth, 1e-12)), grid, axis=1)
     petrosian = _crossing(np.maximum.accumulate(-slope, axis=1), -_PETROSIAN_RATIO, grid)
