@@ -9,6 +9,7 @@ from PIL import Image
 
 from explain.conftest import model_of, pictures
 from truemorph.errors import InputError
+from truemorph.explain.catalogue import ANGLE, RADIUS
 from truemorph.explain.gradcam import GradCam, upsampled
 from truemorph.explain.profiles import radial_profiles
 from truemorph.explain.study import PIXELS, RADII, Galaxies, compare, explain, galaxies_of
@@ -95,16 +96,16 @@ def test_a_catalogues_angles_are_from_north_through_east(tmp_path):
     for k, one in enumerate(ellipses(np.arctan2(-up, -left))):
         Image.fromarray(one).save(tmp_path / f"{k}.png")
     frame = pl.DataFrame(
-        {"object_id": np.arange(5), "image": [f"{k}.png" for k in range(4)] + [None], "pa": [*position_angles, 5.0]}
-    ).with_columns(share=pl.lit(0.25))
+        {"object_id": np.arange(5), "image": [f"{k}.png" for k in range(4)] + [None], ANGLE: [*position_angles, 5.0]}
+    ).with_columns(pl.lit(0.25).alias(RADIUS))
     config = model_of().config
-    (some,) = galaxies_of(frame, tmp_path, "pa", "share")(config)
+    (some,) = galaxies_of(frame, tmp_path)(config)
     assert some.problems == [(4, "no image")]
     measured = measure_shapes(some.pixels)["angle"].to_numpy()
     assert np.abs((some.angle - measured + np.pi / 2) % np.pi - np.pi / 2).max() < np.radians(2)
     np.testing.assert_allclose(some.radius, 0.25 * 64)
     # Of half the side, a quarter of the whole is half.
-    (cropped,) = galaxies_of(frame, tmp_path, "pa", "share")(config.model_copy(update={"crop": 0.5}))
+    (cropped,) = galaxies_of(frame, tmp_path)(config.model_copy(update={"crop": 0.5}))
     np.testing.assert_allclose(cropped.radius, 0.5 * 64)
 
 

@@ -35,7 +35,7 @@ class Leaderboard(Result):
 
     def summary(self) -> str:
         """Return the main scores of each world as text."""
-        from truemorph.benchmark.tables import cell
+        from truemorph.benchmark.page import cell
 
         lines = []
         for world in dict.fromkeys(row["world"] for row in self.content["rows"]):
@@ -138,7 +138,7 @@ def run_benchmark(
         ...
     truemorph.errors.InputError: no world or method 'magic'; worlds: ...
     """
-    from truemorph.benchmark import tables
+    from truemorph.benchmark import page
     from truemorph.benchmark.leaderboard import EPOCHS, REAL_EPOCHS, Plan, described, run_plan
     from truemorph.benchmark.methods import NETWORKS, QUICK, TABLES, methods_of
     from truemorph.benchmark.worlds import FILES, WITH_PICTURES, WITHOUT_PICTURES, Sizes
@@ -174,8 +174,8 @@ def run_benchmark(
     )
     out = Path(out)
     rows = run_plan(plan, out / "cache", jobs or (os.cpu_count() or 1 if catalogue_only else 1))
-    content = described(plan, rows, command, tables.RELABELLED if catalogue_only else tables.TRAINED)
-    tables.write_leaderboard(content, titles, out)
+    content = described(plan, rows, command, page.RELABELLED if catalogue_only else page.TRAINED)
+    page.write_leaderboard(content, titles, out)
     return Leaderboard(out, {**content, "titles": titles})
 
 

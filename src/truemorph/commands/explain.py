@@ -10,8 +10,6 @@ from truemorph.arguments import AtLeastOne, Count, Seed, Table
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import (
-    ANGLE,
-    RADIUS,
     ExplainResult,
     check_by_random_weights,
     chosen_galaxies,
@@ -108,10 +106,9 @@ def explain_classifier(
 
     named = {name: replace(model, device=device) for name, model in named_models(models).items()}
     table = read_catalogue(catalogue)
-    root = image_folder(table)
     frame = chosen_galaxies(table, rows, galaxies, seed)
     frame, radius = with_geometry(frame, str(catalogue), angle_column, radius_column, field)
-    source = galaxies_of(frame, root, ANGLE if angle_column else None, RADIUS if radius else None)
+    source = galaxies_of(frame, image_folder(table))
     with progress(frame.height * len(named), "explaining", "galaxies") as told:
         explanations = explain(
             named, source, layer=layer, rings=rings, align=align or angle_column is not None, progress=told

@@ -14,6 +14,7 @@ from truemorph._version import __version__
 from truemorph.bias.plots import axes_or_new
 from truemorph.catalogs.sampling import TEST
 from truemorph.errors import InputError, nearest
+from truemorph.explain.profiles import PIXELS, RADII
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json, written_whole
 from truemorph.results import Result
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 # Galaxies of the check by random weights, which makes dozens of maps of each.
 CHECKED = 32
 ANGLE, RADIUS = "explained angle", "explained radius"
-_UNITS = {"pixel": "pix", "R_petro": ""}
+_UNITS = {PIXELS: "pix", RADII: ""}
 
 
 @dataclass(frozen=True, repr=False)
@@ -79,7 +80,7 @@ class ExplainResult(Result):
         ax = axes_or_new(ax)
         for name, one in self.explanations.items():
             for some in one.classes:
-                found = some.rings["pixel"]
+                found = some.rings[PIXELS]
                 ax.plot(found.middles, found.mean, label=f"{name}, predicted {some.name}")
         ax.set(xlabel="distance from the centre (pixels)", ylabel="mean intensity of maps")
         ax.legend(frameon=False, fontsize=8)
@@ -363,12 +364,11 @@ def _write_figures(
     out: Path,
 ) -> list[str]:
     from truemorph.explain import plots
-    from truemorph.explain.study import PIXELS, RADII
 
     figures = {"average_maps": plots.mean_map_figure(explanations)}
     if any(some.aligned for one in explanations.values() for some in one.classes):
         figures["aligned_maps"] = plots.mean_map_figure(explanations, turned=True)
-    for unit in (PIXELS, RADII):
+    for unit in _UNITS:
         if any(unit in some.rings for one in explanations.values() for some in one.classes):
             figures[f"profiles_{unit.lower()}"] = plots.profile_figure(explanations, unit)
         if any(one.unit == unit for one in compared):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from truemorph.bias.plots import BLUE, GREY, RED, plain_text
-from truemorph.explain.sanity_check import Randomisation
-from truemorph.explain.study import PIXELS, RADII, REACH, Compared, Explanation
+from truemorph.explain.profiles import PIXELS, RADII, REACH
+
+if TYPE_CHECKING:
+    from truemorph.explain.sanity_check import Randomisation
+    from truemorph.explain.study import Compared, Explanation
 
 # Okabe & Ito's colours, and lines that are apart without colours.
 COLOURS = (RED, BLUE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "black")

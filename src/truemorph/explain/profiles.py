@@ -16,6 +16,9 @@ from scipy.ndimage import map_coordinates
 
 from truemorph.errors import InputError
 
+PIXELS, RADII = "pixel", "R_petro"  # units of rings
+# Radii out to which profiles and aligned maps go, where radii are known.
+REACH = 2.0
 _RESAMPLES_AT_ONCE = 64
 _LIMITS = (0.68, 0.95)
 
@@ -256,7 +259,7 @@ def _ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def aligned(maps: np.ndarray, angle: np.ndarray, radius: np.ndarray | None = None, extent: float = 2.0) -> np.ndarray:
+def aligned(maps: np.ndarray, angle: np.ndarray, radius: np.ndarray | None = None) -> np.ndarray:
     """Turn each map until its galaxy's major axis lies along x, and scale it by its radius; bilinear.
 
     Parameters
@@ -265,9 +268,7 @@ def aligned(maps: np.ndarray, angle: np.ndarray, radius: np.ndarray | None = Non
     angle : array, shape (N,)
         Of the major axis, radians, from +x (columns) towards +y (rows).
     radius : array, shape (N,), optional
-        Pixels. Default: not scaled.
-    extent : float
-        With `radius`: half a side of the maps that come out, in radii.
+        Pixels; half a side of the maps that come out is then `REACH` radii. Default: not scaled.
 
     Returns
     -------
@@ -283,7 +284,7 @@ def aligned(maps: np.ndarray, angle: np.ndarray, radius: np.ndarray | None = Non
     n, side = maps.shape[:2]
     # Pixel centres of the result, from its centre, in units of half its side.
     axis = (2 * np.arange(side) + 1 - side) / side
-    half = np.full(n, side / 2) if radius is None else extent * radius
+    half = np.full(n, side / 2) if radius is None else REACH * radius
     out = np.empty_like(maps)
     for row in range(n):
         cosine, sine = np.cos(angle[row]), np.sin(angle[row])

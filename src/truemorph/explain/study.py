@@ -17,17 +17,25 @@ import polars as pl
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
+from truemorph.explain.catalogue import ANGLE, RADIUS
 from truemorph.explain.gradcam import GradCam, upsampled
-from truemorph.explain.profiles import MapSum, MeanMap, Profiles, aligned, profile_difference, radial_profiles
+from truemorph.explain.profiles import (
+    PIXELS,
+    RADII,
+    REACH,
+    MapSum,
+    MeanMap,
+    Profiles,
+    aligned,
+    profile_difference,
+    radial_profiles,
+)
 from truemorph.images.shapes import measure_shapes
 from truemorph.labelling.decoding import decoded
 from truemorph.labelling.labeller import Labeller
 from truemorph.labelling.parts import Part, TablePart
 from truemorph.progress import Progress, Silence
 
-PIXELS, RADII = "pixel", "R_petro"
-# Radii out to which profiles and aligned maps go, where radii are known.
-REACH = 2.0
 _BATCH = 256
 
 
@@ -58,19 +66,16 @@ class Galaxies:
 Source = Callable[[TrainingConfig], Iterable[Galaxies]]
 
 
-def galaxies_of(frame: pl.DataFrame, root: Path, angle: str | None = None, radius: str | None = None) -> Source:
+def galaxies_of(frame: pl.DataFrame, root: Path) -> Source:
     """The galaxies of a catalogue.
 
     Parameters
     ----------
     frame : polars.DataFrame
-        `object_id`, `image`.
+        `object_id`, `image`; where they are known (`with_geometry`) position angles, degrees from north through east,
+        of pictures with north up and east left, and radii in units of the side of an image file, before the crop.
     root : Path
         Folder of the images.
-    angle : str, optional
-        Column of position angles, degrees from north through east, of pictures with north up and east left.
-    radius : str, optional
-        Column of radii in units of the side of an image file, before the crop.
     """
 
     def galaxies(config: TrainingConfig) -> Iterator[Galaxies]:
@@ -81,15 +86,16 @@ def galaxies_of(frame: pl.DataFrame, root: Path, angle: str | None = None, radiu
             good = [row for row, image in enumerate(images) if not isinstance(image, str)]
             chosen = rows.frame[good]
 
-            def column(name: str, chosen: pl.DataFrame = chosen) -> np.ndarray:
-                return chosen[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
-
+            angle, radius = (
+                chosen[name].cast(pl.Float64).fill_null(np.nan).to_numpy() if name in chosen.columns else None
+                for name in (ANGLE, RADIUS)
+            )
             yield Galaxies(
                 ids[good],
                 np.array([images[row] for row in good], np.uint8).reshape(-1, size, size, 3),
                 # North is up, against rows; east is left, against columns.
-                None if angle is None else np.pi / 2 - np.radians(column(angle)),
-                None if radius is None else column(radius) * size / config.crop,
+                None if angle is None else np.pi / 2 - np.radians(angle),
+                None if radius is None else radius * size / config.crop,
                 [(ids[row], image) for row, image in enumerate(images) if isinstance(image, str)],
             )
 
@@ -232,7 +238,7 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, p
         if align:
             angles = "measured on the pictures" if some.angle is None else "given"
             angle = measure_shapes(some.pixels)["angle"].to_numpy() if some.angle is None else some.angle
-            straight = aligned(maps, angle, radius, extent=REACH)
+            straight = aligned(maps, angle, radius)
             for k, total in enumerate(turned):
                 total.add(straight[predicted == k])
         profiles = {PIXELS: radial_profiles(maps, edges[PIXELS])}

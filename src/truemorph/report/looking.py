@@ -12,7 +12,7 @@ import polars as pl
 from truemorph.bias.transitions import DISK
 from truemorph.catalogs.catalogue import image_folder
 from truemorph.errors import InputError
-from truemorph.explain.catalogue import RADIUS, check_by_random_weights, with_geometry
+from truemorph.explain.catalogue import check_by_random_weights, with_geometry
 from truemorph.images.decode import fits_reading
 from truemorph.progress import progress
 from truemorph.report import gallery
@@ -242,7 +242,7 @@ def looks(found: Gathered, options: ReportOptions) -> Looks:
         frame = frame.sample(options.maps, seed=options.seed)
     radius = "radius" if options.field else None
     frame, radii = with_geometry(frame, str(found.path), None, radius, options.field)
-    source = galaxies_of(frame, image_folder(found.catalogue), None, RADIUS if radii else None)
+    source = galaxies_of(frame, image_folder(found.catalogue))
     models = {one.name: one.model for one in found.with_images}
     with progress(frame.height * len(models), "explaining", "galaxies") as told:
         explanations = explain(models, source, align=options.align, progress=told)
