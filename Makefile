@@ -44,7 +44,7 @@ bench: setup
 	$(BIN)/python benchmarks/preparing_speed.py
 	$(BIN)/python benchmarks/startup_speed.py
 
-# Hours; goes on where it was cut off. docs/leaderboard.md is made from it.
+# Hours; if interrupted, run it again to resume. docs/leaderboard.md is made from it.
 leaderboard: setup
 	$(BIN)/truemorph benchmark --data ../shared/data --out leaderboard --jobs 2
 

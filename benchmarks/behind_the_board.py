@@ -1,8 +1,8 @@
 """Why methods of the leaderboard do what they do: the single numbers that docs/leaderboard.md tells beside its tables.
 
-    python benchmarks/behind_the_board.py leaderboard/cache DATA
+    python benchmarks/behind_the_board.py DATA
 
-Networks (seed 0) are taken from the leaderboard's cache, or trained into it. DATA holds EFIGI's images and types.
+Networks (seed 0) are trained as for the leaderboard. DATA holds EFIGI's images and types.
 """
 
 import sys
@@ -10,19 +10,24 @@ from pathlib import Path
 
 import numpy as np
 
-from truemorph.benchmark.cache import Cache
 from truemorph.benchmark.leaderboard import EPOCHS, REAL_EPOCHS
-from truemorph.benchmark.methods import METHODS, benchmark_config, test_rows, undoubted
-from truemorph.benchmark.workbench import Workbench, probabilities
+from truemorph.benchmark.methods import NETWORKS, Bench, benchmark_config, methods_of, probabilities, undoubted
 from truemorph.benchmark.worlds import Sizes, make_world
 from truemorph.bias.scores import score
 from truemorph.catalogs.sampling import TRAIN
 from truemorph.simulate import simulate_galaxies
 
+METHODS, SIZES = methods_of(NETWORKS), Sizes()
 
-def what_cleanlab_drops(cache, sizes):
-    world = make_world("plain", 0, sizes, cache)
-    kept = undoubted(Workbench(world, benchmark_config(sizes.pixels, EPOCHS), cache))
+
+def bench_of(name, data=None):
+    epochs = REAL_EPOCHS if name == "real" else EPOCHS
+    return Bench(make_world(name, 0, SIZES, data), benchmark_config(SIZES.pixels, epochs))
+
+
+def what_cleanlab_drops():
+    bench = bench_of("plain")
+    world, kept = bench.world, undoubted(bench)
     rows = world.rows("train", "validation")
     dropped, labels, truth, alpha = ~kept[rows], world.labels[rows], world.truth[rows], world.alpha[rows]
     low, wrong, disk = alpha < np.median(alpha), labels != truth, labels == 1
@@ -36,13 +41,13 @@ def what_cleanlab_drops(cache, sizes):
         )
 
 
-def what_the_annotator_teaches(cache, sizes):
-    world = make_world("image annotator", 0, sizes, cache)
-    bench, test = Workbench(world, benchmark_config(sizes.pixels, EPOCHS), cache), test_rows(world)
-    kind = simulate_galaxies(sizes.all, 0, confounded=False)["type"].to_numpy()[test]
+def what_the_annotator_teaches():
+    bench = bench_of("image annotator")
+    world, test = bench.world, bench.world.scored
+    kind = simulate_galaxies(world.truth.size, 0, confounded=False)["type"].to_numpy()[test]
     high = world.alpha[test] > np.quantile(world.alpha[test], 2 / 3)
     print("\nimage annotator: shares called disk, α in the upper third")
-    pictures = np.asarray(world.images[test])
+    pictures = world.images[test]
     called = {"labels": world.labels[test] == 1}
     for name in ("ddb-paper", "ddb-gold-votes", "truth"):
         called[METHODS[name].title] = METHODS[name].run(bench).predict(pictures) > 0.5
@@ -51,16 +56,16 @@ def what_the_annotator_teaches(cache, sizes):
         print(f"  {title}: {shares}", flush=True)
 
 
-def what_half_of_the_pictures_teach(cache, sizes, data):
-    world = make_world("real", 0, sizes, cache, Path(data))
-    bench = Workbench(world, benchmark_config(sizes.pixels, REAL_EPOCHS), cache)
-    train, test = world.rows(TRAIN), test_rows(world)
+def what_half_of_the_pictures_teach(data):
+    bench = bench_of("real", data)
+    world, train, test = bench.world, bench.world.rows(TRAIN), bench.world.scored
     left = np.ones(world.alpha.size, bool)
     left[np.random.default_rng(1).choice(train, train.size // 2, replace=False)] = False
     # Half of the pictures, twice the epochs: as many steps.
-    config = bench.config.model_copy(update={"epochs": 2 * bench.config.epochs, "patience": 2 * bench.config.patience})
-    half = Workbench(world, config, cache).network(world.truth, kept=left)
-    pictures = np.asarray(world.images[test])
+    once = bench.training
+    twice = once.model_copy(update={"epochs": 2 * once.epochs, "patience": 2 * once.patience})
+    half = Bench(world, twice).network(world.truth, kept=left)
+    pictures = world.images[test]
     print(f"\nreal world, {train.size} pictures to learn from")
     for title, p in (
         ("truth of half of them", probabilities(half, pictures)),
@@ -70,11 +75,10 @@ def what_half_of_the_pictures_teach(cache, sizes, data):
         print(f"  {title}: AUC {auc:.3f}", flush=True)
 
 
-def main(folder, data):
-    cache, sizes = Cache(Path(folder)), Sizes()
-    what_cleanlab_drops(cache, sizes)
-    what_the_annotator_teaches(cache, sizes)
-    what_half_of_the_pictures_teach(cache, sizes, data)
+def main(data):
+    what_cleanlab_drops()
+    what_the_annotator_teaches()
+    what_half_of_the_pictures_teach(Path(data))
 
 
 if __name__ == "__main__":

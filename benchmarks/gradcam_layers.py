@@ -19,7 +19,7 @@ import polars as pl
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.classifiers.checkpoint import load
 from truemorph.explain.gradcam import GradCam, layers, upsampled
-from truemorph.explain.randomised import rank_correlations
+from truemorph.explain.sanity_check import rank_correlations
 from truemorph.explain.study import galaxies_of
 
 SHARE = 0.2

@@ -1,21 +1,16 @@
 """Disks made less resolved, by worse seeing and by distance: what networks of the leaderboard call them.
 
-    python benchmarks/twins.py leaderboard/cache
+    python benchmarks/twins.py
 
-Networks of the plain world (seed 0) are taken from the leaderboard's cache, or trained into it. True disks that nothing
-was learned from, α above 18, are drawn again at lower α; printed is mean p(disk), beside the share of disks that get
-the label at such an α. The last lines are accuracies of the network trained on the truth by octiles of α.
+Networks of the plain world (seed 0) are trained as for the leaderboard. True disks that nothing was learned from, α
+above 18, are drawn again at lower α; printed is mean p(disk), beside the fraction of disks that get the label at such
+an α. The last lines are accuracies of the network trained on the truth by octiles of α.
 """
-
-import sys
-from pathlib import Path
 
 import numpy as np
 
-from truemorph.benchmark.cache import Cache
 from truemorph.benchmark.leaderboard import EPOCHS
-from truemorph.benchmark.methods import METHODS, benchmark_config, test_rows
-from truemorph.benchmark.workbench import Workbench
+from truemorph.benchmark.methods import NETWORKS, Bench, benchmark_config, methods_of
 from truemorph.benchmark.worlds import Sizes, make_world
 from truemorph.simulate import at_resolution, render, simulate_galaxies
 
@@ -23,31 +18,31 @@ LEVELS = (15.0, 12.0, 9.0, 6.0)
 WELL_RESOLVED = 18.0
 
 
-def main(folder):
-    cache, sizes = Cache(Path(folder)), Sizes()
-    world = make_world("plain", 0, sizes, cache)
-    bench = Workbench(world, benchmark_config(sizes.pixels, EPOCHS), cache)
-    predict = {name: METHODS[name].run(bench).predict for name in ("naive", "ddb-right", "truth")}
+def main():
+    sizes = Sizes()
+    world = make_world("plain", 0, sizes)
+    bench = Bench(world, benchmark_config(sizes.pixels, EPOCHS))
+    predict = {name: methods_of(NETWORKS)[name].run(bench).predict for name in ("naive", "ddb-right", "truth")}
 
-    test = test_rows(world)
+    test = world.scored
     chosen = test[(world.truth[test] == 1) & (world.alpha[test] > WELL_RESOLVED)]
-    galaxies = simulate_galaxies(sizes.all, 0, confounded=False)[chosen]
+    galaxies = simulate_galaxies(world.truth.size, 0, confounded=False)[chosen]
     print(f"{chosen.size} disks, standard error of a mean at most {0.5 / np.sqrt(chosen.size):.3f}")
-    print(f"{'':24}{'crowd':>10}" + "".join(f"{name:>12}" for name in predict))
+    print(f"{'':24}{'volunteers':>10}" + "".join(f"{name:>12}" for name in predict))
 
-    def line(title, crowd, images):
+    def line(title, labelled, images):
         means = "".join(f"{predict[name](images).mean():12.3f}" for name in predict)
-        print(f"{title:24}{crowd:10.3f}{means}", flush=True)
+        print(f"{title:24}{labelled:10.3f}{means}", flush=True)
 
     seen = 1 - world.transition.flip_probability(world.alpha[chosen])
-    line("as they are", seen.mean(), np.asarray(world.images[chosen]))
+    line("as they are", seen.mean(), world.images[chosen])
     for how in ("seeing", "distance"):
         for number, level in enumerate(LEVELS):
             moved = at_resolution(galaxies, np.full(chosen.size, level), how)
             images = np.stack([image for _, image in render(moved, sizes.pixels, 0, exposure=1 + number)])
             line(f"{how}, α = {level:g}", 1 - world.transition.flip_probability(np.array([level]))[0], images)
 
-    p = predict["truth"](np.asarray(world.images[test]))
+    p = predict["truth"](world.images[test])
     right, true = (p > 0.5) == world.truth[test], world.truth[test]
     print("\ntrained on the truth, balanced accuracy by octiles of α:")
     for part in np.array_split(np.argsort(world.alpha[test]), 8):
@@ -56,4 +51,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

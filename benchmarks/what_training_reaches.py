@@ -6,8 +6,7 @@
 quick: preset "quick" on simulated galaxies, with the right T(α), naively and on the truth. curve: the same over the
 size of the training set, one network each. real: EFIGI galaxies degraded, labels flipped. precision: bf16 against
 float32 on
-the same galaxies. challenge: five folds on Galaxy Zoo challenge pictures, bias before and after. Pictures are kept in
-leaderboard/cache.
+the same galaxies. challenge: five folds on Galaxy Zoo challenge pictures, bias before and after.
 """
 
 import sys
@@ -18,8 +17,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from truemorph.benchmark.cache import Cache
-from truemorph.benchmark.methods import test_rows
 from truemorph.benchmark.worlds import Sizes, make_world
 from truemorph.bias.scores import score
 from truemorph.bias.transitions import MatrixTransition
@@ -27,7 +24,6 @@ from truemorph.catalogs.sampling import TRAIN
 from truemorph.classifiers.members import TrainingRows, train_members
 from truemorph.config import training_config
 
-CACHE = Cache(Path("leaderboard/cache"))
 SHOWN = ("balanced_accuracy", "auc", "log_loss", "fraction_rms_soft", "cv18_excess")
 
 
@@ -53,7 +49,7 @@ def trained_on(world, what, config, kept=None):
 
 def scored(world, model):
     """Scores on galaxies that nothing was learned from."""
-    rows = test_rows(world)
+    rows = world.scored
     p = np.concatenate([model.probabilities(part)[:, 1] for part in np.array_split(world.images[rows], 8)])
     labels = (p > 0.5).astype(np.int64)
     return score(world.truth[rows], world.alpha[rows], labels, p, world.intrinsic[rows])
@@ -76,7 +72,7 @@ def preset_quick(world, title):
 
 
 def curve(sizes):
-    world = make_world("plain", 0, Sizes(), CACHE)
+    world = make_world("plain", 0, Sizes())
     train = np.random.default_rng(0).permutation(world.rows(TRAIN))
     for size in sizes or (500, 1000, 2000, 4000, 8000):
         heading(f"{size} training galaxies")
@@ -123,11 +119,11 @@ def challenge(data, out):
 def main(what, *where):
     warnings.filterwarnings("ignore", category=FutureWarning)
     if what == "quick":
-        preset_quick(make_world("plain", 0, Sizes(), CACHE), "preset quick, 8,000 + 800 simulated galaxies")
+        preset_quick(make_world("plain", 0, Sizes()), "preset quick, 8,000 + 800 simulated galaxies")
     elif what == "curve":
         curve([int(size) for size in where])
     elif what in ("real", "precision"):
-        world = make_world("real", 0, Sizes(), CACHE, Path(where[0]))
+        world = make_world("real", 0, Sizes(), Path(where[0]))
         if what == "precision":
             precision(world)
         else:

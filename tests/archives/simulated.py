@@ -21,9 +21,8 @@ from scipy.special import expit, logit
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.simulate.annotate import vote_fractions
-from truemorph.simulate.galaxies import ELLIPTICAL, simulate_galaxies
-from truemorph.simulate.observe import FIELD_R90, GZ2_SIZE, render
-from truemorph.simulate.twins import at_resolution
+from truemorph.simulate.pictures import FIELD_R90, GZ2_SIZE, render
+from truemorph.simulate.population import ELLIPTICAL, at_resolution, simulate_galaxies
 
 UNMEASURED, MISSING = -9999.0, -99.99  # in SDSS, in Simard et al.
 _SHARP = 0.85  # arcsec: seeing of fields that hold a star but not the galaxy beside it

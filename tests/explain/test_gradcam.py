@@ -10,8 +10,8 @@ from torch.nn.functional import interpolate
 from explain.conftest import model_of, pictures
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.errors import InputError
+from truemorph.explain.feature_maps import Grid
 from truemorph.explain.gradcam import GradCam, layers, upsampled
-from truemorph.explain.seams import Grid
 from truemorph.images.transforms import normalise
 
 # Backbone, side of pictures, layer, its cells, how the backbone keeps maps, tokens that are no patches.

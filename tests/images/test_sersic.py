@@ -11,7 +11,7 @@ from truemorph.errors import InputError
 from truemorph.images.sersic import measure_sersic
 from truemorph.images.stretch import stretch
 from truemorph.simulate import simulate_galaxies, write_jpegs
-from truemorph.simulate.observe import FIELD_R90
+from truemorph.simulate.pictures import FIELD_R90
 
 pytest.importorskip("photutils", reason='measuring Sérsic profiles needs pip install "truemorph[morphology]"')
 

@@ -8,10 +8,8 @@ import pytest
 
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.simulate.annotate import vote_fractions
-from truemorph.simulate.galaxies import simulate_galaxies
-from truemorph.simulate.jpegs import write_jpegs
-from truemorph.simulate.observe import CENTRAL_R90
-from truemorph.simulate.twins import at_resolution
+from truemorph.simulate.pictures import CENTRAL_R90, write_jpegs
+from truemorph.simulate.population import at_resolution, simulate_galaxies
 
 THETA, GALAXIES = 11.25, 400
 T01 = "t01_smooth_or_features_"

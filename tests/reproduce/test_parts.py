@@ -11,8 +11,8 @@ import pytest
 
 from truemorph.bias.metrics import cv14
 from truemorph.errors import InputError, TruemorphError
-from truemorph.explain.profiles import MeanMap
-from truemorph.explain.study import PIXELS, Explained, Explanation, Rings
+from truemorph.explain.profiles import MeanMap, Profiles
+from truemorph.explain.study import PIXELS, Explained, Explanation
 from truemorph.report.label_sets import LabelSet
 from truemorph.report.table1 import Tree
 from truemorph.reproduce.catalogue import missing_archives
@@ -233,7 +233,7 @@ def test_explanations_come_back(tmp_path):
 
     def of_class(name, n):
         mean = MeanMap(rng.random((size, size)), rng.random((size, size)), np.full((size, size), n))
-        rings = {PIXELS: Rings(edges, PIXELS, rng.random((n, 3)).astype(np.float32))}
+        rings = {PIXELS: Profiles(edges, PIXELS, rng.random((n, 3)).astype(np.float32))}
         ids = pl.Series("object_id", [f"J{k}é" for k in range(n)], dtype=pl.String)
         return Explained(name, ids, ["new"] * n, rng.random(n) < 0.5, mean, None, rings)
 

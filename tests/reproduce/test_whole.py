@@ -91,7 +91,7 @@ def test_intrinsic_columns_are_made_from_photometry(whole, fetched):
     assert set(INTRINSIC) <= set(crowd.frame.columns)
     assert crowd.units["radius_kpc"] == "kpc"
     # The simulation's magnitudes hold a K-correction of z mag, and no dust; the table says 0.1 mag of it.
-    from truemorph.simulate.galaxies import simulate_galaxies
+    from truemorph.simulate.population import simulate_galaxies
 
     truth = simulate_galaxies(400, 4, confounded=False)
     both = crowd.frame.join(truth, on="object_id", suffix="_true")

@@ -1,4 +1,4 @@
-"""The leaderboard: methods × worlds × seeds, resumable, as Markdown, JSON, a page and a figure."""
+"""The leaderboard: methods × worlds × seeds, resumable."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from truemorph._version import __version__
-from truemorph.benchmark.cache import Cache
-from truemorph.benchmark.worlds import TWIN_FACTORS, TWINS, WORLDS, Sizes, make_world
+from truemorph.benchmark.methods import NETWORKS, TABLES, Bench, Method, benchmark_config, methods_of
+from truemorph.benchmark.worlds import FILES, WITH_PICTURES, WITHOUT_PICTURES, Sizes, World, make_world
 from truemorph.bias.scores import drift, score
-from truemorph.errors import InputError, TruemorphError, require_extra
+from truemorph.errors import InputError, require_extra
 from truemorph.findings import FindingWarning
+from truemorph.io import content_hash, file_hash, plain, read_json, write_json
 from truemorph.workers import worker_pool
 
 # The real world has fewer galaxies: more passes over them.
@@ -33,103 +34,114 @@ class Plan:
     ----------
     worlds, methods : tuple of str
     seeds : tuple of int
-    sizes : Sizes
+    sizes : Sizes or None
+        Of simulated worlds with pictures; None for the board without pictures.
     epochs, real_epochs : int
         Of every network, in the simulated worlds and in the real one.
     data : Path or None
-        Folder of EFIGI's pictures and types.
+        Folder of real data.
     """
 
-    worlds: tuple[str, ...] = WORLDS
-    methods: tuple[str, ...] = ()
+    worlds: tuple[str, ...]
+    methods: tuple[str, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
-    sizes: Sizes = field(default_factory=Sizes)
+    sizes: Sizes | None = field(default_factory=Sizes)
     epochs: int = EPOCHS
     real_epochs: int = REAL_EPOCHS
     data: Path | None = None
 
+    def methods_in(self, world: str) -> list[Method]:
+        """Methods that can be scored in a world."""
+        known = methods_of(TABLES if self.sizes is None else NETWORKS)
+        return [known[one] for one in self.methods if world in (known[one].worlds or [world])]
 
-def _run_one(task: tuple[str, int, str, Plan, Path, int]) -> dict[str, Any]:
-    """One method on one world of one seed; a worker process of its own where there are several."""
-    name, seed, method, plan, folder, threads = task
-    import torch
 
-    if threads:
-        torch.set_num_threads(threads)
-    from truemorph.benchmark.methods import METHODS, benchmark_config, test_rows
-    from truemorph.benchmark.workbench import Workbench
+def _row(bench: Bench, method: Method) -> dict[str, Any]:
+    """Run a method and score it."""
+    world, rows, began = bench.world, bench.world.scored, time.perf_counter()
+    bench.borrowed, cpu = 0.0, time.process_time()
+    with warnings.catch_warnings(record=True) as doubts:
+        warnings.simplefilter("always", FindingWarning)
+        outcome = method.run(bench)
+    seconds = time.process_time() - cpu + bench.borrowed
+    said = {**outcome.said, "transition": repr(outcome.transition)}
+    if doubts:
+        said["doubts"] = sorted({str(one.message) for one in doubts})
+    p_disk = None if outcome.p_disk is None else outcome.p_disk[rows]
+    measured: dict[str, Any] = {}
+    if world.images is not None:
+        measured = {"drift": None, "flip_rms": _away(outcome.transition, world)}
+        if outcome.predict is not None:
+            p_disk, *twins = [outcome.predict(one) for one in (world.images[rows], *world.twins)]
+            n = len(world.twins[0])
+            measured["drift"] = drift(p_disk[:n], twins, world.truth[rows][:n])
+        print(f"{world.name} {world.seed} {method.name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    if p_disk is not None:
+        labels = (p_disk > 0.5).astype(np.int64)
+    else:
+        assert outcome.labels is not None
+        labels = outcome.labels[rows]
+    scores = score(world.truth[rows], world.alpha[rows], labels, p_disk, world.intrinsic[rows], world.seed)
+    row: dict[str, Any] = plain(
+        {
+            "world": world.name,
+            "definition": world.definition,
+            "seed": world.seed,
+            "method": method.name,
+            "scores": {**scores, **measured, "seconds": seconds},
+            "said": said,
+        }
+    )
+    return row
 
-    cache = Cache(folder)
-    world = make_world(name, seed, plan.sizes, cache, plan.data)
-    training = benchmark_config(plan.sizes.pixels, plan.real_epochs if name == "real" else plan.epochs)
 
-    rows = test_rows(world)
+def _away(transition: Any, world: World) -> float | None:
+    """Rms error of flip probabilities, where both T(α) are known."""
+    if world.transition is None or transition is None:
+        return None
+    alpha = world.alpha[world.scored]
+    away = transition.flip_probability(alpha) - world.transition.flip_probability(alpha)
+    return float(np.sqrt(np.mean(away**2)))
+
+
+def _rows_of_world(task: tuple[str, int, Plan, Path, int]) -> list[dict[str, Any]]:
+    """Every method in one world of one seed; a worker process of its own where there are several."""
+    name, seed, plan, folder, threads = task
+    training = None
+    if plan.sizes is not None:
+        import torch
+
+        if threads:
+            torch.set_num_threads(threads)
+        training = benchmark_config(plan.sizes.pixels, plan.real_epochs if name == "real" else plan.epochs)
     config = {
-        "world": world.config,
-        "method": method,
-        "version": METHODS[method].version,
-        "training": training.model_dump(mode="json"),
-        "twins": [TWINS, *TWIN_FACTORS],
+        "version": __version__,
+        "world": name,
+        "seed": seed,
+        "data": file_hash(plan.data / FILES[name]) if plan.data and name in FILES else None,
+        "sizes": plan.sizes and asdict(plan.sizes),
+        "training": training and training.model_dump(mode="json"),
     }
-
-    def learn() -> dict[str, Any]:
-        """What takes long: training, and predictions for the test galaxies and their twins."""
-        began = time.perf_counter()
-        bench = Workbench(world, training, cache)
-        with warnings.catch_warnings(record=True) as doubts:
-            warnings.simplefilter("always", FindingWarning)
-            outcome = METHODS[method].run(bench)
-        predict = outcome.predict
-        if predict is not None:
-            cache.array(
-                "p", config, lambda: np.concatenate([predict(one) for one in (world.images[rows], *world.twins)])
-            )
-        said = {**outcome.said, "transition": repr(outcome.transition)}
-        if doubts:
-            said["doubts"] = sorted({str(one.message) for one in doubts})
-        off = None
-        if world.transition is not None and outcome.transition is not None:
-            alpha = world.alpha[rows]
-            away = outcome.transition.flip_probability(alpha) - world.transition.flip_probability(alpha)
-            off = float(np.sqrt(np.mean(away**2)))
-        print(f"{name} {seed} {method}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
-        given = None if outcome.labels is None else outcome.labels[rows].tolist()
-        return {
-            "said": said, "seconds": bench.seconds, "flip_rms": off, "predicts": predict is not None, "labels": given,
-        }  # fmt: skip
-
-    learned = cache.result("learned", config, learn)
-    alpha, true = world.alpha[rows], world.truth[rows]
-    p_disk, found_drift = None, float("nan")
-    if learned["predicts"]:
-        n = len(world.twins[0])
-        every = cache.array("p", config, lambda: _missing(folder))
-        p_disk, *twins = np.split(np.asarray(every), [rows.size + k * n for k in range(len(world.twins))])
-        found_drift = drift(p_disk[:n], twins, true[:n])
-    labels = np.array(learned["labels"]) if p_disk is None else (p_disk > 0.5).astype(np.int64)
-    found: dict[str, float | None] = {
-        **score(true, alpha, labels, p_disk, world.intrinsic[rows], seed), "drift": found_drift,
-    }  # fmt: skip
-    scores = {key: None if value is None or np.isnan(value) else value for key, value in found.items()}
-    scores |= {"flip_rms": learned["flip_rms"], "seconds": learned["seconds"]}
-    return {
-        "world": name, "definition": world.definition, "seed": seed, "method": method, "scores": scores,
-        "said": learned["said"],
-    }  # fmt: skip
-
-
-def _missing(folder: Path) -> np.ndarray:
-    raise TruemorphError(f"{folder}: predictions of an earlier run are gone; delete the folder and run again")
+    bench, rows = None, []
+    for method in plan.methods_in(name):
+        path = folder / f"row-{content_hash({**config, 'method': method.name})[:16]}.json"
+        if path.is_file():
+            print(f"{name} {seed} {method.name}: from an earlier run, {path}", file=sys.stderr)
+        else:
+            bench = bench or Bench(make_world(name, seed, plan.sizes, plan.data), training)
+            write_json(path, _row(bench, method))
+        rows.append(read_json(path))
+    return rows
 
 
 def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
-    """Run what is not yet in the cache.
+    """Run what was not run before.
 
     Parameters
     ----------
     plan : Plan
     folder : Path
-        The cache; a run that was cut off goes on where it was.
+        Keeps the scores of every method, so that an interrupted run resumes.
     jobs : int
         Processes; with more than one, each computes in one thread.
 
@@ -137,36 +149,33 @@ def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
     -------
     list of dict
         `world`, `definition`, `seed`, `method`, `scores`, `said`.
-    """
-    from truemorph.benchmark.methods import METHODS
 
-    unknown = [one for one in plan.worlds if one not in WORLDS] + [one for one in plan.methods if one not in METHODS]
+    Raises
+    ------
+    InputError
+        If there is no such world or method, or a world lacks its real data.
+    """
+    there, known = (WITH_PICTURES, methods_of(NETWORKS)) if plan.sizes else (WITHOUT_PICTURES, methods_of(TABLES))
+    unknown = [one for one in plan.worlds if one not in there] + [one for one in plan.methods if one not in known]
     if unknown:
-        raise InputError(
-            f"no world or method {unknown[0]!r}; worlds: {', '.join(WORLDS)}; methods: {', '.join(METHODS)}"
-        )
-    # Worlds of one seed first, so that a run that is cut off has whole columns; naive before what builds on it.
-    tasks = [
-        (world, seed, method, plan, folder, 1 if jobs > 1 else 0)
-        for seed in plan.seeds
-        for world in plan.worlds
-        for method in plan.methods
-        if not (METHODS[method].knows_transition and world == "image annotator")
-    ]
-    if not tasks:
-        raise InputError("nothing to run: nobody knows the right T(alpha) of somebody who looks at pictures")
-    if "real" in plan.worlds and (plan.data is None or not (plan.data / "efigi_images.csv").is_file()):
-        raise InputError(f"{plan.data}: no efigi_images.csv there; the real world needs it, or choose other `worlds`")
-    require_extra("networks")
+        raise InputError(f"no world or method {unknown[0]!r}; worlds: {', '.join(there)}; methods: {', '.join(known)}")
+    for world in plan.worlds:
+        if world in FILES and (plan.data is None or not (plan.data / FILES[world]).is_file()):
+            raise InputError(
+                f"the world {world!r} needs a folder with {FILES[world]} (`data`); or choose other `worlds`"
+            )
+    if not any(plan.methods_in(world) for world in plan.worlds):
+        raise InputError("nothing to run: labels of this world follow no T(alpha) that a method could be given")
+    if plan.sizes:
+        require_extra("networks")
     if "cleanlab" in plan.methods:
         require_extra("benchmark")
+    # Worlds of one seed first, so that an interrupted run has whole columns.
+    tasks = [(world, seed, plan, folder, int(jobs > 1)) for seed in plan.seeds for world in plan.worlds]
     if jobs == 1:
-        return [_run_one(task) for task in tasks]
-    for world in plan.worlds:  # drawn once, by all cores, before workers want them
-        for seed in plan.seeds:
-            make_world(world, seed, plan.sizes, Cache(folder), plan.data)
+        return [row for task in tasks for row in _rows_of_world(task)]
     with worker_pool(jobs) as pool:
-        return list(pool.map(_run_one, tasks))
+        return [row for rows in pool.map(_rows_of_world, tasks) for row in rows]
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

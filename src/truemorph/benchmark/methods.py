@@ -1,34 +1,48 @@
-"""The contestants: each takes a world's training galaxies, labels and columns, and says what it predicts from pixels.
+"""Methods of the leaderboard: each takes a world's training galaxies, labels and columns, and predicts classes.
 
-None but `truth` (and `gold`, for 300 galaxies) sees a true class; none sees the test galaxies' labels.
+On the board of networks a method predicts from pixels; on the board of tables it has labels, votes and columns alone,
+and relabels the galaxies themselves. None but `truth` sees a true class, apart from 300 gold labels where a title names
+them; none sees the test galaxies' labels.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import polars as pl
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from truemorph.benchmark.baselines import constant_transition, matched_fractions, pruned_rows, regressed_evidence
-from truemorph.benchmark.workbench import BATCH, Workbench, probabilities
-from truemorph.benchmark.worlds import CURVES, World, catalogue_features, gold_classes
+from truemorph.benchmark.worlds import GZ2, HART, SIMULATED, WITH_PICTURES, World, catalogue_features
 from truemorph.bias.diagnostics import compare_families
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.transitions import Transition
-from truemorph.catalogs.sampling import TEST, TRAIN, VALIDATION
+from truemorph.bias.leaves import RankedTable
+from truemorph.bias.likelihood import posterior
+from truemorph.bias.result import TransitionFit
+from truemorph.bias.transitions import UNKNOWN, ConstantTransition, MatrixTransition, Transition
+from truemorph.catalogs.sampling import TRAIN, VALIDATION
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.config import TrainingConfig, training_config
 from truemorph.images.degrade import degrade
 from truemorph.simulate.annotate import VOLUNTEERS, vote_fraction_evidence
 
+NETWORKS, TABLES = "networks", "tables"  # the two boards
+CURVES = ("rayleigh", "weibull", "fisk")  # families that methods choose from
 _PER_BIN = 64  # galaxies in each of the paper's bins
 _TWIN_LEVELS = 6
+_FOLDS = 3
+_BATCH = 512
 
-Predict = Callable[[np.ndarray], np.ndarray]
+
+def benchmark_config(pixels: int, epochs: int) -> TrainingConfig:
+    """How every network of the leaderboard is trained: preset "quick", one network, no crop."""
+    return training_config("quick", folds=1, crop=1.0, image_size=pixels, epochs=epochs)
 
 
 @dataclass
@@ -37,287 +51,524 @@ class Outcome:
 
     Attributes
     ----------
-    predict : callable or None
-        Pixels (M, S, S, 3) to p(disk), shape (M,); None where a method only has labels.
     labels : array, shape (N,), or None
         Labels of all galaxies, where it has no more.
+    p_disk : array, shape (N,), or None
+        p(disk) of all galaxies, where it relabels them.
+    predict : callable or None
+        Pixels (M, S, S, 3) to p(disk), shape (M,), where it reads pictures.
     transition : Transition or None
-        T(α) it trained through.
+        T(α) that it used.
     said : dict
         What to keep beside the scores.
     """
 
-    predict: Predict | None = None
     labels: np.ndarray | None = None
+    p_disk: np.ndarray | None = None
+    predict: Callable[[np.ndarray], np.ndarray] | None = None
     transition: Transition | None = None
     said: dict[str, Any] = field(default_factory=dict)
 
 
-def _trained(bench: Workbench, labels: np.ndarray, transition: Transition | None = None, **options: Any) -> Outcome:
-    model = bench.network(labels, transition, **options)
-    return Outcome(lambda images: probabilities(model, images), None, transition)
+@dataclass
+class Bench:
+    """A world, how networks are trained on it, and what several methods use.
+
+    Attributes
+    ----------
+    world : World
+    training : TrainingConfig or None
+        None where there are no pictures.
+    borrowed : float
+        CPU seconds of what the current method uses and an earlier one made.
+    """
+
+    world: World
+    training: TrainingConfig | None = None
+    borrowed: float = 0.0
+    _made: dict[str, tuple[Any, float]] = field(default_factory=dict)
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Make what several methods use; its time counts for each of them."""
+        if name in self._made:
+            found, seconds = self._made[name]
+            self.borrowed += seconds
+            return found
+        began = time.process_time()
+        found = make()
+        self._made[name] = found, time.process_time() - began
+        return found
+
+    def network(
+        self,
+        labels: np.ndarray,
+        transition: Transition | None = None,
+        *,
+        folds: int = 1,
+        kept: np.ndarray | None = None,
+        extra: tuple[np.ndarray, np.ndarray] | None = None,
+        evidence: np.ndarray | None = None,
+    ) -> Any:
+        """Train a classifier on the world's training galaxies.
+
+        Parameters
+        ----------
+        labels : array, shape (N,)
+        transition : Transition, optional
+            T(α) of the loss; without it the labels are treated as correct.
+        folds : int
+        kept : array of bool, shape (N,), optional
+            Training galaxies to leave in.
+        extra : (array of uint8, array of int), optional
+            More pictures, and the rows whose labels and α they have.
+        evidence : array, shape (N, 2), optional
+            log p(votes | y) of each galaxy, in place of its label.
+        """
+        from truemorph.classifiers.members import TrainingRows, train_members
+
+        world = self.world
+        assert self.training is not None
+        config = self.training.model_copy(update={"folds": folds, "seed": world.seed})
+        rows = world.learning
+        if kept is not None:
+            rows = rows[kept[rows] | (world.split[rows] == VALIDATION)]
+        pixels, split = world.images[rows], world.split[rows]
+        if extra is not None:
+            pixels, rows = np.concatenate([pixels, extra[0]]), np.concatenate([rows, extra[1]])
+            split = np.concatenate([split, np.full(len(extra[1]), TRAIN)])
+        frame = pl.DataFrame({"object_id": rows, "label": labels[rows], "alpha": world.alpha[rows], "split": split})
+        observed = None if evidence is None else evidence[rows]
+        through = transition or MatrixTransition.identity()
+        training = TrainingRows(frame, pixels, observed)
+        return train_members(training, through, config, f"{world.name} {world.seed}")
+
+    def naive(self) -> Any:
+        """The classifier trained on the observed labels."""
+        return self.once("naive", lambda: self.network(self.world.labels))
 
 
-def _learning(world: World) -> np.ndarray:
-    """Rows that a method may learn from."""
-    return world.rows(TRAIN, VALIDATION)
+def probabilities(model: Any, images: np.ndarray) -> np.ndarray:
+    """p(disk) of many pictures, in batches."""
+    starts = range(0, len(images), _BATCH)
+    return np.concatenate([model.probabilities(images[s : s + _BATCH])[:, 1] for s in starts])
 
 
-def as_labelled(bench: Workbench) -> Outcome:
-    """The labels as they were given."""
+def _predicting(model: Any, transition: Transition | None = None, **said: Any) -> Outcome:
+    return Outcome(predict=lambda images: probabilities(model, images), transition=transition, said=said)
+
+
+def _relabelled(p_disk: np.ndarray, transition: Transition | None = None) -> Outcome:
+    return Outcome(p_disk=p_disk, transition=transition)
+
+
+def as_labelled(bench: Bench) -> Outcome:
+    """The observed labels."""
     return Outcome(labels=bench.world.labels)
 
 
-def naive(bench: Workbench) -> Outcome:
-    """Trained on labels taken at their word."""
-    return _trained(bench, bench.world.labels)
+# Estimates of T(α) from labels and columns of the training galaxies
+
+Estimate = Callable[[World], TransitionFit]
 
 
-def constant(bench: Workbench) -> Outcome:
+def _best_of_families(world: World, observed: np.ndarray, **options: Any) -> TransitionFit:
+    """The family of lowest AIC."""
+    rows = world.learning
+    found = compare_families(observed[rows], world.alpha[rows], CURVES, **options)
+    return found.fits[found.best]
+
+
+def labels_alone(world: World) -> TransitionFit:
+    """θ by likelihood."""
+    return fit_transition(world.labels[world.learning], world.alpha[world.learning])
+
+
+def papers_bins(world: World) -> TransitionFit:
+    """θ by the paper's bins of 64 galaxies."""
+    rows = world.learning
+    return fit_transition(world.labels[rows], world.alpha[rows], method="binned", bins=rows.size // _PER_BIN)
+
+
+def conditional(world: World) -> TransitionFit:
+    """T(α) and p(y | z) from labels and intrinsic properties, family by AIC."""
+    return _best_of_families(world, world.labels, intrinsic=world.intrinsic[world.learning])
+
+
+def with_gold(world: World) -> TransitionFit:
+    """T(α) from 300 gold labels beside the others, family by AIC."""
+    return _best_of_families(world, world.labels, gold=world.gold[world.learning], seed=world.seed)
+
+
+def tabulated(world: World) -> TransitionFit:
+    """T(α) tabulated from a regression on 300 gold labels, no shape assumed."""
+    rows = world.learning
+    return fit_transition(world.labels[rows], world.alpha[rows], "tabulated", gold=world.gold[rows])
+
+
+# Votes
+
+
+def matched_fractions(
+    fraction: np.ndarray, alpha: np.ndarray, intrinsic: np.ndarray, *, bins: int = 5, seed: int = 0
+) -> np.ndarray:
+    """Vote fractions matched to those of the best-resolved galaxies of like intrinsic properties.
+
+    In the spirit of Bamford et al. 2009, Willett et al. 2013 and Hart et al. 2016: galaxies are binned by intrinsic
+    properties (here leaves of a k-d tree, as in CV18, four of one property and eight of more) and, in each, by α;
+    fractions of each bin keep their order and take the distribution of the leaf's best-resolved bin. Assumes that vote
+    distributions would be equal, were galaxies of a leaf equally well resolved.
+
+    Parameters
+    ----------
+    fraction : array, shape (N,)
+        Fraction of votes for disk, or labels (equal values are put in random order).
+    alpha : array, shape (N,)
+    intrinsic : array, shape (N, P)
+        The first three are used.
+    bins : int
+        Equal-count bins of α in each leaf.
+    seed : int
+
+    Returns
+    -------
+    array, shape (N,)
+    """
+    n, depth = fraction.size, min(3, intrinsic.shape[1] + 1)
+    order = np.lexsort((np.random.default_rng([seed, 8]).random(n), fraction))
+    rank = np.empty(n, dtype=np.int64)
+    rank[order] = np.arange(n)
+    table = RankedTable.of(alpha[:, None], intrinsic[:, :depth])
+    leaf = np.empty(n, dtype=np.int64)
+    leaf[table.rows] = table.cut(depth, bins).leaf
+    out = fraction.astype(np.float64)
+    for one in np.unique(leaf):
+        members = np.flatnonzero(leaf == one)
+        parts = np.array_split(members[np.argsort(alpha[members], kind="stable")], bins)
+        best = np.sort(fraction[parts[-1]])
+        for part in parts[:-1]:
+            position = (np.argsort(np.argsort(rank[part])) + 0.5) / part.size
+            out[part] = best[np.minimum((position * best.size).astype(np.int64), best.size - 1)]
+    return out
+
+
+def regressed_on_votes(world: World, *, votes: bool = True) -> np.ndarray:
+    """Logit of p(disk) of every galaxy, by logistic regression of gold labels: no T(α) at all.
+
+    Parameters
+    ----------
+    world : World
+    votes : bool, default True
+        p(y | votes, α, z); p(y | α, z) without.
+
+    Returns
+    -------
+    array, shape (N,)
+    """
+    gold, fraction, log_alpha = world.gold, world.vote_fraction, np.log(world.alpha)
+    columns = [fraction, fraction**2, fraction * log_alpha] if votes else []
+    design = np.column_stack([*columns, log_alpha, log_alpha**2, *world.intrinsic.T])
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=1000))
+    known = gold != UNKNOWN
+    return np.asarray(model.fit(design[known], gold[known]).decision_function(design))
+
+
+# Networks
+
+
+def naive(bench: Bench) -> Outcome:
+    """Trained on the observed labels, which are treated as correct."""
+    return _predicting(bench.naive())
+
+
+def constant_transition(labels: np.ndarray, alpha: np.ndarray) -> ConstantTransition:
+    """Forward correction as for label noise that knows no α (Patrini et al. 2017, CVPR): the mean flip rate.
+
+    Labels alone don't tell a constant flip rate from other class fractions. It is given the mean over galaxies of the
+    Rayleigh T(α) fitted to them: all that a constant can know.
+    """
+    fit = fit_transition(labels, alpha)
+    return ConstantTransition(flip=float(np.mean(fit.transition.flip_probability(alpha))))
+
+
+def constant(bench: Bench) -> Outcome:
     """Forward correction with one flip rate for all α."""
-    world, rows = bench.world, _learning(bench.world)
-    return _trained(bench, world.labels, constant_transition(world.labels[rows], world.alpha[rows]))
+    world, rows = bench.world, bench.world.learning
+    transition = constant_transition(world.labels[rows], world.alpha[rows])
+    return _predicting(bench.network(world.labels, transition), transition)
 
 
-def undoubted(bench: Workbench) -> np.ndarray:
-    """Galaxies whose label cleanlab doesn't doubt, from naive networks of three folds, shape (N,)."""
+def undoubted(bench: Bench) -> np.ndarray:
+    """Galaxies whose label cleanlab doesn't doubt, from naive networks of three folds, shape (N,).
+
+    Confident learning: Northcutt et al. 2021, JAIR.
+    """
+    from cleanlab.filter import find_label_issues
+
     world = bench.world
-    folded = bench.network(world.labels, folds=3)
-    began = time.process_time()
+    folded = bench.network(world.labels, folds=_FOLDS)
     seen = folded.seen.filter(pl.col("fold") >= 0)
     rows, fold = seen["object_id"].to_numpy(), seen["fold"].to_numpy()
     p = np.empty((rows.size, 2))
-    for member in range(3):
+    for member in range(_FOLDS):
         asked = np.flatnonzero(fold == member)
-        for part in np.array_split(asked, max(1, asked.size // BATCH)):
-            p[part] = folded.member_probabilities(np.asarray(world.images[rows[part]]), member)
+        for part in np.array_split(asked, max(1, asked.size // _BATCH)):
+            p[part] = folded.member_probabilities(world.images[rows[part]], member)
     kept = np.ones(world.alpha.size, bool)
-    kept[rows] = pruned_rows(world.labels[rows], p)
-    bench.clock(began)
+    kept[rows] = ~find_label_issues(world.labels[rows], p, n_jobs=1)
     return kept
 
 
-def pruned(bench: Workbench) -> Outcome:
+def pruned(bench: Bench) -> Outcome:
     """Labels that cleanlab doubts are dropped, then naive training."""
     kept = undoubted(bench)
-    outcome = _trained(bench, bench.world.labels, kept=kept)
-    outcome.said = {"dropped": int((~kept).sum())}
-    return outcome
+    return _predicting(bench.network(bench.world.labels, kept=kept), dropped=int((~kept).sum()))
 
 
-def matched(bench: Workbench) -> Outcome:
+def matched(bench: Bench) -> Outcome:
     """Vote fractions matched to the best resolved, then naive training on their majorities."""
-    world, rows = bench.world, _learning(bench.world)
+    world, rows = bench.world, bench.world.learning
     labels = world.labels.copy()
     labels[rows] = matched_fractions(world.vote_fraction[rows], world.alpha[rows], world.intrinsic[rows]) > 0.5
-    return _trained(bench, labels)
+    return _predicting(bench.network(labels))
 
 
-def dcv14(bench: Workbench) -> Outcome:
+def measured_shapes(bench: Bench) -> Outcome:
     """Logistic regression on shapes measured on the pictures, θ by EM."""
-    world, rows = bench.world, _learning(bench.world)
-    began = time.process_time()
+    world, rows = bench.world, bench.world.learning
     model = DebiasedLogisticRegression().fit(world.features[rows], world.labels[rows], alpha=world.alpha[rows])
-    bench.clock(began)
     return Outcome(
-        lambda images: model.predict_proba(catalogue_features(np.asarray(images)))[:, 1], None, model.transition_
+        predict=lambda images: model.predict_proba(catalogue_features(images))[:, 1], transition=model.transition_
     )
 
 
-def papers_theta(bench: Workbench) -> Outcome:
-    """DDB: θ by the paper's bins of 64 galaxies, from labels alone."""
-    world, rows = bench.world, _learning(bench.world)
-    began = time.process_time()
-    fit = fit_transition(world.labels[rows], world.alpha[rows], method="binned", bins=rows.size // _PER_BIN)
-    bench.clock(began)
-    return _trained(bench, world.labels, fit.transition)
+def ddb(estimate: Estimate) -> Callable[[Bench], Outcome]:
+    """DDB: trained through an estimate of T(α)."""
+
+    def run(bench: Bench) -> Outcome:
+        fit = estimate(bench.world)
+        said = {"family": fit.family, "findings": [one.to_dict() for one in fit.findings]}
+        return _predicting(bench.network(bench.world.labels, fit.transition), fit.transition, **said)
+
+    return run
 
 
-def conditional(bench: Workbench) -> Outcome:
-    """DDB: T(α) from labels and intrinsic properties, family by AIC."""
-    world, rows = bench.world, _learning(bench.world)
-    began = time.process_time()
-    found = compare_families(world.labels[rows], world.alpha[rows], CURVES, intrinsic=world.intrinsic[rows])
-    bench.clock(began)
-    outcome = _trained(bench, world.labels, found.fits[found.best].transition)
-    outcome.said = {"family": found.best, "findings": [one.to_dict() for one in found.fits[found.best].findings]}
-    return outcome
+def with_votes(bench: Bench) -> Outcome:
+    """DDB on vote counts: beta-binomial in a class, fitted to all votes alone, family by AIC."""
+    world = bench.world
+    disk = np.rint(VOLUNTEERS * world.vote_fraction).astype(np.int64)
+    counts = np.column_stack([VOLUNTEERS - disk, disk])
+    fit = _best_of_families(world, counts, method="votes", seed=world.seed)
+    assert fit.votes is not None
+    model = bench.network(world.labels, evidence=fit.votes.log_probabilities(counts, world.alpha))
+    return _predicting(model, family=fit.family, overdispersion=fit.votes.overdispersion.tolist())
 
 
-def gold_labels(world: World) -> np.ndarray:
-    """True classes of 300 random training galaxies (half of them where there are few), -1 elsewhere, shape (N,)."""
-    return gold_classes(world.truth, world.rows(TRAIN), world.seed)
+def with_gold_and_votes(bench: Bench) -> Outcome:
+    """DDB on votes, what they mean regressed on 300 gold labels; gold galaxies count as known.
+
+    p(y | votes, α, z) / p(y | α, z) is proportional to p(votes | y, α, z): no shape of T and no distribution of votes
+    is assumed.
+    """
+    world, gold = bench.world, bench.world.gold
+    evidence = np.zeros((gold.size, 2))
+    evidence[:, 1] = regressed_on_votes(world) - regressed_on_votes(world, votes=False)
+    evidence -= evidence.max(axis=1, keepdims=True)
+    known = np.flatnonzero(gold != UNKNOWN)
+    evidence[known] = -np.inf
+    evidence[known, gold[known]] = 0.0
+    return _predicting(bench.network(world.labels, evidence=evidence))
 
 
-def with_gold(bench: Workbench) -> Outcome:
-    """DDB: T(α) from 300 gold labels beside the others, family by AIC."""
-    world, rows = bench.world, _learning(bench.world)
-    began = time.process_time()
-    found = compare_families(
-        world.labels[rows], world.alpha[rows], CURVES, gold=gold_labels(world)[rows], seed=world.seed
-    )
-    bench.clock(began)
-    outcome = _trained(bench, world.labels, found.fits[found.best].transition)
-    outcome.said = {"family": found.best}
-    return outcome
-
-
-def right(bench: Workbench) -> Outcome:
+def right(bench: Bench) -> Outcome:
     """DDB: the T(α) that labels really followed."""
-    return _trained(bench, bench.world.labels, bench.world.transition)
+    transition = bench.world.transition
+    return _predicting(bench.network(bench.world.labels, transition), transition)
 
 
-def right_votes(bench: Workbench) -> Outcome:
-    """DDB: what votes mean is known, not only how their majorities flip."""
+def right_votes(bench: Bench) -> Outcome:
+    """DDB: the distribution of votes is known, not only how their majorities flip."""
     world = bench.world
     assert world.transition is not None
-    began = time.process_time()
     evidence = vote_fraction_evidence(world.vote_fraction, world.alpha, world.transition)
-    bench.clock(began)
-    return _trained(bench, world.labels, None, evidence=evidence - evidence.max(axis=1, keepdims=True))
+    return _predicting(bench.network(world.labels, evidence=evidence - evidence.max(axis=1, keepdims=True)))
 
 
-def right_copies(bench: Workbench) -> Outcome:
+def right_copies(bench: Bench) -> Outcome:
     """DDB: the right T(α), and of each picture a copy degraded further with the same label.
 
     A label flips as α of the picture that was labelled says, so a copy keeps label and α: what is learned of a disk at
     its own resolution is learned at lower ones too.
     """
     world, rows = bench.world, bench.world.rows(TRAIN)
-    began = time.process_time()
     copies = _degraded_further(world, rows, np.random.default_rng([world.seed, 14]))
-    bench.clock(began)
-    return _trained(bench, world.labels, world.transition, extra=(copies, rows))
+    return _predicting(bench.network(world.labels, world.transition, extra=(copies, rows)), world.transition)
 
 
 def _degraded_further(world: World, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Pictures of some galaxies at α divided by 1 to 2.5."""
     lower = world.alpha[rows] / rng.uniform(1, 2.5, rows.size)
-    return degrade(np.asarray(world.images[rows]), world.alpha[rows], lower, world.radius[rows], world.seed)
+    return degrade(world.images[rows], world.alpha[rows], lower, world.radius[rows], world.seed)
 
 
-def _counts(world: World) -> np.ndarray:
-    """Votes for smooth and disk, as of 40 volunteers, shape (N, 2)."""
-    disk = np.rint(VOLUNTEERS * world.vote_fraction).astype(np.int64)
-    return np.column_stack([VOLUNTEERS - disk, disk])
+def twin_transition(bench: Bench) -> Transition:
+    """T(α) from degraded twins of well-resolved galaxies, labelled by the naive network.
 
-
-def with_votes(bench: Workbench) -> Outcome:
-    """DDB on vote counts: beta-binomial in a class, fitted to all votes alone, family by AIC."""
-    world, rows = bench.world, _learning(bench.world)
-    began = time.process_time()
-    counts = _counts(world)
-    found = compare_families(counts[rows], world.alpha[rows], CURVES, method="votes", seed=world.seed)
-    model = found.fits[found.best].votes
-    assert model is not None
-    evidence = model.log_probabilities(counts, world.alpha)
-    bench.clock(began)
-    outcome = _trained(bench, world.labels, None, evidence=evidence)
-    outcome.said = {"family": found.best, "overdispersion": model.overdispersion.tolist()}
-    return outcome
-
-
-def with_gold_and_votes(bench: Workbench) -> Outcome:
-    """DDB on votes, what they mean regressed on 300 gold labels; gold galaxies count as known."""
-    world = bench.world
-    began = time.process_time()
-    gold = gold_labels(world)
-    evidence = regressed_evidence(world.vote_fraction, world.alpha, world.intrinsic, gold)
-    known = np.flatnonzero(gold >= 0)
-    evidence[known] = -np.inf
-    evidence[known, gold[known]] = 0.0
-    bench.clock(began)
-    return _trained(bench, world.labels, None, evidence=evidence)
-
-
-def twin_transition(bench: Workbench) -> Transition:
-    """T(α) from degraded twins of well-resolved galaxies, labelled by an emulator of the crowd (science: section 8).
-
-    The naive network stands for the crowd; galaxies in the upper quarter of α keep their label as trusted; their
-    pictures, degraded to six lower α, are labelled by the network.
+    The network stands for the volunteers. Galaxies in the upper quarter of α keep their label as gold label, since it
+    seldom flips there; their pictures, degraded to six lower α, are labelled by the network.
     """
     world = bench.world
-    emulator = bench.network(world.labels)
-    began = time.process_time()
+    emulator = bench.naive()
     rows = world.rows(TRAIN)
     lowest, best = np.quantile(world.alpha[rows], [0.02, 0.75])
     sharp = rows[world.alpha[rows] >= best]
     rng = np.random.default_rng([world.seed, 10])
-    observed, alphas, trusted = [], [], []
-    for level in np.geomspace(lowest, best, _TWIN_LEVELS):
+    levels = np.geomspace(lowest, best, _TWIN_LEVELS)
+    labels = []
+    for level in levels:
         seed = int(rng.integers(2**31))
-        pictures = degrade(
-            np.asarray(world.images[sharp]), world.alpha[sharp], np.full(sharp.size, level), world.radius[sharp], seed
-        )
-        p = probabilities(emulator, pictures)
-        observed.append((rng.random(sharp.size) < p).astype(np.int64))
-        alphas.append(np.full(sharp.size, level))
-        trusted.append(world.labels[sharp])
-    # Twins trust their galaxy's label, which at α of the upper quarter flips seldom.
-    found = compare_families(
-        np.concatenate(observed), np.concatenate(alphas), CURVES, gold=np.concatenate(trusted),
-        false_disk=0.0 if not np.any((np.concatenate(trusted) == 0) & (np.concatenate(observed) == 1)) else "fit",
-    )  # fmt: skip
-    bench.clock(began)
+        lower = np.full(sharp.size, level)
+        pictures = degrade(world.images[sharp], world.alpha[sharp], lower, world.radius[sharp], seed)
+        labels.append((rng.random(sharp.size) < probabilities(emulator, pictures)).astype(np.int64))
+    observed, gold = np.concatenate(labels), np.tile(world.labels[sharp], _TWIN_LEVELS)
+    false_disk = "fit" if np.any((gold == 0) & (observed == 1)) else 0.0
+    found = compare_families(observed, np.repeat(levels, sharp.size), CURVES, gold=gold, false_disk=false_disk)
     return found.fits[found.best].transition
 
 
-def twins(bench: Workbench) -> Outcome:
+def twins(bench: Bench) -> Outcome:
     """DDB: T(α) from degraded twins, half of the pictures degraded further, labels and α as they were."""
-    world = bench.world
+    world, rows = bench.world, bench.world.rows(TRAIN)
     transition = twin_transition(bench)
-    began = time.process_time()
-    rows = world.rows(TRAIN)
     rng = np.random.default_rng([world.seed, 11])
     half = np.sort(rng.choice(rows, rows.size // 2, replace=False))
     copies = _degraded_further(world, half, rng)
-    bench.clock(began)
     left = np.ones(world.alpha.size, bool)
     left[half] = False
-    return _trained(bench, world.labels, transition, kept=left, extra=(copies, half))
+    return _predicting(bench.network(world.labels, transition, kept=left, extra=(copies, half)), transition)
 
 
-def truth(bench: Workbench) -> Outcome:
-    """Trained on the true classes: what there is to be had."""
-    return _trained(bench, bench.world.truth)
+def truth(bench: Bench) -> Outcome:
+    """Trained on the true classes: the best that can be reached."""
+    return _predicting(bench.network(bench.world.truth))
+
+
+# Tables
+
+
+def _after_label(p: np.ndarray, labels: np.ndarray, alpha: np.ndarray, transition: Transition) -> np.ndarray:
+    # A label that T calls impossible in a class that p(y) is sure of: leave room.
+    p = np.clip(p, 1e-6, 1 - 1e-6)
+    return posterior(np.column_stack([1 - p, p]), labels, alpha, transition)[:, 1]
+
+
+def posterior_of(estimate: Estimate) -> Callable[[Bench], Outcome]:
+    """An estimate of T(α) and of class fractions, then the posterior of each galaxy."""
+
+    def run(bench: Bench) -> Outcome:
+        world, fit = bench.world, estimate(bench.world)
+        p = fit.class_fractions[1] if fit.probabilities is None else fit.probabilities[:, 1]
+        after = _after_label(np.broadcast_to(p, world.truth.shape), world.labels, world.alpha, fit.transition)
+        return _relabelled(after, fit.transition)
+
+    return run
+
+
+def matching(bench: Bench) -> Outcome:
+    """Vote fractions matched to the best resolved of like intrinsic properties; the fraction is taken for p(disk)."""
+    world = bench.world
+    return _relabelled(matched_fractions(world.vote_fraction, world.alpha, world.intrinsic, seed=world.seed))
+
+
+def _out_of_fold(world: World, columns: np.ndarray, families: Sequence[str]) -> tuple[Outcome, Outcome]:
+    """DCV14's p(y | x) of each galaxy from folds without it, and its posterior; of several families the likeliest."""
+    family = families[0]
+    if len(families) > 1:
+        # The families have one or two parameters: AIC.
+        whole = {one: DebiasedLogisticRegression(one).fit(columns, world.labels, alpha=world.alpha) for one in families}
+        family = min(whole, key=lambda one: len(whole[one].stderr_) - whole[one].log_likelihood_)
+    fold = np.random.default_rng([world.seed, 13]).integers(0, _FOLDS, world.truth.size)
+    p, after = np.empty(world.truth.size), np.empty(world.truth.size)
+    for one in range(_FOLDS):
+        rows, left = fold != one, fold == one
+        model = DebiasedLogisticRegression(family).fit(columns[rows], world.labels[rows], alpha=world.alpha[rows])
+        p[left] = model.predict_proba(columns[left])[:, 1]
+        after[left] = _after_label(p[left], world.labels[left], world.alpha[left], model.transition_)
+    return _relabelled(p, model.transition_), _relabelled(after, model.transition_)
+
+
+def dcv14(*, posterior: bool) -> Callable[[Bench], Outcome]:
+    """DCV14 on catalogue features, out of fold: p(y | x), or the posterior with each galaxy's own label."""
+
+    def run(bench: Bench) -> Outcome:
+        world = bench.world
+        found = bench.once("dcv14", lambda: _out_of_fold(world, world.features, CURVES[:1]))
+        outcome: Outcome = found[posterior]
+        return outcome
+
+    return run
+
+
+def dcv14_all(bench: Bench) -> Outcome:
+    """DCV14 on features and intrinsic columns (each column once), family by AIC, the posterior."""
+    world = bench.world
+    columns = np.unique(np.column_stack([world.features, world.intrinsic]), axis=1)
+    return _out_of_fold(world, columns, CURVES)[1]
+
+
+def votes_regressed(bench: Bench) -> Outcome:
+    """p(y | votes, α, z) by logistic regression on 300 gold labels: no T(α) at all."""
+    return _relabelled(expit(regressed_on_votes(bench.world)))
+
+
+def published(bench: Bench) -> Outcome:
+    """Hart et al.'s debiased vote fractions, taken for p(disk)."""
+    return _relabelled(bench.world.published[HART])
 
 
 @dataclass(frozen=True)
 class Method:
-    """A contestant: its name in tables, what it does, and which version of that (raised to void older results)."""
+    """A method: its names on the command line and in tables, what it does, its boards, and its worlds (default all)."""
 
+    name: str
     title: str
-    run: Callable[[Workbench], Outcome]
-    version: int = 1
-    knows_transition: bool = False  # it needs a world whose T(α) somebody knows
+    run: Callable[[Bench], Outcome]
+    boards: tuple[str, ...]
+    worlds: Sequence[str] = ()
 
 
-METHODS: dict[str, Method] = {
-    "labels": Method("labels as given", as_labelled),
-    "naive": Method("naive training", naive),
-    "constant": Method("constant flip rate", constant),
-    "cleanlab": Method("cleanlab, then naive", pruned),
-    "matching": Method("vote-fraction matching, then naive", matched),
-    "dcv14": Method("DCV14 on measured shapes", dcv14),
-    "ddb-paper": Method("DDB, paper's θ", papers_theta),
-    "ddb-conditional": Method("DDB, conditional T(α)", conditional),
-    "ddb-gold": Method("DDB, T(α) from 300 gold labels", with_gold),
-    "ddb-votes": Method("DDB on vote counts", with_votes),
-    "ddb-gold-votes": Method("DDB on votes and 300 gold labels", with_gold_and_votes),
-    "ddb-twins": Method("DDB, T(α) and training from twins", twins),
-    "ddb-right": Method("DDB, right T(α)", right, knows_transition=True),
-    "ddb-right-copies": Method("DDB, right T(α), degraded copies beside", right_copies, knows_transition=True),
-    "ddb-right-votes": Method("DDB, right model of votes", right_votes, knows_transition=True),
-    "truth": Method("trained on the truth", truth),
-}
+# Where labels follow a T(α).
+_WITH_TRANSITION = [one for one in WITH_PICTURES if SIMULATED.get(one, "real")]
+METHODS = (
+    Method("labels", "observed labels", as_labelled, (NETWORKS, TABLES)),
+    Method("naive", "naive training", naive, (NETWORKS,)),
+    Method("constant", "constant flip rate", constant, (NETWORKS,)),
+    Method("cleanlab", "cleanlab, then naive", pruned, (NETWORKS,)),
+    Method("matching", "vote-fraction matching, then naive", matched, (NETWORKS,)),
+    Method("dcv14", "DCV14 on measured shapes", measured_shapes, (NETWORKS,)),
+    Method("ddb-paper", "DDB, paper's θ", ddb(papers_bins), (NETWORKS,)),
+    Method("ddb-conditional", "DDB, conditional T(α)", ddb(conditional), (NETWORKS,)),
+    Method("ddb-gold", "DDB, T(α) from 300 gold labels", ddb(with_gold), (NETWORKS,)),
+    Method("ddb-votes", "DDB on vote counts", with_votes, (NETWORKS,)),
+    Method("ddb-gold-votes", "DDB on votes and 300 gold labels", with_gold_and_votes, (NETWORKS,)),
+    Method("ddb-twins", "DDB, T(α) and training from twins", twins, (NETWORKS,)),
+    Method("ddb-right", "DDB, right T(α)", right, (NETWORKS,), _WITH_TRANSITION),
+    Method("ddb-right-copies", "DDB, right T(α), degraded copies beside", right_copies, (NETWORKS,), _WITH_TRANSITION),
+    Method("ddb-right-votes", "DDB, right model of votes", right_votes, (NETWORKS,), _WITH_TRANSITION),
+    Method("truth", "trained on the truth", truth, (NETWORKS,)),
+    Method("matching", "vote-fraction matching", matching, (TABLES,)),
+    Method("dcv14", "DCV14, p(y | x)", dcv14(posterior=False), (TABLES,)),
+    Method("dcv14-posterior", "DCV14, posterior", dcv14(posterior=True), (TABLES,)),
+    Method("dcv14-all", "DCV14 on features and z, family by AIC, posterior", dcv14_all, (TABLES,)),
+    Method("likelihood", "θ from labels alone, posterior", posterior_of(labels_alone), (TABLES,)),
+    Method("conditional", "conditional T(α) and p(y | z), posterior", posterior_of(conditional), (TABLES,)),
+    Method("gold", "T(α) from 300 gold labels, posterior", posterior_of(with_gold), (TABLES,)),
+    Method("gold-tabulated", "T(α) tabulated from 300 gold labels, posterior", posterior_of(tabulated), (TABLES,)),
+    Method("gold-votes", "regression of 300 gold labels on votes, α and z", votes_regressed, (TABLES,)),
+    Method(HART, HART, published, (TABLES,), GZ2),
+)
 QUICK = ("labels", "naive", "constant", "ddb-paper", "ddb-right", "truth")
 
 
-def benchmark_config(pixels: int, epochs: int) -> TrainingConfig:
-    """How every network of the leaderboard is trained: preset "quick", one network, no crop."""
-    return training_config("quick", folds=1, crop=1.0, image_size=pixels, epochs=epochs)
-
-
-def test_rows(world: World) -> np.ndarray:
-    """Rows that nothing was learned from."""
-    return world.rows(TEST)
+def methods_of(board: str) -> dict[str, Method]:
+    """Methods of a board by name, in the order of its figure."""
+    return {one.name: one for one in METHODS if board in one.boards}

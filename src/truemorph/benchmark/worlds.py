@@ -3,44 +3,60 @@
 | world | class and α | who labels | outside the paper's model |
 |---|---|---|---|
 | plain | independent | flips of eq. 5, θ = 11.25 | nothing |
-| confounded | hang together as in SDSS | the same | class fractions depend on α |
+| confounded | correlated as in SDSS | the same | class fractions depend on α |
 | heavy-tailed | independent | log-logistic flips | the family of flips |
 | image annotator | independent | looks at the picture | flips depend on the image, and some disks show nothing |
 | real | independent | flips of eq. 5 on EFIGI galaxies with expert types | real pictures; α by degrading them |
 
+For networks a world has pictures. Tables have the same simulated galaxies and labels without pictures (only the
+annotator who looks needs them, drawn small), or Galaxy Zoo labels of galaxies with experts' types.
+
 Disk means spirals and lenticulars (T ≥ -3) in the simulated worlds, spirals (T ≥ 1) in the real one, where only 289
-of 4,458 galaxies are ellipticals.
+of 4,458 galaxies are ellipticals. Tables of real galaxies are scored under both definitions.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
-from truemorph.benchmark.cache import Cache
 from truemorph.bias.transitions import UNKNOWN, FiskTransition, RayleighTransition, Transition
+from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.catalogs.sampling import TEST, TRAIN, VALIDATION
 from truemorph.errors import InputError
 from truemorph.images.degrade import degrade
 from truemorph.images.shapes import measure_shapes
 from truemorph.images.store import load_images
 from truemorph.simulate.annotate import image_votes, vote_fractions
-from truemorph.simulate.galaxies import simulate_galaxies
-from truemorph.simulate.observe import CENTRAL_R90, render
-from truemorph.simulate.twins import at_resolution
+from truemorph.simulate.pictures import CENTRAL_R90, render
+from truemorph.simulate.population import at_resolution, simulate_galaxies
 
-TRUE_THETA = 11.25
-FLIPS = RayleighTransition(TRUE_THETA)
-HEAVY_FLIPS = FiskTransition(scale=11.0, shape=1.8)
+_FLIPS = RayleighTransition(11.25)
+# Simulated worlds, and the T(α) of their labels; None: the annotator who looks.
+SIMULATED: dict[str, Transition | None] = {
+    "plain": _FLIPS,
+    "confounded": _FLIPS,
+    "heavy-tailed": FiskTransition(scale=11.0, shape=1.8),
+    "image annotator": None,
+}
+_DEFINITIONS = {"T >= -3": -3, "T >= 1": 1}
+GZ1, GZ2 = ([f"{what}, {one}" for one in _DEFINITIONS] for what in ("GZ1 flags", "GZ2 votes"))
+WITH_PICTURES = (*SIMULATED, "real")
+WITHOUT_PICTURES = (*SIMULATED, *GZ1, *GZ2)
+# Files of real data that worlds are made from.
+FILES = {
+    "real": "efigi_images.csv",
+    **dict.fromkeys(GZ1, "expert_vs_crowd.csv"),
+    **dict.fromkeys(GZ2, "gz2_votes.csv"),
+}
+HART = "Hart et al. 2016"
+
 GOLD = 300  # gold labels that some methods are given
-CURVES = ("rayleigh", "weibull", "fisk")  # families that methods choose from
 INTRINSIC = ("radius_kpc", "M_r", "redshift")
 FEATURES = ("axis_ratio", "concentration", "size", "colour")
 TWIN_FACTORS = (1.5, 2.5)
@@ -48,12 +64,15 @@ TWINS: Literal["distance"] = "distance"
 # EFIGI stamps fill the frame with the galaxy: growth curves of 400 put R_petro at 0.44 of the side.
 _EFIGI_RADIUS = 0.44
 _EFIGI_ALPHA, _EFIGI_SPREAD = 11.0, 0.5
-_EFIGI_SHARES = (0.5, 0.07)
+_EFIGI_FRACTIONS = (0.5, 0.07)  # for training and validation
+# Galaxies of simulated tables; those whose pictures are looked at, and their side.
+_GALAXIES, _LOOKED_AT, _LOOK_SIZE = 4_000, 2_000, 48
+_ASSUMED_SEEING = 1.32  # arcsec, of GZ1
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many galaxies a simulated world has, and how large their pictures are."""
+    """How many galaxies a simulated world with pictures has, and how large the pictures are."""
 
     train: int = 8000
     validation: int = 800
@@ -61,13 +80,8 @@ class Sizes:
     twins: int = 800
     pixels: int = 64
 
-    @property
-    def all(self) -> int:
-        """Galaxies of a world."""
-        return self.train + self.validation + self.test
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class World:
     """Galaxies, their labels, and their truth.
 
@@ -76,20 +90,21 @@ class World:
     name, definition : str
         Which world, and what a disk is in it.
     seed : int
-    config : dict
-        Everything that the data follow from.
-    images : array of uint8, shape (N, S, S, 3)
     alpha, truth, labels : arrays, shape (N,)
     vote_fraction : array, shape (N,)
-        Share of votes for disk.
+        Fraction of votes for disk.
     intrinsic : array, shape (N, P)
     features : array, shape (N, F)
-        What a catalogue would hold for logistic regression: shapes measured on the pictures.
+        What a catalogue would hold for logistic regression: of worlds with pictures, shapes measured on them.
     split : array of str, shape (N,)
-    radius : array, shape (N,)
-        R_petro in pixels.
+        Without test galaxies, those without a gold label are scored.
     transition : Transition or None
         The true T(α), where labels follow one.
+    published : dict
+        Other people's debiased vote fractions for these galaxies.
+    images : array of uint8, shape (N, S, S, 3), or None
+    radius : array, shape (N,), or None
+        R_petro in pixels.
     twins : tuple of array
         The first test galaxies again, farther away: at α / 1.5 and α / 2.5.
     """
@@ -97,8 +112,6 @@ class World:
     name: str
     definition: str
     seed: int
-    config: dict[str, Any]
-    images: np.ndarray
     alpha: np.ndarray
     truth: np.ndarray
     labels: np.ndarray
@@ -106,13 +119,105 @@ class World:
     intrinsic: np.ndarray
     features: np.ndarray
     split: np.ndarray
-    radius: np.ndarray
-    transition: Transition | None
-    twins: tuple[np.ndarray, ...]
+    transition: Transition | None = None
+    published: Mapping[str, np.ndarray] = field(default_factory=dict)
+    images: Any = None
+    radius: Any = None
+    twins: tuple[np.ndarray, ...] = ()
 
     def rows(self, *parts: str) -> np.ndarray:
         """Rows of these splits."""
         return np.flatnonzero(np.isin(self.split, parts))
+
+    @property
+    def learning(self) -> np.ndarray:
+        """Rows that a method may learn from."""
+        return self.rows(TRAIN, VALIDATION)
+
+    @property
+    def gold(self) -> np.ndarray:
+        """True classes of 300 random training galaxies (half of them where there are few), -1 elsewhere, shape (N,)."""
+        among = self.rows(TRAIN)
+        known = np.random.default_rng([self.seed, 9]).choice(among, min(GOLD, among.size // 2), replace=False)
+        gold = np.full(self.truth.size, UNKNOWN)
+        gold[known] = self.truth[known]
+        return gold
+
+    @property
+    def scored(self) -> np.ndarray:
+        """Rows that methods are scored on: test galaxies, or, in a table, all whose true class no method is given."""
+        test = self.rows(TEST)
+        return test if test.size else np.flatnonzero(self.gold == UNKNOWN)
+
+
+def make_world(name: str, seed: int, sizes: Sizes | None, data: Path | None = None) -> World:
+    """Make a world.
+
+    Parameters
+    ----------
+    name : str
+        One of `WITH_PICTURES`, or of `WITHOUT_PICTURES`.
+    seed : int
+        Of galaxies, pictures, labels, split and gold labels.
+    sizes : Sizes or None
+        Of simulated worlds with pictures (the real one has the galaxies that there are); None for tables.
+    data : Path, optional
+        Folder of the file that a real world needs (`FILES`).
+
+    Raises
+    ------
+    InputError
+        If a real table lacks a column.
+    """
+    if name in FILES:
+        assert data is not None
+        return _galaxy_zoo(name, seed, data) if sizes is None else _efigi(seed, sizes, data)
+    confounded, looks = name == "confounded", name == "image annotator"
+    if sizes is None:
+        galaxies = simulate_galaxies(_LOOKED_AT if looks else _GALAXIES, seed, confounded=confounded)
+        return World(
+            **_labelled(name, seed, galaxies, _drawn(galaxies, _LOOK_SIZE, seed) if looks else None),
+            features=_measured_features(galaxies, seed),
+            split=_split(galaxies.height, 0, galaxies.height),
+        )
+    galaxies = simulate_galaxies(sizes.train + sizes.validation + sizes.test, seed, confounded=confounded)
+    images = _drawn(galaxies, sizes.pixels, seed)
+    first = galaxies[sizes.train + sizes.validation :][: sizes.twins]
+    farther = [at_resolution(first, first["alpha"].to_numpy() / factor, TWINS) for factor in TWIN_FACTORS]
+    return World(
+        **_labelled(name, seed, galaxies, images),
+        features=catalogue_features(images),
+        split=_split(sizes.train, sizes.validation, galaxies.height),
+        transition=SIMULATED[name],
+        images=images,
+        radius=(galaxies["radius"] / galaxies["r90"]).to_numpy() * sizes.pixels / CENTRAL_R90,
+        twins=tuple(_drawn(one, sizes.pixels, seed, 1 + number) for number, one in enumerate(farther)),
+    )
+
+
+def _labelled(name: str, seed: int, galaxies: pl.DataFrame, images: np.ndarray | None) -> dict[str, Any]:
+    """What a simulated world is with or without pictures; ties of votes fall to smooth."""
+    alpha, truth, flips = galaxies["alpha"].to_numpy(), galaxies["truth"].to_numpy(), SIMULATED[name]
+    if flips is None:
+        assert images is not None
+        votes = image_votes(images, seed)
+        fraction = votes[:, 1] / votes.sum(axis=1)
+    else:
+        fraction = vote_fractions(truth, alpha, flips, seed)[1]
+    return {
+        "name": name,
+        "definition": "disk = spirals and lenticulars",
+        "seed": seed,
+        "alpha": alpha,
+        "truth": truth,
+        "labels": (fraction > 0.5).astype(np.int64),
+        "vote_fraction": fraction,
+        "intrinsic": galaxies.select(INTRINSIC).to_numpy(),
+    }
+
+
+def _drawn(galaxies: pl.DataFrame, pixels: int, seed: int, exposure: int = 0) -> np.ndarray:
+    return np.stack([image for _, image in render(galaxies, pixels, seed, exposure=exposure)])
 
 
 def _split(train: int, validation: int, n: int) -> np.ndarray:
@@ -124,159 +229,90 @@ def catalogue_features(images: np.ndarray) -> np.ndarray:
     return measure_shapes(images).select(FEATURES).to_numpy()
 
 
-def gold_classes(truth: np.ndarray, among: np.ndarray, seed: int) -> np.ndarray:
-    """True classes of 300 random rows of these (half of them where there are few), -1 elsewhere, shape (N,)."""
-    known = np.random.default_rng([seed, 9]).choice(among, min(GOLD, among.size // 2), replace=False)
-    gold = np.full(truth.size, UNKNOWN)
-    gold[known] = truth[known]
-    return gold
+def _measured_features(galaxies: pl.DataFrame, seed: int) -> np.ndarray:
+    """What a catalogue of fits holds: Sérsic-like index, axis ratio, R50, colour; their errors grow with 1/α."""
+    rng = np.random.default_rng([seed, 12])
+    alpha, n = galaxies["alpha"].to_numpy(), galaxies.height
+    error = 0.10 + 1.5 / alpha
+    bulge = galaxies["bulge_fraction"].to_numpy()
+    index = np.log(bulge * galaxies["sersic_index"].to_numpy() + (1 - bulge)) + error * rng.normal(size=n)
+    ratio = np.clip(galaxies["axis_ratio"].to_numpy() + 0.4 * error * rng.normal(size=n), 0.05, 1)
+    half = np.log(galaxies["r50"].to_numpy() / galaxies["radius"].to_numpy()) + 0.3 * error * rng.normal(size=n)
+    colour = bulge * galaxies["g_r_bulge"].to_numpy() + (1 - bulge) * galaxies["g_r_disk"].to_numpy()
+    return np.column_stack([index, ratio, half, colour + 0.04 * rng.normal(size=n)])
 
 
-def _simulated(
-    name: str, seed: int, sizes: Sizes, cache: Cache, *, confounded: bool = False, flips: Transition | None = FLIPS
-) -> World:
-    population = {"confounded": confounded, "seed": seed, "galaxies": sizes.all, "pixels": sizes.pixels}
-    galaxies = simulate_galaxies(sizes.all, seed, confounded=confounded)
-
-    def draw(frame: pl.DataFrame, exposure: int) -> Callable[[], np.ndarray]:
-        return lambda: np.stack([image for _, image in render(frame, sizes.pixels, seed, exposure=exposure)])
-
-    images = cache.array("images", population, draw(galaxies, 0))
-    alpha, truth = galaxies["alpha"].to_numpy(), galaxies["truth"].to_numpy()
-    first = galaxies[sizes.train + sizes.validation :][: sizes.twins]
-    twins = tuple(
-        cache.array(
-            "twins",
-            {
-                **population,
-                "factor": factor,
-                "how": TWINS,
-                "first": first.height,
-                "from": sizes.train + sizes.validation,
-            },
-            draw(at_resolution(first, first["alpha"].to_numpy() / factor, TWINS), 1 + number),
-        )
-        for number, factor in enumerate(TWIN_FACTORS)
-    )
-    if flips is None:
-        votes = cache.array("votes", population, lambda: image_votes(np.asarray(images), seed))
-        fraction = votes[:, 1] / votes.sum(axis=1)
-        # Ties fall to smooth: no majority saw a feature.
-        labels = (fraction > 0.5).astype(np.int64)
-    else:
-        fraction = vote_fractions(truth, alpha, flips, seed)[1]
-        labels = (fraction > 0.5).astype(np.int64)
-    config = {"world": name, **population, "train": sizes.train, "validation": sizes.validation, "twins": sizes.twins}
-    return World(
-        name=name,
-        definition="disk = spirals and lenticulars",
-        seed=seed,
-        config=config | {"flips": repr(flips)},
-        images=images,
-        alpha=alpha,
-        truth=truth,
-        labels=labels,
-        vote_fraction=fraction,
-        intrinsic=galaxies.select(INTRINSIC).to_numpy(),
-        features=cache.array("features", population, lambda: catalogue_features(np.asarray(images))),
-        split=_split(sizes.train, sizes.validation, sizes.all),
-        radius=(galaxies["radius"] / galaxies["r90"]).to_numpy() * sizes.pixels / CENTRAL_R90,
-        transition=flips,
-        twins=twins,
-    )
-
-
-def _real(seed: int, sizes: Sizes, cache: Cache, data: Path | None) -> World:
-    if data is None or not (data / "efigi_images.csv").is_file():
-        raise InputError(
-            "the real world needs EFIGI images with expert types: a folder with efigi_images.csv (columns t_type,"
-            " image) "
-            "and its images, given by `data`"
-        )
-    table = pl.read_csv(data / "efigi_images.csv")
+def _efigi(seed: int, sizes: Sizes, data: Path) -> World:
+    """EFIGI's pictures, degraded to random α, with flips of eq. 5."""
+    table = _table(data / FILES["real"], ["t_type", "image"])
     stored = load_images([data / name for name in table["image"]], sizes.pixels, 1.0)
     rng = np.random.default_rng([seed, 7])
     order = rng.permutation(np.flatnonzero(stored.good))
-    sharp = stored.pixels[order]
+    sharp, n = stored.pixels[order], order.size
     truth = (table["t_type"].to_numpy()[order] >= 1).astype(np.int64)
-    n = order.size
     alpha = rng.lognormal(np.log(_EFIGI_ALPHA), _EFIGI_SPREAD, n)
     radius = _EFIGI_RADIUS * sizes.pixels
-    config = {"world": "real", "seed": seed, "pixels": sizes.pixels, "galaxies": n, "flips": repr(FLIPS)}
-    config["table"] = hashlib.sha256(sharp.tobytes() + truth.tobytes()).hexdigest()[:16]
-    config["alpha"] = [_EFIGI_ALPHA, _EFIGI_SPREAD, _EFIGI_RADIUS]
     infinite = np.full(n, np.inf)
-    images = cache.array("images", config, lambda: degrade(sharp, infinite, alpha, radius, seed))
-    train, validation = (int(share * n) for share in _EFIGI_SHARES)
+    images = degrade(sharp, infinite, alpha, radius, seed)
+    train, validation = (int(fraction * n) for fraction in _EFIGI_FRACTIONS)
     first = slice(train + validation, train + validation + sizes.twins)
-    config |= {"train": train, "validation": validation, "twins": sizes.twins}
-
-    def twin(number: int, factor: float) -> np.ndarray:
-        lower = alpha[first] / factor
-        make = partial(degrade, sharp[first], infinite[first], lower, radius, seed + 1000 * (number + 1))
-        return cache.array("twins", {**config, "factor": factor}, make)
-
-    twins = tuple(twin(number, factor) for number, factor in enumerate(TWIN_FACTORS))
-    fraction = vote_fractions(truth, alpha, FLIPS, seed)[1]
+    fraction = vote_fractions(truth, alpha, _FLIPS, seed)[1]
     return World(
         name="real",
         definition="disk = spirals (T >= 1), experts' types",
         seed=seed,
-        config=config,
-        images=images,
         alpha=alpha,
         truth=truth,
         labels=(fraction > 0.5).astype(np.int64),
         vote_fraction=fraction,
         # What deeper images would tell: colour and axis ratio before degrading.
-        intrinsic=cache.array("sharp", config, lambda: catalogue_features(sharp)[:, [0, 3]]),
-        features=cache.array("features", config, lambda: catalogue_features(np.asarray(images))),
+        intrinsic=catalogue_features(sharp)[:, [0, 3]],
+        features=catalogue_features(images),
         split=_split(train, validation, n),
+        transition=_FLIPS,
+        images=images,
         radius=np.full(n, radius),
-        transition=FLIPS,
-        twins=twins,
+        twins=tuple(
+            degrade(sharp[first], infinite[first], alpha[first] / factor, radius, seed + 1000 * (number + 1))
+            for number, factor in enumerate(TWIN_FACTORS)
+        ),
     )
 
 
-WORLDS = ("plain", "confounded", "heavy-tailed", "image annotator", "real")
+def _table(path: Path, columns: list[str]) -> pl.DataFrame:
+    frame = pl.read_csv(path, infer_schema_length=None)
+    absent = [name for name in columns if name not in frame.columns]
+    if absent:
+        raise InputError(f"{path}: no column {absent[0]!r}; it needs {', '.join(columns)}")
+    return frame
 
 
-def make_world(name: str, seed: int, sizes: Sizes, cache: Cache, data: Path | None = None) -> World:
-    """Make a world, or take what is kept of it.
-
-    Parameters
-    ----------
-    name : str
-        One of `WORLDS`.
-    seed : int
-        Of galaxies, pictures, labels and split.
-    sizes : Sizes
-        Of simulated worlds; the real one has the galaxies that there are.
-    cache : Cache
-    data : Path, optional
-        Folder of EFIGI's images and types, for the real world.
-
-    Raises
-    ------
-    InputError
-        If there is no such world, or no data for it.
-    """
-    if name == "plain":
-        return _simulated(name, seed, sizes, cache)
-    if name == "confounded":
-        return _simulated(name, seed, sizes, cache, confounded=True)
-    if name == "heavy-tailed":
-        return _simulated(name, seed, sizes, cache, flips=HEAVY_FLIPS)
-    if name == "image annotator":
-        return _simulated(name, seed, sizes, cache, flips=None)
-    if name == "real":
-        return _real(seed, sizes, cache, data)
-    raise InputError(f"no world {name!r}; there are {', '.join(WORLDS)}")
-
-
-def smaller(sizes: Sizes, **changes: int) -> Sizes:
-    """The same with some numbers changed, all checked."""
-    changed = replace(sizes, **changes)
-    if min(asdict(changed).values()) < 1:
-        raise InputError(f"sizes of a world are positive; got {asdict(changed)}")
-    return changed
+def _galaxy_zoo(name: str, seed: int, data: Path) -> World:
+    """Galaxies with experts' types: GZ1's spiral flags, or GZ2's votes. The axis ratio is property and feature."""
+    definition, published = name.split(", ")[1], {}
+    needed = ["t_type", "axis_ratio"]
+    if name.startswith("GZ1"):
+        frame = _table(data / FILES[name], [*needed, "gz1_spiral", "petroR90_g"])
+        fraction = frame["gz1_spiral"].cast(pl.Float64).to_numpy()
+        alpha = frame["petroR90_g"].to_numpy() * FWHM_PER_SIGMA / _ASSUMED_SEEING
+    else:
+        needed += ["petroR90", "psf_fwhm"]
+        votes, hart = (f"t01_smooth_or_features_a01_smooth_{kind}" for kind in ("weighted_fraction", "debiased"))
+        frame = _table(data / FILES[name], [*needed, votes, hart]).drop_nulls(needed)
+        fraction = 1 - frame[votes].to_numpy()
+        alpha = (frame["petroR90"] / frame["psf_fwhm"]).to_numpy() * FWHM_PER_SIGMA
+        published = {HART: 1 - frame[hart].to_numpy()}
+    ratio = frame["axis_ratio"].to_numpy()[:, None]
+    return World(
+        name=name,
+        definition=f"disk = experts' {definition}",
+        seed=seed,
+        alpha=alpha,
+        truth=(frame["t_type"].cast(pl.Float64) >= _DEFINITIONS[definition]).to_numpy().astype(np.int64),
+        labels=(fraction > 0.5).astype(np.int64),
+        vote_fraction=fraction,
+        intrinsic=ratio,
+        features=ratio,
+        split=_split(frame.height, 0, frame.height),
+        published=published,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Leaderboard(Result):
 
     def summary(self) -> str:
         """Return the main scores of each world as text."""
-        from truemorph.benchmark.tables import cell
+        from truemorph.benchmark.page import cell
 
         lines = []
         for world in dict.fromkeys(row["world"] for row in self.content["rows"]):
@@ -87,7 +87,6 @@ def run_benchmark(
     test: AtLeastOne | None = None,
     epochs: AtLeastOne | None = None,
     jobs: AtLeastOne | None = None,
-    cache: Path | None = None,
     seed: Seed = 0,
 ) -> Leaderboard:
     """Score every way to deal with biased labels where the truth is known.
@@ -99,7 +98,7 @@ def run_benchmark(
     Parameters
     ----------
     out : path
-        Folder for leaderboard.json, .md, .html and .png.
+        Folder for leaderboard.json, .md, .html and .png, and for what an interrupted run resumes from.
     quick : bool
         Plain and real worlds, six methods, one seed: minutes.
     catalogue_only : bool
@@ -120,8 +119,6 @@ def run_benchmark(
         Epochs of every network.
     jobs : int, optional
         Processes; default 1, and one a core for catalogue_only.
-    cache : path, optional
-        Folder for intermediate results; default OUT/cache.
     seed : int
         First of the seeds.
 
@@ -141,10 +138,11 @@ def run_benchmark(
         ...
     truemorph.errors.InputError: no world or method 'magic'; worlds: ...
     """
-    from truemorph.benchmark import catalogues, leaderboard, tables
-    from truemorph.benchmark.worlds import WORLDS, Sizes, smaller
+    from truemorph.benchmark import page
+    from truemorph.benchmark.leaderboard import EPOCHS, REAL_EPOCHS, Plan, described, run_plan
+    from truemorph.benchmark.methods import NETWORKS, QUICK, TABLES, methods_of
+    from truemorph.benchmark.worlds import FILES, WITH_PICTURES, WITHOUT_PICTURES, Sizes
 
-    out = Path(out)
     sizes = {name: value for name, value in (("train", train), ("test", test)) if value is not None}
     command = _command(
         {
@@ -159,46 +157,25 @@ def run_benchmark(
     )
     if data is not None and not Path(data).is_dir():
         raise InputError(f"{data}: no such folder of real data")
-    numbers = tuple(range(seed, seed + (seeds or (1 if quick else 3))))
-    if catalogue_only:
-        if worlds or methods or sizes or epochs or quick or cache:
-            raise InputError(
-                "`catalogue_only` runs all of its worlds and methods: leave `quick`, `worlds`, `methods`, `train`, "
-                "`test`, `epochs` and `cache` out"
-            )
-        rows = catalogues.run_catalogues(numbers, data, jobs or os.cpu_count() or 1)
-        plan = leaderboard.Plan(
-            seeds=numbers,
-            data=data,
-            worlds=tuple(dict.fromkeys(row["world"] for row in rows)),
-            methods=tuple(dict.fromkeys(row["method"] for row in rows)),
-        )
-        titles = {name: title for name, (title, _) in catalogues.METHODS.items()}
-        titles |= {name: name for name in plan.methods if name not in titles}
-        answer = "Labels, votes and catalogue columns alone, without images, on tables whose truth is known."
-    else:
-        from truemorph.benchmark.methods import METHODS, QUICK
-
-        chosen = tuple(worlds) or (("plain", "real") if quick else WORLDS)
-        if data is None and "real" in chosen:
-            if worlds:
-                raise InputError("the real world needs a folder with EFIGI's images and types (`data`)")
-            chosen = tuple(one for one in chosen if one != "real")
-        plan = leaderboard.Plan(
-            worlds=chosen,
-            methods=tuple(methods) or (QUICK if quick else tuple(METHODS)),
-            seeds=numbers,
-            sizes=smaller(Sizes(), **sizes),
-            epochs=epochs or leaderboard.EPOCHS,
-            real_epochs=epochs or leaderboard.REAL_EPOCHS,
-            data=data,
-        )
-        rows = leaderboard.run_plan(plan, Path(cache) if cache else out / "cache", jobs or 1)
-        titles = {name: method.title for name, method in METHODS.items()}
-        answer = "Networks trained on the same pictures and the same biased labels, by every method."
-    trust = tables.RELABELLED if catalogue_only else tables.TRAINED
-    content = leaderboard.described(plan, rows, command, trust)
-    tables.write_leaderboard(content, titles, out, answer)
+    if catalogue_only and (sizes or epochs or quick):
+        raise InputError("`catalogue_only` trains no networks: leave `quick`, `train`, `test` and `epochs` out")
+    every = WITHOUT_PICTURES if catalogue_only else ("plain", "real") if quick else WITH_PICTURES
+    chosen = tuple(worlds) or tuple(one for one in every if data is not None or one not in FILES)
+    known = methods_of(TABLES if catalogue_only else NETWORKS)
+    titles = {name: one.title for name, one in known.items() if not one.worlds or set(one.worlds) & set(chosen)}
+    plan = Plan(
+        worlds=chosen,
+        methods=tuple(methods) or (QUICK if quick else tuple(titles)),
+        seeds=tuple(range(seed, seed + (seeds or (1 if quick else 3)))),
+        sizes=None if catalogue_only else replace(Sizes(), **sizes),
+        epochs=epochs or EPOCHS,
+        real_epochs=epochs or REAL_EPOCHS,
+        data=None if data is None else Path(data),
+    )
+    out = Path(out)
+    rows = run_plan(plan, out / "cache", jobs or (os.cpu_count() or 1 if catalogue_only else 1))
+    content = described(plan, rows, command, page.RELABELLED if catalogue_only else page.TRAINED)
+    page.write_leaderboard(content, titles, out)
     return Leaderboard(out, {**content, "titles": titles})
 
 

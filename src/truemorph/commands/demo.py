@@ -40,10 +40,8 @@ from truemorph.report.label_sets import AFTER, CHANGE, changes, join_labels
 from truemorph.report.writing import ReportOptions, make_report
 from truemorph.results import Result, quantity_table
 from truemorph.simulate.annotate import vote_fractions
-from truemorph.simulate.galaxies import simulate_galaxies
-from truemorph.simulate.jpegs import write_jpegs
-from truemorph.simulate.observe import CENTRAL_R90
-from truemorph.simulate.twins import at_resolution
+from truemorph.simulate.pictures import CENTRAL_R90, write_jpegs
+from truemorph.simulate.population import at_resolution, simulate_galaxies
 from truemorph.tables import CatalogTable, write_table
 
 TRUE_THETA = 11.25

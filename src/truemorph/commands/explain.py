@@ -10,8 +10,6 @@ from truemorph.arguments import AtLeastOne, Count, Seed, Table
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import (
-    ANGLE,
-    RADIUS,
     ExplainResult,
     check_by_random_weights,
     chosen_galaxies,
@@ -99,9 +97,6 @@ def explain_classifier(
     """
     if not models:
         raise InputError("give one model folder or more, such as: truemorph explain model --catalogue cat.parquet")
-    for name, value in (("galaxies", galaxies), ("draws", draws)):
-        if value < 0:
-            raise InputError(f"{name} is a number, 0 or more; got {value}")
     if draws == 1:
         raise InputError("draws is 0, for no check of the maps, or two networks of random weights at least; got 1")
     out = Path(out)
@@ -111,10 +106,9 @@ def explain_classifier(
 
     named = {name: replace(model, device=device) for name, model in named_models(models).items()}
     table = read_catalogue(catalogue)
-    root = image_folder(table)
     frame = chosen_galaxies(table, rows, galaxies, seed)
     frame, radius = with_geometry(frame, str(catalogue), angle_column, radius_column, field)
-    source = galaxies_of(frame, root, ANGLE if angle_column else None, RADIUS if radius else None)
+    source = galaxies_of(frame, image_folder(table))
     with progress(frame.height * len(named), "explaining", "galaxies") as told:
         explanations = explain(
             named, source, layer=layer, rings=rings, align=align or angle_column is not None, progress=told

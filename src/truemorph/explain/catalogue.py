@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,21 +14,21 @@ from truemorph._version import __version__
 from truemorph.bias.plots import axes_or_new
 from truemorph.catalogs.sampling import TEST
 from truemorph.errors import InputError, nearest
+from truemorph.explain.profiles import PIXELS, RADII
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json, written_whole
-from truemorph.progress import progress
 from truemorph.results import Result
 from truemorph.tables import CatalogTable, numeric_columns, read_table, to_astropy, write_table
 
 if TYPE_CHECKING:
     from truemorph.classifiers.checkpoint import Classifier
-    from truemorph.explain.randomised import Randomisation
+    from truemorph.explain.sanity_check import Randomisation
     from truemorph.explain.study import Compared, Explanation
 
 # Galaxies of the check by random weights, which makes dozens of maps of each.
 CHECKED = 32
 ANGLE, RADIUS = "explained angle", "explained radius"
-_UNITS = {"pixel": "pix", "R_petro": ""}
+_UNITS = {PIXELS: "pix", RADII: ""}
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,11 +78,10 @@ class ExplainResult(Result):
     def plot(self, ax: Any = None) -> Any:
         """Draw mean intensity against distance from the centre, by predicted class; returns matplotlib axes."""
         ax = axes_or_new(ax)
-        for name, one in self.content["models"].items():
-            for kind, some in one["classes"].items():
-                for found in [some["profiles"][unit] for unit in ("pixel",) if unit in some["profiles"]]:
-                    edges = np.asarray(found["edges"], dtype=float)
-                    ax.plot(0.5 * (edges[1:] + edges[:-1]), found["mean"], label=f"{name}, predicted {kind}")
+        for name, one in self.explanations.items():
+            for some in one.classes:
+                found = some.rings[PIXELS]
+                ax.plot(found.middles, found.mean, label=f"{name}, predicted {some.name}")
         ax.set(xlabel="distance from the centre (pixels)", ylabel="mean intensity of maps")
         ax.legend(frameon=False, fontsize=8)
         return ax
@@ -190,29 +189,27 @@ def with_geometry(
         across = numeric_columns(frame, [field], source)[:, 0]
     values = numeric_columns(frame, [radius], source)[:, 0]
     with np.errstate(divide="ignore", invalid="ignore"):
-        share = values / across
-    share = np.where(np.isfinite(share) & (share > 0), share, np.nan)
-    if np.isnan(share).all():
+        sides = values / across
+    sides = np.where(np.isfinite(sides) & (sides > 0), sides, np.nan)
+    if np.isnan(sides).all():
         raise InputError(f"{source}: no galaxy has a radius above 0 ({radius}) and a field above 0 ({field})")
-    return frame.with_columns(pl.Series(RADIUS, share)), f"{radius} over {field}"
+    return frame.with_columns(pl.Series(RADIUS, sides)), f"{radius} over {field}"
 
 
 def check_by_random_weights(
     models: Mapping[str, Classifier], explanations: Mapping[str, Explanation], source: Any, draws: int, seed: int
 ) -> dict[str, Randomisation]:
     """The check by random weights of each model, on the first galaxies."""
-    from truemorph.explain.randomised import maps_to_compare, randomise
+    from truemorph.explain.sanity_check import randomise
 
     found = {}
-    with progress(maps_to_compare(draws, CHECKED) * len(models), "checking by random weights", "maps") as told:
-        for name, model in models.items():
-            pixels, known = [], 0
-            for some in source(model.config):
-                pixels.append(some.pixels[: CHECKED - known])
-                known += len(pixels[-1])
-                if known == CHECKED:
-                    break
-            found[name] = randomise(model, np.concatenate(pixels), explanations[name].layer, draws, seed, told)
+    for name, model in models.items():
+        pixels: list[np.ndarray] = []
+        for some in source(model.config):
+            pixels.append(some.pixels)
+            if sum(map(len, pixels)) >= CHECKED:
+                break
+        found[name] = randomise(model, np.concatenate(pixels)[:CHECKED], explanations[name].layer, draws, seed)
     return found
 
 
@@ -236,7 +233,10 @@ def _summary(
                 some.name: {
                     "galaxies": some.galaxies,
                     "blank_maps": int(some.blank.sum()),
-                    "profiles": {unit: _profile(rings.mean()) for unit, rings in some.rings.items()},
+                    "profiles": {
+                        unit: {"edges": one.edges, "mean": one.mean, "stderr": one.stderr, "galaxies": one.counts}
+                        for unit, one in some.rings.items()
+                    },
                 }
                 for some in one.classes
             },
@@ -248,11 +248,11 @@ def _summary(
                 "first": one.first,
                 "second": one.second,
                 "class": one.name,
-                "unit": one.difference.unit,
-                "galaxies": one.difference.galaxies,
-                "edges": one.difference.edges,
-                "difference": one.difference.difference,
-                "bands": {f"{share:.2f}": band for share, band in one.difference.bands.items()},
+                "unit": one.unit,
+                "galaxies": one.galaxies,
+                "edges": one.edges,
+                "difference": one.difference,
+                "bands": {f"{fraction:.2f}": limits for fraction, limits in one.limits.items()},
             }
             for one in compared
         ],
@@ -264,77 +264,74 @@ def _summary(
                 "another_galaxy": one.other.mean(),
                 "same_galaxy_turned": one.same.mean(),
                 "blank": one.blank,
-                "steps": {step.name: [step.mean, step.stderr] for step in one.steps},
+                "steps": one.means,
             }
             for name, one in checks.items()
         },
     }
 
 
-def _profile(found: Any) -> dict[str, Any]:
-    return {"edges": found.edges, "mean": found.mean, "stderr": found.stderr, "galaxies": found.counts}
+def _stacked(parts: Iterable[tuple[dict[str, str], dict[str, Any]]]) -> pl.DataFrame:
+    """One table of several: what each is about, then its columns."""
+    frames = [
+        pl.DataFrame(columns).select(*(pl.lit(value).alias(name) for name, value in about.items()), pl.all())
+        for about, columns in parts
+    ]
+    return pl.concat(frames, how="diagonal") if frames else pl.DataFrame()
 
 
 def _write_tables(explanations: Mapping[str, Explanation], compared: Sequence[Compared], out: Path) -> None:
     """Profiles and differences as ECSV, a file a unit; profiles of single galaxies as Parquet."""
-    metadata = {"kind": "explanation", "truemorph_version": __version__}
+    metadata: dict[str, Any] = {"kind": "explanation", "truemorph_version": __version__}
     layers = {name: [one.layer, one.cells] for name, one in explanations.items()}
-    rings = [(one, some, some.rings) for one in explanations.values() for some in one.classes]
+    named = [(name, some) for name, one in explanations.items() for some in one.classes]
+    classes = [({"model": name, "class": some.name}, some) for name, some in named]
     for unit, label in _UNITS.items():
-        parts = [
-            pl.DataFrame(
-                {
-                    "inner": found.edges[:-1],
-                    "outer": found.edges[1:],
-                    "mean": found.mean,
-                    "stderr": found.stderr,
-                    "galaxies": found.counts,
-                }
-            ).select(pl.lit(one.model).alias("model"), pl.lit(some.name).alias("class"), pl.all())
-            for one, some, known in rings
-            if unit in known
-            for found in [known[unit].mean()]
-        ]
-        units = {"inner": label, "outer": label} if label else {}
-        if parts:
-            table = CatalogTable(pl.concat(parts), units, {**metadata, "layers": layers, "distance": unit})
-            write_table(table, out / f"profiles_{unit.lower()}.ecsv")
-        differences = [
-            pl.DataFrame(
-                {
-                    "inner": one.difference.edges[:-1],
-                    "outer": one.difference.edges[1:],
-                    "difference": one.difference.difference,
-                    **{
-                        f"{side}_{100 * share:.0f}": band[k]
-                        for share, band in one.difference.bands.items()
-                        for k, side in enumerate(("low", "high"))
-                    },
-                }
-            ).select(
-                *(pl.lit(value).alias(name) for name, value in (("first", one.first), ("second", one.second))),
-                pl.lit(one.name).alias("class"),
-                pl.all(),
+        profiles = _stacked(
+            (about, _rings(found) | {"mean": found.mean, "stderr": found.stderr, "galaxies": found.counts})
+            for about, some in classes
+            if unit in some.rings
+            for found in [some.rings[unit]]
+        )
+        differences = _stacked(
+            (
+                {"first": one.first, "second": one.second, "class": one.name},
+                _rings(one) | {"difference": one.difference} | _limits(one),
             )
             for one in compared
-            if one.difference.unit == unit
-        ]
-        if differences:
-            table = CatalogTable(pl.concat(differences), units, {**metadata, "distance": unit})
-            write_table(table, out / f"differences_{unit.lower()}.ecsv")
-    single = [
-        pl.DataFrame(
+            if one.unit == unit
+        )
+        units = {"inner": label, "outer": label} if label else {}
+        for name, frame, more in (("profiles", profiles, {"layers": layers}), ("differences", differences, {})):
+            if frame.height:
+                table = CatalogTable(frame, units, {**metadata, **more, "distance": unit})
+                write_table(table, out / f"{name}_{unit.lower()}.ecsv")
+    single = _stacked(
+        (
+            about,
             {
                 "object_id": some.ids.cast(pl.String),
                 "relation": pl.Series(some.relations, dtype=pl.String),
                 "blank": some.blank,
-                **{f"profile_{unit.lower()}": known[unit].profiles for unit in known},
-            }
-        ).select(pl.lit(one.model).alias("model"), pl.lit(some.name).alias("class"), pl.all())
-        for one, some, known in rings
+                **{f"profile_{unit.lower()}": found.profiles for unit, found in some.rings.items()},
+            },
+        )
+        for about, some in classes
         if some.galaxies
-    ]
-    write_table(CatalogTable(pl.concat(single, how="diagonal"), {}, metadata), out / "galaxies.parquet")
+    )
+    write_table(CatalogTable(single, {}, metadata), out / "galaxies.parquet")
+
+
+def _rings(found: Any) -> dict[str, np.ndarray]:
+    return {"inner": found.edges[:-1], "outer": found.edges[1:]}
+
+
+def _limits(one: Compared) -> dict[str, np.ndarray]:
+    return {
+        f"{side}_{100 * fraction:.0f}": limits[k]
+        for fraction, limits in one.limits.items()
+        for k, side in enumerate(("low", "high"))
+    }
 
 
 def _write_maps(explanations: Mapping[str, Explanation], path: Path) -> None:
@@ -368,15 +365,14 @@ def _write_figures(
     out: Path,
 ) -> list[str]:
     from truemorph.explain import plots
-    from truemorph.explain.study import PIXELS, RADII
 
     figures = {"average_maps": plots.mean_map_figure(explanations)}
     if any(some.aligned for one in explanations.values() for some in one.classes):
         figures["aligned_maps"] = plots.mean_map_figure(explanations, turned=True)
-    for unit in (PIXELS, RADII):
+    for unit in _UNITS:
         if any(unit in some.rings for one in explanations.values() for some in one.classes):
             figures[f"profiles_{unit.lower()}"] = plots.profile_figure(explanations, unit)
-        if any(one.difference.unit == unit for one in compared):
+        if any(one.unit == unit for one in compared):
             figures[f"differences_{unit.lower()}"] = plots.difference_figure(compared, unit)
     if checks:
         figures["random_weights"] = plots.randomisation_figure(checks)

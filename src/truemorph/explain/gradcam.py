@@ -15,7 +15,7 @@ from captum.attr import LayerGradCam
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.network import torch_device
 from truemorph.errors import InputError
-from truemorph.explain.seams import Grid, Layer, Seam, layers_of
+from truemorph.explain.feature_maps import Grid, Layer, Seam, layers_of
 from truemorph.images.transforms import normalise
 from truemorph.labelling.labeller import members_asked
 

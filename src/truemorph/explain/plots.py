@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from truemorph.bias.plots import BLUE, GREY, RED, plain_text
-from truemorph.explain.randomised import Randomisation
-from truemorph.explain.study import PIXELS, RADII, REACH, Compared, Explanation
+from truemorph.explain.profiles import PIXELS, RADII, REACH
+
+if TYPE_CHECKING:
+    from truemorph.explain.sanity_check import Randomisation
+    from truemorph.explain.study import Compared, Explanation
 
 # Okabe & Ito's colours, and lines that are apart without colours.
 COLOURS = (RED, BLUE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "black")
@@ -68,7 +71,7 @@ def mean_map_figure(explanations: Mapping[str, Explanation], turned: bool = Fals
 def profile_figure(
     explanations: Mapping[str, Explanation], unit: str = PIXELS, colours: Mapping[str, str] | None = None
 ) -> Figure:
-    """Mean intensity against distance from the centre, a panel a class; bands are standard errors over galaxies.
+    """Mean intensity against distance from the centre, a panel a class; shaded: standard errors over galaxies.
 
     Parameters
     ----------
@@ -86,7 +89,7 @@ def profile_figure(
             known = next((one for one in model.classes if one.name == name), None)
             if known is None or not known.galaxies or unit not in known.rings:
                 continue
-            found = known.rings[unit].mean()
+            found = known.rings[unit]
             colour = (colours or {}).get(model.model, COLOURS[number % len(COLOURS)])
             line = _LINES[number % len(_LINES)]
             ax.plot(
@@ -102,8 +105,8 @@ def profile_figure(
 
 
 def difference_figure(compared: Sequence[Compared], unit: str = PIXELS) -> Figure:
-    """Differences of profiles with bootstrap bands of 68 and 95 %, a row a pair of models and a panel a class."""
-    some = [one for one in compared if one.difference.unit == unit]
+    """Differences of profiles with bootstrap limits of 68 and 95 %, a row a pair of models and a panel a class."""
+    some = [one for one in compared if one.unit == unit]
     pairs = list(dict.fromkeys((one.first, one.second) for one in some))
     names = list(dict.fromkeys(one.name for one in some))
     rows, columns = max(len(pairs), 1), max(len(names), 1)
@@ -113,13 +116,11 @@ def difference_figure(compared: Sequence[Compared], unit: str = PIXELS) -> Figur
         ax.set_axis_off()
     for one in some:
         ax = axes[pairs.index((one.first, one.second)), names.index(one.name)]
-        found = one.difference
-        for share, alpha in ((0.95, 0.18), (0.68, 0.35)):
-            low, high = found.bands[share]
-            ax.fill_between(found.middles, low, high, color=BLUE, alpha=alpha, lw=0, label=f"{share:.0%}")
-        ax.plot(found.middles, found.difference, color=BLUE)
+        for fraction, alpha in ((0.95, 0.18), (0.68, 0.35)):
+            ax.fill_between(one.middles, *one.limits[fraction], color=BLUE, alpha=alpha, lw=0, label=f"{fraction:.0%}")
+        ax.plot(one.middles, one.difference, color=BLUE)
         ax.axhline(0, color=GREY, lw=1, ls="--")
-        first, second, both = found.galaxies
+        first, second, both = one.galaxies
         ax.set_title(f"{one.name}: {first:,} and {second:,} galaxies, {both:,} in both", fontsize=9)
         ax.set(
             ylabel=f"{plain_text(one.first)} − {plain_text(one.second)}"
@@ -138,12 +139,12 @@ def randomisation_figure(checks: Mapping[str, Randomisation]) -> Figure:
     axes: Any = figure.subplots(1, max(len(checks), 1), sharey=True, squeeze=False)[0]
     for ax, (name, check) in zip(axes, checks.items(), strict=False):
         places = np.arange(len(check.steps))
-        means, errors = [one.mean for one in check.steps], [one.stderr for one in check.steps]
+        means, errors = zip(*check.means.values(), strict=True)
         ax.errorbar(places, means, errors, fmt="o-", ms=4, color=BLUE, label="weights random")
         ax.axhline(check.same.mean(), color="black", lw=1, ls="-.", label="same galaxy, turned")
         ax.axhline(check.other.mean(), color=RED, lw=1, ls="--", label="another galaxy")
         ax.axhline(0, color=GREY, lw=0.6)
-        ax.set_xticks(places, [one.name for one in check.steps], rotation=45, ha="right", fontsize=8)
+        ax.set_xticks(places, list(check.steps), rotation=45, ha="right", fontsize=8)
         verdict = "depend on weights" if check.passes else "not shown to depend on weights"
         ax.set_title(f"{name}: maps {verdict}", fontsize=9)
         ax.set(xlabel="random down to", ylim=(-1, 1))

@@ -5,17 +5,22 @@ Plain arrays in, plain arrays out. Maps are in the pixels of the picture; its ce
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import map_coordinates
 
 from truemorph.errors import InputError
 
+PIXELS, RADII = "pixel", "R_petro"  # units of rings
+# Radii out to which profiles and aligned maps go, where radii are known.
+REACH = 2.0
 _RESAMPLES_AT_ONCE = 64
-_MAPS_AT_ONCE = 256
-_BANDS = (0.68, 0.95)
+_LIMITS = (0.68, 0.95)
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,6 @@ class MeanMap:
     mean: np.ndarray
     stderr: np.ndarray
     count: np.ndarray
-
-    @property
-    def galaxies(self) -> int:
-        """Largest count."""
-        return int(self.count.max(initial=0))
 
 
 class MapSum:
@@ -63,67 +63,50 @@ class MapSum:
 
     def mean(self) -> MeanMap:
         """Mean of what was added."""
-        mean, stderr = _mean_and_error(self._sum, self._squares, self._count)
-        return MeanMap(mean, stderr, self._count.copy())
+        return MeanMap(*_mean_and_error(self._sum, self._squares, self._count), self._count)
 
 
 @dataclass(frozen=True)
-class Profile:
-    """Mean intensity in rings around the centre.
+class Profiles:
+    """Intensity of galaxies' maps in rings around the centre.
 
     Attributes
     ----------
     edges : array, shape (B + 1,)
-    mean, stderr : array, shape (B,)
-        Mean over galaxies of each one's mean in the ring, and its error from their scatter; NaN where none reaches.
-    counts : array of int, shape (B,)
-        Galaxies whose picture reaches the ring.
     unit : str
-        Of the edges.
+        Of the edges: "pixel" (of the network's picture) or "R_petro".
+    profiles : array, shape (N, B)
+        As `radial_profiles` gives them.
     """
 
     edges: np.ndarray
-    mean: np.ndarray
-    stderr: np.ndarray
-    counts: np.ndarray
     unit: str
+    profiles: np.ndarray
+
+    @cached_property
+    def _mean(self) -> tuple[np.ndarray, np.ndarray]:
+        values = np.where(np.isfinite(self.profiles), self.profiles, 0)
+        return _mean_and_error(values.sum(axis=0), (values**2).sum(axis=0), self.counts)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Over galaxies; NaN where none reaches the ring."""
+        return self._mean[0]
+
+    @property
+    def stderr(self) -> np.ndarray:
+        """Of the mean, from the scatter of galaxies."""
+        return self._mean[1]
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Galaxies whose picture reaches the ring."""
+        return np.isfinite(self.profiles).sum(axis=0)
 
     @property
     def middles(self) -> np.ndarray:
-        """Of the rings, shape (B,)."""
+        """Radii half-way between the edges."""
         return (self.edges[1:] + self.edges[:-1]) / 2
-
-
-@dataclass(frozen=True)
-class ProfileDifference:
-    """Profile of one model less that of another.
-
-    Attributes
-    ----------
-    edges : array, shape (B + 1,)
-    difference : array, shape (B,)
-    bands : dict of float to array, shape (2, B)
-        Lower and upper limit by share of bootstrap resamples between them, 0.68 and 0.95.
-    galaxies : tuple of int
-        Of the first, of the second, and of both.
-    unit : str
-    """
-
-    edges: np.ndarray
-    difference: np.ndarray
-    bands: dict[float, np.ndarray]
-    galaxies: tuple[int, int, int]
-    unit: str
-
-    @property
-    def middles(self) -> np.ndarray:
-        """Of the rings, shape (B,)."""
-        return (self.edges[1:] + self.edges[:-1]) / 2
-
-    def significant(self, share: float = 0.95) -> np.ndarray:
-        """Rings whose band leaves zero out, shape (B,) of bool."""
-        low, high = self.bands[share]
-        return (low > 0) | (high < 0)
 
 
 def _mean_and_error(total: np.ndarray, squares: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -168,100 +151,56 @@ def ring_areas(size: int, edges: np.ndarray) -> np.ndarray:
     >>> ring_areas(8, np.array([0.0, 3.0])).sum().round(6)  # π 3²
     np.float64(28.274334)
     """
-    # One quadrant: the picture is symmetric around its centre. In the middle column of an odd side, pixels are halves.
-    corners = np.arange(size % 2, size + 1, 2) / 2 if size % 2 else np.arange(size // 2 + 1, dtype=float)
-    if size % 2:
-        corners = np.concatenate([[0.0], corners])
-    radius = np.asarray(edges, np.float64)[..., None, None]
-    inside = _within(corners[:, None], corners[None, :], radius)
-    quadrant = np.diff(np.diff(np.diff(inside, axis=-1), axis=-2), axis=-3)
-    if size % 2:
-        quadrant[..., 0, :] *= 2
-        quadrant[..., :, 0] *= 2
-    half = np.concatenate([quadrant[..., ::-1, :][..., : size // 2, :], quadrant], axis=-2)
-    return np.concatenate([half[..., ::-1][..., : size // 2], half], axis=-1)
+    corner = np.arange(size + 1) - size / 2
+    # The picture is symmetric around its centre.
+    away, place = np.unique(np.abs(corner), return_inverse=True)
+    inside = _within(away[:, None], away[None, :], np.asarray(edges, np.float64)[..., None, None])
+    signed = inside[..., place[:, None], place] * np.sign(corner)[:, None] * np.sign(corner)
+    return np.diff(np.diff(np.diff(signed, axis=-1), axis=-2), axis=-3)
 
 
-def radial_profiles(maps: np.ndarray, edges: Any, scale: Any = None) -> np.ndarray:
+def radial_profiles(maps: np.ndarray, edges: np.ndarray, scale: np.ndarray | None = None) -> np.ndarray:
     """Mean intensity of each map in rings around the centre of the picture.
 
     Parameters
     ----------
     maps : array, shape (N, S, S)
-        Finite, or NaN where there is no value.
-    edges : array-like, shape (B + 1,)
-        Of the rings, ascending; pixels, or units of `scale`.
-    scale : array-like, shape (N,), optional
+    edges : array, shape (B + 1,)
+        Of the rings, ascending from 0 or above; pixels, or units of `scale`.
+    scale : array, shape (N,), optional
         Pixels of the unit, galaxy by galaxy (R_petro, say). NaN where it isn't known: that row is NaN.
 
     Returns
     -------
     array, shape (N, B)
-        Weighted by the area that a pixel and a ring share. Of rings that leave the picture, the part in it; NaN where
-        no part is.
-
-    Raises
-    ------
-    InputError
-        If edges don't ascend from 0 or above, or a scale isn't positive.
+        Weighted by the area that a pixel and a ring have in common. Of rings that leave the picture, the part in it;
+        NaN where no part is.
     """
-    edges = np.asarray(edges, np.float64)
-    if edges.ndim != 1 or edges.size < 2 or not np.isfinite(edges).all() or edges[0] < 0 or np.any(np.diff(edges) <= 0):
-        raise InputError(f"edges of rings should ascend from 0 or above, two at least; got {edges.tolist()}")
     n, size = maps.shape[:2]
-    out = np.full((n, edges.size - 1), np.nan)
+    flat = maps.reshape(n, -1).astype(np.float64)
     if scale is None:
-        areas = ring_areas(size, edges)
-        for start in range(0, n, _MAPS_AT_ONCE):
-            rows = slice(start, start + _MAPS_AT_ONCE)
-            out[rows] = _weighted(maps[rows], areas)
-        return out
-    scale = np.broadcast_to(np.asarray(scale, np.float64), (n,))
-    if np.any(scale <= 0):
-        raise InputError(f"scale is a radius in pixels, above 0; got {scale[scale <= 0][0]:g}")
+        return _ring_means(flat, ring_areas(size, edges))
+    out = np.full((n, edges.size - 1), np.nan)
     for row in np.flatnonzero(np.isfinite(scale)):
-        out[row] = _weighted(maps[row : row + 1], ring_areas(size, edges * scale[row]))[0]
+        out[row] = _ring_means(flat[row], ring_areas(size, edges * scale[row]))
     return out
 
 
-def _weighted(maps: np.ndarray, areas: np.ndarray) -> np.ndarray:
+def _ring_means(flat: np.ndarray, areas: np.ndarray) -> np.ndarray:
     weights = areas.reshape(len(areas), -1).T
-    flat = maps.reshape(len(maps), -1).astype(np.float64)
-    there = np.isfinite(flat)
-    total = np.where(there, flat, 0) @ weights
-    # All pixels are there but in aligned maps.
-    area = there.astype(np.float64) @ weights if not there.all() else np.broadcast_to(weights.sum(axis=0), total.shape)
+    area = weights.sum(axis=0)
     # Less than a thousandth of a pixel is rounding.
-    return np.where(area > 1e-3, total / np.maximum(area, 1e-3), np.nan)
-
-
-def mean_profile(profiles: np.ndarray, edges: Any, unit: str) -> Profile:
-    """Mean over galaxies.
-
-    Parameters
-    ----------
-    profiles : array, shape (N, B)
-        From `radial_profiles`.
-    edges : array-like, shape (B + 1,)
-    unit : str
-    """
-    there = np.isfinite(profiles)
-    values, counts = np.where(there, profiles, 0), there.sum(axis=0)
-    total, squares = values.sum(axis=0), (values**2).sum(axis=0)
-    mean, stderr = _mean_and_error(total, squares, counts)
-    return Profile(np.asarray(edges, np.float64), mean, stderr, counts, unit)
+    return np.where(area > 1e-3, flat @ weights / np.maximum(area, 1e-3), np.nan)
 
 
 def profile_difference(
     first: np.ndarray,
     second: np.ndarray,
-    edges: Any,
-    unit: str,
-    ids: tuple[Sequence[Any], Sequence[Any]] | None = None,
+    ids: tuple[Sequence[Any], Sequence[Any]],
     bootstrap: int = 1000,
     seed: int = 0,
-) -> ProfileDifference:
-    """Mean profile of one model less that of another, with bootstrap bands over galaxies.
+) -> tuple[np.ndarray, dict[float, np.ndarray], tuple[int, int, int]]:
+    """Mean profile of one model less that of another, with bootstrap limits over galaxies.
 
     A resample draws galaxies, not profiles: one that is in both samples comes equally often in both, so that what both
     models see of it alike cancels. Galaxies that one model alone puts into the class count where they are.
@@ -270,32 +209,30 @@ def profile_difference(
     ----------
     first, second : array, shape (N, B) and (M, B)
         From `radial_profiles`.
-    edges : array-like, shape (B + 1,)
-    unit : str
-    ids : pair of sequences, lengths N and M, optional
-        Which galaxies they are; default all different.
+    ids : pair of sequences, lengths N and M
+        Which galaxies they are, each once.
     bootstrap : int
         Resamples; multinomial counts.
     seed : int
 
+    Returns
+    -------
+    difference : array, shape (B,)
+    limits : dict of float to array, shape (2, B)
+        Lower and upper, by the fraction of resamples between them, 0.68 and 0.95.
+    galaxies : tuple of int
+        Of the first, of the second, and of both.
+
     Raises
     ------
     InputError
-        If a sample is empty or names a galaxy twice, or there are no resamples.
+        If there are no resamples.
     """
-    n, m = len(first), len(second)
-    if not n or not m:
-        raise InputError("a difference needs galaxies of both models")
     if bootstrap < 1:
         raise InputError(f"bootstrap is a number of resamples, 1 or more; got {bootstrap}")
-    if ids is None:
-        place_first, place_second, every = np.arange(n), n + np.arange(m), n + m
-    else:
-        known: dict[Any, int] = {}
-        place_first, place_second = (np.array([known.setdefault(one, len(known)) for one in some]) for some in ids)
-        every = len(known)
-        if len(set(place_first)) < n or len(set(place_second)) < m:
-            raise InputError("a galaxy comes twice in one sample; give each once")
+    known: dict[Any, int] = {}
+    place_first, place_second = (np.array([known.setdefault(one, len(known)) for one in some]) for some in ids)
+    n, m, every = len(first), len(second), len(known)
     rng = np.random.default_rng(seed)
     samples = [(place_first, *_filled(first)), (place_second, *_filled(second))]
     drawn = []
@@ -306,9 +243,11 @@ def profile_difference(
         drawn.append(means[0] - means[1])
     resamples = np.concatenate(drawn)
     point = [_ratio(values.sum(axis=0), there.sum(axis=0)) for _, values, there in samples]
-    bands = {share: _band(resamples, share) for share in _BANDS}
-    both = n + m - every
-    return ProfileDifference(np.asarray(edges, np.float64), point[0] - point[1], bands, (n, m, both), unit)
+    limits = {}
+    for fraction in _LIMITS:
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # a ring that no galaxy reaches
+            limits[fraction] = np.nanquantile(resamples, [(1 - fraction) / 2, (1 + fraction) / 2], axis=0)
+    return point[0] - point[1], limits, (n, m, n + m - every)
 
 
 def _filled(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -320,40 +259,20 @@ def _ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _band(resamples: np.ndarray, share: float) -> np.ndarray:
-    """Limits that hold this share of the resamples, shape (2, B); NaN where there are none."""
-    band = np.full((2, resamples.shape[1]), np.nan)
-    for ring in range(resamples.shape[1]):
-        found = resamples[np.isfinite(resamples[:, ring]), ring]
-        if found.size:
-            band[:, ring] = np.quantile(found, [(1 - share) / 2, (1 + share) / 2])
-    return band
-
-
-def aligned(
-    maps: np.ndarray,
-    angle: np.ndarray | None = None,
-    radius: np.ndarray | None = None,
-    size: int | None = None,
-    extent: float = 2.0,
-) -> np.ndarray:
+def aligned(maps: np.ndarray, angle: np.ndarray, radius: np.ndarray | None = None) -> np.ndarray:
     """Turn each map until its galaxy's major axis lies along x, and scale it by its radius; bilinear.
 
     Parameters
     ----------
     maps : array, shape (N, S, S)
-    angle : array, shape (N,), optional
-        Of the major axis, radians, from +x (columns) towards +y (rows). Default: not turned.
+    angle : array, shape (N,)
+        Of the major axis, radians, from +x (columns) towards +y (rows).
     radius : array, shape (N,), optional
-        Pixels. Default: not scaled.
-    size : int, optional
-        Side of the maps that come out; default S.
-    extent : float
-        With `radius`: half a side of these, in radii.
+        Pixels; half a side of the maps that come out is then `REACH` radii. Default: not scaled.
 
     Returns
     -------
-    array, shape (N, size, size)
+    array, shape (N, S, S)
         NaN outside of the picture, and all over where angle or radius is NaN.
 
     Examples
@@ -363,29 +282,16 @@ def aligned(
     [1.0, 1.0, 1.0, 1.0, 1.0]
     """
     n, side = maps.shape[:2]
-    size = side if size is None else size
     # Pixel centres of the result, from its centre, in units of half its side.
-    axis = (2 * np.arange(size) + 1 - size) / size
-    half = np.full(n, side / 2) if radius is None else extent * np.asarray(radius, np.float64)
-    turn = np.zeros(n) if angle is None else np.asarray(angle, np.float64)
-    out = np.empty((n, size, size), maps.dtype if maps.dtype.kind == "f" else np.float64)
+    axis = (2 * np.arange(side) + 1 - side) / side
+    half = np.full(n, side / 2) if radius is None else REACH * radius
+    out = np.empty_like(maps)
     for row in range(n):
-        cosine, sine = np.cos(turn[row]), np.sin(turn[row])
+        cosine, sine = np.cos(angle[row]), np.sin(angle[row])
         x = half[row] * (cosine * axis[None, :] - sine * axis[:, None]) + (side - 1) / 2
         y = half[row] * (sine * axis[None, :] + cosine * axis[:, None]) + (side - 1) / 2
-        out[row] = _bilinear(maps[row], x, y)
+        outside = (np.abs(x - (side - 1) / 2) > side / 2 + 1e-9) | (np.abs(y - (side - 1) / 2) > side / 2 + 1e-9)
+        # Between the outermost centres and the edge, the value of the outermost pixels.
+        found = map_coordinates(maps[row], [y, x], order=1, mode="nearest", output=out.dtype)
+        out[row] = np.where(outside | np.isnan(x), np.nan, found)
     return out
-
-
-def _bilinear(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Values at places in pixels; NaN outside of the picture, and at places that are NaN."""
-    side = len(values)
-    # A pixel reaches half a pixel beyond its centre; rounding may go a little farther.
-    inside = (np.abs(x - (side - 1) / 2) <= side / 2 + 1e-9) & (np.abs(y - (side - 1) / 2) <= side / 2 + 1e-9)
-    x, y = (np.clip(np.where(inside, one, 0), 0, side - 1) for one in (x, y))
-    left, top = (np.minimum(one.astype(np.int64), max(side - 2, 0)) for one in (x, y))
-    right, below = np.minimum(left + 1, side - 1), np.minimum(top + 1, side - 1)
-    across, down = x - left, y - top
-    upper = values[top, left] * (1 - across) + values[top, right] * across
-    lower = values[below, left] * (1 - across) + values[below, right] * across
-    return np.where(inside, upper * (1 - down) + lower * down, np.nan)

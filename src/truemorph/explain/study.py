@@ -1,4 +1,4 @@
-"""What models look at, over a catalogue: mean maps and profiles of the galaxies that each puts into a class.
+"""Where models look, over a catalogue: mean maps and profiles of the galaxies that each puts into a class.
 
 Galaxies stream through; what stays in memory is one map a class, and a profile a galaxy.
 """
@@ -17,25 +17,24 @@ import polars as pl
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
+from truemorph.explain.catalogue import ANGLE, RADIUS
 from truemorph.explain.gradcam import GradCam, upsampled
 from truemorph.explain.profiles import (
+    PIXELS,
+    RADII,
+    REACH,
     MapSum,
     MeanMap,
-    Profile,
-    ProfileDifference,
+    Profiles,
     aligned,
-    mean_profile,
     profile_difference,
     radial_profiles,
 )
 from truemorph.images.shapes import measure_shapes
 from truemorph.labelling.labeller import Labeller
-from truemorph.labelling.sources import Rows, TablePart, decoded
+from truemorph.labelling.sources import TablePart, decoded
 from truemorph.progress import Progress, Silence
 
-PIXELS, RADII = "pixel", "R_petro"
-# Radii out to which profiles and aligned maps go, where radii are known.
-REACH = 2.0
 _BATCH = 256
 
 
@@ -66,80 +65,45 @@ class Galaxies:
 Source = Callable[[TrainingConfig], Iterable[Galaxies]]
 
 
-def galaxies_of(frame: pl.DataFrame, root: Path, angle: str | None = None, radius: str | None = None) -> Source:
+def galaxies_of(frame: pl.DataFrame, root: Path) -> Source:
     """The galaxies of a catalogue.
 
     Parameters
     ----------
     frame : polars.DataFrame
-        `object_id`, `image`.
+        `object_id`, `image`; where they are known (`with_geometry`) position angles, degrees from north through east,
+        of pictures with north up and east left, and radii in units of the side of an image file, before the crop.
     root : Path
         Folder of the images.
-    angle : str, optional
-        Column of position angles, degrees from north through east, of pictures with north up and east left.
-    radius : str, optional
-        Column of radii in units of the side of an image file, before the crop.
     """
 
     def galaxies(config: TrainingConfig) -> Iterator[Galaxies]:
         part = TablePart("galaxies", frame, root, "image")
+        size = config.image_size
         for rows, images in decoded(config, part.batches(_BATCH)):
+            ids = rows.frame["object_id"]
             good = [row for row, image in enumerate(images) if not isinstance(image, str)]
-            yield _galaxies(rows, images, good, config, angle, radius)
+            chosen = rows.frame[good]
+
+            angle, radius = (
+                chosen[name].cast(pl.Float64).fill_null(np.nan).to_numpy() if name in chosen.columns else None
+                for name in (ANGLE, RADIUS)
+            )
+            yield Galaxies(
+                ids[good],
+                np.array([images[row] for row in good], np.uint8).reshape(-1, size, size, 3),
+                # North is up, against rows; east is left, against columns.
+                None if angle is None else np.pi / 2 - np.radians(angle),
+                None if radius is None else radius * size / config.crop,
+                [(ids[row], image) for row, image in enumerate(images) if isinstance(image, str)],
+            )
 
     return galaxies
 
 
-def _galaxies(
-    rows: Rows,
-    images: list[np.ndarray | str],
-    good: list[int],
-    config: TrainingConfig,
-    angle: str | None,
-    radius: str | None,
-) -> Galaxies:
-    size, chosen = config.image_size, rows.frame[good]
-    pixels = np.stack([images[row] for row in good]) if good else np.empty((0, size, size, 3), np.uint8)
-    bad = set(range(len(images))) - set(good)
-
-    def column(name: str) -> np.ndarray:
-        return chosen[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
-
-    return Galaxies(
-        chosen["object_id"],
-        np.asarray(pixels),
-        # North is up, against rows; east is left, against columns.
-        None if angle is None else np.pi / 2 - np.radians(column(angle)),
-        None if radius is None else column(radius) * size / config.crop,
-        [(rows.frame["object_id"][row], str(images[row])) for row in sorted(bad)],
-    )
-
-
-@dataclass(frozen=True)
-class Rings:
-    """Profiles of galaxies, one a row.
-
-    Attributes
-    ----------
-    edges : array, shape (B + 1,)
-    unit : str
-        "pixel" (of the network's picture) or "R_petro".
-    profiles : array, shape (N, B)
-        As `radial_profiles` gives them.
-    """
-
-    edges: np.ndarray
-    unit: str
-    profiles: np.ndarray
-
-    def mean(self) -> Profile:
-        """Mean over the galaxies."""
-        return mean_profile(self.profiles, self.edges, self.unit)
-
-
 @dataclass(frozen=True)
 class Explained:
-    """Galaxies that a model puts into one class, and what speaks for that class in them.
+    """Galaxies that a model puts into one class, and where the model sees evidence for that class.
 
     Attributes
     ----------
@@ -155,7 +119,7 @@ class Explained:
         In pixels of the network's picture.
     aligned : MeanMap, optional
         Major axes along x, scaled by radius where it is known.
-    rings : dict of str to Rings
+    rings : dict of str to Profiles
         By unit.
     """
 
@@ -165,7 +129,7 @@ class Explained:
     blank: np.ndarray
     mean: MeanMap
     aligned: MeanMap | None
-    rings: dict[str, Rings]
+    rings: dict[str, Profiles]
 
     @property
     def galaxies(self) -> int:
@@ -175,7 +139,7 @@ class Explained:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one model looks at.
+    """Where one model looks.
 
     Attributes
     ----------
@@ -244,67 +208,9 @@ def explain(
     InputError
         If a model can't be explained, or no galaxy has a good image.
     """
-    if rings < 1:
-        raise InputError(f"rings is how many rings a profile has, 1 or more; got {rings}")
     # Before an hour is spent on the first.
     cams = {name: GradCam(model, layer) for name, model in models.items()}
     return {name: _explain(name, cam, source, rings, align, progress or Silence()) for name, cam in cams.items()}
-
-
-class _Class:
-    """Collects what is seen in galaxies of one class."""
-
-    def __init__(self, name: str, size: int, edges: dict[str, np.ndarray]) -> None:
-        self._name, self._edges = name, edges
-        self._mean, self._aligned = MapSum(size), MapSum(size)
-        self._ids: list[pl.Series] = []
-        self._relations: list[str] = []
-        self._blank: list[np.ndarray] = []
-        self._profiles: dict[str, list[np.ndarray]] = {unit: [] for unit in edges}
-        self._any_radius = self._any_angle = False
-
-    def add(
-        self,
-        ids: pl.Series,
-        relations: list[str],
-        maps: np.ndarray,
-        angle: np.ndarray | None,
-        radius: np.ndarray | None,
-    ) -> None:
-        """Add galaxies; maps in pixels, shape (N, S, S)."""
-        self._ids.append(ids)
-        self._relations += relations
-        self._blank.append(maps.max(axis=(1, 2), initial=0) == 0)
-        self._mean.add(maps)
-        known = None if radius is None else np.where(radius > 0, radius, np.nan)
-        if angle is not None:
-            self._any_angle = True
-            self._aligned.add(aligned(maps, angle, known, extent=REACH))
-        # float32 halves what stays in memory; maps have no more digits.
-        self._profiles[PIXELS].append(radial_profiles(maps, self._edges[PIXELS]).astype(np.float32))
-        if known is not None:
-            self._any_radius = True
-            self._profiles[RADII].append(radial_profiles(maps, self._edges[RADII], known).astype(np.float32))
-
-    def explained(self) -> Explained:
-        """All of it."""
-        found = {PIXELS: self._profiles[PIXELS]} | ({RADII: self._profiles[RADII]} if self._any_radius else {})
-        return Explained(
-            self._name,
-            pl.concat(self._ids) if self._ids else pl.Series("object_id", [], dtype=pl.String),
-            self._relations,
-            np.concatenate(self._blank) if self._blank else np.empty(0, bool),
-            self._mean.mean(),
-            self._aligned.mean() if self._any_angle else None,
-            {
-                unit: Rings(
-                    self._edges[unit],
-                    unit,
-                    np.concatenate(some) if some else np.empty((0, self._edges[unit].size - 1), np.float32),
-                )
-                for unit, some in found.items()
-            },
-        )
 
 
 def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, progress: Progress) -> Explanation:
@@ -312,7 +218,8 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, p
     size = model.config.image_size
     edges = {PIXELS: np.linspace(0, size / 2, rings + 1), RADII: np.linspace(0, REACH, rings + 1)}
     labeller = Labeller(model, cam)
-    classes = [_Class(one, size, edges) for one in model.classes]
+    sums, turned = ([MapSum(size) for _ in model.classes] for _ in range(2))
+    parts: list[pl.DataFrame] = []
     problems: list[tuple[Any, str]] = []
     angles = ""
     for some in source(model.config):
@@ -323,44 +230,74 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, p
         labels = labeller.label(some.ids.alias("object_id").to_frame(), some.pixels)
         predicted = labels["label"].to_numpy()
         _, fold = labeller.part_in_training(some.ids)
-        angle = None
+        maps = upsampled(cam.maps(some.pixels, predicted, fold), size, cam.grid)
+        radius = None if some.radius is None else np.where(some.radius > 0, some.radius, np.nan)
+        for k, total in enumerate(sums):
+            total.add(maps[predicted == k])
         if align:
             angles = "measured on the pictures" if some.angle is None else "given"
             angle = measure_shapes(some.pixels)["angle"].to_numpy() if some.angle is None else some.angle
-        maps = upsampled(cam.maps(some.pixels, predicted, fold), size, cam.grid)
-        for k, one in enumerate(classes):
-            rows = np.flatnonzero(predicted == k)
-            if rows.size:
-                chosen = (None if values is None else values[rows] for values in (angle, some.radius))
-                one.add(some.ids[rows], labels["relation"].gather(rows).to_list(), maps[rows], *chosen)
+            straight = aligned(maps, angle, radius)
+            for k, total in enumerate(turned):
+                total.add(straight[predicted == k])
+        profiles = {PIXELS: radial_profiles(maps, edges[PIXELS])}
+        if radius is not None:
+            profiles[RADII] = radial_profiles(maps, edges[RADII], radius)
+        columns = {"object_id": some.ids, "relation": labels["relation"], "class": predicted}
+        columns["blank"] = maps.max(axis=(1, 2)) == 0
+        # float32 halves what stays in memory; maps have no more digits.
+        parts.append(pl.DataFrame(columns | {unit: one.astype(np.float32) for unit, one in profiles.items()}))
         progress.update(len(some.ids))
-    found = tuple(one.explained() for one in classes)
-    if not any(one.galaxies for one in found):
+    if not parts:
         first = f" (first: {problems[0][0]}, {problems[0][1]})" if problems else ""
         raise InputError(f"no galaxy with a good image to explain{first}")
+    galaxies = pl.concat(parts)
+    classes = []
+    for k, kind in enumerate(model.classes):
+        own = galaxies.filter(pl.col("class") == k)
+        units = [unit for unit in edges if unit in own.columns and (own.height or unit == PIXELS)]
+        found = {unit: Profiles(edges[unit], unit, own[unit].to_numpy()) for unit in units}
+        straightened = turned[k].mean() if align and own.height else None
+        relations, blank = own["relation"].to_list(), own["blank"].to_numpy()
+        classes.append(Explained(kind, own["object_id"], relations, blank, sums[k].mean(), straightened, found))
     return Explanation(
-        name, model.model_hash, model.config.backbone, cam.layer, cam.grid.cells, size, found, problems, angles
+        name, model.model_hash, model.config.backbone, cam.layer, cam.grid.cells, size, tuple(classes), problems, angles
     )
 
 
 @dataclass(frozen=True)
 class Compared:
-    """Profiles of one class by two models.
+    """Mean profile of one class by one model less that by another.
 
     Attributes
     ----------
     first, second : str
-        Models.
+        Models; first less second.
     name : str
         Of the class.
-    difference : ProfileDifference
-        First less second.
+    unit : str
+        Of the edges.
+    edges : array, shape (B + 1,)
+    difference : array, shape (B,)
+    limits : dict of float to array, shape (2, B)
+        Lower and upper, by the fraction of bootstrap resamples between them, 0.68 and 0.95.
+    galaxies : tuple of int
+        Of the first, of the second, and of both.
     """
 
     first: str
     second: str
     name: str
-    difference: ProfileDifference
+    unit: str
+    edges: np.ndarray
+    difference: np.ndarray
+    limits: dict[float, np.ndarray]
+    galaxies: tuple[int, int, int]
+
+    @property
+    def middles(self) -> np.ndarray:
+        """Radii half-way between the edges, shape (B,)."""
+        return (self.edges[1:] + self.edges[:-1]) / 2
 
 
 def compare(explanations: Mapping[str, Explanation], bootstrap: int = 1000, seed: int = 0) -> list[Compared]:
@@ -380,6 +317,6 @@ def compare(explanations: Mapping[str, Explanation], bootstrap: int = 1000, seed
                 if not np.array_equal(mine.edges, theirs.edges):
                     continue
                 ids = (one.ids.to_list(), other.ids.to_list())
-                found = profile_difference(mine.profiles, theirs.profiles, mine.edges, unit, ids, bootstrap, seed)
-                out.append(Compared(first.model, second.model, one.name, found))
+                found = profile_difference(mine.profiles, theirs.profiles, ids, bootstrap, seed)
+                out.append(Compared(first.model, second.model, one.name, unit, mine.edges, *found))
     return out

@@ -10,7 +10,7 @@ import polars as pl
 
 from truemorph.catalogs.catalogue import image_folder
 from truemorph.errors import InputError
-from truemorph.explain.catalogue import RADIUS, check_by_random_weights, findings_of, with_geometry
+from truemorph.explain.catalogue import check_by_random_weights, findings_of, with_geometry
 from truemorph.findings import Finding
 from truemorph.progress import progress
 from truemorph.report.checks import Check
@@ -38,7 +38,7 @@ def looks(found: Evidence, options: ReportOptions) -> tuple[list[Illustration], 
         frame = frame.sample(options.maps, seed=options.seed)
     radius = "radius" if options.field else None
     frame, radii = with_geometry(frame, str(found.path), None, radius, options.field)
-    source = galaxies_of(frame, image_folder(found.catalogue), None, RADIUS if radii else None)
+    source = galaxies_of(frame, image_folder(found.catalogue))
     models = found.with_images
     with progress(frame.height * len(models), "explaining", "galaxies") as told:
         explanations = explain(models, source, progress=told)
@@ -106,11 +106,10 @@ def _map_data(explanations: Mapping[str, Explanation]) -> pl.DataFrame:
 def _difference_data(compared: Sequence[Compared]) -> pl.DataFrame:
     rows = []
     for one in compared:
-        found = one.difference
-        about = {"models": f"{one.first} - {one.second}", "predicted": one.name, "unit": found.unit}
-        bands = {f"{end}_{share:.0%}": values for share, band in found.bands.items()
-                 for end, values in zip(("low", "high"), band, strict=True)}  # fmt: skip
-        rows.append(pl.DataFrame(about | {"distance": found.middles, "difference": found.difference} | bands))
+        about = {"models": f"{one.first} - {one.second}", "predicted": one.name, "unit": one.unit}
+        limits = {f"{end}_{fraction:.0%}": values for fraction, both in one.limits.items()
+                  for end, values in zip(("low", "high"), both, strict=True)}  # fmt: skip
+        rows.append(pl.DataFrame(about | {"distance": one.middles, "difference": one.difference} | limits))
     return pl.concat(rows)
 
 
@@ -120,7 +119,7 @@ def profile_data(explanations: Mapping[str, Explanation], unit: str) -> pl.DataF
     for name, one in explanations.items():
         for some in one.classes:
             if some.galaxies and unit in some.rings:
-                profile = some.rings[unit].mean()
+                profile = some.rings[unit]
                 about = {"model": name, "predicted": some.name, "unit": unit, "distance": profile.middles}
                 measured = {"mean": profile.mean, "stderr": profile.stderr, "galaxies": profile.counts}
                 rows.append(pl.DataFrame(about | measured))

@@ -13,8 +13,8 @@ from truemorph.catalogs.catalogue import image_folder
 from truemorph.classifiers.checkpoint import load
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import check_by_random_weights
-from truemorph.explain.profiles import MeanMap
-from truemorph.explain.study import PIXELS, Explained, Explanation, Rings, explain, galaxies_of
+from truemorph.explain.profiles import MeanMap, Profiles
+from truemorph.explain.study import PIXELS, Explained, Explanation, explain, galaxies_of
 from truemorph.io import read_json, write_json, written_whole
 from truemorph.progress import progress
 from truemorph.report import gallery
@@ -212,7 +212,7 @@ def _looks(one: Explanation) -> dict[str, Any]:
     """Where a model looks, in numbers: mean intensity in the inner and the outer third of the radius."""
     out: dict[str, Any] = {"layer": one.layer, "cells": one.cells, "problems": len(one.problems)}
     for some in one.classes:
-        profile = some.rings[PIXELS].mean() if some.galaxies else None
+        profile = some.rings[PIXELS] if some.galaxies else None
         thirds = None if profile is None else np.array_split(profile.mean, 3)
         out[some.name] = {
             "galaxies": some.galaxies,
@@ -250,7 +250,7 @@ def read_explanations(folder: Path) -> dict[str, Explanation]:
                 mean, stderr, count, edges, profiles = (
                     kept[f"{m} {name} {key}"] for key in ("mean", "stderr", "count", "edges", "profiles")
                 )
-                rings = {PIXELS: Rings(edges, PIXELS, profiles)}
+                rings = {PIXELS: Profiles(edges, PIXELS, profiles)}
                 galaxies = pl.Series("object_id", ids, dtype=pl.String)
                 blank = np.zeros(len(ids), bool)
                 classes.append(Explained(name, galaxies, [], blank, MeanMap(mean, stderr, count), None, rings))

@@ -11,10 +11,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "annotate": ["image_votes", "observed_labels", "vote_counts", "vote_fraction_evidence", "vote_fractions"],
-        "galaxies": ["simulate_galaxies"],
-        "jpegs": ["write_jpegs"],
-        "observe": ["CENTRAL_R90", "FIELD_R90", "render"],
-        "twins": ["at_resolution"],
+        "annotate": ["image_votes", "observed_labels", "vote_fraction_evidence", "vote_fractions"],
+        "pictures": ["CENTRAL_R90", "FIELD_R90", "render", "write_jpegs"],
+        "population": ["at_resolution", "simulate_galaxies"],
     },
 )

@@ -43,62 +43,17 @@ def observed_labels(truth: Array, alpha: Array, transition: Transition, seed: in
     >>> observed_labels([1, 1, 0], [0.0, 1e3, 5.0], RayleighTransition(10.0))
     array([0, 1, 0])
     """
-    truth = np.asarray(truth)
     rows = _rows(truth, alpha, transition)
-    draws = np.random.default_rng([seed, 2]).random(truth.size)
+    draws = np.random.default_rng([seed, 2]).random(len(rows))
     return (draws[:, None] > np.cumsum(rows, axis=1)[:, :-1]).sum(axis=1)
 
 
-def _rows(truth: np.ndarray, alpha: Array, transition: Transition) -> np.ndarray:
+def _rows(truth: Array, alpha: Array, transition: Transition) -> np.ndarray:
     """p(ỹ | y, α) of each galaxy's own class, shape (N, K)."""
+    truth = np.asarray(truth)
     if truth.size and not (truth.min() >= 0 and truth.max() < transition.n_classes):
         raise InputError(f"true classes are 0 to {transition.n_classes - 1}; got {truth.min()} to {truth.max()}")
     return transition.matrix(np.asarray(alpha, dtype=np.float64))[np.arange(truth.size), truth]
-
-
-def vote_counts(
-    truth: Array,
-    alpha: Array,
-    transition: Transition,
-    seed: int = 0,
-    *,
-    volunteers: int = VOLUNTEERS,
-    overdispersion: float = 0.2,
-) -> np.ndarray:
-    """Draw votes of volunteers who each flip as T(α) says, galaxies of a class differing among themselves.
-
-    Parameters
-    ----------
-    truth, alpha, transition, seed
-        As for `observed_labels`.
-    volunteers : int
-        Votes a galaxy.
-    overdispersion : float
-        ρ of the Dirichlet-multinomial: 0 is multinomial, towards 1 all volunteers agree.
-
-    Returns
-    -------
-    array of int, shape (N, K)
-
-    Examples
-    --------
-    >>> from truemorph.bias.transitions import RayleighTransition
-    >>> vote_counts([1, 0], [1e3, 5.0], RayleighTransition(10.0), volunteers=10)
-    array([[ 0, 10],
-           [10,  0]])
-    """
-    if not 0 <= overdispersion < 1 or volunteers < 1:
-        raise InputError(f"needs votes and 0 <= overdispersion < 1; got {volunteers} and {overdispersion}")
-    truth = np.asarray(truth)
-    rng = np.random.default_rng([seed, 3])
-    shares = _rows(truth, alpha, transition)
-    if overdispersion > 0:
-        weights = rng.standard_gamma(np.maximum(shares, 0) * (1 / overdispersion - 1))
-        total = weights.sum(axis=1, keepdims=True)
-        # Where ρ is near 1 all gamma variates can underflow: then one class has all votes.
-        lone = np.eye(shares.shape[1])[observed_labels(truth, alpha, transition, seed)]
-        shares = np.where(total > 0, weights / np.where(total > 0, total, 1), lone)
-    return rng.multinomial(volunteers, shares / shares.sum(axis=1, keepdims=True))
 
 
 def vote_fractions(truth: Array, alpha: Array, transition: Transition, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -117,12 +72,11 @@ def vote_fractions(truth: Array, alpha: Array, transition: Transition, seed: int
     InputError
         If T has more than two classes.
     """
-    truth = np.asarray(truth)
     _two_classes(transition)
-    rng = np.random.default_rng([seed, 4])
-    position = rng.normal(size=truth.size)
     far = _far(_rows(truth, alpha, transition)[:, DISK])
-    never = -np.abs(rng.normal(_NEVER, _NEVER_SPREAD, truth.size))
+    rng = np.random.default_rng([seed, 4])
+    position = rng.normal(size=far.size)
+    never = -np.abs(rng.normal(_NEVER, _NEVER_SPREAD, far.size))
     latent = np.where(np.isfinite(far), position + far, never)
     disk = np.round(expit(_STEEPNESS * latent), 3)
     disk = np.where(disk == 0.5, np.where(latent > 0, 0.501, 0.499), disk)
@@ -131,7 +85,7 @@ def vote_fractions(truth: Array, alpha: Array, transition: Transition, seed: int
 
 def _two_classes(transition: Transition) -> None:
     if transition.n_classes != 2:
-        raise InputError(f"vote fractions are of two classes, T has {transition.n_classes}; use vote_counts")
+        raise InputError(f"vote fractions are of two classes, T has {transition.n_classes}")
 
 
 def _far(to_disk: np.ndarray) -> np.ndarray:
@@ -140,7 +94,7 @@ def _far(to_disk: np.ndarray) -> np.ndarray:
 
 
 def vote_fraction_evidence(disk: Array, alpha: Array, transition: Transition) -> np.ndarray:
-    """log p(fraction | y, α) of disk vote fractions from `vote_fractions`: what who knows everything can learn.
+    """log p(fraction | y, α) of disk vote fractions from `vote_fractions`: all that votes can tell.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Tables for readers."""
 
-from truemorph.benchmark.tables import cell, markdown
+from truemorph.benchmark.page import cell, markdown
 
 
 def row(method, **means):

@@ -1,11 +1,11 @@
-"""Rivals do what they are said to do."""
+"""Methods that others use do what they are said to do."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from truemorph.benchmark.baselines import constant_transition, matched_fractions, pruned_rows
+from truemorph.benchmark.methods import constant_transition, matched_fractions
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.simulate.annotate import vote_fractions
 
@@ -14,15 +14,17 @@ from truemorph.simulate.annotate import vote_fractions
 @settings(max_examples=40)
 def test_matched_fractions_keep_order_and_take_the_best_bins_distribution(seed, bins):
     rng = np.random.default_rng(seed)
-    n = 40 * bins
-    fraction, alpha = rng.random(n), rng.random(n)
-    out = matched_fractions(fraction, alpha, None, bins=bins)
-    parts = np.array_split(np.argsort(alpha, kind="stable"), bins)
-    np.testing.assert_array_equal(out[parts[-1]], fraction[parts[-1]])
-    for part in parts[:-1]:
-        np.testing.assert_allclose(np.sort(out[part]), np.sort(fraction[parts[-1]]))
-        order = np.argsort(fraction[part])
-        assert np.all(np.diff(out[part][order]) >= 0)
+    n = 160 * bins
+    fraction, alpha, leaf = rng.random(n), rng.random(n), np.arange(n) % 4
+    out = matched_fractions(fraction, alpha, (leaf + 0.1 * rng.random(n))[:, None], bins=bins)
+    for one in range(4):
+        members = np.flatnonzero(leaf == one)
+        parts = np.array_split(members[np.argsort(alpha[members])], bins)
+        np.testing.assert_array_equal(out[parts[-1]], fraction[parts[-1]])
+        for part in parts[:-1]:
+            np.testing.assert_allclose(np.sort(out[part]), np.sort(fraction[parts[-1]]))
+            order = np.argsort(fraction[part])
+            assert np.all(np.diff(out[part][order]) >= 0)
 
 
 def test_matching_within_leaves_mends_fractions_and_not_individuals():
@@ -31,7 +33,7 @@ def test_matching_within_leaves_mends_fractions_and_not_individuals():
     alpha, size = rng.lognormal(2.8, 0.5, n), rng.normal(size=n)
     truth = (rng.random(n) < np.where(size > 0, 0.8, 0.5)).astype(int)
     _, votes = vote_fractions(truth, alpha, RayleighTransition(8.0), seed=1)
-    labels = matched_fractions(votes, alpha, size[:, None], depth=1, bins=6) > 0.5
+    labels = matched_fractions(votes, alpha, size[:, None], bins=6) > 0.5
     poor = alpha < np.quantile(alpha, 0.2)
     for leaf, expected in ((size > 0, 0.8), (size <= 0, 0.5)):
         # The best-resolved bin still flips a little (α of its lower edge is about 27).
@@ -47,15 +49,3 @@ def test_the_constant_is_the_mean_flip_rate():
     flips = RayleighTransition(11.25).flip_probability(alpha)
     labels = (truth & (rng.random(30_000) > flips)).astype(int)
     assert constant_transition(labels, alpha).flip == pytest.approx(flips.mean(), abs=0.02)
-
-
-def test_cleanlab_prunes_flipped_labels():
-    rng = np.random.default_rng(0)
-    truth = rng.integers(0, 2, 2_000)
-    p = np.clip(np.where(truth == 1, 0.9, 0.1) + rng.normal(0, 0.05, 2_000), 0.01, 0.99)
-    labels = truth.copy()
-    flipped = rng.choice(2_000, 200, replace=False)
-    labels[flipped] = 1 - labels[flipped]
-    kept = pruned_rows(labels, np.column_stack([1 - p, p]))
-    assert kept[flipped].mean() < 0.02
-    assert 1_790 <= kept.sum() <= 1_810

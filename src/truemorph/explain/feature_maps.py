@@ -1,13 +1,13 @@
-"""Layers of a timm backbone whose output is a map of the picture, whatever way the backbone keeps it.
+"""Layers of a timm backbone whose output is a map of the picture, in whatever form the backbone keeps it.
 
 CNNs give (B, C, H, W), Swin and its kin (B, H, W, C), other transformers and mixers (B, tokens, C) with class and
 register tokens first. A seam, hooked into a layer, turns its output to (B, C, H, W), lets it pass a module of its own
 that others can hook, and turns it back.
 
-Where on the picture a cell of a map lies is not just a share of the side. A stride of 2 with a kernel of 3 and padding
-1, of which ResNets are made, keeps pixels 0, 2, 4, ...: cell i of a 4×4 map of 64 pixels is centred on pixel 16 i, not
-on 16 i + 7.5. `Grid` says where, by the arithmetic of Araujo, Norris & Sim 2019 (Distill, "Computing receptive fields
-of convolutional neural networks").
+Where on the picture a cell of a map lies does not follow from the size of the map alone. A stride of 2 with a kernel of
+3 and padding 1, of which ResNets are made, keeps pixels 0, 2, 4, ...: cell i of a 4×4 map of 64 pixels is centred on
+pixel 16 i, not on 16 i + 7.5. `Grid` says where, by the arithmetic of Araujo, Norris & Sim 2019 (Distill, "Computing
+receptive fields of convolutional neural networks").
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Layer:
         return output
 
     def from_map(self, seen: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """Back to the form that the backbone goes on with."""
+        """Back to the form that the next layer of the backbone takes."""
         if self.form == "channels last":
             return seen.permute(0, 2, 3, 1)
         if self.form == "tokens":
@@ -103,7 +103,7 @@ class Seam(nn.Module):
         return self.layer.from_map(self.map(leaf), output.detach())
 
 
-def layers_of(network: Any, size: int, channels: int = 3) -> list[Layer]:
+def layers_of(network: Any, size: int) -> list[Layer]:
     """Layers that give maps, the deepest last.
 
     Parameters
@@ -139,7 +139,7 @@ def layers_of(network: Any, size: int, channels: int = 3) -> list[Layer]:
     hooks = [found[name].register_forward_hook(keep(name)) for name in stages if name in found]
     hooks += [one.register_forward_hook(note) for one in backbone.modules() if isinstance(one, _RESAMPLING)]
     generator = torch.Generator().manual_seed(0)
-    picture = torch.randn(1, channels, size, size, generator=generator)
+    picture = torch.randn(1, 3, size, size, generator=generator)
     try:
         with torch.enable_grad():
             features = backbone(picture.requires_grad_())
@@ -212,22 +212,16 @@ class _Resampled:
 
 
 def _grid(size: int, cells: int, steps: list[_Resampled]) -> Grid:
-    """Cells' places by the convolutions on the way; where these don't lead there, cells share the side evenly."""
-
-    def ways(side: int) -> list[list[tuple[int, int]]]:
-        if side == cells:
-            return [[]]
-        onward = dict.fromkeys(one.after for one in steps if one.before == side > one.after >= cells)
-        return [[(side, after), *rest] for after in onward for rest in ways(after)]
-
-    way = max(ways(size), key=len, default=None)
-    if way is None:
-        return Grid(cells, (size / cells - 1) / 2, size / cells)
-    first, step = 0.0, 1
-    for sides in way:
+    """Cells' places by the convolutions on the way; else spread evenly over the side."""
+    first, step, side = 0.0, 1, size
+    while side > cells:
+        onward = [one for one in steps if one.before == side > one.after >= cells]
+        if not onward:
+            return Grid(cells, (size / cells - 1) / 2, size / cells)
+        side = max(one.after for one in onward)
         # Branches that are added may place their cells apart: a ResNet-D's shortcut takes the mean of two pixels where
         # its convolution is centred on the first.
-        beside = [one for one in steps if (one.before, one.after) == sides]
+        beside = [one for one in onward if one.after == side]
         first += step * sum(one.first for one in beside) / len(beside)
         step *= beside[0].stride
     return Grid(cells, first, float(step))

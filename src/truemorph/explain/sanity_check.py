@@ -20,39 +20,13 @@ from scipy.stats import rankdata, t
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.errors import InputError
+from truemorph.explain.feature_maps import Grid, stage_names
 from truemorph.explain.gradcam import GradCam, upsampled
-from truemorph.explain.seams import Grid, stage_names
-from truemorph.progress import Progress, Silence
+from truemorph.progress import progress
 
 # Pixels on a side that maps are compared in.
 _SIDE = 24
 _MOST_STEPS = 8
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of the cascade.
-
-    Attributes
-    ----------
-    name : str
-        The last part whose weights are random; so are all above it.
-    correlations : array, shape (D, N)
-        Rank correlation with the trained network's map, by draw of weights and galaxy.
-    """
-
-    name: str
-    correlations: np.ndarray
-
-    @property
-    def mean(self) -> float:
-        """Over draws and galaxies."""
-        return float(self.correlations.mean())
-
-    @property
-    def stderr(self) -> float:
-        """From the scatter over draws, in which galaxies agree; and over galaxies."""
-        return _error(self.correlations)
 
 
 @dataclass(frozen=True)
@@ -62,17 +36,18 @@ class Randomisation:
     Attributes
     ----------
     layer : str
-    steps : tuple of Step
-        From the class layer down; in the last all weights are random.
+    steps : dict of str to array, shape (D, N)
+        Rank correlations with the trained network's maps, by draw of weights and galaxy, under the name of the last
+        part whose weights are random: from the class layer down. In the last all weights are random.
     other, same : array, shape (N,)
         Rank correlation of the trained network's map of a galaxy with its map of another galaxy of the same predicted
         class, and of the same galaxy turned by quarters.
     blank : float
-        Share of maps by random weights that are zero everywhere; their correlation counts as 0.
+        Fraction of maps by random weights that are zero everywhere; their correlation counts as 0.
     """
 
     layer: str
-    steps: tuple[Step, ...]
+    steps: dict[str, np.ndarray]
     other: np.ndarray
     same: np.ndarray
     blank: float
@@ -83,39 +58,47 @@ class Randomisation:
         return float((self.other + self.same).mean() / 2)
 
     @property
+    def means(self) -> dict[str, tuple[float, float]]:
+        """Mean correlation of each step, and its error."""
+        return {name: _mean_and_error(one) for name, one in self.steps.items()}
+
+    @property
+    def _all_random(self) -> np.ndarray:
+        return list(self.steps.values())[-1]
+
+    @property
     def above(self) -> tuple[float, float]:
         """How far maps by random weights alone are above the threshold, and the error of that."""
-        beyond = self.steps[-1].correlations - (self.other + self.same) / 2
-        return float(beyond.mean()), _error(beyond)
+        return _mean_and_error(self._all_random - (self.other + self.same) / 2)
 
     @property
     def passes(self) -> bool:
         """Whether they are below it, with 97.5 % confidence."""
         value, error = self.above
-        draws = len(self.steps[-1].correlations)
+        draws = len(self._all_random)
         return bool(value + t.ppf(0.975, max(draws - 1, 1)) * error < 0)
 
     @property
     def statement(self) -> str:
         """In one sentence."""
-        last, draws = self.steps[-1], len(self.steps[-1].correlations)
+        (mean, error), draws = self.means[list(self.means)[-1]], len(self._all_random)
         verdict = f"maps of {self.layer} depend on the weights"
         if not self.passes:
             verdict = f"it is not shown that {verdict}"
         return (
             f"{verdict[0].upper()}{verdict[1:]}: with all weights random ({draws} draws) a galaxy's map correlates in "
-            f"rank by {last.mean:.2f} ± {last.stderr:.2f} with the trained network's; that of another galaxy does by "
+            f"rank by {mean:.2f} ± {error:.2f} with the trained network's; that of another galaxy does by "
             f"{self.other.mean():.2f}, that of the same galaxy, turned, by {self.same.mean():.2f} (to pass: below "
             f"{self.threshold:.2f})."
         )
 
 
-def _error(values: np.ndarray) -> float:
-    """Standard error of the mean of (D, N): of draws that all galaxies share, and of galaxies that all draws share."""
+def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    """Mean of (D, N), and its error from draws that all galaxies share and galaxies that all draws share."""
     parts = [
         one.var(ddof=1) / one.size if one.size > 1 else np.inf for one in (values.mean(axis=1), values.mean(axis=0))
     ]
-    return float(np.sqrt(sum(parts)))
+    return float(values.mean()), float(np.sqrt(sum(parts)))
 
 
 def rank_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -143,7 +126,6 @@ def randomise(
     layer: str | None = None,
     draws: int = 5,
     seed: int = 0,
-    progress: Progress | None = None,
 ) -> Randomisation:
     """Compare maps of a model's first member with those of networks whose weights are random from the top down.
 
@@ -157,8 +139,6 @@ def randomise(
     draws : int
         Networks of random weights, drawn as at the start of training. Two at least.
     seed : int
-    progress : Progress, optional
-        Counts maps.
 
     Returns
     -------
@@ -171,7 +151,6 @@ def randomise(
     """
     if draws < 2:
         raise InputError(f"the check by random weights takes two draws or more; got {draws}")
-    progress = progress or Silence()
     described = {**model.described, "temperatures": model.temperatures[:1]}
     alone = replace(model, described=described, members=model.members[:1])
     cam = GradCam(alone, layer)
@@ -186,7 +165,6 @@ def randomise(
 
     def maps(turned: int = 0) -> np.ndarray:
         found = cam.maps(np.rot90(pixels, turned, axes=(1, 2)), classes)
-        progress.update(len(found))
         # Turned back in pixels: cells of a turned picture lie elsewhere in it.
         return np.rot90(_in_pixels(found, cam.grid, model.config.image_size), -turned, axes=(1, 2))
 
@@ -197,22 +175,19 @@ def randomise(
     groups = _from_the_top(cam.networks[0].state_dict(), stage_names(cam.networks[0].backbone))
     found: dict[str, list[np.ndarray]] = {name: [] for name, _ in groups}
     blank = 0
-    for draw in range(draws):
-        fresh = _fresh_weights(alone, seed + draw)
-        weights = {name: torch.from_numpy(value) for name, value in alone.members[0].items()}
-        for name, keys in groups:
-            weights |= {key: fresh[key] for key in keys}
-            cam.networks[0].load_state_dict(weights)
-            now = maps()
-            blank += int((now.max(axis=(1, 2)) == 0).sum())
-            found[name].append(rank_correlations(trained, now))
-    steps = tuple(Step(name, np.array(some)) for name, some in found.items())
+    with progress(draws * len(groups), "checking maps by random weights", "networks") as told:
+        for draw in range(draws):
+            fresh = _fresh_weights(alone, seed + draw)
+            weights = {name: torch.from_numpy(value) for name, value in alone.members[0].items()}
+            for name, keys in groups:
+                weights |= {key: fresh[key] for key in keys}
+                cam.networks[0].load_state_dict(weights)
+                now = maps()
+                blank += int((now.max(axis=(1, 2)) == 0).sum())
+                found[name].append(rank_correlations(trained, now))
+                told.update(1)
+    steps = {name: np.array(some) for name, some in found.items()}
     return Randomisation(cam.layer, steps, other, same, blank / (draws * len(groups) * len(pixels)))
-
-
-def maps_to_compare(draws: int, galaxies: int) -> int:
-    """How many maps `randomise` makes at most."""
-    return galaxies * (4 + draws * _MOST_STEPS)
 
 
 def _in_pixels(maps: np.ndarray, grid: Grid, size: int) -> np.ndarray:

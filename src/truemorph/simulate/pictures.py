@@ -1,0 +1,457 @@
+"""Images of simulated galaxies as annotators see them: cutout scaled by radius, PSF, colour, noise, 8 bits.
+
+Galaxy Zoo 2 shows 424×424 pixels, scaled by R90 and resampled from SDSS frames of 0.396 arcsec (Willett et al.
+2013); the PSF's size in pixels, the grain of the noise and the density of stars follow from the galaxy's radius.
+All blurring is a product of transfer functions: atmosphere and telescope (Moffat), and the interpolation of the
+frame's pixels, which also correlates the noise. Colour and stretch are Lupton et al.'s (2004, PASP 116, 133):
+red, green and blue are i, r and g, stretched together by an asinh of their mean; its constants were chosen so that
+brightness profiles and background noise equal those of real Galaxy Zoo 2 JPEGs (docs/simulator.md).
+
+Before atmosphere and telescope a galaxy is bulge and bar, disk, and young stars. Spiral structure is a sum of
+logarithmic spirals, φ = ln r / tan(pitch): one mode for a grand design, many of random number, pitch and phase for a
+flocculent disk. Young stars follow the exponential of that sum, as star formation follows density. Around the galaxy
+are stars, distant galaxies and sometimes a companion. Counts a square arcminute are those of high galactic latitude, in
+round numbers: 2 stars brighter than r = 21, rising by 0.2 dex a magnitude, and 0.6 galaxies brighter than 21, rising
+by 0.45 dex.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import simplejpeg
+from scipy import fft
+
+from truemorph.errors import InputError
+from truemorph.images.psf import moffat_transfer
+from truemorph.images.stretch import stretch
+from truemorph.simulate.population import bulge_axis_ratio, sersic_area, sersic_b
+
+Galaxy = Mapping[str, float]
+# The steep centre of a profile: this many pixels on a side are averaged over this many points each way.
+_CENTRE, _POINTS = 12, 6
+_FLOCCULENT_MODES = 5
+_SMALLEST_AXIS = 0.6  # pixels: thinner disks would alias
+GZ2_SIZE = 424
+# Side of a Galaxy Zoo 2 cutout. Growth curves of real ones put R90 at 67 of 424 pixels, not at the 50 of their
+# stated scale.
+FIELD_R90 = 6.3
+CENTRAL_R90 = FIELD_R90 * 207 / GZ2_SIZE  # side of what the paper's crop keeps of it
+FRAME_PIXEL = 0.396  # arcsec
+# Sky noise of a frame's pixel in i, r, g, nanomaggies; the PSF's width in i, r, g relative to r.
+_SKY_NOISE = (0.032, 0.022, 0.015)
+_BAND_WIDTHS = (0.95, 1.0, 1.08)
+_MISALIGNED = 0.12  # rms shift of i and g against r, frame pixels
+_MARGIN = 1.12  # the grid drawn on, relative to the cutout: light comes and goes over its edges
+_SAMPLING = 2.2  # pixels of that grid a PSF FWHM, at least
+_STARS, _STAR_SLOPE = 2.0, 0.20
+_GALAXIES, _GALAXY_SLOPE = 0.6, 0.45
+_REFERENCE, _FAINTEST, _BRIGHTEST = 21.0, 22.3, 13.0
+_SPIKED = 14.0  # stars brighter than this show diffraction spikes
+_COMPANIONS = 0.10  # fraction of galaxies with one
+_STAMP = 24  # half side of a background galaxy's stamp, pixels
+
+
+def _squared_radius(x: np.ndarray, y: np.ndarray, angle: float, ratio: float) -> np.ndarray:
+    """Squared elliptical radius along the major axis."""
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    return along**2 + (across / ratio) ** 2
+
+
+def _sampled(axis: np.ndarray, profile: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+    """A profile at pixel centres, averaged within the pixels around the galaxy's centre."""
+    values = profile(axis[None, :], axis[:, None])
+    middle = slice(axis.size // 2 - _CENTRE // 2, axis.size // 2 + _CENTRE // 2)
+    offsets = (np.arange(_POINTS, dtype=axis.dtype) + 0.5) / _POINTS - 0.5
+    fine = (axis[middle, None] + offsets * (axis[1] - axis[0])).ravel()
+    values[middle, middle] = (
+        profile(fine[None, :], fine[:, None]).reshape(_CENTRE, _POINTS, _CENTRE, _POINTS).mean(axis=(1, 3))
+    )
+    return values
+
+
+def sersic_light(axis: np.ndarray, index: float, radius: float, ratio: float, angle: float) -> np.ndarray:
+    """A Sérsic profile of unit total light, per unit area.
+
+    Parameters
+    ----------
+    axis : array, shape (S,)
+        Positions of pixel centres from the galaxy's centre, the same along x and y.
+    index, radius, ratio, angle : float
+        n, R_e along the major axis, axis ratio, position angle (rad).
+
+    Returns
+    -------
+    array, shape (S, S)
+    """
+    b = float(sersic_b(index))
+    central = 1 / (float(sersic_area(index)) * radius**2 * ratio)
+    power = np.float32(0.5 / index)
+
+    def profile(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        squared = _squared_radius(x / radius, y / radius, angle, ratio)
+        return np.exp(-b * np.exp(power * np.log(squared + np.float32(1e-8)))) * np.float32(central)
+
+    return _sampled(axis, profile)
+
+
+def _spiral(plane: np.ndarray, galaxy: Galaxy, rng: np.random.Generator) -> np.ndarray:
+    """Density contrast of the arms, mean about 0, variance about 1; `plane` is x + iy in the disk, scale lengths."""
+    radius = np.abs(plane) + np.float32(1e-3)
+    log_radius = np.log(radius)
+    around = (plane / radius).astype(np.complex64)
+    order = galaxy["arm_order"]
+    powers = {1: around}
+    for k in range(2, 10):
+        powers[k] = powers[k - 1] * around
+
+    def mode(number: int, pitch: float, phase: float) -> np.ndarray:
+        winding = np.float32(number / np.tan(pitch)) * log_radius + np.float32(phase)
+        return powers[number].real * np.cos(winding) + powers[number].imag * np.sin(winding)
+
+    number = int(galaxy["arm_number"])
+    phases = rng.uniform(0, 2 * np.pi, _FLOCCULENT_MODES + 2)
+    # The second harmonic sharpens grand-design arms.
+    contrast = mode(number, galaxy["pitch"], phases[0]) * np.float32(1.2 * order + 0.15)
+    if 2 * number <= 9:
+        contrast += mode(2 * number, galaxy["pitch"], 2 * phases[0]) * np.float32(0.45 * order)
+    for phase, spread in zip(phases[2:], rng.normal(1, 0.25, _FLOCCULENT_MODES), strict=True):
+        number = int(rng.integers(2, 10))
+        pitch = float(np.clip(galaxy["pitch"] * spread * 1.3, 0.1, 0.9))
+        patches = mode(number, pitch, phase)
+        contrast += patches * np.float32(1.1 * (1 - order) / np.sqrt(_FLOCCULENT_MODES / 2) + 0.1)
+    return contrast
+
+
+def components(
+    galaxy: Galaxy, axis: np.ndarray, pixel: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Light of bulge with bar, of the old disk and of young stars, per square arcsec, for a total light of 1.
+
+    Parameters
+    ----------
+    galaxy : mapping
+        One row of `simulate_galaxies`.
+    axis : array of float32, shape (S,)
+        Positions of pixel centres in arcsec, the same along x and y.
+    pixel : float
+        Their distance.
+    rng : numpy.random.Generator
+        Draws the phases of the arms.
+
+    Returns
+    -------
+    bulge, disk, young : arrays, shape (S, S)
+    """
+    unit, angle, ratio = galaxy["unit_length"], galaxy["position_angle"], galaxy["axis_ratio"]
+    fraction = galaxy["bulge_fraction"]
+    roundness = float(bulge_axis_ratio(fraction, ratio))
+    bulge = sersic_light(axis, galaxy["sersic_index"], galaxy["bulge_radius"] * unit, roundness, angle)
+    bulge *= np.float32(fraction)
+    if fraction >= 1:
+        none = np.zeros_like(bulge)
+        return bulge, none, none
+    ratio = max(ratio, _SMALLEST_AXIS * pixel / unit)
+    cos, sin = np.float32(np.cos(angle) / unit), np.float32(np.sin(angle) / unit)
+    x, y = axis[None, :], axis[:, None]
+    plane = (x * cos + y * sin) + 1j * ((y * cos - x * sin) / np.float32(ratio))
+    radius = np.abs(plane)
+    # Per square arcsec as projected; exponential disk of unit light has 1 / 2π in its centre.
+    exponential = np.exp(-radius) * np.float32(1 / (2 * np.pi * unit**2 * ratio))
+    bar_fraction = galaxy["bar_fraction"] * (1 - fraction)
+    disk_fraction = 1 - fraction - bar_fraction
+    if bar_fraction > 0:
+        turned = plane * np.exp(np.complex64(-1j * galaxy["bar_angle"]))
+        length = np.float32(galaxy["bar_length"])
+        # A box of generalised ellipses, flat inside (Athanassoula et al. 1990), four times longer than wide.
+        boxy = (np.abs(turned.real) / length) ** 3 + (np.abs(turned.imag) / (length / 4)) ** 3
+        bar = np.exp(-boxy)
+        bulge += bar * np.float32(bar_fraction / (bar.sum() * pixel**2))
+    if galaxy["ring_strength"] > 0:
+        ring = np.exp(-0.5 * ((radius - np.float32(galaxy["ring_radius"])) / np.float32(0.22)) ** 2)
+        ring_light = exponential * (1 + np.float32(2 * galaxy["ring_strength"]) * ring)
+    else:
+        ring_light = exponential
+    young_fraction = galaxy["young_fraction"] * disk_fraction
+    if young_fraction > 0:
+        contrast = _spiral(plane, galaxy, rng)
+        beyond_bulge = 1 - np.exp(-((radius / np.float32(0.6)) ** 2))
+        strength = np.float32(galaxy["arm_strength"]) * beyond_bulge
+        young = ring_light * np.exp(strength * contrast - 0.5 * strength**2)
+        disk = exponential * (1 + np.float32(0.25) * np.clip(strength * contrast, -1, 1.5))
+        young *= np.float32(young_fraction / (young.sum() * pixel**2))
+        disk_fraction -= young_fraction
+    else:
+        young = np.zeros_like(exponential)
+        disk = ring_light
+    disk *= np.float32(disk_fraction / (disk.sum() * pixel**2))
+    if galaxy["dust"] > 0 and ratio < 0.35:
+        # A lane along the midplane, a little to one side, of what is nearly edge-on.
+        height = plane.imag * np.float32(ratio)
+        width = np.float32(0.09)
+        lane = np.exp(-0.5 * ((height - np.float32(0.35) * width) / width) ** 2) * (radius < 3)
+        kept = 1 - np.float32(0.55 * galaxy["dust"] * (1 - ratio / 0.35)) * lane
+        bulge, disk, young = bulge * kept, disk * kept, young * kept
+    return bulge, disk, young
+
+
+def _magnitudes(rng: np.random.Generator, area: float, density: float, slope: float) -> np.ndarray:
+    """Magnitudes of a Poisson number of objects in an area (square arcmin)."""
+    brightest, faintest = (10 ** (slope * (m - _REFERENCE)) for m in (_BRIGHTEST, _FAINTEST))
+    number = rng.poisson(area * density * (faintest - brightest))
+    return _REFERENCE + np.log10(rng.uniform(brightest, faintest, number)) / slope
+
+
+def _nanomaggies(magnitude: np.ndarray | float) -> np.ndarray:
+    """Flux of an AB magnitude in nanomaggies."""
+    return 10 ** (-0.4 * (np.asarray(magnitude) - 22.5))
+
+
+def _in_bands(r_flux: np.ndarray | float, g_r: np.ndarray | float, r_i: np.ndarray | float) -> np.ndarray:
+    """Fluxes in i, r, g (red, green, blue of a picture), shape (3, ...)."""
+    return np.stack(
+        [r_flux * 10 ** (0.4 * np.asarray(r_i)), np.asarray(r_flux), r_flux * 10 ** (-0.4 * np.asarray(g_r))]
+    )
+
+
+def _add_points(light: np.ndarray, x: np.ndarray, y: np.ndarray, fluxes: np.ndarray) -> None:
+    """Divide each point's flux, shape (3, M), between the four pixels around it."""
+    size = light.shape[1]
+    left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+    inside = (left >= 0) & (top >= 0) & (left < size - 1) & (top < size - 1)
+    left, top, fluxes = left[inside], top[inside], fluxes[:, inside]
+    to_right, below = x[inside] - left, y[inside] - top
+    for dy, dx, fraction in (
+        (0, 0, (1 - below) * (1 - to_right)),
+        (0, 1, (1 - below) * to_right),
+        (1, 0, below * (1 - to_right)),
+        (1, 1, below * to_right),
+    ):
+        for band, flux in zip(light, fluxes, strict=True):
+            np.add.at(band, (top + dy, left + dx), (flux * fraction).astype(light.dtype))
+
+
+def _add_galaxy(
+    light: np.ndarray, pixel: float, x: float, y: float, fluxes: np.ndarray, shape: tuple[float, float, float, float]
+) -> None:
+    size = light.shape[1]
+    column, row = round(x), round(y)
+    index, radius, ratio, angle = shape
+    half = int(min(_STAMP * max(1.0, radius / pixel / 4), size // 2 - 1))
+    top, left = max(0, row - half), max(0, column - half)
+    bottom, right = min(size, row + half), min(size, column + half)
+    if top >= bottom or left >= right:
+        return
+    axis = (np.arange(-half, half, dtype=np.float32) + np.float32(0.5)) * np.float32(pixel)
+    stamp = sersic_light(axis, index, radius, ratio, angle)
+    stamp = stamp[top - row + half : bottom - row + half, left - column + half : right - column + half]
+    light[:, top:bottom, left:right] += fluxes[:, None, None].astype(np.float32) * stamp
+
+
+def _add_surroundings(light: np.ndarray, pixel: float, side: float, galaxy: Galaxy, rng: np.random.Generator) -> None:
+    """Add stars and galaxies at random places of a square of sky, `side` arcsec wide whatever the pixels."""
+    size = light.shape[1]
+    area = (side / 60) ** 2
+    middle = (size - 1) / 2
+
+    def place(number: int) -> np.ndarray:
+        return middle + rng.uniform(-0.5, 0.5, (2, number)) * (side / pixel)
+
+    stars = _magnitudes(rng, area, _STARS, _STAR_SLOPE)
+    where = place(stars.size)
+    # Faint stars are mostly M dwarfs of the disk, bright ones F to K stars.
+    red = rng.random(stars.size) < np.clip(0.10 + 0.07 * (stars - 14), 0.05, 0.6)
+    g_r = np.where(red, rng.normal(1.35, 0.12, stars.size), rng.normal(0.5, 0.15, stars.size))
+    r_i = np.where(red, rng.uniform(0.4, 1.2, stars.size), 0.4 * g_r)
+    fluxes = _in_bands(_nanomaggies(stars), g_r, r_i) / pixel**2
+    _add_points(light, where[0], where[1], fluxes)
+    for x, y, flux in zip(*where[:, stars < _SPIKED], fluxes[:, stars < _SPIKED].T, strict=True):
+        reach = np.arange(1, size // 3, dtype=np.float64)
+        arm = 0.02 * flux[:, None] / (1 + reach) ** 1.5
+        turn = rng.uniform(0, np.pi / 2)
+        for quarter in range(4):
+            angle = turn + quarter * np.pi / 2
+            _add_points(light, x + reach * np.cos(angle), y + reach * np.sin(angle), arm)
+    others = _magnitudes(rng, area, _GALAXIES, _GALAXY_SLOPE)
+    for one in others:
+        colour = rng.normal(0.8, 0.25)
+        radius = float(np.clip(1.3 * 10 ** (-0.12 * (one - 20)) * rng.lognormal(0, 0.3), 0.3, 4))
+        shape = (float(rng.choice([1.0, 2.5])), radius, float(rng.uniform(0.3, 1.0)), float(rng.uniform(0, np.pi)))
+        x, y = place(1)[:, 0]
+        _add_galaxy(light, pixel, x, y, _in_bands(float(_nanomaggies(one)), colour, 0.45 * colour), shape)
+    if rng.random() < _COMPANIONS:
+        # It resembles the galaxy in the middle.
+        distance, towards = rng.uniform(1.5, 6) * galaxy["r50"] / pixel, rng.uniform(0, 2 * np.pi)
+        fainter = rng.exponential(1.2) + 0.3
+        radius = float(galaxy["r50"] * 10 ** (-0.12 * fainter) * rng.lognormal(0, 0.25))
+        shape = (float(rng.choice([1.0, 3.0])), radius, float(rng.uniform(0.25, 1.0)), float(rng.uniform(0, np.pi)))
+        x, y = middle + distance * np.cos(towards), middle + distance * np.sin(towards)
+        colour = galaxy["g_r_disk"] if galaxy["bulge_fraction"] < 0.5 else galaxy["g_r_bulge"]
+        flux = float(_nanomaggies(galaxy["magnitude"] + fainter))
+        _add_galaxy(light, pixel, x, y, _in_bands(flux, colour + rng.normal(0, 0.12), 0.35), shape)
+
+
+def _band_colours(galaxy: Galaxy) -> np.ndarray:
+    """Fluxes of bulge, disk and young stars in i, r, g for unit r light, shape (3 bands, 3 components)."""
+    z = galaxy["redshift"]
+    rest = np.array([galaxy["g_r_bulge"], galaxy["g_r_disk"], galaxy["g_r_young"]])
+    # Redder with redshift, old stars more so (K corrections, Chilingarian et al. 2010, roughly); r - i follows g - r.
+    g_r = rest + (2.6 * np.clip(rest, 0, 0.8) - 0.1) * z
+    return _in_bands(np.ones(3), g_r, 0.08 + 0.42 * rest + 0.5 * z)
+
+
+def _expose(
+    galaxy: Galaxy,
+    size: int,
+    field: float,
+    arms: np.random.Generator,
+    around: np.random.Generator,
+    noise: np.random.Generator,
+) -> np.ndarray:
+    """One image in i, r, g, shape (3, size, size), nanomaggies a frame pixel, noise included."""
+    pixel = field * galaxy["r90"] / size
+    finer = int(np.clip(np.ceil(_SAMPLING * pixel / galaxy["psf_fwhm"]), 1, 6))
+    fine = pixel / finer
+    grid = fft.next_fast_len(int(_MARGIN * size * finer), real=True)
+    grid += (grid - size * finer) % 2  # the galaxy sits in the middle of both
+    axis = (np.arange(grid, dtype=np.float32) - np.float32((grid - 1) / 2)) * np.float32(fine)
+    parts = components(galaxy, axis, fine, arms)
+    colours = (_band_colours(galaxy) * float(_nanomaggies(galaxy["magnitude"]))).astype(np.float32)
+    light = np.stack([sum(c * part for c, part in zip(row, parts, strict=True)) for row in colours])
+    _add_surroundings(light, fine, _MARGIN * field * galaxy["r90"], galaxy, around)
+
+    along = fft.rfftfreq(grid, fine).astype(np.float32)
+    across = fft.fftfreq(grid, fine).astype(np.float32)
+    squared = across[:, None] ** 2 + along[None, :] ** 2
+    interpolation = np.sinc(across * FRAME_PIXEL)[:, None] ** 2 * np.sinc(along * FRAME_PIXEL)[None, :] ** 2
+    shifts = noise.normal(0, _MISALIGNED * FRAME_PIXEL, (3, 2)) * [[1], [0], [1]]
+    spectrum = fft.rfft2(light, axes=(1, 2))
+    for band, (width, (dx, dy)) in enumerate(zip(_BAND_WIDTHS, shifts, strict=True)):
+        transfer = moffat_transfer(squared, width * galaxy["psf_fwhm"]) * interpolation
+        spectrum[band] *= transfer
+        if dx or dy:
+            spectrum[band] *= np.exp(-2j * np.pi * across * dy).astype(np.complex64)[:, None]
+            spectrum[band] *= np.exp(-2j * np.pi * along * dx).astype(np.complex64)[None, :]
+    blurred = fft.irfft2(spectrum, s=(grid, grid), axes=(1, 2))
+    edge = (grid - size * finer) // 2
+    inner = blurred[:, edge : edge + size * finer, edge : edge + size * finer]
+    image = inner.reshape(3, size, finer, size, finer).mean(axis=(2, 4)) * np.float32(FRAME_PIXEL**2)
+    return image + _noise(size, pixel, noise)
+
+
+def _noise(size: int, pixel: float, rng: np.random.Generator) -> np.ndarray:
+    """Sky noise of frames of 0.396 arcsec a pixel, interpolated to another scale, shape (3, size, size)."""
+    along, across = fft.rfftfreq(size, pixel).astype(np.float32), fft.fftfreq(size, pixel).astype(np.float32)
+
+    def passed(frequency: np.ndarray) -> np.ndarray:
+        through = np.sinc(frequency * FRAME_PIXEL) ** 2
+        return through * np.sinc(frequency * pixel) if pixel > FRAME_PIXEL else through
+
+    white = rng.standard_normal((3, size, size), dtype=np.float32)
+    spectrum = fft.rfft2(white, axes=(1, 2)) * (passed(across)[:, None] * passed(along)[None, :])
+    grain = fft.irfft2(spectrum, s=(size, size), axes=(1, 2)) * np.float32(FRAME_PIXEL / pixel)
+    depth = np.float32(rng.lognormal(0, 0.12))  # of this field
+    return grain * (depth * np.array(_SKY_NOISE, np.float32))[:, None, None]
+
+
+def render(
+    galaxies: pl.DataFrame,
+    size: int = 64,
+    seed: int = 0,
+    *,
+    field: float = CENTRAL_R90,
+    exposure: int = 0,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Draw galaxies.
+
+    Parameters
+    ----------
+    galaxies : polars.DataFrame
+        From `simulate_galaxies`.
+    size : int
+        Pixels on a side.
+    seed : int
+        Arms, surroundings and noise of a galaxy follow from this and its `object_id` alone: the same seed gives the
+        same pixels, whatever is drawn beside it.
+    field : float
+        Side of the image in R90: what the paper's central crop keeps by default, `FIELD_R90` for the whole Galaxy Zoo 2
+        cutout.
+    exposure : int
+        Another number is another night: noise and the bands' alignment are drawn anew, the sky behind stays.
+
+    Yields
+    ------
+    row : int
+        Row of the galaxy.
+    image : array of uint8, shape (size, size, 3)
+
+    Raises
+    ------
+    InputError
+        If the size is below 16 pixels or the field is not positive.
+
+    Examples
+    --------
+    >>> from truemorph.simulate.population import simulate_galaxies
+    >>> row, image = next(render(simulate_galaxies(2), size=32))
+    >>> image.shape
+    (32, 32, 3)
+    """
+    if size < 16 or not field > 0:
+        raise InputError(f"an image has at least 16 pixels a side and a positive field; got {size} and {field}")
+    names = [name for name in galaxies.columns if galaxies.schema[name].is_numeric()]
+
+    def draw(row: int) -> np.ndarray:
+        galaxy = galaxies.row(row, named=True)
+        arms, around = (np.random.default_rng([seed, part, galaxy["object_id"]]) for part in (1, 2))
+        noise = np.random.default_rng([seed, 3, galaxy["object_id"], exposure])
+        return stretch(_expose({name: galaxy[name] for name in names}, size, field, arms, around, noise))
+
+    threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        ahead = 8 * threads
+        for start in range(0, galaxies.height, ahead):
+            rows = range(start, min(start + ahead, galaxies.height))
+            yield from zip(rows, pool.map(draw, rows), strict=True)
+
+
+def write_jpegs(
+    galaxies: pl.DataFrame,
+    folder: Path,
+    size: int = GZ2_SIZE,
+    seed: int = 0,
+    *,
+    field: float = FIELD_R90,
+    quality: int = 75,
+) -> list[Path]:
+    """Write `<object_id>.jpg` for each galaxy, by default as Galaxy Zoo 2's: 424 pixels, quality 75, 4:2:0.
+
+    Parameters
+    ----------
+    galaxies : polars.DataFrame
+        From `simulate_galaxies`.
+    folder : Path
+        Made if it isn't there.
+    size, seed, field
+        As for `render`.
+    quality : int
+        Of the JPEG, 1 to 100; above 90 colours are kept at full resolution.
+
+    Returns
+    -------
+    list of Path
+        In the order of the rows.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for row, image in render(galaxies, size, seed, field=field):
+        sampling = "444" if quality > 90 else "420"
+        data = simplejpeg.encode_jpeg(image, quality=quality, colorspace="RGB", colorsubsampling=sampling)
+        paths.append(folder / f"{galaxies['object_id'][row]}.jpg")
+        paths[-1].write_bytes(data)
+    return paths
