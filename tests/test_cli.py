@@ -133,8 +133,9 @@ def test_transition_from_labels_alone_says_what_it_could_not_check(capsys, catal
     assert len(err.splitlines()) == len(found)
     assert not described["confounding"]["checked"]
     low, high = described["disk_fraction_range"]
-    assert low < described["labelled_fraction"] < described["class_fractions"]["disk"] < high
-    assert described["profile"]["low"] < described["parameters"]["theta"] < described["profile"]["high"]
+    assert low < described["class_fractions"]["disk"] < high
+    assert described["drift"]["delta"] == 0.5
+    assert len(described["drift"]["disk_fractions"]) > 5
 
 
 def test_gold_labels_carry_their_definition(capsys, simulated, tmp_path):

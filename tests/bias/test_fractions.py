@@ -141,7 +141,7 @@ def test_a_knot_that_wanders_at_its_bound_does_not_blow_up_the_errors():
 
 
 def test_delta_method_agrees_with_bootstrap():
-    labels, alpha, truth = changing_fractions(3_000, 1)
+    labels, alpha, truth = changing_fractions(8_000, 1)
     fit = fit_transition(labels, alpha, gold=some_known(truth, 0.2, 1))
     stated = debiased_fractions(labels, alpha, fit, bins=4, systematic=False).stderr[:, 1]
     by_bootstrap = debiased_fractions(labels, alpha, fit, bins=4, systematic=False, bootstrap=60).stderr[:, 1]
@@ -209,8 +209,8 @@ def test_range_from_labels_alone_spans_trends_and_families():
     labels, alpha, _ = labels_through(FiskTransition(12.0, 2.0), 20_000, 6)
     fit = fit_transition(labels, alpha)
     found = debiased_fractions(labels, alpha, fit)
-    assert {name.split(",")[0] for name in found.alternatives} == {"rayleigh", "weibull", "fisk"}
-    assert len({name.split(",")[1] for name in found.alternatives}) == 5
+    assert {name.split(",")[0] for name in found.alternatives} >= {"rayleigh", "weibull", "fisk"}
+    assert len(found.alternatives) > 12
     assert "flat-fractions-assumed" in codes(found)
     # The family is wrong: its own errors miss the truth, the range does not.
     assert np.max(np.abs(found.fractions[:, 1] - 0.7) / found.stderr[:, 1]) > 4

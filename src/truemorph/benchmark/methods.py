@@ -199,10 +199,12 @@ def with_gold(world: World) -> TransitionFit:
     return _best_of_families(world, world.labels, gold=world.gold[world.learning], seed=world.seed)
 
 
-def tabulated(world: World) -> TransitionFit:
-    """T(α) tabulated from a regression on 300 gold labels, no shape assumed."""
+def with_observables(world: World) -> TransitionFit:
+    """T(α, features) from 300 gold labels: flips may depend on what the galaxy looks like."""
     rows = world.learning
-    return fit_transition(world.labels[rows], world.alpha[rows], "tabulated", gold=world.gold[rows])
+    return fit_transition(
+        world.labels[rows], world.alpha[rows], gold=world.gold[rows], observables=world.features[rows]
+    )
 
 
 # Votes
@@ -467,7 +469,8 @@ def posterior_of(estimate: Estimate) -> Callable[[Bench], Outcome]:
     def run(bench: Bench) -> Outcome:
         world, fit = bench.world, estimate(bench.world)
         p = fit.class_fractions[1] if fit.probabilities is None else fit.probabilities[:, 1]
-        after = _after_label(np.broadcast_to(p, world.truth.shape), world.labels, world.alpha, fit.transition)
+        resolution = world.alpha if fit.alpha.ndim == 1 else np.column_stack([world.alpha, world.features])
+        after = _after_label(np.broadcast_to(p, world.truth.shape), world.labels, resolution, fit.transition)
         return _relabelled(after, fit.transition)
 
     return run
@@ -562,7 +565,9 @@ METHODS = (
     Method("likelihood", "θ from labels alone, posterior", posterior_of(labels_alone), (TABLES,)),
     Method("conditional", "conditional T(α) and p(y | z), posterior", posterior_of(conditional), (TABLES,)),
     Method("gold", "T(α) from 300 gold labels, posterior", posterior_of(with_gold), (TABLES,)),
-    Method("gold-tabulated", "T(α) tabulated from 300 gold labels, posterior", posterior_of(tabulated), (TABLES,)),
+    Method(
+        "gold-observables", "T(α, features) from 300 gold labels, posterior", posterior_of(with_observables), (TABLES,)
+    ),
     Method("gold-votes", "regression of 300 gold labels on votes, α and z", votes_regressed, (TABLES,)),
     Method(HART, HART, published, (TABLES,), GZ2),
 )

@@ -14,6 +14,7 @@ from truemorph.bias.calibration import LEVEL
 from truemorph.bias.estimation import ASSUMPTIONS, fit_transition
 from truemorph.bias.fitting.gold import check_gold, classes_in
 from truemorph.bias.fitting.mixture import RIDGE, Mixture, MixtureFit, check_intrinsic, fit_mixture, standardised
+from truemorph.bias.fractions import REJECTED
 from truemorph.bias.likelihood import check_weights
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.softmax import class_variances, fit_softmax
@@ -23,7 +24,6 @@ from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.results import Result, quantity_table
 
-REJECTED = 10.0
 _NOTICEABLE = 0.02
 
 

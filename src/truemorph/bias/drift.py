@@ -1,9 +1,10 @@
 """How far an estimate from labels alone may be off, where class fractions do change with resolution.
 
 Labels alone cannot separate bias from a real trend. The trend is therefore assumed: logit p(disk | α) may change by ± δ
-per standard deviation of ln α, linearly or quadratically; T(α) is fitted under each such trend, in every family with a
-formula, and the range of the disk fraction spans all of them. It is not narrowed by the likelihood, which prefers
-some trends only because their shape resembles that of T(α). With many galaxies δ and the families alone set its width.
+per standard deviation of ln α, linearly or quadratically. T(α) is fitted under such trends, in every family with a
+formula. The range of the disk fraction spans all of them, and the labels as they are where a trend alone explains
+them. It is not narrowed by the likelihood, which prefers some trends only because their shape resembles that of T(α).
+With many galaxies δ and the families alone set its width.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ def drift_range(data: Data, families: list[Any], false_disk: float | None, delta
     bend = (u**2 - 1) / np.sqrt(2)
     trends = {
         "no trend": 0 * u,
-        "more disks at high α": delta * u,
+        # The fraction falls with this trend until the labels need little bias; then another solution is likelier.
+        **{f"more disks at high α, {part:g} δ": part * delta * u for part in (0.5, 0.75, 1.0)},
         "fewer disks at high α": -delta * u,
         "more disks at both ends": delta * bend,
         "fewer disks at both ends": -delta * bend,
@@ -115,4 +117,8 @@ def drift_range(data: Data, families: list[Any], false_disk: float | None, delta
             found[f"{family.family}, {name}"] = fit.transition, float(share @ p), float(error)
     design = np.column_stack([np.ones(u.size), u])
     slope = fit_softmax(design, np.eye(2)[few.labels], np.full(2, 1e-6), few.weights).coefficients[0, 1]
+    if slope <= delta:  # the trend may be all there is
+        labelled = float(np.average(data.labels == DISK, weights=data.weights))
+        error = float(stretch * np.sqrt(labelled * (1 - labelled) / data.labels.size))
+        found["labels without bias"] = MatrixTransition.identity(), labelled, error
     return DriftRange(delta, float(max(slope, 0.0)), found) if found else None

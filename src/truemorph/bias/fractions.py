@@ -21,7 +21,7 @@ from truemorph.bias.likelihood import check_labels, check_weights, label_columns
 from truemorph.bias.maximum import differences
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.selection import selection_findings
-from truemorph.bias.transitions import DISK, SMOOTH, WITH_FORMULA, Array, Transition
+from truemorph.bias.transitions import COMPARED, DISK, SMOOTH, WITH_FORMULA, Array, Transition
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
@@ -29,6 +29,8 @@ from truemorph.results import Result, quantity_table
 
 _NORMAL_95 = 1.96
 _EM_STEPS = 2000
+# A family is rejected where its AIC is so much above the best.
+REJECTED = 10.0
 # A T(α) is unlike that of the labels where half of the disks are missed at an α that differs by this factor.
 _UNLIKE = 1.6
 
@@ -320,18 +322,22 @@ def _alternatives(sample: _Sample, fit: TransitionFit, stderr: np.ndarray) -> di
             given = _label_columns(transition, sample.labels, sample.alpha)
             out[name] = _invert(given, sample.bins, sample.bins.means(np.eye(2)[sample.labels])), stderr
         return out
-    if fit.method != "conditional" or fit.transition.n_classes != 2 or fit.alpha.ndim != 1:
+    if fit.method not in ("conditional", "gold") or fit.transition.n_classes != 2 or fit.alpha.ndim != 1:
         return {}
-    out = {}
-    for family in WITH_FORMULA:
+    others = {}
+    for family in COMPARED if fit.method == "gold" else WITH_FORMULA:
         if family == fit.family:
             continue
         try:
-            one = fit.inputs.again(family=family, false_disk=None)
+            others[family] = fit.inputs.again(family=family, false_disk=None)
         except InputError:
             continue
-        out[f"{family}, {fit.method}"] = _inverted(sample, one.transition, one)[:2]
-    return out
+    least = min([fit.aic, *(one.aic for one in others.values())])
+    return {
+        f"{family}, {fit.method}": _inverted(sample, one.transition, one)[:2]
+        for family, one in others.items()
+        if fit.method != "gold" or one.aic < least + REJECTED  # what gold labels reject is no alternative
+    }
 
 
 def _unlike_labels(transition: Transition, labels: np.ndarray, alpha: np.ndarray) -> list[Finding]:

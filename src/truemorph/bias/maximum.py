@@ -132,10 +132,10 @@ def polish(
     free = (point - lower > _EDGE) & (upper - point > _EDGE)
     inverse = invert(information[np.ix_(free, free)])
     value, slopes = objective(point)
-    for _ in range(0 if np.isnan(inverse).any() else 5):
+    for _ in range(0 if np.isnan(inverse).any() else 8):
         step = np.zeros(point.size)
         step[free] = inverse @ slopes[free]
-        if np.all(np.abs(step[free]) < 1e-3 * np.sqrt(np.diag(inverse))):
+        if np.all(np.abs(step[free]) < 1e-6 * np.sqrt(np.diag(inverse))):
             break
         trial = np.clip(point + step, lower, upper)
         reached, there = objective(trial)
