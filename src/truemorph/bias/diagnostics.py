@@ -18,6 +18,7 @@ from truemorph.bias.fractions import REJECTED
 from truemorph.bias.likelihood import check_weights
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.softmax import class_variances, fit_softmax
+from truemorph.bias.spaces import Search
 from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, as_resolution, family_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -25,6 +26,7 @@ from truemorph.io import plain
 from truemorph.results import Result, quantity_table
 
 _NOTICEABLE = 0.02
+_FEWEST_IN_GROUP = 200
 
 
 @dataclass(frozen=True, repr=False)
@@ -219,6 +221,60 @@ def _without_unresolved(
         return 0, labels, alpha, options
     kept = {name: values[resolved] for name, values in per_row.items()}
     return left_out, np.asarray(labels)[resolved], resolution[resolved], {**options, **kept}
+
+
+def group_findings(
+    labels: np.ndarray, alpha: np.ndarray, name: str, groups: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[Finding, ...]:
+    """Warn where the labels of pooled surveys follow different bias curves, or class fractions (Wald's test at 1 %).
+
+    Parameters
+    ----------
+    labels : array of int, shape (N,)
+    alpha : array, shape (N,)
+    name : str
+        Of the column of groups.
+    groups : array, shape (N,)
+        The survey, or another source, of each galaxy; those with under 200 galaxies are not tested.
+    weights : array, shape (N,), optional
+
+    Returns
+    -------
+    tuple of Finding
+        One, or none.
+    """
+    points, precisions, shown = [], [], []
+    for group in np.unique(groups):
+        rows = groups == group
+        if rows.sum() < _FEWEST_IN_GROUP:
+            continue
+        w = np.ones(rows.sum()) if weights is None else check_weights(weights[rows], int(rows.sum()))
+        try:
+            space = family_of("rayleigh").space(Search.two_classes(alpha[rows]))
+        except (InputError, ValueError):
+            continue
+        fit = fit_mixture(Mixture(space, labels[rows], alpha[rows], w, np.ones((w.size, 1))))
+        if np.isnan(fit.covariance).any():
+            continue
+        points.append(fit.maximum.point)
+        precisions.append(np.linalg.inv(fit.covariance))
+        shown.append(f"{group}: θ {fit.transition.parameters()['theta']:.1f}, {fit.probabilities()[0, DISK]:.2f}")
+    if len(points) < 2:
+        return ()
+    mean = np.linalg.solve(sum(precisions), sum(one @ at for one, at in zip(precisions, points, strict=True)))
+    apart = sum(float((at - mean) @ one @ (at - mean)) for one, at in zip(precisions, points, strict=True))
+    p_value = float(chi2.sf(apart, 2 * (len(points) - 1)))
+    if p_value >= LEVEL:
+        return ()
+    return (
+        Finding(
+            "surveys-differ",
+            "caution",
+            f"The values of {name} differ in bias curve or disk fraction (p = {p_value:.1g}; Rayleigh θ and disk "
+            f"fraction by labels alone: {'; '.join(shown[:4])}). One curve for all is wrong for each of them.",
+            f"Estimate T(α) for each alone (`where`, such as {name}=...).",
+        ),
+    )
 
 
 @dataclass(frozen=True, repr=False)

@@ -228,6 +228,16 @@ def fit_transition(
     if method == "conditional":
         columns, findings = check_intrinsic(intrinsic, data.labels.size)
         findings += _explained(data, columns, seed)
+    if observables is not None and method == "likelihood":
+        findings.append(
+            Finding(
+                "observables-not-identified",
+                "caution",
+                "From labels alone a bias curve of several observables cannot be told from class fractions that depend "
+                "on them.",
+                "Give gold labels (`gold`), or intrinsic columns (`intrinsic`) on which classes depend.",
+            )
+        )
     if data.gold is not None:
         findings += selection_findings(data.observed, data.alpha, data.gold, data.weights)
     rate, anchored = _false_disk(false_disk, data, method), method in ("likelihood", "binned")

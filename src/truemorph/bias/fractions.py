@@ -512,10 +512,11 @@ def debiased_fractions(
             extra = np.column_stack([standard, standard**2 - 1])
             columns = extra if columns is None else np.column_stack([columns, extra])
         regression = GoldRegression.fit(checked, resolution, known, n_classes, cut, columns)
-        samples = regression.fractions(known, cut, seed)
-        fractions, stderr = samples.mean(axis=0), samples.std(axis=0)
+        fractions, samples = regression.fractions(known, cut, seed)
+        stderr = samples.std(axis=0)
         covariance = np.cov(samples[:, :, DISK], rowvar=False).reshape(cut.count, -1)
         low, high = np.quantile(samples, [0.025, 0.975], axis=0)
+        low, high = np.minimum(low, fractions), np.maximum(high, fractions)
         method, assumption = "gold", "gold labels are right, and known for a random part of the rows"
         if used is not None:
             alternatives["the given T inverted"] = _inverted(sample, used, fit)[:2]

@@ -45,7 +45,8 @@ class BiasResult(Result):
         The value that labels without any dependence on α would give in these bins (root mean square over
         permutations, or analytic), and its spread (NaN when analytic).
     excess : float
-        sqrt(max(0, value² - floor²)): the bias above sampling noise.
+        sqrt(max(0, value² - floor²)): the bias above sampling noise. Clipped at 0, so its mean over samples without
+        bias is positive; see `signed_excess`.
     objects_per_bin : float
         Mean number of galaxies in a bin.
     n_objects, n_dropped : int
@@ -65,6 +66,12 @@ class BiasResult(Result):
     n_dropped: int
     findings: tuple[Finding, ...] = ()
 
+    @property
+    def signed_excess(self) -> float:
+        """The excess with the sign of value - floor: without bias its mean over samples is near 0."""
+        difference = self.value**2 - self.floor**2
+        return float(np.sign(difference) * np.sqrt(abs(difference)))
+
     def summary(self) -> str:
         """Return the value with its error, floor and excess as text."""
         resampled = (
@@ -75,12 +82,13 @@ class BiasResult(Result):
         spread = "" if np.isnan(self.floor_std) else f" ± {self.floor_std:.4f}"
         return (
             f"{self.measure} = {self.value:.4f}{resampled}; labels without bias would give {self.floor:.4f}{spread}; "
-            f"excess {self.excess:.4f}\n{self.n_objects:,} galaxies, {self.objects_per_bin:,.0f} per bin"
+            f"excess {self.excess:.4f} (signed {self.signed_excess:+.4f})\n"
+            f"{self.n_objects:,} galaxies, {self.objects_per_bin:,.0f} per bin"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        return plain(asdict(self))
+        return plain(asdict(self) | {"signed_excess": self.signed_excess})
 
     def to_table(self) -> Any:
         """Return a table of one row."""
@@ -91,6 +99,7 @@ class BiasResult(Result):
             "floor": "value that labels without bias would give",
             "floor_std": "spread of the floor",
             "excess": "bias above the floor",
+            "signed_excess": "the same, negative where the value is below the floor",
             "n_objects": "galaxies used",
             "n_dropped": "galaxies left out because a value is missing",
         }

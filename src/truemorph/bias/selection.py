@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.stats import chi2, rankdata
 
 from truemorph.bias.transitions import UNKNOWN
 from truemorph.findings import Finding
 
 _STRATA = 100
 _PARTS = 4
-_TRUSTED_PER_PART = 20
+_GOLD_PER_PART = 20
 _LEVEL = 0.01
 _NOTICEABLE = 0.02
 
@@ -29,20 +30,20 @@ class _Excess(NamedTuple):
 
 
 def selection_findings(
-    observed: np.ndarray, alpha: np.ndarray, trusted: np.ndarray, weights: np.ndarray | None = None
+    observed: np.ndarray, alpha: np.ndarray, gold: np.ndarray, weights: np.ndarray | None = None
 ) -> list[Finding]:
     """Warn where gold rows are labelled differently from all rows at the same α.
 
     A random part of the rows has the labels of its stratum of α, drawn without repeats: their excess, summed over
     strata, has a known variance (Mantel & Haenszel 1959, JNCI 22, 719; here for K classes and weights, in four parts
-    of the range of α so that opposite excesses don't cancel). That more is trusted at some α than at others is fine.
+    of the range of α so that opposite excesses don't cancel). That more is gold at some α than at others is fine.
 
     Parameters
     ----------
     observed : array, shape (N, K)
         Labels as 0 and 1, or fractions of votes.
     alpha : array, shape (N,) or (N, J)
-    trusted : array of int, shape (N,)
+    gold : array of int, shape (N,)
         -1 where unknown.
     weights : array, shape (N,), optional
 
@@ -51,9 +52,9 @@ def selection_findings(
     list of Finding
         One, or none.
     """
-    known = trusted != UNKNOWN
-    weights = np.ones(trusted.size) if weights is None else weights
-    columns = alpha.reshape(trusted.size, -1)
+    known = gold != UNKNOWN
+    weights = np.ones(gold.size) if weights is None else weights
+    columns = alpha.reshape(gold.size, -1)
     stratum = _strata(columns, int(np.clip(known.sum() // 5, 1, _STRATA)))
     part = _parts(stratum, known)
     found = [
@@ -78,6 +79,56 @@ def selection_findings(
     ]
 
 
+def balance_findings(
+    columns: Mapping[str, np.ndarray], alpha: np.ndarray, gold: np.ndarray, weights: np.ndarray | None = None
+) -> list[Finding]:
+    """Warn where gold rows differ from all rows at the same α in a column that the estimate does not use.
+
+    Each column is tested as the labels are in `selection_findings`, at a level of 1 % divided by their number.
+
+    Parameters
+    ----------
+    columns : dict of str to array, shape (N,)
+        NaN where missing.
+    alpha : array, shape (N,)
+    gold : array of int, shape (N,)
+        -1 where unknown.
+    weights : array, shape (N,), optional
+
+    Returns
+    -------
+    list of Finding
+        One, or none.
+    """
+    known = gold != UNKNOWN
+    weights = np.ones(gold.size) if weights is None else weights
+    stratum = _strata(alpha[:, None], int(np.clip(known.sum() // 5, 1, _STRATA)))
+    unbalanced = []
+    for name, values in columns.items():
+        good = np.isfinite(values)
+        if (known & good).sum() < _GOLD_PER_PART or np.ptp(values[good]) == 0:
+            continue
+        ranks = (rankdata(values[good]) / good.sum() - 0.5) * np.sqrt(12)  # of standard deviation 1, whatever the tails
+        both = np.column_stack([-ranks, ranks])
+        found = _excess(both, alpha[good], stratum[good], known[good], weights[good])
+        if chi2.sf(found.chi_squared, 1) < _LEVEL / len(columns) and abs(found.difference) > _NOTICEABLE:
+            unbalanced.append((name, found.difference))
+    if not unbalanced:
+        return []
+    unbalanced.sort(key=lambda one: -abs(one[1]))
+    named = ", ".join(f"{name} ({difference:+.2f} σ)" for name, difference in unbalanced[:3])
+    more = f" and {len(unbalanced) - 3} more" if len(unbalanced) > 3 else ""
+    return [
+        Finding(
+            "gold-unbalanced",
+            "caution",
+            f"The galaxies with a gold label differ from all galaxies at the same α in {named}{more}. If the true "
+            "class depends on such a column, the disk fraction is biased.",
+            "Give these columns as covariates (`intrinsic`), or sampling weights (`weights`).",
+        )
+    ]
+
+
 def _strata(columns: np.ndarray, count: int) -> np.ndarray:
     """Stratum of each row: equal-count bins of the first column, in order, cut again along each further one."""
     per_column = max(1, round(count ** (1 / columns.shape[1])))
@@ -95,7 +146,7 @@ def _strata(columns: np.ndarray, count: int) -> np.ndarray:
 def _parts(stratum: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Part of the range of α of each row: runs of strata with equal numbers of gold rows."""
     drawn = np.bincount(stratum[known], minlength=stratum.max() + 1)
-    count = int(np.clip(drawn.sum() // _TRUSTED_PER_PART, 1, _PARTS))
+    count = int(np.clip(drawn.sum() // _GOLD_PER_PART, 1, _PARTS))
     middle = np.cumsum(drawn) - 0.5 * drawn
     return np.minimum(count * middle / drawn.sum(), count - 1).astype(np.int64)[stratum]
 

@@ -9,11 +9,19 @@ from typing import Any
 import numpy as np
 
 from truemorph.bias.calibration import Calibration, calibration
-from truemorph.bias.diagnostics import ConfoundingCheck, FamilyComparison, compare_families, confounding_check
+from truemorph.bias.diagnostics import (
+    ConfoundingCheck,
+    FamilyComparison,
+    compare_families,
+    confounding_check,
+    group_findings,
+)
 from truemorph.bias.estimation import fit_transition
+from truemorph.bias.fitting.gold import check_gold, classes_in
 from truemorph.bias.fractions import PopulationFractions, debiased_fractions
 from truemorph.bias.plots import plot_fractions
 from truemorph.bias.result import FROM_LABELS, TransitionFit, failed_resamples
+from truemorph.bias.selection import balance_findings
 from truemorph.bias.transitions import COMPARED, DISK, Array, FlipTransition, family_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
@@ -78,6 +86,8 @@ class TransitionStudy(Result):
         for name, value in fit.values.items():
             lines.append(f"{name} = {value:.3f} ± {fit.stderr[name]:.3f}")
         lines += [f"{name} (bootstrap) ± {value:.3f}" for name, value in self.bootstrap_std.items()]
+        if fit.drift is not None:
+            lines.append(fit.drift.statement)
         lines.append(
             f"{fit.family} family, method {fit.method}, {fit.n_objects:,} galaxies; log-likelihood "
             f"{fit.log_likelihood:.1f}"
@@ -168,6 +178,8 @@ def study_transition(
     compare: bool = True,
     bootstrap: int = 0,
     seed: int = 0,
+    columns: Mapping[str, np.ndarray] | None = None,
+    groups: tuple[str, np.ndarray] | None = None,
     about: Mapping[str, Any] | None = None,
     findings: tuple[Finding, ...] = (),
     **options: Any,
@@ -191,6 +203,10 @@ def study_transition(
     bootstrap : int
         Refits on resampled galaxies, to check the errors.
     seed : int
+    columns : dict of str to array, shape (N,), optional
+        Further columns, in which galaxies with gold labels should not differ from the others.
+    groups : (str, array of shape (N,)), optional
+        Name and values of the column that says which survey a galaxy is from.
     about : mapping, optional
         Kept in the result, see `TransitionStudy`.
     findings : tuple of Finding
@@ -249,15 +265,21 @@ def study_transition(
         share = fractions.bin_weights / fractions.bin_weights.sum()
         total = np.einsum("b,sbk->sk", share, fractions.samples)
         stderr = {**fit.stderr, "disk_fraction": float(total[:, DISK].std())}
-        fit = replace(fit, class_fractions=total.mean(axis=0), stderr=stderr, fraction_samples=total[:, DISK])
+        fit = replace(fit, class_fractions=share @ fractions.fractions, stderr=stderr, fraction_samples=total[:, DISK])
     gold_fractions = None
     if known is not None:
         gold_fractions = _gold_fractions(np.asarray(known), fractions, alpha if by is None else np.asarray(by))
     scatter, failed = _scatter(fit, bootstrap, seed) if bootstrap else ({}, ())
     rejected = None if families is None or fit.family not in families.aic else families.rejected(fit.family)
+    pooled = group_findings(labels, alpha, *groups, weights) if groups is not None and labels.ndim == 1 else ()
+    unbalanced: list[Finding] = []
+    if columns and gold is not None:
+        unbalanced = balance_findings(columns, alpha, check_gold(gold, len(alpha), classes_in(gold)), weights)
     found = unique(
         findings,
         fit.findings,
+        pooled,
+        unbalanced,
         fractions.findings,
         check.findings if _matters(check, fit.method) else (),
         () if families is None else families.findings,

@@ -19,6 +19,8 @@ from truemorph.tables import CatalogTable
 
 # Without these there is no label or no α: what is wrong with them is an error. Other columns are left out, with a note.
 _REQUIRED = ("object_id", "smooth_fraction", "radius", "psf_fwhm")
+# Numbers of votes differ much where their 90th percentile is so many times the 10th.
+_UNEQUAL = 2.5
 _VITAL = {*_REQUIRED, "label", *FRACTIONS, *VOTES, "vote_count"}
 # In truemorph's own unit, or under another name, these need not be carried a second time.
 _STAND_FOR_SOURCE = {"object_id", "image", "radius", "psf_fwhm", *FRACTIONS}
@@ -417,6 +419,18 @@ def count_votes(
     if "vote_count" not in columns or "smooth_votes" not in answers:
         return columns, made, findings
     total = columns["vote_count"].cast(pl.Float64)
+    few, many = (total.filter(total > 0).quantile(one) or 0.0 for one in (0.1, 0.9))
+    if many > _UNEQUAL * few:
+        findings.append(
+            Finding(
+                "vote-counts-differ",
+                "caution",
+                f"The number of votes differs much between galaxies: from {few:.0f} (10th percentile) to {many:.0f} "
+                "(90th). A majority of few votes is wrong more easily than one of many, so one bias curve does not "
+                "describe both.",
+                'Select galaxies with similar numbers of votes (`where`, such as "vote_count >= 20").',
+            )
+        )
     counted = {}
     for votes in answers:
         part = pl.select(pl.when(total > 0).then(columns[votes].cast(pl.Float64) / total)).to_series()

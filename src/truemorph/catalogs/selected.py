@@ -10,11 +10,14 @@ import numpy as np
 import polars as pl
 
 from truemorph.catalogs.catalogue import gold_classes, rows_where
+from truemorph.catalogs.columns import ADDED, FRACTIONS, VOTES
 from truemorph.catalogs.physical import ALPHA_IS_SIZE
 from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
+from truemorph.missing import SENTINELS, without
 from truemorph.tables import CatalogTable, numeric_columns
 
+_SURVEY_COLUMNS, _MOST_SURVEYS = ("survey", "source"), 12
 AS_LABELLED = "disk: as the labels have it"
 
 
@@ -34,6 +37,10 @@ class SelectedRows:
     known : array, shape (N,), or None
         The catalogue's own column `gold`, NaN where unknown.
     by : array, shape (N,), or None
+    columns : dict of str to array, shape (N,)
+        Numbers that no argument names: galaxies with gold labels should not differ in them. Empty without gold labels.
+    groups : (str, array of shape (N,)), or None
+        The column that says which survey a galaxy is from, where there is one.
     about : dict
         Definitions of α, labels and gold labels, and the conditions on rows.
     findings : tuple of Finding
@@ -47,6 +54,8 @@ class SelectedRows:
     gold: np.ndarray | None
     known: np.ndarray | None
     by: np.ndarray | None
+    columns: dict[str, np.ndarray]
+    groups: tuple[str, np.ndarray] | None
     about: dict[str, Any]
     findings: tuple[Finding, ...]
 
@@ -155,6 +164,8 @@ def _selected(
         gold=classes,
         known=known,
         by=numeric_columns(frame, [by], source)[:, 0] if by else None,
+        columns={} if classes is None else _other_numbers(frame, {*intrinsic, *observables, *([by] if by else [])}),
+        groups=_groups(frame),
         about=about,
         findings=tuple(findings),
     )
@@ -166,3 +177,18 @@ def _weights(frame: pl.DataFrame) -> np.ndarray | None:
         return None
     weights = frame["sampling_weight"].to_numpy()
     return None if np.ptp(weights) == 0 else weights
+
+
+def _other_numbers(frame: pl.DataFrame, named: set[str]) -> dict[str, np.ndarray]:
+    """Columns of numbers that are neither named nor made from the labels."""
+    made = {"object_id", "label", *FRACTIONS, *VOTES, "vote_count", *ADDED, "gold", *named}
+    numbers = [name for name, kind in frame.schema.items() if kind.is_numeric() and name not in made]
+    return {name: without(frame[name], SENTINELS).cast(pl.Float64).fill_null(np.nan).to_numpy() for name in numbers}
+
+
+def _groups(frame: pl.DataFrame) -> tuple[str, np.ndarray] | None:
+    """The survey of each galaxy, if a column says so and there are a few."""
+    for name in _SURVEY_COLUMNS:
+        if name in frame.columns and 2 <= frame[name].n_unique() <= _MOST_SURVEYS:
+            return name, frame[name].cast(pl.String).fill_null("").to_numpy()
+    return None

@@ -98,17 +98,17 @@ def _correction_against_gold(found: Evidence, definition: str, truth: LabelSet) 
     if found.study is None or bins < 2:
         return
     gold, alpha, labels = truth.disk[rows], found.alpha[rows], found.crowd.labels[rows]
-    fractions = debiased_fractions(labels, alpha, found.study.fit.transition, bins=bins)
+    fractions = debiased_fractions(labels, alpha, found.study.fit, bins=bins, systematic=False)
     index = np.clip(np.searchsorted(fractions.edges[1:-1], alpha, side="right"), 0, bins - 1)
     true, labelled = (np.bincount(index, one, bins) / np.bincount(index, minlength=bins) for one in (gold, labels))
     after, before = (float(np.sqrt(np.mean((one - true) ** 2))) for one in (fractions.fractions[:, DISK], labelled))
     error = float(np.sqrt(np.mean(fractions.stderr[:, DISK] ** 2)))
     numbers = (
-        f"{after:.3f}, volunteers' labels {before:.3f}, statistical error {error:.3f} (rms over {bins} bins of α, "
-        f"against {gold_words(definition)} of {int(rows.sum()):,} galaxies)"
+        f"{after:.3f}, volunteers' labels {before:.3f}, error {error:.3f} with that of T(α) (rms over {bins} bins "
+        f"of α, against {gold_words(definition)} of {int(rows.sum()):,} galaxies)"
     )
     what = "Error of the disk fractions corrected through T(α)"
-    yield from _fractions_compared(what, before - after, error / 2, after, numbers)
+    yield from _fractions_compared(what, before - after, error, after, numbers)
 
 
 def _fractions_compared(what: str, gain: float, error: float, off: float, numbers: str) -> Iterator[Check]:

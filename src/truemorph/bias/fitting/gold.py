@@ -28,7 +28,9 @@ SAMPLES = 1000
 # Bins of α of the disk fraction of all galaxies, at least so many galaxies in each.
 _BINS, _PER_BIN = 8, 50
 # Standard deviations of the bins' effects that are averaged over (logit), and prior ones of the other coefficients.
-_EFFECTS, _COEFFICIENT, _INTERCEPT = (0.3, 0.6, 1.2, 2.4), 2.5, 1000.0
+_EFFECTS, _COEFFICIENT, _INTERCEPT = (0.3, 0.6, 1.2, 2.4), 1.0, 1000.0
+# With sampling weights there is no likelihood that could tell.
+_WEIGHTED_EFFECT = (1.0,)
 # Galaxies of a bin on which draws are evaluated; the mean of all others moves with theirs.
 _DRAWN_ON = 400
 _FLOOR = -1e4
@@ -121,7 +123,7 @@ class GoldRegression:
         log_evidence: list[float] = []
         coefficients: list[np.ndarray] = []
         covariances: list[np.ndarray] = []
-        for effect in _EFFECTS:
+        for effect in _EFFECTS if np.ptp(w) == 0 else _WEIGHTED_EFFECT:
             precision = np.concatenate([fixed, np.full(bins.count, effect)]) ** -2
             found = fit_softmax(part, targets, precision, w, coefficients[-1] if coefficients else None)
             log_p = found.log_probabilities(part)
@@ -149,10 +151,13 @@ class GoldRegression:
         """p(y | ỹ, α, z), shape (N, K)."""
         return np.tensordot(self.evidence, np.array(self.by_effect), 1)
 
-    def fractions(self, gold: np.ndarray, bins: Bins, seed: int, samples: int = SAMPLES) -> np.ndarray:
-        """Draw the class fractions of the galaxies in each bin, shape (S, B, K).
+    def fractions(
+        self, gold: np.ndarray, bins: Bins, seed: int, samples: int = SAMPLES
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Class fractions of the galaxies in each bin, shape (B, K), and draws of them, shape (S, B, K).
 
-        A gold label counts as itself; the classes of the other galaxies are drawn given drawn coefficients.
+        A gold label counts as itself. Of the other galaxies the expected class counts, or, in a draw, a class that is
+        drawn given drawn coefficients.
         """
         rng = np.random.default_rng(seed)
         n_classes = self.coefficients.shape[1] + 1
@@ -161,6 +166,8 @@ class GoldRegression:
         members = np.eye(n_classes)[gold[known]] * bins.weights[known, None]
         counted = np.stack([np.bincount(bins.index[known], one, bins.count) for one in members.T], axis=1)
         total = np.bincount(bins.index, bins.weights, bins.count)
+        expected = np.where(known[:, None], 0.0, self.probabilities) * bins.weights[:, None]
+        expected = np.stack([np.bincount(bins.index, one, bins.count) for one in expected.T], axis=1)
         shuffled = rng.permutation(rest)
         drawn_on = [shuffled[bins.index[shuffled] == b][:_DRAWN_ON] for b in range(bins.count)]
         how_many = rng.multinomial(samples, self.evidence)
@@ -190,7 +197,7 @@ class GoldRegression:
                 sums[:, b, 0] += np.maximum(w.sum() - mean.sum(axis=1), 0.0)
             found.append(sums / total[:, None])
         drawn = np.concatenate(found)
-        return drawn / drawn.sum(axis=2, keepdims=True)
+        return (counted + expected) / total[:, None], drawn / drawn.sum(axis=2, keepdims=True)
 
 
 def _features(labels: np.ndarray, alpha: np.ndarray, n_classes: int, columns: np.ndarray | None) -> np.ndarray:
@@ -235,7 +242,7 @@ def by_gold(space: Space, data: Data, seed: int) -> Estimate:
     n = data.labels.size
     bins = Bins.cut(first, max(1, min(_BINS, n // _PER_BIN)), data.weights)
     regression = GoldRegression.fit(data.labels, data.alpha, data.gold, data.n_classes, bins)
-    drawn = regression.fractions(data.gold, bins, seed)
+    fractions, drawn = regression.fractions(data.gold, bins, seed)
     # Without the bins' effects, which would follow the gold labels themselves and hide some of their scatter.
     plain = GoldRegression.fit(
         data.labels, data.alpha, data.gold, data.n_classes, Bins.cut(first, 1, data.weights)
@@ -261,7 +268,7 @@ def by_gold(space: Space, data: Data, seed: int) -> Estimate:
         transition=space.build(np.clip(point, space.lower, space.upper)),
         point=np.clip(point, space.lower, space.upper),
         covariance=covariance,
-        fractions=samples.mean(axis=0),
+        fractions=share @ fractions,
         fraction_stderr=float(samples[:, DISK].std()),
         log_likelihood=best.value,
         n_parameters=space.size,

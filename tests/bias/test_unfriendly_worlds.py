@@ -1,0 +1,208 @@
+"""Error bars and findings in worlds that real catalogues resemble: trends, few gold labels, weights, pooled surveys."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+import truemorph as tm
+from conftest import codes
+from truemorph.bias.selection import balance_findings
+from truemorph.simulate.catalogues import simulate_catalogue
+
+FLIPS = {"rayleigh": tm.RayleighTransition(11.25), "fisk": tm.FiskTransition(14.0, 2.2)}
+TREND_UP, TREND_DOWN = {"drift": 0.5}, {"drift": -0.5}
+
+
+def arrays(**world):
+    table = simulate_catalogue(**world)
+    gold = table["gold"].fill_null(-1).to_numpy()
+    return table, table["label"].to_numpy(), table["alpha"].to_numpy(), gold, table["truth"].to_numpy()
+
+
+def octiles(values, alpha, weights=None):
+    parts = np.array_split(np.argsort(alpha, kind="stable"), 8)
+    return np.array([np.average(values[p], weights=None if weights is None else weights[p]) for p in parts])
+
+
+@pytest.mark.parametrize("world", [TREND_UP, TREND_DOWN, {"trend": "step"}, {"disk_fraction": 0.98}], ids=str)
+def test_ranges_from_gold_labels_cover_the_truth_of_each_bin(world):
+    inside = []
+    for seed in range(25):
+        _, labels, alpha, gold, truth = arrays(n=3000, seed=seed, gold=300, **world)
+        found = tm.debiased_fractions(labels, alpha, gold=gold)
+        true = octiles(truth, alpha)
+        inside.append((found.low[:, 1] <= true + 1e-9) & (true <= found.high[:, 1] + 1e-9))
+    # 200 bins, of which those of one catalogue share some error: 0.95 ± 0.02.
+    assert np.mean(inside) > 0.89
+
+
+def test_sampling_weights_are_in_the_errors():
+    pulls = []
+    for seed in range(30):
+        table, labels, alpha, gold, truth = arrays(n=3000, seed=seed, gold=300, weight_scatter=1.0, drift=0.3)
+        weights = table["sampling_weight"].to_numpy()
+        found = tm.debiased_fractions(labels, alpha, gold=gold, weights=weights)
+        pulls.append((found.fractions[:, 1] - octiles(truth, alpha, weights)) / found.stderr[:, 1])
+    # 240 pulls: their spread to 0.06; wide errors of few galaxies may exceed the scatter.
+    assert 0.6 < np.std(pulls) < 1.18
+    assert np.mean(np.abs(pulls) < 1.96) > 0.9
+
+
+def test_every_gold_label_counts_as_itself():
+    _, labels, alpha, gold, truth = arrays(n=1000, seed=1, gold=1000, drift=0.5)
+    found = tm.debiased_fractions(labels, alpha, gold=gold)
+    np.testing.assert_allclose(found.fractions[:, 1], octiles(truth, alpha), atol=1e-12)
+    np.testing.assert_allclose(found.stderr, 0, atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("known", [100, 500, 2000, 3000])
+def test_more_gold_labels_never_hurt(known):
+    """The rms of bins is at most that of the plain means of their gold labels."""
+    ours, means = [], []
+    for seed in range(40):
+        _, labels, alpha, gold, truth = arrays(n=4000, seed=seed, gold=known, drift=0.3)
+        true = octiles(truth, alpha)
+        ours.append(tm.debiased_fractions(labels, alpha, gold=gold).fractions[:, 1] - true)
+        parts = np.array_split(np.argsort(alpha, kind="stable"), 8)
+        means.append([truth[part][gold[part] >= 0].mean() for part in parts] - true)
+    assert np.sqrt(np.mean(np.square(ours))) < np.sqrt(np.mean(np.square(means)))
+
+
+def test_the_headline_is_the_sum_of_the_bins():
+    table, labels, alpha, gold, _ = arrays(n=4000, seed=2, gold=300, drift=-0.5)
+    found = tm.debiased_fractions(labels, alpha, gold=gold, bins=5)
+    value, error = found.total
+    assert value == pytest.approx(np.average(found.fractions[:, 1], weights=found.counts))
+    assert error < found.stderr[:, 1].min()
+    study = tm.estimate_transition(table, gold="gold", compare=False, fraction_bins=5)
+    assert study.fit.class_fractions[1] == pytest.approx(study.fractions.total[0])
+    assert study.fit.stderr["disk_fraction"] == pytest.approx(study.fractions.total[1], rel=1e-2)
+
+
+def test_draws_have_the_errors_and_correlations_of_the_result():
+    _, labels, alpha, gold, _ = arrays(n=6000, seed=3, gold=400)
+    for found in (
+        tm.debiased_fractions(labels, alpha, gold=gold),
+        tm.debiased_fractions(labels, alpha, tm.fit_transition(labels, alpha), systematic=False),
+    ):
+        drawn = found.draws(4000, seed=1)
+        assert drawn.shape == (4000, 8, 2)
+        np.testing.assert_allclose(drawn.sum(axis=2), 1)
+        np.testing.assert_allclose(drawn[:, :, 1].std(axis=0), found.stderr[:, 1], rtol=0.15)
+        scale = np.sqrt(np.outer(*[np.diag(found.covariance)] * 2))
+        drawn_correlation = np.corrcoef(drawn[:, :, 1], rowvar=False)
+        np.testing.assert_allclose(drawn_correlation, found.covariance / scale, atol=0.12)
+    fit = tm.fit_transition(labels, alpha, gold=gold)
+    drawn = [one.parameters() for one in fit.draws(500)]
+    name = next(iter(fit.values))
+    assert np.std([one[name] for one in drawn]) == pytest.approx(fit.stderr[name], rel=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["rayleigh", "weibull", "fisk"])
+@pytest.mark.parametrize("world", [TREND_UP, TREND_DOWN, {"trend": "step"}], ids=str)
+def test_the_bias_curve_from_gold_labels_needs_no_assumption_on_class_fractions(family, world):
+    flips = {**FLIPS, "weibull": tm.WeibullTransition(20.0, 1.3)}[family]
+    pulls, errors = [], []
+    for seed in range(60):
+        _, labels, alpha, gold, _ = arrays(n=5000, seed=seed, gold=300, transition=flips, **world)
+        fit = tm.fit_transition(labels, alpha, family, gold=gold)
+        pulls.append([(fit.values[name] - getattr(flips, name)) / fit.stderr[name] for name in fit.values])
+        errors.append(fit.stderr.get("theta", 0.0))
+    # 60 pulls: their mean to 0.13, their spread to 0.09.
+    assert np.all(np.abs(np.mean(pulls, axis=0)) < 0.4)
+    assert np.all(np.abs(np.std(pulls, axis=0) - 1) < 0.28)
+    assert np.mean(errors) < 0.42
+
+
+@pytest.mark.parametrize("family", FLIPS)
+@pytest.mark.parametrize("drift", [-0.5, 0.0, 0.5])
+def test_the_range_from_labels_alone_is_two_sided(family, drift):
+    inside = []
+    for seed in range(6):
+        _, labels, alpha, _, truth = arrays(n=6000, seed=seed, transition=FLIPS[family], drift=drift)
+        fit = tm.fit_transition(labels, alpha)
+        low, high = fit.disk_fraction_range
+        inside.append(low <= truth.mean() <= high)
+        assert 0 < fit.drift.delta_unbiased < 3
+        assert fit.drift.delta == 0.5
+    assert sum(inside) >= 5
+
+
+def test_small_catalogues_and_rare_classes_are_fitted():
+    _, labels, alpha, gold, truth = arrays(n=300, seed=4, gold=100, drift=0.3)
+    found = tm.debiased_fractions(labels, alpha, gold=gold, bins=4)
+    assert abs(found.total[0] - truth.mean()) < 4 * found.total[1]
+    _, labels, alpha, gold, truth = arrays(n=5000, seed=5, gold=300, disk_fraction=0.02)
+    found = tm.debiased_fractions(labels, alpha, gold=gold)
+    assert abs(found.total[0] - truth.mean()) < 4 * found.total[1]
+    assert found.high[:, 1].max() < 0.3
+
+
+def catalogue(**world):
+    return simulate_catalogue(n=6000, **world).drop("truth", "x2", "x3", "sampling_weight")
+
+
+def test_gold_labels_chosen_by_a_column_are_found_and_the_column_mends_them():
+    table = simulate_catalogue(n=6000, seed=6, gold=500, gold_choice=0.7)
+    study = tm.estimate_transition(table.drop("truth", "sampling_weight"), gold="gold", compare=False)
+    assert "gold-unbalanced" in codes(study)
+    given = tm.estimate_transition(
+        table.drop("truth", "sampling_weight"), gold="gold", intrinsic=["covariate"], compare=False
+    )
+    assert "gold-unbalanced" not in codes(given)
+    off, mended = (abs(one.fractions.total[0] - table["truth"].mean()) for one in (study, given))
+    assert mended < off / 2
+    assert mended < 4 * given.fractions.total[1]
+
+
+def test_random_gold_labels_raise_no_alarm():
+    alarms = 0
+    for seed in range(150):
+        table, _, alpha, gold, _ = arrays(n=2000, seed=seed, gold=200)
+        columns = {name: table[name].to_numpy() for name in ("covariate", "bulge_fraction", "x2")}
+        alarms += len(balance_findings(columns, alpha, gold))
+    assert alarms <= 6  # 150 at 1 %: seven or more have a probability of 0.0005
+
+
+def test_pooled_surveys_are_found():
+    pooled = tm.estimate_transition(catalogue(seed=7, second_survey=tm.RayleighTransition(16.0)), compare=False)
+    alike = tm.estimate_transition(catalogue(seed=7, second_survey=FLIPS["rayleigh"]), compare=False)
+    assert "surveys-differ" in codes(pooled)
+    assert "surveys-differ" not in codes(alike)
+
+
+def test_a_curve_in_another_unit_is_found():
+    _, labels, alpha, _, _ = arrays(n=6000, seed=8)
+    assert "transition-unlike-labels" in codes(tm.debiased_fractions(labels, alpha / 2.3548, FLIPS["rayleigh"]))
+    assert "transition-unlike-labels" not in codes(tm.debiased_fractions(labels, alpha, FLIPS["rayleigh"]))
+
+
+def test_observables_from_labels_alone_are_not_identified():
+    table, labels, alpha, gold, _ = arrays(n=4000, seed=9, gold=400)
+    bulge = table["bulge_fraction"].to_numpy()
+    assert "observables-not-identified" in codes(tm.fit_transition(labels, alpha, observables=bulge))
+    assert "observables-not-identified" not in codes(tm.fit_transition(labels, alpha, gold=gold, observables=bulge))
+
+
+@pytest.mark.parametrize("numbers", [[40], [5, 41]])
+def test_numbers_of_votes_that_differ_much_are_pointed_out(numbers):
+    rng = np.random.default_rng(10)
+    number = rng.choice(numbers, 400)
+    disk = rng.binomial(number, 0.5)
+    votes = {"id": np.arange(400), "smooth": number - disk, "disk": disk, "r": 9 + rng.random(400), "fwhm": 1.2}
+    made = tm.prepare_catalogue(pl.DataFrame(votes), smooth="smooth", disk="disk", radius="r", psf_fwhm="fwhm", id="id")
+    assert ("vote-counts-differ" in codes(made)) == (len(numbers) > 1)
+
+
+def test_the_excess_has_a_sign():
+    values = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        found = tm.cv14((rng.random(2000) < 0.6).astype(int), rng.lognormal(2.5, 0.4, 2000), 10, bootstrap=0)
+        values.append((found.excess, found.signed_excess))
+    clipped, signed = np.mean(values, axis=0)
+    assert clipped > 0
+    assert min(signed for _, signed in values) < 0
+    assert abs(signed) < clipped
