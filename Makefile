@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test slow check lint bench leaderboard real clean
+.PHONY: setup demo test slow check lint bench leaderboard coverage real clean
 setup: .venv/.installed
 
 # Not compiled: Python compiles what is imported, once, where it may; most of what is installed never is.
@@ -47,6 +47,10 @@ bench: setup
 # Hours; if interrupted, run it again to resume. docs/leaderboard.md is made from it.
 leaderboard: setup
 	$(BIN)/truemorph benchmark --data ../shared/data --out leaderboard --jobs 2
+
+# The table of error bars in docs/statistics.md.
+coverage: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py
 
 # The tables of docs/statistics.md, where the real data are.
 real: setup

@@ -28,7 +28,7 @@ SAMPLES = 1000
 # Bins of α of the disk fraction of all galaxies, at least so many galaxies in each.
 _BINS, _PER_BIN = 8, 50
 # Standard deviations of the bins' effects that are averaged over (logit), and prior ones of the other coefficients.
-_EFFECTS, _COEFFICIENT, _INTERCEPT = (0.3, 0.6, 1.2, 2.4), 1.0, 1000.0
+_EFFECTS, _COEFFICIENT, _INTERCEPT = (0.15, 0.3, 0.6, 1.2, 2.4), 1.0, 1000.0
 # With sampling weights there is no likelihood that could tell.
 _WEIGHTED_EFFECT = (1.0,)
 # Galaxies of a bin on which draws are evaluated; the mean of all others moves with theirs.
