@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from truemorph.bias.estimation import fit_transition
+from truemorph.bias.likelihood import n_observables
 from truemorph.bias.result import TransitionFit
-from truemorph.bias.transitions import transition_from_dict, transition_to_dict
+from truemorph.bias.transitions import Transition, transition_from_dict, transition_to_dict
 from truemorph.catalogs.selected import select_rows
 from truemorph.errors import InputError
 from truemorph.findings import unique
@@ -86,6 +87,30 @@ def read_fit(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (ValueError, AttributeError) as problem:
         raise InputError(f"{path}: not a transition written by `truemorph transition` ({problem})") from problem
     return described
+
+
+def observables_of(described: Mapping[str, Any], transition: Transition) -> tuple[str, ...]:
+    """Return the names of the columns that T depends on beside α.
+
+    Parameters
+    ----------
+    described : mapping
+        T(α) as a fit describes it.
+    transition : Transition
+        The same, rebuilt.
+
+    Raises
+    ------
+    InputError
+        If it depends on some and they are not named.
+    """
+    names, wanted = tuple(described.get("observables", ())), n_observables(transition)
+    if len(names) != wanted:
+        raise InputError(
+            f"T(α) depends on {wanted} columns beside α, and {len(names)} are named; fit it with "
+            '`truemorph transition`, or add their names to its description ("observables")'
+        )
+    return names
 
 
 def transition_described(transition: Any) -> dict[str, Any]:

@@ -18,11 +18,17 @@ import polars as pl
 
 from truemorph._version import __version__, installed_versions
 from truemorph.bias.estimation import fit_transition
+from truemorph.bias.likelihood import n_observables
 from truemorph.bias.plots import axes_or_new
-from truemorph.bias.transitions import MatrixTransition, Transition, transition_from_dict, transition_to_dict
+from truemorph.bias.transitions import (
+    MatrixTransition,
+    Transition,
+    transition_from_dict,
+    transition_to_dict,
+)
 from truemorph.catalogs.catalogue import image_folder, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
-from truemorph.classifiers.fits import fit_catalogue, read_fit
+from truemorph.classifiers.fits import fit_catalogue, observables_of, read_fit
 from truemorph.config import RunConfig, run_toml
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
@@ -50,7 +56,7 @@ class TrainingResult(Result):
     out : Path
         The run folder, which `load` reads.
     rows, left_out : int
-        Galaxies used, and galaxies that lack an image or feature.
+        Galaxies used, and galaxies that lack an image, a feature or an observable of T(α).
     transition : dict
         T(α) that was trained through, as a fit describes it.
     metrics : dict
@@ -108,11 +114,18 @@ class TrainingResult(Result):
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the held-out loss of each member against the epoch, or T(α) of a logistic classifier."""
+        """Draw the held-out loss of each member against the epoch, or T(α) of a logistic classifier.
+
+        Where T depends on more than α, it is drawn at the mean of the other columns.
+        """
         ax = axes_or_new(ax)
         if not self.history:
-            alpha = np.linspace(0, 60, 200)
-            ax.plot(alpha, transition_from_dict(self.transition).flip_probability(alpha))
+            transition: Any = transition_from_dict(self.transition)
+            alpha = observed = np.linspace(0, 60, 200)
+            if n_observables(transition):  # the others at their mean
+                means = np.where(transition.log, np.exp(transition.center), transition.center)[1:]
+                observed = np.column_stack([alpha, np.tile(means, (alpha.size, 1))])
+            ax.plot(alpha, transition.flip_probability(observed))
             ax.set(xlabel=r"resolution $\alpha$", ylabel="p(labelled smooth | disk)")
             return ax
         for member in dict.fromkeys(one["member"] for one in self.history):
@@ -166,13 +179,20 @@ def train_on_catalogue(
     catalogue = read_catalogue(run.catalogue) if catalogue is None else catalogue
     described = _transition_for(catalogue, run, transition)
     in_training = catalogue.frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
-    frame, inputs, problems = (_pixels if network else _features)(in_training, catalogue, run)
-    observed: dict[str, Any] = {}
+    about = {key: catalogue.metadata.get(key) for key in ("alpha", "alpha_psf", "votes", "label_rule")}
+    problems: list[tuple[str, str]] = []
     used: Transition | None = transition_from_dict(described) if described else None
+    names = () if used is None else observables_of(described, used)
+    if names:
+        in_training, more = _with_observables(in_training, names, run.catalogue)
+        problems += more
+    frame, inputs, more = (_pixels if network else _features)(in_training, catalogue, run)
+    problems += more
+    observed: dict[str, Any] = {}
+    if names:
+        observed["resolution"] = frame.select("alpha", *names).to_numpy()
     if run.votes != "labels":
         observed, used, described = _observed_votes(frame, catalogue, run, described)
-    if used is not None and len(getattr(used, "center", ())) > 1:
-        raise InputError("training takes a T(alpha) of one observable; this one has several")
     if run.intrinsic:
         observed["intrinsic"] = numeric_columns(frame, run.intrinsic, run.catalogue)
     loaded = time.perf_counter()
@@ -187,7 +207,6 @@ def train_on_catalogue(
     model = train_members(TrainingRows(frame, inputs, **observed), used, config, name, unfinished)
     if network and not is_first_process():
         return None
-    about = {key: catalogue.metadata.get(key) for key in ("alpha", "alpha_psf", "votes", "label_rule")}
     if used is None:  # fitted along
         described = model.described["transition"] | {key: about[key] for key in ("alpha", "alpha_psf")}
     model.described["transition"] = described
@@ -221,8 +240,8 @@ def train_on_catalogue(
             Finding(
                 "galaxies-left-out",
                 "note",
-                f"{len(problems):,} galaxies were left out because they lack an image or feature; they are listed in "
-                f"{folder / 'left_out.csv'}.",
+                f"{len(problems):,} galaxies were left out because they lack an image, a feature or an "
+                f"observable of T(α); they are listed, each with the reason, in {folder / 'left_out.csv'}.",
             ),
         )
     return TrainingResult(
@@ -237,6 +256,7 @@ def _identity(
     settings = run.training.model_dump(mode="json", exclude=_NOT_THE_RESULT)
     through = {"family": described.get("family"), "parameters": plain(described.get("parameters"))}
     columns = [name for name in ("object_id", "split", "sampling_weight", *_FRACTIONS) if name in frame.columns]
+    columns += described.get("observables", ())
     used = frame_hash(frame.select(columns))[:16]
     votes = {"votes": run.votes, "vote_count": run.vote_count}
     return {"catalogue": _catalogue_hash(catalogue.frame), "used": used, "transition": through, **votes, **settings}
@@ -254,8 +274,8 @@ def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str,
     described = dict(given) if given is not None else read_fit(str(run.transition))
     if described.get("alpha_psf") not in (None, catalogue.metadata.get("alpha_psf")):
         raise InputError(
-            f"theta was fitted with alpha in units of PSF {described['alpha_psf']}, this catalogue has PSF "
-            f"{catalogue.metadata.get('alpha_psf')}; fit it again or prepare with the same `psf`"
+            f"T(alpha) is for alpha in units of the PSF's {described['alpha_psf']}, that of this catalogue is in units "
+            f"of the PSF's {catalogue.metadata.get('alpha_psf')}; fit it again or prepare with the same `psf`"
         )
     return described
 
@@ -334,6 +354,17 @@ def _observed_votes(
         return soft, fit.votes.transition, described
     evidence = fit.votes.log_probabilities(counts, alpha)
     return {"evidence": (evidence - evidence.max(axis=1, keepdims=True))[rows]}, fit.transition, described
+
+
+def _with_observables(
+    frame: pl.DataFrame, names: tuple[str, ...], source: str
+) -> tuple[pl.DataFrame, list[tuple[str, str]]]:
+    """The galaxies with all columns that T(α) depends on, and the others."""
+    values = numeric_columns(frame, names, source)
+    known = pl.Series(np.isfinite(values).all(axis=1))
+    problems = [(str(one), "an observable of T(α) is missing") for one in frame.filter(~known)["object_id"]]
+    columns = [pl.Series(name, column) for name, column in zip(names, values.T, strict=True)]
+    return frame.with_columns(columns).filter(known), problems
 
 
 def _pixels(
