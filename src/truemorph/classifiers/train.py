@@ -21,14 +21,15 @@ from truemorph.bias.estimation import fit_transition
 from truemorph.bias.likelihood import n_observables
 from truemorph.bias.plots import axes_or_new
 from truemorph.bias.transitions import (
+    UNKNOWN,
     MatrixTransition,
     Transition,
     transition_from_dict,
     transition_to_dict,
 )
-from truemorph.catalogs.catalogue import image_folder, read_catalogue, rows_where
+from truemorph.catalogs.catalogue import gold_classes, image_folder, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
-from truemorph.classifiers.fits import fit_catalogue, observables_of, read_fit
+from truemorph.classifiers.fits import fit_catalogue, known_curve, observables_of, read_fit
 from truemorph.config import RunConfig, run_toml
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
@@ -56,7 +57,7 @@ class TrainingResult(Result):
     out : Path
         The run folder, which `load` reads.
     rows, left_out : int
-        Galaxies used, and galaxies that lack an image, a feature or an observable of T(α).
+        Galaxies used, and galaxies that lack an image, a feature, an observable of T(α) or a gold label.
     transition : dict
         T(α) that was trained through, as a fit describes it.
     metrics : dict
@@ -171,8 +172,7 @@ def train_on_catalogue(
     config, network = run.training, run.training.classifier == "network"
     if network:
         require_extra("networks")
-    if run.naive and (run.transition is not None or transition is not None):
-        raise InputError("a naive model (`naive`) has no bias curve (`transition`); give one of the two")
+    _check_curve(run, transition)
     _check_votes(run)
     began = time.perf_counter()
     folder = check_model_folder(run.out)  # before hours of training, not after
@@ -181,6 +181,8 @@ def train_on_catalogue(
     in_training = catalogue.frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
     about = {key: catalogue.metadata.get(key) for key in ("alpha", "alpha_psf", "votes", "label_rule")}
     problems: list[tuple[str, str]] = []
+    if run.labels is not None:
+        in_training, about["gold_definition"], problems = _with_gold(in_training, catalogue, run.labels)
     used: Transition | None = transition_from_dict(described) if described else None
     names = () if used is None else observables_of(described, used)
     if names:
@@ -203,7 +205,7 @@ def train_on_catalogue(
 
         unfinished = Unfinished(folder / UNFINISHED)
         unfinished.begin(_identity(run, catalogue, described, frame))
-    name = "naive" if run.naive else "debiased"
+    name = "naive" if run.naive else "debiased" if run.labels is None else "gold"
     model = train_members(TrainingRows(frame, inputs, **observed), used, config, name, unfinished)
     if network and not is_first_process():
         return None
@@ -240,7 +242,7 @@ def train_on_catalogue(
             Finding(
                 "galaxies-left-out",
                 "note",
-                f"{len(problems):,} galaxies were left out because they lack an image, a feature or an "
+                f"{len(problems):,} galaxies were left out because they lack an image, a feature, a gold label or an "
                 f"observable of T(α); they are listed, each with the reason, in {folder / 'left_out.csv'}.",
             ),
         )
@@ -256,7 +258,7 @@ def _identity(
     settings = run.training.model_dump(mode="json", exclude=_NOT_THE_RESULT)
     through = {"family": described.get("family"), "parameters": plain(described.get("parameters"))}
     columns = [name for name in ("object_id", "split", "sampling_weight", *_FRACTIONS) if name in frame.columns]
-    columns += described.get("observables", ())
+    columns += [*(["label"] if run.labels is not None else []), *described.get("observables", ())]
     used = frame_hash(frame.select(columns))[:16]
     votes = {"votes": run.votes, "vote_count": run.vote_count}
     return {"catalogue": _catalogue_hash(catalogue.frame), "used": used, "transition": through, **votes, **settings}
@@ -264,20 +266,34 @@ def _identity(
 
 def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str, Any] | None) -> dict[str, Any]:
     """T(α) to train through, as a fit describes it; empty where it is fitted along."""
-    if run.naive:
-        identity = transition_to_dict(MatrixTransition.identity())
-        return {**identity, "assumption": "the observed labels are correct (naive training)"}
+    if run.naive or run.labels is not None:
+        which = "observed labels are correct (naive training)" if run.naive else "gold labels are correct"
+        return {**transition_to_dict(MatrixTransition.identity()), "assumption": f"the {which}"}
     if run.votes != "labels":
         return {}  # fitted to the votes
-    if run.transition is None and given is None:
+    known = known_curve(run.family, run.psf, theta=run.theta, scale=run.scale, shape=run.shape)
+    if run.transition is None and given is None and known is None:
         return fit_catalogue(catalogue, where=run.where)[1] if run.training.classifier == "network" else {}
-    described = dict(given) if given is not None else read_fit(str(run.transition))
+    described = known or (dict(given) if given is not None else read_fit(str(run.transition)))
     if described.get("alpha_psf") not in (None, catalogue.metadata.get("alpha_psf")):
         raise InputError(
             f"T(alpha) is for alpha in units of the PSF's {described['alpha_psf']}, that of this catalogue is in units "
             f"of the PSF's {catalogue.metadata.get('alpha_psf')}; fit it again or prepare with the same `psf`"
         )
     return described
+
+
+def _check_curve(run: RunConfig, transition: Mapping[str, Any] | None) -> None:
+    """Refuse several statements of how the labels flip."""
+    ways = {
+        "transition": run.transition is not None or transition is not None,
+        "family": run.family is not None,
+        "naive": run.naive,
+        "labels": run.labels is not None,
+    }
+    given = [f"`{name}`" for name, holds in ways.items() if holds]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} exclude each other; give one of them")
 
 
 def _environment(network: bool) -> dict[str, Any]:
@@ -307,11 +323,11 @@ def _check_votes(run: RunConfig) -> None:
         raise InputError(f"logistic regression learns from labels; got votes = {run.votes}")
     if run.naive and run.votes == "soft":
         return
-    if run.vote_count is None or run.transition is not None or run.naive:
+    if run.vote_count is None or run.naive or any((run.transition, run.family, run.labels)):
         # A T(α) of labels would not do: a majority flips more sharply than one vote.
         raise InputError(
             f"votes = {run.votes} fits how single votes flip: give vote_count, the column with the number of votes (or "
-            "one number for all), and neither transition nor naive"
+            "one number for all), and none of transition, family, naive and labels"
         )
 
 
@@ -354,6 +370,18 @@ def _observed_votes(
         return soft, fit.votes.transition, described
     evidence = fit.votes.log_probabilities(counts, alpha)
     return {"evidence": (evidence - evidence.max(axis=1, keepdims=True))[rows]}, fit.transition, described
+
+
+def _with_gold(
+    frame: pl.DataFrame, catalogue: CatalogTable, rule: str
+) -> tuple[pl.DataFrame, str, list[tuple[str, str]]]:
+    """The galaxies with a gold label, which replaces the observed one; the definition of a disk; and the others."""
+    classes, definition = gold_classes(frame, rule, str(catalogue.path or "catalogue"))
+    if rule == "gold":
+        definition = str(catalogue.metadata.get("gold_definition", definition))
+    known = pl.Series(classes != UNKNOWN)
+    problems = [(str(one), "no gold label") for one in frame.filter(~known)["object_id"]]
+    return frame.with_columns(label=pl.Series(classes)).filter(known), definition, problems
 
 
 def _with_observables(
