@@ -317,7 +317,9 @@ def describe(
 
 def _model_card(described: dict[str, Any]) -> str:
     transition, catalogue = described["transition"], described["catalogue"]
-    disk = catalogue.get("gold_definition") or f"as the labels of that catalogue ({catalogue.get('votes')})"
+    disk = f"as the labels of that catalogue ({catalogue.get('votes')})"
+    if catalogue.get("gold_definition"):
+        disk = catalogue["gold_definition"].removeprefix("disk: ") + ", as gold labels have it"
     return f"""# truemorph model
 
 Predicts smooth or disk: {_reads(described)}, {described["members"]} member(s).
