@@ -221,7 +221,7 @@ def test_mistakes_are_one_line_and_exit_2(capsys, catalogue, simulated, tmp_path
         ("nested.toml", ["train", catalogue, "--config", tmp_path / "nested.toml", "--out", tmp_path / "m"]),
         ("nested.toml", ["train", tmp_path / "nested.toml"]),
         ("nested.toml", ["reproduce", "--data", tmp_path, "--config", tmp_path / "nested.toml"]),
-        ("give one of the two", ["train", catalogue, "--naive", "--transition", fit, "--out", tmp_path / "m"]),
+        ("exclude each other", ["train", catalogue, "--naive", "--transition", fit, "--out", tmp_path / "m"]),
         ("--preset", ["train", catalogue, "--preset", "fast", "--out", tmp_path / "m"]),
         ("not a truemorph model", ["label", tmp_path, catalogue, "--out", out]),
         ("--seed", ["bias", catalogue, "--seed", "-1"]),

@@ -116,6 +116,12 @@ class RunConfig(BaseModel):
     out: str = Field(description="run folder to write")
     preset: str = Field("quick", description="where settings that are not given come from: quick, paper or dcv14")
     transition: str | None = Field(None, description="fit from truemorph transition; fitted to the catalogue if absent")
+    family: Literal["rayleigh", "weibull", "fisk"] | None = Field(None, description="family of a known T(alpha)")
+    theta: float | None = Field(None, description="its parameter, for rayleigh")
+    scale: float | None = Field(None, description="its first parameter, for weibull and fisk")
+    shape: float | None = Field(None, description="its second parameter, for weibull and fisk")
+    psf: Literal["sigma", "fwhm"] | None = Field(None, description="PSF width in whose units theta or scale is")
+    labels: str | None = Field(None, description="gold labels to learn from: a column, or a rule such as t_type>=-3")
     naive: bool = Field(False, description="treat the observed labels as correct")
     where: tuple[str, ...] = Field((), description="fit theta to rows with COLUMN=VALUE only")
     votes: Literal["labels", "soft", "counts"] = Field(
@@ -126,6 +132,10 @@ class RunConfig(BaseModel):
     intrinsic: tuple[str, ...] = Field((), description="columns by which CV18 of held-out galaxies is measured")
     cache: str | None = Field(None, description="folder to keep decoded images in, for the next run")
     training: TrainingConfig = TrainingConfig()
+
+
+# Each in place of the others, with its parameters.
+_HOW_LABELS_FLIP = (("transition",), ("family", "theta", "scale", "shape", "psf"), ("naive",), ("labels",))
 
 
 def _settle(model: type[Model], settings: dict[str, Any]) -> Model:
@@ -216,10 +226,12 @@ def run_config(source: str | os.PathLike[str], file: str | os.PathLike[str] | No
     if "preset" in given and "preset" in settings:
         before = TrainingConfig(**_of_preset(settings["preset"])).model_dump(mode="json")
         training = {name: value for name, value in training.items() if before.get(name) != value}
-    # Of two that exclude each other, what is asked for now counts.
-    for name, other in (("naive", "transition"), ("transition", "naive")):
-        if given.get(name) and other not in given:
-            settings.pop(other, None)
+    # Of those that exclude each other, what is asked for now counts.
+    chosen = [group for group in _HOW_LABELS_FLIP if any(given.get(name) for name in group)]
+    if chosen:
+        kept = () if "family" in given else chosen[0]  # another family has other parameters
+        gone = {name for group in _HOW_LABELS_FLIP for name in group} - set(kept)
+        settings = {name: value for name, value in settings.items() if name not in gone}
     for name, value in given.items():
         if name in RunConfig.model_fields and name != "training":
             settings[name] = value

@@ -245,7 +245,7 @@ def test_what_cannot_be_trained_is_said(frame_change, config_change, says):
 def test_theta_in_another_unit_is_refused(catalogue, tmp_path):
     fit = {**transition_to_dict(RayleighTransition(5.0)), "alpha_psf": "fwhm"}
     (tmp_path / "fit.json").write_text(json.dumps(fit))
-    with pytest.raises(InputError, match="units of PSF fwhm"):
+    with pytest.raises(InputError, match="units of the PSF's fwhm"):
         run(catalogue, tmp_path / "m", tiny(), transition=str(tmp_path / "fit.json"))
 
 

@@ -47,14 +47,20 @@ def one_resolution(alpha: Array) -> np.ndarray:
     return np.asarray(as_resolution(values))
 
 
-def with_observables(alpha: np.ndarray, observables: Array) -> np.ndarray:
-    """Return α and what T depends on beside it as one array, shape (N, 1 + J).
+def with_observables(alpha: Array, observables: Array) -> Array:
+    """Return α and what T depends on beside it as one array, shape (N, 1 + J); tensors are not checked for NaN.
 
     Raises
     ------
     InputError
         If the length is wrong or a value is missing.
     """
+    if is_torch_array(alpha):
+        xp = array_namespace(alpha)
+        columns = observables[:, None] if observables.ndim == 1 else observables
+        if columns.shape[0] != alpha.shape[0]:
+            raise InputError(f"observables must have one row a galaxy; got {columns.shape[0]} for {alpha.shape[0]}")
+        return xp.concat([alpha[:, None], xp.astype(columns, alpha.dtype)], axis=1)
     columns = float_array(observables, "observables")
     columns = columns[:, None] if columns.ndim == 1 else columns
     if columns.ndim != 2 or columns.shape[0] != alpha.size:
@@ -63,6 +69,27 @@ def with_observables(alpha: np.ndarray, observables: Array) -> np.ndarray:
     if bad.size:
         raise InputError(f"observables has {bad.size} rows with a missing value (first: row {bad[0]}); leave them out")
     return np.column_stack([alpha, columns])
+
+
+def argument_of(transition: Transition, alpha: Array, observables: Array | None) -> Array:
+    """Return what T takes: α, or α and the observables as one array, shape (N, 1 + J).
+
+    Raises
+    ------
+    InputError
+        If T takes another number of observables, or as `with_observables`.
+    """
+    if observables is None:
+        return alpha
+    joined, wanted = with_observables(alpha, observables), n_observables(transition)
+    if joined.shape[1] != 1 + wanted:
+        raise InputError(f"this T(alpha) takes {wanted} observables beside alpha; got {joined.shape[1] - 1}")
+    return joined
+
+
+def n_observables(transition: Transition) -> int:
+    """Return how many observables T takes beside α."""
+    return max(len(getattr(transition, "center", ())) - 1, 0)
 
 
 def check_weights(weights: Array, n: int) -> np.ndarray:
@@ -142,7 +169,9 @@ def label_log_likelihood(log_probabilities: Array, labels: Array, alpha: Array, 
     return log_sum_exp([p + flip for p, flip in zip(_columns(log_probabilities), flips, strict=True)])
 
 
-def posterior(probabilities: Array, labels: Array, alpha: Array, transition: Transition) -> Array:
+def posterior(
+    probabilities: Array, labels: Array, alpha: Array, transition: Transition, *, observables: Array | None = None
+) -> Array:
     """p(y | x, ỹ, α) ∝ p(ỹ | y, α) p(y | x): the true class of a galaxy that already has a label.
 
     Parameters
@@ -156,11 +185,13 @@ def posterior(probabilities: Array, labels: Array, alpha: Array, transition: Tra
         Resolution.
     transition : Transition
         T(α).
+    observables : array, shape (N,) or (N, J), optional
+        What T depends on beside α, in the order in which it was fitted.
 
     Returns
     -------
     array, shape (N, K)
-        Rows sum to 1. Crowd and model look at the same pixels, so the two are not independent evidence even
+        Rows sum to 1. Volunteers and model look at the same pixels, so the two are not independent evidence even
         out of fold: the posterior is as good as the assumption ỹ ⊥ x | y, α.
 
     Raises
@@ -189,11 +220,12 @@ def posterior(probabilities: Array, labels: Array, alpha: Array, transition: Tra
             row = int(np.isnan(probabilities).any(axis=1).argmax())
             raise InputError(f"probabilities are missing (first: row {row}); leave those rows out")
         labels = check_labels(labels, transition.n_classes)
-        alpha = float_array(alpha, "alpha")  # or several observables: the transition checks them
+        alpha = float_array(alpha, "alpha")
         if not labels.size == len(alpha) == probabilities.shape[0]:
             raise InputError(
                 f"one row a galaxy: got {len(probabilities)} probabilities, {labels.size} labels, {len(alpha)} alpha"
             )
+    alpha = argument_of(transition, alpha, observables)
     xp = array_namespace(probabilities)
     tiny = float(xp.finfo(probabilities.dtype).smallest_normal)
     log_prior = xp.log(xp.clip(probabilities, min=tiny))
@@ -206,12 +238,14 @@ def posterior(probabilities: Array, labels: Array, alpha: Array, transition: Tra
     return xp.exp(joint - log_sum_exp(_columns(joint))[:, None])
 
 
-def label_quality(probabilities: Array, labels: Array, alpha: Array, transition: Transition) -> Array:
-    """Probability that a crowd label is right: p(y = ỹ | x, ỹ, α), the posterior of the label itself.
+def label_quality(
+    probabilities: Array, labels: Array, alpha: Array, transition: Transition, *, observables: Array | None = None
+) -> Array:
+    """Probability that an observed label is right: p(y = ỹ | x, ỹ, α), the posterior of the label itself.
 
     Parameters
     ----------
-    probabilities, labels, alpha, transition
+    probabilities, labels, alpha, transition, observables
         As for `posterior`; p(y | x) must come from a model that was not trained on these labels, or be the class
         fractions.
 
@@ -232,7 +266,7 @@ def label_quality(probabilities: Array, labels: Array, alpha: Array, transition:
     >>> np.round(label_quality(p, np.array([0, 1]), np.array([5.0, 5.0]), RayleighTransition(10.0)), 3)
     array([0.327, 1.   ])
     """
-    after = posterior(probabilities, labels, alpha, transition)
+    after = posterior(probabilities, labels, alpha, transition, observables=observables)
     xp = array_namespace(after)
     found = after[:, 0]
     for k in range(1, after.shape[1]):

@@ -317,6 +317,9 @@ def describe(
 
 def _model_card(described: dict[str, Any]) -> str:
     transition, catalogue = described["transition"], described["catalogue"]
+    disk = f"as the labels of that catalogue ({catalogue.get('votes')})"
+    if catalogue.get("gold_definition"):
+        disk = catalogue["gold_definition"].removeprefix("disk: ") + ", as gold labels have it"
     return f"""# truemorph model
 
 Predicts smooth or disk: {_reads(described)}, {described["members"]} member(s).
@@ -325,7 +328,7 @@ Predicts smooth or disk: {_reads(described)}, {described["members"]} member(s).
 - alpha: {catalogue.get("alpha")}
 - Assumption behind T(alpha): {transition.get("assumption", "given by the user")}
 - Catalogue: {catalogue["source"]}, {catalogue["rows"]} rows, sha256 {catalogue.get("sha256")}
-- Definition of disk: as the labels of that catalogue ({catalogue.get("votes")})
+- Definition of disk: {disk}
 - Metrics: {json.dumps(described["metrics"])}
 
 A galaxy that took part in training is labelled by a member that did not see its label (`seen.parquet`).

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from truemorph.bias.estimation import fit_transition
+from truemorph.bias.likelihood import n_observables
 from truemorph.bias.result import TransitionFit
-from truemorph.bias.transitions import transition_from_dict, transition_to_dict
+from truemorph.bias.transitions import Transition, family_of, transition_from_dict, transition_to_dict
 from truemorph.catalogs.selected import select_rows
 from truemorph.errors import InputError
 from truemorph.findings import unique
@@ -86,6 +87,63 @@ def read_fit(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (ValueError, AttributeError) as problem:
         raise InputError(f"{path}: not a transition written by `truemorph transition` ({problem})") from problem
     return described
+
+
+def known_curve(family: str | None, psf: str | None, **parameters: float | None) -> dict[str, Any] | None:
+    """Describe a known T(α) by its family and parameters, as a file of a fit does; None where no family is given.
+
+    Parameters
+    ----------
+    family : str, optional
+    psf : str, optional
+        Measure of the PSF in whose units α, and so the parameters, are: "sigma" or "fwhm".
+    **parameters
+        Those of the family; None where not given.
+
+    Raises
+    ------
+    InputError
+        If they are not the parameters of the family, or out of range.
+
+    Examples
+    --------
+    >>> known_curve("rayleigh", "sigma", theta=11.25, scale=None)
+    {'family': 'rayleigh', 'parameters': {'theta': 11.25, 'false_disk': 0.0}, 'alpha_psf': 'sigma'}
+    """
+    given = {name: value for name, value in parameters.items() if value is not None}
+    if family is None:
+        if given or psf is not None:
+            raise InputError(f"`{next(iter(given), 'psf')}` belongs to a known T(α): name its family too (`family`)")
+        return None
+    cls = family_of(family)
+    if set(given) != set(cls.free):
+        wanted, got = (" and ".join(f"`{name}`" for name in names) or "nothing" for names in (cls.free, given))
+        raise InputError(f"a known T(α) of the family {family} is given by {wanted}; got {got}")
+    return transition_to_dict(cls(**given)) | ({} if psf is None else {"alpha_psf": psf})
+
+
+def observables_of(described: Mapping[str, Any], transition: Transition) -> tuple[str, ...]:
+    """Return the names of the columns that T depends on beside α.
+
+    Parameters
+    ----------
+    described : mapping
+        T(α) as a fit describes it.
+    transition : Transition
+        The same, rebuilt.
+
+    Raises
+    ------
+    InputError
+        If it depends on some and they are not named.
+    """
+    names, wanted = tuple(described.get("observables", ())), n_observables(transition)
+    if len(names) != wanted:
+        raise InputError(
+            f"T(α) depends on {wanted} columns beside α, and {len(names)} are named; fit it with "
+            '`truemorph transition`, or add their names to its description ("observables")'
+        )
+    return names
 
 
 def transition_described(transition: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from truemorph.bias.fitting.estimate import SIGNIFICANT_GAIN
 from truemorph.bias.fitting.mixture import Mixture, fit_mixture
+from truemorph.bias.likelihood import argument_of
 from truemorph.bias.maximum import differences
 from truemorph.bias.softmax import fit_softmax
 from truemorph.bias.spaces import Search, Space
@@ -80,7 +81,9 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         self.C = C
         self.max_iter = max_iter
 
-    def fit(self, X: Any, y: Any, alpha: Any = None, sample_weight: Any = None) -> DebiasedLogisticRegression:
+    def fit(
+        self, X: Any, y: Any, alpha: Any = None, sample_weight: Any = None, observables: Any = None
+    ) -> DebiasedLogisticRegression:
         """Fit regression and T(α).
 
         Parameters
@@ -93,11 +96,14 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
             Resolution. Without it the labels are treated as correct (plain logistic regression), with a finding.
         sample_weight : array, shape (N,), optional
             Sampling weights, mean 1 for errors on the scale of N galaxies.
+        observables : array, shape (N,) or (N, J), optional
+            What a fixed `transition` depends on beside α. They may be among the features.
 
         Raises
         ------
         InputError
-            If α has the wrong length, is negative or missing, or labels are not 0 and 1.
+            If α has the wrong length, is negative or missing, labels are not 0 and 1, or observables are given
+            without a T(α) that takes them.
         """
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
@@ -111,6 +117,8 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
             raise InputError("sample_weight is zero for every galaxy: nothing to fit")
         labels = np.searchsorted(self.classes_, y)
         findings: list[Finding] = []
+        if observables is not None and (alpha is None or self.transition is None):
+            raise InputError("observables need alpha, and a T(alpha) that was fitted with them (`transition`)")
         if alpha is None:
             findings.append(
                 Finding(
@@ -127,6 +135,8 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
             if alpha.size != y.size or not np.all(np.isfinite(alpha)):
                 raise InputError(f"alpha needs one finite value a galaxy; got {alpha.size} for {y.size}")
             space = self._space(alpha)
+            if self.transition is not None:
+                alpha = argument_of(self.transition, alpha, observables)
             if not np.array_equal(self.classes_, np.arange(space.n_classes)):
                 raise InputError(
                     f"with alpha, labels must be the integers 0 to {space.n_classes - 1} "

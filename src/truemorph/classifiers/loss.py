@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from truemorph.bias.likelihood import label_log_likelihood, observed_log_probabilities
+from truemorph.bias.likelihood import argument_of, label_log_likelihood, observed_log_probabilities
 from truemorph.bias.transitions import Transition
 from truemorph.errors import InputError
 
@@ -53,6 +53,7 @@ class DebiasedLoss(torch.nn.Module):
         labels: torch.Tensor,
         alpha: torch.Tensor,
         weights: torch.Tensor | None = None,
+        observables: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Compute the loss.
 
@@ -65,6 +66,8 @@ class DebiasedLoss(torch.nn.Module):
             Resolution of the image that was labelled.
         weights : tensor, shape (N,), optional
             Sampling weights.
+        observables : tensor, shape (N,) or (N, J), optional
+            What T depends on beside α.
 
         Returns
         -------
@@ -84,7 +87,7 @@ class DebiasedLoss(torch.nn.Module):
             if values is not None and values.shape != (n,):
                 raise InputError(f"{name} must have shape ({n},), one a galaxy; got {tuple(values.shape)}")
         log_probabilities = _log_probabilities(logits)
-        alpha = alpha.to(log_probabilities.dtype)
+        alpha = argument_of(self.transition, alpha.to(log_probabilities.dtype), observables)
         if soft:
             each = observed_log_probabilities(log_probabilities, alpha, self.transition)
             return _reduced(_soft_losses(each, labels), weights, self.reduction)

@@ -51,8 +51,8 @@ class TrainingRows:
     soft_labels : array, shape (N, K), optional
         Fractions or numbers of votes for each class: a network then learns from them in place of labels, each vote
         flipped by T(α) as a label is.
-    resolution : array, shape (N, J), optional
-        What T depends on, where it is more than `alpha`.
+    resolution : array, shape (N, 1 + J), optional
+        What T depends on, where it is more than `alpha`, which is its first column.
     intrinsic : array, shape (N, P), optional
         Intrinsic properties, for CV18 of held-out galaxies.
     classes : tuple of str
@@ -80,7 +80,7 @@ class TrainingRows:
 
     @property
     def resolutions(self) -> np.ndarray:
-        """What T depends on, shape (N,) or (N, J)."""
+        """What T depends on, shape (N,) or (N, 1 + J)."""
         return self.column("alpha") if self.resolution is None else self.resolution
 
     def observed(self, transition: Transitions, rows: np.ndarray) -> dict[str, torch.Tensor]:
@@ -253,12 +253,19 @@ def _train_logistic(
     seen: pl.DataFrame,
 ) -> Classifier:
     labels, alpha, weights = rows.column("label"), rows.column("alpha"), rows.weights
+    observables = None if rows.resolution is None else rows.resolution[:, 1:]
 
     def fit(which: np.ndarray) -> DebiasedLogisticRegression:
         model = DebiasedLogisticRegression(transition=transition)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FindingWarning)  # they are in `findings_`
-            return model.fit(rows.inputs[which], labels[which], alpha=alpha[which], sample_weight=weights[which])
+            return model.fit(
+                rows.inputs[which],
+                labels[which],
+                alpha=alpha[which],
+                sample_weight=weights[which],
+                observables=None if observables is None else observables[which],
+            )
 
     whole = fit(train)
     members = [whole if part is train else fit(part) for part in parts]

@@ -84,7 +84,7 @@ def measures(
     logits : tensor, shape (N, K)
     losses : tensor, shape (N,)
         Weighted.
-    alpha : array, shape (N,) or (N, J)
+    alpha : array, shape (N,)
     weights : array, shape (N,)
     classes : sequence of str, length K
     intrinsic : array, shape (N, P), optional
@@ -100,7 +100,7 @@ def measures(
     probabilities = torch.softmax(logits.double(), dim=1).numpy()
     if not np.isfinite(probabilities).all():
         return found
-    order = np.argsort(alpha if alpha.ndim == 1 else alpha[:, 0], kind="stable")
+    order = np.argsort(alpha, kind="stable")
     quintiles = [part for part in np.array_split(order, _PARTS) if part.size]
     for k, name in enumerate(classes[1:], 1):
         for number, part in enumerate(quintiles, 1):
@@ -402,7 +402,7 @@ def train_network(
     held_out = rows.observed(transition, validation)
     measure = partial(
         measures,
-        alpha=rows.resolutions[validation],
+        alpha=rows.column("alpha")[validation],
         weights=rows.weights[validation],
         classes=rows.classes,
         intrinsic=None if rows.intrinsic is None else rows.intrinsic[validation],

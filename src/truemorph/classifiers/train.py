@@ -18,11 +18,18 @@ import polars as pl
 
 from truemorph._version import __version__, installed_versions
 from truemorph.bias.estimation import fit_transition
+from truemorph.bias.likelihood import n_observables
 from truemorph.bias.plots import axes_or_new
-from truemorph.bias.transitions import MatrixTransition, Transition, transition_from_dict, transition_to_dict
-from truemorph.catalogs.catalogue import image_folder, read_catalogue, rows_where
+from truemorph.bias.transitions import (
+    UNKNOWN,
+    MatrixTransition,
+    Transition,
+    transition_from_dict,
+    transition_to_dict,
+)
+from truemorph.catalogs.catalogue import gold_classes, image_folder, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
-from truemorph.classifiers.fits import fit_catalogue, read_fit
+from truemorph.classifiers.fits import fit_catalogue, known_curve, observables_of, read_fit
 from truemorph.config import RunConfig, run_toml
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
@@ -50,7 +57,7 @@ class TrainingResult(Result):
     out : Path
         The run folder, which `load` reads.
     rows, left_out : int
-        Galaxies used, and galaxies that lack an image or feature.
+        Galaxies used, and galaxies that lack an image, a feature, an observable of T(α) or a gold label.
     transition : dict
         T(α) that was trained through, as a fit describes it.
     metrics : dict
@@ -108,11 +115,18 @@ class TrainingResult(Result):
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the held-out loss of each member against the epoch, or T(α) of a logistic classifier."""
+        """Draw the held-out loss of each member against the epoch, or T(α) of a logistic classifier.
+
+        Where T depends on more than α, it is drawn at the mean of the other columns.
+        """
         ax = axes_or_new(ax)
         if not self.history:
-            alpha = np.linspace(0, 60, 200)
-            ax.plot(alpha, transition_from_dict(self.transition).flip_probability(alpha))
+            transition: Any = transition_from_dict(self.transition)
+            alpha = observed = np.linspace(0, 60, 200)
+            if n_observables(transition):  # the others at their mean
+                means = np.where(transition.log, np.exp(transition.center), transition.center)[1:]
+                observed = np.column_stack([alpha, np.tile(means, (alpha.size, 1))])
+            ax.plot(alpha, transition.flip_probability(observed))
             ax.set(xlabel=r"resolution $\alpha$", ylabel="p(labelled smooth | disk)")
             return ax
         for member in dict.fromkeys(one["member"] for one in self.history):
@@ -158,21 +172,29 @@ def train_on_catalogue(
     config, network = run.training, run.training.classifier == "network"
     if network:
         require_extra("networks")
-    if run.naive and (run.transition is not None or transition is not None):
-        raise InputError("a naive model (`naive`) has no bias curve (`transition`); give one of the two")
+    _check_curve(run, transition)
     _check_votes(run)
     began = time.perf_counter()
     folder = check_model_folder(run.out)  # before hours of training, not after
     catalogue = read_catalogue(run.catalogue) if catalogue is None else catalogue
     described = _transition_for(catalogue, run, transition)
     in_training = catalogue.frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
-    frame, inputs, problems = (_pixels if network else _features)(in_training, catalogue, run)
-    observed: dict[str, Any] = {}
+    about = {key: catalogue.metadata.get(key) for key in ("alpha", "alpha_psf", "votes", "label_rule")}
+    problems: list[tuple[str, str]] = []
+    if run.labels is not None:
+        in_training, about["gold_definition"], problems = _with_gold(in_training, catalogue, run.labels)
     used: Transition | None = transition_from_dict(described) if described else None
+    names = () if used is None else observables_of(described, used)
+    if names:
+        in_training, more = _with_observables(in_training, names, run.catalogue)
+        problems += more
+    frame, inputs, more = (_pixels if network else _features)(in_training, catalogue, run)
+    problems += more
+    observed: dict[str, Any] = {}
+    if names:
+        observed["resolution"] = frame.select("alpha", *names).to_numpy()
     if run.votes != "labels":
         observed, used, described = _observed_votes(frame, catalogue, run, described)
-    if used is not None and len(getattr(used, "center", ())) > 1:
-        raise InputError("training takes a T(alpha) of one observable; this one has several")
     if run.intrinsic:
         observed["intrinsic"] = numeric_columns(frame, run.intrinsic, run.catalogue)
     loaded = time.perf_counter()
@@ -183,11 +205,10 @@ def train_on_catalogue(
 
         unfinished = Unfinished(folder / UNFINISHED)
         unfinished.begin(_identity(run, catalogue, described, frame))
-    name = "naive" if run.naive else "debiased"
+    name = "naive" if run.naive else "debiased" if run.labels is None else "gold"
     model = train_members(TrainingRows(frame, inputs, **observed), used, config, name, unfinished)
     if network and not is_first_process():
         return None
-    about = {key: catalogue.metadata.get(key) for key in ("alpha", "alpha_psf", "votes", "label_rule")}
     if used is None:  # fitted along
         described = model.described["transition"] | {key: about[key] for key in ("alpha", "alpha_psf")}
     model.described["transition"] = described
@@ -221,8 +242,8 @@ def train_on_catalogue(
             Finding(
                 "galaxies-left-out",
                 "note",
-                f"{len(problems):,} galaxies were left out because they lack an image or feature; they are listed in "
-                f"{folder / 'left_out.csv'}.",
+                f"{len(problems):,} galaxies were left out because they lack an image, a feature, a gold label or an "
+                f"observable of T(α); they are listed, each with the reason, in {folder / 'left_out.csv'}.",
             ),
         )
     return TrainingResult(
@@ -237,6 +258,7 @@ def _identity(
     settings = run.training.model_dump(mode="json", exclude=_NOT_THE_RESULT)
     through = {"family": described.get("family"), "parameters": plain(described.get("parameters"))}
     columns = [name for name in ("object_id", "split", "sampling_weight", *_FRACTIONS) if name in frame.columns]
+    columns += [*(["label"] if run.labels is not None else []), *described.get("observables", ())]
     used = frame_hash(frame.select(columns))[:16]
     votes = {"votes": run.votes, "vote_count": run.vote_count}
     return {"catalogue": _catalogue_hash(catalogue.frame), "used": used, "transition": through, **votes, **settings}
@@ -244,20 +266,34 @@ def _identity(
 
 def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str, Any] | None) -> dict[str, Any]:
     """T(α) to train through, as a fit describes it; empty where it is fitted along."""
-    if run.naive:
-        identity = transition_to_dict(MatrixTransition.identity())
-        return {**identity, "assumption": "the observed labels are correct (naive training)"}
+    if run.naive or run.labels is not None:
+        which = "observed labels are correct (naive training)" if run.naive else "gold labels are correct"
+        return {**transition_to_dict(MatrixTransition.identity()), "assumption": f"the {which}"}
     if run.votes != "labels":
         return {}  # fitted to the votes
-    if run.transition is None and given is None:
+    known = known_curve(run.family, run.psf, theta=run.theta, scale=run.scale, shape=run.shape)
+    if run.transition is None and given is None and known is None:
         return fit_catalogue(catalogue, where=run.where)[1] if run.training.classifier == "network" else {}
-    described = dict(given) if given is not None else read_fit(str(run.transition))
+    described = known or (dict(given) if given is not None else read_fit(str(run.transition)))
     if described.get("alpha_psf") not in (None, catalogue.metadata.get("alpha_psf")):
         raise InputError(
-            f"theta was fitted with alpha in units of PSF {described['alpha_psf']}, this catalogue has PSF "
-            f"{catalogue.metadata.get('alpha_psf')}; fit it again or prepare with the same `psf`"
+            f"T(alpha) is for alpha in units of the PSF's {described['alpha_psf']}, that of this catalogue is in units "
+            f"of the PSF's {catalogue.metadata.get('alpha_psf')}; fit it again or prepare with the same `psf`"
         )
     return described
+
+
+def _check_curve(run: RunConfig, transition: Mapping[str, Any] | None) -> None:
+    """Refuse several statements of how the labels flip."""
+    ways = {
+        "transition": run.transition is not None or transition is not None,
+        "family": run.family is not None,
+        "naive": run.naive,
+        "labels": run.labels is not None,
+    }
+    given = [f"`{name}`" for name, holds in ways.items() if holds]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} exclude each other; give one of them")
 
 
 def _environment(network: bool) -> dict[str, Any]:
@@ -287,11 +323,11 @@ def _check_votes(run: RunConfig) -> None:
         raise InputError(f"logistic regression learns from labels; got votes = {run.votes}")
     if run.naive and run.votes == "soft":
         return
-    if run.vote_count is None or run.transition is not None or run.naive:
+    if run.vote_count is None or run.naive or any((run.transition, run.family, run.labels)):
         # A T(α) of labels would not do: a majority flips more sharply than one vote.
         raise InputError(
             f"votes = {run.votes} fits how single votes flip: give vote_count, the column with the number of votes (or "
-            "one number for all), and neither transition nor naive"
+            "one number for all), and none of transition, family, naive and labels"
         )
 
 
@@ -334,6 +370,29 @@ def _observed_votes(
         return soft, fit.votes.transition, described
     evidence = fit.votes.log_probabilities(counts, alpha)
     return {"evidence": (evidence - evidence.max(axis=1, keepdims=True))[rows]}, fit.transition, described
+
+
+def _with_gold(
+    frame: pl.DataFrame, catalogue: CatalogTable, rule: str
+) -> tuple[pl.DataFrame, str, list[tuple[str, str]]]:
+    """The galaxies with a gold label, which replaces the observed one; the definition of a disk; and the others."""
+    classes, definition = gold_classes(frame, rule, str(catalogue.path or "catalogue"))
+    if rule == "gold":
+        definition = str(catalogue.metadata.get("gold_definition", definition))
+    known = pl.Series(classes != UNKNOWN)
+    problems = [(str(one), "no gold label") for one in frame.filter(~known)["object_id"]]
+    return frame.with_columns(label=pl.Series(classes)).filter(known), definition, problems
+
+
+def _with_observables(
+    frame: pl.DataFrame, names: tuple[str, ...], source: str
+) -> tuple[pl.DataFrame, list[tuple[str, str]]]:
+    """The galaxies with all columns that T(α) depends on, and the others."""
+    values = numeric_columns(frame, names, source)
+    known = pl.Series(np.isfinite(values).all(axis=1))
+    problems = [(str(one), "an observable of T(α) is missing") for one in frame.filter(~known)["object_id"]]
+    columns = [pl.Series(name, column) for name, column in zip(names, values.T, strict=True)]
+    return frame.with_columns(columns).filter(known), problems
 
 
 def _pixels(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from truemorph.arguments import Names, Shard
 from truemorph.classifiers.checkpoint import Classifier, load
-from truemorph.classifiers.fits import transition_described
+from truemorph.classifiers.fits import known_curve, transition_described
+from truemorph.errors import InputError
 from truemorph.images.store import MAXIMUM_BAD_SHARE
 from truemorph.labelling.label import LabelReport, label_table
 
@@ -25,6 +26,11 @@ def label_galaxies(
     out: Path,
     *,
     transition: BiasCurve | None = None,
+    family: Literal["rayleigh", "weibull", "fisk"] | None = None,
+    theta: float | None = None,
+    scale: float | None = None,
+    shape: float | None = None,
+    psf: Literal["sigma", "fwhm"] | None = None,
     crowd: Path | None = None,
     id: str | None = None,
     image_column: str | None = None,
@@ -54,7 +60,18 @@ def label_galaxies(
         Table (.parquet, .fits, .ecsv, .vot, .csv), with rows that could not be labelled in NAME.problems.csv; or a
         folder, which keeps the partitions of the source.
     transition : path, fit or dict, optional
-        T(α) for the posterior; default the model's. A model trained without one gives no posterior.
+        T(α) for the posterior; default the model's. A model trained without one gives no posterior. If it depends on
+        columns beside α, they are read from the catalogue.
+    family : str, optional
+        Family of a T(α) that is known, whose parameters follow; in place of a fit.
+    theta : float, optional
+        Parameter of rayleigh, in the unit of α.
+    scale : float, optional
+        First parameter of weibull and fisk, in the unit of α.
+    shape : float, optional
+        Second parameter of weibull and fisk.
+    psf : str, optional
+        Width of the PSF in whose units theta or scale is; an error if the catalogue's α is in units of the other.
     crowd : path, optional
         Prepared catalogue with observed labels of these galaxies, joined by id.
     id : str, optional
@@ -91,7 +108,8 @@ def label_galaxies(
     members), `label` (argmax), `relation` ("new", "out_of_fold", "early_stopping", "in_sample"); where there are
     observed labels `crowd_label`, `alpha`, `split`, `posterior_smooth`, `posterior_disk` (p(y | x, ỹ, α)),
     `posterior_label`, `label_quality` (posterior probability that the observed label is right); and `model_hash`. The
-    posterior is null for galaxies whose label the model has seen (`relation` "in_sample"). Every column has a
+    posterior is null for galaxies whose label the model has seen (`relation` "in_sample"), or that lack a column that
+    T depends on. Every column has a
     description, and copied columns keep their units and descriptions. Metadata of the table: model hash, T(α) of the
     posterior (`transition`) and of training (`trained_through`), definitions of α and of the labels, and the findings
     of the fits of T(α); see `write_table` for where the file holds them.
@@ -116,11 +134,14 @@ def label_galaxies(
     >>> pl.read_parquet(report.out)["posterior_disk"].round(3).to_list()
     [0.679, 1.0]
     """
+    known = known_curve(family, psf, theta=theta, scale=scale, shape=shape)
+    if known is not None and transition is not None:
+        raise InputError("give a fit (`transition`) or a known T(α) (`family`), not both")
     return label_table(
         replace(model, device=device) if isinstance(model, Classifier) else load(model, device),
         source,
         out,
-        transition=None if transition is None else transition_described(transition),
+        transition=known if transition is None else transition_described(transition),
         crowd=crowd,
         id_column=id,
         image_column=image_column,

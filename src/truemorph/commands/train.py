@@ -27,6 +27,12 @@ def train_classifier(
     *,
     out: Path | None = None,
     transition: BiasCurve | None = None,
+    family: Literal["rayleigh", "weibull", "fisk"] | None = None,
+    theta: float | None = None,
+    scale: float | None = None,
+    shape: float | None = None,
+    psf: Literal["sigma", "fwhm"] | None = None,
+    labels: str | None = None,
     naive: bool | None = None,
     where: Rules = (),
     preset: Literal["quick", "paper", "dcv14"] | None = None,
@@ -56,6 +62,19 @@ def train_classifier(
         Run folder to write.
     transition : path, fit or dict, optional
         Fit from truemorph transition; default: T(α) is fitted to the labels here.
+    family : str, optional
+        Family of a T(α) that is known, whose parameters follow; in place of a fit.
+    theta : float, optional
+        Parameter of rayleigh, in the unit of α.
+    scale : float, optional
+        First parameter of weibull and fisk, in the unit of α.
+    shape : float, optional
+        Second parameter of weibull and fisk.
+    psf : str, optional
+        Width of the PSF in whose units theta or scale is; an error if the catalogue's α is in units of the other.
+    labels : str, optional
+        Gold labels, treated as correct, to learn from in place of the observed ones: a column such as gold, or a rule
+        such as "t_type>=-3". Galaxies without one are left out.
     naive : bool, optional
         Treat the observed labels as correct.
     where : sequence of str
@@ -111,6 +130,12 @@ def train_classifier(
         config,
         out=None if out is None else str(out),
         transition=str(transition) if isinstance(transition, str | Path) else None,
+        family=family,
+        theta=theta,
+        scale=scale,
+        shape=shape,
+        psf=psf,
+        labels=labels,
         naive=naive,
         where=tuple(where) or None,
         preset=preset,

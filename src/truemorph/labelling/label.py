@@ -23,6 +23,7 @@ from truemorph.bias.transitions import (
 )
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import Classifier, load, logistic_inputs
+from truemorph.classifiers.fits import observables_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.images.store import MAXIMUM_BAD_SHARE
@@ -32,7 +33,7 @@ from truemorph.labelling.output import Account, Results, is_table
 from truemorph.labelling.sources import NO_FEATURE, NO_IMAGE, PART_ROWS, Part, Source, decoded, open_source
 from truemorph.progress import Progress, Silence, progress
 from truemorph.results import Result
-from truemorph.tables import CatalogTable, frame_hash, read_table, to_astropy
+from truemorph.tables import CatalogTable, frame_hash, numeric_columns, read_table, to_astropy
 
 _BATCH = 256
 # With fewer rows than this a large fraction of unreadable images may be chance.
@@ -208,13 +209,17 @@ def open_labelling(
     has_observed = joined is not None or given.prepared
     about = observed.metadata
     used, findings = _for_posteriors(model, transition, about, str(crowd or source)) if has_observed else (None, ())
+    names = () if used is None else observables_of(transition or model.described["transition"], used)
+    if joined is None:
+        numeric_columns(first.frame.clear(), names, str(source))  # or an error, before anything else
     proof = None if precision != "int8" else given if gate is None else open_source(gate)
     labeller = Labeller(
         model,
         engine_for(model, engine, precision, proof),
         used,
+        names,
         has_observed,
-        None if joined is None else Observed.of(joined),
+        None if joined is None else Observed.of(joined, names),
         tuple((name, first.frame[name].dtype) for name in keep),
         first.frame["object_id"].dtype,
     )
@@ -229,7 +234,8 @@ def open_labelling(
         # A class of one's own without its table of T(α).
         "transition": None
         if used is None
-        else {key: one for key, one in transition_to_dict(used).items() if key != "table"},
+        else {key: one for key, one in transition_to_dict(used).items() if key != "table"}
+        | ({"observables": list(names)} if names else {}),
         "alpha": about.get("alpha"),
     }
     rests_on = [model.described["transition"], transition if used is not None and transition else {}]
@@ -251,7 +257,7 @@ def open_labelling(
     known = {name: one.descriptions[name] for name, one in origins.items() if name in one.descriptions}
     frame = pl.DataFrame(schema=labeller.schema)
     labels = CatalogTable(frame, units, metadata, descriptions=labeller.descriptions | known)
-    columns = ("object_id", "label", "alpha", "split")
+    columns = ("object_id", "label", "alpha", "split", *names)
     # Not the path of the source: another process may spell it otherwise.
     identity |= {
         "rows": given.fingerprint,
@@ -460,6 +466,16 @@ def _concluded(work: Labelling, max_bad: float) -> LabelReport:
                 "caution",
                 f"{account.in_sample:,} galaxies trained the model's only member, so they have no posterior.",
                 "Train with 5 folds (`folds`) to label them out of fold.",
+            )
+        )
+    if account.incomplete:
+        findings.append(
+            Finding(
+                "posterior-missing",
+                "caution",
+                f"{account.incomplete:,} galaxies have no posterior, because they lack a value of "
+                f"{', '.join(work.labeller.observables)}, on which the bias curve depends.",
+                "Add these values to the catalogue, and label it again.",
             )
         )
     if work.labeller.joined is not None:

@@ -18,25 +18,27 @@ from truemorph.bias.transitions import Transition
 from truemorph.catalogs.columns import ADDED, NAMED
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.labelling.engines import Engine
-from truemorph.tables import CatalogTable
+from truemorph.tables import CatalogTable, numeric_columns
 
 NEW, IN_SAMPLE = "new", "in_sample"
 
 
 @dataclass(frozen=True)
 class Observed:
-    """Observed labels of a prepared catalogue: the row of each id, and columns."""
+    """Observed labels of a prepared catalogue: the row of each id, and columns; `observables` has shape (N, J)."""
 
     rows: dict[str, int]
     labels: np.ndarray
     alpha: np.ndarray
     split: np.ndarray
+    observables: np.ndarray
 
     @classmethod
-    def of(cls, table: CatalogTable) -> Observed:
+    def of(cls, table: CatalogTable, observables: tuple[str, ...] = ()) -> Observed:
         """From a prepared catalogue."""
         rows = {one: row for row, one in enumerate(table.frame["object_id"].cast(pl.String))}
-        return cls(rows, *(table.frame[name].to_numpy() for name in ("label", "alpha", "split")))
+        labels, alpha, split = (table.frame[name].to_numpy() for name in ("label", "alpha", "split"))
+        return cls(rows, labels, alpha, split, numeric_columns(table.frame, observables, str(table.path)))
 
 
 def members_asked(model: Classifier, fold: np.ndarray) -> np.ndarray:
@@ -59,6 +61,8 @@ class Labeller:
     engine : Engine
     transition : Transition, optional
         For posteriors.
+    observables : tuple of str
+        Columns that it depends on beside α.
     observed : bool
         Whether rows have observed labels and α.
     joined : Observed, optional
@@ -71,6 +75,7 @@ class Labeller:
     model: Classifier
     engine: Engine
     transition: Transition | None = None
+    observables: tuple[str, ...] = ()
     observed: bool = False
     joined: Observed | None = None
     keep: tuple[tuple[str, Any], ...] = ()
@@ -162,23 +167,33 @@ class Labeller:
         return mean, np.where(counts > 1, np.sqrt(variance), np.nan)
 
     def _with_observed(self, frame: pl.DataFrame, probabilities: np.ndarray, fresh: np.ndarray) -> dict[str, Any]:
-        """Observed labels, and posteriors where the model's probability does not contain the galaxy's own label."""
+        """Observed labels; posteriors, where p(y | x) does not contain the own label and T's observables are known."""
         known = np.ones(frame.height, bool)
         if self.joined is None:
             labels, alpha, split = (frame[name].to_numpy() for name in ("label", "alpha", "split"))
+            values = numeric_columns(frame, self.observables, "the catalogue")
         else:
             rows = np.array([self.joined.rows.get(one, -1) for one in frame["object_id"].cast(pl.String)])
             known = rows >= 0
             labels, alpha, split = self.joined.labels[rows], self.joined.alpha[rows], self.joined.split[rows]
+            values = self.joined.observables[rows]
         observed = {"crowd_label": labels, "alpha": alpha, "split": split}
+        usable = known & fresh & np.isfinite(values).all(axis=1)
         columns: dict[str, Any] = {}
         if self.transition is not None:
-            after = posterior(probabilities, labels, alpha, self.transition)
+            after = np.full(probabilities.shape, np.nan)
+            after[usable] = posterior(
+                probabilities[usable],
+                labels[usable],
+                alpha[usable],
+                self.transition,
+                observables=values[usable] if self.observables else None,
+            )
             columns |= {f"posterior_{name}": after[:, k] for k, name in enumerate(self.model.classes)}
             columns["posterior_label"] = np.argmax(after, axis=1)
             columns["label_quality"] = after[np.arange(len(labels)), labels]
         return {
             name: pl.select(pl.when(pl.Series(where)).then(pl.Series(values)).otherwise(None)).to_series()
-            for group, where in ((observed, known), (columns, known & fresh))
+            for group, where in ((observed, known), (columns, usable))
             for name, values in group.items()
         }

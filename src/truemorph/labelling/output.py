@@ -62,6 +62,8 @@ class Account:
         Of those labelled, galaxies that trained the model's only member.
     matched : int
         Of those labelled, galaxies with an observed label.
+    incomplete : int
+        Of those labelled, galaxies that lack a column that T depends on.
     """
 
     rows_in: int = 0
@@ -70,6 +72,7 @@ class Account:
     unreadable: int = 0
     in_sample: int = 0
     matched: int = 0
+    incomplete: int = 0
 
     def __add__(self, other: Account) -> Account:
         return Account(*(one + another for one, another in zip(astuple(self), astuple(other), strict=True)))
@@ -113,13 +116,19 @@ class PartWriter:
 
     def write(self, rows_in: int, labels: pl.DataFrame, problems: Sequence[tuple[Any, str]]) -> None:
         """Add a batch: how many rows it had, their labels, and why others have none."""
+        in_sample = labels["relation"] == IN_SAMPLE
+        incomplete = 0
+        if "posterior_label" in labels.columns:
+            without = labels["crowd_label"].is_not_null() & labels["posterior_label"].is_null()
+            incomplete = int((without & ~in_sample).sum())
         self.account += Account(
             rows_in,
             labels.height,
             len(problems),
             sum(why not in (NO_IMAGE, NO_FEATURE) for _, why in problems),
-            int((labels["relation"] == IN_SAMPLE).sum()),
+            int(in_sample.sum()),
             labels["crowd_label"].count() if "crowd_label" in labels.columns else 0,
+            incomplete,
         )
         self._listed += [(str(one), why) for one, why in problems]
         table = labels.select(pl.col(name).cast(kind) for name, kind in self._schema.items())

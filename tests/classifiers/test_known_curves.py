@@ -1,0 +1,148 @@
+"""Training and labelling through a T(α) that is known, and training on gold labels."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from conftest import codes, run
+from truemorph.bias.transitions import FiskTransition, MatrixTransition, RayleighTransition, WeibullTransition
+from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.classifiers.checkpoint import load
+from truemorph.commands.label import label_galaxies
+from truemorph.commands.train import train_classifier
+from truemorph.config import run_config, run_toml
+from truemorph.errors import InputError
+from truemorph.simulate.catalogues import simulate_catalogue
+from truemorph.tables import CatalogTable, read_table, write_table
+
+FEATURES = ("bulge_fraction", "x2", "x3")
+DCV14 = {"preset": "dcv14", "settings": {"features": FEATURES, "folds": 2}}
+KNOWN = ("--family", "rayleigh", "--theta", "11.25", "--psf", "sigma")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A catalogue whose labels flip by θ = 11.25, 400 of 3,000 with a gold label."""
+    frame = simulate_catalogue(3_000, seed=1, trend="features", gold=400)
+    metadata = {"alpha_psf": "sigma", "gold_definition": "disk: t_type >= 0"}
+    return write_table(CatalogTable(frame, metadata=metadata), tmp_path_factory.mktemp("known") / "cat.parquet")
+
+
+def test_a_known_curve_is_given_by_family_and_parameters(capsys, prepared, tmp_path):
+    options = ("--preset", "dcv14", "--features", "x2,x3", "--out", tmp_path / "known")
+    status, _, err = run(capsys, "train", prepared, *options, *KNOWN)
+    assert status == 0, err
+    model = load(tmp_path / "known")
+    assert model.transition == RayleighTransition(11.25)
+    assert model.described["transition"]["alpha_psf"] == "sigma"
+    status, _, err = run(capsys, "train", tmp_path / "known" / "run.toml", "--out", tmp_path / "again")
+    assert status == 0, err
+    for name, value in model.members[0].items():
+        np.testing.assert_array_equal(load(tmp_path / "again").members[0][name], value)
+
+
+def test_labels_take_a_known_curve_for_the_posterior(capsys, prepared, tmp_path):
+    train_classifier(prepared, out=tmp_path / "naive", naive=True, **DCV14)
+    status, _, err = run(capsys, "label", tmp_path / "naive", prepared, "--out", tmp_path / "a.parquet", *KNOWN)
+    assert status == 0, err
+    label_galaxies(tmp_path / "naive", prepared, tmp_path / "b.parquet", transition=RayleighTransition(11.25))
+    given, own = (read_table(tmp_path / f"{name}.parquet").frame for name in "ab")
+    assert given["posterior_disk"].null_count() == 0
+    assert given["posterior_disk"].equals(own["posterior_disk"])
+    with pytest.raises(InputError, match="units of the PSF's fwhm"):
+        label_galaxies(
+            tmp_path / "naive", prepared, tmp_path / "c.parquet", family="fisk", scale=15, shape=2, psf="fwhm"
+        )
+
+
+@pytest.mark.parametrize(
+    ("curve", "expected"),
+    [
+        ({"family": "weibull", "scale": 15.9, "shape": 2.0}, WeibullTransition(15.9, 2.0)),
+        ({"family": "fisk", "scale": 14.0, "shape": 2.2}, FiskTransition(14.0, 2.2)),
+    ],
+)
+def test_other_families(prepared, tmp_path, curve, expected):
+    train_classifier(prepared, out=tmp_path / "m", **curve, **DCV14)
+    assert load(tmp_path / "m").transition == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"family": "rayleigh", "theta": 11.25, "psf": "fwhm"}, "units of the PSF's fwhm"),
+        ({"family": "weibull", "theta": 11.25}, "given by `scale` and `shape`; got `theta`"),
+        ({"family": "rayleigh"}, "given by `theta`; got nothing"),
+        ({"theta": 11.25}, "name its family too"),
+        ({"psf": "sigma"}, "name its family too"),
+        ({"family": "rayleigh", "theta": -1.0}, "theta must be a positive number"),
+        ({"family": "rayleigh", "theta": 11.25, "naive": True}, "`family` and `naive` exclude each other"),
+        ({"labels": "gold", "transition": RayleighTransition(9.0)}, "`transition` and `labels` exclude each other"),
+    ],
+)
+def test_a_curve_that_does_not_fit_is_refused(prepared, tmp_path, given, says):
+    with pytest.raises(InputError, match=says):
+        train_classifier(prepared, out=tmp_path / "m", **given, **DCV14)
+
+
+def test_what_is_given_now_replaces_what_a_run_file_says_of_the_curve(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text(run_toml(run_config("cat.parquet", out="m", family="rayleigh", theta=11.25, psf="sigma")))
+
+    def again(**given):
+        one = run_config(file, **given)
+        return one.family, one.theta, one.scale, one.psf, one.transition, one.labels
+
+    assert again(theta=9.0) == ("rayleigh", 9.0, None, "sigma", None, None)
+    assert again(family="fisk", scale=14.0, shape=2.0) == ("fisk", None, 14.0, None, None, None)
+    assert again(transition="fit.json") == (None, None, None, None, "fit.json", None)
+    assert again(labels="gold") == (None, None, None, None, None, "gold")
+
+
+def test_training_on_gold_labels_uses_them_alone_and_as_correct(capsys, prepared, tmp_path):
+    trained = train_classifier(prepared, out=tmp_path / "m", labels="gold", **DCV14)
+    assert (trained.rows, trained.left_out) == (400, 2_600)
+    assert "galaxies-left-out" in codes(trained)
+    model, frame = load(tmp_path / "m"), read_catalogue(prepared).frame
+    assert model.transition == MatrixTransition.identity()
+    assert model.described["catalogue"]["gold_definition"] == "disk: t_type >= 0"
+    known = frame.filter(pl.col("gold").is_not_null())
+    assert set(model.seen["object_id"]) == set(known["object_id"])
+    listed = pl.read_csv(tmp_path / "m" / "left_out.csv")
+    assert listed["reason"].unique().to_list() == ["no gold label"]
+    # All gold labels in one member: scikit-learn's regression on them.
+    settings = {"features": FEATURES, "folds": 1}
+    train_classifier(prepared, out=tmp_path / "one", labels="gold", preset="dcv14", settings=settings)
+    X = known[list(FEATURES)].to_numpy()
+    plain = LogisticRegression(C=100).fit(X, known["gold"])
+    p = load(tmp_path / "one").probabilities(X)
+    np.testing.assert_allclose(p, plain.predict_proba(X), atol=0.01)
+    # A rule gives gold labels as it does for `transition`.
+    status, out, err = run(
+        capsys, "train", prepared, "--labels", "truth=1", "--preset", "dcv14", "--out", tmp_path / "rule", "--json"
+    )
+    assert status == 0, err
+    assert json.loads(out)["left_out"] == 0
+    with pytest.raises(InputError, match="votes = counts fits how single votes flip"):
+        train_classifier(prepared, out=tmp_path / "n", labels="gold", votes="counts", vote_count=40)
+
+
+def test_a_network_trains_on_gold_labels(catalogue, tmp_path):
+    table = read_catalogue(catalogue)
+    some = pl.when(pl.arange(pl.len()) % 2 == 0).then("gold")
+    path = write_table(
+        CatalogTable(table.frame.with_columns(gold=some), table.units, table.metadata), tmp_path / "cat.parquet"
+    )
+    settings = {"image_size": 32, "crop": 1, "epochs": 1, "folds": 1, "batch_size": 16, "hidden": 32}
+    trained = train_classifier(path, out=tmp_path / "m", labels="gold", settings=settings)
+    used = table.frame.filter(pl.col("split").is_in(["train", "validation"])).height
+    assert trained.rows + trained.left_out == used
+    assert trained.left_out > 0
+    assert load(tmp_path / "m").transition == MatrixTransition.identity()
+    # No posterior without a bias curve; a known one gives it.
+    assert "no-posterior" in codes(label_galaxies(tmp_path / "m", path, tmp_path / "a.parquet"))
+    label_galaxies(tmp_path / "m", path, tmp_path / "b.parquet", family="rayleigh", theta=11.25)
+    assert "posterior_disk" in read_table(tmp_path / "b.parquet").frame.columns
