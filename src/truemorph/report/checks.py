@@ -283,7 +283,8 @@ def _against_fit(found: Evidence, model: Model) -> Iterator[Check]:
     if found.study is None:
         return
     fit = found.study.fit
-    own, fitted = (np.asarray(one.flip_probability(found.alpha)) for one in (model.transition, fit.transition))
+    own = np.asarray(model.transition.flip_probability(model.resolution(found.alpha)))
+    fitted = np.asarray(fit.transition.flip_probability(found.alpha))
     apart = float(np.mean(np.abs(own - fitted)))
     what = f"Flip probabilities of {model.name} minus those fitted here ({fit.family}, {fit.method})"
     if apart < _SMALL:

@@ -14,7 +14,7 @@ import polars as pl
 
 from truemorph.bias.diagnostics import ConfoundingCheck, confounding_check
 from truemorph.bias.leafmap import LeafMap
-from truemorph.bias.likelihood import posterior
+from truemorph.bias.likelihood import n_observables, posterior
 from truemorph.bias.metrics import BiasResult
 from truemorph.bias.study import TransitionStudy, study_transition
 from truemorph.bias.transitions import CLASS_NAMES, COMPARED, DISK, SMOOTH, Transition
@@ -22,6 +22,7 @@ from truemorph.catalogs.catalogue import gold_classes, read_catalogue, rows_wher
 from truemorph.catalogs.sampling import TEST
 from truemorph.catalogs.selected import select_rows
 from truemorph.classifiers.checkpoint import Classifier, load
+from truemorph.classifiers.fits import observables_of
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
 from truemorph.io import read_toml
@@ -59,6 +60,8 @@ class Model:
     classifier : Classifier or None
     run : Run or None
         How it was trained, where that is known.
+    observables : array, shape (N, J), or None
+        What its T depends on beside α.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Model:
     naive: bool
     classifier: Classifier | None = None
     run: Run | None = None
+    observables: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -79,6 +83,7 @@ class Model:
         posterior: np.ndarray | None = None,
         classifier: Classifier | None = None,
         run: Run | None = None,
+        observables: np.ndarray | None = None,
     ) -> Model:
         """Label sets from a model's p(disk) and posteriors, shape (N,)."""
         naive = is_naive(transition)
@@ -93,6 +98,7 @@ class Model:
             naive,
             classifier,
             run,
+            observables,
         )
 
     @property
@@ -110,9 +116,19 @@ class Model:
         """Whether its input is pixels."""
         return self.classifier is not None and self.classifier.uses_images
 
+    def resolution(self, alpha: np.ndarray) -> np.ndarray:
+        """What T depends on: of the galaxies that are measured, or along a curve in α at the mean of the rest."""
+        if self.observables is None:
+            return alpha
+        same = len(alpha) == len(self.observables)
+        others = self.observables if same else np.tile(np.nanmean(self.observables, axis=0), (alpha.size, 1))
+        return np.column_stack([alpha, np.where(np.isfinite(others), others, np.nanmean(self.observables, axis=0))])
+
 
 def is_naive(transition: Transition) -> bool:
     """Whether a T says that no label was ever flipped."""
+    if n_observables(transition):
+        return False
     matrix = np.asarray(transition.matrix(np.array([1.0, 10.0, 100.0])))
     return bool(np.allclose(matrix, np.eye(matrix.shape[-1])))
 
@@ -233,7 +249,7 @@ class Evidence:
 
     def seen_by_crowd(self, model: Model) -> np.ndarray:
         """p(labelled disk | x, α) of a model, shape (N,): what can be compared with labels without any gold label."""
-        return crowd_probability(model.probabilities.disk, self.alpha, model.transition)
+        return crowd_probability(model.probabilities.disk, model.resolution(self.alpha), model.transition)
 
     @cached_property
     def confounding(self) -> dict[str, ConfoundingCheck]:
@@ -304,7 +320,7 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
     models, left_out = [], {}
     for number, (name, source) in enumerate(zip(names, sources, strict=True)):
         model = classifiers[source]
-        frame = _joined(frame, _labels(name, model, path, frame, options, files), model.transition, number)
+        frame = _joined(frame, _labels(name, model, path, frame, options, files), model, number)
         left_out[name] = int(np.isnan(_values(frame, f"p{number}")[rows]).sum())
         run = read_run(source) if (source / "history.csv").is_file() else None
         models.append((name, model, run))
@@ -325,7 +341,13 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
         frame=frame[rows],
         models=[
             Model.of(
-                name, one.transition, _values(frame, f"p{k}")[rows], _values(frame, f"posterior{k}")[rows], one, run
+                name,
+                one.transition,
+                _values(frame, f"p{k}")[rows],
+                _values(frame, f"posterior{k}")[rows],
+                one,
+                run,
+                _observables(frame[rows], one),
             )
             for k, (name, one, run) in enumerate(models)
         ],
@@ -396,7 +418,7 @@ def _labels(
     return read_table(kept).frame
 
 
-def _joined(frame: pl.DataFrame, labels: pl.DataFrame, transition: Transition, number: int) -> pl.DataFrame:
+def _joined(frame: pl.DataFrame, labels: pl.DataFrame, model: Classifier, number: int) -> pl.DataFrame:
     """With p(disk) of a model; and posterior and label quality from it, this catalogue's labels and the model's T(α).
 
     Empty where the model was trained on the galaxy's label.
@@ -411,16 +433,26 @@ def _joined(frame: pl.DataFrame, labels: pl.DataFrame, transition: Transition, n
     if relation in joined.columns:
         joined = joined.with_columns(pl.when(pl.col(relation) == IN_SAMPLE).then(None).otherwise(pl.col(p)).alias(p))
     disk, observed = _values(joined, f"p{number}"), joined["label"].to_numpy()
-    known = np.isfinite(disk)
+    known, more = np.isfinite(disk), _observables(joined, model)
+    if more is not None:
+        known &= np.isfinite(more).all(axis=1)
     after, quality = np.full(disk.size, np.nan), np.full(disk.size, np.nan)
     if known.any():
         given = np.column_stack([1 - disk[known], disk[known]])
-        found = posterior(given, observed[known], joined["alpha"].to_numpy()[known], transition)
+        alpha = joined["alpha"].to_numpy()[known]
+        observables = None if more is None else more[known]
+        found = posterior(given, observed[known], alpha, model.transition, observables=observables)
         after[known], quality[known] = found[:, DISK], found[np.arange(len(found)), observed[known]]
     return joined.with_columns(
         pl.Series(f"{OURS}posterior{number}", after).fill_nan(None),
         pl.Series(f"{OURS}quality{number}", quality).fill_nan(None),
     )
+
+
+def _observables(frame: pl.DataFrame, model: Classifier) -> np.ndarray | None:
+    """What a model's T depends on beside α, shape (N, J)."""
+    names = observables_of(model.described["transition"], model.transition)
+    return numeric_columns(frame, names, "the catalogue") if names else None
 
 
 def _values(frame: pl.DataFrame, name: str) -> np.ndarray:

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from truemorph.bias.plots import binned_share, plain_text, plot_families, plot_fit
 from truemorph.bias.scores import calibration_error
 from truemorph.bias.study import TransitionStudy
-from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH, Transition
-from truemorph.report.evidence import Evidence
+from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
+from truemorph.report.evidence import Evidence, Model
 from truemorph.report.label_sets import LabelSet
 from truemorph.report.page import Illustration
 from truemorph.report.table1 import confusion_by, fractions_by, reliability
@@ -129,7 +129,7 @@ def _fractions(found: Evidence, styles: Mapping[str, Style]) -> Illustration:
 
 def _flips(found: Evidence, study: TransitionStudy, styles: Mapping[str, Style]) -> Illustration:
     """What the labels say about T(α), and the T(α) that models were trained through."""
-    fit, through = study.fit, {model.name: model.transition for model in found.models if not model.naive}
+    fit, through = study.fit, {model.name: model for model in found.models if not model.naive}
     alpha = fit.alpha if fit.alpha.ndim == 1 else fit.alpha[:, 0]
     figure = Figure(figsize=(10.4, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -139,8 +139,9 @@ def _flips(found: Evidence, study: TransitionStudy, styles: Mapping[str, Style])
         plot_families(study.families, left)
     left.set_title("fit to the labels", fontsize=10)
     grid = np.linspace(0, float(np.quantile(alpha, 0.99)), 200)
-    for name, transition in through.items():
-        right.plot(grid, transition.flip_probability(grid), lw=1.6, color=styles[name]["color"], label=plain_text(name))
+    for name, model in through.items():
+        flips = model.transition.flip_probability(model.resolution(grid))
+        right.plot(grid, flips, lw=1.6, color=styles[name]["color"], label=plain_text(name))
     for number, (definition, table) in enumerate(found.flipped.items()):
         right.errorbar(
             table["mean"], table["share"], table["stderr"], fmt="ov^s"[number % 4], ms=4.5,
@@ -167,7 +168,7 @@ def _flips(found: Evidence, study: TransitionStudy, styles: Mapping[str, Style])
 
 
 def _flip_data(
-    found: Evidence, study: TransitionStudy, through: Mapping[str, Transition], alpha: np.ndarray
+    found: Evidence, study: TransitionStudy, through: Mapping[str, Model], alpha: np.ndarray
 ) -> pl.DataFrame:
     """`what`, `alpha`, `value`, `stderr` (of counted fractions)."""
     fit = study.fit
@@ -178,12 +179,11 @@ def _flip_data(
            for definition, table in found.flipped.items()},
     }  # fmt: skip
     fits = {fit.family: fit} if study.families is None else study.families.fits
-    curves = {f"p(smooth | disk) fitted, {name}": one.transition for name, one in fits.items()}
-    curves |= {f"p(smooth | disk) of {name}": one for name, one in through.items()}
     grid = np.linspace(0, float(np.quantile(alpha, 0.99)), 101)
-    for what, one in curves.items():
-        if len(getattr(one, "center", ())) <= 1:  # of one observable
-            counted[what] = (grid, np.asarray(one.flip_probability(grid), np.float64), None)
+    curves = {f"p(smooth | disk) fitted, {name}": (one.transition, grid) for name, one in fits.items()}
+    curves |= {f"p(smooth | disk) of {name}": (one.transition, one.resolution(grid)) for name, one in through.items()}
+    for what, (one, at) in curves.items():
+        counted[what] = (grid, np.asarray(one.flip_probability(at), np.float64), None)
     parts = [
         pl.DataFrame({"alpha": x, "value": y, "stderr": error}).select(pl.lit(what).alias("what"), pl.all())
         for what, (x, y, error) in counted.items()
