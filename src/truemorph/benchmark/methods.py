@@ -23,7 +23,7 @@ from truemorph.benchmark.worlds import GZ2, HART, SIMULATED, WITH_PICTURES, Worl
 from truemorph.bias.diagnostics import compare_families
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.leaves import RankedTable
-from truemorph.bias.likelihood import posterior
+from truemorph.bias.likelihood import n_observables, posterior
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.transitions import UNKNOWN, ConstantTransition, MatrixTransition, Transition
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
@@ -115,7 +115,7 @@ class Bench:
         ----------
         labels : array, shape (N,)
         transition : Transition, optional
-            T(α) of the loss; without it the labels are treated as correct.
+            T of the loss, in α or in α and the world's features; without it the labels are treated as correct.
         folds : int
         kept : array of bool, shape (N,), optional
             Training galaxies to leave in.
@@ -139,7 +139,8 @@ class Bench:
         frame = pl.DataFrame({"object_id": rows, "label": labels[rows], "alpha": world.alpha[rows], "split": split})
         observed = None if evidence is None else evidence[rows]
         through = transition or MatrixTransition.identity()
-        training = TrainingRows(frame, pixels, observed)
+        resolution = np.column_stack([world.alpha, world.features])[rows] if n_observables(through) else None
+        training = TrainingRows(frame, pixels, observed, resolution=resolution)
         return train_members(training, through, config, f"{world.name} {world.seed}")
 
     def naive(self) -> Any:
@@ -349,7 +350,8 @@ def ddb(estimate: Estimate) -> Callable[[Bench], Outcome]:
     def run(bench: Bench) -> Outcome:
         fit = estimate(bench.world)
         said = {"family": fit.family, "findings": [one.to_dict() for one in fit.findings]}
-        return _predicting(bench.network(bench.world.labels, fit.transition), fit.transition, **said)
+        model = bench.network(bench.world.labels, fit.transition)
+        return _predicting(model, None if n_observables(fit.transition) else fit.transition, **said)
 
     return run
 
@@ -469,9 +471,10 @@ def posterior_of(estimate: Estimate) -> Callable[[Bench], Outcome]:
     def run(bench: Bench) -> Outcome:
         world, fit = bench.world, estimate(bench.world)
         p = fit.class_fractions[1] if fit.probabilities is None else fit.probabilities[:, 1]
-        resolution = world.alpha if fit.alpha.ndim == 1 else np.column_stack([world.alpha, world.features])
+        several = n_observables(fit.transition)
+        resolution = np.column_stack([world.alpha, world.features]) if several else world.alpha
         after = _after_label(np.broadcast_to(p, world.truth.shape), world.labels, resolution, fit.transition)
-        return _relabelled(after, fit.transition)
+        return _relabelled(after, None if several else fit.transition)
 
     return run
 
@@ -551,6 +554,7 @@ METHODS = (
     Method("ddb-paper", "DDB, paper's θ", ddb(papers_bins), (NETWORKS,)),
     Method("ddb-conditional", "DDB, conditional T(α)", ddb(conditional), (NETWORKS,)),
     Method("ddb-gold", "DDB, T(α) from 300 gold labels", ddb(with_gold), (NETWORKS,)),
+    Method("ddb-observables", "DDB, T(α, features) from 300 gold labels", ddb(with_observables), (NETWORKS,)),
     Method("ddb-votes", "DDB on vote counts", with_votes, (NETWORKS,)),
     Method("ddb-gold-votes", "DDB on votes and 300 gold labels", with_gold_and_votes, (NETWORKS,)),
     Method("ddb-twins", "DDB, T(α) and training from twins", twins, (NETWORKS,)),

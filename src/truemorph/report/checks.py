@@ -187,7 +187,8 @@ def _of_models(found: Evidence) -> Iterator[Check]:
                 "Use its probabilities instead of its labels, or train for more epochs or on more galaxies.",
             )
     for model in _judged(found):
-        if model.naive:
+        on_gold = model.classifier is not None and model.classifier.described["catalogue"].get("gold_definition")
+        if model.naive and not on_gold:
             yield Finding(
                 "labels-treated-as-correct",
                 "caution",
