@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from conftest import confounded_labels
-from truemorph.bias.leafmap import cv18_by_leaf
-from truemorph.bias.metrics import cv18
+from truemorph.bias.metrics import cv18, cv18_by_leaf
 from truemorph.errors import InputError
 
 LABELS, ALPHA, TRUTH, COLUMNS = confounded_labels(20_000, seed=4)

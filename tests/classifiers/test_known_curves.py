@@ -146,3 +146,11 @@ def test_a_network_trains_on_gold_labels(catalogue, tmp_path):
     assert "no-posterior" in codes(label_galaxies(tmp_path / "m", path, tmp_path / "a.parquet"))
     label_galaxies(tmp_path / "m", path, tmp_path / "b.parquet", family="rayleigh", theta=11.25)
     assert "posterior_disk" in read_table(tmp_path / "b.parquet").frame.columns
+
+
+def test_a_known_curve_in_another_unit_is_pointed_out(prepared, tmp_path):
+    found = {
+        theta: codes(train_classifier(prepared, out=tmp_path / str(theta), family="rayleigh", theta=theta, **DCV14))
+        for theta in (11.25, 11.25 * 2.3548)
+    }
+    assert [("transition-unlike-labels" in one) for one in found.values()] == [False, True]

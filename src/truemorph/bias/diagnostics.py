@@ -18,8 +18,7 @@ from truemorph.bias.fractions import REJECTED
 from truemorph.bias.likelihood import check_weights
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.softmax import class_variances, fit_softmax
-from truemorph.bias.spaces import Search
-from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, as_resolution, family_of
+from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, Search, as_resolution, family_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain

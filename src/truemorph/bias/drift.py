@@ -17,8 +17,7 @@ import numpy as np
 from truemorph.bias.fitting.estimate import Data
 from truemorph.bias.fitting.mixture import fit_mixture, mixture_of
 from truemorph.bias.softmax import fit_softmax
-from truemorph.bias.spaces import Search, Space
-from truemorph.bias.transitions import DISK, MatrixTransition, Transition
+from truemorph.bias.transitions import DISK, MatrixTransition, Search, Space, Transition
 
 DELTA = 0.5
 # Galaxies are grouped into so many bins of α.

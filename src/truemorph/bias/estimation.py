@@ -31,7 +31,6 @@ from truemorph.bias.likelihood import check_labels, check_weights, one_resolutio
 from truemorph.bias.maximum import differences
 from truemorph.bias.result import FROM_LABELS, FitInputs, TransitionFit, flat_fractions_assumed
 from truemorph.bias.selection import selection_findings
-from truemorph.bias.spaces import Search, Space
 from truemorph.bias.transitions import (
     CLASS_NAMES,
     DISK,
@@ -40,6 +39,8 @@ from truemorph.bias.transitions import (
     WITH_FORMULA,
     Array,
     FlipTransition,
+    Search,
+    Space,
     described_findings,
     family_of,
     transition_to_dict,

@@ -17,7 +17,14 @@ from truemorph.arrays import float_array
 from truemorph.bias.binning import Bins
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.fitting.gold import GoldRegression, check_gold, classes_in
-from truemorph.bias.likelihood import check_labels, check_weights, label_columns, one_resolution, with_observables
+from truemorph.bias.likelihood import (
+    check_labels,
+    check_weights,
+    label_columns,
+    n_observables,
+    one_resolution,
+    with_observables,
+)
 from truemorph.bias.maximum import differences
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.selection import selection_findings
@@ -340,9 +347,11 @@ def _alternatives(sample: _Sample, fit: TransitionFit, stderr: np.ndarray) -> di
     }
 
 
-def _unlike_labels(transition: Transition, labels: np.ndarray, alpha: np.ndarray) -> list[Finding]:
+def unlike_labels(transition: Transition, labels: np.ndarray, alpha: np.ndarray) -> list[Finding]:
     """Say where a given T misses disks at quite other α than one fitted to these labels: another unit, or survey."""
     if transition.n_classes != 2 or alpha.ndim != 1 or not getattr(transition, "varies", True):
+        return []
+    if n_observables(transition):
         return []
     try:
         own = fit_transition(labels, alpha, delta=0.0).transition
@@ -359,7 +368,7 @@ def _unlike_labels(transition: Transition, labels: np.ndarray, alpha: np.ndarray
             "caution",
             f"The given T(α) misses half of the disks at α = {halves[0]:.3g}, but one fitted to these labels does at "
             f"α = {halves[1]:.3g}. σ and FWHM of the PSF differ by 2.35.",
-            "Check that `alpha` has the unit that T(α) was fitted in, or fit T(α) to these labels.",
+            "Check that α has the unit that T(α) was fitted in, or fit T(α) to these labels.",
         )
     ]
 
@@ -525,7 +534,7 @@ def debiased_fractions(
         fractions, stderr, covariance, findings = _inverted(sample, used, fit)
         method, assumption = "inversion of T", "T(alpha) is right"
         if fit is None:
-            findings += _unlike_labels(used, checked, resolution)
+            findings += unlike_labels(used, checked, resolution)
         else:
             assumption = fit.assumption
             if systematic:

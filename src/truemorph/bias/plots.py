@@ -90,30 +90,6 @@ def plot_fractions(found: Any, ax: Any, known: Mapping[str, Any], label_class: i
     return ax
 
 
-def plot_profile(profile: Any, ax: Any) -> Any:
-    """Log-likelihood below its maximum against one parameter."""
-    ax = axes_or_new(ax)
-    ax.plot(profile.grid, profile.log_likelihood - profile.log_likelihood.max(), "o-", ms=3, color=BLUE)
-    ax.axhline(-1.92, color=GREY, ls="--", lw=1, label="95 % level")
-    for edge in (profile.low, profile.high):
-        if np.isfinite(edge):
-            ax.axvline(edge, color=RED, lw=1, ls=":")
-    ax.set(xlabel=profile.name, ylabel="log-likelihood below maximum")
-    ax.legend(frameon=False, fontsize=8)
-    return ax
-
-
-def plot_sensitivity(found: Any, ax: Any) -> Any:
-    """Debiased fraction against one parameter, with the fit's own range."""
-    ax = axes_or_new(ax)
-    ax.plot(found.grid, found.fractions, color=BLUE)
-    ax.axvspan(found.value - found.stderr, found.value + found.stderr, color=RED, alpha=0.15, lw=0, label="fit ± 1σ")
-    ax.axhline(found.labelled, color=GREY, ls="--", lw=1, label="as labelled")
-    ax.set(xlabel=found.name, ylabel="corrected disk fraction", ylim=(-0.02, 1.02))
-    ax.legend(frameon=False, fontsize=8)
-    return ax
-
-
 def plot_calibration(found: Any, ax: Any) -> Any:
     """Observed against fitted probability in bins."""
     ax = axes_or_new(ax, (4.2, 3.8))

@@ -10,8 +10,7 @@ import numpy as np
 
 from truemorph.bias.drift import DriftRange
 from truemorph.bias.fitting.votes import VoteModel
-from truemorph.bias.spaces import Space
-from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH, Transition, transition_to_dict
+from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH, Space, Transition, transition_to_dict
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain

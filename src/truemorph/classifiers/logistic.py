@@ -20,8 +20,15 @@ from truemorph.bias.fitting.mixture import Mixture, fit_mixture
 from truemorph.bias.likelihood import argument_of
 from truemorph.bias.maximum import differences
 from truemorph.bias.softmax import fit_softmax
-from truemorph.bias.spaces import Search, Space
-from truemorph.bias.transitions import FlipTransition, MatrixTransition, Transition, as_resolution, family_of
+from truemorph.bias.transitions import (
+    FlipTransition,
+    MatrixTransition,
+    Search,
+    Space,
+    Transition,
+    as_resolution,
+    family_of,
+)
 from truemorph.errors import InputError
 from truemorph.findings import Finding, FindingWarning
 

@@ -18,6 +18,7 @@ import polars as pl
 
 from truemorph._version import __version__, installed_versions
 from truemorph.bias.estimation import fit_transition
+from truemorph.bias.fractions import unlike_labels
 from truemorph.bias.likelihood import n_observables
 from truemorph.bias.plots import axes_or_new
 from truemorph.bias.transitions import (
@@ -280,7 +281,9 @@ def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str,
             f"T(alpha) is for alpha in units of the PSF's {described['alpha_psf']}, that of this catalogue is in units "
             f"of the PSF's {catalogue.metadata.get('alpha_psf')}; fit it again or prepare with the same `psf`"
         )
-    return described
+    labels, alpha = (catalogue.frame[name].to_numpy() for name in ("label", "alpha"))
+    unlike = [one.to_dict() for one in unlike_labels(transition_from_dict(described), labels, alpha)]
+    return described | {"findings": [*described.get("findings", ()), *unlike]} if unlike else described
 
 
 def _check_curve(run: RunConfig, transition: Mapping[str, Any] | None) -> None:

@@ -13,9 +13,8 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.diagnostics import ConfoundingCheck, confounding_check
-from truemorph.bias.leafmap import LeafMap
 from truemorph.bias.likelihood import n_observables, posterior
-from truemorph.bias.metrics import BiasResult
+from truemorph.bias.metrics import BiasResult, LeafMap
 from truemorph.bias.study import TransitionStudy, study_transition
 from truemorph.bias.transitions import CLASS_NAMES, COMPARED, DISK, SMOOTH, Transition
 from truemorph.catalogs.catalogue import gold_classes, read_catalogue, rows_where

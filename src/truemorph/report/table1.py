@@ -11,8 +11,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.binning import choose_bins, equal_count_edges, proportion_error
-from truemorph.bias.leafmap import LeafMap, cv18_by_leaf
-from truemorph.bias.metrics import BiasResult, cv14, cv18
+from truemorph.bias.metrics import BiasResult, LeafMap, cv14, cv18, cv18_by_leaf
 from truemorph.bias.scores import balanced_accuracy, fraction_error
 from truemorph.bias.transitions import DISK, SMOOTH, Transition
 from truemorph.errors import InputError

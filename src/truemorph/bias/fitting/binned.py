@@ -12,7 +12,7 @@ from truemorph.bias.binning import bin_index
 from truemorph.bias.fitting.estimate import Data, Estimate
 from truemorph.bias.fitting.mixture import fractions_estimate, mixture_of
 from truemorph.bias.maximum import differences, invert
-from truemorph.bias.spaces import Space
+from truemorph.bias.transitions import Space
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 

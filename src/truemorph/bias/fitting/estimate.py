@@ -10,8 +10,7 @@ import numpy as np
 from scipy.special import xlogy
 
 from truemorph.bias.likelihood import label_log_likelihood
-from truemorph.bias.spaces import Space
-from truemorph.bias.transitions import Transition
+from truemorph.bias.transitions import Space, Transition
 from truemorph.findings import Finding
 
 if TYPE_CHECKING:

@@ -19,8 +19,7 @@ from truemorph.bias.fitting.estimate import Data, Estimate
 from truemorph.bias.likelihood import label_columns
 from truemorph.bias.maximum import Maximum, differences, maximise
 from truemorph.bias.softmax import fit_softmax, log_probabilities
-from truemorph.bias.spaces import Space
-from truemorph.bias.transitions import DISK, UNKNOWN
+from truemorph.bias.transitions import DISK, UNKNOWN, Space
 from truemorph.errors import InputError
 
 FEWEST = 20

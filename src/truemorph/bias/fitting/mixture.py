@@ -18,8 +18,7 @@ from truemorph.bias.fitting.estimate import Data, Estimate
 from truemorph.bias.likelihood import label_columns, log_sum_exp
 from truemorph.bias.maximum import Maximum, climb, differences, maximise, polish
 from truemorph.bias.softmax import class_variances, information_matrix
-from truemorph.bias.spaces import Space
-from truemorph.bias.transitions import DISK, Transition
+from truemorph.bias.transitions import DISK, Space, Transition
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 

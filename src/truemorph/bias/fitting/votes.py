@@ -16,8 +16,7 @@ from scipy.stats import betabinom
 
 from truemorph.bias.fitting.estimate import Data, Estimate
 from truemorph.bias.maximum import climb, differences, maximise, with_differences
-from truemorph.bias.spaces import Space
-from truemorph.bias.transitions import DISK, SMOOTH, TabulatedTransition, Transition
+from truemorph.bias.transitions import DISK, SMOOTH, Space, TabulatedTransition, Transition
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 
