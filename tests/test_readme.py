@@ -72,6 +72,7 @@ def test_every_command_of_the_readme_is_in_a_block_that_is_run():
         "ways",
         "own_family",
         "simulate",
+        "worlds",
         "training",
         "labelling",
         "report",
@@ -118,6 +119,10 @@ def test_ways_to_estimate(tmp_path):
     out = run_block("ways", tmp_path)
     for said in ("likelihood", "conditional", "gold", "at fixed intrinsic properties"):
         assert said in out
+
+
+def test_catalogues_of_known_truth(tmp_path):
+    assert "disk fraction" in run_block("worlds", tmp_path)
 
 
 def test_a_family_of_ones_own(tmp_path):

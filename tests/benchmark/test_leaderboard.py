@@ -46,7 +46,7 @@ def test_a_second_run_trains_nothing(rows, cache, monkeypatch):
     def forbidden(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("truemorph.classifiers.training.train_members", forbidden)
+    monkeypatch.setattr("truemorph.classifiers.members.train_members", forbidden)
     monkeypatch.setattr("truemorph.benchmark.leaderboard.make_world", forbidden)
     assert run_plan(PLAN, cache) == rows
 

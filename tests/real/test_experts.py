@@ -241,9 +241,9 @@ def test_ferengi_pairs(shared_data):
     found = compare_families(labels, resolution, ("rayleigh", "weibull", "fisk", "monotone"), gold=gold)
     assert found.aic["rayleigh"] - found.aic[found.best] > 10
     assert len(found.plot().lines) >= 4
-    both = fit_transition(labels, np.column_stack([resolution, pairs["mu_max_i"].to_numpy()]), "logistic", gold=gold)
+    both = fit_transition(labels, resolution, gold=gold, observables=pairs["mu_max_i"].to_numpy())
     alone = fit_transition(labels, resolution, "logistic", gold=gold)
     # Surface brightness decides as well: fainter disks are missed.
-    assert both.flip_log_likelihood - alone.flip_log_likelihood > 40  # two more parameters
+    assert both.log_likelihood - alone.log_likelihood > 40  # two more parameters
     assert both.values["smooth|disk slope 1"] > 5 * both.stderr["smooth|disk slope 1"]
     assert both.values["smooth|disk slope 0"] < -3 * both.stderr["smooth|disk slope 0"]

@@ -116,7 +116,7 @@ def test_twins_are_gold(looked_at):
         for one in (galaxies, at_resolution(galaxies, lower))
     )  # fmt: skip
     trusted, labels = ((image_votes(images, seed=1)[:, 1] > 20).astype(int) for images in (sharp, blurred))
-    fit = fit_transition(labels, lower, "fisk", gold=trusted, gold_weight=0.0)
+    fit = fit_transition(labels, lower, "fisk", gold=trusted)
     flips = fit.transition.flip_probability(np.array([5.0, 15.0]))
     assert flips[0] > flips[1] + 0.1
     seen = [np.mean(labels[(trusted == 1) & (lower < 9)] == 0), np.mean(labels[(trusted == 1) & (lower > 13)] == 0)]
