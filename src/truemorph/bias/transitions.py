@@ -936,11 +936,6 @@ class LogisticTransition:
         """Number of classes K."""
         return len(self.coefficients)
 
-    @property
-    def allowed(self) -> np.ndarray:
-        """Which flips can happen, shape (K, K); the diagonal is True."""
-        return ~np.isnan(np.asarray(self.coefficients)[:, :, 0]) | np.eye(self.n_classes, dtype=bool)
-
     def log_matrix(self, alpha: Array) -> Array:
         """log p(ỹ | y, o), shape (N, K, K); `alpha` are the observables, shape (N,) or (N, J)."""
         observables = self._observables(alpha)
