@@ -3,7 +3,7 @@
 The estimand is the class fraction of these galaxies, a finite population: with gold labels the error goes to zero as
 they approach all galaxies. Without gold labels each bin's fractions are found by inverting T: they maximise
 Σ log Σ_y f_y p(ỹ | y, α) in the bin, and the error includes the sampling of galaxies. With gold labels see
-`truemorph.bias.fitting.gold`.
+`truemorph.bias.gold`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from truemorph.arrays import float_array
 from truemorph.bias.binning import Bins
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.fitting.gold import GoldRegression, check_gold, classes_in
+from truemorph.bias.gold import GoldRegression, check_gold, classes_in
 from truemorph.bias.likelihood import (
     check_labels,
     check_weights,
@@ -323,7 +323,7 @@ def _alternatives(
         if family == fit.family:
             continue
         try:
-            others[family] = fit.inputs.again(family=family, false_disk=None)
+            others[family] = fit.again(family=family, false_disk=None)
         except InputError:
             continue
     least = min([fit.aic, *(one.aic for one in others.values())])
@@ -461,7 +461,7 @@ def debiased_fractions(
     if by is not None and name == "alpha":
         name = "by"
     if weights is None and fit is not None and fit.made_from(checked, resolution):
-        weights = fit.inputs.per_row.get("weights")
+        weights = fit.data.weights
     w = None if weights is None else check_weights(weights, checked.size)
     cut = Bins.cut(column, int(bins), w)
     labelled = cut.means(np.eye(n_classes)[checked])

@@ -17,8 +17,8 @@ from truemorph.bias.diagnostics import (
     group_findings,
 )
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.fitting.gold import check_gold, classes_in
 from truemorph.bias.fractions import PopulationFractions, debiased_fractions
+from truemorph.bias.gold import check_gold, classes_in
 from truemorph.bias.plots import plot_fractions
 from truemorph.bias.result import FROM_LABELS, TransitionFit, failed_resamples
 from truemorph.bias.selection import balance_findings

@@ -127,22 +127,12 @@ class Search:
         return len(self.seen)
 
     def check_one_resolution(self, family: str) -> None:
-        """Refuse several observables.
-
-        Raises
-        ------
-        InputError
-        """
+        """Refuse several observables."""
         if self.alpha.ndim == 2:
             raise InputError(f'several observables need family="logistic"; {family} takes alpha of shape (N,)')
 
     def check_two_classes(self, family: str) -> None:
-        """Refuse several observables, and other numbers of classes than two.
-
-        Raises
-        ------
-        InputError
-        """
+        """Refuse several observables, and other numbers of classes than two."""
         self.check_one_resolution(family)
         if self.n_classes != 2:
             raise InputError(f'{family} is a family of two classes; for {self.n_classes} use "matrix" or "logistic"')
@@ -203,16 +193,8 @@ class Space:
     @classmethod
     def fixed(cls, transition: Transition) -> Space:
         """Return the space of no parameters: T is known."""
-        nothing = np.empty(0)
-        return cls(
-            transition.family,
-            transition.n_classes,
-            (),
-            lambda _: transition,
-            lambda _: nothing,
-            nothing,
-            nothing,
-            np.empty((1, 0)),
+        return cls.bounded(
+            transition.family, transition.n_classes, (), lambda _: transition, lambda _: np.empty(0), [], [[]]
         )
 
     @property

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy.special import log_softmax, softmax
 
 from truemorph.arrays import float_array
 from truemorph.bias.binning import equal_count_edges
-from truemorph.bias.fitting.estimate import Data, Estimate
 from truemorph.bias.likelihood import label_columns, log_sum_exp
 from truemorph.bias.maximum import Maximum, climb, differences, maximise, polish
+from truemorph.bias.result import Data, TransitionFit
 from truemorph.bias.softmax import class_variances, information_matrix
 from truemorph.bias.transitions import DISK, Space, Transition
 from truemorph.errors import InputError
@@ -312,49 +313,52 @@ def mixture_of(space: Space, data: Data, design: np.ndarray | None = None, ridge
     return Mixture(space, data.labels, data.alpha, data.weights, design, ridge)
 
 
-def by_likelihood(space: Space, data: Data) -> Estimate:
+def by_likelihood(space: Space, data: Data) -> TransitionFit:
     """Maximise Σ w log p(ỹ | α) (eq. 15)."""
     found = fit_mixture(mixture_of(space, data))
     best = found.maximum
-    estimate = fractions_estimate(space, data, best.point, found.covariance, best.free)
-    return replace(estimate, influence=found.influence)
+    return fractions_estimate(space, data, best.point, found.covariance, best.free, influence=found.influence)
 
 
 def fractions_estimate(
-    space: Space, data: Data, point: np.ndarray, covariance: np.ndarray, free: np.ndarray
-) -> Estimate:
-    """Turn a point [T's, logits of class fractions] into an estimate."""
+    space: Space, data: Data, point: np.ndarray, covariance: np.ndarray, free: np.ndarray, **found: Any
+) -> TransitionFit:
+    """Turn a point [T's, logits of class fractions] into a result, with what else was found."""
     n = space.size
     fractions = softmax(np.concatenate([[0.0], point[n:]]))
     slope = fractions[DISK] * ((np.arange(1, data.n_classes) == DISK) - fractions[1:])
     variance = slope @ covariance[n:, n:] @ slope
-    return Estimate(
-        transition=space.build(point[:n]),
-        point=point[:n],
-        covariance=covariance[:n, :n],
-        fractions=fractions,
-        fraction_stderr=float(np.sqrt(variance)) if variance > 0 else float("nan"),
+    return TransitionFit.of(
+        space,
+        data,
+        point[:n],
+        covariance[:n, :n],
+        fractions,
+        float(np.sqrt(variance)) if variance > 0 else float("nan"),
         log_likelihood=float(data.weights @ mixture_of(space, data).terms(point)),
         n_parameters=point.size,
         fraction_at_bound=not free[n:].all(),
+        **found,
     )
 
 
-def by_condition(space: Space, data: Data, columns: np.ndarray) -> Estimate:
+def by_condition(space: Space, data: Data) -> TransitionFit:
     """Fit T together with a logistic p(y | z)."""
-    found = fit_mixture(mixture_of(space, data, standardised(columns), RIDGE))
+    assert data.intrinsic is not None
+    found = fit_mixture(mixture_of(space, data, standardised(data.intrinsic), RIDGE))
     n, probabilities = space.size, found.probabilities()
     # The disk fraction is a mean of p(y | z): its error by the delta method, and the scatter of a mean.
     p, share = probabilities[:, DISK], data.weights / data.weights.sum()
     inner = class_variances(probabilities)[:, DISK - 1]  # (N, K - 1)
     slope = np.einsum("nk,nq->kq", inner * share[:, None], found.mixture.design).ravel()
     variance = np.var(p) / p.size + slope @ found.covariance[n:, n:] @ slope
-    return Estimate(
-        transition=found.transition,
-        point=found.point_of_t,
-        covariance=found.covariance[:n, :n],
-        fractions=share @ probabilities,
-        fraction_stderr=float(np.sqrt(variance)),
+    return TransitionFit.of(
+        space,
+        data,
+        found.point_of_t,
+        found.covariance[:n, :n],
+        share @ probabilities,
+        float(np.sqrt(variance)),
         log_likelihood=found.log_likelihood,
         n_parameters=found.maximum.point.size,
         influence=found.influence,
