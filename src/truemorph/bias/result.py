@@ -12,10 +12,10 @@ from scipy.special import xlogy
 from truemorph.bias.likelihood import label_log_likelihood
 from truemorph.bias.maximum import differences
 from truemorph.bias.transitions import (
-    CLASS_NAMES,
     DISK,
     Space,
     Transition,
+    class_name,
     described_findings,
     transition_to_dict,
 )
@@ -393,22 +393,25 @@ class TransitionFit(Result):
             points = np.clip(points, self.space.lower, self.space.upper)
         return [self.transition_at(point) for point in points]
 
-    def summary(self) -> str:
-        """Return the disk fraction with its range and error, and the parameters, as text."""
-        low, high = self.disk_fraction_range
+    def summary_lines(self, low: float, high: float, *more: str) -> list[str]:
+        """Return the disk fraction with this range, the parameters, more lines about them, and the likelihood."""
         lines = [
             f"disk fraction {self.class_fractions[DISK]:.3f} (range {low:.3f} to {high:.3f}; statistical error "
             f"{self.stderr['disk_fraction']:.3f}); labelled {self.labelled_fraction:.3f}"
         ]
         lines += [f"{name} = {value:.3f} ± {self.stderr[name]:.3f}" for name, value in self.values.items()]
+        lines += more
         if self.drift is not None:
             lines.append(self.drift.statement)
-        lines += [
+        lines.append(
             f"{self.family} family, method {self.method}, {self.n_objects:,} galaxies; log-likelihood "
-            f"{self.log_likelihood:.1f}",
-            f"assumes that {self.assumption}",
-        ]
-        return "\n".join(lines)
+            f"{self.log_likelihood:.1f}"
+        )
+        return lines
+
+    def summary(self) -> str:
+        """Return the disk fraction with its range and error, and the parameters, as text."""
+        return "\n".join([*self.summary_lines(*self.disk_fraction_range), f"assumes that {self.assumption}"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return family, parameters, errors and findings as plain values; `load` and `DebiasedLoss` accept them."""
@@ -417,7 +420,7 @@ class TransitionFit(Result):
                 **transition_to_dict(self.transition),
                 "values": self.values,
                 "stderr": self.stderr,
-                "class_fractions": dict(zip(CLASS_NAMES, self.class_fractions.tolist(), strict=True)),
+                "class_fractions": {class_name(k, self.data.n_classes): f for k, f in enumerate(self.class_fractions)},
                 "disk_fraction_range": self.disk_fraction_range,
                 "labelled_fraction": self.labelled_fraction,
                 "drift": None if self.drift is None else self.drift.to_dict(),
