@@ -13,8 +13,8 @@ from truemorph.arrays import float_array
 from truemorph.bias.calibration import LEVEL
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.fractions import REJECTED
-from truemorph.bias.gold import check_gold, classes_in
-from truemorph.bias.likelihood import check_weights
+from truemorph.bias.gold import check_gold
+from truemorph.bias.likelihood import check_weights, classes_in
 from truemorph.bias.mixture import RIDGE, Mixture, MixtureFit, check_intrinsic, fit_mixture, standardised
 from truemorph.bias.result import ASSUMPTIONS, TransitionFit
 from truemorph.bias.softmax import class_variances, fit_softmax

@@ -16,8 +16,8 @@ import numpy as np
 from truemorph.bias.binned import by_bins
 from truemorph.bias.calibration import calibration
 from truemorph.bias.drift import DELTA, DriftRange, drift_range
-from truemorph.bias.gold import by_gold, check_gold, classes_in, gold_maximum
-from truemorph.bias.likelihood import check_labels, check_weights, one_resolution, with_observables
+from truemorph.bias.gold import by_gold, check_gold, gold_maximum
+from truemorph.bias.likelihood import check_labels, check_weights, classes_in, one_resolution, with_observables
 from truemorph.bias.mixture import (
     EXPLAINED,
     REFUSED,
@@ -44,7 +44,6 @@ from truemorph.bias.votes import by_votes, check_votes
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 
-_MOST_CLASSES = 1000
 METHODS = tuple(ASSUMPTIONS)
 
 
@@ -76,8 +75,6 @@ def _checked(
         # Families of two classes name a label 2 as the mistake that it is there.
         two = issubclass(options["family"], FlipTransition)
         n_classes = 2 if two else classes_in(observed, *([] if gold is None else [gold]))
-        if n_classes > _MOST_CLASSES:
-            raise InputError(f"labels up to {n_classes - 1} can't be classes; number them 0, 1, 2, …")
     observed = check_labels(observed, n_classes)
     if observed.size != first.size:
         raise InputError(f"labels and alpha must have one value a galaxy; got {observed.size} and {first.size}")

@@ -16,10 +16,12 @@ import numpy as np
 from truemorph.arrays import float_array
 from truemorph.bias.binning import Bins
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.gold import GoldRegression, check_gold, classes_in
+from truemorph.bias.gold import GoldRegression, check_gold
 from truemorph.bias.likelihood import (
+    check_columns,
     check_labels,
     check_weights,
+    classes_in,
     label_columns,
     n_observables,
     one_resolution,
@@ -360,17 +362,6 @@ def unlike_labels(transition: Transition, labels: np.ndarray, alpha: np.ndarray)
     ]
 
 
-def _covariates(covariates: Array, n: int) -> np.ndarray:
-    columns = float_array(covariates, "covariates")
-    columns = columns[:, None] if columns.ndim == 1 else columns
-    if columns.ndim != 2 or columns.shape[0] != n:
-        raise InputError(f"covariates must have shape ({n}, P), one row a galaxy; got {columns.shape}")
-    bad = np.flatnonzero(~np.isfinite(columns).all(axis=1))
-    if bad.size:
-        raise InputError(f"covariates has {bad.size} rows with a missing value (first: row {bad[0]})")
-    return columns
-
-
 def debiased_fractions(
     labels: Array,
     alpha: Array,
@@ -469,7 +460,7 @@ def debiased_fractions(
     samples = None
     if gold is not None:
         known = check_gold(gold, checked.size, n_classes)
-        columns = None if covariates is None else _covariates(covariates, checked.size)
+        columns = None if covariates is None else check_columns(covariates, "covariates", checked.size)
         findings = selection_findings(np.eye(n_classes)[checked], resolution, known, w)
         if by is not None and np.ptp(column) > 0:
             # What the bins are cut in may say more about the class than label and α do.

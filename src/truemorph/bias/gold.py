@@ -65,16 +65,6 @@ def check_gold(gold: object, n: int, n_classes: int) -> np.ndarray:
     return known
 
 
-def classes_in(*several: object) -> int:
-    """Number of classes that arrays of labels name (NaN and masked entries are none), two at least."""
-    found = [2]
-    for one in several:
-        values = np.ma.filled(one, UNKNOWN) if isinstance(one, np.ma.MaskedArray) else np.asarray(one)
-        if values.size and np.issubdtype(values.dtype, np.number) and np.isfinite(values).any():
-            found.append(int(values[np.isfinite(values)].max()) + 1)
-    return max(found)
-
-
 @dataclass(frozen=True)
 class GoldRegression:
     """p(y | ỹ, α, z): logistic in label, u = log α, u², label × u and z, with an effect of each bin.

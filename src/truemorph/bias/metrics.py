@@ -18,13 +18,13 @@ import numpy as np
 
 from truemorph.arrays import float_array
 from truemorph.bias.leaves import Cut, Members, RankedTable, by_leaf
+from truemorph.bias.likelihood import check_labels, classes_in
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.results import Result, quantity_table
 
 MINIMUM_PER_BIN = 25
-_MOST_CLASSES = 1000
 Reference = Literal["last", "first"]
 
 
@@ -134,16 +134,8 @@ def _class_indicators(labels: np.ndarray) -> np.ndarray:
         return labels.astype(np.float64)
     if labels.ndim != 1:
         raise InputError(f"labels must be (N,) integers or (N, K) probabilities, K >= 2; got shape {labels.shape}")
-    if not np.issubdtype(labels.dtype, np.number) and labels.dtype != bool:
-        raise InputError(f"labels must be integers 0 (smooth), 1 (disk), …; got {labels.dtype}")
-    as_int = labels.astype(np.int64)
-    bad = np.flatnonzero((as_int != labels) | (as_int < 0))
-    if bad.size:
-        raise InputError(f"labels must be integers 0 (smooth), 1 (disk), …; row {bad[0]} is {labels[bad[0]]!r}")
-    n_classes = max(2, int(as_int.max(initial=0)) + 1)
-    if n_classes > _MOST_CLASSES:
-        raise InputError(f"labels up to {n_classes - 1} can't be classes; number them 0, 1, 2, …")
-    return np.eye(n_classes)[as_int]
+    n_classes = classes_in(labels)
+    return np.eye(n_classes)[check_labels(labels, n_classes)]
 
 
 def _deviations(fractions: np.ndarray, reference: list[int]) -> np.ndarray:

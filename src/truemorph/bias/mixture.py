@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from truemorph.arrays import float_array
 from truemorph.bias.binning import equal_count_edges
-from truemorph.bias.likelihood import label_columns, log_sum_exp
+from truemorph.bias.likelihood import check_columns, label_columns, log_sum_exp
 from truemorph.bias.maximum import Maximum, climb, differences, maximise, polish
 from truemorph.bias.result import Data, TransitionFit
 from truemorph.bias.softmax import class_variances, information_matrix
@@ -64,7 +63,8 @@ class Mixture:
         return np.concatenate([[0.0], np.full(self.design.shape[1] - 1, self.ridge)])
 
     @cached_property
-    def _same_for_all(self) -> bool:
+    def same_for_all(self) -> bool:
+        """Whether all galaxies have the same class fractions."""
         return self.design.shape[1] == 1 and self.offset is None
 
     def rows(self, chosen: np.ndarray | slice) -> Mixture:
@@ -97,7 +97,7 @@ class Mixture:
 
     def log_prior(self, coefficients: np.ndarray) -> np.ndarray:
         """log p(y | z), shape (N, K), or (1, K) where it is the same for all."""
-        design = self.design[:1] if self._same_for_all else self.design
+        design = self.design[:1] if self.same_for_all else self.design
         scores = np.column_stack([np.zeros(len(design)), design @ coefficients.T])
         if self.offset is not None:
             scores[:, 1] += self.offset
@@ -159,7 +159,7 @@ class Mixture:
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Bounds of a point: T's, and of the logits of class fractions where these are all there is."""
         size = (self.space.n_classes - 1) * self.design.shape[1]
-        edge = np.full(size, _LOGIT_BOUND if self._same_for_all else np.inf)
+        edge = np.full(size, _LOGIT_BOUND if self.same_for_all else np.inf)
         return np.concatenate([self.space.lower, -edge]), np.concatenate([self.space.upper, edge])
 
     def starts(self) -> np.ndarray:
@@ -231,7 +231,7 @@ def fit_mixture(mixture: Mixture, start: np.ndarray | None = None, steps: int = 
     lower, upper = mixture.bounds()
     starts = mixture.starts() if start is None else start[None]
     n = mixture.labels.size
-    if mixture.design.shape[1] == 1 and mixture.offset is None and mixture.alpha.ndim == 1:
+    if mixture.same_for_all and mixture.alpha.ndim == 1:
         few = mixture.grouped()
         found = maximise(few.objective, starts, lower, upper, n, few.information, steps)
         best = polish(mixture.objective, found.point, found.information, lower, upper, found.steps)
@@ -250,15 +250,7 @@ def check_intrinsic(intrinsic: object, n: int) -> tuple[np.ndarray, list[Finding
     InputError
         If the shape is wrong, a value is missing, or no column varies.
     """
-    columns = float_array(intrinsic, "intrinsic")
-    columns = columns[:, None] if columns.ndim == 1 else columns
-    if columns.ndim != 2 or columns.shape[0] != n or columns.shape[1] == 0:
-        raise InputError(f"intrinsic must have shape ({n}, P), one row a galaxy; got {columns.shape}")
-    bad = np.flatnonzero(~np.isfinite(columns).all(axis=1))
-    if bad.size:
-        raise InputError(
-            f"intrinsic has {bad.size} rows with a missing value (first: row {bad[0]}); leave those rows out"
-        )
+    columns = check_columns(intrinsic, "intrinsic", n)
     varies = np.ptp(columns, axis=0) > 1e-12 * np.abs(columns).max(axis=0)
     if not varies.any():
         raise InputError("every intrinsic column is constant: nothing to condition on; leave intrinsic out")

@@ -18,7 +18,8 @@ from truemorph.bias.diagnostics import (
 )
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.fractions import PopulationFractions, debiased_fractions
-from truemorph.bias.gold import check_gold, classes_in
+from truemorph.bias.gold import check_gold
+from truemorph.bias.likelihood import classes_in
 from truemorph.bias.plots import plot_fractions
 from truemorph.bias.result import FROM_LABELS, TransitionFit, failed_resamples
 from truemorph.bias.selection import balance_findings
