@@ -5,7 +5,7 @@ import pytest
 
 from conftest import codes, confounded_labels, flipped_labels
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.fitting.mixture import explained_variance
+from truemorph.bias.mixture import explained_variance
 from truemorph.errors import InputError
 
 THETA = 11.25

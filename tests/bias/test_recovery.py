@@ -147,6 +147,7 @@ def test_k_classes_and_two_observables_in_one_logistic_transition():
     assert np.max(np.abs(pulls)) < 4
     assert 0.4 < np.sqrt(np.mean(np.square(pulls))) < 1.7  # nine pulls: 1 ± 0.24
     np.testing.assert_allclose(fit.class_fractions, [0.3, 0.5, 0.2], atol=4 * fit.stderr["disk_fraction"])
+    assert list(fit.to_dict()["class_fractions"]) == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from scipy.stats import betabinom
 
 from conftest import codes, some_known
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.fitting.votes import beta_binomial_log_probability
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.transitions import RayleighTransition
+from truemorph.bias.votes import beta_binomial_log_probability
 from truemorph.errors import InputError
 
 THETA, FALSE_DISK, RHO = 11.25, 0.12, (0.15, 0.3)

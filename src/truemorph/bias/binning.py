@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from truemorph.errors import InputError
-
 
 def equal_count_edges(n: int | np.ndarray, bins: int) -> np.ndarray:
     """Positions in a sorted array of n objects where its equal-count bins begin and end.
@@ -118,19 +116,6 @@ class Bins:
         middles = np.bincount(index, weights=weights * column) / np.bincount(index, weights=weights)
         return cls(index, edges, middles, bins, weights)
 
-    def rows(self, chosen: np.ndarray) -> Bins:
-        """The same bins for some of the objects, drawn with repeats.
-
-        Raises
-        ------
-        InputError
-            If one is empty.
-        """
-        index = self.index[chosen]
-        if np.bincount(index, minlength=self.count).min() == 0:
-            raise InputError("a bin has no object in this resample")
-        return Bins(index, self.edges, self.middles, self.count, self.weights[chosen])
-
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Weighted sum of (N,) values in each bin, shape (B,)."""
         return np.bincount(self.index, weights=self.weights * values, minlength=self.count)
@@ -139,11 +124,6 @@ class Bins:
         """Weighted mean of (N, K) values in each bin, shape (B, K)."""
         total = np.bincount(self.index, weights=self.weights, minlength=self.count)
         return np.stack([self.sums(column) for column in values.T], axis=1) / total[:, None]
-
-    def shares(self) -> np.ndarray:
-        """Weight of each object in each bin's mean, shape (B, N)."""
-        inside = (self.index[None, :] == np.arange(self.count)[:, None]) * self.weights
-        return inside / inside.sum(axis=1, keepdims=True)
 
     def effective_counts(self) -> np.ndarray:
         """(Σ w)² / Σ w² of each bin, shape (B,)."""

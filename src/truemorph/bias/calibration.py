@@ -91,9 +91,9 @@ def calibration(fit: TransitionFit, bins: int = 12) -> Calibration:
     if bins < 2:
         raise InputError(f"calibration needs at least 2 bins; got {bins}")
     labels, alpha = fit.labels, fit.alpha
-    weights = fit.inputs.per_row.get("weights", np.ones(labels.size))
-    n_seen = 0 if fit.space is None else int((~np.isnan(np.diag(fit.covariance)))[: fit.space.size].sum())
-    trusted = fit.inputs.per_row.get("gold")
+    weights = fit.data.weights
+    n_seen = int((~np.isnan(np.diag(fit.covariance)))[: fit.space.size].sum())
+    trusted = fit.data.gold
     if trusted is not None and np.any(trusted == DISK):
         chosen = trusted == DISK
         fitted = np.asarray(fit.transition.flip_probability(alpha[chosen]))

@@ -1,4 +1,4 @@
-"""Can this T(α) be known_class? Families compared, and whether class fractions depend on α."""
+"""Can this T(α) be believed? Families compared, and whether class fractions depend on α."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from scipy.stats import chi2, norm
 
 from truemorph.arrays import float_array
 from truemorph.bias.calibration import LEVEL
-from truemorph.bias.estimation import ASSUMPTIONS, fit_transition
-from truemorph.bias.fitting.gold import check_gold, classes_in
-from truemorph.bias.fitting.mixture import RIDGE, Mixture, MixtureFit, check_intrinsic, fit_mixture, standardised
+from truemorph.bias.estimation import fit_transition
 from truemorph.bias.fractions import REJECTED
-from truemorph.bias.likelihood import check_weights
-from truemorph.bias.result import TransitionFit
+from truemorph.bias.gold import check_gold
+from truemorph.bias.likelihood import check_weights, classes_in
+from truemorph.bias.mixture import RIDGE, Mixture, MixtureFit, check_intrinsic, fit_mixture, standardised
+from truemorph.bias.result import ASSUMPTIONS, TransitionFit
 from truemorph.bias.softmax import class_variances, fit_softmax
 from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, Search, as_resolution, family_of
 from truemorph.errors import InputError
@@ -36,9 +36,7 @@ class FamilyComparison(Result):
     ----------
     fits : dict of str to TransitionFit
     log_likelihood, aic : dict of str to float
-        Of the labels; with gold labels, of their observed labels given the true classes.
-    best : str
-        The family of lowest AIC.
+        Of the labels, without those at α = 0; with gold labels, of their observed labels given the true classes.
     rayleigh_p_value : float
         Likelihood-ratio test of Rayleigh inside Weibull (shape 2): probability of so large a gain by chance; NaN if one
         of them was not fitted.
@@ -50,10 +48,14 @@ class FamilyComparison(Result):
     fits: dict[str, TransitionFit]
     log_likelihood: dict[str, float]
     aic: dict[str, float]
-    best: str
     rayleigh_p_value: float
     failed: dict[str, str]
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def best(self) -> str:
+        """The family of lowest AIC."""
+        return min(self.aic, key=lambda one: self.aic[one])
 
     def rejected(self, family: str) -> Finding | None:
         """Say that another family describes the labels much better (AIC lower by 10 or more), where one does."""
@@ -110,14 +112,13 @@ class FamilyComparison(Result):
 
     def rows(self) -> list[dict[str, Any]]:
         """One row a family, best first: family, parameters, log-likelihood, AIC above the best, disk fraction."""
-        lowest = self.aic[self.best]
         return [
             {
                 "family": name,
                 "values": self.fits[name].values,
                 "stderr": self.fits[name].stderr,
                 "log_likelihood": self.log_likelihood[name],
-                "delta_aic": self.aic[name] - lowest,
+                "delta_aic": self.aic[name] - self.aic[self.best],
                 "disk_fraction": float(self.fits[name].class_fractions[DISK]),
             }
             for name in sorted(self.aic, key=lambda one: self.aic[one])
@@ -171,36 +172,30 @@ def compare_families(
         families = (families,)
     left_out, labels, alpha, options = _without_unresolved(labels, alpha, options)
     fits: dict[str, TransitionFit] = {}
-    compared: dict[str, tuple[float, int]] = {}
     failed: dict[str, str] = {}
     for family, cls in {one.family: one for one in map(family_of, families)}.items():
         try:
-            fit = fit_transition(labels, alpha, cls, **options)
-            fits[family] = fit
-            compared[family] = fit.log_likelihood, fit.n_parameters
+            fits[family] = fit_transition(labels, alpha, cls, **{**options, "delta": None})
         except InputError as problem:
             failed[family] = str(problem)
-            fits.pop(family, None)
     if not fits:
         raise InputError(f"no family could be fitted: {'; '.join(dict.fromkeys(failed.values()))}")
-    aic = {name: 2 * free - 2 * value for name, (value, free) in compared.items()}
     p_value = float("nan")
-    if {"rayleigh", "weibull"} <= compared.keys():
-        gain = max(compared["weibull"][0] - compared["rayleigh"][0], 0.0)
-        weights = fits["weibull"].inputs.per_row.get("weights", np.ones(1))
-        p_value = float(chi2.sf(2 * gain / np.mean(weights**2), 1))  # weighted rows count as fewer
+    if {"rayleigh", "weibull"} <= fits.keys():
+        wide = fits["weibull"]
+        gain = max(wide.log_likelihood - fits["rayleigh"].log_likelihood, 0.0)
+        p_value = float(chi2.sf(2 * gain / np.mean(wide.data.weights**2), 1))  # weighted rows count as fewer
+    findings: tuple[Finding, ...] = ()
+    if left_out:
+        message = f"{left_out:,} galaxies at α = 0 were not used to compare families."
+        findings = (Finding("rows-at-alpha-zero", "note", message),)
     return FamilyComparison(
         fits=fits,
-        log_likelihood={name: value for name, (value, _) in compared.items()},
-        aic=aic,
-        best=min(aic, key=lambda one: aic[one]),
+        log_likelihood={name: fit.log_likelihood for name, fit in fits.items()},
+        aic={name: fit.aic for name, fit in fits.items()},
         rayleigh_p_value=p_value,
         failed=failed,
-        findings=(
-            Finding("rows-at-alpha-zero", "note", f"{left_out:,} galaxies at α = 0 were not used to compare families."),
-        )
-        if left_out
-        else (),
+        findings=findings,
     )
 
 
@@ -379,9 +374,8 @@ def confounding_check(
     if gold is not None:
         return _check_with_gold(u, intrinsic, gold, w)
     fit = fit_transition(labels, resolution, family, "conditional", intrinsic=intrinsic, weights=weights, seed=seed)
-    columns = fit.inputs.per_row["intrinsic"]
-    assert fit.space is not None
-    design = np.column_stack([standardised(columns), u])
+    assert fit.data.intrinsic is not None
+    design = np.column_stack([standardised(fit.data.intrinsic), u])
     wider = Mixture(fit.space, fit.labels, resolution, w, design, RIDGE)
     narrow = fit_mixture(Mixture(fit.space, fit.labels, resolution, w, design[:, :-1], RIDGE))
     gain = max(0.0, fit_mixture(wider).log_likelihood - narrow.log_likelihood)

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from truemorph.bias.fitting.estimate import Data
-from truemorph.bias.fitting.mixture import fit_mixture, mixture_of
+from truemorph.bias.mixture import fit_mixture, mixture_of
+from truemorph.bias.result import Data
 from truemorph.bias.softmax import fit_softmax
 from truemorph.bias.transitions import DISK, MatrixTransition, Search, Space, Transition
 

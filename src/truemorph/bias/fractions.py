@@ -3,7 +3,7 @@
 The estimand is the class fraction of these galaxies, a finite population: with gold labels the error goes to zero as
 they approach all galaxies. Without gold labels each bin's fractions are found by inverting T: they maximise
 Σ log Σ_y f_y p(ỹ | y, α) in the bin, and the error includes the sampling of galaxies. With gold labels see
-`truemorph.bias.fitting.gold`.
+`truemorph.bias.gold`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import numpy as np
 from truemorph.arrays import float_array
 from truemorph.bias.binning import Bins
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.fitting.gold import GoldRegression, check_gold, classes_in
+from truemorph.bias.gold import GoldRegression, check_gold
 from truemorph.bias.likelihood import (
+    check_columns,
     check_labels,
     check_weights,
+    classes_in,
     label_columns,
     n_observables,
     one_resolution,
@@ -247,29 +249,14 @@ def _label_columns(transition: Transition, labels: np.ndarray, alpha: np.ndarray
     return np.exp(label_columns(transition, labels, alpha))
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """Rows to debias: labels, α, their bins, and the fit whose T is used, if there is one."""
-
-    labels: np.ndarray
-    alpha: np.ndarray
-    bins: Bins
-    fit: TransitionFit | None = None
-
-    def rows(self, chosen: np.ndarray) -> _Sample:
-        """Some of the rows, drawn with repeats, in the same bins."""
-        return _Sample(self.labels[chosen], self.alpha[chosen], self.bins.rows(chosen), self.fit)
-
-
 def _inverted(
-    sample: _Sample, transition: Transition, fit: TransitionFit | None
+    labels: np.ndarray, alpha: np.ndarray, bins: Bins, transition: Transition, fit: TransitionFit | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Finding]]:
     """Fractions by inversion and their errors, shape (B, K) each, covariance of the disk fractions, and findings.
 
     Each galaxy's influence on its bin's fractions is inverse information times score; where T was fitted to the same
     labels, its influence on T comes on top, so that the two are added before they are squared.
     """
-    labels, alpha, bins = sample.labels, sample.alpha, sample.bins
     n_classes = transition.n_classes
     given = _label_columns(transition, labels, alpha)
     fractions = _invert(given, bins, bins.means(np.eye(n_classes)[labels]))
@@ -321,13 +308,15 @@ def _inverted(
     return fractions, np.sqrt(variance).T, covariance[DISK], findings
 
 
-def _alternatives(sample: _Sample, fit: TransitionFit, stderr: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _alternatives(
+    labels: np.ndarray, alpha: np.ndarray, bins: Bins, fit: TransitionFit, stderr: np.ndarray
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """What the range spans beside the estimate: trends of class fractions with α, or other families."""
     if fit.drift is not None:
         out = {}
         for name, (transition, _, _) in fit.drift.alternatives.items():
-            given = _label_columns(transition, sample.labels, sample.alpha)
-            out[name] = _invert(given, sample.bins, sample.bins.means(np.eye(2)[sample.labels])), stderr
+            given = _label_columns(transition, labels, alpha)
+            out[name] = _invert(given, bins, bins.means(np.eye(2)[labels])), stderr
         return out
     if fit.method not in ("conditional", "gold") or fit.transition.n_classes != 2 or fit.alpha.ndim != 1:
         return {}
@@ -336,12 +325,12 @@ def _alternatives(sample: _Sample, fit: TransitionFit, stderr: np.ndarray) -> di
         if family == fit.family:
             continue
         try:
-            others[family] = fit.inputs.again(family=family, false_disk=None)
+            others[family] = fit.again(family=family, false_disk=None)
         except InputError:
             continue
     least = min([fit.aic, *(one.aic for one in others.values())])
     return {
-        f"{family}, {fit.method}": _inverted(sample, one.transition, one)[:2]
+        f"{family}, {fit.method}": _inverted(labels, alpha, bins, one.transition, one)[:2]
         for family, one in others.items()
         if fit.method != "gold" or one.aic < least + REJECTED  # what gold labels reject is no alternative
     }
@@ -354,7 +343,7 @@ def unlike_labels(transition: Transition, labels: np.ndarray, alpha: np.ndarray)
     if n_observables(transition):
         return []
     try:
-        own = fit_transition(labels, alpha, delta=0.0).transition
+        own = fit_transition(labels, alpha, delta=None).transition
     except InputError:
         return []
     grid = np.geomspace(max(alpha[alpha > 0].min() / 10, 1e-6), 10 * alpha.max(), 2000)
@@ -373,43 +362,6 @@ def unlike_labels(transition: Transition, labels: np.ndarray, alpha: np.ndarray)
     ]
 
 
-def _covariates(covariates: Array, n: int) -> np.ndarray:
-    columns = float_array(covariates, "covariates")
-    columns = columns[:, None] if columns.ndim == 1 else columns
-    if columns.ndim != 2 or columns.shape[0] != n:
-        raise InputError(f"covariates must have shape ({n}, P), one row a galaxy; got {columns.shape}")
-    bad = np.flatnonzero(~np.isfinite(columns).all(axis=1))
-    if bad.size:
-        raise InputError(f"covariates has {bad.size} rows with a missing value (first: row {bad[0]})")
-    return columns
-
-
-def _bootstrap_errors(
-    sample: _Sample,
-    transition: Transition,
-    resamples: int,
-    seed: int,
-) -> np.ndarray:
-    """Scatter of the fractions over resampled galaxies, in the bins of the sample, shape (B, K)."""
-    rng = np.random.default_rng(seed)
-    fit, n = sample.fit, sample.labels.size
-    found = []
-    for _ in range(resamples):
-        rows = rng.integers(0, n, n)
-        try:
-            again = sample.rows(rows)
-            made = transition
-            if fit is not None:
-                same = fit.made_from(sample.labels, sample.alpha)
-                made = fit.again(rows if same else rng.integers(0, fit.n_objects, fit.n_objects)).transition
-            found.append(_inverted(again, made, None)[0])
-        except InputError:  # a class or a bin is missing from this resample
-            continue
-    if len(found) < 2:
-        raise InputError(f"only {len(found)} of {resamples} resamples could be used; the sample is too small")
-    return np.std(found, axis=0, ddof=1)
-
-
 def debiased_fractions(
     labels: Array,
     alpha: Array,
@@ -423,7 +375,6 @@ def debiased_fractions(
     systematic: bool = True,
     weights: Array | None = None,
     name: str = "alpha",
-    bootstrap: int = 0,
     seed: int = 0,
 ) -> PopulationFractions:
     """True class fractions of these galaxies in bins of α or of any column, with their errors.
@@ -454,11 +405,8 @@ def debiased_fractions(
         Sampling weights; those of the fit by default, where these are its rows.
     name : str, default "alpha"
         Of the binning column, for pictures.
-    bootstrap : int, default 0
-        Resamples of the galaxies, with T fitted again in each, from whose scatter `stderr` is taken instead of the
-        delta method; not with gold labels.
     seed : int
-        Of draws and resamples.
+        Of the draws with gold labels.
 
     Returns
     -------
@@ -504,16 +452,15 @@ def debiased_fractions(
     if by is not None and name == "alpha":
         name = "by"
     if weights is None and fit is not None and fit.made_from(checked, resolution):
-        weights = fit.inputs.per_row.get("weights")
+        weights = fit.data.weights
     w = None if weights is None else check_weights(weights, checked.size)
     cut = Bins.cut(column, int(bins), w)
-    sample = _Sample(checked, resolution, cut, fit)
     labelled = cut.means(np.eye(n_classes)[checked])
     alternatives: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     samples = None
     if gold is not None:
         known = check_gold(gold, checked.size, n_classes)
-        columns = None if covariates is None else _covariates(covariates, checked.size)
+        columns = None if covariates is None else check_columns(covariates, "covariates", checked.size)
         findings = selection_findings(np.eye(n_classes)[checked], resolution, known, w)
         if by is not None and np.ptp(column) > 0:
             # What the bins are cut in may say more about the class than label and α do.
@@ -528,17 +475,17 @@ def debiased_fractions(
         low, high = np.minimum(low, fractions), np.maximum(high, fractions)
         method, assumption = "gold", "gold labels are right, and known for a random part of the rows"
         if used is not None:
-            alternatives["the given T inverted"] = _inverted(sample, used, fit)[:2]
+            alternatives["the given T inverted"] = _inverted(checked, resolution, cut, used, fit)[:2]
     else:
         assert used is not None
-        fractions, stderr, covariance, findings = _inverted(sample, used, fit)
+        fractions, stderr, covariance, findings = _inverted(checked, resolution, cut, used, fit)
         method, assumption = "inversion of T", "T(alpha) is right"
         if fit is None:
             findings += unlike_labels(used, checked, resolution)
         else:
             assumption = fit.assumption
             if systematic:
-                alternatives = _alternatives(sample, fit, stderr)
+                alternatives = _alternatives(checked, resolution, cut, fit, stderr)
         if fit is not None and fit.method == "conditional":
             findings.append(
                 Finding(
@@ -549,8 +496,6 @@ def debiased_fractions(
                     "Give gold labels (`gold`), whose definition the fractions then follow.",
                 )
             )
-        if bootstrap:
-            stderr = _bootstrap_errors(sample, used, bootstrap, seed)
         everything = [(fractions, stderr), *alternatives.values()]
         low = np.clip(np.min([value - _NORMAL_95 * error for value, error in everything], axis=0), 0, 1)
         high = np.clip(np.max([value + _NORMAL_95 * error for value, error in everything], axis=0), 0, 1)

@@ -13,8 +13,10 @@ import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 
 from truemorph.arrays import float_array
-from truemorph.bias.transitions import Array, FlipTransition, Transition, as_resolution
+from truemorph.bias.transitions import UNKNOWN, Array, FlipTransition, Transition, as_resolution
 from truemorph.errors import InputError
+
+_MOST_CLASSES = 1000
 
 
 def check_labels(labels: Array, n_classes: int) -> np.ndarray:
@@ -35,6 +37,42 @@ def check_labels(labels: Array, n_classes: int) -> np.ndarray:
             f"(first: row {bad[0]}, {labels[bad[0]]!r})"
         )
     return as_int
+
+
+def classes_in(*several: object) -> int:
+    """Number of classes that arrays of labels name (NaN and masked entries are none), two at least.
+
+    Raises
+    ------
+    InputError
+        If there would be over a thousand.
+    """
+    found = [2]
+    for one in several:
+        values = np.ma.filled(one, UNKNOWN) if isinstance(one, np.ma.MaskedArray) else np.asarray(one)
+        if values.size and np.issubdtype(values.dtype, np.number) and np.isfinite(values).any():
+            found.append(int(values[np.isfinite(values)].max()) + 1)
+    if max(found) > _MOST_CLASSES:
+        raise InputError(f"labels up to {max(found) - 1} can't be classes; number them 0, 1, 2, …")
+    return max(found)
+
+
+def check_columns(values: Array, name: str, n: int) -> np.ndarray:
+    """Return columns of shape (n,) or (n, P) as a finite (n, P) float array.
+
+    Raises
+    ------
+    InputError
+        If the shape is another or a value is missing.
+    """
+    columns = float_array(values, name)
+    columns = columns[:, None] if columns.ndim == 1 else columns
+    if columns.ndim != 2 or columns.shape[0] != n or columns.shape[1] == 0:
+        raise InputError(f"{name} must have shape ({n}, P), one row a galaxy; got {columns.shape}")
+    bad = np.flatnonzero(~np.isfinite(columns).all(axis=1))
+    if bad.size:
+        raise InputError(f"{name} has {bad.size} rows with a missing value (first: row {bad[0]}); leave them out")
+    return columns
 
 
 def one_resolution(alpha: Array) -> np.ndarray:
@@ -61,14 +99,7 @@ def with_observables(alpha: Array, observables: Array) -> Array:
         if columns.shape[0] != alpha.shape[0]:
             raise InputError(f"observables must have one row a galaxy; got {columns.shape[0]} for {alpha.shape[0]}")
         return xp.concat([alpha[:, None], xp.astype(columns, alpha.dtype)], axis=1)
-    columns = float_array(observables, "observables")
-    columns = columns[:, None] if columns.ndim == 1 else columns
-    if columns.ndim != 2 or columns.shape[0] != alpha.size:
-        raise InputError(f"observables must have shape ({alpha.size}, J), one row a galaxy; got {columns.shape}")
-    bad = np.flatnonzero(~np.isfinite(columns).all(axis=1))
-    if bad.size:
-        raise InputError(f"observables has {bad.size} rows with a missing value (first: row {bad[0]}); leave them out")
-    return np.column_stack([alpha, columns])
+    return np.column_stack([alpha, check_columns(observables, "observables", alpha.size)])
 
 
 def argument_of(transition: Transition, alpha: Array, observables: Array | None) -> Array:

@@ -18,13 +18,13 @@ import numpy as np
 
 from truemorph.arrays import float_array
 from truemorph.bias.leaves import Cut, Members, RankedTable, by_leaf
+from truemorph.bias.likelihood import check_labels, classes_in
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.results import Result, quantity_table
 
 MINIMUM_PER_BIN = 25
-_MOST_CLASSES = 1000
 Reference = Literal["last", "first"]
 
 
@@ -113,7 +113,7 @@ class BiasResult(Result):
         return plot_bias(self, ax)
 
 
-def class_indicators(labels: np.ndarray) -> np.ndarray:
+def _class_indicators(labels: np.ndarray) -> np.ndarray:
     """Turn labels into an (N, K) array of class memberships.
 
     Parameters
@@ -134,26 +134,23 @@ def class_indicators(labels: np.ndarray) -> np.ndarray:
         return labels.astype(np.float64)
     if labels.ndim != 1:
         raise InputError(f"labels must be (N,) integers or (N, K) probabilities, K >= 2; got shape {labels.shape}")
-    if not np.issubdtype(labels.dtype, np.number) and labels.dtype != bool:
-        raise InputError(f"labels must be integers 0 (smooth), 1 (disk), …; got {labels.dtype}")
-    as_int = labels.astype(np.int64)
-    bad = np.flatnonzero((as_int != labels) | (as_int < 0))
-    if bad.size:
-        raise InputError(f"labels must be integers 0 (smooth), 1 (disk), …; row {bad[0]} is {labels[bad[0]]!r}")
-    n_classes = max(2, int(as_int.max(initial=0)) + 1)
-    if n_classes > _MOST_CLASSES:
-        raise InputError(f"labels up to {n_classes - 1} can't be classes; number them 0, 1, 2, …")
-    return np.eye(n_classes)[as_int]
+    n_classes = classes_in(labels)
+    return np.eye(n_classes)[check_labels(labels, n_classes)]
 
 
-def _deviation(fractions: np.ndarray, reference: list[int]) -> float:
-    """Root mean square deviation from each leaf's reference bin (eqs 17-18, over leaves and observables)."""
+def _deviations(fractions: np.ndarray, reference: list[int]) -> np.ndarray:
+    """Squared deviations from each leaf's reference bin, shape (J, L, b, K)."""
     at_reference = np.stack([f[:, r : r + 1] for f, r in zip(fractions, reference, strict=True)])
-    return float(np.sqrt(np.mean((fractions - at_reference) ** 2)))
+    return (fractions - at_reference) ** 2
 
 
-def _analytic_floor(members: Members, cut: Cut, reference: list[int]) -> float:
-    """Expected value without any dependence on α: the variance of each bin plus its reference bin's."""
+def _rms(squares: np.ndarray) -> float:
+    """Root of the mean over bins, classes, leaves and observables (eqs 17-18)."""
+    return float(np.sqrt(np.mean(squares)))
+
+
+def _expected_deviations(members: Members, cut: Cut, reference: list[int]) -> np.ndarray:
+    """What `_deviations` are without any dependence on α: the variance of each bin plus its reference bin's."""
     counts = np.diff(cut.edges, axis=1)[None, :, :, None]
     mean = cut.fractions(members)
     squares = Members([column**2 for column in members.columns], whole=False)
@@ -162,7 +159,7 @@ def _analytic_floor(members: Members, cut: Cut, reference: list[int]) -> float:
     for j, r in enumerate(reference):
         total[j] = variance[j] + variance[j][:, r : r + 1]
         total[j][:, r] = 0.0
-    return float(np.sqrt(np.mean(total)))
+    return total
 
 
 def _tied_edges(cut: Cut, observables: np.ndarray) -> int:
@@ -184,7 +181,7 @@ def _reference_bins(reference: Reference | Sequence[Reference], n_observables: i
     return [bins - 1 if name == "last" else 0 for name in names]
 
 
-def finite_columns(
+def _finite_columns(
     labels: np.ndarray, alpha: np.ndarray, intrinsic: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Memberships (M, K), observables (M, J), intrinsic columns (M, P) of rows without gaps; how many fell out."""
@@ -211,7 +208,22 @@ def finite_columns(
         raise InputError(f"none of the {n} galaxies has finite values in every column")
     if not finite.all():
         labels, observables, columns = labels[finite], observables[finite], columns[finite]
-    return class_indicators(labels), observables, columns, int(n - finite.sum())
+    return _class_indicators(labels), observables, columns, int(n - finite.sum())
+
+
+def _ranked(
+    observables: np.ndarray, columns: np.ndarray, depth: int, bins: int, rng: np.random.Generator
+) -> tuple[RankedTable, np.ndarray]:
+    """Sorted columns, and the row of the data of each of their objects.
+
+    Sorts are stable: equal values of an observable would keep the file's order, and a file sorted by label would look
+    biased. Shuffled first, ties fall at random.
+    """
+    if bins < 2 or depth < 0:
+        raise InputError(f"needs at least 2 bins and a depth of 0 or more; got bins={bins}, depth={depth}")
+    shuffled = rng.permutation(len(columns))
+    table = RankedTable.of(observables.take(shuffled, axis=0), columns[:, :depth].take(shuffled, axis=0))
+    return table, shuffled.take(table.rows)
 
 
 def _keep_freed_memory() -> None:
@@ -223,22 +235,131 @@ def _keep_freed_memory() -> None:
     np.empty(30 * 2**20, dtype=np.uint8)
 
 
-def _measure(
+def cv14(
+    labels: np.ndarray,
+    alpha: np.ndarray,
+    bins: int = 20,
+    *,
+    reference: Reference | Sequence[Reference] = "last",
+    bootstrap: int = 100,
+    floor: Literal["permutation", "analytic"] = "permutation",
+    permutations: int = 20,
+    seed: int = 0,
+) -> BiasResult:
+    """Drift of class fractions with resolution (eqs 17-18).
+
+    CV14 = sqrt(mean_k σ_k²), σ_k² = mean over equal-count bins l of (f̃_lk - f_k)², where f_k is the fraction
+    in the least biased bin.
+
+    Parameters
+    ----------
+    labels : array, shape (N,) of int, or (N, K) of float
+        Classes 0 = smooth, 1 = disk, …; or class probabilities, whose means are then the fractions.
+    alpha : array, shape (N,) or (N, J)
+        Resolution, or several observables (averaged over); rows with non-finite values are left out and
+        counted.
+    bins : int, default 20
+        Equal-count bins of each observable.
+    reference : "last" (default), "first", or one a column
+        The least biased bin: the last in resolution, the first in magnitude.
+    bootstrap : int, default 100
+        Resamples for the error; 0 for none.
+    floor : "permutation" (default) or "analytic"
+        How the value of unbiased labels is found: labels shuffled within leaves `permutations` times, or the
+        binomial variances of the bins. The first keeps leaf fractions and forgets α, also where the bins
+        differ in their true fractions; the second keeps each bin's own fraction, and is a little smaller
+        where labels are biased.
+    permutations : int, default 20
+        Shuffles for the floor.
+    seed : int, default 0
+        Seed of bootstrap and shuffles.
+
+    Returns
+    -------
+    BiasResult
+
+    Raises
+    ------
+    InputError
+        If shapes disagree, labels are not classes or probabilities, or there are fewer galaxies than bins.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(1)
+    >>> alpha = rng.lognormal(2.3, 0.45, 5000)
+    >>> labels = (rng.random(5000) < 0.6 * (1 - np.exp(-alpha**2 / 200))).astype(int)
+    >>> r = cv14(labels, alpha, bins=10, bootstrap=0)
+    >>> bool(r.excess > 5 * r.floor)
+    True
+    """
+    return cv18(
+        labels,
+        alpha,
+        None,
+        0,
+        bins,
+        reference=reference,
+        bootstrap=bootstrap,
+        floor=floor,
+        permutations=permutations,
+        seed=seed,
+    )
+
+
+def cv18(
     labels: np.ndarray,
     alpha: np.ndarray,
     intrinsic: np.ndarray | None,
+    depth: int = 6,
+    bins: int = 8,
     *,
-    depth: int,
-    bins: int,
-    reference: Reference | Sequence[Reference],
-    bootstrap: int,
-    floor: Literal["permutation", "analytic"],
-    permutations: int,
-    seed: int,
+    reference: Reference | Sequence[Reference] = "last",
+    bootstrap: int = 100,
+    floor: Literal["permutation", "analytic"] = "permutation",
+    permutations: int = 20,
+    seed: int = 0,
 ) -> BiasResult:
-    members, observables, columns, n_dropped = finite_columns(labels, alpha, intrinsic)
-    if bins < 2 or depth < 0:
-        raise InputError(f"needs at least 2 bins and a depth of 0 or more; got bins={bins}, depth={depth}")
+    """Drift of class fractions with resolution among galaxies of like intrinsic properties.
+
+    CV18 = sqrt(mean over observables, classes and leaves of Σ_l (f_l - f_ref)² / b): a k-d tree of 2^depth
+    leaves over the intrinsic columns, in each leaf b equal-count bins of each observable, and the least
+    biased bin of the same leaf as reference. The reference bin is counted in b.
+
+    Parameters
+    ----------
+    labels : array, shape (N,) of int, or (N, K) of float
+        Classes 0 = smooth, 1 = disk, …; or class probabilities.
+    alpha : array, shape (N,) or (N, J)
+        Observables, for example resolution alone, or apparent magnitude and resolution.
+    intrinsic : array, shape (N, P) or (N,)
+        Intrinsic properties in the order in which they split, for example log R_petro / kpc, M_r, redshift; None with
+        depth 0, which is CV14.
+    depth, bins : int
+        Tree levels and bins a leaf; choose them for at least 25 galaxies a bin (2^depth × bins bins).
+    reference, bootstrap, floor, permutations, seed
+        As for `cv14`.
+
+    Returns
+    -------
+    BiasResult
+        Rows with a non-finite value are left out and counted.
+
+    Raises
+    ------
+    InputError
+        If shapes disagree, labels are not classes or probabilities, or a leaf has fewer galaxies than bins.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(1)
+    >>> alpha = rng.lognormal(2.3, 0.45, 5000)
+    >>> magnitude = rng.normal(-21, 1, 5000)
+    >>> labels = (rng.random(5000) < 1 / (1 + np.exp(-magnitude - 21))).astype(int)
+    >>> r = cv18(labels, alpha, magnitude, depth=3, bins=5, bootstrap=0)
+    >>> bool(abs(r.value - r.floor) < 4 * r.floor_std)
+    True
+    """
+    members, observables, columns, n_dropped = _finite_columns(labels, alpha, intrinsic)
     if floor not in ("permutation", "analytic"):
         raise InputError(f'floor is "permutation" or "analytic"; got {floor!r}')
     if floor == "permutation" and permutations < 1:
@@ -247,11 +368,7 @@ def _measure(
         raise InputError(f"bootstrap is a number of resamples, 0 or more; got {bootstrap}")
     at = _reference_bins(reference, observables.shape[1], bins)
     rng = np.random.default_rng(seed)
-    # Sorts are stable: equal values of an observable would keep the file's order, and a file sorted by label would
-    # look biased. Shuffled first, ties fall at random.
-    shuffled = rng.permutation(members.shape[0])
-    table = RankedTable.of(observables.take(shuffled, axis=0), columns[:, :depth].take(shuffled, axis=0))
-    rows = shuffled.take(table.rows)
+    table, rows = _ranked(observables, columns, depth, bins, rng)
     shares, observables = Members.of(members.take(rows, axis=0)), observables.take(rows, axis=0)
     n = members.shape[0]
 
@@ -259,7 +376,7 @@ def _measure(
         counts = np.zeros(n, dtype=np.uint8)  # 256 times the same of n: a chance below 10^-500
         np.add.at(counts, generator.integers(0, n, n), np.uint8(1))
         try:
-            return _deviation(table.cut(depth, bins, counts).fractions(shares), at)
+            return _rms(_deviations(table.cut(depth, bins, counts).fractions(shares), at))
         except InputError:  # a leaf of this resample has fewer galaxies than bins
             return None
 
@@ -273,9 +390,9 @@ def _measure(
         except InputError:
             pool.shutdown(cancel_futures=True)
             raise
-        value = _deviation(cut.fractions(shares), at)
+        value = _rms(_deviations(cut.fractions(shares), at))
         if floor == "analytic":
-            floor_value, floor_std = _analytic_floor(shares, cut, at), float("nan")
+            floor_value, floor_std = _rms(_expected_deviations(shares, cut, at)), float("nan")
         else:
             in_leaves = by_leaf(cut.leaf)
 
@@ -283,7 +400,7 @@ def _measure(
                 """Shuffle objects within their leaves."""
                 shuffled, permutation = generator.permutation(n), np.empty(n, dtype=np.int64)
                 permutation[in_leaves] = shuffled[by_leaf(cut.leaf[shuffled])]
-                return _deviation(cut.fractions(shares.rows(permutation)), at)
+                return _rms(_deviations(cut.fractions(shares.rows(permutation)), at))
 
             permuted = np.array(list(pool.map(permute, rng.spawn(permutations))))
             # Variances add, so the floor to subtract in quadrature is the root mean square.
@@ -353,143 +470,6 @@ def _measure(
     )
 
 
-def cv14(
-    labels: np.ndarray,
-    alpha: np.ndarray,
-    bins: int = 20,
-    *,
-    reference: Reference | Sequence[Reference] = "last",
-    bootstrap: int = 100,
-    floor: Literal["permutation", "analytic"] = "permutation",
-    permutations: int = 20,
-    seed: int = 0,
-) -> BiasResult:
-    """Drift of class fractions with resolution (eqs 17-18).
-
-    CV14 = sqrt(mean_k σ_k²), σ_k² = mean over equal-count bins l of (f̃_lk - f_k)², where f_k is the fraction
-    in the least biased bin.
-
-    Parameters
-    ----------
-    labels : array, shape (N,) of int, or (N, K) of float
-        Classes 0 = smooth, 1 = disk, …; or class probabilities, whose means are then the fractions.
-    alpha : array, shape (N,) or (N, J)
-        Resolution, or several observables (averaged over); rows with non-finite values are left out and
-        counted.
-    bins : int, default 20
-        Equal-count bins of each observable.
-    reference : "last" (default), "first", or one a column
-        The least biased bin: the last in resolution, the first in magnitude.
-    bootstrap : int, default 100
-        Resamples for the error; 0 for none.
-    floor : "permutation" (default) or "analytic"
-        How the value of unbiased labels is found: labels shuffled within leaves `permutations` times, or the
-        binomial variances of the bins. The first keeps leaf fractions and forgets α, also where the bins
-        differ in their true fractions; the second keeps each bin's own fraction, and is a little smaller
-        where labels are biased.
-    permutations : int, default 20
-        Shuffles for the floor.
-    seed : int, default 0
-        Seed of bootstrap and shuffles.
-
-    Returns
-    -------
-    BiasResult
-
-    Raises
-    ------
-    InputError
-        If shapes disagree, labels are not classes or probabilities, or there are fewer galaxies than bins.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(1)
-    >>> alpha = rng.lognormal(2.3, 0.45, 5000)
-    >>> labels = (rng.random(5000) < 0.6 * (1 - np.exp(-alpha**2 / 200))).astype(int)
-    >>> r = cv14(labels, alpha, bins=10, bootstrap=0)
-    >>> bool(r.excess > 5 * r.floor)
-    True
-    """
-    return _measure(
-        labels,
-        alpha,
-        None,
-        depth=0,
-        bins=bins,
-        reference=reference,
-        bootstrap=bootstrap,
-        floor=floor,
-        permutations=permutations,
-        seed=seed,
-    )
-
-
-def cv18(
-    labels: np.ndarray,
-    alpha: np.ndarray,
-    intrinsic: np.ndarray,
-    depth: int = 6,
-    bins: int = 8,
-    *,
-    reference: Reference | Sequence[Reference] = "last",
-    bootstrap: int = 100,
-    floor: Literal["permutation", "analytic"] = "permutation",
-    permutations: int = 20,
-    seed: int = 0,
-) -> BiasResult:
-    """Drift of class fractions with resolution among galaxies of like intrinsic properties.
-
-    CV18 = sqrt(mean over observables, classes and leaves of Σ_l (f_l - f_ref)² / b): a k-d tree of 2^depth
-    leaves over the intrinsic columns, in each leaf b equal-count bins of each observable, and the least
-    biased bin of the same leaf as reference. The reference bin is counted in b.
-
-    Parameters
-    ----------
-    labels : array, shape (N,) of int, or (N, K) of float
-        Classes 0 = smooth, 1 = disk, …; or class probabilities.
-    alpha : array, shape (N,) or (N, J)
-        Observables, for example resolution alone, or apparent magnitude and resolution.
-    intrinsic : array, shape (N, P) or (N,)
-        Intrinsic properties in the order in which they split, for example log R_petro / kpc, M_r, redshift.
-    depth, bins : int
-        Tree levels and bins a leaf; choose them for at least 25 galaxies a bin (2^depth × bins bins).
-    reference, bootstrap, floor, permutations, seed
-        As for `cv14`.
-
-    Returns
-    -------
-    BiasResult
-        Rows with a non-finite value are left out and counted.
-
-    Raises
-    ------
-    InputError
-        If shapes disagree, labels are not classes or probabilities, or a leaf has fewer galaxies than bins.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(1)
-    >>> alpha = rng.lognormal(2.3, 0.45, 5000)
-    >>> magnitude = rng.normal(-21, 1, 5000)
-    >>> labels = (rng.random(5000) < 1 / (1 + np.exp(-magnitude - 21))).astype(int)
-    >>> r = cv18(labels, alpha, magnitude, depth=3, bins=5, bootstrap=0)
-    >>> bool(abs(r.value - r.floor) < 4 * r.floor_std)
-    True
-    """
-    return _measure(
-        labels,
-        alpha,
-        intrinsic,
-        depth=depth,
-        bins=bins,
-        reference=reference,
-        bootstrap=bootstrap,
-        floor=floor,
-        permutations=permutations,
-        seed=seed,
-    )
-
-
 @dataclass(frozen=True)
 class LeafMap:
     """Drift of class fractions with α in each leaf of the intrinsic tree.
@@ -545,26 +525,18 @@ def cv18_by_leaf(labels: Any, alpha: Any, intrinsic: Any, depth: int, bins: int,
     >>> found.excess.round(1)
     array([0. , 0.5])
     """
-    members, resolution, columns, _ = finite_columns(labels, alpha, intrinsic)
+    members, resolution, columns, _ = _finite_columns(labels, alpha, intrinsic)
     if resolution.shape[1] != 1:
         raise InputError(f"a map of leaves takes one observable, alpha of shape (N,); got {np.shape(alpha)}")
-    if bins < 2 or depth < 0:
-        raise InputError(f"needs at least 2 bins and a depth of 0 or more; got bins={bins}, depth={depth}")
-    shuffled = np.random.default_rng(seed).permutation(len(members))
-    table = RankedTable.of(resolution[shuffled], columns[shuffled])
-    cut, rows = table.cut(depth, bins), shuffled[table.rows]
-    shares = Members.of(members[rows])
-    fractions = cut.fractions(shares)[0]  # (L, b, K)
-    squares = cut.fractions(Members([column**2 for column in shares.columns], whole=False))[0]
-    held = np.diff(cut.edges, axis=1)
-    variance = np.clip(squares - fractions**2, 0, None) / held[:, :, None]
-    expected = variance + variance[:, -1:]
-    expected[:, -1] = 0.0
+    table, rows = _ranked(resolution, columns, depth, bins, np.random.default_rng(seed))
+    cut, shares = table.cut(depth, bins), Members.of(members[rows])
+    deviations = _deviations(cut.fractions(shares), [bins - 1])[0]  # (L, b, K)
+    expected = _expected_deviations(shares, cut, [bins - 1])[0]
     order = np.argsort(cut.leaf, kind="stable")
     parts = np.split(columns[rows][order], np.cumsum(np.bincount(cut.leaf, minlength=2**depth))[:-1])
     return LeafMap(
         medians=np.array([np.median(part, axis=0) for part in parts]),
-        counts=held.sum(axis=1),
-        values=np.sqrt(np.mean((fractions - fractions[:, -1:]) ** 2, axis=(1, 2))),
+        counts=np.diff(cut.edges, axis=1).sum(axis=1),
+        values=np.sqrt(np.mean(deviations, axis=(1, 2))),
         floors=np.sqrt(np.mean(expected, axis=(1, 2))),
     )

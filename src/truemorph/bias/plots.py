@@ -41,9 +41,7 @@ def binned_share(
 def plot_fit(fit: Any, ax: Any, bins: int) -> Any:
     """Binned labels and the fitted curves; flips of gold disks where there are any."""
     ax = axes_or_new(ax)
-    alpha = fit.alpha if fit.alpha.ndim == 1 else fit.alpha[:, 0]
-    trusted = fit.inputs.per_row.get("gold")
-    weights = fit.inputs.per_row.get("weights", np.ones(alpha.size))
+    alpha, trusted, weights = fit.data.resolution, fit.data.gold, fit.data.weights
     if trusted is not None and np.any(trusted == DISK):
         disks = trusted == DISK
         middle, share, error = binned_share(alpha[disks], fit.labels[disks] == SMOOTH, bins, weights[disks])
@@ -106,7 +104,7 @@ def plot_families(found: Any, ax: Any, bins: int = 12) -> Any:
     ax = plot_fit(first, ax, bins)
     ax.set(title="")
     for number, (name, fit) in enumerate(list(found.fits.items())[1:]):
-        alpha = fit.alpha if fit.alpha.ndim == 1 else fit.alpha[:, 0]
+        alpha = fit.data.resolution
         flips = np.asarray(fit.transition.flip_probability(fit.alpha))
         ax.plot(*_binned_mean(alpha, flips), lw=1, color=f"C{number + 2}", label=f"p(smooth | disk), {name}")
     ax.legend(frameon=False, fontsize=8)

@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import xlogy
 
-from truemorph.bias.drift import DriftRange
-from truemorph.bias.fitting.votes import VoteModel
-from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH, Space, Transition, transition_to_dict
+from truemorph.bias.likelihood import label_log_likelihood
+from truemorph.bias.maximum import differences
+from truemorph.bias.transitions import (
+    DISK,
+    Space,
+    Transition,
+    class_name,
+    described_findings,
+    transition_to_dict,
+)
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.results import Result, quantity_table
 
+if TYPE_CHECKING:
+    from truemorph.bias.drift import DriftRange
+    from truemorph.bias.votes import VoteModel
+
+ASSUMPTIONS = {
+    "likelihood": "true class fractions do not depend on alpha",
+    "binned": "true class fractions do not depend on alpha",
+    "conditional": "true class fractions do not depend on alpha at fixed intrinsic properties",
+    "gold": "gold labels are right, and known for a random part of the rows",
+    "votes": "true class fractions do not depend on alpha; votes are beta-binomial around the mean of a class",
+}
 # Methods that rest on labels alone.
 FROM_LABELS = ("likelihood", "binned", "votes")
 _NORMAL_95 = 1.96
+# Half of the 95 % point of chi-squared with one degree of freedom.
+SIGNIFICANT_GAIN = 1.92
 
 
 def failed_resamples(failed: int, resamples: int) -> Finding:
@@ -45,20 +66,55 @@ def flat_fractions_assumed(low: float, high: float, drift: DriftRange | None) ->
 
 
 @dataclass(frozen=True)
-class FitInputs:
-    """What a fit was made from, so that it can be made again: on a resample, or with another family."""
+class Data:
+    """What a fit is made from, checked.
+
+    Attributes
+    ----------
+    labels : array of int, shape (N,)
+        Observed labels; the majority where there are votes.
+    alpha : array, shape (N,) or (N, 1 + J)
+        Resolution, with the other observables behind it.
+    n_classes : int
+    weights : array, shape (N,)
+        Sampling weights of mean 1; ones where none were given.
+    gold : array of int, shape (N,), or None
+        -1 where unknown.
+    votes : array of int, shape (N, 2), or None
+    intrinsic : array, shape (N, P), or None
+        Columns that vary.
+    method : str
+    options : dict
+        Further arguments of `fit_transition`, which is `refit`.
+    """
 
     labels: np.ndarray
     alpha: np.ndarray
+    n_classes: int
+    weights: np.ndarray
+    gold: np.ndarray | None
+    votes: np.ndarray | None
+    intrinsic: np.ndarray | None
+    method: str
     options: dict[str, Any]
-    per_row: dict[str, np.ndarray]
     refit: Callable[..., TransitionFit]
 
-    def again(self, rows: np.ndarray | None = None, **changes: Any) -> TransitionFit:
-        """Fit once more, to some rows or with other options."""
-        chosen = slice(None) if rows is None else rows
-        arrays = {name: values[chosen] for name, values in self.per_row.items()}
-        return self.refit(self.labels[chosen], self.alpha[chosen], **{**self.options, **arrays, **changes})
+    @property
+    def resolution(self) -> np.ndarray:
+        """α alone, shape (N,)."""
+        return self.alpha if self.alpha.ndim == 1 else self.alpha[:, 0]
+
+    @property
+    def observed(self) -> np.ndarray:
+        """Labels as 0 and 1, or fractions of votes, shape (N, K)."""
+        if self.votes is None:
+            return np.eye(self.n_classes)[self.labels]
+        return self.votes / self.votes.sum(axis=1, keepdims=True)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the weights differ."""
+        return bool(np.ptp(self.weights) > 0)
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,19 +134,19 @@ class TransitionFit(Result):
     log_likelihood : float
         Of the labels at the estimate, weighted if weights were given, whatever the method. With gold labels: of their
         observed labels given the true classes, Σ log p(ỹ | y, α), at its maximum.
-    aic : float
-        Akaike's criterion, 2 × parameters - 2 log-likelihood.
     findings : tuple of Finding
-    method, family, assumption : str
-        How it was made, and what it rests on.
-    n_objects : int
-        Galaxies used.
     values : dict of str to float
         The parameters, by the names of `stderr`.
     n_parameters : int
         Free parameters; of labels alone, class fractions included.
+    space : Space
+        How the parameters were searched.
+    point : array, shape (P,)
+        The unconstrained parameters; where votes were fitted, those of the vote model too.
     covariance : array, shape (P, P)
-        Of the unconstrained parameters `point`; NaN in the rows of those at a bound.
+        Of `point`; NaN in the rows of parameters at a bound.
+    data : Data
+        What the fit was made from.
     resampled : array, shape (R, P), or None
         The points of R resamples, where errors come from bootstrap.
     drift : DriftRange or None
@@ -101,53 +157,130 @@ class TransitionFit(Result):
         p(y | z) where intrinsic properties were given.
     votes : VoteModel or None
         Where vote counts were fitted: the transition of a single vote, and the over-dispersion.
-    rebuild, influence : callable or None
-        The transition at another point; and how far each galaxy pulls the point, shape (P, N), for errors of what is
-        computed from the same labels.
+    influence : callable or None
+        How far each galaxy pulls the point, shape (P, N), for errors of what is computed from the same labels.
     """
 
     transition: Transition
     class_fractions: np.ndarray
     stderr: dict[str, float]
     log_likelihood: float
-    aic: float
     findings: tuple[Finding, ...]
-    method: str
-    family: str
-    assumption: str
-    n_objects: int
     values: dict[str, float]
     n_parameters: int
-    space: Space | None
+    space: Space
     point: np.ndarray
     covariance: np.ndarray
-    inputs: FitInputs = field(repr=False)
+    data: Data
     drift: DriftRange | None = None
-    fraction_samples: np.ndarray | None = field(default=None, repr=False)
-    probabilities: np.ndarray | None = field(default=None, repr=False)
+    fraction_samples: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
     votes: VoteModel | None = None
-    resampled: np.ndarray | None = field(default=None, repr=False)
-    rebuild: Callable[[np.ndarray], Transition] | None = field(default=None, repr=False)
-    influence: Callable[[], np.ndarray] | None = field(default=None, repr=False)
+    resampled: np.ndarray | None = None
+    influence: Callable[[], np.ndarray] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        space: Space,
+        data: Data,
+        point: np.ndarray,
+        covariance: np.ndarray,
+        fractions: np.ndarray,
+        fraction_stderr: float,
+        *,
+        fraction_at_bound: bool = False,
+        more_values: Mapping[str, tuple[float, float]] | None = None,
+        votes: VoteModel | None = None,
+        findings: tuple[Finding, ...] = (),
+        **found: Any,
+    ) -> TransitionFit:
+        """Return the result of a method: its parameters with their errors, and what is to be said of them.
+
+        Parameters
+        ----------
+        fractions : array, shape (K,)
+        fraction_stderr : float
+            Of the disk fraction.
+        fraction_at_bound : bool
+            Whether one of the fractions is 0 or 1.
+        more_values : dict of str to (value, error), optional
+            Parameters that are not T's.
+        **found
+            Further attributes of the result.
+        """
+        at, known = point[: space.size], covariance[: space.size, : space.size]
+        of_t = space.values(at)
+        slopes = differences(space.values, at)  # (P, V)
+        stuck = np.isnan(np.diag(known))
+        # A value that moves with a parameter at its bound has no error from the curvature.
+        variance = np.einsum("pv,pq,qv->v", slopes, np.where(np.isnan(known), 0.0, known), slopes)
+        lost = (np.abs(slopes[stuck]) > 1e-6).any(axis=0) if stuck.any() else np.zeros(of_t.size, dtype=bool)
+        errors = np.where(lost | (variance < 0), np.nan, np.sqrt(np.maximum(variance, 0)))
+        values = dict(zip(space.names, of_t.tolist(), strict=True))
+        stderr = dict(zip(space.names, errors.tolist(), strict=True))
+        transition = space.build(at) if votes is None else votes.label_transition(data.alpha)
+        said = [*findings, *described_findings(transition_to_dict(transition))]
+        said += _estimate_findings(space, data, at, values, stderr, fraction_at_bound)
+        if data.method in ("likelihood", "binned") and data.alpha.ndim == 1:
+            said += _drift_findings(transition, fractions, data, space.names[0] if space.names else space.family)
+        for name, (value, error) in (more_values or {}).items():
+            values[name], stderr[name] = value, error
+        stderr["disk_fraction"] = fraction_stderr
+        return cls(
+            transition=transition,
+            class_fractions=fractions,
+            stderr=stderr,
+            findings=tuple(said),
+            values=values,
+            space=space,
+            point=point,
+            covariance=covariance,
+            data=data,
+            votes=votes,
+            **found,
+        )
 
     @property
     def labels(self) -> np.ndarray:
         """Observed labels, shape (N,); the majority where votes were fitted."""
-        labels = self.inputs.labels
-        return labels if labels.ndim == 1 else (labels[:, DISK] > labels[:, SMOOTH]).astype(np.int64)
+        return self.data.labels
 
     @property
     def alpha(self) -> np.ndarray:
         """Resolution, shape (N,); with observables α and these, shape (N, 1 + J)."""
-        more = self.inputs.per_row.get("observables")
-        return self.inputs.alpha if more is None else np.column_stack([self.inputs.alpha, more])
+        return self.data.alpha
+
+    @property
+    def n_objects(self) -> int:
+        """Galaxies used."""
+        return self.labels.size
+
+    @property
+    def method(self) -> str:
+        """How it was made."""
+        return self.data.method
+
+    @property
+    def family(self) -> str:
+        """Family of T(α), or of T(α) of a single vote."""
+        return self.space.family
+
+    @property
+    def assumption(self) -> str:
+        """What it rests on."""
+        return ASSUMPTIONS[self.method]
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion, 2 × parameters - 2 log-likelihood."""
+        return 2 * self.n_parameters - 2 * self.log_likelihood
 
     def transition_at(self, point: np.ndarray) -> Transition:
         """T(α) at another point of the unconstrained parameters, shape (P,)."""
-        if self.rebuild is not None:
-            return self.rebuild(point)
-        assert self.space is not None
-        return self.space.build(point)
+        if self.votes is None:
+            return self.space.build(point)
+        return self.votes.at(self.space, point, self.votes.numbers).label_transition(self.alpha)
 
     def made_from(self, labels: np.ndarray, alpha: np.ndarray) -> bool:
         """Whether these are the very labels and α of the fit."""
@@ -166,20 +299,29 @@ class TransitionFit(Result):
                 continue
         return fits
 
-    def again(self, rows: np.ndarray) -> TransitionFit:
-        """Fit to other rows of the same data, with the same knots and free parameters.
+    def again(self, rows: np.ndarray | None = None, **changes: Any) -> TransitionFit:
+        """Fit to other rows of the same data, with the same knots and free parameters, or with other options.
 
         Raises
         ------
         InputError
-            If these rows can't be fitted.
+            If this can't be fitted.
         """
-        same: dict[str, Any] = {"bootstrap": 0}
+        data, chosen = self.data, slice(None) if rows is None else rows
+        labels = data.labels if data.votes is None else data.votes
+        per_row = {
+            "gold": data.gold,
+            "weights": data.weights,
+            "intrinsic": data.intrinsic,
+            "observables": None if data.alpha.ndim == 1 else data.alpha[:, 1:],
+        }
+        arrays = {name: values[chosen] for name, values in per_row.items() if values is not None}
+        options = {**data.options, "method": data.method, "n_classes": data.n_classes, "delta": None}
         if "false_disk" in self.values:  # also where these rows show none
-            same["false_disk"] = "fit"
-        if self.family == "monotone":
-            same["knots"] = self.inputs.options["knots"] if self.votes else self.transition.parameters()["knots"]
-        return self.inputs.again(rows, **same)
+            options["false_disk"] = "fit"
+        if self.family == "monotone" and self.votes is None:
+            options["knots"] = self.transition.parameters()["knots"]
+        return data.refit(labels[chosen], data.resolution[chosen], **{**options, **arrays, **changes})
 
     def with_bootstrap_errors(self, resamples: int = 100, seed: int = 0) -> TransitionFit:
         """Return the same fit with standard errors from the scatter of resamples.
@@ -206,14 +348,13 @@ class TransitionFit(Result):
             stderr={**self.stderr, **stderr},
             covariance=np.cov(points.T).reshape(self.point.size, -1),
             resampled=points,
-            influence=None,
             findings=findings,
         )
 
     @property
     def labelled_fraction(self) -> float:
         """Disk fraction of the labels as given."""
-        return float(np.average(self.labels == DISK, weights=self.inputs.per_row.get("weights")))
+        return float(np.average(self.labels == DISK, weights=self.data.weights))
 
     @property
     def disk_fraction_range(self) -> tuple[float, float]:
@@ -248,26 +389,29 @@ class TransitionFit(Result):
             return [self.transition_at(self.resampled[row]) for row in rng.integers(0, len(self.resampled), n)]
         moves = rng.multivariate_normal(np.zeros(self.point.size), np.nan_to_num(self.covariance), n)
         points = self.point + moves
-        if self.space is not None and self.space.size == self.point.size:
+        if self.votes is None:
             points = np.clip(points, self.space.lower, self.space.upper)
         return [self.transition_at(point) for point in points]
 
-    def summary(self) -> str:
-        """Return the disk fraction with its range and error, and the parameters, as text."""
-        low, high = self.disk_fraction_range
+    def summary_lines(self, low: float, high: float, *more: str) -> list[str]:
+        """Return the disk fraction with this range, the parameters, more lines about them, and the likelihood."""
         lines = [
             f"disk fraction {self.class_fractions[DISK]:.3f} (range {low:.3f} to {high:.3f}; statistical error "
             f"{self.stderr['disk_fraction']:.3f}); labelled {self.labelled_fraction:.3f}"
         ]
         lines += [f"{name} = {value:.3f} ± {self.stderr[name]:.3f}" for name, value in self.values.items()]
+        lines += more
         if self.drift is not None:
             lines.append(self.drift.statement)
-        lines += [
+        lines.append(
             f"{self.family} family, method {self.method}, {self.n_objects:,} galaxies; log-likelihood "
-            f"{self.log_likelihood:.1f}",
-            f"assumes that {self.assumption}",
-        ]
-        return "\n".join(lines)
+            f"{self.log_likelihood:.1f}"
+        )
+        return lines
+
+    def summary(self) -> str:
+        """Return the disk fraction with its range and error, and the parameters, as text."""
+        return "\n".join([*self.summary_lines(*self.disk_fraction_range), f"assumes that {self.assumption}"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return family, parameters, errors and findings as plain values; `load` and `DebiasedLoss` accept them."""
@@ -276,7 +420,7 @@ class TransitionFit(Result):
                 **transition_to_dict(self.transition),
                 "values": self.values,
                 "stderr": self.stderr,
-                "class_fractions": dict(zip(CLASS_NAMES, self.class_fractions.tolist(), strict=True)),
+                "class_fractions": {class_name(k, self.data.n_classes): f for k, f in enumerate(self.class_fractions)},
                 "disk_fraction_range": self.disk_fraction_range,
                 "labelled_fraction": self.labelled_fraction,
                 "drift": None if self.drift is None else self.drift.to_dict(),
@@ -319,3 +463,98 @@ class TransitionFit(Result):
         from truemorph.bias.plots import plot_fit
 
         return plot_fit(self, ax, bins)
+
+
+def _estimate_findings(
+    space: Space, data: Data, point: np.ndarray, values: dict[str, float], stderr: dict[str, float], at_edge: bool
+) -> list[Finding]:
+    """Where the data may not determine the estimate."""
+    findings = []
+    at_bound = (point - space.lower < 1e-3) | (space.upper - point < 1e-3)
+    for name, value in values.items():
+        if name == "false_disk" or not space.separate:
+            continue
+        if at_bound[space.names.index(name)]:
+            findings.append(
+                Finding(
+                    "parameter-at-bound",
+                    "caution",
+                    f"{name} = {value:.3g} lies at the edge of its search range: the labels do not determine it.",
+                    "Give gold labels (`gold`), or choose a family with fewer parameters (`family`).",
+                )
+            )
+        elif space.positive and not stderr[name] < 0.5 * value:
+            error = f"{stderr[name]:.2g}" if np.isfinite(stderr[name]) else "unknown"
+            findings.append(
+                Finding(
+                    "parameter-uncertain",
+                    "caution",
+                    f"{name} = {value:.3g} is uncertain (error {error}): the likelihood is nearly flat.",
+                    "Use more galaxies, or give gold labels (`gold`).",
+                )
+            )
+    if at_edge:
+        findings.append(
+            Finding(
+                "fraction-at-bound",
+                "caution",
+                "A class fraction is 0 or 1: labels alone cannot separate bias from a missing class here. The errors "
+                "of the other parameters are at this fixed fraction.",
+                "Give gold labels (`gold`).",
+            )
+        )
+    if space.family == "monotone" and data.method not in ("gold", "conditional"):
+        findings.append(
+            Finding(
+                "best-resolved-unbiased-assumed",
+                "caution",
+                "The monotone family assumes that the best resolved galaxies are labelled without bias, which labels "
+                "alone cannot show.",
+                "Give gold labels (`gold`), or compare with a family that has a formula (`family`).",
+            )
+        )
+    if np.ptp(data.resolution) < 1e-9 * np.abs(data.resolution).max():
+        findings.append(
+            Finding(
+                "alpha-constant",
+                "problem",
+                "All galaxies have the same α, so these labels say nothing about T(α).",
+                "Use galaxies of different resolution.",
+            )
+        )
+    return findings
+
+
+def _drift_findings(transition: Transition, fractions: np.ndarray, data: Data, name: str) -> list[Finding]:
+    """Whether the labels drift with α at all, and labels that no T(α) explains."""
+    findings = []
+    alpha, labels = data.alpha, data.labels
+    impossible = int(np.sum((alpha == 0) & (labels == 1)))
+    if impossible:
+        findings.append(
+            Finding(
+                "disks-at-alpha-zero",
+                "caution",
+                f"{impossible:,} galaxies at α = 0 are labelled disk, although no disk can be seen there.",
+                "Check their radii.",
+            )
+        )
+    resolved = alpha > 0
+    weights = data.weights
+    with np.errstate(divide="ignore"):
+        rows = np.broadcast_to(np.log(fractions), (labels.size, data.n_classes))
+    by_galaxy = weights * label_log_likelihood(rows, labels, alpha, transition)
+    shares = np.bincount(labels[resolved], weights=weights[resolved], minlength=data.n_classes)
+    gain = float(by_galaxy[resolved].sum() - np.sum(xlogy(shares, shares / shares.sum())))
+    gain *= weights.sum() ** 2 / (weights.size * np.sum(weights**2))  # weighted rows weigh as fewer
+    if gain < SIGNIFICANT_GAIN:
+        findings.append(
+            Finding(
+                "no-drift",
+                "caution",
+                f"The labels do not drift significantly with α: the log-likelihood is {gain:.1f} above that of "
+                f"constant fractions, so {name} is an upper limit at most.",
+                "Do not correct these labels unless gold labels (`gold`) show a bias.",
+            )
+        )
+    return findings

@@ -17,8 +17,9 @@ from truemorph.bias.diagnostics import (
     group_findings,
 )
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.fitting.gold import check_gold, classes_in
 from truemorph.bias.fractions import PopulationFractions, debiased_fractions
+from truemorph.bias.gold import check_gold
+from truemorph.bias.likelihood import classes_in
 from truemorph.bias.plots import plot_fractions
 from truemorph.bias.result import FROM_LABELS, TransitionFit, failed_resamples
 from truemorph.bias.selection import balance_findings
@@ -78,23 +79,11 @@ class TransitionStudy(Result):
 
     def summary(self) -> str:
         """Return disk fraction, parameters, families and fractions by bin as text."""
-        fit, (low, high) = self.fit, self.disk_fraction_range
-        lines = [
-            f"disk fraction {fit.class_fractions[DISK]:.3f} (range {low:.3f} to {high:.3f}; statistical error "
-            f"{fit.stderr['disk_fraction']:.3f}); labelled {fit.labelled_fraction:.3f}"
-        ]
-        for name, value in fit.values.items():
-            lines.append(f"{name} = {value:.3f} ± {fit.stderr[name]:.3f}")
-        lines += [f"{name} (bootstrap) ± {value:.3f}" for name, value in self.bootstrap_std.items()]
-        if fit.drift is not None:
-            lines.append(fit.drift.statement)
-        lines.append(
-            f"{fit.family} family, method {fit.method}, {fit.n_objects:,} galaxies; log-likelihood "
-            f"{fit.log_likelihood:.1f}"
-        )
+        scatter = [f"{name} (bootstrap) ± {value:.3f}" for name, value in self.bootstrap_std.items()]
+        lines = self.fit.summary_lines(*self.disk_fraction_range, *scatter)
         lines += [f"{name} = {self.about[name]}" for name in ("alpha",) if self.about.get(name)]
         lines += [f"{name}: {self.about[name]}" for name in ("definition",) if self.about.get(name)]
-        lines += [f"assumes that {fit.assumption}", f"check: {self.check.statement}"]
+        lines += [f"assumes that {self.fit.assumption}", f"check: {self.check.statement}"]
         if self.families is not None:
             lines.append(self.families.summary())
         return "\n".join([*lines, *self._fraction_lines()])

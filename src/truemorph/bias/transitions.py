@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from itertools import product
 from reprlib import Repr
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -127,22 +127,12 @@ class Search:
         return len(self.seen)
 
     def check_one_resolution(self, family: str) -> None:
-        """Refuse several observables.
-
-        Raises
-        ------
-        InputError
-        """
+        """Refuse several observables."""
         if self.alpha.ndim == 2:
             raise InputError(f'several observables need family="logistic"; {family} takes alpha of shape (N,)')
 
     def check_two_classes(self, family: str) -> None:
-        """Refuse several observables, and other numbers of classes than two.
-
-        Raises
-        ------
-        InputError
-        """
+        """Refuse several observables, and other numbers of classes than two."""
         self.check_one_resolution(family)
         if self.n_classes != 2:
             raise InputError(f'{family} is a family of two classes; for {self.n_classes} use "matrix" or "logistic"')
@@ -155,64 +145,52 @@ class Space:
     Attributes
     ----------
     family : str
-    names : tuple of str, length V
+    names : sequence of str, length V
         What `values` gives, in order.
     build : callable
         Point, shape (P,), to transition.
     values : callable
         Point to the named parameters, shape (V,).
-    lower, upper : array, shape (P,)
+    bounds : sequence of (lower, upper), length P
     starts : array, shape (S, P)
-        Where to begin, the likeliest first.
+        Where to begin, the likeliest first; moved inside the bounds.
     separate : bool
         Whether each value follows from one coordinate of the point alone.
     positive : bool
         Whether the values are positive numbers or probabilities.
+    lower, upper : array, shape (P,)
+        The bounds.
     """
 
     family: str
     n_classes: int
-    names: tuple[str, ...]
+    names: Sequence[str]
     build: Callable[[np.ndarray], Transition]
     values: Callable[[np.ndarray], np.ndarray]
-    lower: np.ndarray
-    upper: np.ndarray
+    bounds: Sequence[tuple[float, float]]
     starts: np.ndarray
     separate: bool = True
     positive: bool = True
+    lower: np.ndarray = field(init=False)
+    upper: np.ndarray = field(init=False)
 
-    @classmethod
-    def bounded(
-        cls,
-        family: str,
-        n_classes: int,
-        names: Sequence[str],
-        build: Callable[[np.ndarray], Transition],
-        values: Callable[[np.ndarray], np.ndarray],
-        bounds: Sequence[tuple[float, float]],
-        starts: Sequence[Sequence[float]],
-        *,
-        separate: bool = True,
-        positive: bool = True,
-    ) -> Space:
-        """Return a space with bounds (lower, upper) of each coordinate; starts are moved inside them."""
-        lower, upper = np.array(bounds, dtype=np.float64).reshape(-1, 2).T
-        at = np.clip(np.array(starts, dtype=np.float64).reshape(len(starts), -1), lower, upper)
-        return cls(family, n_classes, tuple(names), build, values, lower, upper, at, separate, positive)
+    def __post_init__(self) -> None:
+        lower, upper = np.array(self.bounds, dtype=np.float64).reshape(-1, 2).T
+        starts = np.asarray(self.starts, dtype=np.float64)
+        for name, value in {"lower": lower, "upper": upper, "starts": np.clip(starts, lower, upper)}.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def fixed(cls, transition: Transition) -> Space:
         """Return the space of no parameters: T is known."""
-        nothing = np.empty(0)
         return cls(
             transition.family,
             transition.n_classes,
             (),
             lambda _: transition,
-            lambda _: nothing,
-            nothing,
-            nothing,
-            np.empty((1, 0)),
+            lambda _: np.empty(0),
+            bounds=[],
+            starts=np.empty((1, 0)),
         )
 
     @property
@@ -385,7 +363,7 @@ class FlipTransition:
         shapes = _SHAPE_STARTS if "shape" in kinds.values() else _SHAPE_STARTS[:1]
         starts = [start(scale, shape) for shape, scale in product(shapes, _SCALE_STARTS)]
         bounds = [bounds_of[kind] for kind in kinds.values()]
-        space = Space.bounded(cls.family, 2, list(kinds), build, values, bounds, starts)
+        space = Space(cls.family, 2, list(kinds), build, values, bounds, np.array(starts))
         flips = build(space.starts[0]).flip_probability(search.alpha)
         wrong = np.flatnonzero(~((flips >= 0) & (flips <= 1)))
         if wrong.size:
@@ -595,9 +573,7 @@ class MatrixTransition:
         values = np.asarray(self.values, dtype=np.float64)
         if values.ndim != 2 or values.shape[0] != values.shape[1] or values.shape[0] < 2:
             raise InputError(f"a transition matrix is square, K×K with K >= 2; got shape {values.shape}")
-        in_range = bool(np.all((values >= 0) & (values <= 1)))
-        if not in_range or not np.allclose(values.sum(axis=1), 1.0, atol=1e-6):
-            raise InputError("each row of a transition matrix holds probabilities that sum to 1")
+        _check_rows(values)
         object.__setattr__(self, "values", tuple(map(tuple, values.tolist())))
 
     def __repr__(self) -> str:
@@ -605,7 +581,7 @@ class MatrixTransition:
 
     @classmethod
     def identity(cls, n_classes: int = 2) -> MatrixTransition:
-        """Labels taken at their word: T = 1, the naive training of Table 1, rows c and d."""
+        """Labels that are treated as correct: T = 1, the naive training of Table 1, rows c and d."""
         return cls(tuple(map(tuple, np.eye(n_classes).tolist())))
 
     @property
@@ -648,16 +624,22 @@ class MatrixTransition:
             odds = np.exp(scores)
             return odds / odds.sum(axis=1, keepdims=True)
 
-        return Space.bounded(
+        return Space(
             cls.family,
             n_classes,
             [f"p({class_name(s, n_classes)}|{class_name(y, n_classes)})" for y, s in pairs],
             lambda point: cls(tuple(map(tuple, full(point).tolist()))),
             lambda point: full(point)[tuple(pairs.T)],
             [(-LOGIT_BOUND, LOGIT_BOUND)] * len(pairs),
-            [[-2.0] * len(pairs)],
+            np.full((1, len(pairs)), -2.0),
             separate=False,
         )
+
+
+def _check_rows(values: np.ndarray) -> None:
+    in_range = bool(np.all((values >= 0) & (values <= 1)))
+    if not in_range or not np.allclose(values.sum(axis=-1), 1.0, atol=1e-6):
+        raise InputError("each row of a transition matrix holds probabilities that sum to 1")
 
 
 def class_name(k: int, n_classes: int) -> str:
@@ -795,7 +777,7 @@ class MonotoneTransition(FlipTransition):
         n_false = int(false_disk is None)
         bounds = [(-LOGIT_BOUND, LOGIT_BOUND)] * n_free + [FALSE_DISK_BOUNDS] * n_false
         starts = [[1.5] + [1.0] * (n_free - 1) + [FALSE_DISK_START] * n_false]
-        return Space.bounded(cls.family, 2, names, build, values, bounds, starts, separate=False)
+        return Space(cls.family, 2, names, build, values, bounds, np.array(starts), separate=False)
 
 
 @dataclass(frozen=True, repr=False)
@@ -832,9 +814,7 @@ class TabulatedTransition:
         if values.ndim != 3 or values.shape[1] != values.shape[2] or values.shape[1] < 2:
             raise InputError(f"values must have shape (M, K, K) with K >= 2; got {values.shape}")
         knots = _check_knots(self.knots, values)
-        in_range = bool(np.all((values >= 0) & (values <= 1)))
-        if not in_range or not np.allclose(values.sum(axis=2), 1.0, atol=1e-6):
-            raise InputError("each row of a transition matrix holds probabilities that sum to 1")
+        _check_rows(values)
         object.__setattr__(self, "knots", tuple(knots.tolist()))
         object.__setattr__(self, "values", tuple(tuple(map(tuple, one)) for one in values.tolist()))
 
@@ -936,11 +916,6 @@ class LogisticTransition:
         """Number of classes K."""
         return len(self.coefficients)
 
-    @property
-    def allowed(self) -> np.ndarray:
-        """Which flips can happen, shape (K, K); the diagonal is True."""
-        return ~np.isnan(np.asarray(self.coefficients)[:, :, 0]) | np.eye(self.n_classes, dtype=bool)
-
     def log_matrix(self, alpha: Array) -> Array:
         """log p(ỹ | y, o), shape (N, K, K); `alpha` are the observables, shape (N,) or (N, J)."""
         observables = self._observables(alpha)
@@ -1037,7 +1012,7 @@ class LogisticTransition:
         first = [-1.0 if s == SMOOTH else FALSE_DISK_START for _, s in pairs]
         starts = [[v for f in first for v in [f, *[slope] * n_observables]] for slope in (-0.7, 0.0)]
         bounds = [(-3 * LOGIT_BOUND, 3 * LOGIT_BOUND)] * len(named)
-        return Space.bounded(cls.family, n_classes, named, build, np.array, bounds, starts, positive=False)
+        return Space(cls.family, n_classes, named, build, np.array, bounds, np.array(starts), positive=False)
 
 
 # Every class of this module that has a `family`.

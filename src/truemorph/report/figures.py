@@ -172,9 +172,8 @@ def _flip_data(
 ) -> pl.DataFrame:
     """`what`, `alpha`, `value`, `stderr` (of counted fractions)."""
     fit = study.fit
-    weights = fit.inputs.per_row.get("weights", np.ones(alpha.size))
     counted: dict[str, Sequence[Any]] = {
-        "labelled smooth": binned_share(alpha, fit.labels == SMOOTH, _POINTS, weights),
+        "labelled smooth": binned_share(alpha, fit.labels == SMOOTH, _POINTS, fit.data.weights),
         **{f"true disks labelled smooth, {definition}": [table[name] for name in ("mean", "share", "stderr")]
            for definition, table in found.flipped.items()},
     }  # fmt: skip

@@ -14,8 +14,8 @@ import numpy as np
 from scipy.special import betaln, expit, gammaln, log_softmax
 from scipy.stats import betabinom
 
-from truemorph.bias.fitting.estimate import Data, Estimate
 from truemorph.bias.maximum import climb, differences, maximise, with_differences
+from truemorph.bias.result import Data, TransitionFit
 from truemorph.bias.transitions import DISK, SMOOTH, Space, TabulatedTransition, Transition
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -77,6 +77,12 @@ class VoteModel:
     numbers: tuple[np.ndarray, np.ndarray]
     class_fractions: np.ndarray
 
+    @classmethod
+    def at(cls, space: Space, point: np.ndarray, numbers: tuple[np.ndarray, np.ndarray]) -> VoteModel:
+        """Return the model at a point [T's, logit of the disk fraction, logits of ρ]."""
+        n = space.size
+        return cls(space.build(point[:n]), expit(point[n + 1 :]), numbers, np.exp(log_softmax([0.0, point[n]])))
+
     def log_probabilities(self, votes: np.ndarray, alpha: np.ndarray) -> np.ndarray:
         """log p(k of n | y, α), shape (N, 2), without the factor that only counts orders."""
         return _log_given_class(self.transition, self.overdispersion, votes, alpha)
@@ -136,20 +142,16 @@ def _log_given_class(
     return np.stack(columns, axis=1)
 
 
-def by_votes(space: Space, data: Data) -> Estimate:
+def by_votes(space: Space, data: Data) -> TransitionFit:
     """Maximise the likelihood of counts: Σ log Σ_y f_y BetaBinomial(k; n, μ_y(α), ρ_y).
 
     A point is [T's, logit of the disk fraction, logits of ρ]. Rows with a gold label enter with that class alone.
     """
     assert data.votes is not None
-    votes, numbers, n = data.votes, _vote_numbers(data.votes), space.size
+    votes, n = data.votes, space.size
     known = np.full(votes.shape, False)
     if data.gold is not None:
         known = (data.gold[:, None] >= 0) & (data.gold[:, None] != np.arange(2))
-
-    def model(point: np.ndarray) -> VoteModel:
-        fractions = np.exp(log_softmax([0.0, point[n]]))
-        return VoteModel(space.build(point[:n]), expit(point[n + 1 :]), numbers, fractions)
 
     def terms(point: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
         given = _log_given_class(space.build(point[:n]), expit(point[n + 1 :]), votes[rows], data.alpha[rows])
@@ -170,8 +172,8 @@ def by_votes(space: Space, data: Data) -> Estimate:
 
     pull = influence() if data.weighted else None
     covariance = best.covariance() if pull is None else np.where(best.free[:, None] & best.free, pull @ pull.T, np.nan)
-    found, variance = model(best.point), covariance[n, n]
-    names, rho = ("overdispersion_smooth", "overdispersion_disk"), found.overdispersion
+    found, variance = VoteModel.at(space, best.point, _vote_numbers(votes)), covariance[n, n]
+    rho = found.overdispersion
     rho_stderr = rho * (1 - rho) * np.sqrt(np.diag(covariance)[n + 1 :])
     for_disk = float(found.transition.matrix(np.median(data.alpha, keepdims=True))[0, SMOOTH, DISK])
     findings: tuple[Finding, ...] = ()
@@ -185,19 +187,21 @@ def by_votes(space: Space, data: Data) -> Estimate:
                 "Use more galaxies, give gold labels (`gold`), or fit the majority labels instead of the votes.",
             ),
         )
-    return Estimate(
-        transition=found.label_transition(data.alpha),
-        point=best.point,
-        covariance=covariance,
-        fractions=found.class_fractions,
-        fraction_stderr=float(found.class_fractions.prod() * np.sqrt(variance)) if variance > 0 else float("nan"),
+    return TransitionFit.of(
+        space,
+        data,
+        best.point,
+        covariance,
+        found.class_fractions,
+        float(found.class_fractions.prod() * np.sqrt(variance)) if variance > 0 else float("nan"),
         log_likelihood=best.value,
         n_parameters=best.point.size,
         influence=influence,
         findings=findings,
         fraction_at_bound=not best.free[n],
         votes=found,
-        rebuild=lambda point: model(point).label_transition(data.alpha),
-        more_values=dict(zip(names, rho.tolist(), strict=True)),
-        more_stderr=dict(zip(names, rho_stderr.tolist(), strict=True)),
+        more_values={
+            "overdispersion_smooth": (float(rho[SMOOTH]), float(rho_stderr[SMOOTH])),
+            "overdispersion_disk": (float(rho[DISK]), float(rho_stderr[DISK])),
+        },
     )

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from truemorph.arrays import float_array
 from truemorph.bias.binning import equal_count_edges
-from truemorph.bias.fitting.estimate import Data, Estimate
-from truemorph.bias.likelihood import label_columns, log_sum_exp
+from truemorph.bias.likelihood import check_columns, label_columns, log_sum_exp
 from truemorph.bias.maximum import Maximum, climb, differences, maximise, polish
+from truemorph.bias.result import Data, TransitionFit
 from truemorph.bias.softmax import class_variances, information_matrix
 from truemorph.bias.transitions import DISK, Space, Transition
 from truemorph.errors import InputError
@@ -63,7 +63,8 @@ class Mixture:
         return np.concatenate([[0.0], np.full(self.design.shape[1] - 1, self.ridge)])
 
     @cached_property
-    def _same_for_all(self) -> bool:
+    def same_for_all(self) -> bool:
+        """Whether all galaxies have the same class fractions."""
         return self.design.shape[1] == 1 and self.offset is None
 
     def rows(self, chosen: np.ndarray | slice) -> Mixture:
@@ -96,7 +97,7 @@ class Mixture:
 
     def log_prior(self, coefficients: np.ndarray) -> np.ndarray:
         """log p(y | z), shape (N, K), or (1, K) where it is the same for all."""
-        design = self.design[:1] if self._same_for_all else self.design
+        design = self.design[:1] if self.same_for_all else self.design
         scores = np.column_stack([np.zeros(len(design)), design @ coefficients.T])
         if self.offset is not None:
             scores[:, 1] += self.offset
@@ -158,7 +159,7 @@ class Mixture:
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Bounds of a point: T's, and of the logits of class fractions where these are all there is."""
         size = (self.space.n_classes - 1) * self.design.shape[1]
-        edge = np.full(size, _LOGIT_BOUND if self._same_for_all else np.inf)
+        edge = np.full(size, _LOGIT_BOUND if self.same_for_all else np.inf)
         return np.concatenate([self.space.lower, -edge]), np.concatenate([self.space.upper, edge])
 
     def starts(self) -> np.ndarray:
@@ -230,7 +231,7 @@ def fit_mixture(mixture: Mixture, start: np.ndarray | None = None, steps: int = 
     lower, upper = mixture.bounds()
     starts = mixture.starts() if start is None else start[None]
     n = mixture.labels.size
-    if mixture.design.shape[1] == 1 and mixture.offset is None and mixture.alpha.ndim == 1:
+    if mixture.same_for_all and mixture.alpha.ndim == 1:
         few = mixture.grouped()
         found = maximise(few.objective, starts, lower, upper, n, few.information, steps)
         best = polish(mixture.objective, found.point, found.information, lower, upper, found.steps)
@@ -249,15 +250,7 @@ def check_intrinsic(intrinsic: object, n: int) -> tuple[np.ndarray, list[Finding
     InputError
         If the shape is wrong, a value is missing, or no column varies.
     """
-    columns = float_array(intrinsic, "intrinsic")
-    columns = columns[:, None] if columns.ndim == 1 else columns
-    if columns.ndim != 2 or columns.shape[0] != n or columns.shape[1] == 0:
-        raise InputError(f"intrinsic must have shape ({n}, P), one row a galaxy; got {columns.shape}")
-    bad = np.flatnonzero(~np.isfinite(columns).all(axis=1))
-    if bad.size:
-        raise InputError(
-            f"intrinsic has {bad.size} rows with a missing value (first: row {bad[0]}); leave those rows out"
-        )
+    columns = check_columns(intrinsic, "intrinsic", n)
     varies = np.ptp(columns, axis=0) > 1e-12 * np.abs(columns).max(axis=0)
     if not varies.any():
         raise InputError("every intrinsic column is constant: nothing to condition on; leave intrinsic out")
@@ -312,49 +305,52 @@ def mixture_of(space: Space, data: Data, design: np.ndarray | None = None, ridge
     return Mixture(space, data.labels, data.alpha, data.weights, design, ridge)
 
 
-def by_likelihood(space: Space, data: Data) -> Estimate:
+def by_likelihood(space: Space, data: Data) -> TransitionFit:
     """Maximise Σ w log p(ỹ | α) (eq. 15)."""
     found = fit_mixture(mixture_of(space, data))
     best = found.maximum
-    estimate = fractions_estimate(space, data, best.point, found.covariance, best.free)
-    return replace(estimate, influence=found.influence)
+    return fractions_estimate(space, data, best.point, found.covariance, best.free, influence=found.influence)
 
 
 def fractions_estimate(
-    space: Space, data: Data, point: np.ndarray, covariance: np.ndarray, free: np.ndarray
-) -> Estimate:
-    """Turn a point [T's, logits of class fractions] into an estimate."""
+    space: Space, data: Data, point: np.ndarray, covariance: np.ndarray, free: np.ndarray, **found: Any
+) -> TransitionFit:
+    """Turn a point [T's, logits of class fractions] into a result, with what else was found."""
     n = space.size
     fractions = softmax(np.concatenate([[0.0], point[n:]]))
     slope = fractions[DISK] * ((np.arange(1, data.n_classes) == DISK) - fractions[1:])
     variance = slope @ covariance[n:, n:] @ slope
-    return Estimate(
-        transition=space.build(point[:n]),
-        point=point[:n],
-        covariance=covariance[:n, :n],
-        fractions=fractions,
-        fraction_stderr=float(np.sqrt(variance)) if variance > 0 else float("nan"),
+    return TransitionFit.of(
+        space,
+        data,
+        point[:n],
+        covariance[:n, :n],
+        fractions,
+        float(np.sqrt(variance)) if variance > 0 else float("nan"),
         log_likelihood=float(data.weights @ mixture_of(space, data).terms(point)),
         n_parameters=point.size,
         fraction_at_bound=not free[n:].all(),
+        **found,
     )
 
 
-def by_condition(space: Space, data: Data, columns: np.ndarray) -> Estimate:
+def by_condition(space: Space, data: Data) -> TransitionFit:
     """Fit T together with a logistic p(y | z)."""
-    found = fit_mixture(mixture_of(space, data, standardised(columns), RIDGE))
+    assert data.intrinsic is not None
+    found = fit_mixture(mixture_of(space, data, standardised(data.intrinsic), RIDGE))
     n, probabilities = space.size, found.probabilities()
     # The disk fraction is a mean of p(y | z): its error by the delta method, and the scatter of a mean.
     p, share = probabilities[:, DISK], data.weights / data.weights.sum()
     inner = class_variances(probabilities)[:, DISK - 1]  # (N, K - 1)
     slope = np.einsum("nk,nq->kq", inner * share[:, None], found.mixture.design).ravel()
     variance = np.var(p) / p.size + slope @ found.covariance[n:, n:] @ slope
-    return Estimate(
-        transition=found.transition,
-        point=found.point_of_t,
-        covariance=found.covariance[:n, :n],
-        fractions=share @ probabilities,
-        fraction_stderr=float(np.sqrt(variance)),
+    return TransitionFit.of(
+        space,
+        data,
+        found.point_of_t,
+        found.covariance[:n, :n],
+        share @ probabilities,
+        float(np.sqrt(variance)),
         log_likelihood=found.log_likelihood,
         n_parameters=found.maximum.point.size,
         influence=found.influence,

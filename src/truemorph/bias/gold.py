@@ -15,9 +15,9 @@ from functools import cached_property
 import numpy as np
 
 from truemorph.bias.binning import Bins
-from truemorph.bias.fitting.estimate import Data, Estimate
 from truemorph.bias.likelihood import label_columns
 from truemorph.bias.maximum import Maximum, differences, maximise
+from truemorph.bias.result import Data, TransitionFit
 from truemorph.bias.softmax import fit_softmax, log_probabilities
 from truemorph.bias.transitions import DISK, UNKNOWN, Space
 from truemorph.errors import InputError
@@ -63,16 +63,6 @@ def check_gold(gold: object, n: int, n_classes: int) -> np.ndarray:
     if np.any(counts == 0):
         raise InputError(f"no gold label of class {int(np.argmin(counts))}: T(alpha) needs some of every class")
     return known
-
-
-def classes_in(*several: object) -> int:
-    """Number of classes that arrays of labels name (NaN and masked entries are none), two at least."""
-    found = [2]
-    for one in several:
-        values = np.ma.filled(one, UNKNOWN) if isinstance(one, np.ma.MaskedArray) else np.asarray(one)
-        if values.size and np.issubdtype(values.dtype, np.number) and np.isfinite(values).any():
-            found.append(int(values[np.isfinite(values)].max()) + 1)
-    return max(found)
 
 
 @dataclass(frozen=True)
@@ -234,17 +224,16 @@ def gold_maximum(space: Space, data: Data) -> Maximum:
     return maximise(objective, space.starts, space.lower, space.upper, w.size)
 
 
-def by_gold(space: Space, data: Data, seed: int) -> Estimate:
+def by_gold(space: Space, data: Data, seed: int) -> TransitionFit:
     """Fit T to the gold labels alone, and take out the part of its error that the regression predicts."""
     assert data.gold is not None
-    first = data.alpha if data.alpha.ndim == 1 else data.alpha[:, 0]
     n = data.labels.size
-    bins = Bins.cut(first, max(1, min(_BINS, n // _PER_BIN)), data.weights)
+    bins = Bins.cut(data.resolution, max(1, min(_BINS, n // _PER_BIN)), data.weights)
     regression = GoldRegression.fit(data.labels, data.alpha, data.gold, data.n_classes, bins)
     fractions, drawn = regression.fractions(data.gold, bins, seed)
     # Without the bins' effects, which would follow the gold labels themselves and hide some of their scatter.
     plain = GoldRegression.fit(
-        data.labels, data.alpha, data.gold, data.n_classes, Bins.cut(first, 1, data.weights)
+        data.labels, data.alpha, data.gold, data.n_classes, Bins.cut(data.resolution, 1, data.weights)
     ).probabilities
     share = np.bincount(bins.index, data.weights) / data.weights.sum()
     samples = np.einsum("b,sbk->sk", share, drawn)
@@ -263,12 +252,13 @@ def by_gold(space: Space, data: Data, seed: int) -> Estimate:
 
     point, covariance, pulls = _controlled(best.point, own, expected, known)
     covariance[~best.free], covariance[:, ~best.free] = np.nan, np.nan
-    return Estimate(
-        transition=space.build(np.clip(point, space.lower, space.upper)),
-        point=np.clip(point, space.lower, space.upper),
-        covariance=covariance,
-        fractions=share @ fractions,
-        fraction_stderr=float(samples[:, DISK].std()),
+    return TransitionFit.of(
+        space,
+        data,
+        np.clip(point, space.lower, space.upper),
+        covariance,
+        share @ fractions,
+        float(samples[:, DISK].std()),
         log_likelihood=best.value,
         n_parameters=space.size,
         influence=lambda: pulls,

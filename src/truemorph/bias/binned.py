@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from scipy.optimize import least_squares
 from scipy.special import softmax
 
 from truemorph.bias.binning import bin_index
-from truemorph.bias.fitting.estimate import Data, Estimate
-from truemorph.bias.fitting.mixture import fractions_estimate, mixture_of
 from truemorph.bias.maximum import differences, invert
+from truemorph.bias.mixture import fractions_estimate, mixture_of
+from truemorph.bias.result import Data, TransitionFit
 from truemorph.bias.transitions import Space
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 
 
-def by_bins(space: Space, data: Data, bins: int) -> Estimate:
+def by_bins(space: Space, data: Data, bins: int) -> TransitionFit:
     """Least squares on class fractions at the midpoints of equal-count bins (eq. 16)."""
     labels, alpha = data.labels, data.alpha
     if alpha.ndim == 2:
@@ -63,4 +61,4 @@ def by_bins(space: Space, data: Data, bins: int) -> Estimate:
     bread = invert(np.einsum("pbk,qbk->pq", slopes, slopes))
     covariance = np.full((point.size, point.size), np.nan)
     covariance[np.ix_(free, free)] = bread @ (scores @ scores.T) @ bread
-    return replace(fractions_estimate(space, data, point, covariance, free), findings=findings)
+    return fractions_estimate(space, data, point, covariance, free, findings=findings)

@@ -1,1 +1,0 @@
-"""Methods of estimating T(α): one file each."""
