@@ -18,14 +18,7 @@ from truemorph.bias.calibration import calibration
 from truemorph.bias.drift import DELTA, DriftRange, drift_range
 from truemorph.bias.gold import by_gold, check_gold, gold_maximum
 from truemorph.bias.likelihood import check_labels, check_weights, classes_in, one_resolution, with_observables
-from truemorph.bias.mixture import (
-    EXPLAINED,
-    REFUSED,
-    by_condition,
-    by_likelihood,
-    check_intrinsic,
-    explained_variance,
-)
+from truemorph.bias.mixture import by_condition, by_likelihood, check_intrinsic, explained_findings
 from truemorph.bias.result import ASSUMPTIONS, FROM_LABELS, Data, TransitionFit, flat_fractions_assumed
 from truemorph.bias.selection import selection_findings
 from truemorph.bias.transitions import (
@@ -221,7 +214,7 @@ def fit_transition(
     findings: list[Finding] = []
     if method == "conditional":
         columns, findings = check_intrinsic(intrinsic, data.labels.size)
-        findings += _explained(data.resolution, columns, seed)
+        findings += explained_findings(data.resolution, columns, seed)
         data = replace(data, intrinsic=columns)
     if observables is not None and method == "likelihood":
         findings.append(
@@ -310,23 +303,3 @@ def _check_together(
         raise InputError(f"bins is a whole number; got {bins}")
     if delta is not None and not (np.isfinite(delta) and delta >= 0):
         raise InputError(f"delta is a change of the logit of the disk fraction, 0 or more; got {delta}")
-
-
-def _explained(alpha: np.ndarray, columns: np.ndarray, seed: int) -> list[Finding]:
-    explained = explained_variance(alpha, columns, seed)
-    if explained > REFUSED:
-        raise InputError(
-            f"the intrinsic columns determine alpha (R² = {explained:.4f} of log alpha): at constant PSF nothing is "
-            "left to learn flips from; leave out radius or redshift, or use galaxies with different PSFs"
-        )
-    if explained > EXPLAINED:
-        return [
-            Finding(
-                "columns-determine-alpha",
-                "caution",
-                f"The intrinsic columns explain {explained:.1%} of the variance of log α (more than "
-                f"{EXPLAINED:.0%}), so little is left to separate bias from real differences.",
-                "Leave out radius or redshift (`intrinsic`), or use galaxies with different PSFs.",
-            )
-        ]
-    return []

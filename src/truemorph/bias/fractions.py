@@ -8,7 +8,7 @@ they approach all galaxies. Without gold labels each bin's fractions are found b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -90,10 +90,10 @@ class PopulationFractions(Result):
     method: str
     assumption: str
     findings: tuple[Finding, ...]
-    by: str = "alpha"
-    middles: np.ndarray = field(default_factory=lambda: np.empty(0))
-    covariance: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
-    bin_weights: np.ndarray = field(default_factory=lambda: np.empty(0))
+    by: str
+    middles: np.ndarray
+    covariance: np.ndarray
+    bin_weights: np.ndarray
     samples: np.ndarray | None = None
 
     def draws(self, n: int, seed: int = 0) -> np.ndarray:
@@ -204,14 +204,7 @@ class PopulationFractions(Result):
 
 
 def _invert(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
-    """Fractions that make each bin's labels likeliest, shape (B, K).
-
-    Parameters
-    ----------
-    given : array, shape (N, K)
-        p(ỹ_n | y, α_n) of each galaxy's own label.
-    start : array, shape (B, K)
-    """
+    """Fractions that make each bin's labels likeliest, shape (B, K), given p(ỹ_n | y, α_n), shape (N, K)."""
     fractions = np.clip(start, 1e-6, None)
     fractions /= fractions.sum(axis=1, keepdims=True)
     if given.shape[1] == 2:

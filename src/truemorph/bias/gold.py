@@ -271,13 +271,7 @@ def _controlled(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Take out of the estimate what the expected pulls explain; return it, its covariance, and all galaxies' pulls.
 
-    Parameters
-    ----------
-    own : array, shape (P, n)
-        Pulls of the gold labels.
-    expected : callable
-        Expected pulls of all galaxies, shape (P, N).
-    known : array of bool, shape (N,)
+    The gold labels' `own` pulls have shape (P, n), those that are expected of all galaxies (P, N).
     """
     size, n = own.shape
     part = n / known.size

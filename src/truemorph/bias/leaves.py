@@ -10,10 +10,7 @@ leave out a check that costs some per cent: their indices are places in sorted c
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -201,8 +198,7 @@ class RankedTable:
     def of(cls, observables: np.ndarray, intrinsic: np.ndarray) -> RankedTable:
         """Rank the columns of (N, J) observables and (N, P) intrinsic properties (P may be 0), all finite."""
         columns = [*intrinsic.T, *observables.T]
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            orders = list(pool.map(partial(np.argsort, kind="stable"), columns))
+        orders = [np.argsort(column, kind="stable") for column in columns]
         rows = orders[0]
         numbers = np.arange(rows.size + 1, dtype=np.int32)
         number = np.empty(rows.size, dtype=np.int64)
@@ -211,11 +207,6 @@ class RankedTable:
         for column, order in zip(columns[1:], orders[1:], strict=True):
             ranked.append(_Column(number.take(order), column.take(order)))
         return cls(rows, numbers, ranked[intrinsic.shape[1] :], ranked[: intrinsic.shape[1]])
-
-    @property
-    def size(self) -> int:
-        """Number of objects."""
-        return self.rows.size
 
     def cut(self, depth: int, bins: int, counts: np.ndarray | None = None) -> Cut:
         """Grow the tree and cut its leaves into bins.
@@ -232,14 +223,14 @@ class RankedTable:
         InputError
             If a leaf holds fewer draws than bins.
         """
-        counts = np.ones(self.size, dtype=np.uint8) if counts is None else counts
+        counts = np.ones(self.rows.size, dtype=np.uint8) if counts is None else counts
         total = int(counts.sum())
         if total < bins * 2**depth:
             raise self._too_small(total // 2**depth, depth, bins)
         # The narrowest integers: what counts here is how much memory passes through.
         counts = counts.astype(np.min_scalar_type(counts.max()))
         columns = [column.drawn(counts) for column in self.intrinsic[:depth]]
-        leaf = np.zeros(self.size, dtype=np.int32)
+        leaf = np.zeros(self.rows.size, dtype=np.int32)
         if depth:
             leaf[columns[(depth - 1) % len(columns)].objects] = self._grow(columns, depth)
         objects, times = [], []
@@ -261,7 +252,7 @@ class RankedTable:
         A node's children are found in order of its column; places there of the objects in order of the next
         column, the same at every turn, carry them over.
         """
-        place, carried = np.empty(self.size, dtype=np.int64), []
+        place, carried = np.empty(self.rows.size, dtype=np.int64), []
         for column, following in zip(columns, columns[1:] + columns[:1], strict=True):
             place[column.objects] = self.numbers[: column.objects.size]
             carried.append(place.take(following.objects, mode="clip"))

@@ -114,18 +114,7 @@ class BiasResult(Result):
 
 
 def _class_indicators(labels: np.ndarray) -> np.ndarray:
-    """Turn labels into an (N, K) array of class memberships.
-
-    Parameters
-    ----------
-    labels : array, shape (N,) of int, or (N, K) of float
-        Classes 0 … K-1, or class probabilities ("soft" fractions).
-
-    Raises
-    ------
-    InputError
-        If integer labels are negative or fractional, or probabilities leave [0, 1].
-    """
+    """Class memberships, shape (N, K), of classes or class probabilities."""
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] >= 2:
         outside = np.flatnonzero(np.any((labels < -1e-6) | (labels > 1 + 1e-6), axis=1))

@@ -26,7 +26,7 @@ from truemorph.findings import Finding
 _ROUGH = 20_000
 _LOGIT_BOUND = 9.0
 # R² of log α on intrinsic columns beyond which a fit warns, and refuses.
-EXPLAINED, REFUSED = 0.95, 0.999
+_EXPLAINED, _REFUSED = 0.95, 0.999
 RIDGE = 1e-3
 # What T calls impossible is very unlikely, not an error.
 _FLOOR = -1e4
@@ -292,6 +292,33 @@ def explained_variance(alpha: np.ndarray, intrinsic: np.ndarray, seed: int = 0) 
             answers.append(trees.predict(columns[held]))
     spread = np.sum((target[held] - target[~held].mean()) ** 2)
     return max([0.0, *(float(1 - np.sum((target[held] - guess) ** 2) / spread) for guess in answers)])
+
+
+def explained_findings(alpha: np.ndarray, columns: np.ndarray, seed: int) -> list[Finding]:
+    """Say where intrinsic columns leave little of α free.
+
+    Raises
+    ------
+    InputError
+        If they leave nothing.
+    """
+    explained = explained_variance(alpha, columns, seed)
+    if explained > _REFUSED:
+        raise InputError(
+            f"the intrinsic columns determine alpha (R² = {explained:.4f} of log alpha): at constant PSF nothing is "
+            "left to learn flips from; leave out radius or redshift, or use galaxies with different PSFs"
+        )
+    if explained > _EXPLAINED:
+        return [
+            Finding(
+                "columns-determine-alpha",
+                "caution",
+                f"The intrinsic columns explain {explained:.1%} of the variance of log α (more than "
+                f"{_EXPLAINED:.0%}), so little is left to separate bias from real differences.",
+                "Leave out radius or redshift (`intrinsic`), or use galaxies with different PSFs.",
+            )
+        ]
+    return []
 
 
 def standardised(columns: np.ndarray) -> np.ndarray:

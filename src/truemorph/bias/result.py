@@ -42,16 +42,6 @@ _NORMAL_95 = 1.96
 SIGNIFICANT_GAIN = 1.92
 
 
-def failed_resamples(failed: int, resamples: int) -> Finding:
-    """Say that the fit failed on some bootstrap resamples."""
-    return Finding(
-        "resamples-failed",
-        "note",
-        f"The fit failed on {failed} of {resamples} bootstrap resamples, which were left out.",
-        "Use more galaxies if many failed.",
-    )
-
-
 def flat_fractions_assumed(low: float, high: float, drift: DriftRange | None) -> Finding:
     """Say what an estimate from labels alone rests on, and how far the disk fraction may be from it."""
     trend = "" if drift is None else f" if their logit changes by up to {drift.delta:g} per standard deviation of ln α"
@@ -339,7 +329,13 @@ class TransitionFit(Result):
         stderr = {name: float(np.std(found, ddof=1)) for name, found in values.items()}
         findings = self.findings
         if len(again) < resamples:
-            findings += (failed_resamples(resamples - len(again), resamples),)
+            failed = Finding(
+                "resamples-failed",
+                "note",
+                f"The fit failed on {resamples - len(again)} of {resamples} bootstrap resamples, which were left out.",
+                "Use more galaxies if many failed.",
+            )
+            findings = (*findings, failed)
         points = np.array([one.point for one in again if one.point.shape == self.point.shape])
         if len(points) < 2:
             return replace(self, stderr={**self.stderr, **stderr}, findings=findings)

@@ -21,7 +21,7 @@ from truemorph.bias.fractions import PopulationFractions, debiased_fractions
 from truemorph.bias.gold import check_gold
 from truemorph.bias.likelihood import classes_in
 from truemorph.bias.plots import plot_fractions
-from truemorph.bias.result import FROM_LABELS, TransitionFit, failed_resamples
+from truemorph.bias.result import FROM_LABELS, TransitionFit
 from truemorph.bias.selection import balance_findings
 from truemorph.bias.transitions import COMPARED, DISK, Array, FlipTransition, family_of
 from truemorph.errors import InputError
@@ -229,8 +229,10 @@ def study_transition(
             fit = fit_transition(labels, alpha, families.best if family == "best" else family, **options)
         else:
             fit = fit_transition(labels, alpha, family, **options)
-        if fit.family == "monotone":  # the curvature gives no error where neighbouring knots are level
-            fit = fit.with_bootstrap_errors(bootstrap or _RESAMPLES, seed)
+        monotone = fit.family == "monotone"  # the curvature gives no error where neighbouring knots are level
+        again = fit.with_bootstrap_errors(bootstrap or _RESAMPLES, seed) if bootstrap or monotone else fit
+        scatter = {name: again.stderr[name] for name in fit.values} if bootstrap else {}
+        fit = again if monotone else fit
         if families is not None:
             families.fits[fit.family] = fit
         told.update(1)
@@ -258,7 +260,6 @@ def study_transition(
     gold_fractions = None
     if known is not None:
         gold_fractions = _gold_fractions(np.asarray(known), fractions, alpha if by is None else np.asarray(by))
-    scatter, failed = _scatter(fit, bootstrap, seed) if bootstrap else ({}, ())
     rejected = None if families is None or fit.family not in families.aic else families.rejected(fit.family)
     pooled = group_findings(labels, alpha, *groups, weights) if groups is not None and labels.ndim == 1 else ()
     unbalanced: list[Finding] = []
@@ -266,13 +267,12 @@ def study_transition(
         unbalanced = balance_findings(columns, alpha, check_gold(gold, len(alpha), classes_in(gold)), weights)
     found = unique(
         findings,
-        fit.findings,
+        again.findings,
         pooled,
         unbalanced,
         fractions.findings,
         check.findings if _matters(check, fit.method) else (),
         () if families is None else families.findings,
-        failed,
     )
     if rejected is not None:
         found = (*(one for one in found if one.code != rejected.code), rejected)
@@ -284,15 +284,6 @@ def study_transition(
 def _matters(check: ConfoundingCheck, method: str) -> bool:
     """Whether a drift of class fractions biases this method."""
     return check.confounded if method in FROM_LABELS else check.unexplained and method == "conditional"
-
-
-def _scatter(fit: TransitionFit, resamples: int, seed: int) -> tuple[dict[str, float], tuple[Finding, ...]]:
-    again = fit.bootstrap(resamples, seed)
-    scatter = {
-        name: float(np.std([one.values[name] for one in again], ddof=1)) if len(again) > 1 else float("nan")
-        for name in fit.values
-    }
-    return scatter, (failed_resamples(resamples - len(again), resamples),) if len(again) < resamples else ()
 
 
 def _gold_fractions(gold: np.ndarray, fractions: PopulationFractions, column: np.ndarray) -> np.ndarray:

@@ -103,12 +103,12 @@ class VoteModel:
             joint = np.log(prior) + self.log_probabilities(check_votes(votes), alpha)
         return np.exp(log_softmax(joint, axis=1))
 
-    def label_transition(self, alpha: np.ndarray, volunteers: int | None = None) -> TabulatedTransition:
-        """T(α) of a majority label, averaged over the numbers of votes that galaxies have, or for n volunteers.
+    def label_transition(self, alpha: np.ndarray) -> TabulatedTransition:
+        """T(α) of a majority label, averaged over the numbers of votes that galaxies have.
 
         A tie makes a smooth label.
         """
-        numbers, shares = self.numbers if volunteers is None else (np.array([volunteers]), np.ones(1))
+        numbers, shares = self.numbers
         knots = np.unique(np.quantile(alpha, np.linspace(0, 1, _KNOTS)))
         if knots.size < 2:
             raise InputError("a T(alpha) of majority labels needs galaxies at different alpha")
