@@ -51,6 +51,7 @@ _load, __dir__, __all__ = lazy_loader.attach(
         "catalogs.physical": ["resolution"],
         "tables": ["read_table", "write_table"],
         "classifiers.checkpoint": ["Classifier", "load"],
+        "classifiers.fits": ["KnownCurve"],
         "classifiers.logistic": ["DebiasedLogisticRegression"],
         "classifiers.loss": ["DebiasedLoss"],
         "explain.gradcam": ["GradCam"],

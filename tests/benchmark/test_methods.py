@@ -1,4 +1,4 @@
-"""Methods that others use do what they are said to do."""
+"""The rivals of the leaderboard compute what their sources describe."""
 
 import numpy as np
 import pytest

@@ -11,6 +11,7 @@ from conftest import codes, run
 from truemorph.bias.transitions import FiskTransition, MatrixTransition, RayleighTransition, WeibullTransition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import load
+from truemorph.classifiers.fits import KnownCurve
 from truemorph.commands.label import label_galaxies
 from truemorph.commands.train import train_classifier
 from truemorph.config import run_config, run_toml
@@ -54,7 +55,7 @@ def test_labels_take_a_known_curve_for_the_posterior(capsys, prepared, tmp_path)
     assert given["posterior_disk"].equals(own["posterior_disk"])
     with pytest.raises(InputError, match="units of the PSF's fwhm"):
         label_galaxies(
-            tmp_path / "naive", prepared, tmp_path / "c.parquet", family="fisk", scale=15, shape=2, psf="fwhm"
+            tmp_path / "naive", prepared, tmp_path / "c.parquet", curve=KnownCurve("fisk", None, 15, 2, "fwhm")
         )
 
 
@@ -66,7 +67,7 @@ def test_labels_take_a_known_curve_for_the_posterior(capsys, prepared, tmp_path)
     ],
 )
 def test_other_families(prepared, tmp_path, curve, expected):
-    train_classifier(prepared, out=tmp_path / "m", **curve, **DCV14)
+    train_classifier(prepared, out=tmp_path / "m", curve=KnownCurve(**curve), **DCV14)
     assert load(tmp_path / "m").transition == expected
 
 
@@ -84,8 +85,10 @@ def test_other_families(prepared, tmp_path, curve, expected):
     ],
 )
 def test_a_curve_that_does_not_fit_is_refused(prepared, tmp_path, given, says):
+    others = {name: given[name] for name in ("naive", "labels", "transition") if name in given}
+    curve = KnownCurve(**{name: value for name, value in given.items() if name not in others})
     with pytest.raises(InputError, match=says):
-        train_classifier(prepared, out=tmp_path / "m", **given, **DCV14)
+        train_classifier(prepared, out=tmp_path / "m", curve=curve, **others, **DCV14)
 
 
 def test_what_is_given_now_replaces_what_a_run_file_says_of_the_curve(tmp_path):
@@ -144,13 +147,13 @@ def test_a_network_trains_on_gold_labels(catalogue, tmp_path):
     assert load(tmp_path / "m").transition == MatrixTransition.identity()
     # No posterior without a bias curve; a known one gives it.
     assert "no-posterior" in codes(label_galaxies(tmp_path / "m", path, tmp_path / "a.parquet"))
-    label_galaxies(tmp_path / "m", path, tmp_path / "b.parquet", family="rayleigh", theta=11.25)
+    label_galaxies(tmp_path / "m", path, tmp_path / "b.parquet", curve=KnownCurve("rayleigh", 11.25))
     assert "posterior_disk" in read_table(tmp_path / "b.parquet").frame.columns
 
 
 def test_a_known_curve_in_another_unit_is_pointed_out(prepared, tmp_path):
-    found = {
-        theta: codes(train_classifier(prepared, out=tmp_path / str(theta), family="rayleigh", theta=theta, **DCV14))
-        for theta in (11.25, 11.25 * 2.3548)
-    }
+    found = {}
+    for theta in (11.25, 11.25 * 2.3548):
+        curve = KnownCurve("rayleigh", theta)
+        found[theta] = codes(train_classifier(prepared, out=tmp_path / str(theta), curve=curve, **DCV14))
     assert [("transition-unlike-labels" in one) for one in found.values()] == [False, True]

@@ -141,7 +141,7 @@ def test_a_catalogue_without_the_observable_is_refused_in_one_line(files, tmp_pa
             call()
     fit = json.loads((folder / "fit.json").read_text())
     del fit["observables"]
-    with pytest.raises(InputError, match="depends on 1 columns beside α, and 0 are named"):
+    with pytest.raises(InputError, match="depends on 1 column beside α, but 0 are named"):
         train_classifier(path, out=tmp_path / "m", transition=fit, preset="dcv14")
 
 

@@ -119,9 +119,7 @@ def maximise(
         Most iterations of the climb.
     """
     point, taken = climb(objective, starts, lower, upper, scale, steps)
-    if information is None:
-        information = lambda at: -differences(lambda where: objective(where)[1], at)  # noqa: E731
-    curvature = information(point)
+    curvature = -differences(lambda at: objective(at)[1], point) if information is None else information(point)
     return polish(objective, point, 0.5 * (curvature + curvature.T), lower, upper, taken)
 
 

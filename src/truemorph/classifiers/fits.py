@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from cyclopts import Parameter
 
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.likelihood import n_observables
@@ -89,37 +92,57 @@ def read_fit(path: str | os.PathLike[str]) -> dict[str, Any]:
     return described
 
 
-def known_curve(family: str | None, psf: str | None, **parameters: float | None) -> dict[str, Any] | None:
-    """Describe a known T(α) by its family and parameters, as a file of a fit does; None where no family is given.
+@Parameter(name="*", show_default=False)
+@dataclass(frozen=True)
+class KnownCurve:
+    """A T(α) that is known, by its family and parameters.
 
-    Parameters
+    Attributes
     ----------
     family : str, optional
+        Family of a T(α) that is known, whose parameters follow; in place of a fit.
+    theta : float, optional
+        Parameter of rayleigh, in the unit of α.
+    scale : float, optional
+        First parameter of weibull and fisk, in the unit of α.
+    shape : float, optional
+        Second parameter of weibull and fisk.
     psf : str, optional
-        Measure of the PSF in whose units α, and so the parameters, are: "sigma" or "fwhm".
-    **parameters
-        Those of the family; None where not given.
-
-    Raises
-    ------
-    InputError
-        If they are not the parameters of the family, or out of range.
+        Width of the PSF in whose units theta or scale is; an error if the catalogue's α is in units of the other.
 
     Examples
     --------
-    >>> known_curve("rayleigh", "sigma", theta=11.25, scale=None)
+    >>> KnownCurve("rayleigh", theta=11.25, psf="sigma").described()
     {'family': 'rayleigh', 'parameters': {'theta': 11.25, 'false_disk': 0.0}, 'alpha_psf': 'sigma'}
     """
-    given = {name: value for name, value in parameters.items() if value is not None}
-    if family is None:
-        if given or psf is not None:
-            raise InputError(f"`{next(iter(given), 'psf')}` belongs to a known T(α): name its family too (`family`)")
-        return None
-    cls = family_of(family)
-    if set(given) != set(cls.free):
-        wanted, got = (" and ".join(f"`{name}`" for name in names) or "nothing" for names in (cls.free, given))
-        raise InputError(f"a known T(α) of the family {family} is given by {wanted}; got {got}")
-    return transition_to_dict(cls(**given)) | ({} if psf is None else {"alpha_psf": psf})
+
+    family: Literal["rayleigh", "weibull", "fisk"] | None = None
+    theta: float | None = None
+    scale: float | None = None
+    shape: float | None = None
+    psf: Literal["sigma", "fwhm"] | None = None
+
+    def described(self) -> dict[str, Any] | None:
+        """Describe it as a file of a fit does; None where no family is given.
+
+        Raises
+        ------
+        InputError
+            If the parameters are not those of the family, or out of range.
+        """
+        parameters = {"theta": self.theta, "scale": self.scale, "shape": self.shape}
+        given = {name: value for name, value in parameters.items() if value is not None}
+        if self.family is None:
+            if given or self.psf is not None:
+                raise InputError(
+                    f"`{next(iter(given), 'psf')}` belongs to a known T(α): name its family too (`family`)"
+                )
+            return None
+        cls = family_of(self.family)
+        if set(given) != set(cls.free):
+            wanted, got = (" and ".join(f"`{name}`" for name in names) or "nothing" for names in (cls.free, given))
+            raise InputError(f"a known T(α) of the family {self.family} is given by {wanted}; got {got}")
+        return transition_to_dict(cls(**given)) | ({} if self.psf is None else {"alpha_psf": self.psf})
 
 
 def observables_of(described: Mapping[str, Any], transition: Transition) -> tuple[str, ...]:
@@ -140,7 +163,7 @@ def observables_of(described: Mapping[str, Any], transition: Transition) -> tupl
     names, wanted = tuple(described.get("observables", ())), n_observables(transition)
     if len(names) != wanted:
         raise InputError(
-            f"T(α) depends on {wanted} columns beside α, and {len(names)} are named; fit it with "
+            f"T(α) depends on {wanted} column{'s' * (wanted != 1)} beside α, but {len(names)} are named; fit it with "
             '`truemorph transition`, or add their names to its description ("observables")'
         )
     return names

@@ -30,7 +30,7 @@ from truemorph.bias.transitions import (
 )
 from truemorph.catalogs.catalogue import gold_classes, image_folder, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
-from truemorph.classifiers.fits import fit_catalogue, known_curve, observables_of, read_fit
+from truemorph.classifiers.fits import KnownCurve, fit_catalogue, observables_of, read_fit
 from truemorph.config import RunConfig, run_toml
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
@@ -272,7 +272,7 @@ def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str,
         return {**transition_to_dict(MatrixTransition.identity()), "assumption": f"the {which}"}
     if run.votes != "labels":
         return {}  # fitted to the votes
-    known = known_curve(run.family, run.psf, theta=run.theta, scale=run.scale, shape=run.shape)
+    known = KnownCurve(run.family, run.theta, run.scale, run.shape, run.psf).described()
     if run.transition is None and given is None and known is None:
         return fit_catalogue(catalogue, where=run.where)[1] if run.training.classifier == "network" else {}
     described = known or (dict(given) if given is not None else read_fit(str(run.transition)))

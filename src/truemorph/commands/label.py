@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from truemorph.arguments import Names, Shard
 from truemorph.classifiers.checkpoint import Classifier, load
-from truemorph.classifiers.fits import known_curve, transition_described
+from truemorph.classifiers.fits import KnownCurve, transition_described
 from truemorph.errors import InputError
 from truemorph.images.store import MAXIMUM_BAD_SHARE
 from truemorph.labelling.label import LabelReport, label_table
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 else:
     Model = BiasCurve = Path
 
+_UNKNOWN = KnownCurve()
+
 
 def label_galaxies(
     model: Model,
@@ -26,11 +28,7 @@ def label_galaxies(
     out: Path,
     *,
     transition: BiasCurve | None = None,
-    family: Literal["rayleigh", "weibull", "fisk"] | None = None,
-    theta: float | None = None,
-    scale: float | None = None,
-    shape: float | None = None,
-    psf: Literal["sigma", "fwhm"] | None = None,
+    curve: KnownCurve = _UNKNOWN,
     crowd: Path | None = None,
     id: str | None = None,
     image_column: str | None = None,
@@ -62,16 +60,8 @@ def label_galaxies(
     transition : path, fit or dict, optional
         T(α) for the posterior; default the model's. A model trained without one gives no posterior. If it depends on
         columns beside α, they are read from the catalogue.
-    family : str, optional
-        Family of a T(α) that is known, whose parameters follow; in place of a fit.
-    theta : float, optional
-        Parameter of rayleigh, in the unit of α.
-    scale : float, optional
-        First parameter of weibull and fisk, in the unit of α.
-    shape : float, optional
-        Second parameter of weibull and fisk.
-    psf : str, optional
-        Width of the PSF in whose units theta or scale is; an error if the catalogue's α is in units of the other.
+    curve : KnownCurve
+        A T(α) that is known, in place of a fit.
     crowd : path, optional
         Prepared catalogue with observed labels of these galaxies, joined by id.
     id : str, optional
@@ -134,7 +124,7 @@ def label_galaxies(
     >>> pl.read_parquet(report.out)["posterior_disk"].round(3).to_list()
     [0.679, 1.0]
     """
-    known = known_curve(family, psf, theta=theta, scale=scale, shape=shape)
+    known = curve.described()
     if known is not None and transition is not None:
         raise InputError("give a fit (`transition`) or a known T(α) (`family`), not both")
     return label_table(

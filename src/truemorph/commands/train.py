@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ from cyclopts import Group, Parameter
 
 from truemorph.arguments import Names, Rules, Table
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.classifiers.fits import transition_described
+from truemorph.classifiers.fits import KnownCurve, transition_described
 from truemorph.classifiers.train import TrainingResult, train_on_catalogue
 from truemorph.config import TrainingConfig, given_settings, run_config, run_toml
 from truemorph.errors import InputError, nearest
@@ -21,17 +22,15 @@ if TYPE_CHECKING:
 else:
     BiasCurve, Settings = Path, TrainingConfig
 
+_UNKNOWN = KnownCurve()
+
 
 def train_classifier(
     catalogue: Table,
     *,
     out: Path | None = None,
     transition: BiasCurve | None = None,
-    family: Literal["rayleigh", "weibull", "fisk"] | None = None,
-    theta: float | None = None,
-    scale: float | None = None,
-    shape: float | None = None,
-    psf: Literal["sigma", "fwhm"] | None = None,
+    curve: KnownCurve = _UNKNOWN,
     labels: str | None = None,
     naive: bool | None = None,
     where: Rules = (),
@@ -62,16 +61,8 @@ def train_classifier(
         Run folder to write.
     transition : path, fit or dict, optional
         Fit from truemorph transition; default: T(α) is fitted to the labels here.
-    family : str, optional
-        Family of a T(α) that is known, whose parameters follow; in place of a fit.
-    theta : float, optional
-        Parameter of rayleigh, in the unit of α.
-    scale : float, optional
-        First parameter of weibull and fisk, in the unit of α.
-    shape : float, optional
-        Second parameter of weibull and fisk.
-    psf : str, optional
-        Width of the PSF in whose units theta or scale is; an error if the catalogue's α is in units of the other.
+    curve : KnownCurve
+        A T(α) that is known, in place of a fit.
     labels : str, optional
         Gold labels, treated as correct, to learn from in place of the observed ones: a column such as gold, or a rule
         such as "t_type>=-3". Galaxies without one are left out.
@@ -130,11 +121,7 @@ def train_classifier(
         config,
         out=None if out is None else str(out),
         transition=str(transition) if isinstance(transition, str | Path) else None,
-        family=family,
-        theta=theta,
-        scale=scale,
-        shape=shape,
-        psf=psf,
+        **asdict(curve),
         labels=labels,
         naive=naive,
         where=tuple(where) or None,

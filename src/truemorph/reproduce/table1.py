@@ -52,7 +52,7 @@ def titles(work: Work, short: bool = False) -> dict[str, str]:
 
 
 def frame_of(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
-    """Rows as a table that any format takes; columns of which nothing is known are of numbers."""
+    """Make a table of rows that can be written in any format; a column without any value becomes one of numbers."""
     frame = pl.DataFrame(rows, infer_schema_length=None)
     return frame.with_columns(pl.selectors.by_dtype(pl.Null).cast(pl.Float64))
 
