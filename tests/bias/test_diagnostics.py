@@ -7,12 +7,11 @@ import pytest
 from scipy.stats import chi2
 
 from conftest import codes, confounded_labels, flipped_labels, labels_through, some_known
-from truemorph.bias.calibration import calibration
+from truemorph.bias.checks import calibration, selection_findings
 from truemorph.bias.diagnostics import compare_families, confounding_check
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.likelihood import label_quality
-from truemorph.bias.selection import selection_findings
 from truemorph.bias.transitions import FiskTransition, RayleighTransition, WeibullTransition
 from truemorph.errors import InputError
 
@@ -188,7 +187,7 @@ def test_trusted_rows_chosen_by_their_look_are_named():
 
 @pytest.mark.parametrize(("n_classes", "observables", "weighted"), [(2, 1, False), (3, 1, True), (2, 2, False)])
 def test_trusted_rows_chosen_by_alpha_alone_raise_no_alarm(n_classes, observables, weighted, monkeypatch):
-    monkeypatch.setattr("truemorph.bias.selection._NOTICEABLE", 0.0)
+    monkeypatch.setattr("truemorph.bias.checks._NOTICEABLE", 0.0)
     alarms = 0
     for seed in range(200):
         rng = np.random.default_rng(seed)

@@ -6,7 +6,7 @@ import pytest
 
 import truemorph as tm
 from conftest import codes
-from truemorph.bias.selection import balance_findings
+from truemorph.bias.checks import balance_findings
 from truemorph.simulate.catalogues import simulate_catalogue
 
 FLIPS = {"rayleigh": tm.RayleighTransition(11.25), "fisk": tm.FiskTransition(14.0, 2.2)}

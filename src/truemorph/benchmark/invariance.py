@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from truemorph.bias.plots import axes_or_new
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.images.degrade import degrade
 from truemorph.io import plain
+from truemorph.plotting import axes_or_new
 from truemorph.results import Result, quantity_table
 
 

@@ -10,14 +10,14 @@ import numpy as np
 from scipy.stats import chi2, norm
 
 from truemorph.arrays import float_array
-from truemorph.bias.calibration import LEVEL
+from truemorph.bias.checks import LEVEL
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.fractions import REJECTED
 from truemorph.bias.gold import check_gold
 from truemorph.bias.likelihood import check_weights, classes_in
+from truemorph.bias.maximum import class_variances, fit_softmax
 from truemorph.bias.mixture import RIDGE, Mixture, MixtureFit, check_intrinsic, fit_mixture, standardised
 from truemorph.bias.result import ASSUMPTIONS, TransitionFit
-from truemorph.bias.softmax import class_variances, fit_softmax
 from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, Search, as_resolution, family_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding

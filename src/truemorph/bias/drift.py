@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from truemorph.bias.maximum import fit_softmax
 from truemorph.bias.mixture import fit_mixture, mixture_of
 from truemorph.bias.result import Data
-from truemorph.bias.softmax import fit_softmax
 from truemorph.bias.transitions import DISK, MatrixTransition, Search, Space, Transition
 
 DELTA = 0.5

@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 
 from truemorph.bias.binned import by_bins
-from truemorph.bias.calibration import calibration
+from truemorph.bias.checks import calibration, selection_findings
 from truemorph.bias.drift import DELTA, DriftRange, drift_range
 from truemorph.bias.gold import by_gold, check_gold, gold_maximum
 from truemorph.bias.likelihood import check_labels, check_weights, classes_in, one_resolution, with_observables
 from truemorph.bias.mixture import by_condition, by_likelihood, check_intrinsic, explained_findings
 from truemorph.bias.result import ASSUMPTIONS, FROM_LABELS, Data, TransitionFit, flat_fractions_assumed
-from truemorph.bias.selection import selection_findings
 from truemorph.bias.transitions import (
     CLASS_NAMES,
     DISK,

@@ -15,6 +15,7 @@ import numpy as np
 
 from truemorph.arrays import float_array
 from truemorph.bias.binning import Bins
+from truemorph.bias.checks import selection_findings
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.gold import GoldRegression, check_gold
 from truemorph.bias.likelihood import (
@@ -29,7 +30,6 @@ from truemorph.bias.likelihood import (
 )
 from truemorph.bias.maximum import differences
 from truemorph.bias.result import TransitionFit
-from truemorph.bias.selection import selection_findings
 from truemorph.bias.transitions import COMPARED, DISK, SMOOTH, WITH_FORMULA, Array, Transition
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique

@@ -16,9 +16,8 @@ import numpy as np
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.likelihood import label_columns
-from truemorph.bias.maximum import Maximum, differences, maximise
+from truemorph.bias.maximum import Maximum, differences, fit_softmax, log_probabilities, maximise
 from truemorph.bias.result import Data, TransitionFit
-from truemorph.bias.softmax import fit_softmax, log_probabilities
 from truemorph.bias.transitions import DISK, UNKNOWN, Space
 from truemorph.errors import InputError
 

@@ -15,9 +15,8 @@ from scipy.special import log_softmax, softmax
 
 from truemorph.bias.binning import equal_count_edges
 from truemorph.bias.likelihood import check_columns, label_columns, log_sum_exp
-from truemorph.bias.maximum import Maximum, climb, differences, maximise, polish
+from truemorph.bias.maximum import Maximum, class_variances, climb, differences, information_matrix, maximise, polish
 from truemorph.bias.result import Data, TransitionFit
-from truemorph.bias.softmax import class_variances, information_matrix
 from truemorph.bias.transitions import DISK, Space, Transition
 from truemorph.errors import InputError
 from truemorph.findings import Finding

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from truemorph.bias.calibration import Calibration, calibration
+from truemorph.bias.checks import Calibration, balance_findings, calibration
 from truemorph.bias.diagnostics import (
     ConfoundingCheck,
     FamilyComparison,
@@ -22,7 +22,6 @@ from truemorph.bias.gold import check_gold
 from truemorph.bias.likelihood import classes_in
 from truemorph.bias.plots import plot_fractions
 from truemorph.bias.result import FROM_LABELS, TransitionFit
-from truemorph.bias.selection import balance_findings
 from truemorph.bias.transitions import COMPARED, DISK, Array, FlipTransition, family_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique

@@ -16,10 +16,9 @@ from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from truemorph.bias.likelihood import argument_of
-from truemorph.bias.maximum import differences
+from truemorph.bias.maximum import differences, fit_softmax
 from truemorph.bias.mixture import Mixture, fit_mixture
 from truemorph.bias.result import SIGNIFICANT_GAIN
-from truemorph.bias.softmax import fit_softmax
 from truemorph.bias.transitions import (
     FlipTransition,
     MatrixTransition,

@@ -20,7 +20,6 @@ from truemorph._version import __version__, installed_versions
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.fractions import unlike_labels
 from truemorph.bias.likelihood import n_observables
-from truemorph.bias.plots import axes_or_new
 from truemorph.bias.transitions import (
     UNKNOWN,
     MatrixTransition,
@@ -35,6 +34,7 @@ from truemorph.config import RunConfig, run_toml
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
+from truemorph.plotting import axes_or_new
 from truemorph.results import Result, quantity_table
 from truemorph.tables import CatalogTable, frame_hash, numeric_columns, write_table
 

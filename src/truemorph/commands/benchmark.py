@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from truemorph.arguments import AtLeastOne, Names, Seed
-from truemorph.bias.plots import axes_or_new
 from truemorph.errors import InputError
 from truemorph.findings import Finding
+from truemorph.plotting import axes_or_new
 from truemorph.results import Result, quantity_table
 
 _SHOWN = ("balanced_accuracy", "log_loss", "fraction_rms_soft", "cv18_excess")

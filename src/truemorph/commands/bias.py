@@ -11,11 +11,11 @@ import polars as pl
 
 from truemorph.arguments import Count, Names, Rules, Seed, Table
 from truemorph.bias.metrics import BiasResult
-from truemorph.bias.plots import axes_or_new
 from truemorph.catalogs.catalogue import read_catalogue, rows_where
 from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
 from truemorph.io import plain, write_json
+from truemorph.plotting import axes_or_new
 from truemorph.report.label_sets import fractions_by_alpha, join_labels, label_sets
 from truemorph.report.table1 import Tree
 from truemorph.results import Result

@@ -20,7 +20,6 @@ import polars as pl
 from truemorph.arguments import AtLeastOne, Seed
 from truemorph.bias.binning import choose_bins
 from truemorph.bias.metrics import cv18
-from truemorph.bias.plots import axes_or_new
 from truemorph.bias.scores import balanced_accuracy, fraction_error
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.catalogs.catalogue import read_catalogue
@@ -34,6 +33,7 @@ from truemorph.config import RunConfig, training_config
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
+from truemorph.plotting import axes_or_new
 from truemorph.progress import tell
 from truemorph.report.gallery import choose
 from truemorph.report.label_sets import AFTER, CHANGE, changes, join_labels

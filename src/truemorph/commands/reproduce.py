@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from truemorph.bias.plots import axes_or_new
 from truemorph.config import given_settings
 from truemorph.findings import Finding, unique
+from truemorph.plotting import axes_or_new
 from truemorph.reproduce.options import Inputs, ReproduceOptions
 from truemorph.results import Result, quantity_table
 

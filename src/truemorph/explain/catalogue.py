@@ -11,12 +11,12 @@ import numpy as np
 import polars as pl
 
 from truemorph._version import __version__
-from truemorph.bias.plots import axes_or_new
 from truemorph.catalogs.sampling import TEST
 from truemorph.errors import InputError, nearest
 from truemorph.explain.profiles import PIXELS, RADII
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json, written_whole
+from truemorph.plotting import axes_or_new
 from truemorph.results import Result
 from truemorph.tables import CatalogTable, numeric_columns, read_table, to_astropy, write_table
 

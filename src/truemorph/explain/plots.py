@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from truemorph.bias.plots import BLUE, GREY, RED, plain_text
 from truemorph.explain.profiles import PIXELS, RADII, REACH
+from truemorph.plotting import BLUE, GREY, RED, plain_text
 
 if TYPE_CHECKING:
     from truemorph.explain.sanity_check import Randomisation

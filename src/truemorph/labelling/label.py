@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 
 from truemorph._version import __version__
-from truemorph.bias.plots import axes_or_new
 from truemorph.bias.transitions import (
     MatrixTransition,
     Transition,
@@ -31,6 +30,7 @@ from truemorph.labelling.engines import Precision, engine_for
 from truemorph.labelling.labeller import Labeller, Observed
 from truemorph.labelling.output import Account, Results, is_table
 from truemorph.labelling.sources import NO_FEATURE, NO_IMAGE, PART_ROWS, Part, Source, decoded, open_source
+from truemorph.plotting import axes_or_new
 from truemorph.progress import Progress, Silence, progress
 from truemorph.results import Result
 from truemorph.tables import CatalogTable, frame_hash, numeric_columns, read_table, to_astropy

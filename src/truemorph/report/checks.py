@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from truemorph.bias.calibration import LEVEL
+from truemorph.bias.checks import LEVEL
 from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.scores import calibration_error
 from truemorph.bias.transitions import CLASS_NAMES, DISK

@@ -23,12 +23,12 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
 from truemorph.bias.binning import proportion_error
-from truemorph.bias.plots import plain_text
 from truemorph.catalogs.catalogue import image_folder
 from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import RADIUS, with_geometry
 from truemorph.findings import Finding
+from truemorph.plotting import plain_text
 from truemorph.report.evidence import Evidence
 from truemorph.report.figures import Style, styles_of
 from truemorph.report.page import Illustration

@@ -9,10 +9,11 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from truemorph.bias.plots import binned_share, plain_text, plot_families, plot_fit
+from truemorph.bias.plots import binned_share, plot_families, plot_fit
 from truemorph.bias.scores import calibration_error
 from truemorph.bias.study import TransitionStudy
 from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
+from truemorph.plotting import plain_text
 from truemorph.report.evidence import Evidence, Model
 from truemorph.report.label_sets import LabelSet
 from truemorph.report.page import Illustration

@@ -11,9 +11,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from truemorph.bias.metrics import MINIMUM_PER_BIN
-from truemorph.bias.plots import plain_text
 from truemorph.explain.study import PIXELS
 from truemorph.findings import Finding, unique
+from truemorph.plotting import plain_text
 from truemorph.report.distributions import PANELS, cumulative_figure
 from truemorph.report.gallery import jpeg_source
 from truemorph.report.maps import profile_data
