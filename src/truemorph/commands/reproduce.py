@@ -107,7 +107,7 @@ def reproduce_paper(
     options: ReproduceOptions = _DEFAULTS,
     config: Path | None = None,
     inputs: Annotated[
-        GivenInputs | None, Parameter(name="*", group=Group("Inputs (default: what fetch has left)"))
+        GivenInputs | None, Parameter(name="*", group=Group("Inputs (default: what fetch has left)", sort_key=10))
     ] = None,
 ) -> Reproduction:
     """Reproduce the paper's experiment: Table 1 beside the paper's, Figures 3 to 7, and why they may differ.
