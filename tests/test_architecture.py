@@ -24,7 +24,19 @@ ROOMS = {
 }
 ROOMS["commands"] = set(ROOMS)
 EVERYWHERE = {
-    *("_version", "arguments", "arrays", "citation", "config", "errors", "findings", "io", "missing", "plotting", "progress"),
+    *(
+        "_version",
+        "arguments",
+        "arrays",
+        "citation",
+        "config",
+        "errors",
+        "findings",
+        "io",
+        "missing",
+        "plotting",
+        "progress",
+    ),
     *("results", "samp", "tables", "workers"),
 }
 TOP = {"__init__", "cli", *EVERYWHERE}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import html
+import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from astropy.table import QTable
 
 _LONGEST = 1900
+# Characters in a line of a summary.
+_COLUMNS = 100
 
 
 def shortened(text: str, longest: int = _LONGEST) -> str:
@@ -114,6 +117,54 @@ class Result(ABC):
     def _repr_html_(self) -> str:
         """Return the summary as Jupyter shows it."""
         return f"<pre>{html.escape(self._shown())}</pre>"
+
+
+def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
+    r"""Return the lines of a table with aligned columns.
+
+    Parameters
+    ----------
+    header : sequence of str
+    rows : iterable of sequences of str
+    left : sequence of int
+        Columns aligned to the left; the others, of numbers, to the right.
+
+    Examples
+    --------
+    >>> print("\n".join(text_table(["labels", "galaxies"], [["gold", "12"], ["observed", "9,000"]])))
+    labels    galaxies
+    gold            12
+    observed     9,000
+    """
+    lines = [list(header), *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            f"{cell:{'<' if k in left else '>'}{width}}"
+            for k, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+
+
+def text_facts(facts: Iterable[tuple[str, str]]) -> list[str]:
+    """Return lines of name and text, aligned and broken between words at 100 columns.
+
+    Examples
+    --------
+    >>> text_facts([("α", "R / σ"), ("galaxies", "9,000")])
+    ['α         R / σ', 'galaxies  9,000']
+    """
+    facts = list(facts)
+    width = max(len(name) for name, _ in facts)
+    return [
+        line
+        for name, text in facts
+        for line in textwrap.wrap(
+            text, _COLUMNS, initial_indent=f"{name:{width}}  ", subsequent_indent=" " * (width + 2),
+            break_long_words=False, break_on_hyphens=False,
+        )
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True, repr=False)

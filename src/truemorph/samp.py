@@ -81,5 +81,7 @@ def _receivers(client: Any, to: str | None) -> dict[str, str]:
         raise TruemorphError(f"no program that loads tables is connected to the SAMP hub: {_START}")
     chosen = {one: name for one, name in names.items() if to is None or to.lower() in name.lower()}
     if not chosen:
-        raise InputError(f"no program named {to!r} is connected to the SAMP hub; connected: {', '.join(names.values())}")
+        raise InputError(
+            f"no program named {to!r} is connected to the SAMP hub; connected: {', '.join(names.values())}"
+        )
     return chosen

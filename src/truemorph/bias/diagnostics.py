@@ -22,10 +22,12 @@ from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTrans
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
-from truemorph.results import Result, quantity_table
+from truemorph.results import Result, quantity_table, text_table
 
 _NOTICEABLE = 0.02
 _FEWEST_IN_GROUP = 200
+# A summary gives the parameters of families that have no more.
+_SHOWN = 2
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,18 +76,17 @@ class FamilyComparison(Result):
 
     def summary(self) -> str:
         """Return a table of the families, best first, as text."""
-        lines = [f"{'family':12s} {'log-likelihood':>14s} {'AIC above best':>14s} {'disk fraction':>13s}  parameters"]
+        rows = []
         for row in self.rows():
-            values = "  ".join(
-                f"{name} {value:.3f} ± {row['stderr'].get(name, float('nan')):.3f}"
-                for name, value in list(row["values"].items())[:3]
-            )
-            more = f"  … {len(row['values']) - 3} more" if len(row["values"]) > 3 else ""
-            lines.append(
-                f"{row['family']:12s} {row['log_likelihood']:14.1f} {row['delta_aic']:14.1f} "
-                f"{row['disk_fraction']:13.3f}  {values}{more}"
-            )
-        return "\n".join([*lines, *(f"{name:12s} not fitted: {why}" for name, why in self.failed.items())])
+            values = [
+                f"{name} {value:.3f} ± {row['stderr'].get(name, np.nan):.3f}" for name, value in row["values"].items()
+            ]
+            shown = ", ".join(values) if len(values) <= _SHOWN else f"{len(values)} of them"
+            numbers = (f"{row['log_likelihood']:.1f}", f"{row['delta_aic']:.1f}", f"{row['disk_fraction']:.3f}")
+            rows.append([row["family"], *numbers, shown])
+        header = ["family", "log-likelihood", "AIC above best", "disk fraction", "parameters"]
+        failed = [f"{name}: not fitted: {why}" for name, why in self.failed.items()]
+        return "\n".join([*text_table(header, rows, left=(0, 4)), *failed])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""

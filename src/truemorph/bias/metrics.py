@@ -22,10 +22,13 @@ from truemorph.bias.likelihood import check_labels, classes_in
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
-from truemorph.results import Result, quantity_table
+from truemorph.results import Result, quantity_table, text_table
 
 MINIMUM_PER_BIN = 25
 Reference = Literal["last", "first"]
+# Columns of a summary, and what the floor is.
+COLUMNS = ("labels", "value", "bootstrap", "floor", "above floor", "galaxies")
+FLOOR = "the value that labels without bias would give"
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,17 +77,23 @@ class BiasResult(Result):
 
     def summary(self) -> str:
         """Return the value with its error, floor and excess as text."""
-        resampled = (
-            ""
-            if np.isnan(self.bootstrap_mean)
-            else (f" (bootstrap {self.bootstrap_mean:.4f} ± {self.bootstrap_std:.4f})")
+        return "\n".join(
+            [
+                *text_table(COLUMNS, [self.cells(self.measure)]),
+                f"{self.objects_per_bin:,.0f} galaxies per bin; floor: {FLOOR}",
+            ]
         )
-        spread = "" if np.isnan(self.floor_std) else f" ± {self.floor_std:.4f}"
-        return (
-            f"{self.measure} = {self.value:.4f}{resampled}; labels without bias would give {self.floor:.4f}{spread}; "
-            f"excess {self.excess:.4f} (signed {self.signed_excess:+.4f})\n"
-            f"{self.n_objects:,} galaxies, {self.objects_per_bin:,.0f} per bin"
-        )
+
+    def cells(self, name: str) -> list[str]:
+        """Return a row of a table with columns `COLUMNS`."""
+        return [
+            name,
+            f"{self.value:.4f}",
+            "–" if np.isnan(self.bootstrap_mean) else f"{self.bootstrap_mean:.4f} ± {self.bootstrap_std:.4f}",
+            f"{self.floor:.4f}" + ("" if np.isnan(self.floor_std) else f" ± {self.floor_std:.4f}"),
+            f"{self.excess:.4f}",
+            f"{self.n_objects:,}",
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""

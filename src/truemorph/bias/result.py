@@ -22,7 +22,7 @@ from truemorph.bias.transitions import (
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
-from truemorph.results import Result, quantity_table
+from truemorph.results import Result, quantity_table, text_facts
 
 if TYPE_CHECKING:
     from truemorph.bias.drift import DriftRange
@@ -389,25 +389,29 @@ class TransitionFit(Result):
             points = np.clip(points, self.space.lower, self.space.upper)
         return [self.transition_at(point) for point in points]
 
-    def summary_lines(self, low: float, high: float, *more: str) -> list[str]:
-        """Return the disk fraction with this range, the parameters, more lines about them, and the likelihood."""
-        lines = [
-            f"disk fraction {self.class_fractions[DISK]:.3f} (range {low:.3f} to {high:.3f}; statistical error "
-            f"{self.stderr['disk_fraction']:.3f}); labelled {self.labelled_fraction:.3f}"
+    def facts(self, low: float, high: float) -> list[tuple[str, str]]:
+        """Return the disk fraction with this range, the parameters, and what they rest on."""
+        values = [f"{name} {value:.3f} ± {self.stderr[name]:.3f}" for name, value in self.values.items()]
+        found = [
+            (
+                "disk fraction",
+                f"{self.class_fractions[DISK]:.3f} ± {self.stderr['disk_fraction']:.3f} (range {low:.3f} to "
+                f"{high:.3f}); {self.labelled_fraction:.3f} by the observed labels",
+            ),
+            (
+                "bias curve",
+                f"{self.family}: {', '.join(values)}; method {self.method}, {self.n_objects:,} galaxies, "
+                f"log-likelihood {self.log_likelihood:.1f}",
+            ),
+            ("assumption", self.assumption.replace("alpha", "α")),
         ]
-        lines += [f"{name} = {value:.3f} ± {self.stderr[name]:.3f}" for name, value in self.values.items()]
-        lines += more
         if self.drift is not None:
-            lines.append(self.drift.statement)
-        lines.append(
-            f"{self.family} family, method {self.method}, {self.n_objects:,} galaxies; log-likelihood "
-            f"{self.log_likelihood:.1f}"
-        )
-        return lines
+            found.append(("range spans", self.drift.statement.removeprefix("range: ")))
+        return found
 
     def summary(self) -> str:
         """Return the disk fraction with its range and error, and the parameters, as text."""
-        return "\n".join([*self.summary_lines(*self.disk_fraction_range), f"assumes that {self.assumption}"])
+        return "\n".join(text_facts(self.facts(*self.disk_fraction_range)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return family, parameters, errors and findings as plain values; `load` and `DebiasedLoss` accept them."""

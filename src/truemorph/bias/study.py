@@ -27,7 +27,7 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
 from truemorph.progress import progress
-from truemorph.results import Result
+from truemorph.results import Result, text_facts, text_table
 
 _RESAMPLES = 30
 _FEWEST_PER_BIN = 50
@@ -78,24 +78,32 @@ class TransitionStudy(Result):
 
     def summary(self) -> str:
         """Return disk fraction, parameters, families and fractions by bin as text."""
-        scatter = [f"{name} (bootstrap) ± {value:.3f}" for name, value in self.bootstrap_std.items()]
-        lines = self.fit.summary_lines(*self.disk_fraction_range, *scatter)
-        lines += [f"{name} = {self.about[name]}" for name in ("alpha",) if self.about.get(name)]
-        lines += [f"{name}: {self.about[name]}" for name in ("definition",) if self.about.get(name)]
-        lines += [f"assumes that {self.fit.assumption}", f"check: {self.check.statement}"]
-        if self.families is not None:
-            lines.append(self.families.summary())
-        return "\n".join([*lines, *self._fraction_lines()])
+        facts = self.fit.facts(*self.disk_fraction_range)
+        if self.bootstrap_std:
+            scatter = ", ".join(f"{name} ± {value:.3f}" for name, value in self.bootstrap_std.items())
+            facts.append(("bootstrap", scatter))
+        if self.check.checked:
+            facts.append(("check", self.check.statement))
+        for name, shown in (("alpha", "α"), ("definition", "disk")):
+            if self.about.get(name):
+                facts.append((shown, str(self.about[name]).removeprefix("disk: ")))
+        families = [] if self.families is None else [self.families.summary()]
+        return "\n".join([*text_facts(facts), *families, *self._fraction_lines()])
 
     def _fraction_lines(self) -> list[str]:
-        lines = self.fractions.summary().splitlines()[:-1]
-        if self.gold_fractions is None:
-            return lines
-        return [
-            lines[0],
-            f"{lines[1]}     gold",
-            *(f"{line} {gold:8.3f}" for line, gold in zip(lines[2:], self.gold_fractions, strict=True)),
+        by = "α" if self.fractions.by == "alpha" else self.fractions.by
+        found = self.fractions
+        columns = [found.middles, found.counts]
+        columns += [one[:, DISK] for one in (found.labelled, found.fractions, found.stderr, found.low, found.high)]
+        header = [f"disk fraction at {by}", "galaxies", "observed", "corrected", "range (95 %)"]
+        rows = [
+            [f"{middle:.2f}", f"{count:,}", f"{seen:.3f}", f"{value:.3f} ± {error:.3f}", f"{low:.3f} to {high:.3f}"]
+            for middle, count, seen, value, error, low, high in zip(*columns, strict=True)
         ]
+        if self.gold_fractions is not None:
+            header.append("gold labels")
+            rows = [[*row, f"{gold:.3f}"] for row, gold in zip(rows, self.gold_fractions, strict=True)]
+        return text_table(header, rows, left=())
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values: what `estimate_transition` writes, and training and labelling read."""

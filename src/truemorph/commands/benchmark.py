@@ -11,9 +11,15 @@ from truemorph.arguments import AtLeastOne, Names, Seed
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.plotting import axes_or_new
-from truemorph.results import Result, quantity_table
+from truemorph.results import Result, quantity_table, shortened, text_facts, text_table
 
-_SHOWN = ("balanced_accuracy", "log_loss", "fraction_rms_soft", "cv18_excess")
+# Scores of a summary, and how it calls them.
+_SHOWN = {
+    "balanced_accuracy": "accuracy",
+    "log_loss": "log-loss",
+    "fraction_rms_soft": "fraction rms",
+    "cv18_excess": "above floor",
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,16 +40,34 @@ class Leaderboard(Result):
     findings: tuple[Finding, ...] = ()
 
     def summary(self) -> str:
-        """Return the main scores of each world as text."""
+        """Return the main scores of a world, or the balanced accuracy in each of several, as text."""
+        worlds = list(dict.fromkeys(row["world"] for row in self.content["rows"]))
+        lines = self._scores(worlds[0]) if len(worlds) == 1 else self._accuracies(worlds)
+        return "\n".join([*lines, f"Next: open {self.out / 'leaderboard.html'}"])
+
+    def _title(self, method: str) -> str:
+        return shortened(str(self.content["titles"].get(method, method)), 40)
+
+    def _scores(self, world: str) -> list[str]:
         from truemorph.benchmark.page import cell
 
-        lines = []
-        for world in dict.fromkeys(row["world"] for row in self.content["rows"]):
-            lines.append(f"{world:38s} {'accuracy':>16s} {'log-loss':>16s} {'rms soft':>16s} {'CV18 excess':>16s}")
-            for row in (one for one in self.content["rows"] if one["world"] == world):
-                title = self.content["titles"].get(row["method"], row["method"])
-                lines.append(f"  {title:36s} " + " ".join(f"{cell(row, metric):>16s}" for metric in _SHOWN))
-        return "\n".join([*lines, f"open {self.out / 'leaderboard.html'}"])
+        rows = [[self._title(row["method"]), *(cell(row, metric) for metric in _SHOWN)] for row in self.content["rows"]]
+        return [
+            *text_table([f"{world}, vs truth", *_SHOWN.values()], rows),
+            "accuracy: balanced; fraction rms: error of the disk fraction over α; above floor: CV18",
+        ]
+
+    def _accuracies(self, worlds: list[str]) -> list[str]:
+        keys = dict(zip(worlds, "ABCDEFGHIJ", strict=False))
+        found: dict[str, dict[str, str]] = {}
+        for row in self.content["rows"]:
+            mean = row["means"].get("balanced_accuracy")
+            found.setdefault(row["method"], {})[row["world"]] = "–" if mean is None else f"{mean:.2f}"
+        rows = [[self._title(name), *(row.get(world, "–") for world in worlds)] for name, row in found.items()]
+        return [
+            *text_facts([("worlds", "; ".join(f"{key} {world}" for world, key in keys.items()))]),
+            *text_table(["balanced accuracy vs truth", *keys.values()], rows),
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of leaderboard.json."""

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.arguments import Count, Names, Rules, Seed, Table
-from truemorph.bias.metrics import BiasResult
+from truemorph.bias.metrics import COLUMNS, FLOOR, BiasResult
 from truemorph.catalogs.catalogue import read_catalogue, rows_where
 from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
@@ -18,7 +18,7 @@ from truemorph.io import plain, write_json
 from truemorph.plotting import axes_or_new
 from truemorph.report.label_sets import fractions_by_alpha, join_labels, label_sets
 from truemorph.report.table1 import Tree
-from truemorph.results import Result
+from truemorph.results import Result, text_facts, text_table
 from truemorph.tables import numeric_columns
 
 
@@ -57,19 +57,22 @@ class BiasMeasurement(Result):
     def summary(self) -> str:
         """Return the values and the disk fractions by α as text."""
         used = max(one.n_objects for one in self.results.values())
-        lines = [
-            f"{self.measure} of {used:,} galaxies, {2**self.depth} leaves × {self.bins} bins; alpha = {self.alpha}",
-            f"{'labels':24s} {'value':>8s} {'bootstrap':>17s} {'floor':>16s} {'excess':>8s} {'galaxies':>9s}",
-        ]
-        lines += [
-            f"{name:24s} {one.value:8.4f} {one.bootstrap_mean:8.4f} ±{one.bootstrap_std:7.4f} "
-            f"{one.floor:8.4f} ±{one.floor_std:6.4f} {one.excess:8.4f} {one.n_objects:9,d}"
-            for name, one in self.results.items()
+        cut = f"{self.bins} bins of α" if self.depth == 0 else f"{2**self.depth} leaves × {self.bins} bins of α"
+        fixed = f" at fixed {', '.join(self.intrinsic)}" if self.intrinsic else ""
+        facts = [
+            (self.measure, f"drift of class fractions with α{fixed}; {used:,} galaxies in {cut}"),
+            ("floor", FLOOR),
         ]
         fractions = dict(self.fractions_by_alpha)
-        lines.append("disk fraction by alpha   " + " ".join(f"{value:7.1f}" for value in fractions.pop("alpha")))
-        lines += [f"{name:24s} " + " ".join(f"{value:7.3f}" for value in values) for name, values in fractions.items()]
-        return "\n".join(lines)
+        header = ["disk fraction at α =", *(f"{value:.1f}" for value in fractions.pop("alpha"))]
+        rows = [[name, *(f"{value:.3f}" for value in values)] for name, values in fractions.items()]
+        return "\n".join(
+            [
+                *text_facts([*facts, ("α", str(self.alpha))]),
+                *text_table(COLUMNS, [one.cells(name) for name, one in self.results.items()]),
+                *text_table(header, rows),
+            ]
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -165,7 +168,7 @@ def measure_bias(
     >>> labels = (rng.random(2000) < 0.7 * (1 - np.exp(-(alpha**2) / 200))).astype(int)
     >>> catalogue = {"object_id": np.arange(2000), "label": labels, "alpha": alpha, "split": ["train"] * 2000}
     >>> measured = measure_bias(pl.DataFrame(catalogue), bootstrap=0)
-    >>> measured.measure, bool(measured.results["crowd labels"].excess > 0.1)
+    >>> measured.measure, bool(measured.to_table()["excess"][0] > 0.1)
     ('CV14', True)
     """
     table = read_catalogue(catalogue)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ from truemorph.config import given_settings
 from truemorph.findings import Finding, unique
 from truemorph.plotting import axes_or_new
 from truemorph.reproduce.options import Inputs, ReproduceOptions
-from truemorph.results import Result, quantity_table
+from truemorph.results import Result, quantity_table, text_facts, text_table
 
 if TYPE_CHECKING:
     GivenInputs = Inputs | dict[str, Any]
@@ -55,20 +56,26 @@ class Reproduction(Result):
 
     def summary(self) -> str:
         """Return the status of each stage, Table 1 beside the paper's, and the answer as text."""
-        lines = [f"{one['name']:13s} {one['status']:8s} {one['text']}".rstrip() for one in self.content["stages"]]
-        if rows := self._rows:
-            lines.append(f"{'':36s} {self.content['table1']['measure'] + ' here':>17s} {'paper':>17s}")
-            for row in rows:
-                here = "–"
-                if row["bootstrap_mean"] is not None:
-                    here = f"{row['bootstrap_mean']:.4f} ± {row['bootstrap_std']:.4f}"
-                lines.append(
-                    f"{row['letter']}) {row['labels']:33s} {here:>17s} {row['paper']:.4f} ± {row['paper_std']:.4f}"
-                )
-        lines += [self.content["answer"]] if self.content["answer"] else []
-        return "\n".join(
-            [*lines, *(f"open {one}" for key, one in self.content["files"].items() if key.endswith(".html"))]
+        stages = self.content["stages"]
+        facts = [
+            (status, ", ".join(one["name"] for one in stages if one["status"] == status and not one["text"]))
+            for status in dict.fromkeys(one["status"] for one in stages if not one["text"])
+        ]
+        lines = text_facts(
+            [*facts, *((one["status"], f"{one['name']}: {one['text']}") for one in stages if one["text"])]
         )
+        rows = []
+        for row in self._rows:
+            here = "–"
+            if row["bootstrap_mean"] is not None:
+                here = f"{row['bootstrap_mean']:.4f} ± {row['bootstrap_std']:.4f}"
+            rows.append([f"{row['letter']}) {row['labels']}", here, f"{row['paper']:.4f} ± {row['paper_std']:.4f}"])
+        if rows:
+            measure = self.content["table1"]["measure"]
+            lines += text_table(["labels", f"{measure} here", f"{measure} in the paper"], rows)
+        lines += textwrap.wrap(self.content["answer"], 100)
+        pages = [str(one) for key, one in self.content["files"].items() if key.endswith(".html")]
+        return "\n".join([*lines, *(f"Next: open {one}" for one in pages)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `reproduce.json`."""

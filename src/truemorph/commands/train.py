@@ -42,7 +42,11 @@ def train_classifier(
     cache: Path | None = None,
     settings: Annotated[
         Settings | None,
-        Parameter(name="*", group=Group("Settings (defaults depend on the preset: see --dry-run)", sort_key=10), show_default=False),
+        Parameter(
+            name="*",
+            group=Group("Settings (defaults depend on the preset: see --dry-run)", sort_key=10),
+            show_default=False,
+        ),
     ] = None,
     overwrite: bool = False,
     dry_run: bool = False,
