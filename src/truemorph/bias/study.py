@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from truemorph.bias.binning import proportion_error
 from truemorph.bias.checks import Calibration, balance_findings, calibration
 from truemorph.bias.diagnostics import (
     ConfoundingCheck,
@@ -20,9 +21,9 @@ from truemorph.bias.estimation import fit_transition
 from truemorph.bias.fractions import PopulationFractions, debiased_fractions
 from truemorph.bias.gold import check_gold
 from truemorph.bias.likelihood import classes_in
-from truemorph.bias.plots import plot_fractions
+from truemorph.bias.plots import plot_families, plot_fractions
 from truemorph.bias.result import FROM_LABELS, TransitionFit
-from truemorph.bias.transitions import COMPARED, DISK, Array, FlipTransition, family_of
+from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, family_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
@@ -45,8 +46,8 @@ class TransitionStudy(Result):
     calibration : Calibration
     fractions : PopulationFractions
         Class fractions in bins of α, or of another column.
-    gold_fractions : array, shape (B,), or None
-        Disk fraction of the galaxies with gold labels in the same bins.
+    gold_fractions, gold_stderr : array, shape (B,), or None
+        Disk fraction of the galaxies with gold labels in the same bins, and its binomial error.
     bootstrap_std : dict of str to float
         Scatter of each parameter over resamples, where that was wanted.
     about : dict
@@ -61,6 +62,7 @@ class TransitionStudy(Result):
     fractions: PopulationFractions
     gold_fractions: np.ndarray | None
     findings: tuple[Finding, ...]
+    gold_stderr: np.ndarray | None = None
     bootstrap_std: dict[str, float] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
 
@@ -135,27 +137,32 @@ class TransitionStudy(Result):
     def plot(self, ax: Any = None) -> Any:
         """Draw the class fractions before and after; returns matplotlib axes."""
         gold = {} if self.gold_fractions is None else {"gold labels": self.gold_fractions}
-        return plot_fractions(self.fractions, ax, gold, DISK)
+        return plot_fractions(self.fractions, ax, gold, DISK, self.gold_stderr)
 
     def figure(self) -> Any:
         """Return a matplotlib figure of the bias curve, class fractions and checks."""
         from matplotlib.figure import Figure
 
         panels: list[tuple[str, Any]] = [
-            ("bias curve", self.fit.plot if self.families is None else self.families.plot),
-            ("class fractions before and after", self.plot),
-            ("calibration", self.calibration.plot),
+            ("Bias curve", self._plot_curve),
+            ("Disk fraction", self.plot),
+            ("Calibration of the fit", self.calibration.plot),
         ]
         if self.families is not None:
-            panels.append(("families", self.families.plot_aic))
-        figure = Figure(figsize=(10, 7.6), layout="constrained")
+            panels.append(("Families compared", self.families.plot_aic))
+        figure = Figure(figsize=(7.4, 6.6), layout="constrained")
         axes = figure.subplots(2, 2).ravel()
         for ax, (title, draw) in zip(axes, panels, strict=False):
             draw(ax)
-            ax.set_title(title, fontsize=10)
+            ax.set_title(title, fontsize=11)
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         return figure
+
+    def _plot_curve(self, ax: Any) -> Any:
+        if self.families is None or self.fit.family not in self.families.fits:
+            return self.fit.plot(ax)
+        return plot_families(self.families, ax, bold=self.fit.family)
 
 
 def study_transition(
@@ -189,7 +196,7 @@ def study_transition(
     family : str or subclass of FlipTransition, optional
         As for `fit_transition`, or "best": the one of lowest AIC among those compared.
     known : array, shape (N,), optional
-        Gold labels that are only shown beside the result, NaN where unknown.
+        Gold labels to show beside the result, NaN where unknown; default `gold`.
     by : array, shape (N,), optional
         Column, called `by_name`, in whose bins the corrected fractions are given; default α.
     fraction_bins : int
@@ -264,9 +271,14 @@ def study_transition(
         total = np.einsum("b,sbk->sk", share, fractions.samples)
         stderr = {**fit.stderr, "disk_fraction": float(total[:, DISK].std())}
         fit = replace(fit, class_fractions=share @ fractions.fractions, stderr=stderr, fraction_samples=total[:, DISK])
-    gold_fractions = None
+    if known is None and gold is not None:
+        classes = check_gold(gold, len(alpha), classes_in(gold))
+        known = np.where(classes == UNKNOWN, np.nan, classes == DISK)
+    gold_fractions = gold_stderr = None
     if known is not None:
-        gold_fractions = _gold_fractions(np.asarray(known), fractions, alpha if by is None else np.asarray(by))
+        gold_fractions, gold_stderr = _gold_fractions(
+            np.asarray(known), fractions, alpha if by is None else np.asarray(by)
+        )
     rejected = None if families is None or fit.family not in families.aic else families.rejected(fit.family)
     pooled = group_findings(labels, alpha, *groups, weights) if groups is not None and labels.ndim == 1 else ()
     unbalanced: list[Finding] = []
@@ -284,7 +296,7 @@ def study_transition(
     if rejected is not None:
         found = (*(one for one in found if one.code != rejected.code), rejected)
     return TransitionStudy(
-        fit, families, check, calibration(fit), fractions, gold_fractions, found, scatter, about or {}
+        fit, families, check, calibration(fit), fractions, gold_fractions, found, gold_stderr, scatter, about or {}
     )
 
 
@@ -293,10 +305,13 @@ def _matters(check: ConfoundingCheck, method: str) -> bool:
     return check.confounded if method in FROM_LABELS else check.unexplained and method == "conditional"
 
 
-def _gold_fractions(gold: np.ndarray, fractions: PopulationFractions, column: np.ndarray) -> np.ndarray:
-    """Disk fraction of the galaxies with gold labels, in the bins of the corrected fractions."""
+def _gold_fractions(
+    gold: np.ndarray, fractions: PopulationFractions, column: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Disk fraction of the galaxies with gold labels, in the bins of the corrected fractions, and its error."""
     index = np.clip(np.searchsorted(fractions.edges[1:-1], column, side="right"), 0, fractions.counts.size - 1)
     known = np.isfinite(gold)
     counts = np.bincount(index[known], minlength=fractions.counts.size)
     sums = np.bincount(index[known], weights=gold[known], minlength=fractions.counts.size)
-    return np.divide(sums, counts, out=np.full(counts.size, np.nan), where=counts > 0)
+    found = np.divide(sums, counts, out=np.full(counts.size, np.nan), where=counts > 0)
+    return found, proportion_error(found, counts)

@@ -10,7 +10,7 @@ from typing import Any
 from truemorph.arguments import AtLeastOne, Names, Seed
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.plotting import axes_or_new
+from truemorph.plotting import CYCLE, MARKERS, axes_or_new, legend, plain_text
 from truemorph.results import Result, quantity_table, shortened, text_facts, text_table
 
 # Scores of a summary, and how it calls them.
@@ -87,14 +87,16 @@ class Leaderboard(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the balanced accuracy of each method, a colour a world; returns matplotlib axes."""
-        ax = axes_or_new(ax)
-        for world in dict.fromkeys(row["world"] for row in self.content["rows"]):
+        ax = axes_or_new(ax, (6.4, 5))
+        for number, world in enumerate(dict.fromkeys(row["world"] for row in self.content["rows"])):
             own = [one for one in self.content["rows"] if one["world"] == world]
-            ax.plot(
-                [one["means"].get("balanced_accuracy") for one in own], [one["method"] for one in own], "o", label=world
-            )
-        ax.set(xlabel="balanced accuracy")
-        ax.legend(frameon=False, fontsize=8)
+            accuracies = [one["means"].get("balanced_accuracy") for one in own]
+            titles = [plain_text(self._title(one["method"])) for one in own]
+            color, marker = CYCLE[number % len(CYCLE)], MARKERS[number % len(MARKERS)]
+            ax.plot(accuracies, titles, marker, color=color, label=plain_text(world))
+        ax.set(xlabel="balanced accuracy vs truth")
+        ax.invert_yaxis()
+        legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
         return ax
 
 

@@ -11,11 +11,11 @@ import polars as pl
 
 from truemorph.arguments import Count, Names, Rules, Seed, Table
 from truemorph.bias.metrics import COLUMNS, FLOOR, BiasResult
+from truemorph.bias.plots import plot_label_sets
 from truemorph.catalogs.catalogue import read_catalogue, rows_where
 from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
 from truemorph.io import plain, write_json
-from truemorph.plotting import axes_or_new
 from truemorph.report.label_sets import fractions_by_alpha, join_labels, label_sets
 from truemorph.report.table1 import Tree
 from truemorph.results import Result, text_facts, text_table
@@ -102,14 +102,7 @@ class BiasMeasurement(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the disk fraction of each label set against α; returns matplotlib axes."""
-        ax = axes_or_new(ax)
-        fractions = dict(self.fractions_by_alpha)
-        alpha = fractions.pop("alpha")
-        for name, values in fractions.items():
-            ax.plot(alpha, values, marker="o", ms=4, label=f"{name}, {self.measure} {self.results[name].value:.3f}")
-        ax.set(xlabel=r"resolution $\alpha$", ylabel="disk fraction", ylim=(-0.02, 1.02))
-        ax.legend(frameon=False, fontsize=8)
-        return ax
+        return plot_label_sets(self.measure, self.results, self.fractions_by_alpha, ax)
 
 
 def measure_bias(

@@ -11,7 +11,7 @@ from cyclopts import Group, Parameter
 
 from truemorph.config import given_settings
 from truemorph.findings import Finding, unique
-from truemorph.plotting import axes_or_new
+from truemorph.plotting import BLUE, GREY, axes_or_new, legend
 from truemorph.reproduce.options import Inputs, ReproduceOptions
 from truemorph.results import Result, quantity_table, text_facts, text_table
 
@@ -99,11 +99,16 @@ class Reproduction(Result):
         """Draw Table 1: the bias metric here against the paper's; returns matplotlib axes."""
         ax = axes_or_new(ax)
         rows = [one for one in self._rows if one["bootstrap_mean"] is not None]
-        ax.errorbar([one["paper"] for one in rows], [one["bootstrap_mean"] for one in rows],
-                    [one["bootstrap_std"] for one in rows], [one["paper_std"] for one in rows], fmt="o")  # fmt: skip
+        x, y = ([one[name] for one in rows] for name in ("paper", "bootstrap_mean"))
+        xerr, yerr = ([one[name] for one in rows] for name in ("paper_std", "bootstrap_std"))
+        ax.errorbar(x, y, yerr, xerr, fmt="o", ms=4, color=BLUE)
+        ax.axline((0, 0), slope=1, color=GREY, lw=1, ls="--", label="as in the paper")
         for one in rows:
-            ax.annotate(one["letter"], (one["paper"], one["bootstrap_mean"]))
-        ax.set(xlabel="paper", ylabel="here")
+            at = (one["paper"], one["bootstrap_mean"])
+            ax.annotate(one["letter"], at, (5, 5), textcoords="offset points")
+        most = 1.1 * max([*x, *y], default=1.0)
+        ax.set(xlabel="CV18 in the paper", ylabel="CV18 here", xlim=(0, most), ylim=(0, most))
+        legend(ax)
         return ax
 
 
