@@ -108,15 +108,24 @@ class Result(ABC):
         """Messages of the findings."""
         return tuple(one.message for one in self.findings)
 
-    def _shown(self) -> str:
-        return shortened("\n".join([self.summary(), *map(str, self.findings)]))
+    def __str__(self) -> str:
+        """Return the summary."""
+        return self.summary()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}\n{self._shown()}"
+        whole = "\n".join([self.summary(), *map(str, self.findings)])
+        if len(whole) > _LONGEST and self.findings:
+            codes = ", ".join(f"{one.severity} {one.code}" for one in self.findings)
+            whole = f"{self.summary()}\nfindings: {codes}"
+        return f"{type(self).__name__}\n{shortened(whole)}"
 
     def _repr_html_(self) -> str:
-        """Return the summary as Jupyter shows it."""
-        return f"<pre>{html.escape(self._shown())}</pre>"
+        """Return the summary and the findings as Jupyter shows them."""
+        findings = [
+            f"<b>{one.severity}:</b> {html.escape(f'{one.message} {one.action}'.strip())} <code>{one.code}</code>"
+            for one in self.findings
+        ]
+        return f"<pre>{html.escape(shortened(self.summary()))}</pre>" + "".join(f"<p>{one}</p>" for one in findings)
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:

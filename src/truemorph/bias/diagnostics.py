@@ -22,7 +22,7 @@ from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTrans
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
-from truemorph.results import Result, quantity_table, text_table
+from truemorph.results import Result, quantity_table, text_facts, text_table
 
 _NOTICEABLE = 0.02
 _FEWEST_IN_GROUP = 200
@@ -81,7 +81,7 @@ class FamilyComparison(Result):
             values = [
                 f"{name} {value:.3f} ± {row['stderr'].get(name, np.nan):.3f}" for name, value in row["values"].items()
             ]
-            shown = ", ".join(values) if len(values) <= _SHOWN else f"{len(values)} of them"
+            shown = ", ".join(values) if len(values) <= _SHOWN else f"{len(values)} parameters"
             numbers = (f"{row['log_likelihood']:.1f}", f"{row['delta_aic']:.1f}", f"{row['disk_fraction']:.3f}")
             rows.append([row["family"], *numbers, shown])
         header = ["family", "log-likelihood", "AIC above best", "disk fraction", "parameters"]
@@ -302,7 +302,7 @@ class ConfoundingCheck(Result):
 
     def summary(self) -> str:
         """Return the answer as text."""
-        return self.statement
+        return "\n".join(text_facts([("check", self.statement)]))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""

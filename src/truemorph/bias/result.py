@@ -401,7 +401,7 @@ class TransitionFit(Result):
             (
                 "bias curve",
                 f"{self.family}: {', '.join(values)}; method {self.method}, {self.n_objects:,} galaxies, "
-                f"log-likelihood {self.log_likelihood:.1f}",
+                f"ln L {self.log_likelihood:.1f}",
             ),
             ("assumption", self.assumption.replace("alpha", "α")),
         ]

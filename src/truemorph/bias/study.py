@@ -86,11 +86,12 @@ class TransitionStudy(Result):
             facts.append(("bootstrap", scatter))
         if self.check.checked:
             facts.append(("check", self.check.statement))
-        for name, shown in (("alpha", "α"), ("definition", "disk")):
-            if self.about.get(name):
-                facts.append((shown, str(self.about[name]).removeprefix("disk: ")))
-        families = [] if self.families is None else [self.families.summary()]
-        return "\n".join([*text_facts(facts), *families, *self._fraction_lines()])
+        if self.about.get("alpha"):
+            facts.append(("α", self.about["alpha"]))
+        if self.about.get("definition") and self.fit.method == "gold":
+            facts.append(("disk", self.about["definition"].removeprefix("disk: ")))
+        families = [] if self.families is None else ["", self.families.summary()]
+        return "\n".join([*text_facts(facts), *families, "", *self._fraction_lines()])
 
     def _fraction_lines(self) -> list[str]:
         by = "α" if self.fractions.by == "alpha" else self.fractions.by

@@ -69,7 +69,9 @@ class BiasMeasurement(Result):
         return "\n".join(
             [
                 *text_facts([*facts, ("α", str(self.alpha))]),
+                "",
                 *text_table(COLUMNS, [one.cells(name) for name, one in self.results.items()]),
+                "",
                 *text_table(header, rows),
             ]
         )
