@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from truemorph.archives.fetch import ARCHIVES, fetch, options_of
-from truemorph.archives.provenance import Fetched
+from truemorph.archives.provenance import PROVENANCE, Fetched
 from truemorph.arguments import Names, Table
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
-from truemorph.results import Result
+from truemorph.results import Result, text_facts, text_table
 
 Archive = Literal["gz2", "sdss", "simard", "hst"]
+# Tables that prepare joins to votes.
+_JOINED = {"sdss": "photometry.parquet", "simard": "table3.parquet"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,8 +34,26 @@ class FetchResult(Result):
     findings: tuple[Finding, ...]
 
     def summary(self) -> str:
-        """Return counts, licences and citations as text."""
-        return "\n".join(one.summary() for one in self.archives)
+        """Return counts, licences and what to do next as text."""
+        rows = [[one.archive, what, f"{count:,}"] for one in self.archives for what, count in one.counts.items()]
+        credit = [
+            (
+                one.archive,
+                f"licence: {'; '.join(dict.fromkeys(source.licence for source in one.sources))}. Cite: {_cited(one)}",
+            )
+            for one in self.archives
+        ]
+        return "\n".join(
+            [*text_table(["archive", "content", "number"], rows, left=(0, 1)), *text_facts(credit), self._next()]
+        )
+
+    def _next(self) -> str:
+        folders = {one.archive: one.folder for one in self.archives}
+        if list(folders) == ["hst"]:
+            return f"Next: truemorph report MODEL --better {folders['hst']}"
+        joins = [f" --join {folders[name] / file}" for name, file in _JOINED.items() if name in folders]
+        votes = folders["gz2"] / "zoo2MainSpecz.csv.gz" if "gz2" in folders else "VOTES"
+        return f"Next: truemorph prepare {votes}{''.join(joins)} --out cat.parquet"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON: of one archive, or of several under "archives"."""
@@ -44,6 +65,13 @@ class FetchResult(Result):
         from astropy.table import vstack
 
         return vstack([one.to_table() for one in self.archives])
+
+
+def _cited(one: Fetched) -> str:
+    """Return the citations of an archive, each once, without bibcodes and DOIs, and where these are."""
+    works = [work for source in one.sources for work in source.citation.split("; ")]
+    short = dict.fromkeys(re.sub(r" \(.*?\)", "", work) for work in works)
+    return f"{'; '.join(short)} (in full: {one.folder / PROVENANCE})"
 
 
 def fetch_archive(
