@@ -26,35 +26,35 @@ from truemorph.errors import TruemorphError, extras_named
 COMMANDS = {
     "fetch": (
         "fetch:fetch_archive",
-        "Fetch tables and images of public archives, checked, with their origin recorded.",
+        "Download tables and images from public archives, with checksums and provenance.",
     ),
     "prepare": (
         "prepare:prepare_catalogue",
-        "Turn a table of votes into a catalogue: labels, α, splits, and an account of every row.",
+        "Make a catalogue of labels, α and splits from a table of votes.",
     ),
-    "bias": ("bias:measure_bias", "Measure how much class fractions drift with resolution (CV14, CV18)."),
+    "bias": ("bias:measure_bias", "Measure how much class fractions change with resolution (bias metrics CV14, CV18)."),
     "transition": ("transition:estimate_transition", "Estimate the bias curve T(α), with errors and checks."),
     "train": (
         "train:train_classifier",
-        "Train a classifier through the bias curve T(α), so that it predicts the unbiased class.",
+        "Train a classifier through the bias curve T(α) to predict the unbiased class.",
     ),
     "label": (
         "label:label_galaxies",
-        "Label galaxies with a model: class probabilities and, where there are observed labels, posteriors.",
+        "Label galaxies with a model: class probabilities, and posteriors where there are observed labels.",
     ),
     "explain": (
         "explain:explain_classifier",
-        "Show what classifiers look at: Grad-CAM maps, their radial profiles, and differences between models.",
+        "Map the pixels that classifiers use: Grad-CAM maps, radial profiles, differences between models.",
     ),
     "report": (
         "report:write_report",
         "Write one page of evidence: answer, verdict, Table 1, figures, and the galaxies that changed.",
     ),
     "send": ("send:send_table", "Send a table to TOPCAT, Aladin or DS9, through SAMP."),
-    "benchmark": ("benchmark:run_benchmark", "Score every way to deal with biased labels where the truth is known."),
+    "benchmark": ("benchmark:run_benchmark", "Compare methods for biased labels on data whose truth is known."),
     "reproduce": (
         "reproduce:reproduce_paper",
-        "Reproduce the paper's experiment: Table 1 beside the paper's, Figures 3 to 7, and why they may differ.",
+        "Reproduce the paper's experiment: Table 1 and Figures 3 to 7, compared with the paper.",
     ),
     "cite": ("cite:cite", "Print BibTeX of the papers and the software to cite."),
     "demo": ("demo:run_demo", "Show that it works, on simulated galaxies whose truth is known."),
@@ -174,7 +174,7 @@ def in_options(text: str, options: Mapping[str, str]) -> str:
 
 
 def _one_line(problem: CycloptsError) -> str:
-    """Say what is wrong with an option; pydantic's messages have several lines."""
+    """Return the error of an option in one line; pydantic's messages have several."""
     errors = getattr(problem.__cause__, "errors", None)
     if errors is None:
         return str(problem)

@@ -1,4 +1,4 @@
-"""What all results have in common: `summary`, `to_dict`, `to_table`, `plot` and `findings`."""
+"""The base class of results, and the text and tables that they return."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Result(ABC):
 
     @property
     def failure(self) -> str:
-        """Why the command line exits with 1 although there is a result; empty where it does not."""
+        """Why the command line exits with status 1; empty on success."""
         return ""
 
     @abstractmethod
@@ -178,12 +178,12 @@ def text_facts(facts: Iterable[tuple[str, str]]) -> list[str]:
 
 @dataclass(frozen=True, repr=False)
 class Configuration(Result):
-    """What a dry run would do: settings, as text and as values.
+    """Settings of a dry run, as text and as values.
 
     Attributes
     ----------
     text : str
-        TOML, which can be changed and given to the same command.
+        TOML, which can be edited and given to the same command.
     settings : dict
     findings : tuple of Finding
     """
@@ -201,7 +201,7 @@ class Configuration(Result):
         return self.settings
 
     def to_table(self) -> QTable:
-        """Return a table of one row a setting."""
+        """Return a table with one row per setting."""
         return quantity_table(
             {
                 "setting": (list(self.settings), "", "name"),
@@ -218,7 +218,7 @@ def quantity_table(columns: Mapping[str, tuple[Any, str, str]], **metadata: Any)
     columns : mapping of str to (values, unit, description)
         The unit is empty where a column has none.
     **metadata
-        Kept in the table's `meta`.
+        Stored in the table's `meta`.
 
     Examples
     --------

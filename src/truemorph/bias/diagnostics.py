@@ -1,4 +1,4 @@
-"""Can this T(α) be believed? Families compared, and whether class fractions depend on α."""
+"""Compare families of T(α), and check whether class fractions depend on α."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class FamilyComparison(Result):
         return min(self.aic, key=lambda one: self.aic[one])
 
     def rejected(self, family: str) -> Finding | None:
-        """Say that another family describes the labels much better (AIC lower by 10 or more), where one does."""
+        """Return a finding if another family describes the labels much better (AIC lower by 10 or more)."""
         above = self.aic[family] - self.aic[self.best]
         if above < REJECTED:
             return None
@@ -101,7 +101,7 @@ class FamilyComparison(Result):
         )
 
     def to_table(self) -> Any:
-        """Return a table of one row a family, best first."""
+        """Return a table with one row per family, best first."""
         rows = self.rows()
         columns = {
             "family": "family of T(α)",
@@ -112,7 +112,7 @@ class FamilyComparison(Result):
         return quantity_table({name: ([row[name] for row in rows], "", about) for name, about in columns.items()})
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a family, best first: family, parameters, log-likelihood, AIC above the best, disk fraction."""
+        """Return one row per family, best first: parameters, log-likelihood, AIC above the best, disk fraction."""
         return [
             {
                 "family": name,
@@ -126,13 +126,13 @@ class FamilyComparison(Result):
         ]
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw all families over the data; returns matplotlib axes."""
+        """Draw the best family, and the others as a band, over the data; returns matplotlib axes."""
         from truemorph.bias.plots import plot_families
 
         return plot_families(self, ax)
 
     def plot_aic(self, ax: Any = None) -> Any:
-        """Draw how far each family's AIC lies above the best; returns matplotlib axes."""
+        """Draw the AIC of each family above the best one; returns matplotlib axes."""
         from truemorph.bias.plots import plot_aic
 
         return plot_aic(self, ax)
@@ -141,7 +141,7 @@ class FamilyComparison(Result):
 def compare_families(
     labels: Array, alpha: Array, families: Sequence[str | type[FlipTransition]] = COMPARED, **options: Any
 ) -> FamilyComparison:
-    """Fit several families to the same data and say which it prefers.
+    """Fit several families to the same data and compare them by AIC.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def compare_families(
 def _without_unresolved(
     labels: Array, alpha: Array, options: dict[str, Any]
 ) -> tuple[int, Array, Array, dict[str, Any]]:
-    """Leave out rows at α = 0, which say nothing about the shape of T and can forbid one."""
+    """Leave out rows at α = 0, which do not constrain the shape of T and can exclude a family."""
     resolution = float_array(alpha, "alpha")
     resolved = (resolution if resolution.ndim == 1 else resolution[:, 0]) != 0
     n, left_out = resolved.size, int((~resolved).sum())
@@ -276,7 +276,7 @@ class ConfoundingCheck(Result):
     Attributes
     ----------
     checked : bool
-        False where there is nothing to check with.
+        False if there are neither intrinsic columns nor gold labels.
     confounded : bool
         Class fractions depend on α: estimates that assume they don't (`likelihood`, `binned`) are biased.
     unexplained : bool
@@ -287,7 +287,7 @@ class ConfoundingCheck(Result):
     unexplained_p_value : float
         Probability of so much dependence on α beyond the columns (or, without columns, at all) by chance.
     statement : str
-        The answer in a sentence.
+        The result in a sentence.
     findings : tuple of Finding
     """
 
@@ -301,7 +301,7 @@ class ConfoundingCheck(Result):
     findings: tuple[Finding, ...] = ()
 
     def summary(self) -> str:
-        """Return the answer as text."""
+        """Return the result as text."""
         return "\n".join(text_facts([("check", self.statement)]))
 
     def to_dict(self) -> dict[str, Any]:
@@ -309,7 +309,7 @@ class ConfoundingCheck(Result):
         return plain(asdict(self))
 
     def to_table(self) -> Any:
-        """Return a table of one row."""
+        """Return a table with one row."""
         return quantity_table(
             {
                 "drift": ([self.drift], "", "disk fraction of the best minus that of the worst resolved third"),
@@ -328,19 +328,19 @@ def confounding_check(
     weights: Array | None = None,
     seed: int = 0,
 ) -> ConfoundingCheck:
-    """Say whether class fractions depend on α, and whether intrinsic columns explain it.
+    """Check whether class fractions depend on α, and whether intrinsic columns explain this.
 
-    With gold labels the question is put to them directly: a logistic regression of the true class with and without
-    log α and its square, beside the intrinsic columns if given. Without: T and p(y | z) are fitted together, the
-    predicted fractions are compared between the worst and the best resolved third, and log α is offered to
-    p(y | z) as one more column; that last test leans on the family of T.
+    With gold labels, logistic regressions of the true class on the intrinsic columns (if given) are compared with and
+    without log α and its square. Without gold labels, T and p(y | z) are fitted together; the predicted fractions are
+    compared between the worst and the best resolved third, and log α is tested as a further column of p(y | z). This
+    last test depends on the family of T.
 
     Parameters
     ----------
     labels, alpha, intrinsic, gold
         As for `fit_transition`; α of shape (N,).
     family : str or subclass of FlipTransition, default "rayleigh"
-        Of T, where there are no gold labels.
+        Family of T, used without gold labels.
     weights : array, shape (N,), optional
         Sampling weights.
     seed : int
@@ -348,7 +348,7 @@ def confounding_check(
     Returns
     -------
     ConfoundingCheck
-        With `checked=False` where neither columns nor gold labels are given.
+        With `checked=False` if neither columns nor gold labels are given.
 
     Raises
     ------

@@ -1,9 +1,9 @@
-"""How much class fractions drift with what should not matter: CV14 and CV18.
+"""Bias metrics CV14 and CV18: how much class fractions change with resolution.
 
 Sources: CV14, eqs 17-18 of Medina-Rosales et al. (arXiv:2308.11007), after Cabrera, Miller & Schneider 2014
-(ICPR); CV18, Cabrera-Vives, Miller & Schneider 2018 (AJ 156, 284). What the papers leave out and this module
-adds: unbiased labels do not give zero but a sampling floor of about 1/sqrt(objects per bin), and a bootstrap
-inflates the value further; so every result carries the floor and the excess over it.
+(ICPR); CV18, Cabrera-Vives, Miller & Schneider 2018 (AJ 156, 284). This module adds a floor: unbiased labels
+do not give zero but about 1/sqrt(objects per bin), and a bootstrap inflates the value further. Every result has the
+floor and the excess above it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FLOOR = "the value that labels without bias would give"
 
 @dataclass(frozen=True, repr=False)
 class BiasResult(Result):
-    """A bias value with everything needed to judge it.
+    """A bias metric with its error and floor.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ class BiasResult(Result):
         return plain(asdict(self) | {"signed_excess": self.signed_excess})
 
     def to_table(self) -> Any:
-        """Return a table of one row."""
+        """Return a table with one row."""
         numbers = {
             "value": "root mean square deviation of class fractions from the best resolved bin",
             "bootstrap_mean": "mean over bootstrap resamples",
@@ -470,7 +470,7 @@ def cv18(
 
 @dataclass(frozen=True)
 class LeafMap:
-    """Drift of class fractions with α in each leaf of the intrinsic tree.
+    """Change of class fractions with α in each leaf of the intrinsic tree.
 
     Attributes
     ----------

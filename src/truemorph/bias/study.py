@@ -1,4 +1,4 @@
-"""An estimate of T(α) together with everything that says how far to trust it."""
+"""An estimate of T(α) with its checks and the corrected class fractions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _FEWEST_PER_BIN = 50
 
 @dataclass(frozen=True, repr=False)
 class TransitionStudy(Result):
-    """A fit of T(α), the checks of it, and the class fractions that follow.
+    """A fit of T(α), its checks, and the corrected class fractions.
 
     Attributes
     ----------
@@ -49,9 +49,9 @@ class TransitionStudy(Result):
     gold_fractions, gold_stderr : array, shape (B,), or None
         Disk fraction of the galaxies with gold labels in the same bins, and its binomial error.
     bootstrap_std : dict of str to float
-        Scatter of each parameter over resamples, where that was wanted.
+        Scatter of each parameter over bootstrap resamples, if requested.
     about : dict
-        Where the labels are from: definitions of α, of the labels and of gold labels; kept in files.
+        Definitions of α, of the labels and of gold labels; stored in files.
     findings : tuple of Finding
     """
 
@@ -136,7 +136,7 @@ class TransitionStudy(Result):
         return table
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the class fractions before and after; returns matplotlib axes."""
+        """Draw the observed and corrected disk fractions; returns matplotlib axes."""
         gold = {} if self.gold_fractions is None else {"gold labels": self.gold_fractions}
         return plot_fractions(self.fractions, ax, gold, DISK, self.gold_stderr)
 
@@ -199,22 +199,22 @@ def study_transition(
     known : array, shape (N,), optional
         Gold labels to show beside the result, NaN where unknown; default `gold`.
     by : array, shape (N,), optional
-        Column, called `by_name`, in whose bins the corrected fractions are given; default α.
+        Column to bin the corrected fractions by, called `by_name`; default α.
     fraction_bins : int
-        Most bins of the corrected fractions; fewer where a bin would have under 50 galaxies.
+        Largest number of bins of the corrected fractions; fewer if a bin would have under 50 galaxies.
     compare : bool
         Whether to fit the other families too.
     bootstrap : int
-        Refits on resampled galaxies, to check the errors.
+        Number of bootstrap resamples, to check the errors.
     seed : int
     columns : dict of str to array, shape (N,), optional
-        Further columns, in which galaxies with gold labels should not differ from the others.
+        Columns in which galaxies with gold labels should not differ from the others.
     groups : (str, array of shape (N,)), optional
-        Name and values of the column that says which survey a galaxy is from.
+        Name and values of the column that names the survey of each galaxy.
     about : mapping, optional
-        Kept in the result, see `TransitionStudy`.
+        Stored in the result, see `TransitionStudy`.
     findings : tuple of Finding
-        Of the selection of these rows; they come first in the result.
+        Findings on the selection of these rows; they come first in the result.
     **options
         Further options of `fit_transition`.
 

@@ -1,4 +1,4 @@
-"""truemorph benchmark: a leaderboard of methods where the truth is known."""
+"""truemorph benchmark: a leaderboard of methods on data whose truth is known."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Leaderboard(Result):
         return self.content
 
     def to_table(self) -> Any:
-        """Return a table of one row a world and method: mean scores over seeds."""
+        """Return a table with one row per world and method: mean scores over seeds."""
         rows = self.content["rows"]
         columns: dict[str, tuple[Any, str, str]] = {
             "world": ([row["world"] for row in rows], "", "simulated or real world"),
@@ -86,7 +86,7 @@ class Leaderboard(Result):
         return quantity_table(columns)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the balanced accuracy of each method, a colour a world; returns matplotlib axes."""
+        """Draw the balanced accuracy of each method in each world; returns matplotlib axes."""
         ax = axes_or_new(ax, (6.4, 5))
         for number, world in enumerate(dict.fromkeys(row["world"] for row in self.content["rows"])):
             own = [one for one in self.content["rows"] if one["world"] == world]
@@ -115,7 +115,7 @@ def run_benchmark(
     jobs: AtLeastOne | None = None,
     seed: Seed = 0,
 ) -> Leaderboard:
-    """Score every way to deal with biased labels where the truth is known.
+    """Compare methods for biased labels on data whose truth is known.
 
     If interrupted, run the same command again to resume.
 
@@ -124,11 +124,11 @@ def run_benchmark(
     Parameters
     ----------
     out : path
-        Folder for leaderboard.json, .md, .html and .png, and for what an interrupted run resumes from.
+        Folder for leaderboard.json, .md, .html and .png, and for intermediate results.
     quick : bool
-        Plain and real worlds, six methods, one seed: minutes.
+        Use the plain and real worlds, six methods and one seed; takes minutes.
     catalogue_only : bool
-        Labels, votes and catalogue columns, without images: seconds.
+        Use labels, votes and catalogue columns, without images; takes seconds.
     data : path, optional
         Folder of real data; without it, only simulated worlds are used.
     worlds : sequence of str
@@ -142,11 +142,11 @@ def run_benchmark(
     test : int, optional
         Test galaxies of a simulated world.
     epochs : int, optional
-        Epochs of every network.
+        Number of epochs of every network.
     jobs : int, optional
-        Processes; default 1, and one a core for catalogue_only.
+        Number of processes; default 1, or one per core with `catalogue_only`.
     seed : int
-        First of the seeds.
+        First seed.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""truemorph bias: how much class fractions drift with resolution."""
+"""truemorph bias: how much class fractions change with resolution."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class BiasMeasurement(Result):
         cut = f"{self.bins} bins of α" if self.depth == 0 else f"{2**self.depth} leaves × {self.bins} bins of α"
         fixed = f" at fixed {', '.join(self.intrinsic)}" if self.intrinsic else ""
         facts = [
-            (self.measure, f"drift of class fractions with α{fixed}; {used:,} galaxies in {cut}"),
+            (self.measure, f"change of class fractions with α{fixed}; {used:,} galaxies in {cut}"),
             ("floor", FLOOR),
         ]
         fractions = dict(self.fractions_by_alpha)
@@ -94,7 +94,7 @@ class BiasMeasurement(Result):
         )
 
     def to_table(self) -> Any:
-        """Return a table of one row a label set."""
+        """Return a table with one row per label set."""
         from astropy.table import vstack
 
         table = vstack([one.to_table() for one in self.results.values()])
@@ -119,7 +119,7 @@ def measure_bias(
     out: Path | None = None,
     seed: Seed = 0,
 ) -> BiasMeasurement:
-    """Measure how much class fractions drift with resolution (CV14, CV18).
+    """Measure how much class fractions change with resolution (bias metrics CV14, CV18).
 
     Every label set of the catalogue (observed labels, gold labels, a model's labels) is measured on the same galaxies
     with the same bins: CV18 if intrinsic columns are given, otherwise CV14.
@@ -135,13 +135,13 @@ def measure_bias(
     intrinsic : sequence of str
         Columns of intrinsic properties for CV18, comma-separated.
     bins : int, optional
-        Bins of α; default: as many as leave 25 galaxies in each.
+        Number of bins of α; default: as many as possible with 25 galaxies in each.
     depth : int, optional
-        Levels of the tree of intrinsic columns; default as for bins.
+        Levels of the tree of intrinsic columns; default: as many as possible with 25 galaxies in each bin.
     where : sequence of str
         Select galaxies: COLUMN=VALUE, or SQL such as "petroMag_r < 17" (repeatable).
     bootstrap : int
-        Resamples for the error.
+        Number of bootstrap resamples for the error.
     out : path, optional
         Write the result here (.json).
     seed : int
@@ -195,7 +195,7 @@ def measure_bias(
 
 
 def _findings(results: dict[str, BiasResult], intrinsic: Names, columns: np.ndarray | None) -> tuple[Finding, ...]:
-    """Findings of all label sets, each once: with the name of the label set where it does not concern all."""
+    """Return the findings of all label sets, each once, with the name of the label set unless all share it."""
     missing: tuple[Finding, ...] = ()
     if columns is not None and not np.isfinite(columns).all():
         counts = zip(intrinsic, (~np.isfinite(columns)).sum(axis=0), strict=True)

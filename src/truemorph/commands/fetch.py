@@ -22,7 +22,7 @@ _JOINED = {"sdss": "photometry.parquet", "simard": "table3.parquet"}
 
 @dataclass(frozen=True, repr=False)
 class FetchResult(Result):
-    """What was fetched, archive by archive.
+    """Content of the folders after a fetch, by archive.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class FetchResult(Result):
         return found[0] if len(found) == 1 else {"archives": found}
 
     def to_table(self) -> Any:
-        """Return a table of one row an address, with licence and citation."""
+        """Return a table with one row per address, with licence and citation."""
         from astropy.table import vstack
 
         return vstack([one.to_table() for one in self.archives])
@@ -89,7 +89,7 @@ def fetch_archive(
     rate: float | None = None,
     offline: bool = False,
 ) -> FetchResult:
-    """Fetch tables and images of public archives, checked, with their origin recorded.
+    """Download tables and images from public archives, with checksums and provenance.
 
     If interrupted, run the same command again to resume.
 
@@ -98,7 +98,7 @@ def fetch_archive(
     Parameters
     ----------
     archives : {"gz2", "sdss", "simard", "hst"}
-        What to fetch; one or more.
+        Archives to download; one or more.
     out : path, optional
         Folder; default data/ARCHIVE. For several archives, the folder in which each gets its own.
     no_images : bool
@@ -118,11 +118,11 @@ def fetch_archive(
     pixels : int, optional
         hst: pixels on a side; default 424.
     addresses : path, optional
-        TOML file of addresses that replace the packaged ones.
+        TOML file of addresses that replace the built-in ones.
     rate : float, optional
-        Most requests a second; default what the archive allows.
+        Largest number of requests per second; default: the limit of the archive.
     offline : bool
-        Make no request: use the files that are there, or report what is missing.
+        Use local files only, and report what is missing.
 
     Returns
     -------
@@ -165,9 +165,9 @@ def fetch_archive(
 
 
 def _check_options(archives: Sequence[str], options: dict[str, Any]) -> None:
-    """Refuse options that none of the archives has."""
+    """Raise an error for options of other archives."""
     for name in options:
         if not any(name in options_of(archive) for archive in archives):
             of = next(archive for archive in ARCHIVES if name in options_of(archive))
             shown = "no_images" if name == "images" else name
-            raise InputError(f"`{shown}` is an option of fetch {of}; fetch {' '.join(archives)} has no use for it")
+            raise InputError(f"`{shown}` is an option of fetch {of}, not of fetch {' '.join(archives)}")

@@ -42,9 +42,9 @@ def label_galaxies(
     shard: Shard = (1, 1),
     max_bad: float = MAXIMUM_BAD_SHARE,
 ) -> LabelReport:
-    """Label galaxies with a model: class probabilities and, where there are observed labels, posteriors.
+    """Label galaxies with a model: class probabilities, and posteriors where there are observed labels.
 
-    If interrupted, run the same command again to resume. Several processes with the same command share the work.
+    If interrupted, run the same command again to resume. Several processes that run the same command share the work.
 
     Example: truemorph label model cat.parquet --out labels.parquet
 
@@ -61,7 +61,7 @@ def label_galaxies(
         T(α) for the posterior; default the model's. A model trained without one gives no posterior. If it depends on
         columns beside α, they are read from the catalogue.
     curve : KnownCurve
-        A T(α) that is known, in place of a fit.
+        A known T(α), instead of a fit.
     observed : path, optional
         Prepared catalogue with observed labels of these galaxies, joined by id.
     id : str, optional
@@ -73,7 +73,7 @@ def label_galaxies(
     copy : sequence of str
         Columns to copy to the labels, comma-separated.
     engine : str
-        What runs networks; ray uses all machines of a Ray cluster.
+        Software that runs the networks; ray uses all machines of a Ray cluster.
     precision : str
         auto uses bf16 where the hardware has it; int8 needs openvino.
     device : str

@@ -119,28 +119,28 @@ def reproduce_paper(
     options: ReproduceOptions = _DEFAULTS,
     config: Path | None = None,
     inputs: Annotated[
-        GivenInputs | None, Parameter(name="*", group=Group("Inputs (default: what fetch has left)", sort_key=10))
+        GivenInputs | None, Parameter(name="*", group=Group("Inputs (default: files from fetch)", sort_key=10))
     ] = None,
 ) -> Reproduction:
-    """Reproduce the paper's experiment: Table 1 beside the paper's, Figures 3 to 7, and why they may differ.
+    """Reproduce the paper's experiment: Table 1 and Figures 3 to 7, compared with the paper.
 
     Results of stages are cached: if interrupted, run the same command again to resume; a later run repeats only what
-    has changed. Stages whose data are missing are reported, with what would provide them.
+    has changed. Stages whose data are missing are reported, with how to get them.
 
     Example: truemorph reproduce --data data --fetch --scale paper --out reproduction
 
     Parameters
     ----------
     data : path
-        Folder of data, as truemorph fetch leaves it.
+        Folder of data from truemorph fetch.
     out : path
         Folder for reproduction.html, table1.json and .ecsv, figures, reproduce.json, and the stages' files.
     options : ReproduceOptions
-        How large the experiment is, and what is run.
+        Scale of the experiment, and stages to run.
     config : path, optional
-        TOML file that says which files hold what; default reproduce.toml in the folder of data.
+        TOML file that names the files; default reproduce.toml in the folder of data.
     inputs : Inputs or dict, optional
-        Which files hold what, and settings of the networks ("training").
+        Files to use, and settings of the networks ("training").
 
     Returns
     -------
