@@ -26,6 +26,7 @@ from truemorph.results import Result, quantity_table, text_facts, text_table
 
 _NOTICEABLE = 0.02
 _FEWEST_IN_GROUP = 200
+_BY_COLUMNS = "beyond what the intrinsic columns explain"
 # A summary gives the parameters of families that have no more.
 _SHOWN = 2
 
@@ -382,7 +383,7 @@ def confounding_check(
     gain = max(0.0, fit_mixture(wider).log_likelihood - narrow.log_likelihood)
     p_value = float(chi2.sf(2 * gain * n / np.sum(w**2), 1))  # weighted rows weigh as fewer
     drift, error = _predicted_drift(narrow, u, w)
-    return _verdict(drift, error, p_value, "the intrinsic columns predict", "the intrinsic columns explain")
+    return _verdict(drift, error, p_value, "the intrinsic columns predict", _BY_COLUMNS)
 
 
 def _predicted_drift(found: MixtureFit, u: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
@@ -419,7 +420,7 @@ def _check_with_gold(u: np.ndarray, intrinsic: Array | None, gold: Array, weight
     means = [np.average(disk[part], weights=w[part]) for part in (low, high)]
     shares = [np.sum(w[part] ** 2) / w[part].sum() ** 2 for part in (low, high)]
     error = float(np.sqrt(sum(m * (1 - m) * share for m, share in zip(means, shares, strict=True))))
-    explained = "the intrinsic columns explain" if intrinsic is not None else "chance explains"
+    explained = _BY_COLUMNS if intrinsic is not None else "beyond chance"
     return _verdict(float(means[1] - means[0]), error, p_value, "gold labels show", explained)
 
 
@@ -432,7 +433,7 @@ def _verdict(drift: float, error: float, p_value: float, who: str, explained: st
         "from the worst to the best resolved third"
     ]
     if unexplained:
-        said.append(f"class fractions depend on α beyond what {explained} (p = {p_value:.1g})")
+        said.append(f"class fractions depend on α {explained} (p = {p_value:.1g})")
     if not confounded and not unexplained:
         said.append("no dependence on α is found")
     statement = "; ".join(said)

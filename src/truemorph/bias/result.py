@@ -32,7 +32,7 @@ ASSUMPTIONS = {
     "likelihood": "true class fractions do not depend on alpha",
     "binned": "true class fractions do not depend on alpha",
     "conditional": "true class fractions do not depend on alpha at fixed intrinsic properties",
-    "gold": "gold labels are right, and known for a random part of the rows",
+    "gold": "gold labels are right, and of random galaxies",
     "votes": "true class fractions do not depend on alpha; votes are beta-binomial around the mean of a class",
 }
 # Methods that rest on labels alone.
@@ -398,12 +398,11 @@ class TransitionFit(Result):
                 f"{self.class_fractions[DISK]:.3f} ± {self.stderr['disk_fraction']:.3f} (range {low:.3f} to "
                 f"{high:.3f}); {self.labelled_fraction:.3f} by the observed labels",
             ),
+            ("bias curve", f"{self.family}: {', '.join(values)}"),
             (
-                "bias curve",
-                f"{self.family}: {', '.join(values)}; method {self.method}, {self.n_objects:,} galaxies, "
-                f"ln L {self.log_likelihood:.1f}",
+                "method",
+                f"{self.method}, {self.n_objects:,} galaxies; assumes that {self.assumption.replace('alpha', 'α')}",
             ),
-            ("assumption", self.assumption.replace("alpha", "α")),
         ]
         if self.drift is not None:
             found.append(("range spans", self.drift.statement.removeprefix("range: ")))
