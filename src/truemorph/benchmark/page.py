@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from truemorph.benchmark.figure import leaderboard_figure
 from truemorph.io import write_json
-from truemorph.report.page import Illustration, Page, Table, with_error, write_page
+from truemorph.report.page import Illustration, Page, Section, Table, with_error, write_page
 
 # Column heads; those after the first two are shown where any row has them.
 HEADS = {
@@ -125,24 +124,26 @@ def write_leaderboard(content: Mapping[str, Any], titles: Mapping[str, str], out
     figure = leaderboard_figure(content["rows"], titles, metrics, "truth")
     figure.savefig(out / "leaderboard.png", dpi=130)
     tables = world_tables(content["rows"], titles)
+    drawing = Illustration(
+        "leaderboard",
+        figure,
+        "Balanced accuracy, AUC and error of the disk fraction of every method in every world, as in the tables.",
+        "Mean and standard deviation over seeds. Blue: through T(α) or gold labels; orange: rivals; black, with a "
+        "dotted line, where there is one: trained on the truth.",
+    )
+    about = {"command": content["command"], "date": content["date"], **content["plan"]}
+    settings = Table("", (), [[name, str(value)] for name, value in about.items()])
     page = Page(
         title="truemorph leaderboard",
         answer="Networks trained on the same pictures and the same biased labels, by every method."
         if content["plan"]["sizes"]
         else "Labels, votes and catalogue columns alone, without images, on tables whose truth is known.",
-        tables=[replace(one, note=f"{one.note} {NOTES}" if one is tables[0] else one.note) for one in tables],
-        illustrations=[
-            Illustration(
-                "leaderboard",
-                figure,
-                "Balanced accuracy, AUC and error of the disk fraction of every method in every world; numbers as in "
-                "the tables.",
-                "Mean and standard deviation over seeds. Blue: through T(α) or gold labels; orange: rivals; "
-                "black, with a dotted line, where there is one: trained on the truth.",
-            )
+        sections=[
+            Section("Scores", figures=[drawing]),
+            Section("Tables", NOTES, tables=tables),
+            Section("Methods", items=[*content["trust"], *(f"{key}: {title}" for key, title in titles.items())]),
         ],
-        methods=[*content["trust"], *(f"{key}: {title}" for key, title in titles.items())],
-        settings={"command": content["command"], "date": content["date"], **content["plan"]},
+        appendix=[Section("Settings", tables=[settings])],
         wide=True,
     )
     write_page(page, out / "leaderboard.html")
