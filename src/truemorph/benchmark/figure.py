@@ -24,7 +24,7 @@ _LINE = 0.36  # inches a method
 
 
 def leaderboard_figure(
-    rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], panels: Mapping[str, tuple[str, str]]
+    rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], panels: Mapping[str, tuple[str, ...]]
 ) -> Figure:
     """Draw the scores of every method: a line a method, a marker a world, one panel below the other.
 
@@ -35,7 +35,7 @@ def leaderboard_figure(
     titles : mapping
         Methods and their titles, from top to bottom.
     panels : mapping
-        Axis label of each panel, and its metric with a second one for methods that lack the first.
+        Axis label of each panel, and its metric, followed by those for methods that lack it.
     """
     worlds = list(dict.fromkeys(row["world"] for row in rows))
     shown = [method for method in titles if any(row["method"] == method for row in rows)]
