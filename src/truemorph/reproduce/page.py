@@ -208,8 +208,8 @@ def _dots(work: Work) -> Illustration:
     legend = [Line2D([], [], ls="", marker=mark, color=edge, mfc=face, label=text) for text, mark, edge, face in keys]
     figure.legend(handles=legend, loc="outside upper center", ncols=3, frameon=False, fontsize=9)
     text = (
-        f"Table 1: {table['measure']} here and in the paper, with bootstrap errors. The floor is the mean value of labels "
-        "that do not depend on α."
+        f"Table 1: {table['measure']} here and in the paper, with bootstrap errors. The floor is the mean value of "
+        "labels that do not depend on α."
     )
     return Illustration("table1", figure, text, text, frame_of(table["rows"]))
 
