@@ -407,9 +407,9 @@ def test_an_unreadable_table_fails_one_stage(capsys, fetched, tmp_path, name, bo
     (tmp_path / name).write_bytes(body)
     status, result, code = reproduce(capsys, fetched, tmp_path / "out", "--table", tmp_path / name)
     assert (code, status["catalogue"]) == (1, "failed")
-    told = result["stages"][0]["text"]
-    assert name in told
-    assert "report" not in told
+    text = result["stages"][0]["text"]
+    assert name in text
+    assert "report" not in text
 
 
 def test_inputs_are_read_from_toml_and_options(capsys, simulated, tmp_path):

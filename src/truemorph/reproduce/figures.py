@@ -191,8 +191,8 @@ def _make_maps(work: Work, folder: Path) -> dict[str, Any]:
     frame = test.frame.filter(pl.col("image").is_not_null())
     models = {names[name]: load(work.file(name, MODEL)) for name in NETWORKS if work.have(name)}
     source = galaxies_of(frame, image_folder(test))
-    with progress(frame.height * len(models), "Grad-CAM", "galaxies") as told:
-        explanations = explain(models, source, progress=told)
+    with progress(frame.height * len(models), "Grad-CAM", "galaxies") as reported:
+        explanations = explain(models, source, progress=reported)
     checks: dict[str, Any] = {}
     problem = ""
     if work.options.draws:

@@ -334,7 +334,7 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
     illustrations = [_dots(work), *_settings_figure(work)] if work.have("table1") else []
     illustrations += [_sersic(work)] if work.have("figure3") else []
     illustrations += _maps(work)
-    beside, note, figure4 = _pairs(work)
+    shown, note, figure4 = _pairs(work)
     answer, metadata, (findings, passed) = _answer(work), work.catalogue().metadata, _checks(work)
     page = Page(
         title=_TITLE,
@@ -344,7 +344,7 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
         tables=_tables(work),
         illustrations=illustrations,
         appendix=[_stages(work.outcomes)],
-        pairs=beside,
+        pairs=shown,
         pairs_note=note,
         equations=True,
         settings={

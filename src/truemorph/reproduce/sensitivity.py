@@ -31,7 +31,7 @@ _FEWEST_A_BIN = 4
 _RESAMPLES, _DRAWS = 20, 20
 
 # The choice made here, the effect of other choices, and their values.
-Told = tuple[str, str, dict[str, Any]]
+Effect = tuple[str, str, dict[str, Any]]
 
 
 def _swept(found: Measured, trees: dict[str, Tree]) -> tuple[list[dict[str, Any]], str]:
@@ -48,9 +48,9 @@ def _swept(found: Measured, trees: dict[str, Tree]) -> tuple[list[dict[str, Any]
     if not swept:
         return swept, "too few galaxies"
     means = [row["bootstrap_mean"] for one in swept for row in one["rows"] if row["name"] == GZ2B]
-    alike = _span([one["order"]["as_in_the_paper"] for one in swept], "d")
+    same = _span([one["order"]["as_in_the_paper"] for one in swept], "d")
     pairs = max(one["order"]["pairs"] for one in swept)
-    return swept, f"GZ2B {_span(means)}; {alike} of {pairs} pairs of rows in the paper's order"
+    return swept, f"GZ2B {_span(means)}; {same} of {pairs} pairs of rows in the paper's order"
 
 
 def _span(values: Sequence[float | None], form: str = ".3f") -> str:
@@ -61,7 +61,7 @@ def _span(values: Sequence[float | None], form: str = ".3f") -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _size(work: Work, found: Measured) -> Told | None:
+def _size(work: Work, found: Measured) -> Effect | None:
     drawn = work.result("catalogue")
     if drawn["as_drawn_in_the_paper"]:
         return None
@@ -69,7 +69,7 @@ def _size(work: Work, found: Measured) -> Told | None:
     return f"{drawn['galaxies']:,} galaxies (scale {work.options.fraction:g})", effect, {}
 
 
-def _intrinsic(work: Work, found: Measured) -> Told | None:
+def _intrinsic(work: Work, found: Measured) -> Effect | None:
     if not found.intrinsic:
         effect = "CV14 instead of CV18: not comparable with the paper's values"
         return f"not available: {', '.join(work.inputs.intrinsic) or 'none given'}", effect, {}
@@ -84,7 +84,7 @@ def _intrinsic(work: Work, found: Measured) -> Told | None:
     return ", ".join(found.intrinsic), f"other columns, or in another order: {effect}", {"settings": swept}
 
 
-def _bins(work: Work, found: Measured) -> Told | None:
+def _bins(work: Work, found: Measured) -> Effect | None:
     tree, n = found.tree, found.frame.height
     if found.intrinsic:
         here = f"{2**tree.depth} leaves, {tree.bins} bins"
@@ -100,20 +100,20 @@ def _bins(work: Work, found: Measured) -> Told | None:
     return here, effect, {"settings": swept}
 
 
-def _evaluated_on(work: Work, found: Measured) -> Told | None:
+def _evaluated_on(work: Work, found: Measured) -> Effect | None:
     known = work.result("bias")["rows"] if work.have("bias") else []
     rows = [one for one in known if one["galaxies_of"] in ("all", TRAIN, TEST) and one["bootstrap_mean"] is not None]
-    told: dict[str, list[str]] = {}
+    values: dict[str, list[str]] = {}
     for row in rows:
         bias = with_error(row["bootstrap_mean"], row["bootstrap_std"])
-        told.setdefault(row["name"].upper(), []).append(f"{row['galaxies_of']} {bias}")
-    if not told:
+        values.setdefault(row["name"].upper(), []).append(f"{row['galaxies_of']} {bias}")
+    if not values:
         return None
-    effect = "; ".join(f"{name}: {', '.join(parts)}" for name, parts in told.items())
+    effect = "; ".join(f"{name}: {', '.join(parts)}" for name, parts in values.items())
     return "test galaxies", f"all with the same leaves and bins: {effect}", {"rows": rows}
 
 
-def _drawn(work: Work, found: Measured) -> Told | None:
+def _drawn(work: Work, found: Measured) -> Effect | None:
     table = read_table(work.file("catalogue", EVERYTHING)).frame
     n = found.frame.height
     if table.height < 2 * n:
@@ -130,7 +130,7 @@ def _drawn(work: Work, found: Measured) -> Told | None:
     return here, f"{len(known)} other draws of {n:,} galaxies: {tree.measure} of GZ2B {spread}", {"values": known}
 
 
-def _floor(work: Work, found: Measured) -> Told | None:
+def _floor(work: Work, found: Measured) -> Effect | None:
     bias = found.tree.bias(found.observed)
     if bias is None:
         return None
@@ -145,7 +145,7 @@ def _floor(work: Work, found: Measured) -> Told | None:
     )
 
 
-def _k_correction(work: Work, found: Measured) -> Told | None:
+def _k_correction(work: Work, found: Measured) -> Effect | None:
     if "M_r" not in found.intrinsic or "redshift" not in found.frame.columns:
         return None
     values = numeric_columns(found.frame, found.intrinsic, "the sample").copy()
@@ -157,7 +157,7 @@ def _k_correction(work: Work, found: Measured) -> Told | None:
     return "none", f"correction of z mag: GZ2B {before:.3f} → {after:.3f}", {"before": before, "after": after}
 
 
-def _labels(work: Work, found: Measured) -> Told | None:
+def _labels(work: Work, found: Measured) -> Effect | None:
     values = {}
     for name, one in found.probabilities.items():
         soft, hard = replace(found.tree, bootstrap=0).bias(one), found.tree.value(found.sets[name])
@@ -169,7 +169,7 @@ def _labels(work: Work, found: Measured) -> Told | None:
     return "labels", f"labels → probabilities: {effect}", {"values": values}
 
 
-def _training(work: Work, found: Measured) -> Told | None:
+def _training(work: Work, found: Measured) -> Effect | None:
     trained = [name for name in NETWORKS if work.have(name)]
     if not trained:
         return None
@@ -182,7 +182,7 @@ def _training(work: Work, found: Measured) -> Told | None:
     return here, "not measured; train again with another seed or other settings", {}
 
 
-def _theta(work: Work, found: Measured) -> Told | None:
+def _theta(work: Work, found: Measured) -> Effect | None:
     if not work.have("theta"):
         return None
     fit = work.result("theta")
@@ -196,7 +196,7 @@ def _theta(work: Work, found: Measured) -> Told | None:
     )
 
 
-def _weights(work: Work, found: Measured) -> Told | None:
+def _weights(work: Work, found: Measured) -> Effect | None:
     frame = work.catalogue().frame.filter(pl.col("split") == TRAIN)
     weights = frame["draw_weight"].to_numpy()
     if np.ptp(weights) < 1e-9:
@@ -207,7 +207,7 @@ def _weights(work: Work, found: Measured) -> Told | None:
     return "as in the paper", effect, {"theta": [before, after]}
 
 
-def _unit(work: Work, found: Measured) -> Told | None:
+def _unit(work: Work, found: Measured) -> Effect | None:
     if not work.have("theta"):
         return None
     fit = work.result("theta")
@@ -217,7 +217,7 @@ def _unit(work: Work, found: Measured) -> Told | None:
     return fit["alpha"], effect, {"other": other}
 
 
-def _psf(work: Work, found: Measured) -> Told | None:
+def _psf(work: Work, found: Measured) -> Effect | None:
     best, frame = "psfWidth_r_best", work.catalogue().frame
     if best not in frame.columns:
         return None
@@ -239,7 +239,7 @@ def _psf(work: Work, found: Measured) -> Told | None:
 
 
 # Each choice: what the paper says, and the function that measures its effect.
-_EVERY: dict[str, tuple[str, Callable[[Work, Measured], Told | None]]] = {
+_EVERY: dict[str, tuple[str, Callable[[Work, Measured], Effect | None]]] = {
     "sample size": (f"{sum(SAMPLE):,} galaxies", _size),
     "intrinsic columns": ("not given", _intrinsic),
     "leaves and bins": ("not given", _bins),
@@ -269,11 +269,11 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
     reasons = []
     for what, (paper, measure) in _EVERY.items():
         try:
-            told = measure(work, found)
+            measured_here = measure(work, found)
         except InputError as problem:  # too few galaxies
-            told = "–", f"could not be measured: {problem}", {}
-        if told is not None:
-            here, effect, numbers = told
+            measured_here = "–", f"could not be measured: {problem}", {}
+        if measured_here is not None:
+            here, effect, numbers = measured_here
             reasons.append({"what": what, "paper": paper, "here": here, "effect": effect, "numbers": numbers})
     return {"reasons": reasons}
 

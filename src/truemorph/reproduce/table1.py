@@ -96,18 +96,18 @@ def all_labels(work: Work) -> tuple[pl.DataFrame, dict[str, np.ndarray], dict[st
     frame = work.catalogue("catalogue", TEST_ROWS).frame
     ids = frame.select(pl.col("object_id").cast(pl.String))
 
-    def beside(other: pl.DataFrame, column: str) -> np.ndarray:
+    def column_of(other: pl.DataFrame, column: str) -> np.ndarray:
         right = other.select(pl.col("object_id").cast(pl.String), pl.col(column).cast(pl.Float64).alias("_value"))
         return ids.join(right, on="object_id", how="left", maintain_order="left")["_value"].fill_null(np.nan).to_numpy()
 
     hard = {GZ2B: frame["label"].to_numpy().astype(np.float64)}
     if work.have(GZ2D):
-        hard[GZ2D] = beside(work.catalogue(GZ2D, DEBIASED).frame, "label")
+        hard[GZ2D] = column_of(work.catalogue(GZ2D, DEBIASED).frame, "label")
     soft = {}
     for name in MODELS:
         if work.have(name):
             labels = read_table(work.file(name, LABELS)).frame
-            hard[name], soft[name] = beside(labels, "label"), beside(labels, "p_disk")
+            hard[name], soft[name] = column_of(labels, "label"), column_of(labels, "p_disk")
     return frame, hard, soft
 
 
@@ -263,8 +263,8 @@ def paired_differences(found: Measured, seed: int) -> dict[str, tuple[float, flo
         whole, out = tree.value(found.observed, rows), {}
         for name, one in others.items():
             # If a set lacks labels, GZ2B is measured on the galaxies that have one.
-            beside = replace(found.observed, disk=np.where(one.known, found.observed.disk, np.nan))
-            observed = whole if one.known.all() else tree.value(beside, rows)
+            same = replace(found.observed, disk=np.where(one.known, found.observed.disk, np.nan))
+            observed = whole if one.known.all() else tree.value(same, rows)
             value = tree.value(one, rows)
             if observed is not None and value is not None:
                 out[name] = value - observed
@@ -294,15 +294,15 @@ def order(rows: list[dict[str, Any]]) -> dict[str, Any]:
         and not row.get("partial")
     }
 
-    def told_apart(a: str, b: str) -> bool:
+    def differ(a: str, b: str) -> bool:
         one, other = TABLE_1[a], TABLE_1[b]
         return abs(one.cv18 - other.cv18) > float(np.hypot(one.stderr, other.stderr))
 
-    pairs = [(a, b) for i, a in enumerate(known) for b in list(known)[i + 1 :] if told_apart(a, b)]
-    alike = [(a, b) for a, b in pairs if (known[a] > known[b]) == (TABLE_1[a].cv18 > TABLE_1[b].cv18)]
+    pairs = [(a, b) for i, a in enumerate(known) for b in list(known)[i + 1 :] if differ(a, b)]
+    same = [(a, b) for a, b in pairs if (known[a] > known[b]) == (TABLE_1[a].cv18 > TABLE_1[b].cv18)]
     return {
         "pairs": len(pairs),
-        "as_in_the_paper": len(alike),
+        "as_in_the_paper": len(same),
         "here": sorted(known, key=lambda name: -known[name]),
         "paper": sorted(known, key=lambda name: -TABLE_1[name].cv18),
     }
