@@ -25,6 +25,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from truemorph._version import __version__, installed_versions
+from truemorph.citation import bibtex
 from truemorph.findings import Finding
 from truemorph.io import written_whole
 from truemorph.tables import CatalogTable, write_table
@@ -424,7 +425,13 @@ def render_page(page: Page) -> str:
     style, script = ((room / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html").render(
-        page=page, signs=_SIGNS, style=Markup(style), script=Markup(script), digest=digest, version=__version__
+        page=page,
+        signs=_SIGNS,
+        style=Markup(style),
+        script=Markup(script),
+        digest=digest,
+        bibtex=bibtex(),
+        version=__version__,
     )
 
 
