@@ -1,4 +1,4 @@
-"""Why methods of the leaderboard do what they do: the single numbers that docs/leaderboard.md tells beside its tables.
+"""Single numbers that explain the leaderboard; docs/leaderboard.md gives some of them.
 
     python benchmarks/behind_the_board.py DATA
 
@@ -46,14 +46,14 @@ def what_the_annotator_teaches():
     world, test = bench.world, bench.world.scored
     kind = simulate_galaxies(world.truth.size, 0, confounded=False)["type"].to_numpy()[test]
     high = world.alpha[test] > np.quantile(world.alpha[test], 2 / 3)
-    print("\nimage annotator: shares called disk, α in the upper third")
+    print("\nimage annotator: fractions called disk, α in the upper third")
     pictures = world.images[test]
     called = {"labels": world.labels[test] == 1}
     for name in ("ddb-paper", "ddb-gold-votes", "truth"):
         called[METHODS[name].title] = METHODS[name].run(bench).predict(pictures) > 0.5
     for title, disk in called.items():
-        shares = ", ".join(f"{one} {disk[high & (kind == one)].mean():.2f}" for one in np.unique(kind))
-        print(f"  {title}: {shares}", flush=True)
+        fractions = ", ".join(f"{one} {disk[high & (kind == one)].mean():.2f}" for one in np.unique(kind))
+        print(f"  {title}: {fractions}", flush=True)
 
 
 def what_half_of_the_pictures_teach(data):

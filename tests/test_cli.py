@@ -87,7 +87,7 @@ def test_bias_with_and_without_intrinsic_columns(capsys, catalogue, tmp_path):
     assert status == 0
     assert result == json.loads(out_file.read_text())
     assert result["measure"] == "CV14"
-    assert set(result["results"]) == {"crowd labels", "gold labels"}
+    assert set(result["results"]) == {"observed labels", "gold labels"}
     columns = "radius_kpc,M_r,redshift"
     result = json.loads(run(capsys, "bias", catalogue, "--intrinsic", columns, "--bootstrap", 0, "--json")[1])
     assert result["measure"] == "CV18"
@@ -210,7 +210,7 @@ def test_features_without_images(capsys, catalogue, tmp_path):
     assert (status, out.splitlines()[0]) == (0, "400 rows in, 400 labelled, 0 listed as problems")
     result = json.loads(run(capsys, "bias", catalogue, "--labels", labels, "--bootstrap", 0, "--json")[1])
     assert set(result["results"]) == {
-        "crowd labels", "model labels", "model probabilities", "posterior probabilities", "gold labels",
+        "observed labels", "model labels", "model probabilities", "posterior probabilities", "gold labels",
     }  # fmt: skip
 
 

@@ -51,6 +51,7 @@ _load, __dir__, __all__ = lazy_loader.attach(
         "report.writing": ["ReportOptions"],
         "reproduce.options": ["ReproduceOptions"],
         "catalogs.physical": ["resolution"],
+        "simulate.catalogues": ["simulate_catalogue"],
         "tables": ["read_table", "write_table"],
         "classifiers.checkpoint": ["Classifier", "load"],
         "classifiers.fits": ["KnownCurve"],

@@ -163,7 +163,7 @@ def measure_bias(
     >>> labels = (rng.random(2000) < 0.7 * (1 - np.exp(-(alpha**2) / 200))).astype(int)
     >>> catalogue = {"object_id": np.arange(2000), "label": labels, "alpha": alpha, "split": ["train"] * 2000}
     >>> measured = measure_bias(pl.DataFrame(catalogue), bootstrap=0)
-    >>> measured.measure, bool(measured.to_table()["excess"][0] > 0.1)
+    >>> measured.measure, bool(measured.results["observed labels"].excess > 0.1)
     ('CV14', True)
     """
     table = read_catalogue(catalogue)
