@@ -86,7 +86,8 @@ def votes():
     table = pl.read_csv(DATA / "gz2_votes.csv", infer_schema_length=None)
     print("\nGalaxy Zoo 2 majority labels, T ≥ -3, quartiles of α\n")
     print(
-        "| source (galaxies) | with type | θ from labels | observed labels | Hart et al. 2016 | labels alone | half of the types as gold labels |"
+    heads = ["source (galaxies)", "with type", "θ from labels", "observed labels", "Hart et al. 2016", "labels alone"]
+    print("| " + " | ".join([*heads, "half of the types as gold labels"]) + " |")
     )
     print("|---|---|---|---|---|---|---|")
     for (source,), part in table.group_by("source", maintain_order=True):
