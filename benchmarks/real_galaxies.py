@@ -85,10 +85,8 @@ def experts():
 def votes():
     table = pl.read_csv(DATA / "gz2_votes.csv", infer_schema_length=None)
     print("\nGalaxy Zoo 2 majority labels, T ≥ -3, quartiles of α\n")
-    print(
     heads = ["source (galaxies)", "with type", "θ from labels", "observed labels", "Hart et al. 2016", "labels alone"]
     print("| " + " | ".join([*heads, "half of the types as gold labels"]) + " |")
-    )
     print("|---|---|---|---|---|---|---|")
     for (source,), part in table.group_by("source", maintain_order=True):
         part = part.filter(pl.col("petroR90").is_not_null() & pl.col("psf_fwhm").is_not_null())
