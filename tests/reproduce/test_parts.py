@@ -172,7 +172,7 @@ def measured():
     truth = (rng.random(3000) < 0.7).astype(float)
     observed = np.where(rng.random(3000) < np.exp(-(alpha**2) / 200), 0.0, truth)
     labels = {"gz2b": observed, "ddb": truth, "resnet-gz2b": observed, "dcv14": np.ones(3000)}
-    kinds = {"gz2b": "crowd"}
+    kinds = {"gz2b": "observed"}
     sets = {name: LabelSet(name, kinds.get(name, "labels"), values) for name, values in labels.items()}
     frame = pl.DataFrame({"alpha": alpha})
     return Measured(frame, sets, {}, Tree(alpha, None, 0, 10, 60), (), dict.fromkeys(sets, 0))

@@ -10,7 +10,7 @@ import polars as pl
 
 from truemorph.benchmark.figure import leaderboard_figure
 from truemorph.io import write_json
-from truemorph.report.page import Illustration, Page, Table, number, with_error, write_page
+from truemorph.report.page import Illustration, Page, Section, Table, number, with_error, write_page
 
 # Each metric: its column head and what it is. All but the first are shown where a row has them.
 METRICS = {
@@ -178,24 +178,24 @@ def write_leaderboard(content: Mapping[str, Any], titles: Mapping[str, str], out
     (out / "leaderboard.md").write_text(markdown(content, titles), encoding="utf-8")
     figure = leaderboard_figure(rows, titles, _PANELS)
     figure.savefig(out / "leaderboard.png", dpi=160)
+    drawing = Illustration(
+        "leaderboard",
+        figure,
+        "Balanced accuracy and error of the disk fraction of every method in every world; the tables have the numbers.",
+        "Mean over seeds of each method (lines) in each world (markers); bars are standard deviations.",
+    )
+    about = {"command": content["command"], "date": content["date"], **content["plan"]}
+    settings = Table("", (), [[name, str(value)] for name, value in about.items()])
     page = Page(
         title="truemorph leaderboard",
         answer="Networks trained on the same images and the same biased labels, scored vs truth."
         if content["plan"]["sizes"]
         else "Labels corrected from votes and catalogue columns, without images, scored vs truth.",
-        tables=[summary_table(rows, titles)],
-        illustrations=[
-            Illustration(
-                "leaderboard",
-                figure,
-                "Balanced accuracy and error of the disk fraction of every method in every world; the numbers are in "
-                "the tables.",
-                "Mean over seeds of each method (lines) in each world (markers); bars are standard deviations.",
-            )
+        sections=[
+            Section("Scores", figures=[drawing], tables=[summary_table(rows, titles)], items=content["trust"]),
+            Section("Every world", tables=[*world_tables(rows, titles), _measures()]),
         ],
-        appendix=[*world_tables(rows, titles), _measures()],
-        methods=content["trust"],
-        settings={"command": content["command"], "date": content["date"], **content["plan"]},
+        appendix=[Section("Settings", tables=[settings])],
         wide=True,
     )
     write_page(page, out / "leaderboard.html")

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 CHECKED = 32
 ANGLE, RADIUS = "explained angle", "explained radius"
 _UNITS = {PIXELS: "pix", RADII: ""}
+# Mean maps that are brighter by this factor at the edge than at the centre show the sky.
+_BRIGHT_EDGE = 1.5
 
 
 @dataclass(frozen=True, repr=False)
@@ -116,7 +118,7 @@ def write_explanations(
 
 
 def findings_of(explanations: Mapping[str, Explanation], checks: Mapping[str, Randomisation]) -> tuple[Finding, ...]:
-    """Galaxies left out of the maps, and maps that were not shown to be specific to what was learned."""
+    """Galaxies left out of the maps, and maps that show the sky, or were not shown to depend on what was learned."""
     findings = [
         Finding(
             "galaxies-left-out",
@@ -136,7 +138,34 @@ def findings_of(explanations: Mapping[str, Explanation], checks: Mapping[str, Ra
         for name, check in checks.items()
         if not check.passes
     ]
+    for name, one in explanations.items():
+        bright = [some.name for some in one.classes if some.galaxies and edge_contrast(some.mean.mean) > _BRIGHT_EDGE]
+        if bright:
+            findings.append(
+                Finding(
+                    "maps-at-edges",
+                    "note",
+                    f"The mean maps of {name} for {' and '.join(bright)} are brighter at the edge of the picture than "
+                    "at the galaxy: the network reads the sky, or that nothing is there.",
+                    "Do not read these maps as structure of the galaxies; train with another crop (`crop`) and see "
+                    "whether the result changes.",
+                )
+            )
     return tuple(findings)
+
+
+def edge_contrast(mean: np.ndarray) -> float:
+    """Mean of a map in its outer eighth, relative to that within half of the way from the centre to the sides.
+
+    Parameters
+    ----------
+    mean : array, shape (S, S)
+        Not negative.
+    """
+    side = (len(mean) - 1) / 2
+    y, x = np.abs(np.indices(mean.shape) - side) / side
+    edge, centre = mean[np.maximum(x, y) > 0.75], mean[np.hypot(x, y) < 0.5]
+    return float(edge.mean() / max(centre.mean(), 1e-9))
 
 
 def named_models(given: Sequence[Any]) -> dict[str, Classifier]:

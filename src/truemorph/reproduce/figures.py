@@ -39,7 +39,7 @@ def styles(work: Work) -> dict[str, Style]:
     """Return the style of each row of Table 1, by short name."""
     names = titles(work, short=True)
     return {
-        names[GZ2B]: STYLE["crowd"],
+        names[GZ2B]: STYLE["observed"],
         names[GZ2D]: {"color": "#E69F00", "marker": "v", "ls": "-."},
         names[RESNET_GZ2B]: STYLE["naive"],
         names[RESNET_GZ2D]: {"color": "#CC79A7", "marker": "P", "ls": "--"},
@@ -79,7 +79,7 @@ def sersic_curves(work: Work) -> Distributions:
     curves: Distributions = work.once(
         "sersic",
         lambda: compare_distributions(
-            values, found.observed.disk, sets, column="sersic_n", crowd_name=names[GZ2B],
+            values, found.observed.disk, sets, column="sersic_n", observed_name=names[GZ2B],
             bootstrap=_resamples(work), seed=work.options.seed,
         ),
     )  # fmt: skip
@@ -89,7 +89,7 @@ def sersic_curves(work: Work) -> Distributions:
 def _make_sersic(work: Work, folder: Path) -> dict[str, Any]:
     curves = sersic_curves(work)
     table = curves.table()
-    smooth = table.filter((pl.col("panel") == "smooth") & (pl.col("labels") == curves.crowd_name))
+    smooth = table.filter((pl.col("panel") == "smooth") & (pl.col("labels") == curves.observed_name))
     return {
         "galaxies": curves.n_galaxies,
         "without_index": curves.n_dropped,

@@ -20,9 +20,12 @@ from truemorph.report.gallery import jpeg_source
 from truemorph.report.maps import profile_data
 from truemorph.report.page import (
     Illustration,
+    Light,
     Page,
     Pair,
+    Section,
     Table,
+    first_sentence,
     in_order,
     number,
     versions,
@@ -336,26 +339,31 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
     illustrations += _maps(work)
     shown, note, figure4 = _pairs(work)
     answer, metadata, (findings, passed) = _answer(work), work.catalogue().metadata, _checks(work)
+    settings = {
+        "catalogue": metadata["source"],
+        "votes": metadata["votes"],
+        "α": metadata["alpha"],
+        "scale": f"{work.options.fraction:g}",
+        "bootstrap resamples": work.options.bootstrap,
+        "seed": work.options.seed,
+        **{f"training, {name}": value for name, value in work.inputs.training.items()},
+    }
     page = Page(
         title=_TITLE,
-        answer=answer,
-        findings=findings,
-        passed=passed,
-        tables=_tables(work),
-        illustrations=illustrations,
-        appendix=[_stages(work.outcomes)],
-        pairs=shown,
-        pairs_note=note,
-        equations=True,
-        settings={
-            "catalogue": metadata["source"],
-            "votes": metadata["votes"],
-            "α": metadata["alpha"],
-            "scale": f"{work.options.fraction:g}",
-            "bootstrap resamples": work.options.bootstrap,
-            "seed": work.options.seed,
-            **{f"training, {name}": value for name, value in work.inputs.training.items()},
-        },
+        headline=first_sentence(answer),
+        answer=answer.removeprefix(first_sentence(answer)).strip(),
+        lights=[Light("Checks", findings, passed)],
+        sections=[
+            Section("Tables", tables=_tables(work)),
+            Section("Figures", figures=illustrations),
+            *([Section("Beside a better image", note, pairs=shown)] if note else []),
+            Section("Stages", tables=[_stages(work.outcomes)]),
+        ],
+        appendix=[
+            Section("Methods", include="equations.html"),
+            Section("Settings", tables=[Table("", (), [[name, str(value)] for name, value in settings.items()])]),
+            Section("How to cite", include="citation.html"),
+        ],
         versions=versions(),
     )
     write_illustrations(illustrations + figure4, folder / FIGURES)

@@ -136,7 +136,7 @@ def _measured(work: Work) -> Measured:
         raise InputError(
             f"{rows.sum()} test galaxies have all labels; at least {_FEWEST} are needed: use a larger `scale`"
         )
-    kinds: dict[str, Any] = {GZ2B: "crowd", GZ2D: "column"}
+    kinds: dict[str, Any] = {GZ2B: "observed", GZ2D: "column"}
     chosen = frame.filter(pl.Series(rows))
     return Measured(
         chosen,
@@ -159,7 +159,7 @@ def _tree_of(work: Work, frame: pl.DataFrame, intrinsic: tuple[str, ...]) -> Tre
 def on_frame(tree: Tree, frame: pl.DataFrame, intrinsic: tuple[str, ...], name: str) -> tuple[Tree, LabelSet]:
     """Return a tree of the same depth and bins for other galaxies, and their labels."""
     columns = numeric_columns(frame, intrinsic, "the sample") if intrinsic else None
-    own = LabelSet(name, "crowd", frame["label"].to_numpy().astype(float))
+    own = LabelSet(name, "observed", frame["label"].to_numpy().astype(float))
     return replace(tree, alpha=frame["alpha"].to_numpy(), intrinsic=columns), own
 
 
