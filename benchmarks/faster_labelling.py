@@ -2,13 +2,13 @@
 
     python benchmarks/faster_labelling.py FOLDER [ROUNDS]
 
-Simulates 7,000 training galaxies and 11,500 others (207 pixels), trains a ResNet50 at 207 pixels
-(preset "paper", eight epochs, T(α) fitted to the same galaxies), and smaller ones on the same labels or on the
-probabilities of the first (distillation). All results stay in FOLDER; the first run takes hours. Then all networks
-label the 10,925 galaxies that were not used for calibration of int8. Printed for each: agreement of labels with the
-ResNet50 in float32, largest change of the disk fraction in quintiles of α (of labels or of mean probabilities), change of the calibration error, balanced
-accuracy vs truth, images/s (median of rounds in turn, without start-up and decoding). Cascades of two networks are
-computed from their labels and rates.
+Simulates 7,000 training galaxies and 11,500 others (207 pixels), trains a ResNet50 at 207 pixels (preset "paper",
+eight epochs, T(α) fitted to the same galaxies), and smaller ones on the same labels or on the probabilities of the
+first (distillation). All results stay in FOLDER; the first run takes hours. Then all networks label the 10,925
+galaxies that were not used for calibration of int8. Printed for each: agreement of labels with the ResNet50 in
+float32, largest change of the disk fraction in quintiles of α (of labels or of mean probabilities), change of the
+calibration error, balanced accuracy vs truth, images/s (median of rounds in turn, without start-up and decoding).
+Cascades of two networks are computed from their labels and rates.
 """
 
 import statistics
