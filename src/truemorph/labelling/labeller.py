@@ -100,7 +100,7 @@ class Labeller:
         out |= {f"p_{name}": pl.Float64 for name in names}
         out |= {"p_spread": pl.Float64, "label": pl.Int64, "relation": pl.String}
         if self.observed:
-            out |= {"crowd_label": pl.Int64, "alpha": pl.Float64, "split": pl.String}
+            out |= {"observed_label": pl.Int64, "alpha": pl.Float64, "split": pl.String}
             if self.transition is not None:
                 out |= {f"posterior_{name}": pl.Float64 for name in names}
                 out |= {"posterior_label": pl.Int64, "label_quality": pl.Float64}
@@ -116,7 +116,7 @@ class Labeller:
             "p_spread": "standard deviation of p(y | x) over members; missing if only one member labelled the galaxy",
             "label": f"class with the largest p(y | x): {numbered}",
             "relation": "role of the galaxy in training: new, out_of_fold, early_stopping or in_sample",
-            "crowd_label": f"observed label: {numbered}",
+            "observed_label": f"observed label: {numbered}",
             "alpha": ADDED["alpha"],
             "split": ADDED["split"],
             "posterior_label": f"class with the largest posterior probability: {numbered}",
@@ -177,7 +177,7 @@ class Labeller:
             known = rows >= 0
             labels, alpha, split = self.joined.labels[rows], self.joined.alpha[rows], self.joined.split[rows]
             values = self.joined.observables[rows]
-        observed = {"crowd_label": labels, "alpha": alpha, "split": split}
+        observed = {"observed_label": labels, "alpha": alpha, "split": split}
         usable = known & fresh & np.isfinite(values).all(axis=1)
         columns: dict[str, Any] = {}
         if self.transition is not None:
