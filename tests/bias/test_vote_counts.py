@@ -80,9 +80,7 @@ def test_the_posterior_of_counts_is_calibrated():
     model = fit_transition(votes, alpha).votes
     disk = model.posterior(votes, alpha)[:, 1]
     for part in np.array_split(np.argsort(disk), 8):
-        assert disk[part].mean() == pytest.approx(
-            truth[part].mean(), abs=0.05
-        )  # 1,250 each: 0.014, and the fit
+        assert disk[part].mean() == pytest.approx(truth[part].mean(), abs=0.05)  # 1,250 each: 0.014, and the fit
     majority = votes[:, 1] > votes[:, 0]
     assert np.mean((disk > 0.5) == truth) > np.mean(majority == truth) + 0.02
 
