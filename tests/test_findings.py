@@ -1,4 +1,4 @@
-"""Every finding of the package has an entry in docs/findings.md, and none there is without a finding."""
+"""Every finding of the package has an entry in docs/findings.md, and every entry has a finding."""
 
 import ast
 import re
@@ -15,7 +15,7 @@ SEVERITIES = ("problem", "caution", "note")
 
 
 def findings_of(tree):
-    """Code, severity and whether there is an action, of each finding that a file makes."""
+    """Code and severity of each finding in a file, and whether it has an action."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == Finding.__name__:
             code, severity = (ast.literal_eval(one) for one in node.args[:2])
@@ -39,13 +39,13 @@ def test_every_code_has_one_entry_with_its_severity():
 
 
 @pytest.mark.parametrize(("code", "severity", "acts"), sorted(set(MADE)))
-def test_a_code_is_a_slug_and_what_limits_a_result_has_an_action(code, severity, acts):
+def test_codes_are_slugs_and_problems_and_cautions_have_an_action(code, severity, acts):
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", code)
     assert severity in SEVERITIES
     assert acts or severity == "note"
 
 
-def test_values_treated_as_missing_are_in_the_result_of_the_command_that_read_them():
+def test_values_treated_as_missing_give_a_finding_of_the_command():
     rng = np.random.default_rng(0)
     n = 3000
     alpha = rng.lognormal(2.5, 0.45, n)
