@@ -1,4 +1,4 @@
-"""Why methods of the leaderboard do what they do: the single numbers that docs/leaderboard.md tells beside its tables.
+"""Single numbers that explain the leaderboard; docs/leaderboard.md gives some of them.
 
     python benchmarks/behind_the_board.py DATA
 
@@ -46,14 +46,14 @@ def what_the_annotator_teaches():
     world, test = bench.world, bench.world.scored
     kind = simulate_galaxies(world.truth.size, 0, confounded=False)["type"].to_numpy()[test]
     high = world.alpha[test] > np.quantile(world.alpha[test], 2 / 3)
-    print("\nimage annotator: shares called disk, α in the upper third")
+    print("\nimage annotator: fractions called disk, α in the upper third")
     pictures = world.images[test]
     called = {"labels": world.labels[test] == 1}
     for name in ("ddb-paper", "ddb-gold-votes", "truth"):
         called[METHODS[name].title] = METHODS[name].run(bench).predict(pictures) > 0.5
     for title, disk in called.items():
-        shares = ", ".join(f"{one} {disk[high & (kind == one)].mean():.2f}" for one in np.unique(kind))
-        print(f"  {title}: {shares}", flush=True)
+        fractions = ", ".join(f"{one} {disk[high & (kind == one)].mean():.2f}" for one in np.unique(kind))
+        print(f"  {title}: {fractions}", flush=True)
 
 
 def what_half_of_the_pictures_teach(data):
@@ -61,14 +61,14 @@ def what_half_of_the_pictures_teach(data):
     world, train, test = bench.world, bench.world.rows(TRAIN), bench.world.scored
     left = np.ones(world.alpha.size, bool)
     left[np.random.default_rng(1).choice(train, train.size // 2, replace=False)] = False
-    # Half of the pictures, twice the epochs: as many steps.
+    # Half of the images with twice the epochs, for the same number of steps.
     once = bench.training
     twice = once.model_copy(update={"epochs": 2 * once.epochs, "patience": 2 * once.patience})
     half = Bench(world, twice).network(world.truth, kept=left)
     pictures = world.images[test]
-    print(f"\nreal world, {train.size} pictures to learn from")
+    print(f"\nreal world, {train.size} training images")
     for title, p in (
-        ("truth of half of them", probabilities(half, pictures)),
+        ("true classes of half of them", probabilities(half, pictures)),
         *((METHODS[name].title, METHODS[name].run(bench).predict(pictures)) for name in ("truth", "ddb-right")),
     ):
         auc = score(world.truth[test], world.alpha[test], (p > 0.5).astype(int), p, None, 0)["auc"]

@@ -24,8 +24,20 @@ ROOMS = {
 }
 ROOMS["commands"] = set(ROOMS)
 EVERYWHERE = {
-    *("_version", "arguments", "arrays", "config", "errors", "findings", "io", "missing", "plotting", "progress"),
-    *("results", "tables", "workers"),
+    *(
+        "_version",
+        "arguments",
+        "arrays",
+        "citation",
+        "config",
+        "errors",
+        "findings",
+        "io",
+        "missing",
+        "plotting",
+        "progress",
+    ),
+    *("results", "samp", "tables", "workers"),
 }
 TOP = {"__init__", "cli", *EVERYWHERE}
 FLAG = re.compile(r"--[a-z][a-z-]+")

@@ -1,4 +1,4 @@
-"""Every finding of the package has an entry in docs/findings.md, and every entry has a finding."""
+"""docs/findings.md has exactly the findings of the package."""
 
 import ast
 import re
@@ -15,7 +15,7 @@ SEVERITIES = ("problem", "caution", "note")
 
 
 def findings_of(tree):
-    """Code and severity of each finding in a file, and whether it has an action."""
+    """Yield code, severity and whether there is an action, for each finding in a file."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == Finding.__name__:
             code, severity = (ast.literal_eval(one) for one in node.args[:2])
@@ -45,7 +45,7 @@ def test_codes_are_slugs_and_problems_and_cautions_have_an_action(code, severity
     assert acts or severity == "note"
 
 
-def test_values_treated_as_missing_give_a_finding_of_the_command():
+def test_results_report_values_treated_as_missing():
     rng = np.random.default_rng(0)
     n = 3000
     alpha = rng.lognormal(2.5, 0.45, n)

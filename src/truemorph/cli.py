@@ -8,12 +8,15 @@ from __future__ import annotations
 import io
 import json as json_text
 import re
+import shlex
+import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
+from cyclopts import App, CycloptsError, Group, Parameter, UnknownCommandError
 
 from truemorph import progress
 from truemorph._version import __version__
@@ -23,37 +26,53 @@ from truemorph.errors import TruemorphError, extras_named
 COMMANDS = {
     "fetch": (
         "fetch:fetch_archive",
-        "Fetch tables and images of public archives, checked, with their origin recorded.",
+        "Download tables and images from public archives, with checksums and provenance.",
     ),
     "prepare": (
         "prepare:prepare_catalogue",
-        "Turn a table of votes into a catalogue: labels, α, splits, and an account of every row.",
+        "Make a catalogue of labels, α and splits from a table of votes.",
     ),
-    "bias": ("bias:measure_bias", "Measure how much class fractions drift with resolution (CV14, CV18)."),
+    "bias": ("bias:measure_bias", "Measure how much class fractions change with resolution (bias metrics CV14, CV18)."),
     "transition": ("transition:estimate_transition", "Estimate the bias curve T(α), with errors and checks."),
     "train": (
         "train:train_classifier",
-        "Train a classifier through the bias curve T(α), so that it predicts the unbiased class.",
+        "Train a classifier through the bias curve T(α) to predict the unbiased class.",
     ),
     "label": (
         "label:label_galaxies",
-        "Label galaxies with a model: class probabilities and, where there are observed labels, posteriors.",
+        "Label galaxies with a model: class probabilities, and posteriors where there are observed labels.",
     ),
     "explain": (
         "explain:explain_classifier",
-        "Show what classifiers look at: Grad-CAM maps, their radial profiles, and differences between models.",
+        "Map the pixels that classifiers use: Grad-CAM maps, radial profiles, differences between models.",
     ),
     "report": (
         "report:write_report",
         "Write one page of evidence: answer, verdict, Table 1, figures, and the galaxies that changed.",
     ),
-    "benchmark": ("benchmark:run_benchmark", "Score every way to deal with biased labels where the truth is known."),
+    "send": ("send:send_table", "Send a table to TOPCAT, Aladin or DS9, through SAMP."),
+    "benchmark": ("benchmark:run_benchmark", "Compare methods for biased labels on data whose truth is known."),
     "reproduce": (
         "reproduce:reproduce_paper",
-        "Reproduce the paper's experiment: Table 1 beside the paper's, Figures 3 to 7, and why they may differ.",
+        "Reproduce the paper's experiment: Table 1 and Figures 3 to 7, compared with the paper.",
     ),
+    "cite": ("cite:cite", "Print BibTeX of the papers and the software to cite."),
     "demo": ("demo:run_demo", "Show that it works, on simulated galaxies whose truth is known."),
 }
+_ABOUT = """Unbiased galaxy morphologies from biased labels.
+
+The usual order is fetch, prepare, bias, transition, train, label, report. To try it without data: truemorph demo"""
+# What to do after a command, by its arguments.
+_NEXT = {
+    "prepare": "truemorph bias {out}",
+    "bias": "truemorph transition {catalogue} --out transition.json",
+    "bias of labels": "truemorph send {labels} (to TOPCAT, Aladin or DS9)",
+    "transition": "truemorph label {out} {catalogue} --out labels.parquet (with images: truemorph train)",
+    "train": "truemorph label {out} {catalogue} --out labels.parquet",
+    "label": "truemorph report {model} --catalogue {source} --labels {out} --out report.html",
+    "explain": "truemorph report {models} --out report.html",
+}
+_ALL = Group("All commands", sort_key=1000)
 _ARGUMENT = re.compile(r"`(\w+)`(=\S*[\w\"])?")
 
 
@@ -62,11 +81,11 @@ def command_app(chosen: str | None = None) -> App:
     app = App(
         name="truemorph",
         version=__version__,
-        help="Unbiased galaxy morphologies from biased labels. Start with: truemorph demo",
+        help=_ABOUT,
         help_format="markdown",
         result_action="return_value",
         suppress_keyboard_interrupt=False,
-        default_parameter=Parameter(negative=()),
+        default_parameter=Parameter(negative=(), show_default=_shown_default),
     )
     for order, (name, (function, about)) in enumerate(COMMANDS.items()):
         own = None if name == chosen else about
@@ -76,8 +95,8 @@ def command_app(chosen: str | None = None) -> App:
     @app.meta.default
     def shell(
         *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-        json: Annotated[bool, Parameter(help="Print the result as JSON.", show_default=False)] = False,
-        quiet: Annotated[bool, Parameter(help="Show neither progress nor notes.", show_default=False)] = False,
+        json: Annotated[bool, Parameter(help="Print the result as JSON.", group=_ALL)] = False,
+        quiet: Annotated[bool, Parameter(help="Show neither progress nor notes.", group=_ALL)] = False,
     ) -> None:
         progress.QUIET.set(quiet)
         result = app(tokens, exit_on_error=False, print_error=False)
@@ -86,14 +105,49 @@ def command_app(chosen: str | None = None) -> App:
         options = options_of(app, chosen)
         for finding in result.findings:
             if not (quiet and finding.severity == "note"):
-                say(in_options(str(finding), options))
+                say(f"{in_options(str(finding), options)} [{finding.code}]")
         print(json_text.dumps(result.to_dict(), indent=2) if json else in_options(result.summary(), options))
+        if not (json or quiet):
+            _, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+            if following := next_command(chosen, bound.arguments):
+                print(f"Next: {following}")
         if getattr(result, "out", "") is None:
             say("note: nothing was written; name a file to keep the result (--out)")
         if result.failure:
             raise TruemorphError(result.failure)
 
     return app
+
+
+def _shown_default(value: Any) -> str | None:
+    """Return a default for the help; none where an option is just not given."""
+    if value in (None, False, (), {}):
+        return None
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def next_command(command: str | None, arguments: Mapping[str, Any]) -> str:
+    """Return what to do after a command; empty where its arguments do not say on which files.
+
+    Examples
+    --------
+    >>> next_command("prepare", {"table": "votes.csv", "out": "cat.parquet"})
+    'truemorph bias cat.parquet'
+    """
+    table = str(arguments.get("catalogue") or arguments.get("source") or "")
+    if command == "bias" and arguments.get("labels"):
+        command = "bias of labels"
+    if command not in _NEXT or arguments.get("dry_run") or (table and not table.endswith(".parquet")):
+        return ""
+    given = {
+        name: shlex.join(map(str, value)) if isinstance(value, tuple) else shlex.quote(str(value))
+        for name, value in arguments.items()
+        if value is not None
+    }
+    try:
+        return _NEXT[command].format_map(given)
+    except KeyError:  # nothing was written
+        return ""
 
 
 def options_of(app: App, command: str | None) -> dict[str, str]:
@@ -122,7 +176,7 @@ def in_options(text: str, options: Mapping[str, str]) -> str:
 
 
 def _one_line(problem: CycloptsError) -> str:
-    """Say what is wrong with an option; pydantic's messages have several lines."""
+    """Return the error of an option in one line; pydantic's messages have several."""
     errors = getattr(problem.__cause__, "errors", None)
     if errors is None:
         return str(problem)
@@ -131,8 +185,12 @@ def _one_line(problem: CycloptsError) -> str:
 
 
 def say(text: str) -> None:
-    """Print one line on standard error."""
-    print(" ".join(text.split()), file=sys.stderr)
+    """Print one line on standard error; on a terminal, broken between words."""
+    text = " ".join(text.split())
+    if sys.stderr.isatty():
+        width = min(shutil.get_terminal_size().columns, 100)
+        text = textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    print(text, file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,11 +1,14 @@
-"""What all figures share: colours, axes, and text drawn as it is. matplotlib loads when one is drawn."""
+"""Colours, axes, legends and literal text of all figures; matplotlib loads when one is drawn."""
 
 from __future__ import annotations
 
 from typing import Any
 
 # Okabe & Ito's colours: apart in print and for most colour-blind readers.
-BLUE, RED, GREY = "#0072B2", "#D55E00", "0.45"
+BLUE, RED, GREEN, ORANGE, SKY, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "0.45", "black"
+CYCLE = (BLUE, RED, GREEN, ORANGE, SKY, "#CC79A7", BLACK, GREY)
+MARKERS = "o^sDvP*X"
+ALPHA = r"resolution $\alpha$ (radius / PSF width)"
 
 
 def plain_text(text: str) -> str:
@@ -13,10 +16,15 @@ def plain_text(text: str) -> str:
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
-def axes_or_new(ax: Any, size: tuple[float, float] = (5.5, 3.6)) -> Any:
+def axes_or_new(ax: Any, size: tuple[float, float] = (4.8, 3.6)) -> Any:
     """Return the given matplotlib axes, or those of a new figure."""
     if ax is not None:
         return ax
     from matplotlib.figure import Figure
 
     return Figure(figsize=size, layout="constrained").add_subplot()
+
+
+def legend(ax: Any, **options: Any) -> None:
+    """Add a legend with a light background."""
+    ax.legend(fontsize=9, framealpha=0.8, edgecolor="none", handlelength=1.6, **options)

@@ -1,10 +1,11 @@
-"""What all results have in common: `summary`, `to_dict`, `to_table`, `plot` and `findings`."""
+"""The base class of results, and the text and tables that they return."""
 
 from __future__ import annotations
 
 import html
+import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from astropy.table import QTable
 
 _LONGEST = 1900
+# Characters in a line of a summary.
+_COLUMNS = 100
 
 
 def shortened(text: str, longest: int = _LONGEST) -> str:
@@ -41,7 +44,7 @@ class Result(ABC):
 
     @property
     def failure(self) -> str:
-        """Why the command line exits with 1 although there is a result; empty where it does not."""
+        """Why the command line exits with status 1; empty on success."""
         return ""
 
     @abstractmethod
@@ -75,30 +78,112 @@ class Result(ABC):
         """
         raise InputError(f"a {type(self).__name__} has nothing to draw; use to_table() or summary()")
 
+    def send(self, to: str | None = None) -> list[str]:
+        """Send the table of the result to TOPCAT, Aladin or DS9, through SAMP.
+
+        Parameters
+        ----------
+        to : str, optional
+            Name of the program, or a part of it; default every program that loads tables.
+
+        Returns
+        -------
+        list of str
+            Names of the programs that loaded the table.
+
+        Raises
+        ------
+        InputError
+            If no program of this name is running.
+        TruemorphError
+            If no program that loads tables is running, or one could not load this table.
+        """
+        from truemorph.samp import send_votable
+        from truemorph.tables import read_table
+
+        return send_votable(read_table(self.to_table()), type(self).__name__, to)
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """Messages of the findings."""
         return tuple(one.message for one in self.findings)
 
-    def _shown(self) -> str:
-        return shortened("\n".join([self.summary(), *map(str, self.findings)]))
+    def __str__(self) -> str:
+        """Return the summary."""
+        return self.summary()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}\n{self._shown()}"
+        whole = "\n".join([self.summary(), *map(str, self.findings)])
+        if len(whole) > _LONGEST and self.findings:
+            codes = ", ".join(f"{one.severity} {one.code}" for one in self.findings)
+            whole = f"{self.summary()}\nfindings: {codes}"
+        return f"{type(self).__name__}\n{shortened(whole)}"
 
     def _repr_html_(self) -> str:
-        """Return the summary as Jupyter shows it."""
-        return f"<pre>{html.escape(self._shown())}</pre>"
+        """Return the summary and the findings as Jupyter shows them."""
+        findings = [
+            f"<b>{one.severity}:</b> {html.escape(f'{one.message} {one.action}'.strip())} <code>{one.code}</code>"
+            for one in self.findings
+        ]
+        return f"<pre>{html.escape(shortened(self.summary()))}</pre>" + "".join(f"<p>{one}</p>" for one in findings)
+
+
+def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
+    r"""Return the lines of a table with aligned columns.
+
+    Parameters
+    ----------
+    header : sequence of str
+    rows : iterable of sequences of str
+    left : sequence of int
+        Columns aligned to the left; the others, of numbers, to the right.
+
+    Examples
+    --------
+    >>> print("\n".join(text_table(["labels", "galaxies"], [["gold", "12"], ["observed", "9,000"]])))
+    labels    galaxies
+    gold            12
+    observed     9,000
+    """
+    lines = [list(header), *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            f"{cell:{'<' if k in left else '>'}{width}}"
+            for k, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+
+
+def text_facts(facts: Iterable[tuple[str, str]]) -> list[str]:
+    """Return lines of name and text, aligned and broken between words at 100 columns.
+
+    Examples
+    --------
+    >>> text_facts([("α", "R / σ"), ("galaxies", "9,000")])
+    ['α         R / σ', 'galaxies  9,000']
+    """
+    facts = list(facts)
+    width = max(len(name) for name, _ in facts)
+    return [
+        line
+        for name, text in facts
+        for line in textwrap.wrap(
+            text, _COLUMNS, initial_indent=f"{name:{width}}  ", subsequent_indent=" " * (width + 2),
+            break_long_words=False, break_on_hyphens=False,
+        )
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True, repr=False)
 class Configuration(Result):
-    """What a dry run would do: settings, as text and as values.
+    """Settings of a dry run, as text and as values.
 
     Attributes
     ----------
     text : str
-        TOML, which can be changed and given to the same command.
+        TOML, which can be edited and given to the same command.
     settings : dict
     findings : tuple of Finding
     """
@@ -116,7 +201,7 @@ class Configuration(Result):
         return self.settings
 
     def to_table(self) -> QTable:
-        """Return a table of one row a setting."""
+        """Return a table with one row per setting."""
         return quantity_table(
             {
                 "setting": (list(self.settings), "", "name"),
@@ -133,7 +218,7 @@ def quantity_table(columns: Mapping[str, tuple[Any, str, str]], **metadata: Any)
     columns : mapping of str to (values, unit, description)
         The unit is empty where a column has none.
     **metadata
-        Kept in the table's `meta`.
+        Stored in the table's `meta`.
 
     Examples
     --------

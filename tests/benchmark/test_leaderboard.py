@@ -1,8 +1,9 @@
-"""The leaderboard runs, resumes where it was interrupted, and writes what it promises."""
+"""The leaderboard runs, resumes after an interruption, and writes its files."""
 
 import json
 
 import numpy as np
+import polars as pl
 import pytest
 
 from truemorph.benchmark.leaderboard import Plan, run_plan, summarise
@@ -30,7 +31,7 @@ def rows(cache):
 def test_every_method_runs_and_is_scored(rows):
     ran = {(row["world"], row["method"]) for row in rows}
     assert {method for world, method in ran if world == "plain"} == set(METHODS)
-    # Nobody knows the T(alpha) of somebody who looks at pictures: there is none.
+    # The image annotator has no T(alpha).
     assert ("image annotator", "ddb-right") not in ran
     for row in rows:
         scores = row["scores"]
@@ -51,8 +52,8 @@ def test_a_second_run_trains_nothing(rows, cache, monkeypatch):
     assert run_plan(PLAN, cache) == rows
 
 
-def test_a_run_that_was_interrupted_resumes(rows, cache, tmp_path):
-    """What two methods use is made again where only one of them is missing, and counts for it."""
+def test_an_interrupted_run_resumes_with_the_same_numbers(rows, cache, tmp_path):
+    """A shared result is made again if only one of its methods is missing, and its time counts for it."""
     twins = next(one for one in cache.iterdir() if '"method": "ddb-twins"' in one.read_text())
     kept = [one for one in cache.iterdir() if one != twins]
     for one in kept:
@@ -65,7 +66,7 @@ def test_a_run_that_was_interrupted_resumes(rows, cache, tmp_path):
     assert numbers(again) == numbers(rows)
 
 
-def test_worlds_differ_in_what_they_are_said_to():
+def test_worlds_differ_as_documented():
     plain, confounded, heavy, looked = (make_world(name, 0, TINY) for name in WITH_PICTURES[:4])
     np.testing.assert_array_equal(plain.truth, heavy.truth)
     np.testing.assert_array_equal(plain.images, looked.images)
@@ -76,7 +77,7 @@ def test_worlds_differ_in_what_they_are_said_to():
     assert np.any(looked.labels > looked.truth)
 
 
-def test_summaries_are_means_over_seeds_best_first():
+def test_summaries_are_means_over_seeds_sorted_by_accuracy():
     def row(method, seed, value):
         return {"world": "plain", "definition": "d", "seed": seed, "method": method, "scores": {
             "balanced_accuracy": value, "log_loss": None}}  # fmt: skip
@@ -87,7 +88,7 @@ def test_summaries_are_means_over_seeds_best_first():
     assert found[1]["stds"]["balanced_accuracy"] == pytest.approx(np.std([0.6, 0.8], ddof=1))
 
 
-def test_tables_of_real_galaxies(shared_data, tmp_path):
+def test_scores_of_methods_on_real_catalogues(shared_data, tmp_path):
     worlds = [one for one in WITHOUT_PICTURES if one in FILES]
     plan = Plan(tuple(worlds), tuple(methods_of(TABLES)), (0,), None, data=shared_data)
     by = {(row["world"], row["method"]): row["scores"] for row in run_plan(plan, tmp_path)}
@@ -96,7 +97,7 @@ def test_tables_of_real_galaxies(shared_data, tmp_path):
     assert ("GZ1 flags, T >= 1", "Hart et al. 2016") not in by
     for method in ("conditional", "gold", "gold-votes", "dcv14-posterior"):
         assert by[paper, method]["fraction_rms_soft"] < 0.5 * hart["fraction_rms_soft"]
-    # The other definition turns it round: what labels alone say over-corrects.
+    # Under the narrower definition, labels alone over-correct.
     assert by["GZ2 votes, T >= 1", "likelihood"]["fraction_rms_soft"] > 0.2
     assert by["GZ2 votes, T >= 1", "gold-votes"]["fraction_rms_soft"] < 0.06
 
@@ -113,11 +114,12 @@ def test_the_command_writes_the_leaderboard(tmp_path, capsys):
     assert content["command"].startswith("truemorph benchmark --worlds plain")
     text = (out / "leaderboard.md").read_text()
     assert "DCV14 on measured shapes" in text
-    assert f"{content['rows'][0]['means']['balanced_accuracy']:.3f} ±" in text
+    assert f"| {content['rows'][0]['means']['balanced_accuracy']:.3f} / " in text
     page = (out / "leaderboard.html").read_text()
     assert "<script" not in page
     assert "balanced accuracy" in page
     assert (out / "leaderboard.png").stat().st_size > 5_000
+    assert pl.read_csv(out / "leaderboard.csv")["method"].to_list() == [row["method"] for row in content["rows"]]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_the_command_writes_the_leaderboard(tmp_path, capsys):
         (["--worlds", "flat"], "no world or method 'flat'"),
         (["--methods", "magic"], "no world or method 'magic'"),
         (["--worlds", "real"], "(--data)"),
-        (["--worlds", "real", "--data", "."], "efigi_images.csv (--data)"),
+        (["--worlds", "real", "--data", "."], "needs efigi_images.csv"),
         (["--worlds", "image annotator", "--methods", "ddb-right"], "nothing to run"),
         (["--catalogue-only", "--epochs", "3"], "leave --quick, --train"),
         (["--data", "/nowhere"], "no such folder"),
@@ -135,7 +137,7 @@ def test_the_command_writes_the_leaderboard(tmp_path, capsys):
         (["--train", "0"], "--train"),
     ],
 )
-def test_bad_requests_are_one_line(tmp_path, capsys, arguments, message):
+def test_invalid_options_give_one_line(tmp_path, capsys, arguments, message):
     with pytest.raises(SystemExit) as stopped:
         main(["benchmark", "--out", str(tmp_path / "board"), *arguments])
     assert stopped.value.code == 2

@@ -1,4 +1,4 @@
-"""The rivals of the leaderboard compute what their sources describe."""
+"""Methods that the leaderboard implements for comparison follow their sources."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from truemorph.simulate.annotate import vote_fractions
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 6))
 @settings(max_examples=40)
-def test_matched_fractions_keep_order_and_take_the_best_bins_distribution(seed, bins):
+def test_matched_fractions_keep_their_order_and_get_the_distribution_of_the_best_resolved_bin(seed, bins):
     rng = np.random.default_rng(seed)
     n = 160 * bins
     fraction, alpha, leaf = rng.random(n), rng.random(n), np.arange(n) % 4
@@ -27,7 +27,7 @@ def test_matched_fractions_keep_order_and_take_the_best_bins_distribution(seed, 
             assert np.all(np.diff(out[part][order]) >= 0)
 
 
-def test_matching_within_leaves_mends_fractions_and_not_individuals():
+def test_matching_corrects_fractions_but_not_single_galaxies():
     rng = np.random.default_rng(3)
     n = 16_000
     alpha, size = rng.lognormal(2.8, 0.5, n), rng.normal(size=n)
@@ -36,13 +36,13 @@ def test_matching_within_leaves_mends_fractions_and_not_individuals():
     labels = matched_fractions(votes, alpha, size[:, None], bins=6) > 0.5
     poor = alpha < np.quantile(alpha, 0.2)
     for leaf, expected in ((size > 0, 0.8), (size <= 0, 0.5)):
-        # The best-resolved bin still flips a little (α of its lower edge is about 27).
+        # A few labels flip in the best-resolved bin too (its lower edge is at α = 27).
         assert labels[poor & leaf].mean() == pytest.approx(expected, abs=0.06)
     right = (labels == truth)[poor & (size <= 0)].mean()
     assert right < 0.95
 
 
-def test_the_constant_is_the_mean_flip_rate():
+def test_the_constant_flip_rate_is_the_mean_flip_probability():
     rng = np.random.default_rng(0)
     alpha = rng.lognormal(2.6, 0.4, 30_000)
     truth = rng.random(30_000) < 0.7

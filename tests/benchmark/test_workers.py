@@ -1,4 +1,4 @@
-"""Workers do not outlive the process that started them."""
+"""Worker processes end with the process that started them."""
 
 import signal
 import subprocess
@@ -25,5 +25,5 @@ def test_a_killed_run_leaves_no_workers(tmp_path):
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout.readline() == "at work\n"
         run.send_signal(signal.SIGKILL)
-        # The worker has the same pipe: it is closed when the worker ends, and says more if that ends its work first.
+        # The worker writes to the same pipe, which closes when the worker ends.
         assert run.stdout.read() == ""

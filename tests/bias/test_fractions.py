@@ -252,7 +252,7 @@ def test_the_plot_has_labels_estimate_range_and_truth():
     labels, alpha, truth = changing_fractions(2_000, 8)
     axes = debiased_fractions(labels, alpha, fit_transition(labels, alpha)).plot(truth=binned(truth, alpha))
     assert {one.get_text() for one in axes.get_legend().get_texts()} == {
-        "range", "corrected", "as labelled", "truth",
+        "range with systematics", "corrected", "observed labels", "truth",
     }  # fmt: skip
 
 

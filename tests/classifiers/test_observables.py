@@ -120,7 +120,7 @@ def test_labelling_reads_the_observables_of_the_model(files):
     after = posterior(np.column_stack([1 - p, p]), label, alpha, transition, observables=bulge)
     np.testing.assert_allclose(labels.frame["posterior_disk"][2:], after[:, 1])
     # The same if observed labels and observables come from another table.
-    label_galaxies(folder / "model", path, folder / "joined.parquet", crowd=path)
+    label_galaxies(folder / "model", path, folder / "joined.parquet", observed=path)
     joined = read_table(folder / "joined.parquet").frame
     assert joined["posterior_disk"].equals(labels.frame["posterior_disk"])
 
@@ -134,7 +134,7 @@ def test_a_catalogue_without_the_observable_raises_a_one_line_error(files, tmp_p
     for call in (
         lambda: label_galaxies(folder / "model", lacking, tmp_path / "labels.parquet"),
         lambda: label_galaxies(folder / "fit.json", lacking, tmp_path / "labels.parquet"),
-        lambda: label_galaxies(folder / "model", path, tmp_path / "labels.parquet", crowd=lacking),
+        lambda: label_galaxies(folder / "model", path, tmp_path / "labels.parquet", observed=lacking),
         lambda: train_classifier(lacking, out=tmp_path / "m", transition=folder / "fit.json", preset="dcv14"),
     ):
         with pytest.raises(InputError, match=r"lacking.parquet: no column 'bulge_fraction'[^\n]*$"):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from truemorph.errors import InputError
+from truemorph.explain.catalogue import edge_contrast
 from truemorph.explain.profiles import (
     MapSum,
     Profiles,
@@ -242,3 +243,11 @@ def test_zero_resamples_raise_an_error():
     profiles = maps_of(4, 3, 0)[:, 0]
     with pytest.raises(InputError, match="1 or more; got 0"):
         profile_difference(profiles, profiles, (range(4), range(4)), bootstrap=0)
+
+
+def test_maps_that_are_bright_at_the_edge_of_the_picture():
+    y, x = np.abs(np.indices((64, 64)) - 31.5)
+    frame, blob = (np.maximum(x, y) > 26).astype(float), np.exp(-(x**2 + y**2) / 100)
+    assert edge_contrast(frame + 0.2) > 1.5
+    assert edge_contrast(blob) < 0.1
+    assert edge_contrast(np.ones((8, 8))) == 1.0

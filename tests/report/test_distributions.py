@@ -143,25 +143,25 @@ def test_floor_of_samples_that_share_galaxies_is_lower():
 
 
 def labelled(n, seed):
-    """Sérsic indices, crowd labels of which disks are missing, and better ones."""
+    """Sérsic indices, observed labels of which disks are missing, and better ones."""
     rng = np.random.default_rng(seed)
     truth = (rng.random(n) < 0.6).astype(int)
     sersic = np.where(truth == 1, rng.lognormal(0.2, 0.35, n), rng.lognormal(1.35, 0.3, n))
-    crowd = np.where(rng.random(n) < 0.4, 0.0, truth)
-    return sersic, crowd, truth
+    observed = np.where(rng.random(n) < 0.4, 0.0, truth)
+    return sersic, observed, truth
 
 
 def test_relabelled_galaxies_of_figure_3():
-    sersic, crowd, truth = labelled(4000, 1)
-    crowd[:50], sersic[50:60] = np.nan, np.nan
-    found = compare_distributions(sersic, crowd, {"debiased": truth}, bootstrap=100)
+    sersic, observed, truth = labelled(4000, 1)
+    observed[:50], sersic[50:60] = np.nan, np.nan
+    found = compare_distributions(sersic, observed, {"debiased": truth}, bootstrap=100)
     finite = np.isfinite(sersic)
     expected = {
-        ("smooth", "crowd"): crowd == 0,
+        ("smooth", "observed"): observed == 0,
         ("smooth", "debiased"): truth == 0,
-        ("to_disk", "crowd"): crowd == 1,
-        ("to_disk", "debiased"): (crowd == 0) & (truth == 1),
-        ("disk", "crowd"): crowd == 1,
+        ("to_disk", "observed"): observed == 1,
+        ("to_disk", "debiased"): (observed == 0) & (truth == 1),
+        ("disk", "observed"): observed == 1,
         ("disk", "debiased"): truth == 1,
     }
     assert {(one.panel, one.labels): one.n for one in found.samples} == {
@@ -172,34 +172,34 @@ def test_relabelled_galaxies_of_figure_3():
         np.testing.assert_array_equal(one.values, np.unique(sersic[rows]))
         assert one.above[0] == pytest.approx(np.mean(sersic[rows] > 3))
         if one.distance is not None:
-            other = sersic[expected[one.panel, "crowd"] & finite]
+            other = sersic[expected[one.panel, "observed"] & finite]
             assert one.distance.ks == pytest.approx(stats.ks_2samp(sersic[rows], other).statistic)
     assert found.n_dropped == 10
     table = found.table().filter(pl.col("panel") == "smooth")
-    # The crowd's smooth galaxies hold disks; that this is no accident is far beyond its error.
+    # The observed's smooth galaxies hold disks; that this is no accident is far beyond its error.
     few, many = table["share_above"]
     assert many - few > 10 * np.hypot(*table["share_above_stderr"])
     assert table["ks"][1] > 5 * table["ks_floor"][1]
 
 
 def test_certain_probabilities_are_labels_and_others_weigh_in():
-    sersic, crowd, truth = labelled(1000, 2)
-    hard = compare_distributions(sersic, crowd, {"one": truth}, bootstrap=10)
-    soft = compare_distributions(sersic, crowd.astype(float), {"one": truth.astype(float)}, bootstrap=10)
+    sersic, observed, truth = labelled(1000, 2)
+    hard = compare_distributions(sersic, observed, {"one": truth}, bootstrap=10)
+    soft = compare_distributions(sersic, observed.astype(float), {"one": truth.astype(float)}, bootstrap=10)
     assert hard.table().equals(soft.table())
-    halves = compare_distributions(sersic, crowd, {"one": np.full(1000, 0.25)}, bootstrap=10)
+    halves = compare_distributions(sersic, observed, {"one": np.full(1000, 0.25)}, bootstrap=10)
     (disk,) = (one for one in halves.samples if (one.panel, one.labels) == ("disk", "one"))
     assert (disk.n, disk.total) == (1000, pytest.approx(250))
     np.testing.assert_allclose(disk.share, np.arange(1, 1001) / 1000)
     (switched,) = (one for one in halves.samples if (one.panel, one.labels) == ("to_disk", "one"))
-    assert switched.total == pytest.approx(0.25 * np.count_nonzero(crowd == 0))
+    assert switched.total == pytest.approx(0.25 * np.count_nonzero(observed == 0))
 
 
 def test_row_order_does_not_matter():
-    sersic, crowd, truth = labelled(500, 3)
+    sersic, observed, truth = labelled(500, 3)
     rows = np.random.default_rng(0).permutation(500)
-    found = compare_distributions(sersic, crowd, {"one": truth}, bootstrap=0)
-    again = compare_distributions(sersic[rows], crowd[rows], {"one": truth[rows]}, bootstrap=0)
+    found = compare_distributions(sersic, observed, {"one": truth}, bootstrap=0)
+    again = compare_distributions(sersic[rows], observed[rows], {"one": truth[rows]}, bootstrap=0)
     for one, other in zip(found.samples, again.samples, strict=True):
         np.testing.assert_allclose(one.share, other.share)
         assert one.above == other.above
@@ -214,10 +214,10 @@ def test_share_above_has_its_binomial_error():
 
 
 def test_the_figure_shows_every_sample_and_its_data():
-    sersic, crowd, truth = labelled(2000, 4)
+    sersic, observed, truth = labelled(2000, 4)
     back = np.where(np.arange(2000) % 9 == 0, 0, truth)
-    found = compare_distributions(sersic, crowd, {"debiased": back, "A $ B": truth}, bootstrap=20)
-    figure = cumulative_figure(found, dict.fromkeys({one.labels for one in found.samples}, STYLE["crowd"]))
+    found = compare_distributions(sersic, observed, {"debiased": back, "A $ B": truth}, bootstrap=20)
+    figure = cumulative_figure(found, dict.fromkeys({one.labels for one in found.samples}, STYLE["observed"]))
     figure.draw_without_rendering()
     texts = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes]
     assert [len(one) for one in texts] == [3, 4, 3]
@@ -232,17 +232,17 @@ def test_the_figure_shows_every_sample_and_its_data():
 
 
 def test_other_columns_need_no_boundary_and_empty_samples_are_left_out():
-    values, crowd = np.linspace(0, 1, 100), np.zeros(100)
-    found = compare_distributions(values, crowd, {"same": crowd}, column="axis_ratio", boundary=None, bootstrap=5)
+    values, observed = np.linspace(0, 1, 100), np.zeros(100)
+    found = compare_distributions(values, observed, {"same": observed}, column="axis_ratio", boundary=None, bootstrap=5)
     assert [(one.panel, one.above) for one in found.samples] == [("smooth", None)] * 2
-    figure = cumulative_figure(found, dict.fromkeys({one.labels for one in found.samples}, STYLE["crowd"]))
+    figure = cumulative_figure(found, dict.fromkeys({one.labels for one in found.samples}, STYLE["observed"]))
     figure.draw_without_rendering()
     assert figure.axes[2].texts[0].get_text() == "no galaxy"
 
 
 def test_samples_without_a_value_are_refused():
-    sersic, crowd, truth = labelled(50, 5)
+    sersic, observed, truth = labelled(50, 5)
     with pytest.raises(InputError, match="sersic_n"):
-        compare_distributions(sersic * np.nan, crowd, {"one": truth})
+        compare_distributions(sersic * np.nan, observed, {"one": truth})
     with pytest.raises(InputError):
         distance(sersic, np.zeros(50), np.ones(50))

@@ -18,20 +18,24 @@ from truemorph.report.table1 import (
     agreement,
     chance_calibration_error,
     confusion_by,
-    crowd_probability,
+    drift_by,
     fraction_gain,
     fractions_by,
+    observed_probability,
     reliability,
     table_one,
 )
 
 LABELS, ALPHA, TRUTH, COLUMNS = confounded_labels(6000, seed=8)
-CROWD = LabelSet("crowd", "crowd", LABELS.astype(float))
+OBSERVED = LabelSet("observed", "observed", LABELS.astype(float))
 
 
 def test_fractions_in_bins_of_equal_count():
     values = np.array([5.0, 1, 2, np.nan, 4, 3, 6])
-    sets = [LabelSet("a", "crowd", np.array([1.0, 0, 1, 1, np.nan, 0, 1])), LabelSet("b", "truth", np.full(7, np.nan))]
+    sets = [
+        LabelSet("a", "observed", np.array([1.0, 0, 1, 1, np.nan, 0, 1])),
+        LabelSet("b", "truth", np.full(7, np.nan)),
+    ]
     found = fractions_by(values, sets, 3)
     a = found.filter(pl.col("labels") == "a")
     assert a["low"].to_list() == [1, 3, 5]
@@ -46,19 +50,32 @@ def test_fractions_in_bins_of_equal_count():
 def test_no_galaxy_is_lost_between_bins(n, bins, seed):
     rng = np.random.default_rng(seed)
     disk = rng.integers(0, 2, n).astype(float)
-    found = fractions_by(rng.random(n), [LabelSet("x", "crowd", disk)], bins)
+    found = fractions_by(rng.random(n), [LabelSet("x", "observed", disk)], bins)
     assert found["galaxies"].sum() == n
     assert (found["galaxies"] * found["disk_fraction"]).sum() == pytest.approx(disk.sum())
+
+
+def test_drift_at_fixed_values_of_a_column():
+    """Disks at high α only, at low values of the column only."""
+    values, alpha = np.repeat([0.0, 1.0], 100), np.tile(np.arange(100.0), 2)
+    disk = ((values == 0) & (alpha >= 50)).astype(float)
+    found = drift_by(values, alpha, [LabelSet("a", "observed", disk)], bins=2)
+    assert found["drift"].to_list() == [1.0, 0.0]
+    assert found["galaxies"].to_list() == [100, 100]
+    assert (found["stderr"] > 0).all()
+    shuffled = np.random.default_rng(0).permutation(200)
+    again = drift_by(values[shuffled], alpha[shuffled], [LabelSet("a", "observed", disk[shuffled])], bins=2)
+    assert again.equals(found)
 
 
 def test_bias_is_that_of_the_measures():
     tree = Tree.fitting(ALPHA, COLUMNS, bootstrap=0, seed=0)
     assert tree.measure == "CV18"
-    assert tree.bias(CROWD).value == cv18(LABELS, ALPHA, COLUMNS, tree.depth, tree.bins, bootstrap=0).value
+    assert tree.bias(OBSERVED).value == cv18(LABELS, ALPHA, COLUMNS, tree.depth, tree.bins, bootstrap=0).value
     alone = Tree.fitting(ALPHA, None, bootstrap=0, seed=0)
     assert alone.measure == "CV14"
-    assert alone.bias(CROWD).value == cv14(LABELS, ALPHA, alone.bins, bootstrap=0).value
-    assert alone.leaves(CROWD) is None
+    assert alone.bias(OBSERVED).value == cv14(LABELS, ALPHA, alone.bins, bootstrap=0).value
+    assert alone.leaves(OBSERVED) is None
 
 
 def test_galaxies_of_unknown_class_are_left_out():
@@ -76,7 +93,7 @@ def test_table_one_against_scikit_learn():
     soft = LabelSet("model: p(disk)", "probabilities", p, "model")
     truth = LabelSet("truth", "truth", TRUTH.astype(float))
     tree = Tree.fitting(ALPHA, COLUMNS, bootstrap=10, seed=0)
-    sets = [CROWD, own, soft, truth]
+    sets = [OBSERVED, own, soft, truth]
     table = table_one(sets, ALPHA, {one.name: tree.bias(one) for one in sets}, {"all": TRUTH.astype(float)})
     rows = {row["labels"]: row for row in table.iter_rows(named=True)}
     labels = own.labels
@@ -91,19 +108,19 @@ def test_table_one_against_scikit_learn():
     off = [p[part].mean() - TRUTH[part].mean() for part in parts]
     assert rows["model: p(disk)"]["fraction_rms: all"] == pytest.approx(np.sqrt(np.mean(np.square(off))))
     assert rows["truth"]["balanced_accuracy: all"] is None
-    assert rows["crowd"]["excess"] > 3 * rows["truth"]["excess"]
-    assert rows["crowd"]["bootstrap_std"] > 0
+    assert rows["observed"]["excess"] > 3 * rows["truth"]["excess"]
+    assert rows["observed"]["bootstrap_std"] > 0
 
 
 def test_precision_of_one_class_alone():
-    found = agreement(LabelSet("", "labels", np.array([1.0, 1, 1])), LabelSet("", "crowd", np.array([0.0, 1, 1])))
+    found = agreement(LabelSet("", "labels", np.array([1.0, 1, 1])), LabelSet("", "observed", np.array([0.0, 1, 1])))
     assert found["precision"] == found["precision_disk"] == pytest.approx(2 / 3)
     assert found["precision_smooth"] is None
 
 
-def test_the_crowds_probability_follows_from_the_flips():
+def test_the_volunteers_probability_follows_from_the_flips():
     transition = RayleighTransition(11.25)
-    p = crowd_probability(np.array([0.0, 1.0, 0.5]), np.array([8.0, 8.0, 8.0]), transition)
+    p = observed_probability(np.array([0.0, 1.0, 0.5]), np.array([8.0, 8.0, 8.0]), transition)
     seen = 1 - np.exp(-(8**2) / (2 * 11.25**2))  # eqs 5 and 6
     np.testing.assert_allclose(p, [0, seen, 0.5 * seen])
 
@@ -166,14 +183,14 @@ def test_sets_too_small_for_the_tree_have_no_bias():
     tree = Tree.fitting(ALPHA, COLUMNS, bootstrap=0, seed=0)
     assert tree.bias(few) is None
     assert tree.leaves(few) is None
-    row = table_one([CROWD, few], ALPHA, {"crowd": None, "few": None}).row(1, named=True)
+    row = table_one([OBSERVED, few], ALPHA, {"observed": None, "few": None}).row(1, named=True)
     assert row["galaxies"] == 40
     assert row["excess"] is None
 
 
 def test_confusion_against_scikit_learn():
     truth = LabelSet("truth", "truth", TRUTH.astype(float))
-    found = confusion_by(ALPHA, truth, [CROWD], bins=3)
+    found = confusion_by(ALPHA, truth, [OBSERVED], bins=3)
     for number, part in enumerate(np.array_split(np.argsort(ALPHA, kind="stable"), 3), 1):
         own = found.filter(pl.col("bin") == number).sort("of", "as")["galaxies"].to_numpy().reshape(2, 2)
         np.testing.assert_array_equal(own, metrics.confusion_matrix(TRUTH[part], LABELS[part]))

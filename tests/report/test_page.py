@@ -14,7 +14,17 @@ from PIL import Image
 from truemorph.findings import Finding
 from truemorph.report.gallery import better_pictures, choose, jpeg_source, overlaid
 from truemorph.report.label_sets import AFTER, CHANGE, changes
-from truemorph.report.page import Illustration, Page, inline_svg, render_page, write_illustrations
+from truemorph.report.page import (
+    Illustration,
+    Light,
+    Page,
+    Section,
+    Table,
+    inline_svg,
+    render_page,
+    verdict,
+    write_illustrations,
+)
 from truemorph.tables import read_table
 
 
@@ -29,7 +39,8 @@ def illustration(text="x"):
 
 @pytest.mark.parametrize("text", ["x", "<b>&</b>", "--> <script>", r"\$5 & more"])
 def test_figures_are_whole_svg_without_the_users_markup(text):
-    svg = str(inline_svg(illustration(text)))
+    one = illustration(text)
+    svg = str(inline_svg(one.figure, one.name, one.alternative))
     root = ET.fromstring(svg)  # well-formed
     assert root.attrib["aria-label"] == f'a "{text}" line'
     assert "#000000" not in svg
@@ -41,17 +52,17 @@ def test_figures_are_whole_svg_without_the_users_markup(text):
 
 
 def test_two_figures_share_no_ids():
-    first, second = illustration(), illustration()
-    second = Illustration("other", second.figure, "a", "b")
-    ids = [set(re.findall(r'\bid="([^"]+)"', str(inline_svg(one)))) for one in (first, second)]
+    ids = [
+        set(re.findall(r'\bid="([^"]+)"', str(inline_svg(illustration().figure, name, ""))))
+        for name in ("line", "other")
+    ]
     assert not ids[0] & ids[1]
 
 
 def test_a_page_without_anything_but_an_answer():
     html = render_page(Page("title", "answer"))
-    for absent in ("Can it be trusted", "The pictures", 'id="gallery"', "Methods", "Settings", "<script"):
+    for absent in ("<h2", "<figure", "<table", "<nav", 'id="gallery"', "<script"):
         assert absent not in html
-    assert "@article" in html
 
 
 def test_text_is_escaped_everywhere():
@@ -59,14 +70,46 @@ def test_text_is_escaped_everywhere():
         Page(
             "<i>",
             "<i>",
-            [Finding("a", "note", "<i>", "<i>")],
-            [("<i>", "<i>")],
-            {"status": "good", "text": "<i>"},
-            methods=["<i>"],
-            settings={"<i>": "<i>"},
+            "<i>",
+            "<i>",
+            {"status": "good", "text": "<i>", "reason": "<i>", "next": "<i>"},
+            lights=[Light("<i>", [Finding("a", "note", "<i>", "<i>")], [("<i>", "<i>")])],
+            sections=[
+                Section(
+                    "<i>", "<i>", tables=[Table("<i>", ["<i>"], [["<i>", "<i>"]], "<i>", [("<i>", 2)])], items=["<i>"]
+                )
+            ],
+            appendix=[Section("<i>")],
         )
     )
     assert "<i>" not in html
+
+
+def test_a_light_has_the_status_of_its_worst_finding():
+    caution, note = Finding("a", "caution", "Too few. Quite.", "Add."), Finding("b", "note", "By the way.")
+    assert Light("x").status == "not checked"
+    assert Light("x", [note]).status == "not checked"
+    assert Light("x", [note], [("y", "1")]).status == "good"
+    assert Light("x", [note, caution], [("y", "1")]).status == "caution"
+    assert Light("x", [note, caution]).text.startswith("Too few.")
+
+
+def test_the_verdict_names_the_main_finding_and_what_to_do():
+    problem = Finding("a", "problem", "It is wrong. Very.", "Mend it.")
+    found = verdict([Finding("b", "caution", "Hm.", "Wait."), problem], "Fine.", "Go on.")
+    assert (found["status"], found["reason"], found["next"]) == ("problem", "It is wrong.", "Mend it.")
+    found = verdict([Finding("b", "note", "Hm.")], "Fine.", "Go on.")
+    assert (found["status"], found["reason"], found["next"]) == ("good", "Fine.", "Go on.")
+
+
+def test_panels_are_files_of_their_own_and_figures_are_numbered(tmp_path):
+    both = Illustration("two", [illustration().figure, illustration().figure], "a", "b")
+    write_illustrations([both], tmp_path)
+    assert {one.name for one in tmp_path.iterdir()} == {f"two_{k}.{kind}" for k in (1, 2) for kind in ("pdf", "png")}
+    page = Page("t", "a", first=illustration(), sections=[Section("s", figures=[both])])
+    html = render_page(page)
+    assert html.index("Figure 1.") < html.index("Figure 2.")
+    assert html.count("<svg") == 3
 
 
 def test_figures_are_files_too(tmp_path):

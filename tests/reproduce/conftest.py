@@ -1,4 +1,4 @@
-"""A folder as `truemorph fetch` leaves it, of simulated galaxies."""
+"""Simulated galaxies in a folder as `truemorph fetch` writes it."""
 
 import gzip
 
@@ -41,17 +41,17 @@ def write_csv_gz(table, path):
 
 
 def write_fetched(folder, galaxies=GALAXIES, seed=4, size=32):
-    """Everything that the experiment needs; returns the truth."""
+    """Write all inputs of the experiment; return the simulated population."""
     population = simulate_galaxies(galaxies, seed, confounded=False)
     truth, alpha = population["truth"].to_numpy(), population["alpha"].to_numpy()
     smooth, disk = vote_fractions(truth, alpha, RayleighTransition(THETA), seed)
-    # A debiasing that goes part of the way.
-    mended, _ = vote_fractions(truth, alpha, RayleighTransition(0.6 * THETA), seed)
+    # Debiased votes: partly corrected.
+    debiased, _ = vote_fractions(truth, alpha, RayleighTransition(0.6 * THETA), seed)
     (folder / "gz2").mkdir(parents=True)
     (folder / "sdss").mkdir()
     (folder / "simard").mkdir()
     write_csv_gz(votes(population, smooth, disk, smooth), folder / "gz2" / "zoo2MainSpecz.csv.gz")
-    write_csv_gz(votes(population, smooth, disk, mended)[5:], folder / "gz2" / "gz2_hart16.csv.gz")
+    write_csv_gz(votes(population, smooth, disk, debiased)[5:], folder / "gz2" / "gz2_hart16.csv.gz")
     assets = np.arange(galaxies) + 7
     paths = write_jpegs(population, folder / "gz2" / "images", size, seed, field=CENTRAL_R90, quality=95)
     for path, asset in zip(paths, assets, strict=True):
@@ -87,7 +87,7 @@ def write_fetched(folder, galaxies=GALAXIES, seed=4, size=32):
 
 @pytest.fixture(scope="session")
 def fetched(tmp_path_factory):
-    """The folder."""
+    """Folder of simulated data."""
     folder = tmp_path_factory.mktemp("fetched")
     write_fetched(folder)
     return folder

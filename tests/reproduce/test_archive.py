@@ -1,4 +1,4 @@
-"""From an empty folder to the page: every stage, from a simulated archive that is served by a local server."""
+"""Every stage from an empty folder to the page, with a simulated archive on a local server."""
 
 import json
 
@@ -17,15 +17,15 @@ ARCHIVES = ["fetch-gz2", "fetch-sdss", "fetch-simard"]
 
 @pytest.fixture(scope="module")
 def sky(tmp_path_factory):
-    """The archive, at the other end of a wire."""
+    """Local server of the simulated archive."""
     folder = tmp_path_factory.mktemp("archive")
     with Observatory(write_archive(folder, 420, seed=8, size=64, hst=0.4)) as served:
         yield served
 
 
 @pytest.fixture
-def fetching_there(sky, tmp_path, monkeypatch):
-    """Fetch from the local server; proxies of this machine are none of the tests' business."""
+def local_archive(sky, tmp_path, monkeypatch):
+    """Fetch from the local server, without proxies."""
     from truemorph.archives.fetch import fetch
 
     for name in ("http_proxy", "https_proxy", "all_proxy"):
@@ -39,7 +39,7 @@ def fetching_there(sky, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_everything_from_nothing(capsys, sky, fetching_there, tmp_path):
+def test_fetch_and_reproduce_from_an_empty_folder(capsys, sky, local_archive, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     more = ("--training.crop", 207 / 424, "--json")
     arguments = command(data, out, "--fetch", *more)
@@ -50,7 +50,7 @@ def test_everything_from_nothing(capsys, sky, fetching_there, tmp_path):
     assert {one["status"] for one in stages.values()} == {"done"}, stages
     assert (out / "reproduction.html").stat().st_size > 1e5
 
-    # What came out is what the archive's own truth says.
+    # Results agree with the truth of the simulated archive.
     sample = read_table(stage_of(out, "catalogue") / "gz2b.parquet").frame
     both = sample.join(sky.truth.select("objid", alpha_true="alpha"), left_on="object_id", right_on="objid")
     assert both.height == sample.height

@@ -30,7 +30,7 @@ def work(tmp_path):
     return Work(tmp_path / "data", tmp_path / "out", Inputs(), ReproduceOptions())
 
 
-def test_full_scale_is_the_papers():
+def test_full_scale_has_the_papers_numbers_of_galaxies():
     assert ReproduceOptions("paper").counts == SAMPLE
     assert tuple(round(sum(SAMPLE) * one) for one in split_fractions(sum(SAMPLE))) == SPLIT
     assert theta_bins(SPLIT[0]) == THETA_BINS
@@ -38,7 +38,7 @@ def test_full_scale_is_the_papers():
     assert sum(split_fractions(500)) == pytest.approx(1)
 
 
-def test_digests_of_images_follow_content_alone(work):
+def test_digests_of_images_depend_on_content_only(work):
     data = work.data
     data.mkdir()
     for name in ("a.jpg", "b.jpg"):
@@ -57,7 +57,7 @@ def test_digests_of_images_follow_content_alone(work):
     assert work.files_digest(data, ["b.jpg", "c.jpg"]) not in (before, after)
 
 
-def test_digests_follow_the_columns_that_are_named(work):
+def test_digests_depend_on_the_named_columns_only(work):
     frame = pl.DataFrame({"object_id": [1, 2], "label": [0, 1], "sersic_n": [1.0, 4.0]})
     same = work.rows_digest(frame, ("object_id", "label", "absent"))
     assert work.rows_digest(frame.drop("sersic_n"), ("object_id", "label")) == same
@@ -65,13 +65,13 @@ def test_digests_follow_the_columns_that_are_named(work):
 
 
 def stages_that_count(made, *, fails=(), lacks=()):
-    """a ← b ← d, a ← c; each notes that it was made, and leaves a file."""
+    """Stages a ← b ← d and a ← c, which record that they ran and write a file."""
 
     def make(name):
         def one(work, folder):
             made.append(name)
             if name in fails:
-                raise TruemorphError(f"no {name} today")
+                raise TruemorphError(f"{name} is broken")
             (folder / "file").write_text(name)
             return {"name": name}
 
@@ -80,7 +80,7 @@ def stages_that_count(made, *, fails=(), lacks=()):
     def follows(name):
         def one(work):
             if name in lacks:
-                raise Lacks("patience: wait")
+                raise Lacks("no data: fetch")
             return {"from": work.keys("abc")}
 
         return one
@@ -93,7 +93,7 @@ def statuses(work):
     return {name: one.status for name, one in work.outcomes.items()}
 
 
-def test_stages_are_made_once(work):
+def test_finished_stages_are_cached(work):
     made = []
     run_stages(stages_that_count(made), work)
     assert (made, set(statuses(work).values())) == (list("abcd"), {"done"})
@@ -104,27 +104,27 @@ def test_stages_are_made_once(work):
     assert made == list("abcdc")
 
 
-def test_a_stage_with_another_result_is_followed_by_those_that_use_it(work):
+def test_stages_run_again_if_a_stage_that_they_use_has_another_result(work):
     made = []
     run_stages(stages_that_count(made), work)
     shutil.rmtree(work.outcomes["b"].folder)
     stages = stages_that_count(made)
     run_stages([stages[0], replace(stages[1], make=lambda work, folder: {"another": 1}), *stages[2:]], work)
-    assert statuses(work) == {"a": "cached", "b": "done", "c": "done", "d": "done"}  # all follow from those before
+    assert statuses(work) == {"a": "cached", "b": "done", "c": "done", "d": "done"}  # each uses those before
 
 
-def test_failures_and_lacks_reach_only_what_needs_them(work):
+def test_failures_and_missing_data_stop_only_dependent_stages(work):
     made = []
     run_stages(stages_that_count(made, fails="b", lacks="c"), work)
     assert statuses(work) == {"a": "done", "b": "failed", "c": "lacks", "d": "failed"}
-    assert work.outcomes["b"].text == "no b today"
-    assert work.outcomes["c"].text == "patience: wait"
+    assert work.outcomes["b"].text == "b is broken"
+    assert work.outcomes["c"].text == "no data: fetch"
     assert made == list("ab")
     run_stages(stages_that_count(made), work)
     assert statuses(work) == {"a": "cached", "b": "done", "c": "done", "d": "done"}
 
 
-def test_a_full_disk_is_said_and_leaves_nothing_that_counts(work):
+def test_a_full_disk_fails_the_stage_which_runs_again_later(work):
     def full(work, folder):
         (folder / "half").write_text("half")
         raise OSError(28, "No space left on device", str(folder / "file"))
@@ -136,21 +136,21 @@ def test_a_full_disk_is_said_and_leaves_nothing_that_counts(work):
     assert (statuses(work), work.result("a")) == ({"a": "done"}, {"well": True})
 
 
-def test_what_nobody_foresaw_stops_only_what_needs_it(work, capsys):
+def test_unexpected_errors_stop_only_dependent_stages(work, capsys):
     made = []
     stages = stages_that_count(made)
 
-    def surprised(work, folder):
+    def broken(work, folder):
         raise RuntimeError("CUDA out of memory")
 
-    stages[1] = replace(stages[1], make=surprised)
+    stages[1] = replace(stages[1], make=broken)
     run_stages(stages, work)
     assert statuses(work) == {"a": "done", "b": "failed", "c": "done", "d": "failed"}
     assert "RuntimeError: CUDA out of memory" in work.outcomes["b"].text
-    assert "in surprised" in capsys.readouterr().err  # where it happened
+    assert "in broken" in capsys.readouterr().err  # the traceback
 
 
-def test_only_what_is_lacking_is_fetched(tmp_path):
+def test_only_missing_data_are_fetched(tmp_path):
     table = tmp_path / "votes.csv"
     table.write_text("id,size\n1,2\n")
     every = {"table": str(table), "hart": str(table), "images": str(tmp_path)}
@@ -166,38 +166,38 @@ def test_only_what_is_lacking_is_fetched(tmp_path):
 
 @pytest.fixture
 def measured():
-    """Labels that drift, labels that don't, and labels of one class, of the same 3,000 galaxies."""
+    """Biased labels, true labels and labels of one class for the same 3,000 galaxies."""
     rng = np.random.default_rng(3)
     alpha = rng.lognormal(2.3, 0.4, 3000)
     truth = (rng.random(3000) < 0.7).astype(float)
-    crowd = np.where(rng.random(3000) < np.exp(-(alpha**2) / 200), 0.0, truth)
-    labels = {"gz2b": crowd, "ddb": truth, "resnet-gz2b": crowd, "dcv14": np.ones(3000)}
-    kinds = {"gz2b": "crowd"}
+    observed = np.where(rng.random(3000) < np.exp(-(alpha**2) / 200), 0.0, truth)
+    labels = {"gz2b": observed, "ddb": truth, "resnet-gz2b": observed, "dcv14": np.ones(3000)}
+    kinds = {"gz2b": "observed"}
     sets = {name: LabelSet(name, kinds.get(name, "labels"), values) for name, values in labels.items()}
     frame = pl.DataFrame({"alpha": alpha})
     return Measured(frame, sets, {}, Tree(alpha, None, 0, 10, 60), (), dict.fromkeys(sets, 0))
 
 
-def test_paired_differences_by_another_way(measured):
+def test_paired_differences_agree_with_an_independent_computation(measured):
     found = paired_differences(measured, seed=1)
     assert found["resnet-gz2b"] == (0.0, 0.0)  # the same labels
-    alpha, (crowd, truth) = measured.tree.alpha, (measured.sets[name].labels for name in ("gz2b", "ddb"))
-    values = [cv14(one, alpha, 10, bootstrap=0).value for one in (crowd, truth)]
+    alpha, (observed, truth) = measured.tree.alpha, (measured.sets[name].labels for name in ("gz2b", "ddb"))
+    values = [cv14(one, alpha, 10, bootstrap=0).value for one in (observed, truth)]
     assert found["ddb"][0] == pytest.approx(values[1] - values[0])
     rng, apart = np.random.default_rng(99), []
     for _ in range(60):
         rows = rng.integers(0, 3000, 3000)
-        pair = [cv14(one[rows], alpha[rows], 10, bootstrap=0, permutations=1).value for one in (crowd, truth)]
+        pair = [cv14(one[rows], alpha[rows], 10, bootstrap=0, permutations=1).value for one in (observed, truth)]
         apart.append(pair[1] - pair[0])
     # Standard deviations of 60 resamples scatter by 1/sqrt(120).
     assert found["ddb"][1] == pytest.approx(np.std(apart), rel=4 * np.sqrt(2) / np.sqrt(120))
 
 
-def test_rows_nearly_of_one_class_are_in_no_order(measured):
+def test_rows_with_nearly_one_class_do_not_count_in_the_order(measured):
     rows = table_rows(measured, seed=0)
     assert {row["name"] for row in rows if row["one_class"]} == {"dcv14"}
     found = order(rows)
-    # Of three pairs the paper tells two apart: its GZ2B and its network over GZ2B agree within their errors.
+    # Two of three pairs differ in the paper: GZ2B and the network trained on GZ2B agree within their errors.
     assert found["pairs"] == 2
     assert found["here"][-1] == "ddb"
     ranked = [{"name": name, "bootstrap_mean": row.cv18} for name, row in TABLE_1.items()]
@@ -210,15 +210,15 @@ def test_rows_nearly_of_one_class_are_in_no_order(measured):
     assert order(unknown)["pairs"] == 0
 
 
-def test_a_set_that_knows_some_galaxies_is_put_beside_gz2b_on_these(measured):
-    crowd, truth = measured.observed, measured.sets["ddb"]
+def test_a_label_set_of_some_galaxies_is_compared_with_gz2b_on_these(measured):
+    observed, truth = measured.observed, measured.sets["ddb"]
     some = measured.tree.alpha > np.median(measured.tree.alpha)
     part = replace(truth, disk=np.where(some, truth.disk, np.nan))
-    sets = {"gz2b": crowd, "ddb": part, "resnet-gz2b": replace(crowd, disk=np.where(some, crowd.disk, np.nan))}
+    sets = {"gz2b": observed, "ddb": part, "resnet-gz2b": replace(observed, disk=np.where(some, observed.disk, np.nan))}
     found = replace(measured, sets=sets, left_out=dict.fromkeys(sets, 0))
     differences = paired_differences(found, seed=1)
     alpha = measured.tree.alpha[some]
-    values = [cv14(one.labels[some], alpha, 10, bootstrap=0).value for one in (crowd, truth)]
+    values = [cv14(one.labels[some], alpha, 10, bootstrap=0).value for one in (observed, truth)]
     assert differences["ddb"][0] == pytest.approx(values[1] - values[0])
     assert differences["resnet-gz2b"] == (0.0, 0.0)
     rows = {row["name"]: row for row in table_rows(found, seed=1)}
@@ -227,7 +227,7 @@ def test_a_set_that_knows_some_galaxies_is_put_beside_gz2b_on_these(measured):
     assert order(list(rows.values()))["pairs"] == 0
 
 
-def test_explanations_come_back(tmp_path):
+def test_saved_maps_are_read_back(tmp_path):
     rng = np.random.default_rng(0)
     size, edges = 8, np.linspace(0, 4, 4)
 
@@ -249,7 +249,7 @@ def test_explanations_come_back(tmp_path):
     assert (back["a, b"].layer, back["a, b"].cells, back["a, b"].galaxies) == ("layer2", 8, 5)
 
 
-def test_several_devices_are_refused_before_anything_is_made(fetched, tmp_path):
+def test_several_devices_are_refused_before_any_stage_runs(fetched, tmp_path):
     options = ReproduceOptions("0.01", stages=["resnet-gz2b"])
     with pytest.raises(InputError, match="one device"):
         run_experiment(fetched, tmp_path / "out", options, None, {"training": {"devices": 2}})
@@ -257,7 +257,7 @@ def test_several_devices_are_refused_before_anything_is_made(fetched, tmp_path):
 
 
 @pytest.mark.parametrize("training", [{"preset": "quick"}, {"out": "x"}, {"votes": "soft"}, {"epoch": 3}])
-def test_settings_of_networks_that_are_not_the_users(training):
+def test_unknown_settings_of_networks_are_refused(training):
     with pytest.raises(InputError, match=f"no setting '{next(iter(training))}'"):
         network_config(Inputs(training=training), ReproduceOptions())
 
@@ -267,7 +267,7 @@ def test_only_networks_are_trained():
         network_config(Inputs(), ReproduceOptions(preset="dcv14"))
 
 
-def test_options_out_of_range():
+def test_options_out_of_range_are_refused():
     for wrong in ({"draws": 1}, {"bootstrap": 1}, {"bins": 1}, {"depth": -1}):
         with pytest.raises(InputError):
             ReproduceOptions(**wrong)

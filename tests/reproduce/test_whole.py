@@ -1,4 +1,4 @@
-"""The experiment from end to end, on simulated galaxies in a folder as `truemorph fetch` leaves it."""
+"""The whole experiment on simulated galaxies in a folder as `truemorph fetch` writes it."""
 
 import json
 import re
@@ -20,21 +20,21 @@ pytestmark = pytest.mark.slow
 NAMES = [stage.name for stage in STAGES]
 THETA = 11.25
 INTRINSIC = ("radius_kpc", "M_r", "redshift")
-# Without the checks by random weights, which only explain's own tests need.
+# Without the comparison with random weights, which tests of explain cover.
 SMALL = {"--scale": "0.003", "--draws": "0", "--bootstrap": "10"}
 NETWORK = {"image_size": 32, "crop": 1.0, "epochs": 6, "hidden": 32, "batch_size": 32}
 NETWORK = {f"--training.{name}": str(value) for name, value in NETWORK.items()}
 
 
 def command(data, out, *more):
-    """Arguments of a small reproduction; `more` counts above them."""
+    """Return the arguments of a small reproduction; `more` overrides them."""
     own = {**SMALL, **NETWORK, "--data": str(data), "--out": str(out)}
     own = [part for name, value in own.items() if name not in more for part in (name, value)]
     return ["reproduce", *own, *map(str, more)]
 
 
 def reproduce(capsys, data, out, *more):
-    """Statuses by stage, the content of the answer, and the exit status."""
+    """Return status by stage, the JSON result and the exit status."""
     status, said, err = run(capsys, *command(data, out, "--json", *more))
     assert said, err
     result = json.loads(said)
@@ -53,7 +53,7 @@ def whole(fetched, tmp_path_factory):
 
 @pytest.fixture
 def again(whole, tmp_path):
-    """A copy to do something to."""
+    """A copy that a test may change."""
     return shutil.copytree(whole, tmp_path / "again")
 
 
@@ -65,41 +65,41 @@ def stage_of(out, name):
     return out / next(one["folder"] for one in result_of(out)["stages"] if one["name"] == name)
 
 
-def test_every_stage_is_made(whole):
+def test_every_stage_runs(whole):
     stages = result_of(whole)["stages"]
     assert [one["name"] for one in stages] == NAMES
     assert {one["status"] for one in stages} == {"done"}
     assert all((whole / one["folder"] / "stage.json").is_file() for one in stages)
 
 
-def test_gz2d_is_the_same_galaxies_with_other_labels(whole, fetched):
-    crowd = read_table(stage_of(whole, "catalogue") / "gz2b.parquet").frame
+def test_gz2d_has_the_same_galaxies_with_other_labels(whole, fetched):
+    observed = read_table(stage_of(whole, "catalogue") / "gz2b.parquet").frame
     debiased = read_table(stage_of(whole, "gz2d") / "gz2d.parquet").frame
     hart = read_table(fetched / "gz2" / "gz2_hart16.csv.gz").frame
-    both = crowd.join(debiased, on="object_id", suffix="_debiased")
-    assert both.height == debiased.height < crowd.height  # a few galaxies are not in Hart et al.'s table
+    both = observed.join(debiased, on="object_id", suffix="_debiased")
+    assert both.height == debiased.height < observed.height  # a few galaxies are not in Hart et al.'s table
     for name in ("split", "alpha", "image"):
         assert both[name].equals(both[f"{name}_debiased"])
     fraction = both.select("object_id").join(hart, left_on="object_id", right_on="dr7objid", maintain_order="left")
     assert (both["label_debiased"] == (fraction["t01_smooth_or_features_a01_smooth_debiased"] < 0.5).cast(int)).all()
     assert (both["label"] != both["label_debiased"]).sum() > 10
-    assert not any(name.startswith("t02") for name in crowd.columns)
+    assert not any(name.startswith("t02") for name in observed.columns)
 
 
-def test_intrinsic_columns_are_made_from_photometry(whole, fetched):
-    crowd = read_table(stage_of(whole, "catalogue") / "gz2b.parquet")
-    assert set(INTRINSIC) <= set(crowd.frame.columns)
-    assert crowd.units["radius_kpc"] == "kpc"
-    # The simulation's magnitudes hold a K-correction of z mag, and no dust; the table says 0.1 mag of it.
+def test_intrinsic_columns_are_computed_from_photometry(whole, fetched):
+    observed = read_table(stage_of(whole, "catalogue") / "gz2b.parquet")
+    assert set(INTRINSIC) <= set(observed.frame.columns)
+    assert observed.units["radius_kpc"] == "kpc"
+    # Simulated M_r include a K-correction of z mag and no extinction; the table has 0.1 mag of extinction.
     from truemorph.simulate.population import simulate_galaxies
 
     truth = simulate_galaxies(400, 4, confounded=False)
-    both = crowd.frame.join(truth, on="object_id", suffix="_true")
+    both = observed.frame.join(truth, on="object_id", suffix="_true")
     assert np.allclose(both["radius_kpc"], both["radius_kpc_true"], rtol=1e-5)
     assert np.allclose(both["M_r"], both["M_r_true"] + both["redshift"] - 0.1, atol=1e-3)
 
 
-def test_table_one_is_what_the_metric_says_of_the_files(whole):
+def test_table_1_agrees_with_the_metric_computed_from_the_files(whole):
     table = json.loads((whole / "table1.json").read_text())
     assert [row["letter"] for row in table["rows"]] == list("abcdef")
     paper = {"gz2b": 0.3696, "gz2d": 0.3106, "resnet-gz2b": 0.3781, "resnet-gz2d": 0.3258, "dcv14": 0.2994}
@@ -126,15 +126,15 @@ def test_table_one_is_what_the_metric_says_of_the_files(whole):
             assert row["precision"] == pytest.approx(np.nanmean(found))
 
 
-def test_differences_share_their_resamples(whole):
+def test_differences_from_gz2b_have_errors_from_paired_resamples(whole):
     rows = {row["name"]: row for row in json.loads((whole / "table1.json").read_text())["rows"]}
-    crowd = rows["gz2b"]
+    observed = rows["gz2b"]
     for name in ("gz2d", "dcv14"):
-        assert rows[name]["from_gz2b"] == pytest.approx(rows[name]["value"] - crowd["value"])
-        assert 0 < rows[name]["from_gz2b_std"] < 2 * (rows[name]["bootstrap_std"] + crowd["bootstrap_std"])
+        assert rows[name]["from_gz2b"] == pytest.approx(rows[name]["value"] - observed["value"])
+        assert 0 < rows[name]["from_gz2b_std"] < 2 * (rows[name]["bootstrap_std"] + observed["bootstrap_std"])
 
 
-def test_theta_is_the_papers_estimator_on_the_training_set(whole):
+def test_theta_comes_from_the_papers_estimator_on_the_training_set(whole):
     training = read_table(stage_of(whole, "catalogue") / "gz2b.parquet").frame.filter(pl.col("split") == "train")
     found = result_of(whole)["theta"]
     fit = fit_transition(
@@ -148,25 +148,25 @@ def test_theta_is_the_papers_estimator_on_the_training_set(whole):
     assert ddb["transition"]["parameters"]["theta"] == found["theta"]
 
 
-def test_reasons_are_measured(whole):
+def test_effects_of_other_choices_are_measured(whole):
     reasons = {one["what"]: one for one in result_of(whole)["reasons"]}
-    wanted = {"size", "intrinsic columns", "leaves and bins", "galaxies that bias is measured on", "sampling noise",
-              "random draw of the sample", "K-correction of M_r", "labels or probabilities", "training",
-              "estimator of θ", "drawing by label", "unit of α", "field whose PSF counts"}  # fmt: skip
+    wanted = {"sample size", "intrinsic columns", "leaves and bins", "galaxies on which bias is measured",
+              "sampling noise", "random draw of the sample", "K-correction of M_r", "labels or probabilities",
+              "training", "estimator of θ", "selection by label", "unit of α", "field of the PSF width"}  # fmt: skip
     assert wanted <= set(reasons)
     assert not any("could not be measured" in one["effect"] for one in reasons.values())
     assert len(reasons["leaves and bins"]["numbers"]["settings"]) >= 4
-    crowd = result_of(whole)["table1"]["rows"][0]
+    observed = result_of(whole)["table1"]["rows"][0]
     noise = reasons["sampling noise"]["numbers"]
-    assert noise["floor"] == pytest.approx(crowd["floor"])
+    assert noise["floor"] == pytest.approx(observed["floor"])
     sigma, other = result_of(whole)["theta"]["theta"], reasons["unit of α"]["numbers"]["other"]
     assert sigma / other == pytest.approx(2 * np.sqrt(2 * np.log(2)))
-    # The best PSF is 0.9 of each galaxy's own: α and θ grow by as much, the order of α stays.
-    theta = reasons["field whose PSF counts"]["numbers"]["theta"]
+    # The best PSF is 0.9 times each galaxy's own, so α and θ grow by 1 / 0.9.
+    theta = reasons["field of the PSF width"]["numbers"]["theta"]
     assert theta[1] / theta[0] == pytest.approx(1 / 0.9, rel=1e-3)
 
 
-def test_changed_galaxies_are_those_that_ddb_moves(whole):
+def test_changed_galaxies_are_smooth_in_gz2b_and_disk_in_ddb(whole):
     test = read_table(stage_of(whole, "catalogue") / "test.parquet").frame
     labels = read_table(stage_of(whole, "ddb") / "labels.parquet").frame
     moved = test.join(labels, on="object_id", suffix="_ddb").filter((pl.col("label") == 0) & (pl.col("label_ddb") == 1))
@@ -176,7 +176,7 @@ def test_changed_galaxies_are_those_that_ddb_moves(whole):
     assert listed["p_disk"].is_sorted(descending=True)
 
 
-def test_the_page_stands_alone_and_shows_both(whole):
+def test_the_page_needs_no_other_file_and_shows_the_papers_values(whole):
     text = (whole / "reproduction.html").read_text()
     assert not re.search(r'(src|href)="https?:', text)
     for said in (
@@ -186,13 +186,13 @@ def test_the_page_stands_alone_and_shows_both(whole):
         "11.25",
         "0.921",
         "0.866",
-        "Why numbers may differ",
+        "Why values may differ",
         "Figures 5 (disk) and 6 (smooth)",
         "Figure 7",
         "Figure 3",
         "Figure 4",
-        "GZ2B smooth with disk-like profiles",
-        "changed and seen by HST",
+        "fraction of GZ2B smooth with disk profiles",
+        "changed galaxies with HST image",
         "Stages",
     ):
         assert said in text
@@ -201,27 +201,27 @@ def test_the_page_stands_alone_and_shows_both(whole):
     assert read_table(whole / "table1.ecsv").frame.height == 6
 
 
-def test_a_second_run_makes_nothing(capsys, again, fetched):
+def test_a_second_run_uses_the_cache(capsys, again, fetched):
     before = result_of(again)
     status, result, _ = reproduce(capsys, fetched, again)
     assert set(status.values()) == {"cached"}
     assert result["table1"] == before["table1"]
 
 
-def test_only_what_changed_is_made_again(capsys, again, fetched):
+def test_only_changed_stages_run_again(capsys, again, fetched):
     status, _, _ = reproduce(capsys, fetched, again, "--bootstrap", 11)
     assert {name for name, one in status.items() if one == "done"} == {"bias", "table1", "reasons", "figure3", "page"}
     status, _, _ = reproduce(capsys, fetched, again, "--draws", 2)
     assert {name for name, one in status.items() if one == "done"} == {"maps", "page"}
-    # What was made with other settings is still there.
+    # Results of the first settings are still cached.
     assert set(reproduce(capsys, fetched, again)[0].values()) == {"cached"}
 
 
-def test_files_of_the_user_stay_and_those_of_the_run_before_go(capsys, again, fetched):
+def test_files_of_the_user_stay_and_outdated_files_are_removed(capsys, again, fetched):
     (again / "figures" / "mine.pdf").write_text("mine")
     (again / "figures" / "more").mkdir()
     status, result, _ = reproduce(capsys, fetched, again, "--stages", "bias")
-    # What nobody asked for stays, and is said to be of the run before.
+    # Results of stages that were not selected stay, and are listed as those of an earlier run.
     assert (again / "reproduction.html").is_file()
     assert set(result["files"]) == {"table1.json", "table1.ecsv", "reproduction.html", "figures"}
     assert {"table1", "reasons", "answer"} <= set(result["of_an_earlier_run"])
@@ -241,19 +241,19 @@ def test_files_of_the_user_stay_and_those_of_the_run_before_go(capsys, again, fe
     assert (again / "figures" / "table1.pdf").is_file()
 
 
-def test_bias_has_one_tree_for_all_which_can_be_chosen(capsys, again, fetched):
+def test_bias_uses_one_tree_which_options_can_set(capsys, again, fetched):
     rows = result_of(again)["bias"]["rows"]
     assert len({(row["depth"], row["bins"]) for row in rows}) == 1
     _, result, _ = reproduce(capsys, fetched, again, "--stages", "bias", "--depth", "0", "--bins", "3")
     rows = {(row["name"], row["galaxies_of"]): row for row in result["bias"]["rows"]}
     assert {(row["depth"], row["bins"]) for row in rows.values()} == {(0, 3)}
-    crowd = read_table(stage_of(again, "catalogue") / "gz2b.parquet").frame
-    expected = cv18(crowd["label"].to_numpy(), crowd["alpha"].to_numpy(), crowd.select(INTRINSIC).to_numpy(), 0, 3,
-                    bootstrap=10)  # fmt: skip
+    observed = read_table(stage_of(again, "catalogue") / "gz2b.parquet").frame
+    labels, alpha, intrinsic = (observed.select(one).to_numpy() for one in ("label", "alpha", INTRINSIC))
+    expected = cv18(labels[:, 0], alpha[:, 0], intrinsic, 0, 3, bootstrap=10)
     assert rows["gz2b", "all"]["value"] == pytest.approx(expected.value)
 
 
-def test_a_tree_too_fine_for_the_galaxies_is_no_crash(capsys, again, fetched):
+def test_a_tree_with_too_many_leaves_gives_no_values(capsys, again, fetched):
     status, result, code = reproduce(
         capsys, fetched, again, "--depth", "9", "--bins", "8", "--stages", "table1,reasons"
     )
@@ -261,7 +261,7 @@ def test_a_tree_too_fine_for_the_galaxies_is_no_crash(capsys, again, fetched):
     assert result["table1"]["order"]["pairs"] == 0
 
 
-def test_the_order_of_features_is_nothing_to_figure_3(capsys, again, fetched):
+def test_figure_3_does_not_depend_on_the_order_of_features(capsys, again, fetched):
     before = result_of(again)["figure3"]
     _, result, code = reproduce(
         capsys, fetched, again, "--features", "ellipticity,sersic_n,r_half", "--stages", "figure3"
@@ -272,7 +272,7 @@ def test_the_order_of_features_is_nothing_to_figure_3(capsys, again, fetched):
     assert 0.05 < before["disk_like_among_smooth"] < 0.9
 
 
-def test_pictures_that_come_later_are_used(capsys, fetched, tmp_path):
+def test_images_that_are_added_later_are_used(capsys, fetched, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     shutil.copytree(fetched, data)
     late = sorted((data / "gz2" / "images").iterdir())[:250]
@@ -289,7 +289,7 @@ def test_pictures_that_come_later_are_used(capsys, fetched, tmp_path):
     assert reproduce(capsys, data, out, "--stages", "theta")[0]["catalogue"] == "cached"
 
 
-def test_a_mapping_brings_no_sample_of_its_own(capsys, fetched, tmp_path):
+def test_sample_and_split_of_a_mapping_are_ignored(capsys, fetched, tmp_path):
     own = tmp_path / "mine.toml"
     own.write_text(
         'extends = "gz2"\nsample = { smooth = 40, disk = 50 }\n[split]\ntrain = 0.5\nvalidation = 0.25\ntest = 0.25\n'
@@ -302,14 +302,14 @@ def test_a_mapping_brings_no_sample_of_its_own(capsys, fetched, tmp_path):
     plain, own = (result for _, result, _ in found)
     assert own["theta"]["theta"] == plain["theta"]["theta"]
     assert own["catalogue"]["labels"] == plain["catalogue"]["labels"]
-    crowd = read_table(stage_of(tmp_path / "own", "catalogue") / "gz2b.parquet").frame
-    assert set(crowd["sampling_weight"]) == {1.0}
+    observed = read_table(stage_of(tmp_path / "own", "catalogue") / "gz2b.parquet").frame
+    assert set(observed["sampling_weight"]) == {1.0}
 
 
-def test_the_id_column_is_that_of_both_tables(capsys, fetched, tmp_path):
+def test_the_id_column_applies_to_both_tables(capsys, fetched, tmp_path):
     table = read_table(fetched / "gz2" / "gz2_hart16.csv.gz").frame
-    crowd = read_table(fetched / "gz2" / "zoo2MainSpecz.csv.gz").frame
-    for name, frame in (("votes", crowd), ("hart", table)):
+    observed = read_table(fetched / "gz2" / "zoo2MainSpecz.csv.gz").frame
+    for name, frame in (("votes", observed), ("hart", table)):
         frame.rename({"dr7objid": "galaxy"}).write_csv(tmp_path / f"{name}.csv")
     status, result, code = reproduce(
         capsys, fetched, tmp_path / "out", "--table", tmp_path / "votes.csv", "--hart", tmp_path / "hart.csv",
@@ -318,11 +318,11 @@ def test_the_id_column_is_that_of_both_tables(capsys, fetched, tmp_path):
     assert (code, status["gz2d"]) == (0, "done"), result["stages"]
 
 
-def test_hst_out_of_reach_leaves_the_pictures_that_are_there(capsys, again, fetched, tmp_path, monkeypatch):
-    def out_of_reach(name, out, **_):
+def test_existing_hst_images_are_used_if_the_archive_cannot_be_reached(capsys, again, fetched, tmp_path, monkeypatch):
+    def unreachable(name, out, **_):
         raise TruemorphError("HST coverage: no connection (5 tries)")
 
-    monkeypatch.setattr("truemorph.archives.fetch.fetch", out_of_reach)
+    monkeypatch.setattr("truemorph.archives.fetch.fetch", unreachable)
     data = tmp_path / "data"
     shutil.copytree(fetched, data)
     reproduce(capsys, data, again, "--stages", "figure4")
@@ -331,19 +331,19 @@ def test_hst_out_of_reach_leaves_the_pictures_that_are_there(capsys, again, fetc
     assert "HST coverage: no connection" in (again / "reproduction.html").read_text()
 
 
-def test_a_stage_whose_folder_is_deleted_is_made_again(capsys, again, fetched):
+def test_a_stage_runs_again_if_its_folder_is_deleted(capsys, again, fetched):
     shutil.rmtree(stage_of(again, "table1"))
     status, _, _ = reproduce(capsys, fetched, again)
     assert {name for name, one in status.items() if one == "done"} == {"table1"}
 
 
-def test_a_damaged_stage_is_made_again(capsys, again, fetched):
+def test_a_stage_runs_again_if_a_file_is_damaged(capsys, again, fetched):
     (stage_of(again, "dcv14") / "labels.parquet").write_bytes(b"PAR1")
     status, _, _ = reproduce(capsys, fetched, again)
     assert {name for name, one in status.items() if one == "done"} == {"dcv14"}
 
 
-def test_stages_alone_with_what_they_rest_on(capsys, fetched, tmp_path):
+def test_selected_stages_run_with_those_that_they_use(capsys, fetched, tmp_path):
     status, result, code = reproduce(capsys, fetched, tmp_path / "out", "--stages", "bias")
     assert code == 0
     assert {name for name, one in status.items() if one == "done"} == {"catalogue", "gz2d", "bias"}
@@ -351,7 +351,7 @@ def test_stages_alone_with_what_they_rest_on(capsys, fetched, tmp_path):
     assert {row["name"] for row in result["bias"]["rows"]} == {"gz2b", "gz2d"}
 
 
-def test_what_is_lacking_is_said_and_made_when_it_comes(capsys, fetched, tmp_path):
+def test_missing_data_are_reported_and_used_when_added(capsys, fetched, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     shutil.copytree(fetched, data)
     for name in ("simard", "hst"):
@@ -367,23 +367,23 @@ def test_what_is_lacking_is_said_and_made_when_it_comes(capsys, fetched, tmp_pat
     assert "truemorph fetch hst --positions" in lacking["figure4"]
     assert [row["name"] for row in result["table1"]["rows"]] == ["gz2b", "resnet-gz2b", "ddb"]
     text = (out / "reproduction.html").read_text()
-    assert "Stage dcv14 lacks" in text
-    assert "0.2994 ± 0.0102" in text  # the paper's row stands there
+    assert "Stage dcv14 lacks data" in text
+    assert "0.2994 ± 0.0102" in text  # the paper's row is shown
     (tmp_path / "simard").rename(data / "simard")
     status, result, _ = reproduce(capsys, data, out, *fast)
-    # The sample's table has new columns; networks don't read them.
+    # The new columns do not affect networks.
     assert {status["resnet-gz2b"], status["ddb"], status["theta"], status["maps"]} == {"cached"}
     assert {status["catalogue"], status["dcv14"], status["figure3"], status["table1"]} == {"done"}
 
 
-def test_without_photometry_nothing_can_be_made(capsys, fetched, tmp_path):
+def test_without_photometry_no_stage_runs(capsys, fetched, tmp_path):
     shutil.copytree(fetched / "gz2", tmp_path / "data" / "gz2")
     status, result, code = reproduce(capsys, tmp_path / "data", tmp_path / "out")
     assert (code, set(status.values())) == (0, {"lacks"})
     assert all("truemorph fetch sdss" in one["text"] for one in result["stages"])
 
 
-def test_a_failure_stops_only_what_needs_it(capsys, fetched, tmp_path):
+def test_a_failure_stops_only_dependent_stages(capsys, fetched, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(fetched, data)
     (data / "gz2" / "gz2_hart16.csv.gz").write_bytes((fetched / "gz2" / "gz2_hart16.csv.gz").read_bytes()[:-100])
@@ -396,23 +396,23 @@ def test_a_failure_stops_only_what_needs_it(capsys, fetched, tmp_path):
     assert texts["resnet-gz2d"] == "needs gz2d, which failed"
 
 
-def test_a_catalogue_that_prepare_made_will_do(capsys, catalogue, tmp_path):
+def test_a_prepared_catalogue_is_a_valid_table(capsys, catalogue, tmp_path):
     status, result, code = reproduce(capsys, tmp_path, tmp_path / "out", "--table", catalogue, "--stages", "theta")
     assert (code, status["theta"]) == (0, "done"), result["stages"]
     assert result["catalogue"]["with_image"] == result["catalogue"]["galaxies"] > 300
 
 
 @pytest.mark.parametrize(("name", "body"), [("latin.csv", b"objid,caf\xe9\n1,2\n"), ("no.parquet", b"PAR1")])
-def test_tables_that_can_not_be_read_are_one_failure(capsys, fetched, tmp_path, name, body):
+def test_an_unreadable_table_fails_one_stage(capsys, fetched, tmp_path, name, body):
     (tmp_path / name).write_bytes(body)
     status, result, code = reproduce(capsys, fetched, tmp_path / "out", "--table", tmp_path / name)
     assert (code, status["catalogue"]) == (1, "failed")
-    told = result["stages"][0]["text"]
-    assert name in told
-    assert "report" not in told
+    text = result["stages"][0]["text"]
+    assert name in text
+    assert "report" not in text
 
 
-def test_inputs_from_toml_and_options(capsys, simulated, tmp_path):
+def test_inputs_are_read_from_toml_and_options(capsys, simulated, tmp_path):
     table = read_table(simulated / "votes.csv").frame
     data = tmp_path / "data"
     data.mkdir()
@@ -431,16 +431,16 @@ def test_inputs_from_toml_and_options(capsys, simulated, tmp_path):
     assert "table" in err
 
 
-def test_mistakes_are_one_line(capsys, fetched, tmp_path):
+def test_mistakes_give_one_line(capsys, fetched, tmp_path):
     cases = [
         ("no such folder of data", ["--data", tmp_path / "absent"]),
         ("no stage 'tabel1'", ["--data", fetched, "--stages", "tabel1"]),
-        ("scale is paper, quick or a fraction", ["--data", fetched, "--scale", "small"]),
+        ("paper, quick or a fraction", ["--data", fetched, "--scale", "small"]),
         ("above 0 and at most 1", ["--data", fetched, "--scale", "2"]),
         ("votes.csv (table)", ["--data", fetched, "--table", "votes.csv"]),
         ("no stage 'tabel1'", ["--data", tmp_path / "absent", "--fetch", "--stages", "tabel1"]),
         ("no setting 'epoch'", ["--data", tmp_path / "absent", "--fetch", "--training.epoch", "3"]),
-        ("draws is 0", ["--data", fetched, "--draws", "1"]),
+        ("must be 0", ["--data", fetched, "--draws", "1"]),
     ]
     for says, arguments in cases:
         status, out, err = run(capsys, "reproduce", "--out", tmp_path / "out", *arguments)
@@ -449,17 +449,17 @@ def test_mistakes_are_one_line(capsys, fetched, tmp_path):
         assert err.count("\n") == 1, err
 
 
-def test_one_process_at_a_time(capsys, fetched, tmp_path):
+def test_a_second_process_is_refused(capsys, fetched, tmp_path):
     from filelock import FileLock
 
     (tmp_path / "out" / "stages").mkdir(parents=True)
     with FileLock(tmp_path / "out" / "stages" / ".lock"):
         status, _, err = run(capsys, *command(fetched, tmp_path / "out"))
     assert status == 1
-    assert "another process is at work" in err
+    assert "another process" in err
 
 
-def test_a_dry_run_makes_nothing(capsys, fetched, tmp_path):
+def test_a_dry_run_runs_no_stage(capsys, fetched, tmp_path):
     status, _, code = reproduce(capsys, fetched, tmp_path / "out", "--dry-run")
     assert (code, set(status.values())) == (0, {"to do"})
     assert not (tmp_path / "out" / "reproduce.json").exists()

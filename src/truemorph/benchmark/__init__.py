@@ -1,1 +1,1 @@
-"""The leaderboard: every way to deal with biased labels, on worlds whose truth is known."""
+"""Leaderboard: methods for biased labels, scored where the true classes are known."""

@@ -3,55 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from truemorph.report.figures import STYLE
+# Okabe & Ito's colours, each with its own marker: one pair a world.
+_STYLES = (
+    ("#0072B2", "o"),
+    ("#E69F00", "s"),
+    ("#009E73", "D"),
+    ("#D55E00", "^"),
+    ("#000000", "v"),
+    ("#CC79A7", "P"),
+    ("#56B4E9", "X"),
+    ("#8a8a8a", "*"),
+)
+_WIDTH = 5.4  # inches; text stays legible when the figure is 400 pixels wide
+_LINE = 0.36  # inches a method
 
 
 def leaderboard_figure(
-    rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], metrics: Mapping[str, str], reference: str
+    rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str], panels: Mapping[str, tuple[str, ...]]
 ) -> Figure:
-    """Scores of every method in every world, a dot with the spread over seeds.
+    """Draw the scores of every method: a line a method, a marker a world, one panel below the other.
 
     Parameters
     ----------
     rows : sequence of mapping
         `world`, `method`, `means` and `stds` by metric.
     titles : mapping
-        Names of methods to show, in the order from top to bottom.
-    metrics : mapping
-        Metrics to draw and their axis labels, one line of panels each.
-    reference : str
-        Method whose mean is drawn as a line through each panel.
+        Methods and their titles, from top to bottom.
+    panels : mapping
+        Axis label of each panel, and its metric, followed by those for methods that lack it.
     """
     worlds = list(dict.fromkeys(row["world"] for row in rows))
     shown = [method for method in titles if any(row["method"] == method for row in rows)]
-    figure = Figure(figsize=(2.2 + 2.1 * len(worlds), len(metrics) * (0.9 + 0.24 * len(shown))), layout="constrained")
-    panels = figure.subplots(len(metrics), len(worlds), sharey=True, sharex="row", squeeze=False)
-    for line, (metric, label) in zip(panels, metrics.items(), strict=True):
-        for axes, world in zip(line, worlds, strict=True):
-            for row in rows:
-                mean = row["means"].get(metric)
-                if row["world"] != world or row["method"] not in shown or mean is None:
-                    continue
-                ours = row["method"].startswith(("ddb", "dcv14", "conditional", "gold", "likelihood"))
-                style = STYLE["truth" if row["method"] == reference else "debiased" if ours else "naive"]
-                place = len(shown) - 1 - shown.index(row["method"])
-                axes.errorbar(
-                    mean,
-                    place,
-                    xerr=row["stds"].get(metric),
-                    fmt=style["marker"],
-                    ms=5,
-                    color=style["color"],
-                    capsize=2,
-                )
-                if row["method"] == reference:
-                    axes.axvline(mean, color="0.6", lw=0.8, ls=":")
-            axes.set_title(world, fontsize=10)
-            axes.set_xlabel(label)
-            axes.grid(axis="y", color="0.9")
-            axes.set_yticks(range(len(shown)), [titles[one] for one in reversed(shown)])
+    figure = Figure(figsize=(_WIDTH, len(panels) * (0.6 + _LINE * len(shown)) + 0.6), layout="constrained")
+    axes = figure.subplots(len(panels), squeeze=False)[:, 0]
+    for panel, (label, metrics) in zip(axes, panels.items(), strict=True):
+        for place in range(1, len(shown), 2):
+            panel.axhspan(place - 0.5, place + 0.5, color="0.95", lw=0)
+        for number, (world, (color, marker)) in enumerate(zip(worlds, _STYLES, strict=False)):
+            found = {row["method"]: row for row in rows if row["world"] == world}
+            offset = 0.7 * ((number + 0.5) / len(worlds) - 0.5)
+            points = []
+            for place, method in enumerate(shown):
+                row = found.get(method, {"means": {}, "stds": {}})
+                known = [one for one in metrics if row["means"].get(one) is not None]
+                if known:
+                    points.append((row["means"][known[0]], place + offset, row["stds"].get(known[0]) or 0.0))
+            if points:
+                x, y, error = zip(*points, strict=True)
+                panel.errorbar(x, y, xerr=error, fmt=marker, color=color, ms=4.5, lw=1, label=world)
+        panel.set(ylim=(len(shown) - 0.5, -0.5), xlabel=label)
+        panel.set_yticks(range(len(shown)), [fill(titles[one], 24) for one in shown])
+        panel.tick_params(axis="y", length=0)
+        panel.grid(axis="x", color="0.85", lw=0.6)
+        panel.set_axisbelow(True)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=min(3, len(names)), frameon=False)
     return figure

@@ -1,4 +1,4 @@
-"""Does a classifier's answer depend on how well a galaxy is resolved? The same pictures, degraded, tell."""
+"""Dependence of a classifier on resolution, from degraded copies of the same images."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from truemorph.results import Result, quantity_table
 
 @dataclass(frozen=True, repr=False)
 class ResolutionDrift(Result):
-    """How p(disk) of the same galaxies moves as they are less well resolved.
+    """Change of p(disk) of the same galaxies at lower resolution.
 
     Attributes
     ----------
     factors : array, shape (F,)
-        By how much α was lowered.
+        Factors by which α was lowered.
     shift : array, shape (F,)
         Mean change of p(disk).
     stderr : array, shape (F,)
@@ -45,19 +45,19 @@ class ResolutionDrift(Result):
     def summary(self) -> str:
         """Return the mean change of p(disk) for each factor as text."""
         lines = [
-            f"α lowered by {factor:g}: p(disk) changes by {shift:+.3f} ± {error:.3f} (rms of a galaxy {spread:.3f})"
+            f"α lowered by {factor:g}: p(disk) changes by {shift:+.3f} ± {error:.3f} (rms per galaxy {spread:.3f})"
             for factor, shift, error, spread in zip(self.factors, self.shift, self.stderr, self.spread, strict=True)
         ]
-        return "\n".join([*lines, f"drift {self.drift:.3f}"])
+        return "\n".join([*lines, f"rms of the mean changes {self.drift:.3f}"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
         return plain(asdict(self))
 
     def to_table(self) -> Any:
-        """Return a table of one row a factor."""
+        """Return a table with one row per factor."""
         about = {
-            "factors": "by how much α was lowered",
+            "factors": "factor by which α was lowered",
             "shift": "mean change of p(disk)",
             "stderr": "its standard error",
             "spread": "root mean square change of a galaxy's p(disk)",
@@ -65,11 +65,11 @@ class ResolutionDrift(Result):
         return quantity_table({name: (getattr(self, name), "", text) for name, text in about.items()}, drift=self.drift)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the mean change of p(disk) against the factor; returns matplotlib axes."""
+        """Draw the mean change of p(disk) against the factor; return matplotlib axes."""
         ax = axes_or_new(ax)
         ax.errorbar(self.factors, self.shift, self.stderr, fmt="o-")
         ax.axhline(0, color="0.5", lw=1)
-        ax.set(xlabel=r"$\alpha$ lowered by", ylabel="change of p(disk)")
+        ax.set(xlabel=r"factor by which $\alpha$ was lowered", ylabel="mean change of p(disk)")
         return ax
 
 
@@ -81,25 +81,25 @@ def resolution_drift(
     factors: Sequence[float] = (1.5, 2.5),
     seed: int = 0,
 ) -> ResolutionDrift:
-    """Test any classifier for dependence on resolution.
+    """Measure how p(disk) of any classifier changes when images are degraded.
 
-    A classifier that has learned the labels' bias calls the twins smoother. One that has not moves towards its
-    prior where degraded pictures say less, so that small shifts are no proof of bias; compare two classifiers on
-    the same pictures.
+    A classifier that has learned the labels' bias calls degraded disks smooth. An unbiased one moves towards its
+    prior where degraded images contain less information, so a small shift does not prove bias. Compare two
+    classifiers on the same images.
 
     Parameters
     ----------
     predict : callable
-        Pictures (N, S, S, 3) of uint8 to p(disk), shape (N,).
+        Function of images, uint8 of shape (N, S, S, 3), that returns p(disk), shape (N,).
     images : array of uint8, shape (N, S, S, 3)
     alpha : array, shape (N,)
-        Their resolution.
+        Resolution.
     radius : array, shape (N,), or float
-        R_petro in pixels.
+        Petrosian radius, in pixels.
     factors : sequence of float
-        Each above 1.
+        Factors by which α is lowered, each above 1.
     seed : int
-        Of the twins' noise.
+        Seed of the noise of degraded images.
 
     Returns
     -------
@@ -112,12 +112,12 @@ def resolution_drift(
 
     Examples
     --------
-    >>> pictures = np.random.default_rng(0).integers(0, 40, (5, 32, 32, 3), dtype=np.uint8)
-    >>> resolution_drift(lambda images: np.full(len(images), 0.7), pictures, np.full(5, 20.0), 8.0).drift
+    >>> images = np.random.default_rng(0).integers(0, 40, (5, 32, 32, 3), dtype=np.uint8)
+    >>> resolution_drift(lambda batch: np.full(len(batch), 0.7), images, np.full(5, 20.0), 8.0).drift
     0.0
     """
     if not len(factors) or not all(factor > 1 for factor in factors):
-        raise InputError(f"factors by which alpha is lowered are above 1; got {list(factors)}")
+        raise InputError(f"`factors` must be above 1; got {list(factors)}")
     before = np.asarray(predict(images), dtype=np.float64)
     changes = np.stack(
         [

@@ -1,8 +1,7 @@
-"""The leaderboard: methods × worlds × seeds, resumable."""
+"""Run methods in worlds for several seeds; resumable."""
 
 from __future__ import annotations
 
-import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -20,24 +19,25 @@ from truemorph.bias.scores import drift, score
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import FindingWarning
 from truemorph.io import content_hash, file_hash, plain, read_json, write_json
+from truemorph.progress import tell
 from truemorph.workers import worker_pool
 
-# The real world has fewer galaxies: more passes over them.
+# More epochs for the real world, because it has fewer galaxies.
 EPOCHS, REAL_EPOCHS = 10, 25
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a leaderboard is to run.
+    """What to run.
 
     Attributes
     ----------
     worlds, methods : tuple of str
     seeds : tuple of int
     sizes : Sizes or None
-        Of simulated worlds with pictures; None for the board without pictures.
+        Of simulated worlds with images; None for catalogues without images.
     epochs, real_epochs : int
-        Of every network, in the simulated worlds and in the real one.
+        Of every network, in simulated worlds and in the real one.
     data : Path or None
         Folder of real data.
     """
@@ -51,7 +51,7 @@ class Plan:
     data: Path | None = None
 
     def methods_in(self, world: str) -> list[Method]:
-        """Methods that can be scored in a world."""
+        """Return the methods that can run in a world."""
         known = methods_of(TABLES if self.sizes is None else NETWORKS)
         return [known[one] for one in self.methods if world in (known[one].worlds or [world])]
 
@@ -70,12 +70,12 @@ def _row(bench: Bench, method: Method) -> dict[str, Any]:
     p_disk = None if outcome.p_disk is None else outcome.p_disk[rows]
     measured: dict[str, Any] = {}
     if world.images is not None:
-        measured = {"drift": None, "flip_rms": _away(outcome.transition, world)}
+        measured = {"drift": None, "flip_rms": _flip_error(outcome.transition, world)}
         if outcome.predict is not None:
             p_disk, *twins = [outcome.predict(one) for one in (world.images[rows], *world.twins)]
             n = len(world.twins[0])
             measured["drift"] = drift(p_disk[:n], twins, world.truth[rows][:n])
-        print(f"{world.name} {world.seed} {method.name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+        tell(f"{world.name} {world.seed} {method.name}: {time.perf_counter() - began:.0f} s")
     if p_disk is not None:
         labels = (p_disk > 0.5).astype(np.int64)
     else:
@@ -95,17 +95,17 @@ def _row(bench: Bench, method: Method) -> dict[str, Any]:
     return row
 
 
-def _away(transition: Any, world: World) -> float | None:
-    """Rms error of flip probabilities, where both T(α) are known."""
+def _flip_error(transition: Any, world: World) -> float | None:
+    """Rms error of the flip probabilities; None if one of the two T(α) is not known."""
     if world.transition is None or transition is None:
         return None
     alpha = world.alpha[world.scored]
-    away = transition.flip_probability(alpha) - world.transition.flip_probability(alpha)
-    return float(np.sqrt(np.mean(away**2)))
+    error = transition.flip_probability(alpha) - world.transition.flip_probability(alpha)
+    return float(np.sqrt(np.mean(error**2)))
 
 
 def _rows_of_world(task: tuple[str, int, Plan, Path, int]) -> list[dict[str, Any]]:
-    """Every method in one world of one seed; a worker process of its own where there are several."""
+    """Run every method in one world with one seed; the task of a worker process."""
     name, seed, plan, folder, threads = task
     training = None
     if plan.sizes is not None:
@@ -126,7 +126,7 @@ def _rows_of_world(task: tuple[str, int, Plan, Path, int]) -> list[dict[str, Any
     for method in plan.methods_in(name):
         path = folder / f"row-{content_hash({**config, 'method': method.name})[:16]}.json"
         if path.is_file():
-            print(f"{name} {seed} {method.name}: from an earlier run, {path}", file=sys.stderr)
+            tell(f"{name} {seed} {method.name}: cached in {path}")
         else:
             bench = bench or Bench(make_world(name, seed, plan.sizes, plan.data), training)
             write_json(path, _row(bench, method))
@@ -135,15 +135,15 @@ def _rows_of_world(task: tuple[str, int, Plan, Path, int]) -> list[dict[str, Any
 
 
 def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
-    """Run what was not run before.
+    """Run the methods that are not cached.
 
     Parameters
     ----------
     plan : Plan
     folder : Path
-        Keeps the scores of every method, so that an interrupted run resumes.
+        Folder of cached scores, from which an interrupted run resumes.
     jobs : int
-        Processes; with more than one, each computes in one thread.
+        Number of processes; with more than one, each uses one thread.
 
     Returns
     -------
@@ -153,7 +153,7 @@ def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
     Raises
     ------
     InputError
-        If there is no such world or method, or a world lacks its real data.
+        If a world or method is unknown, or real data are missing.
     """
     there, known = (WITH_PICTURES, methods_of(NETWORKS)) if plan.sizes else (WITHOUT_PICTURES, methods_of(TABLES))
     unknown = [one for one in plan.worlds if one not in there] + [one for one in plan.methods if one not in known]
@@ -162,15 +162,15 @@ def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
     for world in plan.worlds:
         if world in FILES and (plan.data is None or not (plan.data / FILES[world]).is_file()):
             raise InputError(
-                f"the world {world!r} needs a folder with {FILES[world]} (`data`); or choose other `worlds`"
+                f"the world {world!r} needs {FILES[world]}: give its folder (`data`), or choose other `worlds`"
             )
     if not any(plan.methods_in(world) for world in plan.worlds):
-        raise InputError("nothing to run: labels of this world follow no T(alpha) that a method could be given")
+        raise InputError("nothing to run: these methods need the true T(alpha), which does not exist in this world")
     if plan.sizes:
         require_extra("networks")
     if "cleanlab" in plan.methods:
         require_extra("benchmark")
-    # Worlds of one seed first, so that an interrupted run has whole columns.
+    # All worlds of a seed first, so that an interrupted run has complete seeds.
     tasks = [(world, seed, plan, folder, int(jobs > 1)) for seed in plan.seeds for world in plan.worlds]
     if jobs == 1:
         return [row for task in tasks for row in _rows_of_world(task)]
@@ -179,7 +179,7 @@ def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
 
 
 def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and standard deviation over seeds, best balanced accuracy first in each world.
+    """Average over seeds; in each world, sort by balanced accuracy, best first.
 
     Returns
     -------
@@ -206,7 +206,7 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def described(plan: Plan, rows: Sequence[dict[str, Any]], command: str, trust: Sequence[str] = ()) -> dict[str, Any]:
-    """The content of `leaderboard.json`."""
+    """Return the content of `leaderboard.json`."""
     return {
         "truemorph_version": __version__,
         "date": date.today().isoformat(),

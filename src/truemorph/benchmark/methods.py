@@ -1,8 +1,8 @@
-"""Methods of the leaderboard: each takes a world's training galaxies, labels and columns, and predicts classes.
+"""Methods of the leaderboard.
 
-On the board of networks a method predicts from pixels; on the board of tables it has labels, votes and columns alone,
-and relabels the galaxies themselves. None but `truth` sees a true class, apart from 300 gold labels where a title names
-them; none sees the test galaxies' labels.
+With images, a method trains a network and predicts the classes of test galaxies, whose labels it does not see. Without
+images, it relabels the galaxies from labels, votes and columns. Only `truth` knows all true classes; methods with gold
+labels know 300.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from truemorph.config import TrainingConfig, training_config
 from truemorph.images.degrade import degrade
 from truemorph.simulate.annotate import VOLUNTEERS, vote_fraction_evidence
 
-NETWORKS, TABLES = "networks", "tables"  # the two boards
-CURVES = ("rayleigh", "weibull", "fisk")  # families that methods choose from
+NETWORKS, TABLES = "networks", "tables"  # with images and without
+CURVES = ("rayleigh", "weibull", "fisk")  # families to choose from by AIC
 _PER_BIN = 64  # galaxies in each of the paper's bins
 _TWIN_LEVELS = 6
 _FOLDS = 3
@@ -41,26 +41,26 @@ _BATCH = 512
 
 
 def benchmark_config(pixels: int, epochs: int) -> TrainingConfig:
-    """How every network of the leaderboard is trained: preset "quick", one network, no crop."""
+    """Return the settings of every network: preset "quick", one network, no crop."""
     return training_config("quick", folds=1, crop=1.0, image_size=pixels, epochs=epochs)
 
 
 @dataclass
 class Outcome:
-    """What a method learned.
+    """Result of a method.
 
     Attributes
     ----------
     labels : array, shape (N,), or None
-        Labels of all galaxies, where it has no more.
+        Labels of all galaxies, from methods without probabilities.
     p_disk : array, shape (N,), or None
-        p(disk) of all galaxies, where it relabels them.
+        p(disk) of all galaxies, from methods without images.
     predict : callable or None
-        Pixels (M, S, S, 3) to p(disk), shape (M,), where it reads pictures.
+        Function of images, shape (M, S, S, 3), that returns p(disk), shape (M,).
     transition : Transition or None
-        T(α) that it used.
+        T(α) that the method used.
     said : dict
-        What to keep beside the scores.
+        Details to keep with the scores.
     """
 
     labels: np.ndarray | None = None
@@ -72,15 +72,15 @@ class Outcome:
 
 @dataclass
 class Bench:
-    """A world, how networks are trained on it, and what several methods use.
+    """A world, the settings of its networks, and intermediate results that several methods share.
 
     Attributes
     ----------
     world : World
     training : TrainingConfig or None
-        None where there are no pictures.
+        None without images.
     borrowed : float
-        CPU seconds of what the current method uses and an earlier one made.
+        CPU time (s) of shared results that the current method reuses.
     """
 
     world: World
@@ -89,7 +89,7 @@ class Bench:
     _made: dict[str, tuple[Any, float]] = field(default_factory=dict)
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """Make what several methods use; its time counts for each of them."""
+        """Make a shared result once; its time counts for each method that uses it."""
         if name in self._made:
             found, seconds = self._made[name]
             self.borrowed += seconds
@@ -115,14 +115,14 @@ class Bench:
         ----------
         labels : array, shape (N,)
         transition : Transition, optional
-            T of the loss, in α or in α and the world's features; without it the labels are treated as correct.
+            T of the loss, in α or in α and features; without it, labels are treated as correct.
         folds : int
         kept : array of bool, shape (N,), optional
-            Training galaxies to leave in.
+            Training galaxies to use.
         extra : (array of uint8, array of int), optional
-            More pictures, and the rows whose labels and α they have.
+            More images, and the rows whose labels and α apply to them.
         evidence : array, shape (N, 2), optional
-            log p(votes | y) of each galaxy, in place of its label.
+            log p(votes | y) of each galaxy, used in place of its label.
         """
         from truemorph.classifiers.members import TrainingRows, train_members
 
@@ -144,12 +144,12 @@ class Bench:
         return train_members(training, through, config, f"{world.name} {world.seed}")
 
     def naive(self) -> Any:
-        """The classifier trained on the observed labels."""
+        """Return the classifier trained on the observed labels."""
         return self.once("naive", lambda: self.network(self.world.labels))
 
 
 def probabilities(model: Any, images: np.ndarray) -> np.ndarray:
-    """p(disk) of many pictures, in batches."""
+    """Predict p(disk) in batches."""
     starts = range(0, len(images), _BATCH)
     return np.concatenate([model.probabilities(images[s : s + _BATCH])[:, 1] for s in starts])
 
@@ -163,7 +163,7 @@ def _relabelled(p_disk: np.ndarray, transition: Transition | None = None) -> Out
 
 
 def as_labelled(bench: Bench) -> Outcome:
-    """The observed labels."""
+    """Return the observed labels."""
     return Outcome(labels=bench.world.labels)
 
 
@@ -173,35 +173,35 @@ Estimate = Callable[[World], TransitionFit]
 
 
 def _best_of_families(world: World, observed: np.ndarray, **options: Any) -> TransitionFit:
-    """The family of lowest AIC."""
+    """Fit all families and return the one of lowest AIC."""
     rows = world.learning
     found = compare_families(observed[rows], world.alpha[rows], CURVES, **options)
     return found.fits[found.best]
 
 
 def labels_alone(world: World) -> TransitionFit:
-    """θ by likelihood."""
+    """Estimate θ by likelihood."""
     return fit_transition(world.labels[world.learning], world.alpha[world.learning])
 
 
 def papers_bins(world: World) -> TransitionFit:
-    """θ by the paper's bins of 64 galaxies."""
+    """Estimate θ as the paper, in bins of 64 galaxies."""
     rows = world.learning
     return fit_transition(world.labels[rows], world.alpha[rows], method="binned", bins=rows.size // _PER_BIN)
 
 
 def conditional(world: World) -> TransitionFit:
-    """T(α) and p(y | z) from labels and intrinsic properties, family by AIC."""
+    """Estimate T(α) together with p(y | intrinsic columns); family by AIC."""
     return _best_of_families(world, world.labels, intrinsic=world.intrinsic[world.learning])
 
 
 def with_gold(world: World) -> TransitionFit:
-    """T(α) from 300 gold labels beside the others, family by AIC."""
+    """Estimate T(α) from 300 gold labels; family by AIC."""
     return _best_of_families(world, world.labels, gold=world.gold[world.learning], seed=world.seed)
 
 
 def with_observables(world: World) -> TransitionFit:
-    """T(α, features) from 300 gold labels: flips may depend on what the galaxy looks like."""
+    """Estimate T(α, features) from 300 gold labels: flips may depend on features."""
     rows = world.learning
     return fit_transition(
         world.labels[rows], world.alpha[rows], gold=world.gold[rows], observables=world.features[rows]
@@ -214,22 +214,22 @@ def with_observables(world: World) -> TransitionFit:
 def matched_fractions(
     fraction: np.ndarray, alpha: np.ndarray, intrinsic: np.ndarray, *, bins: int = 5, seed: int = 0
 ) -> np.ndarray:
-    """Vote fractions matched to those of the best-resolved galaxies of like intrinsic properties.
+    """Match vote fractions to those of the best-resolved galaxies with similar intrinsic columns.
 
-    In the spirit of Bamford et al. 2009, Willett et al. 2013 and Hart et al. 2016: galaxies are binned by intrinsic
-    properties (here leaves of a k-d tree, as in CV18, four of one property and eight of more) and, in each, by α;
-    fractions of each bin keep their order and take the distribution of the leaf's best-resolved bin. Assumes that vote
-    distributions would be equal, were galaxies of a leaf equally well resolved.
+    Follows the idea of Bamford et al. 2009, Willett et al. 2013 and Hart et al. 2016. Galaxies are binned by intrinsic
+    columns (leaves of a k-d tree as in CV18: four for one column, eight for more) and, in each leaf, by α. Fractions of
+    each bin keep their order and take the distribution of the best-resolved bin of the leaf. The assumption is that all
+    bins of a leaf would have the same distribution at equal resolution.
 
     Parameters
     ----------
     fraction : array, shape (N,)
-        Fraction of votes for disk, or labels (equal values are put in random order).
+        Fraction of votes for disk, or labels; equal values are ordered at random.
     alpha : array, shape (N,)
     intrinsic : array, shape (N, P)
-        The first three are used.
+        Intrinsic columns; the first three are used.
     bins : int
-        Equal-count bins of α in each leaf.
+        Number of equal-count bins of α in each leaf.
     seed : int
 
     Returns
@@ -255,13 +255,13 @@ def matched_fractions(
 
 
 def regressed_on_votes(world: World, *, votes: bool = True) -> np.ndarray:
-    """Logit of p(disk) of every galaxy, by logistic regression of gold labels: no T(α) at all.
+    """Return the logit of p(disk) from a logistic regression of gold labels, without T(α).
 
     Parameters
     ----------
     world : World
     votes : bool, default True
-        p(y | votes, α, z); p(y | α, z) without.
+        Regress on votes, α and intrinsic columns; on α and intrinsic columns if False.
 
     Returns
     -------
@@ -279,29 +279,28 @@ def regressed_on_votes(world: World, *, votes: bool = True) -> np.ndarray:
 
 
 def naive(bench: Bench) -> Outcome:
-    """Trained on the observed labels, which are treated as correct."""
+    """Train on the observed labels, which are treated as correct."""
     return _predicting(bench.naive())
 
 
 def constant_transition(labels: np.ndarray, alpha: np.ndarray) -> ConstantTransition:
-    """Forward correction as for label noise that knows no α (Patrini et al. 2017, CVPR): the mean flip rate.
+    """Return a flip rate that does not depend on α, for forward correction (Patrini et al. 2017, CVPR).
 
-    Labels alone don't tell a constant flip rate from other class fractions. It is given the mean over galaxies of the
-    Rayleigh T(α) fitted to them: all that a constant can know.
+    Labels alone cannot determine a constant flip rate, so it is the mean over galaxies of the fitted Rayleigh T(α).
     """
     fit = fit_transition(labels, alpha)
     return ConstantTransition(flip=float(np.mean(fit.transition.flip_probability(alpha))))
 
 
 def constant(bench: Bench) -> Outcome:
-    """Forward correction with one flip rate for all α."""
+    """Train through one flip rate for all α."""
     world, rows = bench.world, bench.world.learning
     transition = constant_transition(world.labels[rows], world.alpha[rows])
     return _predicting(bench.network(world.labels, transition), transition)
 
 
 def undoubted(bench: Bench) -> np.ndarray:
-    """Galaxies whose label cleanlab doesn't doubt, from naive networks of three folds, shape (N,).
+    """Find galaxies without a label issue by cleanlab, from naive networks of three folds, shape (N,).
 
     Confident learning: Northcutt et al. 2021, JAIR.
     """
@@ -322,13 +321,13 @@ def undoubted(bench: Bench) -> np.ndarray:
 
 
 def pruned(bench: Bench) -> Outcome:
-    """Labels that cleanlab doubts are dropped, then naive training."""
+    """Drop label issues found by cleanlab, then train on the other labels."""
     kept = undoubted(bench)
     return _predicting(bench.network(bench.world.labels, kept=kept), dropped=int((~kept).sum()))
 
 
 def matched(bench: Bench) -> Outcome:
-    """Vote fractions matched to the best resolved, then naive training on their majorities."""
+    """Match vote fractions, then train on their majorities."""
     world, rows = bench.world, bench.world.learning
     labels = world.labels.copy()
     labels[rows] = matched_fractions(world.vote_fraction[rows], world.alpha[rows], world.intrinsic[rows]) > 0.5
@@ -336,7 +335,7 @@ def matched(bench: Bench) -> Outcome:
 
 
 def measured_shapes(bench: Bench) -> Outcome:
-    """Logistic regression on shapes measured on the pictures, θ by EM."""
+    """Fit DCV14 to shapes measured on the images."""
     world, rows = bench.world, bench.world.learning
     model = DebiasedLogisticRegression().fit(world.features[rows], world.labels[rows], alpha=world.alpha[rows])
     return Outcome(
@@ -345,7 +344,7 @@ def measured_shapes(bench: Bench) -> Outcome:
 
 
 def ddb(estimate: Estimate) -> Callable[[Bench], Outcome]:
-    """DDB: trained through an estimate of T(α)."""
+    """Return a method that trains through an estimate of T(α)."""
 
     def run(bench: Bench) -> Outcome:
         fit = estimate(bench.world)
@@ -357,7 +356,7 @@ def ddb(estimate: Estimate) -> Callable[[Bench], Outcome]:
 
 
 def with_votes(bench: Bench) -> Outcome:
-    """DDB on vote counts: beta-binomial in a class, fitted to all votes alone, family by AIC."""
+    """Train on vote counts, beta-binomial in each class and fitted to votes alone; family by AIC."""
     world = bench.world
     disk = np.rint(VOLUNTEERS * world.vote_fraction).astype(np.int64)
     counts = np.column_stack([VOLUNTEERS - disk, disk])
@@ -368,10 +367,10 @@ def with_votes(bench: Bench) -> Outcome:
 
 
 def with_gold_and_votes(bench: Bench) -> Outcome:
-    """DDB on votes, what they mean regressed on 300 gold labels; gold galaxies count as known.
+    """Train on votes, whose likelihood comes from regressions of 300 gold labels; gold labels are used as known.
 
-    p(y | votes, α, z) / p(y | α, z) is proportional to p(votes | y, α, z): no shape of T and no distribution of votes
-    is assumed.
+    p(y | votes, α, z) / p(y | α, z) is proportional to p(votes | y, α, z), where z are intrinsic columns. No family of
+    T and no distribution of votes is assumed.
     """
     world, gold = bench.world, bench.world.gold
     evidence = np.zeros((gold.size, 2))
@@ -384,13 +383,13 @@ def with_gold_and_votes(bench: Bench) -> Outcome:
 
 
 def right(bench: Bench) -> Outcome:
-    """DDB: the T(α) that labels really followed."""
+    """Train through the true T(α)."""
     transition = bench.world.transition
     return _predicting(bench.network(bench.world.labels, transition), transition)
 
 
 def right_votes(bench: Bench) -> Outcome:
-    """DDB: the distribution of votes is known, not only how their majorities flip."""
+    """Train through the true distribution of votes."""
     world = bench.world
     assert world.transition is not None
     evidence = vote_fraction_evidence(world.vote_fraction, world.alpha, world.transition)
@@ -398,10 +397,9 @@ def right_votes(bench: Bench) -> Outcome:
 
 
 def right_copies(bench: Bench) -> Outcome:
-    """DDB: the right T(α), and of each picture a copy degraded further with the same label.
+    """Train through the true T(α), with a degraded copy of each image.
 
-    A label flips as α of the picture that was labelled says, so a copy keeps label and α: what is learned of a disk at
-    its own resolution is learned at lower ones too.
+    A copy keeps the label and α of its original, because that is the image that was labelled.
     """
     world, rows = bench.world, bench.world.rows(TRAIN)
     copies = _degraded_further(world, rows, np.random.default_rng([world.seed, 14]))
@@ -409,16 +407,16 @@ def right_copies(bench: Bench) -> Outcome:
 
 
 def _degraded_further(world: World, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Pictures of some galaxies at α divided by 1 to 2.5."""
+    """Degrade images to α divided by 1 to 2.5."""
     lower = world.alpha[rows] / rng.uniform(1, 2.5, rows.size)
     return degrade(world.images[rows], world.alpha[rows], lower, world.radius[rows], world.seed)
 
 
 def twin_transition(bench: Bench) -> Transition:
-    """T(α) from degraded twins of well-resolved galaxies, labelled by the naive network.
+    """Estimate T(α) from degraded twins of well-resolved galaxies.
 
-    The network stands for the volunteers. Galaxies in the upper quarter of α keep their label as gold label, since it
-    seldom flips there; their pictures, degraded to six lower α, are labelled by the network.
+    Labels of galaxies in the upper quarter of α, which seldom flip, serve as gold labels. Their images, degraded to six
+    values of α, are labelled by the naive network in place of volunteers.
     """
     world = bench.world
     emulator = bench.naive()
@@ -440,7 +438,7 @@ def twin_transition(bench: Bench) -> Transition:
 
 
 def twins(bench: Bench) -> Outcome:
-    """DDB: T(α) from degraded twins, half of the pictures degraded further, labels and α as they were."""
+    """Train through T(α) from degraded twins, with half of the images replaced by degraded copies."""
     world, rows = bench.world, bench.world.rows(TRAIN)
     transition = twin_transition(bench)
     rng = np.random.default_rng([world.seed, 11])
@@ -452,7 +450,7 @@ def twins(bench: Bench) -> Outcome:
 
 
 def truth(bench: Bench) -> Outcome:
-    """Trained on the true classes: the best that can be reached."""
+    """Train on the true classes, as an upper limit."""
     return _predicting(bench.network(bench.world.truth))
 
 
@@ -460,13 +458,13 @@ def truth(bench: Bench) -> Outcome:
 
 
 def _after_label(p: np.ndarray, labels: np.ndarray, alpha: np.ndarray, transition: Transition) -> np.ndarray:
-    # A label that T calls impossible in a class that p(y) is sure of: leave room.
+    # Keep the posterior finite where a label is impossible in the only class with p > 0.
     p = np.clip(p, 1e-6, 1 - 1e-6)
     return posterior(np.column_stack([1 - p, p]), labels, alpha, transition)[:, 1]
 
 
 def posterior_of(estimate: Estimate) -> Callable[[Bench], Outcome]:
-    """An estimate of T(α) and of class fractions, then the posterior of each galaxy."""
+    """Return a method that estimates T(α) and class fractions, and returns each galaxy's posterior."""
 
     def run(bench: Bench) -> Outcome:
         world, fit = bench.world, estimate(bench.world)
@@ -480,16 +478,16 @@ def posterior_of(estimate: Estimate) -> Callable[[Bench], Outcome]:
 
 
 def matching(bench: Bench) -> Outcome:
-    """Vote fractions matched to the best resolved of like intrinsic properties; the fraction is taken for p(disk)."""
+    """Match vote fractions, and use them as p(disk)."""
     world = bench.world
     return _relabelled(matched_fractions(world.vote_fraction, world.alpha, world.intrinsic, seed=world.seed))
 
 
 def _out_of_fold(world: World, columns: np.ndarray, families: Sequence[str]) -> tuple[Outcome, Outcome]:
-    """DCV14's p(y | x) of each galaxy from folds without it, and its posterior; of several families the likeliest."""
+    """Return p(y | x) and posterior of DCV14, out of fold; of several families, the one of lowest AIC."""
     family = families[0]
     if len(families) > 1:
-        # The families have one or two parameters: AIC.
+        # AIC, as families have one or two parameters.
         whole = {one: DebiasedLogisticRegression(one).fit(columns, world.labels, alpha=world.alpha) for one in families}
         family = min(whole, key=lambda one: len(whole[one].stderr_) - whole[one].log_likelihood_)
     fold = np.random.default_rng([world.seed, 13]).integers(0, _FOLDS, world.truth.size)
@@ -503,7 +501,7 @@ def _out_of_fold(world: World, columns: np.ndarray, families: Sequence[str]) -> 
 
 
 def dcv14(*, posterior: bool) -> Callable[[Bench], Outcome]:
-    """DCV14 on catalogue features, out of fold: p(y | x), or the posterior with each galaxy's own label."""
+    """Return DCV14 on features, out of fold: p(y | x), or the posterior with the galaxy's own label."""
 
     def run(bench: Bench) -> Outcome:
         world = bench.world
@@ -515,25 +513,25 @@ def dcv14(*, posterior: bool) -> Callable[[Bench], Outcome]:
 
 
 def dcv14_all(bench: Bench) -> Outcome:
-    """DCV14 on features and intrinsic columns (each column once), family by AIC, the posterior."""
+    """Return the posterior of DCV14 on features and intrinsic columns (each once); family by AIC."""
     world = bench.world
     columns = np.unique(np.column_stack([world.features, world.intrinsic]), axis=1)
     return _out_of_fold(world, columns, CURVES)[1]
 
 
 def votes_regressed(bench: Bench) -> Outcome:
-    """p(y | votes, α, z) by logistic regression on 300 gold labels: no T(α) at all."""
+    """Regress 300 gold labels on votes, α and intrinsic columns, without T(α)."""
     return _relabelled(expit(regressed_on_votes(bench.world)))
 
 
 def published(bench: Bench) -> Outcome:
-    """Hart et al.'s debiased vote fractions, taken for p(disk)."""
+    """Use Hart et al.'s debiased vote fractions as p(disk)."""
     return _relabelled(bench.world.published[HART])
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method: its names on the command line and in tables, what it does, its boards, and its worlds (default all)."""
+    """A method: command-line name, title, function, boards, and worlds (default all)."""
 
     name: str
     title: str
@@ -542,42 +540,40 @@ class Method:
     worlds: Sequence[str] = ()
 
 
-# Where labels follow a T(α).
+# Worlds whose labels follow a T(α).
 _WITH_TRANSITION = [one for one in WITH_PICTURES if SIMULATED.get(one, "real")]
 METHODS = (
     Method("labels", "observed labels", as_labelled, (NETWORKS, TABLES)),
     Method("naive", "naive training", naive, (NETWORKS,)),
-    Method("constant", "constant flip rate", constant, (NETWORKS,)),
+    Method("constant", "one flip rate for all α", constant, (NETWORKS,)),
     Method("cleanlab", "cleanlab, then naive", pruned, (NETWORKS,)),
     Method("matching", "vote-fraction matching, then naive", matched, (NETWORKS,)),
     Method("dcv14", "DCV14 on measured shapes", measured_shapes, (NETWORKS,)),
     Method("ddb-paper", "DDB, paper's θ", ddb(papers_bins), (NETWORKS,)),
-    Method("ddb-conditional", "DDB, conditional T(α)", ddb(conditional), (NETWORKS,)),
+    Method("ddb-conditional", "DDB, T(α) given intrinsic columns", ddb(conditional), (NETWORKS,)),
     Method("ddb-gold", "DDB, T(α) from 300 gold labels", ddb(with_gold), (NETWORKS,)),
     Method("ddb-observables", "DDB, T(α, features) from 300 gold labels", ddb(with_observables), (NETWORKS,)),
     Method("ddb-votes", "DDB on vote counts", with_votes, (NETWORKS,)),
     Method("ddb-gold-votes", "DDB on votes and 300 gold labels", with_gold_and_votes, (NETWORKS,)),
-    Method("ddb-twins", "DDB, T(α) and training from twins", twins, (NETWORKS,)),
-    Method("ddb-right", "DDB, right T(α)", right, (NETWORKS,), _WITH_TRANSITION),
-    Method("ddb-right-copies", "DDB, right T(α), degraded copies beside", right_copies, (NETWORKS,), _WITH_TRANSITION),
-    Method("ddb-right-votes", "DDB, right model of votes", right_votes, (NETWORKS,), _WITH_TRANSITION),
-    Method("truth", "trained on the truth", truth, (NETWORKS,)),
+    Method("ddb-twins", "DDB, T(α) from degraded twins", twins, (NETWORKS,)),
+    Method("ddb-right", "DDB, true T(α)", right, (NETWORKS,), _WITH_TRANSITION),
+    Method("ddb-right-copies", "DDB, true T(α), degraded copies", right_copies, (NETWORKS,), _WITH_TRANSITION),
+    Method("ddb-right-votes", "DDB, true vote model", right_votes, (NETWORKS,), _WITH_TRANSITION),
+    Method("truth", "trained on true classes", truth, (NETWORKS,)),
     Method("matching", "vote-fraction matching", matching, (TABLES,)),
     Method("dcv14", "DCV14, p(y | x)", dcv14(posterior=False), (TABLES,)),
     Method("dcv14-posterior", "DCV14, posterior", dcv14(posterior=True), (TABLES,)),
-    Method("dcv14-all", "DCV14 on features and z, family by AIC, posterior", dcv14_all, (TABLES,)),
+    Method("dcv14-all", "DCV14, all columns, posterior", dcv14_all, (TABLES,)),
     Method("likelihood", "θ from labels alone, posterior", posterior_of(labels_alone), (TABLES,)),
-    Method("conditional", "conditional T(α) and p(y | z), posterior", posterior_of(conditional), (TABLES,)),
-    Method("gold", "T(α) from 300 gold labels, posterior", posterior_of(with_gold), (TABLES,)),
-    Method(
-        "gold-observables", "T(α, features) from 300 gold labels, posterior", posterior_of(with_observables), (TABLES,)
-    ),
-    Method("gold-votes", "regression of 300 gold labels on votes, α and z", votes_regressed, (TABLES,)),
+    Method("conditional", "T(α) given intrinsic columns, posterior", posterior_of(conditional), (TABLES,)),
+    Method("gold", "T(α), 300 gold labels, posterior", posterior_of(with_gold), (TABLES,)),
+    Method("gold-observables", "T(α, features), gold labels, posterior", posterior_of(with_observables), (TABLES,)),
+    Method("gold-votes", "300 gold labels regressed on votes", votes_regressed, (TABLES,)),
     Method(HART, HART, published, (TABLES,), GZ2),
 )
 QUICK = ("labels", "naive", "constant", "ddb-paper", "ddb-right", "truth")
 
 
 def methods_of(board: str) -> dict[str, Method]:
-    """Methods of a board by name, in the order of its figure."""
+    """Return the methods of a board by name, in the order of its figure."""
     return {one.name: one for one in METHODS if board in one.boards}

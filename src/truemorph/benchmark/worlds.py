@@ -1,18 +1,18 @@
-"""Worlds: galaxies whose true class is known, and labels that were given to them.
+"""Worlds: galaxies of known class with biased labels.
 
-| world | class and α | who labels | outside the paper's model |
+| world | class and α | labels | which assumption of the paper fails |
 |---|---|---|---|
-| plain | independent | flips of eq. 5, θ = 11.25 | nothing |
-| confounded | correlated as in SDSS | the same | class fractions depend on α |
-| heavy-tailed | independent | log-logistic flips | the family of flips |
-| image annotator | independent | looks at the picture | flips depend on the image, and some disks show nothing |
-| real | independent | flips of eq. 5 on EFIGI galaxies with expert types | real pictures; α by degrading them |
+| plain | independent | flips of eq. 5, θ = 11.25 | none |
+| confounded | correlated as in SDSS | the same | constant class fractions |
+| heavy-tailed | independent | log-logistic flips | the Rayleigh family |
+| image annotator | independent | from the image alone | flips depend on α only; some disks look smooth at any α |
+| real | independent | flips of eq. 5, θ = 11.25 | none; degraded EFIGI images with experts' types |
 
-For networks a world has pictures. Tables have the same simulated galaxies and labels without pictures (only the
-annotator who looks needs them, drawn small), or Galaxy Zoo labels of galaxies with experts' types.
+Worlds for networks have images. Worlds without images are catalogues of the same simulations (small images are drawn
+for the image annotator only), or Galaxy Zoo labels of galaxies with experts' types.
 
-Disk means spirals and lenticulars (T ≥ -3) in the simulated worlds, spirals (T ≥ 1) in the real one, where only 289
-of 4,458 galaxies are ellipticals. Tables of real galaxies are scored under both definitions.
+Disks are spirals and lenticulars (T ≥ -3) in the simulated worlds, and spirals (T ≥ 1) in the real one, where only 289
+of 4,458 galaxies are ellipticals. Real catalogues are scored under both definitions.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from truemorph.simulate.pictures import CENTRAL_R90, render
 from truemorph.simulate.population import at_resolution, simulate_galaxies
 
 _FLIPS = RayleighTransition(11.25)
-# Simulated worlds, and the T(α) of their labels; None: the annotator who looks.
+# Simulated worlds and the T(α) of their labels; None for the image annotator.
 SIMULATED: dict[str, Transition | None] = {
     "plain": _FLIPS,
     "confounded": _FLIPS,
@@ -48,7 +48,7 @@ _DEFINITIONS = {"T >= -3": -3, "T >= 1": 1}
 GZ1, GZ2 = ([f"{what}, {one}" for one in _DEFINITIONS] for what in ("GZ1 flags", "GZ2 votes"))
 WITH_PICTURES = (*SIMULATED, "real")
 WITHOUT_PICTURES = (*SIMULATED, *GZ1, *GZ2)
-# Files of real data that worlds are made from.
+# Files of real data.
 FILES = {
     "real": "efigi_images.csv",
     **dict.fromkeys(GZ1, "expert_vs_crowd.csv"),
@@ -61,18 +61,18 @@ INTRINSIC = ("radius_kpc", "M_r", "redshift")
 FEATURES = ("axis_ratio", "concentration", "size", "colour")
 TWIN_FACTORS = (1.5, 2.5)
 TWINS: Literal["distance"] = "distance"
-# EFIGI stamps fill the frame with the galaxy: growth curves of 400 put R_petro at 0.44 of the side.
+# From growth curves of 400 EFIGI stamps: R_petro is 0.44 of the side.
 _EFIGI_RADIUS = 0.44
 _EFIGI_ALPHA, _EFIGI_SPREAD = 11.0, 0.5
 _EFIGI_FRACTIONS = (0.5, 0.07)  # for training and validation
-# Galaxies of simulated tables; those whose pictures are looked at, and their side.
+# Galaxies of simulated catalogues; the same for the image annotator, and the side of the images.
 _GALAXIES, _LOOKED_AT, _LOOK_SIZE = 4_000, 2_000, 48
 _ASSUMED_SEEING = 1.32  # arcsec, of GZ1
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many galaxies a simulated world with pictures has, and how large the pictures are."""
+    """Numbers of galaxies of a simulated world with images, and the side of the images in pixels."""
 
     train: int = 8000
     validation: int = 800
@@ -83,30 +83,30 @@ class Sizes:
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """Galaxies, their labels, and their truth.
+    """Galaxies with labels and true classes.
 
     Attributes
     ----------
     name, definition : str
-        Which world, and what a disk is in it.
+        Name of the world and its definition of a disk.
     seed : int
     alpha, truth, labels : arrays, shape (N,)
     vote_fraction : array, shape (N,)
         Fraction of votes for disk.
     intrinsic : array, shape (N, P)
     features : array, shape (N, F)
-        What a catalogue would hold for logistic regression: of worlds with pictures, shapes measured on them.
+        Columns for logistic regression; in worlds with images, shapes measured on them.
     split : array of str, shape (N,)
-        Without test galaxies, those without a gold label are scored.
+        If there are no test galaxies, galaxies without a gold label are scored.
     transition : Transition or None
-        The true T(α), where labels follow one.
+        The true T(α); None if labels do not follow one.
     published : dict
-        Other people's debiased vote fractions for these galaxies.
+        Published debiased vote fractions.
     images : array of uint8, shape (N, S, S, 3), or None
     radius : array, shape (N,), or None
-        R_petro in pixels.
+        Petrosian radius, in pixels.
     twins : tuple of array
-        The first test galaxies again, farther away: at α / 1.5 and α / 2.5.
+        Images of the first test galaxies moved away, to α / 1.5 and α / 2.5.
     """
 
     name: str
@@ -126,17 +126,17 @@ class World:
     twins: tuple[np.ndarray, ...] = ()
 
     def rows(self, *parts: str) -> np.ndarray:
-        """Rows of these splits."""
+        """Return the rows of these splits."""
         return np.flatnonzero(np.isin(self.split, parts))
 
     @property
     def learning(self) -> np.ndarray:
-        """Rows that a method may learn from."""
+        """Rows of training and validation."""
         return self.rows(TRAIN, VALIDATION)
 
     @property
     def gold(self) -> np.ndarray:
-        """True classes of 300 random training galaxies (half of them where there are few), -1 elsewhere, shape (N,)."""
+        """True classes of 300 random training galaxies (of half, if there are fewer than 600); -1 elsewhere."""
         among = self.rows(TRAIN)
         known = np.random.default_rng([self.seed, 9]).choice(among, min(GOLD, among.size // 2), replace=False)
         gold = np.full(self.truth.size, UNKNOWN)
@@ -145,7 +145,7 @@ class World:
 
     @property
     def scored(self) -> np.ndarray:
-        """Rows that methods are scored on: test galaxies, or, in a table, all whose true class no method is given."""
+        """Rows to score: test galaxies, or, without any, galaxies without a gold label."""
         test = self.rows(TEST)
         return test if test.size else np.flatnonzero(self.gold == UNKNOWN)
 
@@ -156,18 +156,18 @@ def make_world(name: str, seed: int, sizes: Sizes | None, data: Path | None = No
     Parameters
     ----------
     name : str
-        One of `WITH_PICTURES`, or of `WITHOUT_PICTURES`.
+        One of `WITH_PICTURES` or of `WITHOUT_PICTURES`.
     seed : int
-        Of galaxies, pictures, labels, split and gold labels.
+        Seed of galaxies, images, labels, split and gold labels.
     sizes : Sizes or None
-        Of simulated worlds with pictures (the real one has the galaxies that there are); None for tables.
+        Of simulated worlds with images; None for catalogues without images. The real world uses all galaxies.
     data : Path, optional
-        Folder of the file that a real world needs (`FILES`).
+        Folder of real data (`FILES`).
 
     Raises
     ------
     InputError
-        If a real table lacks a column.
+        If a table lacks a column.
     """
     if name in FILES:
         assert data is not None
@@ -196,7 +196,7 @@ def make_world(name: str, seed: int, sizes: Sizes | None, data: Path | None = No
 
 
 def _labelled(name: str, seed: int, galaxies: pl.DataFrame, images: np.ndarray | None) -> dict[str, Any]:
-    """What a simulated world is with or without pictures; ties of votes fall to smooth."""
+    """Return the fields of a simulated world that do not depend on images; ties of votes count as smooth."""
     alpha, truth, flips = galaxies["alpha"].to_numpy(), galaxies["truth"].to_numpy(), SIMULATED[name]
     if flips is None:
         assert images is not None
@@ -225,12 +225,12 @@ def _split(train: int, validation: int, n: int) -> np.ndarray:
 
 
 def catalogue_features(images: np.ndarray) -> np.ndarray:
-    """Axis ratio, concentration, size and colour measured on pictures, shape (N, 4)."""
+    """Measure axis ratio, concentration, size and colour on images, shape (N, 4)."""
     return measure_shapes(images).select(FEATURES).to_numpy()
 
 
 def _measured_features(galaxies: pl.DataFrame, seed: int) -> np.ndarray:
-    """What a catalogue of fits holds: Sérsic-like index, axis ratio, R50, colour; their errors grow with 1/α."""
+    """Return Sérsic-like index, axis ratio, R50 and colour, with errors that grow with 1/α."""
     rng = np.random.default_rng([seed, 12])
     alpha, n = galaxies["alpha"].to_numpy(), galaxies.height
     error = 0.10 + 1.5 / alpha
@@ -243,7 +243,7 @@ def _measured_features(galaxies: pl.DataFrame, seed: int) -> np.ndarray:
 
 
 def _efigi(seed: int, sizes: Sizes, data: Path) -> World:
-    """EFIGI's pictures, degraded to random α, with flips of eq. 5."""
+    """EFIGI images, degraded to random α, with flips of eq. 5."""
     table = _table(data / FILES["real"], ["t_type", "image"])
     stored = load_images([data / name for name in table["image"]], sizes.pixels, 1.0)
     rng = np.random.default_rng([seed, 7])
@@ -265,7 +265,7 @@ def _efigi(seed: int, sizes: Sizes, data: Path) -> World:
         truth=truth,
         labels=(fraction > 0.5).astype(np.int64),
         vote_fraction=fraction,
-        # What deeper images would tell: colour and axis ratio before degrading.
+        # As from deeper images: colour and axis ratio before degrading.
         intrinsic=catalogue_features(sharp)[:, [0, 3]],
         features=catalogue_features(images),
         split=_split(train, validation, n),
@@ -283,12 +283,12 @@ def _table(path: Path, columns: list[str]) -> pl.DataFrame:
     frame = pl.read_csv(path, infer_schema_length=None)
     absent = [name for name in columns if name not in frame.columns]
     if absent:
-        raise InputError(f"{path}: no column {absent[0]!r}; it needs {', '.join(columns)}")
+        raise InputError(f"{path}: no column {absent[0]!r}; the table needs {', '.join(columns)}")
     return frame
 
 
 def _galaxy_zoo(name: str, seed: int, data: Path) -> World:
-    """Galaxies with experts' types: GZ1's spiral flags, or GZ2's votes. The axis ratio is property and feature."""
+    """Galaxies with experts' types and GZ1 flags or GZ2 votes; axis ratio is intrinsic column and feature."""
     definition, published = name.split(", ")[1], {}
     needed = ["t_type", "axis_ratio"]
     if name.startswith("GZ1"):

@@ -1,4 +1,4 @@
-"""Can this T(α) be believed? Families compared, and whether class fractions depend on α."""
+"""Compare families of T(α), and check whether class fractions depend on α."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTrans
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
-from truemorph.results import Result, quantity_table
+from truemorph.results import Result, quantity_table, text_facts, text_table
 
 _NOTICEABLE = 0.02
 _FEWEST_IN_GROUP = 200
+_BY_COLUMNS = "beyond what the intrinsic columns explain"
+# A summary gives the parameters of families that have no more.
+_SHOWN = 2
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,7 +61,7 @@ class FamilyComparison(Result):
         return min(self.aic, key=lambda one: self.aic[one])
 
     def rejected(self, family: str) -> Finding | None:
-        """Say that another family describes the labels much better (AIC lower by 10 or more), where one does."""
+        """Return a finding if another family describes the labels much better (AIC lower by 10 or more)."""
         above = self.aic[family] - self.aic[self.best]
         if above < REJECTED:
             return None
@@ -74,18 +77,17 @@ class FamilyComparison(Result):
 
     def summary(self) -> str:
         """Return a table of the families, best first, as text."""
-        lines = [f"{'family':12s} {'log-likelihood':>14s} {'AIC above best':>14s} {'disk fraction':>13s}  parameters"]
+        rows = []
         for row in self.rows():
-            values = "  ".join(
-                f"{name} {value:.3f} ± {row['stderr'].get(name, float('nan')):.3f}"
-                for name, value in list(row["values"].items())[:3]
-            )
-            more = f"  … {len(row['values']) - 3} more" if len(row["values"]) > 3 else ""
-            lines.append(
-                f"{row['family']:12s} {row['log_likelihood']:14.1f} {row['delta_aic']:14.1f} "
-                f"{row['disk_fraction']:13.3f}  {values}{more}"
-            )
-        return "\n".join([*lines, *(f"{name:12s} not fitted: {why}" for name, why in self.failed.items())])
+            values = [
+                f"{name} {value:.3f} ± {row['stderr'].get(name, np.nan):.3f}" for name, value in row["values"].items()
+            ]
+            shown = ", ".join(values) if len(values) <= _SHOWN else f"{len(values)} parameters"
+            numbers = (f"{row['log_likelihood']:.1f}", f"{row['delta_aic']:.1f}", f"{row['disk_fraction']:.3f}")
+            rows.append([row["family"], *numbers, shown])
+        header = ["family", "log-likelihood", "AIC above best", "disk fraction", "parameters"]
+        failed = [f"{name}: not fitted: {why}" for name, why in self.failed.items()]
+        return "\n".join([*text_table(header, rows, left=(0, 4)), *failed])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -100,7 +102,7 @@ class FamilyComparison(Result):
         )
 
     def to_table(self) -> Any:
-        """Return a table of one row a family, best first."""
+        """Return a table with one row per family, best first."""
         rows = self.rows()
         columns = {
             "family": "family of T(α)",
@@ -111,7 +113,7 @@ class FamilyComparison(Result):
         return quantity_table({name: ([row[name] for row in rows], "", about) for name, about in columns.items()})
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a family, best first: family, parameters, log-likelihood, AIC above the best, disk fraction."""
+        """Return one row per family, best first: parameters, log-likelihood, AIC above the best, disk fraction."""
         return [
             {
                 "family": name,
@@ -125,13 +127,13 @@ class FamilyComparison(Result):
         ]
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw all families over the data; returns matplotlib axes."""
+        """Draw the best family, and the others as a band, over the data; returns matplotlib axes."""
         from truemorph.bias.plots import plot_families
 
         return plot_families(self, ax)
 
     def plot_aic(self, ax: Any = None) -> Any:
-        """Draw how far each family's AIC lies above the best; returns matplotlib axes."""
+        """Draw the AIC of each family above the best one; returns matplotlib axes."""
         from truemorph.bias.plots import plot_aic
 
         return plot_aic(self, ax)
@@ -140,7 +142,7 @@ class FamilyComparison(Result):
 def compare_families(
     labels: Array, alpha: Array, families: Sequence[str | type[FlipTransition]] = COMPARED, **options: Any
 ) -> FamilyComparison:
-    """Fit several families to the same data and say which it prefers.
+    """Fit several families to the same data and compare them by AIC.
 
     Parameters
     ----------
@@ -202,7 +204,7 @@ def compare_families(
 def _without_unresolved(
     labels: Array, alpha: Array, options: dict[str, Any]
 ) -> tuple[int, Array, Array, dict[str, Any]]:
-    """Leave out rows at α = 0, which say nothing about the shape of T and can forbid one."""
+    """Leave out rows at α = 0, which do not constrain the shape of T and can exclude a family."""
     resolution = float_array(alpha, "alpha")
     resolved = (resolution if resolution.ndim == 1 else resolution[:, 0]) != 0
     n, left_out = resolved.size, int((~resolved).sum())
@@ -275,7 +277,7 @@ class ConfoundingCheck(Result):
     Attributes
     ----------
     checked : bool
-        False where there is nothing to check with.
+        False if there are neither intrinsic columns nor gold labels.
     confounded : bool
         Class fractions depend on α: estimates that assume they don't (`likelihood`, `binned`) are biased.
     unexplained : bool
@@ -286,7 +288,7 @@ class ConfoundingCheck(Result):
     unexplained_p_value : float
         Probability of so much dependence on α beyond the columns (or, without columns, at all) by chance.
     statement : str
-        The answer in a sentence.
+        The result in a sentence.
     findings : tuple of Finding
     """
 
@@ -300,15 +302,15 @@ class ConfoundingCheck(Result):
     findings: tuple[Finding, ...] = ()
 
     def summary(self) -> str:
-        """Return the answer as text."""
-        return self.statement
+        """Return the result as text."""
+        return "\n".join(text_facts([("check", self.statement)]))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
         return plain(asdict(self))
 
     def to_table(self) -> Any:
-        """Return a table of one row."""
+        """Return a table with one row."""
         return quantity_table(
             {
                 "drift": ([self.drift], "", "disk fraction of the best minus that of the worst resolved third"),
@@ -327,19 +329,19 @@ def confounding_check(
     weights: Array | None = None,
     seed: int = 0,
 ) -> ConfoundingCheck:
-    """Say whether class fractions depend on α, and whether intrinsic columns explain it.
+    """Check whether class fractions depend on α, and whether intrinsic columns explain this.
 
-    With gold labels the question is put to them directly: a logistic regression of the true class with and without
-    log α and its square, beside the intrinsic columns if given. Without: T and p(y | z) are fitted together, the
-    predicted fractions are compared between the worst and the best resolved third, and log α is offered to
-    p(y | z) as one more column; that last test leans on the family of T.
+    With gold labels, logistic regressions of the true class on the intrinsic columns (if given) are compared with and
+    without log α and its square. Without gold labels, T and p(y | z) are fitted together; the predicted fractions are
+    compared between the worst and the best resolved third, and log α is tested as a further column of p(y | z). This
+    last test depends on the family of T.
 
     Parameters
     ----------
     labels, alpha, intrinsic, gold
         As for `fit_transition`; α of shape (N,).
     family : str or subclass of FlipTransition, default "rayleigh"
-        Of T, where there are no gold labels.
+        Family of T, used without gold labels.
     weights : array, shape (N,), optional
         Sampling weights.
     seed : int
@@ -347,7 +349,7 @@ def confounding_check(
     Returns
     -------
     ConfoundingCheck
-        With `checked=False` where neither columns nor gold labels are given.
+        With `checked=False` if neither columns nor gold labels are given.
 
     Raises
     ------
@@ -381,7 +383,7 @@ def confounding_check(
     gain = max(0.0, fit_mixture(wider).log_likelihood - narrow.log_likelihood)
     p_value = float(chi2.sf(2 * gain * n / np.sum(w**2), 1))  # weighted rows weigh as fewer
     drift, error = _predicted_drift(narrow, u, w)
-    return _verdict(drift, error, p_value, "the intrinsic columns predict", "the intrinsic columns explain")
+    return _verdict(drift, error, p_value, "the intrinsic columns predict", _BY_COLUMNS)
 
 
 def _predicted_drift(found: MixtureFit, u: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
@@ -389,11 +391,11 @@ def _predicted_drift(found: MixtureFit, u: np.ndarray, weights: np.ndarray) -> t
     probabilities, n = found.probabilities(), found.mixture.space.size
     p = probabilities[:, DISK]
     low, high = u <= np.quantile(u, 1 / 3), u >= np.quantile(u, 2 / 3)
-    share = weights * (high / np.sum(weights * high) - low / np.sum(weights * low))
+    contrast = weights * (high / np.sum(weights * high) - low / np.sum(weights * low))
     variances = class_variances(probabilities)[:, DISK - 1]
-    slope = np.einsum("nk,nq->kq", variances * share[:, None], found.mixture.design).ravel()
+    slope = np.einsum("nk,nq->kq", variances * contrast[:, None], found.mixture.design).ravel()
     scatter = p[low].var() / low.sum() + p[high].var() / high.sum()
-    return float(share @ p), float(np.sqrt(slope @ found.covariance[n:, n:] @ slope + scatter))
+    return float(contrast @ p), float(np.sqrt(slope @ found.covariance[n:, n:] @ slope + scatter))
 
 
 def _check_with_gold(u: np.ndarray, intrinsic: Array | None, gold: Array, weights: np.ndarray) -> ConfoundingCheck:
@@ -416,9 +418,9 @@ def _check_with_gold(u: np.ndarray, intrinsic: Array | None, gold: Array, weight
     disk = truth[:, DISK]
     low, high = at <= np.quantile(at, 1 / 3), at >= np.quantile(at, 2 / 3)
     means = [np.average(disk[part], weights=w[part]) for part in (low, high)]
-    shares = [np.sum(w[part] ** 2) / w[part].sum() ** 2 for part in (low, high)]
-    error = float(np.sqrt(sum(m * (1 - m) * share for m, share in zip(means, shares, strict=True))))
-    explained = "the intrinsic columns explain" if intrinsic is not None else "chance explains"
+    inverse_sizes = [np.sum(w[part] ** 2) / w[part].sum() ** 2 for part in (low, high)]
+    error = float(np.sqrt(sum(m * (1 - m) * one for m, one in zip(means, inverse_sizes, strict=True))))
+    explained = _BY_COLUMNS if intrinsic is not None else "beyond chance"
     return _verdict(float(means[1] - means[0]), error, p_value, "gold labels show", explained)
 
 
@@ -426,15 +428,15 @@ def _verdict(drift: float, error: float, p_value: float, who: str, explained: st
     significant = norm.isf(LEVEL / 2)
     confounded = bool(abs(drift) > significant * error and abs(drift) > _NOTICEABLE)
     unexplained = p_value < LEVEL
-    said = [
+    parts = [
         f"{who} a disk fraction that {'rises' if drift > 0 else 'falls'} by {abs(drift):.3f} ± {error:.3f} "
         "from the worst to the best resolved third"
     ]
     if unexplained:
-        said.append(f"class fractions depend on α beyond what {explained} (p = {p_value:.1g})")
+        parts.append(f"class fractions depend on α {explained} (p = {p_value:.1g})")
     if not confounded and not unexplained:
-        said.append("no dependence on α is found")
-    statement = "; ".join(said)
+        parts.append("no dependence on α is found")
+    statement = "; ".join(parts)
     findings: tuple[Finding, ...] = ()
     if confounded or unexplained:
         findings = (

@@ -1,9 +1,9 @@
-"""How much class fractions drift with what should not matter: CV14 and CV18.
+"""Bias metrics CV14 and CV18: how much class fractions change with resolution.
 
 Sources: CV14, eqs 17-18 of Medina-Rosales et al. (arXiv:2308.11007), after Cabrera, Miller & Schneider 2014
-(ICPR); CV18, Cabrera-Vives, Miller & Schneider 2018 (AJ 156, 284). What the papers leave out and this module
-adds: unbiased labels do not give zero but a sampling floor of about 1/sqrt(objects per bin), and a bootstrap
-inflates the value further; so every result carries the floor and the excess over it.
+(ICPR); CV18, Cabrera-Vives, Miller & Schneider 2018 (AJ 156, 284). This module adds a floor: unbiased labels
+do not give zero but about 1/sqrt(objects per bin), and a bootstrap inflates the value further. Every result has the
+floor and the excess above it.
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ from truemorph.bias.likelihood import check_labels, classes_in
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
-from truemorph.results import Result, quantity_table
+from truemorph.results import Result, quantity_table, text_table
 
 MINIMUM_PER_BIN = 25
 Reference = Literal["last", "first"]
+# Columns of a summary, and what the floor is.
+COLUMNS = ("labels", "value", "bootstrap", "floor", "above floor", "galaxies")
+FLOOR = "the value that labels without bias would give"
 
 
 @dataclass(frozen=True, repr=False)
 class BiasResult(Result):
-    """A bias value with everything needed to judge it.
+    """A bias metric with its error and floor.
 
     Attributes
     ----------
@@ -74,24 +77,30 @@ class BiasResult(Result):
 
     def summary(self) -> str:
         """Return the value with its error, floor and excess as text."""
-        resampled = (
-            ""
-            if np.isnan(self.bootstrap_mean)
-            else (f" (bootstrap {self.bootstrap_mean:.4f} ± {self.bootstrap_std:.4f})")
+        return "\n".join(
+            [
+                *text_table(COLUMNS, [self.cells(self.measure)]),
+                f"{self.objects_per_bin:,.0f} galaxies per bin; floor: {FLOOR}",
+            ]
         )
-        spread = "" if np.isnan(self.floor_std) else f" ± {self.floor_std:.4f}"
-        return (
-            f"{self.measure} = {self.value:.4f}{resampled}; labels without bias would give {self.floor:.4f}{spread}; "
-            f"excess {self.excess:.4f} (signed {self.signed_excess:+.4f})\n"
-            f"{self.n_objects:,} galaxies, {self.objects_per_bin:,.0f} per bin"
-        )
+
+    def cells(self, name: str) -> list[str]:
+        """Return a row of a table with columns `COLUMNS`."""
+        return [
+            name,
+            f"{self.value:.4f}",
+            "–" if np.isnan(self.bootstrap_mean) else f"{self.bootstrap_mean:.4f} ± {self.bootstrap_std:.4f}",
+            f"{self.floor:.4f}" + ("" if np.isnan(self.floor_std) else f" ± {self.floor_std:.4f}"),
+            f"{self.excess:.4f}",
+            f"{self.n_objects:,}",
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
         return plain(asdict(self) | {"signed_excess": self.signed_excess})
 
     def to_table(self) -> Any:
-        """Return a table of one row."""
+        """Return a table with one row."""
         numbers = {
             "value": "root mean square deviation of class fractions from the best resolved bin",
             "bootstrap_mean": "mean over bootstrap resamples",
@@ -249,7 +258,7 @@ def cv14(
         counted.
     bins : int, default 20
         Equal-count bins of each observable.
-    reference : "last" (default), "first", or one a column
+    reference : "last" (default), "first", or one per column
         The least biased bin: the last in resolution, the first in magnitude.
     bootstrap : int, default 100
         Resamples for the error; 0 for none.
@@ -461,7 +470,7 @@ def cv18(
 
 @dataclass(frozen=True)
 class LeafMap:
-    """Drift of class fractions with α in each leaf of the intrinsic tree.
+    """Change of class fractions with α in each leaf of the intrinsic tree.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Pictures of the results in this room; matplotlib loads when one is drawn."""
+"""Figures of bias results; matplotlib loads when one is drawn."""
 
 from __future__ import annotations
 
@@ -10,43 +10,55 @@ import numpy as np
 from truemorph.bias.binning import Bins, proportion_error
 from truemorph.bias.likelihood import observed_log_probabilities
 from truemorph.bias.transitions import DISK, SMOOTH
-from truemorph.plotting import BLUE, GREY, RED, axes_or_new
+from truemorph.plotting import ALPHA, BLACK, BLUE, GREY, ORANGE, RED, SKY, axes_or_new, legend, plain_text
 
 
-def binned_share(
+def _binned_fraction(
     alpha: np.ndarray, member: np.ndarray, bins: int, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean α, share of members and its error (`proportion_error`) in equal-count bins of α."""
+    """Return mean α, the fraction of members and its error in equal-count bins of α."""
     cut = Bins.cut(alpha, min(bins, alpha.size), weights)
-    share, counts = cut.means(member.astype(np.float64)[:, None])[:, 0], cut.effective_counts()
-    return cut.middles, share, proportion_error(share, counts)
+    fraction, counts = cut.means(member.astype(np.float64)[:, None])[:, 0], cut.effective_counts()
+    return cut.middles, fraction, proportion_error(fraction, counts)
 
 
-def plot_fit(fit: Any, ax: Any, bins: int) -> Any:
-    """Binned labels and the fitted curves; flips of gold disks where there are any."""
+def plot_fit(fit: Any, ax: Any, bins: int, others: Mapping[str, Any] | None = None) -> Any:
+    """Draw the labels and the bias curve; from labels alone with its range, beside other families as one band."""
     ax = axes_or_new(ax)
-    alpha, trusted, weights = fit.data.resolution, fit.data.gold, fit.data.weights
-    if trusted is not None and np.any(trusted == DISK):
-        disks = trusted == DISK
-        middle, share, error = binned_share(alpha[disks], fit.labels[disks] == SMOOTH, bins, weights[disks])
-        ax.errorbar(middle, share, error, fmt="o", ms=4, color="0.25", label="gold disks labelled smooth")
-        curve = _binned_mean(alpha[disks], np.asarray(fit.transition.flip_probability(fit.alpha[disks])))
-        ax.plot(*curve, color=RED, label=f"p(smooth | disk), {fit.family}")
-        ax.set(ylabel="p(labelled smooth | disk)")
+    alpha, gold, weights = fit.data.resolution, fit.data.gold, fit.data.weights
+    by_gold = gold is not None and bool(np.any(gold == DISK))
+    rows = gold == DISK if by_gold else np.ones(alpha.size, dtype=bool)
+    middle, fraction, error = _binned_fraction(alpha[rows], fit.labels[rows] == SMOOTH, bins, weights[rows])
+
+    def curve(transition: Any) -> tuple[np.ndarray, np.ndarray]:
+        return _binned_mean(alpha[rows], np.asarray(transition.flip_probability(fit.alpha[rows])))
+
+    def band(transitions: Any, label: str, color: str) -> None:
+        drawn = [curve(one) for one in transitions]
+        if drawn:
+            values = [y for _, y in drawn]
+            ax.fill_between(
+                drawn[0][0], np.min(values, axis=0), np.max(values, axis=0), color=color, alpha=0.3, lw=0, label=label
+            )
+
+    if fit.drift is not None:
+        band((one for one, _, _ in fit.drift.alternatives.values()), "range of the bias curve", SKY)
+    band((one.transition for one in (others or {}).values()), "other families", ORANGE)
+    ax.plot(*curve(fit.transition), color=BLUE, lw=2.2, label=f"bias curve ({fit.family})")
+    if by_gold:
+        ax.errorbar(middle, fraction, error, fmt="o", ms=4, color=BLACK, label="gold labels")
+        ax.set(ylabel="fraction of disks labelled smooth")
     else:
-        middle, share, error = binned_share(alpha, fit.labels == SMOOTH, bins, weights)
-        ax.errorbar(middle, share, error, fmt="o", ms=4, color="0.25", label="labels")
+        ax.errorbar(middle, fraction, error, fmt="s", ms=4, color=GREY, label="observed labels")
         fractions = fit.class_fractions if fit.probabilities is None else fit.probabilities
         with np.errstate(divide="ignore"):
             log_fractions = np.broadcast_to(np.log(fractions), (alpha.size, fit.transition.n_classes))
         seen = np.exp(observed_log_probabilities(log_fractions, fit.alpha, fit.transition))[:, SMOOTH]
-        ax.plot(*_binned_mean(alpha, seen), color=RED, label=f"{fit.family} fit")
-        flips = np.asarray(fit.transition.flip_probability(fit.alpha))
-        ax.plot(*_binned_mean(alpha, flips), color=BLUE, lw=1, label="p(smooth | disk)")
-        ax.axhline(fit.class_fractions[SMOOTH], ls="--", lw=1, color=RED, label="true smooth fraction")
+        points = 120 if fit.probabilities is None else bins  # at fixed α it scatters with the intrinsic columns
+        ax.plot(*_binned_mean(alpha, seen, points), color=RED, lw=1.2, label="fit to observed labels")
         ax.set(ylabel="fraction labelled smooth")
-    ax.set(xlabel=r"resolution $\alpha$", ylim=(-0.02, 1.02), xlim=(0, float(np.quantile(alpha, 0.995))))
-    ax.legend(frameon=False, fontsize=8)
+    ax.set(xlabel=ALPHA, ylim=(-0.02, 1.02), xlim=(0, float(np.quantile(alpha, 0.995))))
+    legend(ax)
     return ax
 
 
@@ -57,46 +69,44 @@ def _binned_mean(alpha: np.ndarray, values: np.ndarray, points: int = 120) -> tu
     return np.array([alpha[p].mean() for p in parts]), np.array([values[p].mean() for p in parts])
 
 
-def plot_fractions(found: Any, ax: Any, known: Mapping[str, Any], label_class: int) -> Any:
-    """Fraction of one class: as labelled, corrected with its error and range, and known ones."""
+def plot_families(found: Any, ax: Any, bins: int = 12, bold: str | None = None) -> Any:
+    """Draw the bias curve of one family, by default that of lowest AIC, and the others as one band."""
+    chosen = found.fits[bold or found.best]
+    return plot_fit(chosen, ax, bins, {name: one for name, one in found.fits.items() if one is not chosen})
+
+
+def plot_fractions(
+    found: Any, ax: Any, known: Mapping[str, Any], label_class: int, known_stderr: np.ndarray | None = None
+) -> Any:
+    """Draw the fraction of one class: observed, corrected with its error and range, and known ones."""
     ax = axes_or_new(ax)
     x, c = found.middles, label_class
-    ax.fill_between(x, found.low[:, c], found.high[:, c], color=BLUE, alpha=0.15, lw=0, label="range")
+    name = "95 % range" if found.samples is not None else "range with systematics"
+    ax.fill_between(x, found.low[:, c], found.high[:, c], color=SKY, alpha=0.3, lw=0, label=name)
     ax.errorbar(x, found.fractions[:, c], found.stderr[:, c], fmt="D-", ms=4, color=BLUE, label="corrected")
-    ax.plot(x, found.labelled[:, c], "s--", ms=4, color=GREY, label="as labelled")
+    ax.plot(x, found.labelled[:, c], "s--", ms=4, color=GREY, label="observed labels")
     for label, values in known.items():
-        ax.plot(x, np.asarray(values), "ko-", ms=4, lw=1, label=label)
-    name = r"resolution $\alpha$" if found.by == "alpha" else found.by
-    ax.set(xlabel=name, ylabel="disk fraction" if c == DISK else "class fraction", ylim=(-0.02, 1.02))
-    ax.legend(frameon=False, fontsize=8)
+        ax.errorbar(x, np.asarray(values), known_stderr, fmt="o", ms=4, color=BLACK, label=label)
+    by = ALPHA if found.by == "alpha" else plain_text(found.by)
+    ax.set(xlabel=by, ylabel="disk fraction" if c == DISK else "class fraction", ylim=(-0.02, 1.02))
+    legend(ax)
     return ax
 
 
 def plot_calibration(found: Any, ax: Any) -> Any:
-    """Observed against fitted probability in bins."""
+    """Draw the observed against the fitted fraction in bins."""
     ax = axes_or_new(ax, (4.2, 3.8))
-    ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--")
-    ax.errorbar(found.fitted, found.observed, found.stderr, fmt="o", ms=4, color=BLUE, label=found.what)
-    ax.set(xlabel="fitted", ylabel="observed", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    ax.legend(frameon=False, fontsize=8)
-    return ax
-
-
-def plot_families(found: Any, ax: Any, bins: int = 12) -> Any:
-    """Flip probabilities of all families compared, over the data of the first."""
-    first = next(iter(found.fits.values()))
-    ax = plot_fit(first, ax, bins)
-    ax.set(title="")
-    for number, (name, fit) in enumerate(list(found.fits.items())[1:]):
-        alpha = fit.data.resolution
-        flips = np.asarray(fit.transition.flip_probability(fit.alpha))
-        ax.plot(*_binned_mean(alpha, flips), lw=1, color=f"C{number + 2}", label=f"p(smooth | disk), {name}")
-    ax.legend(frameon=False, fontsize=8)
+    ax.plot([0, 1], [0, 1], color=GREY, lw=1, ls="--", label="perfect calibration")
+    label = f"observed labels (p = {found.p_value:.2g})"
+    ax.errorbar(found.fitted, found.observed, found.stderr, fmt="o", ms=4, color=BLUE, label=label)
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    ax.set(xlabel=f"fitted fraction, {found.what}", ylabel="observed fraction")
+    legend(ax)
     return ax
 
 
 def plot_aic(found: Any, ax: Any) -> Any:
-    """AIC of each family above the best one's."""
+    """Draw AIC of each family above the best one's."""
     ax = axes_or_new(ax, (4.2, 2.6))
     rows = found.rows()
     ax.barh([row["family"] for row in rows], [row["delta_aic"] for row in rows], color=BLUE, height=0.6)
@@ -106,19 +116,43 @@ def plot_aic(found: Any, ax: Any) -> Any:
         )
     ax.invert_yaxis()
     ax.margins(x=0.15)
-    ax.set(xlabel="AIC above the best")
+    ax.set(xlabel="AIC above that of the best family")
     return ax
 
 
 def plot_bias(found: Any, ax: Any) -> Any:
-    """Value, bootstrap and floor of a bias measure as one bar each."""
+    """Draw value, bootstrap and floor of a bias metric as one bar each."""
     ax = axes_or_new(ax, (4.2, 2.6))
-    names = ["value", "floor", "excess"]
+    names = ["value\n(point: bootstrap)", "floor", "above floor"]
     heights = [found.value, found.floor, found.excess]
-    ax.barh(names, heights, color=[BLUE, GREY, RED], height=0.6)
+    ax.barh(names, heights, color=[GREY, SKY, BLUE], height=0.6)
     if np.isfinite(found.bootstrap_mean):
-        ax.errorbar([found.bootstrap_mean], ["value"], xerr=[found.bootstrap_std], fmt="ko", ms=4, label="bootstrap")
-        ax.legend(frameon=False, fontsize=8)
+        ax.errorbar([found.bootstrap_mean], names[:1], xerr=[found.bootstrap_std], fmt="ko", ms=4)
     ax.invert_yaxis()
-    ax.set(xlabel="bias (rms deviation of class fractions)", xlim=(0, None))
+    ax.set(xlabel=f"{found.measure} (rms deviation of class fractions)", xlim=(0, None))
+    return ax
+
+
+# Colour, marker and line of each label set.
+_STYLES = {
+    "observed labels": (GREY, "s", "--"),
+    "model labels": (RED, "^", "-"),
+    "model probabilities": (ORANGE, "v", "-"),
+    "posterior probabilities": (BLUE, "D", "-"),
+    "gold labels": (BLACK, "o", "-"),
+}
+
+
+def plot_label_sets(measure: str, results: Mapping[str, Any], fractions: Mapping[str, Any], ax: Any) -> Any:
+    """Draw the disk fraction of each label set in bins of α, with the bias metric in the legend."""
+    ax = axes_or_new(ax)
+    alpha = fractions["alpha"]
+    for name, result in results.items():
+        value = np.asarray(fractions[name])
+        error = proportion_error(value, result.n_objects / len(alpha))
+        color, marker, line = _STYLES.get(name, _STYLES["observed labels"])
+        label = f"{name}, {result.value:.3f}"
+        ax.errorbar(alpha, value, error, color=color, marker=marker, ls=line, ms=4, lw=1.2, label=label)
+    ax.set(xlabel=ALPHA, ylabel="disk fraction", ylim=(-0.02, 1.02))
+    legend(ax, title=f"labels, {measure}", title_fontsize=9)
     return ax

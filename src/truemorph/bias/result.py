@@ -1,4 +1,4 @@
-"""The result of fitting T(α), and what it was made from."""
+"""The result of fitting T(α), and its data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from truemorph.bias.transitions import (
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
-from truemorph.results import Result, quantity_table
+from truemorph.results import Result, quantity_table, text_facts
 
 if TYPE_CHECKING:
     from truemorph.bias.drift import DriftRange
@@ -32,7 +32,7 @@ ASSUMPTIONS = {
     "likelihood": "true class fractions do not depend on alpha",
     "binned": "true class fractions do not depend on alpha",
     "conditional": "true class fractions do not depend on alpha at fixed intrinsic properties",
-    "gold": "gold labels are right, and known for a random part of the rows",
+    "gold": "gold labels are right, and of random galaxies",
     "votes": "true class fractions do not depend on alpha; votes are beta-binomial around the mean of a class",
 }
 # Methods that rest on labels alone.
@@ -43,7 +43,7 @@ SIGNIFICANT_GAIN = 1.92
 
 
 def flat_fractions_assumed(low: float, high: float, drift: DriftRange | None) -> Finding:
-    """Say what an estimate from labels alone rests on, and how far the disk fraction may be from it."""
+    """Return the assumption of an estimate from labels alone, and the range of the disk fraction without it."""
     trend = "" if drift is None else f" if their logit changes by up to {drift.delta:g} per standard deviation of ln α"
     return Finding(
         "flat-fractions-assumed",
@@ -57,7 +57,7 @@ def flat_fractions_assumed(low: float, high: float, drift: DriftRange | None) ->
 
 @dataclass(frozen=True)
 class Data:
-    """What a fit is made from, checked.
+    """Checked data of a fit.
 
     Attributes
     ----------
@@ -120,7 +120,7 @@ class TransitionFit(Result):
     stderr : dict of str to float
         Standard error of each parameter, and of the disk fraction ("disk_fraction"); NaN where the data do
         not set one (see `findings`). From the observed information; from the sandwich where rows have weights;
-        from bootstrap if that was asked for.
+        from the bootstrap if requested.
     log_likelihood : float
         Of the labels at the estimate, weighted if weights were given, whatever the method. With gold labels: of their
         observed labels given the true classes, Σ log p(ỹ | y, α), at its maximum.
@@ -136,7 +136,7 @@ class TransitionFit(Result):
     covariance : array, shape (P, P)
         Of `point`; NaN in the rows of parameters at a bound.
     data : Data
-        What the fit was made from.
+        Data of the fit.
     resampled : array, shape (R, P), or None
         The points of R resamples, where errors come from bootstrap.
     drift : DriftRange or None
@@ -148,7 +148,7 @@ class TransitionFit(Result):
     votes : VoteModel or None
         Where vote counts were fitted: the transition of a single vote, and the over-dispersion.
     influence : callable or None
-        How far each galaxy pulls the point, shape (P, N), for errors of what is computed from the same labels.
+        Influence of each galaxy on the point, shape (P, N), for errors of estimates from the same labels.
     """
 
     transition: Transition
@@ -185,7 +185,7 @@ class TransitionFit(Result):
         findings: tuple[Finding, ...] = (),
         **found: Any,
     ) -> TransitionFit:
-        """Return the result of a method: its parameters with their errors, and what is to be said of them.
+        """Return the result of a method: its parameters with their errors, and findings.
 
         Parameters
         ----------
@@ -210,10 +210,10 @@ class TransitionFit(Result):
         values = dict(zip(space.names, of_t.tolist(), strict=True))
         stderr = dict(zip(space.names, errors.tolist(), strict=True))
         transition = space.build(at) if votes is None else votes.label_transition(data.alpha)
-        said = [*findings, *described_findings(transition_to_dict(transition))]
-        said += _estimate_findings(space, data, at, values, stderr, fraction_at_bound)
+        noticed = [*findings, *described_findings(transition_to_dict(transition))]
+        noticed += _estimate_findings(space, data, at, values, stderr, fraction_at_bound)
         if data.method in ("likelihood", "binned") and data.alpha.ndim == 1:
-            said += _drift_findings(transition, fractions, data, space.names[0] if space.names else space.family)
+            noticed += _drift_findings(transition, fractions, data, space.names[0] if space.names else space.family)
         for name, (value, error) in (more_values or {}).items():
             values[name], stderr[name] = value, error
         stderr["disk_fraction"] = fraction_stderr
@@ -221,7 +221,7 @@ class TransitionFit(Result):
             transition=transition,
             class_fractions=fractions,
             stderr=stderr,
-            findings=tuple(said),
+            findings=tuple(noticed),
             values=values,
             space=space,
             point=point,
@@ -248,7 +248,7 @@ class TransitionFit(Result):
 
     @property
     def method(self) -> str:
-        """How it was made."""
+        """Method of the fit."""
         return self.data.method
 
     @property
@@ -258,7 +258,7 @@ class TransitionFit(Result):
 
     @property
     def assumption(self) -> str:
-        """What it rests on."""
+        """Assumption of the method."""
         return ASSUMPTIONS[self.method]
 
     @property
@@ -273,12 +273,12 @@ class TransitionFit(Result):
         return self.votes.at(self.space, point, self.votes.numbers).label_transition(self.alpha)
 
     def made_from(self, labels: np.ndarray, alpha: np.ndarray) -> bool:
-        """Whether these are the very labels and α of the fit."""
+        """Whether these are the labels and α of the fit."""
         same = self.labels.shape == labels.shape and self.alpha.shape == alpha.shape
         return same and np.array_equal(self.labels, labels) and np.array_equal(self.alpha, alpha)
 
     def bootstrap(self, resamples: int = 100, seed: int = 0) -> list[TransitionFit]:
-        """Fit to resampled galaxies; resamples in which the fit can't be made are left out."""
+        """Fit to resampled galaxies; resamples in which the fit fails are left out."""
         rng = np.random.default_rng(seed)
         n = self.n_objects
         fits = []
@@ -295,7 +295,7 @@ class TransitionFit(Result):
         Raises
         ------
         InputError
-            If this can't be fitted.
+            If the fit fails.
         """
         data, chosen = self.data, slice(None) if rows is None else rows
         labels = data.labels if data.votes is None else data.votes
@@ -349,7 +349,7 @@ class TransitionFit(Result):
 
     @property
     def labelled_fraction(self) -> float:
-        """Disk fraction of the labels as given."""
+        """Disk fraction of the observed labels."""
         return float(np.average(self.labels == DISK, weights=self.data.weights))
 
     @property
@@ -389,25 +389,28 @@ class TransitionFit(Result):
             points = np.clip(points, self.space.lower, self.space.upper)
         return [self.transition_at(point) for point in points]
 
-    def summary_lines(self, low: float, high: float, *more: str) -> list[str]:
-        """Return the disk fraction with this range, the parameters, more lines about them, and the likelihood."""
-        lines = [
-            f"disk fraction {self.class_fractions[DISK]:.3f} (range {low:.3f} to {high:.3f}; statistical error "
-            f"{self.stderr['disk_fraction']:.3f}); labelled {self.labelled_fraction:.3f}"
+    def facts(self, low: float, high: float) -> list[tuple[str, str]]:
+        """Return the disk fraction with this range, the parameters, and what they rest on."""
+        values = [f"{name} = {value:.3f} ± {self.stderr[name]:.3f}" for name, value in self.values.items()]
+        found = [
+            (
+                "disk fraction",
+                f"{self.class_fractions[DISK]:.3f} ± {self.stderr['disk_fraction']:.3f} (range {low:.3f} to "
+                f"{high:.3f}); {self.labelled_fraction:.3f} by the observed labels",
+            ),
+            ("bias curve", f"{self.family}: {', '.join(values)}"),
+            (
+                "method",
+                f"{self.method}, {self.n_objects:,} galaxies; assumes that {self.assumption.replace('alpha', 'α')}",
+            ),
         ]
-        lines += [f"{name} = {value:.3f} ± {self.stderr[name]:.3f}" for name, value in self.values.items()]
-        lines += more
         if self.drift is not None:
-            lines.append(self.drift.statement)
-        lines.append(
-            f"{self.family} family, method {self.method}, {self.n_objects:,} galaxies; log-likelihood "
-            f"{self.log_likelihood:.1f}"
-        )
-        return lines
+            found.append(("range spans", self.drift.statement.removeprefix("range: ")))
+        return found
 
     def summary(self) -> str:
         """Return the disk fraction with its range and error, and the parameters, as text."""
-        return "\n".join([*self.summary_lines(*self.disk_fraction_range), f"assumes that {self.assumption}"])
+        return "\n".join(text_facts(self.facts(*self.disk_fraction_range)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return family, parameters, errors and findings as plain values; `load` and `DebiasedLoss` accept them."""
@@ -430,7 +433,7 @@ class TransitionFit(Result):
         )
 
     def to_table(self) -> Any:
-        """Return a table of one row a parameter; the disk fraction is the last."""
+        """Return a table with one row per parameter; the disk fraction is the last."""
         values = {**self.values, "disk_fraction": float(self.class_fractions[DISK])}
         return quantity_table(
             {
@@ -443,7 +446,7 @@ class TransitionFit(Result):
         )
 
     def plot(self, ax: Any = None, bins: int = 12) -> Any:
-        """Draw binned labels with the fitted curves; with gold labels, their flips.
+        """Draw the bias curve with the binned observed labels; with gold labels, of gold disks.
 
         Parameters
         ----------
@@ -464,7 +467,7 @@ class TransitionFit(Result):
 def _estimate_findings(
     space: Space, data: Data, point: np.ndarray, values: dict[str, float], stderr: dict[str, float], at_edge: bool
 ) -> list[Finding]:
-    """Where the data may not determine the estimate."""
+    """Return findings where the data may not determine the estimate."""
     findings = []
     at_bound = (point - space.lower < 1e-3) | (space.upper - point < 1e-3)
     for name, value in values.items():
@@ -522,7 +525,7 @@ def _estimate_findings(
 
 
 def _drift_findings(transition: Transition, fractions: np.ndarray, data: Data, name: str) -> list[Finding]:
-    """Whether the labels drift with α at all, and labels that no T(α) explains."""
+    """Return findings if the labels do not drift with α, or no T(α) explains some of them."""
     findings = []
     alpha, labels = data.alpha, data.labels
     impossible = int(np.sum((alpha == 0) & (labels == 1)))
@@ -540,8 +543,8 @@ def _drift_findings(transition: Transition, fractions: np.ndarray, data: Data, n
     with np.errstate(divide="ignore"):
         rows = np.broadcast_to(np.log(fractions), (labels.size, data.n_classes))
     by_galaxy = weights * label_log_likelihood(rows, labels, alpha, transition)
-    shares = np.bincount(labels[resolved], weights=weights[resolved], minlength=data.n_classes)
-    gain = float(by_galaxy[resolved].sum() - np.sum(xlogy(shares, shares / shares.sum())))
+    totals = np.bincount(labels[resolved], weights=weights[resolved], minlength=data.n_classes)
+    gain = float(by_galaxy[resolved].sum() - np.sum(xlogy(totals, totals / totals.sum())))
     gain *= weights.sum() ** 2 / (weights.size * np.sum(weights**2))  # weighted rows weigh as fewer
     if gain < SIGNIFICANT_GAIN:
         findings.append(

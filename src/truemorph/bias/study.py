@@ -1,4 +1,4 @@
-"""An estimate of T(α) together with everything that says how far to trust it."""
+"""An estimate of T(α) with its checks and the corrected class fractions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from truemorph.bias.binning import proportion_error
 from truemorph.bias.checks import Calibration, balance_findings, calibration
 from truemorph.bias.diagnostics import (
     ConfoundingCheck,
@@ -20,14 +21,14 @@ from truemorph.bias.estimation import fit_transition
 from truemorph.bias.fractions import PopulationFractions, debiased_fractions
 from truemorph.bias.gold import check_gold
 from truemorph.bias.likelihood import classes_in
-from truemorph.bias.plots import plot_fractions
+from truemorph.bias.plots import plot_families, plot_fractions
 from truemorph.bias.result import FROM_LABELS, TransitionFit
-from truemorph.bias.transitions import COMPARED, DISK, Array, FlipTransition, family_of
+from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, family_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
 from truemorph.progress import progress
-from truemorph.results import Result
+from truemorph.results import Result, text_facts, text_table
 
 _RESAMPLES = 30
 _FEWEST_PER_BIN = 50
@@ -35,7 +36,7 @@ _FEWEST_PER_BIN = 50
 
 @dataclass(frozen=True, repr=False)
 class TransitionStudy(Result):
-    """A fit of T(α), the checks of it, and the class fractions that follow.
+    """A fit of T(α), its checks, and the corrected class fractions.
 
     Attributes
     ----------
@@ -45,12 +46,12 @@ class TransitionStudy(Result):
     calibration : Calibration
     fractions : PopulationFractions
         Class fractions in bins of α, or of another column.
-    gold_fractions : array, shape (B,), or None
-        Disk fraction of the galaxies with gold labels in the same bins.
+    gold_fractions, gold_stderr : array, shape (B,), or None
+        Disk fraction of the galaxies with gold labels in the same bins, and its binomial error.
     bootstrap_std : dict of str to float
-        Scatter of each parameter over resamples, where that was wanted.
+        Scatter of each parameter over bootstrap resamples, if requested.
     about : dict
-        Where the labels are from: definitions of α, of the labels and of gold labels; kept in files.
+        Definitions of α, of the labels and of gold labels; stored in files.
     findings : tuple of Finding
     """
 
@@ -61,6 +62,7 @@ class TransitionStudy(Result):
     fractions: PopulationFractions
     gold_fractions: np.ndarray | None
     findings: tuple[Finding, ...]
+    gold_stderr: np.ndarray | None = None
     bootstrap_std: dict[str, float] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
 
@@ -78,24 +80,33 @@ class TransitionStudy(Result):
 
     def summary(self) -> str:
         """Return disk fraction, parameters, families and fractions by bin as text."""
-        scatter = [f"{name} (bootstrap) ± {value:.3f}" for name, value in self.bootstrap_std.items()]
-        lines = self.fit.summary_lines(*self.disk_fraction_range, *scatter)
-        lines += [f"{name} = {self.about[name]}" for name in ("alpha",) if self.about.get(name)]
-        lines += [f"{name}: {self.about[name]}" for name in ("definition",) if self.about.get(name)]
-        lines += [f"assumes that {self.fit.assumption}", f"check: {self.check.statement}"]
-        if self.families is not None:
-            lines.append(self.families.summary())
-        return "\n".join([*lines, *self._fraction_lines()])
+        facts = self.fit.facts(*self.disk_fraction_range)
+        if self.bootstrap_std:
+            scatter = ", ".join(f"{name} ± {value:.3f}" for name, value in self.bootstrap_std.items())
+            facts.append(("bootstrap", scatter))
+        if self.check.checked:
+            facts.append(("check", self.check.statement))
+        if self.about.get("alpha"):
+            facts.append(("α", self.about["alpha"]))
+        if self.about.get("definition") and self.fit.method == "gold":
+            facts.append(("disk", self.about["definition"].removeprefix("disk: ")))
+        families = [] if self.families is None else ["", self.families.summary()]
+        return "\n".join([*text_facts(facts), *families, "", *self._fraction_lines()])
 
     def _fraction_lines(self) -> list[str]:
-        lines = self.fractions.summary().splitlines()[:-1]
-        if self.gold_fractions is None:
-            return lines
-        return [
-            lines[0],
-            f"{lines[1]}     gold",
-            *(f"{line} {gold:8.3f}" for line, gold in zip(lines[2:], self.gold_fractions, strict=True)),
+        by = "α" if self.fractions.by == "alpha" else self.fractions.by
+        found = self.fractions
+        columns = [found.middles, found.counts]
+        columns += [one[:, DISK] for one in (found.labelled, found.fractions, found.stderr, found.low, found.high)]
+        header = [f"disk fraction at {by}", "galaxies", "observed", "corrected", "range (95 %)"]
+        rows = [
+            [f"{middle:.2f}", f"{count:,}", f"{seen:.3f}", f"{value:.3f} ± {error:.3f}", f"{low:.3f} to {high:.3f}"]
+            for middle, count, seen, value, error, low, high in zip(*columns, strict=True)
         ]
+        if self.gold_fractions is not None:
+            header.append("gold labels")
+            rows = [[*row, f"{gold:.3f}"] for row, gold in zip(rows, self.gold_fractions, strict=True)]
+        return text_table(header, rows, left=())
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values: what `estimate_transition` writes, and training and labelling read."""
@@ -125,29 +136,34 @@ class TransitionStudy(Result):
         return table
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the class fractions before and after; returns matplotlib axes."""
+        """Draw the observed and corrected disk fractions; returns matplotlib axes."""
         gold = {} if self.gold_fractions is None else {"gold labels": self.gold_fractions}
-        return plot_fractions(self.fractions, ax, gold, DISK)
+        return plot_fractions(self.fractions, ax, gold, DISK, self.gold_stderr)
 
     def figure(self) -> Any:
         """Return a matplotlib figure of the bias curve, class fractions and checks."""
         from matplotlib.figure import Figure
 
         panels: list[tuple[str, Any]] = [
-            ("bias curve", self.fit.plot if self.families is None else self.families.plot),
-            ("class fractions before and after", self.plot),
-            ("calibration", self.calibration.plot),
+            ("Bias curve", self._plot_curve),
+            ("Disk fraction", self.plot),
+            ("Calibration of the fit", self.calibration.plot),
         ]
         if self.families is not None:
-            panels.append(("families", self.families.plot_aic))
-        figure = Figure(figsize=(10, 7.6), layout="constrained")
+            panels.append(("Families compared", self.families.plot_aic))
+        figure = Figure(figsize=(7.4, 6.6), layout="constrained")
         axes = figure.subplots(2, 2).ravel()
         for ax, (title, draw) in zip(axes, panels, strict=False):
             draw(ax)
-            ax.set_title(title, fontsize=10)
+            ax.set_title(title, fontsize=11)
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         return figure
+
+    def _plot_curve(self, ax: Any) -> Any:
+        if self.families is None or self.fit.family not in self.families.fits:
+            return self.fit.plot(ax)
+        return plot_families(self.families, ax, bold=self.fit.family)
 
 
 def study_transition(
@@ -181,24 +197,24 @@ def study_transition(
     family : str or subclass of FlipTransition, optional
         As for `fit_transition`, or "best": the one of lowest AIC among those compared.
     known : array, shape (N,), optional
-        Gold labels that are only shown beside the result, NaN where unknown.
+        Gold labels to show beside the result, NaN where unknown; default `gold`.
     by : array, shape (N,), optional
-        Column, called `by_name`, in whose bins the corrected fractions are given; default α.
+        Column to bin the corrected fractions by, called `by_name`; default α.
     fraction_bins : int
-        Most bins of the corrected fractions; fewer where a bin would have under 50 galaxies.
+        Largest number of bins of the corrected fractions; fewer if a bin would have under 50 galaxies.
     compare : bool
         Whether to fit the other families too.
     bootstrap : int
-        Refits on resampled galaxies, to check the errors.
+        Number of bootstrap resamples, to check the errors.
     seed : int
     columns : dict of str to array, shape (N,), optional
-        Further columns, in which galaxies with gold labels should not differ from the others.
+        Columns in which galaxies with gold labels should not differ from the others.
     groups : (str, array of shape (N,)), optional
-        Name and values of the column that says which survey a galaxy is from.
+        Name and values of the column that names the survey of each galaxy.
     about : mapping, optional
-        Kept in the result, see `TransitionStudy`.
+        Stored in the result, see `TransitionStudy`.
     findings : tuple of Finding
-        Of the selection of these rows; they come first in the result.
+        Findings on the selection of these rows; they come first in the result.
     **options
         Further options of `fit_transition`.
 
@@ -252,13 +268,18 @@ def study_transition(
         )
         told.update(1)
     if fractions.samples is not None:  # the fraction of all galaxies is that of their bins
-        share = fractions.bin_weights / fractions.bin_weights.sum()
-        total = np.einsum("b,sbk->sk", share, fractions.samples)
+        weight = fractions.bin_weights / fractions.bin_weights.sum()
+        total = np.einsum("b,sbk->sk", weight, fractions.samples)
         stderr = {**fit.stderr, "disk_fraction": float(total[:, DISK].std())}
-        fit = replace(fit, class_fractions=share @ fractions.fractions, stderr=stderr, fraction_samples=total[:, DISK])
-    gold_fractions = None
+        fit = replace(fit, class_fractions=weight @ fractions.fractions, stderr=stderr, fraction_samples=total[:, DISK])
+    if known is None and gold is not None:
+        classes = check_gold(gold, len(alpha), classes_in(gold))
+        known = np.where(classes == UNKNOWN, np.nan, classes == DISK)
+    gold_fractions = gold_stderr = None
     if known is not None:
-        gold_fractions = _gold_fractions(np.asarray(known), fractions, alpha if by is None else np.asarray(by))
+        gold_fractions, gold_stderr = _gold_fractions(
+            np.asarray(known), fractions, alpha if by is None else np.asarray(by)
+        )
     rejected = None if families is None or fit.family not in families.aic else families.rejected(fit.family)
     pooled = group_findings(labels, alpha, *groups, weights) if groups is not None and labels.ndim == 1 else ()
     unbalanced: list[Finding] = []
@@ -276,7 +297,7 @@ def study_transition(
     if rejected is not None:
         found = (*(one for one in found if one.code != rejected.code), rejected)
     return TransitionStudy(
-        fit, families, check, calibration(fit), fractions, gold_fractions, found, scatter, about or {}
+        fit, families, check, calibration(fit), fractions, gold_fractions, found, gold_stderr, scatter, about or {}
     )
 
 
@@ -285,10 +306,13 @@ def _matters(check: ConfoundingCheck, method: str) -> bool:
     return check.confounded if method in FROM_LABELS else check.unexplained and method == "conditional"
 
 
-def _gold_fractions(gold: np.ndarray, fractions: PopulationFractions, column: np.ndarray) -> np.ndarray:
-    """Disk fraction of the galaxies with gold labels, in the bins of the corrected fractions."""
+def _gold_fractions(
+    gold: np.ndarray, fractions: PopulationFractions, column: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Disk fraction of the galaxies with gold labels, in the bins of the corrected fractions, and its error."""
     index = np.clip(np.searchsorted(fractions.edges[1:-1], column, side="right"), 0, fractions.counts.size - 1)
     known = np.isfinite(gold)
     counts = np.bincount(index[known], minlength=fractions.counts.size)
     sums = np.bincount(index[known], weights=gold[known], minlength=fractions.counts.size)
-    return np.divide(sums, counts, out=np.full(counts.size, np.nan), where=counts > 0)
+    found = np.divide(sums, counts, out=np.full(counts.size, np.nan), where=counts > 0)
+    return found, proportion_error(found, counts)

@@ -1,4 +1,4 @@
-"""truemorph benchmark: a leaderboard of methods where the truth is known."""
+"""truemorph benchmark: a leaderboard of methods on data whose truth is known."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from typing import Any
 from truemorph.arguments import AtLeastOne, Names, Seed
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.plotting import axes_or_new
-from truemorph.results import Result, quantity_table
+from truemorph.plotting import CYCLE, MARKERS, axes_or_new, legend, plain_text
+from truemorph.results import Result, quantity_table, shortened, text_facts, text_table
 
-_SHOWN = ("balanced_accuracy", "log_loss", "fraction_rms_soft", "cv18_excess")
+# Scores of a summary, and how it calls them.
+_SHOWN = {
+    "balanced_accuracy": "accuracy",
+    "log_loss": "log-loss",
+    "fraction_rms_soft": "fraction rms",
+    "cv18_excess": "above floor",
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,23 +40,41 @@ class Leaderboard(Result):
     findings: tuple[Finding, ...] = ()
 
     def summary(self) -> str:
-        """Return the main scores of each world as text."""
+        """Return the main scores of a world, or the balanced accuracy in each of several, as text."""
+        worlds = list(dict.fromkeys(row["world"] for row in self.content["rows"]))
+        lines = self._scores(worlds[0]) if len(worlds) == 1 else self._accuracies(worlds)
+        return "\n".join([*lines, f"Next: open {self.out / 'leaderboard.html'}"])
+
+    def _title(self, method: str) -> str:
+        return shortened(str(self.content["titles"].get(method, method)), 40)
+
+    def _scores(self, world: str) -> list[str]:
         from truemorph.benchmark.page import cell
 
-        lines = []
-        for world in dict.fromkeys(row["world"] for row in self.content["rows"]):
-            lines.append(f"{world:38s} {'accuracy':>16s} {'log-loss':>16s} {'rms soft':>16s} {'CV18 excess':>16s}")
-            for row in (one for one in self.content["rows"] if one["world"] == world):
-                title = self.content["titles"].get(row["method"], row["method"])
-                lines.append(f"  {title:36s} " + " ".join(f"{cell(row, metric):>16s}" for metric in _SHOWN))
-        return "\n".join([*lines, f"open {self.out / 'leaderboard.html'}"])
+        rows = [[self._title(row["method"]), *(cell(row, metric) for metric in _SHOWN)] for row in self.content["rows"]]
+        return [
+            *text_table([f"{world}, vs truth", *_SHOWN.values()], rows),
+            "accuracy: balanced; fraction rms: error of the disk fraction over α; above floor: CV18",
+        ]
+
+    def _accuracies(self, worlds: list[str]) -> list[str]:
+        keys = dict(zip(worlds, "ABCDEFGHIJ", strict=False))
+        found: dict[str, dict[str, str]] = {}
+        for row in self.content["rows"]:
+            mean = row["means"].get("balanced_accuracy")
+            found.setdefault(row["method"], {})[row["world"]] = "–" if mean is None else f"{mean:.2f}"
+        rows = [[self._title(name), *(row.get(world, "–") for world in worlds)] for name, row in found.items()]
+        return [
+            *text_facts([("worlds", "; ".join(f"{key} {world}" for world, key in keys.items()))]),
+            *text_table(["balanced accuracy vs truth", *keys.values()], rows),
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of leaderboard.json."""
         return self.content
 
     def to_table(self) -> Any:
-        """Return a table of one row a world and method: mean scores over seeds."""
+        """Return a table with one row per world and method: mean scores over seeds."""
         rows = self.content["rows"]
         columns: dict[str, tuple[Any, str, str]] = {
             "world": ([row["world"] for row in rows], "", "simulated or real world"),
@@ -62,15 +86,17 @@ class Leaderboard(Result):
         return quantity_table(columns)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the balanced accuracy of each method, a colour a world; returns matplotlib axes."""
-        ax = axes_or_new(ax)
-        for world in dict.fromkeys(row["world"] for row in self.content["rows"]):
+        """Draw the balanced accuracy of each method in each world; returns matplotlib axes."""
+        ax = axes_or_new(ax, (6.4, 5))
+        for number, world in enumerate(dict.fromkeys(row["world"] for row in self.content["rows"])):
             own = [one for one in self.content["rows"] if one["world"] == world]
-            ax.plot(
-                [one["means"].get("balanced_accuracy") for one in own], [one["method"] for one in own], "o", label=world
-            )
-        ax.set(xlabel="balanced accuracy")
-        ax.legend(frameon=False, fontsize=8)
+            accuracies = [one["means"].get("balanced_accuracy") for one in own]
+            titles = [plain_text(self._title(one["method"])) for one in own]
+            color, marker = CYCLE[number % len(CYCLE)], MARKERS[number % len(MARKERS)]
+            ax.plot(accuracies, titles, marker, color=color, label=plain_text(world))
+        ax.set(xlabel="balanced accuracy vs truth")
+        ax.invert_yaxis()
+        legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
         return ax
 
 
@@ -89,7 +115,7 @@ def run_benchmark(
     jobs: AtLeastOne | None = None,
     seed: Seed = 0,
 ) -> Leaderboard:
-    """Score every way to deal with biased labels where the truth is known.
+    """Compare methods for biased labels on data whose truth is known.
 
     If interrupted, run the same command again to resume.
 
@@ -98,11 +124,11 @@ def run_benchmark(
     Parameters
     ----------
     out : path
-        Folder for leaderboard.json, .md, .html and .png, and for what an interrupted run resumes from.
+        Folder for leaderboard.json, .md, .html and .png, and for intermediate results.
     quick : bool
-        Plain and real worlds, six methods, one seed: minutes.
+        Use the plain and real worlds, six methods and one seed; takes minutes.
     catalogue_only : bool
-        Labels, votes and catalogue columns, without images: seconds.
+        Use labels, votes and catalogue columns, without images; takes seconds.
     data : path, optional
         Folder of real data; without it, only simulated worlds are used.
     worlds : sequence of str
@@ -116,11 +142,11 @@ def run_benchmark(
     test : int, optional
         Test galaxies of a simulated world.
     epochs : int, optional
-        Epochs of every network.
+        Number of epochs of every network.
     jobs : int, optional
-        Processes; default 1, and one a core for catalogue_only.
+        Number of processes; default 1, or one per core with `catalogue_only`.
     seed : int
-        First of the seeds.
+        First seed.
 
     Returns
     -------

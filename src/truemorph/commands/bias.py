@@ -1,4 +1,4 @@
-"""truemorph bias: how much class fractions drift with resolution."""
+"""truemorph bias: how much class fractions change with resolution."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 import polars as pl
 
 from truemorph.arguments import Count, Names, Rules, Seed, Table
-from truemorph.bias.metrics import BiasResult
+from truemorph.bias.metrics import COLUMNS, FLOOR, BiasResult
+from truemorph.bias.plots import plot_label_sets
 from truemorph.catalogs.catalogue import read_catalogue, rows_where
 from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
 from truemorph.io import plain, write_json
-from truemorph.plotting import axes_or_new
 from truemorph.report.label_sets import fractions_by_alpha, join_labels, label_sets
 from truemorph.report.table1 import Tree
-from truemorph.results import Result
+from truemorph.results import Result, text_facts, text_table
 from truemorph.tables import numeric_columns
 
 
@@ -57,19 +57,24 @@ class BiasMeasurement(Result):
     def summary(self) -> str:
         """Return the values and the disk fractions by α as text."""
         used = max(one.n_objects for one in self.results.values())
-        lines = [
-            f"{self.measure} of {used:,} galaxies, {2**self.depth} leaves × {self.bins} bins; alpha = {self.alpha}",
-            f"{'labels':24s} {'value':>8s} {'bootstrap':>17s} {'floor':>16s} {'excess':>8s} {'galaxies':>9s}",
-        ]
-        lines += [
-            f"{name:24s} {one.value:8.4f} {one.bootstrap_mean:8.4f} ±{one.bootstrap_std:7.4f} "
-            f"{one.floor:8.4f} ±{one.floor_std:6.4f} {one.excess:8.4f} {one.n_objects:9,d}"
-            for name, one in self.results.items()
+        cut = f"{self.bins} bins of α" if self.depth == 0 else f"{2**self.depth} leaves × {self.bins} bins of α"
+        fixed = f" at fixed {', '.join(self.intrinsic)}" if self.intrinsic else ""
+        facts = [
+            (self.measure, f"change of class fractions with α{fixed}; {used:,} galaxies in {cut}"),
+            ("floor", FLOOR),
         ]
         fractions = dict(self.fractions_by_alpha)
-        lines.append("disk fraction by alpha   " + " ".join(f"{value:7.1f}" for value in fractions.pop("alpha")))
-        lines += [f"{name:24s} " + " ".join(f"{value:7.3f}" for value in values) for name, values in fractions.items()]
-        return "\n".join(lines)
+        header = ["disk fraction at α =", *(f"{value:.1f}" for value in fractions.pop("alpha"))]
+        rows = [[name, *(f"{value:.3f}" for value in values)] for name, values in fractions.items()]
+        return "\n".join(
+            [
+                *text_facts([*facts, ("α", str(self.alpha))]),
+                "",
+                *text_table(COLUMNS, [one.cells(name) for name, one in self.results.items()]),
+                "",
+                *text_table(header, rows),
+            ]
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -89,7 +94,7 @@ class BiasMeasurement(Result):
         )
 
     def to_table(self) -> Any:
-        """Return a table of one row a label set."""
+        """Return a table with one row per label set."""
         from astropy.table import vstack
 
         table = vstack([one.to_table() for one in self.results.values()])
@@ -99,14 +104,7 @@ class BiasMeasurement(Result):
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the disk fraction of each label set against α; returns matplotlib axes."""
-        ax = axes_or_new(ax)
-        fractions = dict(self.fractions_by_alpha)
-        alpha = fractions.pop("alpha")
-        for name, values in fractions.items():
-            ax.plot(alpha, values, marker="o", ms=4, label=f"{name}, {self.measure} {self.results[name].value:.3f}")
-        ax.set(xlabel=r"resolution $\alpha$", ylabel="disk fraction", ylim=(-0.02, 1.02))
-        ax.legend(frameon=False, fontsize=8)
-        return ax
+        return plot_label_sets(self.measure, self.results, self.fractions_by_alpha, ax)
 
 
 def measure_bias(
@@ -121,7 +119,7 @@ def measure_bias(
     out: Path | None = None,
     seed: Seed = 0,
 ) -> BiasMeasurement:
-    """Measure how much class fractions drift with resolution (CV14, CV18).
+    """Measure how much class fractions change with resolution (bias metrics CV14, CV18).
 
     Every label set of the catalogue (observed labels, gold labels, a model's labels) is measured on the same galaxies
     with the same bins: CV18 if intrinsic columns are given, otherwise CV14.
@@ -137,13 +135,13 @@ def measure_bias(
     intrinsic : sequence of str
         Columns of intrinsic properties for CV18, comma-separated.
     bins : int, optional
-        Bins of α; default: as many as leave 25 galaxies in each.
+        Number of bins of α; default: as many as possible with 25 galaxies in each.
     depth : int, optional
-        Levels of the tree of intrinsic columns; default as for bins.
+        Levels of the tree of intrinsic columns; default: as many as possible with 25 galaxies in each bin.
     where : sequence of str
         Select galaxies: COLUMN=VALUE, or SQL such as "petroMag_r < 17" (repeatable).
     bootstrap : int
-        Resamples for the error.
+        Number of bootstrap resamples for the error.
     out : path, optional
         Write the result here (.json).
     seed : int
@@ -165,7 +163,7 @@ def measure_bias(
     >>> labels = (rng.random(2000) < 0.7 * (1 - np.exp(-(alpha**2) / 200))).astype(int)
     >>> catalogue = {"object_id": np.arange(2000), "label": labels, "alpha": alpha, "split": ["train"] * 2000}
     >>> measured = measure_bias(pl.DataFrame(catalogue), bootstrap=0)
-    >>> measured.measure, bool(measured.results["crowd labels"].excess > 0.1)
+    >>> measured.measure, bool(measured.results["observed labels"].excess > 0.1)
     ('CV14', True)
     """
     table = read_catalogue(catalogue)
@@ -197,7 +195,7 @@ def measure_bias(
 
 
 def _findings(results: dict[str, BiasResult], intrinsic: Names, columns: np.ndarray | None) -> tuple[Finding, ...]:
-    """Findings of all label sets, each once: with the name of the label set where it does not concern all."""
+    """Return the findings of all label sets, each once, with the name of the label set unless all share it."""
     missing: tuple[Finding, ...] = ()
     if columns is not None and not np.isfinite(columns).all():
         counts = zip(intrinsic, (~np.isfinite(columns)).sum(axis=0), strict=True)

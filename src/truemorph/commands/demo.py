@@ -256,7 +256,7 @@ def run_demo(
         models = {name: _score(frame, depth, bins, seed) for name, frame in held_out.items()}
         references = {
             name: _score(held_out["naive"].with_columns(model_label=pl.col(column)), depth, bins, seed)["cv18"]
-            for name, column in (("crowd", "label"), ("truth", "gold"))
+            for name, column in (("observed", "label"), ("truth", "gold"))
         }
         summary: dict[str, Any] = {
             "models": models,

@@ -1,4 +1,4 @@
-"""truemorph explain: what classifiers look at."""
+"""truemorph explain: the pixels that classifiers use."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def explain_classifier(
     device: str = "auto",
     seed: Seed = 0,
 ) -> ExplainResult:
-    """Show what classifiers look at: Grad-CAM maps, their radial profiles, and differences between models.
+    """Map the pixels that classifiers use: Grad-CAM maps, radial profiles, differences between models.
 
     Example: truemorph explain naive debiased --catalogue cat.parquet --out explained
 
@@ -57,11 +57,12 @@ def explain_classifier(
     layer : str, optional
         Layer of the backbone; default the deepest with maps of 7×7 cells or more.
     rows : str
-        Explain test galaxies; or all, each by the members that did not see its label.
+        Explain test galaxies, or all, each with the members that were not trained on its label.
     galaxies : int
-        Most galaxies to explain, drawn at random; 0 for all.
+        Largest number of galaxies to explain, drawn at random; 0 for all.
     align : bool
-        Also average maps after turning galaxies to one position angle, and scaling them where radii are known.
+        Also average maps after rotating galaxies to the same position angle, and scaling them to the same radius if
+        radii are known.
     angle_column : str, optional
         Column of position angles, degrees north through east; default: measured on the images.
     radius_column : str, optional
@@ -69,11 +70,11 @@ def explain_classifier(
     field : str, optional
         Width of an image file in arcsec: a number or a column.
     rings : int
-        Rings of a radial profile.
+        Number of rings of a radial profile.
     bootstrap : int
-        Resamples for the errors of differences.
+        Number of bootstrap resamples for the errors of differences.
     draws : int
-        Networks with random weights that the maps are compared with; 0 for none.
+        Number of networks with random weights to compare the maps with; 0 for none.
     device : str
         Where networks run: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
     seed : int
@@ -98,7 +99,7 @@ def explain_classifier(
     if not models:
         raise InputError("give one model folder or more, such as: truemorph explain model --catalogue cat.parquet")
     if draws == 1:
-        raise InputError("draws is 0, for no check of the maps, or two networks of random weights at least; got 1")
+        raise InputError("`draws` is 0 (no check of the maps) or at least 2; got 1")
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; name a folder (`out`)")

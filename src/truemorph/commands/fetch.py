@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from truemorph.archives.fetch import ARCHIVES, fetch, options_of
-from truemorph.archives.provenance import Fetched
+from truemorph.archives.provenance import PROVENANCE, Fetched
 from truemorph.arguments import Names, Table
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
-from truemorph.results import Result
+from truemorph.results import Result, text_facts, text_table
 
 Archive = Literal["gz2", "sdss", "simard", "hst"]
+# Tables that prepare joins to votes.
+_JOINED = {"sdss": "photometry.parquet", "simard": "table3.parquet"}
 
 
 @dataclass(frozen=True, repr=False)
 class FetchResult(Result):
-    """What was fetched, archive by archive.
+    """Content of the folders after a fetch, by archive.
 
     Attributes
     ----------
@@ -31,8 +34,26 @@ class FetchResult(Result):
     findings: tuple[Finding, ...]
 
     def summary(self) -> str:
-        """Return counts, licences and citations as text."""
-        return "\n".join(one.summary() for one in self.archives)
+        """Return counts, licences and what to do next as text."""
+        rows = [[one.archive, what, f"{count:,}"] for one in self.archives for what, count in one.counts.items()]
+        credit = [
+            (
+                one.archive,
+                f"licence: {'; '.join(dict.fromkeys(source.licence for source in one.sources))}. Cite: {_cited(one)}",
+            )
+            for one in self.archives
+        ]
+        return "\n".join(
+            [*text_table(["archive", "content", "number"], rows, left=(0, 1)), *text_facts(credit), self._next()]
+        )
+
+    def _next(self) -> str:
+        folders = {one.archive: one.folder for one in self.archives}
+        if list(folders) == ["hst"]:
+            return f"Next: truemorph report MODEL --better {folders['hst']}"
+        joins = [f" --join {folders[name] / file}" for name, file in _JOINED.items() if name in folders]
+        votes = folders["gz2"] / "zoo2MainSpecz.csv.gz" if "gz2" in folders else "VOTES"
+        return f"Next: truemorph prepare {votes}{''.join(joins)} --out cat.parquet"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON: of one archive, or of several under "archives"."""
@@ -40,10 +61,17 @@ class FetchResult(Result):
         return found[0] if len(found) == 1 else {"archives": found}
 
     def to_table(self) -> Any:
-        """Return a table of one row an address, with licence and citation."""
+        """Return a table with one row per address, with licence and citation."""
         from astropy.table import vstack
 
         return vstack([one.to_table() for one in self.archives])
+
+
+def _cited(one: Fetched) -> str:
+    """Return the citations of an archive, each once, without bibcodes and DOIs, and where these are."""
+    works = [work for source in one.sources for work in source.citation.split("; ")]
+    short = dict.fromkeys(re.sub(r" \(.*?\)", "", work) for work in works)
+    return f"{'; '.join(short)} (in full: {one.folder / PROVENANCE})"
 
 
 def fetch_archive(
@@ -61,7 +89,7 @@ def fetch_archive(
     rate: float | None = None,
     offline: bool = False,
 ) -> FetchResult:
-    """Fetch tables and images of public archives, checked, with their origin recorded.
+    """Download tables and images from public archives, with checksums and provenance.
 
     If interrupted, run the same command again to resume.
 
@@ -70,7 +98,7 @@ def fetch_archive(
     Parameters
     ----------
     archives : {"gz2", "sdss", "simard", "hst"}
-        What to fetch; one or more.
+        Archives to download; one or more.
     out : path, optional
         Folder; default data/ARCHIVE. For several archives, the folder in which each gets its own.
     no_images : bool
@@ -90,11 +118,11 @@ def fetch_archive(
     pixels : int, optional
         hst: pixels on a side; default 424.
     addresses : path, optional
-        TOML file of addresses that replace the packaged ones.
+        TOML file of addresses that replace the built-in ones.
     rate : float, optional
-        Most requests a second; default what the archive allows.
+        Largest number of requests per second; default: the limit of the archive.
     offline : bool
-        Make no request: use the files that are there, or report what is missing.
+        Use local files only, and report what is missing.
 
     Returns
     -------
@@ -137,9 +165,9 @@ def fetch_archive(
 
 
 def _check_options(archives: Sequence[str], options: dict[str, Any]) -> None:
-    """Refuse options that none of the archives has."""
+    """Raise an error for options of other archives."""
     for name in options:
         if not any(name in options_of(archive) for archive in archives):
             of = next(archive for archive in ARCHIVES if name in options_of(archive))
             shown = "no_images" if name == "images" else name
-            raise InputError(f"`{shown}` is an option of fetch {of}; fetch {' '.join(archives)} has no use for it")
+            raise InputError(f"`{shown}` is an option of fetch {of}, not of fetch {' '.join(archives)}")

@@ -29,7 +29,7 @@ def label_galaxies(
     *,
     transition: BiasCurve | None = None,
     curve: KnownCurve = _UNKNOWN,
-    crowd: Path | None = None,
+    observed: Path | None = None,
     id: str | None = None,
     image_column: str | None = None,
     images: Path | None = None,
@@ -42,9 +42,9 @@ def label_galaxies(
     shard: Shard = (1, 1),
     max_bad: float = MAXIMUM_BAD_SHARE,
 ) -> LabelReport:
-    """Label galaxies with a model: class probabilities and, where there are observed labels, posteriors.
+    """Label galaxies with a model: class probabilities, and posteriors where there are observed labels.
 
-    If interrupted, run the same command again to resume. Several processes with the same command share the work.
+    If interrupted, run the same command again to resume. Several processes that run the same command share the work.
 
     Example: truemorph label model cat.parquet --out labels.parquet
 
@@ -61,8 +61,8 @@ def label_galaxies(
         T(α) for the posterior; default the model's. A model trained without one gives no posterior. If it depends on
         columns beside α, they are read from the catalogue.
     curve : KnownCurve
-        A T(α) that is known, in place of a fit.
-    crowd : path, optional
+        A known T(α), instead of a fit.
+    observed : path, optional
         Prepared catalogue with observed labels of these galaxies, joined by id.
     id : str, optional
         Column of object ids.
@@ -73,7 +73,7 @@ def label_galaxies(
     copy : sequence of str
         Columns to copy to the labels, comma-separated.
     engine : str
-        What runs networks; ray uses all machines of a Ray cluster.
+        Software that runs the networks; ray uses all machines of a Ray cluster.
     precision : str
         auto uses bf16 where the hardware has it; int8 needs openvino.
     device : str
@@ -96,7 +96,7 @@ def label_galaxies(
     -----
     Columns: `object_id`, copied ones, `p_smooth`, `p_disk` (p(y | x)), `p_spread` (standard deviation of p over
     members), `label` (argmax), `relation` ("new", "out_of_fold", "early_stopping", "in_sample"); where there are
-    observed labels `crowd_label`, `alpha`, `split`, `posterior_smooth`, `posterior_disk` (p(y | x, ỹ, α)),
+    observed labels `observed_label`, `alpha`, `split`, `posterior_smooth`, `posterior_disk` (p(y | x, ỹ, α)),
     `posterior_label`, `label_quality` (posterior probability that the observed label is right); and `model_hash`. The
     posterior is null for galaxies whose label the model has seen (`relation` "in_sample"), or that lack a column that
     T depends on. Every column has a
@@ -132,7 +132,7 @@ def label_galaxies(
         source,
         out,
         transition=known if transition is None else transition_described(transition),
-        crowd=crowd,
+        crowd=observed,
         id_column=id,
         image_column=image_column,
         images=images,

@@ -51,9 +51,9 @@ def prepare_catalogue(
     dry_run: bool = False,
     seed: Seed = 0,
 ) -> Preparation | Configuration:
-    """Turn a table of votes into a catalogue: labels, α, splits, and an account of every row.
+    """Make a catalogue of labels, α and splits from a table of votes.
 
-    Wherever a column is named, an SQL expression over columns may stand instead.
+    Wherever a column is named, an SQL expression over columns can be given instead.
 
     Example: truemorph prepare gz2.fits --radius petroRad_r --psf-fwhm psfWidth_r --images jpegs --out cat.parquet
 
@@ -67,7 +67,7 @@ def prepare_catalogue(
         gz2, gz2-debiased, gz-challenge, desi, gz-decals, gz-hubble, candels, truemorph or paper; default: recognised by
         the columns.
     mapping : path, Mapping or dict, optional
-        Instead of a preset, a TOML file that describes the table.
+        TOML file that describes the table, instead of a preset.
     join : sequence of str, path, table or Join
         Tables to add by object id, FILE or FILE=COLUMN (repeatable).
     match : sequence of str, path, table or Join
@@ -83,7 +83,7 @@ def prepare_catalogue(
     artifact : str, optional
         Column of votes for star or artifact.
     label : str, optional
-        Instead of votes, column of labels 0 (smooth) and 1 (disk).
+        Column of labels 0 (smooth) and 1 (disk), instead of votes.
     radius : str, optional
         Column of Petrosian radii, arcsec.
     psf_fwhm : str, float or quantity, optional
@@ -97,7 +97,7 @@ def prepare_catalogue(
     where : sequence of str
         Select galaxies: COLUMN=VALUE, or SQL such as "petroMag_r < 17" (repeatable).
     keep : sequence of str
-        The same, each with its own line in the account of rows (repeatable).
+        As for where, but each rule is counted separately in the summary (repeatable).
     cosmology : str or astropy.cosmology.FLRW, optional
         For radii in kpc and absolute magnitudes; default WMAP9.
     sample : str or (int, int), optional
@@ -108,7 +108,7 @@ def prepare_catalogue(
     gold : str, optional
         Gold labels: a column of 0 and 1, or a rule such as "t_type>=-3". The rule defines what a disk is.
     dry_run : bool
-        Show how the table would be read, as TOML that can be changed and used as mapping, and stop.
+        Print how the table would be read, as TOML that can be edited and used as mapping, and stop.
     seed : int
         Random seed.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,9 +11,9 @@ from cyclopts import Group, Parameter
 
 from truemorph.config import given_settings
 from truemorph.findings import Finding, unique
-from truemorph.plotting import axes_or_new
+from truemorph.plotting import BLUE, GREY, axes_or_new, legend
 from truemorph.reproduce.options import Inputs, ReproduceOptions
-from truemorph.results import Result, quantity_table
+from truemorph.results import Result, quantity_table, text_facts, text_table
 
 if TYPE_CHECKING:
     GivenInputs = Inputs | dict[str, Any]
@@ -55,20 +56,26 @@ class Reproduction(Result):
 
     def summary(self) -> str:
         """Return the status of each stage, Table 1 beside the paper's, and the answer as text."""
-        lines = [f"{one['name']:13s} {one['status']:8s} {one['text']}".rstrip() for one in self.content["stages"]]
-        if rows := self._rows:
-            lines.append(f"{'':36s} {self.content['table1']['measure'] + ' here':>17s} {'paper':>17s}")
-            for row in rows:
-                here = "–"
-                if row["bootstrap_mean"] is not None:
-                    here = f"{row['bootstrap_mean']:.4f} ± {row['bootstrap_std']:.4f}"
-                lines.append(
-                    f"{row['letter']}) {row['labels']:33s} {here:>17s} {row['paper']:.4f} ± {row['paper_std']:.4f}"
-                )
-        lines += [self.content["answer"]] if self.content["answer"] else []
-        return "\n".join(
-            [*lines, *(f"open {one}" for key, one in self.content["files"].items() if key.endswith(".html"))]
+        stages = self.content["stages"]
+        facts = [
+            (status, ", ".join(one["name"] for one in stages if one["status"] == status and not one["text"]))
+            for status in dict.fromkeys(one["status"] for one in stages if not one["text"])
+        ]
+        lines = text_facts(
+            [*facts, *((one["status"], f"{one['name']}: {one['text']}") for one in stages if one["text"])]
         )
+        rows = []
+        for row in self._rows:
+            here = "–"
+            if row["bootstrap_mean"] is not None:
+                here = f"{row['bootstrap_mean']:.4f} ± {row['bootstrap_std']:.4f}"
+            rows.append([f"{row['letter']}) {row['labels']}", here, f"{row['paper']:.4f} ± {row['paper_std']:.4f}"])
+        if rows:
+            measure = self.content["table1"]["measure"]
+            lines += text_table(["labels", f"{measure} here", f"{measure} in the paper"], rows)
+        lines += textwrap.wrap(self.content["answer"], 100)
+        pages = [str(one) for key, one in self.content["files"].items() if key.endswith(".html")]
+        return "\n".join([*lines, *(f"Next: open {one}" for one in pages)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `reproduce.json`."""
@@ -92,11 +99,16 @@ class Reproduction(Result):
         """Draw Table 1: the bias metric here against the paper's; returns matplotlib axes."""
         ax = axes_or_new(ax)
         rows = [one for one in self._rows if one["bootstrap_mean"] is not None]
-        ax.errorbar([one["paper"] for one in rows], [one["bootstrap_mean"] for one in rows],
-                    [one["bootstrap_std"] for one in rows], [one["paper_std"] for one in rows], fmt="o")  # fmt: skip
+        x, y = ([one[name] for one in rows] for name in ("paper", "bootstrap_mean"))
+        xerr, yerr = ([one[name] for one in rows] for name in ("paper_std", "bootstrap_std"))
+        ax.errorbar(x, y, yerr, xerr, fmt="o", ms=4, color=BLUE)
+        ax.axline((0, 0), slope=1, color=GREY, lw=1, ls="--", label="as in the paper")
         for one in rows:
-            ax.annotate(one["letter"], (one["paper"], one["bootstrap_mean"]))
-        ax.set(xlabel="paper", ylabel="here")
+            at = (one["paper"], one["bootstrap_mean"])
+            ax.annotate(one["letter"], at, (5, 5), textcoords="offset points")
+        most = 1.1 * max([*x, *y], default=1.0)
+        ax.set(xlabel="CV18 in the paper", ylabel="CV18 here", xlim=(0, most), ylim=(0, most))
+        legend(ax)
         return ax
 
 
@@ -107,28 +119,28 @@ def reproduce_paper(
     options: ReproduceOptions = _DEFAULTS,
     config: Path | None = None,
     inputs: Annotated[
-        GivenInputs | None, Parameter(name="*", group=Group("Inputs (default: what fetch has left)"))
+        GivenInputs | None, Parameter(name="*", group=Group("Inputs (default: files from fetch)", sort_key=10))
     ] = None,
 ) -> Reproduction:
-    """Reproduce the paper's experiment: Table 1 beside the paper's, Figures 3 to 7, and why they may differ.
+    """Reproduce the paper's experiment: Table 1 and Figures 3 to 7, compared with the paper.
 
     Results of stages are cached: if interrupted, run the same command again to resume; a later run repeats only what
-    has changed. Stages whose data are missing are reported, with what would provide them.
+    has changed. Stages whose data are missing are reported, with how to get them.
 
     Example: truemorph reproduce --data data --fetch --scale paper --out reproduction
 
     Parameters
     ----------
     data : path
-        Folder of data, as truemorph fetch leaves it.
+        Folder of data from truemorph fetch.
     out : path
         Folder for reproduction.html, table1.json and .ecsv, figures, reproduce.json, and the stages' files.
     options : ReproduceOptions
-        How large the experiment is, and what is run.
+        Scale of the experiment, and stages to run.
     config : path, optional
-        TOML file that says which files hold what; default reproduce.toml in the folder of data.
+        TOML file that names the files; default reproduce.toml in the folder of data.
     inputs : Inputs or dict, optional
-        Which files hold what, and settings of the networks ("training").
+        Files to use, and settings of the networks ("training").
 
     Returns
     -------

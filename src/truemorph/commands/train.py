@@ -42,12 +42,16 @@ def train_classifier(
     cache: Path | None = None,
     settings: Annotated[
         Settings | None,
-        Parameter(name="*", group=Group("Settings (defaults depend on the preset: see --dry-run)"), show_default=False),
+        Parameter(
+            name="*",
+            group=Group("Settings (defaults depend on the preset: see --dry-run)", sort_key=10),
+            show_default=False,
+        ),
     ] = None,
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> TrainingResult | Configuration | None:
-    """Train a classifier through the bias curve T(α), so that it predicts the unbiased class.
+    """Train a classifier through the bias curve T(α) to predict the unbiased class.
 
     If interrupted, run the same command again to resume.
 
@@ -62,26 +66,26 @@ def train_classifier(
     transition : path, fit or dict, optional
         Fit from truemorph transition; default: T(α) is fitted to the labels here.
     curve : KnownCurve
-        A T(α) that is known, in place of a fit.
+        A known T(α), instead of a fit.
     labels : str, optional
-        Gold labels, treated as correct, to learn from in place of the observed ones: a column such as gold, or a rule
-        such as "t_type>=-3". Galaxies without one are left out.
+        Gold labels to train on, instead of the observed ones: a column such as gold, or a rule such as "t_type>=-3".
+        Galaxies without a gold label are left out.
     naive : bool, optional
         Treat the observed labels as correct.
     where : sequence of str
         Fit T(α) only to these galaxies: COLUMN=VALUE, or SQL (repeatable).
     preset : str, optional
-        Where settings come from that are not given: quick (default), paper, or dcv14 (logistic regression).
+        Settings that are not given come from this preset: quick (default), paper, or dcv14 (logistic regression).
     config : path, optional
         TOML file of settings.
     votes : str, optional
-        Learn from labels, vote fractions (soft) or vote counts.
+        Train on labels, vote fractions (soft) or vote counts.
     vote_count : int or str, optional
         Number of votes of each galaxy, or the column with it; for votes.
     intrinsic : sequence of str
         Columns of intrinsic properties for CV18 of each epoch, comma-separated.
     cache : path, optional
-        Folder to keep decoded images in, for the next run.
+        Folder that keeps decoded images for the next run.
     settings : TrainingConfig or dict, optional
         Settings of the network and its training, such as {"epochs": 30}.
     overwrite : bool
@@ -92,7 +96,7 @@ def train_classifier(
     Returns
     -------
     TrainingResult
-        With `dry_run`, the settings; None in all but the first of several processes.
+        With `dry_run`, the settings. With several processes, None in all but the first.
 
     Raises
     ------
@@ -143,7 +147,7 @@ def train_classifier(
 
 
 def _settings(settings: Any) -> dict[str, Any]:
-    """Return the given settings; what has an argument of its own is none of them."""
+    """Return the given settings; only fields of `TrainingConfig` are allowed."""
     given = given_settings(settings)
     wrong = next((name for name in given if name not in TrainingConfig.model_fields), None)
     if wrong is not None:

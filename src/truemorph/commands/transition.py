@@ -48,7 +48,7 @@ def estimate_transition(
         Write the result here (.json), with figures beside it (.png).
     family : str or subclass of FlipTransition, optional
         rayleigh (the paper's), weibull, fisk, monotone, constant, matrix, logistic; or best: the one of lowest AIC. In
-        Python also a class of your own. Default: the best of the first three with gold labels, otherwise rayleigh.
+        Python, also your own class. Default: the best of the first three with gold labels, otherwise rayleigh.
     method : str, optional
         Default: gold, conditional or likelihood, depending on what is given; binned is the paper's.
     gold : str, optional
@@ -65,15 +65,15 @@ def estimate_transition(
     bins : int
         Bins of the binned method.
     by : str, optional
-        Column in whose bins the disk fractions are given; default α.
+        Column to bin the disk fractions by; default α.
     fraction_bins : int
-        Most bins of the disk fractions.
+        Largest number of bins of the disk fractions.
     compare : bool
         Fit the other families too.
     where : sequence of str
         Select galaxies: COLUMN=VALUE, or SQL such as "petroMag_r < 17" (repeatable).
     bootstrap : int
-        Refits on resampled galaxies, to check the error.
+        Number of bootstrap resamples, to check the error.
     seed : int
         Random seed.
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 CHECKED = 32
 ANGLE, RADIUS = "explained angle", "explained radius"
 _UNITS = {PIXELS: "pix", RADII: ""}
+# Mean maps that are brighter by this factor at the edge than at the centre show the sky.
+_BRIGHT_EDGE = 1.5
 
 
 @dataclass(frozen=True, repr=False)
@@ -116,7 +118,7 @@ def write_explanations(
 
 
 def findings_of(explanations: Mapping[str, Explanation], checks: Mapping[str, Randomisation]) -> tuple[Finding, ...]:
-    """Report galaxies without maps, and maps that do not depend on the weights."""
+    """Report galaxies without maps, and maps that show the sky or do not depend on the weights."""
     findings = [
         Finding(
             "galaxies-left-out",
@@ -136,7 +138,34 @@ def findings_of(explanations: Mapping[str, Explanation], checks: Mapping[str, Ra
         for name, check in checks.items()
         if not check.passes
     ]
+    for name, one in explanations.items():
+        bright = [some.name for some in one.classes if some.galaxies and edge_contrast(some.mean.mean) > _BRIGHT_EDGE]
+        if bright:
+            findings.append(
+                Finding(
+                    "maps-at-edges",
+                    "note",
+                    f"The mean maps of {name} for {' and '.join(bright)} are brighter at the edge of the image than at "
+                    "the galaxy: the network uses the sky.",
+                    "Do not interpret these maps as structure of the galaxies; train with another crop (`crop`) and "
+                    "compare the maps.",
+                )
+            )
     return tuple(findings)
+
+
+def edge_contrast(mean: np.ndarray) -> float:
+    """Return the mean of a map in its outer eighth, relative to that within a quarter of its width from the centre.
+
+    Parameters
+    ----------
+    mean : array, shape (S, S)
+        Not negative.
+    """
+    side = (len(mean) - 1) / 2
+    y, x = np.abs(np.indices(mean.shape) - side) / side
+    edge, centre = mean[np.maximum(x, y) > 0.75], mean[np.hypot(x, y) < 0.5]
+    return float(edge.mean() / max(centre.mean(), 1e-9))
 
 
 def named_models(given: Sequence[Any]) -> dict[str, Classifier]:

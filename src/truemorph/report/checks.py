@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -13,44 +13,60 @@ from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.scores import calibration_error
 from truemorph.bias.transitions import CLASS_NAMES, DISK
 from truemorph.findings import Finding, unique
-from truemorph.report.evidence import Evidence, Model
+from truemorph.report.evidence import TRUTH, Evidence, Model
 from truemorph.report.label_sets import LabelSet
-from truemorph.report.page import in_order
+from truemorph.report.page import Light, in_order
 from truemorph.report.table1 import accuracy_gain, chance_calibration_error, fraction_gain, fractions_by
 
 # Of class fractions, which are quoted to two digits.
 _SMALL = 0.05
-_ONE_CLASS = 0.97
+# A model that calls this fraction of the galaxies one class.
+ONE_CLASS = 0.97
 # Cautions of a fit to labels alone that gold labels answer, where these are precise enough.
 _ANSWERED_BY_GOLD = ("flat-fractions-assumed", "disk-definition-unknown")
+
+# Groups of checks.
+GOLD, CURVE, MODEL, DATA = "Agreement with gold labels", "Bias curve", "Classifier", "Sample and data"
 
 # What was found, or the name of a check that passed and what it measured.
 Check = Finding | tuple[str, str]
 
 
-def checks(found: Evidence, known: Iterable[Check] = ()) -> tuple[tuple[Finding, ...], list[tuple[str, str]]]:
-    """All checks of a report.
+def lights(found: Evidence, known: Mapping[str, Iterable[Check]] | None = None) -> tuple[Light, ...]:
+    """All checks of a report, by what they are about.
 
     Parameters
     ----------
     found : Evidence
-    known : iterable of Finding or (str, str)
-        Made elsewhere, about the same page.
+    known : mapping of str to iterable of Finding or (str, str), optional
+        Checks that were made elsewhere, by the name of their group.
 
     Returns
     -------
-    findings : tuple of Finding
-        Problems first.
-    passed : list of (str, str)
-        Name and measured value of each check that found nothing.
+    tuple of Light
+        One a group: `GOLD`, `CURVE`, `MODEL`, `DATA`. No finding is in two of them.
     """
-    every: list[Check] = [*_of_gold(found), *_of_models(found), *_of_transition(found), *_of_sample(found), *known]
-    findings = unique(one for one in every if isinstance(one, Finding))
-    return tuple(in_order(findings)), [one for one in every if not isinstance(one, Finding)]
+    every: dict[str, list[Check]] = {
+        GOLD: list(_of_gold(found)),
+        CURVE: list(_of_transition(found)),
+        MODEL: list(_of_models(found)),
+        DATA: list(_of_sample(found)),
+    }
+    for name, more in (known or {}).items():
+        every[name] += more
+    out: list[Light] = []
+    seen: set[Finding] = set()
+    for name, some in every.items():
+        findings = [one for one in unique(one for one in some if isinstance(one, Finding)) if one not in seen]
+        seen.update(findings)
+        out.append(Light(name, tuple(in_order(findings)), [one for one in some if not isinstance(one, Finding)]))
+    return tuple(out)
 
 
 def gold_words(definition: str) -> str:
     """Gold labels by their definition, as part of a sentence."""
+    if definition.startswith(f"disk: {TRUTH} "):
+        return "the truth"
     return "the gold labels" if definition.startswith("column ") else f"the gold labels ({definition})"
 
 
@@ -82,8 +98,8 @@ def _fractions_against_gold(found: Evidence, model: Model, definition: str, trut
     if not rows.any():
         return
     best = model.best
-    gain, error = fraction_gain(truth.disk[rows], best.disk[rows], found.crowd.disk[rows], found.alpha[rows])
-    off, before = (found.row(one)[f"fraction_rms: {definition}"] for one in (best, found.crowd))
+    gain, error = fraction_gain(truth.disk[rows], best.disk[rows], found.observed.disk[rows], found.alpha[rows])
+    off, before = (found.row(one)[f"fraction_rms: {definition}"] for one in (best, found.observed))
     numbers = (
         f"{off:.3f}, volunteers' labels {before:.3f}, error of the difference {error:.3f} (rms over fifths of α, "
         f"against {gold_words(definition)} of {int(rows.sum()):,} galaxies)"
@@ -97,7 +113,7 @@ def _correction_against_gold(found: Evidence, definition: str, truth: LabelSet) 
     bins = min(8, int(rows.sum()) // 50)
     if found.study is None or bins < 2:
         return
-    gold, alpha, labels = truth.disk[rows], found.alpha[rows], found.crowd.labels[rows]
+    gold, alpha, labels = truth.disk[rows], found.alpha[rows], found.observed.labels[rows]
     fractions = debiased_fractions(labels, alpha, found.study.fit, bins=bins, systematic=False)
     index = np.clip(np.searchsorted(fractions.edges[1:-1], alpha, side="right"), 0, bins - 1)
     true, labelled = (np.bincount(index, one, bins) / np.bincount(index, minlength=bins) for one in (gold, labels))
@@ -144,11 +160,11 @@ def _labels_against_gold(found: Evidence, model: Model, definition: str, truth: 
     rows = truth.known & model.probabilities.known
     hard = model.best_labels
     gain, error = accuracy_gain(
-        truth.disk[rows].astype(np.int64), hard.labels[rows], found.crowd.labels[rows]
+        truth.disk[rows].astype(np.int64), hard.labels[rows], found.observed.labels[rows]
     )  # NaN without both classes
     if not np.isfinite(gain):
         return
-    own, before = (found.row(one)[f"balanced_accuracy: {definition}"] for one in (hard, found.crowd))
+    own, before = (found.row(one)[f"balanced_accuracy: {definition}"] for one in (hard, found.observed))
     what = f"Balanced accuracy of {hard.name}"
     numbers = (
         f"{own:.3f}, volunteers' labels {before:.3f}, error of the difference {error:.3f} (against "
@@ -178,7 +194,7 @@ def _of_models(found: Evidence) -> Iterator[Check]:
         yield from _left_out(found, model)
         labels = model.labels.labels[model.labels.known]
         largest = max(labels.mean(), 1 - labels.mean()) if labels.size else 0.0
-        if largest > _ONE_CLASS:
+        if largest >= ONE_CLASS:
             yield Finding(
                 "nearly-one-class",
                 "caution",
@@ -227,8 +243,11 @@ def _left_out(found: Evidence, model: Model) -> Iterator[Check]:
 
 def _predicted_labels(found: Evidence, model: Model) -> Check:
     """Whether p(disk) and T(α) together predict the volunteers' labels, beyond what chance alone gives."""
-    seen = found.seen_by_crowd(model)
-    off, (chance, scatter) = calibration_error(found.crowd.disk, seen), chance_calibration_error(seen, found.crowd.disk)
+    seen = found.predicted_labels(model)
+    off, (chance, scatter) = (
+        calibration_error(found.observed.disk, seen),
+        chance_calibration_error(seen, found.observed.disk),
+    )
     beyond = float(np.sqrt(off**2 - chance**2)) if off > chance + 2 * scatter else 0.0
     what = f"Volunteers' labels predicted by {model.name} through its T(α)"
     numbers = f"calibration error {off:.3f} (by chance {chance:.3f} ± {scatter:.3f})"
@@ -252,12 +271,12 @@ def _predicted_labels(found: Evidence, model: Model) -> Check:
 
 def _bias(found: Evidence, model: Model) -> Iterator[Check]:
     """Whether the drift with α falls, beyond its errors."""
-    rows = found.row(found.crowd), found.row(model.probabilities)
+    rows = found.row(found.observed), found.row(model.probabilities)
     if any(row["excess"] is None for row in rows):
         return
     before, after = (row["excess"] for row in rows)
     error = float(np.linalg.norm([row["bootstrap_std" if found.tree.bootstrap else "floor_std"] for row in rows]))
-    what = f"{found.tree.measure} above noise of {model.name}"
+    what = f"{found.tree.measure} of {model.name} above its floor"
     numbers = f"{after:.3f}, volunteers' labels {before:.3f}, error of the difference {error:.3f}"
     if after - before > 2 * error:
         yield Finding(
@@ -287,7 +306,7 @@ def _against_fit(found: Evidence, model: Model) -> Iterator[Check]:
     own = np.asarray(model.transition.flip_probability(model.resolution(found.alpha)))
     fitted = np.asarray(fit.transition.flip_probability(found.alpha))
     apart = float(np.mean(np.abs(own - fitted)))
-    what = f"Flip probabilities of {model.name} minus those fitted here ({fit.family}, {fit.method})"
+    what = f"T(α) of {model.name} against the one fitted here ({fit.family}, {fit.method})"
     if apart < _SMALL:
         yield what, f"{apart:.3f} (mean absolute difference)"
     else:
@@ -310,7 +329,7 @@ def _against_correction(found: Evidence, model: Model) -> Iterator[Check]:
     error = np.interp(own["mean"].to_numpy(), fractions.middles, fractions.stderr[:, DISK])
     apart = float(np.sqrt(np.nanmean((own["disk_fraction"].to_numpy() - at) ** 2)))
     noise = float(np.sqrt(np.mean(error**2 + own["stderr"].to_numpy() ** 2)))
-    what = f"Disk fractions of {model.name} minus those corrected through the T(α) fitted here"
+    what = f"Disk fractions of {model.name} against those corrected through the T(α) fitted here"
     numbers = f"{apart:.3f} (rms over bins of α; {noise:.3f} by their errors)"
     if np.sqrt(max(0.0, apart**2 - noise**2)) < _SMALL:
         yield what, numbers
@@ -358,7 +377,7 @@ def _of_transition(found: Evidence) -> Iterator[Check]:
 
 
 def _of_sample(found: Evidence) -> Iterator[Check]:
-    measured = found.bias[found.crowd.name]
+    measured = found.bias[found.observed.name]
     yield from () if measured is None else measured.findings
     if found.tree.intrinsic is None:
         yield Finding(
@@ -368,3 +387,5 @@ def _of_sample(found: Evidence) -> Iterator[Check]:
             "large galaxies, for example, are better resolved and more often disks.",
             "Give columns such as luminosity, physical size and redshift (`intrinsic`).",
         )
+    else:
+        yield "Bias measured at fixed intrinsic properties", ", ".join(found.intrinsic)

@@ -221,7 +221,7 @@ class Distributions:
     ----------
     column : str
     boundary : float, optional
-    crowd_name : str
+    observed_name : str
         Name of the original labels.
     samples : tuple of Sample
     n_galaxies, n_dropped : int
@@ -230,7 +230,7 @@ class Distributions:
 
     column: str
     boundary: float | None
-    crowd_name: str
+    observed_name: str
     samples: tuple[Sample, ...]
     n_galaxies: int
     n_dropped: int
@@ -261,12 +261,12 @@ _DISTANCES = tuple(Distance.__dataclass_fields__)
 
 def compare_distributions(
     values: np.ndarray,
-    crowd: np.ndarray,
+    observed: np.ndarray,
     label_sets: Mapping[str, np.ndarray],
     *,
     column: str = "sersic_n",
     boundary: float | None = SERSIC_BOUNDARY,
-    crowd_name: str = "crowd",
+    observed_name: str = "observed",
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> Distributions:
@@ -276,7 +276,7 @@ def compare_distributions(
     ----------
     values : array, shape (N,)
         The column; galaxies where it is not finite are left out and counted.
-    crowd : array, shape (N,)
+    observed : array, shape (N,)
         The original labels: 0 smooth, 1 disk; or p(disk), by which a galaxy weighs in both; NaN where unknown.
     label_sets : dict of array, shape (N,)
         Other labels of the same galaxies, by name.
@@ -284,7 +284,7 @@ def compare_distributions(
         Its name, for table and figure.
     boundary : float, optional
         Smooth galaxies mostly lie above it; 3 for the Sérsic index, None for columns without one.
-    crowd_name : str
+    observed_name : str
         Name of the original labels.
     bootstrap, seed : int
         As for `distance`.
@@ -304,13 +304,13 @@ def compare_distributions(
     >>> rng = np.random.default_rng(0)
     >>> truth = rng.integers(0, 2, 1000)
     >>> sersic = np.where(truth == 1, rng.lognormal(0.2, 0.3, 1000), rng.lognormal(1.3, 0.3, 1000))
-    >>> crowd = np.where(rng.random(1000) < 0.3, 0, truth)  # disks labelled smooth
-    >>> found = compare_distributions(sersic, crowd, {"debiased": truth}, bootstrap=100)
+    >>> observed = np.where(rng.random(1000) < 0.3, 0, truth)  # disks labelled smooth
+    >>> found = compare_distributions(sersic, observed, {"debiased": truth}, bootstrap=100)
     >>> found.table().select("panel", "labels", "n").rows()[:2]
-    [('smooth', 'crowd', 618), ('smooth', 'debiased', 463)]
+    [('smooth', 'observed', 618), ('smooth', 'debiased', 463)]
     """
     finite = np.isfinite(values)
-    smooth, disk = np.nan_to_num(1.0 - crowd), np.nan_to_num(1.0 * crowd)
+    smooth, disk = np.nan_to_num(1.0 - observed), np.nan_to_num(1.0 * observed)
     # Of the original labels none switched; its original disks, or smooth galaxies, are drawn for comparison.
     reference = {"smooth": smooth, "to_disk": disk, "to_smooth": smooth, "disk": disk}
     others = {}
@@ -334,13 +334,13 @@ def compare_distributions(
         present = {name: one[panel] for name, one in others.items() if one[panel][finite].sum() >= 1}
         beside = reference[panel] if reference[panel][finite].sum() >= 1 else None
         if beside is not None and (present or panel in ("smooth", "disk")):
-            add(panel, crowd_name, beside, None)
+            add(panel, observed_name, beside, None)
         for name, weight in present.items():
             far = None if beside is None else distance(values, weight, beside, bootstrap=bootstrap, seed=seed)
             add(panel, name, weight, far)
     if not samples:
         raise InputError(f"no galaxy has both a label and a finite {column}")
-    return Distributions(column, boundary, crowd_name, tuple(samples), values.size, int(values.size - finite.sum()))
+    return Distributions(column, boundary, observed_name, tuple(samples), values.size, int(values.size - finite.sum()))
 
 
 def cumulative_figure(found: Distributions, styles: Mapping[str, Style]) -> Figure:
@@ -360,7 +360,7 @@ def cumulative_figure(found: Distributions, styles: Mapping[str, Style]) -> Figu
     panels = figure.subplots(1, len(_SHOWN), sharex=True, sharey=True)
     for letter, (panel, shown), axes in zip("abc", _SHOWN.items(), panels, strict=True):
         for sample in sorted((one for one in found.samples if one.panel in shown), key=lambda one: one.panel != panel):
-            own, first = sample.labels == found.crowd_name, sample.panel == panel
+            own, first = sample.labels == found.observed_name, sample.panel == panel
             if own and not first:
                 continue
             what = sample.labels + (": its disks" if own and panel == "to_disk" else "")
@@ -426,12 +426,12 @@ def distributions(found: Evidence, options: ReportOptions) -> tuple[list[Illustr
 def _distribution(
     evidence: Evidence, values: np.ndarray, column: str, name: str, options: ReportOptions
 ) -> Illustration:
-    sets = {one.name: one.disk for one in evidence.sets if one.kind not in ("crowd", "probabilities")}
+    sets = {one.name: one.disk for one in evidence.sets if one.kind not in ("observed", "probabilities")}
     boundary = SERSIC_BOUNDARY if name == _SERSIC else None  # not of indices from pictures, which are too small
     what = "Sérsic index" if column == _SERSIC else column
     compared = compare_distributions(
-        values, evidence.crowd.disk, sets or {"labels": evidence.crowd.disk}, column=column, boundary=boundary,
-        bootstrap=_RESAMPLES, seed=options.seed,
+        values, evidence.observed.disk, sets or {"labels": evidence.observed.disk}, column=column, boundary=boundary,
+        observed_name=evidence.observed.name, bootstrap=_RESAMPLES, seed=options.seed,
     )  # fmt: skip
     places = {"smooth": "smooth", "to_disk": "smooth to disk, beside the volunteers' disks"}
     apart = "; ".join(

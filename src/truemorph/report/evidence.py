@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.diagnostics import ConfoundingCheck, confounding_check
+from truemorph.bias.fractions import debiased_fractions
 from truemorph.bias.likelihood import n_observables, posterior
 from truemorph.bias.metrics import BiasResult, LeafMap
 from truemorph.bias.study import TransitionStudy, study_transition
@@ -29,13 +31,14 @@ from truemorph.labelling.label import label_table
 from truemorph.labelling.labeller import IN_SAMPLE
 from truemorph.report.label_sets import AFTER, CHANGE, OURS, PICTURE, TRUE, LabelSet, changes
 from truemorph.report.runs import Run, read_run
-from truemorph.report.table1 import Tree, crowd_probability, fractions_by, table_one
+from truemorph.report.table1 import Tree, fractions_by, observed_probability, table_one
 from truemorph.tables import CatalogTable, numeric_columns, read_table
 
 if TYPE_CHECKING:
     from truemorph.report.writing import ReportOptions
 
-CROWD = "crowd"
+OBSERVED = "volunteers' labels"
+TRUTH = "truth"
 _ENOUGH_TO_TEST = 1000
 _UNSTATED = "column gold"
 _FEWEST = 10
@@ -160,6 +163,8 @@ class Evidence:
         By model: galaxies that would be measured, but have no label of it.
     findings : sequence of Finding
         Of reading and joining; those of the fit of T(α) are in `study`.
+    unfitted : sequence of Finding
+        Why T(α) could not be fitted.
     """
 
     catalogue: CatalogTable
@@ -174,6 +179,7 @@ class Evidence:
     everything: pl.DataFrame
     left_out: Mapping[str, int] = field(default_factory=dict)
     findings: Sequence[Finding] = ()
+    unfitted: Sequence[Finding] = ()
 
     @property
     def path(self) -> Path:
@@ -191,9 +197,9 @@ class Evidence:
         return {one.name: one.classifier for one in self.models if one.classifier is not None and one.sees_images}
 
     @cached_property
-    def crowd(self) -> LabelSet:
+    def observed(self) -> LabelSet:
         """The volunteers' labels."""
-        return LabelSet(CROWD, "crowd", self.frame["label"].to_numpy().astype(np.float64))
+        return LabelSet(OBSERVED, "observed", self.frame["label"].to_numpy().astype(np.float64))
 
     @property
     def principal(self) -> Model | None:
@@ -206,7 +212,7 @@ class Evidence:
     def sets(self) -> list[LabelSet]:
         """Every label set, in the order of tables."""
         own = [one for model in self.models for one in (model.labels, model.probabilities, model.posterior) if one]
-        return [self.crowd, *self.columns, *own, *self.truths.values()]
+        return [self.observed, *self.columns, *own, *self.truths.values()]
 
     @property
     def curves(self) -> list[LabelSet]:
@@ -233,22 +239,76 @@ class Evidence:
         """Disk fractions in fifths of α."""
         return fractions_by(self.alpha, self.curves)
 
-    def ends(self, one: LabelSet) -> tuple[float, float]:
-        """Disk fraction of the least and the best resolved fifth."""
-        found = self.by_alpha.filter(pl.col("labels") == one.name)["disk_fraction"]
-        return float(found[0]), float(found[-1])
+    @property
+    def corrector(self) -> Model | None:
+        """The model whose disk fractions are the corrected ones: the principal one, unless it is naive."""
+        return None if self.principal is None or self.principal.naive else self.principal
+
+    @property
+    def simulated(self) -> bool:
+        """Whether gold labels are the truth, because the galaxies are simulated."""
+        return any(one.name == TRUTH for one in self.truths.values())
+
+    @property
+    def gold_name(self) -> str:
+        """What gold labels are called: the truth, where galaxies are simulated."""
+        return TRUTH if self.simulated else "gold labels"
+
+    @cached_property
+    def correction(self) -> pl.DataFrame:
+        """Disk fractions in fifths of α: what the headline, its figure and its table show.
+
+        `low`, `high`, `mean` (α), `galaxies`; `labelled`, `labelled_stderr`; `corrected`, `stderr`, `lowest`, `highest`
+        by the principal model, or else through the fitted T(α), null if there is neither; `gold`, `gold_stderr` by the
+        first definition of a disk. The range spans the errors of the model and everything that the fit's range spans.
+        """
+        labels, alpha = self.observed.labels, self.alpha
+        table = fractions_by(alpha, [self.observed]).select(
+            "low", "high", "mean", "galaxies", labelled="disk_fraction", labelled_stderr="stderr"
+        )
+        value = error = low = high = gold = gold_error = np.full(table.height, np.nan)
+        if self.study is not None and self.study.fit.alpha.ndim == 1:
+            through = debiased_fractions(labels, alpha, self.study.fit, bins=table.height)
+            value, error, low, high = (
+                one[:, DISK] for one in (through.fractions, through.stderr, through.low, through.high)
+            )
+        if self.corrector is not None:
+            own = fractions_by(alpha, [self.corrector.best])
+            value, error = own["disk_fraction"].to_numpy(), own["stderr"].to_numpy()
+            low, high = np.fmin(low, value - 1.96 * error), np.fmax(high, value + 1.96 * error)
+        for truth in list(self.truths.values())[:1]:
+            if truth.known.all():
+                gold, gold_error = fractions_by(alpha, [truth])["disk_fraction"].to_numpy(), np.zeros(table.height)
+                continue
+            with suppress(InputError):  # too few of them
+                by_gold = debiased_fractions(labels, alpha, gold=truth.labels, bins=table.height)
+                gold, gold_error = by_gold.fractions[:, DISK], by_gold.stderr[:, DISK]
+        columns = {"corrected": value, "stderr": error, "lowest": low.clip(0, 1), "highest": high.clip(0, 1)}
+        columns |= {"gold": gold, "gold_stderr": gold_error}
+        return table.with_columns(pl.Series(name, one).fill_nan(None) for name, one in columns.items())
+
+    @property
+    def range_spans(self) -> str:
+        """What the range of the corrected disk fractions spans, in words."""
+        parts = [] if self.corrector is None else [f"the error of {self.corrector.name}"]
+        if self.study is not None:
+            spans = "trends of the true fraction with α" if self.study.fit.drift is not None else "families of T(α)"
+            parts.append(f"the volunteers' labels corrected through T(α) with its error, over {spans}")
+        return " and ".join(parts)
 
     @cached_property
     def leaves(self) -> dict[str, LeafMap]:
         """Drift in each intrinsic leaf; empty without intrinsic columns."""
         if self.tree.intrinsic is None or self.tree.depth == 0:
             return {}
-        found = {one.name: self.tree.leaves(one) for one in self.curves}
+        best = [] if self.principal is None else [self.principal.best]
+        sets = [self.observed, *best, *list(self.truths.values())[:1]]
+        found = {one.name: self.tree.leaves(one) for one in sets}
         return {name: one for name, one in found.items() if one is not None}
 
-    def seen_by_crowd(self, model: Model) -> np.ndarray:
+    def predicted_labels(self, model: Model) -> np.ndarray:
         """p(labelled disk | x, α) of a model, shape (N,): what can be compared with labels without any gold label."""
-        return crowd_probability(model.probabilities.disk, model.resolution(self.alpha), model.transition)
+        return observed_probability(model.probabilities.disk, model.resolution(self.alpha), model.transition)
 
     @cached_property
     def confounding(self) -> dict[str, ConfoundingCheck]:
@@ -258,7 +318,7 @@ class Evidence:
             counts = np.bincount(truth.labels[truth.known], minlength=2)
             if counts.min() >= _FEWEST_OF_A_CLASS:
                 try:
-                    out[definition] = confounding_check(self.crowd.labels, self.alpha, gold=truth.labels)
+                    out[definition] = confounding_check(self.observed.labels, self.alpha, gold=truth.labels)
                 except InputError:  # one α for all, say
                     continue
         return out
@@ -270,7 +330,7 @@ class Evidence:
         for definition, truth in self.truths.items():
             disks = truth.labels == DISK
             if disks.sum() >= _FEWEST_OF_A_CLASS:
-                smooth = LabelSet("", "crowd", (self.crowd.labels[disks] == SMOOTH).astype(np.float64))
+                smooth = LabelSet("", "observed", (self.observed.labels[disks] == SMOOTH).astype(np.float64))
                 found = fractions_by(self.alpha[disks], [smooth], min(12, int(disks.sum()) // _FEWEST_OF_A_CLASS))
                 out[definition] = found.select(
                     "low", "high", "mean", "galaxies", pl.col("disk_fraction").alias("share"), "stderr"
@@ -311,7 +371,7 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
         raise InputError(
             f"{options.better}: no such folder of better images (files named <object id>.jpg, .png or .fits)"
         )
-    every = [CROWD, "truth", *names, *(one.name for one in columns)]
+    every = [OBSERVED, "truth", *names, *(one.name for one in columns)]
     twice = next((name for name in every if every.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{twice!r} names two things in this report; rename a run's folder, or what `also` calls it")
@@ -358,7 +418,8 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
         which=which,
         everything=frame,
         left_out=left_out,
-        findings=findings + unfitted,
+        findings=findings,
+        unfitted=unfitted,
     )
     return replace(evidence, everything=_with_changes(evidence, truths))
 
@@ -493,7 +554,9 @@ def _truths(
                 )
             )
             continue
-        name = "gold labels" if definition == _UNSTATED else f"gold labels, {definition}"
+        # Simulations keep the true class in a column of this name.
+        simulated = definition.startswith(f"disk: {TRUTH} ")
+        name = TRUTH if simulated else "gold labels" if definition == _UNSTATED else f"gold labels, {definition}"
         out[definition] = LabelSet(name, "truth", np.where(classes < 0, np.nan, classes).astype(np.float64))
     return out, findings
 

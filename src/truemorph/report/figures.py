@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from truemorph.bias.plots import binned_share, plot_families, plot_fit
 from truemorph.bias.scores import calibration_error
 from truemorph.bias.study import TransitionStudy
-from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
-from truemorph.plotting import plain_text
-from truemorph.report.evidence import Evidence, Model
-from truemorph.report.label_sets import LabelSet
+from truemorph.catalogs.columns import NAMED
+from truemorph.plotting import BLUE, plain_text
+from truemorph.report.evidence import Evidence
 from truemorph.report.page import Illustration
-from truemorph.report.table1 import confusion_by, fractions_by, reliability
+from truemorph.report.table1 import drift_by, fractions_by, reliability
 
-ALPHA = r"resolution $\alpha = R_\mathrm{petro}/\sigma_\mathrm{PSF}$"
-_POINTS = 12
+# Inches: what fits half of a page of 1,300 pixels, and a phone.
+_PANEL = (4.6, 3.5)
 
 
 class Style(TypedDict):
@@ -34,11 +32,11 @@ class Style(TypedDict):
 # Colours that stay apart in print and for most colour-blind readers (Okabe & Ito), with markers beside.
 STYLE: dict[str, Style] = {
     "truth": {"color": "#000000", "marker": "o", "ls": "-"},
-    "crowd": {"color": "#8a8a8a", "marker": "s", "ls": "--"},
+    "observed": {"color": "#8a8a8a", "marker": "s", "ls": "--"},
     "naive": {"color": "#D55E00", "marker": "^", "ls": "-"},
-    "debiased": {"color": "#0072B2", "marker": "D", "ls": "-"},
+    "debiased": {"color": BLUE, "marker": "D", "ls": "-"},
 }
-_COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442")
+_COLOURS = (BLUE, "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442")
 _MARKERS = "DPX*<>"
 _LINES = {"probabilities": "-", "labels": "-", "posterior": ":", "column": "-."}
 
@@ -54,8 +52,8 @@ def styles_of(found: Evidence) -> dict[str, Style]:
     golds = list(found.truths.values())
     for one in found.sets:
         owner = one.model or one.name
-        if one.kind == "crowd":
-            styles[one.name] = STYLE["crowd"]
+        if one.kind == "observed":
+            styles[one.name] = STYLE["observed"]
         elif one.kind == "truth":
             number = [gold.name for gold in golds].index(one.name) % 4
             styles[one.name] = {**STYLE["truth"], "marker": "ov^s"[number], "ls": ("-", "--", ":", "-.")[number]}
@@ -68,258 +66,284 @@ def styles_of(found: Evidence) -> dict[str, Style]:
     return styles | {model.name: styles[model.probabilities.name] for model in found.models}
 
 
-def illustrations(found: Evidence) -> list[Illustration]:
-    """The bias pictures of a report."""
-    styles = styles_of(found)
-    every = [_fractions(found, styles)]
-    if found.study is not None:
-        every.append(_flips(found, found.study, styles))
-    if found.leaves:
-        every.append(_leaves(found))
-    if found.models:
-        every += [_reliability(found, styles), _confusion(found)]
-    return every
+def in_words(columns: Sequence[str]) -> str:
+    """What columns are, in words; a column of the user's own by its name."""
+    return ", ".join(NAMED[one].description if one in NAMED else one for one in columns)
 
 
-def _numbers(values: pl.Series) -> str:
+def axis_label(found: Evidence, column: str) -> str:
+    """What a column is, in words, with its unit."""
+    if column == "alpha":
+        width = r"\sigma_\mathrm{PSF}" if found.catalogue.metadata.get("alpha_psf") != "fwhm" else r"\mathrm{FWHM}"
+        return rf"resolution $\alpha = R_\mathrm{{petro}} / {width}$"
+    unit = found.catalogue.units.get(column)
+    return plain_text(in_words([column])) + (f" [{unit}]" if unit else "")
+
+
+def _numbers(values: Iterable[float | None]) -> str:
     return ", ".join("unknown" if value is None or np.isnan(value) else f"{value:.2f}" for value in values)
 
 
-def _fractions(found: Evidence, styles: Mapping[str, Style]) -> Illustration:
-    """Disk fraction of label sets against α and intrinsic columns, one panel a column."""
-    tables = {"alpha": found.by_alpha}
-    for name in found.intrinsic:
-        tables[name] = fractions_by(found.frame[name].cast(pl.Float64).to_numpy(), found.curves)
-    data = pl.concat([table.select(pl.lit(name).alias("column"), pl.all()) for name, table in tables.items()])
-    across = min(len(tables), 2)
-    lines = -(-len(tables) // across)
-    figure = Figure(figsize=(max(5.2 * across, 8.4), 3.5 * lines + 0.5), layout="constrained")
-    panels = figure.subplots(lines, across, squeeze=False, sharey=True).ravel()
-    for axes, (column, table) in zip(panels, tables.items(), strict=False):
-        for name in table["labels"].unique(maintain_order=True):
-            part, style = table.filter(pl.col("labels") == name), styles[name]
-            axes.errorbar(
-                part["mean"], part["disk_fraction"], part["stderr"], label=plain_text(name), ms=4.5, lw=1.3, **style
-            )
-        axes.set(xlabel=ALPHA if column == "alpha" else plain_text(column), ylim=(0, 1))
-    caption = f"Disk fraction of {found.which} in five equal-count bins of resolution"
-    caption += f", and of {', '.join(found.intrinsic)}" if found.intrinsic else ""
-    caption += ". Errors: binomial."
-    if found.study is not None and found.study.fractions.by == "alpha":
-        one = found.study.fractions
-        low, high = one.low[:, DISK], one.high[:, DISK]
-        panels[0].fill_between(one.middles, low, high, color="#E69F00", alpha=0.25, lw=0, label="corrected through T")
-        caption += " Orange: the volunteers' labels corrected through the fitted T(α), range over families, estimators"
-        caption += " and θ ± σ."
-        corrected = {
-            "column": "alpha", "labels": "crowd labels inverted through T", "bin": np.arange(one.counts.size) + 1,
-            "low": one.edges[:-1], "high": one.edges[1:], "mean": one.middles, "galaxies": one.counts,
-            "disk_fraction": one.fractions[:, DISK], "stderr": one.stderr[:, DISK], "lowest": low, "highest": high,
-        }  # fmt: skip
-        data = pl.concat([data, pl.DataFrame(corrected)], how="diagonal_relaxed")
-    for axes in panels[: len(tables) : across]:
-        axes.set_ylabel("disk fraction")
-    for axes in panels[len(tables) :]:
-        axes.set_axis_off()
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, frameon=False, ncols=min(3, len(names)), loc="outside upper center", fontsize=9)
-    by_alpha = {one.name: found.by_alpha.filter(pl.col("labels") == one.name)["disk_fraction"] for one in found.curves}
-    text = "; ".join(f"{name}: {_numbers(values)}" for name, values in by_alpha.items())
-    return Illustration("fractions", figure, f"Disk fraction in five bins of resolution. {text}", caption, data)
+def draw_fractions(axes: Any, found: Evidence) -> None:
+    """Disk fraction against α: the volunteers', corrected with its range, and by gold labels."""
+    table, styles = found.correction, styles_of(found)
+    x = table["mean"]
+    model = found.corrector
+    colour = BLUE if model is None else styles[model.name]["color"]
+    if table["corrected"].is_not_null().all():
+        axes.fill_between(x, table["lowest"], table["highest"], color=colour, alpha=0.18, lw=0, label="range")
+        axes.errorbar(x, table["corrected"], table["stderr"], color=colour, marker="D", ms=5, lw=2, label="corrected")
+    naive = [other.name for other in found.models if other.naive]
+    for one in [*found.columns, *(other.probabilities for other in found.models if other is not model)]:
+        part = found.by_alpha.filter(pl.col("labels") == one.name)
+        name = plain_text(
+            one.name if not one.model else f"{one.model} (no correction)" if one.model in naive else one.model
+        )
+        axes.plot(part["mean"], part["disk_fraction"], ms=4, lw=1, label=name, **styles[one.name])
+    axes.errorbar(x, table["labelled"], table["labelled_stderr"], ms=5, lw=1.5, label="volunteers", **STYLE["observed"])
+    if table["gold"].is_not_null().all():
+        axes.errorbar(x, table["gold"], table["gold_stderr"], ms=5, lw=1.2, label=found.gold_name, **STYLE["truth"])
+    axes.set(xlabel=axis_label(found, "alpha"), ylabel="disk fraction", ylim=(0, 1.02))
 
 
-def _flips(found: Evidence, study: TransitionStudy, styles: Mapping[str, Style]) -> Illustration:
-    """What the labels say about T(α), and the T(α) that models were trained through."""
-    fit, through = study.fit, {model.name: model for model in found.models if not model.naive}
+def _legend_above(figure: Figure, axes: Any, columns: int = 2) -> None:
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles, names, frameon=False, ncols=min(columns, len(names)), loc="outside upper center", fontsize=9)
+
+
+def fractions(found: Evidence) -> Illustration:
+    """Figure 1: disk fraction against α."""
+    table = found.correction
+    figure = Figure(figsize=(5.2, 3.9), layout="constrained")
+    axes = figure.subplots()
+    draw_fractions(axes, found)
+    _legend_above(figure, axes)
+    sets = {"volunteers": "labelled", "corrected": "corrected", found.gold_name: "gold"}
+    text = "; ".join(f"{name}: {_numbers(table[column])}" for name, column in sets.items() if table[column].count())
+    caption = f"Disk fraction of {found.which} in fifths of α. Errors are statistical."
+    if table["corrected"].count():
+        caption += f" Range: {found.range_spans}."
+    return Illustration("fractions", figure, f"Disk fraction in fifths of resolution. {text}.", caption, table)
+
+
+def bias_curve(found: Evidence, study: TransitionStudy) -> Illustration:
+    """T(α): the fitted family bold, the others as a band, gold disks as points, and the curves of models."""
+    fit, styles = study.fit, styles_of(found)
     alpha = fit.alpha if fit.alpha.ndim == 1 else fit.alpha[:, 0]
-    figure = Figure(figsize=(10.4, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    if study.families is None:
-        plot_fit(fit, left, _POINTS)
-    else:
-        plot_families(study.families, left)
-    left.set_title("fit to the labels", fontsize=10)
     grid = np.linspace(0, float(np.quantile(alpha, 0.99)), 200)
-    for name, model in through.items():
-        flips = model.transition.flip_probability(model.resolution(grid))
-        right.plot(grid, flips, lw=1.6, color=styles[name]["color"], label=plain_text(name))
+    fits = {fit.family: fit} if study.families is None else study.families.fits
+    curves = {name: np.asarray(one.transition.flip_probability(grid), np.float64) for name, one in fits.items()}
+    figure = Figure(figsize=(6, 3.9), layout="constrained")
+    axes = figure.subplots()
+    if len(curves) > 1:
+        every = np.array(list(curves.values()))
+        axes.fill_between(
+            grid, every.min(axis=0), every.max(axis=0), color="0.5", alpha=0.3, lw=0, label="other families"
+        )
+    axes.plot(grid, curves[fit.family], color="#000000", lw=2.2, label=f"{fit.family}, fitted to these labels")
+    trained = {
+        model.name: np.asarray(model.transition.flip_probability(model.resolution(grid)), np.float64)
+        for model in found.models
+        if not model.naive
+    }
+    for name, curve in trained.items():
+        axes.plot(
+            grid, curve, lw=1.5, ls="--", color=styles[name]["color"], label=f"{plain_text(name)}, trained through"
+        )
     for number, (definition, table) in enumerate(found.flipped.items()):
-        right.errorbar(
-            table["mean"], table["share"], table["stderr"], fmt="ov^s"[number % 4], ms=4.5,
-            mfc="none" if number else None, color=STYLE["truth"]["color"],
-            label=f"gold disks labelled smooth ({plain_text(definition)})",
+        axes.errorbar(
+            table["mean"], table["share"], table["stderr"], fmt="ov^s"[number % 4], ms=5, color="#D55E00",
+            mfc="none" if number else None, label=f"{plain_text(found.truths[definition].name)}: disks labelled smooth",
         )  # fmt: skip
-    right.set(xlabel=ALPHA, ylabel="p(labelled smooth | disk)", ylim=(-0.02, 1.02), xlim=(0, grid[-1]))
-    right.set_title("flip probability that models were trained through", fontsize=10)
-    if through or found.flipped:
-        right.legend(frameon=False, fontsize=8)
+    axes.set(xlabel=axis_label(found, "alpha"), ylabel="probability that a disk\nis labelled smooth")
+    axes.set(ylim=(-0.02, 1.02), xlim=(0, grid[-1]))
+    axes.legend(frameon=False, fontsize=8)
     parameters = ", ".join(
         f"{name} {value:.2f} ± {fit.stderr[name]:.2f}" for name, value in fit.values.items() if name in fit.stderr
     )
-    what = f"{fit.family}: {parameters or 'no parameters'}"
+    what = f"{fit.family} family, {parameters or 'no parameters'}"
+    counted = {
+        f"gold disks labelled smooth, {name}": table.select(pl.col("mean").alias("alpha"), "share", "stderr")
+        for name, table in found.flipped.items()
+    }
+    drawn = {f"fitted, {name}": curve for name, curve in curves.items()}
+    drawn |= {f"{name}, trained through": curve for name, curve in trained.items()}
+    counted |= {name: pl.DataFrame({"alpha": grid, "share": curve}) for name, curve in drawn.items()}
     return Illustration(
-        "flips",
+        "bias_curve",
         figure,
-        f"How often a disk is labelled smooth, against resolution. {what}.",
-        f"Left: labels and the flip probabilities fitted to them ({what}; method {fit.method}). "
-        "Right: T(α) that models were trained through."
-        + (" Points on the right: galaxies with gold labels." if found.flipped else ""),
-        _flip_data(found, study, through, alpha),
+        f"Probability that volunteers label a disk smooth, against resolution. {what}.",
+        f"The bias curve T(α): how often volunteers label a disk smooth ({what}; fitted by the {fit.method} method)."
+        + (" Grey: the other families fitted to the same labels." if len(curves) > 1 else "")
+        + (" Points: galaxies with gold labels, which the fit does not use." if found.flipped else ""),
+        pl.concat([one.select(pl.lit(name).alias("what"), pl.all()) for name, one in counted.items()], how="diagonal"),
     )
 
 
-def _flip_data(
-    found: Evidence, study: TransitionStudy, through: Mapping[str, Model], alpha: np.ndarray
-) -> pl.DataFrame:
-    """`what`, `alpha`, `value`, `stderr` (of counted fractions)."""
-    fit = study.fit
-    counted: dict[str, Sequence[Any]] = {
-        "labelled smooth": binned_share(alpha, fit.labels == SMOOTH, _POINTS, fit.data.weights),
-        **{f"true disks labelled smooth, {definition}": [table[name] for name in ("mean", "share", "stderr")]
-           for definition, table in found.flipped.items()},
-    }  # fmt: skip
-    fits = {fit.family: fit} if study.families is None else study.families.fits
-    grid = np.linspace(0, float(np.quantile(alpha, 0.99)), 101)
-    curves = {f"p(smooth | disk) fitted, {name}": (one.transition, grid) for name, one in fits.items()}
-    curves |= {f"p(smooth | disk) of {name}": (one.transition, one.resolution(grid)) for name, one in through.items()}
-    for what, (one, at) in curves.items():
-        counted[what] = (grid, np.asarray(one.flip_probability(at), np.float64), None)
-    parts = [
-        pl.DataFrame({"alpha": x, "value": y, "stderr": error}).select(pl.lit(what).alias("what"), pl.all())
-        for what, (x, y, error) in counted.items()
-    ]
-    return pl.concat(parts, how="vertical_relaxed")
+def at_fixed_columns(found: Evidence) -> Illustration:
+    """Drift with α at fixed intrinsic properties, one panel a column."""
+    styles = styles_of(found)
+    sets = [found.observed, *([found.corrector.best] if found.corrector else []), *list(found.truths.values())[:1]]
+    names = {found.observed.name: "volunteers", **{one.name: found.gold_name for one in found.truths.values()}}
+    tables = {
+        column: drift_by(found.frame[column].cast(pl.Float64).to_numpy(), found.alpha, sets)
+        for column in found.intrinsic
+    }
+    panels = []
+    for column, table in tables.items():
+        figure = Figure(figsize=_PANEL, layout="constrained")
+        axes = figure.subplots()
+        axes.axhline(0, color="0.5", lw=1)
+        for one in sets:
+            part = table.filter(pl.col("labels") == one.name)
+            name = names.get(one.name, "corrected")
+            style: Style = {**styles[one.name], "ls": "--" if one.kind == "observed" else "-"}
+            axes.errorbar(part["mean"], part["drift"], part["stderr"], ms=5, lw=1.5, label=name, **style)
+        axes.set(xlabel=axis_label(found, column), ylabel="change of the disk fraction with α")
+        _legend_above(figure, axes)
+        panels.append(figure)
+    every = np.concatenate([table["drift"].to_numpy() for table in tables.values()])
+    for figure in panels:
+        figure.axes[0].set_ylim(min(-0.1, np.nanmin(every) - 0.08), max(0.1, np.nanmax(every) + 0.08))
+    return Illustration(
+        "fixed_properties",
+        panels,
+        f"Change of the disk fraction with resolution at fixed {in_words(found.intrinsic)}.",
+        "Disk fraction of the better resolved half minus that of the other half of similar galaxies, in fifths of "
+        f"{in_words(found.intrinsic)}. Zero means that the disk fraction of similar galaxies does not depend on their "
+        "resolution.",
+        pl.concat([table.select(pl.lit(name).alias("column"), pl.all()) for name, table in tables.items()]),
+    )
 
 
-def _leaves(found: Evidence) -> Illustration:
+def by_columns(found: Evidence) -> Illustration:
+    """Disk fraction against intrinsic columns, one panel a column."""
+    styles = styles_of(found)
+    tables = {
+        column: fractions_by(found.frame[column].cast(pl.Float64).to_numpy(), found.curves)
+        for column in found.intrinsic
+    }
+    panels = []
+    for column, table in tables.items():
+        figure = Figure(figsize=_PANEL, layout="constrained")
+        axes = figure.subplots()
+        for name in table["labels"].unique(maintain_order=True):
+            part = table.filter(pl.col("labels") == name)
+            axes.errorbar(
+                part["mean"],
+                part["disk_fraction"],
+                part["stderr"],
+                ms=4.5,
+                lw=1.3,
+                label=plain_text(name),
+                **styles[name],
+            )
+        axes.set(xlabel=axis_label(found, column), ylabel="disk fraction", ylim=(0, 1.02))
+        _legend_above(figure, axes)
+        panels.append(figure)
+    return Illustration(
+        "by_columns",
+        panels,
+        f"Disk fraction against {in_words(found.intrinsic)}, by label set.",
+        f"Disk fraction of {found.which} in fifths of {in_words(found.intrinsic)}. Errors: binomial.",
+        pl.concat([table.select(pl.lit(name).alias("column"), pl.all()) for name, table in tables.items()]),
+    )
+
+
+def leaves(found: Evidence) -> Illustration:
     """Drift above the floor in each intrinsic leaf, one panel a label set, at the leaf's medians of two columns."""
-    leaves, columns = found.leaves, found.intrinsic
-    across = min(len(leaves), 3)
-    lines = -(-len(leaves) // across)
-    figure = Figure(figsize=(3.6 * across + 1, 3.2 * lines), layout="constrained")
-    panels = figure.subplots(lines, across, squeeze=False, sharex=True, sharey=True).ravel()
-    top = max(0.05, max(float(one.excess.max()) for one in leaves.values()))
-    drawn: Any = None
-    for axes, (name, one) in zip(panels, leaves.items(), strict=False):
+    columns = found.intrinsic
+    top = max(0.05, max(float(one.excess.max()) for one in found.leaves.values()))
+    panels = []
+    for name, one in found.leaves.items():
+        figure = Figure(figsize=_PANEL, layout="constrained")
+        axes = figure.subplots()
         y = one.medians[:, 1] if len(columns) > 1 else np.zeros(len(one.medians))
         drawn = axes.scatter(
             one.medians[:, 0], y, c=one.excess, s=70, cmap="cividis", vmin=0, vmax=top, edgecolors="0.5", lw=0.4
         )
         total = float(np.sqrt(max(0.0, np.mean(one.values**2 - one.floors**2))))
         axes.set_title(f"{plain_text(name)}: {total:.3f}", fontsize=10)
-        axes.set_xlabel(plain_text(columns[0]))
-    for axes in panels[len(leaves) :]:
-        axes.set_axis_off()
-    for axes in panels[: len(leaves) : across]:
-        axes.set_ylabel(plain_text(columns[1]) if len(columns) > 1 else "")
-    figure.colorbar(drawn, ax=list(panels[: len(leaves)]), label="drift with α above the floor")
+        axes.set(xlabel=axis_label(found, columns[0]), ylabel=axis_label(found, columns[1]) if len(columns) > 1 else "")
+        figure.colorbar(drawn, label="drift with α above floor")
+        panels.append(figure)
     rows = [
         {"labels": name, "leaf": leaf + 1, "galaxies": int(one.counts[leaf]), "value": float(one.values[leaf]),
          "floor": float(one.floors[leaf]), "excess": float(one.excess[leaf]),
          **dict(zip(columns, map(float, one.medians[leaf]), strict=True))}
-        for name, one in leaves.items() for leaf in range(one.counts.size)
+        for name, one in found.leaves.items() for leaf in range(one.counts.size)
     ]  # fmt: skip
-    worst = "; ".join(f"{name} {one.excess.max():.2f}" for name, one in leaves.items())
+    worst = "; ".join(f"{name} {one.excess.max():.2f}" for name, one in found.leaves.items())
     return Illustration(
         "leaves",
-        figure,
+        panels,
         f"Drift with resolution in each leaf of the intrinsic tree. Largest: {worst}",
-        f"Where bias lies: CV18 above its floor in each of {2**found.tree.depth} leaves of like {', '.join(columns)}, "
-        "at the leaf's medians of the first two. Above each panel: all leaves together (analytic floor).",
+        f"CV18 above its floor in each of {2**found.tree.depth} leaves of similar {in_words(columns)}, at the medians "
+        "of the first two. The number above each panel is that of all leaves together.",
         pl.DataFrame(rows),
     )
 
 
-def _reliability(found: Evidence, styles: Mapping[str, Style]) -> Illustration:
+def reliability_panels(found: Evidence) -> Illustration:
     """Observed frequency against probability: a panel for each thing that was compared with."""
+    styles = styles_of(found)
     tables: dict[str, dict[str, pl.DataFrame]] = {}
-    errors: dict[str, float] = {}
-    for definition, truth in found.truths.items():
+    errors: list[str] = []
+    for truth in found.truths.values():
         sets = [one for model in found.models for one in (model.probabilities, model.posterior) if one is not None]
         panel = {one.name: reliability(one.disk, truth.disk) for one in sets if (one.known & truth.known).any()}
-        errors |= {
-            f"{one.name}, {definition}": calibration_error(truth.disk, one.disk) for one in sets if one.name in panel
-        }
         if panel:
-            tables[f"gold labels: {definition}"] = panel
-    seen = {model.name: found.seen_by_crowd(model) for model in found.models}
-    tables["volunteers' labels, through T(α)"] = {name: reliability(p, found.crowd.disk) for name, p in seen.items()}
-    errors |= {f"{name}, volunteers' labels": calibration_error(found.crowd.disk, p) for name, p in seen.items()}
-    figure = Figure(figsize=(4.4 * len(tables), 4.2), layout="constrained")
-    for axes, (what, panel) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
+            tables[truth.name] = panel
+        errors += [
+            f"{one.name} {calibration_error(truth.disk, one.disk):.3f} ({truth.name})"
+            for one in sets
+            if one.name in panel
+        ]
+    seen = {model.name: found.predicted_labels(model) for model in found.models}
+    tables["volunteers' labels"] = {name: reliability(p, found.observed.disk) for name, p in seen.items()}
+    errors += [
+        f"{name} {calibration_error(found.observed.disk, p):.3f} (volunteers' labels)" for name, p in seen.items()
+    ]
+    panels = []
+    for what, panel in tables.items():
+        figure = Figure(figsize=(4.2, 4.2), layout="constrained")
+        axes = figure.subplots()
         axes.plot([0, 1], [0, 1], ls="--", lw=1, color="0.5")
         for name, table in panel.items():
             axes.errorbar(
                 table["probability"], table["observed"], table["stderr"], label=plain_text(name), ms=4.5, lw=1,
                 **styles[name],
             )  # fmt: skip
-        axes.set(xlabel="probability", ylabel="observed fraction", aspect="equal")
+        predicted = "predicted probability of a disk label" if what == "volunteers' labels" else "p(disk)"
+        axes.set(xlabel=predicted, ylabel=f"fraction of disks: {plain_text(what)}", aspect="equal")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-        axes.set_title(plain_text(what), fontsize=10)
         axes.legend(frameon=False, fontsize=8, loc="lower right")
+        panels.append(figure)
     data = [
         table.select(pl.lit(what).alias("against"), pl.lit(name).alias("labels"), pl.all())
         for what, panel in tables.items()
         for name, table in panel.items()
     ]
-    text = "; ".join(f"{name} {value:.3f}" for name, value in errors.items())
+    text = "; ".join(errors)
     return Illustration(
         "calibration",
-        figure,
-        f"Observed fraction against probability; calibration errors: {text}.",
-        f"Of galaxies with p(disk) = 0.7, are 70 % disks? Calibration error (mean distance of probability and "
-        f"fraction): {text}. The comparison with the volunteers' labels takes p through T(α) first, and needs no "
-        "gold label.",
+        panels,
+        f"Observed fraction against probability. Calibration errors: {text}.",
+        "Of galaxies with p(disk) = 0.7, are 70 % disks? Calibration error (mean distance of probability and "
+        f"fraction): {text}. For the comparison with the volunteers' labels p(disk) is passed through T(α), so it "
+        "needs no gold labels.",
         pl.concat(data),
     )
 
 
-def _confusion(found: Evidence) -> Illustration:
-    """Confusion matrices in bins of α: a line for each label set, fractions of each reference class."""
-    reference = next(iter(found.truths.values()), found.crowd)
-    sets: list[LabelSet] = [model.labels for model in found.models]
-    if found.truths:
-        sets = [found.crowd, *found.columns, *sets]
-    data = confusion_by(found.alpha, reference, sets)
-    bins = data["bin"].n_unique()
-    figure = Figure(figsize=(2.0 * bins + 1.4, 1.9 * len(sets) + 0.4), layout="constrained")
-    panels = figure.subplots(len(sets), bins, squeeze=False)
-    for row, (line, one) in enumerate(zip(panels, sets, strict=True)):
-        for number, axes in enumerate(line, 1):
-            part = data.filter((pl.col("labels") == one.name) & (pl.col("bin") == number)).sort("of", "as")
-            share, count = part["share"].to_numpy().reshape(2, 2), part["galaxies"].to_numpy().reshape(2, 2)
-            axes.imshow(np.nan_to_num(share), cmap="cividis", vmin=0, vmax=1)
-            for of in range(2):
-                for said in range(2):
-                    colour = "#000001" if share[of, said] > 0.5 else "white"  # also on a dark page
-                    text = f"{share[of, said]:.2f}\n{count[of, said]:,}" if count[of].sum() else "none"
-                    axes.text(said, of, text, ha="center", va="center", fontsize=8, color=colour)
-            axes.set_xticks([0, 1], CLASS_NAMES if row == len(sets) - 1 else [], fontsize=8)
-            axes.set_yticks([0, 1], CLASS_NAMES if number == 1 else [], fontsize=8)
-            if row == 0:
-                axes.set_title(f"α {part['low'][0]:.1f} to {part['high'][0]:.1f}", fontsize=9)
-        line[0].set_ylabel(plain_text(one.name), fontsize=8)
-    figure.supylabel(f"class by {plain_text(reference.name)}", fontsize=9)
-    right = data.filter((pl.col("of") == DISK) & (pl.col("as") == DISK) & (pl.col("bin") == 1))
-    return Illustration(
-        "confusion",
-        figure,
-        f"Confusion matrices against {reference.name} in four bins of α. Of disks in the least resolved, found: "
-        + "; ".join(f"{row['labels']} {row['share']:.2f}" for row in right.iter_rows(named=True)),
-        f"Lines: class by {reference.name}; columns: label given. Fraction of the line, and galaxies, in four "
-        "equal-count bins of α.",
-        data,
-    )
-
-
-def training_illustration(found: Evidence) -> list[Illustration]:
+def training(found: Evidence) -> Illustration | None:
     """How each run learned: held-out loss, disk probabilities at both ends of α, and bias, by epoch."""
     runs = {model.name: model.run for model in found.models if model.run is not None}
     if not runs:
-        return []
+        return None
     styles = styles_of(found)
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
+    panels = [Figure(figsize=_PANEL, layout="constrained") for _ in range(3)]
+    left, middle, right = (one.subplots() for one in panels)
     for name, run in runs.items():
         colour = styles[name]["color"]
         mean = run.history.group_by("epoch").mean().sort("epoch")
@@ -333,20 +357,18 @@ def training_illustration(found: Evidence) -> list[Illustration]:
                 right.plot(epoch, mean[column], color=colour, marker=".", label=column[:4].upper())
     left.set(xlabel="epoch", ylabel="held-out loss")
     middle.set(xlabel="epoch", ylabel="mean p(disk)", ylim=(0, 1))
-    right.set(xlabel="epoch", ylabel="drift with α above noise")
+    right.set(xlabel="epoch", ylabel="drift with α above floor")
     right.set_ylim(bottom=0)
     left.legend(frameon=False)
     data = [run.history.select(pl.lit(name).alias("run"), pl.all()) for name, run in runs.items()]
-    return [
-        Illustration(
-            "training",
-            figure,
-            "Held-out loss, mean disk probability of the least and best resolved fifth, and bias, by epoch.",
-            "By epoch, mean over members that were still training: held-out loss; mean p(disk) of the least (dashed) "
-            "and the best resolved fifth (solid) of held-out galaxies; drift with α above sampling noise.",
-            pl.concat(data, how="diagonal_relaxed"),
-        )
-    ]
+    return Illustration(
+        "training",
+        panels,
+        "Held-out loss, mean disk probability of the least and best resolved fifth, and bias, by epoch.",
+        "By epoch, mean over members that were still training: held-out loss; mean p(disk) of the least (dashed) "
+        "and the best resolved fifth (solid) of held-out galaxies; drift with α above the floor.",
+        pl.concat(data, how="diagonal_relaxed"),
+    )
 
 
 def pairs_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -365,11 +387,42 @@ def pairs_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.set_axis_off()
     for number, row in enumerate(rows):
         line, column = divmod(number, across)
-        upper, lower = panels[2 * line, column], panels[2 * line + 1, column]
-        upper.imshow(row["seen"])
-        upper.set_title(plain_text(row["title"]), fontsize=8)
-        if row["better"] is None:
-            lower.text(0.5, 0.5, "no better\nimage", ha="center", va="center", fontsize=8, transform=lower.transAxes)
-        else:
-            lower.imshow(row["better"])
+        draw_pair(panels[2 * line, column], panels[2 * line + 1, column], row)
     return figure
+
+
+def draw_pair(upper: Any, lower: Any, row: Mapping[str, Any]) -> None:
+    """What annotators saw of one galaxy, and below it a better image."""
+    upper.imshow(row["seen"])
+    upper.set_title(plain_text(row["title"]), fontsize=8)
+    if row["better"] is None:
+        lower.text(0.5, 0.5, "no better\nimage", ha="center", va="center", fontsize=8, transform=lower.transAxes)
+    else:
+        lower.imshow(row["better"])
+
+
+def overview(found: Evidence, examples: Sequence[Mapping[str, Any]]) -> Illustration:
+    """Figure 1 beside galaxies that change, for slides and first pages.
+
+    Parameters
+    ----------
+    found : Evidence
+    examples : sequence of mapping
+        Up to four, as for `pairs_figure`.
+    """
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    beside: Any = figure.subfigures(1, 2, width_ratios=(5.4, 5.6))
+    left, right = beside
+    axes = left.subplots()
+    draw_fractions(axes, found)
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    panels = right.subplots(2, len(examples), squeeze=False)
+    for axes in panels.ravel():
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    for column, row in enumerate(examples):
+        draw_pair(panels[0, column], panels[1, column], row)
+    panels[0, 0].set_ylabel("as volunteers saw it:\nlabelled smooth", fontsize=9)
+    panels[1, 0].set_ylabel("a better image:\na disk", fontsize=9)
+    text = "Disk fraction against resolution, beside galaxies as volunteers saw them and in better images."
+    return Illustration("overview", figure, text, text)

@@ -26,9 +26,9 @@ from truemorph.images.decode import (
     read_image_file,
 )
 from truemorph.report.evidence import Evidence
-from truemorph.report.figures import pairs_figure
+from truemorph.report.figures import overview, pairs_figure
 from truemorph.report.label_sets import AFTER, CHANGE, OURS, PICTURE, TO_DISK, TRUE
-from truemorph.report.page import Galaxy, Gallery, Illustration, Pair
+from truemorph.report.page import Galaxy, Gallery, Illustration, Pair, Section, Table, number
 
 if TYPE_CHECKING:
     from truemorph.report.writing import ReportOptions
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _BUDGET = 9_000_000
 _SIDES = (256, 207, 160, 128, 96, 64)
 _THUMBNAIL = 112
-_PAIRS = 12
+_PAIRS, _EXAMPLES, _LISTED = 12, 4, 40
 _RANGES = {"posterior": "p(disk) after", "p": "p(disk) of the picture", "alpha": "α", "votes": "votes for disk"}
 
 
@@ -218,7 +218,7 @@ def _heat(shown: Sequence[Shown], found: Evidence) -> dict[str, np.ndarray]:
 def changed_galaxies(found: Evidence) -> pl.DataFrame:
     """All galaxies whose label changes, surest first: their label, and p(disk) before and after it."""
     every = found.everything
-    wanted = {"object_id": "object_id", "label": "crowd_label", "alpha": "alpha", "disk_fraction": "disk_fraction",
+    wanted = {"object_id": "object_id", "label": "observed_label", "alpha": "alpha", "disk_fraction": "disk_fraction",
               "ra": "ra", "dec": "dec", PICTURE: "p_disk", AFTER: "p_disk_after", CHANGE: "change"}  # fmt: skip
     chosen = choose(every, every.height)
     return chosen.select(pl.col(name).alias(to) for name, to in wanted.items() if name in every.columns)
@@ -233,15 +233,17 @@ def gallery_of(shown: Sequence[Shown], found: Evidence) -> Gallery | None:
     if not any(one.thumbnail for one in entries):
         return None
     n, changed = len(entries), int((found.everything[CHANGE] != "").sum())
-    how = "all of them" if n == changed else f"{n:,} of them, evenly from the surest to the least sure"
+    how = (
+        "All galaxies whose label changes"
+        if n == changed
+        else f"{n:,} of them, evenly from the surest to the least sure"
+    )
     choices = {"change": "change", "split": "split"}
     if any("truth" in one.keys for one in entries):
-        choices["truth"] = "truth"
+        choices["truth"] = "gold label"
     return Gallery(
-        title=f"{changed:,} of all {found.everything.height:,} galaxies of the catalogue change their label",
-        note=f"Shown: {how}. Sort and filter; choose one for larger pictures and everything that is known of it. In "
-        "its details the arrow keys go on to the next. All that change are listed in changed.ecsv among the "
-        "page's files.",
+        note=f"{how}. Choose one for larger pictures and its values; the arrow keys go to the next. changed.ecsv "
+        "among the page's files lists all.",
         galaxies=entries,
         ranges=_RANGES,
         choices=choices,
@@ -251,11 +253,11 @@ def gallery_of(shown: Sequence[Shown], found: Evidence) -> Gallery | None:
 def _described(found: Evidence) -> dict[str, str]:
     """Columns that a galaxy's details give, and what they are called."""
     out = {"alpha": "α", "smooth_fraction": "votes for smooth", "disk_fraction": "votes for disk", CHANGE: "change"}
-    for number, one in enumerate(found.models):
-        out[f"{OURS}p{number}"] = f"{one.name}: p(disk) of the picture"
-        out[f"{OURS}spread{number}"] = f"{one.name}: its spread over members"
-        out[f"{OURS}posterior{number}"] = f"{one.name}: posterior p(disk)"
-        out[f"{OURS}quality{number}"] = f"{one.name}: probability that the volunteers' label is right"
+    for k, one in enumerate(found.models):
+        out[f"{OURS}p{k}"] = f"{one.name}: p(disk) of the picture"
+        out[f"{OURS}spread{k}"] = f"{one.name}: its spread over members"
+        out[f"{OURS}posterior{k}"] = f"{one.name}: posterior p(disk)"
+        out[f"{OURS}quality{k}"] = f"{one.name}: probability that the volunteers' label is right"
     out |= {OURS + one.name: one.name for one in found.truths.values()}
     out |= {name: name for name in (*found.intrinsic, "radius", "psf_fwhm", "ra", "dec", "split")}
     return {name: said for name, said in out.items() if name in found.everything.columns}
@@ -266,14 +268,14 @@ def _galaxy(one: Shown, names: Mapping[str, str], limit: int) -> Galaxy:
     pictures = [("as volunteers saw it", one.seen), ("better image", one.better)]
     if one.cropped is not None:
         pictures += [
-            (f"what speaks for a disk, {name}", overlaid(one.cropped, heat)) for name, heat in one.heat.items()
+            (f"what raises the score of a disk, {name}", overlaid(one.cropped, heat)) for name, heat in one.heat.items()
         ]
     keys = {"posterior": row.get(AFTER), "p": row.get(PICTURE), "alpha": row["alpha"]}
     keys |= {"votes": row.get("disk_fraction"), "split": row.get("split"), "change": row[CHANGE]}
     caption = [f"α {row['alpha']:.1f}, p(disk) {row[AFTER]:.2f}", row[CHANGE]]
     if row.get(TRUE) is not None:
         keys["truth"] = CLASS_NAMES[int(row[TRUE])]
-        caption.append(f"truth: {keys['truth']}")
+        caption.append(f"gold: {keys['truth']}")
     details = [(name, _formatted(row[column], column)) for column, name in names.items() if column in row]
     small = one.cropped if one.cropped is not None else one.seen
     return Galaxy(
@@ -305,53 +307,84 @@ def _sky(row: Mapping[str, Any]) -> str:
     return f"https://www.legacysurvey.org/viewer?ra={ra:.5f}&dec={dec:.5f}&zoom=15"
 
 
-def pairs_of(
+def changed_galaxies_section(
     shown: Sequence[Shown], bad: Sequence[str], found: Evidence, options: ReportOptions
-) -> tuple[list[Pair], str, list[Illustration]]:
-    """Figure 4: pictures, better pictures and maps of the surest changes to disk; a note; and the figure for the files.
-
-    All empty without pictures; without a better picture only the note is not.
-    """
-    if not any(one.seen is not None for one in shown):
-        return [], "", []
-    if options.better is None:
-        note = (
-            "No better images were given (`better` FOLDER, files named after the galaxies): Hubble's or a deeper "
-            "survey's pictures of the same galaxies would show whether those that changed are disks."
-        )
-        return [], note, []
-    n = sum(one.better is not None for one in shown)
-    unread = f" {len(bad)} can't be read (first: {bad[0]})." if bad else ""
-    note = (
-        f"{n} of the {len(shown)} galaxies in the gallery have a better image in {options.better.name}.{unread} "
-        "First what volunteers saw, then the better image, then what the model takes for a disk; surest first."
-    )
-    if not n:
-        return [], note, []
+) -> tuple[list[Pair], list[Section], list[Illustration]]:
+    """Galaxies that change: four for the first screen, the section about them, and figures for the files alone."""
+    changed = int((found.everything[CHANGE] != "").sum())
+    title = f"{changed:,} of {found.everything.height:,} galaxies change their label"
+    if not shown:
+        return [], [], []
+    gallery = gallery_of(shown, found)
+    if gallery is None:
+        head = ("id", "change", "α", "votes for disk", "p(disk) after")
+        rows = [
+            [
+                str(one.row["object_id"]),
+                one.row[CHANGE],
+                number(one.row["alpha"], ".1f"),
+                number(one.row.get("disk_fraction"), ".2f"),
+                number(one.row[AFTER]),
+            ]
+            for one in shown[:_LISTED]
+        ]
+        return [], [Section(title, tables=[Table("The surest", head, rows, "This catalogue has no images.")])], []
     to_disk = [one for one in shown if one.row[CHANGE] == TO_DISK and one.seen is not None]
     chosen = sorted(to_disk, key=lambda one: (one.better is None, -one.row[AFTER]))[:_PAIRS]
-    rows = [
-        {"seen": one.seen, "better": one.better, "title": f"α {one.row['alpha']:.1f}, p {one.row[AFTER]:.2f}"}
-        for one in chosen
-    ]
-    data = pl.DataFrame(
-        [
-            {"object_id": str(one.row["object_id"]), "alpha": one.row["alpha"], "p_disk": one.row[AFTER],
-             "better_image": one.better is not None}
+    n = sum(one.better is not None for one in shown)
+    if options.better is None:
+        note = (
+            "Give better images of the same galaxies (`better`: a folder of files named after the ids, from Hubble or "
+            "a deeper survey) to see beside each whether it is a disk."
+        )
+    else:
+        note = f"{n} of the {len(shown)} galaxies shown have a better image in {options.better.name}."
+        note += f" {len(bad)} can't be read (first: {bad[0]})." if bad else ""
+    note = (
+        f"The surest changes from smooth to disk: as volunteers saw the galaxy{', a better image' if n else ''}, and "
+        f"which parts of the picture raise the score of a disk. {note}"
+    )
+    section = Section(title, note, pairs=[_pair(one, found, n > 0) for one in chosen], gallery=gallery)
+    examples = [_example(one, found) for one in chosen[:_EXAMPLES]]
+    drawn = []
+    if n and chosen:
+        pictures = [
+            {"seen": one.seen, "better": one.better, "title": f"α {one.row['alpha']:.1f}, p {one.row[AFTER]:.2f}"}
             for one in chosen
         ]
-    )  # fmt: skip
-    text = "Galaxies that changed from smooth to disk: above what volunteers saw, below a better image."
-    figure = [Illustration("pairs", pairs_figure(rows), text, text, data)] if chosen else []
-    return [_pair(one, found) for one in chosen], note, figure
+        data = pl.DataFrame(
+            [
+                {"object_id": str(one.row["object_id"]), "alpha": one.row["alpha"], "p_disk": one.row[AFTER],
+                 "better_image": one.better is not None}
+                for one in chosen
+            ]
+        )  # fmt: skip
+        text = "Galaxies that changed from smooth to disk: above as volunteers saw them, below a better image."
+        drawn = [Illustration("pairs", pairs_figure(pictures), text, text, data)]
+        if all(row["better"] is not None for row in pictures[:_EXAMPLES]):
+            drawn.append(overview(found, pictures[:_EXAMPLES]))
+    return examples, [section], drawn
 
 
-def _pair(one: Shown, found: Evidence) -> Pair:
-    seen, better = ("" if pixels is None else jpeg_source(pixels) for pixels in (one.seen, one.better))
-    pictures = [("as volunteers saw it", seen), ("better" if better else "no better image", better)]
+def _example(one: Shown, found: Evidence) -> Pair:
+    """A galaxy of the first screen: how it was labelled, and what it is."""
+    pictures = [("as volunteers saw it", "" if one.seen is None else jpeg_source(one.seen))]
+    if one.better is not None:
+        pictures.append(("better image", jpeg_source(one.better)))
+    gold = found.gold_name.removesuffix("s")
+    truth = "" if one.row.get(TRUE) is None else f"; {gold}: {CLASS_NAMES[int(one.row[TRUE])]}"
+    return Pair(
+        f"α = {one.row['alpha']:.1f}. Volunteers: smooth; corrected: disk (p = {one.row[AFTER]:.2f}){truth}", pictures
+    )
+
+
+def _pair(one: Shown, found: Evidence, with_better: bool) -> Pair:
+    pictures = [("as volunteers saw it", "" if one.seen is None else jpeg_source(one.seen))]
+    if with_better:
+        pictures.append(("no better image", "") if one.better is None else ("better image", jpeg_source(one.better)))
     heat = None if found.principal is None else one.heat.get(found.principal.name)
     if heat is not None and one.cropped is not None:
-        pictures.append(("what speaks for a disk", jpeg_source(overlaid(one.cropped, heat))))
+        pictures.append(("what raises the score of a disk", jpeg_source(overlaid(one.cropped, heat))))
     votes = one.row.get("disk_fraction")
     caption = f"{one.row['object_id']}: α {one.row['alpha']:.1f}, "
     caption += "" if votes is None else f"votes for disk {votes:.2f}, "

@@ -12,7 +12,7 @@ from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.errors import InputError
 from truemorph.tables import CatalogTable, kind_of, read_table
 
-Kind = Literal["crowd", "column", "labels", "probabilities", "posterior", "truth"]
+Kind = Literal["observed", "column", "labels", "probabilities", "posterior", "truth"]
 UNKNOWN = -1
 TO_DISK, TO_SMOOTH = "smooth to disk", "disk to smooth"
 # Columns that a report adds to a catalogue's own, under names that no catalogue has.
@@ -28,7 +28,7 @@ class LabelSet:
     ----------
     name : str
     kind : str
-        "crowd", "column" (labels that the catalogue brings), "labels" (argmax of a model's probabilities),
+        "observed", "column" (labels that the catalogue brings), "labels" (argmax of a model's probabilities),
         "probabilities", "posterior" (after the observed label) or "truth".
     disk : array, shape (N,)
         p(disk), or 0 and 1; NaN where unknown.
@@ -71,7 +71,7 @@ def changes(label: np.ndarray, disk: np.ndarray) -> np.ndarray:
 
 def label_sets(frame: pl.DataFrame) -> dict[str, np.ndarray]:
     """Return the label sets of a joined table: the observed labels, and a model's hard, soft and posterior ones."""
-    sets = {"crowd labels": frame["label"].to_numpy()}
+    sets = {"observed labels": frame["label"].to_numpy()}
     if "model_label" in frame.columns:
         sets["model labels"] = frame["model_label"].to_numpy()
         sets["model probabilities"] = frame.select("p_smooth", "p_disk").to_numpy()

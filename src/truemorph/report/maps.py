@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +53,8 @@ def looks(found: Evidence, options: ReportOptions) -> tuple[list[Illustration], 
             text = f"Grad-CAM maps could not be compared with those of random weights: {problem}."
             made.append(Finding("maps-not-checked", "caution", text, "Do not interpret these maps."))
     made += findings_of(explanations, checked)
+    # Maps are an illustration here: labels and fractions do not depend on them.
+    made = [replace(one, severity="note") if isinstance(one, Finding) else one for one in made]
     made += [(f"Maps of {name} against random weights", one.statement) for name, one in checked.items() if one.passes]
     what = "; ".join(f"{name}: layer {one.layer}, {one.cells}×{one.cells} cells" for name, one in explanations.items())
     every = [

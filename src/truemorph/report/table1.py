@@ -60,6 +60,38 @@ def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int = _QUAN
     return pl.DataFrame(rows)
 
 
+def drift_by(values: np.ndarray, alpha: np.ndarray, sets: Sequence[LabelSet], bins: int = _QUANTILES) -> pl.DataFrame:
+    """How much the disk fraction rises with α among galaxies of similar values of a column.
+
+    Parameters
+    ----------
+    values, alpha : array, shape (N,)
+        Rows whose value is not finite are left out.
+    sets : sequence of LabelSet
+    bins : int
+        Equal-count bins of the column.
+
+    Returns
+    -------
+    polars.DataFrame
+        `labels`, `bin`, `mean` (of the column), `galaxies`; `drift`, the disk fraction of the better resolved half of
+        the bin minus that of the other half, and its `stderr`; NaN where a half is empty.
+    """
+    order = np.argsort(values, kind="stable")
+    order = order[np.isfinite(values[order])]
+    rows = []
+    for number, part in enumerate(np.array_split(order, max(1, min(bins, order.size))), 1):
+        halves = np.array_split(part[np.argsort(alpha[part], kind="stable")], 2)
+        for one in sets:
+            known = [one.disk[half][one.known[half]] for half in halves]
+            low, high = (disk.mean() if disk.size else np.nan for disk in known)
+            error = [proportion_error(np.nan_to_num(disk.mean()) if disk.size else 0.0, disk.size) for disk in known]
+            about = {"labels": one.name, "bin": number, "mean": float(values[part].mean())}
+            galaxies = sum(disk.size for disk in known)
+            rows.append(about | {"galaxies": galaxies, "drift": float(high - low), "stderr": float(np.hypot(*error))})
+    return pl.DataFrame(rows)
+
+
 @dataclass(frozen=True)
 class Tree:
     """How finely bias is measured: leaves of the intrinsic tree, bins of α in each.
@@ -203,11 +235,11 @@ def table_one(
         `precision` of a model's labels against the observed ones; `to_disk`, `to_smooth`: labels that differ from
         these; and by definition `balanced_accuracy: …` and `fraction_rms: …` (over fifths of α) against the truth.
     """
-    crowd = next(one for one in sets if one.kind == "crowd")
+    observed = next(one for one in sets if one.kind == "observed")
     rows = []
     for one in sets:
-        compared = one.kind not in ("crowd", "truth", "probabilities")
-        agreed = agreement(one, crowd) if compared else {}
+        compared = one.kind not in ("observed", "truth", "probabilities")
+        agreed = agreement(one, observed) if compared else {}
         row: dict[str, Any] = {
             "labels": one.name,
             "kind": one.kind,
@@ -234,7 +266,7 @@ def _against_truth(one: LabelSet, truth: np.ndarray, alpha: np.ndarray, definiti
     }
 
 
-def crowd_probability(disk: np.ndarray, alpha: np.ndarray, transition: Transition) -> np.ndarray:
+def observed_probability(disk: np.ndarray, alpha: np.ndarray, transition: Transition) -> np.ndarray:
     """p(ỹ = disk | x, α) = Σ_y p(ỹ = disk | y, α) p(y | x) (eq. 3): testable without gold labels, shape (N,)."""
     matrix = np.asarray(transition.matrix(alpha))[:, :, DISK]
     return (1 - disk) * matrix[:, SMOOTH] + disk * matrix[:, DISK]

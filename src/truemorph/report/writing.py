@@ -7,22 +7,46 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import polars as pl
 from cyclopts import Parameter
 
 from truemorph.arguments import Count, Names, Paths, Rules, Seed
-from truemorph.bias.transitions import DISK
+from truemorph.bias.transitions import CLASS_NAMES
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
-from truemorph.report.checks import checks, gold_words
+from truemorph.report.checks import CURVE, DATA, GOLD, MODEL, ONE_CLASS, gold_words, lights
 from truemorph.report.distributions import distributions
-from truemorph.report.evidence import Evidence, Model, gather
-from truemorph.report.figures import illustrations, training_illustration
-from truemorph.report.gallery import changed_galaxies, gallery_of, pairs_of, shown_galaxies
+from truemorph.report.evidence import Evidence, gather
+from truemorph.report.figures import (
+    at_fixed_columns,
+    bias_curve,
+    by_columns,
+    fractions,
+    in_words,
+    leaves,
+    reliability_panels,
+    training,
+)
+from truemorph.report.gallery import changed_galaxies, changed_galaxies_section, shown_galaxies
 from truemorph.report.label_sets import CHANGE
 from truemorph.report.maps import looks
-from truemorph.report.page import Page, verdict, versions, write_illustrations, write_page
-from truemorph.report.runs import compare_runs
+from truemorph.report.page import (
+    Illustration,
+    Page,
+    Section,
+    Table,
+    in_order,
+    number,
+    verdict,
+    versions,
+    with_error,
+    write_illustrations,
+    write_page,
+)
+from truemorph.report.runs import Run, compare_runs
+from truemorph.report.table1 import confusion_by
 from truemorph.results import Result
 from truemorph.tables import CatalogTable, to_astropy, write_table
 
@@ -122,11 +146,13 @@ class ReportResult(Result):
         """Return Table 1's main columns, the answer and the verdict as text."""
         table, measure = self.content["table"], self.content["measure"]
         width = max(len(row["labels"]) for row in table)
-        lines = [f"{'labels':{width}}  disk fraction  {measure} above noise"]
+        lines = [f"{'labels':{width}}  disk fraction  {measure} above floor"]
         for row in table:
             numbers = ("–" if row[name] is None else f"{row[name]:.3f}" for name in ("disk_fraction", "excess"))
             lines.append(f"{row['labels']:{width}}" + "".join(f"  {one:>13}" for one in numbers))
-        return "\n".join([*lines, self.content["answer"], self.content["verdict"]["text"], f"open {self.out}"])
+        said, verdict = self.content, self.content["verdict"]
+        after = [said["headline"], said["answer"], f"{verdict['text']} {verdict['reason']}", f"Next: {verdict['next']}"]
+        return "\n".join([*lines, *after, f"open {self.out}"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the page says as plain values, for JSON."""
@@ -185,30 +211,35 @@ def make_report(
     compared, of_runs = compare_runs(runs) if runs else ({}, [])
     curves, of_columns = distributions(found, options)
     maps, of_maps, looked = looks(found, options)
-    names = ", ".join(one.name for one in found.models) or "labels and resolution"
-    findings, passed = checks(found, [*found.findings, *of_runs, *of_columns, *of_maps, *known])
+    judged = lights(
+        found, {GOLD: found.findings, CURVE: found.unfitted, MODEL: [*of_runs, *of_maps], DATA: [*of_columns, *known]}
+    )
+    findings = tuple(in_order([finding for one in judged for finding in one.findings]))
+    passed = [row for one in judged for row in one.passed]
     shown, unread = shown_galaxies(found, options)
-    pairs, pairs_note, figure4 = pairs_of(shown, unread, found, options)
-    figures = [*illustrations(found), *curves, *maps, *training_illustration(found)]
+    examples, changed, drawn = changed_galaxies_section(shown, unread, found, options)
+    names = ", ".join(one.name for one in found.models) or "labels and resolution"
+    said = sentences(found)
     page = Page(
         title=title or f"{found.catalogue.metadata.get('source') or found.path.name}: {names}",
-        answer=answer(found),
-        findings=findings,
-        passed=passed,
-        verdict=verdict(findings),
-        illustrations=figures,
-        pairs=pairs,
-        pairs_note=pairs_note,
-        gallery=gallery_of(shown, found),
-        equations=True,
+        headline=said["headline"],
+        answer=said["answer"],
+        remark=said["remark"],
+        verdict=verdict(findings, said["reason"], said["next"]),
+        first=fractions(found),
+        examples=examples,
+        lights=judged,
+        sections=[*_sections(found), *changed, *_tables(found, curves)],
+        appendix=_appendix(found, maps, runs, compared),
         versions=versions(),
     )
-    write_illustrations(figures + figure4, files / "figures")
+    write_illustrations([*page.figures, *drawn], files / "figures")
     write_table(CatalogTable(changed_galaxies(found)), files / "changed.ecsv")
-    write_page(page, out, "evidence.html", found=found, shown=shown, runs=runs, compared=compared)
+    write_page(page, out)
     content: dict[str, Any] = plain(
         {
             "out": str(out),
+            "headline": page.headline,
             "answer": page.answer,
             "verdict": page.verdict,
             "findings": [one.to_dict() for one in findings],
@@ -216,6 +247,7 @@ def make_report(
             "measured_on": found.which,
             "measure": found.tree.measure,
             "table": found.table.to_dicts(),
+            "fractions": found.correction.to_dicts(),
             "transition": None if found.study is None else found.study.to_dict(),
             "changed": int((found.everything[CHANGE] != "").sum()),
             "runs": compared,
@@ -226,54 +258,262 @@ def make_report(
     return ReportResult(out, content, found, findings)
 
 
-def answer(found: Evidence) -> str:
-    """What came out, in one paragraph with numbers."""
-    first, last = found.ends(found.crowd)
-    course = "stays at" if f"{first:.2f}" == f"{last:.2f}" else "rises from" if last > first else "falls from"
-    sentences = [
-        f"By the volunteers' labels, the disk fraction {course} {first:.2f} in the least resolved fifth to {last:.2f} "
-        f"in the best resolved fifth of {found.which}."
-    ]
-    if found.principal is not None:
-        sentences += _answer_of(found, found.principal)
-    elif found.study is not None:
-        fractions = found.study.fractions
-        disk, error = fractions.fractions[:, DISK], fractions.stderr[:, DISK]
-        sentences.append(
-            f"Corrected through the fitted T(α), it goes from {disk[0]:.2f} ± {error[0]:.2f} to {disk[-1]:.2f} ± "
-            f"{error[-1]:.2f} over {len(disk)} bins of {fractions.by}."
-        )
-    return " ".join(sentences)
+def _percent(value: float, error: float = 0.0) -> str:
+    return f"{100 * value:.0f} ± {100 * error:.0f} %" if error else f"{100 * value:.0f} %"
 
 
-def _answer_of(found: Evidence, model: Model) -> list[str]:
-    best, hard = model.best, model.best_labels
-    low, high = found.ends(best)
-    moved, before, after = found.row(hard), found.row(found.crowd), found.row(model.probabilities)
-    known, to_disk, to_smooth = (int(moved[name] or 0) for name in ("galaxies", "to_disk", "to_smooth"))
-    sentences = [
-        f"By the {'posterior' if model.posterior else 'probabilities'} of {model.name} it goes from {low:.2f} to "
-        f"{high:.2f}; {to_disk:,} of {known:,} galaxies ({to_disk / max(known, 1):.0%}) change from smooth to disk, "
-        + (f"{to_smooth:,} from disk to smooth." if to_smooth else "none the other way.")
-    ]
-    if before["excess"] is not None and after["excess"] is not None:
-        sentences.append(
-            f"{found.tree.measure} above sampling noise is {before['excess']:.3f} for the volunteers' labels and "
-            f"{after['excess']:.3f} for the model's probabilities."
-        )
-    for definition in found.truths:
-        rms, accuracy = f"fraction_rms: {definition}", f"balanced_accuracy: {definition}"
-        own, labelled = found.row(best)[rms], before[rms]
-        if own is None or labelled is None:
-            continue
-        text = (
-            f"Against {gold_words(definition)}, its disk fractions are off by {own:.3f} (rms over fifths of α), the "
-            f"volunteers' by {labelled:.3f}"
-        )
-        if before[accuracy] is not None:
-            text += (
-                f"; labels by its {'posterior' if model.posterior else 'probabilities'} have a balanced accuracy of "
-                f"{moved[accuracy]:.2f}, the volunteers' {before[accuracy]:.2f}"
+def sentences(found: Evidence) -> dict[str, str]:
+    """What the first screen says: `headline`, `answer`, `remark`; `reason` and `next` of a good verdict."""
+    table = found.correction
+    low, high = table.row(0, named=True), table.row(-1, named=True)
+    both = f"{_percent(low['labelled'])} there and {_percent(high['labelled'])} where galaxies are well resolved"
+    rise = high["labelled"] - low["labelled"]
+    error = float(np.hypot(low["labelled_stderr"], high["labelled_stderr"]))
+    if rise > 2 * error:
+        missed = 0.0 if low["corrected"] is None else 1 - low["labelled"] / max(low["corrected"], 1e-9)
+        many = "most" if missed > 0.5 else "many" if missed > 0.2 else "some"
+        headline = f"Volunteers miss {many} disks in poorly resolved galaxies: their disk fraction is {both}."
+    else:
+        course = "falls with resolution" if rise < -2 * error else "does not change with resolution"
+        headline = f"The volunteers' disk fraction {course}: it is {_percent(low['labelled'])} in poorly and "
+        headline += f"{_percent(high['labelled'])} in well resolved galaxies."
+    answer = []
+    model = found.principal
+    if model is not None:
+        disks = model.labels.labels[model.labels.known].mean()
+        if max(disks, 1 - disks) >= ONE_CLASS:
+            answer.append(headline)
+            headline = (
+                f"{model.name} calls {_percent(max(disks, 1 - disks))} of the galaxies {CLASS_NAMES[round(disks)]}: "
             )
-        sentences.append(text + ".")
-    return sentences
+            headline += "its labels carry little information."
+    if low["corrected"] is not None:
+        ends = " and ".join(
+            f"{_percent(row['corrected'])} (range {100 * row['lowest']:.0f} to {_percent(row['highest'])})"
+            for row in (low, high)
+        )
+        text = f"Corrected, it is {ends}"
+        if low["gold"] is not None:
+            ends = " and ".join(_percent(row["gold"], row["gold_stderr"]) for row in (low, high))
+            text += f"; the truth is {ends}" if found.simulated else f"; gold labels give {ends}"
+        answer.append(text + ".")
+    if model is not None:
+        row = found.row(model.best_labels)
+        known, to_disk, to_smooth = (int(row[name] or 0) for name in ("galaxies", "to_disk", "to_smooth"))
+        answer.append(
+            f"{to_disk:,} of {known:,} galaxies ({_percent(to_disk / max(known, 1))}) change from smooth to disk, "
+            + (f"{to_smooth:,} from disk to smooth." if to_smooth else "none from disk to smooth.")
+        )
+    remark = (
+        f"Poorly and well resolved: the lowest and the highest fifth of α ({low['low']:.1f} to {low['high']:.1f} and "
+        f"{high['low']:.1f} to {high['high']:.1f}) of {found.which}."
+    )
+    return {"headline": headline, "answer": " ".join(answer), "remark": remark} | _when_good(found)
+
+
+def _when_good(found: Evidence) -> dict[str, str]:
+    reason, step = "", "Quote the corrected fractions with their range."
+    if found.corrector is not None:
+        for definition in list(found.truths)[:1]:
+            own, labelled = (
+                found.row(one)[f"fraction_rms: {definition}"] for one in (found.corrector.best, found.observed)
+            )
+            if own is not None and labelled is not None:
+                reason = (
+                    f"Corrected disk fractions differ from {gold_words(definition)} by {own:.3f} (rms over fifths of "
+                    f"α), the volunteers' by {labelled:.3f}."
+                )
+        if found.corrector.classifier is not None:
+            step = f"Label your galaxies: truemorph label {found.corrector.classifier.folder} CATALOGUE"
+    return {"reason": reason, "next": step}
+
+
+def _sections(found: Evidence) -> list[Section]:
+    """The bias curve, fixed properties, calibration."""
+    out = []
+    if found.study is not None:
+        out.append(
+            Section("The bias curve", figures=[bias_curve(found, found.study)], tables=[_fractions_table(found)])
+        )
+    if found.intrinsic:
+        out.append(Section("Does it hold among similar galaxies?", figures=[at_fixed_columns(found)]))
+    if found.models:
+        tables = [_confusion_table(found)]
+        out.append(Section("Calibration and confusion", figures=[reliability_panels(found)], tables=tables))
+    return out
+
+
+def _fractions_table(found: Evidence) -> Table:
+    head = ["α", "galaxies", "volunteers", "corrected", "error", "lowest", "highest"]
+    rows = []
+    for row in found.correction.iter_rows(named=True):
+        values = [row[name] for name in ("labelled", "corrected", "stderr", "lowest", "highest")]
+        cells = [f"{row['low']:.1f} to {row['high']:.1f}", f"{row['galaxies']:,}", *map(number, values)]
+        rows.append(cells + ([with_error(row["gold"], row["gold_stderr"] or None)] if found.truths else []))
+    note = f"Of {found.which}. Error: standard error. Lowest and highest span {found.range_spans}."
+    if found.study is not None:
+        note += f" Assumed: {found.study.fit.assumption}."
+    return Table("Disk fractions", head + ([found.gold_name] if found.truths else []), rows, note)
+
+
+def _confusion_table(found: Evidence) -> Table:
+    """Labels against gold labels (the volunteers' without) in the lowest and the highest quarter of α."""
+    reference = next(iter(found.truths.values()), found.observed)
+    sets = [found.observed, *found.columns] if found.truths else []
+    sets = [*sets, *(model.best_labels for model in found.models)]
+    data = confusion_by(found.alpha, reference, sets).filter(pl.col("of") == pl.col("as"))
+    head, groups, rows = ["labels"], [("", 1)], []
+    for bin_number in (1, data["bin"].max()):
+        part = data.filter(pl.col("bin") == bin_number)
+        alpha = f"α {part['low'][0]:.1f} to {part['high'][0]:.1f}"
+        head += ["disks called disk", "smooth called smooth"]
+        groups.append((alpha, 2))
+    for one in sets:
+        cells: list[str] = []
+        for bin_number in (1, data["bin"].max()):
+            part = data.filter((pl.col("labels") == one.name) & (pl.col("bin") == bin_number)).sort("of")
+            cells += [number(value) for value in reversed(part["share"].to_list())]
+        rows.append([one.name, *cells])
+    what = "the volunteers' labels" if not found.truths else gold_words(next(iter(found.truths)))
+    note = f"Fraction of the disks, and of the smooth galaxies, by {what} that get this label."
+    return Table("Confusion at the lowest and the highest resolution", head, rows, note, groups)
+
+
+def _tables(found: Evidence, curves: list[Illustration]) -> list[Section]:
+    """Table 1, and distributions of further columns."""
+    out = [Section("Table 1", tables=[_table_one(found)])]
+    if curves:
+        out.insert(0, Section("Do galaxies look like their class?", figures=curves))
+    return out
+
+
+def _table_one(found: Evidence) -> Table:
+    tree = found.tree
+    head, groups = ["labels", "galaxies", "disk fraction"], [("", 3)]
+    for one in found.truths.values():
+        head += ["balanced accuracy", "error of disk fraction (rms)"]
+        groups.append((f"vs {one.name}", 2))
+    head += ["above floor", "value", *(["bootstrap"] if tree.bootstrap else []), "floor"]
+    groups.append((f"drift with α ({tree.measure})", 4 if tree.bootstrap else 3))
+    head += ["accuracy", "precision", "to disk", "to smooth"]
+    groups.append(("vs volunteers", 4))
+    rows = []
+    for row in found.table.iter_rows(named=True):
+        cells = [row["labels"], number(row["galaxies"], ",d"), number(row["disk_fraction"])]
+        for name in found.truths:
+            cells += [number(row[f"balanced_accuracy: {name}"]), number(row[f"fraction_rms: {name}"])]
+        cells += [number(row["excess"]), number(row["value"])]
+        cells += [with_error(row["bootstrap_mean"], row["bootstrap_std"])] if tree.bootstrap else []
+        cells += [with_error(row["floor"], row["floor_std"]), number(row["accuracy"]), number(row["precision"])]
+        rows.append([*cells, number(row["to_disk"], ",d"), number(row["to_smooth"], ",d")])
+    leaves = f"{2**tree.depth} leaves of similar {in_words(found.intrinsic)}, " if found.intrinsic else ""
+    note = (
+        f"On {found.which}. {tree.measure} with {leaves}{tree.bins} bins of α. Labels that do not drift with α give "
+        "the floor, not zero; what lies above it is bias, or a real change of class with α among similar galaxies."
+    )
+    if tree.bootstrap:
+        note += f" Bootstrap: mean ± standard deviation of {tree.bootstrap} resamples, as in the paper's Table 1."
+    note += " Accuracy and precision vs volunteers say how alike labels are, not how good."
+    return Table("", head, rows, note, groups)
+
+
+def _appendix(
+    found: Evidence, maps: list[Illustration], runs: dict[str, Run], compared: dict[str, Any]
+) -> list[Section]:
+    """Maps, leaves, training, settings, methods and how to cite."""
+    out = []
+    if maps:
+        note = (
+            "Grad-CAM shows which parts of the picture raise a class score. It does not show that the network uses "
+            "them as an astronomer would: see in the findings whether maps of random weights look the same, and do "
+            "not read a bright frame or corner as structure."
+        )
+        out.append(Section("Where the networks look (Grad-CAM)", note, maps))
+    if found.intrinsic:
+        figures = [by_columns(found), *([leaves(found)] if found.leaves else [])]
+        out.append(Section("Disk fractions and bias by intrinsic properties", figures=figures))
+    drawn = training(found)
+    if drawn is not None:
+        out.append(Section("Training", figures=[drawn], tables=_training_tables(runs, compared)))
+    out.append(Section("Settings", tables=[Table("", (), _settings(found))]))
+    out.append(Section("Methods", include="equations.html", items=_methods(found)))
+    out.append(Section("How to cite", include="citation.html"))
+    return out
+
+
+def _training_tables(runs: dict[str, Run], compared: dict[str, Any]) -> list[Table]:
+    fifths = [f"p(disk), α {k}/5" for k in range(1, 6)]
+    head = ["run", "T(α)", "held-out loss", *fifths, "drift above floor", "epochs", "seconds"]
+    rows = []
+    for name, run in runs.items():
+        measures = compared[name]["measures"]
+        excess = next((key for key in measures if "_excess" in key), "")
+        rows.append(
+            [
+                name,
+                run.described["transition"]["family"],
+                number(measures["held_out_loss"], ".4f"),
+                *(number(measures.get(f"fraction_disk_{k}"), ".2f") for k in range(1, 6)),
+                f"{excess[:4].upper()} {number(measures.get(excess))}" if excess else "–",
+                number(measures["epochs"], ".1f"),
+                number(measures["seconds"], ".0f"),
+            ]
+        )
+    note = (
+        "On each run's held-out galaxies, at the epochs whose weights were kept, mean over members; no gold label "
+        "enters. Held-out loss: minus the mean log-likelihood of the observed labels, through the T(α) of the run, so "
+        "losses of runs with different T(α) cannot be compared. p(disk): mean probability in fifths of α, 1 the least "
+        "resolved."
+    )
+    tables = [Table("", head, rows, note)]
+    differing = next(iter(compared.values()))["settings"] if len(runs) > 1 else {}
+    if differing:
+        rows = [[key, *(str(run.settings.get(key, "–")) for run in runs.values())] for key in differing]
+        tables.append(Table("Settings that differ", ["setting", *runs], rows))
+    keys = ("accelerators", "cpus", "torch", "truemorph", "finished")
+    rows = [[key, *(_words(run.environment.get(key)) for run in runs.values())] for key in keys]
+    return [*tables, Table("Machines and versions", ["", *runs], rows)]
+
+
+def _words(value: Any) -> str:
+    return str(value) if isinstance(value, str | int | float) else ", ".join(map(str, value or ())) or "none"
+
+
+def _settings(found: Evidence) -> list[list[str]]:
+    about = found.catalogue.metadata
+    rows = {
+        "catalogue": found.path.name,
+        "α": about.get("alpha", "not stated"),
+        "labels": f"{about.get('label_rule', 'not stated')}; votes: {about.get('votes', 'not stated')}",
+        "definitions of a disk": "; ".join(found.truths) or "none",
+        "intrinsic columns": ", ".join(found.intrinsic) or "none",
+        "measured on": found.which,
+        "bootstrap resamples": found.tree.bootstrap,
+        "seed": found.tree.seed,
+    }
+    models = {f"model {one.name}": one.classifier.model_hash for one in found.models if one.classifier is not None}
+    return [[name, str(value)] for name, value in (rows | models).items()]
+
+
+def _methods(found: Evidence) -> list[str]:
+    out = []
+    if found.study is not None:
+        fit = found.study.fit
+        out.append(f"T(α): {fit.family} family, fitted by the {fit.method} method, assuming that {fit.assumption}.")
+    for one in found.models:
+        if one.classifier is None:
+            continue
+        about = one.classifier.described["transition"]
+        values = [
+            f"{name} = {value:.4g}" + (f" ± {error:.2g}" if (error := (about.get("stderr") or {}).get(name)) else "")
+            for name, value in about["parameters"].items()
+            if isinstance(value, int | float)
+        ]
+        how = "without a bias curve" if one.naive else f"through a {about['family']} T(α), {', '.join(values)}"
+        out.append(f"{one.name}: trained {how}; {about.get('assumption') or 'no assumption recorded'}.")
+    if found.models:
+        out.append(
+            "Every galaxy is labelled by networks that were not trained on its label; the posterior then adds the "
+            "volunteers' label."
+        )
+    return out

@@ -1,8 +1,7 @@
-"""The first stages: the sample with the volunteers' labels (GZ2B), and the same galaxies with debiased ones (GZ2D)."""
+"""The first stages: the sample with the volunteers' labels (GZ2B), and with debiased labels (GZ2D)."""
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from truemorph.catalogs.sampling import TEST, draw_sample, sampling_weights, spl
 from truemorph.errors import TruemorphError
 from truemorph.findings import Finding
 from truemorph.io import file_hash
+from truemorph.progress import tell
 from truemorph.reproduce.options import Inputs, split_fractions
 from truemorph.reproduce.paper import SAMPLE
 from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outcome, Stage, Work
@@ -26,12 +26,12 @@ from truemorph.tables import CatalogTable, frame_hash, read_table, write_table
 
 EVERYTHING, DEBIASED = "everything.parquet", "gz2d.parquet"
 _FRACTIONS = ("smooth_fraction", "disk_fraction", "artefact_fraction")
-# Answers to Galaxy Zoo 2's later questions, two hundred columns.
+# Two hundred columns of Galaxy Zoo 2's later questions.
 _LATER_QUESTIONS = r"^t(0[2-9]|1[01])_"
 
 
 def missing_archives(inputs: Inputs) -> dict[str, dict[str, Any]]:
-    """Archives that have what the inputs lack, with options of `fetch`; SDSS needs GZ2's tables, which come first."""
+    """Return the archives of missing inputs, with options of `fetch`; GZ2 first, because SDSS needs its tables."""
     out: dict[str, dict[str, Any]] = {}
     images = inputs.images is None and inputs.image_table is None
     if inputs.table is None or inputs.hart is None or images:
@@ -45,27 +45,27 @@ def missing_archives(inputs: Inputs) -> dict[str, dict[str, Any]]:
 
 
 def fetch_archive(name: str, data: Path, **chosen: Any) -> Outcome:
-    """Fetch an archive into the folder named after it. A failure doesn't stop the stages that have their data."""
+    """Fetch an archive into the folder of its name. A failure does not stop stages that have their data."""
     from truemorph.archives.fetch import fetch
 
     title, status, text, began = f"truemorph fetch {name}", DONE, "", time.perf_counter()
-    print(f"reproduce: {title}", file=sys.stderr)
+    tell(f"reproduce: {title}")
     try:
         fetch(name, data / name, **chosen)
     except TruemorphError as problem:
         status, text = FAILED, str(problem)
-    print(f"reproduce: {title}: {status}{': ' + text if text else ''}", file=sys.stderr)
+    tell(f"reproduce: {title}: {status}{': ' + text if text else ''}")
     return Outcome(f"fetch-{name}", title, status, text, seconds=round(time.perf_counter() - began, 2))
 
 
 def _prepared(work: Work) -> Preparation:
-    """All galaxies that can be used, from which the sample is drawn."""
+    """Prepare all usable galaxies, from which the sample is drawn."""
     inputs = work.inputs
     if inputs.table is None:
         raise work.lacks("a table of Galaxy Zoo 2 votes", "gz2", "`table`")
     table = read_table(inputs.table)
     mapping: Mapping | None = None
-    if inputs.mapping is not None:  # the sample and the split are this experiment's own
+    if inputs.mapping is not None:  # sample and split are the paper's
         mapping = read_mapping(inputs.mapping).model_copy(update={"sample": None, "split": None})
     names = table.frame.columns
     columns = {name: one for name, one in (("object_id", inputs.id), ("radius", inputs.radius)) if one}
@@ -101,15 +101,15 @@ def _follows_from(work: Work) -> dict[str, Any]:
 
 
 def _draw(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[Finding]]:
-    """Draw the sample at random by id, as many of each label as wanted; return findings too."""
+    """Draw the sample at random by id, with given numbers of each label; return findings too."""
     seed, labels, asked = work.options.seed, frame["label"].to_numpy(), work.options.counts
-    # A smaller sample than the paper's keeps no proportion, so that every galaxy counts.
+    # Below full scale, a label with too few galaxies does not reduce the number of the other.
     have = asked if work.options.fraction == 1 else tuple(np.bincount(labels, minlength=2))
     smooth, disk = (int(min(pair)) for pair in zip(asked, have, strict=True))
     chosen, smaller = draw_sample(labels, frame["object_id"].to_list(), (smooth, disk), seed)
     if (smooth, disk) != asked:
         found = (
-            f"The sample has {smooth:,} smooth and {disk:,} disk galaxies; {asked[0]:,} and {asked[1]:,} were wanted."
+            f"The sample has {smooth:,} smooth and {disk:,} disk galaxies; {asked[0]:,} and {asked[1]:,} were needed."
         )
         smaller = Finding("sample-smaller", "caution", found, "Use a larger table, or a smaller scale (`scale`).")
     sample = frame.filter(pl.Series(chosen))
@@ -165,14 +165,14 @@ def _debiased_follows_from(work: Work) -> dict[str, Any]:
 
 
 def _make_debiased(work: Work, folder: Path) -> dict[str, Any]:
-    """GZ2D: galaxies, split, α and images of GZ2B, labels of the debiased votes."""
+    """Make GZ2D: galaxies, split, α and images of GZ2B, with labels from debiased votes."""
     inputs, sample = work.inputs, work.catalogue()
     table = read_table(inputs.hart)
     own = inputs.id if inputs.id in table.frame.columns else None
-    # That table has no radii of its own; rows without these are of galaxies that are not in the sample.
+    # Hart et al.'s table has no radii; rows that match none are not in the sample.
     geometry = sample.frame.select("object_id", sample_radius="radius", sample_psf_fwhm="psf_fwhm")
     prepared = prepare(
-        replace(table, frame=table.frame.drop("image", strict=False)),  # images are the sample's
+        replace(table, frame=table.frame.drop("image", strict=False)),  # use the sample's images
         mapping=inputs.hart_mapping,
         joins=[Join(geometry, columns=("object_id",))],
         columns={"radius": "sample_radius", **({"object_id": own} if own else {})},

@@ -1,4 +1,4 @@
-"""The experiment from end to end: fetch what is missing, run the stages, and write what they found for people."""
+"""Run the experiment: fetch missing data, run the stages, and write the results."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from truemorph.reproduce.stages import LEFT_OUT, Stage, Work, asked, run_stages
 RESULT = "reproduce.json"
 _STAGES = (*catalogue.STAGES, table1.STAGES[0], *models.STAGES, table1.STAGES[1], *sensitivity.STAGES, *figures.STAGES)
 STAGES: tuple[Stage, ...] = (*_STAGES, page_stage(tuple(stage.name for stage in _STAGES)))
-# Where results of stages stand in reproduce.json; of two stages, one of their values alone.
+# Stages whose results are in reproduce.json, and stages of which one value is.
 _TOLD = ("catalogue", "gz2d", "bias", "table1", "theta", "figure3", "changed", "figure4", "maps")
 _VALUES = {"reasons": "reasons", "page": "answer"}
-# Files of stages that are copied beside reproduce.json.
+# Files of stages that are copied to the output folder.
 _PUBLISHED = {
     "table1": (table1.JSON, table1.ECSV),
     "page": (PAGE, *(f"{FIGURES}/{name}.{kind}" for name in DRAWN for kind in ("pdf", "png", "ecsv"))),
@@ -35,23 +35,25 @@ def run_experiment(
     Raises
     ------
     InputError
-        If there is no such folder, a file that was named is absent, or a setting is unknown.
+        If the folder or a named file does not exist, or a setting is unknown.
     TruemorphError
-        If another process works in the same folder.
+        If another process uses the same folder.
     """
     if not data.is_dir() and not options.fetch:
         how = f"truemorph fetch gz2 --out {data / 'gz2'}, or with `fetch`"
-        raise InputError(f"{data}: no such folder of data; make one with {how}")
+        raise InputError(f"{data}: no such folder of data; create it with {how}")
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; name a folder (`out`)")
+        raise InputError(f"{out} is a file; give a folder (`out`)")
     inputs = Inputs.of(data, config, **given)
-    # What is wrong with the command is reported before anything is fetched or made.
+    # Report invalid settings before anything is fetched or computed.
     if asked(STAGES, options.stages) & set(models.NETWORKS):
         models.network_config(inputs, options)
     (out / "stages").mkdir(parents=True, exist_ok=True)
     held = lock(out / "stages" / ".lock")
     if held is None:
-        raise TruemorphError(f"{out}: another process is at work there; wait for it, or choose another folder (`out`)")
+        raise TruemorphError(
+            f"{out}: another process is using this folder; wait for it, or choose another folder (`out`)"
+        )
     with held:
         fetched = []
         if options.fetch and not options.dry_run:
@@ -84,9 +86,9 @@ def run_experiment(
 
 
 def _published(work: Work) -> dict[str, Any]:
-    """Copy files for people beside reproduce.json, and take over results of stages that are left out of this run.
+    """Copy published files to the output folder, and keep earlier results of stages that are left out.
 
-    Of a stage that was left out, what is there stays; of one that could not be made, it is removed.
+    Files of stages that are left out stay; files of stages that could not run are removed.
     """
     published: dict[str, str] = {}
     for stage, names in _PUBLISHED.items():

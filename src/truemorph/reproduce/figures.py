@@ -36,10 +36,10 @@ _MOST_PAIRS = 24
 
 
 def styles(work: Work) -> dict[str, Style]:
-    """How each row of Table 1 is drawn, by its short name."""
+    """Return the style of each row of Table 1, by short name."""
     names = titles(work, short=True)
     return {
-        names[GZ2B]: STYLE["crowd"],
+        names[GZ2B]: STYLE["observed"],
         names[GZ2D]: {"color": "#E69F00", "marker": "v", "ls": "-."},
         names[RESNET_GZ2B]: STYLE["naive"],
         names[RESNET_GZ2D]: {"color": "#CC79A7", "marker": "P", "ls": "--"},
@@ -58,7 +58,7 @@ def _sersic_from(work: Work) -> dict[str, Any]:
         what = f"Sérsic indices (column {name}; Simard et al. 2011)"
         raise work.lacks(what, "simard", f"`sersic_table`, and sersic_index in {CONFIG}")
     if not any(work.have(one) for one in (GZ2D, *MODELS)):
-        raise Lacks("labels beside the volunteers': GZ2D or one of the models must be there")
+        raise Lacks("labels to compare with the volunteers': GZ2D or a model")
     return {
         "column": name,
         "from": work.keys(("catalogue", GZ2D, *MODELS)),
@@ -72,14 +72,14 @@ def _resamples(work: Work) -> int:
 
 
 def sersic_curves(work: Work) -> Distributions:
-    """Sérsic indices of the galaxies of Table 1, by label set (Figure 3)."""
+    """Return the distributions of the Sérsic index by label set (Figure 3)."""
     found, names = measured(work), titles(work, short=True)
     values = numeric_columns(found.frame, [work.inputs.sersic_index], "the sample")[:, 0]
     sets = {names[name]: one.disk for name, one in found.sets.items() if name != GZ2B}
     curves: Distributions = work.once(
         "sersic",
         lambda: compare_distributions(
-            values, found.observed.disk, sets, column="sersic_n", crowd_name=names[GZ2B],
+            values, found.observed.disk, sets, column="sersic_n", observed_name=names[GZ2B],
             bootstrap=_resamples(work), seed=work.options.seed,
         ),
     )  # fmt: skip
@@ -89,7 +89,7 @@ def sersic_curves(work: Work) -> Distributions:
 def _make_sersic(work: Work, folder: Path) -> dict[str, Any]:
     curves = sersic_curves(work)
     table = curves.table()
-    smooth = table.filter((pl.col("panel") == "smooth") & (pl.col("labels") == curves.crowd_name))
+    smooth = table.filter((pl.col("panel") == "smooth") & (pl.col("labels") == curves.observed_name))
     return {
         "galaxies": curves.n_galaxies,
         "without_index": curves.n_dropped,
@@ -106,7 +106,7 @@ def _changed_from(work: Work) -> dict[str, Any]:
 
 
 def _list_changed(work: Work, folder: Path) -> dict[str, Any]:
-    """Test galaxies that volunteers labelled smooth and DDB labels disk, surest first, with their positions."""
+    """List test galaxies labelled smooth by volunteers and disk by DDB, highest p(disk) first, with positions."""
     frame, hard, soft = all_labels(work)
     moved = (hard[GZ2B] == SMOOTH) & (hard[DDB] == DISK)
     own = [name for name in ("object_id", "ra", "dec", "alpha", "image", "disk_fraction") if name in frame.columns]
@@ -121,7 +121,7 @@ def _list_changed(work: Work, folder: Path) -> dict[str, Any]:
 
 
 def _better(work: Work) -> tuple[Path, pl.DataFrame]:
-    """Folder of HST images, and the galaxies that changed and have one: files in the column `better`."""
+    """Return the folder of HST images, and the changed galaxies that have one (file in the column `better`)."""
     folder = Path(work.inputs.better or work.data / "hst").resolve()
     table = pl.read_csv(work.file("changed", CHANGED), schema_overrides={"object_id": pl.String})
     files = gallery.better_pictures(folder, table["object_id"]) if folder.is_dir() else {}
@@ -134,7 +134,7 @@ def _pairs_from(work: Work) -> dict[str, Any]:
     fetch = work.options.fetch and not work.options.dry_run and work.inputs.better in (None, str(ours.resolve()))
     if fetch and found["places"] and found["changed"]:
         outcome = fetch_archive("hst", work.data, positions=listed)
-        if outcome.status == FAILED:  # the images that are there are shown
+        if outcome.status == FAILED:  # show existing images
             work.outcomes[outcome.name] = outcome
     folder, table = _better(work)
     if not folder.is_dir():
@@ -150,7 +150,7 @@ def _make_pairs(work: Work, folder: Path) -> dict[str, Any]:
 
 
 def pairs(work: Work) -> list[dict[str, Any]]:
-    """Images of the galaxies that changed and have a better one: `object_id`, `title`, `seen`, `better`."""
+    """Return images of changed galaxies with an HST image: `object_id`, `title`, `seen`, `better`."""
     folder, table = _better(work)
     if not table.height:
         return []
@@ -161,9 +161,9 @@ def pairs(work: Work) -> list[dict[str, Any]]:
             break
         try:
             pictures = as_seen.whole(row["image"]), better.whole(row["better"])
-        except InputError:  # a bad picture makes no pair
+        except InputError:  # skip unreadable images
             continue
-        title = f"α {row['alpha']:.1f}, p {row['p_disk']:.2f}"
+        title = f"α = {row['alpha']:.1f}, p(disk) = {row['p_disk']:.2f}"
         out.append({"object_id": str(row["object_id"]), "title": title, "seen": pictures[0], "better": pictures[1]})
     return out
 
@@ -174,7 +174,7 @@ def pairs(work: Work) -> list[dict[str, Any]]:
 def _maps_from(work: Work) -> dict[str, Any]:
     there = [name for name in NETWORKS if work.have(name)]
     if not there:
-        raise Lacks(f"a network to explain: {work.outcomes[DDB].text or f'stage {DDB}'}")
+        raise Lacks(f"a network for Grad-CAM: {work.outcomes[DDB].text or f'stage {DDB}'}")
     test = work.catalogue("catalogue", TEST_ROWS).frame
     return {
         "models": {name: work.result(name)["model_hash"] for name in there},
@@ -186,19 +186,19 @@ def _maps_from(work: Work) -> dict[str, Any]:
 
 
 def _make_maps(work: Work, folder: Path) -> dict[str, Any]:
-    """Mean Grad-CAM maps and profiles of all test galaxies, by predicted class; and the check by random weights."""
+    """Make mean Grad-CAM maps and profiles of all test galaxies, and compare them with random weights."""
     test, names = work.catalogue("catalogue", TEST_ROWS), titles(work, short=True)
     frame = test.frame.filter(pl.col("image").is_not_null())
     models = {names[name]: load(work.file(name, MODEL)) for name in NETWORKS if work.have(name)}
     source = galaxies_of(frame, image_folder(test))
-    with progress(frame.height * len(models), "explaining", "galaxies") as told:
-        explanations = explain(models, source, progress=told)
+    with progress(frame.height * len(models), "Grad-CAM", "galaxies") as reported:
+        explanations = explain(models, source, progress=reported)
     checks: dict[str, Any] = {}
     problem = ""
     if work.options.draws:
         try:
             checks = check_by_random_weights(models, explanations, source, work.options.draws, work.options.seed)
-        except InputError as why:  # maps of one galaxy, say
+        except InputError as why:  # for example maps of one galaxy
             problem = str(why)
     write_explanations(explanations, folder)
     return {
@@ -209,7 +209,7 @@ def _make_maps(work: Work, folder: Path) -> dict[str, Any]:
 
 
 def _looks(one: Explanation) -> dict[str, Any]:
-    """Where a model looks, in numbers: mean intensity in the inner and the outer third of the radius."""
+    """Return the mean Grad-CAM intensity in the inner and the outer third of the radius, by class."""
     out: dict[str, Any] = {"layer": one.layer, "cells": one.cells, "problems": len(one.problems)}
     for some in one.classes:
         profile = some.rings[PIXELS] if some.galaxies else None
@@ -223,7 +223,7 @@ def _looks(one: Explanation) -> dict[str, Any]:
 
 
 def write_explanations(explanations: dict[str, Explanation], folder: Path) -> None:
-    """Keep what the figures show: maps take hours at full size, drawing them a second."""
+    """Save maps and profiles, because computing them takes hours at full scale."""
     about = {
         name: {**{key: getattr(one, key) for key in ("model_hash", "backbone", "layer", "cells", "image_size")},
                "classes": {some.name: some.ids.cast(pl.String).to_list() for some in one.classes}}
@@ -241,7 +241,7 @@ def write_explanations(explanations: dict[str, Explanation], folder: Path) -> No
 
 
 def read_explanations(folder: Path) -> dict[str, Explanation]:
-    """Read them back: maps and profiles in pixels, without galaxies that were left out."""
+    """Read maps and profiles in pixels, without galaxies that were left out."""
     out = {}
     with np.load(folder / _MAPS, allow_pickle=False) as kept:
         for m, (model, about) in enumerate(read_json(folder / _ABOUT).items()):
@@ -259,7 +259,7 @@ def read_explanations(folder: Path) -> dict[str, Explanation]:
 
 
 def maps(work: Work) -> dict[str, Explanation]:
-    """Explanations of the networks; empty without any."""
+    """Return the maps of the networks; empty without networks."""
     return read_explanations(work.file("maps", "")) if work.have("maps") else {}
 
 
@@ -268,6 +268,6 @@ STAGES = (
     Stage(
         "changed", "test galaxies that changed from smooth to disk", _changed_from, _list_changed, ("catalogue", DDB)
     ),
-    Stage("figure4", "Figure 4: pairs with HST", _pairs_from, _make_pairs, ("catalogue", DDB, "changed")),
+    Stage("figure4", "Figure 4: SDSS and HST images", _pairs_from, _make_pairs, ("catalogue", DDB, "changed")),
     Stage("maps", "Figures 5 to 7: Grad-CAM", _maps_from, _make_maps, ("catalogue",), NETWORKS),
 )

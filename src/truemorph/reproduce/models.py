@@ -1,4 +1,4 @@
-"""θ, and the four classifiers: ResNet50 on GZ2B, ResNet50 on GZ2D, DCV14 and DDB; each labels the test galaxies."""
+"""θ, and the classifiers ResNet50 on GZ2B, ResNet50 on GZ2D, DCV14 and DDB, which label the test galaxies."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from truemorph.tables import numeric_columns
 
 FIT, LABELS, MODEL = "theta.json", "labels.parquet", "model"
 NETWORKS = (RESNET_GZ2B, RESNET_GZ2D, DDB)
-# Settings that say where and how fast, not what the result is.
+# Settings that do not change the result.
 _NOT_THE_RESULT = {"device", "devices", "nodes", "loggers", "compile"}
 _LEARNED_FROM = ("object_id", "label", "alpha", "split", "sampling_weight", "image")
 _TRAINING_ROWS = (f"split={TRAIN}",)
-# Numbers of bins of θ beside the paper's: galaxies in each.
+# Other numbers of galaxies per bin for θ.
 _PER_BIN = (16, 32, 128, 256, 1024)
 _FEWEST = 20
 
@@ -40,7 +40,7 @@ def _theta_from(work: Work) -> dict[str, Any]:
 
 
 def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
-    """The paper's estimator on the training set; and others, to see how much depends on it."""
+    """Fit θ with the paper's estimator on the training set, and with others for comparison."""
     catalogue = work.catalogue()
     training = int((catalogue.frame["split"] == TRAIN).sum())
     bins = theta_bins(training)
@@ -74,22 +74,22 @@ def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
 
 
 def network_config(inputs: Inputs, options: ReproduceOptions, catalogue: Any = "-", **own: Any) -> RunConfig:
-    """Settle how networks are trained: preset, `training` of the inputs, and what is `own` to one of them.
+    """Combine the settings of a network: preset, `training` of the inputs, and its `own`.
 
     Raises
     ------
     InputError
-        If a setting is unknown or out of range, or asks for another classifier or several devices.
+        If a setting is unknown or out of range, or needs another classifier or several devices.
     """
     for name in inputs.training:
         if name not in TrainingConfig.model_fields:
             near = nearest(name, [*TrainingConfig.model_fields])
-            raise InputError(f"no setting {name!r} of the networks that reproduce takes; {near}")
+            raise InputError(f"no setting {name!r} of networks; {near}")
     settings = {"folds": 1, "devices": 1, "seed": options.seed, **inputs.training}
     preset = options.preset or ("paper" if options.fraction == 1 else "quick")
     run = run_config(catalogue, preset=preset, **{"out": "-", **own}, **settings)
     if (run.training.classifier, run.training.devices, run.training.nodes) != ("network", 1, 1):
-        raise InputError("reproduce trains networks (preset quick or paper) on one device: leave devices at 1")
+        raise InputError("reproduce trains networks with preset quick or paper, on one device: leave devices at 1")
     return run
 
 
@@ -108,13 +108,13 @@ def _network_run(work: Work, name: str, folder: Path) -> RunConfig:
 
 
 def intrinsic_columns(work: Work, frame: pl.DataFrame) -> tuple[str, ...]:
-    """Columns of CV18's tree, if most galaxies have values in all of them; empty otherwise."""
+    """Return the columns of CV18's tree if most galaxies have values in all of them; empty otherwise."""
     names = work.inputs.intrinsic
     return names if names and _known(frame, names).mean() > 0.5 else ()
 
 
 def _known(frame: pl.DataFrame, names: tuple[str, ...]) -> np.ndarray:
-    """Which galaxies have values in all of some columns, shape (N,) of bool."""
+    """Return which galaxies have values in all columns, bool of shape (N,)."""
     if not all(name in frame.columns and frame[name].dtype.is_numeric() for name in names):
         return np.zeros(frame.height, bool)
     return np.asarray(np.isfinite(numeric_columns(frame, names, "the sample")).all(axis=1))
@@ -138,7 +138,7 @@ def _network_from(name: str, work: Work) -> dict[str, Any]:
 
 
 def _train(work: Work, folder: Path, run: RunConfig) -> dict[str, Any]:
-    """Train, unless that was done before the stage was interrupted, and label the test galaxies."""
+    """Train, unless an interrupted run has finished training, and label the test galaxies."""
     from truemorph.classifiers.checkpoint import load
     from truemorph.labelling.label import label_table
 
@@ -196,8 +196,8 @@ def _network_stage(name: str, title: str, *needs: str) -> Stage:
 
 STAGES = (
     Stage("theta", "θ of DDB from the training labels (section 2.3.3)", _theta_from, _fit_theta, ("catalogue",)),
-    _network_stage(RESNET_GZ2B, "the network on GZ2B, which treats labels as correct"),
-    _network_stage(RESNET_GZ2D, "the network on GZ2D, which treats labels as correct", GZ2D),
-    Stage(DCV14, "DCV14 on GZ2B: logistic regression and θ by EM", _dcv14_from, _make_dcv14, ("catalogue",)),
-    _network_stage(DDB, "DDB on GZ2B: the network through T(α)", "theta"),
+    _network_stage(RESNET_GZ2B, "network trained on GZ2B, labels treated as correct"),
+    _network_stage(RESNET_GZ2D, "network trained on GZ2D, labels treated as correct", GZ2D),
+    Stage(DCV14, "DCV14 on GZ2B: logistic regression and θ, fitted by EM", _dcv14_from, _make_dcv14, ("catalogue",)),
+    _network_stage(DDB, "DDB on GZ2B: network trained through T(α)", "theta"),
 )

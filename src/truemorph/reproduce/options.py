@@ -1,4 +1,4 @@
-"""What is reproduced, how large, and from which files."""
+"""Options of the reproduction, and its input files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from truemorph.io import read_toml
 from truemorph.reproduce.paper import PER_THETA_BIN, SAMPLE, SPLIT
 
 CONFIG = "reproduce.toml"
-# Where `truemorph fetch` writes, below the folder of data.
+# Files that `truemorph fetch` writes in the folder of data.
 _FETCHED = {
     "table": "gz2/zoo2MainSpecz.csv.gz",
     "hart": "gz2/gz2_hart16.csv.gz",
@@ -26,30 +26,32 @@ _FETCHED = {
     "better": "hst",
 }
 _SCALES = {"paper": 1.0, "quick": 0.05}
-# Smaller samples keep as many test galaxies, up to this fraction: bias is measured on them.
+# Minimum number of test galaxies, on which bias is measured, and their largest fraction of the sample.
 _TEST, _LARGEST_TEST = 1_000, 0.4
 _FEWEST_THETA_BINS = 12
 
 
 class Inputs(BaseModel):
-    """Which files hold what: `reproduce.toml`, or options; files not given are looked for where `fetch` writes them.
+    """Input files and columns, from options or `reproduce.toml`; by default, the files that `fetch` wrote.
 
-    Paths are below the folder of data, or else below the working directory.
+    Paths are relative to the folder of data or to the working directory.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     table: str | None = Field(None, description="table of the volunteers' votes (GZ2B)")
-    mapping: str | None = Field(None, description="how its columns are named: a preset or TOML; found if not given")
+    mapping: str | None = Field(
+        None, description="column names of that table: a preset or a TOML file; default: detected"
+    )
     id: str | None = Field(None, description="column of object ids")
     radius: str | None = Field(None, description="column of Petrosian radii, arcsec")
     psf_fwhm: float | str | None = Field(None, description="column of PSF FWHM, or one number, arcsec")
     psf: Literal["sigma", "fwhm"] = Field("sigma", description="alpha = radius / this")
-    where: tuple[str, ...] = Field((), description="keep rows with COLUMN=VALUE only (repeatable)")
+    where: tuple[str, ...] = Field((), description="keep only rows with COLUMN=VALUE (repeatable)")
     images: str | None = Field(None, description="folder of images")
     image_table: str | None = Field(None, description="table of ids and image files")
     hart: str | None = Field(None, description="votes debiased by Hart et al. 2016 (GZ2D); may be the same table")
-    hart_mapping: str = Field("gz2-debiased", description="how its columns are named")
+    hart_mapping: str = Field("gz2-debiased", description="column names of that table")
     photometry: str | None = Field(None, description="table of radii, PSF widths, redshifts, magnitudes by id")
     sersic_table: str | None = Field(None, description="table of Sersic indices, ellipticities, radii by id")
     better: str | None = Field(None, description="folder of HST images, OBJECT_ID.jpg")
@@ -60,21 +62,21 @@ class Inputs(BaseModel):
 
     @classmethod
     def of(cls, data: Path, file: Path | None = None, **given: Any) -> Inputs:
-        """Settle which files there are: options, then a TOML file, then what `truemorph fetch` wrote.
+        """Find the input files: from options, then a TOML file, then those that `truemorph fetch` wrote.
 
         Parameters
         ----------
         data : Path
             Folder of data.
         file : Path, optional
-            TOML file; `reproduce.toml` in the folder if there is one.
+            TOML file; default `reproduce.toml` in the folder, if it exists.
         **given
-            Fields; None leaves one alone.
+            Fields; None for the default.
 
         Raises
         ------
         InputError
-            If a file that was named is absent, or a field is unknown.
+            If a named file does not exist, or a field is unknown.
         """
         path = file or (data / CONFIG if (data / CONFIG).is_file() else None)
         settings: dict[str, Any] = {} if path is None else read_toml(path)
@@ -100,13 +102,15 @@ def _found(data: Path, name: str, what: str) -> Path:
     for path in (data / name, Path(name)):
         if path.exists():
             return path.resolve()
-    raise InputError(f"{name} ({what}): neither in {data} nor from here; give its path, or leave it out")
+    raise InputError(
+        f"{name} ({what}): no such file in {data} or in the working directory; give its path, or leave it out"
+    )
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class ReproduceOptions:
-    """How large a reproduction is, and what is run.
+    """Size of the reproduction, and stages to run.
 
     Attributes
     ----------
@@ -115,21 +119,21 @@ class ReproduceOptions:
     fetch : bool
         Fetch missing data from the archives.
     stages : sequence of str
-        Run only these, with what they need; comma-separated.
+        Run only these stages and those that they use; comma-separated.
     preset : str, optional
         Preset of the networks; default: paper at scale paper, quick below.
     depth : int, optional
-        Levels of the tree of CV18; default: as many as leave 25 galaxies a bin.
+        Levels of the tree of CV18; default: the most that leave 25 galaxies per bin.
     bins : int, optional
-        Bins of α of CV18; default as for depth.
+        Bins of α of CV18; default: as for depth.
     bootstrap : int
-        Resamples of CV18.
+        Bootstrap resamples.
     draws : int
-        Networks of random weights that check the maps; 0 for none.
+        Networks with random weights to check the Grad-CAM maps; 0 for no check.
     cache : Path, optional
         Folder for decoded images.
     dry_run : bool
-        Show what would be run.
+        Show which stages would run.
     seed : int
         Random seed.
 
@@ -153,13 +157,13 @@ class ReproduceOptions:
 
     def __post_init__(self) -> None:
         if self.draws < 0 or self.draws == 1:
-            raise InputError(f"`draws` is 0, for no check of the maps, or at least 2; got {self.draws}")
+            raise InputError(f"`draws` must be 0 (no check of the maps) or at least 2; got {self.draws}")
         if not 0 < self.fraction <= 1:
-            raise InputError(f"scale is a fraction of the paper's sample, above 0 and at most 1; got {self.scale}")
+            raise InputError(f"`scale` must be above 0 and at most 1; got {self.scale}")
         for name, least in (("bootstrap", 2), ("depth", 0), ("bins", 2)):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise InputError(f"`{name}` is {least} or more; got {value}")
+                raise InputError(f"`{name}` must be at least {least}; got {value}")
 
     @property
     def fraction(self) -> float:
@@ -167,12 +171,12 @@ class ReproduceOptions:
         try:
             return _SCALES[self.scale] if self.scale in _SCALES else float(self.scale)
         except ValueError:
-            message = f"scale is paper, quick or a fraction of the paper's sample; got {self.scale!r}"
+            message = f"`scale` must be paper, quick or a fraction of the paper's sample; got {self.scale!r}"
             raise InputError(message) from None
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Smooth and disk galaxies to draw.
+        """Numbers of smooth and disk galaxies to draw.
 
         Examples
         --------
@@ -184,7 +188,7 @@ class ReproduceOptions:
 
 
 def split_fractions(n: int) -> tuple[float, float, float]:
-    """Fractions of training, validation and test galaxies among n: the paper's, but no fewer than 1,000 to test on.
+    """Fractions of training, validation and test galaxies: the paper's, but at least 1,000 test galaxies if possible.
 
     Examples
     --------
@@ -199,5 +203,5 @@ def split_fractions(n: int) -> tuple[float, float, float]:
 
 
 def theta_bins(training: int) -> int:
-    """Bins of α for θ: the paper's number of galaxies in each, at least twelve bins."""
+    """Number of bins of α for θ: 64 galaxies per bin as in the paper, but at least twelve bins."""
     return min(max(_FEWEST_THETA_BINS, training // PER_THETA_BIN), training)

@@ -1,4 +1,4 @@
-"""`reproduction.html`: Table 1 beside the paper's, reasons, θ, Figures 3 to 7, and what became of each stage."""
+"""`reproduction.html`: Table 1 here and in the paper, reasons for differences, θ and Figures 3 to 7."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from truemorph.bias.metrics import MINIMUM_PER_BIN
 from truemorph.explain.study import PIXELS
@@ -19,9 +20,12 @@ from truemorph.report.gallery import jpeg_source
 from truemorph.report.maps import profile_data
 from truemorph.report.page import (
     Illustration,
+    Light,
     Page,
     Pair,
+    Section,
     Table,
+    first_sentence,
     in_order,
     number,
     versions,
@@ -41,45 +45,54 @@ _PAIRS_ON_PAGE = 12
 
 
 def _prose(text: str, width: int = 14) -> Markup:
-    """A cell of words, which wrap, in a table made for numbers."""
+    """Make a cell of text that wraps."""
     return Markup('<div style="white-space: normal; text-align: left; min-width: {}rem">{}</div>').format(width, text)
 
 
 def _answer(work: Work) -> str:
-    drawn, fraction = work.result("catalogue"), work.options.fraction
-    text = [f"{drawn['galaxies']:,} galaxies of {work.catalogue().metadata['source']}, at scale {fraction:.3g}."]
+    drawn, source = work.result("catalogue"), work.catalogue().metadata["source"]
+    sample = f"{drawn['galaxies']:,} galaxies of {source} ({100 * work.options.fraction:.3g} % of the paper's sample)"
     if not work.have("table1"):
-        return " ".join([*text, "Table 1 could not be made."])
+        return f"Table 1 could not be made for {sample}."
     table = work.result("table1")
-    rows = {row["name"]: row for row in table["rows"]}
-    observed = with_error(rows[GZ2B]["bootstrap_mean"], rows[GZ2B]["bootstrap_std"])
-    text.append(f"{table['measure']} of the volunteers' labels is {observed} (paper: CV18 {TABLE_1[GZ2B].cv18:.3f}).")
-    if DDB in rows and rows[DDB]["one_class"]:
-        text.append("DDB labels nearly all galaxies as one class, so its bias is not meaningful.")
-    elif DDB in rows:
-        row = rows[DDB]
-        change = with_error(row["from_gz2b"], row["from_gz2b_std"], "+.3f")
-        text.append(f"DDB changes it by {change} (paper: {number(row['paper_from_gz2b'], '+.3f')}).")
+    rows, measure = {row["name"]: row for row in table["rows"]}, table["measure"]
+    observed, ddb = rows[GZ2B], rows.get(DDB)
+    values = [with_error(one["bootstrap_mean"], one["bootstrap_std"]) for one in (observed, ddb) if one]
+    if ddb is None or ddb["one_class"]:
+        text = [f"The bias of the volunteers' labels ({measure}) is {values[0]}."]
+        text += ["DDB labels nearly all galaxies as one class."] if ddb else []
+    else:
+        change, error = ddb["from_gz2b"] or 0.0, ddb["from_gz2b_std"] or 0.0
+        verb = "lowers" if change < -2 * error else "raises" if change > 2 * error else "does not significantly change"
+        text = [
+            f"Training through T(α) (DDB) {verb} the bias of the labels: {measure} is {values[0]} for volunteers and "
+            f"{values[1]} for DDB."
+        ]
+    text.append(
+        f"Labels that do not depend on α would have {number(observed['floor'])}. In the paper, CV18 is "
+        f"{TABLE_1[GZ2B].cv18:.3f} for volunteers and {TABLE_1[DDB].cv18:.3f} for DDB."
+    )
     thetas = [
-        f"θ of {one['name'].upper()} is {with_error(one['theta'], one['stderr'], '.2f')} (paper: {one['paper']:.2f})"
+        f"{with_error(one['theta'], one['stderr'], '.2f')} for {one['name'].upper()} (paper: {one['paper']:.2f})"
         for one in table["theta"]
         if one["theta"] is not None
     ]
-    return " ".join([*text, _in_order(table), *([f"{', '.join(thetas)}."] if thetas else [])])
+    text += [_in_order(table), *([f"θ is {' and '.join(thetas)}."] if thetas else []), f"Sample: {sample}."]
+    return " ".join(text)
 
 
 def _in_order(table: dict[str, Any]) -> str:
     found = table["order"]
     if not found["pairs"]:
-        return "No two rows of Table 1 can be put in order."
+        return "No two rows of Table 1 can be compared with the paper's order."
     return (
-        f"Of the pairs of rows of Table 1 that the paper tells apart, {found['as_in_the_paper']} of {found['pairs']} "
-        "stand in its order."
+        f"Of {found['pairs']} pairs of rows of Table 1 that differ by more than their errors in the paper, "
+        f"{found['as_in_the_paper']} have the same order here."
     )
 
 
 def _checks(work: Work) -> tuple[list[Finding], list[tuple[str, str]]]:
-    """Findings of this reproduction, problems first; and checks that passed, with what they measured."""
+    """Return findings, problems first, and checks that passed with their measured values."""
     found: list[Finding] = []
     passed: list[tuple[str, str]] = []
     if not work.result("catalogue")["as_drawn_in_the_paper"]:
@@ -87,28 +100,30 @@ def _checks(work: Work) -> tuple[list[Finding], list[tuple[str, str]]]:
             Finding(
                 "sample-not-the-papers",
                 "caution",
-                "This is not the paper's sample, so it shows that the stages run, not what the paper found.",
+                "The sample differs from the paper's: this page shows that stages run, but does not test the paper.",
                 "Run at full scale (`scale`) on Galaxy Zoo 2.",
             )
         )
-    found += map(Finding.from_dict, work.result("catalogue")["findings"])
+    stages = [work.result(name) for name in ("catalogue", "theta") if work.have(name)]
+    known = [Finding.from_dict(one) for result in stages for one in result["findings"]]
+    found += [one for one in known if one.severity != "note"]
     for outcome in work.outcomes.values():
         if outcome.status == FAILED:
             text = f"Stage {outcome.name} failed: {outcome.text}."
-            found.append(Finding("stage-failed", "problem", text, "Correct this, and run the same command again."))
+            found.append(Finding("stage-failed", "problem", text, "Fix this, and run the same command again."))
         elif outcome.status == LACKS:
-            text = f"Stage {outcome.name} lacks: {outcome.text}."
-            found.append(Finding("stage-lacks-input", "caution", text, "Get this, and run the same command again."))
+            text = f"Stage {outcome.name} lacks data: {outcome.text}."
+            found.append(
+                Finding("stage-lacks-input", "caution", text, "Provide the data, and run the same command again.")
+            )
     if work.have("table1"):
         of_table, more = _of_table(work.result("table1"))
         found, passed = found + of_table, passed + more
-    if work.have("theta"):
-        found += map(Finding.from_dict, work.result("theta")["findings"])
     if work.have("maps"):
         maps_found = work.result("maps")
         for name, one in maps_found["random_weights"].items():
             if one["passes"]:
-                passed.append((f"Maps of {name} against random weights", one["statement"]))
+                passed.append((f"Grad-CAM maps of {name} vs random weights", one["statement"]))
             else:
                 text = f"{name}: {one['statement']}"
                 found.append(Finding("maps-not-specific", "caution", text, "Do not interpret these maps."))
@@ -121,30 +136,31 @@ def _checks(work: Work) -> tuple[list[Finding], list[tuple[str, str]]]:
 def _of_table(table: dict[str, Any]) -> tuple[list[Finding], list[tuple[str, str]]]:
     out: list[Finding] = []
     if table["measure"] != "CV18":
-        text = f"Bias is measured as {table['measure']}, not CV18, because intrinsic columns are missing."
-        out.append(Finding("intrinsic-missing", "caution", text, "Fetch the tables that have them."))
-    crowd = next(row for row in table["rows"] if row["name"] == GZ2B)
-    if crowd["objects_per_bin"] is not None and crowd["objects_per_bin"] < MINIMUM_PER_BIN:
-        text = (
-            f"The bins of {table['measure']} have {crowd['objects_per_bin']:.0f} galaxies: its value is mostly noise."
-        )
+        text = f"Bias is measured by {table['measure']}, not CV18, because intrinsic columns are missing."
+        out.append(Finding("intrinsic-missing", "caution", text, "Fetch the tables with these columns (`fetch`)."))
+    per_bin = next(row["objects_per_bin"] for row in table["rows"] if row["name"] == GZ2B)
+    if per_bin is not None and per_bin < MINIMUM_PER_BIN:
+        text = f"Bins have only {per_bin:.0f} galaxies, so {table['measure']} is mostly sampling noise."
         out.append(Finding("few-galaxies-per-bin", "caution", text, "Use a larger `scale`, or fewer `bins`."))
     for row in table["rows"]:
         if row["one_class"]:
-            text = f"{row['labels']} calls {row['disk_fraction']:.1%} of the galaxies disk. Such labels cannot drift."
+            text = f"{row['labels']}: {row['disk_fraction']:.1%} are labelled disk: {table['measure']} is meaningless."
             out.append(Finding("nearly-one-class", "caution", text, "Train for more epochs, or at a larger `scale`."))
         if row["partial"]:
             text = (
-                f"{row['labels']} labels {row['galaxies']:,} of the {table['galaxies']:,} galaxies: only its "
-                "difference from GZ2B is measured on the same galaxies."
+                f"{row['labels']}: only {row['galaxies']:,} of the {table['galaxies']:,} galaxies have a label. "
+                "Compare the difference from GZ2B, which is measured on the same galaxies."
             )
-            out.append(Finding("rows-not-labelled", "caution", text, "Check why the others are missing."))
+            out.append(Finding("rows-not-labelled", "caution", text, "Check why the others have none."))
     found = table["order"]
     if not found["pairs"]:
         return out, []
     if found["pairs"] == found["as_in_the_paper"]:
         return out, [("Order of the rows of Table 1", _in_order(table))]
-    return [*out, Finding("order-differs", "caution", _in_order(table), "See why numbers may differ, below.")], []
+    return [
+        *out,
+        Finding("order-differs", "caution", _in_order(table), "The table below gives reasons why values may differ."),
+    ], []
 
 
 def _tables(work: Work) -> list[Table]:
@@ -152,28 +168,36 @@ def _tables(work: Work) -> list[Table]:
     if work.have("table1"):
         table = work.result("table1")
         note = (
-            f"{how_measured(table)}. Minus GZ2B: difference of plain values, error from resamples that both share. "
-            "Floor: labels without a drift with α. Errors: resampled galaxies; other trainings add scatter."
+            f"{how_measured(table)}. GZ2B: volunteers' labels. GZ2D: labels of the same galaxies, debiased by Hart et "
+            "al. Single value: without bootstrap. Floor: mean value of labels that do not depend on α. Above floor: "
+            "single value minus floor. Errors are from bootstrap; training again adds scatter."
         )
-        lines = [cells(work, table, name) for name in TABLE_1]
-        out.append(Table("Table 1 beside the paper's", head(table), lines, note))
-        lines = [[*line[:3], _prose(line[3], 20)] for line in other_numbers(work, table)]
-        out.append(Table("Other numbers of the paper", ["", "here", "paper", _prose("how", 20)], lines))
-    if work.have("reasons"):
-        heads = ["", _prose("in the paper"), _prose("here"), _prose("effect, measured here", 24)]
+        lines = [[_prose(title, 8), *numbers] for title, *numbers in (cells(work, table, name) for name in TABLE_1)]
+        out.append(Table("Table 1: here and in the paper", head(table), lines, note))
         lines = [
-            [one["what"], _prose(one["paper"]), _prose(one["here"]), _prose(one["effect"], 24)]
+            [_prose(title, 8), here, paper, _prose(how, 12)] for title, here, paper, how in other_numbers(work, table)
+        ]
+        out.append(Table("Other values of the paper", ["quantity", "here", "paper", _prose("definition", 12)], lines))
+    if work.have("reasons"):
+        heads = [
+            "choice",
+            _prose("in the paper", 10),
+            _prose("here", 10),
+            _prose("effect of other choices, measured here", 16),
+        ]
+        lines = [
+            [_prose(one["what"], 6), _prose(one["paper"], 10), _prose(one["here"], 10), _prose(one["effect"], 16)]
             for one in work.result("reasons")["reasons"]
         ]
-        out.append(Table("Why numbers may differ from the paper's", heads, lines))
+        out.append(Table("Why values may differ from the paper's", heads, lines))
     return out
 
 
 def _dots(work: Work) -> Illustration:
-    """Table 1 as a figure."""
+    """Draw Table 1."""
     table, names, shown = work.result("table1"), titles(work, short=True), styles(work)
     rows = {row["name"]: row for row in table["rows"]}
-    figure = Figure(figsize=(7.5, 3.4), layout="constrained")
+    figure = Figure(figsize=(4.8, 3.8), layout="constrained")
     axes = figure.add_subplot()
     for place, name in enumerate(reversed(TABLE_1)):
         paper, row = TABLE_1[name], rows.get(name)
@@ -184,14 +208,24 @@ def _dots(work: Work) -> Illustration:
                           color=style["color"], capsize=2)  # fmt: skip
             axes.plot(row["floor"], place + 0.15, "|", color=style["color"], ms=12)
     axes.set_yticks(range(len(TABLE_1)), [plain_text(names[name]) for name in reversed(TABLE_1)])
-    axes.set(xlabel=f"{table['measure']} (open: paper's CV18; strokes: labels without a drift)", xlim=(0, None))
+    axes.set(xlabel=f"bias metric {table['measure']}", xlim=(0, None))
     axes.grid(axis="y", color="0.9")
-    text = f"{table['measure']} of each row of Table 1 here (filled, bootstrap) and in the paper (open)."
+    keys = (
+        ("here", "o", "0.2", "0.2"),
+        ("paper (CV18)", "o", "0.45", "none"),
+        ("floor", "|", "0.2", "0.2"),
+    )
+    legend = [Line2D([], [], ls="", marker=mark, color=edge, mfc=face, label=text) for text, mark, edge, face in keys]
+    figure.legend(handles=legend, loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+    text = (
+        f"Table 1: {table['measure']} here and in the paper, with bootstrap errors. The floor is the mean value of "
+        "labels that do not depend on α."
+    )
     return Illustration("table1", figure, text, text, frame_of(table["rows"]))
 
 
 def _settings_figure(work: Work) -> list[Illustration]:
-    """Table 1 with other trees and bins."""
+    """Draw Table 1 with other numbers of leaves and bins."""
     reasons = {one["what"]: one["numbers"] for one in work.result("reasons")["reasons"]} if work.have("reasons") else {}
     swept = reasons.get("leaves and bins", {}).get("settings")
     if not swept:
@@ -200,28 +234,30 @@ def _settings_figure(work: Work) -> list[Illustration]:
     data = frame_of(
         [{"setting": one["setting"], "labels": names[row["name"]], **row} for one in swept for row in one["rows"]]
     )
-    figure = Figure(figsize=(7.5, 3.6), layout="constrained")
+    figure = Figure(figsize=(4.8, 1.6 + 0.3 * len(swept)), layout="constrained")
     axes = figure.add_subplot()
     places = {setting: place for place, setting in enumerate(data["setting"].unique(maintain_order=True))}
     for (name,), part in data.group_by("labels", maintain_order=True):
         style = shown[str(name)]
-        axes.plot([places[one] for one in part["setting"]], part["bootstrap_mean"].to_list(), style["ls"],
+        axes.plot(part["bootstrap_mean"].to_list(), [places[one] for one in part["setting"]], style["ls"],
                   color=style["color"], marker=style["marker"], label=plain_text(str(name)))  # fmt: skip
-    axes.set_xticks(range(len(places)), [one.replace(", ", "\n") for one in places], fontsize=8)
-    axes.set(ylabel=f"{work.result('table1')['measure']}, bootstrap mean", ylim=(0, None))
-    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    text = "The same labels measured with other leaves and bins, which the paper does not give: compare the order."
+    axes.set_yticks(range(len(places)), list(places))
+    axes.set(xlabel=f"bias metric {work.result('table1')['measure']} (bootstrap mean)", xlim=(0, None))
+    axes.invert_yaxis()
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+    text = "Table 1 with other numbers of leaves and bins, which the paper does not give: compare the order of rows."
     return [Illustration("settings", figure, text, text, data.drop("name"))]
 
 
 def _sersic(work: Work) -> Illustration:
     curves, found = sersic_curves(work), work.result("figure3")
-    # The paper shows no galaxies that went from disk to smooth.
+    # As in the paper, without galaxies that change from disk to smooth.
     shown = replace(curves, samples=tuple(one for one in curves.samples if one.panel != "to_smooth"))
     text = (
         "Figure 3: Sérsic index n of galaxies labelled smooth, changed from smooth to disk, and labelled disk. Of "
-        f"GZ2B's smooth galaxies {number(found['disk_like_among_smooth'], '.0%')} have n ≤ {curves.boundary:g} (paper: "
-        f"about {DISK_LIKE_AMONG_SMOOTH:.0%}). {found['without_index']:,} of {found['galaxies']:,} have no index."
+        f"GZ2B's smooth galaxies, {number(found['disk_like_among_smooth'], '.0%')} have n ≤ {curves.boundary:g}, like "
+        f"disks (paper: about {DISK_LIKE_AMONG_SMOOTH:.0%}). {found['without_index']:,} of {found['galaxies']:,} "
+        "galaxies have no index."
     )
     far = "; ".join(
         f"{row['labels']} ({PANELS[row['panel']]}) {row['ks']:.2f}" for row in found["table"] if row["ks"] is not None
@@ -229,7 +265,7 @@ def _sersic(work: Work) -> Illustration:
     return Illustration(
         "figure3",
         cumulative_figure(shown, styles(work)),
-        f"Cumulative curves of the Sérsic index. Distances from GZ2B's: {far}.",
+        f"Cumulative distributions of the Sérsic index. KS distances from GZ2B: {far}.",
         text,
         curves.curves().join(curves.table(), on=["panel", "labels"], how="left", maintain_order="left"),
     )
@@ -247,31 +283,32 @@ def _maps(work: Work) -> list[Illustration]:
     return [
         Illustration(
             "figures5and6", mean_map_figure(found), f"Mean Grad-CAM maps of {galaxies:,} galaxies by model and class.",
-            "Figures 5 (disk) and 6 (smooth): mean Grad-CAM map of the test galaxies that each network puts into the "
-            f"class, {galaxies:,} in all. {layers}.",
+            "Figures 5 (disk) and 6 (smooth): mean Grad-CAM maps of the test galaxies by predicted class, "
+            f"{galaxies:,} galaxies per network. {layers}.",
         ),
         Illustration(
             "figure7", profile_figure(found, PIXELS, colours),
             "Mean Grad-CAM intensity against distance from the centre, by model and class.",
-            "Figure 7: mean intensity of the maps against distance from the centre; bands: standard errors.",
+            "Figure 7: mean Grad-CAM intensity against distance from the centre, with standard errors.",
             profile_data(found, PIXELS),
         ),
     ]  # fmt: skip
 
 
 def _pairs(work: Work) -> tuple[list[Pair], str, list[Illustration]]:
-    """Figure 4: pairs for the page, what they are, and the figure for its folder."""
+    """Return the pairs of Figure 4 for the page, their caption, and the figure for the folder."""
     from truemorph.report.figures import pairs_figure
 
     if not work.have("figure4"):
         missing = work.outcomes["figure4"]
-        return [], f"Figure 4 {missing.status}: {missing.text}." if missing.text else "", []
+        return [], f"Figure 4 is not available: {missing.text}." if missing.text else "", []
     found, shown = work.result("figure4"), pairs(work)
     n, spiral, lenticular = HST_PAIRS
     note = (
-        f"Figure 4: test galaxies that volunteers labelled smooth and DDB labels disk, {found['changed']:,} in all; "
-        f"{found['with_better']:,} have an HST image. Left the image that volunteers saw, right HST's. Paper: {n}, of "
-        f"which {spiral} show spiral arms and {lenticular} look lenticular; truemorph does not classify HST images."
+        f"Figure 4: test galaxies labelled smooth by volunteers and disk by DDB. Of {found['changed']:,} galaxies, "
+        f"{found['with_better']:,} have an HST image. Left: image that the volunteers saw. Right: HST. In the paper, "
+        f"{n} have one; {spiral} of these show spiral arms and {lenticular} are lenticular. truemorph does not "
+        "classify HST images: inspect them."
     )
     if not shown:
         return [], note, []
@@ -281,7 +318,7 @@ def _pairs(work: Work) -> tuple[list[Pair], str, list[Illustration]]:
         for one in shown[:_PAIRS_ON_PAGE]
     ]  # fmt: skip
     data = pl.DataFrame([{"object_id": one["object_id"], "title": one["title"]} for one in shown])
-    text = "Galaxies that changed from smooth to disk: above the images that volunteers saw, below HST's."
+    text = "Galaxies that changed from smooth to disk. Top: image that the volunteers saw. Bottom: HST."
     return on_page, note, [Illustration("figure4", pairs_figure(shown), text, text, data)]
 
 
@@ -290,7 +327,12 @@ def _stages(outcomes: dict[str, Outcome]) -> Table:
     for one in outcomes.values():
         status, took = ("done", f"{one.seconds:,.1f} s") if one.there else (one.status, "–")
         rows.append([one.name, _prose(one.title), status, took, _prose(one.text, 24)])
-    return Table("Stages", ["", _prose("what"), "status", "time", ""], rows, "Time: when it was made.")
+    return Table(
+        "Stages",
+        ["stage", _prose("result"), "status", "time", ""],
+        rows,
+        "Cached stages show the time of the run that made them.",
+    )
 
 
 def _follows_from(work: Work) -> dict[str, Any]:
@@ -302,28 +344,33 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
     illustrations = [_dots(work), *_settings_figure(work)] if work.have("table1") else []
     illustrations += [_sersic(work)] if work.have("figure3") else []
     illustrations += _maps(work)
-    beside, note, figure4 = _pairs(work)
+    shown, note, figure4 = _pairs(work)
     answer, metadata, (findings, passed) = _answer(work), work.catalogue().metadata, _checks(work)
+    settings = {
+        "catalogue": metadata["source"],
+        "votes": metadata["votes"],
+        "α": metadata["alpha"],
+        "scale": f"{work.options.fraction:g}",
+        "bootstrap resamples": work.options.bootstrap,
+        "seed": work.options.seed,
+        **{f"training, {name}": value for name, value in work.inputs.training.items()},
+    }
     page = Page(
         title=_TITLE,
-        answer=answer,
-        findings=findings,
-        passed=passed,
-        tables=_tables(work),
-        illustrations=illustrations,
-        appendix=[_stages(work.outcomes)],
-        pairs=beside,
-        pairs_note=note,
-        equations=True,
-        settings={
-            "catalogue": metadata["source"],
-            "votes": metadata["votes"],
-            "α": metadata["alpha"],
-            "scale": f"{work.options.fraction:g}",
-            "bootstrap resamples": work.options.bootstrap,
-            "seed": work.options.seed,
-            **{f"training, {name}": value for name, value in work.inputs.training.items()},
-        },
+        headline=first_sentence(answer),
+        answer=answer.removeprefix(first_sentence(answer)).strip(),
+        lights=[Light("Checks", findings, passed)],
+        sections=[
+            Section("Comparison with the paper", tables=_tables(work)),
+            Section("Figures", figures=illustrations),
+            *([Section("SDSS and HST images", note, pairs=shown)] if note else []),
+            Section("Stages", tables=[_stages(work.outcomes)]),
+        ],
+        appendix=[
+            Section("Methods", include="equations.html"),
+            Section("Settings", tables=[Table("", (), [[name, str(value)] for name, value in settings.items()])]),
+            Section("How to cite", include="citation.html"),
+        ],
         versions=versions(),
     )
     write_illustrations(illustrations + figure4, folder / FIGURES)
@@ -336,5 +383,5 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
 
 
 def page_stage(before: tuple[str, ...]) -> Stage:
-    """The last stage: whatever the others found, or lack."""
-    return Stage("page", "the page", _follows_from, _make, ("catalogue",), before)
+    """Return the last stage, which shows the results of all others."""
+    return Stage("page", "this page", _follows_from, _make, ("catalogue",), before)

@@ -1,4 +1,4 @@
-"""What the paper reports, to stand beside: Medina-Rosales, Cabrera-Vives & Miller, MNRAS, arXiv:2308.11007."""
+"""Values from the paper: Medina-Rosales, Cabrera-Vives & Miller, MNRAS, arXiv:2308.11007."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Row:
     ----------
     letter : str
     labels, short : str
-        What they are; {network} stands for the network's name.
+        Title of the label set; {network} is replaced by the name of the network.
     cv18, stderr : float
     accuracy, precision : float or None
-        Against the labels that were trained on (section 3.1).
+        vs the labels that the network was trained on (section 3.1).
     """
 
     letter: str
@@ -35,19 +35,19 @@ class Row:
 TABLE_1 = {
     GZ2B: Row("a", "GZ2B (Willett et al. 2013)", "GZ2B", 0.3696, 0.0095),
     GZ2D: Row("b", "GZ2D (Hart et al. 2016)", "GZ2D", 0.3106, 0.0108),
-    RESNET_GZ2B: Row("c", "{network} over GZ2B", "{network}, GZ2B", 0.3781, 0.0091, 0.921, 0.921),
-    RESNET_GZ2D: Row("d", "{network} over GZ2D", "{network}, GZ2D", 0.3258, 0.0107, 0.896, 0.866),
-    DCV14: Row("e", "DCV14 over GZ2B", "DCV14", 0.2994, 0.0102),
-    DDB: Row("f", "DDB over GZ2B", "DDB", 0.2866, 0.0112),
+    RESNET_GZ2B: Row("c", "{network} trained on GZ2B", "{network}, GZ2B", 0.3781, 0.0091, 0.921, 0.921),
+    RESNET_GZ2D: Row("d", "{network} trained on GZ2D", "{network}, GZ2D", 0.3258, 0.0107, 0.896, 0.866),
+    DCV14: Row("e", "DCV14 trained on GZ2B", "DCV14", 0.2994, 0.0102),
+    DDB: Row("f", "DDB trained on GZ2B", "DDB", 0.2866, 0.0112),
 }
 # Section 3.1.
 THETA = {DCV14: 9.18, DDB: 11.25}
 # Section 2.5: smooth and disk; training, validation, test.
 SAMPLE, SPLIT = PAPER_SAMPLE, PAPER_SPLIT
-# Section 2.3.3: 1525 bins of α for θ, so many galaxies of the training set in each.
+# Section 2.3.3: bins of α for θ, and training galaxies per bin.
 THETA_BINS = 1_525
 PER_THETA_BIN = 64
-# Section 3.2: galaxies of GZ2B labelled smooth whose light profiles are disks'.
+# Section 3.2: fraction of GZ2B's smooth galaxies with the light profile of a disk.
 DISK_LIKE_AMONG_SMOOTH = 0.40
-# Section 3.3: test galaxies that changed and have HST images; with spiral arms; lenticular.
+# Section 3.3: changed test galaxies with HST images; of these, with spiral arms and lenticular.
 HST_PAIRS = (11, 8, 3)

@@ -1,4 +1,4 @@
-"""Sensitivity: what the paper leaves open, what was done here, and how much that changes its numbers."""
+"""Sensitivity of the results to choices that the paper does not specify."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from truemorph.reproduce.stages import Stage, Work
 from truemorph.reproduce.table1 import MODELS, Measured, measured, on_frame, one_class, order, settings
 from truemorph.tables import numeric_columns, read_table
 
-# Trees of CV18, and bins of CV14: those with so many galaxies a bin are tried.
+# Trees of CV18 and bins of CV14 to try, if they leave enough galaxies per bin.
 _TREES = ((1, 4), (1, 8), (2, 4), (2, 8), (3, 5), (3, 8), (4, 4), (4, 8), (5, 8), (6, 4), (6, 8), (7, 8), (9, 8))
 _BINS = (4, 8, 12, 20, 40)
 _FEWEST_A_BIN = 4
 _RESAMPLES, _DRAWS = 20, 20
 
-# What was done here, what it changes, and numbers.
-Told = tuple[str, str, dict[str, Any]]
+# The choice made here, the effect of other choices, and their values.
+Effect = tuple[str, str, dict[str, Any]]
 
 
 def _swept(found: Measured, trees: dict[str, Tree]) -> tuple[list[dict[str, Any]], str]:
-    """Bootstrap means of every label set by other trees; and in words those of GZ2B, and the order of the rows."""
+    """Measure every label set with other trees; return the rows, and the range of GZ2B and the order as text."""
     swept: list[dict[str, Any]] = []
     for setting, tree in trees.items():
         rows: list[dict[str, Any]] = []
@@ -48,9 +48,9 @@ def _swept(found: Measured, trees: dict[str, Tree]) -> tuple[list[dict[str, Any]
     if not swept:
         return swept, "too few galaxies"
     means = [row["bootstrap_mean"] for one in swept for row in one["rows"] if row["name"] == GZ2B]
-    alike = _span([one["order"]["as_in_the_paper"] for one in swept], "d")
+    same = _span([one["order"]["as_in_the_paper"] for one in swept], "d")
     pairs = max(one["order"]["pairs"] for one in swept)
-    return swept, f"GZ2B {_span(means)}; {alike} of {pairs} pairs of rows in the paper's order"
+    return swept, f"GZ2B {_span(means)}; {same} of {pairs} pairs of rows in the paper's order"
 
 
 def _span(values: Sequence[float | None], form: str = ".3f") -> str:
@@ -61,7 +61,7 @@ def _span(values: Sequence[float | None], form: str = ".3f") -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _size(work: Work, found: Measured) -> Told | None:
+def _size(work: Work, found: Measured) -> Effect | None:
     drawn = work.result("catalogue")
     if drawn["as_drawn_in_the_paper"]:
         return None
@@ -69,10 +69,10 @@ def _size(work: Work, found: Measured) -> Told | None:
     return f"{drawn['galaxies']:,} galaxies (scale {work.options.fraction:g})", effect, {}
 
 
-def _intrinsic(work: Work, found: Measured) -> Told | None:
+def _intrinsic(work: Work, found: Measured) -> Effect | None:
     if not found.intrinsic:
-        effect = "CV14 in place of CV18: not comparable with the paper's numbers"
-        return f"not in this sample: {', '.join(work.inputs.intrinsic) or 'none asked for'}", effect, {}
+        effect = "CV14 instead of CV18: not comparable with the paper's values"
+        return f"not available: {', '.join(work.inputs.intrinsic) or 'none given'}", effect, {}
     values = numeric_columns(found.frame, found.intrinsic, "the sample")
     trees = {"none (CV14)": replace(found.tree, intrinsic=None, depth=0, bins=20)}
     for size in range(1, len(found.intrinsic)):
@@ -81,10 +81,10 @@ def _intrinsic(work: Work, found: Measured) -> Told | None:
             trees[names] = replace(found.tree, intrinsic=values[:, list(chosen)])
     trees[", ".join(reversed(found.intrinsic))] = replace(found.tree, intrinsic=values[:, ::-1])
     swept, effect = _swept(found, trees)
-    return ", ".join(found.intrinsic), f"by other columns, or in another order: {effect}", {"settings": swept}
+    return ", ".join(found.intrinsic), f"other columns, or in another order: {effect}", {"settings": swept}
 
 
-def _bins(work: Work, found: Measured) -> Told | None:
+def _bins(work: Work, found: Measured) -> Effect | None:
     tree, n = found.tree, found.frame.height
     if found.intrinsic:
         here = f"{2**tree.depth} leaves, {tree.bins} bins"
@@ -97,23 +97,23 @@ def _bins(work: Work, found: Measured) -> Told | None:
         here = f"{tree.bins} bins"
         trees = {f"{bins} bins": replace(tree, bins=bins) for bins in _BINS if n / bins >= _FEWEST_A_BIN}
     swept, effect = _swept(found, trees)
-    return here, f"{tree.measure} of {effect}" if swept else effect, {"settings": swept}
+    return here, effect, {"settings": swept}
 
 
-def _evaluated_on(work: Work, found: Measured) -> Told | None:
+def _evaluated_on(work: Work, found: Measured) -> Effect | None:
     known = work.result("bias")["rows"] if work.have("bias") else []
     rows = [one for one in known if one["galaxies_of"] in ("all", TRAIN, TEST) and one["bootstrap_mean"] is not None]
-    told: dict[str, list[str]] = {}
+    values: dict[str, list[str]] = {}
     for row in rows:
         bias = with_error(row["bootstrap_mean"], row["bootstrap_std"])
-        told.setdefault(row["name"].upper(), []).append(f"{row['galaxies_of']} {bias}")
-    if not told:
+        values.setdefault(row["name"].upper(), []).append(f"{row['galaxies_of']} {bias}")
+    if not values:
         return None
-    effect = "; ".join(f"{name}: {', '.join(parts)}" for name, parts in told.items())
-    return "test galaxies", f"with the same leaves and bins: {effect}", {"rows": rows}
+    effect = "; ".join(f"{name}: {', '.join(parts)}" for name, parts in values.items())
+    return "test galaxies", f"all with the same leaves and bins: {effect}", {"rows": rows}
 
 
-def _drawn(work: Work, found: Measured) -> Told | None:
+def _drawn(work: Work, found: Measured) -> Effect | None:
     table = read_table(work.file("catalogue", EVERYTHING)).frame
     n = found.frame.height
     if table.height < 2 * n:
@@ -126,34 +126,38 @@ def _drawn(work: Work, found: Measured) -> Told | None:
         return None
     spread = with_error(float(np.mean(known)), float(np.std(known)))
     drawn = work.result("catalogue")
-    here = f"{drawn['galaxies']:,} of {drawn['of']:,} by id, {drawn['labels']['smooth']:,} smooth"
+    here = f"{drawn['galaxies']:,} of {drawn['of']:,}, at random by id, {drawn['labels']['smooth']:,} smooth"
     return here, f"{len(known)} other draws of {n:,} galaxies: {tree.measure} of GZ2B {spread}", {"values": known}
 
 
-def _floor(work: Work, found: Measured) -> Told | None:
+def _floor(work: Work, found: Measured) -> Effect | None:
     bias = found.tree.bias(found.observed)
     if bias is None:
         return None
     effect = (
-        f"GZ2B as it is {bias.value:.3f}, by bootstrap {bias.bootstrap_mean:.3f}; labels without a drift would have "
-        f"{bias.floor:.3f} ({bias.objects_per_bin:.0f} galaxies a bin)"
+        f"GZ2B: single value {bias.value:.3f}, bootstrap mean {bias.bootstrap_mean:.3f}, floor {bias.floor:.3f} "
+        f"({bias.objects_per_bin:.0f} galaxies per bin)"
     )
-    return "given beside", effect, {name: getattr(bias, name) for name in ("value", "bootstrap_mean", "floor")}
+    return (
+        "floor given in Table 1",
+        effect,
+        {name: getattr(bias, name) for name in ("value", "bootstrap_mean", "floor")},
+    )
 
 
-def _k_correction(work: Work, found: Measured) -> Told | None:
+def _k_correction(work: Work, found: Measured) -> Effect | None:
     if "M_r" not in found.intrinsic or "redshift" not in found.frame.columns:
         return None
     values = numeric_columns(found.frame, found.intrinsic, "the sample").copy()
-    # In r about z mag for early types, less for late ones (Chilingarian, Melchior & Zolotukhin 2010, MNRAS 405, 1409).
+    # About z mag in r for early types, less for late types (Chilingarian, Melchior & Zolotukhin 2010, MNRAS 405, 1409).
     values[:, found.intrinsic.index("M_r")] -= numeric_columns(found.frame, ["redshift"], "the sample")[:, 0]
     before, after = (tree.value(found.observed) for tree in (found.tree, replace(found.tree, intrinsic=values)))
     if before is None or after is None:
         return None
-    return "none", f"one of z mag: GZ2B {before:.3f} → {after:.3f}", {"before": before, "after": after}
+    return "none", f"correction of z mag: GZ2B {before:.3f} → {after:.3f}", {"before": before, "after": after}
 
 
-def _labels(work: Work, found: Measured) -> Told | None:
+def _labels(work: Work, found: Measured) -> Effect | None:
     values = {}
     for name, one in found.probabilities.items():
         soft, hard = replace(found.tree, bootstrap=0).bias(one), found.tree.value(found.sets[name])
@@ -162,54 +166,58 @@ def _labels(work: Work, found: Measured) -> Told | None:
     if not values:
         return None
     effect = "; ".join(f"{name}: {hard:.3f} → {soft:.3f}" for name, (hard, soft) in values.items())
-    return "labels", f"probabilities: {effect}", {"values": values}
+    return "labels", f"labels → probabilities: {effect}", {"values": values}
 
 
-def _training(work: Work, found: Measured) -> Told | None:
+def _training(work: Work, found: Measured) -> Effect | None:
     trained = [name for name in NETWORKS if work.have(name)]
     if not trained:
         return None
     used = work.result(trained[-1])["training"]
     here = (
-        f"{used['backbone']} at {used['image_size']} pixels, AdamW, rate {used['learning_rate']:g}, batches of "
-        f"{used['batch_size']}, {', '.join(str(work.result(name)['epochs']) for name in trained)} epochs, "
-        f"{'published' if used['pretrained'] else 'random'} first weights"
+        f"{used['backbone']} at {used['image_size']} pixels, AdamW, learning rate {used['learning_rate']:g}, batch "
+        f"size {used['batch_size']}, {', '.join(str(work.result(name)['epochs']) for name in trained)} epochs, "
+        f"{'published' if used['pretrained'] else 'random'} initial weights"
     )
-    return here, "not measured: `training` with another seed trains the same again, with other settings otherwise", {}
+    return here, "not measured; train again with another seed or other settings", {}
 
 
-def _theta(work: Work, found: Measured) -> Told | None:
+def _theta(work: Work, found: Measured) -> Effect | None:
     if not work.have("theta"):
         return None
     fit = work.result("theta")
     theta = with_error(fit["theta"], fit["stderr"], ".2f")
     others = [one for one in fit["others"] if one["theta"] is not None]
     effect = "; ".join(f"{one['how']} {with_error(one['theta'], one['stderr'], '.2f')}" for one in others)
-    return f"{fit['bins']:,} bins of {fit['galaxies'] // fit['bins']}: {theta}", effect, {"others": fit["others"]}
+    return (
+        f"{fit['bins']:,} bins of {fit['galaxies'] // fit['bins']} galaxies: {theta}",
+        effect,
+        {"others": fit["others"]},
+    )
 
 
-def _weights(work: Work, found: Measured) -> Told | None:
+def _weights(work: Work, found: Measured) -> Effect | None:
     frame = work.catalogue().frame.filter(pl.col("split") == TRAIN)
     weights = frame["draw_weight"].to_numpy()
     if np.ptp(weights) < 1e-9:
         return None
     columns = frame["label"].to_numpy(), frame["alpha"].to_numpy()
     before, after = (fit_transition(*columns, weights=one).values["theta"] for one in (None, weights))
-    effect = f"weights that undo it: θ by likelihood {before:.2f} → {after:.2f}"
-    return "the same", effect, {"theta": [before, after]}
+    effect = f"with weights that undo the selection: θ by likelihood {before:.2f} → {after:.2f}"
+    return "as in the paper", effect, {"theta": [before, after]}
 
 
-def _unit(work: Work, found: Measured) -> Told | None:
+def _unit(work: Work, found: Measured) -> Effect | None:
     if not work.have("theta"):
         return None
     fit = work.result("theta")
     sigma = fit["alpha_psf"] == "sigma"
     other = fit["theta"] / FWHM_PER_SIGMA if sigma else fit["theta"] * FWHM_PER_SIGMA
-    effect = f"bias does not depend on it; θ for the PSF's {'FWHM' if sigma else 'σ'} would be {other:.2f}"
+    effect = f"none on CV18; with the {'FWHM' if sigma else 'σ'} of the PSF, θ would be {other:.2f}"
     return fit["alpha"], effect, {"other": other}
 
 
-def _psf(work: Work, found: Measured) -> Told | None:
+def _psf(work: Work, found: Measured) -> Effect | None:
     best, frame = "psfWidth_r_best", work.catalogue().frame
     if best not in frame.columns:
         return None
@@ -224,31 +232,31 @@ def _psf(work: Work, found: Measured) -> Told | None:
     labels, both = training["label"].to_numpy(), (training["alpha"].to_numpy(), scaled.to_numpy())
     thetas = [fit_transition(labels, one).values["theta"] for one in both]
     effect = (
-        f"the best of all fields (as in CV18's code): GZ2B {before:.3f} → {after:.3f}, θ by likelihood "
+        f"with the best PSF of all fields (as in the code of CV18): GZ2B {before:.3f} → {after:.3f}, θ by likelihood "
         f"{thetas[0]:.2f} → {thetas[1]:.2f}"
     )
-    return "that of the row itself, whose image volunteers saw", effect, {"bias": [before, after], "theta": thetas}
+    return "field of the image that the volunteers saw", effect, {"bias": [before, after], "theta": thetas}
 
 
-# What may differ; what the paper has; how it is measured.
-_EVERY: dict[str, tuple[str, Callable[[Work, Measured], Told | None]]] = {
-    "size": (f"{sum(SAMPLE):,} galaxies", _size),
+# Each choice: what the paper says, and the function that measures its effect.
+_EVERY: dict[str, tuple[str, Callable[[Work, Measured], Effect | None]]] = {
+    "sample size": (f"{sum(SAMPLE):,} galaxies", _size),
     "intrinsic columns": ("not given", _intrinsic),
     "leaves and bins": ("not given", _bins),
-    "galaxies that bias is measured on": ("not given (± 0.01 suggests the test set)", _evaluated_on),
+    "galaxies on which bias is measured": ("not given; the error of 0.01 suggests the test set", _evaluated_on),
     "random draw of the sample": (f"{sum(SAMPLE):,} at random, {SAMPLE[0]:,} smooth", _drawn),
-    "sampling noise": ("not subtracted; bootstrap means, it seems", _floor),
+    "sampling noise": ("not subtracted; probably bootstrap means", _floor),
     "K-correction of M_r": ("not given", _k_correction),
-    "labels or probabilities": ("labels, it seems", _labels),
+    "labels or probabilities": ("probably labels", _labels),
     "training": (
-        "ResNet50, dense layer of 1024, 207 pixels; optimiser, rate, batches, epochs, augmentation, first weights not "
-        "given",
+        "ResNet50, dense layer of 1024, 207 pixels; optimiser, learning rate, batch size, epochs, augmentation and "
+        "initial weights not given",
         _training,
     ),
-    "estimator of θ": ("1525 bins of 64, midpoints", _theta),
-    "drawing by label": ("balanced sample, no weights", _weights),
+    "estimator of θ": ("1525 bins of 64 galaxies, midpoints", _theta),
+    "selection by label": ("balanced sample, no weights", _weights),
     "unit of α": ('"over the angular size of the PSF"', _unit),
-    "field whose PSF counts": ("not given", _psf),
+    "field of the PSF width": ("not given", _psf),
 }
 
 
@@ -261,16 +269,16 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
     reasons = []
     for what, (paper, measure) in _EVERY.items():
         try:
-            told = measure(work, found)
-        except InputError as problem:  # too few galaxies for this one
-            told = "–", f"could not be measured: {problem}", {}
-        if told is not None:
-            here, effect, numbers = told
+            measured_here = measure(work, found)
+        except InputError as problem:  # too few galaxies
+            measured_here = "–", f"could not be measured: {problem}", {}
+        if measured_here is not None:
+            here, effect, numbers = measured_here
             reasons.append({"what": what, "paper": paper, "here": here, "effect": effect, "numbers": numbers})
     return {"reasons": reasons}
 
 
 STAGES = (
-    Stage("reasons", "why numbers may differ from the paper's", _follows_from, _make, ("catalogue",),
+    Stage("reasons", "why values may differ from the paper's", _follows_from, _make, ("catalogue",),
           (GZ2D, "theta", "bias", *MODELS)),
 )  # fmt: skip

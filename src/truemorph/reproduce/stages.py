@@ -1,12 +1,11 @@
-"""Cached stages: what a stage is, how stages are run, and what is known while they run.
+"""Cached stages.
 
-A stage is kept in `stages/<name>-<key>`; its key is the hash of its settings, of what it was made from, and of
-truemorph's version. `stage.json`, written last, lists its files; a folder without one was interrupted.
+A stage is kept in `stages/<name>-<key>`. The key is a hash of its settings, its inputs and the version of truemorph.
+`stage.json`, written last, lists its files; a folder without it belongs to an interrupted run.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +19,7 @@ from truemorph._version import __version__
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.io import content_hash, file_hash, plain, read_json, write_json
+from truemorph.progress import tell
 from truemorph.reproduce.options import Inputs, ReproduceOptions
 from truemorph.tables import CatalogTable, frame_hash
 
@@ -28,27 +28,27 @@ CATALOGUE, TEST_ROWS = "gz2b.parquet", "test.parquet"
 
 
 class Lacks(TruemorphError):
-    """Data that a stage needs are missing: what, and the command or argument that provides them."""
+    """Missing input data of a stage; the message names the command or argument that provides them."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a stage.
+    """Outcome of a stage.
 
     Attributes
     ----------
     name, title : str
     status : str
-        "done" (now), "cached" (made before), "lacks" (data are missing), "failed", "left out" (not asked for) or
-        "to do" (of a dry run).
+        "done", "cached" (from an earlier run), "lacks" (data are missing), "failed", "left out" (not selected) or
+        "to do" (in a dry run).
     text : str
-        What is missing, or what failed.
+        Missing data, or the reason of the failure.
     key : str
-        Hash of everything that the result follows from.
+        Hash of everything that determines the result.
     folder : Path, optional
     result : dict
     seconds : float
-        That making it took.
+        Time it took.
     """
 
     name: str
@@ -62,13 +62,13 @@ class Outcome:
 
     @property
     def there(self) -> bool:
-        """Whether there is a result."""
+        """Whether the stage has a result."""
         return self.status in (DONE, CACHED)
 
 
 @dataclass
 class Work:
-    """What stages are made from, and the outcomes of the stages so far, by name."""
+    """Inputs of the stages, and the outcomes of the stages so far, by name."""
 
     data: Path
     out: Path
@@ -78,49 +78,49 @@ class Work:
     memo: dict[Any, Any] = field(default_factory=dict)
 
     def have(self, stage: str) -> bool:
-        """Whether a stage has a result."""
+        """Return whether a stage has a result."""
         return stage in self.outcomes and self.outcomes[stage].there
 
     def result(self, stage: str) -> dict[str, Any]:
-        """Result of a stage."""
+        """Return the result of a stage."""
         return self.outcomes[stage].result
 
     def file(self, stage: str, name: str) -> Path:
-        """Path of a file of a stage that has a result."""
+        """Return the path of a file of a stage that has a result."""
         folder = self.outcomes[stage].folder
         assert folder is not None
         return folder / name
 
     def keys(self, stages: Iterable[str]) -> dict[str, list[Any]]:
-        """What identifies the results of those of the stages that have one.
+        """Identify the results of stages by key and content, for those that have one.
 
-        A stage can be made again with another result, such as a network on a GPU.
+        The content can differ for the same key, for example for a network that was trained again on a GPU.
         """
         have = [self.outcomes[name] for name in stages if self.have(name)]
         return {one.name: [one.key, content_hash(one.result)[:16]] for one in have}
 
     def lacks(self, what: str, archive: str, argument: str) -> Lacks:
-        """Return the error of a stage whose data can be fetched, or given as an argument."""
+        """Return the error for data that can be fetched, or given as an argument."""
         return Lacks(f"{what}: truemorph fetch {archive} --out {self.data / archive}, or {argument}")
 
     def once(self, what: Any, make: Callable[[], Any]) -> Any:
-        """Make something the first time it is asked for."""
+        """Compute something once."""
         if what not in self.memo:
             self.memo[what] = make()
         return self.memo[what]
 
     def catalogue(self, stage: str = "catalogue", file: str = CATALOGUE) -> CatalogTable:
-        """A catalogue that a stage wrote."""
+        """Read a catalogue that a stage wrote."""
         path = self.file(stage, file)
         found: CatalogTable = self.once(path, lambda: read_catalogue(path))
         return found
 
     def rows_digest(self, frame: pl.DataFrame, columns: Iterable[str]) -> str:
-        """Hash of those of the columns that the galaxies have."""
+        """Hash the rows of those columns that exist."""
         return frame_hash(frame.select(name for name in columns if name in frame.columns))[:16]
 
     def images_digest(self) -> str:
-        """Hash of the images of the sample; empty without any."""
+        """Hash the images of the sample; empty without images."""
         table = self.catalogue()
         if not table.frame["image"].count():
             return ""
@@ -128,9 +128,9 @@ class Work:
         return found
 
     def files_digest(self, root: Path, names: Iterable[str | None]) -> str:
-        """Hash of the names and contents of those files below a folder that exist.
+        """Hash names and contents of existing files below a folder.
 
-        It is remembered by sizes and times of change, so that images are read once.
+        The hash is cached by file sizes and modification times, so that images are read once.
         """
         chosen = sorted({name for name in names if name and (root / name).is_file()})
         about = [(root / name).stat() for name in chosen]
@@ -156,14 +156,14 @@ class Stage:
         Letters, digits and hyphens.
     title : str
     follows_from : callable
-        Returns everything that the result follows from, as plain data; raises `Lacks` if data are missing.
+        Returns everything that determines the result, as plain data; raises `Lacks` if data are missing.
     make : callable
-        Writes files into the folder that it is given, and returns the result as plain data. Called again in the same
-        folder after an interruption.
+        Writes files into the given folder and returns the result as plain data. After an interruption it is called
+        again with the same folder.
     needs : tuple of str
-        Stages without whose results it can't be made.
+        Stages whose results are required.
     wants : tuple of str
-        Stages whose results it uses where there are some.
+        Stages whose results are used if available.
     """
 
     name: str
@@ -175,7 +175,7 @@ class Stage:
 
 
 def asked(stages: Sequence[Stage], names: Sequence[str]) -> set[str]:
-    """Names of the stages that are asked for, and of those that they use; all if none is named.
+    """Return the names of the selected stages and of those that they use; all by default.
 
     Raises
     ------
@@ -187,7 +187,7 @@ def asked(stages: Sequence[Stage], names: Sequence[str]) -> set[str]:
         if name not in known:
             raise InputError(f"no stage {name!r}; stages are {', '.join(known)}")
     wanted = set(names or known)
-    for stage in reversed(stages):  # a stage uses only earlier ones
+    for stage in reversed(stages):  # a stage uses only earlier stages
         if stage.name in wanted:
             wanted |= {*stage.needs, *stage.wants}
     return wanted
@@ -196,12 +196,12 @@ def asked(stages: Sequence[Stage], names: Sequence[str]) -> set[str]:
 def run_stages(stages: Sequence[Stage], work: Work) -> None:
     """Run stages in order; reuse cached results. Outcomes go into `work`.
 
-    A stage that fails or lacks data stops only those that need it.
+    A stage that fails or lacks data stops only the stages that need it.
 
     Raises
     ------
     InputError
-        If a stage that was asked for is unknown.
+        If a selected stage is unknown.
     """
     wanted = asked(stages, work.options.stages)
     work.outcomes.clear()
@@ -210,11 +210,11 @@ def run_stages(stages: Sequence[Stage], work: Work) -> None:
         outcome = _run(stage, work, where) if stage.name in wanted else Outcome(stage.name, stage.title, LEFT_OUT)
         work.outcomes[stage.name] = outcome
         text = f": {outcome.text}" if outcome.text else f", {outcome.seconds:.1f} s" if outcome.status == DONE else ""
-        print(f"{where}: {outcome.status}{text}", file=sys.stderr)
+        tell(f"{where}: {outcome.status}{text}")
 
 
 def _run(stage: Stage, work: Work, where: str) -> Outcome:
-    """Reuse or make one stage."""
+    """Run one stage, or reuse its cached result."""
     absent = next((work.outcomes[name] for name in stage.needs if not work.have(name)), None)
     if absent is not None:
         text = f"needs {absent.name}, which failed" if absent.status == FAILED else absent.text
@@ -228,14 +228,14 @@ def _run(stage: Stage, work: Work, where: str) -> Outcome:
             return Outcome(stage.name, stage.title, CACHED, "", key, folder, kept["result"], kept["seconds"])
         if work.options.dry_run:
             return Outcome(stage.name, stage.title, TO_DO)
-        print(f"{where}: {stage.title}", file=sys.stderr)
+        tell(f"{where}: {stage.title}")
         return _made(stage, work, key, folder)
     except Lacks as problem:
         return Outcome(stage.name, stage.title, LACKS, str(problem))
     except (TruemorphError, OSError) as problem:
         text = str(problem) if isinstance(problem, TruemorphError) else f"{problem.filename or ''}: {reason(problem)}"
         return Outcome(stage.name, stage.title, FAILED, " ".join(text.split()))
-    except Exception as problem:  # a bug, or CUDA out of memory: other stages don't depend on it
+    except Exception as problem:  # a bug, or CUDA out of memory: other stages still run
         traceback.print_exc()
         text = " ".join(f"{type(problem).__name__}: {problem}".split())
         return Outcome(stage.name, stage.title, FAILED, f"{text} (the traceback is above; please report it)")
@@ -254,7 +254,7 @@ def _made(stage: Stage, work: Work, key: str, folder: Path) -> Outcome:
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """Read what a finished stage recorded; None unless all of its files are there with their sizes."""
+    """Read the record of a finished stage; None if a file is missing or has another size."""
     try:
         kept: dict[str, Any] = read_json(folder / "stage.json")
         whole = all((folder / name).stat().st_size == size for name, size in kept["files"].items())

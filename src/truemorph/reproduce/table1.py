@@ -1,4 +1,4 @@
-"""Bias of the labels, and Table 1 of the test galaxies beside the paper's."""
+"""Bias of the labels, and Table 1 of the test galaxies with the paper's values."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from truemorph.tables import CatalogTable, numeric_columns, read_table, write_ta
 
 JSON, ECSV = "table1.json", "table1.ecsv"
 MODELS = (RESNET_GZ2B, RESNET_GZ2D, DCV14, DDB)
-# A label set of fewer of the test galaxies doesn't decide on which galaxies the others are measured.
+# Label sets with a smaller fraction of the test galaxies do not restrict the galaxies of Table 1.
 _ENOUGH = 0.5
 _FEWEST = 10
 _ONE_CLASS = 0.03
 
 
 def titles(work: Work, short: bool = False) -> dict[str, str]:
-    """What the rows of Table 1 are called here, networks by their backbones; short in figures."""
+    """Return the titles of the rows of Table 1, with the backbone of networks; short for figures."""
     out = {}
     for name, row in TABLE_1.items():
         backbone = work.result(name)["backbone"] if name in MODELS and work.have(name) else "resnet50"
@@ -52,7 +52,7 @@ def titles(work: Work, short: bool = False) -> dict[str, str]:
 
 
 def frame_of(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
-    """Make a table of rows that can be written in any format; a column without any value becomes one of numbers."""
+    """Make a table of rows; a column without any value becomes numeric, so that any format can be written."""
     frame = pl.DataFrame(rows, infer_schema_length=None)
     return frame.with_columns(pl.selectors.by_dtype(pl.Null).cast(pl.Float64))
 
@@ -62,7 +62,7 @@ def frame_of(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Measured:
-    """Test galaxies that all label sets label, and their labels.
+    """Test galaxies with labels of all label sets.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class Measured:
     intrinsic : tuple of str
         Columns of the tree; empty for CV14.
     left_out : dict of int
-        By row: test galaxies that it doesn't label.
+        Number of test galaxies without a label, by row of Table 1.
     """
 
     frame: pl.DataFrame
@@ -92,32 +92,32 @@ class Measured:
 
 
 def all_labels(work: Work) -> tuple[pl.DataFrame, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Test galaxies, hard labels by row of Table 1, and p(disk) of models; NaN where unknown."""
+    """Return test galaxies, hard labels by row of Table 1, and p(disk) of models; NaN where unknown."""
     frame = work.catalogue("catalogue", TEST_ROWS).frame
     ids = frame.select(pl.col("object_id").cast(pl.String))
 
-    def beside(other: pl.DataFrame, column: str) -> np.ndarray:
+    def column_of(other: pl.DataFrame, column: str) -> np.ndarray:
         right = other.select(pl.col("object_id").cast(pl.String), pl.col(column).cast(pl.Float64).alias("_value"))
         return ids.join(right, on="object_id", how="left", maintain_order="left")["_value"].fill_null(np.nan).to_numpy()
 
     hard = {GZ2B: frame["label"].to_numpy().astype(np.float64)}
     if work.have(GZ2D):
-        hard[GZ2D] = beside(work.catalogue(GZ2D, DEBIASED).frame, "label")
+        hard[GZ2D] = column_of(work.catalogue(GZ2D, DEBIASED).frame, "label")
     soft = {}
     for name in MODELS:
         if work.have(name):
             labels = read_table(work.file(name, LABELS)).frame
-            hard[name], soft[name] = beside(labels, "label"), beside(labels, "p_disk")
+            hard[name], soft[name] = column_of(labels, "label"), column_of(labels, "p_disk")
     return frame, hard, soft
 
 
 def measured(work: Work) -> Measured:
-    """The test galaxies on which every label set is measured alike, when the models are there.
+    """Return the test galaxies on which all label sets are measured.
 
     Raises
     ------
     InputError
-        If there are too few.
+        If there are too few galaxies.
     """
     found: Measured = work.once("measured", lambda: _measured(work))
     return found
@@ -136,7 +136,7 @@ def _measured(work: Work) -> Measured:
         raise InputError(
             f"{rows.sum()} test galaxies have all labels; at least {_FEWEST} are needed: use a larger `scale`"
         )
-    kinds: dict[str, Any] = {GZ2B: "crowd", GZ2D: "column"}
+    kinds: dict[str, Any] = {GZ2B: "observed", GZ2D: "column"}
     chosen = frame.filter(pl.Series(rows))
     return Measured(
         chosen,
@@ -149,7 +149,7 @@ def _measured(work: Work) -> Measured:
 
 
 def _tree_of(work: Work, frame: pl.DataFrame, intrinsic: tuple[str, ...]) -> Tree:
-    """How bias is measured on galaxies: as was asked for, or with at least 25 of them a bin."""
+    """Return the tree for these galaxies, as the options say or with at least 25 galaxies per bin."""
     options = work.options
     columns = numeric_columns(frame, intrinsic, "the sample") if intrinsic else None
     alpha = frame["alpha"].to_numpy()
@@ -157,9 +157,9 @@ def _tree_of(work: Work, frame: pl.DataFrame, intrinsic: tuple[str, ...]) -> Tre
 
 
 def on_frame(tree: Tree, frame: pl.DataFrame, intrinsic: tuple[str, ...], name: str) -> tuple[Tree, LabelSet]:
-    """A tree of the same depth and bins on other galaxies, and these galaxies' own labels."""
+    """Return a tree of the same depth and bins for other galaxies, and their labels."""
     columns = numeric_columns(frame, intrinsic, "the sample") if intrinsic else None
-    own = LabelSet(name, "crowd", frame["label"].to_numpy().astype(float))
+    own = LabelSet(name, "observed", frame["label"].to_numpy().astype(float))
     return replace(tree, alpha=frame["alpha"].to_numpy(), intrinsic=columns), own
 
 
@@ -167,7 +167,7 @@ def on_frame(tree: Tree, frame: pl.DataFrame, intrinsic: tuple[str, ...], name: 
 
 
 def settings(work: Work, stages: tuple[str, ...]) -> dict[str, Any]:
-    """What Table 1 and the sensitivity follow from: options, the stages that they use, and intrinsic columns."""
+    """Return everything that determines Table 1 and the sensitivity tests."""
     options = work.options
     asked = {"depth": options.depth, "bins": options.bins, "bootstrap": options.bootstrap, "seed": options.seed}
     return {**asked, "from": work.keys(stages), "intrinsic": list(work.inputs.intrinsic)}
@@ -178,12 +178,12 @@ def _bias_from(work: Work) -> dict[str, Any]:
 
 
 def _measure_bias(work: Work, folder: Path) -> dict[str, Any]:
-    """CV18 of both label sets of volunteers, over the whole sample and each part of its split."""
+    """Measure CV18 of GZ2B and GZ2D in the whole sample and in each part of its split."""
     frames = {GZ2B: work.catalogue().frame}
     if work.have(GZ2D):
         frames[GZ2D] = work.catalogue(GZ2D, DEBIASED).frame
     rows, intrinsic = [], intrinsic_columns(work, frames[GZ2B])
-    # One tree for all, that of the test galaxies: bias grows with the number of bins.
+    # The tree of the test galaxies for all, because the value grows with the number of bins.
     common = _tree_of(work, frames[GZ2B].filter(pl.col("split") == TEST), intrinsic)
     for name, frame in frames.items():
         for part in ("all", *frame["split"].unique().sort()):
@@ -199,18 +199,18 @@ def _measure_bias(work: Work, folder: Path) -> dict[str, Any]:
 
 
 def table_rows(found: Measured, seed: int) -> list[dict[str, Any]]:
-    """Table 1 of these labels, with the paper's numbers.
+    """Return Table 1 with the paper's values.
 
     Returns
     -------
     list of dict
-        `name`, `letter`, `labels`, `galaxies`, `left_out`, `partial` (known for some of the galaxies only),
-        `disk_fraction`, `one_class` (97 % or more of one); `value`, `bootstrap_mean`, `bootstrap_std`, `floor`,
-        `floor_std`, `excess` of CV18 (or CV14), `objects_per_bin`; `from_gz2b` and `from_gz2b_std`: difference of the
-        value from GZ2B's on the same galaxies, and its error from paired resamples; of models `accuracy`, `precision`
-        (mean of both classes), `precision_smooth`, `precision_disk` against the labels that they were trained on;
-        `to_disk`, `to_smooth`: labels that differ from GZ2B's; `soft_value`, `soft_excess` of p(disk); `paper`,
-        `paper_std`, `paper_from_gz2b`, `paper_accuracy`, `paper_precision`. None where there is no value.
+        `name`, `letter`, `labels`, `galaxies`, `left_out`, `partial` (known for some galaxies only),
+        `disk_fraction`, `one_class` (97 % or more in one class); `value`, `bootstrap_mean`, `bootstrap_std`, `floor`,
+        `floor_std`, `excess` of CV18 (or CV14), `objects_per_bin`; `from_gz2b` and `from_gz2b_std`: value minus
+        that of GZ2B for the same galaxies, and its error from paired resamples; for models `accuracy`, `precision`
+        (macro-averaged), `precision_smooth`, `precision_disk` vs the labels that they were trained on;
+        `to_disk`, `to_smooth`: numbers of labels that differ from GZ2B; `soft_value`, `soft_excess` of p(disk);
+        `paper`, `paper_std`, `paper_from_gz2b`, `paper_accuracy`, `paper_precision`. None for missing values.
     """
     differences = paired_differences(found, seed)
     rows = []
@@ -250,21 +250,21 @@ def _of_paper(name: str) -> dict[str, Any]:
 
 
 def one_class(one: LabelSet) -> bool:
-    """Whether nearly all labels are of one class: they can't drift, so their bias is not meaningful."""
+    """Return whether 97 % or more of the labels are of one class, so that their bias is not meaningful."""
     return not _ONE_CLASS < float(one.disk[one.known].mean()) < 1 - _ONE_CLASS
 
 
 def paired_differences(found: Measured, seed: int) -> dict[str, tuple[float, float]]:
-    """CV18 of each label set less that of GZ2B, and its standard deviation over resamples that both share."""
+    """Return CV18 of each label set minus that of GZ2B, and its standard deviation over paired resamples."""
     tree, n = found.tree, found.frame.height
     others = {name: one for name, one in found.sets.items() if name != GZ2B}
 
     def differences(rows: np.ndarray | None = None) -> dict[str, float]:
         whole, out = tree.value(found.observed, rows), {}
         for name, one in others.items():
-            # For a set that doesn't know all galaxies, GZ2B's on those that it knows.
-            beside = replace(found.observed, disk=np.where(one.known, found.observed.disk, np.nan))
-            observed = whole if one.known.all() else tree.value(beside, rows)
+            # If a set lacks labels, GZ2B is measured on the galaxies that have one.
+            same = replace(found.observed, disk=np.where(one.known, found.observed.disk, np.nan))
+            observed = whole if one.known.all() else tree.value(same, rows)
             value = tree.value(one, rows)
             if observed is not None and value is not None:
                 out[name] = value - observed
@@ -280,10 +280,10 @@ def paired_differences(found: Measured, seed: int) -> dict[str, tuple[float, flo
 
 
 def order(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """How many pairs of rows stand in the paper's order, by bootstrap means.
+    """Compare the order of the rows by bootstrap mean with that of the paper.
 
-    Pairs that the paper tells apart: they differ by more than their errors there. Without rows nearly all of one class,
-    and without those of fewer galaxies than the others.
+    Only pairs that differ by more than their errors in the paper count. Rows with nearly one class, or with labels for
+    only some galaxies, are left out.
     """
     known = {
         row["name"]: float(row["bootstrap_mean"])
@@ -294,26 +294,26 @@ def order(rows: list[dict[str, Any]]) -> dict[str, Any]:
         and not row.get("partial")
     }
 
-    def told_apart(a: str, b: str) -> bool:
+    def differ(a: str, b: str) -> bool:
         one, other = TABLE_1[a], TABLE_1[b]
         return abs(one.cv18 - other.cv18) > float(np.hypot(one.stderr, other.stderr))
 
-    pairs = [(a, b) for i, a in enumerate(known) for b in list(known)[i + 1 :] if told_apart(a, b)]
-    alike = [(a, b) for a, b in pairs if (known[a] > known[b]) == (TABLE_1[a].cv18 > TABLE_1[b].cv18)]
+    pairs = [(a, b) for i, a in enumerate(known) for b in list(known)[i + 1 :] if differ(a, b)]
+    same = [(a, b) for a, b in pairs if (known[a] > known[b]) == (TABLE_1[a].cv18 > TABLE_1[b].cv18)]
     return {
         "pairs": len(pairs),
-        "as_in_the_paper": len(alike),
+        "as_in_the_paper": len(same),
         "here": sorted(known, key=lambda name: -known[name]),
         "paper": sorted(known, key=lambda name: -TABLE_1[name].cv18),
     }
 
 
 def _thetas(work: Work) -> list[dict[str, Any]]:
-    """θ of DCV14 and DDB here and in the paper."""
+    """Return θ of DCV14 and DDB, here and in the paper."""
     rows = []
     for name, stage in ((DCV14, DCV14), (DDB, "theta")):
         found = work.result(stage) if work.have(stage) else {}
-        how = "EM with the logistic regression" if name == DCV14 else f"{found.get('bins', 0):,} bins of α"
+        how = "fitted by EM with the regression" if name == DCV14 else f"from {found.get('bins', 0):,} bins of α"
         about = {"theta": found.get("theta"), "stderr": found.get("stderr"), "paper": THETA[name]}
         rows.append({"name": name, **about, "how": how})
     return rows
@@ -349,24 +349,22 @@ def _make_table(work: Work, folder: Path) -> dict[str, Any]:
 # Table 1 as text
 
 
-_HEAD = ("labels", "galaxies", "disk fraction", "{} here", "paper", "minus GZ2B, here", "paper", "plain value", "floor",
-         "above floor")  # fmt: skip
+_HEAD = ("labels", "{} here", "CV18, paper", "minus GZ2B, here", "minus GZ2B, paper", "single value", "floor",
+         "above floor", "galaxies", "disk fraction")  # fmt: skip
 
 
 def head(table: dict[str, Any]) -> list[str]:
-    """Names of the columns of Table 1."""
+    """Return the column heads of Table 1."""
     return [name.format(table["measure"]) for name in _HEAD]
 
 
 def cells(work: Work, table: dict[str, Any], name: str) -> list[str]:
-    """A row of Table 1; the paper's numbers alone where there is none here."""
+    """Return a row of Table 1; only the paper's values if the row could not be made."""
     absent = {"labels": titles(work)[name], **_of_paper(name)}
     row = next((one for one in table["rows"] if one["name"] == name), absent)
     known, other = row.get, name != GZ2B
     return [
         f"{TABLE_1[name].letter}) {row['labels']}",
-        number(known("galaxies"), ",d"),
-        number(known("disk_fraction")),
         with_error(known("bootstrap_mean"), known("bootstrap_std"), ".4f"),
         with_error(row["paper"], row["paper_std"], ".4f"),
         with_error(known("from_gz2b"), known("from_gz2b_std"), "+.3f") if other else "–",
@@ -374,11 +372,13 @@ def cells(work: Work, table: dict[str, Any], name: str) -> list[str]:
         number(known("value")),
         with_error(known("floor"), known("floor_std")),
         number(known("excess")),
+        number(known("galaxies"), ",d"),
+        number(known("disk_fraction")),
     ]
 
 
 def other_numbers(work: Work, table: dict[str, Any]) -> list[list[str]]:
-    """The paper's other numbers: what, here, in the paper, how."""
+    """Return the paper's other values: quantity, here, in the paper, definition."""
     lines = [
         [
             f"θ of {one['name'].upper()}",
@@ -396,35 +396,37 @@ def other_numbers(work: Work, table: dict[str, Any]) -> list[list[str]]:
         by_class = [f"{k} {number(row.get(f'precision_{k}'))}" for k in ("smooth", "disk")]
         title = titles(work)[name]
         lines += [
-            [f"accuracy of {title}", number(row.get("accuracy")), number(paper.accuracy), "against the labels that it "
-             "was trained on"],
+            [f"accuracy of {title}", number(row.get("accuracy")), number(paper.accuracy), "vs the labels that it was "
+             "trained on"],
             [f"precision of {title}", number(row.get("precision")), number(paper.precision),
-             f"mean of both classes: {', '.join(by_class)}; the paper's kind isn't given"],
+             f"vs the same, macro-averaged ({', '.join(by_class)}); the paper does not define it"],
         ]  # fmt: skip
     if work.have("figure3"):
         fraction = number(work.result("figure3")["disk_like_among_smooth"], ".2f")
         paper_says = f"about {DISK_LIKE_AMONG_SMOOTH:.2f}"
-        lines.append(["GZ2B smooth with disk-like profiles", fraction, paper_says, "Sérsic index n ≤ 3"])
+        lines.append(["fraction of GZ2B smooth with disk profiles", fraction, paper_says, "Sérsic index n ≤ 3"])
     if work.have("figure4"):
         seen = work.result("figure4")
-        how = f"of {seen['changed']:,} test galaxies that DDB moves from smooth to disk"
-        lines.append(["changed and seen by HST", f"{seen['with_better']:,}", str(HST_PAIRS[0]), how])
+        how = f"of {seen['changed']:,} test galaxies that change from smooth to disk with DDB"
+        lines.append(["changed galaxies with HST image", f"{seen['with_better']:,}", str(HST_PAIRS[0]), how])
     return lines
 
 
 def how_measured(table: dict[str, Any]) -> str:
-    """How the bias of Table 1 was measured, in a sentence."""
+    """Say how the bias of Table 1 was measured."""
     lacking = [f"{row['labels']} {row['left_out']:,}" for row in table["rows"] if row["left_out"]]
-    without = f" (test galaxies without a label: {', '.join(lacking)})" if lacking else ""
-    leaves = f"{2 ** table['depth']} leaves of like {', '.join(table['intrinsic'])}, " if table["intrinsic"] else ""
+    without = f" (without a label: {', '.join(lacking)})" if lacking else ""
+    leaves = f"{2 ** table['depth']} leaves in {', '.join(table['intrinsic'])}, " if table["intrinsic"] else ""
     return (
         f"{table['measure']} on {table['galaxies']:,} test galaxies{without}, {leaves}{table['bins']} bins of α, "
         f"mean ± standard deviation of {table['bootstrap']} bootstrap resamples; α = {table['alpha']}"
-        + ("" if table["measure"] == "CV18" else ". The paper's numbers are CV18: they can't be compared with these")
+        + ("" if table["measure"] == "CV18" else ". The paper's values are CV18 and cannot be compared with these")
     )
 
 
 STAGES = (
     Stage("bias", "bias of GZ2B and GZ2D", _bias_from, _measure_bias, ("catalogue",), (GZ2D,)),
-    Stage("table1", "Table 1 beside the paper's", _table_from, _make_table, ("catalogue",), (GZ2D, "theta", *MODELS)),
+    Stage(
+        "table1", "Table 1, with the paper's values", _table_from, _make_table, ("catalogue",), (GZ2D, "theta", *MODELS)
+    ),
 )

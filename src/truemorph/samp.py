@@ -1,0 +1,87 @@
+"""Tables sent to TOPCAT, Aladin or DS9 through SAMP, the protocol by which astronomical programs exchange data."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from truemorph.errors import InputError, TruemorphError
+from truemorph.tables import CatalogTable, write_table
+
+_LOAD = "table.load.votable"
+# Seconds in which a program should have loaded the table.
+_PATIENCE = 120
+_START = "start TOPCAT, Aladin or DS9, and send the table again"
+
+
+def send_votable(table: CatalogTable, name: str, to: str | None = None) -> list[str]:
+    """Send a table as a VOTable, and wait until it is loaded.
+
+    Parameters
+    ----------
+    table : CatalogTable
+    name : str
+        Name of the table in the other program.
+    to : str, optional
+        Name of the program, or a part of it; default every program that loads tables.
+
+    Returns
+    -------
+    list of str
+        Names of the programs that loaded the table.
+
+    Raises
+    ------
+    InputError
+        If no program of this name is running.
+    TruemorphError
+        If no program that loads tables is running, or one could not load this table.
+    """
+    samp = _samp()
+    client = samp.SAMPIntegratedClient(name="truemorph", description="Unbiased galaxy morphologies from biased labels")
+    try:
+        client.connect()
+    except samp.SAMPHubError as problem:
+        raise TruemorphError(f"no SAMP hub is running: {_START}") from problem
+    try:
+        receivers = _receivers(client, to)
+        with tempfile.TemporaryDirectory(prefix="truemorph-") as folder:
+            file = write_table(table, Path(folder) / "table.vot")
+            message = {"url": file.as_uri(), "name": name, "table-id": f"truemorph {name}"}
+            for one, program in receivers.items():
+                try:
+                    answer = client.ecall_and_wait(one, _LOAD, str(_PATIENCE), **message)
+                except samp.SAMPProxyError as problem:
+                    raise TruemorphError(f"{program} did not load {name}: {problem.faultString}") from problem
+                if answer["samp.status"] == "samp.error":
+                    why = answer.get("samp.error", {}).get("samp.errortxt", "it did not say why")
+                    raise TruemorphError(f"{program} could not load {name}: {why}")
+    finally:
+        client.disconnect()
+    return list(receivers.values())
+
+
+def _samp() -> Any:
+    """Import astropy.samp, or pyvo.samp, to which it moved, where astropy no longer has it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the move
+            return import_module("astropy.samp")
+    except ImportError:
+        return import_module("pyvo.samp")
+
+
+def _receivers(client: Any, to: str | None) -> dict[str, str]:
+    """Return ids and names of the programs to send to."""
+    names = {one: str(client.get_metadata(one).get("samp.name", one)) for one in client.get_subscribed_clients(_LOAD)}
+    if not names:
+        raise TruemorphError(f"no program that loads tables is connected to the SAMP hub: {_START}")
+    chosen = {one: name for one, name in names.items() if to is None or to.lower() in name.lower()}
+    if not chosen:
+        raise InputError(
+            f"no program named {to!r} is connected to the SAMP hub; connected: {', '.join(names.values())}"
+        )
+    return chosen

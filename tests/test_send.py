@@ -1,0 +1,111 @@
+"""Tables sent through SAMP, to a program that astropy's own hub connects."""
+
+import warnings
+
+import numpy as np
+import polars as pl
+import pytest
+from astropy import units as u
+from astropy.table import QTable, Table
+
+import truemorph as tm
+from conftest import run
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # astropy 8 says that it will move
+    from astropy.samp import SAMPHubServer, SAMPIntegratedClient, conf
+
+QUANTITIES = QTable(
+    {"object_id": [587722981748572353, 587722981748572354], "radius": [3.5, 6.25] * u.arcsec, "type": ["S0", "Sbc"]}
+)
+
+
+@pytest.fixture
+def no_hub(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAMP_HUB", f"std-lockurl:{(tmp_path / 'samp').as_uri()}")
+    monkeypatch.setattr(conf, "use_internet", False)
+    return tmp_path / "samp"
+
+
+@pytest.fixture
+def hub(no_hub):
+    server = SAMPHubServer(web_profile=False, addr="localhost", lockfile=str(no_hub))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def topcat(hub):
+    """A program that loads tables; what it loaded is in its `loaded`."""
+    client = SAMPIntegratedClient(name="topcat", addr="localhost")
+    client.connect()
+    client.loaded = []
+
+    def load(key, sender, message, mtype, params, extra):
+        client.loaded.append(Table.read(params["url"].removeprefix("file://"), format="votable"))
+        client.reply(message, {"samp.status": "samp.ok", "samp.result": {}})
+
+    client.bind_receive_call("table.load.votable", load)
+    yield client
+    client.disconnect()
+
+
+def same_table(received, sent):
+    assert received.colnames == sent.colnames
+    for name in sent.colnames:
+        assert received[name].unit == sent[name].info.unit, name
+        np.testing.assert_array_equal(received[name].value, getattr(sent[name], "value", sent[name]), name)
+
+
+@pytest.mark.parametrize("extension", ["ecsv", "fits", "vot"])
+def test_a_file_arrives_with_its_columns_units_and_rows(topcat, tmp_path, extension):
+    path = tmp_path / f"sizes.{extension}"
+    tm.write_table(tm.read_table(QUANTITIES), path)
+    assert tm.send_table(path, to="TOPCAT").programs == ("topcat",)
+    same_table(topcat.loaded[0], QUANTITIES)
+
+
+def test_a_result_arrives_as_its_table(topcat):
+    result = tm.prepare_catalogue(
+        pl.DataFrame({"id": range(10), "smooth": [0.8, 0.2] * 5, "r": 6.0, "fwhm": 1.2}),
+        id="id", smooth="smooth", disk="1 - smooth", radius="r", psf_fwhm="fwhm",
+    )  # fmt: skip
+    assert result.send() == ["topcat"]
+    assert topcat.loaded[0]["radius"].unit == u.arcsec
+    assert topcat.loaded[0].colnames == result.to_table().colnames
+    assert len(topcat.loaded[0]) == 10
+
+
+def test_the_command_says_what_it_sent(topcat, capsys, tmp_path):
+    pl.DataFrame({"alpha": [3.0, 9.0, 12.0]}).write_parquet(tmp_path / "a.parquet")
+    status, out, _ = run(capsys, "send", tmp_path / "a.parquet")
+    assert status == 0
+    assert "3 rows" in out
+    assert "topcat" in out
+
+
+def test_one_line_says_what_to_start(no_hub, capsys, tmp_path):
+    pl.DataFrame({"alpha": [3.0]}).write_parquet(tmp_path / "a.parquet")
+    status, _, err = run(capsys, "send", tmp_path / "a.parquet")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "TOPCAT" in err
+
+
+def test_a_hub_without_programs_is_no_receiver(hub):
+    with pytest.raises(tm.errors.TruemorphError, match="TOPCAT"):
+        tm.send_table(QUANTITIES)
+
+
+def test_a_wrong_name_lists_the_programs(topcat):
+    with pytest.raises(tm.errors.InputError, match="topcat"):
+        tm.send_table(QUANTITIES, to="aladin")
+
+
+def test_a_program_that_cannot_load_the_table_says_why(topcat):
+    def refuse(key, sender, message, *_):
+        topcat.reply(message, {"samp.status": "samp.error", "samp.error": {"samp.errortxt": "out of memory"}})
+
+    topcat.bind_receive_call("table.load.votable", refuse)
+    with pytest.raises(tm.errors.TruemorphError, match="out of memory"):
+        tm.send_table(QUANTITIES)
