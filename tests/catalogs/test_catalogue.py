@@ -192,7 +192,7 @@ def test_concatenated_catalogues_raise_an_error(tmp_path):
 
 
 def test_other_tables_are_not_catalogues(written, tmp_path):
-    for path in (written({"kind": "labels"}), written(crowd_label=[0, 1, 0, 1])):
+    for path in (written({"kind": "labels"}), written(observed_label=[0, 1, 0, 1])):
         with pytest.raises(InputError, match="labels"):
             read_catalogue(path)
     full().write_csv(tmp_path / "votes.csv")

@@ -144,7 +144,7 @@ def test_astropy_shows_unit_and_description_of_each_column(tmp_path, monkeypatch
             "p_spread",
             "label",
             "relation",
-            "crowd_label",
+            "observed_label",
             "alpha",
             "split",
         ),

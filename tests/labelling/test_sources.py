@@ -215,13 +215,13 @@ def test_a_catalogue_of_observed_labels_gives_the_posterior(image_model, picture
         CatalogTable(frame.sample(59, shuffle=True, seed=1), metadata={"alpha_psf": "sigma"}),
         tmp_path / "observed.parquet",
     )
-    report = label_galaxies(load(image_model), source, tmp_path / "labels.parquet", crowd=observed, precision="fp32")
+    report = label_galaxies(load(image_model), source, tmp_path / "labels.parquet", observed=observed, precision="fp32")
     assert "59 of 60" in next(one.message for one in report.findings if one.code == "observed-labels-matched")
     got = read_table(tmp_path / "labels.parquet").frame
     assert got.filter(pl.col("object_id") == "g07")["posterior_disk"].to_list() == [None]
-    assert got.filter(pl.col("object_id") == "g07")["crowd_label"].to_list() == [None]
+    assert got.filter(pl.col("object_id") == "g07")["observed_label"].to_list() == [None]
     got = got.filter(pl.col("object_id") != "g07")
-    np.testing.assert_array_equal(got["crowd_label"], frame["label"])
+    np.testing.assert_array_equal(got["observed_label"], frame["label"])
     p = np.array([expected[name] for name in known])
     after = posterior(
         np.column_stack([1 - p, p]), frame["label"].to_numpy(), frame["alpha"].to_numpy(), RayleighTransition(11.25)

@@ -206,7 +206,7 @@ def test_gz2_votes_by_source(shared_data):
         by_labels = debiased_fractions(labels[typed], alpha[typed], fit, bins=4)
         by_gold = debiased_fractions(labels[typed], alpha[typed], bins=4, gold=trusted[typed])
         rivals[source] = {
-            "crowd": np.sqrt(np.mean((by_quarter(labels[typed]) - by_quarter(truth)) ** 2)),
+            "observed": np.sqrt(np.mean((by_quarter(labels[typed]) - by_quarter(truth)) ** 2)),
             "Hart": np.sqrt(np.mean((by_quarter((hart < 0.5).astype(int)[typed]) - by_quarter(truth)) ** 2)),
             "labels": rms(by_labels, by_quarter(truth)),
             "gold": rms(by_gold, by_quarter(truth)),
@@ -217,7 +217,7 @@ def test_gz2_votes_by_source(shared_data):
     assert shallow[0] - deep[0] > 3 * np.hypot(shallow[1], deep[1])
     assert len(rivals) == 2
     for found in rivals.values():
-        assert found["labels"] < found["Hart"] < found["crowd"]
+        assert found["labels"] < found["Hart"] < found["observed"]
         assert found["gold"] < 0.6 * found["Hart"]
         assert found["covered"] >= 3
 

@@ -46,10 +46,10 @@ def inverted(labels, alpha, transition):
 # In the reference values, a galaxy is a disk if its smooth fraction is below one half. truemorph compares smooth with
 # disk votes, so some galaxies with many star-or-artefact votes are smooth here.
 @pytest.mark.parametrize(
-    ("rule", "crowd", "rms_corrected"),
+    ("rule", "observed", "rms_corrected"),
     [("half", [0.29, 0.50, 0.58, 0.65, 0.78], 0.076), ("majority", [0.265, 0.485, 0.58, 0.64, 0.75], 0.054)],
 )
-def test_rows_with_expert_types(shared_data, votes, rule, crowd, rms_corrected):
+def test_rows_with_expert_types(shared_data, votes, rule, observed, rms_corrected):
     if rule == "majority":
         frame = votes.catalogue.frame
     else:
@@ -62,7 +62,7 @@ def test_rows_with_expert_types(shared_data, votes, rule, crowd, rms_corrected):
     truth = quintiles(experts.with_columns(disk=(pl.col("t_type") >= -3).cast(pl.Int64)), "disk")
     labelled = quintiles(experts, "label")
     np.testing.assert_allclose(truth, [0.82, 0.74, 0.75, 0.78, 0.81], atol=0.015)
-    np.testing.assert_allclose(labelled, crowd, atol=0.01)
+    np.testing.assert_allclose(labelled, observed, atol=0.01)
     labels, alpha = experts["label"].to_numpy(), experts["alpha"].to_numpy()
     fit = fit_transition(labels, alpha)
     assert fit.transition.theta == pytest.approx(14.3, abs=0.6)

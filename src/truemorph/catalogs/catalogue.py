@@ -55,7 +55,7 @@ def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
     """
     table = read_table(getattr(source, "catalogue", source))
     frame, path = table.frame, str(table.path or kind_of(source))
-    if table.metadata.get("kind", "catalogue") != "catalogue" or "crowd_label" in frame.columns:
+    if table.metadata.get("kind", "catalogue") != "catalogue" or "observed_label" in frame.columns:
         raise InputError(
             f"{path}: holds a model's labels, not a catalogue; give the catalogue, and this table as `labels`"
         )

@@ -78,7 +78,7 @@ ADDED = {
 
 # Columns that later commands add to a catalogue.
 RESERVED = (
-    *("p_smooth", "p_disk", "p_spread", "relation", "crowd_label", "model_label"),
+    *("p_smooth", "p_disk", "p_spread", "relation", "observed_label", "model_label"),
     *("posterior_smooth", "posterior_disk", "posterior_label", "label_quality", "draw_weight"),
 )
 

@@ -132,7 +132,7 @@ def label_galaxies(
         source,
         out,
         transition=known if transition is None else transition_described(transition),
-        crowd=observed,
+        observed=observed,
         id_column=id,
         image_column=image_column,
         images=images,

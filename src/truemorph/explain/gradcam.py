@@ -17,7 +17,7 @@ from truemorph.classifiers.network import torch_device
 from truemorph.errors import InputError
 from truemorph.explain.feature_maps import Grid, Layer, Seam, layers_of
 from truemorph.images.transforms import normalise
-from truemorph.labelling.labeller import members_asked
+from truemorph.labelling.labeller import members_used
 
 # As in the paper. Regions marked by maps of 4 cells or fewer matter half as much (docs/explain.md).
 _CELLS = 7
@@ -125,17 +125,17 @@ class GradCam:
                 f"pixels must be uint8 of shape (N, {side}, {side}, 3) for this model; got {pixels.dtype} "
                 f"{pixels.shape}"
             )
-        wanted = np.broadcast_to(np.asarray(classes), (len(pixels),))
+        explained = np.broadcast_to(np.asarray(classes), (len(pixels),))
         n_classes = len(self.model.classes)
-        if wanted.dtype.kind not in "iu" or np.any((wanted < 0) | (wanted >= n_classes)):
+        if explained.dtype.kind not in "iu" or np.any((explained < 0) | (explained >= n_classes)):
             raise InputError(f"classes must be numbers 0 to {n_classes - 1} ({', '.join(self.model.classes)})")
         fold = np.full(len(pixels), -1) if members is None else np.asarray(members)
         total = np.zeros((len(pixels), self.grid.cells, self.grid.cells))
-        asked = members_asked(self.model, fold)
-        for member, rows in enumerate(asked):
+        used = members_used(self.model, fold)
+        for member, rows in enumerate(used):
             if rows.any():
-                total[rows] += self._of_member(pixels[rows], wanted[rows], member)
-        return (total / np.maximum(asked.sum(axis=0), 1)[:, None, None]).astype(np.float32)
+                total[rows] += self._of_member(pixels[rows], explained[rows], member)
+        return (total / np.maximum(used.sum(axis=0), 1)[:, None, None]).astype(np.float32)
 
     def _of_member(self, pixels: np.ndarray, classes: np.ndarray, member: int) -> np.ndarray:
         network, found = self.networks[member], []

@@ -162,7 +162,7 @@ def open_labelling(
     out: PathLike,
     *,
     transition: dict[str, Any] | None = None,
-    crowd: PathLike | None = None,
+    observed: PathLike | None = None,
     id_column: str | None = None,
     image_column: str | None = None,
     images: PathLike | None = None,
@@ -179,7 +179,7 @@ def open_labelling(
     source, out : path
     transition : dict, optional
         T(α) in the format of a fit file.
-    crowd, image_column, images, precision, gate
+    observed, image_column, images, precision, gate
         As in `truemorph.label_galaxies`; `id_column` and `keep` are its `id` and `copy`.
     engine : {"torch", "openvino"}
 
@@ -204,11 +204,11 @@ def open_labelling(
     first = next((rows for part in given.parts for rows in part.batches(1)), None)
     if first is None:
         raise InputError(f"{source}: nothing to label")
-    joined = None if crowd is None else read_catalogue(crowd)
-    observed = given if joined is None else joined
+    joined = None if observed is None else read_catalogue(observed)
+    catalogue = given if joined is None else joined
     has_observed = joined is not None or given.prepared
-    about = observed.metadata
-    used, findings = _for_posteriors(model, transition, about, str(crowd or source)) if has_observed else (None, ())
+    about = catalogue.metadata
+    used, findings = _for_posteriors(model, transition, about, str(observed or source)) if has_observed else (None, ())
     names = () if used is None else observables_of(transition or model.described["transition"], used)
     if joined is None:
         numeric_columns(first.frame.clear(), names, str(source))  # fail early
@@ -252,7 +252,7 @@ def open_labelling(
     # Copied columns have the units and descriptions of the source.
     origins: dict[str, Source | CatalogTable] = dict.fromkeys(("object_id", *keep), given)
     if has_observed:
-        origins |= dict.fromkeys(("alpha", "split"), observed)
+        origins |= dict.fromkeys(("alpha", "split"), catalogue)
     units = {name: one.units[name] for name, one in origins.items() if name in one.units}
     known = {name: one.descriptions[name] for name, one in origins.items() if name in one.descriptions}
     frame = pl.DataFrame(schema=labeller.schema)
@@ -261,7 +261,7 @@ def open_labelling(
     # Not the path of the source, which another process may write differently.
     identity |= {
         "rows": given.fingerprint,
-        "crowd": None if joined is None else frame_hash(joined.frame.select(columns)),
+        "observed": None if joined is None else frame_hash(joined.frame.select(columns)),
         "keep": list(keep),
     }
     return Labelling(labeller, given, Results(out, identity), labels, unique(fitted, findings))
@@ -388,7 +388,7 @@ def _labelled_on_cluster(
     if model.folder is None:
         raise InputError("engine ray needs a model loaded from a folder that all machines can read")
     # Workers run in other folders.
-    paths = {name: options[name] for name in ("source", "out", "crowd", "images", "gate") if options.get(name)}
+    paths = {name: options[name] for name in ("source", "out", "observed", "images", "gate") if options.get(name)}
     absolute = {name: Path(path).resolve() for name, path in paths.items()}
     arguments = (str(model.folder.resolve()), {**options, **absolute})
     for number in on_actors(PartLabeller, arguments, left, address):

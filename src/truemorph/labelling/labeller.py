@@ -41,7 +41,7 @@ class Observed:
         return cls(rows, labels, alpha, split, numeric_columns(table.frame, observables, str(table.path)))
 
 
-def members_asked(model: Classifier, fold: np.ndarray) -> np.ndarray:
+def members_used(model: Classifier, fold: np.ndarray) -> np.ndarray:
     """Return which members label which galaxies, shape (M, N) of bool.
 
     Members of fold f were trained without it; galaxies outside the folds (-1) are labelled by all members.
@@ -100,7 +100,7 @@ class Labeller:
         out |= {f"p_{name}": pl.Float64 for name in names}
         out |= {"p_spread": pl.Float64, "label": pl.Int64, "relation": pl.String}
         if self.observed:
-            out |= {"crowd_label": pl.Int64, "alpha": pl.Float64, "split": pl.String}
+            out |= {"observed_label": pl.Int64, "alpha": pl.Float64, "split": pl.String}
             if self.transition is not None:
                 out |= {f"posterior_{name}": pl.Float64 for name in names}
                 out |= {"posterior_label": pl.Int64, "label_quality": pl.Float64}
@@ -116,7 +116,7 @@ class Labeller:
             "p_spread": "standard deviation of p(y | x) over members; missing if only one member labelled the galaxy",
             "label": f"class with the largest p(y | x): {numbered}",
             "relation": "role of the galaxy in training: new, out_of_fold, early_stopping or in_sample",
-            "crowd_label": f"observed label: {numbered}",
+            "observed_label": f"observed label: {numbered}",
             "alpha": ADDED["alpha"],
             "split": ADDED["split"],
             "posterior_label": f"class with the largest posterior probability: {numbered}",
@@ -156,12 +156,12 @@ class Labeller:
         """Return p(y | x) and its spread over members (NaN if there is only one)."""
         total = np.zeros((len(inputs), len(self.model.classes)))
         squares, counts = np.zeros_like(total), np.zeros(len(inputs))
-        for member, asked in enumerate(members_asked(self.model, fold)):
-            if asked.any():
-                p = self.engine.member(inputs if asked.all() else inputs[asked], member)
-                total[asked] += p
-                squares[asked] += p**2
-                counts[asked] += 1
+        for member, used in enumerate(members_used(self.model, fold)):
+            if used.any():
+                p = self.engine.member(inputs if used.all() else inputs[used], member)
+                total[used] += p
+                squares[used] += p**2
+                counts[used] += 1
         mean = total / counts[:, None]
         variance = np.clip(squares / counts[:, None] - mean**2, 0, None).max(axis=1)
         return mean, np.where(counts > 1, np.sqrt(variance), np.nan)
@@ -177,7 +177,7 @@ class Labeller:
             known = rows >= 0
             labels, alpha, split = self.joined.labels[rows], self.joined.alpha[rows], self.joined.split[rows]
             values = self.joined.observables[rows]
-        observed = {"crowd_label": labels, "alpha": alpha, "split": split}
+        observed = {"observed_label": labels, "alpha": alpha, "split": split}
         usable = known & fresh & np.isfinite(values).all(axis=1)
         columns: dict[str, Any] = {}
         if self.transition is not None:

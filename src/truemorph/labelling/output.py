@@ -119,7 +119,7 @@ class PartWriter:
         in_sample = labels["relation"] == IN_SAMPLE
         incomplete = 0
         if "posterior_label" in labels.columns:
-            without = labels["crowd_label"].is_not_null() & labels["posterior_label"].is_null()
+            without = labels["observed_label"].is_not_null() & labels["posterior_label"].is_null()
             incomplete = int((without & ~in_sample).sum())
         self.account += Account(
             rows_in,
@@ -127,7 +127,7 @@ class PartWriter:
             len(problems),
             sum(why not in (NO_IMAGE, NO_FEATURE) for _, why in problems),
             int(in_sample.sum()),
-            labels["crowd_label"].count() if "crowd_label" in labels.columns else 0,
+            labels["observed_label"].count() if "observed_label" in labels.columns else 0,
             incomplete,
         )
         self._listed += [(str(one), why) for one, why in problems]

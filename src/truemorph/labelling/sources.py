@@ -348,7 +348,7 @@ def _table(
 ) -> Source:
     table = read_table(path)
     names = table.frame.columns
-    prepared = {"object_id", "label", "alpha", "split"} <= set(names) or "crowd_label" in names
+    prepared = {"object_id", "label", "alpha", "split"} <= set(names) or "observed_label" in names
     prepared = prepared and id_column is None and image_column is None
     if prepared:
         table = read_catalogue(path, labelled=False)
