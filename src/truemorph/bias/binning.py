@@ -64,12 +64,12 @@ def choose_bins(n: int, with_intrinsic: bool, per_bin: int = 25) -> tuple[int, i
     return 1, max(2, int((n // 2 - 1) // per_bin))
 
 
-def proportion_error(share: Any, count: Any) -> Any:
+def proportion_error(proportion: Any, count: Any) -> Any:
     """Return the standard error of a proportion, never zero (Agresti & Coull: add one success and one failure).
 
     Parameters
     ----------
-    share, count : float or array
+    proportion, count : float or array
         The proportion, and the number of objects.
 
     Examples
@@ -77,7 +77,7 @@ def proportion_error(share: Any, count: Any) -> Any:
     >>> round(float(proportion_error(0.0, 98)), 4), round(float(proportion_error(0.5, 98)), 4)
     (0.0099, 0.05)
     """
-    smoothed = (share * count + 1) / (count + 2)
+    smoothed = (proportion * count + 1) / (count + 2)
     return np.sqrt(smoothed * (1 - smoothed) / (count + 2))
 
 

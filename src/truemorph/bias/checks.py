@@ -101,9 +101,9 @@ def calibration(fit: TransitionFit, bins: int = 12) -> Calibration:
     labels, alpha = fit.labels, fit.alpha
     weights = fit.data.weights
     n_seen = int((~np.isnan(np.diag(fit.covariance)))[: fit.space.size].sum())
-    trusted = fit.data.gold
-    if trusted is not None and np.any(trusted == DISK):
-        chosen = trusted == DISK
+    gold = fit.data.gold
+    if gold is not None and np.any(gold == DISK):
+        chosen = gold == DISK
         fitted = np.asarray(fit.transition.flip_probability(alpha[chosen]))
         hit, what = (labels[chosen] == SMOOTH).astype(float), "gold disks labelled smooth"
         weights = weights[chosen]
@@ -121,7 +121,7 @@ def calibration(fit: TransitionFit, bins: int = 12) -> Calibration:
     chi_squared = float(np.sum(((observed - mean) / stderr) ** 2))
     degrees = max(1, counts.size - n_seen)
     p_value = float(chi2.sf(chi_squared, degrees))
-    findings = (_rejected(fit, p_value, trusted is not None),) if p_value < LEVEL else ()
+    findings = (_rejected(fit, p_value, gold is not None),) if p_value < LEVEL else ()
     return Calibration(mean, observed, stderr, chi_squared, p_value, what, findings)
 
 
@@ -148,7 +148,7 @@ class _Excess(NamedTuple):
     chi_squared: float
     difference: float
     label_class: int
-    share: float
+    fraction: float
     low: float
     high: float
 
@@ -197,8 +197,9 @@ def selection_findings(
             "gold-not-random",
             "caution",
             f"The galaxies with a gold label are not a random part of all galaxies (p = {p_value:.1g}): at α from "
-            f"{worst.low:.3g} to {worst.high:.3g}, {worst.share:.1%} of them are labelled class {worst.label_class}, "
-            f"but {worst.share - worst.difference:.1%} of all galaxies are. The result only holds for such galaxies.",
+            f"{worst.low:.3g} to {worst.high:.3g}, {worst.fraction:.1%} of them are labelled class "
+            f"{worst.label_class}, but {worst.fraction - worst.difference:.1%} of all galaxies are. The result only "
+            "holds for such galaxies.",
             "Exclude galaxies that could not get a gold label (`where`), or give sampling weights (`weights`).",
         )
     ]
@@ -294,7 +295,7 @@ def _excess(
         chi_squared=float(excess @ np.linalg.pinv(covariance, rcond=1e-9, hermitian=True) @ excess),
         difference=float(difference[most]),
         label_class=most,
-        share=float(np.average(observed[known, most], weights=weights[known])),
+        fraction=float(np.average(observed[known, most], weights=weights[known])),
         low=float(resolution.min()),
         high=float(resolution.max()),
     )

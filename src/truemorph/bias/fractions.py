@@ -143,7 +143,7 @@ class PopulationFractions(Result):
                 strict=True,
             )
         ]
-        return "\n".join([*lines, f"assumption: {self.assumption}"])
+        return "\n".join([*lines, f"assumes that {self.assumption}"])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the disk fractions as plain values, for JSON."""

@@ -175,7 +175,7 @@ def randomise(
     groups = _from_the_top(cam.networks[0].state_dict(), stage_names(cam.networks[0].backbone))
     found: dict[str, list[np.ndarray]] = {name: [] for name, _ in groups}
     blank = 0
-    with progress(draws * len(groups), "checking maps with random weights", "networks") as told:
+    with progress(draws * len(groups), "checking maps with random weights", "networks") as bar:
         for draw in range(draws):
             fresh = _fresh_weights(alone, seed + draw)
             weights = {name: torch.from_numpy(value) for name, value in alone.members[0].items()}
@@ -185,7 +185,7 @@ def randomise(
                 now = maps()
                 blank += int((now.max(axis=(1, 2)) == 0).sum())
                 found[name].append(rank_correlations(trained, now))
-                told.update(1)
+                bar.update(1)
     steps = {name: np.array(some) for name, some in found.items()}
     return Randomisation(cam.layer, steps, other, same, blank / (draws * len(groups) * len(pixels)))
 
