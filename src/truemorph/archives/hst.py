@@ -169,7 +169,7 @@ def read_positions(source: Any) -> pl.DataFrame:
     if bad.height:
         raise InputError(
             f"{what}: each row needs a unique id, ra from 0 to 360 and dec from -90 to 90 degrees; "
-            f"{bad.height:,d} rows do not, such as {bad.row(0)}"
+            f"{bad.height:,d} rows do not have them, such as {bad.row(0)}"
         )
     return chosen
 

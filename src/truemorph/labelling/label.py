@@ -287,7 +287,7 @@ def _for_posteriors(
     fitted = model.described["catalogue"] if transition is None else transition
     if here != fitted.get("alpha_psf", here):
         raise InputError(
-            f"{source}: α is in units of the PSF's {here} here, but that of the bias curve in units of the PSF's "
+            f"{source}: α is in units of the PSF's {here}, but that of the bias curve in units of the PSF's "
             f"{fitted['alpha_psf']}; prepare the catalogue with that `psf`"
         )
     if transition is None:
