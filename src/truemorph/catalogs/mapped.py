@@ -425,7 +425,7 @@ def count_votes(
             Finding(
                 "vote-counts-differ",
                 "caution",
-                f"The number of votes differs much between galaxies: from {few:.0f} (10th percentile) to {many:.0f} "
+                f"The number of votes varies strongly between galaxies: from {few:.0f} (10th percentile) to {many:.0f} "
                 "(90th). A majority of few votes is wrong more often than one of many, so one bias curve does not "
                 "describe both.",
                 'Select galaxies with similar numbers of votes (`where`, such as "vote_count >= 20").',

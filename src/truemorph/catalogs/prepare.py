@@ -498,7 +498,7 @@ def _origins(files: Sequence[Path]) -> tuple[dict[str, dict[str, Any]], list[Fin
         try:
             found[str(file)] = origin(file)
         except InputError:
-            unknown = f"The origin of {file.name} is unknown: provenance.json beside it can't be read."
+            unknown = f"The origin of {file.name} is unknown, because provenance.json can't be read."
             findings.append(Finding("origin-unknown", "note", unknown))
             found[str(file)] = {"sha256": file_hash(file), "bytes": file.stat().st_size}
     return found, findings

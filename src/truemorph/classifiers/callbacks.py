@@ -243,10 +243,10 @@ class Unfinished:
         then = read_json(file)
         changed = [key for key in sorted({*then, *now}) if not _alike(then.get(key), now.get(key))]
         if changed:
-            told = ", ".join(f"{key} was {then.get(key)!r}, is {now.get(key)!r}" for key in changed[:3])
+            differences = ", ".join(f"{key} was {then.get(key)!r}, is {now.get(key)!r}" for key in changed[:3])
             raise InputError(
-                f"{self.folder}: unfinished run with other settings ({told}); use the same settings, delete this "
-                "folder, or choose another `out`"
+                f"{self.folder}: unfinished run with other settings ({differences}); use the same settings, delete "
+                "this folder, or choose another `out`"
             )
 
     def drop(self) -> None:
@@ -302,9 +302,9 @@ class Unfinished:
         others = {name: value for name, value in result.items() if name != "weights"}
         try:
             # The weights are written last: if they exist, both files do, and the states can be deleted.
-            told = path.with_suffix(".json")
-            with written_whole(path, durable=True) as partial, written_whole(told, durable=True) as partly_told:
-                partly_told.write_text(json.dumps(others), encoding="utf-8")
+            values = path.with_suffix(".json")
+            with written_whole(path, durable=True) as partial, written_whole(values, durable=True) as partial_values:
+                partial_values.write_text(json.dumps(others), encoding="utf-8")
                 save_file({name: np.ascontiguousarray(value) for name, value in result["weights"].items()}, partial)
             for one in (self.state(member), _previous(self.state(member))):
                 one.unlink(missing_ok=True)

@@ -173,7 +173,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
                             "transition-undetermined",
                             "caution",
                             f"The labels do not constrain {name} = {value:.3g} ± {self.stderr_[name]:.2g}: the "
-                            f"log-likelihood is {gain:.1f} above that of labels treated as correct.",
+                            f"log-likelihood is only {gain:.1f} above that of labels treated as correct.",
                             "Use more galaxies, or give a bias curve fitted with gold labels (`transition`).",
                         )
                     )

@@ -159,17 +159,17 @@ def measure_sersic(
     tasks = ([images[row] for row in range(part.start, part.stop)] for part in parts)
     widths = (sigma[part] for part in parts)
     rows: list[dict[str, Any]] = []
-    with progress(count, "Sérsic profiles", "galaxies") as told:
+    with progress(count, "Sérsic profiles", "galaxies") as bar:
         if min(jobs, len(parts)) <= 1:
             for task, width in zip(tasks, widths, strict=True):
                 rows += work(task, width)
-                told.update(len(task))
+                bar.update(len(task))
         else:
             try:
                 with worker_pool(min(jobs, len(parts))) as pool:
                     for found in pool.map(work, tasks, widths):
                         rows += found
-                        told.update(len(found))
+                        bar.update(len(found))
             except BrokenProcessPool as problem:
                 raise TruemorphError(
                     "a process that measured profiles died: use fewer jobs if memory ran out; "

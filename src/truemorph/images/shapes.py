@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 _ANNULI = 24
-_OUTER_SHARE = 0.12  # width of the border where the sky is measured, fraction of the image
+_BORDER = 0.12  # width of the border where the sky is measured, fraction of the image
 _REACH = 0.40  # maximum distance of the galaxy from the centre, fraction of the image
 _DETECTED = 3.0  # in units of the sky noise
 _CLIP = 3.0
@@ -40,7 +40,7 @@ def measure_shapes(images: np.ndarray) -> pl.DataFrame:
 def _measure(images: np.ndarray) -> dict[str, np.ndarray]:
     n, side = images.shape[:2]
     colour = images.astype(np.float32)
-    border = max(2, round(_OUTER_SHARE * side))
+    border = max(2, round(_BORDER * side))
     edge = np.ones((side, side), bool)
     edge[border:-border, border:-border] = False
     sky = np.median(colour[:, edge], axis=1)

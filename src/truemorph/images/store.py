@@ -18,7 +18,7 @@ from truemorph.images.decode import AS_THEY_ARE, CENTRAL_CROP, FitsReading, ahea
 from truemorph.io import lock, read_json, write_json
 from truemorph.progress import progress, tell
 
-MAXIMUM_BAD_SHARE = 0.05
+MAXIMUM_BAD_FRACTION = 0.05
 # Increase this when the same file gives other pixels, so that older caches are ignored.
 CACHE_VERSION = 1
 _BATCH = 256
@@ -106,10 +106,10 @@ class ImageFiles:
             If more than 5 % of the images can't be read.
         """
         problems: list[str | None] = []
-        with progress(len(self.paths), "images", "img") as told:
+        with progress(len(self.paths), "images", "img") as bar:
             for _, images in decode_batches(self.paths, self.size, self.crop, self.fits):
                 problems += [one if isinstance(one, str) else None for one in images]
-                told.update(len(images))
+                bar.update(len(images))
         bad = [(str(path), why) for path, why in zip(self.paths, problems, strict=True) if why is not None]
         _check_bad(bad, len(self.paths))
         return np.array([why is None for why in problems], bool), bad
@@ -117,9 +117,9 @@ class ImageFiles:
 
 def _check_bad(problems: list[tuple[str, str]], n_all: int) -> None:
     """Raise an error if more than 5 % of the images can't be read."""
-    if len(problems) > MAXIMUM_BAD_SHARE * n_all:
+    if len(problems) > MAXIMUM_BAD_FRACTION * n_all:
         raise InputError(
-            f"{len(problems)} of {n_all} images can't be read, more than {MAXIMUM_BAD_SHARE:.0%} "
+            f"{len(problems)} of {n_all} images can't be read, more than {MAXIMUM_BAD_FRACTION:.0%} "
             f"(first: {problems[0][1]}); replace them"
         )
 
@@ -176,14 +176,14 @@ def load_images(
 def _fill(pixels: np.ndarray, paths: Sequence[PathLike], crop: float, fits: FitsReading) -> dict[int, str]:
     """Decode all images; return rows and problems of unreadable ones."""
     bad: dict[int, str] = {}
-    with progress(len(paths), "images", "img") as told:
+    with progress(len(paths), "images", "img") as bar:
         for rows, images in decode_batches(paths, pixels.shape[1], crop, fits):
             for row, image in enumerate(images, rows.start):
                 if isinstance(image, str):
                     bad[row] = image
                 else:
                     pixels[row] = image
-            told.update(len(images))
+            bar.update(len(images))
     return bad
 
 

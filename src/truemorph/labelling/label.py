@@ -25,7 +25,7 @@ from truemorph.classifiers.checkpoint import Classifier, load, logistic_inputs
 from truemorph.classifiers.fits import observables_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
-from truemorph.images.store import MAXIMUM_BAD_SHARE
+from truemorph.images.store import MAXIMUM_BAD_FRACTION
 from truemorph.labelling.engines import Precision, engine_for
 from truemorph.labelling.labeller import Labeller, Observed
 from truemorph.labelling.output import Account, Results, is_table
@@ -120,11 +120,11 @@ class Labelling:
     labels: CatalogTable
     findings: tuple[Finding, ...]
 
-    def label(self, part: Part, told: Progress) -> Account | None:
+    def label(self, part: Part, bar: Progress) -> Account | None:
         """Label a part; return None if it is done or another process is working on it."""
         held = self.results.claim(part.name)
         if held is None:
-            told.update(part.rows or 0)
+            bar.update(part.rows or 0)
             return None
         with held:
             if self.results.is_done(part.name):
@@ -137,7 +137,7 @@ class Labelling:
                     empty = pl.DataFrame(schema=self.labeller.schema)
                     labels = self.labeller.label(good, inputs) if good.height else empty
                     writer.write(frame.height, labels, listed)
-                    told.update(frame.height)
+                    bar.update(frame.height)
                 writer.finish()
                 return writer.account
 
@@ -205,9 +205,9 @@ def open_labelling(
     if first is None:
         raise InputError(f"{source}: nothing to label")
     joined = None if observed is None else read_catalogue(observed)
-    labelled = given if joined is None else joined
+    catalogue = given if joined is None else joined
     has_observed = joined is not None or given.prepared
-    about = labelled.metadata
+    about = catalogue.metadata
     used, findings = _for_posteriors(model, transition, about, str(observed or source)) if has_observed else (None, ())
     names = () if used is None else observables_of(transition or model.described["transition"], used)
     if joined is None:
@@ -252,7 +252,7 @@ def open_labelling(
     # Copied columns have the units and descriptions of the source.
     origins: dict[str, Source | CatalogTable] = dict.fromkeys(("object_id", *keep), given)
     if has_observed:
-        origins |= dict.fromkeys(("alpha", "split"), labelled)
+        origins |= dict.fromkeys(("alpha", "split"), catalogue)
     units = {name: one.units[name] for name, one in origins.items() if name in one.units}
     known = {name: one.descriptions[name] for name, one in origins.items() if name in one.descriptions}
     frame = pl.DataFrame(schema=labeller.schema)
@@ -287,7 +287,7 @@ def _for_posteriors(
     fitted = model.described["catalogue"] if transition is None else transition
     if here != fitted.get("alpha_psf", here):
         raise InputError(
-            f"{source}: α is in units of the PSF's {here} here, but that of the bias curve in units of the PSF's "
+            f"{source}: α is in units of the PSF's {here}, but that of the bias curve in units of the PSF's "
             f"{fitted['alpha_psf']}; prepare the catalogue with that `psf`"
         )
     if transition is None:
@@ -319,7 +319,7 @@ def label_table(
     precision: Precision = "auto",
     shard: tuple[int, int] = (1, 1),
     address: str | None = None,
-    max_bad: float = MAXIMUM_BAD_SHARE,
+    max_bad: float = MAXIMUM_BAD_FRACTION,
     **options: Any,
 ) -> LabelReport:
     """Label galaxies and write a table or a folder of tables; see `truemorph.label_galaxies`.
@@ -374,9 +374,9 @@ def _labelled_here(work: Labelling, numbers: list[int], left: list[int]) -> Iter
     rows = [parts[number].rows for number in numbers]
     total = None if None in rows else sum(filter(None, rows))
     done = (total or 0) - sum(parts[number].rows or 0 for number in left)
-    with progress(total, "label", "gal", done) as told:
+    with progress(total, "label", "gal", done) as bar:
         for number in left:
-            yield work.label(parts[number], told) or Account()
+            yield work.label(parts[number], bar) or Account()
 
 
 def _labelled_on_cluster(
@@ -417,7 +417,7 @@ def _check_bad(work: Labelling, account: Account, max_bad: float) -> None:
     """Raise an error if too many images are unreadable."""
     if account.too_bad(max_bad):
         listed = (why for part in _done(work) for _, why in work.results.listed(part))
-        first = next((why for why in listed if why not in (NO_IMAGE, NO_FEATURE)), "none is left")
+        first = next((why for why in listed if why not in (NO_IMAGE, NO_FEATURE)), "not known")
         raise InputError(
             f"{account.unreadable} of {account.labelled + account.unreadable} images can't be read, more than "
             f"{max_bad:.0%} (first: {first}); replace them, or allow more (`max_bad`)"

@@ -41,7 +41,7 @@ class Observed:
         return cls(rows, labels, alpha, split, numeric_columns(table.frame, observables, str(table.path)))
 
 
-def members_asked(model: Classifier, fold: np.ndarray) -> np.ndarray:
+def members_used(model: Classifier, fold: np.ndarray) -> np.ndarray:
     """Return which members label which galaxies, shape (M, N) of bool.
 
     Members of fold f were trained without it; galaxies outside the folds (-1) are labelled by all members.
@@ -156,12 +156,12 @@ class Labeller:
         """Return p(y | x) and its spread over members (NaN if there is only one)."""
         total = np.zeros((len(inputs), len(self.model.classes)))
         squares, counts = np.zeros_like(total), np.zeros(len(inputs))
-        for member, asked in enumerate(members_asked(self.model, fold)):
-            if asked.any():
-                p = self.engine.member(inputs if asked.all() else inputs[asked], member)
-                total[asked] += p
-                squares[asked] += p**2
-                counts[asked] += 1
+        for member, used in enumerate(members_used(self.model, fold)):
+            if used.any():
+                p = self.engine.member(inputs if used.all() else inputs[used], member)
+                total[used] += p
+                squares[used] += p**2
+                counts[used] += 1
         mean = total / counts[:, None]
         variance = np.clip(squares / counts[:, None] - mean**2, 0, None).max(axis=1)
         return mean, np.where(counts > 1, np.sqrt(variance), np.nan)

@@ -161,7 +161,7 @@ def measure(model: Classifier, source: Source, exact: Engine, fast: Engine) -> G
         If there are fewer images.
     """
     kept: dict[str, list[np.ndarray]] = {"exact": [], "fast": [], "alpha": [], "gold": []}
-    with progress(GATE_IMAGES, "int8 against fp32", "img") as told:
+    with progress(GATE_IMAGES, "int8 against fp32", "img") as bar:
         for pixels, frame in _pixels(model, source, lambda number: number % _EVERY != 0, GATE_IMAGES):
             for name, engine in (("exact", exact), ("fast", fast)):
                 members = [engine.member(pixels, member) for member in range(len(model.members))]
@@ -169,7 +169,7 @@ def measure(model: Classifier, source: Source, exact: Engine, fast: Engine) -> G
             kept["alpha"].append(frame["alpha"].to_numpy())
             if "gold" in frame.columns:
                 kept["gold"].append(frame["gold"].fill_null(-1).to_numpy())
-            told.update(len(pixels))
+            bar.update(len(pixels))
     n = sum(map(len, kept["exact"]))
     if n < GATE_IMAGES:
         raise InputError(
@@ -300,14 +300,14 @@ def _kept(model: Classifier, place: Path | None) -> tuple[list[Any], list[Alignm
     """Read networks that passed with this version of OpenVINO; None if there are none."""
     if place is None or not (place / "gate.json").is_file():
         return None
-    told = read_json(place / "gate.json")
-    numbers = Gate(**{one.name: told[one.name] for one in fields(Gate)})
-    same = told["model_hash"] == model.model_hash and told["openvino"] == version("openvino")
-    if not (same and numbers.passed and "alignments" in told):  # older versions stored no alignments
+    stored = read_json(place / "gate.json")
+    numbers = Gate(**{one.name: stored[one.name] for one in fields(Gate)})
+    same = stored["model_hash"] == model.model_hash and stored["openvino"] == version("openvino")
+    if not (same and numbers.passed and "alignments" in stored):  # older versions stored no alignments
         return None
     core = openvino.Core()
     networks = [core.read_model(place / f"member-{member}.xml") for member in range(len(model.members))]
-    return networks, [Alignment(one["scale"], tuple(one["shifts"])) for one in told["alignments"]]
+    return networks, [Alignment(one["scale"], tuple(one["shifts"])) for one in stored["alignments"]]
 
 
 def _made(model: Classifier, source: Source | None, place: Path | None) -> tuple[list[Any], list[Alignment]]:

@@ -49,11 +49,11 @@ def on_actors(actor: type, arguments: tuple[Any, ...], parts: Sequence[int], add
         **options,
     )
     try:
-        with progress(len(parts), "label", "part") as told:
+        with progress(len(parts), "label", "part") as bar:
             for batch in done.iter_batches(batch_size=None):
                 for number in batch["part"]:
                     yield int(number)
-                    told.update(1)
+                    bar.update(1)
     except ray.exceptions.RayError as problem:
         cause: BaseException | None = problem
         while cause is not None and not isinstance(cause, TruemorphError):
