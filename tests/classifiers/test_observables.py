@@ -73,7 +73,7 @@ def test_posterior_loss_and_regression_use_the_same_observables():
         lambda: DebiasedLoss(RayleighTransition(9.0))(*tensors, observables=torch.tensor(bulge)),
         lambda: posterior(p, labels, alpha, transition, observables=np.column_stack([bulge, bulge])),
     ):
-        with pytest.raises(InputError, match="observables in addition to alpha"):
+        with pytest.raises(InputError, match="observables beside alpha"):
             call()
     with pytest.raises(InputError, match="one row per galaxy"):
         DebiasedLoss(transition)(*tensors, observables=torch.tensor(bulge[:7]))

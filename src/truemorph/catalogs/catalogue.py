@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.catalogs.columns import FRACTIONS, NAMED, which_rows
+from truemorph.catalogs.columns import FRACTIONS, NAMED, OBSERVED_LABEL, which_rows
 from truemorph.catalogs.expressions import Expression, column_expression, compute, read_expression
 from truemorph.catalogs.sampling import SPLITS
 from truemorph.errors import InputError
@@ -55,7 +55,7 @@ def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
     """
     table = read_table(getattr(source, "catalogue", source))
     frame, path = table.frame, str(table.path or kind_of(source))
-    if table.metadata.get("kind", "catalogue") != "catalogue" or "observed_label" in frame.columns:
+    if table.metadata.get("kind", "catalogue") != "catalogue" or set(OBSERVED_LABEL) & set(frame.columns):
         raise InputError(
             f"{path}: holds a model's labels, not a catalogue; give the catalogue, and this table as `labels`"
         )

@@ -76,9 +76,12 @@ ADDED = {
     "gold": "gold label: 0 smooth, 1 disk; gold_definition in the metadata defines a disk",
 }
 
+# The column of observed labels in a table of a model's labels; version 0.1 had the second name.
+OBSERVED_LABEL = ("observed_label", "crowd_label")
+
 # Columns that later commands add to a catalogue.
 RESERVED = (
-    *("p_smooth", "p_disk", "p_spread", "relation", "observed_label", "model_label"),
+    *("p_smooth", "p_disk", "p_spread", "relation", *OBSERVED_LABEL, "model_label"),
     *("posterior_smooth", "posterior_disk", "posterior_label", "label_quality", "draw_weight"),
 )
 

@@ -37,11 +37,20 @@ from truemorph.catalogs.physical import (
     resolution,
 )
 from truemorph.catalogs.rows import check_sizes, choose_rows, label_rule, positive
-from truemorph.catalogs.sampling import FRACTIONS_OF_SPLIT, UNUSED, draw_sample, sampling_weights, split_galaxies
+from truemorph.catalogs.sampling import (
+    FRACTIONS_OF_SPLIT,
+    TEST,
+    TRAIN,
+    UNUSED,
+    VALIDATION,
+    draw_sample,
+    sampling_weights,
+    split_galaxies,
+)
 from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
 from truemorph.io import file_hash, written_whole
-from truemorph.results import Result
+from truemorph.results import Result, text_facts
 from truemorph.tables import CatalogTable, kind_of, read_table, to_astropy, write_table
 
 _TELLING = ("object_id", "label", *FRACTIONS, *VOTES, "vote_count")
@@ -78,14 +87,16 @@ class Preparation(Result):
         """Return counts of rows, labels and splits, and α, as text."""
         found, held = self.to_dict(), self.catalogue.metadata
         lines = [f"{rule:32s} {count:>9,d}" for rule, count in self.funnel]
-        lines += [
-            f"labels: {', '.join(f'{name} {n:,d}' for name, n in found['labels'].items())}",
-            f"splits: {', '.join(f'{name} {n:,d}' for name, n in found['splits'].items())}",
-            f"votes:  {held['votes']} ({held['preset']})",
-            f"alpha:  {held['alpha']}",
+        splits = {name: found["splits"][name] for name in (TRAIN, VALIDATION, TEST, UNUSED) if name in found["splits"]}
+        facts = [
+            ("labels", ", ".join(f"{name} {n:,d}" for name, n in found["labels"].items())),
+            ("splits", ", ".join(f"{name} {n:,d}" for name, n in splits.items())),
+            ("votes", f"{held['votes']} ({held['preset']})"),
+            ("α", held["alpha"]),
         ]
         if self.out is not None:
-            lines.append(f"wrote   {self.out}, and {found['datasheet']} beside it")
+            facts.append(("wrote", f"{self.out}, and {found['datasheet']} beside it"))
+        lines += text_facts(facts)
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:

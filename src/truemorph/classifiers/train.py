@@ -35,7 +35,7 @@ from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
 from truemorph.plotting import axes_or_new
-from truemorph.results import Result, quantity_table
+from truemorph.results import Result, quantity_table, text_facts
 from truemorph.tables import CatalogTable, frame_hash, numeric_columns, write_table
 
 # Above this number of bytes pixels are not held in memory.
@@ -79,15 +79,20 @@ class TrainingResult(Result):
 
     def summary(self) -> str:
         """Return rows, T(α), metrics and the folder as text."""
-        numbers = {name: round(one, 4) if isinstance(one, float) else one for name, one in self.metrics.items()}
+        values = {name: one for name, one in self.transition["parameters"].items() if isinstance(one, float) and one}
+        curve = ", ".join(f"{name} = {one:.3f}" for name, one in values.items())
+        metrics = {name: one for name, one in self.metrics.items() if isinstance(one, int | float)}
+        left_out = f", {self.left_out:,} left out" if self.left_out else ""
         return "\n".join(
-            [
-                f"trained on {self.rows:,d} galaxies through {self.transition['family']} "
-                f"{self.transition['parameters']}",
-                f"metrics: {numbers}",
-                f"seconds: {', '.join(f'{name} {one:.1f}' for name, one in self.seconds.items())}",
-                f"wrote    {self.out}",
-            ]
+            text_facts(
+                [
+                    ("galaxies", f"{self.rows:,} trained on{left_out}"),
+                    ("bias curve", f"{self.transition['family']}{': ' if curve else ''}{curve}"),
+                    ("metrics", ", ".join(f"{name.replace('_', ' ')} {one:.4g}" for name, one in metrics.items())),
+                    ("time", ", ".join(f"{name} {one:.1f} s" for name, one in self.seconds.items())),
+                    ("model", str(self.out)),
+                ]
+            )
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from truemorph.catalogs.catalogue import IMAGE_ENDINGS, image_folder, object_ids, read_catalogue
+from truemorph.catalogs.columns import OBSERVED_LABEL
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason
 from truemorph.images.decode import ahead, fits_reading, load_or_reason
@@ -348,7 +349,7 @@ def _table(
 ) -> Source:
     table = read_table(path)
     names = table.frame.columns
-    prepared = {"object_id", "label", "alpha", "split"} <= set(names) or "observed_label" in names
+    prepared = {"object_id", "label", "alpha", "split"} <= set(names) or not set(OBSERVED_LABEL).isdisjoint(names)
     prepared = prepared and id_column is None and image_column is None
     if prepared:
         table = read_catalogue(path, labelled=False)
