@@ -80,7 +80,7 @@ def _checked(
 
 
 def _flips_seen(data: Data) -> np.ndarray:
-    """Return which flips are allowed, shape (K, K): those found in gold rows, else only to smooth (eq. 6)."""
+    """Return which wrong labels are allowed, shape (K, K): those in gold rows, else only "smooth" (eq. 6)."""
     possible = np.eye(data.n_classes, dtype=bool)
     if data.gold is None:
         possible[:, SMOOTH] = True
@@ -260,7 +260,7 @@ def _space(cls: Any, search: Search, method: str) -> Space:
         raise InputError(f"{cls.family} can't be fitted; choose another family")
     if not cls.varies and method not in ("gold", "votes"):
         raise InputError(
-            f"{cls.family}: flips that do not depend on alpha can't be separated from class fractions; "
+            f"{cls.family}: a flip probability that is constant in alpha can't be separated from class fractions; "
             "give gold labels (gold=)"
         )
     space: Space = cls.space(search)
@@ -297,7 +297,7 @@ def _check_together(
             "(confounding_check and, as covariates, debiased_fractions use them)"
         )
     if false_disk is not None and not issubclass(family, FlipTransition):
-        raise InputError(f"{family.family} fits all flips itself: remove false_disk")
+        raise InputError(f"{family.family} fits all flip probabilities: remove false_disk")
     if bins != int(bins):
         raise InputError(f"bins must be an integer; got {bins}")
     if delta is not None and not (np.isfinite(delta) and delta >= 0):

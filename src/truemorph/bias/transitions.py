@@ -98,7 +98,7 @@ class Search:
     alpha : array, shape (N,) or (N, J)
         Resolution, or several observables, the resolution first.
     seen : array of bool, shape (K, K)
-        Allowed flips; the diagonal is True.
+        Allowed pairs of true class and label; the diagonal is True.
     anchored : bool
         Whether to assume no bias for the best resolved galaxies, because labels alone do not determine it.
     false_disk : float or None
@@ -424,7 +424,7 @@ class WeibullTransition(FlipTransition):
     scale : float
         Positive, in units of α: where the flip probability is 1/e. Rayleigh has scale √2 θ.
     shape : float
-        Positive; a smaller value gives more flips at high resolution. Rayleigh has shape 2.
+        Positive; a smaller value gives a higher flip probability at high resolution. Rayleigh has shape 2.
     false_disk : float, default 0
         p(ỹ = disk | y = smooth).
 
@@ -457,7 +457,7 @@ class WeibullTransition(FlipTransition):
 class FiskTransition(FlipTransition):
     """Fisk (log-logistic) family: disks are labelled smooth with probability 1 / (1 + (α / scale)^shape).
 
-    Its tail is a power law, so some flips remain at any resolution. It is a logistic regression on log α.
+    Its tail is a power law, so some disks are labelled smooth at any resolution. It is a logistic regression on log α.
 
     Parameters
     ----------
@@ -613,7 +613,7 @@ class MatrixTransition:
 
     @classmethod
     def space(cls, search: Search) -> Space:
-        """Return the space of allowed flips: log-odds relative to the correct label."""
+        """Return the space of the off-diagonal entries: log-odds relative to the correct label."""
         search.check_one_resolution(cls.family)
         n_classes = search.n_classes
         pairs = np.argwhere(search.seen & ~np.eye(n_classes, dtype=bool))
@@ -691,7 +691,8 @@ class MonotoneTransition(FlipTransition):
     Raises
     ------
     InputError
-        If knots do not increase, flips are outside [0, 1] or increase, or α is NaN or negative (numpy input).
+        If knots do not increase, flip probabilities are outside [0, 1] or increase, or α is NaN or negative (numpy
+        input).
 
     Examples
     --------
@@ -728,7 +729,7 @@ class MonotoneTransition(FlipTransition):
         return xp.log(xp.clip(flip, min=float(xp.finfo(flip.dtype).smallest_normal)))
 
     def _log_seen(self, alpha: Array, log_flip: Array) -> Array:
-        """Return log p(ỹ = disk | y = disk, α), from 1 - flip at the knots to avoid rounding for flips near 1."""
+        """Return log p(ỹ = disk | y = disk, α), from 1 - flip at the knots to avoid rounding near 1."""
         seen = _interpolate(alpha, self.knots, tuple(1 - one for one in self.flip))
         xp = array_namespace(seen)
         return xp.log(xp.clip(seen, min=float(xp.finfo(seen.dtype).smallest_normal)))
@@ -739,10 +740,10 @@ class MonotoneTransition(FlipTransition):
 
     @classmethod
     def space(cls, search: Search) -> Space:
-        """Return the space of flips at the knots; if anchored, the last one is 0.
+        """Return the space of flip probabilities at the knots; if anchored, the last one is 0.
 
         Knots are given, or a number of them is placed at equal-count steps of α. The parameters are the logit of the
-        first flip, and the ratio of every other flip to the one before.
+        first flip probability, and the ratio of every other one to the one before.
 
         Raises
         ------
@@ -852,15 +853,15 @@ class TabulatedTransition:
 class LogisticTransition:
     """Flip probabilities of K classes by multinomial logistic regression on one or several observables.
 
-    log p(ỹ | y, o) = s_yỹ - log Σ_k exp s_yk, with s_yy = 0 and s_yỹ = c_yỹ0 + Σ_j c_yỹj x_j for allowed flips.
+    log p(ỹ | y, o) = s_yỹ - log Σ_k exp s_yk, with s_yy = 0 and s_yỹ = c_yỹ0 + Σ_j c_yỹj x_j for allowed labels.
     x_j = (log o_j - center_j) / scale_j, or (o_j - center_j) / scale_j if `log` is false. With one observable, log, and
     two classes, this is the log-logistic (Fisk) family.
 
     Parameters
     ----------
     coefficients : array_like, shape (K, K, J + 1)
-        Intercept and slopes of each flip, indexed [true y, observed ỹ]; NaN for flips that never occur (eq. 6), ignored
-        on the diagonal.
+        Intercept and slopes, indexed [true y, observed ỹ]; NaN for labels that never occur (eq. 6), ignored on the
+        diagonal.
     center, scale : sequence of float, length J
         Standardisation of the observables.
     log : sequence of bool, length J
@@ -893,7 +894,7 @@ class LogisticTransition:
     varies: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        # Flips that never occur are null in JSON, which has no NaN.
+        # Labels that never occur are null in JSON, which has no NaN.
         table = np.array(self.coefficients, dtype=np.float64)
         if table.ndim != 3 or table.shape[0] != table.shape[1] or table.shape[0] < 2:
             raise InputError(f"coefficients must have shape (K, K, J + 1) with K >= 2; got {table.shape}")
@@ -981,7 +982,7 @@ class LogisticTransition:
 
     @classmethod
     def space(cls, search: Search) -> Space:
-        """Return the space of the coefficients of allowed flips.
+        """Return the space of the coefficients of allowed wrong labels.
 
         Raises
         ------
