@@ -98,7 +98,7 @@ def test_the_page_and_its_files(reported):
     fetched = re.findall(r'(?:src|href)="(?!data:|#|https://www.legacysurvey)([^"]*)"', page)
     assert fetched == []
     panels = {"fractions": 0, "bias_curve": 0, "fixed_properties": 2, "by_columns": 2, "leaves": 3, "calibration": 2,
-              "training": 3, "distribution_radius_kpc": 3, "maps": 0, "profiles": 2, "differences": 2}  # fmt: skip
+              "training": 3, "distribution_radius_kpc": 3, "maps": 0, "profiles": 1, "differences": 1}  # fmt: skip
     drawn = folder / "page_files" / "figures"
     for name, count in panels.items():
         assert f'id="figure-{name}"' in page
