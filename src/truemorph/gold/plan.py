@@ -1,0 +1,359 @@
+"""Which galaxies should get a gold label, and how many: stratified sampling with known probabilities.
+
+Galaxies are put into strata of α, observed label and, where there is one, p(disk). Within a stratum they are drawn at
+random, so that every galaxy has a known probability of selection. Strata in which the class is uncertain get more
+labels (Neyman 1934, J. R. Stat. Soc. 97, 558).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from truemorph.bias.binning import Bins
+from truemorph.bias.estimation import fit_transition
+from truemorph.bias.gold import FEWEST, GoldRegression, check_gold
+from truemorph.bias.likelihood import posterior
+from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
+from truemorph.errors import InputError
+from truemorph.findings import Finding
+from truemorph.io import plain, write_json
+from truemorph.plotting import BLUE, GREY, axes_or_new
+from truemorph.results import Result, quantity_table
+from truemorph.tables import CatalogTable, write_table
+
+Purpose = Literal["fractions", "transition"]
+PLAN, TABLE = "plan.json", "plan.parquet"
+# No weight (inverse probability) above this multiple of the mean of the galaxies that are labelled.
+_MOST_WEIGHT = 10.0
+_FEWEST_IN_STRATUM = 2
+# Part of the galaxies that are shown twice, to measure how consistent the answers are.
+_REPEATED = 0.05
+_BUDGETS = (50, 100, 200, 300, 500, 1000, 2000, 5000)
+
+
+@dataclass(frozen=True)
+class Strata:
+    """Groups of similar galaxies from which gold labels are drawn.
+
+    Attributes
+    ----------
+    index : array of int, shape (N,)
+        Stratum of each galaxy.
+    bins : array of int, shape (H,)
+        Bin of α of each stratum.
+    sizes : array, shape (H,)
+        Galaxies that can be labelled.
+    spread : array, shape (H,)
+        Standard deviation of the class among them, as predicted; at least that of p = 0.02.
+    """
+
+    index: np.ndarray
+    bins: np.ndarray
+    sizes: np.ndarray
+    spread: np.ndarray
+
+    @classmethod
+    def of(cls, label: np.ndarray, bins: Bins, p_disk: np.ndarray, groups: int) -> Strata:
+        """Strata of bin, label and `groups` equal-count groups of p(disk)."""
+        key = bins.index * 2 + label
+        if groups > 1:
+            order = np.lexsort([p_disk, key])
+            size = np.bincount(key, minlength=key.max() + 1)
+            within = np.empty(key.size, dtype=np.int64)
+            within[order] = np.arange(key.size) - np.repeat(np.cumsum(size) - size, size)
+            key = key * groups + within * groups // np.maximum(size[key], 1)
+        _, first, index, sizes = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
+        mean = np.bincount(index, p_disk) / sizes
+        # Between the mean of p and one half, as far as p is uncertain itself.
+        variance = np.clip(mean * (1 - mean), 0.02 * 0.98, None)
+        return cls(index, bins.index[first], sizes.astype(float), np.sqrt(variance))
+
+    def errors(self, drawn: np.ndarray) -> np.ndarray:
+        """Standard error of the disk fraction of each bin of α if so many of each stratum are labelled, shape (B,)."""
+        total = np.bincount(self.bins, self.sizes)
+        share = self.sizes / total[self.bins]
+        variance = share**2 * self.spread**2 * np.clip(1 / np.maximum(drawn, 1e-9) - 1 / self.sizes, 0, None)
+        return np.sqrt(np.bincount(self.bins, variance))
+
+    def errors_of_random(self, n: float) -> np.ndarray:
+        """The same if n galaxies are chosen at random, and label and α are used afterwards."""
+        return self.errors(np.minimum(n * self.sizes / self.sizes.sum(), self.sizes))
+
+    def allocation(self, error: float) -> np.ndarray:
+        """Labels a stratum that give every bin this standard error, shape (H,); not rounded."""
+        total = np.bincount(self.bins, self.sizes)
+        share = self.sizes / total[self.bins]
+        both = np.bincount(self.bins, share * self.spread)
+        limit = np.bincount(self.bins, share * self.spread**2) / total
+        wanted = both**2 / (error**2 + limit)
+        drawn = wanted[self.bins] * share * self.spread / both[self.bins]
+        for _ in range(3):  # the floor depends on the total
+            least = np.maximum(self.sizes * drawn.sum() / (_MOST_WEIGHT * self.sizes.sum()), _FEWEST_IN_STRATUM)
+            drawn = np.clip(drawn, np.minimum(least, self.sizes), self.sizes)
+        return drawn
+
+    def for_budget(self, n: int) -> np.ndarray:
+        """Labels a stratum of the smallest common error that n labels reach, shape (H,) of int."""
+        low, high = 1e-5, 1.0
+        for _ in range(60):
+            middle = np.sqrt(low * high)
+            low, high = (low, middle) if self.allocation(middle).sum() <= n else (middle, high)
+        return self.rounded(self.allocation(high))
+
+    def rounded(self, drawn: np.ndarray) -> np.ndarray:
+        """Whole numbers of labels, none less than asked for."""
+        return np.minimum(np.ceil(drawn - 1e-9), self.sizes).astype(np.int64)
+
+
+@dataclass(frozen=True, repr=False)
+class GoldPlan(Result):
+    """How many gold labels are needed, and which galaxies should get them.
+
+    Attributes
+    ----------
+    out : Path or None
+        Folder with `plan.json` and `plan.parquet`.
+    frame : polars.DataFrame
+        A row a galaxy of the catalogue: `object_id`, `image`, `stratum`, `probability` of selection, `position` in the
+        list of galaxies to label (null where not selected).
+    edges : array, shape (B + 1,)
+        Bins of α.
+    predicted : array, shape (B,)
+        Predicted standard error of the disk fraction in each bin.
+    comparison : polars.DataFrame
+        `labels`, `planned`, `random`: the largest of these errors for several numbers of labels.
+    repeats : int
+        Galaxies that are shown twice.
+    about : dict
+        Settings, and which catalogue the plan is for.
+    findings : tuple of Finding
+    """
+
+    out: Path | None
+    frame: pl.DataFrame
+    edges: np.ndarray
+    predicted: np.ndarray
+    comparison: pl.DataFrame
+    repeats: int
+    about: dict[str, Any]
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def selected(self) -> pl.DataFrame:
+        """Galaxies to label, in the order of the list."""
+        return self.frame.filter(pl.col("position").is_not_null()).sort("position")
+
+    def summary(self) -> str:
+        """Return numbers of labels and predicted errors as text."""
+        n = self.selected.height
+        lines = [
+            f"gold labels     {n:,} galaxies, {self.repeats:,} of them shown twice",
+            f"error           {self.predicted.max():.3f} at most, of the disk fraction in {self.predicted.size} bins of α "
+            "(predicted)",
+            f"probabilities   {self.selected['probability'].min():.2g} to {self.selected['probability'].max():.2g}",
+            "",
+            "gold labels  largest error: planned  random choice",
+        ]
+        lines += [
+            f"{row['labels']:11,d}  {row['planned']:22.3f}  {row['random']:13.3f}"
+            for row in self.comparison.iter_rows(named=True)
+        ]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return plain(
+            {
+                "out": None if self.out is None else str(self.out),
+                **self.about,
+                "labels": self.selected.height,
+                "repeats": self.repeats,
+                "edges": self.edges,
+                "predicted": self.predicted,
+                "comparison": self.comparison.to_dicts(),
+                "findings": [one.to_dict() for one in self.findings],
+            }
+        )
+
+    def to_table(self) -> Any:
+        """Return a table of one row a galaxy to label."""
+        about = {
+            "object_id": "identifier of the galaxy",
+            "stratum": "group of similar galaxies",
+            "probability": "probability of selection",
+        }
+        return quantity_table({name: (self.selected[name].to_list(), "", text) for name, text in about.items()})
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the largest error against the number of labels; returns matplotlib axes."""
+        ax = axes_or_new(ax)
+        labels = self.comparison["labels"]
+        ax.plot(labels, self.comparison["random"], "s--", color=GREY, label="random choice")
+        ax.plot(labels, self.comparison["planned"], "D-", color=BLUE, label="planned choice")
+        ax.axhline(self.predicted.max(), color="0.7", lw=1)
+        ax.set(xscale="log", xlabel="number of gold labels", ylabel="largest error of the disk fraction")
+        ax.set_ylim(bottom=0)
+        ax.legend(frameon=False)
+        return ax
+
+
+def predicted_probabilities(label: np.ndarray, alpha: np.ndarray, gold: np.ndarray | None) -> np.ndarray:
+    """p(disk) of each galaxy given its label and α, shape (N,): from gold labels of a pilot, else from labels alone.
+
+    From labels alone it is the value nearest to one half that the range of the disk fraction allows: a plan should not
+    rest on the assumption that gold labels are to test.
+    """
+    if gold is not None and np.sum(gold != UNKNOWN) >= FEWEST and len(np.unique(gold[gold != UNKNOWN])) == 2:
+        known = check_gold(gold, label.size, 2)
+        bins = Bins.cut(alpha, max(1, min(8, label.size // 50)))
+        return np.asarray(GoldRegression.fit(label, alpha, known, 2, bins).probabilities[:, DISK])
+    fit = fit_transition(label, alpha)
+    low, high = fit.disk_fraction_range
+    every = []
+    for fraction in (low, fit.class_fractions[DISK], high):
+        given = np.tile([1 - fraction, fraction], (label.size, 1))
+        every.append(posterior(given, label, alpha, fit.transition)[:, DISK])
+    both = np.array(every)
+    return np.asarray(both[np.argmin(np.abs(both - 0.5), axis=0), np.arange(label.size)])
+
+
+def make_plan(
+    catalogue: CatalogTable,
+    error: float = 0.03,
+    budget: int | None = None,
+    bins: int = 8,
+    p_disk: np.ndarray | None = None,
+    seed: int = 0,
+) -> GoldPlan:
+    """Choose the galaxies that should get a gold label.
+
+    Parameters
+    ----------
+    catalogue : CatalogTable
+        Prepared. Gold labels in it (of a pilot) predict how uncertain the classes of the others are; their galaxies are not
+        chosen again, and their probability of selection (`gold_probability`) is combined with the new one.
+    error : float
+        Largest standard error of the disk fraction over the bins of α.
+    budget : int, optional
+        Number of galaxies to label, instead of an error.
+    bins : int
+        Equal-count bins of α.
+    p_disk : array, shape (N,), optional
+        Class probabilities of a model; NaN where unknown.
+    seed : int
+
+    Raises
+    ------
+    InputError
+        If no galaxy can be labelled, or the error or the budget cannot be reached.
+    """
+    frame, source = catalogue.frame, str(catalogue.path or "catalogue")
+    label, alpha = frame["label"].to_numpy(), frame["alpha"].to_numpy()
+    gold = frame["gold"].fill_null(UNKNOWN).to_numpy() if "gold" in frame.columns else None
+    predicted = predicted_probabilities(label, alpha, gold) if p_disk is None else _with_model(label, alpha, p_disk)
+    able = frame["image"].is_not_null().to_numpy() if "image" in frame.columns else np.ones(label.size, dtype=bool)
+    findings = _left_out(able)
+    before = np.zeros(label.size)
+    if gold is not None and "gold_probability" in frame.columns:
+        before = frame["gold_probability"].fill_null(0.0).to_numpy()
+        able &= gold == UNKNOWN
+    rows = np.flatnonzero(able)
+    bins = max(1, min(bins, rows.size // 50))
+    if rows.size < FEWEST:
+        raise InputError(f"{source}: {rows.size} galaxies can be labelled, at least {FEWEST} are needed")
+    cut = Bins.cut(alpha[rows], bins)
+    strata = Strata.of(label[rows], cut, predicted[rows], 1 if p_disk is None else 3)
+    if budget is not None and not FEWEST <= budget <= rows.size:
+        raise InputError(f"a budget is between {FEWEST} and the {rows.size:,} galaxies that can be labelled; got {budget}")
+    if budget is None and not 0 < error < 0.5:
+        raise InputError(f"the error is that of a fraction, above 0 and below 0.5; got {error}")
+    drawn = strata.rounded(strata.allocation(error)) if budget is None else strata.for_budget(budget)
+    rng = np.random.default_rng(seed)
+    probability = before.copy()
+    probability[rows] += (1 - before[rows]) * (drawn / strata.sizes)[strata.index]
+    shuffled = rng.permutation(rows.size)
+    shuffled = shuffled[np.argsort(strata.index[shuffled], kind="stable")]
+    rank = np.arange(rows.size) - np.repeat(np.cumsum(strata.sizes) - strata.sizes, strata.sizes.astype(int))
+    chosen = rng.permutation(rows[shuffled[rank < drawn[strata.index[shuffled]]]])
+    position = np.full(label.size, -1)
+    position[chosen] = np.arange(chosen.size)
+    stratum = np.full(label.size, -1)
+    stratum[rows] = strata.index
+    table = pl.DataFrame(
+        {
+            "object_id": frame["object_id"].cast(pl.String),
+            "image": frame["image"] if "image" in frame.columns else pl.Series([None] * label.size, dtype=pl.String),
+            "stratum": pl.Series(stratum).replace(-1, None),
+            "probability": probability,
+            "position": pl.Series(position).replace(-1, None),
+        }
+    )
+    budgets = [n for n in _BUDGETS if strata.sizes.size * _FEWEST_IN_STRATUM <= n < rows.size]
+    comparison = pl.DataFrame(
+        {
+            "labels": pl.Series(budgets, dtype=pl.Int64),
+            "planned": [float(strata.errors(strata.for_budget(n)).max()) for n in budgets],
+            "random": [float(strata.errors_of_random(n).max()) for n in budgets],
+        },
+        schema={"labels": pl.Int64, "planned": pl.Float64, "random": pl.Float64},
+    )
+    about = {
+        "catalogue": source,
+        "image_root": catalogue.metadata.get("image_root"),
+        "error": error if budget is None else None,
+        "budget": budget,
+        "seed": seed,
+        "pilot": 0 if gold is None else int((gold != UNKNOWN).sum()),
+    }
+    return GoldPlan(
+        None,
+        table,
+        cut.edges,
+        strata.errors(drawn),
+        comparison,
+        int(np.ceil(_REPEATED * chosen.size)),
+        about,
+        tuple(findings),
+    )
+
+
+def _with_model(label: np.ndarray, alpha: np.ndarray, p_disk: np.ndarray) -> np.ndarray:
+    """A model's p(disk); where it has none, what labels and α alone predict."""
+    return np.where(np.isfinite(p_disk), p_disk, predicted_probabilities(label, alpha, None))
+
+
+def _left_out(able: np.ndarray) -> list[Finding]:
+    without = int((~able).sum())
+    if not without:
+        return []
+    return [
+        Finding(
+            "galaxies-left-out",
+            "caution" if without > 0.05 * able.size else "note",
+            f"{without:,} of {able.size:,} galaxies have no image and cannot get a gold label, so results hold for the "
+            "others only.",
+            "Check why their images are missing.",
+        )
+    ]
+
+
+def write_plan(plan: GoldPlan, out: Path) -> GoldPlan:
+    """Write `plan.json` and `plan.parquet` to a folder.
+
+    Raises
+    ------
+    InputError
+        If the folder holds a plan already: its answers would be lost.
+    """
+    if (out / PLAN).exists():
+        raise InputError(f"{out}: holds a plan already; choose another folder (`out`), or label its galaxies")
+    out.mkdir(parents=True, exist_ok=True)
+    found = replace(plan, out=out)
+    write_table(CatalogTable(found.frame), out / TABLE)
+    write_json(out / PLAN, found.to_dict())
+    return found
