@@ -61,14 +61,14 @@ def what_half_of_the_pictures_teach(data):
     world, train, test = bench.world, bench.world.rows(TRAIN), bench.world.scored
     left = np.ones(world.alpha.size, bool)
     left[np.random.default_rng(1).choice(train, train.size // 2, replace=False)] = False
-    # Half of the pictures, twice the epochs: as many steps.
+    # Half of the images with twice the epochs, for the same number of steps.
     once = bench.training
     twice = once.model_copy(update={"epochs": 2 * once.epochs, "patience": 2 * once.patience})
     half = Bench(world, twice).network(world.truth, kept=left)
     pictures = world.images[test]
-    print(f"\nreal world, {train.size} pictures to learn from")
+    print(f"\nreal world, {train.size} training images")
     for title, p in (
-        ("truth of half of them", probabilities(half, pictures)),
+        ("true classes of half of them", probabilities(half, pictures)),
         *((METHODS[name].title, METHODS[name].run(bench).predict(pictures)) for name in ("truth", "ddb-right")),
     ):
         auc = score(world.truth[test], world.alpha[test], (p > 0.5).astype(int), p, None, 0)["auc"]

@@ -1,4 +1,4 @@
-"""Do the error bars hold? Coverage and width in worlds of known truth, as the Markdown table of docs/statistics.md.
+"""Coverage and width of error bars in simulated catalogues: the numbers of docs/statistics.md.
 
     python benchmarks/coverage.py [DRAWS] [CASE ...]
 
@@ -54,17 +54,17 @@ def fractions_from_gold(family="rayleigh", weighted=False, covariate=False, **wo
     true, parts = bin_means(truth, alpha, weights)
     error, stated = found.fractions[:, 1] - true, found.stderr[:, 1]
     low, high = found.low[:, 1], found.high[:, 1]
-    rivals = np.array([powered(labels, truth, gold, part, weights) for part in parts])
+    others = np.array([powered(labels, truth, gold, part, weights) for part in parts])
     return {
         "error": error, "covered": np.abs(error) < 1.96 * stated, "width": 2 * 1.96 * stated,
         "in range": (low <= true + 1e-9) & (true <= high + 1e-9), "range": high - low,
-        "PPI++ error": rivals[:, 0] - true, "PPI++ covered": np.abs(rivals[:, 0] - true) < 1.96 * rivals[:, 1],
-        "PPI++ width": 2 * 1.96 * rivals[:, 1], "gold mean error": rivals[:, 2] - true,
+        "PPI++ error": others[:, 0] - true, "PPI++ covered": np.abs(others[:, 0] - true) < 1.96 * others[:, 1],
+        "PPI++ width": 2 * 1.96 * others[:, 1], "gold mean error": others[:, 2] - true,
     }  # fmt: skip
 
 
 def powered(labels, truth, gold, part, weights):
-    """PPI++ (Angelopoulos, Duchi & Zrnic 2023): their mean, moved by labels that correlate."""
+    """Estimate by PPI++ (Angelopoulos, Duchi & Zrnic 2023): mean of gold labels, corrected by observed labels."""
     inside = part[gold[part] >= 0]
     w = np.ones(labels.size) if weights is None else weights
     y, seen = truth[inside].astype(float), labels[inside].astype(float)
@@ -120,10 +120,10 @@ CASES |= {
         fractions_from_gold, {"n": 5000, "gold": 300, "disk_fraction": 0.98}
     ),
     "fractions, 300 rows, 100 gold": (fractions_from_gold, {"n": 300, "gold": 100, "drift": 0.3}),
-    "fractions, gold chosen by a class-related column": (
+    "fractions, gold labels selected by a column related to class": (
         fractions_from_gold, {"n": 6000, "gold": 500, "gold_choice": 0.7}
     ),
-    "fractions, gold chosen by a class-related column, which is a covariate": (
+    "fractions, the same, with this column as covariate": (
         fractions_from_gold, {"n": 6000, "gold": 500, "gold_choice": 0.7, "covariate": True}
     ),
     "fractions, two surveys, 300 gold of 6,000": (

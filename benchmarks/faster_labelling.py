@@ -1,14 +1,14 @@
-"""What makes labelling faster, and what that does to labels: engines, precisions, smaller pictures, smaller networks.
+"""Speed and quality of labelling with other engines, precisions, image sizes and networks.
 
     python benchmarks/faster_labelling.py FOLDER [ROUNDS]
 
-Simulates 7,000 galaxies to train on and 11,500 that nothing trains on (207 pixels), trains a ResNet50 at 207 pixels
-(preset "paper", eight epochs, T(α) fitted to the same galaxies), and smaller ones on the same labels or on the
-probabilities of the first (distilling). All of that stays in FOLDER: hours the first time. Then all label the 10,925
-galaxies that calibrated no int8. Printed, for each: agreement of labels with the ResNet50 in float32, largest change
-of the disk fraction in quintiles of α (of labels or of mean probabilities), change of the calibration error, balanced
-accuracy against truth, images/s (median of rounds in which all take turns; neither start-up nor decoding). Cascades
-of two are computed from what both said and from both rates.
+Simulates 7,000 training galaxies and 11,500 others (207 pixels), trains a ResNet50 at 207 pixels (preset "paper",
+eight epochs, T(α) fitted to the same galaxies), and smaller ones on the same labels or on the probabilities of the
+first (distillation). All results stay in FOLDER; the first run takes hours. Then all networks label the 10,925
+galaxies that were not used for calibration of int8. Printed for each: agreement of labels with the ResNet50 in
+float32, largest change of the disk fraction in quintiles of α (of labels or of mean probabilities), change of the
+calibration error, balanced accuracy vs truth, images/s (median of rounds in turn, without start-up and decoding).
+Cascades of two networks are computed from their labels and rates.
 """
 
 import statistics
@@ -49,7 +49,7 @@ def command(*words):
 
 
 def simulated(folder, galaxies, seed, split):
-    """A prepared catalogue of simulated galaxies, made if it is not there."""
+    """Make a prepared catalogue of simulated galaxies, if it does not exist."""
     if not (folder / "cat.parquet").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         write_simulated(folder, galaxies, seed, SIZE)
@@ -73,7 +73,7 @@ def taught(folder, catalogue):
 
 
 def trained(folder, name, catalogue):
-    """A network, trained if it is not there."""
+    """Train a network, if it does not exist."""
     if not (folder / name / "config.json").is_file():
         settings, distilled = NETWORKS[name]
         words = ["--preset", "paper", "--epochs", EPOCHS, "--crop", "1.0", "--cache", folder / "cache"]
@@ -91,7 +91,7 @@ def trained(folder, name, catalogue):
 
 
 class Proof:
-    """The galaxies that calibrate nothing, and their pictures in any size."""
+    """Galaxies that are not used for calibration, and their images in any size."""
 
     def __init__(self, catalogue, folder):
         frame = read_catalogue(catalogue).frame
@@ -100,7 +100,7 @@ class Proof:
         self.alpha, self.truth = (frame[name].to_numpy()[self.rows] for name in ("alpha", "gold"))
 
     def pixels(self, size, rows=None):
-        """Batches of pictures."""
+        """Batches of images."""
         paths = [self.paths[row] for row in (self.rows if rows is None else self.rows[rows])]
         for _, images in decode_batches(paths, size, 1.0):
             yield np.stack(images)
@@ -180,7 +180,7 @@ def main(folder, rounds=3):
     exact = next(iter(said.values()))
     for title, p in said.items():
         line(title, exact, p, proof, rates[title])
-    print("cascades: of what is asked first, then, where that is least sure, of the second")
+    print("cascades: first network, then the second for the least certain galaxies")
     second = f"{FIRST} openvino int8"
     for title, p in said.items():
         if not title.startswith(FIRST) and title.endswith("int8"):

@@ -1,13 +1,13 @@
-"""Which layer's maps say something: how well they follow the galaxy, and whether what they mark matters to the network.
+"""Which layer to use for Grad-CAM: do maps rotate with the galaxy, and does the network use what they mark?
 
     python benchmarks/gradcam_layers.py GALAXIES CATALOGUE MODEL [MODEL ...]
 
 For each layer of each model, on test galaxies of the catalogue:
 
-- turned: rank correlation of a galaxy's map with that of the galaxy turned by quarters, turned back; another: with the
-  map of another galaxy of the same class. A map that follows the galaxy has the first above the second.
-- marked: by how much p(predicted class) falls when the fifth of the picture that the map marks most is replaced by sky;
-  unmarked: the fifth that it marks least; centre: a disk of the same area in the middle.
+- rotated: rank correlation of a galaxy's map with that of the image rotated by quarter turns (and rotated back); other:
+  with the map of another galaxy of the same class. The first should be larger.
+- highest: decrease of p(predicted class) when the fifth of the image with the highest intensity is replaced by sky;
+  lowest: the fifth with the lowest intensity; centre: a central disk of the same area.
 """
 
 import sys
@@ -26,7 +26,7 @@ SHARE = 0.2
 
 
 def blanked(pixels, order):
-    """Pictures with the pixels that come first in `order`, shape (N, S * S), replaced by the median of the border."""
+    """Images with the first pixels of `order`, shape (N, S * S), replaced by the median of the border."""
     border = np.concatenate([pixels[:, :3].reshape(len(pixels), -1, 3), pixels[:, -3:].reshape(len(pixels), -1, 3)], 1)
     sky = np.median(border, axis=1).astype(np.uint8)
     out = pixels.reshape(len(pixels), -1, 3).copy()
@@ -36,7 +36,7 @@ def blanked(pixels, order):
 
 
 def scores(model, layer, pixels):
-    """Turned, another, marked, unmarked, centre."""
+    """Rotated, other, highest, lowest, centre."""
     cam, size = GradCam(model, layer), model.config.image_size
 
     def p(images):
@@ -46,16 +46,16 @@ def scores(model, layer, pixels):
         found = cam.maps(np.rot90(pixels, turned, axes=(1, 2)), classes)
         return np.rot90(upsampled(found, size, cam.grid), -turned, axes=(1, 2))
 
-    def alike(first, second):
+    def correlations(first, second):
         return rank_correlations(first[:, ::4, ::4], second[:, ::4, ::4])
 
     before, rows = p(pixels), np.arange(len(pixels))
     classes = before.argmax(axis=1)
     own = maps(0)
-    turned = np.mean([alike(own, maps(k)) for k in (1, 2, 3)])
+    turned = np.mean([correlations(own, maps(k)) for k in (1, 2, 3)])
     rng = np.random.default_rng(0)
     shuffled = [rng.permutation(np.flatnonzero(classes == one)) for one in np.unique(classes)]
-    another = np.concatenate([alike(own[some], own[np.roll(some, 1)]) for some in shuffled]).mean()
+    another = np.concatenate([correlations(own[some], own[np.roll(some, 1)]) for some in shuffled]).mean()
     axis = np.arange(size) - (size - 1) / 2
     middle = np.broadcast_to(np.argsort(np.hypot(axis[:, None], axis).ravel(), kind="stable"), (len(pixels), size**2))
     order = np.argsort(-own.reshape(len(own), -1), axis=1, kind="stable")
@@ -69,7 +69,7 @@ def scores(model, layer, pixels):
 def main(galaxies, catalogue, *folders):
     table = read_catalogue(catalogue)
     frame = table.frame.filter(pl.col("split") == "test").sample(int(galaxies), seed=0)
-    print(f"{'':24} {'cells':>5} {'turned':>7} {'another':>7} {'marked':>7} {'unmarked':>8} {'centre':>7}")
+    print(f"{'':24} {'cells':>5} {'rotated':>7} {'other':>7} {'highest':>7} {'lowest':>8} {'centre':>7}")
     for folder in folders:
         model = load(folder)
         pixels = np.concatenate([some.pixels for some in galaxies_of(frame, image_folder(table))(model.config)])

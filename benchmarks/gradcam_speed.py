@@ -1,9 +1,9 @@
-"""Grad-CAM against plain prediction: pictures a second of a ResNet50, in turn on the same machine.
+"""Images/s of Grad-CAM and of plain prediction with ResNet50, in turn on the same machine.
 
     python benchmarks/gradcam_speed.py [ROUNDS [GALAXIES]]
 
-Random weights (they take as long), two threads. "predict" is one forward pass in float32; "maps" Grad-CAM of known
-classes; "explain" what `truemorph explain` does with decoded pictures: predict, map the predicted class, enlarge,
+Random weights, two threads. "predict" is one forward pass in float32; "maps" Grad-CAM of known
+classes; "explain" what `truemorph explain` does with decoded images: predict, map the predicted class, enlarge,
 profiles and means. Printed: medians over rounds, and the median ratio to prediction.
 """
 

@@ -1,10 +1,10 @@
-"""Labelling from files, start-up included, against Zoobot's predict on the same files.
+"""Speed of labelling files, with start-up, compared with Zoobot's predict.
 
     python benchmarks/labelling_speed.py [ROUNDS [FILES [MODEL]]]
 
-ResNet50 on 424-pixel JPEGs drawn here, at the paper's 207 pixels. Each round runs all contestants in turn, each as a
-command of its own, from its start to the table it writes. Zoobot is left out where it is not installed, int8 where
-MODEL has not passed its gate (`faster_labelling.py` makes one that has); without MODEL random weights are used.
+ResNet50 on 424-pixel JPEGs drawn here, at the paper's 207 pixels. Each round runs all engines in turn, each as a
+command, from its start to the table. Zoobot is left out if it is not installed, and int8 if MODEL has not passed its
+comparison with float32 (`faster_labelling.py` makes a MODEL that has); without MODEL, random weights are used.
 Printed: medians over rounds, ratios, the rate at which the same files are decoded alone, and what a million images
 would cost.
 """

@@ -1,4 +1,4 @@
-"""Time and memory of `truemorph prepare` on tables as large as the real ones, with three cross-matches.
+"""Time and memory of `truemorph prepare` for tables of realistic size, with three cross-matches.
 
     python benchmarks/preparing_speed.py [ROWS]
 

@@ -1,7 +1,7 @@
-"""Debiased disk fractions of real galaxies against experts' types, as the Markdown tables of docs/statistics.md.
+"""Corrected disk fractions of real galaxies vs experts' types: the tables of docs/statistics.md.
 
-Run by `make real`; needs the shared data. Octiles (quarters for GZ2) of α; rms over them, and how many of them the
-range holds.
+Run by `make real`; needs the shared data. Rms error over octiles of α (quartiles for GZ2), and the number of
+them inside the range.
 """
 
 import sys
@@ -38,7 +38,7 @@ def experts():
     axis_ratio, uncertain = frame["axis_ratio"].to_numpy(), frame["gz1_uncertain"].to_numpy()
     truths = {name: (t_type >= least).astype(int) for name, least in DEFINITIONS.items()}
     binned = {name: by_bin(truth, alpha, 8) for name, truth in truths.items()}
-    print(f"GZ1 flags, {labels.size:,} galaxies; rms (octiles inside the range)\n")
+    print(f"Galaxy Zoo 1 flags, {labels.size:,} galaxies: rms error (octiles inside the range)\n")
     print("| estimate | " + " | ".join(truths) + " |\n|---|" + "---|" * len(truths))
     flat = {name: np.sqrt(np.mean((by_bin(labels, alpha, 8) - one) ** 2)) for name, one in binned.items()}
     print("| observed labels | " + " | ".join(f"{value:.3f}" for value in flat.values()) + " |")
@@ -51,11 +51,11 @@ def experts():
         for name, truth in truths.items():
             fit = fit_transition(labels, alpha, family, gold=truth)
             found = debiased_fractions(labels, alpha, fit)
-            cells.append(f"{cell(*judge(found, binned[name]), 8)}, flips {fit.log_likelihood:.1f}")
-        print(f"| {family}, all types are gold labels, inverted; log-likelihood of flips | " + " | ".join(cells) + " |")
-    rows = {"500 types, `debiased_fractions(gold=)`": {}, "the same with uncertain flag and axis ratio": {}}
+            cells.append(f"{cell(*judge(found, binned[name]), 8)}, {fit.log_likelihood:.1f}")
+        print(f"| {family}, all types as gold labels, T(α) inverted; log-likelihood | " + " | ".join(cells) + " |")
+    rows = {"500 types, `debiased_fractions(gold=)`": {}, "the same, with uncertain flag and axis ratio": {}}
     for family in ("rayleigh", "weibull", "fisk"):
-        rows[f"{family} fitted to 500 types, inverted"] = {}
+        rows[f"{family} fitted to 500 types, T(α) inverted"] = {}
     rows["500 types alone"] = {}
     for name, truth in truths.items():
         for seed in range(DRAWS):
@@ -84,8 +84,9 @@ def experts():
 
 def votes():
     table = pl.read_csv(DATA / "gz2_votes.csv", infer_schema_length=None)
-    print("\nGZ2 majority labels by source, types T ≥ -3, quarters of α\n")
-    print("| source | typed | θ from labels | crowd | Hart 2016 | labels alone | half of the types trusted |")
+    print("\nGalaxy Zoo 2 majority labels, T ≥ -3, quartiles of α\n")
+    heads = ["source (galaxies)", "with type", "θ from labels", "observed labels", "Hart et al. 2016", "labels alone"]
+    print("| " + " | ".join([*heads, "half of the types as gold labels"]) + " |")
     print("|---|---|---|---|---|---|---|")
     for (source,), part in table.group_by("source", maintain_order=True):
         part = part.filter(pl.col("petroR90").is_not_null() & pl.col("psf_fwhm").is_not_null())
@@ -102,12 +103,12 @@ def votes():
         truth = (t_type[typed] >= -3).astype(int)
         true = by_bin(truth, alpha[typed], 4)
         gold = np.where(np.random.default_rng(0).random(truth.size) < 0.5, truth, -1)
-        rivals = [np.sqrt(np.mean((by_bin(one[typed], alpha[typed], 4) - true) ** 2)) for one in (labels, hart)]
+        others = [np.sqrt(np.mean((by_bin(one[typed], alpha[typed], 4) - true) ** 2)) for one in (labels, hart)]
         ours = judge(debiased_fractions(labels[typed], alpha[typed], fit, bins=4), true)
-        trusted = judge(debiased_fractions(labels[typed], alpha[typed], bins=4, gold=gold), true)
+        with_gold = judge(debiased_fractions(labels[typed], alpha[typed], bins=4, gold=gold), true)
         print(
-            f"| {source} ({labels.size}) | {typed.sum()} | {theta} | {rivals[0]:.3f} | {rivals[1]:.3f} "
-            f"| {cell(*ours, 4)} | {cell(*trusted, 4)} |"
+            f"| {source} ({labels.size}) | {typed.sum()} | {theta} | {others[0]:.3f} | {others[1]:.3f} "
+            f"| {cell(*ours, 4)} | {cell(*with_gold, 4)} |"
         )
 
 
@@ -128,8 +129,8 @@ def ferengi():
         ("rayleigh", "weibull", "fisk", "monotone"),
         gold=pairs["gold"].to_numpy(),
     )
-    print(f"\nFERENGI, {pairs.height:,} images of galaxies seen at z = 0.3 too; α relative to there\n")
-    print("| family | log-likelihood of flips | AIC above best | parameters |\n|---|---|---|---|")
+    print(f"\nFERENGI, {pairs.height:,} images of galaxies that are also seen at z = 0.3; α relative to that image\n")
+    print("| family | log-likelihood | AIC above best | parameters |\n|---|---|---|---|")
     for row in found.rows():
         values = ", ".join(f"{k} {v:.3f} ± {row['stderr'][k]:.3f}" for k, v in list(row["values"].items())[:3])
         print(f"| {row['family']} | {row['log_likelihood']:.1f} | {row['delta_aic']:.1f} | {values} |")
@@ -137,7 +138,7 @@ def ferengi():
 
 if __name__ == "__main__":
     if not DATA.is_dir():
-        sys.exit(f"real data ({DATA}) is not on this machine")
+        sys.exit(f"no real data in {DATA}")
     experts()
     votes()
     ferengi()

@@ -1,4 +1,4 @@
-"""How fast a report's page opens, sorts and filters 200 galaxies in Chromium: python benchmarks/report_speed.py [PAGE]
+"""Time to open, sort and filter a report with 200 galaxies in Chromium: python benchmarks/report_speed.py [PAGE]
 
 PAGE is a page of `truemorph report` with a gallery; default demo/report.html. Needs playwright and a Chromium.
 """

@@ -1,9 +1,9 @@
-"""The simulator beside real Galaxy Zoo 2 pictures: the numbers of docs/simulator.md, a sheet to look at, and its speed.
+"""Simulated and real Galaxy Zoo 2 images: the numbers of docs/simulator.md, a contact sheet, and speed.
 
     python benchmarks/simulator.py [SHEET.png]
 
-Real pictures: the 246 randomly chosen ones of ../shared/data/gz2_challenge_images, where they are. The sheet shows
-real and simulated galaxies in alternate rows; it holds real pictures, so don't publish it.
+Real images: the 246 random ones of ../shared/data/gz2_challenge_images, if they exist. The sheet shows real and
+simulated galaxies in alternate rows; it contains real images, so do not publish it.
 """
 
 import os
@@ -21,7 +21,7 @@ from truemorph.simulate import CENTRAL_R90, FIELD_R90, render, simulate_galaxies
 
 DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
-SIDE_R90 = 0.02 * 424  # of a picture, in R90 of the stated scale; both kinds of picture are measured in this unit
+SIDE_R90 = 0.02 * 424  # side of an image in stated R90, the unit for real and simulated images
 
 
 def profile(image):
@@ -73,7 +73,7 @@ def compare(sets):
     shapes = {name: measure_shapes(np.stack([_central(image) for image in images])) for name, images in sets.items()}
     for column in ("axis_ratio", "colour", "contrast"):
         cells = [", ".join(f"{v:.2f}" for v in np.percentile(one[column], [10, 50, 90])) for one in shapes.values()]
-        print(f"| {column.replace('_', ' ')} measured on the picture, 10, 50, 90 % | " + " | ".join(cells) + " |")
+        print(f"| {column.replace('_', ' ')} measured on the image, 10, 50, 90 % | " + " | ".join(cells) + " |")
 
 
 def _central(image):

@@ -1,8 +1,8 @@
-"""How long `import truemorph` and `truemorph --help` take: medians of processes started one after the other.
+"""Time of `import truemorph` and `truemorph --help`: medians of processes, one after the other.
 
     python benchmarks/startup_speed.py [processes]
 
-The bare interpreter is timed beside them, in turns, so that a busy machine shows.
+The bare interpreter is timed in turn, to show whether the machine is busy.
 """
 
 import statistics

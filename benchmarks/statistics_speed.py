@@ -1,7 +1,7 @@
-"""Speed and memory of the statistics and of decoding, as ratios to the obvious way, measured side by side.
+"""Speed and memory of statistics and decoding, relative to a plain implementation.
 
-Run by `make bench`. Each pair is timed in turn, A B A B …, and the median ratio is printed: machines are noisy. First
-calls count. Memory is the peak of a process of its own.
+Run by `make bench`. Each pair is timed in turn, A B A B …, and the median ratio is printed. First calls count. Memory
+is the peak of a separate process.
 """
 
 import io
@@ -48,7 +48,7 @@ def catalogue(n=ROWS, seed=0):
 
 
 def loop_over_leaves(labels, alpha, intrinsic):
-    """CV18 as its definition reads: tree, leaves and bins one by one."""
+    """CV18 by its definition, with loops over tree, leaves and bins."""
     leaves = [np.arange(labels.size)]
     for level in range(DEPTH):
         column, split = intrinsic[:, level % intrinsic.shape[1]], []
@@ -75,7 +75,7 @@ def bootstrapped_loop(labels, alpha, intrinsic):
 
 
 def statistics_of_a_large_catalogue():
-    """The work whose memory is measured."""
+    """Do the work whose memory is measured."""
     labels, alpha, intrinsic = catalogue()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for name, work in (

@@ -1,4 +1,4 @@
-"""Training from files, end to end, against (a) the loop most people write and (b) Zoobot's fine-tuning.
+"""Speed of training from files, compared with (a) a plain PyTorch loop and (b) Zoobot's fine-tuning.
 
     python benchmarks/training_speed.py [ROUNDS]
 
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 TRAIN, VALIDATION, BATCH = 256, 64, 32
-# Smaller networks see more pictures a second: as many as take about as long.
+# More images for the faster setting, so that both take about as long.
 MORE_AT = {207: 1, 64: 4}
 THREADS = os.cpu_count() or 1
 
@@ -69,7 +69,7 @@ def ours(folder, size, n):
 
 
 def plain_loop(folder, size, n):
-    """What a tutorial would write."""
+    """Train in a plain PyTorch loop."""
     import torch
     import torchvision
     from PIL import Image
@@ -188,7 +188,7 @@ def memory(folder, size, n):
     from truemorph.images.store import ImageFiles, load_images
     from truemorph.images.transforms import Augmentation
 
-    # A few pictures many times over: what counts is how many are asked for.
+    # A few images many times: only the number of requested images matters.
     paths = [folder / f"{i % TRAIN}.jpg" for i in range(n)]
     found = []
     for pixels in (ImageFiles(paths, size), load_images(paths, size, cache=folder / "cache").pixels):
@@ -204,7 +204,7 @@ CONTESTANTS = {"truemorph": ours, "plain float32 loop": plain_loop, "zoobot": zo
 
 
 def run(name, folder, size, n):
-    """What one contestant, in a process of its own, found; None where it can't be run."""
+    """Run one program in its own process; None if it cannot run."""
     command = [sys.executable, __file__, "--one", name, str(folder), str(size), str(n)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -221,7 +221,7 @@ def main(rounds=3):
             pictures(folder, n)
             found = {name: [] for name in CONTESTANTS}
             for pictures_asked in (1000, 4000) if size == 207 else ():
-                print(f"memory of {pictures_asked} pictures, MB: {run('memory', folder, size, pictures_asked)}")
+                print(f"memory of {pictures_asked} images, MB: {run('memory', folder, size, pictures_asked)}")
             for _ in range(rounds):
                 for name in list(found):
                     one = run(name, folder, size, n)
@@ -229,7 +229,7 @@ def main(rounds=3):
                         del found[name]
                     else:
                         found[name].append(one)
-        print(f"\nResNet50, {size} pixels, {n * TRAIN // (TRAIN + VALIDATION)} pictures an epoch, {THREADS} threads")
+        print(f"\nResNet50, {size} pixels, {n * TRAIN // (TRAIN + VALIDATION)} images per epoch, {THREADS} threads")
         for name, times in found.items():
             seconds = statistics.median(time[0] for time in times)
             rate = n / seconds

@@ -1,10 +1,10 @@
-"""Disks made less resolved, by worse seeing and by distance: what networks of the leaderboard call them.
+"""p(disk) of disks at lower resolution, in worse seeing or farther away, by networks of the leaderboard.
 
     python benchmarks/twins.py
 
-Networks of the plain world (seed 0) are trained as for the leaderboard. True disks that nothing was learned from, α
-above 18, are drawn again at lower α; printed is mean p(disk), beside the fraction of disks that get the label at such
-an α. The last lines are accuracies of the network trained on the truth by octiles of α.
+Networks of the plain world (seed 0) are trained as for the leaderboard. Test disks with α > 18 are drawn
+again at lower α. Printed: mean p(disk), and the fraction of disks that volunteers label disk at this α. The last lines
+are accuracies by octiles of α of the network trained on true classes.
 """
 
 import numpy as np
@@ -35,7 +35,7 @@ def main():
         print(f"{title:24}{labelled:10.3f}{means}", flush=True)
 
     seen = 1 - world.transition.flip_probability(world.alpha[chosen])
-    line("as they are", seen.mean(), world.images[chosen])
+    line("original", seen.mean(), world.images[chosen])
     for how in ("seeing", "distance"):
         for number, level in enumerate(LEVELS):
             moved = at_resolution(galaxies, np.full(chosen.size, level), how)
@@ -44,7 +44,7 @@ def main():
 
     p = predict["truth"](world.images[test])
     right, true = (p > 0.5) == world.truth[test], world.truth[test]
-    print("\ntrained on the truth, balanced accuracy by octiles of α:")
+    print("\ntrained on true classes, balanced accuracy by octiles of α:")
     for part in np.array_split(np.argsort(world.alpha[test]), 8):
         balanced = np.mean([right[part][true[part] == y].mean() for y in (0, 1)])
         print(f"α {world.alpha[test][part].min():5.1f} to {world.alpha[test][part].max():5.1f}: {balanced:.3f}")

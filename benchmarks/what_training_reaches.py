@@ -1,12 +1,11 @@
-"""What `truemorph train` reaches: the numbers of docs/training.md.
+"""Accuracy that `truemorph train` reaches: the numbers of docs/training.md.
 
     python benchmarks/what_training_reaches.py quick | curve [SIZE ...]
     python benchmarks/what_training_reaches.py real DATA | precision DATA | challenge DATA OUT
 
-quick: preset "quick" on simulated galaxies, with the right T(α), naively and on the truth. curve: the same over the
-size of the training set, one network each. real: EFIGI galaxies degraded, labels flipped. precision: bf16 against
-float32 on
-the same galaxies. challenge: five folds on Galaxy Zoo challenge pictures, bias before and after.
+quick: preset "quick" on simulated galaxies, with the true T(α), naive, and on true classes. curve: the same for several
+sizes of the training set, one network each. real: degraded EFIGI galaxies with flipped labels. precision: bf16 and
+float32 on the same galaxies. challenge: five folds on Galaxy Zoo challenge images, bias before and after.
 """
 
 import sys
@@ -28,14 +27,14 @@ SHOWN = ("balanced_accuracy", "auc", "log_loss", "fraction_rms_soft", "cv18_exce
 
 
 def labels_of(world, what):
-    """Labels and the T(α) to learn them through."""
+    """Labels and the T(α) to train through."""
     if what == "truth":
         return world.truth, MatrixTransition.identity()
     return world.labels, world.transition if what == "right T(α)" else MatrixTransition.identity()
 
 
 def trained_on(world, what, config, kept=None):
-    """A classifier of this world, and the seconds it took."""
+    """Train a classifier; return it with the seconds it took."""
     labels, transition = labels_of(world, what)
     split = world.split.copy()
     if kept is not None:
@@ -48,7 +47,7 @@ def trained_on(world, what, config, kept=None):
 
 
 def scored(world, model):
-    """Scores on galaxies that nothing was learned from."""
+    """Scores on test galaxies."""
     rows = world.scored
     p = np.concatenate([model.probabilities(part)[:, 1] for part in np.array_split(world.images[rows], 8)])
     labels = (p > 0.5).astype(np.int64)
@@ -93,7 +92,7 @@ def precision(world):
 
 
 def challenge(data, out):
-    """Five folds on the pictures of the Galaxy Zoo challenge, by the commands a user would give."""
+    """Train five folds on Galaxy Zoo challenge images, by the commands that a user would run."""
     from truemorph.cli import main as truemorph
 
     out = Path(out)

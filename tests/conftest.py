@@ -1,4 +1,4 @@
-"""Small simulated data, made once a session."""
+"""Small simulated data, made once per session."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from truemorph.catalogs.prepare import prepare, write_preparation
 from truemorph.commands.demo import write_simulated
 from truemorph.config import PRESETS, TrainingConfig
 
-# The same examples everywhere, however busy the machine is.
+# The same examples on every machine, without time limits.
 settings.register_profile("truemorph", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("truemorph")
 
@@ -22,7 +22,7 @@ SHARED = ROOT.parent / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def shared_data():
-    """The folder of real data; tests that need it skip where it is absent."""
+    """Folder of real data; tests that need it are skipped if it is missing."""
     if not SHARED.is_dir():
         pytest.skip("real data (../shared/data) is not on this machine")
     return SHARED
@@ -30,7 +30,7 @@ def shared_data():
 
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory):
-    """votes.csv and images/ of 400 simulated galaxies, 32 pixels on a side."""
+    """votes.csv and images/ of 400 simulated galaxies, 32 pixels wide."""
     folder = tmp_path_factory.mktemp("simulated")
     write_simulated(folder, 400, seed=3, size=32)
     return folder
@@ -38,13 +38,13 @@ def simulated(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def catalogue(simulated, tmp_path_factory):
-    """The prepared catalogue of the simulated galaxies."""
+    """Prepared catalogue of the simulated galaxies."""
     prepared = prepare(simulated / "votes.csv", images=simulated / "images", gold="truth")
     return write_preparation(prepared, tmp_path_factory.mktemp("catalogue") / "catalogue.parquet").out
 
 
 def labels_through(transition, n, seed, disk=0.7, median=16.8, width=0.45):
-    """Labels of galaxies whose class does not depend on α, flipped through a T(α): (labels, alpha, truth)."""
+    """Labels drawn from T(α), with a class that does not depend on α: (labels, alpha, truth)."""
     rng = np.random.default_rng(seed)
     alpha = rng.lognormal(np.log(median), width, n)
     truth = (rng.random(n) < disk).astype(int)
@@ -53,12 +53,12 @@ def labels_through(transition, n, seed, disk=0.7, median=16.8, width=0.45):
 
 
 def flipped_labels(n, seed, theta=11.25, smooth=0.25, median=7.5, width=0.45):
-    """Labels whose class fractions don't depend on α, flipped by eq. 5: (labels, alpha, truth)."""
+    """Labels biased by eq. 5, with class fractions that do not depend on α: (labels, alpha, truth)."""
     return labels_through(RayleighTransition(theta), n, seed, 1 - smooth, median, width)
 
 
 def confounded_labels(n, seed, theta=11.25):
-    """Disks are fainter and larger, which changes α too: (labels, alpha, truth, columns M_r, log R/kpc, z)."""
+    """Labels with confounding: disks are fainter and larger: (labels, alpha, truth, columns M_r, log R/kpc, z)."""
     rng = np.random.default_rng(seed)
     magnitude = rng.normal(-21, 1, n)
     log_radius = 0.9 - 0.12 * (magnitude + 21) + rng.normal(0, 0.2, n)
@@ -72,7 +72,7 @@ def confounded_labels(n, seed, theta=11.25):
 
 
 def some_known(truth, share, seed):
-    """Gold labels of a random share of galaxies, -1 elsewhere."""
+    """Gold labels of a random fraction of galaxies, -1 elsewhere."""
     return np.where(np.random.default_rng([seed, 1]).random(truth.size) < share, truth, -1)
 
 
@@ -84,7 +84,7 @@ def tiny(**changes):
 
 
 def stripes(n, seed=0):
-    """Galaxies that a network tells apart at once: vertical gradients are disks."""
+    """Galaxies that are easy to classify: vertical gradients are disks."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, 2, n)
     ramp = np.linspace(0, 200, 16)
@@ -102,12 +102,12 @@ def stripes(n, seed=0):
 
 
 def codes(result):
-    """Codes of a result's findings."""
+    """Return the codes of a result's findings."""
     return [one.code for one in result.findings]
 
 
 def run(capsys, *arguments):
-    """Exit status, stdout and stderr of a command."""
+    """Run a command; return exit status, stdout and stderr."""
     try:
         from truemorph.cli import main
 
@@ -120,5 +120,5 @@ def run(capsys, *arguments):
 
 
 def pytest_collection_modifyitems(items):
-    """What takes longest begins first, so that no core waits at the end."""
+    """Run the slowest tests first, so that no core is idle at the end."""
     items.sort(key=lambda item: (item.get_closest_marker("slow") is None, "test_readme" not in item.nodeid))

@@ -1,4 +1,4 @@
-"""Imports go one way through the house, and the rooms know nothing of the command line."""
+"""Packages import only from lower packages, and do not depend on the command line."""
 
 import ast
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 import truemorph
 
 SOURCE = Path(truemorph.__file__).parent
-# Each package may import from those named here; simulate stands beside images.
+# Allowed imports of each package.
 ROOMS = {
     "bias": set(),
     "archives": set(),
@@ -44,7 +44,7 @@ FLAG = re.compile(r"--[a-z][a-z-]+")
 
 
 def imported(tree):
-    """Modules of truemorph that are imported anywhere in a file, but for the types that only a checker reads."""
+    """Modules of truemorph imported in a file, except under TYPE_CHECKING."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             continue
@@ -57,7 +57,7 @@ def imported(tree):
 
 
 def texts(node):
-    """Line and content of the strings of one line in a file; those with fields as a whole."""
+    """Line and content of all one-line strings in a file; f-strings as a whole."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.JoinedStr):
             yield child.lineno, "".join(str(one.value) for one in child.values if isinstance(one, ast.Constant))
@@ -76,13 +76,13 @@ TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 IMPORTS = {name: {one for one in imported(tree) if one in FILES and one != name} for name, tree in TREES.items()}
 
 
-def test_every_package_has_its_place():
+def test_every_package_is_listed():
     packages = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
     assert packages == set(ROOMS)
     assert {path.stem for path in SOURCE.glob("*.py")} == TOP
 
 
-def test_rooms_import_only_what_comes_before_them():
+def test_packages_import_only_from_allowed_packages():
     for name, found in IMPORTS.items():
         room = name.split(".")[1] if "." in name else ""
         if room in ROOMS:
@@ -93,21 +93,21 @@ def test_rooms_import_only_what_comes_before_them():
             assert not wrong, f"{name} imports {wrong}"
 
 
-def test_no_modules_import_each_other():
-    """A cycle raises CycleError, which names it."""
+def test_there_are_no_import_cycles():
+    """A cycle raises CycleError."""
     packages = {name for name, path in FILES.items() if path.stem == "__init__"}
     TopologicalSorter({name: found - packages for name, found in IMPORTS.items()}).prepare()
 
 
-def test_bias_knows_nothing_of_files_images_or_torch():
+def test_bias_does_not_use_files_images_or_torch():
     for path in (SOURCE / "bias").rglob("*.py"):
         text = path.read_text()
         for name in ("import torch", "import polars", "import simplejpeg", "pathlib"):
             assert name not in text, f"{path.name}: {name}"
 
 
-def test_rooms_know_no_option_of_the_command_line():
-    """Whole commands may stand in a message, single options may not: Python's users have arguments."""
+def test_messages_of_packages_have_no_command_line_options():
+    """Messages may include commands but not single options, because Python users have arguments."""
     for name, tree in TREES.items():
         room = name.split(".")[1] if "." in name else ""
         if room in ("commands", "cli"):

@@ -1,4 +1,4 @@
-"""`pip install truemorph` without extras: catalogues, statistics and DCV14 work, the rest names its extra."""
+"""`pip install truemorph` without extras: catalogues, statistics and DCV14 work, other parts name their extra."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from truemorph.errors import InputError, extras_named
 
-# Stands in for an environment without the extra networks: its packages are neither imported nor listed.
+# Simulates an environment without the extra networks: its packages can't be imported and are not listed.
 WITHOUT_NETWORKS = """
 import contextlib, io, json, sys
 from importlib.machinery import PathFinder
@@ -70,7 +70,7 @@ COMMANDS = ("prepare", "bias", "transition", "train", "label", "report")
 
 @pytest.fixture(scope="module")
 def base(simulated, tmp_path_factory):
-    """What commands and names did where nothing of the extra networks is installed, and the folder they wrote to."""
+    """Results of commands and names without the extra networks, and their output folder."""
     folder = tmp_path_factory.mktemp("base")
     files = ("catalogue.parquet", "fit.json", "model", "labels.parquet", "report.html")
     places = [str(simulated / "votes.csv"), *(str(folder / name) for name in files)]
@@ -88,7 +88,7 @@ def test_catalogues_statistics_and_dcv14_work_without_torch(base):
 
 
 @pytest.mark.parametrize("command", ["network", "explain", "benchmark", "reproduce", "demo"])
-def test_commands_that_need_networks_say_so_in_one_line(base, command):
+def test_commands_that_need_networks_raise_one_line_errors(base, command):
     told = base[0][command]
     assert told["status"] == 2
     assert told["out"] == ""
@@ -96,7 +96,7 @@ def test_commands_that_need_networks_say_so_in_one_line(base, command):
     assert "truemorph[networks]" in told["err"]
 
 
-def test_names_that_need_networks_say_so(base):
+def test_names_that_need_networks_raise_errors(base):
     assert "truemorph[networks]" in base[0]["name"]
 
 
@@ -110,12 +110,12 @@ OPTIONAL = [
 
 
 @pytest.mark.parametrize(("package", "extra"), OPTIONAL)
-def test_a_missing_package_is_named_with_the_extra_that_has_it(package, extra):
+def test_a_missing_package_is_reported_with_its_extra(package, extra):
     module = package.replace("-", "_")
     with pytest.raises(InputError, match=rf"{module}.*truemorph\[{extra}\]"), extras_named():
         raise ModuleNotFoundError(name=f"{module}.part")
 
 
-def test_other_failed_imports_stay_as_they_are():
+def test_other_failed_imports_are_not_changed():
     with pytest.raises(ModuleNotFoundError), extras_named():
         raise ModuleNotFoundError(name="elsewhere")

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: exit statuses, one-line errors, JSON, help."""
+"""The command line: exit statuses, one-line errors, JSON, help."""
 
 import json
 import os
@@ -54,15 +54,15 @@ def test_summaries_fit_on_a_screen(capsys, catalogue, tmp_path):
         assert max(map(len, lines[:-1])) <= 100  # the last names files
 
 
-def test_a_wrong_command_is_told_which_there_are(capsys):
+def test_a_wrong_command_gives_the_list_of_commands(capsys):
     status, _, err = run(capsys, "fly")
     assert status == 2
     for verb in COMMANDS:
         assert verb in err
 
 
-def test_help_needs_nothing_heavy():
-    """`truemorph --help` answers at once: benchmarks/startup_speed.py has the times."""
+def test_help_imports_no_heavy_packages():
+    """`truemorph --help` is fast; benchmarks/startup_speed.py measures it."""
     code = (
         "import sys\nfrom truemorph.cli import main\nmain(['--help'])\n"
         "print({'torch', 'polars', 'scipy', 'astropy', 'pydantic', 'requests'} & set(sys.modules), file=sys.stderr)"
@@ -94,7 +94,7 @@ def test_bias_with_and_without_intrinsic_columns(capsys, catalogue, tmp_path):
     assert result["results"]["gold labels"]["bootstrap_mean"] is None
 
 
-def test_transition_writes_fit_and_picture(capsys, catalogue, tmp_path):
+def test_transition_writes_fit_and_figure(capsys, catalogue, tmp_path):
     fit = tmp_path / "t.json"
     status, out, _ = run(capsys, "transition", catalogue, "--out", fit, "--bootstrap", 3)
     assert status == 0
@@ -108,7 +108,7 @@ def test_transition_writes_fit_and_picture(capsys, catalogue, tmp_path):
     assert json.loads(binned[1])["method"] == "binned"
 
 
-def test_transition_compares_families_checks_and_debiases(capsys, catalogue, tmp_path):
+def test_transition_compares_families_and_corrects_fractions(capsys, catalogue, tmp_path):
     fit = tmp_path / "t.json"
     options = (
         "--gold",
@@ -138,7 +138,7 @@ def test_transition_compares_families_checks_and_debiases(capsys, catalogue, tmp
     assert "Traceback" not in err
 
 
-def test_transition_from_labels_alone_says_what_it_could_not_check(capsys, catalogue, tmp_path):
+def test_transition_from_labels_alone_states_what_it_did_not_check(capsys, catalogue, tmp_path):
     status, out, err = run(capsys, "transition", catalogue, "--out", tmp_path / "t.json", "--no-compare")
     assert status == 0
     assert "AIC above best" not in out
@@ -154,7 +154,7 @@ def test_transition_from_labels_alone_says_what_it_could_not_check(capsys, catal
     assert len(described["drift"]["disk_fractions"]) > 5
 
 
-def test_gold_labels_carry_their_definition(capsys, simulated, tmp_path):
+def test_gold_labels_are_reported_with_their_definition(capsys, simulated, tmp_path):
     out = tmp_path / "typed.parquet"
     status, _, _ = run(capsys, "prepare", simulated / "votes.csv", "--gold", "M_r<-21", "--out", out)
     assert status == 0
@@ -163,7 +163,7 @@ def test_gold_labels_carry_their_definition(capsys, simulated, tmp_path):
     assert "M_r < -21" in said
 
 
-def test_types_of_chosen_galaxies_are_warned_about_once(capsys, simulated, tmp_path):
+def test_selected_gold_labels_give_one_finding(capsys, simulated, tmp_path):
     table = pl.read_csv(simulated / "votes.csv")
     share = pl.col("t01_smooth_or_features_a02_features_or_disk_weighted_fraction")
     typed = pl.when((share > 0.3) | (pl.int_range(pl.len()) % 10 == 0)).then("M_r")
@@ -188,16 +188,16 @@ def test_types_of_chosen_galaxies_are_warned_about_once(capsys, simulated, tmp_p
         (("--method", "gold"), "pass gold="),
     ],
 )
-def test_transition_mistakes_are_one_line(capsys, catalogue, tmp_path, options, says):
+def test_mistakes_in_transition_give_one_line(capsys, catalogue, tmp_path, options, says):
     status, _, err = run(capsys, "transition", catalogue, "--out", tmp_path / "t.json", *options)
     assert status == 2
     assert says in err.splitlines()[-1]
 
 
-def test_a_fit_is_written_as_json_or_refused_before_any_work(capsys, tmp_path):
+def test_a_fit_that_is_not_json_raises_an_error_before_fitting(capsys, tmp_path):
     status, _, err = run(capsys, "transition", tmp_path / "absent.parquet", "--out", tmp_path / "fit.txt")
     assert status == 2
-    assert "written as .json" in err.splitlines()[-1]
+    assert "ends in .json" in err.splitlines()[-1]
 
 
 def test_features_without_images(capsys, catalogue, tmp_path):
@@ -214,7 +214,7 @@ def test_features_without_images(capsys, catalogue, tmp_path):
     }  # fmt: skip
 
 
-def test_mistakes_are_one_line_and_exit_2(capsys, catalogue, simulated, tmp_path):
+def test_mistakes_give_one_line_and_exit_status_2(capsys, catalogue, simulated, tmp_path):
     votes, out = simulated / "votes.csv", tmp_path / "x.parquet"
     (tmp_path / "broken.json").write_text("{")
     nested = 100_000 * "[" + 100_000 * "]"
@@ -241,7 +241,7 @@ def test_mistakes_are_one_line_and_exit_2(capsys, catalogue, simulated, tmp_path
         ("--preset", ["train", catalogue, "--preset", "fast", "--out", tmp_path / "m"]),
         ("not a truemorph model", ["label", tmp_path, catalogue, "--out", out]),
         ("--seed", ["bias", catalogue, "--seed", "-1"]),
-        ("written as .json", ["transition", catalogue, "--out", tmp_path / "fit.png"]),
+        ("ends in .json", ["transition", catalogue, "--out", tmp_path / "fit.png"]),
         ("at least 300", ["demo", "--galaxies", "10", "--out", tmp_path / "demo"]),
         ("caf\\xe9", ["label", fit, catalogue, "--out", tmp_path / os.fsdecode(b"caf\xe9.parquet")]),
         ("fly", ["fly"]),
@@ -254,7 +254,7 @@ def test_mistakes_are_one_line_and_exit_2(capsys, catalogue, simulated, tmp_path
         assert err.count("\n") == 1, err
 
 
-def test_a_damaged_model_is_a_failure_not_a_mistake(capsys, catalogue, tmp_path):
+def test_a_damaged_model_gives_exit_status_1(capsys, catalogue, tmp_path):
     model = tmp_path / "model"
     run(capsys, "train", catalogue, "--preset", "dcv14", "--out", model)
     (tmp_path / "damaged").mkdir()
@@ -275,8 +275,8 @@ def test_ctrl_c_exits_130(capsys, monkeypatch, catalogue):
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_training_leaves_what_it_goes_on_from(catalogue, tmp_path):
-    # Background shells and test runners start their children with Ctrl-C ignored: listen to it again.
+def test_training_resumes_after_ctrl_c(catalogue, tmp_path):
+    # Background shells and test runners start processes with Ctrl-C ignored, so enable it again.
     code = (
         "import signal, truemorph.cli; signal.signal(signal.SIGINT, signal.default_int_handler); truemorph.cli.main()"
     )
@@ -299,14 +299,14 @@ def test_importing_truemorph_is_light():
     assert out.split() == ["False"] * 3
 
 
-def test_every_public_name_is_there():
+def test_all_public_names_exist():
     import truemorph
 
     for name in truemorph.__all__:
         assert getattr(truemorph, name).__doc__, name
 
 
-def test_own_columns_of_the_user_do_not_replace_the_models(capsys, simulated, tmp_path):
+def test_the_users_columns_do_not_replace_those_of_the_model(capsys, simulated, tmp_path):
     import polars as pl
 
     table = pl.read_csv(simulated / "votes.csv").with_columns(p_disk=pl.lit(0.9))
@@ -320,7 +320,7 @@ def test_own_columns_of_the_user_do_not_replace_the_models(capsys, simulated, tm
     assert max(measured) < 0.9
 
 
-def test_training_repeats_the_warnings_of_its_fit(capsys, simulated, tmp_path):
+def test_training_repeats_the_findings_of_its_fit(capsys, simulated, tmp_path):
     import polars as pl
 
     table = pl.read_csv(simulated / "votes.csv").with_columns(petroRad_r=pl.lit(40.0) + pl.col("redshift"))

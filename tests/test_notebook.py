@@ -1,4 +1,4 @@
-"""The whole job as in a notebook: through truemorph's public functions alone, tables in memory where possible."""
+"""The full analysis as in a notebook: public functions only, with tables in memory if possible."""
 
 import polars as pl
 import pytest
@@ -28,7 +28,7 @@ def test_a_catalogue_in_memory_is_measured_and_corrected(prepared):
 
 
 @pytest.mark.slow
-def test_the_whole_job(prepared, simulated, tmp_path):
+def test_the_full_analysis(prepared, simulated, tmp_path):
     study = tm.estimate_transition(prepared, compare=False, out=tmp_path / "transition.json")
     trained = tm.train_classifier(prepared, transition=study, out=tmp_path / "model", settings={**TINY, "folds": 2})
     assert trained.rows + trained.left_out <= 400

@@ -1,4 +1,4 @@
-"""What everything public shows of itself."""
+"""Representations of public objects."""
 
 import inspect
 
@@ -15,7 +15,7 @@ LONGEST = 2000
 
 
 def made(tmp_path):
-    """An instance of every public class that can be made in a moment."""
+    """Instances of all public classes that are fast to make."""
     labels, alpha, truth = flipped_labels(3000, seed=0)
     fit = tm.fit_transition(labels, alpha)
     rows, _ = stripes(300)
@@ -46,12 +46,12 @@ def made(tmp_path):
     ]
 
 
-# A base class, and results of what takes long.
+# A base class, and results of slow functions.
 NOT_MADE = {"FlipTransition", "Leaderboard", "ResolutionDrift"}
 
 
 @pytest.mark.filterwarnings("ignore::truemorph.findings.FindingWarning")
-def test_nothing_public_shows_more_than_fits_on_a_screen(tmp_path):
+def test_representations_of_public_objects_fit_on_a_screen(tmp_path):
     objects = made(tmp_path)
     classes = {name for name in tm.__all__ if inspect.isclass(getattr(tm, name))}
     assert classes - NOT_MADE == {type(one).__name__ for one in objects}
@@ -61,7 +61,7 @@ def test_nothing_public_shows_more_than_fits_on_a_screen(tmp_path):
             assert len(one._repr_html_()) < LONGEST, type(one).__name__
 
 
-def test_a_classifier_shows_what_it_is(tmp_path):
+def test_the_representation_of_a_classifier_describes_it(tmp_path):
     rows, _ = stripes(300)
     model = train_members(rows, tm.RayleighTransition(11.25), tiny(image_size=16, epochs=1))
     for said in ("rayleigh", "11.25", "held_out_loss", "members: 1", model.config.backbone):
@@ -69,7 +69,7 @@ def test_a_classifier_shows_what_it_is(tmp_path):
         assert said in model._repr_html_()
 
 
-def test_probabilities_of_images_are_those_of_the_table(tmp_path):
+def test_predict_proba_agrees_with_predict(tmp_path):
     rows, _ = stripes(300)
     model = train_members(rows, tm.RayleighTransition(11.25), tiny(image_size=16, epochs=1))
     table = model.predict(rows.inputs[:9])

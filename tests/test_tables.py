@@ -1,4 +1,4 @@
-"""Tables in files and in memory: values, units, missing values and long ids survive; broken tables are refused."""
+"""Tables in files and in memory: values, units, missing values and long ids are kept; broken tables raise errors."""
 
 import base64
 import gzip
@@ -48,7 +48,7 @@ def small_table():
 
 
 @pytest.mark.parametrize("extension", [*TEXT, "parquet", *ASTROPY])
-def test_a_table_comes_back_as_it_was_written(tmp_path, extension):
+def test_a_table_is_the_same_after_writing_and_reading(tmp_path, extension):
     table = small_table()
     back = read_table(write_table(table, tmp_path / f"t.{extension}"))
     assert back.frame.equals(table.frame)
@@ -58,14 +58,14 @@ def test_a_table_comes_back_as_it_was_written(tmp_path, extension):
 
 
 @pytest.mark.parametrize("extension", ASTROPY)
-def test_missing_booleans_survive(tmp_path, extension):
+def test_missing_booleans_are_preserved(tmp_path, extension):
     table = CatalogTable(pl.DataFrame({"flag": [True, None, False]}))
     back = read_table(write_table(table, tmp_path / f"t.{extension}")).frame["flag"]
     assert [None if one is None else bool(one) for one in back] == [True, None, False]
 
 
 @pytest.mark.parametrize(("extension", "format_name"), [("fits", "fits"), ("ecsv", "ascii.ecsv"), ("vot", "votable")])
-def test_tables_written_by_astropy(tmp_path, extension, format_name):
+def test_tables_written_by_astropy_are_read(tmp_path, extension, format_name):
     table = Table({"objid": np.array([LONG_ID, 2]), "r": np.array([1.5, 2.5], ">f4")})
     table["votes"] = MaskedColumn([0.5, 0.0], mask=[False, True])
     table["r"].unit = "arcmin"
@@ -75,7 +75,7 @@ def test_tables_written_by_astropy(tmp_path, extension, format_name):
     assert back.units == {"r": "arcmin"}
 
 
-def test_missing_values_of_csv_files(tmp_path):
+def test_missing_values_of_csv_files_are_null(tmp_path):
     (tmp_path / "t.csv").write_text("id,z\n1,0.1\n2,nan\n3,\n4,NA\n\n")
     assert read_table(tmp_path / "t.csv").frame["z"].to_list() == [0.1, None, None, None]
 
@@ -88,8 +88,8 @@ def test_ids_with_leading_zeros_stay_text_and_hashes_below_the_header_are_rows(t
     assert read_table(path).frame.to_dict(as_series=False) == {"id": ["00012", "00013"], "n": [1, 3]}
 
 
-def test_csv_columns_whose_type_shows_far_down(tmp_path):
-    n = 10_500  # types are guessed from the first 10,000 rows
+def test_csv_columns_whose_type_changes_late(tmp_path):
+    n = 10_500  # types are inferred from the first 10,000 rows
     late = {
         "empty": ["", "3"],
         "whole": ["1", "1.5"],
@@ -120,14 +120,14 @@ def test_csv_columns_whose_type_shows_far_down(tmp_path):
         ("1,2,3\n4,5,6", True),
         ("1,2,3\n4,5,", True),
         ('1,2,3\n4,5,"six, or\n7"', True),
-        ("1,2\n4,5,6", True),  # a short row further up is another matter
+        ("1,2\n4,5,6", True),  # a short row elsewhere is another error
         ("1,2,3\n4", False),
         ("1,2,3\n4,5", False),
         ('1,2,3\n4,"5,6\n7,8,9"', False),
         ('1,2,3\n4,"5', False),
     ],
 )
-def test_a_last_row_that_is_cut_off_is_refused(tmp_path, extension, rows, complete):
+def test_a_truncated_last_row_raises_an_error(tmp_path, extension, rows, complete):
     content = f'# from "there\na,b,c\n{rows}'
     content = content.replace(",", "\t") if extension == "tsv" else content
     path = tmp_path / f"t.{extension}"
@@ -135,12 +135,12 @@ def test_a_last_row_that_is_cut_off_is_refused(tmp_path, extension, rows, comple
     if complete:
         assert read_table(path).frame.height == 2
     else:
-        with pytest.raises(InputError, match="cut off"):
+        with pytest.raises(InputError, match="truncated"):
             read_table(path)
 
 
 @pytest.mark.parametrize("extension", ["csv.gz", "parquet", "fits", "fits.gz", "vot", "vot.gz"])
-def test_files_that_are_cut_off_are_refused(tmp_path, extension):
+def test_truncated_files_raise_errors(tmp_path, extension):
     path = write_table(CatalogTable(pl.DataFrame({"a": np.arange(3000), "b": np.arange(3000) / 7})), tmp_path / "t.csv")
     path = write_table(read_table(path), tmp_path / f"t.{extension}")
     path.write_bytes(path.read_bytes()[:-9000] if extension == "fits" else path.read_bytes()[:-9])
@@ -148,7 +148,7 @@ def test_files_that_are_cut_off_are_refused(tmp_path, extension):
         read_table(path)
 
 
-def test_files_that_are_no_tables_are_refused(tmp_path):
+def test_files_that_are_not_tables_raise_errors(tmp_path):
     for name in ("absent.csv", "t.dat", "t.parquet", "t.fits", "t.vot", "header.csv", "empty.csv"):
         if name != "absent.csv":
             (tmp_path / name).write_text({"header.csv": "a,b\n", "empty.csv": ""}.get(name, "not a table at all"))
@@ -170,12 +170,12 @@ def test_files_that_are_no_tables_are_refused(tmp_path):
         (Table({"m": np.array([1, "x"], dtype=object)}), "astropy Table: column m"),
     ],
 )
-def test_objects_that_are_no_tables_are_refused(source, names):
+def test_objects_that_are_not_tables_raise_errors(source, names):
     with pytest.raises(InputError, match=names):
         read_table(source)
 
 
-def test_pandas_tables_that_cannot_be_used_are_refused():
+def test_unusable_pandas_tables_raise_errors():
     pd = pytest.importorskip("pandas")
     for frame in (pd.DataFrame([[1, 2]], columns=["a", "a"]), pd.DataFrame({"a": [1, "x"]}), pd.Series([1])):
         with pytest.raises(InputError, match=r"^pandas "):
@@ -212,7 +212,7 @@ def test_missing_values_of_pandas_are_null():
     }
 
 
-def test_units_masks_and_descriptions_of_astropy():
+def test_units_masks_and_descriptions_of_astropy_are_read():
     table = QTable({"r": [1.0, 2.0] * u.arcmin, "z": [0.1, np.nan]})
     table["m"] = Masked([16.0, 17.0] * u.mag, mask=[False, True])
     table["n"] = MaskedColumn([1, 2], mask=[True, False])
@@ -232,7 +232,7 @@ def test_units_masks_and_descriptions_of_astropy():
     }
 
 
-def test_fields_of_arrow_and_parquet_hold_units_and_descriptions(tmp_path):
+def test_fields_of_arrow_and_parquet_have_units_and_descriptions(tmp_path):
     table = small_table()
     path = write_table(table, tmp_path / "t.parquet")
     assert pq.read_schema(path).field("n").metadata == {b"unit": b"smoots", b"description": b"number"}
@@ -241,7 +241,7 @@ def test_fields_of_arrow_and_parquet_hold_units_and_descriptions(tmp_path):
 
 
 def described_table():
-    """No value is missing, as astropy's reader of Parquet needs it."""
+    """Without missing values, as required by astropy's Parquet reader."""
     return CatalogTable(
         pl.DataFrame({"objid": [LONG_ID, 2], "radius": [6.5, 2.25], "name": ["a", "bc"]}),
         {"radius": "arcsec"},
@@ -259,7 +259,7 @@ def test_astropy_shows_units_and_descriptions(tmp_path, extension, format_name):
         pytest.importorskip("pandas")
     table = described_table()
     path = write_table(table, tmp_path / f"t.{extension}")
-    with pytest.warns() if extension == "parquet" else nullcontext():  # astropy guesses the length of text
+    with pytest.warns() if extension == "parquet" else nullcontext():  # astropy estimates the length of text
         back = Table.read(path, format=format_name)
     assert {name: str(back[name].unit or "") for name in back.colnames} == {"objid": "", "radius": "arcsec", "name": ""}
     found = {name: " ".join(back[name].description.split()) for name in back.colnames}
@@ -282,7 +282,7 @@ def test_provenance_is_plain_text(tmp_path):
     held = pq.read_schema(paths["parquet"]).metadata
     assert held[b"truemorph.about"] == b'"radii of two galaxies"'
     assert held[b"truemorph.alpha"].decode() == '"R / \u03c3"'
-    described = votable.parse_single_table(BytesIO(held[b"IVOA.VOTable-Parquet.content"]))  # as TOPCAT reads it
+    described = votable.parse_single_table(BytesIO(held[b"IVOA.VOTable-Parquet.content"]))  # as in TOPCAT
     assert {one.name: one.description for one in described.fields} == table.descriptions
     assert [str(one.unit or "") for one in described.fields] == ["", "arcsec", ""]
     assert [one.name for one in described.params] == [f"truemorph.{key}" for key in table.metadata]
@@ -322,13 +322,13 @@ def test_tables_of_version_0_1_keep_their_metadata(tmp_path, extension):
         max_size=3,
     )
 )
-def test_any_metadata_survive(tmp_path_factory, metadata):
+def test_any_metadata_are_preserved(tmp_path_factory, metadata):
     table = CatalogTable(pl.DataFrame({"a": [1]}), metadata=metadata)
     for extension in ("fits", "vot", "parquet"):
         assert read_table(write_table(table, tmp_path_factory.mktemp("any") / f"t.{extension}")).metadata == metadata
 
 
-def test_history_of_other_programs_is_left_alone(tmp_path):
+def test_history_of_other_programs_is_not_changed(tmp_path):
     path = write_table(described_table(), tmp_path / "t.fits")
     with fits.open(path, mode="update") as file:
         for line in ("   TASK: FCOPY on file t.fits", "sorted by = radius", ""):
@@ -336,19 +336,19 @@ def test_history_of_other_programs_is_left_alone(tmp_path):
     assert read_table(path).metadata == described_table().metadata
 
 
-def test_tcomm_of_archives_is_a_description(tmp_path):
+def test_tcomm_is_read_as_a_description(tmp_path):
     table = fits.BinTableHDU.from_columns([fits.Column("r", "D", unit="arcsec", array=[1.0])])
     table.header["TCOMM1"] = "Petrosian radius"
     table.writeto(tmp_path / "t.fits")
     assert read_table(tmp_path / "t.fits").descriptions == {"r": "Petrosian radius"}
 
 
-def test_integers_of_fits_are_missing_only_where_they_were(tmp_path):
+def test_only_missing_integers_are_missing_in_fits(tmp_path):
     table = CatalogTable(pl.DataFrame({"n": [999_999, None, 3]}))
     assert read_table(write_table(table, tmp_path / "t.fits")).frame["n"].to_list() == [999_999, None, 3]
 
 
-def test_damaged_metadata_is_refused(tmp_path):
+def test_damaged_metadata_raise_an_error(tmp_path):
     deep = b'{"a":' * 100_000
     for held in (deep, b"[1]", b"{"):
         arrow = pa.table({"a": [1]}).replace_schema_metadata({b"truemorph": held})
@@ -364,7 +364,7 @@ def test_damaged_metadata_is_refused(tmp_path):
     assert read_table(others).frame["a"].to_list() == [1]
 
 
-def test_unusual_types_are_carried_where_the_format_can(tmp_path):
+def test_unusual_types_are_preserved_if_the_format_supports_them(tmp_path):
     frame = pl.DataFrame(
         {
             "list": [[1.0, 2.0]],
@@ -386,11 +386,11 @@ def test_unusual_types_are_carried_where_the_format_can(tmp_path):
         with pytest.raises(InputError, match=out):
             write_table(CatalogTable(got.frame.select(name)), tmp_path / out)
     with pytest.raises(InputError, match=r"t\.fits"):
-        write_table(CatalogTable(pl.DataFrame({"name": ["\u03b8"]})), tmp_path / "t.fits")  # FITS holds ASCII
+        write_table(CatalogTable(pl.DataFrame({"name": ["\u03b8"]})), tmp_path / "t.fits")  # FITS supports ASCII only
     assert sorted(tmp_path.iterdir()) == files
 
 
-def test_numeric_columns():
+def test_numeric_columns_are_selected_by_name():
     frame = pl.DataFrame({"a": [1, None], "b": [0.5, 2.5], "name": ["x", "y"]})
     np.testing.assert_array_equal(numeric_columns(frame, ["b", "a"], "t.csv"), [[0.5, 1], [2.5, np.nan]])
     for name in ("name", "absent"):
@@ -404,7 +404,7 @@ def test_five_thousand_columns_are_read(tmp_path):
         assert read_table(write_table(CatalogTable(frame), tmp_path / f"t.{extension}")).frame.equals(frame)
 
 
-# In FITS, text is printable ASCII without blanks at its ends, and empty text is missing.
+# In FITS, text is printable ASCII without trailing blanks, and empty text is missing.
 plain = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20)
 cells = {
     pl.Int64: st.one_of(st.none(), st.integers(-(2**62), 2**62)),
@@ -428,14 +428,14 @@ def tables(draw):
 
 @settings(max_examples=25)
 @given(tables())
-def test_any_table_survives_arrow_and_fits(tmp_path_factory, table):
+def test_any_table_is_preserved_in_arrow_and_fits(tmp_path_factory, table):
     for source in (to_arrow(table), write_table(table, tmp_path_factory.mktemp("any") / "t.fits")):
         back = read_table(source)
         assert back.frame.equals(table.frame)
         assert (back.units, back.descriptions) == (table.units, table.descriptions)
 
 
-def test_a_csv_header_with_the_same_name_twice_is_refused(tmp_path):
+def test_a_repeated_column_name_in_csv_raises_an_error(tmp_path):
     (tmp_path / "t.csv").write_text("id,label,label\n1,0,1\n")
     with pytest.raises(InputError, match="label"):
         read_table(tmp_path / "t.csv")

@@ -1,6 +1,6 @@
 """truemorph: unbiased galaxy morphologies from biased labels.
 
-The public names; everything heavy loads on first use.
+Public names; heavy modules are loaded on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The version, in one place, and those of the packages that results rest on."""
+"""Versions of truemorph and of the packages it uses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 
 
 def installed_versions(*packages: str) -> dict[str, str]:
-    """Versions of those of some packages that are installed."""
+    """Return the versions of the given packages, if installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}

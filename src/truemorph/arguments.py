@@ -1,4 +1,4 @@
-"""Types of arguments that several commands share, for Python and for the command line."""
+"""Types of arguments shared by several commands, for Python and the command line."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from cyclopts.validators import Number
 if TYPE_CHECKING:
     from truemorph.bias.transitions import FlipTransition
 
-    # A path, or a table in memory (polars, pandas, pyarrow, astropy); the command line gives paths.
+    # A path, or a table in memory (polars, pandas, pyarrow, astropy); on the command line, a path.
     Table = Any
-    # The name of a family of T(α), or a class; the command line gives names.
+    # The name of a family of T(α), or a class; on the command line, a name.
     Family = str | type[FlipTransition]
 else:
     Table, Family = Path, str
@@ -29,7 +29,7 @@ def _pair(_: Any, tokens: Sequence[Any]) -> tuple[int, int]:
     text = tokens[0].value
     k, _, n = text.partition("/")
     if not (k.isdigit() and n.isdigit()):
-        raise ValueError(f"takes k/n, such as 3/64; got {text!r}")
+        raise ValueError(f"must be k/n, such as 3/64; got {text!r}")
     return int(k), int(n)
 
 

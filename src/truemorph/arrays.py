@@ -1,4 +1,4 @@
-"""Plain arrays from what users hold: lists, masked arrays, table columns, quantities."""
+"""Convert lists, masked arrays, table columns and quantities to plain arrays."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def float_array(values: Any, name: str, unit: str | None = None) -> np.ndarray:
     values : array_like
         Numbers, a masked array, an astropy column or quantity.
     name : str
-        What it is, for messages.
+        Name of the values in messages.
     unit : str, optional
-        Unit to convert to; None means dimensionless. Values without a unit are taken to be in it.
+        Unit to convert to; None means dimensionless. Values without a unit are assumed to have it.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def float_array(values: Any, name: str, unit: str | None = None) -> np.ndarray:
         mask = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else False
         plain = np.where(mask, np.nan, np.asarray(getattr(values, "value", values), dtype=np.float64))
     except (TypeError, ValueError) as problem:
-        raise InputError(f"{name} must be numbers, one a galaxy: {problem}") from problem
+        raise InputError(f"{name} must be numbers, one per galaxy: {problem}") from problem
     if own_unit is None or str(own_unit) == "":
         return plain
     from astropy import units as u

@@ -66,6 +66,7 @@ The usual order is fetch, prepare, bias, transition, train, label, report. To tr
 _NEXT = {
     "prepare": "truemorph bias {out}",
     "bias": "truemorph transition {catalogue} --out transition.json",
+    "bias of labels": "truemorph send {labels} (to TOPCAT, Aladin or DS9)",
     "transition": "truemorph label {out} {catalogue} --out labels.parquet (with images: truemorph train)",
     "train": "truemorph label {out} {catalogue} --out labels.parquet",
     "label": "truemorph report {model} --catalogue {source} --labels {out} --out report.html",
@@ -134,8 +135,9 @@ def next_command(command: str | None, arguments: Mapping[str, Any]) -> str:
     'truemorph bias cat.parquet'
     """
     table = str(arguments.get("catalogue") or arguments.get("source") or "")
-    done = arguments.get("dry_run") or (command == "bias" and arguments.get("labels"))
-    if command not in _NEXT or done or (table and not table.endswith(".parquet")):
+    if command == "bias" and arguments.get("labels"):
+        command = "bias of labels"
+    if command not in _NEXT or arguments.get("dry_run") or (table and not table.endswith(".parquet")):
         return ""
     given = {
         name: shlex.join(map(str, value)) if isinstance(value, tuple) else shlex.quote(str(value))

@@ -20,7 +20,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def _by_commas(value: Any) -> Any:
-    """Split "a,b", as the command line gives it."""
+    """Split "a,b" from the command line."""
     if isinstance(value, str):
         value = [value]
     return [name.strip() for one in value for name in str(one).split(",")] if isinstance(value, list | tuple) else value
@@ -30,62 +30,64 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_by_commas)]
 
 
 class TrainingConfig(BaseModel):
-    """How a classifier is trained.
+    """Settings for training a classifier.
 
-    The paper (arXiv:2308.11007) gives backbone, dense layer, image size and crop; it does not give optimiser,
-    learning rate, batch size, epochs or augmentation, so those of preset "paper" are ours.
+    The paper (arXiv:2308.11007) states backbone, dense layer, image size and crop. It does not state optimiser,
+    learning rate, batch size, epochs or augmentation; those of preset "paper" are ours.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    classifier: Literal["network", "logistic"] = Field("network", description="from pixels, or from catalogue columns")
+    classifier: Literal["network", "logistic"] = Field("network", description="train on images or on columns")
     features: Names = Field((), description="catalogue columns of the logistic classifier, comma-separated")
-    folds: int = Field(1, ge=1, le=20, description="parts of the galaxies, each left out by one member")
-    seeds: int = Field(1, ge=1, le=20, description="networks of each fold, averaged: an ensemble")
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random")
+    folds: int = Field(1, ge=1, le=20, description="number of folds, each left out by one member")
+    seeds: int = Field(1, ge=1, le=20, description="networks per fold, averaged as an ensemble")
+    seed: int = Field(0, ge=0, lt=2**31, description="random seed")
 
-    backbone: str = Field("resnet50", description="any timm model, or hf_hub:... (Zoobot's encoders, say)")
-    pretrained: bool = Field(False, description="start from published weights where they can be had")
+    backbone: str = Field("resnet50", description="any timm model, or hf_hub:... (such as Zoobot's encoders)")
+    pretrained: bool = Field(False, description="start from published weights, if available")
     finetune: Literal["whole", "head", "layers"] = Field(
         "whole",
-        description="train everything alike, the head alone, or everything with lower rates in deeper layers",
+        description="train all layers, the head only, or all layers with lower learning rates in deeper layers",
     )
-    layer_decay: float = Field(0.75, gt=0, le=1, description='learning rate of a layer over the next, for "layers"')
+    layer_decay: float = Field(0.75, gt=0, le=1, description='ratio of learning rates between layers, for "layers"')
     hidden: int = Field(1024, ge=1, description="width of the dense layer before the classes")
-    dropout: float = Field(0.0, ge=0, lt=1, description="fraction of the dense layer's units switched off in training")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout fraction of the dense layer")
 
-    image_size: int = Field(207, ge=16, le=1024, description="pixels on a side")
-    crop: float = Field(_PAPER_CROP, gt=0, le=1, description="central fraction of the image's side to keep")
-    fits_hdu: int | str | None = Field(None, description="HDU of FITS images; the first with an image if not given")
-    fits_stretch: Literal["asinh", "linear", "sqrt", "log"] = Field("asinh", description="from FITS data to brightness")
+    image_size: int = Field(207, ge=16, le=1024, description="image width in pixels")
+    crop: float = Field(_PAPER_CROP, gt=0, le=1, description="central fraction of the image width to keep")
+    fits_hdu: int | str | None = Field(None, description="HDU of FITS images; default the first with an image")
+    fits_stretch: Literal["asinh", "linear", "sqrt", "log"] = Field("asinh", description="stretch of FITS images")
     fits_limits: tuple[float, float] | None = Field(
-        None, description="FITS data values of black and white; percentiles of each image if not given"
+        None, description="FITS values of black and white; default percentiles of each image"
     )
-    flip: bool = Field(True, description="mirror every other image in training")
+    flip: bool = Field(True, description="mirror half of the images in training")
     rotation: Literal["any", "quarter", "none"] = Field("quarter", description="rotate images in training")
-    shift: float = Field(0.0, ge=0, le=0.25, description="largest shift in training, in units of the side")
-    zoom: float = Field(0.0, ge=0, le=1, description="enlarge by up to 1 + zoom in training; changes what alpha means")
+    shift: float = Field(0.0, ge=0, le=0.25, description="maximum shift in training, in units of the image width")
+    zoom: float = Field(0.0, ge=0, le=1, description="enlarge by up to 1 + zoom in training; changes the resolution")
 
-    epochs: int = Field(60, ge=1, description="most epochs; stops earlier on its own")
+    epochs: int = Field(60, ge=1, description="maximum number of epochs; training may stop earlier")
     patience: int = Field(10, ge=1, description="epochs without a better held-out likelihood before stopping")
-    batch_size: int = Field(64, ge=2, description="galaxies a step, all devices together")
-    accumulate: int = Field(1, ge=1, description="parts a step's batch is cut into, to save memory")
+    batch_size: int = Field(64, ge=2, description="galaxies per step, over all devices")
+    accumulate: int = Field(1, ge=1, description="parts into which a batch is divided, to save memory")
     learning_rate: float = Field(3e-4, gt=0, description="peak learning rate")
-    weight_decay: float = Field(0.05, ge=0, description="of AdamW")
-    warm_up: float = Field(0.1, ge=0, lt=1, description="fraction of steps over which the learning rate rises")
-    clip: float | None = Field(None, gt=0, description="largest norm of a step's gradient")
+    weight_decay: float = Field(0.05, ge=0, description="weight decay of AdamW")
+    warm_up: float = Field(0.1, ge=0, lt=1, description="fraction of steps for warm-up of the learning rate")
+    clip: float | None = Field(None, gt=0, description="maximum norm of the gradient")
     calibrate: bool = Field(True, description="fit a temperature to held-out labels through T(alpha)")
 
-    precision: Literal["auto", "32-true", "bf16-mixed"] = Field("auto", description="bf16 where hardware multiplies it")
+    precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
+        "auto", description="auto: bf16 if supported by hardware"
+    )
     compile: bool = Field(False, description="torch.compile the network")
     device: Literal["auto", "cpu", "gpu", "mps"] = Field(
-        "auto", description="where to train; auto: a GPU if there is one"
+        "auto", description="where to train; auto is a GPU if available"
     )
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        "auto", description="accelerators, or processes on CPUs"
+        "auto", description="number of accelerators, or of processes on CPUs"
     )
     nodes: int = Field(1, ge=1, description="machines")
-    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field((), description="besides history.csv")
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field((), description="in addition to history.csv")
 
 
 PRESETS: dict[str, TrainingConfig] = {
@@ -98,43 +100,43 @@ PRESETS: dict[str, TrainingConfig] = {
         rotation="any",
         shift=0.06,
         epochs=30,
-        # Held-out losses jump while the learning rate is high: a smaller patience stops before it falls.
+        # Held-out losses fluctuate while the learning rate is high; a smaller patience would stop too early.
         patience=15,
         learning_rate=1e-3,
     ),
-    # DCV14 (section 2.3.1): Sérsic index, ellipticity, half-light radius where a catalogue has them.
+    # DCV14 (section 2.3.1): Sérsic index, ellipticity and half-light radius, if in the catalogue.
     "dcv14": TrainingConfig(classifier="logistic", folds=5),
 }
 
 
 class RunConfig(BaseModel):
-    """What `truemorph train` does: `run.toml`, with the settings of the classifier in its table `training`."""
+    """Settings of `truemorph train` (`run.toml`); those of the classifier are in its table `training`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     catalogue: str = Field(description="prepared catalogue (.parquet)")
     out: str = Field(description="run folder to write")
-    preset: str = Field("quick", description="where settings that are not given come from: quick, paper or dcv14")
-    transition: str | None = Field(None, description="fit from truemorph transition; fitted to the catalogue if absent")
+    preset: str = Field("quick", description="default settings: quick, paper or dcv14")
+    transition: str | None = Field(None, description="fit from truemorph transition; default: fitted to the catalogue")
     family: Literal["rayleigh", "weibull", "fisk"] | None = Field(None, description="family of a known T(alpha)")
-    theta: float | None = Field(None, description="its parameter, for rayleigh")
-    scale: float | None = Field(None, description="its first parameter, for weibull and fisk")
-    shape: float | None = Field(None, description="its second parameter, for weibull and fisk")
-    psf: Literal["sigma", "fwhm"] | None = Field(None, description="PSF width in whose units theta or scale is")
-    labels: str | None = Field(None, description="gold labels to learn from: a column, or a rule such as t_type>=-3")
+    theta: float | None = Field(None, description="parameter of rayleigh")
+    scale: float | None = Field(None, description="first parameter of weibull and fisk")
+    shape: float | None = Field(None, description="second parameter of weibull and fisk")
+    psf: Literal["sigma", "fwhm"] | None = Field(None, description="PSF width that defines alpha for theta or scale")
+    labels: str | None = Field(None, description="gold labels for training: a column, or a rule such as t_type>=-3")
     naive: bool = Field(False, description="treat the observed labels as correct")
     where: tuple[str, ...] = Field((), description="fit theta to rows with COLUMN=VALUE only")
     votes: Literal["labels", "soft", "counts"] = Field(
         "labels",
-        description="learn from labels, from vote fractions, or from vote counts (beta-binomial in each class)",
+        description="train on labels, vote fractions, or vote counts (beta-binomial in each class)",
     )
-    vote_count: int | str | None = Field(None, description="column with the number of votes, or one number, for votes")
-    intrinsic: tuple[str, ...] = Field((), description="columns by which CV18 of held-out galaxies is measured")
-    cache: str | None = Field(None, description="folder to keep decoded images in, for the next run")
+    vote_count: int | str | None = Field(None, description="number of votes: a column, or one number for all")
+    intrinsic: tuple[str, ...] = Field((), description="columns for CV18 of held-out galaxies")
+    cache: str | None = Field(None, description="folder for decoded images, used by the next run")
     training: TrainingConfig = TrainingConfig()
 
 
-# Each in place of the others, with its parameters.
+# Mutually exclusive settings, with their parameters.
 _HOW_LABELS_FLIP = (("transition",), ("family", "theta", "scale", "shape", "psf"), ("naive",), ("labels",))
 
 
@@ -156,7 +158,7 @@ def _of_preset(name: str) -> dict[str, Any]:
 def training_config(
     preset: str = "quick", file: str | os.PathLike[str] | None = None, **changes: Any
 ) -> TrainingConfig:
-    """Settle a configuration: preset, then a TOML file, then explicit changes (None leaves a value alone).
+    """Make a configuration: preset, then a TOML file, then explicit changes (None means no change).
 
     Raises
     ------
@@ -176,7 +178,7 @@ def training_config(
 
 
 def given_settings(settings: BaseModel | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the settings that were given, without the defaults of the others.
+    """Return the given settings, without defaults.
 
     Examples
     --------
@@ -189,23 +191,23 @@ def given_settings(settings: BaseModel | Mapping[str, Any] | None) -> dict[str, 
 
 
 def run_config(source: str | os.PathLike[str], file: str | os.PathLike[str] | None = None, **changes: Any) -> RunConfig:
-    """Settle what a run does: preset, then files, then explicit changes.
+    """Make the settings of a run: preset, then files, then explicit changes.
 
-    Another preset than the file's own replaces what the file has from that one, and leaves what the file changed.
+    Another preset than that of the file replaces its preset values, but not the values that the file changes.
 
     Parameters
     ----------
     source : path
-        A `run.toml`, or the catalogue to train on.
+        A `run.toml`, or the catalogue for training.
     file : path, optional
         TOML file of training settings.
     **changes
-        Keys of `RunConfig` or `TrainingConfig`; None leaves a value alone.
+        Keys of `RunConfig` or `TrainingConfig`; None means no change.
 
     Raises
     ------
     InputError
-        If something is unknown, out of range, or missing.
+        If a setting is unknown, out of range, or missing.
 
     Examples
     --------
@@ -219,14 +221,14 @@ def run_config(source: str | os.PathLike[str], file: str | os.PathLike[str] | No
         settings = read_toml(source)
         training = settings.pop("training", {})
         if not isinstance(training, dict):
-            raise InputError(f"{source}: training is a table, [training]; got {training!r}")
+            raise InputError(f"{source}: training must be a table, [training]; got {training!r}")
     if file is not None:
         training |= read_toml(file)
     given = {name: value for name, value in changes.items() if value is not None}
     if "preset" in given and "preset" in settings:
         before = TrainingConfig(**_of_preset(settings["preset"])).model_dump(mode="json")
         training = {name: value for name, value in training.items() if before.get(name) != value}
-    # Of those that exclude each other, what is asked for now counts.
+    # Of mutually exclusive settings, the explicit changes take precedence.
     chosen = [group for group in _HOW_LABELS_FLIP if any(given.get(name) for name in group)]
     if chosen:
         kept = () if "family" in given else chosen[0]  # another family has other parameters
@@ -242,15 +244,15 @@ def run_config(source: str | os.PathLike[str], file: str | os.PathLike[str] | No
             near = get_close_matches(name, known, 1)
             raise InputError(f"no setting {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
     if "catalogue" not in settings:
-        raise InputError(f"{source}: has no catalogue; name one")
+        raise InputError(f"{source}: no catalogue is given; set `catalogue`")
     if "out" not in settings:
-        raise InputError("name the run folder to write (`out`)")
+        raise InputError("no run folder is given; set `out`")
     preset = settings.get("preset", "quick")
     return _settle(RunConfig, {**settings, "training": _of_preset(preset) | training})
 
 
 def run_toml(run: RunConfig) -> str:
-    """The whole configuration as a `run.toml` that can be run again, each setting with what it is."""
+    """Return the configuration as a `run.toml` that can be run again, with a comment for each setting."""
     settings = run.model_dump(mode="json")
     training = settings.pop("training")
     lines = [*_toml(settings, RunConfig), "", "[training]", *_toml(training, TrainingConfig)]

@@ -1,6 +1,6 @@
-"""What can go wrong, said in one line that tells the reader what to do.
+"""Errors, with one-line messages that say what to do.
 
-The command line prints the message alone and exits with `exit_code`.
+The command line prints only the message and exits with `exit_code`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from importlib.util import find_spec
 
 
 class TruemorphError(Exception):
-    """A failure that is not the input's fault (exit status 1)."""
+    """A failure that is not caused by the input (exit status 1)."""
 
     exit_code = 1
 
 
 class InputError(TruemorphError, ValueError):
-    """A file, column, row or setting that can't be used as it is (exit status 2)."""
+    """A file, column, row or setting that can't be used (exit status 2)."""
 
     exit_code = 2
 
@@ -27,7 +27,7 @@ class CheckpointError(TruemorphError):
     """A model folder that can't be read or written (exit status 1)."""
 
 
-# What truemorph imports of each extra in pyproject.toml.
+# Packages that truemorph imports from each extra in pyproject.toml.
 _EXTRAS = {
     "networks": ("torch", "lightning", "timm", "captum", "torchmetrics", "huggingface_hub"),
     "archives": ("requests", "urllib3", "pyvo"),
@@ -43,7 +43,7 @@ def _not_installed(package: str, extra: str) -> InputError:
 
 
 def require_extra(extra: str) -> None:
-    """Check that an optional part of truemorph is installed, before any work is done.
+    """Check that the packages of an extra are installed.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def require_extra(extra: str) -> None:
     Raises
     ------
     InputError
-        Naming the first package that is missing, and the command that installs it.
+        If a package is missing; the message has the command that installs it.
     """
     for package in _EXTRAS[extra]:
         if find_spec(package) is None:
@@ -61,12 +61,12 @@ def require_extra(extra: str) -> None:
 
 @contextmanager
 def extras_named() -> Iterator[None]:
-    """Turn a failed import of an optional package into an error that names the extra it comes with.
+    """Convert a failed import of an optional package to an error that names its extra.
 
     Raises
     ------
     InputError
-        In place of the ModuleNotFoundError of such a package; other errors pass.
+        Instead of the ModuleNotFoundError of such a package; other errors are not changed.
     """
     try:
         yield
@@ -82,7 +82,7 @@ def extras_named() -> Iterator[None]:
 
 
 def reason(problem: BaseException) -> str:
-    """What went wrong, in one line; of a writer's own exception, what the system said (a full disk, say)."""
+    """Return a one-line reason; for errors of a writer, the system's message (such as a full disk)."""
     cause: BaseException | None = problem
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
@@ -93,7 +93,7 @@ def reason(problem: BaseException) -> str:
 
 
 def nearest(name: str, existing: Sequence[str], n: int = 3, what: str = "columns") -> str:
-    """Phrase the names closest to one, for an error message.
+    """List the most similar names, for an error message.
 
     Examples
     --------

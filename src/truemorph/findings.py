@@ -1,7 +1,7 @@
-"""Findings: what truemorph noticed about data or a result, why it matters, and what to do.
+"""Findings about data or a result: what was found, why it matters, and what to do.
 
 Every check, warning and note is a `Finding`, made where the number is computed. Python, the command line, reports and
-JSON show the same ones. docs/findings.md explains each code.
+JSON show the same findings. docs/findings.md explains each code.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ class Finding:
     code : str
         Stable name, such as "flat-fractions-assumed"; see docs/findings.md.
     severity : {"problem", "caution", "note"}
-        A problem makes the result unusable as it stands; a caution limits what may be concluded from it; a note is for
-        information.
+        A problem makes the result unusable; a caution limits its interpretation; a note is for information.
     message : str
-        What was found, with the numbers.
+        What was found, with numbers.
     action : str
-        What to do next; empty where nothing needs to be done. Python arguments stand in backticks; the command line
-        shows the option of the same name instead.
+        What to do next; empty if nothing. Python arguments are in backticks; the command line
+        shows the corresponding option instead.
 
     Examples
     --------
@@ -52,17 +51,17 @@ class Finding:
 
     @classmethod
     def from_dict(cls, given: dict[str, Any]) -> Finding:
-        """Rebuild a finding that was written as JSON."""
+        """Rebuild a finding from JSON."""
         return cls(*(given[name] for name in ("code", "severity", "message", "action")))
 
 
 def unique(*findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Return the findings of several results in their order, each once."""
+    """Return the findings of several results in order, without duplicates."""
     return tuple(dict.fromkeys(one for some in findings for one in some))
 
 
 class FindingWarning(UserWarning):
-    """A finding as a Python warning, from functions that return an array and so have no place for findings.
+    """A finding as a Python warning, from functions that return arrays and can't return findings.
 
     Attributes
     ----------
@@ -76,7 +75,7 @@ class FindingWarning(UserWarning):
 
 @contextmanager
 def collect_findings() -> Iterator[list[Finding]]:
-    """Collect the findings that functions called inside warn of, for a result that lists them.
+    """Collect findings issued as warnings inside the block, for a result that lists them.
 
     Examples
     --------

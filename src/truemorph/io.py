@@ -1,4 +1,4 @@
-"""Files written whole or not at all, locks, hashes, and small text files read back with one-line errors."""
+"""Atomic writing, locks, hashes, and reading of small text files with one-line errors."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from truemorph.errors import InputError
 
 @contextmanager
 def written_whole(path: str | os.PathLike[str], durable: bool = False) -> Iterator[Path]:
-    """Write a file that appears complete or not at all.
+    """Write a file atomically.
 
     Parameters
     ----------
     path : path
-        The file to write. Its folder is made where missing.
+        Output file. Its folder is created if missing.
     durable : bool
-        Whether it must be on the disk, not only with the operating system, when the block ends.
+        Whether to wait until the file is on the disk.
 
     Yields
     ------
@@ -59,7 +59,7 @@ def written_whole(path: str | os.PathLike[str], durable: bool = False) -> Iterat
 
 
 def lock(path: str | os.PathLike[str]) -> AcquireReturnProxy | None:
-    """Take a lock file without waiting; None where another process holds it. The lock ends with its `with` block.
+    """Acquire a lock file without waiting, for a `with` block; return None if another process holds it.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def lock(path: str | os.PathLike[str]) -> AcquireReturnProxy | None:
 
 
 def content_hash(content: Any) -> str:
-    """Return the SHA-256 of plain values, in hexadecimal; the order of keys does not matter.
+    """Return the SHA-256 of plain values, in hexadecimal, independent of the order of keys.
 
     Examples
     --------
@@ -93,7 +93,7 @@ def file_hash(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
 
 
 def shown_path(path: str | os.PathLike[str]) -> str:
-    r"""Return a path as text that any file can hold; bytes that are not UTF-8 are written as escapes.
+    r"""Return a path as UTF-8 text; invalid bytes are escaped.
 
     Examples
     --------
@@ -131,20 +131,20 @@ def _parsed(path: str | os.PathLike[str], parse: Callable[[str], Any], language:
     except OSError as problem:
         raise InputError(f"{path}: {problem.strerror or problem}") from problem
     except RecursionError as problem:
-        raise InputError(f"{path}: not usable: its values are nested too deeply") from problem
-    except ValueError as problem:  # also of text that is not UTF-8
+        raise InputError(f"{path}: its values are nested too deeply") from problem
+    except ValueError as problem:  # also for text that is not UTF-8
         raise InputError(f"{path}: not valid {language}: {problem}") from problem
 
 
 def write_json(path: Path, content: Any) -> Path:
-    """Write JSON that appears complete or not at all; NaN and infinity become null."""
+    """Write JSON atomically; NaN and infinity become null."""
     with written_whole(path) as partial:
         partial.write_text(json.dumps(plain(content), indent=2) + "\n", encoding="utf-8")
     return path
 
 
 def plain(value: Any) -> Any:
-    """Turn numpy numbers and arrays, tuples and NaN into what JSON holds."""
+    """Convert numpy numbers and arrays, tuples and NaN to JSON values."""
     if isinstance(value, dict):
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Values that stand for "missing" in published tables."""
+"""Values that mean "missing" in published tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SENTINELS = (-99.0, -99.9, -99.99, -999.0, -999.9, -999.99, -9999.0, -9999.9, -9
 def without(series: pl.Series, missing: Sequence[float | int | str]) -> pl.Series:
     """Replace values that mean missing by null.
 
-    A number also stands for its single-precision neighbour (-99.99), and for the same number written as text ("-99").
+    A number also matches its single-precision value (-99.99), and the same number as text ("-99").
 
     Examples
     --------
@@ -44,24 +44,24 @@ def cleaned(
     missing: Sequence[float | int | str] = (),
     sentinels: Sequence[float] = SENTINELS,
 ) -> tuple[pl.DataFrame, list[Finding]]:
-    """Replace -99, -999, -9999 and their like, and other values that mean missing, by null in some columns.
+    """Replace -99, -999, -9999 and similar values, and other codes for missing values, by null.
 
     Parameters
     ----------
     frame : polars.DataFrame
     columns : iterable of str
     source : str
-        What to call the table in findings.
+        Name of the table in findings.
     missing : sequence, optional
-        Values that are known to mean missing; they are not noted.
+        Values that are known to mean missing; they cause no finding.
     sentinels : sequence, optional
-        Values that most likely do.
+        Values that most likely mean missing.
 
     Returns
     -------
     frame : polars.DataFrame
     findings : list of Finding
-        One for each column with values such as -99.
+        One per column with values such as -99.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def cleaned(
     """
     findings = []
     for name in columns:
-        known = without(frame[name].alias(""), missing)  # polars takes some names for patterns
+        known = without(frame[name].alias(""), missing)  # polars interprets some names as patterns
         kept = without(known, sentinels)
         gone = kept.is_null() & known.is_not_null()
         if gone.any():

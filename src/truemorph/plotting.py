@@ -1,4 +1,4 @@
-"""What all figures share: colours, axes, and text drawn as it is. matplotlib loads when one is drawn."""
+"""Colours, axes, legends and literal text of all figures; matplotlib loads when one is drawn."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def axes_or_new(ax: Any, size: tuple[float, float] = (4.8, 3.6)) -> Any:
 
 
 def legend(ax: Any, **options: Any) -> None:
-    """Add a legend that hides no data where there is room, and stays readable where there is not."""
+    """Add a legend with a light background."""
     ax.legend(fontsize=9, framealpha=0.8, edgecolor="none", handlelength=1.6, **options)

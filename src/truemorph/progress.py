@@ -1,4 +1,4 @@
-"""How far something is, how fast, and how long it will take: a bar on a terminal, a line now and then in a log."""
+"""Show progress, speed and remaining time: a bar on a terminal, occasional lines in a log."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-# Seconds between lines of a log.
+# Seconds between lines in a log.
 _BETWEEN_LINES = 60.0
-# Whether nothing is to be told.
+# Whether to print nothing.
 QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)
 
 
 class Progress(Protocol):
-    """What is told how much was done; a context manager."""
+    """A progress display, used as a context manager."""
 
     def update(self, n: int, /) -> Any:
-        """That much more is done."""
+        """Advance by n."""
 
     def __enter__(self) -> Any: ...
 
@@ -27,7 +27,7 @@ class Progress(Protocol):
 
 
 class Silence:
-    """Tells nobody."""
+    """A progress display that shows nothing."""
 
     def update(self, n: int, /) -> None:
         """Do nothing."""
@@ -40,7 +40,7 @@ class Silence:
 
 
 class _Lines(Silence):
-    """A line now and then."""
+    """A progress display that prints occasional lines."""
 
     def __init__(self, total: int | None, what: str, unit: str, initial: int, between: float) -> None:
         self._total, self._what, self._unit, self._between = total, what, unit, between
@@ -48,7 +48,7 @@ class _Lines(Silence):
         self._began = self._told = time.perf_counter()
 
     def update(self, n: int, /) -> None:
-        """Count, and write a line if the last was long enough ago."""
+        """Count, and print a line if the last one is old enough."""
         self._done += n
         now = time.perf_counter()
         if now - self._told < self._between:
@@ -65,24 +65,24 @@ class _Lines(Silence):
 
 
 def tell(text: str) -> None:
-    """Print one line on standard error, unless nothing is to be told."""
+    """Print one line on standard error, unless quiet."""
     if not QUIET.get():
         print(text, file=sys.stderr, flush=True)
 
 
 def progress(total: int | None, what: str, unit: str, initial: int = 0, between: float = _BETWEEN_LINES) -> Progress:
-    """Progress on standard error.
+    """Show progress on standard error.
 
     Parameters
     ----------
     total : int, optional
-        None where it isn't known.
+        Total number; None if unknown.
     what, unit : str
-        What is done, and to what.
+        Task and unit, for display.
     initial : int
-        How much was done before.
+        Number done before.
     between : float
-        Seconds between lines, where standard error is no terminal.
+        Seconds between lines, if standard error is not a terminal.
 
     Returns
     -------

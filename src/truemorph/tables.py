@@ -1,6 +1,6 @@
 """Read and write astronomical tables: CSV, Parquet, FITS, ECSV and VOTable files, and tables in memory.
 
-Inside truemorph a table is a polars frame with units and descriptions; astropy reads and writes its formats.
+Inside truemorph, a table is a polars frame with units and descriptions; astropy reads and writes its formats.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ _VOTABLE_TYPES: dict[Any, str] = {
     pl.Float64: 'datatype="double"',
     pl.String: 'datatype="unicodeChar" arraysize="*"',
 }
-_SAMPLE = 10_000  # rows from which the type of a CSV column is guessed
+_SAMPLE = 10_000  # rows used to infer the types of CSV columns
 
 _UNIT, _DESCRIPTION = b"unit", b"description"
-_OURS = "truemorph"  # before each key of the metadata, so that those of other programs are left alone
+_OURS = "truemorph"  # prefix of metadata keys, to separate them from those of other programs
 _CONTINUED = "+"  # first character of a HISTORY card that continues the one above
 _CODED = "truemorph metadata, JSON in base64: "  # in files of version 0.1
 
@@ -71,13 +71,13 @@ class CatalogTable:
     ----------
     frame : polars.DataFrame
     units : dict
-        Column → unit as astropy writes it; only columns whose unit is known.
+        Column → unit in astropy's notation; only columns with a known unit.
     metadata : dict
-        truemorph's own, as JSON can hold it.
+        truemorph's metadata, as JSON values.
     path : Path, optional
-        The file it was read from.
+        File from which it was read.
     descriptions : dict
-        Column → description; only columns that have one.
+        Column → description; only columns with one.
     """
 
     frame: pl.DataFrame
@@ -93,7 +93,7 @@ def read_table(source: Any) -> CatalogTable:
     Parameters
     ----------
     source : path, or a table in memory
-        The extension of a file names its format: `.csv`, `.csv.gz`, `.tsv`, `.parquet`, `.fits`, `.fit`, `.fits.gz`,
+        The extension of a file gives its format: `.csv`, `.csv.gz`, `.tsv`, `.parquet`, `.fits`, `.fit`, `.fits.gz`,
         `.ecsv`, `.vot`, `.vot.gz`, `.votable` or `.xml`. In memory: a polars DataFrame or LazyFrame, a pandas
         DataFrame, a pyarrow Table, an astropy Table or QTable, a `CatalogTable`, or any object with
         `__arrow_c_stream__`. A named index of a pandas DataFrame becomes a column; another index is dropped.
@@ -101,15 +101,15 @@ def read_table(source: Any) -> CatalogTable:
     Returns
     -------
     CatalogTable
-        Missing values (null, masked, pandas' NaN, empty text) are null. Integers keep every digit, also 19-digit ids.
-        Categories become text; decimals become integers or floats. Units and descriptions are those of FITS, ECSV,
+        Missing values (null, masked, pandas' NaN, empty text) are null. Integers are exact, including 19-digit ids.
+        Categories become text; decimals become integers or floats. Units and descriptions are read from FITS, ECSV,
         VOTable and astropy columns, or b"unit" and b"description" in the metadata of an Arrow or Parquet field.
 
     Raises
     ------
     InputError
-        If the file is absent, cut off, damaged, without rows or of an unknown format, if the object is not a table, or
-        if a column cannot be represented (an array in each row of a FITS table, times, coordinates).
+        If the file is missing, truncated, damaged, without rows or of an unknown format, if the object is not a table,
+        or if a column cannot be represented (an array in each row of a FITS table, times, coordinates).
 
     Examples
     --------
@@ -134,26 +134,25 @@ def frame_hash(frame: pl.DataFrame) -> str:
 
 
 def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
-    """Write a table in the format that the extension names; the file appears complete or not at all.
+    """Write a table atomically, in the format given by the extension.
 
     Parameters
     ----------
     table : CatalogTable
     path : path
-        Extension as for `read_table`. Metadata, units and descriptions are kept in Parquet, ECSV, FITS and VOTable, not
-        in CSV; all as plain text. Metadata are JSON, one text a key: HISTORY cards of FITS, PARAMs of VOTable,
-        key-value metadata of Parquet; in ECSV they are a mapping, `truemorph`. Descriptions of FITS columns are in
-        TCOMM.
+        Extension as in `read_table`. Metadata, units and descriptions are kept in Parquet, ECSV, FITS and VOTable, but
+        not in CSV. Metadata are JSON texts, one per key: HISTORY cards in FITS, PARAMs in VOTable, key-value metadata
+        in Parquet; in ECSV they are a mapping, `truemorph`. Descriptions of FITS columns are in TCOMM.
 
     Returns
     -------
     Path
-        The file written.
+        Output file.
 
     Raises
     ------
     InputError
-        If the extension is unknown, or the format cannot hold the table.
+        If the extension is unknown, or the format does not support the table.
 
     Examples
     --------
@@ -183,12 +182,12 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
 
 
 def table_extension(path: Path) -> str:
-    """Return the extension that names the format of a table.
+    """Return the extension that determines a table's format.
 
     Raises
     ------
     InputError
-        If it names no format.
+        If the extension is unknown.
 
     Examples
     --------
@@ -210,17 +209,17 @@ def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> n
     frame : polars.DataFrame, N rows
     names : sequence of str, length P
     source : str
-        What to call the table in messages.
+        Name of the table in messages.
 
     Returns
     -------
     array of float64, shape (N, P)
-        NaN where a value is missing. Values of -99, -999, -9999 and their like are missing too, with a warning.
+        NaN if missing. Values such as -99, -999 and -9999 count as missing, with a warning.
 
     Raises
     ------
     InputError
-        If a column is absent (the nearest names are given) or does not hold numbers.
+        If a column is missing (similar names are given) or not numeric.
 
     Examples
     --------
@@ -241,10 +240,10 @@ def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> n
 
 
 def to_arrow(table: CatalogTable) -> pa.Table:
-    """Convert to Arrow: fields hold b"unit" and b"description", the schema holds the metadata.
+    """Convert to Arrow: fields have b"unit" and b"description", the schema has the metadata.
 
-    Other programs look for units and descriptions elsewhere in a Parquet file, so the schema holds them twice more: as
-    VOParquet (IVOA note of 2025-01-16), for TOPCAT; not for tables with lists, dates or structs; and for astropy.
+    Other programs read units and descriptions from other places in a Parquet file, so the schema has them twice more:
+    as VOParquet (IVOA note of 2025-01-16) for TOPCAT, except for tables with lists, dates or structs; and for astropy.
 
     Examples
     --------
@@ -263,7 +262,7 @@ def to_arrow(table: CatalogTable) -> pa.Table:
 
 
 def arrow_texts(schema: pa.Schema) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the units and the descriptions of an Arrow schema's fields, by column.
+    """Return units and descriptions of an Arrow schema, by column.
 
     Examples
     --------
@@ -278,7 +277,7 @@ def arrow_texts(schema: pa.Schema) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def kind_of(source: Any) -> str:
-    """Name the type of a table in memory, for messages.
+    """Return the type of a table in memory, for messages.
 
     Examples
     --------
@@ -302,13 +301,13 @@ def _from_file(path: Path) -> CatalogTable:
         if extension in _ASTROPY_FORMATS:
             return _read_astropy(content, _ASTROPY_FORMATS[extension], path)
         frame = _read_csv(content, "\t" if extension == ".tsv" else ",", path)
-        # In one piece: otherwise each writer copies all of it.
+        # In one chunk, because otherwise each writer copies it.
         return CatalogTable(_plain_frame(frame).rechunk(), path=path)
     except InputError:
         raise
     except EOFError as problem:
-        raise InputError(f"{path}: the file looks cut off; fetch or copy it again") from problem
-    except Exception as problem:  # the readers raise dozens of types for a broken file
+        raise InputError(f"{path}: the file seems truncated; fetch or copy it again") from problem
+    except Exception as problem:  # readers raise many types for broken files
         raise InputError(f"{path}: can't be read as {extension[1:]}: {_first_line(problem)}") from problem
 
 
@@ -342,7 +341,7 @@ def _first_line(problem: BaseException) -> str:
 
 
 def _plain_frame(frame: pl.DataFrame) -> pl.DataFrame:
-    """Convert categories to text and decimals to floats; integers of other widths to 64 bits where they fit."""
+    """Convert categories to text, decimals to floats, and integers to 64 bits if they fit."""
     changed = []
     for name, kind in frame.schema.items():
         if kind in (pl.Categorical, pl.Enum):
@@ -363,29 +362,29 @@ def _narrow(series: pl.Series) -> pl.Series:
 
 
 def _texts(metadata: Mapping[str, Any], *, ascii_only: bool = False) -> dict[str, str]:
-    """Metadata as text: JSON, one for each key."""
+    """Return metadata as JSON texts, one per key."""
     texts = {}
     for key, value in metadata.items():
         text = json.dumps(value, ensure_ascii=ascii_only)
-        # What XML or UTF-8 cannot hold is escaped.
+        # Characters that XML or UTF-8 do not allow are escaped.
         texts[f"{_OURS}.{key}"] = text if text.isprintable() else json.dumps(value)
     return texts
 
 
 def _metadata(held: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Metadata from what a file holds beside its columns: texts, a mapping (ECSV), or one text of version 0.1."""
+    """Parse metadata of a file: texts, a mapping (ECSV), or one text of version 0.1."""
     try:
         whole = held.get(_OURS, {})
         if isinstance(whole, str | bytes):  # version 0.1, Parquet
             whole = json.loads(whole)
         for key in ("TRUEMRPH", "description"):  # version 0.1, FITS and ECSV, VOTable
-            text = " ".join(str(held.get(key, "")).split())  # VOTable files wrap it
+            text = " ".join(str(held.get(key, "")).split())  # VOTable files wrap lines
             if text.startswith(_CODED):
                 whole = json.loads(base64.b64decode(text.removeprefix(_CODED)))
         found = {key: json.loads(text) for key, text in held.items() if key.startswith(f"{_OURS}.")}
         return {**whole, **{key.removeprefix(f"{_OURS}."): value for key, value in found.items()}}
     except (ValueError, TypeError, RecursionError) as problem:
-        raise InputError(f"{source}: its truemorph metadata is damaged; make the table again") from problem
+        raise InputError(f"{source}: its truemorph metadata are damaged; make the table again") from problem
 
 
 def _from_arrow(table: pa.Table, source: str, path: Path | None = None) -> CatalogTable:
@@ -393,7 +392,7 @@ def _from_arrow(table: pa.Table, source: str, path: Path | None = None) -> Catal
     metadata = _metadata(held, source)
     units, descriptions = arrow_texts(table.schema)
     try:
-        # Metadata of other writers, such as pandas' own JSON, is not needed.
+        # Metadata of other programs, such as pandas, are not needed.
         frame = pl.DataFrame(pl.from_arrow(table.replace_schema_metadata()))
     except (PolarsError, PanicException) as problem:
         raise InputError(f"{source}: can't be used as a table: {_first_line(problem)}") from problem
@@ -402,18 +401,18 @@ def _from_arrow(table: pa.Table, source: str, path: Path | None = None) -> Catal
 
 def _read_csv(content: Path | bytes, separator: str, path: Path) -> pl.DataFrame:
     with io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb") as file:
-        comments = 0  # only above the header: further down a # may begin an id
+        comments = 0  # only above the header, because # may be part of an id below
         while (header := file.readline()).startswith(b"#"):
             comments += 1
         if _looks_cut_off(file, file.tell() - len(header), separator):
             raise InputError(
-                f"{path}: the file looks cut off: its last row has fewer fields than its header and no end of line; "
+                f"{path}: the file seems truncated: its last row has fewer fields than its header and no end of line; "
                 "fetch or copy it again"
             )
     names = next(csv.reader([header.decode("utf-8-sig", "replace")], delimiter=separator), [])
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise InputError(f"{path}: two columns are called {twice[0]!r}; rename one")
+        raise InputError(f"{path}: two columns are named {twice[0]!r}; rename one")
     options: dict[str, Any] = {"separator": separator, "null_values": _MISSING, "skip_lines": comments}
     try:
         frame = pl.read_csv(content, infer_schema_length=_SAMPLE, **options)
@@ -422,15 +421,15 @@ def _read_csv(content: Path | bytes, separator: str, path: Path) -> pl.DataFrame
         unknown = [series.name for series in head if series.null_count() == head.height]
         if unknown and frame.height > _SAMPLE:
             frame = frame.with_columns(pl.read_csv(content, infer_schema_length=None, columns=unknown, **options))
-    except PolarsError:  # values of another type below the sample
+    except PolarsError:  # values of another type after the sample
         frame = pl.read_csv(content, infer_schema_length=None, **options)
-    # "00012" is a name, not a number. The text of all integers would take much memory, so it is streamed.
+    # "00012" is text, not a number. Integers are compared as text by streaming, to save memory.
     text = pl.scan_csv(content, infer_schema=False, **options).select(
         name for name, kind in frame.schema.items() if kind.is_integer()
     )
     padded = text.select(pl.all().str.contains(r"^[+-]?0\d").any()).collect(engine="streaming")
     frame = frame.with_columns(text.select(one.name for one in padded if one.any()).collect())
-    # Blank lines at the end are dropped; further up they are rows, or row numbers in messages would be wrong.
+    # Blank lines at the end are dropped; others are kept as rows, for correct row numbers in messages.
     rows = frame.height
     while rows and all(value is None for value in frame.row(rows - 1)):
         rows -= 1
@@ -438,7 +437,7 @@ def _read_csv(content: Path | bytes, separator: str, path: Path) -> pl.DataFrame
 
 
 def _looks_cut_off(file: BinaryIO, header: int, separator: str) -> bool:
-    """Whether the last row has fewer fields than the header (which starts at that byte), and no end of line."""
+    """Whether the last row has fewer fields than the header (which starts at byte `header`) and no end of line."""
     if file.seek(0, os.SEEK_END) == header:
         return False
     file.seek(-1, os.SEEK_END)
@@ -452,7 +451,7 @@ def _looks_cut_off(file: BinaryIO, header: int, separator: str) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Archives' files break the rules of their formats in harmless ways; unknown units are kept as text."""
+    """Ignore warnings about harmless violations of formats in archives' files; unknown units are kept as text."""
     from astropy.utils.exceptions import AstropyWarning
 
     with warnings.catch_warnings():
@@ -469,7 +468,7 @@ def _read_astropy(content: Path | bytes, format_name: str, path: Path) -> Catalo
         if format_name == "votable":
             given = votable.parse(given, verify="ignore")
         table = Table.read(given, format=format_name)
-    if format_name == "votable":  # astropy's tables have no place for PARAMs
+    if format_name == "votable":  # astropy's tables do not have PARAMs
         table.meta |= {one.name: one.value for one in given.get_first_table().params}
     elif format_name == "fits":
         table.meta |= _from_history(table.meta.get("HISTORY", ()))
@@ -484,22 +483,22 @@ def _from_astropy(table: Any, source: str, path: Path | None = None) -> CatalogT
             columns[name] = _arrow_array(column)
         except (pa.ArrowException, TypeError, ValueError) as problem:
             raise InputError(
-                f"{source}: column {name} ({type(column).__name__}) does not hold one number or text in each row; "
-                f"split it or leave it out ({_first_line(problem)})"
+                f"{source}: column {name} ({type(column).__name__}) does not have one number or text per row; "
+                f"split or remove it ({_first_line(problem)})"
             ) from problem
         if column.unit is not None and str(column.unit):
             units[name] = str(column.unit)
         description = column.info.description or table.meta.get(f"TCOMM{number}")  # FITS
         if description:
-            descriptions[name] = " ".join(str(description).split())  # VOTable files wrap it
+            descriptions[name] = " ".join(str(description).split())  # VOTable files wrap lines
     frame = pl.DataFrame(pl.from_arrow(pa.table(columns)))
-    # In FITS and VOTable only empty text can stand for missing text.
+    # In FITS and VOTable, missing text is empty text.
     frame = frame.with_columns(pl.col(pl.String).replace({"": None}))
     return CatalogTable(_plain_frame(frame), units, _metadata(table.meta, source), path, descriptions)
 
 
 def _arrow_array(column: Any) -> pa.Array:
-    """Values of an astropy column or quantity, null where masked."""
+    """Convert an astropy column or quantity to Arrow; masked values become null."""
     values = np.asarray(getattr(column, "unmasked", column))
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8", "replace")
@@ -523,7 +522,7 @@ def to_astropy(table: CatalogTable) -> Any:
 
 
 def _astropy_table(table: CatalogTable) -> Any:
-    """Return an astropy Table, in which integers with a unit stay integers."""
+    """Return an astropy Table, in which integers with a unit remain integers."""
     from astropy.table import Column, MaskedColumn, Table
 
     out = Table(meta=json.loads(json.dumps(table.metadata)))
@@ -536,7 +535,7 @@ def _astropy_table(table: CatalogTable) -> Any:
         elif series.dtype.is_numeric():
             data = series.fill_null(0).to_numpy()
         else:
-            raise InputError(f"column {name} ({series.dtype}) has no place in such a table; cast or drop it")
+            raise InputError(f"column {name} ({series.dtype}) is not supported in such a table; cast or drop it")
         known = {"unit": table.units.get(name), "description": table.descriptions.get(name)}
         out[name] = MaskedColumn(data, mask=missing, **known) if missing.any() else Column(data, **known)
     return out
@@ -549,10 +548,10 @@ def _write_fits(table: CatalogTable, path: Path) -> None:
         if hasattr(out[name], "mask") and out[name].dtype.kind in "bi":
             kind = np.int16 if out[name].dtype == bool else out[name].dtype  # FITS booleans have no missing value
             out[name] = out[name].astype(kind)
-            out[name].fill_value = np.iinfo(kind).min  # astropy's 999999 may be a value
+            out[name].fill_value = np.iinfo(kind).min  # astropy's default 999999 may be a value
         if out[name].description:
             out[name].description = out[name].description.encode("ascii", "replace").decode()
-            out.meta[f"TCOMM{number}"] = out[name].description  # for other programs than astropy
+            out.meta[f"TCOMM{number}"] = out[name].description  # for programs other than astropy
     out.write(path, format="fits", overwrite=True)
 
 
@@ -570,7 +569,7 @@ def _write_votable(table: CatalogTable, path: Path) -> None:
     out.meta = {"description": str(table.metadata["about"])} if table.metadata.get("about") else {}
     file = from_table(out)
     file.get_first_table().params.extend(
-        # astropy escapes the three characters of XML twice, so they are escaped as JSON does it.
+        # astropy escapes XML characters twice, so they are escaped as in JSON.
         Param(file, name=key, datatype="unicodeChar", arraysize="*", value=re.sub("[<>&]", _json_escape, text))
         for key, text in _texts(table.metadata).items()
     )
@@ -578,7 +577,7 @@ def _write_votable(table: CatalogTable, path: Path) -> None:
 
 
 def _for_astropy(table: CatalogTable) -> dict[str, str]:
-    """Units and descriptions where astropy looks for them in a Parquet file; JSON is YAML too."""
+    """Return units and descriptions for astropy's Parquet reader; JSON is also YAML."""
     columns = []
     for name in table.frame.columns:
         held = {"unit": table.units.get(name), "description": table.descriptions.get(name)}
@@ -591,7 +590,7 @@ def _json_escape(found: re.Match[str]) -> str:
 
 
 def _voparquet(table: CatalogTable) -> dict[str, str]:
-    """Key-value metadata of VOParquet: a VOTable without data; none for columns that it cannot describe."""
+    """Return VOParquet metadata (a VOTable without data); none if columns are not supported."""
     lines = []
     for name, kind in table.frame.schema.items():
         if kind not in _VOTABLE_TYPES:
@@ -615,7 +614,7 @@ _WRITERS = {"fits": _write_fits, "ascii.ecsv": _write_ecsv, "votable": _write_vo
 
 
 def _history(metadata: Mapping[str, Any]) -> list[str]:
-    """Metadata as HISTORY cards of FITS: 72 characters of ASCII at most, no blank at the end."""
+    """Return metadata as HISTORY cards of FITS: at most 72 ASCII characters, no blank at the end."""
     cards = []
     for key, text in _texts(metadata, ascii_only=True).items():
         first, *others = re.findall(r".{0,70}\S", f"{key} = " + text.replace("  ", r"\u0020 "))

@@ -1,4 +1,4 @@
-"""Worker processes that end when the process that started them does, however it ended."""
+"""Worker processes that end with the process that started them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 
 def _begin() -> None:
-    """Compute in one thread, there is a worker a core; and watch the parent, which can't say stop when it is killed."""
+    """Use one thread, as there is one worker per core; and stop if the parent is killed."""
     threadpool_limits(1)
     parent = parent_process()
     if parent is None:
@@ -25,5 +25,5 @@ def _begin() -> None:
 
 
 def worker_pool(jobs: int) -> ProcessPoolExecutor:
-    """Fresh processes, none forked from one that has threads."""
+    """Start new processes; none is forked from one with threads."""
     return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin)

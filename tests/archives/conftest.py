@@ -1,4 +1,4 @@
-"""A server whose answers can be scripted, simulated archives behind it, and a client that doesn't wait."""
+"""A server with scripted responses, simulated archives, and a client that does not wait."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from truemorph.archives import http
 
 @pytest.fixture(autouse=True)
 def _hurried(monkeypatch):
-    """No back-off, no rate limit; proxies and addresses of this machine don't matter."""
+    """No back-off and no rate limit; ignore proxies and addresses of this machine."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -25,7 +25,7 @@ def server():
 
 @pytest.fixture
 def sky():
-    """A simulated archive, served."""
+    """A simulated archive on a local server."""
     with Observatory(small_archive()) as running:
         yield running
     assert running.problems == []

@@ -1,11 +1,11 @@
-"""A local HTTP server whose next answers can be scripted to go wrong, and the simulated archives behind it.
+"""A local HTTP server whose next responses can be scripted to fail, with simulated archives.
 
 with Server() as server:
     server.put("/table.csv", b"a,b\\n1,2\\n")
-    server.script("/table.csv", Answer(status=503), Answer(cut=3))  # the first two requests; the third is answered well
+    server.script("/table.csv", Answer(status=503), Answer(cut=3))  # the first two requests; the third succeeds
 
-`Observatory` runs the SQL and ADQL that it is sent, on SQLite, and answers as SkyServer, VizieR's TAP, CDS's MOCServer
-and hips2fits do: `real` columns with three decimals, errors as text with status 200, black images outside the coverage.
+`Observatory` runs SQL and ADQL on SQLite, and responds like SkyServer, VizieR's TAP, CDS's MOCServer and hips2fits:
+`real` columns with three decimals, errors as text with status 200, black images outside of the coverage.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is answered, and what goes wrong with it."""
+    """A response and its faults."""
 
-    body: bytes | None = None  # None: the usual one
+    body: bytes | None = None  # None: the usual body
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    ranges: bool = True  # answers Range, and has an ETag
+    ranges: bool = True  # supports Range, and has an ETag
     length: bool = True  # Content-Length; otherwise the end of the connection is the end of the body
-    cut: int | None = None  # bytes after which the connection is cut
+    cut: int | None = None  # bytes after which the connection is closed
     wait: float = 0.0  # seconds of silence
 
 
@@ -94,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
         form = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         params = parse_qs(parts.query) | parse_qs(form)
         request = Request(parts.path, {name: values[-1] for name, values in params.items()}, dict(self.headers))
-        with contextlib.suppress(ConnectionError):  # the client went away
+        with contextlib.suppress(ConnectionError):  # the client disconnected
             self.server.owner.answer(self, request)
 
     do_POST = do_GET
@@ -111,7 +111,7 @@ class _Listener(ThreadingHTTPServer):
 
 
 class Server:
-    """Files, functions and faults by path."""
+    """Files, functions and scripted faults by path."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -141,7 +141,7 @@ class Server:
         return self.url(path)
 
     def script(self, path: str, *answers: Answer) -> None:
-        """Set what the next requests for a path get; an answer without a body gets the usual one."""
+        """Set the next responses for a path; one without a body gets the usual body."""
         self._scripts.setdefault(path, []).extend(answers)
 
     def asked(self, path: str) -> list[Request]:
@@ -181,21 +181,21 @@ class Server:
 
 @cache
 def small_archive() -> Path:
-    """120 galaxies, drawn once a session; read only."""
+    """120 galaxies, simulated once per session; read only."""
     folder = Path(tempfile.mkdtemp(prefix="truemorph-archive-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return write_archive(folder, 120, seed=3, size=48, hst=0.2)
 
 
 class Observatory(Server):
-    """A simulated archive, served.
+    """A simulated archive on a local server.
 
     Attributes
     ----------
     most_ids, most_rows : int or None
-        SkyServer times out where more ids are asked for at once; TAP answers OVERFLOW after so many rows.
+        SkyServer times out for more ids per query; TAP returns OVERFLOW after this many rows.
     renamed : dict
-        Columns of VizieR's tables by other names.
+        Other names of columns in VizieR's tables.
     """
 
     def __init__(self, archive: Path) -> None:
@@ -213,13 +213,13 @@ class Observatory(Server):
 
     @property
     def addresses(self) -> dict[str, str]:
-        """What replaces the packaged addresses."""
+        """Replacements of the packaged addresses."""
         services = {"sdss.sql": SQL, "simard.tap": TAP, "hst.moc": MOC, "hst.hips2fits": CUTOUTS}
         files = {name: f"/files/{file}" for name, file in _FILES.items()}
         return {name: self.url(path) for name, path in (files | services).items()}
 
     def write_addresses(self, path: Path) -> Path:
-        """The same as a file for --addresses."""
+        """Write them to a file for --addresses."""
         path.write_text("".join(f'"{name}" = "{url}"\n' for name, url in self.addresses.items()))
         return path
 
@@ -235,7 +235,7 @@ class Observatory(Server):
         for path in (self.archive / "vizier").iterdir():
             name = f"J/ApJS/196/11/{path.stem}"
             tables[name] = pl.read_parquet(path)
-            # VizieR keeps names that need quotes with their quotes.
+            # VizieR stores names that need quotes with their quotes.
             rows = [(f'"{name}"', column) for column in tables[name].columns]
             self._database.executemany("INSERT INTO TAP_SCHEMA.columns VALUES (?, ?)", rows)
         for name, table in tables.items():
@@ -247,7 +247,7 @@ class Observatory(Server):
         run("CREATE VIEW SpecObj AS SELECT * FROM SpecObjAll WHERE sciencePrimary = 1")
 
     def sql(self, request: Request) -> Answer:
-        """x_sql.asp?cmd=...&format=csv, as SkyServer's functions.inc answers."""
+        """Respond to x_sql.asp?cmd=...&format=csv like SkyServer's functions.inc."""
         query = request.params["cmd"]
         if self.most_ids is not None and query.count(",", query.index("IN (")) >= self.most_ids:
             return refusal("[Microsoft][ODBC SQL Server Driver]Timeout expired")
@@ -263,7 +263,7 @@ class Observatory(Server):
         return text(out.getvalue())
 
     def tap(self, request: Request) -> Answer:
-        """TAP's /sync: a VOTable of what the ADQL gives."""
+        """Respond to TAP's /sync with a VOTable of the ADQL result."""
         back = {new: old for old, new in self.renamed.items()}
         query = re.sub(r'"([^"]*)"', lambda match: f'"{back.get(match[1], match[1])}"', request.params["QUERY"])
         names, rows = self.rows(query)
@@ -273,7 +273,7 @@ class Observatory(Server):
         return votable(names, rows[:limit], "OVERFLOW" if len(rows) > limit else "OK")
 
     def _pointing(self, ra: str, dec: str) -> dict | None:
-        """The pointing nearest to a position that holds it."""
+        """Return the nearest pointing that contains a position."""
         pointings = pl.read_parquet(self.archive / "hubble" / "coverage.parquet")
         across = (pl.col("ra") - float(ra)) * math.cos(math.radians(float(dec)))
         distance = (across**2 + (pl.col("dec") - float(dec)) ** 2).sqrt() * 3600
@@ -281,7 +281,7 @@ class Observatory(Server):
         return near.sort("distance").row(0, named=True) if near.height else None
 
     def coverage(self, request: Request) -> Answer:
-        """MOCServer: ids of the mosaics whose coverage overlaps a circle."""
+        """Respond like MOCServer: ids of the mosaics whose coverage overlaps a circle."""
         assert {"get": "id", "ID": "CDS/P/HST*", "fmt": "json"}.items() <= request.params.items()
         assert request.params["intersect"] == "overlaps"
         assert 0 < float(request.params["SR"]) <= 0.5  # degrees
@@ -289,7 +289,7 @@ class Observatory(Server):
         return text(json.dumps(found["hips"].split(",") if found else []))
 
     def cutout(self, request: Request) -> Answer:
-        """hips2fits: a cut-out, black where nothing was seen."""
+        """Respond like hips2fits: a cutout, black outside of the images."""
         params = request.params
         assert (params["projection"], params["coordsys"], params["format"]) == ("TAN", "icrs", "jpg")
         assert params["width"] == params["height"]
@@ -307,13 +307,13 @@ class Observatory(Server):
 
 
 def _selected(query: str) -> list[str]:
-    """Items between SELECT and FROM; commas in brackets don't separate."""
+    """Return items between SELECT and FROM; commas in brackets do not separate."""
     listed = query[query.index("SELECT") + 6 : query.index(" FROM ")]
     return [item.strip() for item in re.findall(r"(?:[^,(]|\((?:[^()]|\([^)]*\))*\))+", listed)]
 
 
 def _number(value: Any, decimals: int) -> str:
-    """As SkyServer's stringOf writes: decimals by type, a missing number as 0."""
+    """Format numbers like SkyServer's stringOf: decimals by type, missing numbers as 0."""
     if not isinstance(value, float) or value == 0:
         return str(value or 0)
     exponent = math.floor(math.log10(abs(value)))
@@ -345,5 +345,5 @@ def votable(names: list[str], rows: list[tuple], status: str, said: str = "") ->
 
 
 def asked_ids(requests: list[Request]) -> list[list[int]]:
-    """Ids of each SQL query."""
+    """Return the ids of each SQL query."""
     return [[int(one) for one in re.search(r"IN \(([^)]*)\)", sent.params["cmd"])[1].split(",")] for sent in requests]

@@ -1,8 +1,8 @@
-"""A simulated sky as the archives publish it: the files and tables that `truemorph fetch` asks for, and the truth.
+"""A simulated sky in the format of the archives: files and tables for `truemorph fetch`, and the truth.
 
-Column names, formats and file names are those of the real archives, and so are their faults: galaxies that one archive
-has and another has not, galaxies without redshift, values that were never measured, the same galaxy in several fields,
-images without a table row and rows without an image, objects of Stripe 82's coadd with ids that DR7 doesn't know.
+Column names, formats and file names are those of the real archives, and so are their faults: galaxies that are in only
+some archives, galaxies without redshift, values that were not measured, the same galaxy in several fields, images
+without a table row and rows without an image, objects of the Stripe 82 coadd with ids that are not in DR7.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from truemorph.simulate.annotate import vote_fractions
 from truemorph.simulate.pictures import FIELD_R90, GZ2_SIZE, render
 from truemorph.simulate.population import ELLIPTICAL, at_resolution, simulate_galaxies
 
-UNMEASURED, MISSING = -9999.0, -99.99  # in SDSS, in Simard et al.
-_SHARP = 0.85  # arcsec: seeing of fields that hold a star but not the galaxy beside it
+UNMEASURED, MISSING = -9999.0, -99.99  # in SDSS and in Simard et al.
+_SHARP = 0.85  # arcsec; seeing of fields that have a star but not the galaxy next to it
 _ANSWERS = ("a01_smooth", "a02_features_or_disk", "a03_star_or_artifact")
-_COSMOLOGY = FlatLambdaCDM(H0=70, Om0=0.3)  # of Simard et al., section 2
+_COSMOLOGY = FlatLambdaCDM(H0=70, Om0=0.3)  # from Simard et al., section 2
 _WHEN = (2019, 12, 6, 0, 0, 0)
 
 
 def write_archive(folder: Path, n: int, seed: int, *, size: int = GZ2_SIZE, hst: float = 0.2) -> Path:
-    """Write the archives of `n` galaxies; images have `size` pixels on a side, a share `hst` was seen by HST.
+    """Write the archives of `n` galaxies; images are `size` pixels wide; HST observed a fraction `hst`.
 
-    `files` is downloaded whole, `skyserver` and `vizier` hold tables to be queried, `hubble` images and their coverage;
-    `truth.parquet`, never served, has a row a galaxy. Labels flip with α by eq. 5, θ = 11.25.
+    `files` is downloaded, `skyserver` and `vizier` have tables for queries, `hubble` images and their coverage;
+    `truth.parquet` is not on the server and has a row per galaxy. Labels are biased with α by eq. 5, θ = 11.25.
     """
     rng = np.random.default_rng([seed, 11])
     for name in ("files", "skyserver", "vizier", "hubble"):
@@ -59,22 +59,22 @@ def write_archive(folder: Path, n: int, seed: int, *, size: int = GZ2_SIZE, hst:
 
 
 def _some(rng: np.random.Generator, n: int, share: float) -> np.ndarray:
-    """Choose that share of n, at least one, shape (n,)."""
+    """Choose a fraction of n, at least one, shape (n,)."""
     return np.isin(np.arange(n), rng.permutation(n)[: max(1, round(share * n))])
 
 
 def _object_id(run: pl.Expr, obj: pl.Expr | int) -> pl.Expr:
-    """DR7's objID of camcol 1, field 20: sky version, rerun 40, run, camcol, field, object; with obj 0 the fieldID."""
-    # Layout: the SDSS documentation of fObjidFromSDSS.
+    """DR7 objID for camcol 1, field 20, rerun 40; with obj 0 it is the fieldID."""
+    # Layout from the SDSS documentation of fObjidFromSDSS.
     return (1 << 59) + (40 << 48) + run.cast(pl.Int64) * (1 << 32) + (1 << 29) + (20 << 16) + obj
 
 
 def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
-    """PhotoObjAll, SpecObjAll, Field and Neighbors; returns the galaxies with objid, ra, dec, psf_best and n_fields.
+    """Write PhotoObjAll, SpecObjAll, Field and Neighbors; return galaxies with objid, ra, dec, psf_best and n_fields.
 
-    An object has a row for each field that it lies in, measured with that field's seeing: one is primary (mode 1), the
-    others are secondary (mode 2). Run 1000 + k is the field of the galaxies, 3000 + k and 5000 + k lie over some of
-    them, and 7000 + k holds a star beside a galaxy: near but primary, or secondary but too far off.
+    An object has a row for each field that contains it, measured with that field's seeing: one is primary (mode 1), the
+    others are secondary (mode 2). Run 1000 + k is the field of the galaxies, 3000 + k and 5000 + k overlap some of
+    them, and 7000 + k has a star near a galaxy: close but primary, or secondary but too far.
     """
     n, fields = population.height, population["field"].max() + 1
     centre = np.column_stack([rng.uniform(120, 240, fields), np.rad2deg(np.arcsin(rng.uniform(0, 0.86, fields)))])
@@ -137,7 +137,7 @@ def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> p
         neighborMode="mode",
         distance=(pl.col("dec") - pl.col("dec_right")).abs() * 60,  # arcmin
     ).write_parquet(folder / "Neighbors.parquet")
-    # One good spectrum of each galaxy that has any, and a worse one of a few.
+    # One good spectrum per galaxy with a redshift, and a second worse one for a few.
     good = population.filter("with_redshift").select(bestObjID="objid", z="redshift", zConf=0.97, sciencePrimary=1)
     worse = good[:5].with_columns(z=pl.col("z") + 0.01, zConf=pl.lit(0.4), sciencePrimary=pl.lit(0, dtype=pl.Int32))
     pl.concat([good, worse]).write_parquet(folder / "SpecObjAll.parquet")
@@ -145,9 +145,9 @@ def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> p
 
 
 def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> None:
-    """Tables 1 to 3 of Simard et al. (2011), columns named as VizieR names them, with galaxies that GZ2 didn't show.
+    """Write tables 1 to 3 of Simard et al. (2011) with VizieR's column names, and with galaxies that are not in GZ2.
 
-    Lengths are an angle times Scale. Without redshift Scale is -99.99, and the circular radii come out negative.
+    Lengths are an angle times Scale. Without redshift, Scale is -99.99 and circular radii are negative.
     """
     others = simulate_galaxies(max(1, round(0.3 * population.height)), int(rng.integers(2**31)))
     others = others.with_columns(
@@ -175,7 +175,7 @@ def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) ->
         return {name: np.round(np.where(missing, MISSING, values), 2) for name, values in columns.items()}
 
     bulge, index = table["bulge_fraction"].to_numpy(), table["sersic_index"].to_numpy()
-    # What one Sérsic profile makes of a bulge and an exponential disk: nearer the disk's index.
+    # A single Sérsic fit to bulge and exponential disk: closer to the index of the disk.
     single = np.where(table["type"] == ELLIPTICAL, index, 1 + (index - 1) * bulge**1.3)
     single = np.clip(single * np.exp(0.12 * rng.normal(size=n)), 0.5, 8)
     some = np.full(n, 0.02)
@@ -194,7 +194,7 @@ def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) ->
 
 
 def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, seed: int) -> np.ndarray:
-    """Galaxy Zoo 2's vote tables, first question only; returns ỹ as T(α) drew it, before votes were counted."""
+    """Write Galaxy Zoo 2's vote tables, first question only; return ỹ as drawn from T(α)."""
     n, alpha = population.height, population["alpha"].to_numpy()
     smooth, disk = vote_fractions(population["truth"].to_numpy(), alpha, RayleighTransition(11.25), seed)
     artefact = np.where(rng.random(n) < 0.015, rng.uniform(0.5, 0.9, n), rng.beta(0.6, 30, n))
@@ -207,7 +207,7 @@ def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, see
     slope = np.polyfit(np.log(alpha), odds, 1)[0]
 
     def table(share: float) -> pl.DataFrame:
-        """Votes, debiased by taking a share of their drift with resolution away."""
+        """Votes, debiased by removing a fraction of their drift with resolution."""
         moved = expit(odds + share * slope * (np.log(alpha.max()) - np.log(alpha)))
         rest = 1 - weighted[:, 2]
         debiased = np.column_stack([(1 - moved) * rest, moved * rest, weighted[:, 2]])
@@ -232,9 +232,9 @@ def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, see
 
 
 def _images(folder: Path, population: pl.DataFrame, rng: np.random.Generator, size: int, seed: int) -> None:
-    """The mapping of images to galaxies, and the zip with those of the original sample.
+    """Write the mapping of images to galaxies, and the zip of the original sample.
 
-    Some galaxies are in two samples: in that of Stripe 82's coadd by an id of its own.
+    Some galaxies are in two samples; in the Stripe 82 coadd they have another id.
     """
     n = population.height
     again = population["objid"].filter(pl.Series(_some(rng, n, 0.04)))
@@ -255,7 +255,7 @@ def _images(folder: Path, population: pl.DataFrame, rng: np.random.Generator, si
         for row, image in render(drawn, size, seed, field=FIELD_R90):
             data = simplejpeg.encode_jpeg(image, quality=75, colorspace="RGB", colorsubsampling="420")
             archive.writestr(zipfile.ZipInfo(f"images/{drawn['asset_id'][row]}.jpg", _WHEN), data)
-        # What a Mac adds, and an image that the mapping doesn't name.
+        # A file added by macOS, and an image that is not in the mapping.
         archive.writestr(zipfile.ZipInfo("__MACOSX/images/._60.jpg", _WHEN), b"\0\5\26\7")
         archive.writestr(zipfile.ZipInfo("images/1.jpg", _WHEN), data)
 
@@ -263,17 +263,17 @@ def _images(folder: Path, population: pl.DataFrame, rng: np.random.Generator, si
 def _hubble(
     folder: Path, population: pl.DataFrame, seen: np.ndarray, rng: np.random.Generator, seed: int
 ) -> np.ndarray:
-    """Images as a telescope in space takes them; returns "image", "blank" (covered, but nothing there) or "outside"."""
+    """Write HST images; return "image", "blank" (covered, but empty) or "outside"."""
     status = np.where(seen, np.where(np.cumsum(seen) % 8 == 3, "blank", "image"), "outside")
     covered = population.filter(pl.Series(seen))
-    # Sharper images would take seconds each and show nothing more at this size.
+    # Sharper images would take seconds each without a visible difference at this size.
     alpha = np.minimum(covered["radius"].to_numpy() / (0.1 / FWHM_PER_SIGMA), 80.0)
     sharp = at_resolution(covered, np.maximum(alpha, covered["alpha"].to_numpy()))
     drawn = sharp.filter(pl.Series(status[seen] == "image"))
     for row, image in render(drawn, 256, seed, field=FIELD_R90):
         data = simplejpeg.encode_jpeg(image, quality=92, colorspace="RGB", colorsubsampling="444")
         (folder / f"{drawn['object_id'][row]}.jpg").write_bytes(data)
-    # Few fields were seen in all filters.
+    # Few fields were observed in all filters.
     colour = np.where(rng.random(covered.height) < 0.8, "CDS/P/HST/color,", "")
     covered.select(
         "object_id",

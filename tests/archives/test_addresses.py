@@ -1,4 +1,4 @@
-"""One table of addresses, each with its terms of use, any of them replaceable."""
+"""Addresses have terms of use, and can be replaced."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_no_other_file_of_the_package_holds_an_address_of_an_archive():
     for path in source.rglob("*.py"):
         text = path.read_text()
         for host in hosts:
-            # The doctest of addresses() shows one.
+            # The doctest of addresses() has one.
             assert host not in text or path.name == "addresses.py", f"{path.relative_to(source)}: {host}"
 
 
@@ -77,7 +77,7 @@ def test_the_same_url_keeps_its_checksum():
         ("gz2.hart16", "TOML"),
     ],
 )
-def test_wrong_replacements_are_named(tmp_path, text, named):
+def test_wrong_replacements_raise_errors(tmp_path, text, named):
     path = tmp_path / "addresses.toml"
     path.write_text(text)
     with pytest.raises(InputError, match=named) as caught:
@@ -85,7 +85,7 @@ def test_wrong_replacements_are_named(tmp_path, text, named):
     assert str(path) in str(caught.value)
 
 
-def test_a_missing_file_of_addresses_is_named(monkeypatch):
+def test_a_missing_file_of_addresses_raises_an_error(monkeypatch):
     monkeypatch.setenv("TRUEMORPH_ADDRESSES", "nowhere.toml")
     with pytest.raises(InputError, match=r"nowhere.toml"):
         addresses()

@@ -1,4 +1,4 @@
-"""What all archives share: the command, offline runs, provenance, full disks, extras."""
+"""The fetch command for all archives: offline runs, provenance, full disks, extras."""
 
 import errno
 import json
@@ -27,7 +27,7 @@ def options(sky, name):
     return {"sdss": {"ids": sky.truth["objid"]}, "hst": {"positions": positions}}.get(name, {})
 
 
-def test_every_archive_by_command(capsys, sky, arguments, tmp_path):
+def test_every_archive_is_fetched_by_command(capsys, sky, arguments, tmp_path):
     status, out, err = run(capsys, "fetch", "gz2", "sdss", "simard", "--tables", "3,1", "--out", tmp_path, *arguments)
     assert status == 0, err
     assert "CC BY 4.0" in out
@@ -43,7 +43,7 @@ def test_every_archive_by_command(capsys, sky, arguments, tmp_path):
         assert (tmp_path / name / "provenance.json").is_file()
 
 
-def test_json_names_sources_and_how_to_cite_them(capsys, arguments, tmp_path):
+def test_json_lists_sources_and_citations(capsys, arguments, tmp_path):
     out = tmp_path / "gz2"
     status, said, _ = run(capsys, "fetch", "gz2", "--no-images", "--out", out, "--json", *arguments)
     assert status == 0
@@ -67,7 +67,7 @@ def test_json_names_sources_and_how_to_cite_them(capsys, arguments, tmp_path):
         (("hst", "--positions", "absent.csv"), "absent.csv"),
     ],
 )
-def test_wrong_options_are_one_line(capsys, sky, arguments, tmp_path, words, named):
+def test_wrong_options_raise_one_line_errors(capsys, sky, arguments, tmp_path, words, named):
     status, _, err = run(capsys, "fetch", *words, "--out", tmp_path / "out", *(() if "--rate" in words else arguments))
     assert (status, len(err.splitlines())) == (2, 1)
     assert named in err
@@ -75,21 +75,21 @@ def test_wrong_options_are_one_line(capsys, sky, arguments, tmp_path, words, nam
     assert not (tmp_path / "out").exists()
 
 
-def test_options_come_from_the_archives_own_function():
+def test_options_are_the_arguments_of_the_archives_function():
     assert options_of("sdss") == {"ids", "id"}
     with pytest.raises(InputError, match="nearest: simard"):
         options_of("simards")
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_offline_nothing_is_asked_or_written(capsys, sky, arguments, tmp_path, name):
-    """So that a read-only folder will do."""
+def test_offline_there_are_no_requests_and_no_writes(capsys, sky, arguments, tmp_path, name):
+    """A read-only folder is sufficient."""
     with pytest.raises(TruemorphError):
         fetch(name, tmp_path / name, offline=True, **options(sky, name))
     assert not (tmp_path / name).exists()
     got = fetch(name, tmp_path / name, addresses_from=sky.addresses, per_second=1e6, **options(sky, name))
     before, asked = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}, len(sky.requests)
-    # From whatever address the files came.
+    # Independent of the address of the files.
     again = fetch(name, tmp_path / name, offline=True, **options(sky, name))
     assert again.counts == got.counts
     again = fetch(name, tmp_path / name, addresses_from=sky.addresses, **options(sky, name))
@@ -98,15 +98,15 @@ def test_offline_nothing_is_asked_or_written(capsys, sky, arguments, tmp_path, n
     assert len(sky.requests) == asked
 
 
-def test_the_default_folder_and_addresses_of_the_environment(sky, tmp_path, monkeypatch):
+def test_the_default_folder_and_addresses_from_the_environment(sky, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRUEMORPH_ADDRESSES", str(sky.write_addresses(tmp_path / "addresses.toml")))
     assert fetch("gz2", images=False, per_second=1e6).folder == Path("data/gz2")
     assert fetch("sdss", per_second=1e6).counts["ids"] == 120
-    assert len(sky.asked(SQL)) == 3  # photometry, the two that DR7 doesn't know once more, detections
+    assert len(sky.asked(SQL)) == 3  # photometry, a repeat for the two ids that are not in DR7, detections
 
 
-def test_places_that_cannot_be_written_to(sky, tmp_path, monkeypatch):
+def test_unwritable_folders_raise_errors(sky, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     for name in ARCHIVES:
         with pytest.raises(TruemorphError, match="Not a directory"):
@@ -121,7 +121,7 @@ def test_places_that_cannot_be_written_to(sky, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("sdss/parts/*"))
 
 
-def test_provenance_says_where_a_file_is_from(tmp_path):
+def test_provenance_has_the_origin_of_a_file(tmp_path):
     path, address = tmp_path / "t.csv", addresses({"gz2.hart16": "http://me:secret@a.org/t"})["gz2.hart16"]
     path.write_text("a,b\n")
     record(path, address, "select 1", rows=2)
@@ -138,7 +138,7 @@ def test_provenance_says_where_a_file_is_from(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{"])
-def test_damaged_provenance_is_named_and_kept(tmp_path, text):
+def test_damaged_provenance_raises_an_error_and_is_kept(tmp_path, text):
     (tmp_path / "provenance.json").write_text(text)
     with pytest.raises(InputError, match=r"provenance.json"):
         origin(tmp_path / "t.csv")

@@ -1,4 +1,4 @@
-"""Galaxy Zoo 2: tables as they are published, images unpacked, and which image belongs to which galaxy."""
+"""Galaxy Zoo 2: published tables, unpacked images, and the mapping of images to galaxies."""
 
 import polars as pl
 import pytest
@@ -15,7 +15,7 @@ def get(sky, out, **options):
     return fetch("gz2", out, addresses_from=sky.addresses, per_second=1e6, **options)
 
 
-def test_everything_arrives_and_is_accounted_for(sky, tmp_path):
+def test_all_files_are_fetched_and_counted(sky, tmp_path):
     got = get(sky, tmp_path)
     for name in ("zoo2MainSpecz.csv.gz", "gz2_hart16.csv.gz", "gz2_filename_mapping.csv", "images_gz2.zip"):
         assert (tmp_path / name).read_bytes() == (sky.archive / "files" / name).read_bytes()
@@ -28,7 +28,7 @@ def test_everything_arrives_and_is_accounted_for(sky, tmp_path):
     mapping = pl.read_csv(sky.archive / "files" / "gz2_filename_mapping.csv")
     joined = images.join(mapping, on=["objid", "sample"], how="left")
     assert (joined["image"] == joined.select(pl.format("images/{}.jpg", "asset_id")).to_series()).all()
-    # Images without a row of the mapping, objects without an image, rows of Stripe 82's coadd.
+    # Images that are not in the mapping, objects without an image, rows of the Stripe 82 coadd.
     assert got.counts["objects with an image"] == images.height == got.counts["images"] - 1 > 90
     bare = mapping["objid"].n_unique() - images.height
     assert mapping.filter(pl.col("objid") > 8 * 10**18).height > 2
@@ -39,7 +39,7 @@ def test_everything_arrives_and_is_accounted_for(sky, tmp_path):
     assert entries["images_gz2.zip"]["licence"].startswith("CC BY 4.0")
 
 
-def test_an_object_of_two_samples_gets_the_image_of_the_first(sky, tmp_path):
+def test_an_object_in_two_samples_has_the_image_of_the_first(sky, tmp_path):
     get(sky, tmp_path)
     assets = [int(path.stem) for path in (tmp_path / "images").iterdir()]
     samples = ["stripe82_coadd_2", "stripe82_coadd_1", "stripe82", "extra", "original"]
@@ -56,7 +56,7 @@ def test_an_object_of_two_samples_gets_the_image_of_the_first(sky, tmp_path):
     assert "10 " in next(one.message for one in got.findings if one.code == "objects-in-two-samples")
 
 
-def test_run_again_it_asks_only_for_what_is_missing(sky, tmp_path):
+def test_a_second_run_only_fetches_missing_files(sky, tmp_path):
     get(sky, tmp_path)
     before = len(sky.requests)
     (tmp_path / "images.parquet").unlink()
@@ -68,7 +68,7 @@ def test_run_again_it_asks_only_for_what_is_missing(sky, tmp_path):
     assert [one.path for one in sky.requests[before:]] == [MAPPING]
 
 
-def test_checksums_of_the_table_of_addresses_count(sky, tmp_path):
+def test_checksums_of_addresses_are_checked(sky, tmp_path):
     wrong = {"url": sky.url(ZIP), "checksum": "md5:" + "0" * 32}
     with pytest.raises(TruemorphError, match=r"images_gz2\.zip"):
         fetch("gz2", tmp_path, addresses_from=sky.addresses | {"gz2.images": wrong}, per_second=1e6)
@@ -86,7 +86,7 @@ def test_checksums_of_the_table_of_addresses_count(sky, tmp_path):
         (ZIP, lambda body: body[: len(body) // 2], "images_gz2.zip"),
     ],
 )
-def test_files_that_changed_or_are_damaged_are_named(sky, tmp_path, path, change, named):
+def test_changed_or_damaged_files_raise_errors(sky, tmp_path, path, change, named):
     sky.put(path, change((sky.archive / path[1:]).read_bytes()))
     with pytest.raises(TruemorphError, match=named):
         get(sky, tmp_path)

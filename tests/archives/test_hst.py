@@ -1,4 +1,4 @@
-"""HST cut-outs: coverage first, empty images told from galaxies, resumed where the run was cut off."""
+"""HST cutouts: coverage, empty images, and resuming."""
 
 import io
 
@@ -21,7 +21,7 @@ from truemorph.io import file_hash
 
 @pytest.fixture
 def some(sky):
-    """Objects of every kind."""
+    """Objects of all kinds."""
     kinds = [sky.truth.filter(pl.col("hst") == kind)[:n] for kind, n in (("image", 12), ("blank", 2), ("outside", 6))]
     return pl.concat(kinds).select("objid", "ra", "dec", "hst")
 
@@ -36,7 +36,7 @@ def listed(out):
     return pl.read_csv(out / "hst.csv", schema_overrides={"object_id": pl.String})
 
 
-def test_each_object_gets_its_image_or_the_reason_why_not(sky, tmp_path, some):
+def test_each_object_has_an_image_or_a_reason(sky, tmp_path, some):
     got = get(sky, tmp_path, some)
     table = listed(tmp_path)
     assert table.columns == ["object_id", "ra", "dec", "file", "hips", "status", "sha256"]
@@ -50,27 +50,27 @@ def test_each_object_gets_its_image_or_the_reason_why_not(sky, tmp_path, some):
         with Image.open(tmp_path / row["file"]) as image:
             assert image.size == (64, 64)
             pixels = np.asarray(image.convert("L"), dtype=float)
-        # The galaxy is in the middle.
+        # The galaxy is at the centre.
         assert pixels[24:40, 24:40].mean() > pixels.mean() + 5
     assert "TAN" in read_provenance(tmp_path)["hst.csv"]["query"]
     assert any("NASA/ESA Hubble" in line for line in got.credits())
 
 
-def test_images_are_asked_for_only_where_there_is_coverage(sky, tmp_path, some):
+def test_images_are_requested_only_in_the_coverage(sky, tmp_path, some):
     get(sky, tmp_path, some)
     for request, row in zip(sky.asked(MOC), some.iter_rows(named=True), strict=True):
         assert (float(request.params["RA"]), float(request.params["DEC"])) == (row["ra"], row["dec"])
-        assert float(request.params["SR"]) == pytest.approx(6 / 3600)  # half a side, degrees
+        assert float(request.params["SR"]) == pytest.approx(6 / 3600)  # half the width in degrees
     for request in sky.asked(CUTOUTS):
         assert float(request.params["fov"]) == pytest.approx(12 / 3600)
         assert request.params["width"] == request.params["height"] == "64"
     assert len({(one.params["ra"], one.params["dec"]) for one in sky.asked(CUTOUTS)}) == 14
-    # The preferred mosaic comes first.
+    # The preferred mosaic is first.
     get(sky, tmp_path / "b", some, hips=("CDS/P/HST/V", "CDS/P/HST/color"))
     assert set(listed(tmp_path / "b").filter(pl.col("status") == "ok")["hips"]) == {"CDS/P/HST/V"}
 
 
-def test_run_again_it_asks_for_what_is_missing(sky, tmp_path, some):
+def test_a_second_run_requests_missing_images(sky, tmp_path, some):
     get(sky, tmp_path, some[:16])
     before = len(sky.requests)
     get(sky, tmp_path, some[:16])
@@ -79,7 +79,7 @@ def test_run_again_it_asks_for_what_is_missing(sky, tmp_path, some):
     (tmp_path / f"{some['objid'][1]}.jpg").write_bytes(b"damaged")
     assert get(sky, tmp_path, some[:16]).counts["ok"] == 12
     assert [one.path for one in sky.requests[before:]] == [MOC, CUTOUTS, MOC, CUTOUTS]
-    # Other objects join those that are there; one that moved gets another image.
+    # Other objects are added; an object with a new position gets a new image.
     moved = some[12:].with_columns(dec=pl.col("dec") + 1e-3 * (pl.col("objid") == some["objid"][12]))
     before = len(sky.asked(MOC))
     assert get(sky, tmp_path, moved).counts["outside"] == 6
@@ -90,7 +90,7 @@ def test_run_again_it_asks_for_what_is_missing(sky, tmp_path, some):
 
 
 @pytest.mark.parametrize("answers", [[busy(503)] * 5, [page("Too many users.")] * 5, [text("[17, {}]")]])
-def test_one_failure_is_noted_and_tried_again_next_time(sky, tmp_path, some, answers):
+def test_a_failure_is_recorded_and_repeated_in_the_next_run(sky, tmp_path, some, answers):
     if len(answers) == 1:
         sky.script(MOC, *answers)
     else:
@@ -102,12 +102,12 @@ def test_one_failure_is_noted_and_tried_again_next_time(sky, tmp_path, some, ans
     assert get(sky, tmp_path, some).counts["failed"] == 0
 
 
-def test_when_nothing_works_it_stops_and_keeps_what_it_has(sky, tmp_path, some):
+def test_the_run_stops_after_repeated_failures_and_keeps_its_images(sky, tmp_path, some):
     sky.script(CUTOUTS, Answer(), *[page()] * 80)
     with pytest.raises(TruemorphError, match="8 images in a row"):
         get(sky, tmp_path, some[:12])
     assert listed(tmp_path)["status"].str.slice(0, 6).to_list() == ["ok", *["failed"] * 8]
-    # What failed before comes last.
+    # Earlier failures are last.
     before = len(sky.asked(MOC))
     with pytest.raises(TruemorphError, match="8 images in a row"):
         get(sky, tmp_path, some[:12])
@@ -122,7 +122,7 @@ def test_failures_that_are_not_in_a_row_do_not_stop_the_run(sky, tmp_path):
     assert (got.counts["failed"], got.counts["ok"]) == (9, 3)
 
 
-def test_a_server_that_asks_to_wait_for_an_hour_ends_the_run(sky, tmp_path, some):
+def test_a_requested_wait_of_an_hour_ends_the_run(sky, tmp_path, some):
     sky.script(MOC, Answer(), busy(429, "3600"))
     with pytest.raises(ComeBackLaterError):
         get(sky, tmp_path, some)
@@ -150,16 +150,16 @@ def test_ids_may_be_names(sky, tmp_path, some):
         ({"object_id": [1], "ra": ["1h"], "dec": [1.0]}, "column 'ra'"),
         ({"object_id": [1.5e17], "ra": [1.0], "dec": [1.0]}, "lost digits"),
         ({"object_id": [1], "ra": [1.0], "dec": [100.0]}, "100.0"),
-        ({"object_id": ["a", ""], "ra": [1.0, 1.0], "dec": [1.0, 1.0]}, "1 have not"),
-        ({"object_id": [1, 1], "ra": [1.0, 2.0], "dec": [1.0, 2.0]}, "2 have not"),
+        ({"object_id": ["a", ""], "ra": [1.0, 1.0], "dec": [1.0, 1.0]}, "1 rows do not"),
+        ({"object_id": [1, 1], "ra": [1.0, 2.0], "dec": [1.0, 2.0]}, "2 rows do not"),
     ],
 )
-def test_positions_that_are_none(sky, tmp_path, table, named):
+def test_invalid_positions_raise_errors(sky, tmp_path, table, named):
     with pytest.raises(InputError, match=named):
         get(sky, tmp_path, pl.DataFrame(table))
 
 
-def test_positions_in_the_unit_that_the_table_states(sky, tmp_path, some):
+def test_positions_have_the_unit_of_the_table(sky, tmp_path, some):
     ra, dec = some["ra"][0], some["dec"][0]
     table = QTable({"object_id": ["a"], "ra": [ra / 15] * u.hourangle, "dec": [dec * 60] * u.arcmin})
     get(sky, tmp_path, table)
@@ -169,14 +169,14 @@ def test_positions_in_the_unit_that_the_table_states(sky, tmp_path, some):
         get(sky, tmp_path, table)
 
 
-def test_mosaics_that_do_not_exist(sky, tmp_path, some):
+def test_unknown_mosaics_raise_errors(sky, tmp_path, some):
     with pytest.raises(InputError, match="nearest: CDS/P/HST/color"):
         get(sky, tmp_path, some, hips=("CDS/P/HST/Color",))
     assert sky.requests == []
 
 
 @pytest.mark.parametrize("wrong", [{"pixels": 5}, {"fov": 0}])
-def test_cutouts_have_limits(sky, tmp_path, some, wrong):
+def test_sizes_of_cutouts_are_limited(sky, tmp_path, some, wrong):
     with pytest.raises(InputError):
         get(sky, tmp_path, some, **wrong)
 
@@ -188,7 +188,7 @@ def picture(side):
 
 
 @pytest.mark.parametrize("body", [picture(500), picture(64).replace(b"IDAT", b"IDOT"), b""])
-def test_images_that_are_not_those_asked_for(body):
+def test_invalid_images_raise_errors(body):
     assert not is_blank(picture(64), 64)
     with pytest.raises(TruemorphError):
         is_blank(body, 64)

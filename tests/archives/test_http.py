@@ -1,4 +1,4 @@
-"""Transfers: resumed, checked, retried, polite; and zip files that are unpacked inside their folder or not at all."""
+"""Transfers are resumed, checked, repeated and rate-limited; zip files are unpacked only inside of their folder."""
 
 import gzip
 import hashlib
@@ -46,7 +46,7 @@ def names(folder):
 
 
 @pytest.mark.parametrize("checksum", [None, MD5, SHA256])
-def test_a_file_arrives_once(server, session, address, tmp_path, checksum):
+def test_a_file_is_downloaded_once(server, session, address, tmp_path, checksum):
     address = replace(address, checksum=checksum)
     download(session, address, tmp_path / "t.bin")
     assert (tmp_path / "t.bin").read_bytes() == BODY
@@ -58,14 +58,14 @@ def test_a_file_arrives_once(server, session, address, tmp_path, checksum):
     assert read_provenance(tmp_path)["t.bin"] == entry
 
 
-def test_a_download_resumes_after_each_cut(server, session, address, tmp_path):
+def test_a_download_resumes_after_each_interruption(server, session, address, tmp_path):
     server.script("/t.bin", Answer(cut=200_000), Answer(cut=100_000), busy(503))
     download(session, replace(address, checksum=MD5), tmp_path / "t.bin")
     assert ranges(server) == [None, "bytes=200000-", "bytes=300000-", "bytes=300000-"]
     assert (tmp_path / "t.bin").read_bytes() == BODY
 
 
-def test_a_server_that_brings_nothing_is_given_up_and_the_part_is_kept(server, session, address, tmp_path):
+def test_after_repeated_failures_the_partial_file_is_kept(server, session, address, tmp_path):
     server.script("/t.bin", Answer(cut=200_000), *[Answer(cut=0)] * 5)
     with pytest.raises(TruemorphError):
         download(session, address, tmp_path / "t.bin")
@@ -75,14 +75,14 @@ def test_a_server_that_brings_nothing_is_given_up_and_the_part_is_kept(server, s
     assert (tmp_path / "t.bin").read_bytes() == BODY
 
 
-def test_as_long_as_something_arrives_tries_are_not_counted(server, session, address, tmp_path):
+def test_tries_are_not_counted_while_data_arrive(server, session, address, tmp_path):
     server.script("/t.bin", *[Answer(cut=50_000)] * 8)
     download(session, address, tmp_path / "t.bin")
     assert (tmp_path / "t.bin").read_bytes() == BODY
 
 
 @pytest.mark.parametrize("second", [Answer(), Answer(ranges=False)])  # another ETag; neither ETag nor ranges
-def test_a_file_that_changed_starts_again(server, session, address, tmp_path, second):
+def test_a_changed_file_is_downloaded_from_the_start(server, session, address, tmp_path, second):
     server.script("/t.bin", Answer(cut=200_000))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(http, "TRIES", 1)
@@ -94,20 +94,20 @@ def test_a_file_that_changed_starts_again(server, session, address, tmp_path, se
     assert (tmp_path / "t.bin").read_bytes() == BODY[::-1]
 
 
-def test_without_etag_nothing_is_resumed(server, session, tmp_path):
+def test_without_etag_a_download_starts_again(server, session, tmp_path):
     address = at(server.put("/t.bin", BODY, ranges=False))
     server.script("/t.bin", Answer(cut=200_000, ranges=False))
     download(session, replace(address, checksum=MD5), tmp_path / "t.bin")
     assert ranges(server) == [None, None]
 
 
-def test_a_wrong_checksum_is_refused_and_nothing_is_kept(session, address, tmp_path):
+def test_a_wrong_checksum_raises_an_error_and_the_file_is_removed(session, address, tmp_path):
     with pytest.raises(TruemorphError):
         download(session, replace(address, checksum="md5:" + "0" * 32), tmp_path / "t.bin")
     assert names(tmp_path) == []
 
 
-def test_a_file_that_is_there_is_kept_only_if_it_is_the_one_wanted(server, session, address, tmp_path):
+def test_an_existing_file_is_kept_only_if_it_is_the_correct_one(server, session, address, tmp_path):
     path, elsewhere = tmp_path / "t.bin", at(server.put("/other.bin", BODY))
     checked = replace(elsewhere, checksum=MD5)
 
@@ -117,7 +117,7 @@ def test_a_file_that_is_there_is_kept_only_if_it_is_the_one_wanted(server, sessi
         assert path.read_bytes() == BODY
         return len(server.requests) - before
 
-    path.write_bytes(BODY)  # by hand
+    path.write_bytes(BODY)  # manually
     assert requests_for(address) == 0
     path.write_bytes(BODY[:-1])
     assert requests_for(address) == 1
@@ -136,8 +136,8 @@ def zipped():
 
 
 @pytest.mark.parametrize(("name", "whole"), [("t.gz", gzip.compress(BODY)), ("t.zip", zipped())])
-def test_a_truncated_gzip_or_zip_file_without_checksum_is_noticed(server, session, tmp_path, name, whole):
-    """Neither length nor chunks: the end of the connection looks like the end of the file."""
+def test_a_truncated_gzip_or_zip_file_without_checksum_is_detected(server, session, tmp_path, name, whole):
+    """Without length and chunks, the end of the connection looks like the end of the file."""
     address = at(server.put(f"/{name}", whole[:-40], length=False))
     with pytest.raises(TruemorphError):
         download(session, address, tmp_path / name)
@@ -150,16 +150,16 @@ def test_a_truncated_gzip_or_zip_file_without_checksum_is_noticed(server, sessio
     assert (tmp_path / name).read_bytes() == whole
 
 
-def test_a_gzip_file_that_a_store_declares_as_encoded_stays_a_gzip_file(server, session, tmp_path):
+def test_a_gzip_file_declared_as_compressed_transfer_stays_a_gzip_file(server, session, tmp_path):
     whole = gzip.compress(BODY)
     address = at(server.put("/t.csv.gz", whole, headers={"Content-Encoding": "gzip"}))
     download(session, address, tmp_path / "t.csv.gz")
     assert (tmp_path / "t.csv.gz").read_bytes() == whole
 
 
-def test_a_page_is_not_data(server, session, address, tmp_path):
+def test_a_web_page_instead_of_data_raises_an_error(server, session, address, tmp_path):
     server.script("/t.bin", Answer(cut=200_000), page(), page())
-    download(session, replace(address, checksum=MD5), tmp_path / "t.bin")  # it passes, and the part is kept
+    download(session, replace(address, checksum=MD5), tmp_path / "t.bin")  # transient, and the partial file is kept
     server.put("/page", page().body)
     for name in ("t.csv", "t.zip"):
         with pytest.raises(TruemorphError, match="We are down for maintenance"):
@@ -170,7 +170,7 @@ def test_a_page_is_not_data(server, session, address, tmp_path):
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_transient_statuses_are_tried_again(server, session, status):
+def test_transient_statuses_are_repeated(server, session, status):
     url = server.put("/t.csv", b"a\n1\n")
     server.script("/t.csv", *[busy(status)] * 4)
     assert session.read(url, {}) == b"a\n1\n"
@@ -180,7 +180,7 @@ def test_transient_statuses_are_tried_again(server, session, status):
     assert isinstance(caught.value, TooMuchError) == (status in (408, 504))
 
 
-def test_other_statuses_are_refused_at_once(server, session):
+def test_other_statuses_raise_errors_at_once(server, session):
     for status in (400, 401, 403, 404, 410, 414):
         server.script("/t.csv", busy(status))
         with pytest.raises(TruemorphError, match="try later") as caught:
@@ -189,14 +189,14 @@ def test_other_statuses_are_refused_at_once(server, session):
     assert len(server.requests) == 6
 
 
-def test_a_cut_answer_is_asked_for_again(server, session):
+def test_a_truncated_response_is_requested_again(server, session):
     url = server.put("/t.csv", b"a\n1\n")
     server.script("/t.csv", Answer(cut=2), Answer(cut=0))
     assert session.read(url, {"x": "é&b"}) == b"a\n1\n"
     assert [one.params for one in server.requests] == [{"x": "é&b"}] * 3
 
 
-def test_silence_is_a_time_out(server, session, monkeypatch):
+def test_silence_is_a_timeout(server, session, monkeypatch):
     monkeypatch.setattr(http, "TIMEOUT", (20.0, 0.05))
     monkeypatch.setattr(http, "TRIES", 2)
     server.script("/t.csv", *[Answer(wait=1.0)] * 2)
@@ -204,7 +204,7 @@ def test_silence_is_a_time_out(server, session, monkeypatch):
         session.read(server.url("/t.csv"), {})
 
 
-def test_a_server_may_ask_to_wait(server, session, monkeypatch):
+def test_a_requested_wait_is_respected(server, session, monkeypatch):
     waits = []
     monkeypatch.setattr(time, "sleep", waits.append)
     url = server.put("/t.csv", b"a\n1\n")
@@ -214,7 +214,7 @@ def test_a_server_may_ask_to_wait(server, session, monkeypatch):
 
 
 @pytest.mark.parametrize("value", ["3600", "99999999999", "Fri, 31 Dec 2100 23:59:59 GMT"])
-def test_a_server_that_asks_to_wait_for_an_hour_ends_the_run(server, session, monkeypatch, value):
+def test_a_requested_wait_of_an_hour_ends_the_run(server, session, monkeypatch, value):
     monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("waited"))
     server.script("/t.csv", busy(429, value))
     with pytest.raises(ComeBackLaterError):
@@ -222,7 +222,7 @@ def test_a_server_that_asks_to_wait_for_an_hour_ends_the_run(server, session, mo
     assert len(server.requests) == 1
 
 
-def test_the_rate_of_requests(server, monkeypatch):
+def test_the_request_rate_is_limited(server, monkeypatch):
     """Redirects count too."""
     waits = []
     monkeypatch.setattr(time, "sleep", waits.append)
@@ -232,7 +232,7 @@ def test_the_rate_of_requests(server, monkeypatch):
     assert waits == [pytest.approx(1000, abs=200)]
 
 
-def test_offline_nobody_is_asked(server, address, tmp_path):
+def test_offline_there_are_no_requests(server, address, tmp_path):
     offline = Session(offline=True)
     with pytest.raises(TruemorphError, match=address.url):
         download(offline, address, tmp_path / "t.bin")
@@ -243,7 +243,7 @@ def test_offline_nobody_is_asked(server, address, tmp_path):
     assert server.requests == []
 
 
-def test_no_server_and_no_proxy(session, monkeypatch):
+def test_a_missing_server_or_proxy_raises_an_error(session, monkeypatch):
     for url in ("http://127.0.0.1:9/t.csv", "http://no-such-host.invalid/t.csv"):
         with pytest.raises(TruemorphError, match=url):
             session.read(url, {})
@@ -277,7 +277,7 @@ def wanted(name):
     return name if name.startswith("images/") and name.endswith(".jpg") else None
 
 
-def test_unzip_writes_what_is_wanted_and_missing(tmp_path):
+def test_unzip_writes_selected_missing_files(tmp_path):
     path = packed(tmp_path / "t.zip", {**IMAGES, "images/": b"", "__MACOSX/images/._1.jpg": b"x", "README": b"hello"})
     out = tmp_path / "out"
     assert unzip(path, out, wanted) == list(IMAGES)
@@ -293,14 +293,14 @@ def test_unzip_writes_what_is_wanted_and_missing(tmp_path):
 @pytest.mark.parametrize(
     "name", ["/etc/passwd", "../up.jpg", "images/../../up.jpg", "C:/up.jpg", "\\\\host\\up.jpg", "..\\up.jpg"]
 )
-def test_zip_files_that_lead_out_of_the_folder_are_refused_before_anything_is_written(tmp_path, name):
+def test_zip_entries_outside_of_the_folder_raise_an_error_before_writing(tmp_path, name):
     path = packed(tmp_path / "t.zip", IMAGES | {name: b"x"})
     with pytest.raises(TruemorphError):
         unzip(path, tmp_path / "out", wanted)
     assert names(tmp_path) == ["t.zip"]
 
 
-def test_zip_files_of_absurd_size_are_refused(tmp_path, monkeypatch):
+def test_zip_files_of_absurd_size_raise_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(http, "MOST_UNPACKED", 14_999)
     path = packed(tmp_path / "t.zip", IMAGES)
     with pytest.raises(TruemorphError, match="15,000"):
@@ -308,7 +308,7 @@ def test_zip_files_of_absurd_size_are_refused(tmp_path, monkeypatch):
     assert names(tmp_path) == ["t.zip"]
 
 
-def test_sizes_that_lie_and_damaged_bytes_are_noticed(tmp_path):
+def test_wrong_sizes_and_damaged_bytes_are_detected(tmp_path):
     path = packed(tmp_path / "t.zip", {"images/1.jpg": BODY[:1000]}, zipfile.ZIP_STORED)
     whole = path.read_bytes()
     path.write_bytes(whole.replace(BODY[500:510], b"0123456789"))

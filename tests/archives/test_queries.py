@@ -1,4 +1,4 @@
-"""Long queries in batches: kept on disk, resumed, and halved where they are too much."""
+"""Long queries in batches: stored on disk, resumed, and halved if too large."""
 
 import polars as pl
 import pytest
@@ -10,7 +10,7 @@ SCHEMA = {"key": pl.Int64, "square": pl.Float64}
 
 
 class Service:
-    """Knows the square of every key but 3, of at most so many keys at once; goes down after so many answers."""
+    """Returns the square of every key except 3, for at most `most` keys; fails after `answers` responses."""
 
     def __init__(self, most=100, answers=100):
         self.most, self.answers, self.asked = most, answers, []
@@ -29,7 +29,7 @@ def gather(folder, service, n=10, most=4, source="here"):
     return in_batches(folder, "squares", source, SCHEMA, pl.Series("key", range(n)), service, most)
 
 
-def test_every_key_has_a_row_and_is_asked_for_once(tmp_path):
+def test_every_key_has_a_row_and_is_queried_once(tmp_path):
     table = gather(tmp_path, service := Service())
     assert service.asked == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert table["key"].to_list() == list(range(10))
@@ -40,7 +40,7 @@ def test_every_key_has_a_row_and_is_asked_for_once(tmp_path):
     assert elsewhere.asked == service.asked
 
 
-def test_a_run_that_was_cut_off_is_resumed(tmp_path):
+def test_an_interrupted_run_is_resumed(tmp_path):
     with pytest.raises(ConnectionError):
         gather(tmp_path, Service(answers=2))
     sorted(tmp_path.iterdir())[0].write_bytes(b"damaged")
@@ -49,7 +49,7 @@ def test_a_run_that_was_cut_off_is_resumed(tmp_path):
     assert table.sort("key").equals(gather(tmp_path / "at-once", Service()))
 
 
-def test_a_batch_that_is_too_much_is_halved_and_so_are_those_that_follow(tmp_path):
+def test_a_batch_that_is_too_large_is_halved_and_so_are_later_ones(tmp_path):
     table = gather(tmp_path, service := Service(most=2), n=7)
     assert service.asked == [[0, 1, 2, 3], [0, 1], [2, 3], [4, 5], [6]]
     assert table.height == 7
@@ -58,6 +58,6 @@ def test_a_batch_that_is_too_much_is_halved_and_so_are_those_that_follow(tmp_pat
     assert [len(keys) for keys in service.asked] == [4, 2, 1]
 
 
-def test_a_service_that_knows_none_of_the_keys_is_asked_again(tmp_path):
+def test_keys_without_any_row_are_queried_again(tmp_path):
     gather(tmp_path, lambda keys: pl.DataFrame(schema=SCHEMA))
     assert gather(tmp_path, Service())["square"].null_count() == 1

@@ -1,4 +1,4 @@
-"""SDSS by SQL: right numbers to the last digit, batches that are kept, halved and resumed, answers that were cut."""
+"""SDSS by SQL: exact numbers, batches that are stored, halved and resumed, truncated responses."""
 
 from itertools import chain
 from urllib.parse import urlencode
@@ -18,7 +18,7 @@ from truemorph.tables import read_table
 
 @pytest.fixture
 def known(sky):
-    """Ids that DR7 knows: nothing about them is asked twice."""
+    """Ids that are in DR7; they are queried only once."""
     return sky.truth.filter("in_sdss")["objid"]
 
 
@@ -40,12 +40,12 @@ def asked(sky, table="LEFT JOIN SpecObj"):
 
 
 def answering(sky, change):
-    """Change the text of answers; None leaves them as they are."""
+    """Change the text of responses; None means no change."""
     whole = sky.sql
     sky.routes[SQL] = lambda request: change(request, (answer := whole(request)).body.decode()) or answer
 
 
-def test_every_column_is_that_of_the_served_tables(sky, tmp_path):
+def test_every_column_equals_that_of_the_archive(sky, tmp_path):
     got = get(sky, tmp_path)
     table = read_table(tmp_path / "photometry.parquet")
     assert table.frame.columns == list(COLUMNS)
@@ -63,7 +63,7 @@ def test_every_column_is_that_of_the_served_tables(sky, tmp_path):
     for name in [one for one in COLUMNS if one not in ("objid", "psfWidth_r_best", "n_fields", "field_best")]:
         there = joined.filter(pl.col(f"{name}_served") > -1000)
         assert (joined[name].is_null() == ~(joined[f"{name}_served"] > -1000).fill_null(False)).all(), name
-        # SkyServer rounds `real` columns to three decimals: asked as float they keep six.
+        # SkyServer rounds `real` columns to three decimals; as float they have six.
         np.testing.assert_allclose(there[name], there[f"{name}_served"], rtol=0, atol=6e-7, err_msg=name)
     assert joined["petroRad_r"].null_count() > 0
     assert joined["redshift"].null_count() > 0
@@ -78,7 +78,7 @@ def test_every_column_is_that_of_the_served_tables(sky, tmp_path):
     assert got.counts["in several fields"] == (truth["n_fields_true"] > 1).sum() > 20
 
 
-def test_every_id_is_accounted_for_to_the_last_digit(sky, known, tmp_path):
+def test_every_id_is_exact_and_accounted_for(sky, known, tmp_path):
     got = get(sky, tmp_path)
     assert set(photometry(tmp_path)["objid"]) == set(known)
     missing = pl.read_csv(tmp_path / "missing.csv")["objid"]
@@ -89,7 +89,7 @@ def test_every_id_is_accounted_for_to_the_last_digit(sky, known, tmp_path):
     assert (entry["ids"], entry["rows"]) == (120, known.len())
 
 
-def test_values_that_can_not_be_are_null_and_the_surer_spectrum_counts(sky, tmp_path):
+def test_impossible_values_are_null_and_the_better_spectrum_is_used(sky, tmp_path):
     ids = sky.truth.filter("has_redshift", "measured")["objid"][:3]
     sky.rows(f"UPDATE PhotoObjAll SET petroRad_r = 0 WHERE objID = {ids[0]}")
     field = f"(SELECT fieldID FROM PhotoObjAll WHERE objID = {ids[2]})"
@@ -103,14 +103,14 @@ def test_values_that_can_not_be_are_null_and_the_surer_spectrum_counts(sky, tmp_
     assert rows[ids[2]]["psfWidth_r"] is None
 
 
-def test_queries_fit_a_url_and_the_rate_fits_sixty_a_minute():
+def test_queries_fit_into_a_url_and_the_rate_is_below_sixty_per_minute():
     for query in (PHOTOMETRY, DETECTIONS):
         sql = query.sql.format(ids=",".join(["587722981748572353"] * BATCH))
         assert len(urlencode({"cmd": sql, "format": "csv"})) < 6000
     assert 60 * PER_SECOND < 60
 
 
-def test_more_ids_ask_for_these_only(sky, known, tmp_path):
+def test_only_new_ids_are_queried(sky, known, tmp_path):
     get(sky, tmp_path, ids=known[:40])
     with pytest.raises(TruemorphError):
         fetch("sdss", tmp_path, addresses_from=sky.addresses, offline=True, ids=known)
@@ -118,19 +118,19 @@ def test_more_ids_ask_for_these_only(sky, known, tmp_path):
     get(sky, tmp_path, ids=known)
     assert not set(chain(*asked(sky)[before:])) & set(known[:40])
     assert photometry(tmp_path).height == known.len()
-    with Observatory(small_archive()) as other:  # its answers are not mixed with these
+    with Observatory(small_archive()) as other:  # its responses are not mixed with these
         get(other, tmp_path, ids=known)
         assert sum(len(ids) for ids in asked(other)) == known.len()
 
 
-def test_time_outs_halve_the_batch(sky, known, tmp_path):
+def test_timeouts_halve_the_batch(sky, known, tmp_path):
     sky.most_ids = 10
     get(sky, tmp_path, ids=known)
     assert [len(ids) for ids in asked(sky)[:4]] == [25, 12, 6, 6]
     assert photometry(tmp_path).height == known.len()
 
 
-def test_too_many_queries_a_minute_are_waited_for(sky, known, tmp_path, monkeypatch):
+def test_too_many_queries_per_minute_cause_a_wait(sky, known, tmp_path, monkeypatch):
     waits = []
     monkeypatch.setattr("time.sleep", waits.append)
     sky.script(SQL, text('"ERROR: Maximum 60 queries allowed per minute. Rejected query: SELECT"\n'))
@@ -142,9 +142,9 @@ def test_too_many_queries_a_minute_are_waited_for(sky, known, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda body: text(body[: len(body) // 2].rstrip(",.") + "\n"), "cut off"),
-        (lambda body: text(body[: len(body) // 2].rstrip(",.\n"), length=False), "cut off"),
-        (lambda body: text(body[:-3], length=False), "cut off"),
+        (lambda body: text(body[: len(body) // 2].rstrip(",.") + "\n"), "truncated"),
+        (lambda body: text(body[: len(body) // 2].rstrip(",.\n"), length=False), "truncated"),
+        (lambda body: text(body[:-3], length=False), "truncated"),
         (lambda body: text(body.replace("587", "5.87e17", 1)), "5.87e17"),
         (lambda body: text(body.replace("petroRad_r", "petroR_r", 1)), "petroRad_r"),
         (lambda body: text(""), "empty"),
@@ -153,7 +153,7 @@ def test_too_many_queries_a_minute_are_waited_for(sky, known, tmp_path, monkeypa
         (lambda body: text(body + "\nERROR\n\nlost contact\n"), "lost contact"),
     ],
 )
-def test_answers_that_are_no_whole_table_are_refused(sky, tmp_path, change, named):
+def test_incomplete_responses_raise_errors(sky, tmp_path, change, named):
     answering(sky, lambda request, body: change(body))
     with pytest.raises(TruemorphError, match=named):
         get(sky, tmp_path)
@@ -163,8 +163,8 @@ def test_answers_that_are_no_whole_table_are_refused(sky, tmp_path, change, name
 
 @pytest.mark.parametrize("always", [False, True])
 @pytest.mark.parametrize(("table", "lines"), [("LEFT JOIN SpecObj", 9), *[("Neighbors", n) for n in range(6, 10)]])
-def test_an_answer_cut_between_two_rows_is_completed(sky, known, tmp_path, always, table, lines):
-    """Without Content-Length nothing else tells; the last object may have lost some of its rows."""
+def test_a_response_truncated_between_rows_is_completed(sky, known, tmp_path, always, table, lines):
+    """Without Content-Length this can't be detected otherwise; the last object may lack some rows."""
     get(sky, tmp_path / "whole", ids=known)
     count = iter(range(1000))
 
@@ -190,7 +190,7 @@ def test_ids_from_tables(sky, known, tmp_path):
     for name in ("t.csv", "t.parquet"):
         (some.write_parquet if name.endswith("parquet") else some.write_csv)(tmp_path / name)
         assert get(sky, tmp_path / "out", ids=tmp_path / name).counts["ids"] == 7
-    for column, named in (("id", "nearest: OBJID"), ("note", "whole numbers")):
+    for column, named in (("id", "nearest: OBJID"), ("note", "not integers")):
         with pytest.raises(InputError, match=named):
             get(sky, tmp_path / "out", ids=tmp_path / "t.csv", id=column)
     some.cast({"OBJID": pl.Float64}).write_parquet(tmp_path / "floats.parquet")
@@ -204,12 +204,12 @@ def test_ids_from_tables(sky, known, tmp_path):
         ([1237648720693755918], "1237648720693755918"),
         ([8647474690341470208], "8647474690341470208"),
         ([42, 587722981748572353], "42"),
-        ([], "none"),
+        ([], "no ids"),
         (None, "fetch gz2"),
         ([587722981748572353.0], "lose digits"),
         ([587722981748572353], "none of the 1 ids"),
     ],
 )
-def test_ids_that_are_not_of_dr7(sky, tmp_path, ids, named):
+def test_ids_that_are_not_from_dr7_raise_errors(sky, tmp_path, ids, named):
     with pytest.raises(InputError, match=named):
         get(sky, tmp_path / "sdss", ids=ids)

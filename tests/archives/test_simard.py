@@ -1,4 +1,4 @@
-"""Simard et al. (2011) by TAP: names found whatever the service calls them, slices kept, missing values null."""
+"""Simard et al. (2011) by TAP: column names are found, slices are stored, missing values are null."""
 
 import re
 
@@ -42,7 +42,7 @@ def whole(sky, out):
     return table.height == published(sky).height and table["objID"].is_unique().all()
 
 
-def test_table_3_has_what_was_published(sky, tmp_path):
+def test_table_3_has_the_published_values(sky, tmp_path):
     got = get(sky, tmp_path)
     table = read_table(tmp_path / "table3.parquet")
     theirs = published(sky)
@@ -60,7 +60,7 @@ def test_table_3_has_what_was_published(sky, tmp_path):
     }
     assert {*same, "objID", "r_half_arcsec"} == set(table.frame.columns)
     for name, vizier in same.items():
-        # Lengths that are not positive mean nothing, like -99.99.
+        # Lengths that are not positive are not meaningful, like -99.99.
         length = name in ("Scale", "Rhlg", "Rhlr", "Rchl_g", "r_half")
         missing = joined[vizier] <= 0 if length else joined[vizier] == -99.99
         assert (joined[name].is_null() == missing).all(), name
@@ -71,7 +71,7 @@ def test_table_3_has_what_was_published(sky, tmp_path):
     assert joined["r_half_arcsec"].null_count() == joined.height - there.height
 
 
-def test_bulge_and_disk(sky, tmp_path):
+def test_tables_1_and_2_have_bulge_and_disk(sky, tmp_path):
     get(sky, tmp_path, tables=("1", 2))
     for number in (1, 2):
         joined = pl.read_parquet(tmp_path / f"table{number}.parquet").join(
@@ -83,7 +83,7 @@ def test_bulge_and_disk(sky, tmp_path):
     assert not (tmp_path / "table3.parquet").exists()
 
 
-def test_a_finished_table_is_not_asked_for_again(sky, tmp_path):
+def test_a_finished_table_is_not_queried_again(sky, tmp_path):
     get(sky, tmp_path)
     n, before = published(sky).height, len(sky.requests)
     assert slices(sky) == [(1, 50), (51, 100), (101, n)]
@@ -93,7 +93,7 @@ def test_a_finished_table_is_not_asked_for_again(sky, tmp_path):
     assert '"Rchl,r"' in entry["query"]
     assert get(sky, tmp_path).counts == {"table3.parquet": n}
     assert len(sky.requests) == before
-    # Another address, a changed file, other columns.
+    # Another address, a changed file, or other columns.
     with Observatory(small_archive()) as other:
         get(other, tmp_path)
         assert slices(other) == slices(sky)
@@ -103,14 +103,14 @@ def test_a_finished_table_is_not_asked_for_again(sky, tmp_path):
     assert "ellipticity" in pl.read_parquet(tmp_path / "table3.parquet").columns
 
 
-def test_an_answer_at_the_services_limit_is_asked_for_in_halves(sky, tmp_path):
+def test_a_response_at_the_row_limit_is_queried_in_halves(sky, tmp_path):
     sky.most_rows = 30
     get(sky, tmp_path)
     assert slices(sky)[:3] == [(1, 50), (1, 25), (26, 50)]
     assert whole(sky, tmp_path)
 
 
-def test_a_time_out_halves_the_slice(sky, tmp_path):
+def test_a_timeout_halves_the_slice(sky, tmp_path):
     sky.script(SYNC, *[Answer()] * 2, votable(["x"], [], "ERROR", "Time out"))
     get(sky, tmp_path)
     assert slices(sky)[:3] == [(1, 50), (1, 25), (26, 50)]
@@ -127,7 +127,7 @@ def test_other_names_for_the_same_columns_are_found(sky, tmp_path):
         get(sky, tmp_path / "b")
 
 
-def test_a_cut_answer_or_a_page_is_asked_for_again(sky, tmp_path):
+def test_a_truncated_response_or_a_web_page_is_queried_again(sky, tmp_path):
     sky.script(SYNC, Answer(cut=300), Answer(), page(), Answer(), Answer(cut=1000))
     get(sky, tmp_path)
     assert whole(sky, tmp_path)
@@ -136,7 +136,7 @@ def test_a_cut_answer_or_a_page_is_asked_for_again(sky, tmp_path):
         get(sky, tmp_path / "b")
 
 
-def test_what_the_service_says_is_told(sky, tmp_path):
+def test_messages_of_the_service_are_reported(sky, tmp_path):
     sky.script(SYNC, votable(["x"], [], "ERROR", "Unknown table"))
     with pytest.raises(TruemorphError, match="Unknown table"):
         get(sky, tmp_path)
@@ -145,7 +145,7 @@ def test_what_the_service_says_is_told(sky, tmp_path):
         get(sky, tmp_path)
 
 
-def test_rows_that_are_missing_are_noticed(sky, tmp_path):
+def test_missing_rows_are_detected(sky, tmp_path):
     def lossy(request):
         request.params["QUERY"] = request.params["QUERY"].replace("BETWEEN 51 AND 100", "BETWEEN 52 AND 100")
         return sky.tap(request)
@@ -159,7 +159,7 @@ def test_rows_that_are_missing_are_noticed(sky, tmp_path):
     assert whole(sky, tmp_path)
 
 
-def test_slices_of_a_table_that_changed_meanwhile_are_not_mixed(sky, tmp_path):
+def test_slices_of_a_changed_table_are_not_mixed(sky, tmp_path):
     sky.script(SYNC, *[Answer()] * 4, busy(503, "7200"))
     with pytest.raises(ComeBackLaterError):
         get(sky, tmp_path)
@@ -170,13 +170,13 @@ def test_slices_of_a_table_that_changed_meanwhile_are_not_mixed(sky, tmp_path):
 
 
 @pytest.mark.parametrize("table", ["TAP_SCHEMA.columns", '"J/ApJS/196/11/table3"'])
-def test_a_service_without_the_table_or_its_rows(sky, tmp_path, table):
+def test_a_service_without_the_table_or_its_rows_raises_an_error(sky, tmp_path, table):
     sky.rows(f"DELETE FROM {table}")
     with pytest.raises(TruemorphError, match="J/ApJS/196/11/table3"):
         get(sky, tmp_path)
 
 
-def test_there_are_three_tables(sky, tmp_path):
+def test_other_table_numbers_raise_an_error(sky, tmp_path):
     for tables in ((3, 4), ()):
         with pytest.raises(InputError):
             get(sky, tmp_path, tables=tables)

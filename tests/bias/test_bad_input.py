@@ -1,4 +1,4 @@
-"""Bad input of every kind is one clear line: property-tested over all methods."""
+"""Invalid input gives a clear one-line error, for all methods (property tests)."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def one_line(error):
 
 @given(rows, st.one_of(st.integers(2, 99), st.integers(-99, -1), st.just(0.5)), methods)
 @settings(max_examples=40)
-def test_labels_that_are_no_class(row, value, method):
+def test_labels_that_are_not_classes_raise_an_error(row, value, method):
     labels = LABELS.astype(float)
     labels[row] = value
     options = {**METHODS[method], "n_classes": 2}
@@ -47,7 +47,7 @@ def test_labels_that_are_no_class(row, value, method):
 
 @given(rows, st.one_of(st.just(np.nan), st.floats(max_value=-1e-9, allow_infinity=False)), methods)
 @settings(max_examples=40)
-def test_alpha_that_is_negative_or_missing(row, value, method):
+def test_negative_or_missing_alpha_raises_an_error(row, value, method):
     alpha = ALPHA.copy()
     alpha[row] = value
     with pytest.raises(InputError) as error:
@@ -55,14 +55,14 @@ def test_alpha_that_is_negative_or_missing(row, value, method):
     assert f"row {row}" in one_line(error)
     if np.isfinite(value):
         return
-    # Bias measures leave such rows out, and count them.
+    # Bias metrics exclude and count such rows.
     assert cv14(LABELS, alpha, 5, bootstrap=0).n_dropped == 1
     assert cv18(LABELS, alpha, COLUMNS, 1, 5, bootstrap=0).n_dropped == 1
 
 
 @given(rows, st.sampled_from(["likelihood", "binned", "conditional"]))
 @settings(max_examples=10)
-def test_alpha_of_zero_is_unresolved_not_wrong(row, method):
+def test_alpha_zero_is_valid(row, method):
     alpha = ALPHA.copy()
     alpha[row] = 0.0
     labels = LABELS.copy()
@@ -74,7 +74,7 @@ def test_alpha_of_zero_is_unresolved_not_wrong(row, method):
 
 @given(st.integers(0, 2 * N).filter(lambda n: n != N), methods)
 @settings(max_examples=20)
-def test_lengths_that_differ(n, method):
+def test_different_lengths_raise_an_error(n, method):
     with pytest.raises(InputError) as error:
         fit_transition(np.resize(LABELS, n), ALPHA, **METHODS[method])
     one_line(error)
@@ -90,7 +90,7 @@ def test_lengths_that_differ(n, method):
 
 @given(st.integers(1, 30))
 @settings(max_examples=15)
-def test_fewer_objects_than_bins(n):
+def test_fewer_objects_than_bins_raise_an_error(n):
     with pytest.raises(InputError) as error:
         cv14(LABELS[:n], ALPHA[:n], n + 1)
     assert "bins" in one_line(error)
@@ -99,13 +99,13 @@ def test_fewer_objects_than_bins(n):
     assert "bins" in one_line(error)
 
 
-def test_more_bins_than_galaxies_in_the_papers_estimator_is_said():
+def test_more_bins_than_galaxies_in_the_binned_method_give_a_finding():
     fit = fit_transition(LABELS, ALPHA, method="binned")
     assert "one-galaxy-per-bin" in codes(fit)
 
 
 @given(st.sampled_from([0, 1]), st.sampled_from(["likelihood", "binned", "conditional"]))
-def test_a_single_class(label, method):
+def test_a_single_class_raises_an_error(label, method):
     with pytest.raises(InputError) as error:
         fit_transition(np.full(N, label), ALPHA, **METHODS[method])
     assert "both classes" in one_line(error)
@@ -114,7 +114,7 @@ def test_a_single_class(label, method):
 
 @given(rows, st.integers(0, 1), st.sampled_from([np.nan, np.inf, -np.inf]))
 @settings(max_examples=15)
-def test_intrinsic_values_that_are_missing(row, column, value):
+def test_missing_intrinsic_values_raise_an_error(row, column, value):
     columns = COLUMNS.copy()
     columns[row, column] = value
     with pytest.raises(InputError) as error:
@@ -123,14 +123,14 @@ def test_intrinsic_values_that_are_missing(row, column, value):
     assert cv18(LABELS, ALPHA, columns, 1, 5, bootstrap=0).n_dropped == 1
 
 
-def test_a_constant_intrinsic_column_splits_nothing_off_and_is_refused_by_cv18():
+def test_a_constant_intrinsic_column_raises_an_error_in_cv18():
     with pytest.raises(InputError) as error:
         cv18(LABELS, ALPHA, np.ones((N, 1)), 2, 5)
-    assert "leaf of the intrinsic tree holds 0 galaxies" in one_line(error)
+    assert "leaf of the intrinsic tree has 0 galaxies" in one_line(error)
 
 
 @pytest.mark.parametrize("kind", [list, np.float32, np.uint8, bool])
-def test_labels_of_any_kind_of_number(kind):
+def test_labels_may_have_any_numeric_type(kind):
     labels = LABELS.tolist() if kind is list else LABELS.astype(kind)
     assert fit_transition(labels, ALPHA.tolist()).values == fit_transition(LABELS, ALPHA).values
 
@@ -138,21 +138,21 @@ def test_labels_of_any_kind_of_number(kind):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"gold": TRUTH, "method": "likelihood"}, "makes no use of gold labels"),
-        ({"intrinsic": COLUMNS, "method": "likelihood"}, "makes no use of intrinsic columns"),
-        ({"intrinsic": COLUMNS, "gold": TRUTH}, "makes no use of intrinsic columns"),
-        ({"family": "logistic", "false_disk": 0.1}, "leave false_disk out"),
+        ({"gold": TRUTH, "method": "likelihood"}, "does not use gold labels"),
+        ({"intrinsic": COLUMNS, "method": "likelihood"}, "does not use intrinsic columns"),
+        ({"intrinsic": COLUMNS, "gold": TRUTH}, "does not use intrinsic columns"),
+        ({"family": "logistic", "false_disk": 0.1}, "remove false_disk"),
         ({"false_disk": "auto"}, 'or "fit"'),
         ({"delta": -1.0}, "0 or more"),
         ({"observables": COLUMNS[:9]}, "observables must have shape"),
         ({"family": "monotone", "knots": 0}, "at least 2 knots"),
-        ({"bins": 50.5}, "whole number"),
+        ({"bins": 50.5}, "must be an integer"),
         ({"labels": np.ma.array(LABELS, mask=np.arange(N) == 3)}, "1 labels are masked .first: row 3"),
         ({"labels": np.array(["disk"] * N)}, "labels must be integers"),
-        ({"alpha": 3.0}, "one value a galaxy"),
+        ({"alpha": 3.0}, "one value per galaxy"),
     ],
 )
-def test_what_would_be_ignored_or_guessed_is_refused(options, says):
+def test_unused_and_ambiguous_arguments_raise_errors(options, says):
     given = {"labels": LABELS, "alpha": ALPHA, **options}
     with pytest.raises(InputError, match=says) as error:
         fit_transition(**given)
@@ -184,7 +184,7 @@ def test_one_column_tables_are_columns():
     )
 
 
-def test_zero_resolution_does_not_wreck_the_logistic_form():
+def test_alpha_zero_does_not_affect_the_logistic_family():
     alpha, labels = ALPHA.copy(), LABELS.copy()
     alpha[:5], labels[:5] = 0.0, 0
     with_zeros = fit_transition(labels, alpha, "logistic")

@@ -1,4 +1,4 @@
-"""Diagnostics fire when they should, and only then."""
+"""Diagnostics give findings when they should, and only then."""
 
 import re
 
@@ -27,7 +27,7 @@ from truemorph.errors import InputError
 def test_the_true_family_is_preferred(true, name):
     labels, alpha, _ = labels_through(true, 60_000, 0)
     found = compare_families(labels, alpha, ("rayleigh", "weibull", "fisk"))
-    # Rayleigh lies inside Weibull: by chance Weibull gains up to 2 (likelihood) and pays 1 for its parameter.
+    # Rayleigh is a special case of Weibull, which may gain up to 2 in log-likelihood by chance, minus 1 in AIC.
     preferred = {row["family"] for row in found.rows() if row["delta_aic"] < 4}
     assert name in preferred
     assert (found.rayleigh_p_value < 1e-4) == (name != "rayleigh")
@@ -39,12 +39,12 @@ def test_likelihood_ratio_of_rayleigh_in_weibull_is_chi_squared():
         compare_families(*labels_through(RayleighTransition(11.25), 4_000, seed)[:2], ("rayleigh", "weibull"))
         .rayleigh_p_value for seed in range(60)
     ]  # fmt: skip
-    # Uniform on [0, 1]: the mean of 60 to 0.037, the share under one half to 0.065.
+    # Uniform on [0, 1]: for 60 values, the mean has an error of 0.037, the fraction below one half 0.065.
     assert np.mean(p_values) == pytest.approx(0.5, abs=0.13)
     assert np.mean(np.array(p_values) < 0.5) == pytest.approx(0.5, abs=0.22)
 
 
-def test_families_are_compared_on_trusted_flips():
+def test_families_are_compared_on_gold_labels():
     labels, alpha, truth = labels_through(FiskTransition(12, 2.0), 20_000, 1)
     gold = some_known(truth, 0.4, 1)
     found = compare_families(labels, alpha, ("rayleigh", "fisk"), gold=gold)
@@ -52,20 +52,20 @@ def test_families_are_compared_on_trusted_flips():
     flips = FiskTransition(**found.fits["fisk"].space.build(found.fits["fisk"].point).parameters())
     p = flips.flip_probability(alpha[disks])
     by_hand = np.sum(np.where(labels[disks] == 0, np.log(p), np.log1p(-p)))
-    # The fit also uses the labels of the other rows, which move it off the maximum of the gold rows alone.
+    # The fit also uses the labels of other rows, so it differs from the maximum on gold rows only.
     assert by_hand <= found.log_likelihood["fisk"] < by_hand + 2
     assert found.best == "fisk"
 
 
-def test_families_that_cannot_be_fitted_are_named():
+def test_families_that_cannot_be_fitted_are_listed():
     labels, alpha, _ = labels_through(RayleighTransition(11.25), 1_000, 2)
     found = compare_families(labels, alpha, ("rayleigh", "matrix"))
-    assert "need gold labels" in found.failed["matrix"]
+    assert "gold labels" in found.failed["matrix"]
     with pytest.raises(InputError, match="no family could be fitted"):
         compare_families(labels, alpha, ("matrix",))
 
 
-def test_calibration_of_a_right_and_a_wrong_family():
+def test_calibration_of_a_correct_and_a_wrong_family():
     labels, alpha, truth = labels_through(FiskTransition(12, 1.6), 40_000, 3)
     gold = some_known(truth, 0.3, 3)
     right = calibration(fit_transition(labels, alpha, "fisk", gold=gold))
@@ -89,7 +89,7 @@ def test_calibration_of_true_models_is_uniform():
     assert np.mean(np.array(p_values) < 0.05) < 0.15  # 80 at 5 %: 4 ± 2
 
 
-def test_unresolved_disk_labels_do_not_choose_the_family():
+def test_disk_labels_at_alpha_zero_do_not_determine_the_family():
     labels, alpha, _ = labels_through(RayleighTransition(11.25), 4_000, 20)
     plain = compare_families(labels, alpha)
     with_zeros = np.r_[alpha, np.zeros(3)]
@@ -100,7 +100,7 @@ def test_unresolved_disk_labels_do_not_choose_the_family():
 
 
 @pytest.mark.slow
-def test_weighted_rows_do_not_make_families_look_different():
+def test_weights_do_not_make_families_differ():
     p_values = []
     for seed in range(25):
         labels, alpha, _ = labels_through(RayleighTransition(11.25), 3_000, seed)
@@ -111,16 +111,16 @@ def test_weighted_rows_do_not_make_families_look_different():
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [({"alpha": np.full(100, np.nan)}, "row 0"), ({"alpha": np.ones(99)}, "one value a galaxy"),
+    [({"alpha": np.full(100, np.nan)}, "row 0"), ({"alpha": np.ones(99)}, "one value (a|per) galaxy"),
      ({"alpha": np.ones(100)}, "same for every galaxy"), ({"gold": np.full(100, np.nan)}, "only 0 gold")],
 )  # fmt: skip
-def test_confounding_check_names_bad_input(change, says):
+def test_invalid_input_of_the_confounding_check_raises_errors(change, says):
     good = {"labels": np.arange(100) % 2, "alpha": np.linspace(1, 20, 100), "gold": np.arange(100) % 2}
     with pytest.raises(InputError, match=says):
         confounding_check(**{**good, **change})
 
 
-def test_confounding_is_found_and_said():
+def test_confounding_gives_a_finding():
     labels, alpha, truth, columns = confounded_labels(20_000, 4)
     check = confounding_check(labels, alpha, columns)
     assert check.checked
@@ -137,7 +137,7 @@ def test_confounding_is_found_and_said():
     assert not confounding_check(labels, alpha, columns, gold=gold).unexplained
 
 
-def test_confounding_beyond_the_columns_is_found():
+def test_confounding_beyond_the_intrinsic_columns_gives_a_finding():
     labels, alpha, truth, columns = confounded_labels(20_000, 5)
     check = confounding_check(labels, alpha, columns[:, 2:], gold=some_known(truth, 0.3, 5))  # redshift alone
     assert check.unexplained
@@ -145,7 +145,7 @@ def test_confounding_beyond_the_columns_is_found():
 
 
 @pytest.mark.slow
-def test_no_false_alarm():
+def test_without_confounding_there_is_no_finding():
     alarms = 0
     for seed in range(12):
         labels, alpha, truth = flipped_labels(5_000, seed, median=12)
@@ -154,7 +154,7 @@ def test_no_false_alarm():
         alarms += check.confounded or check.unexplained
         check = confounding_check(labels, alpha, gold=some_known(truth, 0.1, seed))
         alarms += check.confounded or check.unexplained
-    # 24 checks of two tests at 1 %: 0.5 alarms expected; four or more have a probability of 0.2 %.
+    # 24 checks of two tests at 1 %: 0.5 false alarms expected; four or more have a probability of 0.2 %.
     assert alarms < 4
 
 
@@ -162,10 +162,10 @@ def alarms_about_selection(fit_or_fractions):
     return [one.message for one in fit_or_fractions.findings if one.code == "gold-not-random"]
 
 
-def test_trusted_rows_chosen_by_their_look_are_named():
+def test_gold_labels_selected_by_appearance_give_a_finding():
     labels, alpha, truth = labels_through(RayleighTransition(11.25), 8_000, 22)
     rng = np.random.default_rng(22)
-    share = np.where(labels == 1, 0.15, 0.05)  # experts typed what looked interesting
+    share = np.where(labels == 1, 0.15, 0.05)  # experts classified interesting galaxies more often
     gold = np.where(rng.random(8_000) < share, truth, -1)
     votes = np.column_stack([20 * (1 - labels), 20 * labels])
     for found in (
@@ -177,16 +177,16 @@ def test_trusted_rows_chosen_by_their_look_are_named():
         numbers = re.search(r"α from (.*) to (.*), (.*)% of .* class 1, but (.*)% of all", note)
         assert numbers is not None
         low, high, typed, everyone = map(float, numbers.groups())
-        inside = (alpha >= low) & (alpha <= high)  # limits in three digits: half a per cent of alpha to each side
+        inside = (alpha >= low) & (alpha <= high)  # limits have three digits: half a per cent of alpha
         assert typed / 100 == pytest.approx(labels[inside & (gold >= 0)].mean(), abs=0.02)
         assert everyone / 100 == pytest.approx(labels[inside].mean(), abs=0.04)
-    # Weights that undo the choice make them a fair part again.
+    # With weights that correct for the selection, they are representative.
     weights = np.where(gold >= 0, 0.1 / share, 1.0)
     assert not alarms_about_selection(fit_transition(labels, alpha, gold=gold, weights=weights))
 
 
 @pytest.mark.parametrize(("n_classes", "observables", "weighted"), [(2, 1, False), (3, 1, True), (2, 2, False)])
-def test_trusted_rows_chosen_by_alpha_alone_raise_no_alarm(n_classes, observables, weighted, monkeypatch):
+def test_gold_labels_selected_by_alpha_alone_give_no_finding(n_classes, observables, weighted, monkeypatch):
     monkeypatch.setattr("truemorph.bias.checks._NOTICEABLE", 0.0)
     alarms = 0
     for seed in range(200):
@@ -198,27 +198,27 @@ def test_trusted_rows_chosen_by_alpha_alone_raise_no_alarm(n_classes, observable
         gold = np.where(rng.random(3_000) < alpha[:, 0] / 200, 0, -1)
         weights = rng.gamma(2.0, 1.0, 3_000) if weighted else None
         alarms += len(selection_findings(np.eye(n_classes)[labels], np.squeeze(alpha), gold, weights))
-    # 200 tests at 1 %: 2 expected; nine or more have a probability of 0.02 %.
+    # 200 tests at 1 %: 2 false alarms expected; nine or more have a probability of 0.02 %.
     assert alarms < 9
 
 
-def test_nothing_to_check_with_is_said():
+def test_a_missing_check_gives_a_finding():
     labels, alpha, _ = flipped_labels(500, 6)
     check = confounding_check(labels, alpha)
     assert not check.checked
     assert not check.findings
 
 
-def test_label_quality_is_the_share_of_right_labels():
+def test_label_quality_equals_the_fraction_of_correct_labels():
     true = RayleighTransition(11.25, false_disk=0.05)
     labels, alpha, truth = labels_through(true, 40_000, 12)
     quality = label_quality(np.full((labels.size, 2), [0.3, 0.7]), labels, alpha, true)
     right = labels == truth
     for part in np.array_split(np.argsort(quality), 10):
-        assert quality[part].mean() == pytest.approx(right[part].mean(), abs=0.03)  # 4,000 each: 0.008
+        assert quality[part].mean() == pytest.approx(right[part].mean(), abs=0.03)  # 4,000 galaxies each: 0.008
 
 
-def test_every_result_draws():
+def test_every_result_has_a_plot():
     labels, alpha, truth, columns = confounded_labels(2_000, 13)
     gold = some_known(truth, 0.3, 13)
     for options in ({}, {"intrinsic": columns}, {"gold": gold}):

@@ -1,4 +1,4 @@
-"""θ from labels: recovered truth, honest errors, and warnings where the data say nothing."""
+"""θ from labels: recovered truth, correct errors, and findings if the data do not constrain it."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ THETA = 11.25
 
 
 @pytest.mark.parametrize("method", ["likelihood", "binned"])
-def test_theta_and_fractions_with_honest_errors(method):
+def test_theta_and_fractions_are_recovered_with_correct_errors(method):
     fits = [
         fit_transition(*flipped_labels(4_000, seed, median=12)[:2], method=method, bins=60, delta=None)
         for seed in range(40)
@@ -22,24 +22,24 @@ def test_theta_and_fractions_with_honest_errors(method):
         ("disk_fraction", [fit.class_fractions[1] for fit in fits], 0.75),
     ):
         pulls = (np.array(estimates) - true) / [fit.stderr[name] for fit in fits]
-        # Mean of 40 pulls has error 0.16, their spread 0.11; midpoints of 60 bins bias the binned one by half a sigma.
+        # The mean of 40 pulls has an error of 0.16, their scatter 0.11; 60 bins bias the binned method by half a sigma.
         assert abs(pulls.mean()) < (0.55 if method == "likelihood" else 1.1)
         assert 0.65 < pulls.std(ddof=1) < 1.35
 
 
-def test_papers_bins_give_the_likelihood_answer_and_few_bins_do_not():
-    # 97,600 galaxies, the paper's number: 1525 bins of 64.
+def test_the_papers_bins_agree_with_likelihood_and_few_bins_do_not():
+    # The paper's number, 97,600 galaxies: 1525 bins of 64.
     labels, alpha, _ = flipped_labels(97_600, seed=11)
     likelihood = fit_transition(labels, alpha)
     paper = fit_transition(labels, alpha, method="binned")
     few = fit_transition(labels, alpha, method="binned", bins=50)
     assert abs(paper.transition.theta - likelihood.transition.theta) < 0.25
     assert abs(likelihood.transition.theta - THETA) < 4 * likelihood.stderr["theta"]
-    # The midpoint of the wide last bin drags theta down: 10.21 ± 0.09 over many samples.
+    # The midpoint of the wide last bin biases theta: 10.21 ± 0.09 over many samples.
     assert few.transition.theta == pytest.approx(10.21, abs=4 * 0.11)
 
 
-def test_standard_error_equals_bootstrap_spread():
+def test_the_standard_error_equals_the_bootstrap_scatter():
     labels, alpha, _ = flipped_labels(3_000, seed=5, median=12)
     fit = fit_transition(labels, alpha)
     rng = np.random.default_rng(0)
@@ -47,11 +47,11 @@ def test_standard_error_equals_bootstrap_spread():
     for _ in range(60):
         rows = rng.integers(0, labels.size, labels.size)
         again.append(fit_transition(labels[rows], alpha[rows], delta=None).transition.theta)
-    # The spread of 60 values is known to 9 %; three and a half of those.
+    # The scatter of 60 values has an error of 9 %; three and a half of those.
     assert np.std(again, ddof=1) == pytest.approx(fit.stderr["theta"], rel=0.32)
 
 
-def test_weights_undo_a_sample_balanced_by_label():
+def test_weights_correct_for_a_sample_balanced_by_label():
     labels, alpha, _ = flipped_labels(40_000, seed=6, median=12, smooth=0.6)
     chosen, _ = draw_sample(labels, range(labels.size), "balanced", seed=1)
     weights = sampling_weights(labels, chosen)[chosen]
@@ -62,7 +62,7 @@ def test_weights_undo_a_sample_balanced_by_label():
     assert abs(plain.class_fractions[1] - 0.4) > 10 * plain.stderr["disk_fraction"]
 
 
-def test_likelihood_is_at_its_maximum():
+def test_the_likelihood_is_at_its_maximum():
     labels, alpha, _ = flipped_labels(5_000, seed=7)
     fit = fit_transition(labels, alpha)
 
@@ -78,13 +78,13 @@ def test_likelihood_is_at_its_maximum():
         assert log_likelihood(theta, min(disk * change, 0.999)) < fit.log_likelihood
 
 
-def test_labels_without_drift_are_warned_about():
+def test_labels_without_drift_give_a_finding():
     rng = np.random.default_rng(8)
     fit = fit_transition((rng.random(2_000) < 0.5).astype(int), rng.lognormal(3, 0.2, 2_000))
     assert "no-drift" in codes(fit)
 
 
-def test_all_disks_once_resolved_is_warned_about():
+def test_a_disk_fraction_of_one_at_high_alpha_gives_a_finding():
     labels, alpha, _ = flipped_labels(3_000, seed=9, smooth=0.0, median=6)
     fit = fit_transition(labels, alpha)
     assert "fraction-at-bound" in codes(fit)
@@ -92,13 +92,13 @@ def test_all_disks_once_resolved_is_warned_about():
     assert abs(fit.transition.theta - THETA) < 4 * fit.stderr["theta"]
 
 
-def test_one_alpha_for_all_is_warned_about():
+def test_a_constant_alpha_gives_a_finding():
     labels, _, _ = flipped_labels(500, seed=10)
     fit = fit_transition(labels, np.full(500, 9.0))
     assert "alpha-constant" in codes(fit)
 
 
-def test_plot_shows_data_and_curve():
+def test_the_plot_has_data_and_curve():
     labels, alpha, _ = flipped_labels(500, seed=12)
     axes = fit_transition(labels, alpha).plot()
     assert len(axes.lines) >= 3
@@ -108,22 +108,22 @@ def test_plot_shows_data_and_curve():
     ("change", "says"),
     [
         ({"labels": np.zeros(10, int)}, "only smooth labels"),
-        ({"alpha": np.ones(9)}, "one value a galaxy"),
+        ({"alpha": np.ones(9)}, "one value per galaxy"),
         ({"alpha": np.r_[np.ones(9), np.nan]}, "row 9"),
         ({"alpha": np.r_[np.ones(9), np.inf]}, "finite"),
         ({"labels": np.r_[np.ones(9), 2]}, "row 9"),
         ({"family": "gauss"}, "families to fit"),
-        ({"method": "guess"}, "method is"),
+        ({"method": "guess"}, "method must be"),
         ({"weights": np.zeros(10)}, "weights must be positive"),
     ],
 )
-def test_bad_input_is_named(change, says):
+def test_invalid_input_raises_errors(change, says):
     good = {"labels": np.arange(10) % 2, "alpha": np.linspace(1, 20, 10)}
     with pytest.raises(InputError, match=says):
         fit_transition(**{**good, **change})
 
 
-def test_scale_of_weights_does_not_matter():
+def test_the_scale_of_weights_has_no_effect():
     labels, alpha, _ = flipped_labels(3_000, seed=13, median=12)
     weights = np.random.default_rng(0).uniform(0.5, 2, 3_000)
     fits = [fit_transition(labels, alpha, weights=weights * scale) for scale in (1.0, 1e-4, 1e4)]
@@ -133,13 +133,13 @@ def test_scale_of_weights_does_not_matter():
         assert codes(fit) == codes(fits[0]) == ["flat-fractions-assumed"]
 
 
-def test_disks_at_alpha_zero_are_pointed_out():
+def test_disk_labels_at_alpha_zero_give_a_finding():
     labels, alpha, _ = flipped_labels(2_000, seed=14, median=12)
     alpha[np.flatnonzero(labels == 1)[:3]] = 0.0
     assert codes(fit_transition(labels, alpha)) == ["flat-fractions-assumed", "disks-at-alpha-zero"]
 
 
-def test_masked_alpha_is_not_taken_as_a_number():
+def test_masked_alpha_raises_an_error():
     labels, alpha, _ = flipped_labels(100, seed=15)
     with pytest.raises(InputError, match="row 4"):
         fit_transition(labels, np.ma.array(alpha, mask=np.arange(100) == 4))

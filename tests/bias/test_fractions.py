@@ -1,4 +1,4 @@
-"""Debiased class fractions: right when T is, right with gold labels when T and model are wrong, honest errors."""
+"""Corrected class fractions: unbiased if T is correct, or with gold labels for any T, with correct errors."""
 
 import numpy as np
 import pytest
@@ -20,14 +20,14 @@ def binned(values, column, bins=8):
 
 
 def changing_fractions(n, seed, transition=TRUE):
-    """Disk fraction that rises with α; labels flipped by T: (labels, alpha, truth)."""
+    """A disk fraction that increases with α, and labels biased by T: (labels, alpha, truth)."""
     rng = np.random.default_rng(seed)
     alpha = rng.lognormal(np.log(16.8), 0.45, n)
     truth = (rng.random(n) < 0.35 + 0.4 / (1 + np.exp(-3 * np.log(alpha / 16.8)))).astype(int)
     return (rng.random(n) < transition.matrix(alpha)[np.arange(n), truth, 1]).astype(int), alpha, truth
 
 
-def test_identity_gives_the_labels_back():
+def test_the_identity_gives_the_observed_fractions():
     labels, alpha, _ = labels_through(TRUE, 1_000, 0)
     found = debiased_fractions(labels, alpha, MatrixTransition.identity(), bins=5)
     np.testing.assert_allclose(found.fractions, found.labelled, atol=1e-6)
@@ -37,7 +37,7 @@ def test_identity_gives_the_labels_back():
 
 @given(st.integers(0, 10_000), st.floats(4, 20), st.floats(0, 0.3), st.integers(1, 12))
 @settings(max_examples=30)
-def test_fractions_are_fractions(seed, theta, false_disk, bins):
+def test_fractions_are_between_0_and_1(seed, theta, false_disk, bins):
     t = RayleighTransition(theta, false_disk)
     labels, alpha, _ = labels_through(t, 400, seed)
     found = debiased_fractions(labels, alpha, t, bins=bins)
@@ -49,8 +49,8 @@ def test_fractions_are_fractions(seed, theta, false_disk, bins):
     assert np.all(np.diff(found.edges) > 0)
 
 
-def test_errors_of_the_inversion_are_its_scatter():
-    """With a T that was fitted, so that its covariance matters, and class fractions that do change with α."""
+def test_errors_of_the_inversion_equal_its_scatter():
+    """With a fitted T, whose covariance is included, and class fractions that depend on α."""
     pulls = []
     for seed in range(60):
         labels, alpha, truth = changing_fractions(4_000, seed)
@@ -58,25 +58,25 @@ def test_errors_of_the_inversion_are_its_scatter():
         found = debiased_fractions(labels, alpha, fit, bins=4, systematic=False)
         pulls.append((found.fractions[:, 1] - binned(0.35 + 0.4 / (1 + np.exp(-3 * np.log(alpha / 16.8))), alpha, 4))
                      / found.stderr[:, 1])  # fmt: skip
-    # 60 × 4 pulls, correlated over bins through theta: the mean to 0.1, the spread to 0.08.
+    # 60 × 4 pulls, correlated between bins by theta: the mean has an error of 0.1, the scatter 0.08.
     assert abs(np.mean(pulls)) < 0.35
     assert 0.8 < np.std(pulls) < 1.2
 
 
 @pytest.mark.slow
-def test_errors_know_that_t_was_fitted_to_the_same_labels():
-    """From labels alone, the labels that scatter a bin have moved T as well: added before they are squared."""
+def test_errors_include_that_t_was_fitted_to_the_same_labels():
+    """From labels alone, the labels in a bin also affect T: influences are added before squaring."""
     pulls = []
     for seed in range(100):
         labels, alpha, _ = labels_through(RayleighTransition(10.0), 6_000, seed, median=13.5, width=0.5)
         found = debiased_fractions(labels, alpha, fit_transition(labels, alpha), bins=4, systematic=False)
         pulls.append((found.fractions[:, 1] - 0.7) / found.stderr[:, 1])
-    # The spread of 100 pulls is known to 0.07; three and a half of those, in every bin.
+    # The scatter of 100 pulls has an error of 0.07; three and a half of those, in every bin.
     assert np.all(np.abs(np.std(pulls, axis=0) - 1) < 0.25), np.std(pulls, axis=0)
 
 
 @pytest.mark.parametrize("options", [{}, {"family": "weibull"}])
-def test_sampling_weights_of_the_fit_go_on_into_everything(options):
+def test_sampling_weights_of_the_fit_are_used_in_all_results(options):
     labels, alpha, truth = labels_through(TRUE, 40_000, 9)
     rng = np.random.default_rng(9)
     kept = rng.random(labels.size) < np.where(labels == 1, 0.25, 1.0)
@@ -90,8 +90,8 @@ def test_sampling_weights_of_the_fit_go_on_into_everything(options):
     assert np.all(np.abs(trusted.fractions[:, 1] - 0.7) < 4 * trusted.stderr[:, 1])
 
 
-def test_few_gold_labels_in_bins_of_a_column_that_decides():
-    """The binning column goes into the regression: ranges cover though only a handful of types fall into a bin."""
+def test_few_gold_labels_in_bins_of_a_column_that_determines_the_class():
+    """The binning column is used in the regression, so ranges cover the truth with only a few gold labels per bin."""
     covered = []
     for seed in range(60):
         rng = np.random.default_rng(seed)
@@ -101,12 +101,12 @@ def test_few_gold_labels_in_bins_of_a_column_that_decides():
         gold = some_known(truth, 0.03, seed)
         found = debiased_fractions(labels, alpha, by=b, bins=5, gold=gold, systematic=False)
         covered.append(np.abs(found.fractions[:, 1] - (0.4 + 0.5 * np.arange(0.1, 1, 0.2))) < 1.96 * found.stderr[:, 1])
-    # 60 × 5 ranges of 95 %, correlated within one: 0.95 ± 0.02.
+    # 60 × 5 ranges of 95 %, correlated within a catalogue: 0.95 ± 0.02.
     assert np.mean(covered) > 0.88
 
 
 def resampled_errors(labels, alpha, fit, resamples, seed=0, own_rows=True):
-    """Scatter of the disk fractions in 4 bins over resampled galaxies, with T fitted again to each."""
+    """Scatter of disk fractions in 4 bins over resampled galaxies, with T fitted to each resample."""
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(resamples):
@@ -121,15 +121,15 @@ def test_errors_of_a_fit_from_other_rows_agree_with_bootstrap():
     fit = fit_transition(labels, alpha, gold=some_known(truth, 0.3, 10))
     more, at, _ = changing_fractions(4_000, 11)
     stated = debiased_fractions(more, at, fit, bins=4, systematic=False).stderr[:, 1]
-    # Twenty resamples: the spread to 16 %; three of those.
+    # Twenty resamples: the scatter has an error of 16 %; three of those.
     np.testing.assert_allclose(resampled_errors(more, at, fit, 20, own_rows=False), stated, rtol=0.5)
 
 
 @pytest.mark.slow
-def test_a_fit_without_errors_says_so_and_its_bootstrap_mends_it():
+def test_a_fit_without_errors_gives_a_finding_and_bootstrap_gives_errors():
     labels, alpha, truth = changing_fractions(2_000, 12)
     fit = fit_transition(labels, alpha, "monotone", gold=some_known(truth, 0.1, 12), knots=6)
-    assert np.isnan(fit.covariance).any()  # a knot at its bound: curvature gives no error there
+    assert np.isnan(fit.covariance).any()  # a knot at its bound has no error from the curvature
     plain = debiased_fractions(labels, alpha, fit, bins=4, systematic=False)
     assert "fit-without-errors" in codes(plain)
     mended = debiased_fractions(labels, alpha, fit.with_bootstrap_errors(20), bins=4, systematic=False)
@@ -138,15 +138,15 @@ def test_a_fit_without_errors_says_so_and_its_bootstrap_mends_it():
 
 
 @pytest.mark.slow
-def test_a_knot_that_wanders_at_its_bound_does_not_blow_up_the_errors():
-    """Its logit scatters by units over resamples, its probability by nothing: errors follow the probability."""
-    labels, alpha, truth = changing_fractions(3_000, 13, FiskTransition(6.0, 3.0))  # next to no flips at high α
+def test_a_knot_at_its_bound_does_not_inflate_the_errors():
+    """Its logit has a large scatter over resamples, but its probability does not: errors follow the probability."""
+    labels, alpha, truth = changing_fractions(3_000, 13, FiskTransition(6.0, 3.0))  # almost no flips at high α
     gold = some_known(truth, 0.1, 13)
     fit = fit_transition(labels, alpha, "monotone", gold=gold, knots=6).with_bootstrap_errors(40)
     assert np.sqrt(np.diag(fit.covariance)).max() > 1.0
     stated = debiased_fractions(labels, alpha, fit, bins=4, systematic=False).stderr[:, 1]
     again = resampled_errors(labels, alpha, fit, 60, seed=1)
-    # The spread of 40 values is known to 11 %, of 60 to 9 %: three times both; labels and T move together in `again`.
+    # The scatter of 40 values has an error of 11 %, of 60 values 9 %: three times both; `again` refits T.
     np.testing.assert_allclose(stated, again, rtol=0.45)
 
 
@@ -154,12 +154,12 @@ def test_delta_method_agrees_with_bootstrap():
     labels, alpha, truth = changing_fractions(8_000, 1)
     fit = fit_transition(labels, alpha, gold=some_known(truth, 0.2, 1))
     stated = debiased_fractions(labels, alpha, fit, bins=4, systematic=False).stderr[:, 1]
-    # The spread of 60 values is known to 9 %; three of those.
+    # The scatter of 60 values has an error of 9 %; three of those.
     np.testing.assert_allclose(resampled_errors(labels, alpha, fit, 60), stated, rtol=0.3)
 
 
-def test_gold_labels_are_right_where_t_and_regression_are_wrong():
-    """A bump in the class fraction that neither a quadratic in log α nor any T can follow."""
+def test_gold_labels_give_correct_fractions_if_t_and_regression_are_wrong():
+    """A bump in the class fraction that neither a quadratic in log α nor any T can describe."""
     rng = np.random.default_rng(2)
     n = 60_000
     alpha = rng.lognormal(np.log(16.8), 0.45, n)
@@ -171,11 +171,11 @@ def test_gold_labels_are_right_where_t_and_regression_are_wrong():
     found = debiased_fractions(labels, alpha, wrong, gold=some_known(truth, 0.3, 3))
     error = found.fractions[:, 1] - true
     assert np.all(np.abs(error) < 4 * found.stderr[:, 1])
-    assert np.sqrt(np.mean(error**2)) < 0.02  # 2,250 gold labels a bin: 0.01
+    assert np.sqrt(np.mean(error**2)) < 0.02  # 2,250 gold labels per bin: 0.01
     assert np.sqrt(np.mean((debiased_fractions(labels, alpha, wrong).fractions[:, 1] - true) ** 2)) > 0.2
 
 
-def test_errors_with_gold_labels_are_their_scatter():
+def test_errors_with_gold_labels_equal_their_scatter():
     pulls = []
     for seed in range(60):
         labels, alpha, truth = changing_fractions(6_000, seed, FiskTransition(13.0, 2.2))
@@ -196,13 +196,13 @@ def test_binning_in_another_column_and_covariates():
     assert plain.by == "M_r"
     for found in (plain, helped):
         assert np.all(np.abs(found.fractions[:, 1] - true) < 4.5 * found.stderr[:, 1])
-        # 190 gold labels a bin: errors of 0.03; the rms of eight of them is known to a quarter.
+        # 190 gold labels per bin: errors of 0.03; the rms of eight has an error of a quarter.
         assert np.sqrt(np.mean((found.fractions[:, 1] - true) ** 2)) < 0.05
-    # The effects of the bins know as much about the class as the column that they are cut in.
+    # Bin effects have as much information on the class as the binning column.
     assert helped.stderr.mean() == pytest.approx(plain.stderr.mean(), rel=0.1)
 
 
-def test_three_classes():
+def test_fractions_of_three_classes():
     t = MatrixTransition(((1.0, 0.0, 0.0), (0.3, 0.6, 0.1), (0.2, 0.0, 0.8)))
     rng = np.random.default_rng(5)
     truth = rng.choice(3, 40_000, p=[0.3, 0.3, 0.4])
@@ -221,13 +221,13 @@ def test_range_from_labels_alone_spans_trends_and_families():
     assert {name.split(",")[0] for name in found.alternatives} >= {"rayleigh", "weibull", "fisk"}
     assert len(found.alternatives) > 12
     assert "flat-fractions-assumed" in codes(found)
-    # The family is wrong: its own errors miss the truth, the range does not.
+    # The family is wrong: the truth is outside of its errors, but in the range.
     assert np.max(np.abs(found.fractions[:, 1] - 0.7) / found.stderr[:, 1]) > 4
     assert np.all((found.low[:, 1] < 0.7) & (found.high[:, 1] > 0.7))
     assert fit_transition(labels, alpha, delta=0.1).disk_fraction_range[0] > fit.disk_fraction_range[0]
 
 
-def test_several_observables():
+def test_fractions_with_several_observables():
     t = LogisticTransition(
         [[[0, 0, 0], [float("nan")] * 3], [[0.0, -1.5, 0.7], [0, 0, 0]]], (2.5, 22.0), (0.5, 1.0), (True, False)
     )
@@ -248,7 +248,7 @@ def test_several_observables():
     assert np.all(np.abs(found.fractions[:, 1] - 0.6) < 4 * found.stderr[:, 1])
 
 
-def test_plot_has_labels_estimate_band_and_truth():
+def test_the_plot_has_labels_estimate_range_and_truth():
     labels, alpha, truth = changing_fractions(2_000, 8)
     axes = debiased_fractions(labels, alpha, fit_transition(labels, alpha)).plot(truth=binned(truth, alpha))
     assert {one.get_text() for one in axes.get_legend().get_texts()} == {
@@ -260,7 +260,7 @@ def test_plot_has_labels_estimate_band_and_truth():
     ("change", "says"),
     [
         ({"transition": None}, "needs a transition, gold labels"),
-        ({"alpha": np.ones(9)}, "one value a galaxy"),
+        ({"alpha": np.ones(9)}, "one value per galaxy"),
         ({"by": np.r_[np.nan, np.arange(99.0)]}, "1 missing values"),
         ({"bins": 101}, "number of galaxies"),
         ({"labels": np.full(100, 2)}, "labels must be integers 0 to 1"),
@@ -272,7 +272,7 @@ def test_plot_has_labels_estimate_band_and_truth():
         ({"weights": np.zeros(100)}, "weights must be positive"),
     ],
 )
-def test_bad_input_is_named(change, says):
+def test_invalid_input_raises_errors(change, says):
     good = {"labels": np.arange(100) % 2, "alpha": np.linspace(1, 20, 100), "transition": TRUE}
     with pytest.raises(InputError, match=says):
         debiased_fractions(**{**good, **change})

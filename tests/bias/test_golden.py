@@ -35,7 +35,7 @@ def golden_catalogue(n, theta):
 
 
 @pytest.mark.parametrize(("n", "depth", "bins", "theta", "by_alpha", "by_both", "one_leaf"), GOLDEN)
-def test_values_of_the_authors_code(n, depth, bins, theta, by_alpha, by_both, one_leaf):
+def test_values_equal_those_of_the_authors_code(n, depth, bins, theta, by_alpha, by_both, one_leaf):
     labels, alpha, magnitude, intrinsic = golden_catalogue(n, theta)
     plain = {"bootstrap": 0, "floor": "analytic"}
     assert cv18(labels, alpha, intrinsic, depth, bins, **plain).value == pytest.approx(by_alpha, abs=5e-7)

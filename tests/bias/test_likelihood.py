@@ -1,4 +1,4 @@
-"""Eqs 3-4 and the posterior, against the formulas written out and against simulated truth."""
+"""Eqs 3-4 and the posterior, against explicit formulas and simulated truth."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ resolutions = st.floats(0.5, 60)
 
 
 @given(probabilities, resolutions, st.sampled_from([0, 1]))
-def test_two_classes_written_out(p_disk, alpha, label):
+def test_two_classes_equal_the_explicit_formula(p_disk, alpha, label):
     flip = np.exp(-(alpha**2) / (2 * 11.25**2))
     seen_as_disk = p_disk * (1 - flip)
     expected = np.log(seen_as_disk if label else 1 - seen_as_disk)
@@ -26,7 +26,7 @@ def test_two_classes_written_out(p_disk, alpha, label):
     assert got[0] == pytest.approx(expected, rel=1e-9)
 
 
-def test_k_classes_are_a_matrix_product():
+def test_k_classes_equal_a_matrix_product():
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.ones(4), size=50)
     t = rng.dirichlet(np.ones(4), size=4)
@@ -34,7 +34,7 @@ def test_k_classes_are_a_matrix_product():
     np.testing.assert_allclose(got, p @ t, rtol=1e-10)
 
 
-def test_torch_gives_the_same_numbers():
+def test_torch_gives_the_same_numbers_as_numpy():
     rng = np.random.default_rng(1)
     p = rng.dirichlet([1, 1], size=30)
     labels, alpha = rng.integers(0, 2, 30), rng.lognormal(2, 0.5, 30)
@@ -44,20 +44,20 @@ def test_torch_gives_the_same_numbers():
 
 
 @given(probabilities, resolutions)
-def test_posterior_is_bayes(p_disk, alpha):
+def test_the_posterior_equals_bayes_theorem(p_disk, alpha):
     flip = np.exp(-(alpha**2) / (2 * 11.25**2))
     after = posterior([[1 - p_disk, p_disk]] * 2, [0, 1], np.array([alpha, alpha]), RayleighTransition(11.25))
     assert after[0, 1] == pytest.approx(p_disk * flip / (1 - p_disk + p_disk * flip), rel=1e-6, abs=1e-12)
     assert after[1, 1] == pytest.approx(1.0)
 
 
-def test_posterior_without_information_is_the_prior():
+def test_without_information_the_posterior_is_the_prior():
     p = np.array([[0.3, 0.7]])
     even = MatrixTransition(((0.5, 0.5), (0.5, 0.5)))
     np.testing.assert_allclose(posterior(p, [1], np.array([3.0]), even), p)
 
 
-def test_posterior_is_calibrated_on_flipped_labels():
+def test_the_posterior_is_calibrated_for_biased_labels():
     labels, alpha, truth = flipped_labels(200_000, seed=4)
     after = posterior(np.tile([0.25, 0.75], (truth.size, 1)), labels, alpha, RayleighTransition(11.25))[:, 1]
     for low in np.arange(0.1, 0.7, 0.1):
@@ -68,19 +68,19 @@ def test_posterior_is_calibrated_on_flipped_labels():
         assert abs(truth[chosen].mean() - after[chosen].mean()) < 4 * error
 
 
-def test_contradiction_of_label_and_model_follows_the_label():
-    # eq. 6 says a disk label is never wrong, whatever the model says.
+def test_if_label_and_model_contradict_the_label_decides():
+    # By eq. 6 a disk label is always correct, for any model probability.
     after = posterior([[1.0, 0.0]], [1], np.array([10.0]), RayleighTransition(11.25))
     np.testing.assert_allclose(after, [[0, 1]])
 
 
-def test_shapes_and_labels_are_checked():
+def test_invalid_shapes_and_labels_raise_errors():
     with pytest.raises(InputError, match=r"shape \(N, 2\)"):
         posterior([[0.2, 0.3, 0.5]], [0], np.array([1.0]), RayleighTransition(5.0))
     with pytest.raises(InputError, match="row 1"):
         posterior([[0.5, 0.5]] * 2, [0, 2], np.array([1.0, 1.0]), RayleighTransition(5.0))
 
-    with pytest.raises(InputError, match="one row a galaxy"):
+    with pytest.raises(InputError, match="one row per galaxy"):
         posterior([[0.5, 0.5]] * 2, [0], np.array([1.0, 1.0]), RayleighTransition(5.0))
     with pytest.raises(InputError, match="are they logits"):
         posterior([[-3.0, 4.0]], [0], np.array([1.0]), RayleighTransition(5.0))

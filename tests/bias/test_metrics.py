@@ -1,4 +1,4 @@
-"""CV14 and CV18: an independent recursive implementation, invariants, floor and bootstrap."""
+"""CV14 and CV18: comparison with an independent recursive implementation, invariants, floor and bootstrap."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -14,7 +14,7 @@ from truemorph.errors import InputError
 
 
 def recursive_cv18(labels, alpha, intrinsic, depth, bins, n_classes=2):
-    """CV18 as its definition reads, node by node (resolution: last bin is the reference)."""
+    """CV18 from its definition, recursively (resolution: the last bin is the reference)."""
 
     def leaves(rows, level):
         if level == depth:
@@ -36,7 +36,7 @@ def recursive_cv18(labels, alpha, intrinsic, depth, bins, n_classes=2):
 
 @given(st.integers(0, 10_000), st.integers(0, 3), st.integers(2, 5), st.integers(2, 4))
 @settings(max_examples=40)
-def test_equals_the_definition(seed, depth, bins, n_classes):
+def test_cv18_equals_its_definition(seed, depth, bins, n_classes):
     rng = np.random.default_rng(seed)
     n = 300
     labels = rng.integers(0, n_classes, n)
@@ -49,7 +49,7 @@ def test_equals_the_definition(seed, depth, bins, n_classes):
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=20)
-def test_row_order_and_monotone_alpha_do_not_matter(seed):
+def test_row_order_and_monotone_transformations_of_alpha_have_no_effect(seed):
     rng = np.random.default_rng(seed)
     labels, alpha, intrinsic = rng.integers(0, 2, 400), rng.lognormal(2, 0.5, 400), rng.normal(size=(400, 2))
     shuffle = rng.permutation(400)
@@ -60,13 +60,13 @@ def test_row_order_and_monotone_alpha_do_not_matter(seed):
     assert cv18(1 - labels, alpha, intrinsic, **plain).value == pytest.approx(value)
 
 
-def test_hard_labels_are_certain_probabilities():
+def test_hard_labels_equal_probabilities_of_0_and_1():
     rng = np.random.default_rng(0)
     labels, alpha = rng.integers(0, 2, 500), rng.lognormal(2, 0.5, 500)
     assert cv14(labels, alpha) == cv14(np.eye(2)[labels], alpha)
 
 
-def test_depth_zero_is_cv14():
+def test_cv18_with_depth_zero_is_cv14():
     rng = np.random.default_rng(1)
     labels, alpha = rng.integers(0, 2, 500), rng.lognormal(2, 0.5, 500)
     whole = cv18(labels, alpha, rng.normal(size=500), 0, 10, bootstrap=3)
@@ -88,20 +88,20 @@ def unbiased(n, seed):
 
 
 @pytest.mark.parametrize("floor", ["permutation", "analytic"])
-def test_unbiased_labels_lie_at_the_floor(floor):
+def test_unbiased_labels_are_at_the_floor(floor):
     values = [cv18(*unbiased(6_000, seed), depth=4, bins=5, bootstrap=0, floor=floor) for seed in range(12)]
     excess = np.array([r.value**2 - r.floor**2 for r in values])
-    # The mean of 12 squared values agrees with the squared floor within its own error.
+    # The mean of 12 squared values agrees with the squared floor within its error.
     assert abs(excess.mean()) < 3.5 * excess.std(ddof=1) / np.sqrt(12)
 
 
-def test_floor_shrinks_with_the_square_root_of_galaxies_a_bin():
+def test_the_floor_decreases_with_the_square_root_of_galaxies_per_bin():
     small = cv18(*unbiased(4_000, 1), depth=3, bins=5, bootstrap=0)
     large = cv18(*unbiased(64_000, 1), depth=3, bins=5, bootstrap=0)
     assert small.floor / large.floor == pytest.approx(4, rel=0.1)
 
 
-def test_bootstrap_inflates_by_up_to_the_square_root_of_two():
+def test_bootstrap_inflates_the_value_by_up_to_the_square_root_of_two():
     rng = np.random.default_rng(12345)
     n = 12_192
     logr, mag, z = rng.normal(0.9, 0.25, n), rng.normal(-21, 1, n), rng.uniform(0.02, 0.2, n)
@@ -109,16 +109,16 @@ def test_bootstrap_inflates_by_up_to_the_square_root_of_two():
     p_smooth = 1 / (1 + np.exp(-(0.8 * (mag + 21) - 1.5 * (logr - 0.9))))
     labels = (rng.random(n) >= p_smooth).astype(int)
     r = cv18(labels, alpha, np.column_stack([logr, mag, z]), 6, 8, bootstrap=400)
-    # A resample adds to each bin the sampling variance that it already has: sqrt(2), but for tree and bins, which move
-    # with it. The mean of 400 has an error of 0.003; three of those and one per cent for the rest.
+    # A resample adds to each bin its own sampling variance, a factor of sqrt(2), except that tree and bins change with
+    # it. The mean of 400 has an error of 0.003; three of those, and one per cent for the rest.
     assert r.bootstrap_mean / r.value == pytest.approx(np.sqrt(2), abs=0.025)
     assert r.floor == pytest.approx(r.value, abs=4 * r.floor_std)
     assert r.objects_per_bin == pytest.approx(n / 512)
     assert "few-galaxies-per-bin" in codes(r)
 
 
-def test_bootstrap_is_a_bootstrap():
-    """Rebuilding tree and bins from resampled rows gives the same distribution as carrying sorted orders."""
+def test_bootstrap_equals_recomputing_from_resampled_rows():
+    """Rebuilding tree and bins from resampled rows gives the same distribution as using sorted orders."""
     labels, alpha, intrinsic = unbiased(1_500, 3)
     labels[alpha < 8] = 0
     r = cv18(labels, alpha, intrinsic, 2, 5, bootstrap=150, seed=1)
@@ -132,12 +132,12 @@ def test_bootstrap_is_a_bootstrap():
     assert r.bootstrap_std == pytest.approx(np.std(values), rel=0.35)
 
 
-def test_same_seed_same_numbers():
+def test_the_same_seed_gives_the_same_numbers():
     data = unbiased(1_000, 4)
     assert cv18(*data, 2, 4, bootstrap=5, seed=9) == cv18(*data, 2, 4, bootstrap=5, seed=9)
 
 
-def test_rows_that_are_not_finite_are_left_out_and_counted():
+def test_rows_that_are_not_finite_are_excluded_and_counted():
     labels, alpha, intrinsic = unbiased(1_000, 5)
     alpha[3], intrinsic[7, 1] = np.nan, np.inf
     r = cv18(labels, alpha, intrinsic, 2, 4, bootstrap=0, floor="analytic")
@@ -159,14 +159,14 @@ def test_rows_that_are_not_finite_are_left_out_and_counted():
         ({"floor": "zero"}, "floor is"),
     ],
 )
-def test_bad_input_is_named(change, says):
+def test_invalid_input_raises_errors(change, says):
     rng = np.random.default_rng(0)
     good = {"labels": rng.integers(0, 2, 100), "alpha": rng.random(100), "intrinsic": rng.random((100, 2))}
     with pytest.raises(InputError, match=says):
         cv18(**{**good, "depth": 1, "bins": 4, **change})
 
 
-def test_equal_alpha_does_not_make_a_sorted_file_look_biased():
+def test_a_sorted_file_with_equal_alpha_does_not_seem_biased():
     rng = np.random.default_rng(6)
     labels, alpha = rng.integers(0, 2, 3_000), np.round(rng.lognormal(2.3, 0.4, 3_000))
     order = np.argsort(labels, kind="stable")
@@ -175,7 +175,7 @@ def test_equal_alpha_does_not_make_a_sorted_file_look_biased():
     assert "tied-edges" in codes(r)
 
 
-def test_masked_values_are_left_out():
+def test_masked_values_are_excluded():
     labels, alpha, _ = unbiased(1_000, 7)
     hidden = np.zeros(1_000, bool)
     hidden[:100] = True
@@ -185,7 +185,7 @@ def test_masked_values_are_left_out():
     assert r.value == cv14(labels[100:], alpha[100:], 5, bootstrap=0, floor="analytic").value
 
 
-def test_one_class_is_not_called_unbiased_without_a_word():
+def test_labels_of_a_single_class_give_a_finding():
     r = cv14(np.ones(500, int), np.random.default_rng(0).random(500), 5, bootstrap=0)
     assert "one-class" in codes(r)
 
@@ -197,6 +197,6 @@ def test_resamples_with_small_leaves_are_counted():
     assert "resamples-failed" in codes(r)
 
 
-def test_floor_needs_permutations():
+def test_the_floor_needs_permutations():
     with pytest.raises(InputError, match="at least 1 permutation"):
         cv14(np.arange(100) % 2, np.arange(100.0), 5, permutations=0)

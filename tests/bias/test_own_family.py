@@ -1,4 +1,4 @@
-"""A family of one's own: fitted, used and saved like those of the package."""
+"""User-defined families are fitted, used and saved like those of the package."""
 
 import json
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from truemorph.errors import InputError
 
 @dataclass(frozen=True)
 class Exponential(tm.FlipTransition):
-    """Flips fall exponentially to a floor; the formula is numpy's, as in a notebook."""
+    """Flip probability decreases exponentially to a constant; written with numpy, as in a notebook."""
 
     scale: float
     floor: float
@@ -31,7 +31,7 @@ class Exponential(tm.FlipTransition):
 
 
 def of_a_notebook(family="steep"):
-    """A class that no other process can import."""
+    """A class that other processes can't import."""
 
     @dataclass(frozen=True)
     class Steep(tm.FlipTransition):
@@ -67,7 +67,7 @@ def test_parameters_are_recovered(gold_fit):
     assert not {"family-as-table", "family-changed"} & set(codes(gold_fit))
 
 
-def test_it_is_compared_with_the_families_of_the_package(flipped):
+def test_an_own_family_is_compared_with_those_of_the_package(flipped):
     labels, alpha, truth = flipped
     found = tm.compare_families(labels, alpha, ("rayleigh", Exponential), gold=some_known(truth, 0.1, seed=1))
     assert list(found.fits) == ["rayleigh", "exponential"]
@@ -80,7 +80,7 @@ def test_it_is_compared_with_the_families_of_the_package(flipped):
     assert set(study.families.fits) == {"exponential", "rayleigh", "weibull", "fisk", "monotone"}
 
 
-def test_fractions_posteriors_and_quality_follow_its_curve(flipped, gold_fit):
+def test_fractions_posteriors_and_quality_use_the_own_family(flipped, gold_fit):
     labels, alpha, truth = flipped
     found = tm.debiased_fractions(labels, alpha, gold_fit, bins=1)
     assert abs(found.fractions[0, 1] - truth.mean()) < 4 * found.stderr[0, 1]
@@ -91,7 +91,7 @@ def test_fractions_posteriors_and_quality_follow_its_curve(flipped, gold_fit):
     np.testing.assert_allclose(tm.label_quality(p, smooth, ALPHA[1:5], TRUTH), 1 / (1 + flips))
 
 
-def test_the_loss_takes_it():
+def test_the_loss_accepts_an_own_family():
     logits = torch.zeros(5, 2, requires_grad=True)
     alpha = torch.from_numpy(ALPHA[1:]).float()
     losses = tm.DebiasedLoss(TRUTH, "none")(logits, torch.zeros(5, dtype=torch.int64), alpha)
@@ -102,7 +102,7 @@ def test_the_loss_takes_it():
     assert torch.isfinite(logits.grad).all()
 
 
-def test_logistic_regression_fits_it_along():
+def test_logistic_regression_fits_an_own_family():
     labels, alpha, truth = labels_through(of_a_notebook()(14.0), 8000, seed=2)
     feature = np.random.default_rng(0).normal(truth, 0.7)[:, None]
     model = tm.DebiasedLogisticRegression(of_a_notebook()).fit(feature, labels, alpha=alpha)
@@ -111,12 +111,12 @@ def test_logistic_regression_fits_it_along():
     assert fixed.transition_ == TRUTH
 
 
-def test_a_class_that_can_be_imported_survives_json(gold_fit, tmp_path):
+def test_a_class_that_can_be_imported_is_restored_from_json(gold_fit, tmp_path):
     (tmp_path / "fit.json").write_text(json.dumps(gold_fit.to_dict()))
     assert transition_from_dict(read_fit(tmp_path / "fit.json")) == gold_fit.transition
 
 
-def test_a_class_that_cannot_be_imported_survives_as_a_table():
+def test_a_class_that_cannot_be_imported_is_restored_as_a_table():
     curve = of_a_notebook()(12.0)
     labels, alpha, _ = labels_through(curve, 5000, seed=3)
     fit = tm.fit_transition(labels, alpha, of_a_notebook())
@@ -131,14 +131,14 @@ def test_a_class_that_cannot_be_imported_survives_as_a_table():
 @pytest.mark.parametrize(
     "path", ["os:system", "no_such_module:Curve", "truemorph:RayleighTransition", "", None, "a b:c"]
 )
-def test_what_a_file_names_is_used_only_if_it_is_that_family(path):
+def test_a_class_named_in_a_file_is_used_only_if_it_is_that_family(path):
     described = {**transition_to_dict(TRUTH), "class": path}
     assert isinstance(transition_from_dict(described), tm.TabulatedTransition)
     with pytest.raises(InputError):
         transition_from_dict({key: described[key] for key in ("family", "parameters", "class")})
 
 
-def test_a_class_that_was_changed_gives_way_to_the_saved_table(monkeypatch):
+def test_if_a_class_was_changed_the_saved_table_is_used(monkeypatch):
     described = transition_to_dict(TRUTH)
     before = TRUTH.flip_probability(ALPHA)
     monkeypatch.setattr(Exponential, "log_flip_probability", lambda self, alpha: -alpha / self.scale)
@@ -148,7 +148,7 @@ def test_a_class_that_was_changed_gives_way_to_the_saved_table(monkeypatch):
 
 @pytest.mark.parametrize("transition", [TRUTH, of_a_notebook()(12.0)], ids=["can be imported", "can't be imported"])
 @pytest.mark.parametrize("preset", ["dcv14", "quick"])
-def test_a_model_trained_through_it_labels_galaxies(transition, preset, catalogue, tmp_path):
+def test_a_model_trained_with_an_own_family_labels_galaxies(transition, preset, catalogue, tmp_path):
     settings = {"features": ["M_r"], "folds": 2} if preset == "dcv14" else TINY | {"epochs": 1, "folds": 1}
     trained = tm.train_classifier(
         catalogue, transition=transition, preset=preset, out=tmp_path / "model", settings=settings
@@ -180,7 +180,7 @@ def test_a_model_trained_through_it_labels_galaxies(transition, preset, catalogu
     ],
     ids=lambda family: getattr(family, "__name__", family),
 )
-def test_what_is_no_family_is_refused(family, flipped):
+def test_invalid_families_raise_errors(family, flipped):
     labels, alpha, _ = flipped
     with pytest.raises(InputError):
         tm.fit_transition(labels, alpha, family)

@@ -1,4 +1,4 @@
-"""Every family recovered from simulated labels, with errors that are as large as the scatter."""
+"""All families are recovered from simulated labels, with errors that equal the scatter."""
 
 import numpy as np
 import pytest
@@ -27,12 +27,12 @@ TRUE = {
 @pytest.mark.parametrize("method", ["likelihood", "gold"])
 @pytest.mark.parametrize("family", ["rayleigh", "weibull", "fisk"])
 def test_pulls_over_40_catalogues_of_20_000(family, method):
-    """The mean of 40 pulls has an error of 0.16, their spread one of 0.11: the limits are three of each."""
+    """The mean of 40 pulls has an error of 0.16, their scatter 0.11: the limits are three times these."""
     truth = TRUE[family]
     pulls = []
     for seed in range(SEEDS):
         labels, alpha, classes = labels_through(truth, N, seed)
-        # With few gold labels the likelihood of Weibull's shape is skewed: 400 leave its mean half an error high.
+        # With few gold labels, the likelihood of Weibull's shape is skewed: with 400, its mean is half an error high.
         known = 0.1 if family == "weibull" else 0.02
         gold = some_known(classes, known, seed) if method == "gold" else None
         fit = fit_transition(labels, alpha, family, gold=gold)
@@ -48,7 +48,7 @@ def test_pulls_over_40_catalogues_of_20_000(family, method):
 def test_matrix_and_constant_need_gold_labels():
     labels, alpha, classes = labels_through(ConstantTransition(0.3, 0.1), 4_000, 0)
     for family in ("matrix", "constant"):
-        with pytest.raises(InputError, match="need gold labels"):
+        with pytest.raises(InputError, match="give gold labels"):
             fit_transition(labels, alpha, family)
     pulls = []
     for seed in range(60):
@@ -60,12 +60,12 @@ def test_matrix_and_constant_need_gold_labels():
         found = matrix.values["p(disk|smooth)"], matrix.values["p(smooth|disk)"]
         error = matrix.stderr["p(disk|smooth)"], matrix.stderr["p(smooth|disk)"]
         pulls.append((np.array(found) - (0.1, 0.3)) / error)
-    # 60 pulls: mean to 0.13, spread to 0.09.
+    # 60 pulls: the mean has an error of 0.13, the scatter 0.09.
     assert np.all(np.abs(np.mean(pulls, axis=0)) < 0.4)
     assert np.all(np.abs(np.std(pulls, axis=0, ddof=1) - 1) < 0.3)
 
 
-def test_matrix_of_trusted_rows_alone_is_their_confusion_matrix():
+def test_the_matrix_of_gold_rows_alone_is_their_confusion_matrix():
     t = MatrixTransition(((0.8, 0.15, 0.05), (0.2, 0.7, 0.1), (0.1, 0.1, 0.8)))
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 3, 5_000)
@@ -77,8 +77,8 @@ def test_matrix_of_trusted_rows_alone_is_their_confusion_matrix():
 
 
 @pytest.mark.slow
-def test_monotone_form_follows_any_falling_curve():
-    """With gold labels, no shape given: every knot within errors of the true flip probability, by bootstrap."""
+def test_the_monotone_family_fits_any_decreasing_curve():
+    """With gold labels, every knot agrees with the true flip probability within bootstrap errors."""
     true = FiskTransition(14.0, 3.0)
     labels, alpha, classes = labels_through(true, 8_000, 1)
     fit = fit_transition(labels, alpha, "monotone", gold=some_known(classes, 0.5, 2), bootstrap=20)
@@ -86,12 +86,12 @@ def test_monotone_form_follows_any_falling_curve():
     names = [name for name in fit.values if name.startswith("flip")]
     error = np.array([fit.stderr[name] for name in names])
     pulls = (np.array(fit.transition.flip) - true.flip_probability(knots)) / np.maximum(error, 0.004)
-    # Straight pieces through a curved line: a little off besides the noise.
+    # Linear interpolation of a curve has a small error in addition to the noise.
     assert np.sqrt(np.mean(pulls**2)) < 2
     assert np.all(np.isfinite(error))
 
 
-def test_monotone_form_from_labels_alone_says_what_it_takes_for_granted():
+def test_the_monotone_family_from_labels_alone_states_its_assumption():
     labels, alpha, _ = labels_through(RayleighTransition(8.0), 20_000, 3, median=16.8)
     fit = fit_transition(labels, alpha, "monotone")
     assert "best-resolved-unbiased-assumed" in codes(fit)
@@ -105,11 +105,11 @@ def test_bootstrap_agrees_with_the_curvature_of_the_joint_fit():
     fit = fit_transition(labels, alpha, "weibull", gold=some_known(classes, 0.2, 4))
     again = fit.bootstrap(60)
     for name in ("scale", "shape"):
-        # The spread of 60 values is known to 9 %; three of those.
+        # The scatter of 60 values has an error of 9 %; three of those.
         assert np.std([one.values[name] for one in again], ddof=1) == pytest.approx(fit.stderr[name], rel=0.28)
 
 
-def test_false_disks_are_fitted_where_gold_labels_show_them():
+def test_false_disks_are_fitted_if_gold_labels_have_them():
     true = RayleighTransition(11.25, false_disk=0.06)
     labels, alpha, classes = labels_through(true, 30_000, 5)
     fit = fit_transition(labels, alpha, gold=some_known(classes, 0.2, 5))
@@ -135,8 +135,8 @@ def test_k_classes_and_two_observables_in_one_logistic_transition():
     fit = fit_transition(labels, observables[:, 0], gold=some_known(truth, 0.5, 6), observables=observables[:, 1])
     assert list(fit.values) == [
         f"{s}|{y} {term}" for y, s in ((1, 0), (2, 0), (2, 1)) for term in ("intercept", "slope 0", "slope 1")
-    ]  # flips that no gold row shows are taken as impossible
-    # The fit's coefficients are of columns standardised by its sample: bring the true ones there.
+    ]  # flips without a gold row are assumed to be impossible
+    # Coefficients of the fit are for columns standardised with its sample; convert the true ones.
     center, scale = np.array(fit.transition.center), np.array(fit.transition.scale)
     pulls = []
     for y, s in ((1, 0), (2, 0), (2, 1)):
@@ -156,12 +156,12 @@ def test_k_classes_and_two_observables_in_one_logistic_transition():
     [
         (np.full(100, -1), "only 0 gold labels"),
         (np.ones(100), "no gold label of class 0"),
-        (np.full(100, 0.5), "0 to 1, -1 where unknown"),
-        (np.zeros(99), "one value a galaxy"),
+        (np.full(100, 0.5), "0 to 1, -1 if unknown"),
+        (np.zeros(99), "one value per galaxy"),
         (np.array(["disk"] * 100), "must be integers"),
     ],
 )
-def test_bad_gold_labels_are_named(gold, says):
+def test_invalid_gold_labels_raise_errors(gold, says):
     rng = np.random.default_rng(0)
     with pytest.raises(InputError, match=says):
         fit_transition(rng.integers(0, 2, 100), rng.lognormal(2, 0.5, 100), gold=gold)
@@ -172,20 +172,20 @@ def test_bad_gold_labels_are_named(gold, says):
     [
         ({"method": "gold"}, "pass gold="),
         ({"method": "conditional"}, "pass intrinsic="),
-        ({"false_disk": 1.5}, "false_disk is a probability"),
-        ({"family": "rayleigh", "n_classes": 3}, "family of two classes"),
+        ({"false_disk": 1.5}, "false_disk must be a probability"),
+        ({"family": "rayleigh", "n_classes": 3}, "for two classes"),
         ({"family": "rayleigh", "observables": np.arange(100.0)}, 'several observables need family="logistic"'),
     ],
 )
-def test_what_does_not_go_together_is_named(options, says):
+def test_incompatible_arguments_raise_errors(options, says):
     rng = np.random.default_rng(0)
     given = {"labels": rng.integers(0, 2, 100), "alpha": rng.lognormal(2, 0.5, 100), **options}
     with pytest.raises(InputError, match=says):
         fit_transition(**given)
 
 
-def test_grouping_neighbours_does_not_move_the_estimate():
-    """The climb is on grouped rows, its last steps on all: the answer is that of all."""
+def test_grouping_neighbours_does_not_change_the_estimate():
+    """The maximisation starts on grouped rows and ends on all rows, with the result for all rows."""
     labels, alpha, _ = labels_through(RayleighTransition(11.25), 50_000, 10, median=7.5)
     fit = fit_transition(labels, alpha)
 
@@ -195,5 +195,5 @@ def test_grouping_neighbours_does_not_move_the_estimate():
 
     theta, disk, step = fit.values["theta"], fit.class_fractions[1], 1e-4
     slope = (log_likelihood(theta + step, disk) - log_likelihood(theta - step, disk)) / (2 * step)
-    # Slope × variance is how far the maximum still is: a hundredth of the error at most.
+    # Gradient × variance is the distance to the maximum: at most a hundredth of the error.
     assert abs(slope) * fit.stderr["theta"] < 0.01

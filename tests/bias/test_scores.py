@@ -1,4 +1,4 @@
-"""Scores: equal to scikit-learn's, and what a perfect and a constant answer get."""
+"""Scores: equal to those of scikit-learn, and values for perfect and constant predictions."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from truemorph.bias.scores import (
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=40)
-def test_equal_to_scikit_learn(seed):
+def test_scores_equal_those_of_scikit_learn(seed):
     rng = np.random.default_rng(seed)
     truth, p = rng.integers(0, 2, 60), rng.uniform(0.001, 0.999, 60)
     truth[:2] = 0, 1
@@ -32,7 +32,7 @@ def test_equal_to_scikit_learn(seed):
     assert log_loss(truth, p) == pytest.approx(metrics.log_loss(truth, p))
 
 
-def test_what_perfect_and_constant_answers_get():
+def test_scores_of_perfect_and_constant_predictions():
     rng = np.random.default_rng(0)
     n = 6_000
     alpha, truth = rng.lognormal(2.7, 0.4, n), (rng.random(n) < 0.7).astype(int)
@@ -53,7 +53,7 @@ def test_what_perfect_and_constant_answers_get():
     assert found["fraction_rms_hard"] > 0.2
 
 
-def test_calibration_sees_what_is_wrong():
+def test_the_calibration_error_measures_overconfidence():
     rng = np.random.default_rng(1)
     p = rng.uniform(0, 1, 40_000)
     truth = (rng.random(p.size) < p).astype(int)
@@ -69,7 +69,7 @@ def test_drift_does_not_cancel_between_classes():
     assert drift(p, [np.array([0.4, 0.4, 0.6, 0.6])], truth) == pytest.approx(0.2)
 
 
-def test_a_classifier_of_peaks_drifts():
+def test_a_classifier_of_peak_brightness_drifts():
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 8, (8, 33, 33, 3), dtype=np.uint8)
     pictures[:, 14:19, 14:19] += 120

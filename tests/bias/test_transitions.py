@@ -1,4 +1,4 @@
-"""T(α): probabilities, limits, and the same numbers from numpy and torch."""
+"""T(α): probabilities, limits, and equal numbers from numpy and torch."""
 
 import json
 
@@ -71,7 +71,7 @@ transitions = st.one_of(
 
 
 @given(alphas, transitions)
-def test_rows_are_probabilities(alpha, t):
+def test_rows_are_probabilities_that_sum_to_1(alpha, t):
     matrix = t.matrix(alpha)
     assert matrix.shape == (alpha.size, t.n_classes, t.n_classes)
     assert np.all((matrix >= 0) & (matrix <= 1 + 1e-12))
@@ -91,7 +91,7 @@ def test_numpy_and_torch_give_the_same(alpha, t):
 
 
 @given(transitions)
-def test_description_survives_json(t):
+def test_transitions_are_restored_from_json(t):
     again = transition_from_dict(json.loads(json.dumps(transition_to_dict(t))))
     alpha = np.array([0.5, 7.0, 40.0, 300.0])
     np.testing.assert_array_equal(again.matrix(alpha), t.matrix(alpha))
@@ -99,7 +99,7 @@ def test_description_survives_json(t):
 
 
 @given(alphas, thetas, false_disks)
-def test_rayleigh_is_weibull_of_shape_2(alpha, theta, false_disk):
+def test_rayleigh_is_weibull_with_shape_2(alpha, theta, false_disk):
     wide = WeibullTransition(theta * np.sqrt(2), 2.0, false_disk)
     np.testing.assert_allclose(
         wide.matrix(alpha), RayleighTransition(theta, false_disk).matrix(alpha), rtol=1e-6, atol=1e-9
@@ -118,35 +118,35 @@ def test_fisk_is_logistic_in_log_alpha(alpha, scale, shape):
     alphas,
     st.one_of(st.builds(WeibullTransition, thetas, shapes), st.builds(FiskTransition, thetas, shapes), monotone()),
 )
-def test_flips_never_rise_with_resolution(alpha, t):
+def test_flip_probabilities_do_not_increase_with_resolution(alpha, t):
     assert np.all(np.diff(t.flip_probability(np.sort(alpha))) <= 1e-12)
 
 
 @given(alphas, thetas)
-def test_flips_fall_with_resolution_and_are_eq_5(alpha, theta):
+def test_flip_probabilities_decrease_with_resolution_and_equal_eq_5(alpha, theta):
     flips = RayleighTransition(theta).flip_probability(np.sort(alpha))
     assert np.all(np.diff(flips) <= 0)
     np.testing.assert_allclose(flips, np.exp(-(np.sort(alpha) ** 2) / (2 * theta**2)), rtol=1e-9, atol=1e-300)
 
 
-def test_limits():
+def test_limits_at_zero_and_infinite_resolution():
     t = RayleighTransition(10.0)
     np.testing.assert_array_equal(t.matrix(np.array([np.inf]))[0], np.eye(2))
     at_zero = t.matrix(np.array([0.0]))[0]
     np.testing.assert_allclose(at_zero, [[1, 0], [1, 0]], atol=1e-300)
-    # eq. 6: structural zeros stay exact, the vanishing probability of seeing a disk stays finite in log space.
+    # eq. 6: structural zeros are exact; the vanishing probability of a disk label is finite in log space.
     log_zero = t.log_matrix(np.array([0.0]))[0]
     assert log_zero[0, 1] == -np.inf
     assert np.isfinite(log_zero[1, 1])
 
 
-def test_dtype_is_kept_and_integers_are_taken():
+def test_dtypes_are_kept_and_integers_are_accepted():
     assert RayleighTransition(5.0).flip_probability(np.array([1, 2])).dtype == np.float64
     assert RayleighTransition(5.0).flip_probability(np.array([1, 2], dtype=np.float32)).dtype == np.float32
     assert RayleighTransition(5.0).flip_probability(torch.tensor([1.0])).dtype == torch.float32
 
 
-def test_matrix_transition_repeats_its_matrix_for_k_classes():
+def test_a_matrix_transition_repeats_its_matrix_for_k_classes():
     values = [[0.8, 0.1, 0.1], [0.0, 1.0, 0.0], [0.2, 0.2, 0.6]]
     t = MatrixTransition(values)
     assert t.n_classes == 3
@@ -161,11 +161,11 @@ def test_matrix_transition_repeats_its_matrix_for_k_classes():
         (lambda: RayleighTransition(5.0, false_disk=1.0), "false_disk"),
         (lambda: WeibullTransition(5.0, -1.0), "shape must be a positive"),
         (lambda: FiskTransition(float("inf"), 2.0), "scale must be a positive"),
-        (lambda: ConstantTransition(1.5), "flip is a probability"),
-        (lambda: MonotoneTransition((1, 2), (0.2, 0.4)), "must not rise"),
+        (lambda: ConstantTransition(1.5), "flip must be a probability"),
+        (lambda: MonotoneTransition((1, 2), (0.2, 0.4)), "must not increase"),
         (lambda: MonotoneTransition((2, 1), (0.4, 0.2)), "increasing"),
         (lambda: MonotoneTransition((1, 2), (1.4, 0.2)), "probabilities"),
-        (lambda: MonotoneTransition((1, 2, 3), (0.4, 0.2)), "one entry a knot"),
+        (lambda: MonotoneTransition((1, 2, 3), (0.4, 0.2)), "one entry per knot"),
         (lambda: TabulatedTransition((1.0, 2.0), [[[1, 0], [0, 2]]] * 2), "sum to 1"),
         (lambda: TabulatedTransition((1.0, 2.0), [[1, 0], [0, 1]]), r"shape \(M, K, K\)"),
         (lambda: LogisticTransition([[[0, 0]], [[0, 0]]]), r"shape \(K, K, J \+ 1\)"),
@@ -182,6 +182,6 @@ def test_matrix_transition_repeats_its_matrix_for_k_classes():
         (lambda: transition_from_dict({"family": "rayleigh", "parameters": {"phi": 1}}), "can't be rebuilt"),
     ],
 )
-def test_bad_input_is_named(make, says):
+def test_invalid_input_raises_errors(make, says):
     with pytest.raises(InputError, match=says):
         make()

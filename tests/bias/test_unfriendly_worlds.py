@@ -1,4 +1,4 @@
-"""Error bars and findings in worlds that real catalogues resemble: trends, few gold labels, weights, pooled surveys."""
+"""Errors and findings in realistic catalogues: trends, few gold labels, weights, pooled surveys."""
 
 import numpy as np
 import polars as pl
@@ -32,23 +32,23 @@ def test_ranges_from_gold_labels_cover_the_truth_of_each_bin(world):
         found = tm.debiased_fractions(labels, alpha, gold=gold)
         true = octiles(truth, alpha)
         inside.append((found.low[:, 1] <= true + 1e-9) & (true <= found.high[:, 1] + 1e-9))
-    # 200 bins, of which those of one catalogue share some error: 0.95 ± 0.02.
+    # 200 bins, correlated within a catalogue: 0.95 ± 0.02.
     assert np.mean(inside) > 0.89
 
 
-def test_sampling_weights_are_in_the_errors():
+def test_errors_include_sampling_weights():
     pulls = []
     for seed in range(30):
         table, labels, alpha, gold, truth = arrays(n=3000, seed=seed, gold=300, weight_scatter=1.0, drift=0.3)
         weights = table["sampling_weight"].to_numpy()
         found = tm.debiased_fractions(labels, alpha, gold=gold, weights=weights)
         pulls.append((found.fractions[:, 1] - octiles(truth, alpha, weights)) / found.stderr[:, 1])
-    # 240 pulls: their spread to 0.06; wide errors of few galaxies may exceed the scatter.
+    # 240 pulls: their scatter has an error of 0.06; large errors of few galaxies may exceed the scatter.
     assert 0.6 < np.std(pulls) < 1.18
     assert np.mean(np.abs(pulls) < 1.96) > 0.9
 
 
-def test_every_gold_label_counts_as_itself():
+def test_every_gold_label_is_counted_as_it_is():
     _, labels, alpha, gold, truth = arrays(n=1000, seed=1, gold=1000, drift=0.5)
     found = tm.debiased_fractions(labels, alpha, gold=gold)
     np.testing.assert_allclose(found.fractions[:, 1], octiles(truth, alpha), atol=1e-12)
@@ -57,8 +57,8 @@ def test_every_gold_label_counts_as_itself():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("known", [100, 500, 2000, 3000])
-def test_more_gold_labels_never_hurt(known):
-    """The rms of bins is at most that of the plain means of their gold labels."""
+def test_more_gold_labels_do_not_increase_the_error(known):
+    """The rms of bins is at most that of the means of their gold labels."""
     ours, means = [], []
     for seed in range(40):
         _, labels, alpha, gold, truth = arrays(n=4000, seed=seed, gold=known, drift=0.3)
@@ -69,7 +69,7 @@ def test_more_gold_labels_never_hurt(known):
     assert np.sqrt(np.mean(np.square(ours))) < np.sqrt(np.mean(np.square(means)))
 
 
-def test_the_headline_is_the_sum_of_the_bins():
+def test_the_total_fraction_equals_the_sum_of_the_bins():
     table, labels, alpha, gold, _ = arrays(n=4000, seed=2, gold=300, drift=-0.5)
     found = tm.debiased_fractions(labels, alpha, gold=gold, bins=5)
     value, error = found.total
@@ -110,7 +110,7 @@ def test_the_bias_curve_from_gold_labels_needs_no_assumption_on_class_fractions(
         fit = tm.fit_transition(labels, alpha, family, gold=gold)
         pulls.append([(fit.values[name] - getattr(flips, name)) / fit.stderr[name] for name in fit.values])
         errors.append(fit.stderr.get("theta", 0.0))
-    # 60 pulls: their mean to 0.13, their spread to 0.09.
+    # 60 pulls: their mean has an error of 0.13, their scatter 0.09.
     assert np.all(np.abs(np.mean(pulls, axis=0)) < 0.4)
     assert np.all(np.abs(np.std(pulls, axis=0) - 1) < 0.28)
     assert np.mean(errors) < 0.42
@@ -130,7 +130,7 @@ def test_the_range_from_labels_alone_is_two_sided(family, drift):
     assert sum(inside) >= 5
 
 
-def test_small_catalogues_and_rare_classes_are_fitted():
+def test_small_catalogues_and_rare_classes_can_be_fitted():
     _, labels, alpha, gold, truth = arrays(n=300, seed=4, gold=100, drift=0.3)
     found = tm.debiased_fractions(labels, alpha, gold=gold, bins=4)
     assert abs(found.total[0] - truth.mean()) < 4 * found.total[1]
@@ -144,7 +144,7 @@ def catalogue(**world):
     return simulate_catalogue(n=6000, **world).drop("truth", "x2", "x3", "sampling_weight")
 
 
-def test_gold_labels_chosen_by_a_column_are_found_and_the_column_mends_them():
+def test_gold_labels_selected_by_a_column_give_a_finding_and_the_column_corrects_them():
     table = simulate_catalogue(n=6000, seed=6, gold=500, gold_choice=0.7)
     study = tm.estimate_transition(table.drop("truth", "sampling_weight"), gold="gold", compare=False)
     assert "gold-unbalanced" in codes(study)
@@ -157,7 +157,7 @@ def test_gold_labels_chosen_by_a_column_are_found_and_the_column_mends_them():
     assert mended < 4 * given.fractions.total[1]
 
 
-def test_random_gold_labels_raise_no_alarm():
+def test_random_gold_labels_give_no_finding():
     alarms = 0
     for seed in range(150):
         table, _, alpha, gold, _ = arrays(n=2000, seed=seed, gold=200)
@@ -166,20 +166,20 @@ def test_random_gold_labels_raise_no_alarm():
     assert alarms <= 6  # 150 at 1 %: seven or more have a probability of 0.0005
 
 
-def test_pooled_surveys_are_found():
+def test_pooled_surveys_give_a_finding():
     pooled = tm.estimate_transition(catalogue(seed=7, second_survey=tm.RayleighTransition(16.0)), compare=False)
     alike = tm.estimate_transition(catalogue(seed=7, second_survey=FLIPS["rayleigh"]), compare=False)
     assert "surveys-differ" in codes(pooled)
     assert "surveys-differ" not in codes(alike)
 
 
-def test_a_curve_in_another_unit_is_found():
+def test_a_curve_in_another_unit_gives_a_finding():
     _, labels, alpha, _, _ = arrays(n=6000, seed=8)
     assert "transition-unlike-labels" in codes(tm.debiased_fractions(labels, alpha / 2.3548, FLIPS["rayleigh"]))
     assert "transition-unlike-labels" not in codes(tm.debiased_fractions(labels, alpha, FLIPS["rayleigh"]))
 
 
-def test_observables_from_labels_alone_are_not_identified():
+def test_observables_from_labels_alone_give_a_finding():
     table, labels, alpha, gold, _ = arrays(n=4000, seed=9, gold=400)
     bulge = table["bulge_fraction"].to_numpy()
     assert "observables-not-identified" in codes(tm.fit_transition(labels, alpha, observables=bulge))
@@ -187,7 +187,7 @@ def test_observables_from_labels_alone_are_not_identified():
 
 
 @pytest.mark.parametrize("numbers", [[40], [5, 41]])
-def test_numbers_of_votes_that_differ_much_are_pointed_out(numbers):
+def test_very_unequal_numbers_of_votes_give_a_finding(numbers):
     rng = np.random.default_rng(10)
     number = rng.choice(numbers, 400)
     disk = rng.binomial(number, 0.5)
@@ -196,7 +196,7 @@ def test_numbers_of_votes_that_differ_much_are_pointed_out(numbers):
     assert ("vote-counts-differ" in codes(made)) == (len(numbers) > 1)
 
 
-def test_the_excess_has_a_sign():
+def test_the_sign_of_the_excess_is_reported():
     values = []
     for seed in range(20):
         rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Counts of votes: over-dispersion found, θ unbiased where the majority's is not, posteriors calibrated."""
+"""Vote counts: recovered overdispersion, unbiased θ, calibrated posteriors."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ THETA, FALSE_DISK, RHO = 11.25, 0.12, (0.15, 0.3)
 
 
 def voted(n, seed):
-    """Counts of smooth and disk votes: (votes, alpha, truth)."""
+    """Simulated counts of smooth and disk votes: (votes, alpha, truth)."""
     rng = np.random.default_rng(seed)
     alpha = rng.lognormal(np.log(14), 0.45, n)
     truth = (rng.random(n) < 0.6).astype(int)
@@ -30,7 +30,7 @@ def voted(n, seed):
 
 
 @given(st.integers(0, 40), st.integers(0, 40), st.floats(0.01, 0.99), st.floats(0.01, 0.9))
-def test_beta_binomial_is_scipys(k, more, mean, rho):
+def test_beta_binomial_equals_that_of_scipy(k, more, mean, rho):
     n, c = k + more, (1 - rho) / rho
     got = beta_binomial_log_probability(np.array([k]), np.array([n]), np.array([mean]), rho)[0]
     assert got == pytest.approx(betabinom(n, mean * c, (1 - mean) * c).logpmf(k), abs=1e-8)
@@ -51,13 +51,13 @@ def test_every_parameter_is_recovered_with_its_error():
         for name, value in true.items():
             pulls[name].append((found[name] - value) / fit.stderr[name])
     for name, ones in pulls.items():
-        # 25 pulls: mean to 0.2, spread to 0.14; three and a half of those.
+        # 25 pulls: the mean has an error of 0.2, the scatter 0.14; three and a half of those.
         assert abs(np.mean(ones)) < 0.7, name
         assert 0.5 < np.std(ones, ddof=1) < 1.5, name
 
 
-def test_votes_that_do_not_tell_two_classes_apart_are_warned_about():
-    # One kind of galaxies, of whose votes some 60 % are for a disk at any resolution.
+def test_votes_that_do_not_separate_two_classes_give_a_finding():
+    # One class of galaxies, with about 60 % disk votes at any resolution.
     rng = np.random.default_rng(0)
     alpha = rng.lognormal(np.log(14), 0.45, 250)
     disk = rng.binomial(40, rng.beta(6, 4, 250))
@@ -67,7 +67,7 @@ def test_votes_that_do_not_tell_two_classes_apart_are_warned_about():
     assert codes(fit_transition(votes, alpha)) == ["flat-fractions-assumed"]
 
 
-def test_majority_labels_of_the_same_votes_are_further_off():
+def test_majority_labels_of_the_same_votes_have_larger_errors():
     votes, alpha, _ = voted(12_000, 1)
     counts, majority = fit_transition(votes, alpha), fit_transition((votes[:, 1] > votes[:, 0]).astype(int), alpha)
     assert abs(counts.class_fractions[1] - 0.6) < 4 * counts.stderr["disk_fraction"]
@@ -75,17 +75,17 @@ def test_majority_labels_of_the_same_votes_are_further_off():
     assert counts.stderr["disk_fraction"] < majority.stderr["disk_fraction"]
 
 
-def test_posterior_of_counts_is_calibrated():
+def test_the_posterior_of_counts_is_calibrated():
     votes, alpha, truth = voted(10_000, 2)
     model = fit_transition(votes, alpha).votes
     disk = model.posterior(votes, alpha)[:, 1]
     for part in np.array_split(np.argsort(disk), 8):
-        assert disk[part].mean() == pytest.approx(truth[part].mean(), abs=0.05)  # 1,250 each: 0.014, and the fit's own
+        assert disk[part].mean() == pytest.approx(truth[part].mean(), abs=0.05)  # 1,250 each: 0.014, and the fit
     majority = votes[:, 1] > votes[:, 0]
     assert np.mean((disk > 0.5) == truth) > np.mean(majority == truth) + 0.02
 
 
-def test_transition_of_the_majority_is_what_majorities_do():
+def test_the_transition_of_majority_labels_agrees_with_majority_labels():
     votes, alpha, truth = voted(20_000, 3)
     fit = fit_transition(votes, alpha)
     label = (votes[:, 1] > votes[:, 0]).astype(int)
@@ -99,8 +99,8 @@ def test_transition_of_the_majority_is_what_majorities_do():
     assert numbers @ shares == pytest.approx(votes.sum(axis=1).mean())
 
 
-def test_few_and_even_numbers_of_votes_and_their_ties():
-    """Four volunteers tie often; a tie makes a smooth label, in T as in the labels."""
+def test_few_and_even_numbers_of_votes_with_ties():
+    """Four votes are often tied; a tie gives a smooth label, in T and in the labels."""
     rng = np.random.default_rng(5)
     alpha = rng.lognormal(np.log(14), 0.45, 20_000)
     truth = (rng.random(alpha.size) < 0.7).astype(int)
@@ -111,11 +111,11 @@ def test_few_and_even_numbers_of_votes_and_their_ties():
     label = fit.labels
     found = debiased_fractions(label, alpha, fit, bins=2, systematic=False)
     assert np.all(np.abs(found.fractions[:, 1] - 0.7) < 4 * found.stderr[:, 1])
-    # The fit's own error enters: with T taken as known it would be smaller.
+    # This includes the error of the fit; for a known T it would be smaller.
     assert np.all(found.stderr > debiased_fractions(label, alpha, fit.transition, bins=2).stderr)
 
 
-def test_weights_of_votes_count():
+def test_weights_are_used_with_votes():
     votes, alpha, _ = voted(8_000, 6)
     majority = (votes[:, 1] > votes[:, 0]).astype(int)
     kept = np.random.default_rng(6).random(8_000) < np.where(majority == 1, 0.3, 1.0)
@@ -128,7 +128,7 @@ def test_weights_of_votes_count():
     assert abs(plain.class_fractions[1] - 0.6) > 4 * plain.stderr["disk_fraction"]
 
 
-def test_gold_classes_help():
+def test_gold_labels_reduce_the_error():
     votes, alpha, truth = voted(3_000, 4)
     alone, helped = fit_transition(votes, alpha), fit_transition(votes, alpha, gold=some_known(truth, 0.3, 4))
     assert helped.method == "votes"
@@ -141,10 +141,10 @@ def test_gold_classes_help():
     [
         ([[3, 4], [0, 0]], "row 1"),
         ([[3, 4], [-1, 2]], "row 1 is"),
-        ([[3.5, 4], [1, 2]], "whole numbers"),
+        ([[3.5, 4], [1, 2]], "integers"),
         ([[3, 4, 5], [1, 2, 3]], "counts of smooth and disk"),
     ],
 )
-def test_bad_counts_are_named(votes, says):
+def test_invalid_counts_raise_errors(votes, says):
     with pytest.raises(InputError, match=says):
         fit_transition(np.array(votes), [5.0, 9.0], method="votes")

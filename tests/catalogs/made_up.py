@@ -1,4 +1,4 @@
-"""Made-up tables as Galaxy Zoo 2 and SDSS name their columns."""
+"""Synthetic tables with the column names of Galaxy Zoo 2 and SDSS."""
 
 from contextlib import contextmanager
 
@@ -18,7 +18,7 @@ GZ2 = {"extends": "gz2", "name": "mine"}
 
 @contextmanager
 def refused(*mentioned):
-    """Expect an InputError of one line that mentions these columns, rows or names."""
+    """Expect a one-line InputError that mentions these columns, rows or names."""
     with pytest.raises(InputError) as caught:
         yield
     message = str(caught.value)
@@ -65,7 +65,7 @@ def full(n=60, **changes):
 
 
 def with_values(column, **values):
-    """The table of `full` with other values in some rows, such as r3=-9999.0."""
+    """The table of `full` with changed values in some rows, such as r3=-9999.0."""
     changed = full()[column].to_list()
     for row, value in values.items():
         changed[int(row[1:])] = value

@@ -1,4 +1,4 @@
-"""Prepared catalogues are checked when they are read; rows are selected by conditions, gold labels made by rules."""
+"""Checks of prepared catalogues, selection of rows, and rules for gold labels."""
 
 import numpy as np
 import polars as pl
@@ -50,7 +50,7 @@ def test_a_condition_selects_rows_where_it_is_true(condition, rows):
     assert np.flatnonzero(rows_where(FRAME, [condition], "table")).tolist() == rows
 
 
-def test_rows_meet_every_condition():
+def test_selected_rows_meet_all_conditions():
     assert rows_where(FRAME, ["flag=1", "mag > 17"], "table").tolist() == [False, False, False, True]
     assert rows_where(FRAME[:0], ["flag=1", "mag > 17"], "table").tolist() == []
 
@@ -58,7 +58,7 @@ def test_rows_meet_every_condition():
 @pytest.mark.parametrize(
     "condition", ["mag", "source", "mag=bright", "flag=maybe", "sorce=DR7", "mag=", "14 < mag < 15"]
 )
-def test_a_condition_that_is_not_true_or_false_is_refused(condition):
+def test_a_condition_that_is_not_true_or_false_raises_an_error(condition):
     with pytest.raises(InputError) as caught:
         rows_where(FRAME, [condition], "table")
     assert "\n" not in str(caught.value)
@@ -74,13 +74,13 @@ def test_a_condition_that_is_not_true_or_false_is_refused(condition):
         ('"b/a" < 0.65 AND id IS NOT NULL', [1, 1, 0, 0], 'disk: "b/a" < 0.65 AND id IS NOT NULL'),
     ],
 )
-def test_gold_classes_by_a_column_or_a_rule(rule, classes, definition):
+def test_gold_labels_from_a_column_or_a_rule(rule, classes, definition):
     assert gold_classes(FRAME, rule, "table")[0].tolist() == classes
     assert gold_classes(FRAME, rule, "table")[1] == definition
 
 
 @pytest.mark.parametrize("rule", ["source", "mag", "source >= 1", "typ>=-3", "t_type + 1"])
-def test_a_rule_that_gives_no_classes_is_refused(rule):
+def test_a_rule_that_gives_no_classes_raises_an_error(rule):
     with pytest.raises(InputError) as caught:
         gold_classes(FRAME, rule, "table")
     assert "\n" not in str(caught.value)
@@ -138,7 +138,7 @@ def written(tmp_path):
         ({"image": [1, 2, 3, 4]}, ("image", "Int64")),
     ],
 )
-def test_a_violation_is_one_line_with_column_count_and_first_row(written, changes, mentioned):
+def test_an_invalid_column_gives_one_line_with_count_and_first_row(written, changes, mentioned):
     path = written(**changes)
     with pytest.raises(InputError) as caught:
         read_catalogue(path)
@@ -147,7 +147,7 @@ def test_a_violation_is_one_line_with_column_count_and_first_row(written, change
     assert [one for one in (str(path), *mentioned) if one not in message] == []
 
 
-def test_each_kind_of_violation_has_a_line(written):
+def test_each_kind_of_problem_has_a_line(written):
     with pytest.raises(InputError) as caught:
         read_catalogue(written(label=[0, 5, 0, 1], alpha=[1.0, None, 1.0, 1.0], object_id=[1, 1, 2, 3]))
     lines = str(caught.value).splitlines()
@@ -155,7 +155,7 @@ def test_each_kind_of_violation_has_a_line(written):
     assert all(name in line for name, line in zip(("object_id", "label", "alpha"), lines, strict=True))
 
 
-def test_labels_may_be_missing_only_where_new_galaxies_are_labelled(written):
+def test_labels_may_be_missing_only_if_labelled_is_false(written):
     path = written(label=[0, None, 1, None])
     assert read_catalogue(path, labelled=False).frame["label"].to_list() == [0, None, 1, None]
     assert read_catalogue(written(label=[None] * 4), labelled=False).frame["label"].dtype == pl.Int64
@@ -164,14 +164,14 @@ def test_labels_may_be_missing_only_where_new_galaxies_are_labelled(written):
 @pytest.mark.parametrize(
     "label", [[0.0, 1.0, 0.0, 1.0], [False, True, False, True], pl.Series([0, 1, 0, 1], dtype=pl.Int8)]
 )
-def test_whole_labels_of_any_type_are_integers(written, label):
+def test_integer_labels_of_any_type_become_integers(written, label):
     assert read_catalogue(written(label=label)).frame["label"].to_list() == [0, 1, 0, 1]
 
 
 def test_a_catalogue_of_version_0_1_is_read(written):
     before = {"truth_definition": "disk: t_type >= -3"}
     catalogue = read_catalogue(written(before, gold=[None] * 4, truth=[0, 1, None, 1]))
-    assert "truth" in catalogue.frame.columns  # a column gold of its own is kept
+    assert "truth" in catalogue.frame.columns  # an existing column gold is kept
     frame = pl.DataFrame({name: one for name, one in GOOD.items() if name != "gold"}).with_columns(
         truth=pl.Series([0, 1, None, 1])
     )
@@ -183,7 +183,7 @@ def test_a_catalogue_of_version_0_1_is_read(written):
     assert old.metadata["gold_definition"] == "disk: t_type >= -3"
 
 
-def test_catalogues_put_one_after_the_other_are_refused(tmp_path):
+def test_concatenated_catalogues_raise_an_error(tmp_path):
     path = write_preparation(prepare(full()), tmp_path / "one.parquet").out
     one = read_catalogue(path)
     twice = CatalogTable(pl.concat([one.frame, one.frame.with_columns(split=pl.lit("test"))]), metadata=one.metadata)
@@ -192,7 +192,7 @@ def test_catalogues_put_one_after_the_other_are_refused(tmp_path):
 
 
 def test_other_tables_are_not_catalogues(written, tmp_path):
-    for path in (written({"kind": "labels"}), written(crowd_label=[0, 1, 0, 1])):
+    for path in (written({"kind": "labels"}), written(observed_label=[0, 1, 0, 1])):
         with pytest.raises(InputError, match="labels"):
             read_catalogue(path)
     full().write_csv(tmp_path / "votes.csv")

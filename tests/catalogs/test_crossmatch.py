@@ -1,4 +1,4 @@
-"""Matches by id and on the sky find the right rows, one to one, with correct statistics."""
+"""Matches by id and on the sky are correct, one to one, with correct statistics."""
 
 import json
 
@@ -61,12 +61,12 @@ def test_missing_ids_are_counted():
         (pl.Series([7]), pl.Series("objid", [8, 7, 5, 7, 7, None, None]), r"b\.csv: 3 rows.*objid.*7 in rows 2, 4, 5"),
     ],
 )
-def test_inexact_and_repeated_ids_are_refused(left, right, facts):
+def test_inexact_and_repeated_ids_raise_errors(left, right, facts):
     with pytest.raises(InputError, match=facts):
         match_ids(left, right, sources=("a.csv", "b.csv"))
 
 
-def test_the_first_ids_are_shown_if_nothing_matches():
+def test_the_first_ids_are_reported_if_nothing_matches():
     match = match_ids(pl.Series([ID]), pl.Series(["1237648720693755918"]))
     assert match.statistics["examples"] == [str(ID), "1237648720693755918"]
     assert str(ID) in describe(match)
@@ -74,7 +74,7 @@ def test_the_first_ids_are_shown_if_nothing_matches():
 
 
 def scattered(seed, n, spread):
-    """Positions in small groups at the seam, the poles and elsewhere; spread in arcsec."""
+    """Positions in small groups at RA = 0, the poles and elsewhere; spread in arcsec."""
     rng = np.random.default_rng(seed)
     centres = SkyCoord([0, 180, 0, 40, 123.4, 359.9999], [0, -89.9999, 90, -90, 60, 89], unit="deg")
     direction, distance = rng.uniform(0, 360, n) * u.deg, spread * np.sqrt(rng.random(n)) * u.arcsec
@@ -83,7 +83,7 @@ def scattered(seed, n, spread):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 60), st.floats(0.1, 30), st.booleans())
-def test_sky_matches_are_mutual_nearest_neighbours_of_astropy(seed, n, m, radius, halves):
+def test_sky_matches_are_mutual_nearest_neighbours_as_in_astropy(seed, n, m, radius, halves):
     left, right = scattered(seed, n, 20), scattered(seed + 1, m, 20)
     ra = left.ra.wrap_at(180 * u.deg).deg if halves else left.ra.deg
     match = match_sky(ra, left.dec.deg, right.ra.deg, right.dec.deg, radius)
@@ -107,14 +107,14 @@ def test_a_right_row_matches_one_left_row():
 
 
 @pytest.mark.parametrize(("width", "low", "high"), [(30, 0, 30), (360, 80, 90)])
-def test_chance_matches_follow_from_the_density(width, low, high):
+def test_the_number_of_chance_matches_follows_from_the_density(width, low, high):
     rng = np.random.default_rng(5)
     n, m, radius = 20_000, 60_000, 20.0
     low, high = np.sin(np.radians([low, high]))
     ra, dec = rng.uniform(0, width, n + m), np.degrees(np.arcsin(rng.uniform(low, high, n + m)))
     statistics = match_sky(ra[:n], dec[:n], ra[n:], dec[n:], radius).statistics
     expected = n * m / (np.radians(width) * (high - low)) * np.pi * np.radians(radius / 3600) ** 2
-    # Two rows that share a candidate match once: a few per cent at this density. Poisson noise of four shifts.
+    # Two rows with the same candidate match once (a few per cent at this density). Poisson noise of four shifts.
     assert statistics["by_chance"] == pytest.approx(expected, abs=4 * np.sqrt(expected / 4) + 0.03 * expected)
 
 
@@ -125,12 +125,12 @@ def test_true_counterparts_do_not_count_as_chance():
     statistics = match_sky(ra, dec, ra, np.clip(dec + rng.normal(0, 0.3, n) / 3600, -90, 90), 2).statistics
     assert statistics["matched"] == n
     assert statistics["by_chance"] < 1
-    # |offset| of a normal with σ = 0.3 arcsec: median 0.6745 σ, 95 % below 1.96 σ.
+    # |offset| of a Gaussian with σ = 0.3 arcsec: median 0.6745 σ, 95 % below 1.96 σ.
     assert statistics["median_separation"] == pytest.approx(0.6745 * 0.3, rel=0.05)
     assert statistics["p95_separation"] == pytest.approx(1.96 * 0.3, rel=0.05)
 
 
-def test_rows_without_a_position_match_nothing():
+def test_rows_without_a_position_have_no_match():
     match = match_sky([10, np.nan, 30], [0, 0, None], [10, 30, np.nan], [0, 0, 0], 2)
     assert match.index.tolist() == [0, -1, -1]
     assert np.isnan(match.separation[1:]).all()
@@ -155,15 +155,15 @@ def test_units_of_positions_are_converted():
         (([10], [0], [1], [1], 0), "radius"),
         (([10], [0], [1], [1], 3601), "radius"),
         (([10], [0], [1], [1], float("nan")), "radius"),
-        ((*[np.zeros(6_000)] * 4, 2), "36,000,000 pairs"),  # positions that stand for unknown
+        ((*[np.zeros(6_000)] * 4, 2), "36,000,000 pairs"),  # positions that mean unknown
     ],
 )
-def test_unusable_positions_and_radii_are_refused(arguments, facts):
+def test_unusable_positions_and_radii_raise_errors(arguments, facts):
     with pytest.raises(InputError, match=facts):
         match_sky(*arguments, sources=("a.csv", "b.csv"))
 
 
-def test_statistics_go_into_json_and_one_line():
+def test_statistics_are_written_as_json_and_as_one_line():
     match = match_sky([10, 20], [0, 0], [10.0001, 40], [0, 0], 2)
     assert json.loads(json.dumps(match.statistics)) == match.statistics
     line = describe(match, "votes.csv", "simard.parquet")

@@ -1,4 +1,4 @@
-"""The datasheet describes the catalogue and its sources, and names of any kind leave its tables intact."""
+"""The datasheet describes the catalogue and its sources; special characters do not break its tables."""
 
 import datetime
 
@@ -15,7 +15,7 @@ markdown_it = pytest.importorskip("markdown_it")
 
 
 def read(page):
-    """Tables (by their first header cell), bullets and headings of a page, as a Markdown reader shows them."""
+    """Tables (by first header cell), bullets and headings of a rendered Markdown page."""
     tables, bullets, headings, kind = {}, [], [], None
     tokens = markdown_it.MarkdownIt("commonmark").enable("table").parse(page)
     for token in tokens:
@@ -56,7 +56,7 @@ def catalogue(**more):
     return CatalogTable(frame, **more)
 
 
-def test_columns():
+def test_the_datasheet_describes_columns():
     table = catalogue(units={"votes": "count"}, descriptions={"alpha": "R_petro / sigma_PSF"})
     rows = read(datasheet(table))[0]["column"]
     assert [row[0] for row in rows] == table.frame.columns
@@ -73,7 +73,7 @@ def test_columns():
     assert got["day"][3] == "2024-01-01 to 2024-01-30"
 
 
-def test_labels_by_split():
+def test_the_datasheet_counts_labels_by_split():
     assert read(datasheet(catalogue()))[0]["split"] == [
         ["train", "50", "37 (74.0 %)", "13 (26.0 %)"],
         ["validation", "50", "38 (76.0 %)", "12 (24.0 %)"],
@@ -83,7 +83,7 @@ def test_labels_by_split():
     ]
 
 
-def test_metadata_funnel_matches_and_notes():
+def test_the_datasheet_has_metadata_row_counts_matches_and_findings():
     ids, sky = match_ids(pl.Series([1, 2]), pl.Series([2])), match_sky([1], [2], [1], [2])
     alpha = "petroRad_r / sigma_PSF, sigma_PSF = psfWidth_r / 2.3548"
     metadata = {"alpha": alpha, "gold_definition": "disk: t_type >= -3", "image_root": "/mine", "seed": np.int64(4)}
@@ -110,7 +110,7 @@ def test_metadata_funnel_matches_and_notes():
     assert any("votes.csv with sdss.parquet" in line and "1 of 2" in line for line in bullets)
     assert any("votes.csv with simard.parquet" in line and "1 of 1" in line for line in bullets)
     assert tables["setting"] == [["seed", "4"]]
-    assert "/mine" not in page  # folders of this machine are private
+    assert "/mine" not in page  # local folders are private
     assert tables["rule"] == [
         ["rows in", "", "12,000"],
         ["no vote fractions", "1,500", "10,500"],
@@ -120,7 +120,7 @@ def test_metadata_funnel_matches_and_notes():
     ]
 
 
-def test_sources():
+def test_the_datasheet_lists_sources():
     votes = {"url": "https://example.org/v.csv", "date": "2025-03-04", "sha256": "ab" * 32, "bytes": 123_456}
     votes |= {"licence": "CC BY 4.0", "citation": "Willett et al. 2013, MNRAS 435, 2835", "checked": True}
     query = "select `ra`\nfrom [PhotoObjAll]"
@@ -129,12 +129,12 @@ def test_sources():
     _, bullets, headings = read(page)
     values = [line.partition(": ")[2] for line in bullets]
     assert {votes["url"], votes["date"], votes["sha256"], "123,456 bytes", "true"} <= set(values)
-    assert values.count("CC BY 4.0") == values.count(votes["citation"]) == 2  # of the table and of the catalogue
+    assert values.count("CC BY 4.0") == values.count(votes["citation"]) == 2  # for the table and the catalogue
     assert {*provenance} <= set(headings)
     assert query in page
 
 
-def test_what_is_not_recorded_is_called_unknown():
+def test_missing_information_is_shown_as_unknown():
     page = datasheet(CatalogTable(pl.DataFrame({"alpha": [1.0]})))
     _, bullets, headings = read(page)
     assert {"Motivation", "Composition", "Collection", "Uses", "Findings"} <= set(headings)
@@ -142,7 +142,7 @@ def test_what_is_not_recorded_is_called_unknown():
     assert {"Votes", "Label", "Resolution α", "Licence of this catalogue", "Please cite"} <= unknown
 
 
-def test_names_with_marks_leave_tables_intact():
+def test_names_with_special_characters_do_not_break_tables():
     names = ["a|b", "`c`", "_d_", "e\nf", "*g*", "<b>h</b>", "[i](j)", "back\\slash"]
     shown = [" ".join(name.split()) for name in names]
     frame = pl.DataFrame({name: [1.5, 2.5] for name in names})

@@ -1,4 +1,4 @@
-"""Expressions over columns: right where values are missing, and never more than arithmetic on one row."""
+"""Expressions over columns: correct with missing values, and limited to arithmetic on one row."""
 
 import numpy as np
 import polars as pl
@@ -31,12 +31,12 @@ TABLE = pl.DataFrame(
 @pytest.mark.parametrize(
     ("text", "values"),
     [
-        ("a / b", [0.25, None, 300 / 7]),  # integers divide as numbers do; over 0 there is nothing
+        ("a / b", [0.25, None, 300 / 7]),  # integers divide as floats; division by 0 gives null
         ("a / (b - 4) * 2", [None, -1.0, 200.0]),
         ("a / -b", [-0.25, None, -300 / 7]),
         ("coalesce(a / b, 3)", [0.25, 3.0, 300 / 7]),
         ('"smooth-or-f" + "Class1.1"', [1.25, 2.5, 3.75]),
-        ("x > 1", [True, None, None]),  # NaN is missing, not larger than every number
+        ("x > 1", [True, None, None]),  # NaN is missing, not larger than all numbers
         ("CASE WHEN b > 0 THEN a ELSE 0 END", [1.0, 0.0, 300.0]),
         ("a BETWEEN 1 AND 2 AND s IS NOT NULL", [True, True, False]),
         ("s = 'u' OR t", [True, False, None]),
@@ -62,7 +62,7 @@ TABLE = pl.DataFrame(
         ("a NOT BETWEEN 2 AND 3", [True, False, True]),
     ],
 )
-def test_expressions(text, values):
+def test_expressions_are_evaluated(text, values):
     got = compute(read_expression(text, "test"), TABLE, "test").to_list()
     assert [v if v is None or isinstance(v, bool) else pytest.approx(v) for v in values] == got
 
@@ -93,7 +93,7 @@ def test_expressions(text, values):
         "+".join(["a"] * 151),
         "(" * 41 + "a" + ")" * 41,
         "NOT " * 250 + "t",
-        "row(" * 30 + "a" + ")" * 30,  # takes sqlglot minutes
+        "row(" * 30 + "a" + ")" * 30,  # needs minutes in sqlglot
         "1e400",
         "CAST(a AS date)",
         "log10(a, b)",
@@ -115,7 +115,7 @@ def test_expressions(text, values):
         "?",
     ],
 )
-def test_what_is_more_than_an_expression_or_mixes_kinds_is_refused_in_one_short_line(tmp_path, monkeypatch, text):
+def test_other_sql_and_mixed_types_raise_short_one_line_errors(tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "secret.csv").write_text("a\n1\n")
     with pytest.raises(InputError) as caught:
@@ -125,7 +125,7 @@ def test_what_is_more_than_an_expression_or_mixes_kinds_is_refused_in_one_short_
 
 
 @given(st.text(alphabet="ab xs\"'()+-*/%<>=,.;0123456789_|SELECTFROM\n", max_size=40))
-def test_no_text_does_more_than_compute_on_rows(text):
+def test_any_text_only_computes_on_rows(text):
     try:
         got = compute(read_expression(text, "test"), TABLE, "test")
     except InputError as refused:
@@ -134,7 +134,7 @@ def test_no_text_does_more_than_compute_on_rows(text):
         assert len(got) == TABLE.height
 
 
-def test_every_function_computes_each_row_from_that_row_alone():
+def test_every_function_computes_each_row_independently():
     table = pl.DataFrame({"s": ["u", "w"], "n": [0.5, 0.25], "b": [True, False]})
     arguments = {"lower": "s", **dict.fromkeys(("pow", "nullif", "least", "greatest", "coalesce"), "n, 2")}
     for name in FUNCTIONS:
@@ -152,13 +152,13 @@ def test_every_function_computes_each_row_from_that_row_alone():
         ("small + small", [400, 2, 0]),
         ("small - 201", [-1, -200, -201]),
         ("id + 1", [587722981748572354, 1, 3]),
-        ("id * id", [None, 0, 4]),  # does not fit 64 bits
+        ("id * id", [None, 0, 4]),  # does not fit in 64 bits
         ("large * large", [None, 1, 4]),
         ("large - 1", [2**64 - 2, 0, 1]),
         ("abs(lowest)", [2**63, 1, 2]),
         ("-lowest", [2**63, 1, 2]),
         ("id - 0 = 587722981748572352", [False, False, False]),
-        ("id = near", [False, True, True]),  # int64 and uint64, one apart
+        ("id = near", [False, True, True]),  # int64 and uint64 that differ by one
         ("id IN (587722981748572352, 2)", [False, False, True]),
         ("near", [587722981748572352, 0, 2]),
         ("concat(id, '_', a)", ["587722981748572353_1", "0_2", "2_300"]),
@@ -175,20 +175,20 @@ def test_integers_neither_overflow_nor_lose_digits(text, values):
     assert compute(read_expression(text, "test"), table, "test").to_list() == values
 
 
-def test_division_rounds_as_numpy_does():
+def test_division_is_rounded_as_in_numpy():
     a, b = np.random.default_rng(0).random((2, 1000))
     got = compute(read_expression("a / b", "test"), pl.DataFrame({"a": a, "b": b}), "test")
     np.testing.assert_array_equal(got.to_numpy(), a / b)
 
 
-def test_text_of_an_expression_reads_back_as_the_same_expression():
+def test_the_text_of_an_expression_parses_to_the_same_expression():
     expression = read_expression("""'a  b' =\n  "my  column" """, "test")
     assert expression.text == """'a  b' = "my  column\""""
     assert expression.columns == ("my  column",)
     assert read_expression(expression.text, "test") == expression
 
 
-def test_columns_may_be_called_like_polars_patterns():
+def test_columns_may_have_names_that_are_polars_patterns():
     odd = CatalogTable(pl.DataFrame({"^a.*$": [1.0, -9.0], "a": [3.0, 4.0]}))
     mapping = read_mapping({"columns": {"radius": {"column": "^a.*$", "missing": -9}}})
     mapped = apply_mapping(odd, mapping)

@@ -1,4 +1,4 @@
-"""Columns of other tables beside a table's own, by id or by position; the first table stays what it is."""
+"""Adding columns of other tables by id or position, without changing the first table."""
 
 import numpy as np
 import polars as pl
@@ -16,7 +16,7 @@ def join(*joins):
     return join_tables(CatalogTable(LEFT), joins, table_name="votes.csv")
 
 
-def test_by_id_rows_follow_the_first_table(tmp_path):
+def test_joined_rows_follow_the_first_table(tmp_path):
     photometry = pl.DataFrame({"objID": [str(IDS + 2), str(IDS + 1)], "r": [7.0, 6.0], "ra": [1.0, 1.0]})
     path = write_table(
         CatalogTable(photometry, {"r": "arcsec"}, descriptions={"r": "radius"}), tmp_path / "sdss.parquet"
@@ -25,7 +25,7 @@ def test_by_id_rows_follow_the_first_table(tmp_path):
     assert joined.table.frame["r"].to_list() == [None, 6.0, 7.0]
     assert joined.table.frame["b"].to_list() == [4, None, None]
     assert (joined.table.units["r"], joined.table.descriptions["r"]) == ("arcsec", "radius")
-    assert joined.table.frame["ra"].to_list() == [10.0, 20.0, 30.0]  # the first table keeps its name and values
+    assert joined.table.frame["ra"].to_list() == [10.0, 20.0, 30.0]  # the first table keeps its names and values
     assert joined.table.frame["ra_sdss"].to_list() == [None, 1.0, 1.0]
     statistics = joined.matches[0]
     assert statistics["tables"] == ["votes.csv", "sdss.parquet"]
@@ -33,7 +33,7 @@ def test_by_id_rows_follow_the_first_table(tmp_path):
     assert joined.added["r"] == ("sdss.parquet", path)
 
 
-def test_on_the_sky_with_units_and_separations():
+def test_tables_are_joined_on_the_sky_with_units_and_separations():
     arcsec = 1 / 3600
     right = {"RAJ2000": [20.0, 30.0 + 5 * arcsec, 10.0], "DEJ2000": [1.0 + arcsec, 2.0, 0.0]}
     table = pl.DataFrame({name: np.radians(values) for name, values in right.items()} | {"z": [0.2, 0.3, 0.1]})
@@ -58,19 +58,19 @@ def test_on_the_sky_with_units_and_separations():
         ({"ra": [10.0, 11.0], "dec": [0.0, 91.0]}, {"by": "sky"}, ("dec", "row 2", "91")),
     ],
 )
-def test_tables_that_do_not_fit_are_refused(columns, how, mentioned):
+def test_tables_that_cannot_be_joined_raise_errors(columns, how, mentioned):
     with refused(*mentioned):
         join(Join(pl.DataFrame(columns), **how))
 
 
-def test_a_join_is_written_as_file_and_columns(tmp_path):
+def test_a_join_is_given_as_file_and_columns(tmp_path):
     (tmp_path / "a=b.csv").write_text("objid\n1\n")
     assert read_join(str(tmp_path / "a=b.csv")) == Join(str(tmp_path / "a=b.csv"))
     assert read_join("x.fits=id") == Join("x.fits", columns=("id",))
     assert read_join("x.fits=a,b", "sky", 1.5) == Join("x.fits", "sky", ("a", "b"), 1.5)
 
 
-def test_the_survey_and_its_columns_are_the_first_tables():
+def test_the_survey_and_its_columns_are_taken_from_the_first_table():
     fractions = {"smooth_fraction": SMOOTH, "disk_fraction": DISK}
     table = votes().select("ra", "dec", object_id=pl.lit("hst") + pl.col("dr7objid").cast(str), **fractions)
     table = table.with_columns(radius=5.0 + pl.col("ra") / 100, psf_fwhm=pl.lit(1.2))
@@ -81,21 +81,21 @@ def test_the_survey_and_its_columns_are_the_first_tables():
     assert "redshift" in got.metadata["tables"]
 
 
-def test_of_two_candidates_the_first_tables_own_wins():
+def test_columns_of_the_first_table_take_precedence():
     left = votes(psf_fwhm=np.full(60, 1.11), petroR_r=np.full(60, 7.77))
     got = prepare(left, joins=[Join(photometry())]).catalogue.frame
     assert (got["psf_fwhm"] == 1.11).all()
     assert (got["radius"] == 7.77).all()
 
 
-def test_votes_of_a_joined_table_are_used_with_a_note():
+def test_votes_of_a_joined_table_are_used_with_a_finding():
     prepared = prepare(photometry(), joins=[Join(votes())])
     assert prepared.catalogue.metadata["preset"] == "gz2"
     assert noted(prepared.findings, "smooth_fraction", "from polars DataFrame")
     assert not noted(prepare(votes(), joins=[Join(photometry())]).findings, "smooth_fraction")
 
 
-def test_a_column_without_values_gives_way_to_the_joined_tables():
+def test_an_empty_column_is_replaced_by_that_of_the_joined_table():
     table = full().with_columns(redshift=pl.lit(None, pl.Float64))
     got = prepare(table, joins=[Join(photometry())])
     assert got.catalogue.frame["redshift"].to_list() == photometry()["redshift"].to_list()
@@ -111,7 +111,7 @@ def test_a_column_without_values_gives_way_to_the_joined_tables():
     ],
     ids=["unit", "expression", "sentinel"],
 )
-def test_positions_follow_the_mapping(change, how, matched):
+def test_position_columns_follow_the_mapping(change, how, matched):
     table = full()
     right = pl.DataFrame({"RAJ2000": table["ra"], "DEJ2000": table["dec"], "x": np.arange(60)})
     mapping = {**GZ2, "columns": {"ra": how}}
@@ -120,7 +120,7 @@ def test_positions_follow_the_mapping(change, how, matched):
     assert got.frame.filter(pl.col("x") != pl.col("object_id") - IDS).is_empty()
 
 
-def test_positions_and_ids_that_the_user_names_win_over_the_mapping():
+def test_positions_and_ids_named_by_the_user_replace_those_of_the_mapping():
     names = pl.Series([f"g{k}" for k in range(60)])
     table = full().rename({"ra": "alpha_deg", "dec": "delta_deg"}).with_columns(other=names)
     sky = pl.DataFrame({"ra": table["alpha_deg"], "dec": table["delta_deg"], "x": np.arange(60)})

@@ -1,4 +1,4 @@
-"""A table's columns under truemorph's names and in its units, without the values that mean missing."""
+"""Conversion of a table's columns to truemorph's names and units, with codes for missing values removed."""
 
 import numpy as np
 import polars as pl
@@ -39,7 +39,7 @@ def test_units_are_converted(name, unit, factor):
     assert got.units.get(name, "") in NAMED[name].units
 
 
-def test_the_tables_unit_wins_over_the_mappings_and_a_conflict_is_noted():
+def test_the_tables_unit_takes_precedence_with_a_finding():
     got = mapped({"radius": {"column": "r", "unit": "0.27 arcsec"}}, {"r": "arcmin"}, r=[0.1])
     np.testing.assert_allclose(got.numbers("radius"), 6.0)
     assert noted(got.findings, "r", "arcmin", "0.27 arcsec")
@@ -47,21 +47,21 @@ def test_the_tables_unit_wins_over_the_mappings_and_a_conflict_is_noted():
 
 
 @pytest.mark.parametrize("unit", ["seconds of arc", "arcsec/pix", "pix", "dex(arcsec)", "kpc"])
-def test_a_radius_in_a_unit_that_is_no_angle_is_refused(unit):
+def test_a_radius_in_a_unit_that_is_not_an_angle_raises_an_error(unit):
     with refused("petroRad_r", unit, "0.4 * petroRad_r"):
         prepared({"petroRad_r": unit})
     got = prepared({"petroRad_r": unit}, radius={"expression": "0.4 * petroRad_r"}).catalogue.frame
     np.testing.assert_allclose(got["radius"], 0.4 * full()["petroRad_r"])
 
 
-def test_other_columns_in_such_units_are_left_out_with_a_note():
+def test_other_columns_in_such_units_are_left_out_with_a_finding():
     got = prepared({"petroMag_r": "mag(ct/s)", "redshift": "km/s"})
     assert {"magnitude", "redshift"}.isdisjoint(got.catalogue.metadata["columns"])
     assert noted(got.findings, "petroMag_r", "mag(ct/s)")
     assert noted(got.findings, "redshift", "km/s")
 
 
-def test_an_expression_over_columns_in_other_units_states_its_own():
+def test_an_expression_over_columns_with_units_needs_its_own_unit():
     with refused("petroRad_r", "arcmin"):
         prepared({"petroRad_r": "arcmin"}, radius={"expression": "petroRad_r * 1.0"})
     got = prepared({"petroRad_r": "arcmin"}, radius={"expression": "petroRad_r / 60", "unit": "arcmin"})
@@ -78,12 +78,12 @@ def test_an_expression_over_columns_in_other_units_states_its_own():
         (pl.Series([float("inf"), 1.0]), []),
     ],
 )
-def test_missing_values_are_found_in_every_type(values, missing):
+def test_missing_values_are_recognised_in_every_type(values, missing):
     got = mapped({"redshift": {"column": "z", "missing": missing}}, z=values)
     assert got.frame["redshift"].to_list() == [None, 1.0]
 
 
-def test_names_of_images_that_mean_missing_are_missing_and_ids_may_be_negative():
+def test_image_names_may_mean_missing_and_ids_may_be_negative():
     got = mapped({"object_id": "id", "image": {"column": "f", "missing": ["none"]}}, id=[-99, 1], f=["none", "a.jpg"])
     assert got.frame.rows() == [(-99, None), (1, "a.jpg")]
 
@@ -92,7 +92,7 @@ def test_names_of_images_that_mean_missing_are_missing_and_ids_may_be_negative()
     ("column", "sentinel"),
     [("petroRad_r", -9999), ("psfWidth_r", -99), ("redshift", -99), ("petroMag_r", -99.99), (SMOOTH, -999)],
 )
-def test_sentinels_are_missing_in_every_column_that_is_used(column, sentinel):
+def test_sentinels_are_missing_in_all_used_columns(column, sentinel):
     got = prepare(with_values(column, r5=float(sentinel)))
     named = {one: name for name, one in got.catalogue.metadata["columns"].items()}[column]
     assert got.dropped.height + got.catalogue.frame[named].null_count() == 1
@@ -109,7 +109,7 @@ def test_sentinels_are_missing_in_rules_and_gold_labels():
     assert noted(prepare(table, where="flag < 2").findings, "flag", "-999")
 
 
-def test_missing_values_are_missing_under_the_tables_own_name_too():
+def test_missing_values_are_missing_in_the_tables_own_column_too():
     table = full(petroMag_r=np.where(np.arange(60) < 9, -9999.0, 16.0))
     assert dict(prepare(table, keep="petroMag_r < 17.77").funnel)["petroMag_r < 17.77"] == -9
     assert dict(prepare(table, keep="petroMag_r < 17.77 OR magnitude IS NULL").funnel)["rows out"] == 60
@@ -118,14 +118,14 @@ def test_missing_values_are_missing_under_the_tables_own_name_too():
 COUNTS = {"smooth_votes": "s", "disk_votes": "d"}
 
 
-def test_fractions_follow_from_counts():
+def test_fractions_are_computed_from_counts():
     got = mapped({**COUNTS, "artefact_votes": "a"}, s=[3, 3, 0], d=[1, 1, 0], a=[None, 4, 0])
     assert got.frame["vote_count"].to_list() == [4, 8, 0]
     assert got.frame["smooth_fraction"].to_list() == [0.75, 0.375, None]
     assert got.frame["smooth_votes"].dtype == pl.Int64
 
 
-def test_fractions_of_the_table_and_of_its_votes_are_never_mixed():
+def test_given_and_computed_fractions_are_not_mixed():
     columns = {**COUNTS, "smooth_fraction": "f", "disk_fraction": "g", "vote_count": "n"}
     counts = {"s": [1, 3, 0], "d": [1, 1, 0], "n": [4, 4, 0], "g": [0.1, 0.2, 0.3]}
     got = mapped(columns, f=[0.9, None, None], **counts)
@@ -137,7 +137,7 @@ def test_fractions_of_the_table_and_of_its_votes_are_never_mixed():
     assert noted(got.findings, "disk_fraction")
 
 
-def test_impossible_counts_are_refused_or_missing():
+def test_impossible_counts_raise_an_error_or_are_missing():
     columns = {**COUNTS, "vote_count": "n"}
     with refused("row 2", "s", "n"):
         mapped(columns, s=[1, 5], d=[1, 1], n=[4, 4])
@@ -147,12 +147,12 @@ def test_impossible_counts_are_refused_or_missing():
         assert noted(got.findings, "s", "row 1", f"{count:g}")
 
 
-def test_ids_built_from_numbers_keep_every_digit():
+def test_ids_computed_from_numbers_are_exact():
     got = mapped({"object_id": {"expression": "concat(brick, '_', objid)"}}, brick=[123456], objid=[IDS])
     assert got.frame["object_id"].to_list() == ["123456_587722981748572353"]
 
 
-def test_columns_named_like_truemorphs_own_are_carried_under_another_name():
+def test_columns_named_like_truemorphs_own_are_renamed():
     table = CatalogTable(
         full(p_disk=0.9, label=["x"] * 60, label_input=["y"] * 60, alpha=2.0, extra=1.0),
         {"extra": "km / s", "alpha": "m"},
@@ -167,7 +167,7 @@ def test_columns_named_like_truemorphs_own_are_carried_under_another_name():
     assert "alpha" not in got.units
 
 
-def test_sentinels_and_missing_values_are_removed_before_an_expression_is_computed():
+def test_sentinels_are_removed_before_an_expression_is_computed():
     table = full(ba=[-99.0] * 5 + [0.4] * 55, q=[-1.0] * 3 + [0.4] * 57, t=[-99] * 10 + [5, -5] * 25)
     mapping = {
         "extends": "gz2",
@@ -183,7 +183,7 @@ def test_sentinels_and_missing_values_are_removed_before_an_expression_is_comput
 
 
 @pytest.mark.parametrize(("column", "value"), [("petroMag_r", 1e300), ("redshift", 99.0), ("ellipticity", 100.0)])
-def test_impossible_values_are_missing_with_a_note(column, value):
+def test_impossible_values_are_missing_with_a_finding(column, value):
     got = prepare(full(**{column: [value] * 4 + [0.5] * 56}))
     name = {"petroMag_r": "magnitude"}.get(column, column)
     assert got.catalogue.frame[name].null_count() == 4

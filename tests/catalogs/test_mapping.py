@@ -1,4 +1,4 @@
-"""A mapping describes any survey's table: reading, extending and writing it."""
+"""Mappings: reading, extending and writing them."""
 
 import json
 import tomllib
@@ -60,14 +60,14 @@ def test_a_survey_described_in_toml(mine):
     frame = prepared.catalogue.frame
     before = table.filter(~(pl.int_range(table.height) + 1).is_in(prepared.dropped["row"].to_list()))
     smooth, disk = before["round_votes"].cast(int) + before["cigar_votes"].cast(int), before["disk_votes"].cast(int)
-    np.testing.assert_array_equal(frame["smooth_votes"], smooth)  # beyond what a byte holds
+    np.testing.assert_array_equal(frame["smooth_votes"], smooth)  # larger than a byte
     np.testing.assert_array_equal(frame["vote_count"], smooth + disk)
     np.testing.assert_array_equal(frame["smooth_fraction"], smooth / (smooth + disk))
     np.testing.assert_array_equal(frame["label"], (disk > smooth).cast(int))
     np.testing.assert_allclose(frame["radius"], before["r_petro"] * 0.27)
     assert (frame["psf_fwhm"] == 0.8).all()
     assert frame["redshift"].null_count() == (before["z"] == -1).sum() > 0
-    assert frame["z"].equals(before["z"])  # the table's own column is carried as it is
+    assert frame["z"].equals(before["z"])  # the table's own column is unchanged
     metadata = prepared.catalogue.metadata
     assert metadata["votes"] == "raw votes of my survey"
     assert metadata["columns"]["smooth_votes"] == "round_votes + cigar_votes"
@@ -76,11 +76,11 @@ def test_a_survey_described_in_toml(mine):
     assert prepared.catalogue.descriptions["radius"] == "measured by hand"
 
 
-def test_options_win_over_the_mapping(mine):
+def test_options_take_precedence_over_the_mapping(mine):
     table = survey(other=np.full(120, 5.0), width=np.full(120, 1.5), number=np.arange(120))
     chosen = {"radius": "other", "object_id": "number"}
     got = prepare(table, mapping=mine, columns=chosen, psf_fwhm="width").catalogue.frame
-    assert (got["radius"] == 5.0).all()  # in arcsec: the mapping's unit was that of its own column
+    assert (got["radius"] == 5.0).all()  # in arcsec: the unit in the mapping is that of the other column
     assert (got["psf_fwhm"] == 1.5).all()
     assert got["object_id"].dtype == pl.Int64
 
@@ -102,7 +102,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("old", "new", "mentioned"), MISTAKES, ids=[new[:20] or "nothing" for _, new, _ in MISTAKES])
-def test_each_mistake_is_named(mine, old, new, mentioned):
+def test_each_mistake_gives_an_error_that_names_it(mine, old, new, mentioned):
     mine.write_text(MINE.replace(old, new, 1))
     with refused(*mentioned):
         prepare(survey(), mapping=mine)
@@ -118,7 +118,7 @@ def test_each_mistake_is_named(mine, old, new, mentioned):
         ({"mapping": {"extends": "gz3"}}, ("gz3", "nearest: gz2")),
     ],
 )
-def test_impossible_presets_and_mappings_are_refused(asked, mentioned):
+def test_impossible_presets_and_mappings_raise_errors(asked, mentioned):
     with refused(*mentioned):
         prepare(survey(), **asked)
 

@@ -1,4 +1,4 @@
-"""Physical sizes and absolute magnitudes against integrals and closed forms; resolution α and its units."""
+"""Physical sizes and absolute magnitudes against integrals and formulas; resolution α and its units."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from catalogs.made_up import refused
 from truemorph.catalogs.physical import absolute_magnitude, physical_radius_kpc, resolution, transverse_distance_mpc
 
 
-def test_golden_numbers():
+def test_sizes_and_magnitudes_equal_golden_numbers():
     # Simpson's rule over 1/H(z) with the parameters of Hinshaw et al. 2013, photons and neutrinos included.
     np.testing.assert_allclose(
         transverse_distance_mpc([0.02, 0.1, 1.0, 3.0]), [86.1216, 422.9824, 3363.0706, 6503.9018], rtol=1e-6
@@ -22,7 +22,7 @@ def test_golden_numbers():
 
 @pytest.mark.parametrize("name", ["WMAP9", "Planck18"])
 @pytest.mark.parametrize(("low", "high"), [(1e-5, 1e-3), (1e-3, 0.3), (1e-3, 10), (1e-3, 1100)])
-def test_interpolation_is_right_to_one_part_in_ten_million(name, low, high):
+def test_interpolation_is_accurate_to_one_part_in_ten_million(name, low, high):
     z = 10 ** np.random.default_rng(1).uniform(np.log10(low), np.log10(high), 200)
     exact = getattr(cosmology, name).comoving_transverse_distance(z).to_value("Mpc")
     np.testing.assert_allclose(transverse_distance_mpc(z, name), exact, rtol=1e-7)
@@ -37,7 +37,7 @@ def test_missing_and_impossible_values_give_nan():
     assert np.isnan(physical_radius_kpc(5.0, np.ma.masked_array([0.1, 0.2], [False, True]))).tolist() == [False, True]
 
 
-def test_an_unknown_cosmology_names_the_nearest():
+def test_an_unknown_cosmology_suggests_a_similar_name():
     with refused("wmap-9", "nearest: WMAP9"):
         physical_radius_kpc([5.0], [0.1], "wmap-9")
 
@@ -60,6 +60,6 @@ def test_alpha_is_radius_over_sigma_or_fwhm():
         ([5.0, 6.0, 7.0], [1.2, 1.3], ("psf_fwhm",)),
     ],
 )
-def test_impossible_sizes_are_refused(radius, width, mentioned):
+def test_impossible_sizes_raise_errors(radius, width, mentioned):
     with refused(*mentioned):
         resolution(radius, width)

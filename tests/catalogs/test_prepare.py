@@ -1,4 +1,4 @@
-"""From tables to a catalogue: ids, samples, physical columns, gold labels, images, and what the files say."""
+"""Preparation of a catalogue: ids, samples, physical columns, gold labels, images and output files."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def splits(**asked):
     return dict(prepared_frame(**asked)["split"].value_counts().rows())
 
 
-def test_labels_alpha_split_and_what_is_carried(tmp_path):
+def test_a_prepared_catalogue_has_labels_alpha_split_and_other_columns(tmp_path):
     table = full(extra=np.arange(60))
     table.write_csv(tmp_path / "t.csv")
     got = prepare(tmp_path / "t.csv", seed=np.int64(4)).catalogue
@@ -42,7 +42,7 @@ def test_labels_alpha_split_and_what_is_carried(tmp_path):
     assert fwhm.metadata["alpha"] == "petroRad_r / FWHM_PSF, FWHM_PSF = psfWidth_r"
 
 
-def test_same_seed_same_catalogue_whatever_the_row_order():
+def test_the_same_seed_gives_the_same_catalogue_in_any_row_order():
     asked = {"sample": "balanced", "seed": 1}
     first, second = prepared_frame(**asked), prepared_frame(full().sample(fraction=1, shuffle=True, seed=5), **asked)
     assert first.sort("object_id").equals(second.sort("object_id"))
@@ -62,12 +62,12 @@ def test_same_seed_same_catalogue_whatever_the_row_order():
         ({"table": full().rename({"dr7objid": "galaxy"})}, ("gz2", "galaxy", "`id`")),
     ],
 )
-def test_what_can_not_be_done_is_refused(asked, mentioned):
+def test_impossible_requests_raise_errors(asked, mentioned):
     with refused(*mentioned):
         prepare(**{"table": full(), **asked})
 
 
-def test_ids_keep_every_digit(tmp_path):
+def test_ids_are_exact(tmp_path):
     assert prepared_frame(full().cast({"dr7objid": pl.Int128}))["object_id"].dtype == pl.Int64
     text = [str(2**64 - 1 - k) for k in range(60)]
     assert prepared_frame(full(dr7objid=text))["object_id"].to_list() == text
@@ -88,12 +88,12 @@ def test_ids_keep_every_digit(tmp_path):
     ],
     ids=["repeated", "missing", "blank", "float", "single precision"],
 )
-def test_ids_that_are_not_unique_and_exact_are_refused(ids, mentioned):
+def test_ids_that_are_not_unique_and_exact_raise_errors(ids, mentioned):
     with refused("dr7objid", *mentioned):
         prepare(ids)
 
 
-def test_the_papers_sample_from_tables_that_allow_it():
+def test_the_papers_sample_is_drawn_if_the_table_is_large_enough():
     n = 160_000
     smooth = np.where(np.random.default_rng(0).random(n) < 0.55, 0.8, 0.2)
     table, shuffled = votes(n, **{SMOOTH: smooth, DISK: 0.98 - smooth}), photometry(n).sample(fraction=1, shuffle=True)
@@ -104,12 +104,12 @@ def test_the_papers_sample_from_tables_that_allow_it():
     assert dict(drawn["split"].value_counts().rows()) == {"train": 97_600, "validation": 12_192, "test": 12_192}
     assert not noted(prepared.findings, "asked")
     assert prepared.catalogue.metadata["drawn"]
-    # Weighted, the class fractions of the drawn galaxies are those of all.
+    # With weights, the class fractions of the sample are those of all galaxies.
     weighted = np.average(drawn["label"], weights=drawn["sampling_weight"])
     assert weighted == pytest.approx(frame["label"].mean(), abs=1e-9)
 
 
-def test_a_table_that_is_too_small_is_noted():
+def test_a_table_that_is_too_small_gives_a_finding():
     found = prepare(full(), preset="paper")
     assert noted(found.findings, "62,225", "59,759")
     assert noted(found.findings, "97,600", "12,192")
@@ -117,7 +117,7 @@ def test_a_table_that_is_too_small_is_noted():
         assert "sample-smaller" not in codes(prepare(full(), preset="paper", sample=sample))
 
 
-def test_sample_and_split_of_the_mapping_and_of_the_options():
+def test_sample_and_split_from_the_mapping_and_from_options():
     parts = {**GZ2, "split": {"train": 0.5, "validation": 0.25, "test": 0.25}}
     assert splits(mapping=parts) == {"train": 30, "validation": 15, "test": 15}
     assert splits(mapping=parts, split=(40, 10, 10)) == {"train": 40, "validation": 10, "test": 10}
@@ -136,7 +136,7 @@ def test_sample_and_split_of_the_mapping_and_of_the_options():
         ({"cosmology": FlatLambdaCDM(100, 0.3, name="mine")}, FlatLambdaCDM(100, 0.3, name="mine")),
     ],
 )
-def test_radius_in_kpc_and_absolute_magnitude_are_astropys(asked, model):
+def test_radius_in_kpc_and_absolute_magnitude_agree_with_astropy(asked, model):
     got = prepare(full(), **asked).catalogue
     z = got.frame["redshift"].to_numpy()
     kpc = got.frame["radius"] * model.kpc_proper_per_arcmin(z).value / 60
@@ -154,12 +154,12 @@ def test_the_tables_own_physical_columns_are_used():
     assert noted(prepared.findings, "Planck18")
 
 
-def test_one_psf_width_replaces_the_tables():
+def test_one_psf_width_replaces_that_of_the_table():
     for width in (1.2, np.float32(1.2), 0.02 * u.arcmin):
         np.testing.assert_allclose(prepared_frame(full(psf_fwhm=99.0), psf_fwhm=width)["psf_fwhm"], 1.2)
 
 
-def test_gold_labels_by_a_rule_or_the_tables_own_column():
+def test_gold_labels_from_a_rule_or_the_tables_own_column():
     classes = np.array([-1, 0, 1] * 20)
     expert = pl.DataFrame({"objid": IDS + np.arange(60), "gold": classes})
     for asked in ({"table": full(gold=classes)}, {"table": full(), "joins": expert}):
@@ -199,7 +199,7 @@ def test_images_are_found_by_id_or_by_column(tmp_path, images):
         prepare(full(), images=tmp_path / "absent")
 
 
-def test_images_named_in_a_joined_table_lie_beside_it(images):
+def test_images_named_in_a_joined_table_are_relative_to_it(images):
     listed = pl.DataFrame({"objid": IDS + np.arange(59), "stem": [str(IDS + k) for k in range(59)]})
     path = write_table(CatalogTable(listed), images / "list.parquet")
     mapping = {**GZ2, "columns": {"image": {"expression": "concat(stem, '.jpg')"}}}
@@ -209,7 +209,7 @@ def test_images_named_in_a_joined_table_lie_beside_it(images):
     assert noted(got.findings, "1 of 60")
 
 
-def test_nothing_that_was_read_is_overwritten(tmp_path):
+def test_input_files_are_not_overwritten(tmp_path):
     full().write_csv(tmp_path / "w.dropped.csv")
     os.symlink(tmp_path / "w.dropped.csv", tmp_path / "link.csv")
     photometry().write_parquet(tmp_path / "p.parquet")
@@ -222,7 +222,7 @@ def test_nothing_that_was_read_is_overwritten(tmp_path):
     assert not (tmp_path / "w.parquet").exists()
 
 
-def test_catalogue_datasheet_and_list_say_what_was_done(tmp_path):
+def test_catalogue_datasheet_and_dropped_rows_are_written(tmp_path):
     for folder, table in (("a", with_values("petroRad_r", r2=0.0)), ("b", photometry())):
         (tmp_path / folder).mkdir()
         table.with_columns(kind=pl.lit("x")).write_csv(tmp_path / folder / "t.csv")
@@ -240,13 +240,13 @@ def test_catalogue_datasheet_and_list_say_what_was_done(tmp_path):
         assert said in page
     for column, unit in (("radius", "arcsec"), ("radius_kpc", "kpc"), ("M_r", "mag"), ("redshift", "none")):
         assert f"| `{column}` | {unit} |" in page
-    # Paths mean nothing on another machine.
+    # Paths are not valid on another machine.
     assert str(tmp_path) not in page
     assert not noted(prepared.findings, str(tmp_path))
     assert (tmp_path / "out" / "c.dropped.csv").read_text().count("\n") == prepared.dropped.height + 1
 
 
-def test_a_catalogue_prepared_again_keeps_what_its_votes_and_alpha_are(tmp_path):
+def test_a_catalogue_prepared_again_keeps_the_definitions_of_votes_and_alpha(tmp_path):
     first = prepare(full(t_type=np.arange(60) % 9 - 4), gold="t_type>=0", sample=(9, 9))
     again = prepare(write_preparation(first, tmp_path / "one.parquet").out)
     for key in ("votes", "alpha", "about", "gold_definition"):
@@ -262,7 +262,7 @@ def test_a_catalogue_prepared_again_keeps_what_its_votes_and_alpha_are(tmp_path)
 
 
 def own(**changes):
-    """A table whose names no preset knows."""
+    """A table with column names of no preset."""
     table = full().rename({"dr7objid": "name", "petroRad_r": "size", "psfWidth_r": "width", SMOOTH: "s", DISK: "d"})
     return table.drop(pl.selectors.starts_with("t01")).with_columns(**{k: pl.Series(v) for k, v in changes.items()})
 
@@ -270,7 +270,7 @@ def own(**changes):
 NAMES = {"object_id": "name", "smooth": "s", "disk": "d", "radius": "size"}
 
 
-def test_a_table_that_no_preset_knows_is_of_no_survey():
+def test_a_table_that_fits_no_preset_needs_named_columns():
     got = prepare(own(), columns=NAMES, psf_fwhm="width")
     assert got.catalogue.metadata["preset"] == "truemorph"
     assert got.catalogue.metadata["about"] == ""
@@ -278,7 +278,7 @@ def test_a_table_that_no_preset_knows_is_of_no_survey():
     assert not noted(sharp.findings, "gz2")
 
 
-def test_fractions_numbers_and_percentages_are_told_apart():
+def test_fractions_numbers_and_percentages_are_distinguished():
     one_bad = own(s=[1.7, *own()["s"].to_list()[1:]])
     with refused("s", "row 1"):
         prepare(one_bad, columns=NAMES, psf_fwhm="width")
@@ -300,7 +300,7 @@ def test_votes_may_be_in_a_joined_table():
     assert noted(got.findings, "smooth_fraction", "instead of")
 
 
-def test_a_catalogue_prepared_again_by_other_labels_says_so(tmp_path):
+def test_a_catalogue_prepared_again_with_other_labels_describes_them(tmp_path):
     path = write_preparation(prepare(full()), tmp_path / "one.parquet").out
     again = prepare(path, columns={"label": "1 - label"}).catalogue
     assert "1 - label" in again.metadata["votes"]

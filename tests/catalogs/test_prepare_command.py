@@ -1,4 +1,4 @@
-"""`truemorph prepare`: its result, its mistakes, and the mapping that a dry run prints."""
+"""`truemorph prepare`: results, errors, and the mapping printed by a dry run."""
 
 import json
 import tomllib
@@ -42,7 +42,7 @@ def test_the_command_writes_a_catalogue_and_its_result_as_json(capsys, files):
     assert {path.name for path in files.glob("cat.*")} == {"cat.parquet", "cat.datasheet.md", "cat.dropped.csv"}
 
 
-def test_columns_that_the_command_names(capsys, tmp_path):
+def test_columns_named_on_the_command_line(capsys, tmp_path):
     smooth = np.arange(60) % 20 + 1
     table = pl.DataFrame({"name": np.arange(60), "s": smooth, "d": 21 - smooth, "a": 0, "r": 6.0, "w": 1.2})
     table.with_columns(disk=pl.col("d") > pl.col("s")).write_csv(tmp_path / "t.csv")
@@ -65,7 +65,7 @@ def test_columns_that_the_command_names(capsys, tmp_path):
         (["--preset", "gz2", "--mapping", "m.toml"], "mapping"),
     ],
 )
-def test_a_mistake_is_one_line_and_status_2(capsys, tmp_path, options, mentioned):
+def test_a_mistake_gives_one_line_and_status_2(capsys, tmp_path, options, mentioned):
     full().write_csv(tmp_path / "t.csv")
     status, printed, said = run(capsys, "prepare", tmp_path / "t.csv", *options, "--out", tmp_path / "c.parquet")
     assert (status, printed, said.count("\n")) == (2, "", 1)
@@ -82,7 +82,7 @@ def test_a_dry_run_prints_a_mapping_that_gives_the_same_catalogue(capsys, files)
     asked += ["--cosmology", "Planck18", "--sample", "9,8"]
     status, page, _ = run(capsys, *asked, "--dry-run")
     assert status == 0
-    assert "psf_fwhm" not in tomllib.loads(page)  # a comment ends with its line
+    assert "psf_fwhm" not in tomllib.loads(page)  # only as a comment
     (files / "again.toml").write_text(page)
     for options, out in ((asked, "one.parquet"), ([*table, "--mapping", files / "again.toml"], "two.parquet")):
         status, _, said = run(capsys, *options, "--out", files / out)

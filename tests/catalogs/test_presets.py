@@ -1,4 +1,4 @@
-"""Presets: tables with the columns of the surveys' own files get the right labels."""
+"""Presets: tables with the columns of the surveys' files get the correct labels."""
 
 import tomllib
 from importlib import resources
@@ -12,7 +12,7 @@ from truemorph.catalogs.mapping import PRESETS, mapping_toml, read_mapping
 from truemorph.catalogs.prepare import prepare
 
 N = 40
-SMOOTH = np.arange(N) % 20 + 1  # of 24 votes, 4 of them "artefact" except for two galaxies
+SMOOTH = np.arange(N) % 20 + 1  # of 24 votes, 4 of which are "artefact" except for two galaxies
 ARTEFACT = np.where(np.arange(N) % 20 == 5, 22 - SMOOTH, 4)
 DISK = 24 - SMOOTH - ARTEFACT
 RADII = np.random.default_rng(3).uniform(3, 20, N)
@@ -42,13 +42,13 @@ def gz2(*kinds):
 
 
 def question(prefix, answers=ANSWERS):
-    """Counts, fractions and the total of a question; galaxy-datasets write the campaign into its name."""
+    """Counts, fractions and total of a question; in galaxy-datasets, the campaign is part of its name."""
     names = [f"{prefix}_{answer}" for answer in answers]
     return counts(names) | fractions([f"{name}_fraction" for name in names]) | {f"{prefix}_total-votes": 24}
 
 
 def all_campaigns():
-    """One table of three campaigns: galaxies have votes in one of them, and none in the others."""
+    """One table of three campaigns; each galaxy has votes in only one of them."""
     columns = {}
     for turn, campaign in enumerate(("dr12", "dr5", "dr8")):
         mine = np.arange(N) % 3 == turn
@@ -78,7 +78,7 @@ CHALLENGE = {"GalaxyID": np.arange(N), **fractions(["Class1.1", "Class1.2", "Cla
 OWN = {"object_id": np.arange(N), "radius": RADII, "psf_fwhm": 1.3}
 OWN |= fractions(["smooth_fraction", "disk_fraction", "artefact_fraction"])
 
-# Preset, the table, whether the catalogue has counts, and what the published tables lack.
+# Preset, table, whether it has counts, and columns missing in the published tables.
 TABLES = [
     ("gz2", gz2("weighted_fraction"), False, {}),
     ("gz2", gz2("count", "weighted_fraction", "debiased", "fraction"), True, {}),
@@ -106,7 +106,7 @@ def frame_of(columns):
 @pytest.mark.parametrize(
     ("name", "columns", "counted", "options"), TABLES, ids=[f"{t[0]}-{n}" for n, t in enumerate(TABLES)]
 )
-def test_each_survey_is_recognised_by_its_columns_and_labelled_right(name, columns, counted, options):
+def test_each_survey_is_recognised_by_its_columns_and_labelled_correctly(name, columns, counted, options):
     prepared = prepare(frame_of(columns), **options)
     frame = prepared.catalogue.frame
     artefact, tied = np.maximum(SMOOTH, DISK) < ARTEFACT, SMOOTH == DISK
@@ -123,14 +123,14 @@ def test_each_survey_is_recognised_by_its_columns_and_labelled_right(name, colum
     assert prepared.catalogue.metadata["preset"] == name
 
 
-def test_debiased_votes_are_used_only_if_asked_for():
+def test_debiased_votes_are_used_only_with_their_preset():
     with refused("a01_smooth_debiased", "`preset`=gz2-debiased"):
         prepare(frame_of(gz2("debiased")))
     got = prepare(frame_of(gz2("debiased", "weighted_fraction"))).catalogue
     assert got.metadata["columns"]["smooth_fraction"].endswith("weighted_fraction")
 
 
-def test_what_else_the_tables_hold_gets_truemorphs_names_and_units():
+def test_other_columns_get_truemorphs_names_and_units():
     got = prepare(frame_of(HUBBLE), **R, psf_fwhm=0.09).catalogue
     for column, value in (("ellipticity", 0.25), ("sersic_n", 1.5), ("vote_count", 40)):
         assert (got.frame[column] == value).all()
@@ -151,19 +151,19 @@ def test_what_else_the_tables_hold_gets_truemorphs_names_and_units():
         (HUBBLE, "", ("radius", "0.03 arcsec")),
     ],
 )
-def test_an_absent_column_is_named_with_what_to_do(columns, without, mentioned):
+def test_a_missing_column_gives_an_error_that_says_what_to_do(columns, without, mentioned):
     with refused(*mentioned):
         prepare(frame_of(columns).drop(without, strict=False))
 
 
-def test_a_radius_of_part_of_the_light_is_called_one():
+def test_a_radius_of_part_of_the_light_is_described_as_such():
     prepared = prepare(frame_of(DECALS), columns={"radius": "petro_th50"}, psf_fwhm=1.2)
     assert noted(prepared.findings, "petro_th50", "50 %")
     for column in ("radius", "radius_kpc"):
         assert "radius of 50 %" in prepared.catalogue.descriptions[column]
 
 
-def test_every_preset_is_a_file_of_its_name_that_cites_the_source_of_its_columns():
+def test_every_preset_has_its_file_name_and_cites_its_sources():
     files = {file.name: file for file in (resources.files("truemorph.catalogs") / "presets").iterdir()}
     assert set(files) == {f"{name}.toml" for name in PRESETS}
     for name in PRESETS:

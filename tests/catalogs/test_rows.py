@@ -1,4 +1,4 @@
-"""Which rows become galaxies, with which label; mistakes that would otherwise pass silently."""
+"""Selection and labels of rows, and checks for silent mistakes."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def label(smooth, disk=np.nan, artefact=np.nan):
     [
         ((0.6, 0.4, 0.0), (0, "")),
         ((0.45, 0.55, 0.0), (1, "")),
-        ((0.4, 0.35, 0.25), (0, "")),  # a majority among the three, not above one half
+        ((0.4, 0.35, 0.25), (0, "")),  # the largest of the three, but not above one half
         ((0.1, 0.2, 0.7), (-1, rules.ARTEFACT)),
         ((0.2, np.nan, 0.6), (-1, rules.ARTEFACT)),
         ((0.4, 0.4, 0.2), (-1, rules.TIED)),
@@ -56,14 +56,14 @@ NAMED = full(s=FRACTION, d=1 - FRACTION, nan=NAN, n_s=COUNT, n_d=41 - COUNT, odd
     ],
     ids=lambda one: " ".join(one.values()) if isinstance(one, dict) else "",
 )
-def test_votes_or_labels_that_the_user_names_replace_the_presets(columns, disks):
+def test_votes_or_labels_named_by_the_user_replace_those_of_the_preset(columns, disks):
     got = prepare(NAMED, columns=columns).catalogue
     assert got.frame["label"].to_list() == disks.astype(int).tolist()
     assert got.frame["artefact_fraction"].null_count() == disks.size
     assert all(text in got.metadata["votes"] for text in columns.values())
 
 
-def test_labels_from_text_and_missing_labels():
+def test_labels_may_be_text_or_missing():
     table = full(kind=["spiral", "elliptical", None] * 20)
     got = prepare(table, columns={"label": "kind = 'spiral'"})
     assert got.catalogue.frame["label"].to_list() == [1, 0] * 20
@@ -72,14 +72,14 @@ def test_labels_from_text_and_missing_labels():
         prepare(table, columns={"label": "kind"})
 
 
-def test_the_reasons_of_rows_without_a_label():
+def test_rows_without_a_label_have_a_reason():
     smooth, disk = votes()[SMOOTH].to_list(), votes()[DISK].to_list()
     smooth[:4], disk[:4] = [0.0, 0.0, 0.4, None], [0.0, 0.0, 0.4, 0.2]
     got = prepare(full(**{SMOOTH: smooth, DISK: disk, ARTEFACT: 0.0}))
     assert got.dropped["reason"].to_list() == [rules.NEITHER, rules.NEITHER, rules.TIED, rules.NO_VOTES]
 
 
-def test_fractions_that_sum_to_more_than_one_are_noted():
+def test_fractions_that_sum_to_more_than_one_give_a_finding():
     assert noted(prepare(with_values(ARTEFACT, r7=0.5)).findings, "row 8", "1.49")
 
 
@@ -106,13 +106,13 @@ def test_every_row_is_kept_or_listed_under_one_reason():
     assert noted(got.findings, "row 9", str(IDS + 8))
 
 
-def test_rows_that_a_rule_can_not_decide_are_dropped_with_a_note():
+def test_rows_for_which_a_rule_is_null_are_dropped_with_a_finding():
     got = prepare(full(flag=[0, None] + [1] * 58), keep="flag = 1")
     assert got.dropped["row"].to_list() == [1, 2]
     assert noted(got.findings, "flag = 1", "1 of the rows")
 
 
-def test_rows_that_are_not_selected_may_hold_anything():
+def test_rows_that_are_not_selected_may_have_any_values():
     table = full(
         k=np.arange(60), dr7objid=[None, *(IDS + np.arange(1, 60))], **{SMOOTH: [7.0] + [0.3, 0.8] * 29 + [0.3]}
     )
@@ -136,7 +136,7 @@ SIZES = full(**{name: full()[column] / factor for name, (column, factor) in SCAL
         ({"psf_fwhm": "psf_sigma"}, ("psf_sigma", "2.3548")),
     ],
 )
-def test_columns_that_can_not_be_what_they_are_named_for_are_refused(asked, mentioned):
+def test_implausible_columns_raise_errors(asked, mentioned):
     with refused(*mentioned):
         prepare(SIZES, **asked)
 
@@ -150,7 +150,7 @@ def test_columns_that_can_not_be_what_they_are_named_for_are_refused(asked, ment
         ({}, {"psf_fwhm": "2.3548 * psf_sigma"}),
     ],
 )
-def test_stated_units_and_conversions_give_the_right_alpha(units, asked):
+def test_units_and_conversions_give_the_correct_alpha(units, asked):
     got, right = prepare(CatalogTable(SIZES, units), **asked), prepare(full())
     np.testing.assert_allclose(got.catalogue.frame["alpha"], right.catalogue.frame["alpha"])
     assert got.findings == right.findings == ()
@@ -166,6 +166,6 @@ def test_stated_units_and_conversions_give_the_right_alpha(units, asked):
         ({"columns": {"smooth": SMOOTH}}, ("disk-fraction-missing", "60")),
     ],
 )
-def test_doubtful_sizes_and_votes_are_noted(asked, mentioned):
+def test_doubtful_sizes_and_votes_give_a_finding(asked, mentioned):
     code, word = mentioned
     assert noted([one for one in prepare(SIZES, **asked).findings if one.code == code], word)

@@ -1,4 +1,4 @@
-"""Samples and splits depend on ids and seed, on nothing else."""
+"""Samples and splits depend only on ids and seed."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def sizes(split):
     return [int((split == name).sum()) for name in ("train", "validation", "test")]
 
 
-def test_answers_of_version_0_1_stay():
+def test_samples_and_splits_are_those_of_version_0_1():
     ids = [587722981748572353 + n for n in range(40)]
     split, _ = split_galaxies(ids, (0.5, 0.25, 0.25), 3)
     assert "".join(one[0] for one in split) == "tttttvvttvttvttvttttttvttttvtvtvtttttttv"
@@ -39,7 +39,7 @@ def test_row_order_does_not_matter(ids, seed, random):
 
 
 @given(st.integers(0, 60), st.tuples(*[st.integers(0, 40)] * 3).filter(lambda counts: sum(counts) > 1))
-def test_numbers_of_a_split_are_exact_or_in_proportion(n, counts):
+def test_sizes_of_a_split_are_exact_or_in_proportion(n, counts):
     split, note = split_galaxies(range(n), counts)
     assert abs(np.array(sizes(split)) - n * np.array(counts) / sum(counts)).max() <= 1
     assert sum(sizes(split)) == n
@@ -65,7 +65,7 @@ def test_a_smaller_sample_is_part_of_a_larger_one(ids, seed):
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 10**6), st.integers(1, 10**6))
-def test_scarce_labels_keep_the_proportion(smooth, disk, ask_smooth, ask_disk):
+def test_a_smaller_sample_keeps_the_ratio_of_labels(smooth, disk, ask_smooth, ask_disk):
     labels = np.repeat([0, 1], [smooth, disk])
     share = min(1, smooth / ask_smooth, disk / ask_disk)
     try:
@@ -79,7 +79,7 @@ def test_scarce_labels_keep_the_proportion(smooth, disk, ask_smooth, ask_disk):
     assert share == 1 or drawn[0] == smooth or drawn[1] == disk  # as large as it can be
 
 
-def test_a_sample_that_is_too_large_keeps_the_papers_proportion():
+def test_a_sample_that_is_too_large_keeps_the_papers_ratio():
     labels = np.repeat([0, 1], [50_000, 100_000])
     chosen, _ = draw_sample(labels, range(labels.size), PAPER_SAMPLE)
     assert np.bincount(labels[chosen]).tolist() == [50_000, 48_018]  # 50,000 × 59,759 / 62,225 = 48,018.48
@@ -87,12 +87,12 @@ def test_a_sample_that_is_too_large_keeps_the_papers_proportion():
 
 
 @pytest.mark.parametrize("parts", [(0.8, 0.1, 0.2), (0.8, np.nan, 0.1), (np.inf, 1, 1), (3, -1, 1), (0, 0, 0), (1,)])
-def test_impossible_splits_are_refused(parts):
+def test_impossible_splits_raise_errors(parts):
     with pytest.raises(InputError):
         split_galaxies(range(10), parts)
 
 
 @given(id_lists, st.integers(2, 5))
-def test_folds_are_even(ids, folds):
+def test_folds_have_equal_sizes(ids, folds):
     members = np.bincount(assign_folds(ids, folds), minlength=folds)
     assert members.max() - members.min() <= 1

@@ -1,6 +1,6 @@
-"""DebiasedLoss in other people's loops: plain PyTorch, timm's training script, Lightning, Zoobot.
+"""DebiasedLoss in other training loops: plain PyTorch, timm's training script, Lightning, Zoobot.
 
-Each learns from labels of which two thirds of the disks flipped, and must find the truth that cross-entropy does not.
+Two thirds of the disks are labelled smooth; each loop must recover the true classes, which cross-entropy does not.
 """
 
 import lightning
@@ -28,7 +28,7 @@ def data():
     images = torch.from_numpy(rows.inputs).permute(0, 3, 1, 2).float().div(255).sub(0.5).div(0.25)
     images = torch.nn.functional.interpolate(images, size=(SIZE, SIZE))
     labels, alpha = rows.frame["label"].to_numpy(writable=True), rows.frame["alpha"].to_numpy(writable=True)
-    assert labels[truth == 1].mean() < 0.4  # most disks flipped
+    assert labels[truth == 1].mean() < 0.4  # most disks are labelled smooth
     return images, torch.from_numpy(labels), torch.from_numpy(alpha).float(), torch.from_numpy(truth)
 
 
@@ -64,17 +64,17 @@ def plain_loop(network, data, loss):
     return network
 
 
-def test_in_a_plain_loop(data):
+def test_a_plain_loop_recovers_the_disks(data):
     assert_debiased(plain_loop(small_network(), data, tm.DebiasedLoss(TRANSITION)), data)
 
 
-def test_without_it_the_loop_learns_the_bias(data):
+def test_cross_entropy_learns_the_bias(data):
     disks, _ = found_disks(plain_loop(small_network(), data, lambda z, y, _: cross_entropy(z, y)), data[0], data[3])
     assert disks < 0.5
 
 
 @pytest.mark.slow
-def test_in_the_loop_of_timms_training_script(data):
+def test_timms_training_script_recovers_the_disks(data):
     """The parts of timm's train.py: its optimiser, schedule, gradient scaling by autocast, averaged model."""
     images, labels, alpha, _ = data
     network = small_network()
@@ -118,7 +118,7 @@ class LightningGalaxies(lightning.LightningModule):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_in_a_lightning_module(data, tmp_path):
+def test_a_lightning_module_recovers_the_disks(data, tmp_path):
     images, labels, alpha, _ = data
     module = LightningGalaxies(small_network())
     trainer = lightning.Trainer(
@@ -131,7 +131,7 @@ def test_in_a_lightning_module(data, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_in_zoobots_classifier(data, tmp_path):
+def test_zoobots_classifier_recovers_the_disks(data, tmp_path):
     finetune = pytest.importorskip("zoobot.pytorch.training.finetune", reason="zoobot is not installed")
     images, labels, alpha, truth = data
 

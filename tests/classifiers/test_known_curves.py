@@ -1,4 +1,4 @@
-"""Training and labelling through a T(α) that is known, and training on gold labels."""
+"""Training and labelling with a known T(α), and training on gold labels."""
 
 import json
 
@@ -26,7 +26,7 @@ KNOWN = ("--family", "rayleigh", "--theta", "11.25", "--psf", "sigma")
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A catalogue whose labels flip by θ = 11.25, 400 of 3,000 with a gold label."""
+    """A catalogue with labels biased by θ = 11.25, and gold labels for 400 of 3,000 galaxies."""
     frame = simulate_catalogue(3_000, seed=1, trend="features", gold=400)
     metadata = {"alpha_psf": "sigma", "gold_definition": "disk: t_type >= 0"}
     return write_table(CatalogTable(frame, metadata=metadata), tmp_path_factory.mktemp("known") / "cat.parquet")
@@ -45,7 +45,7 @@ def test_a_known_curve_is_given_by_family_and_parameters(capsys, prepared, tmp_p
         np.testing.assert_array_equal(load(tmp_path / "again").members[0][name], value)
 
 
-def test_labels_take_a_known_curve_for_the_posterior(capsys, prepared, tmp_path):
+def test_labelling_uses_a_known_curve_for_the_posterior(capsys, prepared, tmp_path):
     train_classifier(prepared, out=tmp_path / "naive", naive=True, **DCV14)
     status, _, err = run(capsys, "label", tmp_path / "naive", prepared, "--out", tmp_path / "a.parquet", *KNOWN)
     assert status == 0, err
@@ -66,7 +66,7 @@ def test_labels_take_a_known_curve_for_the_posterior(capsys, prepared, tmp_path)
         ({"family": "fisk", "scale": 14.0, "shape": 2.2}, FiskTransition(14.0, 2.2)),
     ],
 )
-def test_other_families(prepared, tmp_path, curve, expected):
+def test_known_curves_of_other_families(prepared, tmp_path, curve, expected):
     train_classifier(prepared, out=tmp_path / "m", curve=KnownCurve(**curve), **DCV14)
     assert load(tmp_path / "m").transition == expected
 
@@ -75,23 +75,23 @@ def test_other_families(prepared, tmp_path, curve, expected):
     ("given", "says"),
     [
         ({"family": "rayleigh", "theta": 11.25, "psf": "fwhm"}, "units of the PSF's fwhm"),
-        ({"family": "weibull", "theta": 11.25}, "given by `scale` and `shape`; got `theta`"),
-        ({"family": "rayleigh"}, "given by `theta`; got nothing"),
-        ({"theta": 11.25}, "name its family too"),
-        ({"psf": "sigma"}, "name its family too"),
+        ({"family": "weibull", "theta": 11.25}, "needs `scale` and `shape`; got `theta`"),
+        ({"family": "rayleigh"}, "needs `theta`; got nothing"),
+        ({"theta": 11.25}, "give its `family` too"),
+        ({"psf": "sigma"}, "give its `family` too"),
         ({"family": "rayleigh", "theta": -1.0}, "theta must be a positive number"),
         ({"family": "rayleigh", "theta": 11.25, "naive": True}, "`family` and `naive` exclude each other"),
         ({"labels": "gold", "transition": RayleighTransition(9.0)}, "`transition` and `labels` exclude each other"),
     ],
 )
-def test_a_curve_that_does_not_fit_is_refused(prepared, tmp_path, given, says):
+def test_invalid_known_curves_raise_errors(prepared, tmp_path, given, says):
     others = {name: given[name] for name in ("naive", "labels", "transition") if name in given}
     curve = KnownCurve(**{name: value for name, value in given.items() if name not in others})
     with pytest.raises(InputError, match=says):
         train_classifier(prepared, out=tmp_path / "m", curve=curve, **others, **DCV14)
 
 
-def test_what_is_given_now_replaces_what_a_run_file_says_of_the_curve(tmp_path):
+def test_explicit_settings_of_the_curve_replace_those_of_a_run_file(tmp_path):
     file = tmp_path / "run.toml"
     file.write_text(run_toml(run_config("cat.parquet", out="m", family="rayleigh", theta=11.25, psf="sigma")))
 
@@ -105,7 +105,7 @@ def test_what_is_given_now_replaces_what_a_run_file_says_of_the_curve(tmp_path):
     assert again(labels="gold") == (None, None, None, None, None, "gold")
 
 
-def test_training_on_gold_labels_uses_them_alone_and_as_correct(capsys, prepared, tmp_path):
+def test_training_on_gold_labels_uses_only_these_and_treats_them_as_correct(capsys, prepared, tmp_path):
     trained = train_classifier(prepared, out=tmp_path / "m", labels="gold", **DCV14)
     assert (trained.rows, trained.left_out) == (400, 2_600)
     assert "galaxies-left-out" in codes(trained)
@@ -116,20 +116,20 @@ def test_training_on_gold_labels_uses_them_alone_and_as_correct(capsys, prepared
     assert set(model.seen["object_id"]) == set(known["object_id"])
     listed = pl.read_csv(tmp_path / "m" / "left_out.csv")
     assert listed["reason"].unique().to_list() == ["no gold label"]
-    # All gold labels in one member: scikit-learn's regression on them.
+    # With all gold labels in one member, this is scikit-learn's regression.
     settings = {"features": FEATURES, "folds": 1}
     train_classifier(prepared, out=tmp_path / "one", labels="gold", preset="dcv14", settings=settings)
     X = known[list(FEATURES)].to_numpy()
     plain = LogisticRegression(C=100).fit(X, known["gold"])
     p = load(tmp_path / "one").probabilities(X)
     np.testing.assert_allclose(p, plain.predict_proba(X), atol=0.01)
-    # A rule gives gold labels as it does for `transition`.
+    # A rule gives gold labels, as in `transition`.
     status, out, err = run(
         capsys, "train", prepared, "--labels", "truth=1", "--preset", "dcv14", "--out", tmp_path / "rule", "--json"
     )
     assert status == 0, err
     assert json.loads(out)["left_out"] == 0
-    with pytest.raises(InputError, match="votes = counts fits how single votes flip"):
+    with pytest.raises(InputError, match="votes = counts needs T"):
         train_classifier(prepared, out=tmp_path / "n", labels="gold", votes="counts", vote_count=40)
 
 
@@ -145,13 +145,13 @@ def test_a_network_trains_on_gold_labels(catalogue, tmp_path):
     assert trained.rows + trained.left_out == used
     assert trained.left_out > 0
     assert load(tmp_path / "m").transition == MatrixTransition.identity()
-    # No posterior without a bias curve; a known one gives it.
+    # Without a bias curve there is no posterior; a known one gives it.
     assert "no-posterior" in codes(label_galaxies(tmp_path / "m", path, tmp_path / "a.parquet"))
     label_galaxies(tmp_path / "m", path, tmp_path / "b.parquet", curve=KnownCurve("rayleigh", 11.25))
     assert "posterior_disk" in read_table(tmp_path / "b.parquet").frame.columns
 
 
-def test_a_known_curve_in_another_unit_is_pointed_out(prepared, tmp_path):
+def test_a_known_curve_in_another_unit_gives_a_finding(prepared, tmp_path):
     found = {}
     for theta in (11.25, 11.25 * 2.3548):
         curve = KnownCurve("rayleigh", theta)

@@ -37,7 +37,7 @@ def test_recovers_coefficients_and_theta():
     model = DebiasedLogisticRegression(C=1e6).fit(X, labels, alpha=alpha)
     assert abs(model.transition_.theta - THETA) < 3.5 * model.stderr_["theta"]
     ideal = LogisticRegression(C=1e6).fit(X, truth)
-    # Errors of a fit to true labels are smaller than ours: 20,000 galaxies give about 0.05 on these.
+    # A fit to true labels of 20,000 galaxies has errors of about 0.05; these are larger.
     np.testing.assert_allclose(model.coef_, ideal.coef_, atol=0.25)
     assert model.intercept_.shape == ideal.intercept_.shape
     assert model.findings_ == ()
@@ -45,7 +45,7 @@ def test_recovers_coefficients_and_theta():
     assert model.score(X, truth) > naive.score(X, truth) + 0.1
 
 
-def test_em_ends_where_direct_maximisation_does():
+def test_the_fit_agrees_with_direct_maximisation():
     X, alpha, _, labels = flipped_catalogue(3_000, seed=2)
     model = DebiasedLogisticRegression(C=1e8).fit(X, labels, alpha=alpha)
 
@@ -59,7 +59,7 @@ def test_em_ends_where_direct_maximisation_does():
     assert model.transition_.theta == pytest.approx(np.exp(direct.x[3]), rel=0.002)
 
 
-def test_without_features_it_is_fit_transition():
+def test_without_features_the_result_is_that_of_fit_transition():
     labels, alpha, _ = flipped_labels(50_000, seed=1)
     model = DebiasedLogisticRegression().fit(np.zeros((labels.size, 1)), labels, alpha=alpha)
     fit = fit_transition(labels, alpha)
@@ -68,7 +68,7 @@ def test_without_features_it_is_fit_transition():
     assert model.predict_proba([[0.0]])[0, 1] == pytest.approx(fit.class_fractions[1], abs=0.001)
 
 
-def test_labels_that_do_not_determine_theta_are_a_finding():
+def test_labels_that_do_not_constrain_theta_give_a_finding():
     rng = np.random.default_rng(7)
     with pytest.warns(FindingWarning) as given:
         model = DebiasedLogisticRegression().fit(
@@ -79,18 +79,18 @@ def test_labels_that_do_not_determine_theta_are_a_finding():
 
 
 @pytest.mark.slow
-def test_standard_error_of_theta_is_the_spread_over_samples():
+def test_the_standard_error_of_theta_is_the_scatter_over_samples():
     fits = [
         DebiasedLogisticRegression().fit(X, labels, alpha=alpha)
         for X, alpha, _, labels in (flipped_catalogue(1_500, seed) for seed in range(40))
     ]
     spread = np.std([fit.transition_.theta for fit in fits], ddof=1)
     stated = np.median([fit.stderr_["theta"] for fit in fits])
-    # The spread of 40 values is known to 1/sqrt(2·39) = 11 %; three of those.
+    # The scatter of 40 values has an error of 1/sqrt(2·39) = 11 %; three of those.
     assert stated == pytest.approx(spread, rel=0.34)
 
 
-def test_fixed_transition_is_kept():
+def test_a_fixed_transition_is_not_changed():
     X, alpha, _, labels = flipped_catalogue(2_000, seed=3)
     model = DebiasedLogisticRegression(transition=RayleighTransition(THETA)).fit(X, labels, alpha=alpha)
     assert model.transition_ == RayleighTransition(THETA)
@@ -98,7 +98,7 @@ def test_fixed_transition_is_kept():
 
 
 @pytest.mark.filterwarnings("ignore::truemorph.findings.FindingWarning")
-def test_without_alpha_it_is_logistic_regression_and_says_so():
+def test_without_alpha_it_is_logistic_regression_with_a_finding():
     X, _, truth, _ = flipped_catalogue(2_000, seed=4)
     model = DebiasedLogisticRegression(C=1e6).fit(X, truth)
     assert [one.code for one in model.findings_] == ["labels-treated-as-correct"]
@@ -106,7 +106,7 @@ def test_without_alpha_it_is_logistic_regression_and_says_so():
     np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(X), atol=2e-3)
 
 
-def test_bad_alpha_and_labels_are_named():
+def test_invalid_alpha_and_labels_raise_errors():
     X, alpha, _, labels = flipped_catalogue(100, seed=5)
     with pytest.raises(InputError, match="row 3"):
         DebiasedLogisticRegression().fit(X, labels, alpha=np.where(np.arange(100) == 3, -1.0, alpha))

@@ -1,4 +1,4 @@
-"""The loss: eq. 4 written out, exact cross-entropy where T is the identity, finite gradients at the extremes."""
+"""DebiasedLoss: eq. 4, exact cross-entropy if T is the identity, and finite gradients at the extremes."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def batch(n=64, seed=0, dtype=torch.float32):
     return logits.requires_grad_(), labels, alpha
 
 
-def test_eq_4_written_out():
+def test_the_loss_equals_eq_4():
     logits, labels, alpha = batch(dtype=torch.float64)
     p = torch.softmax(logits, 1)
     flip = torch.exp(-(alpha**2) / (2 * THETA**2))
@@ -32,13 +32,13 @@ def test_eq_4_written_out():
 
 
 @pytest.mark.parametrize("alpha", [1e4, 1e12, 1e30, float("inf")])
-def test_well_resolved_galaxies_have_exactly_cross_entropy(alpha):
+def test_for_well_resolved_galaxies_the_loss_is_exactly_cross_entropy(alpha):
     logits, labels, _ = batch()
     ours = DebiasedLoss(RayleighTransition(THETA), "none")(logits, labels, torch.full((64,), alpha))
     assert torch.equal(ours, cross_entropy(logits, labels, reduction="none"))
 
 
-def test_identity_matrix_is_exactly_cross_entropy_for_k_classes():
+def test_for_the_identity_the_loss_is_exactly_cross_entropy_with_k_classes():
     logits = torch.randn(50, 5, generator=torch.Generator().manual_seed(1))
     labels = torch.arange(50) % 5
     ours = DebiasedLoss(MatrixTransition.identity(5), "none")(logits, labels, torch.ones(50))
@@ -56,8 +56,8 @@ def test_gradients_are_finite_everywhere(dtype, alpha, scale):
     assert torch.isfinite(logits.grad).all()
 
 
-def test_gradient_of_a_disk_label_does_not_vanish_as_alpha_does():
-    # In the limit a disk label still says "disk" (eq. 6): its gradient is that of log p(disk), whatever α is.
+def test_the_gradient_of_a_disk_label_does_not_vanish_at_alpha_zero():
+    # A disk label always means a disk (eq. 6), so its gradient is that of log p(disk) for all α.
     logits = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
     gradients = []
     for alpha in (0.0, 1e-9, 1e-4):
@@ -71,13 +71,13 @@ def test_gradient_of_a_disk_label_does_not_vanish_as_alpha_does():
         torch.testing.assert_close(gradient, torch.stack([p[:, 0], p[:, 1] - 1], 1))
 
 
-def test_gradient_equals_finite_differences():
+def test_the_gradient_equals_finite_differences():
     logits, labels, alpha = batch(8, dtype=torch.float64)
     loss = DebiasedLoss(RayleighTransition(THETA, false_disk=0.05))
     assert torch.autograd.gradcheck(lambda at: loss(at, labels, alpha), (logits,))
 
 
-def test_weights_average():
+def test_weights_give_a_weighted_mean():
     logits, labels, alpha = batch(6)
     weights = torch.tensor([2.0, 1, 1, 1, 1, 0])
     terms = DebiasedLoss(RayleighTransition(THETA), "none")(logits, labels, alpha)
@@ -86,7 +86,7 @@ def test_weights_average():
 
 
 def test_a_plain_loop_recovers_the_true_fraction():
-    """One free logit for all galaxies: the loss finds the true disk fraction, cross-entropy the labelled one."""
+    """With one free logit, the loss gives the true disk fraction and cross-entropy the observed one."""
     labels, alpha, truth = flipped_labels(20_000, seed=3)
     found = {}
     for name, transition in (("debiased", RayleighTransition(THETA)), ("naive", MatrixTransition.identity())):
@@ -102,18 +102,18 @@ def test_a_plain_loop_recovers_the_true_fraction():
 
         optimizer.step(closure)
         found[name] = float(torch.softmax(logit.detach(), 1)[0, 1])
-    # Flips leave about a quarter of the information: the error of the fraction is near 0.006.
+    # The biased labels have about a quarter of the information: the error of the fraction is about 0.006.
     assert found["debiased"] == pytest.approx(truth.mean(), abs=0.03)
     assert found["naive"] == pytest.approx(labels.mean(), abs=1e-4)
     assert np.mean(labels) < truth.mean() - 0.2
 
 
-def test_unknown_reduction_is_named():
+def test_an_unknown_reduction_raises_an_error():
     with pytest.raises(InputError, match="reduction"):
         DebiasedLoss(RayleighTransition(1.0), "median")
 
 
-def test_a_label_that_is_never_observed_does_not_spoil_the_gradient():
+def test_a_label_that_is_never_observed_does_not_affect_the_gradient():
     # Class 1 is never observed.
     never = MatrixTransition(((1, 0, 0), (0.5, 0, 0.5), (0, 0, 1)))
     logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -135,13 +135,13 @@ def test_a_label_that_is_never_observed_does_not_spoil_the_gradient():
         ({"logits": torch.zeros(3, 1)}, "logits must have shape"),
     ],
 )
-def test_wrong_shapes_and_labels_are_named(change, says):
+def test_wrong_shapes_and_labels_raise_errors(change, says):
     good = {"logits": torch.zeros(3, 2), "labels": torch.tensor([0, 1, 1]), "alpha": torch.ones(3)}
     with pytest.raises(InputError, match=says):
         DebiasedLoss(RayleighTransition(5.0))(**{**good, **change})
 
 
-def test_evidence_of_a_label_is_the_debiasing_loss():
+def test_for_labels_the_evidence_loss_is_the_debiasing_loss():
     rng = np.random.default_rng(3)
     transition = RayleighTransition(THETA, false_disk=0.1)
     logits = torch.tensor(rng.normal(size=(40, 2)))
@@ -152,7 +152,7 @@ def test_evidence_of_a_label_is_the_debiasing_loss():
     torch.testing.assert_close(evidence_losses(logits, evidence), expected)
 
 
-def test_evidence_may_rule_a_class_out_and_its_scale_does_not_matter():
+def test_evidence_may_exclude_a_class_and_its_scale_has_no_effect():
     logits = torch.tensor([[0.3, -0.2], [1.0, 0.5]], requires_grad=True)
     known = torch.tensor([[0.0, -torch.inf], [-torch.inf, 0.0]])
     loss = evidence_losses(logits, known).mean()

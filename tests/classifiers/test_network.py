@@ -1,4 +1,4 @@
-"""The network's start, what of it is trained, and everything it can learn from."""
+"""Networks: initial weights, trained layers, and all kinds of training data."""
 
 import lightning
 import numpy as np
@@ -26,7 +26,7 @@ def learning(**changes):
 
 @pytest.fixture
 def no_network(monkeypatch):
-    """Weights that can't be fetched, as on a machine without a network."""
+    """Make downloads of weights fail, as on a machine without internet."""
 
     def create(name, pretrained=False, **options):
         if pretrained or name.startswith("hf_hub:"):
@@ -39,14 +39,14 @@ def no_network(monkeypatch):
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "hf_hub:mwalmsley/zoobot-encoder-convnext_nano"])
-def test_without_the_network_published_weights_give_way_to_a_random_start(no_network, backbone):
+def test_without_internet_training_starts_from_random_weights(no_network, backbone):
     network = GalaxyNetwork(tiny(backbone=backbone, pretrained=True), pretrained=True)
     assert network.start == "random"
     assert network.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
 
 
 def on_a_hub(monkeypatch, reachable):
-    """A hub with one encoder: a transformer built for 48 pixels, under a name that tells nothing of it."""
+    """A hub with one encoder: a transformer for 48 pixels, with an uninformative name."""
 
     def config_of(model_id, *_, **__):
         if not reachable[0]:
@@ -65,7 +65,7 @@ def on_a_hub(monkeypatch, reachable):
     monkeypatch.setattr("truemorph.classifiers.network.timm.models.load_model_config_from_hf", config_of)
 
 
-def test_a_model_from_a_hub_is_loaded_and_gone_on_with_without_it(monkeypatch, tmp_path):
+def test_a_model_from_a_hub_is_loaded_and_resumed_offline(monkeypatch, tmp_path):
     reachable, size = [True], 48
     on_a_hub(monkeypatch, reachable)
     rng = np.random.default_rng(0)
@@ -99,7 +99,7 @@ def test_a_model_from_a_hub_is_loaded_and_gone_on_with_without_it(monkeypatch, t
     np.testing.assert_allclose(model.probabilities(pixels[:5]), whole.probabilities(pixels[:5]))
 
 
-def test_members_of_one_ensemble_start_alike(monkeypatch, tmp_path):
+def test_members_of_an_ensemble_start_from_the_same_weights(monkeypatch, tmp_path):
     reachable, rows = [True], stripes(300)[0]
     on_a_hub(monkeypatch, reachable)
     config = tiny(image_size=16, backbone="test_vit", seeds=2, epochs=1, pretrained=True)
@@ -116,11 +116,11 @@ def test_members_of_one_ensemble_start_alike(monkeypatch, tmp_path):
 
     backbone_for = network._backbone_for
     monkeypatch.setattr(Unfinished, "finish", and_then_no_network)
-    with pytest.raises(TruemorphError, match="started from test_vit weights, this one would from random ones"):
+    with pytest.raises(TruemorphError, match="started from test_vit weights, this one would start from random ones"):
         train_members(rows, THETA, config, unfinished=Unfinished(tmp_path))
 
 
-def test_batch_norms_over_devices_keep_their_activations(monkeypatch):
+def test_synchronised_batch_norms_keep_their_activations(monkeypatch):
     torch.manual_seed(0)
     config = tiny(backbone="test_efficientnet")
     net = GalaxyNetwork(config).eval()
@@ -134,12 +134,12 @@ def test_batch_norms_over_devices_keep_their_activations(monkeypatch):
     torch.testing.assert_close(spread(images), alone)
 
 
-def test_a_hub_name_without_an_architecture_in_it_says_so(no_network):
+def test_a_hub_name_without_an_architecture_raises_an_error(no_network):
     with pytest.raises(InputError, match="doesn't end with an architecture"):
         GalaxyNetwork(tiny(backbone="hf_hub:someone/my-own", pretrained=True), pretrained=True)
 
 
-def test_only_the_head_is_trained_if_that_is_asked_for():
+def test_only_the_head_is_trained_with_that_setting():
     rows, _ = stripes(300)
     config = tiny(image_size=16, finetune="head")
     torch.manual_seed(0)
@@ -151,7 +151,7 @@ def test_only_the_head_is_trained_if_that_is_asked_for():
         assert same == name.startswith("backbone."), name
 
 
-def test_deeper_layers_move_less_with_layer_decay():
+def test_deeper_layers_change_less_with_layer_decay():
     rows, _ = stripes(300)
 
     def moved(**changes):
@@ -162,13 +162,13 @@ def test_deeper_layers_move_less_with_layer_decay():
         first = "backbone.blocks.0.attn.qkv.weight"
         return float(np.abs(trained.members[0][first] - start[first].numpy()).mean())
 
-    # Fewer steps count: the ratio of the rates is 0.1 to the number of layers above.
+    # The ratio of learning rates is 0.1 to the power of the number of layers above.
     assert moved(finetune="layers", layer_decay=0.1) < 0.1 * moved()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["soft_labels", "votes"])
-def test_soft_labels_and_votes_find_the_truth(what):
+def test_soft_labels_and_votes_recover_the_truth(what):
     rows, truth = stripes(1_200)
     alpha = rows.column("alpha")
     shown = np.where(truth == 1, 1 - THETA.flip_probability(alpha), 0.0)
@@ -182,7 +182,7 @@ def test_soft_labels_and_votes_find_the_truth(what):
     assert p.mean() == pytest.approx(truth.mean(), abs=0.03)
 
 
-def test_a_soft_label_of_one_class_is_a_label():
+def test_a_soft_label_of_one_class_is_equivalent_to_a_label():
     rows, _ = stripes(240)
     config = tiny(image_size=16)
     soft = TrainingRows(rows.frame, rows.inputs, soft_labels=np.eye(2)[rows.column("label")])
@@ -192,10 +192,10 @@ def test_a_soft_label_of_one_class_is_a_label():
 
 
 @pytest.mark.slow
-def test_several_transitions_each_for_its_own_galaxies():
+def test_each_transition_applies_to_its_own_galaxies():
     rows, truth = stripes(1_200)
     alpha = rows.column("alpha")
-    # Two surveys, of which one flips at random and the other as T(α) says.
+    # Two surveys: in one, flips are random; in the other, they follow T(α).
     survey = np.where(np.arange(1_200) % 2, "deep", "shallow")
     rng = np.random.default_rng(3)
     flip = np.where(survey == "deep", 0.02, THETA.flip_probability(alpha))
@@ -232,7 +232,7 @@ def test_flips_that_depend_on_several_observables():
 
 
 def three_kinds(n=900, seed=0):
-    """Flat pictures, gradients across, gradients along: three classes that a network tells apart at once."""
+    """Constant images, horizontal gradients and vertical gradients: three classes that are easy to separate."""
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, 3, n)
     ramp = np.linspace(0, 200, 16)
@@ -251,14 +251,14 @@ def test_three_classes_and_their_names(tmp_path):
     split = np.where(np.arange(900) < 700, "train", "validation")
     frame = pl.DataFrame({"object_id": np.arange(900), "label": labels, "alpha": np.ones(900), "split": split})
     names = ("smooth", "disk", "ring")
-    # Turned by quarters the two gradients are one.
+    # Rotated by 90°, the two gradients are the same.
     config = learning(rotation="none", flip=False)
     model = train_members(TrainingRows(frame, pixels, classes=names), MatrixTransition(flips), config)
     assert (model.probabilities(pixels).argmax(axis=1) == truth).mean() > 0.95
     assert {"fraction_disk_1", "fraction_ring_5"} <= set(model.history[0])
     table = load(save_classifier(model, tmp_path / "model")).predict(pixels[:4])
     assert table.columns == ["image", "p_smooth", "p_disk", "p_ring", "label", "problem"]
-    with pytest.raises(InputError, match="2 classes, the catalogue 3"):
+    with pytest.raises(InputError, match="2 classes, but the catalogue has 3"):
         train_members(TrainingRows(frame, pixels, classes=names), THETA, config)
 
 
@@ -271,8 +271,8 @@ def test_an_ensemble_is_the_mean_of_its_networks():
     assert not np.allclose(each[0], each[1])
 
 
-def test_the_temperature_calibrates_the_truth_not_the_labels():
-    # Logits twice as large as they should be, and labels flipped through T(α).
+def test_the_temperature_calibrates_probabilities_of_the_true_class():
+    # Logits are twice the correct values, and labels are biased by T(α).
     rng = np.random.default_rng(0)
     n = 20_000
     right = rng.normal(0, 1.5, n)
@@ -282,8 +282,8 @@ def test_the_temperature_calibrates_the_truth_not_the_labels():
     logits = torch.from_numpy(np.column_stack([np.zeros(n), 2 * right]))
     flips = torch.from_numpy(THETA.log_matrix(alpha))[torch.arange(n), :, torch.from_numpy(labels)]
     found = fit_temperature(logits, flips, torch.ones(n))
-    # By the curvature of the likelihood, with the truth known, d log T is 1 / sqrt(n · mean(p(1-p) r²)); flips hide
-    # about half of the galaxies.
+    # For known classes, the error of log T is 1 / sqrt(n · mean(p(1-p) r²)) from the curvature of the likelihood;
+    # the bias removes about half of the information.
     p = 1 / (1 + np.exp(-right))
     error = 2 / np.sqrt(0.4 * n * np.mean(p * (1 - p) * right**2))
     assert found == pytest.approx(2, abs=4 * error)
@@ -291,7 +291,7 @@ def test_the_temperature_calibrates_the_truth_not_the_labels():
     assert abs(fit_temperature(logits, naive, torch.ones(n)) - 2) > 4 * error
 
 
-def test_probabilities_of_a_model_are_at_its_temperature():
+def test_probabilities_of_a_model_use_its_temperature():
     rows, _ = stripes(300)
     model = train_members(rows, THETA, tiny(image_size=16))
     cool = Classifier({**model.described, "temperatures": [1.0]}, model.members, model.seen)
@@ -301,7 +301,7 @@ def test_probabilities_of_a_model_are_at_its_temperature():
     )
 
 
-def test_loggers_are_made_where_asked_for(monkeypatch, tmp_path):
+def test_configured_loggers_are_made(monkeypatch, tmp_path):
     assert loggers_for(tiny(), tmp_path, "train") == []
     made = []
     for name in ("TensorBoardLogger", "WandbLogger", "MLFlowLogger"):

@@ -1,4 +1,4 @@
-"""T(α, observables): fitted to gold labels, then used in training, posteriors and files."""
+"""T(α, observables) is fitted to gold labels and used in training, posteriors and files."""
 
 import json
 
@@ -28,7 +28,7 @@ FEATURES = ("bulge_fraction", "x2", "x3")
 
 
 def flips_with_bulge(slope):
-    """Disks flip with log-odds -2.2 ln(α / 14) + slope × bulge fraction; smooth galaxies never do."""
+    """Disks flip with log-odds -2.2 ln(α / 14) + slope × bulge fraction; smooth galaxies never flip."""
     flips = [[[0, 0, 0], [NAN] * 3], [[0, -2.2, slope], [0, 0, 0]]]
     return LogisticTransition(flips, center=(np.log(14), 0), scale=(1, 1), log=(True, False))
 
@@ -38,7 +38,7 @@ def world(seed, slope=1.0, n=5_000, gold=500):
 
 
 def mean_error(seed, slope):
-    """Mean |p̂ - p| over galaxies, of DCV14 through a T(α, b) that 500 gold labels give."""
+    """Mean |p̂ - p| over galaxies, of DCV14 trained through T(α, b) from 500 gold labels."""
     frame = world(seed, slope)
     X, labels, alpha = (frame[list(FEATURES)].to_numpy(), *(frame[name].to_numpy() for name in ("label", "alpha")))
     gold, bulge = frame["gold"].fill_null(-1).to_numpy(), X[:, 0]
@@ -49,12 +49,12 @@ def mean_error(seed, slope):
 
 
 @pytest.mark.parametrize("slope", [1.0, -1.0, 0.0])
-def test_probabilities_are_right_where_flips_depend_on_a_second_observable(slope):
-    # 0.011 to 0.012 over these seeds; through T(α) it is 0.070, 0.081 and 0.017.
+def test_probabilities_are_correct_if_flips_depend_on_a_second_observable(slope):
+    # 0.011 to 0.012 for these seeds; with T(α) only, it is 0.070, 0.081 and 0.017.
     assert np.mean([mean_error(seed, slope) for seed in range(5)]) < 0.02
 
 
-def test_posterior_loss_and_regression_take_the_same_observables():
+def test_posterior_loss_and_regression_use_the_same_observables():
     rng = np.random.default_rng(0)
     transition, alpha, bulge = flips_with_bulge(1.0), rng.lognormal(2.8, 0.45, 50), rng.normal(size=50)
     labels, logits = rng.integers(0, 2, 50), rng.normal(size=(50, 2))
@@ -73,9 +73,9 @@ def test_posterior_loss_and_regression_take_the_same_observables():
         lambda: DebiasedLoss(RayleighTransition(9.0))(*tensors, observables=torch.tensor(bulge)),
         lambda: posterior(p, labels, alpha, transition, observables=np.column_stack([bulge, bulge])),
     ):
-        with pytest.raises(InputError, match="observables beside alpha"):
+        with pytest.raises(InputError, match="observables"):
             call()
-    with pytest.raises(InputError, match="one row a galaxy"):
+    with pytest.raises(InputError, match="one row per galaxy"):
         DebiasedLoss(transition)(*tensors, observables=torch.tensor(bulge[:7]))
     with pytest.raises(InputError, match="fitted with them"):
         DebiasedLogisticRegression().fit(p, labels, alpha=alpha, observables=bulge)
@@ -83,7 +83,7 @@ def test_posterior_loss_and_regression_take_the_same_observables():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A catalogue in which two galaxies lack the bulge fraction, a fit of T(α, b), and a model through it."""
+    """A catalogue in which two galaxies lack the bulge fraction, a fit of T(α, b), and a model trained through it."""
     folder = tmp_path_factory.mktemp("observables")
     frame = world(0).with_columns(
         bulge_fraction=pl.when(pl.col("object_id") < 2).then(None).otherwise(pl.col("bulge_fraction"))
@@ -106,7 +106,7 @@ def test_training_leaves_out_galaxies_without_an_observable(files):
     assert trained.plot().lines
 
 
-def test_labelling_reads_the_observables_that_the_model_names(files):
+def test_labelling_reads_the_observables_of_the_model(files):
     folder, path, _ = files
     report = label_galaxies(folder / "model", path, folder / "labels.parquet")
     labels, given = read_table(folder / "labels.parquet"), read_catalogue(path).frame[2:]
@@ -119,13 +119,13 @@ def test_labelling_reads_the_observables_that_the_model_names(files):
     transition = load(folder / "model").transition
     after = posterior(np.column_stack([1 - p, p]), label, alpha, transition, observables=bulge)
     np.testing.assert_allclose(labels.frame["posterior_disk"][2:], after[:, 1])
-    # The same where the observed labels, and so the observables, are those of another table.
+    # The same if observed labels and observables come from another table.
     label_galaxies(folder / "model", path, folder / "joined.parquet", observed=path)
     joined = read_table(folder / "joined.parquet").frame
     assert joined["posterior_disk"].equals(labels.frame["posterior_disk"])
 
 
-def test_a_catalogue_without_the_observable_is_refused_in_one_line(files, tmp_path):
+def test_a_catalogue_without_the_observable_raises_a_one_line_error(files, tmp_path):
     folder, path, _ = files
     table = read_table(path)
     lacking = write_table(
@@ -141,7 +141,7 @@ def test_a_catalogue_without_the_observable_is_refused_in_one_line(files, tmp_pa
             call()
     fit = json.loads((folder / "fit.json").read_text())
     del fit["observables"]
-    with pytest.raises(InputError, match="depends on 1 column beside α, but 0 are named"):
+    with pytest.raises(InputError, match="depends on 1 column in addition to α, but 0 are named"):
         train_classifier(path, out=tmp_path / "m", transition=fit, preset="dcv14")
 
 

@@ -1,4 +1,4 @@
-"""Interrupted runs resume to the same weights, and the last good state survives."""
+"""Interrupted runs resume and end with the same weights, and the last good state is kept."""
 
 import json
 import os
@@ -31,11 +31,11 @@ SETTINGS = {
 
 
 class CutError(Exception):
-    """Stands for a kill."""
+    """Simulates a kill."""
 
 
 def train(folder, cut_at=None, monkeypatch=None, rows=None, **changes):
-    """Train; with `cut_at`, die right after that many states were written (one a step)."""
+    """Train; with `cut_at`, stop after that many states were written (one per step)."""
     saved = [0]
     write = KeepState._save
 
@@ -82,13 +82,13 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize("cut_at", [1, 6, 12])
 def test_a_run_interrupted_after_any_state_ends_with_the_same_weights(tmp_path, monkeypatch, every_step, whole, cut_at):
-    # Two epochs of six steps, and a state a step: within an epoch, between two, and after the last.
+    # Two epochs of six steps, with a state per step: within an epoch, between epochs, and after the last.
     with pytest.raises(CutError):
         train(tmp_path / "cut", cut_at, monkeypatch)
     assert_same(train(tmp_path / "cut"), whole)
 
 
-def test_several_interruptions_and_members(tmp_path, monkeypatch, every_step):
+def test_several_interruptions_with_several_members(tmp_path, monkeypatch, every_step):
     whole = train(tmp_path / "whole", folds=2)
     for cut_at in (2, 1, 3, 2, 1):
         with pytest.raises(CutError):
@@ -106,25 +106,25 @@ def test_a_run_that_stopped_early_is_not_trained_further(tmp_path, monkeypatch, 
     assert_same(train(tmp_path / "cut", patience=1, learning_rate=3e-2), whole)
 
 
-def test_a_damaged_state_gives_way_to_the_one_before(tmp_path, monkeypatch, every_step, whole, capsys):
+def test_if_a_state_is_damaged_the_previous_one_is_used(tmp_path, monkeypatch, every_step, whole, capsys):
     with pytest.raises(CutError):
         train(tmp_path / "cut", 4, monkeypatch)
     state = Unfinished(tmp_path / "cut").state(0)
     state.write_bytes(state.read_bytes()[:1000])
     assert_same(train(tmp_path / "cut"), whole)
-    assert "taking the state before it" in capsys.readouterr().err
+    assert "using the previous state" in capsys.readouterr().err
 
 
-def test_states_that_cannot_be_read_are_an_error(tmp_path, monkeypatch, every_step):
+def test_unreadable_states_raise_an_error(tmp_path, monkeypatch, every_step):
     with pytest.raises(CutError):
         train(tmp_path / "cut", 2, monkeypatch)
     for one in (tmp_path / "cut").glob("*.ckpt"):
         one.write_bytes(b"broken")
-    with pytest.raises(CheckpointError, match=r"no state of training can be read .* to train this member anew"):
+    with pytest.raises(CheckpointError, match=r"no state of training can be read .* to train this member again"):
         train(tmp_path / "cut")
 
 
-def test_a_full_disk_leaves_the_last_state(tmp_path, monkeypatch):
+def test_a_full_disk_does_not_damage_the_last_state(tmp_path, monkeypatch):
     path = tmp_path / "member-0.ckpt"
     AtomicCheckpoints().save_checkpoint({"step": torch.tensor(1)}, path)
 
@@ -148,7 +148,7 @@ from truemorph.config import training_config
 from truemorph.errors import CheckpointError
 
 folder = Path(sys.argv[1])
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write beyond the limit fails as on a full disk
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails as on a full disk
 weights = {"w": np.ones(300_000, np.float32)}
 seen = pl.DataFrame({"object_id": np.random.default_rng(0).integers(0, 2**60, 200_000)})
 described = describe(
@@ -173,13 +173,13 @@ print(*sorted(one.name for one in folder.iterdir()))
 
 
 @pytest.mark.slow
-def test_writers_that_meet_a_full_disk_say_so_and_leave_nothing(tmp_path):
+def test_writers_report_a_full_disk_and_leave_no_partial_files(tmp_path):
     done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     *said, left = done.stdout.splitlines()
     assert [one.split()[0] for one in said] == ["state", "member", "model", "seen"]
     for one in said:
-        assert "make room and run the same command again" in one
+        assert "free disk space and run the same command again" in one
     assert "File too large" in said[0]
     assert left == ""
 
@@ -195,14 +195,14 @@ def test_no_code_is_run_from_a_state(tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-def test_another_run_does_not_take_over(tmp_path):
+def test_a_run_with_other_settings_does_not_resume(tmp_path):
     Unfinished(tmp_path / "run").begin({"epochs": 2, "seed": 0})
     Unfinished(tmp_path / "run").begin({"epochs": 2, "seed": 0})
     with pytest.raises(InputError, match="epochs was 2, is 3"):
         Unfinished(tmp_path / "run").begin({"epochs": 3, "seed": 0})
 
 
-def test_the_last_digits_of_a_fit_may_differ_between_machines(tmp_path):
+def test_small_differences_of_a_fit_between_machines_are_accepted(tmp_path):
     def theta(value):
         return {"transition": {"family": "rayleigh", "parameters": {"theta": value, "table": [[value, 0.0]]}}}
 
@@ -220,7 +220,7 @@ def command(catalogue, out, *more):
 
 
 def killed_later(arguments, how, epochs):
-    """Start a command, and kill it after it has told of so many epochs."""
+    """Start a command and kill it after it reports this many epochs."""
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
     said = ""
     while said.count(" epoch ") < epochs and process.poll() is None:
@@ -234,7 +234,7 @@ def killed_later(arguments, how, epochs):
 def test_killed_commands_resume(catalogue, tmp_path):
     subprocess.run(command(catalogue, tmp_path / "whole"), check=True, capture_output=True)
     out = tmp_path / "cut"
-    # Ctrl-C is tested with the other commands, SIGTERM below.
+    # Ctrl-C is tested with the other commands, SIGTERM here.
     for number, epochs in enumerate((2,)):
         ended, said = killed_later(command(catalogue, out), signal.SIGKILL, epochs)
         assert ended == -signal.SIGKILL, said
@@ -250,13 +250,13 @@ def test_killed_commands_resume(catalogue, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_or_nodes_are_as_one(catalogue, tmp_path):
-    # Layer norms: batch norms would see the galaxies of one process alone.
+def test_two_processes_or_nodes_give_the_same_result_as_one(catalogue, tmp_path):
+    # Layer norms, because batch norms depend on the galaxies of one process.
     settings = ("backbone=test_vit", "dropout=0", "epochs=6", "shift=0.05", "rotation=any", "folds=2", "accumulate=2")
     for name, devices in (("one", 1), ("two", 2)):
         run = command(catalogue, tmp_path / name, *settings, f"devices={devices}")
         subprocess.run(run, check=True, capture_output=True)
-    # Two nodes of one device, as `srun` would start them.
+    # Two nodes with one device each, started as by `srun`.
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])

@@ -1,4 +1,4 @@
-"""A training run as a user meets it: one file of settings, a folder that tells everything, runs side by side."""
+"""Training runs: one settings file, a complete run folder, and comparison of runs."""
 
 import json
 import shutil
@@ -49,14 +49,14 @@ def test_a_dry_run_prints_the_whole_configuration_and_does_nothing(capsys, catal
     assert run(capsys, "train", catalogue, *SET, "--dry-run")[0] == 0
     settings = tomllib.loads(out)
     assert settings["training"]["image_size"] == 32
-    assert "decoded images" in out  # what cache is
+    assert "decoded images" in out  # description of cache
     (tmp_path / "run.toml").write_text(out)
     assert run(capsys, "train", tmp_path / "run.toml", "--dry-run")[1] == out
     _, out, _ = run(capsys, "train", tmp_path / "run.toml", "--epochs", "7", "--dry-run", "--json")
     assert json.loads(out)["training"]["epochs"] == 7
 
 
-def test_settings_survive_their_file(tmp_path):
+def test_settings_are_the_same_after_writing_and_reading(tmp_path):
     settings = {"features": ("a", "b"), "fits_limits": (0, 5), "where": ("z=1",), "fits_hdu": "SCI"}
     chosen = run_config("cat.parquet", **settings, out="model")
     (tmp_path / "run.toml").write_text(run_toml(chosen))
@@ -64,13 +64,13 @@ def test_settings_survive_their_file(tmp_path):
     assert chosen.training.fits_hdu == "SCI"
 
 
-def test_another_preset_leaves_what_a_file_changed(tmp_path):
+def test_another_preset_keeps_the_changes_of_a_file(tmp_path):
     file = tmp_path / "run.toml"
     file.write_text(run_toml(run_config("cat.parquet", epochs=7, clip=0.5, transition="fit.json", out="m")))
     paper = run_config(file, preset="paper")
     assert (paper.preset, paper.training.backbone, paper.training.image_size) == ("paper", "resnet50", 207)
     assert (paper.training.epochs, paper.training.clip) == (7, 0.5)
-    # Naive training and a transition exclude each other: what is asked for now counts.
+    # Naive training and a transition exclude each other; the explicit setting takes precedence.
     naive = run_config(file, naive=True)
     assert (naive.naive, naive.transition) == (True, None)
     file.write_text(run_toml(naive))
@@ -90,14 +90,14 @@ def test_another_preset_leaves_what_a_file_changed(tmp_path):
         ({"devices": 0}, "setting training.devices"),
     ],
 )
-def test_wrong_settings_are_named(settings, says):
+def test_wrong_settings_raise_errors(settings, says):
     with pytest.raises(InputError, match=says):
         run_config("cat.parquet", out="m", **settings)
     with pytest.raises(InputError, match="`out`"):
         run_config("cat.parquet")
 
 
-def test_a_run_folder_tells_everything(two_runs, catalogue):
+def test_a_run_folder_is_complete(two_runs, catalogue):
     folder = two_runs / "debiased"
     assert {one.name for one in folder.iterdir()} == {
         "config.json", "model.safetensors", "README.md", "seen.parquet", "split.parquet", "history.csv", "run.toml",
@@ -119,7 +119,7 @@ def test_a_run_folder_tells_everything(two_runs, catalogue):
 
 
 @pytest.mark.slow
-def test_runs_side_by_side(capsys, two_runs, tmp_path):
+def test_runs_are_compared_in_one_report(capsys, two_runs, tmp_path):
     page = tmp_path / "runs.html"
     asked = ("--maps", "0", "--bootstrap", "0", "--json")
     status, out, _ = run(capsys, "report", two_runs / "naive", two_runs / "debiased", "--out", page, *asked)
@@ -135,7 +135,7 @@ def test_runs_side_by_side(capsys, two_runs, tmp_path):
 
 @pytest.fixture(scope="module")
 def counted(catalogue, tmp_path_factory):
-    """The catalogue with the number of votes of each galaxy, one of whose images can't be read."""
+    """The catalogue with numbers of votes; one image can't be read."""
     table, folder = read_catalogue(catalogue), tmp_path_factory.mktemp("counted")
     images = folder / "images"
     shutil.copytree(table.metadata["image_root"], images)
@@ -148,7 +148,7 @@ def counted(catalogue, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("votes", ["soft", "counts"])
-def test_votes_instead_of_labels(capsys, counted, tmp_path, monkeypatch, votes):
+def test_training_on_votes(capsys, counted, tmp_path, monkeypatch, votes):
     path, broken = counted
     learned = []
 
@@ -167,33 +167,33 @@ def test_votes_instead_of_labels(capsys, counted, tmp_path, monkeypatch, votes):
     fractions = fitted.select("smooth_fraction", "disk_fraction").to_numpy()
     fit = fit_transition(np.rint(40 * fractions).astype(int), fitted["alpha"].to_numpy(), method="votes")
     ((rows, used),) = learned
-    # Each galaxy has its own votes, also behind the one whose image is broken.
+    # Each galaxy has its own votes, also after the one with a broken image.
     own = whole.select("object_id", "smooth_fraction", "disk_fraction", "alpha")
     own = rows.frame.select("object_id").join(own, on="object_id", maintain_order="left")
     fractions, alpha = own.select("smooth_fraction", "disk_fraction").to_numpy(), own["alpha"].to_numpy()
     if votes == "soft":
         np.testing.assert_allclose(rows.soft_labels, fractions)
-        # One vote flips less sharply than a majority.
+        # T(α) of one vote is less steep than that of a majority.
         assert used == fit.votes.transition
     else:
         evidence = fit.votes.log_probabilities(np.rint(40 * fractions).astype(int), alpha)
         np.testing.assert_allclose(np.diff(rows.evidence, axis=1), np.diff(evidence, axis=1), rtol=1e-6)
     described = load(tmp_path / votes).described["transition"]
     assert "beta-binomial" in described["assumption"]
-    # Labels of a catalogue are majorities: posteriors go through their T(α).
+    # Labels of a catalogue are majorities, so posteriors use their T(α).
     assert transition_from_dict(described) == fit.transition
 
 
 @pytest.mark.parametrize(
     "more", [{"votes": "counts"}, {"votes": "soft"}, {"votes": "soft", "vote_count": 40, "transition": "fit.json"}]
 )
-def test_votes_need_their_number_and_no_transition_of_labels(catalogue, tmp_path, more):
-    with pytest.raises(InputError, match="fits how single votes flip: give vote_count"):
+def test_training_on_votes_needs_their_number_and_no_transition_of_labels(catalogue, tmp_path, more):
+    with pytest.raises(InputError, match="of single votes: give vote_count"):
         training.train_on_catalogue(run_config(catalogue, out=str(tmp_path / "m"), **more))
 
 
 @pytest.mark.slow
-def test_soft_labels_treated_as_correct_or_with_one_number_of_votes(capsys, catalogue, tmp_path):
+def test_soft_labels_are_treated_as_correct_or_have_one_number_of_votes(capsys, catalogue, tmp_path):
     models = {}
     for name, more in (("word", ["--naive"]), ("number", ["--vote-count", "40"])):
         options = ["train", catalogue, "--out", tmp_path / name, *SET, "--votes", "soft", *more]
@@ -204,7 +204,7 @@ def test_soft_labels_treated_as_correct_or_with_one_number_of_votes(capsys, cata
     assert "of_one_vote" in models["number"].described["transition"]
 
 
-def test_pixels_kept_for_the_next_run(capsys, catalogue, tmp_path, monkeypatch):
+def test_the_next_run_uses_cached_pixels(capsys, catalogue, tmp_path, monkeypatch):
     options = ["train", catalogue, *SET, "--cache", tmp_path / "pixels"]
     assert run(capsys, *options, "--out", tmp_path / "first")[0] == 0
     monkeypatch.setattr("truemorph.images.decode.load_image", lambda *_: pytest.fail("decoded again"))
@@ -214,7 +214,7 @@ def test_pixels_kept_for_the_next_run(capsys, catalogue, tmp_path, monkeypatch):
         np.testing.assert_array_equal(value, second.members[0][name])
 
 
-def test_pixels_decoded_when_wanted_teach_the_same(capsys, catalogue, tmp_path, monkeypatch):
+def test_pixels_decoded_on_demand_give_the_same_result(capsys, catalogue, tmp_path, monkeypatch):
     assert run(capsys, "train", catalogue, *SET, "--out", tmp_path / "memory")[0] == 0
     monkeypatch.setattr("truemorph.classifiers.train._PIXELS_IN_MEMORY", 0)
     assert run(capsys, "train", catalogue, *SET, "--out", tmp_path / "files")[0] == 0
@@ -223,7 +223,7 @@ def test_pixels_decoded_when_wanted_teach_the_same(capsys, catalogue, tmp_path, 
         np.testing.assert_array_equal(value, second.members[0][name])
 
 
-def test_fits_images_all_the_way(capsys, simulated, tmp_path):
+def test_fits_images_in_training_and_labelling(capsys, simulated, tmp_path):
     folder = tmp_path / "fits"
     folder.mkdir()
     for number, path in enumerate(sorted((simulated / "images").iterdir())):
@@ -245,13 +245,13 @@ def test_fits_images_all_the_way(capsys, simulated, tmp_path):
     assert status == 0, err
     labels = pl.read_parquet(tmp_path / "labels.parquet")
     assert labels["object_id"].to_list() == sorted(path.stem for path in (simulated / "images").iterdir())
-    # As JPEGs of the same grey pictures are labelled, read the same way.
+    # The same labels as for JPEGs of the same grey images.
     grey = folder / f"{labels['object_id'][0]}.fits"
     pixels = np.repeat(np.round(fits.getdata(grey)[::-1])[..., None], 3, axis=2).astype(np.uint8)
     assert load(tmp_path / "m").predict(pixels[None])["p_disk"][0] == pytest.approx(labels["p_disk"][0], abs=1e-5)
 
 
-def test_files_of_others_in_a_run_folder_stay(capsys, catalogue, tmp_path):
+def test_other_files_in_a_run_folder_are_kept(capsys, catalogue, tmp_path):
     out = tmp_path / "m"
     assert run(capsys, "train", catalogue, "--out", out, *SET)[0] == 0
     (out / "notes.txt").write_text("mine")

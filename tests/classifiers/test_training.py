@@ -1,4 +1,4 @@
-"""Networks: what they learn, who trained on whom, and the checkpoint folder."""
+"""Training of networks, folds, and the checkpoint folder."""
 
 import json
 
@@ -27,7 +27,7 @@ def model_folder(catalogue, tmp_path_factory):
     return out
 
 
-def test_evidence_in_place_of_labels_teaches_the_same():
+def test_evidence_instead_of_labels_gives_the_same_network():
     rows, _ = stripes(240)
     transition = RayleighTransition(11.25, false_disk=0.02)
     flips = transition.matrix(rows.column("alpha"))[np.arange(240), :, rows.column("label")]
@@ -50,13 +50,13 @@ def disk_fraction_predicted(rows, transition):
 
 
 @pytest.mark.slow
-def test_through_the_transition_a_network_finds_the_truth_and_naively_the_labels():
+def test_with_a_transition_a_network_predicts_the_truth_and_without_it_the_labels():
     rows, truth = stripes(1_200)
     debiased = disk_fraction_predicted(rows, RayleighTransition(11.25))
     naive = disk_fraction_predicted(rows, MatrixTransition.identity())
     assert ((debiased > 0.5) == truth).mean() > 0.97
     labelled = rows.column("label")
-    # Where the image says "disk" the naive network says so as often as the observed labels.
+    # For images of disks, the naive network predicts disks as often as the observed labels.
     assert naive[truth == 1].mean() == pytest.approx(labelled[truth == 1].mean(), abs=0.08)
     assert debiased.mean() == pytest.approx(truth.mean(), abs=0.03)
 
@@ -77,7 +77,7 @@ def test_early_stopping_keeps_the_best_epoch():
     assert len(losses) < 15 or losses.index(min(losses)) >= 12
 
 
-def test_each_training_galaxy_is_out_of_one_fold(model_folder, catalogue):
+def test_each_training_galaxy_is_left_out_of_one_fold(model_folder, catalogue):
     model = load(model_folder)
     frame = pl.read_parquet(catalogue)
     train = frame.filter(pl.col("split") == "train")["object_id"]
@@ -89,7 +89,7 @@ def test_each_training_galaxy_is_out_of_one_fold(model_folder, catalogue):
     assert not set(model.seen["object_id"]) & set(frame.filter(pl.col("split") == "test")["object_id"])
 
 
-def test_checkpoint_folder_says_what_it_is(model_folder):
+def test_the_checkpoint_folder_describes_the_model(model_folder):
     assert {p.name for p in model_folder.iterdir()} == {
         "config.json",
         "model.safetensors",
@@ -147,7 +147,7 @@ def test_a_model_of_an_older_version_loads(model_folder, tmp_path):
         np.testing.assert_allclose(np.log(now[:, 1] / now[:, 0]) * t, np.log(then[:, 1] / then[:, 0]), rtol=1e-3)
 
 
-def test_predict_takes_paths_and_names_bad_ones(model_folder, simulated, tmp_path):
+def test_predict_accepts_paths_and_reports_unreadable_ones(model_folder, simulated, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"nothing")
     good = sorted((simulated / "images").iterdir())[:3]
     table = load(model_folder).predict([*good, tmp_path / "bad.jpg"])
@@ -157,7 +157,7 @@ def test_predict_takes_paths_and_names_bad_ones(model_folder, simulated, tmp_pat
         load(model_folder).predict(np.zeros((2, 8, 8, 3), np.int64))
 
 
-def test_damaged_and_foreign_folders_are_refused(model_folder, tmp_path):
+def test_damaged_and_other_folders_raise_errors(model_folder, tmp_path):
     with pytest.raises(InputError, match=r"no config\.json"):
         load(tmp_path)
     copy = save_classifier(load(model_folder), tmp_path / "model")
@@ -185,7 +185,7 @@ def test_a_new_model_replaces_an_old_one(model_folder, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
-def test_bad_images_are_left_out_of_training_and_listed(simulated, tmp_path):
+def test_unreadable_images_are_left_out_of_training_and_listed(simulated, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
     for path in (simulated / "images").iterdir():
@@ -228,13 +228,13 @@ def test_settings_from_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("frame_change", "config_change", "says"),
     [
-        ({"split": pl.lit("test")}, {}, "no train galaxies"),
+        ({"split": pl.lit("test")}, {}, "has no train galaxies"),
         ({"label": pl.lit(0)}, {}, "no training galaxy is labelled disk"),
         ({}, {"backbone": "resnet5000"}, "timm has no backbone"),
         ({}, {"folds": 20}, "training galaxies for 20 folds"),
     ],
 )
-def test_what_cannot_be_trained_is_said(frame_change, config_change, says):
+def test_unusable_training_data_raise_errors(frame_change, config_change, says):
     rows, _ = stripes(40)
     rows = TrainingRows(rows.frame.with_columns(**frame_change), rows.inputs)
     config = tiny(image_size=16, batch_size=8, **config_change)
@@ -242,7 +242,7 @@ def test_what_cannot_be_trained_is_said(frame_change, config_change, says):
         train_members(rows, RayleighTransition(11.25), config)
 
 
-def test_theta_in_another_unit_is_refused(catalogue, tmp_path):
+def test_theta_in_another_unit_raises_an_error(catalogue, tmp_path):
     fit = {**transition_to_dict(RayleighTransition(5.0)), "alpha_psf": "fwhm"}
     (tmp_path / "fit.json").write_text(json.dumps(fit))
     with pytest.raises(InputError, match="units of the PSF's fwhm"):
@@ -262,13 +262,13 @@ def test_the_papers_network_is_resnet50_dense_1024_relu_and_classes():
         assert network(torch.zeros(2, 3, 207, 207)).shape == (2, 2)
 
 
-def test_diverged_training_is_an_error_not_a_model(catalogue, tmp_path):
+def test_diverged_training_raises_an_error(catalogue, tmp_path):
     with pytest.raises(TruemorphError, match="diverged"):
         run(catalogue, tmp_path / "model", tiny(learning_rate=1e30, epochs=1))
     assert not (tmp_path / "model").exists()
 
 
-def test_a_place_that_is_taken_is_refused_before_training(catalogue, tmp_path, monkeypatch):
+def test_an_existing_output_raises_an_error_before_training(catalogue, tmp_path, monkeypatch):
     monkeypatch.setattr("truemorph.classifiers.members.train_members", lambda *_: pytest.fail("trained first"))
     project = tmp_path / "project"
     project.mkdir()
@@ -290,7 +290,7 @@ def test_logistic_regression_trains_on_validation_galaxies_too(catalogue, tmp_pa
 
 
 @pytest.mark.parametrize("backbone", ["resnet10t.c3_in1k", "test_vit"])
-def test_backbones_by_tag_and_of_fixed_size(backbone):
+def test_backbones_with_tags_and_fixed_sizes(backbone):
     import torch
 
     from truemorph.classifiers.network import GalaxyNetwork
@@ -300,7 +300,7 @@ def test_backbones_by_tag_and_of_fixed_size(backbone):
         assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 2)
 
 
-def test_a_backbone_that_cannot_take_the_size_is_named():
+def test_a_backbone_that_does_not_support_the_size_raises_an_error():
     from truemorph.classifiers.network import GalaxyNetwork
 
     with pytest.raises(InputError, match="inception_v3 can't take 64-pixel images"):

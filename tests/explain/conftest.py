@@ -1,4 +1,4 @@
-"""Networks of random weights, of any backbone."""
+"""Networks with random weights, for any backbone."""
 
 import numpy as np
 import polars as pl
@@ -12,7 +12,7 @@ from truemorph.images.transforms import normalise
 
 
 def model_of(backbone="test_resnet", size=64, members=1, seen=(), change=None, **config):
-    """A model of random weights that puts half of `pictures` into each class; `change` does something to it then."""
+    """A model with random weights that assigns half of `pictures` to each class; `change` modifies it."""
     settings = tiny(backbone=backbone, image_size=size, folds=members, **config)
     torch.manual_seed(1)
     networks = [GalaxyNetwork(settings).eval() for _ in range(members)]
@@ -39,7 +39,7 @@ def model_of(backbone="test_resnet", size=64, members=1, seen=(), change=None, *
 
 
 def pictures(n, size=64, seed=0):
-    """Blobs of light near the middle, uint8 (n, size, size, 3)."""
+    """Blobs near the centre, uint8 (n, size, size, 3)."""
     rng = np.random.default_rng(seed)
     axis = np.arange(size) - (size - 1) / 2
     x, y = rng.normal(0, size / 20, (2, n, 1, 1))

@@ -29,7 +29,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def surveyed(catalogue, tmp_path_factory):
-    """The simulated catalogue with a column of position angles, and what its pictures are across."""
+    """The simulated catalogue with position angles and the width of its images."""
     table = read_catalogue(catalogue)
     pa = np.random.default_rng(0).uniform(0, 180, table.frame.height)
     frame = table.frame.with_columns(pl.Series("pa", pa), (4 * pl.col("radius")).alias("across"))
@@ -38,7 +38,7 @@ def surveyed(catalogue, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_everything_is_written_and_agrees(capsys, models, surveyed, tmp_path):
+def test_all_files_are_written_and_consistent(capsys, models, surveyed, tmp_path):
     out = tmp_path / "explained"
     asked = ("explain", models / "naive", models / "debiased", "--catalogue", surveyed, "--out", out, "--rows", "all")
     geometry = ("--angle-column", "pa", "--radius-column", "radius", "--field", "across", "--rings", 8)
@@ -78,12 +78,12 @@ def test_everything_is_written_and_agrees(capsys, models, surveyed, tmp_path):
         assert unit.data.shape == (3, 32, 32)
         assert (unit.header["LAYER"], unit.header["CELLS"], unit.header["NGAL"]) == ("layer1", 8, counts["disk"])
         assert unit.data[2].max() == counts["disk"]
-        # A profile of the mean map, within the innermost ring of two pixels' radius.
+        # The profile of the mean map, in the innermost ring with a radius of two pixels.
         assert unit.data[0, 15:17, 15:17].mean() == pytest.approx(written[0], abs=0.02)
         assert ("naive", "disk", "ALIGNED") in found
 
 
-def test_what_is_said_on_a_terminal(capsys, models, catalogue, tmp_path):
+def test_the_summary_is_printed(capsys, models, catalogue, tmp_path):
     asked = ("explain", models / "naive", "--catalogue", catalogue, "--out", tmp_path / "e", "--rows", "all")
     status, printed, _ = run(capsys, *asked, "--galaxies", 12, "--draws", 0, "--layer", "layer2")
     assert status == 0
@@ -101,9 +101,9 @@ def test_what_is_said_on_a_terminal(capsys, models, catalogue, tmp_path):
     [
         (
             ("--layer", "layer9"),
-            "no layer 'layer9' with a map in backbone test_resnet; there are: act1 (16×16), layer1",
+            "no layer 'layer9' with a map in backbone test_resnet; available: act1 (16×16), layer1",
         ),
-        (("--radius-column", "radius"), "radii need both --radius-column (arcsec) and --field"),
+        (("--radius-column", "radius"), "give both --radius-column (arcsec) and --field"),
         (("--radius-column", "radios", "--field", "3"), "no column 'radios'; nearest: radius"),
         (("--radius-column", "radius", "--field", "acros"), "no column 'acros'"),
         (("--radius-column", "radius", "--field", "0"), "no galaxy has a radius above 0"),
@@ -111,7 +111,7 @@ def test_what_is_said_on_a_terminal(capsys, models, catalogue, tmp_path):
         (("--rows", "test"), "has no test galaxies; choose --rows"),
     ],
 )
-def test_one_line_says_what_is_wrong(capsys, models, catalogue, tmp_path, options, says):
+def test_wrong_options_raise_one_line_errors(capsys, models, catalogue, tmp_path, options, says):
     table = read_catalogue(catalogue)
     kept = write_table(
         CatalogTable(table.frame.filter(pl.col("split") != "test"), table.units, table.metadata), tmp_path / "c.parquet"
@@ -126,7 +126,7 @@ def test_one_line_says_what_is_wrong(capsys, models, catalogue, tmp_path, option
     assert not (tmp_path / "e").exists()
 
 
-def test_models_and_folders_that_are_none(capsys, models, catalogue, tmp_path):
+def test_missing_and_invalid_models_raise_errors(capsys, models, catalogue, tmp_path):
     def told(*arguments):
         status, _, said = run(capsys, "explain", *arguments, "--catalogue", catalogue)
         assert status == 2
@@ -134,7 +134,7 @@ def test_models_and_folders_that_are_none(capsys, models, catalogue, tmp_path):
 
     assert "give one model folder or more" in told("--out", tmp_path / "e")
     assert "not a truemorph model folder" in told(tmp_path, "--out", tmp_path / "e")
-    assert "is named twice" in told(models / "naive", models / "naive", "--out", tmp_path / "e")
+    assert "is given twice" in told(models / "naive", models / "naive", "--out", tmp_path / "e")
     (tmp_path / "file").write_text("")
     assert "(--out)" in told(models / "naive", "--out", tmp_path / "file")
 

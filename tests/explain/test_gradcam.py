@@ -1,4 +1,4 @@
-"""Maps are Grad-CAM's, of every kind of backbone, and lie where on the picture they belong."""
+"""Grad-CAM maps are correct for every kind of backbone, and at the correct position."""
 
 from dataclasses import replace
 
@@ -14,14 +14,21 @@ from truemorph.explain.feature_maps import Grid
 from truemorph.explain.gradcam import GradCam, layers, upsampled
 from truemorph.images.transforms import normalise
 
-# Backbone, side of pictures, layer, its cells, how the backbone keeps maps, tokens that are no patches.
+# Backbone, image width, layer, cells, tensor layout, tokens that are not patches.
 KINDS = [
     ("test_resnet", 64, "layer2", Grid(8, 1.0, 8.0), "first", 0),
     ("test_convnext", 64, "stages.1", Grid(8, 3.5, 8.0), "first", 0),
     ("test_efficientnet", 64, "blocks.2", Grid(8, 0.0, 8.0), "first", 0),
     ("test_vit", 128, "blocks.4", Grid(8, 7.5, 16.0), "tokens", 1),
     ("test_vit4", 128, "blocks.8", Grid(8, 7.5, 16.0), "tokens", 1),
-    ("swin_tiny_patch4_window7_224", 64, "layers.1", Grid(8, 3.5, 8.0), "last", 0),  # merges patches, convolves none
+    (
+        "swin_tiny_patch4_window7_224",
+        64,
+        "layers.1",
+        Grid(8, 3.5, 8.0),
+        "last",
+        0,
+    ),  # merges patches
     ("levit_128s", 224, "stages.0", Grid(14, 0.0, 16.0), "tokens", 0),
 ]
 
@@ -32,7 +39,7 @@ def normalised(model, pixels):
 
 
 def by_hand(model, pixels, classes, layer, form="first", before=0):
-    """Grad-CAM written down: gradients of whole networks, by autograd's own hooks."""
+    """Grad-CAM from its definition, with gradients of the whole network from autograd hooks."""
     network, kept = model.networks()[0], {}
 
     def keep(module, inputs, output):
@@ -61,7 +68,7 @@ def by_hand(model, pixels, classes, layer, form="first", before=0):
     ("backbone", "size", "layer", "grid", "form", "before"),
     [pytest.param(*one, id=one[0], marks=() if one[0].startswith("test_") else pytest.mark.slow) for one in KINDS],
 )
-def test_maps_are_those_written_down_by_hand(backbone, size, layer, grid, form, before):
+def test_maps_equal_their_definition(backbone, size, layer, grid, form, before):
     model = model_of(backbone, size)
     pixels, classes = pictures(3, size), np.array([1, 0, 1])
     cam = GradCam(model, layer)
@@ -73,21 +80,21 @@ def test_maps_are_those_written_down_by_hand(backbone, size, layer, grid, form, 
     highest = got.max(axis=(1, 2))
     assert set(highest.round(6)) <= {0, 1}
     assert highest.any()
-    # The hook is gone afterwards, and networks predict as the model does.
+    # The hook is removed afterwards, and networks predict like the model.
     np.testing.assert_allclose(cam.member(pixels, 0), model.member_probabilities(pixels, 0), atol=1e-5)
 
 
-def test_patches_that_a_class_token_leaves_out_are_no_layer():
-    assert list(layers(model_of("test_vit"))) == [f"blocks.{k}" for k in range(5)]  # its last is blocks.5
+def test_patches_without_influence_on_the_class_token_are_not_a_layer():
+    assert list(layers(model_of("test_vit"))) == [f"blocks.{k}" for k in range(5)]  # the last one is blocks.5
     assert list(layers(model_of("test_vit4")))[-1] == "blocks.8"
 
 
-def test_under_a_linear_head_it_is_the_class_activation_map():
-    """Zhou et al. 2016: over a mean pooling, a channel's weight is its coefficient in the logit."""
+def test_with_a_linear_head_the_map_is_the_class_activation_map():
+    """Zhou et al. 2016: with mean pooling, the weight of a channel is its coefficient in the logit."""
 
     def linear(network):
-        network.head[0].bias.data.fill_(1e3)  # the dense layer's ReLU is always on
-        network.head[3].weight.data[1] *= -1  # with these random weights, all speaks against both classes otherwise
+        network.head[0].bias.data.fill_(1e3)  # the ReLU of the dense layer is always active
+        network.head[3].weight.data[1] *= -1  # otherwise these random weights give no evidence for either class
 
     model = model_of(change=linear)
     pixels, network = pictures(5), model.networks()[0]
@@ -107,7 +114,7 @@ def test_under_a_linear_head_it_is_the_class_activation_map():
     assert shown >= 5
 
 
-def test_a_galaxy_alone_has_the_map_that_it_has_in_a_batch():
+def test_a_map_does_not_depend_on_the_batch():
     model, pixels = model_of(), pictures(7)
     classes = np.arange(7) % 2
     cam = GradCam(model)
@@ -119,7 +126,7 @@ def test_a_galaxy_alone_has_the_map_that_it_has_in_a_batch():
     assert cam.maps(pixels[:0], 1).shape == (0, 8, 8)
 
 
-def test_only_members_that_never_saw_a_galaxy_are_asked():
+def test_only_members_that_did_not_see_a_galaxy_are_used():
     model, pixels = model_of(members=3), pictures(4)
     single = [GradCam(Classifier(model.described, [weights], model.seen)).maps(pixels, 1) for weights in model.members]
     got = GradCam(model).maps(pixels, 1, np.array([0, 2, -1, -1]))
@@ -129,7 +136,7 @@ def test_only_members_that_never_saw_a_galaxy_are_asked():
     np.testing.assert_allclose(GradCam(model).maps(pixels, 1), np.mean(single, axis=0), atol=1e-5)
 
 
-def test_where_nothing_speaks_for_a_class_the_map_is_zero():
+def test_without_evidence_for_a_class_the_map_is_zero():
     def indifferent(network):
         network.head[3].weight.data[1] = 0
 
@@ -139,7 +146,7 @@ def test_where_nothing_speaks_for_a_class_the_map_is_zero():
     assert mixed.max(axis=(1, 2)).tolist() == [0, 1, 0]
 
 
-def test_a_temperature_changes_probabilities_and_no_map():
+def test_a_temperature_changes_probabilities_but_not_maps():
     model, pixels = model_of(), pictures(4)
     warm = replace(model, described={**model.described, "temperatures": [3.0]})
     odds = [np.log(p[:, 1] / p[:, 0]) for p in (GradCam(one).member(pixels, 0) for one in (model, warm))]
@@ -148,10 +155,10 @@ def test_a_temperature_changes_probabilities_and_no_map():
     np.testing.assert_array_equal(GradCam(warm).maps(pixels, 1), GradCam(model).maps(pixels, 1))
 
 
-def test_the_deepest_layer_of_seven_cells_is_chosen():
+def test_the_deepest_layer_with_seven_cells_is_the_default():
     assert GradCam(model_of("test_resnet", 64)).layer == "layer2"
     assert GradCam(model_of("test_resnet", 32)).layer == "layer1"
-    # The paper's maps; where strides put their cells, not where seven even shares of the side lie.
+    # As in the paper; cells are at positions given by the strides, not evenly spaced.
     cam = GradCam(model_of("resnet18", 207))
     assert (cam.layer, cam.grid) == ("layer4", Grid(7, 0.0, 32.0))
 
@@ -160,8 +167,8 @@ def test_the_deepest_layer_of_seven_cells_is_chosen():
     ("backbone", "layer"),
     [("test_resnet", "layer3"), ("test_efficientnet", "blocks.3"), ("test_byobnet", "stages.2")],
 )
-def test_a_cell_sees_the_pixels_around_its_place(backbone, layer):
-    """With kernels that are the same everywhere, a cell's gradient is centred on the place that `Grid` says."""
+def test_a_cell_depends_on_the_pixels_around_its_position(backbone, layer):
+    """With uniform kernels, the gradient of a cell is centred on its position in `Grid`."""
 
     def even(network):
         for module in network.modules():
@@ -174,19 +181,19 @@ def test_a_cell_sees_the_pixels_around_its_place(backbone, layer):
     model = model_of(backbone, 128, change=even)
     cam, network, kept = GradCam(model, layer), model.networks()[0].requires_grad_(False), []
     network.backbone.get_submodule(layer).register_forward_hook(lambda module, inputs, output: kept.append(output))
-    # Several: of a maximum pooling only the brightest pixels have a gradient.
+    # Several images, because in max pooling only the brightest pixels have a gradient.
     picture = (torch.rand(4, 3, 128, 128, generator=torch.Generator().manual_seed(0)) + 1).requires_grad_()
     network.backbone(picture)
     kept[0][:, :, 4, 3].sum().backward()
     weight = picture.grad.abs().sum(dim=(0, 1)).numpy()
     place = np.arange(128)
     row, column = (weight.sum(axis=axis) @ place / weight.sum() for axis in (1, 0))
-    # Evenly spread cells would be off by 7.5 pixels, where they should not be (test_byobnet's shortcuts weigh less).
+    # Evenly spaced cells would be wrong by 7.5 pixels (shortcuts of test_byobnet have less weight).
     assert row == pytest.approx(cam.grid.first + 4 * cam.grid.step, abs=1)
     assert column == pytest.approx(cam.grid.first + 3 * cam.grid.step, abs=1)
 
 
-def test_enlarging_is_bilinear_and_puts_cells_in_their_places():
+def test_upsampling_is_bilinear_and_keeps_the_positions_of_cells():
     maps = np.random.default_rng(0).random((3, 5, 5)).astype(np.float32)
     expected = interpolate(torch.from_numpy(maps)[None], (33, 33), mode="bilinear", align_corners=False)[0].numpy()
     np.testing.assert_allclose(upsampled(maps, 33), expected, atol=1e-6)
@@ -196,7 +203,7 @@ def test_enlarging_is_bilinear_and_puts_cells_in_their_places():
     np.testing.assert_array_equal(got[:, :3, :3], np.broadcast_to(maps[:, :1, :1], (3, 3, 3)))
 
 
-def test_what_cannot_be_explained_says_why():
+def test_models_that_cannot_be_explained_raise_errors():
     model = model_of()
     with pytest.raises(InputError, match=r"no layer 'layer9'.*act1 \(32×32\), .*layer3 \(4×4\), layer4 \(2×2\)"):
         GradCam(model, "layer9")
@@ -209,5 +216,5 @@ def test_what_cannot_be_explained_says_why():
             cam.maps(pictures(2), classes)
     features = replace(model, described={**model.described, "training": {"classifier": "logistic"}})
     for look in (GradCam, layers):
-        with pytest.raises(InputError, match="reads catalogue features"):
+        with pytest.raises(InputError, match="uses catalogue features"):
             look(features)

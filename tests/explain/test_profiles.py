@@ -1,4 +1,4 @@
-"""Rings, mean maps, differences and alignment: exact geometry, recovered truth, bands that cover."""
+"""Rings, mean maps, differences and alignment: exact geometry, recovered truth, and coverage of limits."""
 
 from itertools import pairwise
 
@@ -27,7 +27,7 @@ def maps_of(n, size, seed):
 
 
 @pytest.mark.parametrize("size", [8, 9])
-def test_areas_are_those_of_fine_subpixels(size):
+def test_areas_equal_those_of_fine_subpixels(size):
     fine = 300
     axis = (np.arange(size * fine) + 0.5) / fine - size / 2
     distance = np.hypot(axis[:, None], axis)
@@ -35,14 +35,14 @@ def test_areas_are_those_of_fine_subpixels(size):
     for ring in range(EDGES.size - 1):
         inside = (distance >= EDGES[ring]) & (distance < EDGES[ring + 1])
         counted = inside.reshape(size, fine, size, fine).mean(axis=(1, 3))
-        # Subpixels on the two circles are in or out: an arc in a pixel is at most π/2 long, so passes 2 × 300 at most.
+        # Only subpixels on the circles are uncertain: an arc in a pixel is at most π/2 long, so it crosses 2 × 300.
         np.testing.assert_allclose(got[ring], counted, atol=2 * 2 / fine)
     np.testing.assert_allclose(ring_areas(size, EDGES[:3]).sum(axis=(1, 2)), np.pi * np.diff(EDGES[:3] ** 2))
 
 
 @given(st.integers(4, 15), st.floats(0.01, 1), st.integers(0, 10**6))
 @settings(max_examples=25)
-def test_profiles_of_a_constant_of_a_turned_map_and_of_a_sum(size, value, seed):
+def test_profiles_of_constant_rotated_and_summed_maps(size, value, seed):
     edges = np.linspace(0, size / 2, 4)
     np.testing.assert_allclose(radial_profiles(np.full((1, size, size), value), edges), value)
     first, second = maps_of(2, size, seed), maps_of(2, size, seed + 1)
@@ -55,15 +55,15 @@ def test_profiles_of_a_constant_of_a_turned_map_and_of_a_sum(size, value, seed):
     assert (profile <= first.max()).all()
 
 
-def test_rings_that_cover_the_picture_hold_all_of_it():
+def test_rings_that_cover_the_image_contain_all_of_it():
     maps = maps_of(3, 11, 0)
-    edges = np.array([0, 2, 5, 8.0])  # the corners lie at 7.8
+    edges = np.array([0, 2, 5, 8.0])  # the corners are at 7.8
     areas = ring_areas(11, edges).sum(axis=(1, 2))
     np.testing.assert_allclose(radial_profiles(maps, edges) @ areas, maps.sum(axis=(1, 2)))
 
 
-def test_a_radial_law_comes_back():
-    """Pixels hold the law at their centres; within one it changes by at most half a diagonal times its slope, 1/h."""
+def test_a_radial_profile_is_recovered():
+    """Pixels have the value at their centres, which varies by at most half a diagonal times the slope 1/h."""
     size, scale_length = 101, 12.0
     axis = np.arange(size) - (size - 1) / 2
     law = np.exp(-np.hypot(axis[:, None], axis) / scale_length)
@@ -76,28 +76,28 @@ def test_a_radial_law_comes_back():
         assert got[ring] == pytest.approx(true, rel=0.01)
 
 
-def test_in_units_of_their_radii_galaxies_of_one_law_are_alike():
+def test_galaxies_with_one_profile_agree_in_units_of_their_radii():
     size, radii = 128, np.array([12.0, 20.0, 31.0])
     axis = np.arange(size) - (size - 1) / 2
     maps = np.exp(-np.hypot(axis[:, None], axis)[None] / radii[:, None, None])
     got = radial_profiles(maps, np.linspace(0, 2, 5), radii)
-    # As above: half a diagonal of a pixel over the smallest radius.
+    # As above, half a pixel diagonal over the smallest radius.
     np.testing.assert_allclose(got, np.broadcast_to(got[2], got.shape), atol=np.sqrt(0.5) / 12 / 4)
     unknown = radial_profiles(maps, np.linspace(0, 2, 5), np.array([12.0, np.nan, 31.0]))
     assert np.isnan(unknown[1]).all()
     np.testing.assert_array_equal(unknown[[0, 2]], got[[0, 2]])
 
 
-def test_rings_beyond_the_picture_have_no_value_and_rings_at_its_corners_have_theirs():
+def test_rings_outside_of_the_image_are_nan_and_rings_at_its_corners_are_not():
     ramp = np.ones((1, 10, 10))
-    ramp[0, 0, 0] = 5  # its outer corner is the farthest from the centre, at 7.07
+    ramp[0, 0, 0] = 5  # its outer corner has the largest distance from the centre, 7.07
     got = radial_profiles(ramp, np.array([0, 1, 6.9, 7.05, 8, 9]))[0]
     assert got[0] == pytest.approx(1)
-    assert got[2] == pytest.approx((5 + 3) / 4)  # one corner of four
+    assert got[2] == pytest.approx((5 + 3) / 4)  # one of four corners
     assert np.isnan(got[4])
 
 
-def test_mean_maps_are_means_of_what_is_there():
+def test_mean_maps_ignore_missing_pixels():
     maps = maps_of(6, 5, 1)
     maps[1, 2, 2] = np.nan
     maps[:, 0, 0] = np.nan
@@ -118,7 +118,7 @@ def test_mean_maps_are_means_of_what_is_there():
     assert np.isnan(single.mean().stderr).all()
 
 
-def test_mean_profiles_carry_their_errors():
+def test_mean_profiles_have_errors():
     profiles = np.random.default_rng(0).normal(0.4, 0.1, (50, 3))
     profiles[:, 2] = np.nan
     profiles[0, 1] = np.nan
@@ -130,8 +130,8 @@ def test_mean_profiles_carry_their_errors():
     assert np.isnan([got.mean[2], got.stderr[2]]).all()
 
 
-def test_bands_cover_the_truth_as_often_as_they_say():
-    """Galaxies partly shared between models: 95 % of bands hold the true difference, within 3σ of 400 experiments."""
+def test_limits_have_their_nominal_coverage():
+    """With partly shared galaxies, 95 % of limits contain the true difference, within 3σ of 400 experiments."""
     rng, experiments, n = np.random.default_rng(0), 400, 60
     within, narrow = 0, 0
     for number in range(experiments):
@@ -145,12 +145,12 @@ def test_bands_cover_the_truth_as_often_as_they_say():
         narrow += low <= 0.1 <= high
     assert galaxies == (45, 45, 30)
     for share, found in ((0.95, within), (0.68, narrow)):
-        # Percentiles of 60 galaxies are a little narrow: a factor of sqrt((n - 1) / n), and 200 resamples.
+        # Percentiles of 60 galaxies are slightly narrow: a factor of sqrt((n - 1) / n), and 200 resamples.
         expected, spread = share, 3 * np.sqrt(share * (1 - share) / experiments)
         assert expected - spread - 0.01 <= found / experiments <= expected + spread
 
 
-def test_what_models_share_cancels():
+def test_common_noise_of_models_cancels():
     rng = np.random.default_rng(0)
     common = rng.normal(0.5, 0.3, (300, 2))
     first, second = common + rng.normal(0.02, 0.01, (300, 2)), common
@@ -160,7 +160,7 @@ def test_what_models_share_cancels():
     np.testing.assert_allclose(paired, (first - second).mean(axis=0))
     np.testing.assert_allclose(apart, paired)
     half_paired, half_apart = (np.diff(one[0.68], axis=0)[0] / 2 for one in (paired_limits, apart_limits))
-    # Standard errors: of the differences, and of two means. 1000 resamples know a width to some 4 %.
+    # Standard errors of the differences and of two means. With 1000 resamples, a width has an error of about 4 %.
     np.testing.assert_allclose(half_paired, (first - second).std(axis=0) / np.sqrt(300), rtol=0.15)
     expected = np.sqrt((first.var(axis=0) + second.var(axis=0)) / 300)
     np.testing.assert_allclose(half_apart, expected, rtol=0.15)
@@ -170,7 +170,7 @@ def test_what_models_share_cancels():
     np.testing.assert_allclose(same[0.95], 0, atol=1e-12)
 
 
-def test_resamples_are_those_of_drawing_galaxies_one_by_one():
+def test_multinomial_resamples_equal_drawing_galaxies():
     rng = np.random.default_rng(4)
     first, second = rng.random((8, 1)), rng.random((6, 1))
     ids = (list("abcdefgh"), list("efghij"))
@@ -184,12 +184,12 @@ def test_resamples_are_those_of_drawing_galaxies_one_by_one():
             drawn.append(np.mean(one) - np.mean(other))
     for share in (0.68, 0.95):
         limits = [(1 - share) / 2, (1 + share) / 2]
-        # How well so many draws know a quantile shows in tenths of them; both sides are drawn.
+        # The error of a quantile is estimated from tenths of the draws, for both methods.
         error = np.std([np.quantile(drawn[k::10], limits) for k in range(10)], axis=0, ddof=1).max() / np.sqrt(10)
         np.testing.assert_allclose(got[share][:, 0], np.quantile(drawn, limits), atol=5 * np.sqrt(2) * error)
 
 
-def test_seeds_and_rings_without_galaxies():
+def test_results_depend_on_the_seed_and_empty_rings_are_nan():
     first, second = maps_of(20, 3, 0)[:, 0], maps_of(20, 3, 1)[:, 0]
     first[:, 2] = np.nan
     (difference, limits, _), (_, again, _), (_, other, _) = (
@@ -201,7 +201,7 @@ def test_seeds_and_rings_without_galaxies():
     assert np.isnan(limits[0.68][:, 2]).all()
 
 
-def test_turning_brings_major_axes_to_lie_along_x():
+def test_aligned_major_axes_are_along_x():
     size = 65
     axis = np.arange(size) - (size - 1) / 2
     angles = np.radians([0, 30, 75, 90, 140])
@@ -216,14 +216,14 @@ def test_turning_brings_major_axes_to_lie_along_x():
     )
     got = aligned(maps, angles)
     disk = np.hypot(axis[:, None], axis) < 30
-    # Bilinear: an eighth of the second derivative, 1 / 5², in both directions.
+    # Bilinear interpolation: an eighth of the second derivative, 1 / 5², in both directions.
     assert np.abs(got - maps[0])[:, disk].max() < 2 / 8 / 25
     np.testing.assert_allclose(aligned(maps, np.zeros(5)), maps, atol=1e-9)
     quarter = aligned(maps_of(1, 9, 0), np.array([np.pi / 2]))
     np.testing.assert_allclose(quarter, np.rot90(maps_of(1, 9, 0), 1, axes=(1, 2)), atol=1e-9)
 
 
-def test_scaling_brings_galaxies_to_one_size():
+def test_scaled_galaxies_have_the_same_size():
     size, radii = 96, np.array([16.0, 24.0, 60.0, np.nan])
     axis = np.arange(size) - (size - 1) / 2
     maps = np.exp(-((np.hypot(axis[:, None], axis)[None] / radii[:3, None, None]) ** 2))
@@ -232,14 +232,14 @@ def test_scaling_brings_galaxies_to_one_size():
     place = 2.0 * (2 * np.arange(size) + 1 - size) / size
     expected = np.exp(-(place[:, None] ** 2 + place**2))
     np.testing.assert_allclose(got[:2], np.broadcast_to(expected, (2, size, size)), atol=2 * 2 / 8 / 16**2)
-    # Two radii of the third reach beyond the picture, half of whose side is 0.8 of one.
+    # Two radii of the third are outside of the image, whose half width is 0.8 radii.
     outside = np.abs(place) > 0.8
     assert np.isnan(got[2][outside]).all()
     assert np.isfinite(got[2][~outside][:, ~outside]).all()
     assert np.isnan(got[3]).all()
 
 
-def test_resamples_are_needed():
+def test_zero_resamples_raise_an_error():
     profiles = maps_of(4, 3, 0)[:, 0]
     with pytest.raises(InputError, match="1 or more; got 0"):
         profile_difference(profiles, profiles, (range(4), range(4)), bootstrap=0)

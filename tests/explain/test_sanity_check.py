@@ -1,4 +1,4 @@
-"""The check by random weights: what it measures, and that it can fail."""
+"""The check with random weights measures what it should, and can fail."""
 
 import numpy as np
 import pytest
@@ -19,14 +19,14 @@ from truemorph.explain.sanity_check import (
 
 
 def ignores_weights(self, pixels, classes, members=None):
-    """A map of nothing but the picture: mean brightness of the cells."""
+    """A map of the image only: mean brightness of the cells."""
     side = pixels.shape[1] // self.grid.cells
     return (
         pixels.astype(np.float32).mean(axis=3).reshape(len(pixels), -1, side, self.grid.cells, side).mean(axis=(2, 4))
     )
 
 
-def test_rank_correlations_are_spearmans_with_ties():
+def test_rank_correlations_equal_spearmans_with_ties():
     rng = np.random.default_rng(0)
     first, second = np.clip(rng.normal(size=(2, 6, 5, 5)), 0, None)  # half of the cells are tied at 0
     expected = [spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(first, second, strict=True)]
@@ -53,14 +53,14 @@ def test_maps_of_grad_cam_depend_on_the_weights():
     again, other = (randomise(model, pixels, draws=2, seed=seed) for seed in (0, 7))
     np.testing.assert_array_equal(found.steps["stem"][:2], again.steps["stem"])
     assert not np.array_equal(other.steps["stem"], again.steps["stem"])
-    # The model itself is as it was.
+    # The model itself is unchanged.
     np.testing.assert_array_equal(
         GradCam(model).maps(pixels, 1), GradCam(model_of("test_efficientnet")).maps(pixels, 1)
     )
 
 
-def test_the_verdict_needs_draws_that_agree():
-    """In 5 draws of scatter s the mean is known to s / √5, times Student's 2.78 for 97.5 %."""
+def test_passing_requires_draws_that_agree():
+    """For 5 draws with scatter s, the error of the mean is s / √5, times Student's 2.78 for 97.5 %."""
 
     def found(mean, scatter):
         draws = mean + scatter * np.array([-1, -0.5, 0, 0.5, 1])[:, None] / np.sqrt(0.625)
@@ -75,7 +75,7 @@ def test_the_verdict_needs_draws_that_agree():
 
 
 @pytest.mark.parametrize(("backbone", "stem"), [("test_resnet", "conv1"), ("test_vit4", "patch_embed")])
-def test_weights_become_random_from_the_classes_down_to_the_pixels(backbone, stem):
+def test_weights_are_randomised_from_the_class_layer_to_the_stem(backbone, stem):
     network = model_of(backbone).networks()[0]
     weights = network.state_dict()
     groups = _from_the_top(weights, stage_names(network.backbone))
@@ -90,7 +90,7 @@ def test_weights_become_random_from_the_classes_down_to_the_pixels(backbone, ste
     assert any(key.startswith(f"backbone.{stem}") for key in groups[-1][1])
 
 
-def test_at_each_step_the_parts_below_are_the_trained_ones(monkeypatch):
+def test_at_each_step_the_lower_layers_keep_their_trained_weights(monkeypatch):
     model, loaded = model_of(), []
     groups = dict(_from_the_top(model.networks()[0].state_dict(), ["layer1", "layer2", "layer3", "layer4"]))
     load = torch.nn.Module.load_state_dict
@@ -102,19 +102,19 @@ def test_at_each_step_the_parts_below_are_the_trained_ones(monkeypatch):
     cam = GradCam(model)
     monkeypatch.setattr("truemorph.explain.sanity_check.GradCam", lambda *_: cam)
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", watch)
-    randomise(model, pictures(6), draws=2, seed=10)  # seed 1 would draw the model's own weights
+    randomise(model, pictures(6), draws=2, seed=10)  # seed 1 would give the model's own weights
     assert len(loaded) == 2 * len(groups)
     for draw in (loaded[: len(groups)], loaded[len(groups) :]):
         for step, weights in enumerate(draw):
             for number, keys in enumerate(groups.values()):
-                # What starts as ones or zeros may be like the trained, of random weights here.
+                # Weights that are initialised with ones or zeros may equal the trained ones.
                 some = [key for key in keys if key.endswith("weight") and weights[key].ndim > 1]
                 for key in some:
                     same = np.array_equal(weights[key].numpy(), model.members[0][key])
                     assert same == (number > step), (key, step)
 
 
-def test_another_galaxy_is_another_of_the_same_class():
+def test_the_other_galaxy_is_a_different_one_of_the_same_class():
     classes = np.array([0, 1, 1, 0, 1, 2, 0])
     partner = _partners(classes, seed=0)
     assert partner[5] == -1
@@ -124,7 +124,7 @@ def test_another_galaxy_is_another_of_the_same_class():
     assert (partner[rows] != rows).all()
 
 
-def test_too_little_to_compare_says_so():
+def test_too_few_draws_or_galaxies_raise_errors():
     with pytest.raises(InputError, match="two draws or more; got 1"):
         randomise(model_of(), pictures(4), draws=1)
     with pytest.raises(InputError, match="two galaxies of one predicted class"):

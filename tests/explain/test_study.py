@@ -1,4 +1,4 @@
-"""A catalogue's galaxies, explained: what is averaged, by whom, and in which frame."""
+"""Explanations of a catalogue: averages, members and orientation."""
 
 from dataclasses import replace
 
@@ -39,12 +39,12 @@ def ellipses(angles, size=64, long=14.0, short=5.0):
 
 @pytest.fixture(scope="module")
 def model():
-    # The first member has seen galaxies of fold 1, the second those of fold 0.
+    # The first member was trained on galaxies of fold 1, the second on those of fold 0.
     seen = [(k, "out_of_fold", k % 2) for k in range(6)] + [(6, "early_stopping", -1)]
     return model_of(members=2, seen=seen)
 
 
-def test_means_are_over_the_galaxies_of_a_predicted_class_by_members_that_have_not_seen_them(model):
+def test_means_use_galaxies_of_a_predicted_class_and_members_that_did_not_see_them(model):
     pixels = pictures(N)
     found = explain({"a": model}, source_of(pixels), rings=8)["a"]
     fold = np.array([0, 1, 0, 1, 0, 1] + [-1] * (N - 6))
@@ -63,14 +63,14 @@ def test_means_are_over_the_galaxies_of_a_predicted_class_by_members_that_have_n
         np.testing.assert_allclose(one.mean.stderr, mine.std(axis=0, ddof=1) / np.sqrt(len(mine)), atol=1e-5)
         rings = one.rings[PIXELS]
         np.testing.assert_allclose(rings.profiles, radial_profiles(mine, np.linspace(0, 32, 9)), atol=1e-5)
-        # Averaging maps and taking profiles can be swapped.
+        # Averaging maps and computing profiles commute.
         np.testing.assert_allclose(rings.mean, radial_profiles(one.mean.mean[None], rings.edges)[0], atol=1e-5)
         assert one.aligned is None
     relations = [one for some in found.classes for one in some.relations]
     assert sorted(relations) == ["early_stopping"] + ["new"] * (N - 7) + ["out_of_fold"] * 6
 
 
-def test_how_galaxies_are_batched_changes_nothing(model):
+def test_the_batch_size_has_no_effect(model):
     pixels = pictures(N)
     radius = np.linspace(8, 20, N)
     whole, parts = (explain({"a": model}, source_of(pixels, batch, radius=radius), align=True)["a"] for batch in (N, 5))
@@ -82,15 +82,15 @@ def test_how_galaxies_are_batched_changes_nothing(model):
             np.testing.assert_allclose(one.rings[unit].profiles, other.rings[unit].profiles, atol=1e-3)
 
 
-def test_position_angles_are_measured_on_pictures_where_none_are_given():
+def test_position_angles_are_measured_on_images_if_not_given():
     angles = np.radians([0, 25, 60, 89, 120, 155])
     measured = measure_shapes(ellipses(angles))["angle"].to_numpy()
-    # Modulo half a turn; moments of some hundred pixels above noise.
+    # Modulo 180°; moments of some hundred pixels above the noise.
     assert np.abs((measured - angles + np.pi / 2) % np.pi - np.pi / 2).max() < np.radians(2)
 
 
 def test_a_catalogues_angles_are_from_north_through_east(tmp_path):
-    """North is up and east left: a position angle of 30° points up and to the left."""
+    """North is up and east is left: a position angle of 30° is towards the upper left."""
     position_angles = np.array([0.0, 30, 80, 140])
     up, left = np.cos(np.radians(position_angles)), np.sin(np.radians(position_angles))
     for k, one in enumerate(ellipses(np.arctan2(-up, -left))):
@@ -104,14 +104,14 @@ def test_a_catalogues_angles_are_from_north_through_east(tmp_path):
     measured = measure_shapes(some.pixels)["angle"].to_numpy()
     assert np.abs((some.angle - measured + np.pi / 2) % np.pi - np.pi / 2).max() < np.radians(2)
     np.testing.assert_allclose(some.radius, 0.25 * 64)
-    # Of half the side, a quarter of the whole is half.
+    # A quarter of the width is half of the half width.
     (cropped,) = galaxies_of(frame, tmp_path)(config.model_copy(update={"crop": 0.5}))
     np.testing.assert_allclose(cropped.radius, 0.5 * 64)
 
 
 def test_aligned_means_leave_out_galaxies_without_an_angle_or_a_radius(model):
     pixels = pictures(N)
-    angle, radius = np.zeros(N), np.full(N, 16.0)  # two radii are the half side: nothing moves
+    angle, radius = np.zeros(N), np.full(N, 16.0)  # two radii equal the half width, so nothing changes
     angle[:4], radius[4:8] = np.nan, [0, -1, np.nan, np.nan]
     found = explain({"a": model}, source_of(pixels, angle=angle, radius=radius), align=True)["a"]
     whole = explain({"a": model}, source_of(pixels[8:]))["a"]
@@ -122,7 +122,7 @@ def test_aligned_means_leave_out_galaxies_without_an_angle_or_a_radius(model):
     assert whole.galaxies == N - 8
 
 
-def test_models_are_compared_galaxy_by_galaxy(model):
+def test_models_are_compared_on_the_same_galaxies(model):
     pixels = pictures(N)
     other = model_of("test_convnext")
     found = explain({"a": model, "b": other, "again": model}, source_of(pixels))
@@ -137,12 +137,12 @@ def test_models_are_compared_galaxy_by_galaxy(model):
     if compared.get(("a", "b", "smooth")):
         assert compared["a", "b", "smooth"].galaxies == (len(ids[0]), len(ids[1]), len(ids[0] & ids[1]))
     assert one.edges[-1] == 32
-    # Pixels of pictures of other sizes are not compared.
+    # Pixels of images with different sizes are not compared.
     small = explain({"small": model_of(size=32)}, source_of(pictures(N, 32)))
     assert compare({"a": found["a"], **small}) == []
 
 
-def test_maps_with_nothing_in_them_are_counted():
+def test_empty_maps_are_counted():
     def indifferent(network):
         network.head[3].weight.data[:] = 0
 
@@ -152,7 +152,7 @@ def test_maps_with_nothing_in_them_are_counted():
     assert not np.nan_to_num(smooth.mean.mean).any()
 
 
-def test_one_galaxy_and_none(model):
+def test_one_galaxy_is_explained_and_none_raises_an_error(model):
     found = explain({"a": model}, source_of(pictures(1)))["a"]
     one = next(some for some in found.classes if some.galaxies)
     empty = next(some for some in found.classes if not some.galaxies)
@@ -164,8 +164,8 @@ def test_one_galaxy_and_none(model):
     def broken(config):
         yield Galaxies(pl.Series("object_id", [], dtype=pl.Int64), pictures(0), problems=[(5, "the file is empty")])
 
-    with pytest.raises(InputError, match=r"no galaxy with a good image to explain \(first: 5, the file is empty\)"):
+    with pytest.raises(InputError, match=r"no galaxy has a readable image \(first: 5, the file is empty\)"):
         explain({"a": model}, broken)
     features = replace(model, described={**model.described, "training": {"classifier": "logistic"}})
-    with pytest.raises(InputError, match="reads catalogue features"):
+    with pytest.raises(InputError, match="uses catalogue features"):
         explain({"a": model, "b": features}, source_of(pictures(1)))

@@ -1,4 +1,4 @@
-"""Batches and augmentation: what is random depends on seed and epoch, whatever the number of processes."""
+"""Batches and augmentation depend on seed and epoch, but not on the number of processes."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from truemorph.images.transforms import Augmentation, warp
 
 
 def numbered(n=20):
-    """Pixels that say which row they are."""
+    """Pixels that encode their row."""
     return np.arange(n, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
 
 
@@ -23,18 +23,18 @@ def order(data):
     return [batch["row"].tolist() for batch in data]
 
 
-def test_a_batch_holds_matching_rows():
+def test_a_batch_has_matching_rows():
     rows = [3, 5, 8, 13, 19]
     seen = []
     for batch in loader(rows, 2, seed=1):
         assert batch["pixels"][:, 0, 0, 0].tolist() == batch["row"].tolist()
         seen += batch["row"].tolist()
-    assert len(seen) == len(set(seen)) == 4  # the odd rest is left out
+    assert len(seen) == len(set(seen)) == 4  # the incomplete rest is left out
     assert set(seen) <= set(rows)
     assert order(loader(rows, 4)) == [[3, 5, 8, 13], [19]]  # held-out galaxies: all, in order
 
 
-def test_order_follows_from_seed_and_epoch():
+def test_the_order_depends_on_seed_and_epoch():
     first, again, other = loader(range(20), 4, seed=7), loader(range(20), 4, seed=7), loader(range(20), 4, seed=8)
     assert order(first) == order(first) == order(again) != order(other)
     again.set_epoch(1)
@@ -43,7 +43,7 @@ def test_order_follows_from_seed_and_epoch():
 
 @pytest.mark.parametrize("augmentation", [None, Augmentation(rotation="any", shift=0.1)])
 @pytest.mark.parametrize(("processes", "parts"), [(2, 1), (3, 1), (1, 2), (2, 2)])
-def test_processes_and_parts_share_the_same_steps(processes, parts, augmentation):
+def test_processes_and_parts_have_the_same_steps(processes, parts, augmentation):
     whole = list(loader(range(20), 8, seed=3, augmentation=augmentation))
     divided = [
         list(loader(range(20), 8, seed=3, augmentation=augmentation, parts=parts, process=(rank, processes)))
@@ -57,7 +57,7 @@ def test_processes_and_parts_share_the_same_steps(processes, parts, augmentation
         assert batch["step_weights"].sum() == pytest.approx(1)
 
 
-def test_an_epoch_goes_on_after_the_batches_given_out():
+def test_an_epoch_resumes_after_the_used_batches():
     data = loader(range(20), 3, seed=5)
     whole = order(data)
     walk = iter(data)
@@ -65,10 +65,10 @@ def test_an_epoch_goes_on_after_the_batches_given_out():
     later = loader(range(20), 3, seed=5)
     later.load_state_dict(data.state_dict())
     assert begun + order(later) == whole
-    assert order(later) == whole  # the next epoch begins at its beginning
+    assert order(later) == whole  # the next epoch starts from its first batch
 
 
-def test_quarter_turns_and_mirrors_keep_every_pixel():
+def test_rotation_by_90_degrees_and_mirroring_preserve_pixels():
     image = torch.arange(25.0).reshape(1, 1, 5, 5)
     maps = Augmentation().draw(400, torch.Generator().manual_seed(0))
     warped = warp(image.repeat(400, 1, 1, 1), maps)
@@ -81,13 +81,13 @@ def test_quarter_turns_and_mirrors_keep_every_pixel():
     assert counts.max() < 50 + 4 * 6.7
 
 
-def test_a_round_galaxy_is_the_same_at_any_angle_and_a_shift_is_as_large_as_it_says():
+def test_a_round_galaxy_is_invariant_under_rotation_and_shifts_are_in_the_limits():
     y, x = torch.meshgrid(torch.arange(41.0) - 20, torch.arange(41.0) - 20, indexing="ij")
     galaxy = torch.exp(-(x**2 + y**2) / 50)[None, None]
     many = galaxy.repeat(64, 1, 1, 1)
     turned = warp(many, Augmentation(rotation="any").draw(64, torch.Generator().manual_seed(1)))
-    # Bilinear interpolation errs by an eighth of the second derivative, 2 / 50 at most along each axis.
-    # Corners come from outside of the picture.
+    # The error of bilinear interpolation is an eighth of the second derivative, at most 2 / 50 per axis.
+    # Corners come from outside of the image.
     inside = x**2 + y**2 < 19**2
     assert (turned - galaxy)[:, :, inside].abs().max() < 2 * (2 / 50) / 8 * 1.01
     moved = warp(many, Augmentation(shift=0.1).draw(64, torch.Generator().manual_seed(2)))
@@ -97,7 +97,7 @@ def test_a_round_galaxy_is_the_same_at_any_angle_and_a_shift_is_as_large_as_it_s
     assert centres.abs().max() > 0.08 * 41  # the largest of 128 uniform draws
 
 
-def test_zoom_is_off_unless_asked_for():
+def test_zoom_is_off_by_default():
     maps = Augmentation(rotation="any", shift=0.1).draw(50, torch.Generator().manual_seed(0))
     torch.testing.assert_close(torch.linalg.det(maps[:, :, :2]).abs(), torch.ones(50))
     zoomed = Augmentation(zoom=0.5).draw(500, torch.Generator().manual_seed(0))

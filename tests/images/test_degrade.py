@@ -1,4 +1,4 @@
-"""Degrading pictures, the stretch and its inverse, and shapes measured on pictures."""
+"""Degrading images, the stretch and its inverse, and measuring shapes."""
 
 import numpy as np
 import pytest
@@ -16,12 +16,12 @@ light_values = st.floats(0, 3, width=32)
 
 @given(arrays(np.float32, (3, 2, 2), elements=light_values))
 @settings(max_examples=60)
-def test_stretched_light_comes_back(light):
+def test_the_stretch_of_light_is_inverted(light):
     shown = stretch(light)
     assert shown.dtype == np.uint8
     back = unstretch(shown)
-    lost = (shown == 255).any(axis=2)  # white: light was taken away
-    # Half a grey level, by how steep the stretch is there.
+    lost = (shown == 255).any(axis=2)  # saturated
+    # Half a grey level, over the slope of the stretch.
     scale = 0.19 / 55 * np.cosh(shown.max(axis=2) / 55 * 1.0)
     for band in range(3):
         error = np.abs(back[band] - light[band])[~lost]
@@ -30,13 +30,13 @@ def test_stretched_light_comes_back(light):
 
 @given(arrays(np.uint8, (4, 4, 3)))
 @settings(max_examples=60)
-def test_pictures_come_back(pixels):
+def test_the_inverse_stretch_of_images_is_inverted(pixels):
     again = stretch(unstretch(pixels))
     assert np.abs(again.astype(int) - pixels.astype(int)).max() <= 1
 
 
 def star(fwhm, side=65, peak=1.5):
-    """A Moffat profile of β = 3.5, as seen."""
+    """An image of a Moffat profile with β = 3.5."""
     radius = fwhm / (2 * np.sqrt(2 ** (1 / 3.5) - 1))
     axis = np.arange(side) - (side - 1) / 2
     light = peak * (1 + (axis[:, None] ** 2 + axis[None, :] ** 2) / radius**2) ** -3.5
@@ -44,22 +44,22 @@ def star(fwhm, side=65, peak=1.5):
 
 
 @pytest.mark.parametrize(("alpha", "lower"), [(12.0, 6.0), (15.0, 5.0), (9.0, 8.0)])
-def test_a_star_becomes_one_of_the_wider_psf(alpha, lower):
+def test_a_degraded_star_has_the_wider_psf(alpha, lower):
     radius = 25.0
     image = stretch(star(2.3548 * radius / alpha))[None]
     out = unstretch(degrade(image, np.array([alpha]), np.array([lower]), radius, how="seeing")[0])[1]
-    # The same light, spread wider.
+    # The same flux in a wider profile.
     expected = star(2.3548 * radius / lower, peak=1.5 * (lower / alpha) ** 2)[1]
     middle = slice(20, 45)
     np.testing.assert_allclose(out[middle, middle], expected[middle, middle], atol=0.03 * expected.max() + 0.006)
 
 
-def test_an_edge_that_no_psf_has_softened():
+def test_a_sharp_edge_is_blurred_by_the_psf():
     image = np.zeros((1, 65, 65, 3), np.uint8)
     image[:, :, :32] = 100
     out = unstretch(degrade(image, np.array([np.inf]), np.array([10.0]), 20.0, how="seeing")[0])[1]
     row = out[30] / out[30, :5].mean()
-    # Half way down at the edge, and as wide as the PSF.
+    # Half the brightness at the edge, and as wide as the PSF.
     assert np.interp(0.5, row[::-1], np.arange(65)[::-1]) == pytest.approx(31.5, abs=0.3)
     quarter, rest = (np.interp(level, row[::-1], np.arange(65)[::-1]) for level in (0.75, 0.25))
     # 2 × 0.674 σ of a Gaussian with σ of 2 pixels; a Moffat of the same FWHM is wider in its wings.
@@ -76,15 +76,15 @@ def spread(pictures):
 
 
 @pytest.mark.parametrize(("how", "alpha", "lower", "factor"), [
-    # Camera pixels of 0.48 and 1.59 of the picture's: averaging 0.48² of the noise's variance before, interpolating
+    # Camera pixels of 0.48 and 1.59 image pixels: averaging leaves 0.48² of the variance before, interpolation
     # (2/3 each way) after.
     ("distance", 30.0, 9.0, (2 / 3) / 0.476),
     # Pixels of 0.24 and 0.48: twice the noise.
     ("distance", 60.0, 30.0, 2.0),
-    # Worse seeing costs no light.
+    # Worse seeing loses no flux.
     ("seeing", 30.0, 9.0, 1.0),
 ])  # fmt: skip
-def test_noise_grows_with_distance_and_not_with_seeing(how, alpha, lower, factor):
+def test_noise_increases_with_distance_but_not_with_seeing(how, alpha, lower, factor):
     images = np.stack([sky(seed) for seed in range(8)])
     out = degrade(images, np.full(8, alpha), np.full(8, lower), 20.0, seed=5, how=how)
     assert spread(out) == pytest.approx(factor * spread(images), rel=0.08)
@@ -93,7 +93,7 @@ def test_noise_grows_with_distance_and_not_with_seeing(how, alpha, lower, factor
 
 @pytest.mark.parametrize("how", ["distance", "seeing"])
 @pytest.mark.parametrize(("first", "second"), [(9.0, 6.0), (6.0, 4.0), (10.0, 9.8), (25.0, 12.0)])
-def test_noise_of_two_steps_is_that_of_one(how, first, second):
+def test_two_steps_give_the_same_noise_as_one(how, first, second):
     images = np.stack([sky(seed) for seed in range(8)])
     sharp = np.full(8, 60.0)
     halfway = degrade(images, sharp, np.full(8, first), 25.0, seed=1, how=how)
@@ -106,23 +106,23 @@ def test_noise_of_two_steps_is_that_of_one(how, first, second):
         assert spread(again) == pytest.approx(spread(halfway), rel=0.15)
 
 
-def test_noise_of_a_perfect_picture_grows_as_resolution_falls():
+def test_noise_of_a_noiseless_image_increases_as_resolution_decreases():
     images = np.stack([sky(seed) for seed in range(8)])
     found = [spread(degrade(images, np.full(8, np.inf), np.full(8, a), 25.0)) for a in (40.0, 25.0, 20.0, 16.0, 9.0)]
     assert np.all(np.diff(found) > -0.04 * found[-1])
 
 
-def test_well_resolved_enough_is_left_alone():
+def test_images_below_the_target_resolution_are_unchanged():
     images = np.stack([stretch(star(5.0)), stretch(star(7.0))])
     out = degrade(images, np.array([10.0, 10.0]), np.array([10.0, 25.0]), 20.0)
     np.testing.assert_array_equal(out, images)
 
 
-def test_bad_input_is_named():
+def test_invalid_input_raises_errors():
     images = stretch(star(5.0))[None]
     with pytest.raises(InputError, match="uint8"):
         degrade(images.astype(float), np.ones(1), np.ones(1), 20.0)
-    with pytest.raises(InputError, match="one a picture"):
+    with pytest.raises(InputError, match="one per image"):
         degrade(images, np.ones(2), np.ones(1), 20.0)
     with pytest.raises(InputError, match="positive"):
         degrade(images, np.ones(1), np.zeros(1), 20.0)
@@ -146,12 +146,12 @@ def ellipse(ratio, angle, arms=0.0, star=False, side=64):
 
 @pytest.mark.parametrize("ratio", [0.3, 0.5, 0.8, 1.0])
 @pytest.mark.parametrize("star", [False, True])
-def test_axis_ratios_are_measured_star_or_not(ratio, star):
+def test_axis_ratios_are_measured_with_and_without_a_star(ratio, star):
     shapes = measure_shapes(np.stack([ellipse(ratio, angle, star=star) for angle in (0.0, 0.7, 2.0)]))
     np.testing.assert_allclose(shapes["axis_ratio"], ratio, atol=0.07)
 
 
-def test_arms_show_and_neighbours_do_not():
+def test_contrast_is_sensitive_to_arms_but_not_to_neighbours():
     smooth = measure_shapes(np.stack([ellipse(0.8, a) for a in (0.1, 1.0)]))["contrast"].to_numpy()
     spiral = measure_shapes(np.stack([ellipse(0.8, a, arms=0.6) for a in (0.1, 1.0)]))["contrast"].to_numpy()
     beside = measure_shapes(np.stack([ellipse(0.8, a, star=True) for a in (0.1, 1.0)]))["contrast"].to_numpy()
@@ -159,6 +159,6 @@ def test_arms_show_and_neighbours_do_not():
     assert np.all(beside < 0.5 * spiral)
 
 
-def test_an_empty_picture_has_finite_shapes():
+def test_an_empty_image_has_finite_shapes():
     shapes = measure_shapes(np.zeros((2, 32, 32, 3), np.uint8))
     assert np.isfinite(shapes.to_numpy()).all()

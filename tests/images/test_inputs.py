@@ -1,4 +1,4 @@
-"""Paths, bytes, PIL images, arrays and tensors of the same picture are the same pixels."""
+"""Paths, bytes, PIL images, arrays and tensors of the same image give the same pixels."""
 
 import io
 
@@ -49,21 +49,21 @@ def test_every_kind_gives_the_same_pixels(tmp_path):
             np.testing.assert_array_equal(one, expected, err_msg=name)
 
 
-def test_an_array_of_the_networks_size_stays_as_it_is():
+def test_an_array_with_the_networks_size_is_unchanged():
     image = picture(20)
     np.testing.assert_array_equal(pixels(image[None])[0], image)
-    # One of a list is an image like a file: its centre is taken.
+    # An image in a list is cropped like a file.
     assert not np.array_equal(pixels([image])[0], image)
 
 
-def test_grey_pil_images_and_batches():
+def test_grey_pil_images_are_converted_in_batches():
     images = [Image.fromarray(picture(seed=k)).convert("L") for k in range(130)]
     found = list(pixel_batches(images, 20, 0.5))
     assert [rows for rows, _ in found] == [slice(0, 64), slice(64, 128), slice(128, 130)]
     assert all(one.shape == (20, 20, 3) for _, some in found for one in some)
 
 
-def test_what_is_no_image_says_so(tmp_path):
+def test_invalid_images_raise_errors(tmp_path):
     colour = np.zeros((40, 40, 3))
     found = pixels([np.zeros((5, 5)), colour - 1, colour.astype(np.int64), tmp_path / "absent.jpg"])
     reasons = ("shape (height, width, 3)", "between 0 and 1", "got int64", "No such file")
@@ -75,6 +75,6 @@ def test_what_is_no_image_says_so(tmp_path):
         pixels(np.zeros((3, 20, 20)))
 
 
-def test_names(tmp_path):
+def test_images_are_named_by_path_or_number(tmp_path):
     assert image_names([tmp_path / "a.jpg", picture()]) == [str(tmp_path / "a.jpg"), 1]
     assert image_names(np.zeros((3, 2, 2, 3))) == [0, 1, 2]

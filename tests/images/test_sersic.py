@@ -1,4 +1,4 @@
-"""Sérsic profiles measured on images of known ones."""
+"""Sérsic fits to images with known profiles."""
 
 import sys
 
@@ -20,7 +20,7 @@ MARGIN, FINE = 16, 5
 
 
 def light(index, radius=6.0, ratio=0.7, angle=0.5, side=64, sigma=1.5, total=30_000.0, noise=1.0, seed=0):
-    """A Sérsic law by scipy's special functions, on a fine grid wider than the image, blurred by a Gaussian."""
+    """A Sérsic profile from scipy's special functions, on a fine grid larger than the image, blurred by a Gaussian."""
     axis = (np.arange((side + 2 * MARGIN) * FINE) + 0.5) / FINE - side / 2 - MARGIN
     x, y = axis[None, :], axis[:, None]
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
@@ -35,12 +35,12 @@ def light(index, radius=6.0, ratio=0.7, angle=0.5, side=64, sigma=1.5, total=30_
 
 
 @pytest.mark.parametrize("index", [1.0, 2.5, 4.0])
-def test_what_was_drawn_is_found_within_its_error(index):
+def test_known_profiles_are_recovered_within_their_errors(index):
     found = measure_sersic([light(index, seed=seed) + 20 for seed in range(8)], 1.5, **ALONE)
     assert found["flag"].to_list() == [0] * 8
     n, stderr = found["sersic_n"].to_numpy(), found["sersic_n_stderr"].to_numpy()
     assert np.all(np.abs(n - index) < 4 * stderr)
-    # Pixels of 1/5 in the picture and 1/7 in the fit leave a per cent in the cusp of n = 4.
+    # Sub-pixels of 1/5 in the image and 1/7 in the fit leave 1 % in the cusp of n = 4.
     assert n.mean() == pytest.approx(index, abs=4 * stderr.mean() / np.sqrt(8) + 0.01 * index)
     assert stderr.max() < 0.05 * index
     np.testing.assert_allclose(found["sersic_rhalf"], 6.0, rtol=0.06)
@@ -50,11 +50,11 @@ def test_what_was_drawn_is_found_within_its_error(index):
 def test_errors_cover_the_scatter_of_noise():
     found = measure_sersic([light(1.0, total=6_000.0, seed=seed) for seed in range(24)], 1.5, **ALONE)
     scatter, relative = np.std(found["sersic_n"].to_numpy(), ddof=1), 1 / np.sqrt(2 * 23)
-    # The error holds 5 % of the light beside the noise: larger, not smaller.
+    # The error includes 5 % of the flux in addition to the noise, so it is larger.
     assert scatter * (1 - 4 * relative) < found["sersic_n_stderr"].mean() < 2.5 * scatter * (1 + 4 * relative)
 
 
-def test_without_the_psf_profiles_look_flat():
+def test_without_the_psf_indices_are_too_small():
     seen = measure_sersic([light(4.0)], **ALONE)["sersic_n"].item()
     assert seen < 0.8 * measure_sersic([light(4.0)], 1.5, **ALONE)["sersic_n"].item()
 
@@ -73,7 +73,7 @@ def test_unknown_pixels_are_masked():
     assert found["sersic_n"].item() == pytest.approx(1, abs=4 * found["sersic_n_stderr"].item())
 
 
-def test_what_can_not_be_measured_is_listed(tmp_path):
+def test_images_that_cannot_be_measured_are_listed(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing more")
     sky = np.random.default_rng(0).normal(0, 1, (64, 64))
     beside = np.roll(light(1.0, noise=0), 24, axis=1) + sky
@@ -85,7 +85,7 @@ def test_what_can_not_be_measured_is_listed(tmp_path):
     expected = (
         "not finite",
         "no source",
-        "no source in the middle",
+        "no source at the centre",
         "uint8",
         "not a readable image",
         "No such file",
@@ -103,11 +103,11 @@ def test_doubtful_fits_are_flagged():
     burnt[28:36, 28:36] = np.nan
     found = measure_sersic([close, point, burnt], 1.5, **ALONE)
     assert found["flag"].to_list() == [1, 1, 1]
-    for problem, words in zip(found["problem"], ("shows no sky", "smaller than the PSF", "not finite"), strict=True):
+    for problem, words in zip(found["problem"], ("has no sky", "smaller than the PSF", "not finite"), strict=True):
         assert words in problem
 
 
-def test_pictures_fits_and_arrays_are_the_same_galaxy(tmp_path):
+def test_colour_images_fits_and_arrays_give_the_same_galaxy(tmp_path):
     fits = pytest.importorskip("astropy.io.fits")
     image = light(2.0, total=30.0, noise=0.003)
     fits.writeto(tmp_path / "one.fits", image)
@@ -141,23 +141,23 @@ def pictures(tmp_path_factory):
     return paths, sigma.to_numpy(), index
 
 
-def test_simulated_galaxies_have_their_indices_in_jpegs(pictures):
+def test_indices_of_simulated_galaxies_are_recovered_from_jpegs(pictures):
     paths, sigma, index = pictures
     found = measure_sersic(paths, sigma, jobs=1)
     assert found["object_id"].to_list() == [str(path) for path in paths]
     ratio = found["sersic_n"].to_numpy() / index
-    # Arms, neighbours, colours and JPEG: measured, 0.9 ± 0.07 for ellipticals and 1.0 ± 0.07 for disks.
+    # With arms, neighbours, colours and JPEG: 0.9 ± 0.07 of n for ellipticals and 1.0 ± 0.07 for disks.
     assert np.abs(np.median(ratio) - 1) < 0.15
     assert found["sersic_n"][:6].median() > 2 * found["sersic_n"][6:].median()
 
 
 @pytest.mark.slow
-def test_processes_change_nothing(pictures):
+def test_the_number_of_processes_has_no_effect(pictures):
     paths, sigma, _ = pictures
     assert measure_sersic(paths, sigma, jobs=2).equals(measure_sersic(paths, sigma, jobs=1))
 
 
-def test_statmorph_is_the_other_way():
+def test_statmorph_recovers_the_profile():
     pytest.importorskip("statmorph", reason='needs pip install "truemorph[morphology]"')
     found = measure_sersic([light(1.0)], 1.5, method="statmorph", **ALONE)
     assert found["sersic_n"].item() == pytest.approx(1.0, abs=0.1)
@@ -165,13 +165,13 @@ def test_statmorph_is_the_other_way():
     assert found["sersic_n_stderr"].item() is None
 
 
-def test_a_missing_package_is_named_before_anything_is_measured(monkeypatch):
-    monkeypatch.setitem(sys.modules, "photutils", None)  # as where it is not installed
+def test_a_missing_package_raises_an_error_before_measuring(monkeypatch):
+    monkeypatch.setitem(sys.modules, "photutils", None)  # as if it were not installed
     with pytest.raises(InputError, match=r"photutils.*truemorph\[morphology\]"):
         measure_sersic([light(1.0)])
 
 
-def test_bad_arguments_are_named():
+def test_invalid_arguments_raise_errors():
     image = light(1.0)
     with pytest.raises(InputError, match="method"):
         measure_sersic([image], method="galfit")
@@ -186,4 +186,4 @@ def test_bad_arguments_are_named():
     with pytest.raises(InputError, match="jobs"):
         measure_sersic([image], jobs=-1)
     found = measure_sersic([image], -1.0, jobs=1)
-    assert found["problem"].item() == "psf_sigma is a width in pixels, 0 or more; got -1.0"
+    assert found["problem"].item() == "psf_sigma must be a width in pixels, 0 or more; got -1.0"

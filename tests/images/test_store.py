@@ -1,4 +1,4 @@
-"""The pixel cache: built once, under a hash of contents, whatever cuts its building off; and FITS images."""
+"""The pixel cache (built once, named by a hash, safe when interrupted), and FITS images."""
 
 import io
 import itertools
@@ -35,19 +35,19 @@ def places(cache):
     return sorted(one.name for one in Path(cache).iterdir() if one.is_dir())
 
 
-def test_a_cache_holds_what_decoding_gives_and_is_built_once(tmp_path, monkeypatch):
+def test_a_cache_has_the_decoded_pixels_and_is_built_once(tmp_path, monkeypatch):
     paths = jpegs(tmp_path / "images", 30)
     fresh = load_images(paths, 16, 1.0)
     cached = load_images(paths, 16, 1.0, tmp_path / "cache")
     np.testing.assert_array_equal(cached.pixels, fresh.pixels)
     monkeypatch.setattr(decode_module, "load_image", lambda *_: pytest.fail("decoded again"))
     np.testing.assert_array_equal(load_images(paths, 16, 1.0, tmp_path / "cache").pixels, fresh.pixels)
-    # Files of the same content elsewhere are the same images.
+    # Files with the same content in another folder are the same images.
     elsewhere = [path.rename(tmp_path / f"other{path.name}") for path in paths]
     np.testing.assert_array_equal(load_images(elsewhere, 16, 1.0, tmp_path / "cache").pixels, fresh.pixels)
 
 
-def test_other_contents_sizes_and_readings_are_other_caches(tmp_path):
+def test_other_contents_sizes_and_settings_have_other_caches(tmp_path):
     paths = jpegs(tmp_path / "images", 5)
     cache = tmp_path / "cache"
     load_images(paths, 16, 1.0, cache)
@@ -63,7 +63,7 @@ def test_other_contents_sizes_and_readings_are_other_caches(tmp_path):
 
 
 def build_and_stop(paths, cache, stopped):
-    """Build a cache up to its 30th image, say so, and wait to be killed."""
+    """Build a cache up to the 30th image, send a signal, and wait to be killed."""
     read, numbers = decode_module.load_image, itertools.count()
 
     def reading(*arguments):
@@ -83,7 +83,7 @@ def build_together(paths, cache, together):
     load_images(paths, 16, 1.0, cache)
 
 
-def test_a_killed_build_is_never_taken_for_a_whole_one(tmp_path):
+def test_an_interrupted_build_is_not_used(tmp_path):
     paths = jpegs(tmp_path / "images", 60)
     cache = tmp_path / "cache"
     context = multiprocessing.get_context("fork")
@@ -112,7 +112,7 @@ def test_two_processes_share_one_build(tmp_path):
     np.testing.assert_array_equal(load_images(paths, 16, 1.0, cache).pixels, load_images(paths, 16, 1.0).pixels)
 
 
-def test_a_full_disk_is_an_error_before_anything_is_decoded(tmp_path, monkeypatch):
+def test_a_full_disk_raises_an_error_before_decoding(tmp_path, monkeypatch):
     paths = jpegs(tmp_path / "images", 3)
 
     def full(*_):
@@ -123,7 +123,7 @@ def test_a_full_disk_is_an_error_before_anything_is_decoded(tmp_path, monkeypatc
         load_images(paths, 16, 1.0, tmp_path / "cache")
 
 
-def test_files_decoded_when_asked_for_are_the_same_pixels(tmp_path):
+def test_files_decoded_on_demand_give_the_same_pixels(tmp_path):
     paths = jpegs(tmp_path / "images", 50)
     files = ImageFiles(paths, 16, 1.0)
     rows = np.array([3, 1, 1, 40])
@@ -148,20 +148,20 @@ def blob(noise=1.0, seed=0):
 
 
 @pytest.mark.parametrize("stretch", ["asinh", "linear", "sqrt", "log"])
-def test_fits_images_become_grey_pictures_north_up(stretch):
+def test_fits_images_become_grey_images_with_north_up(stretch):
     data = blob()
     picture = decode(fits_bytes(fits.ImageHDU(data.astype(np.float32))), fits=FitsReading(stretch=stretch))
     assert picture.shape == (32, 32, 3)
     assert picture.dtype == np.uint8
     np.testing.assert_array_equal(picture[..., 0], picture[..., 2])
-    # FITS counts rows from the bottom: the blob at row 21 from there is in row 10 from the top.
+    # FITS rows start at the bottom: the blob at FITS row 21 is in row 10 from the top.
     assert np.nonzero(picture[..., 0] == 255)[0].mean() == pytest.approx(10, abs=1)
-    # A stretch changes brightness, never its order.
+    # A stretch preserves the order of brightness.
     order = np.argsort(np.flip(data, axis=0).ravel())
     assert np.all(np.diff(picture[..., 0].ravel()[order].astype(int)) >= 0)
 
 
-def test_fixed_limits_are_black_and_white_and_asinh_is_the_formula():
+def test_fixed_limits_are_black_and_white_and_asinh_equals_its_formula():
     data = np.linspace(-5, 60, 32 * 32).reshape(32, 32)
     picture = decode(fits_bytes(fits.ImageHDU(data)), fits=FitsReading(limits=(0.0, 50.0)))
     expected = 255 * np.clip(np.arcsinh(np.clip(data / 50, 0, None) / 0.1) / np.arcsinh(10), 0, 1)
@@ -186,7 +186,7 @@ def test_three_bands_keep_their_hue():
         ([fits.BinTableHDU.from_columns([fits.Column("a", "E", array=[1.0])])], FitsReading(hdu=1), "found no image"),
     ],
 )
-def test_fits_files_without_a_picture_say_so(units, reading, says):
+def test_fits_files_without_an_image_raise_errors(units, reading, says):
     with pytest.raises(InputError, match=says):
         decode(fits_bytes(*units), "a.fits", reading)
 

@@ -1,4 +1,4 @@
-"""A small network of random weights, and pictures in every kind of container."""
+"""A small network with random weights, and images in all kinds of containers."""
 
 import io
 import tarfile
@@ -19,7 +19,7 @@ N = 60
 
 @pytest.fixture(scope="session")
 def image_model(tmp_path_factory):
-    """Path of a model of two members; the first folds of galaxies "g03" and "g04" are known to it."""
+    """Path of a model of two members; galaxies "g03" and "g04" are in its folds."""
     config = tiny(image_size=32, folds=2)
     torch.manual_seed(0)
     networks = [GalaxyNetwork(config) for _ in range(2)]
@@ -40,7 +40,7 @@ def image_model(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def pictures():
-    """Content of JPEG files by id."""
+    """Contents of JPEG files by id."""
     pixels, content = stripes(N)[0].inputs, {}
     for number, one in enumerate(np.repeat(np.repeat(pixels, 2, axis=1), 2, axis=2)):
         buffer = io.BytesIO()
@@ -51,7 +51,7 @@ def pictures():
 
 @pytest.fixture(scope="session")
 def expected(image_model, pictures, tmp_path_factory):
-    """p(disk) of each picture as the model itself gives it, out of fold where it has seen the galaxy."""
+    """p(disk) of each image from the model itself, out of fold for training galaxies."""
     folder = tmp_path_factory.mktemp("pictures")
     paths = [folder / f"{name}.jpg" for name in pictures]
     for path, content in zip(paths, pictures.values(), strict=True):
@@ -65,7 +65,7 @@ def expected(image_model, pictures, tmp_path_factory):
 
 
 def write_tar(path, content, mode="w"):
-    """A tar file as WebDataset has them: pictures, and something beside each."""
+    """A tar file as in WebDataset: images, each with another file."""
     with tarfile.open(path, mode) as tar:
         for name, data in content.items():
             for ending, what in (("jpg", data), ("json", b"{}")):

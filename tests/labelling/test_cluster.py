@@ -1,4 +1,4 @@
-"""A local Ray cluster labels what one process would, also when an actor is killed."""
+"""A local Ray cluster gives the same labels as one process, even if an actor is killed."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ ray = pytest.importorskip("ray")
 
 
 def actors():
-    """Processes of actors that label."""
+    """Processes of the labelling actors."""
     listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
     return [int(line.split()[0]) for line in listed.splitlines() if "ray::" in line and "PartLabeller" in line]
 
@@ -33,7 +33,7 @@ def test_a_cluster_labels_the_same_with_an_actor_killed(image_model, pictures, t
         write_tar(source / f"{copy:03d}.tar", {f"{copy:03d}-{name}": data for name, data in pictures.items()})
     label_galaxies(load(image_model), source, tmp_path / "whole.parquet", precision="fp32")
     out = tmp_path / "cluster.parquet"
-    # Paths are relative to where the command is run; actors run elsewhere.
+    # Paths are relative to the current folder; actors run in another one.
     command = [
         sys.executable, "-m", "truemorph.cli", "label", str(image_model), source.name, "--out", out.name,
         "--precision", "fp32", "--engine", "ray",
@@ -52,7 +52,7 @@ def test_a_cluster_labels_the_same_with_an_actor_killed(image_model, pictures, t
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray[.]")  # Ray warns of settings of its own
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray[.]")  # from Ray's own settings
 def test_a_cluster_stops_at_too_many_unreadable_images_and_resumes(
     image_model, pictures, tmp_path, monkeypatch, request
 ):

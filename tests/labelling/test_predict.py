@@ -1,4 +1,4 @@
-"""Labels out: out of fold for training galaxies, nothing lost, nothing counted twice."""
+"""Labels: out of fold for training galaxies, no row lost, no label counted twice."""
 
 import json
 from contextlib import nullcontext
@@ -26,7 +26,7 @@ T = RayleighTransition(10.0)
 
 
 def logistic_model(intercepts, seen, transition=None, features=("n",)):
-    """A model whose member f answers p(disk) = 1 / (1 + exp(-n - intercept f))."""
+    """A model in which member f has p(disk) = 1 / (1 + exp(-n - intercept f))."""
     config = training_config("dcv14", features=features, folds=max(1, len(intercepts)))
     described = describe(
         config,
@@ -82,7 +82,7 @@ def test_training_galaxies_are_labelled_by_the_member_that_did_not_see_them(tmp_
     np.testing.assert_allclose(got["label_quality"], after[np.arange(6), given["label"].to_numpy()])
 
 
-def test_one_memorising_network_gives_no_posterior(tmp_path):
+def test_with_one_member_training_galaxies_have_no_posterior(tmp_path):
     model = logistic_model([0.0], [(0, "in_sample", -1), (1, "in_sample", -1)])
     report = label_galaxies(model, catalogue(tmp_path), tmp_path / "labels.parquet")
     got = read_table(tmp_path / "labels.parquet").frame
@@ -101,7 +101,7 @@ def test_naive_models_have_no_posterior(tmp_path):
     assert "posterior_disk" in read_table(tmp_path / "with.parquet").frame.columns
 
 
-def test_rows_in_are_rows_out_plus_rows_listed(tmp_path):
+def test_rows_in_equal_rows_labelled_plus_rows_listed(tmp_path):
     path = catalogue(tmp_path, n=[0.1, None, float("nan"), 0.2, 0.3, 0.4])
     report = label_galaxies(logistic_model([0.0], []), path, tmp_path / "labels.parquet")
     assert (report.rows_in, report.labelled, len(report.problems)) == (6, 4, 2)
@@ -110,7 +110,7 @@ def test_rows_in_are_rows_out_plus_rows_listed(tmp_path):
 
 
 @pytest.mark.parametrize("extension", ["parquet", "fits", "ecsv", "vot", "csv"])
-def test_the_extension_is_the_format_written(tmp_path, extension):
+def test_the_extension_determines_the_format(tmp_path, extension):
     path = catalogue(tmp_path)
     label_galaxies(logistic_model([0.0], []), path, tmp_path / f"labels.{extension}")
     back = read_table(tmp_path / f"labels.{extension}")
@@ -133,7 +133,7 @@ def test_astropy_shows_unit_and_description_of_each_column(tmp_path, monkeypatch
     write_table(replace(given, units={"radius": "arcsec"}, descriptions={"radius": "Petrosian radius"}), path)
     out = tmp_path / f"labels.{extension}"
     label_galaxies(logistic_model([0.0, 1.0], []), path, out, copy=["radius"])
-    with pytest.warns() if extension == "parquet" else nullcontext():  # astropy guesses the length of text
+    with pytest.warns() if extension == "parquet" else nullcontext():  # astropy estimates the length of text
         labels = Table.read(out, format=format_name)
     assert labels.colnames == [
         *(
@@ -144,7 +144,7 @@ def test_astropy_shows_unit_and_description_of_each_column(tmp_path, monkeypatch
             "p_spread",
             "label",
             "relation",
-            "crowd_label",
+            "observed_label",
             "alpha",
             "split",
         ),
@@ -159,7 +159,7 @@ def test_astropy_shows_unit_and_description_of_each_column(tmp_path, monkeypatch
         assert all(header[f"TCOMM{number}"] for number in range(1, len(labels.colnames) + 1))
 
 
-def test_labels_carry_the_findings_of_the_fits_they_rest_on_once(tmp_path):
+def test_labels_have_the_findings_of_their_fits_without_duplicates(tmp_path):
     shared = Finding("flat-fractions-assumed", "caution", "p < 0.01 & \u03b1", "Give gold labels (`gold`).")
     other = Finding("family-rejected", "caution", "10 above the best")
     trained = {**transition_to_dict(T), "findings": [shared.to_dict()]}
@@ -179,7 +179,7 @@ def test_labels_carry_the_findings_of_the_fits_they_rest_on_once(tmp_path):
     assert codes(label_galaxies(model, path, tmp_path / "own.parquet")) == ["flat-fractions-assumed"]
 
 
-def test_alpha_in_another_unit_is_refused(tmp_path):
+def test_alpha_in_another_unit_raises_an_error(tmp_path):
     path = catalogue(tmp_path)
     table = read_table(path)
     write_table(CatalogTable(table.frame, metadata={"alpha_psf": "fwhm"}), path)
@@ -208,7 +208,7 @@ def test_an_image_model_labels_a_folder(simulated, tmp_path):
     assert (report.rows_in, report.labelled) == (41, 40)
     assert report.problems[0][0] == "broken"
     from_folder = read_table(tmp_path / "labels.parquet").frame
-    # A galaxy is recognised by its id, also where a folder spells it as text: the same out-of-fold answer.
+    # A galaxy is identified by its id, also as text from a file name: the same out-of-fold result.
     label_galaxies(model, cat, tmp_path / "all.parquet")
     whole = read_table(tmp_path / "all.parquet").frame.with_columns(pl.col("object_id").cast(pl.String))
     both = from_folder.join(whole, on="object_id", how="inner")
@@ -235,7 +235,7 @@ def test_models_of_features_save_and_load(tmp_path):
         model.predict(["a.jpg"])
 
 
-def test_theta_given_for_the_posterior_brings_its_unit(tmp_path):
+def test_theta_for_the_posterior_must_have_the_unit_of_alpha(tmp_path):
     path = catalogue(tmp_path)
     given = {**transition_to_dict(T), "alpha_psf": "fwhm"}
     with pytest.raises(InputError, match="units of the PSF's fwhm"):
@@ -245,7 +245,7 @@ def test_theta_given_for_the_posterior_brings_its_unit(tmp_path):
     label_galaxies(logistic_model([0.0], []), path, tmp_path / "labels.parquet", transition=given)
 
 
-def test_output_is_checked_before_the_work(tmp_path):
+def test_the_output_is_checked_before_labelling(tmp_path):
     path = catalogue(tmp_path)
     for out, says in ((path, "would overwrite"), (tmp_path / "labels.txt", "unknown kind of table")):
         with pytest.raises(InputError, match=says):

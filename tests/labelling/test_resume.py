@@ -1,4 +1,4 @@
-"""Labelling that is interrupted, shared or in trouble: no row lost, doubled or changed."""
+"""Interrupted and shared labelling: no row is lost, duplicated or changed."""
 
 import signal
 import subprocess
@@ -20,7 +20,7 @@ from labelling.conftest import write_folder, write_tar  # isort: skip
 
 
 def tars(content, folder, copies=40):
-    """Many small tar files: as many parts."""
+    """Many small tar files, each a part."""
     folder.mkdir()
     for copy in range(copies):
         write_tar(folder / f"{copy:03d}.tar", {f"{copy:03d}-{name}": data for name, data in content.items()})
@@ -33,12 +33,12 @@ def command(model, source, out, *more):
 
 
 def parts_of(out):
-    """Parts of a table that are there."""
+    """Finished parts of a table."""
     return sorted(out.parent.glob(f"{out.name}.*.parts/*.parquet"))
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_it_resumes(image_model, pictures, tmp_path):
+def test_labelling_resumes_after_kills_at_random_times(image_model, pictures, tmp_path):
     source = tars({**pictures, "g10": b"broken"}, tmp_path / "tars")
     label_galaxies(load(image_model), source, tmp_path / "whole.parquet", precision="fp32")
     out, done = tmp_path / "cut.parquet", {}
@@ -50,7 +50,7 @@ def test_killed_at_random_moments_it_resumes(image_model, pictures, tmp_path):
         process.wait()
         now = {one.name: one.stat().st_mtime_ns for one in parts_of(out)}
         assert len(done) < len(now) < 40
-        assert done.items() <= now.items()  # none was labelled again
+        assert done.items() <= now.items()  # no part was labelled again
         assert not out.exists()
         done = now
     report = label_galaxies(load(image_model), source, out, precision="fp32")
@@ -77,7 +77,7 @@ def test_shards_of_a_cluster(image_model, pictures, tmp_path, monkeypatch):
     assert read_table(out).frame.equals(read_table(tmp_path / "whole.parquet").frame)
 
 
-def test_it_resumes_under_another_spelling_of_the_same_paths(image_model, pictures, tmp_path, monkeypatch):
+def test_labelling_resumes_with_other_spellings_of_the_same_paths(image_model, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "PART_ROWS", 16)
     write_folder(tmp_path / "images", pictures)
     label_galaxies(load(image_model), tmp_path / "images", tmp_path / "labels.parquet", shard=(1, 2))
@@ -86,7 +86,7 @@ def test_it_resumes_under_another_spelling_of_the_same_paths(image_model, pictur
     assert read_table("labels.parquet").frame["object_id"].to_list() == list(pictures)
 
 
-def test_two_labellings_of_one_table_never_mix(image_model, pictures, tmp_path, monkeypatch):
+def test_two_labellings_of_one_table_do_not_mix(image_model, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "PART_ROWS", 16)
     folder = write_folder(tmp_path / "images", pictures)
     out, model = tmp_path / "labels.parquet", load(image_model)
@@ -100,14 +100,14 @@ def test_two_labellings_of_one_table_never_mix(image_model, pictures, tmp_path, 
     assert {read_table(one).metadata["engine"] for one in left.glob("*.parquet")} == {"torch cpu bf16"}
 
 
-def test_a_process_that_comes_when_all_is_done_leaves_nothing(image_model, pictures, tmp_path, monkeypatch):
+def test_a_process_that_starts_after_the_end_leaves_no_files(image_model, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "PART_ROWS", 16)
     folder, out, model = write_folder(tmp_path / "images", pictures), tmp_path / "labels.parquet", load(image_model)
     claim = output.Results.claim
 
     def late(self, part):
         monkeypatch.setattr(output.Results, "claim", claim)
-        label_galaxies(model, folder, out)  # another process, from beginning to end
+        label_galaxies(model, folder, out)  # another process, from start to end
         return claim(self, part)
 
     monkeypatch.setattr(output.Results, "claim", late)
@@ -115,7 +115,7 @@ def test_a_process_that_comes_when_all_is_done_leaves_nothing(image_model, pictu
     assert {one.name for one in tmp_path.iterdir()} == {"images", "labels.parquet", "labels.problems.csv"}
 
 
-def test_a_full_disk_leaves_what_was_done(image_model, pictures, tmp_path, monkeypatch):
+def test_a_full_disk_keeps_finished_parts(image_model, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "PART_ROWS", 16)
     folder = write_folder(tmp_path / "images", pictures)
     write, calls = output.pq.ParquetWriter.write_table, []
@@ -127,7 +127,7 @@ def test_a_full_disk_leaves_what_was_done(image_model, pictures, tmp_path, monke
         write(self, *arguments)
 
     monkeypatch.setattr(output.pq.ParquetWriter, "write_table", full)
-    with pytest.raises(TruemorphError, match=r"can't be written \(No space left on device\); make room and run"):
+    with pytest.raises(TruemorphError, match=r"can't be written \(No space left on device\); free disk space and run"):
         label_galaxies(load(image_model), folder, tmp_path / "labels.parquet")
     assert [one.name for one in parts_of(tmp_path / "labels.parquet")] == ["part-00000.parquet", "part-00001.parquet"]
     (parts,) = tmp_path.glob("*.parts")
@@ -136,7 +136,7 @@ def test_a_full_disk_leaves_what_was_done(image_model, pictures, tmp_path, monke
     assert label_galaxies(load(image_model), folder, tmp_path / "labels.parquet").labelled == 60
 
 
-def test_a_lost_row_is_noticed(image_model, pictures, tmp_path, monkeypatch):
+def test_a_lost_row_raises_an_error(image_model, pictures, tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "images", pictures)
     label = labeller.Labeller.label
     monkeypatch.setattr(labeller.Labeller, "label", lambda self, *given: label(self, *given)[1:])
@@ -145,7 +145,7 @@ def test_a_lost_row_is_noticed(image_model, pictures, tmp_path, monkeypatch):
     assert not (tmp_path / "labels.parquet").exists()
 
 
-def test_posteriors_without_a_model(tmp_path):
+def test_a_fit_gives_posteriors_without_a_model(tmp_path):
     from truemorph.classifiers.checkpoint import load
     from truemorph.io import write_json
 

@@ -1,4 +1,4 @@
-"""The first convolution sees pixels exactly, in bf16 too, and computes what it would of normalised pixels."""
+"""The first convolution is exact in bf16, and equals the convolution of normalised pixels."""
 
 import copy
 
@@ -22,7 +22,7 @@ COLOUR = st.tuples(*[st.floats(0, 1)] * 3)
     st.integers(0, 2**32 - 1), COLOUR, st.tuples(*[st.floats(0.05, 0.5)] * 3), st.integers(1, 5), st.integers(0, 3),
     st.integers(1, 3), st.booleans(),
 )  # fmt: skip
-def test_whole_numbers_give_what_normalised_pixels_give(seed, mean, std, kernel, padding, stride, bias):
+def test_integers_give_the_same_result_as_normalised_pixels(seed, mean, std, kernel, padding, stride, bias):
     torch.manual_seed(seed)
     mean, std = torch.tensor(mean), torch.tensor(std)
     plain = PixelConv(3, 4, kernel, stride, padding, bias=bias)
@@ -31,11 +31,11 @@ def test_whole_numbers_give_what_normalised_pixels_give(seed, mean, std, kernel,
     with torch.no_grad():
         expected = plain(normalise(pixels, mean, std))
         found = whole(pixels.permute(0, 3, 1, 2).float())
-    # Float32 sums of 75 products, of pixels up to 1 / 0.05 = 20.
+    # Float32 sums of 75 products, with pixels up to 1 / 0.05 = 20.
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)
 
 
-def test_whole_numbers_are_exact_in_bf16():
+def test_integers_are_exact_in_bf16():
     every = torch.arange(256.0).view(1, 1, 16, 16).expand(1, 3, 16, 16)
     whole = WholeNumbers(PixelConv(3, 4, 3), torch.tensor([0.05, 0.4, 0.97]), torch.tensor([0.1, 0.2, 0.3]), 16)
     taken = every - whole.zero
@@ -57,7 +57,7 @@ def test_the_first_convolution_is_found_and_computes_in_float32(backbone):
             assert torch.equal(found[0](images), exact)
 
 
-def test_a_copy_has_weights_of_its_own():
+def test_a_copy_has_its_own_weights():
     one = GalaxyNetwork(training_config("quick")).eval()
     other = copy.deepcopy(one)
     images = torch.randn(1, 3, 64, 64)
@@ -68,14 +68,14 @@ def test_a_copy_has_weights_of_its_own():
         assert other(images).abs().max() > 0
 
 
-def test_convolutions_with_padding_of_their_own_stay_as_they_are():
+def test_convolutions_with_special_padding_are_not_replaced():
     assert not WholeNumbers.takes(PixelConv(3, 4, 3, padding=1, padding_mode="reflect"))
     assert not WholeNumbers.takes(PixelConv(3, 4, 3, padding="same"))
     assert not WholeNumbers.takes(nn.Conv2d(3, 4, 3))
     assert WholeNumbers.takes(PixelConv(3, 4, 3, padding=1))
 
 
-def test_served_gives_the_models_probabilities(image_model):
+def test_the_served_module_gives_the_models_probabilities(image_model):
     model = load(image_model)
     served = Served(model, 0)
     assert not served.normalised

@@ -1,4 +1,4 @@
-"""The same pictures from every kind of container get the same labels; what can't be labelled is listed."""
+"""All containers of the same images give the same labels; rows that can't be labelled are listed."""
 
 import os
 import tarfile
@@ -72,7 +72,7 @@ def as_parquet(content, place):
 
 
 def as_hats(content, place):
-    """Partitions as HATS has them, images as Hugging Face's datasets have them."""
+    """Partitions as in HATS, images as in Hugging Face datasets."""
     names = list(content)
     for pixel, some in ((3, names[:31]), (17, names[31:])):
         images = pa.array([{"bytes": content[name], "path": None} for name in some])
@@ -82,7 +82,7 @@ def as_hats(content, place):
         pq.write_table(pa.table({"_healpix_29": healpix, "object_id": some, "image": images}), file)
     pq.write_metadata(pa.schema([("object_id", pa.string())]), place / "sky" / "dataset" / "_common_metadata")
     (place / "sky" / "hats.properties").write_text("obs_collection=sky\n")
-    # What else lies there: maps, and a row of each partition.
+    # Other files in HATS: maps, and a row per partition.
     fits.PrimaryHDU(np.zeros(12)).writeto(place / "sky" / "skymap.fits")
     first = pq.read_table(place / "sky" / "dataset" / "Norder=1" / "Dir=0" / "Npix=3.parquet").slice(0, 1)
     pq.write_table(first, place / "sky" / "dataset" / "data_thumbnail.parquet")
@@ -102,7 +102,7 @@ def test_every_container_gives_the_same_labels(kind, image_model, pictures, expe
     assert (report.rows_in, report.labelled, report.problems, report.complete) == (60, 60, [], True)
     got = read_table(tmp_path / "labels.parquet")
     p = dict(zip(got.frame["object_id"], got.frame["p_disk"], strict=True))
-    # In the order of the source; partitions by their names.
+    # In the order of the source; partitions in the order of names.
     assert (sorted(p) if kind is as_hats else list(p)) == list(expected)
     np.testing.assert_allclose([p[name] for name in expected], list(expected.values()), atol=1e-6)
     assert got.frame["model_hash"].unique().to_list() == [load(image_model).model_hash]
@@ -112,7 +112,7 @@ def test_every_container_gives_the_same_labels(kind, image_model, pictures, expe
     assert not list(tmp_path.glob("*.parts"))
 
 
-def test_a_folder_of_results_mirrors_the_partitions(image_model, pictures, expected, tmp_path):
+def test_a_folder_of_results_has_the_same_partitions(image_model, pictures, expected, tmp_path):
     source, _ = as_hats(pictures, tmp_path)
     label_galaxies(load(image_model), source, tmp_path / "labels", copy=["_healpix_29"], precision="fp32")
     found = sorted(one.relative_to(tmp_path / "labels") for one in (tmp_path / "labels").rglob("*.parquet"))
@@ -121,7 +121,7 @@ def test_a_folder_of_results_mirrors_the_partitions(image_model, pictures, expec
     assert part.frame["_healpix_29"].to_list() == [17 + k for k in range(29)]
     np.testing.assert_allclose(part.frame["p_disk"], [expected[name] for name in part.frame["object_id"]], atol=1e-6)
     assert part.metadata["kind"] == "labels"
-    # Once more there is nothing to do; other labels don't get mixed in.
+    # A second call does nothing; other labels are not mixed in.
     before = {one: (tmp_path / "labels" / one).stat().st_mtime_ns for one in found}
     assert (
         label_galaxies(load(image_model), source, tmp_path / "labels", copy=["_healpix_29"], precision="fp32").labelled
@@ -132,7 +132,7 @@ def test_a_folder_of_results_mirrors_the_partitions(image_model, pictures, expec
         label_galaxies(load(image_model), source, tmp_path / "labels", precision="fp32")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("years")
-    with pytest.raises(InputError, match="exists and holds no labels"):
+    with pytest.raises(InputError, match="exists but holds no labels"):
         label_galaxies(load(image_model), source, tmp_path / "other")
 
 
@@ -175,7 +175,7 @@ def test_named_pipes_are_listed_and_names_that_are_not_utf8_are_escaped(image_mo
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_cannot_be_read_is_listed_from_every_container(kind, image_model, pictures, tmp_path):
+def test_unreadable_images_are_listed_for_every_container(kind, image_model, pictures, tmp_path):
     broken = {**pictures, "g10": b"", "g20": pictures["g20"][:200], "g30": b"<html>not found</html>"}
     source, options = kind(broken, tmp_path)
     report = label_galaxies(load(image_model), source, tmp_path / "labels.parquet", max_bad=0.1, **options)
@@ -187,10 +187,12 @@ def test_what_cannot_be_read_is_listed_from_every_container(kind, image_model, p
     assert sorted(labels["object_id"].to_list() + listed["object_id"].to_list()) == sorted(pictures)
 
 
-def test_too_many_bad_images_are_refused_until_replaced_or_allowed(image_model, pictures, tmp_path, monkeypatch):
+def test_too_many_unreadable_images_raise_an_error_until_replaced_or_allowed(
+    image_model, pictures, tmp_path, monkeypatch
+):
     monkeypatch.setattr(sources, "PART_ROWS", 16)
     folder = write_folder(tmp_path / "images", {**pictures, **{f"g{k:02d}": b"broken" for k in range(20, 26)}})
-    with pytest.raises(InputError, match=r"6 of 60 images are bad, more than 5% .*allow more \(`max_bad`\)"):
+    with pytest.raises(InputError, match=r"6 of 60 images can't be read, more than 5% .*allow more \(`max_bad`\)"):
         label_galaxies(load(image_model), folder, tmp_path / "labels.parquet")
     assert not (tmp_path / "labels.parquet").exists()
     for k in range(20, 25):
@@ -213,13 +215,13 @@ def test_a_catalogue_of_observed_labels_gives_the_posterior(image_model, picture
         CatalogTable(frame.sample(59, shuffle=True, seed=1), metadata={"alpha_psf": "sigma"}),
         tmp_path / "observed.parquet",
     )
-    report = label_galaxies(load(image_model), source, tmp_path / "labels.parquet", crowd=observed, precision="fp32")
+    report = label_galaxies(load(image_model), source, tmp_path / "labels.parquet", observed=observed, precision="fp32")
     assert "59 of 60" in next(one.message for one in report.findings if one.code == "observed-labels-matched")
     got = read_table(tmp_path / "labels.parquet").frame
     assert got.filter(pl.col("object_id") == "g07")["posterior_disk"].to_list() == [None]
-    assert got.filter(pl.col("object_id") == "g07")["crowd_label"].to_list() == [None]
+    assert got.filter(pl.col("object_id") == "g07")["observed_label"].to_list() == [None]
     got = got.filter(pl.col("object_id") != "g07")
-    np.testing.assert_array_equal(got["crowd_label"], frame["label"])
+    np.testing.assert_array_equal(got["observed_label"], frame["label"])
     p = np.array([expected[name] for name in known])
     after = posterior(
         np.column_stack([1 - p, p]), frame["label"].to_numpy(), frame["alpha"].to_numpy(), RayleighTransition(11.25)
@@ -227,7 +229,7 @@ def test_a_catalogue_of_observed_labels_gives_the_posterior(image_model, picture
     np.testing.assert_allclose(got["posterior_disk"], after[:, 1], atol=1e-6)
 
 
-def test_files_of_one_name_are_called_by_their_paths(image_model, pictures, tmp_path):
+def test_files_with_the_same_name_get_their_paths_as_ids(image_model, pictures, tmp_path):
     for place in ("a", "b"):
         write_folder(tmp_path / "images" / place, {name: pictures[name] for name in ("g00", "g01")})
     label_galaxies(load(image_model), tmp_path / "images", tmp_path / "labels.csv")
@@ -236,7 +238,7 @@ def test_files_of_one_name_are_called_by_their_paths(image_model, pictures, tmp_
     ]  # fmt: skip
 
 
-def test_columns_of_a_table_are_kept(image_model, pictures, tmp_path):
+def test_columns_of_a_table_are_copied(image_model, pictures, tmp_path):
     folder = write_folder(tmp_path / "images", pictures)
     table = pl.DataFrame(
         {"object_id": np.arange(60), "image": [f"{one}.jpg" for one in pictures], "ra": np.arange(60.0)}
@@ -249,7 +251,7 @@ def test_columns_of_a_table_are_kept(image_model, pictures, tmp_path):
 
 
 @pytest.mark.parametrize("cut", ["header", "in a header", "between members", "in data"])
-def test_a_damaged_tar_file_is_an_error_not_its_end(image_model, pictures, tmp_path, cut):
+def test_a_damaged_tar_file_raises_an_error(image_model, pictures, tmp_path, cut):
     write_tar(tmp_path / "all.tar", pictures)
     content = bytearray((tmp_path / "all.tar").read_bytes())
     with tarfile.open(tmp_path / "all.tar") as tar:
@@ -268,7 +270,7 @@ def test_a_damaged_tar_file_is_an_error_not_its_end(image_model, pictures, tmp_p
     assert not (tmp_path / "labels.parquet").exists()
 
 
-def test_links_in_a_tar_file_are_listed_and_hidden_files_are_none(image_model, pictures, tmp_path):
+def test_links_in_a_tar_file_are_listed_and_hidden_files_ignored(image_model, pictures, tmp_path):
     write_tar(tmp_path / "all.tar", {"a/g00": pictures["g00"], "a/._g00": b"resource fork"})
     with tarfile.open(tmp_path / "all.tar", "a") as tar:
         link = tarfile.TarInfo("a/g01.jpg")
@@ -278,7 +280,7 @@ def test_links_in_a_tar_file_are_listed_and_hidden_files_are_none(image_model, p
     assert (report.labelled, report.problems) == (1, [("a/g01", "no image")])
 
 
-def test_results_in_the_folder_that_is_labelled_are_none_of_it(image_model, pictures, tmp_path, monkeypatch):
+def test_results_in_the_input_folder_are_not_labelled(image_model, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "PART_ROWS", 16)
     folder, model = write_folder(tmp_path / "images", pictures), load(image_model)
     for shard in ((1, 2), (2, 2), (1, 1)):
@@ -289,8 +291,8 @@ def test_results_in_the_folder_that_is_labelled_are_none_of_it(image_model, pict
         assert label_galaxies(model, table, table / "labels").labelled == 60
 
 
-def test_labels_of_other_images_are_labelled_anew(image_model, pictures, expected, tmp_path):
-    """The same list, but pictures of another folder, or of another column."""
+def test_other_images_are_labelled_again(image_model, pictures, expected, tmp_path):
+    """The same list, but with images from another folder or column."""
     names = list(pictures)
     write_folder(tmp_path / "one", pictures)
     turned = dict(zip(names, reversed(pictures.values()), strict=True))
@@ -313,13 +315,13 @@ def test_labels_of_other_images_are_labelled_anew(image_model, pictures, expecte
     ("columns", "options", "says"),
     [
         ({"object_id": [1.5e17, 2.0]}, {}, "holds ids as floats"),
-        ({"object_id": [1, None]}, {}, "no id"),
+        ({"object_id": [1, None]}, {}, "missing id"),
         ({"object_id": [7, 7]}, {}, "share an id"),
-        ({"object_id": [1, 2]}, {"copy": ["redshift"]}, "no column 'redshift' to keep"),
-        ({"object_id": [1, 2], "label": [0, 1]}, {"copy": ["label"]}, "'label' can't be kept"),
+        ({"object_id": [1, 2]}, {"copy": ["redshift"]}, "no column 'redshift' to copy"),
+        ({"object_id": [1, 2], "label": [0, 1]}, {"copy": ["label"]}, "'label' can't be copied"),
     ],
 )
-def test_ids_and_kept_columns_of_tables_are_checked(image_model, tmp_path, columns, options, says):
+def test_ids_and_copied_columns_of_tables_are_checked(image_model, tmp_path, columns, options, says):
     pl.DataFrame({**columns, "image": ["a.jpg", "b.jpg"]}).write_parquet(tmp_path / "table.parquet")
     with pytest.raises(InputError, match=says):
         label_galaxies(load(image_model), tmp_path / "table.parquet", tmp_path / "labels.parquet", **options)
@@ -341,18 +343,18 @@ def sources_that_are_none(place, pictures):
         "list.txt": "the list is empty",
         "twice.txt": "a.jpg is listed twice",
         "broken.tar": "not a readable tar file",
-        "broken.parquet": "can't be read as parquet",
+        "broken.parquet": "can't be read as Parquet",
         "mixed": "holds images and tar files",
         "columns.csv": "name yours with `image_column`",
-        "no_id.parquet": "no column of ids .* name yours with `id`",
+        "no_id.parquet": "no id column .* name yours with `id`",
     }
 
 
-def test_what_is_no_source_says_what_to_do(image_model, pictures, tmp_path):
+def test_unusable_sources_raise_errors_that_say_what_to_do(image_model, pictures, tmp_path):
     for name, says in sources_that_are_none(tmp_path, pictures).items():
         with pytest.raises(InputError, match=says):
             label_galaxies(load(image_model), tmp_path / name, tmp_path / "labels.parquet")
-    with pytest.raises(InputError, match="without columns to keep"):
+    with pytest.raises(InputError, match="no columns to copy"):
         label_galaxies(load(image_model), write_folder(tmp_path / "f", pictures), tmp_path / "l.parquet", copy=["ra"])
     with pytest.raises(InputError, match="`shard`"):
         label_galaxies(load(image_model), tmp_path / "mixed", tmp_path / "labels.parquet", shard=(3, 2))

@@ -1,4 +1,4 @@
-"""The report on real galaxies: experts beside Galaxy Zoo 1's flags, without images (science.md, section 3)."""
+"""The report on real galaxies: expert labels and Galaxy Zoo 1 flags, without images (science.md, section 3)."""
 
 import numpy as np
 import polars as pl
@@ -31,13 +31,13 @@ def result(shared_data, tmp_path_factory):
 @pytest.mark.slow
 def test_both_definitions_are_measured(result):
     report, _ = result
-    crowd = next(row for row in report["table"] if row["labels"] == "volunteers' labels")
-    assert crowd["galaxies"] == 9266
-    assert crowd[f"fraction_rms: {PAPERS}"] == pytest.approx(0.414, abs=0.005)  # over octiles; fifths here
-    assert crowd[f"fraction_rms: {LATE}"] == pytest.approx(0.129, abs=0.005)
+    observed = next(row for row in report["table"] if row["labels"] == "volunteers' labels")
+    assert observed["galaxies"] == 9266
+    assert observed[f"fraction_rms: {PAPERS}"] == pytest.approx(0.414, abs=0.005)  # for octiles; here quintiles
+    assert observed[f"fraction_rms: {LATE}"] == pytest.approx(0.129, abs=0.005)
 
 
-def test_the_correction_is_right_by_one_definition_and_wrong_by_the_other(result):
+def test_the_correction_is_correct_for_one_definition_and_wrong_for_the_other(result):
     report, _ = result
     compared = ("fractions-worse", "fractions-not-better", "fractions-inaccurate")
     found = {one["code"]: one["message"] for one in report["findings"] if one["code"] in compared}
@@ -47,7 +47,7 @@ def test_the_correction_is_right_by_one_definition_and_wrong_by_the_other(result
     assert report["verdict"]["status"] == "problem"
 
 
-def test_the_page_does_without_pictures(result):
+def test_the_page_works_without_images(result):
     report, folder = result
     page = (folder / "page.html").read_text()
     assert 'id="figure-distribution_axis_ratio"' in page

@@ -1,4 +1,4 @@
-"""Facts about real galaxies (science.md, section 3): bias of the votes, θ, and what correction does to it."""
+"""Results for real galaxies (science.md, section 3): bias of the votes, θ, and corrected fractions."""
 
 import numpy as np
 import polars as pl
@@ -28,7 +28,7 @@ def test_rows_are_accounted_for(votes):
     }
 
 
-def test_smooth_votes_fall_with_resolution(votes):
+def test_smooth_votes_decrease_with_resolution(votes):
     smooth = quintiles(votes.catalogue.frame, "smooth_fraction")
     assert smooth[0] == pytest.approx(0.78, abs=0.01)
     assert smooth[-1] == pytest.approx(0.31, abs=0.01)
@@ -37,19 +37,19 @@ def test_smooth_votes_fall_with_resolution(votes):
 
 
 def inverted(labels, alpha, transition):
-    """Disk fraction of each quintile of α, inverted through T (eq. 15): labelled fraction over detected share."""
+    """Disk fraction in quintiles of α by inversion of T (eq. 15): observed fraction over detection probability."""
     seen = 1 - transition.flip_probability(alpha)
     parts = np.array_split(np.argsort(alpha, kind="stable"), 5)
     return np.array([labels[part].mean() / seen[part].mean() for part in parts])
 
 
-# The measured facts label a galaxy disk where its smooth fraction is below one half; truemorph compares smooth with
-# disk, and calls some galaxies with many star-or-artefact votes smooth that the other rule calls disk.
+# In the reference values, a galaxy is a disk if its smooth fraction is below one half. truemorph compares smooth with
+# disk votes, so some galaxies with many star-or-artefact votes are smooth here.
 @pytest.mark.parametrize(
-    ("rule", "crowd", "rms_corrected"),
+    ("rule", "observed", "rms_corrected"),
     [("half", [0.29, 0.50, 0.58, 0.65, 0.78], 0.076), ("majority", [0.265, 0.485, 0.58, 0.64, 0.75], 0.054)],
 )
-def test_rows_with_expert_types(shared_data, votes, rule, crowd, rms_corrected):
+def test_rows_with_expert_types(shared_data, votes, rule, observed, rms_corrected):
     if rule == "majority":
         frame = votes.catalogue.frame
     else:
@@ -62,7 +62,7 @@ def test_rows_with_expert_types(shared_data, votes, rule, crowd, rms_corrected):
     truth = quintiles(experts.with_columns(disk=(pl.col("t_type") >= -3).cast(pl.Int64)), "disk")
     labelled = quintiles(experts, "label")
     np.testing.assert_allclose(truth, [0.82, 0.74, 0.75, 0.78, 0.81], atol=0.015)
-    np.testing.assert_allclose(labelled, crowd, atol=0.01)
+    np.testing.assert_allclose(labelled, observed, atol=0.01)
     labels, alpha = experts["label"].to_numpy(), experts["alpha"].to_numpy()
     fit = fit_transition(labels, alpha)
     assert fit.transition.theta == pytest.approx(14.3, abs=0.6)
@@ -74,7 +74,7 @@ def test_rows_with_expert_types(shared_data, votes, rule, crowd, rms_corrected):
 def test_expert_flags_of_galaxy_zoo_1(shared_data):
     frame = pl.read_csv(shared_data / "expert_vs_crowd.csv")
     labels = frame["gz1_spiral"].to_numpy()
-    # One PSF for all: theta is in units of R90 over 1.32 arcsec / 2.3548.
+    # One PSF for all, so theta is in units of R90 over 1.32 arcsec / 2.3548.
     alpha = frame["petroR90_g"].to_numpy() / (1.32 / 2.3548)
     fit = fit_transition(labels, alpha)
     assert fit.transition.theta == pytest.approx(21.3, abs=1.0)

@@ -69,8 +69,8 @@ def test_the_numbers_are_those_of_the_labels(reported, runs, catalogue, tmp_path
     assert row["balanced_accuracy: disk: truth is 1"] == pytest.approx(
         balanced_accuracy(truth, labels["label"].to_numpy())
     )
-    assert row["accuracy"] == pytest.approx((labels["label"] == labels["crowd_label"]).mean())
-    changed = ((labels["posterior_disk"] > 0.5) != (labels["crowd_label"] == 1)).sum()
+    assert row["accuracy"] == pytest.approx((labels["label"] == labels["observed_label"]).mean())
+    changed = ((labels["posterior_disk"] > 0.5) != (labels["observed_label"] == 1)).sum()
     assert result["changed"] == changed
     listed = read_table(folder / "page_files" / "changed.ecsv").frame
     assert listed.height == changed

@@ -1,4 +1,4 @@
-"""Annotators: what they say follows T(α), and the one who looks follows the picture."""
+"""Annotators: labels follow T(α), and votes from images follow the image."""
 
 import numpy as np
 import polars as pl
@@ -26,7 +26,7 @@ def given(n=N, disk=0.7, seed=0):
 
 
 @pytest.mark.parametrize("transition", FAMILIES, ids=lambda t: t.family)
-def test_labels_and_majorities_flip_as_the_transition_says(transition):
+def test_labels_and_majorities_follow_the_transition(transition):
     truth, alpha = given()
     smooth, disk = vote_fractions(truth, alpha, transition, seed=1)
     np.testing.assert_allclose(smooth + disk, 1)
@@ -40,14 +40,14 @@ def test_labels_and_majorities_flip_as_the_transition_says(transition):
                 assert abs(labels[rows].sum() - expected.sum()) <= 4.5 * error
 
 
-def test_near_misses_have_more_votes_than_those_who_never_were_disks():
+def test_mislabelled_disks_have_more_disk_votes_than_smooth_galaxies():
     truth, alpha = given()
     _, disk = vote_fractions(truth, alpha, RayleighTransition(11.25))
     missed = (truth == 1) & (disk < 0.5)
     assert disk[missed].mean() > disk[truth == 0].mean() + 0.05
 
 
-def test_labels_of_any_number_of_classes():
+def test_labels_may_have_any_number_of_classes():
     three = MatrixTransition(np.array([[0.9, 0.1, 0.0], [0.3, 0.6, 0.1], [0.2, 0.2, 0.6]]))
     truth = np.arange(9_000) % 3
     labels = observed_labels(truth, np.ones(9_000), three)
@@ -55,16 +55,16 @@ def test_labels_of_any_number_of_classes():
     np.testing.assert_allclose(found, three.matrix(np.ones(1))[0], atol=4.5 * np.sqrt(0.25 / 3000))
 
 
-def test_classes_that_a_transition_lacks_are_refused():
-    with pytest.raises(InputError, match="true classes are 0 to 1"):
+def test_classes_that_a_transition_lacks_raise_an_error():
+    with pytest.raises(InputError, match="true classes must be 0 to 1"):
         observed_labels([2], [5.0], RayleighTransition(10.0))
 
 
 @pytest.mark.parametrize("transition", [RayleighTransition(11.25), FiskTransition(11.0, 1.8, false_disk=0.05)])
 @pytest.mark.parametrize("alpha", [0.0, 8.0, 60.0])
-def test_the_probability_of_a_vote_fraction_is_how_often_it_is_drawn(transition, alpha):
+def test_the_probability_of_a_vote_fraction_equals_its_frequency(transition, alpha):
     n = 100_000
-    fractions = np.delete(np.round(np.arange(1001) / 1000, 3), 500)  # ties are broken
+    fractions = np.delete(np.round(np.arange(1001) / 1000, 3), 500)  # ties are resolved
     probabilities = np.exp(vote_fraction_evidence(fractions, np.full(1000, alpha), transition))
     np.testing.assert_allclose(probabilities.sum(axis=0), 1, rtol=1e-9)
     expected = transition.matrix(np.array([alpha]))[0, :, 1]
@@ -73,11 +73,11 @@ def test_the_probability_of_a_vote_fraction_is_how_often_it_is_drawn(transition,
         drawn = vote_fractions(np.full(n, y), np.full(n, alpha), transition, seed=1)[1]
         shares = np.histogram(drawn, np.linspace(-0.0005, 1.0005, 12))[0] / n
         in_bins = np.histogram(fractions, np.linspace(-0.0005, 1.0005, 12), weights=probabilities[:, y])[0]
-        # 132 bins in all: five standard errors.
+        # 132 bins in total: five standard errors.
         assert np.all(np.abs(shares - in_bins) <= 5 * np.sqrt(in_bins * (1 - in_bins) / n) + 1e-6)
 
 
-def test_vote_fractions_are_of_two_classes():
+def test_vote_fractions_need_two_classes():
     three = MatrixTransition.identity(3)
     with pytest.raises(InputError, match="two classes"):
         vote_fractions([1], [5.0], three)
@@ -91,7 +91,7 @@ def looked_at():
     return galaxies, np.stack([image for _, image in render(galaxies, 64, 2)])
 
 
-def test_the_annotator_who_looks_sees_disks_only_where_they_show(looked_at):
+def test_votes_from_images_find_disks_only_if_they_are_resolved(looked_at):
     galaxies, images = looked_at
     votes = image_votes(images, seed=1)
     assert np.all(votes.sum(axis=1) == 40)
@@ -106,8 +106,8 @@ def test_the_annotator_who_looks_sees_disks_only_where_they_show(looked_at):
 
 
 @pytest.mark.slow
-def test_twins_are_gold(looked_at):
-    """What the annotator says of a well-resolved galaxy, trusted, shows how labels of its twins flip."""
+def test_degraded_images_of_well_resolved_galaxies_give_the_bias_curve(looked_at):
+    """Labels of well-resolved galaxies serve as gold labels for their degraded images."""
     galaxies = simulate_galaxies(6_000, seed=5, confounded=False).filter(pl.col("alpha") > 20)[:400]
     rng = np.random.default_rng(0)
     lower = rng.uniform(4, 18, galaxies.height)

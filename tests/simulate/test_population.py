@@ -1,4 +1,4 @@
-"""Populations: what is known of SDSS galaxies, what confounding means, and radii of profiles."""
+"""Populations: agreement with SDSS galaxies, confounding, and radii of profiles."""
 
 import numpy as np
 import polars as pl
@@ -34,7 +34,7 @@ def test_the_same_seed_gives_the_same_galaxies():
 
 
 @pytest.mark.parametrize("world", ["confounded", "plain"])
-def test_columns_belong_together(world, request):
+def test_columns_are_consistent(world, request):
     galaxies = request.getfixturevalue(world)
     assert galaxies.height == N
     assert galaxies["object_id"].n_unique() == N
@@ -46,41 +46,41 @@ def test_columns_belong_together(world, request):
     assert set(galaxies["type"]) == {"elliptical", "lenticular", "spiral"}
     assert (galaxies["truth"] == (galaxies["type"] != "elliptical")).all()
     assert galaxies["bulge_fraction"].filter(galaxies["type"] == "spiral").max() <= 0.7
-    # One seeing a field.
+    # One seeing value per field.
     fields = galaxies.group_by("field").agg(pl.len(), pl.col("psf_fwhm").n_unique().alias("seeings"))
     assert fields["seeings"].max() == 1
     assert 2 <= fields["len"].max() <= 6
 
 
-def test_the_flux_limited_population_looks_like_sdss(confounded):
-    assert confounded["magnitude"].max() < 17.0001  # distances come from a table
+def test_the_flux_limited_population_resembles_sdss(confounded):
+    assert confounded["magnitude"].max() < 17.0001  # distances are interpolated
     assert confounded["r90"].min() > 3
     # Medians of Galaxy Zoo 2 (Willett et al. 2013): z about 0.07, R90 about 8 arcsec, α about 15.
     assert 0.05 < confounded["redshift"].median() < 0.09
     assert 6 < confounded["r90"].median() < 11
     assert 11 < confounded["alpha"].median() < 18
-    # Shen et al. 2003, with the 0.9 of the module: a disk of M_r = -20.52 has R50 = 3.2 kpc × 0.9 in the median.
+    # Shen et al. 2003, times 0.9 as in the module: a disk with M_r = -20.52 has a median R50 of 3.2 kpc × 0.9.
     kpc = (confounded["r50"] / confounded["radius"] * confounded["radius_kpc"]).to_numpy()
     near = ((confounded["M_r"] + 20.52).abs() < 0.15).to_numpy() & (confounded["truth"] == 1).to_numpy()
     expected = 0.9 * 10 ** (0.4 * 0.21 * 20.52 + (0.53 - 0.21) * np.log10(2) - 1.31)
-    # The limit on R90 takes away the smallest; five standard errors of a median with σ(ln R) of 0.37.
+    # The limit on R90 removes the smallest; five standard errors of a median with σ(ln R) = 0.37.
     assert np.median(kpc[near]) == pytest.approx(expected, rel=5 * 1.25 * 0.37 / np.sqrt(near.sum()) + 0.03)
 
 
-def test_class_hangs_together_with_luminosity_and_resolution(confounded):
+def test_class_correlates_with_luminosity_and_resolution(confounded):
     luminous, faint = (
         confounded.filter(pl.col("M_r") < -22), confounded.filter(pl.col("M_r") > -20.5)
     )  # fmt: skip
     assert luminous["truth"].mean() < faint["truth"].mean() - 0.2
     disks, smooth = (confounded.filter(pl.col("truth") == k)["alpha"].to_numpy() for k in (1, 0))
     assert ks_2samp(disks, smooth).pvalue < 1e-12
-    # And so the paper's estimator, which takes class fractions for constant, is biased there.
+    # The paper's estimator, which assumes constant class fractions, is therefore biased.
     alpha, truth = confounded["alpha"].to_numpy(), confounded["truth"].to_numpy()
     fit = fit_transition(observed_labels(truth, alpha, RayleighTransition(11.25), 1), alpha)
     assert fit.values["theta"] > 11.25 + 4 * fit.stderr["theta"]
 
 
-def test_without_confounding_class_tells_nothing_of_resolution(plain):
+def test_without_confounding_class_is_independent_of_resolution(plain):
     disks, smooth = (plain.filter(pl.col("truth") == k)["alpha"].to_numpy() for k in (1, 0))
     assert ks_2samp(disks, smooth).pvalue > 1e-3
     for name in ("M_r", "radius_kpc", "bulge_fraction", "psf_fwhm"):
@@ -104,7 +104,7 @@ def one(**changes):
 
 # Graham et al. 2005 (AJ 130, 1535), table 1: R_petro / R_e for η = 0.2, and R90 / R50 of the Petrosian flux.
 @pytest.mark.parametrize(("n", "petrosian", "concentration"), [(1, 2.16, 2.29), (2, 2.20, 2.92), (4, 1.82, 3.42)])
-def test_radii_of_a_round_sersic_profile(n, petrosian, concentration):
+def test_radii_of_a_circular_sersic_profile(n, petrosian, concentration):
     r50, r90, r_petro = one(bulge_index=float(n))
     assert r_petro[0] == pytest.approx(petrosian, abs=0.015)
     assert (r90 / r50)[0] == pytest.approx(concentration, abs=0.04)
@@ -113,7 +113,7 @@ def test_radii_of_a_round_sersic_profile(n, petrosian, concentration):
 @pytest.mark.parametrize(
     ("share", "ratio", "bulge_ratio"), [(0.0, 0.15, 1.0), (0.0, 0.6, 1.0), (0.4, 0.3, 0.7), (1.0, 1.0, 0.5)]
 )
-def test_radii_equal_those_counted_on_pixels(share, ratio, bulge_ratio):
+def test_radii_equal_those_measured_on_pixels(share, ratio, bulge_ratio):
     r50, r90, r_petro = one(bulge_fraction=share, bulge_radius=0.6, bulge_index=2.5, bulge_axis_ratio=bulge_ratio,
                             axis_ratio=ratio)  # fmt: skip
     axis = (np.arange(1600) - 799.5) * 0.01
@@ -132,12 +132,12 @@ def test_radii_equal_those_counted_on_pixels(share, ratio, bulge_ratio):
 
 
 @pytest.mark.parametrize("n", [0.7, 1.0, 4.0])
-def test_half_of_the_light_lies_inside_the_effective_radius(n):
+def test_half_of_the_flux_is_inside_the_effective_radius(n):
     assert light_inside(np.array([n]), np.array([0.0]))[0] == pytest.approx(0.5, abs=0.005)
 
 
 @pytest.mark.parametrize(("n", "ratio"), [(1.0, 0.4), (2.5, 1.0), (4.0, 0.7)])
-def test_sersic_light_adds_up(n, ratio):
+def test_a_sersic_profile_has_unit_flux(n, ratio):
     axis = (np.arange(2000) - 999.5) * 0.02
     assert sersic_light(axis, n, 1.0, ratio, 0.7).sum() * 0.02**2 == pytest.approx(1.0, abs=0.02)
     assert sersic_area(1.0) == pytest.approx(2 * np.pi / 1.678347**2, rel=1e-5)

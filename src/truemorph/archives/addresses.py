@@ -1,6 +1,6 @@
-"""The remote addresses, from `addresses.toml`. Each can be replaced, for a mirror, a newer release or a test server.
+"""Remote addresses, from `addresses.toml`. Each can be replaced by a mirror, a newer release or a test server.
 
-Replacements are TOML, in a file given as `overrides` or named by the environment variable TRUEMORPH_ADDRESSES:
+Replacements are written in a TOML file, given as `overrides` or by the environment variable TRUEMORPH_ADDRESSES:
 
     "gz2.hart16" = "https://mirror.example.org/gz2_hart16.csv.gz"
 
@@ -36,11 +36,11 @@ class Address:
         Archive and entry, such as "gz2.hart16".
     url : str
     licence : str
-        Terms of use, as far as they are published.
+        Terms of use, if published.
     citation : str
-        What to cite, with bibcode or DOI.
+        Citation, with bibcode or DOI.
     checksum : str or None
-        "md5:..." or "sha256:...", where one is published.
+        "md5:..." or "sha256:...", if published.
     """
 
     name: str
@@ -52,15 +52,15 @@ class Address:
     def __post_init__(self) -> None:
         """Validate the URL and the checksum."""
         if not re.fullmatch(r"https?://[^/\s\[\]]+(/\S*)?", str(self.url)):
-            raise InputError(f"{self.name}: an address begins with http:// or https://; got {self.url!r}")
+            raise InputError(f"{self.name}: an address must begin with http:// or https://; got {self.url!r}")
         if self.checksum is not None and not _CHECKSUM.fullmatch(str(self.checksum)):
             raise InputError(
-                f'{self.name}: a checksum is "md5:" or "sha256:" and hexadecimal digits; got {self.checksum!r}'
+                f'{self.name}: a checksum must be "md5:" or "sha256:" and hexadecimal digits; got {self.checksum!r}'
             )
 
     @property
     def public_url(self) -> str:
-        """The URL without user name and password."""
+        """URL without user name and password."""
         return without_login(self.url)
 
 
@@ -80,12 +80,12 @@ def without_login(url: str) -> str:
 
 
 def addresses(overrides: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> dict[str, Address]:
-    """Return the addresses by name: the packaged ones, replaced by TRUEMORPH_ADDRESSES, then by `overrides`.
+    """Return the addresses by name; TRUEMORPH_ADDRESSES, then `overrides`, replace the packaged ones.
 
     Parameters
     ----------
     overrides : path or mapping, optional
-        A TOML file of `name = "url"` or of tables with `url` and `checksum`, or the same as a dict. A new URL drops
+        A TOML file of `name = "url"` or of tables with `url` and `checksum`, or the same as a dict. A new URL removes
         the packaged checksum, unless a new one is given.
 
     Returns
@@ -116,7 +116,7 @@ def addresses(overrides: str | os.PathLike[str] | Mapping[str, Any] | None = Non
 
 
 def _entries(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield names and settings. To TOML, `gz2.images = ...` is a nested table and `"gz2.images" = ...` is not."""
+    """Yield names and settings; in TOML, `gz2.images = ...` is a nested table but `"gz2.images" = ...` is not."""
     for key, value in table.items():
         if not isinstance(value, Mapping):
             yield before + key, {"url": value}
@@ -134,7 +134,7 @@ def _replaced(known: dict[str, Address], table: Mapping[str, Any], source: str) 
         for key in settings:
             if key not in _SETTINGS:
                 raise InputError(f"{source}: {name} has no setting {key}; {nearest(key, _SETTINGS, what='settings')}")
-        # A published checksum says nothing about another file.
+        # The published checksum is not valid for another file.
         dropped = {"checksum": None} if settings.get("url", known[name].url) != known[name].url else {}
         try:
             out[name] = replace(known[name], **(dropped | settings))

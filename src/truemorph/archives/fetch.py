@@ -14,7 +14,7 @@ from truemorph.archives.addresses import addresses
 from truemorph.archives.provenance import Fetched
 from truemorph.errors import InputError, TruemorphError, extras_named, nearest
 
-# Each is a module of this room with PER_SECOND (most requests a second) and `fetch(session, known, out, *, options)`.
+# Modules of this package with PER_SECOND (maximum requests per second) and `fetch(session, known, out, *, options)`.
 ARCHIVES = ("gz2", "sdss", "simard", "hst")
 
 
@@ -45,13 +45,13 @@ def fetch(
     ----------
     name : {"gz2", "sdss", "simard", "hst"}
     out : path, optional
-        Default: data/NAME.
+        Output folder; default data/NAME.
     addresses_from : path or mapping, optional
-        Addresses that replace the packaged ones, see `addresses`.
+        Addresses that replace the packaged ones; see `addresses`.
     offline : bool
-        Make no request: the files that are there suffice, or an error says what is missing.
+        Make no requests: use only existing files, or raise an error that names what is missing.
     per_second : float, optional
-        Most requests a second; by default what the archive allows.
+        Maximum requests per second; default: the archive's limit.
     **options
         The keyword arguments of `fetch` in the archive's module.
 
@@ -64,7 +64,7 @@ def fetch(
     InputError
         If there is no such archive, an option can't be used, or an extra is not installed.
     TruemorphError
-        If something can't be fetched or written.
+        If a file can't be fetched or written.
 
     Examples
     --------
@@ -81,8 +81,8 @@ def fetch(
         return archive.fetch(session, addresses(addresses_from), Path(out or Path("data") / name), **options)
     except OSError as problem:
         raise TruemorphError(
-            f"{problem.filename or out}: {problem.strerror or problem}; choose another folder (`out`) or make room, "
-            "then run the same command again to resume"
+            f"{problem.filename or out}: {problem.strerror or problem}; choose another folder (`out`) or free space, "
+            "and run the same command again to resume"
         ) from problem
 
 

@@ -1,9 +1,9 @@
-"""Galaxy Zoo 2: the vote tables of Willett et al. (2013) and Hart et al. (2016), the images, and their galaxies.
+"""Galaxy Zoo 2: vote tables of Willett et al. (2013) and Hart et al. (2016), images, and the galaxies of the images.
 
-The tables have 243,500 and 239,695 rows, with columns as in the data tables of data.galaxyzoo.org and in SDSS's schema
-of zoo2MainSpecz. According to the README of Zenodo's record 3565489, the zip holds 243,434 JPEGs of the original
-sample, named by asset_id, and gz2_filename_mapping.csv has 355,990 rows of objid, sample and asset_id, of which not all
-have an image. objid is DR7's, except in the samples of Stripe 82's coadd, whose ids (8647...) DR7 doesn't know.
+The tables have 243,500 and 239,695 rows, with columns as in the data tables of data.galaxyzoo.org and in the schema of
+SDSS's zoo2MainSpecz. According to the README of Zenodo record 3565489, the zip has 243,434 JPEGs of the original
+sample, named by asset_id, and gz2_filename_mapping.csv has 355,990 rows of objid, sample and asset_id, not all of which
+have an image. objid is that of DR7, except in the samples from the Stripe 82 coadd, whose ids (8647...) are not in DR7.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from truemorph.errors import TruemorphError, reason
 from truemorph.findings import Finding
 
 PER_SECOND = 2.0
-# An object that is in two samples has the image of the earlier of these.
+# For an object in two samples, the image of the first of these is used.
 SAMPLES = ("original", "extra", "stripe82", "stripe82_coadd_1", "stripe82_coadd_2")
 VOTE_TABLES = ("gz2_hart16.csv.gz", "zoo2MainSpecz.csv.gz")
 MAPPING, ZIP = "gz2_filename_mapping.csv", "images_gz2.zip"
 _TABLES = {"gz2.willett13": VOTE_TABLES[1], "gz2.hart16": VOTE_TABLES[0], "gz2.mapping": MAPPING}
-# Macs add "__MACOSX/images/._<asset_id>.jpg".
+# macOS adds "__MACOSX/images/._<asset_id>.jpg".
 _IMAGE = re.compile(r"(?:.*/)?images/(\d+)\.jpg")
 _IMAGE_COLUMNS = {
-    "objid": ("", "SDSS objID of the galaxy: DR7's, or Stripe 82's coadd's in samples of that"),
+    "objid": ("", "SDSS objID of the galaxy: from DR7, or from the Stripe 82 coadd in its samples"),
     "image": ("", "JPEG shown to the volunteers, relative to this folder"),
-    "sample": ("", "Galaxy Zoo 2 sample that the image was shown in"),
+    "sample": ("", "Galaxy Zoo 2 sample of the image"),
 }
 
 
@@ -42,15 +42,16 @@ def fetch(session: Session, known: dict[str, Address], out: Path, *, images: boo
     session : Session
     known : dict of Address
     out : Path
-        Gets zoo2MainSpecz.csv.gz, gz2_hart16.csv.gz and gz2_filename_mapping.csv as they are published; images_gz2.zip,
-        unpacked to images/<asset_id>.jpg; and images.parquet, a row an object: objid (int64), image, sample.
+        Output folder for zoo2MainSpecz.csv.gz, gz2_hart16.csv.gz and gz2_filename_mapping.csv as published;
+        images_gz2.zip, unpacked to images/<asset_id>.jpg; and images.parquet with a row per object: objid (int64),
+        image, sample.
     images : bool
-        False fetches the tables only, without 3.4 GB of images.
+        If false, fetch the tables only, without 3.4 GB of images.
 
     Raises
     ------
     TruemorphError
-        If something can't be fetched, or a file is damaged.
+        If a file can't be fetched or is damaged.
     """
     counts: dict[str, int] = {}
     findings: list[Finding] = []
@@ -70,7 +71,7 @@ def fetch(session: Session, known: dict[str, Address], out: Path, *, images: boo
 
 
 def _list_images(out: Path, names: list[str], address: Address) -> tuple[int, list[Finding]]:
-    """Write images.parquet; returns the number of objects with an image, and findings."""
+    """Write images.parquet; return the number of objects with an image, and findings."""
     path, target = out / MAPPING, out / "images.parquet"
     kinds = {"objid": pl.Int64, "asset_id": pl.Int64, "sample": pl.String}
     try:
@@ -86,7 +87,7 @@ def _list_images(out: Path, names: list[str], address: Address) -> tuple[int, li
     ).filter(pl.col("image").is_in(pl.Series(names, dtype=pl.String).implode()))
     if there.height == 0:
         raise TruemorphError(
-            f"{out / ZIP}: none of its images is in {MAPPING}; delete both and run the same command again"
+            f"{out / ZIP}: none of its images are in {MAPPING}; delete both and run the same command again"
         )
     listed = (
         there.sort("rank", "asset_id")
@@ -107,7 +108,7 @@ def _list_images(out: Path, names: list[str], address: Address) -> tuple[int, li
             Finding(
                 "objects-in-two-samples",
                 "note",
-                f"{spare:,d} objects are in two samples; images.parquet has the image of the first.",
+                f"{spare:,d} objects are in two samples; images.parquet has the image from the first.",
             )
         )
     return listed.height, findings

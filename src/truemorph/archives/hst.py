@@ -1,10 +1,10 @@
-"""HST images at given positions: cut-outs of the mosaics that CDS keeps as HiPS, by hips2fits.
+"""HST images at given positions: cutouts from the HiPS mosaics at CDS, by hips2fits.
 
-The mosaics are CDS/P/HST/color, .../I, .../R, .../V and others (CDS's list of HiPS). The MOCServer says which of them
-cover a circle: RA, DEC, SR in degrees, intersect=overlaps, ID=CDS/P/HST*, get=id and fmt=json give a list of ids (the
-server's own form and documentation, v5.10). hips2fits takes hips, ra, dec, fov (degrees), width, height, projection,
-coordsys and format (CDS's documentation, and astroquery). Maps of coverage are coarser than images: where a map
-promises an image and there is none, hips2fits draws an empty one.
+The mosaics are CDS/P/HST/color, .../I, .../R, .../V and others (CDS's list of HiPS). The MOCServer lists those that
+cover a circle: RA, DEC, SR in degrees, intersect=overlaps, ID=CDS/P/HST*, get=id and fmt=json return a list of ids (the
+server's form and documentation, v5.10). hips2fits has parameters hips, ra, dec, fov (degrees), width, height,
+projection, coordsys and format (CDS's documentation, and astroquery). Coverage maps are coarser than images: if a
+covered position has no image, hips2fits returns an empty one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ HIPS = tuple(f"CDS/P/HST/{name}" for name in ("color", "I", "SDSSz", "SDSSr", "R
 OK, OUTSIDE, BLANK, FAILED = "ok", "outside", "blank", "failed"
 _ID_NAMES = ("object_id", "objid", "dr7objid")
 _GIVE_UP = 8  # failures in a row
-_FLAT = 8  # grey levels between the darkest and the brightest pixel: less is an empty image
+_FLAT = 8  # grey levels between the darkest and brightest pixel; an image with less is empty
 _SCHEMA = {
     "object_id": pl.String,
     "ra": pl.Float64,
@@ -57,45 +57,45 @@ def fetch(
     fov: float = 30.0,
     pixels: int = 424,
 ) -> Fetched:
-    """Fetch HST images of the objects that HST has seen.
+    """Fetch HST images of objects that HST has observed.
 
     Parameters
     ----------
     session : Session
     known : dict of Address
     out : Path
-        Gets <object_id>.jpg and hst.csv, a row an object: object_id, ra, dec, file, hips, status (ok, outside (of HST's
-        coverage), blank (covered, but the image is empty), or failed and why) and sha256. A later run asks for what is
-        missing, then for what failed.
+        Output folder for <object_id>.jpg and hst.csv, with a row per object: object_id, ra, dec, file, hips, status
+        (ok, outside (of HST's coverage), blank (covered, but the image is empty), or failed with the reason) and
+        sha256. A later run requests missing images first, then failed ones.
     positions : path or table
-        object_id (or objid, dr7objid), ra and dec in degrees, or in the unit that the table states.
+        object_id (or objid, dr7objid), ra and dec in degrees, or in the unit stated in the table.
     hips : sequence of str
-        Mosaics, of `HIPS`, the preferred first.
+        Mosaics from `HIPS`, in order of preference.
     fov : float
-        Side of an image, arcsec.
+        Width of an image in arcsec.
     pixels : int
-        Pixels on a side.
+        Width of an image in pixels.
 
     Raises
     ------
     InputError
-        If the table lacks a column, an id is repeated, there is no such mosaic, or the folder holds images that were
-        cut out differently.
+        If the table lacks a column, an id is repeated, there is no such mosaic, or the folder has images with other
+        settings.
     TruemorphError
-        If the service fails several times in a row, or asks to come back later. Single failures don't stop the others.
+        If the service fails several times in a row, or requests a long wait. Single failures do not stop the others.
     """
     wanted = read_positions(positions)
     if unknown := [one for one in hips if one not in HIPS]:
         raise InputError(f"no HST mosaic {unknown[0]}; {nearest(unknown[0], HIPS, what='mosaics')} (`hips`)")
     if not 1 <= fov <= 3600 or not 16 <= pixels <= 4096:
         raise InputError(
-            f"an image is 1 to 3600 arcsec (`fov`) and 16 to 4096 pixels (`pixels`); got {fov} and {pixels}"
+            f"images must be 1 to 3600 arcsec (`fov`) and 16 to 4096 pixels (`pixels`); got {fov} and {pixels}"
         )
     query = f"hips in order of preference {', '.join(hips)}; fov {fov} arcsec, {pixels} pixels, TAN"
     rows = _earlier(out, query)
     places = {name: (ra, dec) for name, ra, dec in wanted.iter_rows()}
     missing = [name for name, place in places.items() if name not in rows or not _is_good(out, rows[name], *place)]
-    missing.sort(key=lambda name: name in rows)  # what failed before may fail for ever: the others come first
+    missing.sort(key=lambda name: name in rows)  # earlier failures last, because they may fail again
     sources = (known["hst.hips2fits"], known["hst.moc"])
     if missing and session.offline:
         raise TruemorphError(
@@ -144,7 +144,7 @@ def read_positions(source: Any) -> pl.DataFrame:
     Raises
     ------
     InputError
-        If a column is missing, an id is a float or repeated, or a position is impossible.
+        If a column is missing, an id is a float or repeated, or a position is out of range.
     """
     if source is None:
         raise InputError("give a table of the objects' positions (`positions`) with object_id, ra and dec")
@@ -168,14 +168,14 @@ def read_positions(source: Any) -> pl.DataFrame:
     )
     if bad.height:
         raise InputError(
-            f"{what}: each row needs an id of its own, ra of 0 to 360 and dec of -90 to 90 degrees; "
-            f"{bad.height:,d} have not, such as {bad.row(0)}"
+            f"{what}: each row needs a unique id, ra from 0 to 360 and dec from -90 to 90 degrees; "
+            f"{bad.height:,d} rows do not have them, such as {bad.row(0)}"
         )
     return chosen
 
 
 def _stem(name: str) -> str:
-    """Return what an object's file is called: its id or, where that can't be a file name, with digits of its SHA-256.
+    """Return an object's file name: its id, with digits of its SHA-256 if characters had to be replaced.
 
     Examples
     --------
@@ -187,13 +187,13 @@ def _stem(name: str) -> str:
 
 
 def _earlier(out: Path, query: str) -> dict[str, dict[str, Any]]:
-    """Return the rows of earlier runs by object."""
+    """Return rows of earlier runs by object."""
     path = out / "hst.csv"
     if not path.is_file():
         return {}
     made = read_provenance(out).get(path.name, {}).get("query", query)
     if made != query:
-        raise InputError(f"{out}: holds images that were cut out differently ({made}); choose another folder (`out`)")
+        raise InputError(f"{out}: holds images with other settings ({made}); choose another folder (`out`)")
     try:
         table = pl.read_csv(path, schema_overrides=_SCHEMA).select(*_SCHEMA)
     except pl.exceptions.PolarsError as problem:
@@ -202,7 +202,7 @@ def _earlier(out: Path, query: str) -> dict[str, dict[str, Any]]:
 
 
 def _is_good(out: Path, row: dict[str, Any], ra: float, dec: float) -> bool:
-    """Whether an object has been dealt with, is still at its place, and its image is still there."""
+    """Whether an object is done: same position, and its image still exists."""
     if (row["ra"], row["dec"]) != (ra, dec):
         return False
     if row["status"] != OK:
@@ -214,7 +214,7 @@ def _is_good(out: Path, row: dict[str, Any], ra: float, dec: float) -> bool:
 def _one(
     session: Session, known: dict[str, Address], path: Path, image: dict[str, Any], preferred: Sequence[str]
 ) -> dict[str, str]:
-    """Fetch the image of one object from the first mosaic that shows it; returns columns of its row."""
+    """Fetch one object's image from the first mosaic that has it; return columns of its row."""
     circle = {"RA": image["ra"], "DEC": image["dec"], "SR": image["fov"] / 2, "intersect": "overlaps"}
     body = session.read(known["hst.moc"].url, circle | {"ID": "CDS/P/HST*", "get": "id", "fmt": "json"})
     try:
@@ -233,27 +233,27 @@ def _one(
 
 
 def is_blank(body: bytes, side: int) -> bool:
-    """Whether the middle of a JPEG shows nothing.
+    """Whether the centre of a JPEG is empty.
 
     Parameters
     ----------
     body : bytes
     side : int
-        Pixels on a side that it should have.
+        Expected width in pixels.
 
     Raises
     ------
     TruemorphError
-        If it can't be read, or has another size.
+        If the image can't be read, or has another size.
     """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(body)) as picture:
-            if picture.size != (side, side):  # before a huge image is decoded
+            if picture.size != (side, side):  # before decoding, in case it is huge
                 raise ValueError(f"{picture.size} pixels")
             pixels = np.asarray(picture.convert("RGB"), dtype=np.float64)
-    except Exception as problem:  # readers raise dozens of types for damaged files
+    except Exception as problem:  # readers raise many types for damaged files
         raise TruemorphError(f"not an image of {side} x {side} pixels: {problem}") from problem
     middle = pixels[side // 4 : side - side // 4, side // 4 : side - side // 4]
     return bool(np.ptp(middle) <= _FLAT)

@@ -1,6 +1,6 @@
-"""Transfers over HTTP: one session for all archives, a download that resumes, and safe unpacking of zip files.
+"""Transfers over HTTP: a session for all archives, downloads that resume, and safe unpacking of zip files.
 
-`Session` limits the rate of requests and turns failures into one clear line; `Session.whole` repeats what failed.
+`Session` limits the request rate and reports failures in one line; `Session.whole` repeats failed requests.
 Proxies and certificates come from the environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY, REQUESTS_CA_BUNDLE).
 """
 
@@ -31,11 +31,11 @@ from truemorph.progress import progress, tell
 
 TRIES = 5
 BACK_OFF = 1.0  # seconds, doubled after each failure
-TIMEOUT = (15.0, 120.0)  # seconds to connect, and without any data
-LONGEST_WAIT = 300.0  # seconds that a server may ask to wait; asked for more, the run ends
+TIMEOUT = (15.0, 120.0)  # seconds to connect, and without data
+LONGEST_WAIT = 300.0  # seconds; if a server requests a longer wait, the run ends
 CHUNK = 1 << 16  # bytes
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
-_TOO_LONG = {400, 404, 413, 414, 431}  # servers and proxies have many ways to say that a URL is too long
+_TOO_LONG = {400, 404, 413, 414, 431}  # servers and proxies report a URL that is too long in many ways
 _TOO_SLOW = re.compile(r"HTTP (408|504)|Read timed out")
 MOST_UNPACKED = 64 * 10**9  # bytes
 _PAGE = re.compile(rb"<(!doctype\s+html|html|head|body)\b", re.IGNORECASE)
@@ -44,15 +44,15 @@ T = TypeVar("T")
 
 
 class TooMuchError(TruemorphError):
-    """The server ran out of time, or refused the request as too long; a smaller one may succeed."""
+    """The server timed out or rejected the request as too long; a smaller one may succeed."""
 
 
 class ComeBackLaterError(TruemorphError):
-    """The server asks to wait for longer than `LONGEST_WAIT`; no more requests are made in this run."""
+    """The server requests a wait longer than `LONGEST_WAIT`; this run makes no more requests."""
 
 
 class BrokenAnswerError(Exception):
-    """An answer that is cut off or is not data: `Session.whole` tries again, after `wait` seconds or more."""
+    """A truncated or invalid response; `Session.whole` tries again after at least `wait` seconds."""
 
     def __init__(self, text: str, wait: float = 0.0) -> None:
         super().__init__(text)
@@ -60,14 +60,14 @@ class BrokenAnswerError(Exception):
 
 
 class Session(requests.Session):
-    """A requests session that is patient and polite; other clients such as pyvo can use it too.
+    """A requests session with retries and a rate limit; other clients such as pyvo can use it too.
 
     Parameters
     ----------
     per_second : float
-        Most requests a second, redirects included.
+        Maximum requests per second, including redirects.
     offline : bool
-        Refuse every request.
+        If true, raise an error for every request.
 
     Raises
     ------
@@ -86,25 +86,25 @@ class Session(requests.Session):
     def __init__(self, per_second: float = 2.0, *, offline: bool = False) -> None:
         super().__init__()
         if not per_second > 0:
-            raise InputError(f"`rate` is requests a second, more than 0; got {per_second:g}")
+            raise InputError(f"`rate` must be more than 0 requests per second; got {per_second:g}")
         self.offline = offline
         self.headers["User-Agent"] = f"truemorph/{__version__} (python-requests; research software)"
-        # A body that was compressed for the transfer can't be resumed, nor its length checked.
+        # A compressed transfer can't be resumed, and its length can't be checked.
         self.headers["Accept-Encoding"] = "identity"
         self._between = 1 / per_second
         self._due = 0.0
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """Send a request and return the answer with its body still to be read.
+        """Send a request and return the response; its body is not yet read.
 
         Raises
         ------
         BrokenAnswerError
-            If the status says that the same request may succeed later.
+            If the status means that the same request may succeed later.
         ComeBackLaterError
-            If the server asks to wait for more than five minutes.
+            If the server requests a wait of more than five minutes.
         TooMuchError, TruemorphError
-            If another status is 400 or more, or this is offline.
+            If the status is another error, or the session is offline.
         """
         shown = without_login(str(request.url)).partition("?")[0]
         if self.offline:
@@ -122,21 +122,21 @@ class Session(requests.Session):
         raise kind(f"{shown}: {said}; run the same command again later, or replace the address (`addresses`)")
 
     def whole(self, once: Callable[[], T], url: str, arrived: Callable[[], int] = lambda: 0) -> T:
-        """Call `once` until it brings a whole answer.
+        """Call `once` until it returns a complete response.
 
         Parameters
         ----------
         once : callable
             Sends a request and reads the body. It is called again after `BrokenAnswerError` and failed transfers.
         url : str
-            For messages.
+            URL for messages.
         arrived : callable
-            Bytes that are kept between two calls. As long as they grow, tries are not counted.
+            Number of bytes received so far. While it grows, tries are not counted.
 
         Raises
         ------
         TooMuchError
-            After `TRIES` failures in a row, if the server ran out of time.
+            After `TRIES` failures in a row, if the server timed out.
         TruemorphError
             After `TRIES` other failures in a row.
         """
@@ -149,7 +149,7 @@ class Session(requests.Session):
                 failures = 1 if arrived() > before else failures + 1
                 wait = getattr(problem, "wait", 0.0)
                 why = reason(problem)
-                if isinstance(problem, requests.RequestException):  # "ProxyError" says more than "Connection refused"
+                if isinstance(problem, requests.RequestException):  # "ProxyError" is clearer than "Connection refused"
                     why = f"{type(problem).__name__}: {why}"
                 if failures == TRIES:
                     kind = TooMuchError if _TOO_SLOW.search(str(problem)) else TruemorphError
@@ -161,7 +161,7 @@ class Session(requests.Session):
                 time.sleep(max(wait, BACK_OFF * 2 ** (failures - 1)))
 
     def read(self, url: str, params: dict[str, Any]) -> bytes:
-        """Return the whole body of an answer that is not a web page; `params` are those of the query."""
+        """Return the body of a response with query parameters `params`; a web page is an error."""
 
         def once() -> bytes:
             body = self.get(url, params=params).content
@@ -172,7 +172,7 @@ class Session(requests.Session):
 
 
 def _wait(response: requests.Response, url: str) -> float:
-    """Return the seconds that a server asks to wait, 0 if it asks for none; end the run where they are many."""
+    """Return the seconds that a server requests to wait (0 if none); raise an error if it is too long."""
     value, seconds = response.headers.get("Retry-After", "").strip(), 0.0
     if value.isdecimal():
         seconds = float(value)
@@ -181,13 +181,13 @@ def _wait(response: requests.Response, url: str) -> float:
             seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
     if seconds > LONGEST_WAIT:
         raise ComeBackLaterError(
-            f"{url}: the server asks to wait {seconds:,.0f} s; run the same command again after that to resume"
+            f"{url}: the server requests a wait of {seconds:,.0f} s; run the same command again after that to resume"
         )
     return seconds
 
 
 def first_words(body: bytes, most: int = 120) -> str:
-    """Return the text at the beginning of a web page or message, in one line.
+    """Return the first words of a web page or message as one line.
 
     Examples
     --------
@@ -199,35 +199,35 @@ def first_words(body: bytes, most: int = 120) -> str:
 
 
 def refuse_page(head: bytes) -> None:
-    """Refuse a web page that came in place of data.
+    """Raise an error if the response is a web page instead of data.
 
     Raises
     ------
     BrokenAnswerError
     """
     if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<") and _PAGE.search(head[:1000]):
-        raise BrokenAnswerError(f'a web page came in place of data ("{first_words(head)}")')
+        raise BrokenAnswerError(f'received a web page instead of data ("{first_words(head)}")')
 
 
 def download(session: Session, address: Address, path: Path) -> None:
-    """Fetch a file, which appears under its name when it is complete and checked, and record where it is from.
+    """Download a file, check it, and record its provenance; it appears only when it is complete.
 
-    While it arrives it is `<name>.part`, described by `<name>.part.json`. If interrupted, the same call resumes, if the
+    A partial download is `<name>.part`, described by `<name>.part.json`. If interrupted, the same call resumes if the
     server still has the same file (Range and If-Range, RFC 9110); otherwise it starts again. Without a published
-    checksum, zip and gzip files are read to their end. A file that is there is kept if its checksum is right or,
-    without checksum, if it is the one recorded from this address.
+    checksum, zip and gzip files are read to the end. An existing file is kept if its checksum is correct or, without a
+    checksum, if it is recorded as downloaded from this address.
 
     Parameters
     ----------
     session : Session
     address : Address
     path : Path
-        The file to write.
+        Output file.
 
     Raises
     ------
     TruemorphError
-        If the file can't be fetched, or is not the one that was published.
+        If the file can't be fetched or is not the published one.
     """
     if path.is_file():
         entry = read_provenance(path.parent).get(path.name, {})
@@ -235,17 +235,17 @@ def download(session: Session, address: Address, path: Path) -> None:
         if session.offline:
             why = _damage(path, path.suffix, recorded or address.checksum)
         elif entry and not address.checksum and entry["url"] != address.public_url:
-            why = f"it is from {entry['url']}"
+            why = f"it was downloaded from {entry['url']}"
         else:
             why = _damage(path, path.suffix, address.checksum or recorded)
         if why is None:
             if not entry:
                 record(path, address)
             return
-        tell(f"{path}: {why}; fetching it again")
+        tell(f"{path}: {why}; downloading it again")
     if session.offline:
         raise TruemorphError(
-            f"{path}: missing, and cannot be requested with `offline`; run the same command without it, or put the "
+            f"{path}: missing, and not downloaded because of `offline`; run the same command without it, or put the "
             f"file from {address.public_url} there"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -263,7 +263,7 @@ def download(session: Session, address: Address, path: Path) -> None:
 
 
 def _transfer(session: Session, url: str, part: Path, described: Path) -> None:
-    """Fetch what is missing of a file into its part."""
+    """Download the rest of a file to its .part file."""
     have, headers = _size(part), {}
     known = read_json(described) if have and described.is_file() else {}
     if known.get("validator") and known.get("url") == without_login(url):
@@ -274,12 +274,12 @@ def _transfer(session: Session, url: str, part: Path, described: Path) -> None:
         have = have if response.status_code == 206 else 0
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
-        # As it was sent: some servers declare a .gz file to be compressed for the transfer.
+        # No decoding: some servers declare a .gz file as a compressed transfer.
         chunks = response.raw.stream(CHUNK, decode_content=False)
         first = next(chunks, b"")
         if not have:
             refuse_page(first)
-            etag = response.headers.get("ETag", "W/")  # a weak one doesn't promise the same bytes
+            etag = response.headers.get("ETag", "W/")  # a weak ETag does not guarantee identical bytes
             validator = response.headers.get("Last-Modified") if etag.startswith("W/") else etag
             part.unlink(missing_ok=True)
             write_json(described, {"url": without_login(url), "validator": validator, "size": total})
@@ -295,33 +295,33 @@ def _size(path: Path) -> int:
 
 
 def _damage(path: Path, suffix: str, checksum: str | None) -> str | None:
-    """Say what is wrong with a file: its checksum or, if none is known, its end."""
+    """Return what is wrong with a file: its checksum or, if none is known, its end."""
     if checksum is not None:
         algorithm, digest = checksum.lower().split(":")
         found = file_hash(path, algorithm)
-        return None if found == digest else f"its {algorithm} is {found} in place of {digest}"
+        return None if found == digest else f"its {algorithm} is {found} instead of {digest}"
     if suffix == ".zip" and not zipfile.is_zipfile(path):
-        return "the zip file is cut off"
+        return "the zip file is truncated"
     if suffix == ".gz":
         try:
             with gzip.open(path) as file:
                 while file.read(1 << 20):
                     pass
         except (OSError, EOFError, zlib.error):
-            return "the gzip file is cut off or damaged"
+            return "the gzip file is truncated or damaged"
     return None
 
 
 def unzip(path: Path, folder: Path, keep: Callable[[str], str | None]) -> list[str]:
-    """Unpack files from a zip file; run again, it writes only those that are missing or differ.
+    """Unpack files from a zip file; a second call writes only missing or different files.
 
     Parameters
     ----------
     path : Path
     folder : Path
-        Nothing is written outside it.
+        Output folder; nothing is written outside of it.
     keep : callable
-        From an entry's name to the name to write, relative to `folder`; None skips the entry.
+        Function from an entry's name to the output name, relative to `folder`; None skips the entry.
 
     Returns
     -------
@@ -331,20 +331,20 @@ def unzip(path: Path, folder: Path, keep: Callable[[str], str | None]) -> list[s
     Raises
     ------
     TruemorphError
-        If the zip file is cut off or damaged; if any entry has an absolute path, ".." or a drive letter; or if what it
-        holds is absurdly large.
+        If the zip file is truncated or damaged, an entry has an absolute path, ".." or a drive letter, or the content
+        is absurdly large.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
-                name = PureWindowsPath(entry.orig_filename)  # knows slashes of both kinds, and drives
+                name = PureWindowsPath(entry.orig_filename)  # handles both kinds of slashes, and drives
                 if name.anchor or ".." in name.parts:
-                    raise TruemorphError(f"{path}: entry {name} leads out of the folder; nothing was unpacked")
+                    raise TruemorphError(f"{path}: entry {name} is outside of the folder; nothing was unpacked")
             wanted = {to: entry for entry in archive.infolist() if (to := keep(entry.filename))}
-            # zipfile stops at the declared size, so that is what has to be checked.
+            # zipfile stops at the declared size, so checking that is sufficient.
             if (size := sum(entry.file_size for entry in wanted.values())) > MOST_UNPACKED:
                 raise TruemorphError(
-                    f"{path}: it holds {size:,d} bytes, more than the limit of {MOST_UNPACKED:,d}; nothing was unpacked"
+                    f"{path}: it has {size:,d} bytes, more than the limit of {MOST_UNPACKED:,d}; nothing was unpacked"
                 )
             with progress(len(wanted), f"unpacking {path.name}", "files") as bar:
                 for to, entry in wanted.items():
@@ -359,6 +359,6 @@ def unzip(path: Path, folder: Path, keep: Callable[[str], str | None]) -> list[s
                     bar.update(1)
     except (zipfile.BadZipFile, EOFError, zlib.error, RuntimeError, UnicodeDecodeError) as problem:
         raise TruemorphError(
-            f"{path}: cut off or damaged ({problem}); delete it and run the same command again"
+            f"{path}: truncated or damaged ({problem}); delete it and run the same command again"
         ) from problem
     return list(wanted)

@@ -1,4 +1,4 @@
-"""What was fetched and from where: `provenance.json`, licences and citations, and tables with units."""
+"""Record provenance in `provenance.json`, with licences and citations; write tables with units."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from truemorph.results import Result, quantity_table
 from truemorph.tables import CatalogTable, write_table
 
 PROVENANCE = "provenance.json"
-# Column name: unit (empty where it has none) and description.
+# Column name: unit ("" if none) and description.
 Columns = Mapping[str, tuple[str, str]]
 
 
 @dataclass(frozen=True, repr=False)
 class Fetched(Result):
-    """What a folder holds after a fetch.
+    """Content of a folder after a fetch.
 
     Attributes
     ----------
@@ -33,9 +33,9 @@ class Fetched(Result):
         "gz2", "sdss", "simard" or "hst".
     folder : Path
     counts : dict of str to int
-        Rows, objects and images.
+        Numbers of rows, objects and images.
     sources : tuple of Address
-        The addresses that were used, with their licences and citations.
+        Addresses that were used, with licences and citations.
     findings : tuple of Finding
     """
 
@@ -46,7 +46,7 @@ class Fetched(Result):
     findings: tuple[Finding, ...] = ()
 
     def credits(self) -> list[str]:
-        """Return licences and citations, one line each; addresses that share them share a line."""
+        """Return licences and citations, one line per distinct pair."""
         lines: dict[str, list[str]] = {}
         for one in self.sources:
             lines.setdefault(f"licence: {one.licence}; cite: {one.citation}", []).append(one.name)
@@ -58,7 +58,7 @@ class Fetched(Result):
         return "\n".join([*lines, *self.credits(), f"wrote   {self.folder}"])
 
     def to_table(self) -> Any:
-        """Return a table of one row an address, with licence and citation."""
+        """Return a table with one row per address, with licence and citation."""
         return quantity_table(
             {
                 name: ([getattr(one, name) for one in self.sources], "", about)
@@ -66,7 +66,7 @@ class Fetched(Result):
                     "name": "archive and entry",
                     "public_url": "address",
                     "licence": "terms of use",
-                    "citation": "what to cite",
+                    "citation": "citation",
                 }.items()
             }
         )
@@ -86,12 +86,12 @@ class Fetched(Result):
 
 
 def read_provenance(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the entries of a folder's `provenance.json` by file name; empty where there is none.
+    """Return the entries of a folder's `provenance.json` by file name; empty if there is none.
 
     Raises
     ------
     InputError
-        If it is damaged.
+        If the file is damaged.
     """
     path = folder / PROVENANCE
     return read_json(path) if path.is_file() else {}
@@ -105,9 +105,9 @@ def record(path: Path, address: Address, query: str | None = None, **more: Any) 
     path : Path
     address : Address
     query : str, optional
-        SQL, ADQL or parameters that produced the file.
+        SQL, ADQL or parameters of the query.
     **more
-        Added as they are.
+        Other entries.
     """
     entry = {
         "address": address.name,
@@ -125,19 +125,19 @@ def record(path: Path, address: Address, query: str | None = None, **more: Any) 
 
 
 def is_recorded(path: Path, url: str | None = None) -> bool:
-    """Whether a file is there, unchanged since it was recorded and, if `url` is given, from there."""
+    """Whether a file exists, is unchanged since it was recorded and, if `url` is given, came from there."""
     entry = read_provenance(path.parent).get(path.name, {})
     return url in (None, entry.get("url")) and path.is_file() and entry.get("sha256") == file_hash(path)
 
 
 def origin(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return where a file is from.
+    """Return the provenance of a file.
 
     Returns
     -------
     dict
-        `sha256` and `bytes` as they are now and, if `provenance.json` beside the file has an entry, url, date, query,
-        licence and citation. `changed` is true if the file is no longer the one that was recorded.
+        Current `sha256` and `bytes` and, if `provenance.json` beside the file has an entry, url, date, query, licence
+        and citation. `changed` is true if the file is no longer the recorded one.
     """
     path = Path(path)
     entry = read_provenance(path.parent).get(path.name, {})
@@ -149,7 +149,7 @@ def origin(path: str | os.PathLike[str]) -> dict[str, Any]:
 def write_recorded(
     path: Path, frame: pl.DataFrame, address: Address, query: str, columns: Columns | None = None, **more: Any
 ) -> None:
-    """Write a table, with units and descriptions where its format has them, and record it; `more` as for `record`."""
+    """Write a table, with units and descriptions if the format has them, and record it; `more` as in `record`."""
     units = {name: unit for name, (unit, _) in (columns or {}).items() if unit}
     descriptions = {name: about for name, (_, about) in (columns or {}).items()}
     write_table(CatalogTable(frame, units=units, descriptions=descriptions), path)

@@ -1,4 +1,4 @@
-"""What archives that are queried share: a long query in batches, kept on disk, and columns found by name."""
+"""Run long queries in batches that are stored on disk; find columns by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from truemorph.errors import InputError, nearest
 from truemorph.io import written_whole
 from truemorph.progress import progress, tell
 
-# What services say when they ran out of time.
+# Messages of services about timeouts.
 TIMED_OUT = re.compile(r"time[- ]?out|timed out|time limit|query time|aborted", re.IGNORECASE)
 
 
@@ -28,29 +28,29 @@ def in_batches(
     ask: Callable[[pl.Series], pl.DataFrame],
     most: int,
 ) -> pl.DataFrame:
-    """Ask for the rows of many keys; a later run asks only for those that are missing.
+    """Query the rows of many keys; a later run queries only the missing ones.
 
     Parameters
     ----------
     parts : Path
-        Folder in which each answer is kept.
+        Folder in which each response is stored.
     name : str
-        What the files' names begin with.
+        Prefix of the file names.
     source : str
-        Address and query: answers of another source are not used.
+        Address and query; responses of another source are not used.
     schema : dict
         Columns, the key first.
     wanted : Series
         Keys in ascending order, each once.
     ask : callable
-        From keys to their rows.
+        Function that returns the rows of keys.
     most : int
-        Keys a query. Where `ask` raises `TooMuchError` it is halved, down to a hundredth.
+        Maximum keys per query. It is halved when `ask` raises `TooMuchError`, down to a hundredth.
 
     Returns
     -------
     DataFrame
-        At least one row a key: null but for the key where there was none.
+        At least one row per key; if a key has no row, its other columns are null.
     """
     key = next(iter(schema))
     begin = f"{name}-{hashlib.sha256(source.encode()).hexdigest()[:10]}"
@@ -66,10 +66,10 @@ def in_batches(
                 if keys.len() <= max(1, most // 100):
                     raise
                 size = keys.len() // 2
-                tell(f"{name}: too much for the server; asking for {size:,d} at a time")
+                tell(f"{name}: too much for the server; querying {size:,d} at a time")
                 continue
             frames.append(keys.to_frame(key).join(rows, on=key, how="left").select(*schema))
-            if rows.height:  # a server that knows none of many keys may be at fault
+            if rows.height:  # not stored if empty, because the server may be at fault
                 with written_whole(parts / f"{begin}-{keys[0]}.parquet") as partial:
                     frames[-1].write_parquet(partial)
             bar.update(keys.len())
@@ -78,22 +78,22 @@ def in_batches(
 
 
 def _part(path: Path, schema: Mapping[str, Any]) -> pl.DataFrame:
-    """Read an answer of an earlier run; one that is damaged is removed, and empty."""
+    """Read a response of an earlier run; a damaged one is removed and treated as empty."""
     try:
         return pl.read_parquet(path).select(*schema).cast(dict(schema))  # type: ignore[arg-type]
     except (pl.exceptions.PolarsError, OSError):
-        tell(f"{path}: damaged; asking for it again")
+        tell(f"{path}: damaged; querying it again")
         path.unlink()
         return pl.DataFrame(schema=schema)
 
 
 def find_column(frame: pl.DataFrame, names: Iterable[str], source: str) -> str:
-    """Return the first of several names that a user's table has, in upper or lower case.
+    """Return the first of several names in a user's table, ignoring case.
 
     Raises
     ------
     InputError
-        With the nearest of the names it has.
+        If there is none; similar names of the table are given.
     """
     by_case = {column.lower(): column for column in frame.columns}
     names = list(names)

@@ -1,12 +1,13 @@
 """SDSS DR7: photometry, redshift and seeing of given objects, by SQL at SkyServer.
 
-x_sql.asp takes `cmd` and `format=csv` (SDSS's sqlcl.py, astroquery.sdss). Tables and columns are those of SDSS's
-schema files: SpecObj is SpecObjAll where sciencePrimary = 1; Neighbors has all pairs of detections within half an
-arcminute, and neighborMode 2 is a detection in another field. SkyServer (functions.inc, stringOf) writes `real` columns
-with three decimals, `float` columns with six, and a missing number as 0: hence CAST and COALESCE. All its answers have
-status 200 (functions.inc, writeCSV): a table; "No objects have been found"; "ERROR", an empty line, and what SQL Server
-said; or "ERROR: Maximum 60 queries allowed per minute".
-The SQL is what SQL Server and SQLite both understand, so that tests can run it.
+x_sql.asp has parameters `cmd` and `format=csv` (SDSS's sqlcl.py, astroquery.sdss). Tables and columns are those of
+SDSS's schema files: SpecObj is SpecObjAll where sciencePrimary = 1; Neighbors has all pairs of detections within half
+an arcminute, and neighborMode 2 is a detection in another field. SkyServer (functions.inc, stringOf) writes `real`
+columns with three decimals, `float` columns with six, and missing numbers as 0, which is why CAST and COALESCE are
+used. All responses have status 200 (functions.inc, writeCSV): a table; "No objects have been found"; "ERROR", an empty
+line, and the message of SQL Server; or "ERROR: Maximum 60 queries allowed per minute".
+
+The SQL is valid for both SQL Server and SQLite, so that tests can run it.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.findings import Finding
 from truemorph.tables import read_table
 
-PER_SECOND = 0.9  # SkyServer takes 60 queries a minute
-# 150 ids of eighteen digits keep the URL well below the 8 kB or so at which the server gives up (400 are too many).
+PER_SECOND = 0.9  # SkyServer allows 60 queries per minute
+# With 150 ids of 18 digits the URL stays well below the server's limit of about 8 kB (400 ids are too many).
 BATCH = 150
-# Arcminutes: a galaxy's detections in other fields lie this near, other objects' don't.
+# Arcminutes: detections of one object in other fields are within this distance, other objects are not.
 SAME_OBJECT = 0.05
-_UNMEASURED = -9999.0  # in every column of PhotoObjAll; errors are -1000 then
-_DR7 = range(1 << 59, 2 << 59)  # objID begins with the sky version: 1 in DR7, 2 from DR8 on, 15 in Stripe 82's coadd
+_UNMEASURED = -9999.0  # in all columns of PhotoObjAll; its error is then -1000
+_DR7 = range(1 << 59, 2 << 59)  # objID begins with the sky version: 1 in DR7, 2 since DR8, 15 in the Stripe 82 coadd
 _ID_NAMES = ("dr7objid", "objid", "object_id")
 _TOO_MANY = re.compile(r"maximum \d+ queries allowed per minute", re.IGNORECASE)
 _MEASURED = (
@@ -50,7 +51,7 @@ COLUMNS = {
     "ra": ("deg", "right ascension, J2000"),
     "dec": ("deg", "declination, J2000"),
     "run": ("", "imaging run of the object's own field"),
-    "rerun": ("", "processing of the run"),
+    "rerun": ("", "reprocessing number of the run"),
     "camcol": ("", "camera column"),
     "field": ("", "field number"),
     "petroRad_r": ("arcsec", "Petrosian radius, r band"),
@@ -61,7 +62,7 @@ COLUMNS = {
     "extinction_r": ("mag", "Galactic extinction, r band"),
     "redshift": ("", "redshift of the object's best spectrum (SpecObj.z)"),
     "zConf": ("", "confidence of the redshift"),
-    "psfWidth_r": ("arcsec", "PSF FWHM, r band, of the object's own field: of the image shown to the volunteers"),
+    "psfWidth_r": ("arcsec", "PSF FWHM, r band, in the object's own field (the image shown to the volunteers)"),
     "psfWidth_r_best": ("arcsec", "smallest PSF FWHM, r band, of the fields in which the object was detected"),
     "n_fields": ("", "fields in which the object was detected"),
     "field_best": ("", "fieldID of the field with the smallest PSF"),
@@ -70,7 +71,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Query:
-    """SQL with `{ids}` in place of the ids, and the polars types of the answer's columns."""
+    """SQL with a placeholder `{ids}`, and the polars types of the result's columns."""
 
     name: str
     sql: str
@@ -93,7 +94,7 @@ PHOTOMETRY = Query(
 )
 DETECTIONS = Query(
     "detections",
-    # Objects without other detections have a row too: if one is absent, the answer was cut off.
+    # Objects without other detections have a row too, so a missing object means a truncated response.
     "SELECT p.objID AS objid, COALESCE(q.fieldID, 0) AS fieldid, "
     "COALESCE(CAST(f.psfWidth_r AS float), -9999) AS psfWidth_r FROM PhotoObjAll AS p "
     f"LEFT JOIN Neighbors AS n ON n.objID = p.objID AND n.neighborMode = 2 AND n.distance < {SAME_OBJECT} "
@@ -118,19 +119,19 @@ def fetch(
     session : Session
     known : dict of Address
     out : Path
-        Gets photometry.parquet (`COLUMNS`; a row an object, null where nothing was measured), missing.csv with the ids
-        that DR7 doesn't know, and parts/ with the answers, from which a later run resumes.
+        Output folder for photometry.parquet (`COLUMNS`; a row per object, null if not measured), missing.csv with the
+        ids that are not in DR7, and parts/ with the responses, from which a later run resumes.
     ids : path or sequence of int or str, optional
-        A table with a column of ids, or ids; default: the vote tables of `fetch gz2` in the folder gz2 beside `out`.
+        A table with a column of ids, or ids; default: the vote tables of `fetch gz2` in the folder gz2 next to `out`.
     id : str, optional
-        Default: dr7objid, objid or object_id, whichever the table has.
+        Name of the id column; default dr7objid, objid or object_id.
 
     Raises
     ------
     InputError
-        If there are no ids, or they are not DR7's.
+        If there are no ids, or they are not from DR7.
     TruemorphError
-        If SkyServer refuses a query, doesn't answer, or answers without a column that was asked for.
+        If SkyServer rejects a query, does not respond, or a column is missing.
     """
     wanted = _dr7_ids(ids, id, out)
     address = known["sdss.sql"]
@@ -141,7 +142,7 @@ def fetch(
         objects = photometry["objid"].unique().sort()
         if objects.len() == 0:
             raise InputError(
-                f"DR7 knows none of the {wanted.len():,d} ids (first: {wanted[0]}); give DR7 objids (`ids`)"
+                f"none of the {wanted.len():,d} ids is in DR7 (first: {wanted[0]}); give DR7 objids (`ids`)"
             )
         table = _table(photometry, _found(session, address.url, out, DETECTIONS, objects))
         missing = wanted.filter(~wanted.is_in(objects.implode()))
@@ -166,7 +167,7 @@ def fetch(
 
 
 def _dr7_ids(given: str | os.PathLike[str] | Iterable[Any] | None, column: str | None, out: Path) -> pl.Series:
-    """Return each id once, sorted, which keeps those of a field together; refuse ids that are not DR7's."""
+    """Return unique sorted ids (which groups them by field); raise an error if they are not from DR7."""
     what = "ids"
     try:
         if given is None:
@@ -177,7 +178,7 @@ def _dr7_ids(given: str | os.PathLike[str] | Iterable[Any] | None, column: str |
                     "a table of ids (`ids`)"
                 )
             what = " and ".join(map(str, tables))
-            # These tables have hundreds of columns.
+            # Read only the ids, because these tables have hundreds of columns.
             columns = [pl.read_csv(path, columns=["dr7objid"], infer_schema=False) for path in tables]
             values = pl.concat(columns)["dr7objid"]
         elif isinstance(given, str | os.PathLike):
@@ -188,20 +189,20 @@ def _dr7_ids(given: str | os.PathLike[str] | Iterable[Any] | None, column: str |
             values = pl.Series([str(one) for one in given if one is not None], dtype=pl.String)
         ids = values.str.strip_chars().replace({"": None}).drop_nulls().cast(pl.Int64).unique().sort().alias("objid")
     except pl.exceptions.PolarsError as problem:
-        raise InputError(f"{what}: not whole numbers (floats lose digits); name another column (`id`)") from problem
+        raise InputError(f"{what}: not integers (floats lose digits); name another column (`id`)") from problem
     if ids.len() == 0:
-        raise InputError(f"{what}: none; give DR7 objids (`ids`)")
+        raise InputError(f"{what}: no ids; give DR7 objids (`ids`)")
     wrong = ids.filter((ids < _DR7.start) | (ids >= _DR7.stop))
     if wrong.len():
         raise InputError(
-            f"{what}: {wrong[-1]} is not an id of DR7, which has 18 digits and begins with 587 or 588 (DR8 and later: "
-            "1237; Stripe 82's coadd: 8647); leave such rows out, or name another column (`id`)"
+            f"{what}: {wrong[-1]} is not a DR7 id, which has 18 digits and begins with 587 or 588 (DR8 and later: "
+            "1237; Stripe 82 coadd: 8647); remove such rows, or name another column (`id`)"
         )
     return ids
 
 
 def _finished(out: Path, wanted: pl.Series, sql: str, url: str | None) -> pl.DataFrame | None:
-    """Return the table of an earlier run, if it is of these ids, of this query, and from this server (or any)."""
+    """Return the table of an earlier run, if it has these ids, this query, and this server (or any)."""
     path, absent = out / "photometry.parquet", out / "missing.csv"
     same = read_provenance(out).get(path.name, {}).get("query") == sql
     if not (same and is_recorded(path, url) and is_recorded(absent, url)):
@@ -211,7 +212,7 @@ def _finished(out: Path, wanted: pl.Series, sql: str, url: str | None) -> pl.Dat
 
 
 def _table(photometry: pl.DataFrame, detections: pl.DataFrame) -> pl.DataFrame:
-    """Return one row an object, null where nothing was measured, with the best of its fields."""
+    """Return one row per object, null if not measured, with the field that has the smallest PSF."""
     measured = pl.when(pl.col(pl.Float64) > _UNMEASURED).then(pl.col(pl.Float64))
     width = pl.when(pl.col("psfWidth_r") > 0).then("psfWidth_r").alias("psfWidth_r")
     table = (
@@ -240,7 +241,7 @@ def _table(photometry: pl.DataFrame, detections: pl.DataFrame) -> pl.DataFrame:
 
 
 def _found(session: Session, url: str, out: Path, query: Query, ids: pl.Series) -> pl.DataFrame:
-    """Return the rows of the ids that DR7 knows."""
+    """Return the rows of the ids that are in DR7."""
     rows = in_batches(
         out / "parts",
         query.name,
@@ -254,10 +255,10 @@ def _found(session: Session, url: str, out: Path, query: Query, ids: pl.Series) 
 
 
 def _complete(session: Session, url: str, query: Query, ids: list[int]) -> pl.DataFrame:
-    """Ask for ids, and again for those without a row as long as some get one: answers can be cut between two rows."""
+    """Query ids, and repeat missing ones while rows arrive, because responses can be truncated between rows."""
     rows = _ask(session, url, query, ids)
     while absent := set(ids) - set(rows["objid"]):
-        # Rows are in order of objid: the last object may lack some of its rows.
+        # Rows are sorted by objid, so the last object may be incomplete.
         again = sorted(absent | set(rows["objid"][-1:]))
         more = _ask(session, url, query, again)
         rows = pl.concat([rows.filter(~pl.col("objid").is_in(again)), more])
@@ -272,7 +273,7 @@ def _ask(session: Session, url: str, query: Query, ids: list[int]) -> pl.DataFra
 
 
 def _rows(response: requests.Response, query: Query) -> pl.DataFrame:
-    """Read an answer, every id digit by digit."""
+    """Parse a response, with exact ids."""
     refuse_page(response.content)
     text = response.content.decode("utf-8-sig", "replace")
     if _TOO_MANY.search(text):
@@ -280,20 +281,20 @@ def _rows(response: requests.Response, query: Query) -> pl.DataFrame:
     if "ERROR" in text:
         said = first_words(text[text.index("ERROR") :].partition("Your SQL command was")[0].encode())
         kind = TooMuchError if TIMED_OUT.search(said) else TruemorphError
-        raise kind(f'SkyServer refuses the query for SDSS {query.name}: "{said}"')
+        raise kind(f'SkyServer rejected the query for SDSS {query.name}: "{said}"')
     if text.startswith("No objects have been found"):
         return pl.DataFrame(schema=query.columns)
-    # Later releases begin with a line "#Table1".
+    # Later releases start with a line "#Table1".
     header, *rows = [line for line in csv.reader(text.splitlines()) if line and not line[0].startswith("#")] or [[]]
-    # A cut connection goes unnoticed if neither the length nor chunks were sent.
+    # Without a length or chunks, a lost connection can't be detected.
     guarded = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
     if any(len(row) != len(header) for row in rows) or not (header and (guarded or text.endswith("\n"))):
-        raise BrokenAnswerError("the answer is empty or cut off")
+        raise BrokenAnswerError("the response is empty or truncated")
     try:
         frame = pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row")
         return frame.select(pl.col(*query.columns).str.strip_chars()).cast(dict(query.columns))  # type: ignore[arg-type]
     except pl.exceptions.PolarsError as problem:
         raise TruemorphError(
-            f"SkyServer's answer for {query.name} is not the table of numbers it was asked for ({reason(problem)}); "
+            f"SkyServer's response for {query.name} is not a table of numbers ({reason(problem)}); "
             "report it to truemorph's developers"
         ) from problem

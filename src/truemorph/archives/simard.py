@@ -1,11 +1,11 @@
-"""Simard et al. (2011, ApJS 196, 11): structure of galaxies, from VizieR J/ApJS/196/11 by TAP, in slices.
+"""Simard et al. (2011, ApJS 196, 11): structural parameters, from VizieR J/ApJS/196/11 by TAP, in slices.
 
-Tables and columns as in the catalogue's ReadMe at CDS: table 3 has pure Sérsic models, table 1 bulge (n = 4) and disk,
-table 2 bulge of free n and disk; 1,123,718 rows each, in the order of recno; objID is text of 18 digits; -99.99 is
-missing. Lengths are in kpc: an angle times Scale. Where Scale is missing the published circular radii are negative, and
-mean nothing. VizieR's TAP wants names with commas, brackets and slashes in quotes ("Rchl,r"; its page "About
-TAPVizieR"); other interfaces write Rchl_r. So the service is asked for its names first (TAP_SCHEMA.columns), and they
-are compared by their letters and digits.
+Tables and columns are as in the catalogue's ReadMe at CDS: table 3 has pure Sérsic models, table 1 bulge (n = 4) and
+disk, table 2 bulge of free n and disk; 1,123,718 rows each, in the order of recno; objID is text of 18 digits; -99.99
+is missing. Lengths are in kpc: an angle times Scale. If Scale is missing, the published circular radii are negative and
+not meaningful. VizieR's TAP requires quotes for names with commas, brackets and slashes ("Rchl,r"; its page "About
+TAPVizieR"); other interfaces write Rchl_r. Therefore column names are read from TAP_SCHEMA.columns first, and compared
+by their letters and digits.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from truemorph.tables import read_table
 
 PER_SECOND = 1.0
 CATALOGUE = "J/ApJS/196/11"
-SLICE = 50_000  # rows a query: a few megabytes, half a minute or so
+SLICE = 50_000  # rows per query: a few megabytes, about half a minute
 _MISSING = -99.99
 
-# VizieR's name: truemorph's name, unit, what it is.
+# VizieR's name: truemorph's name, unit, description.
 _COMMON = {
     "objID": ("objID", "", "SDSS DR7 objID"),
-    "z": ("z", "", "redshift that was used: spectroscopic, or photometric where Sp is -1"),
+    "z": ("z", "", "redshift used: spectroscopic, or photometric if Sp is -1"),
     "Sp": ("Sp", "", "SDSS SpecClass; -1 photometric redshift, -2 none"),
     "Scale": ("Scale", "kpc / arcsec", "physical scale at z (H0 = 70, flat, matter 0.3)"),
     "Rhlg": ("Rhlg", "kpc", "half-light radius, g, along the semi-major axis"),
@@ -61,7 +61,7 @@ _BULGE_AND_DISK = _COMMON | {
     "Rd": ("Rd", "kpc", "scale length of the disk"),
     "i": ("inclination", "deg", "inclination of the disk, 0 is face-on (i)"),
     "nb": ("bulge_sersic_n", "", "Sersic index of the bulge (nb)"),
-    "PpS": ("PpS", "", "probability that bulge and disk are no better than one Sersic profile"),
+    "PpS": ("PpS", "", "probability that bulge + disk is not better than one Sersic profile"),
 }
 TABLES = {1: _BULGE_AND_DISK, 2: _BULGE_AND_DISK, 3: _SERSIC}
 _ARCSEC = {"r_half_arcsec": ("arcsec", "circular half-light radius, r (Rchl,r / Scale)")}
@@ -75,22 +75,22 @@ def fetch(session: Session, known: dict[str, Address], out: Path, *, tables: Seq
     session : Session
     known : dict of Address
     out : Path
-        Gets table3.parquet (objID int64, sersic_n, ellipticity, r_half in kpc, r_half_arcsec, ...; null where missing,
-        and for lengths that are not positive), table1 and table2 likewise; and parts/ with the slices, which are
-        removed when a table is complete.
+        Output folder for table3.parquet (objID int64, sersic_n, ellipticity, r_half in kpc, r_half_arcsec, ...; null if
+        missing, and for lengths that are not positive), table1 and table2 likewise; and parts/ with the slices, which
+        are removed when a table is complete.
     tables : sequence
-        Of 1, 2 and 3.
+        Table numbers: 1, 2 or 3.
 
     Raises
     ------
     InputError
         If there is no such table.
     TruemorphError
-        If the service doesn't answer, lacks a column, or gives fewer rows than it says it has.
+        If the service does not respond, lacks a column, or returns fewer rows than it has.
     """
     numbers = [str(one) for one in tables]
     if not numbers or not set(numbers) <= {"1", "2", "3"}:
-        raise InputError(f"the tables (`tables`) are 1, 2 and 3; got {', '.join(numbers) or 'none'}")
+        raise InputError(f"tables (`tables`) must be 1, 2 or 3; got {', '.join(numbers) or 'none'}")
     address = known["simard.tap"]
     counts = {}
     for number in dict.fromkeys(map(int, numbers)):
@@ -106,25 +106,25 @@ def fetch(session: Session, known: dict[str, Address], out: Path, *, tables: Seq
 
 
 def described(number: int) -> Columns:
-    """Return unit and description of each column of a table as it is written."""
+    """Return unit and description of each column of the output table."""
     columns = {name: (unit, about) for name, unit, about in TABLES[number].values()}
     return columns | (_ARCSEC if number == 3 else {})
 
 
 def _fetch_table(session: Session, url: str, number: int, parts: Path) -> tuple[pl.DataFrame, str]:
-    """Return a table as it is published, and the ADQL that it came by."""
+    """Return a table as published, and its ADQL query."""
     source = f"{CATALOGUE}/table{number}"
     names = _names(session, url, number, source)
     bounds = f'SELECT COUNT(*) AS n_rows, MIN(recno) AS first_row, MAX(recno) AS last_row FROM "{source}"'
     total, low, high = _ask(session, url, bounds).row(0)
     if not total:
-        raise TruemorphError(f"{source}: the service says that it has no rows; replace the address (`addresses`)")
+        raise TruemorphError(f"{source}: the service has no rows for it; replace the address (`addresses`)")
     columns = ", ".join(f'"{name}" AS c{k}' for k, name in enumerate(names.values()))
     adql = f'SELECT recno, {columns} FROM "{source}" WHERE recno BETWEEN {{}} AND {{}}'
     schema = {"recno": pl.Int64, **{name: pl.Int64 if name in ("objID", "Sp") else pl.Float64 for name in names}}
 
     def ask(rows: pl.Series) -> pl.DataFrame:
-        # One more than there can be, so that a full answer isn't taken for one that was cut.
+        # One more than the maximum, so that a complete response is not mistaken for a truncated one.
         answer = _ask(session, url, adql.format(rows[0], rows[-1]), most=rows[-1] - rows[0] + 2)
         if answer.is_empty():
             return pl.DataFrame(schema=schema)
@@ -135,7 +135,7 @@ def _fetch_table(session: Session, url: str, number: int, parts: Path) -> tuple[
     table = in_batches(
         parts,
         f"table{number}",
-        f"{url} {adql} {total} {low} {high}",  # if the table changes, answers that came before are not used
+        f"{url} {adql} {total} {low} {high}",  # if the table changes, earlier responses are not used
         schema,
         pl.int_range(low, high + 1, eager=True).alias("recno"),
         ask,
@@ -145,8 +145,8 @@ def _fetch_table(session: Session, url: str, number: int, parts: Path) -> tuple[
     if table.height != total or not table["objID"].is_unique().all():
         _remove_parts(parts, number)
         raise TruemorphError(
-            f"{source}: {table.height:,d} rows came, {table['objID'].n_unique():,d} of them different, in place of "
-            f"{total:,d}; the table may have changed meanwhile: run the same command again"
+            f"{source}: {table.height:,d} rows received, {table['objID'].n_unique():,d} of them unique, instead of "
+            f"{total:,d}; the table may have changed in the meantime; run the same command again"
         )
     return table, adql.format(low, high)
 
@@ -157,7 +157,7 @@ def _remove_parts(parts: Path, number: int) -> None:
 
 
 def _names(session: Session, url: str, number: int, source: str) -> dict[str, str]:
-    """Return the name that the service has for each column, by VizieR's documented name."""
+    """Return the service's name of each column, by VizieR's documented name."""
     adql = f"SELECT column_name FROM TAP_SCHEMA.columns WHERE table_name = '{source}' OR table_name = '\"{source}\"'"
     there = [str(name).strip().strip('"') for (name,) in _ask(session, url, adql).rows()]
     if not there:
@@ -169,7 +169,7 @@ def _names(session: Session, url: str, number: int, source: str) -> dict[str, st
     for name, found in names.items():
         if not found:
             raise TruemorphError(
-                f"{source}: no column {name}; {nearest(name, there)}. VizieR may have changed it: report it to "
+                f"{source}: no column {name}; {nearest(name, there)}. VizieR may have changed it; report it to "
                 "truemorph's developers"
             )
     return names
@@ -180,7 +180,7 @@ def _letters(name: str) -> str:
 
 
 def _ask(session: Session, url: str, adql: str, most: int | None = None) -> pl.DataFrame:
-    """Ask the TAP service."""
+    """Query the TAP service."""
     query = TAPQuery(url, adql, maxrec=most, session=session)
 
     def once() -> pl.DataFrame:
@@ -192,11 +192,11 @@ def _ask(session: Session, url: str, adql: str, most: int | None = None) -> pl.D
                 result = TAPResults(parse(io.BytesIO(content)), url=url, session=session)
         except DALQueryError as problem:
             kind = TooMuchError if TIMED_OUT.search(str(problem)) else TruemorphError
-            raise kind(f'VizieR refuses the query: "{first_words(str(problem).encode())}"') from problem
-        except Exception as problem:  # the parser raises dozens of types
-            raise BrokenAnswerError(f'not a whole VOTable ("{first_words(content)}")') from problem
+            raise kind(f'VizieR rejected the query: "{first_words(str(problem).encode())}"') from problem
+        except Exception as problem:  # the parser raises many types
+            raise BrokenAnswerError(f'not a complete VOTable ("{first_words(content)}")') from problem
         if result.query_status == "OVERFLOW":
-            raise TooMuchError("VizieR cut the answer at its limit of rows; run the same command again later")
+            raise TooMuchError("VizieR truncated the response at its row limit; run the same command again later")
         table = result.to_table()
         return read_table(table).frame if len(table) else pl.DataFrame()
 
@@ -204,7 +204,7 @@ def _ask(session: Session, url: str, adql: str, most: int | None = None) -> pl.D
 
 
 def _cleaned(frame: pl.DataFrame, number: int) -> pl.DataFrame:
-    """Rename columns; null for what is missing or means nothing."""
+    """Rename columns; replace missing and meaningless values by null."""
     frame = frame.rename({name: ours for name, (ours, _, _) in TABLES[number].items()})
     numbers = pl.col(pl.Float64)
     frame = frame.with_columns(pl.when((numbers - _MISSING).abs() > 1e-3).then(numbers))

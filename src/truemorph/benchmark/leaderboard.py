@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from truemorph.bias.scores import drift, score
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import FindingWarning
 from truemorph.io import content_hash, file_hash, plain, read_json, write_json
+from truemorph.progress import tell
 from truemorph.workers import worker_pool
 
 # More epochs for the real world, because it has fewer galaxies.
@@ -75,7 +75,7 @@ def _row(bench: Bench, method: Method) -> dict[str, Any]:
             p_disk, *twins = [outcome.predict(one) for one in (world.images[rows], *world.twins)]
             n = len(world.twins[0])
             measured["drift"] = drift(p_disk[:n], twins, world.truth[rows][:n])
-        print(f"{world.name} {world.seed} {method.name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+        tell(f"{world.name} {world.seed} {method.name}: {time.perf_counter() - began:.0f} s")
     if p_disk is not None:
         labels = (p_disk > 0.5).astype(np.int64)
     else:
@@ -126,7 +126,7 @@ def _rows_of_world(task: tuple[str, int, Plan, Path, int]) -> list[dict[str, Any
     for method in plan.methods_in(name):
         path = folder / f"row-{content_hash({**config, 'method': method.name})[:16]}.json"
         if path.is_file():
-            print(f"{name} {seed} {method.name}: cached in {path}", file=sys.stderr)
+            tell(f"{name} {seed} {method.name}: cached in {path}")
         else:
             bench = bench or Bench(make_world(name, seed, plan.sizes, plan.data), training)
             write_json(path, _row(bench, method))

@@ -563,13 +563,11 @@ METHODS = (
     Method("matching", "vote-fraction matching", matching, (TABLES,)),
     Method("dcv14", "DCV14, p(y | x)", dcv14(posterior=False), (TABLES,)),
     Method("dcv14-posterior", "DCV14, posterior", dcv14(posterior=True), (TABLES,)),
-    Method("dcv14-all", "DCV14, all columns, best family, posterior", dcv14_all, (TABLES,)),
+    Method("dcv14-all", "DCV14, all columns, posterior", dcv14_all, (TABLES,)),
     Method("likelihood", "θ from labels alone, posterior", posterior_of(labels_alone), (TABLES,)),
     Method("conditional", "T(α) given intrinsic columns, posterior", posterior_of(conditional), (TABLES,)),
-    Method("gold", "T(α) from 300 gold labels, posterior", posterior_of(with_gold), (TABLES,)),
-    Method(
-        "gold-observables", "T(α, features) from 300 gold labels, posterior", posterior_of(with_observables), (TABLES,)
-    ),
+    Method("gold", "T(α), 300 gold labels, posterior", posterior_of(with_gold), (TABLES,)),
+    Method("gold-observables", "T(α, features), gold labels, posterior", posterior_of(with_observables), (TABLES,)),
     Method("gold-votes", "300 gold labels regressed on votes", votes_regressed, (TABLES,)),
     Method(HART, HART, published, (TABLES,), GZ2),
 )

@@ -1,1 +1,1 @@
-"""Labelling bias: how labels flip with resolution (T(α)), its estimation, and the metrics CV14 and CV18."""
+"""Labelling bias: the bias curve T(α), its estimation, and the metrics CV14 and CV18."""

@@ -16,20 +16,20 @@ from truemorph.findings import Finding
 
 
 def by_bins(space: Space, data: Data, bins: int) -> TransitionFit:
-    """Least squares on class fractions at the midpoints of equal-count bins (eq. 16)."""
+    """Fit class fractions at the midpoints of equal-count bins by least squares (eq. 16)."""
     labels, alpha = data.labels, data.alpha
     if alpha.ndim == 2:
-        raise InputError("binned takes one resolution, alpha of shape (N,)")
+        raise InputError("the binned method needs one resolution, alpha of shape (N,)")
     n_free = space.size + data.n_classes - 1
     findings: tuple[Finding, ...] = ()
     if bins < n_free + 1:
-        raise InputError(f"binned needs more bins than parameters ({n_free}); got {bins}")
+        raise InputError(f"the binned method needs more bins than parameters ({n_free}); got {bins}")
     if bins > labels.size:
         findings = (
             Finding(
                 "one-galaxy-per-bin",
                 "note",
-                f"There are {labels.size:,} galaxies for {bins:,} bins, so each bin has one galaxy.",
+                f"There are {labels.size:,} galaxies for {bins:,} bins, so each bin has only one galaxy.",
             ),
         )
         bins = labels.size
@@ -56,7 +56,7 @@ def by_bins(space: Space, data: Data, bins: int) -> TransitionFit:
     free = (point - lower > 1e-3) & (upper - point > 1e-3)
     slopes = differences(residuals, point)[free].reshape(free.sum(), bins, -1)
     errors = residuals(point).reshape(bins, -1)
-    # Bins are independent, the classes within one are not: sum over classes before the outer product.
+    # Bins are independent but classes within a bin are not, so sum over classes before the outer product.
     scores = np.einsum("pbk,bk->pb", slopes, errors)
     bread = invert(np.einsum("pbk,qbk->pq", slopes, slopes))
     covariance = np.full((point.size, point.size), np.nan)

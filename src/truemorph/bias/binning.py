@@ -1,4 +1,4 @@
-"""Bins that hold equal numbers of galaxies.
+"""Bins with equal numbers of galaxies.
 
 The edges of b equal-count bins of n sorted objects are round(linspace(0, n, b + 1)), as in Cabrera-Vives, Miller &
 Schneider 2018 (AJ 156, 284).
@@ -13,12 +13,12 @@ import numpy as np
 
 
 def equal_count_edges(n: int | np.ndarray, bins: int) -> np.ndarray:
-    """Positions in a sorted array of n objects where its equal-count bins begin and end.
+    """Return the edges of equal-count bins in a sorted array of n objects.
 
     Parameters
     ----------
     n : int or array of int, shape (L,)
-        Number of objects, or one number a leaf.
+        Number of objects, or one number per leaf.
     bins : int
         Number of bins b.
 
@@ -35,15 +35,15 @@ def equal_count_edges(n: int | np.ndarray, bins: int) -> np.ndarray:
 
 
 def bin_index(n: int, bins: int) -> np.ndarray:
-    """Equal-count bin of each of n sorted objects, shape (n,)."""
+    """Return the equal-count bin of each of n sorted objects, shape (n,)."""
     return np.repeat(np.arange(bins), np.diff(equal_count_edges(n, bins)))
 
 
 def choose_bins(n: int, with_intrinsic: bool, per_bin: int = 25) -> tuple[int, int]:
-    """Depth and bins for n objects that leave at least `per_bin` in each bin where that is possible.
+    """Choose depth and bins so that each bin has at least `per_bin` of n objects, if possible.
 
-    Without intrinsic columns up to 20 bins in one leaf (CV14's default); with them up to 2^6 leaves of 8 bins
-    (CV18's), fewer bins before fewer leaves.
+    Without intrinsic columns: up to 20 bins in one leaf (the default of CV14). With them: up to 2^6 leaves of 8 bins
+    (as in CV18); the number of bins is reduced before the number of leaves.
 
     Returns
     -------
@@ -57,33 +57,33 @@ def choose_bins(n: int, with_intrinsic: bool, per_bin: int = 25) -> tuple[int, i
     if not with_intrinsic:
         return 0, int(np.clip(n // per_bin, 2, 20))
     for depth in range(6, 0, -1):
-        # k-d leaves differ by an object or two; leave room for that.
+        # The sizes of k-d leaves differ by one or two objects.
         bins = int((n // 2**depth - 1) // per_bin)
         if bins >= 4:
             return depth, min(bins, 8)
     return 1, max(2, int((n // 2 - 1) // per_bin))
 
 
-def proportion_error(share: Any, count: Any) -> Any:
-    """Standard error of a proportion, with one success and one failure added (Agresti & Coull): never zero.
+def proportion_error(proportion: Any, count: Any) -> Any:
+    """Return the standard error of a proportion, never zero (Agresti & Coull: add one success and one failure).
 
     Parameters
     ----------
-    share, count : float or array
-        The proportion, and the number of objects that it is of.
+    proportion, count : float or array
+        The proportion, and the number of objects.
 
     Examples
     --------
     >>> round(float(proportion_error(0.0, 98)), 4), round(float(proportion_error(0.5, 98)), 4)
     (0.0099, 0.05)
     """
-    smoothed = (share * count + 1) / (count + 2)
+    smoothed = (proportion * count + 1) / (count + 2)
     return np.sqrt(smoothed * (1 - smoothed) / (count + 2))
 
 
 @dataclass(frozen=True)
 class Bins:
-    """Equal-count bins of a column, and (weighted) means in them.
+    """Equal-count bins of a column, with (weighted) means in each bin.
 
     Attributes
     ----------
@@ -91,9 +91,9 @@ class Bins:
         Bin of each object.
     edges : array, shape (B + 1,)
     middles : array, shape (B,)
-        Mean of the column.
+        Mean of the column in each bin.
     count : int
-        B.
+        Number of bins B.
     weights : array, shape (N,)
     """
 
@@ -105,7 +105,7 @@ class Bins:
 
     @classmethod
     def cut(cls, column: np.ndarray, bins: int, weights: np.ndarray | None = None) -> Bins:
-        """Cut a column of shape (N,) into bins; edges lie half-way between neighbours."""
+        """Divide a column of shape (N,) into bins; edges are half-way between neighbours."""
         order = np.argsort(column, kind="stable")
         index = np.empty(column.size, dtype=np.int64)
         index[order] = bin_index(column.size, bins)
@@ -117,15 +117,15 @@ class Bins:
         return cls(index, edges, middles, bins, weights)
 
     def sums(self, values: np.ndarray) -> np.ndarray:
-        """Weighted sum of (N,) values in each bin, shape (B,)."""
+        """Return the weighted sum of (N,) values in each bin, shape (B,)."""
         return np.bincount(self.index, weights=self.weights * values, minlength=self.count)
 
     def means(self, values: np.ndarray) -> np.ndarray:
-        """Weighted mean of (N, K) values in each bin, shape (B, K)."""
+        """Return the weighted mean of (N, K) values in each bin, shape (B, K)."""
         total = np.bincount(self.index, weights=self.weights, minlength=self.count)
         return np.stack([self.sums(column) for column in values.T], axis=1) / total[:, None]
 
     def effective_counts(self) -> np.ndarray:
-        """(Σ w)² / Σ w² of each bin, shape (B,)."""
+        """Return the effective number of objects in each bin, (Σ w)² / Σ w², shape (B,)."""
         total = np.bincount(self.index, weights=self.weights, minlength=self.count)
         return total**2 / np.bincount(self.index, weights=self.weights**2, minlength=self.count)

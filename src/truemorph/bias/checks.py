@@ -1,6 +1,6 @@
-"""Checks of an estimate: T(α) against the labels, and gold rows against all rows.
+"""Check an estimate: T(α) against the labels, and galaxies with gold labels against all galaxies.
 
-Experts type bright, near or odd galaxies first.
+Experts often classify bright, nearby or peculiar galaxies first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.results import Result, quantity_table
 
-# Below this probability the checks call a difference real: about 2.6 standard errors.
+# Significance level of the checks, about 2.6 standard errors.
 LEVEL = 0.01
 _FEWEST = 20
 _STRATA = 100
@@ -32,17 +32,17 @@ _NOTICEABLE = 0.02
 
 @dataclass(frozen=True, repr=False)
 class Calibration(Result):
-    """Fitted against observed probability of a "smooth" label, in equal-count bins of the fitted one.
+    """Fitted and observed probability of a "smooth" label, in equal-count bins of the fitted probability.
 
     Attributes
     ----------
     fitted, observed, stderr : array, shape (B,)
     chi_squared, p_value : float
-        Σ ((observed - fitted) / binomial error)² and its tail probability.
+        Σ ((observed - fitted) / binomial error)² and its p-value.
     what : str
-        Whose labels: all galaxies', or gold disks' (then it is the flip probability itself).
+        Which labels: of all galaxies, or of gold disks (then it is the flip probability).
     findings : tuple of Finding
-        "family-rejected" where the p-value is below 0.01.
+        "family-rejected" if the p-value is below 0.01.
     """
 
     fitted: np.ndarray
@@ -54,7 +54,7 @@ class Calibration(Result):
     findings: tuple[Finding, ...] = ()
 
     def summary(self) -> str:
-        """Return χ² and its probability as text."""
+        """Return χ² and its p-value as text."""
         return f"{self.what}: χ² = {self.chi_squared:.1f} in {self.fitted.size} bins (p = {self.p_value:.2g})"
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Calibration(Result):
         return plain(asdict(self))
 
     def to_table(self) -> Any:
-        """Return a table of one row a bin."""
+        """Return a table with one row per bin."""
         return quantity_table(
             {
                 "fitted": (self.fitted, "", f"fitted probability, {self.what}"),
@@ -74,22 +74,22 @@ class Calibration(Result):
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw observed against fitted; returns matplotlib axes."""
+        """Draw observed against fitted probability; return matplotlib axes."""
         from truemorph.bias.plots import plot_calibration
 
         return plot_calibration(self, ax)
 
 
 def calibration(fit: TransitionFit, bins: int = 12) -> Calibration:
-    """Compare a fit's probabilities of "smooth" labels with the labels, bin by bin.
+    """Compare the fitted probability of a "smooth" label with the labels, in bins.
 
-    With gold labels: the flip probability on gold disks. Without: p(ỹ = smooth | α) on all galaxies.
+    With gold labels, this is the flip probability of gold disks; without, p(ỹ = smooth | α) of all galaxies.
 
     Parameters
     ----------
     fit : TransitionFit
     bins : int, default 12
-        Equal-count bins of the fitted probability; fewer, two at least, where a bin would have under 20 galaxies.
+        Number of equal-count bins; reduced (to at least two) if bins would have fewer than 20 galaxies.
 
     Raises
     ------
@@ -101,9 +101,9 @@ def calibration(fit: TransitionFit, bins: int = 12) -> Calibration:
     labels, alpha = fit.labels, fit.alpha
     weights = fit.data.weights
     n_seen = int((~np.isnan(np.diag(fit.covariance)))[: fit.space.size].sum())
-    trusted = fit.data.gold
-    if trusted is not None and np.any(trusted == DISK):
-        chosen = trusted == DISK
+    gold = fit.data.gold
+    if gold is not None and np.any(gold == DISK):
+        chosen = gold == DISK
         fitted = np.asarray(fit.transition.flip_probability(alpha[chosen]))
         hit, what = (labels[chosen] == SMOOTH).astype(float), "gold disks labelled smooth"
         weights = weights[chosen]
@@ -113,7 +113,7 @@ def calibration(fit: TransitionFit, bins: int = 12) -> Calibration:
             log_fractions = np.broadcast_to(np.log(fractions), (labels.size, fit.transition.n_classes))
         fitted = np.exp(observed_log_probabilities(log_fractions, alpha, fit.transition))[:, SMOOTH]
         hit, what = (labels == SMOOTH).astype(float), "labelled smooth"
-        n_seen += 1  # the class fractions; a regression on z spends most of its parameters within bins
+        n_seen += 1  # for the class fractions; a regression on z uses most of its parameters within bins
     cut = Bins.cut(fitted, min(bins, max(2, fitted.size // _FEWEST), fitted.size), weights)
     mean, observed = cut.means(np.column_stack([fitted, hit])).T
     counts = cut.effective_counts()
@@ -121,7 +121,7 @@ def calibration(fit: TransitionFit, bins: int = 12) -> Calibration:
     chi_squared = float(np.sum(((observed - mean) / stderr) ** 2))
     degrees = max(1, counts.size - n_seen)
     p_value = float(chi2.sf(chi_squared, degrees))
-    findings = (_rejected(fit, p_value, trusted is not None),) if p_value < LEVEL else ()
+    findings = (_rejected(fit, p_value, gold is not None),) if p_value < LEVEL else ()
     return Calibration(mean, observed, stderr, chi_squared, p_value, what, findings)
 
 
@@ -131,24 +131,24 @@ def _rejected(fit: TransitionFit, p_value: float, with_gold: bool) -> Finding:
             "family-rejected",
             "caution",
             f"The gold labels reject the {fit.family} family (calibration p = {p_value:.1g}).",
-            'Choose another family (`family`, such as "monotone"), or rely on the fractions from gold labels.',
+            'Choose another family (`family`, such as "monotone"), or use the fractions from gold labels.',
         )
     return Finding(
         "family-rejected",
         "caution",
         f"The labels reject the {fit.family} family with constant class fractions (calibration p = {p_value:.1g}): "
         "either the bias curve has another shape, or class fractions change with α.",
-        "Give gold labels (`gold`), which tell these apart, or try another family (`family`).",
+        "Give gold labels (`gold`) to distinguish the two, or try another family (`family`).",
     )
 
 
 class _Excess(NamedTuple):
-    """What sets gold rows apart in one part of the range of α."""
+    """Difference between gold rows and all rows in one part of the range of α."""
 
     chi_squared: float
     difference: float
     label_class: int
-    share: float
+    fraction: float
     low: float
     high: float
 
@@ -156,25 +156,26 @@ class _Excess(NamedTuple):
 def selection_findings(
     observed: np.ndarray, alpha: np.ndarray, gold: np.ndarray, weights: np.ndarray | None = None
 ) -> list[Finding]:
-    """Warn where gold rows are labelled differently from all rows at the same α.
+    """Warn if gold rows have other observed labels than all rows at the same α.
 
-    A random part of the rows has the labels of its stratum of α, drawn without repeats: their excess, summed over
-    strata, has a known variance (Mantel & Haenszel 1959, JNCI 22, 719; here for K classes and weights, in four parts
-    of the range of α so that opposite excesses don't cancel). That more is gold at some α than at others is fine.
+    If gold rows are a random part of the rows, their labels are a sample without replacement from their stratum of α.
+    The sum of the excess over strata then has a known variance (Mantel & Haenszel 1959, JNCI 22, 719; here for K
+    classes and weights, in four parts of the range of α so that excesses of opposite sign do not cancel). The fraction
+    of gold rows may vary with α.
 
     Parameters
     ----------
     observed : array, shape (N, K)
-        Labels as 0 and 1, or fractions of votes.
+        Labels as 0 and 1, or vote fractions.
     alpha : array, shape (N,) or (N, J)
     gold : array of int, shape (N,)
-        -1 where unknown.
+        Gold labels, -1 if unknown.
     weights : array, shape (N,), optional
 
     Returns
     -------
     list of Finding
-        One, or none.
+        One finding, or none.
     """
     known = gold != UNKNOWN
     weights = np.ones(gold.size) if weights is None else weights
@@ -196,9 +197,10 @@ def selection_findings(
             "gold-not-random",
             "caution",
             f"The galaxies with a gold label are not a random part of all galaxies (p = {p_value:.1g}): at α from "
-            f"{worst.low:.3g} to {worst.high:.3g}, {worst.share:.1%} of them are labelled class {worst.label_class}, "
-            f"but {worst.share - worst.difference:.1%} of all galaxies are. The result holds for galaxies like them.",
-            "Leave out galaxies that could not get a gold label (`where`), or give sampling weights (`weights`).",
+            f"{worst.low:.3g} to {worst.high:.3g}, {worst.fraction:.1%} of them are labelled class "
+            f"{worst.label_class}, but {worst.fraction - worst.difference:.1%} of all galaxies are. The result only "
+            "holds for such galaxies.",
+            "Exclude galaxies that could not get a gold label (`where`), or give sampling weights (`weights`).",
         )
     ]
 
@@ -206,23 +208,23 @@ def selection_findings(
 def balance_findings(
     columns: Mapping[str, np.ndarray], alpha: np.ndarray, gold: np.ndarray, weights: np.ndarray | None = None
 ) -> list[Finding]:
-    """Warn where gold rows differ from all rows at the same α in a column that the estimate does not use.
+    """Warn if gold rows differ from all rows at the same α in a column that the estimate does not use.
 
-    Each column is tested as the labels are in `selection_findings`, at a level of 1 % divided by their number.
+    Each column is tested as in `selection_findings`, at a level of 1 % divided by the number of columns.
 
     Parameters
     ----------
     columns : dict of str to array, shape (N,)
-        NaN where missing.
+        Columns to test, NaN if missing.
     alpha : array, shape (N,)
     gold : array of int, shape (N,)
-        -1 where unknown.
+        Gold labels, -1 if unknown.
     weights : array, shape (N,), optional
 
     Returns
     -------
     list of Finding
-        One, or none.
+        One finding, or none.
     """
     known = gold != UNKNOWN
     weights = np.ones(gold.size) if weights is None else weights
@@ -232,7 +234,7 @@ def balance_findings(
         good = np.isfinite(values)
         if (known & good).sum() < _GOLD_PER_PART or np.ptp(values[good]) == 0:
             continue
-        ranks = (rankdata(values[good]) / good.sum() - 0.5) * np.sqrt(12)  # of standard deviation 1, whatever the tails
+        ranks = (rankdata(values[good]) / good.sum() - 0.5) * np.sqrt(12)  # of standard deviation 1
         both = np.column_stack([-ranks, ranks])
         found = _excess(both, alpha[good], stratum[good], known[good], weights[good])
         if chi2.sf(found.chi_squared, 1) < LEVEL / len(columns) and abs(found.difference) > _NOTICEABLE:
@@ -254,7 +256,7 @@ def balance_findings(
 
 
 def _strata(columns: np.ndarray, count: int) -> np.ndarray:
-    """Stratum of each row: equal-count bins of the first column, in order, cut again along each further one."""
+    """Return each row's stratum: equal-count bins of the first column, divided again by each other column."""
     per_column = max(1, round(count ** (1 / columns.shape[1])))
     stratum = np.zeros(columns.shape[0], dtype=np.int64)
     for column in columns.T:
@@ -268,7 +270,7 @@ def _strata(columns: np.ndarray, count: int) -> np.ndarray:
 
 
 def _parts(stratum: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Part of the range of α of each row: runs of strata with equal numbers of gold rows."""
+    """Return each row's part of the range of α: consecutive strata with equal numbers of gold rows."""
     drawn = np.bincount(stratum[known], minlength=stratum.max() + 1)
     count = int(np.clip(drawn.sum() // _GOLD_PER_PART, 1, _PARTS))
     middle = np.cumsum(drawn) - 0.5 * drawn
@@ -278,7 +280,7 @@ def _parts(stratum: np.ndarray, known: np.ndarray) -> np.ndarray:
 def _excess(
     observed: np.ndarray, resolution: np.ndarray, stratum: np.ndarray, known: np.ndarray, weights: np.ndarray
 ) -> _Excess:
-    """Labels of gold rows less those of their strata."""
+    """Compare labels of gold rows with those of their strata."""
     strata, index, size = np.unique(stratum, return_inverse=True, return_counts=True)
     drawn = np.bincount(index[known], minlength=strata.size)
     total = np.bincount(index, weights=weights)
@@ -288,12 +290,12 @@ def _excess(
     scale = drawn * (size - drawn) / (size * np.maximum(size - 1.0, 1.0))
     covariance = residual.T @ (residual * scale[index, None])
     difference = excess / weights[known].sum()
-    most = 1 + int(np.argmax(np.abs(difference[1:])))  # of two classes one says it all: disks
+    most = 1 + int(np.argmax(np.abs(difference[1:])))  # for two classes, the disk class is sufficient
     return _Excess(
         chi_squared=float(excess @ np.linalg.pinv(covariance, rcond=1e-9, hermitian=True) @ excess),
         difference=float(difference[most]),
         label_class=most,
-        share=float(np.average(observed[known, most], weights=weights[known])),
+        fraction=float(np.average(observed[known, most], weights=weights[known])),
         low=float(resolution.min()),
         high=float(resolution.max()),
     )

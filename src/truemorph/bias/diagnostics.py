@@ -391,11 +391,11 @@ def _predicted_drift(found: MixtureFit, u: np.ndarray, weights: np.ndarray) -> t
     probabilities, n = found.probabilities(), found.mixture.space.size
     p = probabilities[:, DISK]
     low, high = u <= np.quantile(u, 1 / 3), u >= np.quantile(u, 2 / 3)
-    share = weights * (high / np.sum(weights * high) - low / np.sum(weights * low))
+    contrast = weights * (high / np.sum(weights * high) - low / np.sum(weights * low))
     variances = class_variances(probabilities)[:, DISK - 1]
-    slope = np.einsum("nk,nq->kq", variances * share[:, None], found.mixture.design).ravel()
+    slope = np.einsum("nk,nq->kq", variances * contrast[:, None], found.mixture.design).ravel()
     scatter = p[low].var() / low.sum() + p[high].var() / high.sum()
-    return float(share @ p), float(np.sqrt(slope @ found.covariance[n:, n:] @ slope + scatter))
+    return float(contrast @ p), float(np.sqrt(slope @ found.covariance[n:, n:] @ slope + scatter))
 
 
 def _check_with_gold(u: np.ndarray, intrinsic: Array | None, gold: Array, weights: np.ndarray) -> ConfoundingCheck:
@@ -418,8 +418,8 @@ def _check_with_gold(u: np.ndarray, intrinsic: Array | None, gold: Array, weight
     disk = truth[:, DISK]
     low, high = at <= np.quantile(at, 1 / 3), at >= np.quantile(at, 2 / 3)
     means = [np.average(disk[part], weights=w[part]) for part in (low, high)]
-    shares = [np.sum(w[part] ** 2) / w[part].sum() ** 2 for part in (low, high)]
-    error = float(np.sqrt(sum(m * (1 - m) * share for m, share in zip(means, shares, strict=True))))
+    inverse_sizes = [np.sum(w[part] ** 2) / w[part].sum() ** 2 for part in (low, high)]
+    error = float(np.sqrt(sum(m * (1 - m) * one for m, one in zip(means, inverse_sizes, strict=True))))
     explained = _BY_COLUMNS if intrinsic is not None else "beyond chance"
     return _verdict(float(means[1] - means[0]), error, p_value, "gold labels show", explained)
 
@@ -428,15 +428,15 @@ def _verdict(drift: float, error: float, p_value: float, who: str, explained: st
     significant = norm.isf(LEVEL / 2)
     confounded = bool(abs(drift) > significant * error and abs(drift) > _NOTICEABLE)
     unexplained = p_value < LEVEL
-    said = [
+    parts = [
         f"{who} a disk fraction that {'rises' if drift > 0 else 'falls'} by {abs(drift):.3f} ± {error:.3f} "
         "from the worst to the best resolved third"
     ]
     if unexplained:
-        said.append(f"class fractions depend on α {explained} (p = {p_value:.1g})")
+        parts.append(f"class fractions depend on α {explained} (p = {p_value:.1g})")
     if not confounded and not unexplained:
-        said.append("no dependence on α is found")
-    statement = "; ".join(said)
+        parts.append("no dependence on α is found")
+    statement = "; ".join(parts)
     findings: tuple[Finding, ...] = ()
     if confounded or unexplained:
         findings = (

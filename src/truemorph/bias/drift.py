@@ -1,10 +1,10 @@
-"""How far an estimate from labels alone may be off, where class fractions do change with resolution.
+"""Systematic range of an estimate from labels alone, if class fractions depend on resolution.
 
-Labels alone cannot separate bias from a real trend. The trend is therefore assumed: logit p(disk | α) may change by ± δ
-per standard deviation of ln α, linearly or quadratically. T(α) is fitted under such trends, in every family with a
-formula. The range of the disk fraction spans all of them, and the labels as they are where a trend alone explains
-them. It is not narrowed by the likelihood, which prefers some trends only because their shape resembles that of T(α).
-With many galaxies δ and the families alone set its width.
+Labels alone cannot separate bias from a real trend with resolution. The trend is therefore assumed: logit p(disk | α)
+may change by ± δ per standard deviation of ln α, linearly or quadratically. T(α) is fitted under such trends, in every
+family with a formula. The range of the disk fraction spans all of them, and also the observed labels if a trend alone
+can explain them. The likelihood is not used to narrow the range, because it prefers some trends only because their
+shape resembles that of T(α). With many galaxies, δ and the families determine its width.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from truemorph.bias.result import Data
 from truemorph.bias.transitions import DISK, MatrixTransition, Search, Space, Transition
 
 DELTA = 0.5
-# Galaxies are grouped into so many bins of α.
+# Number of bins of α into which galaxies are grouped.
 _GROUPS = 256
 _LEVEL, _EDGE = 1.96, 8.9
 
 
 @dataclass(frozen=True)
 class DriftRange:
-    """The disk fraction under trends of class fractions with α.
+    """Range of the disk fraction under trends of class fractions with α.
 
     Attributes
     ----------
     delta : float
         δ: change of logit p(disk | α) per standard deviation of ln α.
     delta_unbiased : float
-        The δ at which the labels would need no bias: the slope of their own disk fraction; 0 if it does not rise.
+        The δ that explains the labels without bias: the slope of the observed disk fraction; 0 if it does not rise.
     alternatives : dict of str to (Transition, float, float)
-        T(α), disk fraction and its standard error under each trend, in each family.
+        T(α), disk fraction and its standard error for each family and trend.
     """
 
     delta: float
@@ -52,10 +52,10 @@ class DriftRange:
 
     @property
     def statement(self) -> str:
-        """What the range spans, as text."""
+        """Description of the range."""
         return (
-            f"range: logit of the disk fraction changes by up to δ = {self.delta:g} per σ of ln α; from "
-            f"δ = {self.delta_unbiased:.2f} on, the labels need no bias"
+            f"range: the logit of the disk fraction may change by up to δ = {self.delta:g} per σ of ln α; above "
+            f"δ = {self.delta_unbiased:.2f}, no bias is needed to explain the labels"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,10 +70,10 @@ def drift_range(data: Data, families: list[Any], false_disk: float | None, delta
     Parameters
     ----------
     data : Data
-        Of two classes, with one α.
+        Data with two classes and one α.
     families : list of family classes
     false_disk : float or None
-        As for `Search`.
+        As in `Search`.
     delta : float
 
     Returns
@@ -94,13 +94,13 @@ def drift_range(data: Data, families: list[Any], false_disk: float | None, delta
     bend = (u**2 - 1) / np.sqrt(2)
     trends = {
         "no trend": 0 * u,
-        # The fraction falls with this trend until the labels need little bias; then another solution is likelier.
+        # The fraction decreases with this trend; above some δ, another solution is more likely.
         **{f"more disks at high α, {part:g} δ": part * delta * u for part in (0.5, 0.75, 1.0)},
         "fewer disks at high α": -delta * u,
         "more disks at both ends": delta * bend,
         "fewer disks at both ends": -delta * bend,
     }
-    stretch = np.sqrt(np.mean(data.weights**2))  # weighted rows count as fewer
+    stretch = np.sqrt(np.mean(data.weights**2))  # weights reduce the effective number of rows
     found = {}
     for family in families:
         space = family.space(search)
@@ -109,14 +109,14 @@ def drift_range(data: Data, families: list[Any], false_disk: float | None, delta
             fit = fit_mixture(replace(few, space=space, offset=offset), start)
             start = fit.maximum.point if start is None else start
             if abs(fit.coefficients[0, 0]) > _EDGE:
-                continue  # no galaxy of one of the classes: not an alternative, but the absence of one
+                continue  # one class is empty, so this is not an alternative
             p, share = fit.probabilities()[:, DISK], few.weights / few.weights.sum()
             variance = fit.maximum.covariance()[-1, -1] * np.sum(share * p * (1 - p)) ** 2
             error = stretch * np.sqrt(variance) if variance > 0 else 0.0
             found[f"{family.family}, {name}"] = fit.transition, float(share @ p), float(error)
     design = np.column_stack([np.ones(u.size), u])
     slope = fit_softmax(design, np.eye(2)[few.labels], np.full(2, 1e-6), few.weights).coefficients[0, 1]
-    if slope <= delta:  # the trend may be all there is
+    if slope <= delta:  # a trend alone can explain the labels
         labelled = float(np.average(data.labels == DISK, weights=data.weights))
         error = float(stretch * np.sqrt(labelled * (1 - labelled) / data.labels.size))
         found["labels without bias"] = MatrixTransition.identity(), labelled, error

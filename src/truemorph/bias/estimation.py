@@ -1,8 +1,8 @@
-"""Estimating T(α): one function, five methods, one result.
+"""Estimate T(α): one function with five methods.
 
-`binned` is the paper's (Medina-Rosales et al., arXiv:2308.11007, section 2.3.3); `likelihood` makes the same assumption
-without bins; `conditional` lets class fractions depend on intrinsic properties; `gold` uses gold labels; `votes` models
-counts of votes. Every result names the assumption it rests on.
+`binned` is the paper's method (Medina-Rosales et al., arXiv:2308.11007, section 2.3.3). `likelihood` makes the same
+assumption without bins. `conditional` lets class fractions depend on intrinsic properties. `gold` uses gold labels.
+`votes` models vote counts. Every result states its assumption.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _checked(
     method: str,
     options: dict[str, Any],
 ) -> Data:
-    """Check shapes and values of everything that has one entry a galaxy."""
+    """Check shapes and values of all per-galaxy arguments."""
     observed = labels if isinstance(labels, np.ma.MaskedArray) else np.asarray(labels)
     if observed.ndim == 2 and observed.shape[1] == 1:
         observed = observed[:, 0]
@@ -61,26 +61,26 @@ def _checked(
     if not np.all(np.isfinite(first)) or not np.any(first > 0):
         raise InputError("alpha must be finite, and positive for some galaxies, to estimate T(alpha)")
     if counts is not None and observables is not None:
-        raise InputError("vote counts take no observables beside alpha: fit the majority labels instead")
+        raise InputError("vote counts can't be combined with observables; fit the majority labels instead")
     resolution = first if observables is None else with_observables(first, observables)
     if n_classes is None:
-        # Families of two classes name a label 2 as the mistake that it is there.
+        # For two-class families, a label 2 is reported as an error.
         two = issubclass(options["family"], FlipTransition)
         n_classes = 2 if two else classes_in(observed, *([] if gold is None else [gold]))
     observed = check_labels(observed, n_classes)
     if observed.size != first.size:
-        raise InputError(f"labels and alpha must have one value a galaxy; got {observed.size} and {first.size}")
+        raise InputError(f"labels and alpha must have one value per galaxy; got {observed.size} and {first.size}")
     known = None if gold is None else check_gold(gold, observed.size, n_classes)
     weights = np.ones(first.size) if weights is None else check_weights(weights, first.size)
     present = np.unique(observed)
     if present.size < 2:
         only = CLASS_NAMES[int(present[0])] if present.size and n_classes == 2 else str(*present)
-        raise InputError(f"only {only or 'no'} labels among {observed.size} galaxies: T(alpha) needs both classes")
+        raise InputError(f"only {only or 'no'} labels among {observed.size} galaxies; T(alpha) needs both classes")
     return Data(observed, resolution, n_classes, weights, known, counts, None, method, options, fit_transition)
 
 
 def _flips_seen(data: Data) -> np.ndarray:
-    """Flips that an estimator may find, shape (K, K): those that gold rows show, else only into smooth (eq. 6)."""
+    """Return which wrong labels are allowed, shape (K, K): those in gold rows, else only "smooth" (eq. 6)."""
     possible = np.eye(data.n_classes, dtype=bool)
     if data.gold is None:
         possible[:, SMOOTH] = True
@@ -91,7 +91,7 @@ def _flips_seen(data: Data) -> np.ndarray:
 
 
 def _false_disk(asked: float | str | None, data: Data, method: str) -> float | None:
-    """Fixed rate of false disks, or None to fit it."""
+    """Return the fixed rate of false disks, or None to fit it."""
     if asked == "fit":
         return None
     if asked is not None:
@@ -100,10 +100,10 @@ def _false_disk(asked: float | str | None, data: Data, method: str) -> float | N
         except ValueError:
             rate = float("nan")
         if not 0 <= rate < 1:
-            raise InputError(f'false_disk is a probability, 0 <= false_disk < 1, or "fit"; got {asked}')
+            raise InputError(f'false_disk must be a probability, 0 <= false_disk < 1, or "fit"; got {asked}')
         return rate
     if method == "votes":
-        return None  # some volunteers see features in any galaxy
+        return None  # single votes for a disk occur for any galaxy
     if data.gold is not None and np.any((data.gold == SMOOTH) & (data.labels == DISK)):
         return None
     return 0.0
@@ -134,45 +134,45 @@ def fit_transition(
     labels : array of int, shape (N,), or (N, 2)
         Observed labels, 0 = smooth, 1 = disk (0 … K-1 with K classes); or counts of smooth and disk votes.
     alpha : array, shape (N,)
-        Resolution; θ comes out in its unit. T is that of the α given: an α with errors has a flatter T.
+        Resolution; θ is in the same unit. T is a function of this α: measurement errors of α make it flatter.
     family : str or subclass of FlipTransition, optional
-        "rayleigh" (eq. 5), "weibull", "fisk" (log-logistic), "constant", "monotone" (falls with α, no shape),
+        "rayleigh" (eq. 5), "weibull", "fisk" (log-logistic), "constant", "monotone" (decreasing with α, no formula),
         "matrix" (K×K, constant in α), "logistic" (K classes, several observables); or a class of your own. Default:
-        with gold labels the one of "rayleigh", "weibull" and "fisk" that describes them best (AIC), otherwise
-        "rayleigh"; "logistic" with observables.
+        with gold labels, the best of "rayleigh", "weibull" and "fisk" (by AIC), otherwise "rayleigh"; with observables,
+        "logistic".
     method : {None, "likelihood", "binned", "conditional", "gold", "votes"}
-        None: "gold" if `gold` is given, "conditional" if `intrinsic` is, "votes" for counts, else "likelihood".
+        Default: "gold" if `gold` is given, "conditional" if `intrinsic` is, "votes" for counts, else "likelihood".
         "likelihood": unbinned maximum likelihood, assuming that class fractions do not depend on α. "binned":
-        the paper's least squares over equal-count bins (eq. 16), for reproduction: few bins bias it, because the
-        midpoint of the wide last bin is not where its galaxies are. "conditional": class fractions may depend on
+        the paper's least squares over equal-count bins (eq. 16), for reproduction; with few bins it is biased, because
+        the midpoint of the wide last bin is not where its galaxies are. "conditional": class fractions may depend on
         α through `intrinsic`. "gold": no assumption on class fractions. "votes": beta-binomial counts.
     bins : int, default 1525
-        Bins of "binned": the paper's number, 64 galaxies each in its 97,600; at most one a galaxy.
+        Number of bins of "binned", at most one per galaxy; the default is the paper's (64 of 97,600 galaxies each).
     intrinsic : array, shape (N, P), optional
-        Properties that classes depend on and that do not depend on resolution.
+        Properties on which classes depend and that do not depend on resolution.
     gold : array of int, shape (N,), optional
-        Gold labels: true classes where they are known, -1 elsewhere. They should be a random part of the rows.
+        Gold labels: classes from experts or better images, -1 if unknown. They should be a random part of the rows.
     weights : array, shape (N,), optional
-        Sampling weights, where galaxies were selected by their label (balanced samples). Errors are then of
-        the sandwich form.
+        Sampling weights, if galaxies were selected by their label (balanced samples). Errors then use the sandwich
+        estimator.
     observables : array, shape (N, J), optional
-        What the flip probability depends on beside α, such as surface brightness or bulge fraction.
+        Other quantities on which the flip probability depends, such as surface brightness or bulge fraction.
     false_disk : float, "fit" or None
-        p(ỹ = disk | y = smooth), constant in α (eq. 6 has 0). None: 0, but fitted where gold labels show
-        such galaxies, and for votes.
+        p(ỹ = disk | y = smooth), constant in α (eq. 6 has 0). Default: 0, but fitted for votes, and if gold labels show
+        such galaxies.
     delta : float or None, default 0.5
         From labels alone, `disk_fraction_range` spans trends in which logit p(disk | α) changes by ± delta per standard
-        deviation of ln α. Use 1 where your definition of a disk is narrower than that of the labels (without
-        lenticulars, say) or not known. None leaves them out, which saves 0.2 s.
+        deviation of ln α. Use 1 if your definition of a disk is narrower than that of the labels (for example without
+        lenticulars) or unknown. None omits these trends, which saves 0.2 s.
     n_classes : int, optional
-        K, where labels alone don't show it.
+        K, if not all classes occur in the labels.
     knots : int or sequence of float, default 8
-        Of the monotone form: how many, or at which α.
+        Number of knots of "monotone", or their α.
     bootstrap : int, default 0
-        Resamples from which `stderr` is taken instead of the curvature. "monotone" needs it where neighbouring
-        knots have one value.
+        Number of resamples for `stderr`; 0 uses the curvature of the likelihood. "monotone" needs resamples if
+        neighbouring knots have equal values.
     seed : int, default 0
-        Of bootstrap and draws.
+        Seed of bootstrap and draws.
 
     Returns
     -------
@@ -181,8 +181,8 @@ def fit_transition(
     Raises
     ------
     InputError
-        If shapes disagree, α is NaN or negative, a label is not a class, only one class is present, the intrinsic
-        columns determine α, or family and method don't go together.
+        If shapes disagree, α is NaN or negative, a label is not a class, there is only one class, the intrinsic
+        columns determine α, or family and method are incompatible.
 
     Examples
     --------
@@ -199,7 +199,7 @@ def fit_transition(
         given = {"votes": counted, "gold": gold is not None, "conditional": intrinsic is not None, "likelihood": True}
         method = next(name for name, holds in given.items() if holds)
     if method not in METHODS:
-        raise InputError(f"method is one of {', '.join(METHODS)}; got {method!r}")
+        raise InputError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
     if family is None:
         family = "logistic" if observables is not None else "rayleigh"
         choose = method == "gold" and observables is None
@@ -220,8 +220,8 @@ def fit_transition(
             Finding(
                 "observables-not-identified",
                 "caution",
-                "From labels alone a bias curve of several observables cannot be told from class fractions that depend "
-                "on them.",
+                "From labels alone, a bias curve of several observables cannot be separated from class fractions that "
+                "depend on them.",
                 "Give gold labels (`gold`), or intrinsic columns (`intrinsic`) on which classes depend.",
             )
         )
@@ -248,20 +248,20 @@ def fit_transition(
     if method in FROM_LABELS:
         if delta is not None:
             fit = replace(fit, drift=_drift(cls, data, rate, delta))
-        # First, since it limits everything.
+        # First, because it limits everything.
         findings.insert(0, flat_fractions_assumed(*fit.disk_fraction_range, fit.drift))
     checked = calibration(fit).findings if fit.votes is None else ()
     return replace(fit, findings=unique(findings, fit.findings, checked))
 
 
 def _space(cls: Any, search: Search, method: str) -> Space:
-    """How the parameters of a family are searched."""
+    """Return the parameter space of a family."""
     if not hasattr(cls, "space"):
-        raise InputError(f"{cls.family} is a form of files, not a family to fit; choose another family")
+        raise InputError(f"{cls.family} can't be fitted; choose another family")
     if not cls.varies and method not in ("gold", "votes"):
         raise InputError(
-            f"{cls.family}: flips that don't change with alpha look like other class fractions; "
-            "they need gold labels (gold=)"
+            f"{cls.family}: a flip probability that is constant in alpha can't be separated from class fractions; "
+            "give gold labels (gold=)"
         )
     space: Space = cls.space(search)
     return space
@@ -273,7 +273,7 @@ def _gold_aic(cls: Any, search: Search, data: Data) -> float:
 
 
 def _drift(cls: Any, data: Data, false_disk: float | None, delta: float) -> DriftRange | None:
-    """What class fractions that depend on α would change."""
+    """Return the range under class fractions that depend on α."""
     if data.n_classes != 2 or data.alpha.ndim != 1 or not (issubclass(cls, FlipTransition) and cls.varies):
         return None
     own = [cls] if cls.free else []
@@ -284,21 +284,21 @@ def _drift(cls: Any, data: Data, false_disk: float | None, delta: float) -> Drif
 def _check_together(
     method: str, family: Any, intrinsic: Any, gold: Any, false_disk: Any, bins: int, delta: float | None
 ) -> None:
-    """Refuse what would be given and not used."""
+    """Raise an error for arguments that would not be used."""
     if method == "gold" and gold is None:
-        raise InputError('method "gold" needs gold labels: pass gold=, -1 where unknown')
+        raise InputError('method "gold" needs gold labels: pass gold=, -1 if unknown')
     if method == "conditional" and intrinsic is None:
-        raise InputError('method "conditional" needs properties to condition on: pass intrinsic=')
+        raise InputError('method "conditional" needs intrinsic properties: pass intrinsic=')
     if gold is not None and method not in ("gold", "votes"):
-        raise InputError(f'method "{method}" makes no use of gold labels: leave gold= out, or use method="gold"')
+        raise InputError(f'method "{method}" does not use gold labels: remove gold=, or use method="gold"')
     if intrinsic is not None and method != "conditional":
         raise InputError(
-            f'method "{method}" makes no use of intrinsic columns: leave intrinsic= out, or use method="conditional" '
-            "(they go into confounding_check and, as covariates, into debiased_fractions)"
+            f'method "{method}" does not use intrinsic columns: remove intrinsic=, or use method="conditional" '
+            "(confounding_check and, as covariates, debiased_fractions use them)"
         )
     if false_disk is not None and not issubclass(family, FlipTransition):
-        raise InputError(f"{family.family} finds every flip on its own: leave false_disk out")
+        raise InputError(f"{family.family} fits all flip probabilities: remove false_disk")
     if bins != int(bins):
-        raise InputError(f"bins is a whole number; got {bins}")
+        raise InputError(f"bins must be an integer; got {bins}")
     if delta is not None and not (np.isfinite(delta) and delta >= 0):
-        raise InputError(f"delta is a change of the logit of the disk fraction, 0 or more; got {delta}")
+        raise InputError(f"delta must be a change of the logit of the disk fraction, 0 or more; got {delta}")

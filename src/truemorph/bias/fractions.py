@@ -1,8 +1,8 @@
-"""Class fractions of populations, corrected for the labels' bias.
+"""Class fractions of populations, corrected for labelling bias.
 
-The estimand is the class fraction of these galaxies, a finite population: with gold labels the error goes to zero as
-they approach all galaxies. Without gold labels each bin's fractions are found by inverting T: they maximise
-Σ log Σ_y f_y p(ỹ | y, α) in the bin, and the error includes the sampling of galaxies. With gold labels see
+The estimand is the class fraction of these galaxies, a finite population: with gold labels, the error goes to zero as
+they approach all galaxies. Without gold labels, fractions in each bin are found by inverting T: they maximise
+Σ log Σ_y f_y p(ỹ | y, α) in the bin, and the error includes the sampling of galaxies. For gold labels, see
 `truemorph.bias.gold`.
 """
 
@@ -38,37 +38,37 @@ from truemorph.results import Result, quantity_table
 
 _NORMAL_95 = 1.96
 _EM_STEPS = 2000
-# A family is rejected where its AIC is so much above the best.
+# A family is rejected if its AIC exceeds the best by this.
 REJECTED = 10.0
-# A T(α) is unlike that of the labels where half of the disks are missed at an α that differs by this factor.
+# Two T(α) are inconsistent if the α at which half of the disks are missed differs by this factor.
 _UNLIKE = 1.6
 
 
 @dataclass(frozen=True, repr=False)
 class PopulationFractions(Result):
-    """Class fractions in bins, corrected.
+    """Corrected class fractions in bins.
 
     Attributes
     ----------
     fractions, stderr : array, shape (B, K)
-        True class fractions of the galaxies in each bin, and their statistical error.
+        Corrected class fractions of the galaxies in each bin, and their statistical error.
     covariance : array, shape (B, B)
-        Of the disk fractions: neighbouring bins share the errors of T, or of the regression on gold labels.
+        Covariance of the disk fractions: bins share the errors of T, or of the regression on gold labels.
     low, high : array, shape (B, K)
-        With gold labels, the 95 % interval. From labels alone, it spans all `alternatives`, too.
+        With gold labels, the 95 % interval. From labels alone, the range also spans all `alternatives`.
     labelled : array, shape (B, K)
         Fractions of the observed labels.
     edges : array, shape (B + 1,)
         Bin edges in the binning column.
     counts : array of int, shape (B,)
-        Galaxies in each bin.
+        Number of galaxies in each bin.
     alternatives : dict of str to (fractions, stderr), each (B, K)
-        From labels alone: other families, and trends of class fractions with α, which the range spans. With gold
-        labels: a given T inverted, for comparison only.
+        From labels alone: other families, and trends of class fractions with α, which are included in the range. With
+        gold labels: inversion of a given T, for comparison only.
     method, assumption : str
-        How the fractions were found and what they rest on.
+        Method, and the assumption behind it.
     findings : tuple of Finding
-        Those of the fit included.
+        Findings, including those of the fit.
     by : str
         Name of the binning column.
     middles : array, shape (B,)
@@ -76,7 +76,7 @@ class PopulationFractions(Result):
     bin_weights : array, shape (B,)
         Sum of the sampling weights in each bin.
     samples : array, shape (S, B, K), or None
-        With gold labels: draws of the fractions.
+        Draws of the fractions, with gold labels.
     """
 
     fractions: np.ndarray
@@ -97,7 +97,7 @@ class PopulationFractions(Result):
     samples: np.ndarray | None = None
 
     def draws(self, n: int, seed: int = 0) -> np.ndarray:
-        """Draw class fractions of the bins, to propagate their errors: over sampling, T(α) and its families.
+        """Draw class fractions of the bins, to propagate errors of sampling, T(α) and its family.
 
         Parameters
         ----------
@@ -107,7 +107,7 @@ class PopulationFractions(Result):
         Returns
         -------
         array, shape (n, B, K)
-            From labels alone each draw takes one of the `alternatives` by chance, with the error of the estimate.
+            From labels alone, each draw uses a random one of the `alternatives`, with the error of the estimate.
         """
         rng = np.random.default_rng(seed)
         if self.samples is not None:
@@ -123,7 +123,7 @@ class PopulationFractions(Result):
 
     @property
     def total(self) -> tuple[float, float]:
-        """Disk fraction of the galaxies of all bins, and its statistical error."""
+        """Return the disk fraction of all bins together, and its statistical error."""
         share = self.bin_weights / self.bin_weights.sum()
         return float(share @ self.fractions[:, DISK]), float(np.sqrt(share @ self.covariance @ share))
 
@@ -167,7 +167,7 @@ class PopulationFractions(Result):
         )
 
     def to_table(self) -> Any:
-        """Return a table of one row a bin: the disk fraction before and after, with its errors."""
+        """Return a table with one row per bin: observed and corrected disk fraction, with errors."""
         return quantity_table(
             {
                 "low_edge": (self.edges[:-1], "", f"lower edge of the bin in {self.by}"),
@@ -184,12 +184,12 @@ class PopulationFractions(Result):
         )
 
     def plot(self, ax: Any = None, truth: Array | None = None, label_class: int = DISK) -> Any:
-        """Draw the fraction of one class per bin before and after, and the truth where it is known.
+        """Draw the observed and corrected fraction of one class per bin, and the truth if known.
 
         Parameters
         ----------
         ax : matplotlib axes, optional
-            Where to draw; a new figure if not given.
+            Axes to draw on; default a new figure.
         truth : array, shape (B,), optional
             True fractions of the class in the same bins.
         label_class : int, default 1 (disk)
@@ -204,7 +204,7 @@ class PopulationFractions(Result):
 
 
 def _invert(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
-    """Fractions that make each bin's labels likeliest, shape (B, K), given p(ỹ_n | y, α_n), shape (N, K)."""
+    """Return maximum-likelihood fractions of each bin, shape (B, K), given p(ỹ_n | y, α_n), shape (N, K)."""
     fractions = np.clip(start, 1e-6, None)
     fractions /= fractions.sum(axis=1, keepdims=True)
     if given.shape[1] == 2:
@@ -221,7 +221,7 @@ def _invert(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
 
 
 def _invert_two(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
-    """Two classes: Newton's steps to the top of each bin's likelihood, which is concave, inside shrinking brackets."""
+    """Maximise each bin's concave likelihood for two classes, by Newton's method inside brackets."""
     contrast = given[:, DISK] - given[:, SMOOTH]
     low, high, disk = np.zeros(bins.count), np.ones(bins.count), np.clip(start, 0.01, 0.99)
     for _ in range(60):
@@ -238,17 +238,17 @@ def _invert_two(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
 
 
 def _label_columns(transition: Transition, labels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """p(ỹ_n | y, α_n) for every y, shape (N, K)."""
+    """Return p(ỹ_n | y, α_n) for every y, shape (N, K)."""
     return np.exp(label_columns(transition, labels, alpha))
 
 
 def _inverted(
     labels: np.ndarray, alpha: np.ndarray, bins: Bins, transition: Transition, fit: TransitionFit | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Finding]]:
-    """Fractions by inversion and their errors, shape (B, K) each, covariance of the disk fractions, and findings.
+    """Invert T: return fractions and errors, shape (B, K) each, covariance of disk fractions, and findings.
 
-    Each galaxy's influence on its bin's fractions is inverse information times score; where T was fitted to the same
-    labels, its influence on T comes on top, so that the two are added before they are squared.
+    Each galaxy's influence on its bin's fractions is inverse information times score. If T was fitted to the same
+    labels, its influence through T is added before squaring.
     """
     n_classes = transition.n_classes
     given = _label_columns(transition, labels, alpha)
@@ -282,7 +282,7 @@ def _inverted(
             return _invert(_label_columns(fit.transition_at(at), labels, alpha), bins, fractions)
 
         if fit.resampled is not None:
-            # Not by slopes: a logit that runs off to its bound has a huge variance and moves nothing.
+            # Not by derivatives: a logit near its bound has a huge variance but no effect.
             scatter = np.array([moved(at) for at in fit.resampled])
             scatter -= scatter.mean(axis=0)
             covariance += np.einsum("rbk,rck->kbc", scatter, scatter) / (len(scatter) - 1)
@@ -304,7 +304,7 @@ def _inverted(
 def _alternatives(
     labels: np.ndarray, alpha: np.ndarray, bins: Bins, fit: TransitionFit, stderr: np.ndarray
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """What the range spans beside the estimate: trends of class fractions with α, or other families."""
+    """Return the alternatives of the range: trends of class fractions with α, or other families."""
     if fit.drift is not None:
         out = {}
         for name, (transition, _, _) in fit.drift.alternatives.items():
@@ -325,12 +325,12 @@ def _alternatives(
     return {
         f"{family}, {fit.method}": _inverted(labels, alpha, bins, one.transition, one)[:2]
         for family, one in others.items()
-        if fit.method != "gold" or one.aic < least + REJECTED  # what gold labels reject is no alternative
+        if fit.method != "gold" or one.aic < least + REJECTED  # not if gold labels reject it
     }
 
 
 def unlike_labels(transition: Transition, labels: np.ndarray, alpha: np.ndarray) -> list[Finding]:
-    """Say where a given T misses disks at quite other α than one fitted to these labels: another unit, or survey."""
+    """Warn if a given T is inconsistent with one fitted to these labels (another unit or survey)."""
     if transition.n_classes != 2 or alpha.ndim != 1 or not getattr(transition, "varies", True):
         return []
     if n_observables(transition):
@@ -350,7 +350,7 @@ def unlike_labels(transition: Transition, labels: np.ndarray, alpha: np.ndarray)
             "caution",
             f"The given T(α) misses half of the disks at α = {halves[0]:.3g}, but one fitted to these labels does at "
             f"α = {halves[1]:.3g}. σ and FWHM of the PSF differ by 2.35.",
-            "Check that α has the unit that T(α) was fitted in, or fit T(α) to these labels.",
+            "Check that α has the same unit as in the fit of T(α), or fit T(α) to these labels.",
         )
     ]
 
@@ -370,7 +370,7 @@ def debiased_fractions(
     name: str = "alpha",
     seed: int = 0,
 ) -> PopulationFractions:
-    """True class fractions of these galaxies in bins of α or of any column, with their errors.
+    """Estimate true class fractions in bins of α or of any column, with errors.
 
     Parameters
     ----------
@@ -379,27 +379,27 @@ def debiased_fractions(
     alpha : array, shape (N,)
         Resolution.
     transition : Transition or TransitionFit, optional
-        T(α). The covariance of a fit enters the errors, and the range spans trends of class fractions with α (see
-        `fit_transition`); a bare transition is taken as exact. Optional with `gold`, where it is shown beside.
+        T(α). The covariance of a fit is included in the errors, and the range spans trends of class fractions with α
+        (see `fit_transition`); a plain transition is treated as exact. Optional with `gold`, for comparison.
     by : array, shape (N,), optional
-        Column to bin in; α by default.
+        Column to bin; default α.
     bins : int, default 8
-        Equal-count bins (counted without weights).
+        Number of equal-count bins (without weights).
     gold : array of int, shape (N,), optional
-        True classes of a random part of the rows, -1 elsewhere. The fractions then follow the definition of these
-        labels, and hold whether or not T is right.
+        Gold labels of a random part of the rows, -1 elsewhere. The fractions then follow their definition of a disk,
+        and are valid whether or not T is correct.
     covariates : array, shape (N, P), optional
-        Further columns for p(y | ỹ, α, z) of gold rows; anything that helps to tell the true class.
+        Other columns for the regression p(y | ỹ, α, z) on gold labels, which help to predict the true class.
     observables : array, shape (N, J), optional
-        What T depends on beside α.
+        Columns on which T depends in addition to α.
     systematic : bool, default True
-        Whether to find the alternatives that the range spans.
+        Whether to compute the alternatives for the range.
     weights : array, shape (N,), optional
-        Sampling weights; those of the fit by default, where these are its rows.
+        Sampling weights; default those of the fit, if it has the same rows.
     name : str, default "alpha"
-        Of the binning column, for pictures.
+        Name of the binning column, for figures.
     seed : int
-        Of the draws with gold labels.
+        Seed of the draws with gold labels.
 
     Returns
     -------
@@ -408,7 +408,7 @@ def debiased_fractions(
     Raises
     ------
     InputError
-        If shapes disagree, labels are no classes, a bin would be empty, or neither transition nor gold is given.
+        If shapes disagree, labels are not classes, a bin would be empty, or neither transition nor gold is given.
 
     Examples
     --------
@@ -424,7 +424,7 @@ def debiased_fractions(
     if transition is None and gold is None:
         raise InputError("debiased_fractions needs a transition, gold labels (gold=), or both")
     if gold is None and covariates is not None:
-        raise InputError("covariates help to regress gold labels: pass gold= too, or leave them out")
+        raise InputError("covariates need gold labels: pass gold= too, or remove them")
     fit = transition if isinstance(transition, TransitionFit) else None
     used: Transition | None = transition.transition if isinstance(transition, TransitionFit) else transition
     if used is not None and not hasattr(used, "log_matrix"):
@@ -436,10 +436,10 @@ def debiased_fractions(
     column = first if by is None else float_array(by, name).reshape(-1)
     if not checked.size == first.size == column.size:
         raise InputError(
-            f"labels, alpha and by must have one value a galaxy; got {checked.size}, {first.size} and {column.size}"
+            f"labels, alpha and by must have one value per galaxy; got {checked.size}, {first.size} and {column.size}"
         )
     if not np.all(np.isfinite(column)):
-        raise InputError(f"{name} has {int(np.sum(~np.isfinite(column)))} missing values; leave those rows out")
+        raise InputError(f"{name} has {int(np.sum(~np.isfinite(column)))} missing values; remove those rows")
     if not 1 <= bins <= checked.size or bins != int(bins):
         raise InputError(f"bins must be between 1 and the number of galaxies ({checked.size}); got {bins}")
     if by is not None and name == "alpha":
@@ -456,7 +456,7 @@ def debiased_fractions(
         columns = None if covariates is None else check_columns(covariates, "covariates", checked.size)
         findings = selection_findings(np.eye(n_classes)[checked], resolution, known, w)
         if by is not None and np.ptp(column) > 0:
-            # What the bins are cut in may say more about the class than label and α do.
+            # The binning column may have more information on the class than label and α.
             standard = (column - column.mean()) / column.std()
             extra = np.column_stack([standard, standard**2 - 1])
             columns = extra if columns is None else np.column_stack([columns, extra])
@@ -466,13 +466,13 @@ def debiased_fractions(
         covariance = np.cov(samples[:, :, DISK], rowvar=False).reshape(cut.count, -1)
         low, high = np.quantile(samples, [0.025, 0.975], axis=0)
         low, high = np.minimum(low, fractions), np.maximum(high, fractions)
-        method, assumption = "gold", "gold labels are right, and known for a random part of the rows"
+        method, assumption = "gold", "gold labels are correct, and known for a random part of the rows"
         if used is not None:
             alternatives["the given T inverted"] = _inverted(checked, resolution, cut, used, fit)[:2]
     else:
         assert used is not None
         fractions, stderr, covariance, findings = _inverted(checked, resolution, cut, used, fit)
-        method, assumption = "inversion of T", "T(alpha) is right"
+        method, assumption = "inversion of T", "T(alpha) is correct"
         if fit is None:
             findings += unlike_labels(used, checked, resolution)
         else:
@@ -484,8 +484,8 @@ def debiased_fractions(
                 Finding(
                     "disk-definition-unknown",
                     "caution",
-                    "Labels and intrinsic columns do not tell which definition of a disk is meant. Under a narrower "
-                    "one (without lenticulars, say) the true fraction may lie outside the range, towards the labels.",
+                    "Labels and intrinsic columns do not determine the definition of a disk. Under a narrower one (for "
+                    "example without lenticulars), the true fraction may be outside the range, towards the labels.",
                     "Give gold labels (`gold`), whose definition the fractions then follow.",
                 )
             )

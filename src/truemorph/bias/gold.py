@@ -1,9 +1,9 @@
-"""Gold labels: the true class regressed on them, class fractions, and T(α); nothing is assumed of class fractions.
+"""Use gold labels to estimate class fractions and T(α), without assumptions on class fractions.
 
-Gold labels are experts' types, or classes from better images, known for a random part of the galaxies. p(y | ỹ, α, z)
-is regressed on them. Class fractions count each gold label as itself and predict the other galaxies. T(α) is fitted
-to the gold labels; the regression, averaged over all galaxies, reduces its variance (Robins, Rotnitzky & Zhao 1994,
-JASA 89, 846; with a fitted coefficient as in Chen & Chen 2000, JRSS B 62, 449).
+Gold labels are expert classifications, or classes from better images, of a random part of the galaxies. p(y | ỹ, α, z)
+is fitted to them by regression. Class fractions use gold labels where known, and predictions for the other galaxies.
+T(α) is fitted to the gold labels; the regression, averaged over all galaxies, reduces its variance (Robins, Rotnitzky &
+Zhao 1994, JASA 89, 846; with a fitted coefficient as in Chen & Chen 2000, JRSS B 62, 449).
 """
 
 from __future__ import annotations
@@ -23,53 +23,53 @@ from truemorph.errors import InputError
 
 FEWEST = 20
 SAMPLES = 1000
-# Bins of α of the disk fraction of all galaxies, at least so many galaxies in each.
+# Number of bins of α, and minimum number of galaxies in each.
 _BINS, _PER_BIN = 8, 50
-# Standard deviations of the bins' effects that are averaged over (logit), and prior ones of the other coefficients.
+# Standard deviations (logit): of bin effects, which are averaged over; priors of other coefficients.
 _EFFECTS, _COEFFICIENT, _INTERCEPT = (0.15, 0.3, 0.6, 1.2, 2.4), 1.0, 1000.0
-# With sampling weights there is no likelihood that could tell.
+# With sampling weights there is no likelihood to choose one.
 _WEIGHTED_EFFECT = (1.0,)
-# Galaxies of a bin on which draws are evaluated; the mean of all others moves with theirs.
+# Number of galaxies per bin on which draws are evaluated; the others follow their mean.
 _DRAWN_ON = 400
 _FLOOR = -1e4
 _CLIP = 500.0
 
 
 def check_gold(gold: object, n: int, n_classes: int) -> np.ndarray:
-    """Return gold labels as an (N,) int array with -1 where unknown.
+    """Return gold labels as an (N,) int array, -1 if unknown.
 
     Raises
     ------
     InputError
-        If the length is wrong, a value is no class, too few are known, or a class is never seen.
+        If the length is wrong, a value is not a class, too few are known, or a class is missing.
     """
     values = np.ma.filled(gold, UNKNOWN) if isinstance(gold, np.ma.MaskedArray) else np.asarray(gold)
     if values.shape != (n,):
-        raise InputError(f"gold must have one value a galaxy, -1 where unknown; got shape {values.shape} for {n}")
+        raise InputError(f"gold must have one value per galaxy, -1 if unknown; got shape {values.shape} for {n}")
     if not np.issubdtype(values.dtype, np.number) and values.dtype != bool:
-        raise InputError(f"gold must be integers 0 to {n_classes - 1}, -1 where unknown; got {values.dtype}")
+        raise InputError(f"gold must be integers 0 to {n_classes - 1}, -1 if unknown; got {values.dtype}")
     filled = np.where(np.isfinite(values), values, UNKNOWN)
     known = filled.astype(np.int64)
     bad = np.flatnonzero((known != filled) | (known < UNKNOWN) | (known >= n_classes))
     if bad.size:
         raise InputError(
-            f"gold must be integers 0 to {n_classes - 1}, -1 where unknown; {bad.size} are not "
+            f"gold must be integers 0 to {n_classes - 1}, -1 if unknown; {bad.size} are not "
             f"(first: row {bad[0]}, {values[bad[0]]!r})"
         )
     counts = np.bincount(known[known != UNKNOWN], minlength=n_classes)
     if counts.sum() < FEWEST:
         raise InputError(f"only {counts.sum()} gold labels; a fit needs at least {FEWEST}")
     if np.any(counts == 0):
-        raise InputError(f"no gold label of class {int(np.argmin(counts))}: T(alpha) needs some of every class")
+        raise InputError(f"no gold label of class {int(np.argmin(counts))}; T(alpha) needs some of every class")
     return known
 
 
 @dataclass(frozen=True)
 class GoldRegression:
-    """p(y | ỹ, α, z): logistic in label, u = log α, u², label × u and z, with an effect of each bin.
+    """p(y | ỹ, α, z): logistic in label, u = log α, u², label × u and z, with an effect per bin.
 
-    The effects are normal; their standard deviation is averaged over, each value weighted by its evidence (Laplace's
-    approximation). They let the regression follow class fractions that it would miss, as far as gold labels show it.
+    The effects are normal; their standard deviation is averaged over, with the evidence as weight (Laplace
+    approximation). They let the regression follow class fractions that it would otherwise miss.
 
     Attributes
     ----------
@@ -95,9 +95,9 @@ class GoldRegression:
         bins: Bins,
         columns: np.ndarray | None = None,
     ) -> GoldRegression:
-        """Fit to the galaxies with a gold label; columns are standardised by all galaxies.
+        """Fit to galaxies with a gold label; columns are standardised over all galaxies.
 
-        With sampling weights (those of the bins) the scores are weighted and the covariance is the sandwich.
+        With sampling weights (from the bins), scores are weighted and the covariance is the sandwich estimator.
         """
         raw = _features(labels, alpha, n_classes, columns)
         spread = raw.std(axis=0)
@@ -106,7 +106,7 @@ class GoldRegression:
         design = np.column_stack([np.ones(labels.size), raw, effects])
         known = gold != UNKNOWN
         part, targets, w = design[known], np.eye(n_classes)[gold[known]], bins.weights[known]
-        w = w * w.sum() / np.sum(w**2)  # weighted rows count as fewer
+        w = w * w.sum() / np.sum(w**2)  # weights reduce the effective number of rows
         fixed = np.concatenate([[_INTERCEPT], np.full(raw.shape[1], _COEFFICIENT)])
         log_evidence: list[float] = []
         coefficients: list[np.ndarray] = []
@@ -131,21 +131,21 @@ class GoldRegression:
 
     @cached_property
     def by_effect(self) -> list[np.ndarray]:
-        """p(y | ỹ, α, z) for each standard deviation of the effects, shape (N, K) each."""
+        """Return p(y | ỹ, α, z) for each standard deviation of the effects, shape (N, K) each."""
         return [np.exp(log_probabilities(self.design, one)) for one in self.coefficients]
 
     @property
     def probabilities(self) -> np.ndarray:
-        """p(y | ỹ, α, z), shape (N, K)."""
+        """Return p(y | ỹ, α, z), shape (N, K)."""
         return np.tensordot(self.evidence, np.array(self.by_effect), 1)
 
     def fractions(
         self, gold: np.ndarray, bins: Bins, seed: int, samples: int = SAMPLES
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Class fractions of the galaxies in each bin, shape (B, K), and draws of them, shape (S, B, K).
+        """Return class fractions in each bin, shape (B, K), and draws of them, shape (S, B, K).
 
-        A gold label counts as itself. Of the other galaxies the expected class counts, or, in a draw, a class that is
-        drawn given drawn coefficients.
+        Gold labels are counted as they are. Other galaxies contribute expected class counts or, in a draw, random
+        classes from drawn coefficients.
         """
         rng = np.random.default_rng(seed)
         n_classes = self.coefficients.shape[1] + 1
@@ -200,7 +200,7 @@ def _features(labels: np.ndarray, alpha: np.ndarray, n_classes: int, columns: np
 
 
 def _gold_terms(space: Space, data: Data) -> Callable[[np.ndarray], np.ndarray]:
-    """log p(ỹ | y, α) of the galaxies with a gold label, shape (n,), as a function of T's point."""
+    """Return log p(ỹ | y, α) of galaxies with a gold label, shape (n,), as a function of T's parameters."""
     assert data.gold is not None
     known = np.flatnonzero(data.gold != UNKNOWN)
     classes, labels, alpha = data.gold[known], data.labels[known], data.alpha[known]
@@ -213,7 +213,7 @@ def _gold_terms(space: Space, data: Data) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def gold_maximum(space: Space, data: Data) -> Maximum:
-    """Maximise the likelihood of the gold labels' observed labels, Σ w log p(ỹ | y, α)."""
+    """Maximise the likelihood of the observed labels given gold labels, Σ w log p(ỹ | y, α)."""
     assert data.gold is not None
     terms, w = _gold_terms(space, data), data.weights[data.gold != UNKNOWN]
 
@@ -224,13 +224,13 @@ def gold_maximum(space: Space, data: Data) -> Maximum:
 
 
 def by_gold(space: Space, data: Data, seed: int) -> TransitionFit:
-    """Fit T to the gold labels alone, and take out the part of its error that the regression predicts."""
+    """Fit T to the gold labels, and reduce its variance with the regression."""
     assert data.gold is not None
     n = data.labels.size
     bins = Bins.cut(data.resolution, max(1, min(_BINS, n // _PER_BIN)), data.weights)
     regression = GoldRegression.fit(data.labels, data.alpha, data.gold, data.n_classes, bins)
     fractions, drawn = regression.fractions(data.gold, bins, seed)
-    # Without the bins' effects, which would follow the gold labels themselves and hide some of their scatter.
+    # Without bin effects, which would follow the gold labels and hide some of their scatter.
     plain = GoldRegression.fit(
         data.labels, data.alpha, data.gold, data.n_classes, Bins.cut(data.resolution, 1, data.weights)
     ).probabilities
@@ -239,11 +239,11 @@ def by_gold(space: Space, data: Data, seed: int) -> TransitionFit:
     known = data.gold != UNKNOWN
     best = gold_maximum(space, data)
     inverse = np.nan_to_num(best.covariance())
-    # How far each gold label pulls the point, (P, n).
+    # Influence of each gold label on the parameters, (P, n).
     own = inverse @ (differences(_gold_terms(space, data), best.point) * data.weights[known])
 
     def expected() -> np.ndarray:
-        """The pull that is expected of each galaxy, given its label and α, shape (P, N)."""
+        """Return the expected influence of each galaxy, given its label and α, shape (P, N)."""
         slopes = differences(
             lambda at: np.maximum(label_columns(space.build(at), data.labels, data.alpha), _FLOOR), best.point
         )
@@ -268,9 +268,9 @@ def by_gold(space: Space, data: Data, seed: int) -> TransitionFit:
 def _controlled(
     point: np.ndarray, own: np.ndarray, expected: Callable[[], np.ndarray], known: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Take out of the estimate what the expected pulls explain; return it, its covariance, and all galaxies' pulls.
+    """Correct the estimate by the expected influences; return it, its covariance, and all influences.
 
-    The gold labels' `own` pulls have shape (P, n), those that are expected of all galaxies (P, N).
+    Influences `own` of gold labels have shape (P, n), expected influences of all galaxies (P, N).
     """
     size, n = own.shape
     part = n / known.size

@@ -1,11 +1,11 @@
-"""k-d leaves and their equal-count bins, cut anew for every bootstrap resample without copying a row.
+"""k-d leaves and their equal-count bins, recomputed for every bootstrap resample without copying rows.
 
-The rules are those of Cabrera-Vives, Miller & Schneider 2018 (AJ 156, 284), restated: a node is split at its
-median (`<` left, `>=` right), columns take turns; each leaf is cut into equal-count bins of each observable. A
-resample is a count for every object. Columns are sorted once; after that objects in order of a column are only
-brought together by leaf, which needs no sort. (numpy's sort of plain integers would do, and is fast where its
-AVX-512 code is; on AMD Zen 4 that code is eight times slower than the one without.) Gathers by `take(mode="clip")`
-leave out a check that costs some per cent: their indices are places in sorted columns.
+The rules are those of Cabrera-Vives, Miller & Schneider 2018 (AJ 156, 284): a node is split at its median (`<` left,
+`>=` right), with columns in turn; each leaf is divided into equal-count bins of each observable. A resample is a count
+per object. Columns are sorted once; after that, objects in the order of a column are only grouped by leaf, which needs
+no sort. (numpy's integer sort would be an alternative, and is fast with its AVX-512 code; on AMD Zen 4 that code is
+eight times slower than the one without.) `take(mode="clip")` avoids a bounds check that costs a few per cent: indices
+are positions in sorted columns.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _FEW_LEAVES = 8
 
 @dataclass(frozen=True)
 class Members:
-    """Class memberships, a contiguous column for each class.
+    """Class memberships, with a contiguous column per class.
 
     Attributes
     ----------
     columns : list of K arrays, shape (N,)
     whole : bool
-        Whether every row sums to 1: the first class then follows from the others.
+        Whether every row sums to 1, so that the first class follows from the others.
     """
 
     columns: list[np.ndarray]
@@ -37,24 +37,24 @@ class Members:
 
     @classmethod
     def of(cls, table: np.ndarray) -> Members:
-        """Columns of an (N, K) table of labels or probabilities."""
+        """Make columns from an (N, K) table of labels or probabilities."""
         columns = [np.ascontiguousarray(column) for column in table.T]
         return cls(columns, bool(np.all(np.abs(sum(columns) - 1) < 1e-12)))
 
     def rows(self, chosen: np.ndarray) -> Members:
-        """Rows in another order."""
-        first = self.columns[:1] if self.whole else [self.columns[0][chosen]]  # follows from the others, not looked at
+        """Return rows in another order."""
+        first = self.columns[:1] if self.whole else [self.columns[0][chosen]]  # follows from the others, not used
         return Members([*first, *(column[chosen] for column in self.columns[1:])], self.whole)
 
 
 @dataclass(frozen=True)
 class _Column:
-    """A column, sorted.
+    """A sorted column.
 
     Attributes
     ----------
     order : array of int, shape (N,), or None
-        Object of each rank; None where objects are in order already.
+        Object of each rank; None if objects are already in order.
     values : array, shape (N,)
         Value of each rank.
     """
@@ -63,7 +63,7 @@ class _Column:
     values: np.ndarray
 
     def drawn(self, counts: np.ndarray) -> _Drawn:
-        """The objects of a resample."""
+        """Return the objects of a resample."""
         times = counts if self.order is None else counts.take(self.order, mode="clip")
         ranks = np.flatnonzero(times > 0)
         objects = ranks if self.order is None else self.order.take(ranks, mode="clip")
@@ -72,7 +72,7 @@ class _Column:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """Objects that were drawn, in order of a column: their numbers, how often, their ranks; values of all ranks."""
+    """Drawn objects in the order of a column: numbers, counts, ranks; and values of all ranks."""
 
     objects: np.ndarray
     times: np.ndarray
@@ -80,7 +80,7 @@ class _Drawn:
     values: np.ndarray
 
     def children(self, node: np.ndarray, n_nodes: int, numbers: np.ndarray) -> np.ndarray:
-        """Child of its node that each goes to: nodes are split at their medians."""
+        """Return the child node of each object; nodes are split at their medians."""
         together, times, ends = _by_leaf(node, self.times, n_nodes, numbers)
         drawn = _running(times)
         before = np.where(ends > 0, drawn[ends - 1], 0)
@@ -91,19 +91,19 @@ class _Drawn:
         last_left = np.searchsorted(self.values, median).astype(np.int32) - 1
         behind = last_left.take(node, mode="clip")
         behind -= self.ranks
-        behind >>= 31  # -1 for what goes right, 0 for what goes left
+        behind >>= 31  # -1 for the right child, 0 for the left one
         child = node << 1
         child -= behind
         return child
 
 
 def _running(times: np.ndarray) -> np.ndarray:
-    """Running sum. The cast goes first: one inside `cumsum` holds the interpreter's lock, and other threads wait."""
+    """Return the running sum. A cast inside `cumsum` would hold the interpreter's lock."""
     return np.cumsum(times.astype(np.int32), dtype=np.int32)
 
 
 def by_leaf(leaf: np.ndarray) -> np.ndarray:
-    """Objects in order of leaf, shape (N,); those of one leaf stay in theirs."""
+    """Return objects in the order of leaves, shape (N,), stable within a leaf."""
     numbers = np.arange(leaf.size + 1, dtype=np.int32)
     return _by_leaf(leaf, np.ones(leaf.size, dtype=np.uint8), int(leaf.max(initial=0)) + 1, numbers)[0]
 
@@ -111,10 +111,10 @@ def by_leaf(leaf: np.ndarray) -> np.ndarray:
 def _by_leaf(
     leaf: np.ndarray, times: np.ndarray, n_leaves: int, numbers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bring members of a leaf together, in their order: positions, times, and where leaves begin and end.
+    """Group objects by leaf, stable: return positions, counts, and the limits of leaves.
 
-    Turning a sparse table of objects × leaves from rows to columns is a counting sort. Where leaves are few its
-    counters wait for each other, and a radix sort is faster. `numbers` counts up from 0, to the size and beyond.
+    Converting a sparse table of objects × leaves from rows to columns is a counting sort. For few leaves, a radix sort
+    is faster. `numbers` counts up from 0 to at least the size.
     """
     if n_leaves == 1:
         return numbers[: leaf.size], times, np.array([0, leaf.size])
@@ -132,20 +132,20 @@ def _by_leaf(
 
 @dataclass(frozen=True)
 class Cut:
-    """Leaves and bins of one (re)sample.
+    """Leaves and bins of a sample or resample.
 
     Attributes
     ----------
     objects : list of J int arrays
-        Objects in order of leaf and then of the observable.
+        Objects in the order of leaf, then observable.
     weights : list of J unsigned arrays
-        How often each of them was drawn.
+        Number of times each was drawn.
     running : list of J int arrays
-        Sums of the weights up to each of them.
+        Cumulative sums of the weights.
     edges : array of int, shape (L, b + 1)
-        Where bins begin and end, counting every draw.
+        Edges of bins, in numbers of draws.
     leaf : array of int, shape (N,)
-        Leaf of each object; means nothing for those that were not drawn.
+        Leaf of each object; not meaningful for objects that were not drawn.
     """
 
     objects: list[np.ndarray]
@@ -155,19 +155,19 @@ class Cut:
     leaf: np.ndarray
 
     def fractions(self, members: Members) -> np.ndarray:
-        """Mean membership in each bin of each observable, shape (J, L, b, K)."""
+        """Return the mean membership in each bin of each observable, shape (J, L, b, K)."""
         counts = np.diff(self.edges, axis=1)
         n_classes = len(members.columns)
         out = np.empty((len(self.objects), *counts.shape, n_classes))
         for j, (objects, weights, drawn) in enumerate(zip(self.objects, self.weights, self.running, strict=True)):
             cuts = np.append(self.edges[:, :-1], drawn[-1])
             at = np.searchsorted(drawn, cuts, side="right")
-            inside = cuts - np.where(at > 0, drawn[at - 1], 0)  # draws before a cut of the object that it cuts through
+            inside = cuts - np.where(at > 0, drawn[at - 1], 0)  # draws of the divided object before the edge
             cut_through = objects[np.minimum(at, objects.size - 1)]
             for k in range(int(members.whole), n_classes):
                 column = members.columns[k]
                 sums = np.add.reduceat(column.take(objects) * weights, at[:-1])
-                sums[at[:-1] == at[1:]] = 0.0  # a bin inside of one object
+                sums[at[:-1] == at[1:]] = 0.0  # a bin within one object
                 parts = inside * column[cut_through]
                 out[j, :, :, k] = (sums - parts[:-1] + parts[1:]).reshape(counts.shape) / counts
         if members.whole:
@@ -177,13 +177,13 @@ class Cut:
 
 @dataclass(frozen=True)
 class RankedTable:
-    """Observables and intrinsic columns by rank, sorted once for all resamples.
+    """Ranks of observables and intrinsic columns, sorted once for all resamples.
 
     Attributes
     ----------
     rows : array of int, shape (N,)
-        Row of the data of each object: objects are numbered in order of the first column, whose turns then read
-        memory from front to back.
+        Row of the data of each object. Objects are numbered in the order of the first column, so that memory is read
+        sequentially.
     numbers : array of int, shape (N + 1,)
         0 to N.
     observables, intrinsic : list of columns
@@ -196,7 +196,7 @@ class RankedTable:
 
     @classmethod
     def of(cls, observables: np.ndarray, intrinsic: np.ndarray) -> RankedTable:
-        """Rank the columns of (N, J) observables and (N, P) intrinsic properties (P may be 0), all finite."""
+        """Rank the columns of (N, J) observables and (N, P) intrinsic properties (finite; P may be 0)."""
         columns = [*intrinsic.T, *observables.T]
         orders = [np.argsort(column, kind="stable") for column in columns]
         rows = orders[0]
@@ -209,25 +209,25 @@ class RankedTable:
         return cls(rows, numbers, ranked[intrinsic.shape[1] :], ranked[: intrinsic.shape[1]])
 
     def cut(self, depth: int, bins: int, counts: np.ndarray | None = None) -> Cut:
-        """Grow the tree and cut its leaves into bins.
+        """Grow the tree and divide its leaves into bins.
 
         Parameters
         ----------
         depth, bins : int
-            2^depth leaves; bins of each observable a leaf.
+            2^depth leaves, and number of bins per leaf and observable.
         counts : array of int, shape (N,), optional
-            How often each object was drawn; once without.
+            Number of times each object was drawn; default once.
 
         Raises
         ------
         InputError
-            If a leaf holds fewer draws than bins.
+            If a leaf has fewer draws than bins.
         """
         counts = np.ones(self.rows.size, dtype=np.uint8) if counts is None else counts
         total = int(counts.sum())
         if total < bins * 2**depth:
             raise self._too_small(total // 2**depth, depth, bins)
-        # The narrowest integers: what counts here is how much memory passes through.
+        # The smallest integers, because memory bandwidth limits the speed.
         counts = counts.astype(np.min_scalar_type(counts.max()))
         columns = [column.drawn(counts) for column in self.intrinsic[:depth]]
         leaf = np.zeros(self.rows.size, dtype=np.int32)
@@ -247,10 +247,10 @@ class RankedTable:
         return Cut(objects, times, running, edges, leaf)
 
     def _grow(self, columns: list[_Drawn], depth: int) -> np.ndarray:
-        """Leaf of each drawn object, in order of the last column that was split at.
+        """Return the leaf of each drawn object, in the order of the last split column.
 
-        A node's children are found in order of its column; places there of the objects in order of the next
-        column, the same at every turn, carry them over.
+        Children of a node are found in the order of its column, and mapped to the order of the next column by
+        precomputed positions.
         """
         place, carried = np.empty(self.rows.size, dtype=np.int64), []
         for column, following in zip(columns, columns[1:] + columns[:1], strict=True):
@@ -265,6 +265,6 @@ class RankedTable:
     @staticmethod
     def _too_small(held: int, depth: int, bins: int) -> InputError:
         return InputError(
-            f"a leaf of the intrinsic tree holds {held} galaxies, too few for {bins} bins: "
+            f"a leaf of the intrinsic tree has {held} galaxies, too few for {bins} bins: "
             f"use a smaller depth (now {depth}) or fewer bins"
         )

@@ -1,7 +1,7 @@
-"""The likelihood of a label that may have flipped (eqs 3-4), and the posterior of the true class.
+"""Likelihood of biased labels (eqs 3-4), and posterior of the true class.
 
-Pure functions of arrays, for numpy and torch alike. The torch loss module is `truemorph.DebiasedLoss`; the EM
-of DCV14 and the estimators of θ use the same lines. Equations: Medina-Rosales et al., arXiv:2308.11007.
+Pure functions of arrays, for numpy and torch. The torch loss module is `truemorph.DebiasedLoss`; the EM of DCV14 and
+the estimators of θ use the same functions. Equations: Medina-Rosales et al., arXiv:2308.11007.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def check_labels(labels: Array, n_classes: int) -> np.ndarray:
     if not np.issubdtype(labels.dtype, np.number) and labels.dtype != bool:
         raise InputError(f"labels must be integers 0 to {n_classes - 1}; got {labels.dtype}")
     if masked.size:
-        raise InputError(f"{masked.size} labels are masked (first: row {masked[0]}); leave those rows out")
+        raise InputError(f"{masked.size} labels are masked (first: row {masked[0]}); remove those rows")
     as_int = np.nan_to_num(labels, nan=-1, posinf=-1, neginf=-1).astype(np.int64)
     bad = np.flatnonzero((as_int != labels) | (as_int < 0) | (as_int >= n_classes))
     if bad.size:
@@ -40,12 +40,12 @@ def check_labels(labels: Array, n_classes: int) -> np.ndarray:
 
 
 def classes_in(*several: object) -> int:
-    """Number of classes that arrays of labels name (NaN and masked entries are none), two at least.
+    """Return the number of classes in arrays of labels (ignoring NaN and masked entries), at least two.
 
     Raises
     ------
     InputError
-        If there would be over a thousand.
+        If there would be more than a thousand.
     """
     found = [2]
     for one in several:
@@ -53,7 +53,7 @@ def classes_in(*several: object) -> int:
         if values.size and np.issubdtype(values.dtype, np.number) and np.isfinite(values).any():
             found.append(int(values[np.isfinite(values)].max()) + 1)
     if max(found) > _MOST_CLASSES:
-        raise InputError(f"labels up to {max(found) - 1} can't be classes; number them 0, 1, 2, …")
+        raise InputError(f"labels up to {max(found) - 1} can't be classes; number classes 0, 1, 2, …")
     return max(found)
 
 
@@ -63,15 +63,15 @@ def check_columns(values: Array, name: str, n: int) -> np.ndarray:
     Raises
     ------
     InputError
-        If the shape is another or a value is missing.
+        If the shape is wrong or a value is missing.
     """
     columns = float_array(values, name)
     columns = columns[:, None] if columns.ndim == 1 else columns
     if columns.ndim != 2 or columns.shape[0] != n or columns.shape[1] == 0:
-        raise InputError(f"{name} must have shape ({n}, P), one row a galaxy; got {columns.shape}")
+        raise InputError(f"{name} must have shape ({n}, P), one row per galaxy; got {columns.shape}")
     bad = np.flatnonzero(~np.isfinite(columns).all(axis=1))
     if bad.size:
-        raise InputError(f"{name} has {bad.size} rows with a missing value (first: row {bad[0]}); leave them out")
+        raise InputError(f"{name} has {bad.size} rows with a missing value (first: row {bad[0]}); remove them")
     return columns
 
 
@@ -81,12 +81,12 @@ def one_resolution(alpha: Array) -> np.ndarray:
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim == 0:
-        raise InputError("alpha must have one value a galaxy, shape (N,)")
+        raise InputError("alpha must have one value per galaxy, shape (N,)")
     return np.asarray(as_resolution(values))
 
 
 def with_observables(alpha: Array, observables: Array) -> Array:
-    """Return α and what T depends on beside it as one array, shape (N, 1 + J); tensors are not checked for NaN.
+    """Return α and other observables as one array, shape (N, 1 + J); tensors are not checked for NaN.
 
     Raises
     ------
@@ -97,62 +97,62 @@ def with_observables(alpha: Array, observables: Array) -> Array:
         xp = array_namespace(alpha)
         columns = observables[:, None] if observables.ndim == 1 else observables
         if columns.shape[0] != alpha.shape[0]:
-            raise InputError(f"observables must have one row a galaxy; got {columns.shape[0]} for {alpha.shape[0]}")
+            raise InputError(f"observables must have one row per galaxy; got {columns.shape[0]} for {alpha.shape[0]}")
         return xp.concat([alpha[:, None], xp.astype(columns, alpha.dtype)], axis=1)
     return np.column_stack([alpha, check_columns(observables, "observables", alpha.size)])
 
 
 def argument_of(transition: Transition, alpha: Array, observables: Array | None) -> Array:
-    """Return what T takes: α, or α and the observables as one array, shape (N, 1 + J).
+    """Return the argument of T: α, or α and the observables as one array, shape (N, 1 + J).
 
     Raises
     ------
     InputError
-        If T takes another number of observables, or as `with_observables`.
+        If T needs another number of observables, or as in `with_observables`.
     """
     if observables is None:
         return alpha
     joined, wanted = with_observables(alpha, observables), n_observables(transition)
     if joined.shape[1] != 1 + wanted:
-        raise InputError(f"this T(alpha) takes {wanted} observables beside alpha; got {joined.shape[1] - 1}")
+        raise InputError(f"this T(alpha) needs {wanted} observables in addition to alpha; got {joined.shape[1] - 1}")
     return joined
 
 
 def n_observables(transition: Transition) -> int:
-    """Return how many observables T takes beside α."""
+    """Return the number of observables of T in addition to α."""
     return max(len(getattr(transition, "center", ())) - 1, 0)
 
 
 def check_weights(weights: Array, n: int) -> np.ndarray:
-    """Return sampling weights as an (n,) array of mean 1, so that log-likelihoods keep the scale of n galaxies.
+    """Return sampling weights as an (n,) array with mean 1, so that log-likelihoods scale as for n galaxies.
 
     Raises
     ------
     InputError
-        If one is not positive and finite, or the length is wrong.
+        If a weight is not positive and finite, or the length is wrong.
     """
     values = float_array(weights, "weights")
     if values.shape != (n,) or not np.all((values > 0) & np.isfinite(values)):
-        raise InputError("weights must be positive and finite, one a galaxy")
+        raise InputError("weights must be positive and finite, one per galaxy")
     return values / values.mean()
 
 
 def log_sum_exp(terms: list[Array]) -> Array:
-    """Logarithm of a sum, over a list of arrays: K is small, and slices are faster than reducing a short axis."""
+    """Log-sum-exp over a list of arrays, which is faster than reducing a short axis."""
     xp = array_namespace(terms[0])
     largest = reduce(xp.maximum, terms)
-    # Where every term is -inf so is the result; -inf minus -inf would be NaN.
+    # If all terms are -inf, so is the result; -inf minus -inf would be NaN.
     largest = xp.where(xp.isfinite(largest), largest, xp.zeros_like(largest))
     return xp.log(reduce(add, [xp.exp(term - largest) for term in terms])) + largest
 
 
 def _columns(values: Array) -> list[Array]:
-    """Arrays over galaxies, one a class: values[:, k] or, for a matrix, values[:, k, :]."""
+    """Return arrays over galaxies, one per class: values[:, k] or, for a matrix, values[:, k, :]."""
     return [values[:, k, ...] for k in range(values.shape[1])]
 
 
 def _chosen(matrix: Array, labels: Array) -> list[Array]:
-    """matrix[n, y, labels[n]] for each y; by masks, because the array API has no portable gather."""
+    """Return matrix[n, y, labels[n]] for each y; with masks, because the array API has no portable gather."""
     xp = array_namespace(matrix)
     n_classes = matrix.shape[-1]
     found = [matrix[:, y, 0] for y in range(n_classes)]
@@ -163,14 +163,14 @@ def _chosen(matrix: Array, labels: Array) -> list[Array]:
 
 
 def label_columns(transition: Transition, labels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """log p(ỹ_n | y, α_n) of each galaxy's own label for every true class y, shape (N, K); numpy only."""
+    """Return log p(ỹ_n | y, α_n) of each galaxy's label for every true class y, shape (N, K); numpy only."""
     if isinstance(transition, FlipTransition):
         return transition.label_columns(labels, alpha)
     return np.stack(_chosen(transition.log_matrix(alpha), labels), axis=1)
 
 
 def observed_log_probabilities(log_probabilities: Array, alpha: Array, transition: Transition) -> Array:
-    """log p(ỹ | x, α) = log Σ_y p(ỹ | y, α) p(y | x) for every possible label ỹ (eq. 3).
+    """Compute log p(ỹ | x, α) = log Σ_y p(ỹ | y, α) p(y | x) for every label ỹ (eq. 3).
 
     Parameters
     ----------
@@ -184,17 +184,16 @@ def observed_log_probabilities(log_probabilities: Array, alpha: Array, transitio
     Returns
     -------
     array, shape (N, K)
-        log p(ỹ | x, α); equal to `log_probabilities` where T(α) is the identity.
+        log p(ỹ | x, α); equal to `log_probabilities` if T(α) is the identity.
     """
     joint = log_probabilities[:, :, None] + transition.log_matrix(alpha)
     return log_sum_exp(_columns(joint))
 
 
 def label_log_likelihood(log_probabilities: Array, labels: Array, alpha: Array, transition: Transition) -> Array:
-    """log p(ỹ_n | x_n, α_n) of each galaxy's own label (the terms of eq. 4), shape (N,).
+    """Compute log p(ỹ_n | x_n, α_n) of each galaxy's label (the terms of eq. 4), shape (N,).
 
-    Only the column of T that belongs to the label enters: another label that T calls impossible has no part in
-    the gradient.
+    Only the column of T for the observed label is used, so that impossible labels do not contribute to the gradient.
     """
     flips = _chosen(transition.log_matrix(alpha), labels)
     return log_sum_exp([p + flip for p, flip in zip(_columns(log_probabilities), flips, strict=True)])
@@ -203,12 +202,12 @@ def label_log_likelihood(log_probabilities: Array, labels: Array, alpha: Array, 
 def posterior(
     probabilities: Array, labels: Array, alpha: Array, transition: Transition, *, observables: Array | None = None
 ) -> Array:
-    """p(y | x, ỹ, α) ∝ p(ỹ | y, α) p(y | x): the true class of a galaxy that already has a label.
+    """Compute the posterior of the true class, p(y | x, ỹ, α) ∝ p(ỹ | y, α) p(y | x).
 
     Parameters
     ----------
     probabilities : array, shape (N, K)
-        p(y | x) from a model that was *not* trained on these labels: one that was has memorised ỹ, and the
+        p(y | x) from a model that was *not* trained on these labels. A model that was has memorised ỹ, and the
         posterior would count it twice.
     labels : array of int, shape (N,)
         Observed labels ỹ.
@@ -217,18 +216,18 @@ def posterior(
     transition : Transition
         T(α).
     observables : array, shape (N,) or (N, J), optional
-        What T depends on beside α, in the order in which it was fitted.
+        Columns on which T depends in addition to α, in the order of the fit.
 
     Returns
     -------
     array, shape (N, K)
-        Rows sum to 1. Volunteers and model look at the same pixels, so the two are not independent evidence even
-        out of fold: the posterior is as good as the assumption ỹ ⊥ x | y, α.
+        Rows sum to 1. The posterior treats image and label as independent (ỹ ⊥ x | y, α). They are not, because
+        volunteers and model see the same pixels, so it is slightly overconfident even out of fold.
 
     Raises
     ------
     InputError
-        If shapes disagree, a label is not a class or impossible under T, or probabilities leave [0, 1] (numpy
+        If shapes disagree, a label is not a class or is impossible under T, or probabilities are outside [0, 1] (numpy
         input).
 
     Examples
@@ -246,15 +245,15 @@ def posterior(
         if probabilities.ndim != 2 or probabilities.shape[1] != transition.n_classes:
             raise InputError(f"probabilities must have shape (N, {transition.n_classes}); got {probabilities.shape}")
         if np.any((probabilities < -1e-6) | (probabilities > 1 + 1e-6)):
-            raise InputError("probabilities must lie between 0 and 1; are they logits?")
+            raise InputError("probabilities must be between 0 and 1; are they logits?")
         if np.isnan(probabilities).any():
             row = int(np.isnan(probabilities).any(axis=1).argmax())
-            raise InputError(f"probabilities are missing (first: row {row}); leave those rows out")
+            raise InputError(f"probabilities are missing (first: row {row}); remove those rows")
         labels = check_labels(labels, transition.n_classes)
         alpha = float_array(alpha, "alpha")
         if not labels.size == len(alpha) == probabilities.shape[0]:
             raise InputError(
-                f"one row a galaxy: got {len(probabilities)} probabilities, {labels.size} labels, {len(alpha)} alpha"
+                f"one row per galaxy: got {len(probabilities)} probabilities, {labels.size} labels, {len(alpha)} alpha"
             )
     alpha = argument_of(transition, alpha, observables)
     xp = array_namespace(probabilities)
@@ -272,23 +271,23 @@ def posterior(
 def label_quality(
     probabilities: Array, labels: Array, alpha: Array, transition: Transition, *, observables: Array | None = None
 ) -> Array:
-    """Probability that an observed label is right: p(y = ỹ | x, ỹ, α), the posterior of the label itself.
+    """Compute the probability that an observed label is correct: p(y = ỹ | x, ỹ, α).
 
     Parameters
     ----------
     probabilities, labels, alpha, transition, observables
-        As for `posterior`; p(y | x) must come from a model that was not trained on these labels, or be the class
+        As in `posterior`; p(y | x) must come from a model that was not trained on these labels, or be the class
         fractions.
 
     Returns
     -------
     array, shape (N,)
-        1 where the label is sure to be right; low for "smooth" labels of poorly resolved galaxies.
+        1 if the label is certainly correct; low for "smooth" labels of poorly resolved galaxies.
 
     Raises
     ------
     InputError
-        As `posterior`.
+        As in `posterior`.
 
     Examples
     --------

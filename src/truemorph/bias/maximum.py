@@ -1,7 +1,8 @@
-"""The maximum of a log-likelihood, and its curvature there, from which errors come.
+"""Find the maximum of a log-likelihood, and its curvature for the errors.
 
-Few parameters of any likelihood: scipy's L-BFGS-B, then Newton's steps. Multinomial logistic regression on soft labels:
-Newton's method (scikit-learn's takes hard labels only and gives no information matrix; EM and gold labels need both).
+For a few parameters of any likelihood: scipy's L-BFGS-B, then Newton's method. For multinomial logistic regression on
+soft labels: Newton's method (scikit-learn's needs hard labels and gives no information matrix; EM and gold labels need
+both).
 """
 
 from __future__ import annotations
@@ -17,25 +18,25 @@ from truemorph.bias.likelihood import log_sum_exp
 _STEP = 1e-4
 _EDGE = 1e-3
 
-# Value and slopes at a point of shape (P,).
+# Value and gradient at a point of shape (P,).
 Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Maximum:
-    """Where a log-likelihood is largest.
+    """Maximum of a log-likelihood.
 
     Attributes
     ----------
     point : array, shape (P,)
     value : float
-        The log-likelihood there.
+        Log-likelihood at the maximum.
     information : array, shape (P, P)
-        Minus its second derivatives.
+        Minus the second derivatives.
     free : array of bool, shape (P,)
         Parameters that are not at a bound.
     steps : int
-        Iterations.
+        Number of iterations.
     """
 
     point: np.ndarray
@@ -45,9 +46,9 @@ class Maximum:
     steps: int
 
     def covariance(self, products: np.ndarray | None = None) -> np.ndarray:
-        """Inverse information, or the sandwich if the outer product of scores, shape (P, P), is given.
+        """Return the inverse information, or the sandwich if the outer product of scores, shape (P, P), is given.
 
-        NaN in the rows of parameters at a bound, and everywhere if the data do not determine the others.
+        NaN for parameters at a bound, and everywhere if the data do not determine the others.
         """
         at = np.ix_(self.free, self.free)
         inverse = invert(self.information[at])
@@ -59,18 +60,18 @@ class Maximum:
 
 
 def differences(function: Callable[[np.ndarray], np.ndarray], point: np.ndarray) -> np.ndarray:
-    """Central differences of a function of a point, shape (P, …)."""
+    """Return central differences of a function at a point, shape (P, …)."""
     shifts = np.eye(point.size) * _STEP
     return np.stack([(function(point + s) - function(point - s)) / (2 * _STEP) for s in shifts])
 
 
 def with_differences(value: Callable[[np.ndarray], float]) -> Objective:
-    """Return a function that gives slopes beside its value."""
+    """Return a function that also returns its gradient."""
     return lambda point: (value(point), differences(lambda at: np.array(value(at)), point))
 
 
 def invert(matrix: np.ndarray) -> np.ndarray:
-    """Inverse of an information matrix; NaN where the data do not determine the parameters."""
+    """Return the inverse of an information matrix; NaN if the data do not determine the parameters."""
     try:
         inverse = np.linalg.inv(matrix)
     except np.linalg.LinAlgError:
@@ -81,9 +82,9 @@ def invert(matrix: np.ndarray) -> np.ndarray:
 def climb(
     objective: Objective, starts: np.ndarray, lower: np.ndarray, upper: np.ndarray, scale: float, steps: int = 500
 ) -> tuple[np.ndarray, int]:
-    """Climb from the two likeliest of the starts, shape (S, P); return the higher end, and the number of steps.
+    """Maximise from the two best starts, shape (S, P); return the better result and the number of steps.
 
-    `scale` is the number of galaxies: what counts as level is relative to it.
+    `scale` is the number of galaxies; tolerances are relative to it.
     """
 
     def negative(point: np.ndarray) -> tuple[float, np.ndarray]:
@@ -108,21 +109,21 @@ def maximise(
     information: Callable[[np.ndarray], np.ndarray] | None = None,
     steps: int = 500,
 ) -> Maximum:
-    """Climb from several starts, measure the curvature, and finish with Newton's steps.
+    """Maximise from several starts, compute the curvature, and finish with Newton's method.
 
     Parameters
     ----------
     objective : callable
-        Log-likelihood and its slopes.
+        Log-likelihood and its gradient.
     starts : array, shape (S, P)
     lower, upper : array, shape (P,)
         Bounds.
     scale : float
         Number of galaxies.
     information : callable, optional
-        Minus the second derivatives at a point; by default differences of the slopes.
+        Minus the second derivatives at a point; default: differences of the gradient.
     steps : int
-        Most iterations of the climb.
+        Maximum number of iterations.
     """
     point, taken = climb(objective, starts, lower, upper, scale, steps)
     curvature = -differences(lambda at: objective(at)[1], point) if information is None else information(point)
@@ -132,7 +133,7 @@ def maximise(
 def polish(
     objective: Objective, point: np.ndarray, information: np.ndarray, lower: np.ndarray, upper: np.ndarray, taken: int
 ) -> Maximum:
-    """Go the last steps to the maximum by Newton's method, with the curvature measured nearby."""
+    """Refine the maximum by Newton's method, with the curvature computed nearby."""
     free = (point - lower > _EDGE) & (upper - point > _EDGE)
     inverse = invert(information[np.ix_(free, free)])
     value, slopes = objective(point)
@@ -150,7 +151,7 @@ def polish(
 
 
 def log_probabilities(design: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-    """log p(y | z), shape (N, K), from a design matrix (N, Q) and coefficients (K - 1, Q); class 0 is zero."""
+    """Return log p(y | z), shape (N, K), from a design matrix (N, Q) and coefficients (K - 1, Q)."""
     scores = [np.zeros(design.shape[0]), *(design @ row for row in coefficients)]
     total = log_sum_exp(scores)
     return np.stack([score - total for score in scores], axis=1)
@@ -158,18 +159,18 @@ def log_probabilities(design: np.ndarray, coefficients: np.ndarray) -> np.ndarra
 
 @dataclass(frozen=True)
 class Regression:
-    """Coefficients, shape (K - 1, Q), and the penalised information, ((K - 1) Q, (K - 1) Q)."""
+    """Coefficients, shape (K - 1, Q), and penalised information, ((K - 1) Q, (K - 1) Q)."""
 
     coefficients: np.ndarray
     information: np.ndarray
 
     def log_probabilities(self, design: np.ndarray) -> np.ndarray:
-        """log p(y | z), shape (N, K)."""
+        """Return log p(y | z), shape (N, K)."""
         return log_probabilities(design, self.coefficients)
 
 
 def information_matrix(design: np.ndarray, variances: np.ndarray) -> np.ndarray:
-    """Σ_n V_n ⊗ z_n z_nᵀ for (N, K - 1, K - 1) variances: information of coefficients flattened class by class."""
+    """Return Σ_n V_n ⊗ z_n z_nᵀ for variances V of shape (N, K - 1, K - 1), flattened by class."""
     n_free, width = variances.shape[1], design.shape[1]
     out = np.empty((n_free, width, n_free, width))
     for a in range(n_free):
@@ -180,7 +181,7 @@ def information_matrix(design: np.ndarray, variances: np.ndarray) -> np.ndarray:
 
 
 def class_variances(probabilities: np.ndarray) -> np.ndarray:
-    """Covariance of class membership for classes 1 … K - 1, shape (N, K - 1, K - 1)."""
+    """Return the covariance of class membership for classes 1 … K - 1, shape (N, K - 1, K - 1)."""
     p = probabilities[:, 1:]
     return p[:, :, None] * np.eye(p.shape[1]) - p[:, :, None] * p[:, None, :]
 
@@ -198,15 +199,15 @@ def fit_softmax(
     Parameters
     ----------
     design : array, shape (N, Q)
-        With its column of ones, if an intercept is wanted.
+        Design matrix, with a column of ones for an intercept.
     targets : array, shape (N, K)
         Class memberships, hard or soft; rows sum to 1.
     ridge : array, shape (Q,)
-        Penalty of each column, for every class.
+        Penalty per column, for every class.
     weights : array, shape (N,), optional
     start : array, shape (K - 1, Q), optional
     steps : int, default 50
-        Most Newton steps.
+        Maximum number of Newton steps.
     """
     n_free, width = targets.shape[1] - 1, design.shape[1]
     coefficients = np.zeros((n_free, width)) if start is None else start.copy()

@@ -258,7 +258,7 @@ def cv14(
         counted.
     bins : int, default 20
         Equal-count bins of each observable.
-    reference : "last" (default), "first", or one a column
+    reference : "last" (default), "first", or one per column
         The least biased bin: the last in resolution, the first in magnitude.
     bootstrap : int, default 100
         Resamples for the error; 0 for none.

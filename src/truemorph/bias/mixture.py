@@ -1,7 +1,7 @@
-"""T(α) and class probabilities fitted together: p(ỹ | z, α) = Σ_y p(ỹ | y, α) p(y | z).
+"""Fit T(α) and class probabilities together: p(ỹ | z, α) = Σ_y p(ỹ | y, α) p(y | z).
 
 p(y | z) is a logistic regression on intrinsic properties z (Medina-Rosales et al., arXiv:2308.11007, section 2.3.1,
-after Cabrera, Miller & Schneider 2014). With a design matrix of ones it is one class fraction for all (eq. 15).
+after Cabrera, Miller & Schneider 2014). With a design matrix of ones, class fractions are the same for all (eq. 15).
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from truemorph.bias.transitions import DISK, Space, Transition
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 
-# A parameter is sought on so many galaxies before it is on all.
+# Parameters are first fitted to this many galaxies, then to all.
 _ROUGH = 20_000
 _LOGIT_BOUND = 9.0
-# R² of log α on intrinsic columns beyond which a fit warns, and refuses.
+# R² of log α on intrinsic columns above which a fit warns, and raises an error.
 _EXPLAINED, _REFUSED = 0.95, 0.999
 RIDGE = 1e-3
-# What T calls impossible is very unlikely, not an error.
+# Labels that are impossible under T are very unlikely instead of an error.
 _FLOOR = -1e4
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Labels whose likelihood is that of a mixture of classes; a point is [T's point, coefficients class by class].
+    """Likelihood of labels as a mixture of classes; a point is [T's point, coefficients by class].
 
     Attributes
     ----------
     space : Space
-        Of T; of size 0 where T is known.
+        Parameter space of T; of size 0 if T is known.
     labels, alpha, weights : array, shape (N,)
         α may have several columns.
     design : array, shape (N, Q)
-        Of p(y | z): ones, then standardised columns.
+        Design matrix of p(y | z): ones, then standardised columns.
     ridge : float
-        Penalty on all coefficients but the intercepts.
+        Penalty on all coefficients except the intercepts.
     offset : array, shape (N,), optional
-        Added to the logit of the disk class: a trend that is assumed, not fitted.
+        Assumed trend, added to the logit of the disk class.
     """
 
     space: Space
@@ -67,15 +67,15 @@ class Mixture:
         return self.design.shape[1] == 1 and self.offset is None
 
     def rows(self, chosen: np.ndarray | slice) -> Mixture:
-        """The same of some galaxies."""
+        """Return the mixture of a subset of galaxies."""
         parts = {name: getattr(self, name)[chosen] for name in ("labels", "alpha", "weights", "design")}
         return replace(self, **parts, offset=None if self.offset is None else self.offset[chosen])
 
     def grouped(self, most: int = 512) -> Mixture:
-        """Merge neighbours in α of the same label into at most `most` rows each.
+        """Merge neighbours in α with the same label, into at most `most` rows per label.
 
-        α becomes their mean, which changes the log-likelihood in the second order of their spread only. The class
-        fractions must be the same for all, but for an offset, which is that of the mean.
+        α becomes their mean, which changes the log-likelihood only in second order of their spread. Class fractions
+        must be the same for all, except for an offset, which is averaged.
         """
         merged = []
         for label in range(self.space.n_classes):
@@ -91,11 +91,11 @@ class Mixture:
         return replace(self, labels=labels, alpha=alpha, weights=weights, design=np.ones((labels.size, 1)))
 
     def split(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """T's point, and coefficients of shape (K - 1, Q)."""
+        """Return T's point, and coefficients of shape (K - 1, Q)."""
         return point[: self.space.size], point[self.space.size :].reshape(self.space.n_classes - 1, -1)
 
     def log_prior(self, coefficients: np.ndarray) -> np.ndarray:
-        """log p(y | z), shape (N, K), or (1, K) where it is the same for all."""
+        """Return log p(y | z), shape (N, K), or (1, K) if it is the same for all."""
         design = self.design[:1] if self.same_for_all else self.design
         scores = np.column_stack([np.zeros(len(design)), design @ coefficients.T])
         if self.offset is not None:
@@ -103,16 +103,16 @@ class Mixture:
         return np.asarray(log_softmax(scores, axis=1))
 
     def log_labels(self, at: np.ndarray) -> np.ndarray:
-        """log p(ỹ_n | y, α_n) for every y, shape (N, K)."""
+        """Return log p(ỹ_n | y, α_n) for every y, shape (N, K)."""
         return label_columns(self.space.build(at), self.labels, self.alpha)
 
     def terms(self, point: np.ndarray) -> np.ndarray:
-        """log p(ỹ_n | z_n, α_n), shape (N,)."""
+        """Return log p(ỹ_n | z_n, α_n), shape (N,)."""
         at, coefficients = self.split(point)
         return log_sum_exp(list((self.log_prior(coefficients) + np.maximum(self.log_labels(at), _FLOOR)).T))
 
     def after(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """log p(ỹ | z, α), shape (N,); p(y | z) and the posterior p(y | ỹ, α, z), shape (N, K) each."""
+        """Return log p(ỹ | z, α), shape (N,), and p(y | z) and the posterior p(y | ỹ, α, z), shape (N, K) each."""
         at, coefficients = self.split(point)
         log_p = self.log_prior(coefficients)
         joint = log_p + np.maximum(self.log_labels(at), _FLOOR)
@@ -120,21 +120,21 @@ class Mixture:
         return total, np.exp(log_p), np.exp(joint - total[:, None])
 
     def scores(self, point: np.ndarray) -> np.ndarray:
-        """Slopes of each galaxy's log-probability in all parameters, shape (P + (K - 1) Q, N)."""
+        """Return the gradient of each galaxy's log-probability, shape (P + (K - 1) Q, N)."""
         _, p, posterior = self.after(point)
         at, _ = self.split(point)
         of_z = np.einsum("nk,nq->kqn", (posterior - p)[:, 1:], self.design).reshape(-1, len(self.design))
         return np.concatenate([self._slopes_of_t(at, posterior), of_z])
 
     def _slopes_of_t(self, at: np.ndarray, posterior: np.ndarray) -> np.ndarray:
-        """Posterior mean of d log p(ỹ | y, α) / d T's parameters, shape (P, N)."""
+        """Return the posterior mean of d log p(ỹ | y, α) / d T's parameters, shape (P, N)."""
         if not self.space.size:
             return np.empty((0, self.labels.size))
         slopes = differences(lambda where: np.maximum(self.log_labels(where), _FLOOR), at)
         return np.asarray(np.einsum("nk,pnk->pn", posterior, slopes))
 
     def objective(self, point: np.ndarray) -> tuple[float, np.ndarray]:
-        """Penalised log-likelihood and its slopes."""
+        """Return the penalised log-likelihood and its gradient."""
         total, p, posterior = self.after(point)
         at, coefficients = self.split(point)
         value = float(self.weights @ total) - 0.5 * float(np.sum(self._penalty * coefficients**2))
@@ -143,7 +143,7 @@ class Mixture:
         return value, np.concatenate([self._slopes_of_t(at, posterior) @ self.weights, of_z.ravel()])
 
     def information(self, point: np.ndarray) -> np.ndarray:
-        """Minus the second derivatives: analytic in the coefficients, differences in T's few parameters."""
+        """Return minus the second derivatives: analytic in coefficients, by differences in T's parameters."""
         n, rest = self.space.size, point[self.space.size :]
         _, p, posterior = self.after(point)
         variances = (class_variances(p) - class_variances(posterior)) * self.weights[:, None, None]
@@ -156,13 +156,13 @@ class Mixture:
         return out
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Bounds of a point: T's, and of the logits of class fractions where these are all there is."""
+        """Return bounds: of T's point, and of the logits of class fractions if there are no other coefficients."""
         size = (self.space.n_classes - 1) * self.design.shape[1]
         edge = np.full(size, _LOGIT_BOUND if self.same_for_all else np.inf)
         return np.concatenate([self.space.lower, -edge]), np.concatenate([self.space.upper, edge])
 
     def starts(self) -> np.ndarray:
-        """Points to begin from: the space's own starts beside the labelled fractions."""
+        """Return starting points: those of the space, combined with the observed fractions."""
         counts = np.bincount(self.labels, weights=self.weights, minlength=self.space.n_classes)
         fractions = np.clip(counts / counts.sum(), 0.02, 0.98)
         flat = np.zeros((self.space.n_classes - 1, self.design.shape[1]))
@@ -172,14 +172,14 @@ class Mixture:
 
 @dataclass(frozen=True)
 class MixtureFit:
-    """T and p(y | z) at the maximum of the likelihood."""
+    """T and p(y | z) at maximum likelihood."""
 
     mixture: Mixture
     maximum: Maximum
 
     @property
     def transition(self) -> Transition:
-        """T(α)."""
+        """Fitted T(α)."""
         return self.mixture.space.build(self.point_of_t)
 
     @property
@@ -194,7 +194,7 @@ class MixtureFit:
 
     @cached_property
     def covariance(self) -> np.ndarray:
-        """Covariance of the point: inverse information, the sandwich where galaxies have different weights."""
+        """Covariance of the point: inverse information, or the sandwich if galaxies have different weights."""
         if np.ptp(self.mixture.weights) == 0:
             return self.maximum.covariance()
         scores = self.mixture.scores(self.maximum.point) * self.mixture.weights
@@ -211,21 +211,21 @@ class MixtureFit:
         return np.broadcast_to(p, (self.mixture.labels.size, p.shape[1]))
 
     def influence(self) -> np.ndarray:
-        """How far each galaxy pulls T's point, shape (P, N)."""
+        """Return the influence of each galaxy on T's point, shape (P, N)."""
         scores = self.mixture.scores(self.maximum.point) * self.mixture.weights
         return (np.nan_to_num(self.maximum.covariance()) @ scores)[: self.mixture.space.size]
 
 
 def fit_mixture(mixture: Mixture, start: np.ndarray | None = None, steps: int = 500) -> MixtureFit:
-    """Maximise the likelihood: on a part of the galaxies, or on groups of neighbours, first, then on all.
+    """Maximise the likelihood, first on a part of the galaxies or on groups, then on all.
 
     Parameters
     ----------
     mixture : Mixture
     start : array, shape (P + (K - 1) Q,), optional
-        A point near the maximum, if one is known.
+        A point near the maximum, if known.
     steps : int
-        Most iterations.
+        Maximum number of iterations.
     """
     lower, upper = mixture.bounds()
     starts = mixture.starts() if start is None else start[None]
@@ -242,7 +242,7 @@ def fit_mixture(mixture: Mixture, start: np.ndarray | None = None, steps: int = 
 
 
 def check_intrinsic(intrinsic: object, n: int) -> tuple[np.ndarray, list[Finding]]:
-    """Return intrinsic columns as a finite (N, P) array without constant ones, and findings on what was left out.
+    """Return intrinsic columns as a finite (N, P) array without constant columns, and findings.
 
     Raises
     ------
@@ -252,7 +252,7 @@ def check_intrinsic(intrinsic: object, n: int) -> tuple[np.ndarray, list[Finding
     columns = check_columns(intrinsic, "intrinsic", n)
     varies = np.ptp(columns, axis=0) > 1e-12 * np.abs(columns).max(axis=0)
     if not varies.any():
-        raise InputError("every intrinsic column is constant: nothing to condition on; leave intrinsic out")
+        raise InputError("all intrinsic columns are constant; remove intrinsic")
     findings = [
         Finding("column-constant", "note", f"Intrinsic column {j} is constant and was left out.")
         for j in np.flatnonzero(~varies)
@@ -261,10 +261,10 @@ def check_intrinsic(intrinsic: object, n: int) -> tuple[np.ndarray, list[Finding
 
 
 def explained_variance(alpha: np.ndarray, intrinsic: np.ndarray, seed: int = 0) -> float:
-    """Share of the variance of log α that intrinsic columns predict in galaxies held out (R²).
+    """Return the fraction of the variance of log α that intrinsic columns predict for held-out galaxies (R²).
 
-    The larger of a cubic polynomial's, in the columns and their logarithms where positive, and gradient-boosted
-    trees'. At constant PSF luminosity, size and redshift leave nothing of α free.
+    The larger value from a cubic polynomial (in the columns, and their logarithms if positive) and gradient-boosted
+    trees. With constant PSF, luminosity, size and redshift determine α.
     """
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.preprocessing import PolynomialFeatures
@@ -285,7 +285,7 @@ def explained_variance(alpha: np.ndarray, intrinsic: np.ndarray, seed: int = 0) 
     if cubic.shape[1] * 3 < rows.size:
         answers.append(cubic[held] @ np.linalg.lstsq(cubic[~held], target[~held], rcond=None)[0])
     if rows.size >= 200:
-        # One thread: so few rows don't need more, and threads that wait for a busy core can take minutes.
+        # One thread is sufficient, and threads that wait for a busy core can take minutes.
         with threadpool_limits(1, "openmp"):
             trees = HistGradientBoostingRegressor(random_state=seed).fit(columns[~held], target[~held])
             answers.append(trees.predict(columns[held]))
@@ -294,18 +294,18 @@ def explained_variance(alpha: np.ndarray, intrinsic: np.ndarray, seed: int = 0) 
 
 
 def explained_findings(alpha: np.ndarray, columns: np.ndarray, seed: int) -> list[Finding]:
-    """Say where intrinsic columns leave little of α free.
+    """Warn if intrinsic columns nearly determine α.
 
     Raises
     ------
     InputError
-        If they leave nothing.
+        If they determine α.
     """
     explained = explained_variance(alpha, columns, seed)
     if explained > _REFUSED:
         raise InputError(
-            f"the intrinsic columns determine alpha (R² = {explained:.4f} of log alpha): at constant PSF nothing is "
-            "left to learn flips from; leave out radius or redshift, or use galaxies with different PSFs"
+            f"the intrinsic columns determine alpha (R² = {explained:.4f} of log alpha), so bias can't be separated "
+            "from real differences; remove radius or redshift, or use galaxies with different PSFs"
         )
     if explained > _EXPLAINED:
         return [
@@ -313,20 +313,20 @@ def explained_findings(alpha: np.ndarray, columns: np.ndarray, seed: int) -> lis
                 "columns-determine-alpha",
                 "caution",
                 f"The intrinsic columns explain {explained:.1%} of the variance of log α (more than "
-                f"{_EXPLAINED:.0%}), so little is left to separate bias from real differences.",
-                "Leave out radius or redshift (`intrinsic`), or use galaxies with different PSFs.",
+                f"{_EXPLAINED:.0%}), so bias is hard to separate from real differences.",
+                "Remove radius or redshift (`intrinsic`), or use galaxies with different PSFs.",
             )
         ]
     return []
 
 
 def standardised(columns: np.ndarray) -> np.ndarray:
-    """Design matrix: a column of ones, then the columns with mean 0 and spread 1."""
+    """Return the design matrix: ones, then the columns with mean 0 and standard deviation 1."""
     return np.column_stack([np.ones(columns.shape[0]), (columns - columns.mean(axis=0)) / columns.std(axis=0)])
 
 
 def mixture_of(space: Space, data: Data, design: np.ndarray | None = None, ridge: float = 0.0) -> Mixture:
-    """Return the mixture of checked data; without a design matrix class fractions are the same for all galaxies."""
+    """Make a mixture; without a design matrix, class fractions are the same for all galaxies."""
     design = np.ones((data.labels.size, 1)) if design is None else design
     return Mixture(space, data.labels, data.alpha, data.weights, design, ridge)
 
@@ -341,7 +341,7 @@ def by_likelihood(space: Space, data: Data) -> TransitionFit:
 def fractions_estimate(
     space: Space, data: Data, point: np.ndarray, covariance: np.ndarray, free: np.ndarray, **found: Any
 ) -> TransitionFit:
-    """Turn a point [T's, logits of class fractions] into a result, with what else was found."""
+    """Make a result from a point [T's point, logits of class fractions] and other results."""
     n = space.size
     fractions = softmax(np.concatenate([[0.0], point[n:]]))
     slope = fractions[DISK] * ((np.arange(1, data.n_classes) == DISK) - fractions[1:])
@@ -365,7 +365,7 @@ def by_condition(space: Space, data: Data) -> TransitionFit:
     assert data.intrinsic is not None
     found = fit_mixture(mixture_of(space, data, standardised(data.intrinsic), RIDGE))
     n, probabilities = space.size, found.probabilities()
-    # The disk fraction is a mean of p(y | z): its error by the delta method, and the scatter of a mean.
+    # The disk fraction is the mean of p(y | z); its error is from the delta method plus the scatter of the mean.
     p, share = probabilities[:, DISK], data.weights / data.weights.sum()
     inner = class_variances(probabilities)[:, DISK - 1]  # (N, K - 1)
     slope = np.einsum("nk,nq->kq", inner * share[:, None], found.mixture.design).ravel()

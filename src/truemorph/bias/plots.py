@@ -13,13 +13,13 @@ from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.plotting import ALPHA, BLACK, BLUE, GREY, ORANGE, RED, SKY, axes_or_new, legend, plain_text
 
 
-def binned_share(
+def _binned_fraction(
     alpha: np.ndarray, member: np.ndarray, bins: int, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean α, share of members and its error (`proportion_error`) in equal-count bins of α."""
+    """Return mean α, the fraction of members and its error in equal-count bins of α."""
     cut = Bins.cut(alpha, min(bins, alpha.size), weights)
-    share, counts = cut.means(member.astype(np.float64)[:, None])[:, 0], cut.effective_counts()
-    return cut.middles, share, proportion_error(share, counts)
+    fraction, counts = cut.means(member.astype(np.float64)[:, None])[:, 0], cut.effective_counts()
+    return cut.middles, fraction, proportion_error(fraction, counts)
 
 
 def plot_fit(fit: Any, ax: Any, bins: int, others: Mapping[str, Any] | None = None) -> Any:
@@ -28,7 +28,7 @@ def plot_fit(fit: Any, ax: Any, bins: int, others: Mapping[str, Any] | None = No
     alpha, gold, weights = fit.data.resolution, fit.data.gold, fit.data.weights
     by_gold = gold is not None and bool(np.any(gold == DISK))
     rows = gold == DISK if by_gold else np.ones(alpha.size, dtype=bool)
-    middle, fraction, error = binned_share(alpha[rows], fit.labels[rows] == SMOOTH, bins, weights[rows])
+    middle, fraction, error = _binned_fraction(alpha[rows], fit.labels[rows] == SMOOTH, bins, weights[rows])
 
     def curve(transition: Any) -> tuple[np.ndarray, np.ndarray]:
         return _binned_mean(alpha[rows], np.asarray(transition.flip_probability(fit.alpha[rows])))

@@ -148,7 +148,7 @@ class TransitionFit(Result):
     votes : VoteModel or None
         Where vote counts were fitted: the transition of a single vote, and the over-dispersion.
     influence : callable or None
-        How far each galaxy pulls the point, shape (P, N), for errors of what is computed from the same labels.
+        Influence of each galaxy on the point, shape (P, N), for errors of estimates from the same labels.
     """
 
     transition: Transition
@@ -210,10 +210,10 @@ class TransitionFit(Result):
         values = dict(zip(space.names, of_t.tolist(), strict=True))
         stderr = dict(zip(space.names, errors.tolist(), strict=True))
         transition = space.build(at) if votes is None else votes.label_transition(data.alpha)
-        said = [*findings, *described_findings(transition_to_dict(transition))]
-        said += _estimate_findings(space, data, at, values, stderr, fraction_at_bound)
+        noticed = [*findings, *described_findings(transition_to_dict(transition))]
+        noticed += _estimate_findings(space, data, at, values, stderr, fraction_at_bound)
         if data.method in ("likelihood", "binned") and data.alpha.ndim == 1:
-            said += _drift_findings(transition, fractions, data, space.names[0] if space.names else space.family)
+            noticed += _drift_findings(transition, fractions, data, space.names[0] if space.names else space.family)
         for name, (value, error) in (more_values or {}).items():
             values[name], stderr[name] = value, error
         stderr["disk_fraction"] = fraction_stderr
@@ -221,7 +221,7 @@ class TransitionFit(Result):
             transition=transition,
             class_fractions=fractions,
             stderr=stderr,
-            findings=tuple(said),
+            findings=tuple(noticed),
             values=values,
             space=space,
             point=point,
@@ -543,8 +543,8 @@ def _drift_findings(transition: Transition, fractions: np.ndarray, data: Data, n
     with np.errstate(divide="ignore"):
         rows = np.broadcast_to(np.log(fractions), (labels.size, data.n_classes))
     by_galaxy = weights * label_log_likelihood(rows, labels, alpha, transition)
-    shares = np.bincount(labels[resolved], weights=weights[resolved], minlength=data.n_classes)
-    gain = float(by_galaxy[resolved].sum() - np.sum(xlogy(shares, shares / shares.sum())))
+    totals = np.bincount(labels[resolved], weights=weights[resolved], minlength=data.n_classes)
+    gain = float(by_galaxy[resolved].sum() - np.sum(xlogy(totals, totals / totals.sum())))
     gain *= weights.sum() ** 2 / (weights.size * np.sum(weights**2))  # weighted rows weigh as fewer
     if gain < SIGNIFICANT_GAIN:
         findings.append(

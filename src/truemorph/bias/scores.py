@@ -1,4 +1,4 @@
-"""How good labels and probabilities are where the truth is known."""
+"""Scores of labels and probabilities against known classes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from scipy.stats import rankdata
 from truemorph.bias.binning import choose_bins
 from truemorph.bias.metrics import cv18
 
-_LEAST = 1e-4  # a probability of 0 for what then happens would cost infinitely much
+_LEAST = 1e-4  # a probability of 0 would give an infinite log loss
 _CALIBRATION_BINS = 15
 _ALPHA_BINS = 5
 TERCILES = ("low", "middle", "high")
 
 
 def balanced_accuracy(truth: np.ndarray, labels: np.ndarray) -> float:
-    """Mean of the shares of smooth and of disk galaxies labelled right (NaN where a class is absent).
+    """Return the balanced accuracy: mean recall of smooth and disk galaxies (NaN if a class is absent).
 
     Examples
     --------
@@ -27,7 +27,7 @@ def balanced_accuracy(truth: np.ndarray, labels: np.ndarray) -> float:
 
 
 def area_under_curve(truth: np.ndarray, p_disk: np.ndarray) -> float:
-    """Chance that a disk has a higher p(disk) than a smooth galaxy: no threshold, no calibration (ROC AUC).
+    """Return the area under the ROC curve: the probability that a disk has a higher p(disk) than a smooth galaxy.
 
     Examples
     --------
@@ -41,25 +41,25 @@ def area_under_curve(truth: np.ndarray, p_disk: np.ndarray) -> float:
 
 
 def log_loss(truth: np.ndarray, p_disk: np.ndarray) -> float:
-    """Mean of -log p(true class); probabilities are kept 1e-4 away from 0 and 1."""
+    """Return the mean of -log p(true class); probabilities are limited to 1e-4 from 0 and 1."""
     p = np.clip(np.where(truth == 1, p_disk, 1 - p_disk), _LEAST, 1 - _LEAST)
     return float(-np.mean(np.log(p)))
 
 
 def calibration_error(truth: np.ndarray, p_disk: np.ndarray, bins: int = _CALIBRATION_BINS) -> float:
-    """Mean distance of probability and frequency, in equal-count bins of probability.
+    """Return the expected calibration error: mean |probability - frequency| in equal-count bins.
 
     Parameters
     ----------
     truth : array, shape (N,)
-        Classes 0 and 1, or other probabilities to compare with.
+        Classes 0 and 1, or probabilities for comparison.
     p_disk : array, shape (N,)
     bins : int
 
     Returns
     -------
     float
-        Rows where one of the two is NaN are left out; NaN if none is left.
+        Rows with NaN are ignored; NaN if none is left.
 
     Examples
     --------
@@ -75,13 +75,13 @@ def calibration_error(truth: np.ndarray, p_disk: np.ndarray, bins: int = _CALIBR
 
 
 def fraction_error(truth: np.ndarray, disk: np.ndarray, alpha: np.ndarray, bins: int = _ALPHA_BINS) -> float:
-    """Rms error of the disk fraction in equal-count bins of α; `disk` are labels or probabilities."""
+    """Return the rms error of the disk fraction in equal-count bins of α; `disk` is labels or probabilities."""
     parts = [part for part in np.array_split(np.argsort(alpha, kind="stable"), bins) if part.size]
     return float(np.sqrt(np.mean([(disk[part].mean() - truth[part].mean()) ** 2 for part in parts])))
 
 
 def drift(p_disk: np.ndarray, twins: list[np.ndarray], truth: np.ndarray) -> float:
-    """How far probabilities move when the same galaxies are less well resolved.
+    """Return how much probabilities shift when the same galaxies are less well resolved.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def drift(p_disk: np.ndarray, twins: list[np.ndarray], truth: np.ndarray) -> flo
     Returns
     -------
     float
-        Rms, over true classes and resolutions, of the mean shift of p(disk).
+        Rms of the mean shift of p(disk), over true classes and resolutions.
     """
     shifts = [np.mean(twin[truth == k] - p_disk[truth == k]) for twin in twins for k in (0, 1) if np.any(truth == k)]
     return float(np.sqrt(np.mean(np.square(shifts))))
@@ -107,15 +107,15 @@ def score(
     intrinsic: np.ndarray | None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Every score of one set of labels.
+    """Compute all scores of one set of labels.
 
     Parameters
     ----------
     truth, alpha, labels : arrays, shape (N,)
     p_disk : array, shape (N,), or None
-        Probabilities of a disk, where there are any.
+        Probabilities of a disk, if any.
     intrinsic : array, shape (N, P), or None
-        For CV18.
+        Intrinsic properties for CV18.
     seed : int
 
     Returns
@@ -123,13 +123,13 @@ def score(
     dict
         `balanced_accuracy`, `balanced_accuracy_at_fraction`, `accuracy_low`, `_middle`, `_high` (balanced, by
         terciles of α), `auc`, `log_loss`, `calibration_error`, `fraction_rms_hard`, `fraction_rms_soft`,
-        `cv18_excess`; NaN where they can't be had.
+        `cv18_excess`; NaN if not available.
     """
     nan = float("nan")
     out = {"balanced_accuracy": balanced_accuracy(truth, labels)}
     for name, part in zip(TERCILES, np.array_split(np.argsort(alpha, kind="stable"), 3), strict=True):
         out[f"accuracy_{name}"] = balanced_accuracy(truth[part], labels[part])
-    # Balanced accuracy counts both classes the same: with calibrated probabilities it is best at the class fraction.
+    # With calibrated probabilities, balanced accuracy is highest for a threshold at the class fraction.
     out["balanced_accuracy_at_fraction"] = (
         nan if p_disk is None else balanced_accuracy(truth, (p_disk > p_disk.mean()).astype(np.int64))
     )

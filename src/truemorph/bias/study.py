@@ -268,10 +268,10 @@ def study_transition(
         )
         told.update(1)
     if fractions.samples is not None:  # the fraction of all galaxies is that of their bins
-        share = fractions.bin_weights / fractions.bin_weights.sum()
-        total = np.einsum("b,sbk->sk", share, fractions.samples)
+        weight = fractions.bin_weights / fractions.bin_weights.sum()
+        total = np.einsum("b,sbk->sk", weight, fractions.samples)
         stderr = {**fit.stderr, "disk_fraction": float(total[:, DISK].std())}
-        fit = replace(fit, class_fractions=share @ fractions.fractions, stderr=stderr, fraction_samples=total[:, DISK])
+        fit = replace(fit, class_fractions=weight @ fractions.fractions, stderr=stderr, fraction_samples=total[:, DISK])
     if known is None and gold is not None:
         classes = check_gold(gold, len(alpha), classes_in(gold))
         known = np.where(classes == UNKNOWN, np.nan, classes == DISK)

@@ -1,12 +1,12 @@
-"""The bias curve T(α) = p(ỹ | y, α): its families, how their parameters are searched, and their description in files.
+"""The bias curve T(α) = p(ỹ | y, α): families, their parameter spaces, and their format in files.
 
-A class of this module with a `family` is a family of the package: those with a formula come first, then tables over
-α and logistic regressions in any observables. Estimators move in a space of unconstrained numbers: positive parameters
-by their logarithm, probabilities by their logit, so that any point is a valid T(α).
+A class of this module with a `family` is a family of the package: first those with a formula, then tables over α and
+logistic regression in any observables. Estimators use unconstrained parameters: positive parameters by their logarithm,
+probabilities by their logit, so that any point is a valid T(α).
 
 Equation numbers are those of Medina-Rosales, Cabrera-Vives & Miller, "Mitigating Bias in Deep Learning:
 Training Unbiased Models on Biased Data for the Morphological Classification of Galaxies", MNRAS,
-arXiv:2308.11007. Classes are 0 = smooth and 1 = disk. Every formula is written once, in log space, for numpy
+arXiv:2308.11007. Classes are 0 = smooth and 1 = disk. Formulas are in log space, for numpy
 and torch alike.
 """
 
@@ -30,40 +30,40 @@ from truemorph.errors import InputError
 from truemorph.findings import Finding
 
 SMOOTH, DISK = 0, 1
-# No gold label.
+# Value for "no gold label".
 UNKNOWN = -1
 CLASS_NAMES = ("smooth", "disk")
 
 _SHORT = Repr()
 
-# An array of numpy, torch, or another library that follows the array API.
+# An array of numpy, torch, or another library with the array API.
 Array = Any
 
 
 def as_resolution(alpha: Array) -> Array:
-    """Return α as a floating array; reject NaN and negative values.
+    """Return α as a floating array; raise an error for NaN and negative values.
 
-    Torch tensors are passed on unchecked: a check would wait for the device at every training step, and the
-    rooms that make tensors have checked α when it was still a column of a table.
+    Torch tensors are not checked: a check would synchronise with the device at every training step, and α is checked
+    earlier, as a column of a table.
     """
     if is_torch_array(alpha):
         return alpha if alpha.is_floating_point() else alpha.double()
     if not (type(alpha) is np.ndarray and np.issubdtype(alpha.dtype, np.floating)):
         alpha = float_array(alpha, "alpha")
     if alpha.ndim != 1:
-        raise InputError(f"alpha must have one value a galaxy, shape (N,); got shape {alpha.shape}")
+        raise InputError(f"alpha must have one value per galaxy, shape (N,); got shape {alpha.shape}")
     bad = np.flatnonzero(np.isnan(alpha) | (alpha < 0))
     if bad.size:
         raise InputError(
             f"alpha has {bad.size} negative or missing values (first: row {bad[0]}, {alpha[bad[0]]}); "
-            "drop those rows or mend the radius and PSF columns"
+            "drop those rows or correct the radius and PSF columns"
         )
     return alpha
 
 
 @runtime_checkable
 class Transition(Protocol):
-    """What every family offers: p(ỹ | y, α), its logarithm, and its parameters."""
+    """Interface of all families: p(ỹ | y, α), its logarithm, and its parameters."""
 
     family: ClassVar[str]
 
@@ -72,41 +72,41 @@ class Transition(Protocol):
         """Number of classes K."""
 
     def log_matrix(self, alpha: Array) -> Array:
-        """log p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ]."""
+        """Return log p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ]."""
 
     def matrix(self, alpha: Array) -> Array:
-        """p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ]."""
+        """Return p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ]."""
 
     def flip_probability(self, alpha: Array) -> Array:
-        """p(ỹ = smooth | y = disk, α), shape (N,)."""
+        """Return p(ỹ = smooth | y = disk, α), shape (N,)."""
 
     def parameters(self) -> dict[str, Any]:
-        """Parameters by name, as JSON can hold them."""
+        """Return the parameters by name, for JSON."""
 
 
-# Logits are searched within ±9 (probabilities of 1e-4).
+# Bounds of logits: ±9 (probabilities of 1e-4).
 LOGIT_BOUND = 9.0
 FALSE_DISK_START, FALSE_DISK_BOUNDS = -3.0, (-LOGIT_BOUND, 2.0)
 
 
 @dataclass(frozen=True)
 class Search:
-    """What the space of a family may depend on.
+    """Settings of a family's parameter space.
 
     Attributes
     ----------
     alpha : array, shape (N,) or (N, J)
         Resolution, or several observables, the resolution first.
     seen : array of bool, shape (K, K)
-        Flips that can happen; the diagonal is True.
+        Allowed pairs of true class and label; the diagonal is True.
     anchored : bool
-        Whether the best resolved galaxies are to be labelled without bias, because the labels alone do not show it.
+        Whether to assume no bias for the best resolved galaxies, because labels alone do not determine it.
     false_disk : float or None
         p(ỹ = disk | y = smooth) of two classes; None to fit it.
     knots : int or sequence of float
-        Of a form without a formula: how many, or at which α.
+        For families without a formula: number of knots, or their α.
     log : sequence of bool, length J, optional
-        Which observables enter by their logarithm; by default the first.
+        Which observables are used as logarithms; default the first.
     """
 
     alpha: np.ndarray
@@ -118,7 +118,7 @@ class Search:
 
     @classmethod
     def two_classes(cls, alpha: np.ndarray) -> Search:
-        """Return the search for flips of two classes, of which smooth galaxies are never called disks (eq. 6)."""
+        """Return the settings for two classes, in which smooth galaxies are never labelled disk (eq. 6)."""
         return cls(alpha, np.array([[True, False], [True, True]]))
 
     @property
@@ -127,39 +127,39 @@ class Search:
         return len(self.seen)
 
     def check_one_resolution(self, family: str) -> None:
-        """Refuse several observables."""
+        """Raise an error for several observables."""
         if self.alpha.ndim == 2:
-            raise InputError(f'several observables need family="logistic"; {family} takes alpha of shape (N,)')
+            raise InputError(f'several observables need family="logistic"; {family} needs alpha of shape (N,)')
 
     def check_two_classes(self, family: str) -> None:
-        """Refuse several observables, and other numbers of classes than two."""
+        """Raise an error for several observables or more than two classes."""
         self.check_one_resolution(family)
         if self.n_classes != 2:
-            raise InputError(f'{family} is a family of two classes; for {self.n_classes} use "matrix" or "logistic"')
+            raise InputError(f'{family} is for two classes; for {self.n_classes} use "matrix" or "logistic"')
 
 
 @dataclass(frozen=True)
 class Space:
-    """Where T's parameters are searched.
+    """Parameter space of T.
 
     Attributes
     ----------
     family : str
     names : sequence of str, length V
-        What `values` gives, in order.
+        Names of `values`, in order.
     build : callable
-        Point, shape (P,), to transition.
+        Function from a point, shape (P,), to a transition.
     values : callable
-        Point to the named parameters, shape (V,).
+        Function from a point to the named parameters, shape (V,).
     bounds : sequence of (lower, upper), length P
     starts : array, shape (S, P)
-        Where to begin, the likeliest first; moved inside the bounds.
+        Starting points, best first; moved inside the bounds.
     separate : bool
-        Whether each value follows from one coordinate of the point alone.
+        Whether each value depends on only one coordinate of the point.
     positive : bool
         Whether the values are positive numbers or probabilities.
     lower, upper : array, shape (P,)
-        The bounds.
+        Bounds.
     """
 
     family: str
@@ -182,7 +182,7 @@ class Space:
 
     @classmethod
     def fixed(cls, transition: Transition) -> Space:
-        """Return the space of no parameters: T is known."""
+        """Return a space without parameters, for a known T."""
         return cls(
             transition.family,
             transition.n_classes,
@@ -199,28 +199,28 @@ class Space:
         return self.lower.size
 
 
-# Scales are searched within these factors of the α seen.
+# Bounds of scales, relative to the observed α.
 _SCALE_BELOW, _SCALE_ABOVE = 0.1, 5.0
 _SCALE_STARTS = (1.0, 0.5, 2.0)
 _SHAPE_BOUNDS, _SHAPE_STARTS = (np.log(0.2), np.log(20.0)), (0.7, 0.3, 1.1)
 
 
 class FlipTransition:
-    """Base of the two-class families, which differ in log p(ỹ = smooth | y = disk, α); yours can be one of them.
+    """Base class of two-class families, which define log p(ỹ = smooth | y = disk, α); subclass it for your own family.
 
     A subclass is a frozen dataclass with a method `log_flip_probability`, two class attributes, and a field for each
-    parameter and for `false_disk`. It can be given wherever the name of a family can.
+    parameter and for `false_disk`. It can be used wherever the name of a family can.
 
     Attributes
     ----------
     family : str
         Name of the family.
     free : dict of str to {"scale", "shape", "probability"}
-        Parameters that `fit_transition` estimates: positive and in the unit of α, positive, or between 0 and 1.
+        Parameters fitted by `fit_transition`: positive in units of α, positive, or between 0 and 1.
     varies : bool, default True
-        Whether the flip probability depends on α. If not, it can be estimated from gold labels only.
+        Whether the flip probability depends on α. If not, it can only be estimated from gold labels.
     takes_tensors : bool, default False
-        Whether `log_flip_probability` takes torch tensors too. If not, it is given numpy arrays only.
+        Whether `log_flip_probability` accepts torch tensors. If not, it is called with numpy arrays only.
 
     Examples
     --------
@@ -260,12 +260,12 @@ class FlipTransition:
             value = getattr(self, name)
             if kind == "probability":
                 if not 0 <= value <= 1:
-                    raise InputError(f"{name} is a probability, 0 <= {name} <= 1; got {value}")
+                    raise InputError(f"{name} must be a probability, 0 <= {name} <= 1; got {value}")
             elif not (np.isfinite(value) and value > 0):
-                unit = " in the unit of alpha" if kind == "scale" else ""
+                unit = " in units of alpha" if kind == "scale" else ""
                 raise InputError(f"{name} must be a positive number{unit}; got {value}")
         if not 0 <= self.false_disk < 1:
-            raise InputError(f"false_disk is a probability, 0 <= false_disk < 1; got {self.false_disk}")
+            raise InputError(f"false_disk must be a probability, 0 <= false_disk < 1; got {self.false_disk}")
 
     def log_flip_probability(self, alpha: Array) -> Array:
         """Return log p(ỹ = smooth | y = disk, α), shape (N,).
@@ -273,12 +273,12 @@ class FlipTransition:
         Parameters
         ----------
         alpha : array or tensor, shape (N,)
-            Resolution: floating, not negative, not missing.
+            Resolution, floating, not negative or missing.
         """
         raise NotImplementedError
 
     def _log_flip(self, alpha: Array) -> Array:
-        """log p(ỹ = smooth | y = disk, α) of checked α, of the same kind of array as α."""
+        """Return log p(ỹ = smooth | y = disk, α) for checked α, as the same kind of array."""
         alpha = as_resolution(alpha)
         if self.takes_tensors or not is_torch_array(alpha):
             return self.log_flip_probability(alpha)
@@ -286,12 +286,12 @@ class FlipTransition:
         return array_namespace(alpha).asarray(found, dtype=alpha.dtype, device=get_device(alpha))
 
     def _log_seen(self, alpha: Array, log_flip: Array) -> Array:
-        """log p(ỹ = disk | y = disk, α), shape (N,): log(1 - flip), not below log of the smallest normal number."""
+        """Return log p(ỹ = disk | y = disk, α) = log(1 - flip), at least log of the smallest normal number."""
         xp = array_namespace(log_flip)
         return xp.log(-xp.expm1(xp.clip(log_flip, max=-float(xp.finfo(log_flip.dtype).smallest_normal))))
 
     def label_columns(self, labels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-        """log p(ỹ_n | y, α_n) of each galaxy's own label for both classes, shape (N, 2); numpy only, α checked."""
+        """Return log p(ỹ_n | y, α_n) of each galaxy's label for both classes, shape (N, 2); numpy, checked α."""
         disk = labels == DISK
         log_flip = self.log_flip_probability(alpha)
         with np.errstate(divide="ignore"):
@@ -299,16 +299,16 @@ class FlipTransition:
         return np.stack([of_smooth, np.where(disk, self._log_seen(alpha, log_flip), log_flip)], axis=1)
 
     def flip_probability(self, alpha: Array) -> Array:
-        """p(ỹ = smooth | y = disk, α), shape (N,); numpy or torch in, the same out."""
+        """Return p(ỹ = smooth | y = disk, α), shape (N,), as numpy or torch like the input."""
         log_flip = self._log_flip(alpha)
         return array_namespace(log_flip).exp(log_flip)
 
     def log_matrix(self, alpha: Array) -> Array:
-        """log p(ỹ | y, α), shape (N, 2, 2), indexed [galaxy, true y, observed ỹ].
+        """Return log p(ỹ | y, α), shape (N, 2, 2), indexed [galaxy, true y, observed ỹ].
 
-        The log-probability that a disk is seen, log(1 - flip), is kept above the logarithm of the smallest
-        normal number: a disk label at α = 0 then costs about 87 (float32) or 708 (float64) and has the same
-        finite gradient as in the limit α → 0. Structural zeros (eq. 6) stay -inf.
+        The log-probability that a disk is labelled disk, log(1 - flip), is limited to the logarithm of the smallest
+        normal number: a disk label at α = 0 then costs about 87 (float32) or 708 (float64) and has the same finite
+        gradient as in the limit α → 0. Structural zeros (eq. 6) are -inf.
         """
         log_flip = self._log_flip(alpha)
         xp = array_namespace(log_flip)
@@ -322,22 +322,22 @@ class FlipTransition:
         return xp.stack(rows, axis=-2)
 
     def matrix(self, alpha: Array) -> Array:
-        """p(ỹ | y, α), shape (N, 2, 2), indexed [galaxy, true y, observed ỹ]; rows sum to 1."""
+        """Return p(ỹ | y, α), shape (N, 2, 2), indexed [galaxy, true y, observed ỹ]; rows sum to 1."""
         log_matrix = self.log_matrix(alpha)
         return array_namespace(log_matrix).exp(log_matrix)
 
     def parameters(self) -> dict[str, Any]:
-        """Parameters by name, as JSON can hold them."""
+        """Return the parameters by name, for JSON."""
         return {one.name: getattr(self, one.name) for one in fields(self)}  # type: ignore[arg-type]
 
     @classmethod
     def space(cls, search: Search) -> Space:
-        """Return how `free`, and `false_disk` where it is fitted, are searched.
+        """Return the space of `free` and, if fitted, `false_disk`.
 
         Raises
         ------
         InputError
-            If there are more classes than two or several observables, or the formula gives no probabilities.
+            If there are more than two classes or several observables, or the formula does not give probabilities.
         """
         search.check_two_classes(cls.family)
         kinds, bounds_of = dict(cls.free), {"shape": _SHAPE_BOUNDS, "probability": (-LOGIT_BOUND, LOGIT_BOUND)}
@@ -376,16 +376,16 @@ class FlipTransition:
 
 @dataclass(frozen=True)
 class RayleighTransition(FlipTransition):
-    """Disks are called smooth with probability exp(-α² / (2θ²)) (eq. 5).
+    """Rayleigh family: disks are labelled smooth with probability exp(-α² / (2θ²)) (eq. 5).
 
-    Smooth galaxies are never called disks (eq. 6) unless `false_disk` says so.
+    Smooth galaxies are never labelled disk (eq. 6), unless `false_disk` is set.
 
     Parameters
     ----------
     theta : float
-        θ > 0, in the unit of α (α = R_petro / σ_PSF unless a catalogue says otherwise).
+        θ > 0, in units of α (α = R_petro / σ_PSF unless a catalogue states otherwise).
     false_disk : float, default 0
-        p(ỹ = disk | y = smooth), the same at every α; 0 ≤ false_disk < 1.
+        p(ỹ = disk | y = smooth), constant in α; 0 ≤ false_disk < 1.
 
     Raises
     ------
@@ -410,21 +410,21 @@ class RayleighTransition(FlipTransition):
     takes_tensors: ClassVar[bool] = True
 
     def log_flip_probability(self, alpha: Array) -> Array:
-        """log p(ỹ = smooth | y = disk, α), shape (N,)."""
-        scaled = alpha / self.theta  # before squaring: α² alone can overflow
+        """Return log p(ỹ = smooth | y = disk, α), shape (N,)."""
+        scaled = alpha / self.theta  # before squaring, because α² can overflow
         return -0.5 * scaled * scaled  # eq. 5
 
 
 @dataclass(frozen=True)
 class WeibullTransition(FlipTransition):
-    """Disks are called smooth with probability exp(-(α / scale)^shape); shape 2 is Rayleigh, scale = √2 θ.
+    """Weibull family: disks are labelled smooth with probability exp(-(α / scale)^shape).
 
     Parameters
     ----------
     scale : float
-        Positive, in the unit of α: where the flip probability is 1/e.
+        Positive, in units of α: where the flip probability is 1/e. Rayleigh has scale √2 θ.
     shape : float
-        Positive; the smaller, the longer flips go on at high resolution.
+        Positive; a smaller value gives a higher flip probability at high resolution. Rayleigh has shape 2.
     false_disk : float, default 0
         p(ỹ = disk | y = smooth).
 
@@ -449,22 +449,22 @@ class WeibullTransition(FlipTransition):
     takes_tensors: ClassVar[bool] = True
 
     def log_flip_probability(self, alpha: Array) -> Array:
-        """log p(ỹ = smooth | y = disk, α), shape (N,)."""
+        """Return log p(ỹ = smooth | y = disk, α), shape (N,)."""
         return -_power(alpha, self.scale, self.shape)
 
 
 @dataclass(frozen=True)
 class FiskTransition(FlipTransition):
-    """Disks are called smooth with probability 1 / (1 + (α / scale)^shape) (log-logistic).
+    """Fisk (log-logistic) family: disks are labelled smooth with probability 1 / (1 + (α / scale)^shape).
 
-    Its tail is a power law: some flips are left at any resolution. It is a logistic regression on log α.
+    Its tail is a power law, so some disks are labelled smooth at any resolution. It is a logistic regression on log α.
 
     Parameters
     ----------
     scale : float
-        Positive, in the unit of α: where half of the disks are called smooth.
+        Positive, in units of α: where half of the disks are labelled smooth.
     shape : float
-        Positive; the steepness.
+        Positive; steepness.
     false_disk : float, default 0
         p(ỹ = disk | y = smooth).
 
@@ -488,14 +488,14 @@ class FiskTransition(FlipTransition):
     takes_tensors: ClassVar[bool] = True
 
     def log_flip_probability(self, alpha: Array) -> Array:
-        """log p(ỹ = smooth | y = disk, α), shape (N,)."""
+        """Return log p(ỹ = smooth | y = disk, α), shape (N,)."""
         power = _power(alpha, self.scale, self.shape)
         return -array_namespace(power).log1p(power)
 
 
 @dataclass(frozen=True)
 class ConstantTransition(FlipTransition):
-    """Disks are called smooth with the same probability at every α.
+    """Disks are labelled smooth with the same probability at every α.
 
     Parameters
     ----------
@@ -524,13 +524,13 @@ class ConstantTransition(FlipTransition):
     varies: ClassVar[bool] = False
 
     def log_flip_probability(self, alpha: Array) -> Array:
-        """log p(ỹ = smooth | y = disk), shape (N,)."""
+        """Return log p(ỹ = smooth | y = disk), shape (N,)."""
         with np.errstate(divide="ignore"):
             return array_namespace(alpha).full_like(alpha, float(np.log(self.flip)))
 
 
 def _power(alpha: Array, scale: float, shape: float) -> Array:
-    """(α / scale)^shape, capped short of overflow; 0 at α = 0."""
+    """Return (α / scale)^shape, limited to avoid overflow; 0 at α = 0."""
     xp = array_namespace(alpha)
     info = xp.finfo(alpha.dtype)
     logarithm = xp.log(xp.clip(alpha, min=float(info.smallest_normal))) - float(np.log(scale))
@@ -538,14 +538,14 @@ def _power(alpha: Array, scale: float, shape: float) -> Array:
 
 
 def short_repr(transition: Any) -> str:
-    """Class and parameters; of long tables the first entries."""
+    """Return class and parameters, with the first entries of long tables."""
     shown = (f"{name}={_SHORT.repr(value)}" for name, value in transition.parameters().items())
     return f"{type(transition).__name__}({', '.join(shown)})"
 
 
 @dataclass(frozen=True, repr=False)
 class MatrixTransition:
-    """One K×K matrix for every galaxy, whatever its α; the identity means "labels as given".
+    """One K×K matrix for all galaxies; the identity treats labels as correct.
 
     Parameters
     ----------
@@ -572,7 +572,7 @@ class MatrixTransition:
     def __post_init__(self) -> None:
         values = np.asarray(self.values, dtype=np.float64)
         if values.ndim != 2 or values.shape[0] != values.shape[1] or values.shape[0] < 2:
-            raise InputError(f"a transition matrix is square, K×K with K >= 2; got shape {values.shape}")
+            raise InputError(f"a transition matrix must be square, K×K with K >= 2; got shape {values.shape}")
         _check_rows(values)
         object.__setattr__(self, "values", tuple(map(tuple, values.tolist())))
 
@@ -581,7 +581,7 @@ class MatrixTransition:
 
     @classmethod
     def identity(cls, n_classes: int = 2) -> MatrixTransition:
-        """Labels that are treated as correct: T = 1, the naive training of Table 1, rows c and d."""
+        """Return T = 1, which treats labels as correct (naive training, Table 1, rows c and d)."""
         return cls(tuple(map(tuple, np.eye(n_classes).tolist())))
 
     @property
@@ -590,7 +590,7 @@ class MatrixTransition:
         return len(self.values)
 
     def log_matrix(self, alpha: Array) -> Array:
-        """log p(ỹ | y), repeated for each galaxy, shape (N, K, K)."""
+        """Return log p(ỹ | y), repeated for each galaxy, shape (N, K, K)."""
         alpha = as_resolution(alpha)
         xp = array_namespace(alpha)
         with np.errstate(divide="ignore"):
@@ -599,21 +599,21 @@ class MatrixTransition:
         return xp.broadcast_to(log_values[None, :, :], (alpha.shape[0], self.n_classes, self.n_classes))
 
     def matrix(self, alpha: Array) -> Array:
-        """p(ỹ | y), repeated for each galaxy, shape (N, K, K)."""
+        """Return p(ỹ | y), repeated for each galaxy, shape (N, K, K)."""
         log_matrix = self.log_matrix(alpha)
         return array_namespace(log_matrix).exp(log_matrix)
 
     def flip_probability(self, alpha: Array) -> Array:
-        """p(ỹ = smooth | y = disk), shape (N,)."""
+        """Return p(ỹ = smooth | y = disk), shape (N,)."""
         return self.matrix(alpha)[:, DISK, SMOOTH]
 
     def parameters(self) -> dict[str, list[list[float]]]:
-        """Parameters by name."""
+        """Return the parameters by name."""
         return {"values": [list(row) for row in self.values]}
 
     @classmethod
     def space(cls, search: Search) -> Space:
-        """Return how the flips that can happen are searched: by their log-odds relative to the right label."""
+        """Return the space of the off-diagonal entries: log-odds relative to the correct label."""
         search.check_one_resolution(cls.family)
         n_classes = search.n_classes
         pairs = np.argwhere(search.seen & ~np.eye(n_classes, dtype=bool))
@@ -639,28 +639,28 @@ class MatrixTransition:
 def _check_rows(values: np.ndarray) -> None:
     in_range = bool(np.all((values >= 0) & (values <= 1)))
     if not in_range or not np.allclose(values.sum(axis=-1), 1.0, atol=1e-6):
-        raise InputError("each row of a transition matrix holds probabilities that sum to 1")
+        raise InputError("each row of a transition matrix must be probabilities that sum to 1")
 
 
 def class_name(k: int, n_classes: int) -> str:
-    """Return the name of a class, its number where there are more than two."""
+    """Return the name of a class, or its number if there are more than two."""
     return CLASS_NAMES[k] if n_classes == 2 else str(k)
 
 
 def _interpolate(alpha: Array, knots: Sequence[float], values: Any) -> Array:
-    """Piecewise-linear functions of α, constant outside the knots; differentiable in torch.
+    """Interpolate linearly in α, constant outside the knots; differentiable in torch.
 
-    values : shape (M,) or (M, C), probabilities at the M knots. Returns shape (N,) or (N, C).
+    `values` are probabilities at M knots, shape (M,) or (M, C). Returns shape (N,) or (N, C).
     """
     xp = array_namespace(alpha)
     at, value = (xp.asarray(one, dtype=alpha.dtype, device=get_device(alpha)) for one in (knots, values))
     left = xp.clip(xp.searchsorted(at, alpha, side="right") - 1, 0, at.shape[0] - 2)
     low, high = xp.take(at, left), xp.take(at, left + 1)
-    # Clipped before it is divided by a width that may be tiny; knots that are one number in float32 make a step.
+    # Clip before dividing by a width that may be tiny; knots that are equal in float32 make a step.
     inside, width = xp.clip(alpha, low, high) - low, high - low
     share = xp.where(width > 0, inside / xp.where(width > 0, width, 1.0), 1.0)
     share = share[:, None] if value.ndim == 2 else share
-    # A weighted mean, not a slope: exact at the knots, so that a 0 or a 1 stays one.
+    # A weighted mean is exact at the knots, so that 0 and 1 are preserved.
     return share * xp.take(value, left + 1, axis=0) + (1 - share) * xp.take(value, left, axis=0)
 
 
@@ -669,29 +669,30 @@ def _check_knots(knots: Any, values: np.ndarray) -> np.ndarray:
     if knots.ndim != 1 or knots.size < 2 or not np.all(np.diff(knots) > 0) or not np.all(np.isfinite(knots)):
         raise InputError("knots must be at least two finite, increasing values of alpha")
     if knots[0] < 0:
-        raise InputError(f"knots are values of alpha, 0 or more; got {knots[0]}")
+        raise InputError(f"knots must be values of alpha, 0 or more; got {knots[0]}")
     if values.shape[0] != knots.size:
-        raise InputError(f"one entry a knot: got {values.shape[0]} for {knots.size} knots")
+        raise InputError(f"one entry per knot is needed: got {values.shape[0]} for {knots.size} knots")
     return knots
 
 
 @dataclass(frozen=True, repr=False)
 class MonotoneTransition(FlipTransition):
-    """Flip probability of disks that falls with α, in straight pieces between knots; no shape assumed.
+    """Flip probability of disks that decreases with α, linear between knots, without a formula.
 
     Parameters
     ----------
     knots : sequence of float, length M
         Increasing values of α; below the first and above the last the flip probability is constant.
     flip : sequence of float, length M
-        p(ỹ = smooth | y = disk) at the knots, never rising.
+        p(ỹ = smooth | y = disk) at the knots, not increasing.
     false_disk : float, default 0
         p(ỹ = disk | y = smooth).
 
     Raises
     ------
     InputError
-        If knots don't increase, flips leave [0, 1] or rise, or α is NaN or negative (numpy input).
+        If knots do not increase, flip probabilities are outside [0, 1] or increase, or α is NaN or negative (numpy
+        input).
 
     Examples
     --------
@@ -712,9 +713,9 @@ class MonotoneTransition(FlipTransition):
         flip = float_array(self.flip, "flip")
         knots = _check_knots(self.knots, flip)
         if not np.all((flip >= 0) & (flip <= 1)):
-            raise InputError(f"flip holds probabilities, 0 to 1; got {flip.min():.3g} to {flip.max():.3g}")
+            raise InputError(f"flip must be probabilities, 0 to 1; got {flip.min():.3g} to {flip.max():.3g}")
         if np.any(np.diff(flip) > 1e-12):
-            raise InputError("flip probabilities must not rise with alpha; for other shapes use TabulatedTransition")
+            raise InputError("flip probabilities must not increase with alpha; else use TabulatedTransition")
         object.__setattr__(self, "knots", tuple(knots.tolist()))
         object.__setattr__(self, "flip", tuple(flip.tolist()))
 
@@ -722,27 +723,27 @@ class MonotoneTransition(FlipTransition):
         return short_repr(self)
 
     def log_flip_probability(self, alpha: Array) -> Array:
-        """log p(ỹ = smooth | y = disk, α), shape (N,)."""
+        """Return log p(ỹ = smooth | y = disk, α), shape (N,)."""
         flip = _interpolate(alpha, self.knots, self.flip)
         xp = array_namespace(flip)
         return xp.log(xp.clip(flip, min=float(xp.finfo(flip.dtype).smallest_normal)))
 
     def _log_seen(self, alpha: Array, log_flip: Array) -> Array:
-        """log p(ỹ = disk | y = disk, α), shape (N,): from 1 - flip at the knots, as a flip near 1 rounds it away."""
+        """Return log p(ỹ = disk | y = disk, α), from 1 - flip at the knots to avoid rounding near 1."""
         seen = _interpolate(alpha, self.knots, tuple(1 - one for one in self.flip))
         xp = array_namespace(seen)
         return xp.log(xp.clip(seen, min=float(xp.finfo(seen.dtype).smallest_normal)))
 
     def parameters(self) -> dict[str, Any]:
-        """Parameters by name, as JSON can hold them."""
+        """Return the parameters by name, for JSON."""
         return {"knots": list(self.knots), "flip": list(self.flip), "false_disk": self.false_disk}
 
     @classmethod
     def space(cls, search: Search) -> Space:
-        """Return how flips at the knots are searched; anchored, the last one is 0.
+        """Return the space of flip probabilities at the knots; if anchored, the last one is 0.
 
-        Knots are given, or a number of them lies at equal-count steps of α. The first flip moves by its logit, every
-        other as a share of the one before.
+        Knots are given, or a number of them is placed at equal-count steps of α. The parameters are the logit of the
+        first flip probability, and the ratio of every other one to the one before.
 
         Raises
         ------
@@ -753,14 +754,14 @@ class MonotoneTransition(FlipTransition):
         knots, false_disk = search.knots, search.false_disk
         if isinstance(knots, int | np.integer):
             if knots < 2:
-                raise InputError(f"a monotone flip probability needs at least 2 knots; got {knots}")
+                raise InputError(f"a monotone T(alpha) needs at least 2 knots; got {knots}")
             steps = np.linspace(0, 1, knots)
             steps[0], steps[-1] = 0.25 / knots, 1 - 0.25 / knots
             at = np.unique(np.quantile(search.alpha, steps))
         else:
             at = np.unique(np.asarray(knots, dtype=np.float64))
         if at.size < 2:
-            raise InputError("a monotone flip probability needs galaxies at different alpha")
+            raise InputError("a monotone T(alpha) needs galaxies at different alpha")
         n_free = at.size - int(search.anchored)
 
         def values(point: np.ndarray) -> np.ndarray:
@@ -789,12 +790,12 @@ class TabulatedTransition:
     knots : sequence of float, length M
         Increasing values of α.
     values : array_like, shape (M, K, K)
-        p(ỹ | y) at each, indexed [knot, true y, observed ỹ]; rows sum to 1.
+        p(ỹ | y) at each knot, indexed [knot, true y, observed ỹ]; rows sum to 1.
 
     Raises
     ------
     InputError
-        If knots don't increase, shapes disagree, or a row does not hold probabilities that sum to 1.
+        If knots do not increase, shapes disagree, or a row is not probabilities that sum to 1.
 
     Examples
     --------
@@ -827,44 +828,44 @@ class TabulatedTransition:
         return len(self.values[0])
 
     def matrix(self, alpha: Array) -> Array:
-        """p(ỹ | y, α), shape (N, K, K); rows sum to 1."""
+        """Return p(ỹ | y, α), shape (N, K, K); rows sum to 1."""
         alpha = as_resolution(alpha)
         k = self.n_classes
         flat = _interpolate(alpha, self.knots, np.asarray(self.values).reshape(-1, k * k).tolist())
         return array_namespace(flat).reshape(flat, (-1, k, k))
 
     def log_matrix(self, alpha: Array) -> Array:
-        """log p(ỹ | y, α), shape (N, K, K)."""
+        """Return log p(ỹ | y, α), shape (N, K, K)."""
         matrix = self.matrix(alpha)
         with np.errstate(divide="ignore"):
             return array_namespace(matrix).log(matrix)
 
     def flip_probability(self, alpha: Array) -> Array:
-        """p(ỹ = smooth | y = disk, α), shape (N,)."""
+        """Return p(ỹ = smooth | y = disk, α), shape (N,)."""
         return self.matrix(alpha)[:, DISK, SMOOTH]
 
     def parameters(self) -> dict[str, Any]:
-        """Parameters by name, as JSON can hold them."""
+        """Return the parameters by name, for JSON."""
         return {"knots": list(self.knots), "values": np.asarray(self.values).tolist()}
 
 
 @dataclass(frozen=True, repr=False)
 class LogisticTransition:
-    """Flips of K classes by multinomial logistic regression on one or several observables.
+    """Flip probabilities of K classes by multinomial logistic regression on one or several observables.
 
-    log p(ỹ | y, o) = s_yỹ - log Σ_k exp s_yk, with s_yy = 0 and s_yỹ = c_yỹ0 + Σ_j c_yỹj x_j for the flips that
-    are allowed. x_j = (log o_j - center_j) / scale_j, or (o_j - center_j) / scale_j where `log` is false. One
-    observable, log, two classes: the log-logistic (Fisk) family.
+    log p(ỹ | y, o) = s_yỹ - log Σ_k exp s_yk, with s_yy = 0 and s_yỹ = c_yỹ0 + Σ_j c_yỹj x_j for allowed labels.
+    x_j = (log o_j - center_j) / scale_j, or (o_j - center_j) / scale_j if `log` is false. With one observable, log, and
+    two classes, this is the log-logistic (Fisk) family.
 
     Parameters
     ----------
     coefficients : array_like, shape (K, K, J + 1)
-        Intercept and slopes of each flip, indexed [true y, observed ỹ]; NaN for flips that never happen (eq. 6),
-        ignored on the diagonal.
+        Intercept and slopes, indexed [true y, observed ỹ]; NaN for labels that never occur (eq. 6), ignored on the
+        diagonal.
     center, scale : sequence of float, length J
         Standardisation of the observables.
     log : sequence of bool, length J
-        Whether the logarithm of the observable enters (resolution: yes; magnitudes, surface brightness: no).
+        Whether to use the logarithm of the observable (for resolution, but not for magnitudes or surface brightness).
 
     Raises
     ------
@@ -873,7 +874,7 @@ class LogisticTransition:
 
     Examples
     --------
-    Half of the disks are called smooth at α = 10, the fewer the better resolved and the brighter (μ in mag).
+    Half of the disks are labelled smooth at α = 10, and fewer if better resolved and brighter (μ in mag).
 
     >>> nan = float("nan")
     >>> t = LogisticTransition(
@@ -893,7 +894,7 @@ class LogisticTransition:
     varies: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        # JSON holds no NaN: flips that never happen are null there.
+        # Labels that never occur are null in JSON, which has no NaN.
         table = np.array(self.coefficients, dtype=np.float64)
         if table.ndim != 3 or table.shape[0] != table.shape[1] or table.shape[0] < 2:
             raise InputError(f"coefficients must have shape (K, K, J + 1) with K >= 2; got {table.shape}")
@@ -917,7 +918,7 @@ class LogisticTransition:
         return len(self.coefficients)
 
     def log_matrix(self, alpha: Array) -> Array:
-        """log p(ỹ | y, o), shape (N, K, K); `alpha` are the observables, shape (N,) or (N, J)."""
+        """Return log p(ỹ | y, o), shape (N, K, K); `alpha` has the observables, shape (N,) or (N, J)."""
         observables = self._observables(alpha)
         xp = array_namespace(observables)
         columns = []
@@ -953,7 +954,7 @@ class LogisticTransition:
             observables = float_array(alpha, "alpha")
             bad = np.flatnonzero(np.isnan(observables).reshape(len(observables), -1).any(axis=1))
             if bad.size:
-                raise InputError(f"{bad.size} rows of the observables are missing (first: row {bad[0]}); drop them")
+                raise InputError(f"{bad.size} rows have missing observables (first: row {bad[0]}); drop them")
         if observables.ndim == 1:
             observables = observables[:, None]
         if observables.ndim != 2 or (self.center and observables.shape[1] != len(self.center)):
@@ -961,16 +962,16 @@ class LogisticTransition:
         return observables
 
     def matrix(self, alpha: Array) -> Array:
-        """p(ỹ | y, o), shape (N, K, K); rows sum to 1."""
+        """Return p(ỹ | y, o), shape (N, K, K); rows sum to 1."""
         log_matrix = self.log_matrix(alpha)
         return array_namespace(log_matrix).exp(log_matrix)
 
     def flip_probability(self, alpha: Array) -> Array:
-        """p(ỹ = smooth | y = disk, o), shape (N,)."""
+        """Return p(ỹ = smooth | y = disk, o), shape (N,)."""
         return self.matrix(alpha)[:, DISK, SMOOTH]
 
     def parameters(self) -> dict[str, Any]:
-        """Parameters by name, as JSON can hold them."""
+        """Return the parameters by name, for JSON."""
         table = [[[None if np.isnan(c) else c for c in one] for one in row] for row in self.coefficients]
         return {
             "coefficients": table,
@@ -981,23 +982,23 @@ class LogisticTransition:
 
     @classmethod
     def space(cls, search: Search) -> Space:
-        """Return how the coefficients of the flips that can happen are searched.
+        """Return the space of the coefficients of allowed wrong labels.
 
         Raises
         ------
         InputError
-            If an observable is the same for every galaxy.
+            If an observable is constant.
         """
         observables = search.alpha[:, None] if search.alpha.ndim == 1 else search.alpha
         n_observables, n_classes = observables.shape[1], search.n_classes
         log = [j == 0 for j in range(n_observables)] if search.log is None else list(search.log)
-        # Rows that have no logarithm (unresolved galaxies) say nothing about where the others lie.
+        # Rows without a logarithm (unresolved galaxies) are not used to standardise.
         usable = ~np.any(np.asarray(log) & (observables <= 0), axis=1)
         columns = observables[usable].copy()
         columns[:, log] = np.log(columns[:, log])
         center, scale = columns.mean(axis=0), columns.std(axis=0)
         if not np.all(scale > 0):
-            raise InputError(f"observable {int(np.argmin(scale))} is the same for every galaxy: flips can't follow it")
+            raise InputError(f"observable {int(np.argmin(scale))} is the same for all galaxies; remove it")
         pairs = np.argwhere(search.seen & ~np.eye(n_classes, dtype=bool)).tolist()
         terms = ["intercept", *(f"slope {j}" for j in range(n_observables))]
         named = [f"{class_name(s, n_classes)}|{class_name(y, n_classes)} {term}" for y, s in pairs for term in terms]
@@ -1015,20 +1016,20 @@ class LogisticTransition:
         return Space(cls.family, n_classes, named, build, np.array, bounds, np.array(starts), positive=False)
 
 
-# Every class of this module that has a `family`.
+# All classes of this module with a `family`.
 FAMILIES: dict[str, Any] = {
     vars(one)["family"]: one
     for one in list(globals().values())
     if isinstance(one, type) and isinstance(vars(one).get("family"), str)
 }
 _CURVES = {name: one for name, one in FAMILIES.items() if issubclass(one, FlipTransition) and one.varies}
-# Families whose likelihoods can be compared on labels alone; and those of them with a formula in α.
+# Families that can be compared by their likelihood on labels alone, all with a formula in α.
 COMPARED = tuple(_CURVES)
 WITH_FORMULA = tuple(name for name, one in _CURVES.items() if one.free)
 
 _KINDS = ("scale", "shape", "probability")
 _KNOTS = 400
-# A class gives the curve that was saved if flip probabilities differ by less.
+# Largest difference in flip probability from a saved curve.
 _SAME = 1e-6
 
 
@@ -1038,7 +1039,7 @@ def family_of(family: str | type[FlipTransition]) -> Any:
     Parameters
     ----------
     family : str or subclass of FlipTransition
-        The name of a family of this package, or a class, which may be one of your own.
+        Name of a family of this package, or a class, which may be your own.
 
     Raises
     ------
@@ -1057,10 +1058,10 @@ def family_of(family: str | type[FlipTransition]) -> Any:
     if family in FAMILIES.values():
         return family
     if not (isinstance(family, type) and issubclass(family, FlipTransition)):
-        raise InputError(f"a family is one of {', '.join(FAMILIES)}, or a subclass of FlipTransition; got {family!r}")
+        raise InputError(f"family must be {', '.join(FAMILIES)}, or a subclass of FlipTransition; got {family!r}")
     about, name, free = family.__name__, getattr(family, "family", None), getattr(family, "free", None)
     if not isinstance(name, str) or name in FAMILIES:
-        raise InputError(f"{about}: `family` must be a name that no other family has; got {name!r}")
+        raise InputError(f"{about}: `family` must be a unique name; got {name!r}")
     if not isinstance(free, dict) or not set(free.values()) <= set(_KINDS):
         raise InputError(f"{about}: `free` must name the kind of each parameter, one of {', '.join(_KINDS)}")
     known: dict[str, Any] = {one.name: one for one in fields(family)} if is_dataclass(family) else {}
@@ -1078,9 +1079,9 @@ def family_of(family: str | type[FlipTransition]) -> Any:
 
 
 def transition_to_dict(transition: Transition) -> dict[str, Any]:
-    """Describe a transition as JSON can hold it: `{"family": ..., "parameters": {...}}`.
+    """Describe a transition for JSON: `{"family": ..., "parameters": {...}}`.
 
-    A family of your own also has its `class`, "module:name", where that can be imported, and T(α) as a `table`.
+    Your own family also has its `class`, "module:name", if it can be imported, and T(α) as a `table`.
     """
     described = {"family": transition.family, "parameters": transition.parameters()}
     if type(transition) in FAMILIES.values():
@@ -1098,13 +1099,13 @@ def transition_from_dict(described: dict[str, Any]) -> Transition:
     Raises
     ------
     InputError
-        If the family is unknown or its parameters don't fit.
+        If the family is unknown or its parameters are not valid.
     """
     return _rebuilt(described)[0]
 
 
 def described_findings(described: dict[str, Any]) -> tuple[Finding, ...]:
-    """Say where a described transition is rebuilt from its table, because its class can't be used."""
+    """Return a finding if a transition is rebuilt from its table because its class can't be used."""
     return _rebuilt(described)[1]
 
 
@@ -1129,17 +1130,16 @@ def _rebuilt(described: dict[str, Any]) -> tuple[Transition, tuple[Finding, ...]
         found = Finding(
             "family-changed",
             "caution",
-            f"The class {described['class']} no longer gives the curve that was saved, so the table of T(α) that was "
-            "saved with it is used.",
+            f"The class {described['class']} no longer gives the saved curve, so the saved table of T(α) is used.",
             "Fit the bias curve again (`transition`).",
         )
     else:
         found = Finding(
             "family-as-table",
             "note",
-            f"The class of the {family} family cannot be imported, so files keep its curve as a table of T(α) at "
+            f"The class of the {family} family cannot be imported, so files store its curve as a table of T(α) at "
             f"{len(table.knots)} values of α, linear between them.",
-            "Define the class in a module that can be imported to keep its formula.",
+            "Define the class in a module that can be imported, to keep its formula.",
         )
     return table, (found,)
 
@@ -1154,9 +1154,9 @@ def _made(family: Any, described: dict[str, Any], key: str) -> Any:
 
 
 def _imported(path: Any) -> type[FlipTransition] | None:
-    """The subclass of FlipTransition of this path, "module:name"; None where there is none.
+    """Import a subclass of FlipTransition from "module:name"; return None if there is none.
 
-    Nothing is run but the import of a module.
+    No other code is run than the import of a module.
     """
     module, _, name = path.partition(":") if isinstance(path, str) else ("", "", "")
     if not all(one.isidentifier() for one in (*module.split("."), *name.split("."))):
@@ -1171,7 +1171,7 @@ def _imported(path: Any) -> type[FlipTransition] | None:
 
 
 def _table(transition: Transition) -> TabulatedTransition:
-    """T(α) at values of α that are dense where its scales are."""
+    """Tabulate T(α) at values of α that are dense near its scales."""
     kinds = getattr(transition, "free", {})
     scales = [float(getattr(transition, name)) for name, kind in kinds.items() if kind == "scale"] or [10.0]
     knots = np.concatenate([[0.0], np.geomspace(0.01 * min(scales), 100 * max(scales), _KNOTS - 1)])

@@ -1,8 +1,8 @@
-"""Vote counts as data: k of n volunteers said "disk", more scattered than binomial.
+"""Model vote counts, k of n votes for "disk", with more scatter than binomial.
 
-Each galaxy's own probability of a disk vote is beta-distributed around the mean of its class: 1 - flip(α) for
-disks, the false-disk rate for smooth galaxies; so k is beta-binomial given the class, with an intra-galaxy
-correlation ρ of its own for each class (variance n μ (1 - μ) (1 + (n - 1) ρ)).
+Each galaxy's probability of a disk vote is beta-distributed around the mean of its class: 1 - flip(α) for disks, and
+the false-disk rate for smooth galaxies. Given the class, k is therefore beta-binomial, with an intra-galaxy correlation
+ρ for each class (variance n μ (1 - μ) (1 + (n - 1) ρ)).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def check_votes(votes: Any) -> np.ndarray:
     Raises
     ------
     InputError
-        If they are not counts, or a galaxy has none.
+        If they are not counts, or a galaxy has no votes.
     """
     counts = np.asarray(votes)
     if counts.ndim != 2 or counts.shape[1] != 2:
@@ -41,15 +41,15 @@ def check_votes(votes: Any) -> np.ndarray:
     whole = np.rint(counts)
     bad = np.flatnonzero(np.any((counts < 0) | ~np.isfinite(counts) | (np.abs(counts - whole) > 1e-6), axis=1))
     if bad.size:
-        raise InputError(f"votes must be whole numbers, 0 or more; row {bad[0]} is {counts[bad[0]]}")
+        raise InputError(f"votes must be integers, 0 or more; row {bad[0]} is {counts[bad[0]]}")
     empty = np.flatnonzero(whole.sum(axis=1) == 0)
     if empty.size:
-        raise InputError(f"{empty.size} galaxies have no votes (first: row {empty[0]}); leave them out")
+        raise InputError(f"{empty.size} galaxies have no votes (first: row {empty[0]}); remove them")
     return whole.astype(np.int64)
 
 
 def beta_binomial_log_probability(k: np.ndarray, n: np.ndarray, mean: np.ndarray, rho: float) -> np.ndarray:
-    """log p(k of n), shape (N,), for mean probability `mean` and intra-galaxy correlation `rho`."""
+    """Return log p(k of n), shape (N,), for mean probability `mean` and intra-galaxy correlation `rho`."""
     concentration = (1 - rho) / rho
     mean = np.clip(mean, 1e-9, 1 - 1e-9)
     a, b = mean * concentration, (1 - mean) * concentration
@@ -59,16 +59,16 @@ def beta_binomial_log_probability(k: np.ndarray, n: np.ndarray, mean: np.ndarray
 
 @dataclass(frozen=True)
 class VoteModel:
-    """What one volunteer's vote and a galaxy's votes together say.
+    """Model of single votes and of vote counts.
 
     Attributes
     ----------
     transition : Transition
-        T(α) of a single vote: mean probability of each vote given the true class.
+        T(α) of a single vote.
     overdispersion : array, shape (2,)
-        ρ of smooth galaxies and of disks; 0 would be binomial.
+        ρ of smooth galaxies and of disks; 0 is binomial.
     numbers : (array of int, array)
-        Numbers of votes that galaxies have, and how common each is.
+        Numbers of votes per galaxy, and their frequencies.
     class_fractions : array, shape (2,)
     """
 
@@ -79,16 +79,16 @@ class VoteModel:
 
     @classmethod
     def at(cls, space: Space, point: np.ndarray, numbers: tuple[np.ndarray, np.ndarray]) -> VoteModel:
-        """Return the model at a point [T's, logit of the disk fraction, logits of ρ]."""
+        """Return the model at a point [T's point, logit of the disk fraction, logits of ρ]."""
         n = space.size
         return cls(space.build(point[:n]), expit(point[n + 1 :]), numbers, np.exp(log_softmax([0.0, point[n]])))
 
     def log_probabilities(self, votes: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-        """log p(k of n | y, α), shape (N, 2), without the factor that only counts orders."""
+        """Return log p(k of n | y, α), shape (N, 2), without the binomial coefficient."""
         return _log_given_class(self.transition, self.overdispersion, votes, alpha)
 
     def posterior(self, votes: np.ndarray, alpha: np.ndarray, probabilities: np.ndarray | None = None) -> np.ndarray:
-        """p(y | k, n, α), shape (N, 2): the true class given all votes, not only their majority.
+        """Return p(y | k, n, α), shape (N, 2): the posterior given all votes, not only their majority.
 
         Parameters
         ----------
@@ -96,7 +96,7 @@ class VoteModel:
             Counts of smooth and disk votes.
         alpha : array, shape (N,)
         probabilities : array, shape (N, 2), optional
-            p(y | x) of each galaxy; the class fractions without.
+            p(y | x) of each galaxy; default the class fractions.
         """
         prior = self.class_fractions if probabilities is None else probabilities
         with np.errstate(divide="ignore"):
@@ -104,9 +104,9 @@ class VoteModel:
         return np.exp(log_softmax(joint, axis=1))
 
     def label_transition(self, alpha: np.ndarray) -> TabulatedTransition:
-        """T(α) of a majority label, averaged over the numbers of votes that galaxies have.
+        """Return T(α) of majority labels, averaged over the numbers of votes per galaxy.
 
-        A tie makes a smooth label.
+        A tie gives a smooth label.
         """
         numbers, shares = self.numbers
         knots = np.unique(np.quantile(alpha, np.linspace(0, 1, _KNOTS)))
@@ -124,7 +124,7 @@ class VoteModel:
 
 
 def _vote_numbers(votes: np.ndarray, most: int = 25) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of votes a galaxy and how common each is; at most `most`, by quantiles."""
+    """Return numbers of votes per galaxy and their frequencies; at most `most` values, by quantiles."""
     per_galaxy = votes.sum(axis=1)
     numbers, counts = np.unique(per_galaxy, return_counts=True)
     if numbers.size > most:
@@ -145,7 +145,7 @@ def _log_given_class(
 def by_votes(space: Space, data: Data) -> TransitionFit:
     """Maximise the likelihood of counts: Σ log Σ_y f_y BetaBinomial(k; n, μ_y(α), ρ_y).
 
-    A point is [T's, logit of the disk fraction, logits of ρ]. Rows with a gold label enter with that class alone.
+    A point is [T's point, logit of the disk fraction, logits of ρ]. Rows with a gold label have only that class.
     """
     assert data.votes is not None
     votes, n = data.votes, space.size

@@ -1,4 +1,4 @@
-"""Prepared catalogues: reading them back, their ids and images, selecting rows, and gold classes."""
+"""Prepared catalogues: read them, check ids, find images, select rows, and read gold labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.catalogs.columns import FRACTIONS, NAMED, which_rows
+from truemorph.catalogs.columns import FRACTIONS, NAMED, OBSERVED_LABEL, which_rows
 from truemorph.catalogs.expressions import Expression, column_expression, compute, read_expression
 from truemorph.catalogs.sampling import SPLITS
 from truemorph.errors import InputError
@@ -38,9 +38,9 @@ def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
     Parameters
     ----------
     source : path, table or Preparation
-        A file that `truemorph prepare` wrote, or a table in memory, see `read_table`.
+        A file written by `truemorph prepare`, or a table in memory (see `read_table`).
     labelled : bool
-        Whether every galaxy must have a label; without, labels may be null.
+        Whether every galaxy must have a label; if false, labels may be null.
 
     Returns
     -------
@@ -49,14 +49,16 @@ def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
     Raises
     ------
     InputError
-        If the table is not one that `truemorph prepare` wrote; or if ids are missing or repeated, labels are not 0 or
-        1, α is not finite, or a column is of the wrong type: one line for each, with the column, the number of rows and
-        the first of them.
+        If the table was not written by `truemorph prepare`, ids are missing or repeated, labels are not 0 or 1, α is
+        not finite, or a column has the wrong type. The message has a line per problem, with the column, the number of
+        rows and the first of them.
     """
     table = read_table(getattr(source, "catalogue", source))
     frame, path = table.frame, str(table.path or kind_of(source))
-    if table.metadata.get("kind", "catalogue") != "catalogue" or "crowd_label" in frame.columns:
-        raise InputError(f"{path}: holds a model's labels, not a catalogue; give it beside its catalogue (`labels`)")
+    if table.metadata.get("kind", "catalogue") != "catalogue" or set(OBSERVED_LABEL) & set(frame.columns):
+        raise InputError(
+            f"{path}: holds a model's labels, not a catalogue; give the catalogue, and this table as `labels`"
+        )
     missing = [name for name in ("object_id", "label", "alpha", "split") if name not in frame.columns]
     if missing:
         raise InputError(f"{path}: not a prepared catalogue (no column {missing[0]}); run `truemorph prepare` first")
@@ -72,7 +74,7 @@ def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
 
 
 def _problems(frame: pl.DataFrame, source: str, labelled: bool) -> list[str]:
-    """What keeps a catalogue from being used, a line for each kind of violation."""
+    """Return why a catalogue can't be used, one line per kind of problem."""
     lines: list[str] = []
 
     def report(name: str, bad: np.ndarray, what: str) -> None:
@@ -125,14 +127,14 @@ def object_ids(series: pl.Series, table_name: str, rows: np.ndarray | None = Non
     ----------
     series : polars.Series, shape (N,)
     table_name : str
-        What to call the table in messages.
+        Name of the table in messages.
     rows : array of int, shape (N,), optional
-        Row numbers in the table (from 0), where the ids are a selection of it.
+        Row numbers in the table (from 0), if the ids are a selection of its rows.
 
     Raises
     ------
     InputError
-        If ids are missing or repeated, or are floats that can't hold every digit.
+        If ids are missing or repeated, or are floats that may have lost digits.
 
     Examples
     --------
@@ -144,7 +146,7 @@ def object_ids(series: pl.Series, table_name: str, rows: np.ndarray | None = Non
     absent = ids.is_null()
     if absent.any():
         raise InputError(
-            f"{table_name}: column {ids.name}: no id in {absent.sum():,d} of {len(ids):,d} rows (first: row "
+            f"{table_name}: column {ids.name}: missing id in {absent.sum():,d} of {len(ids):,d} rows (first: row "
             f"{number[int(absent.arg_true()[0])]}); give every galaxy an id"
         )
     repeated = ids.is_duplicated()
@@ -159,19 +161,19 @@ def object_ids(series: pl.Series, table_name: str, rows: np.ndarray | None = Non
 
 
 def as_ids(series: pl.Series, table_name: str) -> pl.Series:
-    """Return ids as int64 where all fit, else as text; null where missing or blank.
+    """Return ids as int64 if all fit, else as text; null if missing or blank.
 
     Raises
     ------
     InputError
-        If they are neither integers nor text, or floats that may have lost digits.
+        If ids are neither integers nor text, or are floats that may have lost digits.
     """
     dtype = series.dtype
     if dtype in (pl.String, pl.Categorical, pl.Enum):
         text = series.cast(pl.String)
         return text.set(text.str.strip_chars() == "", None)
     if dtype.is_float():
-        # Above 2^53 (2^24 in single precision) a float can't tell neighbouring integers apart.
+        # Above 2^53 (2^24 in single precision) a float can't represent every integer.
         exact = 2**24 if dtype == pl.Float32 else 2**53
         bad = (((series.abs() >= exact) | (series != series.round())) & series.is_not_nan()).fill_null(False)
         if bad.any():
@@ -190,51 +192,51 @@ def as_ids(series: pl.Series, table_name: str) -> pl.Series:
 
 
 def image_folder(catalogue: CatalogTable) -> Path:
-    """The folder below which a catalogue's images lie.
+    """Return the folder that contains a catalogue's images.
 
     Raises
     ------
     InputError
-        If it is not there.
+        If the folder does not exist.
     """
     root = Path(catalogue.metadata.get("image_root", "."))
     if not root.is_dir():
         raise InputError(
-            f"{catalogue.path}: its images were below {root}, which is gone; prepare it again with its `images`"
+            f"{catalogue.path}: its image folder {root} does not exist; prepare the catalogue again with `images`"
         )
     return root
 
 
 def find_images(ids: pl.Series, names: pl.Series | None, root: Path) -> list[str | None]:
-    """Find the images of galaxies in a folder.
+    """Find the image files of galaxies in a folder.
 
     Parameters
     ----------
     ids : polars.Series, shape (N,)
     names : polars.Series, shape (N,), optional
-        File names that a table gives; without them an image is `<id>.jpg` or another of `IMAGE_ENDINGS`.
+        File names from a table; by default an image is `<id>.jpg` or has another of `IMAGE_ENDINGS`.
     root : Path
 
     Returns
     -------
     list of str or None, length N
-        Relative to the root; None where there is no file.
+        Paths relative to the root; None if there is no file.
     """
     listed: dict[str, set[str]] = {}
 
     def exists(name: str) -> bool:
-        # Listing a folder once is quicker than asking for each file.
+        # Listing a folder once is faster than checking each file.
         folder, file = os.path.split(name)
         if folder not in listed:
             try:
                 with os.scandir(root / folder) as entries:
                     listed[folder] = {entry.name for entry in entries if entry.is_file()}
-            except (OSError, ValueError):  # a name with a null character is no file
+            except (OSError, ValueError):  # a name with a null character
                 listed[folder] = set()
         return file in listed[folder]
 
     if names is not None:
-        # As written, or its last part: the folder may be the one that the column names.
+        # The path as given, or its last part only: paths may include the image folder itself.
         some = ([name, name.rsplit("/", 1)[-1]] if name else [] for name in names.to_list())
     else:
         endings = [ending for lower in IMAGE_ENDINGS for ending in (lower, lower.upper())]
@@ -246,14 +248,14 @@ def find_images(ids: pl.Series, names: pl.Series | None, root: Path) -> list[str
 
 
 def rows_where(frame: pl.DataFrame, conditions: Iterable[str], source: str) -> np.ndarray:
-    """Rows that meet every condition.
+    """Return which rows meet every condition.
 
     Parameters
     ----------
     frame : polars.DataFrame
     conditions : iterable of str
-        SQL expressions such as "petroMag_r < 17 AND redshift > 0.02", or "column=value" and "column=value1,value2",
-        where text needs no quotes. A row for which a condition is null is not selected.
+        SQL expressions such as "petroMag_r < 17 AND redshift > 0.02", or "column=value" and "column=value1,value2", in
+        which text needs no quotes. A row is not selected if a condition is null.
     source : str
         File name, for messages.
 
@@ -264,7 +266,7 @@ def rows_where(frame: pl.DataFrame, conditions: Iterable[str], source: str) -> n
     Raises
     ------
     InputError
-        If a column is absent, or a condition can't be read or is not true or false.
+        If a column is missing, or a condition can't be parsed or is not true or false.
 
     Examples
     --------
@@ -285,12 +287,12 @@ def rows_where(frame: pl.DataFrame, conditions: Iterable[str], source: str) -> n
 
 
 def condition(text: str, frame: pl.DataFrame, about: str) -> pl.Series:
-    """Evaluate an expression that is true or false; null where it can't be told.
+    """Evaluate an expression that is true or false; null if a value is missing.
 
     Raises
     ------
     InputError
-        If it can't be read or computed, or is something else; messages begin with `about`.
+        If it can't be parsed or computed, or is not a condition; messages begin with `about`.
     """
     result = _computed(read_expression(text, about), frame, about)
     if result.dtype not in (pl.Boolean, pl.Null):
@@ -299,7 +301,7 @@ def condition(text: str, frame: pl.DataFrame, about: str) -> pl.Series:
 
 
 def _computed(expression: Expression, frame: pl.DataFrame, about: str) -> pl.Series:
-    """Evaluate an expression; -99, -999, -9999 and their like are missing, with a warning."""
+    """Evaluate an expression; values such as -99, -999 and -9999 count as missing, with a warning."""
     known, findings = cleaned(frame, [name for name in expression.columns if name in frame.columns], about)
     for one in findings:
         warnings.warn(FindingWarning(one), stacklevel=5)
@@ -307,11 +309,11 @@ def _computed(expression: Expression, frame: pl.DataFrame, about: str) -> pl.Ser
 
 
 def _equal_to_any(series: pl.Series, values: list[str], where: str) -> pl.Series:
-    """Compare as the column's own type: numbers as numbers, yes and no as such, the rest as text."""
+    """Compare with the type of the column: as numbers, as true and false, or as text."""
     if series.dtype == pl.Boolean:
         unknown = [value for value in values if value.lower() not in _YES_NO]
         if unknown:
-            raise InputError(f"{where} is true or false, not {unknown[0]!r}, as `where` says")
+            raise InputError(f"{where} is true or false; `where` compares it with {unknown[0]!r}")
         return series.is_in([_YES_NO[value.lower()] for value in values])
     if not series.dtype.is_numeric():
         return series.cast(pl.String).is_in(values)
@@ -320,31 +322,31 @@ def _equal_to_any(series: pl.Series, values: list[str], where: str) -> pl.Series
             return series.cast(pl.Int128).is_in(pl.Series(map(int, values), dtype=pl.Int128).implode())
         return series.cast(pl.Float64).is_in([float(value) for value in values])
     except (ValueError, OverflowError) as problem:
-        raise InputError(f"{where} holds numbers, not {', '.join(values)!r}, as `where` says") from problem
+        raise InputError(f"{where} holds numbers; `where` compares it with {', '.join(values)!r}") from problem
 
 
 def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarray, str]:
-    """Gold classes of galaxies, and what "disk" means in them.
+    """Return gold labels of galaxies and their definition of "disk".
 
     Parameters
     ----------
     frame : polars.DataFrame
     rule : str
-        A column of 0 (smooth), 1 (disk), null or -1 (unknown); or an SQL expression such as "t_type>=-3": disk where
-        it is true, smooth where it is false, unknown where it is null.
+        A column of 0 (smooth), 1 (disk), and null or -1 (unknown); or an SQL expression such as "t_type>=-3", which is
+        true for disks, false for smooth galaxies, and null if unknown.
     source : str
         File name, for messages.
 
     Returns
     -------
     classes : array of int, shape (N,)
-        -1 where unknown.
+        -1 if unknown.
     definition : str
 
     Raises
     ------
     InputError
-        If a column is absent or not of numbers, or a value is not a class.
+        If a column is missing or not numeric, or a value is not a class.
 
     Examples
     --------
@@ -356,13 +358,13 @@ def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarra
     expression = column_expression(name) if name in frame.columns else read_expression(rule, about)
     series = _computed(expression, frame, about)
     if series.dtype not in (pl.Boolean, pl.Null) and not series.dtype.is_numeric():
-        raise InputError(f"{about}: {expression.said} should be numbers or true and false, not {series.dtype}")
+        raise InputError(f"{about}: {expression.short} should be numbers or true and false, not {series.dtype}")
     values = series.cast(pl.Float64).fill_null(-1).to_numpy()
     bad = ~np.isin(values, (-1, 0, 1))
     if bad.any():
         raise InputError(
-            f"{about}: {expression.said} should be 0 (smooth), 1 (disk) or nothing; wrong in "
-            f'{which_rows(bad, values)}; give a rule such as "{expression.said}>=1"'
+            f"{about}: {expression.short} should be 0 (smooth), 1 (disk) or empty; wrong in "
+            f'{which_rows(bad, values)}; give a rule such as "{expression.short}>=1"'
         )
     if expression.lone:
         definition = f"{expression.text} is 1"

@@ -1,4 +1,4 @@
-"""The columns of a catalogue: what truemorph calls them, their units and their descriptions; conversion of units."""
+"""Columns of a catalogue: names, units, descriptions, and conversion of units."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _COUNTS = (0, 2.0**53)
 
 @dataclass(frozen=True)
 class NamedColumn:
-    """A column that a survey's table may provide under a name of its own.
+    """A column of a survey's table, which may have another name there.
 
     Attributes
     ----------
     description : str
     units : tuple of str
-        The unit in the catalogue; where there are several, the first that the survey's unit converts to. "" means
+        Unit in the catalogue; if there are several, the first to which the survey's unit converts. "" means
         dimensionless.
     kind : {"number", "count", "id", "file", "label"}
     argument : str
-        The argument of `truemorph prepare` that names the survey's column, where there is one.
+        Argument of `truemorph prepare` that names the survey's column, if there is one.
     limits : tuple of 2 floats
-        Values outside are impossible, and treated as missing.
+        Values outside are impossible and treated as missing.
     """
 
     description: str
@@ -70,15 +70,18 @@ NAMED: dict[str, NamedColumn] = {
 # Columns that `prepare` adds. FITS headers hold ASCII only, so descriptions have no Greek letters.
 ADDED = {
     "label": "observed label, the majority of the votes: 0 smooth, 1 disk",
-    "alpha": "resolution: Petrosian radius over the width of the PSF; the metadata give its unit",
-    "split": "train, validation or test; unused where the galaxy is not in the sample",
-    "sampling_weight": "weight that undoes the selection of the sample by label",
-    "gold": "gold label: 0 smooth, 1 disk; gold_definition in the metadata says what a disk is",
+    "alpha": "resolution: Petrosian radius over the width of the PSF; its definition is in the metadata",
+    "split": "train, validation or test; unused if the galaxy is not in the sample",
+    "sampling_weight": "weight that corrects for selecting the sample by label",
+    "gold": "gold label: 0 smooth, 1 disk; gold_definition in the metadata defines a disk",
 }
+
+# The column of observed labels in a table of a model's labels; version 0.1 had the second name.
+OBSERVED_LABEL = ("observed_label", "crowd_label")
 
 # Columns that later commands add to a catalogue.
 RESERVED = (
-    *("p_smooth", "p_disk", "p_spread", "relation", "crowd_label", "model_label"),
+    *("p_smooth", "p_disk", "p_spread", "relation", *OBSERVED_LABEL, "model_label"),
     *("posterior_smooth", "posterior_disk", "posterior_label", "label_quality", "draw_weight"),
 )
 
@@ -98,7 +101,7 @@ def percent_of_light(column: str) -> str | None:
 
 
 def free_name(name: str, taken: Container[str]) -> str:
-    """Return a name, with underscores added until it is none of those that are taken.
+    """Return a name that is not taken, by appending underscores.
 
     Examples
     --------
@@ -111,7 +114,7 @@ def free_name(name: str, taken: Container[str]) -> str:
 
 
 def which_rows(bad: np.ndarray | pl.Series, values: pl.Series | np.ndarray | None = None) -> str:
-    """Phrase how many rows are bad, and which is the first.
+    """Describe how many rows are bad, and the first of them.
 
     Examples
     --------
@@ -126,7 +129,7 @@ def which_rows(bad: np.ndarray | pl.Series, values: pl.Series | np.ndarray | Non
 
 # --- units ------------------------------------------------------------------------------------------------------------
 
-# Spellings in archives and published tables that astropy doesn't read.
+# Spellings in archives and published tables that astropy can't parse.
 _SPELLINGS = {
     **dict.fromkeys(("degrees", "deg (j2000)", "j2000 degrees"), "deg"),
     **dict.fromkeys(("arcsecs", "arcseconds", "asec", '"'), "arcsec"),
@@ -138,19 +141,19 @@ _SPELLINGS = {
 
 
 def conversion(unit: str, wanted: tuple[str, ...]) -> tuple[float, str] | None:
-    """Return the factor to the first of the wanted units that a unit converts to, and that unit.
+    """Return the conversion factor to the first possible target unit, and that unit.
 
     Parameters
     ----------
     unit : str
-        As astropy spells it, in any case ("ARCSEC"), or in a spelling common in published tables.
+        A unit for astropy, in upper or lower case ("ARCSEC"), or in a spelling common in published tables.
     wanted : tuple of str
 
     Returns
     -------
     (float, str) or None
-        None if astropy doesn't know the unit or it converts to none of them. Logarithmic units (dex, dB, magnitudes of
-        anything but AB fluxes) have no factor.
+        None if astropy doesn't know the unit, or it converts to none of the targets. Logarithmic units (dex, dB,
+        magnitudes other than AB) have no factor.
 
     Examples
     --------
@@ -171,7 +174,7 @@ def conversion(unit: str, wanted: tuple[str, ...]) -> tuple[float, str] | None:
     for one in wanted:
         try:
             factor = float(own.to(u.Unit(one)))
-        except (TypeError, ValueError, OverflowError):  # astropy raises all three
+        except (TypeError, ValueError, OverflowError):  # astropy can raise any of these
             continue
         return (factor, one) if 0 < factor < math.inf else None
     return None

@@ -1,8 +1,7 @@
 """Match the rows of two tables, by id or by position on the sky, and add the columns of one to the other.
 
-`match_ids` and `match_sky` return a `Match`: for each row of the left table the matching row of the right one, and
-statistics of the match. `join_tables` puts the columns of other tables, such as photometry and images, beside a table's
-own.
+`match_ids` and `match_sky` return a `Match`: for each row of the left table, the matching row of the right one, and
+statistics of the match. `join_tables` adds columns of other tables, such as photometry and images.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from truemorph.findings import Finding
 from truemorph.tables import CatalogTable, kind_of, read_table
 
 _ARCSEC = np.radians(1 / 3600)
-# Chance matches are counted at this many radii from the true positions, in four directions.
+# Chance matches are counted at positions shifted by this many radii, in four directions.
 _SHIFT = 5
-# A radius above one degree is a mistake of units; more pairs than this need too much memory (24 bytes each).
+# A radius above one degree must be a wrong unit; more pairs need too much memory (24 bytes each).
 _LARGEST_RADIUS, _MOST_PAIRS = 3600.0, 20_000_000
 # Names of right ascension and declination in SDSS and most tables, VizieR, SExtractor and TOPCAT.
 _RA = ("ra", "raj2000", "ra_icrs", "_ra", "_raj2000", "alpha_j2000", "ra_deg", "right_ascension")
@@ -44,16 +43,16 @@ class Match:
     Attributes
     ----------
     index : array of int64, shape (N,)
-        Row of the right table (from 0) for each row of the left one; -1 where there is none.
+        Row of the right table (from 0) for each row of the left one; -1 if there is none.
     separation : array of float64, shape (N,), or None
-        Arcsec on the sky, NaN where there is no match; None for a match by id.
+        Arcsec on the sky, NaN if there is no match; None for a match by id.
     statistics : dict
-        Plain numbers. Always: `by` ("id" or "sky"), `left`, `right` (rows), `matched`, `unmatched` (rows of the left
-        table), `right_unused` (rows of the right table), `left_missing`, `right_missing` (rows without an id or a
-        position). By id, if nothing matched: `examples` (the first id of each table).
-        On the sky: `radius` (arcsec), `ambiguous` (rows of the left table with several candidates within the radius),
-        `taken` (unmatched rows whose nearest candidate is nearer to another row), `median_separation`, `p95_separation`
-        (arcsec; None if nothing matched), `by_chance` (matches expected for unrelated positions).
+        Plain numbers. Always: `by` ("id" or "sky"), `left`, `right` (numbers of rows), `matched`, `unmatched` (rows of
+        the left table), `right_unused` (rows of the right table), `left_missing`, `right_missing` (rows without an id
+        or a position). By id, if nothing matched: `examples` (the first id of each table). On the sky: `radius`
+        (arcsec), `ambiguous` (rows of the left table with several candidates within the radius), `taken` (unmatched
+        rows whose nearest candidate is closer to another row), `median_separation`, `p95_separation` (arcsec; None if
+        nothing matched), `by_chance` (matches expected for unrelated positions).
     """
 
     index: np.ndarray
@@ -69,7 +68,7 @@ def match_ids(left: pl.Series, right: pl.Series, *, sources: tuple[str, str] = (
     left : polars.Series, shape (N,)
     right : polars.Series, shape (M,)
         Integers or text, compared exactly. If only one of them is text, both are compared as text: 12 equals "12" but
-        not "012". Rows without an id match nothing.
+        not "012". Rows without an id have no match.
     sources : tuple of 2 str
         Names of the tables, for messages.
 
@@ -122,7 +121,7 @@ def match_sky(
     ----------
     ra, dec : array, shape (N,)
         Degrees, or quantities of angle: right ascension from 0 to 360 (or -180 to 180), declination from -90 to 90.
-        Rows without a position (NaN, masked) match nothing.
+        Rows without a position (NaN, masked) have no match.
     ra2, dec2 : array, shape (M,)
         Positions of the right table, in the same frame and epoch.
     radius_arcsec : float
@@ -133,13 +132,13 @@ def match_sky(
     Returns
     -------
     Match
-        One to one. Of rows at equal distance the first one is taken.
+        One to one; of rows at equal distance the first is used.
 
     Raises
     ------
     InputError
-        If a position is out of range, the radius not between 0 and 3600 arcsec, or more than 20 million pairs of rows
-        are within the radius.
+        If a position is out of range, the radius is not between 0 and 3600 arcsec, or more than 20 million pairs of
+        rows are within the radius.
 
     Notes
     -----
@@ -165,7 +164,7 @@ def match_sky(
     if many > _MOST_PAIRS:
         raise InputError(
             f"{sources[0]} with {sources[1]}: {many:,d} pairs of rows are within {radius_arcsec:g} arcsec; use a "
-            "smaller radius, and leave unknown positions empty (rows at one position, such as 0 and 0, all pair up)"
+            "smaller radius, and leave unknown positions empty (rows at the same position, such as 0 and 0, all match)"
         )
     pairs = _pairs(places[known], tree, chord)
     rows, columns, chords = _mutual_nearest(pairs)
@@ -220,14 +219,14 @@ def describe(match: Match | dict[str, Any], left_name: str = "left table", right
         parts.append(f"{statistics['by_chance']:,.1f} matches expected by chance")
         parts.append(f"{statistics['ambiguous']:,d} rows with several candidates")
     if statistics.get("taken"):
-        parts.append(f"{statistics['taken']:,d} unmatched rows whose nearest candidate is nearer to another row")
+        parts.append(f"{statistics['taken']:,d} unmatched rows whose nearest candidate is closer to another row")
     for side, name in (("left", left_name), ("right", right_name)):
         if statistics[f"{side}_missing"]:
             parts.append(f"{statistics[f'{side}_missing']:,d} rows of {name} without {noun}")
     parts.append(f"{statistics['right_unused']:,d} rows of {right_name} unused")
     if "examples" in statistics:
         mine, theirs = statistics["examples"]
-        parts.append(f"the first ids are {mine} and {theirs}: check that both tables are of the same data release")
+        parts.append(f"the first ids are {mine} and {theirs}: check that both tables are from the same data release")
     return "; ".join(parts)
 
 
@@ -245,14 +244,12 @@ def _counts(index: np.ndarray, right: int, left_missing: int, right_missing: int
 
 
 def _unit_vectors(ra: Any, dec: Any, source: str) -> np.ndarray:
-    """Positions as unit vectors, shape (N, 3), NaN where a coordinate is missing."""
+    """Return positions as unit vectors, shape (N, 3); NaN if a coordinate is missing."""
     longitude, latitude = (
         np.atleast_1d(float_array(values, f"{source}: {name}", "deg")) for name, values in (("ra", ra), ("dec", dec))
     )
     if longitude.shape != latitude.shape or longitude.ndim != 1:
-        raise InputError(
-            f"{source}: ra has {longitude.size} values, dec {latitude.size}; give one of each for every row"
-        )
+        raise InputError(f"{source}: ra has {longitude.size} values, dec {latitude.size}; give both for every row")
     for name, values, low, high in (("ra", longitude, -180, 360), ("dec", latitude, -90, 90)):
         bad = ~np.isnan(values) & ~((values >= low) & (values <= high))
         if bad.any():
@@ -267,19 +264,19 @@ def _unit_vectors(ra: Any, dec: Any, source: str) -> np.ndarray:
 
 
 def _tree(vectors: np.ndarray) -> cKDTree:
-    # Splitting at the middle of the box halves the time to build, and is fast with many galaxies at one position.
+    # Splitting at the middle halves the build time, and is fast for many galaxies at one position.
     return cKDTree(vectors, balanced_tree=False, compact_nodes=False)
 
 
 def _pairs(vectors: np.ndarray, tree: cKDTree, chord: float) -> np.ndarray:
-    """All pairs within the chord: fields i (row of `vectors`), j (row of the tree), v (chord)."""
+    """Return all pairs within the chord: fields i (row of `vectors`), j (row of the tree), v (chord)."""
     if not len(vectors) or not tree.n:
         return np.empty(0, dtype=[("i", np.intp), ("j", np.intp), ("v", np.float64)])
     return _tree(vectors).sparse_distance_matrix(tree, chord, output_type="ndarray")
 
 
 def _mutual_nearest(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Left rows, right rows and chords of pairs that are mutual nearest neighbours."""
+    """Return left rows, right rows and chords of mutual nearest neighbours."""
     left, right, chord = pairs["i"], pairs["j"], pairs["v"]
 
     def nearest(own: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -296,7 +293,7 @@ def _shifted(vectors: np.ndarray, angle: float, direction: float) -> np.ndarray:
     """Shift unit vectors by an angle towards a position angle (from north to east), both in radians."""
     x, y, _ = vectors.T
     east = np.stack([-y, x, np.zeros_like(x)], axis=1)
-    east[(x == 0) & (y == 0)] = (0, 1, 0)  # at the poles any direction can be called east
+    east[(x == 0) & (y == 0)] = (0, 1, 0)  # at the poles any direction can be east
     east /= np.linalg.norm(east, axis=1, keepdims=True)
     north = np.cross(vectors, east)
     return vectors * np.cos(angle) + (north * np.cos(direction) + east * np.sin(direction)) * np.sin(angle)
@@ -307,7 +304,7 @@ def _shifted(vectors: np.ndarray, angle: float, direction: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Join:
-    """A table whose columns are to be added to another's.
+    """A table whose columns are added to another table.
 
     Attributes
     ----------
@@ -315,7 +312,7 @@ class Join:
     by : {"id", "sky"}
         Match rows by object id, or by position.
     columns : tuple of str
-        The table's id column, or its columns of right ascension and declination; found by name if not given.
+        Id column, or columns of right ascension and declination; found by name if not given.
     within : float
         Largest separation on the sky, arcsec.
     """
@@ -327,36 +324,36 @@ class Join:
 
     def __post_init__(self) -> None:
         if self.by not in ("id", "sky"):
-            raise InputError(f'a table is joined by "id" or on the "sky"; got by={self.by!r}')
+            raise InputError(f'by must be "id" or "sky"; got by={self.by!r}')
         if isinstance(self.columns, str):
             object.__setattr__(self, "columns", (self.columns,))
         if len(self.columns) not in (0, 1 if self.by == "id" else 2) or not all(self.columns):
-            how = "FILE=COLUMN, its column of ids" if self.by == "id" else "FILE=RA,DEC, its columns of positions"
+            how = "FILE=COLUMN with its id column" if self.by == "id" else "FILE=RA,DEC with its columns of positions"
             raise InputError(f"to add a table's columns give FILE, or {how}; got {','.join(self.columns)!r}")
 
     @property
     def name(self) -> str:
-        """What to call the table in messages."""
+        """Name of the table in messages."""
         return Path(self.source).name if isinstance(self.source, str | os.PathLike) else kind_of(self.source)
 
 
 @dataclass(frozen=True)
 class Joined:
-    """A table with the columns of others.
+    """A table with added columns of other tables.
 
     Attributes
     ----------
     table : CatalogTable
-        Rows as in the first table; where another has no row for a galaxy, its columns are null.
+        Rows as in the first table; columns of another table are null for galaxies without a match.
     name : str
-        What to call the first table in messages.
+        Name of the first table in messages.
     files : tuple of Path
-        Files that were read, the first table's first.
+        Files that were read, beginning with the first table.
     matches : list of dict
-        For each match `tables` (the names of the left and the right one) and its statistics.
+        For each match, `tables` (names of the left and right table) and its statistics.
     findings : list of Finding
     added : dict of str to (str, Path or None)
-        Column from another table → that table's name and file.
+        Added column → name and file of its table.
     """
 
     table: CatalogTable
@@ -373,7 +370,7 @@ class Joined:
 
 
 def read_join(given: Any, by: Literal["id", "sky"] = "id", within: float = 2.0) -> Join:
-    """Read "FILE" or "FILE=COLUMN"; on the sky, "FILE" or "FILE=RA,DEC". Tables in memory become a `Join` too.
+    """Read "FILE" or "FILE=COLUMN"; on the sky, "FILE" or "FILE=RA,DEC". Tables in memory are accepted too.
 
     Examples
     --------
@@ -393,21 +390,21 @@ def read_join(given: Any, by: Literal["id", "sky"] = "id", within: float = 2.0) 
 def join_tables(
     table: CatalogTable, joins: Iterable[Join], mapping: Mapping | None = None, *, table_name: str = "table"
 ) -> Joined:
-    """Add the columns of other tables, one table after the other.
+    """Add the columns of other tables, one after the other.
 
     Parameters
     ----------
     table : CatalogTable, N rows
     joins : iterable of Join
     mapping : Mapping, optional
-        Says which columns of `table` hold ids and positions; found by name if not given.
+        Names the columns of `table` with ids and positions; found by name if not given.
     table_name : str
-        What to call `table` in messages.
+        Name of `table` in messages.
 
     Returns
     -------
     Joined
-        Where two tables have a column of the same name, the first keeps it, and the other's gets its table's name as
+        If two tables have a column of the same name, the first keeps it, and the other's gets its table's name as
         a suffix. A column that is entirely null is replaced.
 
     Raises
@@ -456,7 +453,7 @@ def _keys(
     mapping: Mapping | None = None,
     own: Sequence[str] = (),
 ) -> tuple[list[pl.Series], list[Finding]]:
-    """Return ids or positions of a table, in the chosen columns, its mapping's, or found by name; and findings."""
+    """Return ids or positions from the chosen columns, the mapping's, or usual names; and findings."""
     existing = table.frame.columns
     found = {} if mapping is None or chosen else resolve(mapping, existing, own)
     by_case = {name.lower(): name for name in reversed(existing)}
@@ -475,7 +472,7 @@ def _keys(
                 )
             what, rule = column_expression(column), Column(column=(column,))
         values, _, more = column_values(table, name, what, rule, table_name)
-        keys.append(values.alias(what.said))
+        keys.append(values.alias(what.short))
         findings += more
     return keys, findings
 
@@ -487,7 +484,7 @@ def _usual_names(name: str) -> Sequence[str]:
 
 
 def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -> tuple[Joined, list[Finding]]:
-    """Put the right table's columns beside the left one's, in the order of its rows; return findings too."""
+    """Add the right table's columns to the left one, in its row order; return findings too."""
     findings = []
     stem = join.name.partition(".")[0] if right.path is not None else "joined"
     own, frame = left.table.frame, right.frame
@@ -507,7 +504,7 @@ def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -
     if clashing:
         shown = ", ".join(clashing[:6]) + (f" and {len(clashing) - 6} more" if len(clashing) > 6 else "")
         taken_names = (
-            f"Columns of {join.name} whose names exist already got a suffix ({renamed[clashing[0]]}): {shown}."
+            f"Columns of {join.name} whose names already exist got a suffix ({renamed[clashing[0]]}): {shown}."
         )
         findings.append(Finding("columns-renamed", "note", taken_names))
     rows = pl.Series(match.index)

@@ -1,6 +1,6 @@
-"""A datasheet for a catalogue: a page of Markdown that describes it (Gebru et al. 2021, doi:10.1145/3458723).
+"""Write a datasheet for a catalogue in Markdown (Gebru et al. 2021, doi:10.1145/3458723).
 
-The sentences are in `datasheet.md.j2`; this module computes what they are filled with.
+The sentences are in `datasheet.md.j2`; this module computes their values.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.tables import CatalogTable
 
-# Shown elsewhere on the page, too long, or true only on the machine where the catalogue was made.
+# Shown elsewhere on the page, too long, or valid only on the machine where the catalogue was made.
 _NOT_SETTINGS = {"kind", "truemorph_version", "votes", "label_rule", "alpha", "gold_definition", "image_root"}
 _NOT_SETTINGS |= {"matches", "mapping"}
 _LISTED_VALUES, _LONGEST_VALUE = 6, 24
@@ -39,14 +39,14 @@ def datasheet(
     Parameters
     ----------
     catalogue : CatalogTable, N rows
-        Of its metadata `votes`, `label_rule`, `alpha`, `gold_definition`, `truemorph_version`, `matches` and `drawn`
+        The metadata `votes`, `label_rule`, `alpha`, `gold_definition`, `truemorph_version`, `matches` and `drawn`
         appear in sentences, all others in a table of settings.
     name : str
-        Its name in the title.
+        Name in the title.
     funnel : sequence of (str, int)
         ("rows in", n), then each rule with the number of rows it removed (negative), then ("rows out", n).
     findings : sequence of Finding
-        Warnings.
+        Findings to list.
     provenance : mapping of str to mapping, optional
         For each source file: `url`, `date`, `bytes`, `sha256`, `query`, `licence`, `citation` and any other entry.
 
@@ -86,11 +86,11 @@ def datasheet(
 
 
 def _column(series: pl.Series, catalogue: CatalogTable) -> tuple[str, ...]:
-    """The cells of a column's row: name, unit, type, missing, values, description."""
+    """Return the table cells of a column: name, unit, type, missing, values, description."""
     missing = series.null_count() + (int(series.is_nan().sum()) if series.dtype.is_float() else 0)
     unit = catalogue.units.get(series.name, "")
     if not unit and series.dtype.is_numeric() and not _is_id(series):
-        # Where a column may have one of several units, no unit means unknown.
+        # For a column with several possible units, no unit means unknown.
         own = series.name in ADDED or (series.name in NAMED and len(NAMED[series.name].units) == 1)
         unit = "none" if own else "unknown"
     return (
@@ -104,12 +104,12 @@ def _column(series: pl.Series, catalogue: CatalogTable) -> tuple[str, ...]:
 
 
 def _is_id(series: pl.Series) -> bool:
-    """Whether integers are all different, which makes their median meaningless."""
+    """Whether integers are all different, so that a median is meaningless."""
     return series.dtype.is_integer() and series.len() > _LISTED_VALUES and series.drop_nulls().is_unique().all()
 
 
 def _values(series: pl.Series) -> str:
-    """Counts of a few values, range and median of numbers, or the number of distinct values."""
+    """Return counts of a few values, range and median of numbers, or the number of distinct values."""
     known = series.drop_nulls().alias("value")
     kind = known.dtype
     if kind.is_nested() or kind in (pl.Binary, pl.Object):
@@ -133,7 +133,7 @@ def _values(series: pl.Series) -> str:
 
 
 def _splits(frame: pl.DataFrame) -> list[tuple[str, ...]]:
-    """Galaxies of each label in each split, and in all."""
+    """Count galaxies by label in each split and in total."""
     parts = [(split, frame.filter(pl.col("split") == split)["label"]) for split in SPLITS]
     return [
         (_text(split), f"{labels.len():,d}", *(_part(int((labels == label).sum()), labels.len()) for label in (0, 1)))
@@ -147,7 +147,7 @@ def _part(n: int, total: int) -> str:
 
 
 def _text(value: Any) -> str:
-    """One line of text that Markdown shows unchanged, also in a table."""
+    """Return one line of text, escaped for Markdown and its tables."""
     if value is None or value == "" or isinstance(value, jinja2.Undefined):
         return "unknown"
     line = value if isinstance(value, str) else json.dumps(plain(value), ensure_ascii=False, default=str)
@@ -155,6 +155,6 @@ def _text(value: Any) -> str:
 
 
 def _code(name: str) -> str:
-    """A name in the type of code, also in a table."""
+    """Return a name as inline code, also for tables."""
     line = " ".join(name.split()).replace("|", r"\|")
     return _text(name) if "`" in line else f"`{line}`"

@@ -1,9 +1,9 @@
 """SQL expressions over the columns of a table, for example ``a_count / (a_count + b_count)``.
 
 A mapping may come from somebody else, so an expression can only compute on one row at a time. sqlglot parses it, every
-node of the tree must be in `_NODES`, and numpy and polars compute it here: polars' own SQL counts NaN as larger than
-any number, lets integers overflow, and reads names such as ``^a.*$`` as patterns. To add a function, add it to
-`FUNCTIONS`.
+node of the tree must be in `_NODES`, and numpy and polars evaluate it here. The SQL of polars is not used: it treats
+NaN as larger than any number, lets integers overflow, and reads names such as ``^a.*$`` as patterns. To add a
+function, add it to `FUNCTIONS`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TYPES |= {"TEXT": pl.String, "VARCHAR": pl.String}
 
 
 class _Parser(Parser):
-    """sqlglot's parser without its functions: a call stays a name with all its arguments."""
+    """sqlglot's parser without known functions: a call is kept as a name with its arguments."""
 
     FUNCTIONS: ClassVar = {}
     NO_PAREN_FUNCTIONS: ClassVar = {}
@@ -50,7 +50,7 @@ class Expression:
     Attributes
     ----------
     text : str
-        The expression on one line; of a column, its name.
+        The expression on one line; for a column, its name.
     tree : sqlglot.exp.Expr
     """
 
@@ -59,22 +59,22 @@ class Expression:
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns it needs, in order of first use."""
+        """Names of its columns, in order of first use."""
         return tuple(dict.fromkeys(node.name for node in self.tree.find_all(exp.Column, bfs=False)))
 
     @property
     def lone(self) -> bool:
-        """Whether it is the name of a column and nothing else."""
+        """Whether the expression is just the name of a column."""
         return isinstance(self.tree, exp.Column)
 
     @property
-    def said(self) -> str:
-        """The text, shortened for messages."""
+    def short(self) -> str:
+        """Text, shortened for messages."""
         return _shorten(self.text)
 
 
 def column_expression(name: str) -> Expression:
-    """The expression that is one column.
+    """Return the expression of one column.
 
     Examples
     --------
@@ -95,12 +95,12 @@ def read_expression(text: str, where: str) -> Expression:
         quotes, ``+ - * / %``, comparisons, AND, OR, NOT, IN, BETWEEN, LIKE, IS NULL, CASE, CAST, and `FUNCTIONS`.
         At most 4,000 characters, 300 words and 20 levels of brackets.
     where : str
-        What the expression is for; messages begin with it.
+        Purpose of the expression; messages begin with it.
 
     Raises
     ------
     InputError
-        If it cannot be parsed or contains anything else.
+        If it can't be parsed or contains anything else.
 
     Examples
     --------
@@ -113,12 +113,12 @@ def read_expression(text: str, where: str) -> Expression:
             _check_node(node)
         one_line = _SPACE.sub(lambda found: found[1] or " ", text).strip()
         expression = Expression(tree.name if isinstance(tree, exp.Column) else one_line, tree)
-        # Columns without a type and without rows pass every check that doesn't depend on the table.
+        # Check everything that does not depend on the table, with columns that have no type and no rows.
         _value(tree, pl.DataFrame(schema=dict.fromkeys(expression.columns, pl.Null)))
     except RecursionError as problem:
         raise InputError(f"{where}: {_shorten(text)!r} is nested too deeply; write it shorter") from problem
-    except (SqlglotError, ValueError, LookupError) as problem:  # sqlglot lets LookupErrors of its own through
-        raise InputError(f"{where}: can't read {_shorten(text)!r}: {_reason(problem)}") from problem
+    except (SqlglotError, ValueError, LookupError) as problem:  # sqlglot can raise LookupError too
+        raise InputError(f"{where}: can't parse {_shorten(text)!r}: {_reason(problem)}") from problem
     return expression
 
 
@@ -126,17 +126,17 @@ def compute(expression: Expression, frame: pl.DataFrame, where: str) -> pl.Serie
     """Evaluate an expression on a table.
 
     NaN and infinity, in a column or in an intermediate result, become null, so no comparison holds for them. Integers
-    are exact; results that don't fit 64 bits become null.
+    are exact; results that don't fit in 64 bits become null.
 
     Returns
     -------
     polars.Series, shape (N,)
-        Float64, Int64 (UInt64 where needed), String or Boolean; a column of another type keeps its type.
+        Float64, Int64 (UInt64 if needed), String or Boolean; a column of another type keeps it.
 
     Raises
     ------
     InputError
-        If a column is absent (the nearest names are given), or of the wrong type.
+        If a column is missing (similar names are given) or has the wrong type.
 
     Examples
     --------
@@ -146,13 +146,13 @@ def compute(expression: Expression, frame: pl.DataFrame, where: str) -> pl.Serie
     """
     for name in expression.columns:
         if name not in frame.columns:
-            raise InputError(f"{where}: no column {name!r} for {expression.said!r}; {nearest(name, frame.columns)}")
+            raise InputError(f"{where}: no column {name!r} for {expression.short!r}; {nearest(name, frame.columns)}")
     try:
         result = _value(expression.tree, frame)
     except RecursionError as problem:
-        raise InputError(f"{where}: {expression.said!r} is nested too deeply; write it shorter") from problem
+        raise InputError(f"{where}: {expression.short!r} is nested too deeply; write it shorter") from problem
     except (ValueError, PolarsError) as problem:
-        raise InputError(f"{where}: can't compute {expression.said!r}: {_reason(problem)}") from problem
+        raise InputError(f"{where}: can't compute {expression.short!r}: {_reason(problem)}") from problem
     if result.dtype == pl.Int128:
         narrow = (result.cast(dtype, strict=False) for dtype in (pl.Int64, pl.UInt64))
         result = min(narrow, key=pl.Series.null_count)
@@ -175,7 +175,7 @@ def _reason(problem: Exception) -> str:
 
 
 def _parse(text: str) -> exp.Expr:
-    """Check the words, then parse: sqlglot drops comments, and needs minutes for some nested brackets."""
+    """Check the tokens before parsing: sqlglot drops comments, and needs minutes for some nested brackets."""
     if len(text) > LONGEST:
         raise ValueError(f"it has {len(text):,} characters; {LONGEST:,} are allowed")
     tokens = tokenize(text)
@@ -185,7 +185,7 @@ def _parse(text: str) -> exp.Expr:
     for token in tokens:
         word = token.text.lower()
         if token.comments:
-            raise ValueError("SQL takes what follows -- or /* for a comment; write a - (-b)")
+            raise ValueError("-- and /* start a comment in SQL; write a - (-b)")
         if token.token_type in (TokenType.STRING, TokenType.IDENTIFIER, TokenType.NUMBER):
             word = token.token_type.name
         elif word not in _SIGNS and not word.isidentifier():
@@ -198,7 +198,7 @@ def _parse(text: str) -> exp.Expr:
         before = word
     tree = _Parser().parse_into(exp.Condition, tokens, text)[0]
     if tree is None:
-        raise ValueError("it is no expression")
+        raise ValueError("it is not an expression")
     return tree
 
 
@@ -208,13 +208,13 @@ def _check_node(node: exp.Expr) -> None:
         raise ValueError(f"{_shorten(node.sql())!r} is not allowed")
     parts = (part.unnest() for part in node.iter_expressions())
     if isinstance(node, exp.Predicate) and any(isinstance(part, exp.Predicate | exp.Not) for part in parts):
-        raise ValueError("it compares a comparison; write x BETWEEN 14 AND 15, or 14 < x AND x < 15")
+        raise ValueError("comparisons can't be chained; write x BETWEEN 14 AND 15, or 14 < x AND x < 15")
     if isinstance(node, exp.Like) and not node.expression.is_string:
-        raise ValueError("LIKE takes a pattern in single quotes")
+        raise ValueError("LIKE needs a pattern in single quotes")
     if isinstance(node, exp.Is) and not isinstance(node.expression, exp.Null):
-        raise ValueError("IS takes NULL or NOT NULL")
+        raise ValueError("IS must be followed by NULL or NOT NULL")
     if isinstance(node, exp.DataType) and node.sql() not in _TYPES:
-        raise ValueError(f"CAST takes DOUBLE, BIGINT or TEXT, not {node.sql()}")
+        raise ValueError(f"CAST needs DOUBLE, BIGINT or TEXT, not {node.sql()}")
 
 
 # --- evaluation: integers are Int128, other numbers Float64; literals are series of length 1 --------------------------
@@ -227,7 +227,7 @@ def _value(node: exp.Expr, frame: pl.DataFrame) -> pl.Series:
     function: Callable[..., pl.Series]
     match node:
         case exp.Column():
-            return _plain(frame[node.name].alias(""))  # polars takes some names for patterns
+            return _plain(frame[node.name].alias(""))  # polars interprets some names as patterns
         case exp.Literal():
             return _literal(node)
         case exp.Boolean() | exp.Null():
@@ -262,7 +262,7 @@ def _case(node: exp.Case, frame: pl.DataFrame) -> pl.Series:
 
 
 def _arguments(wanted: str, values: Sequence[pl.Series]) -> list[pl.Series]:
-    """Check the kind of values; nulls without a type become of that kind, true and false beside numbers 1 and 0."""
+    """Check the kind of values; untyped nulls get that kind, and booleans among numbers become 1 and 0."""
     if wanted == _ANY:
         return list(values)
     kinds = {_kind(one) for one in values} - {"null"}
@@ -271,7 +271,7 @@ def _arguments(wanted: str, values: Sequence[pl.Series]) -> list[pl.Series]:
         kinds = {_NUMBERS}
     kind = next(iter(kinds), _TRUTH) if wanted == _ALIKE else wanted
     if not kinds <= {kind}:
-        raise ValueError(f"takes {wanted}, not {' and '.join(sorted(kinds))}")
+        raise ValueError(f"needs {wanted}, not {' and '.join(sorted(kinds))}")
     return [one.cast(_DTYPES[kind]) if one.dtype == pl.Null and kind in _DTYPES else one for one in values]
 
 
@@ -303,12 +303,12 @@ def _literal(node: exp.Literal) -> pl.Series:
 
 
 def _where(condition: pl.Series, values: pl.Series, others: pl.Series | None = None) -> pl.Series:
-    """Values where a condition holds, others (or null) where it does not or is null."""
+    """Return values where a condition is true, and others (or null) elsewhere."""
     return pl.select(pl.when(condition).then(values).otherwise(others)).to_series()
 
 
 def _numeric(function: Callable[..., np.ndarray], *values: pl.Series) -> pl.Series:
-    """Compute on doubles in numpy, whose division rounds correctly (polars' differs in the last bit)."""
+    """Compute in float64 with numpy, whose division rounds correctly (that of polars differs in the last bit)."""
     with np.errstate(all="ignore"):
         result = function(*(one.cast(pl.Float64).to_numpy() for one in values))  # null becomes NaN
     return _plain(pl.Series(result))
@@ -357,7 +357,7 @@ _OPERATORS: dict[type, tuple[str, Callable[..., pl.Series]]] = {
     exp.Not: (_TRUTH, operator.invert),
 }
 
-# Functions by name, with what they take: series of any length N or of length 1. There is no `log`: it is log10 in some
+# Functions by name, with the kind of their arguments (series of length N or 1). There is no `log`: it is log10 in some
 # databases and the natural logarithm in others.
 FUNCTIONS: dict[str, tuple[str, Callable[..., pl.Series]]] = {
     "sqrt": (_NUMBERS, lambda x: _numeric(np.sqrt, x)),
@@ -377,8 +377,8 @@ FUNCTIONS: dict[str, tuple[str, Callable[..., pl.Series]]] = {
     "concat": (_ANY, lambda first, *others: reduce(operator.add, (one.cast(pl.String) for one in (first, *others)))),
 }
 
-# Allowed nodes, with their arguments beside "this" and "expression". Anything else is refused, so what a newer sqlglot
-# may understand is never silently ignored.
+# Allowed nodes, with their arguments other than "this" and "expression". Anything else raises an error, so that new
+# features of sqlglot are not silently ignored.
 _NODES: dict[type, str] = {
     **dict.fromkeys((*_OPERATORS, exp.Column, exp.Boolean, exp.Null, exp.Paren, exp.DataType), ""),
     **{exp.Like: "negate", exp.In: "expressions", exp.Anonymous: "expressions", exp.Between: "low high"},

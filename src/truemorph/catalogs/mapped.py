@@ -1,4 +1,4 @@
-"""A survey's columns under truemorph's names and in its units, as a mapping says."""
+"""Apply a mapping: convert a survey's columns to truemorph's names and units."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from truemorph.findings import Finding
 from truemorph.missing import SENTINELS, cleaned, without
 from truemorph.tables import CatalogTable
 
-# Without these there is no label or no α: what is wrong with them is an error. Other columns are left out, with a note.
+# Needed for label and α, so that problems are errors. Other columns are left out, with a finding.
 _REQUIRED = ("object_id", "smooth_fraction", "radius", "psf_fwhm")
-# Numbers of votes differ much where their 90th percentile is so many times the 10th.
+# Numbers of votes are very unequal if their 90th percentile is this many times the 10th.
 _UNEQUAL = 2.5
 _VITAL = {*_REQUIRED, "label", *FRACTIONS, *VOTES, "vote_count"}
-# In truemorph's own unit, or under another name, these need not be carried a second time.
+# If these are in truemorph's unit or only renamed, the table's own columns are not copied too.
 _STAND_FOR_SOURCE = {"object_id", "image", "radius", "psf_fwhm", *FRACTIONS}
 _SIGMA = re.compile(r"sigma|(?:^|_)sig_?psf|psf_?sig(?:$|_)", re.IGNORECASE)
 _PSF = re.compile(r"psf|seeing|fwhm", re.IGNORECASE)
@@ -30,21 +30,21 @@ _PSF = re.compile(r"psf|seeing|fwhm", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Mapped:
-    """A survey's table under truemorph's names.
+    """A survey's table with truemorph's names.
 
     Attributes
     ----------
     frame : polars.DataFrame
-        One column for each name that was found, in truemorph's units; rows as in the table. Missing numbers are null.
+        One column per name that was found, in truemorph's units; rows as in the table. Missing numbers are null.
     units, descriptions : dict of str to str
     sources : dict
-        Name → the column or expression it comes from, or one number for all rows.
+        Name → its column or expression in the table, or one number for all rows.
     found : dict of str to Expression
-        The same as expressions, without single numbers.
+        The same as expressions, except single numbers.
     cleaned : dict of str to polars.Series
-        The table's own columns, without the values that the mapping says mean missing.
+        The table's own columns, with the mapping's codes for missing values replaced by null.
     replaced : set of str
-        The table's columns that need not be carried: truemorph's say the same.
+        The table's columns that are not copied, because truemorph's have the same content.
     findings : list of Finding
     """
 
@@ -58,7 +58,7 @@ class Mapped:
     findings: list[Finding] = field(default_factory=list)
 
     def numbers(self, name: str) -> np.ndarray:
-        """Return the values of a column, shape (N,), NaN where missing or not found."""
+        """Return the values of a column, shape (N,); NaN if missing or not found."""
         if name not in self.frame.columns:
             return np.full(self.frame.height, np.nan)
         return self.frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
@@ -74,14 +74,14 @@ def apply_mapping(
     table : CatalogTable
     mapping : Mapping
     table_name : str
-        For messages.
+        Name of the table in messages.
     own : sequence of str, optional
-        Columns that are not from a joined table; they are preferred.
+        Columns that are not from a joined table; these are preferred.
 
     Raises
     ------
     InputError
-        If a required column is absent (the nearest names are given), is not numeric, or has a unit that can't be
+        If a required column is missing (similar names are given), is not numeric, or has a unit that can't be
         converted; or if votes contradict each other.
 
     Examples
@@ -94,7 +94,7 @@ def apply_mapping(
     """
     found = resolve(mapping, table.frame.columns, own)
     if {"smooth_fraction", "smooth_votes"} & set(found):
-        found.pop("label", None)  # labels are made from votes where there are any
+        found.pop("label", None)  # labels are made from votes if there are any
     columns: dict[str, pl.Series] = {}
     known: dict[str, pl.Series] = {}
     units: dict[str, str] = {}
@@ -118,7 +118,7 @@ def apply_mapping(
     if "psf_fwhm" not in columns and mapping.psf_fwhm is not None:
         columns["psf_fwhm"] = pl.Series([float(mapping.psf_fwhm)]).new_from_index(0, table.frame.height)
         units["psf_fwhm"], sources["psf_fwhm"] = "arcsec", float(mapping.psf_fwhm)
-        descriptions["psf_fwhm"] = NAMED["psf_fwhm"].description + ", one number for all galaxies"
+        descriptions["psf_fwhm"] = NAMED["psf_fwhm"].description + ", the same for all galaxies"
     counted, counted_from, more = count_votes(columns, sources, table_name)
     columns, sources = counted, sources | counted_from
     descriptions |= {name: NAMED[name].description for name in counted_from}
@@ -136,24 +136,24 @@ def apply_mapping(
 
 
 def check_required(mapped: Mapped, table: CatalogTable, mapping: Mapping, table_name: str) -> None:
-    """Refuse a table that lacks what a catalogue needs, or what its mapping doesn't call optional.
+    """Check that a table has all columns that a catalogue needs or its mapping requires.
 
     Raises
     ------
     InputError
-        With the columns that were looked for, the nearest that the table has, and what to do.
+        If one is missing; the message names it, similar columns of the table, and what to do.
     """
     names, have = list(NAMED), set(mapped.frame.columns)
     if "label" in have:
         have |= {"smooth_fraction"}
     promised = {name for name, one in mapping.columns.items() if not one.optional}
-    # The mapping's own first: a misspelt column explains what else is lacking.
+    # Columns that the mapping requires come first: a misspelt one explains the others.
     for name in sorted({*promised, *_REQUIRED} - have, key=lambda name: (name not in promised, names.index(name))):
         existing, argument = table.frame.columns, NAMED[name].argument
         sought = list(mapping.columns[name].candidates()) if name in mapping.columns else []
         kind = f"{'preset' if mapping.name in PRESETS else 'mapping'} {mapping.name}"
         if sought:
-            what = f"no column {' or '.join(one.said for one in sought[:3])} ({name}) for {kind}"
+            what = f"no column {' or '.join(one.short for one in sought[:3])} ({name}) for {kind}"
             near = nearest(next(one for one in sought[0].columns if one not in existing), existing)
         else:
             what, near = f"{kind} has no {name} ({NAMED[name].description})", nearest(name, existing)
@@ -184,12 +184,12 @@ def column_values(
     ----------
     table : CatalogTable
     name : str
-        One of `NAMED`.
+        Name of the column, one of `NAMED`.
     what : Expression
     rule : Column
-        What the mapping says about unit and missing values.
+        Unit and missing values according to the mapping.
     table_name : str
-        For messages.
+        Name of the table in messages.
 
     Returns
     -------
@@ -201,14 +201,14 @@ def column_values(
     Raises
     ------
     InputError
-        If the values are of the wrong type, or in a unit that can't be converted.
+        If the values have the wrong type, or a unit that can't be converted.
     """
     kind = NAMED[name].kind
-    where = f"{table_name}: column {what.said}"
-    sentinels = () if kind in ("id", "file") else SENTINELS  # these are not measured
+    where = f"{table_name}: column {what.short}"
+    sentinels = () if kind in ("id", "file") else SENTINELS  # not measurements
     frame, findings = cleaned(table.frame, what.columns, table_name, rule.missing, sentinels)
     series = frame[what.columns[0]] if what.lone else compute(what, frame, f"{table_name}: {name}")
-    series = series.alias("")  # polars takes some column names for patterns
+    series = series.alias("")  # polars interprets some column names as patterns
     if kind == "id":
         return series, "", findings
     if kind == "file":
@@ -220,13 +220,13 @@ def column_values(
         return labels, "", findings + more
     if name == "psf_fwhm" and what.lone and _SIGMA.search(what.text):
         raise InputError(
-            f"{where} is named like a sigma, but psf_fwhm is a full width at half maximum; "
-            f'give `psf_fwhm`="2.3548 * {what.said}", or "1 * {what.said}" if it is one'
+            f"{where} seems to be a sigma, but psf_fwhm is a full width at half maximum; "
+            f'give `psf_fwhm`="2.3548 * {what.short}", or "1 * {what.short}" if it is a FWHM'
         )
     if name == "radius" and what.lone and _PSF.search(what.text):
         raise InputError(
-            f"{where} is named like a PSF width, but was given as the galaxies' radius; give "
-            f'their Petrosian radius (`radius`), or "1 * {what.said}" if it is one'
+            f"{where} seems to be a PSF width, but was given as the galaxies' radius; give "
+            f'their Petrosian radius (`radius`), or "1 * {what.short}" if it is a radius'
         )
     factor, unit, more = _unit(table, name, what, rule, table_name)
     numbers, impossible = _without_impossible(_numbers(series, where) * factor, name, where)
@@ -249,7 +249,7 @@ def _numbers(series: pl.Series, where: str) -> pl.Series:
 
 
 def _without_impossible(numbers: pl.Series, name: str, where: str) -> tuple[pl.Series, list[Finding]]:
-    """Replace impossible values by null, with a finding; refuse a column that is full of them."""
+    """Replace impossible values by null, with a finding; raise an error if most values are impossible."""
     low, high = NAMED[name].limits
     bad = ((numbers < low) | (numbers > high)).fill_null(False)
     if not bad.any():
@@ -269,7 +269,7 @@ def _without_impossible(numbers: pl.Series, name: str, where: str) -> tuple[pl.S
 
 
 def _labels(series: pl.Series, where: str) -> tuple[pl.Series, list[Finding]]:
-    """Labels 0 and 1, null where -1; for a condition also a finding on how many rows it makes smooth."""
+    """Return labels 0 and 1 (null for -1); for a condition, also the number of rows that it makes smooth."""
     numeric = series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)
     labels = series.cast(pl.Float64) if numeric else series.is_not_null().cast(pl.Float64) * 2
     bad = ~(labels.is_in([-1.0, 0.0, 1.0]) | labels.is_nan()).fill_null(True)
@@ -296,26 +296,26 @@ def _labels(series: pl.Series, where: str) -> tuple[pl.Series, list[Finding]]:
 def _unit(
     table: CatalogTable, name: str, what: Expression, rule: Column, table_name: str
 ) -> tuple[float, str, list[Finding]]:
-    """Return the factor from a column's unit to truemorph's, that unit, and findings."""
+    """Return the conversion factor to truemorph's unit, that unit, and findings."""
     wanted = NAMED[name].units
     stated = table.units.get(what.columns[0]) if what.lone else None
     given = stated or rule.unit
     if given:
         found = conversion(given, wanted)
         if found is None:
-            kind = {"arcsec": "an angle", "deg": "an angle", "": "a pure number"}.get(wanted[0], f"in {wanted[0]}")
-            column = what.said if what.said.isidentifier() else f'"{what.said}"'
+            kind = {"arcsec": "an angle", "deg": "an angle", "": "dimensionless"}.get(wanted[0], f"in {wanted[0]}")
+            column = what.short if what.short.isidentifier() else f'"{what.short}"'
             raise InputError(
-                f"{table_name}: column {what.said} is in {given!r}, which is not {kind} that astropy knows; give a "
-                f"column in {wanted[0] or 'no unit'}, or an expression that is, such as '0.4 * {column}'"
+                f"{table_name}: column {what.short} is in {given!r}, which is not {kind} that astropy knows; give a "
+                f"column in {wanted[0] or 'no unit'}, or convert it with an expression such as '0.4 * {column}'"
             )
         if stated and rule.unit and conversion(rule.unit, wanted) != found:
             used = Finding(
                 "unit-conflict",
                 "caution",
-                f"{table_name}: column {what.said} states the unit {stated}, but the mapping says {rule.unit}; "
+                f"{table_name}: column {what.short} has the unit {stated}, but the mapping states {rule.unit}; "
                 f"{stated} was used.",
-                "Check which of them is right.",
+                "Check which of them is correct.",
             )
             return *found, [used]
         return *found, []
@@ -323,11 +323,11 @@ def _unit(
     for column in () if what.lone else what.columns:
         stated = table.units.get(column, "")
         if wanted == ("",) and stated.strip() not in ("%", "percent"):
-            continue  # a ratio of two lengths is a pure number
-        found = conversion(stated, wanted) if stated else None  # none of pixels, which are multiplied by their scale
+            continue  # a ratio of two lengths is dimensionless
+        found = conversion(stated, wanted) if stated else None  # none for pixels, which are multiplied by their scale
         if found is not None and found[0] != 1:
             raise InputError(
-                f"{table_name}: {what.said} uses {column}, which is in {stated}; give the unit of the result in a "
+                f"{table_name}: {what.short} uses {column}, which is in {stated}; give the unit of the result in a "
                 f'mapping, such as unit = "{wanted[0]}"'
             )
         unit = unit or (found[1] if found else "")
@@ -346,18 +346,18 @@ def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -
         Name → column or expression.
     frame : polars.DataFrame
     table_name : str
-        For messages.
+        Name of the table in messages.
 
     Returns
     -------
     chosen : dict of str to str
     findings : list of Finding
-        Which of both they were taken for.
+        Whether they were read as fractions or numbers.
 
     Raises
     ------
     InputError
-        If a column is absent, or the columns hold percentages, or some fractions and others numbers.
+        If a column is missing, or columns hold percentages or a mixture of fractions and numbers.
     """
     texts = {name: chosen[name] for name in ("smooth", "disk", "artefact") if name in chosen}
     if not texts:
@@ -376,7 +376,7 @@ def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -
     known = values[:, values.sum(axis=0) > 0]
     sums = known.sum(axis=0)
     kind, counted = "fraction", "fractions"
-    if sums.size and np.mean(sums <= 1.01) < 0.9:  # a few bad fractions are errors of their own
+    if sums.size and np.mean(sums <= 1.01) < 0.9:  # a few bad fractions are reported elsewhere
         kind, counted = "votes", "numbers"
         if (known % 1).any() and abs(np.median(sums) - 100) < 1 and len(texts) > 1:
             first = next(iter(texts))
@@ -386,7 +386,7 @@ def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -
             )
         small = [text for text, one in zip(texts.values(), known, strict=True) if (one <= 1).all() and (one % 1).any()]
         if small:
-            raise InputError(f"{table_name}: {small[0]} holds fractions, other votes are numbers; give one kind")
+            raise InputError(f"{table_name}: {small[0]} holds fractions, other votes are numbers; give only one kind")
     named = {f"{name}_{kind}" if name in texts else name: text for name, text in chosen.items()}
     return named, [Finding("votes-read-as", "note", f"Votes were read as {counted} from {', '.join(texts.values())}.")]
 
@@ -394,13 +394,13 @@ def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -
 def count_votes(
     columns: dict[str, pl.Series], sources: dict[str, str | float], table_name: str
 ) -> tuple[dict[str, pl.Series], dict[str, str | float], list[Finding]]:
-    """Add the number of votes and, where the table has no smooth fraction, the vote fractions that follow from counts.
+    """Add the number of votes and, if the table has no smooth fraction, vote fractions from counts.
 
     Returns
     -------
     columns : dict of str to polars.Series
     sources : dict
-        What the added columns were made from.
+        Sources of the added columns.
     findings : list of Finding
 
     Raises
@@ -411,7 +411,7 @@ def count_votes(
     columns, made, findings = dict(columns), dict[str, str | float](), list[Finding]()
     answers = [name for name in VOTES if name in columns]
     if "vote_count" not in columns and {"smooth_votes", "disk_votes"} <= set(answers):
-        # A missing count of artefacts is no vote for them.
+        # A missing count of artefacts means no votes.
         columns["vote_count"] = columns["smooth_votes"] + columns["disk_votes"]
         if "artefact_votes" in answers:
             columns["vote_count"] += columns["artefact_votes"].fill_null(0)
@@ -425,8 +425,8 @@ def count_votes(
             Finding(
                 "vote-counts-differ",
                 "caution",
-                f"The number of votes differs much between galaxies: from {few:.0f} (10th percentile) to {many:.0f} "
-                "(90th). A majority of few votes is wrong more easily than one of many, so one bias curve does not "
+                f"The number of votes varies strongly between galaxies: from {few:.0f} (10th percentile) to {many:.0f} "
+                "(90th). A majority of few votes is wrong more often than one of many, so one bias curve does not "
                 "describe both.",
                 'Select galaxies with similar numbers of votes (`where`, such as "vote_count >= 20").',
             )
@@ -444,7 +444,7 @@ def count_votes(
     stated = [name for name in FRACTIONS if name in columns]
     if "smooth_fraction" in stated and columns["smooth_fraction"].null_count() < len(total):
         return columns, made, findings
-    if stated:  # fractions of two kinds must not be mixed
+    if stated:  # the two kinds of fractions must not be mixed
         findings.append(
             Finding(
                 "fractions-from-counts",

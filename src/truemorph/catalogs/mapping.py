@@ -1,8 +1,8 @@
-"""How a survey's table maps onto truemorph's columns: a page of TOML, packaged for Galaxy Zoo's tables.
+"""Mappings from a survey's table to truemorph's columns: TOML files, packaged for Galaxy Zoo's tables.
 
 ```toml
 name = "mysurvey"
-votes = "raw vote fractions of my survey"     # what the fractions are; recorded with every model
+votes = "raw vote fractions of my survey"     # description of the votes, stored with every model
 psf_fwhm = 0.8                                # arcsec, if the table has no such column
 [columns]
 object_id = "id"                              # a column, or several in order of preference
@@ -12,7 +12,7 @@ radius = { column = "r_petro", unit = "0.27 arcsec", missing = [-1.0] }   # in p
 redshift = { column = "z_spec", optional = true }
 [[cuts]]
 name = "well resolved"
-keep = "radius > 3 AND NOT star"              # the table's columns, and truemorph's in truemorph's units
+keep = "radius > 3 AND NOT star"              # columns of the table, and truemorph's in its units
 ```
 """
 
@@ -37,15 +37,15 @@ from truemorph.catalogs.sampling import split_galaxies
 from truemorph.errors import InputError, nearest
 from truemorph.io import read_toml
 
-# Tried in this order where no mapping is named. gz2-debiased is not among them: whoever wants debiased votes instead of
-# the volunteers' must say so.
+# Presets tried, in this order, if no mapping is named. gz2-debiased is not among them, because debiased votes must be
+# chosen explicitly.
 DETECTED = ("gz2", "gz-challenge", "desi", "gz-decals", "gz-hubble", "candels", "truemorph")
 PRESETS = (*DETECTED, "gz2-debiased", "paper")
 _ANY_VOTES = {"label", "smooth_fraction", "smooth_votes"}
 _VOTE_COLUMNS = ("label", *FRACTIONS, *VOTES, "vote_count")
 _SHAPES = {
-    "sample": 'give "all", "balanced", or whole numbers of smooth and disk galaxies, such as 62225,59759',
-    "split": "give fractions to train, validate and test on that sum to 1, or numbers of galaxies, such as 0.8,0.1,0.1",
+    "sample": 'give "all", "balanced", or numbers of smooth and disk galaxies, such as 62225,59759',
+    "split": "give three fractions (train, validation, test) that sum to 1, or three numbers, such as 0.8,0.1,0.1",
 }
 
 
@@ -54,7 +54,7 @@ def _as_tuple(value: Any) -> Any:
 
 
 def _finite(value: Any) -> Any:
-    """NaN and infinity are missing anyway."""
+    """Drop NaN and infinity, which are always missing values."""
     several = value if isinstance(value, list | tuple) else (value,)
     return tuple(one for one in several if not isinstance(one, float) or math.isfinite(one))
 
@@ -71,16 +71,16 @@ class _Model(BaseModel):
 
 
 class Column(_Model):
-    """Where one of truemorph's columns comes from: the first candidate whose columns are all in the table."""
+    """Source of one of truemorph's columns: the first candidate whose columns all exist."""
 
-    column: Names = Field((), description="the table's column, or several in order of preference")
-    expression: Names = Field((), description="instead, SQL over columns, or several in order of preference")
-    unit: str | None = Field(None, description="unit of the column, where the table states none")
+    column: Names = Field((), description="column of the table, or several in order of preference")
+    expression: Names = Field((), description="SQL expression instead of a column, or several in order of preference")
+    unit: str | None = Field(None, description="unit of the column, if the table has none")
     missing: Annotated[tuple[float | int | str, ...], BeforeValidator(_finite)] = Field(
-        (), description="values that mean missing, beside -99, -999, -9999 and their like"
+        (), description="values that mean missing, in addition to -99, -999, -9999 and similar"
     )
     description: str | None = Field(None, description="description in the catalogue")
-    optional: bool = Field(False, description="whether the table may lack it")
+    optional: bool = Field(False, description="whether the column may be missing")
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Column:
@@ -90,17 +90,17 @@ class Column(_Model):
         return self
 
     def candidates(self) -> Iterator[Expression]:
-        """Yield the candidates; a plain column is the expression that names it."""
+        """Yield the candidates as expressions."""
         yield from map(column_expression, self.column)
         for text in self.expression:
             yield read_expression(text, "expression")
 
 
 class Cut(_Model):
-    """A rule that rows must meet, and its name in the account of rows."""
+    """A condition that rows must meet, and its name in the row counts."""
 
     name: str = Field(min_length=1)
-    keep: str = Field(description="SQL over the table's columns and truemorph's; rows where it is unknown are dropped")
+    keep: str = Field(description="SQL over the table's columns and truemorph's; rows for which it is null are dropped")
 
     @model_validator(mode="after")
     def _readable(self) -> Cut:
@@ -109,7 +109,7 @@ class Cut(_Model):
 
 
 class _Numbers(_Model):
-    """Numbers by name, from a table of TOML, a sequence, or text with commas."""
+    """Numbers by name, from a TOML table, a sequence, or text with commas."""
 
     @model_validator(mode="before")
     @classmethod
@@ -121,14 +121,14 @@ class _Numbers(_Model):
 
 
 class Sample(_Numbers):
-    """How many galaxies of each label to draw."""
+    """Numbers of galaxies of each label to draw."""
 
     smooth: int = Field(ge=1, le=10**12)
     disk: int = Field(ge=1, le=10**12)
 
 
 class Split(_Numbers):
-    """Fractions of the galaxies to train, validate and test on, or numbers of galaxies."""
+    """Fractions, or numbers, of galaxies for training, validation and test."""
 
     train: int | float = Field(gt=0)
     validation: int | float
@@ -146,27 +146,27 @@ class Split(_Numbers):
 
 
 class Mapping(_Model):
-    """What truemorph must know about a survey's table."""
+    """Description of a survey's table."""
 
     name: str = Field("mapping", min_length=1)
-    about: str = Field("", description="the survey, and the source of the column names")
-    votes: str = Field("votes as in the table", description="what the vote fractions are")
+    about: str = Field("", description="the survey and the source of the column names")
+    votes: str = Field("votes as in the table", description="description of the vote fractions")
     psf_fwhm: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="PSF FWHM in arcsec, where the table has no column for it"
+        None, gt=0, allow_inf_nan=False, description="PSF FWHM in arcsec, if the table has no such column"
     )
     psf_range: tuple[float, float] | None = Field(
-        None, description="PSF FWHM in arcsec between which the median of a sample lies in this survey"
+        None, description="range of the median PSF FWHM in arcsec in this survey"
     )
     columns: dict[str, Annotated[Column, BeforeValidator(_short_form)]] = Field(
-        description="truemorph's name → where it comes from"
+        description="truemorph's name → source in the table"
     )
     cuts: tuple[Cut, ...] = ()
     cosmology: str | None = Field(None, description="name of an astropy cosmology, for kpc and absolute magnitudes")
     sample: Literal["all", "balanced"] | Sample | None = Field(
-        None, description='how many galaxies of each label to draw, "balanced" for equal numbers, or "all"'
+        None, description='numbers of galaxies of each label to draw, "balanced" for equal numbers, or "all"'
     )
-    split: Split | None = Field(None, description="fractions, or numbers of galaxies, to train, validate and test on")
-    lacking: dict[str, str] = Field({}, description="truemorph's name → advice where the table has no such column")
+    split: Split | None = Field(None, description="fractions, or numbers of galaxies, of train, validation and test")
+    lacking: dict[str, str] = Field({}, description="truemorph's name → advice if the table has no such column")
 
     @model_validator(mode="after")
     def _known(self) -> Mapping:
@@ -177,7 +177,7 @@ class Mapping(_Model):
         for name, column in self.columns.items():
             units = NAMED[name].units
             if column.unit is not None and conversion(column.unit, units) is None:
-                known = " or ".join(units) or "a pure number"
+                known = " or ".join(units) or "no unit"
                 raise ValueError(f"{name} can't be in {column.unit!r}: astropy doesn't convert it to {known}")
         names = [cut.name for cut in self.cuts]
         for name in names:
@@ -197,12 +197,12 @@ def read_mapping(source: Mapping | dict[str, Any] | str | os.PathLike[str]) -> M
     Parameters
     ----------
     source : str, path, dict or Mapping
-        The name of a preset (one of `PRESETS`), a TOML file, or the content of one.
+        The name of a preset (one of `PRESETS`), a TOML file, or its content as a dict.
 
     Raises
     ------
     InputError
-        If it can't be read, or names something unknown; the message gives the nearest known name.
+        If it can't be read or has an unknown name; the message gives a similar name.
 
     Examples
     --------
@@ -221,17 +221,17 @@ def read_mapping(source: Mapping | dict[str, Any] | str | os.PathLike[str]) -> M
 
 
 def extended(mapping: Mapping, content: dict[str, Any], source: str) -> Mapping:
-    """Lay the content of a mapping over another mapping.
+    """Update a mapping with the content of another.
 
-    Its columns and advice replace the other's, its cuts follow them, and `redshift = false` removes a column. A sample
-    of another size is split into the same fractions.
+        Its columns and advice replace those of the mapping, its cuts are appended, and `redshift = false` removes a
+        column. A sample of another size is split into the same fractions.
 
     Parameters
     ----------
     mapping : Mapping
     content : dict
     source : str
-        Where the content is from, for messages.
+        Source of the content, for messages.
 
     Raises
     ------
@@ -264,16 +264,16 @@ def _preset(name: str) -> Mapping:
 
 
 def _read(source: str | os.PathLike[str], extending: tuple[Path, ...]) -> Mapping:
-    """Read a preset or a file; `extending` are the files that extend it, the nearest last."""
+    """Read a preset or a file; `extending` are the files that extend it, the last one directly."""
     name = os.fspath(source)
     if name in PRESETS:
         return _preset(name)
     if not name.lower().endswith(".toml"):
         near = nearest(name, PRESETS, what="presets")
-        raise InputError(f"unknown preset {name!r}; {near}; a mapping of your own is a .toml file")
+        raise InputError(f"unknown preset {name!r}; {near}; your own mapping must be a .toml file")
     file = (extending[-1].parent if extending else Path()) / name
     if file.resolve() in {one.resolve() for one in extending}:
-        raise InputError(f"{extending[-1]}: extends {name!r}, which extends it; mappings can't form a circle")
+        raise InputError(f"{extending[-1]}: extends {name!r}, which extends it again; remove one of the two")
     return _validated({"name": file.stem, **read_toml(file)}, str(file), (*extending, file))
 
 
@@ -288,8 +288,8 @@ def _validated(content: dict[str, Any], source: str, files: tuple[Path, ...]) ->
 
 
 def _explained(problem: ValidationError) -> str:
-    """Say what is wrong with a mapping, in one line."""
-    # A misspelt key is also a missing one: the former says more.
+    """Describe the first error in a mapping in one line."""
+    # A misspelt key also causes a missing key; the former is more useful.
     first = min(problem.errors(), key=lambda one: one["type"] != "extra_forbidden")
     place = [str(part) for part in first["loc"] if str(part) != "Sample"]
     where = ".".join(place)
@@ -308,7 +308,7 @@ def _explained(problem: ValidationError) -> str:
 
 
 def resolve(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None = None) -> dict[str, Expression]:
-    """Find what each of truemorph's columns comes from in a table; those that the table lacks are left out.
+    """Find the source of each of truemorph's columns in a table; missing ones are left out.
 
     Parameters
     ----------
@@ -316,7 +316,7 @@ def resolve(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None
     existing : iterable of str
         The table's columns.
     own : iterable of str, optional
-        Those that are not from a joined table. Candidates that need these alone are preferred.
+        Columns that are not from a joined table; candidates that use only these are preferred.
 
     Examples
     --------
@@ -334,21 +334,21 @@ def resolve(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None
 
 
 def detect_mapping(existing: Sequence[str], table_name: str = "table", chosen: Iterable[str] = ()) -> Mapping:
-    """Find the preset whose ids and votes are among a table's columns.
+    """Find the preset that fits a table's id and vote columns.
 
     Parameters
     ----------
     existing : sequence of str
         The table's columns.
     table_name : str
-        For messages.
+        Name of the table in messages.
     chosen : iterable of str
-        truemorph's columns for which the user named the table's.
+        truemorph's columns for which the user named a column.
 
     Raises
     ------
     InputError
-        If none fits, or only debiased votes are there.
+        If no preset fits, or there are only debiased votes.
 
     Examples
     --------
@@ -360,10 +360,10 @@ def detect_mapping(existing: Sequence[str], table_name: str = "table", chosen: I
     for name in DETECTED:
         found = set(resolve(_preset(name), existing))
         has_id, has_votes = "object_id" in found, bool(_ANY_VOTES & found)
-        # The table itself must tell the survey; what the user named tells nothing.
+        # Only the table's own columns identify the survey, not those named by the user.
         if (has_id or has_votes) and (has_id or "object_id" in given) and (has_votes or _ANY_VOTES & given):
             fitting.append((not has_id, name))
-    if fitting:  # several surveys share the names of votes, but not those of ids
+    if fitting:  # several surveys have the same vote columns, but different id columns
         return _preset(min(fitting, key=lambda one: one[0])[1])
     if given & _ANY_VOTES:
         return _preset("truemorph")
@@ -371,17 +371,17 @@ def detect_mapping(existing: Sequence[str], table_name: str = "table", chosen: I
     if debiased is not None:
         raise InputError(
             f"{table_name}: has debiased vote fractions ({debiased.text}) but no raw ones under a known name; name the "
-            "raw ones (`smooth`, `disk`), or choose the debiased ones with `preset`=gz2-debiased"
+            "raw ones (`smooth`, `disk`), or use the debiased ones with `preset`=gz2-debiased"
         )
     raise InputError(
-        f"{table_name}: unknown kind of catalogue: no ids and votes named as in {', '.join(DETECTED)}; columns are "
+        f"{table_name}: unknown kind of catalogue: id and vote columns fit none of {', '.join(DETECTED)}; columns are "
         f"{', '.join(existing[:12])}; name yours (`id`, `smooth` and `disk`, or `label`), or describe the table in "
         "a mapping (`preset`=gz2 with `dry_run` shows one to change)"
     )
 
 
 def named_columns(chosen: dict[str, str], existing: Sequence[str], table_name: str = "table") -> dict[str, Any]:
-    """Return the columns that the user named, as the content of a mapping to lay over another.
+    """Return the columns named by the user, as content to update a mapping.
 
     Parameters
     ----------
@@ -403,29 +403,29 @@ def named_columns(chosen: dict[str, str], existing: Sequence[str], table_name: s
     """
     content: dict[str, Any] = {"columns": {}}
     if votes := [text for name, text in chosen.items() if name in _VOTE_COLUMNS]:
-        # Votes of two kinds must not be mixed.
+        # The two kinds of votes must not be mixed.
         content["columns"] = dict.fromkeys(_VOTE_COLUMNS, False)
         content |= {"about": "", "votes": f"columns named by the user: {', '.join(votes)}"}
     for name, text in chosen.items():
         if name not in NAMED:
             raise InputError(f"unknown column {name!r}; {nearest(name, list(NAMED), what='columns of truemorph')}")
         if text not in existing and (text.isidentifier() or read_expression(text, table_name).lone):
-            raise InputError(f"{table_name}: no column {text!r} (asked for as {name}); {nearest(text, existing)}")
+            raise InputError(f"{table_name}: no column {text!r} (given as {name}); {nearest(text, existing)}")
         content["columns"][name] = {"column" if text in existing else "expression": text}
     return content
 
 
 def one_width(psf_fwhm: Any) -> dict[str, Any]:
-    """Return one PSF width for all galaxies, as the content of a mapping to lay over another.
+    """Return one PSF width for all galaxies, as content to update a mapping.
 
     Raises
     ------
     InputError
-        If it is not one positive number of arcsec, or a quantity of angle.
+        If it is not a positive number in arcsec or an angle.
     """
     width = float_array(psf_fwhm, "psf_fwhm", "arcsec")
     if width.size != 1:
-        raise InputError(f"psf_fwhm is a column, or one number of arcsec; got {str(psf_fwhm)[:60]}")
+        raise InputError(f"psf_fwhm must be a column or a number in arcsec; got {str(psf_fwhm)[:60]}")
     return {"psf_fwhm": width.item(), "columns": {"psf_fwhm": False}}
 
 
@@ -433,7 +433,7 @@ def one_width(psf_fwhm: Any) -> dict[str, Any]:
 
 
 def narrowed(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None = None) -> Mapping:
-    """Keep of every column the candidate that a table has, and drop columns that it lacks."""
+    """Keep only the candidates that exist in a table."""
     columns = {
         name: mapping.columns[name].model_copy(
             update={"column": (found.text,) if found.lone else (), "expression": () if found.lone else (found.text,)}
@@ -457,7 +457,7 @@ def mapping_toml(mapping: Mapping) -> str:
     <BLANKLINE>
     """
     content = {"name": mapping.name, "votes": mapping.votes} | mapping.model_dump(exclude_defaults=True)
-    # One candidate is written without brackets, and without anything else as a plain name.
+    # A single candidate is written without brackets, and as a plain name if nothing else is given.
     columns = {
         name: {key: one[0] if key in ("column", "expression") and len(one) == 1 else one for key, one in column.items()}
         for name, column in content["columns"].items()

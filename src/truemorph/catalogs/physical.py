@@ -1,6 +1,6 @@
 """Resolution α, physical sizes and absolute magnitudes, from catalogue columns.
 
-α = R_petro / σ_PSF; its unit is an explicit choice, recorded wherever α goes.
+α = R_petro / σ_PSF; its unit is an explicit choice and stored with every α.
 
 The default cosmology is WMAP9 (Hinshaw et al. 2013, ApJS 208, 19), as in the bias measurements of Cabrera-Vives, Miller
 & Schneider 2018 (AJ 156, 284).
@@ -18,12 +18,12 @@ from truemorph.findings import Finding
 
 COSMOLOGY = "WMAP9"
 _KPC_PER_MPC, _MPC_PER_10_PC = 1e3, 1e-5
-# Step of the grid in ln(1 + z) and its smallest number of steps: interpolated distances are right to one part in 10^7.
+# Step of the grid in ln(1 + z) and minimum number of steps; interpolated distances are accurate to 10^-7.
 _STEP, _FEWEST = 0.005, 16
 
 PsfUnit = Literal["sigma", "fwhm"]
 
-# FWHM of a Gaussian over its σ.
+# FWHM / σ of a Gaussian.
 FWHM_PER_SIGMA = 2 * np.sqrt(2 * np.log(2))
 ALPHA_IS_SIZE = Finding(
     "alpha-is-size",
@@ -35,7 +35,7 @@ ALPHA_IS_SIZE = Finding(
 
 
 def describe_alpha(radius: str, psf_fwhm: str | float, psf: PsfUnit) -> str:
-    """Phrase what α is, to travel with every θ, model and report.
+    """Describe the definition of α, to be stored with every θ, model and report.
 
     Examples
     --------
@@ -54,11 +54,11 @@ def resolution(radius: Any, psf_fwhm: Any, psf: PsfUnit = "sigma") -> np.ndarray
     Parameters
     ----------
     radius : array, shape (N,)
-        Petrosian radius in arcsec, or a quantity of angle; masked values count as missing.
+        Petrosian radius in arcsec, or an angle quantity; masked values count as missing.
     psf_fwhm : array, shape (N,), or float
         Full width at half maximum of the PSF in arcsec (SDSS `psfWidth_r` is one).
     psf : {"sigma", "fwhm"}
-        Whether α is in units of the PSF's σ = FWHM / 2.3548 (the default, as in the co-authors' bias code) or
+        Whether α is in units of the PSF's σ = FWHM / 2.3548 (the default, as in the authors' bias code) or
         of its FWHM. θ is only meaningful together with this choice.
 
     Returns
@@ -78,17 +78,17 @@ def resolution(radius: Any, psf_fwhm: Any, psf: PsfUnit = "sigma") -> np.ndarray
     radius = np.atleast_1d(float_array(radius, "radius", "arcsec"))
     width = float_array(psf_fwhm, "psf_fwhm", "arcsec")
     if width.shape not in ((), (1,), radius.shape):
-        raise InputError(f"psf_fwhm is one number or one a galaxy; got {width.size} for {radius.size} radii")
+        raise InputError(f"psf_fwhm must be one number or one per galaxy; got {width.size} for {radius.size} radii")
     width = np.broadcast_to(width, radius.shape)
     for name, values in (("radius", radius), ("psf_fwhm", width)):
         bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
         if bad.size:
             raise InputError(
-                f"{name} must be a positive number of arcsec; {bad.size} are not "
-                f"(first: row {bad[0]}, {values[bad[0]]}); drop or mend those rows"
+                f"{name} must be positive (arcsec); {bad.size} are not "
+                f"(first: row {bad[0]}, {values[bad[0]]}); drop or correct those rows"
             )
     if psf not in ("sigma", "fwhm"):
-        raise InputError(f'psf is "sigma" or "fwhm"; got {psf!r}')
+        raise InputError(f'psf must be "sigma" or "fwhm"; got {psf!r}')
     return radius / (width / FWHM_PER_SIGMA if psf == "sigma" else width)
 
 
@@ -98,20 +98,20 @@ def physical_radius_kpc(radius_arcsec: Any, redshift: Any, cosmology: Any = COSM
     Parameters
     ----------
     radius_arcsec : array, shape (N,), or float
-        Angular radius in arcsec, or a quantity of angle.
+        Angular radius in arcsec, or an angle quantity.
     redshift : array, shape (N,), or float
     cosmology : str or astropy.cosmology.FLRW
-        A name that astropy.cosmology knows, such as "WMAP9" or "Planck18".
+        A cosmology of astropy, such as "WMAP9" or "Planck18".
 
     Returns
     -------
     array, shape (N,)
-        kpc; NaN where the radius or the redshift is missing, and where the redshift is zero or negative.
+        Radius in kpc; NaN if the radius or redshift is missing, or the redshift is not positive.
 
     Raises
     ------
     InputError
-        If the cosmology is unknown (the nearest name is given), or the values are not numbers.
+        If the cosmology is unknown (a similar name is given), or the values are not numbers.
 
     Examples
     --------
@@ -126,7 +126,7 @@ def physical_radius_kpc(radius_arcsec: Any, redshift: Any, cosmology: Any = COSM
 def absolute_magnitude(
     magnitude: Any, redshift: Any, extinction: Any = 0.0, cosmology: Any = COSMOLOGY, k_correction: Any = 0.0
 ) -> np.ndarray:
-    """Convert apparent magnitudes to absolute ones: M = m - A - 5 log10(D_L(z) / 10 pc) - K.
+    """Convert apparent to absolute magnitudes: M = m - A - 5 log10(D_L(z) / 10 pc) - K.
 
     Parameters
     ----------
@@ -136,20 +136,20 @@ def absolute_magnitude(
     extinction : array, shape (N,), or float
         Galactic extinction A in the same band, mag.
     cosmology : str or astropy.cosmology.FLRW
-        As for `physical_radius_kpc`.
+        As in `physical_radius_kpc`.
     k_correction : array, shape (N,), or float
-        K in mag. Without it the magnitude refers to the band blueshifted by 1 + z, so only galaxies of similar redshift
-        can be compared.
+        K in mag. Without it, the magnitude refers to the band blueshifted by 1 + z, so only galaxies at similar
+        redshifts can be compared.
 
     Returns
     -------
     array, shape (N,)
-        mag; NaN where anything is missing, and where the redshift is zero or negative.
+        Absolute magnitude; NaN if a value is missing or the redshift is not positive.
 
     Raises
     ------
     InputError
-        If the cosmology is unknown (the nearest name is given), or the values are not numbers.
+        If the cosmology is unknown (a similar name is given), or the values are not numbers.
 
     Examples
     --------
@@ -164,7 +164,7 @@ def absolute_magnitude(
 
 
 def transverse_distance_mpc(redshift: Any, cosmology: Any = COSMOLOGY) -> np.ndarray:
-    """Transverse comoving distance D_M, from which D_A = D_M / (1 + z) and D_L = D_M (1 + z).
+    """Compute the transverse comoving distance D_M; D_A = D_M / (1 + z) and D_L = D_M (1 + z).
 
     Parameters
     ----------
@@ -174,13 +174,13 @@ def transverse_distance_mpc(redshift: Any, cosmology: Any = COSMOLOGY) -> np.nda
     Returns
     -------
     array, of the redshift's shape
-        Mpc; NaN where the redshift is missing, zero or negative. Interpolated by a cubic spline in ln(1 + z), right to
-        one part in 10^7.
+        Distance in Mpc; NaN if the redshift is missing or not positive. Interpolated by a cubic spline in ln(1 + z),
+        accurate to one part in 10^7.
 
     Raises
     ------
     InputError
-        If the cosmology is unknown (the nearest name is given).
+        If the cosmology is unknown (a similar name is given).
     """
     from scipy.interpolate import CubicSpline
 
@@ -197,12 +197,12 @@ def transverse_distance_mpc(redshift: Any, cosmology: Any = COSMOLOGY) -> np.nda
 
 
 def named_cosmology(cosmology: Any = COSMOLOGY) -> Any:
-    """Return astropy's cosmology of that name; a cosmology itself is returned as it is.
+    """Return an astropy cosmology by name; a cosmology object is returned unchanged.
 
     Raises
     ------
     InputError
-        If there is none; the nearest name is given.
+        If the name is unknown; a similar name is given.
     """
     # Takes a second to import.
     from astropy import cosmology as known
@@ -215,7 +215,7 @@ def named_cosmology(cosmology: Any = COSMOLOGY) -> Any:
 
 
 def cosmology_name(cosmology: Any = COSMOLOGY) -> str:
-    """Return a cosmology's name, or its parameters where it has none.
+    """Return a cosmology's name, or its parameters if it has none.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""From a table of votes to a catalogue ready to measure and train on, with an account of every row."""
+"""Prepare a catalogue for measuring and training from a table of votes, and account for every row."""
 
 from __future__ import annotations
 
@@ -37,34 +37,43 @@ from truemorph.catalogs.physical import (
     resolution,
 )
 from truemorph.catalogs.rows import check_sizes, choose_rows, label_rule, positive
-from truemorph.catalogs.sampling import FRACTIONS_OF_SPLIT, UNUSED, draw_sample, sampling_weights, split_galaxies
+from truemorph.catalogs.sampling import (
+    FRACTIONS_OF_SPLIT,
+    TEST,
+    TRAIN,
+    UNUSED,
+    VALIDATION,
+    draw_sample,
+    sampling_weights,
+    split_galaxies,
+)
 from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
 from truemorph.io import file_hash, written_whole
-from truemorph.results import Result
+from truemorph.results import Result, text_facts
 from truemorph.tables import CatalogTable, kind_of, read_table, to_astropy, write_table
 
 _TELLING = ("object_id", "label", *FRACTIONS, *VOTES, "vote_count")
 _UNSTATED = Mapping.model_fields["votes"].default
-# The first columns of a catalogue; truemorph's others and the table's own follow.
+# The first columns of a catalogue; truemorph's other columns and those of the table follow.
 _FIRST = ("object_id", "image", "label", "alpha", *FRACTIONS, "radius", "psf_fwhm", "split", "sampling_weight")
 
 
 @dataclass(frozen=True, repr=False)
 class Preparation(Result):
-    """A prepared catalogue, and what became of every row.
+    """A prepared catalogue, and the rows that were dropped.
 
     Attributes
     ----------
     catalogue : CatalogTable
-        One row per galaxy; the metadata say what α is, where the images are, and the seed.
+        One row per galaxy; the metadata have the definition of α, the image folder and the seed.
     dropped : polars.DataFrame
-        `row` (in the input, from 1), `object_id` and `reason` of every row that was left out.
+        `row` (in the input, from 1), `object_id` and `reason` of every dropped row.
     funnel : list of (str, int)
-        Rows in, the rows lost to each rule, rows out.
+        Rows in, rows removed by each rule, rows out.
     findings : tuple of Finding
     origins : dict of str to dict
-        File → checksum, size, and what is recorded about where it came from.
+        File → checksum, size and recorded provenance.
     """
 
     catalogue: CatalogTable
@@ -75,17 +84,19 @@ class Preparation(Result):
     out: Path | None = None
 
     def summary(self) -> str:
-        """Return the account of rows, labels, splits and α as text."""
+        """Return counts of rows, labels and splits, and α, as text."""
         found, held = self.to_dict(), self.catalogue.metadata
         lines = [f"{rule:32s} {count:>9,d}" for rule, count in self.funnel]
-        lines += [
-            f"labels: {', '.join(f'{name} {n:,d}' for name, n in found['labels'].items())}",
-            f"splits: {', '.join(f'{name} {n:,d}' for name, n in found['splits'].items())}",
-            f"votes:  {held['votes']} ({held['preset']})",
-            f"alpha:  {held['alpha']}",
+        splits = {name: found["splits"][name] for name in (TRAIN, VALIDATION, TEST, UNUSED) if name in found["splits"]}
+        facts = [
+            ("labels", ", ".join(f"{name} {n:,d}" for name, n in found["labels"].items())),
+            ("splits", ", ".join(f"{name} {n:,d}" for name, n in splits.items())),
+            ("votes", f"{held['votes']} ({held['preset']})"),
+            ("α", held["alpha"]),
         ]
         if self.out is not None:
-            lines.append(f"wrote   {self.out}, and {found['datasheet']} beside it")
+            facts.append(("wrote", f"{self.out}, and {found['datasheet']} beside it"))
+        lines += text_facts(facts)
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -145,13 +156,13 @@ def prepare(
     Parameters
     ----------
     table, preset, mapping, psf_fwhm, psf, images, where, keep, cosmology, sample, split, gold, seed
-        As for `prepare_catalogue`.
+        As in `prepare_catalogue`.
     joins : iterable of Join or path, optional
-        Other tables whose columns are wanted, such as photometry. A path is joined by object id.
+        Other tables whose columns are added, such as photometry. A path is joined by object id.
     columns : dict of str to str, optional
         Columns that differ from the mapping's: truemorph's name (`object_id`, `label`, `radius`, `image`, …) → a column
         of the table or an SQL expression over its columns. "smooth", "disk" and "artefact" stand for vote fractions or
-        numbers of votes, whichever the columns hold.
+        numbers of votes, depending on the columns.
 
     Returns
     -------
@@ -160,7 +171,7 @@ def prepare(
     Raises
     ------
     InputError
-        As `prepare_catalogue`.
+        As in `prepare_catalogue`.
     """
     joined, kind = read_tables(
         table, preset=preset, mapping=mapping, joins=joins, columns=columns, psf_fwhm=psf_fwhm, keep=keep,
@@ -174,7 +185,7 @@ def prepare(
     check_required(mapped, source, kind, name)
     mapped = _with_physical(mapped, model)
     alpha = _alpha(mapped, psf)
-    # Rules may use the table's columns, without what means missing, and truemorph's, which win.
+    # Rules may use the table's columns (with missing values as null) and truemorph's, which take precedence.
     named = source.frame.with_columns(**mapped.cleaned)
     named = named.with_columns(*mapped.frame, pl.Series("alpha", alpha).fill_nan(None))
     before = source.metadata if source.metadata.get("kind") == "catalogue" else {}
@@ -239,15 +250,13 @@ def prepare(
             )
         )
     if before:
-        again = f"{name} is a prepared catalogue; its labels, α, sample and split were made again."
+        again = f"{name} is a prepared catalogue; its labels, α, sample and split were computed again."
         findings.append(Finding("prepared-again", "note", again))
     votes = [one for one in tables if one in _TELLING]
     borrowed = []
     if votes:
         where_from = f"Columns taken from {tables[votes[0]]} instead of {name}: {', '.join(votes)}."
-        borrowed.append(
-            Finding("votes-from-joined-table", "caution", where_from, "Check that these are the columns that you want.")
-        )
+        borrowed.append(Finding("votes-from-joined-table", "caution", where_from, "Check that this is what you want."))
     origins, unknown = _origins(joined.files)
     return Preparation(
         _catalogue(source, mapped, kept, made, metadata),
@@ -273,12 +282,12 @@ def read_tables(
     sample: Any = None,
     split: Any = None,
 ) -> tuple[Joined, Mapping]:
-    """Read and join the tables, and put everything that was asked for into one mapping.
+    """Read and join the tables, and combine all settings in one mapping.
 
     Parameters
     ----------
     table, preset, mapping, joins, columns, psf_fwhm, keep, cosmology, sample, split
-        As for `prepare_catalogue`.
+        As in `prepare_catalogue`.
 
     Returns
     -------
@@ -288,10 +297,10 @@ def read_tables(
     Raises
     ------
     InputError
-        If anything can't be read, or contradicts itself.
+        If a table or setting can't be read, or settings contradict each other.
     """
     if preset is not None and mapping is not None:
-        raise InputError('a preset and a mapping exclude each other; in a mapping, write extends = "<preset>"')
+        raise InputError('give a preset or a mapping, not both; in a mapping, write extends = "<preset>"')
     described = mapping if preset is None else preset
     base = None if described is None else read_mapping(described)
     source = read_table(table)
@@ -323,7 +332,7 @@ def read_tables(
         "cuts": [{"name": " ".join(rule.split()), "keep": rule} for rule in rules],
         "sample": sample,
         "split": split,
-        # A mapping holds the names of astropy's cosmologies; others are recorded in the catalogue only.
+        # A mapping can hold names of astropy's cosmologies; others are stored in the catalogue only.
         "cosmology": cosmology if isinstance(cosmology, str) else None,
     }
     content = {key: one for key, one in options.items() if one is not None}
@@ -334,28 +343,26 @@ def read_tables(
 
 
 def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Preparation:
-    """Write a catalogue, and beside it its datasheet and the list of the rows that were left out.
+    """Write a catalogue, its datasheet and the list of dropped rows.
 
     Parameters
     ----------
     prepared : Preparation
     out : path
-        `.parquet`, or another format that holds metadata. `<name>.datasheet.md` and `<name>.dropped.csv` lie beside it.
+        `.parquet`, or another format with metadata. `<name>.datasheet.md` and `<name>.dropped.csv` are written too.
 
     Raises
     ------
     InputError
-        If the format can't hold what α is, or a file would overwrite one that the catalogue is made from.
+        If the format has no metadata, or a file would overwrite an input file.
     """
     out = Path(out)
     if out.name.lower().endswith((".csv", ".csv.gz", ".tsv")):
-        raise InputError(f"{out}: a catalogue needs metadata, which {out.suffix} can't hold; use .parquet")
+        raise InputError(f"{out}: a catalogue needs metadata, which {out.suffix} does not support; use .parquet")
     dropped, sheet = (out.with_name(f"{out.stem}.{end}") for end in ("dropped.csv", "datasheet.md"))
     for target in (out, dropped, sheet):
         if target.resolve() in {Path(file).resolve() for file in prepared.origins}:
-            raise InputError(
-                f"{target}: would overwrite a file that the catalogue is made from; choose another name (`out`)"
-            )
+            raise InputError(f"{target}: would overwrite an input file; choose another name (`out`)")
     write_table(prepared.catalogue, out)
     write_table(CatalogTable(prepared.dropped), dropped)
     page = datasheet(
@@ -371,7 +378,7 @@ def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Pre
 
 
 def _with_physical(mapped: Mapped, cosmology: Any) -> Mapped:
-    """Add `radius_kpc` and `M_r` where they can be computed and the table has none."""
+    """Compute `radius_kpc` and `M_r` if possible and not in the table."""
     have = set(mapped.frame.columns)
     if "redshift" not in have or {"radius_kpc", "M_r"} <= have:
         return mapped
@@ -399,7 +406,7 @@ def _with_physical(mapped: Mapped, cosmology: Any) -> Mapped:
 
 
 def _alpha(mapped: Mapped, psf: PsfUnit) -> np.ndarray:
-    """α of every row, NaN where the radius or PSF width is not positive."""
+    """Compute α of every row; NaN if the radius or PSF width is not positive."""
     radius, fwhm = mapped.numbers("radius"), mapped.numbers("psf_fwhm")
     known = positive(radius) & positive(fwhm)
     alpha = np.full(radius.size, np.nan)
@@ -411,7 +418,7 @@ def _alpha(mapped: Mapped, psf: PsfUnit) -> np.ndarray:
 def _images(
     joined: Joined, mapped: Mapped, ids: pl.Series, kept: np.ndarray, images: str | os.PathLike[str] | None
 ) -> tuple[Path, list[str | None], list[Finding]]:
-    """Find the images of the kept rows, which have these ids: their folder, their paths in it, and findings."""
+    """Find the images of the kept rows; return their folder, relative paths and findings."""
     names = mapped.frame["image"].filter(kept) if "image" in mapped.frame.columns else None
     if names is not None and names.null_count() == len(names):
         names = None
@@ -421,7 +428,7 @@ def _images(
     beside = Path.cwd() if path is None else path.resolve().parent
     total = len(ids)
     if images is None and names is not None and not files and needs == ("image",):
-        images = joined.table.metadata.get("image_root")  # of a prepared catalogue
+        images = joined.table.metadata.get("image_root")  # from a prepared catalogue
     if images is None and names is None:
         return beside, [None] * total, []
     root = (beside if images is None else Path(images)).resolve()
@@ -432,7 +439,7 @@ def _images(
     if absent == total:
         first = f"{ids[0]}.jpg" if names is None else names.drop_nulls()[0]
         raise InputError(
-            f"{root}: none of the {total:,d} images is there (first: {first}); give their folder (`images`)"
+            f"{root}: none of the {total:,d} images was found (first: {first}); give their folder (`images`)"
         )
     lacking = f"{absent:,d} of {total:,d} galaxies have no image in {root.name}, so no network can use them."
     action = "Add their images, or name another folder (`images`)."
@@ -440,7 +447,7 @@ def _images(
 
 
 def _draw(labels: np.ndarray, ids: list[Any], kind: Mapping, seed: int) -> tuple[np.ndarray, np.ndarray, list[Finding]]:
-    """Draw the mapping's sample and split it: split ("unused" where not drawn), sampling weights, findings."""
+    """Draw the mapping's sample and split it; return split ("unused" if not drawn), weights and findings."""
     chosen, weights, drawing = np.ones(labels.size, dtype=bool), np.ones(labels.size), None
     if kind.sample not in (None, "all"):
         counts: Any = (kind.sample.smooth, kind.sample.disk) if isinstance(kind.sample, Sample) else "balanced"
@@ -453,7 +460,7 @@ def _draw(labels: np.ndarray, ids: list[Any], kind: Mapping, seed: int) -> tuple
 
 
 def _sizes(mapped: Mapped, before: dict[str, Any]) -> tuple[str, str | float]:
-    """Describe radius and PSF width for α; in a catalogue that is prepared again, as it was described."""
+    """Describe radius and PSF width for α; a prepared catalogue keeps its description."""
     earlier = before.get("columns", {})
     found = []
     for name in ("radius", "psf_fwhm"):
@@ -465,7 +472,7 @@ def _sizes(mapped: Mapped, before: dict[str, Any]) -> tuple[str, str | float]:
 
 
 def _tables(joined: Joined, mapped: Mapped) -> dict[str, str]:
-    """truemorph's column → the joined table that it comes from."""
+    """Return the joined table of each of truemorph's columns."""
     tables = {
         name: dict.fromkeys(joined.added[one][0] for one in what.columns if one in joined.added)
         for name, what in mapped.found.items()
@@ -476,13 +483,13 @@ def _tables(joined: Joined, mapped: Mapped) -> dict[str, str]:
 def _catalogue(
     table: CatalogTable, mapped: Mapped, kept: np.ndarray, made: dict[str, Any], metadata: dict[str, Any]
 ) -> CatalogTable:
-    """Assemble the columns: those that were made, those that were mapped, and the table's others."""
+    """Assemble the computed columns, the mapped columns, and the table's other columns."""
     own = {**mapped.frame.filter(kept).to_dict(), **made}
     absent = pl.Series([None], dtype=pl.Float64).new_from_index(0, int(kept.sum()))
     own = {name: own.get(name, absent) for name in (*_FIRST, *(name for name in own if name not in _FIRST))}
     carried = table.frame.filter(kept).drop(mapped.replaced)
     if table.metadata.get("kind") == "catalogue":
-        carried = carried.drop(ADDED, strict=False)  # these are made anew
+        carried = carried.drop(ADDED, strict=False)  # computed again
     reserved = {*own, *ADDED, *NAMED, *RESERVED}
     renamed = {name: free_name(f"{name}_input", carried.columns) for name in carried.columns if name in reserved}
     units, descriptions = (
@@ -495,21 +502,21 @@ def _catalogue(
 
 
 def _origins(files: Sequence[Path]) -> tuple[dict[str, dict[str, Any]], list[Finding]]:
-    """Return what is recorded about each file, and findings on records that can't be read."""
+    """Return the recorded provenance of each file, and findings about unreadable records."""
     found: dict[str, dict[str, Any]] = {}
     findings = []
     for file in files:
         try:
             found[str(file)] = origin(file)
         except InputError:
-            unknown = f"The origin of {file.name} is unknown: provenance.json beside it can't be read."
+            unknown = f"The origin of {file.name} is unknown, because provenance.json can't be read."
             findings.append(Finding("origin-unknown", "note", unknown))
             found[str(file)] = {"sha256": file_hash(file), "bytes": file.stat().st_size}
     return found, findings
 
 
 def _short(file: str, files: Iterable[str]) -> str:
-    """A file's name; with its folder where another file has the same name."""
+    """Return a file's name, with its folder if another file has the same name."""
     path = Path(file)
     twins = [other for other in files if Path(other).name == path.name]
     return path.name if len(twins) == 1 else f"{path.parent.name}/{path.name}"

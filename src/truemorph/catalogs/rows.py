@@ -1,7 +1,7 @@
-"""Which rows of a table become galaxies of a catalogue, with which label, and why the others do not.
+"""Select and label the rows of a table, with the reason for each dropped row.
 
-Labels follow Medina-Rosales et al. (arXiv:2308.11007), sections 2.2 and 2.5. Section 2.2 swaps the rule; here a
-majority of "smooth" votes means smooth.
+Labels follow Medina-Rosales et al. (arXiv:2308.11007), sections 2.2 and 2.5. Section 2.2 states the rule with the
+classes exchanged; here a majority of "smooth" votes means smooth.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ NEITHER = "neither smooth nor disk has votes"
 NO_RADIUS, NO_PSF = "no positive radius", "no positive PSF width"
 IMPLAUSIBLE = "alpha above 10,000"
 _LARGEST_ALPHA = 1e4
-_LARGEST_SUM = 1.01  # of a row's fractions: published ones are rounded
-# Between these the median α of any survey lies whose galaxies people could classify.
+_LARGEST_SUM = 1.01  # maximum sum of a row's fractions; published fractions are rounded
+# Range of the median α of surveys in which galaxies can be classified by eye.
 _USUAL_ALPHA = (2.0, 100.0)
 
 
 class Funnel:
-    """The rows that are left, and the reason why each of the others is not.
+    """Rows that are kept, and the reason for each dropped row.
 
     A row is counted under the first rule that drops it.
 
@@ -69,12 +69,12 @@ class Funnel:
         rule : str
         broken : array of bool, shape (N,)
         always : bool
-            List the rule even if it drops nothing.
+            List the rule even if it drops no rows.
 
         Returns
         -------
         array of bool, shape (N,)
-            Rows that this rule is the first to drop.
+            Rows that were not dropped before.
         """
         newly = broken & self.kept
         self._rules.setdefault(rule, always)
@@ -82,13 +82,13 @@ class Funnel:
         return newly
 
     def steps(self) -> list[tuple[str, int]]:
-        """Return rows in, the rows lost to each rule in the order of the rules, and rows out."""
+        """Return rows in, rows dropped by each rule in order, and rows out."""
         lost = np.bincount(self._reason[self._reason >= 0], minlength=len(self._rules))
         losses = [(rule, -int(n)) for (rule, always), n in zip(self._rules.items(), lost, strict=True) if n or always]
         return [(ROWS_IN, self._reason.size), *losses, (ROWS_OUT, int(self.kept.sum()))]
 
     def account(self) -> str:
-        """Return the steps in one line."""
+        """Return the steps as one line of text."""
         return ", ".join(f"{rule}: {n:,d}" for rule, n in self.steps())
 
     def dropped(self) -> pl.DataFrame:
@@ -101,7 +101,7 @@ class Funnel:
 def choose_rows(
     named: pl.DataFrame, mapped: Mapped, mapping: Mapping, where: Iterable[str], table_name: str
 ) -> tuple[Funnel, np.ndarray, list[Finding]]:
-    """Choose rows by the user's conditions and the mapping's cuts, then those with a label and a usable resolution.
+    """Select rows by the user's conditions, the mapping's cuts, and a valid label and resolution.
 
     Parameters
     ----------
@@ -110,15 +110,15 @@ def choose_rows(
     mapped : Mapped
     mapping : Mapping
     where : iterable of str
-        Conditions, see `rows_where`.
+        Conditions; see `rows_where`.
     table_name : str
-        For messages.
+        Name of the table in messages.
 
     Returns
     -------
     funnel : Funnel
     labels : array of int, shape (N,)
-        -1 where the row is dropped.
+        -1 for dropped rows.
     findings : list of Finding
 
     Raises
@@ -139,10 +139,10 @@ def choose_rows(
                 Finding(
                     "rule-without-value",
                     "note",
-                    f"{unknown:,d} of the rows that the rule {cut.name!r} drops lack a value that it needs.",
+                    f"{unknown:,d} of the rows dropped by the rule {cut.name!r} lack a value that it needs.",
                 )
             )
-    # Rows that were not selected may have any ids.
+    # Ids are not checked in rows that are not selected.
     object_ids(funnel.ids.filter(funnel.kept), table_name, np.flatnonzero(funnel.kept))
     if "label" in mapped.frame.columns:
         labels = mapped.frame["label"].fill_null(-1).to_numpy()
@@ -206,7 +206,7 @@ def _labels_from_votes(funnel: Funnel, mapped: Mapped, table_name: str) -> tuple
                 "disk-fraction-missing",
                 "note",
                 f"{unknown:,d} galaxies lack the fraction of votes for features or disk: they are labelled smooth "
-                "where the smooth fraction is above 0.5, and stars or artifacts among them cannot be recognised.",
+                "if the smooth fraction is above 0.5, and stars or artifacts among them cannot be recognised.",
             )
         )
     elif "artefact_fraction" not in mapped.sources:
@@ -227,15 +227,15 @@ def labels_from_votes(smooth: np.ndarray, disk: np.ndarray, artefact: np.ndarray
     Parameters
     ----------
     smooth, disk, artefact : array, shape (N,)
-        Vote fractions between 0 and 1, NaN where unknown. Where `disk` is unknown, the label is smooth above 0.5;
-        where `artefact` is unknown, nothing is dropped as an artefact.
+        Vote fractions between 0 and 1, NaN if unknown. If `disk` is unknown, the label is smooth above 0.5; if
+        `artefact` is unknown, no galaxy is dropped as an artefact.
 
     Returns
     -------
     labels : array of int, shape (N,)
         0 = smooth, 1 = disk, -1 = no label.
     reasons : array of str, shape (N,)
-        Why a galaxy has no label ("" where it has one).
+        Why a galaxy has no label ("" if it has one).
 
     Examples
     --------
@@ -259,7 +259,7 @@ def labels_from_votes(smooth: np.ndarray, disk: np.ndarray, artefact: np.ndarray
 def check_sizes(
     mapped: Mapped, mapping: Mapping, kept: np.ndarray, units: dict[str, str], table_name: str
 ) -> list[Finding]:
-    """Check that radii and PSF widths of the kept rows are what they are taken for.
+    """Check that radii and PSF widths have plausible values.
 
     Parameters
     ----------
@@ -267,7 +267,7 @@ def check_sizes(
     mapping : Mapping
     kept : array of bool, shape (N,)
     units : dict of str to str
-        Units that the table itself states.
+        Units stated in the table.
     table_name : str
 
     Returns
@@ -277,8 +277,8 @@ def check_sizes(
     Raises
     ------
     InputError
-        If the median α is outside 2 to 100 and the table doesn't state the radius's unit: it is then most likely in
-        another unit, or another column.
+        If the median α is outside 2 to 100 and the table does not state the radius's unit: then the unit or the column
+        is most likely wrong.
     """
     radius, widths, findings = mapped.sources["radius"], mapped.numbers("psf_fwhm")[kept], []
     middle, (low, high) = np.median(resolution(mapped.numbers("radius")[kept], widths)), _USUAL_ALPHA

@@ -1,8 +1,8 @@
-"""Samples of stated size and train/validation/test splits that depend on the object ids and the seed only.
+"""Draw samples and train/validation/test splits that depend only on object ids and the seed.
 
-Each galaxy gets a pseudo-random number from its id and the seed, and the galaxies are cut by its rank, so numbers and
-fractions are exact. The order of the rows and other columns don't matter. Adding or removing galaxies shifts the cuts,
-and with them only the few galaxies next to a cut.
+Each galaxy gets a pseudo-random number from its id and the seed, and galaxies are divided by the rank of this number,
+so that sizes are exact. The order of rows and other columns have no effect. Adding or removing galaxies changes only
+the few galaxies next to a boundary.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PAPER_SAMPLE, PAPER_SPLIT = (62_225, 59_759), (97_600, 12_192, 12_192)
 
 
 def id_ranks(object_ids: Sequence[object], seed: int, purpose: str) -> np.ndarray:
-    """Return random 64-bit numbers that depend on (seed, purpose, id) only, shape (N,)."""
+    """Return random 64-bit numbers that depend only on (seed, purpose, id), shape (N,)."""
     key = f"{seed}/{purpose}".encode()
     digests = (hashlib.blake2b(str(one).encode(), key=key, digest_size=8).digest() for one in object_ids)
     return np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64)
@@ -36,7 +36,7 @@ def draw_sample(
     counts: tuple[int, int] | Literal["balanced"] = PAPER_SAMPLE,
     seed: int = 0,
 ) -> tuple[np.ndarray, Finding | None]:
-    """Draw a number of galaxies of each label, or as many in that proportion as there are.
+    """Draw a number of galaxies of each label, or as many as possible in the same ratio.
 
     With the same seed, a smaller sample is part of a larger one.
 
@@ -46,15 +46,15 @@ def draw_sample(
         0 = smooth, 1 = disk.
     object_ids : sequence, length N
     counts : tuple of 2 int, or "balanced"
-        How many smooth and disk galaxies; or as many of each as the rarer label has.
+        Numbers of smooth and disk galaxies; "balanced" draws as many of each as the rarer label has.
     seed : int
 
     Returns
     -------
     chosen : array of bool, shape (N,)
-        Drawing by the observed label changes p(ỹ | α); `sampling_weights` undoes it.
+        Drawing by the observed label changes p(ỹ | α); `sampling_weights` corrects for it.
     finding : Finding or None
-        If there are too few galaxies: what was wanted, what there is, and what was drawn.
+        If there are too few galaxies: numbers requested, available and drawn.
 
     Raises
     ------
@@ -65,16 +65,16 @@ def draw_sample(
     --------
     >>> chosen, finding = draw_sample(np.repeat([0, 1], [5, 40]), range(45), counts=(20, 10))
     >>> finding.message
-    'The sample has 5 smooth and 3 disk galaxies: 20 and 10 were wanted, and the table has 5 and 40.'
+    'The sample has 5 smooth and 3 disk galaxies: 20 and 10 were requested, and the table has 5 and 40.'
     """
     have = [int((labels == label).sum()) for label in (0, 1)]
     asked = [min(have), min(have)] if counts == "balanced" else [int(count) for count in counts]
     scarce = int(have[1] * asked[0] < have[0] * asked[1])
     drawn = asked
     if have[scarce] < asked[scarce]:
-        # In integers, so that numbers near one half round alike on every machine.
+        # In integers, so that rounding is the same on every machine.
         drawn = [(2 * count * have[scarce] + asked[scarce]) // (2 * asked[scarce]) for count in asked]
-    found = f"{asked[0]:,d} and {asked[1]:,d} were wanted, and the table has {have[0]:,d} and {have[1]:,d}"
+    found = f"{asked[0]:,d} and {asked[1]:,d} were requested, and the table has {have[0]:,d} and {have[1]:,d}"
     if min(drawn) == 0:
         raise InputError(
             f"no sample of smooth and disk galaxies can be drawn: {found}; choose other numbers (`sample`)"
@@ -92,7 +92,7 @@ def draw_sample(
 
 
 def sampling_weights(labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Return the inverse of the drawn fraction of each galaxy's label, with mean 1 over the drawn, shape (N,)."""
+    """Return weights, shape (N,): the inverse drawn fraction of each label, with mean 1 over the sample."""
     fraction = np.bincount(labels[chosen]) / np.bincount(labels)
     weights = 1.0 / fraction[labels]
     return weights / weights[chosen].mean()
@@ -107,8 +107,8 @@ def split_galaxies(
     ----------
     object_ids : sequence, length N
     parts : sequence of 3 numbers
-        Fractions for train, validation and test that sum to 1, or numbers of galaxies. Numbers that don't sum to N are
-        taken as proportions. Validation and test are rounded, train gets the rest.
+        Fractions for train, validation and test that sum to 1, or numbers of galaxies. Numbers that do not sum to N are
+        used as proportions. Validation and test are rounded; train gets the rest.
     seed : int
 
     Returns
@@ -116,19 +116,19 @@ def split_galaxies(
     split : array of str, shape (N,)
         "train", "validation" or "test".
     finding : Finding or None
-        If numbers don't sum to N: what was wanted, and what was done.
+        If numbers do not sum to N: numbers requested and used.
 
     Raises
     ------
     InputError
-        If the parts are neither.
+        If the parts are neither fractions nor numbers.
 
     Examples
     --------
     >>> split_galaxies(range(6), (4, 1, 1))[0].tolist()
     ['test', 'train', 'train', 'train', 'train', 'validation']
     >>> print(split_galaxies(range(100), (8, 1, 1))[1])
-    note: 100 galaxies were split into 80 (train), 10 (validation) and 10 (test); 8, 1 and 1 were wanted.
+    note: 100 galaxies were split into 80 (train), 10 (validation), 10 (test); 8, 1 and 1 were requested.
     """
     n, finding = len(object_ids), None
     usable = len(parts) == 3 and all(np.isfinite(part) and part >= 0 for part in parts)
@@ -137,7 +137,7 @@ def split_galaxies(
     elif usable and sum(parts) > 1 and all(float(part).is_integer() for part in parts):
         counts = [int(part) for part in parts]
         asked = sum(counts)
-        # With n = asked these are exactly the numbers asked for.
+        # If n = asked, these are exactly the requested numbers.
         n_validation, n_test = ((2 * n * count + asked) // (2 * asked) for count in counts[1:])
         n_test = min(n_test, n - n_validation)
         if n != asked:
@@ -145,11 +145,11 @@ def split_galaxies(
                 "split-scaled",
                 "note",
                 f"{n:,d} galaxies were split into {n - n_validation - n_test:,d} (train), {n_validation:,d} "
-                f"(validation) and {n_test:,d} (test); {counts[0]:,d}, {counts[1]:,d} and {counts[2]:,d} were wanted.",
+                f"(validation), {n_test:,d} (test); {counts[0]:,d}, {counts[1]:,d} and {counts[2]:,d} were requested.",
             )
     else:
         raise InputError(
-            "a split takes three fractions (train, validation, test) that sum to 1, or three numbers of galaxies; got "
+            "a split needs three fractions (train, validation, test) that sum to 1, or three numbers of galaxies; got "
             f"{tuple(parts)}"
         )
     order = np.argsort(id_ranks(object_ids, seed, "split"), kind="stable")
@@ -160,7 +160,7 @@ def split_galaxies(
 
 
 def assign_folds(object_ids: Sequence[object], folds: int, seed: int = 0) -> np.ndarray:
-    """Assign galaxies to folds of equal size (± 1) by id, shape (N,), values 0 to folds - 1."""
+    """Assign galaxies to folds of equal size (± 1) by id; values 0 to folds - 1, shape (N,)."""
     order = np.argsort(id_ranks(object_ids, seed, "folds"), kind="stable")
     fold = np.empty(len(object_ids), dtype=np.int64)
     fold[order] = np.arange(len(object_ids)) % folds

@@ -1,4 +1,4 @@
-"""The rows and columns of a prepared catalogue that an estimate is made from, with what to know about them."""
+"""Select rows and columns of a prepared catalogue for an estimate."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from truemorph.missing import SENTINELS, without
 from truemorph.tables import CatalogTable, numeric_columns
 
 _SURVEY_COLUMNS, _MOST_SURVEYS = ("survey", "source"), 12
-AS_LABELLED = "disk: as the labels have it"
+AS_LABELLED = "disk: as in the labels"
 
 
 @dataclass(frozen=True)
 class SelectedRows:
-    """Columns of the selected galaxies, each with one row a galaxy.
+    """Columns of the selected galaxies, with one row per galaxy.
 
     Attributes
     ----------
     labels, alpha : array, shape (N,)
     weights : array, shape (N,), or None
-        Sampling weights, where the galaxies are a sample balanced by label.
+        Sampling weights, if the galaxies are a sample balanced by label.
     intrinsic : array, shape (N, P), or None
     observables : array, shape (N, J), or None
     gold : array of int, shape (N,), or None
-        Gold classes to use, -1 where unknown.
+        Gold labels to use; -1 if unknown.
     known : array, shape (N,), or None
-        The catalogue's own column `gold`, NaN where unknown.
+        The catalogue's own column `gold`; NaN if unknown.
     by : array, shape (N,), or None
     columns : dict of str to array, shape (N,)
-        Numbers that no argument names: galaxies with gold labels should not differ in them. Empty without gold labels.
+        Other numeric columns, to test whether galaxies with gold labels are representative; empty without gold labels.
     groups : (str, array of shape (N,)), or None
-        The column that says which survey a galaxy is from, where there is one.
+        Name and values of the column with the survey of each galaxy, if there is one.
     about : dict
-        Definitions of α, labels and gold labels, and the conditions on rows.
+        Definitions of α, labels and gold labels, and conditions on rows.
     findings : tuple of Finding
     """
 
@@ -60,7 +60,7 @@ class SelectedRows:
     findings: tuple[Finding, ...]
 
     def for_study(self) -> dict[str, Any]:
-        """Return everything but labels and α by the names of the arguments of `study_transition`."""
+        """Return all fields except labels and α as keyword arguments of `study_transition`."""
         return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("labels", "alpha")}
 
 
@@ -72,27 +72,27 @@ def select_rows(
     by: str | None = None,
     observables: Sequence[str] = (),
 ) -> SelectedRows:
-    """Select the galaxies that meet all conditions and have a value in all named columns.
+    """Select the galaxies that meet all conditions and have values in all named columns.
 
     Parameters
     ----------
     catalogue : CatalogTable
-        As `read_catalogue` returns it.
+        Catalogue from `read_catalogue`.
     where : iterable of str
-        Conditions on rows, see `rows_where`.
+        Conditions on rows; see `rows_where`.
     intrinsic : sequence of str
         Intrinsic columns.
     gold : str, optional
         Gold labels: a column, or a rule such as "t_type>=-3" (see `gold_classes`).
     by : str, optional
-        A further column.
+        Another column.
     observables : sequence of str
-        Columns that the flip probability depends on beside α.
+        Columns on which the flip probability depends in addition to α.
 
     Raises
     ------
     InputError
-        If no galaxy is left, or a column is absent.
+        If no galaxy is left, or a column is missing.
     """
     with collect_findings() as sentinels:
         rows = _selected(catalogue, list(where), intrinsic, gold, by, observables)
@@ -148,8 +148,8 @@ def _selected(
                 Finding(
                     "gold-unused",
                     "caution",
-                    f"The catalogue has gold labels of {int(np.isfinite(known).sum()):,} galaxies, which this estimate "
-                    "does not use.",
+                    f"The catalogue has gold labels for {int(np.isfinite(known).sum()):,} galaxies; this estimate does "
+                    "not use them.",
                     'Estimate T(α) with them (`gold`="gold").',
                 )
             )
@@ -172,7 +172,7 @@ def _selected(
 
 
 def _weights(frame: pl.DataFrame) -> np.ndarray | None:
-    """Sampling weights, if these rows are a sample that was balanced by label."""
+    """Return sampling weights, if these rows are a sample balanced by label."""
     if "sampling_weight" not in frame.columns or (frame["split"] == "unused").any():
         return None
     weights = frame["sampling_weight"].to_numpy()
@@ -180,14 +180,14 @@ def _weights(frame: pl.DataFrame) -> np.ndarray | None:
 
 
 def _other_numbers(frame: pl.DataFrame, named: set[str]) -> dict[str, np.ndarray]:
-    """Columns of numbers that are neither named nor made from the labels."""
+    """Return numeric columns that are neither named nor made from the labels."""
     made = {"object_id", "label", *FRACTIONS, *VOTES, "vote_count", *ADDED, "gold", *named}
     numbers = [name for name, kind in frame.schema.items() if kind.is_numeric() and name not in made]
     return {name: without(frame[name], SENTINELS).cast(pl.Float64).fill_null(np.nan).to_numpy() for name in numbers}
 
 
 def _groups(frame: pl.DataFrame) -> tuple[str, np.ndarray] | None:
-    """The survey of each galaxy, if a column says so and there are a few."""
+    """Return the survey of each galaxy, if a column has it and there are only a few."""
     for name in _SURVEY_COLUMNS:
         if name in frame.columns and 2 <= frame[name].n_unique() <= _MOST_SURVEYS:
             return name, frame[name].cast(pl.String).fill_null("").to_numpy()

@@ -1,8 +1,8 @@
-"""What happens around the steps of training: progress, early stopping, and states from which a run resumes.
+"""Lightning callbacks: progress, early stopping, and checkpoints from which an interrupted run resumes.
 
-An unfinished run is a folder `unfinished/` inside the run's folder: `run.json` identifies the run, `member-K.ckpt` is
-the state of its K-th network (Lightning's checkpoint; `member-K.previous.ckpt` is the one before), and
-`member-K.safetensors` with `member-K.json` is a finished network. Every file appears whole or not at all.
+An unfinished run is a folder `unfinished/` inside the run's folder. `run.json` identifies the run. `member-K.ckpt` is
+the state of its K-th network (a Lightning checkpoint) and `member-K.previous.ckpt` the state before it.
+`member-K.safetensors` and `member-K.json` hold a finished network. Files are written atomically.
 Checkpoints are read by torch's restricted unpickler (weights_only), which runs no code.
 """
 
@@ -36,18 +36,18 @@ from truemorph.io import plain, read_json, write_json, written_whole
 
 TERMINATED = 128 + signal.SIGTERM
 _STATE_MINUTES = 10.0
-_LOOK_EVERY = 50  # steps between looks at the clock
-# Processes that Lightning started beside this one, for all members of a model together.
+_LOOK_EVERY = 50  # steps between checks of the clock
+# Processes started by Lightning, for all members of a model.
 _LAUNCHED: list[Any] = []
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that writes, of those that train together."""
+    """Whether this is the process that writes files (rank 0)."""
     return getattr(rank_zero_only, "rank", None) in (None, 0)
 
 
 class Story(lightning.Callback):
-    """Keeps the weights of the best held-out likelihood, stops when it no longer improves, prints each epoch."""
+    """Keep the weights with the best held-out likelihood, stop when it no longer improves, print each epoch."""
 
     def __init__(self, name: str, patience: int, earlier: list[dict[str, float]], file: Path) -> None:
         self.name, self.patience, self.earlier, self.file = name, patience, earlier, file
@@ -60,28 +60,28 @@ class Story(lightning.Callback):
         self._bar: Any = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What a run needs to resume."""
+        """Return the state that is needed to resume."""
         return {
             "best": self.best, "waited": self.waited, "weights": self.weights, "logits": self.logits,
             "history": self.history, "seconds": self.seconds + time.perf_counter() - self._began,
         }  # fmt: skip
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Resume."""
+        """Restore the state."""
         for name, value in state_dict.items():
             setattr(self, name, value)
         self._began = time.perf_counter()
 
     @property
     def done(self) -> bool:
-        """Whether the likelihood has not improved for long enough."""
+        """Whether the likelihood has not improved for `patience` epochs."""
         return self.waited >= self.patience
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the progress bar."""
-        if self._bar is None:  # an epoch begins or is resumed
+        """Update the progress bar."""
+        if self._bar is None:  # an epoch starts or resumes
             title = f"{self.name} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
             quiet = None if trainer.is_global_zero else True
             self._bar = tqdm(total=trainer.num_training_batches, desc=title, unit="step", leave=False, disable=quiet)
@@ -118,10 +118,9 @@ class Story(lightning.Callback):
 
 
 class Endings(lightning.Callback):
-    """Ends training at once on SIGTERM, with exit status 143; the run resumes from its last state.
+    """End training at once on SIGTERM, with exit status 143; the run can be resumed from its last state.
 
-    Lightning's own handler broadcasts to the other processes while they exchange gradients, and all of them wait for
-    one another for ever.
+    Lightning's own handler broadcasts to the other processes while they exchange gradients, which is a deadlock.
     """
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
@@ -135,26 +134,26 @@ class Endings(lightning.Callback):
         raise SystemExit(TERMINATED)
 
     def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """End the other processes too, which would wait for this one."""
+        """Kill the other processes, which would otherwise wait for this one."""
         for process in _LAUNCHED:
             process.kill()
 
 
 class KeepState(lightning.Callback):
-    """Writes the state of training after every epoch, and every ten minutes within long epochs."""
+    """Write the state of training after every epoch, and every ten minutes within long epochs."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._last = time.monotonic()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """After each epoch."""
+        """Save after each epoch."""
         self._save(trainer)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Within an epoch, between two steps."""
+        """Save between two steps within an epoch."""
         whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         last = batch_idx + 1 >= int(trainer.num_training_batches)
         if not whole or last or trainer.global_step % _LOOK_EVERY:
@@ -168,26 +167,26 @@ class KeepState(lightning.Callback):
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes checkpoints whole or not at all; the last but one stays as "previous"."""
+    """Write checkpoints atomically and keep the one before as "previous"."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write; a full disk leaves the last good state as it was.
+        """Write a checkpoint; if the disk is full, the last good state is kept.
 
         Raises
         ------
         CheckpointError
-            If it can't be written.
+            If the file can't be written.
         """
         path = Path(path)
         try:
             with written_whole(path, durable=True) as partial:
-                with open(partial, "wb") as file:  # whose errors say more than those of torch's own writer
+                with open(partial, "wb") as file:  # its error messages are clearer than those of torch's writer
                     torch.save(checkpoint, file)
                 if path.is_file():
                     os.replace(path, _previous(path))
-        except (OSError, RuntimeError) as problem:  # torch's writer makes the second of the first
+        except (OSError, RuntimeError) as problem:  # torch's writer may turn an OSError into a RuntimeError
             raise CheckpointError(
-                f"{path}: the state of training can't be written ({reason(problem)}); make room and run the same "
+                f"{path}: can't write the state of training ({reason(problem)}); free disk space and run the same "
                 "command again to resume from the last good state"
             ) from problem
 
@@ -201,7 +200,7 @@ def _previous(path: Path) -> Path:
 
 
 def _alike(one: Any, other: Any) -> bool:
-    """Whether two settings are equal; fitted numbers may differ in the last digits between machines."""
+    """Whether two settings are equal; fitted numbers may differ in their last digits between machines."""
     if isinstance(one, float) and isinstance(other, float):
         return math.isclose(one, other, rel_tol=1e-6)
     if isinstance(one, dict) and isinstance(other, dict):
@@ -218,7 +217,7 @@ class Unfinished:
     folder: Path
 
     def begin(self, identity: dict[str, Any]) -> None:
-        """Make the folder, or check that the run in it is this one.
+        """Make the folder, or check that it belongs to this run.
 
         Parameters
         ----------
@@ -238,16 +237,16 @@ class Unfinished:
                 write_json(file, now)
             except OSError as problem:
                 raise CheckpointError(
-                    f"{self.folder}: can't keep the state of training there ({reason(problem)})"
+                    f"{self.folder}: can't write the state of training ({reason(problem)})"
                 ) from problem
             return
         then = read_json(file)
         changed = [key for key in sorted({*then, *now}) if not _alike(then.get(key), now.get(key))]
         if changed:
-            told = ", ".join(f"{key} was {then.get(key)!r}, is {now.get(key)!r}" for key in changed[:3])
+            differences = ", ".join(f"{key} was {then.get(key)!r}, is {now.get(key)!r}" for key in changed[:3])
             raise InputError(
-                f"{self.folder}: an unfinished run with other settings ({told}); run it with its own, delete that "
-                "folder, or choose another `out`"
+                f"{self.folder}: unfinished run with other settings ({differences}); use the same settings, delete "
+                "this folder, or choose another `out`"
             )
 
     def drop(self) -> None:
@@ -261,12 +260,12 @@ class Unfinished:
         return self.folder / f"member-{member}.ckpt"
 
     def readable_state(self, member: int) -> tuple[Path, dict[str, Any]] | None:
-        """Path and content of the newest state that can be read; None if the member has none yet.
+        """Find the newest readable state: path and content, or None if there is no state yet.
 
         Raises
         ------
         CheckpointError
-            If there are states and none can be read.
+            If none of the states can be read.
         """
         path = self.state(member)
         problems = []
@@ -277,16 +276,16 @@ class Unfinished:
                 return one, AtomicCheckpoints().load_checkpoint(one)
             except Exception as problem:  # torch raises many types for broken files
                 problems.append(f"{one.name}: {reason(problem)}")
-                print(f"{one}: can't be read; taking the state before it", file=sys.stderr)
+                print(f"{one}: can't be read; using the previous state", file=sys.stderr)
         if problems:
             raise CheckpointError(
                 f"{self.folder}: no state of training can be read ({problems[0]}); delete {path.name} and its "
-                '"previous" to train this member anew'
+                '"previous" to train this member again'
             )
         return None
 
     def finished(self, member: int) -> dict[str, Any] | None:
-        """Return what `finish` kept of a member; None if it is not finished."""
+        """Return the stored result of a member, or None if it is not finished."""
         path = self.folder / f"member-{member}.safetensors"
         if not path.is_file():
             return None
@@ -294,22 +293,22 @@ class Unfinished:
             return {"weights": load_file(path), **read_json(path.with_suffix(".json"))}
         except (OSError, SafetensorError, InputError) as problem:
             raise CheckpointError(
-                f"{path}: can't be read ({problem}); delete it to train this member anew"
+                f"{path}: can't be read ({problem}); delete it to train this member again"
             ) from problem
 
     def finish(self, member: int, result: dict[str, Any]) -> None:
-        """Keep the result of a finished member (`weights`, and values for JSON), and delete its states."""
+        """Store the result of a finished member (`weights`, and values for JSON) and delete its states."""
         path = self.folder / f"member-{member}.safetensors"
         others = {name: value for name, value in result.items() if name != "weights"}
         try:
-            # Both must be on the disk before the states are deleted; the weights come last, so they mean that both are.
-            told = path.with_suffix(".json")
-            with written_whole(path, durable=True) as partial, written_whole(told, durable=True) as partly_told:
-                partly_told.write_text(json.dumps(others), encoding="utf-8")
+            # The weights are written last: if they exist, both files do, and the states can be deleted.
+            values = path.with_suffix(".json")
+            with written_whole(path, durable=True) as partial, written_whole(values, durable=True) as partial_values:
+                partial_values.write_text(json.dumps(others), encoding="utf-8")
                 save_file({name: np.ascontiguousarray(value) for name, value in result["weights"].items()}, partial)
             for one in (self.state(member), _previous(self.state(member))):
                 one.unlink(missing_ok=True)
         except (OSError, SafetensorError) as problem:
             raise CheckpointError(
-                f"{path}: can't be written ({reason(problem)}); make room and run the same command again"
+                f"{path}: can't be written ({reason(problem)}); free disk space and run the same command again"
             ) from problem

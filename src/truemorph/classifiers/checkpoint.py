@@ -1,8 +1,7 @@
-"""A trained classifier, and the folder it lives in.
+"""A trained classifier and the folder in which it is stored.
 
-A checkpoint is one folder: `config.json` (what it is and what it rests on), `model.safetensors` (the weights
-of all members), `seen.parquet` (which galaxies trained which member), `README.md` (model card). Nothing in it
-is ever unpickled.
+A checkpoint is a folder: `config.json` (settings, T(α), metrics), `model.safetensors` (weights of all members),
+`seen.parquet` (which galaxies trained which member) and `README.md` (model card). Nothing in it is unpickled.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from truemorph.tables import numeric_columns
 
 FORMAT_VERSION = 1
 _FILES = ("config.json", "model.safetensors", "seen.parquet", "README.md")
-# What a run puts beside them.
+# Files that a training run adds.
 RUN_FILES = ("run.toml", "metrics.json", "environment.json", "split.parquet", "history.csv", "left_out.csv", "logs")
 UNFINISHED = "unfinished"
 _HUB = "hf_hub:"
@@ -46,25 +45,25 @@ _HUB = "hf_hub:"
 
 @dataclass(repr=False)
 class Classifier:
-    """A trained model: p(y | x) from pixels or catalogue features.
+    """A trained classifier: p(y | x) from pixels or catalogue features.
 
     Attributes
     ----------
     described : dict
-        The content of `config.json`.
+        Content of `config.json`.
     members : list of dict
-        Weights by name, one dict a member.
+        Weights by name, one dict per member.
     seen : polars.DataFrame
-        `object_id`, `role` ("out_of_fold", "in_sample" or "early_stopping") and `fold` of every galaxy that
-        had a part in training.
+        `object_id`, `role` ("out_of_fold", "in_sample" or "early_stopping") and `fold` of every galaxy used in
+        training.
     model_hash : str
-        Of the files it was read from.
+        Hash of the model's files.
     folder : Path, optional
-        Where it was read from.
+        Folder from which it was read.
     device : str
-        Where networks run: "auto" (a GPU if there is one), or a device of torch such as "cpu" or "cuda:1".
+        Device for networks: "auto" (a GPU if available), or a torch device such as "cpu" or "cuda:1".
     history : list of dict
-        One entry an epoch and member, where networks were trained just now.
+        One entry per epoch and member, for networks trained in this session.
     """
 
     described: dict[str, Any]
@@ -77,7 +76,7 @@ class Classifier:
 
     @cached_property
     def config(self) -> TrainingConfig:
-        """Settings it was trained with."""
+        """Training settings."""
         return TrainingConfig(**self.described["training"])
 
     @property
@@ -87,12 +86,12 @@ class Classifier:
 
     @cached_property
     def transition(self) -> Transition:
-        """T(α) it was trained through."""
+        """T(α) used in training."""
         return transition_from_dict(self.described["transition"])
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What limits the T(α) that it was trained through, and its training."""
+        """Limitations of T(α) and of the training."""
         through = self.described["transition"]
         known = unique(
             map(Finding.from_dict, through.get("findings", ())), described_findings(through) if through else ()
@@ -104,12 +103,12 @@ class Classifier:
             "caution",
             f"The published weights of {self.config.backbone} could not be fetched, so training started from random "
             "weights.",
-            "Connect to the internet once to fetch them, or leave `pretrained` out.",
+            "Connect to the internet once to fetch them, or train without `pretrained`.",
         )
         return (*known, start)
 
     def summary(self) -> str:
-        """Return what the model reads, T(α), α, metrics and members as text."""
+        """Return inputs, members, T(α), α and metrics as text."""
         described = self.described
         metrics = {name: round(one, 4) if isinstance(one, float) else one for name, one in described["metrics"].items()}
         return "\n".join(
@@ -127,21 +126,21 @@ class Classifier:
         return shortened(f"Classifier\n{self.summary()}")
 
     def _repr_html_(self) -> str:
-        """Return the summary as Jupyter shows it."""
+        """Return the summary as HTML for Jupyter."""
         return f"<pre>{html.escape(shortened(self.summary()))}</pre>"
 
     @property
     def uses_images(self) -> bool:
-        """Whether it reads pixels (otherwise catalogue features)."""
+        """Whether the inputs are pixels (otherwise catalogue features)."""
         return self.config.classifier == "network"
 
     @property
     def temperatures(self) -> list[float]:
-        """What each member's logits are divided by; 1 where nothing was calibrated."""
+        """Temperature by which each member's logits are divided; 1 if not calibrated."""
         return self.described.get("temperatures") or [1.0] * len(self.members)
 
     def networks(self) -> list[Any]:
-        """The members as torch modules (`GalaxyNetwork`), ready to predict; they give logits."""
+        """Members as torch modules (`GalaxyNetwork`) in evaluation mode; they return logits."""
         import torch
 
         from truemorph.classifiers.network import GalaxyNetwork
@@ -196,19 +195,19 @@ class Classifier:
         Parameters
         ----------
         images : path, or sequence of paths, bytes, PIL images or arrays (H, W, 3); or array or tensor (N, H, W, 3)
-            Tensors may also be (N, 3, H, W). Cropped and resized as in training, but for an array or tensor of
-            images that have the network's size already.
+            Tensors may also be (N, 3, H, W). Images are cropped and resized as in training, except an array or tensor
+            of images that already have the network's size.
 
         Returns
         -------
         polars.DataFrame
-            `image` (path or row number), `p_smooth`, `p_disk`, `label`, `problem` (null where the image is
-            good; probabilities and label are null where it is not).
+            `image` (path or row number), `p_smooth`, `p_disk`, `label`, `problem` (null where the image
+            could be read; otherwise probabilities and label are null).
 
         Raises
         ------
         InputError
-            If the model reads catalogue features, or an array has the wrong shape.
+            If the model uses catalogue features, or an array has the wrong shape.
         """
         names, probabilities, problems = self._predicted(images)
         columns = {f"p_{name}": probabilities[:, k] for k, name in enumerate(self.classes)}
@@ -224,7 +223,7 @@ class Classifier:
         Parameters
         ----------
         images
-            As for `predict`.
+            As in `predict`.
 
         Returns
         -------
@@ -233,22 +232,22 @@ class Classifier:
         Raises
         ------
         InputError
-            Also if an image can't be read, as scikit-learn refuses missing values; `predict` lists the problem of each
-            image instead.
+            As in `predict`, or if an image can't be read; `predict` returns a table with the problem of each image
+            instead.
         """
         names, probabilities, problems = self._predicted(images)
         bad = [f"{name}: {problem}" for name, problem in zip(names, problems, strict=True) if problem is not None]
         if bad:
             raise InputError(
-                f"{len(bad)} of {len(names)} images can't be read (first: {bad[0]}); leave them out, or use `predict`, "
-                "which lists the problem of each"
+                f"{len(bad)} of {len(names)} images can't be read (first: {bad[0]}); remove them, or use `predict`, "
+                "which reports the problem of each image"
             )
         return probabilities
 
     def _predicted(self, images: Any) -> tuple[list[Any], np.ndarray, list[str | None]]:
-        """Names of the images, p(y | x), NaN where an image can't be read, and why it can't."""
+        """Return names, p(y | x) (NaN for unreadable images) and the problem of each image."""
         if not self.uses_images:
-            raise InputError("this model reads catalogue features, not images; use `truemorph label`")
+            raise InputError("this model uses catalogue features, not images; use `truemorph label`")
         require_extra("networks")
         config, names = self.config, image_names(images)
         probabilities = np.full((len(names), len(self.classes)), np.nan)
@@ -262,10 +261,10 @@ class Classifier:
 
 
 def logistic_inputs(frame: pl.DataFrame, features: tuple[str, ...], source: str) -> np.ndarray:
-    """Features of the logistic classifier (DCV14), shape (N, P), NaN where missing.
+    """Features of the logistic classifier (DCV14), shape (N, P); NaN if missing.
 
-    Without features p(y | x) is one number, the class fraction: the regression gets a constant column, and galaxies
-    differ only in their posteriors, by their observed label and α.
+    Without features, p(y | x) is the class fraction: the regression gets a constant column, and only the posteriors
+    differ between galaxies, through the observed label and α.
     """
     return numeric_columns(frame, features, source) if features else np.zeros((frame.height, 1))
 
@@ -317,9 +316,9 @@ def describe(
 
 def _model_card(described: dict[str, Any]) -> str:
     transition, catalogue = described["transition"], described["catalogue"]
-    disk = f"as the labels of that catalogue ({catalogue.get('votes')})"
+    disk = f"as in the labels of that catalogue ({catalogue.get('votes')})"
     if catalogue.get("gold_definition"):
-        disk = catalogue["gold_definition"].removeprefix("disk: ") + ", as gold labels have it"
+        disk = catalogue["gold_definition"].removeprefix("disk: ") + ", from gold labels"
     return f"""# truemorph model
 
 Predicts smooth or disk: {_reads(described)}, {described["members"]} member(s).
@@ -331,15 +330,15 @@ Predicts smooth or disk: {_reads(described)}, {described["members"]} member(s).
 - Definition of disk: {disk}
 - Metrics: {json.dumps(described["metrics"])}
 
-A galaxy that took part in training is labelled by a member that did not see its label (`seen.parquet`).
-Argmax labels are not unbiased where an image holds little information: use probabilities for populations.
+A galaxy that was used in training is labelled by a member that did not see its label (`seen.parquet`).
+Argmax labels can be biased where images are poorly resolved: use probabilities for populations.
 
 Load with `truemorph.load(folder)`. Method: Medina-Rosales, Cabrera-Vives & Miller, arXiv:2308.11007.
 """
 
 
 def check_model_folder(folder: str | os.PathLike[str]) -> Path:
-    """Resolve where a model is to be written, and refuse a folder that is there and was not made by a run.
+    """Resolve the output folder of a model; an existing folder must come from a training run.
 
     Raises
     ------
@@ -349,7 +348,7 @@ def check_model_folder(folder: str | os.PathLike[str]) -> Path:
     folder = Path(folder).resolve()
     if folder.exists():
         if not folder.is_dir():
-            raise InputError(f"{folder}: is a file; `out` names a folder for the model")
+            raise InputError(f"{folder}: is a file; `out` must be a folder for the model")
         content = {one.name for one in folder.iterdir()}
         if content and not ({"config.json", "seen.parquet"} <= content or UNFINISHED in content):
             raise InputError(f"{folder}: exists and is not a truemorph model; choose another folder (`out`)")
@@ -359,23 +358,23 @@ def check_model_folder(folder: str | os.PathLike[str]) -> Path:
 def save_classifier(
     model: Classifier, folder: str | os.PathLike[str], beside: Callable[[Path], None] | None = None
 ) -> Path:
-    """Write the checkpoint folder; it appears whole or not at all, and replaces an older checkpoint.
+    """Write the checkpoint folder atomically, replacing an older checkpoint.
 
-    Files of others in an older one stay.
+    Other files in an existing checkpoint folder are kept.
 
     Parameters
     ----------
     model : Classifier
     folder : path
     beside : callable, optional
-        Writes more files into the folder that it is given, before that appears.
+        Function that writes more files into the folder it is given.
 
     Raises
     ------
     InputError
         If the folder exists and holds something else.
     CheckpointError
-        If it can't be written.
+        If the folder can't be written.
     """
     folder = check_model_folder(folder)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -398,7 +397,7 @@ def save_classifier(
         partial.rename(folder)
     except (OSError, SafetensorError, pl.exceptions.PolarsError) as problem:
         raise CheckpointError(
-            f"{folder}: can't write the model ({reason(problem)}); make room and run the same command again"
+            f"{folder}: can't write the model ({reason(problem)}); free disk space and run the same command again"
         ) from problem
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -419,23 +418,23 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
     Parameters
     ----------
     folder : path or str
-        A checkpoint folder written by `truemorph train`; the name of one on the Hugging Face hub,
-        "hf_hub:someone/model"; or a fit written by `truemorph transition` (.json), which predicts the true class
-        fractions for every galaxy, and posteriors where there is an observed label.
+        A checkpoint folder written by `truemorph train`; a model on the Hugging Face hub,
+        "hf_hub:someone/model"; or a fit written by `truemorph transition` (.json), which gives every galaxy the true
+        class fractions as probabilities, and a posterior if it has an observed label.
     device : str
-        Where networks run: "auto" (a GPU if there is one), or a device of torch such as "cpu" or "cuda:1".
+        Device for networks: "auto" (a GPU if available), or a torch device such as "cpu" or "cuda:1".
 
     Returns
     -------
     Classifier
-        `.predict(images)` gives a table.
+        `.predict(images)` returns a table.
 
     Raises
     ------
     InputError
         If the folder is not a truemorph model.
     CheckpointError
-        If it is one that can't be read, or of a newer format.
+        If the model can't be read or has a newer format.
     """
     folder = _fetched(str(folder)) if str(folder).startswith(_HUB) else Path(folder)
     if folder.suffix == ".json":
@@ -449,7 +448,7 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
         version = described["format_version"]
         if version > FORMAT_VERSION:
             raise CheckpointError(
-                f"{folder}: model format {version} is newer than this truemorph reads ({FORMAT_VERSION}); upgrade"
+                f"{folder}: model format {version} is newer than this truemorph supports ({FORMAT_VERSION}); upgrade it"
             )
         TrainingConfig(**described["training"])
         members: list[dict[str, np.ndarray]] = [{} for _ in range(described["members"])]
@@ -457,7 +456,7 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
             _, number, name = key.split(".", 2)
             members[int(number)][name] = value
         if not members or not all(members):
-            raise ValueError(f"{described['members']} members announced, not all there")
+            raise ValueError(f"{described['members']} members expected, but some are missing")
         seen = pl.read_parquet(folder / "seen.parquet")
     except (
         OSError,
@@ -474,11 +473,11 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
 
 
 def _from_fit(path: Path) -> Classifier:
-    """Make a classifier that knows nothing of a galaxy but the class fractions of a fit."""
+    """Make a classifier whose probabilities are the class fractions of a fit."""
     fit = read_fit(path)
     fractions = fit.get("class_fractions")
     if not fractions:
-        raise InputError(f"{path}: has no class fractions, so galaxies can't be labelled with it alone")
+        raise InputError(f"{path}: has no class fractions, so it can't label galaxies; use a trained model")
     known = np.array([fractions[name] for name in CLASS_NAMES], np.float64)
     source = {"source": path.name, "rows": fit.get("galaxies")}
     source |= {key: fit.get(key) for key in ("alpha", "alpha_psf")}
@@ -491,10 +490,10 @@ def _from_fit(path: Path) -> Classifier:
 
 
 def _fetched(name: str) -> Path:
-    """A model on the hub, in the cache of this machine."""
+    """Download a model from the hub into the local cache."""
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name.removeprefix(_HUB), allow_patterns=[*_FILES, *RUN_FILES]))
     except Exception as problem:  # hub clients raise many types
-        raise InputError(f"{name}: can't be fetched from the hub ({reason(problem)})") from problem
+        raise InputError(f"{name}: can't be downloaded from the hub ({reason(problem)})") from problem

@@ -1,4 +1,4 @@
-"""T(α) of a catalogue, and the files that hold it."""
+"""Fit T(α) to a catalogue; read and write fits."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def fit_catalogue(
     ----------
     catalogue : CatalogTable
     family, method, bins
-        As for `fit_transition`.
+        As in `fit_transition`.
     where : iterable of str
-        Conditions on rows.
+        Conditions that select rows.
 
     Returns
     -------
     fit : TransitionFit
     described : dict
-        What a file of the fit holds.
+        The fit as it is written to a file.
 
     Raises
     ------
@@ -58,14 +58,14 @@ def fit_catalogue(
 
 
 def check_fit_path(out: Path) -> None:
-    """Refuse a name that a fit can't be written under.
+    """Check that the name of a fit ends in .json.
 
     Raises
     ------
     InputError
     """
     if out.suffix != ".json":
-        raise InputError(f"{out}: a fit is written as .json, with a figure .png beside it")
+        raise InputError(f"{out}: a fit is written as JSON and PNG; choose a name that ends in .json")
 
 
 def write_fit(described: dict[str, Any], figure: Any, out: Path) -> Path:
@@ -82,7 +82,7 @@ def read_fit(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If it is absent, not JSON, or not a transition.
+        If the file is missing, not JSON, or not a transition.
     """
     described: dict[str, Any] = read_json(path)
     try:
@@ -95,20 +95,20 @@ def read_fit(path: str | os.PathLike[str]) -> dict[str, Any]:
 @Parameter(name="*", show_default=False)
 @dataclass(frozen=True)
 class KnownCurve:
-    """A T(α) that is known, by its family and parameters.
+    """A known T(α), given by family and parameters.
 
     Attributes
     ----------
     family : str, optional
-        Family of a T(α) that is known, whose parameters follow; in place of a fit.
+        Family of a known T(α), used instead of a fit; give its parameters too.
     theta : float, optional
-        Parameter of rayleigh, in the unit of α.
+        Parameter of rayleigh, in units of α.
     scale : float, optional
-        First parameter of weibull and fisk, in the unit of α.
+        First parameter of weibull and fisk, in units of α.
     shape : float, optional
         Second parameter of weibull and fisk.
     psf : str, optional
-        Width of the PSF in whose units theta or scale is; an error if the catalogue's α is in units of the other.
+        PSF width that defines α for theta or scale; an error if the catalogue's α uses the other.
 
     Examples
     --------
@@ -123,7 +123,7 @@ class KnownCurve:
     psf: Literal["sigma", "fwhm"] | None = None
 
     def described(self) -> dict[str, Any] | None:
-        """Describe it as a file of a fit does; None where no family is given.
+        """Return T(α) in the format of a fit file; None if no family is given.
 
         Raises
         ------
@@ -134,43 +134,41 @@ class KnownCurve:
         given = {name: value for name, value in parameters.items() if value is not None}
         if self.family is None:
             if given or self.psf is not None:
-                raise InputError(
-                    f"`{next(iter(given), 'psf')}` belongs to a known T(α): name its family too (`family`)"
-                )
+                raise InputError(f"`{next(iter(given), 'psf')}` is for a known T(α): give its `family` too")
             return None
         cls = family_of(self.family)
         if set(given) != set(cls.free):
             wanted, got = (" and ".join(f"`{name}`" for name in names) or "nothing" for names in (cls.free, given))
-            raise InputError(f"a known T(α) of the family {self.family} is given by {wanted}; got {got}")
+            raise InputError(f"family {self.family} needs {wanted}; got {got}")
         return transition_to_dict(cls(**given)) | ({} if self.psf is None else {"alpha_psf": self.psf})
 
 
 def observables_of(described: Mapping[str, Any], transition: Transition) -> tuple[str, ...]:
-    """Return the names of the columns that T depends on beside α.
+    """Return the names of the columns on which T depends in addition to α.
 
     Parameters
     ----------
     described : mapping
-        T(α) as a fit describes it.
+        T(α) in the format of a fit file.
     transition : Transition
-        The same, rebuilt.
+        The same T(α) as an object.
 
     Raises
     ------
     InputError
-        If it depends on some and they are not named.
+        If T depends on such columns and their names are missing.
     """
     names, wanted = tuple(described.get("observables", ())), n_observables(transition)
     if len(names) != wanted:
         raise InputError(
-            f"T(α) depends on {wanted} column{'s' * (wanted != 1)} beside α, but {len(names)} are named; fit it with "
-            '`truemorph transition`, or add their names to its description ("observables")'
+            f"T(α) depends on {wanted} column{'s' * (wanted != 1)} in addition to α, but {len(names)} are named; fit "
+            'it with `truemorph transition`, or add their names to its description ("observables")'
         )
     return names
 
 
 def transition_described(transition: Any) -> dict[str, Any]:
-    """Describe T(α) as a file of a fit does.
+    """Return T(α) in the format of a fit file.
 
     Parameters
     ----------
@@ -190,4 +188,4 @@ def transition_described(transition: Any) -> dict[str, Any]:
         return transition.to_dict()
     if hasattr(transition, "log_flip_probability") or hasattr(transition, "log_matrix"):
         return transition_to_dict(transition)
-    raise InputError(f"`transition` is a fit, a bias curve or a file of one; got {type(transition).__name__}")
+    raise InputError(f"`transition` must be a fit, a bias curve or a path to one; got {type(transition).__name__}")

@@ -1,7 +1,7 @@
 """DCV14: logistic regression on catalogue features, fitted through T(α).
 
 Source: Cabrera, Miller & Schneider 2014 (ICPR), as used in Medina-Rosales et al. (arXiv:2308.11007, section 2.3.1),
-who climb the likelihood of regression and T(α) by expectation-maximisation; here a quasi-Newton method does.
+who maximise the likelihood of regression and T(α) by expectation-maximisation; here a quasi-Newton method is used.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from truemorph.findings import Finding, FindingWarning
 
 
 class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
-    """Logistic regression for the true class, from labels that flip with α (DCV14).
+    """Logistic regression for the true class, from labels that are biased with α (DCV14).
 
     Parameters
     ----------
     family : str or subclass of FlipTransition, default "rayleigh"
-        Family whose parameters, those in its `free`, are fitted together with the regression.
+        Family of T(α); the parameters in its `free` are fitted together with the regression.
     transition : Transition, optional
         A fixed T(α) instead; `family` is then ignored.
     C : float, default 100.0
         Inverse strength of the ridge penalty on the coefficients of the standardised features.
     max_iter : int, default 500
-        Most iterations.
+        Maximum number of iterations.
 
     Attributes
     ----------
@@ -54,15 +54,15 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         Coefficients of the raw features, as those of scikit-learn's `LogisticRegression`. With more than two classes,
         class 0 is the reference (zero).
     transition_ : Transition
-        T(α) at the estimate.
+        Fitted T(α).
     stderr_ : dict of str to float
-        Standard errors of T's fitted parameters, from the observed information of all parameters together.
+        Standard errors of T's fitted parameters, from the joint observed information of all parameters.
     log_likelihood_ : float
         Σ log p(ỹ | x, α).
     n_iter_ : int
-        Iterations.
+        Number of iterations.
     findings_ : tuple of Finding
-        What limits this fit; also given as Python warnings.
+        Limitations of this fit; also issued as Python warnings.
 
     Examples
     --------
@@ -90,26 +90,26 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
     def fit(
         self, X: Any, y: Any, alpha: Any = None, sample_weight: Any = None, observables: Any = None
     ) -> DebiasedLogisticRegression:
-        """Fit regression and T(α).
+        """Fit the regression and T(α).
 
         Parameters
         ----------
         X : array, shape (N, P)
             Features of each galaxy, finite.
         y : array, shape (N,)
-            Observed labels; integers 0 = smooth, 1 = disk where α is given.
+            Observed labels; integers 0 = smooth, 1 = disk if α is given.
         alpha : array, shape (N,), optional
             Resolution. Without it the labels are treated as correct (plain logistic regression), with a finding.
         sample_weight : array, shape (N,), optional
-            Sampling weights, mean 1 for errors on the scale of N galaxies.
+            Sampling weights; they should have mean 1, or the standard errors are wrong.
         observables : array, shape (N,) or (N, J), optional
-            What a fixed `transition` depends on beside α. They may be among the features.
+            Columns on which a fixed `transition` depends in addition to α. They may also be features.
 
         Raises
         ------
         InputError
             If α has the wrong length, is negative or missing, labels are not 0 and 1, or observables are given
-            without a T(α) that takes them.
+            without a T(α) that uses them.
         """
         X, y = validate_data(self, X, y, dtype=np.float64)
         check_classification_targets(y)
@@ -120,7 +120,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
             raise InputError(f"C must be positive; got {self.C}")
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if not weights.any():
-            raise InputError("sample_weight is zero for every galaxy: nothing to fit")
+            raise InputError("sample_weight is zero for every galaxy; give positive weights")
         labels = np.searchsorted(self.classes_, y)
         findings: list[Finding] = []
         if observables is not None and (alpha is None or self.transition is None):
@@ -139,7 +139,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         else:
             alpha = as_resolution(np.asarray(alpha, dtype=np.float64))
             if alpha.size != y.size or not np.all(np.isfinite(alpha)):
-                raise InputError(f"alpha needs one finite value a galaxy; got {alpha.size} for {y.size}")
+                raise InputError(f"alpha needs one finite value per galaxy; got {alpha.size} for {y.size}")
             space = self._space(alpha)
             if self.transition is not None:
                 alpha = argument_of(self.transition, alpha, observables)
@@ -161,7 +161,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         errors = np.abs(slopes) * np.sqrt(np.diag(found.covariance)[:n])
         self.stderr_ = dict(zip(space.names, errors.tolist(), strict=True))
         if n:
-            # The labels treated as correct: what T(α) has to beat.
+            # Baseline: the labels treated as correct.
             members = np.eye(self.classes_.size)[labels]
             ridge = np.concatenate([[0.0], np.full(X.shape[1], 1 / self.C)])
             plain = fit_softmax(design, members, ridge, weights).log_probabilities(design)
@@ -172,8 +172,8 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
                         Finding(
                             "transition-undetermined",
                             "caution",
-                            f"The labels do not determine {name} = {value:.3g} ± {self.stderr_[name]:.2g}: the "
-                            f"log-likelihood is {gain:.1f} above that of labels treated as correct.",
+                            f"The labels do not constrain {name} = {value:.3g} ± {self.stderr_[name]:.2g}: the "
+                            f"log-likelihood is only {gain:.1f} above that of labels treated as correct.",
                             "Use more galaxies, or give a bias curve fitted with gold labels (`transition`).",
                         )
                     )
@@ -187,7 +187,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         return self
 
     def class_weights(self) -> dict[str, np.ndarray]:
-        """Return `coef`, shape (K, P), and `intercept`, shape (K,), with a row for class 0: what model files hold."""
+        """Return `coef`, shape (K, P), and `intercept`, shape (K,), with a row for class 0, as in model files."""
         check_is_fitted(self)
         coef, intercept = self.coef_, self.intercept_
         if coef.shape[0] == 1:
@@ -195,14 +195,14 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         return {"coef": coef, "intercept": intercept}
 
     def _space(self, alpha: np.ndarray) -> Space:
-        """T's parameters to be fitted: those of the family, none of a fixed transition."""
+        """Parameters of T to fit: those of the family; none if the transition is fixed."""
         if self.transition is not None:
             return Space.fixed(self.transition)
         family = family_of(self.family)
         if not getattr(family, "free", None):
             raise InputError(f"{family.family} has no parameters that can be fitted together with the regression")
         if not np.any(alpha > 0):
-            raise InputError("alpha is zero for every galaxy: T(alpha) can't be learned")
+            raise InputError("alpha is zero for every galaxy, so T(alpha) can't be fitted; check the column")
         space: Space = family.space(Search.two_classes(alpha))
         return space
 
@@ -220,5 +220,5 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
 
 
 def _with_reference(coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Put the coefficients of class 0, which are zero, before those of the others."""
+    """Prepend the coefficients of class 0, which are zero."""
     return np.vstack([np.zeros(coef.shape[1]), coef]), np.concatenate([[0.0], intercept])

@@ -15,16 +15,16 @@ from truemorph.errors import InputError
 
 
 class DebiasedLoss(torch.nn.Module):
-    """Negative log-likelihood of labels that may have flipped: -log Σ_y p(ỹ | y, α) p(y | x) (eqs 3-4).
+    """Negative log-likelihood of biased labels: -log Σ_y p(ỹ | y, α) p(y | x) (eqs 3-4).
 
-    Where T(α) is the identity this is cross-entropy, to the last bit. Half-precision logits are converted to float32.
+    If T(α) is the identity, this is exactly the cross-entropy. Half-precision logits are converted to float32.
 
     Parameters
     ----------
     transition : Transition
         T(α), constant during training (the paper's choice).
     reduction : {"mean", "sum", "none"}
-        "sum" is eq. 4; "mean" (default) averages over galaxies, or takes the weighted average.
+        "sum" is eq. 4; "mean" (default) is the (weighted) average over galaxies.
 
     Raises
     ------
@@ -43,7 +43,7 @@ class DebiasedLoss(torch.nn.Module):
     def __init__(self, transition: Transition, reduction: Literal["mean", "sum", "none"] = "mean") -> None:
         super().__init__()
         if reduction not in ("mean", "sum", "none"):
-            raise InputError(f'reduction is "mean", "sum" or "none"; got {reduction!r}')
+            raise InputError(f'reduction must be "mean", "sum" or "none"; got {reduction!r}')
         self.transition = transition
         self.reduction = reduction
 
@@ -55,29 +55,29 @@ class DebiasedLoss(torch.nn.Module):
         weights: torch.Tensor | None = None,
         observables: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Compute the loss.
+        """Return the loss.
 
         Parameters
         ----------
         logits : tensor, shape (N, K)
         labels : tensor of int64, shape (N,); or floating, shape (N, K)
-            Observed labels ỹ; or soft labels: fractions or numbers of votes, each of which may have flipped.
+            Observed labels ỹ, or soft labels (fractions or numbers of votes). T(α) applies to each vote.
         alpha : tensor, shape (N,)
             Resolution of the image that was labelled.
         weights : tensor, shape (N,), optional
             Sampling weights.
         observables : tensor, shape (N,) or (N, J), optional
-            What T depends on beside α.
+            Columns on which T depends in addition to α.
 
         Returns
         -------
         tensor
-            A scalar, or shape (N,) with reduction "none".
+            Scalar, or shape (N,) with reduction "none".
 
         Raises
         ------
         InputError
-            If shapes disagree, or a label is not a class (labels on the CPU).
+            If shapes disagree, or a label is not a class (checked for labels on the CPU only).
         """
         n, n_classes = logits.shape if logits.ndim == 2 else (-1, -1)
         if n_classes != self.transition.n_classes:
@@ -85,7 +85,7 @@ class DebiasedLoss(torch.nn.Module):
         soft = labels.is_floating_point() and labels.shape == logits.shape
         for name, values in (("labels", None if soft else labels), ("alpha", alpha), ("weights", weights)):
             if values is not None and values.shape != (n,):
-                raise InputError(f"{name} must have shape ({n},), one a galaxy; got {tuple(values.shape)}")
+                raise InputError(f"{name} must have shape ({n},), one per galaxy; got {tuple(values.shape)}")
         log_probabilities = _log_probabilities(logits)
         alpha = argument_of(self.transition, alpha.to(log_probabilities.dtype), observables)
         if soft:
@@ -93,7 +93,7 @@ class DebiasedLoss(torch.nn.Module):
             return _reduced(_soft_losses(each, labels), weights, self.reduction)
         if labels.is_floating_point():
             raise InputError(f"labels must be integers, or soft labels of shape (N, K); got {labels.dtype}")
-        # On another device a check would wait for it at every step.
+        # On a GPU this check would synchronise at every step.
         if labels.device.type == "cpu" and n and not (int(labels.min()) >= 0 and int(labels.max()) < n_classes):
             raise InputError(f"labels must be 0 to {n_classes - 1}; got {int(labels.min())} to {int(labels.max())}")
         losses = -label_log_likelihood(log_probabilities, labels, alpha, self.transition)
@@ -101,10 +101,10 @@ class DebiasedLoss(torch.nn.Module):
 
 
 def evidence_losses(logits: torch.Tensor, evidence: torch.Tensor, votes: torch.Tensor | None = None) -> torch.Tensor:
-    """Negative log-likelihood of whatever was observed of each galaxy: -log Σ_y p(observed | y) p(y | x).
+    """Negative log-likelihood of any observation of each galaxy: -log Σ_y p(observed | y) p(y | x).
 
-    The debiasing loss for observations richer than one label, such as vote counts. For a label the evidence is
-    log p(ỹ | y, α), and the two losses are equal.
+    The debiasing loss for observations richer than a label, such as vote counts. For a label, the evidence is
+    log p(ỹ | y, α) and the two losses are equal.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def evidence_losses(logits: torch.Tensor, evidence: torch.Tensor, votes: torch.T
     evidence : tensor, shape (N, K); or (N, K, M) with `votes`
         log p(observed | y) for each class, -inf where a class is ruled out; or the same for each of M labels.
     votes : tensor, shape (N, M), optional
-        How often each of M labels was observed, or the fraction of votes for it.
+        Number or fraction of votes for each of M labels.
 
     Returns
     -------
@@ -121,7 +121,7 @@ def evidence_losses(logits: torch.Tensor, evidence: torch.Tensor, votes: torch.T
     Examples
     --------
     >>> logits, nothing = torch.tensor([[0.2, 1.0]]), torch.zeros(1, 2)
-    >>> evidence_losses(logits, nothing).abs().item() < 1e-6  # no observation, so there is nothing to learn
+    >>> evidence_losses(logits, nothing).abs().item() < 1e-6  # no observation, no loss
     True
     """
     log_probabilities = _log_probabilities(logits)
@@ -132,8 +132,8 @@ def evidence_losses(logits: torch.Tensor, evidence: torch.Tensor, votes: torch.T
 
 
 def _soft_losses(each: torch.Tensor, votes: torch.Tensor) -> torch.Tensor:
-    """-Σ votes · log p; a label without votes adds nothing to the gradient, even where it is impossible."""
-    # A product of 0 and -inf would be NaN, in the gradient too: the inner `where` keeps it out of both.
+    """Compute -Σ votes · log p; labels without votes have no gradient, even if they are impossible."""
+    # 0 · -inf would be NaN, also in the gradient; `where` avoids both.
     possible = torch.where(votes > 0, each, 0.0)
     return -(votes * possible).sum(dim=1)
 

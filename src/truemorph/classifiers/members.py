@@ -1,8 +1,8 @@
-"""Members of a classifier, trained through T(α) on arrays: networks, or logistic regression (DCV14).
+"""Train the members of a classifier through T(α): networks, or logistic regression (DCV14).
 
-With one fold the only member sees every training galaxy. With F folds member f sees all but fold f, so that each
-training galaxy has a member that never saw its label. Labels of training galaxies come from that member (out of
-fold): a network that memorised ỹ would make the posterior count ỹ twice. With several seeds each fold has several
+With one fold, the only member sees every training galaxy. With F folds, member f sees all folds but f, so each training
+galaxy has a member that did not see its label. Training galaxies are labelled by that member (out of fold), because
+a network that memorised ỹ would make the posterior count ỹ twice. With several seeds, each fold has several
 networks.
 """
 
@@ -36,23 +36,23 @@ Transitions = Transition | Mapping[str, Transition]
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """What a classifier learns from, one row a galaxy.
+    """Training data of a classifier, one row per galaxy.
 
     Attributes
     ----------
     frame : polars.DataFrame
-        `object_id`, `label`, `alpha`, `split`; where a sample was balanced, `sampling_weight`; where galaxies have
-        transitions of their own, `transition` (its name).
+        `object_id`, `label`, `alpha`, `split`; `sampling_weight` if the sample was balanced; `transition` (a name) if
+        galaxies have different T(α).
     inputs : array or Pixels
-        Pixels (N, S, S, 3) of uint8 for networks, features (N, P) for logistic regression.
+        Pixels (N, S, S, 3) of uint8 for networks; features (N, P) for logistic regression.
     evidence : array, shape (N, K), optional
-        log p(observed | y), where more than a label was observed of each galaxy, such as vote counts. Networks then
-        learn from it, and labels only tell which classes there are.
+        log p(observed | y), for observations richer than a label, such as vote counts. Networks then learn from it,
+        and labels only define the classes.
     soft_labels : array, shape (N, K), optional
-        Fractions or numbers of votes for each class: a network then learns from them in place of labels, each vote
-        flipped by T(α) as a label is.
+        Fractions or numbers of votes for each class. Networks then learn from them instead of labels; T(α) applies to
+        each vote.
     resolution : array, shape (N, 1 + J), optional
-        What T depends on, where it is more than `alpha`, which is its first column.
+        Columns on which T depends, if more than `alpha`; `alpha` is the first.
     intrinsic : array, shape (N, P), optional
         Intrinsic properties, for CV18 of held-out galaxies.
     classes : tuple of str
@@ -68,23 +68,23 @@ class TrainingRows:
     classes: tuple[str, ...] = CLASS_NAMES
 
     def column(self, name: str) -> np.ndarray:
-        """One column as a numpy array."""
+        """Return one column as a numpy array."""
         return self.frame[name].to_numpy()
 
     @property
     def weights(self) -> np.ndarray:
-        """Sampling weights, 1 where there are none."""
+        """Sampling weights; 1 if there are none."""
         if "sampling_weight" in self.frame.columns:
             return self.column("sampling_weight")
         return np.ones(self.frame.height)
 
     @property
     def resolutions(self) -> np.ndarray:
-        """What T depends on, shape (N,) or (N, 1 + J)."""
+        """Columns on which T depends, shape (N,) or (N, 1 + J)."""
         return self.column("alpha") if self.resolution is None else self.resolution
 
     def observed(self, transition: Transitions, rows: np.ndarray) -> dict[str, torch.Tensor]:
-        """What the loss takes of some rows: `evidence` and `weights`, `votes` for soft labels, and their `place`."""
+        """Inputs of the loss for some rows: `evidence`, `weights`, `votes` (soft labels) and `place`."""
         import torch
 
         found: dict[str, np.ndarray] = {"weights": self.weights[rows]}
@@ -99,7 +99,7 @@ class TrainingRows:
         return {**columns, "place": torch.arange(rows.size)}
 
     def _log_matrices(self, transition: Transitions, rows: np.ndarray) -> np.ndarray:
-        """log p(ỹ | y, α) of some rows, (M, K, K)."""
+        """log p(ỹ | y, α) of some rows, shape (M, K, K)."""
         alpha = self.resolutions[rows]
         if not isinstance(transition, Mapping):
             return np.asarray(transition.log_matrix(alpha))
@@ -112,23 +112,23 @@ class TrainingRows:
 
 
 def _check(rows: TrainingRows, transition: Transitions | None, config: TrainingConfig) -> None:
-    """Refuse observations of the wrong shape, and transitions that don't belong to the rows."""
+    """Check the shapes of observations, and that transitions belong to the rows."""
     n, n_classes = rows.frame.height, len(rows.classes)
     given = list(transition.values()) if isinstance(transition, Mapping) else [transition]
     for one in given:
         if one is not None and one.n_classes != n_classes:
-            raise InputError(f"T(alpha) has {one.n_classes} classes, the catalogue {n_classes}")
+            raise InputError(f"T(alpha) has {one.n_classes} classes, but the catalogue has {n_classes}")
     if isinstance(transition, Mapping):
         if "transition" not in rows.frame.columns:
-            raise InputError("several T(alpha) need a column transition that names the one of each galaxy")
+            raise InputError("with several T(alpha), a column `transition` must name the one for each galaxy")
         unknown = set(rows.frame["transition"].unique()) - set(transition)
         if unknown:
-            raise InputError(f"no T(alpha) named {min(map(str, unknown))!r}; there are {', '.join(transition)}")
+            raise InputError(f"no T(alpha) named {min(map(str, unknown))!r}; available: {', '.join(transition)}")
     for name, values in (("evidence", rows.evidence), ("soft_labels", rows.soft_labels)):
         if values is None:
             continue
         if config.classifier == "logistic":
-            raise InputError(f"logistic regression learns from labels: leave {name} out")
+            raise InputError(f"logistic regression learns from labels: remove {name}")
         if values.shape != (n, n_classes):
             raise InputError(f"{name} must have shape ({n}, {n_classes}); got {values.shape}")
         best = values.max(axis=1)
@@ -136,7 +136,7 @@ def _check(rows: TrainingRows, transition: Transitions | None, config: TrainingC
         if name == "soft_labels":
             wrong |= (values < 0).any(axis=1) | (best <= 0)
         if wrong.any():
-            what = "finite for one class at least" if name == "evidence" else "fractions or numbers of votes, not all 0"
+            what = "finite for at least one class" if name == "evidence" else "fractions or numbers of votes, not all 0"
             raise InputError(f"{name} must be {what}; row {wrong.argmax()} is {values[wrong.argmax()]}")
 
 
@@ -152,22 +152,22 @@ def train_members(
     Parameters
     ----------
     rows : TrainingRows
-        Galaxies with split "train" are trained on. Those with "validation" stop a network's training (logistic
-        regression trains on them too). Others are not used.
+        Galaxies with split "train" are used for training. Those with "validation" decide when a network stops;
+        logistic regression is trained on them too. Others are not used.
     transition : Transition, dict of Transition, or None
-        T(α), constant in the loss; the identity treats the labels as correct (naive training). Several by name where
-        rows have a column `transition` of names. None is for logistic regression only: θ is fitted along by EM, as in
-        DCV14.
+        T(α), constant in the loss; the identity treats the labels as correct (naive training). A dict of several, by
+        name, if rows have a column `transition`. None is for logistic regression only: θ is then fitted together with
+        the regression, as in DCV14.
     config : TrainingConfig
     name : str
         Prefix of progress lines.
     unfinished : Unfinished, optional
-        Folder of the state of training, to resume from. Without it an interrupted run starts again.
+        Folder of the training state, to resume from. Without it, an interrupted run starts again.
 
     Returns
     -------
     Classifier
-        With its `history`, one entry an epoch and member.
+        With its `history`, one entry per epoch and member.
 
     Raises
     ------
@@ -181,14 +181,14 @@ def train_members(
     split, labels = rows.column("split"), rows.column("label")
     train, validation = np.flatnonzero(split == TRAIN), np.flatnonzero(split == VALIDATION)
     if not network:
-        # Nothing stops early: validation galaxies are trained on like the others, in folds.
+        # There is no early stopping: validation galaxies are used for training too.
         train, validation = np.sort(np.concatenate([train, validation])), validation[:0]
     for which, where in ((TRAIN, train), (VALIDATION, validation))[: 2 if network else 1]:
         if where.size == 0:
-            raise InputError(f"no {which} galaxies in this catalogue; prepare it with some (`split`)")
+            raise InputError(f"the catalogue has no {which} galaxies; prepare it with another `split`")
     empty = [name for k, name in enumerate(rows.classes) if not np.any(labels[train] == k)]
     if empty:
-        raise InputError(f"no training galaxy is labelled {empty[0]}: nothing to learn from")
+        raise InputError(f"no training galaxy is labelled {empty[0]}; two classes are needed")
     if train.size < 2 * max(config.folds, config.batch_size if network else 1):
         raise InputError(
             f"only {train.size} training galaxies for {config.folds} folds and batches of {config.batch_size}"
@@ -208,8 +208,8 @@ def train_members(
         assert transition is None or not isinstance(transition, Mapping)
         return _train_logistic(rows, train, parts, transition, config, seen)
     if transition is None:
-        raise InputError("a network needs T(alpha) before it trains: fit one with `truemorph transition`")
-    # Not above: logistic regression needs no torch.
+        raise InputError("a network needs T(alpha) before training; fit it with `truemorph transition`")
+    # Imported here because logistic regression needs no torch.
     from truemorph.classifiers.callbacks import Unfinished, is_first_process
     from truemorph.classifiers.module import train_network
 
@@ -258,7 +258,7 @@ def _train_logistic(
     def fit(which: np.ndarray) -> DebiasedLogisticRegression:
         model = DebiasedLogisticRegression(transition=transition)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FindingWarning)  # they are in `findings_`
+            warnings.simplefilter("ignore", FindingWarning)  # they are stored in `findings_`
             return model.fit(
                 rows.inputs[which],
                 labels[which],
@@ -276,7 +276,7 @@ def _train_logistic(
         through |= {
             "stderr": whole.stderr_,
             "method": "EM with logistic regression (DCV14)",
-            "assumption": "p(y | features) is logistic, flips depend on the true class and alpha alone",
+            "assumption": "p(y | features) is logistic, the flip probability depends only on the true class and alpha",
         }
         if whole.findings_:
             through["findings"] = [one.to_dict() for one in whole.findings_]

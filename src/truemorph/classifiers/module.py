@@ -1,6 +1,6 @@
-"""One network, trained by Lightning through its likelihood; and what is measured on held-out galaxies after each epoch.
+"""Train one network with Lightning, and measure it on held-out galaxies after each epoch.
 
-The measures need no true class: likelihoods go through T(α), and bias is a drift of predictions with α.
+The measures need no true class: the likelihood uses T(α), and bias is a drift of predictions with α.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ Observed = tuple[np.ndarray, dict[str, torch.Tensor]]
 
 
 def learning_rate(step: int, steps: int, warm_up: float) -> float:
-    """Fraction of the peak learning rate: a straight rise, then half a cosine down to zero.
+    """Fraction of the peak learning rate: linear warm-up, then half a cosine to zero.
 
     Examples
     --------
@@ -83,18 +83,18 @@ def measures(
     ----------
     logits : tensor, shape (N, K)
     losses : tensor, shape (N,)
-        Weighted.
+        Weighted losses.
     alpha : array, shape (N,)
     weights : array, shape (N,)
     classes : sequence of str, length K
     intrinsic : array, shape (N, P), optional
-        For CV18; without it CV14 is measured.
+        Intrinsic properties for CV18; without them CV14 is measured.
 
     Returns
     -------
     dict
         `held_out_loss` (minus the mean log-likelihood), `fraction_<class>_<q>` (mean probability in quintile q of
-        α, 1 the least resolved), `cv18_excess` or `cv14_excess` of the probabilities.
+        α, 1 being the least resolved), `cv18_excess` or `cv14_excess` of the probabilities.
     """
     found = {"held_out_loss": float(losses.sum() / weights.sum())}
     probabilities = torch.softmax(logits.double(), dim=1).numpy()
@@ -113,7 +113,7 @@ def measures(
             found["cv14_excess"] = cv14(probabilities, alpha, bins, **options).excess
         else:
             found["cv18_excess"] = cv18(probabilities, alpha, intrinsic, depth, bins, **options).excess
-    except InputError:  # too few galaxies for any bins
+    except InputError:  # too few galaxies for bins
         pass
     return found
 
@@ -121,27 +121,27 @@ def measures(
 def fit_temperature(
     logits: torch.Tensor, evidence: torch.Tensor, weights: torch.Tensor, votes: torch.Tensor | None = None
 ) -> float:
-    """Temperature by which logits are divided so that held-out observations are likeliest (Guo et al. 2017).
+    """Temperature of the logits that maximises the held-out likelihood (Guo et al. 2017).
 
-    Calibrates the probabilities of the true class, as the likelihood goes through T(α).
+    This calibrates the probabilities of the true class, because the likelihood uses T(α).
 
     Parameters
     ----------
     logits : tensor, shape (N, K)
     evidence, votes
-        As for `evidence_losses`.
+        As in `evidence_losses`.
     weights : tensor, shape (N,)
 
     Returns
     -------
     float
-        Between 0.2 and 5; above 1 where the network was overconfident.
+        Between 0.2 and 5; above 1 if the network was overconfident.
 
     Examples
     --------
     >>> logits = torch.tensor([[4.0, 0.0]] * 4)
     >>> known = torch.log(torch.tensor([[1.0, 0.0]] * 3 + [[0.0, 1.0]]))
-    >>> round(fit_temperature(logits, known, torch.ones(4)), 2)  # right three times of four: 4 / log 3
+    >>> round(fit_temperature(logits, known, torch.ones(4)), 2)  # correct in three of four cases: 4 / log 3
     3.64
     """
     logits = logits.double()
@@ -155,7 +155,7 @@ def fit_temperature(
 
 
 class DebiasedModule(lightning.LightningModule):
-    """Trains a network on what was observed of each galaxy.
+    """Train a network on the observations of each galaxy.
 
     Parameters
     ----------
@@ -165,9 +165,9 @@ class DebiasedModule(lightning.LightningModule):
     training, validation : (array of int, dict of tensor)
         Rows of `pixels`, and columns `evidence` and `votes` (see `evidence_losses`) and `weights`.
     measure : callable
-        What to measure on the validation galaxies after each epoch, from logits and weighted losses.
+        Measures of the validation galaxies after each epoch, from logits and weighted losses.
     seed : int
-        Of order, augmentation and dropout. They depend on it and on the number of the step alone, so that a resumed run
+        Seed of order, augmentation and dropout. They depend only on the seed and the step, so that a resumed run
         gives the same result as an uninterrupted one.
     """
 
@@ -183,13 +183,13 @@ class DebiasedModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.network = network
-        # Held-out likelihood, early stopping and the final model all use the running average of the weights:
-        # the last step's weights, and its batch statistics, jump from epoch to epoch.
+        # Held-out likelihood, early stopping and the final model all use the running average of the weights, because
+        # the last step's weights and batch statistics jump from epoch to epoch.
         self.averaged = AveragedModel(network, use_buffers=True).requires_grad_(False)
         self.config, self.seed, self.start = config, seed, network.start
         self._pixels, self._training, self._validation, self._measure = pixels, training, validation, measure
         self._held_out = CatMetric(nan_strategy="disable")  # place, loss and logits of each galaxy, from all processes
-        self._losses, self._parts = torch.zeros(()), 0  # sum over parts of steps, and how many
+        self._losses, self._parts = torch.zeros(()), 0  # sum over parts of steps, and their number
         self.mean: torch.Tensor
         self.std: torch.Tensor
         self.register_buffer("mean", torch.tensor(network.mean))
@@ -202,7 +202,7 @@ class DebiasedModule(lightning.LightningModule):
         return GalaxyBatches(self._pixels, part[0], part[1], process=process, **options)
 
     def train_dataloader(self) -> GalaxyBatches:
-        """Shuffled and augmented."""
+        """Training batches, shuffled and augmented."""
         one = self.config
         return self._batches(
             self._training,
@@ -213,16 +213,16 @@ class DebiasedModule(lightning.LightningModule):
         )
 
     def val_dataloader(self) -> GalaxyBatches:
-        """In order, not augmented."""
+        """Validation batches, in order and not augmented."""
         return self._batches(self._validation, batch_size=4 * self.config.batch_size)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed dropout by the number of the step."""
+        """Seed dropout with the step number."""
         number = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
         torch.manual_seed(mixed_seed(self.seed, number, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        """Mean loss of the step, the part of this process."""
+        """Return this process's part of the mean loss."""
         logits = self._forward[0](warp(normalise(batch["pixels"], self.mean, self.std), batch["maps"]))
         mine = (evidence_losses(logits, batch["evidence"], batch.get("votes")) * batch["step_weights"]).sum()
         self._losses = self._losses.to(mine.device) + mine.detach()
@@ -231,14 +231,14 @@ class DebiasedModule(lightning.LightningModule):
         return mine * (self.trainer.world_size * self.config.accumulate)
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
-        """Step, then average the weights over about 100 steps, over fewer at the beginning."""
+        """Step, then average the weights over about 100 steps (fewer at the beginning)."""
         super().optimizer_step(*arguments, **options)
         keep = min(_AVERAGE_DECAY, (1 + self.global_step) / (10 + self.global_step))
         self.averaged.multi_avg_fn = get_ema_multi_avg_fn(keep)
         self.averaged.update_parameters(self.network)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Keep logits of the averaged network and losses of these galaxies."""
+        """Store logits of the averaged network and losses of these galaxies."""
         logits = self.averaged(normalise(batch["pixels"], self.mean, self.std)).float()
         losses = evidence_losses(logits, batch["evidence"], batch.get("votes")) * batch["weights"]
         self._held_out.update(torch.column_stack([batch["place"], losses, logits]))
@@ -262,18 +262,18 @@ class DebiasedModule(lightning.LightningModule):
         return float(every.sum())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the sums of this epoch, and how the network was built."""
+        """Store the sums of this epoch and how the network was built."""
         checkpoint["epoch_so_far"] = [self._epoch_loss(), self._parts]
         checkpoint["start"], checkpoint["built"] = self.start, self.network.built
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Resume; the first process has the sum of all."""
+        """Restore the sums; the first process has the total."""
         total, self._parts = checkpoint["epoch_so_far"]
         self.start = checkpoint["start"]
         self._losses = torch.tensor(total if self.global_rank == 0 else 0.0)
 
     def configure_optimizers(self) -> Any:
-        """AdamW; a rise and a cosine."""
+        """AdamW with warm-up and cosine decay."""
         one, network = self.config, self.network
         if one.finetune == "layers":
             groups = param_groups_layer_decay(network.backbone, one.weight_decay, layer_decay=one.layer_decay)
@@ -282,18 +282,18 @@ class DebiasedModule(lightning.LightningModule):
             parameters: Any = [*groups, {"params": list(network.head.parameters())}]
         else:
             parameters = [one for one in network.parameters() if one.requires_grad]
-        # Fused: a tenth of a ResNet50's step at 64 pixels. Lightning can't clip gradients for such an optimiser.
+        # Fused saves a tenth of a ResNet50's step at 64 pixels, but Lightning can't clip its gradients.
         optimizer = torch.optim.AdamW(
             parameters, lr=one.learning_rate, weight_decay=one.weight_decay, fused=one.clip is None
         )
-        # Lightning's own estimate would set up the loaders before the state of an earlier run is read.
+        # Lightning's own estimate would set up the loaders before the saved state is read.
         steps = one.epochs * len(self.train_dataloader()) // one.accumulate
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps, one.warm_up))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def loggers_for(config: TrainingConfig, folder: Path, name: str) -> list[Any]:
-    """Loggers that were asked for.
+    """Make the loggers of the configuration.
 
     Raises
     ------
@@ -327,21 +327,21 @@ def _several(config: TrainingConfig) -> bool:
 
 
 def across_devices(network: GalaxyNetwork, config: TrainingConfig) -> GalaxyNetwork:
-    """The network, with batch norms over all devices where there are several that torch has such norms for."""
+    """Synchronise batch norms between devices, if there are several GPUs."""
     if not (torch.cuda.is_available() and _several(config)):
         return network
-    # timm's own conversion: torch's drops the activations that many backbones keep in their norms.
+    # torch's conversion would drop the activations that many backbones have in their norms; timm's does not.
     converted: Any = convert_sync_batchnorm(network)
     return converted
 
 
 def _trainer(config: TrainingConfig, callbacks: list[Any], folder: Path, name: str) -> lightning.Trainer:
-    """Lightning's trainer: one process, or one for each device."""
+    """Make Lightning's trainer, with one process per device."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     plugins: list[Any] = [AtomicCheckpoints()]
     if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
-        # Lightning's own requeueing would load the state of one member into another.
+        # Lightning's requeueing would load the state of one member into another.
         plugins.append(SLURMEnvironment(auto_requeue=False))
     try:
         return lightning.Trainer(
@@ -382,23 +382,23 @@ def train_network(
     earlier: list[dict[str, float]],
     start: str | None,
 ) -> dict[str, Any]:
-    """Train one network, or resume: `weights`, `history`, `best`, `temperature`, `mean`, `std`, `start`, `built`.
+    """Train or resume one network: `weights`, `history`, `best`, `temperature`, `mean`, `std`, `start`, `built`.
 
-    `earlier` is the history of the members before it, `start` where their weights came from.
+    `earlier` is the history of earlier members; `start` is where their initial weights came from.
     """
     seed = config.seed + member
     state = unfinished.readable_state(member)
     lightning.seed_everything(seed, verbose=False)
-    # Weights of a state replace published ones, which may be out of reach now.
+    # When resuming, no published weights are downloaded; the hub may be unreachable.
     built = None if state is None else state[1]["built"]
     network = GalaxyNetwork(config, len(rows.classes), config.pretrained and state is None, built)
     if state is None and start not in (None, network.start):
         raise TruemorphError(
-            f"{name}: the networks before it started from {start} weights, this one would from {network.start} ones; "
-            "connect to the network and run the same command again to resume"
+            f"{name}: earlier members started from {start} weights, this one would start from {network.start} ones; "
+            "connect to the internet and run the same command again to resume"
         )
     if start is None and config.pretrained and network.start == "random" and is_first_process():
-        print(f"{name}: no published weights can be fetched; starting from random ones", file=sys.stderr)
+        print(f"{name}: published weights can't be downloaded; starting from random weights", file=sys.stderr)
     held_out = rows.observed(transition, validation)
     measure = partial(
         measures,

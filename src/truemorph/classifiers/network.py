@@ -15,14 +15,14 @@ _HUB = "hf_hub:"
 
 
 def _backbone_for(name: str, pretrained: bool, size: int) -> tuple[nn.Module, dict[str, Any]]:
-    """A timm backbone for images of this size, and `architecture` and `arguments` to build it again without a hub."""
+    """Make a timm backbone for this image size; also return `architecture` and `arguments` to rebuild it offline."""
     architecture, arguments = name, {}
     if name.startswith(_HUB):
         _, architecture, arguments = timm.models.load_model_config_from_hf(name.removeprefix(_HUB))
     sized: dict[str, Any] = {}
     backbone: Any = timm.create_model(name, pretrained=pretrained, num_classes=0)
     refused = _refusal(backbone, size)
-    if refused:  # by a transformer, say, which is built for a size
+    if refused:  # such as by a transformer with a fixed image size
         sized = {"img_size": size}
         try:
             backbone = timm.create_model(name, pretrained=pretrained, num_classes=0, **sized)
@@ -30,12 +30,12 @@ def _backbone_for(name: str, pretrained: bool, size: int) -> tuple[nn.Module, di
         except TypeError:  # the backbone has no such argument
             pass
     if refused:
-        raise InputError(f"backbone {name} can't take {size}-pixel images ({refused}); use another or `image_size`")
+        raise InputError(f"backbone {name} can't take {size}-pixel images ({refused}); change it or `image_size`")
     return backbone, {"architecture": architecture, "arguments": {**arguments, **sized}}
 
 
 def _refusal(backbone: nn.Module, size: int) -> str:
-    """Why a backbone does not take images of this size; empty if it does."""
+    """Return why a backbone can't take images of this size; empty if it can."""
     try:
         with torch.inference_mode():
             backbone.eval()(torch.zeros(1, 3, size, size))
@@ -47,12 +47,12 @@ def _refusal(backbone: nn.Module, size: int) -> str:
 
 
 def _known_backbone(name: str) -> str:
-    """Name of the backbone in timm; for a model on a hub, the architecture that its name ends with.
+    """Name of the backbone in timm; for a model on a hub, the architecture at the end of its name.
 
     Raises
     ------
     InputError
-        If timm does not know it.
+        If timm does not have it.
     """
     if timm.is_model(name):
         return name
@@ -60,21 +60,21 @@ def _known_backbone(name: str) -> str:
         last = name.split("/")[-1]
         found = next((last[start:] for start in range(len(last)) if timm.is_model(last[start:])), None)
         if found is None:
-            raise InputError(f"{name} can't be fetched, and its name doesn't end with an architecture that timm knows")
+            raise InputError(f"{name} can't be downloaded, and its name doesn't end with an architecture of timm")
         return found
     near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:4]) or "see timm.list_models()"
-    raise InputError(f"timm has no backbone {name!r}; near it: {near}")
+    raise InputError(f"timm has no backbone {name!r}; similar names: {near}")
 
 
 class PixelConv(nn.Conv2d):
-    """A convolution of pixels, in float32 also under autocast.
+    """A convolution of pixels that stays in float32 under autocast.
 
-    Galaxies are small on a dark sky, and bf16 rounds the sky's few values all to the same side: a ResNet50's mean
-    p(disk) moved by 0.010 in bf16, by 0.001 with this layer in float32 (docs/labelling.md).
+    Most pixels are dark sky, and bf16 rounds the few sky values in the same direction: the mean p(disk) of a ResNet50
+    moved by 0.010 in bf16, and by 0.001 with this layer in float32 (docs/labelling.md).
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """As any convolution."""
+        """Apply the convolution in float32."""
         if not torch.is_autocast_enabled(input.device.type):
             return super().forward(input)
         with torch.autocast(input.device.type, enabled=False):
@@ -82,7 +82,7 @@ class PixelConv(nn.Conv2d):
 
 
 def _see_pixels_exactly(backbone: nn.Module) -> None:
-    """Make the first convolution a `PixelConv` if it takes colours; its weights keep their name."""
+    """Make the first convolution a `PixelConv` if it has three input channels; its weights keep their name."""
     first = next((module for module in backbone.modules() if isinstance(module, nn.Conv2d)), None)
     if type(first) is nn.Conv2d and first.in_channels == 3:
         first.__class__ = PixelConv
@@ -97,21 +97,21 @@ class GalaxyNetwork(nn.Module):
         Backbone, hidden width, dropout, fine-tuning.
     n_classes : int
     pretrained : bool
-        Start from published weights; if they can't be fetched, from random ones (see `start`).
+        Start from published weights, or from random ones if they can't be downloaded (see `start`).
     built : dict, optional
-        How the backbone of an earlier network was built, so that its weights can be loaded without a hub.
+        How the backbone of an earlier network was built, so that its weights can be loaded offline.
 
     Attributes
     ----------
     start : str
-        Where the backbone's first weights came from: "random" or the name of the published ones.
+        Where the backbone's initial weights came from: "random" or the name of the published ones.
     built : dict
         `architecture` in timm, and `arguments`.
 
     Raises
     ------
     InputError
-        If timm does not know the backbone, or it can't take images of this size.
+        If timm does not have the backbone, or it can't take images of this size.
     """
 
     def __init__(
@@ -154,12 +154,12 @@ class GalaxyNetwork(nn.Module):
             nn.Dropout(config.dropout),
             nn.Linear(config.hidden, n_classes),
         )
-        # Convolutions on CPU and GPU run faster with channels last; torch's stubs don't know the argument.
+        # Convolutions on CPU and GPU run faster with channels last; torch's stubs lack the argument.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.train()
 
     def train(self, mode: bool = True) -> GalaxyNetwork:
-        """Switch to training; a backbone that isn't trained keeps its batch statistics."""
+        """Switch to training mode; a frozen backbone keeps its batch statistics."""
         super().train(mode)
         if self.head_alone:
             self.backbone.eval()
@@ -171,12 +171,12 @@ class GalaxyNetwork(nn.Module):
 
 
 def torch_device(name: str = "auto") -> torch.device:
-    """Return the device of a name; "auto" is a GPU where there is one.
+    """Return a torch device; "auto" is a GPU if available.
 
     Raises
     ------
     InputError
-        If torch does not know it, or it is not here.
+        If the device is unknown or not available.
 
     Examples
     --------
@@ -188,7 +188,7 @@ def torch_device(name: str = "auto") -> torch.device:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as problem:
-        raise InputError(f"device {name!r} (`device`) cannot be used here: {reason(problem)}") from problem
+        raise InputError(f"device {name!r} (`device`) is not available: {reason(problem)}") from problem
     return torch.device(name)
 
 

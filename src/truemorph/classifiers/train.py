@@ -35,13 +35,13 @@ from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
 from truemorph.plotting import axes_or_new
-from truemorph.results import Result, quantity_table
+from truemorph.results import Result, quantity_table, text_facts
 from truemorph.tables import CatalogTable, frame_hash, numeric_columns, write_table
 
-# Above this size pixels are not held in memory.
+# Above this number of bytes pixels are not held in memory.
 _PIXELS_IN_MEMORY = 2**30
 _FRACTIONS = ("smooth_fraction", "disk_fraction")
-# Settings that say where and how fast, not what comes out.
+# Settings that do not change the result.
 _NOT_THE_RESULT = {"device", "devices", "nodes", "loggers", "compile"}
 
 
@@ -51,20 +51,20 @@ def _catalogue_hash(frame: pl.DataFrame) -> str:
 
 @dataclass(frozen=True, repr=False)
 class TrainingResult(Result):
-    """A trained model: where it is, what it was trained on and through, and how well it did.
+    """A trained model: its folder, data, T(α) and metrics.
 
     Attributes
     ----------
     out : Path
-        The run folder, which `load` reads.
+        The run folder; open it with `load`.
     rows, left_out : int
         Galaxies used, and galaxies that lack an image, a feature, an observable of T(α) or a gold label.
     transition : dict
-        T(α) that was trained through, as a fit describes it.
+        T(α) used in training, in the format of a fit file.
     metrics : dict
     seconds : dict of str to float
     history : list of dict
-        One entry an epoch and member of a network.
+        One entry per epoch and member (networks only).
     findings : tuple of Finding
     """
 
@@ -79,15 +79,20 @@ class TrainingResult(Result):
 
     def summary(self) -> str:
         """Return rows, T(α), metrics and the folder as text."""
-        numbers = {name: round(one, 4) if isinstance(one, float) else one for name, one in self.metrics.items()}
+        values = {name: one for name, one in self.transition["parameters"].items() if isinstance(one, float) and one}
+        curve = ", ".join(f"{name} = {one:.3f}" for name, one in values.items())
+        metrics = {name: one for name, one in self.metrics.items() if isinstance(one, int | float)}
+        left_out = f", {self.left_out:,} left out" if self.left_out else ""
         return "\n".join(
-            [
-                f"trained on {self.rows:,d} galaxies through {self.transition['family']} "
-                f"{self.transition['parameters']}",
-                f"metrics: {numbers}",
-                f"seconds: {', '.join(f'{name} {one:.1f}' for name, one in self.seconds.items())}",
-                f"wrote    {self.out}",
-            ]
+            text_facts(
+                [
+                    ("galaxies", f"{self.rows:,} trained on{left_out}"),
+                    ("bias curve", f"{self.transition['family']}{': ' if curve else ''}{curve}"),
+                    ("metrics", ", ".join(f"{name.replace('_', ' ')} {one:.4g}" for name, one in metrics.items())),
+                    ("time", ", ".join(f"{name} {one:.1f} s" for name, one in self.seconds.items())),
+                    ("model", str(self.out)),
+                ]
+            )
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,12 +110,12 @@ class TrainingResult(Result):
         )
 
     def to_table(self) -> Any:
-        """Return the metrics as a table of one row a metric."""
+        """Return a table with one row per metric."""
         numbers = {name: one for name, one in self.metrics.items() if isinstance(one, int | float)}
         return quantity_table(
             {
                 "metric": (list(numbers), "", "name of the metric, on held-out galaxies"),
-                "value": (list(map(float, numbers.values())), "", "its value"),
+                "value": (list(map(float, numbers.values())), "", "value"),
             },
             out=str(self.out),
         )
@@ -124,7 +129,7 @@ class TrainingResult(Result):
         if not self.history:
             transition: Any = transition_from_dict(self.transition)
             alpha = observed = np.linspace(0, 60, 200)
-            if n_observables(transition):  # the others at their mean
+            if n_observables(transition):  # the other columns at their mean
                 means = np.where(transition.log, np.exp(transition.center), transition.center)[1:]
                 observed = np.column_stack([alpha, np.tile(means, (alpha.size, 1))])
             ax.plot(alpha, transition.flip_probability(observed))
@@ -148,22 +153,22 @@ def train_on_catalogue(
     Parameters
     ----------
     run : RunConfig
-        Without a transition, θ is fitted here: to all rows of the catalogue by likelihood for a network, by EM together
-        with the regression for a logistic classifier.
+        Without a transition, θ is fitted here: for a network, to all rows of the catalogue by maximum likelihood; for
+        a logistic classifier, together with the regression.
     catalogue : CatalogTable, optional
-        In place of the file that `run` names.
+        Used instead of the file named in `run`.
     transition : mapping, optional
-        T(α) as a fit describes it, in place of the file that `run` names.
+        T(α) in the format of a fit file; used instead of the file named in `run`.
 
     Returns
     -------
     TrainingResult or None
-        None in all but the first of several processes.
+        None in all processes but the first.
 
     Raises
     ------
     InputError
-        If settings contradict each other, or the catalogue can't be trained on.
+        If settings contradict each other, or the catalogue can't be used for training.
     CheckpointError
         If the run folder can't be written, or an unfinished run in it can't be read.
     """
@@ -176,7 +181,7 @@ def train_on_catalogue(
     _check_curve(run, transition)
     _check_votes(run)
     began = time.perf_counter()
-    folder = check_model_folder(run.out)  # before hours of training, not after
+    folder = check_model_folder(run.out)  # fails before hours of training, not after
     catalogue = read_catalogue(run.catalogue) if catalogue is None else catalogue
     described = _transition_for(catalogue, run, transition)
     in_training = catalogue.frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
@@ -210,7 +215,7 @@ def train_on_catalogue(
     model = train_members(TrainingRows(frame, inputs, **observed), used, config, name, unfinished)
     if network and not is_first_process():
         return None
-    if used is None:  # fitted along
+    if used is None:  # fitted with the regression
         described = model.described["transition"] | {key: about[key] for key in ("alpha", "alpha_psf")}
     model.described["transition"] = described
     model.described["catalogue"] |= {
@@ -255,7 +260,7 @@ def train_on_catalogue(
 def _identity(
     run: RunConfig, catalogue: CatalogTable, described: dict[str, Any], frame: pl.DataFrame
 ) -> dict[str, Any]:
-    """What the result of a run follows from; `frame` are the galaxies that it can use."""
+    """Return everything that determines the result of a run; `frame` has the usable galaxies."""
     settings = run.training.model_dump(mode="json", exclude=_NOT_THE_RESULT)
     through = {"family": described.get("family"), "parameters": plain(described.get("parameters"))}
     columns = [name for name in ("object_id", "split", "sampling_weight", *_FRACTIONS) if name in frame.columns]
@@ -266,7 +271,7 @@ def _identity(
 
 
 def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """T(α) to train through, as a fit describes it; empty where it is fitted along."""
+    """Return T(α) for training, in the format of a fit file; empty if it is fitted during training."""
     if run.naive or run.labels is not None:
         which = "observed labels are correct (naive training)" if run.naive else "gold labels are correct"
         return {**transition_to_dict(MatrixTransition.identity()), "assumption": f"the {which}"}
@@ -278,8 +283,8 @@ def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str,
     described = known or (dict(given) if given is not None else read_fit(str(run.transition)))
     if described.get("alpha_psf") not in (None, catalogue.metadata.get("alpha_psf")):
         raise InputError(
-            f"T(alpha) is for alpha in units of the PSF's {described['alpha_psf']}, that of this catalogue is in units "
-            f"of the PSF's {catalogue.metadata.get('alpha_psf')}; fit it again or prepare with the same `psf`"
+            f"T(alpha) is for alpha in units of the PSF's {described['alpha_psf']}, but this catalogue has units of "
+            f"the PSF's {catalogue.metadata.get('alpha_psf')}; fit it again or prepare with the same `psf`"
         )
     labels, alpha = (catalogue.frame[name].to_numpy() for name in ("label", "alpha"))
     unlike = [one.to_dict() for one in unlike_labels(transition_from_dict(described), labels, alpha)]
@@ -287,7 +292,7 @@ def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str,
 
 
 def _check_curve(run: RunConfig, transition: Mapping[str, Any] | None) -> None:
-    """Refuse several statements of how the labels flip."""
+    """Check that at most one source of T(α) is given."""
     ways = {
         "transition": run.transition is not None or transition is not None,
         "family": run.family is not None,
@@ -300,7 +305,7 @@ def _check_curve(run: RunConfig, transition: Mapping[str, Any] | None) -> None:
 
 
 def _environment(network: bool) -> dict[str, Any]:
-    """Where, when and with what a run was made."""
+    """Return time, machine and versions of a run."""
     devices: dict[str, Any] = {}
     if network:
         import torch
@@ -327,9 +332,9 @@ def _check_votes(run: RunConfig) -> None:
     if run.naive and run.votes == "soft":
         return
     if run.vote_count is None or run.naive or any((run.transition, run.family, run.labels)):
-        # A T(α) of labels would not do: a majority flips more sharply than one vote.
+        # T(α) of labels can't be used: the flip probability of a majority is steeper than that of one vote.
         raise InputError(
-            f"votes = {run.votes} fits how single votes flip: give vote_count, the column with the number of votes (or "
+            f"votes = {run.votes} needs T(α) of single votes: give vote_count, the column with the number of votes (or "
             "one number for all), and none of transition, family, naive and labels"
         )
 
@@ -337,11 +342,11 @@ def _check_votes(run: RunConfig) -> None:
 def _observed_votes(
     frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig, described: dict[str, Any]
 ) -> tuple[dict[str, Any], Transition, dict[str, Any]]:
-    """What `TrainingRows` takes of votes, T(α) to learn them through, and T(α) of labels as a fit describes it."""
+    """Return votes for `TrainingRows`, T(α) of the votes, and T(α) of labels in the format of a fit file."""
     whole, source = catalogue.frame, str(catalogue.path)
     lacking = whole.select(pl.any_horizontal(pl.col(_FRACTIONS).is_null()).sum()).item()
     if lacking:
-        raise InputError(f"{run.catalogue}: {lacking} galaxies lack a vote fraction; learn from labels")
+        raise InputError(f"{run.catalogue}: {lacking} galaxies lack a vote fraction; train on labels instead")
     place = {one: row for row, one in enumerate(whole["object_id"])}
     rows = [place[one] for one in frame["object_id"]]
     fractions = whole.select(_FRACTIONS).to_numpy()
@@ -359,7 +364,7 @@ def _observed_votes(
     assert fit.votes is not None
     problem = next((one for one in fit.findings if one.severity == "problem"), None)
     if problem is not None:
-        raise InputError(f"votes = {run.votes} can't be learned from here: {problem.message} {problem.action}")
+        raise InputError(f"votes = {run.votes} can't be used: {problem.message} {problem.action}")
     described = {
         **transition_to_dict(fit.transition),
         "of_one_vote": transition_to_dict(fit.votes.transition),
@@ -378,7 +383,7 @@ def _observed_votes(
 def _with_gold(
     frame: pl.DataFrame, catalogue: CatalogTable, rule: str
 ) -> tuple[pl.DataFrame, str, list[tuple[str, str]]]:
-    """The galaxies with a gold label, which replaces the observed one; the definition of a disk; and the others."""
+    """Use gold labels as labels; return these galaxies, the definition of a disk, and the excluded galaxies."""
     classes, definition = gold_classes(frame, rule, str(catalogue.path or "catalogue"))
     if rule == "gold":
         definition = str(catalogue.metadata.get("gold_definition", definition))
@@ -390,7 +395,7 @@ def _with_gold(
 def _with_observables(
     frame: pl.DataFrame, names: tuple[str, ...], source: str
 ) -> tuple[pl.DataFrame, list[tuple[str, str]]]:
-    """The galaxies with all columns that T(α) depends on, and the others."""
+    """Return galaxies with all columns on which T(α) depends, and the excluded galaxies."""
     values = numeric_columns(frame, names, source)
     known = pl.Series(np.isfinite(values).all(axis=1))
     problems = [(str(one), "an observable of T(α) is missing") for one in frame.filter(~known)["object_id"]]
@@ -401,7 +406,7 @@ def _with_observables(
 def _pixels(
     frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig
 ) -> tuple[pl.DataFrame, Any, list[tuple[str, str]]]:
-    """Pixels from a cache, in memory where they are few, else decoded whenever they are wanted."""
+    """Read pixels from a cache or into memory; decode on demand if there are many."""
     from truemorph.images.decode import fits_reading
     from truemorph.images.store import ImageFiles, load_images
 
@@ -425,7 +430,7 @@ def _pixels(
         inputs, good, found = store.pixels, store.good, store.problems
     bad = frame.filter(~pl.Series(good))["object_id"].to_list()
     problems += [(str(one), why) for one, (_, why) in zip(bad, found, strict=True)]
-    # Bad images keep their (zero) row of pixels and leave the split: nothing is copied.
+    # Unreadable images keep a row of zeros but leave the split, which avoids a copy.
     split = pl.when(pl.Series(good)).then("split").otherwise(pl.lit("left_out"))
     return frame.with_columns(split=split), inputs, problems
 

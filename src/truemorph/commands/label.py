@@ -10,7 +10,7 @@ from truemorph.arguments import Names, Shard
 from truemorph.classifiers.checkpoint import Classifier, load
 from truemorph.classifiers.fits import KnownCurve, transition_described
 from truemorph.errors import InputError
-from truemorph.images.store import MAXIMUM_BAD_SHARE
+from truemorph.images.store import MAXIMUM_BAD_FRACTION
 from truemorph.labelling.label import LabelReport, label_table
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def label_galaxies(
     gate: Path | None = None,
     address: str | None = None,
     shard: Shard = (1, 1),
-    max_bad: float = MAXIMUM_BAD_SHARE,
+    max_bad: float = MAXIMUM_BAD_FRACTION,
 ) -> LabelReport:
     """Label galaxies with a model: class probabilities, and posteriors where there are observed labels.
 
@@ -132,7 +132,7 @@ def label_galaxies(
         source,
         out,
         transition=known if transition is None else transition_described(transition),
-        crowd=observed,
+        observed=observed,
         id_column=id,
         image_column=image_column,
         images=images,

@@ -1,1 +1,1 @@
-"""Where on a picture a class was read: Grad-CAM maps, their profiles, and whether they depend on what was learnt."""
+"""Explanations of networks: Grad-CAM maps, their radial profiles, and a sanity check with random weights."""

@@ -1,4 +1,4 @@
-"""Explanations of models on the galaxies of a catalogue: tables, maps and figures of what they look at."""
+"""Explain models on the galaxies of a catalogue: write tables, maps and figures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from truemorph.explain.sanity_check import Randomisation
     from truemorph.explain.study import Compared, Explanation
 
-# Galaxies of the check by random weights, which makes dozens of maps of each.
+# Galaxies for the check with random weights, which computes dozens of maps for each.
 CHECKED = 32
 ANGLE, RADIUS = "explained angle", "explained radius"
 _UNITS = {PIXELS: "pix", RADII: ""}
@@ -35,16 +35,16 @@ _BRIGHT_EDGE = 1.5
 
 @dataclass(frozen=True, repr=False)
 class ExplainResult(Result):
-    """What models look at, and the files that show it.
+    """Explanations of models, and the files written.
 
     Attributes
     ----------
     out : Path
         Folder with `summary.json`, `profiles_*.ecsv`, `differences_*.ecsv`, `galaxies.parquet`, `maps.fits`, figures.
     content : dict
-        The content of `summary.json`.
+        Content of `summary.json`.
     explanations : dict of str to Explanation
-        By the model's name.
+        Explanations by model name.
     findings : tuple of Finding
     """
 
@@ -54,7 +54,7 @@ class ExplainResult(Result):
     findings: tuple[Finding, ...]
 
     def summary(self) -> str:
-        """Return models, numbers of galaxies and the check by random weights as text."""
+        """Return models, numbers of galaxies and the check with random weights as text."""
         lines = []
         for name, one in self.content["models"].items():
             cells = "×".join(map(str, one["map_cells"]))
@@ -70,11 +70,11 @@ class ExplainResult(Result):
         return "\n".join([*lines, f"wrote {self.out}"])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of `summary.json`, with the findings."""
+        """Return the content of `summary.json` with the findings."""
         return plain(self.content | {"findings": [one.to_dict() for one in self.findings]})
 
     def to_table(self) -> Any:
-        """Return mean intensities of maps against distance from the centre, in pixels."""
+        """Return the mean intensity of maps against distance from the centre in pixels."""
         return to_astropy(read_table(self.out / "profiles_pixel.ecsv"))
 
     def plot(self, ax: Any = None) -> Any:
@@ -101,11 +101,11 @@ def write_explanations(
     Parameters
     ----------
     explanations, checks : dict
-        By the model's name.
+        By model name.
     compared : sequence of Compared
     out : Path
     about : mapping
-        Further entries of `summary.json`: catalogue, galaxies and settings.
+        Other entries of `summary.json`: catalogue, galaxies and settings.
     """
     out.mkdir(parents=True, exist_ok=True)
     summary = _summary(explanations, compared, checks) | {**about, "truemorph_version": __version__}
@@ -118,7 +118,7 @@ def write_explanations(
 
 
 def findings_of(explanations: Mapping[str, Explanation], checks: Mapping[str, Randomisation]) -> tuple[Finding, ...]:
-    """Galaxies left out of the maps, and maps that show the sky, or were not shown to depend on what was learned."""
+    """Report galaxies without maps, and maps that show the sky or do not depend on the weights."""
     findings = [
         Finding(
             "galaxies-left-out",
@@ -133,7 +133,7 @@ def findings_of(explanations: Mapping[str, Explanation], checks: Mapping[str, Ra
             "maps-not-specific",
             "caution",
             f"{name}: {check.statement}",
-            "Do not read these maps as what the model has learned; try another layer (`layer`).",
+            "Do not interpret these maps as what the model has learned; try another layer (`layer`).",
         )
         for name, check in checks.items()
         if not check.passes
@@ -145,17 +145,17 @@ def findings_of(explanations: Mapping[str, Explanation], checks: Mapping[str, Ra
                 Finding(
                     "maps-at-edges",
                     "note",
-                    f"The mean maps of {name} for {' and '.join(bright)} are brighter at the edge of the picture than "
-                    "at the galaxy: the network reads the sky, or that nothing is there.",
-                    "Do not read these maps as structure of the galaxies; train with another crop (`crop`) and see "
-                    "whether the result changes.",
+                    f"The mean maps of {name} for {' and '.join(bright)} are brighter at the edge of the image than at "
+                    "the galaxy: the network uses the sky.",
+                    "Do not interpret these maps as structure of the galaxies; train with another crop (`crop`) and "
+                    "compare the maps.",
                 )
             )
     return tuple(findings)
 
 
 def edge_contrast(mean: np.ndarray) -> float:
-    """Mean of a map in its outer eighth, relative to that within half of the way from the centre to the sides.
+    """Return the mean of a map in its outer eighth, relative to that within a quarter of its width from the centre.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def edge_contrast(mean: np.ndarray) -> float:
 
 
 def named_models(given: Sequence[Any]) -> dict[str, Classifier]:
-    """Load models, by the names of their folders, or by more of the path where two share one."""
+    """Load models; name them by their folders, or by more of the path if names are not unique."""
     from truemorph.classifiers.checkpoint import Classifier, load
 
     folders = [one.folder or f"model {k}" if isinstance(one, Classifier) else one for k, one in enumerate(given, 1)]
@@ -177,13 +177,13 @@ def named_models(given: Sequence[Any]) -> dict[str, Classifier]:
     if len(set(names)) < len(names):
         names = [str(one) for one in folders]
     if len(set(names)) < len(names):
-        raise InputError("a model is named twice; name each once")
+        raise InputError("a model is given twice; give each once")
     models = [one if isinstance(one, Classifier) else load(str(one)) for one in given]
     return dict(zip(names, models, strict=True))
 
 
 def chosen_galaxies(table: CatalogTable, rows: str, galaxies: int, seed: int) -> pl.DataFrame:
-    """Test galaxies of a catalogue or all; so many of them, drawn at random, or all for 0."""
+    """Select test galaxies of a catalogue (or all) and draw a random subset; 0 means no limit."""
     frame = table.frame
     if "image" not in frame.columns or not frame["image"].count():
         raise InputError(f"{table.path}: has no images; prepare it with `images`")
@@ -199,20 +199,20 @@ def chosen_galaxies(table: CatalogTable, rows: str, galaxies: int, seed: int) ->
 def with_geometry(
     frame: pl.DataFrame, source: str, angle: str | None, radius: str | None, field: str | None
 ) -> tuple[pl.DataFrame, str]:
-    """Columns of position angles and of radii in units of an image file's side; how radii were had, empty if not."""
+    """Add position angles, and radii in units of the image width; also return the source of the radii."""
     if angle is not None:
         frame = frame.with_columns(pl.Series(ANGLE, numeric_columns(frame, [angle], source)[:, 0]))
     if radius is None and field is None:
         return frame, ""
     if radius is None or field is None:
-        raise InputError("radii need both `radius_column` (arcsec) and `field`, what an image file is across in arcsec")
+        raise InputError("give both `radius_column` (arcsec) and `field` (width of an image file, arcsec), or neither")
     across: Any
     try:
         across = float(field)
     except ValueError:
         if field not in frame.columns:
             raise InputError(
-                f"{source}: `field` is a number of arcsec or a column; no column {field!r} "
+                f"{source}: `field` must be a number in arcsec or a column; no column {field!r} "
                 f"({nearest(field, frame.columns)})"
             ) from None
         across = numeric_columns(frame, [field], source)[:, 0]
@@ -228,7 +228,7 @@ def with_geometry(
 def check_by_random_weights(
     models: Mapping[str, Classifier], explanations: Mapping[str, Explanation], source: Any, draws: int, seed: int
 ) -> dict[str, Randomisation]:
-    """The check by random weights of each model, on the first galaxies."""
+    """Check each model with random weights, on the first galaxies."""
     from truemorph.explain.sanity_check import randomise
 
     found = {}
@@ -301,7 +301,7 @@ def _summary(
 
 
 def _stacked(parts: Iterable[tuple[dict[str, str], dict[str, Any]]]) -> pl.DataFrame:
-    """One table of several: what each is about, then its columns."""
+    """Stack tables; columns that identify each table come first."""
     frames = [
         pl.DataFrame(columns).select(*(pl.lit(value).alias(name) for name, value in about.items()), pl.all())
         for about, columns in parts
@@ -310,7 +310,7 @@ def _stacked(parts: Iterable[tuple[dict[str, str], dict[str, Any]]]) -> pl.DataF
 
 
 def _write_tables(explanations: Mapping[str, Explanation], compared: Sequence[Compared], out: Path) -> None:
-    """Profiles and differences as ECSV, a file a unit; profiles of single galaxies as Parquet."""
+    """Write profiles and differences as ECSV, one file per unit, and profiles of single galaxies as Parquet."""
     metadata: dict[str, Any] = {"kind": "explanation", "truemorph_version": __version__}
     layers = {name: [one.layer, one.cells] for name, one in explanations.items()}
     named = [(name, some) for name, one in explanations.items() for some in one.classes]
@@ -364,7 +364,7 @@ def _limits(one: Compared) -> dict[str, np.ndarray]:
 
 
 def _write_maps(explanations: Mapping[str, Explanation], path: Path) -> None:
-    """Mean maps as FITS: planes of mean, error and number of galaxies."""
+    """Write mean maps as FITS, with planes for mean, error and number of galaxies."""
     from astropy.io import fits
 
     units = [fits.PrimaryHDU()]
@@ -373,13 +373,13 @@ def _write_maps(explanations: Mapping[str, Explanation], path: Path) -> None:
             for what, found in (("mean", some.mean), ("aligned", some.aligned)):
                 if found is None or not some.galaxies:
                     continue
-                # FITS counts rows from the bottom.
+                # FITS rows start at the bottom.
                 planes = np.stack([found.mean, found.stderr, found.count])[:, ::-1].astype(np.float32)
                 unit = fits.ImageHDU(planes, name=f"{what}_{len(units)}")
                 unit.header["MODEL"] = (one.model[-60:], "model")
                 unit.header["CLASS"] = (some.name, "predicted class")
                 unit.header["LAYER"] = (one.layer, "layer of the backbone")
-                unit.header["CELLS"] = (one.cells, "cells of a map, a side")
+                unit.header["CELLS"] = (one.cells, "cells per side of a map")
                 unit.header["NGAL"] = (some.galaxies, "galaxies")
                 unit.header["PLANES"] = "mean, standard error, galaxies"
                 units.append(unit)

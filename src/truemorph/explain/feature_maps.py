@@ -1,13 +1,13 @@
-"""Layers of a timm backbone whose output is a map of the picture, in whatever form the backbone keeps it.
+"""Find layers of a timm backbone whose output is a map of the image, in any tensor layout.
 
-CNNs give (B, C, H, W), Swin and its kin (B, H, W, C), other transformers and mixers (B, tokens, C) with class and
-register tokens first. A seam, hooked into a layer, turns its output to (B, C, H, W), lets it pass a module of its own
-that others can hook, and turns it back.
+CNNs output (B, C, H, W), Swin and similar networks (B, H, W, C), other transformers and mixers (B, tokens, C) with
+class and register tokens first. A `Seam`, hooked into a layer, converts its output to (B, C, H, W), passes it through a
+module that can be hooked, and converts it back.
 
-Where on the picture a cell of a map lies does not follow from the size of the map alone. A stride of 2 with a kernel of
-3 and padding 1, of which ResNets are made, keeps pixels 0, 2, 4, ...: cell i of a 4×4 map of 64 pixels is centred on
-pixel 16 i, not on 16 i + 7.5. `Grid` says where, by the arithmetic of Araujo, Norris & Sim 2019 (Distill, "Computing
-receptive fields of convolutional neural networks").
+The position of a cell on the image does not follow from the size of the map alone. A stride of 2 with kernel 3 and
+padding 1, as in ResNets, keeps pixels 0, 2, 4, ...: cell i of a 4×4 map of 64 pixels is centred on pixel 16 i, not on
+16 i + 7.5. `Grid` has the positions, computed as in Araujo, Norris & Sim 2019 (Distill, "Computing receptive fields of
+convolutional neural networks").
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _RESAMPLING = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the cells of a map lie on the picture, along each axis.
+    """Positions of a map's cells on the image, along each axis.
 
     Attributes
     ----------
     cells : int
-        A side.
+        Cells per side.
     first, step : float
-        Centre of the first cell, and distance of the next; pixels, the centre of the first pixel is 0.
+        Centre of the first cell, and distance to the next, in pixels; the centre of the first pixel is 0.
     """
 
     cells: int
@@ -42,16 +42,16 @@ class Grid:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer that gives maps.
+    """A layer whose output is a map.
 
     Attributes
     ----------
     name : str
-        Of the module in the backbone.
+        Name of the module in the backbone.
     grid : Grid
     form : {"channels first", "channels last", "tokens"}
     before : int
-        Tokens that are not of the picture.
+        Number of tokens before those of the image.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Layer:
     before: int = 0
 
     def to_map(self, output: torch.Tensor) -> torch.Tensor:
-        """Output of the layer as (B, C, H, W)."""
+        """Return the layer's output as (B, C, H, W)."""
         if self.form == "channels last":
             return output.permute(0, 3, 1, 2)
         if self.form == "tokens":
@@ -69,7 +69,7 @@ class Layer:
         return output
 
     def from_map(self, seen: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """Back to the form that the next layer of the backbone takes."""
+        """Convert a map back to the layer's own layout."""
         if self.form == "channels last":
             return seen.permute(0, 2, 3, 1)
         if self.form == "tokens":
@@ -78,7 +78,7 @@ class Layer:
 
 
 class Seam(nn.Module):
-    """Where others can hook a layer's output as (B, C, H, W); gradients go no further down.
+    """Expose a layer's output as (B, C, H, W) for hooks; gradients stop at this layer.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class Seam(nn.Module):
     def __init__(self, network: Any, layer: Layer) -> None:
         super().__init__()
         self.layer, self.map = layer, nn.Identity()
-        self._module = [network.backbone.get_submodule(layer.name)]  # in a list: no part of this module
+        self._module = [network.backbone.get_submodule(layer.name)]  # in a list, so that it is not a submodule
 
     def __enter__(self) -> nn.Module:
         self._hook = self._module[0].register_forward_hook(self._through)
@@ -104,19 +104,19 @@ class Seam(nn.Module):
 
 
 def layers_of(network: Any, size: int) -> list[Layer]:
-    """Layers that give maps, the deepest last.
+    """Return the layers whose outputs are maps, the deepest last.
 
     Parameters
     ----------
     network : GalaxyNetwork
     size : int
-        Side of its pictures.
+        Image width in pixels.
 
     Returns
     -------
     list of Layer
-        Of the stages that timm names (`feature_info`), those that have more than one cell, and whose cells the result
-        follows from: the last block's patches don't count where a transformer reads its class token alone.
+        Stages named by timm (`feature_info`) that have more than one cell and influence the result. (The patches of
+        the last block have no influence in a transformer that uses its class token only.)
     """
     backbone = network.backbone
     outputs: dict[str, tuple[torch.Tensor, list[_Resampled]]] = {}
@@ -127,7 +127,7 @@ def layers_of(network: Any, size: int) -> list[Layer]:
             if not isinstance(output, torch.Tensor):
                 return None
             outputs[name] = (output, list(resampled))
-            return output.clone()  # what follows may work in place
+            return output.clone()  # later layers may work in place
 
         return hook
 
@@ -143,7 +143,7 @@ def layers_of(network: Any, size: int) -> list[Layer]:
     try:
         with torch.enable_grad():
             features = backbone(picture.requires_grad_())
-        # Not the logits: a ReLU of the dense layer may be off for what is no galaxy.
+        # Not the logits, because the ReLU of the dense layer may be zero for random input.
         direction = torch.randn(features.shape, generator=generator)
         every = [output for output, _ in outputs.values()]
         gradients = torch.autograd.grad(features, every, direction, allow_unused=True) if every else ()
@@ -159,7 +159,7 @@ def layers_of(network: Any, size: int) -> list[Layer]:
 
 
 def stage_names(backbone: Any) -> list[str]:
-    """Modules that timm names as a backbone's stages, in order."""
+    """Return the names of a backbone's stages in timm, in order."""
     return [stage["module"] for stage in _stages(backbone)]
 
 
@@ -171,10 +171,10 @@ def _stages(backbone: Any) -> list[dict[str, Any]]:
 def _layer(
     name: str, output: torch.Tensor, channels: int, backbone: Any, size: int, steps: list[_Resampled]
 ) -> Layer | None:
-    """How a layer keeps its map; None where it has none."""
+    """Return how a layer stores its map; None if it has none."""
     if output.ndim == 3:
         prefix = getattr(backbone, "num_prefix_tokens", 0) or 0
-        # Some add their class token later than they are said to.
+        # Some backbones add their class token later than stated.
         for before in (prefix, 0):
             cells = isqrt(max(output.shape[1] - before, 0))
             if cells > 1 and cells**2 == output.shape[1] - before:
@@ -192,7 +192,7 @@ def _layer(
 
 @dataclass(frozen=True)
 class _Resampled:
-    """A convolution or pooling: sides before and after, stride, and where its first window is centred."""
+    """A convolution or pooling: widths before and after, stride, and centre of its first window."""
 
     before: int
     after: int
@@ -207,20 +207,20 @@ class _Resampled:
         )
         reach = (kernel - 1) * dilation
         if not isinstance(padding, int) or after > (before + 2 * padding - reach - 1) // stride + 1:
-            padding = ((after - 1) * stride + reach + 1 - before) // 2  # padded by what the picture needs
+            padding = ((after - 1) * stride + reach + 1 - before) // 2  # padding depends on the image
         return cls(before, after, stride, reach / 2 - padding)
 
 
 def _grid(size: int, cells: int, steps: list[_Resampled]) -> Grid:
-    """Cells' places by the convolutions on the way; else spread evenly over the side."""
+    """Compute positions of cells from the convolutions, or else spread them evenly."""
     first, step, side = 0.0, 1, size
     while side > cells:
         onward = [one for one in steps if one.before == side > one.after >= cells]
         if not onward:
             return Grid(cells, (size / cells - 1) / 2, size / cells)
         side = max(one.after for one in onward)
-        # Branches that are added may place their cells apart: a ResNet-D's shortcut takes the mean of two pixels where
-        # its convolution is centred on the first.
+        # Branches may place their cells differently: the shortcut of a ResNet-D averages two pixels, where its
+        # convolution is centred on the first.
         beside = [one for one in onward if one.after == side]
         first += step * sum(one.first for one in beside) / len(beside)
         step *= beside[0].stride

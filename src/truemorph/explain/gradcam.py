@@ -1,7 +1,7 @@
-"""Grad-CAM: where on its picture a galaxy's class was read (paper, section 3.4).
+"""Grad-CAM: which parts of an image contribute to the predicted class (paper, section 3.4).
 
-Selvaraju et al. 2017 (ICCV, arXiv:1610.02391): the channels of a layer, weighted by the mean gradient of the class'
-logit over each, added, negative sums cut off. Computed by captum's LayerGradCam.
+Selvaraju et al. 2017 (ICCV, arXiv:1610.02391): the channels of a layer, weighted by the mean gradient of the logit of
+the class, are added, and negative sums are set to zero. Computed with captum's LayerGradCam.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from truemorph.classifiers.network import torch_device
 from truemorph.errors import InputError
 from truemorph.explain.feature_maps import Grid, Layer, Seam, layers_of
 from truemorph.images.transforms import normalise
-from truemorph.labelling.labeller import members_asked
+from truemorph.labelling.labeller import members_used
 
-# As the paper's maps have. What maps of 4 cells or fewer mark matters half as much to a network (docs/explain.md).
+# As in the paper. Regions marked by maps of 4 cells or fewer matter half as much (docs/explain.md).
 _CELLS = 7
-# What a batch may hold: 64 pictures of 64 pixels, 8 of 207; more on a GPU.
+# Pixels per batch: 64 images of 64 pixels, 8 of 207; more on a GPU.
 _PIXELS_AT_ONCE = {"cpu": 64 * 64**2, "cuda": 256 * 207**2}
 
 
 def layers(model: Classifier) -> dict[str, int]:
-    """Layers of a model's backbone that have maps, and how many cells a side these have; the deepest last.
+    """Return the layers of a model's backbone that have maps, with cells per side; the deepest last.
 
     Raises
     ------
     InputError
-        If the model reads catalogue features.
+        If the model uses catalogue features.
     """
     _check(model)
     return {one.name: one.grid.cells for one in layers_of(model.networks()[0].requires_grad_(False), _side(model))}
@@ -43,27 +43,25 @@ class GradCam:
     Parameters
     ----------
     model : Classifier
-        From pixels; any timm backbone with named stages.
+        A model of images, with any timm backbone that has named stages.
     layer : str, optional
-        One of `layers(model)`. Default the deepest of at least 7×7 cells (docs/explain.md says why).
+        One of `layers(model)`. Default: the deepest with at least 7×7 cells (see docs/explain.md).
 
     Attributes
     ----------
     layer : str
     grid : Grid
-        Its cells.
+        Positions of the layer's cells.
     networks : list of torch.nn.Module
-        The members.
+        Members of the model.
 
     Raises
     ------
     InputError
-        If the model reads catalogue features, or has no such layer.
+        If the model uses catalogue features, or has no such layer.
 
-    Notes
-    -----
-    Gradients are taken in float32, from the logits down to the layer and no further. A temperature scales all logits of
-    a member alike, which a map of maximum 1 doesn't show.
+    Notes ----- Gradients are computed in float32, from the logits to the layer. The temperature has no effect, because
+    it scales all logits of a member and maps are normalised to maximum 1.
     """
 
     def __init__(self, model: Classifier, layer: str | None = None) -> None:
@@ -86,11 +84,11 @@ class GradCam:
 
     @property
     def grid(self) -> Grid:
-        """Where its cells lie on the picture."""
+        """Positions of the cells on the image."""
         return self._layer.grid
 
     def member(self, inputs: np.ndarray, member: int) -> np.ndarray:
-        """p(y | x) of one member, shape (N, K): what is explained, and an engine for labelling."""
+        """Return p(y | x) of one member, shape (N, K); this makes the object a labelling engine too."""
         found = []
         with torch.inference_mode():
             for part in self._parts(inputs):
@@ -99,45 +97,45 @@ class GradCam:
         return torch.cat(found).numpy()
 
     def maps(self, pixels: np.ndarray, classes: Any, members: np.ndarray | None = None) -> np.ndarray:
-        """What speaks for a class, cell by cell.
+        """Compute maps of the evidence for a class.
 
         Parameters
         ----------
         pixels : array of uint8, shape (N, S, S, 3)
-            Cropped and resized as the network takes them.
+            Cropped and resized images.
         classes : int, or array of int, shape (N,)
-            The class of each galaxy that is explained.
+            Class to explain for each galaxy.
         members : array of int, shape (N,), optional
-            The fold that each galaxy was in, -1 where in none: then only members that never saw its label are asked, as
-            in labelling. Default: all members.
+        Fold of each galaxy, -1 if none: only members that did not see its label are used, as in labelling. Default:
+        all members.
 
         Returns
         -------
         array of float32, shape (N, H, W)
-            Mean over members of maps that each have maximum 1; zero in all cells where nothing speaks for the class.
+            Mean over members of maps with maximum 1; a map is zero if there is no evidence for the class.
 
         Raises
         ------
         InputError
-            If pixels have another shape or type, or a class is none of the model's.
+            If pixels have another shape or type, or a class is not one of the model's.
         """
         side = _side(self.model)
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (side, side, 3):
             raise InputError(
-                f"pixels should be uint8 of shape (N, {side}, {side}, 3) for this model; got {pixels.dtype} "
+                f"pixels must be uint8 of shape (N, {side}, {side}, 3) for this model; got {pixels.dtype} "
                 f"{pixels.shape}"
             )
-        wanted = np.broadcast_to(np.asarray(classes), (len(pixels),))
+        explained = np.broadcast_to(np.asarray(classes), (len(pixels),))
         n_classes = len(self.model.classes)
-        if wanted.dtype.kind not in "iu" or np.any((wanted < 0) | (wanted >= n_classes)):
-            raise InputError(f"classes are numbers 0 to {n_classes - 1} ({', '.join(self.model.classes)})")
+        if explained.dtype.kind not in "iu" or np.any((explained < 0) | (explained >= n_classes)):
+            raise InputError(f"classes must be numbers 0 to {n_classes - 1} ({', '.join(self.model.classes)})")
         fold = np.full(len(pixels), -1) if members is None else np.asarray(members)
         total = np.zeros((len(pixels), self.grid.cells, self.grid.cells))
-        asked = members_asked(self.model, fold)
-        for member, rows in enumerate(asked):
+        used = members_used(self.model, fold)
+        for member, rows in enumerate(used):
             if rows.any():
-                total[rows] += self._of_member(pixels[rows], wanted[rows], member)
-        return (total / np.maximum(asked.sum(axis=0), 1)[:, None, None]).astype(np.float32)
+                total[rows] += self._of_member(pixels[rows], explained[rows], member)
+        return (total / np.maximum(used.sum(axis=0), 1)[:, None, None]).astype(np.float32)
 
     def _of_member(self, pixels: np.ndarray, classes: np.ndarray, member: int) -> np.ndarray:
         network, found = self.networks[member], []
@@ -158,15 +156,15 @@ class GradCam:
 
 
 def upsampled(maps: np.ndarray, size: int, grid: Grid | None = None) -> np.ndarray:
-    """Maps in the pixels of the picture: bilinear between the cells' centres, constant beyond the outermost.
+    """Interpolate maps to image pixels: bilinear between cell centres, constant beyond the outermost.
 
     Parameters
     ----------
     maps : array, shape (N, H, H)
     size : int
-        Side of the picture, S.
+        Image width S.
     grid : Grid, optional
-        Where cells lie; default evenly over the side.
+        Positions of cells; default evenly spaced.
 
     Returns
     -------
@@ -180,14 +178,14 @@ def upsampled(maps: np.ndarray, size: int, grid: Grid | None = None) -> np.ndarr
     cells = maps.shape[-1]
     first, step = ((size / cells - 1) / 2, size / cells) if grid is None else (grid.first, grid.step)
     place = np.clip((np.arange(size) - first) / step, 0, cells - 1)
-    # Row x of the weights: a hat of each cell, at pixel x.
+    # Row x of the weights: a triangle function per cell, at pixel x.
     weights = np.clip(1 - np.abs(place[:, None] - np.arange(cells)), 0, 1).astype(maps.dtype)
     return weights @ maps @ weights.T
 
 
 def _check(model: Classifier) -> None:
     if not model.uses_images:
-        raise InputError("Grad-CAM shows where on a picture a class is read, and this model reads catalogue features; "
+        raise InputError("Grad-CAM needs a model of images, and this model uses catalogue features; "
                          "give one that was trained on images")  # fmt: skip
 
 
@@ -196,13 +194,13 @@ def _side(model: Classifier) -> int:
 
 
 def _chosen(there: list[Layer], name: str | None, backbone: str) -> Layer:
-    """The layer of this name, or the deepest that shows anything."""
+    """Return the layer of this name, or the default layer."""
     listed = ", ".join(f"{one.name} ({one.grid.cells}×{one.grid.cells})" for one in there)
     if not there:
-        raise InputError(f"backbone {backbone} names no layer that has a map; Grad-CAM can't explain it")
+        raise InputError(f"backbone {backbone} has no layer with a map, so Grad-CAM can't explain it")
     if name is None:
         return next((one for one in reversed(there) if one.grid.cells >= _CELLS), there[0])
     for one in there:
         if one.name == name:
             return one
-    raise InputError(f"no layer {name!r} with a map in backbone {backbone}; there are: {listed}")
+    raise InputError(f"no layer {name!r} with a map in backbone {backbone}; available: {listed}")

@@ -1,4 +1,4 @@
-"""Pictures of explanations: mean maps (paper, Figs 5-6), profiles (Fig. 7), differences, the random weights' check."""
+"""Figures of explanations: mean maps (paper, Figs 5-6), profiles (Fig. 7), differences, random weights."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from truemorph.explain.sanity_check import Randomisation
     from truemorph.explain.study import Compared, Explanation
 
-# Okabe & Ito's colours, and lines that are apart without colours.
+# Colours of Okabe & Ito, and line styles that differ without colours.
 COLOURS = (RED, BLUE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "black")
 _LINES = ("-", "--", "-.", ":")
 _AXES = {PIXELS: "distance from the centre (pixels)", RADII: r"distance from the centre ($R_\mathrm{petro}$)"}
 
 
 def mean_map_figure(explanations: Mapping[str, Explanation], turned: bool = False) -> Figure:
-    """Mean maps, a row a class and a column a model, on one scale of colour.
+    """Draw mean maps, one row per class and one column per model, with a common colour scale.
 
     Parameters
     ----------
     explanations : mapping of str to Explanation
     turned : bool
-        Those with major axes along x.
+        Whether to draw the maps aligned along the major axis.
     """
     every = list(explanations.values())
     names = list(dict.fromkeys(one.name for model in every for one in model.classes))
@@ -71,14 +71,14 @@ def mean_map_figure(explanations: Mapping[str, Explanation], turned: bool = Fals
 def profile_figure(
     explanations: Mapping[str, Explanation], unit: str = PIXELS, colours: Mapping[str, str] | None = None
 ) -> Figure:
-    """Mean intensity against distance from the centre, a panel a class; shaded: standard errors over galaxies.
+    """Draw mean intensity against distance from the centre, one panel per class, with standard errors.
 
     Parameters
     ----------
     explanations : mapping of str to Explanation
     unit : {"pixel", "R_petro"}
     colours : mapping of str, optional
-        By model.
+        Colours by model.
     """
     every = [one for one in explanations.values() if any(unit in found.rings for found in one.classes)]
     names = list(dict.fromkeys(one.name for model in every for one in model.classes))
@@ -105,7 +105,7 @@ def profile_figure(
 
 
 def difference_figure(compared: Sequence[Compared], unit: str = PIXELS) -> Figure:
-    """Differences of profiles with bootstrap limits of 68 and 95 %, a row a pair of models and a panel a class."""
+    """Draw differences of profiles with 68 and 95 % bootstrap limits, by pair of models and class."""
     some = [one for one in compared if one.unit == unit]
     pairs = list(dict.fromkeys((one.first, one.second) for one in some))
     names = list(dict.fromkeys(one.name for one in some))
@@ -134,20 +134,20 @@ def difference_figure(compared: Sequence[Compared], unit: str = PIXELS) -> Figur
 
 
 def randomisation_figure(checks: Mapping[str, Randomisation]) -> Figure:
-    """Rank correlation with the trained network's maps as weights become random from the classes down."""
+    """Draw the rank correlation with the trained network's maps as weights are randomised from the top."""
     figure = Figure(figsize=(4.4 * max(len(checks), 1), 3.4), layout="constrained")
     axes: Any = figure.subplots(1, max(len(checks), 1), sharey=True, squeeze=False)[0]
     for ax, (name, check) in zip(axes, checks.items(), strict=False):
         places = np.arange(len(check.steps))
         means, errors = zip(*check.means.values(), strict=True)
-        ax.errorbar(places, means, errors, fmt="o-", ms=4, color=BLUE, label="weights random")
-        ax.axhline(check.same.mean(), color="black", lw=1, ls="-.", label="same galaxy, turned")
+        ax.errorbar(places, means, errors, fmt="o-", ms=4, color=BLUE, label="random weights")
+        ax.axhline(check.same.mean(), color="black", lw=1, ls="-.", label="same galaxy, rotated")
         ax.axhline(check.other.mean(), color=RED, lw=1, ls="--", label="another galaxy")
         ax.axhline(0, color=GREY, lw=0.6)
         ax.set_xticks(places, list(check.steps), rotation=45, ha="right", fontsize=8)
-        verdict = "depend on weights" if check.passes else "not shown to depend on weights"
+        verdict = "depend on the weights" if check.passes else "not shown to depend on the weights"
         ax.set_title(f"{name}: maps {verdict}", fontsize=9)
-        ax.set(xlabel="random down to", ylim=(-1, 1))
+        ax.set(xlabel="randomised down to", ylim=(-1, 1))
         ax.legend(frameon=False, fontsize=8)
     axes[0].set(ylabel="rank correlation with trained maps")
     return figure

@@ -1,6 +1,6 @@
-"""Maps of many galaxies made one: mean maps, intensity against distance from the centre, differences (paper, Figs 5-7).
+"""Combine maps of many galaxies: mean maps, radial profiles and their differences (paper, Figs 5-7).
 
-Plain arrays in, plain arrays out. Maps are in the pixels of the picture; its centre is ((S - 1) / 2, (S - 1) / 2).
+All functions use plain arrays. Maps are in image pixels; the centre is ((S - 1) / 2, (S - 1) / 2).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scipy.ndimage import map_coordinates
 from truemorph.errors import InputError
 
 PIXELS, RADII = "pixel", "R_petro"  # units of rings
-# Radii out to which profiles and aligned maps go, where radii are known.
+# Extent of profiles and aligned maps in units of R_petro.
 REACH = 2.0
 _RESAMPLES_AT_ONCE = 64
 _LIMITS = (0.68, 0.95)
@@ -25,14 +25,14 @@ _LIMITS = (0.68, 0.95)
 
 @dataclass(frozen=True)
 class MeanMap:
-    """Mean over galaxies.
+    """Mean map over galaxies.
 
     Attributes
     ----------
     mean, stderr : array, shape (S, S)
-        NaN where no galaxy (one galaxy, for the error) has a value.
+        Mean and its error; NaN with no galaxy (for the error, with one).
     count : array of int, shape (S, S)
-        Galaxies that have a value in a pixel: aligned pictures don't reach everywhere.
+        Number of galaxies per pixel; aligned images do not cover all pixels.
     """
 
     mean: np.ndarray
@@ -41,12 +41,12 @@ class MeanMap:
 
 
 class MapSum:
-    """Adds maps up, a batch at a time, in memory of one map.
+    """Add maps in batches, with the memory of one map.
 
     Parameters
     ----------
     size : int
-        Side of the maps.
+        Width of the maps.
     """
 
     def __init__(self, size: int) -> None:
@@ -54,7 +54,7 @@ class MapSum:
         self._count = np.zeros((size, size), np.int64)
 
     def add(self, maps: np.ndarray) -> None:
-        """Add maps, shape (N, S, S); NaN counts for nothing."""
+        """Add maps, shape (N, S, S); NaN is ignored."""
         there = np.isfinite(maps)
         values = np.where(there, maps, 0).astype(np.float64)
         self._sum += values.sum(axis=0)
@@ -62,21 +62,21 @@ class MapSum:
         self._count += there.sum(axis=0)
 
     def mean(self) -> MeanMap:
-        """Mean of what was added."""
+        """Return the mean of the maps."""
         return MeanMap(*_mean_and_error(self._sum, self._squares, self._count), self._count)
 
 
 @dataclass(frozen=True)
 class Profiles:
-    """Intensity of galaxies' maps in rings around the centre.
+    """Intensity of maps in rings around the centre.
 
     Attributes
     ----------
     edges : array, shape (B + 1,)
     unit : str
-        Of the edges: "pixel" (of the network's picture) or "R_petro".
+        Unit of the edges: "pixel" (of the network's image) or "R_petro".
     profiles : array, shape (N, B)
-        As `radial_profiles` gives them.
+        Profiles from `radial_profiles`.
     """
 
     edges: np.ndarray
@@ -90,37 +90,37 @@ class Profiles:
 
     @property
     def mean(self) -> np.ndarray:
-        """Over galaxies; NaN where none reaches the ring."""
+        """Mean over galaxies; NaN if no image reaches the ring."""
         return self._mean[0]
 
     @property
     def stderr(self) -> np.ndarray:
-        """Of the mean, from the scatter of galaxies."""
+        """Standard error of the mean, from the scatter of galaxies."""
         return self._mean[1]
 
     @property
     def counts(self) -> np.ndarray:
-        """Galaxies whose picture reaches the ring."""
+        """Number of galaxies whose image reaches the ring."""
         return np.isfinite(self.profiles).sum(axis=0)
 
     @property
     def middles(self) -> np.ndarray:
-        """Radii half-way between the edges."""
+        """Radii at the middle of the rings."""
         return (self.edges[1:] + self.edges[:-1]) / 2
 
 
 def _mean_and_error(total: np.ndarray, squares: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     n = np.maximum(count, 1)
     mean = total / n
-    # Of two galaxies or more; rounding may leave a variance below zero.
+    # For two or more galaxies; rounding may give a negative variance.
     variance = np.clip(squares - n * mean**2, 0, None) / np.maximum(count - 1, 1)
     return np.where(count > 0, mean, np.nan), np.where(count > 1, np.sqrt(variance / n), np.nan)
 
 
 def _within(x: np.ndarray, y: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """Area of the rectangle from the origin to (x, y), both ≥ 0, that lies in a circle around the origin."""
+    """Area of the rectangle from the origin to (x, y), both ≥ 0, inside a circle around the origin."""
     x, y = np.minimum(x, radius), np.minimum(y, radius)
-    # The circle comes down through the rectangle's top at `left`.
+    # The circle crosses the top of the rectangle at `left`.
     left = np.minimum(np.sqrt(np.clip(radius**2 - y**2, 0, None)), x)
 
     def below(t: np.ndarray) -> np.ndarray:
@@ -132,19 +132,19 @@ def _within(x: np.ndarray, y: np.ndarray, radius: np.ndarray) -> np.ndarray:
 
 
 def ring_areas(size: int, edges: np.ndarray) -> np.ndarray:
-    """Area of each pixel in each ring, exact.
+    """Compute the exact area of each pixel in each ring.
 
     Parameters
     ----------
     size : int
-        Pixels on a side, S.
+        Image width S.
     edges : array, shape (..., B + 1)
         Radii, pixels, ascending.
 
     Returns
     -------
     array, shape (..., B, S, S)
-        Square pixels; what lies in a ring and in no pixel counts nowhere.
+        Areas in pixels.
 
     Examples
     --------
@@ -152,7 +152,7 @@ def ring_areas(size: int, edges: np.ndarray) -> np.ndarray:
     np.float64(28.274334)
     """
     corner = np.arange(size + 1) - size / 2
-    # The picture is symmetric around its centre.
+    # The image is symmetric around its centre.
     away, place = np.unique(np.abs(corner), return_inverse=True)
     inside = _within(away[:, None], away[None, :], np.asarray(edges, np.float64)[..., None, None])
     signed = inside[..., place[:, None], place] * np.sign(corner)[:, None] * np.sign(corner)
@@ -160,21 +160,21 @@ def ring_areas(size: int, edges: np.ndarray) -> np.ndarray:
 
 
 def radial_profiles(maps: np.ndarray, edges: np.ndarray, scale: np.ndarray | None = None) -> np.ndarray:
-    """Mean intensity of each map in rings around the centre of the picture.
+    """Compute the mean intensity of each map in rings around the centre.
 
     Parameters
     ----------
     maps : array, shape (N, S, S)
     edges : array, shape (B + 1,)
-        Of the rings, ascending from 0 or above; pixels, or units of `scale`.
+        Edges of the rings, ascending, in pixels or units of `scale`.
     scale : array, shape (N,), optional
-        Pixels of the unit, galaxy by galaxy (R_petro, say). NaN where it isn't known: that row is NaN.
+        Unit of each galaxy in pixels (for example R_petro). If NaN, the row is NaN.
 
     Returns
     -------
     array, shape (N, B)
-        Weighted by the area that a pixel and a ring have in common. Of rings that leave the picture, the part in it;
-        NaN where no part is.
+        Means weighted by the area that a pixel and a ring have in common, inside the image; NaN if a ring is outside of
+        the image.
     """
     n, size = maps.shape[:2]
     flat = maps.reshape(n, -1).astype(np.float64)
@@ -189,7 +189,7 @@ def radial_profiles(maps: np.ndarray, edges: np.ndarray, scale: np.ndarray | Non
 def _ring_means(flat: np.ndarray, areas: np.ndarray) -> np.ndarray:
     weights = areas.reshape(len(areas), -1).T
     area = weights.sum(axis=0)
-    # Less than a thousandth of a pixel is rounding.
+    # An area below a thousandth of a pixel is rounding.
     return np.where(area > 1e-3, flat @ weights / np.maximum(area, 1e-3), np.nan)
 
 
@@ -200,36 +200,36 @@ def profile_difference(
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> tuple[np.ndarray, dict[float, np.ndarray], tuple[int, int, int]]:
-    """Mean profile of one model less that of another, with bootstrap limits over galaxies.
+    """Subtract the mean profiles of two models, with bootstrap limits over galaxies.
 
-    A resample draws galaxies, not profiles: one that is in both samples comes equally often in both, so that what both
-    models see of it alike cancels. Galaxies that one model alone puts into the class count where they are.
+    A resample draws galaxies, not profiles: a galaxy in both samples is drawn equally often in both, so that common
+    noise cancels. Galaxies that only one model assigns to the class are included.
 
     Parameters
     ----------
     first, second : array, shape (N, B) and (M, B)
         From `radial_profiles`.
     ids : pair of sequences, lengths N and M
-        Which galaxies they are, each once.
+        Unique ids of the galaxies.
     bootstrap : int
-        Resamples; multinomial counts.
+        Number of resamples.
     seed : int
 
     Returns
     -------
     difference : array, shape (B,)
     limits : dict of float to array, shape (2, B)
-        Lower and upper, by the fraction of resamples between them, 0.68 and 0.95.
+        Lower and upper limits for the central 0.68 and 0.95 of resamples.
     galaxies : tuple of int
-        Of the first, of the second, and of both.
+        Numbers of galaxies in the first, the second, and both.
 
     Raises
     ------
     InputError
-        If there are no resamples.
+        If `bootstrap` is below 1.
     """
     if bootstrap < 1:
-        raise InputError(f"bootstrap is a number of resamples, 1 or more; got {bootstrap}")
+        raise InputError(f"bootstrap must be 1 or more; got {bootstrap}")
     known: dict[Any, int] = {}
     place_first, place_second = (np.array([known.setdefault(one, len(known)) for one in some]) for some in ids)
     n, m, every = len(first), len(second), len(known)
@@ -260,20 +260,20 @@ def _ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
 
 
 def aligned(maps: np.ndarray, angle: np.ndarray, radius: np.ndarray | None = None) -> np.ndarray:
-    """Turn each map until its galaxy's major axis lies along x, and scale it by its radius; bilinear.
+    """Rotate each map so that the galaxy's major axis is along x, and scale it by the radius (bilinear).
 
     Parameters
     ----------
     maps : array, shape (N, S, S)
     angle : array, shape (N,)
-        Of the major axis, radians, from +x (columns) towards +y (rows).
+        Angle of the major axis in radians, from +x (columns) towards +y (rows).
     radius : array, shape (N,), optional
-        Pixels; half a side of the maps that come out is then `REACH` radii. Default: not scaled.
+        Radius in pixels; half the width of the result is then `REACH` radii. Default: not scaled.
 
     Returns
     -------
     array, shape (N, S, S)
-        NaN outside of the picture, and all over where angle or radius is NaN.
+        NaN outside of the image; all NaN if angle or radius is NaN.
 
     Examples
     --------
@@ -282,7 +282,7 @@ def aligned(maps: np.ndarray, angle: np.ndarray, radius: np.ndarray | None = Non
     [1.0, 1.0, 1.0, 1.0, 1.0]
     """
     n, side = maps.shape[:2]
-    # Pixel centres of the result, from its centre, in units of half its side.
+    # Pixel centres of the result, from its centre, in units of half its width.
     axis = (2 * np.arange(side) + 1 - side) / side
     half = np.full(n, side / 2) if radius is None else REACH * radius
     out = np.empty_like(maps)
@@ -291,7 +291,7 @@ def aligned(maps: np.ndarray, angle: np.ndarray, radius: np.ndarray | None = Non
         x = half[row] * (cosine * axis[None, :] - sine * axis[:, None]) + (side - 1) / 2
         y = half[row] * (sine * axis[None, :] + cosine * axis[:, None]) + (side - 1) / 2
         outside = (np.abs(x - (side - 1) / 2) > side / 2 + 1e-9) | (np.abs(y - (side - 1) / 2) > side / 2 + 1e-9)
-        # Between the outermost centres and the edge, the value of the outermost pixels.
+        # Between the outermost pixel centres and the edge, use the outermost values.
         found = map_coordinates(maps[row], [y, x], order=1, mode="nearest", output=out.dtype)
         out[row] = np.where(outside | np.isnan(x), np.nan, found)
     return out

@@ -1,10 +1,10 @@
-"""Whether maps depend on what a network has learnt: the test by random weights of Adebayo et al. 2018.
+"""Check that maps depend on the learned weights: the randomisation test of Adebayo et al. 2018.
 
-"Sanity checks for saliency maps" (NeurIPS, arXiv:1810.03292): a map that stays when weights are drawn anew, from the
-classes down ("cascading"), shows the picture, not the network. Galaxies lie in the middle of their pictures, so some
-likeness stays whatever made a map; and no map repeats exactly. How much of either is measured too: by the trained
-network's maps of another galaxy, and of the same galaxy turned by quarters. Weights count as seen in the maps where
-random ones leave less likeness than half-way from the first to the second.
+"Sanity checks for saliency maps" (NeurIPS, arXiv:1810.03292): if a map does not change when weights are randomised from
+the class layer down ("cascading"), it shows the image, not the network. Galaxies are at the centre of their images, so
+maps are correlated even without learning; and maps are not exactly reproducible. Both effects are measured with the
+trained network: its maps of another galaxy, and of the same galaxy rotated by multiples of 90°. The check passes if
+maps with random weights correlate less than the mean of these two.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from truemorph.explain.feature_maps import Grid, stage_names
 from truemorph.explain.gradcam import GradCam, upsampled
 from truemorph.progress import progress
 
-# Pixels on a side that maps are compared in.
+# Width in pixels at which maps are compared.
 _SIDE = 24
 _MOST_STEPS = 8
 
 
 @dataclass(frozen=True)
 class Randomisation:
-    """What random weights leave of a network's maps.
+    """Correlations between a network's maps and maps with random weights.
 
     Attributes
     ----------
     layer : str
     steps : dict of str to array, shape (D, N)
-        Rank correlations with the trained network's maps, by draw of weights and galaxy, under the name of the last
-        part whose weights are random: from the class layer down. In the last all weights are random.
+        Rank correlations with the trained network's maps, by draw and galaxy. The key is the last randomised part,
+        from the class layer down. In the last step all weights are random.
     other, same : array, shape (N,)
         Rank correlation of the trained network's map of a galaxy with its map of another galaxy of the same predicted
-        class, and of the same galaxy turned by quarters.
+        class, and of the same galaxy rotated by multiples of 90°.
     blank : float
-        Fraction of maps by random weights that are zero everywhere; their correlation counts as 0.
+        Fraction of maps with random weights that are zero everywhere; their correlation counts as 0.
     """
 
     layer: str
@@ -54,12 +54,12 @@ class Randomisation:
 
     @property
     def threshold(self) -> float:
-        """Half-way between another galaxy's map and the same galaxy's."""
+        """Mean of the correlations with another galaxy and with the rotated galaxy."""
         return float((self.other + self.same).mean() / 2)
 
     @property
     def means(self) -> dict[str, tuple[float, float]]:
-        """Mean correlation of each step, and its error."""
+        """Mean correlation of each step, with its error."""
         return {name: _mean_and_error(one) for name, one in self.steps.items()}
 
     @property
@@ -68,33 +68,33 @@ class Randomisation:
 
     @property
     def above(self) -> tuple[float, float]:
-        """How far maps by random weights alone are above the threshold, and the error of that."""
+        """Return how far maps with all weights random are above the threshold, and the error."""
         return _mean_and_error(self._all_random - (self.other + self.same) / 2)
 
     @property
     def passes(self) -> bool:
-        """Whether they are below it, with 97.5 % confidence."""
+        """Whether they are below the threshold, with 97.5 % confidence."""
         value, error = self.above
         draws = len(self._all_random)
         return bool(value + t.ppf(0.975, max(draws - 1, 1)) * error < 0)
 
     @property
     def statement(self) -> str:
-        """In one sentence."""
+        """Return the result in words."""
         (mean, error), draws = self.means[list(self.means)[-1]], len(self._all_random)
         verdict = f"maps of {self.layer} depend on the weights"
         if not self.passes:
             verdict = f"it is not shown that {verdict}"
         return (
-            f"{verdict[0].upper()}{verdict[1:]}: with all weights random ({draws} draws) a galaxy's map correlates in "
-            f"rank by {mean:.2f} ± {error:.2f} with the trained network's; that of another galaxy does by "
-            f"{self.other.mean():.2f}, that of the same galaxy, turned, by {self.same.mean():.2f} (to pass: below "
-            f"{self.threshold:.2f})."
+            f"{verdict[0].upper()}{verdict[1:]}: with all weights random ({draws} draws), the rank correlation of a "
+            f"galaxy's map with that of the trained network is {mean:.2f} ± {error:.2f}. For comparison, it is "
+            f"{self.other.mean():.2f} with another galaxy and {self.same.mean():.2f} with the same galaxy, rotated "
+            f"(the check passes below {self.threshold:.2f})."
         )
 
 
 def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
-    """Mean of (D, N), and its error from draws that all galaxies share and galaxies that all draws share."""
+    """Return the mean of (D, N), and its error from the scatter of draws and of galaxies."""
     parts = [
         one.var(ddof=1) / one.size if one.size > 1 else np.inf for one in (values.mean(axis=1), values.mean(axis=0))
     ]
@@ -102,7 +102,7 @@ def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
 
 
 def rank_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of each pair of maps, shape (N,); 0 where one of them is constant.
+    """Spearman's correlation of each pair of maps, shape (N,); 0 if one is constant.
 
     Parameters
     ----------
@@ -127,17 +127,17 @@ def randomise(
     draws: int = 5,
     seed: int = 0,
 ) -> Randomisation:
-    """Compare maps of a model's first member with those of networks whose weights are random from the top down.
+    """Compare maps of a model's first member with maps after randomising weights from the top.
 
     Parameters
     ----------
     model : Classifier
     pixels : array of uint8, shape (N, S, S, 3)
-        Galaxies, as the network takes them; some dozens.
+        Cropped and resized images of a few dozen galaxies.
     layer : str, optional
-        As for `GradCam`.
+        As in `GradCam`.
     draws : int
-        Networks of random weights, drawn as at the start of training. Two at least.
+        Number of random networks, initialised as at the start of training; at least two.
     seed : int
 
     Returns
@@ -150,7 +150,7 @@ def randomise(
         If there are fewer than two draws, or no two galaxies of one predicted class.
     """
     if draws < 2:
-        raise InputError(f"the check by random weights takes two draws or more; got {draws}")
+        raise InputError(f"the check with random weights needs two draws or more; got {draws}")
     described = {**model.described, "temperatures": model.temperatures[:1]}
     alone = replace(model, described=described, members=model.members[:1])
     cam = GradCam(alone, layer)
@@ -159,23 +159,23 @@ def randomise(
     paired = partner >= 0
     if not paired.any():
         raise InputError(
-            "the check by random weights needs two galaxies of one predicted class; give more, or `draws` 0"
+            "the check with random weights needs two galaxies of one predicted class; give more, or use `draws` 0"
         )
     pixels, classes, partner = pixels[paired], classes[paired], np.cumsum(paired)[partner[paired]] - 1
 
     def maps(turned: int = 0) -> np.ndarray:
         found = cam.maps(np.rot90(pixels, turned, axes=(1, 2)), classes)
-        # Turned back in pixels: cells of a turned picture lie elsewhere in it.
+        # Rotated back in pixels, because cells of a rotated image have other positions.
         return np.rot90(_in_pixels(found, cam.grid, model.config.image_size), -turned, axes=(1, 2))
 
     trained = maps()
     other = rank_correlations(trained, trained[partner])
     same = np.mean([rank_correlations(trained, maps(turned)) for turned in (1, 2, 3)], axis=0)
-    # The network's own order is that of its parts; a file's is the alphabet's.
+    # The network's own order is that of its layers; in a file it is alphabetical.
     groups = _from_the_top(cam.networks[0].state_dict(), stage_names(cam.networks[0].backbone))
     found: dict[str, list[np.ndarray]] = {name: [] for name, _ in groups}
     blank = 0
-    with progress(draws * len(groups), "checking maps by random weights", "networks") as told:
+    with progress(draws * len(groups), "checking maps with random weights", "networks") as bar:
         for draw in range(draws):
             fresh = _fresh_weights(alone, seed + draw)
             weights = {name: torch.from_numpy(value) for name, value in alone.members[0].items()}
@@ -185,7 +185,7 @@ def randomise(
                 now = maps()
                 blank += int((now.max(axis=(1, 2)) == 0).sum())
                 found[name].append(rank_correlations(trained, now))
-                told.update(1)
+                bar.update(1)
     steps = {name: np.array(some) for name, some in found.items()}
     return Randomisation(cam.layer, steps, other, same, blank / (draws * len(groups) * len(pixels)))
 
@@ -196,7 +196,7 @@ def _in_pixels(maps: np.ndarray, grid: Grid, size: int) -> np.ndarray:
 
 
 def _partners(classes: np.ndarray, seed: int) -> np.ndarray:
-    """Another galaxy of the same class, at random; -1 where there is none."""
+    """Draw another galaxy of the same class; -1 if there is none."""
     rng, out = np.random.default_rng([seed, 1]), np.full(len(classes), -1)
     for one in np.unique(classes):
         rows = rng.permutation(np.flatnonzero(classes == one))
@@ -213,7 +213,7 @@ def _fresh_weights(model: Classifier, seed: int) -> dict[str, Any]:
 
 
 def _from_the_top(weights: dict[str, Any], stages: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Parts of a network and their weights, the class layer first, the stem last; neighbours joined where many."""
+    """List parts of a network and their weights, from class layer to stem; merge neighbours if there are many."""
     parts: dict[str, list[str]] = {}
     for key in weights:
         inside = key.removeprefix("backbone.")
@@ -227,7 +227,7 @@ def _from_the_top(weights: dict[str, Any], stages: Sequence[str]) -> list[tuple[
         parts.setdefault(name, []).append(key)
     listed = list(parts.items())[::-1]
     while len(listed) > _MOST_STEPS:
-        # The class layer stays by itself; of the rest, the two neighbours with the fewest weights.
+        # Merge the two neighbours with the fewest weights, except the class layer.
         sizes = [sum(weights[key].numel() for key in keys) for _, keys in listed]
         at = min(range(1, len(listed) - 1), key=lambda k: sizes[k] + sizes[k + 1])
         (_, upper), (name, lower) = listed[at : at + 2]

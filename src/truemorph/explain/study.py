@@ -1,6 +1,6 @@
-"""Where models look, over a catalogue: mean maps and profiles of the galaxies that each puts into a class.
+"""Mean maps and profiles over a catalogue, by the class that each model predicts.
 
-Galaxies stream through; what stays in memory is one map a class, and a profile a galaxy.
+Galaxies are processed in batches; only one map per class and one profile per galaxy stay in memory.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class Galaxies:
-    """Some galaxies, ready for a network.
+    """A batch of galaxies for a network.
 
     Attributes
     ----------
     ids : polars.Series
     pixels : array of uint8, shape (N, S, S, 3)
     angle : array, shape (N,), optional
-        Of the major axis, radians, from columns towards rows; NaN where unknown.
+        Angle of the major axis in radians, from columns towards rows; NaN if unknown.
     radius : array, shape (N,), optional
-        Petrosian radius in these pixels; NaN where unknown.
+        Petrosian radius in these pixels; NaN if unknown.
     problems : sequence of (id, reason)
-        Galaxies that should be among them and have no good image.
+        Galaxies without a readable image.
     """
 
     ids: pl.Series
@@ -61,18 +61,18 @@ class Galaxies:
     problems: Sequence[tuple[Any, str]] = ()
 
 
-# Galaxies as a model takes them, some at a time.
+# Yields batches of galaxies for a model.
 Source = Callable[[TrainingConfig], Iterable[Galaxies]]
 
 
 def galaxies_of(frame: pl.DataFrame, root: Path) -> Source:
-    """The galaxies of a catalogue.
+    """Make a source of the galaxies of a catalogue.
 
     Parameters
     ----------
     frame : polars.DataFrame
-        `object_id`, `image`; where they are known (`with_geometry`) position angles, degrees from north through east,
-        of pictures with north up and east left, and radii in units of the side of an image file, before the crop.
+        `object_id`, `image`; if known (`with_geometry`), position angles in degrees from north through east, for images
+        with north up and east left, and radii in units of the width of an image file before cropping.
     root : Path
         Folder of the images.
     """
@@ -92,7 +92,7 @@ def galaxies_of(frame: pl.DataFrame, root: Path) -> Source:
             yield Galaxies(
                 ids[good],
                 np.array([images[row] for row in good], np.uint8).reshape(-1, size, size, 3),
-                # North is up, against rows; east is left, against columns.
+                # North is towards lower rows, east towards lower columns.
                 None if angle is None else np.pi / 2 - np.radians(angle),
                 None if radius is None else radius * size / config.crop,
                 [(ids[row], image) for row, image in enumerate(images) if isinstance(image, str)],
@@ -103,24 +103,24 @@ def galaxies_of(frame: pl.DataFrame, root: Path) -> Source:
 
 @dataclass(frozen=True)
 class Explained:
-    """Galaxies that a model puts into one class, and where the model sees evidence for that class.
+    """Galaxies that a model assigns to one class, and maps of the evidence for it.
 
     Attributes
     ----------
     name : str
-        Of the class.
+        Name of the class.
     ids : polars.Series
-        Of the galaxies, in the order of the profiles.
+        Ids of the galaxies, in the order of the profiles.
     relations : sequence of str
-        Their part in training, as labels have it.
+        Role of each galaxy in training, as in tables of labels.
     blank : array of bool, shape (N,)
-        Where nothing speaks for the class; the map is zero.
+        Whether a map is zero everywhere, because there is no evidence for the class.
     mean : MeanMap
-        In pixels of the network's picture.
+        Mean map in pixels of the network's image.
     aligned : MeanMap, optional
-        Major axes along x, scaled by radius where it is known.
+        Mean map with major axes along x, scaled by radius if it is known.
     rings : dict of str to Profiles
-        By unit.
+        Profiles by unit.
     """
 
     name: str
@@ -133,27 +133,27 @@ class Explained:
 
     @property
     def galaxies(self) -> int:
-        """How many."""
+        """Number of galaxies."""
         return len(self.ids)
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where one model looks.
+    """Explanation of one model.
 
     Attributes
     ----------
     model, model_hash, backbone : str
     layer : str
-        Whose maps these are.
+        Layer of the maps.
     cells : int
-        Of a map, a side: what is finer in a mean map is interpolated.
+        Cells per side of a map; finer structure in a mean map is interpolated.
     image_size : int
     classes : tuple of Explained
     problems : list of (id, reason)
         Galaxies left out.
     angles : str
-        Where position angles are from; empty if maps aren't aligned.
+        Source of position angles; empty if maps are not aligned.
     """
 
     model: str
@@ -168,7 +168,7 @@ class Explanation:
 
     @property
     def galaxies(self) -> int:
-        """How many."""
+        """Number of galaxies."""
         return sum(one.galaxies for one in self.classes)
 
 
@@ -181,23 +181,23 @@ def explain(
     align: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Explanation]:
-    """Explain what models see in galaxies, each galaxy for the class that the model puts it into.
+    """Explain models on galaxies, each galaxy for its predicted class.
 
-    Galaxies that helped to train a model are explained by the members that never saw their labels, as in labelling.
+    Galaxies used in training are explained by members that did not see their labels, as in labelling.
 
     Parameters
     ----------
     models : mapping of str to Classifier
     source : callable
-        Gives galaxies as a model takes them (`galaxies_of`), each time the same.
+        Yields galaxies for a model (see `galaxies_of`), each time the same.
     layer : str, optional
-        As for `GradCam`; of every model.
+        As in `GradCam`; used for every model.
     rings : int
-        Of the profiles, from the centre to the edge of the picture, or to 2 R_petro.
+        Number of rings, from the centre to the edge of the image, or to 2 R_petro.
     align : bool
-        Mean maps of turned and scaled galaxies too; position angles are measured on the pictures if not given.
+        Whether to make aligned mean maps too; position angles are measured on the images if not given.
     progress : Progress, optional
-        Counts galaxies, of each model.
+        Counts the galaxies of each model.
 
     Returns
     -------
@@ -206,9 +206,9 @@ def explain(
     Raises
     ------
     InputError
-        If a model can't be explained, or no galaxy has a good image.
+        If a model can't be explained, or no galaxy has a readable image.
     """
-    # Before an hour is spent on the first.
+    # For all models first, so that errors appear early.
     cams = {name: GradCam(model, layer) for name, model in models.items()}
     return {name: _explain(name, cam, source, rings, align, progress or Silence()) for name, cam in cams.items()}
 
@@ -235,7 +235,7 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, p
         for k, total in enumerate(sums):
             total.add(maps[predicted == k])
         if align:
-            angles = "measured on the pictures" if some.angle is None else "given"
+            angles = "measured on the images" if some.angle is None else "given"
             angle = measure_shapes(some.pixels)["angle"].to_numpy() if some.angle is None else some.angle
             straight = aligned(maps, angle, radius)
             for k, total in enumerate(turned):
@@ -245,12 +245,12 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, p
             profiles[RADII] = radial_profiles(maps, edges[RADII], radius)
         columns = {"object_id": some.ids, "relation": labels["relation"], "class": predicted}
         columns["blank"] = maps.max(axis=(1, 2)) == 0
-        # float32 halves what stays in memory; maps have no more digits.
+        # float32 halves the memory, and is the precision of the maps.
         parts.append(pl.DataFrame(columns | {unit: one.astype(np.float32) for unit, one in profiles.items()}))
         progress.update(len(some.ids))
     if not parts:
         first = f" (first: {problems[0][0]}, {problems[0][1]})" if problems else ""
-        raise InputError(f"no galaxy with a good image to explain{first}")
+        raise InputError(f"no galaxy has a readable image{first}")
     galaxies = pl.concat(parts)
     classes = []
     for k, kind in enumerate(model.classes):
@@ -267,22 +267,22 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, p
 
 @dataclass(frozen=True)
 class Compared:
-    """Mean profile of one class by one model less that by another.
+    """Difference between the mean profiles of two models for one class.
 
     Attributes
     ----------
     first, second : str
-        Models; first less second.
+        Names of the models; the difference is first minus second.
     name : str
-        Of the class.
+        Name of the class.
     unit : str
-        Of the edges.
+        Unit of the edges.
     edges : array, shape (B + 1,)
     difference : array, shape (B,)
     limits : dict of float to array, shape (2, B)
-        Lower and upper, by the fraction of bootstrap resamples between them, 0.68 and 0.95.
+        Lower and upper limits for the central 0.68 and 0.95 of bootstrap resamples.
     galaxies : tuple of int
-        Of the first, of the second, and of both.
+        Numbers of galaxies in the first, the second, and both.
     """
 
     first: str
@@ -296,15 +296,15 @@ class Compared:
 
     @property
     def middles(self) -> np.ndarray:
-        """Radii half-way between the edges, shape (B,)."""
+        """Radii at the middle of the rings, shape (B,)."""
         return (self.edges[1:] + self.edges[:-1]) / 2
 
 
 def compare(explanations: Mapping[str, Explanation], bootstrap: int = 1000, seed: int = 0) -> list[Compared]:
-    """Differences between the profiles of every two models, class by class and unit by unit.
+    """Compute differences between profiles of all pairs of models, by class and unit.
 
-    Galaxies are matched by id. Pairs without galaxies of the class, or with rings of other sizes (pixels of pictures of
-    other sizes), are left out.
+    Galaxies are matched by id. Pairs without galaxies of the class, or with different rings (pixels of images of
+    different sizes), are left out.
     """
     out = []
     for first, second in combinations(explanations.values(), 2):

@@ -1,1 +1,1 @@
-"""Images: decoding, the central crop, and a store of pixels ready for training."""
+"""Images: decoding, cropping, and storing pixels for training."""

@@ -1,7 +1,7 @@
-"""Batches for training: rows in an order that depends on seed and epoch, pixels read ahead by a thread.
+"""Training batches: rows in an order given by seed and epoch; a thread reads pixels in advance.
 
-A step's batch is divided among processes, but order and augmentation are drawn for the whole batch. So a run on eight
-devices uses the same galaxies in the same orientations as a run on one.
+A step's batch is divided among processes, but order and augmentation are drawn for the whole batch. A run on eight
+devices therefore uses the same galaxies in the same orientations as a run on one.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ _AHEAD = 3
 
 
 class GalaxyBatches:
-    """Iterates over the batches of one epoch; Lightning uses it as a data loader.
+    """Iterate over the batches of one epoch; Lightning uses it as a data loader.
 
     Parameters
     ----------
     pixels : Pixels
     rows : array of int, shape (N,)
-        Row of `pixels` of each galaxy.
+        Row of each galaxy in `pixels`.
     columns : dict of tensor, each of shape (N, ...)
-        Other columns of a batch.
+        Other columns to include in batches.
     batch_size : int
-        Galaxies a step, over all processes and parts.
+        Galaxies per step, over all processes and parts.
     seed : int, optional
-        Of a new order each epoch, without the last incomplete batch; without a seed, all galaxies in order.
+        Seed of a new order each epoch, without the last incomplete batch; default: all galaxies in order.
     augmentation : Augmentation, optional
-        Affine maps drawn into each batch as `maps`.
+        Random affine maps, added to each batch as `maps`.
     parts : int
-        Batches into which a step is divided to save memory.
+        Number of batches into which a step is divided to save memory.
     process : (int, int)
-        Number of this process, from 0, and of all processes.
+        Index of this process (from 0), and number of processes.
 
     Notes
     -----
-    A batch is a dict of `columns`, `pixels`, `maps`, and `step_weights`: `columns["weights"]` over their sum in the
-    whole step, so that losses of parts and processes add up to the weighted mean. `state_dict` holds the position in
-    the epoch, so that an interrupted run resumes with the next batch.
+    A batch is a dict of `columns`, `pixels`, `maps`, and `step_weights`: `columns["weights"]` divided by their sum over
+    the whole step, so that losses of parts and processes add up to the weighted mean. `state_dict` stores the position
+    in the epoch, so that an interrupted run resumes with the next batch.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class GalaxyBatches:
         self.pixels, self.rows, self.columns = pixels, rows, columns
         self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation
         self.parts, self.process = parts, process
-        self.sampler, self.batch_sampler = self, None  # where Lightning looks for set_epoch
+        self.sampler, self.batch_sampler = self, None  # Lightning calls set_epoch of these
         self._epoch, self._first, self._given = 0, 0, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next."""
+        """Set the next epoch."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -111,14 +111,14 @@ class GalaxyBatches:
                 yield waiting.popleft().result()
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches of this epoch were given out."""
+        """Return the number of batches used in this epoch."""
         return {"given": self._given % len(self)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Begin the next epoch after as many batches."""
+        """Start the next epoch after that number of batches."""
         self._first = state["given"]
 
 
 def mixed_seed(*numbers: int) -> int:
-    """One seed of several numbers."""
+    """Combine several numbers into one seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,9 +1,9 @@
-"""From an image file to the pixels a network sees: decode, crop the centre, resize.
+"""Decode image files, crop the centre and resize, for a network.
 
-Galaxy Zoo 2 images are 424×424 pixels, scaled by the galaxy's radius; the paper keeps the central 207×207
+Galaxy Zoo 2 images are 424×424 pixels, scaled by the galaxy's radius; the paper uses the central 207×207 pixels
 (arXiv:2308.11007, section 2.5, after Dieleman, Willett & Dambre 2015). Other sizes are cropped in the same
-proportion. FITS images, one band or three, become colour pictures on the way, by Lupton et al.'s asinh stretch (2004,
-PASP 116, 133) unless another is asked for.
+proportion. FITS images of one or three bands are converted to colour images, by default with the asinh stretch of
+Lupton et al. (2004, PASP 116, 133).
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from truemorph.errors import InputError
 from truemorph.io import shown_path
 
 CENTRAL_CROP = 207 / 424
-# A few kB of JPEG can declare 65,500 × 65,500 pixels, which would take 13 GB of memory.
+# A JPEG of a few kB can declare 65,500 × 65,500 pixels, which would need 13 GB of memory.
 MAXIMUM_PIXELS = 100_000_000
 _SMALLEST = 8
 _GZIP = b"\x1f\x8b"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PIECE = 1 << 20
 _FITS_MODULES = r"astropy\.io\.fits"
-# Below a tenth of the way to white the asinh stretch is nearly linear, as in astropy's AsinhStretch.
+# The asinh stretch is nearly linear below a tenth of white, as in astropy's AsinhStretch.
 _SOFTENING = 0.1
 
 
@@ -48,17 +48,17 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class FitsReading:
-    """How a FITS image becomes a picture.
+    """Settings to convert FITS images to colour images.
 
     Attributes
     ----------
     hdu : int or str, optional
-        Number or name of the HDU; without it the first that holds an image.
+        Number or name of the HDU; default the first that has an image.
     stretch : {"asinh", "linear", "sqrt", "log"}
-        From data to brightness. "asinh" keeps hues (Lupton et al. 2004), the others stretch each band alone.
+        Stretch of the data. "asinh" preserves colours (Lupton et al. 2004); the others stretch each band separately.
     limits : (float, float), optional
-        Data values of black and white, the same for every image. Without them they are the 0.5 and 99.8 percentiles of
-        each image, as is fit for cutouts on no common scale.
+        Data values of black and white, the same for all images. The default is the 0.5 and 99.8 percentiles of each
+        image, which suits cutouts without a common scale.
     """
 
     hdu: int | str | None = None
@@ -70,14 +70,14 @@ AS_THEY_ARE = FitsReading()
 
 
 def fits_reading(config: TrainingConfig) -> FitsReading:
-    """How a classifier reads FITS images."""
+    """Return a classifier's settings for FITS images."""
     return FitsReading(config.fits_hdu, config.fits_stretch, config.fits_limits)
 
 
 def _quiet_fits() -> None:
-    """Ignore what astropy.io.fits mentions of headers that it mends: surveys have millions of them.
+    """Ignore warnings of astropy.io.fits about repaired headers, of which surveys have millions.
 
-    For good: a filter that is taken back would, in threads, take back or keep those of others.
+    This is permanent, because restoring filters in one thread would change those of others.
     """
     ours = ("ignore", None, Warning, re.compile(_FITS_MODULES), 0)
     if ours not in warnings.filters:
@@ -85,19 +85,19 @@ def _quiet_fits() -> None:
 
 
 def is_fits(data: bytes) -> bool:
-    """Whether a file's content is a FITS file, gzipped or not."""
+    """Whether the content is a FITS file, gzipped or not."""
     return data.startswith((b"SIMPLE  =", _GZIP))
 
 
 def fits_values(data: bytes, hdu: int | str | None = None) -> np.ndarray:
-    """Pixel values of a FITS image, rows from the bottom as FITS counts them.
+    """Return pixel values of a FITS image, with rows from the bottom as in FITS.
 
     Parameters
     ----------
     data : bytes
-        The file's content, gzipped or not.
+        Content of the file, gzipped or not.
     hdu : int or str, optional
-        Number or name of the HDU; without it the first that holds an image.
+        Number or name of the HDU; default the first that has an image.
 
     Returns
     -------
@@ -106,12 +106,12 @@ def fits_values(data: bytes, hdu: int | str | None = None) -> np.ndarray:
     Raises
     ------
     ValueError
-        If there is no such HDU, no image of such a shape in it, or an image of more than `MAXIMUM_PIXELS` pixels.
+        If there is no such HDU, its image has another shape, or has more than `MAXIMUM_PIXELS` pixels.
     """
     from astropy.io import fits
 
     _quiet_fits()
-    # Decompressed as it is read, so that a header is seen before what it declares takes memory.
+    # Decompress while reading, so that the size in the header is checked before memory is used.
     stream: Any = gzip.GzipFile(fileobj=io.BytesIO(data)) if data.startswith(_GZIP) else io.BytesIO(data)
     with fits.open(stream, memmap=False) as units:
         chosen = _chosen_hdu(units, hdu)
@@ -119,17 +119,17 @@ def fits_values(data: bytes, hdu: int | str | None = None) -> np.ndarray:
         if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] != 3):
             found = f"shape {shape}" if shape else "no image"
             raise ValueError(
-                f"a FITS image is (height, width), or (3, height, width) in red, green, blue; found {found}"
+                f"a FITS image must be (height, width), or (3, height, width) in red, green, blue; found {found}"
             )
         _check_pixels(*shape[-2:])
         values = np.asarray(chosen.data, np.float64)
-        while stream.read(_PIECE):  # to the checksum at the end of a gzipped file
+        while stream.read(_PIECE):  # to check the checksum at the end of a gzipped file
             pass
     return values
 
 
 def _chosen_hdu(units: Any, hdu: int | str | None) -> Any:
-    """The HDU that was asked for, or the first with an image; astropy reads headers one by one, and data when asked."""
+    """Return the requested HDU, or the first with an image; astropy reads headers and data lazily."""
     try:
         if hdu is not None:
             return units[hdu]
@@ -141,13 +141,13 @@ def _chosen_hdu(units: Any, hdu: int | str | None) -> Any:
 
 
 def _check_pixels(height: int, width: int) -> None:
-    """Refuse a size that would take too much memory, before anything is decoded."""
+    """Raise an error for a size that needs too much memory, before decoding."""
     if height * width > MAXIMUM_PIXELS:
-        raise ValueError(f"it declares {width:,} × {height:,} pixels, more than {MAXIMUM_PIXELS // 10**6} megapixels")
+        raise ValueError(f"the image has {width:,} × {height:,} pixels, more than {MAXIMUM_PIXELS // 10**6} megapixels")
 
 
 def _fits_picture(data: bytes, reading: FitsReading) -> np.ndarray:
-    """Picture of a FITS image: (H, W) grey, or (3, H, W) with red, green and blue in this order."""
+    """Convert a FITS image, (H, W) or (3, H, W) in red, green, blue, to a colour image."""
     from astropy.visualization import LinearStretch, LogStretch, SqrtStretch
 
     values = fits_values(data, reading.hdu)
@@ -156,13 +156,13 @@ def _fits_picture(data: bytes, reading: FitsReading) -> np.ndarray:
         raise ValueError("no finite pixel")
     low, high = reading.limits or np.percentile(values[finite], [0.5, 99.8])
     if not low < high:
-        high = low + 1.0  # a flat image is black
-    bands = np.flip(np.where(finite, values, low), axis=-2)  # FITS counts rows from the bottom
+        high = low + 1.0  # a constant image is black
+    bands = np.flip(np.where(finite, values, low), axis=-2)  # FITS rows start at the bottom
     scaled = np.clip((bands if bands.ndim == 3 else bands[None]) - low, 0, None) / (high - low)
     if reading.stretch == "asinh":
         mean = np.maximum(scaled.mean(axis=0), 1e-6)
         scaled *= np.arcsinh(mean / _SOFTENING) / np.arcsinh(1 / _SOFTENING) / mean
-        # Where a colour would be more than white, all give way, so that hue stays.
+        # Scale all bands down if one is saturated, to preserve the hue.
         scaled /= np.maximum(scaled.max(axis=0), 1)
     else:
         curve = {"linear": LinearStretch, "sqrt": SqrtStretch, "log": LogStretch}[reading.stretch]()
@@ -177,11 +177,11 @@ def decode(data: bytes, source: str = "image", fits: FitsReading = AS_THEY_ARE) 
     Parameters
     ----------
     data : bytes
-        The file's content.
+        Content of the file.
     source : str
-        Its name, for messages.
+        Name of the file in messages.
     fits : FitsReading
-        How FITS images are read.
+        Settings for FITS images.
 
     Returns
     -------
@@ -190,7 +190,7 @@ def decode(data: bytes, source: str = "image", fits: FitsReading = AS_THEY_ARE) 
     Raises
     ------
     InputError
-        If the file is empty, truncated, not an image, or declares more than `MAXIMUM_PIXELS` pixels.
+        If the file is empty, truncated, not an image, or has more than `MAXIMUM_PIXELS` pixels.
     """
     if not data:
         raise InputError(f"{source}: the file is empty")
@@ -205,12 +205,12 @@ def decode(data: bytes, source: str = "image", fits: FitsReading = AS_THEY_ARE) 
             _check_pixels(*reversed(struct.unpack(">II", data[16:24])))
         with Image.open(io.BytesIO(data)) as image:
             _check_pixels(image.height, image.width)
-            if image.mode.startswith("I;16"):  # convert() would clip to white
+            if image.mode.startswith("I;16"):  # convert() would saturate
                 grey = (np.asarray(image) >> 8).astype(np.uint8)
                 return np.repeat(grey[..., None], 3, axis=2)
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError:
-        raise InputError(f"{source}: not a readable image (of no known kind); replace or remove it") from None
+        raise InputError(f"{source}: not a readable image (unknown format); replace or remove it") from None
     except Exception as problem:  # decoders raise many types for broken bytes
         reason = str(problem).strip().splitlines() or [type(problem).__name__]
         raise InputError(f"{source}: not a readable image ({reason[0]}); replace or remove it") from problem
@@ -225,7 +225,7 @@ def central_crop(image: np.ndarray, fraction: float = CENTRAL_CROP) -> np.ndarra
     (207, 207, 3)
     """
     if not 0 < fraction <= 1:
-        raise InputError(f"crop is the fraction of the image's side to keep, 0 < crop <= 1; got {fraction}")
+        raise InputError(f"crop must be a fraction of the image's side, 0 < crop <= 1; got {fraction}")
     height, width = image.shape[:2]
     side = max(1, round(min(height, width) * fraction))
     top, left = (height - side) // 2, (width - side) // 2
@@ -240,16 +240,16 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def cropped_and_resized(image: np.ndarray, size: int, crop: float, name: str) -> np.ndarray:
-    """The centre of an image, uint8 (H, W, 3), at the size that a network takes, (size, size, 3).
+    """Crop and resize an image, uint8 (H, W, 3), to the size of a network, (size, size, 3).
 
     Raises
     ------
     InputError
-        If it is smaller than 8 pixels after the crop.
+        If the image is smaller than 8 pixels after cropping.
     """
     cropped = central_crop(image, crop)
     if cropped.shape[0] < _SMALLEST:
-        raise InputError(f"{name}: only {cropped.shape[0]} pixels on a side after the crop; replace or remove it")
+        raise InputError(f"{name}: only {cropped.shape[0]} pixels wide after cropping; replace or remove it")
     return resize(cropped, size)
 
 
@@ -259,7 +259,7 @@ def read_image_file(path: str | os.PathLike[str]) -> bytes:
     Raises
     ------
     InputError
-        If it can't be read, or is not a regular file: reading a named pipe would wait without end.
+        If it can't be read or is not a regular file (reading a named pipe would never end).
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -280,7 +280,7 @@ def load_image(
     Parameters
     ----------
     image : path or bytes
-        A file, or the content of one.
+        A file, or its content.
     size : int
     crop : float
         Fraction of the side to keep.
@@ -289,7 +289,7 @@ def load_image(
     Raises
     ------
     InputError
-        If the file is absent, not a readable image, or smaller than 8 pixels after the crop.
+        If the file is missing, not a readable image, or smaller than 8 pixels after cropping.
     """
     if isinstance(image, bytes):
         data, name = image, "image"
@@ -301,7 +301,7 @@ def load_image(
 def load_or_reason(
     image: str | os.PathLike[str] | bytes, size: int, crop: float, fits: FitsReading
 ) -> np.ndarray | str:
-    """`load_image`, or the reason as a string if it can't be read."""
+    """Call `load_image`; if the image can't be read, return the reason as a string."""
     try:
         return load_image(image, size, crop, fits)
     except InputError as problem:
@@ -313,7 +313,7 @@ def ahead(
 ) -> Iterator[tuple[Key, list[Found]]]:
     """Apply `work` to the items of batches (key, sequence) in threads, one batch ahead of the caller.
 
-    Yields the key of each batch, and a list of results, one an item.
+    Yields the key of each batch, and a list with one result per item.
     """
     with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool:
         waiting = None

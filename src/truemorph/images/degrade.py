@@ -1,7 +1,7 @@
-"""The same picture, less well resolved: blurred, on coarser pixels, with noise to match.
+"""Degrade images to a lower resolution: blur, coarser pixels and matching noise.
 
-For pictures of real galaxies, whose light can't be drawn again. A twin at a lower α shows what annotators and
-classifiers would have been given, had the galaxy been farther away or the seeing worse.
+For images of real galaxies, which can't be simulated again. A degraded image at lower α shows what annotators and
+classifiers would have seen if the galaxy were more distant or the seeing worse.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from truemorph.errors import InputError
 from truemorph.images.psf import moffat_transfer
 from truemorph.images.stretch import stretch, unstretch
 
-# SDSS frames have about three pixels of 0.396 arcsec a PSF FWHM.
+# SDSS frames have about three pixels (0.396 arcsec) per PSF FWHM.
 _PIXELS_PER_SIGMA = 1.4
 _BORDER = 0.1
 _SMOOTH = 3.0  # pixels
@@ -32,29 +32,28 @@ def degrade(
     *,
     how: Literal["distance", "seeing"] = "distance",
 ) -> np.ndarray:
-    """Lower the resolution of pictures from α to `to_alpha`.
+    """Degrade the resolution of images from α to `to_alpha`.
 
-    In light, not in brightness as shown: the PSF (Moffat, β = 3.5) is exchanged for a wider one, the result is
-    averaged over pixels as coarse as the camera's would be, receives noise, and is stretched again. Light that was
-    white in the picture is lost to it.
+    This is done on a linear flux scale: the PSF (Moffat, β = 3.5) is replaced by a wider one, the result is averaged
+    over coarser camera pixels, noise is added, and the image is stretched again. Flux above saturation (white) can't be
+    recovered.
 
     Parameters
     ----------
     images : array of uint8, shape (N, S, S, 3)
     alpha : array, shape (N,)
-        Resolution R_petro / σ_PSF of the pictures; infinite where the PSF doesn't matter.
+        Resolution R_petro / σ_PSF of the images; infinite if the PSF is negligible.
     to_alpha : array, shape (N,)
-        Wanted resolution; a picture whose α is not above it comes back as it is.
+        Target resolution; images that are not above it are returned unchanged.
     radius : array, shape (N,), or float
-        R_petro in pixels of the picture.
+        R_petro in pixels of the image.
     seed : int
-        Of the noise.
+        Seed of the noise.
     how : {"distance", "seeing"}
-        Farther away: the camera's pixels (1.4 a σ_PSF, as SDSS's) become coarser relative to the galaxy, so that
-        fewer of them average over their noise; or worse seeing with the same pixels, where blurring costs no light.
-        Classifiers can tell how well a galaxy is resolved from the noise alone: in surveys α falls mostly by
-        distance. Where α is infinite the noise before is not known, and a coarse pixel gets the noise that a
-        picture's pixel had.
+        "distance": the galaxy is farther away. Camera pixels (1.4 per σ_PSF, as in SDSS) become coarser relative to the
+        galaxy, so that noise is averaged less. In surveys, α decreases mostly with distance, so a classifier can tell
+        the resolution from the noise alone. "seeing": the seeing is worse with the same pixels, and no flux is lost. If
+        α is infinite, the original noise is unknown, and a coarse pixel gets the noise of an original pixel.
 
     Returns
     -------
@@ -76,12 +75,12 @@ def degrade(
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
         raise InputError(f"images must be uint8 of shape (N, S, S, 3); got {images.dtype} {images.shape}")
     if how not in ("distance", "seeing"):
-        raise InputError(f'how is "distance" or "seeing"; got {how!r}')
+        raise InputError(f'how must be "distance" or "seeing"; got {how!r}')
     n = len(images)
     alpha, to_alpha = np.asarray(alpha, np.float64), np.asarray(to_alpha, np.float64)
     radii = np.broadcast_to(np.asarray(radius, np.float64), (n,))
     if alpha.shape != (n,) or to_alpha.shape != (n,):
-        raise InputError(f"alpha and to_alpha must have shape ({n},), one a picture")
+        raise InputError(f"alpha and to_alpha must have shape ({n},), one per image")
     if not (np.all(alpha > 0) and np.all(to_alpha > 0) and np.all(radii > 0)):
         raise InputError("alpha, to_alpha and radius must be positive")
     out = images.copy()
@@ -95,21 +94,21 @@ def degrade(
 
 
 def _noise_left(pixel: float) -> float:
-    """Noise of a picture's pixels for unit noise of the camera's, whose side is `pixel` pixels of the picture.
+    """Noise of image pixels for unit noise of camera pixels that are `pixel` image pixels wide.
 
-    Several average over their noise; between two, straight interpolation leaves 2/3 of the variance each way.
+    Small camera pixels are averaged; linear interpolation between large ones leaves 2/3 of the variance per axis.
     """
     return pixel if pixel < 2 / 3 else 2 / 3
 
 
 def _grain_spectrum(side: int, pixel: float) -> np.ndarray:
-    """Power of noise that was interpolated between pixels of this side, at the frequencies of a cosine transform."""
+    """Power spectrum (cosine transform) of noise interpolated between pixels of this width."""
     one_axis = np.sinc(np.arange(side) / (2 * side) * pixel) ** 4 if pixel > 1 else np.ones(side)
     return one_axis[:, None] * one_axis[None, :]
 
 
 def _exchanged(side: int, widths: tuple[float, float]) -> np.ndarray:
-    """Transfer function from a PSF of one σ to that of another, at the frequencies of a cosine transform."""
+    """Transfer function (cosine transform) from a PSF of one σ to another."""
     frequency = np.arange(side) / (2 * side)
     squared = frequency[:, None] ** 2 + frequency[None, :] ** 2
     sharp, wide = (moffat_transfer(squared, width * FWHM_PER_SIGMA) for width in widths)
@@ -119,23 +118,23 @@ def _exchanged(side: int, widths: tuple[float, float]) -> np.ndarray:
 def _degraded(
     image: np.ndarray, widths: tuple[float, float], before: float, after: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Exchange PSFs of two σ; camera pixels of sides `before` and `after`, all in pixels of the picture."""
+    """Replace the PSF (two σ) and the camera pixels (widths `before` and `after`); all in image pixels."""
     light = unstretch(image)
     side = light.shape[1]
     border = max(2, round(_BORDER * side))
     edge = np.ones((side, side), bool)
     edge[border:-border, border:-border] = False
-    # Light of a galaxy that reaches the border is smooth there: noise is what a filter wider than its grains takes
-    # away. Pictures are dark where noise was negative, so its upper side is measured.
+    # Noise is the difference between the image and its smoothed version. Noise is measured from positive differences,
+    # because images are black where noise is negative.
     wide = max(_SMOOTH, 3 * before)
     grains = (light - gaussian_filter(light, (0, wide, wide), mode="reflect"))[:, edge]
     middle, upper = np.percentile(grains, [50, 84.13], axis=1)
     noise = (upper - middle).astype(np.float32)[:, None, None]
     transfer = _exchanged(side, widths)
-    # A cosine transform takes the picture as mirrored at its edges.
+    # A cosine transform mirrors the image at its edges.
     blurred = fft.idctn(fft.dctn(light, axes=(1, 2)) * transfer, axes=(1, 2))
     resampled = after != before
-    # Noise passes the exchange of PSFs as its own spectrum lets it: grains wider than a pixel are blurred less.
+    # Correlated noise (grains wider than a pixel) is blurred less.
     spectrum = _grain_spectrum(side, before)
     left = float(np.sum(spectrum * transfer**2) / np.sum(spectrum))
     coarse = max(8, round(side / after))
@@ -145,8 +144,8 @@ def _degraded(
             np.sqrt(np.maximum(camera**2 - left * noise**2, 0)) if resampled else camera * np.float32(np.sqrt(1 - left))
         )
         grain = missing * rng.standard_normal((3, coarse, coarse), dtype=np.float32)
-        # Straight between the centres of coarse pixels: what resampling a frame does. (The PSF's width is measured on
-        # pixels, so that averaging over them is in it.)
+        # Linear interpolation between the centres of coarse pixels, as when a frame is resampled. (The PSF's width is
+        # measured on pixels, so it includes averaging over them.)
         if resampled:
             grain += zoom(blurred, (1, coarse / side, coarse / side), order=1, grid_mode=True, mode="nearest")
         enlarged = zoom(grain, (1, side / coarse, side / coarse), order=1, grid_mode=True, mode="nearest")

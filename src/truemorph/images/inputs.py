@@ -1,4 +1,4 @@
-"""Images as users have them (files, PIL images, arrays, tensors), as pixels for a network."""
+"""Convert images (files, PIL images, arrays, tensors) to pixels for a network."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ _BATCH = 64
 def pixel_batches(
     images: Any, size: int, crop: float = CENTRAL_CROP, fits: FitsReading = AS_THEY_ARE
 ) -> Iterator[tuple[slice, list[np.ndarray | str]]]:
-    """Pixels of images of any kind, some at a time.
+    """Yield pixels of images of any kind, in batches.
 
     Parameters
     ----------
     images : sequence of paths, bytes, PIL images or arrays (H, W, 3); or array or tensor, shape (N, H, W, 3)
-        Tensors may also be (N, 3, H, W). uint8, or floats between 0 and 1. Cropped and resized as files are, but for
-        an array or tensor whose images have the network's size already.
+        Tensors may also be (N, 3, H, W). uint8, or floats between 0 and 1. Images are cropped and resized as files are,
+        except an array or tensor of images that already have the network's size.
     size, crop, fits
-        As for `load_image`.
+        As in `load_image`.
 
     Yields
     ------
     rows : slice
     images : list
-        A uint8 array (size, size, 3) for each good image, the reason as a string for each other one.
+        A uint8 array (size, size, 3) per readable image, else the problem as a string.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def pixel_batches(
         try:
             pixels = np.asarray(image.convert("RGB")) if isinstance(image, Image.Image) else _array(image)
             if pixels.ndim != 3 or pixels.shape[2] != 3:
-                return f"an image has shape (height, width, 3); got {pixels.shape}"
+                return f"an image must have shape (height, width, 3); got {pixels.shape}"
             pixels = _bytes(pixels)
             return pixels if as_they_are else cropped_and_resized(pixels, size, crop, "image")
         except InputError as problem:
@@ -75,18 +75,18 @@ def pixel_batches(
 
 
 def listed(images: Any) -> Any:
-    """A list where one image, or a column of paths, was given; arrays and tensors of pixels as they are."""
+    """Return one image, or a column of paths, as a list; arrays and tensors of pixels unchanged."""
     if isinstance(images, str | os.PathLike | bytes | Image.Image):
         return [images]
-    if hasattr(images, "dtype") and not hasattr(images, "ndim"):  # a column of polars
+    if hasattr(images, "dtype") and not hasattr(images, "ndim"):  # a polars column
         return list(images)
-    if getattr(images, "ndim", None) == 1:  # of pandas or numpy
+    if getattr(images, "ndim", None) == 1:  # a pandas column or a numpy array
         return list(images)
     return images
 
 
 def image_names(images: Any) -> list[Any]:
-    """Paths of images where they have some, else their numbers."""
+    """Return paths of images if known, else their numbers."""
     images = listed(images)
     if hasattr(images, "shape"):
         return list(range(len(images)))
@@ -96,7 +96,7 @@ def image_names(images: Any) -> list[Any]:
 
 
 def _array(image: Any) -> np.ndarray:
-    """A numpy array with colours last."""
+    """Return a numpy array with colours last."""
     if is_torch_array(image):
         image = image.detach().cpu().numpy()
         if image.ndim >= 3 and image.shape[-3] == 3 and image.shape[-1] != 3:
@@ -105,9 +105,9 @@ def _array(image: Any) -> np.ndarray:
 
 
 def _bytes(pixels: np.ndarray) -> np.ndarray:
-    """Brightness in bytes."""
+    """Convert pixel values to uint8."""
     if pixels.dtype == np.uint8:
         return np.ascontiguousarray(pixels)
     if np.issubdtype(pixels.dtype, np.floating) and (not pixels.size or 0 <= pixels.min() <= pixels.max() <= 1):
         return np.ascontiguousarray(np.round(255 * pixels).astype(np.uint8))
-    raise InputError(f"images are uint8, or floats between 0 and 1; got {pixels.dtype}")
+    raise InputError(f"images must be uint8, or floats between 0 and 1; got {pixels.dtype}")

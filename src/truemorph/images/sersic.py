@@ -1,14 +1,14 @@
-"""Sérsic profiles measured on images: index, half-light radius and ellipticity of the galaxy in the middle.
+"""Fit Sérsic profiles to images: index, half-light radius and ellipticity of the central galaxy.
 
-The default fit is of a Sérsic law integrated over pixels and convolved with the PSF, with a free sky, weighted by the
-noise; statmorph (Rodriguez-Gomez et al. 2019, MNRAS 483, 4140) is the other (docs/report.md says how they compare).
-Neighbours are found with photutils and masked.
+The default method fits a Sérsic profile, integrated over pixels and convolved with the PSF, with a free sky and
+weighted by the noise. The other method is statmorph (Rodriguez-Gomez et al. 2019, MNRAS 483, 4140); docs/report.md
+compares them. Neighbours are found with photutils and masked.
 
-Pictures are not light: a stretch that lifts faint parts flattens a profile. By default that of
-`truemorph.images.stretch` is undone. Of simulated JPEGs this gives n back (0.9 of it for ellipticals, 1.0 for disks; as
-shown, 0.36 and 0.64). Real Galaxy Zoo 2 JPEGs, whose stretch can't be undone exactly, give about half of what
-galaxies of their classes have: enough to rank them, but a boundary at n = 3 is for indices of linear images, as Simard
-et al.'s (2011, ApJS 196, 11).
+Colour images (JPEG, PNG) are not on a linear scale: a stretch that enhances faint parts flattens the profile. By
+default, `truemorph.images.stretch` is inverted. For simulated JPEGs this recovers n (0.9 of it for ellipticals, 1.0
+for disks; without inversion 0.36 and 0.64). For real Galaxy Zoo 2 JPEGs, whose stretch can't be inverted exactly, n is
+about half of the usual values. This is enough to rank galaxies, but a boundary such as n = 3 needs linear images, as
+in Simard et al. (2011, ApJS 196, 11).
 """
 
 from __future__ import annotations
@@ -40,32 +40,32 @@ Method = Literal["profile", "statmorph"]
 PsfShape = Literal["moffat", "gaussian"]
 GOOD, SUSPECT, FAILED = 0, 1, 2
 
-_GREEN = 1  # the r band of SDSS's colour pictures
+_GREEN = 1  # the r band of SDSS colour images
 _SMALLEST_SIDE = 16
-_MOST_PIXELS = 128  # on a side: larger images are binned before the fit
+_MOST_PIXELS = 128  # image width; larger images are binned before fitting
 _NARROWEST = 1.0  # σ of the PSF after binning, pixels
-_WHITE = 254  # from here on brightness is lost
-_LEVEL = 1.0  # grey levels by which a picture's brightness is uncertain: rounding and JPEG
+_WHITE = 254  # saturated from this grey level on
+_LEVEL = 1.0  # uncertainty in grey levels, from rounding and JPEG compression
 _PER_TASK = 4
 
-# Of the galaxy and its neighbours.
-_DETECTED = 2.0  # noise of the smoothed image
-_CONTRAST = 0.02  # of a neighbour to be separated from its parent
+# Detection of the galaxy and its neighbours.
+_DETECTED = 2.0  # in units of the noise of the smoothed image
+_CONTRAST = 0.02  # minimum to separate a neighbour from its parent
 _SMALLEST_SOURCE = 9  # pixels
-_GROWN = 2  # pixels around a neighbour that are masked with it
-_LEAST_SKY = 0.05  # of the pixels
-_REACH = 0.15  # of the side: how far from the middle a galaxy's peak may be
-_MOST_EDGE = 0.05  # of the border's pixels
-_MOST_LOST = 0.2  # of the pixels in the middle of the galaxy
-_MODEL_ERROR = 0.05  # of the light: no galaxy is exactly a Sérsic law, no PSF exactly a Moffat profile
+_GROWN = 2  # pixels masked around a neighbour
+_LEAST_SKY = 0.05  # fraction of the pixels
+_REACH = 0.15  # maximum distance of the galaxy's peak from the centre, fraction of the width
+_MOST_EDGE = 0.05  # fraction of the border pixels
+_MOST_LOST = 0.2  # fraction of the galaxy's central pixels
+_MODEL_ERROR = 0.05  # fraction of the flux: galaxies and PSFs differ from the model
 
-# Of the fit.
-_FWHM = 2 * np.sqrt(2 * np.log(2))  # of a Gaussian, in σ
-_PSF_REACH = 6  # σ
+# Fit.
+_FWHM = 2 * np.sqrt(2 * np.log(2))  # of a Gaussian, in units of σ
+_PSF_REACH = 6  # in units of σ
 _INDICES = (0.2, 8.0)
 _SMALLEST_RADIUS = 0.2  # pixels
-_LARGEST_RADIUS = 0.25  # of the side
-_FINE, _BOX = 7, 5  # points a pixel each way, within so many pixels of the centre
+_LARGEST_RADIUS = 0.25  # fraction of the width
+_FINE, _BOX = 7, 5  # points per pixel and axis, and their distance from the centre in pixels
 
 
 @dataclass(frozen=True)
@@ -87,42 +87,42 @@ def measure_sersic(
     fits: FitsReading = AS_THEY_ARE,
     jobs: int | None = None,
 ) -> pl.DataFrame:
-    """Fit a Sérsic law to the galaxy in the middle of each image.
+    """Fit a Sérsic profile to the central galaxy of each image.
 
     Parameters
     ----------
     images : array, or sequence of paths, bytes or arrays
-        Pictures, uint8 (H, W, 3), or light on a linear scale, float (H, W); arrays of N of them; or files: JPEG and
-        PNG are pictures, FITS images are light (of three bands the middle one, r). The images should show some sky.
+        Colour images, uint8 (H, W, 3), or flux on a linear scale, float (H, W); arrays of N of them; or files: JPEG and
+        PNG are colour images, FITS images are flux (of three bands the second, r). The images should include some sky.
         Non-finite pixels are masked.
     psf_sigma : float or array, shape (N,), optional
-        σ of the PSF, FWHM / 2.355, in pixels. Without it the profile is fitted as seen: indices come out too small.
+        σ of the PSF, FWHM / 2.355, in pixels. Without it, the PSF is ignored and indices are too small.
     object_id : sequence, optional
-        Without it, paths where files are given, else row numbers, in a column `row`.
+        Default: paths of files, else row numbers in a column `row`.
     method : {"profile", "statmorph"}
     psf_shape : {"moffat", "gaussian"}
-        A Moffat profile of β = 3.5, as of SDSS, or a Gaussian, with the FWHM that `psf_sigma` says.
+        A Moffat profile with β = 3.5, as in SDSS, or a Gaussian, with the FWHM given by `psf_sigma`.
     undo_stretch : bool
-        Whether pictures are brought back to light by `truemorph.images.stretch.unstretch`; how far that helps is said
-        at the head of this module. The r band (green) is measured.
+        Whether to convert colour images to flux with `truemorph.images.stretch.unstretch`; see the limits in the
+        docstring of this module. The r band (green) is measured.
     fits : FitsReading
-        Which HDU to read; its stretch doesn't matter here.
+        Which HDU to read; the stretch has no effect here.
     jobs : int, optional
-        Processes; one a core by default. A script that uses more than one needs `if __name__ == "__main__":`.
+        Number of processes; default one per core. Scripts with more than one need `if __name__ == "__main__":`.
 
     Returns
     -------
     polars.DataFrame
-        One row an image: `object_id` or `row`; `sersic_n`; `sersic_n_stderr`, of noise that is independent between
-        pixels and of 5 % of the light, by which no galaxy is a Sérsic law (null for statmorph, which has none);
-        `sersic_rhalf` (pixels, along the major axis); `sersic_ellipticity` (1 - b/a); `light` ("linear", "unstretched"
-        or "as shown"); `flag` (0 good, 1 suspect, 2 failed, with null measurements) and `problem`, why it isn't 0.
+        One row per image: `object_id` or `row`; `sersic_n`; `sersic_n_stderr`, from noise that is independent between
+        pixels and a model error of 5 % of the flux (null for statmorph); `sersic_rhalf` (pixels, along the major axis);
+        `sersic_ellipticity` (1 - b/a); `light` ("linear", "unstretched" or "as shown"); `flag` (0 good, 1 suspect,
+        2 failed, with null measurements) and `problem`, the reason if it is not 0.
 
     Raises
     ------
     InputError
-        If photutils (or statmorph, where asked for) is not installed, or the arguments don't fit each other. What is
-        wrong with one image is listed under `problem`.
+        If photutils (or statmorph, if used) is not installed, or arguments are inconsistent. Problems of single images
+        are listed in `problem`.
 
     Examples
     --------
@@ -135,45 +135,45 @@ def measure_sersic(
     """
     require_extra("morphology")
     if method not in ("profile", "statmorph"):
-        raise InputError(f'method is "profile" or "statmorph"; got {method!r}')
+        raise InputError(f'method must be "profile" or "statmorph"; got {method!r}')
     if psf_shape not in ("moffat", "gaussian"):
-        raise InputError(f'psf_shape is "moffat" or "gaussian"; got {psf_shape!r}')
+        raise InputError(f'psf_shape must be "moffat" or "gaussian"; got {psf_shape!r}')
     images = listed(images)
     shape = tuple(getattr(images, "shape", ()))
     if shape and (len(shape) not in (3, 4) or (len(shape) == 3 and shape[2] == 3)):
-        raise InputError(f"images are (N, H, W, 3) pictures or (N, H, W) light; got shape {shape}")
+        raise InputError(f"images must be colour (N, H, W, 3) or flux (N, H, W); got shape {shape}")
     count = len(images)
     sigma = np.zeros(count) if psf_sigma is None else float_array(psf_sigma, "psf_sigma")
     if sigma.ndim == 0:
         sigma = np.full(count, sigma)
     if sigma.shape != (count,):
-        raise InputError(f"psf_sigma is one number, or one an image; got shape {sigma.shape} for {count} images")
+        raise InputError(f"psf_sigma must be one number, or one per image; got shape {sigma.shape} for {count} images")
     if object_id is not None and len(object_id) != count:
         raise InputError(f"object_id has {len(object_id)} rows for {count} images")
     jobs = (os.cpu_count() or 1) if jobs is None else jobs
     if jobs < 1:
-        raise InputError(f"jobs is a number of processes, 1 or more; got {jobs}")
+        raise InputError(f"jobs must be a number of processes, 1 or more; got {jobs}")
 
     work = partial(_measured, settings=_Settings(method, psf_shape, undo_stretch, fits))
     parts = [slice(start, min(start + _PER_TASK, count)) for start in range(0, count, _PER_TASK)]
     tasks = ([images[row] for row in range(part.start, part.stop)] for part in parts)
     widths = (sigma[part] for part in parts)
     rows: list[dict[str, Any]] = []
-    with progress(count, "Sérsic profiles", "galaxies") as told:
+    with progress(count, "Sérsic profiles", "galaxies") as bar:
         if min(jobs, len(parts)) <= 1:
             for task, width in zip(tasks, widths, strict=True):
                 rows += work(task, width)
-                told.update(len(task))
+                bar.update(len(task))
         else:
             try:
                 with worker_pool(min(jobs, len(parts))) as pool:
                     for found in pool.map(work, tasks, widths):
                         rows += found
-                        told.update(len(found))
+                        bar.update(len(found))
             except BrokenProcessPool as problem:
                 raise TruemorphError(
-                    "a process that measured profiles ended: take fewer jobs if memory ran out; "
-                    'a script needs `if __name__ == "__main__":`'
+                    "a process that measured profiles died: use fewer jobs if memory ran out; "
+                    'scripts need `if __name__ == "__main__":`'
                 ) from problem
     return pl.concat([_names(images, object_id).to_frame(), pl.DataFrame(rows, schema=_SCHEMA)], how="horizontal")
 
@@ -198,7 +198,7 @@ def _names(images: Any, object_id: Any) -> pl.Series:
 
 
 def _measured(images: list[Any], sigma: np.ndarray, settings: _Settings) -> list[dict[str, Any]]:
-    """Rows of the result for some images."""
+    """Return the result rows of some images."""
     return [_measured_one(image, float(width), settings) for image, width in zip(images, sigma, strict=True)]
 
 
@@ -206,15 +206,15 @@ def _measured_one(image: Any, sigma: float, settings: _Settings) -> dict[str, An
     light = None
     try:
         if not 0 <= sigma < np.inf:
-            raise InputError(f"psf_sigma is a width in pixels, 0 or more; got {sigma}")
+            raise InputError(f"psf_sigma must be a width in pixels, 0 or more; got {sigma}")
         values, noise, light = _read(image, settings)
         return {"light": light, **_fitted(values, noise, sigma, settings)}
-    except Exception as problem:  # of one image among thousands; the row says what it was
+    except Exception as problem:  # one bad image must not stop the others; its row has the problem
         return {"light": light, "flag": FAILED, "problem": reason(problem)}
 
 
 def _read(image: Any, settings: _Settings) -> tuple[np.ndarray, np.ndarray, str]:
-    """Light of one image, its noise beside that of the sky (infinite where there is no measurement), and its kind."""
+    """Return flux of an image, its noise in addition to the sky's (infinite if masked), and its kind."""
     if isinstance(image, str | os.PathLike):
         data, name = read_image_file(image), shown_path(image)
     else:
@@ -236,14 +236,14 @@ def _read(image: Any, settings: _Settings) -> tuple[np.ndarray, np.ndarray, str]
         return light, np.where(white, np.inf, _LEVEL * step), "unstretched"
     if pixels.ndim != 2 or not np.issubdtype(pixels.dtype, np.floating):
         raise InputError(
-            f"an image is uint8 (H, W, 3), or float (H, W) on a linear scale; got {pixels.dtype} {pixels.shape}"
+            f"an image must be uint8 (H, W, 3), or float (H, W) on a linear scale; got {pixels.dtype} {pixels.shape}"
         )
     return pixels.astype(np.float64), np.where(np.isfinite(pixels), 0.0, np.inf), "linear"
 
 
 @cache
 def _worth_of_a_level() -> np.ndarray:
-    """Light by which neighbouring grey levels differ, shape (256,)."""
+    """Flux difference between neighbouring grey levels, shape (256,)."""
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
     return np.gradient(unstretch(ramp)[_GREEN, :, 0].astype(np.float64))
 
@@ -251,11 +251,11 @@ def _worth_of_a_level() -> np.ndarray:
 def _fitted(values: np.ndarray, noise: np.ndarray, sigma: float, settings: _Settings) -> dict[str, Any]:
     side = min(values.shape)
     if side < _SMALLEST_SIDE:
-        raise InputError(f"only {side} pixels on a side, {_SMALLEST_SIDE} are needed")
+        raise InputError(f"only {side} pixels wide; at least {_SMALLEST_SIDE} are needed")
     factor = 1
     if max(values.shape) > _MOST_PIXELS:
         factor = int(np.ceil(max(values.shape) / _MOST_PIXELS))
-        # Not so far that the PSF is lost between pixels.
+        # Keep the PSF resolved.
         factor = max(1, min(factor, int(sigma / _NARROWEST))) if sigma else factor
     values, noise = _binned(values, noise, factor)
     galaxy = _separated(values, noise)
@@ -267,11 +267,11 @@ def _fitted(values: np.ndarray, noise: np.ndarray, sigma: float, settings: _Sett
 
 
 def _binned(values: np.ndarray, noise: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means of squares of pixels; one without a measurement makes its square one without."""
+    """Bin pixels; a bin with a masked pixel is masked."""
     if factor == 1:
         return values, noise
     height, width = (length // factor for length in values.shape)
-    # Cut evenly, so that the middle stays the middle.
+    # Trim evenly, to keep the centre.
     top, left = ((length - count * factor) // 2 for length, count in zip(values.shape, (height, width), strict=True))
     cut = np.s_[top : top + height * factor, left : left + width * factor]
     squares = [part[cut].reshape(height, factor, width, factor) for part in (values, noise)]
@@ -280,20 +280,20 @@ def _binned(values: np.ndarray, noise: np.ndarray, factor: int) -> tuple[np.ndar
 
 @dataclass(frozen=True)
 class _Galaxy:
-    """A galaxy to fit: the source in the middle of an image.
+    """A galaxy to fit: the central source of an image.
 
     Attributes
     ----------
     light : array, shape (H, W)
-        Sky subtracted.
+        Flux, sky subtracted.
     noise : array, shape (H, W)
-        Standard deviation: of the sky, of what the image adds to it, and of the light itself.
+        Standard deviation from sky, image and source.
     masked : array of bool, shape (H, W)
         Pixels that are not used.
     segments : array of int, shape (H, W)
-        Sources, 0 where there is none.
+        Labels of sources, 0 for sky.
     label : int
-        The galaxy's.
+        Label of the galaxy.
     problems : tuple of str
         Why a fit may be wrong.
     """
@@ -307,9 +307,9 @@ class _Galaxy:
 
 
 def _separated(values: np.ndarray, noise: np.ndarray) -> _Galaxy:
-    """Subtract the sky, find the galaxy in the middle, and mask what lies around it.
+    """Subtract the sky, find the central galaxy and mask its neighbours.
 
-    `noise` is that beside the sky's, infinite where nothing was measured.
+    `noise` is in addition to that of the sky, and infinite for masked pixels.
     """
     from astropy.utils.exceptions import AstropyUserWarning
     from photutils.segmentation import deblend_sources, detect_sources
@@ -325,7 +325,7 @@ def _separated(values: np.ndarray, noise: np.ndarray) -> _Galaxy:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=NoDetectionsWarning)
         warnings.filterwarnings("ignore", category=AstropyUserWarning, module=r"photutils\.")
-        # photutils 3.0 draws a bar unless told not to, 3.1 says that it doesn't any more.
+        # photutils 3.0 shows a progress bar by default; 3.1 deprecates the argument.
         warnings.filterwarnings("ignore", message="'progress_bar' was deprecated")
         for _ in range(3):
             level, spread = _clipped(values[sky])
@@ -347,7 +347,7 @@ def _separated(values: np.ndarray, noise: np.ndarray) -> _Galaxy:
     own = labels == label
     peak = np.argmax(np.where(own, smooth, -np.inf))
     if distance.flat[peak] > _REACH * min(height, width):
-        raise InputError("no source in the middle of the image")
+        raise InputError("no source at the centre of the image")
     around = ndimage.binary_dilation((labels > 0) & ~own, iterations=_GROWN) & ~own
     problems = []
     if beyond.mean() < _LEAST_SKY:
@@ -355,9 +355,9 @@ def _separated(values: np.ndarray, noise: np.ndarray) -> _Galaxy:
     border = np.concatenate([own[[0, -1]].ravel(), own[:, [0, -1]].ravel()])
     if border.mean() > _MOST_EDGE:
         problems.append("the galaxy reaches the edge of the image")
-    # A third of the radius out to which the galaxy was detected.
+    # Within a third of the galaxy's detected radius.
     if bad[distance < max(1.5, np.sqrt(own.sum() / np.pi) / 3)].mean() > _MOST_LOST:
-        problems.append("the middle of the galaxy is white, or not finite")
+        problems.append("the centre of the galaxy is saturated or not finite")
     light = values - level
     total = np.sqrt(
         spread**2 + np.where(np.isinf(noise), 0, noise) ** 2 + (_MODEL_ERROR * np.clip(smooth - level, 0, None)) ** 2
@@ -366,7 +366,7 @@ def _separated(values: np.ndarray, noise: np.ndarray) -> _Galaxy:
 
 
 def _clipped(values: np.ndarray) -> tuple[float, float]:
-    """Median, and standard deviation by the median absolute deviation, of what lies within 3 σ of it."""
+    """Return the 3σ-clipped median, and the standard deviation from the median absolute deviation."""
     for _ in range(3):
         middle = np.median(values)
         spread = 1.4826 * np.median(np.abs(values - middle))
@@ -377,7 +377,7 @@ def _clipped(values: np.ndarray) -> tuple[float, float]:
 
 
 def _transfer(shape: tuple[int, int], sigma: float, psf_shape: PsfShape) -> np.ndarray:
-    """Transfer function of the PSF on the frequencies of `rfft2`."""
+    """Transfer function of the PSF at the frequencies of `rfft2`."""
     squared = fft.fftfreq(shape[0])[:, None] ** 2 + fft.rfftfreq(shape[1])[None, :] ** 2
     if psf_shape == "moffat":
         return moffat_transfer(squared, _FWHM * sigma)
@@ -385,10 +385,10 @@ def _transfer(shape: tuple[int, int], sigma: float, psf_shape: PsfShape) -> np.n
 
 
 class _SersicLaw:
-    """A Sérsic law on the pixels of an image, integrated over them and convolved with the PSF.
+    """A Sérsic profile integrated over the pixels of an image and convolved with the PSF.
 
-    Its parameters are x, y (pixels from the middle), ln of the circularised half-light radius, ln n, and the two parts
-    of the distortion (a - b) / (a + b), which, unlike an axis ratio and an angle, mean something at every value.
+    Its parameters are x, y (pixels from the centre), ln of the circularised half-light radius, ln n, and the two
+    components of the distortion (a - b) / (a + b), which are defined for all values, unlike an axis ratio and an angle.
     """
 
     def __init__(self, shape: tuple[int, int], sigma: float, psf_shape: PsfShape) -> None:
@@ -401,7 +401,7 @@ class _SersicLaw:
         self._offsets = (np.arange(_FINE) + 0.5) / _FINE - 0.5
 
     def __call__(self, parameters: np.ndarray) -> np.ndarray:
-        """Brightness relative to that at the half-light radius, shape of the image."""
+        """Return the surface brightness relative to that at the half-light radius, with the shape of the image."""
         x0, y0, log_radius, log_index, g1, g2 = parameters
         index = np.exp(log_index)
         b = gammaincinv(2 * index, 0.5)
@@ -429,9 +429,9 @@ class _SersicLaw:
 
 
 def _fit_profile(galaxy: _Galaxy, sigma: float, psf_shape: PsfShape) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Fit a Sérsic law by least squares; brightness and sky, in which it is linear, are solved for at every step.
+    """Fit a Sérsic profile by least squares; the linear parameters, brightness and sky, are solved at each step.
 
-    `sigma` is in pixels, 0 for no PSF. Returns the columns of `measure_sersic`, and why they may be wrong.
+    `sigma` is in pixels, 0 for no PSF. Returns columns of `measure_sersic`, and problems.
     """
     kept = ~galaxy.masked
     data, weight = galaxy.light[kept], 1 / galaxy.noise[kept]
@@ -459,12 +459,12 @@ def _fit_profile(galaxy: _Galaxy, sigma: float, psf_shape: PsfShape) -> tuple[di
         stderr = index * float(np.sqrt(np.linalg.inv(found.jac.T @ found.jac)[3, 3]))
     except np.linalg.LinAlgError:
         stderr = float("nan")
-        problems.append("the image doesn't tell the profile's parameters apart")
+        problems.append("the profile's parameters are degenerate")
     radius = float(np.exp(log_radius) / np.sqrt(ratio))
     if radius < sigma:
         problems.append("smaller than the PSF")
     if radius > _LARGEST_RADIUS * min(galaxy.light.shape):
-        problems.append("so large that the image shows no sky")
+        problems.append("too large for the image, which has no sky")
     return {
         "sersic_n": index,
         "sersic_n_stderr": stderr,
@@ -474,13 +474,13 @@ def _fit_profile(galaxy: _Galaxy, sigma: float, psf_shape: PsfShape) -> tuple[di
 
 
 def _first_guess(galaxy: _Galaxy) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Parameters from the moments of the galaxy's segment, and how far they may go."""
+    """Return initial parameters from the moments of the galaxy's segment, and their limits."""
     height, width = galaxy.light.shape
     y, x = np.mgrid[:height, :width] - np.array([(height - 1) / 2, (width - 1) / 2])[:, None, None]
     light = np.where(galaxy.segments == galaxy.label, np.clip(galaxy.light, 0, None), 0)
     total = light.sum()
     if not total > 0:
-        raise InputError("the source in the middle has no light above the sky")
+        raise InputError("the central source has no flux above the sky")
     x0, y0 = (light * x).sum() / total, (light * y).sum() / total
     xx, yy, xy = ((light * product).sum() / total for product in ((x - x0) ** 2, (y - y0) ** 2, (x - x0) * (y - y0)))
     both = xx + yy + 2 * np.sqrt(max(xx * yy - xy**2, 1e-6))
@@ -496,14 +496,14 @@ def _first_guess(galaxy: _Galaxy) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _fit_statmorph(galaxy: _Galaxy, sigma: float, psf_shape: PsfShape) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Fit a Sérsic law with statmorph; as `_fit_profile`, without error."""
+    """Fit a Sérsic profile with statmorph; as `_fit_profile`, but without an error."""
     from astropy.utils.exceptions import AstropyUserWarning
     from statmorph import SourceMorphology
 
     side = 2 * int(np.ceil(_PSF_REACH * sigma)) + 1
     psf = fft.fftshift(fft.irfft2(_transfer((side, side), sigma, psf_shape), s=(side, side))) if sigma else None
     with warnings.catch_warnings():
-        # Its flags say the same.
+        # Its flags have the same information.
         warnings.filterwarnings("ignore", category=AstropyUserWarning, module=r"statmorph|astropy\.modeling")
         warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"statmorph|astropy\.modeling|photutils")
         measured = SourceMorphology(
@@ -511,7 +511,7 @@ def _fit_statmorph(galaxy: _Galaxy, sigma: float, psf_shape: PsfShape) -> tuple[
         )
     if measured.flag_sersic >= 2:
         raise InputError(f"statmorph found no fit (flag_sersic {measured.flag_sersic})")
-    problems = ("statmorph calls the fit suspect",) if measured.flag_sersic else ()
+    problems = ("statmorph flags the fit as suspect",) if measured.flag_sersic else ()
     return {
         "sersic_n": float(measured.sersic_n),
         "sersic_n_stderr": None,

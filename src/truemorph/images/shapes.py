@@ -1,7 +1,7 @@
-"""Shapes measured on pictures: axis ratio, concentration, colour, and the contrast of structure.
+"""Measure shapes on colour images: axis ratio, concentration, colour, and contrast of structure.
 
-Quick measures in the brightness that a picture shows, for annotators of simulated galaxies and for classifiers that
-want catalogue features where no catalogue has them. They feel the PSF and the stretch: not photometry.
+Quick measures on the stretched brightness, for annotators of simulated galaxies and for classifiers that need features
+if no catalogue has them. They depend on the PSF and the stretch, so they are not photometry.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import numpy as np
 import polars as pl
 
 _ANNULI = 24
-_OUTER_SHARE = 0.12  # of the side: the border, where the sky is measured
-_REACH = 0.40  # of the side: how far from the centre the galaxy is looked for
-_DETECTED = 3.0  # sky noise
+_BORDER = 0.12  # width of the border where the sky is measured, fraction of the image
+_REACH = 0.40  # maximum distance of the galaxy from the centre, fraction of the image
+_DETECTED = 3.0  # in units of the sky noise
 _CLIP = 3.0
 _BATCH = 256
 
 
 def measure_shapes(images: np.ndarray) -> pl.DataFrame:
-    """Measure galaxies in the middle of their pictures.
+    """Measure the central galaxy of each image.
 
     Parameters
     ----------
@@ -27,10 +27,10 @@ def measure_shapes(images: np.ndarray) -> pl.DataFrame:
     Returns
     -------
     polars.DataFrame
-        `axis_ratio` (second moments of the detected pixels), `angle` (of their major axis; radians, -π/2 to π/2, from
-        columns towards rows), `size` (half-light radius over the picture's side),
-        `concentration` (radius of 90 % over that of 50 % of the light shown), `colour` (log10 of red over blue light),
-        `contrast` (rms departure from elliptical isophotes over mean brightness, noise subtracted).
+        `axis_ratio` (second moments of the detected pixels), `angle` (of the major axis; radians, -π/2 to π/2, from
+        columns towards rows), `size` (half-light radius over image width), `concentration` (radius of 90 % over that of
+        50 % of the flux as stretched), `colour` (log10 of red over blue flux), `contrast` (rms residual from elliptical
+        isophotes over mean brightness, noise subtracted).
     """
     parts = [_measure(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
     names = ("axis_ratio", "angle", "size", "concentration", "colour", "contrast")
@@ -40,22 +40,22 @@ def measure_shapes(images: np.ndarray) -> pl.DataFrame:
 def _measure(images: np.ndarray) -> dict[str, np.ndarray]:
     n, side = images.shape[:2]
     colour = images.astype(np.float32)
-    border = max(2, round(_OUTER_SHARE * side))
+    border = max(2, round(_BORDER * side))
     edge = np.ones((side, side), bool)
     edge[border:-border, border:-border] = False
     sky = np.median(colour[:, edge], axis=1)
     colour -= sky[:, None, None, :]
     grey = colour.mean(axis=3)
-    # Half of the sky's pixels lie within 0.67 σ of its median; stars there don't matter to it.
+    # Half of the sky pixels are within 0.67 σ of the median, which is robust to stars.
     noise = np.maximum(np.median(np.abs(grey[:, edge]), axis=1) / 0.6745, 0.5)
-    # A galaxy looks the same turned by 180°, stars and neighbours don't: of each pixel and its opposite, the fainter.
-    grey = np.minimum(grey, grey[:, ::-1, ::-1]) + 0.564 * noise[:, None, None]  # mean of the less of two, in σ
-    noise = noise * np.sqrt(1 - 1 / np.pi)  # and its spread
+    # Use the fainter of each pixel and its opposite: galaxies are symmetric under 180° rotation, stars are not.
+    grey = np.minimum(grey, grey[:, ::-1, ::-1]) + 0.564 * noise[:, None, None]  # mean of the minimum of two, in σ
+    noise = noise * np.sqrt(1 - 1 / np.pi)  # and its standard deviation
     axis = (np.arange(side, dtype=np.float32) - (side - 1) / 2) / side
     x, y = axis[None, None, :], axis[None, :, None]
     near = x**2 + y**2 < _REACH**2
 
-    # Second moments of the detected pixels, each time inside three times the ellipse found before.
+    # Second moments of detected pixels within three times the previous ellipse, iterated.
     ratio, angle, scale = np.ones(n, np.float32), np.zeros(n, np.float32), np.full(n, _REACH / 3, np.float32)
     for _ in range(3):
         within = _elliptical(x, y, ratio, angle) < 3 * scale[:, None, None]
@@ -68,8 +68,8 @@ def _measure(images: np.ndarray) -> dict[str, np.ndarray]:
         angle = 0.5 * np.arctan2(2 * xy, xx - yy)
         scale = np.maximum(np.sqrt(long), 1.5 / side)
 
-    radius = _elliptical(x, y, ratio, angle) / scale[:, None, None]  # in units of the major axis' spread
-    bins = np.minimum((radius * (_ANNULI / 3.2)).astype(np.int64), _ANNULI)  # out to 3.2 spreads; the rest in the last
+    radius = _elliptical(x, y, ratio, angle) / scale[:, None, None]  # in units of the major axis' standard deviation
+    bins = np.minimum((radius * (_ANNULI / 3.2)).astype(np.int64), _ANNULI)  # to 3.2 σ; the rest in the last
     where = (np.arange(n)[:, None, None] * (_ANNULI + 1) + bins).ravel()
 
     def by_annulus(values: np.ndarray, kept: np.ndarray | None = None) -> np.ndarray:
@@ -80,13 +80,13 @@ def _measure(images: np.ndarray) -> dict[str, np.ndarray]:
 
     mean = by_annulus(grey)
     residual = grey - mean[where].reshape(grey.shape)
-    # What is left of stars is clipped, structure is not: the clip follows the annulus' own spread.
+    # Clip residuals of stars but not structure, by the spread of each annulus.
     spread = np.sqrt(by_annulus(residual**2))[where].reshape(grey.shape)
     kept = np.abs(residual) < _CLIP * np.maximum(spread, noise[:, None, None])
     mean = by_annulus(grey, kept)
     model = mean[where].reshape(grey.shape)
     residual = grey - model
-    # Where structure is looked for: outside the nucleus, inside what stands out of the noise.
+    # Structure is measured outside the nucleus and above the noise.
     disk = kept & (radius > 0.5) & (radius < 2.4) & (model > 2 * noise[:, None, None])
     count = np.maximum(disk.sum(axis=(1, 2)), 1)
     variance = np.where(disk, residual**2, 0).sum(axis=(1, 2)) / count - noise**2

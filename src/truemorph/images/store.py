@@ -1,4 +1,4 @@
-"""Many images at once: decoded in threads, bad ones listed, pixels kept in memory or on disk."""
+"""Decode many images in threads, list the unreadable ones, and keep pixels in memory or on disk."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from truemorph.images.decode import AS_THEY_ARE, CENTRAL_CROP, FitsReading, ahea
 from truemorph.io import lock, read_json, write_json
 from truemorph.progress import progress, tell
 
-MAXIMUM_BAD_SHARE = 0.05
-# Raised whenever the same file would become other pixels: older caches are then left alone.
+MAXIMUM_BAD_FRACTION = 0.05
+# Increase this when the same file gives other pixels, so that older caches are ignored.
 CACHE_VERSION = 1
 _BATCH = 256
 
@@ -33,10 +33,10 @@ class ImageStore:
     Attributes
     ----------
     pixels : array of uint8, shape (N, size, size, 3)
-        In memory or a memory map; rows of bad images are zero.
+        In memory or a memory map; rows of unreadable images are zero.
     good : array of bool, shape (N,)
     problems : list of (str, str)
-        Path and reason of every bad image.
+        Path and problem of each unreadable image.
     """
 
     pixels: np.ndarray
@@ -47,14 +47,14 @@ class ImageStore:
 def decode_batches(
     paths: Sequence[PathLike], size: int, crop: float = CENTRAL_CROP, fits: FitsReading = AS_THEY_ARE
 ) -> Iterator[tuple[slice, list[np.ndarray | str]]]:
-    """Decode images batch by batch, the next batch while the caller works on this one.
+    """Decode images in batches, one batch in advance.
 
     Yields
     ------
     rows : slice
-        Which paths these are.
+        Indices of the paths.
     images : list
-        A uint8 array (size, size, 3) for each good image, the reason as a string for each bad one.
+        A uint8 array (size, size, 3) per readable image, else the problem as a string.
     """
     return ahead(lambda path: load_or_reason(path, size, crop, fits), _batches(paths))
 
@@ -66,13 +66,13 @@ def _batches(paths: Sequence[PathLike]) -> Iterator[tuple[slice, Sequence[PathLi
 
 
 class ImageFiles:
-    """Pixels decoded from files on demand: `files[rows]` as of an array, memory flat in N.
+    """Pixels decoded from files on demand with `files[rows]`; memory does not grow with N.
 
     Parameters
     ----------
     paths : sequence of path, length N
     size, crop, fits
-        As for `load_image`.
+        As in `load_image`.
     """
 
     def __init__(
@@ -83,12 +83,12 @@ class ImageFiles:
         self._pool = ThreadPoolExecutor(max(2, os.cpu_count() or 2))
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """Pixels of some rows, uint8 (M, size, size, 3)."""
+        """Return pixels of some rows, uint8 (M, size, size, 3)."""
         asked = [self.paths[row] for row in rows]
         found = list(self._pool.map(lambda path: load_or_reason(path, self.size, self.crop, self.fits), asked))
         bad = next((one for one in found if isinstance(one, str)), None)
         if bad is not None:
-            raise TruemorphError(f"an image that was good can't be read any more: {bad}")
+            raise TruemorphError(f"an image can no longer be read: {bad}")
         return np.array(found, np.uint8).reshape(-1, *self.shape[1:])
 
     def check(self) -> tuple[np.ndarray, list[tuple[str, str]]]:
@@ -98,29 +98,29 @@ class ImageFiles:
         -------
         good : array of bool, shape (N,)
         problems : list of (str, str)
-            Path and reason of every bad one.
+            Path and problem of each unreadable image.
 
         Raises
         ------
         InputError
-            If more than 5 % are bad.
+            If more than 5 % of the images can't be read.
         """
         problems: list[str | None] = []
-        with progress(len(self.paths), "images", "img") as told:
+        with progress(len(self.paths), "images", "img") as bar:
             for _, images in decode_batches(self.paths, self.size, self.crop, self.fits):
                 problems += [one if isinstance(one, str) else None for one in images]
-                told.update(len(images))
+                bar.update(len(images))
         bad = [(str(path), why) for path, why in zip(self.paths, problems, strict=True) if why is not None]
         _check_bad(bad, len(self.paths))
         return np.array([why is None for why in problems], bool), bad
 
 
 def _check_bad(problems: list[tuple[str, str]], n_all: int) -> None:
-    """Refuse a set of images of which more than 5 % are bad, naming the first."""
-    if len(problems) > MAXIMUM_BAD_SHARE * n_all:
+    """Raise an error if more than 5 % of the images can't be read."""
+    if len(problems) > MAXIMUM_BAD_FRACTION * n_all:
         raise InputError(
-            f"{len(problems)} of {n_all} images are bad, more than {MAXIMUM_BAD_SHARE:.0%} "
-            f"(first: {problems[0][1]}); replace them; a few bad ones are skipped"
+            f"{len(problems)} of {n_all} images can't be read, more than {MAXIMUM_BAD_FRACTION:.0%} "
+            f"(first: {problems[0][1]}); replace them"
         )
 
 
@@ -139,13 +139,13 @@ def load_images(
     size : int
         Side of the output in pixels.
     crop : float
-        Fraction of the side to keep.
+        Fraction of the image's width to keep.
     cache : path, optional
-        A folder to keep the pixels in, memory-mapped, so that memory stays flat in N and the next run needn't decode.
-        They are found by a hash of the files' contents and of how they were read. An interrupted build starts again; of
-        two processes that want the same pixels one builds and the other waits.
+        Folder for the pixels, memory-mapped, so that memory does not grow with N and the next run need not decode
+        again. Pixels are identified by a hash of the files' contents and the settings. An interrupted build starts
+        again; if two processes need the same pixels, one builds them and the other waits.
     fits : FitsReading
-        How FITS images are read.
+        Settings for FITS images.
 
     Returns
     -------
@@ -154,12 +154,12 @@ def load_images(
     Raises
     ------
     InputError
-        If more than 5 % of the images are bad, or there are none.
+        If more than 5 % of the images can't be read, or there are none.
     TruemorphError
         If the cache can't be written.
     """
     if not len(paths):
-        raise InputError("no images to load")
+        raise InputError("there are no images to load")
     shape = (len(paths), size, size, 3)
     if cache is None:
         pixels = np.zeros(shape, np.uint8)
@@ -174,21 +174,21 @@ def load_images(
 
 
 def _fill(pixels: np.ndarray, paths: Sequence[PathLike], crop: float, fits: FitsReading) -> dict[int, str]:
-    """Decode all images; return the rows of bad ones, and the reasons."""
+    """Decode all images; return rows and problems of unreadable ones."""
     bad: dict[int, str] = {}
-    with progress(len(paths), "images", "img") as told:
+    with progress(len(paths), "images", "img") as bar:
         for rows, images in decode_batches(paths, pixels.shape[1], crop, fits):
             for row, image in enumerate(images, rows.start):
                 if isinstance(image, str):
                     bad[row] = image
                 else:
                     pixels[row] = image
-            told.update(len(images))
+            bar.update(len(images))
     return bad
 
 
 def _content_key(paths: Sequence[PathLike], shape: tuple[int, ...], crop: float, fits: FitsReading) -> str:
-    """Hash of all files' contents, and of how they are read."""
+    """Return a hash of the contents of all files and the settings."""
 
     def content(path: PathLike) -> bytes:
         try:
@@ -203,7 +203,7 @@ def _content_key(paths: Sequence[PathLike], shape: tuple[int, ...], crop: float,
 
 
 def _allocated(file: Path, shape: tuple[int, ...]) -> np.memmap:
-    """Memory map of a file whose space on the disk is reserved: a full disk is an error here, not a crash later."""
+    """Memory-map a file with its disk space reserved, so that a full disk raises an error here and not later."""
     mapped = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
     with open(file, "r+b") as opened:
         if hasattr(os, "posix_fallocate"):
@@ -214,7 +214,7 @@ def _allocated(file: Path, shape: tuple[int, ...]) -> np.memmap:
 def _cached(
     paths: Sequence[PathLike], shape: tuple[int, ...], crop: float, folder: Path, fits: FitsReading
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Pixels from a cache, which is built if it is not whole; rows of bad images, and the reasons."""
+    """Return pixels from a cache (built if incomplete), and rows and problems of unreadable images."""
     place = folder / f"pixels-{_content_key(paths, shape, crop, fits)}"
     whole = place / "problems.json"  # written last
     try:
@@ -235,5 +235,5 @@ def _cached(
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or problem
         raise TruemorphError(
-            f"{place}: the cache can't be used ({reason}); make room, delete it, or train without `cache`"
+            f"{place}: the cache can't be used ({reason}); free disk space, delete it, or train without `cache`"
         ) from problem

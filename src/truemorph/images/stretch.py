@@ -1,26 +1,26 @@
-"""Colour pictures of three bands, and back to light: Lupton et al.'s asinh stretch (2004, PASP 116, 133).
+"""Asinh stretch of three bands to colour images (Lupton et al. 2004, PASP 116, 133), and its inverse.
 
-Red, green and blue are i, r and g, stretched together by an asinh of their mean, so that hue doesn't change with
-brightness. The constants make brightness profiles and background noise equal those of real Galaxy Zoo 2 JPEGs
-(docs/simulator.md).
+Red, green and blue are i, r and g, stretched together by an asinh of their mean, so that the hue does not change with
+brightness. The constants are chosen so that brightness profiles and background noise equal those of real Galaxy Zoo 2
+JPEGs (docs/simulator.md).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-# Nanomaggies a frame pixel of 0.396 arcsec in i, r, g to a common scale.
+# From nanomaggies per frame pixel (0.396 arcsec) in i, r, g to a common scale.
 _GAINS = (0.78, 1.00, 1.57)
 _SOFTENING, _WHITE, _PEDESTAL = 0.19, 55.0, 0.011
 
 
 def stretch(light: np.ndarray) -> np.ndarray:
-    """Colour picture of three bands.
+    """Convert three bands to a colour image.
 
     Parameters
     ----------
     light : array, shape (3, S, S)
-        i, r, g in nanomaggies a frame pixel.
+        i, r, g in nanomaggies per frame pixel.
 
     Returns
     -------
@@ -34,13 +34,13 @@ def stretch(light: np.ndarray) -> np.ndarray:
     scaled = light * np.array(_GAINS, light.dtype)[:, None, None] + np.array(_PEDESTAL, light.dtype)
     mean = np.maximum(scaled.mean(axis=0), np.float32(1e-4))
     scaled *= np.float32(_WHITE) * np.arcsinh(mean / np.float32(_SOFTENING)) / mean
-    # Where a colour would be more than white, all give way, so that hue stays (Lupton et al. 2004).
+    # Scale all bands down if one is saturated, to preserve the hue (Lupton et al. 2004).
     scaled *= np.minimum(1, 255 / np.maximum(scaled.max(axis=0), 1))
     return np.ascontiguousarray(np.round(np.clip(scaled, 0, 255)).astype(np.uint8).transpose(1, 2, 0))
 
 
 def unstretch(pixels: np.ndarray) -> np.ndarray:
-    """Light of a colour picture, up to what rounding and white took away.
+    """Convert a colour image to flux, except what rounding and saturation removed.
 
     Parameters
     ----------
@@ -49,8 +49,8 @@ def unstretch(pixels: np.ndarray) -> np.ndarray:
     Returns
     -------
     array of float32, shape (3, S, S)
-        Nanomaggies a frame pixel where the picture was stretched by `stretch`; for pictures of another asinh stretch a
-        scale that is near linear.
+        Nanomaggies per frame pixel if the image was made by `stretch`; for another asinh stretch, an approximately
+        linear scale.
 
     Examples
     --------

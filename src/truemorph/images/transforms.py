@@ -1,9 +1,8 @@
-"""What happens to pixels on the device: normalisation, and augmentation that leaves α alone.
+"""Transform pixels on the device: normalisation, and augmentation that does not change α.
 
-A galaxy mirrored, turned or moved by a few pixels is the same galaxy at the same resolution, so its label and α stay
-right. Zooming is off unless asked for: it changes how large the galaxy and its PSF look, while a network that learns
-through T(α) may read the resolution of a picture from just that. What makes a galaxy less resolved is
-`truemorph.images.degrade`.
+Mirroring, rotating or shifting an image by a few pixels does not change the resolution, so label and α stay valid. Zoom
+is off by default: it changes the apparent size of galaxy and PSF, from which a network that is trained through T(α) may
+infer the resolution. To degrade the resolution of a galaxy, use `truemorph.images.degrade`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from torch.nn.functional import affine_grid, grid_sample
 
 
 def normalise(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """Turn uint8 (B, S, S, 3) into normalised float (B, 3, S, S), channels-last in memory.
+    """Convert uint8 (B, S, S, 3) to normalised float (B, 3, S, S), channels-last in memory.
 
     Parameters
     ----------
@@ -31,18 +30,18 @@ def normalise(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> to
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How pictures are varied in training.
+    """Random augmentation of images in training.
 
     Attributes
     ----------
     flip : bool
-        Mirror every other one.
+        Mirror half of the images.
     rotation : {"any", "quarter", "none"}
-        Turn by any angle (pixels are interpolated), by multiples of 90° (they stay as they are), or not at all.
+        Rotate by any angle (with interpolation), by multiples of 90° (without), or not at all.
     shift : float
-        Largest shift along each axis, in units of the side.
+        Largest shift along each axis, in units of the width.
     zoom : float
-        Pictures are enlarged by a factor between 1 / (1 + zoom) and 1 + zoom. 0, the default, for the reason above.
+        Enlarge by a factor between 1 / (1 + zoom) and 1 + zoom; default 0 (see above).
     """
 
     flip: bool = True
@@ -51,7 +50,7 @@ class Augmentation:
     zoom: float = 0.0
 
     def draw(self, n: int, generator: torch.Generator) -> torch.Tensor:
-        """Draw n affine maps from output to input coordinates (-1 to 1 over the picture), shape (n, 2, 3).
+        """Draw n affine maps from output to input coordinates (-1 to 1 over the image), shape (n, 2, 3).
 
         Examples
         --------
@@ -59,7 +58,7 @@ class Augmentation:
         >>> torch.equal(still, torch.eye(2, 3)[None])
         True
         """
-        # As many numbers whatever is switched on, so that one switch doesn't change what the others do.
+        # Always draw all numbers, so that one option does not change the others.
         mirror, turn, across, along, size = torch.rand(5, n, generator=generator)
         if self.rotation == "any":
             angle = 2 * math.pi * turn
@@ -77,18 +76,18 @@ class Augmentation:
 
 
 def warp(images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-    """Map each image, bilinearly; what comes from outside of it is mirrored at its edge.
+    """Map each image with bilinear interpolation; outside of its edges it is mirrored.
 
     Parameters
     ----------
     images : tensor, shape (B, 3, S, S)
     maps : tensor, shape (B, 2, 3)
-        From `Augmentation.draw`.
+        Maps from `Augmentation.draw`.
 
     Returns
     -------
     tensor, shape (B, 3, S, S)
-        Mirrors and quarter turns give the same pixel values, up to the rounding of coordinates.
+        Mirroring and rotation by 90° preserve pixel values, up to rounding of coordinates.
     """
     grid = affine_grid(maps.to(images.device, images.dtype), list(images.shape), align_corners=False)
     warped = grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)

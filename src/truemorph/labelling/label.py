@@ -1,4 +1,4 @@
-"""Label images or a catalogue part by part, on one machine, several, or a cluster, with an account of every row."""
+"""Label images or a catalogue in parts, on one or several machines or a cluster, and account for every row."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from truemorph.classifiers.checkpoint import Classifier, load, logistic_inputs
 from truemorph.classifiers.fits import observables_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
-from truemorph.images.store import MAXIMUM_BAD_SHARE
+from truemorph.images.store import MAXIMUM_BAD_FRACTION
 from truemorph.labelling.engines import Precision, engine_for
 from truemorph.labelling.labeller import Labeller, Observed
 from truemorph.labelling.output import Account, Results, is_table
@@ -36,7 +36,7 @@ from truemorph.results import Result
 from truemorph.tables import CatalogTable, frame_hash, numeric_columns, read_table, to_astropy
 
 _BATCH = 256
-# With fewer rows than this a large fraction of unreadable images may be chance.
+# With fewer rows, a large fraction of unreadable images may be chance.
 _ENOUGH = 1_000
 
 PathLike = str | os.PathLike[str]
@@ -44,7 +44,7 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True, repr=False)
 class LabelReport(Result):
-    """What labelling did: rows in = rows labelled + rows listed as problems.
+    """Result of labelling: rows in = rows labelled + rows listed as problems.
 
     Attributes
     ----------
@@ -53,11 +53,11 @@ class LabelReport(Result):
     rows_in, labelled : int
     problems : list of (id, reason)
     listed : Path
-        Where problems are listed.
+        File or folder that lists the problems.
     complete : bool
-        False where other processes, or other shards, still have parts to label.
+        False if other processes or shards still have parts to label.
     findings : tuple of Finding
-        Of the fits of T(α) that the labels rest on, and of this labelling; each once.
+        Findings about T(α) and about this labelling.
     """
 
     out: Path
@@ -69,7 +69,7 @@ class LabelReport(Result):
     findings: tuple[Finding, ...]
 
     def summary(self) -> str:
-        """Return the numbers of rows as text."""
+        """Return the row counts as text."""
         lines = [
             f"{self.rows_in:,d} rows in, {self.labelled:,d} labelled, {len(self.problems):,d} listed as problems",
             *([f"wrote {self.out}"] if self.complete else []),
@@ -101,7 +101,7 @@ class LabelReport(Result):
 
 @dataclass(frozen=True)
 class Labelling:
-    """One labelling; any process can label any part of it.
+    """A labelling run, of which any process can label any part.
 
     Attributes
     ----------
@@ -109,9 +109,9 @@ class Labelling:
     source : Source
     results : Results
     labels : CatalogTable
-        Without rows: columns, units, descriptions and metadata of the tables of labels.
+        Columns, units, descriptions and metadata of the tables of labels, without rows.
     findings : tuple of Finding
-        Of the fits that the labels rest on, and of this labelling.
+        Findings about T(α) and about this labelling.
     """
 
     labeller: Labeller
@@ -120,11 +120,11 @@ class Labelling:
     labels: CatalogTable
     findings: tuple[Finding, ...]
 
-    def label(self, part: Part, told: Progress) -> Account | None:
-        """Label a part; None if it is done or another process has it."""
+    def label(self, part: Part, bar: Progress) -> Account | None:
+        """Label a part; return None if it is done or another process is working on it."""
         held = self.results.claim(part.name)
         if held is None:
-            told.update(part.rows or 0)
+            bar.update(part.rows or 0)
             return None
         with held:
             if self.results.is_done(part.name):
@@ -137,12 +137,12 @@ class Labelling:
                     empty = pl.DataFrame(schema=self.labeller.schema)
                     labels = self.labeller.label(good, inputs) if good.height else empty
                     writer.write(frame.height, labels, listed)
-                    told.update(frame.height)
+                    bar.update(frame.height)
                 writer.finish()
                 return writer.account
 
     def _inputs(self, part: Part) -> Iterator[tuple[pl.DataFrame, np.ndarray, list[str | None]]]:
-        """Rows of a part batch by batch, inputs of the good rows, and what is wrong with each row."""
+        """Yield batches of rows of a part, inputs of the good rows, and the problem of each row."""
         model = self.labeller.model
         if model.uses_images:
             for rows, images in decoded(model.config, part.batches(_BATCH)):
@@ -162,7 +162,7 @@ def open_labelling(
     out: PathLike,
     *,
     transition: dict[str, Any] | None = None,
-    crowd: PathLike | None = None,
+    observed: PathLike | None = None,
     id_column: str | None = None,
     image_column: str | None = None,
     images: PathLike | None = None,
@@ -171,28 +171,28 @@ def open_labelling(
     precision: Precision = "auto",
     gate: PathLike | None = None,
 ) -> Labelling:
-    """Get everything ready to label parts.
+    """Prepare everything to label parts.
 
     Parameters
     ----------
     model : Classifier
     source, out : path
     transition : dict, optional
-        T(α) as a fit describes it.
-    crowd, image_column, images, precision, gate
-        As for `truemorph.label_galaxies`; `id_column` and `keep` are its `id` and `copy`.
+        T(α) in the format of a fit file.
+    observed, image_column, images, precision, gate
+        As in `truemorph.label_galaxies`; `id_column` and `keep` are its `id` and `copy`.
     engine : {"torch", "openvino"}
 
     Raises
     ------
     InputError
-        If there is nothing to label, columns are missing, α is in another unit than the model's, or an engine can't be
+        If there is nothing to label, columns are missing, α has another unit than in the model, or an engine can't be
         used.
     """
     out = Path(out)
-    is_table(out)  # or an error, before anything else
+    is_table(out)  # fail early
     if out.resolve() == Path(source).resolve():
-        raise InputError(f"{out}: would overwrite what is to be labelled; choose another `out`")
+        raise InputError(f"{out}: would overwrite the input; choose another `out`")
     given = open_source(
         source,
         id_column=id_column,
@@ -204,14 +204,14 @@ def open_labelling(
     first = next((rows for part in given.parts for rows in part.batches(1)), None)
     if first is None:
         raise InputError(f"{source}: nothing to label")
-    joined = None if crowd is None else read_catalogue(crowd)
-    observed = given if joined is None else joined
+    joined = None if observed is None else read_catalogue(observed)
+    catalogue = given if joined is None else joined
     has_observed = joined is not None or given.prepared
-    about = observed.metadata
-    used, findings = _for_posteriors(model, transition, about, str(crowd or source)) if has_observed else (None, ())
+    about = catalogue.metadata
+    used, findings = _for_posteriors(model, transition, about, str(observed or source)) if has_observed else (None, ())
     names = () if used is None else observables_of(transition or model.described["transition"], used)
     if joined is None:
-        numeric_columns(first.frame.clear(), names, str(source))  # or an error, before anything else
+        numeric_columns(first.frame.clear(), names, str(source))  # fail early
     proof = None if precision != "int8" else given if gate is None else open_source(gate)
     labeller = Labeller(
         model,
@@ -225,13 +225,13 @@ def open_labelling(
     )
     clash = set(keep) & set(replace(labeller, keep=()).schema)
     if clash:
-        raise InputError(f"{source}: {min(clash)!r} can't be kept, labels have a column of that name; rename it")
+        raise InputError(f"{source}: {min(clash)!r} can't be copied, because the labels have such a column; rename it")
     identity = {
         "kind": "labels",
         "truemorph_version": __version__,
         "model_hash": model.model_hash,
         "engine": labeller.engine.description,
-        # A class of one's own without its table of T(α).
+        # A user-defined class of T(α) without a table.
         "transition": None
         if used is None
         else {key: one for key, one in transition_to_dict(used).items() if key != "table"}
@@ -252,16 +252,16 @@ def open_labelling(
     # Copied columns have the units and descriptions of the source.
     origins: dict[str, Source | CatalogTable] = dict.fromkeys(("object_id", *keep), given)
     if has_observed:
-        origins |= dict.fromkeys(("alpha", "split"), observed)
+        origins |= dict.fromkeys(("alpha", "split"), catalogue)
     units = {name: one.units[name] for name, one in origins.items() if name in one.units}
     known = {name: one.descriptions[name] for name, one in origins.items() if name in one.descriptions}
     frame = pl.DataFrame(schema=labeller.schema)
     labels = CatalogTable(frame, units, metadata, descriptions=labeller.descriptions | known)
     columns = ("object_id", "label", "alpha", "split", *names)
-    # Not the path of the source: another process may spell it otherwise.
+    # Not the path of the source, which another process may write differently.
     identity |= {
         "rows": given.fingerprint,
-        "crowd": None if joined is None else frame_hash(joined.frame.select(columns)),
+        "observed": None if joined is None else frame_hash(joined.frame.select(columns)),
         "keep": list(keep),
     }
     return Labelling(labeller, given, Results(out, identity), labels, unique(fitted, findings))
@@ -270,7 +270,7 @@ def open_labelling(
 def _for_posteriors(
     model: Classifier, transition: dict[str, Any] | None, about: dict[str, Any], source: str
 ) -> tuple[Transition | None, tuple[Finding, ...]]:
-    """Return T(α) for posteriors, None where there is none, and findings about it."""
+    """Return T(α) for posteriors (None if there is none) and findings about it."""
     own = model.transition
     naive = isinstance(own, MatrixTransition) and own == MatrixTransition.identity(own.n_classes)
     if naive and transition is None:
@@ -278,7 +278,7 @@ def _for_posteriors(
             Finding(
                 "no-posterior",
                 "note",
-                "The model was trained without a bias curve, so no posteriors are given: they would repeat the "
+                "The model was trained without a bias curve, so there are no posteriors: they would only repeat the "
                 "observed labels.",
                 "Give a bias curve (`transition`).",
             ),
@@ -287,8 +287,8 @@ def _for_posteriors(
     fitted = model.described["catalogue"] if transition is None else transition
     if here != fitted.get("alpha_psf", here):
         raise InputError(
-            f"{source}: its α is in units of the PSF's {here}, that of the bias curve in units of the PSF's "
-            f"{fitted['alpha_psf']}; prepare the catalogue with the other one"
+            f"{source}: α is in units of the PSF's {here}, but that of the bias curve in units of the PSF's "
+            f"{fitted['alpha_psf']}; prepare the catalogue with that `psf`"
         )
     if transition is None:
         return own, described_findings(model.described["transition"])
@@ -296,13 +296,13 @@ def _for_posteriors(
 
 
 class PartLabeller:
-    """An actor of a cluster, which labels parts; if it dies, its part is labelled again from the beginning."""
+    """Cluster actor that labels parts; if it dies, its part is labelled again from the start."""
 
     def __init__(self, folder: str, options: dict[str, Any]) -> None:
         self._work = open_labelling(load(folder), **options)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Label the parts of these numbers."""
+        """Label the parts with these numbers."""
         for number in batch["part"]:
             part = self._work.source.parts[int(number)]
             if not self._work.results.is_done(part.name):
@@ -319,33 +319,33 @@ def label_table(
     precision: Precision = "auto",
     shard: tuple[int, int] = (1, 1),
     address: str | None = None,
-    max_bad: float = MAXIMUM_BAD_SHARE,
+    max_bad: float = MAXIMUM_BAD_FRACTION,
     **options: Any,
 ) -> LabelReport:
-    """Label galaxies, and write a table or a folder of tables; see `truemorph.label_galaxies`.
+    """Label galaxies and write a table or a folder of tables; see `truemorph.label_galaxies`.
 
     Parameters
     ----------
     model : Classifier
     source, out, precision, shard, address, max_bad
-        As for `label_galaxies`.
+        As in `label_galaxies`.
     engine : {"torch", "openvino", "ray"}
     **options
-        As for `open_labelling`.
+        As in `open_labelling`.
 
     Returns
     -------
     LabelReport
-        Of all parts so far.
+        Counts of all parts finished so far.
 
     Raises
     ------
     InputError, TruemorphError
-        As `label_galaxies`.
+        As in `label_galaxies`.
     """
     k, n = shard
     if not 1 <= k <= n:
-        raise InputError(f"a shard (`shard`) is k of n, k from 1 to n; got {k}/{n}")
+        raise InputError(f"`shard` must be (k, n) with k from 1 to n; got {k}/{n}")
     on_cluster = engine == "ray"
     if on_cluster:
         engine = "openvino" if precision == "int8" else "torch"
@@ -369,26 +369,26 @@ def label_table(
 
 
 def _labelled_here(work: Labelling, numbers: list[int], left: list[int]) -> Iterator[Account]:
-    """Label parts that no other process has; yield their accounts."""
+    """Label parts that no other process is working on; yield their row counts."""
     parts = work.source.parts
     rows = [parts[number].rows for number in numbers]
     total = None if None in rows else sum(filter(None, rows))
     done = (total or 0) - sum(parts[number].rows or 0 for number in left)
-    with progress(total, "label", "gal", done) as told:
+    with progress(total, "label", "gal", done) as bar:
         for number in left:
-            yield work.label(parts[number], told) or Account()
+            yield work.label(parts[number], bar) or Account()
 
 
 def _labelled_on_cluster(
     model: Classifier, work: Labelling, left: list[int], options: dict[str, Any], address: str | None
 ) -> Iterator[Account]:
-    """Label parts on all machines of a Ray cluster; yield their accounts."""
+    """Label parts on a Ray cluster; yield their row counts."""
     from truemorph.labelling.engines.ray import on_actors
 
     if model.folder is None:
-        raise InputError("engine ray needs a model that was loaded from a folder, which all machines see")
-    # Workers run in folders of their own.
-    paths = {name: options[name] for name in ("source", "out", "crowd", "images", "gate") if options.get(name)}
+        raise InputError("engine ray needs a model loaded from a folder that all machines can read")
+    # Workers run in other folders.
+    paths = {name: options[name] for name in ("source", "out", "observed", "images", "gate") if options.get(name)}
     absolute = {name: Path(path).resolve() for name, path in paths.items()}
     arguments = (str(model.folder.resolve()), {**options, **absolute})
     for number in on_actors(PartLabeller, arguments, left, address):
@@ -404,7 +404,7 @@ def _done(work: Labelling) -> list[str]:
 
 
 def _forget_unreadable(work: Labelling, max_bad: float) -> None:
-    """If too many images were unreadable in an earlier run, label their parts again: they may be replaced by now."""
+    """If too many images were unreadable in an earlier run, label their parts again, in case they were replaced."""
     with work.results.alone():
         done = _done(work)
         if _accounts(work, done).too_bad(max_bad):
@@ -414,18 +414,18 @@ def _forget_unreadable(work: Labelling, max_bad: float) -> None:
 
 
 def _check_bad(work: Labelling, account: Account, max_bad: float) -> None:
-    """Refuse results with too many unreadable images."""
+    """Raise an error if too many images are unreadable."""
     if account.too_bad(max_bad):
         listed = (why for part in _done(work) for _, why in work.results.listed(part))
-        first = next((why for why in listed if why not in (NO_IMAGE, NO_FEATURE)), "none is left")
+        first = next((why for why in listed if why not in (NO_IMAGE, NO_FEATURE)), "not known")
         raise InputError(
-            f"{account.unreadable} of {account.labelled + account.unreadable} images are bad, more than {max_bad:.0%} "
-            f"(first: {first}); replace them, or allow more (`max_bad`)"
+            f"{account.unreadable} of {account.labelled + account.unreadable} images can't be read, more than "
+            f"{max_bad:.0%} (first: {first}); replace them, or allow more (`max_bad`)"
         )
 
 
 def _concluded(work: Labelling, max_bad: float) -> LabelReport:
-    """Count, and make one table of all parts if the last is there and one table was asked for."""
+    """Count rows; when all parts are done, combine them if the output is one table."""
     results, parts, findings = work.results, [part.name for part in work.source.parts], list(work.findings)
     with results.alone():
         if not results.is_there:
@@ -445,7 +445,7 @@ def _concluded(work: Labelling, max_bad: float) -> LabelReport:
             Finding(
                 "parts-left",
                 "note",
-                f"{len(parts) - len(done)} of {len(parts)} parts are left to other processes or shards.",
+                f"{len(parts) - len(done)} of {len(parts)} parts are left for other processes or shards.",
             )
         )
     if problems:
@@ -456,7 +456,7 @@ def _concluded(work: Labelling, max_bad: float) -> LabelReport:
                 "caution",
                 f"{len(problems):,} of {account.rows_in:,} rows could not be labelled (first: {first}, {why}); they "
                 f"are listed in {results.problems}.",
-                "Check the reasons there, correct these rows, and label them again.",
+                "Read the reasons there, correct these rows and label them again.",
             )
         )
     if account.in_sample and work.labeller.transition is not None:
@@ -464,7 +464,7 @@ def _concluded(work: Labelling, max_bad: float) -> LabelReport:
             Finding(
                 "posterior-missing",
                 "caution",
-                f"{account.in_sample:,} galaxies trained the model's only member, so they have no posterior.",
+                f"{account.in_sample:,} galaxies were used to train the only member, so they have no posterior.",
                 "Train with 5 folds (`folds`) to label them out of fold.",
             )
         )

@@ -1,7 +1,7 @@
-"""From the inputs of galaxies to rows of labels: p(y | x), out of fold, and the posterior given the observed label.
+"""Compute labels from inputs: p(y | x), out of fold, and the posterior given the observed label.
 
-For a galaxy that helped to train the model, p(y | x) comes from a member that never saw its label (out of fold). Where
-there is no such member (one fold), the posterior is null, because it would count the observed label twice.
+If a galaxy was used in training, p(y | x) comes from a member that did not see its label (out of fold). If there is no
+such member (one fold), the posterior is null, because it would count the observed label twice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NEW, IN_SAMPLE = "new", "in_sample"
 
 @dataclass(frozen=True)
 class Observed:
-    """Observed labels of a prepared catalogue: the row of each id, and columns; `observables` has shape (N, J)."""
+    """Observed labels of a prepared catalogue: row of each id, and columns; `observables` has shape (N, J)."""
 
     rows: dict[str, int]
     labels: np.ndarray
@@ -35,16 +35,16 @@ class Observed:
 
     @classmethod
     def of(cls, table: CatalogTable, observables: tuple[str, ...] = ()) -> Observed:
-        """From a prepared catalogue."""
+        """Read from a prepared catalogue."""
         rows = {one: row for row, one in enumerate(table.frame["object_id"].cast(pl.String))}
         labels, alpha, split = (table.frame[name].to_numpy() for name in ("label", "alpha", "split"))
         return cls(rows, labels, alpha, split, numeric_columns(table.frame, observables, str(table.path)))
 
 
-def members_asked(model: Classifier, fold: np.ndarray) -> np.ndarray:
-    """Which members label which galaxies, shape (M, N) of bool.
+def members_used(model: Classifier, fold: np.ndarray) -> np.ndarray:
+    """Return which members label which galaxies, shape (M, N) of bool.
 
-    Members of fold f were trained without it; galaxies outside the folds (-1) are new to all members.
+    Members of fold f were trained without it; galaxies outside the folds (-1) are labelled by all members.
     """
     of_a_fold = model.config.seeds if model.uses_images else 1
     own = np.arange(len(model.members))[:, None] // of_a_fold
@@ -53,22 +53,22 @@ def members_asked(model: Classifier, fold: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Labeller:
-    """Turns rows into labels.
+    """Compute labels from rows of a source.
 
     Parameters
     ----------
     model : Classifier
     engine : Engine
     transition : Transition, optional
-        For posteriors.
+        T(α) for posteriors.
     observables : tuple of str
-        Columns that it depends on beside α.
+        Columns on which T depends in addition to α.
     observed : bool
         Whether rows have observed labels and α.
     joined : Observed, optional
-        The observed labels, where they come from another catalogue.
+        Observed labels, if they come from another catalogue.
     keep : tuple of (str, polars type)
-        Columns that are copied.
+        Columns to copy.
     id_type : polars type
     """
 
@@ -83,12 +83,12 @@ class Labeller:
 
     @cached_property
     def _seen(self) -> dict[str, tuple[str, int]]:
-        """Role and fold of galaxies in training; ids as text, because ids of files are text."""
+        """Role and fold of training galaxies; ids are text, because ids of files are."""
         seen = self.model.seen
         return dict(zip(seen["object_id"].cast(pl.String), zip(seen["role"], seen["fold"], strict=True), strict=True))
 
     def part_in_training(self, ids: pl.Series) -> tuple[list[str], np.ndarray]:
-        """Role and fold of each galaxy in training; "new" and -1 where it had none."""
+        """Return each galaxy's role and fold in training; "new" and -1 if it was not used."""
         seen = [self._seen.get(one, (NEW, -1)) for one in ids.cast(pl.String)]
         return [role for role, _ in seen], np.array([fold for _, fold in seen], dtype=np.int64)
 
@@ -100,7 +100,7 @@ class Labeller:
         out |= {f"p_{name}": pl.Float64 for name in names}
         out |= {"p_spread": pl.Float64, "label": pl.Int64, "relation": pl.String}
         if self.observed:
-            out |= {"crowd_label": pl.Int64, "alpha": pl.Float64, "split": pl.String}
+            out |= {"observed_label": pl.Int64, "alpha": pl.Float64, "split": pl.String}
             if self.transition is not None:
                 out |= {f"posterior_{name}": pl.Float64 for name in names}
                 out |= {"posterior_label": pl.Int64, "label_quality": pl.Float64}
@@ -108,19 +108,19 @@ class Labeller:
 
     @property
     def descriptions(self) -> dict[str, str]:
-        """Descriptions of those columns that are not copied; ASCII, as FITS has no other letters."""
+        """Descriptions of the columns that are not copied; ASCII only, for FITS."""
         names = self.model.classes
         numbered = ", ".join(f"{k} {name}" for k, name in enumerate(names))
         about = {
             "object_id": NAMED["object_id"].description,
-            "p_spread": "standard deviation of p(y | x) over members; missing where one member labelled the galaxy",
+            "p_spread": "standard deviation of p(y | x) over members; missing if only one member labelled the galaxy",
             "label": f"class with the largest p(y | x): {numbered}",
             "relation": "role of the galaxy in training: new, out_of_fold, early_stopping or in_sample",
-            "crowd_label": f"observed label: {numbered}",
+            "observed_label": f"observed label: {numbered}",
             "alpha": ADDED["alpha"],
             "split": ADDED["split"],
             "posterior_label": f"class with the largest posterior probability: {numbered}",
-            "label_quality": "posterior probability that the observed label is right",
+            "label_quality": "posterior probability that the observed label is correct",
             "model_hash": "hash of the model's files",
         }
         for name in names:
@@ -130,13 +130,13 @@ class Labeller:
         return {name: about[name] for name in self.schema if name not in kept}
 
     def label(self, frame: pl.DataFrame, inputs: np.ndarray) -> pl.DataFrame:
-        """Labels of some rows, one a row.
+        """Return labels, one row per input row.
 
         Parameters
         ----------
         frame : polars.DataFrame
         inputs : array
-            Pixels or features, one a row.
+            Pixels or features, one per row.
         """
         roles, fold = self.part_in_training(frame["object_id"])
         probabilities, spread = self._out_of_fold(inputs, fold)
@@ -153,21 +153,21 @@ class Labeller:
         return pl.DataFrame(out).select(list(self.schema))
 
     def _out_of_fold(self, inputs: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """p(y | x) and its spread over members (NaN where there is only one)."""
+        """Return p(y | x) and its spread over members (NaN if there is only one)."""
         total = np.zeros((len(inputs), len(self.model.classes)))
         squares, counts = np.zeros_like(total), np.zeros(len(inputs))
-        for member, asked in enumerate(members_asked(self.model, fold)):
-            if asked.any():
-                p = self.engine.member(inputs if asked.all() else inputs[asked], member)
-                total[asked] += p
-                squares[asked] += p**2
-                counts[asked] += 1
+        for member, used in enumerate(members_used(self.model, fold)):
+            if used.any():
+                p = self.engine.member(inputs if used.all() else inputs[used], member)
+                total[used] += p
+                squares[used] += p**2
+                counts[used] += 1
         mean = total / counts[:, None]
         variance = np.clip(squares / counts[:, None] - mean**2, 0, None).max(axis=1)
         return mean, np.where(counts > 1, np.sqrt(variance), np.nan)
 
     def _with_observed(self, frame: pl.DataFrame, probabilities: np.ndarray, fresh: np.ndarray) -> dict[str, Any]:
-        """Observed labels; posteriors, where p(y | x) does not contain the own label and T's observables are known."""
+        """Return observed labels, and posteriors if p(y | x) is out of fold and T's observables are known."""
         known = np.ones(frame.height, bool)
         if self.joined is None:
             labels, alpha, split = (frame[name].to_numpy() for name in ("label", "alpha", "split"))
@@ -177,7 +177,7 @@ class Labeller:
             known = rows >= 0
             labels, alpha, split = self.joined.labels[rows], self.joined.alpha[rows], self.joined.split[rows]
             values = self.joined.observables[rows]
-        observed = {"crowd_label": labels, "alpha": alpha, "split": split}
+        observed = {"observed_label": labels, "alpha": alpha, "split": split}
         usable = known & fresh & np.isfinite(values).all(axis=1)
         columns: dict[str, Any] = {}
         if self.transition is not None:

@@ -1,9 +1,9 @@
-"""Where labels go: parts that appear whole or not at all, and one table of all parts.
+"""Write labels: parts, each written atomically, and one table of all parts.
 
-A folder of results holds `run.json` (which labelling it is), a Parquet file for each part, and `problems/` with the
-rows that could not be labelled. For one table, `labels.parquet`, the folder is `labels.parquet.<digest>.parts` until
-all parts are there (the digest identifies the labelling). A part in work is locked, so that several processes share the
-work; the system releases the locks of a process that was killed.
+A folder of results holds `run.json` (which identifies the labelling), a Parquet file per part, and `problems/` with the
+rows that could not be labelled. For one table `labels.parquet`, the folder is `labels.parquet.<digest>.parts` until
+all parts are done (the digest identifies the labelling). A part in progress is locked, so that several processes can
+share the work; the system releases the locks of a killed process.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _PROBLEMS = {"object_id": pl.String, "reason": pl.String}
 
 
 def is_table(out: str | os.PathLike[str]) -> bool:
-    """Whether labels go into one table, or into a folder of them.
+    """Whether labels are written to one table (otherwise to a folder of tables).
 
     Raises
     ------
     InputError
-        If the extension is of no kind of table.
+        If the extension is not that of a table format.
     """
     out = Path(out)
     if not out.suffix or out.is_dir():
@@ -51,19 +51,19 @@ def is_table(out: str | os.PathLike[str]) -> bool:
 
 @dataclass(frozen=True)
 class Account:
-    """Rows in = rows labelled + rows listed.
+    """Row counts: rows in = rows labelled + rows listed.
 
     Attributes
     ----------
     rows_in, labelled, listed : int
     unreadable : int
-        Of those listed, images that exist and can't be read.
+        Number of listed rows with an image that can't be read.
     in_sample : int
-        Of those labelled, galaxies that trained the model's only member.
+        Number of labelled galaxies that were used to train the model's only member.
     matched : int
-        Of those labelled, galaxies with an observed label.
+        Number of labelled galaxies with an observed label.
     incomplete : int
-        Of those labelled, galaxies that lack a column that T depends on.
+        Number of labelled galaxies without a value of a column on which T depends.
     """
 
     rows_in: int = 0
@@ -78,30 +78,30 @@ class Account:
         return Account(*(one + another for one, another in zip(astuple(self), astuple(other), strict=True)))
 
     def too_bad(self, most: float) -> bool:
-        """Whether a larger fraction of the images than this can't be read."""
+        """Whether the fraction of unreadable images is larger than `most`."""
         return self.unreadable > most * (self.labelled + self.unreadable)
 
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Turn errors of writing into one that names the file and says how to resume."""
+    """Convert write errors to one that names the file and explains how to resume."""
     try:
         yield
     except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as problem:
         raise TruemorphError(
-            f"{path}: can't be written ({reason(problem)}); make room and run the same command again to resume"
+            f"{path}: can't be written ({reason(problem)}); free disk space and run the same command again to resume"
         ) from problem
 
 
 class PartWriter:
-    """Streams batches of a part into its file, which appears when all of them are written.
+    """Write a part batch by batch; its file appears when all are written.
 
     Parameters
     ----------
     path, problems : Path
-        Files of labels and, if there are any, of problems.
+        Files for labels and, if there are any, for problems.
     labels : CatalogTable
-        Without rows: columns, units, descriptions and metadata of the labels.
+        Columns, units, descriptions and metadata of the labels, without rows.
     """
 
     def __init__(self, path: Path, problems: Path, labels: CatalogTable) -> None:
@@ -115,11 +115,11 @@ class PartWriter:
             self._writer = pq.ParquetWriter(self._partial, self._arrow)
 
     def write(self, rows_in: int, labels: pl.DataFrame, problems: Sequence[tuple[Any, str]]) -> None:
-        """Add a batch: how many rows it had, their labels, and why others have none."""
+        """Add a batch: its number of rows, labels, and the problems of the other rows."""
         in_sample = labels["relation"] == IN_SAMPLE
         incomplete = 0
         if "posterior_label" in labels.columns:
-            without = labels["crowd_label"].is_not_null() & labels["posterior_label"].is_null()
+            without = labels["observed_label"].is_not_null() & labels["posterior_label"].is_null()
             incomplete = int((without & ~in_sample).sum())
         self.account += Account(
             rows_in,
@@ -127,7 +127,7 @@ class PartWriter:
             len(problems),
             sum(why not in (NO_IMAGE, NO_FEATURE) for _, why in problems),
             int(in_sample.sum()),
-            labels["crowd_label"].count() if "crowd_label" in labels.columns else 0,
+            labels["observed_label"].count() if "observed_label" in labels.columns else 0,
             incomplete,
         )
         self._listed += [(str(one), why) for one, why in problems]
@@ -137,7 +137,7 @@ class PartWriter:
             self._writer.write_table(arrow)
 
     def finish(self) -> None:
-        """Put the part in its place, after its problems.
+        """Move the file of problems, then the part, to their final places.
 
         Raises
         ------
@@ -172,12 +172,12 @@ class PartWriter:
 
 
 class Results:
-    """The results of one labelling, shared by all processes that work on it.
+    """Results of one labelling, shared by all its processes.
 
     Parameters
     ----------
     out : path
-        A table (its extension names the format), or a folder that keeps the parts.
+        A table (the extension gives its format), or a folder for the parts.
     identity : dict
         Everything that determines the labels.
     """
@@ -191,24 +191,24 @@ class Results:
 
     @property
     def problems(self) -> Path:
-        """Where rows that can't be labelled are listed: a table, or a folder of tables."""
+        """Table, or folder of tables, of the rows that could not be labelled."""
         return self.out.with_name(f"{self.out.stem}.problems.csv") if self.is_table else self.folder / "problems"
 
     @property
     def others(self) -> list[Path]:
-        """Unfinished labellings with other settings, for the same table."""
+        """Return unfinished labellings of the same table with other settings."""
         found = self.out.parent.glob(f"{glob.escape(self.out.name)}.*.parts") if self.is_table else []
         return sorted(one for one in found if one != self.folder)
 
     def begin(self) -> None:
-        """Make the folder, or check that the labelling in it is this one.
+        """Make the folder, or check that it belongs to this labelling.
 
         Raises
         ------
         InputError
             If the folder holds something else.
         TruemorphError
-            If it can't be written.
+            If the folder can't be written.
         """
         try:
             self.out.parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +216,7 @@ class Results:
                 if not self._run.is_file():
                     content = [one for one in self.folder.glob("*") if not one.name.startswith(".")]
                     if content and not self.is_table:
-                        raise InputError(f"{self.folder}: exists and holds no labels; choose another `out`")
+                        raise InputError(f"{self.folder}: exists but holds no labels; choose another `out`")
                     self._locks.mkdir(parents=True, exist_ok=True)
                     write_json(self._run, self._identity)
                 then, now = read_json(self._run), self._identity
@@ -226,34 +226,34 @@ class Results:
         if changed:
             raise InputError(
                 f"{self.folder}: holds labels of another run ({changed[0]} was {then.get(changed[0])!r}, is "
-                f"{now.get(changed[0])!r}); delete that folder, or choose another `out`"
+                f"{now.get(changed[0])!r}); delete this folder, or choose another `out`"
             )
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """While no other process begins or ends."""
+        """Hold a lock, so that no other process begins or ends."""
         place = self.out.with_name(f".{self.out.name}.lock")
         with FileLock(place):
             try:
                 yield
             finally:
-                place.unlink(missing_ok=True)  # while it is held: a process that waits for it makes another
+                place.unlink(missing_ok=True)  # while locked; a waiting process makes a new one
 
     def path(self, part: str) -> Path:
-        """Path of a part."""
+        """Return the path of a part."""
         return self.folder / f"{part}.parquet"
 
     def is_done(self, part: str) -> bool:
-        """Whether a part is there."""
+        """Whether a part is finished."""
         return self.path(part).is_file()
 
     @property
     def is_there(self) -> bool:
-        """Whether the folder exists; no longer once a table was made of it."""
+        """Whether the folder exists; it is removed when the table is made."""
         return self._run.is_file()
 
     def claim(self, part: str) -> AcquireReturnProxy | None:
-        """Lock a part until the `with` block of the lock ends; None if another process has it."""
+        """Lock a part for a `with` block; return None if another process has locked it."""
         if not self.is_there:
             return None
         place = self._locks / f"{part}.lock"
@@ -261,51 +261,51 @@ class Results:
         held = lock(place)
         if held is None or self.is_there:
             return held
-        # Another process made the table in between: leave nothing behind.
+        # Another process made the table in the meantime; clean up.
         held.lock.release()
         shutil.rmtree(self._locks, ignore_errors=True)
-        with suppress(OSError):  # it holds something
+        with suppress(OSError):  # not empty
             self.folder.rmdir()
         return None
 
     def writer(self, part: str, labels: CatalogTable) -> PartWriter:
-        """Writer of a part."""
+        """Return a writer for a part."""
         return PartWriter(self.path(part), self._listed_in(part), labels)
 
     def _listed_in(self, part: str) -> Path:
         return self.folder / "problems" / f"{part}.csv"
 
     def account(self, part: str) -> Account:
-        """What became of a part's rows."""
+        """Return the row counts of a part."""
         return Account(*json.loads(pq.read_metadata(self.path(part)).metadata[_ACCOUNT]))
 
     def listed(self, part: str) -> list[tuple[str, str]]:
-        """Rows of a part that could not be labelled, and why."""
+        """Return the rows of a part that could not be labelled, with reasons."""
         path = self._listed_in(part)
         return pl.read_csv(path, schema=_PROBLEMS).rows() if path.is_file() else []
 
     def drop(self, part: str) -> None:
-        """Delete a part, so that it is labelled anew."""
+        """Delete a part, so that it is labelled again."""
         self.path(part).unlink(missing_ok=True)
         self._listed_in(part).unlink(missing_ok=True)
 
     def conclude(self, parts: Sequence[str], labels: CatalogTable) -> None:
-        """If one table was asked for, make it of all parts, in order, and one list of all problems.
+        """If the output is one table, combine all parts in order, and all problems.
 
         Parameters
         ----------
         parts : sequence of str
         labels : CatalogTable
-            Without rows, as for `PartWriter`.
+            As in `PartWriter`.
 
         Raises
         ------
         TruemorphError
-            If they can't be written; the parts stay.
+            If the table can't be written; the parts are kept.
         """
         if not self.is_table:
             shutil.rmtree(self._locks, ignore_errors=True)
-            for one in self.folder.rglob(".*.parquet.*"):  # of processes that were killed
+            for one in self.folder.rglob(".*.parquet.*"):  # left by killed processes
                 one.unlink(missing_ok=True)
             return
         with _writing(self.out):

@@ -1,6 +1,6 @@
-"""What is to be labelled: folders, lists, tables with paths, tar files, Parquet tables of images, cut into parts.
+"""Sources of images to label: folders, lists, tables with paths, tar files and Parquet tables, split into parts.
 
-A part is labelled and written as a whole: a partition, a tar file, or some thousand rows. It is read batch by batch, so
+A part (a partition, a tar file, or some thousand rows) is labelled and written as a whole. It is read in batches, so
 that memory does not grow with the number of its images.
 """
 
@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from truemorph.catalogs.catalogue import IMAGE_ENDINGS, image_folder, object_ids, read_catalogue
+from truemorph.catalogs.columns import OBSERVED_LABEL
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, nearest, reason
 from truemorph.images.decode import ahead, fits_reading, load_or_reason
@@ -27,7 +28,7 @@ from truemorph.tables import arrow_texts, frame_hash, read_table
 
 NO_IMAGE, NO_FEATURE = "no image", "a feature is missing"
 PART_ROWS = 16_384
-# As tables of galaxies call them, in order of preference.
+# Usual names of id columns, in order of preference.
 ID_COLUMNS = ("object_id", "id_str", "dr7objid", "dr8objid", "objid", "GalaxyID", "iauname", "source_id", "id")
 PATH_COLUMNS = ("image", "file_loc", "image_path", "path", "file", "filename")
 _IMAGE = "image file"
@@ -39,14 +40,14 @@ Image = Path | bytes | None
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of a source.
+    """A batch of rows of a source.
 
     Attributes
     ----------
     frame : polars.DataFrame
         `object_id`, and other columns of the source.
     images : list
-        A path, the content of a file, or None where there is no image; one a row.
+        One per row: a path, the content of a file, or None if there is no image.
     """
 
     frame: pl.DataFrame
@@ -54,19 +55,19 @@ class Rows:
 
 
 def decoded(config: TrainingConfig, batches: Iterator[Rows]) -> Iterator[tuple[Rows, list[np.ndarray | str]]]:
-    """Decode images as a model takes them, in threads, while the caller works on the batch before.
+    """Decode images for a model, in threads, while the caller works on the previous batch.
 
     Parameters
     ----------
     config : TrainingConfig
-        Image size, crop, and how FITS images are read.
+        Image size, crop, and settings for FITS images.
     batches : iterator of Rows
 
     Yields
     ------
     rows : Rows
     images : list
-        A uint8 array (S, S, 3) for each good image, the reason as a string for each other one.
+        A uint8 array (S, S, 3) per readable image, else the problem as a string.
     """
     size, crop, reading = config.image_size, config.crop, fits_reading(config)
 
@@ -78,7 +79,7 @@ def decoded(config: TrainingConfig, batches: Iterator[Rows]) -> Iterator[tuple[R
 
 @dataclass(frozen=True)
 class TablePart:
-    """Some rows of a table in memory; paths in `column` are text or, where they may not be UTF-8, bytes."""
+    """Rows of a table in memory; paths in `column` are text, or bytes if they may not be UTF-8."""
 
     name: str
     frame: pl.DataFrame
@@ -100,7 +101,7 @@ class TablePart:
 
 
 class _StrictMember(tarfile.TarInfo):
-    """A member whose damaged header is an error; tarfile would take it for the end."""
+    """Tar member that raises an error for a damaged header, where tarfile would stop silently."""
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _StrictMember:
@@ -109,12 +110,12 @@ class _StrictMember(tarfile.TarInfo):
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the proper end
             raise
         except tarfile.HeaderError as problem:
-            raise tarfile.ReadError(f"damaged or cut off: {problem}") from problem
+            raise tarfile.ReadError(f"damaged or truncated: {problem}") from problem
 
 
 @dataclass(frozen=True)
 class TarPart:
-    """A tar file, compressed or not, read from its beginning to its end."""
+    """A tar file, compressed or not, read sequentially."""
 
     name: str
     path: Path
@@ -126,7 +127,7 @@ class TarPart:
         Raises
         ------
         InputError
-            If the file is damaged or cut off.
+            If the file is damaged or truncated.
         """
         keys: list[str] = []
         images: list[Image] = []
@@ -134,7 +135,7 @@ class TarPart:
             with tarfile.open(self.path, "r|*", tarinfo=_StrictMember) as tar:
                 for member in tar:
                     tar.members = []  # type: ignore[attr-defined]  # it would remember them all
-                    hidden = os.path.basename(member.name).startswith(".")  # such as macOS makes beside each file
+                    hidden = os.path.basename(member.name).startswith(".")  # macOS adds one for each file
                     if hidden or member.isdir() or not member.name.lower().endswith(IMAGE_ENDINGS):
                         continue
                     opened = tar.extractfile(member) if member.isfile() else None  # no links
@@ -169,7 +170,7 @@ class ParquetPart:
             If an id is missing.
         """
         columns = list(dict.fromkeys([self.id_column, *self.keep]))
-        # Without its own buffers pyarrow would hold the whole file.
+        # Without these settings pyarrow would hold the whole file in memory.
         with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=_BUFFER) as file:
             for batch in file.iter_batches(size, columns=list(dict.fromkeys([*columns, self.image_column]))):
                 values = batch.column(self.image_column)
@@ -179,7 +180,7 @@ class ParquetPart:
                 frame = pl.DataFrame(known).rename({self.id_column: "object_id"})
                 ids = frame["object_id"]
                 if ids.null_count():
-                    raise InputError(f"{self.path}: column {self.id_column} has missing ids; give every row one")
+                    raise InputError(f"{self.path}: column {self.id_column} has missing ids; give every row an id")
                 if not (ids.dtype.is_integer() or ids.dtype == pl.String):  # floats may have lost digits
                     raise InputError(
                         f"{self.path}: column {self.id_column} ({ids.dtype}) can't be an id; use integers or text"
@@ -188,32 +189,32 @@ class ParquetPart:
 
 
 def _stem(name: str) -> str:
-    """A file's name without the ending of an image."""
+    """File name without the image extension."""
     ending = next((one for one in IMAGE_ENDINGS if name.lower().endswith(one)), "")
     return name[: len(name) - len(ending)]
 
 
-# What is labelled and written as a whole: `name` is its path below a folder of results, without an extension; `rows` is
-# None where the number is not known before they are read; `batches(size)` yields `Rows` in order.
+# A part is labelled and written as a whole. `name` is its path below a results folder, without extension; `rows` is
+# None if the number is not known before reading; `batches(size)` yields `Rows` in order.
 Part = TablePart | TarPart | ParquetPart
 
 
 @dataclass(frozen=True)
 class Source:
-    """Everything that is to be labelled.
+    """Everything to be labelled.
 
     Attributes
     ----------
     parts : sequence of Part
     fingerprint : str
-        Changes when the rows do.
+        Hash that changes when the rows change.
     path : Path
     metadata : dict
-        Of a prepared catalogue.
+        Metadata of a prepared catalogue.
     prepared : bool
         Whether it is a prepared catalogue, with observed labels and α.
     units, descriptions : dict of str to str
-        Of the columns of a table; of its ids under `object_id`.
+        Units and descriptions of a table's columns; those of its ids are under `object_id`.
     """
 
     parts: Sequence[Part]
@@ -234,22 +235,22 @@ def open_source(
     keep: Sequence[str] = (),
     but: Collection[Path] = (),
 ) -> Source:
-    """Find out what is to be labelled.
+    """Open a source of galaxies to label.
 
     Parameters
     ----------
     path : path
-        A folder of images (and of folders of them); a `.txt` list of files; a prepared catalogue; any other table with
-        a column of paths; tar files (WebDataset), one or a folder of them; Parquet with the content of image files, one
-        file or a folder of partitions (HATS).
+        A folder of images (with subfolders); a `.txt` list of files; a prepared catalogue; any other table with a
+        column of paths; tar files (WebDataset), one or a folder; Parquet with the content of image files, one file or
+        a folder of partitions (HATS).
     id_column, image_column : str, optional
-        Of tables; usual names are tried if not given.
+        Columns of tables; by default usual names are tried.
     images : path, optional
-        Folder that paths of a list or table are relative to; default the folder of the list or table.
+        Folder for relative paths in a list or table; default the folder of the list or table.
     keep : sequence of str
         Columns of a table to copy to the labels.
     but : collection of path
-        Results in the folder, which are not to be labelled.
+        Result files in the folder, which are ignored.
 
     Returns
     -------
@@ -266,11 +267,11 @@ def open_source(
     elif path.is_file():
         kind, files = _kind(path.name), [path.name]
         if kind == "images" or (kind == "Parquet files" and _image_column(path, image_column) is None):
-            kind = ""  # a table; one image is none
+            kind = ""  # a table; no single image has this extension
     else:
         raise InputError(f"{path}: no such file or folder")
     if keep and (kind in ("images", "tar files") or path.suffix.lower() == ".txt"):
-        raise InputError(f"{path}: images come without columns to keep here; give a table of them")
+        raise InputError(f"{path}: this source has no columns to copy; give a table of images")
     root = path if path.is_dir() else path.parent
     if kind == "tar files":
         return _tars(path, root, files)
@@ -287,29 +288,29 @@ def open_source(
 
 
 def _kind(name: str) -> str:
-    """Kind of a file by its ending; empty for others."""
+    """Return the kind of a file from its extension; empty for others."""
     kinds = ((IMAGE_ENDINGS, "images"), (_TAR_ENDINGS, "tar files"), ((".parquet",), "Parquet files"))
     return next((kind for endings, kind in kinds if name.lower().endswith(endings)), "")
 
 
 def _content(path: Path, but: set[Path]) -> tuple[str, list[str]]:
-    """The one kind of files in a folder, and their paths in it."""
+    """Return the kind of files in a folder (there must be only one) and their relative paths."""
     kinds: dict[str, list[str]] = {}
     for place, folders, names in os.walk(path):
         here = Path(place).resolve()
         folders[:] = sorted(name for name in folders if name[0] != "." and here / name not in but)
         for name in sorted(names):
             kind = _kind(name)
-            if kind and not name.startswith((".", "_")) and here / name not in but:  # _metadata and the like
+            if kind and not name.startswith((".", "_")) and here / name not in but:  # such as _metadata
                 kinds.setdefault(kind, []).append(os.path.relpath(os.path.join(place, name), path))
     pixels = [name for name in kinds.get("Parquet files", ()) if "Norder=" in name and "Npix=" in name]
-    if pixels:  # HATS: other tables and maps there are about the partitions
+    if pixels:  # HATS: other files there describe the partitions
         kinds = {"Parquet files": pixels}
     if not kinds:
         raise InputError(f"{path}: no images ({', '.join(IMAGE_ENDINGS)}), tar or Parquet files in this folder")
     if len(kinds) > 1:
         held = " and ".join(sorted(kinds, key=str.lower))
-        raise InputError(f"{path}: holds {held}; give a folder of one kind, or a list of files")
+        raise InputError(f"{path}: holds {held}; give a folder with one kind of files, or a list of files")
     ((kind, found),) = kinds.items()
     if kind != "images":
         for name in found:
@@ -325,9 +326,9 @@ def _cut(frame: pl.DataFrame, root: Path, column: str | None) -> list[Part]:
 
 
 def _files(path: Path, root: Path, names: list[str]) -> Source:
-    """Image files, whose ids are their names, or their paths where two share a name.
+    """Make a source of image files; ids are their names, or their paths if names are not unique.
 
-    Names need not be UTF-8: in ids, bytes that are not become escapes; paths are kept as bytes.
+    Names need not be UTF-8: invalid bytes are escaped in ids; paths are kept as bytes.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder of images")
@@ -348,7 +349,7 @@ def _table(
 ) -> Source:
     table = read_table(path)
     names = table.frame.columns
-    prepared = {"object_id", "label", "alpha", "split"} <= set(names) or "crowd_label" in names
+    prepared = {"object_id", "label", "alpha", "split"} <= set(names) or not set(OBSERVED_LABEL).isdisjoint(names)
     prepared = prepared and id_column is None and image_column is None
     if prepared:
         table = read_catalogue(path, labelled=False)
@@ -360,7 +361,7 @@ def _table(
         found = _chosen(image_column, PATH_COLUMNS, names, path, "`image_column`")
         if found is None:
             raise InputError(
-                f"{path}: neither a prepared catalogue nor a table with a column of image files "
+                f"{path}: neither a prepared catalogue nor a table with a usual column of image files "
                 f"({', '.join(PATH_COLUMNS)}); name yours with `image_column`"
             )
         ids = _chosen(id_column, ID_COLUMNS, names, path, "`id`") or found
@@ -374,16 +375,16 @@ def _table(
 
 
 def _ids_described(descriptions: Mapping[str, str], ids: str) -> dict[str, str]:
-    """Descriptions of a table whose column of ids becomes `object_id`."""
+    """Return a table's descriptions with its id column renamed to `object_id`."""
     others = {name: text for name, text in descriptions.items() if name != "object_id"}
     return others | ({"object_id": descriptions[ids]} if ids in descriptions else {})
 
 
 def _check_kept(keep: Sequence[str], names: Sequence[str], path: Path) -> None:
-    """Refuse columns that are not there."""
+    """Check that the columns to copy exist."""
     for name in keep:
         if name not in names:
-            raise InputError(f"{path}: no column {name!r} to keep; {nearest(name, list(names))}")
+            raise InputError(f"{path}: no column {name!r} to copy; {nearest(name, list(names))}")
 
 
 def _chosen(given: str | None, usual: Sequence[str], names: Sequence[str], path: Path, option: str) -> str | None:
@@ -393,7 +394,7 @@ def _chosen(given: str | None, usual: Sequence[str], names: Sequence[str], path:
 
 
 def _marks(files: Sequence[Path]) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of files, from which it is seen that they changed."""
+    """Return names, sizes and times of files, to detect changes."""
     found = [(file.name, file.stat()) for file in files]
     return [(name, status.st_size, status.st_mtime_ns) for name, status in found]
 
@@ -407,11 +408,11 @@ def _tars(path: Path, root: Path, names: list[str]) -> Source:
 
 
 def _image_column(path: Path, chosen: str | None) -> str | None:
-    """The column that holds image files' contents: bytes, or as Hugging Face's datasets a struct with `bytes`."""
+    """Find the column of image contents: bytes, or a struct with `bytes` (Hugging Face datasets)."""
     try:
         schema = pq.read_schema(path)
     except (OSError, pa.ArrowInvalid) as problem:
-        raise InputError(f"{path}: can't be read as parquet: {problem}") from problem
+        raise InputError(f"{path}: can't be read as Parquet: {problem}") from problem
 
     def holds_bytes(kind: pa.DataType) -> bool:
         if pa.types.is_struct(kind):
@@ -428,7 +429,7 @@ def _partitions(
     path: Path, root: Path, files: list[str], id_column: str | None, image_column: str | None, keep: tuple[str, ...]
 ) -> Source:
     parts: list[Part] = []
-    described: tuple[dict[str, str], dict[str, str]] | None = None  # as the first file has them
+    described: tuple[dict[str, str], dict[str, str]] | None = None  # from the first file
     for name in files:
         file = root / name
         images = _image_column(file, image_column)
@@ -441,10 +442,10 @@ def _partitions(
             )
         ids = _chosen(id_column, ID_COLUMNS, names, file, "`id`")
         if ids is None:
-            raise InputError(f"{file}: no column of ids ({', '.join(ID_COLUMNS)}); name yours with `id`")
+            raise InputError(f"{file}: no id column ({', '.join(ID_COLUMNS)}); name yours with `id`")
         _check_kept(keep, [one for one in names if one != images], file)
         if ids in keep:
-            raise InputError(f"{file}: {ids!r} is kept as object_id")
+            raise InputError(f"{file}: {ids!r} is already copied as object_id; remove it from the columns to copy")
         rows = pq.read_metadata(file).num_rows
         if rows:
             parts.append(ParquetPart(name.removesuffix(".parquet"), file, rows, ids, images, keep))

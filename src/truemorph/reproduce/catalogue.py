@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from truemorph.catalogs.sampling import TEST, draw_sample, sampling_weights, spl
 from truemorph.errors import TruemorphError
 from truemorph.findings import Finding
 from truemorph.io import file_hash
+from truemorph.progress import tell
 from truemorph.reproduce.options import Inputs, split_fractions
 from truemorph.reproduce.paper import SAMPLE
 from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outcome, Stage, Work
@@ -49,12 +49,12 @@ def fetch_archive(name: str, data: Path, **chosen: Any) -> Outcome:
     from truemorph.archives.fetch import fetch
 
     title, status, text, began = f"truemorph fetch {name}", DONE, "", time.perf_counter()
-    print(f"reproduce: {title}", file=sys.stderr)
+    tell(f"reproduce: {title}")
     try:
         fetch(name, data / name, **chosen)
     except TruemorphError as problem:
         status, text = FAILED, str(problem)
-    print(f"reproduce: {title}: {status}{': ' + text if text else ''}", file=sys.stderr)
+    tell(f"reproduce: {title}: {status}{': ' + text if text else ''}")
     return Outcome(f"fetch-{name}", title, status, text, seconds=round(time.perf_counter() - began, 2))
 
 

@@ -51,7 +51,7 @@ def _prose(text: str, width: int = 14) -> Markup:
 
 def _answer(work: Work) -> str:
     drawn, source = work.result("catalogue"), work.catalogue().metadata["source"]
-    sample = f"{drawn['galaxies']:,} galaxies of {source} ({work.options.fraction:.3g} of the paper's sample)"
+    sample = f"{drawn['galaxies']:,} galaxies of {source} ({100 * work.options.fraction:.3g} % of the paper's sample)"
     if not work.have("table1"):
         return f"Table 1 could not be made for {sample}."
     table = work.result("table1")
@@ -172,14 +172,21 @@ def _tables(work: Work) -> list[Table]:
             "al. Single value: without bootstrap. Floor: mean value of labels that do not depend on α. Above floor: "
             "single value minus floor. Errors are from bootstrap; training again adds scatter."
         )
-        lines = [cells(work, table, name) for name in TABLE_1]
+        lines = [[_prose(title, 8), *numbers] for title, *numbers in (cells(work, table, name) for name in TABLE_1)]
         out.append(Table("Table 1: here and in the paper", head(table), lines, note))
-        lines = [[*line[:3], _prose(line[3], 20)] for line in other_numbers(work, table)]
-        out.append(Table("Other values of the paper", ["quantity", "here", "paper", _prose("definition", 20)], lines))
-    if work.have("reasons"):
-        heads = ["choice", _prose("in the paper"), _prose("here"), _prose("effect of other choices, measured here", 24)]
         lines = [
-            [one["what"], _prose(one["paper"]), _prose(one["here"]), _prose(one["effect"], 24)]
+            [_prose(title, 8), here, paper, _prose(how, 12)] for title, here, paper, how in other_numbers(work, table)
+        ]
+        out.append(Table("Other values of the paper", ["quantity", "here", "paper", _prose("definition", 12)], lines))
+    if work.have("reasons"):
+        heads = [
+            "choice",
+            _prose("in the paper", 10),
+            _prose("here", 10),
+            _prose("effect of other choices, measured here", 16),
+        ]
+        lines = [
+            [_prose(one["what"], 6), _prose(one["paper"], 10), _prose(one["here"], 10), _prose(one["effect"], 16)]
             for one in work.result("reasons")["reasons"]
         ]
         out.append(Table("Why values may differ from the paper's", heads, lines))
@@ -354,9 +361,9 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
         answer=answer.removeprefix(first_sentence(answer)).strip(),
         lights=[Light("Checks", findings, passed)],
         sections=[
-            Section("Tables", tables=_tables(work)),
+            Section("Comparison with the paper", tables=_tables(work)),
             Section("Figures", figures=illustrations),
-            *([Section("Beside a better image", note, pairs=shown)] if note else []),
+            *([Section("SDSS and HST images", note, pairs=shown)] if note else []),
             Section("Stages", tables=[_stages(work.outcomes)]),
         ],
         appendix=[

@@ -6,7 +6,6 @@ A stage is kept in `stages/<name>-<key>`. The key is a hash of its settings, its
 
 from __future__ import annotations
 
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +19,7 @@ from truemorph._version import __version__
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.io import content_hash, file_hash, plain, read_json, write_json
+from truemorph.progress import tell
 from truemorph.reproduce.options import Inputs, ReproduceOptions
 from truemorph.tables import CatalogTable, frame_hash
 
@@ -210,7 +210,7 @@ def run_stages(stages: Sequence[Stage], work: Work) -> None:
         outcome = _run(stage, work, where) if stage.name in wanted else Outcome(stage.name, stage.title, LEFT_OUT)
         work.outcomes[stage.name] = outcome
         text = f": {outcome.text}" if outcome.text else f", {outcome.seconds:.1f} s" if outcome.status == DONE else ""
-        print(f"{where}: {outcome.status}{text}", file=sys.stderr)
+        tell(f"{where}: {outcome.status}{text}")
 
 
 def _run(stage: Stage, work: Work, where: str) -> Outcome:
@@ -228,7 +228,7 @@ def _run(stage: Stage, work: Work, where: str) -> Outcome:
             return Outcome(stage.name, stage.title, CACHED, "", key, folder, kept["result"], kept["seconds"])
         if work.options.dry_run:
             return Outcome(stage.name, stage.title, TO_DO)
-        print(f"{where}: {stage.title}", file=sys.stderr)
+        tell(f"{where}: {stage.title}")
         return _made(stage, work, key, folder)
     except Lacks as problem:
         return Outcome(stage.name, stage.title, LACKS, str(problem))

@@ -1,4 +1,4 @@
-"""Galaxies of known truth: populations, their pictures, annotators, and the same galaxy at other resolutions.
+"""Simulate galaxies with known classes: populations, images, annotators, and the same galaxy at other resolutions.
 
 >>> from truemorph.simulate import at_resolution, render, simulate_galaxies
 >>> galaxies = simulate_galaxies(4, seed=1)

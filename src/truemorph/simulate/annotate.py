@@ -1,8 +1,8 @@
-"""Annotators: labels and votes that flip with α as a transition says, and one who only looks at the picture.
+"""Simulate annotators: labels and votes drawn from a transition T(α), and votes from the images alone.
 
-The second kind is in no family of transitions: it votes "disk" where structure stands out of a smooth galaxy of the
-same isophotes, after PSF and noise, or where a galaxy is too elongated for an elliptical. It does not know the
-class, nor α.
+The votes from images follow no family of transitions: they are for a disk if the residual structure is significant
+after PSF and noise, or if a galaxy is too elongated for an elliptical. They depend on neither the true class nor α,
+except through the image.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from truemorph.errors import InputError
 from truemorph.images.shapes import measure_shapes
 
 VOLUNTEERS = 40
-# Vote fractions: a logistic curve of a latent position; that of galaxies which never win a disk's majority.
+# Vote fractions: a logistic function of a latent variable, whose mean and spread are given if T allows no disk labels.
 _STEEPNESS, _NEVER, _NEVER_SPREAD = 1.2, 1.6, 0.7
-# The picture's annotator: votes for a disk rise with the contrast of structure and with elongation.
+# Votes from images: the probability of a disk vote increases with the contrast of structure and elongation.
 _CONTRAST, _CONTRAST_STEP = 0.078, 0.015
 _ROUND_ENOUGH, _ELONGATION_STEP = 0.48, 0.06
 
@@ -30,7 +30,7 @@ def observed_labels(truth: Array, alpha: Array, transition: Transition, seed: in
     truth : array of int, shape (N,)
     alpha : array, shape (N,)
     transition : Transition
-        Any family, any number of classes.
+        T(α) of any family and number of classes.
     seed : int
 
     Returns
@@ -49,23 +49,23 @@ def observed_labels(truth: Array, alpha: Array, transition: Transition, seed: in
 
 
 def _rows(truth: Array, alpha: Array, transition: Transition) -> np.ndarray:
-    """p(ỹ | y, α) of each galaxy's own class, shape (N, K)."""
+    """Return p(ỹ | y, α) for each galaxy's class, shape (N, K)."""
     truth = np.asarray(truth)
     if truth.size and not (truth.min() >= 0 and truth.max() < transition.n_classes):
-        raise InputError(f"true classes are 0 to {transition.n_classes - 1}; got {truth.min()} to {truth.max()}")
+        raise InputError(f"true classes must be 0 to {transition.n_classes - 1}; got {truth.min()} to {truth.max()}")
     return transition.matrix(np.asarray(alpha, dtype=np.float64))[np.arange(truth.size), truth]
 
 
 def vote_fractions(truth: Array, alpha: Array, transition: Transition, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Smooth and disk vote fractions whose majority is ỹ ~ p(ỹ | y, α) exactly; two classes.
+    """Draw smooth and disk vote fractions whose majority is exactly ỹ ~ p(ỹ | y, α), for two classes.
 
-    A galaxy's position among those of its class is Gaussian, so that disks which just miss the majority have more disk
-    votes than galaxies that have none: fractions tell more than their majority, as real ones do.
+    A galaxy's latent position within its class is Gaussian, so that disks just below the majority have more disk votes
+    than disks far below it: fractions have more information than their majority, as in real data.
 
     Returns
     -------
     smooth, disk : arrays, shape (N,)
-        They sum to 1 and are rounded to 3 digits; ties are broken towards the label.
+        Fractions that sum to 1, rounded to 3 digits; ties are resolved in favour of the label.
 
     Raises
     ------
@@ -85,29 +85,29 @@ def vote_fractions(truth: Array, alpha: Array, transition: Transition, seed: int
 
 def _two_classes(transition: Transition) -> None:
     if transition.n_classes != 2:
-        raise InputError(f"vote fractions are of two classes, T has {transition.n_classes}")
+        raise InputError(f"vote fractions need two classes, but T has {transition.n_classes}")
 
 
 def _far(to_disk: np.ndarray) -> np.ndarray:
-    """Middle of a class's latent positions; -inf for never a disk (eq. 6): how far below is not said by T."""
+    """Mean latent position of a class; -inf if it is never labelled disk (eq. 6), where T gives no position."""
     return np.where(to_disk > 0, ndtri(np.clip(to_disk, 1e-12, 1 - 1e-12)), -np.inf)
 
 
 def vote_fraction_evidence(disk: Array, alpha: Array, transition: Transition) -> np.ndarray:
-    """log p(fraction | y, α) of disk vote fractions from `vote_fractions`: all that votes can tell.
+    """Compute log p(fraction | y, α) of disk vote fractions from `vote_fractions`: the full information of the votes.
 
     Parameters
     ----------
     disk : array, shape (N,)
-        Disk vote fractions, three digits.
+        Disk vote fractions with three digits.
     alpha : array, shape (N,)
     transition : Transition
-        The T(α) that they were drawn with.
+        The T(α) from which they were drawn.
 
     Returns
     -------
     array, shape (N, 2)
-        Log-probability of the rounded fraction for each true class; -inf where a class can't have it.
+        Log-probability of the rounded fraction for each true class; -inf if it is impossible for a class.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def vote_fraction_evidence(disk: Array, alpha: Array, transition: Transition) ->
     """
     _two_classes(transition)
     disk = np.asarray(disk, dtype=np.float64)
-    # What rounds to a fraction; what would round to a tie goes to its own side.
+    # Interval that is rounded to a fraction; a value that would be rounded to a tie stays on its side.
     lowest, highest = disk - 0.0005, disk + 0.0005
     lowest = np.where(np.isclose(disk, 0.501), 0.5, lowest)
     highest = np.where(np.isclose(disk, 0.499), 0.5, highest)
@@ -143,7 +143,7 @@ def vote_fraction_evidence(disk: Array, alpha: Array, transition: Transition) ->
 
 
 def _log_between(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """log of the probability that a standard Gaussian falls between, in the tail where it is small."""
+    """Log of the probability that a standard Gaussian is between two values, accurate in the tails."""
     mirrored = low > 0
     low, high = np.where(mirrored, -high, low), np.where(mirrored, -low, high)
     upper = log_ndtr(high)
@@ -152,22 +152,22 @@ def _log_between(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 
 def image_votes(images: np.ndarray, seed: int = 0, *, volunteers: int = VOLUNTEERS) -> np.ndarray:
-    """Votes of annotators who look at the pictures.
+    """Simulate the votes of annotators from images.
 
-    Each votes "disk" with a probability that rises with the contrast of structure (departures from elliptical
-    isophotes, less what noise alone would give, relative to the galaxy's own brightness) and with elongation.
+    Each votes "disk" with a probability that increases with the contrast of structure (residuals from elliptical
+    isophotes, minus the expectation for noise, relative to the galaxy's brightness) and with elongation.
 
     Parameters
     ----------
     images : array of uint8, shape (N, S, S, 3)
-        As shown, the galaxy in the middle.
+        Images with the galaxy at the centre.
     seed : int
     volunteers : int
 
     Returns
     -------
     array of int, shape (N, 2)
-        Votes for smooth and disk.
+        Numbers of votes for smooth and disk.
     """
     shapes = measure_shapes(images)
     rng = np.random.default_rng([seed, 5])

@@ -1,7 +1,7 @@
-"""Catalogues of known truth, without images: the worlds in which error bars are tested.
+"""Simulate catalogues with known classes and without images, to test error bars.
 
-They are made to be unfriendly: class fractions that drift with α, gold labels that are few or chosen by a column that
-is related to the class, heavy weights, α with errors, two surveys in one table.
+They can be made difficult: class fractions that drift with α, few gold labels or gold labels selected by a column that
+correlates with the class, unequal weights, errors of α, two surveys in one table.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def simulate_catalogue(
     alpha_error: float = 0.0,
     second_survey: Transition | None = None,
 ) -> pl.DataFrame:
-    """Simulate the labels of galaxies whose true classes are known.
+    """Simulate observed labels of galaxies with known classes.
 
     Parameters
     ----------
@@ -42,32 +42,32 @@ def simulate_catalogue(
     seed : int
         Random seed.
     transition : Transition, optional
-        p(ỹ | y, α); by default Rayleigh with θ = 11.25. One of two observables takes α and `bulge_fraction`.
+        p(ỹ | y, α); default Rayleigh with θ = 11.25. One with two observables uses α and `bulge_fraction`.
     disk_fraction : float
-        True disk fraction at the median α, where the trend is "drift".
+        True disk fraction at the median α, if the trend is "drift".
     trend : {"drift", "step", "wave", "features"}
         How p(disk) depends on u, the standardised ln α. "drift": logit p = logit(disk_fraction) + drift × u; "step":
-        0.75, but 0.25 where u > 1.15; "wave": 0.5 + 0.3 sin 3u; "features": logit p = 0.9 - 1.8 b + 1.2 x2 + 0.8 x3,
+        0.75, but 0.25 if u > 1.15; "wave": 0.5 + 0.3 sin 3u; "features": logit p = 0.9 - 1.8 b + 1.2 x2 + 0.8 x3,
         which does not depend on α.
     drift : float
         Slope of logit p(disk) per standard deviation of ln α.
     gold : int
         Number of galaxies with a gold label.
     gold_choice : float
-        Log-odds per standard deviation of `covariate` by which galaxies with gold labels are chosen; 0 is random.
+        Selection of gold labels by `covariate`: log-odds per standard deviation; 0 is random.
     weight_scatter : float
         Standard deviation of the logarithm of the sampling weights.
     alpha_error : float
-        Fractional error of the measured α; labels flip by the true one.
+        Fractional error of the measured α; labels depend on the true α.
     second_survey : Transition, optional
-        T(α) of a random half of the galaxies, those with `survey` 1.
+        T(α) of a random half of the galaxies, which have `survey` 1.
 
     Returns
     -------
     polars.DataFrame
-        A prepared catalogue: `object_id`, `label`, `alpha`, `split` ("train"), `gold` (null where unknown),
-        `sampling_weight`, `survey`; `covariate`, which is the true class plus noise of standard deviation 1;
-        `bulge_fraction`, `x2` and `x3`, standard normal; and the `truth`.
+        A prepared catalogue: `object_id`, `label`, `alpha`, `split` ("train"), `gold` (null if unknown),
+        `sampling_weight`, `survey`; `covariate`, the true class plus noise of standard deviation 1;
+        `bulge_fraction`, `x2` and `x3`, standard normal; and `truth`.
 
     Raises
     ------
@@ -129,6 +129,6 @@ def simulate_catalogue(
 def _disk_label_probability(
     transition: Transition, alpha: np.ndarray, bulge: np.ndarray, truth: np.ndarray
 ) -> np.ndarray:
-    """p(ỹ = disk | y, α) of each galaxy's own class, shape (N,)."""
+    """Return p(ỹ = disk | y, α) for each galaxy's class, shape (N,)."""
     observables = np.column_stack([alpha, bulge]) if len(getattr(transition, "log", ())) == 2 else alpha
     return np.asarray(transition.matrix(observables))[np.arange(truth.size), truth, 1]

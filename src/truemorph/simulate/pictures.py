@@ -1,18 +1,18 @@
-"""Images of simulated galaxies as annotators see them: cutout scaled by radius, PSF, colour, noise, 8 bits.
+"""Render images of simulated galaxies as in Galaxy Zoo: cutout scaled by radius, PSF, colour, noise, 8 bits.
 
 Galaxy Zoo 2 shows 424×424 pixels, scaled by R90 and resampled from SDSS frames of 0.396 arcsec (Willett et al.
-2013); the PSF's size in pixels, the grain of the noise and the density of stars follow from the galaxy's radius.
+2013); the PSF's size in pixels, the correlation of the noise and the density of stars follow from the galaxy's radius.
 All blurring is a product of transfer functions: atmosphere and telescope (Moffat), and the interpolation of the
-frame's pixels, which also correlates the noise. Colour and stretch are Lupton et al.'s (2004, PASP 116, 133):
-red, green and blue are i, r and g, stretched together by an asinh of their mean; its constants were chosen so that
+frame's pixels, which also correlates the noise. Colours and stretch are those of Lupton et al. (2004, PASP 116, 133):
+red, green and blue are i, r and g, stretched together by an asinh of their mean. The constants are chosen so that
 brightness profiles and background noise equal those of real Galaxy Zoo 2 JPEGs (docs/simulator.md).
 
-Before atmosphere and telescope a galaxy is bulge and bar, disk, and young stars. Spiral structure is a sum of
-logarithmic spirals, φ = ln r / tan(pitch): one mode for a grand design, many of random number, pitch and phase for a
-flocculent disk. Young stars follow the exponential of that sum, as star formation follows density. Around the galaxy
-are stars, distant galaxies and sometimes a companion. Counts a square arcminute are those of high galactic latitude, in
-round numbers: 2 stars brighter than r = 21, rising by 0.2 dex a magnitude, and 0.6 galaxies brighter than 21, rising
-by 0.45 dex.
+A galaxy consists of bulge and bar, disk, and young stars. Spiral structure is a sum of logarithmic spirals, φ = ln r /
+tan(pitch): one mode for a grand-design spiral, many with random number, pitch and phase for a flocculent disk. The
+density of young stars is the exponential of that sum, as star formation increases with density. Stars, distant galaxies
+and sometimes a companion surround the galaxy. Their counts are approximately those at high galactic latitude: per
+square arcminute, 2 stars brighter than r = 21, with a slope of 0.2 dex per magnitude, and 0.6 galaxies brighter than
+21, with 0.45 dex.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from truemorph.images.stretch import stretch
 from truemorph.simulate.population import bulge_axis_ratio, sersic_area, sersic_b
 
 Galaxy = Mapping[str, float]
-# The steep centre of a profile: this many pixels on a side are averaged over this many points each way.
+# The central pixels of a profile (width in pixels) are averaged over sub-pixels (points per axis).
 _CENTRE, _POINTS = 12, 6
 _FLOCCULENT_MODES = 5
-_SMALLEST_AXIS = 0.6  # pixels: thinner disks would alias
+_SMALLEST_AXIS = 0.6  # pixels; thinner disks would be undersampled
 GZ2_SIZE = 424
-# Side of a Galaxy Zoo 2 cutout. Growth curves of real ones put R90 at 67 of 424 pixels, not at the 50 of their
+# Width of a Galaxy Zoo 2 cutout. Growth curves of real cutouts put R90 at 67 of 424 pixels, not at 50 as in their
 # stated scale.
 FIELD_R90 = 6.3
-CENTRAL_R90 = FIELD_R90 * 207 / GZ2_SIZE  # side of what the paper's crop keeps of it
+CENTRAL_R90 = FIELD_R90 * 207 / GZ2_SIZE  # width of the paper's central crop
 FRAME_PIXEL = 0.396  # arcsec
-# Sky noise of a frame's pixel in i, r, g, nanomaggies; the PSF's width in i, r, g relative to r.
+# Sky noise of a frame pixel in i, r, g (nanomaggies); PSF width in i, r, g relative to r.
 _SKY_NOISE = (0.032, 0.022, 0.015)
 _BAND_WIDTHS = (0.95, 1.0, 1.08)
-_MISALIGNED = 0.12  # rms shift of i and g against r, frame pixels
-_MARGIN = 1.12  # the grid drawn on, relative to the cutout: light comes and goes over its edges
-_SAMPLING = 2.2  # pixels of that grid a PSF FWHM, at least
+_MISALIGNED = 0.12  # rms offset of i and g from r, frame pixels
+_MARGIN = 1.12  # width of the rendered grid relative to the cutout, because light crosses the edges
+_SAMPLING = 2.2  # minimum pixels of that grid per PSF FWHM
 _STARS, _STAR_SLOPE = 2.0, 0.20
 _GALAXIES, _GALAXY_SLOPE = 0.6, 0.45
 _REFERENCE, _FAINTEST, _BRIGHTEST = 21.0, 22.3, 13.0
@@ -58,13 +58,13 @@ _STAMP = 24  # half side of a background galaxy's stamp, pixels
 
 
 def _squared_radius(x: np.ndarray, y: np.ndarray, angle: float, ratio: float) -> np.ndarray:
-    """Squared elliptical radius along the major axis."""
+    """Return the squared elliptical radius along the major axis."""
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
     return along**2 + (across / ratio) ** 2
 
 
 def _sampled(axis: np.ndarray, profile: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-    """A profile at pixel centres, averaged within the pixels around the galaxy's centre."""
+    """Sample a profile at pixel centres, and average it within the central pixels."""
     values = profile(axis[None, :], axis[:, None])
     middle = slice(axis.size // 2 - _CENTRE // 2, axis.size // 2 + _CENTRE // 2)
     offsets = (np.arange(_POINTS, dtype=axis.dtype) + 0.5) / _POINTS - 0.5
@@ -76,7 +76,7 @@ def _sampled(axis: np.ndarray, profile: Callable[[np.ndarray, np.ndarray], np.nd
 
 
 def sersic_light(axis: np.ndarray, index: float, radius: float, ratio: float, angle: float) -> np.ndarray:
-    """A Sérsic profile of unit total light, per unit area.
+    """Compute a Sérsic profile of unit total flux, per unit area.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def sersic_light(axis: np.ndarray, index: float, radius: float, ratio: float, an
 
 
 def _spiral(plane: np.ndarray, galaxy: Galaxy, rng: np.random.Generator) -> np.ndarray:
-    """Density contrast of the arms, mean about 0, variance about 1; `plane` is x + iy in the disk, scale lengths."""
+    """Density contrast of the arms (mean about 0, variance about 1); `plane` is x + iy in disk scale lengths."""
     radius = np.abs(plane) + np.float32(1e-3)
     log_radius = np.log(radius)
     around = (plane / radius).astype(np.complex64)
@@ -131,7 +131,7 @@ def _spiral(plane: np.ndarray, galaxy: Galaxy, rng: np.random.Generator) -> np.n
 def components(
     galaxy: Galaxy, axis: np.ndarray, pixel: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Light of bulge with bar, of the old disk and of young stars, per square arcsec, for a total light of 1.
+    """Compute the light of bulge and bar, old disk and young stars per square arcsec, for a total flux of 1.
 
     Parameters
     ----------
@@ -140,9 +140,9 @@ def components(
     axis : array of float32, shape (S,)
         Positions of pixel centres in arcsec, the same along x and y.
     pixel : float
-        Their distance.
+        Pixel size in arcsec.
     rng : numpy.random.Generator
-        Draws the phases of the arms.
+        Generator of the phases of the arms.
 
     Returns
     -------
@@ -161,14 +161,14 @@ def components(
     x, y = axis[None, :], axis[:, None]
     plane = (x * cos + y * sin) + 1j * ((y * cos - x * sin) / np.float32(ratio))
     radius = np.abs(plane)
-    # Per square arcsec as projected; exponential disk of unit light has 1 / 2π in its centre.
+    # Per projected square arcsec; an exponential disk of unit flux has 1 / 2π at its centre.
     exponential = np.exp(-radius) * np.float32(1 / (2 * np.pi * unit**2 * ratio))
     bar_fraction = galaxy["bar_fraction"] * (1 - fraction)
     disk_fraction = 1 - fraction - bar_fraction
     if bar_fraction > 0:
         turned = plane * np.exp(np.complex64(-1j * galaxy["bar_angle"]))
         length = np.float32(galaxy["bar_length"])
-        # A box of generalised ellipses, flat inside (Athanassoula et al. 1990), four times longer than wide.
+        # A bar of generalised ellipses with constant brightness (Athanassoula et al. 1990), axis ratio 1:4.
         boxy = (np.abs(turned.real) / length) ** 3 + (np.abs(turned.imag) / (length / 4)) ** 3
         bar = np.exp(-boxy)
         bulge += bar * np.float32(bar_fraction / (bar.sum() * pixel**2))
@@ -191,7 +191,7 @@ def components(
         disk = ring_light
     disk *= np.float32(disk_fraction / (disk.sum() * pixel**2))
     if galaxy["dust"] > 0 and ratio < 0.35:
-        # A lane along the midplane, a little to one side, of what is nearly edge-on.
+        # A dust lane slightly beside the midplane of nearly edge-on disks.
         height = plane.imag * np.float32(ratio)
         width = np.float32(0.09)
         lane = np.exp(-0.5 * ((height - np.float32(0.35) * width) / width) ** 2) * (radius < 3)
@@ -201,26 +201,26 @@ def components(
 
 
 def _magnitudes(rng: np.random.Generator, area: float, density: float, slope: float) -> np.ndarray:
-    """Magnitudes of a Poisson number of objects in an area (square arcmin)."""
+    """Draw magnitudes of a Poisson number of objects in an area (square arcmin)."""
     brightest, faintest = (10 ** (slope * (m - _REFERENCE)) for m in (_BRIGHTEST, _FAINTEST))
     number = rng.poisson(area * density * (faintest - brightest))
     return _REFERENCE + np.log10(rng.uniform(brightest, faintest, number)) / slope
 
 
 def _nanomaggies(magnitude: np.ndarray | float) -> np.ndarray:
-    """Flux of an AB magnitude in nanomaggies."""
+    """Convert AB magnitudes to nanomaggies."""
     return 10 ** (-0.4 * (np.asarray(magnitude) - 22.5))
 
 
 def _in_bands(r_flux: np.ndarray | float, g_r: np.ndarray | float, r_i: np.ndarray | float) -> np.ndarray:
-    """Fluxes in i, r, g (red, green, blue of a picture), shape (3, ...)."""
+    """Return fluxes in i, r, g (red, green, blue of an image), shape (3, ...)."""
     return np.stack(
         [r_flux * 10 ** (0.4 * np.asarray(r_i)), np.asarray(r_flux), r_flux * 10 ** (-0.4 * np.asarray(g_r))]
     )
 
 
 def _add_points(light: np.ndarray, x: np.ndarray, y: np.ndarray, fluxes: np.ndarray) -> None:
-    """Divide each point's flux, shape (3, M), between the four pixels around it."""
+    """Add each point's flux, shape (3, M), to the four nearest pixels."""
     size = light.shape[1]
     left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     inside = (left >= 0) & (top >= 0) & (left < size - 1) & (top < size - 1)
@@ -254,7 +254,7 @@ def _add_galaxy(
 
 
 def _add_surroundings(light: np.ndarray, pixel: float, side: float, galaxy: Galaxy, rng: np.random.Generator) -> None:
-    """Add stars and galaxies at random places of a square of sky, `side` arcsec wide whatever the pixels."""
+    """Add stars and galaxies at random positions in a square of sky, `side` arcsec wide."""
     size = light.shape[1]
     area = (side / 60) ** 2
     middle = (size - 1) / 2
@@ -285,7 +285,7 @@ def _add_surroundings(light: np.ndarray, pixel: float, side: float, galaxy: Gala
         x, y = place(1)[:, 0]
         _add_galaxy(light, pixel, x, y, _in_bands(float(_nanomaggies(one)), colour, 0.45 * colour), shape)
     if rng.random() < _COMPANIONS:
-        # It resembles the galaxy in the middle.
+        # The companion is similar to the central galaxy.
         distance, towards = rng.uniform(1.5, 6) * galaxy["r50"] / pixel, rng.uniform(0, 2 * np.pi)
         fainter = rng.exponential(1.2) + 0.3
         radius = float(galaxy["r50"] * 10 ** (-0.12 * fainter) * rng.lognormal(0, 0.25))
@@ -297,10 +297,10 @@ def _add_surroundings(light: np.ndarray, pixel: float, side: float, galaxy: Gala
 
 
 def _band_colours(galaxy: Galaxy) -> np.ndarray:
-    """Fluxes of bulge, disk and young stars in i, r, g for unit r light, shape (3 bands, 3 components)."""
+    """Return fluxes of bulge, disk and young stars in i, r, g for unit r flux, shape (3 bands, 3 components)."""
     z = galaxy["redshift"]
     rest = np.array([galaxy["g_r_bulge"], galaxy["g_r_disk"], galaxy["g_r_young"]])
-    # Redder with redshift, old stars more so (K corrections, Chilingarian et al. 2010, roughly); r - i follows g - r.
+    # Redder with redshift, especially old stars (approximate K corrections of Chilingarian et al. 2010).
     g_r = rest + (2.6 * np.clip(rest, 0, 0.8) - 0.1) * z
     return _in_bands(np.ones(3), g_r, 0.08 + 0.42 * rest + 0.5 * z)
 
@@ -313,12 +313,12 @@ def _expose(
     around: np.random.Generator,
     noise: np.random.Generator,
 ) -> np.ndarray:
-    """One image in i, r, g, shape (3, size, size), nanomaggies a frame pixel, noise included."""
+    """Render one image in i, r, g, shape (3, size, size), in nanomaggies per frame pixel, with noise."""
     pixel = field * galaxy["r90"] / size
     finer = int(np.clip(np.ceil(_SAMPLING * pixel / galaxy["psf_fwhm"]), 1, 6))
     fine = pixel / finer
     grid = fft.next_fast_len(int(_MARGIN * size * finer), real=True)
-    grid += (grid - size * finer) % 2  # the galaxy sits in the middle of both
+    grid += (grid - size * finer) % 2  # the galaxy is at the centre of both
     axis = (np.arange(grid, dtype=np.float32) - np.float32((grid - 1) / 2)) * np.float32(fine)
     parts = components(galaxy, axis, fine, arms)
     colours = (_band_colours(galaxy) * float(_nanomaggies(galaxy["magnitude"]))).astype(np.float32)
@@ -345,7 +345,7 @@ def _expose(
 
 
 def _noise(size: int, pixel: float, rng: np.random.Generator) -> np.ndarray:
-    """Sky noise of frames of 0.396 arcsec a pixel, interpolated to another scale, shape (3, size, size)."""
+    """Draw sky noise of frames (0.396 arcsec per pixel), interpolated to another scale, shape (3, size, size)."""
     along, across = fft.rfftfreq(size, pixel).astype(np.float32), fft.fftfreq(size, pixel).astype(np.float32)
 
     def passed(frequency: np.ndarray) -> np.ndarray:
@@ -355,7 +355,7 @@ def _noise(size: int, pixel: float, rng: np.random.Generator) -> np.ndarray:
     white = rng.standard_normal((3, size, size), dtype=np.float32)
     spectrum = fft.rfft2(white, axes=(1, 2)) * (passed(across)[:, None] * passed(along)[None, :])
     grain = fft.irfft2(spectrum, s=(size, size), axes=(1, 2)) * np.float32(FRAME_PIXEL / pixel)
-    depth = np.float32(rng.lognormal(0, 0.12))  # of this field
+    depth = np.float32(rng.lognormal(0, 0.12))  # depth of this field
     return grain * (depth * np.array(_SKY_NOISE, np.float32))[:, None, None]
 
 
@@ -367,22 +367,22 @@ def render(
     field: float = CENTRAL_R90,
     exposure: int = 0,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Draw galaxies.
+    """Render images of galaxies.
 
     Parameters
     ----------
     galaxies : polars.DataFrame
-        From `simulate_galaxies`.
+        Galaxies from `simulate_galaxies`.
     size : int
-        Pixels on a side.
+        Image width in pixels.
     seed : int
-        Arms, surroundings and noise of a galaxy follow from this and its `object_id` alone: the same seed gives the
-        same pixels, whatever is drawn beside it.
+        Seed of arms, surroundings and noise. They depend only on the seed and the galaxy's `object_id`, not on other
+        galaxies.
     field : float
-        Side of the image in R90: what the paper's central crop keeps by default, `FIELD_R90` for the whole Galaxy Zoo 2
+        Width of the image in R90; default that of the paper's central crop; `FIELD_R90` for the whole Galaxy Zoo 2
         cutout.
     exposure : int
-        Another number is another night: noise and the bands' alignment are drawn anew, the sky behind stays.
+        Number of the exposure; another number changes noise and the alignment of bands, but not the sky.
 
     Yields
     ------
@@ -403,7 +403,7 @@ def render(
     (32, 32, 3)
     """
     if size < 16 or not field > 0:
-        raise InputError(f"an image has at least 16 pixels a side and a positive field; got {size} and {field}")
+        raise InputError(f"images need a width of at least 16 pixels and a positive field; got {size} and {field}")
     names = [name for name in galaxies.columns if galaxies.schema[name].is_numeric()]
 
     def draw(row: int) -> np.ndarray:
@@ -429,23 +429,23 @@ def write_jpegs(
     field: float = FIELD_R90,
     quality: int = 75,
 ) -> list[Path]:
-    """Write `<object_id>.jpg` for each galaxy, by default as Galaxy Zoo 2's: 424 pixels, quality 75, 4:2:0.
+    """Write `<object_id>.jpg` for each galaxy, by default as in Galaxy Zoo 2: 424 pixels, quality 75, 4:2:0.
 
     Parameters
     ----------
     galaxies : polars.DataFrame
-        From `simulate_galaxies`.
+        Galaxies from `simulate_galaxies`.
     folder : Path
-        Made if it isn't there.
+        Output folder; created if needed.
     size, seed, field
-        As for `render`.
+        As in `render`.
     quality : int
-        Of the JPEG, 1 to 100; above 90 colours are kept at full resolution.
+        JPEG quality, 1 to 100; above 90, colours have full resolution.
 
     Returns
     -------
     list of Path
-        In the order of the rows.
+        Files in the order of the rows.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []

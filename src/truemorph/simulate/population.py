@@ -1,16 +1,16 @@
-"""A population of galaxies: luminosity, size, distance, type, structure, colours, and how well each is resolved.
+"""Simulate a population of galaxies: luminosity, size, distance, type, structure, colours and resolution.
 
-The mixture follows what is known of the local universe, roughly and with round numbers: a Schechter luminosity
-function (Blanton et al. 2003, ApJ 592, 819), ellipticals that grow commoner with luminosity, sizes at fixed
-luminosity after Shen et al. 2003 (MNRAS 343, 978), Galaxy Zoo 2's limits r < 17 and R90 > 3 arcsec (Willett et al.
-2013), and SDSS's seeing, one value a field. Disks are fainter and larger than ellipticals, so class, intrinsic
-properties and α are correlated as they are in SDSS. `confounded=False` keeps the galaxies and draws α independently:
-their distances follow.
+The mixture approximates the local universe with round numbers: a Schechter luminosity function (Blanton et al. 2003,
+ApJ 592, 819), a fraction of ellipticals that increases with luminosity, sizes at fixed luminosity after Shen et al.
+2003 (MNRAS 343, 978), Galaxy Zoo 2's limits r < 17 and R90 > 3 arcsec (Willett et al. 2013), and SDSS's seeing, with
+one value per field. Disks are fainter and larger than ellipticals, so class, intrinsic properties and α are correlated
+as in SDSS. With `confounded=False`, galaxies are the same but α is drawn independently, and distances are computed from
+it.
 
-Disk means here what the paper means by it (arXiv:2308.11007): spirals and lenticulars.
+"Disk" is defined as in the paper (arXiv:2308.11007): spirals and lenticulars.
 
-Sérsic (1963) profiles follow Graham & Driver (2005, PASA 22, 118); the Petrosian radius is where the local surface
-brightness is 0.2 of the mean inside, and R50 and R90 hold 50 and 90 % of the light inside two Petrosian radii
+Sérsic (1963) profiles follow Graham & Driver (2005, PASA 22, 118). The Petrosian radius is where the local surface
+brightness is 0.2 of the mean inside, and R50 and R90 enclose 50 and 90 % of the flux within two Petrosian radii
 (Strauss et al. 2002, AJ 124, 1810).
 """
 
@@ -34,32 +34,32 @@ FAINTEST, SMALLEST_R90 = 17.0, 3.0  # Galaxy Zoo 2's limits: r magnitude, arcsec
 _KNEE, _FAINT_SLOPE = -21.2, -1.05  # Schechter, r band, h = 0.7
 _BRIGHTEST, _DIMMEST = -24.0, -17.5
 _NEAREST, _FARTHEST = 0.005, 0.25
-_SEEING, _SEEING_SPREAD = 1.3, 0.12  # arcsec; of its logarithm
+_SEEING, _SEEING_SPREAD = 1.3, 0.12  # arcsec; scatter of its logarithm
 _PER_FIELD = 6
 _R90_ERROR = 0.06
-# What α of the confounded population looks like, for populations without confounding.
+# Distribution of α in the confounded population, used for populations without confounding.
 _ALPHA, _ALPHA_SPREAD = 15.0, 0.42
-_LARGEST_SCALE = 6.5  # kpc per arcsec, z of about 0.6
+_LARGEST_SCALE = 6.5  # kpc per arcsec, at z of about 0.6
 _PETROSIAN_RATIO = 0.2
 _INDICES = np.linspace(0.5, 6.5, 61)
-# ln(r / R_e), and how far inside and outside the tables reach.
+# Grid of ln(r / R_e) of the tables.
 _LOG_RADII = np.linspace(np.log(1e-4), np.log(1e3), 400)
 _ANGLES = 8
 
 
 def _sizes(rng: np.random.Generator, magnitude: np.ndarray, smooth: np.ndarray) -> np.ndarray:
-    """R50 in kpc (Shen et al. 2003, eqs 14-16 and their r-band constants)."""
+    """Draw R50 in kpc (Shen et al. 2003, eqs 14-16 with their r-band constants)."""
     early = -0.4 * 0.60 * magnitude - 4.63
     late = -0.4 * 0.21 * magnitude + (0.53 - 0.21) * np.log10(1 + 10 ** (-0.4 * (magnitude + 20.52))) - 1.31
-    # The steep relation of early types doesn't reach down to dwarfs.
+    # The steep relation of early types does not apply to dwarfs.
     early = np.where(magnitude > -19.5, -0.4 * 0.60 * -19.5 - 4.63, early)
     spread = 0.25 + (0.48 - 0.25) / (1 + 10 ** (-0.8 * (magnitude + 20.52)))
-    # Galaxy Zoo 2's galaxies are a little smaller in the sky than these relations with r < 17 alone make them.
+    # Angular sizes in Galaxy Zoo 2 are slightly smaller than from these relations with r < 17.
     return 0.9 * 10 ** np.where(smooth, early, late) * np.exp(spread * rng.normal(size=magnitude.size))
 
 
 def _luminosities(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """M_r and redshift of a flux-limited sample, uniform in comoving volume."""
+    """Draw M_r and redshift of a flux-limited sample, uniform in comoving volume."""
     redshift = np.linspace(_NEAREST, _FARTHEST, 400)
     modulus = WMAP9.distmod(redshift).value + redshift  # K correction of about z magnitudes
     volume = WMAP9.comoving_volume(redshift).value
@@ -74,7 +74,7 @@ def _luminosities(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndar
 
 
 def _types(rng: np.random.Generator, magnitude: np.ndarray) -> np.ndarray:
-    """Hubble types; ellipticals are commoner among the luminous, lenticulars in between."""
+    """Draw Hubble types; ellipticals are more common at high luminosity."""
     elliptical = 0.06 + 0.62 / (1 + np.exp(1.9 * (magnitude + 22.0)))
     lenticular = 0.22 - 0.10 * elliptical
     draw = rng.random(magnitude.size)
@@ -82,7 +82,7 @@ def _types(rng: np.random.Generator, magnitude: np.ndarray) -> np.ndarray:
 
 
 def _structure(rng: np.random.Generator, kind: np.ndarray, magnitude: np.ndarray) -> dict[str, np.ndarray]:
-    """Shapes, with lengths in disk scale lengths (an elliptical's in R_e), and colours at redshift zero."""
+    """Draw shapes, with lengths in disk scale lengths (R_e for ellipticals), and rest-frame colours."""
     n = kind.size
 
     def by_type(elliptical: np.ndarray, lenticular: np.ndarray, spiral: np.ndarray) -> np.ndarray:
@@ -91,11 +91,11 @@ def _structure(rng: np.random.Generator, kind: np.ndarray, magnitude: np.ndarray
     zero, one = np.zeros(n), np.ones(n)
     luminous = np.clip((-20.0 - magnitude) / 2.5, -1, 1)
     thickness = rng.uniform(0.10, 0.24, n)
-    cos2 = rng.random(n) ** 2  # discs are seen from anywhere
+    cos2 = rng.random(n) ** 2  # random inclinations
     disk_ratio = np.sqrt(cos2 + thickness**2 * (1 - cos2))
-    # How far along the spiral sequence: 0 early, 1 late. Luminous spirals have larger bulges.
+    # Position in the spiral sequence, 0 early to 1 late. Luminous spirals have larger bulges.
     stage = np.clip(rng.beta(1.6, 1.6, n) - 0.15 * luminous, 0.02, 0.98)
-    # A third of the ellipticals hold a faint disk, seen in no picture; for a few that is not so faint.
+    # A third of the ellipticals have a faint disk that is rarely visible.
     spheroid = np.where(rng.random(n) < 0.35, 1 - np.minimum(rng.exponential(0.15, n), 0.4), 1.0)
     bulge = by_type(
         spheroid, rng.uniform(0.35, 0.7, n), np.clip(0.6 * (1 - stage) ** 2 + rng.normal(0, 0.04, n), 0, 0.7)
@@ -113,7 +113,7 @@ def _structure(rng: np.random.Generator, kind: np.ndarray, magnitude: np.ndarray
         "axis_ratio": by_type(rng.uniform(0.5, 1.0, n), disk_ratio, disk_ratio),
         "position_angle": rng.uniform(0, np.pi, n),
         "bulge_fraction": bulge,
-        # The R_e of an elliptical without a disk is the unit of length.
+        # For an elliptical without a disk, the unit of length is its R_e.
         "bulge_radius": by_type(
             np.where(spheroid < 1, rng.uniform(0.6, 1.2, n), 1.0),
             rng.uniform(0.5, 1.2, n),
@@ -142,7 +142,7 @@ def _structure(rng: np.random.Generator, kind: np.ndarray, magnitude: np.ndarray
 
 
 def simulate_galaxies(n: int, seed: int = 0, *, confounded: bool = True) -> pl.DataFrame:
-    """Draw a population.
+    """Draw a population of galaxies.
 
     Parameters
     ----------
@@ -150,19 +150,19 @@ def simulate_galaxies(n: int, seed: int = 0, *, confounded: bool = True) -> pl.D
         Number of galaxies.
     seed : int
     confounded : bool
-        True (default): flux- and size-limited as Galaxy Zoo 2, so that true class fractions depend on α. False: the
-        same kinds of galaxies, α drawn independently of everything else and distances to match, so that they don't
-        (no magnitude limit then).
+        True (default): flux- and size-limited as in Galaxy Zoo 2, so that true class fractions depend on α. False: the
+        same kinds of galaxies with α independent of everything else and consistent distances, so that they do not (and
+        without a magnitude limit).
 
     Returns
     -------
     polars.DataFrame
         `object_id` (int64), `truth` (0 smooth: ellipticals; 1 disk: lenticulars and spirals), `type`; intrinsic
         `M_r` (mag), `radius_kpc` (Petrosian) and `redshift`; observed `magnitude` (r), `radius` (Petrosian), `r50`,
-        `r90` and `psf_fwhm` (arcsec), `field`, `alpha`; the structure that `render` draws: `unit_length`
+        `r90` and `psf_fwhm` (arcsec), `field`, `alpha`; the structure for `render`: `unit_length`
         (arcsec: scale length of the disk, R_e of an elliptical), `bulge_radius`, `bar_length`, `ring_radius` (in
         unit lengths), `sersic_index` and `bulge_fraction` of the bulge, `axis_ratio`, `position_angle`,
-        `bar_angle`, `pitch` (rad), `bar_fraction`, `ring_strength`, `young_fraction` (of the disk's light),
+        `bar_angle`, `pitch` (rad), `bar_fraction`, `ring_strength`, `young_fraction` (of the disk's flux),
         `arm_strength`, `arm_order` (0 flocculent to 1 grand design), `arm_number`, `dust`; and rest-frame colours
         `g_r_bulge`, `g_r_disk`, `g_r_young` (mag).
 
@@ -178,7 +178,7 @@ def simulate_galaxies(n: int, seed: int = 0, *, confounded: bool = True) -> pl.D
     True
     """
     if n < 1:
-        raise InputError(f"a population has at least one galaxy; got {n}")
+        raise InputError(f"a population needs at least one galaxy; got {n}")
     rng = np.random.default_rng(seed)
     pieces: list[dict[str, np.ndarray]] = []
     found = 0
@@ -212,7 +212,7 @@ def _draw(rng: np.random.Generator, n: int, confounded: bool) -> dict[str, np.nd
     )
     unit_kpc = r50_kpc / per_unit[0]
     radius_kpc = unit_kpc * per_unit[2]
-    # One seeing a field; of a field's galaxies not all are kept below.
+    # One seeing value per field; not all galaxies of a field are kept below.
     field = np.arange(n) // _PER_FIELD
     psf_fwhm = np.clip(_SEEING * np.exp(_SEEING_SPREAD * rng.normal(size=field[-1] + 1)), 0.9, 2.2)[field]
     if confounded:
@@ -222,7 +222,7 @@ def _draw(rng: np.random.Generator, n: int, confounded: bool) -> dict[str, np.nd
         kpc_per_arcsec = radius_kpc / (alpha * psf_fwhm / FWHM_PER_SIGMA)
         grid = np.linspace(1e-4, 1.0, 2000)
         redshift = np.interp(kpc_per_arcsec, WMAP9.kpc_proper_per_arcmin(grid).to_value(u.kpc / u.arcsec), grid)
-    # Measured on a noisy image: cutouts are not scaled by the truth.
+    # Measured with noise, because real cutouts are not scaled by the true radius.
     r90 = unit_kpc * per_unit[1] / kpc_per_arcsec * np.exp(_R90_ERROR * rng.normal(size=n))
     radius = radius_kpc / kpc_per_arcsec
     columns = {
@@ -245,30 +245,30 @@ def _draw(rng: np.random.Generator, n: int, confounded: bool) -> dict[str, np.nd
 
 
 def bulge_axis_ratio(bulge_fraction: np.ndarray | float, axis_ratio: np.ndarray | float) -> np.ndarray:
-    """A bulge is rounder than the disk it sits in; a galaxy without a disk keeps its axis ratio."""
+    """Return the axis ratio of a bulge, which is rounder than its disk; ellipticals keep their axis ratio."""
     return np.where(bulge_fraction < 1, np.sqrt(0.4 + 0.6 * np.square(axis_ratio)), axis_ratio)
 
 
 def sersic_b(index: np.ndarray | float) -> np.ndarray:
-    """Constant b of a Sérsic law, for which R_e holds half of the light."""
+    """Constant b of a Sérsic profile, such that R_e encloses half of the flux."""
     return gammaincinv(2 * np.asarray(index, dtype=np.float64), 0.5)
 
 
 def sersic_area(index: np.ndarray | float) -> np.ndarray:
-    """Light of a round Sérsic law exp(-b (r/R_e)^(1/n)) of unit central brightness, in units of R_e²."""
+    """Flux of a circular Sérsic profile exp(-b (r/R_e)^(1/n)) of unit central brightness, in units of R_e²."""
     index = np.asarray(index, dtype=np.float64)
     return 2 * np.pi * index * sersic_b(index) ** (-2 * index) * gamma(2 * index)
 
 
 @cache
 def _growth_table() -> np.ndarray:
-    """Fraction of the light inside r, by n and ln(r / R_e)."""
+    """Fraction of the flux inside r, by n and ln(r / R_e)."""
     n = _INDICES[:, None]
     return gammainc(2 * n, sersic_b(n) * np.exp(_LOG_RADII / n))
 
 
 def light_inside(index: np.ndarray, log_radius: np.ndarray) -> np.ndarray:
-    """Fraction of a Sérsic profile's light inside a circle, from a table; `log_radius` is ln(r / R_e)."""
+    """Fraction of a Sérsic profile's flux inside a circle, from a table; `log_radius` is ln(r / R_e)."""
     at_index = (index - _INDICES[0]) / (_INDICES[1] - _INDICES[0])
     at_radius = (log_radius - _LOG_RADII[0]) / (_LOG_RADII[1] - _LOG_RADII[0])
     where = np.broadcast_arrays(at_index, at_radius)
@@ -276,7 +276,7 @@ def light_inside(index: np.ndarray, log_radius: np.ndarray) -> np.ndarray:
 
 
 def _crossing(rising: np.ndarray, level: np.ndarray | float, grid: np.ndarray) -> np.ndarray:
-    """Where rows of non-decreasing values first reach a level, straight between grid points."""
+    """Find where rows of non-decreasing values first reach a level, by linear interpolation."""
     level = np.broadcast_to(level, rising.shape[:1])[:, None]
     after = np.clip((rising < level).sum(axis=1), 1, grid.size - 1)
     rows = np.arange(rising.shape[0])
@@ -293,37 +293,37 @@ def aperture_radii(
     disk_scale: np.ndarray,
     axis_ratio: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Radii of a bulge and an inclined exponential disk, as circular apertures see them, before the PSF.
+    """Compute radii of a bulge and an inclined exponential disk in circular apertures, before the PSF.
 
     Parameters
     ----------
     bulge_fraction : array, shape (N,)
-        Fraction of the light in the bulge; 1 for a galaxy without a disk.
+        Fraction of the flux in the bulge; 1 for a galaxy without a disk.
     bulge_radius : array, shape (N,)
         R_e of the bulge along its major axis.
     bulge_index : array, shape (N,)
-        Its Sérsic index, 0.5 to 6.5.
+        Sérsic index of the bulge, 0.5 to 6.5.
     bulge_axis_ratio : array, shape (N,)
     disk_scale : array, shape (N,)
         Exponential scale length of the disk, in the unit of `bulge_radius`.
     axis_ratio : array, shape (N,)
-        Of the disk as projected.
+        Projected axis ratio of the disk.
 
     Returns
     -------
     r50, r90, r_petro : arrays, shape (N,)
-        In the unit of `bulge_radius`.
+        Radii in the unit of `bulge_radius`.
 
     Examples
     --------
     >>> one = np.ones(1)
     >>> r50, r90, r_petro = aperture_radii(0 * one, one, 4 * one, one, one, one)
-    >>> (r_petro / r90).round(2), (r_petro / r50).round(2)  # of an exponential disk
+    >>> (r_petro / r90).round(2), (r_petro / r50).round(2)  # for an exponential disk
     (array([0.95]), array([2.17]))
     """
     grid = np.linspace(np.log(2e-3), np.log(40.0), 160)
     angle = (np.arange(_ANGLES) + 0.5) * (np.pi / 2 / _ANGLES)
-    # An ellipse of light is spread evenly in its eccentric angle, at these distances from the centre.
+    # The flux of an elliptical isophote is uniform in eccentric angle, at these distances from the centre.
     cos2, sin2 = np.cos(angle) ** 2, np.sin(angle) ** 2
     scale = np.where(bulge_fraction < 1, disk_scale, bulge_radius)
     disk_half = 1.678347  # R_e of an exponential disk in scale lengths
@@ -338,7 +338,7 @@ def aperture_radii(
             stretch = np.log(radius[used] / scale[used]) + 0.5 * np.log(c2 + ratio[used] ** 2 * s2)
             inside = light_inside(index[used, None], grid[None] - stretch[:, None])
             growth[used] += fraction[used, None] * inside / _ANGLES
-    # The local brightness over the mean inside is half the slope of ln F against ln r.
+    # The local over the mean brightness inside is half the slope of ln F against ln r.
     slope = 0.5 * np.gradient(np.log(np.maximum(growth, 1e-12)), grid, axis=1)
     petrosian = _crossing(np.maximum.accumulate(-slope, axis=1), -_PETROSIAN_RATIO, grid)
     at_twice = (petrosian + np.log(2) - grid[0]) / (grid[1] - grid[0])
@@ -350,18 +350,18 @@ def aperture_radii(
 def at_resolution(
     galaxies: pl.DataFrame, alpha: np.ndarray, how: Literal["seeing", "distance"] = "seeing"
 ) -> pl.DataFrame:
-    """Give galaxies another α; drawn with the seed of the originals they keep their arms and their surroundings.
+    """Change the resolution of galaxies; with the same seed, `render` draws the same arms and surroundings.
 
     Parameters
     ----------
     galaxies : polars.DataFrame
-        From `simulate_galaxies`.
+        Galaxies from `simulate_galaxies`.
     alpha : array, shape (N,)
-        Wanted resolution, positive; any above or below the galaxies' own.
+        Target resolution, positive; it may be above or below the original.
     how : {"seeing", "distance"}
-        Change the PSF; or the distance, with size and brightness, so that noise grows with it. Surface brightness,
-        colour and the column `redshift` stay: no cosmological dimming or reddening is added. (Stars and background
-        galaxies don't stay: a larger piece of sky is shown.)
+        Change the PSF; or the distance, with size and brightness, so that the noise increases too. Surface brightness,
+        colour and the column `redshift` do not change: cosmological dimming and reddening are not included. (Stars and
+        background galaxies change, because the image covers a larger area of sky.)
 
     Returns
     -------
@@ -381,13 +381,13 @@ def at_resolution(
     """
     alpha = np.asarray(alpha, dtype=np.float64)
     if alpha.shape != (galaxies.height,) or not np.all(np.isfinite(alpha) & (alpha > 0)):
-        raise InputError(f"alpha must be {galaxies.height} positive numbers, one a galaxy")
+        raise InputError(f"alpha must be {galaxies.height} positive numbers, one per galaxy")
     if how == "seeing":
         return galaxies.with_columns(
             psf_fwhm=pl.Series(galaxies["radius"].to_numpy() / alpha * FWHM_PER_SIGMA), alpha=pl.Series(alpha)
         )
     if how != "distance":
-        raise InputError(f'how is "seeing" or "distance"; got {how!r}')
+        raise InputError(f'how must be "seeing" or "distance"; got {how!r}')
     shrink = alpha / galaxies["alpha"].to_numpy()
     lengths = {name: pl.col(name) * pl.Series(shrink) for name in ("radius", "r50", "r90", "unit_length")}
     return galaxies.with_columns(

@@ -1,4 +1,4 @@
-"""Engines compute p(y | x): one small interface, an engine a file."""
+"""Engines compute p(y | x): one interface, one file per engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Precision = Literal["auto", "fp32", "bf16", "int8"]
 
 
 class Engine(Protocol):
-    """Computes the members' probabilities.
+    """Compute the probabilities of a model's members.
 
     Attributes
     ----------
@@ -27,12 +27,12 @@ class Engine(Protocol):
     description: str
 
     def member(self, inputs: np.ndarray, member: int) -> np.ndarray:
-        """p(y | x) of one member, shape (N, K), float64.
+        """Return p(y | x) of one member, shape (N, K), float64.
 
         Parameters
         ----------
         inputs : array
-            uint8 pixels (N, S, S, 3), cropped and resized; or features (N, P).
+            uint8 pixels (N, S, S, 3), cropped and resized, or features (N, P).
         member : int
         """
         ...
@@ -46,7 +46,7 @@ class FeatureEngine:
         self.description = "numpy"
 
     def member(self, inputs: np.ndarray, member: int) -> np.ndarray:
-        """p(y | x) of one member, shape (N, K)."""
+        """Return p(y | x) of one member, shape (N, K)."""
         return self._model.member_probabilities(inputs, member)
 
 
@@ -56,17 +56,17 @@ def engine_for(
     precision: Precision = "auto",
     gate: Source | None = None,
 ) -> Engine:
-    """The engine that was asked for.
+    """Make an engine.
 
     Parameters
     ----------
     model : Classifier
     name : {"torch", "openvino"}
-        For networks.
+        Engine for networks.
     precision : {"auto", "fp32", "bf16", "int8"}
-        "auto": bf16 where the hardware multiplies it. int8 is OpenVINO's.
+        "auto" is bf16 if the hardware supports it, else fp32. int8 needs OpenVINO.
     gate : Source, optional
-        Images on which int8 is compared with float32, if it was not before.
+        Images on which int8 is compared with float32, if this was not done before.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def engine_for(
 
         return TorchEngine(model, precision)
     if name != "openvino":
-        raise InputError(f"no engine {name!r}; there are torch and openvino")
+        raise InputError(f"no engine {name!r}; available: torch, openvino")
     require_extra("fast")
     if precision == "int8":
         from truemorph.labelling.engines.int8 import int8_engine

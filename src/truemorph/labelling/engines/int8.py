@@ -1,7 +1,7 @@
-"""int8 on CPUs: how a network is made of 8-bit numbers, and what it must show against float32 before it is used.
+"""Quantise networks to int8 for CPUs, and check them against float32 before use.
 
-It is compared on images that did not calibrate it: agreement of labels, class fractions in quintiles of α, and
-calibration. If it fails it is refused, with the numbers; if it passes it is kept in the model's folder.
+They are compared on images that were not used for calibration: agreement of labels, class fractions in quintiles of α,
+and calibration error. A network that fails is rejected with these numbers; one that passes is stored with the model.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from truemorph.progress import progress
 
 CALIBRATION_IMAGES, GATE_IMAGES = 512, 10_000
 LEAST_AGREEMENT, MOST_FRACTION_CHANGE, MOST_CALIBRATION_CHANGE = 0.995, 0.005, 0.005
-_EVERY = 20  # one image of so many calibrates, until there are enough; the others are the gate's
+_EVERY = 20  # one image in so many is used to calibrate, until there are enough; the others are used to compare
 _PARTS, _BATCH = 5, 256
 _LEAST = 1e-30
 
 
 @dataclass(frozen=True)
 class Gate:
-    """Differences between a faster engine and float32.
+    """Differences between a faster engine and float32, and whether they are small enough.
 
     Attributes
     ----------
@@ -51,10 +51,10 @@ class Gate:
     agreement : float
         Fraction of images with the same label.
     fraction_changes : list of float
-        Change of the disk fraction in each quintile of α: of labels or of mean probabilities, whichever is the larger.
+        Change of the disk fraction in each quintile of α, from labels or mean probabilities (the larger change).
     calibration_change : float
-        Change of the expected calibration error: against gold labels where there are some, else against the
-        probabilities of float32.
+        Change of the expected calibration error, measured against gold labels if there are any, else against the
+        probabilities in float32.
     against : str
         "truth" or "float32".
     """
@@ -67,7 +67,7 @@ class Gate:
 
     @property
     def passed(self) -> bool:
-        """Whether the faster engine may be used."""
+        """Whether the differences are within the limits."""
         return (
             self.images >= GATE_IMAGES
             and self.agreement >= LEAST_AGREEMENT
@@ -85,7 +85,7 @@ class Gate:
 
 
 def compare(exact: np.ndarray, fast: np.ndarray, alpha: np.ndarray, truth: np.ndarray | None = None) -> Gate:
-    """Compare probabilities of a faster engine with those of float32.
+    """Compare the probabilities of a faster engine with those in float32.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def compare(exact: np.ndarray, fast: np.ndarray, alpha: np.ndarray, truth: np.nd
 def _pixels(
     model: Classifier, source: Source, wanted: Callable[[int], bool], most: int
 ) -> Iterator[tuple[np.ndarray, Any]]:
-    """Good images among those whose number is wanted, with their rows."""
+    """Yield readable images whose number passes `wanted`, with their rows."""
 
     def chosen() -> Iterator[Rows]:
         number = 0
@@ -145,23 +145,23 @@ def _pixels(
 
 
 def calibration_images(model: Classifier, source: Source) -> np.ndarray:
-    """Images to take ranges from, shape (512, S, S, 3); fewer where there are fewer."""
+    """Read images for calibration, shape (512, S, S, 3), or fewer if there are fewer."""
     found = [pixels for pixels, _ in _pixels(model, source, lambda number: number % _EVERY == 0, CALIBRATION_IMAGES)]
     if not found:
-        raise InputError(f"{source.path}: no image to calibrate int8 with")
+        raise InputError(f"{source.path}: no readable image to calibrate int8; give more images")
     return np.concatenate(found)
 
 
 def measure(model: Classifier, source: Source, exact: Engine, fast: Engine) -> Gate:
-    """Run both engines, all members, on 10,000 images that calibrate nothing.
+    """Run both engines on 10,000 images that were not used for calibration.
 
     Raises
     ------
     InputError
-        If there are fewer.
+        If there are fewer images.
     """
     kept: dict[str, list[np.ndarray]] = {"exact": [], "fast": [], "alpha": [], "gold": []}
-    with progress(GATE_IMAGES, "int8 against fp32", "img") as told:
+    with progress(GATE_IMAGES, "int8 against fp32", "img") as bar:
         for pixels, frame in _pixels(model, source, lambda number: number % _EVERY != 0, GATE_IMAGES):
             for name, engine in (("exact", exact), ("fast", fast)):
                 members = [engine.member(pixels, member) for member in range(len(model.members))]
@@ -169,12 +169,12 @@ def measure(model: Classifier, source: Source, exact: Engine, fast: Engine) -> G
             kept["alpha"].append(frame["alpha"].to_numpy())
             if "gold" in frame.columns:
                 kept["gold"].append(frame["gold"].fill_null(-1).to_numpy())
-            told.update(len(pixels))
+            bar.update(len(pixels))
     n = sum(map(len, kept["exact"]))
     if n < GATE_IMAGES:
         raise InputError(
-            f"{source.path}: int8 must pass on {GATE_IMAGES:,d} images that did not calibrate it, and only {n:,d} are "
-            "there; give more with `gate` (simulated ones will do)"
+            f"{source.path}: int8 is tested on {GATE_IMAGES:,d} images that were not used for calibration, but only "
+            f"{n:,d} are available; give more with `gate` (simulated images are fine)"
         )
     truth = np.concatenate(kept["gold"]) if kept["gold"] else None
     exact_p, fast_p, alpha = (np.concatenate(kept[name]) for name in ("exact", "fast", "alpha"))
@@ -187,7 +187,7 @@ def _logits(p: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Alignment:
-    """softmax(scale · log p + shifts): a change of temperature, and a shift of each class.
+    """softmax(scale · log p + shifts): a change of temperature and a shift per class.
 
     Attributes
     ----------
@@ -201,7 +201,7 @@ class Alignment:
 
     @classmethod
     def fit(cls, fast: np.ndarray, exact: np.ndarray) -> Alignment:
-        """Fit `fast` to `exact` by least cross entropy; their mean probabilities are then equal.
+        """Fit `fast` to `exact` by minimum cross-entropy, which makes their mean probabilities equal.
 
         Parameters
         ----------
@@ -230,16 +230,16 @@ class Alignment:
         return cls(float(found.x[0]), (0.0, *map(float, found.x[1:])))
 
     def __call__(self, p: np.ndarray) -> np.ndarray:
-        """Aligned probabilities, shape (N, K)."""
+        """Return the aligned probabilities, shape (N, K)."""
         return softmax(self.scale * _logits(p) + np.array(self.shifts), axis=1)
 
 
 def quantised(network: Any, pixels: np.ndarray) -> Any:
-    """An OpenVINO model in int8, its ranges taken from uint8 images (N, S, S, 3).
+    """Quantise a network to an int8 OpenVINO model, calibrated on uint8 images (N, S, S, 3).
 
-    The first layer stays as it is: it takes whole numbers from 0 to 255, which bf16 holds exactly. The bias that
-    rounding gives each layer is corrected with the layers before it in int8, a minute for a ResNet50: corrected one by
-    one, three times as many labels change (docs/labelling.md).
+    The first layer is not quantised: its inputs are integers from 0 to 255, which bf16 represents exactly. The bias
+    from rounding is corrected layer by layer with the earlier layers in int8 (a minute for a ResNet50). If layers are
+    corrected independently, three times as many labels change (docs/labelling.md).
     """
     import nncf  # takes seconds
 
@@ -249,7 +249,7 @@ def quantised(network: Any, pixels: np.ndarray) -> Any:
     first = next(number for number, layer in enumerate(layers) if layer.get_type_name() in kinds)
     names = [layer.get_friendly_name() for layer in layers[: first + 1]]
     nncf.set_log_level(40)
-    with contextlib.redirect_stdout(sys.stderr):  # where progress belongs
+    with contextlib.redirect_stdout(sys.stderr):  # nncf prints progress to stdout
         return nncf.quantize(
             network,
             nncf.Dataset(batches),
@@ -261,7 +261,7 @@ def quantised(network: Any, pixels: np.ndarray) -> Any:
 
 
 def int8_members(model: Classifier, pixels: np.ndarray, exact: Engine) -> tuple[list[Any], list[Alignment]]:
-    """A model's members in int8, and their alignments with an exact engine; both from these uint8 images."""
+    """Quantise a model's members and align them with an exact engine, on these uint8 images."""
     members = range(len(model.members))
     networks = [quantised(converted(model, member), pixels) for member in members]
     rough = OpenVinoEngine(networks, len(model.classes), "int8")
@@ -269,55 +269,55 @@ def int8_members(model: Classifier, pixels: np.ndarray, exact: Engine) -> tuple[
 
 
 def int8_engine(model: Classifier, gate: Source | None) -> OpenVinoEngine:
-    """OpenVINO in int8, from the model's folder if it passed before, else after it passes now.
+    """Make an OpenVINO engine in int8: stored with the model if it passed before, else tested now.
 
     Parameters
     ----------
     model : Classifier
     gate : Source, optional
-        Prepared catalogue with the images on which it is compared.
+        Prepared catalogue with images for the comparison.
 
     Raises
     ------
     InputError
-        If int8 fails, or has no images to be compared on.
+        If int8 fails the comparison, or there are no images for it.
     """
     networks, alignments = _networks(model, gate)
     return OpenVinoEngine(networks, len(model.classes), "int8", alignments)
 
 
 def _networks(model: Classifier, source: Source | None) -> tuple[list[Any], list[Alignment]]:
-    """Members in int8 and their alignments, read from the model's folder, or made, measured and kept there."""
+    """Read int8 members and alignments from the model's folder, or make, test and store them."""
     place = None if model.folder is None else model.folder / "openvino-int8"
     there = _kept(model, place)
     if there or place is None or not os.access(place.parent, os.W_OK):
         return there or _made(model, source, None)
-    with FileLock(place.with_name(".openvino-int8.lock")):  # of several processes one makes them
+    with FileLock(place.with_name(".openvino-int8.lock")):  # only one of several processes makes them
         return _kept(model, place) or _made(model, source, place)
 
 
 def _kept(model: Classifier, place: Path | None) -> tuple[list[Any], list[Alignment]] | None:
-    """Networks of this model that passed, with this OpenVINO; None where there are none."""
+    """Read networks that passed with this version of OpenVINO; None if there are none."""
     if place is None or not (place / "gate.json").is_file():
         return None
-    told = read_json(place / "gate.json")
-    numbers = Gate(**{one.name: told[one.name] for one in fields(Gate)})
-    same = told["model_hash"] == model.model_hash and told["openvino"] == version("openvino")
-    if not (same and numbers.passed and "alignments" in told):  # models of old versions have none
+    stored = read_json(place / "gate.json")
+    numbers = Gate(**{one.name: stored[one.name] for one in fields(Gate)})
+    same = stored["model_hash"] == model.model_hash and stored["openvino"] == version("openvino")
+    if not (same and numbers.passed and "alignments" in stored):  # older versions stored no alignments
         return None
     core = openvino.Core()
     networks = [core.read_model(place / f"member-{member}.xml") for member in range(len(model.members))]
-    return networks, [Alignment(one["scale"], tuple(one["shifts"])) for one in told["alignments"]]
+    return networks, [Alignment(one["scale"], tuple(one["shifts"])) for one in stored["alignments"]]
 
 
 def _made(model: Classifier, source: Source | None, place: Path | None) -> tuple[list[Any], list[Alignment]]:
-    """Networks that passed now."""
+    """Make networks and test them."""
     if source is None:
-        raise InputError("int8 has not passed its gate for this model yet: give images with `gate`")
+        raise InputError("int8 has not been tested for this model yet; give images with `gate`")
     if not source.prepared:
         raise InputError(
-            f"{source.path}: int8 must keep class fractions at every alpha, and alpha is not known here; give a "
-            "prepared catalogue with `gate` (of simulated galaxies, say)"
+            f"{source.path}: int8 must keep class fractions at every alpha, but alpha is not known here; give a "
+            "prepared catalogue with `gate` (for example of simulated galaxies)"
         )
     pixels = calibration_images(model, source)
     exact = TorchEngine(model, "fp32")
@@ -326,7 +326,7 @@ def _made(model: Classifier, source: Source | None, place: Path | None) -> tuple
     found = measure(model, source, exact, fast)
     print(f"int8 {'passed' if found.passed else 'failed'}: {found}", file=sys.stderr)
     if not found.passed:
-        raise InputError(f"int8 is refused for this model: {found}; use bf16")
+        raise InputError(f"int8 is not accurate enough for this model: {found}; use bf16")
     if place is not None:
         about = {"model_hash": model.model_hash, "openvino": version("openvino"), "source": str(source.path)}
         _keep(networks, place, {**about, **asdict(found), "alignments": [asdict(one) for one in alignments]})
@@ -334,7 +334,7 @@ def _made(model: Classifier, source: Source | None, place: Path | None) -> tuple
 
 
 def _keep(networks: Sequence[Any], place: Path, numbers: dict[str, Any]) -> None:
-    """Write networks and the numbers of their gate; the folder appears whole."""
+    """Write networks and the results of their test atomically."""
     partial = place.with_name(f".{place.name}.{os.getpid()}")
     try:
         partial.mkdir()
@@ -344,6 +344,6 @@ def _keep(networks: Sequence[Any], place: Path, numbers: dict[str, Any]) -> None
         shutil.rmtree(place, ignore_errors=True)
         partial.rename(place)
     except OSError as problem:
-        print(f"{place}: int8 can't be kept there ({reason(problem)}); it will be made again", file=sys.stderr)
+        print(f"{place}: can't store the int8 model ({reason(problem)}); it will be made again", file=sys.stderr)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

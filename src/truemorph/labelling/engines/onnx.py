@@ -1,4 +1,4 @@
-"""ONNX: a model as one file that other programs run."""
+"""Export a model to one ONNX file for other programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def export_onnx(model: Classifier, path: str | os.PathLike[str]) -> Path:
     Parameters
     ----------
     model : Classifier
-        Of images.
+        A model of images.
     path : path
 
     Returns
@@ -26,16 +26,16 @@ def export_onnx(model: Classifier, path: str | os.PathLike[str]) -> Path:
 
     Notes
     -----
-    Input `pixels`: uint8 (N, S, S, 3), cropped and resized as `truemorph.images.decode.load_image` does. Output
-    `probabilities`: (N, K), mean over members, each at its temperature. The description in its metadata says the rest.
+        Input `pixels`: uint8 (N, S, S, 3), cropped and resized as in `truemorph.images.decode.load_image`. Output
+        `probabilities`: (N, K), mean over members after temperature scaling. The metadata has a description.
 
     Raises
     ------
     InputError
-        If the model reads catalogue features, or what writes ONNX is not installed.
+        If the model uses catalogue features, or the ONNX exporter is not installed.
     """
     if not model.uses_images:
-        raise InputError("this model reads catalogue features: there is no network to export")
+        raise InputError("this model uses catalogue features, so there is no network to export")
     require_extra("networks")
     require_extra("fast")
     import onnx
@@ -46,7 +46,7 @@ def export_onnx(model: Classifier, path: str | os.PathLike[str]) -> Path:
     path, size = Path(path), model.config.image_size
     with written_whole(path) as partial:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # exporters tell each other of their deprecations
+            warnings.simplefilter("ignore")  # internal deprecations of the exporters
             torch.onnx.export(
                 Ensemble(model),
                 (torch.zeros(2, size, size, 3, dtype=torch.uint8),),

@@ -14,33 +14,33 @@ from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.network import multiplies_bf16
 from truemorph.labelling.engines.served import Served
 
-# Images in one request; several requests run at once.
+# Images per request; several requests run at once.
 AT_ONCE = 8
 
 
 def converted(model: Classifier, member: int) -> Any:
-    """A member as an OpenVINO model in float32, for batches of fixed size: uint8 (B, S, S, 3) in, p(y | x) out."""
+    """Convert a member to OpenVINO in float32; fixed batches of uint8 (B, S, S, 3) in, p(y | x) out."""
     import torch
 
     size = model.config.image_size
     example = torch.zeros(AT_ONCE, size, size, 3, dtype=torch.uint8)
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # exporters tell each other of their deprecations
+        warnings.simplefilter("ignore")  # internal deprecations of the exporters
         exported = torch.export.export(Served(model, member), (example,))
         return openvino.convert_model(exported, share_weights=False)
 
 
 class OpenVinoEngine:
-    """Runs a model's members.
+    """Run a model's members with OpenVINO.
 
     Parameters
     ----------
     networks : iterable of OpenVINO model
-        One a member, from `converted` or `quantised`.
+        One per member, from `converted` or `quantised`.
     n_classes : int
     precision : {"fp32", "bf16", "int8"}
     alignments : sequence of callable
-        What corrects each member's probabilities, if anything does.
+        Corrections of each member's probabilities, if any.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class OpenVinoEngine:
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16",
         }
-        if os.environ.get("OMP_NUM_THREADS", "").isdigit():  # which torch respects by itself, and Ray sets
+        if os.environ.get("OMP_NUM_THREADS", "").isdigit():  # set by Ray; torch respects it, OpenVINO does not
             hints["INFERENCE_NUM_THREADS"] = int(os.environ["OMP_NUM_THREADS"])
         compiled = [core.compile_model(network, "CPU", hints) for network in networks]
         self._queues = [openvino.AsyncInferQueue(one) for one in compiled]
@@ -63,7 +63,7 @@ class OpenVinoEngine:
         self.description = f"openvino cpu {precision}"
 
     def member(self, inputs: np.ndarray, member: int) -> np.ndarray:
-        """p(y | x) of one member, shape (N, K)."""
+        """Return p(y | x) of one member, shape (N, K)."""
         out, queue = np.empty((len(inputs), self._n_classes)), self._queues[member]
 
         def keep(request: Any, where: slice) -> None:
@@ -81,7 +81,7 @@ class OpenVinoEngine:
 
 
 def openvino_engine(model: Classifier, precision: str) -> OpenVinoEngine:
-    """OpenVINO in float32 or bf16; "auto" is bf16 where the hardware multiplies it."""
+    """Make an OpenVINO engine in float32 or bf16; "auto" is bf16 if the hardware supports it."""
     if precision == "auto":
         precision = "bf16" if multiplies_bf16() else "fp32"
     networks = [converted(model, member) for member in range(len(model.members))]

@@ -1,4 +1,4 @@
-"""Ray: work on parts on all machines of a cluster; actors that die are started anew, and their parts done again."""
+"""Process parts on a Ray cluster; actors that die are restarted and their parts repeated."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from truemorph.progress import progress
 
 
 def on_actors(actor: type, arguments: tuple[Any, ...], parts: Sequence[int], address: str | None) -> Iterator[int]:
-    """Do parts on a cluster, and yield the number of each part when it is done.
+    """Process parts on a cluster and yield the number of each finished part.
 
     Parameters
     ----------
     actor : type
-        Made from `arguments`, and called with batches `{"part": numbers}`.
+        Class made from `arguments` and called with batches `{"part": numbers}`.
     arguments : tuple
     parts : sequence of int
     address : str, optional
-        Of the cluster; default one on this machine.
+        Address of the cluster; default a local one.
 
     Raises
     ------
     InputError
         If Ray is not installed.
     TruemorphError
-        If the cluster fails, or an actor raised it.
+        If the cluster fails or an actor raises it.
     """
     require_extra("ray")
     import ray
@@ -38,7 +38,7 @@ def on_actors(actor: type, arguments: tuple[Any, ...], parts: Sequence[int], add
     ray.data.DataContext.get_current().enable_progress_bars = False
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
-    # A core is left for what Ray does itself.
+    # Leave one core for Ray itself.
     actors = min(len(parts), gpus or max(1, int(resources["CPU"]) - 1))
     options: dict[str, Any] = {"num_gpus": 1} if gpus else {"num_cpus": 1}
     done = ray.data.from_items([{"part": number} for number in parts], override_num_blocks=len(parts)).map_batches(
@@ -49,11 +49,11 @@ def on_actors(actor: type, arguments: tuple[Any, ...], parts: Sequence[int], add
         **options,
     )
     try:
-        with progress(len(parts), "label", "part") as told:
+        with progress(len(parts), "label", "part") as bar:
             for batch in done.iter_batches(batch_size=None):
                 for number in batch["part"]:
                     yield int(number)
-                    told.update(1)
+                    bar.update(1)
     except ray.exceptions.RayError as problem:
         cause: BaseException | None = problem
         while cause is not None and not isinstance(cause, TruemorphError):

@@ -1,4 +1,4 @@
-"""A network as engines outside of PyTorch take it: uint8 pixels in, probabilities out."""
+"""Networks for engines outside of PyTorch: uint8 pixels in, probabilities out."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from truemorph.images.transforms import normalise
 
 
 class WholeNumbers(nn.Module):
-    """Normalisation and a first convolution in one, of pixels less a whole number.
+    """Normalisation and first convolution as one layer, on pixels minus an integer.
 
-    Whole numbers up to 256 are exact in bf16, normalised pixels are not (see `PixelConv`).
+    Integers up to 256 are exact in bf16, normalised pixels are not (see `PixelConv`).
 
     Parameters
     ----------
     convolution : PixelConv
-        It pads with zeros: with pixels of the mean.
+        The first convolution. Its zero padding corresponds to pixels at the mean.
     mean, std : tensor, shape (3,)
         In units of the full range (0 to 1).
     size : int
-        Pixels on a side.
+        Image size in pixels.
     """
 
     def __init__(self, convolution: PixelConv, mean: torch.Tensor, std: torch.Tensor, size: int) -> None:
@@ -47,7 +47,7 @@ class WholeNumbers(nn.Module):
 
     @staticmethod
     def takes(convolution: nn.Module) -> bool:
-        """Whether this convolution can be taken."""
+        """Whether this convolution can be replaced."""
         return (
             isinstance(convolution, PixelConv)
             and convolution.groups == 1
@@ -56,12 +56,12 @@ class WholeNumbers(nn.Module):
         )
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """What the convolution makes of normalised pixels; of pixels (N, 3, S, S) as they are."""
+        """Return the convolution of the normalised pixels, from raw pixels (N, 3, S, S)."""
         return self.inner(functional.pad(pixels - self.zero, self._around) + self.frame)
 
 
 class Served(nn.Module):
-    """Normalisation, a member, its temperature and the softmax in one module.
+    """Normalisation, network, temperature and softmax of a member as one module.
 
     Parameters
     ----------
@@ -86,13 +86,13 @@ class Served(nn.Module):
         self.eval()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """p(y | x), shape (N, K), of uint8 pixels (N, S, S, 3)."""
+        """Return p(y | x), shape (N, K), for uint8 pixels (N, S, S, 3)."""
         images = normalise(pixels, self.mean, self.std) if self.normalised else pixels.permute(0, 3, 1, 2).float()
         return torch.softmax(self.network(images).float() / self.temperature, dim=1)
 
 
 class Ensemble(nn.Module):
-    """All members in one module: their mean probability."""
+    """All members as one module, which returns their mean probability."""
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
@@ -100,5 +100,5 @@ class Ensemble(nn.Module):
         self.eval()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """p(y | x), shape (N, K), of uint8 pixels (N, S, S, 3)."""
+        """Return p(y | x), shape (N, K), for uint8 pixels (N, S, S, 3)."""
         return torch.stack([member(pixels) for member in self.members]).mean(dim=0)

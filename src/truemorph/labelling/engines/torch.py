@@ -1,4 +1,4 @@
-"""PyTorch: on a GPU where there is one, in bf16 where the hardware multiplies it."""
+"""PyTorch engine: on a GPU if available, in bf16 if the hardware supports it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from truemorph.classifiers.network import PixelConv, multiplies_bf16, torch_devi
 from truemorph.images.transforms import normalise
 from truemorph.labelling.engines import Precision
 
-# What fits the caches of a CPU: eight images of 207 pixels (ResNet50: 78 images/s by 8, 52 by 32), 64 of 64 pixels.
+# Batches that fit a CPU's cache: 8 images of 207 pixels (ResNet50: 78 images/s; in batches of 32: 52).
 _PIXELS_AT_ONCE = 8 * 207**2
 _MOST_AT_ONCE = {"cpu": 64, "cuda": 256}
 
 
 class TorchEngine:
-    """Runs a model's networks.
+    """Run a model's networks with PyTorch.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class TorchEngine:
         self.description = f"torch {self._device.type} {chosen}"
 
     def _placed(self, network: torch.nn.Module) -> torch.nn.Module:
-        """On its device; weights of bf16 layers in bf16, or autocast would convert them for each batch."""
+        """Move to the device; convert bf16 weights once, because autocast would do so for each batch."""
         if self._type == torch.bfloat16:
             for layer in network.modules():
                 if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear) and not isinstance(layer, PixelConv):
@@ -46,7 +46,7 @@ class TorchEngine:
         return network.to(self._device)
 
     def member(self, inputs: np.ndarray, member: int) -> np.ndarray:
-        """p(y | x) of one member, shape (N, K)."""
+        """Return p(y | x) of one member, shape (N, K)."""
         pixels = torch.from_numpy(np.require(inputs, requirements=["C", "W"]))
         found = []
         with (
