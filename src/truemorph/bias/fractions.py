@@ -17,7 +17,7 @@ from truemorph.arrays import float_array
 from truemorph.bias.binning import Bins
 from truemorph.bias.checks import selection_findings
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.gold import GoldRegression, check_gold
+from truemorph.bias.gold import GoldRegression, check_gold, check_probability, propensity_columns, selection_known
 from truemorph.bias.likelihood import (
     check_columns,
     check_labels,
@@ -363,6 +363,7 @@ def debiased_fractions(
     bins: int = 8,
     gold: Array | None = None,
     *,
+    gold_probability: Array | None = None,
     covariates: Array | None = None,
     observables: Array | None = None,
     systematic: bool = True,
@@ -388,6 +389,9 @@ def debiased_fractions(
     gold : array of int, shape (N,), optional
         Gold labels of a random part of the rows, -1 elsewhere. The fractions then follow their definition of a disk,
         and are valid whether or not T is correct.
+    gold_probability : array, shape (N,), optional
+        Probability with which each galaxy was to be selected for a gold label, where the choice was planned
+        (`plan_gold`). Gold labels then need not be of random galaxies.
     covariates : array, shape (N, P), optional
         Other columns for the regression p(y | ỹ, α, z) on gold labels, which help to predict the true class.
     observables : array, shape (N, J), optional
@@ -454,7 +458,15 @@ def debiased_fractions(
     if gold is not None:
         known = check_gold(gold, checked.size, n_classes)
         columns = None if covariates is None else check_columns(covariates, "covariates", checked.size)
-        findings = selection_findings(np.eye(n_classes)[checked], resolution, known, w)
+        probability = None if gold_probability is None else check_probability(gold_probability, known)
+        findings = (
+            selection_findings(np.eye(n_classes)[checked], resolution, known, w)
+            if probability is None
+            else selection_known(probability, known)
+        )
+        if probability is not None:
+            extra = propensity_columns(probability)
+            columns = extra if columns is None else np.column_stack([columns, extra])
         if by is not None and np.ptp(column) > 0:
             # The binning column may have more information on the class than label and α.
             standard = (column - column.mean()) / column.std()

@@ -174,6 +174,7 @@ def study_transition(
     observables: Array | None = None,
     intrinsic: Array | None = None,
     gold: Array | None = None,
+    gold_probability: Array | None = None,
     weights: Array | None = None,
     known: Array | None = None,
     by: Array | None = None,
@@ -192,7 +193,7 @@ def study_transition(
 
     Parameters
     ----------
-    labels, alpha, observables, intrinsic, gold, weights
+    labels, alpha, observables, intrinsic, gold, gold_probability, weights
         As for `fit_transition`.
     family : str or subclass of FlipTransition, optional
         As for `fit_transition`, or "best": the one of lowest AIC among those compared.
@@ -232,6 +233,8 @@ def study_transition(
     labels, alpha = np.asarray(labels), np.asarray(alpha)
     given = {"weights": weights, "gold": gold, "observables": observables}
     by_gold = gold is not None and options.get("method") in (None, "gold")
+    if by_gold:
+        given["gold_probability"] = gold_probability
     if not by_gold:
         given["intrinsic"] = intrinsic  # with gold labels they go into the check and the regression on gold labels
     options |= {**{name: one for name, one in given.items() if one is not None}, "seed": seed}
@@ -251,7 +254,8 @@ def study_transition(
         if families is not None:
             families.fits[fit.family] = fit
         told.update(1)
-        check = confounding_check(labels, alpha, intrinsic, gold, weights=weights, seed=seed)
+        own_weights = fit.data.gold_weights if by_gold and gold_probability is not None else weights
+        check = confounding_check(labels, alpha, intrinsic, gold, weights=own_weights, seed=seed)
         told.update(1)
         fractions = debiased_fractions(
             labels,
@@ -264,6 +268,7 @@ def study_transition(
             name=by_name,
             seed=seed,
             weights=weights,
+            gold_probability=gold_probability if gold is not None else None,
             covariates=intrinsic if gold is not None else None,
         )
         told.update(1)
@@ -283,7 +288,7 @@ def study_transition(
     rejected = None if families is None or fit.family not in families.aic else families.rejected(fit.family)
     pooled = group_findings(labels, alpha, *groups, weights) if groups is not None and labels.ndim == 1 else ()
     unbalanced: list[Finding] = []
-    if columns and gold is not None:
+    if columns and gold is not None and gold_probability is None:
         unbalanced = balance_findings(columns, alpha, check_gold(gold, len(alpha), classes_in(gold)), weights)
     found = unique(
         findings,
