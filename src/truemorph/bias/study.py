@@ -98,7 +98,7 @@ class TransitionStudy(Result):
         found = self.fractions
         columns = [found.middles, found.counts]
         columns += [one[:, DISK] for one in (found.labelled, found.fractions, found.stderr, found.low, found.high)]
-        header = [f"disk fraction at {by}", "galaxies", "observed", "corrected", "range (95 %)"]
+        header = [f"disk fraction at {by}", "galaxies", "observed", "corrected", "range"]
         rows = [
             [f"{middle:.2f}", f"{count:,}", f"{seen:.3f}", f"{value:.3f} ± {error:.3f}", f"{low:.3f} to {high:.3f}"]
             for middle, count, seen, value, error, low, high in zip(*columns, strict=True)

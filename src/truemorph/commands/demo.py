@@ -56,9 +56,9 @@ _SHARP, _BETTER_SIZE = 80.0, 128
 _SIMULATED = Finding(
     "simulated-galaxies",
     "note",
-    "These galaxies are simulated (docs/simulator.md says how they differ from real ones). Their labels were flipped "
-    "by the family of curves that was fitted, and their class fractions do not depend on resolution, so the "
-    f"assumptions of the method hold by construction. The true θ is {TRUE_THETA}; disk means spirals and lenticulars.",
+    "These galaxies are simulated: labels flip by the family of curves that is fitted, and class fractions do not "
+    f"depend on α, so the assumptions of the method hold by construction. The true θ is {TRUE_THETA}; disks are "
+    "spirals and lenticulars.",
 )
 
 

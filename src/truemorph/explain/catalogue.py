@@ -30,7 +30,7 @@ CHECKED = 32
 ANGLE, RADIUS = "explained angle", "explained radius"
 _UNITS = {PIXELS: "pix", RADII: ""}
 # Mean maps that are brighter by this factor at the edge than at the centre show the sky.
-_BRIGHT_EDGE = 1.5
+_BRIGHT_EDGE = 1.2
 
 
 @dataclass(frozen=True, repr=False)
@@ -155,7 +155,10 @@ def findings_of(explanations: Mapping[str, Explanation], checks: Mapping[str, Ra
 
 
 def edge_contrast(mean: np.ndarray) -> float:
-    """Return the mean of a map in its outer eighth, relative to that within a quarter of its width from the centre.
+    """Return how bright the edge or the brightest corner of a map is, relative to the middle.
+
+    The edge is the outer eighth of the picture, a corner where two edges meet; the middle lies within a quarter of the
+    width from the centre.
 
     Parameters
     ----------
@@ -163,9 +166,11 @@ def edge_contrast(mean: np.ndarray) -> float:
         Not negative.
     """
     side = (len(mean) - 1) / 2
-    y, x = np.abs(np.indices(mean.shape) - side) / side
-    edge, centre = mean[np.maximum(x, y) > 0.75], mean[np.hypot(x, y) < 0.5]
-    return float(edge.mean() / max(centre.mean(), 1e-9))
+    y, x = (np.indices(mean.shape) - side) / side
+    edge = np.maximum(np.abs(x), np.abs(y)) > 0.75
+    corners = [(a * x > 0.75) & (b * y > 0.75) for a in (-1, 1) for b in (-1, 1)]
+    brightest = max(mean[one].mean() for one in (edge, *corners))
+    return float(brightest / max(mean[np.hypot(x, y) < 0.5].mean(), 1e-9))
 
 
 def named_models(given: Sequence[Any]) -> dict[str, Classifier]:

@@ -292,8 +292,8 @@ class Evidence:
         """What the range of the corrected disk fractions spans, in words."""
         parts = [] if self.corrector is None else [f"the error of {self.corrector.name}"]
         if self.study is not None:
-            spans = "trends of the true fraction with α" if self.study.fit.drift is not None else "families of T(α)"
-            parts.append(f"the volunteers' labels corrected through T(α) with its error, over {spans}")
+            spans = "trends of the true fraction with α up to δ" if self.study.fit.drift is not None else "all families"
+            parts.append(f"the volunteers' labels corrected directly through T(α), with its error, over {spans}")
         return " and ".join(parts)
 
     @cached_property

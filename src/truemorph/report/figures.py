@@ -113,7 +113,7 @@ def _legend_above(figure: Figure, axes: Any, columns: int = 2) -> None:
 
 def fractions(found: Evidence) -> Illustration:
     """Figure 1: disk fraction against α."""
-    table = found.correction
+    table, model = found.correction, found.corrector
     figure = Figure(figsize=(5.2, 3.9), layout="constrained")
     axes = figure.subplots()
     draw_fractions(axes, found)
@@ -122,7 +122,13 @@ def fractions(found: Evidence) -> Illustration:
     text = "; ".join(f"{name}: {_numbers(table[column])}" for name, column in sets.items() if table[column].count())
     caption = f"Disk fraction of {found.which} in fifths of α. Errors are statistical."
     if table["corrected"].count():
-        caption += f" Range: {found.range_spans}."
+        by = "volunteers' labels through T(α)"
+        if model is not None:
+            by = f"{'posterior' if model.posterior else 'mean p(disk)'} of {model.name}"
+        caption += f" Corrected: {by}. Range: {found.range_spans}."
+    others = [one.name for one in found.models if one is not model]
+    if others:
+        caption += f" {', '.join(others)}: mean p(disk)."
     return Illustration("fractions", figure, f"Disk fraction in fifths of resolution. {text}.", caption, table)
 
 
@@ -211,7 +217,7 @@ def at_fixed_columns(found: Evidence) -> Illustration:
         f"Change of the disk fraction with resolution at fixed {in_words(found.intrinsic)}.",
         "Disk fraction of the better resolved half minus that of the other half of similar galaxies, in fifths of "
         f"{in_words(found.intrinsic)}. Zero means that the disk fraction of similar galaxies does not depend on their "
-        "resolution.",
+        "resolution. One property is held fixed at a time, so the truth need not be exactly zero.",
         pl.concat([table.select(pl.lit(name).alias("column"), pl.all()) for name, table in tables.items()]),
     )
 
@@ -262,8 +268,7 @@ def leaves(found: Evidence) -> Illustration:
         drawn = axes.scatter(
             one.medians[:, 0], y, c=one.excess, s=70, cmap="cividis", vmin=0, vmax=top, edgecolors="0.5", lw=0.4
         )
-        total = float(np.sqrt(max(0.0, np.mean(one.values**2 - one.floors**2))))
-        axes.set_title(f"{plain_text(name)}: {total:.3f}", fontsize=10)
+        axes.set_title(plain_text(name), fontsize=10)
         axes.set(xlabel=axis_label(found, columns[0]), ylabel=axis_label(found, columns[1]) if len(columns) > 1 else "")
         figure.colorbar(drawn, label="drift with α above floor")
         panels.append(figure)
@@ -279,7 +284,7 @@ def leaves(found: Evidence) -> Illustration:
         panels,
         f"Drift with resolution in each leaf of the intrinsic tree. Largest: {worst}",
         f"CV18 above its floor in each of {2**found.tree.depth} leaves of similar {in_words(columns)}, at the medians "
-        "of the first two. The number above each panel is that of all leaves together.",
+        "of the first two.",
         pl.DataFrame(rows),
     )
 

@@ -338,11 +338,12 @@ def changed_galaxies_section(
             "a deeper survey) to see beside each whether it is a disk."
         )
     else:
-        note = f"{n} of the {len(shown)} galaxies shown have a better image in {options.better.name}."
+        note = f"{n} of the {len(shown)} galaxies shown have a better image."
         note += f" {len(bad)} can't be read (first: {bad[0]})." if bad else ""
+    middle = "Middle: a better image. " if n else ""
     note = (
-        f"The surest changes from smooth to disk: as volunteers saw the galaxy{', a better image' if n else ''}, and "
-        f"which parts of the picture raise the score of a disk. {note}"
+        f"The surest changes from smooth to disk. Left: the image that volunteers saw. {middle}Right: what raises the "
+        f"score of a disk (Grad-CAM). {note}"
     )
     section = Section(title, note, pairs=[_pair(one, found, n > 0) for one in chosen], gallery=gallery)
     examples = [_example(one, found) for one in chosen[:_EXAMPLES]]

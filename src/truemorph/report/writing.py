@@ -12,13 +12,13 @@ import polars as pl
 from cyclopts import Parameter
 
 from truemorph.arguments import Count, Names, Paths, Rules, Seed
-from truemorph.bias.transitions import CLASS_NAMES
+from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
 from truemorph.report.checks import CURVE, DATA, GOLD, MODEL, ONE_CLASS, gold_words, lights
 from truemorph.report.distributions import distributions
-from truemorph.report.evidence import Evidence, gather
+from truemorph.report.evidence import Evidence, Model, gather
 from truemorph.report.figures import (
     at_fixed_columns,
     bias_curve,
@@ -224,7 +224,7 @@ def make_report(
         title=title or f"{found.catalogue.metadata.get('source') or found.path.name}: {names}",
         headline=said["headline"],
         answer=said["answer"],
-        remark=said["remark"],
+        remark=" ".join([said["remark"], *(one.message for one in known)]),
         verdict=verdict(findings, said["reason"], said["next"]),
         first=fractions(found),
         examples=examples,
@@ -272,7 +272,8 @@ def sentences(found: Evidence) -> dict[str, str]:
     if rise > 2 * error:
         missed = 0.0 if low["corrected"] is None else 1 - low["labelled"] / max(low["corrected"], 1e-9)
         many = "most" if missed > 0.5 else "many" if missed > 0.2 else "some"
-        headline = f"Volunteers miss {many} disks in poorly resolved galaxies: their disk fraction is {both}."
+        who = "Simulated volunteers" if found.simulated else "Volunteers"
+        headline = f"{who} miss {many} disks in poorly resolved galaxies: their disk fraction is {both}."
     else:
         course = "falls with resolution" if rise < -2 * error else "does not change with resolution"
         headline = f"The volunteers' disk fraction {course}: it is {_percent(low['labelled'])} in poorly and "
@@ -302,13 +303,21 @@ def sentences(found: Evidence) -> dict[str, str]:
         known, to_disk, to_smooth = (int(row[name] or 0) for name in ("galaxies", "to_disk", "to_smooth"))
         answer.append(
             f"{to_disk:,} of {known:,} galaxies ({_percent(to_disk / max(known, 1))}) change from smooth to disk, "
-            + (f"{to_smooth:,} from disk to smooth." if to_smooth else "none from disk to smooth.")
+            + (f"{to_smooth:,} from disk to smooth." if to_smooth else "none from disk to smooth")
+            + ("" if to_smooth else ", by assumption." if _never_disk(model) else ".")
         )
     remark = (
         f"Poorly and well resolved: the lowest and the highest fifth of α ({low['low']:.1f} to {low['high']:.1f} and "
         f"{high['low']:.1f} to {high['high']:.1f}) of {found.which}."
     )
     return {"headline": headline, "answer": " ".join(answer), "remark": remark} | _when_good(found)
+
+
+def _never_disk(model: Model) -> bool:
+    """Whether a model's T(α) says that smooth galaxies are never labelled disk."""
+    return bool(
+        np.all(np.asarray(model.transition.matrix(model.resolution(np.array([1.0, 20.0]))))[:, SMOOTH, DISK] == 0)
+    )
 
 
 def _when_good(found: Evidence) -> dict[str, str]:
@@ -323,8 +332,12 @@ def _when_good(found: Evidence) -> dict[str, str]:
                     f"Corrected disk fractions differ from {gold_words(definition)} by {own:.3f} (rms over fifths of "
                     f"α), the volunteers' by {labelled:.3f}."
                 )
-        if found.corrector.classifier is not None:
-            step = f"Label your galaxies: truemorph label {found.corrector.classifier.folder} CATALOGUE"
+        if found.simulated:
+            step = "Prepare your own galaxies: truemorph prepare VOTES --images FOLDER --out catalogue.parquet"
+        elif found.corrector.classifier is not None:
+            step = (
+                f"Label more galaxies: truemorph label {found.corrector.classifier.folder} SOURCE --out labels.parquet"
+            )
     return {"reason": reason, "next": step}
 
 
@@ -361,7 +374,7 @@ def _confusion_table(found: Evidence) -> Table:
     reference = next(iter(found.truths.values()), found.observed)
     sets = [found.observed, *found.columns] if found.truths else []
     sets = [*sets, *(model.best_labels for model in found.models)]
-    data = confusion_by(found.alpha, reference, sets).filter(pl.col("of") == pl.col("as"))
+    data = confusion_by(found.alpha, reference, sets, 5).filter(pl.col("of") == pl.col("as"))
     head, groups, rows = ["labels"], [("", 1)], []
     for bin_number in (1, data["bin"].max()):
         part = data.filter(pl.col("bin") == bin_number)
@@ -375,7 +388,7 @@ def _confusion_table(found: Evidence) -> Table:
             cells += [number(value) for value in reversed(part["share"].to_list())]
         rows.append([one.name, *cells])
     what = "the volunteers' labels" if not found.truths else gold_words(next(iter(found.truths)))
-    note = f"Fraction of the disks, and of the smooth galaxies, by {what} that get this label."
+    note = f"Of the galaxies that are disks (smooth) by {what}, the fraction labelled disk (smooth)."
     return Table("Confusion at the lowest and the highest resolution", head, rows, note, groups)
 
 
@@ -408,8 +421,8 @@ def _table_one(found: Evidence) -> Table:
         rows.append([*cells, number(row["to_disk"], ",d"), number(row["to_smooth"], ",d")])
     leaves = f"{2**tree.depth} leaves of similar {in_words(found.intrinsic)}, " if found.intrinsic else ""
     note = (
-        f"On {found.which}. {tree.measure} with {leaves}{tree.bins} bins of α. Labels that do not drift with α give "
-        "the floor, not zero; what lies above it is bias, or a real change of class with α among similar galaxies."
+        f"On {found.which}. {tree.measure} with {leaves}{tree.bins} bins of α. Noise alone gives the floor; above "
+        "floor is √(value² − floor²): bias, or a real change of class with α among similar galaxies."
     )
     if tree.bootstrap:
         note += f" Bootstrap: mean ± standard deviation of {tree.bootstrap} resamples, as in the paper's Table 1."
