@@ -364,6 +364,7 @@ def debiased_fractions(
     gold: Array | None = None,
     *,
     gold_probability: Array | None = None,
+    gold_uncertain: Array | None = None,
     covariates: Array | None = None,
     observables: Array | None = None,
     systematic: bool = True,
@@ -392,6 +393,9 @@ def debiased_fractions(
     gold_probability : array, shape (N,), optional
         Probability with which each galaxy was to be selected for a gold label, where the choice was planned
         (`plan_gold`). Gold labels then need not be of random galaxies.
+    gold_uncertain : array of bool, shape (N,), optional
+        Galaxies whose class people could not tell, or on which they did not agree. The range contains the results with
+        all of them smooth, and with all of them disk.
     covariates : array, shape (N, P), optional
         Other columns for the regression p(y | ỹ, α, z) on gold labels, which help to predict the true class.
     observables : array, shape (N, J), optional
@@ -504,6 +508,31 @@ def debiased_fractions(
         everything = [(fractions, stderr), *alternatives.values()]
         low = np.clip(np.min([value - _NORMAL_95 * error for value, error in everything], axis=0), 0, 1)
         high = np.clip(np.max([value + _NORMAL_95 * error for value, error in everything], axis=0), 0, 1)
+    uncertain = None if gold_uncertain is None else np.asarray(gold_uncertain, dtype=bool).reshape(-1)
+    if gold is not None and uncertain is not None and uncertain.any():
+        for one in (SMOOTH, DISK):
+            bound = debiased_fractions(
+                labels,
+                alpha,
+                by=by,
+                bins=bins,
+                gold=np.where(uncertain, one, known),
+                gold_probability=gold_probability,
+                covariates=covariates,
+                weights=weights,
+                name=name,
+                seed=seed,
+            )
+            low, high = np.minimum(low, bound.low), np.maximum(high, bound.high)
+        findings.append(
+            Finding(
+                "gold-uncertain",
+                "caution",
+                f"People could not tell the class of {int(uncertain.sum()):,} galaxies, or did not agree on it. The "
+                "range contains the results with all of them smooth and all of them disk.",
+                "Find better images of them.",
+            )
+        )
     return PopulationFractions(
         fractions=fractions,
         stderr=stderr,

@@ -105,8 +105,8 @@ def selection_known(probability: np.ndarray, gold: np.ndarray) -> list[Finding]:
         Finding(
             "selection-known",
             "note",
-            f"Galaxies were selected for gold labels with known probabilities ({chosen.min():.2g} to {chosen.max():.2g}), "
-            "which the estimate takes into account.",
+            f"Galaxies were selected for gold labels with known probabilities ({chosen.min():.2g} to "
+            f"{chosen.max():.2g}), which the estimate takes into account.",
         )
     ]
     if never:
@@ -114,8 +114,8 @@ def selection_known(probability: np.ndarray, gold: np.ndarray) -> list[Finding]:
             Finding(
                 "gold-cannot-reach",
                 "caution",
-                f"{never:,} of {probability.size:,} galaxies could not be selected for a gold label, for lack of an image "
-                "for example. Their classes are predicted from galaxies of the same label and α.",
+                f"{never:,} of {probability.size:,} galaxies could not be selected for a gold label, for lack of an "
+                "image for example. Their classes are predicted from galaxies of the same label and α.",
                 "Leave them out (`where`), or find their images.",
             )
         )

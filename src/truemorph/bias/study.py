@@ -175,6 +175,7 @@ def study_transition(
     intrinsic: Array | None = None,
     gold: Array | None = None,
     gold_probability: Array | None = None,
+    gold_uncertain: Array | None = None,
     weights: Array | None = None,
     known: Array | None = None,
     by: Array | None = None,
@@ -193,7 +194,7 @@ def study_transition(
 
     Parameters
     ----------
-    labels, alpha, observables, intrinsic, gold, gold_probability, weights
+    labels, alpha, observables, intrinsic, gold, gold_probability, gold_uncertain, weights
         As for `fit_transition`.
     family : str or subclass of FlipTransition, optional
         As for `fit_transition`, or "best": the one of lowest AIC among those compared.
@@ -269,6 +270,7 @@ def study_transition(
             seed=seed,
             weights=weights,
             gold_probability=gold_probability if gold is not None else None,
+            gold_uncertain=gold_uncertain if gold is not None else None,
             covariates=intrinsic if gold is not None else None,
         )
         told.update(1)
