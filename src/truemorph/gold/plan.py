@@ -18,7 +18,7 @@ from truemorph.bias.binning import Bins
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.gold import FEWEST, GoldRegression, check_gold
 from truemorph.bias.likelihood import posterior
-from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
+from truemorph.bias.transitions import DISK, UNKNOWN
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain, read_json, write_json
@@ -121,8 +121,8 @@ class GoldPlan(Result):
     out : Path or None
         Folder with `plan.json` and `plan.parquet`.
     frame : polars.DataFrame
-        A row a galaxy of the catalogue: `object_id`, `image`, `alpha`, `stratum`, `probability` of selection, `position`
-        in the list of galaxies to label (null where not selected).
+        A row a galaxy of the catalogue: `object_id`, `image`, `alpha`, `stratum`, `probability` of selection,
+        `position` in the list of galaxies to label (null where not selected).
     edges : array, shape (B + 1,)
         Bins of α.
     predicted : array, shape (B,)
@@ -152,12 +152,12 @@ class GoldPlan(Result):
 
     def summary(self) -> str:
         """Return numbers of labels and predicted errors as text."""
-        n = self.selected.height
+        n, probability = self.selected.height, self.selected["probability"].to_numpy()
         lines = [
             f"gold labels     {n:,} galaxies, {self.repeats:,} of them shown twice",
-            f"error           {self.predicted.max():.3f} at most, of the disk fraction in {self.predicted.size} bins of α "
-            "(predicted)",
-            f"probabilities   {self.selected['probability'].min():.2g} to {self.selected['probability'].max():.2g}",
+            f"error           {self.predicted.max():.3f} at most, of the disk fraction in {self.predicted.size} bins "
+            "of α (predicted)",
+            f"probabilities   {probability.min():.2g} to {probability.max():.2g}",
             "",
             "gold labels  largest error: planned  random choice",
         ]
@@ -238,8 +238,8 @@ def make_plan(
     Parameters
     ----------
     catalogue : CatalogTable
-        Prepared. Gold labels in it (of a pilot) predict how uncertain the classes of the others are; their galaxies are not
-        chosen again, and their probability of selection (`gold_probability`) is combined with the new one.
+        Prepared. Gold labels in it (of a pilot) predict how uncertain the classes of the others are; their galaxies are
+        not chosen again, and their probability of selection (`gold_probability`) is combined with the new one.
     error : float
         Largest standard error of the disk fraction over the bins of α.
     budget : int, optional
@@ -272,7 +272,7 @@ def make_plan(
     cut = Bins.cut(alpha[rows], bins)
     strata = Strata.of(label[rows], cut, predicted[rows], 1 if p_disk is None else 3)
     if budget is not None and not FEWEST <= budget <= rows.size:
-        raise InputError(f"a budget is between {FEWEST} and the {rows.size:,} galaxies that can be labelled; got {budget}")
+        raise InputError(f"a budget is from {FEWEST} to {rows.size:,}, the galaxies that can be labelled; got {budget}")
     if budget is None and not 0 < error < 0.5:
         raise InputError(f"the error is that of a fraction, above 0 and below 0.5; got {error}")
     drawn = strata.rounded(strata.allocation(error)) if budget is None else strata.for_budget(budget)
