@@ -49,7 +49,7 @@ def test_a_plan_without_answers_has_an_empty_table(tmp_path):
     assert read_answers(tmp_path).is_empty()
     create_answers(tmp_path)
     assert read_answers(tmp_path).columns == [
-        "annotator", "galaxy", "occasion", "answer", "note", "time", "seconds", "undone", "twin_alpha",
+        "annotator", "galaxy", "occasion", "answer", "better", "note", "time", "seconds", "undone", "twin_alpha",
     ]  # fmt: skip
 
 

@@ -30,11 +30,11 @@ def session(plan, simulated, tmp_path):
 
 @pytest.fixture
 def ask(session):
-    """Ask as the page does: a path below the token, and JSON to send."""
+    """Ask as the page does: a path below the token, and what to send."""
     client = testclient.TestClient(make_app(session, TOKEN))
 
     def request(path, **sent):
-        return client.post(f"/{TOKEN}/{path}", json=sent) if sent else client.get(f"/{TOKEN}/{path}")
+        return client.post(f"/{TOKEN}/{path}", params=sent) if sent else client.get(f"/{TOKEN}/{path}")
 
     request.client = client
     return request
@@ -47,7 +47,7 @@ def test_nothing_is_shown_without_the_token(ask, path):
         reply = ask.client.get(address)
         assert reply.status_code == 404
         assert "truemorph gold label" in reply.text
-    assert ask.client.post("/answer", json={"name": "Ann", "item": 0, "answer": "disk"}).status_code == 404
+    assert ask.client.post("/answer", params={"name": "Ann", "item": 0, "answer": "disk"}).status_code == 404
 
 
 def test_the_page_loads_nothing_from_elsewhere(ask):
@@ -81,13 +81,14 @@ def test_pictures_are_those_of_the_persons_order(ask, session):
 
 def test_an_answer_is_on_the_disk_when_the_reply_comes(ask, session, plan):
     items = session.items("Ann")
-    reply = ask("answer", name="  Ann ", item=3, answer="unclear", note=" a ring ", seconds=2.25)
+    reply = ask("answer", name="  Ann ", item=3, answer="unclear", note="a ring & arms", seconds=2.25)
     assert reply.json() == {"done": 1, "labelled": 1}
     row = read_answers(plan).row(0, named=True)
     assert (row["annotator"], row["galaxy"], row["occasion"]) == ("Ann", *items[3])
-    assert (row["answer"], row["note"], row["seconds"], row["undone"]) == ("unclear", "a ring", 2.25, False)
+    assert row["better"] == (items[3][0] in session.better)
+    assert (row["answer"], row["note"], row["seconds"], row["undone"]) == ("unclear", "a ring & arms", 2.25, False)
     state = ask("state?name=Ann").json()
-    assert state["answers"][3] == ["unclear", "a ring"]
+    assert state["answers"][3] == ["unclear", "a ring & arms"]
     assert state["answers"].count(None) == len(items) - 1
     assert ask("state?name=Bob").json()["answers"] == [None] * len(items)
 
@@ -132,12 +133,9 @@ def test_fits_images_are_shown_as_browsers_can(plan, tmp_path):
         ("state?name=%20", {}),
         ("image?name=Ann&item=10000", {}),
         ("image?name=Ann&item=-1", {}),
-        ("answer", {"name": "Ann", "item": 0, "answer": "spiral"}),
-        ("answer", {"name": "Ann", "item": 0, "answer": ["disk"]}),
-        ("answer", {"name": "Ann", "item": 0, "answer": "disk", "note": 5}),
         ("answer", {"name": "Ann", "item": 0, "answer": "disk", "seconds": "long"}),
         ("answer", {"name": "A" * 61, "item": 0, "answer": "disk"}),
-        ("undo", {"name": 7}),
+        ("undo", {"name": " "}),
     ],
 )
 def test_what_makes_no_sense_is_refused(ask, plan, path, sent):

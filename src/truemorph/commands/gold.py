@@ -242,5 +242,7 @@ def collect_gold(
             )
         )
         tell(f"{n:,} galaxies of the plan have no readable image; they are listed in {folder / LEFT_OUT}")
+    if session.better:
+        tell(f"{len(session.better):,} of {len(session.images):,} galaxies have a better image")
     serve(session, port)
     return GoldAnswers(folder, session.source, len(session.images), read_answers(folder), tuple(findings))

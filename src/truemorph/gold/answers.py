@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS answers (
     galaxy TEXT NOT NULL,
     occasion TEXT NOT NULL CHECK (occasion IN ('first', 'repeat', 'twin')),
     answer TEXT NOT NULL CHECK (answer IN ('smooth', 'disk', 'unclear', 'artefact')),
+    better INTEGER NOT NULL,
     note TEXT NOT NULL,
     time TEXT NOT NULL,
     seconds REAL NOT NULL,
@@ -43,6 +44,7 @@ _SCHEMA = {
     "galaxy": pl.String,
     "occasion": pl.String,
     "answer": pl.String,
+    "better": pl.Int64,
     "note": pl.String,
     "time": pl.String,
     "seconds": pl.Float64,
@@ -69,7 +71,14 @@ def create_answers(folder: Path) -> None:
 
 
 def record_answer(
-    folder: Path, annotator: str, galaxy: str, occasion: str, answer: str, note: str = "", seconds: float = 0.0
+    folder: Path,
+    annotator: str,
+    galaxy: str,
+    occasion: str,
+    answer: str,
+    note: str = "",
+    seconds: float = 0.0,
+    better: bool = False,
 ) -> None:
     """Write an answer to the disk; an earlier one of the same person about the same picture is marked as undone."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -79,9 +88,9 @@ def record_answer(
             (annotator, galaxy, occasion),
         )
         connection.execute(
-            "INSERT INTO answers (annotator, galaxy, occasion, answer, note, time, seconds) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (annotator, galaxy, occasion, answer, note, now, seconds),
+            "INSERT INTO answers (annotator, galaxy, occasion, answer, better, note, time, seconds) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (annotator, galaxy, occasion, answer, better, note, now, seconds),
         )
 
 
@@ -131,16 +140,16 @@ def read_answers(folder: Path) -> pl.DataFrame:
     Returns
     -------
     polars.DataFrame
-        `annotator`, `galaxy`, `occasion` (first, repeat or twin), `answer` (smooth, disk, unclear or artefact), `note`,
-        `time` (UTC), `seconds` (that the answer took), `undone`, and `twin_alpha`: resolution of a degraded copy, null
-        for other pictures.
+        `annotator`, `galaxy`, `occasion` (first, repeat or twin), `answer` (smooth, disk, unclear or artefact),
+        `better` (whether a better image was beside it), `note`, `time` (UTC), `seconds` (that the answer took),
+        `undone`, and `twin_alpha`: resolution of a degraded copy, null for other pictures.
     """
     rows = []
     if (folder / ANSWERS).is_file():
         with closing(_connect(folder)) as connection:
             rows = connection.execute(f"SELECT {', '.join(_SCHEMA)} FROM answers ORDER BY id").fetchall()
     frame = pl.DataFrame(rows, schema=_SCHEMA, orient="row").with_columns(
-        pl.col("time").str.to_datetime(time_unit="us", time_zone="UTC"), pl.col("undone").cast(pl.Boolean)
+        pl.col("time").str.to_datetime(time_unit="us", time_zone="UTC"), pl.col("better", "undone").cast(pl.Boolean)
     )
     if not (folder / TWINS).is_file():
         return frame.with_columns(twin_alpha=pl.lit(None, pl.Float64))

@@ -15,13 +15,12 @@ from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from truemorph.errors import InputError
 from truemorph.gold.answers import (
-    CHOICES,
     answers_of,
     count_answers,
     kept_open,
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 _HOST = "127.0.0.1"
-_LONGEST_NAME, _LONGEST_NOTE = 60, 1000
+_LONGEST_NAME = 60
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG"
 
 
@@ -96,15 +95,8 @@ def _listening(port: int) -> socket.socket:
 
 
 def make_app(session: Session, token: str) -> Starlette:
-    """The page and what it asks for, all below `/token/`.
-
-    Raises
-    ------
-    InputError
-        If starlette is not installed.
-    """
+    """The page and what it asks for, all below `/token/`."""
     from starlette.applications import Starlette
-    from starlette.concurrency import run_in_threadpool
     from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
     from starlette.routing import Mount, Route
 
@@ -117,80 +109,67 @@ def make_app(session: Session, token: str) -> Starlette:
         "Cache-Control": "no-store",
     }
 
+    def item_of(request: Request) -> tuple[str, str, str]:
+        """Person, galaxy and occasion."""
+        annotator, number = _name(request), request.query_params.get("item", "")
+        if not number.isdecimal() or int(number) >= len(items(annotator)):
+            raise InputError(f"there is no picture {number!r}")
+        return annotator, *items(annotator)[int(number)]
+
+    def counts(annotator: str) -> dict[str, int]:
+        done, labelled = count_answers(session.folder, annotator)
+        return {"done": done, "labelled": labelled}
+
     def page(_: Request) -> Response:
         return HTMLResponse(html, headers=headers)
 
     def state(request: Request) -> Response:
-        annotator = _name(request.query_params.get("name"))
+        annotator = _name(request)
         given = answers_of(session.folder, annotator)
-        answers = [given.get(item) for item in items(annotator)]
-        better = [galaxy in session.better for galaxy, _ in items(annotator)]
-        counts = progress(annotator)
-        return JSONResponse({"answers": answers, "better": better, "errors": session.errors, **counts}, headers=headers)
+        content = {
+            "answers": [given.get(item) for item in items(annotator)],
+            "better": [galaxy in session.better for galaxy, _ in items(annotator)],
+            "errors": session.errors,
+        }
+        return JSONResponse(content | counts(annotator), headers=headers)
 
     def image(request: Request) -> Response:
-        galaxy, occasion = item_of(_name(request.query_params.get("name")), request.query_params.get("item"))
+        _, galaxy, occasion = item_of(request)
         path = session.better.get(galaxy) if "better" in request.query_params else session.picture(galaxy, occasion)
         if path is None:
             raise InputError("this galaxy has no better image")
         content, kind = _for_browsers(path)
-        # The address of a picture is used once: its token is random.
+        # Another session has another token, and so other addresses.
         return Response(content, media_type=kind, headers=headers | {"Cache-Control": "private, max-age=86400"})
 
-    async def answer(request: Request) -> Response:
-        given = await _sent(request)
-        annotator = _name(given.get("name"))
-        galaxy, occasion = item_of(annotator, given.get("item"))
-        note, seconds = _note(given), given.get("seconds", 0)
-        if given.get("answer") not in CHOICES:
-            raise InputError(f"an answer is one of {', '.join(CHOICES)}; got {given.get('answer')!r}")
-        if not isinstance(seconds, int | float) or not 0 <= seconds < 1e6:
-            raise InputError(f"seconds are a number from 0; got {seconds!r}")
-        await run_in_threadpool(
-            record_answer, session.folder, annotator, galaxy, occasion, given["answer"], note, float(seconds)
-        )
-        return JSONResponse(await run_in_threadpool(progress, annotator), headers=headers)
+    def answer(request: Request) -> Response:
+        item, sent = item_of(request), request.query_params
+        seconds, better = float(sent.get("seconds", 0)), item[1] in session.better
+        record_answer(session.folder, *item, sent["answer"], sent.get("note", ""), seconds, better)
+        return JSONResponse(counts(item[0]), headers=headers)
 
-    async def note(request: Request) -> Response:
-        given = await _sent(request)
-        annotator = _name(given.get("name"))
-        galaxy, occasion = item_of(annotator, given.get("item"))
-        await run_in_threadpool(record_note, session.folder, annotator, galaxy, occasion, _note(given))
+    def note(request: Request) -> Response:
+        record_note(session.folder, *item_of(request), request.query_params["note"])
         return JSONResponse({}, headers=headers)
 
-    async def undo(request: Request) -> Response:
-        annotator = _name((await _sent(request)).get("name"))
-        undone = await run_in_threadpool(undo_answer, session.folder, annotator)
+    def undo(request: Request) -> Response:
+        annotator = _name(request)
+        undone = undo_answer(session.folder, annotator)
         place = items(annotator).index(undone) if undone in items(annotator) else None
-        return JSONResponse({"item": place, **await run_in_threadpool(progress, annotator)}, headers=headers)
-
-    def item_of(annotator: str, number: Any) -> tuple[str, str]:
-        if not str(number).isdecimal() or int(number) >= len(items(annotator)):
-            raise InputError(f"there is no picture {number!r}")
-        return items(annotator)[int(number)]
-
-    def progress(annotator: str) -> dict[str, int]:
-        done, labelled = count_answers(session.folder, annotator)
-        return {"done": done, "labelled": labelled}
+        return JSONResponse({"item": place, **counts(annotator)}, headers=headers)
 
     def refused(_: Request, problem: Exception) -> Response:
-        return JSONResponse({"error": str(problem)}, 400 if isinstance(problem, InputError) else 500, headers=headers)
+        return JSONResponse({"error": str(problem)}, 400 if isinstance(problem, ValueError) else 500, headers=headers)
 
     def absent(_: Request, __: Exception) -> Response:
         text = "Nothing here. Open the address that truemorph gold label has printed, as it is."
         return PlainTextResponse(text, 404, headers=headers)
 
-    inside = [
-        Route("/", page),
-        Route("/state", state),
-        Route("/image", image),
-        Route("/answer", answer, methods=["POST"]),
-        Route("/note", note, methods=["POST"]),
-        Route("/undo", undo, methods=["POST"]),
-    ]
+    inside = [Route("/", page), Route("/state", state), Route("/image", image)]
+    inside += [Route(f"/{one.__name__}", one, methods=["POST"]) for one in (answer, note, undo)]
     return Starlette(
         routes=[Mount(f"/{token}", routes=inside)],
-        exception_handlers={InputError: refused, sqlite3.Error: refused, OSError: refused, 404: absent},
+        exception_handlers={ValueError: refused, sqlite3.Error: refused, OSError: refused, 404: absent},
     )
 
 
@@ -210,28 +189,11 @@ def _page() -> tuple[str, str]:
     return html, policy
 
 
-def _name(given: Any) -> str:
-    name = " ".join(given.split()) if isinstance(given, str) else ""
+def _name(request: Request) -> str:
+    name = " ".join(request.query_params.get("name", "").split())
     if not 0 < len(name) <= _LONGEST_NAME:
         raise InputError(f"give a name of 1 to {_LONGEST_NAME} characters")
     return name
-
-
-def _note(given: dict[str, Any]) -> str:
-    note = given.get("note", "")
-    if not isinstance(note, str) or len(note) > _LONGEST_NOTE:
-        raise InputError(f"a note is text of at most {_LONGEST_NOTE:,} characters")
-    return note.strip()
-
-
-async def _sent(request: Request) -> dict[str, Any]:
-    try:
-        given = await request.json()
-    except ValueError:
-        given = None
-    if not isinstance(given, dict):
-        raise InputError("send a JSON object")
-    return given
 
 
 def _for_browsers(path: Path) -> tuple[bytes, str]:

@@ -121,13 +121,13 @@ def open_session(
     about, plan = read_plan(folder)
     create_answers(folder)
     begun = not read_answers(folder).is_empty() and (folder / SESSION).is_file()
-    before = read_json(folder / SESSION) if begun else {"images": about.get("image_root")}
-    source = source or ("better-images" if better else before.get("gold_source", "same-images"))
+    before: dict[str, Any] = read_json(folder / SESSION) if begun else {"images": about.get("image_root")}
+    used: Source = source or ("better-images" if better else before.get("gold_source", "same-images"))
     images, better = _folder(images or before.get("images")), _folder(better or before.get("better"))
-    if begun and source != before["gold_source"]:
+    if begun and used != before["gold_source"]:
         raise InputError(
             f"{folder}: its answers come from {before['gold_source']}, and a plan has one source; leave it out "
-            f"(`gold_source`), or make a new plan for {source}"
+            f"(`gold_source`), or make a new plan for {used}"
         )
     if images is None:
         raise InputError("give the folder of the galaxies' images (`images`)")
@@ -155,7 +155,7 @@ def open_session(
     )
     write_table(CatalogTable(left_out), folder / LEFT_OUT)
     session = {
-        "gold_source": source,
+        "gold_source": used,
         "images": str(images.resolve()),
         "better": None if better is None else str(better.resolve()),
         "galaxies": len(shown),
@@ -165,7 +165,7 @@ def open_session(
     }
     write_json(folder / SESSION, session)
     return Session(
-        folder, shown, beside, copies, about["repeats"], about["seed"], predicted_errors(about), left_out, source
+        folder, shown, beside, copies, about["repeats"], about["seed"], predicted_errors(about), left_out, used
     )
 
 
