@@ -35,7 +35,7 @@ class Labelling:
             [sys.executable, "-c", COMMAND, *map(str, arguments)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        self.address = re.search(r"http\S+", self.process.stderr.readline())[0]
+        self.address = next(found[0] for line in self.process.stderr if (found := re.search(r"http\S+", line)))
 
     def kill(self):
         self.process.kill()
