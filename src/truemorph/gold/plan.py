@@ -21,13 +21,15 @@ from truemorph.bias.likelihood import posterior
 from truemorph.bias.transitions import DISK, UNKNOWN
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.io import plain, write_json
+from truemorph.io import plain, read_json, write_json
 from truemorph.plotting import BLUE, GREY, axes_or_new
 from truemorph.results import Result, quantity_table
-from truemorph.tables import CatalogTable, write_table
+from truemorph.tables import CatalogTable, read_table, write_table
 
 Purpose = Literal["fractions", "transition"]
 PLAN, TABLE = "plan.json", "plan.parquet"
+# Raised whenever a folder means something else than before.
+VERSION = 1
 # No weight (inverse probability) above this multiple of the mean of the galaxies that are labelled.
 _MOST_WEIGHT = 10.0
 _FEWEST_IN_STRATUM = 2
@@ -119,8 +121,8 @@ class GoldPlan(Result):
     out : Path or None
         Folder with `plan.json` and `plan.parquet`.
     frame : polars.DataFrame
-        A row a galaxy of the catalogue: `object_id`, `image`, `stratum`, `probability` of selection, `position` in the
-        list of galaxies to label (null where not selected).
+        A row a galaxy of the catalogue: `object_id`, `image`, `alpha`, `stratum`, `probability` of selection,
+        `position` in the list of galaxies to label (null where not selected).
     edges : array, shape (B + 1,)
         Bins of α.
     predicted : array, shape (B,)
@@ -150,12 +152,12 @@ class GoldPlan(Result):
 
     def summary(self) -> str:
         """Return numbers of labels and predicted errors as text."""
-        n = self.selected.height
+        n, probability = self.selected.height, self.selected["probability"].to_numpy()
         lines = [
             f"gold labels     {n:,} galaxies, {self.repeats:,} of them shown twice",
-            f"error           at most {self.predicted.max():.3f} (predicted) of the disk fraction in "
-            f"{self.predicted.size} bins of α",
-            f"probabilities   {self.selected['probability'].min():.2g} to {self.selected['probability'].max():.2g}",
+            f"error           {self.predicted.max():.3f} at most, of the disk fraction in {self.predicted.size} bins "
+            "of α (predicted)",
+            f"probabilities   {probability.min():.2g} to {probability.max():.2g}",
             "",
             "gold labels  largest error: planned  random choice",
         ]
@@ -169,6 +171,7 @@ class GoldPlan(Result):
         """Return plain values, for JSON."""
         return plain(
             {
+                "version": VERSION,
                 "out": None if self.out is None else str(self.out),
                 **self.about,
                 "labels": self.selected.height,
@@ -269,9 +272,7 @@ def make_plan(
     cut = Bins.cut(alpha[rows], bins)
     strata = Strata.of(label[rows], cut, predicted[rows], 1 if p_disk is None else 3)
     if budget is not None and not FEWEST <= budget <= rows.size:
-        raise InputError(
-            f"a budget is between {FEWEST} and the {rows.size:,} galaxies that can be labelled; got {budget}"
-        )
+        raise InputError(f"a budget is from {FEWEST} to {rows.size:,}, the galaxies that can be labelled; got {budget}")
     if budget is None and not 0 < error < 0.5:
         raise InputError(f"the error is that of a fraction, above 0 and below 0.5; got {error}")
     drawn = strata.rounded(strata.allocation(error)) if budget is None else strata.for_budget(budget)
@@ -290,6 +291,7 @@ def make_plan(
         {
             "object_id": frame["object_id"].cast(pl.String),
             "image": frame["image"] if "image" in frame.columns else pl.Series([None] * label.size, dtype=pl.String),
+            "alpha": frame["alpha"].cast(pl.Float64),
             "stratum": pl.Series(stratum).replace(-1, None),
             "probability": probability,
             "position": pl.Series(position).replace(-1, None),
@@ -336,7 +338,7 @@ def _left_out(able: np.ndarray) -> list[Finding]:
     return [
         Finding(
             "galaxies-left-out",
-            "caution" if without > 0.05 * able.size else "note",
+            "note",
             f"{without:,} of {able.size:,} galaxies have no image and cannot get a gold label, so results hold for the "
             "others only.",
             "Check why their images are missing.",
@@ -359,3 +361,23 @@ def write_plan(plan: GoldPlan, out: Path) -> GoldPlan:
     write_table(CatalogTable(found.frame), out / TABLE)
     write_json(out / PLAN, found.to_dict())
     return found
+
+
+def read_plan(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Read a plan folder: the content of `plan.json`, and the galaxies to label in the order of the list.
+
+    Raises
+    ------
+    InputError
+        If it is not the folder of a plan, or of a plan of another version.
+    """
+    if not (folder / PLAN).is_file():
+        raise InputError(f"{folder}: is not the folder of a plan (no {PLAN}); make one with truemorph gold plan")
+    about = read_json(folder / PLAN)
+    version = about.get("version") if isinstance(about, dict) else None
+    if version != VERSION:
+        raise InputError(
+            f"{folder}: is a plan of version {version}, not {VERSION}; make a new one with truemorph gold plan"
+        )
+    frame = read_table(folder / TABLE).frame
+    return about, frame.filter(pl.col("position").is_not_null()).sort("position")

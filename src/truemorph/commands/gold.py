@@ -1,0 +1,248 @@
+"""truemorph gold: choose galaxies for gold labels, and label them on a local page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import polars as pl
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from truemorph.arguments import AtLeastOne, Count, Seed, Table
+from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.errors import InputError, require_extra
+from truemorph.findings import Finding
+from truemorph.gold.answers import CHOICES, FIRST, read_answers
+from truemorph.gold.plan import GoldPlan, make_plan, write_plan
+from truemorph.gold.session import LEFT_OUT, Source, open_session
+from truemorph.io import plain
+from truemorph.progress import tell
+from truemorph.results import Result, quantity_table, text_table
+from truemorph.tables import kind_of, read_table
+
+
+def plan_gold(
+    catalogue: Table,
+    *,
+    error: float = 0.03,
+    budget: AtLeastOne | None = None,
+    bins: AtLeastOne = 8,
+    labels: Table | None = None,
+    out: Path | None = None,
+    seed: Seed = 0,
+) -> GoldPlan:
+    """Choose the galaxies that should get a gold label, and how many are needed.
+
+    Galaxies are drawn from strata of α, observed label and, with a model's labels, p(disk); every galaxy has a known
+    probability of selection. Gold labels of the catalogue, such as those of a pilot of 50, improve the prediction.
+
+    Example: truemorph gold plan cat.parquet --error 0.03 --out gold
+
+    Parameters
+    ----------
+    catalogue : path or table
+        Prepared catalogue.
+    error : float
+        Wanted standard error of the disk fraction, the largest over the bins of α.
+    budget : int, optional
+        Number of galaxies to label, instead of an error.
+    bins : int
+        Number of bins of α.
+    labels : path or table, optional
+        Labels of a model, from truemorph label.
+    out : path, optional
+        Folder for the plan: plan.json, plan.parquet, plan.png; answers are collected there too.
+    seed : int
+        Random seed.
+
+    Returns
+    -------
+    GoldPlan
+
+    Raises
+    ------
+    InputError
+        If no galaxy can be labelled, the error or the budget cannot be reached, or the folder holds a plan already.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> alpha = rng.lognormal(2.5, 0.45, 3000)
+    >>> label = ((rng.random(3000) < 0.7) & (rng.random(3000) > np.exp(-(alpha**2) / 200))).astype(int)
+    >>> catalogue = {"object_id": np.arange(3000), "label": label, "alpha": alpha, "split": ["train"] * 3000}
+    >>> plan = plan_gold(pl.DataFrame(catalogue), budget=300)
+    >>> 300 <= plan.selected.height <= 320
+    True
+    """
+    table = read_catalogue(catalogue)
+    p_disk = None if labels is None else _probabilities(table.frame, labels)
+    plan = make_plan(table, error, budget, bins, p_disk, seed)
+    if out is None:
+        return plan
+    plan = write_plan(plan, Path(out))
+    plan.plot().figure.savefig(Path(out) / "plan.png", dpi=150)
+    return plan
+
+
+def _probabilities(frame: pl.DataFrame, labels: Any) -> np.ndarray:
+    """A model's p(disk) of each galaxy of a catalogue, NaN where it has none."""
+    table = read_table(labels)
+    source = str(table.path or kind_of(labels))
+    if not {"object_id", "p_disk"} <= set(table.frame.columns):
+        raise InputError(f"{source}: has no columns object_id and p_disk; make labels with truemorph label")
+    known = table.frame.select(pl.col("object_id").cast(pl.String), pl.col("p_disk").cast(pl.Float64))
+    joined = frame.select(pl.col("object_id").cast(pl.String)).join(
+        known.unique("object_id"), on="object_id", how="left", maintain_order="left"
+    )
+    if not joined["p_disk"].count():
+        raise InputError(f"{source}: has labels of none of this catalogue's galaxies; are the ids the same?")
+    return joined["p_disk"].fill_null(np.nan).to_numpy()
+
+
+@dataclass(frozen=True, repr=False)
+class GoldAnswers(Result):
+    """Answers that were collected for a plan.
+
+    Attributes
+    ----------
+    plan : Path
+        Folder of the plan.
+    source : str
+        Where gold labels come from: better-images, same-images or literature.
+    galaxies : int
+        Galaxies of the plan that have an image.
+    answers : polars.DataFrame
+        One row an answer, see `truemorph.gold.answers.read_answers`.
+    findings : tuple of Finding
+    """
+
+    plan: Path
+    source: str
+    galaxies: int
+    answers: pl.DataFrame
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def by_annotator(self) -> pl.DataFrame:
+        """Number of galaxies by annotator and answer, of repeats and twins, and the median time an answer took."""
+        standing = self.answers.filter(~pl.col("undone"))
+        first = pl.col("occasion") == FIRST
+        return (
+            standing.group_by("annotator", maintain_order=True)
+            .agg(
+                *(((pl.col("answer") == one) & first).sum().alias(one) for one in CHOICES),
+                (~first).sum().alias("repeats and twins"),
+                pl.col("seconds").median().alias("seconds"),
+            )
+            .sort("annotator")
+        )
+
+    def summary(self) -> str:
+        """Return the number of answers of each annotator as text."""
+        labelled = self.answers.filter(~pl.col("undone") & (pl.col("occasion") == FIRST))["galaxy"].n_unique()
+        header = ["annotator", *("can't tell" if one == "unclear" else one for one in CHOICES)]
+        rows = [
+            [str(name), *(f"{count:,d}" for count in counts), f"{seconds:.1f}"]
+            for name, *counts, seconds in self.by_annotator.iter_rows()
+        ]
+        head = f"{labelled:,} of {self.galaxies:,} galaxies answered; source of the gold labels: {self.source}"
+        if not rows:
+            return head
+        return "\n".join([head, "", *text_table([*header, "repeats and twins", "seconds each"], rows)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return plain(
+            {
+                "plan": str(self.plan),
+                "gold_source": self.source,
+                "galaxies": self.galaxies,
+                "annotators": self.by_annotator.to_dicts(),
+                "findings": [one.to_dict() for one in self.findings],
+            }
+        )
+
+    def to_table(self) -> Any:
+        """Return a table with one row an annotator."""
+        about = {one: f"galaxies labelled {one}" for one in CHOICES}
+        about |= {"annotator": "name", "repeats and twins": "further answers", "seconds": "median time of an answer"}
+        units = {"seconds": "s"}
+        columns = self.by_annotator.to_dict(as_series=False)
+        return quantity_table({name: (values, units.get(name, ""), about[name]) for name, values in columns.items()})
+
+
+def collect_gold(
+    plan: Path,
+    *,
+    images: Path | None = None,
+    better: Path | None = None,
+    twins: Count = 0,
+    gold_source: Source | None = None,
+    port: Annotated[int, Parameter(validator=Number(gte=0, lt=2**16), allow_leading_hyphen=True)] = 8642,
+) -> GoldAnswers:
+    """Label the galaxies of a plan on a local page; Ctrl-C ends it.
+
+    The page shows one galaxy at a time, without its volunteers' label, α or id, in an order that is random for each
+    person. Every answer is on the disk before the next galaxy is shown; to resume, run the same command again. Several
+    people label one plan under their own names. To label from another computer, forward the port:
+    ssh -L 8642:127.0.0.1:8642 HOST
+
+    Example: truemorph gold label gold --images images --better hubble --twins 40
+
+    Parameters
+    ----------
+    plan : path
+        Folder of truemorph gold plan.
+    images : path, optional
+        Folder of the galaxies' images; default that of the catalogue.
+    better : path, optional
+        Folder of better images of the same galaxies, named after the id, to show beside them.
+    twins : int
+        Number of well-resolved galaxies that are shown again, degraded to a low α; they measure the experts' own bias.
+    gold_source : str, optional
+        Where gold labels come from: better-images, same-images or literature. Default: better-images if there are
+        some, otherwise same-images.
+    port : int
+        Port of the page on 127.0.0.1; 0 for any that is free.
+
+    Returns
+    -------
+    GoldAnswers
+
+    Raises
+    ------
+    InputError
+        If the folder holds no plan of this version, there are no images, or the port is in use.
+
+    Examples
+    --------
+    >>> collect_gold("absent")
+    Traceback (most recent call last):
+        ...
+    truemorph.errors.InputError: absent: is not the folder of a plan (no plan.json); make one with truemorph gold plan
+    """
+    folder = Path(plan)
+    require_extra("gold")
+    from truemorph.gold.server import serve
+
+    session = open_session(folder, images, better, twins, gold_source)
+    findings = []
+    if session.left_out.height:
+        n, first = session.left_out.height, session.left_out.row(0)
+        findings.append(
+            Finding(
+                "galaxies-left-out",
+                "note",
+                f"{n:,} of {n + len(session.images):,} galaxies of the plan cannot be shown (first: {first[0]}, "
+                f"{first[1]}); they are listed in {folder / LEFT_OUT}.",
+                "Add their images (`images`), and run the same command again.",
+            )
+        )
+        tell(f"{n:,} galaxies of the plan have no readable image; they are listed in {folder / LEFT_OUT}")
+    if session.better:
+        tell(f"{len(session.better):,} of {len(session.images):,} galaxies have a better image")
+    serve(session, port)
+    return GoldAnswers(folder, session.source, len(session.images), read_answers(folder), tuple(findings))
