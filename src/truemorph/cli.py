@@ -53,6 +53,11 @@ COMMANDS = {
         "Choose the galaxies that should get a gold label, and how many are needed.",
     ),
     "gold label": ("gold:collect_gold", "Label the galaxies of a plan on a local page; Ctrl-C ends it."),
+    "gold import": (
+        "gold:import_gold",
+        "Write gold labels into a catalogue: from a plan's answers, a table or a Zooniverse export.",
+    ),
+    "gold export": ("gold:export_gold", "Write images and manifest of a Zooniverse subject set for a plan."),
     "report": (
         "report:write_report",
         "Write one page of evidence: answer, verdict, Table 1, figures, and the galaxies that changed.",
@@ -81,7 +86,8 @@ _NEXT = {
     "label": "truemorph report {model} --catalogue {source} --labels {out} --out report.html",
     "explain": "truemorph report {models} --out report.html",
     "gold plan": "truemorph gold label {out}",
-    "gold label": "truemorph gold import {plan}",
+    "gold label": "truemorph gold import {plan} --out catalogue-gold.parquet",
+    "gold import": "truemorph transition {out} --gold gold --out transition.json",
 }
 _ALL = Group("All commands", sort_key=1000)
 _ARGUMENT = re.compile(r"`(\w+)`(=\S*[\w\"])?")
