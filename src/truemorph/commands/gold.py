@@ -18,7 +18,7 @@ from truemorph.findings import Finding
 from truemorph.gold.agreement import RULE, agreement
 from truemorph.gold.answers import CHOICES, FIRST, read_answers
 from truemorph.gold.importing import answered_probability, answers_of_table, export_subjects, with_gold
-from truemorph.gold.plan import TABLE, GoldPlan, make_plan, read_plan, write_plan
+from truemorph.gold.plan import TABLE, GoldPlan, Purpose, make_plan, read_plan, write_plan
 from truemorph.gold.session import LEFT_OUT, SESSION, Source, open_session
 from truemorph.io import plain, read_json
 from truemorph.progress import tell
@@ -33,6 +33,7 @@ def plan_gold(
     budget: AtLeastOne | None = None,
     bins: AtLeastOne = 8,
     labels: Table | None = None,
+    purpose: Annotated[Purpose, Parameter(name="--for")] = "fractions",
     out: Path | None = None,
     seed: Seed = 0,
 ) -> GoldPlan:
@@ -48,13 +49,16 @@ def plan_gold(
     catalogue : path or table
         Prepared catalogue.
     error : float
-        Wanted standard error of the disk fraction, the largest over the bins of α.
+        Wanted standard error of the disk fraction, the largest over the bins of α; for the bias curve, that of the flip
+        probability where it is one half.
     budget : int, optional
         Number of galaxies to label, instead of an error.
     bins : int
         Number of bins of α.
     labels : path or table, optional
         Labels of a model, from truemorph label.
+    purpose : str
+        What the gold labels are for: fractions (disk fractions) or transition (the bias curve).
     out : path, optional
         Folder for the plan: plan.json, plan.parquet, plan.png; answers are collected there too.
     seed : int
@@ -81,7 +85,7 @@ def plan_gold(
     """
     table = read_catalogue(catalogue)
     p_disk = None if labels is None else _probabilities(table.frame, labels)
-    plan = make_plan(table, error, budget, bins, p_disk, seed)
+    plan = make_plan(table, error, budget, bins, p_disk, seed, purpose)
     if out is None:
         return plan
     plan = write_plan(plan, Path(out))

@@ -18,7 +18,7 @@ from truemorph.bias.binning import Bins
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.gold import FEWEST, GoldRegression, check_gold
 from truemorph.bias.likelihood import posterior
-from truemorph.bias.transitions import DISK, UNKNOWN
+from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain, read_json, write_json
@@ -47,11 +47,12 @@ class Strata:
     index : array of int, shape (N,)
         Stratum of each galaxy.
     bins : array of int, shape (H,)
-        Bin of α of each stratum.
+        Bin of α of each stratum whose error counts; 0 for all where the bias curve is wanted.
     sizes : array, shape (H,)
         Galaxies that can be labelled.
     spread : array, shape (H,)
-        Standard deviation of the class among them, as predicted; at least that of p = 0.02.
+        Predicted standard deviation among them: of the class (at least that of p = 0.02), or of
+        a galaxy's influence on the bias curve.
     """
 
     index: np.ndarray
@@ -74,6 +75,11 @@ class Strata:
         # Between the mean of p and one half, as far as p is uncertain itself.
         variance = np.clip(mean * (1 - mean), 0.02 * 0.98, None)
         return cls(index, bins.index[first], sizes.astype(float), np.sqrt(variance))
+
+    def for_curve(self, influence: np.ndarray) -> Strata:
+        """The same strata, for the bias curve: `influence`, shape (N,), of a galaxy's class on it."""
+        spread = np.sqrt(np.bincount(self.index, influence**2) / self.sizes)
+        return replace(self, bins=np.zeros_like(self.bins), spread=np.maximum(spread, 1e-3 * spread.max()))
 
     def errors(self, drawn: np.ndarray) -> np.ndarray:
         """Standard error of the disk fraction of each bin of α if so many of each stratum are labelled, shape (B,)."""
@@ -153,10 +159,12 @@ class GoldPlan(Result):
     def summary(self) -> str:
         """Return numbers of labels and predicted errors as text."""
         n, probability = self.selected.height, self.selected["probability"].to_numpy()
+        what = f"at most, of the disk fraction in {self.predicted.size} bins of α"
+        if self.about["purpose"] == "transition":
+            what = "of the flip probability where it is one half"
         lines = [
             f"gold labels     {n:,} galaxies, {self.repeats:,} of them shown twice",
-            f"error           {self.predicted.max():.3f} at most, of the disk fraction in {self.predicted.size} bins "
-            "of α (predicted)",
+            f"error           {self.predicted.max():.3f} {what} (predicted)",
             f"probabilities   {probability.min():.2g} to {probability.max():.2g}",
             "",
             "gold labels  largest error: planned  random choice",
@@ -199,7 +207,9 @@ class GoldPlan(Result):
         ax.plot(labels, self.comparison["random"], "s--", color=GREY, label="random choice")
         ax.plot(labels, self.comparison["planned"], "D-", color=BLUE, label="planned choice")
         ax.axhline(self.predicted.max(), color="0.7", lw=1)
-        ax.set(xscale="log", xlabel="number of gold labels", ylabel="largest error of the disk fraction")
+        curve = self.about["purpose"] == "transition"
+        ax.set(xscale="log", xlabel="number of gold labels")
+        ax.set(ylabel="error of the bias curve" if curve else "largest error of the disk fraction")
         ax.set_ylim(bottom=0)
         ax.legend(frameon=False)
         return ax
@@ -225,6 +235,21 @@ def predicted_probabilities(label: np.ndarray, alpha: np.ndarray, gold: np.ndarr
     return np.asarray(both[np.argmin(np.abs(both - 0.5), axis=0), np.arange(label.size)])
 
 
+def influence_on_curve(label: np.ndarray, alpha: np.ndarray, p_disk: np.ndarray) -> np.ndarray:
+    """Standard deviation of a galaxy's influence on the flip probability where this is one half, shape (N,).
+
+    With a gold label a disk adds its score, ∂ log p(ỹ | disk, α) / ∂θ, to the fit of the Rayleigh curve; unknown is
+    whether the galaxy is a disk.
+    """
+    theta = float(fit_transition(label, alpha, delta=None).values["theta"])
+    flip = np.clip(np.exp(-(alpha**2) / (2 * theta**2)), 1e-6, 1 - 1e-6)
+    slope = flip * alpha**2 / theta**3
+    score = np.where(label == SMOOTH, slope / flip, -slope / (1 - flip))
+    information = np.mean(p_disk * slope**2 / (flip * (1 - flip)))
+    steepest = np.log(2) / theta  # ∂ flip / ∂θ where the flip probability is one half
+    return np.asarray(np.sqrt(p_disk * (1 - p_disk)) * np.abs(score) * steepest / information)
+
+
 def make_plan(
     catalogue: CatalogTable,
     error: float = 0.03,
@@ -232,6 +257,7 @@ def make_plan(
     bins: int = 8,
     p_disk: np.ndarray | None = None,
     seed: int = 0,
+    purpose: Purpose = "fractions",
 ) -> GoldPlan:
     """Choose the galaxies that should get a gold label.
 
@@ -241,7 +267,8 @@ def make_plan(
         Prepared. Gold labels in it (of a pilot) predict how uncertain the classes of the others are; their galaxies are
         not chosen again, and their probability of selection (`gold_probability`) is combined with the new one.
     error : float
-        Largest standard error of the disk fraction over the bins of α.
+        Largest standard error of the disk fraction over the bins of α; for the bias curve, standard error of the flip
+        probability where it is one half.
     budget : int, optional
         Number of galaxies to label, instead of an error.
     bins : int
@@ -249,6 +276,8 @@ def make_plan(
     p_disk : array, shape (N,), optional
         Class probabilities of a model; NaN where unknown.
     seed : int
+    purpose : {"fractions", "transition"}
+        What the gold labels are for: disk fractions, or the bias curve.
 
     Raises
     ------
@@ -271,6 +300,8 @@ def make_plan(
         raise InputError(f"{source}: {rows.size} galaxies can be labelled, at least {FEWEST} are needed")
     cut = Bins.cut(alpha[rows], bins)
     strata = Strata.of(label[rows], cut, predicted[rows], 1 if p_disk is None else 3)
+    if purpose == "transition":
+        strata = strata.for_curve(influence_on_curve(label[rows], alpha[rows], predicted[rows]))
     if budget is not None and not FEWEST <= budget <= rows.size:
         raise InputError(f"a budget is from {FEWEST} to {rows.size:,}, the galaxies that can be labelled; got {budget}")
     if budget is None and not 0 < error < 0.5:
@@ -307,6 +338,7 @@ def make_plan(
         schema={"labels": pl.Int64, "planned": pl.Float64, "random": pl.Float64},
     )
     about = {
+        "purpose": purpose,
         "catalogue": source,
         "image_root": catalogue.metadata.get("image_root"),
         "error": error if budget is None else None,
