@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from sklearn.metrics import cohen_kappa_score
 
 from truemorph.gold.answers import FIRST, REPEAT, TWIN
 
@@ -86,14 +85,14 @@ def agreement(answers: pl.DataFrame, seed: int = 0) -> dict[str, Any]:
         both = wide.select(one, other).drop_nulls().to_numpy()
         if len(both):
             alike = float(np.mean(both[:, 0] == both[:, 1]))
-            kappa, error = _with_error(both, _cohen, rng)
+            kappa, error = _with_error(both, cohen_kappa, rng)
             about = {"people": [one, other], "galaxies": len(both), "agree": alike}
             pairs.append(about | {"kappa": kappa, "kappa_stderr": error})
     fleiss = None
     if len(people) > 2:
         every = wide.select(people).drop_nulls().to_numpy()
         if len(every):
-            kappa, error = _with_error(every, _fleiss, rng)
+            kappa, error = _with_error(every, fleiss_kappa, rng)
             fleiss = {"galaxies": len(every), "kappa": kappa, "kappa_stderr": error}
     repeats = _beside_first(answers, REPEAT)
     consistency = repeats.group_by("annotator").agg(
@@ -120,18 +119,33 @@ def _beside_first(answers: pl.DataFrame, occasion: str) -> pl.DataFrame:
 
 def _with_error(table: np.ndarray, kappa: Any, rng: np.random.Generator) -> tuple[float, float]:
     """A coefficient, and its scatter over resamples of galaxies."""
-    draws = [kappa(table[rng.integers(0, len(table), len(table))]) for _ in range(_RESAMPLES)]
-    return kappa(table), float(np.nanstd(draws))
+    coded = np.unique(table, return_inverse=True)[1].reshape(table.shape)
+    draws = [kappa(coded[rng.integers(0, len(coded), len(coded))]) for _ in range(_RESAMPLES)]
+    return kappa(coded), float(np.std(draws))
 
 
-def _cohen(both: np.ndarray) -> float:
-    if len(np.unique(both)) < 2:
-        return 1.0  # all alike
-    return float(cohen_kappa_score(both[:, 0], both[:, 1]))
+def cohen_kappa(both: np.ndarray) -> float:
+    """Return Cohen's kappa (1960, Educational and Psychological Measurement 20, 37) of answers, shape (galaxies, 2).
+
+    Examples
+    --------
+    >>> cohen_kappa(np.array([["disk", "disk"], ["smooth", "smooth"], ["smooth", "disk"], ["disk", "smooth"]]))
+    0.0
+    """
+    names = np.unique(both)
+    alike = float(np.mean(both[:, 0] == both[:, 1]))
+    chance = float(np.sum(np.prod([(both == one).mean(axis=0) for one in names], axis=1)))
+    return 1.0 if chance == 1 else (alike - chance) / (1 - chance)
 
 
-def _fleiss(every: np.ndarray) -> float:
-    """Fleiss' kappa (1971, Psychological Bulletin 76, 378) of answers, shape (galaxies, people)."""
+def fleiss_kappa(every: np.ndarray) -> float:
+    """Return Fleiss' kappa (1971, Psychological Bulletin 76, 378) of answers, shape (galaxies, people).
+
+    Examples
+    --------
+    >>> fleiss_kappa(np.array([["disk", "disk", "disk"], ["smooth", "smooth", "smooth"]]))
+    1.0
+    """
     names = np.unique(every)
     counts = np.stack([(every == one).sum(axis=1) for one in names], axis=1)
     people = every.shape[1]

@@ -99,7 +99,7 @@ def with_gold(
     answers : polars.DataFrame
         See `combined`.
     probability : polars.DataFrame, optional
-        `object_id` and `probability` of selection, of the plan.
+        `object_id`, `probability` of selection and `before`, that of earlier plans, whose gold labels are kept.
     about : dict
         Kept in the metadata: `gold_source`, `gold_definition`.
 
@@ -115,20 +115,38 @@ def with_gold(
     matched = int(gold["object_id"].is_in(ids.implode()).sum())
     if not matched:
         raise InputError(f"{source}: has none of the {gold.height:,} galaxies with gold labels; are the ids the same?")
+    missing = gold.height - matched
+    if probability is not None:
+        gold = pl.concat([gold, _of_pilot(frame, ids, gold, probability)], how="diagonal_relaxed")
     joined = frame.drop(*_COLUMNS, strict=False).with_columns(_id=ids)
     joined = joined.join(gold.rename({"object_id": "_id"}), on="_id", how="left", maintain_order="left")
     if probability is not None:
         drawn = probability.select(_id=pl.col("object_id").cast(pl.String), gold_probability="probability")
         joined = joined.join(drawn, on="_id", how="left", maintain_order="left")
-    metadata = {**catalogue.metadata, **about, "gold_missing_from_catalogue": gold.height - matched}
+    metadata = {**catalogue.metadata, **about, "gold_missing_from_catalogue": missing}
     return CatalogTable(joined.drop("_id"), catalogue.units, metadata, descriptions=catalogue.descriptions)
 
 
+def _of_pilot(frame: pl.DataFrame, ids: pl.Series, gold: pl.DataFrame, probability: pl.DataFrame) -> pl.DataFrame:
+    """Gold labels of a catalogue that earlier plans selected, and that were not answered again."""
+    drawn = probability.filter(pl.col("before") > 0)["object_id"].cast(pl.String)
+    earlier = frame.select(pl.col(one) for one in _COLUMNS if one in frame.columns and one != "gold_probability")
+    earlier = earlier.with_columns(object_id=ids).filter(
+        pl.col("object_id").is_in(drawn.implode()), ~pl.col("object_id").is_in(gold["object_id"].implode())
+    )
+    labels = [one for one in ("gold", "gold_uncertain") if one in earlier.columns]
+    return earlier.filter(pl.any_horizontal(pl.col(one).is_not_null() for one in labels)) if labels else gold.clear()
+
+
 def answered_probability(plan: pl.DataFrame, answered: pl.Series) -> pl.DataFrame:
-    """Probability that a galaxy was selected and answered: orders are random, so that of the plan times a fraction."""
+    """Probability that a galaxy was selected and answered, and `before`, that by earlier plans.
+
+    Orders are random, so the probability of this plan is multiplied by the fraction of its galaxies that were answered.
+    """
     selected = plan.filter(pl.col("position").is_not_null())
     part = selected["object_id"].is_in(answered.implode()).sum() / max(selected.height, 1)
-    return plan.select("object_id", pl.col("probability") * part)
+    before = pl.col("before")
+    return plan.select("object_id", before + (pl.col("probability") - before) * part, before.alias("before"))
 
 
 def export_subjects(plan: Path, out: Path, images: Path | None = None) -> tuple[Path, int]:

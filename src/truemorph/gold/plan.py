@@ -101,8 +101,7 @@ class Strata:
         wanted = both**2 / (error**2 + limit)
         drawn = wanted[self.bins] * share * self.spread / both[self.bins]
         for _ in range(3):  # the floor depends on the total
-            least = np.maximum(self.sizes * drawn.sum() / (_MOST_WEIGHT * self.sizes.sum()), _FEWEST_IN_STRATUM)
-            drawn = np.clip(drawn, np.minimum(least, self.sizes), self.sizes)
+            drawn = np.clip(drawn, np.minimum(self.fewest(drawn.sum()), self.sizes), self.sizes)
         return drawn
 
     def for_budget(self, n: int) -> np.ndarray:
@@ -114,8 +113,15 @@ class Strata:
         return self.rounded(self.allocation(high))
 
     def rounded(self, drawn: np.ndarray) -> np.ndarray:
-        """Whole numbers of labels, none less than asked for."""
-        return np.minimum(np.ceil(drawn - 1e-9), self.sizes).astype(np.int64)
+        """Whole numbers of labels, none less than asked for, and no larger weight than allowed."""
+        found = np.minimum(np.ceil(drawn - 1e-9), self.sizes)
+        while np.any(found < np.minimum(self.fewest(found.sum()), self.sizes)):
+            found = np.clip(np.ceil(self.fewest(found.sum())), found, self.sizes)
+        return found.astype(np.int64)
+
+    def fewest(self, total: float) -> np.ndarray:
+        """Labels that a stratum needs at least if there are so many in total, shape (H,)."""
+        return np.maximum(self.sizes * total / (_MOST_WEIGHT * self.sizes.sum()), _FEWEST_IN_STRATUM)
 
 
 @dataclass(frozen=True, repr=False)
@@ -127,8 +133,9 @@ class GoldPlan(Result):
     out : Path or None
         Folder with `plan.json` and `plan.parquet`.
     frame : polars.DataFrame
-        A row a galaxy of the catalogue: `object_id`, `image`, `alpha`, `stratum`, `probability` of selection,
-        `position` in the list of galaxies to label (null where not selected).
+        A row a galaxy of the catalogue: `object_id`, `image`, `alpha`, `stratum`, `probability` of selection by this
+        plan or earlier ones, `before` by earlier ones alone, `position` in the list of galaxies to label (null where
+        not selected).
     edges : array, shape (B + 1,)
         Bins of α.
     predicted : array, shape (B,)
@@ -290,11 +297,8 @@ def make_plan(
     predicted = predicted_probabilities(label, alpha, gold) if p_disk is None else _with_model(label, alpha, p_disk)
     able = frame["image"].is_not_null().to_numpy() if "image" in frame.columns else np.ones(label.size, dtype=bool)
     findings = _left_out(able)
-    before = np.zeros(label.size)
-    if gold is not None and "gold_probability" in frame.columns:
-        before = frame["gold_probability"].fill_null(0.0).to_numpy()
-        able &= gold == UNKNOWN
-    rows = np.flatnonzero(able)
+    before, labelled = _earlier(frame)
+    rows = np.flatnonzero(able & ~labelled)
     bins = max(1, min(bins, rows.size // 50))
     if rows.size < FEWEST:
         raise InputError(f"{source}: {rows.size} galaxies can be labelled, at least {FEWEST} are needed")
@@ -309,7 +313,14 @@ def make_plan(
     drawn = strata.rounded(strata.allocation(error)) if budget is None else strata.for_budget(budget)
     rng = np.random.default_rng(seed)
     probability = before.copy()
-    probability[rows] += (1 - before[rows]) * (drawn / strata.sizes)[strata.index]
+    now = (drawn / strata.sizes)[strata.index]
+    probability[rows] += (1 - before[rows]) * now
+    pilot = np.flatnonzero(able & labelled)
+    if pilot.size:
+        cells = (label + 2 * np.searchsorted(cut.edges[1:-1], alpha, side="right"), predicted)
+        probability[pilot] += (1 - before[pilot]) * _of_similar(
+            now, *(one[rows] for one in cells), *(one[pilot] for one in cells)
+        )
     shuffled = rng.permutation(rows.size)
     shuffled = shuffled[np.argsort(strata.index[shuffled], kind="stable")]
     rank = np.arange(rows.size) - np.repeat(np.cumsum(strata.sizes) - strata.sizes, strata.sizes.astype(int))
@@ -325,6 +336,7 @@ def make_plan(
             "alpha": frame["alpha"].cast(pl.Float64),
             "stratum": pl.Series(stratum).replace(-1, None),
             "probability": probability,
+            "before": before,
             "position": pl.Series(position).replace(-1, None),
         }
     )
@@ -358,8 +370,34 @@ def make_plan(
     )
 
 
+def _earlier(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Probability of selection by earlier plans, and which galaxies were labelled then; shapes (N,)."""
+    if not {"gold", "gold_probability"} <= set(frame.columns):
+        return np.zeros(frame.height), np.zeros(frame.height, dtype=bool)
+    labelled = frame["gold"].is_not_null() & (frame["gold"] != UNKNOWN)
+    if "gold_uncertain" in frame.columns:  # also known where people could not tell the class
+        labelled |= frame["gold_uncertain"].is_not_null()
+    return frame["gold_probability"].fill_null(0.0).to_numpy(), labelled.to_numpy()
+
+
+def _of_similar(
+    value: np.ndarray, cell: np.ndarray, p_disk: np.ndarray, other_cell: np.ndarray, other_p: np.ndarray
+) -> np.ndarray:
+    """Values of the galaxies with the nearest p(disk) in the same cell, for other galaxies; 0 where there is none."""
+    found = np.zeros(other_cell.size)
+    for one in np.unique(other_cell):
+        here, there = np.flatnonzero(cell == one), np.flatnonzero(other_cell == one)
+        if here.size:
+            here = here[np.argsort(p_disk[here])]
+            place = np.searchsorted(p_disk[here], other_p[there]).clip(0, here.size - 1)
+            found[there] = value[here[place]]
+    return found
+
+
 def _with_model(label: np.ndarray, alpha: np.ndarray, p_disk: np.ndarray) -> np.ndarray:
     """A model's p(disk); where it has none, what labels and α alone predict."""
+    if np.all(np.isfinite(p_disk)):
+        return p_disk
     return np.where(np.isfinite(p_disk), p_disk, predicted_probabilities(label, alpha, None))
 
 
