@@ -55,9 +55,12 @@ COMMANDS = {
     "gold label": ("gold:collect_gold", "Label the galaxies of a plan on a local page; Ctrl-C ends it."),
     "gold import": (
         "gold:import_gold",
-        "Write gold labels into a catalogue: from a plan's answers, a table or a Zooniverse export.",
+        "Write gold labels into a catalogue: from a plan's answers, a table, or a Zooniverse classification export.",
     ),
-    "gold export": ("gold:export_gold", "Write images and manifest of a Zooniverse subject set for a plan."),
+    "gold export": (
+        "gold:export_gold",
+        "Write the images and the manifest of a Zooniverse subject set for the galaxies of a plan.",
+    ),
     "report": (
         "report:write_report",
         "Write one page of evidence: answer, verdict, Table 1, figures, and the galaxies that changed.",
@@ -154,10 +157,11 @@ def next_command(command: str | None, arguments: Mapping[str, Any]) -> str:
     >>> next_command("prepare", {"table": "votes.csv", "out": "cat.parquet"})
     'truemorph bias cat.parquet'
     """
-    table = str(arguments.get("catalogue") or arguments.get("source") or "")
     if command == "bias" and arguments.get("labels"):
         command = "bias of labels"
-    if command not in _NEXT or arguments.get("dry_run") or (table and not table.endswith(".parquet")):
+    following = _NEXT.get(command or "", "")
+    tables = [str(arguments.get(name)) for name in ("catalogue", "source") if f"{{{name}}}" in following]
+    if arguments.get("dry_run") or not all(one.endswith(".parquet") for one in tables):
         return ""
     given = {
         name: shlex.join(map(str, value)) if isinstance(value, tuple) else shlex.quote(str(value))
@@ -165,7 +169,7 @@ def next_command(command: str | None, arguments: Mapping[str, Any]) -> str:
         if value is not None
     }
     try:
-        return _NEXT[command].format_map(given)
+        return following.format_map(given)
     except KeyError:  # nothing was written
         return ""
 

@@ -347,8 +347,10 @@ def import_gold(
         Catalogue to write (.parquet).
     catalogue : path or table, optional
         Prepared catalogue; default that of the plan.
-    id, column : str
-        Columns of a table with ids and classes (smooth, disk, unclear, artefact, or 0 and 1).
+    id : str
+        Column of a table that has the ids.
+    column : str
+        Column of a table that has the classes: smooth, disk, unclear, artefact, or 0 and 1.
     gold_source : str, optional
         better-images, same-images or literature; default that of the session, for tables literature.
     definition : str, optional

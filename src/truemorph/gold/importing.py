@@ -145,8 +145,8 @@ def answered_probability(plan: pl.DataFrame, answered: pl.Series) -> pl.DataFram
     """
     selected = plan.filter(pl.col("position").is_not_null())
     part = selected["object_id"].is_in(answered.implode()).sum() / max(selected.height, 1)
-    before = pl.col("before")
-    return plan.select("object_id", before + (pl.col("probability") - before) * part, before.alias("before"))
+    now = pl.col("probability") - pl.col("before")
+    return plan.select("object_id", "before", probability=pl.col("before") + now * part)
 
 
 def export_subjects(plan: Path, out: Path, images: Path | None = None) -> tuple[Path, int]:
