@@ -34,6 +34,7 @@ def plan_gold(
     budget: AtLeastOne | None = None,
     bins: AtLeastOne = 8,
     labels: Table | None = None,
+    by: str = "alpha",
     purpose: Annotated[Purpose, Parameter(name="--for")] = "fractions",
     out: Path | None = None,
     seed: Seed = 0,
@@ -58,6 +59,8 @@ def plan_gold(
         Number of bins of α.
     labels : path or table, optional
         Labels of a model, from truemorph label.
+    by : str
+        Column in whose bins the disk fraction is wanted.
     purpose : str
         What the gold labels are for: fractions (disk fractions) or transition (the bias curve).
     out : path, optional
@@ -86,7 +89,7 @@ def plan_gold(
     """
     table = read_catalogue(catalogue)
     p_disk = None if labels is None else _probabilities(table.frame, labels)
-    plan = make_plan(table, error, budget, bins, p_disk, seed, purpose)
+    plan = make_plan(table, error, budget, bins, p_disk, seed, purpose, by)
     if out is None:
         return plan
     plan = write_plan(plan, Path(out))
