@@ -98,7 +98,7 @@ def test_the_page_and_its_files(reported):
     fetched = re.findall(r'(?:src|href)="(?!data:|#|https://www.legacysurvey)([^"]*)"', page)
     assert fetched == []
     panels = {"fractions": 0, "bias_curve": 0, "fixed_properties": 2, "by_columns": 2, "leaves": 3, "calibration": 2,
-              "training": 3, "distribution_radius_kpc": 0, "maps": 0, "profiles": 0, "differences": 0}  # fmt: skip
+              "training": 3, "distribution_radius_kpc": 3, "maps": 0, "profiles": 2, "differences": 2}  # fmt: skip
     drawn = folder / "page_files" / "figures"
     for name, count in panels.items():
         assert f'id="figure-{name}"' in page
@@ -137,7 +137,7 @@ def test_names_that_are_markup_stay_text(runs, catalogue, tmp_path, capsys):
     assert len(re.findall("<script", page)) == 2  # the page's own, and the details, which are data
     details = json.loads(re.search(r'id="details">(.*?)</script>', page, re.DOTALL)[1])
     assert details[0]["name"].startswith("<script>")
-    assert (tmp_path / "p_files" / "figures" / "distribution_b_a.pdf").is_file()
+    assert (tmp_path / "p_files" / "figures" / "distribution_b_a_1.pdf").is_file()
 
 
 @pytest.fixture

@@ -197,7 +197,7 @@ def test_the_page_needs_no_other_file_and_shows_the_papers_values(whole):
     ):
         assert said in text
     figures = {path.stem for path in (whole / "figures").iterdir()}
-    assert {"table1", "settings", "figure3", "figures5and6", "figure7"} <= figures
+    assert {"table1", "settings", "figure3_1", "figure3_3", "figures5and6", "figure7"} <= figures
     assert read_table(whole / "table1.ecsv").frame.height == 6
 
 

@@ -365,6 +365,7 @@ def debiased_fractions(
     *,
     gold_probability: Array | None = None,
     gold_uncertain: Array | None = None,
+    gold_transition: Transition | None = None,
     covariates: Array | None = None,
     observables: Array | None = None,
     systematic: bool = True,
@@ -396,6 +397,9 @@ def debiased_fractions(
     gold_uncertain : array of bool, shape (N,), optional
         Galaxies whose class people could not tell, or on which they did not agree. The range contains the results with
         all of them smooth, and with all of them disk.
+    gold_transition : Transition, optional
+        T(α) of the gold labels themselves, where experts saw the volunteers' images: measured with degraded copies
+        (`collect_gold`, twins). The range then reaches up to the disk fraction that it implies.
     covariates : array, shape (N, P), optional
         Other columns for the regression p(y | ỹ, α, z) on gold labels, which help to predict the true class.
     observables : array, shape (N, J), optional
@@ -531,6 +535,20 @@ def debiased_fractions(
                 f"People could not tell the class of {int(uncertain.sum()):,} galaxies, or did not agree on it. The "
                 "range contains the results with all of them smooth and all of them disk.",
                 "Find better images of them.",
+            )
+        )
+    if gold is not None and gold_transition is not None and n_classes == 2:
+        missed = cut.means(np.asarray(gold_transition.matrix(first))[:, DISK, [SMOOTH]])[:, 0]
+        implied = np.minimum(high[:, DISK] / np.maximum(1 - missed, 1e-9), 1.0)
+        high = np.column_stack([high[:, SMOOTH], np.maximum(high[:, DISK], implied)])
+        low = np.column_stack([np.minimum(low[:, SMOOTH], 1 - implied), low[:, DISK]])
+        findings.append(
+            Finding(
+                "gold-misses-disks",
+                "caution",
+                "Degraded copies of well-resolved galaxies show that the gold labels themselves miss up to "
+                f"{missed.max():.0%} of the disks in a bin of α. The range reaches up to what this implies.",
+                "Label better images of the same galaxies.",
             )
         )
     return PopulationFractions(

@@ -23,7 +23,7 @@ from truemorph.bias.gold import check_gold
 from truemorph.bias.likelihood import classes_in
 from truemorph.bias.plots import plot_families, plot_fractions
 from truemorph.bias.result import FROM_LABELS, TransitionFit
-from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, family_of
+from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, RayleighTransition, family_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
@@ -214,6 +214,7 @@ def study_transition(
     groups : (str, array of shape (N,)), optional
         Name and values of the column that names the survey of each galaxy.
     about : mapping, optional
+        `gold_experts`: θ and `stderr` of the experts' own bias curve, as `import_gold` measures it with twins.
         Stored in the result, see `TransitionStudy`.
     findings : tuple of Finding
         Findings on the selection of these rows; they come first in the result.
@@ -255,6 +256,7 @@ def study_transition(
         if families is not None:
             families.fits[fit.family] = fit
         told.update(1)
+        experts = (about or {}).get("gold_experts")
         own_weights = fit.data.gold_weights if by_gold and gold_probability is not None else weights
         check = confounding_check(labels, alpha, intrinsic, gold, weights=own_weights, seed=seed)
         told.update(1)
@@ -271,6 +273,7 @@ def study_transition(
             weights=weights,
             gold_probability=gold_probability if gold is not None else None,
             gold_uncertain=gold_uncertain if gold is not None else None,
+            gold_transition=None if experts is None or gold is None else _upper(experts),
             covariates=intrinsic if gold is not None else None,
         )
         told.update(1)
@@ -306,6 +309,11 @@ def study_transition(
     return TransitionStudy(
         fit, families, check, calibration(fit), fractions, gold_fractions, found, gold_stderr, scatter, about or {}
     )
+
+
+def _upper(experts: Mapping[str, float]) -> RayleighTransition:
+    """The experts' own bias curve at the upper limit (95 %) of its error."""
+    return RayleighTransition(experts["theta"] + 1.96 * experts["stderr"])
 
 
 def _matters(check: ConfoundingCheck, method: str) -> bool:

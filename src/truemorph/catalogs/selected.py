@@ -146,6 +146,8 @@ def _selected(
         classes, about["definition"] = gold_classes(frame, gold, source)
         if gold == "gold" and catalogue.metadata.get("gold_definition"):
             about["definition"] = str(catalogue.metadata["gold_definition"])
+        if gold == "gold" and catalogue.metadata.get("gold_experts"):
+            about["gold_experts"] = catalogue.metadata["gold_experts"]
     if "gold" in frame.columns:
         known = frame["gold"].cast(pl.Float64).fill_null(np.nan).to_numpy()
         about["gold_definition"] = str(catalogue.metadata.get("gold_definition", "not stated"))

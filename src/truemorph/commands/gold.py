@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,10 +13,10 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from truemorph.arguments import AtLeastOne, Count, Seed, Table
-from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.catalogs.catalogue import find_images, read_catalogue
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
-from truemorph.gold.agreement import RULE, agreement
+from truemorph.gold.agreement import RULE, agreement, experts_curve
 from truemorph.gold.answers import CHOICES, FIRST, read_answers
 from truemorph.gold.importing import answered_probability, answers_of_table, export_subjects, with_gold
 from truemorph.gold.plan import TABLE, GoldPlan, Purpose, make_plan, read_plan, write_plan
@@ -33,6 +34,7 @@ def plan_gold(
     budget: AtLeastOne | None = None,
     bins: AtLeastOne = 8,
     labels: Table | None = None,
+    by: str = "alpha",
     purpose: Annotated[Purpose, Parameter(name="--for")] = "fractions",
     out: Path | None = None,
     seed: Seed = 0,
@@ -57,6 +59,8 @@ def plan_gold(
         Number of bins of α.
     labels : path or table, optional
         Labels of a model, from truemorph label.
+    by : str
+        Column in whose bins the disk fraction is wanted.
     purpose : str
         What the gold labels are for: fractions (disk fractions) or transition (the bias curve).
     out : path, optional
@@ -85,7 +89,7 @@ def plan_gold(
     """
     table = read_catalogue(catalogue)
     p_disk = None if labels is None else _probabilities(table.frame, labels)
-    plan = make_plan(table, error, budget, bins, p_disk, seed, purpose)
+    plan = make_plan(table, error, budget, bins, p_disk, seed, purpose, by)
     if out is None:
         return plan
     plan = write_plan(plan, Path(out))
@@ -266,12 +270,15 @@ class GoldImport(Result):
         The same, in memory.
     agreement : dict
         See `truemorph.gold.agreement.agreement`; empty for tables without annotators.
+    page : Path or None
+        Page with the galaxies on which people did not agree.
     findings : tuple of Finding
     """
 
     out: Path
     catalogue: CatalogTable
     agreement: dict[str, Any]
+    page: Path | None = None
     findings: tuple[Finding, ...] = ()
 
     def summary(self) -> str:
@@ -300,6 +307,8 @@ class GoldImport(Result):
             lines.append(
                 f"twins        {twins['called_smooth']:.0%} of {twins['disks']} disks called smooth on a degraded copy"
             )
+        if self.page is not None:
+            lines.append(f"disagreement {len(self.agreement['disagreements']):,} galaxies, shown in {self.page}")
         return "\n".join([*lines, f"wrote        {self.out}"])
 
     def to_dict(self) -> dict[str, Any]:
@@ -378,7 +387,7 @@ def import_gold(
     """
     path = Path(source)
     measured: dict[str, Any] = {}
-    probability = None
+    probability = experts = page = None
     if path.is_dir():
         about, _ = read_plan(path)
         answers = read_answers(path).filter(~pl.col("undone"))
@@ -386,6 +395,8 @@ def import_gold(
         if not first.height:
             raise InputError(f"{path}: has no answers yet; collect them with truemorph gold label")
         measured = agreement(answers)
+        experts = experts_curve(answers)
+        page = _disagreements_page(path, answers, measured["disagreements"], Path(out))
         probability = answered_probability(read_table(path / TABLE).frame, first["galaxy"])
         catalogue = about["catalogue"] if catalogue is None else catalogue
         session = path / SESSION
@@ -397,9 +408,40 @@ def import_gold(
         first = answers_of_table(path, id, column)
         gold_source = gold_source or "literature"
     described = {"gold_source": gold_source, "gold_definition": definition or f"disk: as labelled ({gold_source})"}
+    described |= {"gold_experts": experts} if experts else {}
     table = with_gold(read_catalogue(catalogue), first, probability, described)
     write_table(table, Path(out))
-    return GoldImport(Path(out), table, measured, _findings(table, str(gold_source)))
+    return GoldImport(Path(out), table, measured, page, _findings(table, str(gold_source)))
+
+
+def _disagreements_page(folder: Path, answers: pl.DataFrame, galaxies: list[str], out: Path) -> Path | None:
+    """Write a page of the galaxies on which people did not agree, with what each answered."""
+    if not galaxies:
+        return None
+    from truemorph.report.gallery import Pictures, jpeg_source
+    from truemorph.report.page import Page, Pair, Section, write_page
+
+    about, selected = read_plan(folder)
+    session = folder / SESSION
+    root = (read_json(session).get("images") if session.is_file() else None) or about.get("image_root") or folder
+    names = find_images(selected["object_id"], selected["image"], Path(root))
+    files = dict(zip(selected["object_id"], names, strict=True))
+    first = answers.filter(pl.col("occasion") == FIRST)
+    pairs = []
+    for one in galaxies:
+        said = first.filter(pl.col("galaxy") == one).sort("annotator").select("annotator", "answer").rows()
+        name, picture = files.get(one), ""
+        if name is not None:
+            with suppress(InputError):
+                picture = jpeg_source(Pictures(Path(root)).whole(name))
+        caption = f"{one}: " + "; ".join(f"{who}: {answer}" for who, answer in said)
+        pairs.append(Pair(caption, [("image" if picture else "no readable image", picture)]))
+    page = Page(
+        title=f"Gold labels of {folder.name}",
+        answer=f"People did not agree on {len(galaxies):,} of {first['galaxy'].n_unique():,} galaxies. {RULE}",
+        sections=[Section("Galaxies", pairs=pairs)],
+    )
+    return write_page(page, out.with_name(f"{out.stem}_disagreements.html"))
 
 
 def _findings(table: CatalogTable, gold_source: str) -> tuple[Finding, ...]:

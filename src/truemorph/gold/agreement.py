@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from truemorph.bias.estimation import fit_transition
+from truemorph.bias.gold import FEWEST
 from truemorph.gold.answers import FIRST, REPEAT, TWIN
 
 CLASSES = {"smooth": 0, "disk": 1}
@@ -110,9 +112,27 @@ def agreement(answers: pl.DataFrame, seed: int = 0) -> dict[str, Any]:
     }
 
 
+def experts_curve(answers: pl.DataFrame) -> dict[str, float] | None:
+    """Fit the bias curve of the experts themselves to degraded copies: θ of the Rayleigh family, its error, and disks.
+
+    The true class is the same person's answer on the original. None with fewer than 20 twins, or of one class only.
+    """
+    twins = _beside_first(answers, TWIN)
+    twins = twins.filter(pl.col("answer").is_in(list(CLASSES)), pl.col("again").is_in(list(CLASSES)))
+    gold = twins["answer"].replace_strict(CLASSES).to_numpy()
+    if twins.height < FEWEST or len(set(gold)) < 2:
+        return None
+    alpha, again = twins["twin_alpha"].to_numpy(), twins["again"].replace_strict(CLASSES).to_numpy()
+    if len(set(again)) < 2:
+        return None
+    fit = fit_transition(again, alpha, "rayleigh", gold=gold, false_disk=0.0 if (again[gold == 0] == 0).all() else None)
+    return {"theta": fit.values["theta"], "stderr": fit.stderr["theta"], "disks": int((gold == 1).sum())}
+
+
 def _beside_first(answers: pl.DataFrame, occasion: str) -> pl.DataFrame:
     """Each person's answer on the first occasion (`answer`) and on another one (`again`)."""
-    again = answers.filter(pl.col("occasion") == occasion).select("annotator", "galaxy", again="answer")
+    alpha = [pl.col("twin_alpha")] if "twin_alpha" in answers.columns else []
+    again = answers.filter(pl.col("occasion") == occasion).select("annotator", "galaxy", *alpha, again="answer")
     first = answers.filter(pl.col("occasion") == FIRST).select("annotator", "galaxy", "answer")
     return first.join(again, on=["annotator", "galaxy"], how="inner")
 

@@ -123,7 +123,8 @@ def with_gold(
     if probability is not None:
         drawn = probability.select(_id=pl.col("object_id").cast(pl.String), gold_probability="probability")
         joined = joined.join(drawn, on="_id", how="left", maintain_order="left")
-    metadata = {**catalogue.metadata, **about, "gold_missing_from_catalogue": missing}
+    kept = {name: value for name, value in catalogue.metadata.items() if name != "gold_experts"}
+    metadata = {**kept, **about, "gold_missing_from_catalogue": missing}
     return CatalogTable(joined.drop("_id"), catalogue.units, metadata, descriptions=catalogue.descriptions)
 
 

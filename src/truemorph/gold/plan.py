@@ -24,7 +24,7 @@ from truemorph.findings import Finding
 from truemorph.io import plain, read_json, write_json
 from truemorph.plotting import BLUE, GREY, axes_or_new
 from truemorph.results import Result, quantity_table
-from truemorph.tables import CatalogTable, read_table, write_table
+from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
 
 Purpose = Literal["fractions", "transition"]
 PLAN, TABLE = "plan.json", "plan.parquet"
@@ -166,7 +166,8 @@ class GoldPlan(Result):
     def summary(self) -> str:
         """Return numbers of labels and predicted errors as text."""
         n, probability = self.selected.height, self.selected["probability"].to_numpy()
-        what = f"at most, of the disk fraction in {self.predicted.size} bins of α"
+        by = "α" if self.about["by"] == "alpha" else self.about["by"]
+        what = f"at most, of the disk fraction in {self.predicted.size} bins of {by}"
         if self.about["purpose"] == "transition":
             what = "of the flip probability where it is one half"
         lines = [
@@ -265,6 +266,7 @@ def make_plan(
     p_disk: np.ndarray | None = None,
     seed: int = 0,
     purpose: Purpose = "fractions",
+    by: str = "alpha",
 ) -> GoldPlan:
     """Choose the galaxies that should get a gold label.
 
@@ -285,6 +287,8 @@ def make_plan(
     seed : int
     purpose : {"fractions", "transition"}
         What the gold labels are for: disk fractions, or the bias curve.
+    by : str
+        Column in whose bins the disk fraction is wanted.
 
     Raises
     ------
@@ -302,7 +306,12 @@ def make_plan(
     bins = max(1, min(bins, rows.size // 50))
     if rows.size < FEWEST:
         raise InputError(f"{source}: {rows.size} galaxies can be labelled, at least {FEWEST} are needed")
-    cut = Bins.cut(alpha[rows], bins)
+    column = alpha if by == "alpha" else numeric_columns(frame, [by], source)[:, 0]
+    if not np.isfinite(column[rows]).all():
+        raise InputError(
+            f"{source}: {by} is missing for some galaxies that can be labelled; choose another column (`by`)"
+        )
+    cut = Bins.cut(column[rows], bins)
     strata = Strata.of(label[rows], cut, predicted[rows], 1 if p_disk is None else 3)
     if purpose == "transition":
         strata = strata.for_curve(influence_on_curve(label[rows], alpha[rows], predicted[rows]))
@@ -317,7 +326,7 @@ def make_plan(
     probability[rows] += (1 - before[rows]) * now
     pilot = np.flatnonzero(able & labelled)
     if pilot.size:
-        cells = (label + 2 * np.searchsorted(cut.edges[1:-1], alpha, side="right"), predicted)
+        cells = (label + 2 * np.searchsorted(cut.edges[1:-1], column, side="right"), predicted)
         probability[pilot] += (1 - before[pilot]) * _of_similar(
             now, *(one[rows] for one in cells), *(one[pilot] for one in cells)
         )
@@ -351,6 +360,7 @@ def make_plan(
     )
     about = {
         "purpose": purpose,
+        "by": by,
         "catalogue": source,
         "image_root": catalogue.metadata.get("image_root"),
         "error": error if budget is None else None,

@@ -30,7 +30,7 @@ from truemorph.explain.catalogue import RADIUS, with_geometry
 from truemorph.findings import Finding
 from truemorph.plotting import plain_text
 from truemorph.report.evidence import Evidence
-from truemorph.report.figures import Style, styles_of
+from truemorph.report.figures import Style, in_words, styles_of
 from truemorph.report.page import Illustration
 from truemorph.tables import numeric_columns
 
@@ -343,7 +343,7 @@ def compare_distributions(
     return Distributions(column, boundary, observed_name, tuple(samples), values.size, int(values.size - finite.sum()))
 
 
-def cumulative_figure(found: Distributions, styles: Mapping[str, Style]) -> Figure:
+def cumulative_panels(found: Distributions, styles: Mapping[str, Style]) -> list[Figure]:
     """Figure 3: relative cumulative frequency among smooth, switched and disk galaxies, one line a label set.
 
     Parameters
@@ -351,14 +351,26 @@ def cumulative_figure(found: Distributions, styles: Mapping[str, Style]) -> Figu
     found : Distributions
     styles : dict of Style
         By label set.
+
+    Returns
+    -------
+    list of Figure
+        Panels a, b and c.
     """
-    label = "Sérsic index $n$" if found.column == "sersic_n" else plain_text(found.column)
-    # Legends stand below, where no curve is: the figure grows with them.
+    label = in_words([found.column])
+    # Legends stand below, where no curve is: the figures grow with them.
     entries = max(sum(sample.panel in shown for sample in found.samples) for shown in _SHOWN.values())
-    figure = Figure(figsize=(11, 3.9 + 0.3 * entries), layout="constrained")
-    below = ScaledTranslation(0, -0.55, figure.dpi_scale_trans)
-    panels = figure.subplots(1, len(_SHOWN), sharex=True, sharey=True)
-    for letter, (panel, shown), axes in zip("abc", _SHOWN.items(), panels, strict=True):
+    low, high = (
+        np.array(
+            [one.values[min(int(np.searchsorted(one.share, share)), one.values.size - 1)] for one in found.samples]
+        )
+        for share in (0.002, 0.99)
+    )
+    figures = []
+    for letter, (panel, shown) in zip("abc", _SHOWN.items(), strict=True):
+        figure = Figure(figsize=(4.2, 3.9 + 0.3 * entries), layout="constrained")
+        axes = figure.subplots()
+        below = ScaledTranslation(0, -0.55, figure.dpi_scale_trans)
         for sample in sorted((one for one in found.samples if one.panel in shown), key=lambda one: one.panel != panel):
             own, first = sample.labels == found.observed_name, sample.panel == panel
             if own and not first:
@@ -372,24 +384,18 @@ def cumulative_figure(found: Distributions, styles: Mapping[str, Style]) -> Figu
                 zorder=3 if own else 2,  # the original labels' curve, on which others may lie
             )  # fmt: skip
         axes.set_title(f"({letter}) {PANELS[panel]}", fontsize=10)
-        axes.set_xlabel(label)
+        axes.set(xlabel=plain_text(label), ylabel="relative cumulative frequency", ylim=(0, 1.01))
         if axes.lines:
-            place = {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": axes.transAxes + below}
+            place: Any = {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": axes.transAxes + below}
             axes.legend(frameon=False, fontsize=8, borderaxespad=0, borderpad=0, **place)
         else:
             axes.text(0.5, 0.5, "no galaxy", transform=axes.transAxes, ha="center", color="0.4")
         if found.boundary is not None:
             axes.axvline(found.boundary, color="0.6", lw=0.8, ls=":")
-    low, high = (
-        np.array(
-            [one.values[min(int(np.searchsorted(one.share, share)), one.values.size - 1)] for one in found.samples]
-        )
-        for share in (0.002, 0.99)
-    )
-    panels[0].set(ylabel="relative cumulative frequency", ylim=(0, 1.01))
-    if low.min() < high.max():
-        panels[0].set(xlim=(low.min(), high.max()))
-    return figure
+        if low.min() < high.max():
+            axes.set_xlim(low.min(), high.max())
+        figures.append(figure)
+    return figures
 
 
 def _legend(sample: Sample, what: str, boundary: float | None) -> str:
@@ -444,7 +450,7 @@ def _distribution(
     more = f" Dotted: {boundary:g}, above which galaxies are mostly smooth." if boundary is not None else ""
     return Illustration(
         f"distribution_{_NO_NAME.sub('_', name)}",
-        cumulative_figure(compared, styles_of(evidence)),
+        cumulative_panels(compared, styles_of(evidence)),
         f"Relative cumulative curves of {what} for smooth, relabelled and disk galaxies by label set.",
         f"{what} among galaxies labelled smooth, changed, and labelled disk (paper, Figure 3). Largest distance "
         f"from the curve of the volunteers' labels (Kolmogorov-Smirnov): {apart or 'none'}.{more}{dropped}",

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -288,7 +288,7 @@ class Evidence:
         return table.with_columns(pl.Series(name, one).fill_nan(None) for name, one in columns.items())
 
     @property
-    def _planned(self) -> dict[str, np.ndarray]:
+    def _planned(self) -> dict[str, Any]:
         """Probability of selection and doubt of gold labels, where these are the catalogue's own."""
         names = [one for one in ("gold_probability", "gold_uncertain") if one in self.frame.columns]
         own = self.catalogue.metadata.get("gold_definition") in self.truths

@@ -67,12 +67,14 @@ def looks(found: Evidence, options: ReportOptions) -> tuple[list[Illustration], 
             _map_data(explanations),
         ),
     ]
+    kinds = list(dict.fromkeys(some.name for one in explanations.values() for some in one.classes if some.galaxies))
+    differing = list(dict.fromkeys(one.name for one in compared))
     colours = {name: style["color"] for name, style in styles_of(found).items()}
     for unit in (PIXELS, *([RADII] if radii else [])):
         every.append(
             Illustration(
                 "profiles" if unit == PIXELS else "profiles_in_radii",
-                profile_figure(explanations, unit, colours),
+                [profile_figure(_one_class(explanations, kind), unit, colours) for kind in kinds],
                 f"Mean Grad-CAM intensity against distance from the centre ({unit}), by model and predicted class.",
                 "The same against distance from the centre (Figure 7); bands: standard errors over galaxies.",
                 profile_data(explanations, unit),
@@ -82,7 +84,7 @@ def looks(found: Evidence, options: ReportOptions) -> tuple[list[Illustration], 
         every.append(
             Illustration(
                 "differences",
-                difference_figure(compared),
+                [difference_figure([one for one in compared if one.name == kind]) for kind in differing],
                 "Differences of these profiles between models, with bootstrap bands.",
                 "Differences of these profiles between models, galaxy by galaxy where both call it alike; bands: "
                 f"68 and 95 % of {_RESAMPLES} bootstrap resamples.",
@@ -93,6 +95,13 @@ def looks(found: Evidence, options: ReportOptions) -> tuple[list[Illustration], 
         name: {"layer": one.layer, "cells": one.cells, "galaxies": one.galaxies} for name, one in explanations.items()
     }
     return every, made, content
+
+
+def _one_class(explanations: Mapping[str, Explanation], kind: str) -> dict[str, Explanation]:
+    return {
+        name: replace(one, classes=tuple(some for some in one.classes if some.name == kind))
+        for name, one in explanations.items()
+    }
 
 
 def _map_data(explanations: Mapping[str, Explanation]) -> pl.DataFrame:

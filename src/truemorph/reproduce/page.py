@@ -15,7 +15,7 @@ from truemorph.bias.metrics import MINIMUM_PER_BIN
 from truemorph.explain.study import PIXELS
 from truemorph.findings import Finding, unique
 from truemorph.plotting import plain_text
-from truemorph.report.distributions import PANELS, cumulative_figure
+from truemorph.report.distributions import PANELS, cumulative_panels
 from truemorph.report.gallery import jpeg_source
 from truemorph.report.maps import profile_data
 from truemorph.report.page import (
@@ -264,7 +264,7 @@ def _sersic(work: Work) -> Illustration:
     )
     return Illustration(
         "figure3",
-        cumulative_figure(shown, styles(work)),
+        cumulative_panels(shown, styles(work)),
         f"Cumulative distributions of the Sérsic index. KS distances from GZ2B: {far}.",
         text,
         curves.curves().join(curves.table(), on=["panel", "labels"], how="left", maintain_order="left"),
