@@ -94,6 +94,14 @@ def test_gold_labels_of_a_pilot_stay_when_the_next_plan_is_imported(plan, truth,
     assert both == pytest.approx(before + (plan_of_both["probability"].to_numpy() - before) * fraction)
 
 
+def test_a_catalogue_without_gold_labels_gets_them(plan, truth, catalogue, tmp_path):
+    ids = label_all(plan, truth)
+    without = read_table(catalogue).frame.drop("gold")
+    found = tm.import_gold(plan, catalogue=without, out=tmp_path / "gold.parquet")
+    assert found.catalogue.frame["gold"].count() == len(ids)
+    assert found.catalogue.frame.drop("gold", "gold_probability").columns[: without.width] == without.columns
+
+
 def test_people_who_do_not_agree_are_counted(capsys, plan, truth, tmp_path):
     ids = label_all(plan, truth)
     swapped = {one: WORDS[1 - truth[one]] for one in ids[:6]}

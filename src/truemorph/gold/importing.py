@@ -131,12 +131,11 @@ def with_gold(
 def _of_pilot(frame: pl.DataFrame, ids: pl.Series, gold: pl.DataFrame, probability: pl.DataFrame) -> pl.DataFrame:
     """Gold labels of a catalogue that earlier plans selected, and that were not answered again."""
     drawn = probability.filter(pl.col("before") > 0)["object_id"].cast(pl.String)
-    earlier = frame.select(pl.col(one) for one in _COLUMNS if one in frame.columns and one != "gold_probability")
-    earlier = earlier.with_columns(object_id=ids).filter(
+    kept = [one for one in _COLUMNS if one in frame.columns and one != "gold_probability"]
+    earlier = frame.select(ids.alias("object_id"), *kept).filter(
         pl.col("object_id").is_in(drawn.implode()), ~pl.col("object_id").is_in(gold["object_id"].implode())
     )
-    labels = [one for one in ("gold", "gold_uncertain") if one in earlier.columns]
-    return earlier.filter(pl.any_horizontal(pl.col(one).is_not_null() for one in labels)) if labels else gold.clear()
+    return earlier.filter(pl.any_horizontal(pl.lit(False), *(pl.col(one).is_not_null() for one in kept)))
 
 
 def answered_probability(plan: pl.DataFrame, answered: pl.Series) -> pl.DataFrame:
