@@ -116,6 +116,9 @@ def test_probabilities_that_are_known_are_a_note_instead_of_a_caution():
     assert "selection-known" in codes(study)
     assert "gold-not-random" not in codes(study)
     assert "gold-unbalanced" not in codes(study)
+    # The disk fraction of the gold labels beside it is weighted.
+    error = np.sqrt(study.gold_stderr**2 + study.fractions.stderr[:, 1] ** 2)
+    assert np.all(np.abs(study.gold_fractions - study.fractions.fractions[:, 1]) < 4 * error)
     with_gap = np.where((gold == -1) & (np.arange(labels.size) % 9 == 0), 0.0, probability)
     found = debiased_fractions(labels, alpha, gold=gold, gold_probability=with_gap)
     assert codes(found) == ["selection-known", "gold-cannot-reach"]

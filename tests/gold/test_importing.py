@@ -202,6 +202,18 @@ def test_an_export_of_zooniverse_is_read_as_it_is(catalogue, truth, tmp_path):
     assert frame.filter(pl.col("object_id") == ids[0])["gold_time"][0] == "2026-03-01 10:02:00 UTC"
 
 
+def test_a_table_or_an_export_gets_the_probabilities_of_its_plan(plan, truth, catalogue, tmp_path):
+    ids = read_plan(plan)[1]["object_id"].to_list()
+    answered = ids[: len(ids) // 2]
+    zooniverse(tmp_path / "classifications.csv", [("anna", one, WORDS[truth[one]]) for one in answered])
+    found = tm.import_gold(
+        tmp_path / "classifications.csv", plan=plan, catalogue=catalogue, out=tmp_path / "gold.parquet"
+    )
+    planned = pl.read_parquet(plan / "plan.parquet")["probability"].to_numpy() * len(answered) / len(ids)
+    assert found.catalogue.frame["gold_probability"].to_numpy() == pytest.approx(planned)
+    assert found.to_dict()["gold"] == len(answered)
+
+
 def test_a_subject_set_hides_classes_and_ids(capsys, plan, simulated, tmp_path):
     out = tmp_path / "subjects"
     status, _, _ = run(capsys, "gold", "export", plan, "--out", out)

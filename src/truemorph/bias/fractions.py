@@ -487,6 +487,8 @@ def debiased_fractions(
         low, high = np.quantile(samples, [0.025, 0.975], axis=0)
         low, high = np.minimum(low, fractions), np.maximum(high, fractions)
         method, assumption = "gold", "gold labels are correct, and known for a random part of the rows"
+        if probability is not None:
+            assumption = "gold labels are correct, and their probabilities of selection are known"
         if used is not None:
             alternatives["the given T inverted"] = _inverted(checked, resolution, cut, used, fit)[:2]
     else:

@@ -276,6 +276,8 @@ class TransitionFit(Result):
     @property
     def assumption(self) -> str:
         """Assumption of the method."""
+        if self.data.probability is not None:
+            return "gold labels are right, and their probabilities of selection known"
         return ASSUMPTIONS[self.method]
 
     @property

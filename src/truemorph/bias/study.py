@@ -288,7 +288,7 @@ def study_transition(
     gold_fractions = gold_stderr = None
     if known is not None:
         gold_fractions, gold_stderr = _gold_fractions(
-            np.asarray(known), fractions, alpha if by is None else np.asarray(by)
+            np.asarray(known), fractions, alpha if by is None else np.asarray(by), gold_probability
         )
     rejected = None if families is None or fit.family not in families.aic else families.rejected(fit.family)
     pooled = group_findings(labels, alpha, *groups, weights) if groups is not None and labels.ndim == 1 else ()
@@ -322,12 +322,18 @@ def _matters(check: ConfoundingCheck, method: str) -> bool:
 
 
 def _gold_fractions(
-    gold: np.ndarray, fractions: PopulationFractions, column: np.ndarray
+    gold: np.ndarray, fractions: PopulationFractions, column: np.ndarray, probability: Array | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Disk fraction of the galaxies with gold labels, in the bins of the corrected fractions, and its error."""
-    index = np.clip(np.searchsorted(fractions.edges[1:-1], column, side="right"), 0, fractions.counts.size - 1)
-    known = np.isfinite(gold)
-    counts = np.bincount(index[known], minlength=fractions.counts.size)
-    sums = np.bincount(index[known], weights=gold[known], minlength=fractions.counts.size)
-    found = np.divide(sums, counts, out=np.full(counts.size, np.nan), where=counts > 0)
-    return found, proportion_error(found, counts)
+    """Disk fraction by the gold labels, in the bins of the corrected fractions, and its error.
+
+    Galaxies are weighted by their inverse probability of selection.
+    """
+    bins = fractions.counts.size
+    index = np.clip(np.searchsorted(fractions.edges[1:-1], column, side="right"), 0, bins - 1)
+    known = np.isfinite(gold) if probability is None else np.isfinite(gold) & (np.asarray(probability) > 0)
+    w = np.ones(known.sum()) if probability is None else 1 / np.asarray(probability, dtype=float)[known]
+    total, squares = (np.bincount(index[known], weights=one, minlength=bins) for one in (w, w**2))
+    sums = np.bincount(index[known], weights=w * gold[known], minlength=bins)
+    found = np.divide(sums, total, out=np.full(bins, np.nan), where=total > 0)
+    effective = np.divide(total**2, squares, out=np.zeros(bins), where=total > 0)
+    return found, proportion_error(found, effective)

@@ -336,6 +336,7 @@ def import_gold(
     *,
     out: Path,
     catalogue: Table | None = None,
+    plan: Path | None = None,
     id: str = "object_id",
     column: str = "class",
     gold_source: Source | None = None,
@@ -356,6 +357,8 @@ def import_gold(
         Catalogue to write (.parquet).
     catalogue : path or table, optional
         Prepared catalogue; default that of the plan.
+    plan : path, optional
+        Folder of the plan whose galaxies a table or a Zooniverse export has, for the probabilities of selection.
     id : str
         Column of a table that has the ids.
     column : str
@@ -388,8 +391,10 @@ def import_gold(
     path = Path(source)
     measured: dict[str, Any] = {}
     probability = experts = page = None
+    folder = path if path.is_dir() else plan
+    if folder is not None:
+        catalogue = read_plan(Path(folder))[0]["catalogue"] if catalogue is None else catalogue
     if path.is_dir():
-        about, _ = read_plan(path)
         answers = read_answers(path).filter(~pl.col("undone"))
         first = answers.filter(pl.col("occasion") == FIRST)
         if not first.height:
@@ -397,8 +402,6 @@ def import_gold(
         measured = agreement(answers)
         experts = experts_curve(answers)
         page = _disagreements_page(path, answers, measured["disagreements"], Path(out))
-        probability = answered_probability(read_table(path / TABLE).frame, first["galaxy"])
-        catalogue = about["catalogue"] if catalogue is None else catalogue
         session = path / SESSION
         recorded = read_json(session).get("gold_source") if session.is_file() else None
         gold_source = gold_source or recorded
@@ -407,6 +410,8 @@ def import_gold(
             raise InputError(f"{path}: a table of gold labels needs the catalogue that they are for (`catalogue`)")
         first = answers_of_table(path, id, column)
         gold_source = gold_source or "literature"
+    if folder is not None:
+        probability = answered_probability(read_table(Path(folder) / TABLE).frame, first["galaxy"])
     described = {"gold_source": gold_source, "gold_definition": definition or f"disk: as labelled ({gold_source})"}
     described |= {"gold_experts": experts} if experts else {}
     table = with_gold(read_catalogue(catalogue), first, probability, described)
