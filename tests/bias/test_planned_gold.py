@@ -152,6 +152,23 @@ def test_galaxies_in_doubt_widen_the_range_to_both_bounds():
     assert wider[0] > wider[-1]
 
 
+def test_the_range_reaches_the_truth_that_experts_miss():
+    """Experts who see the volunteers' images miss disks too; their own curve, from twins, is known."""
+    labels, alpha, truth = labels_through(RayleighTransition(THETA), 4000, 6)
+    rng = np.random.default_rng(6)
+    own = RayleighTransition(6.0)
+    seen = np.where(rng.random(4000) < own.flip_probability(alpha), 0, truth)
+    gold = np.where(rng.random(4000) < 0.1, seen, -1)
+    plain = debiased_fractions(labels, alpha, gold=gold, bins=5)
+    found = debiased_fractions(labels, alpha, gold=gold, gold_transition=own, bins=5)
+    true = in_bins(truth, alpha, 5)
+    assert codes(found) == ["gold-misses-disks"]
+    assert plain.high[0, 1] < true[0]
+    assert np.all((found.low[:, 1] < true) & (true < found.high[:, 1]))
+    np.testing.assert_allclose(found.low[:, 0], 1 - found.high[:, 1], atol=0.01)
+    np.testing.assert_array_equal(found.fractions, plain.fractions)
+
+
 def test_nobody_in_doubt_changes_nothing():
     labels, alpha, _, gold, doubt = in_doubt()
     plain = debiased_fractions(labels, alpha, gold=gold)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from truemorph.gold.agreement import agreement, combined, fleiss_kappa
+from truemorph.bias.transitions import RayleighTransition
+from truemorph.gold.agreement import agreement, combined, experts_curve, fleiss_kappa
 
 CHOICES = ("smooth", "disk", "unclear", "artefact")
 # Ten subjects, 14 raters, five categories; the kappa of this standard example is 0.210.
@@ -149,3 +150,29 @@ def test_twins_count_disks_that_the_same_person_calls_smooth_on_the_degraded_cop
     )  # fmt: skip
     # Ann's a, b and e and Ben's a: c can't be told, d is smooth on both.
     assert agreement(answers)["twins"] == {"disks": 4, "called_smooth": 0.5}
+
+
+def of_twins(theta, n, seed=0, disk=0.7):
+    """Ann's answers to n galaxies and to their degraded copies, on which she misses disks by a Rayleigh curve."""
+    rng = np.random.default_rng(seed)
+    alpha = rng.uniform(4, 14, n)
+    is_disk = rng.random(n) < disk
+    seen = is_disk & (rng.random(n) > RayleighTransition(theta).flip_probability(alpha))
+    words = np.array(["smooth", "disk"])
+    first = rows(*(("Ann", str(k), "first", str(words[int(one)])) for k, one in enumerate(is_disk)))
+    twins = rows(*(("Ann", str(k), "twin", str(words[int(one)])) for k, one in enumerate(seen)))
+    return pl.concat([first.with_columns(twin_alpha=pl.lit(None, pl.Float64)), twins.with_columns(twin_alpha=alpha)])
+
+
+def test_twins_give_the_bias_curve_of_the_experts():
+    found = experts_curve(of_twins(6.0, 150))
+    assert abs(found["theta"] - 6.0) < 4 * found["stderr"]
+    assert found["stderr"] < 1.5
+    assert 80 < found["disks"] < 130
+
+
+@pytest.mark.parametrize("answers", [of_twins(6.0, 15), of_twins(6.0, 60, disk=0.0), of_people(1)])
+def test_few_twins_give_no_curve(answers):
+    if "twin_alpha" not in answers.columns:
+        answers = answers.with_columns(twin_alpha=pl.lit(None, pl.Float64))
+    assert experts_curve(answers) is None

@@ -13,6 +13,7 @@ from conftest import codes, run
 from truemorph.errors import InputError
 from truemorph.gold.answers import create_answers, record_answer, undo_answer
 from truemorph.gold.plan import read_plan
+from truemorph.gold.session import open_session
 from truemorph.tables import read_table
 
 WORDS = {0: "smooth", 1: "disk"}
@@ -114,6 +115,23 @@ def test_people_who_do_not_agree_are_counted(capsys, plan, truth, tmp_path):
     assert found.agreement["disagreements"] == sorted(swapped)
     assert found.to_dict()["uncertain"] == 6
     assert found.to_dict()["gold"] == len(ids) - 6
+    page = (tmp_path / "gold_disagreements.html").read_text()
+    assert found.page == tmp_path / "gold_disagreements.html"
+    assert {one for one in ids if one in page} == set(swapped)
+
+
+def test_twins_bring_the_experts_own_curve_into_the_range(plan, truth, tmp_path):
+    session = open_session(plan, twins=20)
+    ids = label_all(plan, truth)
+    for k, one in enumerate(session.twins):
+        answer = "smooth" if k < 8 else WORDS[truth[one]]
+        record_answer(plan, "Ann", one, "twin", answer)
+    found = tm.import_gold(plan, out=tmp_path / "gold.parquet")
+    disks = [k for k, one in enumerate(session.twins) if truth[one] == 1]
+    assert found.agreement["twins"] == {"disks": len(disks), "called_smooth": sum(k < 8 for k in disks) / len(disks)}
+    assert found.to_dict()["gold"] == len(ids)
+    study = tm.estimate_transition(found.out, gold="gold", compare=False)
+    assert "gold-misses-disks" in codes(study)
 
 
 def test_labels_from_the_same_images_are_a_finding(plan, truth, tmp_path):

@@ -176,6 +176,17 @@ def test_few_gold_labels_of_unknown_selection_improve_the_prediction_only():
     assert plan.predicted.max() != make_plan(CatalogTable(table.frame.drop("gold")), budget=200).predicted.max()
 
 
+def test_bins_of_another_column(catalogue):
+    plan = make_plan(catalogue, budget=200, by="covariate", bins=4)
+    np.testing.assert_allclose(plan.edges, Bins.cut(catalogue.frame["covariate"].to_numpy(), 4).edges)
+    assert plan.predicted.max() < make_plan(catalogue, budget=100, by="covariate", bins=4).predicted.max()
+    gaps = catalogue.frame.with_columns(covariate=pl.when(pl.col("label") == 1).then("covariate"))
+    with pytest.raises(InputError, match="covariate is missing"):
+        make_plan(CatalogTable(gaps), by="covariate")
+    with pytest.raises(InputError, match="redshift"):
+        make_plan(catalogue, by="redshift")
+
+
 @pytest.mark.parametrize("options", [{"budget": 19}, {"budget": 3001}, {"error": 0.0}, {"error": 0.5}, {"error": -1.0}])
 def test_budgets_and_errors_that_cannot_be_are_refused(catalogue, options):
     with pytest.raises(InputError) as error:
