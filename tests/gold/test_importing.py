@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import numpy as np
 import polars as pl
@@ -25,20 +26,33 @@ def truth(catalogue):
     return dict(zip(frame["object_id"].cast(pl.String), frame["gold"], strict=True))
 
 
-def label_all(plan, truth, annotator="Ann", part=1.0, other=()):
-    """Give the true class of the first part of the plan's galaxies, and other answers to some; returns their ids."""
-    ids = read_plan(plan)[1]["object_id"].to_list()
-    ids = ids[: round(part * len(ids))]
-    other = dict(other)
+def give(plan, annotator, answers):
     create_answers(plan)
-    for one in ids:
-        record_answer(plan, annotator, one, "first", other.get(one, WORDS[truth[one]]))
-    return ids
+    for one, answer in answers.items():
+        record_answer(plan, annotator, one, "first", answer)
 
 
-def test_a_plans_answers_become_gold_labels_that_the_bias_curve_uses(capsys, plan, truth, tmp_path):
-    ids = read_plan(plan)[1]["object_id"].to_list()
-    label_all(plan, truth, other={ids[0]: "unclear", ids[1]: "artefact"})
+@pytest.fixture(scope="session")
+def labelled_once(planned, truth, tmp_path_factory):
+    folder = shutil.copytree(planned, tmp_path_factory.mktemp("labelled") / "gold")
+    give(folder, "Ann", {one: WORDS[truth[one]] for one in read_plan(folder)[1]["object_id"]})
+    return folder
+
+
+@pytest.fixture
+def labelled(labelled_once, tmp_path):
+    """A copy of the plan's folder in which Ann has given every galaxy its true class."""
+    return shutil.copytree(labelled_once, tmp_path / "gold")
+
+
+@pytest.fixture
+def ids(planned):
+    return read_plan(planned)[1]["object_id"].to_list()
+
+
+def test_a_plans_answers_become_gold_labels_that_the_bias_curve_uses(capsys, labelled, ids, truth, tmp_path):
+    plan = labelled
+    give(plan, "Ann", {ids[0]: "unclear", ids[1]: "artefact"})
     out = tmp_path / "with-gold.parquet"
     status, said, _ = run(capsys, "gold", "import", plan, "--out", out, "--gold-source", "better-images")
     assert status == 0
@@ -64,26 +78,28 @@ def test_a_plans_answers_become_gold_labels_that_the_bias_curve_uses(capsys, pla
     assert found["method"] == "gold"
 
 
-def test_when_labelling_stops_early_probabilities_fall_by_the_fraction_answered(plan, truth, tmp_path):
-    ids = label_all(plan, truth, part=0.5)
+def test_when_labelling_stops_early_probabilities_fall_by_the_fraction_answered(plan, ids, truth, tmp_path):
+    every, ids = ids, ids[: len(ids) // 2]
+    give(plan, "Ann", {one: WORDS[truth[one]] for one in ids})
     found = tm.import_gold(plan, out=tmp_path / "gold.parquet")
     planned = pl.read_parquet(plan / "plan.parquet")["probability"].to_numpy()
-    fraction = len(ids) / read_plan(plan)[1].height
+    fraction = len(ids) / len(every)
     assert found.catalogue.frame["gold_probability"].to_numpy() == pytest.approx(planned * fraction)
     assert found.to_dict()["gold"] == len(ids)
 
 
-def test_answers_that_were_undone_are_not_imported(plan, truth, tmp_path):
-    ids = label_all(plan, truth)
-    assert undo_answer(plan, "Ann") == (ids[-1], "first")
-    assert tm.import_gold(plan, out=tmp_path / "gold.parquet").to_dict()["gold"] == len(ids) - 1
+def test_answers_that_were_undone_are_not_imported(labelled, ids, tmp_path):
+    assert undo_answer(labelled, "Ann") == (ids[-1], "first")
+    assert tm.import_gold(labelled, out=tmp_path / "gold.parquet").to_dict()["gold"] == len(ids) - 1
 
 
-def test_gold_labels_of_a_pilot_stay_when_the_next_plan_is_imported(plan, truth, catalogue, tmp_path):
-    pilot = label_all(plan, truth, other={read_plan(plan)[1]["object_id"][0]: "unclear"})
-    tm.import_gold(plan, out=tmp_path / "pilot.parquet", catalogue=catalogue)
+def test_gold_labels_of_a_pilot_stay_when_the_next_plan_is_imported(labelled, ids, truth, catalogue, tmp_path):
+    pilot = ids
+    give(labelled, "Ann", {pilot[0]: "unclear"})
+    tm.import_gold(labelled, out=tmp_path / "pilot.parquet", catalogue=catalogue)
     tm.plan_gold(tmp_path / "pilot.parquet", budget=40, out=tmp_path / "more")
-    more = label_all(tmp_path / "more", truth, part=0.5)
+    more = read_plan(tmp_path / "more")[1]["object_id"].to_list()[:20]
+    give(tmp_path / "more", "Ann", {one: WORDS[truth[one]] for one in more})
     assert not set(pilot) & set(more)
     found = tm.import_gold(tmp_path / "more", out=tmp_path / "both.parquet")
     frame = found.catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
@@ -95,23 +111,21 @@ def test_gold_labels_of_a_pilot_stay_when_the_next_plan_is_imported(plan, truth,
     assert both == pytest.approx(before + (plan_of_both["probability"].to_numpy() - before) * fraction)
 
 
-def test_a_catalogue_without_gold_labels_gets_them(plan, truth, catalogue, tmp_path):
-    ids = label_all(plan, truth)
+def test_a_catalogue_without_gold_labels_gets_them(labelled, ids, catalogue, tmp_path):
     without = read_table(catalogue).frame.drop("gold")
-    found = tm.import_gold(plan, catalogue=without, out=tmp_path / "gold.parquet")
+    found = tm.import_gold(labelled, catalogue=without, out=tmp_path / "gold.parquet")
     assert found.catalogue.frame["gold"].count() == len(ids)
     assert found.catalogue.frame.drop("gold", "gold_probability").columns[: without.width] == without.columns
 
 
-def test_people_who_do_not_agree_are_counted(capsys, plan, truth, tmp_path):
-    ids = label_all(plan, truth)
+def test_people_who_do_not_agree_are_counted(capsys, labelled, ids, truth, tmp_path):
     swapped = {one: WORDS[1 - truth[one]] for one in ids[:6]}
-    label_all(plan, truth, "Ben", other=swapped)
-    status, out, _ = run(capsys, "gold", "import", plan, "--out", tmp_path / "gold.parquet")
+    give(labelled, "Ben", {one: WORDS[truth[one]] for one in ids[:30]} | swapped)
+    status, out, _ = run(capsys, "gold", "import", labelled, "--out", tmp_path / "gold.parquet")
     assert status == 0
     assert "Ann and Ben" in out
-    found = tm.import_gold(plan, out=tmp_path / "gold.parquet")
-    assert found.agreement["pairs"][0]["agree"] == pytest.approx(1 - 6 / len(ids))
+    found = tm.import_gold(labelled, out=tmp_path / "gold.parquet")
+    assert found.agreement["pairs"][0]["agree"] == pytest.approx(1 - 6 / 30)
     assert found.agreement["disagreements"] == sorted(swapped)
     assert found.to_dict()["uncertain"] == 6
     assert found.to_dict()["gold"] == len(ids) - 6
@@ -120,9 +134,9 @@ def test_people_who_do_not_agree_are_counted(capsys, plan, truth, tmp_path):
     assert {one for one in ids if one in page} == set(swapped)
 
 
-def test_twins_bring_the_experts_own_curve_into_the_range(plan, truth, tmp_path):
+def test_twins_bring_the_experts_own_curve_into_the_range(labelled, ids, truth, tmp_path):
+    plan = labelled
     session = open_session(plan, twins=20)
-    ids = label_all(plan, truth)
     for k, one in enumerate(session.twins):
         answer = "smooth" if k < 8 else WORDS[truth[one]]
         record_answer(plan, "Ann", one, "twin", answer)
@@ -134,11 +148,10 @@ def test_twins_bring_the_experts_own_curve_into_the_range(plan, truth, tmp_path)
     assert "gold-misses-disks" in codes(study)
 
 
-def test_labels_from_the_same_images_are_a_finding(plan, truth, tmp_path):
-    label_all(plan, truth)
-    found = tm.import_gold(plan, out=tmp_path / "gold.parquet", gold_source="same-images")
+def test_labels_from_the_same_images_are_a_finding(labelled, tmp_path):
+    found = tm.import_gold(labelled, out=tmp_path / "gold.parquet", gold_source="same-images")
     assert codes(found) == ["gold-from-same-images"]
-    assert codes(tm.import_gold(plan, out=tmp_path / "gold.parquet", gold_source="better-images")) == []
+    assert codes(tm.import_gold(labelled, out=tmp_path / "gold.parquet", gold_source="better-images")) == []
 
 
 def test_classes_of_a_table_are_words_or_numbers(catalogue, truth, tmp_path):
@@ -277,8 +290,7 @@ def test_mistakes_are_one_line(capsys, plan, catalogue, truth, tmp_path):
     assert not (tmp_path / "gold.parquet").exists()
 
 
-def test_answers_for_another_catalogue_are_refused(plan, truth, tmp_path):
-    label_all(plan, truth)
+def test_answers_for_another_catalogue_are_refused(labelled, tmp_path):
     other = pl.DataFrame({"object_id": np.arange(99) + 10**6, "label": 1, "alpha": 3.0, "split": "train"})
     with pytest.raises(InputError, match="none of the"):
-        tm.import_gold(plan, catalogue=other, out=tmp_path / "gold.parquet")
+        tm.import_gold(labelled, catalogue=other, out=tmp_path / "gold.parquet")
