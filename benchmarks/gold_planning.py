@@ -5,7 +5,7 @@
 
 "experts": experts are simulated with T types of real galaxies (expert_vs_crowd.csv in DATA); the observed labels are
 Galaxy Zoo 1 flags. "coverage": simulated catalogues. Random choice gets as many labels as the plan, which rounds up in
-each stratum. One process; about two minutes for 20 draws of the first, five for 100 of the second.
+each stratum. One process; about two minutes for 20 draws of the first, six for 100 of the second.
 """
 
 import sys
