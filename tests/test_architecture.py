@@ -18,6 +18,7 @@ ROOMS = {
     "classifiers": {"bias", "catalogs", "images"},
     "labelling": {"bias", "catalogs", "images", "classifiers"},
     "explain": {"bias", "catalogs", "images", "classifiers", "labelling"},
+    "gold": {"bias", "catalogs", "images"},
     "report": {"bias", "catalogs", "images", "classifiers", "labelling", "explain"},
     "benchmark": {"bias", "catalogs", "images", "simulate", "classifiers", "labelling", "explain", "report"},
     "reproduce": {"archives", "bias", "catalogs", "images", "classifiers", "labelling", "explain", "report"},

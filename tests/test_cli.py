@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import reduce
+from operator import getitem
 
 import polars as pl
 import pytest
@@ -26,13 +28,13 @@ def catalogue(simulated, tmp_path_factory):
 def test_help_is_the_docstring_of_the_public_function(capsys, verb):
     import truemorph
 
-    status, out, _ = run(capsys, verb, "--help")
+    status, out, _ = run(capsys, *verb.split(), "--help")
     function = getattr(truemorph, COMMANDS[verb][0].partition(":")[2])
     assert status == 0
     assert f"Example: truemorph {verb}" in " ".join(out.split())
     assert function.__doc__.splitlines()[0] == COMMANDS[verb][1]
     assert "--json" in out
-    arguments = command_app(verb)[verb].assemble_argument_collection(parse_docstring=True)
+    arguments = reduce(getitem, verb.split(), command_app(verb)).assemble_argument_collection(parse_docstring=True)
     without = [one.name for one in arguments if one.show and not one.parameter.help]
     assert without == []
 

@@ -25,6 +25,7 @@ PAGES = (
     "docs/training.md",
     "docs/labelling.md",
     "docs/report.md",
+    "docs/gold.md",
     "docs/explain.md",
     "docs/catalogues.md",
     "docs/galaxy_zoo.md",
@@ -82,6 +83,7 @@ def test_every_command_of_the_readme_is_in_a_block_that_is_run():
         "training",
         "labelling",
         "report",
+        "gold",
         "explain",
         "archives",
         "mysurvey",
@@ -104,6 +106,10 @@ def test_step_by_step_on_the_demos_files(tmp_path):
     assert (tmp_path / "posterior.html").is_file()
     out = run_block("explain", tmp_path)
     assert "predicted disk" in out
+    out = run_block("gold", tmp_path)
+    assert "of them shown twice" in out
+    assert "gold labels  300" in out
+    assert (tmp_path / "desk" / "subjects" / "manifest.csv").is_file()
     out = run_block("demo", tmp_path)
     assert "theta = " in out
     assert "300 rows in, 300 labelled" in out

@@ -40,6 +40,7 @@ _load, __dir__, __all__ = lazy_loader.attach(
         "commands.demo": ["run_demo"],
         "commands.explain": ["explain_classifier"],
         "commands.fetch": ["fetch_archive"],
+        "commands.gold": ["collect_gold", "export_gold", "import_gold", "plan_gold"],
         "commands.label": ["label_galaxies"],
         "commands.prepare": ["prepare_catalogue"],
         "commands.report": ["write_report"],

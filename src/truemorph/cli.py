@@ -14,6 +14,8 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Group, Parameter, UnknownCommandError
@@ -46,6 +48,19 @@ COMMANDS = {
         "explain:explain_classifier",
         "Map the pixels that classifiers use: Grad-CAM maps, radial profiles, differences between models.",
     ),
+    "gold plan": (
+        "gold:plan_gold",
+        "Choose the galaxies that should get a gold label, and how many are needed.",
+    ),
+    "gold label": ("gold:collect_gold", "Label the galaxies of a plan on a local page; Ctrl-C ends it."),
+    "gold import": (
+        "gold:import_gold",
+        "Write gold labels into a catalogue: from a plan's answers, a table, or a Zooniverse classification export.",
+    ),
+    "gold export": (
+        "gold:export_gold",
+        "Write the images and the manifest of a Zooniverse subject set for the galaxies of a plan.",
+    ),
     "report": (
         "report:write_report",
         "Write one page of evidence: answer, verdict, Table 1, figures, and the galaxies that changed.",
@@ -59,6 +74,8 @@ COMMANDS = {
     "cite": ("cite:cite", "Print BibTeX of the papers and the software to cite."),
     "demo": ("demo:run_demo", "Show that it works, on simulated galaxies whose truth is known."),
 }
+# Commands of two words.
+GROUPS = {"gold": "Choose galaxies for gold labels, and collect the labels."}
 _ABOUT = """Unbiased galaxy morphologies from biased labels.
 
 The usual order is fetch, prepare, bias, transition, train, label, report. To try it without data: truemorph demo"""
@@ -71,6 +88,9 @@ _NEXT = {
     "train": "truemorph label {out} {catalogue} --out labels.parquet",
     "label": "truemorph report {model} --catalogue {source} --labels {out} --out report.html",
     "explain": "truemorph report {models} --out report.html",
+    "gold plan": "truemorph gold label {out}",
+    "gold label": "truemorph gold import {plan} --out catalogue-gold.parquet",
+    "gold import": "truemorph transition {out} --gold gold --out transition.json",
 }
 _ALL = Group("All commands", sort_key=1000)
 _ARGUMENT = re.compile(r"`(\w+)`(=\S*[\w\"])?")
@@ -89,7 +109,10 @@ def command_app(chosen: str | None = None) -> App:
     )
     for order, (name, (function, about)) in enumerate(COMMANDS.items()):
         own = None if name == chosen else about
-        app.command(f"truemorph.commands.{function}", name=name, help=own, sort_key=order)
+        group, _, last = name.rpartition(" ")
+        if group and group not in app:
+            app.command(App(name=group, help=GROUPS[group], sort_key=order))
+        (app[group] if group else app).command(f"truemorph.commands.{function}", name=last, help=own, sort_key=order)
     app.meta.suppress_keyboard_interrupt = False
 
     @app.meta.default
@@ -134,10 +157,11 @@ def next_command(command: str | None, arguments: Mapping[str, Any]) -> str:
     >>> next_command("prepare", {"table": "votes.csv", "out": "cat.parquet"})
     'truemorph bias cat.parquet'
     """
-    table = str(arguments.get("catalogue") or arguments.get("source") or "")
     if command == "bias" and arguments.get("labels"):
         command = "bias of labels"
-    if command not in _NEXT or arguments.get("dry_run") or (table and not table.endswith(".parquet")):
+    following = _NEXT.get(command or "", "")
+    tables = [str(arguments.get(name)) for name in ("catalogue", "source") if f"{{{name}}}" in following]
+    if arguments.get("dry_run") or not all(one.endswith(".parquet") for one in tables):
         return ""
     given = {
         name: shlex.join(map(str, value)) if isinstance(value, tuple) else shlex.quote(str(value))
@@ -145,7 +169,7 @@ def next_command(command: str | None, arguments: Mapping[str, Any]) -> str:
         if value is not None
     }
     try:
-        return _NEXT[command].format_map(given)
+        return following.format_map(given)
     except KeyError:  # nothing was written
         return ""
 
@@ -154,7 +178,7 @@ def options_of(app: App, command: str | None) -> dict[str, str]:
     """Return the options of a command by the names of the Python arguments."""
     if command not in COMMANDS:
         return {}
-    arguments = app[command].assemble_argument_collection()
+    arguments = reduce(getitem, command.split(), app).assemble_argument_collection()
     return {one.field_info.name: one.name for one in arguments if one.name.startswith("--")}
 
 
@@ -201,7 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # Greek letters on a terminal that has none
     given = list(sys.argv[1:] if arguments is None else arguments)
-    chosen = next((one for one in given if not one.startswith("-")), None)
+    words = [one for one in given if not one.startswith("-")]
+    chosen = " ".join(words[: 2 if words[:1] in ([one] for one in GROUPS) else 1]) or None
     app = command_app(chosen)
     try:
         with extras_named():

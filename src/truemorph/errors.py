@@ -32,6 +32,7 @@ _EXTRAS = {
     "networks": ("torch", "lightning", "timm", "captum", "torchmetrics", "huggingface_hub"),
     "archives": ("requests", "urllib3", "pyvo"),
     "fast": ("openvino", "nncf", "onnx", "onnxscript"),
+    "gold": ("starlette", "uvicorn"),
     "ray": ("ray",),
     "morphology": ("photutils", "statmorph"),
     "benchmark": ("cleanlab",),
@@ -47,7 +48,7 @@ def require_extra(extra: str) -> None:
 
     Parameters
     ----------
-    extra : {"networks", "archives", "fast", "ray", "morphology", "benchmark"}
+    extra : {"networks", "archives", "fast", "gold", "ray", "morphology", "benchmark"}
 
     Raises
     ------

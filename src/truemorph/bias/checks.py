@@ -106,7 +106,7 @@ def calibration(fit: TransitionFit, bins: int = 12) -> Calibration:
         chosen = gold == DISK
         fitted = np.asarray(fit.transition.flip_probability(alpha[chosen]))
         hit, what = (labels[chosen] == SMOOTH).astype(float), "gold disks labelled smooth"
-        weights = weights[chosen]
+        weights = fit.data.gold_weights[chosen]
     else:
         fractions = fit.class_fractions if fit.probabilities is None else fit.probabilities
         with np.errstate(divide="ignore"):

@@ -16,7 +16,7 @@ import numpy as np
 from truemorph.bias.binned import by_bins
 from truemorph.bias.checks import calibration, selection_findings
 from truemorph.bias.drift import DELTA, DriftRange, drift_range
-from truemorph.bias.gold import by_gold, check_gold, gold_maximum
+from truemorph.bias.gold import by_gold, check_gold, check_probability, gold_maximum, selection_known
 from truemorph.bias.likelihood import check_labels, check_weights, classes_in, one_resolution, with_observables
 from truemorph.bias.mixture import by_condition, by_likelihood, check_intrinsic, explained_findings
 from truemorph.bias.result import ASSUMPTIONS, FROM_LABELS, Data, TransitionFit, flat_fractions_assumed
@@ -48,6 +48,7 @@ def _checked(
     n_classes: int | None,
     method: str,
     options: dict[str, Any],
+    gold_probability: Any = None,
 ) -> Data:
     """Check shapes and values of all per-galaxy arguments."""
     observed = labels if isinstance(labels, np.ma.MaskedArray) else np.asarray(labels)
@@ -76,7 +77,10 @@ def _checked(
     if present.size < 2:
         only = CLASS_NAMES[int(present[0])] if present.size and n_classes == 2 else str(*present)
         raise InputError(f"only {only or 'no'} labels among {observed.size} galaxies; T(alpha) needs both classes")
-    return Data(observed, resolution, n_classes, weights, known, counts, None, method, options, fit_transition)
+    probability = None if known is None or gold_probability is None else check_probability(gold_probability, known)
+    return Data(
+        observed, resolution, n_classes, weights, known, counts, None, probability, method, options, fit_transition
+    )
 
 
 def _flips_seen(data: Data) -> np.ndarray:
@@ -119,6 +123,7 @@ def fit_transition(
     gold: Array | None = None,
     weights: Array | None = None,
     *,
+    gold_probability: Array | None = None,
     observables: Array | None = None,
     false_disk: float | str | None = None,
     delta: float | None = DELTA,
@@ -152,6 +157,9 @@ def fit_transition(
         Properties on which classes depend and that do not depend on resolution.
     gold : array of int, shape (N,), optional
         Gold labels: classes from experts or better images, -1 if unknown. They should be a random part of the rows.
+    gold_probability : array, shape (N,), optional
+        Probability with which each galaxy was to be selected for a gold label, where the choice was planned
+        (`plan_gold`). Gold labels then need not be of random galaxies.
     weights : array, shape (N,), optional
         Sampling weights, if galaxies were selected by their label (balanced samples). Errors then use the sandwich
         estimator.
@@ -209,7 +217,7 @@ def fit_transition(
     _check_together(method, cls, intrinsic, gold, false_disk, bins, delta)
     use_gold = gold if method in ("gold", "votes") else None
     options = {"family": cls, "bins": bins, "false_disk": false_disk, "delta": delta, "knots": knots, "seed": seed}
-    data = _checked(labels, alpha, observables, use_gold, weights, n_classes, method, options)
+    data = _checked(labels, alpha, observables, use_gold, weights, n_classes, method, options, gold_probability)
     findings: list[Finding] = []
     if method == "conditional":
         columns, findings = check_intrinsic(intrinsic, data.labels.size)
@@ -225,7 +233,9 @@ def fit_transition(
                 "Give gold labels (`gold`), or intrinsic columns (`intrinsic`) on which classes depend.",
             )
         )
-    if data.gold is not None:
+    if data.gold is not None and data.probability is not None:
+        findings += selection_known(data.probability, data.gold)
+    elif data.gold is not None:
         findings += selection_findings(data.observed, data.alpha, data.gold, data.weights)
     rate, anchored = _false_disk(false_disk, data, method), method in ("likelihood", "binned")
     search = Search(data.alpha, _flips_seen(data), anchored, rate, knots)

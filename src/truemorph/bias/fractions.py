@@ -17,7 +17,7 @@ from truemorph.arrays import float_array
 from truemorph.bias.binning import Bins
 from truemorph.bias.checks import selection_findings
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.gold import GoldRegression, check_gold
+from truemorph.bias.gold import GoldRegression, check_gold, check_probability, propensity_columns, selection_known
 from truemorph.bias.likelihood import (
     check_columns,
     check_labels,
@@ -363,6 +363,9 @@ def debiased_fractions(
     bins: int = 8,
     gold: Array | None = None,
     *,
+    gold_probability: Array | None = None,
+    gold_uncertain: Array | None = None,
+    gold_transition: Transition | None = None,
     covariates: Array | None = None,
     observables: Array | None = None,
     systematic: bool = True,
@@ -388,6 +391,15 @@ def debiased_fractions(
     gold : array of int, shape (N,), optional
         Gold labels of a random part of the rows, -1 elsewhere. The fractions then follow their definition of a disk,
         and are valid whether or not T is correct.
+    gold_probability : array, shape (N,), optional
+        Probability with which each galaxy was to be selected for a gold label, where the choice was planned
+        (`plan_gold`). Gold labels then need not be of random galaxies.
+    gold_uncertain : array of bool, shape (N,), optional
+        Galaxies whose class people could not tell, or on which they did not agree. The range contains the results with
+        all of them smooth, and with all of them disk.
+    gold_transition : Transition, optional
+        T(α) of the gold labels themselves, where experts saw the volunteers' images: measured with degraded copies
+        (`collect_gold`, twins). The range then reaches up to the disk fraction that it implies.
     covariates : array, shape (N, P), optional
         Other columns for the regression p(y | ỹ, α, z) on gold labels, which help to predict the true class.
     observables : array, shape (N, J), optional
@@ -454,7 +466,15 @@ def debiased_fractions(
     if gold is not None:
         known = check_gold(gold, checked.size, n_classes)
         columns = None if covariates is None else check_columns(covariates, "covariates", checked.size)
-        findings = selection_findings(np.eye(n_classes)[checked], resolution, known, w)
+        probability = None if gold_probability is None else check_probability(gold_probability, known)
+        findings = (
+            selection_findings(np.eye(n_classes)[checked], resolution, known, w)
+            if probability is None
+            else selection_known(probability, known)
+        )
+        if probability is not None:
+            extra = propensity_columns(probability)
+            columns = extra if columns is None else np.column_stack([columns, extra])
         if by is not None and np.ptp(column) > 0:
             # The binning column may have more information on the class than label and α.
             standard = (column - column.mean()) / column.std()
@@ -467,6 +487,8 @@ def debiased_fractions(
         low, high = np.quantile(samples, [0.025, 0.975], axis=0)
         low, high = np.minimum(low, fractions), np.maximum(high, fractions)
         method, assumption = "gold", "gold labels are correct, and known for a random part of the rows"
+        if probability is not None:
+            assumption = "gold labels are correct, and their probabilities of selection are known"
         if used is not None:
             alternatives["the given T inverted"] = _inverted(checked, resolution, cut, used, fit)[:2]
     else:
@@ -492,6 +514,45 @@ def debiased_fractions(
         everything = [(fractions, stderr), *alternatives.values()]
         low = np.clip(np.min([value - _NORMAL_95 * error for value, error in everything], axis=0), 0, 1)
         high = np.clip(np.max([value + _NORMAL_95 * error for value, error in everything], axis=0), 0, 1)
+    uncertain = None if gold_uncertain is None else np.asarray(gold_uncertain, dtype=bool).reshape(-1)
+    if gold is not None and uncertain is not None and uncertain.any():
+        for one in (SMOOTH, DISK):
+            bound = debiased_fractions(
+                labels,
+                alpha,
+                by=by,
+                bins=bins,
+                gold=np.where(uncertain, one, known),
+                gold_probability=gold_probability,
+                covariates=covariates,
+                weights=weights,
+                name=name,
+                seed=seed,
+            )
+            low, high = np.minimum(low, bound.low), np.maximum(high, bound.high)
+        findings.append(
+            Finding(
+                "gold-uncertain",
+                "caution",
+                f"People could not tell the class of {int(uncertain.sum()):,} galaxies, or did not agree on it. The "
+                "range contains the results with all of them smooth and all of them disk.",
+                "Find better images of them.",
+            )
+        )
+    if gold is not None and gold_transition is not None and n_classes == 2:
+        missed = cut.means(np.asarray(gold_transition.matrix(first))[:, DISK, [SMOOTH]])[:, 0]
+        implied = np.minimum(high[:, DISK] / np.maximum(1 - missed, 1e-9), 1.0)
+        high = np.column_stack([high[:, SMOOTH], np.maximum(high[:, DISK], implied)])
+        low = np.column_stack([np.minimum(low[:, SMOOTH], 1 - implied), low[:, DISK]])
+        findings.append(
+            Finding(
+                "gold-misses-disks",
+                "caution",
+                "Degraded copies of well-resolved galaxies show that the gold labels themselves miss up to "
+                f"{missed.max():.0%} of the disks in a bin of α. The range reaches up to what this implies.",
+                "Label better images of the same galaxies.",
+            )
+        )
     return PopulationFractions(
         fractions=fractions,
         stderr=stderr,

@@ -25,7 +25,7 @@ def _binned_fraction(
 def plot_fit(fit: Any, ax: Any, bins: int, others: Mapping[str, Any] | None = None) -> Any:
     """Draw the labels and the bias curve; from labels alone with its range, beside other families as one band."""
     ax = axes_or_new(ax)
-    alpha, gold, weights = fit.data.resolution, fit.data.gold, fit.data.weights
+    alpha, gold, weights = fit.data.resolution, fit.data.gold, fit.data.gold_weights
     by_gold = gold is not None and bool(np.any(gold == DISK))
     rows = gold == DISK if by_gold else np.ones(alpha.size, dtype=bool)
     middle, fraction, error = _binned_fraction(alpha[rows], fit.labels[rows] == SMOOTH, bins, weights[rows])

@@ -13,6 +13,7 @@ from truemorph.bias.likelihood import label_log_likelihood
 from truemorph.bias.maximum import differences
 from truemorph.bias.transitions import (
     DISK,
+    UNKNOWN,
     Space,
     Transition,
     class_name,
@@ -55,6 +56,12 @@ def flat_fractions_assumed(low: float, high: float, drift: DriftRange | None) ->
     )
 
 
+def inverse_probability_weights(weights: np.ndarray, probability: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Weights over probabilities of selection, shape (N,), with the same sum over the `known` rows."""
+    out = weights / np.where(known, probability, 1.0)
+    return out * weights[known].sum() / out[known].sum()
+
+
 @dataclass(frozen=True)
 class Data:
     """Checked data of a fit.
@@ -73,6 +80,8 @@ class Data:
     votes : array of int, shape (N, 2), or None
     intrinsic : array, shape (N, P), or None
         Columns that vary.
+    probability : array, shape (N,), or None
+        Probability with which a galaxy was selected for a gold label; None for random selection.
     method : str
     options : dict
         Further arguments of `fit_transition`, which is `refit`.
@@ -85,6 +94,7 @@ class Data:
     gold: np.ndarray | None
     votes: np.ndarray | None
     intrinsic: np.ndarray | None
+    probability: np.ndarray | None
     method: str
     options: dict[str, Any]
     refit: Callable[..., TransitionFit]
@@ -100,6 +110,13 @@ class Data:
         if self.votes is None:
             return np.eye(self.n_classes)[self.labels]
         return self.votes / self.votes.sum(axis=1, keepdims=True)
+
+    @property
+    def gold_weights(self) -> np.ndarray:
+        """Weights of the galaxies with gold labels, shape (N,): sampling weights over probabilities of selection."""
+        if self.probability is None or self.gold is None:
+            return self.weights
+        return inverse_probability_weights(self.weights, self.probability, self.gold != UNKNOWN)
 
     @property
     def weighted(self) -> bool:
@@ -259,6 +276,8 @@ class TransitionFit(Result):
     @property
     def assumption(self) -> str:
         """Assumption of the method."""
+        if self.data.probability is not None:
+            return "gold labels are right, and their probabilities of selection known"
         return ASSUMPTIONS[self.method]
 
     @property
@@ -303,6 +322,7 @@ class TransitionFit(Result):
             "gold": data.gold,
             "weights": data.weights,
             "intrinsic": data.intrinsic,
+            "gold_probability": data.probability,
             "observables": None if data.alpha.ndim == 1 else data.alpha[:, 1:],
         }
         arrays = {name: values[chosen] for name, values in per_row.items() if values is not None}

@@ -23,7 +23,7 @@ from truemorph.bias.gold import check_gold
 from truemorph.bias.likelihood import classes_in
 from truemorph.bias.plots import plot_families, plot_fractions
 from truemorph.bias.result import FROM_LABELS, TransitionFit
-from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, family_of
+from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, RayleighTransition, family_of
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
@@ -174,6 +174,8 @@ def study_transition(
     observables: Array | None = None,
     intrinsic: Array | None = None,
     gold: Array | None = None,
+    gold_probability: Array | None = None,
+    gold_uncertain: Array | None = None,
     weights: Array | None = None,
     known: Array | None = None,
     by: Array | None = None,
@@ -192,7 +194,7 @@ def study_transition(
 
     Parameters
     ----------
-    labels, alpha, observables, intrinsic, gold, weights
+    labels, alpha, observables, intrinsic, gold, gold_probability, gold_uncertain, weights
         As for `fit_transition`.
     family : str or subclass of FlipTransition, optional
         As for `fit_transition`, or "best": the one of lowest AIC among those compared.
@@ -212,6 +214,7 @@ def study_transition(
     groups : (str, array of shape (N,)), optional
         Name and values of the column that names the survey of each galaxy.
     about : mapping, optional
+        `gold_experts`: θ and `stderr` of the experts' own bias curve, as `import_gold` measures it with twins.
         Stored in the result, see `TransitionStudy`.
     findings : tuple of Finding
         Findings on the selection of these rows; they come first in the result.
@@ -232,6 +235,8 @@ def study_transition(
     labels, alpha = np.asarray(labels), np.asarray(alpha)
     given = {"weights": weights, "gold": gold, "observables": observables}
     by_gold = gold is not None and options.get("method") in (None, "gold")
+    if by_gold:
+        given["gold_probability"] = gold_probability
     if not by_gold:
         given["intrinsic"] = intrinsic  # with gold labels they go into the check and the regression on gold labels
     options |= {**{name: one for name, one in given.items() if one is not None}, "seed": seed}
@@ -251,7 +256,9 @@ def study_transition(
         if families is not None:
             families.fits[fit.family] = fit
         told.update(1)
-        check = confounding_check(labels, alpha, intrinsic, gold, weights=weights, seed=seed)
+        experts = (about or {}).get("gold_experts")
+        own_weights = fit.data.gold_weights if by_gold and gold_probability is not None else weights
+        check = confounding_check(labels, alpha, intrinsic, gold, weights=own_weights, seed=seed)
         told.update(1)
         fractions = debiased_fractions(
             labels,
@@ -264,6 +271,9 @@ def study_transition(
             name=by_name,
             seed=seed,
             weights=weights,
+            gold_probability=gold_probability if gold is not None else None,
+            gold_uncertain=gold_uncertain if gold is not None else None,
+            gold_transition=None if experts is None or gold is None else _upper(experts),
             covariates=intrinsic if gold is not None else None,
         )
         told.update(1)
@@ -278,12 +288,12 @@ def study_transition(
     gold_fractions = gold_stderr = None
     if known is not None:
         gold_fractions, gold_stderr = _gold_fractions(
-            np.asarray(known), fractions, alpha if by is None else np.asarray(by)
+            np.asarray(known), fractions, alpha if by is None else np.asarray(by), gold_probability
         )
     rejected = None if families is None or fit.family not in families.aic else families.rejected(fit.family)
     pooled = group_findings(labels, alpha, *groups, weights) if groups is not None and labels.ndim == 1 else ()
     unbalanced: list[Finding] = []
-    if columns and gold is not None:
+    if columns and gold is not None and gold_probability is None:
         unbalanced = balance_findings(columns, alpha, check_gold(gold, len(alpha), classes_in(gold)), weights)
     found = unique(
         findings,
@@ -301,18 +311,29 @@ def study_transition(
     )
 
 
+def _upper(experts: Mapping[str, float]) -> RayleighTransition:
+    """The experts' own bias curve at the upper limit (95 %) of its error."""
+    return RayleighTransition(experts["theta"] + 1.96 * experts["stderr"])
+
+
 def _matters(check: ConfoundingCheck, method: str) -> bool:
     """Whether a drift of class fractions biases this method."""
     return check.confounded if method in FROM_LABELS else check.unexplained and method == "conditional"
 
 
 def _gold_fractions(
-    gold: np.ndarray, fractions: PopulationFractions, column: np.ndarray
+    gold: np.ndarray, fractions: PopulationFractions, column: np.ndarray, probability: Array | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Disk fraction of the galaxies with gold labels, in the bins of the corrected fractions, and its error."""
-    index = np.clip(np.searchsorted(fractions.edges[1:-1], column, side="right"), 0, fractions.counts.size - 1)
-    known = np.isfinite(gold)
-    counts = np.bincount(index[known], minlength=fractions.counts.size)
-    sums = np.bincount(index[known], weights=gold[known], minlength=fractions.counts.size)
-    found = np.divide(sums, counts, out=np.full(counts.size, np.nan), where=counts > 0)
-    return found, proportion_error(found, counts)
+    """Disk fraction by the gold labels, in the bins of the corrected fractions, and its error.
+
+    Galaxies are weighted by their inverse probability of selection.
+    """
+    bins = fractions.counts.size
+    index = np.clip(np.searchsorted(fractions.edges[1:-1], column, side="right"), 0, bins - 1)
+    known = np.isfinite(gold) if probability is None else np.isfinite(gold) & (np.asarray(probability) > 0)
+    w = np.ones(known.sum()) if probability is None else 1 / np.asarray(probability, dtype=float)[known]
+    total, squares = (np.bincount(index[known], weights=one, minlength=bins) for one in (w, w**2))
+    sums = np.bincount(index[known], weights=w * gold[known], minlength=bins)
+    found = np.divide(sums, total, out=np.full(bins, np.nan), where=total > 0)
+    effective = np.divide(total**2, squares, out=np.zeros(bins), where=total > 0)
+    return found, proportion_error(found, effective)

@@ -74,6 +74,8 @@ ADDED = {
     "split": "train, validation or test; unused if the galaxy is not in the sample",
     "sampling_weight": "weight that corrects for selecting the sample by label",
     "gold": "gold label: 0 smooth, 1 disk; gold_definition in the metadata defines a disk",
+    "gold_probability": "probability with which the galaxy was selected for a gold label",
+    "gold_uncertain": "1 where people could not tell the class, or did not agree",
 }
 
 # The column of observed labels in a table of a model's labels; version 0.1 had the second name.

@@ -32,6 +32,10 @@ class SelectedRows:
         Sampling weights, if the galaxies are a sample balanced by label.
     intrinsic : array, shape (N, P), or None
     observables : array, shape (N, J), or None
+    gold_probability : array, shape (N,), or None
+        Probability of selection for a gold label, where the catalogue has it.
+    gold_uncertain : array, shape (N,), or None
+        1 where people could not tell the class or did not agree.
     gold : array of int, shape (N,), or None
         Gold labels to use; -1 if unknown.
     known : array, shape (N,), or None
@@ -52,6 +56,8 @@ class SelectedRows:
     intrinsic: np.ndarray | None
     observables: np.ndarray | None
     gold: np.ndarray | None
+    gold_probability: np.ndarray | None
+    gold_uncertain: np.ndarray | None
     known: np.ndarray | None
     by: np.ndarray | None
     columns: dict[str, np.ndarray]
@@ -140,6 +146,8 @@ def _selected(
         classes, about["definition"] = gold_classes(frame, gold, source)
         if gold == "gold" and catalogue.metadata.get("gold_definition"):
             about["definition"] = str(catalogue.metadata["gold_definition"])
+        if gold == "gold" and catalogue.metadata.get("gold_experts"):
+            about["gold_experts"] = catalogue.metadata["gold_experts"]
     if "gold" in frame.columns:
         known = frame["gold"].cast(pl.Float64).fill_null(np.nan).to_numpy()
         about["gold_definition"] = str(catalogue.metadata.get("gold_definition", "not stated"))
@@ -162,6 +170,8 @@ def _selected(
         intrinsic=numeric_columns(frame, intrinsic, source) if intrinsic else None,
         observables=numeric_columns(frame, observables, source) if observables else None,
         gold=classes,
+        gold_probability=_planned(frame, gold, "gold_probability", 0.0),
+        gold_uncertain=_planned(frame, gold, "gold_uncertain", 0.0),
         known=known,
         by=numeric_columns(frame, [by], source)[:, 0] if by else None,
         columns={} if classes is None else _other_numbers(frame, {*intrinsic, *observables, *([by] if by else [])}),
@@ -169,6 +179,13 @@ def _selected(
         about=about,
         findings=tuple(findings),
     )
+
+
+def _planned(frame: pl.DataFrame, gold: str | None, name: str, missing: float) -> np.ndarray | None:
+    """Return a column that `truemorph gold import` wrote beside `gold`, if these gold labels are used."""
+    if gold != "gold" or name not in frame.columns:
+        return None
+    return frame[name].cast(pl.Float64).fill_null(missing).to_numpy()
 
 
 def _weights(frame: pl.DataFrame) -> np.ndarray | None:
@@ -181,7 +198,7 @@ def _weights(frame: pl.DataFrame) -> np.ndarray | None:
 
 def _other_numbers(frame: pl.DataFrame, named: set[str]) -> dict[str, np.ndarray]:
     """Return numeric columns that are neither named nor made from the labels."""
-    made = {"object_id", "label", *FRACTIONS, *VOTES, "vote_count", *ADDED, "gold", *named}
+    made = {"object_id", "label", *FRACTIONS, *VOTES, "vote_count", *ADDED, *named}
     numbers = [name for name, kind in frame.schema.items() if kind.is_numeric() and name not in made]
     return {name: without(frame[name], SENTINELS).cast(pl.Float64).fill_null(np.nan).to_numpy() for name in numbers}
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -281,11 +281,18 @@ class Evidence:
                 gold, gold_error = fractions_by(alpha, [truth])["disk_fraction"].to_numpy(), np.zeros(table.height)
                 continue
             with suppress(InputError):  # too few of them
-                by_gold = debiased_fractions(labels, alpha, gold=truth.labels, bins=table.height)
+                by_gold = debiased_fractions(labels, alpha, gold=truth.labels, bins=table.height, **self._planned)
                 gold, gold_error = by_gold.fractions[:, DISK], by_gold.stderr[:, DISK]
         columns = {"corrected": value, "stderr": error, "lowest": low.clip(0, 1), "highest": high.clip(0, 1)}
         columns |= {"gold": gold, "gold_stderr": gold_error}
         return table.with_columns(pl.Series(name, one).fill_nan(None) for name, one in columns.items())
+
+    @property
+    def _planned(self) -> dict[str, Any]:
+        """Probability of selection and doubt of gold labels, where these are the catalogue's own."""
+        names = [one for one in ("gold_probability", "gold_uncertain") if one in self.frame.columns]
+        own = self.catalogue.metadata.get("gold_definition") in self.truths
+        return {name: self.frame[name].cast(pl.Float64).fill_null(0.0).to_numpy() for name in names if own}
 
     @property
     def range_spans(self) -> str:

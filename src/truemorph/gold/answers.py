@@ -1,0 +1,185 @@
+"""Answers of annotators: one SQLite file in the plan folder.
+
+An answer is on the disk before the page shows the next galaxy. No answer is deleted: one that was undone or replaced
+stays in the file, marked as undone.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+from filelock import FileLock
+
+from truemorph.errors import InputError
+
+ANSWERS, TWINS = "answers.sqlite", "twins.parquet"
+CHOICES = ("smooth", "disk", "unclear", "artefact")
+# A galaxy is shown once, or a second time, or as a degraded copy of itself.
+FIRST, REPEAT, TWIN = "first", "repeat", "twin"
+# Seconds that a writer waits for another one.
+_PATIENCE = 30.0
+_TABLE = """
+CREATE TABLE IF NOT EXISTS answers (
+    id INTEGER PRIMARY KEY,
+    annotator TEXT NOT NULL,
+    galaxy TEXT NOT NULL,
+    occasion TEXT NOT NULL CHECK (occasion IN ('first', 'repeat', 'twin')),
+    answer TEXT NOT NULL CHECK (answer IN ('smooth', 'disk', 'unclear', 'artefact')),
+    better INTEGER NOT NULL,
+    note TEXT NOT NULL,
+    time TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    undone INTEGER NOT NULL DEFAULT 0
+);
+CREATE UNIQUE INDEX IF NOT EXISTS one_answer ON answers (annotator, galaxy, occasion) WHERE undone = 0;
+CREATE INDEX IF NOT EXISTS labelled ON answers (occasion, galaxy) WHERE undone = 0;
+"""
+_SCHEMA = {
+    "annotator": pl.String,
+    "galaxy": pl.String,
+    "occasion": pl.String,
+    "answer": pl.String,
+    "better": pl.Int64,
+    "note": pl.String,
+    "time": pl.String,
+    "seconds": pl.Float64,
+    "undone": pl.Int64,
+}
+
+
+def create_answers(folder: Path) -> None:
+    """Make the file of answers where there is none.
+
+    Raises
+    ------
+    InputError
+        If the file is there but holds something else.
+    """
+    # SQLite does not wait for other processes while it changes to a write-ahead log.
+    with FileLock(folder / f".{ANSWERS}.lock"), closing(_connect(folder)) as connection:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(_TABLE)
+            connection.execute(f"SELECT {', '.join(_SCHEMA)} FROM answers LIMIT 1")
+        except sqlite3.DatabaseError as problem:
+            raise InputError(f"{folder / ANSWERS}: is not a file of answers ({problem}); move it away") from problem
+
+
+def record_answer(
+    folder: Path,
+    annotator: str,
+    galaxy: str,
+    occasion: str,
+    answer: str,
+    note: str = "",
+    seconds: float = 0.0,
+    better: bool = False,
+) -> None:
+    """Write an answer to the disk; an earlier one of the same person about the same picture is marked as undone."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    with _transaction(folder) as connection:
+        connection.execute(
+            "UPDATE answers SET undone = 1 WHERE annotator = ? AND galaxy = ? AND occasion = ? AND undone = 0",
+            (annotator, galaxy, occasion),
+        )
+        connection.execute(
+            "INSERT INTO answers (annotator, galaxy, occasion, answer, better, note, time, seconds) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (annotator, galaxy, occasion, answer, better, note, now, seconds),
+        )
+
+
+def record_note(folder: Path, annotator: str, galaxy: str, occasion: str, note: str) -> None:
+    """Change the note of an answer."""
+    with _transaction(folder) as connection:
+        connection.execute(
+            "UPDATE answers SET note = ? WHERE annotator = ? AND galaxy = ? AND occasion = ? AND undone = 0",
+            (note, annotator, galaxy, occasion),
+        )
+
+
+def undo_answer(folder: Path, annotator: str) -> tuple[str, str] | None:
+    """Undo a person's last answer; returns its galaxy and occasion, None if there is none."""
+    with _transaction(folder) as connection:
+        found = connection.execute(
+            "UPDATE answers SET undone = 1 WHERE id = (SELECT max(id) FROM answers WHERE annotator = ? AND undone = 0) "
+            "RETURNING galaxy, occasion",
+            (annotator,),
+        ).fetchone()
+    return found
+
+
+def answers_of(folder: Path, annotator: str) -> dict[tuple[str, str], tuple[str, str]]:
+    """Answer and note of one person by galaxy and occasion; without those that were undone."""
+    with closing(_connect(folder)) as connection:
+        rows = connection.execute(
+            "SELECT galaxy, occasion, answer, note FROM answers WHERE annotator = ? AND undone = 0", (annotator,)
+        ).fetchall()
+    return {(galaxy, occasion): (answer, note) for galaxy, occasion, answer, note in rows}
+
+
+def count_answers(folder: Path, annotator: str) -> tuple[int, int]:
+    """Number of answers of one person, and of galaxies that anyone has answered."""
+    with closing(_connect(folder)) as connection:
+        found: tuple[int, int] = connection.execute(
+            "SELECT (SELECT count(*) FROM answers WHERE annotator = ? AND undone = 0), "
+            "(SELECT count(DISTINCT galaxy) FROM answers WHERE occasion = 'first' AND undone = 0)",
+            (annotator,),
+        ).fetchone()
+    return found
+
+
+def read_answers(folder: Path) -> pl.DataFrame:
+    """All answers of a plan in their order.
+
+    Returns
+    -------
+    polars.DataFrame
+        `annotator`, `galaxy`, `occasion` (first, repeat or twin), `answer` (smooth, disk, unclear or artefact),
+        `better` (whether a better image was beside it), `note`, `time` (UTC), `seconds` (that the answer took),
+        `undone`, and `twin_alpha`: resolution of a degraded copy, null for other pictures.
+    """
+    rows = []
+    if (folder / ANSWERS).is_file():
+        with closing(_connect(folder)) as connection:
+            rows = connection.execute(f"SELECT {', '.join(_SCHEMA)} FROM answers ORDER BY id").fetchall()
+    frame = pl.DataFrame(rows, schema=_SCHEMA, orient="row").with_columns(
+        pl.col("time").str.to_datetime(time_unit="us", time_zone="UTC"), pl.col("better", "undone").cast(pl.Boolean)
+    )
+    if not (folder / TWINS).is_file():
+        return frame.with_columns(twin_alpha=pl.lit(None, pl.Float64))
+    twins = pl.read_parquet(folder / TWINS).select(
+        pl.col("object_id").alias("galaxy"), pl.lit(TWIN).alias("occasion"), "twin_alpha"
+    )
+    return frame.join(twins, on=["galaxy", "occasion"], how="left", maintain_order="left")
+
+
+@contextmanager
+def kept_open(folder: Path) -> Iterator[None]:
+    """Keep the file open meanwhile: whoever closes it as the last one tidies it, which takes longer than an answer."""
+    with closing(_connect(folder)) as connection:
+        connection.execute("SELECT count(*) FROM answers")
+        yield
+
+
+def _connect(folder: Path) -> sqlite3.Connection:
+    return sqlite3.connect(folder / ANSWERS, timeout=_PATIENCE, isolation_level=None)
+
+
+@contextmanager
+def _transaction(folder: Path) -> Iterator[sqlite3.Connection]:
+    """A transaction that is on the disk when the block ends."""
+    with closing(_connect(folder)) as connection:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")

@@ -1,0 +1,463 @@
+"""Which galaxies should get a gold label, and how many: stratified sampling with known probabilities.
+
+Galaxies are put into strata of α, observed label and, where there is one, p(disk). Within a stratum they are drawn at
+random, so that every galaxy has a known probability of selection. Strata in which the class is uncertain get more
+labels (Neyman 1934, J. R. Stat. Soc. 97, 558).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from truemorph.bias.binning import Bins
+from truemorph.bias.estimation import fit_transition
+from truemorph.bias.gold import FEWEST, GoldRegression, check_gold
+from truemorph.bias.likelihood import posterior
+from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
+from truemorph.errors import InputError
+from truemorph.findings import Finding
+from truemorph.io import plain, read_json, write_json
+from truemorph.plotting import BLUE, GREY, axes_or_new
+from truemorph.results import Result, quantity_table
+from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
+
+Purpose = Literal["fractions", "transition"]
+PLAN, TABLE = "plan.json", "plan.parquet"
+# Raised whenever a folder means something else than before.
+VERSION = 1
+# No weight (inverse probability) above this multiple of the mean of the galaxies that are labelled.
+_MOST_WEIGHT = 10.0
+_FEWEST_IN_STRATUM = 2
+# Part of the galaxies that are shown twice, to measure how consistent the answers are.
+_REPEATED = 0.05
+_BUDGETS = (50, 100, 200, 300, 500, 1000, 2000, 5000)
+
+
+@dataclass(frozen=True)
+class Strata:
+    """Groups of similar galaxies from which gold labels are drawn.
+
+    Attributes
+    ----------
+    index : array of int, shape (N,)
+        Stratum of each galaxy.
+    bins : array of int, shape (H,)
+        Bin of α of each stratum whose error counts; 0 for all where the bias curve is wanted.
+    sizes : array, shape (H,)
+        Galaxies that can be labelled.
+    spread : array, shape (H,)
+        Predicted standard deviation among them: of the class (at least that of p = 0.02), or of
+        a galaxy's influence on the bias curve.
+    """
+
+    index: np.ndarray
+    bins: np.ndarray
+    sizes: np.ndarray
+    spread: np.ndarray
+
+    @classmethod
+    def of(cls, label: np.ndarray, bins: Bins, p_disk: np.ndarray, groups: int) -> Strata:
+        """Strata of bin, label and `groups` equal-count groups of p(disk)."""
+        key = bins.index * 2 + label
+        if groups > 1:
+            order = np.lexsort([p_disk, key])
+            size = np.bincount(key, minlength=key.max() + 1)
+            within = np.empty(key.size, dtype=np.int64)
+            within[order] = np.arange(key.size) - np.repeat(np.cumsum(size) - size, size)
+            key = key * groups + within * groups // np.maximum(size[key], 1)
+        _, first, index, sizes = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
+        mean = np.bincount(index, p_disk) / sizes
+        # Between the mean of p and one half, as far as p is uncertain itself.
+        variance = np.clip(mean * (1 - mean), 0.02 * 0.98, None)
+        return cls(index, bins.index[first], sizes.astype(float), np.sqrt(variance))
+
+    def for_curve(self, influence: np.ndarray) -> Strata:
+        """The same strata, for the bias curve: `influence`, shape (N,), of a galaxy's class on it."""
+        spread = np.sqrt(np.bincount(self.index, influence**2) / self.sizes)
+        return replace(self, bins=np.zeros_like(self.bins), spread=np.maximum(spread, 1e-3 * spread.max()))
+
+    def errors(self, drawn: np.ndarray) -> np.ndarray:
+        """Standard error of the disk fraction of each bin of α if so many of each stratum are labelled, shape (B,)."""
+        total = np.bincount(self.bins, self.sizes)
+        share = self.sizes / total[self.bins]
+        variance = share**2 * self.spread**2 * np.clip(1 / np.maximum(drawn, 1e-9) - 1 / self.sizes, 0, None)
+        return np.sqrt(np.bincount(self.bins, variance))
+
+    def errors_of_random(self, n: float) -> np.ndarray:
+        """The same if n galaxies are chosen at random, and label and α are used afterwards."""
+        return self.errors(np.minimum(n * self.sizes / self.sizes.sum(), self.sizes))
+
+    def allocation(self, error: float) -> np.ndarray:
+        """Labels a stratum that give every bin this standard error, shape (H,); not rounded."""
+        total = np.bincount(self.bins, self.sizes)
+        share = self.sizes / total[self.bins]
+        both = np.bincount(self.bins, share * self.spread)
+        limit = np.bincount(self.bins, share * self.spread**2) / total
+        wanted = both**2 / (error**2 + limit)
+        drawn = wanted[self.bins] * share * self.spread / both[self.bins]
+        for _ in range(3):  # the floor depends on the total
+            drawn = np.clip(drawn, np.minimum(self.fewest(drawn.sum()), self.sizes), self.sizes)
+        return drawn
+
+    def for_budget(self, n: int) -> np.ndarray:
+        """Labels a stratum of the smallest common error that n labels reach, shape (H,) of int."""
+        low, high = 1e-5, 1.0
+        for _ in range(60):
+            middle = np.sqrt(low * high)
+            low, high = (low, middle) if self.allocation(middle).sum() <= n else (middle, high)
+        return self.rounded(self.allocation(high))
+
+    def rounded(self, drawn: np.ndarray) -> np.ndarray:
+        """Whole numbers of labels, none less than asked for, and no larger weight than allowed."""
+        found = np.minimum(np.ceil(drawn - 1e-9), self.sizes)
+        while np.any(found < np.minimum(self.fewest(found.sum()), self.sizes)):
+            found = np.clip(np.ceil(self.fewest(found.sum())), found, self.sizes)
+        return found.astype(np.int64)
+
+    def fewest(self, total: float) -> np.ndarray:
+        """Labels that a stratum needs at least if there are so many in total, shape (H,)."""
+        return np.maximum(self.sizes * total / (_MOST_WEIGHT * self.sizes.sum()), _FEWEST_IN_STRATUM)
+
+
+@dataclass(frozen=True, repr=False)
+class GoldPlan(Result):
+    """How many gold labels are needed, and which galaxies should get them.
+
+    Attributes
+    ----------
+    out : Path or None
+        Folder with `plan.json` and `plan.parquet`.
+    frame : polars.DataFrame
+        A row a galaxy of the catalogue: `object_id`, `image`, `alpha`, `stratum`, `probability` of selection by this
+        plan or earlier ones, `before` by earlier ones alone, `position` in the list of galaxies to label (null where
+        not selected).
+    edges : array, shape (B + 1,)
+        Bins of α.
+    predicted : array, shape (B,)
+        Predicted standard error of the disk fraction in each bin.
+    comparison : polars.DataFrame
+        `labels`, `planned`, `random`: the largest of these errors for several numbers of labels.
+    repeats : int
+        Galaxies that are shown twice.
+    about : dict
+        Settings, and which catalogue the plan is for.
+    findings : tuple of Finding
+    """
+
+    out: Path | None
+    frame: pl.DataFrame
+    edges: np.ndarray
+    predicted: np.ndarray
+    comparison: pl.DataFrame
+    repeats: int
+    about: dict[str, Any]
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def selected(self) -> pl.DataFrame:
+        """Galaxies to label, in the order of the list."""
+        return self.frame.filter(pl.col("position").is_not_null()).sort("position")
+
+    def summary(self) -> str:
+        """Return numbers of labels and predicted errors as text."""
+        n, probability = self.selected.height, self.selected["probability"].to_numpy()
+        by = "α" if self.about["by"] == "alpha" else self.about["by"]
+        what = f"at most, of the disk fraction in {self.predicted.size} bins of {by}"
+        if self.about["purpose"] == "transition":
+            what = "of the flip probability where it is one half"
+        lines = [
+            f"gold labels     {n:,} galaxies, {self.repeats:,} of them shown twice",
+            f"error           {self.predicted.max():.3f} {what} (predicted)",
+            f"probabilities   {probability.min():.2g} to {probability.max():.2g}",
+            "",
+            "gold labels  largest error: planned  random choice",
+        ]
+        lines += [
+            f"{row['labels']:11,d}  {row['planned']:22.3f}  {row['random']:13.3f}"
+            for row in self.comparison.iter_rows(named=True)
+        ]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return plain(
+            {
+                "version": VERSION,
+                "out": None if self.out is None else str(self.out),
+                **self.about,
+                "labels": self.selected.height,
+                "repeats": self.repeats,
+                "edges": self.edges,
+                "predicted": self.predicted,
+                "comparison": self.comparison.to_dicts(),
+                "findings": [one.to_dict() for one in self.findings],
+            }
+        )
+
+    def to_table(self) -> Any:
+        """Return a table of one row a galaxy to label."""
+        about = {
+            "object_id": "identifier of the galaxy",
+            "stratum": "group of similar galaxies",
+            "probability": "probability of selection",
+        }
+        return quantity_table({name: (self.selected[name].to_list(), "", text) for name, text in about.items()})
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the largest error against the number of labels; returns matplotlib axes."""
+        ax = axes_or_new(ax)
+        labels = self.comparison["labels"]
+        ax.plot(labels, self.comparison["random"], "s--", color=GREY, label="random choice")
+        ax.plot(labels, self.comparison["planned"], "D-", color=BLUE, label="planned choice")
+        ax.axhline(self.predicted.max(), color="0.7", lw=1)
+        curve = self.about["purpose"] == "transition"
+        ax.set(xscale="log", xlabel="number of gold labels")
+        ax.set(ylabel="error of the bias curve" if curve else "largest error of the disk fraction")
+        ax.set_ylim(bottom=0)
+        ax.legend(frameon=False)
+        return ax
+
+
+def predicted_probabilities(label: np.ndarray, alpha: np.ndarray, gold: np.ndarray | None) -> np.ndarray:
+    """p(disk) of each galaxy given its label and α, shape (N,): from gold labels of a pilot, else from labels alone.
+
+    From labels alone it is the value nearest to one half that the range of the disk fraction allows: a plan should not
+    rest on the assumption that gold labels are to test.
+    """
+    if gold is not None and np.sum(gold != UNKNOWN) >= FEWEST and len(np.unique(gold[gold != UNKNOWN])) == 2:
+        known = check_gold(gold, label.size, 2)
+        bins = Bins.cut(alpha, max(1, min(8, label.size // 50)))
+        return np.asarray(GoldRegression.fit(label, alpha, known, 2, bins).probabilities[:, DISK])
+    fit = fit_transition(label, alpha)
+    low, high = fit.disk_fraction_range
+    every = []
+    for fraction in (low, fit.class_fractions[DISK], high):
+        given = np.tile([1 - fraction, fraction], (label.size, 1))
+        every.append(posterior(given, label, alpha, fit.transition)[:, DISK])
+    both = np.array(every)
+    return np.asarray(both[np.argmin(np.abs(both - 0.5), axis=0), np.arange(label.size)])
+
+
+def influence_on_curve(label: np.ndarray, alpha: np.ndarray, p_disk: np.ndarray) -> np.ndarray:
+    """Standard deviation of a galaxy's influence on the flip probability where this is one half, shape (N,).
+
+    With a gold label a disk adds its score, ∂ log p(ỹ | disk, α) / ∂θ, to the fit of the Rayleigh curve; unknown is
+    whether the galaxy is a disk.
+    """
+    theta = float(fit_transition(label, alpha, delta=None).values["theta"])
+    flip = np.clip(np.exp(-(alpha**2) / (2 * theta**2)), 1e-6, 1 - 1e-6)
+    slope = flip * alpha**2 / theta**3
+    score = np.where(label == SMOOTH, slope / flip, -slope / (1 - flip))
+    information = np.mean(p_disk * slope**2 / (flip * (1 - flip)))
+    steepest = np.log(2) / theta  # ∂ flip / ∂θ where the flip probability is one half
+    return np.asarray(np.sqrt(p_disk * (1 - p_disk)) * np.abs(score) * steepest / information)
+
+
+def make_plan(
+    catalogue: CatalogTable,
+    error: float = 0.03,
+    budget: int | None = None,
+    bins: int = 8,
+    p_disk: np.ndarray | None = None,
+    seed: int = 0,
+    purpose: Purpose = "fractions",
+    by: str = "alpha",
+) -> GoldPlan:
+    """Choose the galaxies that should get a gold label.
+
+    Parameters
+    ----------
+    catalogue : CatalogTable
+        Prepared. Gold labels in it (of a pilot) predict how uncertain the classes of the others are; their galaxies are
+        not chosen again, and their probability of selection (`gold_probability`) is combined with the new one.
+    error : float
+        Largest standard error of the disk fraction over the bins of α; for the bias curve, standard error of the flip
+        probability where it is one half.
+    budget : int, optional
+        Number of galaxies to label, instead of an error.
+    bins : int
+        Equal-count bins of α.
+    p_disk : array, shape (N,), optional
+        Class probabilities of a model; NaN where unknown.
+    seed : int
+    purpose : {"fractions", "transition"}
+        What the gold labels are for: disk fractions, or the bias curve.
+    by : str
+        Column in whose bins the disk fraction is wanted.
+
+    Raises
+    ------
+    InputError
+        If no galaxy can be labelled, or the error or the budget cannot be reached.
+    """
+    frame, source = catalogue.frame, str(catalogue.path or "catalogue")
+    label, alpha = frame["label"].to_numpy(), frame["alpha"].to_numpy()
+    gold = frame["gold"].fill_null(UNKNOWN).to_numpy() if "gold" in frame.columns else None
+    predicted = predicted_probabilities(label, alpha, gold) if p_disk is None else _with_model(label, alpha, p_disk)
+    able = frame["image"].is_not_null().to_numpy() if "image" in frame.columns else np.ones(label.size, dtype=bool)
+    findings = _left_out(able)
+    before, labelled = _earlier(frame)
+    rows = np.flatnonzero(able & ~labelled)
+    bins = max(1, min(bins, rows.size // 50))
+    if rows.size < FEWEST:
+        raise InputError(f"{source}: {rows.size} galaxies can be labelled, at least {FEWEST} are needed")
+    column = alpha if by == "alpha" else numeric_columns(frame, [by], source)[:, 0]
+    if not np.isfinite(column[rows]).all():
+        raise InputError(
+            f"{source}: {by} is missing for some galaxies that can be labelled; choose another column (`by`)"
+        )
+    cut = Bins.cut(column[rows], bins)
+    strata = Strata.of(label[rows], cut, predicted[rows], 1 if p_disk is None else 3)
+    if purpose == "transition":
+        strata = strata.for_curve(influence_on_curve(label[rows], alpha[rows], predicted[rows]))
+    if budget is not None and not FEWEST <= budget <= rows.size:
+        raise InputError(f"a budget is from {FEWEST} to {rows.size:,}, the galaxies that can be labelled; got {budget}")
+    if budget is None and not 0 < error < 0.5:
+        raise InputError(f"the error is that of a fraction, above 0 and below 0.5; got {error}")
+    drawn = strata.rounded(strata.allocation(error)) if budget is None else strata.for_budget(budget)
+    rng = np.random.default_rng(seed)
+    probability = before.copy()
+    now = (drawn / strata.sizes)[strata.index]
+    probability[rows] += (1 - before[rows]) * now
+    pilot = np.flatnonzero(able & labelled)
+    if pilot.size:
+        cells = (label + 2 * np.searchsorted(cut.edges[1:-1], column, side="right"), predicted)
+        probability[pilot] += (1 - before[pilot]) * _of_similar(
+            now, *(one[rows] for one in cells), *(one[pilot] for one in cells)
+        )
+    shuffled = rng.permutation(rows.size)
+    shuffled = shuffled[np.argsort(strata.index[shuffled], kind="stable")]
+    rank = np.arange(rows.size) - np.repeat(np.cumsum(strata.sizes) - strata.sizes, strata.sizes.astype(int))
+    chosen = rng.permutation(rows[shuffled[rank < drawn[strata.index[shuffled]]]])
+    position = np.full(label.size, -1)
+    position[chosen] = np.arange(chosen.size)
+    stratum = np.full(label.size, -1)
+    stratum[rows] = strata.index
+    table = pl.DataFrame(
+        {
+            "object_id": frame["object_id"].cast(pl.String),
+            "image": frame["image"] if "image" in frame.columns else pl.Series([None] * label.size, dtype=pl.String),
+            "alpha": frame["alpha"].cast(pl.Float64),
+            "stratum": pl.Series(stratum).replace(-1, None),
+            "probability": probability,
+            "before": before,
+            "position": pl.Series(position).replace(-1, None),
+        }
+    )
+    budgets = [n for n in _BUDGETS if strata.sizes.size * _FEWEST_IN_STRATUM <= n < rows.size]
+    comparison = pl.DataFrame(
+        {
+            "labels": pl.Series(budgets, dtype=pl.Int64),
+            "planned": [float(strata.errors(strata.for_budget(n)).max()) for n in budgets],
+            "random": [float(strata.errors_of_random(n).max()) for n in budgets],
+        },
+        schema={"labels": pl.Int64, "planned": pl.Float64, "random": pl.Float64},
+    )
+    about = {
+        "purpose": purpose,
+        "by": by,
+        "catalogue": source,
+        "image_root": catalogue.metadata.get("image_root"),
+        "error": error if budget is None else None,
+        "budget": budget,
+        "seed": seed,
+        "pilot": 0 if gold is None else int((gold != UNKNOWN).sum()),
+    }
+    return GoldPlan(
+        None,
+        table,
+        cut.edges,
+        strata.errors(drawn),
+        comparison,
+        int(np.ceil(_REPEATED * chosen.size)),
+        about,
+        tuple(findings),
+    )
+
+
+def _earlier(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Probability of selection by earlier plans, and which galaxies were labelled then; shapes (N,)."""
+    if not {"gold", "gold_probability"} <= set(frame.columns):
+        return np.zeros(frame.height), np.zeros(frame.height, dtype=bool)
+    labelled = frame["gold"].is_not_null() & (frame["gold"] != UNKNOWN)
+    if "gold_uncertain" in frame.columns:  # also known where people could not tell the class
+        labelled |= frame["gold_uncertain"].is_not_null()
+    return frame["gold_probability"].fill_null(0.0).to_numpy(), labelled.to_numpy()
+
+
+def _of_similar(
+    value: np.ndarray, cell: np.ndarray, p_disk: np.ndarray, other_cell: np.ndarray, other_p: np.ndarray
+) -> np.ndarray:
+    """Values of the galaxies with the nearest p(disk) in the same cell, for other galaxies; 0 where there is none."""
+    found = np.zeros(other_cell.size)
+    for one in np.unique(other_cell):
+        here, there = np.flatnonzero(cell == one), np.flatnonzero(other_cell == one)
+        if here.size:
+            here = here[np.argsort(p_disk[here])]
+            place = np.searchsorted(p_disk[here], other_p[there]).clip(0, here.size - 1)
+            found[there] = value[here[place]]
+    return found
+
+
+def _with_model(label: np.ndarray, alpha: np.ndarray, p_disk: np.ndarray) -> np.ndarray:
+    """A model's p(disk); where it has none, what labels and α alone predict."""
+    if np.all(np.isfinite(p_disk)):
+        return p_disk
+    return np.where(np.isfinite(p_disk), p_disk, predicted_probabilities(label, alpha, None))
+
+
+def _left_out(able: np.ndarray) -> list[Finding]:
+    without = int((~able).sum())
+    if not without:
+        return []
+    return [
+        Finding(
+            "galaxies-left-out",
+            "note",
+            f"{without:,} of {able.size:,} galaxies have no image and cannot get a gold label, so results hold for the "
+            "others only.",
+            "Check why their images are missing.",
+        )
+    ]
+
+
+def write_plan(plan: GoldPlan, out: Path) -> GoldPlan:
+    """Write `plan.json` and `plan.parquet` to a folder.
+
+    Raises
+    ------
+    InputError
+        If the folder holds a plan already: its answers would be lost.
+    """
+    if (out / PLAN).exists():
+        raise InputError(f"{out}: holds a plan already; choose another folder (`out`), or label its galaxies")
+    out.mkdir(parents=True, exist_ok=True)
+    found = replace(plan, out=out)
+    write_table(CatalogTable(found.frame), out / TABLE)
+    write_json(out / PLAN, found.to_dict())
+    return found
+
+
+def read_plan(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Read a plan folder: the content of `plan.json`, and the galaxies to label in the order of the list.
+
+    Raises
+    ------
+    InputError
+        If it is not the folder of a plan, or of a plan of another version.
+    """
+    if not (folder / PLAN).is_file():
+        raise InputError(f"{folder}: is not the folder of a plan (no {PLAN}); make one with truemorph gold plan")
+    about = read_json(folder / PLAN)
+    version = about.get("version") if isinstance(about, dict) else None
+    if version != VERSION:
+        raise InputError(
+            f"{folder}: is a plan of version {version}, not {VERSION}; make a new one with truemorph gold plan"
+        )
+    frame = read_table(folder / TABLE).frame
+    return about, frame.filter(pl.col("position").is_not_null()).sort("position")

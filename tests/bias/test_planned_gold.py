@@ -1,0 +1,212 @@
+"""Gold labels of galaxies that were selected with known probabilities, and of galaxies whose class is in doubt."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+import truemorph as tm
+from conftest import codes, labels_through
+from truemorph.bias.estimation import fit_transition
+from truemorph.bias.fractions import debiased_fractions
+from truemorph.bias.study import study_transition
+from truemorph.bias.transitions import RayleighTransition
+from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.errors import InputError
+from truemorph.gold.plan import make_plan
+
+THETA = 11.25
+
+
+def in_bins(values, column, bins=8):
+    return np.array([values[part].mean() for part in np.array_split(np.argsort(column, kind="stable"), bins)])
+
+
+def planned(seed, n=4000, budget=300):
+    """A catalogue whose disk fraction falls with α, and the gold labels of a plan: (labels, α, truth, gold, p)."""
+    frame = tm.simulate_catalogue(n, seed=seed, drift=-0.4)
+    plan = make_plan(read_catalogue(frame.drop("truth")), budget=budget, seed=seed).frame
+    labels, alpha, truth = (frame[name].to_numpy() for name in ("label", "alpha", "truth"))
+    return labels, alpha, truth, np.where(plan["position"].is_not_null(), truth, -1), plan["probability"].to_numpy()
+
+
+def by_column(seed, n=4000):
+    """Gold labels selected by a column that is related to the class: (labels, α, truth, gold, probability)."""
+    labels, alpha, truth = labels_through(RayleighTransition(THETA), n, seed)
+    rng = np.random.default_rng([seed, 7])
+    seen = truth + rng.normal(0, 1, n)
+    probability = 0.01 + 0.25 / (1 + np.exp(-2.0 * (seen - 1.5)))
+    return labels, alpha, truth, np.where(rng.random(n) < probability, truth, -1), probability
+
+
+def pulls_of_theta(draws):
+    """Errors of θ in units of those stated, with and without the probabilities, shape (draws, 2)."""
+    pulls = []
+    for seed in range(draws):
+        labels, alpha, _, gold, probability = planned(seed)
+        fits = [fit_transition(labels, alpha, "rayleigh", gold=gold, gold_probability=p) for p in (probability, None)]
+        pulls.append([(fit.values["theta"] - THETA) / fit.stderr["theta"] for fit in fits])
+    return np.array(pulls)
+
+
+def test_a_planned_choice_needs_its_probabilities_for_the_bias_curve():
+    used, ignored = pulls_of_theta(5).T
+    # The mean of five pulls has an error of 0.45.
+    assert abs(used.mean()) < 4 * 0.45
+    assert np.all(np.abs(used) < 4)
+    assert ignored.mean() < -3
+    assert np.all(ignored < 0)
+
+
+@pytest.mark.slow
+def test_intervals_of_a_planned_choice_cover_theta():
+    used, ignored = pulls_of_theta(100).T
+    # The standard deviation of 100 pulls has an error of 0.07, the coverage 0.022.
+    assert np.mean(np.abs(used) < 1.96) > 0.88
+    assert abs(used.mean()) < 4 / np.sqrt(100)
+    assert abs(used.std() - 1) < 0.28
+    assert np.mean(np.abs(ignored) < 1.96) < 0.2
+
+
+def pulls_of_fractions(world, draws, bins=4):
+    """Errors of disk fractions in units of those stated, with and without the probabilities, shape (draws, 2, bins)."""
+    pulls = []
+    for seed in range(draws):
+        labels, alpha, truth, gold, probability = world(seed)
+        found = [
+            debiased_fractions(labels, alpha, gold=gold, bins=bins, gold_probability=p) for p in (probability, None)
+        ]
+        pulls.append([(one.fractions[:, 1] - in_bins(truth, alpha, bins)) / one.stderr[:, 1] for one in found])
+    return np.array(pulls)
+
+
+def test_fractions_with_galaxies_selected_by_a_column_related_to_class():
+    used, ignored = np.moveaxis(pulls_of_fractions(by_column, 10), 1, 0)
+    # 40 pulls, correlated within a catalogue: their mean has an error below 0.3.
+    assert abs(used.mean()) < 1
+    assert np.sqrt(np.mean(used**2)) < 1.5
+    assert ignored.mean() > 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [by_column, planned])
+def test_intervals_of_fractions_cover_the_truth(world):
+    used, ignored = np.moveaxis(pulls_of_fractions(world, 100), 1, 0)
+    # 400 intervals, correlated within a catalogue: 0.95 ± 0.02.
+    assert np.mean(np.abs(used) < 1.96) > 0.9
+    if world is by_column:
+        assert np.mean(np.abs(ignored) < 1.96) < 0.6
+
+
+def test_equal_probabilities_change_nothing():
+    labels, alpha, truth = labels_through(RayleighTransition(THETA), 3000, 3)
+    gold = np.where(np.random.default_rng(3).random(3000) < 0.1, truth, -1)
+    same = np.full(3000, 0.1)
+    plain, given = (fit_transition(labels, alpha, "rayleigh", gold=gold, gold_probability=p) for p in (None, same))
+    assert given.values["theta"] == pytest.approx(plain.values["theta"], rel=2e-3)
+    assert given.stderr["theta"] == pytest.approx(plain.stderr["theta"], rel=0.03)
+    plain, given = (debiased_fractions(labels, alpha, gold=gold, gold_probability=p) for p in (None, same))
+    np.testing.assert_allclose(given.fractions, plain.fractions, atol=2e-3)
+    np.testing.assert_allclose(given.stderr, plain.stderr, rtol=0.1)
+
+
+def test_probabilities_that_are_known_are_a_note_instead_of_a_caution():
+    labels, alpha, _, gold, probability = planned(1)
+    assert "gold-not-random" in codes(study_transition(labels, alpha, gold=gold, compare=False))
+    study = study_transition(labels, alpha, gold=gold, gold_probability=probability, compare=False)
+    assert "selection-known" in codes(study)
+    assert "gold-not-random" not in codes(study)
+    assert "gold-unbalanced" not in codes(study)
+    # The disk fraction of the gold labels beside it is weighted.
+    error = np.sqrt(study.gold_stderr**2 + study.fractions.stderr[:, 1] ** 2)
+    assert np.all(np.abs(study.gold_fractions - study.fractions.fractions[:, 1]) < 4 * error)
+    with_gap = np.where((gold == -1) & (np.arange(labels.size) % 9 == 0), 0.0, probability)
+    found = debiased_fractions(labels, alpha, gold=gold, gold_probability=with_gap)
+    assert codes(found) == ["selection-known", "gold-cannot-reach"]
+    assert f"{np.sum(with_gap == 0):,} of 4,000" in found.findings[1].message
+
+
+def in_doubt(seed=2, n=3000):
+    """Gold labels of 400 galaxies; the class of a third of the poorly resolved ones can't be told."""
+    labels, alpha, truth = labels_through(RayleighTransition(THETA), n, seed)
+    rng = np.random.default_rng(seed)
+    chosen = rng.random(n) < 400 / n
+    doubt = chosen & (alpha < np.quantile(alpha, 0.4)) & (rng.random(n) < 1 / 3)
+    return labels, alpha, truth, np.where(chosen & ~doubt, truth, -1), doubt
+
+
+def test_galaxies_in_doubt_widen_the_range_to_both_bounds():
+    labels, alpha, truth, gold, doubt = in_doubt()
+    found = debiased_fractions(labels, alpha, gold=gold, gold_uncertain=doubt, bins=5)
+    assert codes(found) == ["gold-uncertain"]
+    assert f"{doubt.sum()} galaxies" in found.findings[0].message
+    for one in (0, 1):
+        bound = debiased_fractions(labels, alpha, gold=np.where(doubt, one, gold), bins=5)
+        assert np.all(found.low <= bound.low)
+        assert np.all(found.high >= bound.high)
+        assert np.all((found.low <= bound.fractions) & (bound.fractions <= found.high))
+    assert np.all((found.low[:, 1] < in_bins(truth, alpha, 5)) & (in_bins(truth, alpha, 5) < found.high[:, 1]))
+    plain = debiased_fractions(labels, alpha, gold=gold, bins=5)
+    np.testing.assert_array_equal(found.fractions, plain.fractions)
+    wider = (found.high - found.low)[:, 1] - (plain.high - plain.low)[:, 1]
+    assert wider[0] > 0.05
+    assert wider[0] > wider[-1]
+
+
+def test_the_range_reaches_the_truth_that_experts_miss():
+    """Experts who see the volunteers' images miss disks too; their own curve, from twins, is known."""
+    labels, alpha, truth = labels_through(RayleighTransition(THETA), 4000, 6)
+    rng = np.random.default_rng(6)
+    own = RayleighTransition(6.0)
+    seen = np.where(rng.random(4000) < own.flip_probability(alpha), 0, truth)
+    gold = np.where(rng.random(4000) < 0.1, seen, -1)
+    plain = debiased_fractions(labels, alpha, gold=gold, bins=5)
+    found = debiased_fractions(labels, alpha, gold=gold, gold_transition=own, bins=5)
+    true = in_bins(truth, alpha, 5)
+    assert codes(found) == ["gold-misses-disks"]
+    assert plain.high[0, 1] < true[0]
+    assert np.all((found.low[:, 1] < true) & (true < found.high[:, 1]))
+    np.testing.assert_allclose(found.low[:, 0], 1 - found.high[:, 1], atol=0.01)
+    np.testing.assert_array_equal(found.fractions, plain.fractions)
+
+
+def test_nobody_in_doubt_changes_nothing():
+    labels, alpha, _, gold, doubt = in_doubt()
+    plain = debiased_fractions(labels, alpha, gold=gold)
+    found = debiased_fractions(labels, alpha, gold=gold, gold_uncertain=np.zeros_like(doubt))
+    np.testing.assert_array_equal(found.low, plain.low)
+    assert codes(found) == []
+
+
+def test_a_catalogues_own_probabilities_and_doubt_are_used():
+    frame = tm.simulate_catalogue(4000, seed=5, drift=-0.4)
+    plan = make_plan(read_catalogue(frame), budget=300, seed=5).frame
+    gold = pl.when(plan["position"].is_not_null()).then(frame["truth"])
+    doubt = np.where(plan["position"].is_not_null().to_numpy() & (np.arange(4000) % 10 == 0), 1, 0)
+    table = frame.with_columns(gold=gold, gold_probability=plan["probability"], gold_uncertain=doubt)
+    study = tm.estimate_transition(table, gold="gold", compare=False)
+    assert {"selection-known", "gold-uncertain"} <= set(codes(study))
+    assert abs(study.fit.class_fractions[1] - frame["truth"].mean()) < 4 * study.fit.stderr["disk_fraction"]
+    without = tm.estimate_transition(table.drop("gold_probability"), gold="gold", compare=False)
+    assert "gold-not-random" in codes(without)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, np.nan, np.inf])
+def test_values_that_are_no_probabilities_are_refused(value):
+    labels, alpha, _, gold, probability = by_column(0, 600)
+    bad = probability.copy()
+    bad[17] = value
+    for estimate in (fit_transition, debiased_fractions):
+        with pytest.raises(InputError, match="row 17") as error:
+            estimate(labels, alpha, gold=gold, gold_probability=bad)
+        assert "\n" not in str(error.value)
+
+
+def test_a_gold_label_that_could_not_be_selected_is_refused():
+    labels, alpha, _, gold, probability = by_column(0, 600)
+    row = np.flatnonzero(gold != -1)[3]
+    bad = np.where(np.arange(600) == row, 0.0, probability)
+    for estimate in (fit_transition, debiased_fractions):
+        with pytest.raises(InputError, match=f"row {row}"):
+            estimate(labels, alpha, gold=gold, gold_probability=bad)
+        with pytest.raises(InputError, match="one value a galaxy"):
+            estimate(labels, alpha, gold=gold, gold_probability=probability[:-1])

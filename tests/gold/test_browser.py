@@ -1,0 +1,215 @@
+"""Labelling in a real, headless Chromium: two people, by keyboard alone, killed once and resumed."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+
+from truemorph.gold.answers import read_answers
+from truemorph.gold.plan import read_plan
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)"),
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),  # the browser's pipes, at exit
+]
+STUCK = 120_000  # milliseconds
+# Background shells and test runners start their children with Ctrl-C ignored: listen to it again.
+COMMAND = "import signal, truemorph.cli; signal.signal(signal.SIGINT, signal.default_int_handler); truemorph.cli.main()"
+
+
+class Labelling:
+    """truemorph gold label in a process of its own."""
+
+    def __init__(self, plan, *options):
+        arguments = ["gold", "label", plan, "--port", "0", *options]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, *map(str, arguments)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.address = next(found[0] for line in self.process.stderr if (found := re.search(r"http\S+", line)))
+
+    def kill(self):
+        self.process.kill()
+        self.process.communicate()
+
+    def interrupt(self):
+        self.process.send_signal(signal.SIGINT)
+        said = self.process.communicate(timeout=60)
+        assert self.process.returncode == 0
+        return said
+
+
+@pytest.fixture
+def start(plan):
+    started = []
+
+    def label(*options):
+        started.append(Labelling(plan, *options))
+        return started[-1]
+
+    yield label
+    for one in started:
+        if one.process.poll() is None:
+            one.kill()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        # A container's root may have no sandbox; the page is our own.
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=STUCK)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def opened(browser):
+    """Open the page for one person; at the end nothing may have been said on the console, or asked of others."""
+    troubles, contexts = [], []
+
+    def open_page(address, name, width=1300, **options):
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(STUCK)
+        page.on("console", lambda message: troubles.append(message.text))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("request", lambda sent: None if sent.url.startswith(address) else troubles.append(sent.url))
+        page.goto(address)
+        page.keyboard.press("Tab")
+        page.keyboard.type(name)
+        page.keyboard.press("Enter")
+        sync_api.expect(page.locator("#picture img")).to_be_visible()
+        return page
+
+    open_page.troubles = troubles
+    yield open_page
+    for one in contexts:
+        one.close()
+    assert [one for one in troubles if "data:" not in one] == []
+
+
+def place(page):
+    return page.inner_text("#place")
+
+
+def answered(page):
+    return int(re.search(r"(\d+) answered", place(page))[1])
+
+
+def press(page, key):
+    """Press an answer's key and wait until it is counted."""
+    n = answered(page)
+    page.keyboard.press(key)
+    sync_api.expect(page.locator("#place")).to_contain_text(f"{n + 1} answered")
+
+
+def test_two_people_label_sixty_galaxies_and_are_killed_once(start, opened, plan):
+    first = start("--twins", 4)
+    pages = {name: opened(first.address, name) for name in ("Ann", "Bob")}
+    for number in range(20):
+        for k, page in enumerate(pages.values()):
+            press(page, str(1 + (number + k) % 4))
+    first.kill()
+    assert read_answers(plan)["annotator"].value_counts().sort("annotator").rows() == [("Ann", 20), ("Bob", 20)]
+    pages["Ann"].keyboard.press("1")
+    sync_api.expect(pages["Ann"].locator("#message")).to_contain_text("Not saved")
+    opened.troubles.clear()  # the browser's own words on the lost connection
+    second = start()
+    times = []
+    for k, name in enumerate(pages):
+        page = opened(second.address, name)
+        assert answered(page) == 20
+        n = int(re.search(r"of (\d+)", place(page))[1])
+        for number in range(20, n):
+            press(page, str(1 + (number + k) % 2))
+            page.wait_for_timeout(150)  # a person looks longer, and the next picture is loaded meanwhile
+        sync_api.expect(page.locator("#message")).to_contain_text("All pictures have an answer")
+        times += page.evaluate("performance.getEntriesByName('key-to-picture').map(one => one.duration)")
+    print(f"\nkey to picture: median {np.median(times):.0f} ms, 90 % within {np.percentile(times, 90):.0f} ms")
+    out, err = second.interrupt()
+    assert "Traceback" not in err
+    assert f"Next: truemorph gold import {plan}" in out
+    found = read_answers(plan).filter(~pl.col("undone"))
+    selected = set(read_plan(plan)[1]["object_id"])
+    for name in ("Ann", "Bob"):
+        own = found.filter(pl.col("annotator") == name)
+        assert set(own.filter(pl.col("occasion") == "first")["galaxy"]) == selected
+        assert own["occasion"].value_counts().sort("occasion").rows() == [
+            ("first", len(selected)), ("repeat", read_plan(plan)[0]["repeats"]), ("twin", 4),
+        ]  # fmt: skip
+    assert (found["seconds"] > 0).all()
+
+
+def test_the_keyboard_is_enough(start, opened, plan):
+    page = opened(start().address, "Ann")
+    press(page, "2")
+    page.keyboard.press("n")
+    page.keyboard.type("1 or 2 arms")  # letters and numbers of a note are no answers
+    page.keyboard.press("Enter")
+    press(page, "3")
+    page.keyboard.press("ArrowLeft")
+    sync_api.expect(page.locator("#note")).to_have_value("1 or 2 arms")
+    sync_api.expect(page.locator("[aria-pressed=true]")).to_contain_text("can’t tell")
+    page.keyboard.press("ArrowRight")
+    sync_api.expect(page.locator("#place")).to_contain_text("3 of")
+    page.keyboard.press("Backspace")
+    sync_api.expect(page.locator("#place")).to_contain_text("2 of")
+    assert answered(page) == 1
+    page.keyboard.press("u")
+    sync_api.expect(page.locator("#place")).to_contain_text("1 of")
+    assert answered(page) == 0
+    assert read_answers(plan)["note"].to_list() == ["", "1 or 2 arms"]
+    shown = "getComputedStyle(document.querySelector('#picture img'))"
+    page.keyboard.press("+")
+    assert page.evaluate(f"{shown}.transform").startswith("matrix(1.4")
+    page.keyboard.press("-")
+    assert page.evaluate(f"{shown}.transform").startswith("matrix(1,")
+    page.keyboard.press("]")
+    assert page.evaluate(f"{shown}.filter") == "brightness(1.3)"
+    page.keyboard.down("1")
+    page.keyboard.down("1")  # held
+    page.keyboard.up("1")
+    sync_api.expect(page.locator("#place")).to_contain_text("1 answered")
+
+
+def test_two_windows_of_one_person_go_on_together(start, opened, plan):
+    address = start().address
+    one, other = (opened(address, "Ann") for _ in range(2))
+    for _ in range(3):
+        press(one, "1")
+    other.keyboard.press("2")
+    sync_api.expect(other.locator("#place")).to_contain_text("4 of")
+    assert answered(other) == 3
+    press(other, "2")
+    answers = read_answers(plan)
+    assert answers.filter(~pl.col("undone"))["answer"].to_list() == ["smooth", "smooth", "disk", "disk"]
+
+
+@pytest.mark.parametrize("width", [400, 1300])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_phones_and_desks(start, opened, planned, simulated, tmp_path, width, scheme):
+    (tmp_path / "better").mkdir()
+    for galaxy, name in read_plan(planned)[1].select("object_id", "image").iter_rows():
+        shutil.copy(simulated / "images" / name, tmp_path / "better" / f"{galaxy}.jpg")
+    page = opened(start("--better", tmp_path / "better").address, "Ann", width, color_scheme=scheme)
+    sync_api.expect(page.locator("#better img")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    boxes = [one.bounding_box() for one in page.locator("#choices button, #picture, #better").all()]
+    assert all(box["y"] + box["height"] <= 900 for box in boxes)  # seen without scrolling
+    assert page.locator("#picture").bounding_box()["width"] >= 0.4 * width
+    unnamed = page.evaluate(
+        """() => [...document.querySelectorAll("img, svg[role=img], input, button, progress")].filter(one => !(
+          one.getAttribute("aria-label") ?? one.getAttribute("aria-labelledby") ?? one.getAttribute("alt")
+          ?? one.closest("label")?.textContent ?? one.textContent)).map(one => one.outerHTML)"""
+    )
+    assert unnamed == []

@@ -1,0 +1,122 @@
+"""truemorph gold plan and truemorph gold label, as a user meets them."""
+
+import json
+import shutil
+import socket
+
+import numpy as np
+import polars as pl
+import pytest
+
+import truemorph as tm
+from conftest import codes, run
+from truemorph.errors import InputError
+from truemorph.gold.answers import record_answer
+from truemorph.gold.plan import read_plan
+from truemorph.tables import read_table
+
+
+def test_the_group_lists_its_commands(capsys):
+    status, out, _ = run(capsys, "gold", "--help")
+    assert status == 0
+    assert "plan" in out
+    assert "label" in out
+    assert run(capsys, "gold")[0] == 0
+    assert "│ gold " in run(capsys, "--help")[1]
+
+
+def test_a_wrong_command_of_the_group_is_told_which_there_are(capsys):
+    status, _, err = run(capsys, "gold", "fly")
+    assert status == 2
+    assert "gold plan, gold label" in err
+
+
+def test_a_plan_is_written_and_names_the_next_command(capsys, catalogue, tmp_path):
+    out = tmp_path / "gold"
+    status, said, _ = run(capsys, "gold", "plan", catalogue, "--budget", 60, "--out", out)
+    assert status == 0
+    assert f"Next: truemorph gold label {out}" in said
+    assert {one.name for one in out.iterdir()} == {"plan.json", "plan.parquet", "plan.png"}
+    status, said, _ = run(capsys, "gold", "plan", catalogue, "--budget", 60, "--json")
+    assert json.loads(said)["labels"] == read_plan(out)[1].height
+    status, _, err = run(capsys, "gold", "plan", catalogue, "--budget", 60, "--out", out)
+    assert status == 2
+    assert "--out" in err
+
+
+def test_a_models_probabilities_change_the_plan(catalogue, tmp_path):
+    frame = read_table(catalogue).frame
+    sure = pl.DataFrame({"object_id": frame["object_id"], "p_disk": np.where(frame["label"] == 1, 0.999, 0.001)})
+    with_model = tm.plan_gold(catalogue, error=0.05, labels=sure.head(390))
+    assert with_model.selected.height < tm.plan_gold(catalogue, error=0.05).selected.height
+    with pytest.raises(InputError, match="none of this catalogue"):
+        tm.plan_gold(catalogue, labels=sure.with_columns(object_id=pl.lit("x")))
+    with pytest.raises(InputError, match="p_disk"):
+        tm.plan_gold(catalogue, labels=sure.drop("p_disk"))
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """Instead of waiting for a browser: one answer of Ann's, then Ctrl-C."""
+    pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+
+    def serve(session, port):
+        galaxy, occasion = session.items("Ann")[0]
+        record_answer(session.folder, "Ann", galaxy, occasion, "unclear", seconds=3.0)
+
+    monkeypatch.setattr("truemorph.gold.server.serve", serve)
+
+
+def test_labelling_ends_with_a_summary(capsys, plan, served):
+    status, out, _ = run(capsys, "gold", "label", plan)
+    assert status == 0
+    assert f"Next: truemorph gold import {plan}" in out
+    assert "Ann" in out
+    found = tm.collect_gold(plan)
+    assert found.to_dict()["annotators"][0] == {
+        "annotator": "Ann", "smooth": 0, "disk": 0, "unclear": 1, "artefact": 0, "repeats and twins": 0, "seconds": 3.0,
+    }  # fmt: skip
+    assert found.to_table()["unclear"].tolist() == [1]
+    assert codes(found) == []
+
+
+def test_galaxies_left_out_are_a_finding(capsys, plan, served, simulated, tmp_path):
+    images = shutil.copytree(simulated / "images", tmp_path / "images")
+    for name in read_plan(plan)[1]["image"][:7]:
+        (images / name).unlink()
+    status, out, err = run(capsys, "gold", "label", plan, "--images", images, "--json")
+    assert status == 0
+    found = json.loads(out)
+    assert [one["code"] for one in found["findings"]] == ["galaxies-left-out"]
+    assert "7 of" in found["findings"][0]["message"]
+    assert "--images" in err
+
+
+def test_mistakes_are_one_line(capsys, plan, tmp_path):
+    pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+    (tmp_path / "empty").mkdir()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for says, arguments in [
+            ("--port", [plan, "--port", port]),
+            ("--images", [plan, "--images", tmp_path / "absent"]),
+            ("no image", [plan, "--images", tmp_path / "empty"]),
+            ("truemorph gold plan", [tmp_path]),
+            ("--twins", [plan, "--twins", 500]),
+            ("--gold-source", [plan, "--gold-source", "guesses"]),
+        ]:
+            status, out, err = run(capsys, "gold", "label", *arguments)
+            assert status == 2, arguments
+            assert out == ""
+            assert says in err, err
+            assert err.count("\n") == 1, err
+
+
+def test_without_starlette_the_extra_is_named(capsys, plan, monkeypatch):
+    monkeypatch.setattr("truemorph.errors.find_spec", lambda name: None)
+    status, _, err = run(capsys, "gold", "label", plan)
+    assert status == 2
+    assert "truemorph[gold]" in err
+    assert err.count("\n") == 1

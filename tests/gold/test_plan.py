@@ -1,0 +1,207 @@
+"""Which galaxies get a gold label: errors as predicted, known probabilities, and no large weights."""
+
+from itertools import product
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import truemorph as tm
+from conftest import codes
+from truemorph.bias.binning import Bins
+from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.errors import InputError
+from truemorph.gold.plan import Strata, make_plan
+from truemorph.tables import CatalogTable
+
+
+def strata_of(bins, sizes, spread):
+    return Strata(np.array([], dtype=int), np.array(bins), np.array(sizes, dtype=float), np.array(spread))
+
+
+def world(n=3000, seed=0, **options):
+    return read_catalogue(tm.simulate_catalogue(n, seed=seed, **options).drop("truth"))
+
+
+@pytest.fixture(scope="module")
+def catalogue():
+    return world(drift=-0.4)
+
+
+@pytest.mark.parametrize(
+    ("bins", "sizes", "spread"),
+    [
+        ([0, 0, 0], [300, 200, 100], [0.45, 0.2, 0.35]),
+        ([0, 0, 1, 1], [150, 100, 150, 100], [0.5, 0.25, 0.2, 0.3]),
+    ],
+)
+def test_no_other_allocation_of_the_same_number_of_labels_has_a_clearly_smaller_error(bins, sizes, spread):
+    strata = strata_of(bins, sizes, spread)
+    found = strata.for_budget(40)
+    others = product(range(2, 40), repeat=len(sizes) - 1)
+    every = np.array([[*one, found.sum() - sum(one)] for one in others if sum(one) <= found.sum() - 2])
+    best = min(strata.errors(one).max() for one in every)
+    # Numbers of labels are rounded up, by less than one a stratum.
+    assert strata.errors(found).max() < best * 1.04
+    assert 40 <= found.sum() < 40 + len(sizes)
+    assert strata.errors_of_random(found.sum()).max() > strata.errors(found).max()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(5, 2000), st.floats(0.14, 0.5)), min_size=2, max_size=20),
+    st.floats(0.01, 0.2),
+)
+def test_an_allocation_has_the_wanted_error_and_no_large_weight(groups, error):
+    names = {name: number for number, name in enumerate(sorted({one[0] for one in groups}))}
+    bins, sizes, spread = zip(*((names[name], size, sigma) for name, size, sigma in groups), strict=True)
+    strata = strata_of(bins, sizes, spread)
+    drawn = strata.allocation(error)
+    assert np.all(drawn > 0)
+    assert np.all(drawn <= strata.sizes)
+    assert np.all(strata.errors(drawn) < error * 1.0001)
+    # The mean weight of the selected galaxies is the number of galaxies over the number of labels.
+    labels = strata.rounded(drawn)
+    assert np.all(labels >= np.floor(drawn))
+    assert np.max(strata.sizes / labels) < 10.0001 * strata.sizes.sum() / labels.sum()
+
+
+@pytest.mark.parametrize("options", [{"budget": 150}, {"budget": 400}, {"error": 0.05}, {"purpose": "transition"}])
+def test_every_galaxy_can_be_selected_and_no_weight_is_large(catalogue, options):
+    plan = make_plan(catalogue, bins=4, **options)
+    assert plan.frame["probability"].min() > 0
+    assert plan.frame["probability"].max() <= 1
+    weights = 1 / plan.selected["probability"].to_numpy()
+    assert weights.max() < 10.001 * weights.mean()
+    assert plan.selected["position"].to_list() == list(range(plan.selected.height))
+    by_stratum = plan.frame.group_by("stratum").agg(
+        pl.len(), pl.col("position").count().alias("drawn"), pl.col("probability").first()
+    )
+    np.testing.assert_allclose(by_stratum["drawn"] / by_stratum["len"], by_stratum["probability"])
+
+
+def test_the_wanted_error_is_predicted_for_every_bin(catalogue):
+    plan = make_plan(catalogue, error=0.06)
+    assert plan.predicted.size == 8
+    assert 0.05 < plan.predicted.max() <= 0.06
+    assert make_plan(catalogue, error=0.03).selected.height > plan.selected.height
+    table = plan.comparison
+    assert np.all(table["planned"].to_numpy() < table["random"].to_numpy())
+    assert np.all(np.diff(table["planned"]) < 0)
+
+
+def scatter_of_plans(draws):
+    """Rms errors of stratified means over plans, in units of those predicted, (bins,); classes follow p(disk)."""
+    rng = np.random.default_rng(3)
+    alpha = rng.lognormal(2.6, 0.45, 2000)
+    p_disk = rng.beta(0.6, 0.5, 2000)
+    label = (rng.random(2000) < p_disk * (1 - np.exp(-(alpha**2) / 200))).astype(int)
+    # Given the label, between 0.03 and 0.97.
+    missed = p_disk * np.exp(-(alpha**2) / 200)
+    p_disk = np.clip(np.where(label == 1, 1, missed / (missed + 1 - p_disk)), 0.03, 0.97)
+    frame = pl.DataFrame({"object_id": np.arange(2000), "label": label, "alpha": alpha, "split": "train"})
+    cut = Bins.cut(alpha, 4)
+    pulls = []
+    for seed in range(draws):
+        truth = np.random.default_rng([seed, 5]).random(2000) < p_disk
+        plan = make_plan(CatalogTable(frame), budget=200, bins=4, p_disk=p_disk, seed=seed)
+        chosen = plan.frame["position"].is_not_null().to_numpy()
+        weights = chosen / plan.frame["probability"].to_numpy()
+        size = np.bincount(cut.index)
+        pulls.append(np.bincount(cut.index, weights * truth - truth) / size / plan.predicted)
+    return np.array(pulls)
+
+
+def test_predicted_errors_are_the_scatter_over_plans():
+    pulls = scatter_of_plans(30)
+    # 30 plans of 4 bins: the rms has an error of 6 %.
+    assert 0.8 < np.sqrt(np.mean(pulls**2)) < 1.2
+    assert abs(pulls.mean()) < 4 / np.sqrt(pulls.size)
+
+
+@pytest.mark.slow
+def test_predicted_errors_are_the_scatter_over_many_plans():
+    pulls = scatter_of_plans(400)
+    assert np.all(np.abs(np.sqrt(np.mean(pulls**2, axis=0)) - 1) < 0.15)
+    assert np.all(np.abs(pulls.mean(axis=0)) < 4 / np.sqrt(400))
+
+
+def test_galaxies_without_an_image_are_left_out_and_counted(catalogue):
+    has = np.arange(3000) % 5 > 0
+    image = pl.Series([f"{k}.jpg" if one else None for k, one in enumerate(has)])
+    plan = make_plan(CatalogTable(catalogue.frame.with_columns(image=image)), budget=200)
+    assert codes(plan) == ["galaxies-left-out"]
+    assert "600 of 3,000" in plan.findings[0].message
+    probability = plan.frame["probability"].to_numpy()
+    assert np.all((probability > 0) == has)
+    assert plan.selected["image"].null_count() == 0
+    never = make_plan(CatalogTable(catalogue.frame.with_columns(image=pl.lit("a.jpg"))), budget=200)
+    assert codes(never) == []
+
+
+def test_probabilities_of_a_pilot_and_of_the_next_plan_combine():
+    """A galaxy has a gold label unless neither selected it: 1 - (1 - p₁)(1 - p₂), those of the pilot too."""
+    table = world(seed=4)
+    first = make_plan(table, budget=100, bins=4, seed=1)
+    chosen = first.frame["position"].is_not_null().to_numpy()
+    truth = tm.simulate_catalogue(3000, seed=4)["truth"].to_numpy()
+    before = first.frame["probability"].to_numpy()
+    frame = table.frame.with_columns(
+        gold=pl.Series(np.where(chosen, truth, -1)).replace(-1, None), gold_probability=before
+    )
+    second = make_plan(CatalogTable(frame), budget=200, bins=4, seed=2)
+    again = second.frame["position"].is_not_null().to_numpy()
+    assert not np.any(chosen & again)
+    assert second.about["pilot"] == chosen.sum()
+    after = second.frame["probability"].to_numpy()
+    # The pilot's galaxies have the probability of others of the same bin and label.
+    rest = ~chosen
+    cell = Bins.cut(table.frame["alpha"].to_numpy()[rest], 4).edges
+    cell = (
+        np.searchsorted(cell[1:-1], table.frame["alpha"].to_numpy(), side="right") * 2 + table.frame["label"].to_numpy()
+    )
+    drawn = (np.bincount(cell, again) / np.bincount(cell, rest))[cell]
+    np.testing.assert_allclose(after, 1 - (1 - before) * (1 - drawn))
+    # Inverse probabilities of both samples together add up to the number of galaxies.
+    weights = 1 / after[chosen | again]
+    assert abs(weights.sum() - 3000) < 4 * np.sqrt(np.sum(weights**2 * (1 - after[chosen | again])))
+
+
+def test_few_gold_labels_of_unknown_selection_improve_the_prediction_only():
+    table = world(seed=5, gold=60)
+    plan = make_plan(table, budget=200)
+    assert plan.about["pilot"] == 60
+    assert plan.frame["probability"].min() > 0
+    assert plan.predicted.max() != make_plan(CatalogTable(table.frame.drop("gold")), budget=200).predicted.max()
+
+
+def test_bins_of_another_column(catalogue):
+    plan = make_plan(catalogue, budget=200, by="covariate", bins=4)
+    np.testing.assert_allclose(plan.edges, Bins.cut(catalogue.frame["covariate"].to_numpy(), 4).edges)
+    assert plan.predicted.max() < make_plan(catalogue, budget=100, by="covariate", bins=4).predicted.max()
+    gaps = catalogue.frame.with_columns(covariate=pl.when(pl.col("label") == 1).then("covariate"))
+    with pytest.raises(InputError, match="covariate is missing"):
+        make_plan(CatalogTable(gaps), by="covariate")
+    with pytest.raises(InputError, match="redshift"):
+        make_plan(catalogue, by="redshift")
+
+
+@pytest.mark.parametrize("options", [{"budget": 19}, {"budget": 3001}, {"error": 0.0}, {"error": 0.5}, {"error": -1.0}])
+def test_budgets_and_errors_that_cannot_be_are_refused(catalogue, options):
+    with pytest.raises(InputError) as error:
+        make_plan(catalogue, **options)
+    assert "\n" not in str(error.value)
+    assert str(next(iter(options.values()))) in str(error.value)
+
+
+def test_a_handful_of_galaxies_cannot_be_planned(catalogue):
+    with pytest.raises(InputError, match="12 galaxies can be labelled"):
+        make_plan(CatalogTable(catalogue.frame.with_columns(image=pl.Series(["a.jpg"] * 12 + [None] * 2988))))
+
+
+def test_the_choice_follows_from_the_seed():
+    table = world(200)
+    one, same, other = (make_plan(table, budget=60, seed=seed) for seed in (1, 1, 2))
+    assert one.frame.equals(same.frame)
+    assert one.selected["object_id"].to_list() != other.selected["object_id"].to_list()

@@ -1,0 +1,167 @@
+"""Which pictures are shown, in which order; repeats and twins; what is said when pictures are missing."""
+
+import json
+import shutil
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from truemorph.errors import InputError
+from truemorph.gold.answers import record_answer
+from truemorph.gold.plan import read_plan
+from truemorph.gold.session import items_of, open_session, petrosian_radius, predicted_errors
+from truemorph.images.decode import load_image
+from truemorph.simulate import CENTRAL_R90, render, simulate_galaxies
+
+
+def chosen(plan):
+    return read_plan(plan)[1]
+
+
+@given(n=st.integers(1, 130), repeats=st.integers(0, 12), twins=st.integers(0, 12), name=st.text(min_size=1))
+def test_everything_is_shown_and_the_second_time_comes_late(n, repeats, twins, name):
+    galaxies = [str(k) for k in range(n)]
+    items = items_of(galaxies, galaxies[:twins], repeats, 5, name)
+    place = {item: k for k, item in enumerate(items)}
+    assert len(place) == len(items)
+    assert {galaxy for galaxy, occasion in items if occasion == "first"} == set(galaxies)
+    assert {galaxy for galaxy, occasion in items if occasion == "twin"} == set(galaxies[:twins])
+    again = [galaxy for galaxy, occasion in items if occasion == "repeat"]
+    assert len(again) == min(repeats, n - min(50, n // 2))
+    for galaxy in again:
+        assert place[galaxy, "repeat"] - place[galaxy, "first"] >= min(50, n // 2)
+    for galaxy in galaxies[:twins]:
+        assert abs(place[galaxy, "twin"] - place[galaxy, "first"]) >= min(50, n // 2)
+
+
+def test_the_part_that_is_labelled_first_is_random():
+    """Probabilities of selection stay equal within strata when a person stops early."""
+    galaxies, people = [str(k) for k in range(40)], 400
+    early = np.zeros(40)
+    for number in range(people):
+        items = items_of(galaxies, galaxies[:10], 5, 3, f"person {number}")
+        firsts = [galaxy for galaxy, occasion in items if occasion == "first"]
+        early[[int(one) for one in firsts[:10]]] += 1
+    expected, variance = people / 4, people * 0.25 * 0.75
+    assert np.sum((early - expected) ** 2 / variance) < 75  # χ² of 39 degrees of freedom, 4 σ above its mean
+    assert abs(early[:10].sum() - 10 * expected) < 4 * np.sqrt(10 * variance)
+
+
+def test_an_order_belongs_to_a_person_and_stays_when_galaxies_are_added():
+    galaxies = [str(k) for k in range(30)]
+    order = items_of(galaxies, [], 0, 3, "Ann")
+    assert order == items_of(galaxies[::-1], [], 0, 3, "Ann")
+    assert order != items_of(galaxies, [], 0, 3, "Bob")
+    assert order != items_of(galaxies, [], 0, 4, "Ann")
+    longer = items_of([*galaxies, "new"], [], 0, 3, "Ann")
+    assert [item for item in longer if item[0] != "new"] == order
+
+
+def test_twins_are_degraded_copies_and_are_made_once(plan):
+    session = open_session(plan, twins=8)
+    table = pl.read_parquet(plan / "twins.parquet")
+    alpha = chosen(plan)["alpha"]
+    assert table.height == 8
+    assert table["alpha"].min() > alpha.quantile(2 / 3, "lower")
+    assert table["twin_alpha"].max() <= alpha.quantile(1 / 3, "higher")
+    sharper = 0
+    for galaxy, path in session.twins.items():
+        before, after = (load_image(one, 32, 1.0).astype(float) for one in (session.images[galaxy], path))
+        sharper += before.max() > after.max()
+    assert sharper >= 7  # a wider PSF takes light from the centre
+    bytes_before = [path.read_bytes() for path in session.twins.values()]
+    again = open_session(plan)
+    assert [path.read_bytes() for path in again.twins.values()] == bytes_before
+    with pytest.raises(InputError, match="8 twins already"):
+        open_session(plan, twins=9)
+
+
+def test_the_petrosian_radius_of_a_picture():
+    galaxies = simulate_galaxies(80, 3, confounded=False)
+    truth = (galaxies["radius"] / galaxies["r90"]).to_numpy() * 64 / 3.08
+    pictures = np.stack([picture for _, picture in render(galaxies, 64, 3, field=CENTRAL_R90)])
+    ratio = np.array([petrosian_radius(one) for one in pictures]) / truth
+    assert abs(np.median(ratio) - 1) < 0.1
+    assert np.std(np.log(ratio)) < 0.25
+    assert petrosian_radius(np.zeros((40, 40, 3), np.uint8)) > 0
+
+
+def test_predicted_errors_fall_to_that_of_the_plan(plan):
+    about = read_plan(plan)[0]
+    errors = predicted_errors(about)
+    assert errors[-1] == (about["labels"], pytest.approx(max(about["predicted"])))
+    assert all(one[1] >= other[1] for one, other in pairwise(errors))
+    before = next(one for one in errors if one[0] >= about["labels"] / 4)
+    assert 1.5 < before[1] / errors[-1][1] < 3  # near 1 / √n
+
+
+def test_galaxies_without_a_readable_image_are_listed(plan, simulated, tmp_path):
+    images = shutil.copytree(simulated / "images", tmp_path / "images")
+    names = chosen(plan)["image"].to_list()
+    for name in names[:3]:
+        (images / name).unlink()
+    (images / names[3]).write_bytes(b"\xff\xd8broken")
+    session = open_session(plan, images)
+    assert len(session.images) == len(names) - 4
+    listed = pl.read_csv(plan / "left_out.csv", schema_overrides={"object_id": pl.String})
+    assert set(listed["object_id"]) == set(chosen(plan)["object_id"][:4])
+    assert json.loads((plan / "session.json").read_text())["left_out"] == 4
+    items = session.items("Ann")
+    assert {galaxy for galaxy, _ in items} == set(session.images)
+
+
+def test_images_may_be_named_after_the_id(plan, simulated, tmp_path):
+    (tmp_path / "others").mkdir()
+    for galaxy, name in chosen(plan).select("object_id", "image").head(5).iter_rows():
+        shutil.copy(simulated / "images" / name, tmp_path / "others" / f"{galaxy}.jpeg")
+    assert len(open_session(plan, tmp_path / "others").images) == 5
+
+
+def test_better_images_are_found_and_the_source_follows(plan, simulated, tmp_path):
+    (tmp_path / "better").mkdir()
+    first = chosen(plan).select("object_id", "image").head(6)
+    for galaxy, name in first.iter_rows():
+        shutil.copy(simulated / "images" / name, tmp_path / "better" / f"{galaxy}.jpg")
+    assert open_session(plan).source == "same-images"
+    session = open_session(plan, better=tmp_path / "better")
+    assert set(session.better) == set(first["object_id"])
+    assert session.source == json.loads((plan / "session.json").read_text())["gold_source"] == "better-images"
+    assert open_session(plan, source="literature").source == "literature"
+
+
+def test_a_session_with_answers_is_resumed_as_it_was(plan, simulated, tmp_path):
+    better = tmp_path / "better"
+    better.mkdir()
+    galaxy, name = chosen(plan).select("object_id", "image").row(0)
+    shutil.copy(simulated / "images" / name, better / f"{galaxy}.jpg")
+    before = open_session(plan, simulated / "images", better, twins=5)
+    record_answer(plan, "Ann", galaxy, "first", "disk")
+    after = open_session(plan)
+    assert (after.better, after.twins, after.source) == (before.better, before.twins, "better-images")
+    assert after.items("Ann") == before.items("Ann")
+    with pytest.raises(InputError, match="better-images"):
+        open_session(plan, source="same-images")
+
+
+def test_mistakes_are_one_line(plan, simulated, tmp_path):
+    (tmp_path / "empty").mkdir()
+    older = shutil.copytree(plan, tmp_path / "older")
+    (older / "plan.json").write_text(json.dumps(json.loads((plan / "plan.json").read_text()) | {"version": 0}))
+    broken = shutil.copytree(plan, tmp_path / "broken")
+    (broken / "plan.json").write_text("[")
+    for says, arguments in [
+        ("no plan.json", (tmp_path,)),
+        ("version 0", (older,)),
+        ("not valid JSON", (broken,)),
+        ("no image of the", (plan, tmp_path / "empty")),
+        ("is not a folder", (plan, tmp_path / "absent")),
+        ("no better image", (plan, None, tmp_path / "empty")),
+        ("best resolved", (plan, None, None, 50)),
+    ]:
+        with pytest.raises(InputError, match=says) as problem:
+            open_session(*arguments)
+        assert "\n" not in str(problem.value)
