@@ -157,3 +157,23 @@ def test_a_known_curve_in_another_unit_gives_a_finding(prepared, tmp_path):
         curve = KnownCurve("rayleigh", theta)
         found[theta] = codes(train_classifier(prepared, out=tmp_path / str(theta), curve=curve, **DCV14))
     assert [("transition-unlike-labels" in one) for one in found.values()] == [False, True]
+
+
+def test_gold_labels_that_were_selected_by_label_have_inverse_probability_weights(prepared, tmp_path):
+    frame = read_catalogue(prepared).frame
+    rng = np.random.default_rng(2)
+    probability = np.where(frame["label"] == 0, 0.6, 0.1)  # missed disks are among the galaxies labelled smooth
+    chosen = pl.Series(rng.random(frame.height) < probability)
+    frame = frame.with_columns(gold=pl.when(chosen).then(pl.col("truth")), gold_probability=probability)
+    mean = {}
+    for name, columns in {"known": [], "ignored": ["gold_probability"]}.items():
+        path = write_table(
+            CatalogTable(frame.drop(columns), metadata={"alpha_psf": "sigma"}), tmp_path / f"{name}.parquet"
+        )
+        train_classifier(
+            path, out=tmp_path / name, labels="gold", preset="dcv14", settings={"features": ("x2",), "folds": 1}
+        )
+        mean[name] = load(tmp_path / name).probabilities(frame[["x2"]].to_numpy())[:, 1].mean()
+    truth, error = frame["truth"].mean(), 0.5 / np.sqrt(chosen.sum() / 4)  # weighted rows count as fewer
+    assert abs(mean["known"] - truth) < 3 * error
+    assert abs(mean["ignored"] - truth) > 5 * error

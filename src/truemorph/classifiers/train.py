@@ -389,7 +389,13 @@ def _with_gold(
         definition = str(catalogue.metadata.get("gold_definition", definition))
     known = pl.Series(classes != UNKNOWN)
     problems = [(str(one), "no gold label") for one in frame.filter(~known)["object_id"]]
-    return frame.with_columns(label=pl.Series(classes)).filter(known), definition, problems
+    frame = frame.with_columns(label=pl.Series(classes)).filter(known)
+    if rule == "gold" and "gold_probability" in frame.columns and frame["gold_probability"].null_count() == 0:
+        # Galaxies were not selected at random; each stands for as many as its probability says.
+        inverse = 1 / pl.col("gold_probability")
+        weight = pl.col("sampling_weight") if "sampling_weight" in frame.columns else pl.lit(1.0)
+        frame = frame.with_columns(sampling_weight=weight * inverse / inverse.mean())
+    return frame, definition, problems
 
 
 def _with_observables(
