@@ -207,7 +207,7 @@ def test_each_transition_applies_to_its_own_galaxies():
     assert ((p > 0.5) == truth).mean() > 0.97
     with pytest.raises(InputError, match="no T\\(alpha\\) named 'shallow'"):
         train_members(TrainingRows(frame, rows.inputs), {"deep": THETA}, learning())
-    with pytest.raises(InputError, match="need a column transition"):
+    with pytest.raises(InputError, match="transition"):
         train_members(rows, each, learning())
 
 

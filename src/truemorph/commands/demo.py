@@ -56,9 +56,9 @@ _SHARP, _BETTER_SIZE = 80.0, 128
 _SIMULATED = Finding(
     "simulated-galaxies",
     "note",
-    "These galaxies are simulated: labels flip by the family of curves that is fitted, and class fractions do not "
-    f"depend on α, so the assumptions of the method hold by construction. The true θ is {TRUE_THETA}; disks are "
-    "spirals and lenticulars.",
+    "These galaxies are simulated (docs/simulator.md): labels flip by the family of curves that is fitted, and class "
+    f"fractions do not depend on α, so the assumptions of the method hold by construction. The true θ is {TRUE_THETA}; "
+    "disks are spirals and lenticulars.",
 )
 
 

@@ -39,7 +39,8 @@ from truemorph.reproduce.stages import FAILED, LACKS, Outcome, Stage, Work
 from truemorph.reproduce.table1 import cells, frame_of, head, how_measured, other_numbers, titles
 
 PAGE, FIGURES = "reproduction.html", "figures"
-DRAWN = ("table1", "settings", "figure3", "figures5and6", "figure7", "figure4")
+
+DRAWN = ("table1", "settings", "figure3", "figure3_1", "figure3_2", "figure3_3", "figures5and6", "figure7", "figure4")
 _TITLE = "Reproduction of Medina-Rosales, Cabrera-Vives & Miller (arXiv:2308.11007)"
 _PAIRS_ON_PAGE = 12
 
