@@ -159,7 +159,7 @@ def test_mistakes_are_one_line(plan, simulated, tmp_path):
         ("not valid JSON", (broken,)),
         ("no image of the", (plan, tmp_path / "empty")),
         ("is not a folder", (plan, tmp_path / "absent")),
-        ("no better image", (plan, None, tmp_path / "empty")),
+        ("none of the galaxies", (plan, None, tmp_path / "empty")),
         ("best resolved", (plan, None, None, 50)),
     ]:
         with pytest.raises(InputError, match=says) as problem:

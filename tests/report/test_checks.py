@@ -242,3 +242,18 @@ def test_the_verdict_follows_from_the_findings():
     assert verdict([one])["status"] == "caution"
     assert verdict([one, other])["status"] == "problem"
     assert [finding.code for finding in in_order([one, other])] == ["b", "a"]
+
+
+def test_without_a_model_some_gold_labels_are_the_correction(plain):
+    """Of a catalogue alone the fractions are those of its gold labels, with their range."""
+    labels, alpha, truth = plain
+    some = np.where(np.random.default_rng(5).random(N) < 0.06, truth, np.nan)
+    found = evidence(labels, alpha, truths={"all": some})
+    table = found.correction
+    np.testing.assert_array_equal(table["corrected"], table["gold"])
+    true = np.array([part.mean() for part in np.array_split(truth[np.argsort(alpha, kind="stable")], 5)])
+    low, high = (table[name].to_numpy() for name in ("lowest", "highest"))
+    assert (low < true).all()
+    assert (true < high).all()
+    assert (high - low).max() < 0.35
+    assert "flat-fractions-assumed" not in codes(found)

@@ -145,7 +145,9 @@ def open_session(
         raise InputError(f"{images}: no image can be read (first: {next(iter(unreadable.values()))})")
     beside = {} if better is None else _files(ids, None, better, "better")
     if better is not None and not beside:
-        raise InputError(f"{better}: has no better image; they are named after the id, such as {ids[0]}.jpg")
+        raise InputError(
+            f"{better}: has images of none of the galaxies of the plan; name them after the ids, such as {ids[0]}.jpg"
+        )
     for one in _unreadable(beside):
         del beside[one]
     copies = _twins(folder, twins, plan.filter(pl.col("object_id").is_in(list(shown))), shown, about["seed"])

@@ -83,6 +83,7 @@ def _of_gold(found: Evidence) -> Iterator[Check]:
             yield from _labels_against_gold(found, model, definition, truth)
         if not found.models:
             yield from _correction_against_gold(found, definition, truth)
+    yield from () if found.by_gold is None else found.by_gold.findings
     # Where a fit to labels alone is all there is, its own finding says the same.
     if not found.truths and found.models and "gold-empty" not in {one.code for one in found.findings}:
         yield Finding(
@@ -350,6 +351,7 @@ def _of_transition(found: Evidence) -> Iterator[Check]:
         if not check.findings:
             yield f"Constant class fractions, by {gold_words(definition)}", check.statement
         settled |= bool(check.findings) or check.drift_stderr < _SMALL
+    settled |= found.corrector is None and found.by_gold is not None  # gold labels correct, not T(α)
     study = found.study
     if study is None:
         return

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.diagnostics import ConfoundingCheck, confounding_check
-from truemorph.bias.fractions import debiased_fractions
+from truemorph.bias.fractions import PopulationFractions, debiased_fractions
 from truemorph.bias.likelihood import n_observables, posterior
 from truemorph.bias.metrics import BiasResult, LeafMap
 from truemorph.bias.study import TransitionStudy, study_transition
@@ -255,12 +255,25 @@ class Evidence:
         return TRUTH if self.simulated else "gold labels"
 
     @cached_property
+    def by_gold(self) -> PopulationFractions | None:
+        """Disk fractions in fifths of α from gold labels of some of the galaxies; None if there are none, or of all."""
+        for truth in list(self.truths.values())[:1]:
+            if not truth.known.all():
+                bins = fractions_by(self.alpha, [self.observed]).height
+                with suppress(InputError):  # too few of them
+                    return debiased_fractions(
+                        self.observed.labels, self.alpha, gold=truth.labels, bins=bins, **self._planned
+                    )
+        return None
+
+    @cached_property
     def correction(self) -> pl.DataFrame:
         """Disk fractions in fifths of α: what the headline, its figure and its table show.
 
         `low`, `high`, `mean` (α), `galaxies`; `labelled`, `labelled_stderr`; `corrected`, `stderr`, `lowest`, `highest`
-        by the principal model, or else through the fitted T(α), null if there is neither; `gold`, `gold_stderr` by the
-        first definition of a disk. The range spans the errors of the model and everything that the fit's range spans.
+        by the principal model, else from gold labels, else through the fitted T(α), null if there is none of these;
+        `gold`, `gold_stderr` by the first definition of a disk. The range spans the errors of the model and everything
+        that the fit's range spans, or is that of the gold labels.
         """
         labels, alpha = self.observed.labels, self.alpha
         table = fractions_by(alpha, [self.observed]).select(
@@ -279,10 +292,11 @@ class Evidence:
         for truth in list(self.truths.values())[:1]:
             if truth.known.all():
                 gold, gold_error = fractions_by(alpha, [truth])["disk_fraction"].to_numpy(), np.zeros(table.height)
-                continue
-            with suppress(InputError):  # too few of them
-                by_gold = debiased_fractions(labels, alpha, gold=truth.labels, bins=table.height, **self._planned)
-                gold, gold_error = by_gold.fractions[:, DISK], by_gold.stderr[:, DISK]
+        if self.by_gold is not None:
+            gold, gold_error = self.by_gold.fractions[:, DISK], self.by_gold.stderr[:, DISK]
+            if self.corrector is None:
+                value, error = gold, gold_error
+                low, high = self.by_gold.low[:, DISK], self.by_gold.high[:, DISK]
         columns = {"corrected": value, "stderr": error, "lowest": low.clip(0, 1), "highest": high.clip(0, 1)}
         columns |= {"gold": gold, "gold_stderr": gold_error}
         return table.with_columns(pl.Series(name, one).fill_nan(None) for name, one in columns.items())
@@ -297,6 +311,8 @@ class Evidence:
     @property
     def range_spans(self) -> str:
         """What the range of the corrected disk fractions spans, in words."""
+        if self.corrector is None and self.by_gold is not None:
+            return "95 % of the estimate from gold labels"
         parts = [] if self.corrector is None else [f"the error of {self.corrector.name}"]
         if self.study is not None:
             spans = "trends of the true fraction with α up to δ" if self.study.fit.drift is not None else "all families"

@@ -101,7 +101,7 @@ def draw_fractions(axes: Any, found: Evidence) -> None:
         )
         axes.plot(part["mean"], part["disk_fraction"], ms=4, lw=1, label=name, **styles[one.name])
     axes.errorbar(x, table["labelled"], table["labelled_stderr"], ms=5, lw=1.5, label="volunteers", **STYLE["observed"])
-    if table["gold"].is_not_null().all():
+    if table["gold"].is_not_null().all() and (model is not None or found.by_gold is None):
         axes.errorbar(x, table["gold"], table["gold_stderr"], ms=5, lw=1.2, label=found.gold_name, **STYLE["truth"])
     axes.set(xlabel=axis_label(found, "alpha"), ylabel="disk fraction", ylim=(0, 1.02))
 
@@ -122,7 +122,7 @@ def fractions(found: Evidence) -> Illustration:
     text = "; ".join(f"{name}: {_numbers(table[column])}" for name, column in sets.items() if table[column].count())
     caption = f"Disk fraction of {found.which} in fifths of α. Errors are statistical."
     if table["corrected"].count():
-        by = "volunteers' labels through T(α)"
+        by = "volunteers' labels through T(α)" if found.by_gold is None else "gold labels"
         if model is not None:
             by = f"{'posterior' if model.posterior else 'mean p(disk)'} of {model.name}"
         caption += f" Corrected: {by}. Range: {found.range_spans}."

@@ -293,8 +293,9 @@ def sentences(found: Evidence) -> dict[str, str]:
             f"{_percent(row['corrected'])} (range {100 * row['lowest']:.0f} to {_percent(row['highest'])})"
             for row in (low, high)
         )
-        text = f"Corrected, it is {ends}"
-        if low["gold"] is not None:
+        alone = found.corrector is None and found.by_gold is not None
+        text = f"Corrected with gold labels, it is {ends}" if alone else f"Corrected, it is {ends}"
+        if low["gold"] is not None and not alone:
             ends = " and ".join(_percent(row["gold"], row["gold_stderr"]) for row in (low, high))
             text += f"; the truth is {ends}" if found.simulated else f"; gold labels give {ends}"
         answer.append(text + ".")
