@@ -12,7 +12,7 @@ import pytest
 import truemorph as tm
 from conftest import codes, run
 from truemorph.errors import InputError
-from truemorph.gold.answers import create_answers, record_answer, undo_answer
+from truemorph.gold.answers import create_answers, read_answers, record_answer, undo_answer
 from truemorph.gold.plan import read_plan
 from truemorph.gold.session import open_session
 from truemorph.tables import read_table
@@ -151,16 +151,17 @@ def test_twins_bring_the_experts_own_curve_into_the_range(labelled, ids, truth, 
 def test_labels_from_the_same_images_are_a_finding(labelled, tmp_path):
     found = tm.import_gold(labelled, out=tmp_path / "gold.parquet", gold_source="same-images")
     assert codes(found) == ["gold-from-same-images"]
+    # Also in a session with better images, for galaxies that had none.
+    assert codes(tm.import_gold(labelled, out=tmp_path / "gold.parquet", gold_source="better-images")) != []
+    for one, answer in read_answers(labelled).filter(~pl.col("undone")).select("galaxy", "answer").rows():
+        record_answer(labelled, "Ann", one, "first", answer, better=True)
     assert codes(tm.import_gold(labelled, out=tmp_path / "gold.parquet", gold_source="better-images")) == []
 
 
 def test_classes_of_a_table_are_words_or_numbers(catalogue, truth, tmp_path):
     ids = list(truth)[:60]
     said = [truth[one] for one in ids]
-    words = [
-        ["E", "elliptical", "Smooth"][k % 3] if one == 0 else ["S", "spiral", "Disc"][k % 3]
-        for k, one in enumerate(said)
-    ]
+    words = [["Elliptical", "Smooth"][k % 2] if one == 0 else ["spiral", "Disc"][k % 2] for k, one in enumerate(said)]
     tables = {
         "numbers.csv": pl.DataFrame({"object_id": ids, "class": said}),
         "words.parquet": pl.DataFrame({"object_id": ids, "class": words}),
@@ -227,8 +228,8 @@ def test_an_export_of_zooniverse_is_read_as_it_is(catalogue, truth, tmp_path):
     frame = found.catalogue.frame.with_columns(pl.col("object_id").cast(pl.String)).filter(pl.col("gold").is_not_null())
     assert frame["gold"].to_list() == [truth[one] for one in frame["object_id"]]
     assert frame.height == 40
-    # Ben changed his mind about one; Eve could not tell another.
-    assert set(frame.filter(pl.col("gold_uncertain") == 1)["object_id"]) == {ids[0], ids[2]}
+    # Ben changed his mind about one, Anna called another an artefact, Eve could not tell a third.
+    assert set(frame.filter(pl.col("gold_uncertain") == 1)["object_id"]) == set(ids[:3])
     assert frame.filter(pl.col("object_id") == ids[2])["gold_people"][0] == "anna, ben, eve, not-logged-in-5f3e"
     assert frame.filter(pl.col("object_id") == ids[0])["gold_time"][0] == "2026-03-01 10:02:00 UTC"
 
@@ -294,3 +295,28 @@ def test_answers_for_another_catalogue_are_refused(labelled, tmp_path):
     other = pl.DataFrame({"object_id": np.arange(99) + 10**6, "label": 1, "alpha": 3.0, "split": "train"})
     with pytest.raises(InputError, match="none of the"):
         tm.import_gold(labelled, catalogue=other, out=tmp_path / "gold.parquet")
+
+
+def test_rows_without_a_class_have_no_gold_label(tmp_path):
+    """Empty, -1 and missing are not "can't tell": nobody looked."""
+    ids = [str(k) for k in range(40)]
+    words = ["smooth", "disk", "", "-1", None, "can't tell"]
+    pl.DataFrame({"object_id": ids[:6], "class": words}).write_csv(tmp_path / "mine.csv")
+    catalogue = {"object_id": ids, "label": [0, 1] * 20, "alpha": np.arange(40) + 1.0, "split": ["train"] * 40}
+    found = tm.import_gold(tmp_path / "mine.csv", catalogue=pl.DataFrame(catalogue), out=tmp_path / "gold.parquet")
+    assert found.catalogue.frame["gold"][:6].to_list() == [0, 1, None, None, None, None]
+    assert found.catalogue.frame["gold_uncertain"][:6].to_list() == [0, 0, None, None, None, 1]
+    assert found.catalogue.frame["gold_time"].null_count() == 40
+
+
+def test_galaxies_outside_the_plan_are_left_out_of_its_import(labelled, tmp_path):
+    plan = read_table(labelled / "plan.parquet").frame
+    catalogue = read_plan(labelled)[0]["catalogue"]
+    frame = read_table(catalogue).frame
+    selectable = plan.filter(pl.col("probability") > 0)["object_id"][0]
+    rows = {"object_id": [selectable, "elsewhere"], "class": ["disk", "disk"]}
+    pl.DataFrame(rows).write_csv(tmp_path / "mine.csv")
+    found = tm.import_gold(tmp_path / "mine.csv", plan=labelled, out=tmp_path / "gold.parquet")
+    assert "gold-not-in-plan" in codes(found)
+    assert found.catalogue.frame["gold"].count() == 1
+    assert found.catalogue.frame.height == frame.height

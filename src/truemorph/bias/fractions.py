@@ -525,6 +525,7 @@ def debiased_fractions(
                 gold=np.where(uncertain, one, known),
                 gold_probability=gold_probability,
                 covariates=covariates,
+                observables=observables,
                 weights=weights,
                 name=name,
                 seed=seed,

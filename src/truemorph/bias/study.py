@@ -214,7 +214,7 @@ def study_transition(
     groups : (str, array of shape (N,)), optional
         Name and values of the column that names the survey of each galaxy.
     about : mapping, optional
-        `gold_experts`: θ and `stderr` of the experts' own bias curve, as `import_gold` measures it with twins.
+        `gold_experts`: `upper` limit of θ of the experts' own bias curve, as `import_gold` measures it with twins.
         Stored in the result, see `TransitionStudy`.
     findings : tuple of Finding
         Findings on the selection of these rows; they come first in the result.
@@ -273,7 +273,7 @@ def study_transition(
             weights=weights,
             gold_probability=gold_probability if gold is not None else None,
             gold_uncertain=gold_uncertain if gold is not None else None,
-            gold_transition=None if experts is None or gold is None else _upper(experts),
+            gold_transition=None if experts is None or gold is None else RayleighTransition(experts["upper"]),
             covariates=intrinsic if gold is not None else None,
         )
         told.update(1)
@@ -309,11 +309,6 @@ def study_transition(
     return TransitionStudy(
         fit, families, check, calibration(fit), fractions, gold_fractions, found, gold_stderr, scatter, about or {}
     )
-
-
-def _upper(experts: Mapping[str, float]) -> RayleighTransition:
-    """The experts' own bias curve at the upper limit (95 %) of its error."""
-    return RayleighTransition(experts["theta"] + 1.96 * experts["stderr"])
 
 
 def _matters(check: ConfoundingCheck, method: str) -> bool:

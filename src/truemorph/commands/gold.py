@@ -14,6 +14,7 @@ from cyclopts.validators import Number
 
 from truemorph.arguments import AtLeastOne, Count, Seed, Table
 from truemorph.catalogs.catalogue import find_images, read_catalogue
+from truemorph.catalogs.selected import from_same_images
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
 from truemorph.gold.agreement import RULE, agreement, experts_curve
@@ -391,6 +392,7 @@ def import_gold(
     path = Path(source)
     measured: dict[str, Any] = {}
     probability = experts = page = None
+    same = 0
     folder = path if path.is_dir() else plan
     if folder is not None:
         catalogue = read_plan(Path(folder))[0]["catalogue"] if catalogue is None else catalogue
@@ -405,18 +407,21 @@ def import_gold(
         session = path / SESSION
         recorded = read_json(session).get("gold_source") if session.is_file() else None
         gold_source = gold_source or recorded
+        same = first.filter(~pl.col("better"))["galaxy"].n_unique() if gold_source != "literature" else 0
     else:
         if catalogue is None:
             raise InputError(f"{path}: a table of gold labels needs the catalogue that they are for (`catalogue`)")
         first = answers_of_table(path, id, column)
         gold_source = gold_source or "literature"
+        same = first["galaxy"].n_unique() if gold_source == "same-images" else 0
     if folder is not None:
         probability = answered_probability(read_table(Path(folder) / TABLE).frame, first["galaxy"])
     described = {"gold_source": gold_source, "gold_definition": definition or f"disk: as labelled ({gold_source})"}
     described |= {"gold_experts": experts} if experts else {}
+    described |= {"gold_from_same_images": same}
     table = with_gold(read_catalogue(catalogue), first, probability, described)
     write_table(table, Path(out))
-    return GoldImport(Path(out), table, measured, page, _findings(table, str(gold_source)))
+    return GoldImport(Path(out), table, measured, page, _findings(table))
 
 
 def _disagreements_page(folder: Path, answers: pl.DataFrame, galaxies: list[str], out: Path) -> Path | None:
@@ -449,7 +454,7 @@ def _disagreements_page(folder: Path, answers: pl.DataFrame, galaxies: list[str]
     return write_page(page, out.with_name(f"{out.stem}_disagreements.html"))
 
 
-def _findings(table: CatalogTable, gold_source: str) -> tuple[Finding, ...]:
+def _findings(table: CatalogTable) -> tuple[Finding, ...]:
     findings = []
     missing = table.metadata["gold_missing_from_catalogue"]
     if missing:
@@ -461,16 +466,17 @@ def _findings(table: CatalogTable, gold_source: str) -> tuple[Finding, ...]:
                 "Check that ids and catalogue are those that the labels were made for.",
             )
         )
-    if gold_source == "same-images":
+    outside = table.metadata["gold_not_in_plan"]
+    if outside:
         findings.append(
             Finding(
-                "gold-from-same-images",
+                "gold-not-in-plan",
                 "caution",
-                "These gold labels come from the images that volunteers saw, so experts miss some of the same disks. "
-                "In trials with 20 or 40 % of the flips shared, the range held the truth in 83 or 48 % of cases.",
-                "Label better images (`better`), or measure the experts' own bias with degraded copies (`twins`).",
+                f"{outside:,} galaxies with a class could not be selected by the plan and were left out.",
+                "Import them without the plan, or check that it is the plan of these galaxies (`plan`).",
             )
         )
+    findings += from_same_images(table.metadata)
     return tuple(findings)
 
 

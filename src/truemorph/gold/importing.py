@@ -14,15 +14,14 @@ import polars as pl
 from truemorph.catalogs.catalogue import find_images
 from truemorph.errors import InputError
 from truemorph.gold.agreement import combined
-from truemorph.gold.answers import FIRST
 from truemorph.gold.plan import read_plan
 from truemorph.tables import CatalogTable, read_table
 
 # Words by which a class is recognised in tables and on Zooniverse.
 _WORDS = {
-    "smooth": r"0|0\.0|smooth|elliptical|e",
-    "disk": r"1|1\.0|disk|disc|features?( or dis[ck])?|spiral|lenticular|s0|s",
-    "unclear": r"-1|unclear|can.?t tell|unsure|uncertain|unknown|",
+    "smooth": r"0|0\.0|smooth|elliptical",
+    "disk": r"1|1\.0|disk|disc|features?( or dis[ck])?|spiral",
+    "unclear": r"unclear|can.?t tell|unsure|uncertain",
     "artefact": r"artefact|artifact|star( or art[ei]fact)?",
 }
 _ZOONIVERSE = ("annotations", "subject_data", "user_name", "created_at")
@@ -72,11 +71,14 @@ def _of_zooniverse(frame: pl.DataFrame, source: str) -> pl.DataFrame:
         ids.append(str(known["object_id"]))
         words.append(json.loads(row["annotations"])[0]["value"])
     times = frame["created_at"].cast(pl.String).to_list()
-    found = _checked(pl.Series(ids, dtype=pl.String), words, frame["user_name"].cast(pl.String), times, source)
-    return found.unique(["annotator", "galaxy"], keep="last", maintain_order=True)
+    return _checked(pl.Series(ids, dtype=pl.String), words, frame["user_name"].cast(pl.String), times, source)
 
 
 def _checked(ids: pl.Series, words: Sequence[Any], who: pl.Series, times: Sequence[Any], source: str) -> pl.DataFrame:
+    # Without a class, or -1, a galaxy has no gold label: nobody looked.
+    asked = [word is not None and str(word).strip() not in ("", "-1", "-1.0", "nan") for word in words]
+    ids, who = ids.filter(pl.Series(asked)), who.filter(pl.Series(asked))
+    words, times = ([one for one, good in zip(some, asked, strict=True) if good] for some in (words, times))
     classes = [class_of(one) for one in words]
     unknown = sorted({str(word) for word, one in zip(words, classes, strict=True) if one is None})
     if unknown:
@@ -85,7 +87,9 @@ def _checked(ids: pl.Series, words: Sequence[Any], who: pl.Series, times: Sequen
             "(or 0 and 1)"
         )
     columns = {"annotator": who.fill_null("?"), "galaxy": ids, "answer": pl.Series(classes, dtype=pl.String)}
-    return pl.DataFrame(columns).with_columns(time=pl.Series(list(map(str, times)), dtype=pl.String))
+    given = [None if one is None else str(one) for one in times]
+    found = pl.DataFrame(columns).with_columns(time=pl.Series(given, dtype=pl.String))
+    return found.unique(["annotator", "galaxy"], keep="last", maintain_order=True)
 
 
 def with_gold(
@@ -115,7 +119,17 @@ def with_gold(
     matched = int(gold["object_id"].is_in(ids.implode()).sum())
     if not matched:
         raise InputError(f"{source}: has none of the {gold.height:,} galaxies with gold labels; are the ids the same?")
-    missing = gold.height - matched
+    missing, outside = gold.height - matched, 0
+    if probability is not None:
+        planned = probability.filter(pl.col("probability") > 0)["object_id"].cast(pl.String)
+        inside = gold["object_id"].is_in(planned.implode())
+        gold, outside = gold.filter(inside), int((~inside).sum())
+        missing = min(missing, int((~gold["object_id"].is_in(ids.implode())).sum()))
+    if probability is not None and (probability["before"] > 0).any() and "gold" not in frame.columns:
+        raise InputError(
+            f"{source}: lacks the gold labels of the pilot that this plan was made after; give the catalogue that the "
+            "plan was made from"
+        )
     if probability is not None:
         gold = pl.concat([gold, _of_pilot(frame, ids, gold, probability)], how="diagonal_relaxed")
     joined = frame.drop(*_COLUMNS, strict=False).with_columns(_id=ids)
@@ -123,8 +137,7 @@ def with_gold(
     if probability is not None:
         drawn = probability.select(_id=pl.col("object_id").cast(pl.String), gold_probability="probability")
         joined = joined.join(drawn, on="_id", how="left", maintain_order="left")
-    kept = {name: value for name, value in catalogue.metadata.items() if name != "gold_experts"}
-    metadata = {**kept, **about, "gold_missing_from_catalogue": missing}
+    metadata = {**catalogue.metadata, **about, "gold_missing_from_catalogue": missing, "gold_not_in_plan": outside}
     return CatalogTable(joined.drop("_id"), catalogue.units, metadata, descriptions=catalogue.descriptions)
 
 
@@ -178,8 +191,3 @@ def export_subjects(plan: Path, out: Path, images: Path | None = None) -> tuple[
         rows.append({"image": target, "#object_id": one})
     pl.DataFrame(rows).write_csv(out / "manifest.csv")
     return out / "manifest.csv", len(rows)
-
-
-def standing(answers: pl.DataFrame) -> pl.DataFrame:
-    """Answers that were not undone, on the first occasion."""
-    return answers.filter(~pl.col("undone"), pl.col("occasion") == FIRST)

@@ -21,6 +21,7 @@ from PIL import Image
 
 from truemorph.errors import InputError
 from truemorph.gold.answers import (
+    TWIN,
     answers_of,
     count_answers,
     kept_open,
@@ -128,14 +129,15 @@ def make_app(session: Session, token: str) -> Starlette:
         given = answers_of(session.folder, annotator)
         content = {
             "answers": [given.get(item) for item in items(annotator)],
-            "better": [galaxy in session.better for galaxy, _ in items(annotator)],
+            "better": [galaxy in session.better and which != TWIN for galaxy, which in items(annotator)],
             "errors": session.errors,
         }
         return JSONResponse(content | counts(annotator), headers=headers)
 
     def image(request: Request) -> Response:
         _, galaxy, occasion = item_of(request)
-        path = session.better.get(galaxy) if "better" in request.query_params else session.picture(galaxy, occasion)
+        beside = session.better.get(galaxy) if occasion != TWIN else None  # a twin tests the degraded picture alone
+        path = beside if "better" in request.query_params else session.picture(galaxy, occasion)
         if path is None:
             raise InputError("this galaxy has no better image")
         content, kind = _for_browsers(path)
@@ -144,7 +146,7 @@ def make_app(session: Session, token: str) -> Starlette:
 
     def answer(request: Request) -> Response:
         item, sent = item_of(request), request.query_params
-        seconds, better = float(sent.get("seconds", 0)), item[1] in session.better
+        seconds, better = float(sent.get("seconds", 0)), item[1] in session.better and item[2] != TWIN
         record_answer(session.folder, *item, sent["answer"], sent.get("note", ""), seconds, better)
         return JSONResponse(counts(item[0]), headers=headers)
 

@@ -18,10 +18,10 @@ from truemorph.bias.fractions import PopulationFractions, debiased_fractions
 from truemorph.bias.likelihood import n_observables, posterior
 from truemorph.bias.metrics import BiasResult, LeafMap
 from truemorph.bias.study import TransitionStudy, study_transition
-from truemorph.bias.transitions import CLASS_NAMES, COMPARED, DISK, SMOOTH, Transition
+from truemorph.bias.transitions import CLASS_NAMES, COMPARED, DISK, SMOOTH, RayleighTransition, Transition
 from truemorph.catalogs.catalogue import gold_classes, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TEST
-from truemorph.catalogs.selected import select_rows
+from truemorph.catalogs.selected import from_same_images, select_rows
 from truemorph.classifiers.checkpoint import Classifier, load
 from truemorph.classifiers.fits import observables_of
 from truemorph.errors import InputError, nearest
@@ -306,7 +306,9 @@ class Evidence:
         """Probability of selection and doubt of gold labels, where these are the catalogue's own."""
         names = [one for one in ("gold_probability", "gold_uncertain") if one in self.frame.columns]
         own = self.catalogue.metadata.get("gold_definition") in self.truths
-        return {name: self.frame[name].cast(pl.Float64).fill_null(0.0).to_numpy() for name in names if own}
+        found = {name: self.frame[name].cast(pl.Float64).fill_null(0.0).to_numpy() for name in names if own}
+        experts = self.catalogue.metadata.get("gold_experts") if own else None
+        return found | ({"gold_transition": RayleighTransition(experts["upper"])} if experts else {})
 
     @property
     def range_spans(self) -> str:
@@ -562,6 +564,8 @@ def _truths(
 ) -> tuple[dict[str, LabelSet], list[Finding]]:
     """Return gold classes by definition of a disk, and findings about them."""
     out, findings = {}, []
+    if not options.gold:
+        findings += from_same_images(catalogue.metadata)
     for rule in options.gold or (["gold"] if "gold" in frame.columns else []):
         classes, definition = gold_classes(frame, rule, source)
         if rule == "gold":
