@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from importlib import import_module
 from pathlib import Path
+from queue import Empty, Queue
 from typing import Any
 
 from truemorph.errors import InputError, TruemorphError
@@ -51,11 +52,15 @@ def send_votable(table: CatalogTable, name: str, to: str | None = None) -> list[
         with tempfile.TemporaryDirectory(prefix="truemorph-") as folder:
             file = write_table(table, Path(folder) / "table.vot")
             message = {"url": file.as_uri(), "name": name, "table-id": f"truemorph {name}"}
+            answers: Queue[dict[str, Any]] = Queue()
+            # Not call-and-wait: astropy's hub can lose an answer that comes at once.
+            client.bind_receive_response(_LOAD, lambda key, responder, tag, answer: answers.put(answer))
             for one, program in receivers.items():
+                client.ecall(one, _LOAD, _LOAD, **message)
                 try:
-                    answer = client.ecall_and_wait(one, _LOAD, str(_PATIENCE), **message)
-                except samp.SAMPProxyError as problem:
-                    raise TruemorphError(f"{program} did not load {name}: {problem.faultString}") from problem
+                    answer = answers.get(timeout=_PATIENCE)
+                except Empty as problem:
+                    raise TruemorphError(f"{program} did not load {name} within {_PATIENCE} s") from problem
                 if answer["samp.status"] == "samp.error":
                     why = answer.get("samp.error", {}).get("samp.errortxt", "it did not say why")
                     raise TruemorphError(f"{program} could not load {name}: {why}")
