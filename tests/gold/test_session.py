@@ -1,4 +1,4 @@
-"""Which pictures are shown, in which order; repeats and twins; what is said when pictures are missing."""
+"""Sessions: order of the galaxies, repeats, twins, and galaxies without an image."""
 
 import json
 import shutil

@@ -13,8 +13,8 @@ from truemorph.gold.answers import FIRST, REPEAT, TWIN
 CLASSES = {"smooth": 0, "disk": 1}
 # Said wherever gold labels are combined.
 RULE = (
-    "gold label: the class that most people chose; none where as many chose the other, or nobody could tell; artefacts "
-    "get none. Uncertain: somebody could not tell, or people did not agree."
+    "The gold label is the class that most people chose; there is none if as many chose the other class, or if nobody "
+    "could tell. A galaxy is uncertain if somebody could not tell, or if people did not agree."
 )
 _RESAMPLES = 500
 _FEWEST_TWINS = 10

@@ -217,7 +217,7 @@ class GoldPlan(Result):
         ax.axhline(self.predicted.max(), color="0.7", lw=1)
         curve = self.about["purpose"] == "transition"
         ax.set(xscale="log", xlabel="number of gold labels")
-        ax.set(ylabel="error of the bias curve" if curve else "largest error of the disk fraction")
+        ax.set(ylabel="error of the bias curve" if curve else "largest predicted error of the disk fraction")
         ax.set_ylim(bottom=0)
         ax.legend(frameon=False)
         return ax

@@ -30,7 +30,7 @@ from truemorph.explain.catalogue import RADIUS, with_geometry
 from truemorph.findings import Finding
 from truemorph.plotting import plain_text
 from truemorph.report.evidence import Evidence
-from truemorph.report.figures import Style, in_words, styles_of
+from truemorph.report.figures import Style, axis_label, in_words, styles_of
 from truemorph.report.page import Illustration
 from truemorph.tables import numeric_columns
 
@@ -343,7 +343,7 @@ def compare_distributions(
     return Distributions(column, boundary, observed_name, tuple(samples), values.size, int(values.size - finite.sum()))
 
 
-def cumulative_panels(found: Distributions, styles: Mapping[str, Style]) -> list[Figure]:
+def cumulative_panels(found: Distributions, styles: Mapping[str, Style], label: str = "") -> list[Figure]:
     """Figure 3: relative cumulative frequency among smooth, switched and disk galaxies, one line a label set.
 
     Parameters
@@ -351,13 +351,15 @@ def cumulative_panels(found: Distributions, styles: Mapping[str, Style]) -> list
     found : Distributions
     styles : dict of Style
         By label set.
+    label : str
+        Of the axis, with the unit; default the column in words.
 
     Returns
     -------
     list of Figure
         Panels a, b and c.
     """
-    label = in_words([found.column])
+    label = label or plain_text(in_words([found.column]))
     # Legends stand below, where no curve is: the figures grow with them.
     entries = max(sum(sample.panel in shown for sample in found.samples) for shown in _SHOWN.values())
     low, high = (
@@ -384,7 +386,7 @@ def cumulative_panels(found: Distributions, styles: Mapping[str, Style]) -> list
                 zorder=3 if own else 2,  # the original labels' curve, on which others may lie
             )  # fmt: skip
         axes.set_title(f"({letter}) {PANELS[panel]}", fontsize=10)
-        axes.set(xlabel=plain_text(label), ylabel="relative cumulative frequency", ylim=(0, 1.01))
+        axes.set(xlabel=label, ylabel="relative cumulative frequency", ylim=(0, 1.01))
         if axes.lines:
             place: Any = {"loc": "upper left", "bbox_to_anchor": (0, 0), "bbox_transform": axes.transAxes + below}
             axes.legend(frameon=False, fontsize=8, borderaxespad=0, borderpad=0, **place)
@@ -450,7 +452,7 @@ def _distribution(
     more = f" Dotted: {boundary:g}, above which galaxies are mostly smooth." if boundary is not None else ""
     return Illustration(
         f"distribution_{_NO_NAME.sub('_', name)}",
-        cumulative_panels(compared, styles_of(evidence)),
+        cumulative_panels(compared, styles_of(evidence), axis_label(evidence, column)),
         f"Relative cumulative curves of {what} for smooth, relabelled and disk galaxies by label set.",
         f"{what} among galaxies labelled smooth, changed, and labelled disk (paper, Figure 3). Largest distance "
         f"from the curve of the volunteers' labels (Kolmogorov-Smirnov): {apart or 'none'}.{more}{dropped}",
