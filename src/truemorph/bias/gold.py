@@ -28,6 +28,8 @@ SAMPLES = 1000
 _BINS, _PER_BIN = 8, 50
 # Standard deviations (logit): of bin effects, which are averaged over; priors of other coefficients.
 _EFFECTS, _COEFFICIENT, _INTERCEPT = (0.15, 0.3, 0.6, 1.2, 2.4), 1.0, 1000.0
+# Bins over which the correlation of two effects falls by a factor of e.
+_CORRELATED_OVER = 2.0
 # With sampling weights there is no likelihood to choose one.
 _WEIGHTED_EFFECT = (1.0,)
 # Number of galaxies per bin on which draws are evaluated; the others follow their mean.
@@ -127,8 +129,9 @@ def selection_known(probability: np.ndarray, gold: np.ndarray) -> list[Finding]:
 class GoldRegression:
     """p(y | ỹ, α, z): logistic in label, u = log α, u², label × u and z, with an effect per bin.
 
-    The effects are normal; their standard deviation is averaged over, with the evidence as weight (Laplace
-    approximation). They let the regression follow class fractions that it would otherwise miss.
+    The effects are normal, with correlations between neighbouring bins; their standard deviation is averaged over, with
+    the evidence as weight (Laplace approximation). They let the regression follow class fractions that it would
+    otherwise miss.
 
     Attributes
     ----------
@@ -161,7 +164,8 @@ class GoldRegression:
         raw = _features(labels, alpha, n_classes, columns)
         spread = raw.std(axis=0)
         raw = (raw - raw.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-        effects = (bins.index[:, None] == np.arange(bins.count)).astype(float)
+        apart = np.abs(np.subtract.outer(np.arange(bins.count), np.arange(bins.count)))
+        effects = np.linalg.cholesky(np.exp(-apart / _CORRELATED_OVER))[bins.index]
         design = np.column_stack([np.ones(labels.size), raw, effects])
         known = gold != UNKNOWN
         part, targets, w = design[known], np.eye(n_classes)[gold[known]], bins.weights[known]
