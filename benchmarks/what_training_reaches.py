@@ -1,11 +1,12 @@
 """Accuracy that `truemorph train` reaches: the numbers of docs/training.md.
 
     python benchmarks/what_training_reaches.py quick | curve [SIZE ...]
-    python benchmarks/what_training_reaches.py real DATA | precision DATA | challenge DATA OUT
+    python benchmarks/what_training_reaches.py real DATA | precision DATA | presets DATA | challenge DATA OUT
 
 quick: preset "quick" on simulated galaxies, with the true T(α), naive, and on true classes. curve: the same for several
 sizes of the training set, one network each. real: degraded EFIGI galaxies with flipped labels. precision: bf16 and
-float32 on the same galaxies. challenge: five folds on Galaxy Zoo challenge images, bias before and after.
+float32 on the same galaxies. presets: "paper", "standard" and "quick" at 48 pixels and 20 epochs, three seeds,
+simulated and EFIGI. challenge: five folds on Galaxy Zoo challenge images, bias before and after.
 """
 
 import sys
@@ -91,6 +92,21 @@ def precision(world):
             line(f"{kind}, seed {seed}", scored(world, model), seconds)
 
 
+def presets(data):
+    """Compare presets at a size that two CPU cores can train: 48 pixels, one network, 20 epochs."""
+    for title, name, sizes in (
+        ("simulated, 1,600 + 200 galaxies", "plain", Sizes(1600, 200, 3000, twins=1, pixels=48)),
+        ("EFIGI degraded, 1,552 + 217 galaxies", "real", Sizes(twins=1, pixels=48)),
+    ):
+        heading(title)
+        for seed in range(3):
+            world = make_world(name, seed, sizes, data)
+            for preset in ("paper", "standard", "quick"):
+                config = training_config(preset, crop=1.0, folds=1, image_size=48, epochs=20, seed=seed)
+                model, seconds = trained_on(world, "right T(α)", config)
+                line(f"{preset}, seed {seed}", scored(world, model), seconds)
+
+
 def challenge(data, out):
     """Train five folds on Galaxy Zoo challenge images, by the commands that a user would run."""
     from truemorph.cli import main as truemorph
@@ -127,6 +143,8 @@ def main(what, *where):
             precision(world)
         else:
             preset_quick(world, f"preset quick, {world.rows(TRAIN).size} EFIGI galaxies, degraded")
+    elif what == "presets":
+        presets(Path(where[0]))
     else:
         challenge(Path(where[0]), where[1])
 

@@ -31,7 +31,7 @@ _EFFECTS, _COEFFICIENT, _INTERCEPT = (0.15, 0.3, 0.6, 1.2, 2.4), 1.0, 1000.0
 # Bins over which the correlation of two effects falls by a factor of e.
 _CORRELATED_OVER = 2.0
 # With sampling weights there is no likelihood to choose one.
-_WEIGHTED_EFFECT = (1.0,)
+_WEIGHTED_EFFECT = (1.5,)
 # Number of galaxies per bin on which draws are evaluated; the others follow their mean.
 _DRAWN_ON = 400
 _FLOOR = -1e4

@@ -97,7 +97,7 @@ class Story(lightning.Callback):
         better = held_out < self.best
         if better:
             self.best, self.waited = held_out, 0
-            self.weights = copy.deepcopy(pl_module.averaged.module.state_dict())
+            self.weights = copy.deepcopy(pl_module.judged.state_dict())
             self.logits = pl_module.held_out_logits.clone()
         else:
             self.waited += 1

@@ -183,9 +183,9 @@ class DebiasedModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.network = network
-        # Held-out likelihood, early stopping and the final model all use the running average of the weights, because
-        # the last step's weights and batch statistics jump from epoch to epoch.
-        self.averaged = AveragedModel(network, use_buffers=True).requires_grad_(False)
+        # With averaging, held-out likelihood, early stopping and the final model all use the running average of the
+        # weights, because the last step's weights and batch statistics jump from epoch to epoch.
+        self.averaged = AveragedModel(network, use_buffers=True).requires_grad_(False) if config.averaging else None
         self.config, self.seed, self.start = config, seed, network.start
         self._pixels, self._training, self._validation, self._measure = pixels, training, validation, measure
         self._held_out = CatMetric(nan_strategy="disable")  # place, loss and logits of each galaxy, from all processes
@@ -196,6 +196,11 @@ class DebiasedModule(lightning.LightningModule):
         self.register_buffer("std", torch.tensor(network.std))
         # In a tuple, so that its weights are not counted twice.
         self._forward = (torch.compile(network) if config.compile else network,)
+
+    @property
+    def judged(self) -> torch.nn.Module:
+        """The network that is measured and kept: the running average, or the last step's without averaging."""
+        return self.network if self.averaged is None else self.averaged.module
 
     def _batches(self, part: Observed, **options: Any) -> GalaxyBatches:
         process = (self.trainer.global_rank, self.trainer.world_size)
@@ -233,13 +238,15 @@ class DebiasedModule(lightning.LightningModule):
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """Step, then average the weights over about 100 steps (fewer at the beginning)."""
         super().optimizer_step(*arguments, **options)
+        if self.averaged is None:
+            return
         keep = min(_AVERAGE_DECAY, (1 + self.global_step) / (10 + self.global_step))
         self.averaged.multi_avg_fn = get_ema_multi_avg_fn(keep)
         self.averaged.update_parameters(self.network)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Store logits of the averaged network and losses of these galaxies."""
-        logits = self.averaged(normalise(batch["pixels"], self.mean, self.std)).float()
+        """Store logits of the judged network and losses of these galaxies."""
+        logits = self.judged(normalise(batch["pixels"], self.mean, self.std)).float()
         losses = evidence_losses(logits, batch["evidence"], batch.get("votes")) * batch["weights"]
         self._held_out.update(torch.column_stack([batch["place"], losses, logits]))
 
@@ -273,7 +280,7 @@ class DebiasedModule(lightning.LightningModule):
         self._losses = torch.tensor(total if self.global_rank == 0 else 0.0)
 
     def configure_optimizers(self) -> Any:
-        """AdamW with warm-up and cosine decay."""
+        """AdamW with a constant learning rate, or with warm-up and cosine decay."""
         one, network = self.config, self.network
         if one.finetune == "layers":
             groups = param_groups_layer_decay(network.backbone, one.weight_decay, layer_decay=one.layer_decay)
@@ -286,6 +293,8 @@ class DebiasedModule(lightning.LightningModule):
         optimizer = torch.optim.AdamW(
             parameters, lr=one.learning_rate, weight_decay=one.weight_decay, fused=one.clip is None
         )
+        if one.schedule == "constant":
+            return optimizer
         # Lightning's own estimate would set up the loaders before the saved state is read.
         steps = one.epochs * len(self.train_dataloader()) // one.accumulate
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, steps, one.warm_up))

@@ -6,12 +6,28 @@ from typing import Any, Literal
 
 import timm
 import torch
+from timm.models import register_model
+from timm.models.resnet import Bottleneck
 from torch import nn
 
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, reason
 
 _HUB = "hf_hub:"
+
+
+@register_model
+def resnet50_v1(pretrained: bool = False, **arguments: Any) -> nn.Module:
+    """ResNet50 as in He et al. (2016) and Keras: blocks downsample in their first 1×1 convolution, not in the 3×3 one.
+
+    timm's own `resnet50` is the later variant (v1.5). There are no published weights for this one.
+    """
+    chosen = {name: value for name, value in arguments.items() if not name.startswith(("pretrained", "cache"))}
+    network: Any = timm.create_model("resnet50", pretrained=False, **chosen)
+    for block in network.modules():
+        if isinstance(block, Bottleneck):
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+    return network
 
 
 def _backbone_for(name: str, pretrained: bool, size: int) -> tuple[nn.Module, dict[str, Any]]:
@@ -145,8 +161,11 @@ class GalaxyNetwork(nn.Module):
         if self.head_alone:
             self.backbone.requires_grad_(False)
         settings: Any = self.backbone.pretrained_cfg
-        self.mean: tuple[float, ...] = tuple(settings.get("mean", (0.5, 0.5, 0.5)))
-        self.std: tuple[float, ...] = tuple(settings.get("std", (0.5, 0.5, 0.5)))
+        self.mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+        self.std: tuple[float, ...] = (1.0, 1.0, 1.0)
+        if config.standardise:
+            self.mean = tuple(settings.get("mean", (0.5, 0.5, 0.5)))
+            self.std = tuple(settings.get("std", (0.5, 0.5, 0.5)))
         features: Any = getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features
         self.head = nn.Sequential(
             nn.Linear(features, config.hidden),
