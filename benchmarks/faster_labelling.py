@@ -2,7 +2,7 @@
 
     python benchmarks/faster_labelling.py FOLDER [ROUNDS]
 
-Simulates 7,000 training galaxies and 11,500 others (207 pixels), trains a ResNet50 at 207 pixels (preset "paper",
+Simulates 7,000 training galaxies and 11,500 others (207 pixels), trains a ResNet50 at 207 pixels (preset "standard",
 eight epochs, T(α) fitted to the same galaxies), and smaller ones on the same labels or on the probabilities of the
 first (distillation). All results stay in FOLDER; the first run takes hours. Then all networks label the 10,925
 galaxies that were not used for calibration of int8. Printed for each: agreement of labels with the ResNet50 in
@@ -31,7 +31,7 @@ from truemorph.tables import CatalogTable, write_table
 
 SIZE, TRAIN, GATE = 207, 7_000, 11_500
 TIMED = 512  # images a round
-# Name, settings over preset "paper", and whether it learns from the first one's probabilities.
+# Name, settings over preset "standard", and whether it learns from the first one's probabilities.
 NETWORKS = {
     "resnet50-207": (["batch_size=16", "learning_rate=4e-4"], False),
     "test_resnet-64": (["image_size=64", "backbone=test_resnet", "learning_rate=1e-3"], False),
@@ -76,7 +76,7 @@ def trained(folder, name, catalogue):
     """Train a network, if it does not exist."""
     if not (folder / name / "config.json").is_file():
         settings, distilled = NETWORKS[name]
-        words = ["--preset", "paper", "--epochs", EPOCHS, "--crop", "1.0", "--cache", folder / "cache"]
+        words = ["--preset", "standard", "--epochs", EPOCHS, "--crop", "1.0", "--cache", folder / "cache"]
         words += [
             word for one in settings for word in (f"--{one.partition('=')[0].replace('_', '-')}", one.partition("=")[2])
         ]

@@ -26,7 +26,7 @@ THREADS = 2
 
 def resnet50(size):
     torch.manual_seed(0)
-    config = training_config("paper", image_size=size)
+    config = training_config("standard", image_size=size)
     network = GalaxyNetwork(config)
     described = describe(
         config, {"family": "rayleigh", "parameters": {"theta": 11.25}}, catalogue={}, members=1, metrics={},

@@ -25,7 +25,7 @@ SIZE = 207
 
 
 def model_folder(folder):
-    """A ResNet50 of random weights, as preset "paper" trains them."""
+    """A ResNet50 of random weights, as preset "standard" trains them."""
     import polars as pl
     import torch
 
@@ -34,7 +34,7 @@ def model_folder(folder):
     from truemorph.config import training_config
 
     torch.manual_seed(0)
-    config = training_config("paper")
+    config = training_config("standard")
     network = GalaxyNetwork(config)
     fit = {"family": "rayleigh", "parameters": {"theta": 11.25}}
     described = describe(

@@ -40,7 +40,7 @@ def pictures(folder, n):
 
 
 def ours(folder, size, n):
-    """Preset "paper" at this size."""
+    """Preset "standard" at this size."""
     import polars as pl
     import torch
 
@@ -59,7 +59,7 @@ def ours(folder, size, n):
     frame = pl.DataFrame(
         {"object_id": np.arange(n), "label": rng.integers(0, 2, n), "alpha": rng.lognormal(2.6, 0.4, n), "split": split}
     )
-    config = training_config("paper", epochs=2, batch_size=BATCH, image_size=size)
+    config = training_config("standard", epochs=2, batch_size=BATCH, image_size=size)
     trained = train_members(TrainingRows(frame, store.pixels), RayleighTransition(11.25), config)
     seconds = [epoch["seconds"] for epoch in trained.history]
     began = time.perf_counter()

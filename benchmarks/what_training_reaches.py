@@ -5,7 +5,7 @@
 
 quick: preset "quick" on simulated galaxies, with the true T(α), naive, and on true classes. curve: the same for several
 sizes of the training set, one network each. real: degraded EFIGI galaxies with flipped labels. precision: bf16 and
-float32 on the same galaxies. presets: "paper", "standard" and "quick" at 48 pixels and 20 epochs, three seeds,
+float32 on the same galaxies. presets: "paper", "standard" and "quick" at 48 pixels and 12 epochs, three seeds,
 simulated and EFIGI. challenge: five folds on Galaxy Zoo challenge images, bias before and after.
 """
 
@@ -93,7 +93,7 @@ def precision(world):
 
 
 def presets(data):
-    """Compare presets at a size that two CPU cores can train: 48 pixels, one network, 20 epochs."""
+    """Compare presets at a size that two CPU cores can train: 48 pixels, one network, 12 epochs."""
     for title, name, sizes in (
         ("simulated, 1,600 + 200 galaxies", "plain", Sizes(1600, 200, 3000, twins=1, pixels=48)),
         ("EFIGI degraded, 1,552 + 217 galaxies", "real", Sizes(twins=1, pixels=48)),
@@ -102,7 +102,7 @@ def presets(data):
         for seed in range(3):
             world = make_world(name, seed, sizes, data)
             for preset in ("paper", "standard", "quick"):
-                config = training_config(preset, crop=1.0, folds=1, image_size=48, epochs=20, seed=seed)
+                config = training_config(preset, crop=1.0, folds=1, image_size=48, epochs=12, seed=seed)
                 model, seconds = trained_on(world, "right T(α)", config)
                 line(f"{preset}, seed {seed}", scored(world, model), seconds)
 

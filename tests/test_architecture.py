@@ -40,7 +40,7 @@ EVERYWHERE = {
     ),
     *("results", "samp", "tables", "workers"),
 }
-TOP = {"__init__", "cli", *EVERYWHERE}
+TOP = {"__init__", "__main__", "cli", *EVERYWHERE}
 FLAG = re.compile(r"--[a-z][a-z-]+")
 
 

@@ -186,6 +186,15 @@ def _of_preset(name: str) -> dict[str, Any]:
     return PRESETS[name].model_dump()
 
 
+def default_preset() -> str:
+    """Return "standard" where there is a GPU, and "quick" elsewhere."""
+    try:
+        import torch  # takes seconds
+    except ImportError:
+        return "quick"
+    return "standard" if torch.cuda.is_available() else "quick"
+
+
 def training_config(
     preset: str = "quick", file: str | os.PathLike[str] | None = None, **changes: Any
 ) -> TrainingConfig:
@@ -242,7 +251,7 @@ def run_config(source: str | os.PathLike[str], file: str | os.PathLike[str] | No
 
     Examples
     --------
-    >>> run = run_config("catalogue.parquet", epochs=3, backbone="resnet18", out="model")
+    >>> run = run_config("catalogue.parquet", preset="quick", epochs=3, backbone="resnet18", out="model")
     >>> run.catalogue, run.training.epochs, run.training.backbone, run.training.image_size
     ('catalogue.parquet', 3, 'resnet18', 64)
     """
@@ -278,22 +287,34 @@ def run_config(source: str | os.PathLike[str], file: str | os.PathLike[str] | No
         raise InputError(f"{source}: no catalogue is given; set `catalogue`")
     if "out" not in settings:
         raise InputError("no run folder is given; set `out`")
-    preset = settings.get("preset", "quick")
-    return _settle(RunConfig, {**settings, "training": _of_preset(preset) | training})
+    preset = settings.get("preset") or default_preset()
+    return _settle(RunConfig, {**settings, "preset": preset, "training": _of_preset(preset) | training})
 
 
 def run_toml(run: RunConfig) -> str:
     """Return the configuration as a `run.toml` that can be run again, with a comment for each setting."""
     settings = run.model_dump(mode="json")
     training = settings.pop("training")
-    lines = [*_toml(settings, RunConfig), "", "[training]", *_toml(training, TrainingConfig)]
+    lines = [*_toml(settings, RunConfig), "", "[training]", *_toml(training, TrainingConfig, run.preset == "paper")]
     return "\n".join(lines) + "\n"
 
 
-def _toml(settings: dict[str, Any], model: type[BaseModel]) -> list[str]:
+def source_of(name: str, value: Any) -> str:
+    """Return where a training setting comes from: the paper, published code of the same lineage, or our choice.
+
+    Examples
+    --------
+    >>> source_of("batch_size", 32), source_of("batch_size", 64)
+    ('published code of the same lineage', 'our choice')
+    """
+    return SOURCES[name] if name in SOURCES and getattr(PRESETS["paper"], name) == value else "our choice"
+
+
+def _toml(settings: dict[str, Any], model: type[BaseModel], with_source: bool = False) -> list[str]:
+    """Return a line for each setting, with its description."""
     lines = []
     for name, value in settings.items():
-        about = model.model_fields[name].description
+        about = f"{model.model_fields[name].description}" + (f" ({source_of(name, value)})" if with_source else "")
         written = tomli_w.dumps({name: value}).strip() if value is not None else f"# {name} ="
         lines.append(f"{written}  # {about}" if "\n" not in written else f"# {about}\n{written}")
     return lines

@@ -44,6 +44,7 @@ SQL, TAP, MOC, CUTOUTS = "/dr7/en/tools/search/x_sql.asp", "/TAPVizieR/tap", "/M
 _FILES = {
     "gz2.willett13": "zoo2MainSpecz.csv.gz",
     "gz2.hart16": "gz2_hart16.csv.gz",
+    "gz2.sample": "gz2sample.csv.gz",
     "gz2.mapping": "gz2_filename_mapping.csv",
     "gz2.images": "images_gz2.zip",
 }

@@ -225,6 +225,10 @@ def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, see
             }
         return pl.DataFrame(columns)
 
+    # Galaxy Zoo's own table has all redshifts, slightly other ones than SDSS, and a few galaxies without votes.
+    z_gz = pl.DataFrame({"OBJID": population["objid"], "REDSHIFT": (population["redshift"] + 1e-5).round(6)})
+    extra = pl.DataFrame({"OBJID": population["objid"][:3] + (1 << 30), "REDSHIFT": [0.05, 0.1, None]})
+    (folder / "gz2sample.csv.gz").write_bytes(gzip.compress(pl.concat([z_gz, extra]).write_csv().encode(), mtime=0))
     hart = table(0.5).filter(pl.Series(~_some(rng, n, 0.015)))
     for name, frame in (("zoo2MainSpecz.csv.gz", table(0.25)), ("gz2_hart16.csv.gz", hart)):
         (folder / name).write_bytes(gzip.compress(frame.write_csv().encode(), mtime=0))

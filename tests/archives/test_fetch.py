@@ -49,7 +49,7 @@ def test_json_lists_sources_and_citations(capsys, arguments, tmp_path):
     assert status == 0
     result = json.loads(said)
     assert (result["archive"], result["folder"]) == ("gz2", str(out))
-    assert {one["name"] for one in result["sources"]} == {"gz2.willett13", "gz2.hart16", "gz2.mapping"}
+    assert {one["name"] for one in result["sources"]} == {"gz2.willett13", "gz2.hart16", "gz2.sample", "gz2.mapping"}
     assert all(one["licence"] and one["citation"] for one in result["sources"])
     assert not (out / "images.parquet").exists()
 

@@ -17,7 +17,13 @@ def get(sky, out, **options):
 
 def test_all_files_are_fetched_and_counted(sky, tmp_path):
     got = get(sky, tmp_path)
-    for name in ("zoo2MainSpecz.csv.gz", "gz2_hart16.csv.gz", "gz2_filename_mapping.csv", "images_gz2.zip"):
+    for name in (
+        "zoo2MainSpecz.csv.gz",
+        "gz2_hart16.csv.gz",
+        "gz2sample.csv.gz",
+        "gz2_filename_mapping.csv",
+        "images_gz2.zip",
+    ):
         assert (tmp_path / name).read_bytes() == (sky.archive / "files" / name).read_bytes()
     table = read_table(tmp_path / "images.parquet")
     images = table.frame
@@ -35,7 +41,7 @@ def test_all_files_are_fetched_and_counted(sky, tmp_path):
     assert str(bare) in next(one.message for one in got.findings if one.code == "objects-without-image")
     assert not list(tmp_path.rglob("._*"))
     entries = read_provenance(tmp_path)
-    assert len(entries) == 5
+    assert len(entries) == 6
     assert entries["images_gz2.zip"]["licence"].startswith("CC BY 4.0")
 
 

@@ -39,7 +39,7 @@ def listed(out):
 def test_each_object_has_an_image_or_a_reason(sky, tmp_path, some):
     got = get(sky, tmp_path, some)
     table = listed(tmp_path)
-    assert table.columns == ["object_id", "ra", "dec", "file", "hips", "status", "sha256"]
+    assert table.columns == ["object_id", "ra", "dec", "fov", "file", "hips", "status", "sha256"]
     assert table["object_id"].to_list() == some["objid"].cast(pl.String).to_list()
     expected = {"image": "ok", "blank": "blank", "outside": "outside"}
     assert table["status"].to_list() == [expected[one] for one in some["hst"]]

@@ -68,7 +68,7 @@ def test_another_preset_keeps_the_changes_of_a_file(tmp_path):
     file = tmp_path / "run.toml"
     file.write_text(run_toml(run_config("cat.parquet", epochs=7, clip=0.5, transition="fit.json", out="m")))
     paper = run_config(file, preset="paper")
-    assert (paper.preset, paper.training.backbone, paper.training.image_size) == ("paper", "resnet50", 207)
+    assert (paper.preset, paper.training.backbone, paper.training.image_size) == ("paper", "resnet50_v1", 207)
     assert (paper.training.epochs, paper.training.clip) == (7, 0.5)
     # Naive training and a transition exclude each other; the explicit setting takes precedence.
     naive = run_config(file, naive=True)

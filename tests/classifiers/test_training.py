@@ -202,10 +202,11 @@ def test_unreadable_images_are_left_out_of_training_and_listed(simulated, tmp_pa
 
 
 def test_settings_are_checked():
-    assert training_config("paper").backbone == "resnet50"
-    assert training_config("paper").image_size == 207
-    assert training_config("paper").hidden == 1024
-    assert training_config("paper").crop == pytest.approx(207 / 424)
+    for preset in ("paper", "standard"):
+        assert training_config(preset).image_size == 207
+        assert training_config(preset).hidden == 1024
+        assert training_config(preset).crop == pytest.approx(207 / 424)
+    assert training_config("standard").backbone == "resnet50"
     with pytest.raises(InputError, match="unknown preset"):
         training_config("huge")
     with pytest.raises(InputError, match="setting epochs"):
@@ -260,6 +261,46 @@ def test_the_papers_network_is_resnet50_dense_1024_relu_and_classes():
     assert network.head[2].p == 0.0
     with torch.inference_mode():
         assert network(torch.zeros(2, 3, 207, 207)).shape == (2, 2)
+
+
+def test_preset_paper_is_the_recipe_of_the_papers_lineage():
+    import torch
+
+    from truemorph.classifiers.module import DebiasedModule
+    from truemorph.classifiers.network import GalaxyNetwork
+    from truemorph.images.transforms import Augmentation, normalise
+
+    config = PRESETS["paper"]
+    network = GalaxyNetwork(config)
+    strides = [
+        (block.conv1.stride, block.conv2.stride) for block in (network.backbone.layer2[0], network.backbone.layer3[0])
+    ]
+    assert strides == [((2, 2), (1, 1))] * 2  # ResNet50 v1
+    module = DebiasedModule(network, config, None, None, None, None, 0)
+    assert module.judged is network  # no averaging
+    optimizer = module.configure_optimizers()  # no schedule
+    assert optimizer.defaults["lr"] == 1e-4
+    assert optimizer.defaults["weight_decay"] == 0  # AdamW without weight decay is Adam
+    pixels = torch.full((1, 2, 2, 3), 51, dtype=torch.uint8)
+    assert torch.allclose(normalise(pixels, module.mean, module.std), torch.tensor(0.2))
+    maps = Augmentation(config.flip, config.rotation, config.shift, config.zoom).draw(3, torch.Generator())
+    assert torch.equal(maps, torch.eye(2, 3).expand(3, 2, 3))
+
+
+def test_adamw_without_weight_decay_is_adam():
+    import torch
+
+    start = torch.linspace(-1, 1, 5)
+    ends = []
+    for kind in (torch.optim.AdamW, torch.optim.Adam):
+        one = start.clone().requires_grad_()
+        optimizer = kind([one], lr=0.1, weight_decay=0.0)
+        for _ in range(5):
+            optimizer.zero_grad()
+            (one**4).sum().backward()
+            optimizer.step()
+        ends.append(one.detach())
+    assert torch.equal(*ends)
 
 
 def test_diverged_training_raises_an_error(catalogue, tmp_path):

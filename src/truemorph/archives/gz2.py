@@ -1,4 +1,4 @@
-"""Galaxy Zoo 2: vote tables of Willett et al. (2013) and Hart et al. (2016), images, and the galaxies of the images.
+"""Galaxy Zoo 2: vote tables of Willett et al. (2013) and Hart et al. (2016), redshifts, images and their galaxies.
 
 The tables have 243,500 and 239,695 rows, with columns as in the data tables of data.galaxyzoo.org and in the schema of
 SDSS's zoo2MainSpecz. According to the README of Zenodo record 3565489, the zip has 243,434 JPEGs of the original
@@ -23,8 +23,13 @@ PER_SECOND = 2.0
 # For an object in two samples, the image of the first of these is used.
 SAMPLES = ("original", "extra", "stripe82", "stripe82_coadd_1", "stripe82_coadd_2")
 VOTE_TABLES = ("gz2_hart16.csv.gz", "zoo2MainSpecz.csv.gz")
-MAPPING, ZIP = "gz2_filename_mapping.csv", "images_gz2.zip"
-_TABLES = {"gz2.willett13": VOTE_TABLES[1], "gz2.hart16": VOTE_TABLES[0], "gz2.mapping": MAPPING}
+SAMPLE, MAPPING, ZIP = "gz2sample.csv.gz", "gz2_filename_mapping.csv", "images_gz2.zip"
+_TABLES = {
+    "gz2.willett13": VOTE_TABLES[1],
+    "gz2.hart16": VOTE_TABLES[0],
+    "gz2.sample": SAMPLE,
+    "gz2.mapping": MAPPING,
+}
 # macOS adds "__MACOSX/images/._<asset_id>.jpg".
 _IMAGE = re.compile(r"(?:.*/)?images/(\d+)\.jpg")
 _IMAGE_COLUMNS = {
@@ -42,9 +47,9 @@ def fetch(session: Session, known: dict[str, Address], out: Path, *, images: boo
     session : Session
     known : dict of Address
     out : Path
-        Output folder for zoo2MainSpecz.csv.gz, gz2_hart16.csv.gz and gz2_filename_mapping.csv as published;
-        images_gz2.zip, unpacked to images/<asset_id>.jpg; and images.parquet with a row per object: objid (int64),
-        image, sample.
+        Output folder for zoo2MainSpecz.csv.gz, gz2_hart16.csv.gz, gz2sample.csv.gz (redshifts) and
+        gz2_filename_mapping.csv as published; images_gz2.zip, unpacked to images/<asset_id>.jpg; and images.parquet
+        with a row per object: objid (int64), image, sample.
     images : bool
         If false, fetch the tables only, without 3.4 GB of images.
 

@@ -40,6 +40,7 @@ _SCHEMA = {
     "object_id": pl.String,
     "ra": pl.Float64,
     "dec": pl.Float64,
+    "fov": pl.Float64,
     "file": pl.String,
     "hips": pl.String,
     "status": pl.String,
@@ -64,15 +65,16 @@ def fetch(
     session : Session
     known : dict of Address
     out : Path
-        Output folder for <object_id>.jpg and hst.csv, with a row per object: object_id, ra, dec, file, hips, status
-        (ok, outside (of HST's coverage), blank (covered, but the image is empty), or failed with the reason) and
-        sha256. A later run requests missing images first, then failed ones.
+        Output folder for <object_id>.jpg and hst.csv, with a row per object: object_id, ra, dec, fov, file, hips,
+        status (ok, outside (of HST's coverage), blank (covered, but the image is empty), or failed with the reason)
+        and sha256. A later run requests missing images first, then failed ones.
     positions : path or table
-        object_id (or objid, dr7objid), ra and dec in degrees, or in the unit stated in the table.
+        object_id (or objid, dr7objid), ra and dec in degrees, or in the unit stated in the table; optionally fov, the
+        width of each image in arcsec.
     hips : sequence of str
         Mosaics from `HIPS`, in order of preference.
     fov : float
-        Width of an image in arcsec.
+        Width of an image in arcsec, where the table has none.
     pixels : int
         Width of an image in pixels.
 
@@ -92,8 +94,8 @@ def fetch(
             f"images must be 1 to 3600 arcsec (`fov`) and 16 to 4096 pixels (`pixels`); got {fov} and {pixels}"
         )
     query = f"hips in order of preference {', '.join(hips)}; fov {fov} arcsec, {pixels} pixels, TAN"
-    rows = _earlier(out, query)
-    places = {name: (ra, dec) for name, ra, dec in wanted.iter_rows()}
+    rows = _earlier(out, query, fov)
+    places = {name: (ra, dec, fov if own is None else own) for name, ra, dec, own in wanted.iter_rows()}
     missing = [name for name, place in places.items() if name not in rows or not _is_good(out, rows[name], *place)]
     missing.sort(key=lambda name: name in rows)  # earlier failures last, because they may fail again
     sources = (known["hst.hips2fits"], known["hst.moc"])
@@ -106,9 +108,9 @@ def fetch(
     in_a_row = 0
     with progress(len(places), "HST", "objects", initial=len(places) - len(missing)) as bar:
         for name in missing:
-            ra, dec = places[name]
-            row = dict.fromkeys(_SCHEMA) | {"object_id": name, "ra": ra, "dec": dec}
-            image = {"ra": ra, "dec": dec, "fov": fov / 3600, "width": pixels, "height": pixels}
+            ra, dec, width = places[name]
+            row = dict.fromkeys(_SCHEMA) | {"object_id": name, "ra": ra, "dec": dec, "fov": width}
+            image = {"ra": ra, "dec": dec, "fov": width / 3600, "width": pixels, "height": pixels}
             try:
                 rows[name] = row | _one(session, known, out / f"{_stem(name)}.jpg", image, hips)
                 in_a_row = 0
@@ -139,7 +141,7 @@ def fetch(
 
 
 def read_positions(source: Any) -> pl.DataFrame:
-    """Read object_id (text), ra and dec (degrees).
+    """Read object_id (text), ra and dec (degrees), and fov (arcsec; null if unknown).
 
     Raises
     ------
@@ -161,15 +163,18 @@ def read_positions(source: Any) -> pl.DataFrame:
         raise InputError(f"{what}: {ra} and {dec} are not angles ({problem}); give degrees") from problem
     angles = numeric_columns(frame, [ra, dec], what) * degrees
     chosen = pl.DataFrame({"object_id": frame[identifier].cast(pl.String), "ra": angles[:, 0], "dec": angles[:, 1]})
+    fov = numeric_columns(frame, ["fov"], what)[:, 0] if "fov" in frame.columns else np.full(frame.height, np.nan)
+    chosen = chosen.with_columns(fov=pl.Series(fov).fill_nan(None))
     bad = chosen.filter(
         ~(pl.col("ra").is_between(0, 360) & pl.col("dec").is_between(-90, 90))
+        | ~pl.col("fov").is_between(1, 3600).fill_null(True)
         | (pl.col("object_id").fill_null("").str.strip_chars() == "")
         | pl.col("object_id").is_duplicated()
     )
     if bad.height:
         raise InputError(
-            f"{what}: each row needs a unique id, ra from 0 to 360 and dec from -90 to 90 degrees; "
-            f"{bad.height:,d} rows do not have them, such as {bad.row(0)}"
+            f"{what}: each row needs a unique id, ra from 0 to 360, dec from -90 to 90 degrees and, if given, fov from "
+            f"1 to 3600 arcsec; {bad.height:,d} rows do not have them, such as {bad.row(0)}"
         )
     return chosen
 
@@ -186,8 +191,8 @@ def _stem(name: str) -> str:
     return clean if clean == name else f"{clean}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
 
 
-def _earlier(out: Path, query: str) -> dict[str, dict[str, Any]]:
-    """Return rows of earlier runs by object."""
+def _earlier(out: Path, query: str, fov: float) -> dict[str, dict[str, Any]]:
+    """Return rows of earlier runs by object; those of version 0.1 have no column `fov`."""
     path = out / "hst.csv"
     if not path.is_file():
         return {}
@@ -195,15 +200,18 @@ def _earlier(out: Path, query: str) -> dict[str, dict[str, Any]]:
     if made != query:
         raise InputError(f"{out}: holds images with other settings ({made}); choose another folder (`out`)")
     try:
-        table = pl.read_csv(path, schema_overrides=_SCHEMA).select(*_SCHEMA)
+        table = pl.read_csv(path, schema_overrides=_SCHEMA)
+        table = table.select(
+            name if name in table.columns or name != "fov" else pl.lit(fov).alias(name) for name in _SCHEMA
+        )
     except pl.exceptions.PolarsError as problem:
         raise InputError(f"{path}: not readable as CSV; choose another folder (`out`)") from problem
     return {row["object_id"]: row for row in table.iter_rows(named=True)}
 
 
-def _is_good(out: Path, row: dict[str, Any], ra: float, dec: float) -> bool:
-    """Whether an object is done: same position, and its image still exists."""
-    if (row["ra"], row["dec"]) != (ra, dec):
+def _is_good(out: Path, row: dict[str, Any], ra: float, dec: float, fov: float) -> bool:
+    """Whether an object is done: same position and width, and its image still exists."""
+    if (row["ra"], row["dec"], row["fov"]) != (ra, dec, fov):
         return False
     if row["status"] != OK:
         return row["status"] in (OUTSIDE, BLANK)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -12,6 +12,7 @@ import polars as pl
 from truemorph.catalogs.catalogue import gold_classes, rows_where
 from truemorph.catalogs.columns import ADDED, FRACTIONS, VOTES
 from truemorph.catalogs.physical import ALPHA_IS_SIZE
+from truemorph.catalogs.sampling import UNUSED
 from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
 from truemorph.missing import SENTINELS, without
@@ -77,8 +78,11 @@ def select_rows(
     gold: str | None = None,
     by: str | None = None,
     observables: Sequence[str] = (),
+    weights: Literal["balance", "none"] = "balance",
 ) -> SelectedRows:
-    """Select the galaxies that meet all conditions and have values in all named columns.
+    """Select the galaxies of the sample that meet all conditions and have values in all named columns.
+
+    Galaxies with split "unused" are not in the sample; they are selected only by a condition on `split`.
 
     Parameters
     ----------
@@ -94,6 +98,8 @@ def select_rows(
         Another column.
     observables : sequence of str
         Columns on which the flip probability depends in addition to α.
+    weights : {"balance", "none"}
+        Whether to use the catalogue's sampling weights, which undo a selection by label.
 
     Raises
     ------
@@ -102,7 +108,8 @@ def select_rows(
     """
     with collect_findings() as sentinels:
         rows = _selected(catalogue, list(where), intrinsic, gold, by, observables)
-    return replace(rows, findings=unique(sentinels, rows.findings))
+    rows = replace(rows, findings=unique(sentinels, rows.findings))
+    return replace(rows, weights=None) if weights == "none" else rows
 
 
 def _selected(
@@ -118,6 +125,16 @@ def _selected(
     if frame.height == 0:
         raise InputError(f"{source}: no galaxy meets {' and '.join(conditions)}")
     findings = []
+    unused = frame["split"] == UNUSED
+    if unused.any() and not any("split" in one for one in conditions):
+        findings.append(
+            Finding(
+                "galaxies-not-in-sample",
+                "note",
+                f"{unused.sum():,} of {frame.height:,} galaxies are not in the sample (split {UNUSED}); not used here.",
+            )
+        )
+        frame = frame.filter(~unused)
     if wanted := [*intrinsic, *([by] if by else []), *observables]:
         values = np.isfinite(numeric_columns(frame, wanted, source))
         if not values.all(axis=1).any():
@@ -208,7 +225,7 @@ def _planned(frame: pl.DataFrame, gold: str | None, name: str, missing: float) -
 
 def _weights(frame: pl.DataFrame) -> np.ndarray | None:
     """Return sampling weights, if these rows are a sample balanced by label."""
-    if "sampling_weight" not in frame.columns or (frame["split"] == "unused").any():
+    if "sampling_weight" not in frame.columns or (frame["split"] == UNUSED).any():
         return None
     weights = frame["sampling_weight"].to_numpy()
     return None if np.ptp(weights) == 0 else weights

@@ -330,14 +330,15 @@ def _devices(config: TrainingConfig) -> int:
     return -1 if torch.cuda.is_available() and config.device != "cpu" else 1
 
 
-def _several(config: TrainingConfig) -> bool:
+def several_devices(config: TrainingConfig) -> bool:
+    """Whether training uses several devices or machines."""
     devices = _devices(config)
     return config.nodes > 1 or (torch.cuda.device_count() if devices == -1 else devices) > 1
 
 
 def across_devices(network: GalaxyNetwork, config: TrainingConfig) -> GalaxyNetwork:
     """Synchronise batch norms between devices, if there are several GPUs."""
-    if not (torch.cuda.is_available() and _several(config)):
+    if not (torch.cuda.is_available() and several_devices(config)):
         return network
     # torch's conversion would drop the activations that many backbones have in their norms; timm's does not.
     converted: Any = convert_sync_batchnorm(network)
@@ -358,7 +359,7 @@ def _trainer(config: TrainingConfig, callbacks: list[Any], folder: Path, name: s
             accelerator=config.device,
             devices=_devices(config),
             num_nodes=config.nodes,
-            strategy="ddp" if _several(config) else "auto",
+            strategy="ddp" if several_devices(config) else "auto",
             use_distributed_sampler=False,
             precision=settled_precision(config.precision),
             accumulate_grad_batches=config.accumulate,

@@ -57,12 +57,11 @@ class Reproduction(Result):
     def summary(self) -> str:
         """Return the status of each stage, Table 1 beside the paper's, and the answer as text."""
         stages = self.content["stages"]
-        facts = [
-            (status, ", ".join(one["name"] for one in stages if one["status"] == status and not one["text"]))
-            for status in dict.fromkeys(one["status"] for one in stages if not one["text"])
-        ]
+        alike: dict[tuple[str, str], list[str]] = {}
+        for one in sorted(stages, key=lambda one: bool(one["text"])):
+            alike.setdefault((one["status"], one["text"]), []).append(one["name"])
         lines = text_facts(
-            [*facts, *((one["status"], f"{one['name']}: {one['text']}") for one in stages if one["text"])]
+            [(status, ", ".join(names) + (f": {text}" if text else "")) for (status, text), names in alike.items()]
         )
         rows = []
         for row in self._rows:

@@ -34,7 +34,7 @@ def train_classifier(
     labels: str | None = None,
     naive: bool | None = None,
     where: Rules = (),
-    preset: Literal["quick", "paper", "dcv14"] | None = None,
+    preset: Literal["quick", "standard", "paper", "dcv14"] | None = None,
     config: Path | None = None,
     votes: Literal["labels", "soft", "counts"] | None = None,
     vote_count: int | str | None = None,
@@ -75,7 +75,8 @@ def train_classifier(
     where : sequence of str
         Fit T(α) only to these galaxies: COLUMN=VALUE, or SQL (repeatable).
     preset : str, optional
-        Settings that are not given come from this preset: quick (default), paper, or dcv14 (logistic regression).
+        Settings that are not given come from this preset: standard (default with a GPU), quick (default without),
+        paper (only to compare with the paper's Table 1), or dcv14 (logistic regression).
     config : path, optional
         TOML file of settings.
     votes : str, optional

@@ -30,6 +30,7 @@ def estimate_transition(
     fraction_bins: AtLeastOne = 8,
     compare: Annotated[bool, Parameter(negative="--no-compare")] = True,
     where: Rules = (),
+    weights: Literal["balance", "none"] = "balance",
     bootstrap: Count = 0,
     seed: Seed = 0,
 ) -> TransitionStudy:
@@ -72,6 +73,8 @@ def estimate_transition(
         Fit the other families too.
     where : sequence of str
         Select galaxies: COLUMN=VALUE, or SQL such as "petroMag_r < 17" (repeatable).
+    weights : str
+        balance uses the sampling weights of a sample that was drawn by label; none does not, as in the paper.
     bootstrap : int
         Number of bootstrap resamples, to check the error.
     seed : int
@@ -100,7 +103,7 @@ def estimate_transition(
     """
     if out is not None:
         check_fit_path(Path(out))
-    rows = select_rows(read_catalogue(catalogue), where, intrinsic, gold, by, observables)
+    rows = select_rows(read_catalogue(catalogue), where, intrinsic, gold, by, observables, weights)
     study = study_transition(
         rows.labels,
         rows.alpha,

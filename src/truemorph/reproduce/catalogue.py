@@ -25,6 +25,7 @@ from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outco
 from truemorph.tables import CatalogTable, frame_hash, read_table, write_table
 
 EVERYTHING, DEBIASED = "everything.parquet", "gz2d.parquet"
+_ID = pl.col("object_id").cast(pl.String).alias("_id")
 _FRACTIONS = ("smooth_fraction", "disk_fraction", "artefact_fraction")
 # Two hundred columns of Galaxy Zoo 2's later questions.
 _LATER_QUESTIONS = r"^t(0[2-9]|1[01])_"
@@ -72,10 +73,17 @@ def _prepared(work: Work) -> Preparation:
     kind = mapping or detect_mapping(names, inputs.table, columns)
     if inputs.photometry is None and inputs.radius is None and "radius" in {*kind.columns} - {*resolve(kind, names)}:
         raise work.lacks("Petrosian radii and PSF widths", "sdss", "`photometry`, `radius` and `psf_fwhm`")
+    joins: list[Any] = [inputs.image_table, inputs.photometry, inputs.sersic_table]
+    if inputs.redshifts is not None:
+        joins.append(
+            Join(read_table(inputs.redshifts).frame.select("OBJID", "REDSHIFT").unique("OBJID"), columns=("OBJID",))
+        )
+        spectroscopic = inputs.photometry and "redshift" in read_table(inputs.photometry).frame.columns
+        columns["redshift"] = "coalesce(nullif(redshift, -9999), REDSHIFT)" if spectroscopic else "REDSHIFT"
     prepared = prepare(
         table,
         mapping=mapping,
-        joins=[one for one in (inputs.image_table, inputs.photometry, inputs.sersic_table) if one is not None],
+        joins=[one for one in joins if one is not None],
         columns=columns,
         psf_fwhm=inputs.psf_fwhm,
         psf=inputs.psf,
@@ -94,6 +102,7 @@ def _follows_from(work: Work) -> dict[str, Any]:
         "metadata": prepared.catalogue.metadata,
         "findings": [one.to_dict() for one in prepared.findings],
         "funnel": prepared.funnel,
+        **({} if work.inputs.hart is None else _hart(work)),
         "columns": [work.inputs.intrinsic, work.inputs.features],
         "fraction": work.options.fraction,
         "seed": work.options.seed,
@@ -119,9 +128,32 @@ def _draw(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[Finding]]
     return sample, [] if smaller is None else [smaller]
 
 
+def _complete(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[tuple[str, int]]]:
+    """Keep galaxies with an image, a label by Hart et al. and a redshift, where these data are there.
+
+    In published code of the paper's lineage, all galaxies of the sample have the three. Redshifts count if most
+    galaxies have one.
+    """
+    conditions = {}
+    if frame["image"].count():
+        conditions["without image"] = pl.col("image").is_not_null()
+    if work.inputs.hart is not None:
+        labelled = _hart_labels(work, frame)[0]["_id"]
+        conditions["without label by Hart et al."] = pl.col("object_id").cast(pl.String).is_in(labelled.implode())
+    if "redshift" in frame.columns and frame["redshift"].count() > frame.height / 2:
+        conditions["without redshift"] = pl.col("redshift").is_not_null()
+    steps = []
+    for what, holds in conditions.items():
+        kept = frame.filter(holds)
+        steps.append((what, frame.height - kept.height))
+        frame = kept
+    return frame, [*steps, ("candidates for the sample", frame.height)]
+
+
 def _make(work: Work, folder: Path) -> dict[str, Any]:
     inputs, prepared = work.inputs, work.memo.pop("prepared")
-    everything = prepared.catalogue.frame
+    everything, steps = _complete(prepared.catalogue.frame, work)
+    prepared = replace(prepared, funnel=[*prepared.funnel, *steps])
     sample, drawn = _draw(everything, work)
     findings = (*prepared.findings, *drawn)
     catalogue = replace(prepared.catalogue, frame=sample)
@@ -153,24 +185,28 @@ def _counts(frame: pl.DataFrame) -> dict[str, int]:
     return {name: int((frame["label"] == k).sum()) for k, name in enumerate(CLASS_NAMES)}
 
 
-def _debiased_follows_from(work: Work) -> dict[str, Any]:
-    if work.inputs.hart is None:
-        raise work.lacks("votes debiased by Hart et al. (2016)", "gz2", "`hart`")
+def _hart(work: Work) -> dict[str, Any]:
+    """Return everything that determines the labels by Hart et al."""
     return {
-        "hart": file_hash(work.inputs.hart),
+        "hart": file_hash(str(work.inputs.hart)),
         "mapping": read_mapping(work.inputs.hart_mapping).model_dump(mode="json"),
         "id": work.inputs.id,
-        "from": work.keys(["catalogue"]),
     }
 
 
-def _make_debiased(work: Work, folder: Path) -> dict[str, Any]:
-    """Make GZ2D: galaxies, split, α and images of GZ2B, with labels from debiased votes."""
-    inputs, sample = work.inputs, work.catalogue()
+def _debiased_follows_from(work: Work) -> dict[str, Any]:
+    if work.inputs.hart is None:
+        raise work.lacks("votes debiased by Hart et al. (2016)", "gz2", "`hart`")
+    return {**_hart(work), "from": work.keys(["catalogue"])}
+
+
+def _hart_labels(work: Work, frame: pl.DataFrame) -> tuple[pl.DataFrame, str]:
+    """Return label and fractions from debiased votes of those galaxies that have them, by `_id`; name of the votes."""
+    inputs = work.inputs
     table = read_table(inputs.hart)
     own = inputs.id if inputs.id in table.frame.columns else None
-    # Hart et al.'s table has no radii; rows that match none are not in the sample.
-    geometry = sample.frame.select("object_id", sample_radius="radius", sample_psf_fwhm="psf_fwhm")
+    # Hart et al.'s table has no radii; rows that match none are not among the galaxies.
+    geometry = frame.select("object_id", sample_radius="radius", sample_psf_fwhm="psf_fwhm")
     prepared = prepare(
         replace(table, frame=table.frame.drop("image", strict=False)),  # use the sample's images
         mapping=inputs.hart_mapping,
@@ -179,12 +215,17 @@ def _make_debiased(work: Work, folder: Path) -> dict[str, Any]:
         psf_fwhm="sample_psf_fwhm",
         seed=work.options.seed,
     )
-    ids = pl.col("object_id").cast(pl.String).alias("_id")
-    debiased = prepared.catalogue.frame.select(ids, "label", *_FRACTIONS)
-    both = sample.frame.with_columns(ids, volunteers="label").drop("label", *_FRACTIONS)
+    return prepared.catalogue.frame.select(_ID, "label", *_FRACTIONS), prepared.catalogue.metadata["votes"]
+
+
+def _make_debiased(work: Work, folder: Path) -> dict[str, Any]:
+    """Make GZ2D: galaxies, split, α and images of GZ2B, with labels from debiased votes."""
+    sample = work.catalogue()
+    debiased, votes = _hart_labels(work, sample.frame)
+    both = sample.frame.with_columns(_ID, volunteers="label").drop("label", *_FRACTIONS)
     both = both.join(debiased, on="_id", how="inner", maintain_order="left")
     frame = both.select([name for name in sample.frame.columns if name in both.columns])
-    metadata = {**sample.metadata, "votes": prepared.catalogue.metadata["votes"]}
+    metadata = {**sample.metadata, "votes": votes}
     write_table(replace(sample, frame=frame, metadata=metadata), folder / DEBIASED)
     moved = both.filter(pl.col("volunteers") != pl.col("label"))["label"]
     return {

@@ -9,6 +9,7 @@ from typing import Any
 from truemorph._version import __version__
 from truemorph.errors import InputError, TruemorphError
 from truemorph.io import lock, plain, read_json, write_json, written_whole
+from truemorph.progress import tell
 from truemorph.reproduce import catalogue, figures, models, sensitivity, table1
 from truemorph.reproduce.options import Inputs, ReproduceOptions
 from truemorph.reproduce.page import DRAWN, FIGURES, PAGE, page_stage
@@ -46,8 +47,15 @@ def run_experiment(
         raise InputError(f"{out} is a file; give a folder (`out`)")
     inputs = Inputs.of(data, config, **given)
     # Report invalid settings before anything is fetched or computed.
-    if asked(STAGES, options.stages) & set(models.NETWORKS):
+    wanted = asked(STAGES, options.stages)
+    if wanted & set(models.NETWORKS):
         models.network_config(inputs, options)
+    tell(
+        f"reproduce: {len(wanted)} stages for {sum(options.counts):,} galaxies; results of an earlier run in {out} are "
+        "used again"
+    )
+    if wanted & set(models.NETWORKS):
+        tell(f"reproduce: {models.training_plan(inputs, options)}")
     (out / "stages").mkdir(parents=True, exist_ok=True)
     held = lock(out / "stages" / ".lock")
     if held is None:

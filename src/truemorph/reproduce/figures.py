@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import polars as pl
 
 from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.catalogs.catalogue import image_folder
+from truemorph.catalogs.physical import FIELD_R90
 from truemorph.classifiers.checkpoint import load
 from truemorph.errors import InputError
 from truemorph.explain.catalogue import check_by_random_weights
@@ -23,12 +25,12 @@ from truemorph.report.figures import STYLE, Style
 from truemorph.reproduce.catalogue import fetch_archive
 from truemorph.reproduce.models import MODEL, NETWORKS
 from truemorph.reproduce.options import CONFIG
-from truemorph.reproduce.paper import DCV14, DDB, GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D
+from truemorph.reproduce.paper import DCV14, DDB, FIGURE_3, GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D
 from truemorph.reproduce.stages import FAILED, TEST_ROWS, Lacks, Stage, Work
 from truemorph.reproduce.table1 import MODELS, all_labels, measured, titles
-from truemorph.tables import CatalogTable, numeric_columns, write_table
+from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
 
-CHANGED = "changed.csv"
+CHANGED, VERDICTS, KINDS = "changed.csv", "verdicts.csv", ("arms", "lenticular", "unclear")
 _ABOUT, _MAPS = "explanations.json", "explanations.npz"
 _RESAMPLES = 300
 _FEWEST = 10
@@ -57,10 +59,11 @@ def _sersic_from(work: Work) -> dict[str, Any]:
     if name not in frame.columns or frame[name].cast(pl.Float64, strict=False).count() < _FEWEST:
         what = f"Sérsic indices (column {name}; Simard et al. 2011)"
         raise work.lacks(what, "simard", f"`sersic_table`, and sersic_index in {CONFIG}")
-    if not any(work.have(one) for one in (GZ2D, *MODELS)):
+    if not any(work.have(one) for one in ((GZ2D, *MODELS) if work.options.every_curve else FIGURE_3[1:])):
         raise Lacks("labels to compare with the volunteers': GZ2D or a model")
     return {
         "column": name,
+        "every_curve": work.options.every_curve,
         "from": work.keys(("catalogue", GZ2D, *MODELS)),
         "resamples": _resamples(work),
         "seed": work.options.seed,
@@ -75,7 +78,8 @@ def sersic_curves(work: Work) -> Distributions:
     """Return the distributions of the Sérsic index by label set (Figure 3)."""
     found, names = measured(work), titles(work, short=True)
     values = numeric_columns(found.frame, [work.inputs.sersic_index], "the sample")[:, 0]
-    sets = {names[name]: one.disk for name, one in found.sets.items() if name != GZ2B}
+    drawn = found.sets if work.options.every_curve else FIGURE_3
+    sets = {names[name]: one.disk for name, one in found.sets.items() if name != GZ2B and name in drawn}
     curves: Distributions = work.once(
         "sersic",
         lambda: compare_distributions(
@@ -110,7 +114,9 @@ def _list_changed(work: Work, folder: Path) -> dict[str, Any]:
     frame, hard, soft = all_labels(work)
     moved = (hard[GZ2B] == SMOOTH) & (hard[DDB] == DISK)
     own = [name for name in ("object_id", "ra", "dec", "alpha", "image", "disk_fraction") if name in frame.columns]
-    chosen = frame.select(own).with_columns(p_disk=pl.Series(soft[DDB])).filter(pl.Series(moved))
+    # HST images show the field of the volunteers' image.
+    width = FIELD_R90 * pl.col("petroR90_r") if "petroR90_r" in frame.columns else pl.lit(None, pl.Float64)
+    chosen = frame.select(*own, fov=width).with_columns(p_disk=pl.Series(soft[DDB])).filter(pl.Series(moved))
     chosen = chosen.sort("p_disk", "object_id", descending=[True, False])
     write_table(CatalogTable(chosen), folder / CHANGED)
     return {
@@ -123,7 +129,7 @@ def _list_changed(work: Work, folder: Path) -> dict[str, Any]:
 def _better(work: Work) -> tuple[Path, pl.DataFrame]:
     """Return the folder of HST images, and the changed galaxies that have one (file in the column `better`)."""
     folder = Path(work.inputs.better or work.data / "hst").resolve()
-    table = pl.read_csv(work.file("changed", CHANGED), schema_overrides={"object_id": pl.String})
+    table = pl.read_csv(work.file("changed", CHANGED), schema_overrides={"object_id": pl.String, "fov": pl.Float64})
     files = gallery.better_pictures(folder, table["object_id"]) if folder.is_dir() else {}
     better = pl.col("object_id").replace_strict(files, default=None, return_dtype=pl.String)
     return folder, table.with_columns(better=better).filter(pl.col("better").is_not_null())
@@ -141,16 +147,56 @@ def _pairs_from(work: Work) -> dict[str, Any]:
         places = "" if found["places"] else " (and columns ra, dec)"
         raise Lacks(f"HST images{places}: truemorph fetch hst --positions {listed} --out {ours}, or `better`")
     pictures = work.files_digest(folder, table["better"])
-    return {"from": work.keys(("catalogue", DDB, "changed")), "better": pictures, "folder": str(folder)}
+    read = verdicts(work.out / VERDICTS)
+    return {
+        "from": work.keys(("catalogue", DDB, "changed")),
+        "better": pictures,
+        "folder": str(folder),
+        "verdicts": {name: read[name] for name in table["object_id"] if read.get(name)},
+    }
 
 
 def _make_pairs(work: Work, folder: Path) -> dict[str, Any]:
+    """Count the pairs and the reader's verdicts; add rows without a verdict to the file for them."""
     better, table = _better(work)
-    return {"changed": work.result("changed")["changed"], "with_better": table.height, "folder": str(better)}
+    path = work.out / VERDICTS
+    read = verdicts(path)
+    names = list(dict.fromkeys([*read, *table["object_id"]]))
+    found = pl.DataFrame({"object_id": names, "verdict": [read.get(name, "") for name in names]})
+    with written_whole(path) as partial:
+        found.write_csv(partial)
+    given = [read.get(name, "") for name in table["object_id"]]
+    return {
+        "changed": work.result("changed")["changed"],
+        "with_better": table.height,
+        "folder": str(better),
+        "verdicts": {one: given.count(one) for one in KINDS},
+    }
+
+
+def verdicts(path: Path) -> dict[str, str]:
+    """Read a reader's verdicts on HST images, by object id; empty text where there is none yet.
+
+    Raises
+    ------
+    InputError
+        If a verdict is not one of `KINDS`.
+    """
+    if not path.is_file():
+        return {}
+    frame = read_table(path).frame.select(pl.col("object_id", "verdict").cast(pl.String)).fill_null("")
+    found = {name: verdict.strip().lower() for name, verdict in frame.iter_rows()}
+    wrong = [(name, verdict) for name, verdict in found.items() if verdict not in ("", *KINDS)]
+    if wrong:
+        raise InputError(f"{path}: verdict of {wrong[0][0]} is {wrong[0][1]!r}; write {', '.join(KINDS)}, or nothing")
+    return found
 
 
 def pairs(work: Work) -> list[dict[str, Any]]:
-    """Return images of changed galaxies with an HST image: `object_id`, `title`, `seen`, `better`."""
+    """Return images of changed galaxies with an HST image: `object_id`, `title`, `seen`, `better`.
+
+    Ids and, where the width of the field is known, a bar of 5 arcsec are drawn on the images.
+    """
     folder, table = _better(work)
     if not table.height:
         return []
@@ -163,8 +209,9 @@ def pairs(work: Work) -> list[dict[str, Any]]:
             pictures = as_seen.whole(row["image"]), better.whole(row["better"])
         except InputError:  # skip unreadable images
             continue
-        title = f"α = {row['alpha']:.1f}, p(disk) = {row['p_disk']:.2f}"
-        out.append({"object_id": str(row["object_id"]), "title": title, "seen": pictures[0], "better": pictures[1]})
+        name, title = str(row["object_id"]), f"α = {row['alpha']:.1f}, p(disk) = {row['p_disk']:.2f}"
+        seen, sharp = (gallery.annotated(one, name, row["fov"]) for one in pictures)
+        out.append({"object_id": name, "title": title, "seen": seen, "better": sharp})
     return out
 
 
@@ -261,6 +308,14 @@ def read_explanations(folder: Path) -> dict[str, Explanation]:
 def maps(work: Work) -> dict[str, Explanation]:
     """Return the maps of the networks; empty without networks."""
     return read_explanations(work.file("maps", "")) if work.have("maps") else {}
+
+
+def of_class(explanations: dict[str, Explanation], name: str) -> dict[str, Explanation]:
+    """Keep only the maps and profiles of galaxies predicted as one class."""
+    return {
+        model: replace(one, classes=tuple(some for some in one.classes if some.name == name))
+        for model, one in explanations.items()
+    }
 
 
 STAGES = (

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,16 +13,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from truemorph.catalogs.sampling import TRAIN, VALIDATION
+from truemorph.catalogs.sampling import TRAIN, UNUSED
 from truemorph.classifiers.fits import fit_catalogue, write_fit
 from truemorph.classifiers.train import train_on_catalogue
-from truemorph.config import RunConfig, TrainingConfig, run_config
-from truemorph.errors import InputError, nearest
+from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml
+from truemorph.errors import InputError, TruemorphError, nearest
 from truemorph.reproduce.catalogue import DEBIASED
-from truemorph.reproduce.options import Inputs, ReproduceOptions, theta_bins
+from truemorph.reproduce.options import Inputs, ReproduceOptions, split_fractions, theta_bins
 from truemorph.reproduce.paper import DCV14, DDB, GZ2D, RESNET_GZ2B, RESNET_GZ2D
 from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Stage, Work
-from truemorph.tables import numeric_columns
+from truemorph.tables import CatalogTable, numeric_columns
 
 FIT, LABELS, MODEL = "theta.json", "labels.parquet", "model"
 NETWORKS = (RESNET_GZ2B, RESNET_GZ2D, DDB)
@@ -29,6 +33,7 @@ _TRAINING_ROWS = (f"split={TRAIN}",)
 # Other numbers of galaxies per bin for θ.
 _PER_BIN = (16, 32, 128, 256, 1024)
 _FEWEST = 20
+_TIMED = 4  # images of the step whose time is measured
 
 
 # θ_DDB (section 2.3.3)
@@ -85,12 +90,45 @@ def network_config(inputs: Inputs, options: ReproduceOptions, catalogue: Any = "
         if name not in TrainingConfig.model_fields:
             near = nearest(name, [*TrainingConfig.model_fields])
             raise InputError(f"no setting {name!r} of networks; {near}")
-    settings = {"folds": 1, "devices": 1, "seed": options.seed, **inputs.training}
+    settings = {"folds": 1, "seed": options.seed, **inputs.training}
     preset = options.preset or ("paper" if options.fraction == 1 else "quick")
     run = run_config(catalogue, preset=preset, **{"out": "-", **own}, **settings)
-    if (run.training.classifier, run.training.devices, run.training.nodes) != ("network", 1, 1):
-        raise InputError("reproduce trains networks with preset quick or paper, on one device: leave devices at 1")
+    if (run.training.classifier, run.training.nodes) != ("network", 1):
+        raise InputError("reproduce trains networks on one machine: choose preset quick, standard or paper, and 1 node")
     return run
+
+
+def training_plan(inputs: Inputs, options: ReproduceOptions) -> str:
+    """Say how long the networks train on this machine, from the time of one step of the network."""
+    import torch
+
+    from truemorph.classifiers.module import several_devices
+    from truemorph.classifiers.network import GalaxyNetwork, settled_precision, torch_device
+
+    config = network_config(inputs, options).training
+    device = torch_device("cuda" if config.device == "gpu" else config.device)
+    network, size = GalaxyNetwork(config).to(device), min(config.batch_size, _TIMED)
+    images = torch.zeros(size, 3, config.image_size, config.image_size, device=device)
+    images = images.to(memory_format=torch.channels_last)
+    mixed = settled_precision(config.precision) == "bf16-mixed"
+    for _ in range(2):  # the first step allocates memory
+        began = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            loss = network(images).float().square().sum()
+        loss.backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - began
+    parts = split_fractions(sum(options.counts))
+    galaxies = round(sum(options.counts) * (parts[0] + parts[1] / 3))  # validation takes a third of a step
+    devices = torch.cuda.device_count() if device.type == "cuda" and several_devices(config) else 1
+    speed = devices * size / seconds
+    networks, epoch = len(NETWORKS) * config.folds * config.seeds, galaxies / speed / 3600
+    return (
+        f"{networks} networks ({config.backbone}, {config.image_size} pixels) train for up to {config.epochs} epochs; "
+        f"at {speed:,.1f} images/s on {devices} {device.type.upper()} this takes up to "
+        f"{networks * config.epochs * epoch:,.1f} hours ({epoch:.2g} per epoch of {galaxies:,} galaxies)"
+    )
 
 
 def _network_run(work: Work, name: str, folder: Path) -> RunConfig:
@@ -137,13 +175,17 @@ def _network_from(name: str, work: Work) -> dict[str, Any]:
     }
 
 
-def _train(work: Work, folder: Path, run: RunConfig) -> dict[str, Any]:
+def _train(work: Work, folder: Path, run: RunConfig, catalogue: CatalogTable | None = None) -> dict[str, Any]:
     """Train, unless an interrupted run has finished training, and label the test galaxies."""
     from truemorph.classifiers.checkpoint import load
+    from truemorph.classifiers.module import several_devices
     from truemorph.labelling.label import label_table
 
     if not (folder / MODEL / "config.json").is_file():
-        train_on_catalogue(run)
+        if run.training.classifier == "network" and several_devices(run.training):
+            _train_apart(run, folder)
+        else:
+            train_on_catalogue(run, catalogue)
     model = load(folder / MODEL)
     labelled = label_table(model, work.file("catalogue", TEST_ROWS), folder / LABELS, max_bad=1.0)
     described, history = model.described, folder / MODEL / "history.csv"
@@ -164,13 +206,28 @@ def _train(work: Work, folder: Path, run: RunConfig) -> dict[str, Any]:
     return result
 
 
+def _train_apart(run: RunConfig, folder: Path) -> None:
+    """Train in a process of its own, which Lightning starts once for each device.
+
+    Raises
+    ------
+    TruemorphError
+        If training fails; its messages are on the terminal.
+    """
+    settings = folder / "run.toml"
+    settings.write_text(run_toml(run), encoding="utf-8")
+    done = subprocess.run([sys.executable, "-m", "truemorph", "train", str(settings)], stdout=sys.stderr, check=False)
+    if done.returncode:
+        raise TruemorphError(f"truemorph train {settings} failed with exit status {done.returncode} (see above)")
+
+
 def _make_network(name: str, work: Work, folder: Path) -> dict[str, Any]:
     return _train(work, folder, _network_run(work, name, folder))
 
 
 def _dcv14_from(work: Work) -> dict[str, Any]:
     frame, features = work.catalogue().frame, work.inputs.features
-    trained = _known(frame, features) & frame["split"].is_in([TRAIN, VALIDATION]).to_numpy()
+    trained = _known(frame, features) & (frame["split"] == TRAIN).to_numpy()
     if trained.sum() < _FEWEST:
         raise work.lacks(f"columns {', '.join(features)} (Simard et al. 2011)", "simard", "`sersic_table`")
     return {
@@ -185,7 +242,10 @@ def _make_dcv14(work: Work, folder: Path) -> dict[str, Any]:
         work.file("catalogue", CATALOGUE), preset="dcv14", out=str(folder / MODEL), folds=1,
         features=work.inputs.features, seed=work.options.seed,
     )  # fmt: skip
-    result = _train(work, folder, run)
+    # θ of DCV14 comes from training galaxies, as that of DDB.
+    split = pl.when(pl.col("split") == TRAIN).then("split").otherwise(pl.lit(UNUSED)).alias("split")
+    catalogue = work.catalogue()
+    result = _train(work, folder, run, replace(catalogue, frame=catalogue.frame.with_columns(split)))
     found = result["transition"]
     return {**result, "theta": found["parameters"]["theta"], "stderr": (found["stderr"] or {}).get("theta")}
 

@@ -20,6 +20,7 @@ CONFIG = "reproduce.toml"
 _FETCHED = {
     "table": "gz2/zoo2MainSpecz.csv.gz",
     "hart": "gz2/gz2_hart16.csv.gz",
+    "redshifts": "gz2/gz2sample.csv.gz",
     "image_table": "gz2/images.parquet",
     "photometry": "sdss/photometry.parquet",
     "sersic_table": "simard/table3.parquet",
@@ -53,6 +54,9 @@ class Inputs(BaseModel):
     hart: str | None = Field(None, description="votes debiased by Hart et al. 2016 (GZ2D); may be the same table")
     hart_mapping: str = Field("gz2-debiased", description="column names of that table")
     photometry: str | None = Field(None, description="table of radii, PSF widths, redshifts, magnitudes by id")
+    redshifts: str | None = Field(
+        None, description="table of OBJID and REDSHIFT, used for galaxies without redshift in the photometry"
+    )
     sersic_table: str | None = Field(None, description="table of Sersic indices, ellipticities, radii by id")
     better: str | None = Field(None, description="folder of HST images, OBJECT_ID.jpg")
     intrinsic: config.Names = Field(("radius_kpc", "M_r", "redshift"), description="columns of CV18's tree")
@@ -89,7 +93,10 @@ class Inputs(BaseModel):
             if value is not None and ("mapping" not in name or str(value).endswith(".toml")):
                 settings[name] = str(_found(data, str(value), name))
             elif value is None and name in _FETCHED and (data / _FETCHED[name]).exists():
-                settings[name] = str((data / _FETCHED[name]).resolve())
+                own = str((data / _FETCHED[name]).resolve())
+                # Galaxy Zoo's redshifts are for its own table.
+                if name != "redshifts" or settings.get("table") == str((data / _FETCHED["table"]).resolve()):
+                    settings[name] = own
         try:
             return cls(**settings)
         except ValidationError as problem:
@@ -123,11 +130,14 @@ class ReproduceOptions:
     preset : str, optional
         Preset of the networks; default: paper at scale paper, quick below.
     depth : int, optional
-        Levels of the tree of CV18; default: the most that leave 25 galaxies per bin.
+        Levels of the tree of CV18; default: 3 at scale paper, as in published code of the same lineage; below, the most
+        that leave 25 galaxies per bin.
     bins : int, optional
-        Bins of α of CV18; default: as for depth.
+        Bins of α of CV18; default: 8 at scale paper; below, as for depth.
     bootstrap : int
         Bootstrap resamples.
+    every_curve : bool
+        Draw all label sets in Figure 3, not only GZ2B, GZ2D and DDB as in the paper.
     draws : int
         Networks with random weights to check the Grad-CAM maps; 0 for no check.
     cache : Path, optional
@@ -150,6 +160,7 @@ class ReproduceOptions:
     depth: int | None = None
     bins: int | None = None
     bootstrap: Count = 100
+    every_curve: bool = False
     draws: Count = 5
     cache: Path | None = None
     dry_run: bool = False

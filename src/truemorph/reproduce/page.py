@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from truemorph.bias.metrics import MINIMUM_PER_BIN
+from truemorph.config import source_of
 from truemorph.explain.study import PIXELS
 from truemorph.findings import Finding, unique
 from truemorph.plotting import plain_text
@@ -33,14 +34,16 @@ from truemorph.report.page import (
     write_illustrations,
     write_page,
 )
-from truemorph.reproduce.figures import maps, pairs, sersic_curves, styles
+from truemorph.reproduce.figures import KINDS, VERDICTS, maps, of_class, pairs, sersic_curves, styles
+from truemorph.reproduce.models import NETWORKS
 from truemorph.reproduce.paper import DDB, DISK_LIKE_AMONG_SMOOTH, GZ2B, HST_PAIRS, TABLE_1
 from truemorph.reproduce.stages import FAILED, LACKS, Outcome, Stage, Work
 from truemorph.reproduce.table1 import cells, frame_of, head, how_measured, other_numbers, titles
 
 PAGE, FIGURES = "reproduction.html", "figures"
 
-DRAWN = ("table1", "settings", "figure3", "figure3_1", "figure3_2", "figure3_3", "figures5and6", "figure7", "figure4")
+DRAWN = ("table1", "settings", "figure3", "figure3_1", "figure3_2", "figure3_3", "figure4", "figure5", "figure6",
+         "figure7a", "figure7b")  # fmt: skip
 _TITLE = "Reproduction of Medina-Rosales, Cabrera-Vives & Miller (arXiv:2308.11007)"
 _PAIRS_ON_PAGE = 12
 
@@ -255,7 +258,10 @@ def _sersic(work: Work) -> Illustration:
     # As in the paper, without galaxies that change from disk to smooth.
     shown = replace(curves, samples=tuple(one for one in curves.samples if one.panel != "to_smooth"))
     text = (
-        "Figure 3: Sérsic index n of galaxies labelled smooth, changed from smooth to disk, and labelled disk. Of "
+        "Figure 3: Sérsic index n of galaxies labelled smooth, changed from smooth to disk, and labelled disk. Which "
+        "labels the paper's figure has is inferred from its text. "
+        + ("DCV14 is trained on this index, so its curves are circular. " if work.options.every_curve else "")
+        + "Of "
         f"GZ2B's smooth galaxies, {number(found['disk_like_among_smooth'], '.0%')} have n ≤ {curves.boundary:g}, like "
         f"disks (paper: about {DISK_LIKE_AMONG_SMOOTH:.0%}). {found['without_index']:,} of {found['galaxies']:,} "
         "galaxies have no index."
@@ -281,19 +287,26 @@ def _maps(work: Work) -> list[Illustration]:
     galaxies = next(iter(found.values())).galaxies
     layers = "; ".join(f"{name}: {one.layer}, {one.cells}×{one.cells} cells" for name, one in found.items())
     colours = {name: style["color"] for name, style in styles(work).items()}
-    return [
-        Illustration(
-            "figures5and6", mean_map_figure(found), f"Mean Grad-CAM maps of {galaxies:,} galaxies by model and class.",
-            "Figures 5 (disk) and 6 (smooth): mean Grad-CAM maps of the test galaxies by predicted class, "
-            f"{galaxies:,} galaxies per network. {layers}.",
-        ),
-        Illustration(
-            "figure7", profile_figure(found, PIXELS, colours),
-            "Mean Grad-CAM intensity against distance from the centre, by model and class.",
-            "Figure 7: mean Grad-CAM intensity against distance from the centre, with standard errors.",
-            profile_data(found, PIXELS),
-        ),
-    ]  # fmt: skip
+    out = []
+    for name, of_map, letter in (("disk", 5, "a"), ("smooth", 6, "b")):
+        own = of_class(found, name)
+        if not any(one.galaxies for one in own.values()):
+            continue
+        out += [
+            Illustration(
+                f"figure{of_map}", mean_map_figure(own), f"Mean Grad-CAM maps of galaxies predicted {name}, by model.",
+                f"Figure {of_map}: mean Grad-CAM maps of test galaxies predicted {name} ({galaxies:,} test galaxies). "
+                f"{layers}.",
+            ),
+            Illustration(
+                f"figure7{letter}", profile_figure(own, PIXELS, colours),
+                f"Mean Grad-CAM intensity of galaxies predicted {name} against distance from the centre, by model.",
+                f"Figure 7{letter}: mean Grad-CAM intensity of galaxies predicted {name} against distance from the "
+                "centre, with standard errors.",
+                profile_data(own, PIXELS),
+            ),
+        ]  # fmt: skip
+    return sorted(out, key=lambda one: one.name)
 
 
 def _pairs(work: Work) -> tuple[list[Pair], str, list[Illustration]]:
@@ -309,7 +322,8 @@ def _pairs(work: Work) -> tuple[list[Pair], str, list[Illustration]]:
         f"Figure 4: test galaxies labelled smooth by volunteers and disk by DDB. Of {found['changed']:,} galaxies, "
         f"{found['with_better']:,} have an HST image. Left: image that the volunteers saw. Right: HST. In the paper, "
         f"{n} have one; {spiral} of these show spiral arms and {lenticular} are lenticular. truemorph does not "
-        "classify HST images: inspect them."
+        f"classify HST images: inspect them, and write {', '.join(KINDS)} beside each id in {VERDICTS}; the same "
+        f"command then counts them (so far {', '.join(f'{one} {n}' for one, n in found['verdicts'].items())})."
     )
     if not shown:
         return [], note, []
@@ -336,6 +350,15 @@ def _stages(outcomes: dict[str, Outcome]) -> Table:
     )
 
 
+def _training(work: Work) -> list[Section]:
+    """List the settings of the networks, each with its source."""
+    trained = [work.result(name) for name in NETWORKS if work.have(name)]
+    if not trained:
+        return []
+    lines = [[name, str(value), source_of(name, value)] for name, value in trained[-1]["training"].items()]
+    return [Section("Training of the networks", tables=[Table("", ["setting", "value", "source"], lines)])]
+
+
 def _follows_from(work: Work) -> dict[str, Any]:
     absent = [(one.name, one.status, one.text) for one in work.outcomes.values() if not one.there]
     return {"from": work.keys(work.outcomes), "absent": absent}
@@ -354,7 +377,6 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
         "scale": f"{work.options.fraction:g}",
         "bootstrap resamples": work.options.bootstrap,
         "seed": work.options.seed,
-        **{f"training, {name}": value for name, value in work.inputs.training.items()},
     }
     page = Page(
         title=_TITLE,
@@ -370,6 +392,7 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
         appendix=[
             Section("Methods", include="equations.html"),
             Section("Settings", tables=[Table("", (), [[name, str(value)] for name, value in settings.items()])]),
+            *_training(work),
             Section("How to cite", include="citation.html"),
         ],
         versions=versions(),

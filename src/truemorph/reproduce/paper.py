@@ -47,7 +47,11 @@ SAMPLE, SPLIT = PAPER_SAMPLE, PAPER_SPLIT
 # Section 2.3.3: bins of α for θ, and training galaxies per bin.
 THETA_BINS = 1_525
 PER_THETA_BIN = 64
+# CV18 and CV14 in published code of the same lineage: depth of the tree and bins of α; bins of CV14.
+TREE, BINS_CV14 = (3, 8), 10
 # Section 3.2: fraction of GZ2B's smooth galaxies with the light profile of a disk.
 DISK_LIKE_AMONG_SMOOTH = 0.40
 # Section 3.3: changed test galaxies with HST images; of these, with spiral arms and lenticular.
 HST_PAIRS = (11, 8, 3)
+# Curves of Figure 3, inferred from the paper's text.
+FIGURE_3 = (GZ2B, GZ2D, DDB)

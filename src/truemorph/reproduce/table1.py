@@ -19,6 +19,7 @@ from truemorph.report.table1 import Tree, agreement, numbers_of
 from truemorph.reproduce.catalogue import DEBIASED
 from truemorph.reproduce.models import LABELS, intrinsic_columns
 from truemorph.reproduce.paper import (
+    BINS_CV14,
     DCV14,
     DDB,
     DISK_LIKE_AMONG_SMOOTH,
@@ -29,6 +30,7 @@ from truemorph.reproduce.paper import (
     RESNET_GZ2D,
     TABLE_1,
     THETA,
+    TREE,
 )
 from truemorph.reproduce.stages import TEST_ROWS, Stage, Work
 from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
@@ -128,9 +130,10 @@ def _measured(work: Work) -> Measured:
     names = titles(work)
     intrinsic = intrinsic_columns(work, frame)
     rows = np.ones(frame.height, bool)
-    for values in hard.values():
+    for name, values in hard.items():
         known = np.isfinite(values)
-        if known.mean() > _ENOUGH:
+        # DCV14 is compared on the galaxies that have its columns.
+        if known.mean() > _ENOUGH and name != DCV14:
             rows &= known
     if rows.sum() < _FEWEST:
         raise InputError(
@@ -149,11 +152,15 @@ def _measured(work: Work) -> Measured:
 
 
 def _tree_of(work: Work, frame: pl.DataFrame, intrinsic: tuple[str, ...]) -> Tree:
-    """Return the tree for these galaxies, as the options say or with at least 25 galaxies per bin."""
+    """Return the tree: by the options; at full scale that of the lineage, below with at least 25 galaxies per bin."""
     options = work.options
+    depth, bins = options.depth, options.bins
+    if options.fraction == 1:
+        depth = TREE[0] if depth is None else depth
+        bins = (TREE[1] if intrinsic else BINS_CV14) if bins is None else bins
     columns = numeric_columns(frame, intrinsic, "the sample") if intrinsic else None
     alpha = frame["alpha"].to_numpy()
-    return Tree.fitting(alpha, columns, options.bootstrap, options.seed, options.depth, options.bins)
+    return Tree.fitting(alpha, columns, options.bootstrap, options.seed, depth, bins)
 
 
 def on_frame(tree: Tree, frame: pl.DataFrame, intrinsic: tuple[str, ...], name: str) -> tuple[Tree, LabelSet]:
@@ -279,8 +286,8 @@ def paired_differences(found: Measured, seed: int) -> dict[str, tuple[float, flo
     }
 
 
-def order(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Compare the order of the rows by bootstrap mean with that of the paper.
+def order(rows: list[dict[str, Any]], measure: str) -> dict[str, Any]:
+    """Compare the order of the rows by bootstrap mean with that of the paper; no pairs if CV14 replaces CV18.
 
     Only pairs that differ by more than their errors in the paper count. Rows with nearly one class, or with labels for
     only some galaxies, are left out.
@@ -288,7 +295,8 @@ def order(rows: list[dict[str, Any]]) -> dict[str, Any]:
     known = {
         row["name"]: float(row["bootstrap_mean"])
         for row in rows
-        if row["bootstrap_mean"] is not None
+        if measure == "CV18"
+        and row["bootstrap_mean"] is not None
         and np.isfinite(row["bootstrap_mean"])
         and not row.get("one_class")
         and not row.get("partial")
@@ -336,7 +344,7 @@ def _make_table(work: Work, folder: Path) -> dict[str, Any]:
             "galaxies": found.frame.height,
             "alpha": work.catalogue().metadata["alpha"],
             "rows": rows,
-            "order": order(rows),
+            "order": order(rows, found.tree.measure),
             "theta": _thetas(work),
         }
     )
@@ -409,6 +417,9 @@ def other_numbers(work: Work, table: dict[str, Any]) -> list[list[str]]:
         seen = work.result("figure4")
         how = f"of {seen['changed']:,} test galaxies that change from smooth to disk with DDB"
         lines.append(["changed galaxies with HST image", f"{seen['with_better']:,}", str(HST_PAIRS[0]), how])
+        for what, n in zip(("arms", "lenticular"), HST_PAIRS[1:], strict=True):
+            given = sum(seen["verdicts"].values())
+            lines.append([f"… {what}", f"{seen['verdicts'][what]:,}" if given else "–", str(n), "by your verdicts"])
     return lines
 
 

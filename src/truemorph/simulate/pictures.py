@@ -27,6 +27,7 @@ import polars as pl
 import simplejpeg
 from scipy import fft
 
+from truemorph.catalogs.physical import FIELD_R90
 from truemorph.errors import InputError
 from truemorph.images.psf import moffat_transfer
 from truemorph.images.stretch import stretch
@@ -38,9 +39,6 @@ _CENTRE, _POINTS = 12, 6
 _FLOCCULENT_MODES = 5
 _SMALLEST_AXIS = 0.6  # pixels; thinner disks would be undersampled
 GZ2_SIZE = 424
-# Width of a Galaxy Zoo 2 cutout. Growth curves of real cutouts put R90 at 67 of 424 pixels, not at 50 as in their
-# stated scale.
-FIELD_R90 = 6.3
 CENTRAL_R90 = FIELD_R90 * 207 / GZ2_SIZE  # width of the paper's central crop
 FRAME_PIXEL = 0.396  # arcsec
 # Sky noise of a frame pixel in i, r, g (nanomaggies); PSF width in i, r, g relative to r.
