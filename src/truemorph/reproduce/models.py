@@ -250,6 +250,14 @@ def _make_dcv14(work: Work, folder: Path) -> dict[str, Any]:
     return {**result, "theta": found["parameters"]["theta"], "stderr": (found["stderr"] or {}).get("theta")}
 
 
+def as_in_the_paper(work: Work) -> bool:
+    """Whether the sample has the paper's size, and all networks used all of its galaxies."""
+    drawn = work.result("catalogue")
+    trained = [work.result(name) for name in NETWORKS if work.have(name)]
+    used = [sum(one["rows"].values()) + one["labelled"] for one in trained]
+    return bool(drawn["as_drawn_in_the_paper"]) and all(n == drawn["galaxies"] for n in used)
+
+
 def _network_stage(name: str, title: str, *needs: str) -> Stage:
     return Stage(name, title, partial(_network_from, name), partial(_make_network, name), ("catalogue", *needs))
 

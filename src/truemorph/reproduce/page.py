@@ -35,7 +35,7 @@ from truemorph.report.page import (
     write_page,
 )
 from truemorph.reproduce.figures import KINDS, VERDICTS, maps, of_class, pairs, sersic_curves, styles
-from truemorph.reproduce.models import NETWORKS
+from truemorph.reproduce.models import NETWORKS, as_in_the_paper
 from truemorph.reproduce.paper import DDB, DISK_LIKE_AMONG_SMOOTH, GZ2B, HST_PAIRS, TABLE_1
 from truemorph.reproduce.stages import FAILED, LACKS, Outcome, Stage, Work
 from truemorph.reproduce.table1 import cells, frame_of, head, how_measured, other_numbers, titles
@@ -99,7 +99,7 @@ def _checks(work: Work) -> tuple[list[Finding], list[tuple[str, str]]]:
     """Return findings, problems first, and checks that passed with their measured values."""
     found: list[Finding] = []
     passed: list[tuple[str, str]] = []
-    if not work.result("catalogue")["as_drawn_in_the_paper"]:
+    if not as_in_the_paper(work):
         found.append(
             Finding(
                 "sample-not-the-papers",

@@ -18,7 +18,7 @@ from truemorph.errors import InputError
 from truemorph.report.page import with_error
 from truemorph.report.table1 import Tree, numbers_of
 from truemorph.reproduce.catalogue import EVERYTHING
-from truemorph.reproduce.models import NETWORKS
+from truemorph.reproduce.models import NETWORKS, as_in_the_paper
 from truemorph.reproduce.paper import GZ2B, GZ2D, SAMPLE
 from truemorph.reproduce.stages import Stage, Work
 from truemorph.reproduce.table1 import MODELS, Measured, measured, on_frame, one_class, order, settings
@@ -83,7 +83,7 @@ def _span(values: Sequence[float | None], form: str = ".3f") -> str:
 
 def _size(work: Work, found: Measured) -> Effect | None:
     drawn = work.result("catalogue")
-    if drawn["as_drawn_in_the_paper"]:
+    if as_in_the_paper(work):
         return None
     effect = "not a reproduction: smaller samples have larger floors and errors, and networks learn less"
     return f"{drawn['galaxies']:,} galaxies (scale {work.options.fraction:g})", effect, {}
