@@ -56,6 +56,22 @@ def test_each_object_has_an_image_or_a_reason(sky, tmp_path, some):
     assert any("NASA/ESA Hubble" in line for line in got.credits())
 
 
+def test_each_object_can_have_its_own_width(sky, tmp_path, some):
+    widths = np.linspace(5, 20, some.height).round(1)
+    get(sky, tmp_path, some.with_columns(fov=pl.Series(widths)))
+    table = listed(tmp_path)
+    assert np.allclose(table["fov"], widths)
+    asked = {float(one.params["ra"]): float(one.params["fov"]) for one in sky.asked(CUTOUTS)}
+    for row in table.filter(pl.col("status") == "ok").iter_rows(named=True):
+        assert asked[row["ra"]] == pytest.approx(row["fov"] / 3600)
+    # A table of version 0.1 has no such column.
+    old = table.drop("fov")
+    old.write_csv(tmp_path / "hst.csv")
+    before = len(sky.asked(CUTOUTS))
+    get(sky, tmp_path, some)
+    assert len(sky.asked(CUTOUTS)) == before  # complete for the width of all
+
+
 def test_images_are_requested_only_in_the_coverage(sky, tmp_path, some):
     get(sky, tmp_path, some)
     for request, row in zip(sky.asked(MOC), some.iter_rows(named=True), strict=True):

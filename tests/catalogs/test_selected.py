@@ -1,0 +1,44 @@
+"""Rows and weights that an estimate takes from a prepared catalogue."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+import truemorph as tm
+from truemorph.bias.estimation import fit_transition
+from truemorph.catalogs.sampling import draw_sample, sampling_weights
+from truemorph.catalogs.selected import select_rows
+from truemorph.tables import CatalogTable
+
+THETA = 11.25
+
+
+@pytest.fixture(scope="module")
+def catalogue():
+    """A sample of 3,000 of 20,000 galaxies, 2,400 labelled smooth and 600 disk, with the others as "unused"."""
+    rng = np.random.default_rng(5)
+    alpha, disk = rng.lognormal(3.1, 0.45, 20_000), rng.random(20_000) < 0.8
+    labels = (disk & (rng.random(20_000) > np.exp(-(alpha**2) / (2 * THETA**2)))).astype(int)
+    chosen, _ = draw_sample(labels, range(20_000), (2400, 600))
+    split = np.where(chosen, "train", "unused")
+    weights = np.where(chosen, sampling_weights(labels, chosen), 1.0)
+    columns = {"object_id": range(20_000), "label": labels, "alpha": alpha, "split": split, "sampling_weight": weights}
+    return pl.DataFrame(columns)
+
+
+def test_galaxies_outside_the_sample_are_not_used_and_counted(catalogue):
+    rows = select_rows(CatalogTable(catalogue))
+    assert rows.labels.size == 3000
+    assert [one.code for one in rows.findings] == ["galaxies-not-in-sample"]
+    assert "17,000 of 20,000" in rows.findings[0].message
+    assert select_rows(CatalogTable(catalogue), ["split=unused"]).labels.size == 17_000
+
+
+def test_weights_undo_the_selection_by_label_unless_none_are_wanted(catalogue):
+    sample = catalogue.filter(pl.col("split") == "train")
+    balanced, plain = (tm.estimate_transition(catalogue, weights=one, compare=False) for one in ("balance", "none"))
+    fit = fit_transition(sample["label"].to_numpy(), sample["alpha"].to_numpy())
+    assert plain.fit.values["theta"] == fit.values["theta"]
+    # The sample has too many smooth labels; weights restore the fraction in the table.
+    assert abs(balanced.fit.class_fractions[1] - 0.8) < 4 * balanced.fit.stderr["disk_fraction"]
+    assert abs(plain.fit.class_fractions[1] - 0.8) > 4 * plain.fit.stderr["disk_fraction"]
