@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from truemorph.errors import InputError
-from truemorph.io import read_toml
+from truemorph.io import checked, read_toml
 
 # 424 → 207 pixels, as in the paper (section 2.5).
 _PAPER_CROP = 207 / 424
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 def _by_commas(value: Any) -> Any:
@@ -171,15 +169,6 @@ class RunConfig(BaseModel):
 _HOW_LABELS_FLIP = (("transition",), ("family", "theta", "scale", "shape", "psf"), ("naive",), ("labels",))
 
 
-def _settle(model: type[Model], settings: dict[str, Any]) -> Model:
-    try:
-        return model(**settings)
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise InputError(f"setting {name}: {first['msg'].lower()}; got {first['input']!r}") from problem
-
-
 def _of_preset(name: str) -> dict[str, Any]:
     if name not in PRESETS:
         raise InputError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
@@ -214,7 +203,7 @@ def training_config(
     if file is not None:
         settings |= read_toml(file)
     settings |= {name: value for name, value in changes.items() if value is not None}
-    return _settle(TrainingConfig, settings)
+    return checked(TrainingConfig, settings, "setting")
 
 
 def given_settings(settings: BaseModel | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -288,7 +277,8 @@ def run_config(source: str | os.PathLike[str], file: str | os.PathLike[str] | No
     if "out" not in settings:
         raise InputError("no run folder is given; set `out`")
     preset = settings.get("preset") or default_preset()
-    return _settle(RunConfig, {**settings, "preset": preset, "training": _of_preset(preset) | training})
+    settings |= {"preset": preset, "training": _of_preset(preset) | training}
+    return checked(RunConfig, settings, "setting")
 
 
 def run_toml(run: RunConfig) -> str:

@@ -6,15 +6,20 @@ import hashlib
 import json
 import os
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from reprlib import Repr
+from typing import Any, TypeVar
 
 import numpy as np
 from filelock import AcquireReturnProxy, FileLock, Timeout
+from pydantic import BaseModel, ValidationError
 
 from truemorph.errors import InputError
+
+_SHORT = Repr()  # long values are abbreviated
+Model = TypeVar("Model", bound=BaseModel)
 
 
 @contextmanager
@@ -114,15 +119,44 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
     return _parsed(path, tomllib.loads, "TOML")
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file.
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a JSON object.
 
     Raises
     ------
     InputError
-        If it can't be read, is not JSON, or is nested too deeply.
+        If it can't be read, is not a JSON object, or is nested too deeply.
     """
-    return _parsed(path, json.loads, "JSON")
+    content = _parsed(path, json.loads, "JSON")
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must be a JSON object, in braces; got {_SHORT.repr(content)}")
+    return content
+
+
+def checked(model: type[Model], content: Mapping[str, Any], source: str) -> Model:
+    """Check plain values against a pydantic model.
+
+    Raises
+    ------
+    InputError
+        If a value is missing or wrong; one line that names the first one.
+
+    Examples
+    --------
+    >>> from pydantic import BaseModel
+    >>> class Size(BaseModel):
+    ...     width: int
+    >>> checked(Size, {"width": "wide"}, "size.json:")
+    Traceback (most recent call last):
+        ...
+    truemorph.errors.InputError: size.json: width: input should be a valid integer...; got 'wide'
+    """
+    try:
+        return model(**content)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        name, what = ".".join(map(str, first["loc"])), first["msg"].lower()
+        raise InputError(f"{source} {name}: {what}; got {_SHORT.repr(first['input'])}") from problem
 
 
 def _parsed(path: str | os.PathLike[str], parse: Callable[[str], Any], language: str) -> Any:

@@ -106,13 +106,30 @@ def test_a_run_that_stopped_early_is_not_trained_further(tmp_path, monkeypatch, 
     assert_same(train(tmp_path / "cut", patience=1, learning_rate=3e-2), whole)
 
 
-def test_if_a_state_is_damaged_the_previous_one_is_used(tmp_path, monkeypatch, every_step, whole, capsys):
+@pytest.mark.parametrize("damage", ["cut off", "a flipped bit"])
+def test_if_a_state_is_damaged_the_previous_one_is_used(damage, tmp_path, monkeypatch, every_step, whole, capsys):
     with pytest.raises(CutError):
         train(tmp_path / "cut", 4, monkeypatch)
     state = Unfinished(tmp_path / "cut").state(0)
-    state.write_bytes(state.read_bytes()[:1000])
+    content = state.read_bytes()
+    if damage == "cut off":
+        content = content[:1000]
+    else:  # of a weight
+        middle = len(content) // 2
+        content = content[:middle] + bytes([content[middle] ^ 64]) + content[middle + 1 :]
+    state.write_bytes(content)
     assert_same(train(tmp_path / "cut"), whole)
     assert "using the previous state" in capsys.readouterr().err
+
+
+def test_a_finished_member_with_a_flipped_bit_is_refused(tmp_path, monkeypatch, every_step):
+    with pytest.raises(CutError):
+        train(tmp_path / "cut", 8, monkeypatch, folds=2)
+    weights = tmp_path / "cut" / "member-0.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-7] + bytes([content[-7] ^ 1]) + content[-6:])
+    with pytest.raises(CheckpointError, match=r"member-0\.safetensors"):
+        train(tmp_path / "cut", folds=2)
 
 
 def test_unreadable_states_raise_an_error(tmp_path, monkeypatch, every_step):

@@ -1,6 +1,7 @@
 """Training of networks, folds, and the checkpoint folder."""
 
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -137,7 +138,7 @@ def test_a_model_of_an_older_version_loads(model_folder, tmp_path):
         "epochs",
     )
     described["training"] = {key: described["training"][key] for key in kept}
-    del described["temperatures"], described["start"]
+    del described["temperatures"], described["start"], described["sha256"]
     (old / "config.json").write_text(json.dumps(described))
     pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     again = load(old)
@@ -155,6 +156,44 @@ def test_predict_accepts_paths_and_reports_unreadable_ones(model_folder, simulat
     assert table["p_disk"].is_null().to_list() == [False, False, False, True]
     with pytest.raises(InputError, match="uint8"):
         load(model_folder).predict(np.zeros((2, 8, 8, 3), np.int64))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "seen.parquet"])
+def test_a_flipped_bit_in_a_model_is_refused(model_folder, tmp_path, name):
+    copy = shutil.copytree(model_folder, tmp_path / "copy")
+    content = (copy / name).read_bytes()
+    rng = np.random.default_rng(1)
+    for place in rng.integers(0, len(content), 40):
+        bit = 1 << int(rng.integers(8))
+        flipped = content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :]
+        (copy / name).write_bytes(flipped)
+        if name == "config.json" and _same_json(flipped, content):  # such as white space
+            continue
+        with pytest.raises((CheckpointError, InputError)):
+            load(copy)
+
+
+def _same_json(one, other):
+    try:
+        return json.loads(one) == json.loads(other)
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("members", 10**9), ("members", 2.5), ("classes", []), ("temperatures", [0.0]), ("training", {"epochs": -1}),
+     ("normalisation", {"middle": [0]}), ("transition", {"family": "rayleigh"}), ("format_version", None)],
+)  # fmt: skip
+def test_an_altered_config_gives_one_line_that_names_the_key(model_folder, tmp_path, key, value):
+    copy = shutil.copytree(model_folder, tmp_path / "copy")
+    described = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**described, key: value}))
+    with pytest.raises((CheckpointError, InputError)) as caught:
+        load(copy)
+    assert key in str(caught.value) or "theta" in str(caught.value)
+    assert len(str(caught.value)) < 300
+    assert "\n" not in str(caught.value)
 
 
 def test_damaged_and_other_folders_raise_errors(model_folder, tmp_path):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -14,6 +15,7 @@ from truemorph.classifiers.checkpoint import load
 from truemorph.commands.label import label_galaxies
 from truemorph.errors import TruemorphError
 from truemorph.labelling import labeller, output, sources
+from truemorph.labelling.engines import engine_for
 from truemorph.tables import CatalogTable, read_table, write_table
 
 from labelling.conftest import write_folder, write_tar  # isort: skip
@@ -35,6 +37,39 @@ def command(model, source, out, *more):
 def parts_of(out):
     """Finished parts of a table."""
     return sorted(out.parent.glob(f"{out.name}.*.parts/*.parquet"))
+
+
+def test_a_damaged_part_is_labelled_again_and_reported(image_model, pictures, tmp_path):
+    source, model = tars(pictures, tmp_path / "tars", 4), load(image_model)
+    whole = label_galaxies(model, source, tmp_path / "whole", precision="fp32")
+    out = tmp_path / "out"
+    label_galaxies(model, source, out, precision="fp32")
+    first, second, third, _ = sorted(out.glob("*.parquet"))
+    content = first.read_bytes()
+    values = content.index(b"PAR1") + 60  # in the first page
+    first.write_bytes(content[:values] + bytes([content[values] ^ 16]) + content[values + 1 :])
+    second.write_bytes(second.read_bytes()[:-300])
+    rows = pl.read_parquet(third)
+    rows[1:].write_parquet(third)
+    report = label_galaxies(model, source, out, precision="fp32")
+    assert codes(report).count("part-damaged") == 3
+    assert (report.rows_in, report.labelled) == (whole.rows_in, whole.labelled)
+    for one in sorted(out.glob("*.parquet")):
+        assert pl.read_parquet(one).equals(pl.read_parquet(tmp_path / "whole" / one.name))
+
+
+def test_probabilities_that_are_not_finite_are_listed(image_model, pictures, tmp_path, monkeypatch):
+    def some_nan(self, inputs, member):
+        p = np.full((len(inputs), 2), 0.5)
+        p[:2] = np.nan
+        return p
+
+    model = load(image_model)
+    monkeypatch.setattr(type(engine_for(model, "torch", "fp32", None)), "member", some_nan)
+    report = label_galaxies(model, tars(pictures, tmp_path / "tars", 1), tmp_path / "out.parquet", precision="fp32")
+    n = len(pictures)
+    assert (report.rows_in, report.labelled, len(report.problems)) == (n, n - 2, 2)
+    assert read_table(tmp_path / "out.parquet").frame["p_disk"].is_finite().all()
 
 
 @pytest.mark.slow

@@ -250,7 +250,7 @@ def test_columns_of_a_table_are_copied(image_model, pictures, tmp_path):
     assert got["ra"].to_list() == list(range(60))
 
 
-@pytest.mark.parametrize("cut", ["header", "in a header", "between members", "in data"])
+@pytest.mark.parametrize("cut", ["header", "zeroed header", "two files", "in a header", "between members", "in data"])
 def test_a_damaged_tar_file_raises_an_error(image_model, pictures, tmp_path, cut):
     write_tar(tmp_path / "all.tar", pictures)
     content = bytearray((tmp_path / "all.tar").read_bytes())
@@ -258,6 +258,10 @@ def test_a_damaged_tar_file_raises_an_error(image_model, pictures, tmp_path, cut
         member = tar.getmembers()[40]
     if cut == "header":
         content[member.offset : member.offset + 200] = bytes(range(1, 201))
+    elif cut == "zeroed header":  # looks like the end of the file
+        content[member.offset : member.offset + 512] = bytes(512)
+    elif cut == "two files":
+        content = content + content
     elif cut == "in a header":
         content = content[: member.offset + 100]
     elif cut == "between members":

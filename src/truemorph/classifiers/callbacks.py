@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 import time
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 from truemorph.errors import CheckpointError, InputError, reason
-from truemorph.io import plain, read_json, write_json, written_whole
+from truemorph.io import file_hash, plain, read_json, write_json, written_whole
 
 TERMINATED = 128 + signal.SIGTERM
 _STATE_MINUTES = 10.0
@@ -273,6 +274,9 @@ class Unfinished:
             if not one.is_file():
                 continue
             try:
+                with zipfile.ZipFile(one) as archive:  # torch itself does not verify the checksums in its files
+                    if damaged := archive.testzip():
+                        raise CheckpointError(f"{damaged} is damaged")
                 return one, AtomicCheckpoints().load_checkpoint(one)
             except Exception as problem:  # torch raises many types for broken files
                 problems.append(f"{one.name}: {reason(problem)}")
@@ -290,7 +294,10 @@ class Unfinished:
         if not path.is_file():
             return None
         try:
-            return {"weights": load_file(path), **read_json(path.with_suffix(".json"))}
+            result = read_json(path.with_suffix(".json"))
+            if result.pop("sha256", None) not in (None, file_hash(path)):  # version 0.1 has no checksum
+                raise InputError("it has changed since it was written")
+            return {"weights": load_file(path), **result}
         except (OSError, SafetensorError, InputError) as problem:
             raise CheckpointError(
                 f"{path}: can't be read ({problem}); delete it to train this member again"
@@ -304,8 +311,9 @@ class Unfinished:
             # The weights are written last: if they exist, both files do, and the states can be deleted.
             values = path.with_suffix(".json")
             with written_whole(path, durable=True) as partial, written_whole(values, durable=True) as partial_values:
-                partial_values.write_text(json.dumps(others), encoding="utf-8")
                 save_file({name: np.ascontiguousarray(value) for name, value in result["weights"].items()}, partial)
+                others["sha256"] = file_hash(partial)
+                partial_values.write_text(json.dumps(others), encoding="utf-8")
             for one in (self.state(member), _previous(self.state(member))):
                 one.unlink(missing_ok=True)
         except (OSError, SafetensorError) as problem:

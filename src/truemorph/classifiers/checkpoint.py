@@ -15,10 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
@@ -31,16 +32,39 @@ from truemorph.errors import CheckpointError, InputError, reason, require_extra
 from truemorph.findings import Finding, unique
 from truemorph.images.decode import fits_reading
 from truemorph.images.inputs import image_names, pixel_batches
-from truemorph.io import content_hash, read_json
+from truemorph.io import checked, content_hash, file_hash, read_json
 from truemorph.results import shortened
 from truemorph.tables import numeric_columns
 
 FORMAT_VERSION = 1
-_FILES = ("config.json", "model.safetensors", "seen.parquet", "README.md")
+CONFIG, WEIGHTS, SEEN, CARD = _FILES = ("config.json", "model.safetensors", "seen.parquet", "README.md")
+_ROLES = {"object_id": None, "role": pl.String, "fold": pl.Int64}
 # Files that a training run adds.
 RUN_FILES = ("run.toml", "metrics.json", "environment.json", "split.parquet", "history.csv", "left_out.csv", "logs")
 UNFINISHED = "unfinished"
 _HUB = "hf_hub:"
+
+
+class ModelFile(BaseModel):
+    """Content of `config.json`, which is checked when a model is loaded.
+
+    `sha256` has the checksums of the other files, and of the content itself (`config.json`); models of version 0.1 have
+    none.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    format_version: int = Field(ge=1)
+    classes: list[str] = Field(min_length=2, max_length=1000)
+    members: int = Field(ge=1, le=10_000)
+    temperatures: list[Annotated[float, Field(gt=0)]] = Field([], max_length=10_000)
+    built: dict[str, Any] = {}
+    normalisation: dict[Literal["mean", "std"], list[float]]
+    transition: dict[str, Any]
+    catalogue: dict[str, Any]
+    metrics: dict[str, Any]
+    training: TrainingConfig
+    sha256: dict[str, str] = {}
 
 
 @dataclass(repr=False)
@@ -381,14 +405,17 @@ def save_classifier(
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
         partial.mkdir(parents=True)
-        (partial / "config.json").write_text(json.dumps(model.described, indent=2) + "\n", encoding="utf-8")
         tensors = {
             f"members.{number}.{name}": np.ascontiguousarray(value)
             for number, weights in enumerate(model.members)
             for name, value in weights.items()
         }
-        save_file(tensors, partial / "model.safetensors")
-        model.seen.write_parquet(partial / "seen.parquet")
+        save_file(tensors, partial / WEIGHTS)
+        model.seen.write_parquet(partial / SEEN)
+        described = {key: value for key, value in model.described.items() if key != "sha256"}
+        sums = {CONFIG: content_hash(described), **{name: file_hash(partial / name) for name in (WEIGHTS, SEEN)}}
+        content = {**described, "sha256": sums}
+        (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         (partial / "README.md").write_text(_model_card(model.described), encoding="utf-8")
         if beside is not None:
             beside(partial)
@@ -443,21 +470,27 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
     if missing:
         raise InputError(f"{folder}: not a truemorph model folder (no {missing[0]}); make one with `truemorph train`")
     try:
-        config_bytes, weight_bytes = ((folder / name).read_bytes() for name in _FILES[:2])
-        described = read_json(folder / _FILES[0])
-        version = described["format_version"]
-        if version > FORMAT_VERSION:
+        described = read_json(folder / CONFIG)
+        version = described.get("format_version")
+        if isinstance(version, int) and version > FORMAT_VERSION:
             raise CheckpointError(
                 f"{folder}: model format {version} is newer than this truemorph supports ({FORMAT_VERSION}); upgrade it"
             )
-        TrainingConfig(**described["training"])
-        members: list[dict[str, np.ndarray]] = [{} for _ in range(described["members"])]
-        for key, value in load_file(folder / "model.safetensors").items():
+        about = checked(ModelFile, described, f"{CONFIG}:")
+        if about.transition:
+            transition_from_dict(about.transition)
+        _check_sums(folder, described, about.sha256)
+        members: list[dict[str, np.ndarray]] = [{} for _ in range(about.members)]
+        for key, value in load_file(folder / WEIGHTS).items():
             _, number, name = key.split(".", 2)
             members[int(number)][name] = value
-        if not members or not all(members):
-            raise ValueError(f"{described['members']} members expected, but some are missing")
-        seen = pl.read_parquet(folder / "seen.parquet")
+        if not all(members):
+            raise ValueError(f"{about.members} members expected, but some are missing")
+        seen = pl.read_parquet(folder / SEEN)
+        wrong = [name for name, kind in _ROLES.items() if kind not in (None, seen.schema.get(name))]
+        if wrong or "object_id" not in seen.columns:
+            raise ValueError(f"{SEEN}: column {(wrong or ['object_id'])[0]} is missing or of another type")
+        digest = hashlib.sha256((folder / CONFIG).read_bytes() + (folder / WEIGHTS).read_bytes()).hexdigest()[:16]
     except (
         OSError,
         ValueError,
@@ -468,8 +501,16 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
         pl.exceptions.PolarsError,
     ) as problem:
         raise CheckpointError(f"{folder}: damaged model ({problem}); train it again or restore a copy") from problem
-    digest = hashlib.sha256(config_bytes + weight_bytes).hexdigest()[:16]
     return Classifier(described, members, seen, digest, folder, device)
+
+
+def _check_sums(folder: Path, described: dict[str, Any], sums: dict[str, str]) -> None:
+    """Raise an error if a file differs from the one that was written."""
+    found = {CONFIG: content_hash({key: value for key, value in described.items() if key != "sha256"})}
+    found |= {name: file_hash(folder / name) for name in (WEIGHTS, SEEN)}
+    for name, expected in sums.items():
+        if found.get(name, expected) != expected:
+            raise ValueError(f"{name} has changed since the model was written")
 
 
 def _from_fit(path: Path) -> Classifier:

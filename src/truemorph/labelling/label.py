@@ -36,6 +36,7 @@ from truemorph.results import Result
 from truemorph.tables import CatalogTable, frame_hash, numeric_columns, read_table, to_astropy
 
 _BATCH = 256
+NOT_FINITE = "the model's probabilities are not finite"
 # With fewer rows, a large fraction of unreadable images may be chance.
 _ENOUGH = 1_000
 
@@ -136,6 +137,10 @@ class Labelling:
                     good = frame.filter(pl.Series(problems, dtype=pl.String).is_null()) if listed else frame
                     empty = pl.DataFrame(schema=self.labeller.schema)
                     labels = self.labeller.label(good, inputs) if good.height else empty
+                    finite = labels.select(pl.all_horizontal(pl.col(self.labeller.probabilities).is_finite()))
+                    if labels.height and not finite.to_series().all():
+                        listed += [(one, NOT_FINITE) for one in labels.filter(~finite.to_series())["object_id"]]
+                        labels = labels.filter(finite.to_series())
                     writer.write(frame.height, labels, listed)
                     bar.update(frame.height)
                 writer.finish()
@@ -353,6 +358,7 @@ def label_table(
     work = open_labelling(model, **options)
     results = work.results
     results.begin()
+    work = replace(work, findings=unique(work.findings, _forget_damaged(work)))
     _forget_unreadable(work, max_bad)
     numbers = list(range(k - 1, len(work.source.parts), n))
     left = [number for number in numbers if not results.is_done(work.source.parts[number].name)]
@@ -401,6 +407,25 @@ def _accounts(work: Labelling, parts: Iterable[str]) -> Account:
 
 def _done(work: Labelling) -> list[str]:
     return [part.name for part in work.source.parts if work.results.is_done(part.name)]
+
+
+def _forget_damaged(work: Labelling) -> list[Finding]:
+    """Delete damaged parts of an earlier run, so that they are labelled again; return a finding for each."""
+    findings = []
+    with work.results.alone():
+        for part in _done(work):
+            problem = work.results.damage(part)
+            if problem:
+                work.results.drop(part)
+                findings.append(
+                    Finding(
+                        "part-damaged",
+                        "caution",
+                        f"Part {part} of an earlier run was damaged ({problem}) and was labelled again.",
+                        "Check the disk of this folder.",
+                    )
+                )
+    return findings
 
 
 def _forget_unreadable(work: Labelling, max_bad: float) -> None:

@@ -107,6 +107,11 @@ class Labeller:
         return out | {"model_hash": pl.String}
 
     @property
+    def probabilities(self) -> list[str]:
+        """Columns of p(y | x)."""
+        return [f"p_{name}" for name in self.model.classes]
+
+    @property
     def descriptions(self) -> dict[str, str]:
         """Descriptions of the columns that are not copied; ASCII only, for FITS."""
         names = self.model.classes

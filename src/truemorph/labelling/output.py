@@ -112,7 +112,7 @@ class PartWriter:
         self._arrow = to_arrow(labels).schema
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self._partial, self._arrow)
+            self._writer = pq.ParquetWriter(self._partial, self._arrow, write_page_checksum=True)
 
     def write(self, rows_in: int, labels: pl.DataFrame, problems: Sequence[tuple[Any, str]]) -> None:
         """Add a batch: its number of rows, labels, and the problems of the other rows."""
@@ -283,6 +283,18 @@ class Results:
         """Return the rows of a part that could not be labelled, with reasons."""
         path = self._listed_in(part)
         return pl.read_csv(path, schema=_PROBLEMS).rows() if path.is_file() else []
+
+    def damage(self, part: str) -> str:
+        """Return what is wrong with a finished part; empty if its checksums and row counts agree."""
+        try:
+            with pq.ParquetFile(self.path(part), page_checksum_verification=True) as file:
+                rows = sum(batch.num_rows for batch in file.iter_batches())
+            account = self.account(part)
+            if (rows, len(self.listed(part))) != (account.labelled, account.listed):
+                return "rows are missing"
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, pl.exceptions.PolarsError) as problem:
+            return reason(problem)
+        return ""
 
     def drop(self, part: str) -> None:
         """Delete a part, so that it is labelled again."""

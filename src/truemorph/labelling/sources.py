@@ -32,6 +32,7 @@ PART_ROWS = 16_384
 ID_COLUMNS = ("object_id", "id_str", "dr7objid", "dr8objid", "objid", "GalaxyID", "iauname", "source_id", "id")
 PATH_COLUMNS = ("image", "file_loc", "image_path", "path", "file", "filename")
 _IMAGE = "image file"
+_BLOCK = 1 << 20
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 _BUFFER = 1 << 20
 
@@ -144,6 +145,10 @@ class TarPart:
                     if len(keys) == size:
                         yield Rows(pl.DataFrame({"object_id": keys}), images)
                         keys, images = [], []
+                rest: Any = tar.fileobj
+                while block := rest.read(_BLOCK):
+                    if block.strip(b"\0"):
+                        raise tarfile.ReadError("data after the end marker; are these two files joined into one?")
         except (tarfile.TarError, OSError, EOFError) as problem:
             raise InputError(f"{self.path}: not a readable tar file ({reason(problem)}); replace it") from problem
         if keys:
