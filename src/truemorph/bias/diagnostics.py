@@ -243,7 +243,7 @@ def group_findings(
             continue
         w = np.ones(rows.sum()) if weights is None else check_weights(weights[rows], int(rows.sum()))
         try:
-            space = family_of("rayleigh").space(Search.two_classes(alpha[rows]))
+            space = family_of("rayleigh").space(Search(alpha[rows]))
         except (InputError, ValueError):
             continue
         fit = fit_mixture(Mixture(space, labels[rows], alpha[rows], w, np.ones((w.size, 1))))

@@ -40,13 +40,7 @@ def check_labels(labels: Array, n_classes: int) -> np.ndarray:
 
 
 def classes_in(*several: object) -> int:
-    """Return the number of classes in arrays of labels (ignoring NaN and masked entries), at least two.
-
-    Raises
-    ------
-    InputError
-        If there would be more than a thousand.
-    """
+    """Return the number of classes in arrays of labels (ignoring NaN and masked entries), at least two."""
     found = [2]
     for one in several:
         values = np.ma.filled(one, UNKNOWN) if isinstance(one, np.ma.MaskedArray) else np.asarray(one)
@@ -58,13 +52,7 @@ def classes_in(*several: object) -> int:
 
 
 def check_columns(values: Array, name: str, n: int) -> np.ndarray:
-    """Return columns of shape (n,) or (n, P) as a finite (n, P) float array.
-
-    Raises
-    ------
-    InputError
-        If the shape is wrong or a value is missing.
-    """
+    """Return columns of shape (n,) or (n, P) as a finite (n, P) float array."""
     columns = float_array(values, name)
     columns = columns[:, None] if columns.ndim == 1 else columns
     if columns.ndim != 2 or columns.shape[0] != n or columns.shape[1] == 0:
@@ -80,19 +68,11 @@ def one_resolution(alpha: Array) -> np.ndarray:
     values = float_array(alpha, "alpha")
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
-    if values.ndim == 0:
-        raise InputError("alpha must have one value per galaxy, shape (N,)")
     return np.asarray(as_resolution(values))
 
 
 def with_observables(alpha: Array, observables: Array) -> Array:
-    """Return α and other observables as one array, shape (N, 1 + J); tensors are not checked for NaN.
-
-    Raises
-    ------
-    InputError
-        If the length is wrong or a value is missing.
-    """
+    """Return α and other observables as one array, shape (N, 1 + J); tensors are not checked for NaN."""
     if is_torch_array(alpha):
         xp = array_namespace(alpha)
         columns = observables[:, None] if observables.ndim == 1 else observables
@@ -103,13 +83,7 @@ def with_observables(alpha: Array, observables: Array) -> Array:
 
 
 def argument_of(transition: Transition, alpha: Array, observables: Array | None) -> Array:
-    """Return the argument of T: α, or α and the observables as one array, shape (N, 1 + J).
-
-    Raises
-    ------
-    InputError
-        If T needs another number of observables, or as in `with_observables`.
-    """
+    """Return the argument of T: α, or α and the observables as one array, shape (N, 1 + J)."""
     if observables is None:
         return alpha
     joined, wanted = with_observables(alpha, observables), n_observables(transition)
@@ -124,13 +98,7 @@ def n_observables(transition: Transition) -> int:
 
 
 def check_weights(weights: Array, n: int) -> np.ndarray:
-    """Return sampling weights as an (n,) array with mean 1, so that log-likelihoods scale as for n galaxies.
-
-    Raises
-    ------
-    InputError
-        If a weight is not positive and finite, or the length is wrong.
-    """
+    """Return sampling weights as an (n,) array with mean 1, so that log-likelihoods scale as for n galaxies."""
     values = float_array(weights, "weights")
     if values.shape != (n,) or not np.all((values > 0) & np.isfinite(values)):
         raise InputError("weights must be positive and finite, one per galaxy")
@@ -170,22 +138,7 @@ def label_columns(transition: Transition, labels: np.ndarray, alpha: np.ndarray)
 
 
 def observed_log_probabilities(log_probabilities: Array, alpha: Array, transition: Transition) -> Array:
-    """Compute log p(ỹ | x, α) = log Σ_y p(ỹ | y, α) p(y | x) for every label ỹ (eq. 3).
-
-    Parameters
-    ----------
-    log_probabilities : array, shape (N, K)
-        log p(y | x), numpy or torch.
-    alpha : array, shape (N,)
-        Resolution, in the unit of the transition's parameters.
-    transition : Transition
-        T(α).
-
-    Returns
-    -------
-    array, shape (N, K)
-        log p(ỹ | x, α); equal to `log_probabilities` if T(α) is the identity.
-    """
+    """Compute log p(ỹ | x, α) = log Σ_y p(ỹ | y, α) p(y | x) for every label ỹ (eq. 3), shape (N, K)."""
     joint = log_probabilities[:, :, None] + transition.log_matrix(alpha)
     return log_sum_exp(_columns(joint))
 
@@ -244,11 +197,9 @@ def posterior(
         probabilities = np.asarray(probabilities, dtype=np.float64)
         if probabilities.ndim != 2 or probabilities.shape[1] != transition.n_classes:
             raise InputError(f"probabilities must have shape (N, {transition.n_classes}); got {probabilities.shape}")
-        if np.any((probabilities < -1e-6) | (probabilities > 1 + 1e-6)):
-            raise InputError("probabilities must be between 0 and 1; are they logits?")
-        if np.isnan(probabilities).any():
-            row = int(np.isnan(probabilities).any(axis=1).argmax())
-            raise InputError(f"probabilities are missing (first: row {row}); remove those rows")
+        bad = np.flatnonzero(~((probabilities >= -1e-6) & (probabilities <= 1 + 1e-6)).all(axis=1))
+        if bad.size:
+            raise InputError(f"probabilities must be between 0 and 1 (first wrong: row {bad[0]}); are they logits?")
         labels = check_labels(labels, transition.n_classes)
         alpha = float_array(alpha, "alpha")
         if not labels.size == len(alpha) == probabilities.shape[0]:
