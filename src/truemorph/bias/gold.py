@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from truemorph.bias.binning import Bins
-from truemorph.bias.likelihood import label_columns
+from truemorph.bias.likelihood import check_classes, label_columns
 from truemorph.bias.maximum import Maximum, differences, fit_softmax, log_probabilities, maximise
 from truemorph.bias.result import Data, TransitionFit
 from truemorph.bias.transitions import DISK, UNKNOWN, Space
@@ -39,26 +39,13 @@ _CLIP = 500.0
 
 
 def check_gold(gold: object, n: int, n_classes: int) -> np.ndarray:
-    """Return gold labels as an (N,) int array, -1 if unknown.
-
-    Raises
-    ------
-    InputError
-        If the length is wrong, a value is not a class, too few are known, or a class is missing.
-    """
+    """Return gold labels as an (N,) int array, -1 if unknown; there must be some of every class."""
     values = np.ma.filled(gold, UNKNOWN) if isinstance(gold, np.ma.MaskedArray) else np.asarray(gold)
     if values.shape != (n,):
         raise InputError(f"gold must have one value per galaxy, -1 if unknown; got shape {values.shape} for {n}")
-    if not np.issubdtype(values.dtype, np.number) and values.dtype != bool:
-        raise InputError(f"gold must be integers 0 to {n_classes - 1}, -1 if unknown; got {values.dtype}")
-    filled = np.where(np.isfinite(values), values, UNKNOWN)
-    known = filled.astype(np.int64)
-    bad = np.flatnonzero((known != filled) | (known < UNKNOWN) | (known >= n_classes))
-    if bad.size:
-        raise InputError(
-            f"gold must be integers 0 to {n_classes - 1}, -1 if unknown; {bad.size} are not "
-            f"(first: row {bad[0]}, {values[bad[0]]!r})"
-        )
+    if np.issubdtype(values.dtype, np.floating):
+        values = np.where(np.isfinite(values), values, UNKNOWN)
+    known = check_classes(values, n_classes, "gold", UNKNOWN)
     counts = np.bincount(known[known != UNKNOWN], minlength=n_classes)
     if counts.sum() < FEWEST:
         raise InputError(f"only {counts.sum()} gold labels; a fit needs at least {FEWEST}")
@@ -68,13 +55,7 @@ def check_gold(gold: object, n: int, n_classes: int) -> np.ndarray:
 
 
 def check_probability(probability: object, gold: np.ndarray) -> np.ndarray:
-    """Return probabilities of selection as an (N,) float array.
-
-    Raises
-    ------
-    InputError
-        If the length is wrong, a value is not between 0 and 1, or a galaxy with a gold label has a probability of 0.
-    """
+    """Return probabilities of selection as an (N,) float array, above 0 where there is a gold label."""
     values = np.asarray(probability, dtype=np.float64)
     if values.shape != gold.shape:
         raise InputError(
@@ -132,20 +113,12 @@ class GoldRegression:
     The effects are normal, with correlations between neighbouring bins; their standard deviation is averaged over, with
     the evidence as weight (Laplace approximation). They let the regression follow class fractions that it would
     otherwise miss.
-
-    Attributes
-    ----------
-    design : array, shape (N, Q)
-    evidence : array, shape (S,)
-        Weight of each standard deviation of the effects.
-    coefficients : array, shape (S, K - 1, Q)
-    covariances : array, shape (S, (K - 1) Q, (K - 1) Q)
     """
 
-    design: np.ndarray
-    evidence: np.ndarray
-    coefficients: np.ndarray
-    covariances: np.ndarray
+    design: np.ndarray  # (N, Q)
+    evidence: np.ndarray  # (S,): weight of each standard deviation of the effects
+    coefficients: np.ndarray  # (S, K - 1, Q)
+    covariances: np.ndarray  # (S, (K - 1) Q, (K - 1) Q)
 
     @classmethod
     def fit(
@@ -157,10 +130,7 @@ class GoldRegression:
         bins: Bins,
         columns: np.ndarray | None = None,
     ) -> GoldRegression:
-        """Fit to galaxies with a gold label; columns are standardised over all galaxies.
-
-        With sampling weights (from the bins), scores are weighted and the covariance is the sandwich estimator.
-        """
+        """Fit to galaxies with a gold label; with sampling weights (of the bins), the covariance is the sandwich's."""
         raw = _features(labels, alpha, n_classes, columns)
         spread = raw.std(axis=0)
         raw = (raw - raw.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
@@ -202,9 +172,7 @@ class GoldRegression:
         """Return p(y | ỹ, α, z), shape (N, K)."""
         return np.tensordot(self.evidence, np.array(self.by_effect), 1)
 
-    def fractions(
-        self, gold: np.ndarray, bins: Bins, seed: int, samples: int = SAMPLES
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def fractions(self, gold: np.ndarray, bins: Bins, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return class fractions in each bin, shape (B, K), and draws of them, shape (S, B, K).
 
         Gold labels are counted as they are. Other galaxies contribute expected class counts or, in a draw, random
@@ -214,14 +182,12 @@ class GoldRegression:
         n_classes = self.coefficients.shape[1] + 1
         known = gold != UNKNOWN
         rest = np.flatnonzero(~known)
-        members = np.eye(n_classes)[gold[known]] * bins.weights[known, None]
-        counted = np.stack([np.bincount(bins.index[known], one, bins.count) for one in members.T], axis=1)
-        total = np.bincount(bins.index, bins.weights, bins.count)
-        expected = np.where(known[:, None], 0.0, self.probabilities) * bins.weights[:, None]
-        expected = np.stack([np.bincount(bins.index, one, bins.count) for one in expected.T], axis=1)
+        total = bins.sums(np.ones(gold.size))
+        counted = np.stack([bins.sums(gold == k) for k in range(n_classes)], axis=1)
+        expected = bins.means(np.where(known[:, None], np.eye(n_classes)[gold], self.probabilities))
         shuffled = rng.permutation(rest)
         drawn_on = [shuffled[bins.index[shuffled] == b][:_DRAWN_ON] for b in range(bins.count)]
-        how_many = rng.multinomial(samples, self.evidence)
+        how_many = rng.multinomial(SAMPLES, self.evidence)
         found = []
         for coefficients, covariance, p, n in zip(
             self.coefficients, self.covariances, self.by_effect, how_many, strict=True
@@ -248,7 +214,7 @@ class GoldRegression:
                 sums[:, b, 0] += np.maximum(w.sum() - mean.sum(axis=1), 0.0)
             found.append(sums / total[:, None])
         drawn = np.concatenate(found)
-        return (counted + expected) / total[:, None], drawn / drawn.sum(axis=2, keepdims=True)
+        return expected, drawn / drawn.sum(axis=2, keepdims=True)
 
 
 def _features(labels: np.ndarray, alpha: np.ndarray, n_classes: int, columns: np.ndarray | None) -> np.ndarray:
@@ -295,14 +261,8 @@ def by_gold(space: Space, data: Data, seed: int) -> TransitionFit:
     regression = GoldRegression.fit(data.labels, data.alpha, data.gold, data.n_classes, bins, columns)
     fractions, drawn = regression.fractions(data.gold, bins, seed)
     # Without bin effects, which would follow the gold labels and hide some of their scatter.
-    plain = GoldRegression.fit(
-        data.labels,
-        data.alpha,
-        data.gold,
-        data.n_classes,
-        Bins.cut(data.resolution, 1, data.weights),
-        columns,
-    ).probabilities
+    whole = Bins.cut(data.resolution, 1, data.weights)
+    plain = GoldRegression.fit(data.labels, data.alpha, data.gold, data.n_classes, whole, columns).probabilities
     share = np.bincount(bins.index, data.weights) / data.weights.sum()
     samples = np.einsum("b,sbk->sk", share, drawn)
     known = data.gold != UNKNOWN
@@ -344,10 +304,9 @@ def _controlled(
     ratio: np.ndarray,
     selected: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Correct the estimate by the expected influences; return it, its covariance, and all influences.
+    """Correct the estimate by the expected influences, shape (P, N); return it, its covariance, and all influences.
 
-    Influences `own` of gold labels have shape (P, n), expected influences of all galaxies (P, N). `ratio`, shape (n,),
-    is how much more a gold label weighs than its galaxy; `selected`, shape (n,), its probability of selection.
+    Influences `own` of gold labels have shape (P, n); `ratio` is how much more a gold label weighs than its galaxy.
     """
     size, n = own.shape
     part = n / known.size

@@ -19,24 +19,27 @@ from truemorph.errors import InputError
 _MOST_CLASSES = 1000
 
 
+def check_classes(values: np.ndarray, n_classes: int, name: str, least: int = 0) -> np.ndarray:
+    """Return classes as int64 from `least` (-1 if they may be unknown) to K-1, or raise `InputError` naming the row."""
+    allowed = f"integers 0 to {n_classes - 1}{', -1 if unknown' if least < 0 else ''}"
+    if not np.issubdtype(values.dtype, np.number) and values.dtype != bool:
+        raise InputError(f"{name} must be {allowed}; got {values.dtype}")
+    as_int = np.nan_to_num(values, nan=-2, posinf=-2, neginf=-2).astype(np.int64)
+    bad = np.flatnonzero((as_int != values) | (as_int < least) | (as_int >= n_classes))
+    if bad.size:
+        raise InputError(f"{name} must be {allowed}; {bad.size} are not (first: row {bad[0]}, {values[bad[0]]!r})")
+    return as_int
+
+
 def check_labels(labels: Array, n_classes: int) -> np.ndarray:
-    """Return labels as an (N,) int64 array with values 0 … K-1, or raise `InputError` naming the row."""
+    """Return labels as an (N,) int64 array with values 0 … K-1."""
     masked = np.flatnonzero(np.ma.getmaskarray(labels)) if isinstance(labels, np.ma.MaskedArray) else np.empty(0)
     labels = np.asarray(labels)
     if labels.ndim != 1:
         raise InputError(f"labels must be integers of shape (N,); got shape {labels.shape}")
-    if not np.issubdtype(labels.dtype, np.number) and labels.dtype != bool:
-        raise InputError(f"labels must be integers 0 to {n_classes - 1}; got {labels.dtype}")
     if masked.size:
         raise InputError(f"{masked.size} labels are masked (first: row {masked[0]}); remove those rows")
-    as_int = np.nan_to_num(labels, nan=-1, posinf=-1, neginf=-1).astype(np.int64)
-    bad = np.flatnonzero((as_int != labels) | (as_int < 0) | (as_int >= n_classes))
-    if bad.size:
-        raise InputError(
-            f"labels must be integers 0 to {n_classes - 1}; {bad.size} are not "
-            f"(first: row {bad[0]}, {labels[bad[0]]!r})"
-        )
-    return as_int
+    return check_classes(labels, n_classes, "labels")
 
 
 def classes_in(*several: object) -> int:
