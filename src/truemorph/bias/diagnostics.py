@@ -15,8 +15,8 @@ from truemorph.bias.estimation import fit_transition
 from truemorph.bias.fractions import REJECTED
 from truemorph.bias.gold import check_gold
 from truemorph.bias.likelihood import check_weights, classes_in
-from truemorph.bias.maximum import class_variances, fit_softmax
-from truemorph.bias.mixture import RIDGE, Mixture, MixtureFit, check_intrinsic, fit_mixture, standardised
+from truemorph.bias.maximum import fit_softmax
+from truemorph.bias.mixture import RIDGE, Mixture, check_intrinsic, fit_mixture, standardised
 from truemorph.bias.result import ASSUMPTIONS, TransitionFit
 from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, Search, as_resolution, family_of
 from truemorph.errors import InputError
@@ -219,23 +219,7 @@ def _without_unresolved(
 def group_findings(
     labels: np.ndarray, alpha: np.ndarray, name: str, groups: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[Finding, ...]:
-    """Warn where the labels of pooled surveys follow different bias curves, or class fractions (Wald's test at 1 %).
-
-    Parameters
-    ----------
-    labels : array of int, shape (N,)
-    alpha : array, shape (N,)
-    name : str
-        Of the column of groups.
-    groups : array, shape (N,)
-        The survey, or another source, of each galaxy; those with under 200 galaxies are not tested.
-    weights : array, shape (N,), optional
-
-    Returns
-    -------
-    tuple of Finding
-        One, or none.
-    """
+    """Warn where surveys, of 200 galaxies or more, have other bias curves or class fractions (Wald's test at 1 %)."""
     points, precisions, shown = [], [], []
     for group in np.unique(groups):
         rows = groups == group
@@ -382,20 +366,11 @@ def confounding_check(
     narrow = fit_mixture(Mixture(fit.space, fit.labels, resolution, w, design[:, :-1], RIDGE))
     gain = max(0.0, fit_mixture(wider).log_likelihood - narrow.log_likelihood)
     p_value = float(chi2.sf(2 * gain * n / np.sum(w**2), 1))  # weighted rows weigh as fewer
-    drift, error = _predicted_drift(narrow, u, w)
-    return _verdict(drift, error, p_value, "the intrinsic columns predict", _BY_COLUMNS)
-
-
-def _predicted_drift(found: MixtureFit, u: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """Difference of mean p(disk | z) between thirds of α, with the errors of coefficients and of means."""
-    probabilities, n = found.probabilities(), found.mixture.space.size
-    p = probabilities[:, DISK]
     low, high = u <= np.quantile(u, 1 / 3), u >= np.quantile(u, 2 / 3)
-    contrast = weights * (high / np.sum(weights * high) - low / np.sum(weights * low))
-    variances = class_variances(probabilities)[:, DISK - 1]
-    slope = np.einsum("nk,nq->kq", variances * contrast[:, None], found.mixture.design).ravel()
-    scatter = p[low].var() / low.sum() + p[high].var() / high.sum()
-    return float(contrast @ p), float(np.sqrt(slope @ found.covariance[n:, n:] @ slope + scatter))
+    drift, variance = narrow.disk_contrast(w * (high / np.sum(w * high) - low / np.sum(w * low)))
+    p = narrow.probabilities()[:, DISK]
+    error = float(np.sqrt(variance + p[low].var() / low.sum() + p[high].var() / high.sum()))
+    return _verdict(drift, error, p_value, "the intrinsic columns predict", _BY_COLUMNS)
 
 
 def _check_with_gold(u: np.ndarray, intrinsic: Array | None, gold: Array, weights: np.ndarray) -> ConfoundingCheck:
@@ -405,8 +380,7 @@ def _check_with_gold(u: np.ndarray, intrinsic: Array | None, gold: Array, weight
     w = w * w.sum() / np.sum(w**2)  # weighted rows weigh as fewer
     base = np.ones((at.size, 1))
     if intrinsic is not None:
-        columns, _ = check_intrinsic(intrinsic, u.size)
-        base = standardised(columns)[known]
+        base = standardised(check_intrinsic(intrinsic, u.size)[0])[known]
     wide = np.column_stack([base, at, at**2 - 1])
 
     def log_likelihood(design: np.ndarray) -> float:

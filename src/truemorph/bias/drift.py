@@ -17,7 +17,16 @@ import numpy as np
 from truemorph.bias.maximum import fit_softmax
 from truemorph.bias.mixture import fit_mixture, mixture_of
 from truemorph.bias.result import Data
-from truemorph.bias.transitions import DISK, MatrixTransition, Search, Space, Transition
+from truemorph.bias.transitions import (
+    DISK,
+    WITH_FORMULA,
+    FlipTransition,
+    MatrixTransition,
+    Search,
+    Space,
+    Transition,
+    family_of,
+)
 
 DELTA = 0.5
 # Number of bins of α into which galaxies are grouped.
@@ -55,8 +64,10 @@ class DriftRange:
         return {"delta": self.delta, "delta_unbiased": self.delta_unbiased, "disk_fractions": fractions}
 
 
-def drift_range(data: Data, families: list[Any], false_disk: float | None, delta: float) -> DriftRange | None:
-    """Fit T(α) of two classes under trends of class fractions with α; None if nothing can be fitted."""
+def drift_range(data: Data, family: Any, false_disk: float | None, delta: float) -> DriftRange | None:
+    """Fit T(α) of two classes, of this and other families, under trends with α; None if nothing can be fitted."""
+    if data.n_classes != 2 or data.alpha.ndim != 1 or not (issubclass(family, FlipTransition) and family.varies):
+        return None
     smallest = data.alpha[data.alpha > 0].min()
     log_alpha = np.log(np.maximum(data.alpha, smallest))
     if np.ptp(log_alpha) == 0:
@@ -76,7 +87,8 @@ def drift_range(data: Data, families: list[Any], false_disk: float | None, delta
     }
     stretch = np.sqrt(np.mean(data.weights**2))  # weights reduce the effective number of rows
     found = {}
-    for family in families:
+    own = [family] if family.free else []
+    for family in dict.fromkeys([*own, *map(family_of, WITH_FORMULA)]):
         space = family.space(search)
         start = None
         for name, offset in trends.items():

@@ -15,10 +15,10 @@ import numpy as np
 
 from truemorph.bias.checks import calibration, selection_findings
 from truemorph.bias.drift import DELTA, DriftRange, drift_range
-from truemorph.bias.gold import by_gold, check_gold, check_probability, gold_maximum, selection_known
+from truemorph.bias.gold import by_gold, check_gold, check_probability, gold_maximum
 from truemorph.bias.likelihood import check_labels, check_weights, classes_in, one_resolution, with_observables
 from truemorph.bias.mixture import by_bins, by_condition, by_likelihood, check_intrinsic, explained_findings
-from truemorph.bias.result import ASSUMPTIONS, FROM_LABELS, Data, TransitionFit, flat_fractions_assumed
+from truemorph.bias.result import FROM_LABELS, Data, TransitionFit
 from truemorph.bias.transitions import (
     CLASS_NAMES,
     DISK,
@@ -36,7 +36,13 @@ from truemorph.bias.votes import by_votes, check_votes
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 
-METHODS = tuple(ASSUMPTIONS)
+METHODS = {
+    "likelihood": by_likelihood,
+    "binned": by_bins,
+    "conditional": by_condition,
+    "gold": by_gold,
+    "votes": by_votes,
+}
 
 
 def _checked(
@@ -228,10 +234,8 @@ def fit_transition(
                 "Give gold labels (`gold`), or intrinsic columns (`intrinsic`) on which classes depend.",
             )
         )
-    if data.gold is not None and data.probability is not None:
-        findings += selection_known(data.probability, data.gold)
-    elif data.gold is not None:
-        findings += selection_findings(data.observed, data.alpha, data.gold, data.weights)
+    if data.gold is not None:
+        findings += selection_findings(data.observed, data.alpha, data.gold, data.weights, data.probability)
     rate = _false_disk(false_disk, data)
     search = Search(data.alpha, _flips_seen(data), method in ("likelihood", "binned"), rate, knots)
     if choose and data.n_classes == 2:
@@ -242,24 +246,14 @@ def fit_transition(
 
         cls = min(map(family_of, WITH_FORMULA), key=aic)
         data = replace(data, options={**options, "family": cls})
-    space = _space(cls, search, method)
-    if method == "likelihood":
-        fit = by_likelihood(space, data)
-    elif method == "binned":
-        fit = by_bins(space, data, bins)
-    elif method == "gold":
-        fit = by_gold(space, data, seed)
-    elif method == "votes":
-        fit = by_votes(space, data)
-    else:
-        fit = by_condition(space, data)
+    fit = METHODS[method](_space(cls, search, method), data)
     if bootstrap:
         fit = fit.with_bootstrap_errors(bootstrap, seed)
     if method in FROM_LABELS:
         if delta is not None:
-            fit = replace(fit, drift=_drift(cls, data, rate, delta))
+            fit = replace(fit, drift=drift_range(data, cls, rate, delta))
         # First, because it limits everything.
-        findings.insert(0, flat_fractions_assumed(*fit.disk_fraction_range, fit.drift))
+        findings.insert(0, _flat_fractions_assumed(*fit.disk_fraction_range, fit.drift))
     checked = calibration(fit).findings if fit.votes is None else ()
     return replace(fit, findings=unique(findings, fit.findings, checked))
 
@@ -282,13 +276,17 @@ def _space(cls: Any, search: Search, method: str) -> Space:
     return space
 
 
-def _drift(cls: Any, data: Data, false_disk: float | None, delta: float) -> DriftRange | None:
-    """Return the range under class fractions that depend on α."""
-    if data.n_classes != 2 or data.alpha.ndim != 1 or not (issubclass(cls, FlipTransition) and cls.varies):
-        return None
-    own = [cls] if cls.free else []
-    families = list(dict.fromkeys([*own, *map(family_of, WITH_FORMULA)]))
-    return drift_range(data, families, false_disk, delta)
+def _flat_fractions_assumed(low: float, high: float, drift: DriftRange | None) -> Finding:
+    """Return the assumption of an estimate from labels alone, and the range of the disk fraction without it."""
+    trend = "" if drift is None else f" if their logit changes by up to {drift.delta:g} per standard deviation of ln α"
+    return Finding(
+        "flat-fractions-assumed",
+        "caution",
+        "Labels alone cannot separate bias from a real change of class fractions with resolution. This estimate "
+        "assumes that the true fractions do not depend on α; the disk fraction may lie anywhere from "
+        f"{low:.2f} to {high:.2f}{trend}.",
+        "Give gold labels (`gold`), which settle it, or intrinsic columns (`intrinsic`).",
+    )
 
 
 def _check_together(

@@ -8,7 +8,7 @@ Zhao 1994, JASA 89, 846; with a fitted coefficient as in Chen & Chen 2000, JRSS 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,7 +20,6 @@ from truemorph.bias.maximum import Maximum, differences, fit_softmax, log_probab
 from truemorph.bias.result import Data, TransitionFit
 from truemorph.bias.transitions import DISK, UNKNOWN, Space
 from truemorph.errors import InputError
-from truemorph.findings import Finding
 
 FEWEST = 20
 SAMPLES = 1000
@@ -70,6 +69,12 @@ def check_probability(probability: object, gold: np.ndarray) -> np.ndarray:
     return values
 
 
+def quadratic(column: np.ndarray) -> np.ndarray:
+    """Return a standardised column and its square as covariates, shape (N, 2)."""
+    standard = (column - column.mean()) / (column.std() or 1.0)
+    return np.column_stack([standard, standard**2 - 1])
+
+
 def propensity_columns(probability: np.ndarray) -> np.ndarray:
     """Covariates for the regression on gold labels, shape (N, 2): log probability of selection, and its square.
 
@@ -77,33 +82,7 @@ def propensity_columns(probability: np.ndarray) -> np.ndarray:
     is related to class, the errors are a third smaller than with inverse-probability weights; of a planned choice, up
     to 15 % (docs/statistics.md).
     """
-    log = np.log(np.maximum(probability, probability[probability > 0].min()))
-    standard = (log - log.mean()) / (log.std() or 1.0)
-    return np.column_stack([standard, standard**2 - 1])
-
-
-def selection_known(probability: np.ndarray, gold: np.ndarray) -> list[Finding]:
-    """Return that gold labels were chosen with known probabilities, and whether some galaxies could not be chosen."""
-    chosen, never = probability[gold != UNKNOWN], int(np.sum(probability == 0))
-    findings = [
-        Finding(
-            "selection-known",
-            "note",
-            f"Galaxies were selected for gold labels with known probabilities ({chosen.min():.2g} to "
-            f"{chosen.max():.2g}), which the estimate takes into account.",
-        )
-    ]
-    if never:
-        findings.append(
-            Finding(
-                "gold-cannot-reach",
-                "caution",
-                f"{never:,} of {probability.size:,} galaxies could not be selected for a gold label, for lack of an "
-                "image for example. Their classes are predicted from galaxies of the same label and α.",
-                "Leave them out (`where`), or find their images.",
-            )
-        )
-    return findings
+    return quadratic(np.log(np.maximum(probability, probability[probability > 0].min())))
 
 
 @dataclass(frozen=True)
@@ -128,7 +107,7 @@ class GoldRegression:
         gold: np.ndarray,
         n_classes: int,
         bins: Bins,
-        columns: np.ndarray | None = None,
+        columns: Sequence[np.ndarray] = (),
     ) -> GoldRegression:
         """Fit to galaxies with a gold label; with sampling weights (of the bins), the covariance is the sandwich's."""
         raw = _features(labels, alpha, n_classes, columns)
@@ -217,7 +196,20 @@ class GoldRegression:
         return expected, drawn / drawn.sum(axis=2, keepdims=True)
 
 
-def _features(labels: np.ndarray, alpha: np.ndarray, n_classes: int, columns: np.ndarray | None) -> np.ndarray:
+def gold_fractions(
+    labels: np.ndarray,
+    alpha: np.ndarray,
+    gold: np.ndarray,
+    n_classes: int,
+    bins: Bins,
+    columns: Sequence[np.ndarray],
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return class fractions in each bin, shape (B, K), and draws of them, shape (S, B, K), from gold labels."""
+    return GoldRegression.fit(labels, alpha, gold, n_classes, bins, columns).fractions(gold, bins, seed)
+
+
+def _features(labels: np.ndarray, alpha: np.ndarray, n_classes: int, columns: Sequence[np.ndarray]) -> np.ndarray:
     observables = alpha[:, None] if alpha.ndim == 1 else alpha
     u = observables.copy()
     smallest = u[u[:, 0] > 0, 0].min(initial=1.0)
@@ -225,7 +217,7 @@ def _features(labels: np.ndarray, alpha: np.ndarray, n_classes: int, columns: np
     u = (u - u.mean(axis=0)) / np.where(u.std(axis=0) > 0, u.std(axis=0), 1.0)
     member = np.eye(n_classes)[labels][:, 1:] - 1 / n_classes
     parts = [member, u, u**2 - 1, *(member * u[:, j : j + 1] for j in range(u.shape[1]))]
-    return np.column_stack(parts if columns is None else [*parts, columns])
+    return np.column_stack([*parts, *columns])
 
 
 def _gold_terms(space: Space, data: Data) -> Callable[[np.ndarray], np.ndarray]:
@@ -252,14 +244,13 @@ def gold_maximum(space: Space, data: Data) -> Maximum:
     return maximise(objective, space.starts, space.lower, space.upper, w.size)
 
 
-def by_gold(space: Space, data: Data, seed: int) -> TransitionFit:
+def by_gold(space: Space, data: Data) -> TransitionFit:
     """Fit T to the gold labels, and reduce its variance with the regression."""
     assert data.gold is not None
     n = data.labels.size
     bins = Bins.cut(data.resolution, max(1, min(_BINS, n // _PER_BIN)), data.weights)
-    columns = None if data.probability is None else propensity_columns(data.probability)
-    regression = GoldRegression.fit(data.labels, data.alpha, data.gold, data.n_classes, bins, columns)
-    fractions, drawn = regression.fractions(data.gold, bins, seed)
+    columns, seed = [] if data.probability is None else [propensity_columns(data.probability)], data.options["seed"]
+    fractions, drawn = gold_fractions(data.labels, data.alpha, data.gold, data.n_classes, bins, columns, seed)
     # Without bin effects, which would follow the gold labels and hide some of their scatter.
     whole = Bins.cut(data.resolution, 1, data.weights)
     plain = GoldRegression.fit(data.labels, data.alpha, data.gold, data.n_classes, whole, columns).probabilities
@@ -270,17 +261,28 @@ def by_gold(space: Space, data: Data, seed: int) -> TransitionFit:
     inverse = np.nan_to_num(best.covariance())
     # Influence of each gold label on the parameters, (P, n).
     own = inverse @ (differences(_gold_terms(space, data), best.point) * data.gold_weights[known])
-
-    def expected() -> np.ndarray:
-        """Return the expected influence of each galaxy, given its label and α, shape (P, N)."""
+    point, covariance, pulls = best.point, own @ own.T, np.zeros((space.size, n))
+    pulls[:, known] = own
+    n_gold = own.shape[1]
+    part, freedom = n_gold / n, n_gold - 2 * space.size - 1
+    if part < 1 and freedom >= 4 * space.size:
+        # Expected influence of every galaxy, given its label and α, (P, N).
         slopes = differences(
             lambda at: np.maximum(label_columns(space.build(at), data.labels, data.alpha), _FLOOR), best.point
         )
-        return np.asarray(inverse @ (np.einsum("nk,pnk->pn", plain, slopes) * data.weights))
-
-    ratio = data.gold_weights[known] / data.weights[known]
-    selected = None if data.probability is None else data.probability[known]
-    point, covariance, pulls = _controlled(best.point, own, expected, known, ratio, selected)
+        control = inverse @ (np.einsum("nk,pnk->pn", plain, slopes) * data.weights)
+        control -= control.mean(axis=1, keepdims=True)
+        ratio = np.where(
+            known, data.gold_weights / data.weights, 0.0
+        )  # how much more a gold label weighs than its galaxy
+        moved = (ratio * control)[:, known]
+        spread = moved - moved.mean(axis=1, keepdims=True)
+        slope = own @ spread.T @ np.linalg.pinv(spread @ spread.T)
+        left = own - slope @ spread
+        chance = np.full(n_gold, part) if data.probability is None else data.probability[known]
+        covariance = (left * (1 - chance)) @ left.T * n_gold / freedom + (own * chance) @ own.T
+        pulls -= slope @ control * (ratio - part)
+        point = point - slope @ moved.sum(axis=1)
     covariance[~best.free], covariance[:, ~best.free] = np.nan, np.nan
     return TransitionFit.of(
         space,
@@ -294,37 +296,3 @@ def by_gold(space: Space, data: Data, seed: int) -> TransitionFit:
         influence=lambda: pulls,
         fraction_samples=samples[:, DISK],
     )
-
-
-def _controlled(
-    point: np.ndarray,
-    own: np.ndarray,
-    expected: Callable[[], np.ndarray],
-    known: np.ndarray,
-    ratio: np.ndarray,
-    selected: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Correct the estimate by the expected influences, shape (P, N); return it, its covariance, and all influences.
-
-    Influences `own` of gold labels have shape (P, n); `ratio` is how much more a gold label weighs than its galaxy.
-    """
-    size, n = own.shape
-    part = n / known.size
-    products = own @ own.T
-    freedom = n - 2 * size - 1
-    pulls = np.zeros((size, known.size))
-    pulls[:, known] = own
-    if part == 1 or freedom < 4 * size:
-        return point, products, pulls
-    control = expected()
-    center = control.mean(axis=1, keepdims=True)
-    moved = ratio * (control[:, known] - center)
-    spread = moved - moved.mean(axis=1, keepdims=True)
-    slope = own @ spread.T @ np.linalg.pinv(spread @ spread.T)
-    left = own - slope @ spread
-    chance = np.full(n, part) if selected is None else selected
-    covariance = (left * (1 - chance)) @ left.T * n / freedom + (own * chance) @ own.T
-    in_gold = np.zeros(known.size)
-    in_gold[known] = ratio
-    pulls -= slope @ (control - center) * (in_gold - part)
-    return point - slope @ moved.sum(axis=1), covariance, pulls

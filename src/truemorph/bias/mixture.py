@@ -205,6 +205,13 @@ class MixtureFit:
         p = np.exp(self.mixture.log_prior(self.coefficients))
         return np.broadcast_to(p, (self.mixture.labels.size, p.shape[1]))
 
+    def disk_contrast(self, weights: np.ndarray) -> tuple[float, float]:
+        """Return Σ w p(disk | z), and its variance due to the errors of the coefficients."""
+        probabilities, n = self.probabilities(), self.mixture.space.size
+        variances = class_variances(probabilities)[:, DISK - 1]  # (N, K - 1)
+        slope = np.einsum("nk,nq->kq", variances * weights[:, None], self.mixture.design).ravel()
+        return float(weights @ probabilities[:, DISK]), float(slope @ self.covariance[n:, n:] @ slope)
+
     def influence(self) -> np.ndarray:
         """Return the influence of each galaxy on T's point, shape (P, N)."""
         scores = self.mixture.scores(self.maximum.point) * self.mixture.weights
@@ -338,11 +345,9 @@ def by_condition(space: Space, data: Data) -> TransitionFit:
     assert data.intrinsic is not None
     found = fit_mixture(mixture_of(space, data, standardised(data.intrinsic), RIDGE))
     n, probabilities = space.size, found.probabilities()
+    share = data.weights / data.weights.sum()
     # The disk fraction is the mean of p(y | z); its error is from the delta method plus the scatter of the mean.
-    p, share = probabilities[:, DISK], data.weights / data.weights.sum()
-    inner = class_variances(probabilities)[:, DISK - 1]  # (N, K - 1)
-    slope = np.einsum("nk,nq->kq", inner * share[:, None], found.mixture.design).ravel()
-    variance = np.var(p) / p.size + slope @ found.covariance[n:, n:] @ slope
+    variance = found.disk_contrast(share)[1] + np.var(probabilities[:, DISK]) / len(share)
     return TransitionFit.of(
         space,
         data,
@@ -357,11 +362,11 @@ def by_condition(space: Space, data: Data) -> TransitionFit:
     )
 
 
-def by_bins(space: Space, data: Data, bins: int) -> TransitionFit:
+def by_bins(space: Space, data: Data) -> TransitionFit:
     """Fit class fractions at the midpoints of equal-count bins by least squares (eq. 16)."""
     if data.alpha.ndim == 2:
         raise InputError("the binned method needs one resolution, alpha of shape (N,)")
-    n_free = space.size + data.n_classes - 1
+    n_free, bins = space.size + data.n_classes - 1, data.options["bins"]
     if bins < n_free + 1:
         raise InputError(f"the binned method needs more bins than parameters ({n_free}); got {bins}")
     findings: tuple[Finding, ...] = ()

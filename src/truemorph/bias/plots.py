@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from truemorph.bias.binning import Bins, proportion_error
-from truemorph.bias.likelihood import observed_log_probabilities
 from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.plotting import ALPHA, BLACK, BLUE, GREY, ORANGE, RED, SKY, axes_or_new, legend, plain_text
 
@@ -50,12 +49,9 @@ def plot_fit(fit: Any, ax: Any, bins: int, others: Mapping[str, Any] | None = No
         ax.set(ylabel="fraction of disks labelled smooth")
     else:
         ax.errorbar(middle, fraction, error, fmt="s", ms=4, color=GREY, label="observed labels")
-        fractions = fit.class_fractions if fit.probabilities is None else fit.probabilities
-        with np.errstate(divide="ignore"):
-            log_fractions = np.broadcast_to(np.log(fractions), (alpha.size, fit.transition.n_classes))
-        seen = np.exp(observed_log_probabilities(log_fractions, fit.alpha, fit.transition))[:, SMOOTH]
         points = 120 if fit.probabilities is None else bins  # at fixed α it scatters with the intrinsic columns
-        ax.plot(*_binned_mean(alpha, seen, points), color=RED, lw=1.2, label="fit to observed labels")
+        seen = _binned_mean(alpha, fit.label_probabilities[:, SMOOTH], points)
+        ax.plot(*seen, color=RED, lw=1.2, label="fit to observed labels")
         ax.set(ylabel="fraction labelled smooth")
     ax.set(xlabel=ALPHA, ylim=(-0.02, 1.02), xlim=(0, float(np.quantile(alpha, 0.995))))
     legend(ax)

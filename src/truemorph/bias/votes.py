@@ -137,7 +137,7 @@ def by_votes(space: Space, data: Data) -> TransitionFit:
     def influence() -> np.ndarray:
         return np.asarray(np.nan_to_num(best.covariance()) @ (differences(terms, best.point) * data.weights))
 
-    pull = influence() if data.weighted else None
+    pull = influence() if np.ptp(data.weights) else None
     covariance = best.covariance() if pull is None else np.where(best.free[:, None] & best.free, pull @ pull.T, np.nan)
     found, variance = VoteModel.at(space, best.point, numbers), covariance[n, n]
     rho = found.overdispersion
