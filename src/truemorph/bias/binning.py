@@ -7,6 +7,7 @@ Schneider 2018 (AJ 156, 284).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -72,16 +73,19 @@ class Bins:
         middles = np.bincount(index, weights=weights * column) / np.bincount(index, weights=weights)
         return cls(index, edges, middles, bins, weights)
 
+    @cached_property
+    def totals(self) -> np.ndarray:
+        """Sum of the weights in each bin, shape (B,)."""
+        return self.sums(np.ones(self.index.size))
+
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Return the weighted sum of (N,) values in each bin, shape (B,)."""
         return np.bincount(self.index, weights=self.weights * values, minlength=self.count)
 
     def means(self, values: np.ndarray) -> np.ndarray:
         """Return the weighted mean of (N, K) values in each bin, shape (B, K)."""
-        total = np.bincount(self.index, weights=self.weights, minlength=self.count)
-        return np.stack([self.sums(column) for column in values.T], axis=1) / total[:, None]
+        return np.stack([self.sums(column) for column in values.T], axis=1) / self.totals[:, None]
 
     def effective_counts(self) -> np.ndarray:
         """Return the effective number of objects in each bin, (Σ w)² / Σ w², shape (B,)."""
-        total = np.bincount(self.index, weights=self.weights, minlength=self.count)
-        return total**2 / np.bincount(self.index, weights=self.weights**2, minlength=self.count)
+        return self.totals**2 / self.sums(self.weights)

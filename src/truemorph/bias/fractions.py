@@ -569,5 +569,5 @@ def debiased_fractions(
         counts=np.bincount(cut.index, minlength=bins),
         by=name,
         middles=cut.middles,
-        bin_weights=cut.sums(np.ones(checked.size)),
+        bin_weights=cut.totals,
     )

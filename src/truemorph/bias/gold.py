@@ -33,7 +33,6 @@ _CORRELATED_OVER = 2.0
 _WEIGHTED_EFFECT = (1.0,)
 # Number of galaxies per bin on which draws are evaluated; the others follow their mean.
 _DRAWN_ON = 400
-_FLOOR = -1e4
 _CLIP = 500.0
 
 
@@ -161,7 +160,7 @@ class GoldRegression:
         n_classes = self.coefficients.shape[1] + 1
         known = gold != UNKNOWN
         rest = np.flatnonzero(~known)
-        total = bins.sums(np.ones(gold.size))
+        total = bins.totals
         counted = np.stack([bins.sums(gold == k) for k in range(n_classes)], axis=1)
         expected = bins.means(np.where(known[:, None], np.eye(n_classes)[gold], self.probabilities))
         shuffled = rng.permutation(rest)
@@ -228,7 +227,7 @@ def _gold_terms(space: Space, data: Data) -> Callable[[np.ndarray], np.ndarray]:
 
     def terms(point: np.ndarray) -> np.ndarray:
         columns = label_columns(space.build(point), labels, alpha)
-        return np.maximum(columns[np.arange(known.size), classes], _FLOOR)
+        return np.asarray(columns[np.arange(known.size), classes])
 
     return terms
 
@@ -254,7 +253,7 @@ def by_gold(space: Space, data: Data) -> TransitionFit:
     # Without bin effects, which would follow the gold labels and hide some of their scatter.
     whole = Bins.cut(data.resolution, 1, data.weights)
     plain = GoldRegression.fit(data.labels, data.alpha, data.gold, data.n_classes, whole, columns).probabilities
-    share = np.bincount(bins.index, data.weights) / data.weights.sum()
+    share = bins.totals / data.weights.sum()
     samples = np.einsum("b,sbk->sk", share, drawn)
     known = data.gold != UNKNOWN
     best = gold_maximum(space, data)
@@ -267,9 +266,7 @@ def by_gold(space: Space, data: Data) -> TransitionFit:
     part, freedom = n_gold / n, n_gold - 2 * space.size - 1
     if part < 1 and freedom >= 4 * space.size:
         # Expected influence of every galaxy, given its label and α, (P, N).
-        slopes = differences(
-            lambda at: np.maximum(label_columns(space.build(at), data.labels, data.alpha), _FLOOR), best.point
-        )
+        slopes = differences(lambda at: label_columns(space.build(at), data.labels, data.alpha), best.point)
         control = inverse @ (np.einsum("nk,pnk->pn", plain, slopes) * data.weights)
         control -= control.mean(axis=1, keepdims=True)
         ratio = np.where(

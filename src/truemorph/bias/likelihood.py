@@ -17,6 +17,7 @@ from truemorph.bias.transitions import UNKNOWN, Array, FlipTransition, Transitio
 from truemorph.errors import InputError
 
 _MOST_CLASSES = 1000
+_IMPOSSIBLE = -1e4
 
 
 def check_classes(values: np.ndarray, n_classes: int, name: str, least: int = 0) -> np.ndarray:
@@ -134,10 +135,13 @@ def _chosen(matrix: Array, labels: Array) -> list[Array]:
 
 
 def label_columns(transition: Transition, labels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Return log p(ỹ_n | y, α_n) of each galaxy's label for every true class y, shape (N, K); numpy only."""
+    """Return log p(ỹ_n | y, α_n) of each galaxy's label for every true class y, shape (N, K); numpy only.
+
+    Labels that are impossible under T are very unlikely instead, so that sums remain finite.
+    """
     if isinstance(transition, FlipTransition):
-        return transition.label_columns(labels, alpha)
-    return np.stack(_chosen(transition.log_matrix(alpha), labels), axis=1)
+        return np.maximum(transition.label_columns(labels, alpha), _IMPOSSIBLE)
+    return np.maximum(np.stack(_chosen(transition.log_matrix(alpha), labels), axis=1), _IMPOSSIBLE)
 
 
 def observed_log_probabilities(log_probabilities: Array, alpha: Array, transition: Transition) -> Array:

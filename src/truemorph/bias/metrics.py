@@ -350,8 +350,6 @@ def cv18(
         raise InputError(f'floor is "permutation" or "analytic"; got {floor!r}')
     if floor == "permutation" and permutations < 1:
         raise InputError(f'floor="permutation" needs at least 1 permutation; got {permutations}')
-    if bootstrap < 0:
-        raise InputError(f"bootstrap is a number of resamples, 0 or more; got {bootstrap}")
     at = _reference_bins(reference, observables.shape[1], bins)
     rng = np.random.default_rng(seed)
     table, shares, rows = _ranked(members, observables, columns, depth, bins, rng)
@@ -408,23 +406,12 @@ def cv18(
             )
         )
     if np.count_nonzero(members.sum(axis=0)) < 2:
-        findings.append(
-            Finding(
-                "one-class",
-                "problem",
-                "All labels are of one class, so they cannot show any drift.",
-                "Check the labels.",
-            )
-        )
+        message = "All labels are of one class, so they cannot show any drift."
+        findings.append(Finding("one-class", "problem", message, "Check the labels."))
     tied = _tied_edges(cut, observables.take(rows, axis=0))
     if tied:
-        findings.append(
-            Finding(
-                "tied-edges",
-                "note",
-                f"{tied} bin edges fall between equal values; the galaxies there were assigned at random.",
-            )
-        )
+        message = f"{tied} bin edges fall between equal values; the galaxies there were assigned at random."
+        findings.append(Finding("tied-edges", "note", message))
     if smallest < MINIMUM_PER_BIN:
         findings.append(
             Finding(
@@ -436,13 +423,8 @@ def cv18(
             )
         )
     if n_dropped:
-        findings.append(
-            Finding(
-                "rows-left-out",
-                "note",
-                f"{n_dropped:,} galaxies were left out because a label or column is missing.",
-            )
-        )
+        message = f"{n_dropped:,} galaxies were left out because a label or column is missing."
+        findings.append(Finding("rows-left-out", "note", message))
     return BiasResult(
         measure="CV14" if intrinsic is None else "CV18",
         value=value,

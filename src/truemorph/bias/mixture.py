@@ -37,8 +37,6 @@ _ROUGH = 20_000
 # R² of log α on intrinsic columns above which a fit warns, and raises an error.
 _EXPLAINED, _REFUSED = 0.95, 0.999
 RIDGE = 1e-3
-# Labels that are impossible under T are very unlikely instead of an error.
-_FLOOR = -1e4
 
 
 @dataclass(frozen=True)
@@ -61,11 +59,6 @@ class Mixture:
     def same_for_all(self) -> bool:
         """Whether all galaxies have the same class fractions."""
         return self.design.shape[1] == 1 and self.offset is None
-
-    def rows(self, chosen: np.ndarray | slice) -> Mixture:
-        """Return the mixture of a subset of galaxies."""
-        parts = {name: getattr(self, name)[chosen] for name in ("labels", "alpha", "weights", "design")}
-        return replace(self, **parts, offset=None if self.offset is None else self.offset[chosen])
 
     def grouped(self, most: int = 512) -> Mixture:
         """Merge neighbours in α with the same label, at most `most` rows per label, if class fractions are constant.
@@ -101,16 +94,11 @@ class Mixture:
         """Return log p(ỹ_n | y, α_n) for every y, shape (N, K)."""
         return label_columns(self.space.build(at), self.labels, self.alpha)
 
-    def terms(self, point: np.ndarray) -> np.ndarray:
-        """Return log p(ỹ_n | z_n, α_n), shape (N,)."""
-        at, coefficients = self.split(point)
-        return log_sum_exp(list((self.log_prior(coefficients) + np.maximum(self.log_labels(at), _FLOOR)).T))
-
     def after(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return log p(ỹ | z, α), shape (N,), and p(y | z) and the posterior p(y | ỹ, α, z), shape (N, K) each."""
         at, coefficients = self.split(point)
         log_p = self.log_prior(coefficients)
-        joint = log_p + np.maximum(self.log_labels(at), _FLOOR)
+        joint = log_p + self.log_labels(at)
         total = log_sum_exp(list(joint.T))
         return total, np.exp(log_p), np.exp(joint - total[:, None])
 
@@ -125,7 +113,7 @@ class Mixture:
         """Return the posterior mean of d log p(ỹ | y, α) / d T's parameters, shape (P, N)."""
         if not self.space.size:
             return np.empty((0, self.labels.size))
-        slopes = differences(lambda where: np.maximum(self.log_labels(where), _FLOOR), at)
+        slopes = differences(self.log_labels, at)
         return np.asarray(np.einsum("nk,pnk->pn", posterior, slopes))
 
     def objective(self, point: np.ndarray) -> tuple[float, np.ndarray]:
@@ -198,7 +186,7 @@ class MixtureFit:
     @property
     def log_likelihood(self) -> float:
         """Weighted log-likelihood of the labels, without the penalty."""
-        return float(self.mixture.weights @ self.mixture.terms(self.maximum.point))
+        return float(self.mixture.weights @ self.mixture.after(self.maximum.point)[0])
 
     def probabilities(self) -> np.ndarray:
         """p(y | z) of every galaxy, shape (N, K)."""
@@ -229,7 +217,8 @@ def fit_mixture(mixture: Mixture, start: np.ndarray | None = None, steps: int = 
         best = polish(mixture.objective, found.point, found.information, lower, upper, found.steps)
         return MixtureFit(mixture, best)
     if n > 2 * _ROUGH:
-        part = mixture.rows(slice(None, None, n // _ROUGH))
+        names = ("labels", "alpha", "weights", "design")  # without an offset, which only groups have
+        part = replace(mixture, **{name: getattr(mixture, name)[:: n // _ROUGH] for name in names})
         starts = climb(part.objective, starts, lower, upper, part.labels.size, steps)[0][None]
     return MixtureFit(mixture, maximise(mixture.objective, starts, lower, upper, n, mixture.information, steps))
 
@@ -333,7 +322,7 @@ def fractions_estimate(
         covariance[:n, :n],
         fractions,
         float(np.sqrt(variance)) if variance > 0 else float("nan"),
-        log_likelihood=float(data.weights @ mixture_of(space, data).terms(point)),
+        log_likelihood=float(data.weights @ mixture_of(space, data).after(point)[0]),
         n_parameters=point.size,
         fraction_at_bound=not free[n:].all(),
         **found,

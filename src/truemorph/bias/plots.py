@@ -12,22 +12,15 @@ from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.plotting import ALPHA, BLACK, BLUE, GREY, ORANGE, RED, SKY, axes_or_new, legend, plain_text
 
 
-def _binned_fraction(
-    alpha: np.ndarray, member: np.ndarray, bins: int, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return mean α, the fraction of members and its error in equal-count bins of α."""
-    cut = Bins.cut(alpha, min(bins, alpha.size), weights)
-    fraction, counts = cut.means(member.astype(np.float64)[:, None])[:, 0], cut.effective_counts()
-    return cut.middles, fraction, proportion_error(fraction, counts)
-
-
 def plot_fit(fit: Any, ax: Any, bins: int, others: Mapping[str, Any] | None = None) -> Any:
     """Draw the labels and the bias curve; from labels alone with its range, beside other families as one band."""
     ax = axes_or_new(ax)
     alpha, gold, weights = fit.data.resolution, fit.data.gold, fit.data.gold_weights
     by_gold = gold is not None and bool(np.any(gold == DISK))
     rows = gold == DISK if by_gold else np.ones(alpha.size, dtype=bool)
-    middle, fraction, error = _binned_fraction(alpha[rows], fit.labels[rows] == SMOOTH, bins, weights[rows])
+    cut = Bins.cut(alpha[rows], min(bins, int(rows.sum())), weights[rows])
+    fraction = cut.means(fit.labels[rows, None] == SMOOTH)[:, 0]
+    points = cut.middles, fraction, proportion_error(fraction, cut.effective_counts())
 
     def curve(transition: Any) -> tuple[np.ndarray, np.ndarray]:
         return _binned_mean(alpha[rows], np.asarray(transition.flip_probability(fit.alpha[rows])))
@@ -45,12 +38,12 @@ def plot_fit(fit: Any, ax: Any, bins: int, others: Mapping[str, Any] | None = No
     band((one.transition for one in (others or {}).values()), "other families", ORANGE)
     ax.plot(*curve(fit.transition), color=BLUE, lw=2.2, label=f"bias curve ({fit.family})")
     if by_gold:
-        ax.errorbar(middle, fraction, error, fmt="o", ms=4, color=BLACK, label="gold labels")
+        ax.errorbar(*points, fmt="o", ms=4, color=BLACK, label="gold labels")
         ax.set(ylabel="fraction of disks labelled smooth")
     else:
-        ax.errorbar(middle, fraction, error, fmt="s", ms=4, color=GREY, label="observed labels")
-        points = 120 if fit.probabilities is None else bins  # at fixed α it scatters with the intrinsic columns
-        seen = _binned_mean(alpha, fit.label_probabilities[:, SMOOTH], points)
+        ax.errorbar(*points, fmt="s", ms=4, color=GREY, label="observed labels")
+        steps = 120 if fit.probabilities is None else bins  # at fixed α it scatters with the intrinsic columns
+        seen = _binned_mean(alpha, fit.label_probabilities[:, SMOOTH], steps)
         ax.plot(*seen, color=RED, lw=1.2, label="fit to observed labels")
         ax.set(ylabel="fraction labelled smooth")
     ax.set(xlabel=ALPHA, ylim=(-0.02, 1.02), xlim=(0, float(np.quantile(alpha, 0.995))))

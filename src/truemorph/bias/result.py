@@ -273,13 +273,7 @@ class TransitionFit(Result):
         return fits
 
     def again(self, rows: np.ndarray | None = None, **changes: Any) -> TransitionFit:
-        """Fit to other rows of the same data, with the same knots and free parameters, or with other options.
-
-        Raises
-        ------
-        InputError
-            If the fit fails.
-        """
+        """Fit to other rows of the same data, with the same knots and free parameters, or with other options."""
         data, chosen = self.data, slice(None) if rows is None else rows
         labels = data.labels if data.votes is None else data.votes
         per_row = {
@@ -321,15 +315,10 @@ class TransitionFit(Result):
             )
             findings = (*findings, failed)
         points = np.array([one.point for one in again if one.point.shape == self.point.shape])
-        if len(points) < 2:
-            return replace(self, stderr={**self.stderr, **stderr}, findings=findings)
-        return replace(
-            self,
-            stderr={**self.stderr, **stderr},
-            covariance=np.cov(points.T).reshape(self.point.size, -1),
-            resampled=points,
-            findings=findings,
-        )
+        changes: dict[str, Any] = {"stderr": {**self.stderr, **stderr}, "findings": findings}
+        if len(points) > 1:
+            changes |= {"covariance": np.cov(points.T).reshape(self.point.size, -1), "resampled": points}
+        return replace(self, **changes)
 
     @property
     def labelled_fraction(self) -> float:

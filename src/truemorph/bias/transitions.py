@@ -224,13 +224,7 @@ class FlipTransition:
             raise InputError(f"false_disk must be a probability, 0 <= false_disk < 1; got {self.false_disk}")
 
     def log_flip_probability(self, alpha: Array) -> Array:
-        """Return log p(ỹ = smooth | y = disk, α), shape (N,).
-
-        Parameters
-        ----------
-        alpha : array or tensor, shape (N,)
-            Resolution, floating, not negative or missing.
-        """
+        """Return log p(ỹ = smooth | y = disk, α), shape (N,), for a floating α that is not negative or missing."""
         raise NotImplementedError
 
     def _log_flip(self, alpha: Array) -> Array:
@@ -268,23 +262,12 @@ class FlipTransition:
         """
         log_flip = self._log_flip(alpha)
         xp = array_namespace(log_flip)
-        smooth_as_smooth = xp.full_like(log_flip, float(np.log1p(-self.false_disk)))
         with np.errstate(divide="ignore"):
-            smooth_as_disk = xp.full_like(log_flip, float(np.log(self.false_disk)))  # eq. 6
-        rows = [
-            xp.stack([smooth_as_smooth, smooth_as_disk], axis=-1),
-            xp.stack([log_flip, self._log_seen(alpha, log_flip)], axis=-1),
-        ]
-        return xp.stack(rows, axis=-2)
+            rates = np.log1p(-self.false_disk), np.log(self.false_disk)  # eq. 6
+        of_smooth = xp.stack([xp.full_like(log_flip, float(rate)) for rate in rates], axis=-1)
+        return xp.stack([of_smooth, xp.stack([log_flip, self._log_seen(alpha, log_flip)], axis=-1)], axis=-2)
 
-    def matrix(self, alpha: Array) -> Array:
-        """Return p(ỹ | y, α), shape (N, 2, 2), indexed [galaxy, true y, observed ỹ]; rows sum to 1."""
-        log_matrix = self.log_matrix(alpha)
-        return array_namespace(log_matrix).exp(log_matrix)
-
-    def parameters(self) -> dict[str, Any]:
-        """Return the parameters by name, for JSON."""
-        return Transition.parameters(self)
+    matrix, parameters = Transition.matrix, Transition.parameters
 
     @classmethod
     def space(cls, search: Search) -> Space:
