@@ -15,14 +15,13 @@ from scipy.stats import chi2, rankdata
 from truemorph.bias.binning import Bins
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
-from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.results import Result, quantity_table
 
 # Significance level of the checks, about 2.6 standard errors.
 LEVEL = 0.01
-_FEWEST = 20
+_BINS, _FEWEST = 12, 20
 _STRATA = 100
 _PARTS = 4
 _GOLD_PER_PART = 20
@@ -79,24 +78,16 @@ class Calibration(Result):
         return plot_calibration(self, ax)
 
 
-def calibration(fit: TransitionFit, bins: int = 12) -> Calibration:
+def calibration(fit: TransitionFit) -> Calibration:
     """Compare the fitted probability of a "smooth" label with the labels, in bins.
 
-    With gold labels, this is the flip probability of gold disks; without, p(ỹ = smooth | α) of all galaxies.
+    With gold labels, this is the flip probability of gold disks; without, p(ỹ = smooth | α) of all galaxies. There are
+    12 equal-count bins, or fewer (at least two) if bins would have fewer than 20 galaxies.
 
     Parameters
     ----------
     fit : TransitionFit
-    bins : int, default 12
-        Number of equal-count bins; reduced (to at least two) if bins would have fewer than 20 galaxies.
-
-    Raises
-    ------
-    InputError
-        If there are fewer than two bins.
     """
-    if bins < 2:
-        raise InputError(f"calibration needs at least 2 bins; got {bins}")
     labels, alpha = fit.labels, fit.alpha
     weights = fit.data.weights
     n_seen = int((~np.isnan(np.diag(fit.covariance)))[: fit.space.size].sum())
@@ -110,7 +101,7 @@ def calibration(fit: TransitionFit, bins: int = 12) -> Calibration:
         fitted = fit.label_probabilities[:, SMOOTH]
         hit, what = (labels == SMOOTH).astype(float), "labelled smooth"
         n_seen += 1  # for the class fractions; a regression on z uses most of its parameters within bins
-    cut = Bins.cut(fitted, min(bins, max(2, fitted.size // _FEWEST), fitted.size), weights)
+    cut = Bins.cut(fitted, min(_BINS, max(2, fitted.size // _FEWEST), fitted.size), weights)
     mean, observed = cut.means(np.column_stack([fitted, hit])).T
     counts = cut.effective_counts()
     stderr = np.sqrt(np.clip(mean * (1 - mean), 1 / (counts + 2) ** 2, None) / counts)

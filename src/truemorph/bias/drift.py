@@ -54,7 +54,7 @@ class DriftRange:
     def statement(self) -> str:
         """Description of the range."""
         return (
-            f"range: the logit of the disk fraction may change by up to δ = {self.delta:g} per σ of ln α; above "
+            f"the logit of the disk fraction may change by up to δ = {self.delta:g} per σ of ln α; above "
             f"δ = {self.delta_unbiased:.2f}, no bias is needed to explain the labels"
         )
 

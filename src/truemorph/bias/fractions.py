@@ -185,24 +185,11 @@ class PopulationFractions(Result):
             assumption=self.assumption,
         )
 
-    def plot(self, ax: Any = None, truth: Array | None = None, label_class: int = DISK) -> Any:
-        """Draw the observed and corrected fraction of one class per bin, and the truth if known.
-
-        Parameters
-        ----------
-        ax : matplotlib axes, optional
-            Axes to draw on; default a new figure.
-        truth : array, shape (B,), optional
-            True fractions of the class in the same bins.
-        label_class : int, default 1 (disk)
-
-        Returns
-        -------
-        matplotlib axes
-        """
+    def plot(self, ax: Any = None, truth: Array | None = None) -> Any:
+        """Draw the observed and corrected disk fraction per bin, and the truth if known; return matplotlib axes."""
         from truemorph.bias.plots import plot_fractions
 
-        return plot_fractions(self, ax, {} if truth is None else {"truth": truth}, label_class)
+        return plot_fractions(self, ax, {} if truth is None else {"truth": truth})
 
 
 def _invert(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:

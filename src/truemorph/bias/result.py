@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -154,12 +154,11 @@ class TransitionFit(Result):
         fraction_stderr: float,
         *,
         fraction_at_bound: bool = False,
-        more_values: Mapping[str, tuple[float, float]] | None = None,
         votes: VoteModel | None = None,
         findings: tuple[Finding, ...] = (),
         **found: Any,
     ) -> TransitionFit:
-        """Return the result of a method: its parameters with their errors, and findings; `more_values` are not T's."""
+        """Return the result of a method: its parameters with their errors, and findings."""
         at, known = point[: space.size], covariance[: space.size, : space.size]
         of_t = space.values(at)
         slopes = differences(space.values, at)  # (P, V)
@@ -173,7 +172,7 @@ class TransitionFit(Result):
         fit = cls(
             transition=space.build(at) if votes is None else votes.label_transition(data.alpha),
             class_fractions=fractions,
-            stderr=stderr,
+            stderr=stderr | {"disk_fraction": fraction_stderr},
             findings=(),
             values=values,
             space=space,
@@ -196,13 +195,7 @@ class TransitionFit(Result):
             )
         if data.method in ("likelihood", "binned") and data.alpha.ndim == 1:
             noticed += _drift_findings(fit)
-        more = more_values or {}
-        return replace(
-            fit,
-            values=values | {name: value for name, (value, _) in more.items()},
-            stderr=stderr | {name: error for name, (_, error) in more.items()} | {"disk_fraction": fraction_stderr},
-            findings=tuple(noticed),
-        )
+        return replace(fit, findings=tuple(noticed))
 
     @property
     def labels(self) -> np.ndarray:
@@ -378,7 +371,7 @@ class TransitionFit(Result):
             ),
         ]
         if self.drift is not None:
-            found.append(("range spans", self.drift.statement.removeprefix("range: ")))
+            found.append(("range spans", self.drift.statement))
         return found
 
     def summary(self) -> str:
@@ -418,23 +411,11 @@ class TransitionFit(Result):
             method=self.method,
         )
 
-    def plot(self, ax: Any = None, bins: int = 12) -> Any:
-        """Draw the bias curve with the binned observed labels; with gold labels, of gold disks.
-
-        Parameters
-        ----------
-        ax : matplotlib axes, optional
-            Where to draw; a new figure if not given.
-        bins : int, default 12
-            Equal-count bins for the points.
-
-        Returns
-        -------
-        matplotlib axes
-        """
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the bias curve with the binned labels (with gold labels, of gold disks); return matplotlib axes."""
         from truemorph.bias.plots import plot_fit
 
-        return plot_fit(self, ax, bins)
+        return plot_fit(self, ax)
 
 
 def _estimate_findings(fit: TransitionFit) -> list[Finding]:

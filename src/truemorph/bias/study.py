@@ -122,7 +122,7 @@ class TransitionStudy(Result):
     def plot(self, ax: Any = None) -> Any:
         """Draw the observed and corrected disk fractions; returns matplotlib axes."""
         gold = {} if self.gold_fractions is None else {"gold labels": self.gold_fractions}
-        return plot_fractions(self.fractions, ax, gold, DISK, self.gold_stderr)
+        return plot_fractions(self.fractions, ax, gold, self.gold_stderr)
 
     def figure(self) -> Any:
         """Return a matplotlib figure of the bias curve, class fractions and checks."""

@@ -7,7 +7,7 @@ the false-disk rate for smooth galaxies. Given the class, k is therefore beta-bi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -154,7 +154,7 @@ def by_votes(space: Space, data: Data) -> TransitionFit:
                 "Use more galaxies, give gold labels (`gold`), or fit the majority labels instead of the votes.",
             ),
         )
-    return TransitionFit.of(
+    fit = TransitionFit.of(
         space,
         data,
         best.point,
@@ -167,8 +167,7 @@ def by_votes(space: Space, data: Data) -> TransitionFit:
         findings=findings,
         fraction_at_bound=not best.free[n],
         votes=found,
-        more_values={
-            "overdispersion_smooth": (float(rho[SMOOTH]), float(rho_stderr[SMOOTH])),
-            "overdispersion_disk": (float(rho[DISK]), float(rho_stderr[DISK])),
-        },
     )
+    names = ("overdispersion_smooth", "overdispersion_disk")
+    values, errors = (dict(zip(names, one.tolist(), strict=True)) for one in (rho, rho_stderr))
+    return replace(fit, values=fit.values | values, stderr=fit.stderr | errors)
