@@ -119,12 +119,10 @@ class GoldRegression:
         part, targets, w = design[known], np.eye(n_classes)[gold[known]], bins.weights[known]
         w = w * w.sum() / np.sum(w**2)  # weights reduce the effective number of rows
         fixed = np.concatenate([[_INTERCEPT], np.full(raw.shape[1], _COEFFICIENT)])
-        log_evidence: list[float] = []
-        coefficients: list[np.ndarray] = []
-        covariances: list[np.ndarray] = []
+        fits: list[tuple[float, np.ndarray, np.ndarray]] = []
         for effect in _EFFECTS if np.ptp(w) == 0 else _WEIGHTED_EFFECT:
             precision = np.concatenate([fixed, np.full(bins.count, effect)]) ** -2
-            found = fit_softmax(part, targets, precision, w, coefficients[-1] if coefficients else None)
+            found = fit_softmax(part, targets, precision, w, fits[-1][1] if fits else None)
             log_p = found.log_probabilities(part)
             value = np.sum(w[:, None] * targets * log_p) - 0.5 * np.sum(precision * found.coefficients**2)
             value += 0.5 * (n_classes - 1) * np.log(precision).sum() - 0.5 * np.linalg.slogdet(found.information)[1]
@@ -134,11 +132,10 @@ class GoldRegression:
                 scores = np.einsum("nk,nq->nkq", residual, part).reshape(len(part), -1)
                 products = scores.T @ scores + np.diag(np.tile(precision, n_classes - 1))
                 covariance = covariance @ products @ covariance
-            log_evidence.append(value)
-            coefficients.append(found.coefficients)
-            covariances.append(covariance)
-        evidence = np.exp(np.array(log_evidence) - max(log_evidence))
-        return cls(design, evidence / evidence.sum(), np.array(coefficients), np.array(covariances))
+            fits.append((value, found.coefficients, covariance))
+        log_evidence, coefficients, covariances = map(np.array, zip(*fits, strict=True))
+        evidence = np.exp(log_evidence - log_evidence.max())
+        return cls(design, evidence / evidence.sum(), coefficients, covariances)
 
     @cached_property
     def by_effect(self) -> list[np.ndarray]:

@@ -157,7 +157,7 @@ def fit_softmax(
     design: np.ndarray,
     targets: np.ndarray,
     ridge: np.ndarray,
-    weights: np.ndarray | None = None,
+    weights: np.ndarray,
     start: np.ndarray | None = None,
 ) -> Regression:
     """Maximise Σ_n w_n Σ_k t_nk log p(k | z_n) - ½ Σ ridge × coefficient², by Newton's method.
@@ -166,18 +166,17 @@ def fit_softmax(
     """
     n_free, width = targets.shape[1] - 1, design.shape[1]
     coefficients = np.zeros((n_free, width)) if start is None else start.copy()
-    w = np.ones(design.shape[0]) if weights is None else weights
 
     def value(at: np.ndarray) -> float:
         terms = np.sum(targets * log_probabilities(design, at), axis=1)
-        return float(np.sum(w * terms) - 0.5 * np.sum(ridge * at**2))
+        return float(np.sum(weights * terms) - 0.5 * np.sum(ridge * at**2))
 
     now = value(coefficients)
     information = np.zeros((n_free * width, n_free * width))
     for _ in range(_NEWTON_STEPS):
         p = np.exp(log_probabilities(design, coefficients))
-        slopes = ((w[:, None] * (targets - p)[:, 1:]).T @ design - ridge * coefficients).ravel()
-        information = information_matrix(design, class_variances(p) * w[:, None, None])
+        slopes = ((weights[:, None] * (targets - p)[:, 1:]).T @ design - ridge * coefficients).ravel()
+        information = information_matrix(design, class_variances(p) * weights[:, None, None])
         information += np.diag(np.tile(ridge, n_free))
         step = np.linalg.lstsq(information, slopes, rcond=None)[0].reshape(coefficients.shape)
         factor = 1.0
