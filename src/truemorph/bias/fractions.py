@@ -9,6 +9,7 @@ they approach all galaxies. Without gold labels, fractions in each bin are found
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -226,37 +227,50 @@ def _invert_two(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
     return np.stack([1 - disk, disk], axis=1)
 
 
-def _label_columns(transition: Transition, labels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Return p(ỹ_n | y, α_n) for every y, shape (N, K)."""
-    return np.exp(label_columns(transition, labels, alpha))
+@dataclass(frozen=True)
+class _Sample:
+    """Labels of galaxies in bins, whose class fractions are wanted."""
+
+    labels: np.ndarray  # (N,)
+    alpha: np.ndarray  # (N,), or (N, 1 + J) with observables
+    n_classes: int
+    bins: Bins
+
+    @cached_property
+    def labelled(self) -> np.ndarray:
+        """Fractions of the observed labels, shape (B, K)."""
+        return self.bins.means(np.eye(self.n_classes)[self.labels])
+
+    def likelihood(self, transition: Transition) -> np.ndarray:
+        """Return p(ỹ_n | y, α_n) for every y, shape (N, K)."""
+        return np.exp(label_columns(transition, self.labels, self.alpha))
+
+    def summed(self, values: np.ndarray) -> np.ndarray:
+        """Return sums over galaxies in each bin without weights, shape (B,)."""
+        return np.bincount(self.bins.index, values, self.bins.count)
 
 
 def _inverted(
-    labels: np.ndarray, alpha: np.ndarray, bins: Bins, given: Transition | TransitionFit
+    sample: _Sample, given: Transition | TransitionFit
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Finding]]:
     """Invert T: return fractions and errors, shape (B, K) each, covariance of disk fractions, and findings.
 
     Each galaxy's influence on its bin's fractions is inverse information times score. If T was fitted to the same
     labels, its influence through T is added before squaring.
     """
-
-    def summed(values: np.ndarray) -> np.ndarray:
-        return np.bincount(bins.index, values, bins.count)
-
     fit = given if isinstance(given, TransitionFit) else None
-    transition = given.transition if isinstance(given, TransitionFit) else given
-    n_classes = transition.n_classes
-    likelihood = _label_columns(transition, labels, alpha)
-    fractions = _invert(likelihood, bins, bins.means(np.eye(n_classes)[labels]))
+    likelihood = sample.likelihood(given.transition if isinstance(given, TransitionFit) else given)
+    n_classes, bins = sample.n_classes, sample.bins
+    fractions = _invert(likelihood, bins, sample.labelled)
     mixture = np.maximum(np.sum(fractions[bins.index] * likelihood, axis=1), 1e-9)
     scores = (likelihood[:, 1:] - likelihood[:, :1]) / mixture[:, None]  # d log p(ỹ) / d f_k, k >= 1
-    own = np.zeros((labels.size, n_classes))
+    own = np.zeros((sample.labels.size, n_classes))
     for b in range(bins.count):
         inside = bins.index == b
         weighted = scores[inside] * bins.weights[inside, None]
         own[inside, 1:] = weighted @ np.linalg.pinv(weighted.T @ scores[inside])
     own[:, 0] = -own[:, 1:].sum(axis=1)
-    covariance = np.array([np.diag(summed(one**2)) for one in own.T])
+    covariance = np.array([np.diag(sample.summed(one**2)) for one in own.T])
     findings = []
     if fit is not None and fit.point.size:
         known = ~np.isnan(np.diag(fit.covariance))
@@ -272,7 +286,7 @@ def _inverted(
             )
 
         def moved(at: np.ndarray) -> np.ndarray:
-            return _invert(_label_columns(fit.transition_at(at), labels, alpha), bins, fractions)
+            return _invert(sample.likelihood(fit.transition_at(at)), bins, fractions)
 
         if fit.resampled is not None:
             # Not by derivatives: a logit near its bound has a huge variance but no effect.
@@ -282,25 +296,22 @@ def _inverted(
         elif known.any():
             slopes = differences(moved, fit.point)[known]
             covariance += np.einsum("pbk,pq,qck->kbc", slopes, fit.covariance[np.ix_(known, known)], slopes)
-            if fit.influence is not None and fit.made_from(labels, alpha):
+            if fit.influence is not None and fit.made_from(sample.labels, sample.alpha):
                 pull = fit.influence()[: fit.point.size][known]
                 for k in range(n_classes):
-                    both = slopes[:, :, k].T @ np.stack([summed(own[:, k] * one) for one in pull])
+                    both = slopes[:, :, k].T @ np.stack([sample.summed(own[:, k] * one) for one in pull])
                     covariance[k] += both + both.T
     variance = np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0.0)
     return fractions, np.sqrt(variance).T, covariance[DISK], findings
 
 
-def _alternatives(
-    labels: np.ndarray, alpha: np.ndarray, bins: Bins, fit: TransitionFit, stderr: np.ndarray
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _alternatives(sample: _Sample, fit: TransitionFit, stderr: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return the alternatives of the range: trends of class fractions with α, or other families."""
     if fit.drift is not None:
-        out = {}
-        for name, (transition, _, _) in fit.drift.alternatives.items():
-            given = _label_columns(transition, labels, alpha)
-            out[name] = _invert(given, bins, bins.means(np.eye(2)[labels])), stderr
-        return out
+        return {
+            name: (_invert(sample.likelihood(transition), sample.bins, sample.labelled), stderr)
+            for name, (transition, _, _) in fit.drift.alternatives.items()
+        }
     if fit.method not in ("conditional", "gold") or fit.transition.n_classes != 2 or fit.alpha.ndim != 1:
         return {}
     others = {}
@@ -313,7 +324,7 @@ def _alternatives(
             continue
     least = min([fit.aic, *(one.aic for one in others.values())])
     return {
-        f"{family}, {fit.method}": _inverted(labels, alpha, bins, one)[:2]
+        f"{family}, {fit.method}": _inverted(sample, one)[:2]
         for family, one in others.items()
         if fit.method != "gold" or one.aic < least + REJECTED  # not if gold labels reject it
     }
@@ -345,15 +356,13 @@ def unlike_labels(transition: Transition, labels: np.ndarray, alpha: np.ndarray)
     ]
 
 
-def _through(
-    labels: np.ndarray, alpha: np.ndarray, bins: Bins, transition: Transition | TransitionFit, systematic: bool
-) -> dict[str, Any]:
+def _through(sample: _Sample, transition: Transition | TransitionFit, systematic: bool) -> dict[str, Any]:
     """Return the fractions through T, with the range over alternatives if T was fitted."""
     fit = transition if isinstance(transition, TransitionFit) else None
-    fractions, stderr, covariance, findings = _inverted(labels, alpha, bins, transition)
-    alternatives = {} if fit is None or not systematic else _alternatives(labels, alpha, bins, fit, stderr)
+    fractions, stderr, covariance, findings = _inverted(sample, transition)
+    alternatives = {} if fit is None or not systematic else _alternatives(sample, fit, stderr)
     if not isinstance(transition, TransitionFit):
-        findings += unlike_labels(transition, labels, alpha)
+        findings += unlike_labels(transition, sample.labels, sample.alpha)
     elif transition.method == "conditional":
         findings.append(
             Finding(
@@ -375,6 +384,69 @@ def _through(
         "assumption": "T(alpha) is correct" if fit is None else fit.assumption,
         "alternatives": alternatives,
         "findings": unique(() if fit is None else fit.findings, findings),
+    }
+
+
+def _from_gold(
+    sample: _Sample,
+    gold: np.ndarray,
+    columns: list[np.ndarray],
+    probability: np.ndarray | None,
+    uncertain: np.ndarray,
+    missed: np.ndarray | None,
+    seed: int,
+) -> dict[str, Any]:
+    """Return the fractions from gold labels, which miss a fraction of the disks in each bin, if that is known."""
+
+    def regressed(gold: np.ndarray) -> tuple[np.ndarray, ...]:
+        fractions, samples = gold_fractions(
+            sample.labels, sample.alpha, gold, sample.n_classes, sample.bins, columns, seed
+        )
+        low, high = np.quantile(samples, [0.025, 0.975], axis=0)
+        return fractions, samples, np.minimum(low, fractions), np.maximum(high, fractions)
+
+    fractions, samples, low, high = regressed(gold)
+    observed = np.eye(sample.n_classes)[sample.labels]
+    findings = selection_findings(observed, sample.alpha, gold, sample.bins.weights, probability)
+    if uncertain.any():
+        for one in (SMOOTH, DISK):
+            _, _, least, most = regressed(np.where(uncertain, one, gold))
+            low, high = np.minimum(low, least), np.maximum(high, most)
+        findings.append(
+            Finding(
+                "gold-uncertain",
+                "caution",
+                f"People could not tell the class of {np.count_nonzero(uncertain):,} galaxies, or did not agree on "
+                "it. The range contains the results with all of them smooth and all of them disk.",
+                "Find better images of them.",
+            )
+        )
+    if missed is not None:
+        implied = np.minimum(high[:, DISK] / np.maximum(1 - missed, 1e-9), 1.0)
+        high = np.column_stack([high[:, SMOOTH], np.maximum(high[:, DISK], implied)])
+        low = np.column_stack([np.minimum(low[:, SMOOTH], 1 - implied), low[:, DISK]])
+        findings.append(
+            Finding(
+                "gold-misses-disks",
+                "caution",
+                "Degraded copies of well-resolved galaxies show that the gold labels themselves miss up to "
+                f"{missed.max():.0%} of the disks in a bin of α. The range reaches up to what this implies.",
+                "Label better images of the same galaxies.",
+            )
+        )
+    selection = "known for a random part of the rows"
+    if probability is not None:
+        selection = "their probabilities of selection are known"
+    return {
+        "fractions": fractions,
+        "stderr": samples.std(axis=0),
+        "covariance": np.cov(samples[:, :, DISK], rowvar=False).reshape(sample.bins.count, -1),
+        "low": low,
+        "high": high,
+        "samples": samples,
+        "method": "gold",
+        "assumption": f"gold labels are correct, and {selection}",
+        "findings": unique(findings),
     }
 
 
@@ -483,9 +555,10 @@ def debiased_fractions(
         weights = fit.data.weights
     w = None if weights is None else check_weights(weights, checked.size)
     cut = Bins.cut(column, int(bins), w)
+    sample = _Sample(checked, resolution, n_classes, cut)
     if gold is None:
         assert transition is not None
-        found = _through(checked, resolution, cut, transition, systematic)
+        found = _through(sample, transition, systematic)
     else:
         known, columns = check_gold(gold, checked.size, n_classes), []
         probability = None if gold_probability is None else check_probability(gold_probability, known)
@@ -495,63 +568,16 @@ def debiased_fractions(
             columns.append(propensity_columns(probability))
         if by is not None:  # it may have more information on the class than label and α
             columns.append(quadratic(column))
-
-        def regressed(gold: np.ndarray) -> tuple[np.ndarray, ...]:
-            fractions, samples = gold_fractions(checked, resolution, gold, n_classes, cut, columns, seed)
-            low, high = np.quantile(samples, [0.025, 0.975], axis=0)
-            return fractions, samples, np.minimum(low, fractions), np.maximum(high, fractions)
-
-        fractions, samples, low, high = regressed(known)
-        findings = selection_findings(np.eye(n_classes)[checked], resolution, known, cut.weights, probability)
         uncertain = np.zeros(checked.size) if gold_uncertain is None else np.asarray(gold_uncertain).reshape(-1)
-        if uncertain.any():
-            for one in (SMOOTH, DISK):
-                _, _, least, most = regressed(np.where(uncertain, one, known))
-                low, high = np.minimum(low, least), np.maximum(high, most)
-            findings.append(
-                Finding(
-                    "gold-uncertain",
-                    "caution",
-                    f"People could not tell the class of {np.count_nonzero(uncertain):,} galaxies, or did not agree on "
-                    "it. The range contains the results with all of them smooth and all of them disk.",
-                    "Find better images of them.",
-                )
-            )
+        missed = None
         if gold_transition is not None and n_classes == 2:
             missed = cut.means(np.asarray(gold_transition.matrix(first))[:, DISK, [SMOOTH]])[:, 0]
-            implied = np.minimum(high[:, DISK] / np.maximum(1 - missed, 1e-9), 1.0)
-            high = np.column_stack([high[:, SMOOTH], np.maximum(high[:, DISK], implied)])
-            low = np.column_stack([np.minimum(low[:, SMOOTH], 1 - implied), low[:, DISK]])
-            findings.append(
-                Finding(
-                    "gold-misses-disks",
-                    "caution",
-                    "Degraded copies of well-resolved galaxies show that the gold labels themselves miss up to "
-                    f"{missed.max():.0%} of the disks in a bin of α. The range reaches up to what this implies.",
-                    "Label better images of the same galaxies.",
-                )
-            )
-        selection = "known for a random part of the rows"
-        if probability is not None:
-            selection = "their probabilities of selection are known"
-        inverted = {}
-        if transition is not None:
-            inverted["the given T inverted"] = _inverted(checked, resolution, cut, transition)[:2]
-        found = {
-            "fractions": fractions,
-            "stderr": samples.std(axis=0),
-            "covariance": np.cov(samples[:, :, DISK], rowvar=False).reshape(cut.count, -1),
-            "low": low,
-            "high": high,
-            "samples": samples,
-            "method": "gold",
-            "assumption": f"gold labels are correct, and {selection}",
-            "alternatives": inverted,
-            "findings": unique(findings),
-        }
+        found = _from_gold(sample, known, columns, probability, uncertain, missed, seed)
+        inverted = None if transition is None else _inverted(sample, transition)[:2]
+        found["alternatives"] = {} if inverted is None else {"the given T inverted": inverted}
     return PopulationFractions(
         **found,
-        labelled=cut.means(np.eye(n_classes)[checked]),
+        labelled=sample.labelled,
         edges=cut.edges,
         counts=np.bincount(cut.index, minlength=bins),
         by=name,
