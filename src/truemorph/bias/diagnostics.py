@@ -207,13 +207,12 @@ def _without_unresolved(
     """Leave out rows at α = 0, which do not constrain the shape of T and can exclude a family."""
     resolution = float_array(alpha, "alpha")
     resolved = (resolution if resolution.ndim == 1 else resolution[:, 0]) != 0
-    n, left_out = resolved.size, int((~resolved).sum())
-    named = [name for name in ("gold", "weights", "intrinsic", "observables") if options.get(name) is not None]
-    per_row: dict[str, Any] = {name: np.asarray(options[name]) for name in named}
-    if not left_out or any(len(one) != n for one in (np.asarray(labels), *per_row.values())):
+    names = ("gold", "gold_probability", "weights", "intrinsic", "observables")
+    per_row = {name: np.asarray(options[name]) for name in names if options.get(name) is not None}
+    if resolved.all() or any(len(one) != resolved.size for one in (np.asarray(labels), *per_row.values())):
         return 0, labels, alpha, options
     kept = {name: values[resolved] for name, values in per_row.items()}
-    return left_out, np.asarray(labels)[resolved], resolution[resolved], {**options, **kept}
+    return int((~resolved).sum()), np.asarray(labels)[resolved], resolution[resolved], {**options, **kept}
 
 
 def group_findings(
