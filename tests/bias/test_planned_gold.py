@@ -114,7 +114,7 @@ def test_equal_probabilities_change_nothing():
     assert given.stderr["theta"] == pytest.approx(plain.stderr["theta"], rel=0.03)
     plain, given = (debiased_fractions(labels, alpha, gold=gold, gold_probability=p) for p in (None, same))
     np.testing.assert_allclose(given.fractions, plain.fractions, atol=2e-3)
-    # Each error is the standard deviation of 500 pairs of opposite draws, known to 1/√1000; 4 of a difference.
+    # Each error is the standard deviation of 500 pairs of opposite draws, known to 1/√1000; 4 of their deviations.
     np.testing.assert_allclose(given.stderr, plain.stderr, rtol=4 * np.sqrt(2 / 1000))
 
 

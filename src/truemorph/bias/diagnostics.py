@@ -218,7 +218,7 @@ def _without_unresolved(
 def group_findings(
     labels: np.ndarray, alpha: np.ndarray, name: str, groups: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[Finding, ...]:
-    """Warn where surveys, of 200 galaxies or more, have other bias curves or class fractions (Wald's test at 1 %)."""
+    """Warn if surveys of 200 galaxies or more differ in bias curve or class fractions (Wald's test at 1 %)."""
     points, precisions, shown = [], [], []
     for group in np.unique(groups):
         rows = groups == group

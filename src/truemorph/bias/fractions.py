@@ -187,7 +187,7 @@ class PopulationFractions(Result):
         )
 
     def plot(self, ax: Any = None, truth: Array | None = None) -> Any:
-        """Draw the observed and corrected disk fraction per bin, and the truth if known; return matplotlib axes."""
+        """Draw the observed and corrected disk fraction, and the truth if known; return matplotlib axes."""
         from truemorph.bias.plots import plot_fractions
 
         return plot_fractions(self, ax, {} if truth is None else {"truth": truth})

@@ -108,7 +108,7 @@ class GoldRegression:
         bins: Bins,
         columns: Sequence[np.ndarray] = (),
     ) -> GoldRegression:
-        """Fit to galaxies with a gold label; with sampling weights (of the bins), the covariance is the sandwich's."""
+        """Fit to galaxies with a gold label; with weights (of the bins), the covariance is the sandwich estimator."""
         raw = _features(labels, alpha, n_classes, columns)
         spread = raw.std(axis=0)
         raw = (raw - raw.mean(axis=0)) / np.where(spread > 0, spread, 1.0)

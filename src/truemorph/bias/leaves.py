@@ -68,7 +68,7 @@ def _running(times: np.ndarray) -> np.ndarray:
 def _by_leaf(
     leaf: np.ndarray, times: np.ndarray, n_leaves: int, numbers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Group objects by leaf, stable: return positions, counts, and the limits of leaves; `numbers` counts up from 0."""
+    """Group objects by leaf, stable: return positions, counts, and limits of leaves; `numbers` counts from 0."""
     if n_leaves == 1:
         return numbers[: leaf.size], times, np.array([0, leaf.size])
     # Converting a sparse table of objects × leaves from rows to columns is a counting sort.

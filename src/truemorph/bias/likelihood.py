@@ -21,7 +21,7 @@ _IMPOSSIBLE = -1e4
 
 
 def check_classes(values: np.ndarray, n_classes: int, name: str, least: int = 0) -> np.ndarray:
-    """Return classes as int64 from `least` (-1 if they may be unknown) to K-1, or raise `InputError` naming the row."""
+    """Return classes as int64 from `least` (-1 if they may be unknown) to K-1; an error names the first wrong row."""
     allowed = f"integers 0 to {n_classes - 1}{', -1 if unknown' if least < 0 else ''}"
     if not np.issubdtype(values.dtype, np.number) and values.dtype != bool:
         raise InputError(f"{name} must be {allowed}; got {values.dtype}")

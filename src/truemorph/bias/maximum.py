@@ -34,7 +34,7 @@ class Maximum:
     steps: int  # number of iterations
 
     def covariance(self, products: np.ndarray | None = None) -> np.ndarray:
-        """Return the inverse information, or the sandwich with products of scores; NaN for parameters at a bound."""
+        """Return the inverse information, or the sandwich with products of scores; NaN at a bound."""
         at = np.ix_(self.free, self.free)
         inverse = invert(self.information[at])
         if products is not None:
@@ -67,7 +67,7 @@ def invert(matrix: np.ndarray) -> np.ndarray:
 def climb(
     objective: Objective, starts: np.ndarray, lower: np.ndarray, upper: np.ndarray, scale: float, steps: int = 500
 ) -> tuple[np.ndarray, int]:
-    """Maximise from the two best starts, with tolerances relative to `scale`; return the point and number of steps."""
+    """Maximise from the two best starts, with tolerances relative to `scale`; return point and number of steps."""
 
     def negative(point: np.ndarray) -> tuple[float, np.ndarray]:
         value, slopes = objective(point)

@@ -61,7 +61,7 @@ class Mixture:
         return self.design.shape[1] == 1 and self.offset is None
 
     def grouped(self, most: int = 512) -> Mixture:
-        """Merge neighbours in α with the same label, at most `most` rows per label, if class fractions are constant.
+        """Merge neighbours in α with the same label into `most` rows per label, if class fractions are constant.
 
         α becomes their mean, which changes the log-likelihood only in second order of their spread.
         """
@@ -239,7 +239,7 @@ def check_intrinsic(intrinsic: object, n: int) -> tuple[np.ndarray, list[Finding
 def explained_variance(alpha: np.ndarray, intrinsic: np.ndarray, seed: int = 0) -> float:
     """Return the fraction of the variance of log α that intrinsic columns predict for held-out galaxies (R²).
 
-    The larger value from a cubic polynomial (in columns, and logarithms of positive ones) and gradient-boosted trees.
+    The larger value from a cubic polynomial (in columns, and logarithms of positive ones) and boosted trees.
     """
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.preprocessing import PolynomialFeatures
@@ -269,7 +269,7 @@ def explained_variance(alpha: np.ndarray, intrinsic: np.ndarray, seed: int = 0) 
 
 
 def explained_findings(alpha: np.ndarray, columns: np.ndarray, seed: int) -> list[Finding]:
-    """Warn if intrinsic columns nearly determine α, as size and redshift do with constant PSF; raise an error if so."""
+    """Warn if columns nearly determine α; an error if they do, as size and redshift with constant PSF."""
     explained = explained_variance(alpha, columns, seed)
     if explained > _REFUSED:
         raise InputError(

@@ -19,7 +19,7 @@ def balanced_accuracy(truth: np.ndarray, labels: np.ndarray) -> float:
 
 
 def area_under_curve(truth: np.ndarray, p_disk: np.ndarray) -> float:
-    """Return the area under the ROC curve: the probability that a disk has a higher p(disk) than a smooth galaxy."""
+    """Return the area under the ROC curve: how often a disk has a higher p(disk) than a smooth galaxy."""
     n = np.bincount(truth, minlength=2)
     if not n.all():
         return float("nan")
@@ -57,7 +57,7 @@ def fraction_error(truth: np.ndarray, disk: np.ndarray, alpha: np.ndarray, bins:
 
 
 def drift(p_disk: np.ndarray, twins: list[np.ndarray], truth: np.ndarray) -> float:
-    """Return the rms over classes and `twins`, p(disk) of the same galaxies less well resolved, of the mean shift."""
+    """Return the rms, over classes and `twins` (the same galaxies less well resolved), of the mean shift of p(disk)."""
     shifts = [np.mean(twin[truth == k] - p_disk[truth == k]) for twin in twins for k in (0, 1) if np.any(truth == k)]
     return float(np.sqrt(np.mean(np.square(shifts))))
 

@@ -42,7 +42,7 @@ Array = Any
 
 
 def as_resolution(alpha: Array) -> Array:
-    """Return α as a floating array; raise an error for NaN and negative values (not in torch: it would synchronise)."""
+    """Return α as a floating array; NaN and negative values are errors (not in torch: it would synchronise)."""
     if is_torch_array(alpha):
         return alpha if alpha.is_floating_point() else alpha.double()
     if not (type(alpha) is np.ndarray and np.issubdtype(alpha.dtype, np.floating)):
@@ -71,7 +71,7 @@ def _lists(values: Any) -> Any:
 
 
 class Transition(Protocol):
-    """Interface of all families: p(ỹ | y, α), its logarithm, and its parameters. Families of K classes inherit it."""
+    """Interface of all families: p(ỹ | y, α) and its parameters. Families of K classes inherit it."""
 
     family: ClassVar[str]
 
@@ -112,7 +112,7 @@ class Search:
     alpha: np.ndarray  # (N,), or (N, J) with the resolution first
     # (K, K): allowed pairs of true class and label. By default, smooth galaxies are never labelled disk (eq. 6).
     seen: np.ndarray = field(default_factory=lambda: np.array([[True, False], [True, True]]))
-    anchored: bool = False  # assume no bias for the best resolved galaxies, because labels alone do not determine it
+    anchored: bool = False  # assume no bias for the best resolved galaxies; labels alone do not determine it
     false_disk: float | None = 0.0  # p(ỹ = disk | y = smooth) of two classes; None to fit it
     knots: int | Sequence[float] = 8  # of families without a formula: their number, or their α
 
