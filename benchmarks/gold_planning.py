@@ -55,7 +55,7 @@ def by_truemorph(labels, alpha, gold, truth, probability=None):
     return compared(found.fractions[:, 1], found.low[:, 1], found.high[:, 1], truth)
 
 
-def by_regression(labels, alpha, gold, truth, weights, columns=None):
+def by_regression(labels, alpha, gold, truth, weights, columns=()):
     """The same regression with weights of the gold labels; weights fix the size of bin effects (no evidence)."""
     cut = Bins.cut(alpha, BINS)
     regression = GoldRegression.fit(labels, alpha, gold, 2, replace(cut, weights=weights), columns)
@@ -212,7 +212,7 @@ def one_world(name, world, seed, fractions, curves):
     gold = np.where(chosen, truth, -1)
     start = "" if selected else "planned, "
     nearly_equal = np.random.default_rng(0).uniform(1, 1 + 1e-9, labels.size)
-    columns = propensity_columns(probability)
+    columns = [propensity_columns(probability)]
     results = {
         start + "log-probability as covariate": by_truemorph(labels, alpha, gold, true, probability),
         start + "probabilities ignored": by_truemorph(labels, alpha, gold, true),

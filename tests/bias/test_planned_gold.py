@@ -97,6 +97,14 @@ def test_intervals_of_fractions_cover_the_truth(world):
         assert np.mean(np.abs(ignored) < 1.96) < 0.6
 
 
+def test_families_are_compared_with_unresolved_galaxies_in_the_catalogue():
+    labels, alpha, _, gold, probability = by_column(1, 3000)
+    alpha[:5], labels[:5] = 0.0, 0
+    found = tm.compare_families(labels, alpha, ("rayleigh", "fisk"), gold=gold, gold_probability=probability)
+    assert set(found.fits) == {"rayleigh", "fisk"}
+    assert codes(found) == ["rows-at-alpha-zero"]
+
+
 def test_equal_probabilities_change_nothing():
     labels, alpha, truth = labels_through(RayleighTransition(THETA), 3000, 3)
     gold = np.where(np.random.default_rng(3).random(3000) < 0.1, truth, -1)

@@ -7,36 +7,15 @@ Schneider 2018 (AJ 156, 284).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 
 def equal_count_edges(n: int | np.ndarray, bins: int) -> np.ndarray:
-    """Return the edges of equal-count bins in a sorted array of n objects.
-
-    Parameters
-    ----------
-    n : int or array of int, shape (L,)
-        Number of objects, or one number per leaf.
-    bins : int
-        Number of bins b.
-
-    Returns
-    -------
-    array of int, shape (b + 1,) or (L, b + 1)
-
-    Examples
-    --------
-    >>> equal_count_edges(10, 4)
-    array([ 0,  2,  5,  8, 10])
-    """
+    """Return the edges of equal-count bins of n sorted objects, shape (b + 1,), or (L, b + 1) for an array of n."""
     return np.round(np.linspace(0, n, bins + 1, axis=-1)).astype(np.int64)
-
-
-def bin_index(n: int, bins: int) -> np.ndarray:
-    """Return the equal-count bin of each of n sorted objects, shape (n,)."""
-    return np.repeat(np.arange(bins), np.diff(equal_count_edges(n, bins)))
 
 
 def choose_bins(n: int, with_intrinsic: bool, per_bin: int = 25) -> tuple[int, int]:
@@ -44,10 +23,6 @@ def choose_bins(n: int, with_intrinsic: bool, per_bin: int = 25) -> tuple[int, i
 
     Without intrinsic columns: up to 20 bins in one leaf (the default of CV14). With them: up to 2^6 leaves of 8 bins
     (as in CV18); the number of bins is reduced before the number of leaves.
-
-    Returns
-    -------
-    depth, bins : int
 
     Examples
     --------
@@ -67,11 +42,6 @@ def choose_bins(n: int, with_intrinsic: bool, per_bin: int = 25) -> tuple[int, i
 def proportion_error(proportion: Any, count: Any) -> Any:
     """Return the standard error of a proportion, never zero (Agresti & Coull: add one success and one failure).
 
-    Parameters
-    ----------
-    proportion, count : float or array
-        The proportion, and the number of objects.
-
     Examples
     --------
     >>> round(float(proportion_error(0.0, 98)), 4), round(float(proportion_error(0.5, 98)), 4)
@@ -83,38 +53,30 @@ def proportion_error(proportion: Any, count: Any) -> Any:
 
 @dataclass(frozen=True)
 class Bins:
-    """Equal-count bins of a column, with (weighted) means in each bin.
+    """Equal-count bins of a column, with (weighted) means in each bin."""
 
-    Attributes
-    ----------
-    index : array of int, shape (N,)
-        Bin of each object.
-    edges : array, shape (B + 1,)
-    middles : array, shape (B,)
-        Mean of the column in each bin.
-    count : int
-        Number of bins B.
-    weights : array, shape (N,)
-    """
-
-    index: np.ndarray
-    edges: np.ndarray
-    middles: np.ndarray
-    count: int
-    weights: np.ndarray
+    index: np.ndarray  # (N,): bin of each object
+    edges: np.ndarray  # (B + 1,)
+    middles: np.ndarray  # (B,): mean of the column
+    count: int  # number of bins B
+    weights: np.ndarray  # (N,)
 
     @classmethod
     def cut(cls, column: np.ndarray, bins: int, weights: np.ndarray | None = None) -> Bins:
         """Divide a column of shape (N,) into bins; edges are half-way between neighbours."""
-        order = np.argsort(column, kind="stable")
+        order, limits = np.argsort(column, kind="stable"), equal_count_edges(column.size, bins)
         index = np.empty(column.size, dtype=np.int64)
-        index[order] = bin_index(column.size, bins)
-        begins = np.searchsorted(index[order], np.arange(1, bins))
-        inner = 0.5 * (column[order][begins - 1] + column[order][begins])
+        index[order] = np.repeat(np.arange(bins), np.diff(limits))
+        inner = 0.5 * (column[order[limits[1:-1] - 1]] + column[order[limits[1:-1]]])
         edges = np.concatenate([[column.min()], inner, [column.max()]])
         weights = np.ones(column.size) if weights is None else weights
         middles = np.bincount(index, weights=weights * column) / np.bincount(index, weights=weights)
         return cls(index, edges, middles, bins, weights)
+
+    @cached_property
+    def totals(self) -> np.ndarray:
+        """Sum of the weights in each bin, shape (B,)."""
+        return self.sums(np.ones(self.index.size))
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Return the weighted sum of (N,) values in each bin, shape (B,)."""
@@ -122,10 +84,8 @@ class Bins:
 
     def means(self, values: np.ndarray) -> np.ndarray:
         """Return the weighted mean of (N, K) values in each bin, shape (B, K)."""
-        total = np.bincount(self.index, weights=self.weights, minlength=self.count)
-        return np.stack([self.sums(column) for column in values.T], axis=1) / total[:, None]
+        return np.stack([self.sums(column) for column in values.T], axis=1) / self.totals[:, None]
 
     def effective_counts(self) -> np.ndarray:
         """Return the effective number of objects in each bin, (Σ w)² / Σ w², shape (B,)."""
-        total = np.bincount(self.index, weights=self.weights, minlength=self.count)
-        return total**2 / np.bincount(self.index, weights=self.weights**2, minlength=self.count)
+        return self.totals**2 / self.sums(self.weights)

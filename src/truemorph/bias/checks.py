@@ -13,17 +13,15 @@ import numpy as np
 from scipy.stats import chi2, rankdata
 
 from truemorph.bias.binning import Bins
-from truemorph.bias.likelihood import observed_log_probabilities
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
-from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.results import Result, quantity_table
 
 # Significance level of the checks, about 2.6 standard errors.
 LEVEL = 0.01
-_FEWEST = 20
+_BINS, _FEWEST = 12, 20
 _STRATA = 100
 _PARTS = 4
 _GOLD_PER_PART = 20
@@ -80,24 +78,16 @@ class Calibration(Result):
         return plot_calibration(self, ax)
 
 
-def calibration(fit: TransitionFit, bins: int = 12) -> Calibration:
+def calibration(fit: TransitionFit) -> Calibration:
     """Compare the fitted probability of a "smooth" label with the labels, in bins.
 
-    With gold labels, this is the flip probability of gold disks; without, p(ỹ = smooth | α) of all galaxies.
+    With gold labels, this is the flip probability of gold disks; without, p(ỹ = smooth | α) of all galaxies. There are
+    12 equal-count bins, or fewer (at least two) if bins would have fewer than 20 galaxies.
 
     Parameters
     ----------
     fit : TransitionFit
-    bins : int, default 12
-        Number of equal-count bins; reduced (to at least two) if bins would have fewer than 20 galaxies.
-
-    Raises
-    ------
-    InputError
-        If there are fewer than two bins.
     """
-    if bins < 2:
-        raise InputError(f"calibration needs at least 2 bins; got {bins}")
     labels, alpha = fit.labels, fit.alpha
     weights = fit.data.weights
     n_seen = int((~np.isnan(np.diag(fit.covariance)))[: fit.space.size].sum())
@@ -108,38 +98,29 @@ def calibration(fit: TransitionFit, bins: int = 12) -> Calibration:
         hit, what = (labels[chosen] == SMOOTH).astype(float), "gold disks labelled smooth"
         weights = fit.data.gold_weights[chosen]
     else:
-        fractions = fit.class_fractions if fit.probabilities is None else fit.probabilities
-        with np.errstate(divide="ignore"):
-            log_fractions = np.broadcast_to(np.log(fractions), (labels.size, fit.transition.n_classes))
-        fitted = np.exp(observed_log_probabilities(log_fractions, alpha, fit.transition))[:, SMOOTH]
+        fitted = fit.label_probabilities[:, SMOOTH]
         hit, what = (labels == SMOOTH).astype(float), "labelled smooth"
         n_seen += 1  # for the class fractions; a regression on z uses most of its parameters within bins
-    cut = Bins.cut(fitted, min(bins, max(2, fitted.size // _FEWEST), fitted.size), weights)
+    cut = Bins.cut(fitted, min(_BINS, max(2, fitted.size // _FEWEST), fitted.size), weights)
     mean, observed = cut.means(np.column_stack([fitted, hit])).T
     counts = cut.effective_counts()
     stderr = np.sqrt(np.clip(mean * (1 - mean), 1 / (counts + 2) ** 2, None) / counts)
     chi_squared = float(np.sum(((observed - mean) / stderr) ** 2))
     degrees = max(1, counts.size - n_seen)
     p_value = float(chi2.sf(chi_squared, degrees))
-    findings = (_rejected(fit, p_value, gold is not None),) if p_value < LEVEL else ()
+    findings: tuple[Finding, ...] = ()
+    if p_value < LEVEL:
+        reason = f"(calibration p = {p_value:.1g})"
+        message = f"The gold labels reject the {fit.family} family {reason}."
+        action = 'Choose another family (`family`, such as "monotone"), or use the fractions from gold labels.'
+        if gold is None:
+            message = (
+                f"The labels reject the {fit.family} family with constant class fractions {reason}: either the bias "
+                "curve has another shape, or class fractions change with α."
+            )
+            action = "Give gold labels (`gold`) to distinguish the two, or try another family (`family`)."
+        findings = (Finding("family-rejected", "caution", message, action),)
     return Calibration(mean, observed, stderr, chi_squared, p_value, what, findings)
-
-
-def _rejected(fit: TransitionFit, p_value: float, with_gold: bool) -> Finding:
-    if with_gold:
-        return Finding(
-            "family-rejected",
-            "caution",
-            f"The gold labels reject the {fit.family} family (calibration p = {p_value:.1g}).",
-            'Choose another family (`family`, such as "monotone"), or use the fractions from gold labels.',
-        )
-    return Finding(
-        "family-rejected",
-        "caution",
-        f"The labels reject the {fit.family} family with constant class fractions (calibration p = {p_value:.1g}): "
-        "either the bias curve has another shape, or class fractions change with α.",
-        "Give gold labels (`gold`) to distinguish the two, or try another family (`family`).",
-    )
 
 
 class _Excess(NamedTuple):
@@ -154,29 +135,21 @@ class _Excess(NamedTuple):
 
 
 def selection_findings(
-    observed: np.ndarray, alpha: np.ndarray, gold: np.ndarray, weights: np.ndarray | None = None
+    observed: np.ndarray,
+    alpha: np.ndarray,
+    gold: np.ndarray,
+    weights: np.ndarray | None = None,
+    probability: np.ndarray | None = None,
 ) -> list[Finding]:
-    """Warn if gold rows have other observed labels than all rows at the same α.
+    """Warn if gold rows have other observed labels than all rows at the same α, unless their selection is known.
 
-    If gold rows are a random part of the rows, their labels are a sample without replacement from their stratum of α.
-    The sum of the excess over strata then has a known variance (Mantel & Haenszel 1959, JNCI 22, 719; here for K
-    classes and weights, in four parts of the range of α so that excesses of opposite sign do not cancel). The fraction
-    of gold rows may vary with α.
-
-    Parameters
-    ----------
-    observed : array, shape (N, K)
-        Labels as 0 and 1, or vote fractions.
-    alpha : array, shape (N,) or (N, J)
-    gold : array of int, shape (N,)
-        Gold labels, -1 if unknown.
-    weights : array, shape (N,), optional
-
-    Returns
-    -------
-    list of Finding
-        One finding, or none.
+    `observed`, shape (N, K), are labels as 0 and 1, or vote fractions. If gold rows are a random part of the rows,
+    their labels are a sample without replacement from their stratum of α. The sum of the excess over strata then has a
+    known variance (Mantel & Haenszel 1959, JNCI 22, 719; here for K classes and weights, in four parts of the range of
+    α so that excesses of opposite sign do not cancel). The fraction of gold rows may vary with α.
     """
+    if probability is not None:
+        return _known_selection(probability, gold)
     known = gold != UNKNOWN
     weights = np.ones(gold.size) if weights is None else weights
     columns = alpha.reshape(gold.size, -1)
@@ -205,26 +178,36 @@ def selection_findings(
     ]
 
 
+def _known_selection(probability: np.ndarray, gold: np.ndarray) -> list[Finding]:
+    """Return that gold labels were chosen with known probabilities, and whether some galaxies could not be chosen."""
+    chosen, never = probability[gold != UNKNOWN], int(np.sum(probability == 0))
+    findings = [
+        Finding(
+            "selection-known",
+            "note",
+            f"Galaxies were selected for gold labels with known probabilities ({chosen.min():.2g} to "
+            f"{chosen.max():.2g}), which the estimate takes into account.",
+        )
+    ]
+    if never:
+        findings.append(
+            Finding(
+                "gold-cannot-reach",
+                "caution",
+                f"{never:,} of {probability.size:,} galaxies could not be selected for a gold label, for lack of an "
+                "image for example. Their classes are predicted from galaxies of the same label and α.",
+                "Leave them out (`where`), or find their images.",
+            )
+        )
+    return findings
+
+
 def balance_findings(
     columns: Mapping[str, np.ndarray], alpha: np.ndarray, gold: np.ndarray, weights: np.ndarray | None = None
 ) -> list[Finding]:
     """Warn if gold rows differ from all rows at the same α in a column that the estimate does not use.
 
-    Each column is tested as in `selection_findings`, at a level of 1 % divided by the number of columns.
-
-    Parameters
-    ----------
-    columns : dict of str to array, shape (N,)
-        Columns to test, NaN if missing.
-    alpha : array, shape (N,)
-    gold : array of int, shape (N,)
-        Gold labels, -1 if unknown.
-    weights : array, shape (N,), optional
-
-    Returns
-    -------
-    list of Finding
-        One finding, or none.
+    Each is tested as in `selection_findings`, at a level of 1 % divided by the number of columns; NaN are left out.
     """
     known = gold != UNKNOWN
     weights = np.ones(gold.size) if weights is None else weights

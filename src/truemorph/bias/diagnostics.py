@@ -15,8 +15,8 @@ from truemorph.bias.estimation import fit_transition
 from truemorph.bias.fractions import REJECTED
 from truemorph.bias.gold import check_gold
 from truemorph.bias.likelihood import check_weights, classes_in
-from truemorph.bias.maximum import class_variances, fit_softmax
-from truemorph.bias.mixture import RIDGE, Mixture, MixtureFit, check_intrinsic, fit_mixture, standardised
+from truemorph.bias.maximum import fit_softmax
+from truemorph.bias.mixture import RIDGE, Mixture, check_intrinsic, fit_mixture, standardised
 from truemorph.bias.result import ASSUMPTIONS, TransitionFit
 from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, Search, as_resolution, family_of
 from truemorph.errors import InputError
@@ -207,35 +207,18 @@ def _without_unresolved(
     """Leave out rows at α = 0, which do not constrain the shape of T and can exclude a family."""
     resolution = float_array(alpha, "alpha")
     resolved = (resolution if resolution.ndim == 1 else resolution[:, 0]) != 0
-    n, left_out = resolved.size, int((~resolved).sum())
-    named = [name for name in ("gold", "weights", "intrinsic", "observables") if options.get(name) is not None]
-    per_row: dict[str, Any] = {name: np.asarray(options[name]) for name in named}
-    if not left_out or any(len(one) != n for one in (np.asarray(labels), *per_row.values())):
+    names = ("gold", "gold_probability", "weights", "intrinsic", "observables")
+    per_row = {name: np.asarray(options[name]) for name in names if options.get(name) is not None}
+    if resolved.all() or any(len(one) != resolved.size for one in (np.asarray(labels), *per_row.values())):
         return 0, labels, alpha, options
     kept = {name: values[resolved] for name, values in per_row.items()}
-    return left_out, np.asarray(labels)[resolved], resolution[resolved], {**options, **kept}
+    return int((~resolved).sum()), np.asarray(labels)[resolved], resolution[resolved], {**options, **kept}
 
 
 def group_findings(
     labels: np.ndarray, alpha: np.ndarray, name: str, groups: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[Finding, ...]:
-    """Warn where the labels of pooled surveys follow different bias curves, or class fractions (Wald's test at 1 %).
-
-    Parameters
-    ----------
-    labels : array of int, shape (N,)
-    alpha : array, shape (N,)
-    name : str
-        Of the column of groups.
-    groups : array, shape (N,)
-        The survey, or another source, of each galaxy; those with under 200 galaxies are not tested.
-    weights : array, shape (N,), optional
-
-    Returns
-    -------
-    tuple of Finding
-        One, or none.
-    """
+    """Warn if surveys of 200 galaxies or more differ in bias curve or class fractions (Wald's test at 1 %)."""
     points, precisions, shown = [], [], []
     for group in np.unique(groups):
         rows = groups == group
@@ -243,7 +226,7 @@ def group_findings(
             continue
         w = np.ones(rows.sum()) if weights is None else check_weights(weights[rows], int(rows.sum()))
         try:
-            space = family_of("rayleigh").space(Search.two_classes(alpha[rows]))
+            space = family_of("rayleigh").space(Search(alpha[rows]))
         except (InputError, ValueError):
             continue
         fit = fit_mixture(Mixture(space, labels[rows], alpha[rows], w, np.ones((w.size, 1))))
@@ -382,20 +365,11 @@ def confounding_check(
     narrow = fit_mixture(Mixture(fit.space, fit.labels, resolution, w, design[:, :-1], RIDGE))
     gain = max(0.0, fit_mixture(wider).log_likelihood - narrow.log_likelihood)
     p_value = float(chi2.sf(2 * gain * n / np.sum(w**2), 1))  # weighted rows weigh as fewer
-    drift, error = _predicted_drift(narrow, u, w)
-    return _verdict(drift, error, p_value, "the intrinsic columns predict", _BY_COLUMNS)
-
-
-def _predicted_drift(found: MixtureFit, u: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """Difference of mean p(disk | z) between thirds of α, with the errors of coefficients and of means."""
-    probabilities, n = found.probabilities(), found.mixture.space.size
-    p = probabilities[:, DISK]
     low, high = u <= np.quantile(u, 1 / 3), u >= np.quantile(u, 2 / 3)
-    contrast = weights * (high / np.sum(weights * high) - low / np.sum(weights * low))
-    variances = class_variances(probabilities)[:, DISK - 1]
-    slope = np.einsum("nk,nq->kq", variances * contrast[:, None], found.mixture.design).ravel()
-    scatter = p[low].var() / low.sum() + p[high].var() / high.sum()
-    return float(contrast @ p), float(np.sqrt(slope @ found.covariance[n:, n:] @ slope + scatter))
+    drift, variance = narrow.disk_contrast(w * (high / np.sum(w * high) - low / np.sum(w * low)))
+    p = narrow.probabilities()[:, DISK]
+    error = float(np.sqrt(variance + p[low].var() / low.sum() + p[high].var() / high.sum()))
+    return _verdict(drift, error, p_value, "the intrinsic columns predict", _BY_COLUMNS)
 
 
 def _check_with_gold(u: np.ndarray, intrinsic: Array | None, gold: Array, weights: np.ndarray) -> ConfoundingCheck:
@@ -405,8 +379,7 @@ def _check_with_gold(u: np.ndarray, intrinsic: Array | None, gold: Array, weight
     w = w * w.sum() / np.sum(w**2)  # weighted rows weigh as fewer
     base = np.ones((at.size, 1))
     if intrinsic is not None:
-        columns, _ = check_intrinsic(intrinsic, u.size)
-        base = standardised(columns)[known]
+        base = standardised(check_intrinsic(intrinsic, u.size)[0])[known]
     wide = np.column_stack([base, at, at**2 - 1])
 
     def log_likelihood(design: np.ndarray) -> float:

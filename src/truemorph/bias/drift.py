@@ -17,7 +17,16 @@ import numpy as np
 from truemorph.bias.maximum import fit_softmax
 from truemorph.bias.mixture import fit_mixture, mixture_of
 from truemorph.bias.result import Data
-from truemorph.bias.transitions import DISK, MatrixTransition, Search, Space, Transition
+from truemorph.bias.transitions import (
+    DISK,
+    WITH_FORMULA,
+    FlipTransition,
+    MatrixTransition,
+    Search,
+    Space,
+    Transition,
+    family_of,
+)
 
 DELTA = 0.5
 # Number of bins of α into which galaxies are grouped.
@@ -27,20 +36,11 @@ _LEVEL, _EDGE = 1.96, 8.9
 
 @dataclass(frozen=True)
 class DriftRange:
-    """Range of the disk fraction under trends of class fractions with α.
+    """Range of the disk fraction under trends of class fractions with α."""
 
-    Attributes
-    ----------
-    delta : float
-        δ: change of logit p(disk | α) per standard deviation of ln α.
-    delta_unbiased : float
-        The δ that explains the labels without bias: the slope of the observed disk fraction; 0 if it does not rise.
-    alternatives : dict of str to (Transition, float, float)
-        T(α), disk fraction and its standard error for each family and trend.
-    """
-
-    delta: float
-    delta_unbiased: float
+    delta: float  # δ: change of logit p(disk | α) per standard deviation of ln α
+    delta_unbiased: float  # the δ that explains the labels without bias, from the observed disk fraction
+    # T(α), disk fraction and its standard error for each family and trend.
     alternatives: dict[str, tuple[Transition, float, float]]
 
     @property
@@ -54,7 +54,7 @@ class DriftRange:
     def statement(self) -> str:
         """Description of the range."""
         return (
-            f"range: the logit of the disk fraction may change by up to δ = {self.delta:g} per σ of ln α; above "
+            f"the logit of the disk fraction may change by up to δ = {self.delta:g} per σ of ln α; above "
             f"δ = {self.delta_unbiased:.2f}, no bias is needed to explain the labels"
         )
 
@@ -64,33 +64,18 @@ class DriftRange:
         return {"delta": self.delta, "delta_unbiased": self.delta_unbiased, "disk_fractions": fractions}
 
 
-def drift_range(data: Data, families: list[Any], false_disk: float | None, delta: float) -> DriftRange | None:
-    """Fit T(α) under trends of class fractions with α.
-
-    Parameters
-    ----------
-    data : Data
-        Data with two classes and one α.
-    families : list of family classes
-    false_disk : float or None
-        As in `Search`.
-    delta : float
-
-    Returns
-    -------
-    DriftRange, or None if nothing can be fitted
-    """
-    log_alpha = np.log(np.maximum(data.alpha, data.alpha[data.alpha > 0].min()))
+def drift_range(data: Data, family: Any, false_disk: float | None, delta: float) -> DriftRange | None:
+    """Fit T(α) of two classes, of this and other families, under trends with α; None if nothing can be fitted."""
+    if data.n_classes != 2 or data.alpha.ndim != 1 or not (issubclass(family, FlipTransition) and family.varies):
+        return None
+    smallest = data.alpha[data.alpha > 0].min()
+    log_alpha = np.log(np.maximum(data.alpha, smallest))
     if np.ptp(log_alpha) == 0:
         return None
-
-    def standard(alpha: np.ndarray) -> np.ndarray:
-        u = np.log(np.maximum(alpha, data.alpha[data.alpha > 0].min()))
-        return (u - np.average(log_alpha, weights=data.weights)) / np.sqrt(np.cov(log_alpha, aweights=data.weights))
-
-    search = Search(data.alpha, np.array([[True, False], [True, True]]), True, false_disk)
+    search = Search(data.alpha, anchored=True, false_disk=false_disk)
     few = mixture_of(Space.fixed(MatrixTransition.identity()), data).grouped(_GROUPS)
-    u = standard(few.alpha)
+    u = np.log(np.maximum(few.alpha, smallest)) - np.average(log_alpha, weights=data.weights)
+    u = u / np.sqrt(np.cov(log_alpha, aweights=data.weights))
     bend = (u**2 - 1) / np.sqrt(2)
     trends = {
         "no trend": 0 * u,
@@ -102,7 +87,8 @@ def drift_range(data: Data, families: list[Any], false_disk: float | None, delta
     }
     stretch = np.sqrt(np.mean(data.weights**2))  # weights reduce the effective number of rows
     found = {}
-    for family in families:
+    own = [family] if family.free else []
+    for family in dict.fromkeys([*own, *map(family_of, WITH_FORMULA)]):
         space = family.space(search)
         start = None
         for name, offset in trends.items():

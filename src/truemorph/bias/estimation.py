@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from truemorph.bias.binned import by_bins
 from truemorph.bias.checks import calibration, selection_findings
 from truemorph.bias.drift import DELTA, DriftRange, drift_range
-from truemorph.bias.gold import by_gold, check_gold, check_probability, gold_maximum, selection_known
+from truemorph.bias.gold import by_gold, check_gold, check_probability, gold_maximum
 from truemorph.bias.likelihood import check_labels, check_weights, classes_in, one_resolution, with_observables
-from truemorph.bias.mixture import by_condition, by_likelihood, check_intrinsic, explained_findings
-from truemorph.bias.result import ASSUMPTIONS, FROM_LABELS, Data, TransitionFit, flat_fractions_assumed
+from truemorph.bias.mixture import by_bins, by_condition, by_likelihood, check_intrinsic, explained_findings
+from truemorph.bias.result import FROM_LABELS, Data, TransitionFit
 from truemorph.bias.transitions import (
     CLASS_NAMES,
     DISK,
@@ -28,6 +27,7 @@ from truemorph.bias.transitions import (
     WITH_FORMULA,
     Array,
     FlipTransition,
+    LogisticTransition,
     Search,
     Space,
     family_of,
@@ -36,7 +36,13 @@ from truemorph.bias.votes import by_votes, check_votes
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 
-METHODS = tuple(ASSUMPTIONS)
+METHODS = {
+    "likelihood": by_likelihood,
+    "binned": by_bins,
+    "conditional": by_condition,
+    "gold": by_gold,
+    "votes": by_votes,
+}
 
 
 def _checked(
@@ -44,11 +50,11 @@ def _checked(
     alpha: Any,
     observables: Any,
     gold: Any,
+    gold_probability: Any,
     weights: Any,
     n_classes: int | None,
     method: str,
     options: dict[str, Any],
-    gold_probability: Any = None,
 ) -> Data:
     """Check shapes and values of all per-galaxy arguments."""
     observed = labels if isinstance(labels, np.ma.MaskedArray) else np.asarray(labels)
@@ -94,7 +100,7 @@ def _flips_seen(data: Data) -> np.ndarray:
     return possible
 
 
-def _false_disk(asked: float | str | None, data: Data, method: str) -> float | None:
+def _false_disk(asked: float | str | None, data: Data) -> float | None:
     """Return the fixed rate of false disks, or None to fit it."""
     if asked == "fit":
         return None
@@ -106,11 +112,10 @@ def _false_disk(asked: float | str | None, data: Data, method: str) -> float | N
         if not 0 <= rate < 1:
             raise InputError(f'false_disk must be a probability, 0 <= false_disk < 1, or "fit"; got {asked}')
         return rate
-    if method == "votes":
+    if data.method == "votes":
         return None  # single votes for a disk occur for any galaxy
-    if data.gold is not None and np.any((data.gold == SMOOTH) & (data.labels == DISK)):
-        return None
-    return 0.0
+    seen = data.gold is not None and np.any((data.gold == SMOOTH) & (data.labels == DISK))
+    return None if seen else 0.0
 
 
 def fit_transition(
@@ -208,16 +213,12 @@ def fit_transition(
         method = next(name for name, holds in given.items() if holds)
     if method not in METHODS:
         raise InputError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
-    if family is None:
-        family = "logistic" if observables is not None else "rayleigh"
-        choose = method == "gold" and observables is None
-    else:
-        choose = False
-    cls = family_of(family)
+    choose = family is None and method == "gold" and observables is None
+    cls = family_of(family or ("rayleigh" if observables is None else "logistic"))
     _check_together(method, cls, intrinsic, gold, false_disk, bins, delta)
     use_gold = gold if method in ("gold", "votes") else None
     options = {"family": cls, "bins": bins, "false_disk": false_disk, "delta": delta, "knots": knots, "seed": seed}
-    data = _checked(labels, alpha, observables, use_gold, weights, n_classes, method, options, gold_probability)
+    data = _checked(labels, alpha, observables, use_gold, gold_probability, weights, n_classes, method, options)
     findings: list[Finding] = []
     if method == "conditional":
         columns, findings = check_intrinsic(intrinsic, data.labels.size)
@@ -233,39 +234,33 @@ def fit_transition(
                 "Give gold labels (`gold`), or intrinsic columns (`intrinsic`) on which classes depend.",
             )
         )
-    if data.gold is not None and data.probability is not None:
-        findings += selection_known(data.probability, data.gold)
-    elif data.gold is not None:
-        findings += selection_findings(data.observed, data.alpha, data.gold, data.weights)
-    rate, anchored = _false_disk(false_disk, data, method), method in ("likelihood", "binned")
-    search = Search(data.alpha, _flips_seen(data), anchored, rate, knots)
+    if data.gold is not None:
+        findings += selection_findings(data.observed, data.alpha, data.gold, data.weights, data.probability)
+    rate = _false_disk(false_disk, data)
+    search = Search(data.alpha, _flips_seen(data), method in ("likelihood", "binned"), rate, knots)
     if choose and data.n_classes == 2:
-        cls = min(map(family_of, WITH_FORMULA), key=lambda one: _gold_aic(one, search, data))
+
+        def aic(one: Any) -> float:
+            space = one.space(search)
+            return 2 * space.size - 2 * gold_maximum(space, data).value
+
+        cls = min(map(family_of, WITH_FORMULA), key=aic)
         data = replace(data, options={**options, "family": cls})
-    space = _space(cls, search, method)
-    if method == "likelihood":
-        fit = by_likelihood(space, data)
-    elif method == "binned":
-        fit = by_bins(space, data, bins)
-    elif method == "gold":
-        fit = by_gold(space, data, seed)
-    elif method == "votes":
-        fit = by_votes(space, data)
-    else:
-        fit = by_condition(space, data)
+    fit = METHODS[method](_space(cls, search, method), data)
     if bootstrap:
         fit = fit.with_bootstrap_errors(bootstrap, seed)
     if method in FROM_LABELS:
         if delta is not None:
-            fit = replace(fit, drift=_drift(cls, data, rate, delta))
+            fit = replace(fit, drift=drift_range(data, cls, rate, delta))
         # First, because it limits everything.
-        findings.insert(0, flat_fractions_assumed(*fit.disk_fraction_range, fit.drift))
+        findings.insert(0, _flat_fractions_assumed(*fit.disk_fraction_range, fit.drift))
     checked = calibration(fit).findings if fit.votes is None else ()
     return replace(fit, findings=unique(findings, fit.findings, checked))
 
 
 def _space(cls: Any, search: Search, method: str) -> Space:
-    """Return the parameter space of a family."""
+    """Return the parameter space of a family, if it can be fitted to such data."""
+    n_classes = len(search.seen)
     if not hasattr(cls, "space"):
         raise InputError(f"{cls.family} can't be fitted; choose another family")
     if not cls.varies and method not in ("gold", "votes"):
@@ -273,22 +268,25 @@ def _space(cls: Any, search: Search, method: str) -> Space:
             f"{cls.family}: a flip probability that is constant in alpha can't be separated from class fractions; "
             "give gold labels (gold=)"
         )
+    if search.alpha.ndim == 2 and cls is not LogisticTransition:
+        raise InputError(f'several observables need family="logistic"; {cls.family} needs alpha of shape (N,)')
+    if n_classes != 2 and issubclass(cls, FlipTransition):
+        raise InputError(f'{cls.family} is for two classes; for {n_classes} use "matrix" or "logistic"')
     space: Space = cls.space(search)
     return space
 
 
-def _gold_aic(cls: Any, search: Search, data: Data) -> float:
-    space = cls.space(search)
-    return 2 * space.size - 2 * gold_maximum(space, data).value
-
-
-def _drift(cls: Any, data: Data, false_disk: float | None, delta: float) -> DriftRange | None:
-    """Return the range under class fractions that depend on α."""
-    if data.n_classes != 2 or data.alpha.ndim != 1 or not (issubclass(cls, FlipTransition) and cls.varies):
-        return None
-    own = [cls] if cls.free else []
-    families = list(dict.fromkeys([*own, *map(family_of, WITH_FORMULA)]))
-    return drift_range(data, families, false_disk, delta)
+def _flat_fractions_assumed(low: float, high: float, drift: DriftRange | None) -> Finding:
+    """Return the assumption of an estimate from labels alone, and the range of the disk fraction without it."""
+    trend = "" if drift is None else f" if their logit changes by up to {drift.delta:g} per standard deviation of ln α"
+    return Finding(
+        "flat-fractions-assumed",
+        "caution",
+        "Labels alone cannot separate bias from a real change of class fractions with resolution. This estimate "
+        "assumes that the true fractions do not depend on α; the disk fraction may lie anywhere from "
+        f"{low:.2f} to {high:.2f}{trend}.",
+        "Give gold labels (`gold`), which settle it, or intrinsic columns (`intrinsic`).",
+    )
 
 
 def _check_together(

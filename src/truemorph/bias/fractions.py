@@ -9,6 +9,7 @@ they approach all galaxies. Without gold labels, fractions in each bin are found
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from truemorph.arrays import float_array
 from truemorph.bias.binning import Bins
 from truemorph.bias.checks import selection_findings
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.gold import GoldRegression, check_gold, check_probability, propensity_columns, selection_known
+from truemorph.bias.gold import check_gold, check_probability, gold_fractions, propensity_columns, quadratic
 from truemorph.bias.likelihood import (
     check_columns,
     check_labels,
@@ -34,7 +35,7 @@ from truemorph.bias.transitions import COMPARED, DISK, SMOOTH, WITH_FORMULA, Arr
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
-from truemorph.results import Result, quantity_table
+from truemorph.results import Result, quantity_table, text_table
 
 _NORMAL_95 = 1.96
 _EM_STEPS = 2000
@@ -130,20 +131,22 @@ class PopulationFractions(Result):
     def summary(self) -> str:
         """Return the disk fraction of each bin with its error and range as text."""
         systematic = "" if self.samples is not None else " and systematic"
-        lines = [
-            f"disk fraction by {self.by} ({self.method}; range: 95 %, statistical{systematic})",
-            f"{self.by:>10s} {'galaxies':>9s} {'labelled':>9s} {'corrected':>9s} {'error':>7s} {'range':>15s}",
+        about = f"{self.method}; range: 95 %, statistical{systematic}; assumes that {self.assumption}"
+        return "\n".join([*self.lines(), about])
+
+    def lines(self, gold: np.ndarray | None = None) -> list[str]:
+        """Return a table of the disk fraction of each bin as lines of text, with that of its gold labels if given."""
+        by = "α" if self.by == "alpha" else self.by
+        header = [f"disk fraction at {by}", "galaxies", "observed", "corrected", "range"]
+        numbers = (one[:, DISK] for one in (self.labelled, self.fractions, self.stderr, self.low, self.high))
+        rows = [
+            [f"{middle:.2f}", f"{count:,}", f"{seen:.3f}", f"{value:.3f} ± {error:.3f}", f"{low:.3f} to {high:.3f}"]
+            for middle, count, seen, value, error, low, high in zip(self.middles, self.counts, *numbers, strict=True)
         ]
-        lines += [
-            f"{middle:10.2f} {count:9,d} {labelled:9.3f} {value:9.3f} {error:7.3f} {low:7.3f}-{high:.3f}"
-            for middle, count, labelled, value, error, low, high in zip(
-                self.middles,
-                self.counts,
-                *(one[:, DISK] for one in (self.labelled, self.fractions, self.stderr, self.low, self.high)),
-                strict=True,
-            )
-        ]
-        return "\n".join([*lines, f"assumes that {self.assumption}"])
+        if gold is not None:
+            header.append("gold labels")
+            rows = [[*row, f"{one:.3f}"] for row, one in zip(rows, gold, strict=True)]
+        return text_table(header, rows, left=())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the disk fractions as plain values, for JSON."""
@@ -183,24 +186,11 @@ class PopulationFractions(Result):
             assumption=self.assumption,
         )
 
-    def plot(self, ax: Any = None, truth: Array | None = None, label_class: int = DISK) -> Any:
-        """Draw the observed and corrected fraction of one class per bin, and the truth if known.
-
-        Parameters
-        ----------
-        ax : matplotlib axes, optional
-            Axes to draw on; default a new figure.
-        truth : array, shape (B,), optional
-            True fractions of the class in the same bins.
-        label_class : int, default 1 (disk)
-
-        Returns
-        -------
-        matplotlib axes
-        """
+    def plot(self, ax: Any = None, truth: Array | None = None) -> Any:
+        """Draw the observed and corrected disk fraction, and the truth if known; return matplotlib axes."""
         from truemorph.bias.plots import plot_fractions
 
-        return plot_fractions(self, ax, {} if truth is None else {"truth": truth}, label_class)
+        return plot_fractions(self, ax, {} if truth is None else {"truth": truth})
 
 
 def _invert(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
@@ -237,33 +227,50 @@ def _invert_two(given: np.ndarray, bins: Bins, start: np.ndarray) -> np.ndarray:
     return np.stack([1 - disk, disk], axis=1)
 
 
-def _label_columns(transition: Transition, labels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Return p(ỹ_n | y, α_n) for every y, shape (N, K)."""
-    return np.exp(label_columns(transition, labels, alpha))
+@dataclass(frozen=True)
+class _Sample:
+    """Labels of galaxies in bins, whose class fractions are wanted."""
+
+    labels: np.ndarray  # (N,)
+    alpha: np.ndarray  # (N,), or (N, 1 + J) with observables
+    n_classes: int
+    bins: Bins
+
+    @cached_property
+    def labelled(self) -> np.ndarray:
+        """Fractions of the observed labels, shape (B, K)."""
+        return self.bins.means(np.eye(self.n_classes)[self.labels])
+
+    def likelihood(self, transition: Transition) -> np.ndarray:
+        """Return p(ỹ_n | y, α_n) for every y, shape (N, K)."""
+        return np.exp(label_columns(transition, self.labels, self.alpha))
+
+    def summed(self, values: np.ndarray) -> np.ndarray:
+        """Return sums over galaxies in each bin without weights, shape (B,)."""
+        return np.bincount(self.bins.index, values, self.bins.count)
 
 
 def _inverted(
-    labels: np.ndarray, alpha: np.ndarray, bins: Bins, transition: Transition, fit: TransitionFit | None
+    sample: _Sample, given: Transition | TransitionFit
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Finding]]:
     """Invert T: return fractions and errors, shape (B, K) each, covariance of disk fractions, and findings.
 
     Each galaxy's influence on its bin's fractions is inverse information times score. If T was fitted to the same
     labels, its influence through T is added before squaring.
     """
-    n_classes = transition.n_classes
-    given = _label_columns(transition, labels, alpha)
-    fractions = _invert(given, bins, bins.means(np.eye(n_classes)[labels]))
-    mixture = np.maximum(np.sum(fractions[bins.index] * given, axis=1), 1e-9)
-    scores = (given[:, 1:] - given[:, :1]) / mixture[:, None]  # d log p(ỹ) / d f_k, k >= 1
-    own = np.zeros((labels.size, n_classes))
+    fit = given if isinstance(given, TransitionFit) else None
+    likelihood = sample.likelihood(given.transition if isinstance(given, TransitionFit) else given)
+    n_classes, bins = sample.n_classes, sample.bins
+    fractions = _invert(likelihood, bins, sample.labelled)
+    mixture = np.maximum(np.sum(fractions[bins.index] * likelihood, axis=1), 1e-9)
+    scores = (likelihood[:, 1:] - likelihood[:, :1]) / mixture[:, None]  # d log p(ỹ) / d f_k, k >= 1
+    own = np.zeros((sample.labels.size, n_classes))
     for b in range(bins.count):
         inside = bins.index == b
         weighted = scores[inside] * bins.weights[inside, None]
         own[inside, 1:] = weighted @ np.linalg.pinv(weighted.T @ scores[inside])
     own[:, 0] = -own[:, 1:].sum(axis=1)
-    covariance = np.zeros((n_classes, bins.count, bins.count))
-    diagonal = np.arange(bins.count)
-    covariance[:, diagonal, diagonal] = [np.bincount(bins.index, weights=one**2, minlength=bins.count) for one in own.T]
+    covariance = np.array([np.diag(sample.summed(one**2)) for one in own.T])
     findings = []
     if fit is not None and fit.point.size:
         known = ~np.isnan(np.diag(fit.covariance))
@@ -279,7 +286,7 @@ def _inverted(
             )
 
         def moved(at: np.ndarray) -> np.ndarray:
-            return _invert(_label_columns(fit.transition_at(at), labels, alpha), bins, fractions)
+            return _invert(sample.likelihood(fit.transition_at(at)), bins, fractions)
 
         if fit.resampled is not None:
             # Not by derivatives: a logit near its bound has a huge variance but no effect.
@@ -289,28 +296,22 @@ def _inverted(
         elif known.any():
             slopes = differences(moved, fit.point)[known]
             covariance += np.einsum("pbk,pq,qck->kbc", slopes, fit.covariance[np.ix_(known, known)], slopes)
-            if fit.influence is not None and fit.made_from(labels, alpha):
+            if fit.influence is not None and fit.made_from(sample.labels, sample.alpha):
                 pull = fit.influence()[: fit.point.size][known]
                 for k in range(n_classes):
-                    by_bin = np.stack(
-                        [np.bincount(bins.index, weights=own[:, k] * one, minlength=bins.count) for one in pull]
-                    )
-                    both = slopes[:, :, k].T @ by_bin
+                    both = slopes[:, :, k].T @ np.stack([sample.summed(own[:, k] * one) for one in pull])
                     covariance[k] += both + both.T
-    variance = np.maximum(covariance[:, diagonal, diagonal], 0.0)
+    variance = np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0.0)
     return fractions, np.sqrt(variance).T, covariance[DISK], findings
 
 
-def _alternatives(
-    labels: np.ndarray, alpha: np.ndarray, bins: Bins, fit: TransitionFit, stderr: np.ndarray
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _alternatives(sample: _Sample, fit: TransitionFit, stderr: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return the alternatives of the range: trends of class fractions with α, or other families."""
     if fit.drift is not None:
-        out = {}
-        for name, (transition, _, _) in fit.drift.alternatives.items():
-            given = _label_columns(transition, labels, alpha)
-            out[name] = _invert(given, bins, bins.means(np.eye(2)[labels])), stderr
-        return out
+        return {
+            name: (_invert(sample.likelihood(transition), sample.bins, sample.labelled), stderr)
+            for name, (transition, _, _) in fit.drift.alternatives.items()
+        }
     if fit.method not in ("conditional", "gold") or fit.transition.n_classes != 2 or fit.alpha.ndim != 1:
         return {}
     others = {}
@@ -323,7 +324,7 @@ def _alternatives(
             continue
     least = min([fit.aic, *(one.aic for one in others.values())])
     return {
-        f"{family}, {fit.method}": _inverted(labels, alpha, bins, one.transition, one)[:2]
+        f"{family}, {fit.method}": _inverted(sample, one)[:2]
         for family, one in others.items()
         if fit.method != "gold" or one.aic < least + REJECTED  # not if gold labels reject it
     }
@@ -353,6 +354,100 @@ def unlike_labels(transition: Transition, labels: np.ndarray, alpha: np.ndarray)
             "Check that α has the same unit as in the fit of T(α), or fit T(α) to these labels.",
         )
     ]
+
+
+def _through(sample: _Sample, transition: Transition | TransitionFit, systematic: bool) -> dict[str, Any]:
+    """Return the fractions through T, with the range over alternatives if T was fitted."""
+    fit = transition if isinstance(transition, TransitionFit) else None
+    fractions, stderr, covariance, findings = _inverted(sample, transition)
+    alternatives = {} if fit is None or not systematic else _alternatives(sample, fit, stderr)
+    if not isinstance(transition, TransitionFit):
+        findings += unlike_labels(transition, sample.labels, sample.alpha)
+    elif transition.method == "conditional":
+        findings.append(
+            Finding(
+                "disk-definition-unknown",
+                "caution",
+                "Labels and intrinsic columns do not determine the definition of a disk. Under a narrower one (for "
+                "example without lenticulars), the true fraction may be outside the range, towards the labels.",
+                "Give gold labels (`gold`), whose definition the fractions then follow.",
+            )
+        )
+    everything = [(fractions, stderr), *alternatives.values()]
+    return {
+        "fractions": fractions,
+        "stderr": stderr,
+        "covariance": covariance,
+        "low": np.clip(np.min([value - _NORMAL_95 * error for value, error in everything], axis=0), 0, 1),
+        "high": np.clip(np.max([value + _NORMAL_95 * error for value, error in everything], axis=0), 0, 1),
+        "method": "inversion of T",
+        "assumption": "T(alpha) is correct" if fit is None else fit.assumption,
+        "alternatives": alternatives,
+        "findings": unique(() if fit is None else fit.findings, findings),
+    }
+
+
+def _from_gold(
+    sample: _Sample,
+    gold: np.ndarray,
+    columns: list[np.ndarray],
+    probability: np.ndarray | None,
+    uncertain: np.ndarray,
+    missed: np.ndarray | None,
+    seed: int,
+) -> dict[str, Any]:
+    """Return the fractions from gold labels, which miss a fraction of the disks in each bin, if that is known."""
+
+    def regressed(gold: np.ndarray) -> tuple[np.ndarray, ...]:
+        fractions, samples = gold_fractions(
+            sample.labels, sample.alpha, gold, sample.n_classes, sample.bins, columns, seed
+        )
+        low, high = np.quantile(samples, [0.025, 0.975], axis=0)
+        return fractions, samples, np.minimum(low, fractions), np.maximum(high, fractions)
+
+    fractions, samples, low, high = regressed(gold)
+    observed = np.eye(sample.n_classes)[sample.labels]
+    findings = selection_findings(observed, sample.alpha, gold, sample.bins.weights, probability)
+    if uncertain.any():
+        for one in (SMOOTH, DISK):
+            _, _, least, most = regressed(np.where(uncertain, one, gold))
+            low, high = np.minimum(low, least), np.maximum(high, most)
+        findings.append(
+            Finding(
+                "gold-uncertain",
+                "caution",
+                f"People could not tell the class of {np.count_nonzero(uncertain):,} galaxies, or did not agree on "
+                "it. The range contains the results with all of them smooth and all of them disk.",
+                "Find better images of them.",
+            )
+        )
+    if missed is not None:
+        implied = np.minimum(high[:, DISK] / np.maximum(1 - missed, 1e-9), 1.0)
+        high = np.column_stack([high[:, SMOOTH], np.maximum(high[:, DISK], implied)])
+        low = np.column_stack([np.minimum(low[:, SMOOTH], 1 - implied), low[:, DISK]])
+        findings.append(
+            Finding(
+                "gold-misses-disks",
+                "caution",
+                "Degraded copies of well-resolved galaxies show that the gold labels themselves miss up to "
+                f"{missed.max():.0%} of the disks in a bin of α. The range reaches up to what this implies.",
+                "Label better images of the same galaxies.",
+            )
+        )
+    selection = "known for a random part of the rows"
+    if probability is not None:
+        selection = "their probabilities of selection are known"
+    return {
+        "fractions": fractions,
+        "stderr": samples.std(axis=0),
+        "covariance": np.cov(samples[:, :, DISK], rowvar=False).reshape(sample.bins.count, -1),
+        "low": low,
+        "high": high,
+        "samples": samples,
+        "method": "gold",
+        "assumption": f"gold labels are correct, and {selection}",
+        "findings": unique(findings),
+    }
 
 
 def debiased_fractions(
@@ -460,115 +555,32 @@ def debiased_fractions(
         weights = fit.data.weights
     w = None if weights is None else check_weights(weights, checked.size)
     cut = Bins.cut(column, int(bins), w)
-    labelled = cut.means(np.eye(n_classes)[checked])
-    alternatives: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    samples = None
-    if gold is not None:
-        known = check_gold(gold, checked.size, n_classes)
-        columns = None if covariates is None else check_columns(covariates, "covariates", checked.size)
-        probability = None if gold_probability is None else check_probability(gold_probability, known)
-        findings = (
-            selection_findings(np.eye(n_classes)[checked], resolution, known, w)
-            if probability is None
-            else selection_known(probability, known)
-        )
-        if probability is not None:
-            extra = propensity_columns(probability)
-            columns = extra if columns is None else np.column_stack([columns, extra])
-        if by is not None and np.ptp(column) > 0:
-            # The binning column may have more information on the class than label and α.
-            standard = (column - column.mean()) / column.std()
-            extra = np.column_stack([standard, standard**2 - 1])
-            columns = extra if columns is None else np.column_stack([columns, extra])
-        regression = GoldRegression.fit(checked, resolution, known, n_classes, cut, columns)
-        fractions, samples = regression.fractions(known, cut, seed)
-        stderr = samples.std(axis=0)
-        covariance = np.cov(samples[:, :, DISK], rowvar=False).reshape(cut.count, -1)
-        low, high = np.quantile(samples, [0.025, 0.975], axis=0)
-        low, high = np.minimum(low, fractions), np.maximum(high, fractions)
-        method, assumption = "gold", "gold labels are correct, and known for a random part of the rows"
-        if probability is not None:
-            assumption = "gold labels are correct, and their probabilities of selection are known"
-        if used is not None:
-            alternatives["the given T inverted"] = _inverted(checked, resolution, cut, used, fit)[:2]
+    sample = _Sample(checked, resolution, n_classes, cut)
+    if gold is None:
+        assert transition is not None
+        found = _through(sample, transition, systematic)
     else:
-        assert used is not None
-        fractions, stderr, covariance, findings = _inverted(checked, resolution, cut, used, fit)
-        method, assumption = "inversion of T", "T(alpha) is correct"
-        if fit is None:
-            findings += unlike_labels(used, checked, resolution)
-        else:
-            assumption = fit.assumption
-            if systematic:
-                alternatives = _alternatives(checked, resolution, cut, fit, stderr)
-        if fit is not None and fit.method == "conditional":
-            findings.append(
-                Finding(
-                    "disk-definition-unknown",
-                    "caution",
-                    "Labels and intrinsic columns do not determine the definition of a disk. Under a narrower one (for "
-                    "example without lenticulars), the true fraction may be outside the range, towards the labels.",
-                    "Give gold labels (`gold`), whose definition the fractions then follow.",
-                )
-            )
-        everything = [(fractions, stderr), *alternatives.values()]
-        low = np.clip(np.min([value - _NORMAL_95 * error for value, error in everything], axis=0), 0, 1)
-        high = np.clip(np.max([value + _NORMAL_95 * error for value, error in everything], axis=0), 0, 1)
-    uncertain = None if gold_uncertain is None else np.asarray(gold_uncertain, dtype=bool).reshape(-1)
-    if gold is not None and uncertain is not None and uncertain.any():
-        for one in (SMOOTH, DISK):
-            bound = debiased_fractions(
-                labels,
-                alpha,
-                by=by,
-                bins=bins,
-                gold=np.where(uncertain, one, known),
-                gold_probability=gold_probability,
-                covariates=covariates,
-                observables=observables,
-                weights=weights,
-                name=name,
-                seed=seed,
-            )
-            low, high = np.minimum(low, bound.low), np.maximum(high, bound.high)
-        findings.append(
-            Finding(
-                "gold-uncertain",
-                "caution",
-                f"People could not tell the class of {int(uncertain.sum()):,} galaxies, or did not agree on it. The "
-                "range contains the results with all of them smooth and all of them disk.",
-                "Find better images of them.",
-            )
-        )
-    if gold is not None and gold_transition is not None and n_classes == 2:
-        missed = cut.means(np.asarray(gold_transition.matrix(first))[:, DISK, [SMOOTH]])[:, 0]
-        implied = np.minimum(high[:, DISK] / np.maximum(1 - missed, 1e-9), 1.0)
-        high = np.column_stack([high[:, SMOOTH], np.maximum(high[:, DISK], implied)])
-        low = np.column_stack([np.minimum(low[:, SMOOTH], 1 - implied), low[:, DISK]])
-        findings.append(
-            Finding(
-                "gold-misses-disks",
-                "caution",
-                "Degraded copies of well-resolved galaxies show that the gold labels themselves miss up to "
-                f"{missed.max():.0%} of the disks in a bin of α. The range reaches up to what this implies.",
-                "Label better images of the same galaxies.",
-            )
-        )
+        known, columns = check_gold(gold, checked.size, n_classes), []
+        probability = None if gold_probability is None else check_probability(gold_probability, known)
+        if covariates is not None:
+            columns.append(check_columns(covariates, "covariates", checked.size))
+        if probability is not None:
+            columns.append(propensity_columns(probability))
+        if by is not None:  # it may have more information on the class than label and α
+            columns.append(quadratic(column))
+        uncertain = np.zeros(checked.size) if gold_uncertain is None else np.asarray(gold_uncertain).reshape(-1)
+        missed = None
+        if gold_transition is not None and n_classes == 2:
+            missed = cut.means(np.asarray(gold_transition.matrix(first))[:, DISK, [SMOOTH]])[:, 0]
+        found = _from_gold(sample, known, columns, probability, uncertain, missed, seed)
+        inverted = None if transition is None else _inverted(sample, transition)[:2]
+        found["alternatives"] = {} if inverted is None else {"the given T inverted": inverted}
     return PopulationFractions(
-        fractions=fractions,
-        stderr=stderr,
-        low=low,
-        high=high,
-        labelled=labelled,
+        **found,
+        labelled=sample.labelled,
         edges=cut.edges,
         counts=np.bincount(cut.index, minlength=bins),
-        alternatives=alternatives,
-        method=method,
-        assumption=assumption,
-        findings=unique(fit.findings if fit is not None and gold is None else (), findings),
         by=name,
         middles=cut.middles,
-        covariance=covariance,
-        bin_weights=cut.sums(np.ones(checked.size)),
-        samples=samples,
+        bin_weights=cut.totals,
     )

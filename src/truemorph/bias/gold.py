@@ -8,19 +8,18 @@ Zhao 1994, JASA 89, 846; with a fitted coefficient as in Chen & Chen 2000, JRSS 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from truemorph.bias.binning import Bins
-from truemorph.bias.likelihood import label_columns
+from truemorph.bias.likelihood import check_classes, label_columns
 from truemorph.bias.maximum import Maximum, differences, fit_softmax, log_probabilities, maximise
 from truemorph.bias.result import Data, TransitionFit
 from truemorph.bias.transitions import DISK, UNKNOWN, Space
 from truemorph.errors import InputError
-from truemorph.findings import Finding
 
 FEWEST = 20
 SAMPLES = 1000
@@ -34,31 +33,17 @@ _CORRELATED_OVER = 2.0
 _WEIGHTED_EFFECT = (1.5,)
 # Number of galaxies per bin on which draws are evaluated; the others follow their mean.
 _DRAWN_ON = 400
-_FLOOR = -1e4
 _CLIP = 500.0
 
 
 def check_gold(gold: object, n: int, n_classes: int) -> np.ndarray:
-    """Return gold labels as an (N,) int array, -1 if unknown.
-
-    Raises
-    ------
-    InputError
-        If the length is wrong, a value is not a class, too few are known, or a class is missing.
-    """
+    """Return gold labels as an (N,) int array, -1 if unknown; there must be some of every class."""
     values = np.ma.filled(gold, UNKNOWN) if isinstance(gold, np.ma.MaskedArray) else np.asarray(gold)
     if values.shape != (n,):
         raise InputError(f"gold must have one value per galaxy, -1 if unknown; got shape {values.shape} for {n}")
-    if not np.issubdtype(values.dtype, np.number) and values.dtype != bool:
-        raise InputError(f"gold must be integers 0 to {n_classes - 1}, -1 if unknown; got {values.dtype}")
-    filled = np.where(np.isfinite(values), values, UNKNOWN)
-    known = filled.astype(np.int64)
-    bad = np.flatnonzero((known != filled) | (known < UNKNOWN) | (known >= n_classes))
-    if bad.size:
-        raise InputError(
-            f"gold must be integers 0 to {n_classes - 1}, -1 if unknown; {bad.size} are not "
-            f"(first: row {bad[0]}, {values[bad[0]]!r})"
-        )
+    if np.issubdtype(values.dtype, np.floating):
+        values = np.where(np.isfinite(values), values, UNKNOWN)
+    known = check_classes(values, n_classes, "gold", UNKNOWN)
     counts = np.bincount(known[known != UNKNOWN], minlength=n_classes)
     if counts.sum() < FEWEST:
         raise InputError(f"only {counts.sum()} gold labels; a fit needs at least {FEWEST}")
@@ -68,13 +53,7 @@ def check_gold(gold: object, n: int, n_classes: int) -> np.ndarray:
 
 
 def check_probability(probability: object, gold: np.ndarray) -> np.ndarray:
-    """Return probabilities of selection as an (N,) float array.
-
-    Raises
-    ------
-    InputError
-        If the length is wrong, a value is not between 0 and 1, or a galaxy with a gold label has a probability of 0.
-    """
+    """Return probabilities of selection as an (N,) float array, above 0 where there is a gold label."""
     values = np.asarray(probability, dtype=np.float64)
     if values.shape != gold.shape:
         raise InputError(
@@ -89,6 +68,12 @@ def check_probability(probability: object, gold: np.ndarray) -> np.ndarray:
     return values
 
 
+def quadratic(column: np.ndarray) -> np.ndarray:
+    """Return a standardised column and its square as covariates, shape (N, 2)."""
+    standard = (column - column.mean()) / (column.std() or 1.0)
+    return np.column_stack([standard, standard**2 - 1])
+
+
 def propensity_columns(probability: np.ndarray) -> np.ndarray:
     """Covariates for the regression on gold labels, shape (N, 2): log probability of selection, and its square.
 
@@ -96,33 +81,7 @@ def propensity_columns(probability: np.ndarray) -> np.ndarray:
     is related to class, the errors are a third smaller than with inverse-probability weights; of a planned choice, up
     to 15 % (docs/statistics.md).
     """
-    log = np.log(np.maximum(probability, probability[probability > 0].min()))
-    standard = (log - log.mean()) / (log.std() or 1.0)
-    return np.column_stack([standard, standard**2 - 1])
-
-
-def selection_known(probability: np.ndarray, gold: np.ndarray) -> list[Finding]:
-    """Return that gold labels were chosen with known probabilities, and whether some galaxies could not be chosen."""
-    chosen, never = probability[gold != UNKNOWN], int(np.sum(probability == 0))
-    findings = [
-        Finding(
-            "selection-known",
-            "note",
-            f"Galaxies were selected for gold labels with known probabilities ({chosen.min():.2g} to "
-            f"{chosen.max():.2g}), which the estimate takes into account.",
-        )
-    ]
-    if never:
-        findings.append(
-            Finding(
-                "gold-cannot-reach",
-                "caution",
-                f"{never:,} of {probability.size:,} galaxies could not be selected for a gold label, for lack of an "
-                "image for example. Their classes are predicted from galaxies of the same label and α.",
-                "Leave them out (`where`), or find their images.",
-            )
-        )
-    return findings
+    return quadratic(np.log(np.maximum(probability, probability[probability > 0].min())))
 
 
 @dataclass(frozen=True)
@@ -132,20 +91,12 @@ class GoldRegression:
     The effects are normal, with correlations between neighbouring bins; their standard deviation is averaged over, with
     the evidence as weight (Laplace approximation). They let the regression follow class fractions that it would
     otherwise miss.
-
-    Attributes
-    ----------
-    design : array, shape (N, Q)
-    evidence : array, shape (S,)
-        Weight of each standard deviation of the effects.
-    coefficients : array, shape (S, K - 1, Q)
-    covariances : array, shape (S, (K - 1) Q, (K - 1) Q)
     """
 
-    design: np.ndarray
-    evidence: np.ndarray
-    coefficients: np.ndarray
-    covariances: np.ndarray
+    design: np.ndarray  # (N, Q)
+    evidence: np.ndarray  # (S,): weight of each standard deviation of the effects
+    coefficients: np.ndarray  # (S, K - 1, Q)
+    covariances: np.ndarray  # (S, (K - 1) Q, (K - 1) Q)
 
     @classmethod
     def fit(
@@ -155,12 +106,9 @@ class GoldRegression:
         gold: np.ndarray,
         n_classes: int,
         bins: Bins,
-        columns: np.ndarray | None = None,
+        columns: Sequence[np.ndarray] = (),
     ) -> GoldRegression:
-        """Fit to galaxies with a gold label; columns are standardised over all galaxies.
-
-        With sampling weights (from the bins), scores are weighted and the covariance is the sandwich estimator.
-        """
+        """Fit to galaxies with a gold label; with weights (of the bins), the covariance is the sandwich estimator."""
         raw = _features(labels, alpha, n_classes, columns)
         spread = raw.std(axis=0)
         raw = (raw - raw.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
@@ -171,12 +119,10 @@ class GoldRegression:
         part, targets, w = design[known], np.eye(n_classes)[gold[known]], bins.weights[known]
         w = w * w.sum() / np.sum(w**2)  # weights reduce the effective number of rows
         fixed = np.concatenate([[_INTERCEPT], np.full(raw.shape[1], _COEFFICIENT)])
-        log_evidence: list[float] = []
-        coefficients: list[np.ndarray] = []
-        covariances: list[np.ndarray] = []
+        fits: list[tuple[float, np.ndarray, np.ndarray]] = []
         for effect in _EFFECTS if np.ptp(w) == 0 else _WEIGHTED_EFFECT:
             precision = np.concatenate([fixed, np.full(bins.count, effect)]) ** -2
-            found = fit_softmax(part, targets, precision, w, coefficients[-1] if coefficients else None)
+            found = fit_softmax(part, targets, precision, w, fits[-1][1] if fits else None)
             log_p = found.log_probabilities(part)
             value = np.sum(w[:, None] * targets * log_p) - 0.5 * np.sum(precision * found.coefficients**2)
             value += 0.5 * (n_classes - 1) * np.log(precision).sum() - 0.5 * np.linalg.slogdet(found.information)[1]
@@ -186,11 +132,10 @@ class GoldRegression:
                 scores = np.einsum("nk,nq->nkq", residual, part).reshape(len(part), -1)
                 products = scores.T @ scores + np.diag(np.tile(precision, n_classes - 1))
                 covariance = covariance @ products @ covariance
-            log_evidence.append(value)
-            coefficients.append(found.coefficients)
-            covariances.append(covariance)
-        evidence = np.exp(np.array(log_evidence) - max(log_evidence))
-        return cls(design, evidence / evidence.sum(), np.array(coefficients), np.array(covariances))
+            fits.append((value, found.coefficients, covariance))
+        log_evidence, coefficients, covariances = map(np.array, zip(*fits, strict=True))
+        evidence = np.exp(log_evidence - log_evidence.max())
+        return cls(design, evidence / evidence.sum(), coefficients, covariances)
 
     @cached_property
     def by_effect(self) -> list[np.ndarray]:
@@ -202,9 +147,7 @@ class GoldRegression:
         """Return p(y | ỹ, α, z), shape (N, K)."""
         return np.tensordot(self.evidence, np.array(self.by_effect), 1)
 
-    def fractions(
-        self, gold: np.ndarray, bins: Bins, seed: int, samples: int = SAMPLES
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def fractions(self, gold: np.ndarray, bins: Bins, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return class fractions in each bin, shape (B, K), and draws of them, shape (S, B, K).
 
         Gold labels are counted as they are. Other galaxies contribute expected class counts or, in a draw, random
@@ -214,14 +157,12 @@ class GoldRegression:
         n_classes = self.coefficients.shape[1] + 1
         known = gold != UNKNOWN
         rest = np.flatnonzero(~known)
-        members = np.eye(n_classes)[gold[known]] * bins.weights[known, None]
-        counted = np.stack([np.bincount(bins.index[known], one, bins.count) for one in members.T], axis=1)
-        total = np.bincount(bins.index, bins.weights, bins.count)
-        expected = np.where(known[:, None], 0.0, self.probabilities) * bins.weights[:, None]
-        expected = np.stack([np.bincount(bins.index, one, bins.count) for one in expected.T], axis=1)
+        total = bins.totals
+        counted = np.stack([bins.sums(gold == k) for k in range(n_classes)], axis=1)
+        expected = bins.means(np.where(known[:, None], np.eye(n_classes)[gold], self.probabilities))
         shuffled = rng.permutation(rest)
         drawn_on = [shuffled[bins.index[shuffled] == b][:_DRAWN_ON] for b in range(bins.count)]
-        how_many = rng.multinomial(samples, self.evidence)
+        how_many = rng.multinomial(SAMPLES, self.evidence)
         found = []
         for coefficients, covariance, p, n in zip(
             self.coefficients, self.covariances, self.by_effect, how_many, strict=True
@@ -248,10 +189,23 @@ class GoldRegression:
                 sums[:, b, 0] += np.maximum(w.sum() - mean.sum(axis=1), 0.0)
             found.append(sums / total[:, None])
         drawn = np.concatenate(found)
-        return (counted + expected) / total[:, None], drawn / drawn.sum(axis=2, keepdims=True)
+        return expected, drawn / drawn.sum(axis=2, keepdims=True)
 
 
-def _features(labels: np.ndarray, alpha: np.ndarray, n_classes: int, columns: np.ndarray | None) -> np.ndarray:
+def gold_fractions(
+    labels: np.ndarray,
+    alpha: np.ndarray,
+    gold: np.ndarray,
+    n_classes: int,
+    bins: Bins,
+    columns: Sequence[np.ndarray],
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return class fractions in each bin, shape (B, K), and draws of them, shape (S, B, K), from gold labels."""
+    return GoldRegression.fit(labels, alpha, gold, n_classes, bins, columns).fractions(gold, bins, seed)
+
+
+def _features(labels: np.ndarray, alpha: np.ndarray, n_classes: int, columns: Sequence[np.ndarray]) -> np.ndarray:
     observables = alpha[:, None] if alpha.ndim == 1 else alpha
     u = observables.copy()
     smallest = u[u[:, 0] > 0, 0].min(initial=1.0)
@@ -259,7 +213,7 @@ def _features(labels: np.ndarray, alpha: np.ndarray, n_classes: int, columns: np
     u = (u - u.mean(axis=0)) / np.where(u.std(axis=0) > 0, u.std(axis=0), 1.0)
     member = np.eye(n_classes)[labels][:, 1:] - 1 / n_classes
     parts = [member, u, u**2 - 1, *(member * u[:, j : j + 1] for j in range(u.shape[1]))]
-    return np.column_stack(parts if columns is None else [*parts, columns])
+    return np.column_stack([*parts, *columns])
 
 
 def _gold_terms(space: Space, data: Data) -> Callable[[np.ndarray], np.ndarray]:
@@ -270,7 +224,7 @@ def _gold_terms(space: Space, data: Data) -> Callable[[np.ndarray], np.ndarray]:
 
     def terms(point: np.ndarray) -> np.ndarray:
         columns = label_columns(space.build(point), labels, alpha)
-        return np.maximum(columns[np.arange(known.size), classes], _FLOOR)
+        return np.asarray(columns[np.arange(known.size), classes])
 
     return terms
 
@@ -286,41 +240,43 @@ def gold_maximum(space: Space, data: Data) -> Maximum:
     return maximise(objective, space.starts, space.lower, space.upper, w.size)
 
 
-def by_gold(space: Space, data: Data, seed: int) -> TransitionFit:
+def by_gold(space: Space, data: Data) -> TransitionFit:
     """Fit T to the gold labels, and reduce its variance with the regression."""
     assert data.gold is not None
     n = data.labels.size
     bins = Bins.cut(data.resolution, max(1, min(_BINS, n // _PER_BIN)), data.weights)
-    columns = None if data.probability is None else propensity_columns(data.probability)
-    regression = GoldRegression.fit(data.labels, data.alpha, data.gold, data.n_classes, bins, columns)
-    fractions, drawn = regression.fractions(data.gold, bins, seed)
+    columns, seed = [] if data.probability is None else [propensity_columns(data.probability)], data.options["seed"]
+    fractions, drawn = gold_fractions(data.labels, data.alpha, data.gold, data.n_classes, bins, columns, seed)
     # Without bin effects, which would follow the gold labels and hide some of their scatter.
-    plain = GoldRegression.fit(
-        data.labels,
-        data.alpha,
-        data.gold,
-        data.n_classes,
-        Bins.cut(data.resolution, 1, data.weights),
-        columns,
-    ).probabilities
-    share = np.bincount(bins.index, data.weights) / data.weights.sum()
+    whole = Bins.cut(data.resolution, 1, data.weights)
+    plain = GoldRegression.fit(data.labels, data.alpha, data.gold, data.n_classes, whole, columns).probabilities
+    share = bins.totals / data.weights.sum()
     samples = np.einsum("b,sbk->sk", share, drawn)
     known = data.gold != UNKNOWN
     best = gold_maximum(space, data)
     inverse = np.nan_to_num(best.covariance())
     # Influence of each gold label on the parameters, (P, n).
     own = inverse @ (differences(_gold_terms(space, data), best.point) * data.gold_weights[known])
-
-    def expected() -> np.ndarray:
-        """Return the expected influence of each galaxy, given its label and α, shape (P, N)."""
-        slopes = differences(
-            lambda at: np.maximum(label_columns(space.build(at), data.labels, data.alpha), _FLOOR), best.point
-        )
-        return np.asarray(inverse @ (np.einsum("nk,pnk->pn", plain, slopes) * data.weights))
-
-    ratio = data.gold_weights[known] / data.weights[known]
-    selected = None if data.probability is None else data.probability[known]
-    point, covariance, pulls = _controlled(best.point, own, expected, known, ratio, selected)
+    point, covariance, pulls = best.point, own @ own.T, np.zeros((space.size, n))
+    pulls[:, known] = own
+    n_gold = own.shape[1]
+    part, freedom = n_gold / n, n_gold - 2 * space.size - 1
+    if part < 1 and freedom >= 4 * space.size:
+        # Expected influence of every galaxy, given its label and α, (P, N).
+        slopes = differences(lambda at: label_columns(space.build(at), data.labels, data.alpha), best.point)
+        control = inverse @ (np.einsum("nk,pnk->pn", plain, slopes) * data.weights)
+        control -= control.mean(axis=1, keepdims=True)
+        ratio = np.where(
+            known, data.gold_weights / data.weights, 0.0
+        )  # how much more a gold label weighs than its galaxy
+        moved = (ratio * control)[:, known]
+        spread = moved - moved.mean(axis=1, keepdims=True)
+        slope = own @ spread.T @ np.linalg.pinv(spread @ spread.T)
+        left = own - slope @ spread
+        chance = np.full(n_gold, part) if data.probability is None else data.probability[known]
+        covariance = (left * (1 - chance)) @ left.T * n_gold / freedom + (own * chance) @ own.T
+        pulls -= slope @ control * (ratio - part)
+        point = point - slope @ moved.sum(axis=1)
     covariance[~best.free], covariance[:, ~best.free] = np.nan, np.nan
     return TransitionFit.of(
         space,
@@ -334,38 +290,3 @@ def by_gold(space: Space, data: Data, seed: int) -> TransitionFit:
         influence=lambda: pulls,
         fraction_samples=samples[:, DISK],
     )
-
-
-def _controlled(
-    point: np.ndarray,
-    own: np.ndarray,
-    expected: Callable[[], np.ndarray],
-    known: np.ndarray,
-    ratio: np.ndarray,
-    selected: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Correct the estimate by the expected influences; return it, its covariance, and all influences.
-
-    Influences `own` of gold labels have shape (P, n), expected influences of all galaxies (P, N). `ratio`, shape (n,),
-    is how much more a gold label weighs than its galaxy; `selected`, shape (n,), its probability of selection.
-    """
-    size, n = own.shape
-    part = n / known.size
-    products = own @ own.T
-    freedom = n - 2 * size - 1
-    pulls = np.zeros((size, known.size))
-    pulls[:, known] = own
-    if part == 1 or freedom < 4 * size:
-        return point, products, pulls
-    control = expected()
-    center = control.mean(axis=1, keepdims=True)
-    moved = ratio * (control[:, known] - center)
-    spread = moved - moved.mean(axis=1, keepdims=True)
-    slope = own @ spread.T @ np.linalg.pinv(spread @ spread.T)
-    left = own - slope @ spread
-    chance = np.full(n, part) if selected is None else selected
-    covariance = (left * (1 - chance)) @ left.T * n / freedom + (own * chance) @ own.T
-    in_gold = np.zeros(known.size)
-    in_gold[known] = ratio
-    pulls -= slope @ (control - center) * (in_gold - part)
-    return point - slope @ moved.sum(axis=1), covariance, pulls

@@ -3,13 +3,12 @@
 The rules are those of Cabrera-Vives, Miller & Schneider 2018 (AJ 156, 284): a node is split at its median (`<` left,
 `>=` right), with columns in turn; each leaf is divided into equal-count bins of each observable. A resample is a count
 per object. Columns are sorted once; after that, objects in the order of a column are only grouped by leaf, which needs
-no sort. (numpy's integer sort would be an alternative, and is fast with its AVX-512 code; on AMD Zen 4 that code is
-eight times slower than the one without.) `take(mode="clip")` avoids a bounds check that costs a few per cent: indices
-are positions in sorted columns.
+no sort. `take(mode="clip")` avoids a bounds check that costs a few per cent: indices are positions in sorted columns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,49 +17,13 @@ from scipy.sparse import csr_array
 from truemorph.bias.binning import equal_count_edges
 from truemorph.errors import InputError
 
-_FEW_LEAVES = 8
-
-
-@dataclass(frozen=True)
-class Members:
-    """Class memberships, with a contiguous column per class.
-
-    Attributes
-    ----------
-    columns : list of K arrays, shape (N,)
-    whole : bool
-        Whether every row sums to 1, so that the first class follows from the others.
-    """
-
-    columns: list[np.ndarray]
-    whole: bool
-
-    @classmethod
-    def of(cls, table: np.ndarray) -> Members:
-        """Make columns from an (N, K) table of labels or probabilities."""
-        columns = [np.ascontiguousarray(column) for column in table.T]
-        return cls(columns, bool(np.all(np.abs(sum(columns) - 1) < 1e-12)))
-
-    def rows(self, chosen: np.ndarray) -> Members:
-        """Return rows in another order."""
-        first = self.columns[:1] if self.whole else [self.columns[0][chosen]]  # follows from the others, not used
-        return Members([*first, *(column[chosen] for column in self.columns[1:])], self.whole)
-
 
 @dataclass(frozen=True)
 class _Column:
-    """A sorted column.
+    """A sorted column."""
 
-    Attributes
-    ----------
-    order : array of int, shape (N,), or None
-        Object of each rank; None if objects are already in order.
-    values : array, shape (N,)
-        Value of each rank.
-    """
-
-    order: np.ndarray | None
-    values: np.ndarray
+    order: np.ndarray | None  # (N,): object of each rank; None if objects are already in order
+    values: np.ndarray  # (N,): value of each rank
 
     def drawn(self, counts: np.ndarray) -> _Drawn:
         """Return the objects of a resample."""
@@ -102,76 +65,41 @@ def _running(times: np.ndarray) -> np.ndarray:
     return np.cumsum(times.astype(np.int32), dtype=np.int32)
 
 
-def by_leaf(leaf: np.ndarray) -> np.ndarray:
-    """Return objects in the order of leaves, shape (N,), stable within a leaf."""
-    numbers = np.arange(leaf.size + 1, dtype=np.int32)
-    return _by_leaf(leaf, np.ones(leaf.size, dtype=np.uint8), int(leaf.max(initial=0)) + 1, numbers)[0]
-
-
 def _by_leaf(
     leaf: np.ndarray, times: np.ndarray, n_leaves: int, numbers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Group objects by leaf, stable: return positions, counts, and the limits of leaves.
-
-    Converting a sparse table of objects × leaves from rows to columns is a counting sort. For few leaves, a radix sort
-    is faster. `numbers` counts up from 0 to at least the size.
-    """
+    """Group objects by leaf, stable: return positions, counts, and limits of leaves; `numbers` counts from 0."""
     if n_leaves == 1:
         return numbers[: leaf.size], times, np.array([0, leaf.size])
-    if n_leaves == 2:
-        left, right = np.flatnonzero(leaf == 0), np.flatnonzero(leaf)
-        together = np.concatenate([left, right])
-        return together, times.take(together), np.array([0, left.size, leaf.size])
-    if n_leaves <= _FEW_LEAVES:
-        narrow = leaf.astype(np.uint8)
-        together = np.argsort(narrow, kind="stable")
-        return together, times.take(together), np.searchsorted(narrow.take(together), np.arange(n_leaves + 1))
+    # Converting a sparse table of objects × leaves from rows to columns is a counting sort.
     table = csr_array((times, leaf, numbers[: leaf.size + 1]), shape=(leaf.size, n_leaves)).tocsc()
     return table.indices, table.data, table.indptr
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Leaves and bins of a sample or resample.
+    """Leaves and bins of a sample or resample, for J observables."""
 
-    Attributes
-    ----------
-    objects : list of J int arrays
-        Objects in the order of leaf, then observable.
-    weights : list of J unsigned arrays
-        Number of times each was drawn.
-    running : list of J int arrays
-        Cumulative sums of the weights.
-    edges : array of int, shape (L, b + 1)
-        Edges of bins, in numbers of draws.
-    leaf : array of int, shape (N,)
-        Leaf of each object; not meaningful for objects that were not drawn.
-    """
+    objects: list[np.ndarray]  # in the order of leaf, then observable
+    weights: list[np.ndarray]  # number of times each was drawn
+    running: list[np.ndarray]  # cumulative sums of the weights
+    edges: np.ndarray  # (L, b + 1): edges of bins, in numbers of draws
+    leaf: np.ndarray  # (N,): leaf of each object; not meaningful for objects that were not drawn
 
-    objects: list[np.ndarray]
-    weights: list[np.ndarray]
-    running: list[np.ndarray]
-    edges: np.ndarray
-    leaf: np.ndarray
-
-    def fractions(self, members: Members) -> np.ndarray:
-        """Return the mean membership in each bin of each observable, shape (J, L, b, K)."""
+    def fractions(self, columns: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the mean of K columns of shape (N,) in each bin of each observable, shape (J, L, b, K)."""
         counts = np.diff(self.edges, axis=1)
-        n_classes = len(members.columns)
-        out = np.empty((len(self.objects), *counts.shape, n_classes))
+        out = np.empty((len(self.objects), *counts.shape, len(columns)))
         for j, (objects, weights, drawn) in enumerate(zip(self.objects, self.weights, self.running, strict=True)):
             cuts = np.append(self.edges[:, :-1], drawn[-1])
             at = np.searchsorted(drawn, cuts, side="right")
             inside = cuts - np.where(at > 0, drawn[at - 1], 0)  # draws of the divided object before the edge
             cut_through = objects[np.minimum(at, objects.size - 1)]
-            for k in range(int(members.whole), n_classes):
-                column = members.columns[k]
+            for k, column in enumerate(columns):
                 sums = np.add.reduceat(column.take(objects) * weights, at[:-1])
                 sums[at[:-1] == at[1:]] = 0.0  # a bin within one object
                 parts = inside * column[cut_through]
                 out[j, :, :, k] = (sums - parts[:-1] + parts[1:]).reshape(counts.shape) / counts
-        if members.whole:
-            out[..., 0] = 1 - out[..., 1:].sum(axis=-1)
         return out
 
 
@@ -179,18 +107,11 @@ class Cut:
 class RankedTable:
     """Ranks of observables and intrinsic columns, sorted once for all resamples.
 
-    Attributes
-    ----------
-    rows : array of int, shape (N,)
-        Row of the data of each object. Objects are numbered in the order of the first column, so that memory is read
-        sequentially.
-    numbers : array of int, shape (N + 1,)
-        0 to N.
-    observables, intrinsic : list of columns
+    Objects are numbered in the order of the first column, so that memory is read sequentially.
     """
 
-    rows: np.ndarray
-    numbers: np.ndarray
+    rows: np.ndarray  # (N,): row of the data of each object
+    numbers: np.ndarray  # 0 to N
     observables: list[_Column]
     intrinsic: list[_Column]
 
@@ -209,20 +130,7 @@ class RankedTable:
         return cls(rows, numbers, ranked[intrinsic.shape[1] :], ranked[: intrinsic.shape[1]])
 
     def cut(self, depth: int, bins: int, counts: np.ndarray | None = None) -> Cut:
-        """Grow the tree and divide its leaves into bins.
-
-        Parameters
-        ----------
-        depth, bins : int
-            2^depth leaves, and number of bins per leaf and observable.
-        counts : array of int, shape (N,), optional
-            Number of times each object was drawn; default once.
-
-        Raises
-        ------
-        InputError
-            If a leaf has fewer draws than bins.
-        """
+        """Grow a tree of 2^depth leaves, and divide each into bins; `counts` are numbers of draws of objects."""
         counts = np.ones(self.rows.size, dtype=np.uint8) if counts is None else counts
         total = int(counts.sum())
         if total < bins * 2**depth:
@@ -247,11 +155,8 @@ class RankedTable:
         return Cut(objects, times, running, edges, leaf)
 
     def _grow(self, columns: list[_Drawn], depth: int) -> np.ndarray:
-        """Return the leaf of each drawn object, in the order of the last split column.
-
-        Children of a node are found in the order of its column, and mapped to the order of the next column by
-        precomputed positions.
-        """
+        """Return the leaf of each drawn object, in the order of the last split column."""
+        # Children of a node are found in the order of its column, and mapped by position to that of the next one.
         place, carried = np.empty(self.rows.size, dtype=np.int64), []
         for column, following in zip(columns, columns[1:] + columns[:1], strict=True):
             place[column.objects] = self.numbers[: column.objects.size]

@@ -17,36 +17,34 @@ from truemorph.bias.transitions import UNKNOWN, Array, FlipTransition, Transitio
 from truemorph.errors import InputError
 
 _MOST_CLASSES = 1000
+_IMPOSSIBLE = -1e4
+
+
+def check_classes(values: np.ndarray, n_classes: int, name: str, least: int = 0) -> np.ndarray:
+    """Return classes as int64 from `least` (-1 if they may be unknown) to K-1; an error names the first wrong row."""
+    allowed = f"integers 0 to {n_classes - 1}{', -1 if unknown' if least < 0 else ''}"
+    if not np.issubdtype(values.dtype, np.number) and values.dtype != bool:
+        raise InputError(f"{name} must be {allowed}; got {values.dtype}")
+    as_int = np.nan_to_num(values, nan=-2, posinf=-2, neginf=-2).astype(np.int64)
+    bad = np.flatnonzero((as_int != values) | (as_int < least) | (as_int >= n_classes))
+    if bad.size:
+        raise InputError(f"{name} must be {allowed}; {bad.size} are not (first: row {bad[0]}, {values[bad[0]]!r})")
+    return as_int
 
 
 def check_labels(labels: Array, n_classes: int) -> np.ndarray:
-    """Return labels as an (N,) int64 array with values 0 … K-1, or raise `InputError` naming the row."""
+    """Return labels as an (N,) int64 array with values 0 … K-1."""
     masked = np.flatnonzero(np.ma.getmaskarray(labels)) if isinstance(labels, np.ma.MaskedArray) else np.empty(0)
     labels = np.asarray(labels)
     if labels.ndim != 1:
         raise InputError(f"labels must be integers of shape (N,); got shape {labels.shape}")
-    if not np.issubdtype(labels.dtype, np.number) and labels.dtype != bool:
-        raise InputError(f"labels must be integers 0 to {n_classes - 1}; got {labels.dtype}")
     if masked.size:
         raise InputError(f"{masked.size} labels are masked (first: row {masked[0]}); remove those rows")
-    as_int = np.nan_to_num(labels, nan=-1, posinf=-1, neginf=-1).astype(np.int64)
-    bad = np.flatnonzero((as_int != labels) | (as_int < 0) | (as_int >= n_classes))
-    if bad.size:
-        raise InputError(
-            f"labels must be integers 0 to {n_classes - 1}; {bad.size} are not "
-            f"(first: row {bad[0]}, {labels[bad[0]]!r})"
-        )
-    return as_int
+    return check_classes(labels, n_classes, "labels")
 
 
 def classes_in(*several: object) -> int:
-    """Return the number of classes in arrays of labels (ignoring NaN and masked entries), at least two.
-
-    Raises
-    ------
-    InputError
-        If there would be more than a thousand.
-    """
+    """Return the number of classes in arrays of labels (ignoring NaN and masked entries), at least two."""
     found = [2]
     for one in several:
         values = np.ma.filled(one, UNKNOWN) if isinstance(one, np.ma.MaskedArray) else np.asarray(one)
@@ -58,13 +56,7 @@ def classes_in(*several: object) -> int:
 
 
 def check_columns(values: Array, name: str, n: int) -> np.ndarray:
-    """Return columns of shape (n,) or (n, P) as a finite (n, P) float array.
-
-    Raises
-    ------
-    InputError
-        If the shape is wrong or a value is missing.
-    """
+    """Return columns of shape (n,) or (n, P) as a finite (n, P) float array."""
     columns = float_array(values, name)
     columns = columns[:, None] if columns.ndim == 1 else columns
     if columns.ndim != 2 or columns.shape[0] != n or columns.shape[1] == 0:
@@ -80,19 +72,11 @@ def one_resolution(alpha: Array) -> np.ndarray:
     values = float_array(alpha, "alpha")
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
-    if values.ndim == 0:
-        raise InputError("alpha must have one value per galaxy, shape (N,)")
     return np.asarray(as_resolution(values))
 
 
 def with_observables(alpha: Array, observables: Array) -> Array:
-    """Return α and other observables as one array, shape (N, 1 + J); tensors are not checked for NaN.
-
-    Raises
-    ------
-    InputError
-        If the length is wrong or a value is missing.
-    """
+    """Return α and other observables as one array, shape (N, 1 + J); tensors are not checked for NaN."""
     if is_torch_array(alpha):
         xp = array_namespace(alpha)
         columns = observables[:, None] if observables.ndim == 1 else observables
@@ -103,13 +87,7 @@ def with_observables(alpha: Array, observables: Array) -> Array:
 
 
 def argument_of(transition: Transition, alpha: Array, observables: Array | None) -> Array:
-    """Return the argument of T: α, or α and the observables as one array, shape (N, 1 + J).
-
-    Raises
-    ------
-    InputError
-        If T needs another number of observables, or as in `with_observables`.
-    """
+    """Return the argument of T: α, or α and the observables as one array, shape (N, 1 + J)."""
     if observables is None:
         return alpha
     joined, wanted = with_observables(alpha, observables), n_observables(transition)
@@ -124,13 +102,7 @@ def n_observables(transition: Transition) -> int:
 
 
 def check_weights(weights: Array, n: int) -> np.ndarray:
-    """Return sampling weights as an (n,) array with mean 1, so that log-likelihoods scale as for n galaxies.
-
-    Raises
-    ------
-    InputError
-        If a weight is not positive and finite, or the length is wrong.
-    """
+    """Return sampling weights as an (n,) array with mean 1, so that log-likelihoods scale as for n galaxies."""
     values = float_array(weights, "weights")
     if values.shape != (n,) or not np.all((values > 0) & np.isfinite(values)):
         raise InputError("weights must be positive and finite, one per galaxy")
@@ -163,29 +135,17 @@ def _chosen(matrix: Array, labels: Array) -> list[Array]:
 
 
 def label_columns(transition: Transition, labels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Return log p(ỹ_n | y, α_n) of each galaxy's label for every true class y, shape (N, K); numpy only."""
+    """Return log p(ỹ_n | y, α_n) of each galaxy's label for every true class y, shape (N, K); numpy only.
+
+    Labels that are impossible under T are very unlikely instead, so that sums remain finite.
+    """
     if isinstance(transition, FlipTransition):
-        return transition.label_columns(labels, alpha)
-    return np.stack(_chosen(transition.log_matrix(alpha), labels), axis=1)
+        return np.maximum(transition.label_columns(labels, alpha), _IMPOSSIBLE)
+    return np.maximum(np.stack(_chosen(transition.log_matrix(alpha), labels), axis=1), _IMPOSSIBLE)
 
 
 def observed_log_probabilities(log_probabilities: Array, alpha: Array, transition: Transition) -> Array:
-    """Compute log p(ỹ | x, α) = log Σ_y p(ỹ | y, α) p(y | x) for every label ỹ (eq. 3).
-
-    Parameters
-    ----------
-    log_probabilities : array, shape (N, K)
-        log p(y | x), numpy or torch.
-    alpha : array, shape (N,)
-        Resolution, in the unit of the transition's parameters.
-    transition : Transition
-        T(α).
-
-    Returns
-    -------
-    array, shape (N, K)
-        log p(ỹ | x, α); equal to `log_probabilities` if T(α) is the identity.
-    """
+    """Compute log p(ỹ | x, α) = log Σ_y p(ỹ | y, α) p(y | x) for every label ỹ (eq. 3), shape (N, K)."""
     joint = log_probabilities[:, :, None] + transition.log_matrix(alpha)
     return log_sum_exp(_columns(joint))
 
@@ -244,11 +204,9 @@ def posterior(
         probabilities = np.asarray(probabilities, dtype=np.float64)
         if probabilities.ndim != 2 or probabilities.shape[1] != transition.n_classes:
             raise InputError(f"probabilities must have shape (N, {transition.n_classes}); got {probabilities.shape}")
-        if np.any((probabilities < -1e-6) | (probabilities > 1 + 1e-6)):
-            raise InputError("probabilities must be between 0 and 1; are they logits?")
-        if np.isnan(probabilities).any():
-            row = int(np.isnan(probabilities).any(axis=1).argmax())
-            raise InputError(f"probabilities are missing (first: row {row}); remove those rows")
+        bad = np.flatnonzero(~((probabilities >= -1e-6) & (probabilities <= 1 + 1e-6)).all(axis=1))
+        if bad.size:
+            raise InputError(f"probabilities must be between 0 and 1 (first wrong: row {bad[0]}); are they logits?")
         labels = check_labels(labels, transition.n_classes)
         alpha = float_array(alpha, "alpha")
         if not labels.size == len(alpha) == probabilities.shape[0]:

@@ -17,6 +17,7 @@ from truemorph.bias.likelihood import log_sum_exp
 
 _STEP = 1e-4
 _EDGE = 1e-3
+_NEWTON_STEPS = 50
 
 # Value and gradient at a point of shape (P,).
 Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
@@ -24,32 +25,16 @@ Objective = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
 @dataclass(frozen=True)
 class Maximum:
-    """Maximum of a log-likelihood.
+    """Maximum of a log-likelihood of P parameters."""
 
-    Attributes
-    ----------
-    point : array, shape (P,)
-    value : float
-        Log-likelihood at the maximum.
-    information : array, shape (P, P)
-        Minus the second derivatives.
-    free : array of bool, shape (P,)
-        Parameters that are not at a bound.
-    steps : int
-        Number of iterations.
-    """
-
-    point: np.ndarray
+    point: np.ndarray  # (P,)
     value: float
-    information: np.ndarray
-    free: np.ndarray
-    steps: int
+    information: np.ndarray  # (P, P): minus the second derivatives
+    free: np.ndarray  # (P,): whether a parameter is not at a bound
+    steps: int  # number of iterations
 
     def covariance(self, products: np.ndarray | None = None) -> np.ndarray:
-        """Return the inverse information, or the sandwich if the outer product of scores, shape (P, P), is given.
-
-        NaN for parameters at a bound, and everywhere if the data do not determine the others.
-        """
+        """Return the inverse information, or the sandwich with products of scores; NaN at a bound."""
         at = np.ix_(self.free, self.free)
         inverse = invert(self.information[at])
         if products is not None:
@@ -82,10 +67,7 @@ def invert(matrix: np.ndarray) -> np.ndarray:
 def climb(
     objective: Objective, starts: np.ndarray, lower: np.ndarray, upper: np.ndarray, scale: float, steps: int = 500
 ) -> tuple[np.ndarray, int]:
-    """Maximise from the two best starts, shape (S, P); return the better result and the number of steps.
-
-    `scale` is the number of galaxies; tolerances are relative to it.
-    """
+    """Maximise from the two best starts, with tolerances relative to `scale`; return point and number of steps."""
 
     def negative(point: np.ndarray) -> tuple[float, np.ndarray]:
         value, slopes = objective(point)
@@ -109,22 +91,7 @@ def maximise(
     information: Callable[[np.ndarray], np.ndarray] | None = None,
     steps: int = 500,
 ) -> Maximum:
-    """Maximise from several starts, compute the curvature, and finish with Newton's method.
-
-    Parameters
-    ----------
-    objective : callable
-        Log-likelihood and its gradient.
-    starts : array, shape (S, P)
-    lower, upper : array, shape (P,)
-        Bounds.
-    scale : float
-        Number of galaxies.
-    information : callable, optional
-        Minus the second derivatives at a point; default: differences of the gradient.
-    steps : int
-        Maximum number of iterations.
-    """
+    """Maximise from several starts, compute the curvature (`information`), and finish with Newton's method."""
     point, taken = climb(objective, starts, lower, upper, scale, steps)
     curvature = -differences(lambda at: objective(at)[1], point) if information is None else information(point)
     return polish(objective, point, 0.5 * (curvature + curvature.T), lower, upper, taken)
@@ -190,39 +157,26 @@ def fit_softmax(
     design: np.ndarray,
     targets: np.ndarray,
     ridge: np.ndarray,
-    weights: np.ndarray | None = None,
+    weights: np.ndarray,
     start: np.ndarray | None = None,
-    steps: int = 50,
 ) -> Regression:
     """Maximise Σ_n w_n Σ_k t_nk log p(k | z_n) - ½ Σ ridge × coefficient², by Newton's method.
 
-    Parameters
-    ----------
-    design : array, shape (N, Q)
-        Design matrix, with a column of ones for an intercept.
-    targets : array, shape (N, K)
-        Class memberships, hard or soft; rows sum to 1.
-    ridge : array, shape (Q,)
-        Penalty per column, for every class.
-    weights : array, shape (N,), optional
-    start : array, shape (K - 1, Q), optional
-    steps : int, default 50
-        Maximum number of Newton steps.
+    The design matrix has shape (N, Q), hard or soft targets (N, K), the ridge (Q,), and the start (K - 1, Q).
     """
     n_free, width = targets.shape[1] - 1, design.shape[1]
     coefficients = np.zeros((n_free, width)) if start is None else start.copy()
-    w = np.ones(design.shape[0]) if weights is None else weights
 
     def value(at: np.ndarray) -> float:
         terms = np.sum(targets * log_probabilities(design, at), axis=1)
-        return float(np.sum(w * terms) - 0.5 * np.sum(ridge * at**2))
+        return float(np.sum(weights * terms) - 0.5 * np.sum(ridge * at**2))
 
     now = value(coefficients)
     information = np.zeros((n_free * width, n_free * width))
-    for _ in range(steps):
+    for _ in range(_NEWTON_STEPS):
         p = np.exp(log_probabilities(design, coefficients))
-        slopes = ((w[:, None] * (targets - p)[:, 1:]).T @ design - ridge * coefficients).ravel()
-        information = information_matrix(design, class_variances(p) * w[:, None, None])
+        slopes = ((weights[:, None] * (targets - p)[:, 1:]).T @ design - ridge * coefficients).ravel()
+        information = information_matrix(design, class_variances(p) * weights[:, None, None])
         information += np.diag(np.tile(ridge, n_free))
         step = np.linalg.lstsq(information, slopes, rcond=None)[0].reshape(coefficients.shape)
         factor = 1.0

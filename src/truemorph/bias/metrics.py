@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from truemorph.arrays import float_array
-from truemorph.bias.leaves import Cut, Members, RankedTable, by_leaf
+from truemorph.bias.leaves import Cut, RankedTable
 from truemorph.bias.likelihood import check_labels, classes_in
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -147,12 +147,11 @@ def _rms(squares: np.ndarray) -> float:
     return float(np.sqrt(np.mean(squares)))
 
 
-def _expected_deviations(members: Members, cut: Cut, reference: list[int]) -> np.ndarray:
+def _expected_deviations(members: list[np.ndarray], cut: Cut, reference: list[int]) -> np.ndarray:
     """What `_deviations` are without any dependence on α: the variance of each bin plus its reference bin's."""
     counts = np.diff(cut.edges, axis=1)[None, :, :, None]
-    mean = cut.fractions(members)
-    squares = Members([column**2 for column in members.columns], whole=False)
-    variance = np.clip(cut.fractions(squares) - mean**2, 0, None) / counts  # f(1 - f)/n for hard labels
+    squares = cut.fractions([column**2 for column in members])
+    variance = np.clip(squares - cut.fractions(members) ** 2, 0, None) / counts  # f(1 - f)/n for hard labels
     total = np.zeros_like(variance)
     for j, r in enumerate(reference):
         total[j] = variance[j] + variance[j][:, r : r + 1]
@@ -210,27 +209,16 @@ def _finite_columns(
 
 
 def _ranked(
-    observables: np.ndarray, columns: np.ndarray, depth: int, bins: int, rng: np.random.Generator
-) -> tuple[RankedTable, np.ndarray]:
-    """Sorted columns, and the row of the data of each of their objects.
-
-    Sorts are stable: equal values of an observable would keep the file's order, and a file sorted by label would look
-    biased. Shuffled first, ties fall at random.
-    """
+    members: np.ndarray, observables: np.ndarray, columns: np.ndarray, depth: int, bins: int, rng: np.random.Generator
+) -> tuple[RankedTable, list[np.ndarray], np.ndarray]:
+    """Sorted columns, memberships by class in the order of their objects, and the row of the data of each object."""
     if bins < 2 or depth < 0:
         raise InputError(f"needs at least 2 bins and a depth of 0 or more; got bins={bins}, depth={depth}")
+    # Shuffled first, so that equal values fall at random, not in the order of the file, which may be that of labels.
     shuffled = rng.permutation(len(columns))
     table = RankedTable.of(observables.take(shuffled, axis=0), columns[:, :depth].take(shuffled, axis=0))
-    return table, shuffled.take(table.rows)
-
-
-def _keep_freed_memory() -> None:
-    """Let threads keep the memory of one resample for the next; without, a fifth of the time goes into page faults.
-
-    glibc keeps as much as twice the largest block that it has seen freed, up to 2 × 32 MiB (mallopt(3), on
-    M_MMAP_THRESHOLD); other allocators don't mind.
-    """
-    np.empty(30 * 2**20, dtype=np.uint8)
+    rows = shuffled.take(table.rows)
+    return table, [np.ascontiguousarray(column) for column in members.take(rows, axis=0).T], rows
 
 
 def cv14(
@@ -362,12 +350,9 @@ def cv18(
         raise InputError(f'floor is "permutation" or "analytic"; got {floor!r}')
     if floor == "permutation" and permutations < 1:
         raise InputError(f'floor="permutation" needs at least 1 permutation; got {permutations}')
-    if bootstrap < 0:
-        raise InputError(f"bootstrap is a number of resamples, 0 or more; got {bootstrap}")
     at = _reference_bins(reference, observables.shape[1], bins)
     rng = np.random.default_rng(seed)
-    table, rows = _ranked(observables, columns, depth, bins, rng)
-    shares, observables = Members.of(members.take(rows, axis=0)), observables.take(rows, axis=0)
+    table, shares, rows = _ranked(members, observables, columns, depth, bins, rng)
     n = members.shape[0]
 
     def resample(generator: np.random.Generator) -> float | None:
@@ -378,9 +363,11 @@ def cv18(
         except InputError:  # a leaf of this resample has fewer galaxies than bins
             return None
 
+    # glibc keeps as much freed memory as the largest block that it has seen freed (mallopt(3), M_MMAP_THRESHOLD). With
+    # this block, threads reuse the memory of a resample, which saves a fifth of the time.
+    np.empty(30 * 2**20, dtype=np.uint8)
     # numpy sorts and gathers outside the interpreter lock; each resample has random numbers of its own, so results
     # don't depend on threads.
-    _keep_freed_memory()
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         in_work = pool.map(resample, rng.spawn(bootstrap))
         try:
@@ -392,13 +379,14 @@ def cv18(
         if floor == "analytic":
             floor_value, floor_std = _rms(_expected_deviations(shares, cut, at)), float("nan")
         else:
-            in_leaves = by_leaf(cut.leaf)
+            leaf = cut.leaf.astype(np.min_scalar_type(2**depth))  # numpy sorts small integers by radix
+            in_leaves = np.argsort(leaf, kind="stable")
 
             def permute(generator: np.random.Generator) -> float:
                 """Shuffle objects within their leaves."""
                 shuffled, permutation = generator.permutation(n), np.empty(n, dtype=np.int64)
-                permutation[in_leaves] = shuffled[by_leaf(cut.leaf[shuffled])]
-                return _rms(_deviations(cut.fractions(shares.rows(permutation)), at))
+                permutation[in_leaves] = shuffled[np.argsort(leaf[shuffled], kind="stable")]
+                return _rms(_deviations(cut.fractions([column[permutation] for column in shares]), at))
 
             permuted = np.array(list(pool.map(permute, rng.spawn(permutations))))
             # Variances add, so the floor to subtract in quadrature is the root mean square.
@@ -418,23 +406,12 @@ def cv18(
             )
         )
     if np.count_nonzero(members.sum(axis=0)) < 2:
-        findings.append(
-            Finding(
-                "one-class",
-                "problem",
-                "All labels are of one class, so they cannot show any drift.",
-                "Check the labels.",
-            )
-        )
-    tied = _tied_edges(cut, observables)
+        message = "All labels are of one class, so they cannot show any drift."
+        findings.append(Finding("one-class", "problem", message, "Check the labels."))
+    tied = _tied_edges(cut, observables.take(rows, axis=0))
     if tied:
-        findings.append(
-            Finding(
-                "tied-edges",
-                "note",
-                f"{tied} bin edges fall between equal values; the galaxies there were assigned at random.",
-            )
-        )
+        message = f"{tied} bin edges fall between equal values; the galaxies there were assigned at random."
+        findings.append(Finding("tied-edges", "note", message))
     if smallest < MINIMUM_PER_BIN:
         findings.append(
             Finding(
@@ -446,13 +423,8 @@ def cv18(
             )
         )
     if n_dropped:
-        findings.append(
-            Finding(
-                "rows-left-out",
-                "note",
-                f"{n_dropped:,} galaxies were left out because a label or column is missing.",
-            )
-        )
+        message = f"{n_dropped:,} galaxies were left out because a label or column is missing."
+        findings.append(Finding("rows-left-out", "note", message))
     return BiasResult(
         measure="CV14" if intrinsic is None else "CV18",
         value=value,
@@ -470,23 +442,12 @@ def cv18(
 
 @dataclass(frozen=True)
 class LeafMap:
-    """Change of class fractions with α in each leaf of the intrinsic tree.
+    """Change of class fractions with α in each of L leaves of the intrinsic tree."""
 
-    Attributes
-    ----------
-    medians : array, shape (L, P)
-        Median of each intrinsic column in each leaf.
-    counts : array of int, shape (L,)
-    values : array, shape (L,)
-        Root mean square deviation of class fractions from the leaf's best resolved bin; the rms of all leaves is CV18.
-    floors : array, shape (L,)
-        Its expected value without any drift, from the binomial variances of the bins.
-    """
-
-    medians: np.ndarray
-    counts: np.ndarray
-    values: np.ndarray
-    floors: np.ndarray
+    medians: np.ndarray  # (L, P): median of each intrinsic column
+    counts: np.ndarray  # (L,): number of galaxies
+    values: np.ndarray  # (L,): rms deviation from the best resolved bin; the rms of all leaves is CV18
+    floors: np.ndarray  # (L,): its expected value without any drift, from the binomial variances of the bins
 
     @property
     def excess(self) -> np.ndarray:
@@ -495,39 +456,12 @@ class LeafMap:
 
 
 def cv18_by_leaf(labels: Any, alpha: Any, intrinsic: Any, depth: int, bins: int, seed: int = 0) -> LeafMap:
-    """CV18 of each leaf (see `cv18`, whose tree and bins these are).
-
-    Parameters
-    ----------
-    labels : array, shape (N,) or (N, K)
-        Classes, or class probabilities.
-    alpha : array, shape (N,)
-    intrinsic : array, shape (N, P)
-        Rows with a value that is not finite are left out.
-    depth, bins : int
-        2^depth leaves of `bins` equal-count bins of α.
-    seed : int
-        Of the order of ties.
-
-    Raises
-    ------
-    InputError
-        If shapes disagree or a leaf holds fewer galaxies than bins.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> z, alpha = rng.random((4000, 2)), rng.random(4000)
-    >>> labels = (rng.random(4000) < np.where(z[:, 0] < 0.5, 0.5, alpha)).astype(int)  # one half drifts
-    >>> found = cv18_by_leaf(labels, alpha, z, depth=1, bins=5)
-    >>> found.excess.round(1)
-    array([0. , 0.5])
-    """
+    """CV18 of each leaf for one observable; see `cv18`, whose tree and bins these are."""
     members, resolution, columns, _ = _finite_columns(labels, alpha, intrinsic)
     if resolution.shape[1] != 1:
         raise InputError(f"a map of leaves takes one observable, alpha of shape (N,); got {np.shape(alpha)}")
-    table, rows = _ranked(resolution, columns, depth, bins, np.random.default_rng(seed))
-    cut, shares = table.cut(depth, bins), Members.of(members[rows])
+    table, shares, rows = _ranked(members, resolution, columns, depth, bins, np.random.default_rng(seed))
+    cut = table.cut(depth, bins)
     deviations = _deviations(cut.fractions(shares), [bins - 1])[0]  # (L, b, K)
     expected = _expected_deviations(shares, cut, [bins - 1])[0]
     order = np.argsort(cut.leaf, kind="stable")

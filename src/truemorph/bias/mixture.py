@@ -2,6 +2,7 @@
 
 p(y | z) is a logistic regression on intrinsic properties z (Medina-Rosales et al., arXiv:2308.11007, section 2.3.1,
 after Cabrera, Miller & Schneider 2014). With a design matrix of ones, class fractions are the same for all (eq. 15).
+The paper's own estimator, least squares on class fractions in bins, makes the same assumption.
 """
 
 from __future__ import annotations
@@ -11,51 +12,44 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy.optimize import least_squares
 from scipy.special import log_softmax, softmax
 
-from truemorph.bias.binning import equal_count_edges
+from truemorph.bias.binning import Bins, equal_count_edges
 from truemorph.bias.likelihood import check_columns, label_columns, log_sum_exp
-from truemorph.bias.maximum import Maximum, class_variances, climb, differences, information_matrix, maximise, polish
+from truemorph.bias.maximum import (
+    Maximum,
+    class_variances,
+    climb,
+    differences,
+    information_matrix,
+    invert,
+    maximise,
+    polish,
+)
 from truemorph.bias.result import Data, TransitionFit
-from truemorph.bias.transitions import DISK, Space, Transition
+from truemorph.bias.transitions import DISK, LOGIT_BOUND, Space, Transition
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 
 # Parameters are first fitted to this many galaxies, then to all.
 _ROUGH = 20_000
-_LOGIT_BOUND = 9.0
 # R² of log α on intrinsic columns above which a fit warns, and raises an error.
 _EXPLAINED, _REFUSED = 0.95, 0.999
 RIDGE = 1e-3
-# Labels that are impossible under T are very unlikely instead of an error.
-_FLOOR = -1e4
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Likelihood of labels as a mixture of classes; a point is [T's point, coefficients by class].
+    """Likelihood of labels as a mixture of classes; a point is [T's point, coefficients of p(y | z) by class]."""
 
-    Attributes
-    ----------
-    space : Space
-        Parameter space of T; of size 0 if T is known.
-    labels, alpha, weights : array, shape (N,)
-        α may have several columns.
-    design : array, shape (N, Q)
-        Design matrix of p(y | z): ones, then standardised columns.
-    ridge : float
-        Penalty on all coefficients except the intercepts.
-    offset : array, shape (N,), optional
-        Assumed trend, added to the logit of the disk class.
-    """
-
-    space: Space
-    labels: np.ndarray
-    alpha: np.ndarray
-    weights: np.ndarray
-    design: np.ndarray
-    ridge: float = 0.0
-    offset: np.ndarray | None = None
+    space: Space  # parameter space of T; of size 0 if T is known
+    labels: np.ndarray  # (N,)
+    alpha: np.ndarray  # (N,) or (N, J)
+    weights: np.ndarray  # (N,)
+    design: np.ndarray  # (N, Q): ones, then standardised columns
+    ridge: float = 0.0  # penalty on all coefficients except the intercepts
+    offset: np.ndarray | None = None  # (N,): assumed trend, added to the logit of the disk class
 
     @property
     def _penalty(self) -> np.ndarray:
@@ -66,16 +60,10 @@ class Mixture:
         """Whether all galaxies have the same class fractions."""
         return self.design.shape[1] == 1 and self.offset is None
 
-    def rows(self, chosen: np.ndarray | slice) -> Mixture:
-        """Return the mixture of a subset of galaxies."""
-        parts = {name: getattr(self, name)[chosen] for name in ("labels", "alpha", "weights", "design")}
-        return replace(self, **parts, offset=None if self.offset is None else self.offset[chosen])
-
     def grouped(self, most: int = 512) -> Mixture:
-        """Merge neighbours in α with the same label, into at most `most` rows per label.
+        """Merge neighbours in α with the same label into `most` rows per label, if class fractions are constant.
 
-        α becomes their mean, which changes the log-likelihood only in second order of their spread. Class fractions
-        must be the same for all, except for an offset, which is averaged.
+        α becomes their mean, which changes the log-likelihood only in second order of their spread.
         """
         merged = []
         for label in range(self.space.n_classes):
@@ -106,16 +94,11 @@ class Mixture:
         """Return log p(ỹ_n | y, α_n) for every y, shape (N, K)."""
         return label_columns(self.space.build(at), self.labels, self.alpha)
 
-    def terms(self, point: np.ndarray) -> np.ndarray:
-        """Return log p(ỹ_n | z_n, α_n), shape (N,)."""
-        at, coefficients = self.split(point)
-        return log_sum_exp(list((self.log_prior(coefficients) + np.maximum(self.log_labels(at), _FLOOR)).T))
-
     def after(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return log p(ỹ | z, α), shape (N,), and p(y | z) and the posterior p(y | ỹ, α, z), shape (N, K) each."""
         at, coefficients = self.split(point)
         log_p = self.log_prior(coefficients)
-        joint = log_p + np.maximum(self.log_labels(at), _FLOOR)
+        joint = log_p + self.log_labels(at)
         total = log_sum_exp(list(joint.T))
         return total, np.exp(log_p), np.exp(joint - total[:, None])
 
@@ -130,7 +113,7 @@ class Mixture:
         """Return the posterior mean of d log p(ỹ | y, α) / d T's parameters, shape (P, N)."""
         if not self.space.size:
             return np.empty((0, self.labels.size))
-        slopes = differences(lambda where: np.maximum(self.log_labels(where), _FLOOR), at)
+        slopes = differences(self.log_labels, at)
         return np.asarray(np.einsum("nk,pnk->pn", posterior, slopes))
 
     def objective(self, point: np.ndarray) -> tuple[float, np.ndarray]:
@@ -158,7 +141,7 @@ class Mixture:
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Return bounds: of T's point, and of the logits of class fractions if there are no other coefficients."""
         size = (self.space.n_classes - 1) * self.design.shape[1]
-        edge = np.full(size, _LOGIT_BOUND if self.same_for_all else np.inf)
+        edge = np.full(size, LOGIT_BOUND if self.same_for_all else np.inf)
         return np.concatenate([self.space.lower, -edge]), np.concatenate([self.space.upper, edge])
 
     def starts(self) -> np.ndarray:
@@ -203,12 +186,19 @@ class MixtureFit:
     @property
     def log_likelihood(self) -> float:
         """Weighted log-likelihood of the labels, without the penalty."""
-        return float(self.mixture.weights @ self.mixture.terms(self.maximum.point))
+        return float(self.mixture.weights @ self.mixture.after(self.maximum.point)[0])
 
     def probabilities(self) -> np.ndarray:
         """p(y | z) of every galaxy, shape (N, K)."""
         p = np.exp(self.mixture.log_prior(self.coefficients))
         return np.broadcast_to(p, (self.mixture.labels.size, p.shape[1]))
+
+    def disk_contrast(self, weights: np.ndarray) -> tuple[float, float]:
+        """Return Σ w p(disk | z), and its variance due to the errors of the coefficients."""
+        probabilities, n = self.probabilities(), self.mixture.space.size
+        variances = class_variances(probabilities)[:, DISK - 1]  # (N, K - 1)
+        slope = np.einsum("nk,nq->kq", variances * weights[:, None], self.mixture.design).ravel()
+        return float(weights @ probabilities[:, DISK]), float(slope @ self.covariance[n:, n:] @ slope)
 
     def influence(self) -> np.ndarray:
         """Return the influence of each galaxy on T's point, shape (P, N)."""
@@ -217,16 +207,7 @@ class MixtureFit:
 
 
 def fit_mixture(mixture: Mixture, start: np.ndarray | None = None, steps: int = 500) -> MixtureFit:
-    """Maximise the likelihood, first on a part of the galaxies or on groups, then on all.
-
-    Parameters
-    ----------
-    mixture : Mixture
-    start : array, shape (P + (K - 1) Q,), optional
-        A point near the maximum, if known.
-    steps : int
-        Maximum number of iterations.
-    """
+    """Maximise the likelihood, first on a part of the galaxies or on groups, then on all."""
     lower, upper = mixture.bounds()
     starts = mixture.starts() if start is None else start[None]
     n = mixture.labels.size
@@ -236,19 +217,14 @@ def fit_mixture(mixture: Mixture, start: np.ndarray | None = None, steps: int = 
         best = polish(mixture.objective, found.point, found.information, lower, upper, found.steps)
         return MixtureFit(mixture, best)
     if n > 2 * _ROUGH:
-        part = mixture.rows(slice(None, None, n // _ROUGH))
+        names = ("labels", "alpha", "weights", "design")  # without an offset, which only groups have
+        part = replace(mixture, **{name: getattr(mixture, name)[:: n // _ROUGH] for name in names})
         starts = climb(part.objective, starts, lower, upper, part.labels.size, steps)[0][None]
     return MixtureFit(mixture, maximise(mixture.objective, starts, lower, upper, n, mixture.information, steps))
 
 
 def check_intrinsic(intrinsic: object, n: int) -> tuple[np.ndarray, list[Finding]]:
-    """Return intrinsic columns as a finite (N, P) array without constant columns, and findings.
-
-    Raises
-    ------
-    InputError
-        If the shape is wrong, a value is missing, or no column varies.
-    """
+    """Return intrinsic columns as a finite (N, P) array without constant columns, and findings."""
     columns = check_columns(intrinsic, "intrinsic", n)
     varies = np.ptp(columns, axis=0) > 1e-12 * np.abs(columns).max(axis=0)
     if not varies.any():
@@ -263,8 +239,7 @@ def check_intrinsic(intrinsic: object, n: int) -> tuple[np.ndarray, list[Finding
 def explained_variance(alpha: np.ndarray, intrinsic: np.ndarray, seed: int = 0) -> float:
     """Return the fraction of the variance of log α that intrinsic columns predict for held-out galaxies (R²).
 
-    The larger value from a cubic polynomial (in the columns, and their logarithms if positive) and gradient-boosted
-    trees. With constant PSF, luminosity, size and redshift determine α.
+    The larger value from a cubic polynomial (in columns, and logarithms of positive ones) and boosted trees.
     """
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.preprocessing import PolynomialFeatures
@@ -294,13 +269,7 @@ def explained_variance(alpha: np.ndarray, intrinsic: np.ndarray, seed: int = 0) 
 
 
 def explained_findings(alpha: np.ndarray, columns: np.ndarray, seed: int) -> list[Finding]:
-    """Warn if intrinsic columns nearly determine α.
-
-    Raises
-    ------
-    InputError
-        If they determine α.
-    """
+    """Warn if columns nearly determine α; an error if they do, as size and redshift with constant PSF."""
     explained = explained_variance(alpha, columns, seed)
     if explained > _REFUSED:
         raise InputError(
@@ -353,7 +322,7 @@ def fractions_estimate(
         covariance[:n, :n],
         fractions,
         float(np.sqrt(variance)) if variance > 0 else float("nan"),
-        log_likelihood=float(data.weights @ mixture_of(space, data).terms(point)),
+        log_likelihood=float(data.weights @ mixture_of(space, data).after(point)[0]),
         n_parameters=point.size,
         fraction_at_bound=not free[n:].all(),
         **found,
@@ -365,11 +334,9 @@ def by_condition(space: Space, data: Data) -> TransitionFit:
     assert data.intrinsic is not None
     found = fit_mixture(mixture_of(space, data, standardised(data.intrinsic), RIDGE))
     n, probabilities = space.size, found.probabilities()
+    share = data.weights / data.weights.sum()
     # The disk fraction is the mean of p(y | z); its error is from the delta method plus the scatter of the mean.
-    p, share = probabilities[:, DISK], data.weights / data.weights.sum()
-    inner = class_variances(probabilities)[:, DISK - 1]  # (N, K - 1)
-    slope = np.einsum("nk,nq->kq", inner * share[:, None], found.mixture.design).ravel()
-    variance = np.var(p) / p.size + slope @ found.covariance[n:, n:] @ slope
+    variance = found.disk_contrast(share)[1] + np.var(probabilities[:, DISK]) / len(share)
     return TransitionFit.of(
         space,
         data,
@@ -382,3 +349,40 @@ def by_condition(space: Space, data: Data) -> TransitionFit:
         influence=found.influence,
         probabilities=probabilities,
     )
+
+
+def by_bins(space: Space, data: Data) -> TransitionFit:
+    """Fit class fractions at the midpoints of equal-count bins by least squares (eq. 16)."""
+    if data.alpha.ndim == 2:
+        raise InputError("the binned method needs one resolution, alpha of shape (N,)")
+    n_free, bins = space.size + data.n_classes - 1, data.options["bins"]
+    if bins < n_free + 1:
+        raise InputError(f"the binned method needs more bins than parameters ({n_free}); got {bins}")
+    findings: tuple[Finding, ...] = ()
+    n = data.labels.size
+    if bins > n:
+        message = f"There are {n:,} galaxies for {bins:,} bins, so each bin has only one galaxy."
+        findings, bins = (Finding("one-galaxy-per-bin", "note", message),), n
+    observed = Bins.cut(data.alpha, bins, data.weights).means(np.eye(data.n_classes)[data.labels])
+    alpha, edges = np.sort(data.alpha), equal_count_edges(n, bins)
+    midpoints = 0.5 * (alpha[edges[:-1]] + alpha[edges[1:] - 1])
+
+    def residuals(point: np.ndarray) -> np.ndarray:
+        transition = space.build(point[: space.size])
+        fractions = softmax(np.concatenate([[0.0], point[space.size :]]))
+        return (np.einsum("k,bks->bs", fractions, transition.matrix(midpoints)) - observed).ravel()
+
+    lower, upper = mixture_of(space, data).bounds()
+    least_biased = np.clip(observed[-1], 0.01, 0.99)
+    start = np.concatenate([space.starts[0], np.log(least_biased[1:] / least_biased[0])])
+    start = np.clip(start, lower + 1e-6, upper - 1e-6)
+    point = least_squares(residuals, start, bounds=(lower, upper), x_scale="jac").x
+    free = (point - lower > 1e-3) & (upper - point > 1e-3)
+    slopes = differences(residuals, point)[free].reshape(free.sum(), bins, -1)
+    errors = residuals(point).reshape(bins, -1)
+    # Bins are independent but classes within a bin are not, so sum over classes before the outer product.
+    scores = np.einsum("pbk,bk->pb", slopes, errors)
+    bread = invert(np.einsum("pbk,qbk->pq", slopes, slopes))
+    covariance = np.full((point.size, point.size), np.nan)
+    covariance[np.ix_(free, free)] = bread @ (scores @ scores.T) @ bread
+    return fractions_estimate(space, data, point, covariance, free, findings=findings)

@@ -8,27 +8,21 @@ from typing import Any
 import numpy as np
 
 from truemorph.bias.binning import Bins, proportion_error
-from truemorph.bias.likelihood import observed_log_probabilities
 from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.plotting import ALPHA, BLACK, BLUE, GREY, ORANGE, RED, SKY, axes_or_new, legend, plain_text
 
-
-def _binned_fraction(
-    alpha: np.ndarray, member: np.ndarray, bins: int, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return mean α, the fraction of members and its error in equal-count bins of α."""
-    cut = Bins.cut(alpha, min(bins, alpha.size), weights)
-    fraction, counts = cut.means(member.astype(np.float64)[:, None])[:, 0], cut.effective_counts()
-    return cut.middles, fraction, proportion_error(fraction, counts)
+_BINS = 12
 
 
-def plot_fit(fit: Any, ax: Any, bins: int, others: Mapping[str, Any] | None = None) -> Any:
+def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
     """Draw the labels and the bias curve; from labels alone with its range, beside other families as one band."""
     ax = axes_or_new(ax)
     alpha, gold, weights = fit.data.resolution, fit.data.gold, fit.data.gold_weights
     by_gold = gold is not None and bool(np.any(gold == DISK))
     rows = gold == DISK if by_gold else np.ones(alpha.size, dtype=bool)
-    middle, fraction, error = _binned_fraction(alpha[rows], fit.labels[rows] == SMOOTH, bins, weights[rows])
+    cut = Bins.cut(alpha[rows], min(_BINS, int(rows.sum())), weights[rows])
+    fraction = cut.means(fit.labels[rows, None] == SMOOTH)[:, 0]
+    points = cut.middles, fraction, proportion_error(fraction, cut.effective_counts())
 
     def curve(transition: Any) -> tuple[np.ndarray, np.ndarray]:
         return _binned_mean(alpha[rows], np.asarray(transition.flip_probability(fit.alpha[rows])))
@@ -46,16 +40,13 @@ def plot_fit(fit: Any, ax: Any, bins: int, others: Mapping[str, Any] | None = No
     band((one.transition for one in (others or {}).values()), "other families", ORANGE)
     ax.plot(*curve(fit.transition), color=BLUE, lw=2.2, label=f"bias curve ({fit.family})")
     if by_gold:
-        ax.errorbar(middle, fraction, error, fmt="o", ms=4, color=BLACK, label="gold labels")
+        ax.errorbar(*points, fmt="o", ms=4, color=BLACK, label="gold labels")
         ax.set(ylabel="fraction of disks labelled smooth")
     else:
-        ax.errorbar(middle, fraction, error, fmt="s", ms=4, color=GREY, label="observed labels")
-        fractions = fit.class_fractions if fit.probabilities is None else fit.probabilities
-        with np.errstate(divide="ignore"):
-            log_fractions = np.broadcast_to(np.log(fractions), (alpha.size, fit.transition.n_classes))
-        seen = np.exp(observed_log_probabilities(log_fractions, fit.alpha, fit.transition))[:, SMOOTH]
-        points = 120 if fit.probabilities is None else bins  # at fixed α it scatters with the intrinsic columns
-        ax.plot(*_binned_mean(alpha, seen, points), color=RED, lw=1.2, label="fit to observed labels")
+        ax.errorbar(*points, fmt="s", ms=4, color=GREY, label="observed labels")
+        steps = 120 if fit.probabilities is None else _BINS  # at fixed α it scatters with the intrinsic columns
+        seen = _binned_mean(alpha, fit.label_probabilities[:, SMOOTH], steps)
+        ax.plot(*seen, color=RED, lw=1.2, label="fit to observed labels")
         ax.set(ylabel="fraction labelled smooth")
     ax.set(xlabel=ALPHA, ylim=(-0.02, 1.02), xlim=(0, float(np.quantile(alpha, 0.995))))
     legend(ax)
@@ -69,26 +60,24 @@ def _binned_mean(alpha: np.ndarray, values: np.ndarray, points: int = 120) -> tu
     return np.array([alpha[p].mean() for p in parts]), np.array([values[p].mean() for p in parts])
 
 
-def plot_families(found: Any, ax: Any, bins: int = 12, bold: str | None = None) -> Any:
+def plot_families(found: Any, ax: Any, bold: str | None = None) -> Any:
     """Draw the bias curve of one family, by default that of lowest AIC, and the others as one band."""
     chosen = found.fits[bold or found.best]
-    return plot_fit(chosen, ax, bins, {name: one for name, one in found.fits.items() if one is not chosen})
+    return plot_fit(chosen, ax, {name: one for name, one in found.fits.items() if one is not chosen})
 
 
-def plot_fractions(
-    found: Any, ax: Any, known: Mapping[str, Any], label_class: int, known_stderr: np.ndarray | None = None
-) -> Any:
-    """Draw the fraction of one class: observed, corrected with its error and range, and known ones."""
+def plot_fractions(found: Any, ax: Any, known: Mapping[str, Any], known_stderr: np.ndarray | None = None) -> Any:
+    """Draw the disk fraction: observed, corrected with its error and range, and known ones."""
     ax = axes_or_new(ax)
-    x, c = found.middles, label_class
+    x = found.middles
     name = "95 % range" if found.samples is not None else "range with systematics"
-    ax.fill_between(x, found.low[:, c], found.high[:, c], color=SKY, alpha=0.3, lw=0, label=name)
-    ax.errorbar(x, found.fractions[:, c], found.stderr[:, c], fmt="D-", ms=4, color=BLUE, label="corrected")
-    ax.plot(x, found.labelled[:, c], "s--", ms=4, color=GREY, label="observed labels")
+    ax.fill_between(x, found.low[:, DISK], found.high[:, DISK], color=SKY, alpha=0.3, lw=0, label=name)
+    ax.errorbar(x, found.fractions[:, DISK], found.stderr[:, DISK], fmt="D-", ms=4, color=BLUE, label="corrected")
+    ax.plot(x, found.labelled[:, DISK], "s--", ms=4, color=GREY, label="observed labels")
     for label, values in known.items():
         ax.errorbar(x, np.asarray(values), known_stderr, fmt="o", ms=4, color=BLACK, label=label)
     by = ALPHA if found.by == "alpha" else plain_text(found.by)
-    ax.set(xlabel=by, ylabel="disk fraction" if c == DISK else "class fraction", ylim=(-0.02, 1.02))
+    ax.set(xlabel=by, ylabel="disk fraction", ylim=(-0.02, 1.02))
     legend(ax)
     return ax
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import xlogy
 
-from truemorph.bias.likelihood import label_log_likelihood
+from truemorph.bias.likelihood import observed_log_probabilities
 from truemorph.bias.maximum import differences
 from truemorph.bias.transitions import (
     DISK,
@@ -43,60 +43,20 @@ _NORMAL_95 = 1.96
 SIGNIFICANT_GAIN = 1.92
 
 
-def flat_fractions_assumed(low: float, high: float, drift: DriftRange | None) -> Finding:
-    """Return the assumption of an estimate from labels alone, and the range of the disk fraction without it."""
-    trend = "" if drift is None else f" if their logit changes by up to {drift.delta:g} per standard deviation of ln α"
-    return Finding(
-        "flat-fractions-assumed",
-        "caution",
-        "Labels alone cannot separate bias from a real change of class fractions with resolution. This estimate "
-        "assumes that the true fractions do not depend on α; the disk fraction may lie anywhere from "
-        f"{low:.2f} to {high:.2f}{trend}.",
-        "Give gold labels (`gold`), which settle it, or intrinsic columns (`intrinsic`).",
-    )
-
-
-def inverse_probability_weights(weights: np.ndarray, probability: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Weights over probabilities of selection, shape (N,), with the same sum over the `known` rows."""
-    out = weights / np.where(known, probability, 1.0)
-    return out * weights[known].sum() / out[known].sum()
-
-
 @dataclass(frozen=True)
 class Data:
-    """Checked data of a fit.
+    """Checked data of a fit."""
 
-    Attributes
-    ----------
-    labels : array of int, shape (N,)
-        Observed labels; the majority where there are votes.
-    alpha : array, shape (N,) or (N, 1 + J)
-        Resolution, with the other observables behind it.
-    n_classes : int
-    weights : array, shape (N,)
-        Sampling weights of mean 1; ones where none were given.
-    gold : array of int, shape (N,), or None
-        -1 where unknown.
-    votes : array of int, shape (N, 2), or None
-    intrinsic : array, shape (N, P), or None
-        Columns that vary.
-    probability : array, shape (N,), or None
-        Probability with which a galaxy was selected for a gold label; None for random selection.
-    method : str
-    options : dict
-        Further arguments of `fit_transition`, which is `refit`.
-    """
-
-    labels: np.ndarray
-    alpha: np.ndarray
+    labels: np.ndarray  # (N,): observed labels; the majority where there are votes
+    alpha: np.ndarray  # (N,), or (N, 1 + J) with the other observables behind the resolution
     n_classes: int
-    weights: np.ndarray
-    gold: np.ndarray | None
-    votes: np.ndarray | None
-    intrinsic: np.ndarray | None
-    probability: np.ndarray | None
+    weights: np.ndarray  # (N,): sampling weights of mean 1; ones where none were given
+    gold: np.ndarray | None  # (N,): -1 where unknown
+    votes: np.ndarray | None  # (N, 2)
+    intrinsic: np.ndarray | None  # (N, P): columns that vary
+    probability: np.ndarray | None  # (N,): of selection for a gold label; None for random selection
     method: str
-    options: dict[str, Any]
+    options: dict[str, Any]  # further arguments of `refit`, which is `fit_transition`
     refit: Callable[..., TransitionFit]
 
     @property
@@ -116,12 +76,9 @@ class Data:
         """Weights of the galaxies with gold labels, shape (N,): sampling weights over probabilities of selection."""
         if self.probability is None or self.gold is None:
             return self.weights
-        return inverse_probability_weights(self.weights, self.probability, self.gold != UNKNOWN)
-
-    @property
-    def weighted(self) -> bool:
-        """Whether the weights differ."""
-        return bool(np.ptp(self.weights) > 0)
+        known = self.gold != UNKNOWN
+        out = self.weights / np.where(known, self.probability, 1.0)
+        return out * self.weights[known].sum() / out[known].sum()  # with the same sum over the known rows
 
 
 @dataclass(frozen=True, repr=False)
@@ -197,25 +154,11 @@ class TransitionFit(Result):
         fraction_stderr: float,
         *,
         fraction_at_bound: bool = False,
-        more_values: Mapping[str, tuple[float, float]] | None = None,
         votes: VoteModel | None = None,
         findings: tuple[Finding, ...] = (),
         **found: Any,
     ) -> TransitionFit:
-        """Return the result of a method: its parameters with their errors, and findings.
-
-        Parameters
-        ----------
-        fractions : array, shape (K,)
-        fraction_stderr : float
-            Of the disk fraction.
-        fraction_at_bound : bool
-            Whether one of the fractions is 0 or 1.
-        more_values : dict of str to (value, error), optional
-            Parameters that are not T's.
-        **found
-            Further attributes of the result.
-        """
+        """Return the result of a method: its parameters with their errors, and findings."""
         at, known = point[: space.size], covariance[: space.size, : space.size]
         of_t = space.values(at)
         slopes = differences(space.values, at)  # (P, V)
@@ -226,19 +169,11 @@ class TransitionFit(Result):
         errors = np.where(lost | (variance < 0), np.nan, np.sqrt(np.maximum(variance, 0)))
         values = dict(zip(space.names, of_t.tolist(), strict=True))
         stderr = dict(zip(space.names, errors.tolist(), strict=True))
-        transition = space.build(at) if votes is None else votes.label_transition(data.alpha)
-        noticed = [*findings, *described_findings(transition_to_dict(transition))]
-        noticed += _estimate_findings(space, data, at, values, stderr, fraction_at_bound)
-        if data.method in ("likelihood", "binned") and data.alpha.ndim == 1:
-            noticed += _drift_findings(transition, fractions, data, space.names[0] if space.names else space.family)
-        for name, (value, error) in (more_values or {}).items():
-            values[name], stderr[name] = value, error
-        stderr["disk_fraction"] = fraction_stderr
-        return cls(
-            transition=transition,
+        fit = cls(
+            transition=space.build(at) if votes is None else votes.label_transition(data.alpha),
             class_fractions=fractions,
-            stderr=stderr,
-            findings=tuple(noticed),
+            stderr=stderr | {"disk_fraction": fraction_stderr},
+            findings=(),
             values=values,
             space=space,
             point=point,
@@ -247,6 +182,20 @@ class TransitionFit(Result):
             votes=votes,
             **found,
         )
+        noticed = [*findings, *described_findings(transition_to_dict(fit.transition)), *_estimate_findings(fit)]
+        if fraction_at_bound:
+            noticed.append(
+                Finding(
+                    "fraction-at-bound",
+                    "caution",
+                    "A class fraction is 0 or 1: labels alone cannot separate bias from a missing class here. The "
+                    "errors of the other parameters are at this fixed fraction.",
+                    "Give gold labels (`gold`).",
+                )
+            )
+        if data.method in ("likelihood", "binned") and data.alpha.ndim == 1:
+            noticed += _drift_findings(fit)
+        return replace(fit, findings=tuple(noticed))
 
     @property
     def labels(self) -> np.ndarray:
@@ -285,6 +234,14 @@ class TransitionFit(Result):
         """Akaike's criterion, 2 × parameters - 2 log-likelihood."""
         return 2 * self.n_parameters - 2 * self.log_likelihood
 
+    @property
+    def label_probabilities(self) -> np.ndarray:
+        """p(ỹ | α) of every label of each galaxy, shape (N, K); given intrinsic properties, p(ỹ | z, α)."""
+        fractions = self.class_fractions if self.probabilities is None else self.probabilities
+        with np.errstate(divide="ignore"):
+            rows = np.broadcast_to(np.log(fractions), (self.n_objects, self.data.n_classes))
+        return np.exp(observed_log_probabilities(rows, self.alpha, self.transition))
+
     def transition_at(self, point: np.ndarray) -> Transition:
         """T(α) at another point of the unconstrained parameters, shape (P,)."""
         if self.votes is None:
@@ -309,13 +266,7 @@ class TransitionFit(Result):
         return fits
 
     def again(self, rows: np.ndarray | None = None, **changes: Any) -> TransitionFit:
-        """Fit to other rows of the same data, with the same knots and free parameters, or with other options.
-
-        Raises
-        ------
-        InputError
-            If the fit fails.
-        """
+        """Fit to other rows of the same data, with the same knots and free parameters, or with other options."""
         data, chosen = self.data, slice(None) if rows is None else rows
         labels = data.labels if data.votes is None else data.votes
         per_row = {
@@ -357,15 +308,10 @@ class TransitionFit(Result):
             )
             findings = (*findings, failed)
         points = np.array([one.point for one in again if one.point.shape == self.point.shape])
-        if len(points) < 2:
-            return replace(self, stderr={**self.stderr, **stderr}, findings=findings)
-        return replace(
-            self,
-            stderr={**self.stderr, **stderr},
-            covariance=np.cov(points.T).reshape(self.point.size, -1),
-            resampled=points,
-            findings=findings,
-        )
+        changes: dict[str, Any] = {"stderr": {**self.stderr, **stderr}, "findings": findings}
+        if len(points) > 1:
+            changes |= {"covariance": np.cov(points.T).reshape(self.point.size, -1), "resampled": points}
+        return replace(self, **changes)
 
     @property
     def labelled_fraction(self) -> float:
@@ -425,7 +371,7 @@ class TransitionFit(Result):
             ),
         ]
         if self.drift is not None:
-            found.append(("range spans", self.drift.statement.removeprefix("range: ")))
+            found.append(("range spans", self.drift.statement))
         return found
 
     def summary(self) -> str:
@@ -465,35 +411,23 @@ class TransitionFit(Result):
             method=self.method,
         )
 
-    def plot(self, ax: Any = None, bins: int = 12) -> Any:
-        """Draw the bias curve with the binned observed labels; with gold labels, of gold disks.
-
-        Parameters
-        ----------
-        ax : matplotlib axes, optional
-            Where to draw; a new figure if not given.
-        bins : int, default 12
-            Equal-count bins for the points.
-
-        Returns
-        -------
-        matplotlib axes
-        """
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the bias curve with the binned labels (with gold labels, of gold disks); return matplotlib axes."""
         from truemorph.bias.plots import plot_fit
 
-        return plot_fit(self, ax, bins)
+        return plot_fit(self, ax)
 
 
-def _estimate_findings(
-    space: Space, data: Data, point: np.ndarray, values: dict[str, float], stderr: dict[str, float], at_edge: bool
-) -> list[Finding]:
+def _estimate_findings(fit: TransitionFit) -> list[Finding]:
     """Return findings where the data may not determine the estimate."""
-    findings = []
+    space, data, findings = fit.space, fit.data, []
+    point = fit.point[: space.size]
     at_bound = (point - space.lower < 1e-3) | (space.upper - point < 1e-3)
-    for name, value in values.items():
-        if name == "false_disk" or not space.separate:
+    for name, bound in zip(space.names, at_bound, strict=True) if space.separate else ():
+        value, error = fit.values[name], fit.stderr[name]
+        if name == "false_disk":
             continue
-        if at_bound[space.names.index(name)]:
+        if bound:
             findings.append(
                 Finding(
                     "parameter-at-bound",
@@ -502,26 +436,16 @@ def _estimate_findings(
                     "Give gold labels (`gold`), or choose a family with fewer parameters (`family`).",
                 )
             )
-        elif space.positive and not stderr[name] < 0.5 * value:
-            error = f"{stderr[name]:.2g}" if np.isfinite(stderr[name]) else "unknown"
+        elif space.positive and not error < 0.5 * value:
+            stated = f"{error:.2g}" if np.isfinite(error) else "unknown"
             findings.append(
                 Finding(
                     "parameter-uncertain",
                     "caution",
-                    f"{name} = {value:.3g} is uncertain (error {error}): the likelihood is nearly flat.",
+                    f"{name} = {value:.3g} is uncertain (error {stated}): the likelihood is nearly flat.",
                     "Use more galaxies, or give gold labels (`gold`).",
                 )
             )
-    if at_edge:
-        findings.append(
-            Finding(
-                "fraction-at-bound",
-                "caution",
-                "A class fraction is 0 or 1: labels alone cannot separate bias from a missing class here. The errors "
-                "of the other parameters are at this fixed fraction.",
-                "Give gold labels (`gold`).",
-            )
-        )
     if space.family == "monotone" and data.method not in ("gold", "conditional"):
         findings.append(
             Finding(
@@ -544,10 +468,9 @@ def _estimate_findings(
     return findings
 
 
-def _drift_findings(transition: Transition, fractions: np.ndarray, data: Data, name: str) -> list[Finding]:
+def _drift_findings(fit: TransitionFit) -> list[Finding]:
     """Return findings if the labels do not drift with α, or no T(α) explains some of them."""
-    findings = []
-    alpha, labels = data.alpha, data.labels
+    findings, labels, alpha, weights = [], fit.labels, fit.alpha, fit.data.weights
     impossible = int(np.sum((alpha == 0) & (labels == 1)))
     if impossible:
         findings.append(
@@ -559,12 +482,10 @@ def _drift_findings(transition: Transition, fractions: np.ndarray, data: Data, n
             )
         )
     resolved = alpha > 0
-    weights = data.weights
     with np.errstate(divide="ignore"):
-        rows = np.broadcast_to(np.log(fractions), (labels.size, data.n_classes))
-    by_galaxy = weights * label_log_likelihood(rows, labels, alpha, transition)
-    totals = np.bincount(labels[resolved], weights=weights[resolved], minlength=data.n_classes)
-    gain = float(by_galaxy[resolved].sum() - np.sum(xlogy(totals, totals / totals.sum())))
+        seen = np.log(fit.label_probabilities[np.arange(labels.size), labels])
+    totals = np.bincount(labels[resolved], weights=weights[resolved], minlength=fit.data.n_classes)
+    gain = float((weights * seen)[resolved].sum() - np.sum(xlogy(totals, totals / totals.sum())))
     gain *= weights.sum() ** 2 / (weights.size * np.sum(weights**2))  # weighted rows weigh as fewer
     if gain < SIGNIFICANT_GAIN:
         findings.append(
@@ -572,7 +493,7 @@ def _drift_findings(transition: Transition, fractions: np.ndarray, data: Data, n
                 "no-drift",
                 "caution",
                 f"The labels do not drift significantly with α: the log-likelihood is {gain:.1f} above that of "
-                f"constant fractions, so {name} is an upper limit at most.",
+                f"constant fractions, so {next(iter(fit.space.names), fit.family)} is an upper limit at most.",
                 "Do not correct these labels unless gold labels (`gold`) show a bias.",
             )
         )

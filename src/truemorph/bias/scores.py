@@ -9,31 +9,17 @@ from truemorph.bias.binning import choose_bins
 from truemorph.bias.metrics import cv18
 
 _LEAST = 1e-4  # a probability of 0 would give an infinite log loss
-_CALIBRATION_BINS = 15
-_ALPHA_BINS = 5
 TERCILES = ("low", "middle", "high")
 
 
 def balanced_accuracy(truth: np.ndarray, labels: np.ndarray) -> float:
-    """Return the balanced accuracy: mean recall of smooth and disk galaxies (NaN if a class is absent).
-
-    Examples
-    --------
-    >>> balanced_accuracy(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1]))
-    0.75
-    """
+    """Return the balanced accuracy: mean recall of smooth and disk galaxies (NaN if a class is absent)."""
     shares = [float((labels[truth == k] == k).mean()) if np.any(truth == k) else float("nan") for k in (0, 1)]
     return float(np.mean(shares))
 
 
 def area_under_curve(truth: np.ndarray, p_disk: np.ndarray) -> float:
-    """Return the area under the ROC curve: the probability that a disk has a higher p(disk) than a smooth galaxy.
-
-    Examples
-    --------
-    >>> area_under_curve(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.4, 0.9]))
-    0.875
-    """
+    """Return the area under the ROC curve: how often a disk has a higher p(disk) than a smooth galaxy."""
     n = np.bincount(truth, minlength=2)
     if not n.all():
         return float("nan")
@@ -46,20 +32,10 @@ def log_loss(truth: np.ndarray, p_disk: np.ndarray) -> float:
     return float(-np.mean(np.log(p)))
 
 
-def calibration_error(truth: np.ndarray, p_disk: np.ndarray, bins: int = _CALIBRATION_BINS) -> float:
+def calibration_error(truth: np.ndarray, p_disk: np.ndarray, bins: int = 15) -> float:
     """Return the expected calibration error: mean |probability - frequency| in equal-count bins.
 
-    Parameters
-    ----------
-    truth : array, shape (N,)
-        Classes 0 and 1, or probabilities for comparison.
-    p_disk : array, shape (N,)
-    bins : int
-
-    Returns
-    -------
-    float
-        Rows with NaN are ignored; NaN if none is left.
+    `truth` may also be probabilities to compare with; rows with NaN are ignored.
 
     Examples
     --------
@@ -74,27 +50,14 @@ def calibration_error(truth: np.ndarray, p_disk: np.ndarray, bins: int = _CALIBR
     return float(sum(abs(p_disk[part].mean() - truth[part].mean()) * part.size for part in parts) / truth.size)
 
 
-def fraction_error(truth: np.ndarray, disk: np.ndarray, alpha: np.ndarray, bins: int = _ALPHA_BINS) -> float:
+def fraction_error(truth: np.ndarray, disk: np.ndarray, alpha: np.ndarray, bins: int = 5) -> float:
     """Return the rms error of the disk fraction in equal-count bins of α; `disk` is labels or probabilities."""
     parts = [part for part in np.array_split(np.argsort(alpha, kind="stable"), bins) if part.size]
     return float(np.sqrt(np.mean([(disk[part].mean() - truth[part].mean()) ** 2 for part in parts])))
 
 
 def drift(p_disk: np.ndarray, twins: list[np.ndarray], truth: np.ndarray) -> float:
-    """Return how much probabilities shift when the same galaxies are less well resolved.
-
-    Parameters
-    ----------
-    p_disk : array, shape (N,)
-    twins : list of array, shape (N,)
-        p(disk) of the same galaxies at lower resolutions.
-    truth : array, shape (N,)
-
-    Returns
-    -------
-    float
-        Rms of the mean shift of p(disk), over true classes and resolutions.
-    """
+    """Return the rms, over classes and `twins` (the same galaxies less well resolved), of the mean shift of p(disk)."""
     shifts = [np.mean(twin[truth == k] - p_disk[truth == k]) for twin in twins for k in (0, 1) if np.any(truth == k)]
     return float(np.sqrt(np.mean(np.square(shifts))))
 
@@ -107,37 +70,23 @@ def score(
     intrinsic: np.ndarray | None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Compute all scores of one set of labels.
+    """Compute all scores of one set of labels, of shape (N,); NaN if not available.
 
-    Parameters
-    ----------
-    truth, alpha, labels : arrays, shape (N,)
-    p_disk : array, shape (N,), or None
-        Probabilities of a disk, if any.
-    intrinsic : array, shape (N, P), or None
-        Intrinsic properties for CV18.
-    seed : int
-
-    Returns
-    -------
-    dict
-        `balanced_accuracy`, `balanced_accuracy_at_fraction`, `accuracy_low`, `_middle`, `_high` (balanced, by
-        terciles of α), `auc`, `log_loss`, `calibration_error`, `fraction_rms_hard`, `fraction_rms_soft`,
-        `cv18_excess`; NaN if not available.
+    `accuracy_low`, `_middle` and `_high` are balanced accuracies by terciles of α.
     """
     nan = float("nan")
     out = {"balanced_accuracy": balanced_accuracy(truth, labels)}
     for name, part in zip(TERCILES, np.array_split(np.argsort(alpha, kind="stable"), 3), strict=True):
         out[f"accuracy_{name}"] = balanced_accuracy(truth[part], labels[part])
     # With calibrated probabilities, balanced accuracy is highest for a threshold at the class fraction.
-    out["balanced_accuracy_at_fraction"] = (
-        nan if p_disk is None else balanced_accuracy(truth, (p_disk > p_disk.mean()).astype(np.int64))
-    )
+    p = np.full(truth.size, nan) if p_disk is None else p_disk
+    at_fraction = balanced_accuracy(truth, (p > p.mean()).astype(np.int64))
+    out["balanced_accuracy_at_fraction"] = nan if p_disk is None else at_fraction
     out["auc"] = nan if p_disk is None else area_under_curve(truth, p_disk)
-    out["log_loss"] = nan if p_disk is None else log_loss(truth, p_disk)
-    out["calibration_error"] = nan if p_disk is None else calibration_error(truth, p_disk)
+    out["log_loss"] = log_loss(truth, p)
+    out["calibration_error"] = calibration_error(truth, p)
     out["fraction_rms_hard"] = fraction_error(truth, labels, alpha)
-    out["fraction_rms_soft"] = nan if p_disk is None else fraction_error(truth, p_disk, alpha)
+    out["fraction_rms_soft"] = fraction_error(truth, p, alpha)
     out["cv18_excess"] = nan
     if intrinsic is not None and np.unique(labels).size == 2:
         depth, bins = choose_bins(truth.size, True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from truemorph.bias.binning import proportion_error
+from truemorph.bias.binning import Bins, proportion_error
 from truemorph.bias.checks import Calibration, balance_findings, calibration
 from truemorph.bias.diagnostics import (
     ConfoundingCheck,
@@ -24,11 +24,10 @@ from truemorph.bias.likelihood import classes_in
 from truemorph.bias.plots import plot_families, plot_fractions
 from truemorph.bias.result import FROM_LABELS, TransitionFit
 from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, RayleighTransition, family_of
-from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
 from truemorph.progress import progress
-from truemorph.results import Result, text_facts, text_table
+from truemorph.results import Result, text_facts
 
 _RESAMPLES = 30
 _FEWEST_PER_BIN = 50
@@ -91,22 +90,7 @@ class TransitionStudy(Result):
         if self.about.get("definition") and self.fit.method == "gold":
             facts.append(("disk", self.about["definition"].removeprefix("disk: ")))
         families = [] if self.families is None else ["", self.families.summary()]
-        return "\n".join([*text_facts(facts), *families, "", *self._fraction_lines()])
-
-    def _fraction_lines(self) -> list[str]:
-        by = "α" if self.fractions.by == "alpha" else self.fractions.by
-        found = self.fractions
-        columns = [found.middles, found.counts]
-        columns += [one[:, DISK] for one in (found.labelled, found.fractions, found.stderr, found.low, found.high)]
-        header = [f"disk fraction at {by}", "galaxies", "observed", "corrected", "range"]
-        rows = [
-            [f"{middle:.2f}", f"{count:,}", f"{seen:.3f}", f"{value:.3f} ± {error:.3f}", f"{low:.3f} to {high:.3f}"]
-            for middle, count, seen, value, error, low, high in zip(*columns, strict=True)
-        ]
-        if self.gold_fractions is not None:
-            header.append("gold labels")
-            rows = [[*row, f"{gold:.3f}"] for row, gold in zip(rows, self.gold_fractions, strict=True)]
-        return text_table(header, rows, left=())
+        return "\n".join([*text_facts(facts), *families, "", *self.fractions.lines(self.gold_fractions)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values: what `estimate_transition` writes, and training and labelling read."""
@@ -138,7 +122,7 @@ class TransitionStudy(Result):
     def plot(self, ax: Any = None) -> Any:
         """Draw the observed and corrected disk fractions; returns matplotlib axes."""
         gold = {} if self.gold_fractions is None else {"gold labels": self.gold_fractions}
-        return plot_fractions(self.fractions, ax, gold, DISK, self.gold_stderr)
+        return plot_fractions(self.fractions, ax, gold, self.gold_stderr)
 
     def figure(self) -> Any:
         """Return a matplotlib figure of the bias curve, class fractions and checks."""
@@ -192,63 +176,25 @@ def study_transition(
 ) -> TransitionStudy:
     """Fit T(α), compare families, check calibration and confounding, and correct class fractions.
 
-    Parameters
-    ----------
-    labels, alpha, observables, intrinsic, gold, gold_probability, gold_uncertain, weights
-        As for `fit_transition`.
-    family : str or subclass of FlipTransition, optional
-        As for `fit_transition`, or "best": the one of lowest AIC among those compared.
-    known : array, shape (N,), optional
-        Gold labels to show beside the result, NaN where unknown; default `gold`.
-    by : array, shape (N,), optional
-        Column to bin the corrected fractions by, called `by_name`; default α.
-    fraction_bins : int
-        Largest number of bins of the corrected fractions; fewer if a bin would have under 50 galaxies.
-    compare : bool
-        Whether to fit the other families too.
-    bootstrap : int
-        Number of bootstrap resamples, to check the errors.
-    seed : int
-    columns : dict of str to array, shape (N,), optional
-        Columns in which galaxies with gold labels should not differ from the others.
-    groups : (str, array of shape (N,)), optional
-        Name and values of the column that names the survey of each galaxy.
-    about : mapping, optional
-        `gold_experts`: `upper` limit of θ of the experts' own bias curve, as `import_gold` measures it with twins.
-        Stored in the result, see `TransitionStudy`.
-    findings : tuple of Finding
-        Findings on the selection of these rows; they come first in the result.
-    **options
-        Further options of `fit_transition`.
-
-    Returns
-    -------
-    TransitionStudy
-
-    Raises
-    ------
-    InputError
-        As `fit_transition`.
+    Arguments are as for `fit_transition` and `debiased_fractions`, and: `family` may be "best", that of lowest AIC;
+    `known` are gold labels to show beside the result, NaN where unknown; gold labels should not depend on `columns`;
+    `groups` are name and values of the column that names the survey of each galaxy; `findings` on the selection of
+    these rows come first; `about` is stored in the result, and its `gold_experts` has the `upper` limit of θ of the
+    experts' own bias curve, as `import_gold` measures it with twins.
     """
-    if fraction_bins < 1:
-        raise InputError(f"the corrected fractions need at least one bin (`fraction_bins`); got {fraction_bins}")
     labels, alpha = np.asarray(labels), np.asarray(alpha)
-    given = {"weights": weights, "gold": gold, "observables": observables}
     by_gold = gold is not None and options.get("method") in (None, "gold")
-    if by_gold:
-        given["gold_probability"] = gold_probability
-    if not by_gold:
-        given["intrinsic"] = intrinsic  # with gold labels they go into the check and the regression on gold labels
-    options |= {**{name: one for name, one in given.items() if one is not None}, "seed": seed}
+    options |= {"weights": weights, "gold": gold, "observables": observables, "seed": seed}
+    # With gold labels, intrinsic columns go into the check and the regression on gold labels.
+    options |= {"gold_probability": gold_probability} if by_gold else {"intrinsic": intrinsic}
     families = None
     with progress(3, "estimating T(α)", "steps") as told:
         if (compare and observables is None) or family == "best":
-            own = family_of(family) if family not in (None, "best") else None
-            asked = () if own is None or own.family in COMPARED else (own,)
+            own = [] if family in (None, "best") else [family_of(family)]
+            asked = [one for one in own if one.family not in COMPARED]
             families = compare_families(labels, alpha, (*asked, *COMPARED), **options)
-            fit = fit_transition(labels, alpha, families.best if family == "best" else family, **options)
-        else:
-            fit = fit_transition(labels, alpha, family, **options)
+            family = families.best if family == "best" else family
+        fit = fit_transition(labels, alpha, family, **options)
         monotone = fit.family == "monotone"  # the curvature gives no error where neighbouring knots are level
         again = fit.with_bootstrap_errors(bootstrap or _RESAMPLES, seed) if bootstrap or monotone else fit
         scatter = {name: again.stderr[name] for name in fit.values} if bootstrap else {}
@@ -282,8 +228,8 @@ def study_transition(
         total = np.einsum("b,sbk->sk", weight, fractions.samples)
         stderr = {**fit.stderr, "disk_fraction": float(total[:, DISK].std())}
         fit = replace(fit, class_fractions=weight @ fractions.fractions, stderr=stderr, fraction_samples=total[:, DISK])
-    if known is None and gold is not None:
-        classes = check_gold(gold, len(alpha), classes_in(gold))
+    classes = None if gold is None else check_gold(gold, len(alpha), classes_in(gold))
+    if known is None and classes is not None:
         known = np.where(classes == UNKNOWN, np.nan, classes == DISK)
     gold_fractions = gold_stderr = None
     if known is not None:
@@ -291,10 +237,10 @@ def study_transition(
             np.asarray(known), fractions, alpha if by is None else np.asarray(by), gold_probability
         )
     rejected = None if families is None or fit.family not in families.aic else families.rejected(fit.family)
-    pooled = group_findings(labels, alpha, *groups, weights) if groups is not None and labels.ndim == 1 else ()
+    pooled = group_findings(labels, alpha, *groups, weights) if groups is not None else ()
     unbalanced: list[Finding] = []
-    if columns and gold is not None and gold_probability is None:
-        unbalanced = balance_findings(columns, alpha, check_gold(gold, len(alpha), classes_in(gold)), weights)
+    if columns and classes is not None and gold_probability is None:
+        unbalanced = balance_findings(columns, alpha, classes, weights)
     found = unique(
         findings,
         again.findings,
@@ -319,16 +265,12 @@ def _matters(check: ConfoundingCheck, method: str) -> bool:
 def _gold_fractions(
     gold: np.ndarray, fractions: PopulationFractions, column: np.ndarray, probability: Array | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Disk fraction by the gold labels, in the bins of the corrected fractions, and its error.
-
-    Galaxies are weighted by their inverse probability of selection.
-    """
+    """Disk fraction by gold labels, weighted by inverse probability, in the bins of corrected ones, and its error."""
     bins = fractions.counts.size
     index = np.clip(np.searchsorted(fractions.edges[1:-1], column, side="right"), 0, bins - 1)
     known = np.isfinite(gold) if probability is None else np.isfinite(gold) & (np.asarray(probability) > 0)
     w = np.ones(known.sum()) if probability is None else 1 / np.asarray(probability, dtype=float)[known]
-    total, squares = (np.bincount(index[known], weights=one, minlength=bins) for one in (w, w**2))
-    sums = np.bincount(index[known], weights=w * gold[known], minlength=bins)
-    found = np.divide(sums, total, out=np.full(bins, np.nan), where=total > 0)
-    effective = np.divide(total**2, squares, out=np.zeros(bins), where=total > 0)
-    return found, proportion_error(found, effective)
+    cut = Bins(index[known], fractions.edges, fractions.middles, bins, w)
+    with np.errstate(invalid="ignore"):  # bins without gold labels
+        found = cut.means(gold[known][:, None])[:, 0]
+        return found, proportion_error(found, cut.effective_counts())

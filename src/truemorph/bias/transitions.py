@@ -15,10 +15,11 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
+from inspect import signature
 from itertools import product
 from reprlib import Repr
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from array_api_compat import array_namespace, is_torch_array
@@ -41,11 +42,7 @@ Array = Any
 
 
 def as_resolution(alpha: Array) -> Array:
-    """Return α as a floating array; raise an error for NaN and negative values.
-
-    Torch tensors are not checked: a check would synchronise with the device at every training step, and α is checked
-    earlier, as a column of a table.
-    """
+    """Return α as a floating array; NaN and negative values are errors (not in torch: it would synchronise)."""
     if is_torch_array(alpha):
         return alpha if alpha.is_floating_point() else alpha.double()
     if not (type(alpha) is np.ndarray and np.issubdtype(alpha.dtype, np.floating)):
@@ -61,9 +58,20 @@ def as_resolution(alpha: Array) -> Array:
     return alpha
 
 
-@runtime_checkable
+def _tuples(values: Any) -> Any:
+    """Return nested lists as nested tuples, which can be hashed."""
+    return tuple(map(_tuples, values)) if isinstance(values, list) else values
+
+
+def _lists(values: Any) -> Any:
+    """Return nested tuples as nested lists, and NaN as None, for JSON."""
+    if isinstance(values, tuple):
+        return list(map(_lists, values))
+    return None if isinstance(values, float) and np.isnan(values) else values
+
+
 class Transition(Protocol):
-    """Interface of all families: p(ỹ | y, α), its logarithm, and its parameters."""
+    """Interface of all families: p(ỹ | y, α) and its parameters. Families of K classes inherit it."""
 
     family: ClassVar[str]
 
@@ -75,13 +83,21 @@ class Transition(Protocol):
         """Return log p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ]."""
 
     def matrix(self, alpha: Array) -> Array:
-        """Return p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ]."""
+        """Return p(ỹ | y, α), shape (N, K, K), indexed [galaxy, true y, observed ỹ]; rows sum to 1."""
+        log_matrix = self.log_matrix(alpha)
+        return array_namespace(log_matrix).exp(log_matrix)
 
     def flip_probability(self, alpha: Array) -> Array:
         """Return p(ỹ = smooth | y = disk, α), shape (N,)."""
+        return self.matrix(alpha)[:, DISK, SMOOTH]
 
     def parameters(self) -> dict[str, Any]:
         """Return the parameters by name, for JSON."""
+        return {one.name: _lists(getattr(self, one.name)) for one in fields(self)}  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        shown = (f"{name}={_SHORT.repr(value)}" for name, value in self.parameters().items())
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 # Bounds of logits: ±9 (probabilities of 1e-4).
@@ -91,107 +107,42 @@ FALSE_DISK_START, FALSE_DISK_BOUNDS = -3.0, (-LOGIT_BOUND, 2.0)
 
 @dataclass(frozen=True)
 class Search:
-    """Settings of a family's parameter space.
+    """What a family's parameter space depends on: the data, and what is assumed or fixed."""
 
-    Attributes
-    ----------
-    alpha : array, shape (N,) or (N, J)
-        Resolution, or several observables, the resolution first.
-    seen : array of bool, shape (K, K)
-        Allowed pairs of true class and label; the diagonal is True.
-    anchored : bool
-        Whether to assume no bias for the best resolved galaxies, because labels alone do not determine it.
-    false_disk : float or None
-        p(ỹ = disk | y = smooth) of two classes; None to fit it.
-    knots : int or sequence of float
-        For families without a formula: number of knots, or their α.
-    log : sequence of bool, length J, optional
-        Which observables are used as logarithms; default the first.
-    """
-
-    alpha: np.ndarray
-    seen: np.ndarray
-    anchored: bool = False
-    false_disk: float | None = 0.0
-    knots: int | Sequence[float] = 8
-    log: Sequence[bool] | None = None
-
-    @classmethod
-    def two_classes(cls, alpha: np.ndarray) -> Search:
-        """Return the settings for two classes, in which smooth galaxies are never labelled disk (eq. 6)."""
-        return cls(alpha, np.array([[True, False], [True, True]]))
+    alpha: np.ndarray  # (N,), or (N, J) with the resolution first
+    # (K, K): allowed pairs of true class and label. By default, smooth galaxies are never labelled disk (eq. 6).
+    seen: np.ndarray = field(default_factory=lambda: np.array([[True, False], [True, True]]))
+    anchored: bool = False  # assume no bias for the best resolved galaxies; labels alone do not determine it
+    false_disk: float | None = 0.0  # p(ỹ = disk | y = smooth) of two classes; None to fit it
+    knots: int | Sequence[float] = 8  # of families without a formula: their number, or their α
 
     @property
-    def n_classes(self) -> int:
-        """Number of classes K."""
-        return len(self.seen)
-
-    def check_one_resolution(self, family: str) -> None:
-        """Raise an error for several observables."""
-        if self.alpha.ndim == 2:
-            raise InputError(f'several observables need family="logistic"; {family} needs alpha of shape (N,)')
-
-    def check_two_classes(self, family: str) -> None:
-        """Raise an error for several observables or more than two classes."""
-        self.check_one_resolution(family)
-        if self.n_classes != 2:
-            raise InputError(f'{family} is for two classes; for {self.n_classes} use "matrix" or "logistic"')
+    def flips(self) -> np.ndarray:
+        """Allowed wrong labels, as rows of true class and label."""
+        return np.argwhere(self.seen & ~np.eye(len(self.seen), dtype=bool))
 
 
 @dataclass(frozen=True)
 class Space:
-    """Parameter space of T.
-
-    Attributes
-    ----------
-    family : str
-    names : sequence of str, length V
-        Names of `values`, in order.
-    build : callable
-        Function from a point, shape (P,), to a transition.
-    values : callable
-        Function from a point to the named parameters, shape (V,).
-    bounds : sequence of (lower, upper), length P
-    starts : array, shape (S, P)
-        Starting points, best first; moved inside the bounds.
-    separate : bool
-        Whether each value depends on only one coordinate of the point.
-    positive : bool
-        Whether the values are positive numbers or probabilities.
-    lower, upper : array, shape (P,)
-        Bounds.
-    """
+    """Parameter space of T; a point, shape (P,), has unconstrained parameters."""
 
     family: str
     n_classes: int
-    names: Sequence[str]
+    names: Sequence[str]  # of `values`
     build: Callable[[np.ndarray], Transition]
-    values: Callable[[np.ndarray], np.ndarray]
-    bounds: Sequence[tuple[float, float]]
-    starts: np.ndarray
-    separate: bool = True
-    positive: bool = True
-    lower: np.ndarray = field(init=False)
-    upper: np.ndarray = field(init=False)
-
-    def __post_init__(self) -> None:
-        lower, upper = np.array(self.bounds, dtype=np.float64).reshape(-1, 2).T
-        starts = np.asarray(self.starts, dtype=np.float64)
-        for name, value in {"lower": lower, "upper": upper, "starts": np.clip(starts, lower, upper)}.items():
-            object.__setattr__(self, name, value)
+    values: Callable[[np.ndarray], np.ndarray]  # the named parameters at a point
+    lower: np.ndarray
+    upper: np.ndarray
+    starts: np.ndarray  # (S, P), best first
+    separate: bool = True  # each value depends on only one coordinate of the point
+    positive: bool = True  # values are positive numbers or probabilities
 
     @classmethod
     def fixed(cls, transition: Transition) -> Space:
         """Return a space without parameters, for a known T."""
-        return cls(
-            transition.family,
-            transition.n_classes,
-            (),
-            lambda _: transition,
-            lambda _: np.empty(0),
-            bounds=[],
-            starts=np.empty((1, 0)),
-        )
+        none = np.empty(0)
+        family, n_classes = transition.family, transition.n_classes
+        return cls(family, n_classes, (), lambda _: transition, lambda _: none, none, none, np.empty((1, 0)))
 
     @property
     def size(self) -> int:
@@ -221,6 +172,11 @@ class FlipTransition:
         Whether the flip probability depends on α. If not, it can only be estimated from gold labels.
     takes_tensors : bool, default False
         Whether `log_flip_probability` accepts torch tensors. If not, it is called with numpy arrays only.
+
+    Raises
+    ------
+    InputError
+        If a parameter is outside its range, or α is NaN or negative (numpy input).
 
     Examples
     --------
@@ -268,13 +224,7 @@ class FlipTransition:
             raise InputError(f"false_disk must be a probability, 0 <= false_disk < 1; got {self.false_disk}")
 
     def log_flip_probability(self, alpha: Array) -> Array:
-        """Return log p(ỹ = smooth | y = disk, α), shape (N,).
-
-        Parameters
-        ----------
-        alpha : array or tensor, shape (N,)
-            Resolution, floating, not negative or missing.
-        """
+        """Return log p(ỹ = smooth | y = disk, α), shape (N,), for a floating α that is not negative or missing."""
         raise NotImplementedError
 
     def _log_flip(self, alpha: Array) -> Array:
@@ -312,34 +262,16 @@ class FlipTransition:
         """
         log_flip = self._log_flip(alpha)
         xp = array_namespace(log_flip)
-        smooth_as_smooth = xp.full_like(log_flip, float(np.log1p(-self.false_disk)))
         with np.errstate(divide="ignore"):
-            smooth_as_disk = xp.full_like(log_flip, float(np.log(self.false_disk)))  # eq. 6
-        rows = [
-            xp.stack([smooth_as_smooth, smooth_as_disk], axis=-1),
-            xp.stack([log_flip, self._log_seen(alpha, log_flip)], axis=-1),
-        ]
-        return xp.stack(rows, axis=-2)
+            rates = np.log1p(-self.false_disk), np.log(self.false_disk)  # eq. 6
+        of_smooth = xp.stack([xp.full_like(log_flip, float(rate)) for rate in rates], axis=-1)
+        return xp.stack([of_smooth, xp.stack([log_flip, self._log_seen(alpha, log_flip)], axis=-1)], axis=-2)
 
-    def matrix(self, alpha: Array) -> Array:
-        """Return p(ỹ | y, α), shape (N, 2, 2), indexed [galaxy, true y, observed ỹ]; rows sum to 1."""
-        log_matrix = self.log_matrix(alpha)
-        return array_namespace(log_matrix).exp(log_matrix)
-
-    def parameters(self) -> dict[str, Any]:
-        """Return the parameters by name, for JSON."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}  # type: ignore[arg-type]
+    matrix, parameters = Transition.matrix, Transition.parameters
 
     @classmethod
     def space(cls, search: Search) -> Space:
-        """Return the space of `free` and, if fitted, `false_disk`.
-
-        Raises
-        ------
-        InputError
-            If there are more than two classes or several observables, or the formula does not give probabilities.
-        """
-        search.check_two_classes(cls.family)
+        """Return the space of `free` and, if fitted, `false_disk`; raise an error if T is not a probability."""
         kinds, bounds_of = dict(cls.free), {"shape": _SHAPE_BOUNDS, "probability": (-LOGIT_BOUND, LOGIT_BOUND)}
         if search.false_disk is None:
             kinds["false_disk"], bounds_of["false"] = "false", FALSE_DISK_BOUNDS
@@ -362,8 +294,8 @@ class FlipTransition:
 
         shapes = _SHAPE_STARTS if "shape" in kinds.values() else _SHAPE_STARTS[:1]
         starts = [start(scale, shape) for shape, scale in product(shapes, _SCALE_STARTS)]
-        bounds = [bounds_of[kind] for kind in kinds.values()]
-        space = Space(cls.family, 2, list(kinds), build, values, bounds, np.array(starts))
+        lower, upper = np.array([bounds_of[kind] for kind in kinds.values()]).reshape(-1, 2).T
+        space = Space(cls.family, 2, list(kinds), build, values, lower, upper, np.clip(starts, lower, upper))
         flips = build(space.starts[0]).flip_probability(search.alpha)
         wrong = np.flatnonzero(~((flips >= 0) & (flips <= 1)))
         if wrong.size:
@@ -386,11 +318,6 @@ class RayleighTransition(FlipTransition):
         θ > 0, in units of α (α = R_petro / σ_PSF unless a catalogue states otherwise).
     false_disk : float, default 0
         p(ỹ = disk | y = smooth), constant in α; 0 ≤ false_disk < 1.
-
-    Raises
-    ------
-    InputError
-        If a parameter is outside its range, or α is NaN or negative (numpy input).
 
     Examples
     --------
@@ -428,11 +355,6 @@ class WeibullTransition(FlipTransition):
     false_disk : float, default 0
         p(ỹ = disk | y = smooth).
 
-    Raises
-    ------
-    InputError
-        If a parameter is outside its range, or α is NaN or negative (numpy input).
-
     Examples
     --------
     >>> t = WeibullTransition(scale=11.25 * 2**0.5, shape=2.0)
@@ -468,11 +390,6 @@ class FiskTransition(FlipTransition):
     false_disk : float, default 0
         p(ỹ = disk | y = smooth).
 
-    Raises
-    ------
-    InputError
-        If a parameter is outside its range, or α is NaN or negative (numpy input).
-
     Examples
     --------
     >>> FiskTransition(scale=22.2, shape=2.17).flip_probability([22.2])
@@ -504,11 +421,6 @@ class ConstantTransition(FlipTransition):
     false_disk : float, default 0
         p(ỹ = disk | y = smooth).
 
-    Raises
-    ------
-    InputError
-        If a parameter is outside its range, or α is NaN or negative (numpy input).
-
     Examples
     --------
     >>> ConstantTransition(0.25).flip_probability([3.0, 30.0])
@@ -537,14 +449,8 @@ def _power(alpha: Array, scale: float, shape: float) -> Array:
     return xp.exp(xp.clip(shape * logarithm, max=float(np.log(float(info.max))) - 1.0))
 
 
-def short_repr(transition: Any) -> str:
-    """Return class and parameters, with the first entries of long tables."""
-    shown = (f"{name}={_SHORT.repr(value)}" for name, value in transition.parameters().items())
-    return f"{type(transition).__name__}({', '.join(shown)})"
-
-
 @dataclass(frozen=True, repr=False)
-class MatrixTransition:
+class MatrixTransition(Transition):
     """One K×K matrix for all galaxies; the identity treats labels as correct.
 
     Parameters
@@ -574,15 +480,12 @@ class MatrixTransition:
         if values.ndim != 2 or values.shape[0] != values.shape[1] or values.shape[0] < 2:
             raise InputError(f"a transition matrix must be square, K×K with K >= 2; got shape {values.shape}")
         _check_rows(values)
-        object.__setattr__(self, "values", tuple(map(tuple, values.tolist())))
-
-    def __repr__(self) -> str:
-        return short_repr(self)
+        object.__setattr__(self, "values", _tuples(values.tolist()))
 
     @classmethod
     def identity(cls, n_classes: int = 2) -> MatrixTransition:
         """Return T = 1, which treats labels as correct (naive training, Table 1, rows c and d)."""
-        return cls(tuple(map(tuple, np.eye(n_classes).tolist())))
+        return cls(_tuples(np.eye(n_classes).tolist()))
 
     @property
     def n_classes(self) -> int:
@@ -598,25 +501,10 @@ class MatrixTransition:
         log_values = xp.asarray(log_values, dtype=alpha.dtype, device=alpha.device)
         return xp.broadcast_to(log_values[None, :, :], (alpha.shape[0], self.n_classes, self.n_classes))
 
-    def matrix(self, alpha: Array) -> Array:
-        """Return p(ỹ | y), repeated for each galaxy, shape (N, K, K)."""
-        log_matrix = self.log_matrix(alpha)
-        return array_namespace(log_matrix).exp(log_matrix)
-
-    def flip_probability(self, alpha: Array) -> Array:
-        """Return p(ỹ = smooth | y = disk), shape (N,)."""
-        return self.matrix(alpha)[:, DISK, SMOOTH]
-
-    def parameters(self) -> dict[str, list[list[float]]]:
-        """Return the parameters by name."""
-        return {"values": [list(row) for row in self.values]}
-
     @classmethod
     def space(cls, search: Search) -> Space:
         """Return the space of the off-diagonal entries: log-odds relative to the correct label."""
-        search.check_one_resolution(cls.family)
-        n_classes = search.n_classes
-        pairs = np.argwhere(search.seen & ~np.eye(n_classes, dtype=bool))
+        n_classes, pairs = len(search.seen), search.flips
 
         def full(point: np.ndarray) -> np.ndarray:
             scores = np.where(np.eye(n_classes, dtype=bool), 0.0, -np.inf)
@@ -624,13 +512,15 @@ class MatrixTransition:
             odds = np.exp(scores)
             return odds / odds.sum(axis=1, keepdims=True)
 
+        bound = np.full(len(pairs), LOGIT_BOUND)
         return Space(
             cls.family,
             n_classes,
             [f"p({class_name(s, n_classes)}|{class_name(y, n_classes)})" for y, s in pairs],
-            lambda point: cls(tuple(map(tuple, full(point).tolist()))),
+            lambda point: cls(_tuples(full(point).tolist())),
             lambda point: full(point)[tuple(pairs.T)],
-            [(-LOGIT_BOUND, LOGIT_BOUND)] * len(pairs),
+            -bound,
+            bound,
             np.full((1, len(pairs)), -2.0),
             separate=False,
         )
@@ -648,10 +538,7 @@ def class_name(k: int, n_classes: int) -> str:
 
 
 def _interpolate(alpha: Array, knots: Sequence[float], values: Any) -> Array:
-    """Interpolate linearly in α, constant outside the knots; differentiable in torch.
-
-    `values` are probabilities at M knots, shape (M,) or (M, C). Returns shape (N,) or (N, C).
-    """
+    """Interpolate probabilities, shape (M,) or (M, C), linearly between knots of α; constant outside."""
     xp = array_namespace(alpha)
     at, value = (xp.asarray(one, dtype=alpha.dtype, device=get_device(alpha)) for one in (knots, values))
     left = xp.clip(xp.searchsorted(at, alpha, side="right") - 1, 0, at.shape[0] - 2)
@@ -716,11 +603,10 @@ class MonotoneTransition(FlipTransition):
             raise InputError(f"flip must be probabilities, 0 to 1; got {flip.min():.3g} to {flip.max():.3g}")
         if np.any(np.diff(flip) > 1e-12):
             raise InputError("flip probabilities must not increase with alpha; else use TabulatedTransition")
-        object.__setattr__(self, "knots", tuple(knots.tolist()))
-        object.__setattr__(self, "flip", tuple(flip.tolist()))
+        object.__setattr__(self, "knots", _tuples(knots.tolist()))
+        object.__setattr__(self, "flip", _tuples(flip.tolist()))
 
-    def __repr__(self) -> str:
-        return short_repr(self)
+    __repr__ = Transition.__repr__
 
     def log_flip_probability(self, alpha: Array) -> Array:
         """Return log p(ỹ = smooth | y = disk, α), shape (N,)."""
@@ -734,23 +620,12 @@ class MonotoneTransition(FlipTransition):
         xp = array_namespace(seen)
         return xp.log(xp.clip(seen, min=float(xp.finfo(seen.dtype).smallest_normal)))
 
-    def parameters(self) -> dict[str, Any]:
-        """Return the parameters by name, for JSON."""
-        return {"knots": list(self.knots), "flip": list(self.flip), "false_disk": self.false_disk}
-
     @classmethod
     def space(cls, search: Search) -> Space:
         """Return the space of flip probabilities at the knots; if anchored, the last one is 0.
 
-        Knots are given, or a number of them is placed at equal-count steps of α. The parameters are the logit of the
-        first flip probability, and the ratio of every other one to the one before.
-
-        Raises
-        ------
-        InputError
-            If there are fewer than two knots, more than two classes, or several observables.
+        The parameters are the logits of the first flip probability, and of the ratio of each to the one before.
         """
-        search.check_two_classes(cls.family)
         knots, false_disk = search.knots, search.false_disk
         if isinstance(knots, int | np.integer):
             if knots < 2:
@@ -772,17 +647,17 @@ class MonotoneTransition(FlipTransition):
         def build(point: np.ndarray) -> MonotoneTransition:
             found = values(point)
             false = float(found[at.size]) if false_disk is None else false_disk
-            return cls(tuple(at.tolist()), tuple(found[: at.size].tolist()), false)
+            return cls(_tuples(at.tolist()), _tuples(found[: at.size].tolist()), false)
 
         names = [f"flip({value:.4g})" for value in at] + (["false_disk"] if false_disk is None else [])
         n_false = int(false_disk is None)
-        bounds = [(-LOGIT_BOUND, LOGIT_BOUND)] * n_free + [FALSE_DISK_BOUNDS] * n_false
+        lower, upper = np.array([(-LOGIT_BOUND, LOGIT_BOUND)] * n_free + [FALSE_DISK_BOUNDS] * n_false).T
         starts = [[1.5] + [1.0] * (n_free - 1) + [FALSE_DISK_START] * n_false]
-        return Space(cls.family, 2, names, build, values, bounds, np.array(starts), separate=False)
+        return Space(cls.family, 2, names, build, values, lower, upper, np.array(starts), separate=False)
 
 
 @dataclass(frozen=True, repr=False)
-class TabulatedTransition:
+class TabulatedTransition(Transition):
     """A K×K matrix at each of M values of α, linear between them and constant outside.
 
     Parameters
@@ -816,11 +691,8 @@ class TabulatedTransition:
             raise InputError(f"values must have shape (M, K, K) with K >= 2; got {values.shape}")
         knots = _check_knots(self.knots, values)
         _check_rows(values)
-        object.__setattr__(self, "knots", tuple(knots.tolist()))
-        object.__setattr__(self, "values", tuple(tuple(map(tuple, one)) for one in values.tolist()))
-
-    def __repr__(self) -> str:
-        return short_repr(self)
+        object.__setattr__(self, "knots", _tuples(knots.tolist()))
+        object.__setattr__(self, "values", _tuples(values.tolist()))
 
     @property
     def n_classes(self) -> int:
@@ -840,17 +712,9 @@ class TabulatedTransition:
         with np.errstate(divide="ignore"):
             return array_namespace(matrix).log(matrix)
 
-    def flip_probability(self, alpha: Array) -> Array:
-        """Return p(ỹ = smooth | y = disk, α), shape (N,)."""
-        return self.matrix(alpha)[:, DISK, SMOOTH]
-
-    def parameters(self) -> dict[str, Any]:
-        """Return the parameters by name, for JSON."""
-        return {"knots": list(self.knots), "values": np.asarray(self.values).tolist()}
-
 
 @dataclass(frozen=True, repr=False)
-class LogisticTransition:
+class LogisticTransition(Transition):
     """Flip probabilities of K classes by multinomial logistic regression on one or several observables.
 
     log p(ỹ | y, o) = s_yỹ - log Σ_k exp s_yk, with s_yy = 0 and s_yỹ = c_yỹ0 + Σ_j c_yỹj x_j for allowed labels.
@@ -904,13 +768,9 @@ class LogisticTransition:
                 raise InputError(f"{name} needs one entry for each of the {n_observables} observables")
         if not all(np.isfinite(s) and s > 0 for s in self.scale):
             raise InputError(f"scale must be positive; got {self.scale}")
-        object.__setattr__(self, "coefficients", tuple(tuple(map(tuple, one)) for one in table.tolist()))
-        object.__setattr__(self, "center", tuple(map(float, self.center)))
-        object.__setattr__(self, "scale", tuple(map(float, self.scale)))
-        object.__setattr__(self, "log", tuple(map(bool, self.log)))
-
-    def __repr__(self) -> str:
-        return short_repr(self)
+        object.__setattr__(self, "coefficients", _tuples(table.tolist()))
+        for name, kind in (("center", float), ("scale", float), ("log", bool)):
+            object.__setattr__(self, name, tuple(map(kind, getattr(self, name))))
 
     @property
     def n_classes(self) -> int:
@@ -921,30 +781,20 @@ class LogisticTransition:
         """Return log p(ỹ | y, o), shape (N, K, K); `alpha` has the observables, shape (N,) or (N, J)."""
         observables = self._observables(alpha)
         xp = array_namespace(observables)
-        columns = []
+        columns = [xp.ones_like(observables[:, 0])]
         for j, (center, scale, log) in enumerate(zip(self.center, self.scale, self.log, strict=True)):
             column = observables[:, j]
             if log:
                 column = xp.log(xp.clip(column, min=float(xp.finfo(column.dtype).smallest_normal)))
             columns.append((column - center) / scale)
-        rows = []
-        zero = xp.zeros_like(observables[:, 0])
-        for y, row in enumerate(self.coefficients):
-            scores = []
-            for seen, (first, *slopes) in enumerate(row):
-                if seen == y:
-                    score = zero
-                elif np.isnan(first):
-                    score = xp.full_like(zero, -float("inf"))
-                else:
-                    score = zero + first
-                    for slope, column in zip(slopes, columns, strict=True):
-                        score = score + slope * column
-                scores.append(score)
-            stacked = xp.stack(scores, axis=-1)
-            largest = xp.max(stacked, axis=-1, keepdims=True)
-            rows.append(stacked - largest - xp.log(xp.sum(xp.exp(stacked - largest), axis=-1, keepdims=True)))
-        return xp.stack(rows, axis=-2)
+        table = np.array(self.coefficients)
+        table[range(self.n_classes), range(self.n_classes)] = 0.0
+        never = np.where(np.isnan(table).any(axis=2), -np.inf, 0.0)
+        like = {"dtype": observables.dtype, "device": get_device(observables)}
+        scores = xp.tensordot(xp.stack(columns, axis=-1), xp.asarray(np.nan_to_num(table), **like), axes=([1], [2]))
+        scores = scores + xp.asarray(never, **like)
+        scores = scores - xp.max(scores, axis=-1, keepdims=True)
+        return scores - xp.log(xp.sum(xp.exp(scores), axis=-1, keepdims=True))
 
     def _observables(self, alpha: Array) -> Array:
         observables: Array
@@ -961,59 +811,32 @@ class LogisticTransition:
             raise InputError(f"needs {len(self.center)} observables, shape (N, J); got {tuple(observables.shape)}")
         return observables
 
-    def matrix(self, alpha: Array) -> Array:
-        """Return p(ỹ | y, o), shape (N, K, K); rows sum to 1."""
-        log_matrix = self.log_matrix(alpha)
-        return array_namespace(log_matrix).exp(log_matrix)
-
-    def flip_probability(self, alpha: Array) -> Array:
-        """Return p(ỹ = smooth | y = disk, o), shape (N,)."""
-        return self.matrix(alpha)[:, DISK, SMOOTH]
-
-    def parameters(self) -> dict[str, Any]:
-        """Return the parameters by name, for JSON."""
-        table = [[[None if np.isnan(c) else c for c in one] for one in row] for row in self.coefficients]
-        return {
-            "coefficients": table,
-            "center": list(self.center),
-            "scale": list(self.scale),
-            "log": list(self.log),
-        }
-
     @classmethod
     def space(cls, search: Search) -> Space:
-        """Return the space of the coefficients of allowed wrong labels.
-
-        Raises
-        ------
-        InputError
-            If an observable is constant.
-        """
-        observables = search.alpha[:, None] if search.alpha.ndim == 1 else search.alpha
-        n_observables, n_classes = observables.shape[1], search.n_classes
-        log = [j == 0 for j in range(n_observables)] if search.log is None else list(search.log)
+        """Return the space of the coefficients of allowed wrong labels; the resolution is used as a logarithm."""
+        observables = search.alpha.reshape(len(search.alpha), -1)
+        n_observables, n_classes = observables.shape[1], len(search.seen)
         # Rows without a logarithm (unresolved galaxies) are not used to standardise.
-        usable = ~np.any(np.asarray(log) & (observables <= 0), axis=1)
-        columns = observables[usable].copy()
-        columns[:, log] = np.log(columns[:, log])
+        columns = observables[observables[:, 0] > 0]
+        columns[:, 0] = np.log(columns[:, 0])
         center, scale = columns.mean(axis=0), columns.std(axis=0)
         if not np.all(scale > 0):
             raise InputError(f"observable {int(np.argmin(scale))} is the same for all galaxies; remove it")
-        pairs = np.argwhere(search.seen & ~np.eye(n_classes, dtype=bool)).tolist()
+        log = tuple(j == 0 for j in range(n_observables))
         terms = ["intercept", *(f"slope {j}" for j in range(n_observables))]
+        pairs = search.flips.tolist()
         named = [f"{class_name(s, n_classes)}|{class_name(y, n_classes)} {term}" for y, s in pairs for term in terms]
 
         def build(point: np.ndarray) -> LogisticTransition:
             table = np.full((n_classes, n_classes, n_observables + 1), np.nan)
-            for (y, s), row in zip(pairs, point.reshape(len(pairs), -1), strict=True):
-                table[y, s] = row
             table[range(n_classes), range(n_classes)] = 0.0
-            return cls(table.tolist(), tuple(center), tuple(scale), tuple(log))
+            table[tuple(search.flips.T)] = point.reshape(len(pairs), -1)
+            return cls(_tuples(table.tolist()), tuple(center), tuple(scale), log)
 
         first = [-1.0 if s == SMOOTH else FALSE_DISK_START for _, s in pairs]
         starts = [[v for f in first for v in [f, *[slope] * n_observables]] for slope in (-0.7, 0.0)]
-        bounds = [(-3 * LOGIT_BOUND, 3 * LOGIT_BOUND)] * len(named)
-        return Space(cls.family, n_classes, named, build, np.array, bounds, np.array(starts), positive=False)
+        bound = np.full(len(named), 3 * LOGIT_BOUND)
+        return Space(cls.family, n_classes, named, build, np.array, -bound, bound, np.array(starts), positive=False)
 
 
 # All classes of this module with a `family`.
@@ -1034,23 +857,7 @@ _SAME = 1e-6
 
 
 def family_of(family: str | type[FlipTransition]) -> Any:
-    """Return the class of a family.
-
-    Parameters
-    ----------
-    family : str or subclass of FlipTransition
-        Name of a family of this package, or a class, which may be your own.
-
-    Raises
-    ------
-    InputError
-        If no family has this name, or the class is not a family.
-
-    Examples
-    --------
-    >>> family_of("rayleigh").free
-    {'theta': 'scale'}
-    """
+    """Return the class of a family from its name, or check that a class, which may be your own, is one."""
     if isinstance(family, str):
         if family not in FAMILIES:
             raise InputError(f"unknown family {family!r}; families to fit: {', '.join(FAMILIES)}, or a class")
@@ -1064,17 +871,13 @@ def family_of(family: str | type[FlipTransition]) -> Any:
         raise InputError(f"{about}: `family` must be a unique name; got {name!r}")
     if not isinstance(free, dict) or not set(free.values()) <= set(_KINDS):
         raise InputError(f"{about}: `free` must name the kind of each parameter, one of {', '.join(_KINDS)}")
-    known: dict[str, Any] = {one.name: one for one in fields(family)} if is_dataclass(family) else {}
-    lacking = [one for one in (*free, "false_disk") if one not in known]
-    if lacking:
-        raise InputError(f"{about}: must be a dataclass with a field {lacking[0]}")
-    unknown = [
-        one.name
-        for one in known.values()
-        if one.name not in (*free, "false_disk") and one.default is MISSING and one.default_factory is MISSING
-    ]
-    if unknown:
-        raise InputError(f"{about}: {unknown[0]} must be in `free`, or have a default")
+    wanted = [*free, "false_disk"]
+    try:
+        signature(family).bind(**dict.fromkeys(wanted))
+    except TypeError as problem:
+        raise InputError(
+            f"{about}: must be a dataclass with fields {', '.join(wanted)}, and defaults of others: {problem}"
+        ) from problem
     return family
 
 
@@ -1094,13 +897,7 @@ def transition_to_dict(transition: Transition) -> dict[str, Any]:
 
 
 def transition_from_dict(described: dict[str, Any]) -> Transition:
-    """Rebuild a transition from `{"family": ..., "parameters": {...}}`.
-
-    Raises
-    ------
-    InputError
-        If the family is unknown or its parameters are not valid.
-    """
+    """Rebuild a transition from `{"family": ..., "parameters": {...}}`."""
     return _rebuilt(described)[0]
 
 
@@ -1115,25 +912,9 @@ def _rebuilt(described: dict[str, Any]) -> tuple[Transition, tuple[Finding, ...]
         if family not in FAMILIES:
             raise InputError(f"unknown transition family {family!r}; known: {', '.join(FAMILIES)}")
         return _made(FAMILIES[family], described, "parameters"), ()
+    table = _made(TabulatedTransition, described, "table")
     own = _imported(described.get("class"))
-    if own is not None and own.family != family:
-        own = None
-    table = _made(TabulatedTransition, described, "table") if described.get("table") else None
-    if own is None and table is None:
-        raise InputError(f"the class {described.get('class')!r} of the {family} transition can't be imported")
-    if own is not None:
-        made = _made(own, described, "parameters")
-        if table is None or np.allclose(made.matrix(table.knots), table.values, rtol=0, atol=_SAME):
-            return made, ()
-    assert table is not None
-    if own is not None:
-        found = Finding(
-            "family-changed",
-            "caution",
-            f"The class {described['class']} no longer gives the saved curve, so the saved table of T(α) is used.",
-            "Fit the bias curve again (`transition`).",
-        )
-    else:
+    if own is None or own.family != family:
         found = Finding(
             "family-as-table",
             "note",
@@ -1141,6 +922,16 @@ def _rebuilt(described: dict[str, Any]) -> tuple[Transition, tuple[Finding, ...]
             f"{len(table.knots)} values of α, linear between them.",
             "Define the class in a module that can be imported, to keep its formula.",
         )
+        return table, (found,)
+    made = _made(own, described, "parameters")
+    if np.allclose(made.matrix(table.knots), table.values, rtol=0, atol=_SAME):
+        return made, ()
+    found = Finding(
+        "family-changed",
+        "caution",
+        f"The class {described['class']} no longer gives the saved curve, so the saved table of T(α) is used.",
+        "Fit the bias curve again (`transition`).",
+    )
     return table, (found,)
 
 
@@ -1154,10 +945,7 @@ def _made(family: Any, described: dict[str, Any], key: str) -> Any:
 
 
 def _imported(path: Any) -> type[FlipTransition] | None:
-    """Import a subclass of FlipTransition from "module:name"; return None if there is none.
-
-    No other code is run than the import of a module.
-    """
+    """Import a subclass of FlipTransition from "module:name" without running other code; None if there is none."""
     module, _, name = path.partition(":") if isinstance(path, str) else ("", "", "")
     if not all(one.isidentifier() for one in (*module.split("."), *name.split("."))):
         return None

@@ -7,7 +7,7 @@ the false-disk rate for smooth galaxies. Given the class, k is therefore beta-bi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,7 @@ _ROUGH = 3_000
 
 
 def check_votes(votes: Any) -> np.ndarray:
-    """Return vote counts as an (N, 2) int array: smooth, disk.
-
-    Raises
-    ------
-    InputError
-        If they are not counts, or a galaxy has no votes.
-    """
+    """Return vote counts as an (N, 2) int array: smooth, disk."""
     counts = np.asarray(votes)
     if counts.ndim != 2 or counts.shape[1] != 2:
         raise InputError(f"votes must have shape (N, 2), counts of smooth and disk; got {counts.shape}")
@@ -59,23 +53,12 @@ def beta_binomial_log_probability(k: np.ndarray, n: np.ndarray, mean: np.ndarray
 
 @dataclass(frozen=True)
 class VoteModel:
-    """Model of single votes and of vote counts.
+    """Model of single votes and of vote counts."""
 
-    Attributes
-    ----------
-    transition : Transition
-        T(α) of a single vote.
-    overdispersion : array, shape (2,)
-        ρ of smooth galaxies and of disks; 0 is binomial.
-    numbers : (array of int, array)
-        Numbers of votes per galaxy, and their frequencies.
-    class_fractions : array, shape (2,)
-    """
-
-    transition: Transition
-    overdispersion: np.ndarray
-    numbers: tuple[np.ndarray, np.ndarray]
-    class_fractions: np.ndarray
+    transition: Transition  # T(α) of a single vote
+    overdispersion: np.ndarray  # (2,): ρ of smooth galaxies and of disks; 0 is binomial
+    numbers: tuple[np.ndarray, np.ndarray]  # numbers of votes per galaxy, and their frequencies
+    class_fractions: np.ndarray  # (2,)
 
     @classmethod
     def at(cls, space: Space, point: np.ndarray, numbers: tuple[np.ndarray, np.ndarray]) -> VoteModel:
@@ -84,30 +67,23 @@ class VoteModel:
         return cls(space.build(point[:n]), expit(point[n + 1 :]), numbers, np.exp(log_softmax([0.0, point[n]])))
 
     def log_probabilities(self, votes: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-        """Return log p(k of n | y, α), shape (N, 2), without the binomial coefficient."""
-        return _log_given_class(self.transition, self.overdispersion, votes, alpha)
+        """Return log p(k of n | y, α), shape (N, 2)."""
+        n, k = votes.sum(axis=1), votes[:, DISK]
+        means = self.transition.matrix(alpha)[:, :, DISK]
+        given = [
+            beta_binomial_log_probability(k, n, means[:, y], float(self.overdispersion[y])) for y in (SMOOTH, DISK)
+        ]
+        return np.stack(given, axis=1)
 
     def posterior(self, votes: np.ndarray, alpha: np.ndarray, probabilities: np.ndarray | None = None) -> np.ndarray:
-        """Return p(y | k, n, α), shape (N, 2): the posterior given all votes, not only their majority.
-
-        Parameters
-        ----------
-        votes : array of int, shape (N, 2)
-            Counts of smooth and disk votes.
-        alpha : array, shape (N,)
-        probabilities : array, shape (N, 2), optional
-            p(y | x) of each galaxy; default the class fractions.
-        """
+        """Return p(y | k, n, α), shape (N, 2), given all votes; p(y | x) is by default the class fractions."""
         prior = self.class_fractions if probabilities is None else probabilities
         with np.errstate(divide="ignore"):
             joint = np.log(prior) + self.log_probabilities(check_votes(votes), alpha)
         return np.exp(log_softmax(joint, axis=1))
 
     def label_transition(self, alpha: np.ndarray) -> TabulatedTransition:
-        """Return T(α) of majority labels, averaged over the numbers of votes per galaxy.
-
-        A tie gives a smooth label.
-        """
+        """Return T(α) of majority labels (smooth if tied), averaged over the numbers of votes per galaxy."""
         numbers, shares = self.numbers
         knots = np.unique(np.quantile(alpha, np.linspace(0, 1, _KNOTS)))
         if knots.size < 2:
@@ -133,28 +109,19 @@ def _vote_numbers(votes: np.ndarray, most: int = 25) -> tuple[np.ndarray, np.nda
     return numbers.astype(np.int64), counts / counts.sum()
 
 
-def _log_given_class(
-    transition: Transition, overdispersion: np.ndarray, votes: np.ndarray, alpha: np.ndarray
-) -> np.ndarray:
-    n, k = votes.sum(axis=1), votes[:, DISK]
-    means = transition.matrix(alpha)[:, :, DISK]
-    columns = [beta_binomial_log_probability(k, n, means[:, y], float(overdispersion[y])) for y in (SMOOTH, DISK)]
-    return np.stack(columns, axis=1)
-
-
 def by_votes(space: Space, data: Data) -> TransitionFit:
     """Maximise the likelihood of counts: Σ log Σ_y f_y BetaBinomial(k; n, μ_y(α), ρ_y).
 
     A point is [T's point, logit of the disk fraction, logits of ρ]. Rows with a gold label have only that class.
     """
     assert data.votes is not None
-    votes, n = data.votes, space.size
+    votes, numbers, n = data.votes, _vote_numbers(data.votes), space.size
     known = np.full(votes.shape, False)
     if data.gold is not None:
         known = (data.gold[:, None] >= 0) & (data.gold[:, None] != np.arange(2))
 
     def terms(point: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
-        given = _log_given_class(space.build(point[:n]), expit(point[n + 1 :]), votes[rows], data.alpha[rows])
+        given = VoteModel.at(space, point, numbers).log_probabilities(votes[rows], data.alpha[rows])
         joint = np.where(known[rows], -np.inf, log_softmax([0.0, point[n]]) + given)
         return np.logaddexp(joint[:, 0], joint[:, 1])
 
@@ -170,9 +137,9 @@ def by_votes(space: Space, data: Data) -> TransitionFit:
     def influence() -> np.ndarray:
         return np.asarray(np.nan_to_num(best.covariance()) @ (differences(terms, best.point) * data.weights))
 
-    pull = influence() if data.weighted else None
+    pull = influence() if np.ptp(data.weights) else None
     covariance = best.covariance() if pull is None else np.where(best.free[:, None] & best.free, pull @ pull.T, np.nan)
-    found, variance = VoteModel.at(space, best.point, _vote_numbers(votes)), covariance[n, n]
+    found, variance = VoteModel.at(space, best.point, numbers), covariance[n, n]
     rho = found.overdispersion
     rho_stderr = rho * (1 - rho) * np.sqrt(np.diag(covariance)[n + 1 :])
     for_disk = float(found.transition.matrix(np.median(data.alpha, keepdims=True))[0, SMOOTH, DISK])
@@ -187,7 +154,7 @@ def by_votes(space: Space, data: Data) -> TransitionFit:
                 "Use more galaxies, give gold labels (`gold`), or fit the majority labels instead of the votes.",
             ),
         )
-    return TransitionFit.of(
+    fit = TransitionFit.of(
         space,
         data,
         best.point,
@@ -200,8 +167,7 @@ def by_votes(space: Space, data: Data) -> TransitionFit:
         findings=findings,
         fraction_at_bound=not best.free[n],
         votes=found,
-        more_values={
-            "overdispersion_smooth": (float(rho[SMOOTH]), float(rho_stderr[SMOOTH])),
-            "overdispersion_disk": (float(rho[DISK]), float(rho_stderr[DISK])),
-        },
     )
+    names = ("overdispersion_smooth", "overdispersion_disk")
+    values, errors = (dict(zip(names, one.tolist(), strict=True)) for one in (rho, rho_stderr))
+    return replace(fit, values=fit.values | values, stderr=fit.stderr | errors)

@@ -203,7 +203,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
             raise InputError(f"{family.family} has no parameters that can be fitted together with the regression")
         if not np.any(alpha > 0):
             raise InputError("alpha is zero for every galaxy, so T(alpha) can't be fitted; check the column")
-        space: Space = family.space(Search.two_classes(alpha))
+        space: Space = family.space(Search(alpha))
         return space
 
     def predict_proba(self, X: Any) -> np.ndarray:
