@@ -48,7 +48,7 @@ html_math_renderer = "mathml"
 html_show_sourcelink = False
 html_theme_options = {
     "logo": {"text": "truemorph"},
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 7,
     "navbar_end": ["version-switcher", "theme-switcher"],
     "switcher": {"json_url": "../switcher.json", "version_match": version},
     "check_switcher": False,
@@ -58,7 +58,7 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": ["sphinx-version"],
 }
-html_sidebars = {"index": [], "decide": [], "faq": [], "glossary": []}
+html_sidebars = {"index": [], "start": [], "decide": []}
 
 
 def list_versions(app, problem):
