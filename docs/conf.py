@@ -34,9 +34,11 @@ nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_output_stderr = "remove"
 nb_merge_streams = True
+nb_render_markdown_format = "gfm"
 
 autosummary_generate = True
 autodoc_typehints = "none"
+toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 
@@ -49,6 +51,7 @@ html_show_sourcelink = False
 html_theme_options = {
     "logo": {"text": "truemorph"},
     "header_links_before_dropdown": 7,
+    "navbar_persistent": ["search-button"],
     "navbar_end": ["version-switcher", "theme-switcher"],
     "switcher": {"json_url": "../switcher.json", "version_match": version},
     "check_switcher": False,
