@@ -64,6 +64,12 @@ html_theme_options = {
 html_sidebars = {"index": [], "start": [], "decide": []}
 
 
+def spread_notebooks(app, env, names):
+    """Reorder pages: Sphinx gives ten neighbours to one process, and notebooks are neighbours."""
+    apart = len(names) // 10 + 1
+    names[:] = [one for first in range(apart) for one in names[first::apart]]
+
+
 def list_versions(app, problem):
     """Write the list of versions beside their folders, and a page that leads to the newest.
 
@@ -100,4 +106,5 @@ def setup(app):
     app.connect("autodoc-skip-member", lambda app, what, name, obj, skip, options: skip or name.endswith("_request"))
     os.environ["DOCS_FOLDER"] = str(HERE)  # for notebooks, which run elsewhere
     app.connect("builder-inited", lambda app: draw_gallery(HERE / "generated"))
+    app.connect("env-before-read-docs", spread_notebooks)
     app.connect("build-finished", list_versions)
