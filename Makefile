@@ -36,6 +36,7 @@ lint: setup
 
 # docs/_build/html/VERSION, with a list of versions beside it; no network. The notebooks run, two at a time.
 docs: setup
+	rm -rf docs/reference/generated
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --jobs 2 --fail-on-warning --keep-going --quiet -d docs/_build/doctrees \
 		docs docs/_build/html/$$($(BIN)/python -c "import truemorph; print(truemorph.__version__)")
 
