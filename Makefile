@@ -1,8 +1,8 @@
-# make demo | make test | make slow | make check | make lint: each sets itself up on a fresh machine; a second run reuses .venv.
+# make demo | make test | make slow | make check | make lint | make docs | make wheel: each sets itself up on a fresh machine; a second run reuses .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test slow check lint bench leaderboard coverage real clean
+.PHONY: setup demo test slow check lint docs wheel bench leaderboard coverage real clean
 setup: .venv/.installed
 
 # Not compiled: Python compiles what is imported, once, where it may; most of what is installed never is.
@@ -34,6 +34,18 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# docs/_build/html/VERSION, with a list of versions beside it; no network. The notebooks run, two at a time.
+docs: setup
+	rm -rf docs/reference/generated
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --jobs 2 --fail-on-warning --keep-going --quiet -d docs/_build/doctrees \
+		docs docs/_build/html/$$($(BIN)/python -c "import truemorph; print(truemorph.__version__)")
+
+# The sdist, the wheel built from it, and the README's first example in an empty environment that has only the wheel.
+wheel: setup
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python tests/follow_wheel.py dist
+
 bench: setup
 	$(BIN)/python benchmarks/statistics_speed.py
 	$(BIN)/python benchmarks/simulator.py
@@ -57,4 +69,4 @@ real: setup
 	$(BIN)/python benchmarks/real_galaxies.py
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo dist docs/_build docs/generated docs/reference/generated

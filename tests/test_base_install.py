@@ -105,7 +105,7 @@ OPTIONAL = [
     (re.match(r"[\w-]+", one)[0], extra)
     for extra, needed in EXTRAS.items()
     for one in needed
-    if extra not in ("test", "lint", "dev") and not one.startswith("truemorph")
+    if extra not in ("test", "lint", "docs", "dev") and not one.startswith("truemorph")
 ]
 
 

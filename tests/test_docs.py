@@ -1,0 +1,81 @@
+"""The documentation names commands, options, files and names that exist."""
+
+import re
+import shlex
+from functools import reduce
+from operator import getitem
+
+import pytest
+
+import truemorph as tm
+from conftest import ROOT
+from truemorph.cli import COMMANDS, GROUPS, command_app
+
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("[ct]*/*.md")]
+FENCED = re.compile(r"^```(?:bash)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+OPTION = re.compile(r"--[a-z][\w-]*")
+# With a name after a dot, which is a setting or a column.
+DOTTED = {"--training", "--columns"}
+
+
+def commands_of(page):
+    """Yield the arguments of every truemorph command in a page's fenced blocks."""
+    for block in FENCED.findall(page.read_text(encoding="utf-8")):
+        for line in block.replace("\\\n", " ").splitlines():
+            before, _, command = line.partition("truemorph ")
+            if command and before.strip() in ("", "srun"):
+                yield shlex.split(command, comments=True)
+
+
+SHOWN = [(page.relative_to(ROOT).as_posix(), one) for page in PAGES for one in commands_of(page)]
+
+
+def test_commands_are_found():
+    assert {words[0] for _, words in SHOWN} == {name.split()[0] for name in COMMANDS}
+
+
+@pytest.mark.parametrize(("page", "words"), SHOWN, ids=lambda one: one if isinstance(one, str) else one[0])
+def test_every_option_of_a_shown_command_exists(page, words):
+    name = " ".join(words[: 2 if words[0] in GROUPS else 1])
+    arguments = reduce(getitem, name.split(), command_app(name)).assemble_argument_collection()
+    existing = {option for one in arguments for option in one.names} | {"--json", "--quiet", "--help"} | DOTTED
+    assert {found[0] for found in map(OPTION.match, words) if found} <= existing
+
+
+def test_every_command_has_a_page():
+    shown = re.findall(
+        r"^```\{command-options\} (.+)$",
+        "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "commands").glob("*.md")),
+        re.MULTILINE,
+    )
+    assert sorted(shown) == sorted(COMMANDS)
+
+
+def test_every_public_name_is_in_the_reference():
+    listed = re.findall(r"^   ([\w.]+)$", (ROOT / "docs" / "reference" / "index.rst").read_text(), re.MULTILINE)
+    assert set(tm.__all__) <= set(listed)
+    assert len(listed) == len(set(listed))
+
+
+def test_files_that_pages_name_exist():
+    """Paths of tests, benchmarks and, on the pages for contributors and on methods, of the package."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for path in re.findall(r"\b((?:tests|benchmarks)/[a-z_/\d]+\.py)\b", text):
+            assert (ROOT / path).is_file(), f"{page.name}: {path}"
+    rooms = "|".join(one.name for one in (ROOT / "src" / "truemorph").iterdir() if one.is_dir())
+    for page in (ROOT / "docs" / "method.md", ROOT / "CONTRIBUTING.md"):
+        paths = re.findall(rf"`((?:{rooms})/[\w/]+\.\w+)`", page.read_text(encoding="utf-8"))
+        assert len(paths) > 5
+        for path in paths:
+            assert (ROOT / "src" / "truemorph" / path).is_file(), f"{page.name}: {path}"
+
+
+def test_the_paper_has_the_length_and_the_parts_that_joss_asks_for():
+    text = (ROOT / "paper.md").read_text(encoding="utf-8")
+    body = text.split("---\n", 2)[2]
+    assert 750 <= len(body.split()) <= 1750
+    parts = {"Summary", "Statement of need", "State of the field", "Software design", "Research impact", "References"}
+    assert parts | {"AI usage disclosure"} <= set(re.findall(r"^# (.+)$", body, re.MULTILINE))
+    bibliography = (ROOT / "paper.bib").read_text(encoding="utf-8")
+    assert set(re.findall(r"@([a-z]+\d{4})", body)) == set(re.findall(r"^@\w+\{(\w+),", bibliography, re.MULTILINE))
