@@ -79,3 +79,8 @@ def test_predict_proba_agrees_with_predict(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8")
     with pytest.raises(tm.errors.InputError, match=r"broken\.jpg"):
         model.predict_proba([tmp_path / "broken.jpg", rows.inputs[0]])
+
+
+def test_every_public_name_has_a_runnable_example():
+    without = [name for name in tm.__all__ if ">>>" not in (inspect.getdoc(getattr(tm, name)) or "")]
+    assert without == []

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import truemorph as tm
@@ -53,6 +53,7 @@ def test_no_other_allocation_of_the_same_number_of_labels_has_a_clearly_smaller_
     st.lists(st.tuples(st.integers(0, 3), st.integers(5, 2000), st.floats(0.14, 0.5)), min_size=2, max_size=20),
     st.floats(0.01, 0.2),
 )
+@example([(0, 5, 0.5), (0, 5, 0.25)], 0.03125)  # the first stratum is labelled whole
 def test_an_allocation_has_the_wanted_error_and_no_large_weight(groups, error):
     names = {name: number for number, name in enumerate(sorted({one[0] for one in groups}))}
     bins, sizes, spread = zip(*((names[name], size, sigma) for name, size, sigma in groups), strict=True)

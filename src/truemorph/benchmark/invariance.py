@@ -33,6 +33,13 @@ class ResolutionDrift(Result):
     drift : float
         Rms of the mean changes.
     findings : tuple of Finding
+
+    Examples
+    --------
+    >>> one = np.ones(1)
+    >>> found = ResolutionDrift(factors=2 * one, shift=-0.05 * one, stderr=0.01 * one, spread=0.1 * one, drift=0.05)
+    >>> found.to_table()["shift"].tolist()  # p(disk) falls by 0.05 at half the resolution
+    [-0.05]
     """
 
     factors: np.ndarray

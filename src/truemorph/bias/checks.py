@@ -87,6 +87,16 @@ def calibration(fit: TransitionFit) -> Calibration:
     Parameters
     ----------
     fit : TransitionFit
+
+    Examples
+    --------
+    >>> from truemorph import simulate_catalogue
+    >>> table = simulate_catalogue(4000, gold=400)
+    >>> labels, alpha, gold = (table[name].fill_null(-1).to_numpy() for name in ("label", "alpha", "gold"))
+    >>> from truemorph import fit_transition
+    >>> found = calibration(fit_transition(labels, alpha, "rayleigh", gold=gold))
+    >>> bool(found.p_value > 0.01)  # the labels flip as the fit says
+    True
     """
     labels, alpha = fit.labels, fit.alpha
     weights = fit.data.weights

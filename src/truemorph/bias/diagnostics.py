@@ -338,6 +338,15 @@ def confounding_check(
     ------
     InputError
         As `fit_transition`.
+
+    Examples
+    --------
+    >>> from truemorph import simulate_catalogue
+    >>> table = simulate_catalogue(4000, gold=400)
+    >>> labels, alpha, gold = (table[name].fill_null(-1).to_numpy() for name in ("label", "alpha", "gold"))
+    >>> found = confounding_check(labels, alpha, gold=gold)
+    >>> found.checked
+    True
     """
     resolution = float_array(alpha, "alpha")
     resolution = resolution[:, 0] if resolution.ndim == 2 else resolution  # the first observable

@@ -78,6 +78,15 @@ class PopulationFractions(Result):
         Sum of the sampling weights in each bin.
     samples : array, shape (S, B, K), or None
         Draws of the fractions, with gold labels.
+
+    Examples
+    --------
+    >>> from truemorph import simulate_catalogue
+    >>> table = simulate_catalogue(4000, gold=400)
+    >>> labels, alpha, gold = (table[name].fill_null(-1).to_numpy() for name in ("label", "alpha", "gold"))
+    >>> found = debiased_fractions(labels, alpha, gold=gold, bins=4)
+    >>> found.fractions.shape, found.covariance.shape, found.draws(100).shape
+    ((4, 2), (4, 4), (100, 4, 2))
     """
 
     fractions: np.ndarray

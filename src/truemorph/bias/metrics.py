@@ -55,6 +55,16 @@ class BiasResult(Result):
     n_objects, n_dropped : int
         Galaxies used, and galaxies left out because a column was not finite.
     findings : tuple of Finding
+
+    Examples
+    --------
+    >>> from truemorph import cv14
+    >>> rng = np.random.default_rng(0)
+    >>> alpha = rng.lognormal(2.3, 0.45, 4000)
+    >>> labels = (rng.random(4000) < 0.7 * (1 - np.exp(-(alpha**2) / 200))).astype(int)
+    >>> found = cv14(labels, alpha, bins=10)
+    >>> found.measure, found.n_objects, bool(found.excess > 5 * found.bootstrap_std)
+    ('CV14', 4000, True)
     """
 
     measure: str

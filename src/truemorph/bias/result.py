@@ -123,6 +123,16 @@ class TransitionFit(Result):
         Where vote counts were fitted: the transition of a single vote, and the over-dispersion.
     influence : callable or None
         Influence of each galaxy on the point, shape (P, N), for errors of estimates from the same labels.
+
+    Examples
+    --------
+    >>> from truemorph import simulate_catalogue
+    >>> table = simulate_catalogue(4000, gold=400)
+    >>> labels, alpha, gold = (table[name].fill_null(-1).to_numpy() for name in ("label", "alpha", "gold"))
+    >>> from truemorph import fit_transition
+    >>> fit = fit_transition(labels, alpha, "rayleigh", gold=gold)
+    >>> list(fit.values), bool(abs(fit.values["theta"] - 11.25) < 4 * fit.stderr["theta"])
+    (['theta'], True)
     """
 
     transition: Transition

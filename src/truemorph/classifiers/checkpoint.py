@@ -88,6 +88,17 @@ class Classifier:
         Device for networks: "auto" (a GPU if available), or a torch device such as "cpu" or "cuda:1".
     history : list of dict
         One entry per epoch and member, for networks trained in this session.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from truemorph import simulate_catalogue, train_classifier
+    >>> galaxies, folder = simulate_catalogue(2000), tempfile.mkdtemp()
+    >>> trained = train_classifier(galaxies, out=folder, preset="dcv14", settings={"features": ["covariate"]})
+    >>> model = load(folder)
+    >>> p = model.probabilities(galaxies.select("covariate").to_numpy()[:10])
+    >>> p.shape, bool(np.allclose(p.sum(axis=1), 1))
+    ((10, 2), True)
     """
 
     described: dict[str, Any]
@@ -462,6 +473,15 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
         If the folder is not a truemorph model.
     CheckpointError
         If the model can't be read or has a newer format.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from truemorph import simulate_catalogue, train_classifier
+    >>> galaxies, folder = simulate_catalogue(2000), tempfile.mkdtemp()
+    >>> trained = train_classifier(galaxies, out=folder, preset="dcv14", settings={"features": ["covariate"]})
+    >>> load(folder).classes
+    ('smooth', 'disk')
     """
     folder = _fetched(str(folder)) if str(folder).startswith(_HUB) else Path(folder)
     if folder.suffix == ".json":

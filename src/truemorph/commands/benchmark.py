@@ -33,6 +33,14 @@ class Leaderboard(Result):
     content : dict
         The content of leaderboard.json, and `titles` of methods.
     findings : tuple of Finding
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> options = {"catalogue_only": True, "worlds": ["plain"], "methods": ["labels"], "seeds": 1, "jobs": 1}
+    >>> board = run_benchmark(out=Path(tempfile.mkdtemp()), **options)
+    >>> [row["method"] for row in board.content["rows"]]
+    ['labels']
     """
 
     out: Path

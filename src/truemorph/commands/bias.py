@@ -41,6 +41,13 @@ class BiasMeasurement(Result):
         Levels of the tree of intrinsic columns, and bins of α.
     galaxies, galaxies_not_selected : int
     findings : tuple of Finding
+
+    Examples
+    --------
+    >>> from truemorph import simulate_catalogue
+    >>> measured = measure_bias(simulate_catalogue(4000, gold=400), bootstrap=0)
+    >>> measured.measure, sorted(measured.results)
+    ('CV14', ['gold labels', 'observed labels'])
     """
 
     measure: str

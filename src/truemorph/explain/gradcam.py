@@ -62,6 +62,19 @@ class GradCam:
 
     Notes ----- Gradients are computed in float32, from the logits to the layer. The temperature has no effect, because
     it scales all logits of a member and maps are normalised to maximum 1.
+
+    Examples
+    --------
+    >>> from truemorph.classifiers.checkpoint import Classifier, describe
+    >>> from truemorph.classifiers.network import GalaxyNetwork
+    >>> from truemorph.config import training_config
+    >>> config = training_config("quick", image_size=64, folds=1)  # random weights, for brevity
+    >>> weights = {name: value.numpy() for name, value in GalaxyNetwork(config).state_dict().items()}
+    >>> grey = {"mean": [0.5] * 3, "std": [0.5] * 3}
+    >>> about = describe(config, {}, catalogue={}, members=1, metrics={}, normalisation=grey)
+    >>> pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    >>> GradCam(Classifier(about, [weights], seen=None)).maps(pixels, np.array([0, 1, 1])).shape
+    (3, 8, 8)
     """
 
     def __init__(self, model: Classifier, layer: str | None = None) -> None:

@@ -96,10 +96,15 @@ class Strata:
         """Labels a stratum that give every bin this standard error, shape (H,); not rounded."""
         total = np.bincount(self.bins, self.sizes)
         share = self.sizes / total[self.bins]
-        both = np.bincount(self.bins, share * self.spread)
-        limit = np.bincount(self.bins, share * self.spread**2) / total
-        wanted = both**2 / (error**2 + limit)
-        drawn = wanted[self.bins] * share * self.spread / both[self.bins]
+        drawn, part = self.sizes, np.ones(self.sizes.size, bool)  # strata of which a part is labelled
+        while part.any():
+            both = np.bincount(self.bins, part * share * self.spread)
+            limit = np.bincount(self.bins, part * share * self.spread**2) / total
+            wanted = both / (error**2 + limit)
+            drawn = np.where(part, wanted[self.bins] * share * self.spread, self.sizes)
+            if not np.any(part & (drawn >= self.sizes)):
+                break
+            part &= drawn < self.sizes  # the others need more
         for _ in range(3):  # the floor depends on the total
             drawn = np.clip(drawn, np.minimum(self.fewest(drawn.sum()), self.sizes), self.sizes)
         return drawn

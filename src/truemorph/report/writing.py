@@ -95,6 +95,11 @@ class ReportOptions:
     ------
     InputError
         If `rows` is something else, or `draws` is 1.
+
+    Examples
+    --------
+    >>> ReportOptions(rows="all", intrinsic=("redshift",)).rows
+    'all'
     """
 
     catalogue: Path | None = None

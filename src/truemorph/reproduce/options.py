@@ -151,6 +151,12 @@ class ReproduceOptions:
     ------
     InputError
         If a number is out of range.
+
+    Examples
+    --------
+    >>> options = ReproduceOptions(scale="0.01", stages=["theta"])
+    >>> options.fraction, options.counts
+    (0.01, (622, 598))
     """
 
     scale: str = "quick"
