@@ -21,7 +21,7 @@ from truemorph.io import file_hash
 from truemorph.progress import tell
 from truemorph.reproduce.options import Inputs, split_fractions
 from truemorph.reproduce.paper import SAMPLE
-from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outcome, Stage, Work
+from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outcome, Stage, Work, once
 from truemorph.tables import CatalogTable, frame_hash, read_table, write_table
 
 EVERYTHING, DEBIASED = "everything.parquet", "gz2d.parquet"
@@ -59,6 +59,7 @@ def fetch_archive(name: str, data: Path, **chosen: Any) -> Outcome:
     return Outcome(f"fetch-{name}", title, status, text, seconds=round(time.perf_counter() - began, 2))
 
 
+@once
 def _prepared(work: Work) -> Preparation:
     """Prepare all usable galaxies, from which the sample is drawn."""
     inputs = work.inputs
@@ -96,17 +97,19 @@ def _prepared(work: Work) -> Preparation:
 
 
 def _follows_from(work: Work) -> dict[str, Any]:
-    prepared: Preparation = work.once("prepared", lambda: _prepared(work))
-    return {
+    inputs, prepared = work.inputs, _prepared(work)
+    content = {
         "rows": frame_hash(prepared.catalogue.frame),
         "metadata": prepared.catalogue.metadata,
         "findings": [one.to_dict() for one in prepared.findings],
         "funnel": prepared.funnel,
-        **({} if work.inputs.hart is None else _hart(work)),
-        "columns": [work.inputs.intrinsic, work.inputs.features],
+        "columns": [inputs.id, inputs.intrinsic, inputs.features],
         "fraction": work.options.fraction,
         "seed": work.options.seed,
     }
+    if inputs.hart is not None:
+        content["hart"] = [file_hash(inputs.hart), read_mapping(inputs.hart_mapping).model_dump(mode="json")]
+    return content
 
 
 def _draw(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[Finding]]:
@@ -151,7 +154,7 @@ def _complete(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[tuple
 
 
 def _make(work: Work, folder: Path) -> dict[str, Any]:
-    inputs, prepared = work.inputs, work.memo.pop("prepared")
+    inputs, prepared = work.inputs, _prepared(work)
     everything, steps = _complete(prepared.catalogue.frame, work)
     prepared = replace(prepared, funnel=[*prepared.funnel, *steps])
     sample, drawn = _draw(everything, work)
@@ -185,19 +188,10 @@ def _counts(frame: pl.DataFrame) -> dict[str, int]:
     return {name: int((frame["label"] == k).sum()) for k, name in enumerate(CLASS_NAMES)}
 
 
-def _hart(work: Work) -> dict[str, Any]:
-    """Return everything that determines the labels by Hart et al."""
-    return {
-        "hart": file_hash(str(work.inputs.hart)),
-        "mapping": read_mapping(work.inputs.hart_mapping).model_dump(mode="json"),
-        "id": work.inputs.id,
-    }
-
-
 def _debiased_follows_from(work: Work) -> dict[str, Any]:
     if work.inputs.hart is None:
         raise work.lacks("votes debiased by Hart et al. (2016)", "gz2", "`hart`")
-    return {**_hart(work), "from": work.keys(["catalogue"])}
+    return {"from": work.keys(["catalogue"])}
 
 
 def _hart_labels(work: Work, frame: pl.DataFrame) -> tuple[pl.DataFrame, str]:

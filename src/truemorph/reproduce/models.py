@@ -21,7 +21,7 @@ from truemorph.errors import InputError, TruemorphError, nearest
 from truemorph.reproduce.catalogue import DEBIASED
 from truemorph.reproduce.options import Inputs, ReproduceOptions, split_fractions, theta_bins
 from truemorph.reproduce.paper import DCV14, DDB, GZ2D, RESNET_GZ2B, RESNET_GZ2D
-from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Stage, Work
+from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Stage, Work, images_digest
 from truemorph.tables import CatalogTable, numeric_columns
 
 FIT, LABELS, MODEL = "theta.json", "labels.parquet", "model"
@@ -168,7 +168,7 @@ def _network_from(name: str, work: Work) -> dict[str, Any]:
     return {
         "rows": work.rows_digest(frame, _LEARNED_FROM),
         "labelled": work.rows_digest(work.catalogue("catalogue", TEST_ROWS).frame, ("object_id", "image")),
-        "images": work.images_digest(),
+        "images": images_digest(work),
         "training": run.training.model_dump(mode="json", exclude=_NOT_THE_RESULT),
         "precision": settled_precision(run.training.precision),
         "theta": work.result("theta")["theta"] if name == DDB else None,
