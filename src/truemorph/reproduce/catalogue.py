@@ -96,7 +96,7 @@ def _prepared(work: Work) -> Preparation:
     return replace(prepared, catalogue=replace(prepared.catalogue, frame=frame))
 
 
-def _follows_from(work: Work) -> dict[str, Any]:
+def _sample_from(work: Work) -> dict[str, Any]:
     inputs, prepared = work.inputs, _prepared(work)
     content = {
         "rows": frame_hash(prepared.catalogue.frame),
@@ -132,11 +132,8 @@ def _draw(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[Finding]]
 
 
 def _complete(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[tuple[str, int]]]:
-    """Keep galaxies with an image, a label by Hart et al. and a redshift, where these data are there.
-
-    In published code of the paper's lineage, all galaxies of the sample have the three. Redshifts count if most
-    galaxies have one.
-    """
+    """Keep galaxies with an image, a label by Hart et al. and a redshift, where these data are there."""
+    # As in published code of the paper's lineage. Redshifts count if most galaxies have one.
     conditions = {}
     if frame["image"].count():
         conditions["without image"] = pl.col("image").is_not_null()
@@ -153,7 +150,7 @@ def _complete(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[tuple
     return frame, [*steps, ("candidates for the sample", frame.height)]
 
 
-def _make(work: Work, folder: Path) -> dict[str, Any]:
+def _make_sample(work: Work, folder: Path) -> dict[str, Any]:
     inputs, prepared = work.inputs, _prepared(work)
     everything, steps = _complete(prepared.catalogue.frame, work)
     prepared = replace(prepared, funnel=[*prepared.funnel, *steps])
@@ -188,7 +185,7 @@ def _counts(frame: pl.DataFrame) -> dict[str, int]:
     return {name: int((frame["label"] == k).sum()) for k, name in enumerate(CLASS_NAMES)}
 
 
-def _debiased_follows_from(work: Work) -> dict[str, Any]:
+def _debiased_from(work: Work) -> dict[str, Any]:
     if work.inputs.hart is None:
         raise work.lacks("votes debiased by Hart et al. (2016)", "gz2", "`hart`")
     return {"from": work.keys(["catalogue"])}
@@ -233,8 +230,6 @@ def _make_debiased(work: Work, folder: Path) -> dict[str, Any]:
 
 
 STAGES = (
-    Stage("catalogue", "the sample, its labels (GZ2B), α and splits", _follows_from, _make),
-    Stage(
-        "gz2d", "the same galaxies with debiased labels (GZ2D)", _debiased_follows_from, _make_debiased, ("catalogue",)
-    ),
+    Stage("catalogue", "the sample, its labels (GZ2B), α and splits", _sample_from, _make_sample),
+    Stage("gz2d", "the same galaxies with debiased labels (GZ2D)", _debiased_from, _make_debiased, ("catalogue",)),
 )

@@ -45,14 +45,13 @@ def run_experiment(
     inputs = Inputs.of(data, config, **given)
     # Report invalid settings before anything is fetched or computed.
     wanted = asked(STAGES, options.stages)
-    if wanted & set(models.NETWORKS):
-        models.network_config(inputs, options)
+    plan = models.training_plan(inputs, options) if wanted & set(models.NETWORKS) else ""
     tell(
         f"reproduce: {len(wanted)} stages for {sum(options.counts):,} galaxies; results of an earlier run in {out} are "
         "used again"
     )
-    if wanted & set(models.NETWORKS):
-        tell(f"reproduce: {models.training_plan(inputs, options)}")
+    if plan:
+        tell(f"reproduce: {plan}")
     (out / "stages").mkdir(parents=True, exist_ok=True)
     held = lock(out / "stages" / ".lock")
     if held is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,6 @@ CHANGED, VERDICTS, KINDS = "changed.csv", "verdicts.csv", ("arms", "lenticular",
 _MAPS = "explanations.npz"
 _RESAMPLES = 300
 _FEWEST = 10
-_MOST_PAIRS = 24
 
 
 def styles(work: Work) -> dict[str, Style]:
@@ -128,11 +128,10 @@ def _pairs_from(work: Work) -> dict[str, Any]:
     if not folder.is_dir():
         places = "" if found["places"] else " (and columns ra, dec)"
         raise Lacks(f"HST images{places}: truemorph fetch hst --positions {listed} --out {ours}, or `better`")
-    pictures = work.files_digest(folder, table["better"])
     read = verdicts(work.out / VERDICTS)
     return {
         "from": work.keys(("catalogue", DDB, "changed")),
-        "better": pictures,
+        "better": work.files_digest(folder, table["better"]),
         "folder": str(folder),
         "verdicts": {name: read[name] for name in table["object_id"] if read.get(name)},
     }
@@ -143,7 +142,7 @@ def _make_pairs(work: Work, folder: Path) -> dict[str, Any]:
     better, table = _better(work)
     path = work.out / VERDICTS
     read = verdicts(path)
-    every = dict.fromkeys(table["object_id"], "") | read
+    every = read | {name: read.get(name, "") for name in table["object_id"]}
     with written_whole(path) as partial:
         pl.DataFrame({"object_id": every.keys(), "verdict": every.values()}).write_csv(partial)
     given = [every[name] for name in table["object_id"]]
@@ -173,27 +172,21 @@ def verdicts(path: Path) -> dict[str, str]:
     return found
 
 
-def pairs(work: Work) -> list[dict[str, Any]]:
-    """Return images of changed galaxies with an HST image: `object_id`, `title`, `seen`, `better`.
+def pairs(work: Work) -> Iterator[dict[str, Any]]:
+    """Yield images of changed galaxies with an HST image: `object_id`, `title`, `seen`, `better`.
 
     Ids and, where the width of the field is known, a bar of 5 arcsec are drawn on the images.
     """
     folder, table = _better(work)
-    if not table.height:
-        return []
     as_seen, better = gallery.Pictures(image_folder(work.catalogue())), gallery.Pictures(folder)
-    out: list[dict[str, Any]] = []
     for row in table.iter_rows(named=True):
-        if len(out) == _MOST_PAIRS:
-            break
         try:
             pictures = as_seen.whole(row["image"]), better.whole(row["better"])
         except InputError:  # skip unreadable images
             continue
-        name, title = str(row["object_id"]), f"α = {row['alpha']:.1f}, p(disk) = {row['p_disk']:.2f}"
+        name, title = row["object_id"], f"α = {row['alpha']:.1f}, p(disk) = {row['p_disk']:.2f}"
         seen, sharp = (gallery.annotated(one, name, row["fov"]) for one in pictures)
-        out.append({"object_id": name, "title": title, "seen": seen, "better": sharp})
-    return out
+        yield {"object_id": name, "title": title, "seen": seen, "better": sharp}
 
 
 # Figures 5 to 7
@@ -239,13 +232,11 @@ def _looks(one: Explanation) -> dict[str, Any]:
     """Return the mean Grad-CAM intensity in the inner and the outer third of the radius, by class."""
     out: dict[str, Any] = {"layer": one.layer, "cells": one.cells, "problems": len(one.problems)}
     for some in one.classes:
-        profile = some.rings[PIXELS] if some.galaxies else None
-        thirds = None if profile is None else np.array_split(profile.mean, 3)
-        out[some.name] = {
-            "galaxies": some.galaxies,
-            "inner": None if thirds is None else float(np.nanmean(thirds[0])),
-            "outer": None if thirds is None else float(np.nanmean(thirds[2])),
-        }
+        inner = outer = None
+        if some.galaxies:
+            thirds = np.array_split(some.rings[PIXELS].mean, 3)
+            inner, outer = float(np.nanmean(thirds[0])), float(np.nanmean(thirds[2]))
+        out[some.name] = {"galaxies": some.galaxies, "inner": inner, "outer": outer}
     return out
 
 

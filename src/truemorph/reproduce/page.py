@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +43,17 @@ from truemorph.reproduce.stages import FAILED, LACKS, Stage, Work
 from truemorph.reproduce.table1 import frame_of, titles
 
 _TITLE = "Reproduction of Medina-Rosales, Cabrera-Vives & Miller (arXiv:2308.11007)"
-_PAIRS_ON_PAGE = 12
+_PAIRS_ON_PAGE, _PAIRS = 12, 24
+_WRAPPED = Markup('<div style="white-space: normal; text-align: left; min-width: {}rem">{}</div>')
 
 
-def _prose(text: str, width: int = 14) -> Markup:
-    """Make a cell of text that wraps."""
-    return Markup('<div style="white-space: normal; text-align: left; min-width: {}rem">{}</div>').format(width, text)
+def _table(title: str, head: list[str], rows: list[Any], widths: list[int], note: str = "") -> Table:
+    """Make a table; cells of columns with a width, in rem, wrap."""
+
+    def line(cells: Sequence[str]) -> list[str]:
+        return [_WRAPPED.format(width, cell) if width else cell for cell, width in zip(cells, widths, strict=True)]
+
+    return Table(title, line(head), [line(cells) for cells in rows], note)
 
 
 def _answer(work: Work) -> str:
@@ -159,7 +166,7 @@ def _table_1(work: Work) -> Table:
     for name, title in titles(work).items():
         paper, known = TABLE_1[name], rows.get(name, {}).get
         cells = [
-            _prose(f"{paper.letter}) {title}", 8),
+            f"{paper.letter}) {title}",
             with_error(known("bootstrap_mean"), known("bootstrap_std"), ".4f"),
             with_error(paper.cv18, paper.stderr, ".4f"),
             with_error(known("from_gz2b"), known("from_gz2b_std"), "+.3f"),
@@ -182,9 +189,9 @@ def _table_1(work: Work) -> Table:
         "al. Single value: without bootstrap. Floor: mean value of labels that do not depend on α. Above floor: "
         "single value minus floor. Errors are from bootstrap; training again adds scatter."
     )
-    head = ("labels", f"{measure} here", "CV18, paper", "minus GZ2B, here", "minus GZ2B, paper", "single value",
-            "floor", "above floor", "galaxies", "disk fraction")  # fmt: skip
-    return Table("Table 1: here and in the paper", head, lines, note)
+    head = ["labels", f"{measure} here", "CV18, paper", "minus GZ2B, here", "minus GZ2B, paper", "single value",
+            "floor", "above floor", "galaxies", "disk fraction"]  # fmt: skip
+    return _table("Table 1: here and in the paper", head, lines, [8] + 9 * [0], note)
 
 
 def _other_values(work: Work) -> Table:
@@ -217,21 +224,13 @@ def _other_values(work: Work) -> Table:
         given = any(seen["verdicts"].values())
         for what, n in zip(("arms", "lenticular"), HST_PAIRS[1:], strict=True):
             lines.append((f"… {what}", f"{seen['verdicts'][what]:,}" if given else "–", str(n), "by your verdicts"))
-    return Table(
-        "Other values of the paper",
-        ["quantity", "here", "paper", _prose("definition", 12)],
-        [[_prose(title, 8), here, paper, _prose(how, 12)] for title, here, paper, how in lines],
-    )
+    return _table("Other values of the paper", ["quantity", "here", "paper", "definition"], lines, [8, 0, 0, 12])
 
 
 def _reasons(work: Work) -> Table:
-    return Table(
-        "Why values may differ from the paper's",
-        ["choice", _prose("in the paper", 10), _prose("here", 10),
-         _prose("effect of other choices, measured here", 16)],
-        [[_prose(one["what"], 6), _prose(one["paper"], 10), _prose(one["here"], 10), _prose(one["effect"], 16)]
-         for one in work.result("reasons")["reasons"]],
-    )  # fmt: skip
+    head = ["choice", "in the paper", "here", "effect of other choices, measured here"]
+    lines = [[one[key] for key in ("what", "paper", "here", "effect")] for one in work.result("reasons")["reasons"]]
+    return _table("Why values may differ from the paper's", head, lines, [6, 10, 10, 16])
 
 
 def _dots(work: Work) -> Illustration:
@@ -267,8 +266,8 @@ def _dots(work: Work) -> Illustration:
 
 def _settings_figure(work: Work) -> list[Illustration]:
     """Draw Table 1 with other numbers of leaves and bins."""
-    reasons = {one["what"]: one["numbers"] for one in work.result("reasons")["reasons"]} if work.have("reasons") else {}
-    swept = reasons.get("leaves and bins", {}).get("settings")
+    reasons = work.result("reasons")["reasons"] if work.have("reasons") else []
+    swept = next((one["numbers"]["settings"] for one in reasons if one["what"] == "leaves and bins"), [])
     if not swept:
         return []
     names, shown = titles(work, short=True), styles(work)
@@ -277,12 +276,11 @@ def _settings_figure(work: Work) -> list[Illustration]:
     )
     figure = Figure(figsize=(4.8, 1.6 + 0.3 * len(swept)), layout="constrained")
     axes = figure.add_subplot()
-    places = {setting: place for place, setting in enumerate(data["setting"].unique(maintain_order=True))}
     for (name,), part in data.group_by("labels", maintain_order=True):
         style = shown[str(name)]
-        axes.plot(part["bootstrap_mean"].to_list(), [places[one] for one in part["setting"]], style["ls"],
-                  color=style["color"], marker=style["marker"], label=plain_text(str(name)))  # fmt: skip
-    axes.set_yticks(range(len(places)), list(places))
+        axes.plot(part["bootstrap_mean"].to_list(), range(len(swept)), style["ls"], color=style["color"],
+                  marker=style["marker"], label=plain_text(str(name)))  # fmt: skip
+    axes.set_yticks(range(len(swept)), [one["setting"] for one in swept])
     axes.set(xlabel=f"bias metric {work.result('table1')['measure']} (bootstrap mean)", xlim=(0, None))
     axes.invert_yaxis()
     figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
@@ -352,7 +350,7 @@ def _pairs(work: Work) -> tuple[list[Pair], str, list[Illustration]]:
     if not work.have("figure4"):
         missing = work.outcomes["figure4"]
         return [], f"Figure 4 is not available: {missing.text}." if missing.text else "", []
-    found, shown = work.result("figure4"), pairs(work)
+    found, shown = work.result("figure4"), list(islice(pairs(work), _PAIRS))
     n, spiral, lenticular = HST_PAIRS
     note = (
         f"Figure 4: test galaxies labelled smooth by volunteers and disk by DDB. Of {found['changed']:,} galaxies, "
@@ -377,9 +375,9 @@ def _stages(work: Work) -> Table:
     rows = []
     for one in work.outcomes.values():
         status, took = ("done", f"{one.seconds:,.1f} s") if one.there else (one.status, "–")
-        rows.append([one.name, _prose(one.title), status, took, _prose(one.text, 24)])
+        rows.append([one.name, one.title, status, took, one.text])
     note = "Cached stages show the time of the run that made them."
-    return Table("Stages", ["stage", _prose("result"), "status", "time", ""], rows, note)
+    return _table("Stages", ["stage", "result", "status", "time", ""], rows, [0, 14, 0, 0, 24], note)
 
 
 def _training(work: Work) -> list[Section]:

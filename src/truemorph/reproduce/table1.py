@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -266,20 +267,16 @@ def order(rows: list[dict[str, Any]], measure: str) -> dict[str, Any]:
     only some galaxies, are left out.
     """
     known = {
-        row["name"]: float(row["bootstrap_mean"])
+        row["name"]: row["bootstrap_mean"]
         for row in rows
-        if measure == "CV18"
-        and row["bootstrap_mean"] is not None
-        and np.isfinite(row["bootstrap_mean"])
-        and not row.get("one_class")
-        and not row.get("partial")
+        if measure == "CV18" and row["bootstrap_mean"] is not None and not (row["one_class"] or row["partial"])
     }
 
     def differ(a: str, b: str) -> bool:
         one, other = TABLE_1[a], TABLE_1[b]
         return abs(one.cv18 - other.cv18) > float(np.hypot(one.stderr, other.stderr))
 
-    pairs = [(a, b) for i, a in enumerate(known) for b in list(known)[i + 1 :] if differ(a, b)]
+    pairs = [(a, b) for a, b in combinations(known, 2) if differ(a, b)]
     same = [(a, b) for a, b in pairs if (known[a] > known[b]) == (TABLE_1[a].cv18 > TABLE_1[b].cv18)]
     return {
         "pairs": len(pairs),
