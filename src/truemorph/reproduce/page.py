@@ -267,7 +267,7 @@ def _dots(work: Work) -> Illustration:
 def _settings_figure(work: Work) -> list[Illustration]:
     """Draw Table 1 with other numbers of leaves and bins."""
     reasons = work.result("reasons")["reasons"] if work.have("reasons") else []
-    swept = next((one["numbers"]["settings"] for one in reasons if one["what"] == "leaves and bins"), [])
+    swept: list[Any] = next((one["numbers"]["settings"] for one in reasons if one["what"] == "leaves and bins"), [])
     if not swept:
         return []
     names, shown = titles(work, short=True), styles(work)
