@@ -23,7 +23,6 @@ from truemorph.reproduce.paper import BINS_CV14, DCV14, DDB, GZ2B, GZ2D, RESNET_
 from truemorph.reproduce.stages import TEST_ROWS, Stage, Work, once
 from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
 
-JSON, ECSV = "table1.json", "table1.ecsv"
 MODELS = (RESNET_GZ2B, RESNET_GZ2D, DCV14, DDB)
 # Label sets with a smaller fraction of the test galaxies do not restrict the galaxies of Table 1.
 _ENOUGH = 0.5
@@ -314,9 +313,9 @@ def _make_table(work: Work, folder: Path) -> dict[str, Any]:
             "theta": _thetas(work),
         }
     )
-    write_json(folder / JSON, result)
+    write_json(folder / "table1.json", result)
     metadata = {key: value for key, value in result.items() if key != "rows"}
-    write_table(CatalogTable(frame_of(result["rows"]), {}, metadata), folder / ECSV)
+    write_table(CatalogTable(frame_of(result["rows"]), {}, metadata), folder / "table1.ecsv")
     return result
 
 
