@@ -101,7 +101,8 @@ def _published(work: Work) -> dict[str, Any]:
     published = {name: stage for name, stage in before.items() if stage in left and (work.out / name).is_file()}
     for stage in filter(work.have, _PUBLISHED):
         folder = work.file(stage, "")
-        for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "stage.json"):
+        made = (path for path in folder.rglob("[!.]*") if path.is_file() and path.name != "stage.json")
+        for path in sorted(made):
             name = str(path.relative_to(folder))
             with written_whole(work.out / name) as partial:
                 shutil.copyfile(path, partial)
