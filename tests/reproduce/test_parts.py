@@ -200,14 +200,17 @@ def test_rows_with_nearly_one_class_do_not_count_in_the_order(measured):
     # Two of three pairs differ in the paper: GZ2B and the network trained on GZ2B agree within their errors.
     assert found["pairs"] == 2
     assert found["here"][-1] == "ddb"
-    ranked = [{"name": name, "bootstrap_mean": row.cv18} for name, row in TABLE_1.items()]
+    ranked = [
+        {"name": name, "bootstrap_mean": row.cv18, "one_class": False, "partial": False}
+        for name, row in TABLE_1.items()
+    ]
     apart = [(a, b) for a, b in combinations(TABLE_1.values(), 2)
              if abs(a.cv18 - b.cv18) > (a.stderr**2 + b.stderr**2) ** 0.5]  # fmt: skip
     assert order(ranked, "CV18")["as_in_the_paper"] == order(ranked, "CV18")["pairs"] == len(apart) == 11
     assert order(ranked, "CV14")["pairs"] == 0  # the paper's values are CV18
     turned = [{**row, "bootstrap_mean": -row["bootstrap_mean"]} for row in ranked]
     assert order(turned, "CV18")["as_in_the_paper"] == 0
-    unknown = [{**row, "bootstrap_mean": float("nan")} for row in ranked]
+    unknown = [{**row, "bootstrap_mean": None} for row in ranked]
     assert order(unknown, "CV18")["pairs"] == 0
 
 

@@ -399,6 +399,16 @@ def test_missing_data_are_reported_and_used_when_added(capsys, fetched, tmp_path
     assert {status["catalogue"], status["dcv14"], status["figure3"], status["table1"]} == {"done"}
 
 
+def test_figure_3_needs_no_other_labels_than_the_volunteers(capsys, fetched, tmp_path):
+    for name in ("sdss", "simard"):
+        shutil.copytree(fetched / name, tmp_path / "data" / name)
+    (tmp_path / "data" / "gz2").mkdir()
+    shutil.copy(fetched / "gz2" / "zoo2MainSpecz.csv.gz", tmp_path / "data" / "gz2")
+    status, result, code = reproduce(capsys, tmp_path / "data", tmp_path / "out", "--stages", "figure3")
+    assert (code, status["gz2d"], status["ddb"], status["figure3"]) == (0, "lacks", "lacks", "done")
+    assert {row["labels"] for row in result["figure3"]["table"]} == {"GZ2B"}
+
+
 def test_without_photometry_no_stage_runs(capsys, fetched, tmp_path):
     shutil.copytree(fetched / "gz2", tmp_path / "data" / "gz2")
     status, result, code = reproduce(capsys, tmp_path / "data", tmp_path / "out")

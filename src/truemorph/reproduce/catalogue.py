@@ -21,7 +21,7 @@ from truemorph.io import file_hash
 from truemorph.progress import tell
 from truemorph.reproduce.options import Inputs, split_fractions
 from truemorph.reproduce.paper import SAMPLE
-from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outcome, Stage, Work
+from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outcome, Stage, Work, once
 from truemorph.tables import CatalogTable, frame_hash, read_table, write_table
 
 EVERYTHING, DEBIASED = "everything.parquet", "gz2d.parquet"
@@ -59,6 +59,7 @@ def fetch_archive(name: str, data: Path, **chosen: Any) -> Outcome:
     return Outcome(f"fetch-{name}", title, status, text, seconds=round(time.perf_counter() - began, 2))
 
 
+@once
 def _prepared(work: Work) -> Preparation:
     """Prepare all usable galaxies, from which the sample is drawn."""
     inputs = work.inputs
@@ -95,18 +96,20 @@ def _prepared(work: Work) -> Preparation:
     return replace(prepared, catalogue=replace(prepared.catalogue, frame=frame))
 
 
-def _follows_from(work: Work) -> dict[str, Any]:
-    prepared: Preparation = work.once("prepared", lambda: _prepared(work))
-    return {
+def _sample_from(work: Work) -> dict[str, Any]:
+    inputs, prepared = work.inputs, _prepared(work)
+    content = {
         "rows": frame_hash(prepared.catalogue.frame),
         "metadata": prepared.catalogue.metadata,
         "findings": [one.to_dict() for one in prepared.findings],
         "funnel": prepared.funnel,
-        **({} if work.inputs.hart is None else _hart(work)),
-        "columns": [work.inputs.intrinsic, work.inputs.features],
+        "columns": [inputs.id, inputs.intrinsic, inputs.features],
         "fraction": work.options.fraction,
         "seed": work.options.seed,
     }
+    if inputs.hart is not None:
+        content["hart"] = [file_hash(inputs.hart), read_mapping(inputs.hart_mapping).model_dump(mode="json")]
+    return content
 
 
 def _draw(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[Finding]]:
@@ -129,11 +132,8 @@ def _draw(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[Finding]]
 
 
 def _complete(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[tuple[str, int]]]:
-    """Keep galaxies with an image, a label by Hart et al. and a redshift, where these data are there.
-
-    In published code of the paper's lineage, all galaxies of the sample have the three. Redshifts count if most
-    galaxies have one.
-    """
+    """Keep galaxies with an image, a label by Hart et al. and a redshift, where these data are there."""
+    # As in published code of the paper's lineage. Redshifts count if most galaxies have one.
     conditions = {}
     if frame["image"].count():
         conditions["without image"] = pl.col("image").is_not_null()
@@ -150,8 +150,8 @@ def _complete(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[tuple
     return frame, [*steps, ("candidates for the sample", frame.height)]
 
 
-def _make(work: Work, folder: Path) -> dict[str, Any]:
-    inputs, prepared = work.inputs, work.memo.pop("prepared")
+def _make_sample(work: Work, folder: Path) -> dict[str, Any]:
+    inputs, prepared = work.inputs, _prepared(work)
     everything, steps = _complete(prepared.catalogue.frame, work)
     prepared = replace(prepared, funnel=[*prepared.funnel, *steps])
     sample, drawn = _draw(everything, work)
@@ -185,19 +185,10 @@ def _counts(frame: pl.DataFrame) -> dict[str, int]:
     return {name: int((frame["label"] == k).sum()) for k, name in enumerate(CLASS_NAMES)}
 
 
-def _hart(work: Work) -> dict[str, Any]:
-    """Return everything that determines the labels by Hart et al."""
-    return {
-        "hart": file_hash(str(work.inputs.hart)),
-        "mapping": read_mapping(work.inputs.hart_mapping).model_dump(mode="json"),
-        "id": work.inputs.id,
-    }
-
-
-def _debiased_follows_from(work: Work) -> dict[str, Any]:
+def _debiased_from(work: Work) -> dict[str, Any]:
     if work.inputs.hart is None:
         raise work.lacks("votes debiased by Hart et al. (2016)", "gz2", "`hart`")
-    return {**_hart(work), "from": work.keys(["catalogue"])}
+    return {"from": work.keys(["catalogue"])}
 
 
 def _hart_labels(work: Work, frame: pl.DataFrame) -> tuple[pl.DataFrame, str]:
@@ -239,8 +230,6 @@ def _make_debiased(work: Work, folder: Path) -> dict[str, Any]:
 
 
 STAGES = (
-    Stage("catalogue", "the sample, its labels (GZ2B), α and splits", _follows_from, _make),
-    Stage(
-        "gz2d", "the same galaxies with debiased labels (GZ2D)", _debiased_follows_from, _make_debiased, ("catalogue",)
-    ),
+    Stage("catalogue", "the sample, its labels (GZ2B), α and splits", _sample_from, _make_sample),
+    Stage("gz2d", "the same galaxies with debiased labels (GZ2D)", _debiased_from, _make_debiased, ("catalogue",)),
 )

@@ -8,11 +8,11 @@ from typing import Any
 
 from truemorph._version import __version__
 from truemorph.errors import InputError, TruemorphError
-from truemorph.io import lock, plain, read_json, write_json, written_whole
+from truemorph.io import lock, read_json, write_json, written_whole
 from truemorph.progress import tell
 from truemorph.reproduce import catalogue, figures, models, sensitivity, table1
 from truemorph.reproduce.options import Inputs, ReproduceOptions
-from truemorph.reproduce.page import DRAWN, FIGURES, PAGE, page_stage
+from truemorph.reproduce.page import page_stage
 from truemorph.reproduce.stages import LEFT_OUT, Stage, Work, asked, run_stages
 
 RESULT = "reproduce.json"
@@ -21,11 +21,8 @@ STAGES: tuple[Stage, ...] = (*_STAGES, page_stage(tuple(stage.name for stage in 
 # Stages whose results are in reproduce.json, and stages of which one value is.
 _TOLD = ("catalogue", "gz2d", "bias", "table1", "theta", "figure3", "changed", "figure4", "maps")
 _VALUES = {"reasons": "reasons", "page": "answer"}
-# Files of stages that are copied to the output folder.
-_PUBLISHED = {
-    "table1": (table1.JSON, table1.ECSV),
-    "page": (PAGE, *(f"{FIGURES}/{name}.{kind}" for name in DRAWN for kind in ("pdf", "png", "ecsv"))),
-}
+# Stages whose files are copied to the output folder.
+_PUBLISHED = ("table1", "page")
 
 
 def run_experiment(
@@ -48,14 +45,13 @@ def run_experiment(
     inputs = Inputs.of(data, config, **given)
     # Report invalid settings before anything is fetched or computed.
     wanted = asked(STAGES, options.stages)
-    if wanted & set(models.NETWORKS):
-        models.network_config(inputs, options)
+    plan = models.training_plan(inputs, options) if wanted & set(models.NETWORKS) else ""
     tell(
         f"reproduce: {len(wanted)} stages for {sum(options.counts):,} galaxies; results of an earlier run in {out} are "
         "used again"
     )
-    if wanted & set(models.NETWORKS):
-        tell(f"reproduce: {models.training_plan(inputs, options)}")
+    if plan:
+        tell(f"reproduce: {plan}")
     (out / "stages").mkdir(parents=True, exist_ok=True)
     held = lock(out / "stages" / ".lock")
     if held is None:
@@ -70,23 +66,21 @@ def run_experiment(
             inputs = Inputs.of(data, config, **given)
         work = Work(data, out, inputs, options)
         run_stages(STAGES, work)
-        result: dict[str, Any] = plain(
-            {
-                "truemorph_version": __version__,
-                "scale": options.fraction,
-                "seed": options.seed,
-                "stages": [
-                    {key: getattr(one, key) for key in ("name", "title", "status", "text", "seconds")}
-                    | {"folder": None if one.folder is None else str(one.folder.relative_to(out))}
-                    for one in (*fetched, *work.outcomes.values())
-                ],
-                **{name: work.result(name) for name in _TOLD if work.have(name)},
-                "reasons": [],
-                "answer": "",
-                **{key: work.result(name)[key] for name, key in _VALUES.items() if work.have(name)},
-                "files": {},
-            }
-        )
+        result: dict[str, Any] = {
+            "truemorph_version": __version__,
+            "scale": options.fraction,
+            "seed": options.seed,
+            "stages": [
+                {key: getattr(one, key) for key in ("name", "title", "status", "text", "seconds")}
+                | {"folder": None if one.folder is None else str(one.folder.relative_to(out))}
+                for one in (*fetched, *work.outcomes.values())
+            ],
+            **{name: work.result(name) for name in _TOLD if work.have(name)},
+            "reasons": [],
+            "answer": "",
+            **{key: work.result(name)[key] for name, key in _VALUES.items() if work.have(name)},
+            "files": {},
+        }
         if not options.dry_run:
             result |= _published(work)
             write_json(out / RESULT, result)
@@ -98,23 +92,23 @@ def _published(work: Work) -> dict[str, Any]:
 
     Files of stages that are left out stay; files of stages that could not run are removed.
     """
-    published: dict[str, str] = {}
-    for stage, names in _PUBLISHED.items():
-        for name in names:
-            target = work.out / name
-            if work.have(stage) and work.file(stage, name).is_file():
-                with written_whole(target) as partial:
-                    shutil.copyfile(work.file(stage, name), partial)
-            elif work.outcomes[stage].status != LEFT_OUT:
-                target.unlink(missing_ok=True)
-            if target.is_file():
-                published[name] = stage
     try:
         earlier = read_json(work.out / RESULT)
     except InputError:
         earlier = {}
     left = [name for name, one in work.outcomes.items() if one.status == LEFT_OUT]
-    keys = [_VALUES.get(name, name) for name in left]
-    kept = {key: earlier[key] for key in keys if key in earlier}
+    before = earlier.get("published", {})
+    published = {name: stage for name, stage in before.items() if stage in left and (work.out / name).is_file()}
+    for stage in filter(work.have, _PUBLISHED):
+        folder = work.file(stage, "")
+        made = (path for path in folder.rglob("[!.]*") if path.is_file() and path.name != "stage.json")
+        for path in sorted(made):
+            name = str(path.relative_to(folder))
+            with written_whole(work.out / name) as partial:
+                shutil.copyfile(path, partial)
+            published[name] = stage
+    for name in before.keys() - published.keys():
+        (work.out / name).unlink(missing_ok=True)
+    kept = {key: earlier[key] for key in (_VALUES.get(name, name) for name in left) if key in earlier}
     files = {top: str(work.out / top) for top in (name.partition("/")[0] for name in published)}
     return {"published": published, "files": files, **kept, "of_an_earlier_run": list(kept)}

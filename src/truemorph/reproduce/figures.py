@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from truemorph.bias.transitions import DISK, SMOOTH
+from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
 from truemorph.catalogs.catalogue import image_folder
 from truemorph.catalogs.physical import FIELD_R90
 from truemorph.classifiers.checkpoint import load
@@ -17,7 +18,7 @@ from truemorph.errors import InputError
 from truemorph.explain.catalogue import check_by_random_weights
 from truemorph.explain.profiles import MeanMap, Profiles
 from truemorph.explain.study import PIXELS, Explained, Explanation, explain, galaxies_of
-from truemorph.io import read_json, write_json, written_whole
+from truemorph.io import written_whole
 from truemorph.progress import progress
 from truemorph.report import gallery
 from truemorph.report.distributions import Distributions, compare_distributions
@@ -26,15 +27,14 @@ from truemorph.reproduce.catalogue import fetch_archive
 from truemorph.reproduce.models import MODEL, NETWORKS
 from truemorph.reproduce.options import CONFIG
 from truemorph.reproduce.paper import DCV14, DDB, FIGURE_3, GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D
-from truemorph.reproduce.stages import FAILED, TEST_ROWS, Lacks, Stage, Work
+from truemorph.reproduce.stages import FAILED, TEST_ROWS, Lacks, Stage, Work, images_digest, once
 from truemorph.reproduce.table1 import MODELS, all_labels, measured, titles
 from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
 
 CHANGED, VERDICTS, KINDS = "changed.csv", "verdicts.csv", ("arms", "lenticular", "unclear")
-_ABOUT, _MAPS = "explanations.json", "explanations.npz"
+_MAPS = "explanations.npz"
 _RESAMPLES = 300
 _FEWEST = 10
-_MOST_PAIRS = 24
 
 
 def styles(work: Work) -> dict[str, Style]:
@@ -59,35 +59,21 @@ def _sersic_from(work: Work) -> dict[str, Any]:
     if name not in frame.columns or frame[name].cast(pl.Float64, strict=False).count() < _FEWEST:
         what = f"Sérsic indices (column {name}; Simard et al. 2011)"
         raise work.lacks(what, "simard", f"`sersic_table`, and sersic_index in {CONFIG}")
-    if not any(work.have(one) for one in ((GZ2D, *MODELS) if work.options.every_curve else FIGURE_3[1:])):
-        raise Lacks("labels to compare with the volunteers': GZ2D or a model")
-    return {
-        "column": name,
-        "every_curve": work.options.every_curve,
-        "from": work.keys(("catalogue", GZ2D, *MODELS)),
-        "resamples": _resamples(work),
-        "seed": work.options.seed,
-    }
+    asked = {key: getattr(work.options, key) for key in ("every_curve", "bootstrap", "seed")}
+    return {"column": name, **asked, "from": work.keys(("catalogue", GZ2D, *MODELS))}
 
 
-def _resamples(work: Work) -> int:
-    return min(_RESAMPLES, 10 * work.options.bootstrap)
-
-
+@once
 def sersic_curves(work: Work) -> Distributions:
     """Return the distributions of the Sérsic index by label set (Figure 3)."""
-    found, names = measured(work), titles(work, short=True)
+    found, names, options = measured(work), titles(work, short=True), work.options
     values = numeric_columns(found.frame, [work.inputs.sersic_index], "the sample")[:, 0]
-    drawn = found.sets if work.options.every_curve else FIGURE_3
+    drawn = found.sets if options.every_curve else FIGURE_3
     sets = {names[name]: one.disk for name, one in found.sets.items() if name != GZ2B and name in drawn}
-    curves: Distributions = work.once(
-        "sersic",
-        lambda: compare_distributions(
-            values, found.observed.disk, sets, column="sersic_n", observed_name=names[GZ2B],
-            bootstrap=_resamples(work), seed=work.options.seed,
-        ),
+    return compare_distributions(
+        values, found.observed.disk, sets, column="sersic_n", observed_name=names[GZ2B],
+        bootstrap=min(_RESAMPLES, 10 * options.bootstrap), seed=options.seed,
     )  # fmt: skip
-    return curves
 
 
 def _make_sersic(work: Work, folder: Path) -> dict[str, Any]:
@@ -103,10 +89,6 @@ def _make_sersic(work: Work, folder: Path) -> dict[str, Any]:
 
 
 # Figure 4
-
-
-def _changed_from(work: Work) -> dict[str, Any]:
-    return {"from": work.keys(("catalogue", DDB))}
 
 
 def _list_changed(work: Work, folder: Path) -> dict[str, Any]:
@@ -146,11 +128,10 @@ def _pairs_from(work: Work) -> dict[str, Any]:
     if not folder.is_dir():
         places = "" if found["places"] else " (and columns ra, dec)"
         raise Lacks(f"HST images{places}: truemorph fetch hst --positions {listed} --out {ours}, or `better`")
-    pictures = work.files_digest(folder, table["better"])
     read = verdicts(work.out / VERDICTS)
     return {
         "from": work.keys(("catalogue", DDB, "changed")),
-        "better": pictures,
+        "better": work.files_digest(folder, table["better"]),
         "folder": str(folder),
         "verdicts": {name: read[name] for name in table["object_id"] if read.get(name)},
     }
@@ -161,11 +142,10 @@ def _make_pairs(work: Work, folder: Path) -> dict[str, Any]:
     better, table = _better(work)
     path = work.out / VERDICTS
     read = verdicts(path)
-    names = list(dict.fromkeys([*read, *table["object_id"]]))
-    found = pl.DataFrame({"object_id": names, "verdict": [read.get(name, "") for name in names]})
+    every = read | {name: read.get(name, "") for name in table["object_id"]}
     with written_whole(path) as partial:
-        found.write_csv(partial)
-    given = [read.get(name, "") for name in table["object_id"]]
+        pl.DataFrame({"object_id": every.keys(), "verdict": every.values()}).write_csv(partial)
+    given = [every[name] for name in table["object_id"]]
     return {
         "changed": work.result("changed")["changed"],
         "with_better": table.height,
@@ -192,27 +172,21 @@ def verdicts(path: Path) -> dict[str, str]:
     return found
 
 
-def pairs(work: Work) -> list[dict[str, Any]]:
-    """Return images of changed galaxies with an HST image: `object_id`, `title`, `seen`, `better`.
+def pairs(work: Work) -> Iterator[dict[str, Any]]:
+    """Yield images of changed galaxies with an HST image: `object_id`, `title`, `seen`, `better`.
 
     Ids and, where the width of the field is known, a bar of 5 arcsec are drawn on the images.
     """
     folder, table = _better(work)
-    if not table.height:
-        return []
     as_seen, better = gallery.Pictures(image_folder(work.catalogue())), gallery.Pictures(folder)
-    out: list[dict[str, Any]] = []
     for row in table.iter_rows(named=True):
-        if len(out) == _MOST_PAIRS:
-            break
         try:
             pictures = as_seen.whole(row["image"]), better.whole(row["better"])
         except InputError:  # skip unreadable images
             continue
-        name, title = str(row["object_id"]), f"α = {row['alpha']:.1f}, p(disk) = {row['p_disk']:.2f}"
+        name, title = row["object_id"], f"α = {row['alpha']:.1f}, p(disk) = {row['p_disk']:.2f}"
         seen, sharp = (gallery.annotated(one, name, row["fov"]) for one in pictures)
-        out.append({"object_id": name, "title": title, "seen": seen, "better": sharp})
-    return out
+        yield {"object_id": name, "title": title, "seen": seen, "better": sharp}
 
 
 # Figures 5 to 7
@@ -226,7 +200,7 @@ def _maps_from(work: Work) -> dict[str, Any]:
     return {
         "models": {name: work.result(name)["model_hash"] for name in there},
         "galaxies": work.rows_digest(test, ("object_id", "image")),
-        "images": work.images_digest(),
+        "images": images_digest(work),
         "draws": work.options.draws,
         "seed": work.options.seed,
     }
@@ -240,8 +214,7 @@ def _make_maps(work: Work, folder: Path) -> dict[str, Any]:
     source = galaxies_of(frame, image_folder(test))
     with progress(frame.height * len(models), "Grad-CAM", "galaxies") as reported:
         explanations = explain(models, source, progress=reported)
-    checks: dict[str, Any] = {}
-    problem = ""
+    checks, problem = {}, ""
     if work.options.draws:
         try:
             checks = check_by_random_weights(models, explanations, source, work.options.draws, work.options.seed)
@@ -259,70 +232,53 @@ def _looks(one: Explanation) -> dict[str, Any]:
     """Return the mean Grad-CAM intensity in the inner and the outer third of the radius, by class."""
     out: dict[str, Any] = {"layer": one.layer, "cells": one.cells, "problems": len(one.problems)}
     for some in one.classes:
-        profile = some.rings[PIXELS] if some.galaxies else None
-        thirds = None if profile is None else np.array_split(profile.mean, 3)
-        out[some.name] = {
-            "galaxies": some.galaxies,
-            "inner": None if thirds is None else float(np.nanmean(thirds[0])),
-            "outer": None if thirds is None else float(np.nanmean(thirds[2])),
-        }
+        inner = outer = None
+        if some.galaxies:
+            thirds = np.array_split(some.rings[PIXELS].mean, 3)
+            inner, outer = float(np.nanmean(thirds[0])), float(np.nanmean(thirds[2]))
+        out[some.name] = {"galaxies": some.galaxies, "inner": inner, "outer": outer}
     return out
 
 
 def write_explanations(explanations: dict[str, Explanation], folder: Path) -> None:
     """Save maps and profiles, because computing them takes hours at full scale."""
-    about = {
-        name: {**{key: getattr(one, key) for key in ("model_hash", "backbone", "layer", "cells", "image_size")},
-               "classes": {some.name: some.ids.cast(pl.String).to_list() for some in one.classes}}
-        for name, one in explanations.items()
-    }  # fmt: skip
-    arrays = {
-        f"{m} {some.name} {key}": value
-        for m, one in enumerate(explanations.values())
-        for some in one.classes
-        for key, value in (*vars(some.mean).items(), *vars(some.rings[PIXELS]).items())
-    }
+    about = [
+        {key: getattr(one, key) for key in ("model", "model_hash", "backbone", "layer", "cells", "image_size")}
+        for one in explanations.values()
+    ]
+    arrays = {"models": np.array(json.dumps(about))}
+    for m, one in enumerate(explanations.values()):
+        for some in one.classes:
+            profiles = some.rings[PIXELS]
+            kept = vars(some.mean) | {"edges": profiles.edges, "profiles": profiles.profiles}
+            kept["ids"] = np.array(some.ids.cast(pl.String).to_list(), str)
+            arrays |= {f"{m} {some.name} {key}": values for key, values in kept.items()}
     with written_whole(folder / _MAPS) as partial:
         np.savez_compressed(partial, allow_pickle=False, **arrays)
-    write_json(folder / _ABOUT, about)
 
 
 def read_explanations(folder: Path) -> dict[str, Explanation]:
     """Read maps and profiles in pixels, without galaxies that were left out."""
     out = {}
     with np.load(folder / _MAPS, allow_pickle=False) as kept:
-        for m, (model, about) in enumerate(read_json(folder / _ABOUT).items()):
+        for m, about in enumerate(json.loads(str(kept["models"]))):
             classes = []
-            for name, ids in about.pop("classes").items():
-                mean, stderr, count, edges, profiles = (
-                    kept[f"{m} {name} {key}"] for key in ("mean", "stderr", "count", "edges", "profiles")
+            for name in CLASS_NAMES:
+                mean, stderr, count, edges, profiles, ids = (
+                    kept[f"{m} {name} {key}"] for key in ("mean", "stderr", "count", "edges", "profiles", "ids")
                 )
                 rings = {PIXELS: Profiles(edges, PIXELS, profiles)}
-                galaxies = pl.Series("object_id", ids, dtype=pl.String)
+                galaxies = pl.Series("object_id", ids.tolist(), dtype=pl.String)
                 blank = np.zeros(len(ids), bool)
                 classes.append(Explained(name, galaxies, [], blank, MeanMap(mean, stderr, count), None, rings))
-            out[model] = Explanation(model, **about, classes=tuple(classes))
+            out[about["model"]] = Explanation(**about, classes=tuple(classes))
     return out
-
-
-def maps(work: Work) -> dict[str, Explanation]:
-    """Return the maps of the networks; empty without networks."""
-    return read_explanations(work.file("maps", "")) if work.have("maps") else {}
-
-
-def of_class(explanations: dict[str, Explanation], name: str) -> dict[str, Explanation]:
-    """Keep only the maps and profiles of galaxies predicted as one class."""
-    return {
-        model: replace(one, classes=tuple(some for some in one.classes if some.name == name))
-        for model, one in explanations.items()
-    }
 
 
 STAGES = (
     Stage("figure3", "Figure 3: Sérsic indices", _sersic_from, _make_sersic, ("catalogue",), (GZ2D, *MODELS)),
-    Stage(
-        "changed", "test galaxies that changed from smooth to disk", _changed_from, _list_changed, ("catalogue", DDB)
-    ),
+    Stage("changed", "test galaxies that changed from smooth to disk",
+          lambda work: {"from": work.keys(("catalogue", DDB))}, _list_changed, ("catalogue", DDB)),
     Stage("figure4", "Figure 4: SDSS and HST images", _pairs_from, _make_pairs, ("catalogue", DDB, "changed")),
     Stage("maps", "Figures 5 to 7: Grad-CAM", _maps_from, _make_maps, ("catalogue",), NETWORKS),
-)
+)  # fmt: skip

@@ -21,7 +21,7 @@ from truemorph.errors import InputError, TruemorphError, nearest
 from truemorph.reproduce.catalogue import DEBIASED
 from truemorph.reproduce.options import Inputs, ReproduceOptions, split_fractions, theta_bins
 from truemorph.reproduce.paper import DCV14, DDB, GZ2D, RESNET_GZ2B, RESNET_GZ2D
-from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Stage, Work
+from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Stage, Work, images_digest
 from truemorph.tables import CatalogTable, numeric_columns
 
 FIT, LABELS, MODEL = "theta.json", "labels.parquet", "model"
@@ -51,21 +51,20 @@ def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
     bins = theta_bins(training)
     fit, described = fit_catalogue(catalogue, method="binned", bins=bins, where=_TRAINING_ROWS)
     write_fit(described, fit.plot().figure, folder / FIT)
-    tries: dict[str, dict[str, Any]] = {"likelihood, no bins": {"method": "likelihood", "where": _TRAINING_ROWS}}
+
+    def other(how: str, **settings: Any) -> dict[str, Any]:
+        try:
+            _, fitted = fit_catalogue(catalogue, **settings)
+        except InputError as problem:
+            return {"how": how, "theta": None, "stderr": None, "problem": str(problem)}
+        return {"how": how, "theta": fitted["parameters"]["theta"], "stderr": fitted["stderr"].get("theta")}
+
+    others = [other("likelihood, no bins", method="likelihood", where=_TRAINING_ROWS)]
     for n in _PER_BIN:
         if training // n > 4:
-            tries[f"{training // n:,} bins of {n:,}"] = {
-                "method": "binned", "bins": training // n, "where": _TRAINING_ROWS,
-            }  # fmt: skip
-    tries["the whole sample, likelihood"] = {"method": "likelihood"}
-    others = []
-    for name, settings in tries.items():
-        try:
-            _, other = fit_catalogue(catalogue, **settings)
-        except InputError as problem:
-            others.append({"how": name, "theta": None, "stderr": None, "problem": str(problem)})
-            continue
-        others.append({"how": name, "theta": other["parameters"]["theta"], "stderr": other["stderr"].get("theta")})
+            how = f"{training // n:,} bins of {n:,}"
+            others.append(other(how, method="binned", bins=training // n, where=_TRAINING_ROWS))
+    others.append(other("the whole sample, likelihood", method="likelihood"))
     return {
         "theta": described["parameters"]["theta"],
         "stderr": described["stderr"].get("theta"),
@@ -132,17 +131,21 @@ def training_plan(inputs: Inputs, options: ReproduceOptions) -> str:
 
 
 def _network_run(work: Work, name: str, folder: Path) -> RunConfig:
-    debiased = name == DDB
     return network_config(
         work.inputs,
         work.options,
-        work.file("gz2d", DEBIASED) if name == RESNET_GZ2D else work.file("catalogue", CATALOGUE),
+        work.file(*_learns_from(name)),
         out=str(folder / MODEL),
-        transition=str(work.file("theta", FIT)) if debiased else None,
-        naive=None if debiased else True,
+        transition=str(work.file("theta", FIT)) if name == DDB else None,
+        naive=None if name == DDB else True,
         intrinsic=intrinsic_columns(work, work.catalogue().frame) or None,
         cache=None if work.options.cache is None else str(work.options.cache),
     )
+
+
+def _learns_from(name: str) -> tuple[str, str]:
+    """Return the stage and the file of the labels that a network is trained on."""
+    return (GZ2D, DEBIASED) if name == RESNET_GZ2D else ("catalogue", CATALOGUE)
 
 
 def intrinsic_columns(work: Work, frame: pl.DataFrame) -> tuple[str, ...]:
@@ -164,11 +167,10 @@ def _network_from(name: str, work: Work) -> dict[str, Any]:
     if not work.catalogue().frame["image"].count():
         raise work.lacks("images of the galaxies", "gz2", "`images`")
     run = _network_run(work, name, work.out)
-    frame = (work.catalogue("gz2d", DEBIASED) if name == RESNET_GZ2D else work.catalogue()).frame
     return {
-        "rows": work.rows_digest(frame, _LEARNED_FROM),
+        "rows": work.rows_digest(work.catalogue(*_learns_from(name)).frame, _LEARNED_FROM),
         "labelled": work.rows_digest(work.catalogue("catalogue", TEST_ROWS).frame, ("object_id", "image")),
-        "images": work.images_digest(),
+        "images": images_digest(work),
         "training": run.training.model_dump(mode="json", exclude=_NOT_THE_RESULT),
         "precision": settled_precision(run.training.precision),
         "theta": work.result("theta")["theta"] if name == DDB else None,
@@ -207,13 +209,7 @@ def _train(work: Work, folder: Path, run: RunConfig, catalogue: CatalogTable | N
 
 
 def _train_apart(run: RunConfig, folder: Path) -> None:
-    """Train in a process of its own, which Lightning starts once for each device.
-
-    Raises
-    ------
-    TruemorphError
-        If training fails; its messages are on the terminal.
-    """
+    """Train in a process of its own, which Lightning starts once for each device."""
     settings = folder / "run.toml"
     settings.write_text(run_toml(run), encoding="utf-8")
     done = subprocess.run([sys.executable, "-m", "truemorph", "train", str(settings)], stdout=sys.stderr, check=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,23 +36,24 @@ from truemorph.report.page import (
     write_illustrations,
     write_page,
 )
-from truemorph.reproduce.figures import KINDS, VERDICTS, maps, of_class, pairs, sersic_curves, styles
+from truemorph.reproduce.figures import KINDS, VERDICTS, pairs, read_explanations, sersic_curves, styles
 from truemorph.reproduce.models import NETWORKS, as_in_the_paper
 from truemorph.reproduce.paper import DDB, DISK_LIKE_AMONG_SMOOTH, GZ2B, HST_PAIRS, TABLE_1
-from truemorph.reproduce.stages import FAILED, LACKS, Outcome, Stage, Work
-from truemorph.reproduce.table1 import cells, frame_of, head, how_measured, other_numbers, titles
+from truemorph.reproduce.stages import FAILED, LACKS, Stage, Work
+from truemorph.reproduce.table1 import frame_of, titles
 
-PAGE, FIGURES = "reproduction.html", "figures"
-
-DRAWN = ("table1", "settings", "figure3", "figure3_1", "figure3_2", "figure3_3", "figure4", "figure5", "figure6",
-         "figure7a", "figure7b")  # fmt: skip
 _TITLE = "Reproduction of Medina-Rosales, Cabrera-Vives & Miller (arXiv:2308.11007)"
-_PAIRS_ON_PAGE = 12
+_PAIRS_ON_PAGE, _PAIRS = 12, 24
+_WRAPPED = Markup('<div style="white-space: normal; text-align: left; min-width: {}rem">{}</div>')
 
 
-def _prose(text: str, width: int = 14) -> Markup:
-    """Make a cell of text that wraps."""
-    return Markup('<div style="white-space: normal; text-align: left; min-width: {}rem">{}</div>').format(width, text)
+def _table(title: str, head: list[str], rows: list[Any], widths: list[int], note: str = "") -> Table:
+    """Make a table; cells of columns with a width, in rem, wrap."""
+
+    def line(cells: Sequence[str]) -> list[str]:
+        return [_WRAPPED.format(width, cell) if width else cell for cell, width in zip(cells, widths, strict=True)]
+
+    return Table(title, line(head), [line(cells) for cells in rows], note)
 
 
 def _answer(work: Work) -> str:
@@ -100,101 +103,134 @@ def _checks(work: Work) -> tuple[list[Finding], list[tuple[str, str]]]:
     found: list[Finding] = []
     passed: list[tuple[str, str]] = []
     if not as_in_the_paper(work):
-        found.append(
-            Finding(
-                "sample-not-the-papers",
-                "caution",
-                "The sample differs from the paper's: this page shows that stages run, but does not test the paper.",
-                "Run at full scale (`scale`) on Galaxy Zoo 2.",
-            )
-        )
+        text = "The sample differs from the paper's: this page shows that stages run, but does not test the paper."
+        action = "Run at full scale (`scale`) on Galaxy Zoo 2."
+        found.append(Finding("sample-not-the-papers", "caution", text, action))
     stages = [work.result(name) for name in ("catalogue", "theta") if work.have(name)]
     known = [Finding.from_dict(one) for result in stages for one in result["findings"]]
     found += [one for one in known if one.severity != "note"]
     for outcome in work.outcomes.values():
         if outcome.status == FAILED:
             text = f"Stage {outcome.name} failed: {outcome.text}."
-            found.append(Finding("stage-failed", "problem", text, "Fix this, and run the same command again."))
+            action = "Fix this, and run the same command again."
+            found.append(Finding("stage-failed", "problem", text, action))
         elif outcome.status == LACKS:
             text = f"Stage {outcome.name} lacks data: {outcome.text}."
-            found.append(
-                Finding("stage-lacks-input", "caution", text, "Provide the data, and run the same command again.")
-            )
+            action = "Provide the data, and run the same command again."
+            found.append(Finding("stage-lacks-input", "caution", text, action))
     if work.have("table1"):
-        of_table, more = _of_table(work.result("table1"))
-        found, passed = found + of_table, passed + more
+        table = work.result("table1")
+        measure, compared = table["measure"], table["order"]
+        if measure != "CV18":
+            text = f"Bias is measured by {measure}, not CV18, because intrinsic columns are missing."
+            action = "Fetch the tables with these columns (`fetch`)."
+            found.append(Finding("intrinsic-missing", "caution", text, action))
+        per_bin = table["rows"][0]["objects_per_bin"]
+        if per_bin is not None and per_bin < MINIMUM_PER_BIN:
+            text = f"Bins have only {per_bin:.0f} galaxies, so {measure} is mostly sampling noise."
+            found.append(Finding("few-galaxies-per-bin", "caution", text, "Use a larger `scale`, or fewer `bins`."))
+        for row in table["rows"]:
+            if row["one_class"]:
+                text = f"{row['labels']}: {row['disk_fraction']:.1%} are labelled disk: {measure} is meaningless."
+                action = "Train for more epochs, or at a larger `scale`."
+                found.append(Finding("nearly-one-class", "caution", text, action))
+            if row["partial"]:
+                text = (
+                    f"{row['labels']}: only {row['galaxies']:,} of the {table['galaxies']:,} galaxies have a label. "
+                    "Compare the difference from GZ2B, which is measured on the same galaxies."
+                )
+                found.append(Finding("rows-not-labelled", "caution", text, "Check why the others have none."))
+        if compared["pairs"] > compared["as_in_the_paper"]:
+            action = "The table below gives reasons why values may differ."
+            found.append(Finding("order-differs", "caution", _in_order(table), action))
+        elif compared["pairs"]:
+            passed.append(("Order of the rows of Table 1", _in_order(table)))
     if work.have("maps"):
-        maps_found = work.result("maps")
-        for name, one in maps_found["random_weights"].items():
+        maps, action = work.result("maps"), "Do not interpret these maps."
+        for name, one in maps["random_weights"].items():
             if one["passes"]:
                 passed.append((f"Grad-CAM maps of {name} vs random weights", one["statement"]))
             else:
-                text = f"{name}: {one['statement']}"
-                found.append(Finding("maps-not-specific", "caution", text, "Do not interpret these maps."))
-        if maps_found["not_checked"]:
-            text = f"Grad-CAM maps could not be compared with those of random weights: {maps_found['not_checked']}."
-            found.append(Finding("maps-not-checked", "caution", text, "Do not interpret these maps."))
+                found.append(Finding("maps-not-specific", "caution", f"{name}: {one['statement']}", action))
+        if maps["not_checked"]:
+            text = f"Grad-CAM maps could not be compared with those of random weights: {maps['not_checked']}."
+            found.append(Finding("maps-not-checked", "caution", text, action))
     return in_order(unique(found)), passed
 
 
-def _of_table(table: dict[str, Any]) -> tuple[list[Finding], list[tuple[str, str]]]:
-    out: list[Finding] = []
-    if table["measure"] != "CV18":
-        text = f"Bias is measured by {table['measure']}, not CV18, because intrinsic columns are missing."
-        out.append(Finding("intrinsic-missing", "caution", text, "Fetch the tables with these columns (`fetch`)."))
-    per_bin = next(row["objects_per_bin"] for row in table["rows"] if row["name"] == GZ2B)
-    if per_bin is not None and per_bin < MINIMUM_PER_BIN:
-        text = f"Bins have only {per_bin:.0f} galaxies, so {table['measure']} is mostly sampling noise."
-        out.append(Finding("few-galaxies-per-bin", "caution", text, "Use a larger `scale`, or fewer `bins`."))
-    for row in table["rows"]:
-        if row["one_class"]:
-            text = f"{row['labels']}: {row['disk_fraction']:.1%} are labelled disk: {table['measure']} is meaningless."
-            out.append(Finding("nearly-one-class", "caution", text, "Train for more epochs, or at a larger `scale`."))
-        if row["partial"]:
-            text = (
-                f"{row['labels']}: only {row['galaxies']:,} of the {table['galaxies']:,} galaxies have a label. "
-                "Compare the difference from GZ2B, which is measured on the same galaxies."
-            )
-            out.append(Finding("rows-not-labelled", "caution", text, "Check why the others have none."))
-    found = table["order"]
-    if not found["pairs"]:
-        return out, []
-    if found["pairs"] == found["as_in_the_paper"]:
-        return out, [("Order of the rows of Table 1", _in_order(table))]
-    return [
-        *out,
-        Finding("order-differs", "caution", _in_order(table), "The table below gives reasons why values may differ."),
-    ], []
+def _table_1(work: Work) -> Table:
+    """Table 1 here and in the paper; only the paper's values of rows that could not be made."""
+    table = work.result("table1")
+    rows, measure = {row["name"]: row for row in table["rows"]}, table["measure"]
+    lines = []
+    for name, title in titles(work).items():
+        paper, known = TABLE_1[name], rows.get(name, {}).get
+        cells = [
+            f"{paper.letter}) {title}",
+            with_error(known("bootstrap_mean"), known("bootstrap_std"), ".4f"),
+            with_error(paper.cv18, paper.stderr, ".4f"),
+            with_error(known("from_gz2b"), known("from_gz2b_std"), "+.3f"),
+            "–" if name == GZ2B else f"{paper.cv18 - TABLE_1[GZ2B].cv18:+.3f}",
+            number(known("value")),
+            with_error(known("floor"), known("floor_std")),
+            number(known("excess")),
+            number(known("galaxies"), ",d"),
+            number(known("disk_fraction")),
+        ]
+        lines.append(cells)
+    lacking = [f"{row['labels']} {row['left_out']:,}" for row in table["rows"] if row["left_out"]]
+    without = f" (without a label: {', '.join(lacking)})" if lacking else ""
+    leaves = f"{2 ** table['depth']} leaves in {', '.join(table['intrinsic'])}, " if table["intrinsic"] else ""
+    no_match = "" if measure == "CV18" else ". The paper's values are CV18 and cannot be compared with these"
+    note = (
+        f"{measure} on {table['galaxies']:,} test galaxies{without}, {leaves}{table['bins']} bins of α, "
+        f"mean ± standard deviation of {table['bootstrap']} bootstrap resamples; α = {table['alpha']}{no_match}. "
+        "GZ2B: volunteers' labels. GZ2D: labels of the same galaxies, debiased by Hart et "
+        "al. Single value: without bootstrap. Floor: mean value of labels that do not depend on α. Above floor: "
+        "single value minus floor. Errors are from bootstrap; training again adds scatter."
+    )
+    head = ["labels", f"{measure} here", "CV18, paper", "minus GZ2B, here", "minus GZ2B, paper", "single value",
+            "floor", "above floor", "galaxies", "disk fraction"]  # fmt: skip
+    return _table("Table 1: here and in the paper", head, lines, [8] + 9 * [0], note)
 
 
-def _tables(work: Work) -> list[Table]:
-    out = []
-    if work.have("table1"):
-        table = work.result("table1")
-        note = (
-            f"{how_measured(table)}. GZ2B: volunteers' labels. GZ2D: labels of the same galaxies, debiased by Hart et "
-            "al. Single value: without bootstrap. Floor: mean value of labels that do not depend on α. Above floor: "
-            "single value minus floor. Errors are from bootstrap; training again adds scatter."
-        )
-        lines = [[_prose(title, 8), *numbers] for title, *numbers in (cells(work, table, name) for name in TABLE_1)]
-        out.append(Table("Table 1: here and in the paper", head(table), lines, note))
-        lines = [
-            [_prose(title, 8), here, paper, _prose(how, 12)] for title, here, paper, how in other_numbers(work, table)
-        ]
-        out.append(Table("Other values of the paper", ["quantity", "here", "paper", _prose("definition", 12)], lines))
-    if work.have("reasons"):
-        heads = [
-            "choice",
-            _prose("in the paper", 10),
-            _prose("here", 10),
-            _prose("effect of other choices, measured here", 16),
-        ]
-        lines = [
-            [_prose(one["what"], 6), _prose(one["paper"], 10), _prose(one["here"], 10), _prose(one["effect"], 16)]
-            for one in work.result("reasons")["reasons"]
-        ]
-        out.append(Table("Why values may differ from the paper's", heads, lines))
-    return out
+def _other_values(work: Work) -> Table:
+    """The paper's other values: quantity, here, in the paper, definition."""
+    table = work.result("table1")
+    lines = []
+    for one in table["theta"]:
+        here = with_error(one["theta"], one["stderr"], ".2f")
+        lines.append((f"θ of {one['name'].upper()}", here, f"{one['paper']:.2f}", one["how"]))
+    rows, names = {row["name"]: row for row in table["rows"]}, titles(work)
+    for name, paper in TABLE_1.items():
+        if paper.accuracy is None:
+            continue
+        known, title = rows.get(name, {}).get, names[name]
+        by_class = f"smooth {number(known('precision_smooth'))}, disk {number(known('precision_disk'))}"
+        lines += [
+            (f"accuracy of {title}", number(known("accuracy")), number(paper.accuracy), "vs the labels that it was "
+             "trained on"),
+            (f"precision of {title}", number(known("precision")), number(paper.precision),
+             f"vs the same, macro-averaged ({by_class}); the paper does not define it"),
+        ]  # fmt: skip
+    if work.have("figure3"):
+        fraction = number(work.result("figure3")["disk_like_among_smooth"], ".2f")
+        paper_says = f"about {DISK_LIKE_AMONG_SMOOTH:.2f}"
+        lines.append(("fraction of GZ2B smooth with disk profiles", fraction, paper_says, "Sérsic index n ≤ 3"))
+    if work.have("figure4"):
+        seen = work.result("figure4")
+        how = f"of {seen['changed']:,} test galaxies that change from smooth to disk with DDB"
+        lines.append(("changed galaxies with HST image", f"{seen['with_better']:,}", str(HST_PAIRS[0]), how))
+        given = any(seen["verdicts"].values())
+        for what, n in zip(("arms", "lenticular"), HST_PAIRS[1:], strict=True):
+            lines.append((f"… {what}", f"{seen['verdicts'][what]:,}" if given else "–", str(n), "by your verdicts"))
+    return _table("Other values of the paper", ["quantity", "here", "paper", "definition"], lines, [8, 0, 0, 12])
+
+
+def _reasons(work: Work) -> Table:
+    head = ["choice", "in the paper", "here", "effect of other choices, measured here"]
+    lines = [[one[key] for key in ("what", "paper", "here", "effect")] for one in work.result("reasons")["reasons"]]
+    return _table("Why values may differ from the paper's", head, lines, [6, 10, 10, 16])
 
 
 def _dots(work: Work) -> Illustration:
@@ -230,8 +266,8 @@ def _dots(work: Work) -> Illustration:
 
 def _settings_figure(work: Work) -> list[Illustration]:
     """Draw Table 1 with other numbers of leaves and bins."""
-    reasons = {one["what"]: one["numbers"] for one in work.result("reasons")["reasons"]} if work.have("reasons") else {}
-    swept = reasons.get("leaves and bins", {}).get("settings")
+    reasons = work.result("reasons")["reasons"] if work.have("reasons") else []
+    swept: list[Any] = next((one["numbers"]["settings"] for one in reasons if one["what"] == "leaves and bins"), [])
     if not swept:
         return []
     names, shown = titles(work, short=True), styles(work)
@@ -240,12 +276,11 @@ def _settings_figure(work: Work) -> list[Illustration]:
     )
     figure = Figure(figsize=(4.8, 1.6 + 0.3 * len(swept)), layout="constrained")
     axes = figure.add_subplot()
-    places = {setting: place for place, setting in enumerate(data["setting"].unique(maintain_order=True))}
     for (name,), part in data.group_by("labels", maintain_order=True):
         style = shown[str(name)]
-        axes.plot(part["bootstrap_mean"].to_list(), [places[one] for one in part["setting"]], style["ls"],
-                  color=style["color"], marker=style["marker"], label=plain_text(str(name)))  # fmt: skip
-    axes.set_yticks(range(len(places)), list(places))
+        axes.plot(part["bootstrap_mean"].to_list(), range(len(swept)), style["ls"], color=style["color"],
+                  marker=style["marker"], label=plain_text(str(name)))  # fmt: skip
+    axes.set_yticks(range(len(swept)), [one["setting"] for one in swept])
     axes.set(xlabel=f"bias metric {work.result('table1')['measure']} (bootstrap mean)", xlim=(0, None))
     axes.invert_yaxis()
     figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
@@ -281,15 +316,14 @@ def _sersic(work: Work) -> Illustration:
 def _maps(work: Work) -> list[Illustration]:
     from truemorph.explain.plots import mean_map_figure, profile_figure
 
-    found = maps(work)
-    if not found:
-        return []
+    found = read_explanations(work.file("maps", ""))
     galaxies = next(iter(found.values())).galaxies
     layers = "; ".join(f"{name}: {one.layer}, {one.cells}×{one.cells} cells" for name, one in found.items())
     colours = {name: style["color"] for name, style in styles(work).items()}
     out = []
     for name, of_map, letter in (("disk", 5, "a"), ("smooth", 6, "b")):
-        own = of_class(found, name)
+        own = {model: replace(one, classes=tuple(some for some in one.classes if some.name == name))
+               for model, one in found.items()}  # fmt: skip
         if not any(one.galaxies for one in own.values()):
             continue
         out += [
@@ -316,7 +350,7 @@ def _pairs(work: Work) -> tuple[list[Pair], str, list[Illustration]]:
     if not work.have("figure4"):
         missing = work.outcomes["figure4"]
         return [], f"Figure 4 is not available: {missing.text}." if missing.text else "", []
-    found, shown = work.result("figure4"), pairs(work)
+    found, shown = work.result("figure4"), list(islice(pairs(work), _PAIRS))
     n, spiral, lenticular = HST_PAIRS
     note = (
         f"Figure 4: test galaxies labelled smooth by volunteers and disk by DDB. Of {found['changed']:,} galaxies, "
@@ -337,17 +371,13 @@ def _pairs(work: Work) -> tuple[list[Pair], str, list[Illustration]]:
     return on_page, note, [Illustration("figure4", pairs_figure(shown), text, text, data)]
 
 
-def _stages(outcomes: dict[str, Outcome]) -> Table:
+def _stages(work: Work) -> Table:
     rows = []
-    for one in outcomes.values():
+    for one in work.outcomes.values():
         status, took = ("done", f"{one.seconds:,.1f} s") if one.there else (one.status, "–")
-        rows.append([one.name, _prose(one.title), status, took, _prose(one.text, 24)])
-    return Table(
-        "Stages",
-        ["stage", _prose("result"), "status", "time", ""],
-        rows,
-        "Cached stages show the time of the run that made them.",
-    )
+        rows.append([one.name, one.title, status, took, one.text])
+    note = "Cached stages show the time of the run that made them."
+    return _table("Stages", ["stage", "result", "status", "time", ""], rows, [0, 14, 0, 0, 24], note)
 
 
 def _training(work: Work) -> list[Section]:
@@ -367,8 +397,10 @@ def _follows_from(work: Work) -> dict[str, Any]:
 def _make(work: Work, folder: Path) -> dict[str, Any]:
     illustrations = [_dots(work), *_settings_figure(work)] if work.have("table1") else []
     illustrations += [_sersic(work)] if work.have("figure3") else []
-    illustrations += _maps(work)
+    illustrations += _maps(work) if work.have("maps") else []
     shown, note, figure4 = _pairs(work)
+    tables = [_table_1(work), _other_values(work)] if work.have("table1") else []
+    tables += [_reasons(work)] if work.have("reasons") else []
     answer, metadata, (findings, passed) = _answer(work), work.catalogue().metadata, _checks(work)
     settings = {
         "catalogue": metadata["source"],
@@ -384,10 +416,10 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
         answer=answer.removeprefix(first_sentence(answer)).strip(),
         lights=[Light("Checks", findings, passed)],
         sections=[
-            Section("Comparison with the paper", tables=_tables(work)),
+            Section("Comparison with the paper", tables=tables),
             Section("Figures", figures=illustrations),
             *([Section("SDSS and HST images", note, pairs=shown)] if note else []),
-            Section("Stages", tables=[_stages(work.outcomes)]),
+            Section("Stages", tables=[_stages(work)]),
         ],
         appendix=[
             Section("Methods", include="equations.html"),
@@ -397,8 +429,8 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
         ],
         versions=versions(),
     )
-    write_illustrations(illustrations + figure4, folder / FIGURES)
-    write_page(page, folder / PAGE)
+    write_illustrations(illustrations + figure4, folder / "figures")
+    write_page(page, folder / "reproduction.html")
     return {
         "answer": answer,
         "findings": [one.to_dict() for one in findings],

@@ -10,8 +10,9 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -24,6 +25,7 @@ from truemorph.reproduce.options import Inputs, ReproduceOptions
 from truemorph.tables import CatalogTable, frame_hash
 
 DONE, CACHED, LACKS, FAILED, LEFT_OUT, TO_DO = "done", "cached", "lacks", "failed", "left out", "to do"
+T = TypeVar("T")
 CATALOGUE, TEST_ROWS = "gz2b.parquet", "test.parquet"
 
 
@@ -43,9 +45,8 @@ class Outcome:
         "to do" (in a dry run).
     text : str
         Missing data, or the reason of the failure.
-    key : str
-        Hash of everything that determines the result.
     folder : Path, optional
+        Its name ends with the key, a hash of everything that determines the result.
     result : dict
     seconds : float
         Time it took.
@@ -55,7 +56,6 @@ class Outcome:
     title: str
     status: str
     text: str = ""
-    key: str = ""
     folder: Path | None = None
     result: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
@@ -92,40 +92,28 @@ class Work:
         return folder / name
 
     def keys(self, stages: Iterable[str]) -> dict[str, list[Any]]:
-        """Identify the results of stages by key and content, for those that have one.
+        """Identify the results of stages by folder and content, for those that have one.
 
-        The content can differ for the same key, for example for a network that was trained again on a GPU.
+        The content can differ in the same folder, for example if a network was trained again on a GPU.
         """
-        have = [self.outcomes[name] for name in stages if self.have(name)]
-        return {one.name: [one.key, content_hash(one.result)[:16]] for one in have}
+        have = [name for name in stages if self.have(name)]
+        return {name: [self.file(name, "").name, content_hash(self.result(name))[:16]] for name in have}
 
     def lacks(self, what: str, archive: str, argument: str) -> Lacks:
         """Return the error for data that can be fetched, or given as an argument."""
         return Lacks(f"{what}: truemorph fetch {archive} --out {self.data / archive}, or {argument}")
 
-    def once(self, what: Any, make: Callable[[], Any]) -> Any:
-        """Compute something once."""
-        if what not in self.memo:
-            self.memo[what] = make()
-        return self.memo[what]
-
     def catalogue(self, stage: str = "catalogue", file: str = CATALOGUE) -> CatalogTable:
         """Read a catalogue that a stage wrote."""
         path = self.file(stage, file)
-        found: CatalogTable = self.once(path, lambda: read_catalogue(path))
+        if path not in self.memo:
+            self.memo[path] = read_catalogue(path)
+        found: CatalogTable = self.memo[path]
         return found
 
     def rows_digest(self, frame: pl.DataFrame, columns: Iterable[str]) -> str:
         """Hash the rows of those columns that exist."""
         return frame_hash(frame.select(name for name in columns if name in frame.columns))[:16]
-
-    def images_digest(self) -> str:
-        """Hash the images of the sample; empty without images."""
-        table = self.catalogue()
-        if not table.frame["image"].count():
-            return ""
-        found: str = self.once("images", lambda: self.files_digest(image_folder(table), table.frame["image"]))
-        return found
 
     def files_digest(self, root: Path, names: Iterable[str | None]) -> str:
         """Hash names and contents of existing files below a folder.
@@ -144,6 +132,26 @@ class Work:
             known[listing] = content_hash([(name, file_hash(root / name)) for name in chosen])[:16]
             write_json(memory, known)
         return str(known[listing])
+
+
+def once(make: Callable[[Work], T]) -> Callable[[Work], T]:
+    """Decorate a function whose result is kept in `Work.memo`."""
+
+    @wraps(make)
+    def kept(work: Work) -> T:
+        if make not in work.memo:
+            work.memo[make] = make(work)
+        found: T = work.memo[make]
+        return found
+
+    return kept
+
+
+@once
+def images_digest(work: Work) -> str:
+    """Hash the images of the sample."""
+    table = work.catalogue()
+    return work.files_digest(image_folder(table), table.frame["image"])
 
 
 @dataclass(frozen=True)
@@ -220,40 +228,41 @@ def _run(stage: Stage, work: Work, where: str) -> Outcome:
         text = f"needs {absent.name}, which failed" if absent.status == FAILED else absent.text
         return Outcome(stage.name, stage.title, absent.status, text)
     try:
-        content = {"version": __version__, "stage": stage.name, **stage.follows_from(work)}
-        key = content_hash(content)[:16]
+        key = content_hash({"version": __version__, "stage": stage.name, **stage.follows_from(work)})[:16]
         folder = work.out / "stages" / f"{stage.name}-{key}"
-        kept = read_result(folder)
-        if kept is not None:
-            return Outcome(stage.name, stage.title, CACHED, "", key, folder, kept["result"], kept["seconds"])
-        if work.options.dry_run:
+        kept, status = _kept(folder), CACHED
+        if kept is None and work.options.dry_run:
             return Outcome(stage.name, stage.title, TO_DO)
-        tell(f"{where}: {stage.title}")
-        return _made(stage, work, key, folder)
+        if kept is None:
+            tell(f"{where}: {stage.title}")
+            kept, status = _made(stage, work, folder), DONE
+        return Outcome(stage.name, stage.title, status, "", folder, kept["result"], kept["seconds"])
     except Lacks as problem:
         return Outcome(stage.name, stage.title, LACKS, str(problem))
-    except (TruemorphError, OSError) as problem:
-        text = str(problem) if isinstance(problem, TruemorphError) else f"{problem.filename or ''}: {reason(problem)}"
-        return Outcome(stage.name, stage.title, FAILED, " ".join(text.split()))
+    except TruemorphError as problem:
+        text = str(problem)
+    except OSError as problem:
+        text = f"{problem.filename or ''}: {reason(problem)}"
     except Exception as problem:  # a bug, or CUDA out of memory: other stages still run
         traceback.print_exc()
-        text = " ".join(f"{type(problem).__name__}: {problem}".split())
-        return Outcome(stage.name, stage.title, FAILED, f"{text} (the traceback is above; please report it)")
+        text = f"{type(problem).__name__}: {problem} (the traceback is above; please report it)"
+    return Outcome(stage.name, stage.title, FAILED, " ".join(text.split()))
 
 
-def _made(stage: Stage, work: Work, key: str, folder: Path) -> Outcome:
+def _made(stage: Stage, work: Work, folder: Path) -> dict[str, Any]:
+    """Run one stage; return its record."""
     (folder / "stage.json").unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     result = plain(stage.make(work, folder))
     seconds = round(time.perf_counter() - began, 2)
     files = {str(one.relative_to(folder)): one.stat().st_size for one in sorted(folder.rglob("*")) if one.is_file()}
-    about = {"stage": stage.name, "key": key, "truemorph_version": __version__, "seconds": seconds}
-    write_json(folder / "stage.json", {**about, "files": files, "result": result})
-    return Outcome(stage.name, stage.title, DONE, "", key, folder, result, seconds)
+    made = {"truemorph_version": __version__, "seconds": seconds, "files": files, "result": result}
+    write_json(folder / "stage.json", made)
+    return made
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
+def _kept(folder: Path) -> dict[str, Any] | None:
     """Read the record of a finished stage; None if a file is missing or has another size."""
     try:
         kept: dict[str, Any] = read_json(folder / "stage.json")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +16,13 @@ from truemorph.catalogs.sampling import TEST
 from truemorph.errors import InputError
 from truemorph.io import plain, write_json
 from truemorph.report.label_sets import LabelSet
-from truemorph.report.page import number, with_error
 from truemorph.report.table1 import Tree, agreement, numbers_of
 from truemorph.reproduce.catalogue import DEBIASED
 from truemorph.reproduce.models import LABELS, intrinsic_columns
-from truemorph.reproduce.paper import (
-    BINS_CV14,
-    DCV14,
-    DDB,
-    DISK_LIKE_AMONG_SMOOTH,
-    GZ2B,
-    GZ2D,
-    HST_PAIRS,
-    RESNET_GZ2B,
-    RESNET_GZ2D,
-    TABLE_1,
-    THETA,
-    TREE,
-)
-from truemorph.reproduce.stages import TEST_ROWS, Stage, Work
+from truemorph.reproduce.paper import BINS_CV14, DCV14, DDB, GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D, TABLE_1, THETA, TREE
+from truemorph.reproduce.stages import TEST_ROWS, Stage, Work, once
 from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
 
-JSON, ECSV = "table1.json", "table1.ecsv"
 MODELS = (RESNET_GZ2B, RESNET_GZ2D, DCV14, DDB)
 # Label sets with a smaller fraction of the test galaxies do not restrict the galaxies of Table 1.
 _ENOUGH = 0.5
@@ -113,6 +100,7 @@ def all_labels(work: Work) -> tuple[pl.DataFrame, dict[str, np.ndarray], dict[st
     return frame, hard, soft
 
 
+@once
 def measured(work: Work) -> Measured:
     """Return the test galaxies on which all label sets are measured.
 
@@ -121,11 +109,6 @@ def measured(work: Work) -> Measured:
     InputError
         If there are too few galaxies.
     """
-    found: Measured = work.once("measured", lambda: _measured(work))
-    return found
-
-
-def _measured(work: Work) -> Measured:
     frame, hard, soft = all_labels(work)
     names = titles(work)
     intrinsic = intrinsic_columns(work, frame)
@@ -139,11 +122,10 @@ def _measured(work: Work) -> Measured:
         raise InputError(
             f"{rows.sum()} test galaxies have all labels; at least {_FEWEST} are needed: use a larger `scale`"
         )
-    kinds: dict[str, Any] = {GZ2B: "observed", GZ2D: "column"}
     chosen = frame.filter(pl.Series(rows))
     return Measured(
         chosen,
-        {name: LabelSet(names[name], kinds.get(name, "labels"), values[rows]) for name, values in hard.items()},
+        {name: LabelSet(names[name], "labels", values[rows]) for name, values in hard.items()},
         {name: LabelSet(f"{names[name]}: p(disk)", "probabilities", values[rows]) for name, values in soft.items()},
         _tree_of(work, chosen, intrinsic),
         intrinsic,
@@ -173,15 +155,10 @@ def on_frame(tree: Tree, frame: pl.DataFrame, intrinsic: tuple[str, ...], name: 
 # Bias of GZ2B and GZ2D
 
 
-def settings(work: Work, stages: tuple[str, ...]) -> dict[str, Any]:
-    """Return everything that determines Table 1 and the sensitivity tests."""
+def _settings(work: Work, stages: tuple[str, ...]) -> dict[str, Any]:
     options = work.options
     asked = {"depth": options.depth, "bins": options.bins, "bootstrap": options.bootstrap, "seed": options.seed}
     return {**asked, "from": work.keys(stages), "intrinsic": list(work.inputs.intrinsic)}
-
-
-def _bias_from(work: Work) -> dict[str, Any]:
-    return settings(work, ("catalogue", GZ2D))
 
 
 def _measure_bias(work: Work, folder: Path) -> dict[str, Any]:
@@ -222,13 +199,14 @@ def table_rows(found: Measured, seed: int) -> list[dict[str, Any]]:
     differences = paired_differences(found, seed)
     rows = []
     for name, one in found.sets.items():
-        soft = found.probabilities.get(name)
+        paper, soft = TABLE_1[name], found.probabilities.get(name)
         softly = None if soft is None else replace(found.tree, bootstrap=0).bias(soft)
         own = found.sets.get(GZ2D) if name == RESNET_GZ2D else found.observed if name in MODELS else None
         against_own, moved = {} if own is None else agreement(one, own), agreement(one, found.observed)
+        difference, error = differences.get(name, (None, None))
         row: dict[str, Any] = {
             "name": name,
-            "letter": TABLE_1[name].letter,
+            "letter": paper.letter,
             "labels": one.name,
             "galaxies": int(one.known.sum()),
             "left_out": found.left_out[name],
@@ -236,24 +214,20 @@ def table_rows(found: Measured, seed: int) -> list[dict[str, Any]]:
             "disk_fraction": float(one.disk[one.known].mean()),
             "one_class": one_class(one),
             **numbers_of(found.tree.bias(one), "objects_per_bin"),
+            "soft_value": softly and softly.value,
+            "soft_excess": softly and softly.excess,
+            "from_gz2b": difference,
+            "from_gz2b_std": error,
+            **{key: moved[key] for key in ("to_disk", "to_smooth")},
+            **{key: against_own.get(key) for key in ("accuracy", "precision", "precision_smooth", "precision_disk")},
+            "paper": paper.cv18,
+            "paper_std": paper.stderr,
+            "paper_from_gz2b": paper.cv18 - TABLE_1[GZ2B].cv18,
+            "paper_accuracy": paper.accuracy,
+            "paper_precision": paper.precision,
         }
-        row |= {"soft_value": softly and softly.value, "soft_excess": softly and softly.excess}
-        row["from_gz2b"], row["from_gz2b_std"] = differences.get(name, (None, None))
-        row |= {key: moved[key] for key in ("to_disk", "to_smooth")}
-        row |= {key: against_own.get(key) for key in ("accuracy", "precision", "precision_smooth", "precision_disk")}
-        rows.append(row | _of_paper(name))
+        rows.append(row)
     return rows
-
-
-def _of_paper(name: str) -> dict[str, Any]:
-    paper = TABLE_1[name]
-    return {
-        "paper": paper.cv18,
-        "paper_std": paper.stderr,
-        "paper_from_gz2b": paper.cv18 - TABLE_1[GZ2B].cv18,
-        "paper_accuracy": paper.accuracy,
-        "paper_precision": paper.precision,
-    }
 
 
 def one_class(one: LabelSet) -> bool:
@@ -267,12 +241,11 @@ def paired_differences(found: Measured, seed: int) -> dict[str, tuple[float, flo
     others = {name: one for name, one in found.sets.items() if name != GZ2B}
 
     def differences(rows: np.ndarray | None = None) -> dict[str, float]:
-        whole, out = tree.value(found.observed, rows), {}
+        out = {}
         for name, one in others.items():
             # If a set lacks labels, GZ2B is measured on the galaxies that have one.
             same = replace(found.observed, disk=np.where(one.known, found.observed.disk, np.nan))
-            observed = whole if one.known.all() else tree.value(same, rows)
-            value = tree.value(one, rows)
+            observed, value = tree.value(same, rows), tree.value(one, rows)
             if observed is not None and value is not None:
                 out[name] = value - observed
         return out
@@ -293,20 +266,16 @@ def order(rows: list[dict[str, Any]], measure: str) -> dict[str, Any]:
     only some galaxies, are left out.
     """
     known = {
-        row["name"]: float(row["bootstrap_mean"])
+        row["name"]: row["bootstrap_mean"]
         for row in rows
-        if measure == "CV18"
-        and row["bootstrap_mean"] is not None
-        and np.isfinite(row["bootstrap_mean"])
-        and not row.get("one_class")
-        and not row.get("partial")
+        if measure == "CV18" and row["bootstrap_mean"] is not None and not (row["one_class"] or row["partial"])
     }
 
     def differ(a: str, b: str) -> bool:
         one, other = TABLE_1[a], TABLE_1[b]
         return abs(one.cv18 - other.cv18) > float(np.hypot(one.stderr, other.stderr))
 
-    pairs = [(a, b) for i, a in enumerate(known) for b in list(known)[i + 1 :] if differ(a, b)]
+    pairs = [(a, b) for a, b in combinations(known, 2) if differ(a, b)]
     same = [(a, b) for a, b in pairs if (known[a] > known[b]) == (TABLE_1[a].cv18 > TABLE_1[b].cv18)]
     return {
         "pairs": len(pairs),
@@ -327,10 +296,6 @@ def _thetas(work: Work) -> list[dict[str, Any]]:
     return rows
 
 
-def _table_from(work: Work) -> dict[str, Any]:
-    return settings(work, ("catalogue", GZ2D, "theta", *MODELS))
-
-
 def _make_table(work: Work, folder: Path) -> dict[str, Any]:
     found = measured(work)
     rows = table_rows(found, work.options.seed)
@@ -348,96 +313,16 @@ def _make_table(work: Work, folder: Path) -> dict[str, Any]:
             "theta": _thetas(work),
         }
     )
-    write_json(folder / JSON, result)
+    write_json(folder / "table1.json", result)
     metadata = {key: value for key, value in result.items() if key != "rows"}
-    write_table(CatalogTable(frame_of(result["rows"]), {}, metadata), folder / ECSV)
+    write_table(CatalogTable(frame_of(result["rows"]), {}, metadata), folder / "table1.ecsv")
     return result
 
 
-# Table 1 as text
-
-
-_HEAD = ("labels", "{} here", "CV18, paper", "minus GZ2B, here", "minus GZ2B, paper", "single value", "floor",
-         "above floor", "galaxies", "disk fraction")  # fmt: skip
-
-
-def head(table: dict[str, Any]) -> list[str]:
-    """Return the column heads of Table 1."""
-    return [name.format(table["measure"]) for name in _HEAD]
-
-
-def cells(work: Work, table: dict[str, Any], name: str) -> list[str]:
-    """Return a row of Table 1; only the paper's values if the row could not be made."""
-    absent = {"labels": titles(work)[name], **_of_paper(name)}
-    row = next((one for one in table["rows"] if one["name"] == name), absent)
-    known, other = row.get, name != GZ2B
-    return [
-        f"{TABLE_1[name].letter}) {row['labels']}",
-        with_error(known("bootstrap_mean"), known("bootstrap_std"), ".4f"),
-        with_error(row["paper"], row["paper_std"], ".4f"),
-        with_error(known("from_gz2b"), known("from_gz2b_std"), "+.3f") if other else "–",
-        number(row["paper_from_gz2b"], "+.3f") if other else "–",
-        number(known("value")),
-        with_error(known("floor"), known("floor_std")),
-        number(known("excess")),
-        number(known("galaxies"), ",d"),
-        number(known("disk_fraction")),
-    ]
-
-
-def other_numbers(work: Work, table: dict[str, Any]) -> list[list[str]]:
-    """Return the paper's other values: quantity, here, in the paper, definition."""
-    lines = [
-        [
-            f"θ of {one['name'].upper()}",
-            with_error(one["theta"], one["stderr"], ".2f"),
-            f"{one['paper']:.2f}",
-            one["how"],
-        ]
-        for one in table["theta"]
-    ]
-    rows = {row["name"]: row for row in table["rows"]}
-    for name, paper in TABLE_1.items():
-        if paper.accuracy is None:
-            continue
-        row = rows.get(name, {})
-        by_class = [f"{k} {number(row.get(f'precision_{k}'))}" for k in ("smooth", "disk")]
-        title = titles(work)[name]
-        lines += [
-            [f"accuracy of {title}", number(row.get("accuracy")), number(paper.accuracy), "vs the labels that it was "
-             "trained on"],
-            [f"precision of {title}", number(row.get("precision")), number(paper.precision),
-             f"vs the same, macro-averaged ({', '.join(by_class)}); the paper does not define it"],
-        ]  # fmt: skip
-    if work.have("figure3"):
-        fraction = number(work.result("figure3")["disk_like_among_smooth"], ".2f")
-        paper_says = f"about {DISK_LIKE_AMONG_SMOOTH:.2f}"
-        lines.append(["fraction of GZ2B smooth with disk profiles", fraction, paper_says, "Sérsic index n ≤ 3"])
-    if work.have("figure4"):
-        seen = work.result("figure4")
-        how = f"of {seen['changed']:,} test galaxies that change from smooth to disk with DDB"
-        lines.append(["changed galaxies with HST image", f"{seen['with_better']:,}", str(HST_PAIRS[0]), how])
-        for what, n in zip(("arms", "lenticular"), HST_PAIRS[1:], strict=True):
-            given = sum(seen["verdicts"].values())
-            lines.append([f"… {what}", f"{seen['verdicts'][what]:,}" if given else "–", str(n), "by your verdicts"])
-    return lines
-
-
-def how_measured(table: dict[str, Any]) -> str:
-    """Say how the bias of Table 1 was measured."""
-    lacking = [f"{row['labels']} {row['left_out']:,}" for row in table["rows"] if row["left_out"]]
-    without = f" (without a label: {', '.join(lacking)})" if lacking else ""
-    leaves = f"{2 ** table['depth']} leaves in {', '.join(table['intrinsic'])}, " if table["intrinsic"] else ""
-    return (
-        f"{table['measure']} on {table['galaxies']:,} test galaxies{without}, {leaves}{table['bins']} bins of α, "
-        f"mean ± standard deviation of {table['bootstrap']} bootstrap resamples; α = {table['alpha']}"
-        + ("" if table["measure"] == "CV18" else ". The paper's values are CV18 and cannot be compared with these")
-    )
-
-
+_FROM_BIAS, _FROM_TABLE = (GZ2D,), (GZ2D, "theta", *MODELS)
 STAGES = (
-    Stage("bias", "bias of GZ2B and GZ2D", _bias_from, _measure_bias, ("catalogue",), (GZ2D,)),
-    Stage(
-        "table1", "Table 1, with the paper's values", _table_from, _make_table, ("catalogue",), (GZ2D, "theta", *MODELS)
-    ),
-)
+    Stage("bias", "bias of GZ2B and GZ2D", partial(_settings, stages=("catalogue", *_FROM_BIAS)), _measure_bias,
+          ("catalogue",), _FROM_BIAS),
+    Stage("table1", "Table 1, with the paper's values", partial(_settings, stages=("catalogue", *_FROM_TABLE)),
+          _make_table, ("catalogue",), _FROM_TABLE),
+)  # fmt: skip
