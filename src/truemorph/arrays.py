@@ -33,6 +33,8 @@ def float_array(values: Any, name: str, unit: str | None = None) -> np.ndarray:
     array([6.])
     """
     own_unit = getattr(values, "unit", None)
+    if getattr(getattr(values, "dtype", None), "kind", "") in ("m", "M"):
+        raise InputError(f"{name} must be numbers, one per galaxy; got dates or times")
     try:
         mask = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else False
         plain = np.where(mask, np.nan, np.asarray(getattr(values, "value", values), dtype=np.float64))

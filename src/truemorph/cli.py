@@ -129,7 +129,8 @@ def command_app(chosen: str | None = None) -> App:
         for finding in result.findings:
             if not (quiet and finding.severity == "note"):
                 say(f"{in_options(str(finding), options)} [{finding.code}]")
-        print(json_text.dumps(result.to_dict(), indent=2) if json else in_options(result.summary(), options))
+        text = json_text.dumps(result.to_dict(), indent=2) if json else in_options(result.summary(), options)
+        print(progress.printable(text))
         if not (json or quiet):
             _, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
             if following := next_command(chosen, bound.arguments):
@@ -210,7 +211,7 @@ def _one_line(problem: CycloptsError) -> str:
 
 def say(text: str) -> None:
     """Print one line on standard error; on a terminal, broken between words."""
-    text = " ".join(text.split())
+    text = progress.printable(" ".join(text.split()))
     if sys.stderr.isatty():
         width = min(shutil.get_terminal_size().columns, 100)
         text = textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
@@ -226,6 +227,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="replace")  # Greek letters on a terminal that has none
     given = list(sys.argv[1:] if arguments is None else arguments)
     words = [one for one in given if not one.startswith("-")]
+    if "" in given:
+        say(f"truemorph: the argument after {given[given.index('') - 1]} is empty; give a value")
+        sys.exit(2)
     chosen = " ".join(words[: 2 if words[:1] in ([one] for one in GROUPS) else 1]) or None
     app = command_app(chosen)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import unicodedata
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -67,7 +68,23 @@ class _Lines(Silence):
 def tell(text: str) -> None:
     """Print one line on standard error, unless quiet."""
     if not QUIET.get():
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    r"""Escape control characters, which could change a terminal; line breaks and tabs stay.
+
+    Examples
+    --------
+    >>> print(printable("galaxy \x1b[31m"))
+    galaxy \x1b[31m
+    """
+    return "".join(
+        one.encode("unicode_escape").decode()
+        if unicodedata.category(one) in ("Cc", "Cf") and one not in "\n\t"
+        else one
+        for one in text
+    )
 
 
 def progress(total: int | None, what: str, unit: str, initial: int = 0, between: float = _BETWEEN_LINES) -> Progress:

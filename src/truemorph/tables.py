@@ -141,8 +141,9 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
     table : CatalogTable
     path : path
         Extension as in `read_table`. Metadata, units and descriptions are kept in Parquet, ECSV, FITS and VOTable, but
-        not in CSV. Metadata are JSON texts, one per key: HISTORY cards in FITS, PARAMs in VOTable, key-value metadata
-        in Parquet; in ECSV they are a mapping, `truemorph`. Descriptions of FITS columns are in TCOMM.
+        not in CSV. There, an apostrophe marks text that begins with = or @, which spreadsheets would run. Metadata are
+        JSON texts, one per key: HISTORY cards in FITS, PARAMs in VOTable, key-value metadata in Parquet; in ECSV they
+        are a mapping, `truemorph`. Descriptions of FITS columns are in TCOMM.
 
     Returns
     -------
@@ -171,14 +172,22 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
                 with _quiet():
                     _WRITERS[_ASTROPY_FORMATS[extension]](table, partial)
             elif extension == ".csv.gz":
-                partial.write_bytes(gzip.compress(table.frame.write_csv().encode(), compresslevel=6, mtime=0))
+                text = _for_spreadsheets(table.frame).write_csv()
+                partial.write_bytes(gzip.compress(text.encode(), compresslevel=6, mtime=0))
             else:
-                table.frame.write_csv(partial, separator="\t" if extension == ".tsv" else ",")
+                frame = _for_spreadsheets(table.frame)
+                frame.write_csv(partial, separator="\t" if extension == ".tsv" else ",")
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from problem
     except (PolarsError, pa.ArrowException, UnicodeError, TypeError, ValueError, RecursionError) as problem:
         raise InputError(f"{path}: this table can't be written as {extension[1:]}: {_first_line(problem)}") from problem
     return path
+
+
+def _for_spreadsheets(frame: pl.DataFrame) -> pl.DataFrame:
+    """Put an apostrophe before text that begins with = or @, which spreadsheets would run as a formula."""
+    text = pl.col(pl.String)
+    return frame.with_columns(pl.when(text.str.contains("^[=@]")).then("'" + text).otherwise(text).name.keep())
 
 
 def table_extension(path: Path) -> str:

@@ -45,13 +45,17 @@ def check_labels(labels: Array, n_classes: int) -> np.ndarray:
 
 def classes_in(*several: object) -> int:
     """Return the number of classes in arrays of labels (ignoring NaN and masked entries), at least two."""
-    found = [2]
+    found, kinds = [2], {0, 1}
     for one in several:
         values = np.ma.filled(one, UNKNOWN) if isinstance(one, np.ma.MaskedArray) else np.asarray(one)
         if values.size and np.issubdtype(values.dtype, np.number) and np.isfinite(values).any():
             found.append(int(values[np.isfinite(values)].max()) + 1)
+            kinds |= set(np.unique(values[np.isfinite(values)]).tolist()) if found[-1] <= _MOST_CLASSES else set()
     if max(found) > _MOST_CLASSES:
         raise InputError(f"labels up to {max(found) - 1} can't be classes; number classes 0, 1, 2, …")
+    absent = set(range(max(found))) - kinds
+    if absent:
+        raise InputError(f"no galaxy has label {min(absent)}, but labels go up to {max(found) - 1}; number 0, 1, 2, …")
     return max(found)
 
 
@@ -207,6 +211,9 @@ def posterior(
         bad = np.flatnonzero(~((probabilities >= -1e-6) & (probabilities <= 1 + 1e-6)).all(axis=1))
         if bad.size:
             raise InputError(f"probabilities must be between 0 and 1 (first wrong: row {bad[0]}); are they logits?")
+        bad = np.flatnonzero(np.abs(probabilities.sum(axis=1) - 1) > 1e-3)
+        if bad.size:
+            raise InputError(f"probabilities must sum to 1 in each row (first wrong: row {bad[0]})")
         labels = check_labels(labels, transition.n_classes)
         alpha = float_array(alpha, "alpha")
         if not labels.size == len(alpha) == probabilities.shape[0]:

@@ -44,6 +44,10 @@ Array = Any
 def as_resolution(alpha: Array) -> Array:
     """Return α as a floating array; NaN and negative values are errors (not in torch: it would synchronise)."""
     if is_torch_array(alpha):
+        if alpha.device.type == "cpu" and not bool((alpha >= 0).all()):
+            raise InputError(
+                "alpha has negative or missing values; drop those rows or correct the radius and PSF columns"
+            )
         return alpha if alpha.is_floating_point() else alpha.double()
     if not (type(alpha) is np.ndarray and np.issubdtype(alpha.dtype, np.floating)):
         alpha = float_array(alpha, "alpha")

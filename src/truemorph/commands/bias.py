@@ -175,7 +175,11 @@ def measure_bias(
     """
     table = read_catalogue(catalogue)
     source = str(table.path or "catalogue")
-    frame = table.frame if labels is None else join_labels(table, labels)
+    if "alpha" in intrinsic:
+        raise InputError(
+            "alpha is not an intrinsic property (`intrinsic`): name columns such as radius_kpc, M_r, redshift"
+        )
+    frame, unlabelled = (table.frame, []) if labels is None else join_labels(table, labels)
     everything = frame.height
     with collect_findings() as sentinels:
         frame = frame.filter(pl.Series(rows_where(frame, where, source), dtype=pl.Boolean))
@@ -194,7 +198,7 @@ def measure_bias(
         bins=tree.bins,
         galaxies=frame.height,
         galaxies_not_selected=everything - frame.height,
-        findings=unique(sentinels, _findings(results, intrinsic, columns)),
+        findings=unique(unlabelled, sentinels, _findings(results, intrinsic, columns)),
     )
     if out is not None:
         write_json(out, measured.to_dict())

@@ -248,7 +248,7 @@ def run_demo(
         with stage(f"label {name}"):
             path = out / f"labels_{name}.parquet"
             label_galaxies(out / name, catalogue_path, path)
-            labelled[name] = join_labels(catalogue, path)
+            labelled[name] = join_labels(catalogue, path)[0]
     with stage("report"):
         held_out = {name: frame.filter(pl.col("split") == TEST) for name, frame in labelled.items()}
         n_test = held_out["naive"].height

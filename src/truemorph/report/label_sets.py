@@ -10,6 +10,7 @@ import polars as pl
 
 from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.errors import InputError
+from truemorph.findings import Finding
 from truemorph.tables import CatalogTable, kind_of, read_table
 
 Kind = Literal["observed", "column", "labels", "probabilities", "posterior", "truth"]
@@ -80,13 +81,13 @@ def label_sets(frame: pl.DataFrame) -> dict[str, np.ndarray]:
         sets["posterior probabilities"] = frame.select(
             pl.col("posterior_smooth", "posterior_disk").fill_null(float("nan"))
         ).to_numpy()
-    if "gold" in frame.columns:
+    if "gold" in frame.columns and frame["gold"].count():
         sets["gold labels"] = frame["gold"].to_numpy()
     return sets
 
 
-def join_labels(catalogue: CatalogTable, labels: Any) -> pl.DataFrame:
-    """Return the rows of a catalogue that a model has labelled, with its labels.
+def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, list[Finding]]:
+    """Return the rows of a catalogue that a model has labelled, with its labels, and a finding if rows are missing.
 
     Parameters
     ----------
@@ -97,7 +98,7 @@ def join_labels(catalogue: CatalogTable, labels: Any) -> pl.DataFrame:
     Raises
     ------
     InputError
-        If the table has no labels, or none of this catalogue's galaxies.
+        If the table has no labels, none of this catalogue's galaxies, or several labels of one.
     """
     table = read_table(labels)
     frame, source = table.frame, str(table.path or kind_of(labels))
@@ -107,13 +108,25 @@ def join_labels(catalogue: CatalogTable, labels: Any) -> pl.DataFrame:
     chosen = frame.select(
         pl.col("object_id").cast(pl.String), pl.col("label").alias("model_label"), *map(pl.col, wanted)
     )
+    repeated = chosen.filter(pl.col("object_id").is_duplicated())
+    if repeated.height:
+        raise InputError(f"{source}: has several labels of {repeated['object_id'][0]}; keep one row for each galaxy")
     own = catalogue.frame.drop([name for name in chosen.columns if name != "object_id"], strict=False)
     joined = own.with_columns(pl.col("object_id").cast(pl.String)).join(
         chosen, on="object_id", how="inner", maintain_order="left"
     )
     if joined.height == 0:
         raise InputError(f"{source}: has labels of none of this catalogue's galaxies; are the ids the same?")
-    return joined
+    without = catalogue.frame.height - joined.height
+    if not without:
+        return joined, []
+    return joined, [
+        Finding(
+            "rows-left-out",
+            "note",
+            f"{without:,} of {catalogue.frame.height:,} galaxies have no label in {source} and were left out.",
+        )
+    ]
 
 
 def fractions_by_alpha(frame: pl.DataFrame, quantiles: int = 5) -> dict[str, list[float]]:

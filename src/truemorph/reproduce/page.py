@@ -293,11 +293,10 @@ def _sersic(work: Work) -> Illustration:
     # As in the paper, without galaxies that change from disk to smooth.
     shown = replace(curves, samples=tuple(one for one in curves.samples if one.panel != "to_smooth"))
     text = (
-        "Figure 3: Sérsic index n of galaxies labelled smooth, changed from smooth to disk, and labelled disk. Which "
-        "labels the paper's figure has is inferred from its text. "
+        "The paper's Figure 3: Sérsic index n of galaxies labelled smooth, changed from smooth to disk, and labelled "
+        "disk. Which labels that figure has is inferred from the text. "
         + ("DCV14 is trained on this index, so its curves are circular. " if work.options.every_curve else "")
-        + "Of "
-        f"GZ2B's smooth galaxies, {number(found['disk_like_among_smooth'], '.0%')} have n ≤ {curves.boundary:g}, like "
+        + f"Of GZ2B's smooth galaxies, {number(found['disk_like_among_smooth'], '.0%')} have n ≤ {curves.boundary:g}, like "
         f"disks (paper: about {DISK_LIKE_AMONG_SMOOTH:.0%}). {found['without_index']:,} of {found['galaxies']:,} "
         "galaxies have no index."
     )
@@ -329,14 +328,14 @@ def _maps(work: Work) -> list[Illustration]:
         out += [
             Illustration(
                 f"figure{of_map}", mean_map_figure(own), f"Mean Grad-CAM maps of galaxies predicted {name}, by model.",
-                f"Figure {of_map}: mean Grad-CAM maps of test galaxies predicted {name} ({galaxies:,} test galaxies). "
-                f"{layers}.",
+                f"The paper's Figure {of_map}: mean Grad-CAM maps of test galaxies predicted {name} ({galaxies:,} test "
+                f"galaxies). {layers}.",
             ),
             Illustration(
                 f"figure7{letter}", profile_figure(own, PIXELS, colours),
                 f"Mean Grad-CAM intensity of galaxies predicted {name} against distance from the centre, by model.",
-                f"Figure 7{letter}: mean Grad-CAM intensity of galaxies predicted {name} against distance from the "
-                "centre, with standard errors.",
+                f"The paper's Figure 7{letter}: mean Grad-CAM intensity of galaxies predicted {name} against distance "
+                "from the centre, with standard errors.",
                 profile_data(own, PIXELS),
             ),
         ]  # fmt: skip
@@ -353,7 +352,7 @@ def _pairs(work: Work) -> tuple[list[Pair], str, list[Illustration]]:
     found, shown = work.result("figure4"), list(islice(pairs(work), _PAIRS))
     n, spiral, lenticular = HST_PAIRS
     note = (
-        f"Figure 4: test galaxies labelled smooth by volunteers and disk by DDB. Of {found['changed']:,} galaxies, "
+        f"The paper's Figure 4: test galaxies labelled smooth by volunteers and disk by DDB. Of {found['changed']:,} galaxies, "
         f"{found['with_better']:,} have an HST image. Left: image that the volunteers saw. Right: HST. In the paper, "
         f"{n} have one; {spiral} of these show spiral arms and {lenticular} are lenticular. truemorph does not "
         f"classify HST images: inspect them, and write {', '.join(KINDS)} beside each id in {VERDICTS}; the same "

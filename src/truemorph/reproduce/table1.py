@@ -35,7 +35,7 @@ def titles(work: Work, short: bool = False) -> dict[str, str]:
     out = {}
     for name, row in TABLE_1.items():
         backbone = work.result(name)["backbone"] if name in MODELS and work.have(name) else "resnet50"
-        network = "ResNet50" if backbone == "resnet50" else backbone
+        network = "ResNet50" if backbone in ("resnet50", "resnet50_v1") else backbone
         out[name] = (row.short if short else row.labels).format(network=network)
     return out
 

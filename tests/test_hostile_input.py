@@ -1,0 +1,73 @@
+"""Input that no honest user gives: each ends in one clear line, or is shown without harm."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+import truemorph as tm
+from conftest import codes, run
+from truemorph.errors import InputError
+from truemorph.tables import CatalogTable, write_table
+
+ALPHA = np.linspace(2, 40, 200)
+LABELS = np.tile([0, 1], 100)
+T = tm.RayleighTransition(11.25)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: tm.cv14(np.tile([0, 7], 100), ALPHA, 4),
+        lambda: tm.fit_transition(np.tile([0, 3], 100), ALPHA),
+        lambda: tm.cv14(LABELS, np.full(200, np.datetime64("2020-01-01")), 4),
+        lambda: tm.fit_transition(LABELS, np.full(200, np.timedelta64(3, "s"))),
+        lambda: tm.posterior(np.array([[0.5, 0.9]]), np.array([0]), np.array([5.0]), T),
+        lambda: tm.DebiasedLoss(T)(torch.zeros(1, 2), torch.tensor([1]), torch.tensor([-1.0])),
+        lambda: tm.DebiasedLoss(T)(torch.zeros(1, 2), torch.tensor([1]), torch.tensor([float("nan")])),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(call):
+    with pytest.raises(InputError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def catalogue(tmp_path):
+    frame = tm.simulate_catalogue(400).with_columns(split=pl.lit("train"))
+    frame.write_parquet(tmp_path / "catalogue.parquet")
+    return tmp_path / "catalogue.parquet"
+
+
+@pytest.mark.parametrize("options", [("--depth", "-1"), ("--depth", "60"), ("--intrinsic", "alpha"), ("--out", "")])
+def test_options_that_mean_nothing_give_one_line(capsys, catalogue, options):
+    intrinsic = () if "--intrinsic" in options else ("--intrinsic", "covariate")
+    status, out, err = run(capsys, "bias", catalogue, *intrinsic, *options)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+
+
+def test_labels_of_some_galaxies_are_counted_and_repeated_ones_refused(catalogue, tmp_path):
+    frame = pl.read_parquet(catalogue)
+    labels = frame[:200].select("object_id", pl.col("label").cast(pl.Int64), p_smooth=pl.lit(0.4), p_disk=pl.lit(0.6))
+    found = tm.measure_bias(frame, labels=labels, bootstrap=0)
+    assert "rows-left-out" in codes(found)
+    assert any("200 of 400" in one.message for one in found.findings)
+    with pytest.raises(InputError, match="several labels"):
+        tm.measure_bias(frame, labels=pl.concat([labels, labels[:1]]), bootstrap=0)
+
+
+def test_control_characters_do_not_reach_the_terminal(capsys, tmp_path):
+    name = f"votes{chr(27)}[2J.csv"
+    status, out, err = run(capsys, "bias", tmp_path / name)
+    assert status == 2
+    assert chr(27) not in out + err
+
+
+def test_text_that_spreadsheets_would_run_is_marked_in_csv(tmp_path):
+    frame = pl.DataFrame({"object_id": ["=1+1", "@SUM(A1)", "-12.5", "NGC 1"], "dec": [-1.0, -2.0, -3.0, -4.0]})
+    write_table(CatalogTable(frame), tmp_path / "t.csv")
+    lines = (tmp_path / "t.csv").read_text().splitlines()
+    assert lines[1:] == ["'=1+1,-1.0", "'@SUM(A1),-2.0", "-12.5,-3.0", "NGC 1,-4.0"]
+    write_table(CatalogTable(frame), tmp_path / "t.parquet")
+    assert pl.read_parquet(tmp_path / "t.parquet").equals(frame)
