@@ -177,6 +177,29 @@ def test_changed_galaxies_are_smooth_in_gz2b_and_disk_in_ddb(whole):
     assert listed["p_disk"].is_sorted(descending=True)
 
 
+def test_verdicts_on_hst_images_are_counted(capsys, again, fetched):
+    file = again / "verdicts.csv"
+    listed = pl.read_csv(file, schema_overrides={"verdict": pl.String})
+    assert listed.height == result_of(again)["figure4"]["with_better"] > 2
+    given = ["arms", "Lenticular", *["arms"] * (listed.height - 3), None]
+    listed.with_columns(verdict=pl.Series(given)).write_csv(file)
+    status, result, _ = reproduce(capsys, fetched, again)
+    assert {name for name, one in status.items() if one == "done"} == {"figure4", "page"}
+    assert result["figure4"]["verdicts"] == {"arms": listed.height - 2, "lenticular": 1, "unclear": 0}
+    listed.with_columns(verdict=pl.lit("spiral")).write_csv(file)
+    status, result, code = reproduce(capsys, fetched, again)
+    assert (code, status["figure4"]) == (1, "failed")
+    assert "verdicts.csv" in next(one["text"] for one in result["stages"] if one["name"] == "figure4")
+
+
+def test_theta_is_that_of_the_command_transition(capsys, whole, tmp_path):
+    catalogue = stage_of(whole, "catalogue") / "gz2b.parquet"
+    found = result_of(whole)["theta"]
+    run(capsys, "transition", catalogue, "--where", "split=train", "--method", "binned", "--bins", found["bins"],
+        "--weights", "none", "--no-compare", "--out", tmp_path / "fit.json")  # fmt: skip
+    assert json.loads((tmp_path / "fit.json").read_text())["parameters"]["theta"] == found["theta"]
+
+
 def test_the_page_needs_no_other_file_and_shows_the_papers_values(whole):
     text = (whole / "reproduction.html").read_text()
     assert not re.search(r'(src|href)="https?:', text)

@@ -296,8 +296,8 @@ def _sersic(work: Work) -> Illustration:
         "The paper's Figure 3: Sérsic index n of galaxies labelled smooth, changed from smooth to disk, and labelled "
         "disk. Which labels that figure has is inferred from the text. "
         + ("DCV14 is trained on this index, so its curves are circular. " if work.options.every_curve else "")
-        + f"Of GZ2B's smooth galaxies, {number(found['disk_like_among_smooth'], '.0%')} have n ≤ {curves.boundary:g}, like "
-        f"disks (paper: about {DISK_LIKE_AMONG_SMOOTH:.0%}). {found['without_index']:,} of {found['galaxies']:,} "
+        + f"Of GZ2B's smooth galaxies, {number(found['disk_like_among_smooth'], '.0%')} have n ≤ {curves.boundary:g}, "
+        f"like disks (paper: about {DISK_LIKE_AMONG_SMOOTH:.0%}). {found['without_index']:,} of {found['galaxies']:,} "
         "galaxies have no index."
     )
     far = "; ".join(
@@ -352,9 +352,9 @@ def _pairs(work: Work) -> tuple[list[Pair], str, list[Illustration]]:
     found, shown = work.result("figure4"), list(islice(pairs(work), _PAIRS))
     n, spiral, lenticular = HST_PAIRS
     note = (
-        f"The paper's Figure 4: test galaxies labelled smooth by volunteers and disk by DDB. Of {found['changed']:,} galaxies, "
-        f"{found['with_better']:,} have an HST image. Left: image that the volunteers saw. Right: HST. In the paper, "
-        f"{n} have one; {spiral} of these show spiral arms and {lenticular} are lenticular. truemorph does not "
+        f"The paper's Figure 4: test galaxies labelled smooth by volunteers and disk by DDB. Of {found['changed']:,} "
+        f"galaxies, {found['with_better']:,} have an HST image. Left: image that the volunteers saw. Right: HST. In the "
+        f"paper, {n} have one; {spiral} of these show spiral arms and {lenticular} are lenticular. truemorph does not "
         f"classify HST images: inspect them, and write {', '.join(KINDS)} beside each id in {VERDICTS}; the same "
         f"command then counts them (so far {', '.join(f'{one} {n}' for one, n in found['verdicts'].items())})."
     )
