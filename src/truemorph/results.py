@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from astropy.table import QTable
 
 _LONGEST = 1900
+# Arguments in messages, such as `gold`.
+_ARGUMENT = re.compile(r"`([^`<>]+)`")
 # Characters in a line of a summary.
 _COLUMNS = 100
 
@@ -125,6 +128,7 @@ class Result(ABC):
             f"<b>{one.severity}:</b> {html.escape(f'{one.message} {one.action}'.strip())} <code>{one.code}</code>"
             for one in self.findings
         ]
+        findings = [_ARGUMENT.sub(r"<code>\1</code>", one) for one in findings]
         return f"<pre>{html.escape(shortened(self.summary()))}</pre>" + "".join(f"<p>{one}</p>" for one in findings)
 
 
