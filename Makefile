@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test slow check lint docs wheel bench leaderboard coverage real clean
+.PHONY: setup demo test slow check fuzz lint docs wheel bench leaderboard coverage real clean
 setup: .venv/.installed
 
 # Not compiled: Python compiles what is imported, once, where it may; most of what is installed never is.
@@ -28,6 +28,10 @@ slow: setup
 # Both in one run, which keeps the cores busy to the end.
 check: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m "slow or not slow"
+
+# Damaged files, thousands for each reader.
+fuzz: setup
+	TRUEMORPH_FUZZ=2000 OMP_NUM_THREADS=1 $(BIN)/pytest -n auto tests/test_fuzz.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -354,8 +354,8 @@ def _pairs(work: Work) -> tuple[list[Pair], str, list[Illustration]]:
     note = (
         f"The paper's Figure 4: test galaxies labelled smooth by volunteers and disk by DDB. Of {found['changed']:,} "
         f"galaxies, {found['with_better']:,} have an HST image. Left: image that the volunteers saw. Right: HST. In "
-        f"the paper, {n} have one; {spiral} of these show spiral arms and {lenticular} are lenticular. truemorph does not "
-        f"classify HST images: inspect them, and write {', '.join(KINDS)} beside each id in {VERDICTS}; the same "
+        f"the paper, {n} have one; {spiral} of these show spiral arms and {lenticular} are lenticular. truemorph does "
+        f"not classify HST images: inspect them, and write {', '.join(KINDS)} beside each id in {VERDICTS}; the same "
         f"command then counts them (so far {', '.join(f'{one} {n}' for one, n in found['verdicts'].items())})."
     )
     if not shown:

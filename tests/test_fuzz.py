@@ -1,0 +1,136 @@
+"""Damaged files: every reader gives a result or one clear error, never another exception.
+
+Each file is changed at random: bits flipped, bytes cut out, repeated or replaced, numbers made huge. `make fuzz` does
+many more rounds (TRUEMORPH_FUZZ, times the default number).
+"""
+
+import os
+import shutil
+import tarfile
+import warnings
+
+import numpy as np
+import polars as pl
+import pytest
+import simplejpeg
+
+import truemorph as tm
+from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.catalogs.mapping import mapping_toml, read_mapping
+from truemorph.classifiers.fits import read_fit
+from truemorph.config import run_config
+from truemorph.errors import TruemorphError
+from truemorph.labelling.sources import TarPart
+from truemorph.tables import CatalogTable, read_table, write_table
+
+ROUNDS = 30 * int(os.environ.get("TRUEMORPH_FUZZ", "1"))
+WORDS = (
+    b"1e999",
+    b"-1",
+    b"null",
+    b"NaN",
+    b"[]",
+    b"{}",
+    b'"',
+    b"999999999999999999999",
+    b"\x00",
+    b"\xff\xfe",
+    b",",
+    b"\n",
+)
+
+
+def changed(content: bytes, rng: np.random.Generator) -> bytes:
+    """Return the content with one to four random changes."""
+    out = bytearray(content)
+    for _ in range(rng.integers(1, 5)):
+        place = int(rng.integers(max(len(out), 1)))
+        kind = rng.integers(6)
+        if kind == 0 and out:
+            out[place] ^= 1 << int(rng.integers(8))
+        elif kind == 1:
+            del out[place : place + int(rng.integers(1, 40))]
+        elif kind == 2:
+            out[place:place] = out[max(0, place - 30) : place]
+        elif kind == 3:
+            out[place : place + 3] = WORDS[rng.integers(len(WORDS))]
+        elif kind == 4:
+            out[place:] = b""
+        else:
+            out[place : place + 8] = rng.bytes(8)
+    return bytes(out)
+
+
+@pytest.fixture(scope="module")
+def table():
+    return tm.simulate_catalogue(60, gold=30).with_columns(name=pl.format("g{}", "object_id"))
+
+
+@pytest.fixture(scope="module")
+def files(table, tmp_path_factory):
+    """Valid files of every kind that truemorph reads, by name, with the function that reads them."""
+    folder = tmp_path_factory.mktemp("files")
+    made = {}
+    for ending in (".parquet", ".csv", ".fits", ".ecsv", ".vot"):
+        path = write_table(CatalogTable(table, {"alpha": ""}), folder / f"catalogue{ending}")
+        made[path] = read_catalogue
+        shutil.copy(path, folder / f"table{ending}")
+        made[folder / f"table{ending}"] = read_table
+    tm.estimate_transition(tm.simulate_catalogue(2000), compare=False, out=folder / "fit.json")
+    made[folder / "fit.json"] = read_fit
+    model = folder / "model"
+    catalogue = tm.simulate_catalogue(500)
+    tm.train_classifier(catalogue, out=model, preset="dcv14", settings={"features": ["covariate"], "folds": 2})
+    for name in ("config.json", "model.safetensors", "seen.parquet"):
+        made[model / name] = lambda path: tm.load(path.parent)
+    made[model / "run.toml"] = lambda path: run_config(path)
+    picture = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    (folder / "a.jpg").write_bytes(simplejpeg.encode_jpeg(picture, colorspace="RGB"))
+    made[folder / "a.jpg"] = _decoded
+    with tarfile.open(folder / "all.tar", "w") as tar:
+        for number in range(3):
+            tar.add(folder / "a.jpg", f"g{number}.jpg")
+    made[folder / "all.tar"] = lambda path: list(TarPart("all", path).batches(2))
+    (folder / "mapping.toml").write_text(mapping_toml(read_mapping("paper")))
+    made[folder / "mapping.toml"] = read_mapping
+    return made
+
+
+def _decoded(path):
+    from truemorph.images.decode import AS_THEY_ARE, decode, read_image_file
+
+    return decode(read_image_file(path), str(path), AS_THEY_ARE)
+
+
+NAMES = [
+    *(
+        f"{kind}{ending}"
+        for kind in ("catalogue", "table")
+        for ending in (".parquet", ".csv", ".fits", ".ecsv", ".vot")
+    ),
+    *("fit.json", "config.json", "model.safetensors", "seen.parquet", "run.toml", "a.jpg", "all.tar"),
+    "mapping.toml",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_damaged_file_gives_a_result_or_one_clear_error(files, name):
+    path, read = next((path, read) for path, read in files.items() if path.name == name)
+    content = path.read_bytes()
+    read(path)  # the undamaged file is read
+    lengths = []
+    try:
+        for seed in range(ROUNDS):
+            path.write_bytes(changed(content, np.random.default_rng([seed, 27])))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    read(path)
+                except TruemorphError as problem:
+                    lengths.append(len(str(problem)))
+                except Exception as problem:
+                    raise AssertionError(f"seed {seed}: {type(problem).__name__}: {problem}") from problem
+    finally:
+        path.write_bytes(content)
+    assert lengths  # some damage was noticed
+    assert max(lengths) < 1500
