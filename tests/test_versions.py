@@ -1,0 +1,38 @@
+"""Catalogues, fits, models and labels that each release wrote are read by all later ones, with the same numbers.
+
+`versions/RELEASE/` has 240 made-up galaxies: the catalogue, a fit of T(α), a logistic model of two folds and its
+labels, written by that release.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import truemorph as tm
+from truemorph.bias.transitions import transition_from_dict
+from truemorph.catalogs.catalogue import read_catalogue
+from truemorph.classifiers.fits import read_fit
+from truemorph.config import run_config
+
+RELEASES = sorted(path for path in (Path(__file__).parent / "versions").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
+def test_files_of_a_release_are_read_with_the_same_numbers(release, tmp_path):
+    catalogue = read_catalogue(release / "catalogue.parquet")
+    assert catalogue.frame.height == 240
+    assert catalogue.frame["gold"].sum() == 120
+    fit = transition_from_dict(read_fit(release / "transition.json"))
+    again = tm.estimate_transition(release / "catalogue.parquet", compare=False).fit
+    assert again.values["theta"] == pytest.approx(fit.theta, rel=1e-4)
+    assert run_config(release / "model" / "run.toml").training.features == ("sersic_n", "M_r")
+    tm.label_galaxies(release / "model", release / "catalogue.parquet", out=tmp_path / "labels.parquet")
+    before, now = (pl.read_parquet(path) for path in (release / "labels.parquet", tmp_path / "labels.parquet"))
+    assert before["object_id"].equals(now["object_id"])
+    for name in ("p_disk", "posterior_disk"):
+        np.testing.assert_allclose(now[name], before[name], rtol=1e-9)
+    assert now["observed_label"].equals(catalogue.frame["label"])
+    measured = tm.measure_bias(release / "catalogue.parquet", labels=release / "labels.parquet", bootstrap=0)
+    assert {"observed labels", "model labels", "gold labels"} <= set(measured.results)
