@@ -69,7 +69,8 @@ def test_errors_include_that_t_was_fitted_to_the_same_labels():
     pulls = []
     for seed in range(100):
         labels, alpha, _ = labels_through(RayleighTransition(10.0), 6_000, seed, median=13.5, width=0.5)
-        found = debiased_fractions(labels, alpha, fit_transition(labels, alpha), bins=4, systematic=False)
+        fit = fit_transition(labels, alpha, delta=None)
+        found = debiased_fractions(labels, alpha, fit, bins=4, systematic=False)
         pulls.append((found.fractions[:, 1] - 0.7) / found.stderr[:, 1])
     # The scatter of 100 pulls has an error of 0.07; three and a half of those, in every bin.
     assert np.all(np.abs(np.std(pulls, axis=0) - 1) < 0.25), np.std(pulls, axis=0)
