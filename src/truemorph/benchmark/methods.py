@@ -195,19 +195,14 @@ def regressed_on_votes(world: World, *, votes: bool = True) -> np.ndarray:
 # Networks
 
 
-def constant_transition(labels: np.ndarray, alpha: np.ndarray) -> ConstantTransition:
-    """Return a flip rate that does not depend on α, for forward correction (Patrini et al. 2017, CVPR).
+def constant(bench: Bench) -> Outcome:
+    """Train through one flip rate for all α: forward correction (Patrini et al. 2017, CVPR).
 
     Labels alone cannot determine a constant flip rate, so it is the mean over galaxies of the fitted Rayleigh T(α).
     """
-    fit = fit_transition(labels, alpha)
-    return ConstantTransition(flip=float(np.mean(fit.transition.flip_probability(alpha))))
-
-
-def constant(bench: Bench) -> Outcome:
-    """Train through one flip rate for all α."""
-    world, rows = bench.world, bench.world.learning
-    return bench.trained(world.labels, constant_transition(world.labels[rows], world.alpha[rows]))
+    world, fit = bench.world, labels_alone(bench.world)
+    flips = fit.transition.flip_probability(world.alpha[world.learning])
+    return bench.trained(world.labels, ConstantTransition(flip=float(np.mean(flips))))
 
 
 def undoubted(bench: Bench) -> np.ndarray:
