@@ -92,14 +92,14 @@ def test_scores_of_methods_on_real_catalogues(shared_data, tmp_path):
 def test_the_command_writes_the_leaderboard(tmp_path, capsys):
     out = tmp_path / "board"
     arguments = ["benchmark", "--out", str(out), "--worlds", "plain", "--methods", "labels,dcv14", "--seeds", "2"]
-    main([*arguments, "--train", "300", "--test", "100", "--epochs", "1", "--jobs", "2", "--json"])
+    main([*arguments, "--catalogue-only", "--jobs", "2", "--json"])
     printed = json.loads(capsys.readouterr().out)
     content = json.loads((out / "leaderboard.json").read_text())
     assert content["rows"] == printed["rows"]
     assert {(row["world"], row["method"], row["seeds"]) for row in content["rows"]} == {
         ("plain", "labels", 2), ("plain", "dcv14", 2)}  # fmt: skip
-    assert content["command"].startswith("truemorph benchmark --worlds plain")
-    assert "| DCV14 on measured shapes | " in (out / "leaderboard.md").read_text()
+    assert content["command"].startswith("truemorph benchmark --catalogue-only --worlds plain")
+    assert "| DCV14, p(y \\| x) | " in (out / "leaderboard.md").read_text()
     page = (out / "leaderboard.html").read_text()
     assert "<script" not in page
     assert f"{content['rows'][0]['means']['balanced_accuracy']:.3f} / " in page
