@@ -170,11 +170,16 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, p
     classes = []
     for k, kind in enumerate(model.classes):
         own = galaxies.filter(pl.col("class") == k)
-        units = [unit for unit in edges if unit in own.columns and (own.height or unit == PIXELS)]
-        found = {unit: Profiles(edges[unit], unit, own[unit].to_numpy()) for unit in units}
-        straightened = MeanMap.of(turned[k]) if align and own.height else None
-        relations, blank = own["relation"].to_list(), own["blank"].to_numpy()
-        classes.append(Explained(kind, own["object_id"], relations, blank, MeanMap.of(sums[k]), straightened, found))
+        one = Explained(
+            name=kind,
+            ids=own["object_id"],
+            relations=own["relation"].to_list(),
+            blank=own["blank"].to_numpy(),
+            mean=MeanMap.of(sums[k]),
+            aligned=MeanMap.of(turned[k]) if align else None,
+            rings={unit: Profiles(edges[unit], unit, own[unit].to_numpy()) for unit in edges if unit in own.columns},
+        )
+        classes.append(one)
     backbone = model.config.backbone
     return Explanation(name, model.model_hash, backbone, cam.layer, cam.grid.cells, size, tuple(classes), problems)
 
