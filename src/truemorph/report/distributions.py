@@ -474,7 +474,7 @@ def _measured_sersic(found: Evidence, options: ReportOptions) -> tuple[np.ndarra
     paths = [root / one for one in some["image"]]
     sigma = None
     if options.field is not None:
-        sized, _ = with_geometry(some, str(found.path), None, "psf_fwhm", options.field)
+        sized, _ = with_geometry(some, str(found.path), "psf_fwhm", options.field)
         sigma = _sigma_in_pixels(paths, sized[RADIUS].to_numpy())
     measured = measure_sersic(paths, sigma)
     good = (measured["flag"] == GOOD).to_numpy()

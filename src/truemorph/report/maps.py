@@ -38,7 +38,7 @@ def looks(found: Evidence, options: ReportOptions) -> tuple[list[Illustration], 
     if frame.height > options.maps:
         frame = frame.sample(options.maps, seed=options.seed)
     radius = "radius" if options.field else None
-    frame, radii = with_geometry(frame, str(found.path), None, radius, options.field)
+    frame, radii = with_geometry(frame, str(found.path), radius, options.field)
     source = galaxies_of(frame, image_folder(found.catalogue))
     models = found.with_images
     with progress(frame.height * len(models), "explaining", "galaxies") as told:
