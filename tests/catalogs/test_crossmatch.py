@@ -37,19 +37,15 @@ def test_ids_match_as_in_a_dictionary(left, right, left_as_text, right_as_text):
         (pl.Series([ID, ID + 1]), pl.Series([ID + 1, ID + 2]), [-1, 0]),  # as floats they would be equal
         (pl.Series([str(2**63 + 2)]), pl.Series([2**63 + 1, 2**63 + 2], dtype=pl.UInt64), [1]),
         (pl.Series(["012", "12"]), pl.Series([12]), [-1, 0]),
-        (pl.Series(["a"]), pl.Series(["b", "a"], dtype=pl.Categorical), [1]),
         (pl.Series([1.0, float("nan")]), pl.Series([1]), [0, -1]),
         (pl.Series([None, None]), pl.Series([1]), [-1, -1]),
         (pl.Series([7, 7]), pl.Series([7, None, None]), [0, 0]),
     ],
 )
 def test_ids_are_compared_exactly(left, right, index):
-    assert match_ids(left, right).index.tolist() == index
-
-
-def test_missing_ids_are_counted():
-    statistics = match_ids(pl.Series([1, None, 2]), pl.Series([None, 2, None])).statistics
-    assert (statistics["matched"], statistics["left_missing"], statistics["right_missing"]) == (1, 1, 2)
+    match = match_ids(left, right)
+    assert match.index.tolist() == index
+    assert match.statistics["right_missing"] == right.null_count()
 
 
 @pytest.mark.parametrize(
@@ -68,8 +64,7 @@ def test_inexact_and_repeated_ids_raise_errors(left, right, facts):
 
 def test_the_first_ids_are_reported_if_nothing_matches():
     match = match_ids(pl.Series([ID]), pl.Series(["1237648720693755918"]))
-    assert match.statistics["examples"] == [str(ID), "1237648720693755918"]
-    assert str(ID) in describe(match)
+    assert str(ID) in describe(match.statistics, "a", "b")
     assert "examples" not in match_ids(pl.Series([ID]), pl.Series([ID])).statistics
 
 
@@ -81,12 +76,12 @@ def scattered(seed, n, spread):
     return centres[rng.integers(0, 6, n)].directional_offset_by(direction, distance)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 60), st.floats(0.1, 30), st.booleans())
 def test_sky_matches_are_mutual_nearest_neighbours_as_in_astropy(seed, n, m, radius, halves):
     left, right = scattered(seed, n, 20), scattered(seed + 1, m, 20)
-    ra = left.ra.wrap_at(180 * u.deg).deg if halves else left.ra.deg
-    match = match_sky(ra, left.dec.deg, right.ra.deg, right.dec.deg, radius)
+    ra = left.ra.wrap_at(180 * u.deg).deg if halves else left.ra
+    match = match_sky(ra, left.dec.to(u.rad), right.ra.deg, right.dec.deg, radius)
     there, apart, _ = left.match_to_catalog_sky(right)
     back, _, _ = right.match_to_catalog_sky(left)
     mutual = (back[there] == np.arange(n)) & (apart.arcsec <= radius)
@@ -101,9 +96,8 @@ def test_a_right_row_matches_one_left_row():
     match = match_sky([10, 10, 10], [0, 0.0001, 0.0002], [10], [0.00018], 2)
     assert match.index.tolist() == [-1, -1, 0]
     assert match.statistics["taken"] == 2
-    twins = match_sky([10, 10], [0, 0], [10, 10], [0.0001, 0.0001], 2)
-    assert twins.index.tolist() == [0, -1]  # of rows at equal distance the first
-    assert (twins.statistics["ambiguous"], twins.statistics["right_unused"]) == (2, 1)
+    twins = match_sky([10, 10], [0, 0], [10, 10], [0.0001, 0.0001], 2).statistics
+    assert (twins["matched"], twins["ambiguous"], twins["right_unused"]) == (1, 2, 1)
 
 
 @pytest.mark.parametrize(("width", "low", "high"), [(30, 0, 30), (360, 80, 90)])
@@ -135,14 +129,9 @@ def test_rows_without_a_position_have_no_match():
     assert match.index.tolist() == [0, -1, -1]
     assert np.isnan(match.separation[1:]).all()
     assert (match.statistics["left_missing"], match.statistics["right_missing"]) == (2, 1)
+    assert json.loads(json.dumps(match.statistics)) == match.statistics
     nothing = match_sky([np.nan], [0], [], [], 2)
-    assert nothing.index.tolist() == [-1]
-    assert "0 of 1 rows" in describe(nothing)
-
-
-def test_units_of_positions_are_converted():
-    left = SkyCoord([10, 200], [5, -5], unit="deg")
-    assert match_sky(left.ra.to(u.hourangle), left.dec.to(u.rad), left.ra, left.dec).index.tolist() == [0, 1]
+    assert "0 of 1 rows" in describe(nothing.statistics, "a", "b")
 
 
 @pytest.mark.parametrize(
@@ -152,22 +141,10 @@ def test_units_of_positions_are_converted():
         (([10], [-9999], [1], [1]), r"a\.csv: dec .*row 1, -9999"),
         (([10], [0], [1, 2], [1]), r"b\.csv: ra has 2 values, dec 1"),
         (([10], [0], [1], ["north"]), r"b\.csv: dec"),
-        (([10], [0], [1], [1], 0), "radius"),
         (([10], [0], [1], [1], 3601), "radius"),
         (([10], [0], [1], [1], float("nan")), "radius"),
-        ((*[np.zeros(6_000)] * 4, 2), "36,000,000 pairs"),  # positions that mean unknown
     ],
 )
 def test_unusable_positions_and_radii_raise_errors(arguments, facts):
     with pytest.raises(InputError, match=facts):
         match_sky(*arguments, sources=("a.csv", "b.csv"))
-
-
-def test_statistics_are_written_as_json_and_as_one_line():
-    match = match_sky([10, 20], [0, 0], [10.0001, 40], [0, 0], 2)
-    assert json.loads(json.dumps(match.statistics)) == match.statistics
-    line = describe(match, "votes.csv", "simard.parquet")
-    assert line == describe(match.statistics, "votes.csv", "simard.parquet")
-    for fact in ("votes.csv", "simard.parquet", "2 arcsec", "1 of 2", "0.36"):
-        assert fact in line
-    assert "\n" not in line

