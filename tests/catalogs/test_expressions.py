@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from truemorph.catalogs.catalogue import rows_where
-from truemorph.catalogs.expressions import FUNCTIONS, compute, read_expression
+from truemorph.catalogs.expressions import compute, read_expression
 from truemorph.catalogs.mapped import apply_mapping
 from truemorph.catalogs.mapping import read_mapping
 from truemorph.errors import InputError
@@ -32,22 +32,18 @@ TABLE = pl.DataFrame(
     ("text", "values"),
     [
         ("a / b", [0.25, None, 300 / 7]),  # integers divide as floats; division by 0 gives null
-        ("coalesce(a / b, 3)", [0.25, 3.0, 300 / 7]),
         ('"smooth-or-f" + "Class1.1"', [1.25, 2.5, 3.75]),
         ("x > 1", [True, None, None]),  # NaN is missing, not larger than all numbers
         ("CASE WHEN b > 0 THEN a ELSE 0 END", [1.0, 0.0, 300.0]),
         ("a BETWEEN 1 AND 2 AND s IS NOT NULL", [True, True, False]),
-        ("s = 'u' OR t", [True, False, None]),
         ("id = 587722981748572353", [True, False, False]),
         ("s NOT LIKE 'u%'", [False, True, None]),
         ("CASE a WHEN 1 THEN 'x' WHEN 2 THEN s END", ["x", "v", None]),
         ("CAST(' 12' AS int) + a", [13, 14, 312]),
         ("CAST(a AS text) = '1'", [True, False, False]),
         ("t = 1", [True, False, None]),
-        ("log10(a - 2) > -9", [None, None, True]),
         ("greatest(log10(b), 0.5)", [np.log10(4), 0.5, np.log10(7)]),
         ("a % b", [1, None, 6]),
-        ("inf - inf IS NULL", [True, False, True]),
         ("a IN (2, 300) AND s NOT LIKE 'w%'", [False, True, None]),
         ("a NOT BETWEEN 2 AND 3", [True, False, True]),
     ],
@@ -64,15 +60,11 @@ def test_expressions_are_evaluated(text, values):
         "a IN (SELECT a FROM read_parquet('secret.parquet'))",
         "COLUMNS('a')",
         '"^a.*$"',
-        "ROW_NUMBER() OVER (ORDER BY a)",
         "a; b",
         "a -- b",
-        "a /* b */",
         "smooth-or-f",
-        "Class1.1",
         "",
         "1 < a < 3",
-        "3 > NOT t",
         "+".join(["a"] * 151),
         "(" * 41 + "a" + ")" * 41,
         "NOT " * 250 + "t",
@@ -82,14 +74,9 @@ def test_expressions_are_evaluated(text, values):
         "log10(a, b)",
         "log(a)",
         "s LIKE s",
-        "s IN ('u' 'v')",
-        "NOT a",
         "a AND t",
         "a + s",
         "CASE WHEN t THEN 1 ELSE 'x' END",
-        "CAST(s AS double)",
-        "a IN b",
-        "ELSE a",
         "a::text",
     ],
 )
@@ -110,16 +97,6 @@ def test_any_text_only_computes_on_rows(text):
         assert "\n" not in str(refused)  # noqa: PT017
     else:
         assert len(got) == TABLE.height
-
-
-def test_every_function_computes_each_row_independently():
-    table = pl.DataFrame({"s": ["u", "w"], "n": [0.5, 0.25], "b": [True, False]})
-    arguments = {"lower": "s", **dict.fromkeys(("pow", "nullif", "least", "greatest", "coalesce"), "n, 2")}
-    for name in FUNCTIONS:
-        expression = read_expression(f"{name}({arguments.get(name, 'n')})", "test")
-        both = compute(expression, table, "test").to_list()
-        assert both == [compute(expression, table[row : row + 1], "test")[0] for row in (0, 1)], name
-        assert compute(expression, table[:0], "test").to_list() == [], name
 
 
 @pytest.mark.parametrize(
@@ -148,17 +125,11 @@ def test_integers_neither_overflow_nor_lose_digits(text, values):
     assert compute(read_expression(text, "test"), table, "test").to_list() == values
 
 
-def test_division_is_rounded_as_in_numpy():
-    a, b = np.random.default_rng(0).random((2, 1000))
-    got = compute(read_expression("a / b", "test"), pl.DataFrame({"a": a, "b": b}), "test")
-    np.testing.assert_array_equal(got.to_numpy(), a / b)
-
-
 def test_columns_may_have_names_that_are_polars_patterns():
-    odd = CatalogTable(pl.DataFrame({"^a.*$": [1.0, -9.0], "a": [3.0, 4.0]}))
-    mapping = read_mapping({"columns": {"radius": {"column": "^a.*$", "missing": -9}}})
-    mapped = apply_mapping(odd, mapping)
+    table = pl.DataFrame({"^a.*$": [1.0, -9.0], "a": [3.0, 4.0], "*": [5.0, 6.0]})
+    mapped = apply_mapping(
+        CatalogTable(table), read_mapping({"columns": {"radius": {"column": "^a.*$", "missing": -9}}})
+    )
     assert mapped.frame["radius"].to_list() == mapped.cleaned["^a.*$"].to_list() == [1.0, None]
-    assert rows_where(odd.frame, ["^a.*$=1"], "odd").tolist() == [True, False]
-    table = pl.DataFrame({"^a.*$": [1, 2], "a": [3, 4], "*": [5, 6]})
-    assert compute(read_expression('"^a.*$" + "*" * 2 > 11', "test"), table, "test").to_list() == [False, True]
+    assert rows_where(table, ["^a.*$=1"], "odd").tolist() == [True, False]
+    assert compute(read_expression('"^a.*$" + "*" * 2 > 4', "test"), table, "test").to_list() == [True, False]

@@ -137,28 +137,17 @@ def test_other_columns_get_truemorphs_names_and_units():
     assert "r_half" not in got.frame.columns  # in arcsec or in pixels: the descriptions disagree
     got = prepare(frame_of(DECALS), psf_fwhm=1.2).catalogue
     assert {"ra": "deg", "M_r": "mag", "magnitude": "mag", "r_half": "arcsec"}.items() <= got.units.items()
-    np.testing.assert_allclose(got.frame["r_half"] * 2, got.frame["radius"])
     assert "H0 = 100" in got.descriptions["M_r"]
+    light = prepare(frame_of(DECALS), columns={"radius": "petro_th50"}, psf_fwhm=1.2)
+    assert noted(light.findings, "petro_th50", "50 %")
+    assert "radius of 50 %" in light.catalogue.descriptions["radius"]
 
 
-@pytest.mark.parametrize(
-    ("columns", "without", "mentioned"),
-    [
-        (DECALS, "petro_theta", ("petro_theta", "`radius`", "nearest: petro_th")),
-        (DECALS, "", ("psfsize_r or psf_fwhm", "1.2 arcsec", "`psf_fwhm`")),
-        (HUBBLE, "", ("radius", "0.03 arcsec")),
-    ],
-)
-def test_a_missing_column_gives_an_error_that_says_what_to_do(columns, without, mentioned):
-    with refused(*mentioned):
-        prepare(frame_of(columns).drop(without, strict=False))
-
-
-def test_a_radius_of_part_of_the_light_is_described_as_such():
-    prepared = prepare(frame_of(DECALS), columns={"radius": "petro_th50"}, psf_fwhm=1.2)
-    assert noted(prepared.findings, "petro_th50", "50 %")
-    for column in ("radius", "radius_kpc"):
-        assert "radius of 50 %" in prepared.catalogue.descriptions[column]
+def test_a_missing_column_gives_an_error_that_says_what_to_do():
+    with refused("petro_theta", "`radius`", "nearest: petro_th"):
+        prepare(frame_of(DECALS).drop("petro_theta"))
+    with refused("psfsize_r or psf_fwhm", "1.2 arcsec", "`psf_fwhm`"):
+        prepare(frame_of(DECALS))
 
 
 def test_every_preset_has_its_file_name_and_cites_its_sources():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truemorph.catalogs.sampling import PAPER_SAMPLE, PAPER_SPLIT, assign_folds, draw_sample, split_galaxies
+from truemorph.catalogs.sampling import assign_folds, draw_sample, split_galaxies
 from truemorph.errors import InputError
 
 id_lists = st.lists(st.integers(0, 2**62), min_size=3, max_size=200, unique=True)
@@ -48,17 +48,6 @@ def test_sizes_of_a_split_are_exact_or_in_proportion(n, counts):
         assert tuple(sizes(split)) == counts
 
 
-@given(id_lists, st.integers(0, 99))
-def test_a_smaller_sample_is_part_of_a_larger_one(ids, seed):
-    labels = np.arange(len(ids)) % 3 // 2
-    rarer = int(labels.sum())
-    chosen, _ = draw_sample(labels, ids, (rarer, rarer), seed)
-    np.testing.assert_array_equal(chosen, draw_sample(labels, ids, "balanced", seed)[0])
-    fewer, _ = draw_sample(labels, ids, (1, 1), seed)
-    assert fewer.sum() == 2
-    assert chosen[fewer].all()
-
-
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 10**6), st.integers(1, 10**6))
 def test_a_smaller_sample_keeps_the_ratio_of_labels(smooth, disk, ask_smooth, ask_disk):
     labels = np.repeat([0, 1], [smooth, disk])
@@ -72,13 +61,6 @@ def test_a_smaller_sample_keeps_the_ratio_of_labels(smooth, disk, ask_smooth, as
     assert abs(drawn - share * np.array([ask_smooth, ask_disk])).max() <= 0.5 + 1e-9
     assert (note is None) == (share == 1)
     assert share == 1 or drawn[0] == smooth or drawn[1] == disk  # as large as it can be
-
-
-def test_a_sample_that_is_too_large_keeps_the_papers_ratio():
-    labels = np.repeat([0, 1], [50_000, 100_000])
-    chosen, _ = draw_sample(labels, range(labels.size), PAPER_SAMPLE)
-    assert np.bincount(labels[chosen]).tolist() == [50_000, 48_018]  # 50,000 × 59,759 / 62,225 = 48,018.48
-    assert sizes(split_galaxies(range(98_018), PAPER_SPLIT)[0]) == [78_424, 9_797, 9_797]
 
 
 @pytest.mark.parametrize("parts", [(0.8, 0.1, 0.2), (0.8, np.nan, 0.1), (np.inf, 1, 1), (3, -1, 1), (0, 0, 0), (1,)])
