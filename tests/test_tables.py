@@ -3,7 +3,6 @@
 import base64
 import gzip
 import json
-from contextlib import nullcontext
 from datetime import date
 from decimal import Decimal
 from io import BytesIO
@@ -107,23 +106,6 @@ def test_csv_columns_whose_type_changes_late(tmp_path):
         assert (frame["name"] == "J01").sum() == (frame["flag"] == "maybe").sum() == (frame["pad"] == "07").sum() == 1
     (tmp_path / "empty.csv").write_text("id,late\n" + "1,\n" * n + "2,5\n")
     assert read_table(tmp_path / "empty.csv").frame["late"].drop_nulls().to_list() == [5]
-
-
-@pytest.mark.parametrize(
-    ("rows", "complete"),
-    [
-        ("1,2,3\n4,5,6", True),
-        ('1,2,3\n4,5,"six, or\n7"', True),
-        ("1,2\n4,5,6", True),  # a short row elsewhere is another error
-        ("1,2,3\n4,5", False),
-        ('1,2,3\n4,"5,6\n7,8,9"', False),
-    ],
-)
-def test_a_truncated_last_row_raises_an_error(tmp_path, rows, complete):
-    path = tmp_path / "t.csv"
-    path.write_text(f'# from "there\na,b,c\n{rows}')
-    with nullcontext() if complete else pytest.raises(InputError, match="truncated"):
-        assert read_table(path).frame.height == 2
 
 
 @pytest.mark.parametrize("extension", ["csv.gz", "parquet", "fits", "vot"])

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
@@ -68,17 +68,8 @@ _CODED = "truemorph metadata, JSON in base64: "  # in files of version 0.1
 class CatalogTable:
     """A table with units, descriptions and metadata.
 
-    Attributes
-    ----------
-    frame : polars.DataFrame
-    units : dict
-        Column → unit in astropy's notation; only columns with a known unit.
-    metadata : dict
-        truemorph's metadata, as JSON values.
-    path : Path, optional
-        File from which it was read.
-    descriptions : dict
-        Column → description; only columns with one.
+    `units` (in astropy's notation) and `descriptions` have only the columns with one; `metadata` are truemorph's,
+    as JSON values; `path` is the file from which it was read.
     """
 
     frame: pl.DataFrame
@@ -314,7 +305,7 @@ def _from_file(path: Path) -> CatalogTable:
     except InputError:
         raise
     except EOFError as problem:
-        raise InputError(f"{path}: the file is incomplete (truncated); fetch or copy it again") from problem
+        raise InputError(f"{path}: the file seems truncated; fetch or copy it again") from problem
     except Exception as problem:  # readers raise many types for broken files
         raise InputError(f"{path}: can't be read as {extension[1:]}: {_first_line(problem)}") from problem
 
@@ -410,8 +401,6 @@ def _read_csv(content: Path | bytes, separator: str, path: Path) -> pl.DataFrame
         comments = 0  # only above the header, because # may be part of an id below
         while (header := file.readline()).startswith(b"#"):
             comments += 1
-        if _looks_cut_off(file, file.tell() - len(header), separator):
-            raise EOFError
     names = next(csv.reader([header.decode("utf-8-sig", "replace")], delimiter=separator), [])
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
@@ -432,24 +421,7 @@ def _read_csv(content: Path | bytes, separator: str, path: Path) -> pl.DataFrame
     )
     padded = text.select(pl.all().str.contains(r"^[+-]?0\d").any()).collect(engine="streaming")
     frame = frame.with_columns(text.select(one.name for one in padded if one.any()).collect())
-    # Blank lines at the end are dropped; others are kept as rows, for correct row numbers in messages.
-    rows = frame.height
-    while rows and all(value is None for value in frame.row(rows - 1)):
-        rows -= 1
-    return frame.head(rows)
-
-
-def _looks_cut_off(file: BinaryIO, header: int, separator: str) -> bool:
-    """Whether the last row has fewer fields than the header (which starts at byte `header`) and no end of line."""
-    if file.seek(0, os.SEEK_END) == header:
-        return False
-    file.seek(-1, os.SEEK_END)
-    if file.read() in (b"\n", b"\r"):
-        return False
-    file.seek(header)
-    rows = csv.reader((line.decode("latin-1") for line in file), delimiter=separator)
-    widths = [len(row) for row in rows]
-    return widths[-1] < widths[0]
+    return frame.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines
 
 
 @contextmanager

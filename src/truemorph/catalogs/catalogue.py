@@ -30,7 +30,7 @@ _LIMITS = {
 }
 _NUMBERS = {*_LIMITS, *(name for name, one in NAMED.items() if one.kind in ("number", "count"))}
 _SQL = re.compile(r"['\"<>=]|\b(and|or)\b", re.IGNORECASE)
-_RULE = re.compile(r"""\s*([^<>=!()'"]+?)\s*(>=|<=|==|=|<|>)\s*([-+0-9.eE]+)\s*""")
+_COMPARISON = re.compile(r"\s*([<>=!]+)\s*")
 
 
 def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
@@ -87,9 +87,6 @@ def _problems(frame: pl.DataFrame, source: str, labelled: bool) -> list[str]:
     return lines
 
 
-# --- ids --------------------------------------------------------------------------------------------------------------
-
-
 def object_ids(series: pl.Series, table_name: str, rows: np.ndarray | None = None) -> pl.Series:
     """Check that ids are complete and unique, and return them as int64 or text.
 
@@ -139,9 +136,6 @@ def as_ids(series: pl.Series, table_name: str) -> pl.Series:
     return whole if whole.null_count() == missing else series.cast(pl.String)
 
 
-# --- images -----------------------------------------------------------------------------------------------------------
-
-
 def image_folder(catalogue: CatalogTable) -> Path:
     """Return the folder that contains a catalogue's images."""
     root = Path(catalogue.metadata.get("image_root", "."))
@@ -177,9 +171,6 @@ def find_images(ids: pl.Series, names: pl.Series | None, root: Path) -> list[str
         endings = [ending for lower in IMAGE_ENDINGS for ending in (lower, lower.upper())]
         some = ([f"{one}{ending}" for ending in endings] for one in ids.to_list())
     return [next((name for name in one if exists(name)), None) for one in some]
-
-
-# --- conditions and gold classes --------------------------------------------------------------------------------------
 
 
 def rows_where(frame: pl.DataFrame, conditions: Iterable[str], source: str) -> np.ndarray:
@@ -241,9 +232,7 @@ def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarra
             f"{about}: {expression.short} should be 0 (smooth), 1 (disk) or empty; wrong in "
             f'{which_rows(bad, values)}; give a rule such as "{expression.short}>=1"'
         )
-    if expression.lone:
-        definition = f"{expression.text} is 1"
-    else:
-        simple = _RULE.fullmatch(expression.text)
-        definition = " ".join(simple.groups()) if simple else expression.text
+    definition = f"{expression.text} is 1" if expression.lone else expression.text
+    if not {"'", '"'} & set(definition):  # t_type>=-3 and t_type >= -3 are the same definition
+        definition = _COMPARISON.sub(r" \1 ", definition)
     return values.astype(np.int64), f"disk: {definition}"

@@ -103,8 +103,6 @@ def which_rows(bad: np.ndarray | pl.Series, values: pl.Series | np.ndarray | Non
     return f"{bad.sum():,d} of {len(bad):,d} rows (first: row {row + 1}{shown})"
 
 
-# --- units ------------------------------------------------------------------------------------------------------------
-
 # Spellings in archives and published tables that astropy can't parse.
 _SPELLINGS = {
     **dict.fromkeys(("degrees", "deg (j2000)", "j2000 degrees"), "deg"),

@@ -42,11 +42,11 @@ class Match:
     `index`, shape (N,), is the row of the right table (from 0) for each row of the left one, -1 if there is none;
     `separation` is in arcsec on the sky, NaN if there is no match, and None for a match by id.
 
-    `statistics` are `by` ("id" or "sky"), `left`, `right` (numbers of rows), `matched`, `unmatched`,
-    `right_unused`, `left_missing`, `right_missing` (rows without an id or a position); by id, if nothing matched,
-    `examples` (the first id of each table); on the sky `radius` (arcsec), `ambiguous` (rows with several
-    candidates within the radius), `taken` (unmatched rows whose nearest candidate is closer to another row),
-    `median_separation`, `p95_separation` (arcsec), `by_chance` (matches expected for unrelated positions).
+    `statistics` are `by` ("id" or "sky"), `left`, `right` (numbers of rows), `matched`, `right_unused`,
+    `left_missing`, `right_missing` (rows without an id or a position); by id, if nothing matched, `examples` (the
+    first id of each table); on the sky `radius` (arcsec), `ambiguous` (rows with several candidates within the
+    radius), `median_separation`, `p95_separation` (arcsec), `by_chance` (matches expected for unrelated
+    positions).
     """
 
     index: np.ndarray
@@ -82,26 +82,15 @@ def match_sky(
     *,
     sources: tuple[str, str] = ("left table", "right table"),
 ) -> Match:
-    """Match rows that are mutual nearest neighbours on the sky within a radius.
+    """Match rows that are mutual nearest neighbours on the sky within a radius, one to one.
 
-    Parameters
-    ----------
-    ra, dec : array, shape (N,)
-        Degrees, or quantities of angle: right ascension from 0 to 360 (or -180 to 180), declination from -90 to 90.
-        Rows without a position (NaN, masked) have no match.
-    ra2, dec2 : array, shape (M,)
-        Positions of the right table, in the same frame and epoch.
-    radius_arcsec : float
-        Arcsec, at most one degree.
-    sources : tuple of 2 str
-        Names of the tables, for messages.
+    Positions are degrees or quantities of angle, shapes (N,) and (M,), in the same frame and epoch: right
+    ascension from 0 to 360 (or -180 to 180), declination from -90 to 90. Rows without a position (NaN, masked)
+    have no match.
 
-    Returns
-    -------
-    Match
-        One to one. `by_chance` is the mean number of matches after the
-        left table is shifted by 5 radii to the north, east, south and west. This treats every row as unrelated to the
-        right table, so if most rows have a true counterpart, far fewer matches are false.
+    `by_chance` is the mean number of matches after the left table is shifted by 5 radii to the north, east, south
+    and west. This treats every row as unrelated to the right table, so if most rows have a true counterpart, far
+    fewer matches are false.
     """
     if not 0 < radius_arcsec <= _LARGEST_RADIUS:
         raise InputError(
@@ -127,7 +116,6 @@ def match_sky(
         "radius": float(radius_arcsec),
         **_counts(index, len(others), len(places) - known.size, len(others) - known2.size),
         "ambiguous": int((candidates > 1).sum()),
-        "taken": int((candidates > 0).sum()) - rows.size,
         "median_separation": float(np.median(matched)) if matched.size else None,
         "p95_separation": float(np.percentile(matched, 95)) if matched.size else None,
         "by_chance": float(np.mean(by_chance)),
@@ -147,8 +135,6 @@ def describe(statistics: dict[str, Any], left_name: str, right_name: str) -> str
     if on_sky:
         parts.append(f"{statistics['by_chance']:,.1f} matches expected by chance")
         parts.append(f"{statistics['ambiguous']:,d} rows with several candidates")
-    if statistics.get("taken"):
-        parts.append(f"{statistics['taken']:,d} unmatched rows whose nearest candidate is closer to another row")
     for side, name in (("left", left_name), ("right", right_name)):
         if statistics[f"{side}_missing"]:
             parts.append(f"{statistics[f'{side}_missing']:,d} rows of {name} without {noun}")
@@ -160,12 +146,10 @@ def describe(statistics: dict[str, Any], left_name: str, right_name: str) -> str
 
 
 def _counts(index: np.ndarray, right: int, left_missing: int, right_missing: int) -> dict[str, int]:
-    matched = int((index >= 0).sum())
     return {
         "left": index.size,
         "right": right,
-        "matched": matched,
-        "unmatched": index.size - matched,
+        "matched": int((index >= 0).sum()),
         "right_unused": right - np.unique(index[index >= 0]).size,
         "left_missing": left_missing,
         "right_missing": right_missing,
@@ -177,8 +161,6 @@ def _unit_vectors(ra: Any, dec: Any, source: str) -> np.ndarray:
     longitude, latitude = (
         np.atleast_1d(float_array(values, f"{source}: {name}", "deg")) for name, values in (("ra", ra), ("dec", dec))
     )
-    if longitude.shape != latitude.shape or longitude.ndim != 1:
-        raise InputError(f"{source}: ra has {longitude.size} values, dec {latitude.size}; give both for every row")
     for name, values, low, high in (("ra", longitude, -180, 360), ("dec", latitude, -90, 90)):
         bad = ~np.isnan(values) & ~((values >= low) & (values <= high))
         if bad.any():
@@ -194,8 +176,6 @@ def _unit_vectors(ra: Any, dec: Any, source: str) -> np.ndarray:
 
 def _mutual_nearest(vectors: np.ndarray, tree: cKDTree, chord: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return rows of `vectors`, rows of the tree and chords of mutual nearest neighbours within a chord."""
-    if not len(vectors):
-        return np.empty(0, int), np.empty(0, int), np.empty(0)
     chords, there = tree.query(vectors, distance_upper_bound=chord)
     rows = np.flatnonzero(there < tree.n)
     back = cKDTree(vectors, balanced_tree=False).query(tree.data[there[rows]])[1]

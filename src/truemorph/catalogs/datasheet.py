@@ -38,12 +38,8 @@ def datasheet(
     `bytes`, `sha256`, `query`, `licence`, `citation` and any other entry.
     """
     frame, metadata = catalogue.frame, catalogue.metadata
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("truemorph.catalogs", ""),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    loader = jinja2.PackageLoader("truemorph.catalogs", "")
+    environment = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     environment.filters.update(text=_text, code=_code)
     return environment.get_template("datasheet.md.j2").render(
         name=name,

@@ -39,7 +39,7 @@ class Mapped:
     frame: pl.DataFrame
     units: dict[str, str]
     descriptions: dict[str, str]
-    sources: dict[str, str | float]
+    sources: dict[str, str]
     found: dict[str, Expression]
     cleaned: dict[str, pl.Series] = field(default_factory=dict)
     replaced: set[str] = field(default_factory=set)
@@ -66,7 +66,7 @@ def apply_mapping(
     columns: dict[str, pl.Series] = {}
     known: dict[str, pl.Series] = {}
     units: dict[str, str] = {}
-    sources: dict[str, str | float] = {}
+    sources: dict[str, str] = {}
     descriptions: dict[str, str] = {}
     findings: list[Finding] = []
     for name in [one for one in NAMED if one in found]:
@@ -81,15 +81,12 @@ def apply_mapping(
         except InputError as problem:
             if name in _VITAL:
                 raise
-            unused, action = (
-                f"{problem}. The column was not used as {name}.",
-                "Correct it, or name another (`columns`).",
-            )
-            findings.append(Finding("column-not-used", "caution", unused, action))
+            unused = f"{problem}. The column was not used as {name}."
+            findings.append(Finding("column-not-used", "caution", unused, "Correct it, or name another (`columns`)."))
             del found[name]
     if "psf_fwhm" not in columns and mapping.psf_fwhm is not None:
         columns["psf_fwhm"] = pl.Series([float(mapping.psf_fwhm)]).new_from_index(0, table.frame.height)
-        units["psf_fwhm"], sources["psf_fwhm"] = "arcsec", float(mapping.psf_fwhm)
+        units["psf_fwhm"], sources["psf_fwhm"] = "arcsec", f"{mapping.psf_fwhm} arcsec"
         descriptions["psf_fwhm"] = NAMED["psf_fwhm"].description + ", the same for all galaxies"
     columns, counted, more = count_votes(columns, sources, table_name)
     sources |= counted
@@ -117,14 +114,13 @@ def check_required(mapped: Mapped, table: CatalogTable, mapping: Mapping, table_
         existing, argument = table.frame.columns, NAMED[name].argument
         sought = list(mapping.columns[name].candidates()) if name in mapping.columns else []
         kind = f"{'preset' if mapping.name in PRESETS else 'mapping'} {mapping.name}"
+        what, near = f"{kind} has no {name} ({NAMED[name].description})", name
         if sought:
             what = f"no column {' or '.join(one.short for one in sought[:3])} ({name}) for {kind}"
-            near = nearest(next(one for one in sought[0].columns if one not in existing), existing)
-        else:
-            what, near = f"{kind} has no {name} ({NAMED[name].description})", nearest(name, existing)
+            near = next(one for one in sought[0].columns if one not in existing)
         advice = f"{mapping.lacking[name]}; " if name in mapping.lacking else ""
         how = f"with `{argument}`" if argument else "in a mapping"
-        raise InputError(f"{table_name}: {what}; {advice}name yours {how} ({near})")
+        raise InputError(f"{table_name}: {what}; {advice}name yours {how} ({nearest(near, existing)})")
 
 
 def _description(table: CatalogTable, name: str, what: Expression, rule: Column) -> str:
@@ -282,17 +278,17 @@ def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -
 
 
 def count_votes(
-    columns: dict[str, pl.Series], sources: dict[str, str | float], table_name: str
-) -> tuple[dict[str, pl.Series], dict[str, str | float], list[Finding]]:
+    columns: dict[str, pl.Series], sources: dict[str, str], table_name: str
+) -> tuple[dict[str, pl.Series], dict[str, str], list[Finding]]:
     """Add the number of votes and, if the table has no smooth fraction, vote fractions from counts; with sources."""
-    columns, made, findings = dict(columns), dict[str, str | float](), list[Finding]()
+    columns, made, findings = dict(columns), dict[str, str](), list[Finding]()
     answers = [name for name in VOTES if name in columns]
     if "vote_count" not in columns and {"smooth_votes", "disk_votes"} <= set(answers):
         # A missing count of artefacts means no votes.
         columns["vote_count"] = columns["smooth_votes"] + columns["disk_votes"]
         if "artefact_votes" in answers:
             columns["vote_count"] += columns["artefact_votes"].fill_null(0)
-        made["vote_count"] = " + ".join(str(sources[name]) for name in answers)
+        made["vote_count"] = " + ".join(sources[name] for name in answers)
     if "vote_count" not in columns or "smooth_votes" not in answers:
         return columns, made, findings
     total = columns["vote_count"].cast(pl.Float64)

@@ -151,9 +151,6 @@ class Mapping(_Model):
         return self
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
 def read_mapping(source: Mapping | dict[str, Any] | str | os.PathLike[str]) -> Mapping:
     """Read a mapping: the name of a preset (one of `PRESETS`), a TOML file, or its content as a dict.
 
@@ -164,8 +161,8 @@ def read_mapping(source: Mapping | dict[str, Any] | str | os.PathLike[str]) -> M
     if isinstance(source, dict):
         base = source.get("extends")
         named = {} if base is None else {"name": f"{Path(str(base)).stem}, changed"}
-        return _validated(named | source, "mapping", ())
-    return _read(source, ())
+        return _validated(named | source, "mapping")
+    return _read(source, Path())
 
 
 def extended(mapping: Mapping, content: dict[str, Any], source: str) -> Mapping:
@@ -181,7 +178,7 @@ def extended(mapping: Mapping, content: dict[str, Any], source: str) -> Mapping:
     if isinstance(content.get("cuts"), list | tuple):
         cuts = under.get("cuts", ())
         merged["cuts"] = [*cuts, *(one for one in content["cuts"] if one not in cuts)]
-    return _validated(merged, source, ())
+    return _validated(merged, source)
 
 
 @cache
@@ -192,26 +189,27 @@ def _preset(name: str) -> Mapping:
         about = "truemorph's own names, in its units unless the table has other units"
         return Mapping.model_validate({"name": name, "about": about, "columns": columns})
     with resources.as_file(resources.files("truemorph.catalogs") / "presets" / f"{name}.toml") as file:
-        return _validated(read_toml(file), f"preset {name}", ())
+        return _validated(read_toml(file), f"preset {name}")
 
 
-def _read(source: str | os.PathLike[str], extending: tuple[Path, ...]) -> Mapping:
-    """Read a preset or a file; `extending` are the files that extend it, the last one directly."""
+def _read(source: str | os.PathLike[str], folder: Path) -> Mapping:
+    """Read a preset, or a file by its name relative to a folder."""
     name = os.fspath(source)
     if name in PRESETS:
         return _preset(name)
     if not name.lower().endswith(".toml"):
         near = nearest(name, PRESETS, what="presets")
         raise InputError(f"unknown preset {name!r}; {near}; your own mapping must be a .toml file")
-    file = (extending[-1].parent if extending else Path()) / name
-    if file.resolve() in {one.resolve() for one in extending}:
-        raise InputError(f"{extending[-1]}: extends {name!r}, which extends it again; remove one of the two")
-    return _validated({"name": file.stem, **read_toml(file)}, str(file), (*extending, file))
+    file = folder / name
+    try:
+        return _validated({"name": file.stem, **read_toml(file)}, str(file), file.parent)
+    except RecursionError as problem:
+        raise InputError(f"{file}: extends a mapping that extends it again") from problem
 
 
-def _validated(content: dict[str, Any], source: str, files: tuple[Path, ...]) -> Mapping:
+def _validated(content: dict[str, Any], source: str, folder: Path = Path()) -> Mapping:
     if "extends" in content:
-        base = _read(str(content["extends"]), files)
+        base = _read(str(content["extends"]), folder)
         return extended(base, {key: one for key, one in content.items() if key != "extends"}, source)
     try:
         return Mapping.model_validate(content)
@@ -233,9 +231,6 @@ def _explained(problem: ValidationError) -> str:
         where, message = place[0], _SHAPES[place[0]]
     got = "" if isinstance(first["input"], dict | BaseModel) else f"; got {str(first['input'])[:60]!r}"
     return f"{where}: {message}{got}" if where else message
-
-
-# --- a mapping and a table --------------------------------------------------------------------------------------------
 
 
 def resolve(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None = None) -> dict[str, Expression]:
@@ -297,9 +292,6 @@ def named_columns(chosen: dict[str, str], existing: Sequence[str], table_name: s
             raise InputError(f"{table_name}: no column {text!r} (given as {name}); {nearest(text, existing)}")
         content["columns"][name] = {"column" if text in existing else "expression": text}
     return content
-
-
-# --- writing ----------------------------------------------------------------------------------------------------------
 
 
 def narrowed(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None = None) -> Mapping:

@@ -19,14 +19,7 @@ from truemorph.catalogs.columns import ADDED, FRACTIONS, NAMED, RESERVED, VOTES,
 from truemorph.catalogs.crossmatch import Join, Joined, join_tables
 from truemorph.catalogs.datasheet import datasheet
 from truemorph.catalogs.mapped import Mapped, apply_mapping, check_required, vote_columns
-from truemorph.catalogs.mapping import (
-    Mapping,
-    Sample,
-    detect_mapping,
-    extended,
-    named_columns,
-    read_mapping,
-)
+from truemorph.catalogs.mapping import Mapping, Sample, detect_mapping, extended, named_columns, read_mapping
 from truemorph.catalogs.physical import (
     COSMOLOGY,
     PsfUnit,
@@ -36,7 +29,7 @@ from truemorph.catalogs.physical import (
     physical_radius_kpc,
     resolution,
 )
-from truemorph.catalogs.rows import check_sizes, choose_rows, label_rule, positive
+from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows
 from truemorph.catalogs.sampling import (
     FRACTIONS_OF_SPLIT,
     SPLITS,
@@ -60,17 +53,8 @@ _FIRST = ("object_id", "image", "label", "alpha", *FRACTIONS, "radius", "psf_fwh
 class Preparation(Result):
     """A prepared catalogue, and the rows that were dropped.
 
-    Attributes
-    ----------
-    catalogue : CatalogTable
-        One row per galaxy; the metadata have the definition of α, the image folder and the seed.
-    dropped : polars.DataFrame
-        `row` (in the input, from 1), `object_id` and `reason` of every dropped row.
-    funnel : list of (str, int)
-        Rows in, rows removed by each rule, rows out.
-    findings : tuple of Finding
-    origins : dict of str to dict
-        File → checksum, size and recorded provenance.
+    `dropped` has `row` (in the input, from 1), `object_id` and `reason`; `funnel` rows in, rows removed by each
+    rule, and rows out; `origins` checksum, size and recorded provenance of each file.
     """
 
     catalogue: CatalogTable
@@ -185,7 +169,7 @@ def prepare(
         "votes": kind.votes,
         "columns": mapped.sources,
         "mapping": asked,
-        "label_rule": label_rule(mapped),
+        "label_rule": f"{mapped.sources['label']}: 0 smooth, 1 disk" if "label" in mapped.sources else LABEL_RULE,
         "alpha": describe_alpha(_source(mapped, "radius"), _source(mapped, "psf_fwhm"), psf),
         "alpha_psf": psf,
         "image_root": str(root),
@@ -197,7 +181,7 @@ def prepare(
     given: dict[str, Any] = {"tables": tables, "where": conditions, "rules": {cut.name: cut.keep for cut in kind.cuts}}
     given |= {key: asked.get(key) for key in ("sample", "split")}
     metadata |= {key: value for key, value in given.items() if value}
-    if any("at the distance of" in str(mapped.sources.get(one)) for one in ("radius_kpc", "M_r")):
+    if any("at the distance of" in mapped.sources.get(one, "") for one in ("radius_kpc", "M_r")):
         metadata["cosmology"] = cosmology_name(model)
     if gold is not None:
         made["gold"] = pl.Series(classes).replace(-1, None)
@@ -289,10 +273,7 @@ def read_tables(
 
 
 def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Preparation:
-    """Write a catalogue, `<name>.datasheet.md` and `<name>.dropped.csv`; never over an input file.
-
-    The format must support metadata: not CSV.
-    """
+    """Write a catalogue (not as CSV), `<name>.datasheet.md` and `<name>.dropped.csv`; never over an input file."""
     out = Path(out)
     if out.name.lower().endswith((".csv", ".csv.gz", ".tsv")):
         raise InputError(f"{out}: a catalogue needs metadata, which {out.suffix} does not support; use .parquet")
@@ -339,7 +320,7 @@ def _with_physical(mapped: Mapped, cosmology: Any) -> Mapped:
 def _alpha(mapped: Mapped, psf: PsfUnit) -> np.ndarray:
     """Compute α of every row; NaN if the radius or PSF width is not positive."""
     radius, fwhm = mapped.numbers("radius"), mapped.numbers("psf_fwhm")
-    known = positive(radius) & positive(fwhm)
+    known = (radius > 0) & (fwhm > 0)
     alpha = np.full(radius.size, np.nan)
     alpha[known] = resolution(radius[known], fwhm[known], psf)
     return alpha
@@ -391,9 +372,7 @@ def _draw(labels: np.ndarray, ids: list[Any], kind: Mapping, seed: int) -> tuple
 def _source(mapped: Mapped, name: str) -> str:
     """Return the column, expression (in brackets) or number from which a column was made."""
     source = mapped.sources[name]
-    if isinstance(source, float):
-        return f"{source} arcsec"
-    return source if source.replace("_", "").isalnum() else f"({source})"
+    return f"({source})" if name in mapped.found and not mapped.found[name].lone else source
 
 
 def _tables(joined: Joined, mapped: Mapped) -> dict[str, str]:

@@ -23,6 +23,10 @@ ROWS_IN, ROWS_OUT = "rows in", "rows out"
 NOT_SELECTED, NO_LABEL = "not selected (where)", "no label"
 NO_VOTES, TIED, ARTEFACT = "no vote fractions", "smooth and disk tied", "majority star or artefact"
 NEITHER = "neither smooth nor disk has votes"
+LABEL_RULE = (
+    "the larger of smooth_fraction and disk_fraction (0.5 where disk_fraction is missing); ties, and galaxies whose "
+    "largest fraction is artefact_fraction, are excluded"
+)
 NO_RADIUS, NO_PSF = "no positive radius", "no positive PSF width"
 _LARGEST_SUM = 1.01  # maximum sum of a row's fractions; published fractions are rounded
 # Range of the median α of surveys in which galaxies can be classified by eye.
@@ -35,34 +39,31 @@ class Funnel:
     def __init__(self, ids: pl.Series) -> None:
         self.ids = ids
         self._rules: dict[str, bool] = {}
-        self._reason = np.full(len(ids), -1)
+        self._reasons = np.full(len(ids), "", dtype=object)
 
     @property
     def kept(self) -> np.ndarray:
         """Rows that no rule has dropped, shape (N,) of bool."""
-        return self._reason < 0
+        return self._reasons == ""
 
     def drop(self, rule: str, broken: np.ndarray, *, always: bool = False) -> np.ndarray:
-        """Drop rows that break a rule; return those that were not dropped before.
-
-        `always` lists the rule even if it drops no rows.
-        """
+        """Drop rows that break a rule; return those not dropped before. `always` lists the rule in any case."""
         newly = broken & self.kept
         self._rules.setdefault(rule, always)
-        self._reason[newly] = list(self._rules).index(rule)
+        self._reasons[newly] = rule
         return newly
 
     def steps(self) -> list[tuple[str, int]]:
         """Return rows in, rows dropped by each rule in order, and rows out."""
-        lost = np.bincount(self._reason[self._reason >= 0], minlength=len(self._rules))
-        losses = [(rule, -int(n)) for (rule, always), n in zip(self._rules.items(), lost, strict=True) if n or always]
-        return [(ROWS_IN, self._reason.size), *losses, (ROWS_OUT, int(self.kept.sum()))]
+        lost = {rule: int((self._reasons == rule).sum()) for rule in self._rules}
+        losses = [(rule, -n) for rule, n in lost.items() if n or self._rules[rule]]
+        return [(ROWS_IN, self._reasons.size), *losses, (ROWS_OUT, int(self.kept.sum()))]
 
     def dropped(self) -> pl.DataFrame:
         """List the dropped rows: `row` (from 1), `object_id`, `reason`."""
-        gone, rules = np.flatnonzero(~self.kept), list(self._rules)
-        reasons = pl.Series([rules[one] for one in self._reason[gone]], dtype=pl.String)
-        return pl.DataFrame({"row": gone + 1, "object_id": self.ids.filter(~self.kept), "reason": reasons})
+        gone = np.flatnonzero(~self.kept)
+        reasons = pl.Series(self._reasons[gone].tolist(), dtype=pl.String)
+        return pl.DataFrame({"row": gone + 1, "object_id": self.ids[gone], "reason": reasons})
 
 
 def choose_rows(
@@ -73,7 +74,7 @@ def choose_rows(
     `named` has the table's columns and truemorph's, with alpha. Labels, shape (N,), are -1 for dropped rows.
     """
     findings: list[Finding] = []
-    funnel = Funnel(as_ids(mapped.frame["object_id"].alias(str(mapped.sources["object_id"])), table_name))
+    funnel = Funnel(as_ids(mapped.frame["object_id"].alias(mapped.sources["object_id"]), table_name))
     funnel.drop(NOT_SELECTED, ~rows_where(named, where, table_name))
     for cut in mapping.cuts:
         keep = condition(cut.keep, named, f"{table_name}: cut {cut.name!r}")
@@ -91,7 +92,7 @@ def choose_rows(
         labels, more = _labels_from_votes(funnel, mapped, table_name)
         findings += more
     for rule, name in ((NO_RADIUS, "radius"), (NO_PSF, "psf_fwhm")):
-        rows = funnel.drop(rule, ~positive(mapped.numbers(name)))
+        rows = funnel.drop(rule, ~(mapped.numbers(name) > 0))
         if rows.any():
             why = f"{mapped.sources[name]} is missing, zero or negative"
             gone = f"{table_name}: {which_rows(rows, funnel.ids)} were dropped because {why}."
@@ -183,7 +184,7 @@ def check_sizes(
         findings.append(Finding("psf-unusual", "caution", unusual, action))
     if np.ptp(widths) == 0:
         findings.append(ALPHA_IS_SIZE)
-    percent = percent_of_light(str(radius))
+    percent = percent_of_light(radius)
     if percent:
         partial = (
             f"α uses {radius}, the radius of {percent} % of the light, not the Petrosian radius: θ cannot be compared "
@@ -192,21 +193,3 @@ def check_sizes(
         action = "Name a Petrosian radius if there is one (`radius`)."
         findings.append(Finding("radius-not-petrosian", "note", partial, action))
     return findings
-
-
-def label_rule(mapped: Mapped) -> str:
-    """Describe how labels were made."""
-    if "label" in mapped.frame.columns:
-        return f"{mapped.sources['label']}: 0 smooth, 1 disk"
-    rule = "the larger of smooth_fraction and disk_fraction"
-    if "disk_fraction" not in mapped.sources:
-        rule = "smooth if smooth_fraction is above 0.5"
-    elif np.isnan(mapped.numbers("disk_fraction")).any():
-        rule += " (0.5 where disk_fraction is missing)"
-    artefacts = ", and galaxies whose largest fraction is artefact_fraction," * ("artefact_fraction" in mapped.sources)
-    return f"{rule}; ties{artefacts} are excluded"
-
-
-def positive(values: np.ndarray) -> np.ndarray:
-    """Return which values are finite and above zero."""
-    return np.isfinite(values) & (values > 0)
