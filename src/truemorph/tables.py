@@ -59,7 +59,6 @@ _VOTABLE_TYPES: dict[Any, str] = {
 SENTINELS = (-99.0, -99.9, -99.99, -999.0, -999.9, -999.99, -9999.0, -9999.9, -9999.99, -99999.0)
 _SAMPLE = 10_000  # rows used to infer the types of CSV columns
 
-_UNIT, _DESCRIPTION = b"unit", b"description"
 _OURS, _FITS_KEY = "truemorph", "TRUEMRPH"  # keys of our metadata
 _CODED = "truemorph metadata, JSON in base64: "  # in files of version 0.1
 
@@ -259,16 +258,15 @@ def _number(one: float | int | str) -> float | int | None:
 def to_arrow(table: CatalogTable) -> pa.Table:
     """Convert to Arrow: fields have b"unit" and b"description", the schema has the metadata.
 
-    The schema has units and descriptions as VOParquet too (IVOA note of 2025-01-16), for TOPCAT and astropy, except for
-    tables with lists, dates or structs.
+    Other programs read units and descriptions from other places in a Parquet file, so the schema has them twice more:
+    as VOParquet (IVOA note of 2025-01-16) for TOPCAT, except for tables with lists, dates or structs; and for astropy.
     """
     arrow = table.frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-    fields = []
-    for one in arrow.schema:
-        held = {_UNIT: table.units.get(one.name), _DESCRIPTION: table.descriptions.get(one.name)}
-        known = {key: value for key, value in held.items() if value}
-        fields.append(one.with_metadata(known) if known else one)
-    metadata = {**(arrow.schema.metadata or {}), _OURS: _text(table.metadata), **_voparquet(table)}
+    known = {"unit": table.units, "description": table.descriptions}
+    texts = {name: {key: held[name] for key, held in known.items() if held.get(name)} for name in arrow.column_names}
+    fields = [one.with_metadata(texts[one.name]) if texts[one.name] else one for one in arrow.schema]
+    yaml = json.dumps({"datatype": [{"name": name, **text} for name, text in texts.items()]})  # JSON is also YAML
+    metadata = {_OURS: _text(table.metadata), "table_meta_yaml": yaml, **_voparquet(table)}
     return pa.Table.from_arrays(arrow.columns, schema=pa.schema(fields, metadata=metadata))
 
 
@@ -276,7 +274,7 @@ def arrow_texts(schema: pa.Schema) -> tuple[dict[str, str], dict[str, str]]:
     """Return units and descriptions of an Arrow schema, by column."""
     units, descriptions = (
         {one.name: one.metadata[key].decode("utf-8", "replace") for one in schema if (one.metadata or {}).get(key)}
-        for key in (_UNIT, _DESCRIPTION)
+        for key in (b"unit", b"description")
     )
     return units, descriptions
 
