@@ -218,5 +218,13 @@ def test_what_is_written_can_be_read(tmp_path):
     table = full(redshift=["near"] * 60, M_r=["bright"] * 60, draw_weight=[None] * 60)
     path = write_preparation(prepare(table), tmp_path / "c.parquet").out
     assert {"redshift_input", "draw_weight_input"} <= set(read_catalogue(path).frame.columns)
-    with refused("c.parquet", "prepared"):
-        prepare(path)
+
+
+def test_a_catalogue_prepared_again_keeps_the_definitions_of_votes_and_alpha(tmp_path):
+    first = prepare(full(t_type=np.arange(60) % 9 - 4), gold="t_type>=0", sample=(9, 9))
+    again = prepare(write_preparation(first, tmp_path / "one.parquet").out, gold="gold")
+    for key in ("votes", "alpha", "about", "gold_definition"):
+        assert again.catalogue.metadata[key] == first.catalogue.metadata[key]
+    for name in ("radius_kpc", "M_r", "smooth_fraction", "gold", "alpha"):
+        assert again.catalogue.frame[name].equals(first.catalogue.frame[name])
+    assert not {"label_input", "alpha_input", "split_input"} & set(again.catalogue.frame.columns)

@@ -44,6 +44,7 @@ from truemorph.io import written_whole
 from truemorph.results import Result, text_facts
 from truemorph.tables import CatalogTable, kind_of, read_table, to_astropy, write_table
 
+_UNSTATED = Mapping.model_fields["votes"].default
 _TELLING = ("object_id", "label", *FRACTIONS, *VOTES, "vote_count")
 # The first columns of a catalogue; truemorph's other columns and those of the table follow.
 _FIRST = ("object_id", "image", "label", "alpha", *FRACTIONS, "radius", "psf_fwhm", "split", "sampling_weight")
@@ -124,12 +125,10 @@ def prepare(
     seed: int = 0,
     **described: Any,
 ) -> Preparation:
-    """Make a catalogue of labels, resolution, intrinsic columns and splits; see `truemorph.prepare_catalogue`.
-
-    `described` are the arguments of `read_tables`.
-    """
+    """Make a catalogue; see `truemorph.prepare_catalogue`. `described` are the arguments of `read_tables`."""
     joined, kind = read_tables(table, **described)
     source, name = joined.table, joined.name
+    before = source.metadata if source.metadata.get("kind") == "catalogue" else {}  # prepared again
     conditions = [where] if isinstance(where, str) else list(where)
     model = described.get("cosmology") or kind.cosmology or COSMOLOGY
 
@@ -165,12 +164,12 @@ def prepare(
         "truemorph_version": __version__,
         "source": name,
         "preset": kind.name,
-        "about": kind.about,
-        "votes": kind.votes,
+        "about": before.get("about") or kind.about,
+        "votes": before.get("votes", kind.votes) if kind.votes == _UNSTATED else kind.votes,
         "columns": mapped.sources,
         "mapping": asked,
         "label_rule": f"{mapped.sources['label']}: 0 smooth, 1 disk" if "label" in mapped.sources else LABEL_RULE,
-        "alpha": describe_alpha(_source(mapped, "radius"), _source(mapped, "psf_fwhm"), psf),
+        "alpha": describe_alpha(_source(mapped, "radius", before), _source(mapped, "psf_fwhm", before), psf),
         "alpha_psf": psf,
         "image_root": str(root),
         "seed": int(seed),
@@ -185,7 +184,7 @@ def prepare(
         metadata["cosmology"] = cosmology_name(model)
     if gold is not None:
         made["gold"] = pl.Series(classes).replace(-1, None)
-        metadata["gold_definition"] = definition
+        metadata["gold_definition"] = before.get("gold_definition", definition) if gold == "gold" else definition
         counted = f"{(classes >= 0).sum():,d} of {kept.sum():,d} galaxies have gold labels."
         findings.append(Finding("gold-labels", "note", counted))
     elif "gold" in source.frame.columns:
@@ -230,8 +229,6 @@ def read_tables(
     base = None if described is None else read_mapping(described)
     source = read_table(table)
     name = kind_of(table) if source.path is None else source.path.name
-    if source.metadata.get("kind") == "catalogue":
-        raise InputError(f"{name}: is a prepared catalogue; prepare the table of votes from which it was made")
     wanted = [one if isinstance(one, Join) else Join(one) for one in joins]
     chosen = dict(columns or {})
     telling = {"smooth_fraction" if key == "smooth" else key for key in chosen}
@@ -338,6 +335,8 @@ def _images(
     path = files[0] if files else joined.table.path
     beside = Path.cwd() if path is None else path.resolve().parent
     total = len(ids)
+    if images is None and names is not None and not files:
+        images = joined.table.metadata.get("image_root")  # of a prepared catalogue
     if images is None and names is None:
         return beside, [None] * total, []
     root = (beside if images is None else Path(images)).resolve()
@@ -369,9 +368,10 @@ def _draw(labels: np.ndarray, ids: list[Any], kind: Mapping, seed: int) -> tuple
     return split, weights, [one for one in (drawing, splitting) if one is not None]
 
 
-def _source(mapped: Mapped, name: str) -> str:
+def _source(mapped: Mapped, name: str, before: dict[str, Any]) -> str:
     """Return the column, expression (in brackets) or number from which a column was made."""
     source = mapped.sources[name]
+    source = str(before.get("columns", {}).get(name, source)) if source == name else source
     return f"({source})" if name in mapped.found and not mapped.found[name].lone else source
 
 
@@ -392,6 +392,8 @@ def _catalogue(
     absent = pl.Series([None], dtype=pl.Float64).new_from_index(0, int(kept.sum()))
     own = {name: own.get(name, absent) for name in (*_FIRST, *(name for name in own if name not in _FIRST))}
     carried = table.frame.filter(kept).drop(mapped.replaced)
+    if table.metadata.get("kind") == "catalogue":
+        carried = carried.drop(made, strict=False)
     reserved = {*own, *ADDED, *NAMED, *RESERVED}
     renamed = {name: free_name(f"{name}_input", carried.columns) for name in carried.columns if name in reserved}
     units, descriptions = (
