@@ -85,24 +85,17 @@ def test_ids_with_leading_zeros_stay_text_and_hashes_below_the_header_are_rows(t
 
 def test_csv_columns_whose_type_changes_late(tmp_path):
     n = 10_500  # types are inferred from the first 10,000 rows
-    late = {
-        "empty": ["", "3"],
-        "whole": ["1", "1.5"],
-        "name": ["1", "J01"],
-        "flag": ["true", "maybe"],
-        "pad": ["7", "07"],
-    }
+    late = {"empty": ("", "3"), "whole": ("1", "1.5"), "name": ("1", "J01"), "flag": ("true", "maybe")}
+    late["pad"] = ("7", "07")
     lines = [",".join(late), *[",".join(first for first, _ in late.values())] * n]
-    for changed in range(len(late)):
-        lines.append(",".join(values[number == changed] for number, values in enumerate(late.values())))
+    lines += [",".join(values[name == changed] for name, values in late.items()) for changed in late]
     content = "\n".join(lines) + "\n"
     (tmp_path / "t.csv").write_text(content)
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"# one\n# two\n" + content.encode()))
     for name in ("t.csv", "t.csv.gz"):
         frame = read_table(tmp_path / name).frame
-        assert frame.height == n + len(late)
-        assert frame["empty"].drop_nulls().to_list() == [3]
-        assert frame["whole"].max() == 1.5
+        assert frame.height == n + 5
+        assert (frame["empty"].drop_nulls().to_list(), frame["whole"].max()) == ([3], 1.5)
         assert (frame["name"] == "J01").sum() == (frame["flag"] == "maybe").sum() == (frame["pad"] == "07").sum() == 1
     (tmp_path / "empty.csv").write_text("id,late\n" + "1,\n" * n + "2,5\n")
     assert read_table(tmp_path / "empty.csv").frame["late"].drop_nulls().to_list() == [5]
@@ -156,42 +149,21 @@ def test_every_kind_of_table_in_memory_gives_the_same_frame():
 
 def test_missing_values_of_pandas_are_null():
     pd = pytest.importorskip("pandas")
-    frame = pd.DataFrame(
-        {
-            "id": pd.array([LONG_ID, None], dtype="Int64"),
-            "z": [0.5, np.nan],
-            "flag": pd.array([True, None], dtype="boolean"),
-            "kind": pd.Categorical(["a", "b"]),
-            "text": ["x", None],
-        }
-    )
-    assert read_table(frame[frame["z"] != 7]).frame.to_dict(as_series=False) == {
-        "id": [LONG_ID, None],
-        "z": [0.5, None],
-        "flag": [True, None],
-        "kind": ["a", "b"],
-        "text": ["x", None],
-    }
+    columns = {"id": pd.array([LONG_ID, None], dtype="Int64"), "z": [0.5, np.nan], "kind": pd.Categorical(["a", "b"])}
+    columns |= {"flag": pd.array([True, None], dtype="boolean"), "text": ["x", None]}
+    frame = read_table(pd.DataFrame(columns)).frame
+    assert frame.rows() == [(LONG_ID, 0.5, "a", True, "x"), (None, None, "b", None, None)]
 
 
 def test_units_masks_and_descriptions_of_astropy_are_read():
-    table = QTable({"r": [1.0, 2.0] * u.arcmin, "z": [0.1, np.nan]})
-    table["m"] = Masked([16.0, 17.0] * u.mag, mask=[False, True])
+    table = QTable({"r": [1.0, 2.0] * u.arcmin, "m": Masked([16.0, 17.0] * u.mag, mask=[False, True])})
     table["n"] = MaskedColumn([1, 2], mask=[True, False])
     table["big"] = np.array([1.5, 2.5], ">f4")
     table["bytes"] = np.array([b"a", b""])
     table["r"].info.description = "a radius"
     got = read_table(table)
     assert (got.units, got.descriptions) == ({"r": "arcmin", "m": "mag"}, {"r": "a radius"})
-    values = got.frame.fill_nan(-1).to_dict(as_series=False)
-    assert values == {
-        "r": [1.0, 2.0],
-        "z": [0.1, -1],
-        "m": [16.0, None],
-        "n": [None, 2],
-        "big": [1.5, 2.5],
-        "bytes": ["a", None],
-    }
+    assert got.frame.rows() == [(1.0, 16.0, None, 1.5, "a"), (2.0, None, 2, 2.5, None)]
 
 
 def test_other_programs_find_units_descriptions_and_metadata(tmp_path):
@@ -269,29 +241,20 @@ def test_damaged_metadata_raise_an_error(tmp_path):
 
 
 def test_unusual_types_are_preserved_if_the_format_supports_them(tmp_path):
-    frame = pl.DataFrame(
-        {
-            "list": [[1.0, 2.0]],
-            "struct": [{"a": 1}],
-            "day": [date(2020, 1, 1)],
-            "id": pl.Series([Decimal(LONG_ID)], dtype=pl.Decimal(20, 0)),
-            "price": pl.Series([Decimal("1.25")], dtype=pl.Decimal(10, 2)),
-        }
-    )
-    frame.write_parquet(tmp_path / "t.parquet")
-    got = read_table(tmp_path / "t.parquet")
+    columns = {"list": [[1.0, 2.0]], "struct": [{"a": 1}], "day": [date(2020, 1, 1)]}
+    columns["id"] = pl.Series([Decimal(LONG_ID)], dtype=pl.Decimal(20, 0))
+    columns["price"] = pl.Series([Decimal("1.25")], dtype=pl.Decimal(10, 2))
+    got = read_table(pl.DataFrame(columns))
     assert got.frame.row(0) == ([1.0, 2.0], {"a": 1}, date(2020, 1, 1), LONG_ID, 1.25)
     assert read_table(write_table(got, tmp_path / "again.parquet")).frame.equals(got.frame)
-    files = sorted(tmp_path.iterdir())
-    for name in ("list", "struct", "day"):
-        with pytest.raises(InputError, match=name):
-            numeric_columns(got.frame, ["price", name], "t.parquet")
+    with pytest.raises(InputError, match="day"):
+        numeric_columns(got.frame, ["price", "day"], "t.parquet")
     for name, out in (("list", "t.fits"), ("day", "t.fits"), ("struct", "t.csv")):
         with pytest.raises(InputError, match=out):
             write_table(CatalogTable(got.frame.select(name)), tmp_path / out)
     with pytest.raises(InputError, match=r"t\.fits"):
         write_table(CatalogTable(pl.DataFrame({"name": ["\u03b8"]})), tmp_path / "t.fits")  # FITS supports ASCII only
-    assert sorted(tmp_path.iterdir()) == files
+    assert [file.name for file in tmp_path.iterdir()] == ["again.parquet"]
 
 
 def test_numeric_columns_are_selected_by_name():

@@ -47,7 +47,6 @@ def test_alpha_is_radius_over_sigma_or_fwhm():
     ("radius", "width", "mentioned"),
     [
         ([5.0, -9999.0], 1.2, ("radius", "row 1", "-9999")),
-        ([5.0, 5.0], [1.2, 0.0], ("psf_fwhm", "row 1")),
         (MaskedColumn([5.0, 6.0], mask=[True, False]), 1.2, ("radius", "row 0")),
         ([5.0, 6.0, 7.0], [1.2, 1.3], ("psf_fwhm",)),
     ],
