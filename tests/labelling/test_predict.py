@@ -175,7 +175,7 @@ def test_labels_have_the_findings_of_their_fits_without_duplicates(tmp_path):
         assert metadata["trained_through"]["parameters"]["theta"] == 10.0
         assert metadata["trained_on"]["alpha"] == "radius / sigma_PSF"
     held = pq.read_schema(tmp_path / "labels.parquet").metadata
-    assert json.loads(held[b"truemorph.model_hash"]) == "unsaved"
+    assert json.loads(held[b"truemorph"])["model_hash"] == "unsaved"
     assert codes(label_galaxies(model, path, tmp_path / "own.parquet")) == ["flat-fractions-assumed"]
 
 
