@@ -110,6 +110,14 @@ def test_truncated_files_raise_errors(tmp_path, extension):
         read_table(path)
 
 
+def test_a_csv_file_that_ends_within_a_line_raises_an_error(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b,c\n1,2,3\n4,5")
+    with pytest.raises(InputError):
+        read_table(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("a,b,c\n1,2,3\n4,5,6")
+    assert read_table(tmp_path / "t.csv").frame.height == 2
+
+
 def test_files_that_are_not_tables_raise_errors(tmp_path):
     for name in ("absent.csv", "t.dat", "t.parquet", "t.fits", "t.vot", "header.csv", "empty.csv"):
         if name != "absent.csv":

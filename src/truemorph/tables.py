@@ -57,6 +57,8 @@ _VOTABLE_TYPES: dict[Any, str] = {
 }
 # Published tables use these values for "not measured", usually without documenting them.
 SENTINELS = (-99.0, -99.9, -99.99, -999.0, -999.9, -999.99, -9999.0, -9999.9, -9999.99, -99999.0)
+# Bytes at the end of a CSV file in which its last line begins.
+_LONGEST_LINE = 2**16
 _SAMPLE = 10_000  # rows used to infer the types of CSV columns
 
 _OURS, _FITS_KEY = "truemorph", "TRUEMRPH"  # keys of our metadata
@@ -399,7 +401,14 @@ def _read_csv(content: Path | bytes, separator: str, path: Path) -> pl.DataFrame
         comments = 0  # only above the header, because # may be part of an id below
         while (header := file.readline()).startswith(b"#"):
             comments += 1
-    names = next(csv.reader([header.decode("utf-8-sig", "replace")], delimiter=separator), [])
+        names = next(csv.reader([header.decode("utf-8-sig", "replace")], delimiter=separator), [])
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST_LINE))
+        last = file.read().rpartition(b"\n")[2].decode("latin-1")
+    if last and len(next(csv.reader([last], delimiter=separator))) < len(names):
+        raise InputError(
+            f"{path}: the file seems truncated: its last line has no end, and fewer fields than the header; "
+            "fetch or copy it again"
+        )
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise InputError(f"{path}: two columns are named {twice[0]!r}; rename one")
