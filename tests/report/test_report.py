@@ -97,16 +97,16 @@ def test_the_page_and_its_files(reported):
             assert f"<td>{row[name]:.3f}</td>" in page
     fetched = re.findall(r'(?:src|href)="(?!data:|#|https://www.legacysurvey)([^"]*)"', page)
     assert fetched == []
-    panels = {"fractions": 0, "bias_curve": 0, "fixed_properties": 2, "by_columns": 2, "leaves": 3, "calibration": 2,
-              "training": 3, "distribution_radius_kpc": 3, "maps": 0, "profiles": 1, "differences": 1}  # fmt: skip
+    panels = {"fractions": 0, "bias_curve": 0, "fixed_properties": 2, "by_columns": 2, "calibration": 2,
+              "training": 3, "distribution_radius_kpc": 3, "maps": 0, "profiles": 1}  # fmt: skip
     drawn = folder / "page_files" / "figures"
     for name, count in panels.items():
         assert f'id="figure-{name}"' in page
-        assert (drawn / f"{name}.ecsv").stat().st_size > 0
+        assert (drawn / f"{name}.ecsv").is_file() == (name != "maps")
         for one in [f"{name}_{k}" for k in range(1, count + 1)] or [name]:
             for kind in ("pdf", "png"):
                 assert (drawn / f"{one}.{kind}").stat().st_size > 0
-    assert page.count("<li data-number=") == min(30, result["changed"])
+    assert page.count("<li data-name=") == min(30, result["changed"])
     assert json.loads((folder / "page_files" / "report.json").read_text()) == result
 
 
@@ -117,7 +117,7 @@ def test_better_images_stand_beside_and_missing_ones_are_said(reported):
     shown, total = map(int, re.search(r"(\d+) of the (\d+) galaxies shown have a better image", page).groups())
     assert 0 < shown < total
     assert re.search(r"\d+ can&#39;t be read", page)
-    assert '["better image", "none"]' in page  # in the details of those that have none
+    assert '<th scope="row">better image</th><td>none</td>' in page  # in the details of those that have none
     assert (folder / "page_files" / "figures" / "pairs.pdf").is_file()
 
 
@@ -134,9 +134,8 @@ def test_names_that_are_markup_stay_text(runs, catalogue, tmp_path, capsys):
     page = (tmp_path / "p.html").read_text()
     assert "<b>" not in page
     assert page.count("<meta http-equiv") == 1  # the page's own policy
-    assert len(re.findall("<script", page)) == 2  # the page's own, and the details, which are data
-    details = json.loads(re.search(r'id="details">(.*?)</script>', page, re.DOTALL)[1])
-    assert details[0]["name"].startswith("<script>")
+    assert page.count("<script") == 1  # the page's own
+    assert 'data-name="&lt;script&gt;' in page
     assert (tmp_path / "p_files" / "figures" / "distribution_b_a_1.pdf").is_file()
 
 
@@ -211,7 +210,7 @@ def test_a_fit_serves_as_a_model_without_images(experts, tmp_path, capsys):
     page = out.read_text()
     listed = read_table(tmp_path / "page_files" / "changed.ecsv").frame
     assert listed.height == result["changed"] > 0
-    assert f">{listed['object_id'][0]}<" in page  # the surest are in a table, without images
+    assert 'id="gallery"' not in page
 
 
 @pytest.mark.parametrize(
@@ -239,19 +238,6 @@ def test_bad_input_gets_one_line(runs, arguments, says, capsys, tmp_path, monkey
     assert status == 2
     assert len(told) == 1
     assert says in told[0]
-
-
-@pytest.mark.slow
-def test_sersic_indices_are_measured_on_pictures(runs, simulated, tmp_path):
-    """The demo's pictures show no sky: what can't be measured on them is said, and a few make no figure."""
-    pytest.importorskip("photutils", reason="photutils is not installed (extra morphology)")
-    from truemorph.report.writing import ReportOptions, make_report
-
-    options = ReportOptions(sersic=8, bootstrap=0, maps=0, galaxies=0)
-    result = make_report([runs / "debiased"], tmp_path / "page.html", options).content
-    said = next(one["message"] for one in result["findings"] if one["code"] == "sersic-from-images")
-    measured = int(re.search(r"of 8 galaxies, (\d+) of them well", said)[1])
-    assert ('id="figure-distribution_sersic_measured"' in (tmp_path / "page.html").read_text()) == (measured >= 10)
 
 
 def changed_catalogue(catalogue, path, **columns):
@@ -317,9 +303,7 @@ def test_labels_of_one_class_and_an_empty_sersic_column(runs, catalogue, tmp_pat
 
 @pytest.mark.slow
 def test_a_run_on_columns_knows_its_catalogue(catalogue, tmp_path, capsys):
-    assert (
-        run(capsys, "train", catalogue, "--preset", "dcv14", "--features", "radius_kpc", "--out", tmp_path / "m")[0]
-        == 0
-    )
+    given = (catalogue, "--preset", "dcv14", "--features", "radius_kpc", "--out", tmp_path / "m")
+    assert run(capsys, "train", *given)[0] == 0
     result = reported_on(capsys, tmp_path / "m", out=tmp_path / "p.html")
     assert any(row["labels"] == "m: posterior" for row in result["table"])

@@ -25,22 +25,14 @@ AFTER, PICTURE, CHANGE, TRUE = (OURS + name for name in ("after", "picture", "ch
 class LabelSet:
     """Labels, or probabilities, of the same galaxies.
 
-    Attributes
-    ----------
-    name : str
-    kind : str
-        "observed", "column" (labels that the catalogue brings), "labels" (argmax of a model's probabilities),
-        "probabilities", "posterior" (after the observed label) or "truth".
-    disk : array, shape (N,)
-        p(disk), or 0 and 1; NaN where unknown.
-    model : str
-        Whose they are, of a model's.
+    Kinds are "column" (labels that the catalogue brings), "labels" (argmax of a model's probabilities), "posterior"
+    (after the observed label), and as named.
     """
 
     name: str
     kind: Kind
-    disk: np.ndarray
-    model: str = ""
+    disk: np.ndarray  # p(disk), or 0 and 1; NaN where unknown; shape (N,)
+    model: str = ""  # whose they are
 
     @property
     def known(self) -> np.ndarray:
@@ -87,18 +79,9 @@ def label_sets(frame: pl.DataFrame) -> dict[str, np.ndarray]:
 
 
 def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, list[Finding]]:
-    """Return the rows of a catalogue that a model has labelled, with its labels, and a finding if rows are missing.
+    """Return the rows of a catalogue that a model has labelled (`truemorph label`), with its labels.
 
-    Parameters
-    ----------
-    catalogue : CatalogTable
-    labels : path or table
-        As `truemorph label` writes it.
-
-    Raises
-    ------
-    InputError
-        If the table has no labels, none of this catalogue's galaxies, or several labels of one.
+    And a finding if rows are missing.
     """
     table = read_table(labels)
     frame, source = table.frame, str(table.path or kind_of(labels))

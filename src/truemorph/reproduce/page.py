@@ -291,7 +291,7 @@ def _settings_figure(work: Work) -> list[Illustration]:
 def _sersic(work: Work) -> Illustration:
     curves, found = sersic_curves(work), work.result("figure3")
     # As in the paper, without galaxies that change from disk to smooth.
-    shown = replace(curves, samples=tuple(one for one in curves.samples if one.panel != "to_smooth"))
+    shown = replace(curves, table=curves.table.filter(pl.col("panel") != "to_smooth"))
     text = (
         "The paper's Figure 3: Sérsic index n of galaxies labelled smooth, changed from smooth to disk, and labelled "
         "disk. Which labels that figure has is inferred from the text. "
@@ -308,7 +308,7 @@ def _sersic(work: Work) -> Illustration:
         cumulative_panels(shown, styles(work)),
         f"Cumulative distributions of the Sérsic index. KS distances from GZ2B: {far}.",
         text,
-        curves.curves().join(curves.table(), on=["panel", "labels"], how="left", maintain_order="left"),
+        curves.data(),
     )
 
 
