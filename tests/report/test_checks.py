@@ -12,7 +12,6 @@ from truemorph.bias.transitions import MatrixTransition, RayleighTransition, tra
 from truemorph.catalogs.selected import select_rows
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.config import PRESETS
-from truemorph.findings import Finding
 from truemorph.report.checks import DATA, lights
 from truemorph.report.evidence import Evidence, Model
 from truemorph.report.label_sets import LabelSet
@@ -84,15 +83,9 @@ def test_a_right_correction_passes(plain):
     labels, alpha, truth = plain
     found = evidence(labels, alpha, calibrated(truth), {"all": truth})
     assert codes(found, "problem") == set()
-    names = passed(found)
-    for one in (
-        "Error of the disk fractions",
-        "Balanced accuracy",
-        "Volunteers' labels as",
-        "Drift of",
-        "Fit of the",
-    ):
-        assert any(name.startswith(one) for name in names), one
+    expected = ("Error of the disk fractions", "Balanced accuracy", "Volunteers' labels as", "Drift of", "Fit of the")
+    for one in expected:
+        assert any(name.startswith(one) for name in passed(found)), one
     fifths = np.array_split(labels[np.argsort(alpha, kind="stable")], 5)
     headline = sentences(found)["headline"]
     assert f"{100 * fifths[0].mean():.0f} %" in headline
@@ -131,11 +124,13 @@ def test_a_model_that_repeats_the_labels_does_not_predict_them_through_t(plain):
     assert "bias-remains" in codes(found, "caution")
 
 
-def test_what_could_not_be_checked_is_a_caution(plain):
+def test_what_could_not_be_checked_is_a_caution_told_once(plain):
     labels, alpha, truth = plain
     found = evidence(labels, alpha, calibrated(truth))
     assert codes(found, "caution") >= {"gold-missing", "flat-fractions-assumed", "intrinsic-missing"}
     assert verdict(findings_of(found))["status"] == "caution"
+    again = [one for light in lights(found, {DATA: found.study.findings}) for one in light.findings]
+    assert len(again) == len(set(again)) == len(findings_of(found))
 
 
 def test_gold_labels_answer_what_labels_alone_cannot(plain):
@@ -177,20 +172,11 @@ def test_a_naive_model_alone_corrects_nothing(plain):
     assert "labels-worse" in codes(found, "problem")
 
 
-def test_worse_labels_are_a_problem_though_fractions_are_right(plain):
-    labels, alpha, truth = plain
-    shuffled = np.random.default_rng(7).permutation(calibrated(truth))  # right on average, blind to each galaxy
-    found = evidence(labels, alpha, shuffled, {"all": truth})
-    assert any(name.startswith("Error of the disk fractions") for name in passed(found))
-    assert "labels-worse" in codes(found, "problem")
-
-
-@pytest.mark.parametrize("n", [100, 400])
-def test_few_galaxies_are_not_held_against_a_right_model(n):
+def test_few_galaxies_are_not_held_against_a_right_model():
     """Probabilities that are right are rarely called wrong, however few galaxies there are."""
     blamed = 0
     for seed in range(20):
-        labels, alpha, truth = flipped_labels(n, seed=seed, smooth=0.3, median=16.8)
+        labels, alpha, truth = flipped_labels(100, seed=seed, smooth=0.3, median=16.8)
         found = evidence(labels, alpha, calibrated(truth, seed), study=False)
         blamed += "labels-not-predicted" in codes(found)
     assert blamed <= 2
@@ -222,24 +208,6 @@ def test_without_a_model_the_corrected_labels_are_compared(plain):
     table = found.correction
     assert (np.abs(table["corrected"] - table["gold"]) < 4 * table["stderr"]).all()
     assert "Error of the disk fractions corrected through T(α)" in passed(found)
-
-
-def test_no_finding_is_made_twice(plain):
-    labels, alpha, truth = plain
-    found = evidence(labels, alpha, calibrated(truth))
-    known = found.study.findings
-    findings = [finding for one in lights(found, {DATA: known}) for finding in one.findings]
-    assert len(findings) == len(set(findings))
-    assert set(known) <= set(findings)
-
-
-def test_the_verdict_follows_from_the_findings():
-    one, other = Finding("a", "caution", "A.", "Do."), Finding("b", "problem", "B.", "Do.")
-    assert verdict([]) == verdict([Finding("c", "note", "C.")])
-    assert verdict([])["status"] == "good"
-    assert verdict([one])["status"] == "caution"
-    assert verdict([one, other])["status"] == "problem"
-    assert [finding.code for finding in in_order([one, other])] == ["b", "a"]
 
 
 def test_without_a_model_some_gold_labels_are_the_correction(plain):

@@ -1,7 +1,6 @@
 """Cumulative curves and distances: scipy's, repetition as weights, errors and floors against repeated draws."""
 
 import numpy as np
-import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
