@@ -143,15 +143,6 @@ def test_gold_labels_answer_what_labels_alone_cannot(plain):
     assert "flat-fractions-assumed" in codes(evidence(labels, alpha, calibrated(truth), {"few": few}))
 
 
-@pytest.mark.slow
-def test_confounding_that_intrinsic_columns_explain_is_no_finding():
-    labels, alpha, _, columns = confounded_labels(5_000, seed=5)
-    found = evidence(labels, alpha, columns=columns)
-    assert found.study.check.confounded
-    assert "Constant class fractions, by intrinsic columns" in passed(found)
-    assert "fractions-drift" not in codes(found)
-
-
 def test_of_two_models_the_naive_one_is_not_judged(plain):
     labels, alpha, truth = plain
     found = evidence(labels, alpha, calibrated(truth), {"all": truth})

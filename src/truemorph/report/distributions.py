@@ -37,14 +37,7 @@ SERSIC_BOUNDARY = 3.0
 _SERSIC = "sersic_n"
 _RESAMPLES = 300
 _NO_NAME = re.compile(r"[^A-Za-z0-9_-]+")
-PANELS = {
-    "smooth": "smooth",
-    "to_disk": "switched smooth → disk",
-    "to_smooth": "switched disk → smooth",
-    "disk": "disk",
-}
-# Panels of the figure, by what they show first.
-_SHOWN = {"smooth": ("smooth",), "to_disk": ("to_disk", "to_smooth"), "disk": ("disk",)}
+PANELS = {"smooth": "smooth", "to_disk": "switched smooth → disk", "disk": "disk"}
 
 
 def cumulative(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +114,7 @@ class Distributions:
     # One row a curve: `panel` (of `PANELS`), `labels`, `n` (galaxies of positive weight with a finite value), `total`
     # (sum of weights: the number expected where weights are probabilities), `share_above` the boundary, where there is
     # one, and `share_above_stderr`, and the distance from the curve of the original labels in the same panel; of
-    # relabelled galaxies, from that of the original disks (disk → smooth: original smooth galaxies).
+    # relabelled galaxies, from that of the original disks.
     table: pl.DataFrame
     curves: Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]  # by panel and labels (see `cumulative`)
     n_galaxies: int
@@ -169,16 +162,16 @@ def compare_distributions(
     """
     finite = np.isfinite(values)
     smooth, disk = np.nan_to_num(1.0 - observed), np.nan_to_num(1.0 * observed)
-    # Of the original labels none switched; its original disks, or smooth galaxies, are drawn for comparison.
-    weights = {observed_name: {"smooth": smooth, "to_disk": disk, "to_smooth": smooth, "disk": disk}}
+    # Of the original labels none switched; its original disks are drawn for comparison.
+    weights = {observed_name: {"smooth": smooth, "to_disk": disk, "disk": disk}}
     for name, one in label_sets.items():
-        to_smooth, to_disk = np.nan_to_num(1.0 - one), np.nan_to_num(1.0 * one)
+        to_disk = np.nan_to_num(1.0 * one)
         # Probabilities of two label sets are multiplied, as if each were drawn on its own.
-        weights[name] = dict(zip(PANELS, (to_smooth, smooth * to_disk, disk * to_smooth, to_disk), strict=True))
+        weights[name] = {"smooth": np.nan_to_num(1.0 - one), "to_disk": smooth * to_disk, "disk": to_disk}
     rows, curves = [], {}
     for panel in PANELS:
         present = {name: one[panel] for name, one in weights.items() if one[panel][finite].sum() >= 1}
-        if panel not in ("smooth", "disk") and not present.keys() - {observed_name}:
+        if panel == "to_disk" and not present.keys() - {observed_name}:
             continue
         beside = present.get(observed_name)
         for name, weight in present.items():
@@ -203,26 +196,21 @@ def cumulative_panels(found: Distributions, styles: Mapping[str, Style], label: 
 
     One line a label set, with its style. The axis has the given label, by default the column in words.
     """
-    every = found.table.rows(named=True)
     # Legends stand below, where no curve is: the figures grow with them.
-    entries = max(sum(row["panel"] in shown for row in every) for shown in _SHOWN.values())
-    curves = [found.curves[row["panel"], row["labels"]] for row in every]
-    low = min(values[np.searchsorted(share, 0.002)] for values, share in curves)
-    high = max(values[np.searchsorted(share, 0.99)] for values, share in curves)
+    entries = max(found.table["panel"].value_counts()["count"])
+    low = min(values[np.searchsorted(share, 0.002)] for values, share in found.curves.values())
+    high = max(values[np.searchsorted(share, 0.99)] for values, share in found.curves.values())
     figures = []
-    for letter, (panel, shown) in zip("abc", _SHOWN.items(), strict=True):
+    for letter, panel in zip("abc", PANELS, strict=True):
         axes = new_panel(4.2, 3.9 + 0.3 * entries)
         below = ScaledTranslation(0, -0.55, axes.figure.dpi_scale_trans)
-        for row in sorted((one for one in every if one["panel"] in shown), key=lambda one: one["panel"] != panel):
-            own, first = row["labels"] == found.observed_name, row["panel"] == panel
-            if own and not first:
-                continue
+        for row in found.table.filter(pl.col("panel") == panel).iter_rows(named=True):
+            own = row["labels"] == found.observed_name
             what = row["labels"] + (": its disks" if own and panel == "to_disk" else "")
-            what += "" if first else ": disk → smooth"
             style = styles[row["labels"]]
             axes.step(
-                *found.thinned(row["panel"], row["labels"], 2000), style["ls"] if first else ":", where="post",
-                color=style["color"], lw=1.6 if first else 1.0, label=_legend(row, what, found.boundary),
+                *found.thinned(panel, row["labels"], 2000), style["ls"], where="post", color=style["color"], lw=1.6,
+                label=_legend(row, what, found.boundary),
                 zorder=3 if own else 2,  # the original labels' curve, on which others may lie
             )  # fmt: skip
         axes.set_title(f"({letter}) {PANELS[panel]}", fontsize=10)

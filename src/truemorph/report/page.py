@@ -47,7 +47,6 @@ _ENLARGED = 130
 _DARK = re.compile(r"#([0-4][0-9a-f])\1\1\b")
 _COMMENT = re.compile(r"<!--.*?-->|<metadata>.*?</metadata>", re.DOTALL)
 _ID = re.compile(r'(\bid="|href="#|url\(#)')
-_SIZE = re.compile(r'(<svg\b[^>]*?) width="[^"]*" height="[^"]*"|(<svg\b[^>]*?) height="[^"]*" width="[^"]*"')
 
 
 @dataclass(frozen=True)
@@ -273,7 +272,6 @@ def inline_svg(figure: Figure, name: str, alternative: str) -> Markup:
     text = _COMMENT.sub("", text[text.index("<svg") :])
     text = _DARK.sub("currentColor", text)
     text = _ID.sub(lambda found: f"{found[1]}{name}-", text)
-    text = _SIZE.sub(lambda found: found[1] or found[2], text, count=1)
     label, widest = Markup.escape(alternative), round(figure.get_figwidth() * _ENLARGED)
     own = f'<svg role="img" aria-label="{label}" fill="currentColor" style="max-width: {widest}px"'
     return Markup(text.replace("<svg", own, 1))
