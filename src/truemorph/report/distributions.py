@@ -247,9 +247,8 @@ def distributions(found: Evidence, options: ReportOptions) -> tuple[list[Illustr
         except InputError as problem:
             if options.distributions:
                 raise
-            findings.append(
-                Finding("column-not-compared", "note", f"Column {name} was not compared between classes: {problem}.")
-            )
+            text = f"Column {name} was not compared between classes: {problem}."
+            findings.append(Finding("column-not-compared", "note", text))
     return every, findings
 
 

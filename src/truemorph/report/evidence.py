@@ -388,14 +388,9 @@ def _study(
         rows = replace(rows, findings=tuple(one for one in rows.findings if one.code != "gold-unused"))
         return study_transition(rows.labels, rows.alpha, family, **rows.for_study(), seed=options.seed), []
     except InputError as problem:
-        return None, [
-            Finding(
-                "fit-failed",
-                "caution",
-                f"T(α) could not be fitted to these labels, so nothing was checked with it: {problem}.",
-                "Use more galaxies, or correct what this message names.",
-            )
-        ]
+        text = f"T(α) could not be fitted to these labels, so nothing was checked with it: {problem}."
+        action = "Use more galaxies, or correct what this message names."
+        return None, [Finding("fit-failed", "caution", text, action)]
 
 
 def _labels(
@@ -472,14 +467,8 @@ def _truths(
             definition = str(catalogue.metadata.get("gold_definition") or _UNSTATED)
             definition = _UNSTATED if definition.startswith("not stated") else definition
         if not (classes >= 0).any():
-            findings.append(
-                Finding(
-                    "gold-empty",
-                    "caution",
-                    f"No galaxy has a gold label by {rule}, so nothing is compared with it.",
-                    "Check the column or rule (`gold`).",
-                )
-            )
+            text = f"No galaxy has a gold label by {rule}, so nothing is compared with it."
+            findings.append(Finding("gold-empty", "caution", text, "Check the column or rule (`gold`)."))
             continue
         # Simulations keep the true class in a column of this name.
         simulated = definition.startswith(f"disk: {TRUTH} ")

@@ -100,16 +100,9 @@ def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, lis
     )
     if joined.height == 0:
         raise InputError(f"{source}: has labels of none of this catalogue's galaxies; are the ids the same?")
-    without = catalogue.frame.height - joined.height
-    if not without:
-        return joined, []
-    return joined, [
-        Finding(
-            "rows-left-out",
-            "note",
-            f"{without:,} of {catalogue.frame.height:,} galaxies have no label in {source} and were left out.",
-        )
-    ]
+    every, without = catalogue.frame.height, catalogue.frame.height - joined.height
+    text = f"{without:,} of {every:,} galaxies have no label in {source} and were left out."
+    return joined, [Finding("rows-left-out", "note", text)] if without else []
 
 
 def fractions_by_alpha(frame: pl.DataFrame, quantiles: int = 5) -> dict[str, list[float]]:

@@ -23,7 +23,7 @@ class Run:
     """What `truemorph train` wrote beside a network."""
 
     settings: dict[str, Any]  # of run.toml, those of training without their prefix
-    described: dict[str, Any]  # of config.json
+    catalogue: Any  # sha256 of what it was trained on
     history: pl.DataFrame  # one row an epoch and member
 
 
@@ -36,22 +36,17 @@ def training(found: Evidence) -> tuple[list[Section], dict[str, Any], list[Findi
             settings = read_toml(folder / "run.toml")
             settings |= settings.pop("training", {})
             history = read_table(folder / "history.csv").frame
-            runs[model.name] = Run(settings, model.classifier.described, history)
+            runs[model.name] = Run(settings, model.classifier.described["catalogue"]["sha256"], history)
     if not runs:
         return [], {}, []
     every = {key for run in runs.values() for key in run.settings} - {"out"}
     differing = sorted(key for key in every if len({json.dumps(run.settings.get(key)) for run in runs.values()}) > 1)
     content = {name: {"settings": {key: run.settings.get(key) for key in differing}} for name, run in runs.items()}
     findings = []
-    if len({json.dumps(run.described["catalogue"]["sha256"]) for run in runs.values()}) > 1:
-        findings.append(
-            Finding(
-                "runs-differ-in-catalogue",
-                "caution",
-                "These models were not trained on the same catalogue, so differences between them have several causes.",
-                "Train them on one catalogue to compare them.",
-            )
-        )
+    if len({json.dumps(run.catalogue) for run in runs.values()}) > 1:
+        text = "These models were not trained on the same catalogue, so differences between them have several causes."
+        action = "Train them on one catalogue to compare them."
+        findings.append(Finding("runs-differ-in-catalogue", "caution", text, action))
     rows = [[key, *(str(run.settings.get(key, "–")) for run in runs.values())] for key in differing]
     tables = [Table("Settings that differ", ["setting", *runs], rows)] if differing else []
     return [Section("Training", figures=[_epochs(runs, found)], tables=tables)], content, findings

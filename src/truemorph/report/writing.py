@@ -37,7 +37,7 @@ from truemorph.report.page import (
 )
 from truemorph.report.table1 import agreement
 from truemorph.report.training import training
-from truemorph.results import Result
+from truemorph.results import Result, text_table
 from truemorph.tables import CatalogTable, to_astropy, write_table
 
 
@@ -133,12 +133,8 @@ class ReportResult(Result):
 
     def summary(self) -> str:
         """Return Table 1's main columns, the answer and the verdict as text."""
-        table, measure = self.content["table"], self.content["measure"]
-        width = max(len(row["labels"]) for row in table)
-        lines = [f"{'labels':{width}}  disk fraction  {measure} above floor"]
-        for row in table:
-            numbers = ("–" if row[name] is None else f"{row[name]:.3f}" for name in ("disk_fraction", "excess"))
-            lines.append(f"{row['labels']:{width}}" + "".join(f"  {one:>13}" for one in numbers))
+        rows = [[row["labels"], number(row["disk_fraction"]), number(row["excess"])] for row in self.content["table"]]
+        lines = text_table(["labels", "disk fraction", f"{self.content['measure']} above floor"], rows)
         said, verdict = self.content, self.content["verdict"]
         after = [said["headline"], said["answer"], f"{verdict['text']} {verdict['reason']}", f"Next: {verdict['next']}"]
         return "\n".join([*lines, *after, f"open {self.out}"])
@@ -246,13 +242,11 @@ def sentences(found: Evidence) -> dict[str, str]:
     answer = []
     model = found.principal
     if model is not None:
-        disks = model.labels.labels[model.labels.known].mean()
+        disks = float(model.labels.disk.mean())
         if max(disks, 1 - disks) >= ONE_CLASS:
             answer.append(headline)
-            headline = (
-                f"{model.name} calls {_percent(max(disks, 1 - disks))} of the galaxies {CLASS_NAMES[round(disks)]}: "
-            )
-            headline += "its labels carry little information."
+            calls = f"calls {_percent(max(disks, 1 - disks))} of the galaxies {CLASS_NAMES[round(disks)]}"
+            headline = f"{model.name} {calls}: its labels carry little information."
     if low["corrected"] is not None:
         ends = " and ".join(
             f"{_percent(row['corrected'])} (range {100 * row['lowest']:.0f} to {_percent(row['highest'])})"
