@@ -428,7 +428,7 @@ def _disagreements_page(folder: Path, answers: pl.DataFrame, galaxies: list[str]
     """Write a page of the galaxies on which people did not agree, with what each answered."""
     if not galaxies:
         return None
-    from truemorph.report.gallery import Pictures, jpeg_source
+    from truemorph.report.gallery import jpeg_source, whole_picture
     from truemorph.report.page import Page, Pair, Section, write_page
 
     about, selected = read_plan(folder)
@@ -443,7 +443,7 @@ def _disagreements_page(folder: Path, answers: pl.DataFrame, galaxies: list[str]
         name, picture = files.get(one), ""
         if name is not None:
             with suppress(InputError):
-                picture = jpeg_source(Pictures(Path(root)).whole(name))
+                picture = jpeg_source(whole_picture(Path(root) / name))
         caption = f"{one}: " + "; ".join(f"{who}: {answer}" for who, answer in said)
         pairs.append(Pair(caption, [("image" if picture else "no readable image", picture)]))
     page = Page(

@@ -78,7 +78,7 @@ def sersic_curves(work: Work) -> Distributions:
 
 def _make_sersic(work: Work, folder: Path) -> dict[str, Any]:
     curves = sersic_curves(work)
-    table = curves.table()
+    table = curves.table
     smooth = table.filter((pl.col("panel") == "smooth") & (pl.col("labels") == curves.observed_name))
     return {
         "galaxies": curves.n_galaxies,
@@ -178,10 +178,10 @@ def pairs(work: Work) -> Iterator[dict[str, Any]]:
     Ids and, where the width of the field is known, a bar of 5 arcsec are drawn on the images.
     """
     folder, table = _better(work)
-    as_seen, better = gallery.Pictures(image_folder(work.catalogue())), gallery.Pictures(folder)
+    root = image_folder(work.catalogue())
     for row in table.iter_rows(named=True):
         try:
-            pictures = as_seen.whole(row["image"]), better.whole(row["better"])
+            pictures = gallery.whole_picture(root / row["image"]), gallery.whole_picture(folder / row["better"])
         except InputError:  # skip unreadable images
             continue
         name, title = row["object_id"], f"α = {row['alpha']:.1f}, p(disk) = {row['p_disk']:.2f}"

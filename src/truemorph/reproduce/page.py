@@ -290,8 +290,6 @@ def _settings_figure(work: Work) -> list[Illustration]:
 
 def _sersic(work: Work) -> Illustration:
     curves, found = sersic_curves(work), work.result("figure3")
-    # As in the paper, without galaxies that change from disk to smooth.
-    shown = replace(curves, samples=tuple(one for one in curves.samples if one.panel != "to_smooth"))
     text = (
         "The paper's Figure 3: Sérsic index n of galaxies labelled smooth, changed from smooth to disk, and labelled "
         "disk. Which labels that figure has is inferred from the text. "
@@ -301,14 +299,16 @@ def _sersic(work: Work) -> Illustration:
         "galaxies have no index."
     )
     far = "; ".join(
-        f"{row['labels']} ({PANELS[row['panel']]}) {row['ks']:.2f}" for row in found["table"] if row["ks"] is not None
+        f"{row['labels']} ({PANELS[row['panel']]}) {row['ks']:.2f}"
+        for row in curves.table.iter_rows(named=True)
+        if row["ks"] is not None
     )
     return Illustration(
         "figure3",
-        cumulative_panels(shown, styles(work)),
+        cumulative_panels(curves, styles(work)),
         f"Cumulative distributions of the Sérsic index. KS distances from GZ2B: {far}.",
         text,
-        curves.curves().join(curves.table(), on=["panel", "labels"], how="left", maintain_order="left"),
+        curves.data(),
     )
 
 
