@@ -293,33 +293,10 @@ def aperture_radii(
     disk_scale: np.ndarray,
     axis_ratio: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Compute radii of a bulge and an inclined exponential disk in circular apertures, before the PSF.
+    """Compute R50, R90 and R_petro of a bulge and an inclined exponential disk in circular apertures, before the PSF.
 
-    Parameters
-    ----------
-    bulge_fraction : array, shape (N,)
-        Fraction of the flux in the bulge; 1 for a galaxy without a disk.
-    bulge_radius : array, shape (N,)
-        R_e of the bulge along its major axis.
-    bulge_index : array, shape (N,)
-        Sérsic index of the bulge, 0.5 to 6.5.
-    bulge_axis_ratio : array, shape (N,)
-    disk_scale : array, shape (N,)
-        Exponential scale length of the disk, in the unit of `bulge_radius`.
-    axis_ratio : array, shape (N,)
-        Projected axis ratio of the disk.
-
-    Returns
-    -------
-    r50, r90, r_petro : arrays, shape (N,)
-        Radii in the unit of `bulge_radius`.
-
-    Examples
-    --------
-    >>> one = np.ones(1)
-    >>> r50, r90, r_petro = aperture_radii(0 * one, one, 4 * one, one, one, one)
-    >>> (r_petro / r90).round(2), (r_petro / r50).round(2)  # for an exponential disk
-    (array([0.95]), array([2.17]))
+    Radii are along the major axis, in one unit. `bulge_fraction` of the flux is in the bulge (1 without a disk), whose
+    radius is R_e and whose Sérsic index is between 0.5 and 6.5; `disk_scale` is the scale length of the disk.
     """
     grid = np.linspace(np.log(2e-3), np.log(40.0), 160)
     angle = (np.arange(_ANGLES) + 0.5) * (np.pi / 2 / _ANGLES)
