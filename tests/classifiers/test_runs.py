@@ -11,7 +11,7 @@ from astropy.io import fits
 
 from conftest import codes, run
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.transitions import MatrixTransition, transition_from_dict
+from truemorph.bias.transitions import MatrixTransition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers import train as training
 from truemorph.classifiers.checkpoint import load
@@ -152,27 +152,23 @@ def test_training_on_votes(counted, tmp_path, monkeypatch, votes):
     path, broken = counted
     learned = []
 
-    def kept(*arguments, **named):
-        learned.append(TrainingRows(*arguments, **named))
+    def kept(*values, **named):
+        learned.append(TrainingRows(*values, **named))
         return learned[0]
 
     monkeypatch.setattr("truemorph.classifiers.members.TrainingRows", kept)
-    where, settings = ("split=train,validation",), {**SMALL, "epochs": 1}
-    trained = train_classifier(
-        path, out=tmp_path / "m", votes=votes, vote_count="number", where=where, settings=settings
-    )
+    settings = {**SMALL, "epochs": 1}
+    trained = train_classifier(path, out=tmp_path / "m", votes=votes, vote_count="number", settings=settings)
     assert "galaxies-left-out" in codes(trained)
     assert pl.read_csv(tmp_path / "m" / "left_out.csv")["object_id"].to_list() == [broken]
     assert broken not in trained.model.seen["object_id"].to_list()
-    whole = read_catalogue(path).frame
-    fitted = whole.filter(pl.col("split").is_in(["train", "validation"]))
-    fractions = fitted.select("smooth_fraction", "disk_fraction").to_numpy()
-    fit = fit_transition(np.rint(40 * fractions).astype(int), fitted["alpha"].to_numpy(), method="votes")
-    (rows,) = learned
+    whole, (rows,) = read_catalogue(path).frame, learned
+    columns = "smooth_fraction", "disk_fraction"
+    counts = np.rint(40 * whole.select(columns).to_numpy()).astype(int)
+    fit = fit_transition(counts, whole["alpha"].to_numpy(), method="votes")
     # Each galaxy has its own votes, also after the one with a broken image.
-    own = whole.select("object_id", "smooth_fraction", "disk_fraction", "alpha")
-    own = rows.frame.select("object_id").join(own, on="object_id", maintain_order="left")
-    fractions, alpha = own.select("smooth_fraction", "disk_fraction").to_numpy(), own["alpha"].to_numpy()
+    own = rows.frame.select("object_id").join(whole, on="object_id", maintain_order="left")
+    fractions, alpha = own.select(columns).to_numpy(), own["alpha"].to_numpy()
     if votes == "soft":
         np.testing.assert_allclose(rows.votes, fractions)
         # T(α) of one vote is less steep than that of a majority.
@@ -180,10 +176,8 @@ def test_training_on_votes(counted, tmp_path, monkeypatch, votes):
     else:
         evidence = fit.votes.log_probabilities(np.rint(40 * fractions).astype(int), alpha)
         np.testing.assert_allclose(np.diff(rows.evidence, axis=1), np.diff(evidence, axis=1), rtol=1e-6)
-    described = trained.model.described["transition"]
-    assert "beta-binomial" in described["assumption"]
     # Labels of a catalogue are majorities, so posteriors use their T(α).
-    assert transition_from_dict(described) == fit.transition
+    assert trained.model.transition == fit.transition
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,7 @@ def _same_json(one, other):
     ("key", "value", "says"),
     [
         ("members", 10**9, "members"),
+        ("classes", None, "damaged model"),
         ("training", {"epochs": -1}, "epochs"),
         ("transition", {"family": "rayleigh"}, "rayleigh transition"),
         ("format_version", 99, "newer"),

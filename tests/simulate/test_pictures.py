@@ -85,17 +85,6 @@ def test_noise_is_that_of_interpolated_frames():
     assert abs(np.mean(ratios)) < 4.5 * 0.12 / np.sqrt(len(ratios)) + 0.05
 
 
-def test_ellipticals_are_redder_than_spirals():
-    galaxies = simulate_galaxies(400, seed=5)
-    blue = (pl.col("type") == "spiral") & (pl.col("g_r_young") < 0.35)
-    middles = [
-        pictures(galaxies.filter(some)[:20])[:, 28:36, 28:36].astype(float).mean(axis=(1, 2))
-        for some in (pl.col("type") == "elliptical", blue)
-    ]
-    elliptical, spiral = (np.median(one[:, 0] / one[:, 2]) for one in middles)
-    assert elliptical > spiral + 0.1
-
-
 @pytest.mark.parametrize("how", ["seeing", "distance"])
 def test_galaxies_at_another_resolution_have_that_resolution(galaxies, how):
     lower = galaxies["alpha"].to_numpy() / 1.7

@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 import zipfile
@@ -25,10 +24,10 @@ import lightning
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
-from tqdm import tqdm
 
 from truemorph.errors import CheckpointError, InputError, reason
 from truemorph.io import plain, read_json, write_json, written_whole
+from truemorph.progress import progress, tell
 
 TERMINATED = 128 + signal.SIGTERM
 _STATE_MINUTES = 10.0
@@ -77,16 +76,17 @@ class Story(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Update the progress bar."""
+        if not trainer.is_global_zero:
+            return
         if self._bar is None:  # an epoch starts or resumes
             title = f"{self.name} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-            quiet = None if trainer.is_global_zero else True
-            self._bar = tqdm(total=trainer.num_training_batches, desc=title, unit="step", leave=False, disable=quiet)
-        self._bar.update(batch_idx + 1 - self._bar.n)
+            self._bar = progress(int(trainer.num_training_batches), title, "steps", batch_idx)
+        self._bar.update(1)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Keep the weights if they are the best so far, and print a line."""
         if self._bar is not None:
-            self._bar.close()
+            self._bar.__exit__(None, None, None)
             self._bar = None
         found = pl_module.measured
         held_out = found["held_out_loss"]
@@ -104,11 +104,10 @@ class Story(lightning.Callback):
             return
         fractions = [value for name, value in found.items() if name.startswith("fraction_")][:5]
         bias = next((f"  {name.split('_')[0].upper()} {x:.3f}" for name, x in found.items() if "_excess" in name), "")
-        print(
+        tell(
             f"{self.name} epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}  loss {found['train_loss']:.4f}  "
             f"held out {held_out:.4f}{' *' if better else '  '}  fractions {' '.join(f'{x:.2f}' for x in fractions)}"
-            f"{bias}  {seconds:.0f} s",
-            file=sys.stderr,
+            f"{bias}  {seconds:.0f} s"
         )
 
 
@@ -127,7 +126,7 @@ class Endings(lightning.Callback):
     @staticmethod
     def _terminated(number: int, frame: Any) -> None:
         if is_first_process():
-            print("terminated; run the same command again to resume", file=sys.stderr)
+            tell("terminated; run the same command again to resume")
         raise SystemExit(TERMINATED)
 
     def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
@@ -245,7 +244,7 @@ class Unfinished:
                 return one, AtomicCheckpoints().load_checkpoint(one)
             except Exception as problem:  # torch raises many types for broken files
                 problems.append(f"{one.name}: {reason(problem)}")
-                print(f"{one}: can't be read; using the previous state", file=sys.stderr)
+                tell(f"{one}: can't be read; using the previous state")
         if problems:
             raise CheckpointError(
                 f"{self.folder}: no state of training can be read ({problems[0]}); delete {path.name} and its "

@@ -20,19 +20,14 @@ from truemorph.tables import CatalogTable
 
 
 def fit_catalogue(
-    catalogue: CatalogTable,
-    *,
-    family: str = "rayleigh",
-    method: str | None = None,
-    bins: int = 1525,
-    where: Iterable[str] = (),
+    catalogue: CatalogTable, *, where: Iterable[str] = (), **options: Any
 ) -> tuple[TransitionFit, dict[str, Any]]:
-    """Fit T(α) to a catalogue's labels, as `fit_transition` does; also return the fit as it is written to a file.
+    """Fit T(α) to a catalogue's labels; also return the fit as it is written to a file.
 
-    `where` has conditions that select rows.
+    `where` has conditions that select rows; `options` are those of `fit_transition`, for Rayleigh's family by default.
     """
     rows = select_rows(catalogue, where)
-    fit = fit_transition(rows.labels, rows.alpha, family, method, bins, weights=rows.weights)
+    fit = fit_transition(rows.labels, rows.alpha, weights=rows.weights, **{"family": "rayleigh", **options})
     findings = [one.to_dict() for one in unique(rows.findings, fit.findings)]
     return fit, fit.to_dict() | rows.about | {"findings": findings}
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +42,7 @@ from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError, reason
 from truemorph.images.dataset import Batch, GalaxyBatches, mixed_seed
 from truemorph.images.transforms import Augmentation, normalise, warp
+from truemorph.progress import tell
 
 if TYPE_CHECKING:
     from truemorph.classifiers.members import TrainingRows
@@ -330,7 +330,7 @@ def train_network(
     if state is not None:
         story.load_state_dict(state[1]["callbacks"][story.state_key])
         if is_first_process():
-            print(f"{name}: resuming after epoch {len(story.history)}", file=sys.stderr)
+            tell(f"{name}: resuming after epoch {len(story.history)}")
     if not story.done:
         callbacks = [story, KeepState(unfinished.state(member)), Endings()]
         trainer = _trainer(config, callbacks, unfinished.folder, name)

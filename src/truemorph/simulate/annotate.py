@@ -139,8 +139,8 @@ def _log_between(low: np.ndarray, high: np.ndarray) -> np.ndarray:
         return upper + np.log(-np.expm1(log_ndtr(low) - upper))
 
 
-def image_votes(images: np.ndarray, seed: int = 0, *, volunteers: int = VOLUNTEERS) -> np.ndarray:
-    """Simulate the votes of annotators from images.
+def image_votes(images: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Simulate the votes of 40 annotators from images.
 
     Each votes "disk" with a probability that increases with the contrast of structure (residuals from elliptical
     isophotes, minus the expectation for noise, relative to the galaxy's brightness) and with elongation.
@@ -150,7 +150,6 @@ def image_votes(images: np.ndarray, seed: int = 0, *, volunteers: int = VOLUNTEE
     images : array of uint8, shape (N, S, S, 3)
         Images with the galaxy at the centre.
     seed : int
-    volunteers : int
 
     Returns
     -------
@@ -161,5 +160,5 @@ def image_votes(images: np.ndarray, seed: int = 0, *, volunteers: int = VOLUNTEE
     rng = np.random.default_rng([seed, 5])
     structure = (shapes["contrast"].to_numpy() - _CONTRAST) / _CONTRAST_STEP
     elongation = (_ROUND_ENOUGH - shapes["axis_ratio"].to_numpy()) / _ELONGATION_STEP
-    disk = rng.binomial(volunteers, expit(np.logaddexp(structure, elongation)))
-    return np.column_stack([volunteers - disk, disk])
+    disk = rng.binomial(VOLUNTEERS, expit(np.logaddexp(structure, elongation)))
+    return np.column_stack([VOLUNTEERS - disk, disk])

@@ -17,9 +17,7 @@ square arcminute, 2 stars brighter than r = 21, with a slope of 0.2 dex per magn
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from scipy import fft
 
 from truemorph.catalogs.physical import FIELD_R90
 from truemorph.errors import InputError
+from truemorph.images.decode import ahead
 from truemorph.images.psf import moffat_transfer
 from truemorph.images.stretch import stretch
 from truemorph.simulate.population import bulge_axis_ratio, sersic_area, sersic_b
@@ -53,6 +52,7 @@ _GALAXIES, _GALAXY_SLOPE = 0.6, 0.45
 _REFERENCE, _FAINTEST, _BRIGHTEST = 21.0, 22.3, 13.0
 _SPIKED = 14.0  # stars brighter than this show diffraction spikes
 _COMPANIONS = 0.10  # fraction of galaxies with one
+_PART = 16  # images drawn at a time
 _STAMP = 24  # half side of a background galaxy's stamp, pixels
 
 
@@ -385,12 +385,9 @@ def render(
         noise = np.random.default_rng([seed, 3, galaxy["object_id"], exposure])
         return stretch(_expose({name: galaxy[name] for name in names}, size, field, arms, around, noise))
 
-    threads = os.cpu_count() or 1
-    with ThreadPoolExecutor(threads) as pool:
-        ahead = 8 * threads
-        for start in range(0, galaxies.height, ahead):
-            rows = range(start, min(start + ahead, galaxies.height))
-            yield from zip(rows, pool.map(draw, rows), strict=True)
+    parts = (range(start, min(start + _PART, galaxies.height)) for start in range(0, galaxies.height, _PART))
+    for rows, images in ahead(draw, ((part, part) for part in parts)):
+        yield from zip(rows, images, strict=True)
 
 
 def write_jpegs(
