@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from conftest import codes
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.likelihood import label_quality, posterior
+from truemorph.bias.likelihood import posterior
 from truemorph.bias.transitions import LogisticTransition, RayleighTransition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
@@ -62,8 +62,6 @@ def test_posterior_loss_and_regression_use_the_same_observables():
     seen = (p * flips).sum(axis=1)
     after = posterior(p, labels, alpha, transition, observables=bulge)
     np.testing.assert_allclose(after, p * flips / seen[:, None])
-    quality = label_quality(p, labels, alpha, transition, observables=bulge)
-    np.testing.assert_allclose(quality, after[np.arange(50), labels])
     tensors = [torch.tensor(one) for one in (logits, labels, alpha)]
     losses = DebiasedLoss(transition, "none")(*tensors, observables=torch.tensor(bulge[:, None]))
     np.testing.assert_allclose(losses, -np.log(seen))
