@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from truemorph.arguments import Names, Shard
 from truemorph.classifiers.checkpoint import Classifier, load
-from truemorph.classifiers.fits import KnownCurve, transition_described
-from truemorph.errors import InputError
+from truemorph.classifiers.fits import transition_described
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
 from truemorph.labelling.label import LabelReport, label_table
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 else:
     Model = BiasCurve = Path
 
-_UNKNOWN = KnownCurve()
-
 
 def label_galaxies(
     model: Model,
@@ -28,7 +25,6 @@ def label_galaxies(
     out: Path,
     *,
     transition: BiasCurve | None = None,
-    curve: KnownCurve = _UNKNOWN,
     observed: Path | None = None,
     id: str | None = None,
     image_column: str | None = None,
@@ -58,10 +54,8 @@ def label_galaxies(
         Table (.parquet, .fits, .ecsv, .vot, .csv), with rows that could not be labelled in NAME.problems.csv; or a
         folder, which keeps the partitions of the source.
     transition : path, fit or dict, optional
-        T(α) for the posterior; default the model's. A model trained without one gives no posterior. If it depends on
-        columns beside α, they are read from the catalogue.
-    curve : KnownCurve
-        A known T(α), instead of a fit.
+        T(α) for the posterior, or a known curve such as rayleigh:11.25; default the model's. A model trained without
+        one gives no posterior. If it depends on columns beside α, they are read from the catalogue.
     observed : path, optional
         Prepared catalogue with observed labels of these galaxies, joined by id.
     id : str, optional
@@ -124,14 +118,11 @@ def label_galaxies(
     >>> pl.read_parquet(report.out)["posterior_disk"].round(3).to_list()
     [0.679, 1.0]
     """
-    known = curve.described()
-    if known is not None and transition is not None:
-        raise InputError("give a fit (`transition`) or a known T(α) (`family`), not both")
     return label_table(
         replace(model, device=device) if isinstance(model, Classifier) else load(model, device),
         source,
         out,
-        transition=known if transition is None else transition_described(transition),
+        transition=None if transition is None else transition_described(transition),
         observed=observed,
         id_column=id,
         image_column=image_column,

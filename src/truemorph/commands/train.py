@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,7 +9,7 @@ from cyclopts import Group, Parameter
 
 from truemorph.arguments import Names, Rules, Table
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.classifiers.fits import KnownCurve, transition_described
+from truemorph.classifiers.fits import transition_described
 from truemorph.classifiers.train import TrainingResult, train_on_catalogue
 from truemorph.config import TrainingConfig, given_settings, run_config, run_toml
 from truemorph.errors import InputError, nearest
@@ -22,15 +21,12 @@ if TYPE_CHECKING:
 else:
     BiasCurve, Settings = Path, TrainingConfig
 
-_UNKNOWN = KnownCurve()
-
 
 def train_classifier(
     catalogue: Table,
     *,
     out: Path | None = None,
     transition: BiasCurve | None = None,
-    curve: KnownCurve = _UNKNOWN,
     labels: str | None = None,
     naive: bool | None = None,
     where: Rules = (),
@@ -64,9 +60,9 @@ def train_classifier(
     out : path
         Run folder to write.
     transition : path, fit or dict, optional
-        Fit from truemorph transition; default: T(α) is fitted to the labels here.
-    curve : KnownCurve
-        A known T(α), instead of a fit.
+        Fit from truemorph transition, or a known curve such as rayleigh:11.25 (weibull:SCALE,SHAPE, fisk:SCALE,SHAPE);
+        default: T(α) is fitted to the labels here. With rayleigh:11.25:sigma, a catalogue whose α uses the FWHM of the
+        PSF is an error.
     labels : str, optional
         Gold labels to train on, instead of the observed ones: a column such as gold, or a rule such as "t_type>=-3".
         Galaxies without a gold label are left out.
@@ -126,7 +122,6 @@ def train_classifier(
         config,
         out=None if out is None else str(out),
         transition=str(transition) if isinstance(transition, str | Path) else None,
-        **asdict(curve),
         labels=labels,
         naive=naive,
         where=tuple(where) or None,
