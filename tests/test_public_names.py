@@ -32,6 +32,7 @@ def made(tmp_path):
         tm.DebiasedLogisticRegression().fit(truth[:, None] + alpha[:, None], labels, alpha=alpha),
         tm.DebiasedLoss(fit.transition),
         tm.GradCam(model),
+        tm.KnownCurve("rayleigh", theta=11.25),
         tm.ReportOptions(),
         tm.ReproduceOptions(),
         tm.ConstantTransition(0.2),

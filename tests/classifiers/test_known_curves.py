@@ -11,6 +11,7 @@ from conftest import codes, run
 from truemorph.bias.transitions import FiskTransition, MatrixTransition, RayleighTransition, WeibullTransition
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import load
+from truemorph.classifiers.fits import KnownCurve
 from truemorph.commands.label import label_galaxies
 from truemorph.commands.train import train_classifier
 from truemorph.config import run_config, run_toml
@@ -44,7 +45,10 @@ def test_a_known_curve_is_given_by_family_and_parameters(prepared, tmp_path, kno
 
 
 def test_a_run_and_its_labels_use_a_known_curve(capsys, prepared, tmp_path):
-    known, options = ("--transition", "rayleigh:11.25:sigma"), ("--preset", "dcv14", "--features", "x2,x3")
+    known, options = (
+        ("--family", "rayleigh", "--theta", "11.25", "--psf", "sigma"),
+        ("--preset", "dcv14", "--features", "x2,x3"),
+    )
     status, _, err = run(capsys, "train", prepared, *options, "--out", tmp_path / "known", *known)
     assert status == 0, err
     status, _, err = run(capsys, "train", tmp_path / "known" / "run.toml", "--out", tmp_path / "again")
@@ -138,3 +142,18 @@ def test_gold_labels_that_were_selected_by_label_have_inverse_probability_weight
     truth, error = frame["truth"].mean(), 0.5 / np.sqrt(chosen.sum() / 4)  # weighted rows count as fewer
     assert abs(mean["known"] - truth) < 3 * error
     assert abs(mean["ignored"] - truth) > 5 * error
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [{"family": "weibull", "theta": 11.25}, {"family": "rayleigh"}, {"theta": 11.25}, {"psf": "sigma"}],
+)
+def test_a_known_curve_needs_the_parameters_of_its_family(prepared, tmp_path, curve):
+    with pytest.raises(InputError):
+        train_classifier(prepared, out=tmp_path / "m", curve=KnownCurve(**curve), **DCV14)
+
+
+def test_a_curve_and_a_fit_exclude_each_other(prepared, tmp_path):
+    curve = KnownCurve("fisk", scale=14.0, shape=2.2)
+    with pytest.raises(InputError):
+        train_classifier(prepared, out=tmp_path / "m", curve=curve, transition=RayleighTransition(9.0), **DCV14)

@@ -120,7 +120,10 @@ def _same_json(one, other):
     ("key", "value", "says"),
     [
         ("members", 10**9, "members"),
-        ("classes", None, "damaged model"),
+        ("members", 2.5, "members"),
+        ("classes", [], "classes"),
+        ("temperatures", [0.0], "temperatures"),
+        ("normalisation", {"middle": [0]}, "normalisation"),
         ("training", {"epochs": -1}, "epochs"),
         ("transition", {"family": "rayleigh"}, "rayleigh transition"),
         ("format_version", 99, "newer"),

@@ -16,10 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
@@ -42,6 +43,29 @@ CONFIG, WEIGHTS, SEEN, CARD = _FILES = ("config.json", "model.safetensors", "see
 RUN_FILES = ("run.toml", "metrics.json", "environment.json", "split.parquet", "history.csv", "left_out.csv", "logs")
 UNFINISHED = "unfinished"
 _HUB = "hf_hub:"
+
+
+class ModelFile(BaseModel):
+    """Content of `config.json`.
+
+    `sha256` has the checksums of the other files, and of the content itself (`config.json`); version 0.1 wrote none.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    format_version: int = Field(ge=1)
+    classes: list[str] = Field(min_length=2, max_length=1000)
+    members: int = Field(ge=1, le=10_000)
+    temperatures: list[Annotated[float, Field(gt=0)]] = Field([], max_length=10_000)
+    built: dict[str, Any] = {}
+    normalisation: dict[Literal["mean", "std"], list[float]]
+    transition: dict[str, Any]
+    catalogue: dict[str, Any]
+    metrics: dict[str, Any]
+    training: TrainingConfig
+    sha256: dict[str, str] = {}
+
+
 _UNREADABLE = (SafetensorError, pl.exceptions.PolarsError)
 
 
@@ -106,7 +130,10 @@ class Classifier:
     def findings(self) -> tuple[Finding, ...]:
         """Limitations of T(α) and of the training."""
         through = self.described["transition"]
-        own = map(Finding.from_dict, through.get("findings", ()))
+        own = [Finding.from_dict(one) for one in through.get("findings", ())]
+        if self.folder is not None and not self.described.get("sha256"):
+            message = f"{self.folder} has no checksums, so damage would not be noticed."
+            own.append(Finding("model-without-checksums", "note", message, "Train it again with this version."))
         return unique(own, described_findings(through) if through else ())
 
     def summary(self) -> str:
@@ -415,20 +442,19 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
             raise CheckpointError(
                 f"{folder}: model format {version} is newer than this truemorph supports ({FORMAT_VERSION}); upgrade it"
             )
-        expected = described.get("sha256", {})  # version 0.1 wrote none
+        about = checked(ModelFile, described, f"{CONFIG}:")
         for name, found in _checksums(folder, described).items():
-            if expected.get(name, found) != found:
+            if about.sha256.get(name, found) != found:
                 raise ValueError(f"{name} has changed since the model was written")
-        checked(TrainingConfig, described["training"], f"{CONFIG}:")
-        if described["transition"]:
-            transition_from_dict(described["transition"])
+        if about.transition:
+            transition_from_dict(about.transition)
         by_number: dict[int, dict[str, np.ndarray]] = defaultdict(dict)
         for key, value in load_file(folder / WEIGHTS).items():
             _, number, name = key.split(".", 2)
             by_number[int(number)][name] = value
         members = [by_number[number] for number in sorted(by_number)]
-        if len(members) != described["members"] or len(described["classes"]) < 2:
-            raise ValueError(f"{len(members)} members, but {CONFIG} has {described['members']}")
+        if len(members) != about.members:
+            raise ValueError(f"{len(members)} members, but {CONFIG} has {about.members}")
         seen = pl.read_parquet(folder / SEEN)
         if not {"object_id", "role", "fold"} <= set(seen.columns):
             raise ValueError(f"{SEEN} lacks a column")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from cyclopts import Parameter
 
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.likelihood import n_observables
@@ -76,6 +79,61 @@ def read_fit(source: str | os.PathLike[str]) -> dict[str, Any]:
     except (ValueError, AttributeError) as problem:
         raise InputError(f"{source}: not a transition written by `truemorph transition` ({problem})") from problem
     return described
+
+
+@Parameter(name="*", show_default=False)
+@dataclass(frozen=True)
+class KnownCurve:
+    """A known T(α), given by family and parameters.
+
+    Attributes
+    ----------
+    family : str, optional
+        Family of a known T(α), used instead of a fit; give its parameters too.
+    theta : float, optional
+        Parameter of rayleigh, in units of α.
+    scale : float, optional
+        First parameter of weibull and fisk, in units of α.
+    shape : float, optional
+        Second parameter of weibull and fisk.
+    psf : str, optional
+        PSF width that defines α for theta or scale; an error if the catalogue's α uses the other.
+
+    Examples
+    --------
+    >>> KnownCurve("rayleigh", theta=11.25, psf="sigma").text()
+    'rayleigh:11.25:sigma'
+    """
+
+    family: Literal["rayleigh", "weibull", "fisk"] | None = None
+    theta: float | None = None
+    scale: float | None = None
+    shape: float | None = None
+    psf: Literal["sigma", "fwhm"] | None = None
+
+    def text(self) -> str | None:
+        """Return the curve as `read_fit` and run.toml take it; None if no family is given."""
+        given = {name: getattr(self, name) for name in ("theta", "scale", "shape") if getattr(self, name) is not None}
+        if self.family is None:
+            if given or self.psf:
+                raise InputError(f"`{next(iter(given), 'psf')}` is for a known T(α): give its `family` too")
+            return None
+        wanted = family_of(self.family).free
+        if set(given) != set(wanted):
+            raise InputError(
+                f"family {self.family} needs {' and '.join(f'`{name}`' for name in wanted)}; "
+                f"got {' and '.join(f'`{name}`' for name in given) or 'nothing'}"
+            )
+        values = ",".join(repr(float(given[name])) for name in wanted)
+        return ":".join([self.family, values, *([self.psf] if self.psf else [])])
+
+
+def transition_or_curve(transition: Any, curve: KnownCurve) -> Any:
+    """Return the fit or the known curve that was given; None if neither was."""
+    known = curve.text()
+    if known is not None and transition is not None:
+        raise InputError("give a fit (`transition`) or a known T(α) (`family`), not both")
+    return transition if known is None else known
 
 
 def observables_of(described: Mapping[str, Any], transition: Transition) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from truemorph.arguments import Names, Shard
 from truemorph.classifiers.checkpoint import Classifier, load
-from truemorph.classifiers.fits import transition_described
+from truemorph.classifiers.fits import KnownCurve, transition_described, transition_or_curve
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
 from truemorph.labelling.label import LabelReport, label_table
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 else:
     Model = BiasCurve = Path
 
+_UNKNOWN = KnownCurve()
+
 
 def label_galaxies(
     model: Model,
@@ -25,6 +27,7 @@ def label_galaxies(
     out: Path,
     *,
     transition: BiasCurve | None = None,
+    curve: KnownCurve = _UNKNOWN,
     observed: Path | None = None,
     id: str | None = None,
     image_column: str | None = None,
@@ -54,8 +57,10 @@ def label_galaxies(
         Table (.parquet, .fits, .ecsv, .vot, .csv), with rows that could not be labelled in NAME.problems.csv; or a
         folder, which keeps the partitions of the source.
     transition : path, fit or dict, optional
-        T(α) for the posterior, or a known curve such as rayleigh:11.25; default the model's. A model trained without
-        one gives no posterior. If it depends on columns beside α, they are read from the catalogue.
+        T(α) for the posterior; default the model's. A model trained without one gives no posterior. If it depends on
+        columns beside α, they are read from the catalogue.
+    curve : KnownCurve
+        A known T(α), instead of a fit.
     observed : path, optional
         Prepared catalogue with observed labels of these galaxies, joined by id.
     id : str, optional
@@ -118,6 +123,7 @@ def label_galaxies(
     >>> pl.read_parquet(report.out)["posterior_disk"].round(3).to_list()
     [0.679, 1.0]
     """
+    transition = transition_or_curve(transition, curve)
     return label_table(
         replace(model, device=device) if isinstance(model, Classifier) else load(model, device),
         source,

@@ -9,7 +9,7 @@ from cyclopts import Group, Parameter
 
 from truemorph.arguments import Names, Rules, Table
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.classifiers.fits import transition_described
+from truemorph.classifiers.fits import KnownCurve, transition_described, transition_or_curve
 from truemorph.classifiers.train import TrainingResult, train_on_catalogue
 from truemorph.config import TrainingConfig, given_settings, run_config, run_toml
 from truemorph.errors import InputError, nearest
@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 else:
     BiasCurve, Settings = Path, TrainingConfig
 
+_UNKNOWN = KnownCurve()
+
 
 def train_classifier(
     catalogue: Table,
     *,
     out: Path | None = None,
     transition: BiasCurve | None = None,
+    curve: KnownCurve = _UNKNOWN,
     labels: str | None = None,
     naive: bool | None = None,
     where: Rules = (),
@@ -60,9 +63,9 @@ def train_classifier(
     out : path
         Run folder to write.
     transition : path, fit or dict, optional
-        Fit from truemorph transition, or a known curve such as rayleigh:11.25 (weibull:SCALE,SHAPE, fisk:SCALE,SHAPE);
-        default: T(α) is fitted to the labels here. With rayleigh:11.25:sigma, a catalogue whose α uses the FWHM of the
-        PSF is an error.
+        Fit from truemorph transition; default: T(α) is fitted to the labels here.
+    curve : KnownCurve
+        A known T(α), instead of a fit.
     labels : str, optional
         Gold labels to train on, instead of the observed ones: a column such as gold, or a rule such as "t_type>=-3".
         Galaxies without a gold label are left out.
@@ -114,6 +117,7 @@ def train_classifier(
     >>> trained.rows
     2000
     """
+    transition = transition_or_curve(transition, curve)
     in_memory = not isinstance(catalogue, str | Path)
     if dry_run and out is None and not str(catalogue).endswith(".toml"):
         out = Path("model")
