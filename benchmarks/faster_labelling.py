@@ -159,7 +159,7 @@ def int8(model, folder):
 
     pixels = gate.calibration_images(model, open_source(folder / "gate" / "cat.parquet"))
     networks, alignments = gate.int8_members(model, pixels, engine_for(model, "openvino", "fp32"))
-    return OpenVinoEngine(networks, len(model.classes), "int8", alignments)
+    return OpenVinoEngine(networks, model, "int8", alignments)
 
 
 def main(folder, rounds=3):

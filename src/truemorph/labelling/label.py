@@ -342,8 +342,7 @@ def _on_cluster(model: Classifier, left: list[int], options: dict[str, Any], add
 def _check_bad(results: Results, counts: Counts, max_bad: float) -> None:
     """Raise an error if too many images are unreadable."""
     if too_bad(counts, max_bad):
-        listed = (why for part in results.done() for _, why in results.listed(part))
-        first = next((why for why in listed if why not in (NO_IMAGE, NO_FEATURE)), "not known")
+        first = next((why for _, why in results.listed() if why not in (NO_IMAGE, NO_FEATURE)), "not known")
         raise InputError(
             f"{counts['unreadable']} of {counts['labelled'] + counts['unreadable']} images can't be read, more than "
             f"{max_bad:.0%} (first: {first}); replace them, or allow more (`max_bad`)"
@@ -358,7 +357,7 @@ def _concluded(work: Labelling, damaged: list[Finding], max_bad: float) -> Label
             findings.append(Finding("written-elsewhere", "note", f"Another process has written {results.out}."))
             return LabelReport(results.out, 0, 0, [], True, tuple(findings))
         counts, left = results.total(), len(results.parts) - len(results.done())
-        problems = [row for part in results.done() for row in results.listed(part)]
+        problems = results.listed()
         if not left:
             _check_bad(results, counts, max_bad)
             if counts["labelled"] == 0:

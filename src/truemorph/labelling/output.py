@@ -1,9 +1,9 @@
 """Write labels: parts, each written atomically, and one table of all parts.
 
-A folder of results holds `run.json` (which identifies the labelling), a Parquet file per part, and `problems/` with the
-rows that could not be labelled. For one table `labels.parquet`, the folder is `labels.parquet.<digest>.parts` until
-all parts are done (the digest identifies the labelling). A part in progress is locked, so that several processes can
-share the work; the system releases the locks of a killed process.
+A folder of results holds `run.json` (which identifies the labelling) and a Parquet file per part, whose metadata has
+its row counts and the rows that could not be labelled. For one table `labels.parquet`, the folder is
+`labels.parquet.<digest>.parts` until all parts are done (the digest identifies the labelling). A part in progress is
+locked, so that several processes can share the work; the system releases the locks of a killed process.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ Counts = Counter[str]
 # A batch of a part: its number of rows, the labels, and (id, reason) of each row that could not be labelled.
 Batch = tuple[int, pl.DataFrame, Sequence[tuple[Any, str]]]
 
-_COUNTS = b"truemorph_counts"
-_PROBLEMS = {"object_id": pl.String, "reason": pl.String}
+_COUNTS, _PROBLEMS = b"truemorph_counts", b"truemorph_problems"
 
 
 def is_table(out: Path) -> bool:
@@ -104,8 +103,8 @@ class Results:
 
     @property
     def problems(self) -> Path:
-        """Table, or folder of tables, of the rows that could not be labelled."""
-        return self.out.with_name(f"{self.out.stem}.problems.csv") if self.is_table else self.folder / "problems"
+        """Table of the rows that could not be labelled, written when all parts are done."""
+        return self.out.with_name(f"{self.out.stem}.problems.csv") if self.is_table else self.folder / "problems.csv"
 
     @property
     def others(self) -> list[Path]:
@@ -135,7 +134,9 @@ class Results:
                 self._identify()
                 findings = self._drop_damaged()
                 if too_bad(self.total(), max_bad):
-                    self._drop([part for part in self.done() if self.counts(part)["unreadable"]])
+                    for part in self.done():
+                        if self.counts(part)["unreadable"]:
+                            self._path(part).unlink()
                 return findings
         except OSError as problem:
             raise TruemorphError(f"{self.folder}: can't be written ({reason(problem)})") from problem
@@ -160,7 +161,7 @@ class Results:
         for part in self.done():
             problem = self._damage(part)
             if problem:
-                self._drop([part])
+                self._path(part).unlink()
                 findings.append(
                     Finding(
                         "part-damaged",
@@ -176,23 +177,14 @@ class Results:
         try:
             with pq.ParquetFile(self._path(part), page_checksum_verification=True) as file:
                 rows = sum(batch.num_rows for batch in file.iter_batches())
-            counts = self.counts(part)
-            if (rows, len(self.listed(part))) != (counts["labelled"], counts["listed"]):
+            if rows != self.counts(part)["labelled"]:
                 return "rows are missing"
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, pl.exceptions.PolarsError) as problem:
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as problem:
             return reason(problem)
         return ""
 
-    def _drop(self, parts: Sequence[str]) -> None:
-        for part in parts:
-            self._path(part).unlink(missing_ok=True)
-            self._listed_in(part).unlink(missing_ok=True)
-
     def _path(self, part: str) -> Path:
         return self.folder / f"{part}.parquet"
-
-    def _listed_in(self, part: str) -> Path:
-        return self.folder / "problems" / f"{part}.csv"
 
     def is_done(self, part: str) -> bool:
         """Whether a part is finished."""
@@ -207,21 +199,24 @@ class Results:
         """Whether the folder exists; it is removed when the table is made."""
         return self._run.is_file()
 
-    def counts(self, part: str) -> Counts:
-        """Return the row counts of a part; none if it is not finished, or another process has made the table."""
+    def _stored(self, part: str, key: bytes) -> Any:
+        """Return JSON of a part's metadata; nothing if it is not finished, or another process has made the table."""
         try:
-            return Counter(json.loads(pq.read_metadata(self._path(part)).metadata[_COUNTS]))
+            return json.loads(pq.read_metadata(self._path(part)).metadata[key])
         except FileNotFoundError:
-            return Counter()
+            return {}
+
+    def counts(self, part: str) -> Counts:
+        """Return the row counts of a part."""
+        return Counter(self._stored(part, _COUNTS))
 
     def total(self) -> Counts:
         """Return the row counts of all finished parts."""
         return sum(map(self.counts, self.parts), Counter())
 
-    def listed(self, part: str) -> list[tuple[str, str]]:
-        """Return the rows of a part that could not be labelled, with reasons."""
-        path = self._listed_in(part)
-        return pl.read_csv(path, schema=_PROBLEMS).rows() if path.is_file() else []
+    def listed(self) -> list[tuple[str, str]]:
+        """Return the id of each row of the finished parts that could not be labelled, with the reason."""
+        return [(one, why) for part in self.parts for one, why in self._stored(part, _PROBLEMS)]
 
     def claim(self, part: str) -> AcquireReturnProxy | None:
         """Lock a part for a `with` block; return None if another process has locked it or made the table."""
@@ -259,13 +254,10 @@ class Results:
             if rows_in != labelled + problem_rows:
                 raise AssertionError(f"{path}: {rows_in} rows in, {labelled} labelled, {problem_rows} listed")
             with _writing(path):
-                writer.add_key_value_metadata({_COUNTS: json.dumps(counts)})
+                writer.add_key_value_metadata({_COUNTS: json.dumps(counts), _PROBLEMS: json.dumps(listed)})
                 writer.close()
                 with open(partial, "rb") as file:
                     os.fsync(file.fileno())
-                self._listed_in(part).unlink(missing_ok=True)
-                if listed:
-                    self._write_problems(listed, self._listed_in(part))
                 os.replace(partial, path)
         finally:
             if writer.is_open:
@@ -273,19 +265,16 @@ class Results:
                     writer.close()
             partial.unlink(missing_ok=True)
 
-    @staticmethod
-    def _write_problems(listed: Sequence[tuple[str, str]], path: Path) -> None:
-        write_table(CatalogTable(pl.DataFrame(listed, schema=_PROBLEMS, orient="row")), path)
-
     def conclude(self) -> None:
-        """Combine all parts in order, and all problems, if the output is one table; else remove temporary files."""
-        if not self.is_table:
-            shutil.rmtree(self._locks, ignore_errors=True)
-            for one in self.folder.rglob(".*.parquet.*"):  # left by killed processes
-                one.unlink(missing_ok=True)
-            return
+        """Write the table of problems; combine all parts in order if the output is one table."""
         with _writing(self.out):
-            self._write_problems([row for part in self.parts for row in self.listed(part)], self.problems)
+            problems = pl.DataFrame(self.listed(), {"object_id": pl.String, "reason": pl.String}, orient="row")
+            write_table(CatalogTable(problems), self.problems)
+            if not self.is_table:
+                shutil.rmtree(self._locks, ignore_errors=True)
+                for one in self.folder.rglob(".*.parquet.*"):  # left by killed processes
+                    one.unlink(missing_ok=True)
+                return
             if self.out.suffix.lower() == ".parquet":
                 schema = to_arrow(self._labels).schema
                 with written_whole(self.out) as partial, pq.ParquetWriter(partial, schema) as writer:

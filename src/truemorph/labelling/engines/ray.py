@@ -12,21 +12,8 @@ from truemorph.progress import progress
 def on_actors(actor: type, arguments: tuple[Any, ...], parts: Sequence[int], address: str | None) -> Iterator[int]:
     """Process parts on a cluster and yield the number of each finished part.
 
-    Parameters
-    ----------
-    actor : type
-        Class made from `arguments` and called with batches `{"part": numbers}`.
-    arguments : tuple
-    parts : sequence of int
-    address : str, optional
-        Address of the cluster; default a local one.
-
-    Raises
-    ------
-    InputError
-        If Ray is not installed.
-    TruemorphError
-        If the cluster fails or an actor raises it.
+    An actor is made from `arguments` and called with batches `{"part": numbers}`. `address` is that of the cluster;
+    default a local one. Errors of truemorph in an actor are raised here as they are.
     """
     require_extra("ray")
     import ray
