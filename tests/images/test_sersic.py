@@ -157,14 +157,6 @@ def test_the_number_of_processes_has_no_effect(pictures):
     assert measure_sersic(paths, sigma, jobs=2).equals(measure_sersic(paths, sigma, jobs=1))
 
 
-def test_statmorph_recovers_the_profile():
-    pytest.importorskip("statmorph", reason='needs pip install "truemorph[morphology]"')
-    found = measure_sersic([light(1.0)], 1.5, method="statmorph", **ALONE)
-    assert found["sersic_n"].item() == pytest.approx(1.0, abs=0.1)
-    assert found["sersic_rhalf"].item() == pytest.approx(6.0, rel=0.05)
-    assert found["sersic_n_stderr"].item() is None
-
-
 def test_a_missing_package_raises_an_error_before_measuring(monkeypatch):
     monkeypatch.setitem(sys.modules, "photutils", None)  # as if it were not installed
     with pytest.raises(InputError, match=r"photutils.*truemorph\[morphology\]"):
@@ -173,8 +165,6 @@ def test_a_missing_package_raises_an_error_before_measuring(monkeypatch):
 
 def test_invalid_arguments_raise_errors():
     image = light(1.0)
-    with pytest.raises(InputError, match="method"):
-        measure_sersic([image], method="galfit")
     with pytest.raises(InputError, match="psf_shape"):
         measure_sersic([image], psf_shape="airy")
     with pytest.raises(InputError, match=r"shape \(2,\) for 1 images"):
@@ -183,7 +173,5 @@ def test_invalid_arguments_raise_errors():
         measure_sersic([image], object_id=[1, 2])
     with pytest.raises(InputError, match=r"got shape \(64, 64\)"):
         measure_sersic(image)
-    with pytest.raises(InputError, match="jobs"):
-        measure_sersic([image], jobs=-1)
     found = measure_sersic([image], -1.0, jobs=1)
     assert found["problem"].item() == "psf_sigma must be a width in pixels, 0 or more; got -1.0"

@@ -28,26 +28,11 @@ _BATCH = 64
 def pixel_batches(
     images: Any, size: int, crop: float = CENTRAL_CROP, fits: FitsReading = AS_THEY_ARE
 ) -> Iterator[tuple[slice, list[np.ndarray | str]]]:
-    """Yield pixels of images of any kind, in batches.
+    """Yield pixels of images of any kind, in batches, as `decode_batches` does for files.
 
-    Parameters
-    ----------
-    images : sequence of paths, bytes, PIL images or arrays (H, W, 3); or array or tensor, shape (N, H, W, 3)
-        Tensors may also be (N, 3, H, W). uint8, or floats between 0 and 1. Images are cropped and resized as files are,
-        except an array or tensor of images that already have the network's size.
-    size, crop, fits
-        As in `load_image`.
-
-    Yields
-    ------
-    rows : slice
-    images : list
-        A uint8 array (size, size, 3) per readable image, else the problem as a string.
-
-    Raises
-    ------
-    InputError
-        If an array has another shape or type.
+    Images are a sequence of paths, bytes, PIL images or arrays (H, W, 3); or an array or tensor (N, H, W, 3), or a
+    tensor (N, 3, H, W). Values are uint8, or floats between 0 and 1. Images are cropped and resized as files are,
+    except an array or tensor of images that already have the network's size.
     """
     images = listed(images)
     every, as_they_are = images, False
