@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,18 +23,6 @@ CACHE_VERSION = 1
 _BATCH = 256
 
 PathLike = str | os.PathLike[str]
-
-
-@dataclass(frozen=True)
-class ImageStore:
-    """Decoded images, uint8 (N, size, size, 3), in memory or a memory map; rows of unreadable images are zero.
-
-    `good` is whether an image could be read, shape (N,); `problems` are path and problem of the others.
-    """
-
-    pixels: np.ndarray
-    good: np.ndarray
-    problems: list[tuple[str, str]]
 
 
 def decode_batches(
@@ -112,12 +99,13 @@ def load_images(
     crop: float = CENTRAL_CROP,
     cache: PathLike | None = None,
     fits: FitsReading = AS_THEY_ARE,
-) -> ImageStore:
-    """Decode N images to one uint8 array.
+) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
+    """Decode N images; return uint8 pixels (N, size, size, 3), which are good, and path and problem of the others.
 
-    With a folder `cache`, pixels are memory-mapped, so that memory does not grow with N and the next run need not
-    decode again. They are identified by a hash of the files' contents and the settings. An interrupted build starts
-    again; if two processes need the same pixels, one builds them and the other waits.
+    Pixels of unreadable images are zero. With a folder `cache`, pixels are memory-mapped, so that memory does not grow
+    with N and the next run need not decode again. They are identified by a hash of the files' contents and the
+    settings. An interrupted build starts again; if two processes need the same pixels, one builds them and the other
+    waits.
     """
     if not len(paths):
         raise InputError("there are no images to load")
@@ -127,7 +115,7 @@ def load_images(
         bad = _decoded(paths, size, crop, fits, pixels)
     else:
         pixels, bad = _cached(paths, shape, crop, Path(cache), fits)
-    return ImageStore(pixels, *_checked(paths, bad))
+    return (pixels, *_checked(paths, bad))
 
 
 def _content_key(paths: Sequence[PathLike], shape: tuple[int, ...], crop: float, fits: FitsReading) -> str:
