@@ -16,7 +16,7 @@ from truemorph.bias.likelihood import posterior
 from truemorph.bias.transitions import RayleighTransition, transition_to_dict
 from truemorph.classifiers.checkpoint import Classifier, describe, load, save_classifier
 from truemorph.commands.label import label_galaxies
-from truemorph.config import RunConfig, training_config
+from truemorph.config import training_config
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import write_json
@@ -152,42 +152,6 @@ def test_labels_have_the_findings_of_their_fits_without_duplicates(tmp_path):
     held = pq.read_schema(tmp_path / "labels.parquet").metadata
     assert json.loads(held[b"truemorph.model_hash"]) == "unsaved"
     assert codes(label_galaxies(model, path, tmp_path / "own.parquet")) == ["flat-fractions-assumed"]
-
-
-def test_an_image_model_labels_a_folder(simulated, tmp_path):
-    from truemorph.catalogs.prepare import prepare, write_preparation
-    from truemorph.classifiers.train import train_on_catalogue
-
-    prepared = prepare(simulated / "votes.csv", images=simulated / "images")
-    cat = write_preparation(prepared, tmp_path / "cat.parquet").out
-    config = training_config("quick", image_size=32, crop=1.0, epochs=1, folds=2, batch_size=32)
-    train_on_catalogue(RunConfig(catalogue=str(cat), out=str(tmp_path / "model"), training=config))
-    model = load(tmp_path / "model")
-
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    chosen = sorted((simulated / "images").iterdir())[:40]
-    for path in chosen:
-        (folder / path.name).write_bytes(path.read_bytes())
-    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff")
-    report = label_galaxies(model, folder, tmp_path / "labels.parquet")
-    assert (report.rows_in, report.labelled) == (41, 40)
-    assert report.problems[0][0] == "broken"
-    from_folder = read_table(tmp_path / "labels.parquet").frame
-    # A galaxy is identified by its id, also as text from a file name: the same out-of-fold result.
-    label_galaxies(model, cat, tmp_path / "all.parquet")
-    whole = read_table(tmp_path / "all.parquet").frame.with_columns(pl.col("object_id").cast(pl.String))
-    both = from_folder.join(whole, on="object_id", how="inner")
-    assert both.height == 40
-    np.testing.assert_allclose(both["p_disk"], both["p_disk_right"], atol=1e-5)
-
-    for k in range(3):
-        (folder / f"broken{k}.jpg").write_bytes(b"nothing")
-    before = (tmp_path / "labels.parquet").read_bytes()
-    with pytest.raises(InputError, match="more than 5%"):
-        label_galaxies(model, folder, tmp_path / "labels.parquet")
-    assert (tmp_path / "labels.parquet").read_bytes() == before
-    assert not list(tmp_path.glob(".*labels*"))
 
 
 def test_models_of_features_save_and_load(tmp_path):

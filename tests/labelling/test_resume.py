@@ -82,29 +82,19 @@ def test_a_killed_run_resumes_to_the_same_bytes(image_model, pictures, tmp_path)
     assert left == {"tars", "whole.parquet", "whole.problems.csv", "cut.parquet", "cut.problems.csv"}
 
 
-def test_shards_of_a_cluster(image_model, pictures, tmp_path, monkeypatch):
+def test_shards_share_the_work_also_with_other_spellings_of_the_paths(image_model, pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "PART_ROWS", 9)
     folder = write_folder(tmp_path / "images", pictures)
     label_galaxies(load(image_model), folder, tmp_path / "whole.parquet")
     out = tmp_path / "shards.parquet"
-    # Seven parts: three, two and two.
-    rows = []
-    for k in (3, 1, 2):
-        report = label_galaxies(load(image_model), folder, out, shard=(k, 3))
-        rows.append(report.labelled)
+    monkeypatch.chdir(tmp_path)
+    # Seven parts: two, three and two.
+    for k, done, paths in ((3, 18, (folder, out)), (1, 42, ("images", out.name)), (2, 60, (folder, out.name))):
+        report = label_galaxies(load(image_model), *paths, shard=(k, 3))
+        assert report.labelled == done
         assert report.complete == out.exists() == (k == 2)
         assert report.complete or "parts-left" in codes(report)
-    assert rows == [18, 42, 60]
     assert read_table(out).frame.equals(read_table(tmp_path / "whole.parquet").frame)
-
-
-def test_labelling_resumes_with_other_spellings_of_the_same_paths(image_model, pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "PART_ROWS", 16)
-    write_folder(tmp_path / "images", pictures)
-    label_galaxies(load(image_model), tmp_path / "images", tmp_path / "labels.parquet", shard=(1, 2))
-    monkeypatch.chdir(tmp_path)
-    assert label_galaxies(load(image_model), "images", "labels.parquet", shard=(2, 2)).complete
-    assert read_table("labels.parquet").frame["object_id"].to_list() == list(pictures)
 
 
 def test_two_labellings_of_one_table_do_not_mix(image_model, pictures, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import os
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -193,6 +194,27 @@ def test_too_many_unreadable_images_raise_an_error_until_replaced_or_allowed(
         (folder / f"g{k:02d}.jpg").write_bytes(pictures[f"g{k:02d}"])
     report = label_galaxies(load(image_model), folder, tmp_path / "labels.parquet")
     assert (report.labelled, [name for name, _ in report.problems]) == (59, ["g25"])
+    # A later error keeps the table.
+    before = (tmp_path / "labels.parquet").read_bytes()
+    with pytest.raises(InputError, match="more than 1%"):
+        label_galaxies(load(image_model), folder, tmp_path / "labels.parquet", max_bad=0.01)
+    assert (tmp_path / "labels.parquet").read_bytes() == before
+    assert not list(tmp_path.glob(".*labels*"))
+
+
+def test_training_galaxies_are_known_by_their_ids_also_as_text(image_model, pictures, tmp_path):
+    folder = write_folder(tmp_path / "images", {str(k): one for k, one in enumerate(pictures.values())})
+    table = pl.DataFrame({"object_id": range(60), "image": [f"{k}.jpg" for k in range(60)]})
+    table.write_parquet(tmp_path / "table.parquet")
+    model = load(image_model)
+    model = replace(model, seen=model.seen.with_columns(object_id=pl.Series([3, 4])))
+    label_galaxies(model, folder, tmp_path / "text.parquet")
+    label_galaxies(model, tmp_path / "table.parquet", tmp_path / "whole.parquet", images=folder)
+    text, whole = (pl.read_parquet(tmp_path / f"{one}.parquet") for one in ("text", "whole"))
+    assert whole["relation"].to_list() == ["new"] * 3 + ["out_of_fold"] * 2 + ["new"] * 55
+    text = text.with_columns(pl.col("object_id").cast(pl.Int64)).sort("object_id")
+    assert text["relation"].equals(whole["relation"])
+    np.testing.assert_allclose(text["p_disk"], whole["p_disk"], atol=1e-5)
 
 
 def test_a_catalogue_of_observed_labels_gives_the_posterior(image_model, pictures, expected, tmp_path):
@@ -205,10 +227,8 @@ def test_a_catalogue_of_observed_labels_gives_the_posterior(image_model, picture
             "split": ["test"] * 59,
         }
     )  # fmt: skip
-    observed = write_table(
-        CatalogTable(frame.sample(59, shuffle=True, seed=1), metadata={"alpha_psf": "sigma"}),
-        tmp_path / "observed.parquet",
-    )
+    table = CatalogTable(frame.sample(59, shuffle=True, seed=1), metadata={"alpha_psf": "sigma"})
+    observed = write_table(table, tmp_path / "observed.parquet")
     report = label_galaxies(load(image_model), source, tmp_path / "labels.parquet", observed=observed, precision="fp32")
     assert "59 of 60" in next(one.message for one in report.findings if one.code == "observed-labels-matched")
     got = read_table(tmp_path / "labels.parquet").frame
