@@ -34,7 +34,7 @@ def test_every_kind_gives_the_same_pixels(tmp_path):
         "array of paths": np.array([str(tmp_path / "a.png")]),
         "bytes": [buffer.getvalue()],
         "one file's content": buffer.getvalue(),
-        "PIL": [Image.fromarray(image)] * 65,  # two batches
+        "PIL": [Image.fromarray(image)] * 257,  # two batches
         "one PIL image": Image.fromarray(image),
         "arrays": [image],
         "array": whole,

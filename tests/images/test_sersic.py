@@ -161,8 +161,6 @@ def test_invalid_arguments_raise_errors():
         measure_sersic([image], psf_shape="airy")
     with pytest.raises(InputError, match=r"shape \(2,\) for 1 images"):
         measure_sersic([image], [1.0, 2.0])
-    with pytest.raises(InputError, match="object_id has 2 rows for 1 images"):
-        measure_sersic([image], object_id=[1, 2])
     with pytest.raises(InputError, match=r"got shape \(64, 64\)"):
         measure_sersic(image)
     found = measure_sersic([image], -1.0, jobs=1)

@@ -71,7 +71,6 @@ def measure_sersic(
     images: Any,
     psf_sigma: float | Sequence[float] | np.ndarray | None = None,
     *,
-    object_id: Sequence[Any] | np.ndarray | pl.Series | None = None,
     psf_shape: PsfShape = "moffat",
     undo_stretch: bool = True,
     hdu: int | str | None = None,
@@ -87,8 +86,6 @@ def measure_sersic(
         Non-finite pixels are masked.
     psf_sigma : float or array, shape (N,), optional
         σ of the PSF, FWHM / 2.355, in pixels. Without it, the PSF is ignored and indices are too small.
-    object_id : sequence, optional
-        Default: paths of files, else row numbers in a column `row`.
     psf_shape : {"moffat", "gaussian"}
         A Moffat profile with β = 3.5, as in SDSS, or a Gaussian, with the FWHM given by `psf_sigma`.
     undo_stretch : bool
@@ -102,10 +99,11 @@ def measure_sersic(
     Returns
     -------
     polars.DataFrame
-        One row per image: `object_id` or `row`; `sersic_n`; `sersic_n_stderr`, from noise that is independent between
-        pixels and a model error of 5 % of the flux; `sersic_rhalf` (pixels, along the major axis);
-        `sersic_ellipticity` (1 - b/a); `light` ("linear", "unstretched" or "as shown"); `flag` (0 good, 1 suspect,
-        2 failed, with null measurements) and `problem`, the reason if it is not 0.
+        One row per image: `object_id` (paths, if all images are files) or `row` (numbers); `sersic_n`;
+        `sersic_n_stderr`, from noise that is independent between pixels and a model error of 5 % of the flux;
+        `sersic_rhalf` (pixels, along the major axis); `sersic_ellipticity` (1 - b/a); `light` ("linear", "unstretched"
+        or "as shown"); `flag` (0 good, 1 suspect, 2 failed, with null measurements) and `problem`, the reason if it is
+        not 0.
 
     Raises
     ------
@@ -134,8 +132,6 @@ def measure_sersic(
         sigma = np.full(count, sigma)
     if sigma.shape != (count,):
         raise InputError(f"psf_sigma must be one number, or one per image; got shape {sigma.shape} for {count} images")
-    if object_id is not None and len(object_id) != count:
-        raise InputError(f"object_id has {len(object_id)} rows for {count} images")
     jobs = min((os.cpu_count() or 1) if jobs is None else jobs, -(-count // _PER_TASK))
 
     work = partial(_measured, psf_shape=psf_shape, undo_stretch=undo_stretch, hdu=hdu)
@@ -154,7 +150,9 @@ def measure_sersic(
             "a process that measured profiles died: use fewer jobs if memory ran out; "
             'scripts need `if __name__ == "__main__":`'
         ) from problem
-    return pl.concat([_names(images, object_id).to_frame(), pl.DataFrame(rows, schema=_SCHEMA)], how="horizontal")
+    files = count > 0 and all(isinstance(one, str | os.PathLike) for one in images)
+    names = pl.Series("object_id", map(shown_path, images)) if files else pl.Series("row", range(count), pl.Int64)
+    return pl.DataFrame(rows, schema=_SCHEMA).insert_column(0, names)
 
 
 _SCHEMA = {
@@ -166,14 +164,6 @@ _SCHEMA = {
     "flag": pl.Int64,
     "problem": pl.String,
 }
-
-
-def _names(images: Any, object_id: Any) -> pl.Series:
-    if object_id is not None:
-        return pl.Series("object_id", object_id)
-    if len(images) and all(isinstance(one, str | os.PathLike) for one in images):
-        return pl.Series("object_id", [shown_path(one) for one in images])
-    return pl.Series("row", range(len(images)), dtype=pl.Int64)
 
 
 def _measured(

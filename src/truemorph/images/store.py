@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from truemorph.errors import InputError, TruemorphError
 from truemorph.images.decode import AS_THEY_ARE, CENTRAL_CROP, FitsReading, ahead, load_or_reason, read_image_file
+from truemorph.images.inputs import pixel_batches
 from truemorph.io import lock, read_json, write_json
 from truemorph.progress import progress, tell
 
@@ -23,22 +24,6 @@ CACHE_VERSION = 1
 _BATCH = 256
 
 PathLike = str | os.PathLike[str]
-
-
-def decode_batches(
-    paths: Sequence[PathLike], size: int, crop: float = CENTRAL_CROP, fits: FitsReading = AS_THEY_ARE
-) -> Iterator[tuple[slice, list[np.ndarray | str]]]:
-    """Decode images in batches, one batch in advance.
-
-    Yields the indices of the paths, and a uint8 array (size, size, 3) per readable image, else the problem as a string.
-    """
-    return ahead(lambda path: load_or_reason(path, size, crop, fits), _batches(paths))
-
-
-def _batches(paths: Sequence[PathLike]) -> Iterator[tuple[slice, Sequence[PathLike]]]:
-    for start in range(0, len(paths), _BATCH):
-        rows = slice(start, min(start + _BATCH, len(paths)))
-        yield rows, paths[rows]
 
 
 class ImageFiles:
@@ -71,7 +56,7 @@ def _decoded(
     """Decode all images, into an array if there is one; return rows and problems of unreadable ones."""
     bad: dict[int, str] = {}
     with progress(len(paths), "images", "img") as bar:
-        for rows, images in decode_batches(paths, size, crop, fits):
+        for rows, images in pixel_batches(paths, size, crop, fits):
             for row, image in enumerate(images, rows.start):
                 if isinstance(image, str):
                     bad[row] = image
@@ -128,7 +113,8 @@ def _content_key(paths: Sequence[PathLike], shape: tuple[int, ...], crop: float,
             return b"absent"
 
     whole = hashlib.sha256(repr((CACHE_VERSION, shape, crop, fits)).encode())
-    for _, digests in ahead(content, _batches(paths)):
+    batches = (paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH))
+    for _, digests in ahead(content, ((None, some) for some in batches)):
         whole.update(b"".join(digests))
     return whole.hexdigest()[:20]
 
