@@ -76,11 +76,14 @@ def test_training_galaxies_are_labelled_by_the_member_that_did_not_see_them(tmp_
     np.testing.assert_allclose(got["label_quality"], after[np.arange(6), given["label"].to_numpy()])
 
 
-def test_with_one_member_training_galaxies_have_no_posterior(tmp_path):
+def test_training_galaxies_of_one_member_and_those_without_a_label_have_no_posterior(tmp_path):
     model = logistic_model([0.0], [(0, "in_sample", -1), (1, "in_sample", -1)])
-    report = label_galaxies(model, catalogue(tmp_path), tmp_path / "labels.parquet")
+    path = catalogue(tmp_path, label=[0, 1, 0, 1, 0, None])
+    report = label_galaxies(model, path, tmp_path / "labels.parquet")
     got = read_table(tmp_path / "labels.parquet").frame
-    assert got["posterior_disk"].is_null().to_list() == [True, True, False, False, False, False]
+    assert got["observed_label"].to_list() == [0, 1, 0, 1, 0, None]
+    for name in ("posterior_disk", "posterior_label", "label_quality"):
+        assert got[name].is_null().to_list() == [True, True, False, False, False, True]
     assert got["p_disk"].is_not_null().all()
     assert "posterior-missing" in codes(report)
 

@@ -40,7 +40,6 @@ _FITS_MODULES = r"astropy\.io\.fits"
 # The asinh stretch is nearly linear below a tenth of white, as in astropy's AsinhStretch.
 _SOFTENING = 0.1
 
-
 Key = TypeVar("Key")
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -50,15 +49,9 @@ Found = TypeVar("Found")
 class FitsReading:
     """Settings to convert FITS images to colour images.
 
-    Attributes
-    ----------
-    hdu : int or str, optional
-        Number or name of the HDU; default the first that has an image.
-    stretch : {"asinh", "linear", "sqrt", "log"}
-        Stretch of the data. "asinh" preserves colours (Lupton et al. 2004); the others stretch each band separately.
-    limits : (float, float), optional
-        Data values of black and white, the same for all images. The default is the 0.5 and 99.8 percentiles of each
-        image, which suits cutouts without a common scale.
+    `hdu` is a number or name, by default that of the first HDU with an image. The stretch "asinh" preserves colours
+    (Lupton et al. 2004); the others stretch each band separately. `limits` are the data values of black and white, by
+    default the 0.5 and 99.8 percentiles of each image, which suits cutouts without a common scale.
     """
 
     hdu: int | str | None = None

@@ -28,16 +28,9 @@ def normalise(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> to
 class Augmentation:
     """Random augmentation of images in training.
 
-    Attributes
-    ----------
-    flip : bool
-        Mirror half of the images.
-    rotation : {"any", "quarter", "none"}
-        Rotate by any angle (with interpolation), by multiples of 90° (without), or not at all.
-    shift : float
-        Largest shift along each axis, in units of the width.
-    zoom : float
-        Enlarge by a factor between 1 / (1 + zoom) and 1 + zoom; default 0 (see above).
+    `flip` mirrors half of the images; `rotation` is by any angle (with interpolation), by multiples of 90° (without),
+    or none; `shift` is the largest along each axis, in units of the width; `zoom` enlarges by a factor between
+    1 / (1 + zoom) and 1 + zoom.
     """
 
     flip: bool = True

@@ -35,32 +35,15 @@ def members_used(model: Classifier, fold: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Labeller:
-    """Compute labels from rows of a source.
-
-    Attributes
-    ----------
-    model : Classifier
-    engine : Engine
-    transition : Transition, optional
-        T(α) for posteriors.
-    observables : tuple of str
-        Columns on which T depends in addition to α.
-    observed : bool
-        Whether there are observed labels and α.
-    joined : polars.DataFrame, optional
-        Prepared catalogue with the observed labels, if they are not in the source.
-    keep : dict of str to polars type
-        Columns to copy.
-    id_type : polars type
-    """
+    """Compute labels from rows of a source."""
 
     model: Classifier
     engine: Engine
-    transition: Transition | None = None
-    observables: tuple[str, ...] = ()
-    observed: bool = False
-    joined: pl.DataFrame | None = None
-    keep: dict[str, Any] = field(default_factory=dict)
+    transition: Transition | None = None  # T(α) for posteriors
+    observables: tuple[str, ...] = ()  # columns on which T depends in addition to α
+    observed: bool = False  # whether there are observed labels and α
+    joined: pl.DataFrame | None = None  # prepared catalogue with the observed labels, if they are not in the source
+    keep: dict[str, Any] = field(default_factory=dict)  # types of the columns to copy
     id_type: Any = pl.String
 
     @cached_property

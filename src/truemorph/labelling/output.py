@@ -82,16 +82,8 @@ def _writing(path: Path) -> Iterator[None]:
 class Results:
     """Results of one labelling, shared by all its processes.
 
-    Parameters
-    ----------
-    out : Path
-        A table (the extension gives its format), or a folder for the parts.
-    identity : dict
-        Everything that determines the labels.
-    parts : sequence of str
-        Names of all parts, in order.
-    labels : CatalogTable
-        Columns, units, descriptions and metadata of the labels, without rows.
+    `out` is a table (the extension gives its format), or a folder for the parts. `identity` is everything that
+    determines the labels. `labels` has their columns, units, descriptions and metadata, without rows.
     """
 
     def __init__(self, out: Path, identity: dict[str, Any], parts: Sequence[str], labels: CatalogTable) -> None:
