@@ -7,7 +7,7 @@ import pytest
 
 from truemorph.classifiers.checkpoint import load
 from truemorph.commands.label import label_galaxies
-from truemorph.errors import InputError
+from truemorph.errors import TruemorphError
 from truemorph.labelling import label
 from truemorph.tables import read_table
 
@@ -39,7 +39,7 @@ def test_a_cluster_survives_the_death_of_an_actor_and_raises_its_errors(
 
     monkeypatch.setattr(label, "PartLabeller", Dying)
     monkeypatch.chdir(tmp_path)  # actors run in another folder
-    with pytest.raises(InputError, match=r"003\.tar: not a readable tar file"):
+    with pytest.raises(TruemorphError, match=r"003\.tar: not a readable tar file"):
         label_galaxies(model, "tars", "cluster.parquet", precision="fp32", engine="ray")
     assert died.exists()
     last.write_bytes(content)

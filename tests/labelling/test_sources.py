@@ -22,10 +22,6 @@ from truemorph.tables import CatalogTable, read_table, write_table
 from labelling.conftest import write_folder, write_tar  # isort: skip
 
 
-def as_folder(content, place):
-    return write_folder(place / "images", content), {}
-
-
 def as_folders_of_folders(content, place):
     names = list(content)
     write_folder(place / "images" / "a" / "b", {name: content[name] for name in names[:20]})
@@ -91,7 +87,7 @@ def as_hats(content, place):
 
 
 KINDS = [
-    as_folder, as_folders_of_folders, as_list, as_table, as_own_table, as_tar, as_packed_tars, as_parquet, as_hats,
+    as_folders_of_folders, as_list, as_table, as_own_table, as_tar, as_packed_tars, as_parquet, as_hats,
 ]  # fmt: skip
 
 
@@ -323,22 +319,6 @@ def test_other_images_are_labelled_again(image_model, pictures, expected, tmp_pa
             label_galaxies(model, source, out, **second)
 
 
-@pytest.mark.parametrize(
-    ("columns", "options", "says"),
-    [
-        ({"object_id": [1.5e17, 2.0]}, {}, "holds ids as floats"),
-        ({"object_id": [1, None]}, {}, "missing id"),
-        ({"object_id": [7, 7]}, {}, "share an id"),
-        ({"object_id": [1, 2]}, {"copy": ["redshift"]}, "no column 'redshift' to copy"),
-        ({"object_id": [1, 2], "label": [0, 1]}, {"copy": ["label"]}, "'label' can't be copied"),
-    ],
-)
-def test_ids_and_copied_columns_of_tables_are_checked(image_model, tmp_path, columns, options, says):
-    pl.DataFrame({**columns, "image": ["a.jpg", "b.jpg"]}).write_parquet(tmp_path / "table.parquet")
-    with pytest.raises(InputError, match=says):
-        label_galaxies(load(image_model), tmp_path / "table.parquet", tmp_path / "labels.parquet", **options)
-
-
 def test_unusable_sources_raise_errors_that_say_what_to_do(image_model, pictures, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "list.txt").write_text("\n")
@@ -349,6 +329,9 @@ def test_unusable_sources_raise_errors_that_say_what_to_do(image_model, pictures
     write_tar(write_folder(tmp_path / "mixed", pictures) / "some.tar", pictures)
     pl.DataFrame({"x": [1, 2]}).write_csv(tmp_path / "columns.csv")
     pl.DataFrame({"x": [1, 2], "image": [b"", b""]}).write_parquet(tmp_path / "no_id.parquet")
+    table = pl.DataFrame({"object_id": [7, 8], "label": [0, 1], "image": ["a.jpg", "b.jpg"]})
+    table.write_csv(tmp_path / "table.csv")
+    pl.concat([table, table]).write_csv(tmp_path / "repeated.csv")
     for name, says, options in (
         ("absent", "no such file or folder", {}),
         ("empty", "no images", {}),
@@ -361,6 +344,9 @@ def test_unusable_sources_raise_errors_that_say_what_to_do(image_model, pictures
         ("no_id.parquet", "no id column .* name yours with `id`", {}),
         ("images", "no columns to copy", {"copy": ["ra"]}),
         ("images", "`shard`", {"shard": (3, 2)}),
+        ("table.csv", "no column 'redshift' to copy", {"copy": ["redshift"]}),
+        ("table.csv", "'label' can't be copied", {"copy": ["label"]}),
+        ("repeated.csv", "share an id", {}),
     ):
         with pytest.raises(InputError, match=says):
             label_galaxies(load(image_model), tmp_path / name, tmp_path / "labels.parquet", **options)

@@ -24,7 +24,7 @@ from truemorph.bias.transitions import (
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import Classifier, load, logistic_inputs
 from truemorph.classifiers.fits import observables_of
-from truemorph.errors import InputError
+from truemorph.errors import InputError, TruemorphError
 from truemorph.findings import Finding, unique
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
 from truemorph.labelling.engines import Precision, engine_for
@@ -277,10 +277,13 @@ class PartLabeller:
         self._work = open_labelling(load(folder), **options)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Label the parts with these numbers."""
-        for number in batch["part"]:
+        """Label the part with this number; Ray would not keep the type of an error, so it is returned as text."""
+        (number,), problem = batch["part"], ""
+        try:
             self._work.label(self._work.source.parts[int(number)], Silence())
-        return batch
+        except TruemorphError as error:
+            problem = str(error)
+        return {"part": [number], "problem": [problem]}
 
 
 def label_table(
