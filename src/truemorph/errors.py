@@ -34,7 +34,7 @@ _EXTRAS = {
     "fast": ("openvino", "nncf", "onnx", "onnxscript"),
     "gold": ("starlette", "uvicorn"),
     "ray": ("ray",),
-    "morphology": ("photutils", "statmorph"),
+    "morphology": ("photutils",),
     "benchmark": ("cleanlab",),
 }
 

@@ -199,10 +199,10 @@ def _measured_features(galaxies: pl.DataFrame, seed: int) -> np.ndarray:
 def _efigi(seed: int, sizes: Sizes, data: Path) -> World:
     """EFIGI images, degraded to random α, with flips of eq. 5."""
     table = _table(data / FILES["real"], ["t_type", "image"])
-    stored = load_images([data / name for name in table["image"]], sizes.pixels, 1.0)
+    pixels, good, _ = load_images([data / name for name in table["image"]], sizes.pixels, 1.0)
     rng = np.random.default_rng([seed, 7])
-    order = rng.permutation(np.flatnonzero(stored.good))
-    sharp, n = stored.pixels[order], order.size
+    order = rng.permutation(np.flatnonzero(good))
+    sharp, n = pixels[order], order.size
     truth = (table["t_type"].to_numpy()[order] >= 1).astype(np.int64)
     alpha = rng.lognormal(np.log(_EFIGI_ALPHA), _EFIGI_SPREAD, n)
     radius = _EFIGI_RADIUS * sizes.pixels

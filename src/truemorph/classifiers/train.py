@@ -385,8 +385,7 @@ def _pixels(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tup
         inputs = ImageFiles(paths, size, config.crop, reading)
         good, found = inputs.check()
     else:
-        store = load_images(paths, size, config.crop, cache, reading)
-        inputs, good, found = store.pixels, store.good, store.problems
+        inputs, good, found = load_images(paths, size, config.crop, cache, reading)
     bad = frame.filter(~pl.Series(good))["object_id"].to_list()
     problems += [(str(one), why) for one, (_, why) in zip(bad, found, strict=True)]
     # Unreadable images keep a row of zeros but leave the split, which avoids a copy.
