@@ -145,7 +145,7 @@ def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> p
 
 
 def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> None:
-    """Write tables 1 to 3 of Simard et al. (2011) with VizieR's column names, and with galaxies that are not in GZ2.
+    """Write table 3 of Simard et al. (2011) with VizieR's column names, and with galaxies that are not in GZ2.
 
     Lengths are an angle times Scale. Without redshift, Scale is -99.99 and circular radii are negative.
     """
@@ -180,17 +180,8 @@ def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) ->
     single = np.clip(single * np.exp(0.12 * rng.normal(size=n)), 0.5, 8)
     some = np.full(n, 0.02)
     sersic = {"rg2d": table["magnitude"], "e": 1 - ratio, "e_e": some, "ng": single, "e_ng": 0.03 * single}
-    pl.DataFrame(common | rounded(radii, np.zeros(n, bool)) | rounded(sersic, failed)).write_parquet(
-        folder / "table3.parquet"
-    )
-    for number, nb in ((1, np.full(n, 4.0)), (2, index)):
-        both = {"(B/T)g": 0.9 * bulge, "(B/T)r": bulge, "e_(B/T)r": some, "e": (1 - ratio) / 2, "nb": nb}
-        both |= {"i": np.rad2deg(np.arccos(ratio)), "PpS": rng.random(n)}
-        lengths = {"Re": circular * scale / 2, "Rd": circular * scale / 1.68}
-        parts = rounded(both, failed) | rounded(lengths, failed | ~has_redshift)
-        pl.DataFrame(common | rounded(radii, np.zeros(n, bool)) | parts).write_parquet(
-            folder / f"table{number}.parquet"
-        )
+    columns = common | rounded(radii, np.zeros(n, bool)) | rounded(sersic, failed)
+    pl.DataFrame(columns).write_parquet(folder / "table3.parquet")
 
 
 def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, seed: int) -> np.ndarray:

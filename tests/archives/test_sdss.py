@@ -10,7 +10,6 @@ import pytest
 from archives.server import SQL, Observatory, asked_ids, page, refusal, small_archive, text
 from truemorph.archives import sdss
 from truemorph.archives.fetch import fetch
-from truemorph.archives.provenance import read_provenance
 from truemorph.archives.sdss import BATCH, COLUMNS, DETECTIONS, PER_SECOND, PHOTOMETRY
 from truemorph.errors import InputError, TruemorphError
 from truemorph.tables import read_table
@@ -84,9 +83,6 @@ def test_every_id_is_exact_and_accounted_for(sky, known, tmp_path):
     missing = pl.read_csv(tmp_path / "missing.csv")["objid"]
     assert set(missing) == set(sky.truth.filter(~pl.col("in_sdss"))["objid"])
     assert str(missing.len()) in next(one.message for one in got.findings if one.code == "ids-not-in-dr7")
-    entry = read_provenance(tmp_path)["photometry.parquet"]
-    assert "FROM PhotoObjAll" in entry["query"]
-    assert (entry["ids"], entry["rows"]) == (120, known.len())
 
 
 def test_impossible_values_are_null_and_the_better_spectrum_is_used(sky, tmp_path):
@@ -112,8 +108,6 @@ def test_queries_fit_into_a_url_and_the_rate_is_below_sixty_per_minute():
 
 def test_only_new_ids_are_queried(sky, known, tmp_path):
     get(sky, tmp_path, ids=known[:40])
-    with pytest.raises(TruemorphError):
-        fetch("sdss", tmp_path, addresses_from=sky.addresses, offline=True, ids=known)
     before = len(asked(sky))
     get(sky, tmp_path, ids=known)
     assert not set(chain(*asked(sky)[before:])) & set(known[:40])
@@ -123,18 +117,13 @@ def test_only_new_ids_are_queried(sky, known, tmp_path):
         assert sum(len(ids) for ids in asked(other)) == known.len()
 
 
-def test_timeouts_halve_the_batch(sky, known, tmp_path):
-    sky.most_ids = 10
-    get(sky, tmp_path, ids=known)
-    assert [len(ids) for ids in asked(sky)[:4]] == [25, 12, 6, 6]
-    assert photometry(tmp_path).height == known.len()
-
-
-def test_too_many_queries_per_minute_cause_a_wait(sky, known, tmp_path, monkeypatch):
+def test_timeouts_halve_the_batch_and_too_many_queries_cause_a_wait(sky, known, tmp_path, monkeypatch):
     waits = []
     monkeypatch.setattr("time.sleep", waits.append)
+    sky.most_ids = 10
     sky.script(SQL, text('"ERROR: Maximum 60 queries allowed per minute. Rejected query: SELECT"\n'))
-    get(sky, tmp_path)
+    get(sky, tmp_path, ids=known)
+    assert [len(ids) for ids in asked(sky)[:5]] == [25, 25, 12, 6, 6]
     assert max(waits) >= 65
     assert photometry(tmp_path).height == known.len()
 
@@ -143,7 +132,6 @@ def test_too_many_queries_per_minute_cause_a_wait(sky, known, tmp_path, monkeypa
     ("change", "named"),
     [
         (lambda body: text(body[: len(body) // 2].rstrip(",.") + "\n"), "truncated"),
-        (lambda body: text(body[: len(body) // 2].rstrip(",.\n"), length=False), "truncated"),
         (lambda body: text(body[:-3], length=False), "truncated"),
         (lambda body: text(body.replace("587", "5.87e17", 1)), "5.87e17"),
         (lambda body: text(body.replace("petroRad_r", "petroR_r", 1)), "petroRad_r"),
@@ -161,15 +149,13 @@ def test_incomplete_responses_raise_errors(sky, tmp_path, change, named):
     assert not (tmp_path / "photometry.parquet").exists()
 
 
-@pytest.mark.parametrize("always", [False, True])
 @pytest.mark.parametrize(("table", "lines"), [("LEFT JOIN SpecObj", 9), *[("Neighbors", n) for n in range(6, 10)]])
-def test_a_response_truncated_between_rows_is_completed(sky, known, tmp_path, always, table, lines):
+def test_a_response_truncated_between_rows_is_completed(sky, known, tmp_path, table, lines):
     """Without Content-Length this can't be detected otherwise; the last object may lack some rows."""
     get(sky, tmp_path / "whole", ids=known)
-    count = iter(range(1000))
 
     def cut(request, body):
-        if table in request.params["cmd"] and (always or next(count) == 1):
+        if table in request.params["cmd"]:
             return text("".join(body.splitlines(keepends=True)[:lines]), length=False)
         return None
 
@@ -179,30 +165,21 @@ def test_a_response_truncated_between_rows_is_completed(sky, known, tmp_path, al
     assert pl.read_csv(tmp_path / "cut" / "missing.csv").height == 0
 
 
-@pytest.mark.parametrize("make", [list, np.asarray, lambda ids: [str(one) for one in ids], lambda ids: [None, *ids]])
-def test_ids_from_python(sky, known, tmp_path, make):
-    get(sky, tmp_path, ids=make(known[:7].to_list()))
-    assert photometry(tmp_path)["objid"].to_list() == sorted(known[:7])
-
-
-def test_ids_from_tables(sky, known, tmp_path):
-    some = pl.DataFrame({"OBJID": known[:7], "note": "x"})
-    for name in ("t.csv", "t.parquet"):
-        (some.write_parquet if name.endswith("parquet") else some.write_csv)(tmp_path / name)
-        assert get(sky, tmp_path / "out", ids=tmp_path / name).counts["ids"] == 7
+def test_ids_from_tables_and_from_python(sky, known, tmp_path):
+    some, table = known[:7], tmp_path / "t.csv"
+    pl.DataFrame({"OBJID": some, "note": "x"}).write_csv(table)
+    for ids in (table, some.to_list(), some.to_numpy(), [None, *map(str, some)]):
+        get(sky, tmp_path / "out", ids=ids)
+        assert photometry(tmp_path / "out")["objid"].to_list() == sorted(some)
     for column, named in (("id", "nearest: OBJID"), ("note", "not integers")):
         with pytest.raises(InputError, match=named):
-            get(sky, tmp_path / "out", ids=tmp_path / "t.csv", id=column)
-    some.cast({"OBJID": pl.Float64}).write_parquet(tmp_path / "floats.parquet")
-    with pytest.raises(InputError, match="lose digits"):
-        get(sky, tmp_path / "out", ids=tmp_path / "floats.parquet")
+            get(sky, tmp_path / "out", ids=table, id=column)
 
 
 @pytest.mark.parametrize(
     ("ids", "named"),
     [
         ([1237648720693755918], "1237648720693755918"),
-        ([8647474690341470208], "8647474690341470208"),
         ([42, 587722981748572353], "42"),
         ([], "no ids"),
         (None, "fetch gz2"),
