@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
+from truemorph.bias.transitions import CLASS_NAMES
 from truemorph.catalogs.crossmatch import Join
 from truemorph.catalogs.mapping import Mapping, detect_mapping, read_mapping, resolve
 from truemorph.catalogs.prepare import Preparation, prepare, write_preparation
@@ -21,10 +22,10 @@ from truemorph.io import file_hash
 from truemorph.progress import tell
 from truemorph.reproduce.options import Inputs, split_fractions
 from truemorph.reproduce.paper import SAMPLE
-from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outcome, Stage, Work, once
+from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outcome, Stage, Work
 from truemorph.tables import CatalogTable, frame_hash, read_table, write_table
 
-EVERYTHING, DEBIASED = "everything.parquet", "gz2d.parquet"
+EVERYTHING, HART, DEBIASED = "everything.parquet", "hart.parquet", "gz2d.parquet"
 _ID = pl.col("object_id").cast(pl.String).alias("_id")
 _FRACTIONS = ("smooth_fraction", "disk_fraction", "artefact_fraction")
 # Two hundred columns of Galaxy Zoo 2's later questions.
@@ -39,8 +40,7 @@ def missing_archives(inputs: Inputs) -> dict[str, dict[str, Any]]:
         out["gz2"] = {"images": images}
     if inputs.photometry is None and (inputs.radius is None or inputs.psf_fwhm is None):
         out["sdss"] = {}
-    known = set() if inputs.table is None else set(read_table(inputs.table).frame.columns)
-    if inputs.sersic_table is None and not known.issuperset((*inputs.features, inputs.sersic_index)):
+    if inputs.sersic_table is None:
         out["simard"] = {}
     return out
 
@@ -59,7 +59,7 @@ def fetch_archive(name: str, data: Path, **chosen: Any) -> Outcome:
     return Outcome(f"fetch-{name}", title, status, text, seconds=round(time.perf_counter() - began, 2))
 
 
-@once
+@lru_cache(maxsize=1)
 def _prepared(work: Work) -> Preparation:
     """Prepare all usable galaxies, from which the sample is drawn."""
     inputs = work.inputs
@@ -76,9 +76,8 @@ def _prepared(work: Work) -> Preparation:
         raise work.lacks("Petrosian radii and PSF widths", "sdss", "`photometry`, `radius` and `psf_fwhm`")
     joins: list[Any] = [inputs.image_table, inputs.photometry, inputs.sersic_table]
     if inputs.redshifts is not None:
-        joins.append(
-            Join(read_table(inputs.redshifts).frame.select("OBJID", "REDSHIFT").unique("OBJID"), columns=("OBJID",))
-        )
+        own = read_table(inputs.redshifts).frame.select("OBJID", "REDSHIFT").unique("OBJID")
+        joins.append(Join(own, columns=("OBJID",)))
         spectroscopic = inputs.photometry and "redshift" in read_table(inputs.photometry).frame.columns
         columns["redshift"] = "coalesce(nullif(redshift, -9999), REDSHIFT)" if spectroscopic else "REDSHIFT"
     prepared = prepare(
@@ -96,20 +95,56 @@ def _prepared(work: Work) -> Preparation:
     return replace(prepared, catalogue=replace(prepared.catalogue, frame=frame))
 
 
-def _sample_from(work: Work) -> dict[str, Any]:
+def _sample_settings(work: Work) -> dict[str, Any]:
     inputs, prepared = work.inputs, _prepared(work)
-    content = {
+    hart = inputs.hart and [file_hash(inputs.hart), read_mapping(inputs.hart_mapping).model_dump(mode="json")]
+    return {
         "rows": frame_hash(prepared.catalogue.frame),
         "metadata": prepared.catalogue.metadata,
         "findings": [one.to_dict() for one in prepared.findings],
         "funnel": prepared.funnel,
         "columns": [inputs.id, inputs.intrinsic, inputs.features],
+        "hart": hart,
         "fraction": work.options.fraction,
         "seed": work.options.seed,
     }
-    if inputs.hart is not None:
-        content["hart"] = [file_hash(inputs.hart), read_mapping(inputs.hart_mapping).model_dump(mode="json")]
-    return content
+
+
+def _hart_labels(work: Work, frame: pl.DataFrame) -> CatalogTable:
+    """Return label and fractions from debiased votes of those galaxies that have them, by `_id`."""
+    inputs = work.inputs
+    table = read_table(inputs.hart)
+    own = inputs.id if inputs.id in table.frame.columns else None
+    # Hart et al.'s table has no radii; rows that match none are not among the galaxies.
+    geometry = frame.select("object_id", sample_radius="radius", sample_psf_fwhm="psf_fwhm")
+    prepared = prepare(
+        replace(table, frame=table.frame.drop("image", strict=False)),  # use the sample's images
+        mapping=inputs.hart_mapping,
+        joins=[Join(geometry, columns=("object_id",))],
+        columns={"radius": "sample_radius", **({"object_id": own} if own else {})},
+        psf_fwhm="sample_psf_fwhm",
+        seed=work.options.seed,
+    )
+    labels = prepared.catalogue.frame.select(_ID, "label", *_FRACTIONS)
+    return CatalogTable(labels, metadata={"votes": prepared.catalogue.metadata["votes"]})
+
+
+def _complete(frame: pl.DataFrame, hart: CatalogTable | None) -> tuple[pl.DataFrame, list[tuple[str, int]]]:
+    """Keep galaxies with an image, a label by Hart et al. and a redshift, where these data are there."""
+    # As in published code of the paper's lineage. Redshifts count if most galaxies have one.
+    conditions = {}
+    if frame["image"].count():
+        conditions["without image"] = pl.col("image").is_not_null()
+    if hart is not None:
+        conditions["without label by Hart et al."] = _ID.is_in(hart.frame["_id"].implode())
+    if "redshift" in frame.columns and frame["redshift"].count() > frame.height / 2:
+        conditions["without redshift"] = pl.col("redshift").is_not_null()
+    steps = []
+    for what, holds in conditions.items():
+        kept = frame.filter(holds)
+        steps.append((what, frame.height - kept.height))
+        frame = kept
+    return frame, [*steps, ("candidates for the sample", frame.height)]
 
 
 def _draw(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[Finding]]:
@@ -131,51 +166,33 @@ def _draw(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[Finding]]
     return sample, [] if smaller is None else [smaller]
 
 
-def _complete(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[tuple[str, int]]]:
-    """Keep galaxies with an image, a label by Hart et al. and a redshift, where these data are there."""
-    # As in published code of the paper's lineage. Redshifts count if most galaxies have one.
-    conditions = {}
-    if frame["image"].count():
-        conditions["without image"] = pl.col("image").is_not_null()
-    if work.inputs.hart is not None:
-        labelled = _hart_labels(work, frame)[0]["_id"]
-        conditions["without label by Hart et al."] = pl.col("object_id").cast(pl.String).is_in(labelled.implode())
-    if "redshift" in frame.columns and frame["redshift"].count() > frame.height / 2:
-        conditions["without redshift"] = pl.col("redshift").is_not_null()
-    steps = []
-    for what, holds in conditions.items():
-        kept = frame.filter(holds)
-        steps.append((what, frame.height - kept.height))
-        frame = kept
-    return frame, [*steps, ("candidates for the sample", frame.height)]
-
-
 def _make_sample(work: Work, folder: Path) -> dict[str, Any]:
     inputs, prepared = work.inputs, _prepared(work)
-    everything, steps = _complete(prepared.catalogue.frame, work)
-    prepared = replace(prepared, funnel=[*prepared.funnel, *steps])
+    everything = prepared.catalogue.frame
+    hart = None if inputs.hart is None else _hart_labels(work, everything)
+    everything, steps = _complete(everything, hart)
     sample, drawn = _draw(everything, work)
-    findings = (*prepared.findings, *drawn)
+    if sample.height != sum(SAMPLE):
+        text = "The sample is smaller than the paper's: floors and errors are larger, and networks learn less."
+        drawn.append(Finding("sample-not-the-papers", "caution", text, "Run at full scale (`scale`) on Galaxy Zoo 2."))
     catalogue = replace(prepared.catalogue, frame=sample)
+    prepared = replace(
+        prepared, catalogue=catalogue, funnel=[*prepared.funnel, *steps], findings=(*prepared.findings, *drawn)
+    )
     own = [name for name in ("object_id", "label", "alpha", *inputs.intrinsic) if name in everything.columns]
     write_table(CatalogTable(everything.select(own)), folder / EVERYTHING)
-    write_preparation(replace(prepared, catalogue=catalogue, findings=findings), folder / CATALOGUE)
+    write_preparation(prepared, folder / CATALOGUE)
     write_table(replace(catalogue, frame=sample.filter(pl.col("split") == TEST)), folder / TEST_ROWS)
+    if hart is not None:
+        write_table(hart, folder / HART)
     return {
         "funnel": dict(prepared.funnel),
-        "findings": [one.to_dict() for one in findings],
+        "findings": [one.to_dict() for one in prepared.findings],
         "galaxies": sample.height,
         "labels": _counts(sample),
         "splits": dict(sorted(sample["split"].value_counts().rows())),
         "of": everything.height,
-        "labels_of_all": _counts(everything),
-        "as_drawn_in_the_paper": work.options.fraction == 1 and not drawn and sample.height == sum(SAMPLE),
         "with_image": int(sample["image"].is_not_null().sum()),
-        "known": {
-            name: int(sample[name].cast(pl.Float64, strict=False).fill_null(np.nan).is_finite().sum())
-            for name in (*inputs.intrinsic, *inputs.features)
-            if name in sample.columns
-        },
         "alpha": catalogue.metadata["alpha"],
         "votes": catalogue.metadata["votes"],
     }
@@ -185,51 +202,24 @@ def _counts(frame: pl.DataFrame) -> dict[str, int]:
     return {name: int((frame["label"] == k).sum()) for k, name in enumerate(CLASS_NAMES)}
 
 
-def _debiased_from(work: Work) -> dict[str, Any]:
+def _debiased_settings(work: Work) -> dict[str, Any]:
     if work.inputs.hart is None:
         raise work.lacks("votes debiased by Hart et al. (2016)", "gz2", "`hart`")
-    return {"from": work.keys(["catalogue"])}
-
-
-def _hart_labels(work: Work, frame: pl.DataFrame) -> tuple[pl.DataFrame, str]:
-    """Return label and fractions from debiased votes of those galaxies that have them, by `_id`; name of the votes."""
-    inputs = work.inputs
-    table = read_table(inputs.hart)
-    own = inputs.id if inputs.id in table.frame.columns else None
-    # Hart et al.'s table has no radii; rows that match none are not among the galaxies.
-    geometry = frame.select("object_id", sample_radius="radius", sample_psf_fwhm="psf_fwhm")
-    prepared = prepare(
-        replace(table, frame=table.frame.drop("image", strict=False)),  # use the sample's images
-        mapping=inputs.hart_mapping,
-        joins=[Join(geometry, columns=("object_id",))],
-        columns={"radius": "sample_radius", **({"object_id": own} if own else {})},
-        psf_fwhm="sample_psf_fwhm",
-        seed=work.options.seed,
-    )
-    return prepared.catalogue.frame.select(_ID, "label", *_FRACTIONS), prepared.catalogue.metadata["votes"]
+    return {}
 
 
 def _make_debiased(work: Work, folder: Path) -> dict[str, Any]:
     """Make GZ2D: galaxies, split, α and images of GZ2B, with labels from debiased votes."""
-    sample = work.catalogue()
-    debiased, votes = _hart_labels(work, sample.frame)
-    both = sample.frame.with_columns(_ID, volunteers="label").drop("label", *_FRACTIONS)
-    both = both.join(debiased, on="_id", how="inner", maintain_order="left")
+    sample, hart = work.catalogue(), read_table(work.file("catalogue", HART))
+    both = sample.frame.with_columns(_ID).drop("label", *_FRACTIONS)
+    both = both.join(hart.frame, on="_id", maintain_order="left")
     frame = both.select([name for name in sample.frame.columns if name in both.columns])
-    metadata = {**sample.metadata, "votes": votes}
-    write_table(replace(sample, frame=frame, metadata=metadata), folder / DEBIASED)
-    moved = both.filter(pl.col("volunteers") != pl.col("label"))["label"]
-    return {
-        "galaxies": frame.height,
-        "without_label": sample.frame.height - frame.height,
-        "labels": _counts(frame),
-        "to_disk": int((moved == DISK).sum()),
-        "to_smooth": int((moved == SMOOTH).sum()),
-        "votes": metadata["votes"],
-    }
+    write_table(replace(sample, frame=frame, metadata=sample.metadata | hart.metadata), folder / DEBIASED)
+    return {"galaxies": frame.height, "labels": _counts(frame), "votes": hart.metadata["votes"]}
 
 
 STAGES = (
-    Stage("catalogue", "the sample, its labels (GZ2B), α and splits", _sample_from, _make_sample),
-    Stage("gz2d", "the same galaxies with debiased labels (GZ2D)", _debiased_from, _make_debiased, ("catalogue",)),
-)
+    Stage("catalogue", "the sample, its labels (GZ2B), α and splits", _make_sample, settings=_sample_settings),
+    Stage("gz2d", "the same galaxies with debiased labels (GZ2D)", _make_debiased, ("catalogue",),
+          settings=_debiased_settings),
+)  # fmt: skip
