@@ -152,7 +152,7 @@ def test_rows_with_nearly_one_class_do_not_count_in_the_order(measured):
 
 
 def test_a_label_set_of_some_galaxies_is_compared_with_gz2b_on_these(measured):
-    observed, truth = measured.observed, measured.sets["ddb"]
+    observed, truth = measured.sets["gz2b"], measured.sets["ddb"]
     some = measured.tree.alpha > np.median(measured.tree.alpha)
     part = replace(truth, disk=np.where(some, truth.disk, np.nan))
     sets = {"gz2b": observed, "ddb": part, "resnet-gz2b": replace(observed, disk=np.where(some, observed.disk, np.nan))}

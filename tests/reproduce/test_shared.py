@@ -44,7 +44,7 @@ def test_votes_without_images(capsys, shared_data, tmp_path, source):
     assert status == 0, err
     result = json.loads(said)
     stages = {one["name"]: one["status"] for one in result["stages"]}
-    made = {"catalogue", "gz2d", "theta", "table1", "reasons", "page"}
+    made = {"catalogue", "theta", "table1", "reasons", "page"}
     assert {name for name, one in stages.items() if one == "done"} == made
     assert {one for name, one in stages.items() if name not in made} == {"lacks"}
     theta = result["theta"]

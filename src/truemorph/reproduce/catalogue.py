@@ -1,4 +1,4 @@
-"""The first stages: the sample with the volunteers' labels (GZ2B), and with debiased labels (GZ2D)."""
+"""The first stage: the sample with the volunteers' labels (GZ2B), and with debiased labels (GZ2D)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from truemorph.reproduce.paper import SAMPLE
 from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outcome, Stage, Work
 from truemorph.tables import CatalogTable, frame_hash, read_table, write_table
 
-EVERYTHING, HART, DEBIASED = "everything.parquet", "hart.parquet", "gz2d.parquet"
+EVERYTHING, DEBIASED = "everything.parquet", "gz2d.parquet"
 _ID = pl.col("object_id").cast(pl.String).alias("_id")
 _FRACTIONS = ("smooth_fraction", "disk_fraction", "artefact_fraction")
 # Two hundred columns of Galaxy Zoo 2's later questions.
@@ -153,17 +153,18 @@ def _draw(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[Finding]]
     # Below full scale, a label with too few galaxies does not reduce the number of the other.
     have = asked if work.options.fraction == 1 else tuple(np.bincount(labels, minlength=2))
     smooth, disk = (int(min(pair)) for pair in zip(asked, have, strict=True))
-    chosen, smaller = draw_sample(labels, frame["object_id"].to_list(), (smooth, disk), seed)
-    if (smooth, disk) != asked:
-        found = (
-            f"The sample has {smooth:,} smooth and {disk:,} disk galaxies; {asked[0]:,} and {asked[1]:,} were needed."
-        )
-        smaller = Finding("sample-smaller", "caution", found, "Use a larger table, or a smaller scale (`scale`).")
+    chosen, _ = draw_sample(labels, frame["object_id"].to_list(), (smooth, disk), seed)
     sample = frame.filter(pl.Series(chosen))
     split, _ = split_galaxies(sample["object_id"].to_list(), split_fractions(sample.height), seed)
     weights = sampling_weights(labels, chosen)[chosen]
     sample = sample.with_columns(split=pl.Series(split), draw_weight=pl.Series(weights))
-    return sample, [] if smaller is None else [smaller]
+    if sample.height == sum(SAMPLE):
+        return sample, []
+    text = (
+        f"The sample has {smooth:,} smooth and {disk:,} disk galaxies instead of {SAMPLE[0]:,} and {SAMPLE[1]:,}: "
+        "floors and errors are larger, and networks learn less."
+    )
+    return sample, [Finding("sample-not-the-papers", "caution", text, "Run at full scale (`scale`) on Galaxy Zoo 2.")]
 
 
 def _make_sample(work: Work, folder: Path) -> dict[str, Any]:
@@ -172,9 +173,6 @@ def _make_sample(work: Work, folder: Path) -> dict[str, Any]:
     hart = None if inputs.hart is None else _hart_labels(work, everything)
     everything, steps = _complete(everything, hart)
     sample, drawn = _draw(everything, work)
-    if sample.height != sum(SAMPLE):
-        text = "The sample is smaller than the paper's: floors and errors are larger, and networks learn less."
-        drawn.append(Finding("sample-not-the-papers", "caution", text, "Run at full scale (`scale`) on Galaxy Zoo 2."))
     catalogue = replace(prepared.catalogue, frame=sample)
     prepared = replace(
         prepared, catalogue=catalogue, funnel=[*prepared.funnel, *steps], findings=(*prepared.findings, *drawn)
@@ -183,13 +181,15 @@ def _make_sample(work: Work, folder: Path) -> dict[str, Any]:
     write_table(CatalogTable(everything.select(own)), folder / EVERYTHING)
     write_preparation(prepared, folder / CATALOGUE)
     write_table(replace(catalogue, frame=sample.filter(pl.col("split") == TEST)), folder / TEST_ROWS)
-    if hart is not None:
-        write_table(hart, folder / HART)
+    debiased = None if hart is None else _debiased(catalogue, hart)
+    if debiased is not None:
+        write_table(debiased, folder / DEBIASED)
     return {
         "funnel": dict(prepared.funnel),
         "findings": [one.to_dict() for one in prepared.findings],
         "galaxies": sample.height,
         "labels": _counts(sample),
+        "gz2d": debiased and _counts(debiased.frame),
         "splits": dict(sorted(sample["split"].value_counts().rows())),
         "of": everything.height,
         "with_image": int(sample["image"].is_not_null().sum()),
@@ -198,28 +198,18 @@ def _make_sample(work: Work, folder: Path) -> dict[str, Any]:
     }
 
 
+def _debiased(sample: CatalogTable, hart: CatalogTable) -> CatalogTable:
+    """Return galaxies, split, α and images of GZ2B, with labels from debiased votes (GZ2D)."""
+    frame = sample.frame.with_columns(_ID).drop("label", *_FRACTIONS)
+    frame = frame.join(hart.frame, on="_id", maintain_order="left")
+    own = [name for name in sample.frame.columns if name in frame.columns]
+    return replace(sample, frame=frame.select(own), metadata=sample.metadata | hart.metadata)
+
+
 def _counts(frame: pl.DataFrame) -> dict[str, int]:
     return {name: int((frame["label"] == k).sum()) for k, name in enumerate(CLASS_NAMES)}
 
 
-def _debiased_settings(work: Work) -> dict[str, Any]:
-    if work.inputs.hart is None:
-        raise work.lacks("votes debiased by Hart et al. (2016)", "gz2", "`hart`")
-    return {}
-
-
-def _make_debiased(work: Work, folder: Path) -> dict[str, Any]:
-    """Make GZ2D: galaxies, split, α and images of GZ2B, with labels from debiased votes."""
-    sample, hart = work.catalogue(), read_table(work.file("catalogue", HART))
-    both = sample.frame.with_columns(_ID).drop("label", *_FRACTIONS)
-    both = both.join(hart.frame, on="_id", maintain_order="left")
-    frame = both.select([name for name in sample.frame.columns if name in both.columns])
-    write_table(replace(sample, frame=frame, metadata=sample.metadata | hart.metadata), folder / DEBIASED)
-    return {"galaxies": frame.height, "labels": _counts(frame), "votes": hart.metadata["votes"]}
-
-
 STAGES = (
-    Stage("catalogue", "the sample, its labels (GZ2B), α and splits", _make_sample, settings=_sample_settings),
-    Stage("gz2d", "the same galaxies with debiased labels (GZ2D)", _make_debiased, ("catalogue",),
-          settings=_debiased_settings),
-)  # fmt: skip
+    Stage("catalogue", "the sample, α, splits, and labels of GZ2B and GZ2D", _make_sample, settings=_sample_settings),
+)

@@ -24,7 +24,7 @@ from truemorph.report.distributions import Distributions, compare_distributions
 from truemorph.reproduce.catalogue import fetch_archive
 from truemorph.reproduce.models import MODEL, NETWORKS
 from truemorph.reproduce.options import CONFIG
-from truemorph.reproduce.paper import DDB, FIGURE_3, GZ2B, GZ2D, TABLE_1
+from truemorph.reproduce.paper import DDB, FIGURE_3, GZ2B, TABLE_1
 from truemorph.reproduce.stages import (
     FAILED,
     TEST_ROWS,
@@ -47,7 +47,7 @@ _FEWEST = 10
 
 
 def _sersic_settings(work: Work) -> dict[str, Any]:
-    frame = work.catalogue("catalogue", TEST_ROWS).frame
+    frame = work.catalogue(TEST_ROWS).frame
     name = work.inputs.sersic_index
     if name not in frame.columns or frame[name].cast(pl.Float64, strict=False).count() < _FEWEST:
         what = f"Sérsic indices (column {name}; Simard et al. 2011)"
@@ -63,7 +63,7 @@ def sersic_curves(work: Work) -> Distributions:
     drawn = found.sets if options.every_curve else FIGURE_3
     sets = {TABLE_1[name].short: one.disk for name, one in found.sets.items() if name != GZ2B and name in drawn}
     return compare_distributions(
-        values, found.observed.disk, sets, column="sersic_n", observed_name=TABLE_1[GZ2B].short,
+        values, found.sets[GZ2B].disk, sets, column="sersic_n", observed_name=TABLE_1[GZ2B].short,
         bootstrap=min(_RESAMPLES, 10 * options.bootstrap), seed=options.seed,
     )  # fmt: skip
 
@@ -174,7 +174,7 @@ def _maps_settings(work: Work) -> dict[str, Any]:
     there = [name for name in NETWORKS if work.have(name)]
     if not there:
         raise Lacks(f"a network for Grad-CAM: {work.outcomes[DDB].text or f'stage {DDB}'}")
-    test = work.catalogue("catalogue", TEST_ROWS).frame
+    test = work.catalogue(TEST_ROWS).frame
     return {
         "models": {name: work.result(name)["model_hash"] for name in there},
         "galaxies": rows_digest(test, ("object_id", "image")),
@@ -184,7 +184,7 @@ def _maps_settings(work: Work) -> dict[str, Any]:
 
 def _make_maps(work: Work, folder: Path) -> dict[str, Any]:
     """Make mean Grad-CAM maps and profiles of all test galaxies."""
-    test = work.catalogue("catalogue", TEST_ROWS)
+    test = work.catalogue(TEST_ROWS)
     frame = test.frame.filter(pl.col("image").is_not_null())
     models = {TABLE_1[name].short: load(work.file(name, MODEL)) for name in NETWORKS if work.have(name)}
     source = galaxies_of(frame, image_folder(test))
@@ -219,7 +219,7 @@ def read_explanations(models: dict[str, Any], folder: Path) -> dict[str, Explana
 
 
 STAGES = (
-    Stage("figure3", "Figure 3: Sérsic indices", _make_sersic, ("catalogue",), (GZ2D, *MODELS), _sersic_settings),
+    Stage("figure3", "Figure 3: Sérsic indices", _make_sersic, ("catalogue",), MODELS, _sersic_settings),
     Stage("changed", "test galaxies that changed from smooth to disk", _list_changed, ("catalogue", DDB)),
     Stage("figure4", "Figure 4: SDSS and HST images", _make_pairs, ("catalogue", DDB, "changed"),
           settings=_pairs_settings),

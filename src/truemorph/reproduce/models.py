@@ -22,12 +22,14 @@ from truemorph.errors import InputError, TruemorphError
 from truemorph.io import checked
 from truemorph.reproduce.catalogue import DEBIASED
 from truemorph.reproduce.options import Inputs, ReproduceOptions, split_fractions, theta_bins
-from truemorph.reproduce.paper import DCV14, DDB, GZ2D, RESNET_GZ2B, RESNET_GZ2D
+from truemorph.reproduce.paper import DCV14, DDB, RESNET_GZ2B, RESNET_GZ2D
 from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Stage, Work, images_digest, rows_digest
 from truemorph.tables import CatalogTable, numeric_columns
 
 FIT, LABELS, MODEL = "theta.json", "labels.parquet", "model"
 NETWORKS = (RESNET_GZ2B, RESNET_GZ2D, DDB)
+# Files of labels, other than the volunteers'.
+_LABELS = {RESNET_GZ2D: DEBIASED}
 # Settings that do not change the result.
 _NOT_THE_RESULT = {"device", "devices", "nodes", "loggers", "compile"}
 _LEARNED_FROM = ("object_id", "label", "alpha", "split", "sampling_weight")
@@ -132,16 +134,11 @@ def _known(frame: pl.DataFrame, names: tuple[str, ...]) -> np.ndarray:
     return np.asarray(np.isfinite(numeric_columns(frame, names, "the sample")).all(axis=1))
 
 
-def _learns_from(name: str) -> tuple[str, str]:
-    """Return the stage and the file of the labels that a network is trained on."""
-    return (GZ2D, DEBIASED) if name == RESNET_GZ2D else ("catalogue", CATALOGUE)
-
-
 def _network_run(work: Work, name: str, folder: Path) -> RunConfig:
     return network_config(
         work.inputs,
         work.options,
-        str(work.file(*_learns_from(name))),
+        str(work.file("catalogue", _LABELS.get(name, CATALOGUE))),
         out=str(folder / MODEL),
         transition=str(work.file("theta", FIT)) if name == DDB else None,
         naive=name != DDB,
@@ -155,10 +152,13 @@ def _network_settings(name: str, work: Work) -> dict[str, Any]:
 
     if not work.catalogue().frame["image"].count():
         raise work.lacks("images of the galaxies", "gz2", "`images`")
+    if name == RESNET_GZ2D and work.inputs.hart is None:
+        raise work.lacks("votes debiased by Hart et al. (2016)", "gz2", "`hart`")
+    labels = work.catalogue(_LABELS.get(name, CATALOGUE))
     training = _network_run(work, name, work.out).training
     return {
-        "rows": rows_digest(work.catalogue(*_learns_from(name)).frame, (*_LEARNED_FROM, "image")),
-        "labelled": rows_digest(work.catalogue("catalogue", TEST_ROWS).frame, ("object_id", "image")),
+        "rows": rows_digest(labels.frame, (*_LEARNED_FROM, "image")),
+        "labelled": rows_digest(work.catalogue(TEST_ROWS).frame, ("object_id", "image")),
         "images": images_digest(work),
         "training": training.model_dump(mode="json", exclude=_NOT_THE_RESULT),
         "precision": settled_precision(training.precision),
@@ -235,7 +235,7 @@ STAGES = (
     Stage("theta", "θ of DDB from the training labels (section 2.3.3)", _fit_theta, ("catalogue",),
           settings=_theta_settings, by_content=True),
     _network_stage(RESNET_GZ2B, "network trained on GZ2B, labels treated as correct"),
-    _network_stage(RESNET_GZ2D, "network trained on GZ2D, labels treated as correct", GZ2D),
+    _network_stage(RESNET_GZ2D, "network trained on GZ2D, labels treated as correct"),
     Stage(DCV14, "DCV14 on GZ2B: logistic regression and θ, fitted by EM", _make_dcv14, ("catalogue",),
           settings=_dcv14_settings, by_content=True),
     _network_stage(DDB, "DDB on GZ2B: network trained through T(α)", "theta"),

@@ -37,7 +37,7 @@ Reason = tuple[str, str, dict[str, Any]] | None
 
 def _value(found: Measured, **changes: Any) -> float | None:
     """Measure the bias of GZ2B with another tree."""
-    return replace(found.tree, **changes).value(found.observed)
+    return replace(found.tree, **changes).value(found.sets[GZ2B])
 
 
 def _swept(found: Measured, trees: dict[str, Tree]) -> tuple[list[dict[str, Any]], str]:
@@ -110,8 +110,8 @@ def _on_frame(found: Measured, frame: pl.DataFrame) -> tuple[Tree, LabelSet]:
 def _evaluated_on(work: Work, found: Measured) -> Reason:
     """Measure GZ2B and GZ2D in the whole sample and in parts; one tree, because the value grows with its bins."""
     frames = {GZ2B: work.catalogue().frame}
-    if work.have(GZ2D):
-        frames[GZ2D] = work.catalogue(GZ2D, DEBIASED).frame
+    if work.inputs.hart is not None:
+        frames[GZ2D] = work.catalogue(DEBIASED).frame
     rows, effects = [], []
     for name, frame in frames.items():
         parts = {"all": frame, **{part: frame.filter(pl.col("split") == part) for part in (TEST, TRAIN)}}
@@ -266,5 +266,5 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
 
 STAGES = (
     Stage("reasons", "why values may differ from the paper's", _make, ("catalogue", "table1"),
-          (GZ2D, "theta", *NETWORKS)),
+          ("theta", *NETWORKS)),
 )  # fmt: skip

@@ -90,9 +90,9 @@ class Work:
         """Return the error for data that can be fetched, or given as an argument."""
         return Lacks(f"{what}: truemorph fetch {archive} --out {self.data / archive}, or {argument}")
 
-    def catalogue(self, stage: str = "catalogue", file: str = CATALOGUE) -> CatalogTable:
-        """Read a catalogue that a stage wrote."""
-        return read_catalogue(self.file(stage, file))
+    def catalogue(self, file: str = CATALOGUE) -> CatalogTable:
+        """Read a catalogue of the sample."""
+        return read_catalogue(self.file("catalogue", file))
 
 
 def rows_digest(frame: pl.DataFrame, columns: Iterable[str]) -> str:

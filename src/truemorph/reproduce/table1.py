@@ -42,20 +42,15 @@ class Measured:
     tree: Tree
     intrinsic: tuple[str, ...]
 
-    @property
-    def observed(self) -> LabelSet:
-        """The volunteers' labels, GZ2B."""
-        return self.sets[GZ2B]
-
 
 def all_labels(work: Work) -> pl.DataFrame:
     """Return the test galaxies with the labels of each row of Table 1 (its name), and p(disk) of models ("p NAME")."""
     identity = pl.col("object_id").cast(pl.String)
     label, probability = pl.col("label").cast(pl.Float64), pl.col("p_disk").cast(pl.Float64)
-    frame = work.catalogue("catalogue", TEST_ROWS).frame.with_columns(identity, label.alias(GZ2B))
+    frame = work.catalogue(TEST_ROWS).frame.with_columns(identity, label.alias(GZ2B))
     others = {}
-    if work.have(GZ2D):
-        others[GZ2D] = work.catalogue(GZ2D, DEBIASED).frame.select(identity, label.alias(GZ2D))
+    if work.inputs.hart is not None:
+        others[GZ2D] = work.catalogue(DEBIASED).frame.select(identity, label.alias(GZ2D))
     for name in filter(work.have, MODELS):
         labels = read_table(work.file(name, LABELS)).frame
         others[name] = labels.select(identity, label.alias(name), probability.alias(f"p {name}"))
@@ -114,8 +109,8 @@ def table_rows(found: Measured, seed: int) -> list[dict[str, Any]]:
     for name, one in found.sets.items():
         paper, soft = TABLE_1[name], found.probabilities.get(name)
         softly = None if soft is None else replace(found.tree, bootstrap=0).bias(soft)
-        own = found.sets.get(GZ2D) if name == RESNET_GZ2D else found.observed if name in MODELS else None
-        against_own, moved = {} if own is None else agreement(one, own), agreement(one, found.observed)
+        own = found.sets.get(GZ2D) if name == RESNET_GZ2D else found.sets[GZ2B] if name in MODELS else None
+        against_own, moved = {} if own is None else agreement(one, own), agreement(one, found.sets[GZ2B])
         difference, error = differences.get(name, (None, None))
         row: dict[str, Any] = {
             "name": name,
@@ -154,7 +149,7 @@ def paired_differences(found: Measured, seed: int) -> dict[str, tuple[float, flo
         out = {}
         for name, one in others.items():
             # If a set lacks labels, GZ2B is measured on the galaxies that have one.
-            same = replace(found.observed, disk=np.where(one.known, found.observed.disk, np.nan))
+            same = replace(found.sets[GZ2B], disk=np.where(one.known, found.sets[GZ2B].disk, np.nan))
             observed, value = tree.value(same, rows), tree.value(one, rows)
             if observed is not None and value is not None:
                 out[name] = value - observed
@@ -226,7 +221,7 @@ def _findings(table: dict[str, Any]) -> list[Finding]:
 
 def _make_table(work: Work, folder: Path) -> dict[str, Any]:
     found, options = measured(work), work.options
-    rows, bias = table_rows(found, options.seed), found.tree.bias(found.observed)
+    rows, bias = table_rows(found, options.seed), found.tree.bias(found.sets[GZ2B])
     thetas = [(name, work.result(stage)) for name, stage in ((DCV14, DCV14), (DDB, "theta")) if work.have(stage)]
     result: dict[str, Any] = {
         "measure": found.tree.measure,
@@ -254,6 +249,6 @@ def _settings(work: Work) -> dict[str, Any]:
 
 
 STAGES = (
-    Stage("table1", "Table 1, with the paper's values", _make_table, ("catalogue",), (GZ2D, "theta", *MODELS),
+    Stage("table1", "Table 1, with the paper's values", _make_table, ("catalogue",), ("theta", *MODELS),
           _settings),
 )  # fmt: skip
