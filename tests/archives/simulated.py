@@ -192,8 +192,8 @@ def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, see
     shares = np.column_stack([smooth * (1 - artefact), disk * (1 - artefact), artefact])
     total = rng.integers(34, 57, n)
     counts = rng.multinomial(total, shares / shares.sum(axis=1, keepdims=True))
-    weights = np.round(counts * rng.uniform(0.93, 1.0, counts.shape), 3)
-    weighted = weights / weights.sum(axis=1, keepdims=True)
+    weighted = counts * rng.uniform(0.93, 1.0, counts.shape)
+    weighted = weighted / weighted.sum(axis=1, keepdims=True)
     odds = logit(np.clip(weighted[:, 1] / weighted[:, :2].sum(axis=1), 0.01, 0.99))
     slope = np.polyfit(np.log(alpha), odds, 1)[0]
 
@@ -208,11 +208,8 @@ def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, see
             name = f"t01_smooth_or_features_{answer}"
             columns |= {
                 f"{name}_count": counts[:, k],
-                f"{name}_weight": weights[:, k],
-                f"{name}_fraction": np.round(counts[:, k] / total, 3),
                 f"{name}_weighted_fraction": np.round(weighted[:, k], 3),
                 f"{name}_debiased": np.round(debiased[:, k], 3),
-                f"{name}_flag": (debiased[:, k] >= 0.8).astype(int),
             }
         return pl.DataFrame(columns)
 

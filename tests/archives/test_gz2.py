@@ -55,16 +55,6 @@ def test_an_object_in_two_samples_has_the_image_of_the_first(sky, tmp_path):
     assert "10 " in next(one.message for one in got.findings if one.code == "objects-in-two-samples")
 
 
-def test_a_second_run_only_fetches_missing_files(sky, tmp_path):
-    get(sky, tmp_path)
-    before = len(sky.requests)
-    (tmp_path / "images.parquet").unlink()
-    (tmp_path / "gz2_filename_mapping.csv").unlink()
-    get(sky, tmp_path)
-    assert [one.path for one in sky.requests[before:]] == [MAPPING]
-    assert (tmp_path / "images.parquet").is_file()
-
-
 @pytest.mark.parametrize(
     ("path", "change", "named"),
     [

@@ -1,13 +1,12 @@
 """SDSS by SQL: exact numbers, batches that are stored, halved and resumed, truncated responses."""
 
-from itertools import chain
 from urllib.parse import urlencode
 
 import numpy as np
 import polars as pl
 import pytest
 
-from archives.server import SQL, Observatory, asked_ids, page, refusal, small_archive, text
+from archives.server import SQL, asked_ids, page, refusal, text
 from truemorph.archives import sdss
 from truemorph.archives.fetch import fetch
 from truemorph.archives.sdss import BATCH, COLUMNS, DETECTIONS, PER_SECOND, PHOTOMETRY
@@ -104,17 +103,6 @@ def test_queries_fit_into_a_url_and_the_rate_is_below_sixty_per_minute():
         sql = query.sql.format(ids=",".join(["587722981748572353"] * BATCH))
         assert len(urlencode({"cmd": sql, "format": "csv"})) < 6000
     assert 60 * PER_SECOND < 60
-
-
-def test_only_new_ids_are_queried(sky, known, tmp_path):
-    get(sky, tmp_path, ids=known[:40])
-    before = len(asked(sky))
-    get(sky, tmp_path, ids=known)
-    assert not set(chain(*asked(sky)[before:])) & set(known[:40])
-    assert photometry(tmp_path).height == known.len()
-    with Observatory(small_archive()) as other:  # its responses are not mixed with these
-        get(other, tmp_path, ids=known)
-        assert sum(len(ids) for ids in asked(other)) == known.len()
 
 
 def test_timeouts_halve_the_batch_and_too_many_queries_cause_a_wait(sky, known, tmp_path, monkeypatch):

@@ -6,11 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from archives.server import TAP, Answer, Observatory, busy, page, small_archive, votable
+from archives.server import TAP, Answer, page, votable
 from truemorph.archives import simard
 from truemorph.archives.fetch import fetch
-from truemorph.archives.http import ComeBackLaterError
-from truemorph.archives.provenance import read_provenance
 from truemorph.errors import TruemorphError
 from truemorph.tables import read_table
 
@@ -47,6 +45,8 @@ def test_table_3_has_the_published_values(sky, tmp_path):
     table = read_table(tmp_path / "table3.parquet")
     theirs = published(sky)
     assert got.counts == {"table3.parquet": theirs.height}
+    assert slices(sky) == [(1, 50), (51, 100), (101, theirs.height)]
+    assert list((tmp_path / "parts").iterdir()) == []
     assert (table.units["r_half"], table.units["r_half_arcsec"]) == ("kpc", "arcsec")
     assert set(table.descriptions) == set(table.frame.columns)
     joined = table.frame.join(theirs, on="objID", suffix="_v", validate="1:1")
@@ -66,19 +66,6 @@ def test_table_3_has_the_published_values(sky, tmp_path):
         assert (joined[name].null_count() > 0) == (name != "Sp"), name
     there = joined.filter(pl.col("Scale_v") > 0)
     np.testing.assert_allclose(there["r_half_arcsec"], there["Rchl,r"] / there["Scale_v"], rtol=1e-12)
-
-
-def test_a_finished_table_is_not_queried_again(sky, tmp_path):
-    get(sky, tmp_path)
-    n, before = published(sky).height, len(sky.requests)
-    assert slices(sky) == [(1, 50), (51, 100), (101, n)]
-    assert list((tmp_path / "parts").iterdir()) == []
-    assert '"Rchl,r"' in read_provenance(tmp_path)["table3.parquet"]["query"]
-    assert get(sky, tmp_path).counts == {"table3.parquet": n}
-    assert len(sky.requests) == before
-    with Observatory(small_archive()) as other:  # another address
-        get(other, tmp_path)
-        assert slices(other) == slices(sky)
 
 
 def test_a_response_at_the_row_limit_and_a_timeout_halve_the_slice(sky, tmp_path):
@@ -124,16 +111,6 @@ def test_missing_rows_are_detected(sky, tmp_path):
     sky.routes[SYNC] = sky.tap
     get(sky, tmp_path)
     assert whole(sky, tmp_path)
-
-
-def test_slices_of_a_changed_table_are_not_mixed(sky, tmp_path):
-    sky.script(SYNC, *[Answer()] * 4, busy(503, "7200"))
-    with pytest.raises(ComeBackLaterError):
-        get(sky, tmp_path)
-    sky.rows('DELETE FROM "J/ApJS/196/11/table3" WHERE recno > 80')
-    before = len(slices(sky))
-    assert get(sky, tmp_path).counts == {"table3.parquet": 80}
-    assert slices(sky)[before:] == [(1, 50), (51, 80)]
 
 
 @pytest.mark.parametrize("table", ["TAP_SCHEMA.columns", '"J/ApJS/196/11/table3"'])
