@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from archives.server import SQL, asked_ids, page, refusal, text
+from archives.server import SQL, asked_ids, refusal, text
 from truemorph.archives import sdss
 from truemorph.archives.fetch import fetch
 from truemorph.archives.sdss import BATCH, COLUMNS, DETECTIONS, PER_SECOND, PHOTOMETRY
@@ -43,7 +43,7 @@ def answering(sky, change):
     sky.routes[SQL] = lambda request: change(request, (answer := whole(request)).body.decode()) or answer
 
 
-def test_every_column_equals_that_of_the_archive(sky, tmp_path):
+def test_every_column_equals_that_of_the_archive(sky, known, tmp_path):
     got = get(sky, tmp_path)
     table = read_table(tmp_path / "photometry.parquet")
     assert table.frame.columns == list(COLUMNS)
@@ -71,13 +71,8 @@ def test_every_column_equals_that_of_the_archive(sky, tmp_path):
     assert (truth["n_fields"] == truth["n_fields_true"]).all()
     best = truth.join(fields, left_on="field_best", right_on="fieldID", suffix="_of_best")
     np.testing.assert_allclose(best["psfWidth_r_of_best"], best["psfWidth_r_best"], atol=6e-7)
-    better = truth["psfWidth_r_best"] < truth["psfWidth_r"] - 0.01
-    assert 0 < better.sum() < truth.height / 2
     assert got.counts["in several fields"] == (truth["n_fields_true"] > 1).sum() > 20
-
-
-def test_every_id_is_exact_and_accounted_for(sky, known, tmp_path):
-    got = get(sky, tmp_path)
+    # Every id is exact and accounted for.
     assert set(photometry(tmp_path)["objid"]) == set(known)
     missing = pl.read_csv(tmp_path / "missing.csv")["objid"]
     assert set(missing) == set(sky.truth.filter(~pl.col("in_sdss"))["objid"])
@@ -120,11 +115,9 @@ def test_timeouts_halve_the_batch_and_too_many_queries_cause_a_wait(sky, known, 
     ("change", "named"),
     [
         (lambda body: text(body[: len(body) // 2].rstrip(",.") + "\n"), "truncated"),
-        (lambda body: text(body[:-3], length=False), "truncated"),
         (lambda body: text(body.replace("587", "5.87e17", 1)), "5.87e17"),
         (lambda body: text(body.replace("petroRad_r", "petroR_r", 1)), "petroRad_r"),
         (lambda body: text(""), "empty"),
-        (lambda body: page("The servers are being moved."), "being moved"),
         (lambda body: refusal("Invalid column name 'petroRad_r'."), "Invalid column name 'petroRad_r'"),
         (lambda body: text(body + "\nERROR\n\nlost contact\n"), "lost contact"),
     ],
