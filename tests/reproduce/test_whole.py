@@ -319,19 +319,6 @@ def test_without_photometry_or_hart_stages_name_the_archive(capsys, data, tmp_pa
     assert "truemorph fetch gz2" in next(one["text"] for one in result["stages"] if one["name"] == "resnet-gz2d")
 
 
-def test_the_id_column_applies_to_both_tables_and_the_sample_of_a_mapping_is_ignored(capsys, data, tmp_path):
-    for name, file in (("votes", "zoo2MainSpecz"), ("hart", "gz2_hart16")):
-        frame = read_table(data / "gz2" / f"{file}.csv.gz").frame
-        frame.rename({"dr7objid": "galaxy"}).write_csv(tmp_path / f"{name}.csv")
-    (tmp_path / "mine.toml").write_text('extends = "gz2"\nsample = { smooth = 20, disk = 30 }\n')
-    status, result, _ = reproduce(
-        capsys, data, tmp_path / "out", "--table", tmp_path / "votes.csv", "--hart", tmp_path / "hart.csv",
-        "--id", "galaxy", "--mapping", tmp_path / "mine.toml", "--stages", "catalogue",
-    )  # fmt: skip
-    assert status["catalogue"] == "done", result["stages"]
-    assert result["catalogue"]["galaxies"] == sum(result["catalogue"]["gz2d"].values()) > 100
-
-
 def test_inputs_are_read_from_toml_and_options(capsys, catalogue, simulated, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()

@@ -97,12 +97,16 @@ def _list_changed(work: Work, folder: Path) -> dict[str, Any]:
 
 
 def _better(work: Work) -> tuple[Path, pl.DataFrame]:
-    """Return the folder of HST images, and the changed galaxies that have one (file in the column `better`)."""
+    """Return the folder of HST images, and the changed galaxies that have one: its file `better`, and the `verdict`."""
     folder = Path(work.inputs.better or work.data / "hst").resolve()
     table = pl.read_csv(work.file("changed", CHANGED), schema_overrides={"object_id": pl.String, "fov": pl.Float64})
     files = gallery.better_pictures(folder, table["object_id"]) if folder.is_dir() else {}
-    better = pl.col("object_id").replace_strict(files, default=None, return_dtype=pl.String)
-    return folder, table.with_columns(better=better).filter(pl.col("better").is_not_null())
+    names = pl.col("object_id")
+    table = table.with_columns(
+        better=names.replace_strict(files, default=None, return_dtype=pl.String),
+        verdict=names.replace_strict(_verdicts(work), default="", return_dtype=pl.String),
+    )
+    return folder, table.filter(pl.col("better").is_not_null())
 
 
 def _pairs_settings(work: Work) -> dict[str, Any]:
@@ -117,29 +121,29 @@ def _pairs_settings(work: Work) -> dict[str, Any]:
     if not folder.is_dir():
         places = "" if found["places"] else " (and columns ra, dec)"
         raise Lacks(f"HST images{places}: truemorph fetch hst --positions {listed} --out {ours}, or `better`")
-    read = _verdicts(work.out / VERDICTS)
-    given = {name: read[name] for name in table["object_id"] if read.get(name)}
-    return {"better": files_digest(folder, table["better"]), "folder": str(folder), "verdicts": given}
+    return {
+        "better": files_digest(folder, table["better"]),
+        "folder": str(folder),
+        "verdicts": table.select("object_id", "verdict").rows(),
+    }
 
 
 def _make_pairs(work: Work, folder: Path) -> dict[str, Any]:
     """Count the pairs and the reader's verdicts; add rows without a verdict to the file for them."""
     _, table = _better(work)
-    path = work.out / VERDICTS
-    read = _verdicts(path)
-    every = read | {name: read.get(name, "") for name in table["object_id"]}
-    with written_whole(path) as partial:
+    every = _verdicts(work) | dict(table.select("object_id", "verdict").rows())
+    with written_whole(work.out / VERDICTS) as partial:
         pl.DataFrame({"object_id": every.keys(), "verdict": every.values()}).write_csv(partial)
-    given = [every[name] for name in table["object_id"]]
     return {
         "changed": work.result("changed")["changed"],
         "with_better": table.height,
-        "verdicts": {one: given.count(one) for one in KINDS},
+        "verdicts": {one: int((table["verdict"] == one).sum()) for one in KINDS},
     }
 
 
-def _verdicts(path: Path) -> dict[str, str]:
+def _verdicts(work: Work) -> dict[str, str]:
     """Read a reader's verdicts on HST images, by object id; empty text where there is none yet."""
+    path = work.out / VERDICTS
     if not path.is_file():
         return {}
     frame = read_table(path).frame.select(pl.col("object_id", "verdict").cast(pl.String)).fill_null("")

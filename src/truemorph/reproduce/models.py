@@ -109,15 +109,14 @@ def training_plan(inputs: Inputs, options: ReproduceOptions) -> str:
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds = time.perf_counter() - began
-    parts = split_fractions(sum(options.counts))
-    galaxies = round(sum(options.counts) * (parts[0] + parts[1] / 3))  # validation takes a third of a step
+    train, validation, _ = split_fractions(sum(options.counts))
+    galaxies = sum(options.counts) * (train + validation / 3)  # validation takes a third of a step
     devices = torch.cuda.device_count() if device.type == "cuda" and several_devices(config) else 1
-    speed = devices * size / seconds
-    networks, epoch = len(NETWORKS) * config.folds * config.seeds, galaxies / speed / 3600
+    speed, networks = devices * size / seconds, len(NETWORKS) * config.folds * config.seeds
     return (
         f"{networks} networks ({config.backbone}, {config.image_size} pixels) train for up to {config.epochs} epochs; "
         f"at {speed:,.1f} images/s on {devices} {device.type.upper()} this takes up to "
-        f"{networks * config.epochs * epoch:,.1f} hours ({epoch:.2g} per epoch of {galaxies:,} galaxies)"
+        f"{networks * config.epochs * galaxies / speed / 3600:,.1f} hours"
     )
 
 
@@ -164,10 +163,6 @@ def _network_settings(name: str, work: Work) -> dict[str, Any]:
         "precision": settled_precision(training.precision),
         "theta": work.result("theta")["theta"] if name == DDB else None,
     }
-
-
-def _make_network(name: str, work: Work, folder: Path) -> dict[str, Any]:
-    return _train(work, folder, _network_run(work, name, folder))
 
 
 def _dcv14_settings(work: Work) -> dict[str, Any]:
@@ -227,8 +222,10 @@ def _train_apart(run: RunConfig, folder: Path) -> None:
 
 
 def _network_stage(name: str, title: str, *needs: str) -> Stage:
-    make, settings = partial(_make_network, name), partial(_network_settings, name)
-    return Stage(name, title, make, ("catalogue", *needs), settings=settings, by_content=True)
+    def make(work: Work, folder: Path) -> dict[str, Any]:
+        return _train(work, folder, _network_run(work, name, folder))
+
+    return Stage(name, title, make, ("catalogue", *needs), settings=partial(_network_settings, name), by_content=True)
 
 
 STAGES = (

@@ -142,26 +142,21 @@ def one_class(one: LabelSet) -> bool:
 
 def paired_differences(found: Measured, seed: int) -> dict[str, tuple[float, float]]:
     """Return CV18 of each label set minus that of GZ2B, and its standard deviation over paired resamples."""
-    tree, n = found.tree, found.frame.height
-    others = {name: one for name, one in found.sets.items() if name != GZ2B}
-
-    def differences(rows: np.ndarray | None = None) -> dict[str, float]:
-        out = {}
-        for name, one in others.items():
-            # If a set lacks labels, GZ2B is measured on the galaxies that have one.
-            same = replace(found.sets[GZ2B], disk=np.where(one.known, found.sets[GZ2B].disk, np.nan))
-            observed, value = tree.value(same, rows), tree.value(one, rows)
-            if observed is not None and value is not None:
-                out[name] = value - observed
-        return out
-
+    tree, n, observed = found.tree, found.frame.height, found.sets[GZ2B]
     rng = np.random.default_rng([seed, 18])
-    resampled = [differences(rng.integers(0, n, n)) for _ in range(tree.bootstrap)]
-    spread = {name: [one[name] for one in resampled if name in one] for name in others}
-    return {
-        name: (value, float(np.std(spread[name])) if spread[name] else float("nan"))
-        for name, value in differences().items()
-    }
+    resamples = [None, *(rng.integers(0, n, n) for _ in range(tree.bootstrap))]
+    out = {}
+    for name, one in found.sets.items():
+        if name == GZ2B:
+            continue
+        # If a set lacks labels, GZ2B is measured on the galaxies that have one.
+        same = replace(observed, disk=np.where(one.known, observed.disk, np.nan))
+        pairs = [(tree.value(one, rows), tree.value(same, rows)) for rows in resamples]
+        first, *others = [np.nan if value is None or base is None else value - base for value, base in pairs]
+        if np.isfinite(first):
+            known = [other for other in others if np.isfinite(other)]
+            out[name] = (float(first), float(np.std(known)) if known else float("nan"))
+    return out
 
 
 def order(rows: list[dict[str, Any]], measure: str) -> dict[str, int]:
