@@ -69,6 +69,10 @@ def test_each_object_can_have_its_own_width(sky, tmp_path, some):
     asked = {float(one.params["ra"]): float(one.params["fov"]) for one in sky.asked(CUTOUTS)}
     for row in table.filter(pl.col("status") == "ok").iter_rows(named=True):
         assert asked[row["ra"]] == pytest.approx(row["fov"] / 3600)
+    # A table of version 0.1 has no such column; it is complete for the width of all.
+    table.drop("fov").write_csv(tmp_path / "hst.csv")
+    get(sky, tmp_path, some)
+    assert len(sky.asked(MOC)) == some.height
 
 
 def test_a_second_run_requests_missing_images(sky, tmp_path, some):

@@ -211,5 +211,11 @@ def _counts(frame: pl.DataFrame) -> dict[str, int]:
 
 
 STAGES = (
-    Stage("catalogue", "the sample, α, splits, and labels of GZ2B and GZ2D", _make_sample, settings=_sample_settings),
+    Stage(
+        "catalogue",
+        "the sample, α, splits, and labels of GZ2B and GZ2D",
+        _make_sample,
+        settings=_sample_settings,
+        by_content=True,
+    ),
 )

@@ -19,7 +19,7 @@ RESULT = "reproduce.json"
 _STAGES = (*catalogue.STAGES, *models.STAGES, *table1.STAGES, *sensitivity.STAGES, *figures.STAGES)
 STAGES: tuple[Stage, ...] = (*_STAGES, page_stage(tuple(stage.name for stage in _STAGES)))
 # Stages whose results are in reproduce.json, and stages whose files are copied to the output folder.
-_TOLD = ("catalogue", "table1", "theta", "figure3", "changed", "figure4", "maps")
+_TOLD = ("catalogue", "table1", "theta", "changed", "figure4", "maps")
 _PUBLISHED = ("table1", "page")
 
 

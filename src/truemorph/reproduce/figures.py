@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from truemorph.report import gallery
 from truemorph.report.distributions import Distributions, compare_distributions
 from truemorph.reproduce.catalogue import fetch_archive
 from truemorph.reproduce.models import MODEL, NETWORKS
-from truemorph.reproduce.options import CONFIG
 from truemorph.reproduce.paper import DDB, FIGURE_3, GZ2B, TABLE_1
 from truemorph.reproduce.stages import (
     FAILED,
@@ -35,7 +33,7 @@ from truemorph.reproduce.stages import (
     images_digest,
     rows_digest,
 )
-from truemorph.reproduce.table1 import MODELS, all_labels, measured
+from truemorph.reproduce.table1 import all_labels, measured
 from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
 
 CHANGED, VERDICTS, KINDS = "changed.csv", "verdicts.csv", ("arms", "lenticular", "unclear")
@@ -46,38 +44,17 @@ _FEWEST = 10
 # Figure 3
 
 
-def _sersic_settings(work: Work) -> dict[str, Any]:
-    frame = work.catalogue(TEST_ROWS).frame
-    name = work.inputs.sersic_index
-    if name not in frame.columns or frame[name].cast(pl.Float64, strict=False).count() < _FEWEST:
-        what = f"Sérsic indices (column {name}; Simard et al. 2011)"
-        raise work.lacks(what, "simard", f"`sersic_table`, and sersic_index in {CONFIG}")
-    return {"column": name, **{key: getattr(work.options, key) for key in ("every_curve", "bootstrap", "seed")}}
-
-
-@lru_cache(maxsize=1)
-def sersic_curves(work: Work) -> Distributions:
-    """Return the distributions of the Sérsic index by label set (Figure 3)."""
-    found, options = measured(work), work.options
-    values = numeric_columns(found.frame, [work.inputs.sersic_index], "the sample")[:, 0]
+def sersic_curves(work: Work) -> Distributions | None:
+    """Return the distributions of the Sérsic index by label set (Figure 3); None without such a column."""
+    found, options, name = measured(work), work.options, work.inputs.sersic_index
+    if name not in found.frame.columns or found.frame[name].cast(pl.Float64, strict=False).count() < _FEWEST:
+        return None
     drawn = found.sets if options.every_curve else FIGURE_3
     sets = {TABLE_1[name].short: one.disk for name, one in found.sets.items() if name != GZ2B and name in drawn}
     return compare_distributions(
-        values, found.sets[GZ2B].disk, sets, column="sersic_n", observed_name=TABLE_1[GZ2B].short,
-        bootstrap=min(_RESAMPLES, 10 * options.bootstrap), seed=options.seed,
+        numeric_columns(found.frame, [name], "the sample")[:, 0], found.sets[GZ2B].disk, sets, column="sersic_n",
+        observed_name=TABLE_1[GZ2B].short, bootstrap=min(_RESAMPLES, 10 * options.bootstrap), seed=options.seed,
     )  # fmt: skip
-
-
-def _make_sersic(work: Work, folder: Path) -> dict[str, Any]:
-    curves = sersic_curves(work)
-    table = curves.table()
-    smooth = table.filter((pl.col("panel") == "smooth") & (pl.col("labels") == curves.observed_name))
-    return {
-        "galaxies": curves.n_galaxies,
-        "without_index": curves.n_dropped,
-        "disk_like_among_smooth": 1 - smooth["share_above"][0] if smooth.height else None,
-        "table": table.to_dicts(),
-    }
 
 
 # Figure 4
@@ -223,7 +200,6 @@ def read_explanations(models: dict[str, Any], folder: Path) -> dict[str, Explana
 
 
 STAGES = (
-    Stage("figure3", "Figure 3: Sérsic indices", _make_sersic, ("catalogue",), MODELS, _sersic_settings),
     Stage("changed", "test galaxies that changed from smooth to disk", _list_changed, ("catalogue", DDB)),
     Stage("figure4", "Figure 4: SDSS and HST images", _make_pairs, ("catalogue", DDB, "changed"),
           settings=_pairs_settings),

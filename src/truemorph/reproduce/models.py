@@ -32,7 +32,7 @@ NETWORKS = (RESNET_GZ2B, RESNET_GZ2D, DDB)
 _LABELS = {RESNET_GZ2D: DEBIASED}
 # Settings that do not change the result.
 _NOT_THE_RESULT = {"device", "devices", "nodes", "loggers", "compile"}
-_LEARNED_FROM = ("object_id", "label", "alpha", "split", "sampling_weight")
+_LEARNED_FROM = ("object_id", "label", "alpha", "split", "sampling_weight", "image")
 _TRAINING_ROWS = (f"split={TRAIN}",)
 # Other numbers of galaxies per bin for θ.
 _PER_BIN = (16, 32, 128, 256, 1024)
@@ -41,11 +41,6 @@ _TIMED = 4  # images of the step whose time is measured
 
 
 # θ_DDB (section 2.3.3)
-
-
-def _theta_settings(work: Work) -> dict[str, Any]:
-    catalogue = work.catalogue()
-    return {"rows": rows_digest(catalogue.frame, _LEARNED_FROM), "alpha": catalogue.metadata["alpha"]}
 
 
 def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
@@ -156,7 +151,7 @@ def _network_settings(name: str, work: Work) -> dict[str, Any]:
     labels = work.catalogue(_LABELS.get(name, CATALOGUE))
     training = _network_run(work, name, work.out).training
     return {
-        "rows": rows_digest(labels.frame, (*_LEARNED_FROM, "image")),
+        "rows": rows_digest(labels.frame, _LEARNED_FROM),
         "labelled": rows_digest(work.catalogue(TEST_ROWS).frame, ("object_id", "image")),
         "images": images_digest(work),
         "training": training.model_dump(mode="json", exclude=_NOT_THE_RESULT),
@@ -170,8 +165,7 @@ def _dcv14_settings(work: Work) -> dict[str, Any]:
     trained = _known(frame, features) & (frame["split"] == TRAIN).to_numpy()
     if trained.sum() < _FEWEST:
         raise work.lacks(f"columns {', '.join(features)} (Simard et al. 2011)", "simard", "`sersic_table`")
-    digest = rows_digest(frame, (*_LEARNED_FROM, *features))
-    return {"rows": digest, "features": features, "seed": work.options.seed}
+    return {}
 
 
 def _make_dcv14(work: Work, folder: Path) -> dict[str, Any]:
@@ -229,11 +223,10 @@ def _network_stage(name: str, title: str, *needs: str) -> Stage:
 
 
 STAGES = (
-    Stage("theta", "θ of DDB from the training labels (section 2.3.3)", _fit_theta, ("catalogue",),
-          settings=_theta_settings, by_content=True),
+    Stage("theta", "θ of DDB from the training labels (section 2.3.3)", _fit_theta, ("catalogue",)),
     _network_stage(RESNET_GZ2B, "network trained on GZ2B, labels treated as correct"),
     _network_stage(RESNET_GZ2D, "network trained on GZ2D, labels treated as correct"),
     Stage(DCV14, "DCV14 on GZ2B: logistic regression and θ, fitted by EM", _make_dcv14, ("catalogue",),
-          settings=_dcv14_settings, by_content=True),
+          settings=_dcv14_settings),
     _network_stage(DDB, "DDB on GZ2B: network trained through T(α)", "theta"),
 )  # fmt: skip

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from truemorph.explain.study import PIXELS
 from truemorph.findings import Finding, unique
-from truemorph.report.distributions import PANELS, cumulative_panels
+from truemorph.report.distributions import PANELS, Distributions, cumulative_panels
 from truemorph.report.figures import STYLE, Style
 from truemorph.report.gallery import jpeg_source
 from truemorph.report.maps import profile_data
@@ -144,7 +144,7 @@ def _table_1(work: Work) -> Table:
     return _table("Table 1: here and in the paper", head, lines, [8] + 9 * [0], note)
 
 
-def _other_values(work: Work) -> Table:
+def _other_values(work: Work, curves: Distributions | None) -> Table:
     """The paper's other values: quantity, here, in the paper, definition."""
     table, lines = work.result("table1"), []
     how = {DCV14: "fitted by EM with the regression", DDB: "from bins of α of the training labels"}
@@ -156,10 +156,9 @@ def _other_values(work: Work) -> Table:
         for what, more in (("accuracy", ""), ("precision", f"; macro-averaged ({by_class}), not defined in the paper")):
             values = (number(row[what]), number(row[f"paper_{what}"]))
             lines.append((f"{what} of {row['labels']}", *values, f"vs the labels that it was trained on{more}"))
-    if work.have("figure3"):
-        fraction = number(work.result("figure3")["disk_like_among_smooth"], ".2f")
-        paper_says = f"about {DISK_LIKE_AMONG_SMOOTH:.2f}"
-        lines.append(("fraction of GZ2B smooth with disk profiles", fraction, paper_says, "Sérsic index n ≤ 3"))
+    if curves is not None:
+        values = (number(_disk_like(curves), ".2f"), f"about {DISK_LIKE_AMONG_SMOOTH:.2f}")
+        lines.append(("fraction of GZ2B smooth with disk profiles", *values, "Sérsic index n ≤ 3"))
     if work.have("figure4"):
         seen = work.result("figure4")
         how_many = f"of {seen['changed']:,} test galaxies that change from smooth to disk with DDB"
@@ -186,27 +185,34 @@ def _other_trees(work: Work) -> list[Table]:
     return [Table("Table 1 with other numbers of leaves and bins", head, rows, note)] if rows else []
 
 
-def _sersic(work: Work) -> Illustration:
-    curves, found = sersic_curves(work), work.result("figure3")
+def _disk_like(curves: Distributions) -> float | None:
+    """Fraction of GZ2B's smooth galaxies with an index of at most 3, like disks."""
+    smooth = curves.table().filter((pl.col("panel") == "smooth") & (pl.col("labels") == curves.observed_name))
+    return 1 - smooth["share_above"][0] if smooth.height else None
+
+
+def _sersic(curves: Distributions, circular: bool) -> Illustration:
     # As in the paper, without galaxies that change from disk to smooth.
     shown = replace(curves, samples=tuple(one for one in curves.samples if one.panel != "to_smooth"))
+    table = curves.table()
     text = (
         "The paper's Figure 3: Sérsic index n of galaxies labelled smooth, changed from smooth to disk, and labelled "
         "disk. Which labels that figure has is inferred from the text. "
-        + ("DCV14 is trained on this index, so its curves are circular. " if work.options.every_curve else "")
-        + f"Of GZ2B's smooth galaxies, {number(found['disk_like_among_smooth'], '.0%')} have n ≤ {curves.boundary:g}, "
-        f"like disks (paper: about {DISK_LIKE_AMONG_SMOOTH:.0%}). {found['without_index']:,} of {found['galaxies']:,} "
-        "galaxies have no index."
+        + ("DCV14 is trained on this index, so its curves are circular. " if circular else "")
+        + f"Of GZ2B's smooth galaxies, {number(_disk_like(curves), '.0%')} have n ≤ {curves.boundary:g}, like disks "
+        f"(paper: about {DISK_LIKE_AMONG_SMOOTH:.0%}). {curves.n_dropped:,} of {curves.n_galaxies:,} galaxies have no "
+        "index."
     )
     far = "; ".join(
-        f"{row['labels']} ({PANELS[row['panel']]}) {row['ks']:.2f}" for row in found["table"] if row["ks"] is not None
+        f"{row['labels']} ({PANELS[row['panel']]}) {row['ks']:.2f}"
+        for row in table.filter(pl.col("ks").is_not_null()).iter_rows(named=True)
     )
     return Illustration(
         "figure3",
         cumulative_panels(shown, _STYLES),
         f"Cumulative distributions of the Sérsic index. KS distances from GZ2B: {far}.",
         text,
-        curves.curves().join(curves.table(), on=["panel", "labels"], how="left", maintain_order="left"),
+        curves.curves().join(table, on=["panel", "labels"], how="left", maintain_order="left"),
     )
 
 
@@ -271,15 +277,12 @@ def _stages(work: Work) -> Table:
     return _table("Stages", ["stage", "result", "status", "time", ""], rows, [0, 14, 0, 0, 24], note)
 
 
-def _settings(work: Work) -> dict[str, Any]:
-    return {"absent": [(one.name, one.status, one.text) for one in work.outcomes.values() if not one.there]}
-
-
 def _make(work: Work, folder: Path) -> dict[str, Any]:
-    illustrations = [_sersic(work)] if work.have("figure3") else []
+    curves = sersic_curves(work) if work.have("table1") else None
+    illustrations = [] if curves is None else [_sersic(curves, work.options.every_curve)]
     illustrations += _maps(work) if work.have("maps") else []
     shown, note, figure4 = _pairs(work)
-    tables = [_table_1(work), _other_values(work)] if work.have("table1") else []
+    tables = [_table_1(work), _other_values(work, curves)] if work.have("table1") else []
     tables += [_reasons(work), *_other_trees(work)] if work.have("reasons") else []
     answer = _answer(work)
     page = Page(
@@ -306,4 +309,4 @@ def _make(work: Work, folder: Path) -> dict[str, Any]:
 
 def page_stage(before: tuple[str, ...]) -> Stage:
     """Return the last stage, which shows the results of all others."""
-    return Stage("page", "this page", _make, ("catalogue",), before, _settings)
+    return Stage("page", "this page", _make, ("catalogue",), before)

@@ -26,6 +26,8 @@ from truemorph.tables import CatalogTable, frame_hash
 
 DONE, CACHED, LACKS, FAILED, LEFT_OUT, TO_DO = "done", "cached", "lacks", "failed", "left out", "to do"
 CATALOGUE, TEST_ROWS = "gz2b.parquet", "test.parquet"
+# Options that do not change results, or only those of networks.
+_NOT_THE_RESULT = ("fetch", "stages", "preset", "cache", "dry_run")
 
 
 class Lacks(TruemorphError):
@@ -78,13 +80,16 @@ class Work:
         assert folder is not None
         return folder / name
 
-    def keys(self, stages: Iterable[str]) -> dict[str, list[Any]]:
-        """Identify the results of stages by folder and content, for those that have one.
+    def keys(self, stages: Iterable[str]) -> dict[str, Any]:
+        """Identify the options, and the results of stages by folder and content, or what they lack.
 
         The content can differ in the same folder, for example if a network was trained again on a GPU.
         """
-        have = [name for name in stages if self.have(name)]
-        return {name: [self.file(name, "").name, content_hash(self.result(name))[:16]] for name in have}
+        options = {name: value for name, value in vars(self.options).items() if name not in _NOT_THE_RESULT}
+        columns = [self.inputs.intrinsic, self.inputs.features, self.inputs.sersic_index]
+        found = {name: self.outcomes[name] for name in stages}
+        used = {name: [one.folder and one.folder.name, one.text, one.result] for name, one in found.items()}
+        return {"options": options, "columns": columns, "used": used}
 
     def lacks(self, what: str, archive: str, argument: str) -> Lacks:
         """Return the error for data that can be fetched, or given as an argument."""
@@ -118,8 +123,8 @@ class Stage:
     """A step of the experiment, with the stages that it needs, and those that it uses if they have a result.
 
     `make` writes files into the given folder and returns the result as plain data; after an interruption it is called
-    again with the same folder. `settings` returns the options that the result depends on, or raises `Lacks`. The key
-    includes the results of used stages or, with `by_content`, only the rows and images of which `settings` has hashes.
+    again with the same folder. The key includes options and the results of used stages or, with `by_content`, only what
+    `settings` returns: hashes of rows and images, and settings. `settings` raises `Lacks` if data are missing.
     """
 
     name: str

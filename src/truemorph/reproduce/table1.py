@@ -238,12 +238,6 @@ def _make_table(work: Work, folder: Path) -> dict[str, Any]:
     return result
 
 
-def _settings(work: Work) -> dict[str, Any]:
-    names = ("depth", "bins", "bootstrap", "seed")
-    return {name: getattr(work.options, name) for name in names} | {"intrinsic": work.inputs.intrinsic}
-
-
 STAGES = (
-    Stage("table1", "Table 1, with the paper's values", _make_table, ("catalogue",), ("theta", *MODELS),
-          _settings),
+    Stage("table1", "Table 1, with the paper's values", _make_table, ("catalogue",), ("theta", *MODELS)),
 )  # fmt: skip
