@@ -160,9 +160,10 @@ def _draw(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[Finding]]
     sample = sample.with_columns(split=pl.Series(split), draw_weight=pl.Series(weights))
     if sample.height == sum(SAMPLE):
         return sample, []
+    found = _counts(sample)
     text = (
-        f"The sample has {smooth:,} smooth and {disk:,} disk galaxies instead of {SAMPLE[0]:,} and {SAMPLE[1]:,}: "
-        "floors and errors are larger, and networks learn less."
+        f"The sample has {found['smooth']:,} smooth and {found['disk']:,} disk galaxies instead of {SAMPLE[0]:,} and "
+        f"{SAMPLE[1]:,}: floors and errors are larger, and networks learn less."
     )
     return sample, [Finding("sample-not-the-papers", "caution", text, "Run at full scale (`scale`) on Galaxy Zoo 2.")]
 
