@@ -11,13 +11,10 @@ import pytest
 
 from truemorph.bias.metrics import cv14
 from truemorph.errors import InputError
-from truemorph.explain.profiles import MeanMap, Profiles
-from truemorph.explain.study import PIXELS, Explained, Explanation
 from truemorph.report.label_sets import LabelSet
 from truemorph.report.table1 import Tree
 from truemorph.reproduce.catalogue import missing_archives
 from truemorph.reproduce.experiment import run_experiment
-from truemorph.reproduce.figures import read_explanations, write_explanations
 from truemorph.reproduce.models import network_config
 from truemorph.reproduce.options import Inputs, ReproduceOptions, split_fractions, theta_bins
 from truemorph.reproduce.paper import PER_THETA_BIN, SAMPLE, SPLIT, TABLE_1, THETA_BINS
@@ -166,27 +163,6 @@ def test_a_label_set_of_some_galaxies_is_compared_with_gz2b_on_these(measured):
     assert {name: row["partial"] for name, row in rows.items()} == {"gz2b": False, "ddb": True, "resnet-gz2b": True}
     assert rows["ddb"]["galaxies"] == some.sum()
     assert order(list(rows.values()), "CV18")["pairs"] == 0
-
-
-def test_saved_maps_are_read_back(tmp_path):
-    rng = np.random.default_rng(0)
-    size, edges = 8, np.linspace(0, 4, 4)
-
-    def of_class(name, n):
-        mean = MeanMap(rng.random((size, size)), rng.random((size, size)), np.full((size, size), n))
-        rings = {PIXELS: Profiles(edges, PIXELS, rng.random((n, 3)).astype(np.float32))}
-        ids = pl.Series("object_id", [f"J{k}é" for k in range(n)], dtype=pl.String)
-        return Explained(name, ids, ["new"] * n, rng.random(n) < 0.5, mean, None, rings)
-
-    about = {"model_hash": "hash", "backbone": "net", "layer": "layer2", "cells": 8, "image_size": size}
-    one = Explanation("a, b", **about, classes=(of_class("smooth", 0), of_class("disk", 5)))
-    write_explanations({"a, b": one}, tmp_path)
-    back = read_explanations({"a, b": about}, tmp_path)
-    for ours, theirs in zip(one.classes, back["a, b"].classes, strict=True):
-        assert np.array_equal(ours.mean.mean, theirs.mean.mean)
-        assert np.array_equal(ours.rings[PIXELS].profiles, theirs.rings[PIXELS].profiles)
-        assert (ours.name, ours.galaxies) == (theirs.name, theirs.galaxies)
-    assert (back["a, b"].layer, back["a, b"].cells, back["a, b"].galaxies) == ("layer2", 8, 5)
 
 
 @pytest.mark.parametrize("training", [{"preset": "quick"}, {"out": "x"}, {"epoch": 3}, {"nodes": 2}])
