@@ -128,9 +128,6 @@ def test_runs_are_compared_in_one_report(capsys, two_runs, tmp_path):
     content = json.loads(out)["runs"]
     assert content["naive"]["settings"] == {"intrinsic": [], "naive": True, "seeds": 1}
     assert content["debiased"]["settings"]["seeds"] == 2
-    history = pl.read_csv(two_runs / "naive" / "history.csv")
-    best = history.row(int(history["held_out_loss"].arg_min()), named=True)
-    assert content["naive"]["measures"]["fraction_disk_1"] == pytest.approx(best["fraction_disk_1"])
     assert "Settings that differ" in page.read_text()
 
 
