@@ -388,7 +388,7 @@ def _check_with_gold(u: np.ndarray, intrinsic: Array | None, gold: Array, weight
     w = w * w.sum() / np.sum(w**2)  # weighted rows weigh as fewer
     base = np.ones((at.size, 1))
     if intrinsic is not None:
-        base = standardised(check_intrinsic(intrinsic, u.size)[0])[known]
+        base = standardised(check_intrinsic(intrinsic, u.size))[known]
     wide = np.column_stack([base, at, at**2 - 1])
 
     def log_likelihood(design: np.ndarray) -> float:

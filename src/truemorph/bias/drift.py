@@ -70,8 +70,6 @@ def drift_range(data: Data, family: Any, false_disk: float | None, delta: float)
         return None
     smallest = data.alpha[data.alpha > 0].min()
     log_alpha = np.log(np.maximum(data.alpha, smallest))
-    if np.ptp(log_alpha) == 0:
-        return None
     search = Search(data.alpha, anchored=True, false_disk=false_disk)
     few = mixture_of(Space.fixed(MatrixTransition.identity()), data).grouped(_GROUPS)
     u = np.log(np.maximum(few.alpha, smallest)) - np.average(log_alpha, weights=data.weights)

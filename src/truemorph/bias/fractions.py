@@ -17,7 +17,7 @@ import numpy as np
 from truemorph.arrays import float_array
 from truemorph.bias.binning import Bins
 from truemorph.bias.checks import selection_findings
-from truemorph.bias.estimation import fit_transition
+from truemorph.bias.estimation import fit_transition, refitted
 from truemorph.bias.gold import check_gold, check_probability, gold_fractions, propensity_columns, quadratic
 from truemorph.bias.likelihood import (
     check_columns,
@@ -26,12 +26,11 @@ from truemorph.bias.likelihood import (
     classes_in,
     label_columns,
     n_observables,
-    one_resolution,
     with_observables,
 )
 from truemorph.bias.maximum import differences
 from truemorph.bias.result import TransitionFit
-from truemorph.bias.transitions import COMPARED, DISK, SMOOTH, WITH_FORMULA, Array, Transition
+from truemorph.bias.transitions import COMPARED, DISK, SMOOTH, WITH_FORMULA, Array, Transition, as_resolution
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
@@ -328,7 +327,7 @@ def _alternatives(sample: _Sample, fit: TransitionFit, stderr: np.ndarray) -> di
         if family == fit.family:
             continue
         try:
-            others[family] = fit.again(family=family, false_disk=None)
+            others[family] = refitted(fit, family=family, false_disk=None)
         except InputError:
             continue
     least = min([fit.aic, *(one.aic for one in others.values())])
@@ -341,7 +340,7 @@ def _alternatives(sample: _Sample, fit: TransitionFit, stderr: np.ndarray) -> di
 
 def unlike_labels(transition: Transition, labels: np.ndarray, alpha: np.ndarray) -> list[Finding]:
     """Warn if a given T is inconsistent with one fitted to these labels (another unit or survey)."""
-    if transition.n_classes != 2 or alpha.ndim != 1 or not getattr(transition, "varies", True):
+    if transition.n_classes != 2 or alpha.ndim != 1 or not transition.varies:
         return []
     if n_observables(transition):
         return []
@@ -545,7 +544,7 @@ def debiased_fractions(
     used: Transition | None = transition.transition if isinstance(transition, TransitionFit) else transition
     if used is not None and not hasattr(used, "log_matrix"):
         raise InputError(f"transition must be a T(alpha) or a fit of one; got {type(used).__name__}")
-    first = one_resolution(alpha)
+    first = as_resolution(float_array(alpha, "alpha"))
     resolution = first if observables is None else with_observables(first, observables)
     n_classes = used.n_classes if used is not None else classes_in(labels, gold)
     checked = check_labels(labels, n_classes)

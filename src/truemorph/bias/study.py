@@ -17,7 +17,7 @@ from truemorph.bias.diagnostics import (
     confounding_check,
     group_findings,
 )
-from truemorph.bias.estimation import fit_transition
+from truemorph.bias.estimation import fit_transition, with_bootstrap_errors
 from truemorph.bias.fractions import PopulationFractions, debiased_fractions
 from truemorph.bias.gold import check_gold
 from truemorph.bias.likelihood import classes_in
@@ -196,7 +196,7 @@ def study_transition(
             family = families.best if family == "best" else family
         fit = fit_transition(labels, alpha, family, **options)
         monotone = fit.family == "monotone"  # the curvature gives no error where neighbouring knots are level
-        again = fit.with_bootstrap_errors(bootstrap or _RESAMPLES, seed) if bootstrap or monotone else fit
+        again = with_bootstrap_errors(fit, bootstrap or _RESAMPLES, seed) if bootstrap or monotone else fit
         scatter = {name: again.stderr[name] for name in fit.values} if bootstrap else {}
         fit = again if monotone else fit
         if families is not None:

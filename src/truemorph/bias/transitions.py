@@ -12,8 +12,6 @@ and torch alike.
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from inspect import signature
@@ -28,7 +26,6 @@ from scipy.special import expit
 
 from truemorph.arrays import float_array
 from truemorph.errors import InputError
-from truemorph.findings import Finding
 
 SMOOTH, DISK = 0, 1
 # Value for "no gold label".
@@ -78,6 +75,7 @@ class Transition(Protocol):
     """Interface of all families: p(ỹ | y, α) and its parameters. Families of K classes inherit it."""
 
     family: ClassVar[str]
+    varies: ClassVar[bool] = True  # with α
 
     @property
     def n_classes(self) -> int:
@@ -243,14 +241,6 @@ class FlipTransition:
         """Return log p(ỹ = disk | y = disk, α) = log(1 - flip), at least log of the smallest normal number."""
         xp = array_namespace(log_flip)
         return xp.log(-xp.expm1(xp.clip(log_flip, max=-float(xp.finfo(log_flip.dtype).smallest_normal))))
-
-    def label_columns(self, labels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-        """Return log p(ỹ_n | y, α_n) of each galaxy's label for both classes, shape (N, 2); numpy, checked α."""
-        disk = labels == DISK
-        log_flip = self.log_flip_probability(alpha)
-        with np.errstate(divide="ignore"):
-            of_smooth = np.where(disk, np.log(self.false_disk), np.log1p(-self.false_disk))
-        return np.stack([of_smooth, np.where(disk, self._log_seen(alpha, log_flip), log_flip)], axis=1)
 
     def flip_probability(self, alpha: Array) -> Array:
         """Return p(ỹ = smooth | y = disk, α), shape (N,), as numpy or torch like the input."""
@@ -759,7 +749,6 @@ class LogisticTransition(Transition):
     log: tuple[bool, ...] = ()
 
     family: ClassVar[str] = "logistic"
-    varies: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         # Labels that never occur are null in JSON, which has no NaN.
@@ -856,8 +845,6 @@ WITH_FORMULA = tuple(name for name, one in _CURVES.items() if one.free)
 
 _KINDS = ("scale", "shape", "probability")
 _KNOTS = 400
-# Largest difference in flip probability from a saved curve.
-_SAME = 1e-6
 
 
 def family_of(family: str | type[FlipTransition]) -> Any:
@@ -886,85 +873,24 @@ def family_of(family: str | type[FlipTransition]) -> Any:
 
 
 def transition_to_dict(transition: Transition) -> dict[str, Any]:
-    """Describe a transition for JSON: `{"family": ..., "parameters": {...}}`.
-
-    Your own family also has its `class`, "module:name", if it can be imported, and T(α) as a `table`.
-    """
+    """Describe a transition for JSON: `{"family": ..., "parameters": {...}}`; your own family also has a `table`."""
     described = {"family": transition.family, "parameters": transition.parameters()}
     if type(transition) in FAMILIES.values():
         return described
-    own = type(transition)
-    path = f"{own.__module__}:{own.__qualname__}"
-    if own.__module__ == "__main__" or _imported(path) is not own:
-        path = ""
-    return {**described, "class": path, "table": _table(transition).parameters()}
+    # T(α) at values of α that are dense near its scales.
+    free = getattr(transition, "free", {})
+    scales = [getattr(transition, name) for name, kind in free.items() if kind == "scale"] or [10.0]
+    knots = np.concatenate([[0.0], np.geomspace(0.01 * min(scales), 100 * max(scales), _KNOTS - 1)])
+    return {**described, "table": TabulatedTransition(knots.tolist(), transition.matrix(knots)).parameters()}
 
 
 def transition_from_dict(described: dict[str, Any]) -> Transition:
-    """Rebuild a transition from `{"family": ..., "parameters": {...}}`."""
-    return _rebuilt(described)[0]
-
-
-def described_findings(described: dict[str, Any]) -> tuple[Finding, ...]:
-    """Return a finding if a transition is rebuilt from its table because its class can't be used."""
-    return _rebuilt(described)[1]
-
-
-def _rebuilt(described: dict[str, Any]) -> tuple[Transition, tuple[Finding, ...]]:
-    family = described.get("family")
-    if not ("class" in described or "table" in described):
-        if family not in FAMILIES:
-            raise InputError(f"unknown transition family {family!r}; known: {', '.join(FAMILIES)}")
-        return _made(FAMILIES[family], described, "parameters"), ()
-    table = _made(TabulatedTransition, described, "table")
-    own = _imported(described.get("class"))
-    if own is None or own.family != family:
-        found = Finding(
-            "family-as-table",
-            "note",
-            f"The class of the {family} family cannot be imported, so files store its curve as a table of T(α) at "
-            f"{len(table.knots)} values of α, linear between them.",
-            "Define the class in a module that can be imported, to keep its formula.",
-        )
-        return table, (found,)
-    made = _made(own, described, "parameters")
-    if np.allclose(made.matrix(table.knots), table.values, rtol=0, atol=_SAME):
-        return made, ()
-    found = Finding(
-        "family-changed",
-        "caution",
-        f"The class {described['class']} no longer gives the saved curve, so the saved table of T(α) is used.",
-        "Fit the bias curve again (`transition`).",
-    )
-    return table, (found,)
-
-
-def _made(family: Any, described: dict[str, Any], key: str) -> Any:
+    """Rebuild a transition from `{"family": ..., "parameters": {...}}`, or from its table."""
+    family, key = (described.get("family"), "parameters") if "table" not in described else ("tabulated", "table")
+    if family not in FAMILIES:
+        raise InputError(f"unknown transition family {family!r}; known: {', '.join(FAMILIES)}")
     try:
-        return family(**described[key])
+        made: Transition = FAMILIES[family](**described[key])
     except (KeyError, TypeError) as problem:
-        raise InputError(
-            f"the {described.get('family')} transition can't be rebuilt from {described.get(key)}: {problem}"
-        ) from problem
-
-
-def _imported(path: Any) -> type[FlipTransition] | None:
-    """Import a subclass of FlipTransition from "module:name" without running other code; None if there is none."""
-    module, _, name = path.partition(":") if isinstance(path, str) else ("", "", "")
-    if not all(one.isidentifier() for one in (*module.split("."), *name.split("."))):
-        return None
-    try:
-        found: Any = sys.modules[module] if module in sys.modules else importlib.import_module(module)
-        for one in name.split("."):
-            found = getattr(found, one)
-    except Exception:  # a module may raise anything
-        return None
-    return found if isinstance(found, type) and issubclass(found, FlipTransition) else None
-
-
-def _table(transition: Transition) -> TabulatedTransition:
-    """Tabulate T(α) at values of α that are dense near its scales."""
-    kinds = getattr(transition, "free", {})
-    scales = [float(getattr(transition, name)) for name, kind in kinds.items() if kind == "scale"] or [10.0]
-    knots = np.concatenate([[0.0], np.geomspace(0.01 * min(scales), 100 * max(scales), _KNOTS - 1)])
-    return TabulatedTransition(tuple(knots.tolist()), transition.matrix(knots))
+        raise InputError(f"the {family} transition can't be rebuilt from {described.get(key)}: {problem}") from problem
+    return made

@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 
 from truemorph._version import __version__
-from truemorph.bias.transitions import CLASS_NAMES, Transition, described_findings, transition_from_dict
+from truemorph.bias.transitions import CLASS_NAMES, Transition, transition_from_dict
 from truemorph.classifiers.fits import read_fit
 from truemorph.config import TrainingConfig, training_config
 from truemorph.errors import CheckpointError, InputError, reason, require_extra
@@ -128,9 +128,7 @@ class Classifier:
     def findings(self) -> tuple[Finding, ...]:
         """Limitations of T(α) and of the training."""
         through = self.described["transition"]
-        known = unique(
-            map(Finding.from_dict, through.get("findings", ())), described_findings(through) if through else ()
-        )
+        known = unique(map(Finding.from_dict, through.get("findings", ())))
         if not (self.config.pretrained and self.described.get("start") == "random"):
             return known
         start = Finding(
