@@ -99,7 +99,7 @@ def drift_range(data: Data, family: Any, false_disk: float | None, delta: float)
             error = stretch * np.sqrt(variance) if variance > 0 else 0.0
             found[f"{family.family}, {name}"] = fit.transition, float(share @ p), float(error)
     design = np.column_stack([np.ones(u.size), u])
-    slope = fit_softmax(design, np.eye(2)[few.labels], np.full(2, 1e-6), few.weights).coefficients[0, 1]
+    slope = fit_softmax(design, np.eye(2)[few.labels], np.full(2, 1e-6), few.weights)[0][0, 1]
     if slope <= delta:  # a trend alone can explain the labels
         labelled = float(np.average(data.labels == DISK, weights=data.weights))
         error = float(stretch * np.sqrt(labelled * (1 - labelled) / data.labels.size))

@@ -63,8 +63,7 @@ class PopulationFractions(Result):
     counts : array of int, shape (B,)
         Number of galaxies in each bin.
     alternatives : dict of str to (fractions, stderr), each (B, K)
-        From labels alone: other families, and trends of class fractions with α, which are included in the range. With
-        gold labels: inversion of a given T, for comparison only.
+        Without gold labels: other families, and trends of class fractions with α, which are included in the range.
     method, assumption : str
         Method, and the assumption behind it.
     findings : tuple of Finding
@@ -452,6 +451,7 @@ def _from_gold(
         "low": low,
         "high": high,
         "samples": samples,
+        "alternatives": {},
         "method": "gold",
         "assumption": f"gold labels are correct, and {selection}",
         "findings": unique(findings),
@@ -486,7 +486,7 @@ def debiased_fractions(
         Resolution.
     transition : Transition or TransitionFit, optional
         T(α). The covariance of a fit is included in the errors, and the range spans trends of class fractions with α
-        (see `fit_transition`); a plain transition is treated as exact. Optional with `gold`, for comparison.
+        (see `fit_transition`); a plain transition is treated as exact. Not used with `gold`.
     by : array, shape (N,), optional
         Column to bin; default α.
     bins : int, default 8
@@ -581,8 +581,6 @@ def debiased_fractions(
         if gold_transition is not None and n_classes == 2:
             missed = cut.means(np.asarray(gold_transition.matrix(first))[:, DISK, [SMOOTH]])[:, 0]
         found = _from_gold(sample, known, columns, probability, uncertain, missed, seed)
-        inverted = None if transition is None else _inverted(sample, transition)[:2]
-        found["alternatives"] = {} if inverted is None else {"the given T inverted": inverted}
     return PopulationFractions(
         **found,
         labelled=sample.labelled,

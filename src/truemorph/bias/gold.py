@@ -122,17 +122,17 @@ class GoldRegression:
         fits: list[tuple[float, np.ndarray, np.ndarray]] = []
         for effect in _EFFECTS if np.ptp(w) == 0 else _WEIGHTED_EFFECT:
             precision = np.concatenate([fixed, np.full(bins.count, effect)]) ** -2
-            found = fit_softmax(part, targets, precision, w, fits[-1][1] if fits else None)
-            log_p = found.log_probabilities(part)
-            value = np.sum(w[:, None] * targets * log_p) - 0.5 * np.sum(precision * found.coefficients**2)
-            value += 0.5 * (n_classes - 1) * np.log(precision).sum() - 0.5 * np.linalg.slogdet(found.information)[1]
-            covariance = np.linalg.inv(found.information)
+            found, information = fit_softmax(part, targets, precision, w, fits[-1][1] if fits else None)
+            log_p = log_probabilities(part, found)
+            value = np.sum(w[:, None] * targets * log_p) - 0.5 * np.sum(precision * found**2)
+            value += 0.5 * (n_classes - 1) * np.log(precision).sum() - 0.5 * np.linalg.slogdet(information)[1]
+            covariance = np.linalg.inv(information)
             if np.ptp(w) > 0:
                 residual = (w[:, None] * (targets - np.exp(log_p)))[:, 1:]
                 scores = np.einsum("nk,nq->nkq", residual, part).reshape(len(part), -1)
                 products = scores.T @ scores + np.diag(np.tile(precision, n_classes - 1))
                 covariance = covariance @ products @ covariance
-            fits.append((value, found.coefficients, covariance))
+            fits.append((value, found, covariance))
         log_evidence, coefficients, covariances = map(np.array, zip(*fits, strict=True))
         evidence = np.exp(log_evidence - log_evidence.max())
         return cls(design, evidence / evidence.sum(), coefficients, covariances)

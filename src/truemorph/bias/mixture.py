@@ -352,11 +352,8 @@ def by_bins(space: Space, data: Data) -> TransitionFit:
     n_free, bins = space.size + data.n_classes - 1, data.options["bins"]
     if bins < n_free + 1:
         raise InputError(f"the binned method needs more bins than parameters ({n_free}); got {bins}")
-    findings: tuple[Finding, ...] = ()
     n = data.labels.size
-    if bins > n:
-        message = f"There are {n:,} galaxies for {bins:,} bins, so each bin has only one galaxy."
-        findings, bins = (Finding("one-galaxy-per-bin", "note", message),), n
+    bins = min(bins, n)
     observed = Bins.cut(data.alpha, bins, data.weights).means(np.eye(data.n_classes)[data.labels])
     alpha, edges = np.sort(data.alpha), equal_count_edges(n, bins)
     midpoints = 0.5 * (alpha[edges[:-1]] + alpha[edges[1:] - 1])
@@ -379,4 +376,4 @@ def by_bins(space: Space, data: Data) -> TransitionFit:
     bread = invert(np.einsum("pbk,qbk->pq", slopes, slopes))
     covariance = np.full((point.size, point.size), np.nan)
     covariance[np.ix_(free, free)] = bread @ (scores @ scores.T) @ bread
-    return fractions_estimate(space, data, point, covariance, free, findings=findings)
+    return fractions_estimate(space, data, point, covariance, free)

@@ -275,28 +275,6 @@ class TransitionFit(Result):
             low, high = min(low, self.drift.limits[0]), max(high, self.drift.limits[1])
         return max(0.0, float(low)), min(1.0, float(high))
 
-    def draws(self, n: int, seed: int = 0) -> list[Transition]:
-        """Draw bias curves T(α) from the errors of the parameters, to propagate them.
-
-        Parameters
-        ----------
-        n : int
-        seed : int
-
-        Returns
-        -------
-        list of Transition
-            Parameters at a bound stay there.
-        """
-        rng = np.random.default_rng(seed)
-        if self.resampled is not None:
-            return [self.transition_at(self.resampled[row]) for row in rng.integers(0, len(self.resampled), n)]
-        moves = rng.multivariate_normal(np.zeros(self.point.size), np.nan_to_num(self.covariance), n)
-        points = self.point + moves
-        if self.votes is None:
-            points = np.clip(points, self.space.lower, self.space.upper)
-        return [self.transition_at(point) for point in points]
-
     def facts(self, low: float, high: float) -> list[tuple[str, str]]:
         """Return the disk fraction with this range, the parameters, and what they rest on."""
         values = [f"{name} = {value:.3f} ± {self.stderr[name]:.3f}" for name, value in self.values.items()]
