@@ -116,14 +116,14 @@ def test_the_bias_curve_from_gold_labels_needs_no_assumption_on_class_fractions(
 @pytest.mark.parametrize("drift", [-0.5, 0.0, 0.5])
 def test_the_range_from_labels_alone_is_two_sided(family, drift):
     inside = []
-    for seed in range(6):
+    for seed in range(2):
         _, labels, alpha, _, truth = arrays(n=6000, seed=seed, transition=FLIPS[family], drift=drift)
         fit = tm.fit_transition(labels, alpha)
         low, high = fit.disk_fraction_range
         inside.append(low <= truth.mean() <= high)
         assert 0 < fit.drift.delta_unbiased < 3
         assert fit.drift.delta == 0.5
-    assert sum(inside) >= 5
+    assert all(inside)
 
 
 def test_small_catalogues_and_rare_classes_can_be_fitted():

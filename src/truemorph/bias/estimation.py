@@ -16,10 +16,18 @@ import numpy as np
 
 from truemorph.arrays import float_array
 from truemorph.bias.checks import calibration, selection_findings
-from truemorph.bias.drift import DELTA, DriftRange, drift_range
 from truemorph.bias.gold import by_gold, check_gold, check_probability, gold_maximum
 from truemorph.bias.likelihood import check_labels, check_weights, classes_in, with_observables
-from truemorph.bias.mixture import by_bins, by_condition, by_likelihood, check_intrinsic, explained_findings
+from truemorph.bias.mixture import (
+    DELTA,
+    DriftRange,
+    by_bins,
+    by_condition,
+    by_likelihood,
+    check_intrinsic,
+    drift_range,
+    explained_findings,
+)
 from truemorph.bias.result import FROM_LABELS, Data, TransitionFit
 from truemorph.bias.transitions import (
     CLASS_NAMES,

@@ -18,7 +18,7 @@ from truemorph.arrays import float_array
 from truemorph.bias.binning import Bins
 from truemorph.bias.checks import selection_findings
 from truemorph.bias.estimation import fit_transition, refitted
-from truemorph.bias.gold import check_gold, check_probability, gold_fractions, propensity_columns, quadratic
+from truemorph.bias.gold import GoldRegression, check_gold, check_probability, propensity_columns, quadratic
 from truemorph.bias.likelihood import (
     check_columns,
     check_labels,
@@ -339,9 +339,7 @@ def _alternatives(sample: _Sample, fit: TransitionFit, stderr: np.ndarray) -> di
 
 def unlike_labels(transition: Transition, labels: np.ndarray, alpha: np.ndarray) -> list[Finding]:
     """Warn if a given T is inconsistent with one fitted to these labels (another unit or survey)."""
-    if transition.n_classes != 2 or alpha.ndim != 1 or not transition.varies:
-        return []
-    if n_observables(transition):
+    if transition.n_classes != 2 or alpha.ndim != 1 or not transition.varies or n_observables(transition):
         return []
     try:
         own = fit_transition(labels, alpha, delta=None).transition
@@ -406,9 +404,8 @@ def _from_gold(
     """Return the fractions from gold labels, which miss a fraction of the disks in each bin, if that is known."""
 
     def regressed(gold: np.ndarray) -> tuple[np.ndarray, ...]:
-        fractions, samples = gold_fractions(
-            sample.labels, sample.alpha, gold, sample.n_classes, sample.bins, columns, seed
-        )
+        fit = GoldRegression.fit(sample.labels, sample.alpha, gold, sample.n_classes, sample.bins, columns)
+        fractions, samples = fit.fractions(gold, sample.bins, seed)
         low, high = np.quantile(samples, [0.025, 0.975], axis=0)
         return fractions, samples, np.minimum(low, fractions), np.maximum(high, fractions)
 

@@ -192,19 +192,6 @@ class GoldRegression:
         return expected, drawn / drawn.sum(axis=2, keepdims=True)
 
 
-def gold_fractions(
-    labels: np.ndarray,
-    alpha: np.ndarray,
-    gold: np.ndarray,
-    n_classes: int,
-    bins: Bins,
-    columns: Sequence[np.ndarray],
-    seed: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return class fractions in each bin, shape (B, K), and draws of them, shape (S, B, K), from gold labels."""
-    return GoldRegression.fit(labels, alpha, gold, n_classes, bins, columns).fractions(gold, bins, seed)
-
-
 def _features(labels: np.ndarray, alpha: np.ndarray, n_classes: int, columns: Sequence[np.ndarray]) -> np.ndarray:
     observables = alpha[:, None] if alpha.ndim == 1 else alpha
     u = observables.copy()
@@ -242,17 +229,20 @@ def gold_maximum(space: Space, data: Data) -> Maximum:
 
 def by_gold(space: Space, data: Data) -> TransitionFit:
     """Fit T to the gold labels, and reduce its variance with the regression."""
-    assert data.gold is not None
-    n = data.labels.size
+    gold, n = data.gold, data.labels.size
+    assert gold is not None
     bins = Bins.cut(data.resolution, max(1, min(_BINS, n // _PER_BIN)), data.weights)
     columns, seed = [] if data.probability is None else [propensity_columns(data.probability)], data.options["seed"]
-    fractions, drawn = gold_fractions(data.labels, data.alpha, data.gold, data.n_classes, bins, columns, seed)
+
+    def regression(bins: Bins) -> GoldRegression:
+        return GoldRegression.fit(data.labels, data.alpha, gold, data.n_classes, bins, columns)
+
+    fractions, drawn = regression(bins).fractions(gold, bins, seed)
     # Without bin effects, which would follow the gold labels and hide some of their scatter.
-    whole = Bins.cut(data.resolution, 1, data.weights)
-    plain = GoldRegression.fit(data.labels, data.alpha, data.gold, data.n_classes, whole, columns).probabilities
+    plain = regression(Bins.cut(data.resolution, 1, data.weights)).probabilities
     share = bins.totals / data.weights.sum()
     samples = np.einsum("b,sbk->sk", share, drawn)
-    known = data.gold != UNKNOWN
+    known = gold != UNKNOWN
     best = gold_maximum(space, data)
     inverse = np.nan_to_num(best.covariance())
     # Influence of each gold label on the parameters, (P, n).

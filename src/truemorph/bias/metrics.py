@@ -125,12 +125,6 @@ class BiasResult(Result):
         columns = {name: ([getattr(self, name)], "", about) for name, about in numbers.items()}
         return quantity_table(columns, measure=self.measure)
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw value, bootstrap, floor and excess; returns matplotlib axes."""
-        from truemorph.bias.plots import plot_bias
-
-        return plot_bias(self, ax)
-
 
 def _class_indicators(labels: np.ndarray) -> np.ndarray:
     """Return class memberships, shape (N, K), of classes or class probabilities."""

@@ -88,19 +88,6 @@ def plot_calibration(found: Any, ax: Any) -> Any:
     return ax
 
 
-def plot_bias(found: Any, ax: Any) -> Any:
-    """Draw value, bootstrap and floor of a bias metric as one bar each."""
-    ax = axes_or_new(ax, (4.2, 2.6))
-    names = ["value\n(point: bootstrap)", "floor", "above floor"]
-    heights = [found.value, found.floor, found.excess]
-    ax.barh(names, heights, color=[GREY, SKY, BLUE], height=0.6)
-    if np.isfinite(found.bootstrap_mean):
-        ax.errorbar([found.bootstrap_mean], names[:1], xerr=[found.bootstrap_std], fmt="ko", ms=4)
-    ax.invert_yaxis()
-    ax.set(xlabel=f"{found.measure} (rms deviation of class fractions)", xlim=(0, None))
-    return ax
-
-
 # Colour, marker and line of each label set.
 _STYLES = {
     "observed labels": (GREY, "s", "--"),

@@ -24,7 +24,7 @@ from truemorph.io import plain
 from truemorph.results import Result, quantity_table, text_facts
 
 if TYPE_CHECKING:
-    from truemorph.bias.drift import DriftRange
+    from truemorph.bias.mixture import DriftRange
     from truemorph.bias.votes import VoteModel
 
 ASSUMPTIONS = {

@@ -201,9 +201,9 @@ def study_transition(
             name=by_name,
             seed=seed,
             weights=weights,
-            gold_probability=gold_probability if gold is not None else None,
-            gold_uncertain=gold_uncertain if gold is not None else None,
-            gold_transition=None if experts is None or gold is None else RayleighTransition(experts["upper"]),
+            gold_probability=gold_probability,
+            gold_uncertain=gold_uncertain,
+            gold_transition=None if experts is None else RayleighTransition(experts["upper"]),
             covariates=intrinsic if gold is not None else None,
         )
         told.update(1)
@@ -225,13 +225,16 @@ def study_transition(
     unbalanced: list[Finding] = []
     if columns and classes is not None and gold_probability is None:
         unbalanced = balance_findings(columns, alpha, classes, weights)
+    # A drift of class fractions biases estimates from labels; conditional ones, if the columns don't explain it.
+    from_labels = fit.method in FROM_LABELS
+    matters = check.confounded if from_labels else check.unexplained and fit.method == "conditional"
     found = unique(
         findings,
         again.findings,
         pooled,
         unbalanced,
         fractions.findings,
-        check.findings if _matters(check, fit.method) else (),
+        check.findings if matters else (),
         () if families is None else families.findings,
     )
     if rejected is not None:
@@ -239,11 +242,6 @@ def study_transition(
     return TransitionStudy(
         fit, families, check, calibration(fit), fractions, gold_fractions, found, gold_stderr, scatter, about or {}
     )
-
-
-def _matters(check: ConfoundingCheck, method: str) -> bool:
-    """Whether a drift of class fractions biases this method."""
-    return check.confounded if method in FROM_LABELS else check.unexplained and method == "conditional"
 
 
 def _gold_fractions(

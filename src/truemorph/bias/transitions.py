@@ -229,23 +229,10 @@ class FlipTransition:
         """Return log p(ỹ = smooth | y = disk, α), shape (N,), for a floating α that is not negative or missing."""
         raise NotImplementedError
 
-    def _log_flip(self, alpha: Array) -> Array:
-        """Return log p(ỹ = smooth | y = disk, α) for checked α, as the same kind of array."""
-        alpha = as_resolution(alpha)
-        if self.takes_tensors or not is_torch_array(alpha):
-            return self.log_flip_probability(alpha)
-        found = self.log_flip_probability(alpha.detach().cpu().numpy())
-        return array_namespace(alpha).asarray(found, dtype=alpha.dtype, device=get_device(alpha))
-
     def _log_seen(self, alpha: Array, log_flip: Array) -> Array:
         """Return log p(ỹ = disk | y = disk, α) = log(1 - flip), at least log of the smallest normal number."""
         xp = array_namespace(log_flip)
         return xp.log(-xp.expm1(xp.clip(log_flip, max=-float(xp.finfo(log_flip.dtype).smallest_normal))))
-
-    def flip_probability(self, alpha: Array) -> Array:
-        """Return p(ỹ = smooth | y = disk, α), shape (N,), as numpy or torch like the input."""
-        log_flip = self._log_flip(alpha)
-        return array_namespace(log_flip).exp(log_flip)
 
     def log_matrix(self, alpha: Array) -> Array:
         """Return log p(ỹ | y, α), shape (N, 2, 2), indexed [galaxy, true y, observed ỹ].
@@ -254,14 +241,19 @@ class FlipTransition:
         normal number: a disk label at α = 0 then costs about 87 (float32) or 708 (float64) and has the same finite
         gradient as in the limit α → 0. Structural zeros (eq. 6) are -inf.
         """
-        log_flip = self._log_flip(alpha)
-        xp = array_namespace(log_flip)
+        alpha = as_resolution(alpha)
+        xp = array_namespace(alpha)
+        if self.takes_tensors or not is_torch_array(alpha):
+            log_flip = self.log_flip_probability(alpha)
+        else:
+            found = self.log_flip_probability(alpha.detach().cpu().numpy())
+            log_flip = xp.asarray(found, dtype=alpha.dtype, device=get_device(alpha))
         with np.errstate(divide="ignore"):
             rates = np.log1p(-self.false_disk), np.log(self.false_disk)  # eq. 6
         of_smooth = xp.stack([xp.full_like(log_flip, float(rate)) for rate in rates], axis=-1)
         return xp.stack([of_smooth, xp.stack([log_flip, self._log_seen(alpha, log_flip)], axis=-1)], axis=-2)
 
-    matrix, parameters = Transition.matrix, Transition.parameters
+    matrix, flip_probability, parameters = Transition.matrix, Transition.flip_probability, Transition.parameters
 
     @classmethod
     def space(cls, search: Search) -> Space:
@@ -547,10 +539,8 @@ def _interpolate(alpha: Array, knots: Sequence[float], values: Any) -> Array:
 
 def _check_knots(knots: Any, values: np.ndarray) -> np.ndarray:
     knots = float_array(knots, "knots")
-    if knots.ndim != 1 or knots.size < 2 or not np.all(np.diff(knots) > 0) or not np.all(np.isfinite(knots)):
-        raise InputError("knots must be at least two finite, increasing values of alpha")
-    if knots[0] < 0:
-        raise InputError(f"knots must be values of alpha, 0 or more; got {knots[0]}")
+    if knots.ndim != 1 or knots.size < 2 or not (np.all(np.diff(knots) > 0) and knots[0] >= 0 and knots[-1] < np.inf):
+        raise InputError("knots must be at least two finite, increasing values of alpha, 0 or more")
     if values.shape[0] != knots.size:
         raise InputError(f"one entry per knot is needed: got {values.shape[0]} for {knots.size} knots")
     return knots
