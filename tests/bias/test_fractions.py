@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import codes, confounded_labels, labels_through, some_known
+from conftest import codes, labels_through, some_known
 from truemorph.bias.checks import calibration
 from truemorph.bias.estimation import fit_transition, refitted, with_bootstrap_errors
 from truemorph.bias.fractions import debiased_fractions
@@ -97,17 +97,6 @@ def test_few_gold_labels_in_bins_of_a_column_that_determines_the_class():
     assert np.mean(covered) > 0.86
 
 
-def resampled_errors(labels, alpha, fit, resamples, seed=0):
-    """Scatter of disk fractions in 4 bins over resampled galaxies, with T fitted to each resample."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(resamples):
-        rows = rng.integers(0, labels.size, labels.size)
-        again = refitted(fit, rows)
-        found.append(debiased_fractions(labels[rows], alpha[rows], again, bins=4, systematic=False).fractions[:, 1])
-    return np.std(found, axis=0, ddof=1)
-
-
 @pytest.mark.slow
 def test_a_knot_at_its_bound_does_not_inflate_the_errors():
     """Its logit has a large scatter over resamples, but its probability does not: errors follow the probability."""
@@ -118,13 +107,17 @@ def test_a_knot_at_its_bound_does_not_inflate_the_errors():
     fit = with_bootstrap_errors(plain, 40)
     assert np.sqrt(np.diag(fit.covariance)).max() > 1.0
     stated = debiased_fractions(labels, alpha, fit, bins=4, systematic=False).stderr[:, 1]
-    again = resampled_errors(labels, alpha, fit, 60, seed=1)
+    rng, again = np.random.default_rng(1), []
+    for _ in range(60):
+        rows = rng.integers(0, labels.size, labels.size)
+        found = debiased_fractions(labels[rows], alpha[rows], refitted(fit, rows), bins=4, systematic=False)
+        again.append(found.fractions[:, 1])
     # The scatter of 40 values has an error of 11 %, of 60 values 9 %: three times both; `again` refits T.
-    np.testing.assert_allclose(stated, again, rtol=0.45)
+    np.testing.assert_allclose(stated, np.std(again, axis=0, ddof=1), rtol=0.45)
 
 
-def test_gold_labels_give_correct_fractions_if_t_and_regression_are_wrong():
-    """A bump in the class fraction that neither a quadratic in log α nor any T can describe."""
+def test_gold_labels_give_correct_fractions_if_the_regression_is_wrong():
+    """Waves of the class fraction that a quadratic in log α cannot describe."""
     rng = np.random.default_rng(2)
     n = 60_000
     alpha = rng.lognormal(np.log(16.8), 0.45, n)
@@ -132,40 +125,10 @@ def test_gold_labels_give_correct_fractions_if_t_and_regression_are_wrong():
     truth = (rng.random(n) < 0.5 + 0.3 * np.sin(4 * u)).astype(int)
     labels = (rng.random(n) < TRUE.matrix(alpha)[np.arange(n), truth, 1]).astype(int)
     true = binned(truth, alpha)
-    wrong = FiskTransition(40.0, 1.0)
     found = debiased_fractions(labels, alpha, gold=some_known(truth, 0.3, 3))
     error = found.fractions[:, 1] - true
     assert np.all(np.abs(error) < 4 * found.stderr[:, 1])
     assert np.sqrt(np.mean(error**2)) < 0.02  # 2,250 gold labels per bin: 0.01
-    assert np.sqrt(np.mean((debiased_fractions(labels, alpha, wrong).fractions[:, 1] - true) ** 2)) > 0.2
-
-
-def test_errors_with_gold_labels_equal_their_scatter():
-    pulls = []
-    for seed in range(30):
-        labels, alpha, truth = changing_fractions(6_000, seed, FiskTransition(13.0, 2.2))
-        found = debiased_fractions(labels, alpha, gold=some_known(truth, 0.08, seed), bins=6, systematic=False)
-        pulls.append((found.fractions[:, 1] - binned(truth, alpha, 6)) / found.stderr[:, 1])
-    # 30 × 6 pulls: the mean has an error of 0.1, the scatter 0.07; errors may exceed the scatter.
-    assert abs(np.mean(pulls)) < 0.4
-    assert 0.7 < np.std(pulls) < 1.25
-
-
-def test_binning_in_another_column_and_covariates():
-    labels, alpha, truth, columns = confounded_labels(30_000, 4)
-    magnitude = columns[:, 0]
-    gold = some_known(truth, 0.05, 4)
-    plain = debiased_fractions(labels, alpha, by=magnitude, gold=gold, name="M_r", systematic=False)
-    helped = debiased_fractions(labels, alpha, by=magnitude, gold=gold, covariates=columns, name="M_r",
-                                systematic=False)  # fmt: skip
-    true = binned(truth, magnitude)
-    assert plain.by == "M_r"
-    for found in (plain, helped):
-        assert np.all(np.abs(found.fractions[:, 1] - true) < 4.5 * found.stderr[:, 1])
-        # 190 gold labels per bin: errors of 0.03; the rms of eight has an error of a quarter.
-        assert np.sqrt(np.mean((found.fractions[:, 1] - true) ** 2)) < 0.05
-    # Bin effects have as much information on the class as the binning column.
-    assert helped.stderr.mean() == pytest.approx(plain.stderr.mean(), rel=0.1)
 
 
 def test_fractions_of_three_classes():
@@ -202,13 +165,7 @@ def test_fractions_with_several_observables():
     observables = np.column_stack([rng.lognormal(2.5, 0.5, n), rng.normal(22, 1, n)])
     truth = (rng.random(n) < 0.6).astype(int)
     labels = (rng.random(n) < t.matrix(observables)[np.arange(n), truth, 1]).astype(int)
-    found = debiased_fractions(
-        labels,
-        observables[:, 0],
-        t,
-        observables=observables[:, 1:],
-        by=observables[:, 1],
-        bins=4,
-        name="surface brightness",
-    )
+    alpha, brightness = observables.T
+    found = debiased_fractions(labels, alpha, t, observables=brightness, by=brightness, bins=4, name="brightness")
+    assert found.by == "brightness"
     assert np.all(np.abs(found.fractions[:, 1] - 0.6) < 4 * found.stderr[:, 1])

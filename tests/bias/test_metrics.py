@@ -123,12 +123,6 @@ def test_unbiased_labels_are_at_the_floor(floor):
     assert abs(excess.mean()) < 3.5 * excess.std(ddof=1) / np.sqrt(12)
 
 
-def test_the_floor_decreases_with_the_square_root_of_galaxies_per_bin():
-    small = cv18(*unbiased(4_000, 1), depth=3, bins=5, bootstrap=0)
-    large = cv18(*unbiased(64_000, 1), depth=3, bins=5, bootstrap=0)
-    assert small.floor / large.floor == pytest.approx(4, rel=0.1)
-
-
 def test_bootstrap_inflates_the_value_by_up_to_the_square_root_of_two():
     rng = np.random.default_rng(12345)
     n = 12_192

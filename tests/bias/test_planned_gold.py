@@ -82,19 +82,6 @@ def test_families_are_compared_with_unresolved_galaxies_in_the_catalogue():
     assert codes(found) == ["rows-at-alpha-zero"]
 
 
-def test_equal_probabilities_change_nothing():
-    labels, alpha, truth = labels_through(RayleighTransition(THETA), 3000, 3)
-    gold = np.where(np.random.default_rng(3).random(3000) < 0.1, truth, -1)
-    same = np.full(3000, 0.1)
-    plain, given = (fit_transition(labels, alpha, "rayleigh", gold=gold, gold_probability=p) for p in (None, same))
-    assert given.values["theta"] == pytest.approx(plain.values["theta"], rel=2e-3)
-    assert given.stderr["theta"] == pytest.approx(plain.stderr["theta"], rel=0.03)
-    plain, given = (debiased_fractions(labels, alpha, gold=gold, gold_probability=p) for p in (None, same))
-    np.testing.assert_allclose(given.fractions, plain.fractions, atol=2e-3)
-    # Each error is the standard deviation of 500 pairs of opposite draws, known to 1/√1000; 4 of their deviations.
-    np.testing.assert_allclose(given.stderr, plain.stderr, rtol=4 * np.sqrt(2 / 1000))
-
-
 def test_probabilities_that_are_known_are_a_note_instead_of_a_caution():
     labels, alpha, _, gold, probability = planned(1)
     assert "gold-not-random" in codes(study_transition(labels, alpha, gold=gold, compare=False))

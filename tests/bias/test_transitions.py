@@ -116,14 +116,6 @@ def test_fisk_is_logistic_in_log_alpha(alpha, scale, shape):
     )
 
 
-@given(
-    alphas,
-    st.one_of(st.builds(WeibullTransition, thetas, shapes), st.builds(FiskTransition, thetas, shapes), monotone()),
-)
-def test_flip_probabilities_do_not_increase_with_resolution(alpha, t):
-    assert np.all(np.diff(t.flip_probability(np.sort(alpha))) <= 1e-12)
-
-
 def test_limits_at_zero_and_infinite_resolution():
     t = RayleighTransition(10.0)
     np.testing.assert_array_equal(t.matrix(np.array([np.inf]))[0], np.eye(2))

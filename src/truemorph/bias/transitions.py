@@ -162,7 +162,7 @@ class FlipTransition:
     """Base class of two-class families, which define log p(ỹ = smooth | y = disk, α); subclass it for your own family.
 
     A subclass is a frozen dataclass with a method `log_flip_probability`, two class attributes, and a field for each
-    parameter and for `false_disk`. It can be used wherever the name of a family can.
+    parameter and for `false_disk`. It can be used wherever the name of a family can. Files store its curve as a table.
 
     Attributes
     ----------
