@@ -27,6 +27,8 @@ T = tm.RayleighTransition(11.25)
         lambda: tm.cv14(LABELS, np.full(200, np.datetime64("2020-01-01")), 4),
         lambda: tm.fit_transition(LABELS, np.full(200, np.timedelta64(3, "s"))),
         lambda: tm.posterior(np.array([[0.5, 0.9]]), np.array([0]), np.array([5.0]), T),
+        lambda: tm.posterior(np.array([[0.5, 0.5]]), np.ma.array([0], mask=[True]), np.array([5.0]), T),
+        lambda: tm.posterior(np.array([[0.5, 0.5]]), np.array([0]), np.ma.array([5.0], mask=[True]), T),
         lambda: tm.DebiasedLoss(T)(torch.zeros(1, 2), torch.tensor([1]), torch.tensor([-1.0])),
         lambda: tm.DebiasedLoss(T)(torch.zeros(1, 2), torch.tensor([1]), torch.tensor([float("nan")])),
     ],

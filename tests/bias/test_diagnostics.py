@@ -25,7 +25,7 @@ from truemorph.errors import InputError
     ],
 )
 def test_the_true_family_is_preferred(true, name):
-    labels, alpha, _ = labels_through(true, 60_000, 0)
+    labels, alpha, _ = labels_through(true, 40_000, 0)
     found = compare_families(labels, alpha, ("rayleigh", "weibull", "fisk"))
     # Rayleigh is a special case of Weibull, which may gain up to 2 in log-likelihood by chance, minus 1 in AIC.
     preferred = {row["family"] for row in found.rows() if row["delta_aic"] < 4}
@@ -34,11 +34,14 @@ def test_the_true_family_is_preferred(true, name):
 
 
 @pytest.mark.slow
-def test_likelihood_ratio_of_rayleigh_in_weibull_is_chi_squared():
-    p_values = [
-        compare_families(*labels_through(RayleighTransition(11.25), 4_000, seed)[:2], ("rayleigh", "weibull"))
-        .rayleigh_p_value for seed in range(60)
-    ]  # fmt: skip
+@pytest.mark.parametrize("scatter", [0.0, 1.2])
+def test_likelihood_ratio_of_rayleigh_in_weibull_is_chi_squared(scatter):
+    """Also with sampling weights, which reduce the effective number of rows."""
+    p_values = []
+    for seed in range(60):
+        labels, alpha, _ = labels_through(RayleighTransition(11.25), 4_000, seed)
+        weights = np.random.default_rng(seed).lognormal(0, scatter, 4_000)
+        p_values.append(compare_families(labels, alpha, ("rayleigh", "weibull"), weights=weights).rayleigh_p_value)
     # Uniform on [0, 1]: for 60 values, the mean has an error of 0.037, the fraction below one half 0.065.
     assert np.mean(p_values) == pytest.approx(0.5, abs=0.13)
     assert np.mean(np.array(p_values) < 0.5) == pytest.approx(0.5, abs=0.22)
@@ -53,7 +56,7 @@ def test_families_are_compared_on_gold_labels():
     p = flips.flip_probability(alpha[disks])
     by_hand = np.sum(np.where(labels[disks] == 0, np.log(p), np.log1p(-p)))
     # The fit also uses the labels of other rows, so it differs from the maximum on gold rows only.
-    assert by_hand <= found.log_likelihood["fisk"] < by_hand + 2
+    assert by_hand <= found.fits["fisk"].log_likelihood < by_hand + 2
     assert found.best == "fisk"
 
 
@@ -75,7 +78,6 @@ def test_calibration_of_a_correct_and_a_wrong_family():
     assert wrong.p_value < 1e-6
     from_labels = calibration(fit_transition(labels, alpha))
     assert from_labels.observed.shape == (12,)
-    assert from_labels.plot().get_xlabel().startswith("fitted")
 
 
 @pytest.mark.slow
@@ -96,32 +98,12 @@ def test_disk_labels_at_alpha_zero_do_not_determine_the_family():
     found = compare_families(np.r_[labels, [1, 1, 1]], with_zeros)
     assert "3 " in found.findings[0].message
     assert codes(found) == ["rows-at-alpha-zero"]
-    assert found.aic == pytest.approx(plain.aic)
-
-
-@pytest.mark.slow
-def test_weights_do_not_make_families_differ():
-    p_values = []
-    for seed in range(25):
-        labels, alpha, _ = labels_through(RayleighTransition(11.25), 3_000, seed)
-        weights = np.random.default_rng(seed).lognormal(0, 1.2, 3_000)
-        p_values.append(compare_families(labels, alpha, ("rayleigh", "weibull"), weights=weights).rayleigh_p_value)
-    assert np.sum(np.array(p_values) < 0.05) <= 4  # 25 at 5 %: 1.25 ± 1.1
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [({"alpha": np.full(100, np.nan)}, "row 0"), ({"alpha": np.ones(99)}, "one value (a|per) galaxy"),
-     ({"alpha": np.ones(100)}, "same for every galaxy"), ({"gold": np.full(100, np.nan)}, "only 0 gold")],
-)  # fmt: skip
-def test_invalid_input_of_the_confounding_check_raises_errors(change, says):
-    good = {"labels": np.arange(100) % 2, "alpha": np.linspace(1, 20, 100), "gold": np.arange(100) % 2}
-    with pytest.raises(InputError, match=says):
-        confounding_check(**{**good, **change})
+    for family, fit in found.fits.items():
+        assert fit.aic == pytest.approx(plain.fits[family].aic)
 
 
 def test_confounding_gives_a_finding():
-    labels, alpha, truth, columns = confounded_labels(20_000, 4)
+    labels, alpha, truth, columns = confounded_labels(10_000, 4)
     check = confounding_check(labels, alpha, columns)
     assert check.checked
     assert check.confounded
@@ -130,6 +112,7 @@ def test_confounding_gives_a_finding():
     third = np.quantile(alpha, [1 / 3, 2 / 3])
     drift = truth[alpha >= third[1]].mean() - truth[alpha <= third[0]].mean()
     assert abs(check.drift - drift) < 4 * check.drift_stderr
+    assert not confounding_check(labels, alpha).checked
     gold = some_known(truth, 0.1, 4)
     with_gold = confounding_check(labels, alpha, gold=gold)
     assert with_gold.confounded
@@ -167,10 +150,8 @@ def test_gold_labels_selected_by_appearance_give_a_finding():
     rng = np.random.default_rng(22)
     share = np.where(labels == 1, 0.15, 0.05)  # experts classified interesting galaxies more often
     gold = np.where(rng.random(8_000) < share, truth, -1)
-    votes = np.column_stack([20 * (1 - labels), 20 * labels])
     for found in (
-        fit_transition(labels, alpha, gold=gold),
-        fit_transition(votes, alpha, gold=gold),
+        fit_transition(labels, alpha, "rayleigh", gold=gold),
         debiased_fractions(labels, alpha, gold=gold, systematic=False),
     ):
         (note,) = alarms_about_selection(found)
@@ -189,7 +170,7 @@ def test_gold_labels_selected_by_appearance_give_a_finding():
 def test_gold_labels_selected_by_alpha_alone_give_no_finding(n_classes, observables, weighted, monkeypatch):
     monkeypatch.setattr("truemorph.bias.checks._NOTICEABLE", 0.0)
     alarms = 0
-    for seed in range(200):
+    for seed in range(100):
         rng = np.random.default_rng(seed)
         alpha = rng.lognormal(2.7, 0.45, (3_000, observables))
         labels = (rng.random(3_000) < 1 / (1 + np.exp(-(alpha[:, 0] - 15) / 5))).astype(int)
@@ -198,15 +179,8 @@ def test_gold_labels_selected_by_alpha_alone_give_no_finding(n_classes, observab
         gold = np.where(rng.random(3_000) < alpha[:, 0] / 200, 0, -1)
         weights = rng.gamma(2.0, 1.0, 3_000) if weighted else None
         alarms += len(selection_findings(np.eye(n_classes)[labels], np.squeeze(alpha), gold, weights))
-    # 200 tests at 1 %: 2 false alarms expected; nine or more have a probability of 0.02 %.
-    assert alarms < 9
-
-
-def test_a_missing_check_gives_a_finding():
-    labels, alpha, _ = flipped_labels(500, 6)
-    check = confounding_check(labels, alpha)
-    assert not check.checked
-    assert not check.findings
+    # 100 tests at 1 %: 1 false alarm expected; six or more have a probability of 0.05 %.
+    assert alarms < 6
 
 
 def test_label_quality_equals_the_fraction_of_correct_labels():
@@ -216,11 +190,3 @@ def test_label_quality_equals_the_fraction_of_correct_labels():
     right = labels == truth
     for part in np.array_split(np.argsort(quality), 10):
         assert quality[part].mean() == pytest.approx(right[part].mean(), abs=0.03)  # 4,000 galaxies each: 0.008
-
-
-def test_every_result_has_a_plot():
-    labels, alpha, truth, columns = confounded_labels(2_000, 13)
-    gold = some_known(truth, 0.3, 13)
-    for options in ({}, {"intrinsic": columns}, {"gold": gold}):
-        assert len(fit_transition(labels, alpha, **options).plot().lines) >= 2
-    assert len(compare_families(labels, alpha, ("rayleigh", "weibull")).plot().lines) >= 3

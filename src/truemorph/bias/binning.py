@@ -1,16 +1,20 @@
-"""Bins with equal numbers of galaxies.
+"""Bins with equal numbers of galaxies, and the leaves of a k-d tree that are divided into them.
 
-The edges of b equal-count bins of n sorted objects are round(linspace(0, n, b + 1)), as in Cabrera-Vives, Miller &
-Schneider 2018 (AJ 156, 284).
+The rules are those of Cabrera-Vives, Miller & Schneider 2018 (AJ 156, 284). The edges of b bins of n sorted objects are
+round(linspace(0, n, b + 1)). A node of the tree is split at its median (`<` left, `>=` right), with columns in turn;
+each leaf is divided into bins of each observable separately.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+
+from truemorph.errors import InputError
 
 
 def equal_count_edges(n: int | np.ndarray, bins: int) -> np.ndarray:
@@ -23,11 +27,6 @@ def choose_bins(n: int, with_intrinsic: bool, per_bin: int = 25) -> tuple[int, i
 
     Without intrinsic columns: up to 20 bins in one leaf (the default of CV14). With them: up to 2^6 leaves of 8 bins
     (as in CV18); the number of bins is reduced before the number of leaves.
-
-    Examples
-    --------
-    >>> choose_bins(100_000, True), choose_bins(1_800, True), choose_bins(246, False)
-    ((6, 8), (4, 4), (0, 9))
     """
     if not with_intrinsic:
         return 0, int(np.clip(n // per_bin, 2, 20))
@@ -40,13 +39,7 @@ def choose_bins(n: int, with_intrinsic: bool, per_bin: int = 25) -> tuple[int, i
 
 
 def proportion_error(proportion: Any, count: Any) -> Any:
-    """Return the standard error of a proportion, never zero (Agresti & Coull: add one success and one failure).
-
-    Examples
-    --------
-    >>> round(float(proportion_error(0.0, 98)), 4), round(float(proportion_error(0.5, 98)), 4)
-    (0.0099, 0.05)
-    """
+    """Return the standard error of a proportion, never zero (Agresti & Coull: add one success and one failure)."""
     smoothed = (proportion * count + 1) / (count + 2)
     return np.sqrt(smoothed * (1 - smoothed) / (count + 2))
 
@@ -89,3 +82,63 @@ class Bins:
     def effective_counts(self) -> np.ndarray:
         """Return the effective number of objects in each bin, (Σ w)² / Σ w², shape (B,)."""
         return self.totals**2 / self.sums(self.weights)
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """Leaves of a sample or resample of M draws, divided into bins of J observables."""
+
+    leaf: np.ndarray  # (M,): leaf of each draw
+    edges: np.ndarray  # (L, b + 1): edges of the bins of each leaf, as positions in `objects`
+    objects: list[np.ndarray]  # of each observable, (M,): drawn objects in the order of leaf, then observable
+
+    def fractions(self, columns: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the mean of K columns of shape (N,) in each bin of each observable, shape (J, L, b, K)."""
+        begin, counts = self.edges[:, :-1].ravel(), np.diff(self.edges, axis=1)
+        sums = [np.stack([np.add.reduceat(column.take(one), begin) for column in columns], -1) for one in self.objects]
+        return np.reshape(sums, (len(sums), *counts.shape, len(columns))) / counts[:, :, None]
+
+
+class RankedTable:
+    """Intrinsic columns, shape (N, P), and observables, shape (N, J), ranked once for the trees of all resamples.
+
+    A resample then needs only sorts of integers, leaf × N + rank. Objects are numbered in the order of the first
+    column, so that memory is read in sequence; `rows`, shape (N,), are their rows in the data.
+    """
+
+    def __init__(self, observables: np.ndarray, intrinsic: np.ndarray) -> None:
+        columns = [*intrinsic.T, *observables.T]
+        orders = [np.argsort(column, kind="stable") for column in columns]
+        self.rows, self.n_intrinsic = orders[0], intrinsic.shape[1]
+        number = np.argsort(self.rows)
+        self._values = [column[order] for column, order in zip(columns, orders, strict=True)]
+        self._objects = [number[order] for order in orders]  # of each rank
+        self._ranks = [np.argsort(objects).astype(np.min_scalar_type(self.rows.size)) for objects in self._objects]
+
+    def cut(self, depth: int, bins: int, draws: np.ndarray | None = None) -> Leaves:
+        """Grow a tree of 2^depth leaves, and divide each into bins; `draws`, shape (M,), are objects of a resample."""
+        n, first = self.rows.size, self.n_intrinsic
+        self._check_held(np.array([n // 2**depth]), depth, bins)
+        ranks = [ranks if draws is None else ranks.take(draws) for ranks in self._ranks]
+        leaf = np.zeros(ranks[0].size, dtype=np.min_scalar_type(n * 2**depth))  # small integers are sorted faster
+        held = np.array([leaf.size])
+        for level in range(depth):
+            self._check_held(held, depth, bins)
+            k = level % first
+            middle = np.cumsum(held) - held + np.stack([(held - 1) // 2, held // 2])
+            median = self._values[k][np.sort(leaf * n + ranks[k])[middle] % n].mean(axis=0)
+            first_right = np.searchsorted(self._values[k], median)
+            leaf = 2 * leaf + (ranks[k] >= first_right[leaf])
+            held = np.bincount(leaf, minlength=2 ** (level + 1))
+        self._check_held(held, depth, bins)
+        edges = (np.cumsum(held) - held)[:, None] + equal_count_edges(held, bins)
+        observed = zip(self._objects[first:], ranks[first:], strict=True)
+        return Leaves(leaf, edges, [objects[np.sort(leaf * n + rank) % n] for objects, rank in observed])
+
+    @staticmethod
+    def _check_held(held: np.ndarray, depth: int, bins: int) -> None:
+        if held.min() < bins:
+            raise InputError(
+                f"a leaf of the intrinsic tree has {held.min()} galaxies, too few for {bins} bins: "
+                f"use a smaller depth (now {depth}) or fewer bins"
+            )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy.stats import chi2, rankdata
@@ -133,17 +133,6 @@ def calibration(fit: TransitionFit) -> Calibration:
     return Calibration(mean, observed, stderr, chi_squared, p_value, what, findings)
 
 
-class _Excess(NamedTuple):
-    """Difference between gold rows and all rows in one part of the range of α."""
-
-    chi_squared: float
-    difference: float
-    label_class: int
-    fraction: float
-    low: float
-    high: float
-
-
 def selection_findings(
     observed: np.ndarray,
     alpha: np.ndarray,
@@ -165,24 +154,24 @@ def selection_findings(
     columns = alpha.reshape(gold.size, -1)
     stratum = _strata(columns, int(np.clip(known.sum() // 5, 1, _STRATA)))
     part = _parts(stratum, known)
-    found = [
-        _excess(observed[rows], columns[rows, 0], stratum[rows], known[rows], weights[rows])
-        for rows in (part == one for one in range(part.max() + 1))
-        if known[rows].any()
-    ]
+    parts = [part == one for one in np.unique(part[known])]
+    found = [_excess(observed[rows], stratum[rows], known[rows], weights[rows]) for rows in parts]
     degrees = len(found) * (observed.shape[1] - 1)
-    p_value = float(chi2.sf(sum(one.chi_squared for one in found), degrees))
-    worst = max(found, key=lambda one: one.chi_squared)
-    if p_value >= LEVEL or abs(worst.difference) < _NOTICEABLE:
+    p_value = float(chi2.sf(sum(chi_squared for chi_squared, _ in found), degrees))
+    worst = int(np.argmax([chi_squared for chi_squared, _ in found]))
+    difference, rows = found[worst][1], parts[worst]
+    label = 1 + int(np.argmax(np.abs(difference[1:])))  # for two classes, the disk class is sufficient
+    if p_value >= LEVEL or abs(difference[label]) < _NOTICEABLE:
         return []
+    fraction = np.average(observed[rows & known, label], weights=weights[rows & known])
+    low, high = columns[rows, 0].min(), columns[rows, 0].max()
     return [
         Finding(
             "gold-not-random",
             "caution",
             f"The galaxies with a gold label are not a random part of all galaxies (p = {p_value:.1g}): at α from "
-            f"{worst.low:.3g} to {worst.high:.3g}, {worst.fraction:.1%} of them are labelled class "
-            f"{worst.label_class}, but {worst.fraction - worst.difference:.1%} of all galaxies are. The result only "
-            "holds for such galaxies.",
+            f"{low:.3g} to {high:.3g}, {fraction:.1%} of them are labelled class {label}, but "
+            f"{fraction - difference[label]:.1%} of all galaxies are. The result only holds for such galaxies.",
             "Exclude galaxies that could not get a gold label (`where`), or give sampling weights (`weights`).",
         )
     ]
@@ -229,19 +218,18 @@ def balance_findings(
             continue
         ranks = (rankdata(values[good]) / good.sum() - 0.5) * np.sqrt(12)  # of standard deviation 1
         both = np.column_stack([-ranks, ranks])
-        found = _excess(both, alpha[good], stratum[good], known[good], weights[good])
-        if chi2.sf(found.chi_squared, 1) < LEVEL / len(columns) and abs(found.difference) > _NOTICEABLE:
-            unbalanced.append((name, found.difference))
+        chi_squared, difference = _excess(both, stratum[good], known[good], weights[good])
+        if chi2.sf(chi_squared, 1) < LEVEL / len(columns) and abs(difference[1]) > _NOTICEABLE:
+            unbalanced.append((name, difference[1]))
     if not unbalanced:
         return []
     unbalanced.sort(key=lambda one: -abs(one[1]))
-    named = ", ".join(f"{name} ({difference:+.2f} σ)" for name, difference in unbalanced[:3])
-    more = f" and {len(unbalanced) - 3} more" if len(unbalanced) > 3 else ""
+    named = ", ".join(f"{name} ({difference:+.2f} σ)" for name, difference in unbalanced)
     return [
         Finding(
             "gold-unbalanced",
             "caution",
-            f"The galaxies with a gold label differ from all galaxies at the same α in {named}{more}. If the true "
+            f"The galaxies with a gold label differ from all galaxies at the same α in {named}. If the true "
             "class depends on such a column, the disk fraction is biased.",
             "Give these columns as covariates (`intrinsic`), or sampling weights (`weights`).",
         )
@@ -271,9 +259,9 @@ def _parts(stratum: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _excess(
-    observed: np.ndarray, resolution: np.ndarray, stratum: np.ndarray, known: np.ndarray, weights: np.ndarray
-) -> _Excess:
-    """Compare labels of gold rows with those of their strata."""
+    observed: np.ndarray, stratum: np.ndarray, known: np.ndarray, weights: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Return χ² and the mean difference, shape (K,), between labels of gold rows and those of their strata."""
     strata, index, size = np.unique(stratum, return_inverse=True, return_counts=True)
     drawn = np.bincount(index[known], minlength=strata.size)
     total = np.bincount(index, weights=weights)
@@ -282,13 +270,5 @@ def _excess(
     excess = residual[known].sum(axis=0)
     scale = drawn * (size - drawn) / (size * np.maximum(size - 1.0, 1.0))
     covariance = residual.T @ (residual * scale[index, None])
-    difference = excess / weights[known].sum()
-    most = 1 + int(np.argmax(np.abs(difference[1:])))  # for two classes, the disk class is sufficient
-    return _Excess(
-        chi_squared=float(excess @ np.linalg.pinv(covariance, rcond=1e-9, hermitian=True) @ excess),
-        difference=float(difference[most]),
-        label_class=most,
-        fraction=float(np.average(observed[known, most], weights=weights[known])),
-        low=float(resolution.min()),
-        high=float(resolution.max()),
-    )
+    chi_squared = excess @ np.linalg.pinv(covariance, rcond=1e-9, hermitian=True) @ excess
+    return float(chi_squared), excess / weights[known].sum()

@@ -15,7 +15,7 @@ from truemorph.bias.estimation import fit_transition
 from truemorph.bias.fractions import REJECTED
 from truemorph.bias.gold import check_gold
 from truemorph.bias.likelihood import check_weights, classes_in
-from truemorph.bias.maximum import fit_softmax
+from truemorph.bias.maximum import fit_softmax, log_probabilities
 from truemorph.bias.mixture import RIDGE, Mixture, check_intrinsic, fit_mixture, standardised
 from truemorph.bias.result import ASSUMPTIONS, TransitionFit
 from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, Search, as_resolution, family_of
@@ -38,8 +38,7 @@ class FamilyComparison(Result):
     Attributes
     ----------
     fits : dict of str to TransitionFit
-    log_likelihood, aic : dict of str to float
-        Of the labels, without those at α = 0; with gold labels, of their observed labels given the true classes.
+        Without galaxies at α = 0.
     rayleigh_p_value : float
         Likelihood-ratio test of Rayleigh inside Weibull (shape 2): probability of so large a gain by chance; NaN if one
         of them was not fitted.
@@ -49,8 +48,6 @@ class FamilyComparison(Result):
     """
 
     fits: dict[str, TransitionFit]
-    log_likelihood: dict[str, float]
-    aic: dict[str, float]
     rayleigh_p_value: float
     failed: dict[str, str]
     findings: tuple[Finding, ...] = ()
@@ -58,11 +55,15 @@ class FamilyComparison(Result):
     @property
     def best(self) -> str:
         """The family of lowest AIC."""
-        return min(self.aic, key=lambda one: self.aic[one])
+        return min(self.fits, key=lambda name: self.fits[name].aic)
+
+    def delta_aic(self, family: str) -> float:
+        """Return the AIC of a family above that of the best one."""
+        return self.fits[family].aic - self.fits[self.best].aic
 
     def rejected(self, family: str) -> Finding | None:
         """Return a finding if another family describes the labels much better (AIC lower by 10 or more)."""
-        above = self.aic[family] - self.aic[self.best]
+        above = self.delta_aic(family)
         if above < REJECTED:
             return None
         with_gold = self.fits[self.best].method == "gold"
@@ -77,17 +78,15 @@ class FamilyComparison(Result):
 
     def summary(self) -> str:
         """Return a table of the families, best first, as text."""
-        rows = []
+        lines = []
         for row in self.rows():
-            values = [
-                f"{name} {value:.3f} ± {row['stderr'].get(name, np.nan):.3f}" for name, value in row["values"].items()
-            ]
+            values = [f"{name} {value:.3f} ± {row['stderr'][name]:.3f}" for name, value in row["values"].items()]
             shown = ", ".join(values) if len(values) <= _SHOWN else f"{len(values)} parameters"
             numbers = (f"{row['log_likelihood']:.1f}", f"{row['delta_aic']:.1f}", f"{row['disk_fraction']:.3f}")
-            rows.append([row["family"], *numbers, shown])
+            lines.append([row["family"], *numbers, shown])
         header = ["family", "log-likelihood", "AIC above best", "disk fraction", "parameters"]
         failed = [f"{name}: not fitted: {why}" for name, why in self.failed.items()]
-        return "\n".join([*text_table(header, rows, left=(0, 4)), *failed])
+        return "\n".join([*text_table(header, lines, left=(0, 4)), *failed])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -103,13 +102,13 @@ class FamilyComparison(Result):
 
     def to_table(self) -> Any:
         """Return a table with one row per family, best first."""
-        rows = self.rows()
         columns = {
             "family": "family of T(α)",
             "log_likelihood": "log-likelihood of the labels",
             "delta_aic": "AIC above that of the best family",
             "disk_fraction": "corrected disk fraction",
         }
+        rows = self.rows()
         return quantity_table({name: ([row[name] for row in rows], "", about) for name, about in columns.items()})
 
     def rows(self) -> list[dict[str, Any]]:
@@ -119,24 +118,18 @@ class FamilyComparison(Result):
                 "family": name,
                 "values": self.fits[name].values,
                 "stderr": self.fits[name].stderr,
-                "log_likelihood": self.log_likelihood[name],
-                "delta_aic": self.aic[name] - self.aic[self.best],
+                "log_likelihood": self.fits[name].log_likelihood,
+                "delta_aic": self.delta_aic(name),
                 "disk_fraction": float(self.fits[name].class_fractions[DISK]),
             }
-            for name in sorted(self.aic, key=lambda one: self.aic[one])
+            for name in sorted(self.fits, key=self.delta_aic)
         ]
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the best family, and the others as a band, over the data; returns matplotlib axes."""
-        from truemorph.bias.plots import plot_families
+        from truemorph.bias.plots import plot_fit
 
-        return plot_families(self, ax)
-
-    def plot_aic(self, ax: Any = None) -> Any:
-        """Draw the AIC of each family above the best one; returns matplotlib axes."""
-        from truemorph.bias.plots import plot_aic
-
-        return plot_aic(self, ax)
+        return plot_fit(self.fits[self.best], ax, self.fits)
 
 
 def compare_families(
@@ -191,28 +184,20 @@ def compare_families(
     if left_out:
         message = f"{left_out:,} galaxies at α = 0 were not used to compare families."
         findings = (Finding("rows-at-alpha-zero", "note", message),)
-    return FamilyComparison(
-        fits=fits,
-        log_likelihood={name: fit.log_likelihood for name, fit in fits.items()},
-        aic={name: fit.aic for name, fit in fits.items()},
-        rayleigh_p_value=p_value,
-        failed=failed,
-        findings=findings,
-    )
+    return FamilyComparison(fits, p_value, failed, findings)
 
 
 def _without_unresolved(
     labels: Array, alpha: Array, options: dict[str, Any]
 ) -> tuple[int, Array, Array, dict[str, Any]]:
     """Leave out rows at α = 0, which do not constrain the shape of T and can exclude a family."""
-    resolution = float_array(alpha, "alpha")
-    resolved = (resolution if resolution.ndim == 1 else resolution[:, 0]) != 0
+    resolved = float_array(alpha, "alpha") != 0
     names = ("gold", "gold_probability", "weights", "intrinsic", "observables")
     per_row = {name: np.asarray(options[name]) for name in names if options.get(name) is not None}
-    if resolved.all() or any(len(one) != resolved.size for one in (np.asarray(labels), *per_row.values())):
-        return 0, labels, alpha, options
+    if resolved.all() or any(len(one) != len(resolved) for one in (labels, *per_row.values())):
+        return 0, labels, alpha, options  # different lengths are an error of the fit
     kept = {name: values[resolved] for name, values in per_row.items()}
-    return int((~resolved).sum()), np.asarray(labels)[resolved], resolution[resolved], {**options, **kept}
+    return int((~resolved).sum()), np.asarray(labels)[resolved], np.asarray(alpha)[resolved], {**options, **kept}
 
 
 def group_findings(
@@ -349,11 +334,10 @@ def confounding_check(
     True
     """
     resolution = float_array(alpha, "alpha")
-    resolution = resolution[:, 0] if resolution.ndim == 2 else resolution  # the first observable
-    as_resolution(resolution)
-    n = np.asarray(labels).shape[0] if np.ndim(labels) else 0
-    if n != resolution.size:
-        raise InputError(f"labels and alpha must have one value a galaxy; got {n} and {resolution.size}")
+    resolution = as_resolution(resolution[:, 0] if resolution.ndim == 2 else resolution)  # the first observable
+    n = resolution.size
+    if len(labels) != n:
+        raise InputError(f"labels and alpha must have one value a galaxy; got {len(labels)} and {n}")
     if intrinsic is None and gold is None:
         return ConfoundingCheck(
             False, False, False, float("nan"), float("nan"), float("nan"),
@@ -388,12 +372,13 @@ def _check_with_gold(u: np.ndarray, intrinsic: Array | None, gold: Array, weight
     w = w * w.sum() / np.sum(w**2)  # weighted rows weigh as fewer
     base = np.ones((at.size, 1))
     if intrinsic is not None:
-        base = standardised(check_intrinsic(intrinsic, u.size)[0])[known]
+        base = standardised(check_intrinsic(intrinsic, u.size))[known]
     wide = np.column_stack([base, at, at**2 - 1])
 
     def log_likelihood(design: np.ndarray) -> float:
         ridge = np.full(design.shape[1], 1e-6)
-        return float(np.sum(w[:, None] * truth * fit_softmax(design, truth, ridge, w).log_probabilities(design)))
+        coefficients = fit_softmax(design, truth, ridge, w)[0]
+        return float(np.sum(w[:, None] * truth * log_probabilities(design, coefficients)))
 
     gain = max(0.0, log_likelihood(wide) - log_likelihood(base))
     p_value = float(chi2.sf(2 * gain, 2 * (truth.shape[1] - 1)))
@@ -407,27 +392,22 @@ def _check_with_gold(u: np.ndarray, intrinsic: Array | None, gold: Array, weight
 
 
 def _verdict(drift: float, error: float, p_value: float, who: str, explained: str) -> ConfoundingCheck:
-    significant = norm.isf(LEVEL / 2)
-    confounded = bool(abs(drift) > significant * error and abs(drift) > _NOTICEABLE)
+    """Return the result of both tests, of the change `drift` and of the dependence on α beyond `explained`."""
+    confounded = bool(abs(drift) > norm.isf(LEVEL / 2) * error and abs(drift) > _NOTICEABLE)
     unexplained = p_value < LEVEL
-    parts = [
+    statement = (
         f"{who} a disk fraction that {'rises' if drift > 0 else 'falls'} by {abs(drift):.3f} ± {error:.3f} "
         "from the worst to the best resolved third"
-    ]
+    )
     if unexplained:
-        parts.append(f"class fractions depend on α {explained} (p = {p_value:.1g})")
+        statement += f"; class fractions depend on α {explained} (p = {p_value:.1g})"
     if not confounded and not unexplained:
-        parts.append("no dependence on α is found")
-    statement = "; ".join(parts)
-    findings: tuple[Finding, ...] = ()
-    if confounded or unexplained:
-        findings = (
-            Finding(
-                "fractions-drift",
-                "caution",
-                f"{statement[0].upper()}{statement[1:]}. Estimates that assume constant class fractions are biased.",
-                "Estimate T(α) from gold labels (`gold`)"
-                + ("." if unexplained else ", or given the intrinsic columns (`intrinsic`)."),
-            ),
-        )
-    return ConfoundingCheck(True, confounded or unexplained, unexplained, drift, error, p_value, statement, findings)
+        return ConfoundingCheck(True, False, False, drift, error, p_value, f"{statement}; no dependence on α is found")
+    columns = "" if unexplained else ", or given the intrinsic columns (`intrinsic`)"
+    found = Finding(
+        "fractions-drift",
+        "caution",
+        f"{statement[0].upper()}{statement[1:]}. Estimates that assume constant class fractions are biased.",
+        f"Estimate T(α) from gold labels (`gold`){columns}.",
+    )
+    return ConfoundingCheck(True, True, unexplained, drift, error, p_value, statement, (found,))

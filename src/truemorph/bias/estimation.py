@@ -8,16 +8,26 @@ assumption without bins. `conditional` lets class fractions depend on intrinsic 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from truemorph.arrays import float_array
 from truemorph.bias.checks import calibration, selection_findings
-from truemorph.bias.drift import DELTA, DriftRange, drift_range
 from truemorph.bias.gold import by_gold, check_gold, check_probability, gold_maximum
-from truemorph.bias.likelihood import check_labels, check_weights, classes_in, one_resolution, with_observables
-from truemorph.bias.mixture import by_bins, by_condition, by_likelihood, check_intrinsic, explained_findings
+from truemorph.bias.likelihood import check_labels, check_weights, classes_in, with_observables
+from truemorph.bias.mixture import (
+    DELTA,
+    DriftRange,
+    by_bins,
+    by_condition,
+    by_likelihood,
+    check_intrinsic,
+    drift_range,
+    explained_findings,
+)
 from truemorph.bias.result import FROM_LABELS, Data, TransitionFit
 from truemorph.bias.transitions import (
     CLASS_NAMES,
@@ -30,6 +40,7 @@ from truemorph.bias.transitions import (
     LogisticTransition,
     Search,
     Space,
+    as_resolution,
     family_of,
 )
 from truemorph.bias.votes import by_votes, check_votes
@@ -58,15 +69,15 @@ def _checked(
 ) -> Data:
     """Check shapes and values of all per-galaxy arguments."""
     observed = labels if isinstance(labels, np.ma.MaskedArray) else np.asarray(labels)
-    if observed.ndim == 2 and observed.shape[1] == 1:
-        observed = observed[:, 0]
     counts = None
-    if method == "votes" or (observed.ndim == 2 and np.issubdtype(observed.dtype, np.integer)):
+    if method == "votes" or observed.ndim == 2:
         counts = check_votes(observed)
         observed = (counts[:, DISK] > counts[:, SMOOTH]).astype(np.int64)
-    first = one_resolution(alpha)
+    first = as_resolution(float_array(alpha, "alpha"))
     if not np.all(np.isfinite(first)) or not np.any(first > 0):
         raise InputError("alpha must be finite, and positive for some galaxies, to estimate T(alpha)")
+    if options["family"].varies and np.ptp(first) < 1e-9 * first.max():
+        raise InputError("alpha is the same for all galaxies, so these labels say nothing about T(alpha)")
     if counts is not None and observables is not None:
         raise InputError("vote counts can't be combined with observables; fit the majority labels instead")
     resolution = first if observables is None else with_observables(first, observables)
@@ -84,9 +95,7 @@ def _checked(
         only = CLASS_NAMES[int(present[0])] if present.size and n_classes == 2 else str(*present)
         raise InputError(f"only {only or 'no'} labels among {observed.size} galaxies; T(alpha) needs both classes")
     probability = None if known is None or gold_probability is None else check_probability(gold_probability, known)
-    return Data(
-        observed, resolution, n_classes, weights, known, counts, None, probability, method, options, fit_transition
-    )
+    return Data(observed, resolution, n_classes, weights, known, counts, None, probability, method, options)
 
 
 def _flips_seen(data: Data) -> np.ndarray:
@@ -100,22 +109,12 @@ def _flips_seen(data: Data) -> np.ndarray:
     return possible
 
 
-def _false_disk(asked: float | str | None, data: Data) -> float | None:
+def _false_disk(asked: Any, data: Data) -> Any:
     """Return the fixed rate of false disks, or None to fit it."""
-    if asked == "fit":
-        return None
     if asked is not None:
-        try:
-            rate = float(asked)
-        except ValueError:
-            rate = float("nan")
-        if not 0 <= rate < 1:
-            raise InputError(f'false_disk must be a probability, 0 <= false_disk < 1, or "fit"; got {asked}')
-        return rate
-    if data.method == "votes":
-        return None  # single votes for a disk occur for any galaxy
+        return None if asked == "fit" else asked
     seen = data.gold is not None and np.any((data.gold == SMOOTH) & (data.labels == DISK))
-    return None if seen else 0.0
+    return None if seen or data.method == "votes" else 0.0  # single votes for a disk occur for any galaxy
 
 
 def fit_transition(
@@ -208,20 +207,24 @@ def fit_transition(
     True
     """
     if method is None:
-        counted = np.ndim(labels) == 2 and np.shape(labels)[1] != 1
-        given = {"votes": counted, "gold": gold is not None, "conditional": intrinsic is not None, "likelihood": True}
-        method = next(name for name, holds in given.items() if holds)
+        given = {"votes": np.ndim(labels) == 2, "gold": gold is not None, "conditional": intrinsic is not None}
+        method = next((name for name, holds in given.items() if holds), "likelihood")
     if method not in METHODS:
         raise InputError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
     choose = family is None and method == "gold" and observables is None
     cls = family_of(family or ("rayleigh" if observables is None else "logistic"))
-    _check_together(method, cls, intrinsic, gold, false_disk, bins, delta)
-    use_gold = gold if method in ("gold", "votes") else None
+    for name, values, users in (("gold", gold, ("gold", "votes")), ("intrinsic", intrinsic, ("conditional",))):
+        if values is None and method == users[0]:
+            raise InputError(f'method "{method}" needs {name} labels or columns: pass {name}=')
+        if values is not None and method not in users:
+            raise InputError(f'method "{method}" does not use {name}=: remove it, or use method="{users[0]}"')
+    if false_disk is not None and not issubclass(cls, FlipTransition):
+        raise InputError(f"{cls.family} fits all flip probabilities: remove false_disk")
     options = {"family": cls, "bins": bins, "false_disk": false_disk, "delta": delta, "knots": knots, "seed": seed}
-    data = _checked(labels, alpha, observables, use_gold, gold_probability, weights, n_classes, method, options)
+    data = _checked(labels, alpha, observables, gold, gold_probability, weights, n_classes, method, options)
     findings: list[Finding] = []
     if method == "conditional":
-        columns, findings = check_intrinsic(intrinsic, data.labels.size)
+        columns = check_intrinsic(intrinsic, data.labels.size)
         findings += explained_findings(data.resolution, columns, seed)
         data = replace(data, intrinsic=columns)
     if observables is not None and method == "likelihood":
@@ -239,16 +242,12 @@ def fit_transition(
     rate = _false_disk(false_disk, data)
     search = Search(data.alpha, _flips_seen(data), method in ("likelihood", "binned"), rate, knots)
     if choose and data.n_classes == 2:
-
-        def aic(one: Any) -> float:
-            space = one.space(search)
-            return 2 * space.size - 2 * gold_maximum(space, data).value
-
-        cls = min(map(family_of, WITH_FORMULA), key=aic)
+        spaces = [family_of(name).space(search) for name in WITH_FORMULA]
+        cls = family_of(min(spaces, key=lambda one: 2 * one.size - 2 * gold_maximum(one, data).value).family)
         data = replace(data, options={**options, "family": cls})
     fit = METHODS[method](_space(cls, search, method), data)
     if bootstrap:
-        fit = fit.with_bootstrap_errors(bootstrap, seed)
+        fit = with_bootstrap_errors(fit, bootstrap, seed)
     if method in FROM_LABELS:
         if delta is not None:
             fit = replace(fit, drift=drift_range(data, cls, rate, delta))
@@ -289,24 +288,50 @@ def _flat_fractions_assumed(low: float, high: float, drift: DriftRange | None) -
     )
 
 
-def _check_together(
-    method: str, family: Any, intrinsic: Any, gold: Any, false_disk: Any, bins: int, delta: float | None
-) -> None:
-    """Raise an error for arguments that would not be used."""
-    if method == "gold" and gold is None:
-        raise InputError('method "gold" needs gold labels: pass gold=, -1 if unknown')
-    if method == "conditional" and intrinsic is None:
-        raise InputError('method "conditional" needs intrinsic properties: pass intrinsic=')
-    if gold is not None and method not in ("gold", "votes"):
-        raise InputError(f'method "{method}" does not use gold labels: remove gold=, or use method="gold"')
-    if intrinsic is not None and method != "conditional":
-        raise InputError(
-            f'method "{method}" does not use intrinsic columns: remove intrinsic=, or use method="conditional" '
-            "(confounding_check and, as covariates, debiased_fractions use them)"
+def refitted(fit: TransitionFit, rows: np.ndarray | None = None, **changes: Any) -> TransitionFit:
+    """Fit to other rows of the same data, with the same knots and free parameters, or with other options."""
+    data, chosen = fit.data, slice(None) if rows is None else rows
+    per_row = {
+        "labels": data.labels if data.votes is None else data.votes,
+        "alpha": data.resolution,
+        "gold": data.gold,
+        "weights": data.weights,
+        "intrinsic": data.intrinsic,
+        "gold_probability": data.probability,
+        "observables": None if data.alpha.ndim == 1 else data.alpha[:, 1:],
+    }
+    arrays = {name: values[chosen] for name, values in per_row.items() if values is not None}
+    options = {**data.options, "method": data.method, "n_classes": data.n_classes, "delta": None}
+    if "false_disk" in fit.values:  # also where these rows show none
+        options["false_disk"] = "fit"
+    if fit.family == "monotone" and fit.votes is None:
+        options["knots"] = fit.transition.parameters()["knots"]
+    return fit_transition(**{**options, **arrays, **changes})
+
+
+def with_bootstrap_errors(fit: TransitionFit, resamples: int = 100, seed: int = 0) -> TransitionFit:
+    """Return the same fit with errors from the scatter of resamples; an error if fewer than two can be fitted."""
+    rng, n = np.random.default_rng(seed), fit.labels.size
+    again: list[TransitionFit] = []
+    for _ in range(resamples):
+        with suppress(InputError):
+            again.append(refitted(fit, rng.integers(0, n, n)))
+    if len(again) < 2:
+        raise InputError(f"only {len(again)} of {resamples} resamples could be fitted; the sample is too small")
+    values = {name: [one.values.get(name, np.nan) for one in again] for name in fit.values}
+    values["disk_fraction"] = [one.class_fractions[DISK] for one in again]
+    stderr = {name: float(np.std(found, ddof=1)) for name, found in values.items()}
+    findings = fit.findings
+    if len(again) < resamples:
+        failed = Finding(
+            "resamples-failed",
+            "note",
+            f"The fit failed on {resamples - len(again)} of {resamples} bootstrap resamples, which were left out.",
+            "Use more galaxies if many failed.",
         )
-    if false_disk is not None and not issubclass(family, FlipTransition):
-        raise InputError(f"{family.family} fits all flip probabilities: remove false_disk")
-    if bins != int(bins):
-        raise InputError(f"bins must be an integer; got {bins}")
-    if delta is not None and not (np.isfinite(delta) and delta >= 0):
-        raise InputError(f"delta must be a change of the logit of the disk fraction, 0 or more; got {delta}")
+        findings = (*findings, failed)
+    points = np.array([one.point for one in again if one.point.shape == fit.point.shape])
+    changes: dict[str, Any] = {"stderr": {**fit.stderr, **stderr}, "findings": findings}
+    if len(points) > 1:
+        changes |= {"covariance": np.cov(points.T).reshape(fit.point.size, -1), "resampled": points}
+    return replace(fit, **changes)

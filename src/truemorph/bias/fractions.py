@@ -17,8 +17,8 @@ import numpy as np
 from truemorph.arrays import float_array
 from truemorph.bias.binning import Bins
 from truemorph.bias.checks import selection_findings
-from truemorph.bias.estimation import fit_transition
-from truemorph.bias.gold import check_gold, check_probability, gold_fractions, propensity_columns, quadratic
+from truemorph.bias.estimation import fit_transition, refitted
+from truemorph.bias.gold import GoldRegression, check_gold, check_probability, propensity_columns, quadratic
 from truemorph.bias.likelihood import (
     check_columns,
     check_labels,
@@ -26,12 +26,11 @@ from truemorph.bias.likelihood import (
     classes_in,
     label_columns,
     n_observables,
-    one_resolution,
     with_observables,
 )
 from truemorph.bias.maximum import differences
 from truemorph.bias.result import TransitionFit
-from truemorph.bias.transitions import COMPARED, DISK, SMOOTH, WITH_FORMULA, Array, Transition
+from truemorph.bias.transitions import COMPARED, DISK, SMOOTH, WITH_FORMULA, Array, Transition, as_resolution
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
 from truemorph.io import plain
@@ -64,8 +63,7 @@ class PopulationFractions(Result):
     counts : array of int, shape (B,)
         Number of galaxies in each bin.
     alternatives : dict of str to (fractions, stderr), each (B, K)
-        From labels alone: other families, and trends of class fractions with α, which are included in the range. With
-        gold labels: inversion of a given T, for comparison only.
+        Without gold labels: other families, and trends of class fractions with α, which are included in the range.
     method, assumption : str
         Method, and the assumption behind it.
     findings : tuple of Finding
@@ -328,7 +326,7 @@ def _alternatives(sample: _Sample, fit: TransitionFit, stderr: np.ndarray) -> di
         if family == fit.family:
             continue
         try:
-            others[family] = fit.again(family=family, false_disk=None)
+            others[family] = refitted(fit, family=family, false_disk=None)
         except InputError:
             continue
     least = min([fit.aic, *(one.aic for one in others.values())])
@@ -341,9 +339,7 @@ def _alternatives(sample: _Sample, fit: TransitionFit, stderr: np.ndarray) -> di
 
 def unlike_labels(transition: Transition, labels: np.ndarray, alpha: np.ndarray) -> list[Finding]:
     """Warn if a given T is inconsistent with one fitted to these labels (another unit or survey)."""
-    if transition.n_classes != 2 or alpha.ndim != 1 or not getattr(transition, "varies", True):
-        return []
-    if n_observables(transition):
+    if transition.n_classes != 2 or alpha.ndim != 1 or not transition.varies or n_observables(transition):
         return []
     try:
         own = fit_transition(labels, alpha, delta=None).transition
@@ -408,9 +404,8 @@ def _from_gold(
     """Return the fractions from gold labels, which miss a fraction of the disks in each bin, if that is known."""
 
     def regressed(gold: np.ndarray) -> tuple[np.ndarray, ...]:
-        fractions, samples = gold_fractions(
-            sample.labels, sample.alpha, gold, sample.n_classes, sample.bins, columns, seed
-        )
+        fit = GoldRegression.fit(sample.labels, sample.alpha, gold, sample.n_classes, sample.bins, columns)
+        fractions, samples = fit.fractions(gold, sample.bins, seed)
         low, high = np.quantile(samples, [0.025, 0.975], axis=0)
         return fractions, samples, np.minimum(low, fractions), np.maximum(high, fractions)
 
@@ -453,6 +448,7 @@ def _from_gold(
         "low": low,
         "high": high,
         "samples": samples,
+        "alternatives": {},
         "method": "gold",
         "assumption": f"gold labels are correct, and {selection}",
         "findings": unique(findings),
@@ -487,7 +483,7 @@ def debiased_fractions(
         Resolution.
     transition : Transition or TransitionFit, optional
         T(α). The covariance of a fit is included in the errors, and the range spans trends of class fractions with α
-        (see `fit_transition`); a plain transition is treated as exact. Optional with `gold`, for comparison.
+        (see `fit_transition`); a plain transition is treated as exact. Not used with `gold`.
     by : array, shape (N,), optional
         Column to bin; default α.
     bins : int, default 8
@@ -545,7 +541,7 @@ def debiased_fractions(
     used: Transition | None = transition.transition if isinstance(transition, TransitionFit) else transition
     if used is not None and not hasattr(used, "log_matrix"):
         raise InputError(f"transition must be a T(alpha) or a fit of one; got {type(used).__name__}")
-    first = one_resolution(alpha)
+    first = as_resolution(float_array(alpha, "alpha"))
     resolution = first if observables is None else with_observables(first, observables)
     n_classes = used.n_classes if used is not None else classes_in(labels, gold)
     checked = check_labels(labels, n_classes)
@@ -582,8 +578,6 @@ def debiased_fractions(
         if gold_transition is not None and n_classes == 2:
             missed = cut.means(np.asarray(gold_transition.matrix(first))[:, DISK, [SMOOTH]])[:, 0]
         found = _from_gold(sample, known, columns, probability, uncertain, missed, seed)
-        inverted = None if transition is None else _inverted(sample, transition)[:2]
-        found["alternatives"] = {} if inverted is None else {"the given T inverted": inverted}
     return PopulationFractions(
         **found,
         labelled=sample.labelled,

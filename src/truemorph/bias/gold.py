@@ -122,17 +122,17 @@ class GoldRegression:
         fits: list[tuple[float, np.ndarray, np.ndarray]] = []
         for effect in _EFFECTS if np.ptp(w) == 0 else _WEIGHTED_EFFECT:
             precision = np.concatenate([fixed, np.full(bins.count, effect)]) ** -2
-            found = fit_softmax(part, targets, precision, w, fits[-1][1] if fits else None)
-            log_p = found.log_probabilities(part)
-            value = np.sum(w[:, None] * targets * log_p) - 0.5 * np.sum(precision * found.coefficients**2)
-            value += 0.5 * (n_classes - 1) * np.log(precision).sum() - 0.5 * np.linalg.slogdet(found.information)[1]
-            covariance = np.linalg.inv(found.information)
+            found, information = fit_softmax(part, targets, precision, w, fits[-1][1] if fits else None)
+            log_p = log_probabilities(part, found)
+            value = np.sum(w[:, None] * targets * log_p) - 0.5 * np.sum(precision * found**2)
+            value += 0.5 * (n_classes - 1) * np.log(precision).sum() - 0.5 * np.linalg.slogdet(information)[1]
+            covariance = np.linalg.inv(information)
             if np.ptp(w) > 0:
                 residual = (w[:, None] * (targets - np.exp(log_p)))[:, 1:]
                 scores = np.einsum("nk,nq->nkq", residual, part).reshape(len(part), -1)
                 products = scores.T @ scores + np.diag(np.tile(precision, n_classes - 1))
                 covariance = covariance @ products @ covariance
-            fits.append((value, found.coefficients, covariance))
+            fits.append((value, found, covariance))
         log_evidence, coefficients, covariances = map(np.array, zip(*fits, strict=True))
         evidence = np.exp(log_evidence - log_evidence.max())
         return cls(design, evidence / evidence.sum(), coefficients, covariances)
@@ -192,19 +192,6 @@ class GoldRegression:
         return expected, drawn / drawn.sum(axis=2, keepdims=True)
 
 
-def gold_fractions(
-    labels: np.ndarray,
-    alpha: np.ndarray,
-    gold: np.ndarray,
-    n_classes: int,
-    bins: Bins,
-    columns: Sequence[np.ndarray],
-    seed: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return class fractions in each bin, shape (B, K), and draws of them, shape (S, B, K), from gold labels."""
-    return GoldRegression.fit(labels, alpha, gold, n_classes, bins, columns).fractions(gold, bins, seed)
-
-
 def _features(labels: np.ndarray, alpha: np.ndarray, n_classes: int, columns: Sequence[np.ndarray]) -> np.ndarray:
     observables = alpha[:, None] if alpha.ndim == 1 else alpha
     u = observables.copy()
@@ -242,17 +229,20 @@ def gold_maximum(space: Space, data: Data) -> Maximum:
 
 def by_gold(space: Space, data: Data) -> TransitionFit:
     """Fit T to the gold labels, and reduce its variance with the regression."""
-    assert data.gold is not None
-    n = data.labels.size
+    gold, n = data.gold, data.labels.size
+    assert gold is not None
     bins = Bins.cut(data.resolution, max(1, min(_BINS, n // _PER_BIN)), data.weights)
     columns, seed = [] if data.probability is None else [propensity_columns(data.probability)], data.options["seed"]
-    fractions, drawn = gold_fractions(data.labels, data.alpha, data.gold, data.n_classes, bins, columns, seed)
+
+    def regression(bins: Bins) -> GoldRegression:
+        return GoldRegression.fit(data.labels, data.alpha, gold, data.n_classes, bins, columns)
+
+    fractions, drawn = regression(bins).fractions(gold, bins, seed)
     # Without bin effects, which would follow the gold labels and hide some of their scatter.
-    whole = Bins.cut(data.resolution, 1, data.weights)
-    plain = GoldRegression.fit(data.labels, data.alpha, data.gold, data.n_classes, whole, columns).probabilities
+    plain = regression(Bins.cut(data.resolution, 1, data.weights)).probabilities
     share = bins.totals / data.weights.sum()
     samples = np.einsum("b,sbk->sk", share, drawn)
-    known = data.gold != UNKNOWN
+    known = gold != UNKNOWN
     best = gold_maximum(space, data)
     inverse = np.nan_to_num(best.covariance())
     # Influence of each gold label on the parameters, (P, n).

@@ -13,10 +13,9 @@ import numpy as np
 from array_api_compat import array_namespace, is_torch_array
 
 from truemorph.arrays import float_array
-from truemorph.bias.transitions import UNKNOWN, Array, FlipTransition, Transition, as_resolution
+from truemorph.bias.transitions import UNKNOWN, Array, Transition
 from truemorph.errors import InputError
 
-_MOST_CLASSES = 1000
 _IMPOSSIBLE = -1e4
 
 
@@ -33,30 +32,25 @@ def check_classes(values: np.ndarray, n_classes: int, name: str, least: int = 0)
 
 
 def check_labels(labels: Array, n_classes: int) -> np.ndarray:
-    """Return labels as an (N,) int64 array with values 0 … K-1."""
-    masked = np.flatnonzero(np.ma.getmaskarray(labels)) if isinstance(labels, np.ma.MaskedArray) else np.empty(0)
-    labels = np.asarray(labels)
+    """Return labels as an (N,) int64 array with values 0 … K-1; masked ones are missing."""
+    masked = isinstance(labels, np.ma.MaskedArray)
+    labels = np.ma.filled(labels.astype(float), np.nan) if masked else np.asarray(labels)
     if labels.ndim != 1:
         raise InputError(f"labels must be integers of shape (N,); got shape {labels.shape}")
-    if masked.size:
-        raise InputError(f"{masked.size} labels are masked (first: row {masked[0]}); remove those rows")
     return check_classes(labels, n_classes, "labels")
 
 
 def classes_in(*several: object) -> int:
     """Return the number of classes in arrays of labels (ignoring NaN and masked entries), at least two."""
-    found, kinds = [2], {0, 1}
+    kinds = {0, 1}
     for one in several:
         values = np.ma.filled(one, UNKNOWN) if isinstance(one, np.ma.MaskedArray) else np.asarray(one)
-        if values.size and np.issubdtype(values.dtype, np.number) and np.isfinite(values).any():
-            found.append(int(values[np.isfinite(values)].max()) + 1)
-            kinds |= set(np.unique(values[np.isfinite(values)]).tolist()) if found[-1] <= _MOST_CLASSES else set()
-    if max(found) > _MOST_CLASSES:
-        raise InputError(f"labels up to {max(found) - 1} can't be classes; number classes 0, 1, 2, …")
-    absent = set(range(max(found))) - kinds
-    if absent:
-        raise InputError(f"no galaxy has label {min(absent)}, but labels go up to {max(found) - 1}; number 0, 1, 2, …")
-    return max(found)
+        if np.issubdtype(values.dtype, np.number):
+            kinds |= set(np.unique(values[np.isfinite(values) & (values >= 0)]).tolist())
+    n_classes = int(max(kinds)) + 1
+    if n_classes > len(kinds):
+        raise InputError(f"labels go up to {n_classes - 1}, but some between are absent; number classes 0, 1, 2, …")
+    return n_classes
 
 
 def check_columns(values: Array, name: str, n: int) -> np.ndarray:
@@ -69,14 +63,6 @@ def check_columns(values: Array, name: str, n: int) -> np.ndarray:
     if bad.size:
         raise InputError(f"{name} has {bad.size} rows with a missing value (first: row {bad[0]}); remove them")
     return columns
-
-
-def one_resolution(alpha: Array) -> np.ndarray:
-    """Return α as an (N,) float array without missing or negative values."""
-    values = float_array(alpha, "alpha")
-    if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
-    return np.asarray(as_resolution(values))
 
 
 def with_observables(alpha: Array, observables: Array) -> Array:
@@ -143,8 +129,6 @@ def label_columns(transition: Transition, labels: np.ndarray, alpha: np.ndarray)
 
     Labels that are impossible under T are very unlikely instead, so that sums remain finite.
     """
-    if isinstance(transition, FlipTransition):
-        return np.maximum(transition.label_columns(labels, alpha), _IMPOSSIBLE)
     return np.maximum(np.stack(_chosen(transition.log_matrix(alpha), labels), axis=1), _IMPOSSIBLE)
 
 
@@ -191,8 +175,8 @@ def posterior(
     Raises
     ------
     InputError
-        If shapes disagree, a label is not a class or is impossible under T, or probabilities are outside [0, 1] (numpy
-        input).
+        If shapes disagree, a label is not a class or is impossible under T, or probabilities are outside [0, 1] or
+        do not sum to 1 (numpy input), or a value is masked.
 
     Examples
     --------
@@ -204,6 +188,9 @@ def posterior(
     """
     if not hasattr(transition, "log_matrix"):
         raise InputError(f"transition must be a T(alpha), such as fit.transition; got {type(transition).__name__}")
+    for name, given in (("probabilities", probabilities), ("labels", labels), ("alpha", alpha)):
+        if np.ma.is_masked(given):
+            raise InputError(f"{name} has masked values; leave these galaxies out")
     if not is_torch_array(probabilities):
         probabilities = np.asarray(probabilities, dtype=np.float64)
         if probabilities.ndim != 2 or probabilities.shape[1] != transition.n_classes:

@@ -124,18 +124,6 @@ def log_probabilities(design: np.ndarray, coefficients: np.ndarray) -> np.ndarra
     return np.stack([score - total for score in scores], axis=1)
 
 
-@dataclass(frozen=True)
-class Regression:
-    """Coefficients, shape (K - 1, Q), and penalised information, ((K - 1) Q, (K - 1) Q)."""
-
-    coefficients: np.ndarray
-    information: np.ndarray
-
-    def log_probabilities(self, design: np.ndarray) -> np.ndarray:
-        """Return log p(y | z), shape (N, K)."""
-        return log_probabilities(design, self.coefficients)
-
-
 def information_matrix(design: np.ndarray, variances: np.ndarray) -> np.ndarray:
     """Return Σ_n V_n ⊗ z_n z_nᵀ for variances V of shape (N, K - 1, K - 1), flattened by class."""
     n_free, width = variances.shape[1], design.shape[1]
@@ -159,10 +147,11 @@ def fit_softmax(
     ridge: np.ndarray,
     weights: np.ndarray,
     start: np.ndarray | None = None,
-) -> Regression:
+) -> tuple[np.ndarray, np.ndarray]:
     """Maximise Σ_n w_n Σ_k t_nk log p(k | z_n) - ½ Σ ridge × coefficient², by Newton's method.
 
-    The design matrix has shape (N, Q), hard or soft targets (N, K), the ridge (Q,), and the start (K - 1, Q).
+    The design matrix has shape (N, Q), hard or soft targets (N, K), the ridge (Q,), and the start (K - 1, Q). Return
+    coefficients, (K - 1, Q), and penalised information, ((K - 1) Q, (K - 1) Q).
     """
     n_free, width = targets.shape[1] - 1, design.shape[1]
     coefficients = np.zeros((n_free, width)) if start is None else start.copy()
@@ -187,4 +176,4 @@ def fit_softmax(
         coefficients, gained, now = coefficients + factor * step, reached - now, reached
         if gained < 1e-9 * (1 + abs(now)):
             break
-    return Regression(coefficients, information)
+    return coefficients, information

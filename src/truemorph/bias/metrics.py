@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from truemorph.arrays import float_array
-from truemorph.bias.leaves import Cut, RankedTable
+from truemorph.bias.binning import Leaves, RankedTable
 from truemorph.bias.likelihood import check_labels, classes_in
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -133,8 +133,7 @@ class BiasResult(Result):
 
 
 def _class_indicators(labels: np.ndarray) -> np.ndarray:
-    """Class memberships, shape (N, K), of classes or class probabilities."""
-    labels = np.asarray(labels)
+    """Return class memberships, shape (N, K), of classes or class probabilities."""
     if labels.ndim == 2 and labels.shape[1] >= 2:
         outside = np.flatnonzero(np.any((labels < -1e-6) | (labels > 1 + 1e-6), axis=1))
         if outside.size:
@@ -147,18 +146,18 @@ def _class_indicators(labels: np.ndarray) -> np.ndarray:
 
 
 def _deviations(fractions: np.ndarray, reference: list[int]) -> np.ndarray:
-    """Squared deviations from each leaf's reference bin, shape (J, L, b, K)."""
+    """Return squared deviations from each leaf's reference bin, shape (J, L, b, K)."""
     at_reference = np.stack([f[:, r : r + 1] for f, r in zip(fractions, reference, strict=True)])
     return (fractions - at_reference) ** 2
 
 
 def _rms(squares: np.ndarray) -> float:
-    """Root of the mean over bins, classes, leaves and observables (eqs 17-18)."""
+    """Return the root of the mean over bins, classes, leaves and observables (eqs 17-18)."""
     return float(np.sqrt(np.mean(squares)))
 
 
-def _expected_deviations(members: list[np.ndarray], cut: Cut, reference: list[int]) -> np.ndarray:
-    """What `_deviations` are without any dependence on α: the variance of each bin plus its reference bin's."""
+def _expected_deviations(members: list[np.ndarray], cut: Leaves, reference: list[int]) -> np.ndarray:
+    """Return `_deviations` without any dependence on α: the variance of each bin plus its reference bin's."""
     counts = np.diff(cut.edges, axis=1)[None, :, :, None]
     squares = cut.fractions([column**2 for column in members])
     variance = np.clip(squares - cut.fractions(members) ** 2, 0, None) / counts  # f(1 - f)/n for hard labels
@@ -169,66 +168,32 @@ def _expected_deviations(members: list[np.ndarray], cut: Cut, reference: list[in
     return total
 
 
-def _tied_edges(cut: Cut, observables: np.ndarray) -> int:
-    """Number of inner bin edges with the same value of the observable on both sides."""
-    inner = cut.edges[:, 1:-1]
-    return sum(
-        int(np.sum(column[order][inner - 1] == column[order][inner]))
-        for order, column in zip(cut.objects, observables.T, strict=True)
-    )
-
-
-def _reference_bins(reference: Reference | Sequence[Reference], n_observables: int, bins: int) -> list[int]:
-    names = [reference] * n_observables if isinstance(reference, str) else list(reference)
-    if len(names) != n_observables or not set(names) <= {"last", "first"}:
-        raise InputError(
-            f'reference is "last", "first", or one of them for each of the {n_observables} observables; '
-            f"got {reference!r}"
-        )
-    return [bins - 1 if name == "last" else 0 for name in names]
-
-
-def _finite_columns(
-    labels: np.ndarray, alpha: np.ndarray, intrinsic: np.ndarray | None
+def _finite_rows(
+    labels: Any, alpha: Any, intrinsic: Any, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Memberships (M, K), observables (M, J), intrinsic columns (M, P) of rows without gaps; how many fell out."""
-    masked = np.ma.getmaskarray(labels) if isinstance(labels, np.ma.MaskedArray) else None
-    labels = np.asarray(labels)
-    observables = float_array(alpha, "alpha")
-    observables = observables[:, None] if observables.ndim == 1 else observables
-    n = observables.shape[0]
+    """Return memberships (M, K), observables (M, J), intrinsic columns (M, P), and how many rows with gaps fell out.
+
+    Rows are shuffled, so that equal values fall at random, not in the order of the file, which may be that of labels.
+    """
+    masked = np.ma.getmaskarray(labels) if isinstance(labels, np.ma.MaskedArray) else False
+    labels, observables = np.asarray(labels), float_array(alpha, "alpha")
+    n = len(observables)
     columns = np.zeros((n, 1)) if intrinsic is None else float_array(intrinsic, "intrinsic")
-    columns = columns[:, None] if columns.ndim == 1 else columns
-    if columns.ndim != 2 or columns.shape[1] == 0:
-        raise InputError(f"intrinsic must have shape (N, P) with P >= 1; got {columns.shape}; without any, use cv14")
-    if labels.shape[0] != n or columns.shape[0] != n:
+    columns, observables = columns.reshape(len(columns), -1), observables.reshape(n, -1)
+    if not len(labels) == n == len(columns):
         raise InputError(
-            f"labels, alpha and intrinsic must have one row a galaxy; "
-            f"got {labels.shape[0]}, {n} and {columns.shape[0]} rows"
+            f"labels, alpha and intrinsic must have one row a galaxy; got {len(labels)}, {n} and {len(columns)} rows"
         )
-    finite = np.isfinite(observables).all(axis=1) & np.isfinite(columns).all(axis=1)
-    if masked is not None:
-        finite &= ~masked.reshape(n, -1).any(axis=1)
-    if np.issubdtype(labels.dtype, np.floating):
-        finite &= np.isfinite(labels).all(axis=1) if labels.ndim == 2 else np.isfinite(labels)
-    if not finite.any():
+    if columns.shape[1] == 0:
+        raise InputError("intrinsic has no columns; without any, use cv14")
+    missing = masked | (~np.isfinite(labels) if np.issubdtype(labels.dtype, np.floating) else False)
+    missing = np.broadcast_to(missing, labels.shape).reshape(n, -1).any(axis=1)
+    rows = np.flatnonzero(~missing & np.isfinite(np.column_stack([observables, columns])).all(axis=1))
+    if rows.size == 0:
         raise InputError(f"none of the {n} galaxies has finite values in every column")
-    if not finite.all():
-        labels, observables, columns = labels[finite], observables[finite], columns[finite]
-    return _class_indicators(labels), observables, columns, int(n - finite.sum())
-
-
-def _ranked(
-    members: np.ndarray, observables: np.ndarray, columns: np.ndarray, depth: int, bins: int, rng: np.random.Generator
-) -> tuple[RankedTable, list[np.ndarray], np.ndarray]:
-    """Sorted columns, memberships by class in the order of their objects, and the row of the data of each object."""
-    if bins < 2 or depth < 0:
-        raise InputError(f"needs at least 2 bins and a depth of 0 or more; got bins={bins}, depth={depth}")
-    # Shuffled first, so that equal values fall at random, not in the order of the file, which may be that of labels.
-    shuffled = rng.permutation(len(columns))
-    table = RankedTable.of(observables.take(shuffled, axis=0), columns[:, :depth].take(shuffled, axis=0))
-    rows = shuffled.take(table.rows)
-    return table, [np.ascontiguousarray(column) for column in members.take(rows, axis=0).T], rows
+    members = _class_indicators(labels[rows])
+    shuffled = rng.permutation(rows.size)
+    return members[shuffled], observables[rows[shuffled]], columns[rows[shuffled]], n - rows.size
 
 
 def cv14(
@@ -355,53 +320,51 @@ def cv18(
     >>> bool(abs(r.value - r.floor) < 4 * r.floor_std)
     True
     """
-    members, observables, columns, n_dropped = _finite_columns(labels, alpha, intrinsic)
+    if bins < 2 or depth < 0:
+        raise InputError(f"needs at least 2 bins and a depth of 0 or more; got bins={bins}, depth={depth}")
     if floor not in ("permutation", "analytic"):
         raise InputError(f'floor is "permutation" or "analytic"; got {floor!r}')
     if floor == "permutation" and permutations < 1:
         raise InputError(f'floor="permutation" needs at least 1 permutation; got {permutations}')
-    at = _reference_bins(reference, observables.shape[1], bins)
     rng = np.random.default_rng(seed)
-    table, shares, rows = _ranked(members, observables, columns, depth, bins, rng)
-    n = members.shape[0]
+    members, observables, columns, n_dropped = _finite_rows(labels, alpha, intrinsic, rng)
+    n, n_observables = observables.shape
+    names = [reference] * n_observables if isinstance(reference, str) else list(reference)
+    if len(names) != n_observables or not set(names) <= {"last", "first"}:
+        raise InputError(
+            f'reference is "last", "first", or one of them for each of {n_observables} observables; got {reference!r}'
+        )
+    at = [bins - 1 if name == "last" else 0 for name in names]
+    table = RankedTable(observables, columns[:, :depth])
+    shares = list(np.ascontiguousarray(members[table.rows].T))
+    cut = table.cut(depth, bins)
+    value = _rms(_deviations(cut.fractions(shares), at))
+    in_leaves = np.argsort(cut.leaf, kind="stable")
 
-    def resample(generator: np.random.Generator) -> float | None:
-        counts = np.zeros(n, dtype=np.uint8)  # 256 times the same of n: a chance below 10^-500
-        np.add.at(counts, generator.integers(0, n, n), np.uint8(1))
+    def resample(generator: np.random.Generator) -> float:
+        draws = np.asarray(generator.integers(0, n, n))
         try:
-            return _rms(_deviations(table.cut(depth, bins, counts).fractions(shares), at))
+            return _rms(_deviations(table.cut(depth, bins, draws).fractions(shares), at))
         except InputError:  # a leaf of this resample has fewer galaxies than bins
-            return None
+            return float("nan")
 
-    # glibc keeps as much freed memory as the largest block that it has seen freed (mallopt(3), M_MMAP_THRESHOLD). With
-    # this block, threads reuse the memory of a resample, which saves a fifth of the time.
-    np.empty(30 * 2**20, dtype=np.uint8)
+    def permute(generator: np.random.Generator) -> float:
+        """Shuffle objects within their leaves."""
+        shuffled, permutation = generator.permutation(n), np.empty(n, dtype=np.int64)
+        permutation[in_leaves] = shuffled[np.argsort(cut.leaf[shuffled], kind="stable")]
+        return _rms(_deviations(cut.fractions([column[permutation] for column in shares]), at))
+
     # numpy sorts and gathers outside the interpreter lock; each resample has random numbers of its own, so results
     # don't depend on threads.
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        in_work = pool.map(resample, rng.spawn(bootstrap))
-        try:
-            cut = table.cut(depth, bins)
-        except InputError:
-            pool.shutdown(cancel_futures=True)
-            raise
-        value = _rms(_deviations(cut.fractions(shares), at))
-        if floor == "analytic":
-            floor_value, floor_std = _rms(_expected_deviations(shares, cut, at)), float("nan")
-        else:
-            leaf = cut.leaf.astype(np.min_scalar_type(2**depth))  # numpy sorts small integers by radix
-            in_leaves = np.argsort(leaf, kind="stable")
-
-            def permute(generator: np.random.Generator) -> float:
-                """Shuffle objects within their leaves."""
-                shuffled, permutation = generator.permutation(n), np.empty(n, dtype=np.int64)
-                permutation[in_leaves] = shuffled[np.argsort(leaf[shuffled], kind="stable")]
-                return _rms(_deviations(cut.fractions([column[permutation] for column in shares]), at))
-
-            permuted = np.array(list(pool.map(permute, rng.spawn(permutations))))
-            # Variances add, so the floor to subtract in quadrature is the root mean square.
-            floor_value, floor_std = float(np.sqrt(np.mean(permuted**2))), float(np.std(permuted))
-        resampled = [one for one in in_work if one is not None]
+        resampled = np.array(list(pool.map(resample, rng.spawn(bootstrap))))
+        permuted = np.array(list(pool.map(permute, rng.spawn(permutations if floor == "permutation" else 0))))
+    resampled = resampled[np.isfinite(resampled)]
+    if floor == "permutation":
+        # Variances add, so the floor to subtract in quadrature is the root mean square.
+        floor_value, floor_std = _rms(permuted**2), float(np.std(permuted))
+    else:
+        floor_value, floor_std = _rms(_expected_deviations(shares, cut, at)), float("nan")
 
     smallest = int(np.diff(cut.edges, axis=1).min())
     findings = []
@@ -418,10 +381,6 @@ def cv18(
     if np.count_nonzero(members.sum(axis=0)) < 2:
         message = "All labels are of one class, so they cannot show any drift."
         findings.append(Finding("one-class", "problem", message, "Check the labels."))
-    tied = _tied_edges(cut, observables.take(rows, axis=0))
-    if tied:
-        message = f"{tied} bin edges fall between equal values; the galaxies there were assigned at random."
-        findings.append(Finding("tied-edges", "note", message))
     if smallest < MINIMUM_PER_BIN:
         findings.append(
             Finding(
@@ -438,8 +397,8 @@ def cv18(
     return BiasResult(
         measure="CV14" if intrinsic is None else "CV18",
         value=value,
-        bootstrap_mean=float(np.mean(resampled)) if resampled else float("nan"),
-        bootstrap_std=float(np.std(resampled)) if resampled else float("nan"),
+        bootstrap_mean=float(np.mean(resampled)) if resampled.size else float("nan"),
+        bootstrap_std=float(np.std(resampled)) if resampled.size else float("nan"),
         floor=floor_value,
         floor_std=floor_std,
         excess=float(np.sqrt(max(0.0, value**2 - floor_value**2))),
@@ -467,15 +426,15 @@ class LeafMap:
 
 def cv18_by_leaf(labels: Any, alpha: Any, intrinsic: Any, depth: int, bins: int, seed: int = 0) -> LeafMap:
     """CV18 of each leaf for one observable; see `cv18`, whose tree and bins these are."""
-    members, resolution, columns, _ = _finite_columns(labels, alpha, intrinsic)
+    members, resolution, columns, _ = _finite_rows(labels, alpha, intrinsic, np.random.default_rng(seed))
     if resolution.shape[1] != 1:
         raise InputError(f"a map of leaves takes one observable, alpha of shape (N,); got {np.shape(alpha)}")
-    table, shares, rows = _ranked(members, resolution, columns, depth, bins, np.random.default_rng(seed))
+    table = RankedTable(resolution, columns[:, :depth])
+    shares = list(np.ascontiguousarray(members[table.rows].T))
     cut = table.cut(depth, bins)
     deviations = _deviations(cut.fractions(shares), [bins - 1])[0]  # (L, b, K)
     expected = _expected_deviations(shares, cut, [bins - 1])[0]
-    order = np.argsort(cut.leaf, kind="stable")
-    parts = np.split(columns[rows][order], np.cumsum(np.bincount(cut.leaf, minlength=2**depth))[:-1])
+    parts = [columns[table.rows[cut.leaf == leaf]] for leaf in range(2**depth)]
     return LeafMap(
         medians=np.array([np.median(part, axis=0) for part in parts]),
         counts=np.diff(cut.edges, axis=1).sum(axis=1),

@@ -22,13 +22,24 @@ from truemorph.bias.maximum import (
     class_variances,
     climb,
     differences,
+    fit_softmax,
     information_matrix,
     invert,
     maximise,
     polish,
 )
 from truemorph.bias.result import Data, TransitionFit
-from truemorph.bias.transitions import DISK, LOGIT_BOUND, Space, Transition
+from truemorph.bias.transitions import (
+    DISK,
+    LOGIT_BOUND,
+    WITH_FORMULA,
+    FlipTransition,
+    MatrixTransition,
+    Search,
+    Space,
+    Transition,
+    family_of,
+)
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 
@@ -37,6 +48,9 @@ _ROUGH = 20_000
 # R² of log α on intrinsic columns above which a fit warns, and raises an error.
 _EXPLAINED, _REFUSED = 0.95, 0.999
 RIDGE = 1e-3
+# Default of δ; number of bins of α into which galaxies are grouped to fit trends.
+DELTA, _GROUPS = 0.5, 256
+_NORMAL_95, _EDGE = 1.96, 8.9
 
 
 @dataclass(frozen=True)
@@ -223,17 +237,13 @@ def fit_mixture(mixture: Mixture, start: np.ndarray | None = None, steps: int = 
     return MixtureFit(mixture, maximise(mixture.objective, starts, lower, upper, n, mixture.information, steps))
 
 
-def check_intrinsic(intrinsic: object, n: int) -> tuple[np.ndarray, list[Finding]]:
-    """Return intrinsic columns as a finite (N, P) array without constant columns, and findings."""
+def check_intrinsic(intrinsic: object, n: int) -> np.ndarray:
+    """Return intrinsic columns as a finite (N, P) array."""
     columns = check_columns(intrinsic, "intrinsic", n)
-    varies = np.ptp(columns, axis=0) > 1e-12 * np.abs(columns).max(axis=0)
-    if not varies.any():
-        raise InputError("all intrinsic columns are constant; remove intrinsic")
-    findings = [
-        Finding("column-constant", "note", f"Intrinsic column {j} is constant and was left out.")
-        for j in np.flatnonzero(~varies)
-    ]
-    return columns[:, varies], findings
+    constant = np.flatnonzero(np.ptp(columns, axis=0) <= 1e-12 * np.abs(columns).max(axis=0))
+    if constant.size:
+        raise InputError(f"intrinsic column {constant[0]} is the same for all galaxies; remove it")
+    return np.asfortranarray(columns)  # numpy sums contiguous columns more exactly
 
 
 def explained_variance(alpha: np.ndarray, intrinsic: np.ndarray, seed: int = 0) -> float:
@@ -253,8 +263,6 @@ def explained_variance(alpha: np.ndarray, intrinsic: np.ndarray, seed: int = 0) 
     wide = np.column_stack([columns, *logs])
     wide = (wide - wide.mean(axis=0)) / np.where(wide.std(axis=0) > 0, wide.std(axis=0), 1.0)
     held = np.arange(rows.size) % 3 == 0
-    if held.sum() < 10 or np.ptp(target) == 0:
-        return 0.0
     cubic = PolynomialFeatures(3 if wide.shape[1] <= 6 else 2).fit_transform(wide)
     answers = []
     if cubic.shape[1] * 3 < rows.size:
@@ -358,11 +366,8 @@ def by_bins(space: Space, data: Data) -> TransitionFit:
     n_free, bins = space.size + data.n_classes - 1, data.options["bins"]
     if bins < n_free + 1:
         raise InputError(f"the binned method needs more bins than parameters ({n_free}); got {bins}")
-    findings: tuple[Finding, ...] = ()
     n = data.labels.size
-    if bins > n:
-        message = f"There are {n:,} galaxies for {bins:,} bins, so each bin has only one galaxy."
-        findings, bins = (Finding("one-galaxy-per-bin", "note", message),), n
+    bins = min(bins, n)
     observed = Bins.cut(data.alpha, bins, data.weights).means(np.eye(data.n_classes)[data.labels])
     alpha, edges = np.sort(data.alpha), equal_count_edges(n, bins)
     midpoints = 0.5 * (alpha[edges[:-1]] + alpha[edges[1:] - 1])
@@ -385,4 +390,83 @@ def by_bins(space: Space, data: Data) -> TransitionFit:
     bread = invert(np.einsum("pbk,qbk->pq", slopes, slopes))
     covariance = np.full((point.size, point.size), np.nan)
     covariance[np.ix_(free, free)] = bread @ (scores @ scores.T) @ bread
-    return fractions_estimate(space, data, point, covariance, free, findings=findings)
+    return fractions_estimate(space, data, point, covariance, free)
+
+
+@dataclass(frozen=True)
+class DriftRange:
+    """Range of the disk fraction from labels alone, under trends of class fractions with α.
+
+    Labels alone cannot separate bias from a real trend. The trend is therefore assumed: logit p(disk | α) may change by
+    ± δ per standard deviation of ln α, linearly or quadratically. T(α) is fitted under such trends, in every family
+    with a formula. The range spans all of them, and also the observed labels if a trend alone can explain them. The
+    likelihood is not used to narrow it, because it prefers trends whose shape resembles that of T(α).
+    """
+
+    delta: float  # δ: change of logit p(disk | α) per standard deviation of ln α
+    delta_unbiased: float  # the δ that explains the labels without bias, from the observed disk fraction
+    # T(α), disk fraction and its standard error for each family and trend.
+    alternatives: dict[str, tuple[Transition, float, float]]
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Lowest and highest disk fraction."""
+        low = min(value - _NORMAL_95 * error for _, value, error in self.alternatives.values())
+        high = max(value + _NORMAL_95 * error for _, value, error in self.alternatives.values())
+        return max(0.0, low), min(1.0, high)
+
+    @property
+    def statement(self) -> str:
+        """Description of the range."""
+        return (
+            f"the logit of the disk fraction may change by up to δ = {self.delta:g} per σ of ln α; above "
+            f"δ = {self.delta_unbiased:.2f}, no bias is needed to explain the labels"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        fractions = {name: value for name, (_, value, _) in self.alternatives.items()}
+        return {"delta": self.delta, "delta_unbiased": self.delta_unbiased, "disk_fractions": fractions}
+
+
+def drift_range(data: Data, family: Any, false_disk: float | None, delta: float) -> DriftRange | None:
+    """Fit T(α) of two classes, of this and other families, under trends with α; None if nothing can be fitted."""
+    if data.n_classes != 2 or data.alpha.ndim != 1 or not (issubclass(family, FlipTransition) and family.varies):
+        return None
+    smallest = data.alpha[data.alpha > 0].min()
+    log_alpha = np.log(np.maximum(data.alpha, smallest))
+    search = Search(data.alpha, anchored=True, false_disk=false_disk)
+    few = mixture_of(Space.fixed(MatrixTransition.identity()), data).grouped(_GROUPS)
+    u = np.log(np.maximum(few.alpha, smallest)) - np.average(log_alpha, weights=data.weights)
+    u = u / np.sqrt(np.cov(log_alpha, aweights=data.weights))
+    bend = (u**2 - 1) / np.sqrt(2)
+    trends = {
+        "no trend": 0 * u,
+        # The fraction decreases with this trend; above some δ, another solution is more likely.
+        **{f"more disks at high α, {part:g} δ": part * delta * u for part in (0.5, 0.75, 1.0)},
+        "fewer disks at high α": -delta * u,
+        "more disks at both ends": delta * bend,
+        "fewer disks at both ends": -delta * bend,
+    }
+    stretch = np.sqrt(np.mean(data.weights**2))  # weights reduce the effective number of rows
+    found = {}
+    own = [family] if family.free else []
+    for family in dict.fromkeys([*own, *map(family_of, WITH_FORMULA)]):
+        space = family.space(search)
+        start = None
+        for name, offset in trends.items():
+            fit = fit_mixture(replace(few, space=space, offset=offset), start)
+            start = fit.maximum.point if start is None else start
+            if abs(fit.coefficients[0, 0]) > _EDGE:
+                continue  # one class is empty, so this is not an alternative
+            p, share = fit.probabilities()[:, DISK], few.weights / few.weights.sum()
+            variance = fit.maximum.covariance()[-1, -1] * np.sum(share * p * (1 - p)) ** 2
+            error = stretch * np.sqrt(variance) if variance > 0 else 0.0
+            found[f"{family.family}, {name}"] = fit.transition, float(share @ p), float(error)
+    design = np.column_stack([np.ones(u.size), u])
+    slope = fit_softmax(design, np.eye(2)[few.labels], np.full(2, 1e-6), few.weights)[0][0, 1]
+    if slope <= delta:  # a trend alone can explain the labels
+        labelled = float(np.average(data.labels == DISK, weights=data.weights))
+        error = float(stretch * np.sqrt(labelled * (1 - labelled) / data.labels.size))
+        found["labels without bias"] = MatrixTransition.identity(), labelled, error
+    return DriftRange(delta, float(max(slope, 0.0)), found) if found else None

@@ -37,7 +37,7 @@ def plot_fit(fit: Any, ax: Any, others: Mapping[str, Any] | None = None) -> Any:
 
     if fit.drift is not None:
         band((one for one, _, _ in fit.drift.alternatives.values()), "range of the bias curve", SKY)
-    band((one.transition for one in (others or {}).values()), "other families", ORANGE)
+    band((one.transition for name, one in (others or {}).items() if name != fit.family), "other families", ORANGE)
     ax.plot(*curve(fit.transition), color=BLUE, lw=2.2, label=f"bias curve ({fit.family})")
     if by_gold:
         ax.errorbar(*points, fmt="o", ms=4, color=BLACK, label="gold labels")
@@ -58,12 +58,6 @@ def _binned_mean(alpha: np.ndarray, values: np.ndarray, points: int = 120) -> tu
     order = np.argsort(alpha, kind="stable")
     parts = np.array_split(order, min(points, order.size))
     return np.array([alpha[p].mean() for p in parts]), np.array([values[p].mean() for p in parts])
-
-
-def plot_families(found: Any, ax: Any, bold: str | None = None) -> Any:
-    """Draw the bias curve of one family, by default that of lowest AIC, and the others as one band."""
-    chosen = found.fits[bold or found.best]
-    return plot_fit(chosen, ax, {name: one for name, one in found.fits.items() if one is not chosen})
 
 
 def plot_fractions(found: Any, ax: Any, known: Mapping[str, Any], known_stderr: np.ndarray | None = None) -> Any:
@@ -91,21 +85,6 @@ def plot_calibration(found: Any, ax: Any) -> Any:
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     ax.set(xlabel=f"fitted fraction, {found.what}", ylabel="observed fraction")
     legend(ax)
-    return ax
-
-
-def plot_aic(found: Any, ax: Any) -> Any:
-    """Draw AIC of each family above the best one's."""
-    ax = axes_or_new(ax, (4.2, 2.6))
-    rows = found.rows()
-    ax.barh([row["family"] for row in rows], [row["delta_aic"] for row in rows], color=BLUE, height=0.6)
-    for number, row in enumerate(rows):
-        ax.annotate(
-            f"{row['delta_aic']:.1f}", (row["delta_aic"], number), (4, 0), textcoords="offset points", va="center"
-        )
-    ax.invert_yaxis()
-    ax.margins(x=0.15)
-    ax.set(xlabel="AIC above that of the best family")
     return ax
 
 

@@ -17,16 +17,14 @@ from truemorph.bias.transitions import (
     Space,
     Transition,
     class_name,
-    described_findings,
     transition_to_dict,
 )
-from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain
 from truemorph.results import Result, quantity_table, text_facts
 
 if TYPE_CHECKING:
-    from truemorph.bias.drift import DriftRange
+    from truemorph.bias.mixture import DriftRange
     from truemorph.bias.votes import VoteModel
 
 ASSUMPTIONS = {
@@ -56,8 +54,7 @@ class Data:
     intrinsic: np.ndarray | None  # (N, P): columns that vary
     probability: np.ndarray | None  # (N,): of selection for a gold label; None for random selection
     method: str
-    options: dict[str, Any]  # further arguments of `refit`, which is `fit_transition`
-    refit: Callable[..., TransitionFit]
+    options: dict[str, Any]  # further arguments of `fit_transition`
 
     @property
     def resolution(self) -> np.ndarray:
@@ -192,7 +189,7 @@ class TransitionFit(Result):
             votes=votes,
             **found,
         )
-        noticed = [*findings, *described_findings(transition_to_dict(fit.transition)), *_estimate_findings(fit)]
+        noticed = [*findings, *_estimate_findings(fit)]
         if fraction_at_bound:
             noticed.append(
                 Finding(
@@ -216,11 +213,6 @@ class TransitionFit(Result):
     def alpha(self) -> np.ndarray:
         """Resolution, shape (N,); with observables α and these, shape (N, 1 + J)."""
         return self.data.alpha
-
-    @property
-    def n_objects(self) -> int:
-        """Galaxies used."""
-        return self.labels.size
 
     @property
     def method(self) -> str:
@@ -249,7 +241,7 @@ class TransitionFit(Result):
         """p(ỹ | α) of every label of each galaxy, shape (N, K); given intrinsic properties, p(ỹ | z, α)."""
         fractions = self.class_fractions if self.probabilities is None else self.probabilities
         with np.errstate(divide="ignore"):
-            rows = np.broadcast_to(np.log(fractions), (self.n_objects, self.data.n_classes))
+            rows = np.broadcast_to(np.log(fractions), (self.labels.size, self.data.n_classes))
         return np.exp(observed_log_probabilities(rows, self.alpha, self.transition))
 
     def transition_at(self, point: np.ndarray) -> Transition:
@@ -262,66 +254,6 @@ class TransitionFit(Result):
         """Whether these are the labels and α of the fit."""
         same = self.labels.shape == labels.shape and self.alpha.shape == alpha.shape
         return same and np.array_equal(self.labels, labels) and np.array_equal(self.alpha, alpha)
-
-    def bootstrap(self, resamples: int = 100, seed: int = 0) -> list[TransitionFit]:
-        """Fit to resampled galaxies; resamples in which the fit fails are left out."""
-        rng = np.random.default_rng(seed)
-        n = self.n_objects
-        fits = []
-        for _ in range(resamples):
-            try:
-                fits.append(self.again(rng.integers(0, n, n)))
-            except InputError:
-                continue
-        return fits
-
-    def again(self, rows: np.ndarray | None = None, **changes: Any) -> TransitionFit:
-        """Fit to other rows of the same data, with the same knots and free parameters, or with other options."""
-        data, chosen = self.data, slice(None) if rows is None else rows
-        labels = data.labels if data.votes is None else data.votes
-        per_row = {
-            "gold": data.gold,
-            "weights": data.weights,
-            "intrinsic": data.intrinsic,
-            "gold_probability": data.probability,
-            "observables": None if data.alpha.ndim == 1 else data.alpha[:, 1:],
-        }
-        arrays = {name: values[chosen] for name, values in per_row.items() if values is not None}
-        options = {**data.options, "method": data.method, "n_classes": data.n_classes, "delta": None}
-        if "false_disk" in self.values:  # also where these rows show none
-            options["false_disk"] = "fit"
-        if self.family == "monotone" and self.votes is None:
-            options["knots"] = self.transition.parameters()["knots"]
-        return data.refit(labels[chosen], data.resolution[chosen], **{**options, **arrays, **changes})
-
-    def with_bootstrap_errors(self, resamples: int = 100, seed: int = 0) -> TransitionFit:
-        """Return the same fit with standard errors from the scatter of resamples.
-
-        Raises
-        ------
-        InputError
-            If fewer than two resamples can be fitted.
-        """
-        again = self.bootstrap(resamples, seed)
-        if len(again) < 2:
-            raise InputError(f"only {len(again)} of {resamples} resamples could be fitted; the sample is too small")
-        values = {name: [one.values.get(name, np.nan) for one in again] for name in self.values}
-        values["disk_fraction"] = [one.class_fractions[DISK] for one in again]
-        stderr = {name: float(np.std(found, ddof=1)) for name, found in values.items()}
-        findings = self.findings
-        if len(again) < resamples:
-            failed = Finding(
-                "resamples-failed",
-                "note",
-                f"The fit failed on {resamples - len(again)} of {resamples} bootstrap resamples, which were left out.",
-                "Use more galaxies if many failed.",
-            )
-            findings = (*findings, failed)
-        points = np.array([one.point for one in again if one.point.shape == self.point.shape])
-        changes: dict[str, Any] = {"stderr": {**self.stderr, **stderr}, "findings": findings}
-        if len(points) > 1:
-            changes |= {"covariance": np.cov(points.T).reshape(self.point.size, -1), "resampled": points}
-        return replace(self, **changes)
 
     @property
     def labelled_fraction(self) -> float:
@@ -377,7 +309,7 @@ class TransitionFit(Result):
             ("bias curve", f"{self.family}: {', '.join(values)}"),
             (
                 "method",
-                f"{self.method}, {self.n_objects:,} galaxies; assumes that {self.assumption.replace('alpha', 'α')}",
+                f"{self.method}, {self.labels.size:,} galaxies; assumes that {self.assumption.replace('alpha', 'α')}",
             ),
         ]
         if self.drift is not None:
@@ -401,7 +333,7 @@ class TransitionFit(Result):
                 "drift": None if self.drift is None else self.drift.to_dict(),
                 "method": self.method,
                 "assumption": self.assumption,
-                "galaxies": self.n_objects,
+                "galaxies": self.labels.size,
                 "log_likelihood": self.log_likelihood,
                 "aic": self.aic,
                 "findings": [one.to_dict() for one in self.findings],
@@ -464,15 +396,6 @@ def _estimate_findings(fit: TransitionFit) -> list[Finding]:
                 "The monotone family assumes that the best resolved galaxies are labelled without bias, which labels "
                 "alone cannot show.",
                 "Give gold labels (`gold`), or compare with a family that has a formula (`family`).",
-            )
-        )
-    if np.ptp(data.resolution) < 1e-9 * np.abs(data.resolution).max():
-        findings.append(
-            Finding(
-                "alpha-constant",
-                "problem",
-                "All galaxies have the same α, so these labels say nothing about T(α).",
-                "Use galaxies of different resolution.",
             )
         )
     return findings

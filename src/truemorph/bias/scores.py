@@ -36,11 +36,6 @@ def calibration_error(truth: np.ndarray, p_disk: np.ndarray, bins: int = 15) -> 
     """Return the expected calibration error: mean |probability - frequency| in equal-count bins.
 
     `truth` may also be probabilities to compare with; rows with NaN are ignored.
-
-    Examples
-    --------
-    >>> calibration_error(np.array([0, 1, 0, 1]), np.array([0.4, 0.6, 0.4, 0.6]), bins=2)
-    0.4
     """
     both = np.isfinite(truth) & np.isfinite(p_disk)
     if not both.any():

@@ -17,11 +17,11 @@ from truemorph.bias.diagnostics import (
     confounding_check,
     group_findings,
 )
-from truemorph.bias.estimation import fit_transition
+from truemorph.bias.estimation import fit_transition, with_bootstrap_errors
 from truemorph.bias.fractions import PopulationFractions, debiased_fractions
 from truemorph.bias.gold import check_gold
 from truemorph.bias.likelihood import classes_in
-from truemorph.bias.plots import plot_families, plot_fractions
+from truemorph.bias.plots import plot_fit, plot_fractions
 from truemorph.bias.result import FROM_LABELS, TransitionFit
 from truemorph.bias.transitions import COMPARED, DISK, UNKNOWN, Array, FlipTransition, RayleighTransition, family_of
 from truemorph.findings import Finding, unique
@@ -125,29 +125,15 @@ class TransitionStudy(Result):
         return plot_fractions(self.fractions, ax, gold, self.gold_stderr)
 
     def figure(self) -> Any:
-        """Return a matplotlib figure of the bias curve, class fractions and checks."""
+        """Return a matplotlib figure of the bias curve, class fractions and calibration."""
         from matplotlib.figure import Figure
 
-        panels: list[tuple[str, Any]] = [
-            ("Bias curve", self._plot_curve),
-            ("Disk fraction", self.plot),
-            ("Calibration of the fit", self.calibration.plot),
-        ]
-        if self.families is not None:
-            panels.append(("Families compared", self.families.plot_aic))
-        figure = Figure(figsize=(7.4, 6.6), layout="constrained")
-        axes = figure.subplots(2, 2).ravel()
-        for ax, (title, draw) in zip(axes, panels, strict=False):
-            draw(ax)
-            ax.set_title(title, fontsize=11)
-        for ax in axes[len(panels) :]:
-            ax.set_axis_off()
+        figure = Figure(figsize=(11, 3.6), layout="constrained")
+        curve, fraction, calibrated = figure.subplots(1, 3)
+        plot_fit(self.fit, curve, None if self.families is None else self.families.fits).set_title("Bias curve")
+        self.plot(fraction).set_title("Disk fraction")
+        self.calibration.plot(calibrated).set_title("Calibration of the fit")
         return figure
-
-    def _plot_curve(self, ax: Any) -> Any:
-        if self.families is None or self.fit.family not in self.families.fits:
-            return self.fit.plot(ax)
-        return plot_families(self.families, ax, bold=self.fit.family)
 
 
 def study_transition(
@@ -196,11 +182,9 @@ def study_transition(
             family = families.best if family == "best" else family
         fit = fit_transition(labels, alpha, family, **options)
         monotone = fit.family == "monotone"  # the curvature gives no error where neighbouring knots are level
-        again = fit.with_bootstrap_errors(bootstrap or _RESAMPLES, seed) if bootstrap or monotone else fit
+        again = with_bootstrap_errors(fit, bootstrap or _RESAMPLES, seed) if bootstrap or monotone else fit
         scatter = {name: again.stderr[name] for name in fit.values} if bootstrap else {}
         fit = again if monotone else fit
-        if families is not None:
-            families.fits[fit.family] = fit
         told.update(1)
         experts = (about or {}).get("gold_experts")
         own_weights = fit.data.gold_weights if by_gold and gold_probability is not None else weights
@@ -217,9 +201,9 @@ def study_transition(
             name=by_name,
             seed=seed,
             weights=weights,
-            gold_probability=gold_probability if gold is not None else None,
-            gold_uncertain=gold_uncertain if gold is not None else None,
-            gold_transition=None if experts is None or gold is None else RayleighTransition(experts["upper"]),
+            gold_probability=gold_probability,
+            gold_uncertain=gold_uncertain,
+            gold_transition=None if experts is None else RayleighTransition(experts["upper"]),
             covariates=intrinsic if gold is not None else None,
         )
         told.update(1)
@@ -236,18 +220,21 @@ def study_transition(
         gold_fractions, gold_stderr = _gold_fractions(
             np.asarray(known), fractions, alpha if by is None else np.asarray(by), gold_probability
         )
-    rejected = None if families is None or fit.family not in families.aic else families.rejected(fit.family)
+    rejected = None if families is None or fit.family not in families.fits else families.rejected(fit.family)
     pooled = group_findings(labels, alpha, *groups, weights) if groups is not None else ()
     unbalanced: list[Finding] = []
     if columns and classes is not None and gold_probability is None:
         unbalanced = balance_findings(columns, alpha, classes, weights)
+    # A drift of class fractions biases estimates from labels; conditional ones, if the columns don't explain it.
+    from_labels = fit.method in FROM_LABELS
+    matters = check.confounded if from_labels else check.unexplained and fit.method == "conditional"
     found = unique(
         findings,
         again.findings,
         pooled,
         unbalanced,
         fractions.findings,
-        check.findings if _matters(check, fit.method) else (),
+        check.findings if matters else (),
         () if families is None else families.findings,
     )
     if rejected is not None:
@@ -255,11 +242,6 @@ def study_transition(
     return TransitionStudy(
         fit, families, check, calibration(fit), fractions, gold_fractions, found, gold_stderr, scatter, about or {}
     )
-
-
-def _matters(check: ConfoundingCheck, method: str) -> bool:
-    """Whether a drift of class fractions biases this method."""
-    return check.confounded if method in FROM_LABELS else check.unexplained and method == "conditional"
 
 
 def _gold_fractions(

@@ -12,8 +12,6 @@ and torch alike.
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from inspect import signature
@@ -28,7 +26,6 @@ from scipy.special import expit
 
 from truemorph.arrays import float_array
 from truemorph.errors import InputError
-from truemorph.findings import Finding
 
 SMOOTH, DISK = 0, 1
 # Value for "no gold label".
@@ -78,6 +75,7 @@ class Transition(Protocol):
     """Interface of all families: p(ỹ | y, α) and its parameters. Families of K classes inherit it."""
 
     family: ClassVar[str]
+    varies: ClassVar[bool] = True  # with α
 
     @property
     def n_classes(self) -> int:
@@ -164,7 +162,7 @@ class FlipTransition:
     """Base class of two-class families, which define log p(ỹ = smooth | y = disk, α); subclass it for your own family.
 
     A subclass is a frozen dataclass with a method `log_flip_probability`, two class attributes, and a field for each
-    parameter and for `false_disk`. It can be used wherever the name of a family can.
+    parameter and for `false_disk`. It can be used wherever the name of a family can. Files store its curve as a table.
 
     Attributes
     ----------
@@ -231,31 +229,10 @@ class FlipTransition:
         """Return log p(ỹ = smooth | y = disk, α), shape (N,), for a floating α that is not negative or missing."""
         raise NotImplementedError
 
-    def _log_flip(self, alpha: Array) -> Array:
-        """Return log p(ỹ = smooth | y = disk, α) for checked α, as the same kind of array."""
-        alpha = as_resolution(alpha)
-        if self.takes_tensors or not is_torch_array(alpha):
-            return self.log_flip_probability(alpha)
-        found = self.log_flip_probability(alpha.detach().cpu().numpy())
-        return array_namespace(alpha).asarray(found, dtype=alpha.dtype, device=get_device(alpha))
-
     def _log_seen(self, alpha: Array, log_flip: Array) -> Array:
         """Return log p(ỹ = disk | y = disk, α) = log(1 - flip), at least log of the smallest normal number."""
         xp = array_namespace(log_flip)
         return xp.log(-xp.expm1(xp.clip(log_flip, max=-float(xp.finfo(log_flip.dtype).smallest_normal))))
-
-    def label_columns(self, labels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-        """Return log p(ỹ_n | y, α_n) of each galaxy's label for both classes, shape (N, 2); numpy, checked α."""
-        disk = labels == DISK
-        log_flip = self.log_flip_probability(alpha)
-        with np.errstate(divide="ignore"):
-            of_smooth = np.where(disk, np.log(self.false_disk), np.log1p(-self.false_disk))
-        return np.stack([of_smooth, np.where(disk, self._log_seen(alpha, log_flip), log_flip)], axis=1)
-
-    def flip_probability(self, alpha: Array) -> Array:
-        """Return p(ỹ = smooth | y = disk, α), shape (N,), as numpy or torch like the input."""
-        log_flip = self._log_flip(alpha)
-        return array_namespace(log_flip).exp(log_flip)
 
     def log_matrix(self, alpha: Array) -> Array:
         """Return log p(ỹ | y, α), shape (N, 2, 2), indexed [galaxy, true y, observed ỹ].
@@ -264,14 +241,19 @@ class FlipTransition:
         normal number: a disk label at α = 0 then costs about 87 (float32) or 708 (float64) and has the same finite
         gradient as in the limit α → 0. Structural zeros (eq. 6) are -inf.
         """
-        log_flip = self._log_flip(alpha)
-        xp = array_namespace(log_flip)
+        alpha = as_resolution(alpha)
+        xp = array_namespace(alpha)
+        if self.takes_tensors or not is_torch_array(alpha):
+            log_flip = self.log_flip_probability(alpha)
+        else:
+            found = self.log_flip_probability(alpha.detach().cpu().numpy())
+            log_flip = xp.asarray(found, dtype=alpha.dtype, device=get_device(alpha))
         with np.errstate(divide="ignore"):
             rates = np.log1p(-self.false_disk), np.log(self.false_disk)  # eq. 6
         of_smooth = xp.stack([xp.full_like(log_flip, float(rate)) for rate in rates], axis=-1)
         return xp.stack([of_smooth, xp.stack([log_flip, self._log_seen(alpha, log_flip)], axis=-1)], axis=-2)
 
-    matrix, parameters = Transition.matrix, Transition.parameters
+    matrix, flip_probability, parameters = Transition.matrix, Transition.flip_probability, Transition.parameters
 
     @classmethod
     def space(cls, search: Search) -> Space:
@@ -557,10 +539,8 @@ def _interpolate(alpha: Array, knots: Sequence[float], values: Any) -> Array:
 
 def _check_knots(knots: Any, values: np.ndarray) -> np.ndarray:
     knots = float_array(knots, "knots")
-    if knots.ndim != 1 or knots.size < 2 or not np.all(np.diff(knots) > 0) or not np.all(np.isfinite(knots)):
-        raise InputError("knots must be at least two finite, increasing values of alpha")
-    if knots[0] < 0:
-        raise InputError(f"knots must be values of alpha, 0 or more; got {knots[0]}")
+    if knots.ndim != 1 or knots.size < 2 or not (np.all(np.diff(knots) > 0) and knots[0] >= 0 and knots[-1] < np.inf):
+        raise InputError("knots must be at least two finite, increasing values of alpha, 0 or more")
     if values.shape[0] != knots.size:
         raise InputError(f"one entry per knot is needed: got {values.shape[0]} for {knots.size} knots")
     return knots
@@ -759,7 +739,6 @@ class LogisticTransition(Transition):
     log: tuple[bool, ...] = ()
 
     family: ClassVar[str] = "logistic"
-    varies: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         # Labels that never occur are null in JSON, which has no NaN.
@@ -856,8 +835,6 @@ WITH_FORMULA = tuple(name for name, one in _CURVES.items() if one.free)
 
 _KINDS = ("scale", "shape", "probability")
 _KNOTS = 400
-# Largest difference in flip probability from a saved curve.
-_SAME = 1e-6
 
 
 def family_of(family: str | type[FlipTransition]) -> Any:
@@ -886,85 +863,24 @@ def family_of(family: str | type[FlipTransition]) -> Any:
 
 
 def transition_to_dict(transition: Transition) -> dict[str, Any]:
-    """Describe a transition for JSON: `{"family": ..., "parameters": {...}}`.
-
-    Your own family also has its `class`, "module:name", if it can be imported, and T(α) as a `table`.
-    """
+    """Describe a transition for JSON: `{"family": ..., "parameters": {...}}`; your own family also has a `table`."""
     described = {"family": transition.family, "parameters": transition.parameters()}
     if type(transition) in FAMILIES.values():
         return described
-    own = type(transition)
-    path = f"{own.__module__}:{own.__qualname__}"
-    if own.__module__ == "__main__" or _imported(path) is not own:
-        path = ""
-    return {**described, "class": path, "table": _table(transition).parameters()}
+    # T(α) at values of α that are dense near its scales.
+    free = getattr(transition, "free", {})
+    scales = [getattr(transition, name) for name, kind in free.items() if kind == "scale"] or [10.0]
+    knots = np.concatenate([[0.0], np.geomspace(0.01 * min(scales), 100 * max(scales), _KNOTS - 1)])
+    return {**described, "table": TabulatedTransition(knots.tolist(), transition.matrix(knots)).parameters()}
 
 
 def transition_from_dict(described: dict[str, Any]) -> Transition:
-    """Rebuild a transition from `{"family": ..., "parameters": {...}}`."""
-    return _rebuilt(described)[0]
-
-
-def described_findings(described: dict[str, Any]) -> tuple[Finding, ...]:
-    """Return a finding if a transition is rebuilt from its table because its class can't be used."""
-    return _rebuilt(described)[1]
-
-
-def _rebuilt(described: dict[str, Any]) -> tuple[Transition, tuple[Finding, ...]]:
-    family = described.get("family")
-    if not ("class" in described or "table" in described):
-        if family not in FAMILIES:
-            raise InputError(f"unknown transition family {family!r}; known: {', '.join(FAMILIES)}")
-        return _made(FAMILIES[family], described, "parameters"), ()
-    table = _made(TabulatedTransition, described, "table")
-    own = _imported(described.get("class"))
-    if own is None or own.family != family:
-        found = Finding(
-            "family-as-table",
-            "note",
-            f"The class of the {family} family cannot be imported, so files store its curve as a table of T(α) at "
-            f"{len(table.knots)} values of α, linear between them.",
-            "Define the class in a module that can be imported, to keep its formula.",
-        )
-        return table, (found,)
-    made = _made(own, described, "parameters")
-    if np.allclose(made.matrix(table.knots), table.values, rtol=0, atol=_SAME):
-        return made, ()
-    found = Finding(
-        "family-changed",
-        "caution",
-        f"The class {described['class']} no longer gives the saved curve, so the saved table of T(α) is used.",
-        "Fit the bias curve again (`transition`).",
-    )
-    return table, (found,)
-
-
-def _made(family: Any, described: dict[str, Any], key: str) -> Any:
+    """Rebuild a transition from `{"family": ..., "parameters": {...}}`, or from its table."""
+    family, key = (described.get("family"), "parameters") if "table" not in described else ("tabulated", "table")
+    if family not in FAMILIES:
+        raise InputError(f"unknown transition family {family!r}; known: {', '.join(FAMILIES)}")
     try:
-        return family(**described[key])
+        made: Transition = FAMILIES[family](**described[key])
     except (KeyError, TypeError) as problem:
-        raise InputError(
-            f"the {described.get('family')} transition can't be rebuilt from {described.get(key)}: {problem}"
-        ) from problem
-
-
-def _imported(path: Any) -> type[FlipTransition] | None:
-    """Import a subclass of FlipTransition from "module:name" without running other code; None if there is none."""
-    module, _, name = path.partition(":") if isinstance(path, str) else ("", "", "")
-    if not all(one.isidentifier() for one in (*module.split("."), *name.split("."))):
-        return None
-    try:
-        found: Any = sys.modules[module] if module in sys.modules else importlib.import_module(module)
-        for one in name.split("."):
-            found = getattr(found, one)
-    except Exception:  # a module may raise anything
-        return None
-    return found if isinstance(found, type) and issubclass(found, FlipTransition) else None
-
-
-def _table(transition: Transition) -> TabulatedTransition:
-    """Tabulate T(α) at values of α that are dense near its scales."""
-    kinds = getattr(transition, "free", {})
-    scales = [float(getattr(transition, name)) for name, kind in kinds.items() if kind == "scale"] or [10.0]
-    knots = np.concatenate([[0.0], np.geomspace(0.01 * min(scales), 100 * max(scales), _KNOTS - 1)])
-    return TabulatedTransition(tuple(knots.tolist()), transition.matrix(knots))
+        raise InputError(f"the {family} transition can't be rebuilt from {described.get(key)}: {problem}") from problem
+    return made

@@ -86,8 +86,6 @@ class VoteModel:
         """Return T(α) of majority labels (smooth if tied), averaged over the numbers of votes per galaxy."""
         numbers, shares = self.numbers
         knots = np.unique(np.quantile(alpha, np.linspace(0, 1, _KNOTS)))
-        if knots.size < 2:
-            raise InputError("a T(alpha) of majority labels needs galaxies at different alpha")
         means = self.transition.matrix(knots)[:, :, DISK]  # (M, 2)
         tables = np.empty((knots.size, 2, 2))
         for y in (SMOOTH, DISK):

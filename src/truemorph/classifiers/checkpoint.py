@@ -26,7 +26,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 
 from truemorph._version import __version__
-from truemorph.bias.transitions import CLASS_NAMES, Transition, described_findings, transition_from_dict
+from truemorph.bias.transitions import CLASS_NAMES, Transition, transition_from_dict
 from truemorph.classifiers.fits import read_fit
 from truemorph.config import TrainingConfig, training_config
 from truemorph.errors import CheckpointError, InputError, reason, require_extra
@@ -134,7 +134,7 @@ class Classifier:
         if self.folder is not None and not self.described.get("sha256"):
             message = f"{self.folder} has no checksums, so damage would not be noticed."
             own.append(Finding("model-without-checksums", "note", message, "Train it again with this version."))
-        return unique(own, described_findings(through) if through else ())
+        return unique(own)
 
     def summary(self) -> str:
         """Return inputs, members, T(α), α and metrics as text."""

@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from truemorph.bias.likelihood import argument_of
-from truemorph.bias.maximum import differences, fit_softmax
+from truemorph.bias.maximum import differences, fit_softmax, log_probabilities
 from truemorph.bias.mixture import Mixture, fit_mixture
 from truemorph.bias.result import SIGNIFICANT_GAIN
 from truemorph.bias.transitions import (
@@ -166,7 +166,7 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
             # Baseline: the labels treated as correct.
             members = np.eye(self.classes_.size)[labels]
             ridge = np.concatenate([[0.0], np.full(X.shape[1], 1 / self.C)])
-            plain = fit_softmax(design, members, ridge, weights).log_probabilities(design)
+            plain = log_probabilities(design, fit_softmax(design, members, ridge, weights)[0])
             gain = self.log_likelihood_ - float(np.sum(weights[:, None] * members * plain))
             for name, value in zip(space.names, space.values(found.point_of_t).tolist(), strict=True):
                 if gain < SIGNIFICANT_GAIN or not self.stderr_[name] < 0.5 * value:

@@ -17,7 +17,6 @@ from truemorph._version import __version__
 from truemorph.bias.transitions import (
     MatrixTransition,
     Transition,
-    described_findings,
     transition_from_dict,
     transition_to_dict,
 )
@@ -266,8 +265,8 @@ def _for_posteriors(
             f"{fitted['alpha_psf']}; prepare the catalogue with that `psf`"
         )
     if transition is None:
-        return own, described_findings(model.described["transition"])
-    return transition_from_dict(transition), described_findings(transition)
+        return own, ()
+    return transition_from_dict(transition), ()
 
 
 class PartLabeller:
