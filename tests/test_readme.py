@@ -106,7 +106,7 @@ def test_step_by_step_on_the_demos_files(run_block, tmp_path, monkeypatch, capsy
     """On few and small galaxies, and a preset "quick" that is quicker."""
     small = PRESETS["quick"].model_copy(update={"epochs": 1, "folds": 2, "image_size": 32})
     monkeypatch.setitem(PRESETS, "quick", small)
-    main(["demo", "--out", "demo", "--galaxies", "300", "--epochs", "1", "--folds", "2"])
+    main(["demo", "--out", "demo", "--galaxies", "300", "--epochs", "1", "--folds", "1"])
     assert "open demo/report.html" in capsys.readouterr().out
     assert 'rotation = "any"' in run_block("training")
     out = run_block("labelling")

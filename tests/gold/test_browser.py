@@ -179,20 +179,7 @@ def test_the_keyboard_is_enough(start, opened, plan):
     sync_api.expect(page.locator("#place")).to_contain_text("1 answered")
 
 
-def test_two_windows_of_one_person_go_on_together(start, opened, plan):
-    address = start().address
-    one, other = (opened(address, "Ann") for _ in range(2))
-    for _ in range(3):
-        press(one, "1")
-    other.keyboard.press("2")
-    sync_api.expect(other.locator("#place")).to_contain_text("4 of")
-    assert answered(other) == 3
-    press(other, "2")
-    assert read_answers(plan)["answer"].to_list() == ["smooth", "smooth", "disk", "disk"]
-
-
-@pytest.mark.parametrize("width", [400, 1300])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(400, "dark"), (1300, "light")])
 def test_it_fits_phones_and_desks(start, opened, better, width, scheme):
     page = opened(start("--images", better, "--better", better).address, "Ann", width, color_scheme=scheme)
     sync_api.expect(page.locator("#better")).to_be_visible()

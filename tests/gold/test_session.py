@@ -1,6 +1,5 @@
 """Sessions: order of the galaxies, repeats, twins, and galaxies without an image."""
 
-import json
 import shutil
 
 import numpy as np
@@ -111,17 +110,13 @@ def test_a_session_is_resumed_as_it_was(plan, simulated, better, ids):
 def test_mistakes_are_one_line(plan, tmp_path):
     (tmp_path / "empty").mkdir()
     older = shutil.copytree(plan, tmp_path / "older")
-    (older / "plan.json").write_text(json.dumps(json.loads((plan / "plan.json").read_text()) | {"version": 0}))
+    (older / "plan.json").write_text('{"version": 0}')
     broken = shutil.copytree(plan, tmp_path / "broken")
     (broken / "plan.json").write_text("[")
     for says, arguments in [
-        ("no plan.json", (tmp_path,)),
         ("version 0", (older,)),
         ("not valid JSON", (broken,)),
-        ("no image of the", (plan, tmp_path / "empty")),
-        ("is not a folder of images", (plan, tmp_path / "absent")),
         ("none of the galaxies", (plan, None, tmp_path / "empty")),
-        ("best resolved", (plan, None, None, 50)),
     ]:
         with pytest.raises(InputError, match=says) as problem:
             open_session(*arguments)

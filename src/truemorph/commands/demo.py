@@ -28,7 +28,6 @@ from truemorph.config import PRESETS
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
-from truemorph.plotting import axes_or_new
 from truemorph.progress import tell
 from truemorph.report.gallery import choose
 from truemorph.report.label_sets import AFTER, CHANGE, changes, join_labels
@@ -81,21 +80,11 @@ def write_simulated(out: Path, galaxies: int, seed: int, size: int = 64) -> Path
 
 @dataclass(frozen=True, repr=False)
 class DemoResult(Result):
-    """What the demo found.
+    """What the demo found."""
 
-    Attributes
-    ----------
-    out : Path
-        Folder with report.html, summary.json and every intermediate file.
-    content : dict
-        The content of summary.json.
-    findings : tuple of Finding
-        Those of the fit of T(α).
-    """
-
-    out: Path
-    content: dict[str, Any]
-    findings: tuple[Finding, ...]
+    out: Path  # folder with report.html, summary.json and every intermediate file
+    content: dict[str, Any]  # of summary.json
+    findings: tuple[Finding, ...]  # of the fit of T(α)
 
     def summary(self) -> str:
         """Return the scores of both models against the truth as text."""
@@ -121,14 +110,6 @@ class DemoResult(Result):
         }
         scores = {name: ([one[name] for one in models.values()], "", about) for name, about in columns.items()}
         return quantity_table({"model": (list(models), "", "how it was trained"), **scores})
-
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the balanced accuracy of both models; returns matplotlib axes."""
-        ax = axes_or_new(ax)
-        models = self.content["models"]
-        ax.bar(list(models), [one["balanced_accuracy"] for one in models.values()])
-        ax.set(ylabel="balanced accuracy vs truth", ylim=(0.5, 1))
-        return ax
 
 
 def run_demo(

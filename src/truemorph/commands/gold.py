@@ -105,25 +105,12 @@ def _probabilities(catalogue: CatalogTable, labels: Any) -> np.ndarray:
 
 @dataclass(frozen=True, repr=False)
 class GoldAnswers(Result):
-    """Answers that were collected for a plan.
+    """Answers that were collected for a plan."""
 
-    Attributes
-    ----------
-    plan : Path
-        Folder of the plan.
-    source : str
-        Where gold labels come from: better-images, same-images or literature.
-    galaxies : int
-        Galaxies of the plan that have an image.
-    answers : polars.DataFrame
-        One row an answer, see `truemorph.gold.answers.read_answers`.
-    findings : tuple of Finding
-    """
-
-    plan: Path
-    source: str
-    galaxies: int
-    answers: pl.DataFrame
+    plan: Path  # its folder
+    source: str  # where gold labels come from: better-images, same-images or literature
+    galaxies: int  # those of the plan that have an image
+    answers: pl.DataFrame  # one row an answer, see `truemorph.gold.answers.read_answers`
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -248,25 +235,12 @@ def collect_gold(
 
 @dataclass(frozen=True, repr=False)
 class GoldImport(Result):
-    """A catalogue with gold labels, and how well people agreed.
+    """A catalogue with gold labels, and how well people agreed."""
 
-    Attributes
-    ----------
-    out : Path
-        The catalogue.
-    catalogue : CatalogTable
-        The same, in memory.
-    agreement : dict
-        See `truemorph.gold.agreement.agreement`; empty for tables without annotators.
-    page : Path or None
-        Page with the galaxies on which people did not agree.
-    findings : tuple of Finding
-    """
-
-    out: Path
-    catalogue: CatalogTable
-    agreement: dict[str, Any]
-    page: Path | None = None
+    out: Path  # the catalogue
+    catalogue: CatalogTable  # the same, in memory
+    agreement: dict[str, Any]  # see `truemorph.gold.agreement.agreement`; empty for tables
+    page: Path | None = None  # with the galaxies on which people did not agree
     findings: tuple[Finding, ...] = ()
 
     def summary(self) -> str:
@@ -437,17 +411,9 @@ def _disagreements_page(
 
 @dataclass(frozen=True, repr=False)
 class GoldExport(Result):
-    """Images and manifest of a Zooniverse subject set.
+    """Images and manifest of a Zooniverse subject set."""
 
-    Attributes
-    ----------
-    out : Path
-        The manifest.
-    galaxies : int
-    findings : tuple of Finding
-    """
-
-    out: Path
+    out: Path  # the manifest
     galaxies: int
     findings: tuple[Finding, ...] = ()
 

@@ -27,14 +27,9 @@ _DEFAULTS = ReproduceOptions()
 class Reproduction(Result):
     """What a reproduction of the paper found, and the files that it wrote.
 
-    Attributes
-    ----------
-    out : Path
-    content : dict
-        The content of `reproduce.json`: `stages` (name, status, what is missing or failed), what they found by name,
-        `reasons`, `answer`, `files` (by name, where they are), `published` (each with its stage) and
-        `of_an_earlier_run` (what was found then by stages that did not run now).
-    findings : tuple of Finding
+    `content`, that of `reproduce.json`: `stages` (name, status, what is missing or failed), what they found by name,
+    `reasons`, `answer`, `files` (by name, where they are), `published` (each with its stage) and `of_an_earlier_run`
+    (what was found then by stages that did not run now).
     """
 
     out: Path
