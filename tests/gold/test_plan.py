@@ -110,9 +110,10 @@ def test_predicted_errors_are_the_scatter_over_plans(draws):
         plan = make_plan(CatalogTable(frame), budget=200, bins=4, p_disk=p_disk, seed=seed)
         weights = plan.frame["position"].is_not_null().to_numpy() / plan.frame["probability"].to_numpy()
         pulls[seed] = np.bincount(cut.index, weights * truth - truth) / np.bincount(cut.index) / plan.predicted
-    # The rms of 30 plans of 4 bins has an error of 6 %, that of 400 of 2 %.
-    assert abs(np.sqrt(np.mean(pulls**2)) - 1) < (0.2 if draws == 30 else 0.08)
-    assert np.all(np.abs(pulls.mean(axis=0)) < 4 / np.sqrt(draws))
+    # The rms of 30 plans of 4 bins has an error of 6 %; of 400 plans every bin is checked.
+    axis, n, allowed = (None, pulls.size, 0.2) if draws == 30 else (0, draws, 0.15)
+    assert np.all(np.abs(np.sqrt(np.mean(pulls**2, axis=axis)) - 1) < allowed)
+    assert np.all(np.abs(pulls.mean(axis=axis)) < 4 / np.sqrt(n))
 
 
 def test_galaxies_without_an_image_are_left_out_and_counted(catalogue):
