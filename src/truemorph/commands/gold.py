@@ -245,13 +245,8 @@ class GoldImport(Result):
 
     def summary(self) -> str:
         """Return the number of gold labels and the agreement as text."""
-        frame = self.catalogue.frame
-        gold = frame["gold"]
-        lines = [
-            f"gold labels  {gold.count():,}: {(gold == 0).sum():,} smooth, {(gold == 1).sum():,} disk; "
-            f"{int(frame['gold_uncertain'].sum()):,} uncertain",
-            f"rule         {RULE}",
-        ]
+        said = "gold labels  {gold:,}: {smooth:,} smooth, {disk:,} disk; {uncertain:,} uncertain"
+        lines = [said.format_map(self.to_dict()), f"rule         {RULE}"]
         for one in self.agreement.get("pairs", []):
             lines.append(
                 f"agreement    {' and '.join(one['people'])}: {one['agree']:.0%} of {one['galaxies']:,} galaxies, "
