@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test slow check fuzz lint docs wheel bench leaderboard coverage real clean
+.PHONY: setup demo test slow check fuzz matrix covered lint docs wheel bench leaderboard coverage real clean
 setup: .venv/.installed
 
 # Not compiled: Python compiles what is imported, once, where it may; most of what is installed never is.
@@ -32,6 +32,21 @@ check: setup
 # Damaged files, thousands for each reader.
 fuzz: setup
 	TRUEMORPH_FUZZ=2000 OMP_NUM_THREADS=1 $(BIN)/pytest -n auto tests/test_fuzz.py
+
+# The default tests with the lowest versions that pyproject.toml allows, and with the newest. Needs Python 3.11 and 3.13;
+# torch stays in the range of constraints.txt. Old packages warn about their own dependencies.
+matrix: matrix-3.11-lowest-direct matrix-3.13-highest
+matrix-%: setup
+	mkdir -p .matrix
+	grep -E '^torch(vision)?[<>=]' constraints.txt > .matrix/constraints.txt
+	$(BIN)/uv venv --quiet --clear --python $(firstword $(subst -, ,$*)) .matrix/$*
+	VIRTUAL_ENV=.matrix/$* $(BIN)/uv pip install --quiet --resolution $(patsubst 3.11-%,%,$(patsubst 3.13-%,%,$*)) \
+		--constraint .matrix/constraints.txt --editable ".[dev]"
+	OMP_NUM_THREADS=1 .matrix/$*/bin/pytest -n auto --dist worksteal $(if $(findstring lowest,$*),-W default)
+
+# The default tests, and which lines they run.
+covered: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal --cov truemorph --cov-report term:skip-covered
 
 lint: setup
 	$(BIN)/ruff check .
@@ -66,11 +81,11 @@ leaderboard: setup
 
 # The table of error bars in docs/statistics.md.
 coverage: setup
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/error_bars.py
 
 # The tables of docs/statistics.md, where the real data are.
 real: setup
 	$(BIN)/python benchmarks/real_galaxies.py
 
 clean:
-	rm -rf .venv demo dist docs/_build docs/generated docs/reference/generated
+	rm -rf .venv .matrix demo dist docs/_build docs/generated docs/reference/generated

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from truemorph.benchmark.leaderboard import EPOCHS, REAL_EPOCHS
-from truemorph.benchmark.methods import NETWORKS, Bench, benchmark_config, methods_of, probabilities, undoubted
+from truemorph.benchmark.methods import NETWORKS, Bench, benchmark_config, methods_of, undoubted
 from truemorph.benchmark.worlds import Sizes, make_world
 from truemorph.bias.scores import score
 from truemorph.catalogs.sampling import TRAIN
@@ -64,11 +64,11 @@ def what_half_of_the_pictures_teach(data):
     # Half of the images with twice the epochs, for the same number of steps.
     once = bench.training
     twice = once.model_copy(update={"epochs": 2 * once.epochs, "patience": 2 * once.patience})
-    half = Bench(world, twice).network(world.truth, kept=left)
+    half = Bench(world, twice).trained(world.truth, kept=left)
     pictures = world.images[test]
     print(f"\nreal world, {train.size} training images")
     for title, p in (
-        ("true classes of half of them", probabilities(half, pictures)),
+        ("true classes of half of them", half.predict(pictures)),
         *((METHODS[name].title, METHODS[name].run(bench).predict(pictures)) for name in ("truth", "ddb-right")),
     ):
         auc = score(world.truth[test], world.alpha[test], (p > 0.5).astype(int), p, None, 0)["auc"]

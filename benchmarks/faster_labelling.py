@@ -24,7 +24,7 @@ from truemorph.bias.scores import balanced_accuracy
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import load
 from truemorph.commands.demo import write_simulated
-from truemorph.images.store import decode_batches
+from truemorph.images.inputs import pixel_batches
 from truemorph.labelling.engines import engine_for
 from truemorph.labelling.engines import int8 as gate
 from truemorph.tables import CatalogTable, write_table
@@ -102,7 +102,7 @@ class Proof:
     def pixels(self, size, rows=None):
         """Batches of images."""
         paths = [self.paths[row] for row in (self.rows if rows is None else self.rows[rows])]
-        for _, images in decode_batches(paths, size, 1.0):
+        for _, images in pixel_batches(paths, size, 1.0):
             yield np.stack(images)
 
 
@@ -159,7 +159,7 @@ def int8(model, folder):
 
     pixels = gate.calibration_images(model, open_source(folder / "gate" / "cat.parquet"))
     networks, alignments = gate.int8_members(model, pixels, engine_for(model, "openvino", "fp32"))
-    return OpenVinoEngine(networks, len(model.classes), "int8", alignments)
+    return OpenVinoEngine(networks, model, "int8", alignments)
 
 
 def main(folder, rounds=3):

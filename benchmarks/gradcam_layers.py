@@ -18,7 +18,7 @@ import polars as pl
 
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
 from truemorph.classifiers.checkpoint import load
-from truemorph.explain.gradcam import GradCam, layers, upsampled
+from truemorph.explain.gradcam import GradCam, upsampled
 from truemorph.explain.sanity_check import rank_correlations
 from truemorph.explain.study import galaxies_of
 
@@ -73,7 +73,7 @@ def main(galaxies, catalogue, *folders):
     for folder in folders:
         model = load(folder)
         pixels = np.concatenate([some.pixels for some in galaxies_of(frame, image_folder(table))(model.config)])
-        for name, cells in list(layers(model).items())[1:]:
+        for name, cells in list(GradCam(model).layers.items())[1:]:
             numbers = scores(model, name, pixels)
             row = " ".join(f"{one:{width}.2f}" for one, width in zip(numbers, (7, 7, 7, 8, 7), strict=True))
             print(f"{Path(folder).name:16} {name:7} {cells:5} {row}", flush=True)

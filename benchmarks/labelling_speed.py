@@ -81,10 +81,10 @@ def zoobot(images, out):
 
 def decoding(images):
     """Seconds to decode, crop and resize all files, and nothing else."""
-    from truemorph.images.store import decode_batches
+    from truemorph.images.inputs import pixel_batches
 
     began = time.perf_counter()
-    for _ in decode_batches(sorted(Path(images).glob("*.jpg")), SIZE):
+    for _ in pixel_batches(sorted(Path(images).glob("*.jpg")), SIZE):
         pass
     return time.perf_counter() - began
 

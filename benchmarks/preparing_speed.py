@@ -154,9 +154,10 @@ def time_parts(folder):
     keys = ids.to_list()
     chosen, note = timed("draw the paper's sample", lambda: draw_sample(labels, keys))
     timed("split it", lambda: split_galaxies(ids.filter(pl.Series(chosen)).to_list(), PAPER_SPLIT))
-    wide = zoo.with_columns(label=pl.Series(labels), split=pl.Series(np.where(chosen, "train", "unused")))
-    timed(f"datasheet of {wide.width} columns", lambda: datasheet(CatalogTable(wide)))
-    print(describe(on_sky, "zoo2MainSpecz.csv.gz", "positions.parquet"))
+    split = pl.Series(np.where(chosen, "train", "unused"))
+    wide = zoo.with_columns(label=pl.Series(labels), split=split, sampling_weight=1.0, image=None)
+    timed(f"datasheet of {wide.width} columns", lambda: datasheet(CatalogTable(wide), "wide", [], [], {}))
+    print(describe(on_sky.statistics, "zoo2MainSpecz.csv.gz", "positions.parquet"))
     if note:
         print(note)
 

@@ -52,7 +52,7 @@ def ours(folder, size, n):
 
     torch.set_num_threads(THREADS)
     began = time.perf_counter()
-    store = load_images([folder / f"{i}.jpg" for i in range(n)], size, cache=folder / "cache")
+    pixels, _, _ = load_images([folder / f"{i}.jpg" for i in range(n)], size, cache=folder / "cache")
     loaded = time.perf_counter() - began
     rng = np.random.default_rng(0)
     split = np.where(np.arange(n) < n * TRAIN // (TRAIN + VALIDATION), "train", "validation")
@@ -60,10 +60,10 @@ def ours(folder, size, n):
         {"object_id": np.arange(n), "label": rng.integers(0, 2, n), "alpha": rng.lognormal(2.6, 0.4, n), "split": split}
     )
     config = training_config("standard", epochs=2, batch_size=BATCH, image_size=size)
-    trained = train_members(TrainingRows(frame, store.pixels), RayleighTransition(11.25), config)
+    trained = train_members(TrainingRows(frame, pixels), RayleighTransition(11.25), config)
     seconds = [epoch["seconds"] for epoch in trained.history]
     began = time.perf_counter()
-    for _ in GalaxyBatches(store.pixels, np.arange(n), {"weights": torch.ones(n)}, BATCH, seed=0):
+    for _ in GalaxyBatches(pixels, np.arange(n), {"weights": torch.ones(n)}, BATCH, seed=0):
         pass
     return seconds[1] - seconds[0], loaded, time.perf_counter() - began
 
@@ -191,7 +191,7 @@ def memory(folder, size, n):
     # A few images many times: only the number of requested images matters.
     paths = [folder / f"{i % TRAIN}.jpg" for i in range(n)]
     found = []
-    for pixels in (ImageFiles(paths, size), load_images(paths, size, cache=folder / "cache").pixels):
+    for pixels in (ImageFiles(paths, size), load_images(paths, size, cache=folder / "cache")[0]):
         columns = {"weights": torch.ones(n)}
         for _ in GalaxyBatches(pixels, np.arange(n), columns, BATCH, seed=0, augmentation=Augmentation()):
             pass

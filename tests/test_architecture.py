@@ -34,7 +34,6 @@ EVERYWHERE = {
         "errors",
         "findings",
         "io",
-        "missing",
         "plotting",
         "progress",
     ),

@@ -16,7 +16,7 @@ WITHOUT_NETWORKS = """
 import contextlib, io, json, sys
 from importlib.machinery import PathFinder
 
-ABSENT = {"torch", "torchvision", "lightning", "pytorch_lightning", "timm", "captum", "torchmetrics", "huggingface_hub"}
+ABSENT = {"torch", "torchvision", "lightning", "pytorch_lightning", "timm", "torchmetrics", "huggingface_hub"}
 
 class Without(PathFinder):
     @classmethod

@@ -1,5 +1,9 @@
 """Input that no honest user gives: each ends in one clear line, or is shown without harm."""
 
+import resource
+import subprocess
+import sys
+
 import numpy as np
 import polars as pl
 import pytest
@@ -71,3 +75,25 @@ def test_text_that_spreadsheets_would_run_is_marked_in_csv(tmp_path):
     assert lines[1:] == ["'=1+1,-1.0", "'@SUM(A1),-2.0", "-12.5,-3.0", "NGC 1,-4.0"]
     write_table(CatalogTable(frame), tmp_path / "t.parquet")
     assert pl.read_parquet(tmp_path / "t.parquet").equals(frame)
+
+
+def test_a_reader_that_ends_first_gives_no_error():
+    command = [sys.executable, "-m", "truemorph", "cite"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+def test_a_full_disk_gives_one_line_with_the_file_and_leaves_nothing(catalogue, tmp_path):
+    """A limit on the size of files stops the writer as a full disk does."""
+    done = subprocess.run(
+        [sys.executable, "-m", "truemorph", "bias", catalogue, "--bootstrap", "0", "--out", tmp_path / "bias.json"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert str(tmp_path / "bias.json") in done.stderr.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["catalogue.parquet"]

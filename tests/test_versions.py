@@ -4,6 +4,7 @@
 labels, written by that release.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,9 @@ def test_files_of_a_release_are_read_with_the_same_numbers(release, tmp_path):
     again = tm.estimate_transition(release / "catalogue.parquet", compare=False).fit
     assert again.values["theta"] == pytest.approx(fit.theta, rel=1e-4)
     assert run_config(release / "model" / "run.toml").training.features == ("sersic_n", "M_r")
-    tm.label_galaxies(release / "model", release / "catalogue.parquet", out=tmp_path / "labels.parquet")
+    labelled = tm.label_galaxies(release / "model", release / "catalogue.parquet", out=tmp_path / "labels.parquet")
+    has_checksums = "sha256" in json.loads((release / "model" / "config.json").read_text())
+    assert ("model-without-checksums" in {one.code for one in labelled.findings}) != has_checksums
     before, now = (pl.read_parquet(path) for path in (release / "labels.parquet", tmp_path / "labels.parquet"))
     assert before["object_id"].equals(now["object_id"])
     for name in ("p_disk", "posterior_disk"):

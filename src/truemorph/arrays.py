@@ -10,27 +10,10 @@ from truemorph.errors import InputError
 
 
 def float_array(values: Any, name: str, unit: str | None = None) -> np.ndarray:
-    """Return a plain float64 array: masked values become NaN, quantities are converted to `unit`.
+    """Return a plain float64 array; masked values become NaN.
 
-    Parameters
-    ----------
-    values : array_like
-        Numbers, a masked array, an astropy column or quantity.
-    name : str
-        Name of the values in messages.
-    unit : str, optional
-        Unit to convert to; None means dimensionless. Values without a unit are assumed to have it.
-
-    Raises
-    ------
-    InputError
-        If the values are not numbers, or their unit can't be converted.
-
-    Examples
-    --------
-    >>> from astropy import units as u
-    >>> float_array([0.1] * u.arcmin, "radius", "arcsec")
-    array([6.])
+    Quantities and columns with a unit are converted to `unit` (None: dimensionless). Values without a unit are assumed
+    to have it. `name` is used in messages.
     """
     own_unit = getattr(values, "unit", None)
     if getattr(getattr(values, "dtype", None), "kind", "") in ("m", "M"):

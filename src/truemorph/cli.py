@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json as json_text
+import os
 import re
 import shlex
 import shutil
@@ -23,6 +24,7 @@ from cyclopts import App, CycloptsError, Group, Parameter, UnknownCommandError
 from truemorph import progress
 from truemorph._version import __version__
 from truemorph.errors import TruemorphError, extras_named
+from truemorph.findings import FindingWarning
 
 # Name, function and what `truemorph --help` says: importing all commands would take seconds.
 COMMANDS = {
@@ -130,7 +132,7 @@ def command_app(chosen: str | None = None) -> App:
             if not (quiet and finding.severity == "note"):
                 say(f"{in_options(str(finding), options)} [{finding.code}]")
         text = json_text.dumps(result.to_dict(), indent=2) if json else in_options(result.summary(), options)
-        print(progress.printable(text))
+        print(progress.printable(text), flush=True)
         if not (json or quiet):
             _, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
             if following := next_command(chosen, bound.arguments):
@@ -218,10 +220,15 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Print findings of array functions; warnings of libraries tell a user nothing."""
+    if isinstance(message, FindingWarning):
+        say(f"note: {message}")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line: exit 2 for bad input, 1 for a failure, 130 for Ctrl-C."""
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.showwarning = lambda message, *_, **__: say(f"note: {message}")
+    warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # Greek letters on a terminal that has none
@@ -253,8 +260,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         say(f"truemorph: {shown_path(problem.object)}: a file or folder name that is not UTF-8; rename it")
         sys.exit(2)
+    except BrokenPipeError:  # the reader of the output has ended, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as problem:
-        say(f"truemorph: {problem.filename or ''}: {problem.strerror or problem}")
+        say(f"truemorph: {problem.filename or 'output'}: {problem.strerror or problem}")
         sys.exit(1)
 
 

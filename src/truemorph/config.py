@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from truemorph.errors import InputError
+from truemorph.errors import InputError, nearest
 from truemorph.io import checked, read_toml
 
 # 424 → 207 pixels, as in the paper (section 2.5).
@@ -146,12 +145,10 @@ class RunConfig(BaseModel):
     catalogue: str = Field(description="prepared catalogue (.parquet)")
     out: str = Field(description="run folder to write")
     preset: str = Field("quick", description="default settings: quick, standard, paper or dcv14")
-    transition: str | None = Field(None, description="fit from truemorph transition; default: fitted to the catalogue")
-    family: Literal["rayleigh", "weibull", "fisk"] | None = Field(None, description="family of a known T(alpha)")
-    theta: float | None = Field(None, description="parameter of rayleigh")
-    scale: float | None = Field(None, description="first parameter of weibull and fisk")
-    shape: float | None = Field(None, description="second parameter of weibull and fisk")
-    psf: Literal["sigma", "fwhm"] | None = Field(None, description="PSF width that defines alpha for theta or scale")
+    transition: str | None = Field(
+        None,
+        description="fit from truemorph transition, or a curve such as rayleigh:11.25; default: fitted to the labels",
+    )
     labels: str | None = Field(None, description="gold labels for training: a column, or a rule such as t_type>=-3")
     naive: bool = Field(False, description="treat the observed labels as correct")
     where: tuple[str, ...] = Field((), description="fit theta to rows with COLUMN=VALUE only")
@@ -165,8 +162,7 @@ class RunConfig(BaseModel):
     training: TrainingConfig = TrainingConfig()
 
 
-# Mutually exclusive settings, with their parameters.
-_HOW_LABELS_FLIP = (("transition",), ("family", "theta", "scale", "shape", "psf"), ("naive",), ("labels",))
+_EXCLUSIVE = ("transition", "naive", "labels")
 
 
 def _of_preset(name: str) -> dict[str, Any]:
@@ -175,68 +171,31 @@ def _of_preset(name: str) -> dict[str, Any]:
     return PRESETS[name].model_dump()
 
 
-def default_preset() -> str:
-    """Return "standard" where there is a GPU, and "quick" elsewhere."""
-    try:
-        import torch  # takes seconds
-    except ImportError:
-        return "quick"
-    return "standard" if torch.cuda.is_available() else "quick"
-
-
-def training_config(
-    preset: str = "quick", file: str | os.PathLike[str] | None = None, **changes: Any
-) -> TrainingConfig:
-    """Make a configuration: preset, then a TOML file, then explicit changes (None means no change).
-
-    Raises
-    ------
-    InputError
-        If the preset or a setting is unknown, or a value is out of range.
+def training_config(preset: str = "quick", **changes: Any) -> TrainingConfig:
+    """Return a preset with some settings changed (None means no change).
 
     Examples
     --------
     >>> training_config("quick", epochs=3).epochs
     3
     """
-    settings = _of_preset(preset)
-    if file is not None:
-        settings |= read_toml(file)
-    settings |= {name: value for name, value in changes.items() if value is not None}
-    return checked(TrainingConfig, settings, "setting")
+    changed = {name: value for name, value in changes.items() if value is not None}
+    return checked(TrainingConfig, _of_preset(preset) | changed, "setting")
 
 
 def given_settings(settings: BaseModel | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the given settings, without defaults.
-
-    Examples
-    --------
-    >>> given_settings(TrainingConfig(epochs=3))
-    {'epochs': 3}
-    """
+    """Return the given settings, without defaults."""
     if isinstance(settings, BaseModel):
         return settings.model_dump(exclude_unset=True)
     return dict(settings or {})
 
 
 def run_config(source: str | os.PathLike[str], file: str | os.PathLike[str] | None = None, **changes: Any) -> RunConfig:
-    """Make the settings of a run: preset, then files, then explicit changes.
+    """Make the settings of a run: preset, then files, then explicit changes (None means no change).
 
-    Another preset than that of the file replaces its preset values, but not the values that the file changes.
-
-    Parameters
-    ----------
-    source : path
-        A `run.toml`, or the catalogue for training.
-    file : path, optional
-        TOML file of training settings.
-    **changes
-        Keys of `RunConfig` or `TrainingConfig`; None means no change.
-
-    Raises
-    ------
-    InputError
-        If a setting is unknown, out of range, or missing.
+    `source` is a `run.toml`, or the catalogue for training; `file` has training settings. Another preset than that
+    of the run.toml replaces its preset values, but not the values that the file changes. Of settings that exclude
+    each other, the explicit changes take precedence.
 
     Examples
     --------
@@ -257,28 +216,30 @@ def run_config(source: str | os.PathLike[str], file: str | os.PathLike[str] | No
     if "preset" in given and "preset" in settings:
         before = TrainingConfig(**_of_preset(settings["preset"])).model_dump(mode="json")
         training = {name: value for name, value in training.items() if before.get(name) != value}
-    # Of mutually exclusive settings, the explicit changes take precedence.
-    chosen = [group for group in _HOW_LABELS_FLIP if any(given.get(name) for name in group)]
-    if chosen:
-        kept = () if "family" in given else chosen[0]  # another family has other parameters
-        gone = {name for group in _HOW_LABELS_FLIP for name in group} - set(kept)
-        settings = {name: value for name, value in settings.items() if name not in gone}
+    if any(given.get(name) for name in _EXCLUSIVE):
+        settings = {name: value for name, value in settings.items() if name not in _EXCLUSIVE}
     for name, value in given.items():
         if name in RunConfig.model_fields and name != "training":
             settings[name] = value
         elif name in TrainingConfig.model_fields:
             training[name] = value
         else:
-            known = [*(key for key in RunConfig.model_fields if key != "training"), *TrainingConfig.model_fields]
-            near = get_close_matches(name, known, 1)
-            raise InputError(f"no setting {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
-    if "catalogue" not in settings:
-        raise InputError(f"{source}: no catalogue is given; set `catalogue`")
-    if "out" not in settings:
-        raise InputError("no run folder is given; set `out`")
-    preset = settings.get("preset") or default_preset()
+            near = nearest(name, [*RunConfig.model_fields, *TrainingConfig.model_fields], 1, "settings")
+            raise InputError(f"no setting {name!r}; {near}")
+    for name in ("catalogue", "out"):
+        if name not in settings:
+            raise InputError(f"{source}: no `{name}` is given")
+    preset = settings.get("preset") or ("standard" if _has_gpu() else "quick")
     settings |= {"preset": preset, "training": _of_preset(preset) | training}
     return checked(RunConfig, settings, "setting")
+
+
+def _has_gpu() -> bool:
+    try:
+        import torch  # takes seconds
+    except ImportError:
+        return False
+    return torch.cuda.is_available()
 
 
 def run_toml(run: RunConfig) -> str:
@@ -290,13 +251,7 @@ def run_toml(run: RunConfig) -> str:
 
 
 def source_of(name: str, value: Any) -> str:
-    """Return where a training setting comes from: the paper, published code of the same lineage, or our choice.
-
-    Examples
-    --------
-    >>> source_of("batch_size", 32), source_of("batch_size", 64)
-    ('published code of the same lineage', 'our choice')
-    """
+    """Return where a training setting comes from: the paper, published code of the same lineage, or our choice."""
     return SOURCES[name] if name in SOURCES and getattr(PRESETS["paper"], name) == value else "our choice"
 
 

@@ -29,12 +29,12 @@ class CheckpointError(TruemorphError):
 
 # Packages that truemorph imports from each extra in pyproject.toml.
 _EXTRAS = {
-    "networks": ("torch", "lightning", "timm", "captum", "torchmetrics", "huggingface_hub"),
+    "networks": ("torch", "lightning", "timm", "torchmetrics", "huggingface_hub"),
     "archives": ("requests", "urllib3", "pyvo"),
     "fast": ("openvino", "nncf", "onnx", "onnxscript"),
     "gold": ("starlette", "uvicorn"),
     "ray": ("ray",),
-    "morphology": ("photutils", "statmorph"),
+    "morphology": ("photutils",),
     "benchmark": ("cleanlab",),
 }
 

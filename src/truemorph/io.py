@@ -59,6 +59,10 @@ def written_whole(path: str | os.PathLike[str], durable: bool = False) -> Iterat
             with open(partial, "rb") as file:
                 os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as problem:
+        if problem.filename is not None:
+            raise
+        raise OSError(problem.errno, problem.strerror or str(problem), str(path)) from problem  # a full disk
     finally:
         partial.unlink(missing_ok=True)
 

@@ -11,15 +11,16 @@ import gzip
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
@@ -29,9 +30,8 @@ import pyarrow.parquet as pq
 from polars.exceptions import PanicException, PolarsError
 
 from truemorph.errors import InputError, nearest
-from truemorph.findings import FindingWarning
+from truemorph.findings import Finding, FindingWarning
 from truemorph.io import written_whole
-from truemorph.missing import cleaned
 
 _ASTROPY_FORMATS = {
     ".fits": "fits",
@@ -55,11 +55,13 @@ _VOTABLE_TYPES: dict[Any, str] = {
     pl.Float64: 'datatype="double"',
     pl.String: 'datatype="unicodeChar" arraysize="*"',
 }
+# Published tables use these values for "not measured", usually without documenting them.
+SENTINELS = (-99.0, -99.9, -99.99, -999.0, -999.9, -999.99, -9999.0, -9999.9, -9999.99, -99999.0)
+# Bytes at the end of a CSV file in which its last line begins.
+_LONGEST_LINE = 2**16
 _SAMPLE = 10_000  # rows used to infer the types of CSV columns
 
-_UNIT, _DESCRIPTION = b"unit", b"description"
-_OURS = "truemorph"  # prefix of metadata keys, to separate them from those of other programs
-_CONTINUED = "+"  # first character of a HISTORY card that continues the one above
+_OURS, _FITS_KEY = "truemorph", "TRUEMRPH"  # keys of our metadata
 _CODED = "truemorph metadata, JSON in base64: "  # in files of version 0.1
 
 
@@ -67,17 +69,8 @@ _CODED = "truemorph metadata, JSON in base64: "  # in files of version 0.1
 class CatalogTable:
     """A table with units, descriptions and metadata.
 
-    Attributes
-    ----------
-    frame : polars.DataFrame
-    units : dict
-        Column → unit in astropy's notation; only columns with a known unit.
-    metadata : dict
-        truemorph's metadata, as JSON values.
-    path : Path, optional
-        File from which it was read.
-    descriptions : dict
-        Column → description; only columns with one.
+    `units` (in astropy's notation) and `descriptions` have only the columns with one; `metadata` are truemorph's,
+    as JSON values; `path` is the file from which it was read.
     """
 
     frame: pl.DataFrame
@@ -142,8 +135,8 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
     path : path
         Extension as in `read_table`. Metadata, units and descriptions are kept in Parquet, ECSV, FITS and VOTable, but
         not in CSV. There, an apostrophe marks text that begins with = or @, which spreadsheets would run. Metadata are
-        JSON texts, one per key: HISTORY cards in FITS, PARAMs in VOTable, key-value metadata in Parquet; in ECSV they
-        are a mapping, `truemorph`. Descriptions of FITS columns are in TCOMM.
+        a JSON text: `truemorph` in Parquet, a PARAM of that name in VOTable, TRUEMRPH in FITS; in ECSV they are a
+        mapping, `truemorph`. Descriptions of FITS columns are in TCOMM.
 
     Returns
     -------
@@ -171,12 +164,12 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
             elif extension in _ASTROPY_FORMATS:
                 with _quiet():
                     _WRITERS[_ASTROPY_FORMATS[extension]](table, partial)
-            elif extension == ".csv.gz":
-                text = _for_spreadsheets(table.frame).write_csv()
-                partial.write_bytes(gzip.compress(text.encode(), compresslevel=6, mtime=0))
             else:
-                frame = _for_spreadsheets(table.frame)
-                frame.write_csv(partial, separator="\t" if extension == ".tsv" else ",")
+                # Spreadsheets would run text that begins with = or @ as a formula.
+                cell = pl.col(pl.String)
+                safe = pl.when(cell.str.contains("^[=@]")).then("'" + cell).otherwise(cell).name.keep()
+                text = table.frame.with_columns(safe).write_csv(separator="\t" if extension == ".tsv" else ",").encode()
+                partial.write_bytes(gzip.compress(text, compresslevel=6, mtime=0) if extension == ".csv.gz" else text)
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from problem
     except (PolarsError, pa.ArrowException, UnicodeError, TypeError, ValueError, RecursionError) as problem:
@@ -184,25 +177,8 @@ def write_table(table: CatalogTable, path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _for_spreadsheets(frame: pl.DataFrame) -> pl.DataFrame:
-    """Put an apostrophe before text that begins with = or @, which spreadsheets would run as a formula."""
-    text = pl.col(pl.String)
-    return frame.with_columns(pl.when(text.str.contains("^[=@]")).then("'" + text).otherwise(text).name.keep())
-
-
 def table_extension(path: Path) -> str:
-    """Return the extension that determines a table's format.
-
-    Raises
-    ------
-    InputError
-        If the extension is unknown.
-
-    Examples
-    --------
-    >>> table_extension(Path("votes.CSV.gz"))
-    '.csv.gz'
-    """
+    """Return the extension that determines a table's format, such as ".csv.gz"; in lower case."""
     name = path.name.lower()
     for extension in sorted(_EXTENSIONS, key=len, reverse=True):
         if name.endswith(extension):
@@ -211,30 +187,9 @@ def table_extension(path: Path) -> str:
 
 
 def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> np.ndarray:
-    """Select numeric columns by name.
+    """Return named numeric columns as float64, shape (N, P); NaN if missing.
 
-    Parameters
-    ----------
-    frame : polars.DataFrame, N rows
-    names : sequence of str, length P
-    source : str
-        Name of the table in messages.
-
-    Returns
-    -------
-    array of float64, shape (N, P)
-        NaN if missing. Values such as -99, -999 and -9999 count as missing, with a warning.
-
-    Raises
-    ------
-    InputError
-        If a column is missing (similar names are given) or not numeric.
-
-    Examples
-    --------
-    >>> numeric_columns(pl.DataFrame({"z": [0.1, None], "n": [4, 1]}), ["n", "z"], "a.csv")
-    array([[4. , 0.1],
-           [1. , nan]])
+    -99, -999, -9999 and similar values count as missing, with a `FindingWarning`. `source` names the table in messages.
     """
     for name in names:
         if name not in frame.schema:
@@ -248,51 +203,86 @@ def numeric_columns(frame: pl.DataFrame, names: Sequence[str], source: str) -> n
     return np.stack(columns, axis=1) if columns else np.empty((frame.height, 0))
 
 
+def without(series: pl.Series, missing: Sequence[float | int | str]) -> pl.Series:
+    """Replace values that mean missing by null.
+
+    A number also matches its single-precision value (-99.99), and the same number as text ("-99").
+    """
+    name, series = series.name, series.alias("")
+    numbers = [number for number in map(_number, missing) if number is not None]
+    if series.dtype.is_numeric():
+        if series.dtype.is_integer():
+            numbers = [int(one) for one in numbers if one == int(one)]
+        gone = series.is_in(pl.Series(numbers, dtype=series.dtype, strict=False).to_list())
+    elif series.dtype == pl.String:
+        gone = series.is_in([str(one) for one in missing])
+        gone |= series.str.strip_chars().cast(pl.Float64, strict=False).is_in(numbers).fill_null(False)
+    else:
+        return series.alias(name)
+    return pl.select(pl.when(gone.fill_null(False).not_()).then(series)).to_series().alias(name)
+
+
+def cleaned(
+    frame: pl.DataFrame,
+    columns: Iterable[str],
+    source: str,
+    missing: Sequence[float | int | str] = (),
+    sentinels: Sequence[float] = SENTINELS,
+) -> tuple[pl.DataFrame, list[Finding]]:
+    """Replace values that mean missing by null in these columns; return findings, one per column.
+
+    `missing` are known to mean missing, without a finding; `sentinels`, such as -9999, most likely mean missing.
+    `source` names the table in findings.
+    """
+    findings = []
+    for name in columns:
+        known = without(frame[name].alias(""), missing)  # polars interprets some names as patterns
+        kept = without(known, sentinels)
+        gone = kept.is_null() & known.is_not_null()
+        if gone.any():
+            values = known.filter(gone).unique().sort().to_list()
+            shown = ", ".join(f"{float(one):.6g}" for one in values[:3])
+            rows = f"{gone.sum():,d} of {len(gone):,d} rows"
+            found = f"{source}: column {name}: {shown} was treated as missing in {rows}."
+            findings.append(Finding("values-treated-as-missing", "note", found))
+        frame = frame.with_columns(kept.alias(name))
+    return frame, findings
+
+
+def _number(one: float | int | str) -> float | int | None:
+    try:
+        number = float(one) if isinstance(one, str) else one
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
 def to_arrow(table: CatalogTable) -> pa.Table:
     """Convert to Arrow: fields have b"unit" and b"description", the schema has the metadata.
 
     Other programs read units and descriptions from other places in a Parquet file, so the schema has them twice more:
     as VOParquet (IVOA note of 2025-01-16) for TOPCAT, except for tables with lists, dates or structs; and for astropy.
-
-    Examples
-    --------
-    >>> schema = to_arrow(CatalogTable(pl.DataFrame({"r": [3.5]}), {"r": "arcsec"}, {"source": "votes.csv"})).schema
-    >>> schema.field("r").metadata, schema.metadata[b"truemorph.source"]
-    ({b'unit': b'arcsec'}, b'"votes.csv"')
     """
     arrow = table.frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-    fields = []
-    for one in arrow.schema:
-        held = {_UNIT: table.units.get(one.name), _DESCRIPTION: table.descriptions.get(one.name)}
-        known = {key: value for key, value in held.items() if value}
-        fields.append(one.with_metadata(known) if known else one)
-    metadata = {**(arrow.schema.metadata or {}), **_texts(table.metadata), **_for_astropy(table), **_voparquet(table)}
+    known = {"unit": table.units, "description": table.descriptions}
+    texts = {name: {key: held[name] for key, held in known.items() if held.get(name)} for name in arrow.column_names}
+    fields = [one.with_metadata(texts[one.name]) if texts[one.name] else one for one in arrow.schema]
+    yaml = json.dumps({"datatype": [{"name": name, **text} for name, text in texts.items()]})  # JSON is also YAML
+    metadata = {_OURS: _text(table.metadata), "table_meta_yaml": yaml, **_voparquet(table)}
     return pa.Table.from_arrays(arrow.columns, schema=pa.schema(fields, metadata=metadata))
 
 
 def arrow_texts(schema: pa.Schema) -> tuple[dict[str, str], dict[str, str]]:
-    """Return units and descriptions of an Arrow schema, by column.
-
-    Examples
-    --------
-    >>> arrow_texts(pa.schema([pa.field("r", pa.float64(), metadata={"unit": "arcsec"})]))
-    ({'r': 'arcsec'}, {})
-    """
+    """Return units and descriptions of an Arrow schema, by column."""
     units, descriptions = (
         {one.name: one.metadata[key].decode("utf-8", "replace") for one in schema if (one.metadata or {}).get(key)}
-        for key in (_UNIT, _DESCRIPTION)
+        for key in (b"unit", b"description")
     )
     return units, descriptions
 
 
 def kind_of(source: Any) -> str:
-    """Return the type of a table in memory, for messages.
-
-    Examples
-    --------
-    >>> kind_of(pl.DataFrame())
-    'polars DataFrame'
-    """
+    """Return the type of a table in memory, for messages, such as "polars DataFrame"."""
     return f"{type(source).__module__.partition('.')[0]} {type(source).__name__}"
 
 
@@ -370,30 +360,28 @@ def _narrow(series: pl.Series) -> pl.Series:
     return series.cast(pl.String)
 
 
-def _texts(metadata: Mapping[str, Any], *, ascii_only: bool = False) -> dict[str, str]:
-    """Return metadata as JSON texts, one per key."""
-    texts = {}
-    for key, value in metadata.items():
-        text = json.dumps(value, ensure_ascii=ascii_only)
-        # Characters that XML or UTF-8 do not allow are escaped.
-        texts[f"{_OURS}.{key}"] = text if text.isprintable() else json.dumps(value)
-    return texts
+def _text(metadata: Mapping[str, Any]) -> str:
+    """Return metadata as JSON; characters that FITS or VOTable files do not keep are escaped."""
+    return re.sub("['&<>]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(metadata))
 
 
 def _metadata(held: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Parse metadata of a file: texts, a mapping (ECSV), or one text of version 0.1."""
+    """Parse metadata of a file: JSON, a mapping (ECSV), or JSON in base64 (version 0.1)."""
     try:
-        whole = held.get(_OURS, {})
-        if isinstance(whole, str | bytes):  # version 0.1, Parquet
-            whole = json.loads(whole)
-        for key in ("TRUEMRPH", "description"):  # version 0.1, FITS and ECSV, VOTable
-            text = " ".join(str(held.get(key, "")).split())  # VOTable files wrap lines
-            if text.startswith(_CODED):
-                whole = json.loads(base64.b64decode(text.removeprefix(_CODED)))
-        found = {key: json.loads(text) for key, text in held.items() if key.startswith(f"{_OURS}.")}
-        return {**whole, **{key.removeprefix(f"{_OURS}."): value for key, value in found.items()}}
+        for key in (_OURS, _FITS_KEY, "description"):  # the last one was used by version 0.1 in VOTable files
+            content = held.get(key, "")
+            if not isinstance(content, Mapping):
+                text = content.decode() if isinstance(content, bytes) else str(content)
+                coded = " ".join(text.split())  # VOTable files wrap lines
+                if coded.startswith(_CODED):
+                    text = base64.b64decode(coded.removeprefix(_CODED)).decode()
+                elif key == "description" or not text:
+                    continue
+                content = json.loads(text)
+            return {**content}
     except (ValueError, TypeError, RecursionError) as problem:
         raise InputError(f"{source}: its truemorph metadata are damaged; make the table again") from problem
+    return {}
 
 
 def _from_arrow(table: pa.Table, source: str, path: Path | None = None) -> CatalogTable:
@@ -413,12 +401,14 @@ def _read_csv(content: Path | bytes, separator: str, path: Path) -> pl.DataFrame
         comments = 0  # only above the header, because # may be part of an id below
         while (header := file.readline()).startswith(b"#"):
             comments += 1
-        if _looks_cut_off(file, file.tell() - len(header), separator):
-            raise InputError(
-                f"{path}: the file seems truncated: its last row has fewer fields than its header and no end of line; "
-                "fetch or copy it again"
-            )
-    names = next(csv.reader([header.decode("utf-8-sig", "replace")], delimiter=separator), [])
+        names = next(csv.reader([header.decode("utf-8-sig", "replace")], delimiter=separator), [])
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST_LINE))
+        last = file.read().rpartition(b"\n")[2].decode("latin-1")
+    if last and len(next(csv.reader([last], delimiter=separator))) < len(names):
+        raise InputError(
+            f"{path}: the file seems truncated: its last line has no end, and fewer fields than the header; "
+            "fetch or copy it again"
+        )
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise InputError(f"{path}: two columns are named {twice[0]!r}; rename one")
@@ -438,24 +428,7 @@ def _read_csv(content: Path | bytes, separator: str, path: Path) -> pl.DataFrame
     )
     padded = text.select(pl.all().str.contains(r"^[+-]?0\d").any()).collect(engine="streaming")
     frame = frame.with_columns(text.select(one.name for one in padded if one.any()).collect())
-    # Blank lines at the end are dropped; others are kept as rows, for correct row numbers in messages.
-    rows = frame.height
-    while rows and all(value is None for value in frame.row(rows - 1)):
-        rows -= 1
-    return frame.head(rows)
-
-
-def _looks_cut_off(file: BinaryIO, header: int, separator: str) -> bool:
-    """Whether the last row has fewer fields than the header (which starts at byte `header`) and no end of line."""
-    if file.seek(0, os.SEEK_END) == header:
-        return False
-    file.seek(-1, os.SEEK_END)
-    if file.read() in (b"\n", b"\r"):
-        return False
-    file.seek(header)
-    rows = csv.reader((line.decode("latin-1") for line in file), delimiter=separator)
-    widths = [len(row) for row in rows]
-    return widths[-1] < widths[0]
+    return frame.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines
 
 
 @contextmanager
@@ -479,8 +452,6 @@ def _read_astropy(content: Path | bytes, format_name: str, path: Path) -> Catalo
         table = Table.read(given, format=format_name)
     if format_name == "votable":  # astropy's tables do not have PARAMs
         table.meta |= {one.name: one.value for one in given.get_first_table().params}
-    elif format_name == "fits":
-        table.meta |= _from_history(table.meta.get("HISTORY", ()))
     return _from_astropy(table, str(path), path)
 
 
@@ -518,13 +489,7 @@ def _arrow_array(column: Any) -> pa.Array:
 
 
 def to_astropy(table: CatalogTable) -> Any:
-    """Return an astropy QTable with units and descriptions; missing values are masked.
-
-    Examples
-    --------
-    >>> to_astropy(CatalogTable(pl.DataFrame({"r": [3.5]}), {"r": "arcsec"}))["r"][0]
-    <Quantity 3.5 arcsec>
-    """
+    """Return an astropy QTable with units and descriptions; missing values are masked."""
     from astropy.table import QTable
 
     return QTable(_astropy_table(table))
@@ -552,7 +517,7 @@ def _astropy_table(table: CatalogTable) -> Any:
 
 def _write_fits(table: CatalogTable, path: Path) -> None:
     out = _astropy_table(table)
-    out.meta = {"HISTORY": _history(table.metadata)}
+    out.meta = {_FITS_KEY: _text(table.metadata)} if table.metadata else {}
     for number, name in enumerate(out.colnames, 1):
         if hasattr(out[name], "mask") and out[name].dtype.kind in "bi":
             kind = np.int16 if out[name].dtype == bool else out[name].dtype  # FITS booleans have no missing value
@@ -564,38 +529,25 @@ def _write_fits(table: CatalogTable, path: Path) -> None:
     out.write(path, format="fits", overwrite=True)
 
 
+def _write_votable(table: CatalogTable, path: Path) -> None:
+    from astropy.io import votable
+
+    out = _astropy_table(table)
+    out.meta = {"description": str(table.metadata["about"])} if table.metadata.get("about") else {}
+    file = votable.from_table(out)
+    text = _text(table.metadata)
+    about = votable.tree.Param(file, name=_OURS, datatype="unicodeChar", arraysize="*", value=text)
+    file.get_first_table().params.append(about)
+    file.to_xml(str(path))
+
+
 def _write_ecsv(table: CatalogTable, path: Path) -> None:
     out = _astropy_table(table)
     out.meta = {_OURS: out.meta}
     out.write(path, format="ascii.ecsv", overwrite=True)
 
 
-def _write_votable(table: CatalogTable, path: Path) -> None:
-    from astropy.io.votable import from_table
-    from astropy.io.votable.tree import Param
-
-    out = _astropy_table(table)
-    out.meta = {"description": str(table.metadata["about"])} if table.metadata.get("about") else {}
-    file = from_table(out)
-    file.get_first_table().params.extend(
-        # astropy escapes XML characters twice, so they are escaped as in JSON.
-        Param(file, name=key, datatype="unicodeChar", arraysize="*", value=re.sub("[<>&]", _json_escape, text))
-        for key, text in _texts(table.metadata).items()
-    )
-    file.to_xml(str(path))
-
-
-def _for_astropy(table: CatalogTable) -> dict[str, str]:
-    """Return units and descriptions for astropy's Parquet reader; JSON is also YAML."""
-    columns = []
-    for name in table.frame.columns:
-        held = {"unit": table.units.get(name), "description": table.descriptions.get(name)}
-        columns.append({"name": name, **{key: text for key, text in held.items() if text}})
-    return {"table_meta_yaml": json.dumps({"datatype": columns})}
-
-
-def _json_escape(found: re.Match[str]) -> str:
-    return f"\\u{ord(found[0]):04x}"
+_WRITERS = {"fits": _write_fits, "ascii.ecsv": _write_ecsv, "votable": _write_votable}
 
 
 def _voparquet(table: CatalogTable) -> dict[str, str]:
@@ -607,31 +559,11 @@ def _voparquet(table: CatalogTable) -> dict[str, str]:
         unit = f" unit={quoteattr(table.units[name])}" if name in table.units else ""
         about = f"<DESCRIPTION>{escape(table.descriptions.get(name, ''))}</DESCRIPTION>"
         lines.append(f"<FIELD name={quoteattr(name)} {_VOTABLE_TYPES[kind]}{unit}>{about}</FIELD>")
-    lines += [
-        f'<PARAM name={quoteattr(key)} datatype="unicodeChar" arraysize="*" value={quoteattr(text)}/>'
-        for key, text in _texts(table.metadata).items()
-    ]
+    text = quoteattr(_text(table.metadata))
+    lines.append(f'<PARAM name="{_OURS}" datatype="unicodeChar" arraysize="*" value={text}/>')
     inside = "\n".join(lines)
     content = (
         '<VOTABLE version="1.4" xmlns="http://www.ivoa.net/xml/VOTable/v1.3">\n<RESOURCE type="results">\n<TABLE>\n'
         f"{inside}\n</TABLE>\n</RESOURCE>\n</VOTABLE>\n"
     )
     return {"IVOA.VOTable-Parquet.version": "1.0", "IVOA.VOTable-Parquet.content": content}
-
-
-_WRITERS = {"fits": _write_fits, "ascii.ecsv": _write_ecsv, "votable": _write_votable}
-
-
-def _history(metadata: Mapping[str, Any]) -> list[str]:
-    """Return metadata as HISTORY cards of FITS: at most 72 ASCII characters, no blank at the end."""
-    cards = []
-    for key, text in _texts(metadata, ascii_only=True).items():
-        first, *others = re.findall(r".{0,70}\S", f"{key} = " + text.replace("  ", r"\u0020 "))
-        cards += [first, *(_CONTINUED + one for one in others)]
-    return cards
-
-
-def _from_history(cards: Sequence[str]) -> dict[str, str]:
-    lines = "\n".join(cards).replace(f"\n{_CONTINUED}", "").splitlines()
-    pairs = (line.partition(" = ") for line in lines if line.startswith(f"{_OURS}."))
-    return {key: text for key, _, text in pairs}

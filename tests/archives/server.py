@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import csv
 import hashlib
 import io
 import json
@@ -48,8 +47,6 @@ _FILES = {
     "gz2.mapping": "gz2_filename_mapping.csv",
     "gz2.images": "images_gz2.zip",
 }
-# `real` in SDSS's schema; ra and dec are `float`.
-_REAL = re.compile(r"\w+\.(petro\w+|psfWidth\w+|extinction\w+|z|zErr|zConf)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -255,13 +252,15 @@ class Observatory(Server):
         names, rows = self.rows(query)
         if not rows:
             return text("No objects have been found")
-        coarse = [bool(_REAL.fullmatch(item.split(" AS ")[0])) for item in _selected(query)]
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(names)
+        # `float` columns have six decimals, `real` columns three, missing numbers are 0 (SkyServer's stringOf).
+        exact = [name in ("ra", "dec") or bool(re.search(rf"AS float\)[^A-Z]* AS {name}\b", query)) for name in names]
+        lines = [names]
         for row in rows:
-            writer.writerow([_number(value, 3 if real else 6) for value, real in zip(row, coarse, strict=True)])
-        return text(out.getvalue())
+            values = zip(row, exact, strict=True)
+            lines.append(
+                [f"{one:.{6 if fine else 3}f}" if isinstance(one, float) else str(one or 0) for one, fine in values]
+            )
+        return text("".join(f"{','.join(line)}\n" for line in lines))
 
     def tap(self, request: Request) -> Answer:
         """Respond to TAP's /sync with a VOTable of the ADQL result."""
@@ -305,22 +304,6 @@ class Observatory(Server):
         out = io.BytesIO()
         Image.fromarray(pixels).save(out, "JPEG", quality=90)
         return Answer(out.getvalue(), ranges=False)
-
-
-def _selected(query: str) -> list[str]:
-    """Return items between SELECT and FROM; commas in brackets do not separate."""
-    listed = query[query.index("SELECT") + 6 : query.index(" FROM ")]
-    return [item.strip() for item in re.findall(r"(?:[^,(]|\((?:[^()]|\([^)]*\))*\))+", listed)]
-
-
-def _number(value: Any, decimals: int) -> str:
-    """Format numbers like SkyServer's stringOf: decimals by type, missing numbers as 0."""
-    if not isinstance(value, float) or value == 0:
-        return str(value or 0)
-    exponent = math.floor(math.log10(abs(value)))
-    if exponent < -2 or exponent > 3:
-        return f"{round(value / 10.0**exponent, decimals)}E{exponent}"
-    return f"{value:.{decimals}f}"
 
 
 def refusal(said: str) -> Answer:

@@ -145,7 +145,7 @@ def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> p
 
 
 def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> None:
-    """Write tables 1 to 3 of Simard et al. (2011) with VizieR's column names, and with galaxies that are not in GZ2.
+    """Write table 3 of Simard et al. (2011) with VizieR's column names, and with galaxies that are not in GZ2.
 
     Lengths are an angle times Scale. Without redshift, Scale is -99.99 and circular radii are negative.
     """
@@ -180,17 +180,8 @@ def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) ->
     single = np.clip(single * np.exp(0.12 * rng.normal(size=n)), 0.5, 8)
     some = np.full(n, 0.02)
     sersic = {"rg2d": table["magnitude"], "e": 1 - ratio, "e_e": some, "ng": single, "e_ng": 0.03 * single}
-    pl.DataFrame(common | rounded(radii, np.zeros(n, bool)) | rounded(sersic, failed)).write_parquet(
-        folder / "table3.parquet"
-    )
-    for number, nb in ((1, np.full(n, 4.0)), (2, index)):
-        both = {"(B/T)g": 0.9 * bulge, "(B/T)r": bulge, "e_(B/T)r": some, "e": (1 - ratio) / 2, "nb": nb}
-        both |= {"i": np.rad2deg(np.arccos(ratio)), "PpS": rng.random(n)}
-        lengths = {"Re": circular * scale / 2, "Rd": circular * scale / 1.68}
-        parts = rounded(both, failed) | rounded(lengths, failed | ~has_redshift)
-        pl.DataFrame(common | rounded(radii, np.zeros(n, bool)) | parts).write_parquet(
-            folder / f"table{number}.parquet"
-        )
+    columns = common | rounded(radii, np.zeros(n, bool)) | rounded(sersic, failed)
+    pl.DataFrame(columns).write_parquet(folder / "table3.parquet")
 
 
 def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, seed: int) -> np.ndarray:
@@ -201,8 +192,8 @@ def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, see
     shares = np.column_stack([smooth * (1 - artefact), disk * (1 - artefact), artefact])
     total = rng.integers(34, 57, n)
     counts = rng.multinomial(total, shares / shares.sum(axis=1, keepdims=True))
-    weights = np.round(counts * rng.uniform(0.93, 1.0, counts.shape), 3)
-    weighted = weights / weights.sum(axis=1, keepdims=True)
+    weighted = counts * rng.uniform(0.93, 1.0, counts.shape)
+    weighted = weighted / weighted.sum(axis=1, keepdims=True)
     odds = logit(np.clip(weighted[:, 1] / weighted[:, :2].sum(axis=1), 0.01, 0.99))
     slope = np.polyfit(np.log(alpha), odds, 1)[0]
 
@@ -217,11 +208,8 @@ def _votes(folder: Path, population: pl.DataFrame, rng: np.random.Generator, see
             name = f"t01_smooth_or_features_{answer}"
             columns |= {
                 f"{name}_count": counts[:, k],
-                f"{name}_weight": weights[:, k],
-                f"{name}_fraction": np.round(counts[:, k] / total, 3),
                 f"{name}_weighted_fraction": np.round(weighted[:, k], 3),
                 f"{name}_debiased": np.round(debiased[:, k], 3),
-                f"{name}_flag": (debiased[:, k] >= 0.8).astype(int),
             }
         return pl.DataFrame(columns)
 

@@ -50,9 +50,8 @@ def test_an_interrupted_run_is_resumed(tmp_path):
 
 
 def test_a_batch_that_is_too_large_is_halved_and_so_are_later_ones(tmp_path):
-    table = gather(tmp_path, service := Service(most=2), n=7)
+    gather(tmp_path, service := Service(most=2), n=7)
     assert service.asked == [[0, 1, 2, 3], [0, 1], [2, 3], [4, 5], [6]]
-    assert table.height == 7
     with pytest.raises(TooMuchError):
         gather(tmp_path / "b", service := Service(most=0))
     assert [len(keys) for keys in service.asked] == [4, 2, 1]

@@ -1,16 +1,14 @@
 """SDSS by SQL: exact numbers, batches that are stored, halved and resumed, truncated responses."""
 
-from itertools import chain
 from urllib.parse import urlencode
 
 import numpy as np
 import polars as pl
 import pytest
 
-from archives.server import SQL, Observatory, asked_ids, page, refusal, small_archive, text
+from archives.server import SQL, asked_ids, refusal, text
 from truemorph.archives import sdss
 from truemorph.archives.fetch import fetch
-from truemorph.archives.provenance import read_provenance
 from truemorph.archives.sdss import BATCH, COLUMNS, DETECTIONS, PER_SECOND, PHOTOMETRY
 from truemorph.errors import InputError, TruemorphError
 from truemorph.tables import read_table
@@ -45,7 +43,7 @@ def answering(sky, change):
     sky.routes[SQL] = lambda request: change(request, (answer := whole(request)).body.decode()) or answer
 
 
-def test_every_column_equals_that_of_the_archive(sky, tmp_path):
+def test_every_column_equals_that_of_the_archive(sky, known, tmp_path):
     got = get(sky, tmp_path)
     table = read_table(tmp_path / "photometry.parquet")
     assert table.frame.columns == list(COLUMNS)
@@ -73,20 +71,12 @@ def test_every_column_equals_that_of_the_archive(sky, tmp_path):
     assert (truth["n_fields"] == truth["n_fields_true"]).all()
     best = truth.join(fields, left_on="field_best", right_on="fieldID", suffix="_of_best")
     np.testing.assert_allclose(best["psfWidth_r_of_best"], best["psfWidth_r_best"], atol=6e-7)
-    better = truth["psfWidth_r_best"] < truth["psfWidth_r"] - 0.01
-    assert 0 < better.sum() < truth.height / 2
     assert got.counts["in several fields"] == (truth["n_fields_true"] > 1).sum() > 20
-
-
-def test_every_id_is_exact_and_accounted_for(sky, known, tmp_path):
-    got = get(sky, tmp_path)
+    # Every id is exact and accounted for.
     assert set(photometry(tmp_path)["objid"]) == set(known)
     missing = pl.read_csv(tmp_path / "missing.csv")["objid"]
     assert set(missing) == set(sky.truth.filter(~pl.col("in_sdss"))["objid"])
     assert str(missing.len()) in next(one.message for one in got.findings if one.code == "ids-not-in-dr7")
-    entry = read_provenance(tmp_path)["photometry.parquet"]
-    assert "FROM PhotoObjAll" in entry["query"]
-    assert (entry["ids"], entry["rows"]) == (120, known.len())
 
 
 def test_impossible_values_are_null_and_the_better_spectrum_is_used(sky, tmp_path):
@@ -110,31 +100,13 @@ def test_queries_fit_into_a_url_and_the_rate_is_below_sixty_per_minute():
     assert 60 * PER_SECOND < 60
 
 
-def test_only_new_ids_are_queried(sky, known, tmp_path):
-    get(sky, tmp_path, ids=known[:40])
-    with pytest.raises(TruemorphError):
-        fetch("sdss", tmp_path, addresses_from=sky.addresses, offline=True, ids=known)
-    before = len(asked(sky))
-    get(sky, tmp_path, ids=known)
-    assert not set(chain(*asked(sky)[before:])) & set(known[:40])
-    assert photometry(tmp_path).height == known.len()
-    with Observatory(small_archive()) as other:  # its responses are not mixed with these
-        get(other, tmp_path, ids=known)
-        assert sum(len(ids) for ids in asked(other)) == known.len()
-
-
-def test_timeouts_halve_the_batch(sky, known, tmp_path):
-    sky.most_ids = 10
-    get(sky, tmp_path, ids=known)
-    assert [len(ids) for ids in asked(sky)[:4]] == [25, 12, 6, 6]
-    assert photometry(tmp_path).height == known.len()
-
-
-def test_too_many_queries_per_minute_cause_a_wait(sky, known, tmp_path, monkeypatch):
+def test_timeouts_halve_the_batch_and_too_many_queries_cause_a_wait(sky, known, tmp_path, monkeypatch):
     waits = []
     monkeypatch.setattr("time.sleep", waits.append)
+    sky.most_ids = 10
     sky.script(SQL, text('"ERROR: Maximum 60 queries allowed per minute. Rejected query: SELECT"\n'))
-    get(sky, tmp_path)
+    get(sky, tmp_path, ids=known)
+    assert [len(ids) for ids in asked(sky)[:5]] == [25, 25, 12, 6, 6]
     assert max(waits) >= 65
     assert photometry(tmp_path).height == known.len()
 
@@ -143,12 +115,9 @@ def test_too_many_queries_per_minute_cause_a_wait(sky, known, tmp_path, monkeypa
     ("change", "named"),
     [
         (lambda body: text(body[: len(body) // 2].rstrip(",.") + "\n"), "truncated"),
-        (lambda body: text(body[: len(body) // 2].rstrip(",.\n"), length=False), "truncated"),
-        (lambda body: text(body[:-3], length=False), "truncated"),
         (lambda body: text(body.replace("587", "5.87e17", 1)), "5.87e17"),
         (lambda body: text(body.replace("petroRad_r", "petroR_r", 1)), "petroRad_r"),
         (lambda body: text(""), "empty"),
-        (lambda body: page("The servers are being moved."), "being moved"),
         (lambda body: refusal("Invalid column name 'petroRad_r'."), "Invalid column name 'petroRad_r'"),
         (lambda body: text(body + "\nERROR\n\nlost contact\n"), "lost contact"),
     ],
@@ -161,15 +130,13 @@ def test_incomplete_responses_raise_errors(sky, tmp_path, change, named):
     assert not (tmp_path / "photometry.parquet").exists()
 
 
-@pytest.mark.parametrize("always", [False, True])
 @pytest.mark.parametrize(("table", "lines"), [("LEFT JOIN SpecObj", 9), *[("Neighbors", n) for n in range(6, 10)]])
-def test_a_response_truncated_between_rows_is_completed(sky, known, tmp_path, always, table, lines):
+def test_a_response_truncated_between_rows_is_completed(sky, known, tmp_path, table, lines):
     """Without Content-Length this can't be detected otherwise; the last object may lack some rows."""
     get(sky, tmp_path / "whole", ids=known)
-    count = iter(range(1000))
 
     def cut(request, body):
-        if table in request.params["cmd"] and (always or next(count) == 1):
+        if table in request.params["cmd"]:
             return text("".join(body.splitlines(keepends=True)[:lines]), length=False)
         return None
 
@@ -179,30 +146,21 @@ def test_a_response_truncated_between_rows_is_completed(sky, known, tmp_path, al
     assert pl.read_csv(tmp_path / "cut" / "missing.csv").height == 0
 
 
-@pytest.mark.parametrize("make", [list, np.asarray, lambda ids: [str(one) for one in ids], lambda ids: [None, *ids]])
-def test_ids_from_python(sky, known, tmp_path, make):
-    get(sky, tmp_path, ids=make(known[:7].to_list()))
-    assert photometry(tmp_path)["objid"].to_list() == sorted(known[:7])
-
-
-def test_ids_from_tables(sky, known, tmp_path):
-    some = pl.DataFrame({"OBJID": known[:7], "note": "x"})
-    for name in ("t.csv", "t.parquet"):
-        (some.write_parquet if name.endswith("parquet") else some.write_csv)(tmp_path / name)
-        assert get(sky, tmp_path / "out", ids=tmp_path / name).counts["ids"] == 7
+def test_ids_from_tables_and_from_python(sky, known, tmp_path):
+    some, table = known[:7], tmp_path / "t.csv"
+    pl.DataFrame({"OBJID": some, "note": "x"}).write_csv(table)
+    for ids in (table, some.to_list(), some.to_numpy(), [None, *map(str, some)]):
+        get(sky, tmp_path / "out", ids=ids)
+        assert photometry(tmp_path / "out")["objid"].to_list() == sorted(some)
     for column, named in (("id", "nearest: OBJID"), ("note", "not integers")):
         with pytest.raises(InputError, match=named):
-            get(sky, tmp_path / "out", ids=tmp_path / "t.csv", id=column)
-    some.cast({"OBJID": pl.Float64}).write_parquet(tmp_path / "floats.parquet")
-    with pytest.raises(InputError, match="lose digits"):
-        get(sky, tmp_path / "out", ids=tmp_path / "floats.parquet")
+            get(sky, tmp_path / "out", ids=table, id=column)
 
 
 @pytest.mark.parametrize(
     ("ids", "named"),
     [
         ([1237648720693755918], "1237648720693755918"),
-        ([8647474690341470208], "8647474690341470208"),
         ([42, 587722981748572353], "42"),
         ([], "no ids"),
         (None, "fetch gz2"),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from truemorph.benchmark.methods import constant_transition, matched_fractions
+from truemorph.benchmark.methods import matched_fractions
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.simulate.annotate import vote_fractions
 
@@ -40,12 +40,3 @@ def test_matching_corrects_fractions_but_not_single_galaxies():
         assert labels[poor & leaf].mean() == pytest.approx(expected, abs=0.06)
     right = (labels == truth)[poor & (size <= 0)].mean()
     assert right < 0.95
-
-
-def test_the_constant_flip_rate_is_the_mean_flip_probability():
-    rng = np.random.default_rng(0)
-    alpha = rng.lognormal(2.6, 0.4, 30_000)
-    truth = rng.random(30_000) < 0.7
-    flips = RayleighTransition(11.25).flip_probability(alpha)
-    labels = (truth & (rng.random(30_000) > flips)).astype(int)
-    assert constant_transition(labels, alpha).flip == pytest.approx(flips.mean(), abs=0.02)

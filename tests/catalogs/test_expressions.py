@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from truemorph.catalogs.catalogue import rows_where
-from truemorph.catalogs.expressions import FUNCTIONS, compute, read_expression
+from truemorph.catalogs.expressions import compute, read_expression
 from truemorph.catalogs.mapped import apply_mapping
 from truemorph.catalogs.mapping import read_mapping
 from truemorph.errors import InputError
@@ -32,32 +32,18 @@ TABLE = pl.DataFrame(
     ("text", "values"),
     [
         ("a / b", [0.25, None, 300 / 7]),  # integers divide as floats; division by 0 gives null
-        ("a / (b - 4) * 2", [None, -1.0, 200.0]),
-        ("a / -b", [-0.25, None, -300 / 7]),
-        ("coalesce(a / b, 3)", [0.25, 3.0, 300 / 7]),
         ('"smooth-or-f" + "Class1.1"', [1.25, 2.5, 3.75]),
         ("x > 1", [True, None, None]),  # NaN is missing, not larger than all numbers
         ("CASE WHEN b > 0 THEN a ELSE 0 END", [1.0, 0.0, 300.0]),
         ("a BETWEEN 1 AND 2 AND s IS NOT NULL", [True, True, False]),
-        ("s = 'u' OR t", [True, False, None]),
         ("id = 587722981748572353", [True, False, False]),
-        ("1.3", [1.3, 1.3, 1.3]),
-        ("log10(a * 10) - 1", [0.0, np.log10(2), np.log10(300)]),
         ("s NOT LIKE 'u%'", [False, True, None]),
-        ("lower(s) LIKE '_' AND t", [True, False, None]),
         ("CASE a WHEN 1 THEN 'x' WHEN 2 THEN s END", ["x", "v", None]),
         ("CAST(' 12' AS int) + a", [13, 14, 312]),
         ("CAST(a AS text) = '1'", [True, False, False]),
         ("t = 1", [True, False, None]),
-        ("log10(a - 2) > -9", [None, None, True]),
-        ("NOT ln(b) < 1", [True, None, True]),
         ("greatest(log10(b), 0.5)", [np.log10(4), 0.5, np.log10(7)]),
         ("a % b", [1, None, 6]),
-        ("exp(a * 10) > 1", [True, True, None]),
-        ("1e308 * 10 * a > 0", [None, None, None]),
-        ("inf > 3", [None, False, None]),
-        ("inf - inf IS NULL", [True, False, True]),
-        ("NOT t", [False, True, None]),
         ("a IN (2, 300) AND s NOT LIKE 'w%'", [False, True, None]),
         ("a NOT BETWEEN 2 AND 3", [True, False, True]),
     ],
@@ -72,24 +58,13 @@ def test_expressions_are_evaluated(text, values):
     [
         "(SELECT 1)",
         "a IN (SELECT a FROM read_parquet('secret.parquet'))",
-        "read_csv('secret.csv')",
         "COLUMNS('a')",
         '"^a.*$"',
-        "SUM(a)",
-        "ROW_NUMBER() OVER (ORDER BY a)",
         "a; b",
-        "a AS b",
         "a -- b",
-        "a /* b */",
         "smooth-or-f",
-        "Class1.1",
         "",
-        "(a",
         "1 < a < 3",
-        "(a < 2) = TRUE",
-        "a = b = 1",
-        "3 > NOT t",
-        "+".join(["a"] * 10_000),
         "+".join(["a"] * 151),
         "(" * 41 + "a" + ")" * 41,
         "NOT " * 250 + "t",
@@ -97,22 +72,12 @@ def test_expressions_are_evaluated(text, values):
         "1e400",
         "CAST(a AS date)",
         "log10(a, b)",
-        "coalesce()",
         "log(a)",
         "s LIKE s",
-        "s IN ('u' 'v')",
-        "NOT a",
         "a AND t",
         "a + s",
-        "a = 'u'",
         "CASE WHEN t THEN 1 ELSE 'x' END",
-        "CAST(s AS double)",
-        "a IN b",
-        "a BETWEEN SYMMETRIC 2 AND 1",
-        "ELSE a",
-        "LIKE(a)",
         "a::text",
-        "?",
     ],
 )
 def test_other_sql_and_mixed_types_raise_short_one_line_errors(tmp_path, monkeypatch, text):
@@ -134,33 +99,18 @@ def test_any_text_only_computes_on_rows(text):
         assert len(got) == TABLE.height
 
 
-def test_every_function_computes_each_row_independently():
-    table = pl.DataFrame({"s": ["u", "w"], "n": [0.5, 0.25], "b": [True, False]})
-    arguments = {"lower": "s", **dict.fromkeys(("pow", "nullif", "least", "greatest", "coalesce"), "n, 2")}
-    for name in FUNCTIONS:
-        expression = read_expression(f"{name}({arguments.get(name, 'n')})", "test")
-        both = compute(expression, table, "test").to_list()
-        assert both == [compute(expression, table[row : row + 1], "test")[0] for row in (0, 1)], name
-        assert compute(expression, table[:0], "test").to_list() == [], name
-
-
 @pytest.mark.parametrize(
     ("text", "values"),
     [
         ("pow(a, 20) > 1", [False, True, True]),
         ("small * 100", [20000, 100, 0]),
-        ("small + small", [400, 2, 0]),
-        ("small - 201", [-1, -200, -201]),
         ("id + 1", [587722981748572354, 1, 3]),
         ("id * id", [None, 0, 4]),  # does not fit in 64 bits
-        ("large * large", [None, 1, 4]),
         ("large - 1", [2**64 - 2, 0, 1]),
         ("abs(lowest)", [2**63, 1, 2]),
-        ("-lowest", [2**63, 1, 2]),
         ("id - 0 = 587722981748572352", [False, False, False]),
         ("id = near", [False, True, True]),  # int64 and uint64 that differ by one
         ("id IN (587722981748572352, 2)", [False, False, True]),
-        ("near", [587722981748572352, 0, 2]),
         ("concat(id, '_', a)", ["587722981748572353_1", "0_2", "2_300"]),
     ],
 )
@@ -175,24 +125,11 @@ def test_integers_neither_overflow_nor_lose_digits(text, values):
     assert compute(read_expression(text, "test"), table, "test").to_list() == values
 
 
-def test_division_is_rounded_as_in_numpy():
-    a, b = np.random.default_rng(0).random((2, 1000))
-    got = compute(read_expression("a / b", "test"), pl.DataFrame({"a": a, "b": b}), "test")
-    np.testing.assert_array_equal(got.to_numpy(), a / b)
-
-
-def test_the_text_of_an_expression_parses_to_the_same_expression():
-    expression = read_expression("""'a  b' =\n  "my  column" """, "test")
-    assert expression.text == """'a  b' = "my  column\""""
-    assert expression.columns == ("my  column",)
-    assert read_expression(expression.text, "test") == expression
-
-
 def test_columns_may_have_names_that_are_polars_patterns():
-    odd = CatalogTable(pl.DataFrame({"^a.*$": [1.0, -9.0], "a": [3.0, 4.0]}))
-    mapping = read_mapping({"columns": {"radius": {"column": "^a.*$", "missing": -9}}})
-    mapped = apply_mapping(odd, mapping)
+    table = pl.DataFrame({"^a.*$": [1.0, -9.0], "a": [3.0, 4.0], "*": [5.0, 6.0]})
+    mapped = apply_mapping(
+        CatalogTable(table), read_mapping({"columns": {"radius": {"column": "^a.*$", "missing": -9}}})
+    )
     assert mapped.frame["radius"].to_list() == mapped.cleaned["^a.*$"].to_list() == [1.0, None]
-    assert rows_where(odd.frame, ["^a.*$=1"], "odd").tolist() == [True, False]
-    table = pl.DataFrame({"^a.*$": [1, 2], "a": [3, 4], "*": [5, 6]})
-    assert compute(read_expression('"^a.*$" + "*" * 2 > 11', "test"), table, "test").to_list() == [False, True]
+    assert rows_where(table, ["^a.*$=1"], "odd").tolist() == [True, False]
+    assert compute(read_expression('"^a.*$" + "*" * 2 > 4', "test"), table, "test").to_list() == [True, False]

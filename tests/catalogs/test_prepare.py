@@ -5,13 +5,11 @@ import os
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 import pytest
 from astropy import units as u
 from astropy.cosmology import WMAP9, FlatLambdaCDM, Planck18
 
 from catalogs.made_up import DISK, GZ2, IDS, SMOOTH, full, noted, photometry, refused, votes, with_values
-from conftest import codes
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.crossmatch import Join
 from truemorph.catalogs.prepare import prepare, write_preparation
@@ -42,24 +40,20 @@ def test_a_prepared_catalogue_has_labels_alpha_split_and_other_columns(tmp_path)
     assert fwhm.metadata["alpha"] == "petroRad_r / FWHM_PSF, FWHM_PSF = psfWidth_r"
 
 
-def test_the_same_seed_gives_the_same_catalogue_in_any_row_order():
-    asked = {"sample": "balanced", "seed": 1}
-    first, second = prepared_frame(**asked), prepared_frame(full().sample(fraction=1, shuffle=True, seed=5), **asked)
-    assert first.sort("object_id").equals(second.sort("object_id"))
-    assert not first["split"].equals(prepared_frame(sample="balanced", seed=2)["split"])
-
-
 @pytest.mark.parametrize(
     ("asked", "mentioned"),
     [
         ({"keep": [""]}, ("cuts",)),
         ({"keep": "petroMag < 17"}, ("petroMag", "nearest: petroMag_r")),
-        ({"sample": (5.5, 5)}, ("sample", "5.5")),
+        ({"sample": (5.5, 5)}, ("sample",)),
         ({"psf_fwhm": [1.3] * 60}, ("psf_fwhm",)),
         ({"table": full(**{SMOOTH: 0.98})}, ("disk",)),
         ({"table": with_values("petroRad_r", r0="big")}, ("petroRad_r", "row 1", "big")),
         ({"table": full(petroRad_r=float("nan"))}, ("no positive radius: -60",)),
         ({"table": full().rename({"dr7objid": "galaxy"})}, ("gz2", "galaxy", "`id`")),
+        ({"table": with_values("dr7objid", r7=IDS)}, ("dr7objid", str(IDS), "rows 1, 8")),
+        ({"table": full(dr7objid=["a", " ", *map(str, range(58))])}, ("dr7objid", "row 2")),
+        ({"table": full().cast({"dr7objid": pl.Float64})}, ("dr7objid", "row 1", "floats")),
     ],
 )
 def test_impossible_requests_raise_errors(asked, mentioned):
@@ -70,27 +64,10 @@ def test_impossible_requests_raise_errors(asked, mentioned):
 def test_ids_are_exact(tmp_path):
     assert prepared_frame(full().cast({"dr7objid": pl.Int128}))["object_id"].dtype == pl.Int64
     text = [str(2**64 - 1 - k) for k in range(60)]
-    assert prepared_frame(full(dr7objid=text))["object_id"].to_list() == text
     full(dr7objid=text, big=[2**63 + k for k in range(60)]).write_csv(tmp_path / "t.csv")
-    got = read_catalogue(write_preparation(prepare(tmp_path / "t.csv"), tmp_path / "c.fits").out).frame
+    got = read_catalogue(write_preparation(prepare(tmp_path / "t.csv"), tmp_path / "c.parquet").out).frame
     assert [str(one) for one in got["object_id"]] == text
     assert got["big"][59] == 2**63 + 59
-
-
-@pytest.mark.parametrize(
-    ("ids", "mentioned"),
-    [
-        (with_values("dr7objid", r7=IDS), (str(IDS), "rows 1, 8")),
-        (with_values("dr7objid", r7=None), ("row 8",)),
-        (full(dr7objid=["a", " ", *map(str, range(58))]), ("row 2",)),
-        (full().cast({"dr7objid": pl.Float64}), ("row 1", "floats")),
-        (full(dr7objid=2**24 + np.arange(60)).cast({"dr7objid": pl.Float32}), ("row 1", "floats")),
-    ],
-    ids=["repeated", "missing", "blank", "float", "single precision"],
-)
-def test_ids_that_are_not_unique_and_exact_raise_errors(ids, mentioned):
-    with refused("dr7objid", *mentioned):
-        prepare(ids)
 
 
 def test_the_papers_sample_is_drawn_if_the_table_is_large_enough():
@@ -102,30 +79,19 @@ def test_the_papers_sample_is_drawn_if_the_table_is_large_enough():
     drawn = frame.filter(pl.col("split") != "unused")
     assert [(drawn["label"] == k).sum() for k in (0, 1)] == [62_225, 59_759]
     assert dict(drawn["split"].value_counts().rows()) == {"train": 97_600, "validation": 12_192, "test": 12_192}
-    assert not noted(prepared.findings, "asked")
-    assert prepared.catalogue.metadata["drawn"]
+    assert {"sample-smaller", "split-scaled"}.isdisjoint(one.code for one in prepared.findings)
     # With weights, the class fractions of the sample are those of all galaxies.
     weighted = np.average(drawn["label"], weights=drawn["sampling_weight"])
     assert weighted == pytest.approx(frame["label"].mean(), abs=1e-9)
 
 
-def test_a_table_that_is_too_small_gives_a_finding():
-    found = prepare(full(), preset="paper")
-    assert noted(found.findings, "62,225", "59,759")
-    assert noted(found.findings, "97,600", "12,192")
-    for sample in ((5, 5), "balanced", "all"):
-        assert "sample-smaller" not in codes(prepare(full(), preset="paper", sample=sample))
-
-
 def test_sample_and_split_from_the_mapping_and_from_options():
     parts = {**GZ2, "split": {"train": 0.5, "validation": 0.25, "test": 0.25}}
-    assert splits(mapping=parts) == {"train": 30, "validation": 15, "test": 15}
     assert splits(mapping=parts, split=(40, 10, 10)) == {"train": 40, "validation": 10, "test": 10}
     assert splits(sample=(12, 8), split=(14, 2, 4)) == {"unused": 40, "train": 14, "validation": 2, "test": 4}
     some = {**GZ2, "sample": {"smooth": 10, "disk": 6}}
     for asked, drawn in (({}, 16), ({"sample": (3, 2)}, 5), ({"sample": "balanced"}, 2 * 28), ({"sample": "all"}, 60)):
         assert splits(mapping=some, **asked).get("unused", 0) == 60 - drawn
-    assert "unused" not in splits(mapping={**some, "sample": "all"})
 
 
 @pytest.mark.parametrize(
@@ -147,33 +113,22 @@ def test_radius_in_kpc_and_absolute_magnitude_agree_with_astropy(asked, model):
     assert got.metadata["cosmology"] == model.name
 
 
-def test_the_tables_own_physical_columns_are_used():
-    prepared = prepare(full(radius_kpc=3.0, M_r=-20.0), cosmology="Planck18")
-    assert prepared.catalogue.frame.select("radius_kpc", "M_r").unique().rows() == [(3.0, -20.0)]
-    assert "cosmology" not in prepared.catalogue.metadata
-    assert noted(prepared.findings, "Planck18")
-
-
 def test_one_psf_width_replaces_that_of_the_table():
-    for width in (1.2, np.float32(1.2), 0.02 * u.arcmin):
+    for width in (1.2, 0.02 * u.arcmin):
         np.testing.assert_allclose(prepared_frame(full(psf_fwhm=99.0), psf_fwhm=width)["psf_fwhm"], 1.2)
 
 
 def test_gold_labels_from_a_rule_or_the_tables_own_column():
     classes = np.array([-1, 0, 1] * 20)
-    expert = pl.DataFrame({"objid": IDS + np.arange(60), "gold": classes})
-    for asked in ({"table": full(gold=classes)}, {"table": full(), "joins": expert}):
-        got = prepare(**asked, gold="gold").catalogue
-        assert got.frame["gold"].to_list() == [None, 0, 1] * 20
-        assert got.metadata["gold_definition"] == "disk: gold is 1"
-        unasked = prepare(**asked)
-        assert unasked.catalogue.frame["gold_input"].to_list() == classes.tolist()
-        assert "gold" not in unasked.catalogue.frame.columns
-        assert noted(unasked.findings, "`gold`")
+    got = prepare(full(), joins=[pl.DataFrame({"objid": IDS + np.arange(60), "gold": classes})], gold="gold").catalogue
+    assert got.frame["gold"].to_list() == [None, 0, 1] * 20
+    assert got.metadata["gold_definition"] == "disk: gold is 1"
+    unasked = prepare(full(gold=classes))
+    assert unasked.catalogue.frame["gold_input"].to_list() == classes.tolist()
+    assert noted(unasked.findings, "`gold`")
     got = prepare(full(t_type=[None, -5, 4] * 20), gold="t_type>=-3").catalogue
     assert got.frame["gold"].to_list() == [None, 0, 1] * 20
     assert "t_type >= -3" in got.metadata["gold_definition"]
-    assert prepared_frame(full(expert=classes), gold="expert")["gold"].to_list() == [None, 0, 1] * 20
     with refused("gold", "row 3", "2"):
         prepare(full(gold=np.array([0, 1, 2] * 20)), gold="gold")
 
@@ -193,19 +148,17 @@ def test_images_are_found_by_id_or_by_column(tmp_path, images):
     whole = str(images / "a" / "b.png")
     named = full(image=["a/b.png", whole, "elsewhere/c.png", "a/c.jpg", "x/b.png", None] * 10)
     assert prepared_frame(named, images=images)["image"][:6].to_list() == ["a/b.png", whole, "c.png", None, None, None]
-    with refused(str(tmp_path), f"{IDS}.jpg"):
-        prepare(full(), images=tmp_path)
-    with refused("absent"):
-        prepare(full(), images=tmp_path / "absent")
+    for folder, mentioned in ((tmp_path, f"{IDS}.jpg"), (tmp_path / "absent", "absent")):
+        with refused(str(tmp_path), mentioned):
+            prepare(full(), images=folder)
 
 
 def test_images_named_in_a_joined_table_are_relative_to_it(images):
     listed = pl.DataFrame({"objid": IDS + np.arange(59), "stem": [str(IDS + k) for k in range(59)]})
     path = write_table(CatalogTable(listed), images / "list.parquet")
     mapping = {**GZ2, "columns": {"image": {"expression": "concat(stem, '.jpg')"}}}
-    got = prepare(full(), mapping=mapping, joins=path)
+    got = prepare(full(), mapping=mapping, joins=[path])
     assert got.catalogue.metadata["image_root"] == str(images.resolve())
-    assert got.catalogue.frame["image"].null_count() == 1
     assert noted(got.findings, "1 of 60")
 
 
@@ -213,49 +166,27 @@ def test_input_files_are_not_overwritten(tmp_path):
     full().write_csv(tmp_path / "w.dropped.csv")
     os.symlink(tmp_path / "w.dropped.csv", tmp_path / "link.csv")
     photometry().write_parquet(tmp_path / "p.parquet")
-    before = (tmp_path / "w.dropped.csv").read_bytes()
-    prepared = prepare(tmp_path / "link.csv", joins=tmp_path / "p.parquet")
+    prepared = prepare(tmp_path / "link.csv", joins=[tmp_path / "p.parquet"])
     for out, mentioned in (("w.parquet", "w.dropped.csv"), ("p.parquet", "p.parquet"), ("c.csv", "c.csv")):
         with refused(mentioned):
             write_preparation(prepared, tmp_path / out)
-    assert (tmp_path / "w.dropped.csv").read_bytes() == before
     assert not (tmp_path / "w.parquet").exists()
 
 
 def test_catalogue_datasheet_and_dropped_rows_are_written(tmp_path):
     for folder, table in (("a", with_values("petroRad_r", r2=0.0)), ("b", photometry())):
         (tmp_path / folder).mkdir()
-        table.with_columns(kind=pl.lit("x")).write_csv(tmp_path / folder / "t.csv")
-    (tmp_path / "a" / "provenance.json").write_text("not json")
-    asked = {"where": ["kind=x"], "keep": ["redshift > 0.05"], "sample": (6, 4), "split": (5, 3, 2)}
-    prepared = prepare(tmp_path / "a" / "t.csv", joins=tmp_path / "b" / "t.csv", **asked)
-    assert noted(prepared.findings, "t.csv", "provenance.json")
+        table.write_csv(tmp_path / folder / "t.csv")
+    asked = {"where": ["redshift > 0"], "keep": ["redshift > 0.05"], "sample": (6, 4), "split": (5, 3, 2)}
+    prepared = prepare(tmp_path / "a" / "t.csv", joins=[tmp_path / "b" / "t.csv"], **asked)
     out = write_preparation(prepared, tmp_path / "out" / "c.parquet").out
     metadata = read_catalogue(out).metadata
-    assert (metadata["where"], metadata["rules"]) == (["kind=x"], {"redshift > 0.05": "redshift > 0.05"})
-    fields = {field.name: field.metadata for field in pq.read_schema(out)}
-    assert all(fields[name][b"description"].isascii() for name in ("label", "alpha", "radius", "split", "M_r"))
+    assert (metadata["where"], metadata["rules"]) == (["redshift > 0"], {"redshift > 0.05": "redshift > 0.05"})
     page = (tmp_path / "out" / "c.datasheet.md").read_text()
-    for said in ("kind=x", "redshift > 0.05", '{"smooth": 6, "disk": 4}', "SHA-256", "`a/t.csv`", "`b/t.csv`"):
+    for said in ("redshift > 0.05", '{"smooth": 6, "disk": 4}', "`a/t.csv`", "`b/t.csv`", "| `M_r` | mag |"):
         assert said in page
-    for column, unit in (("radius", "arcsec"), ("radius_kpc", "kpc"), ("M_r", "mag"), ("redshift", "none")):
-        assert f"| `{column}` | {unit} |" in page
-    # Paths are not valid on another machine.
-    assert str(tmp_path) not in page
-    assert not noted(prepared.findings, str(tmp_path))
+    assert str(tmp_path) not in page  # paths are not valid on another machine
     assert (tmp_path / "out" / "c.dropped.csv").read_text().count("\n") == prepared.dropped.height + 1
-
-
-def test_a_catalogue_prepared_again_keeps_the_definitions_of_votes_and_alpha(tmp_path):
-    first = prepare(full(t_type=np.arange(60) % 9 - 4), gold="t_type>=0", sample=(9, 9))
-    again = prepare(write_preparation(first, tmp_path / "one.parquet").out)
-    for key in ("votes", "alpha", "about", "gold_definition"):
-        assert again.catalogue.metadata[key] == first.catalogue.metadata[key]
-    for name in ("radius_kpc", "M_r", "smooth_fraction", "gold"):
-        assert again.catalogue.descriptions[name] == first.catalogue.descriptions[name]
-        assert again.catalogue.frame[name].equals(first.catalogue.frame[name])
-    assert noted(again.findings, "one.parquet")
-    assert set(again.catalogue.frame["split"]) == {"train", "validation", "test"}
 
 
 # --- votes that the user names ----------------------------------------------------------------------------------------
@@ -270,44 +201,27 @@ def own(**changes):
 NAMES = {"object_id": "name", "smooth": "s", "disk": "d", "radius": "size"}
 
 
-def test_a_table_that_fits_no_preset_needs_named_columns():
-    got = prepare(own(), columns=NAMES, psf_fwhm="width")
-    assert got.catalogue.metadata["preset"] == "truemorph"
-    assert got.catalogue.metadata["about"] == ""
-    sharp = prepare(own(width=[0.5] * 60), columns=NAMES, psf_fwhm="width")
-    assert not noted(sharp.findings, "gz2")
-
-
 def test_fractions_numbers_and_percentages_are_distinguished():
-    one_bad = own(s=[1.7, *own()["s"].to_list()[1:]])
-    with refused("s", "row 1"):
-        prepare(one_bad, columns=NAMES, psf_fwhm="width")
-    for factor in (100.0, 101.0):
-        with refused("s / 100"):
-            table = own(s=own()["s"] * factor + 0.001, d=100 - own()["s"] * factor)
-            prepare(table, columns=NAMES, psf_fwhm="width")
-    with refused("d", "fractions"):
-        prepare(own(s=own()["s"].round(1) * 40), columns=NAMES, psf_fwhm="width")
+    for mixed in (own(s=own()["s"] * 100 + 0.001, d=100 - own()["s"] * 100), own(s=own()["s"].round(1) * 40)):
+        with refused("s, d", "s / 100"):
+            prepare(mixed, columns=NAMES, psf_fwhm="width")
     votes = prepare(own(s=[30, 5] * 30, d=[10, 33] * 30), columns=NAMES, psf_fwhm="width")
     assert votes.catalogue.frame["vote_count"].to_list() == [40, 38] * 30
     assert noted(votes.findings, "s, d", "numbers")
-
-
-def test_votes_may_be_in_a_joined_table():
-    left, right = own().drop("s", "d"), own().select("name", "s", "d")
-    got = prepare(left, columns=NAMES, psf_fwhm="width", joins=Join(right, columns="name"))
-    assert got.catalogue.frame["smooth_fraction"].to_list() == own()["s"].to_list()
-    assert noted(got.findings, "smooth_fraction", "instead of")
-
-
-def test_a_catalogue_prepared_again_with_other_labels_describes_them(tmp_path):
-    path = write_preparation(prepare(full()), tmp_path / "one.parquet").out
-    again = prepare(path, columns={"label": "1 - label"}).catalogue
-    assert "1 - label" in again.metadata["votes"]
-    assert not {"label_input", "alpha_input", "split_input", "sampling_weight_input"} & set(again.frame.columns)
+    assert votes.catalogue.metadata["preset"] == "truemorph"
 
 
 def test_what_is_written_can_be_read(tmp_path):
     table = full(redshift=["near"] * 60, M_r=["bright"] * 60, draw_weight=[None] * 60)
     path = write_preparation(prepare(table), tmp_path / "c.parquet").out
     assert {"redshift_input", "draw_weight_input"} <= set(read_catalogue(path).frame.columns)
+
+
+def test_a_catalogue_prepared_again_keeps_the_definitions_of_votes_and_alpha(tmp_path):
+    first = prepare(full(t_type=np.arange(60) % 9 - 4), gold="t_type>=0", sample=(9, 9))
+    again = prepare(write_preparation(first, tmp_path / "one.parquet").out, gold="gold")
+    for key in ("votes", "alpha", "about", "gold_definition"):
+        assert again.catalogue.metadata[key] == first.catalogue.metadata[key]
+    for name in ("radius_kpc", "M_r", "smooth_fraction", "gold", "alpha"):
+        assert again.catalogue.frame[name].equals(first.catalogue.frame[name])
+    assert not {"label_input", "alpha_input", "split_input"} & set(again.catalogue.frame.columns)

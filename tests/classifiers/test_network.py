@@ -1,58 +1,92 @@
-"""Networks: initial weights, trained layers, and all kinds of training data."""
+"""Networks: architectures, initial weights, trained layers, kinds of observations, ensembles and calibration."""
 
 import lightning
 import numpy as np
-import polars as pl
 import pytest
 import timm
 import torch
 
 from conftest import stripes, tiny
-from truemorph.bias.transitions import LogisticTransition, MatrixTransition, RayleighTransition
-from truemorph.classifiers import network
+from truemorph.bias.transitions import MatrixTransition, RayleighTransition
 from truemorph.classifiers.callbacks import KeepState, Unfinished
-from truemorph.classifiers.checkpoint import Classifier, load, save_classifier
+from truemorph.classifiers.checkpoint import load, save_classifier
 from truemorph.classifiers.members import TrainingRows, train_members
-from truemorph.classifiers.module import across_devices, fit_temperature, loggers_for
+from truemorph.classifiers.module import DebiasedModule, across_devices, fit_temperature, loggers_for
 from truemorph.classifiers.network import GalaxyNetwork
-from truemorph.errors import InputError, TruemorphError
+from truemorph.config import PRESETS
+from truemorph.errors import InputError
+from truemorph.images.transforms import Augmentation, normalise
 
 THETA = RayleighTransition(11.25)
 
 
 def learning(**changes):
-    return tiny(image_size=16, epochs=12, learning_rate=2e-3, **changes)
+    return tiny(image_size=16, epochs=8, learning_rate=3e-3, **changes)
 
 
-@pytest.fixture
-def no_network(monkeypatch):
-    """Make downloads of weights fail, as on a machine without internet."""
+def test_the_papers_network_is_resnet50_dense_1024_relu_and_classes():
+    network = GalaxyNetwork(PRESETS["paper"]).eval()
+    assert [type(layer).__name__ for layer in network.head] == ["Linear", "ReLU", "Dropout", "Linear"]
+    assert (network.head[0].in_features, network.head[0].out_features) == (2048, 1024)
+    assert network.head[2].p == 0.0
+    for block in (network.backbone.layer2[0], network.backbone.layer3[0]):
+        assert (block.conv1.stride, block.conv2.stride) == ((2, 2), (1, 1))  # ResNet50 v1
+    with torch.inference_mode():
+        assert network(torch.zeros(2, 3, 207, 207)).shape == (2, 2)
+
+
+def test_preset_paper_is_the_recipe_of_the_papers_lineage():
+    config, rows = PRESETS["paper"].model_copy(update={"backbone": "test_resnet"}), stripes(10)[0]
+    network = GalaxyNetwork(config)
+    module = DebiasedModule(network, config, rows, THETA, np.arange(5), np.arange(5), 0)
+    assert module.judged is network  # no averaging
+    optimizer = module.configure_optimizers()  # no schedule
+    assert optimizer.defaults["lr"] == 1e-4
+    assert optimizer.defaults["weight_decay"] == 0  # AdamW without weight decay is Adam
+    pixels = torch.full((1, 2, 2, 3), 51, dtype=torch.uint8)
+    assert torch.allclose(normalise(pixels, module.mean, module.std), torch.tensor(0.2))
+    maps = Augmentation(config.flip, config.rotation, config.shift, config.zoom).draw(3, torch.Generator())
+    assert torch.equal(maps, torch.eye(2, 3).expand(3, 2, 3))
+
+
+@pytest.mark.parametrize("backbone", ["resnet10t.c3_in1k", "test_vit"])
+def test_backbones_with_tags_and_fixed_sizes(backbone):
+    network = GalaxyNetwork(tiny(backbone=backbone, image_size=64)).eval()
+    with torch.inference_mode():
+        assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "pretrained", "says"),
+    [
+        ("inception_v3", False, "inception_v3 can't take 64-pixel images"),
+        ("resnet5000", False, "timm has no backbone"),
+        ("resnet50_v1", True, "there are no published weights"),
+        ("test_resnet", True, "no network.*need a connection"),
+    ],
+)
+def test_backbones_that_cannot_be_made_raise_errors(monkeypatch, backbone, pretrained, says):
+    made = timm.create_model
 
     def create(name, pretrained=False, **options):
-        if pretrained or name.startswith("hf_hub:"):
+        if pretrained and name == "test_resnet":
             raise OSError("no network")
-        return made(name, pretrained=False, **options)
+        return made(name, pretrained=pretrained, **options)
 
-    made = timm.create_model
     monkeypatch.setattr("truemorph.classifiers.network.timm.create_model", create)
-    monkeypatch.setattr("truemorph.classifiers.network.timm.models.load_model_config_from_hf", create)
+    with pytest.raises(InputError, match=says):
+        GalaxyNetwork(tiny(backbone=backbone, image_size=64), pretrained=pretrained)
 
 
-@pytest.mark.parametrize("backbone", ["test_resnet", "hf_hub:mwalmsley/zoobot-encoder-convnext_nano"])
-def test_without_internet_training_starts_from_random_weights(no_network, backbone):
-    network = GalaxyNetwork(tiny(backbone=backbone, pretrained=True), pretrained=True)
-    assert network.start == "random"
-    assert network.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
-
-
-def on_a_hub(monkeypatch, reachable):
-    """A hub with one encoder: a transformer for 48 pixels, with an uninformative name."""
+def test_a_model_from_a_hub_is_loaded_and_resumed_offline(monkeypatch, tmp_path):
+    """The hub has one encoder: a transformer for 48 pixels."""
+    reachable, size, made = [True], 48, timm.create_model
 
     def config_of(model_id, *_, **__):
         if not reachable[0]:
             raise OSError("no network")
         assert model_id == "someone/my-own"
-        return {}, "test_vit", {"img_size": 48}
+        return {}, "test_vit", {"img_size": size}
 
     def create(name, pretrained=False, **options):
         if name != "hf_hub:someone/my-own":
@@ -60,22 +94,12 @@ def on_a_hub(monkeypatch, reachable):
         _, architecture, arguments = config_of("someone/my-own")
         return made(architecture, pretrained=False, **{**arguments, **options})
 
-    made = timm.create_model
     monkeypatch.setattr("truemorph.classifiers.network.timm.create_model", create)
     monkeypatch.setattr("truemorph.classifiers.network.timm.models.load_model_config_from_hf", config_of)
-
-
-def test_a_model_from_a_hub_is_loaded_and_resumed_offline(monkeypatch, tmp_path):
-    reachable, size = [True], 48
-    on_a_hub(monkeypatch, reachable)
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (90, size, size, 3), dtype=np.uint8)
-    split = np.where(np.arange(90) < 70, "train", "validation")
-    frame = pl.DataFrame({"object_id": np.arange(90), "label": np.arange(90) % 2, "alpha": np.ones(90), "split": split})
-    rows = TrainingRows(frame, pixels)
+    pixels = np.random.default_rng(0).integers(0, 256, (100, size, size, 3), dtype=np.uint8)
+    rows = TrainingRows(stripes(100)[0].frame, pixels)
     config = tiny(image_size=size, backbone="hf_hub:someone/my-own", pretrained=True)
     whole = train_members(rows, THETA, config)
-    assert whole.described["start"] == "hf_hub:someone/my-own"
     assert whole.described["built"] == {"architecture": "test_vit", "arguments": {"img_size": size}}
 
     class CutError(Exception):
@@ -93,31 +117,9 @@ def test_a_model_from_a_hub_is_loaded_and_resumed_offline(monkeypatch, tmp_path)
     monkeypatch.setattr(KeepState, "_save", keep)
     reachable[0] = False
     trained = train_members(rows, THETA, config, unfinished=unfinished)
-    for key in ("start", "normalisation"):
-        assert trained.described[key] == whole.described[key]
+    assert trained.described["normalisation"] == whole.described["normalisation"]
     model = load(save_classifier(trained, tmp_path / "model"))
     np.testing.assert_allclose(model.probabilities(pixels[:5]), whole.probabilities(pixels[:5]))
-
-
-def test_members_of_an_ensemble_start_from_the_same_weights(monkeypatch, tmp_path):
-    reachable, rows = [True], stripes(300)[0]
-    on_a_hub(monkeypatch, reachable)
-    config = tiny(image_size=16, backbone="test_vit", seeds=2, epochs=1, pretrained=True)
-    finish = Unfinished.finish
-
-    def and_then_no_network(self, *arguments):
-        finish(self, *arguments)
-        monkeypatch.setattr("truemorph.classifiers.network._backbone_for", unreachable)
-
-    def unreachable(name, pretrained, size):
-        if pretrained:
-            raise OSError("no network")
-        return backbone_for(name, pretrained, size)
-
-    backbone_for = network._backbone_for
-    monkeypatch.setattr(Unfinished, "finish", and_then_no_network)
-    with pytest.raises(TruemorphError, match="started from test_vit weights, this one would start from random ones"):
-        train_members(rows, THETA, config, unfinished=Unfinished(tmp_path))
 
 
 def test_synchronised_batch_norms_keep_their_activations(monkeypatch):
@@ -134,132 +136,58 @@ def test_synchronised_batch_norms_keep_their_activations(monkeypatch):
     torch.testing.assert_close(spread(images), alone)
 
 
-def test_a_hub_name_without_an_architecture_raises_an_error(no_network):
-    with pytest.raises(InputError, match="doesn't end with an architecture"):
-        GalaxyNetwork(tiny(backbone="hf_hub:someone/my-own", pretrained=True), pretrained=True)
+def moved(name, config):
+    """Mean change of weights by training, of those whose name begins so."""
+    trained = train_members(stripes(300)[0], THETA, config).members[0]
+    lightning.seed_everything(config.seed, verbose=False)
+    start = GalaxyNetwork(config).state_dict()
+    return np.mean(
+        [np.abs(value - start[key].numpy()).mean() for key, value in trained.items() if key.startswith(name)]
+    )
 
 
 def test_only_the_head_is_trained_with_that_setting():
-    rows, _ = stripes(300)
     config = tiny(image_size=16, finetune="head")
-    torch.manual_seed(0)
-    trained = train_members(rows, THETA, config)
-    lightning.seed_everything(config.seed, verbose=False)
-    start = GalaxyNetwork(config).state_dict()
-    for name, value in trained.members[0].items():
-        same = np.array_equal(value, start[name].numpy())
-        assert same == name.startswith("backbone."), name
+    assert moved("backbone.", config) == 0
+    assert moved("head.", config) > 0
 
 
 def test_deeper_layers_change_less_with_layer_decay():
-    rows, _ = stripes(300)
-
-    def moved(**changes):
-        config = tiny(image_size=16, backbone="test_vit2", **changes)
-        trained = train_members(rows, THETA, config)
-        lightning.seed_everything(config.seed, verbose=False)
-        start = GalaxyNetwork(config).state_dict()
-        first = "backbone.blocks.0.attn.qkv.weight"
-        return float(np.abs(trained.members[0][first] - start[first].numpy()).mean())
-
+    first, config = "backbone.blocks.0.attn.qkv.weight", {"image_size": 16, "backbone": "test_vit2"}
     # The ratio of learning rates is 0.1 to the power of the number of layers above.
-    assert moved(finetune="layers", layer_decay=0.1) < 0.1 * moved()
+    layers = tiny(**config, finetune="layers", layer_decay=0.1)
+    assert moved(first, layers) < 0.1 * moved(first, tiny(**config))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("what", ["soft_labels", "votes"])
-def test_soft_labels_and_votes_recover_the_truth(what):
-    rows, truth = stripes(1_200)
-    alpha = rows.column("alpha")
-    shown = np.where(truth == 1, 1 - THETA.flip_probability(alpha), 0.0)
-    votes = np.random.default_rng(1).binomial(20, shown)
-    soft = np.column_stack([20 - votes, votes])
-    soft = soft / 20 if what == "soft_labels" else soft
-    given = TrainingRows(rows.frame, rows.inputs, soft_labels=soft)
-    model = train_members(given, THETA, learning())
-    p = model.probabilities(rows.inputs)[:, 1]
-    assert ((p > 0.5) == truth).mean() > 0.97
-    assert p.mean() == pytest.approx(truth.mean(), abs=0.03)
-
-
-def test_a_soft_label_of_one_class_is_equivalent_to_a_label():
+def test_evidence_and_votes_for_one_class_are_equivalent_to_a_label():
     rows, _ = stripes(240)
-    config = tiny(image_size=16)
-    soft = TrainingRows(rows.frame, rows.inputs, soft_labels=np.eye(2)[rows.column("label")])
-    hard, same = (train_members(one, THETA, config).members[0] for one in (rows, soft))
-    for name, value in hard.items():
-        np.testing.assert_allclose(same[name], value, atol=2e-4)
+    config, transition = tiny(image_size=16), RayleighTransition(11.25, false_disk=0.02)
+    of_one_vote = transition.log_matrix(rows.column("alpha"))
+    evidence = of_one_vote[np.arange(240), :, rows.column("label")]
+    votes = np.eye(2)[rows.column("label")]
+    given = (
+        rows,
+        TrainingRows(rows.frame, rows.inputs, evidence),
+        TrainingRows(rows.frame, rows.inputs, of_one_vote, votes),
+    )
+    hard, *same = (train_members(one, transition, config).members[0] for one in given)
+    for one in same:
+        for name, value in hard.items():
+            np.testing.assert_allclose(one[name], value, atol=2e-4)
 
 
 @pytest.mark.slow
-def test_each_transition_applies_to_its_own_galaxies():
-    rows, truth = stripes(1_200)
-    alpha = rows.column("alpha")
-    # Two surveys: in one, flips are random; in the other, they follow T(α).
-    survey = np.where(np.arange(1_200) % 2, "deep", "shallow")
-    rng = np.random.default_rng(3)
-    flip = np.where(survey == "deep", 0.02, THETA.flip_probability(alpha))
-    labels = np.where((truth == 1) & (rng.random(1_200) < flip), 0, truth)
-    frame = rows.frame.with_columns(label=pl.Series(labels), transition=pl.Series(survey))
-    each = {"deep": MatrixTransition([[1, 0], [0.02, 0.98]]), "shallow": THETA}
-    model = train_members(TrainingRows(frame, rows.inputs), each, learning())
-    p = model.probabilities(rows.inputs)[:, 1]
-    assert ((p > 0.5) == truth).mean() > 0.97
-    with pytest.raises(InputError, match="no T\\(alpha\\) named 'shallow'"):
-        train_members(TrainingRows(frame, rows.inputs), {"deep": THETA}, learning())
-    with pytest.raises(InputError, match="transition"):
-        train_members(rows, each, learning())
-
-
-@pytest.mark.slow
-def test_flips_that_depend_on_several_observables():
-    rows, truth = stripes(1_200)
-    rng = np.random.default_rng(4)
-    observables = np.column_stack([rows.column("alpha"), rng.normal(22, 1, 1_200)])
-    nan = float("nan")
-    flips = LogisticTransition(
-        [[[0, 0, 0], [nan, nan, nan]], [[0.0, -2.0, 1.5], [0, 0, 0]]],
-        center=(2.302585, 22.0), scale=(1.0, 1.0), log=(True, False),
-    )  # fmt: skip
-    labels = np.where((truth == 1) & (rng.random(1_200) < flips.flip_probability(observables)), 0, truth)
-    frame = rows.frame.with_columns(label=pl.Series(labels))
-    model = train_members(TrainingRows(frame, rows.inputs, resolution=observables), flips, learning())
-    p = model.probabilities(rows.inputs)[:, 1]
-    assert ((p > 0.5) == truth).mean() > 0.97
-    assert "fraction_disk_5" in model.history[0]
-    with pytest.raises(InputError, match="needs 2 observables"):
-        train_members(TrainingRows(frame, rows.inputs), flips, learning())
-
-
-def three_kinds(n=900, seed=0):
-    """Constant images, horizontal gradients and vertical gradients: three classes that are easy to separate."""
-    rng = np.random.default_rng(seed)
-    truth = rng.integers(0, 3, n)
-    ramp = np.linspace(0, 200, 16)
-    kinds = np.stack([np.full((16, 16), 100.0), np.tile(ramp, (16, 1)), np.tile(ramp, (16, 1)).T])
-    images = kinds[truth] + rng.normal(0, 20, (n, 16, 16))
-    pixels = np.repeat(np.clip(images, 0, 255).astype(np.uint8)[..., None], 3, axis=3)
-    return pixels, truth
-
-
-@pytest.mark.slow
-def test_three_classes_and_their_names(tmp_path):
-    pixels, truth = three_kinds()
-    flips = np.array([[0.9, 0.05, 0.05], [0.4, 0.6, 0.0], [0.3, 0.1, 0.6]])
-    rng = np.random.default_rng(5)
-    labels = np.array([rng.choice(3, p=flips[y]) for y in truth])
-    split = np.where(np.arange(900) < 700, "train", "validation")
-    frame = pl.DataFrame({"object_id": np.arange(900), "label": labels, "alpha": np.ones(900), "split": split})
-    names = ("smooth", "disk", "ring")
-    # Rotated by 90°, the two gradients are the same.
-    config = learning(rotation="none", flip=False)
-    model = train_members(TrainingRows(frame, pixels, classes=names), MatrixTransition(flips), config)
-    assert (model.probabilities(pixels).argmax(axis=1) == truth).mean() > 0.95
-    assert {"fraction_disk_1", "fraction_ring_5"} <= set(model.history[0])
-    table = load(save_classifier(model, tmp_path / "model")).predict(pixels[:4])
-    assert table.columns == ["image", "p_smooth", "p_disk", "p_ring", "label", "problem"]
-    with pytest.raises(InputError, match="2 classes, but the catalogue has 3"):
-        train_members(TrainingRows(frame, pixels, classes=names), THETA, config)
+def test_with_a_transition_a_network_predicts_the_truth_and_without_it_the_labels():
+    rows, truth = stripes(900)
+    debiased, naive = (
+        train_members(rows, transition, learning()).probabilities(rows.inputs)[:, 1]
+        for transition in (THETA, MatrixTransition.identity())
+    )
+    assert ((debiased > 0.5) == truth).mean() > 0.97
+    labelled = rows.column("label")
+    # For images of disks, the naive network predicts disks as often as the observed labels.
+    assert naive[truth == 1].mean() == pytest.approx(labelled[truth == 1].mean(), abs=0.08)
+    assert debiased.mean() == pytest.approx(truth.mean(), abs=0.03)
 
 
 def test_an_ensemble_is_the_mean_of_its_networks():
@@ -269,6 +197,12 @@ def test_an_ensemble_is_the_mean_of_its_networks():
     each = [model.member_probabilities(rows.inputs[:5], member) for member in range(4)]
     np.testing.assert_allclose(model.probabilities(rows.inputs[:5]), np.mean(each, axis=0))
     assert not np.allclose(each[0], each[1])
+    # Probabilities use the temperature of each member.
+    model.described["temperatures"] = [2 * one for one in model.temperatures]
+    flatter = model.member_probabilities(rows.inputs[:5], 0)
+    np.testing.assert_allclose(
+        2 * np.log(flatter[:, 1] / flatter[:, 0]), np.log(each[0][:, 1] / each[0][:, 0]), rtol=1e-4
+    )
 
 
 def test_the_temperature_calibrates_probabilities_of_the_true_class():
@@ -291,27 +225,9 @@ def test_the_temperature_calibrates_probabilities_of_the_true_class():
     assert abs(fit_temperature(logits, naive, torch.ones(n)) - 2) > 4 * error
 
 
-def test_probabilities_of_a_model_use_its_temperature():
-    rows, _ = stripes(300)
-    model = train_members(rows, THETA, tiny(image_size=16))
-    cool = Classifier({**model.described, "temperatures": [1.0]}, model.members, model.seen)
-    p, raw = model.probabilities(rows.inputs[:9]), cool.probabilities(rows.inputs[:9])
-    np.testing.assert_allclose(
-        np.log(p[:, 1] / p[:, 0]) * model.temperatures[0], np.log(raw[:, 1] / raw[:, 0]), rtol=1e-4
-    )
-
-
 def test_configured_loggers_are_made(monkeypatch, tmp_path):
-    assert loggers_for(tiny(), tmp_path, "train") == []
     made = []
     for name in ("TensorBoardLogger", "WandbLogger", "MLFlowLogger"):
         monkeypatch.setattr(f"lightning.pytorch.loggers.{name}", lambda *_, _name=name, **__: made.append(_name))
     loggers_for(tiny(loggers=["mlflow", "tensorboard"]), tmp_path, "train")
     assert made == ["MLFlowLogger", "TensorBoardLogger"]
-
-    def absent(*_, **__):
-        raise ModuleNotFoundError("No module named 'wandb'", name="wandb")
-
-    monkeypatch.setattr("lightning.pytorch.loggers.WandbLogger", absent)
-    with pytest.raises(InputError, match="logger wandb is not installed: pip install wandb"):
-        loggers_for(tiny(loggers=["wandb"]), tmp_path, "train")

@@ -10,10 +10,9 @@ from scipy.special import expit
 
 from conftest import codes
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.likelihood import label_quality, posterior
-from truemorph.bias.transitions import LogisticTransition, RayleighTransition, transition_to_dict
+from truemorph.bias.likelihood import posterior
+from truemorph.bias.transitions import LogisticTransition, RayleighTransition
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.classifiers.checkpoint import load
 from truemorph.classifiers.logistic import DebiasedLogisticRegression
 from truemorph.classifiers.loss import DebiasedLoss
 from truemorph.commands.label import label_galaxies
@@ -63,8 +62,6 @@ def test_posterior_loss_and_regression_use_the_same_observables():
     seen = (p * flips).sum(axis=1)
     after = posterior(p, labels, alpha, transition, observables=bulge)
     np.testing.assert_allclose(after, p * flips / seen[:, None])
-    quality = label_quality(p, labels, alpha, transition, observables=bulge)
-    np.testing.assert_allclose(quality, after[np.arange(50), labels])
     tensors = [torch.tensor(one) for one in (logits, labels, alpha)]
     losses = DebiasedLoss(transition, "none")(*tensors, observables=torch.tensor(bulge[:, None]))
     np.testing.assert_allclose(losses, -np.log(seen))
@@ -75,8 +72,6 @@ def test_posterior_loss_and_regression_use_the_same_observables():
     ):
         with pytest.raises(InputError, match="observables"):
             call()
-    with pytest.raises(InputError, match="one row per galaxy"):
-        DebiasedLoss(transition)(*tensors, observables=torch.tensor(bulge[:7]))
     with pytest.raises(InputError, match="fitted with them"):
         DebiasedLogisticRegression().fit(p, labels, alpha=alpha, observables=bulge)
 
@@ -96,18 +91,11 @@ def files(tmp_path_factory):
     return folder, path, trained
 
 
-def test_training_leaves_out_galaxies_without_an_observable(files):
-    folder, _, trained = files
+def test_training_leaves_out_galaxies_without_an_observable_and_labelling_gives_them_no_posterior(files):
+    folder, path, trained = files
     assert (trained.rows, trained.left_out) == (4_998, 2)
     assert "galaxies-left-out" in codes(trained)
     assert pl.read_csv(folder / "model" / "left_out.csv")["object_id"].to_list() == [0, 1]
-    described = json.loads((folder / "model" / "config.json").read_text())
-    assert described["transition"]["observables"] == ["bulge_fraction"]
-    assert trained.plot().lines
-
-
-def test_labelling_reads_the_observables_of_the_model(files):
-    folder, path, _ = files
     report = label_galaxies(folder / "model", path, folder / "labels.parquet")
     labels, given = read_table(folder / "labels.parquet"), read_catalogue(path).frame[2:]
     assert labels.frame["posterior_disk"].is_null().to_numpy().nonzero()[0].tolist() == [0, 1]
@@ -116,8 +104,7 @@ def test_labelling_reads_the_observables_of_the_model(files):
     assert labels.metadata["transition"]["observables"] == ["bulge_fraction"]
     p = labels.frame["p_disk"][2:].to_numpy()
     label, alpha, bulge = (given[name].to_numpy() for name in ("label", "alpha", "bulge_fraction"))
-    transition = load(folder / "model").transition
-    after = posterior(np.column_stack([1 - p, p]), label, alpha, transition, observables=bulge)
+    after = posterior(np.column_stack([1 - p, p]), label, alpha, trained.model.transition, observables=bulge)
     np.testing.assert_allclose(labels.frame["posterior_disk"][2:], after[:, 1])
     # The same if observed labels and observables come from another table.
     label_galaxies(folder / "model", path, folder / "joined.parquet", observed=path)
@@ -143,17 +130,3 @@ def test_a_catalogue_without_the_observable_raises_a_one_line_error(files, tmp_p
     del fit["observables"]
     with pytest.raises(InputError, match="depends on 1 column in addition to α, but 0 are named"):
         train_classifier(path, out=tmp_path / "m", transition=fit, preset="dcv14")
-
-
-def test_a_network_trains_through_several_observables(catalogue, tmp_path):
-    table = read_catalogue(catalogue)
-    bulge = np.random.default_rng(0).normal(size=table.frame.height)
-    bulge[table.frame["split"].to_list().index("train")] = NAN
-    path = write_table(
-        CatalogTable(table.frame.with_columns(bulge=bulge), table.units, table.metadata), tmp_path / "cat.parquet"
-    )
-    transition = transition_to_dict(flips_with_bulge(1.0)) | {"observables": ["bulge"]}
-    settings = {"image_size": 32, "crop": 1, "epochs": 1, "folds": 1, "batch_size": 32, "hidden": 32}
-    trained = train_classifier(path, out=tmp_path / "model", transition=transition, settings=settings)
-    assert trained.left_out == 1
-    assert load(tmp_path / "model").described["transition"]["observables"] == ["bulge"]

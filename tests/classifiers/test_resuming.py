@@ -1,7 +1,7 @@
 """Interrupted runs resume and end with the same weights, and the last good state is kept."""
 
-import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -17,60 +17,57 @@ from conftest import stripes, tiny
 from truemorph.bias.transitions import RayleighTransition
 from truemorph.classifiers import callbacks
 from truemorph.classifiers.callbacks import AtomicCheckpoints, KeepState, Unfinished
+from truemorph.classifiers.checkpoint import Classifier, describe, save_classifier
 from truemorph.classifiers.members import train_members
+from truemorph.commands.train import train_classifier
+from truemorph.config import training_config
 from truemorph.errors import CheckpointError, InputError
+from truemorph.tables import CatalogTable, read_table, write_table
 
-SETTINGS = {
-    "image_size": 16,
-    "epochs": 2,
-    "dropout": 0.3,
-    "rotation": "any",
-    "shift": 0.05,
-    "accumulate": 2,
-}
+SETTINGS = {"image_size": 16, "epochs": 2, "dropout": 0.3, "rotation": "any", "shift": 0.05, "accumulate": 2}
 
 
 class CutError(Exception):
     """Simulates a kill."""
 
 
-def train(folder, cut_at=None, monkeypatch=None, rows=None, **changes):
-    """Train; with `cut_at`, stop after that many states were written (one per step)."""
-    saved = [0]
-    write = KeepState._save
-
-    def save(self, trainer):
-        write(self, trainer)
-        saved[0] += 1
-        if saved[0] == cut_at:
-            raise CutError
-
-    if cut_at:
-        monkeypatch.setattr(KeepState, "_save", save)
-    unfinished = Unfinished(folder)
-    unfinished.begin({"run": 1})
-    try:
-        return train_members(
-            rows or stripes(300)[0], RayleighTransition(11.25), tiny(**SETTINGS, **changes), unfinished=unfinished
-        )
-    finally:
-        if cut_at:
-            monkeypatch.setattr(KeepState, "_save", write)
-
-
 @pytest.fixture
-def every_step(monkeypatch):
+def cut(monkeypatch, tmp_path):
+    """Train in `tmp_path / "cut"` until so many states were written, one per step."""
+    write = KeepState._save
     monkeypatch.setattr(callbacks, "_LOOK_EVERY", 1)
     monkeypatch.setattr(callbacks, "_STATE_MINUTES", 0.0)
+
+    def until(states, **changes):
+        saved = [0]
+
+        def save(self, trainer):
+            write(self, trainer)
+            saved[0] += 1
+            if saved[0] == states:
+                raise CutError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(KeepState, "_save", save)
+            with pytest.raises(CutError):
+                train(tmp_path / "cut", **changes)
+
+    return until
+
+
+def train(folder, **changes):
+    unfinished = Unfinished(folder)
+    unfinished.begin({"run": 1})
+    config = tiny(**{**SETTINGS, **changes})
+    return train_members(stripes(300)[0], RayleighTransition(11.25), config, unfinished=unfinished)
 
 
 def assert_same(first, second):
     for one, other in zip(first.members, second.members, strict=True):
         for name, value in one.items():
             np.testing.assert_array_equal(value, other[name], err_msg=name)
-    drop = {"seconds"}
     for one, other in zip(first.history, second.history, strict=True):
-        assert {k: v for k, v in one.items() if k not in drop} == {k: v for k, v in other.items() if k not in drop}
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
     assert first.temperatures == second.temperatures
 
 
@@ -80,125 +77,78 @@ def whole(tmp_path_factory):
     return train(tmp_path_factory.mktemp("whole"))
 
 
-@pytest.mark.parametrize("cut_at", [1, 6, 12])
-def test_a_run_interrupted_after_any_state_ends_with_the_same_weights(tmp_path, monkeypatch, every_step, whole, cut_at):
+@pytest.mark.parametrize("states", [1, 6, 12])
+def test_a_run_interrupted_after_any_state_ends_with_the_same_weights(tmp_path, cut, whole, states):
     # Two epochs of six steps, with a state per step: within an epoch, between epochs, and after the last.
-    with pytest.raises(CutError):
-        train(tmp_path / "cut", cut_at, monkeypatch)
+    cut(states)
     assert_same(train(tmp_path / "cut"), whole)
 
 
-def test_several_interruptions_with_several_members(tmp_path, monkeypatch, every_step):
-    whole = train(tmp_path / "whole", folds=2)
-    for cut_at in (2, 1, 3, 2, 1):
-        with pytest.raises(CutError):
-            train(tmp_path / "cut", cut_at, monkeypatch, folds=2)
-    assert_same(train(tmp_path / "cut", folds=2), whole)
+def test_several_interruptions_with_several_members(tmp_path, cut):
+    for states in (2, 5, 2):  # of six for each member
+        cut(states, folds=2)
+    assert_same(train(tmp_path / "cut", folds=2), train(tmp_path / "whole", folds=2))
+    # All members are finished: nothing is trained again.
+    assert {one.name for one in (tmp_path / "cut").iterdir()} == {"run.json", "member-0.ckpt", "member-1.ckpt"}
+    assert_same(train(tmp_path / "cut", folds=2), train(tmp_path / "whole", folds=2))
+    damage(tmp_path / "cut" / "member-0.ckpt")
+    with pytest.raises(CheckpointError, match=r"no state of training can be read .* to train this member again"):
+        train(tmp_path / "cut", folds=2)
 
 
-def test_a_run_that_stopped_early_is_not_trained_further(tmp_path, monkeypatch, every_step):
-    monkeypatch.setitem(SETTINGS, "epochs", 12)
-    whole = train(tmp_path / "whole", patience=1, learning_rate=3e-2)
+def test_a_run_that_stopped_early_is_not_trained_further(tmp_path, cut):
+    changes = {"epochs": 12, "patience": 1, "learning_rate": 3e-2}
+    whole = train(tmp_path / "whole", **changes)
     assert len(whole.history) < 12
-    states = 6 * len(whole.history)
-    with pytest.raises(CutError):
-        train(tmp_path / "cut", states, monkeypatch, patience=1, learning_rate=3e-2)
-    assert_same(train(tmp_path / "cut", patience=1, learning_rate=3e-2), whole)
+    cut(6 * len(whole.history), **changes)
+    assert_same(train(tmp_path / "cut", **changes), whole)
 
 
-@pytest.mark.parametrize("damage", ["cut off", "a flipped bit"])
-def test_if_a_state_is_damaged_the_previous_one_is_used(damage, tmp_path, monkeypatch, every_step, whole, capsys):
-    with pytest.raises(CutError):
-        train(tmp_path / "cut", 4, monkeypatch)
-    state = Unfinished(tmp_path / "cut").state(0)
-    content = state.read_bytes()
-    if damage == "cut off":
-        content = content[:1000]
-    else:  # of a weight
-        middle = len(content) // 2
-        content = content[:middle] + bytes([content[middle] ^ 64]) + content[middle + 1 :]
-    state.write_bytes(content)
+def damage(path, cut_off=False):
+    """Flip a bit of a weight, or cut the file off."""
+    content, middle = path.read_bytes(), path.stat().st_size // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 64]) + content[middle + 1 :]
+    path.write_bytes(content[:1000] if cut_off else flipped)
+
+
+@pytest.mark.parametrize("cut_off", [True, False])
+def test_if_a_state_is_damaged_the_previous_one_is_used(cut_off, tmp_path, cut, whole, capsys):
+    cut(4)
+    damage(Unfinished(tmp_path / "cut").state(0), cut_off)
     assert_same(train(tmp_path / "cut"), whole)
     assert "using the previous state" in capsys.readouterr().err
 
 
-def test_a_finished_member_with_a_flipped_bit_is_refused(tmp_path, monkeypatch, every_step):
-    with pytest.raises(CutError):
-        train(tmp_path / "cut", 8, monkeypatch, folds=2)
-    weights = tmp_path / "cut" / "member-0.safetensors"
-    content = weights.read_bytes()
-    weights.write_bytes(content[:-7] + bytes([content[-7] ^ 1]) + content[-6:])
-    with pytest.raises(CheckpointError, match=r"member-0\.safetensors"):
-        train(tmp_path / "cut", folds=2)
-
-
-def test_unreadable_states_raise_an_error(tmp_path, monkeypatch, every_step):
-    with pytest.raises(CutError):
-        train(tmp_path / "cut", 2, monkeypatch)
-    for one in (tmp_path / "cut").glob("*.ckpt"):
-        one.write_bytes(b"broken")
-    with pytest.raises(CheckpointError, match=r"no state of training can be read .* to train this member again"):
-        train(tmp_path / "cut")
-
-
-def test_a_full_disk_does_not_damage_the_last_state(tmp_path, monkeypatch):
-    path = tmp_path / "member-0.ckpt"
-    AtomicCheckpoints().save_checkpoint({"step": torch.tensor(1)}, path)
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(callbacks.torch, "save", full)
-    with pytest.raises(CheckpointError, match="No space left on device"):
-        AtomicCheckpoints().save_checkpoint({"step": torch.tensor(2)}, path)
-    assert AtomicCheckpoints().load_checkpoint(path) == {"step": torch.tensor(1)}
-    assert [one.name for one in tmp_path.iterdir()] == [path.name]
-
-
-FULL = """
-import resource, signal, sys
-import numpy as np, polars as pl, torch
-from pathlib import Path
-from truemorph.classifiers.checkpoint import Classifier, describe, save_classifier
-from truemorph.classifiers.callbacks import AtomicCheckpoints, Unfinished
-from truemorph.config import training_config
-from truemorph.errors import CheckpointError
-
-folder = Path(sys.argv[1])
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails as on a full disk
-weights = {"w": np.ones(300_000, np.float32)}
-seen = pl.DataFrame({"object_id": np.random.default_rng(0).integers(0, 2**60, 200_000)})
-described = describe(
-    training_config("dcv14"), {}, catalogue={"source": "", "rows": 0}, members=1, metrics={}, normalisation={}
-)
-small = {"w": weights["w"][:10]}
-for name, write in (
-    ("state", lambda: AtomicCheckpoints().save_checkpoint({"w": torch.ones(300_000)}, folder / "member-0.ckpt")),
-    ("member", lambda: Unfinished(folder).finish(0, {"weights": weights, "best": 1.0})),
-    ("model", lambda: save_classifier(Classifier(described, [weights], seen), folder / "model")),
-    ("seen", lambda: save_classifier(Classifier(described, [small], seen), folder / "model")),
-):
+@pytest.fixture
+def full_disk():
+    """Writing more than 500,000 bytes to a file fails, as on a full disk."""
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, resource.RLIM_INFINITY))
-    try:
-        write()
-        print(name, "was written")
-    except CheckpointError as problem:
-        print(name, problem)
+    yield
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-print(*sorted(one.name for one in folder.iterdir()))
-"""
+    signal.signal(signal.SIGXFSZ, before)
 
 
-@pytest.mark.slow
-def test_writers_report_a_full_disk_and_leave_no_partial_files(tmp_path):
-    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    *said, left = done.stdout.splitlines()
-    assert [one.split()[0] for one in said] == ["state", "member", "model", "seen"]
-    for one in said:
-        assert "free disk space and run the same command again" in one
-    assert "File too large" in said[0]
-    assert left == ""
+def test_a_full_disk_damages_neither_states_nor_models(full_disk, tmp_path):
+    small, large = np.ones(10, np.float32), np.ones(300_000, np.float32)
+    few, many = (pl.DataFrame({"object_id": np.random.default_rng(0).integers(0, 2**60, n)}) for n in (9, 200_000))
+    described = describe(
+        training_config("dcv14"), {}, catalogue={"source": "", "rows": 0}, members=1, metrics={}, normalisation={}
+    )
+
+    def state(values):
+        AtomicCheckpoints().save_checkpoint({"w": torch.from_numpy(values)}, tmp_path / "member-0.ckpt")
+
+    def model(values, seen):
+        save_classifier(Classifier(described, [{"w": values}], seen), tmp_path / "model")
+
+    state(small)
+    model(small, few)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    for write, arguments in ((state, (large,)), (model, (large, few)), (model, (small, many))):
+        with pytest.raises(CheckpointError, match="free disk space and run the same command again"):
+            write(*arguments)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 
 def test_no_code_is_run_from_a_state(tmp_path):
@@ -213,82 +163,73 @@ def test_no_code_is_run_from_a_state(tmp_path):
 
 
 def test_a_run_with_other_settings_does_not_resume(tmp_path):
-    Unfinished(tmp_path / "run").begin({"epochs": 2, "seed": 0})
-    Unfinished(tmp_path / "run").begin({"epochs": 2, "seed": 0})
+    def begin(epochs, theta):
+        transition = {"family": "rayleigh", "parameters": {"theta": theta, "table": [[theta, 0.0]]}}
+        Unfinished(tmp_path).begin({"epochs": epochs, "transition": transition})
+
+    begin(2, 11.25)
+    begin(2, 11.250000001)  # a fit on another machine
     with pytest.raises(InputError, match="epochs was 2, is 3"):
-        Unfinished(tmp_path / "run").begin({"epochs": 3, "seed": 0})
-
-
-def test_small_differences_of_a_fit_between_machines_are_accepted(tmp_path):
-    def theta(value):
-        return {"transition": {"family": "rayleigh", "parameters": {"theta": value, "table": [[value, 0.0]]}}}
-
-    Unfinished(tmp_path).begin(theta(11.25))
-    Unfinished(tmp_path).begin(theta(11.250000001))
+        begin(3, 11.25)
     with pytest.raises(InputError, match="transition was"):
-        Unfinished(tmp_path).begin(theta(11.26))
+        begin(2, 11.26)
 
 
-def command(catalogue, out, *more):
-    settings = ("image_size=32", "crop=1", "epochs=14", "folds=1", "batch_size=32", "hidden=32", "precision=32-true")
-    chosen = dict(one.split("=") for one in (*settings, *more))
-    given = [part for name, value in chosen.items() for part in (f"--{name.replace('_', '-')}", value)]
-    return [sys.executable, "-m", "truemorph.cli", "train", str(catalogue), "--out", str(out), *given]
+FAST = {
+    "image_size": 32, "crop": 1, "epochs": 10, "folds": 1, "batch_size": 32, "hidden": 32, "precision": "32-true",
+}  # fmt: skip
 
 
-def killed_later(arguments, how, epochs):
-    """Start a command and kill it after it reports this many epochs."""
-    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
-    said = ""
-    while said.count(" epoch ") < epochs and process.poll() is None:
-        said += process.stderr.readline()
-    process.send_signal(how)
-    said += process.communicate()[1]
-    return process.returncode, said
+def started(catalogue, out, settings, **environment):
+    """Start a command of its own, with as many threads as here."""
+    given = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), **environment}
+    return subprocess.Popen(
+        [sys.executable, "-m", "truemorph.cli", "train", str(catalogue), "--out", str(out), *given],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
 
 
 @pytest.mark.slow
-def test_killed_commands_resume(catalogue, tmp_path):
-    subprocess.run(command(catalogue, tmp_path / "whole"), check=True, capture_output=True)
-    out = tmp_path / "cut"
-    # Ctrl-C is tested with the other commands, SIGTERM here.
-    for number, epochs in enumerate((2,)):
-        ended, said = killed_later(command(catalogue, out), signal.SIGKILL, epochs)
-        assert ended == -signal.SIGKILL, said
-        assert ("resuming after epoch" in said) == (number > 0)
-        assert {one.name for one in out.iterdir()} == {"unfinished"}
-    done = subprocess.run(command(catalogue, out), check=True, capture_output=True, text=True)
-    assert "resuming after epoch" in done.stderr
-    whole, cut = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
-    for name, value in whole.items():
-        np.testing.assert_array_equal(value, cut[name])
-    assert not (out / "unfinished").exists()
-    assert json.loads((out / "environment.json").read_text())["command"][1] == "train"
+def test_a_terminated_command_resumes(catalogue, tmp_path, capsys):
+    """Ctrl-C is tested with the other commands, SIGTERM here."""
+    process, said = started(catalogue, tmp_path / "cut", FAST), ""
+    while said.count(" epoch ") < 2 and process.poll() is None:
+        said += process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    said += process.communicate()[1]
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert {one.name for one in (tmp_path / "cut").iterdir()} == {"unfinished"}
+    whole, cut = (train_classifier(catalogue, out=tmp_path / name, settings=FAST).model for name in ("whole", "cut"))
+    assert "resuming after epoch" in capsys.readouterr().err
+    assert_same(cut, whole)
+    assert not (tmp_path / "cut" / "unfinished").exists()
 
 
 @pytest.mark.slow
 def test_two_processes_or_nodes_give_the_same_result_as_one(catalogue, tmp_path):
+    table = read_table(catalogue)
+    few = write_table(CatalogTable(table.frame[:150], table.units, table.metadata), tmp_path / "few.parquet")
     # Layer norms, because batch norms depend on the galaxies of one process.
-    settings = ("backbone=test_vit", "dropout=0", "epochs=6", "shift=0.05", "rotation=any", "folds=2", "accumulate=2")
-    for name, devices in (("one", 1), ("two", 2)):
-        run = command(catalogue, tmp_path / name, *settings, f"devices={devices}")
-        subprocess.run(run, check=True, capture_output=True)
-    # Two nodes with one device each, started as by `srun`.
+    settings = {
+        **FAST, "backbone": "test_vit", "epochs": 2, "dropout": 0.0, "shift": 0.05, "rotation": "any", "folds": 2,
+        "accumulate": 2, "batch_size": 16,
+    }  # fmt: skip
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
+    # Two nodes with one device each, started as by `srun`.
     slurm = {
         "SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1",
         "SLURM_NNODES": "2", "SLURM_NODELIST": "localhost", "SLURM_LOCALID": "0", "MASTER_PORT": port,
     }  # fmt: skip
-    nodes = [
-        subprocess.Popen(
-            command(catalogue, tmp_path / "nodes", *settings, "devices=1", "nodes=2"),
-            env={**os.environ, **slurm, "SLURM_PROCID": rank, "SLURM_NODEID": rank}, stdout=subprocess.PIPE, text=True,
-        )
-        for rank in ("0", "1")
-    ]  # fmt: skip
-    said = [node.communicate()[0] for node in nodes]
+    processes = [
+        started(few, tmp_path / "nodes", settings | {"nodes": 2}, **slurm, SLURM_PROCID=rank, SLURM_NODEID=rank)
+        for rank in "01"
+    ]
+    processes.append(started(few, tmp_path / "two", settings | {"devices": 2}))
+    train_classifier(few, out=tmp_path / "one", settings=settings)
+    said = [process.communicate()[0] for process in processes]
     assert "Next:" in said[0]
     assert said[1] == ""
     names = ("one", "two", "nodes")

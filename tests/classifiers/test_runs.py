@@ -9,15 +9,15 @@ import polars as pl
 import pytest
 from astropy.io import fits
 
-from conftest import run
+from conftest import codes, run
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.transitions import MatrixTransition, transition_from_dict
+from truemorph.bias.transitions import MatrixTransition
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.classifiers import members
 from truemorph.classifiers import train as training
 from truemorph.classifiers.checkpoint import load
-from truemorph.cli import main
-from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml
+from truemorph.classifiers.members import TrainingRows
+from truemorph.commands.train import train_classifier
+from truemorph.config import PRESETS, RunConfig, TrainingConfig, run_config, run_toml
 from truemorph.errors import InputError
 from truemorph.images.decode import decode
 from truemorph.tables import CatalogTable, write_table
@@ -31,8 +31,9 @@ SET = [part for key, value in SMALL.items() for part in (f"--{key.replace('_', '
 @pytest.fixture(scope="module")
 def two_runs(catalogue, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    for name, more in (("naive", ["--naive"]), ("debiased", ["--intrinsic", "M_r,radius_kpc", "--seeds", "2"])):
-        main(["train", str(catalogue), "--out", str(folder / name), *SET, *more])
+    train_classifier(catalogue, out=folder / "naive", naive=True, settings=SMALL)
+    intrinsic = ("M_r", "radius_kpc")
+    train_classifier(catalogue, out=folder / "debiased", intrinsic=intrinsic, settings={**SMALL, "seeds": 2})
     return folder
 
 
@@ -42,13 +43,18 @@ def test_every_setting_is_documented():
             assert name == "training" or field.description, name
 
 
+def test_presets_have_the_papers_images():
+    for preset in ("paper", "standard"):
+        config = PRESETS[preset]
+        assert (config.image_size, config.hidden, config.crop) == (207, 1024, pytest.approx(207 / 424))
+    assert (PRESETS["standard"].backbone, PRESETS["paper"].backbone) == ("resnet50", "resnet50_v1")
+
+
 def test_a_dry_run_prints_the_whole_configuration_and_does_nothing(capsys, catalogue, tmp_path):
     status, out, err = run(capsys, "train", catalogue, "--out", tmp_path / "m", *SET, "--dry-run")
     assert (status, err) == (0, "")
     assert not (tmp_path / "m").exists()
-    assert run(capsys, "train", catalogue, *SET, "--dry-run")[0] == 0
-    settings = tomllib.loads(out)
-    assert settings["training"]["image_size"] == 32
+    assert tomllib.loads(out)["training"]["image_size"] == 32
     assert "decoded images" in out  # description of cache
     (tmp_path / "run.toml").write_text(out)
     assert run(capsys, "train", tmp_path / "run.toml", "--dry-run")[1] == out
@@ -66,35 +72,28 @@ def test_settings_are_the_same_after_writing_and_reading(tmp_path):
 
 def test_another_preset_keeps_the_changes_of_a_file(tmp_path):
     file = tmp_path / "run.toml"
-    file.write_text(run_toml(run_config("cat.parquet", epochs=7, clip=0.5, transition="fit.json", out="m")))
+    file.write_text(run_toml(run_config("cat.parquet", epochs=7, clip=0.5, out="m")))
     paper = run_config(file, preset="paper")
     assert (paper.preset, paper.training.backbone, paper.training.image_size) == ("paper", "resnet50_v1", 207)
     assert (paper.training.epochs, paper.training.clip) == (7, 0.5)
-    # Naive training and a transition exclude each other; the explicit setting takes precedence.
-    naive = run_config(file, naive=True)
-    assert (naive.naive, naive.transition) == (True, None)
-    file.write_text(run_toml(naive))
-    again = run_config(file, transition="fit.json")
-    assert (again.naive, again.transition) == (False, "fit.json")
-    both = run_config(file, naive=True, transition="fit.json")
-    assert both.naive
-    assert both.transition
+    file = tmp_path / "settings.toml"
+    file.write_text('backbone = "resnet18"\nepochs = 7\n')
+    own = run_config("cat.parquet", file, out="m", epochs=3)
+    assert (own.training.backbone, own.training.epochs) == ("resnet18", 3)
 
 
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"epoch": 3}, "no setting 'epoch'; did you mean epochs"),
+        ({"epoch": 3}, "no setting 'epoch'; nearest: epochs"),
         ({"epochs": "many"}, "setting training.epochs"),
         ({"preset": "fast"}, "unknown preset"),
-        ({"devices": 0}, "setting training.devices"),
+        ({"out": None}, "no `out` is given"),
     ],
 )
 def test_wrong_settings_raise_errors(settings, says):
     with pytest.raises(InputError, match=says):
-        run_config("cat.parquet", out="m", **settings)
-    with pytest.raises(InputError, match="`out`"):
-        run_config("cat.parquet")
+        run_config("cat.parquet", **{"out": "m", **settings})
 
 
 def test_a_run_folder_is_complete(two_runs, catalogue):
@@ -103,8 +102,10 @@ def test_a_run_folder_is_complete(two_runs, catalogue):
         "config.json", "model.safetensors", "README.md", "seen.parquet", "split.parquet", "history.csv", "run.toml",
         "metrics.json", "environment.json",
     }  # fmt: skip
-    again = run_config(folder / "run.toml")
-    assert again.training == load(folder).config
+    assert run_config(folder / "run.toml").training == load(folder).config
+    described = json.loads((folder / "config.json").read_text())
+    assert described["transition"]["assumption"] == "true class fractions do not depend on alpha"
+    assert described["catalogue"]["alpha"] == "petroRad_r / sigma_PSF, sigma_PSF = psfWidth_r / 2.3548"
     split = pl.read_parquet(folder / "split.parquet")
     assert split.equals(read_catalogue(catalogue).frame.select("object_id", "split"))
     environment = json.loads((folder / "environment.json").read_text())
@@ -146,42 +147,37 @@ def counted(catalogue, tmp_path_factory):
     return write_table(CatalogTable(frame, table.units, metadata), folder / "cat.parquet"), broken["object_id"][0]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("votes", ["soft", "counts"])
-def test_training_on_votes(capsys, counted, tmp_path, monkeypatch, votes):
+def test_training_on_votes(counted, tmp_path, monkeypatch, votes):
     path, broken = counted
     learned = []
 
-    def kept(rows, used, *others):
-        learned.append((rows, used))
-        return trained(rows, used, *others)
+    def kept(*values, **named):
+        learned.append(TrainingRows(*values, **named))
+        return learned[0]
 
-    trained = members.train_members
-    monkeypatch.setattr(members, "train_members", kept)
-    options = ["--votes", votes, "--vote-count", "number", "--where", "split=train,validation"]
-    status, _, err = run(capsys, "train", path, "--out", tmp_path / votes, *SET, *options)
-    assert status == 0, err
-    assert pl.read_csv(tmp_path / votes / "left_out.csv")["object_id"].to_list() == [broken]
-    whole = read_catalogue(path).frame
-    fitted = whole.filter(pl.col("split").is_in(["train", "validation"]))
-    fractions = fitted.select("smooth_fraction", "disk_fraction").to_numpy()
-    fit = fit_transition(np.rint(40 * fractions).astype(int), fitted["alpha"].to_numpy(), method="votes")
-    ((rows, used),) = learned
+    monkeypatch.setattr("truemorph.classifiers.members.TrainingRows", kept)
+    settings = {**SMALL, "epochs": 1}
+    trained = train_classifier(path, out=tmp_path / "m", votes=votes, vote_count="number", settings=settings)
+    assert "galaxies-left-out" in codes(trained)
+    assert pl.read_csv(tmp_path / "m" / "left_out.csv")["object_id"].to_list() == [broken]
+    assert broken not in trained.model.seen["object_id"].to_list()
+    whole, (rows,) = read_catalogue(path).frame, learned
+    columns = "smooth_fraction", "disk_fraction"
+    counts = np.rint(40 * whole.select(columns).to_numpy()).astype(int)
+    fit = fit_transition(counts, whole["alpha"].to_numpy(), method="votes")
     # Each galaxy has its own votes, also after the one with a broken image.
-    own = whole.select("object_id", "smooth_fraction", "disk_fraction", "alpha")
-    own = rows.frame.select("object_id").join(own, on="object_id", maintain_order="left")
-    fractions, alpha = own.select("smooth_fraction", "disk_fraction").to_numpy(), own["alpha"].to_numpy()
+    own = rows.frame.select("object_id").join(whole, on="object_id", maintain_order="left")
+    fractions, alpha = own.select(columns).to_numpy(), own["alpha"].to_numpy()
     if votes == "soft":
-        np.testing.assert_allclose(rows.soft_labels, fractions)
+        np.testing.assert_allclose(rows.votes, fractions)
         # T(α) of one vote is less steep than that of a majority.
-        assert used == fit.votes.transition
+        np.testing.assert_allclose(rows.evidence, fit.votes.transition.log_matrix(alpha))
     else:
         evidence = fit.votes.log_probabilities(np.rint(40 * fractions).astype(int), alpha)
         np.testing.assert_allclose(np.diff(rows.evidence, axis=1), np.diff(evidence, axis=1), rtol=1e-6)
-    described = load(tmp_path / votes).described["transition"]
-    assert "beta-binomial" in described["assumption"]
     # Labels of a catalogue are majorities, so posteriors use their T(α).
-    assert transition_from_dict(described) == fit.transition
+    assert trained.model.transition == fit.transition
 
 
 @pytest.mark.parametrize(
@@ -192,35 +188,24 @@ def test_training_on_votes_needs_their_number_and_no_transition_of_labels(catalo
         training.train_on_catalogue(run_config(catalogue, out=str(tmp_path / "m"), **more))
 
 
-@pytest.mark.slow
-def test_soft_labels_are_treated_as_correct_or_have_one_number_of_votes(capsys, catalogue, tmp_path):
-    models = {}
-    for name, more in (("word", ["--naive"]), ("number", ["--vote-count", "40"])):
-        options = ["train", catalogue, "--out", tmp_path / name, *SET, "--votes", "soft", *more]
-        status, _, err = run(capsys, *options)
-        assert status == 0, err
-        models[name] = load(tmp_path / name)
-    assert models["word"].transition == MatrixTransition.identity()
-    assert "of_one_vote" in models["number"].described["transition"]
+def test_soft_labels_may_be_treated_as_correct(catalogue, tmp_path):
+    trained = train_classifier(catalogue, out=tmp_path, votes="soft", naive=True, settings={**SMALL, "epochs": 1})
+    assert trained.model.transition == MatrixTransition.identity()
 
 
-def test_the_next_run_uses_cached_pixels(capsys, catalogue, tmp_path, monkeypatch):
-    options = ["train", catalogue, *SET, "--cache", tmp_path / "pixels"]
-    assert run(capsys, *options, "--out", tmp_path / "first")[0] == 0
-    monkeypatch.setattr("truemorph.images.decode.load_image", lambda *_: pytest.fail("decoded again"))
-    assert run(capsys, *options, "--out", tmp_path / "second")[0] == 0
-    first, second = (load(tmp_path / name) for name in ("first", "second"))
-    for name, value in first.members[0].items():
-        np.testing.assert_array_equal(value, second.members[0][name])
+def test_cached_pixels_and_pixels_decoded_on_demand_give_the_same_result(catalogue, tmp_path, monkeypatch):
+    def weights(name, **options):
+        return train_classifier(catalogue, out=tmp_path / name, settings=SMALL, **options).model.members[0]
 
-
-def test_pixels_decoded_on_demand_give_the_same_result(capsys, catalogue, tmp_path, monkeypatch):
-    assert run(capsys, "train", catalogue, *SET, "--out", tmp_path / "memory")[0] == 0
+    first = weights("memory", cache=tmp_path / "pixels")
+    with monkeypatch.context() as patch:
+        patch.setattr("truemorph.images.decode.load_image", lambda *_: pytest.fail("decoded again"))
+        second = weights("cache", cache=tmp_path / "pixels")
     monkeypatch.setattr("truemorph.classifiers.train._PIXELS_IN_MEMORY", 0)
-    assert run(capsys, "train", catalogue, *SET, "--out", tmp_path / "files")[0] == 0
-    first, second = (load(tmp_path / name) for name in ("memory", "files"))
-    for name, value in first.members[0].items():
-        np.testing.assert_array_equal(value, second.members[0][name])
+    third = weights("files")
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name])
+        np.testing.assert_array_equal(value, third[name])
 
 
 def test_fits_images_in_training_and_labelling(capsys, simulated, tmp_path):
@@ -229,37 +214,35 @@ def test_fits_images_in_training_and_labelling(capsys, simulated, tmp_path):
     for number, path in enumerate(sorted((simulated / "images").iterdir())):
         grey = decode(path.read_bytes()).mean(axis=2).astype(np.float32)
         fits.PrimaryHDU(grey).writeto(folder / f"{path.stem}.fits{'.gz' if number % 2 else ''}")
-    votes = pl.read_csv(simulated / "votes.csv").drop("image", strict=False)
-    votes.write_csv(tmp_path / "votes.csv")
-    status, _, err = run(
-        capsys, "prepare", tmp_path / "votes.csv", "--images", folder, "--out", tmp_path / "cat.parquet"
-    )
-    assert status == 0, err
-    options = ("--naive", "--fits-stretch", "linear", "--fits-limits", "0", "255")
-    status, _, err = run(capsys, "train", tmp_path / "cat.parquet", "--out", tmp_path / "m", *SET, *options)
-    assert status == 0, err
+    pl.read_csv(simulated / "votes.csv").drop("image", strict=False).write_csv(tmp_path / "votes.csv")
+    table, model, labels = (str(tmp_path / name) for name in ("cat.parquet", "m", "labels.parquet"))
+    read_as = ("--naive", "--fits-stretch", "linear", "--fits-limits", "0", "255")
+    for arguments in (
+        ("prepare", tmp_path / "votes.csv", "--images", folder, "--out", table),
+        ("train", table, "--out", model, *SET, *read_as),
+        ("label", model, folder, "--out", labels, "--precision", "fp32"),
+    ):
+        status, _, err = run(capsys, *arguments)
+        assert status == 0, err
     assert not (tmp_path / "m" / "left_out.csv").exists()
-    status, _, err = run(
-        capsys, "label", tmp_path / "m", folder, "--out", tmp_path / "labels.parquet", "--precision", "fp32"
-    )
-    assert status == 0, err
-    labels = pl.read_parquet(tmp_path / "labels.parquet")
+    labels = pl.read_parquet(labels)
     assert labels["object_id"].to_list() == sorted(path.stem for path in (simulated / "images").iterdir())
     # The same labels as for JPEGs of the same grey images.
     grey = folder / f"{labels['object_id'][0]}.fits"
     pixels = np.repeat(np.round(fits.getdata(grey)[::-1])[..., None], 3, axis=2).astype(np.uint8)
-    assert load(tmp_path / "m").predict(pixels[None])["p_disk"][0] == pytest.approx(labels["p_disk"][0], abs=1e-5)
+    assert load(model).predict(pixels[None])["p_disk"][0] == pytest.approx(labels["p_disk"][0], abs=1e-5)
 
 
-def test_other_files_in_a_run_folder_are_kept(capsys, catalogue, tmp_path):
-    out = tmp_path / "m"
-    assert run(capsys, "train", catalogue, "--out", out, *SET)[0] == 0
+def test_a_finished_model_is_replaced_only_on_request_and_other_files_are_kept(catalogue, tmp_path):
+    out, config = tmp_path / "m", {"preset": "dcv14", "settings": {"features": ["M_r"], "folds": 1}}
+    train_classifier(catalogue, out=out, **config)
     (out / "notes.txt").write_text("mine")
     (out / "plots").mkdir()
     (out / "plots" / "a.png").write_text("mine")
-    assert run(capsys, "train", catalogue, "--out", out, *SET, "--naive")[0] == 2
+    with pytest.raises(InputError, match="holds a finished model"):
+        train_classifier(catalogue, out=out, naive=True, **config)
     assert load(out).transition != MatrixTransition.identity()
-    assert run(capsys, "train", catalogue, "--out", out, *SET, "--naive", "--overwrite")[0] == 0
+    train_classifier(catalogue, out=out, naive=True, overwrite=True, **config)
     assert load(out).transition == MatrixTransition.identity()
     assert (out / "notes.txt").read_text() == (out / "plots" / "a.png").read_text() == "mine"
     assert not list(tmp_path.glob(".m*"))

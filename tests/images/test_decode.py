@@ -1,8 +1,7 @@
-"""Decoding of images: the paper's crop, other formats, and broken files."""
+"""Decoding of images: the paper's crop, JPEG, PNG and FITS, and broken files."""
 
 import gzip
 import io
-import os
 import struct
 import zlib
 
@@ -14,10 +13,8 @@ from astropy.io import fits
 from PIL import Image
 
 from truemorph.errors import InputError
-from truemorph.images import store
 from truemorph.images.decode import FitsReading, central_crop, decode, load_image
 from truemorph.images.sersic import measure_sersic
-from truemorph.images.store import decode_batches, load_images
 from truemorph.images.transforms import normalise
 
 
@@ -31,17 +28,13 @@ def jpeg(pixels, **options):
 
 @pytest.mark.parametrize(("side", "kept"), [(424, 207), (212, 104), (848, 414), (100, 49)])
 def test_the_crop_is_central_and_has_the_papers_ratio(side, kept):
-    image = np.zeros((side, side, 3), np.uint8)
-    image[side // 2 - 1 : side // 2 + 1, side // 2 - 1 : side // 2 + 1] = 255
+    image = np.zeros((side, side + 20, 3), np.uint8)
+    image[side // 2 - 1 : side // 2 + 1, side // 2 + 9 : side // 2 + 11] = 255
     cropped = central_crop(image)
     assert cropped.shape == (kept, kept, 3)
     rows, columns = np.nonzero(cropped[..., 0])
     assert abs(rows.mean() - (kept - 1) / 2) <= 0.5
     assert abs(columns.mean() - (kept - 1) / 2) <= 0.5
-
-
-def test_a_rectangle_gives_a_square():
-    assert central_crop(np.zeros((100, 200, 3), np.uint8), 0.5).shape == (50, 50, 3)
 
 
 def test_jpeg_is_decoded_as_pillow_does():
@@ -61,11 +54,7 @@ def test_grey_and_png_become_rgb():
 
 def test_broken_images_raise_errors_with_their_names():
     good = jpeg(picture())
-    for data, says in (
-        (b"", "empty"),
-        (b"hello", "not a readable image"),
-        (good[: len(good) // 2], "not a readable image"),
-    ):
+    for data, says in ((b"", "empty"), (b"hello", "unknown format"), (good[: len(good) // 2], "not a readable image")):
         with pytest.raises(InputError, match=f"galaxy.jpg: .*{says}"):
             decode(data, "galaxy.jpg")
 
@@ -75,38 +64,6 @@ def test_resize_keeps_brightness(tmp_path):
     path.write_bytes(jpeg(picture(424)))
     assert load_image(path, 64).shape == (64, 64, 3)
     assert load_image(path, 64).mean() == pytest.approx(load_image(path, 207).mean(), abs=0.5)
-
-
-def folder_of_images(tmp_path, n, bad=()):
-    paths = []
-    for i in range(n):
-        path = tmp_path / f"{i}.jpg"
-        path.write_bytes(b"broken" if i in bad else jpeg(picture(32, seed=i)))
-        paths.append(path)
-    return paths
-
-
-def test_few_unreadable_images_are_skipped_and_listed(tmp_path):
-    paths = folder_of_images(tmp_path, 50, bad=(4, 17))
-    for cache in (None, tmp_path / "cache", tmp_path / "cache"):
-        store = load_images(paths, 16, 1.0, cache)
-        assert np.flatnonzero(~store.good).tolist() == [4, 17]
-        assert [path for path, _ in store.problems] == [str(paths[4]), str(paths[17])]
-        np.testing.assert_array_equal(store.pixels[3], load_image(paths[3], 16, 1.0))
-
-
-def test_more_than_five_percent_unreadable_images_raise_an_error(tmp_path):
-    with pytest.raises(InputError, match=r"3 of 50 images can't be read, more than 5%"):
-        load_images(folder_of_images(tmp_path, 50, bad=(1, 2, 3)), 16)
-    with pytest.raises(InputError, match="no images"):
-        load_images([], 16)
-
-
-def test_batches_come_in_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "_BATCH", 4)
-    paths = folder_of_images(tmp_path, 10)
-    seen = [(rows.start, rows.stop, len(images)) for rows, images in decode_batches(paths, 16, 1.0)]
-    assert seen == [(0, 4, 4), (4, 8, 4), (8, 10, 2)]
 
 
 def test_normalise_equals_its_formula():
@@ -125,8 +82,6 @@ def test_sixteen_bit_images_are_scaled_and_tiny_images_raise_errors(tmp_path):
     (tmp_path / "speck.jpg").write_bytes(jpeg(picture(4)))
     with pytest.raises(InputError, match="only 4 pixels wide"):
         load_image(tmp_path / "speck.jpg", 64, 1.0)
-    with pytest.raises(InputError, match="unknown format"):
-        decode(b"hello", "x")
 
 
 def huge_jpeg(height, width):
@@ -172,11 +127,65 @@ def test_a_gzipped_fits_file_is_checked_completely():
         decode(bytes(packed))
 
 
-def test_named_pipes_are_unreadable_images_and_do_not_block(tmp_path):
-    paths = folder_of_images(tmp_path, 40)
-    os.mkfifo(tmp_path / "pipe.jpg")
-    for cache in (None, tmp_path / "cache"):
-        store = load_images([*paths, tmp_path / "pipe.jpg"], 16, 1.0, cache)
-        assert np.flatnonzero(~store.good).tolist() == [40]
-    assert "not a regular file" in store.problems[0][1]
-    assert measure_sersic([tmp_path / "pipe.jpg"], jobs=1)["flag"].item() == 2
+def fits_bytes(*units):
+    buffer = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), *units]).writeto(buffer)
+    return buffer.getvalue()
+
+
+def blob(noise=1.0, seed=0):
+    y, x = np.mgrid[:32, :32] - 16
+    return 100 * np.exp(-np.hypot(x, y - 5) / 3) + np.random.default_rng(seed).normal(0, noise, (32, 32))
+
+
+@pytest.mark.parametrize("stretch", ["asinh", "linear", "sqrt", "log"])
+def test_fits_images_become_grey_images_with_north_up(stretch):
+    data = blob()
+    picture = decode(fits_bytes(fits.ImageHDU(data.astype(np.float32))), fits=FitsReading(stretch=stretch))
+    assert picture.shape == (32, 32, 3)
+    assert picture.dtype == np.uint8
+    np.testing.assert_array_equal(picture[..., 0], picture[..., 2])
+    # FITS rows start at the bottom: the blob at FITS row 21 is in row 10 from the top.
+    assert np.nonzero(picture[..., 0] == 255)[0].mean() == pytest.approx(10, abs=1)
+    # A stretch preserves the order of brightness.
+    order = np.argsort(np.flip(data, axis=0).ravel())
+    assert np.all(np.diff(picture[..., 0].ravel()[order].astype(int)) >= 0)
+
+
+def test_fixed_limits_are_black_and_white_and_asinh_equals_its_formula():
+    data = np.linspace(-5, 60, 32 * 32).reshape(32, 32)
+    picture = decode(fits_bytes(fits.ImageHDU(data)), fits=FitsReading(limits=(0.0, 50.0)))
+    expected = 255 * np.clip(np.arcsinh(np.clip(data / 50, 0, None) / 0.1) / np.arcsinh(10), 0, 1)
+    np.testing.assert_allclose(np.flip(picture[..., 0], axis=0), expected, atol=1.01)
+
+
+def test_three_bands_keep_their_hue():
+    data = blob(0)
+    cube = fits_bytes(fits.ImageHDU(np.stack([2 * data, data, data / 2]), name="RGB"))
+    picture = decode(cube, fits=FitsReading(hdu="RGB", limits=(0.0, 400.0))).astype(float)
+    bright = picture[..., 2] > 20
+    np.testing.assert_allclose(picture[bright, 0] / picture[bright, 1], 2, atol=0.06)
+
+
+@pytest.mark.parametrize(
+    ("units", "reading", "says"),
+    [
+        ([], FitsReading(), "no image in any HDU"),
+        ([fits.ImageHDU(blob())], FitsReading(hdu="SCI"), "no HDU 'SCI'; there are PRIMARY, 1"),
+        ([fits.ImageHDU(np.zeros((5, 8, 8)))], FitsReading(), r"found shape \(5, 8, 8\)"),
+        ([fits.ImageHDU(np.full((8, 8), np.nan))], FitsReading(), "no finite pixel"),
+        ([fits.BinTableHDU.from_columns([fits.Column("a", "E", array=[1.0])])], FitsReading(hdu=1), "found no image"),
+    ],
+)
+def test_fits_files_without_an_image_raise_errors(units, reading, says):
+    with pytest.raises(InputError, match=says):
+        decode(fits_bytes(*units), "a.fits", reading)
+
+
+def test_fits_files_are_read_like_others(tmp_path):
+    path = tmp_path / "a.fits"
+    path.write_bytes(fits_bytes(fits.ImageHDU(np.where(blob() > 90, np.nan, blob()))))
+    assert load_image(path, 16, 1.0).shape == (16, 16, 3)
+    flat = tmp_path / "flat.fits"
+    flat.write_bytes(fits_bytes(fits.ImageHDU(np.ones((16, 16)))))
+    assert load_image(flat, 16, 1.0).max() == 0

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from truemorph.errors import InputError
@@ -11,26 +10,10 @@ from truemorph.images.degrade import degrade
 from truemorph.images.shapes import measure_shapes
 from truemorph.images.stretch import stretch, unstretch
 
-light_values = st.floats(0, 3, width=32)
-
-
-@given(arrays(np.float32, (3, 2, 2), elements=light_values))
-@settings(max_examples=60)
-def test_the_stretch_of_light_is_inverted(light):
-    shown = stretch(light)
-    assert shown.dtype == np.uint8
-    back = unstretch(shown)
-    lost = (shown == 255).any(axis=2)  # saturated
-    # Half a grey level, over the slope of the stretch.
-    scale = 0.19 / 55 * np.cosh(shown.max(axis=2) / 55 * 1.0)
-    for band in range(3):
-        error = np.abs(back[band] - light[band])[~lost]
-        assert np.all(error <= (1.5 * scale + 0.01 * light[band] + 0.012)[~lost])
-
 
 @given(arrays(np.uint8, (4, 4, 3)))
 @settings(max_examples=60)
-def test_the_inverse_stretch_of_images_is_inverted(pixels):
+def test_the_stretch_and_its_inverse_agree_within_a_grey_level(pixels):
     again = stretch(unstretch(pixels))
     assert np.abs(again.astype(int) - pixels.astype(int)).max() <= 1
 
@@ -54,18 +37,6 @@ def test_a_degraded_star_has_the_wider_psf(alpha, lower):
     np.testing.assert_allclose(out[middle, middle], expected[middle, middle], atol=0.03 * expected.max() + 0.006)
 
 
-def test_a_sharp_edge_is_blurred_by_the_psf():
-    image = np.zeros((1, 65, 65, 3), np.uint8)
-    image[:, :, :32] = 100
-    out = unstretch(degrade(image, np.array([np.inf]), np.array([10.0]), 20.0, how="seeing")[0])[1]
-    row = out[30] / out[30, :5].mean()
-    # Half the brightness at the edge, and as wide as the PSF.
-    assert np.interp(0.5, row[::-1], np.arange(65)[::-1]) == pytest.approx(31.5, abs=0.3)
-    quarter, rest = (np.interp(level, row[::-1], np.arange(65)[::-1]) for level in (0.75, 0.25))
-    # 2 × 0.674 σ of a Gaussian with σ of 2 pixels; a Moffat of the same FWHM is wider in its wings.
-    assert 1.2 < (rest - quarter) / 2.0 < 1.7
-
-
 def sky(seed, side=65, noise=0.02):
     light = np.full((3, side, side), 0.1, np.float32)
     return stretch(light + np.random.default_rng(seed).normal(0, noise, light.shape).astype(np.float32))
@@ -76,8 +47,7 @@ def spread(pictures):
 
 
 @pytest.mark.parametrize(("how", "alpha", "lower", "factor"), [
-    # Camera pixels of 0.48 and 1.59 image pixels: averaging leaves 0.48² of the variance before, interpolation
-    # (2/3 each way) after.
+    # Camera pixels of 0.48 and 1.59 image pixels: averaging leaves 0.48² of the variance, interpolation (2/3)².
     ("distance", 30.0, 9.0, (2 / 3) / 0.476),
     # Pixels of 0.24 and 0.48: twice the noise.
     ("distance", 60.0, 30.0, 2.0),
@@ -97,19 +67,9 @@ def test_two_steps_give_the_same_noise_as_one(how, first, second):
     images = np.stack([sky(seed) for seed in range(8)])
     sharp = np.full(8, 60.0)
     halfway = degrade(images, sharp, np.full(8, first), 25.0, seed=1, how=how)
-    twice = degrade(halfway, np.full(8, first), np.full(8, second), 25.0, seed=2, how="distance")
-    once = degrade(images, sharp, np.full(8, second), 25.0, seed=3, how="distance")
-    if how == "distance":
-        assert spread(twice) == pytest.approx(spread(once), rel=0.15)
-    else:
-        again = degrade(halfway, np.full(8, first), np.full(8, second), 25.0, seed=4, how="seeing")
-        assert spread(again) == pytest.approx(spread(halfway), rel=0.15)
-
-
-def test_noise_of_a_noiseless_image_increases_as_resolution_decreases():
-    images = np.stack([sky(seed) for seed in range(8)])
-    found = [spread(degrade(images, np.full(8, np.inf), np.full(8, a), 25.0)) for a in (40.0, 25.0, 20.0, 16.0, 9.0)]
-    assert np.all(np.diff(found) > -0.04 * found[-1])
+    twice = degrade(halfway, np.full(8, first), np.full(8, second), 25.0, seed=2, how=how)
+    once = degrade(images, sharp, np.full(8, second), 25.0, seed=3, how=how)
+    assert spread(twice) == pytest.approx(spread(once), rel=0.15)
 
 
 def test_images_below_the_target_resolution_are_unchanged():
@@ -152,9 +112,10 @@ def test_axis_ratios_are_measured_with_and_without_a_star(ratio, star):
 
 
 def test_contrast_is_sensitive_to_arms_but_not_to_neighbours():
-    smooth = measure_shapes(np.stack([ellipse(0.8, a) for a in (0.1, 1.0)]))["contrast"].to_numpy()
-    spiral = measure_shapes(np.stack([ellipse(0.8, a, arms=0.6) for a in (0.1, 1.0)]))["contrast"].to_numpy()
-    beside = measure_shapes(np.stack([ellipse(0.8, a, star=True) for a in (0.1, 1.0)]))["contrast"].to_numpy()
+    smooth, spiral, beside = (
+        measure_shapes(np.stack([ellipse(0.8, a, **more) for a in (0.1, 1.0)]))["contrast"].to_numpy()
+        for more in ({}, {"arms": 0.6}, {"star": True})
+    )
     assert np.all(spiral > 3 * smooth + 0.05)
     assert np.all(beside < 0.5 * spiral)
 

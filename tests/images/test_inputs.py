@@ -34,7 +34,7 @@ def test_every_kind_gives_the_same_pixels(tmp_path):
         "array of paths": np.array([str(tmp_path / "a.png")]),
         "bytes": [buffer.getvalue()],
         "one file's content": buffer.getvalue(),
-        "PIL": [Image.fromarray(image)],
+        "PIL": [Image.fromarray(image)] * 257,  # two batches
         "one PIL image": Image.fromarray(image),
         "arrays": [image],
         "array": whole,
@@ -54,13 +54,6 @@ def test_an_array_with_the_networks_size_is_unchanged():
     np.testing.assert_array_equal(pixels(image[None])[0], image)
     # An image in a list is cropped like a file.
     assert not np.array_equal(pixels([image])[0], image)
-
-
-def test_grey_pil_images_are_converted_in_batches():
-    images = [Image.fromarray(picture(seed=k)).convert("L") for k in range(130)]
-    found = list(pixel_batches(images, 20, 0.5))
-    assert [rows for rows, _ in found] == [slice(0, 64), slice(64, 128), slice(128, 130)]
-    assert all(one.shape == (20, 20, 3) for _, some in found for one in some)
 
 
 def test_invalid_images_raise_errors(tmp_path):

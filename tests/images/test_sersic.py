@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
+from astropy.io import fits
 from scipy import fft, special
 
 from truemorph.errors import InputError
@@ -82,15 +83,7 @@ def test_images_that_cannot_be_measured_are_listed(tmp_path):
     found = measure_sersic(images, 1.5, **ALONE)
     assert found.height == len(images)
     assert found["flag"].to_list() == [0] + [2] * 7
-    expected = (
-        "not finite",
-        "no source",
-        "no source at the centre",
-        "uint8",
-        "not a readable image",
-        "No such file",
-        "8 pixels",
-    )
+    expected = ("not finite", "no source", "at the centre", "uint8", "not a readable image", "No such file", "8 pixels")
     for problem, words in zip(found["problem"][1:], expected, strict=True):
         assert words in problem
     assert found["sersic_n"].null_count() == 7
@@ -108,7 +101,6 @@ def test_doubtful_fits_are_flagged():
 
 
 def test_colour_images_fits_and_arrays_give_the_same_galaxy(tmp_path):
-    fits = pytest.importorskip("astropy.io.fits")
     image = light(2.0, total=30.0, noise=0.003)
     fits.writeto(tmp_path / "one.fits", image)
     picture = stretch(np.repeat(image[None].astype(np.float32), 3, axis=0))
@@ -153,16 +145,8 @@ def test_indices_of_simulated_galaxies_are_recovered_from_jpegs(pictures):
 
 @pytest.mark.slow
 def test_the_number_of_processes_has_no_effect(pictures):
-    paths, sigma, _ = pictures
+    paths, sigma = (one[:5] for one in pictures[:2])  # two tasks
     assert measure_sersic(paths, sigma, jobs=2).equals(measure_sersic(paths, sigma, jobs=1))
-
-
-def test_statmorph_recovers_the_profile():
-    pytest.importorskip("statmorph", reason='needs pip install "truemorph[morphology]"')
-    found = measure_sersic([light(1.0)], 1.5, method="statmorph", **ALONE)
-    assert found["sersic_n"].item() == pytest.approx(1.0, abs=0.1)
-    assert found["sersic_rhalf"].item() == pytest.approx(6.0, rel=0.05)
-    assert found["sersic_n_stderr"].item() is None
 
 
 def test_a_missing_package_raises_an_error_before_measuring(monkeypatch):
@@ -173,17 +157,11 @@ def test_a_missing_package_raises_an_error_before_measuring(monkeypatch):
 
 def test_invalid_arguments_raise_errors():
     image = light(1.0)
-    with pytest.raises(InputError, match="method"):
-        measure_sersic([image], method="galfit")
     with pytest.raises(InputError, match="psf_shape"):
         measure_sersic([image], psf_shape="airy")
     with pytest.raises(InputError, match=r"shape \(2,\) for 1 images"):
         measure_sersic([image], [1.0, 2.0])
-    with pytest.raises(InputError, match="object_id has 2 rows for 1 images"):
-        measure_sersic([image], object_id=[1, 2])
     with pytest.raises(InputError, match=r"got shape \(64, 64\)"):
         measure_sersic(image)
-    with pytest.raises(InputError, match="jobs"):
-        measure_sersic([image], jobs=-1)
     found = measure_sersic([image], -1.0, jobs=1)
     assert found["problem"].item() == "psf_sigma must be a width in pixels, 0 or more; got -1.0"

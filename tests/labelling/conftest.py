@@ -79,3 +79,11 @@ def write_folder(folder, content):
     for name, data in content.items():
         (folder / f"{name}.jpg").write_bytes(data)
     return folder
+
+
+def tars(content, folder, copies):
+    """A folder of small tar files, each a part."""
+    folder.mkdir()
+    for copy in range(copies):
+        write_tar(folder / f"{copy:03d}.tar", {f"{copy:03d}-{name}": data for name, data in content.items()})
+    return folder

@@ -1,24 +1,20 @@
 """Labels: out of fold for training galaxies, no row lost, no label counted twice."""
 
-import json
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 import pytest
-from astropy.io import fits
-from astropy.table import Table
 
 from conftest import codes
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.transitions import RayleighTransition, transition_to_dict
-from truemorph.classifiers.checkpoint import Classifier, describe, save_classifier
+from truemorph.classifiers.checkpoint import Classifier, describe, load, save_classifier
 from truemorph.commands.label import label_galaxies
-from truemorph.config import RunConfig, training_config
+from truemorph.config import training_config
 from truemorph.errors import InputError
 from truemorph.findings import Finding
+from truemorph.io import write_json
 from truemorph.labelling import sources
 from truemorph.tables import CatalogTable, read_table, write_table
 
@@ -31,14 +27,7 @@ def logistic_model(intercepts, seen, transition=None, features=("n",)):
     described = describe(
         config,
         transition or transition_to_dict(T),
-        catalogue={
-            "alpha": "radius / sigma_PSF",
-            "alpha_psf": "sigma",
-            "source": "catalogue.parquet",
-            "rows": 6,
-            "sha256": "0",
-            "votes": "none",
-        },
+        catalogue={"alpha": "radius / sigma_PSF", "alpha_psf": "sigma", "source": "catalogue.parquet", "rows": 6},
         members=len(intercepts),
         metrics={},
         normalisation={},
@@ -82,11 +71,14 @@ def test_training_galaxies_are_labelled_by_the_member_that_did_not_see_them(tmp_
     np.testing.assert_allclose(got["label_quality"], after[np.arange(6), given["label"].to_numpy()])
 
 
-def test_with_one_member_training_galaxies_have_no_posterior(tmp_path):
+def test_training_galaxies_of_one_member_and_those_without_a_label_have_no_posterior(tmp_path):
     model = logistic_model([0.0], [(0, "in_sample", -1), (1, "in_sample", -1)])
-    report = label_galaxies(model, catalogue(tmp_path), tmp_path / "labels.parquet")
+    path = catalogue(tmp_path, label=[0, 1, 0, 1, 0, None])
+    report = label_galaxies(model, path, tmp_path / "labels.parquet")
     got = read_table(tmp_path / "labels.parquet").frame
-    assert got["posterior_disk"].is_null().to_list() == [True, True, False, False, False, False]
+    assert got["observed_label"].to_list() == [0, 1, 0, 1, 0, None]
+    for name in ("posterior_disk", "posterior_label", "label_quality"):
+        assert got[name].is_null().to_list() == [True, True, False, False, False, True]
     assert got["p_disk"].is_not_null().all()
     assert "posterior-missing" in codes(report)
 
@@ -109,124 +101,39 @@ def test_rows_in_equal_rows_labelled_plus_rows_listed(tmp_path):
     assert listed["object_id"].to_list() == [1, 2]
 
 
-@pytest.mark.parametrize("extension", ["parquet", "fits", "ecsv", "vot", "csv"])
-def test_the_extension_determines_the_format(tmp_path, extension):
-    path = catalogue(tmp_path)
-    label_galaxies(logistic_model([0.0], []), path, tmp_path / f"labels.{extension}")
-    back = read_table(tmp_path / f"labels.{extension}")
-    assert back.frame["object_id"].to_list() == list(range(6))
-    if extension != "csv":
-        assert back.metadata["transition"]["parameters"]["theta"] == 10.0
-        assert back.metadata["model_hash"] == "unsaved"
-
-
-@pytest.mark.parametrize(
-    ("extension", "format_name"),
-    [("fits", "fits"), ("ecsv", "ascii.ecsv"), ("vot", "votable"), ("parquet", "parquet")],
-)
-def test_astropy_shows_unit_and_description_of_each_column(tmp_path, monkeypatch, extension, format_name):
-    if extension == "parquet":
-        pytest.importorskip("pandas")
+def test_every_format_has_columns_units_descriptions_and_the_findings_of_the_fits(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "PART_ROWS", 4)  # two parts
-    path = catalogue(tmp_path, radius=np.arange(6.0))
-    given = read_table(path)
-    write_table(replace(given, units={"radius": "arcsec"}, descriptions={"radius": "Petrosian radius"}), path)
-    out = tmp_path / f"labels.{extension}"
-    label_galaxies(logistic_model([0.0, 1.0], []), path, out, copy=["radius"])
-    with pytest.warns() if extension == "parquet" else nullcontext():  # astropy estimates the length of text
-        labels = Table.read(out, format=format_name)
-    assert labels.colnames == [
-        *(
-            "object_id",
-            "radius",
-            "p_smooth",
-            "p_disk",
-            "p_spread",
-            "label",
-            "relation",
-            "observed_label",
-            "alpha",
-            "split",
-        ),
-        *("posterior_smooth", "posterior_disk", "posterior_label", "label_quality", "model_hash"),
-    ]
-    assert {name for name in labels.colnames if not labels[name].description} == set()
-    assert {name: str(labels[name].unit) for name in labels.colnames if labels[name].unit} == {"radius": "arcsec"}
-    assert labels["radius"].description == "Petrosian radius"
-    if extension == "fits":
-        header = fits.getheader(out, 1)
-        assert [header["TUNIT2"], header["TCOMM2"]] == ["arcsec", "Petrosian radius"]
-        assert all(header[f"TCOMM{number}"] for number in range(1, len(labels.colnames) + 1))
-
-
-def test_labels_have_the_findings_of_their_fits_without_duplicates(tmp_path):
     shared = Finding("flat-fractions-assumed", "caution", "p < 0.01 & \u03b1", "Give gold labels (`gold`).")
     other = Finding("family-rejected", "caution", "10 above the best")
     trained = {**transition_to_dict(T), "findings": [shared.to_dict()]}
     given = {**transition_to_dict(RayleighTransition(9.0)), "findings": [shared.to_dict(), other.to_dict()]}
-    path, model = catalogue(tmp_path), logistic_model([0.0], [], trained)
-    for extension in ("parquet", "fits", "ecsv", "vot"):
+    path, model = catalogue(tmp_path, radius=np.arange(6.0)), logistic_model([0.0, 1.0], [], trained)
+    table = replace(read_table(path), units={"radius": "arcsec"}, descriptions={"radius": "Petrosian radius"})
+    write_table(table, path)
+    for extension in ("csv", "parquet", "fits", "ecsv", "vot"):
         out = tmp_path / f"labels.{extension}"
-        report = label_galaxies(model, path, out, transition=given)
+        report = label_galaxies(model, path, out, transition=given, copy=["radius"])
         assert codes(report) == ["flat-fractions-assumed", "family-rejected"]
-        metadata = read_table(out).metadata
-        assert [Finding.from_dict(one) for one in metadata["findings"]] == [shared, other]
-        assert metadata["transition"]["parameters"]["theta"] == 9.0
-        assert metadata["trained_through"]["parameters"]["theta"] == 10.0
-        assert metadata["trained_on"]["alpha"] == "radius / sigma_PSF"
-    held = pq.read_schema(tmp_path / "labels.parquet").metadata
-    assert json.loads(held[b"truemorph.model_hash"]) == "unsaved"
+        got = read_table(out)
+        assert got.frame["object_id"].to_list() == list(range(6))
+        assert got.frame.columns == [
+            *("object_id", "radius", "p_smooth", "p_disk", "p_spread", "label", "relation", "observed_label", "alpha"),
+            *("split", "posterior_smooth", "posterior_disk", "posterior_label", "label_quality", "model_hash"),
+        ]
+        if extension == "csv":
+            continue
+        assert got.units == {"radius": "arcsec"}
+        assert set(got.descriptions) == set(got.frame.columns)
+        assert got.descriptions["radius"] == "Petrosian radius"
+        assert [Finding.from_dict(one) for one in got.metadata["findings"]] == [shared, other]
+        assert got.metadata["transition"]["parameters"]["theta"] == 9.0
+        assert got.metadata["trained_through"]["parameters"]["theta"] == 10.0
+        assert got.metadata["trained_on"]["alpha"] == "radius / sigma_PSF"
+        assert got.metadata["model_hash"] == "unsaved"
     assert codes(label_galaxies(model, path, tmp_path / "own.parquet")) == ["flat-fractions-assumed"]
 
 
-def test_alpha_in_another_unit_raises_an_error(tmp_path):
-    path = catalogue(tmp_path)
-    table = read_table(path)
-    write_table(CatalogTable(table.frame, metadata={"alpha_psf": "fwhm"}), path)
-    with pytest.raises(InputError, match="units of the PSF's fwhm"):
-        label_galaxies(logistic_model([0.0], []), path, tmp_path / "labels.parquet")
-
-
-def test_an_image_model_labels_a_folder(simulated, tmp_path):
-    from truemorph.catalogs.prepare import prepare, write_preparation
-    from truemorph.classifiers.checkpoint import load
-    from truemorph.classifiers.train import train_on_catalogue
-
-    prepared = prepare(simulated / "votes.csv", images=simulated / "images")
-    cat = write_preparation(prepared, tmp_path / "cat.parquet").out
-    config = training_config("quick", image_size=32, crop=1.0, epochs=1, folds=2, batch_size=32)
-    train_on_catalogue(RunConfig(catalogue=str(cat), out=str(tmp_path / "model"), training=config))
-    model = load(tmp_path / "model")
-
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    chosen = sorted((simulated / "images").iterdir())[:40]
-    for path in chosen:
-        (folder / path.name).write_bytes(path.read_bytes())
-    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff")
-    report = label_galaxies(model, folder, tmp_path / "labels.parquet")
-    assert (report.rows_in, report.labelled) == (41, 40)
-    assert report.problems[0][0] == "broken"
-    from_folder = read_table(tmp_path / "labels.parquet").frame
-    # A galaxy is identified by its id, also as text from a file name: the same out-of-fold result.
-    label_galaxies(model, cat, tmp_path / "all.parquet")
-    whole = read_table(tmp_path / "all.parquet").frame.with_columns(pl.col("object_id").cast(pl.String))
-    both = from_folder.join(whole, on="object_id", how="inner")
-    assert both.height == 40
-    np.testing.assert_allclose(both["p_disk"], both["p_disk_right"], atol=1e-5)
-
-    for k in range(3):
-        (folder / f"broken{k}.jpg").write_bytes(b"nothing")
-    before = (tmp_path / "labels.parquet").read_bytes()
-    with pytest.raises(InputError, match="more than 5%"):
-        label_galaxies(model, folder, tmp_path / "labels.parquet")
-    assert (tmp_path / "labels.parquet").read_bytes() == before
-    assert not list(tmp_path.glob(".*labels*"))
-
-
 def test_models_of_features_save_and_load(tmp_path):
-    from truemorph.classifiers.checkpoint import load
-
     save_classifier(logistic_model([0.0, 1.0], [(3, "out_of_fold", 1)]), tmp_path / "model")
     model = load(tmp_path / "model")
     assert model.seen.rows() == [(3, "out_of_fold", 1)]
@@ -235,14 +142,15 @@ def test_models_of_features_save_and_load(tmp_path):
         model.predict(["a.jpg"])
 
 
-def test_theta_for_the_posterior_must_have_the_unit_of_alpha(tmp_path):
-    path = catalogue(tmp_path)
+def test_alpha_must_have_the_unit_of_the_bias_curve(tmp_path):
+    path, model = catalogue(tmp_path), logistic_model([0.0], [])
     given = {**transition_to_dict(T), "alpha_psf": "fwhm"}
     with pytest.raises(InputError, match="units of the PSF's fwhm"):
-        label_galaxies(logistic_model([0.0], []), path, tmp_path / "labels.parquet", transition=given)
-    table = read_table(path)
-    write_table(CatalogTable(table.frame, metadata={"alpha_psf": "fwhm"}), path)
-    label_galaxies(logistic_model([0.0], []), path, tmp_path / "labels.parquet", transition=given)
+        label_galaxies(model, path, tmp_path / "labels.parquet", transition=given)
+    write_table(CatalogTable(read_table(path).frame, metadata={"alpha_psf": "fwhm"}), path)
+    with pytest.raises(InputError, match="units of the PSF's fwhm"):
+        label_galaxies(model, path, tmp_path / "labels.parquet")
+    label_galaxies(model, path, tmp_path / "labels.parquet", transition=given)
 
 
 def test_the_output_is_checked_before_labelling(tmp_path):
@@ -250,3 +158,18 @@ def test_the_output_is_checked_before_labelling(tmp_path):
     for out, says in ((path, "would overwrite"), (tmp_path / "labels.txt", "unknown kind of table")):
         with pytest.raises(InputError, match=says):
             label_galaxies(logistic_model([0.0], []), path, out)
+
+
+def test_a_fit_gives_posteriors_without_a_model(tmp_path):
+    fit = {
+        "family": "rayleigh", "parameters": {"theta": 10.0, "false_disk": 0.0}, "alpha_psf": "sigma",
+        "class_fractions": {"smooth": 0.3, "disk": 0.7}, "galaxies": 9,
+    }  # fmt: skip
+    write_json(tmp_path / "fit.json", fit)
+    frame = pl.DataFrame({"object_id": [1, 2, 3], "label": [0, 0, 1], "alpha": [4.0, 20.0, 9.0], "split": ["test"] * 3})
+    path = write_table(CatalogTable(frame, metadata={"alpha_psf": "sigma"}), tmp_path / "cat.parquet")
+    label_galaxies(load(tmp_path / "fit.json"), path, tmp_path / "labels.parquet")
+    got = read_table(tmp_path / "labels.parquet").frame
+    assert got["p_disk"].to_list() == pytest.approx([0.7] * 3)
+    flip = T.flip_probability([4.0, 20.0])
+    assert got["posterior_disk"].to_list() == pytest.approx([*(0.7 * flip / (0.3 + 0.7 * flip)), 1.0])

@@ -2,6 +2,7 @@
 
 import os
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -19,10 +20,6 @@ from truemorph.labelling import sources
 from truemorph.tables import CatalogTable, read_table, write_table
 
 from labelling.conftest import write_folder, write_tar  # isort: skip
-
-
-def as_folder(content, place):
-    return write_folder(place / "images", content), {}
 
 
 def as_folders_of_folders(content, place):
@@ -90,21 +87,29 @@ def as_hats(content, place):
 
 
 KINDS = [
-    as_folder, as_folders_of_folders, as_list, as_table, as_own_table, as_tar, as_packed_tars, as_parquet, as_hats,
+    as_folders_of_folders, as_list, as_table, as_own_table, as_tar, as_packed_tars, as_parquet, as_hats,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_container_gives_the_same_labels(kind, image_model, pictures, expected, tmp_path, monkeypatch):
+def test_every_container_gives_the_same_labels_and_problems(
+    kind, image_model, pictures, expected, tmp_path, monkeypatch
+):
     monkeypatch.setattr(sources, "PART_ROWS", 16)
-    source, options = kind(pictures, tmp_path)
-    report = label_galaxies(load(image_model), source, tmp_path / "labels.parquet", precision="fp32", **options)
-    assert (report.rows_in, report.labelled, report.problems, report.complete) == (60, 60, [], True)
+    broken = {"g10": b"", "g20": pictures["g20"][:200], "g30": b"<html>not found</html>"}
+    source, options = kind({**pictures, **broken}, tmp_path)
+    options |= {"precision": "fp32", "max_bad": 0.1}
+    report = label_galaxies(load(image_model), source, tmp_path / "labels.parquet", **options)
+    assert (report.rows_in, report.labelled, report.complete) == (60, 57, True)
+    listed = pl.read_csv(tmp_path / "labels.problems.csv")
+    assert listed["object_id"].to_list() == list(broken)
+    assert ["empty" in listed["reason"][0], "not a readable image" in listed["reason"][1]] == [True, True]
     got = read_table(tmp_path / "labels.parquet")
     p = dict(zip(got.frame["object_id"], got.frame["p_disk"], strict=True))
     # In the order of the source; partitions in the order of names.
-    assert (sorted(p) if kind is as_hats else list(p)) == list(expected)
-    np.testing.assert_allclose([p[name] for name in expected], list(expected.values()), atol=1e-6)
+    good = [name for name in expected if name not in broken]
+    assert (sorted(p) if kind is as_hats else list(p)) == good
+    np.testing.assert_allclose([p[name] for name in good], [expected[name] for name in good], atol=1e-6)
     assert got.frame["model_hash"].unique().to_list() == [load(image_model).model_hash]
     assert got.metadata["engine"] == "torch cpu fp32"
     relation = dict(zip(got.frame["object_id"], got.frame["relation"], strict=True))
@@ -115,19 +120,19 @@ def test_every_container_gives_the_same_labels(kind, image_model, pictures, expe
 def test_a_folder_of_results_has_the_same_partitions(image_model, pictures, expected, tmp_path):
     source, _ = as_hats(pictures, tmp_path)
     label_galaxies(load(image_model), source, tmp_path / "labels", copy=["_healpix_29"], precision="fp32")
-    found = sorted(one.relative_to(tmp_path / "labels") for one in (tmp_path / "labels").rglob("*.parquet"))
-    assert [str(one) for one in found] == [f"dataset/Norder=1/Dir=0/Npix={pixel}.parquet" for pixel in (17, 3)]
-    part = read_table(tmp_path / "labels" / found[0])
+    found = sorted((tmp_path / "labels").rglob("*.parquet"))
+    assert [str(one.relative_to(tmp_path / "labels")) for one in found] == [
+        f"dataset/Norder=1/Dir=0/Npix={pixel}.parquet" for pixel in (17, 3)
+    ]
+    part = read_table(found[0])
     assert part.frame["_healpix_29"].to_list() == [17 + k for k in range(29)]
     np.testing.assert_allclose(part.frame["p_disk"], [expected[name] for name in part.frame["object_id"]], atol=1e-6)
     assert part.metadata["kind"] == "labels"
     # A second call does nothing; other labels are not mixed in.
-    before = {one: (tmp_path / "labels" / one).stat().st_mtime_ns for one in found}
-    assert (
-        label_galaxies(load(image_model), source, tmp_path / "labels", copy=["_healpix_29"], precision="fp32").labelled
-        == 60
-    )
-    assert before == {one: (tmp_path / "labels" / one).stat().st_mtime_ns for one in found}
+    before = [one.stat().st_mtime_ns for one in found]
+    again = label_galaxies(load(image_model), source, tmp_path / "labels", copy=["_healpix_29"], precision="fp32")
+    assert again.labelled == 60
+    assert before == [one.stat().st_mtime_ns for one in found]
     with pytest.raises(InputError, match="holds labels of another run"):
         label_galaxies(load(image_model), source, tmp_path / "labels", precision="fp32")
     (tmp_path / "other").mkdir()
@@ -162,9 +167,8 @@ def test_named_pipes_are_listed_and_names_that_are_not_utf8_are_escaped(image_mo
     os.mkfifo(folder / "pipe.jpg")
     (folder / os.fsdecode(b"caf\xe9.jpg")).write_bytes(pictures["g02"])
     (folder / os.fsdecode(b"broken\xe9.jpg")).write_bytes(b"broken")
-    (tmp_path / "list.txt").write_bytes(
-        b"".join(b"images/%s\n" % one for one in sorted(os.listdir(os.fsencode(folder))))
-    )
+    names = sorted(os.listdir(os.fsencode(folder)))
+    (tmp_path / "list.txt").write_bytes(b"".join(b"images/%s\n" % one for one in names))
     model = load(image_model)
     for source in (folder, tmp_path / "list.txt"):
         report = label_galaxies(model, source, tmp_path / "labels.parquet", max_bad=1.0)
@@ -172,19 +176,6 @@ def test_named_pipes_are_listed_and_names_that_are_not_utf8_are_escaped(image_mo
         assert "not a regular file" in pl.read_csv(tmp_path / "labels.problems.csv")["reason"][1]
         labels = read_table(tmp_path / "labels.parquet").frame
         assert labels["object_id"].to_list() == ["caf\\xe9", "g00", "g01"]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_unreadable_images_are_listed_for_every_container(kind, image_model, pictures, tmp_path):
-    broken = {**pictures, "g10": b"", "g20": pictures["g20"][:200], "g30": b"<html>not found</html>"}
-    source, options = kind(broken, tmp_path)
-    report = label_galaxies(load(image_model), source, tmp_path / "labels.parquet", max_bad=0.1, **options)
-    assert (report.rows_in, report.labelled) == (60, 57)
-    listed = pl.read_csv(tmp_path / "labels.problems.csv")
-    assert listed["object_id"].to_list() == ["g10", "g20", "g30"]
-    assert ["empty" in listed["reason"][0], "not a readable image" in listed["reason"][1]] == [True, True]
-    labels = read_table(tmp_path / "labels.parquet").frame
-    assert sorted(labels["object_id"].to_list() + listed["object_id"].to_list()) == sorted(pictures)
 
 
 def test_too_many_unreadable_images_raise_an_error_until_replaced_or_allowed(
@@ -199,6 +190,27 @@ def test_too_many_unreadable_images_raise_an_error_until_replaced_or_allowed(
         (folder / f"g{k:02d}.jpg").write_bytes(pictures[f"g{k:02d}"])
     report = label_galaxies(load(image_model), folder, tmp_path / "labels.parquet")
     assert (report.labelled, [name for name, _ in report.problems]) == (59, ["g25"])
+    # A later error keeps the table.
+    before = (tmp_path / "labels.parquet").read_bytes()
+    with pytest.raises(InputError, match="more than 1%"):
+        label_galaxies(load(image_model), folder, tmp_path / "labels.parquet", max_bad=0.01)
+    assert (tmp_path / "labels.parquet").read_bytes() == before
+    assert not list(tmp_path.glob(".*labels*"))
+
+
+def test_training_galaxies_are_known_by_their_ids_also_as_text(image_model, pictures, tmp_path):
+    folder = write_folder(tmp_path / "images", {str(k): one for k, one in enumerate(pictures.values())})
+    table = pl.DataFrame({"object_id": range(60), "image": [f"{k}.jpg" for k in range(60)]})
+    table.write_parquet(tmp_path / "table.parquet")
+    model = load(image_model)
+    model = replace(model, seen=model.seen.with_columns(object_id=pl.Series([3, 4])))
+    label_galaxies(model, folder, tmp_path / "text.parquet")
+    label_galaxies(model, tmp_path / "table.parquet", tmp_path / "whole.parquet", images=folder)
+    text, whole = (pl.read_parquet(tmp_path / f"{one}.parquet") for one in ("text", "whole"))
+    assert whole["relation"].to_list() == ["new"] * 3 + ["out_of_fold"] * 2 + ["new"] * 55
+    text = text.with_columns(pl.col("object_id").cast(pl.Int64)).sort("object_id")
+    assert text["relation"].equals(whole["relation"])
+    np.testing.assert_allclose(text["p_disk"], whole["p_disk"], atol=1e-5)
 
 
 def test_a_catalogue_of_observed_labels_gives_the_posterior(image_model, pictures, expected, tmp_path):
@@ -211,10 +223,8 @@ def test_a_catalogue_of_observed_labels_gives_the_posterior(image_model, picture
             "split": ["test"] * 59,
         }
     )  # fmt: skip
-    observed = write_table(
-        CatalogTable(frame.sample(59, shuffle=True, seed=1), metadata={"alpha_psf": "sigma"}),
-        tmp_path / "observed.parquet",
-    )
+    table = CatalogTable(frame.sample(59, shuffle=True, seed=1), metadata={"alpha_psf": "sigma"})
+    observed = write_table(table, tmp_path / "observed.parquet")
     report = label_galaxies(load(image_model), source, tmp_path / "labels.parquet", observed=observed, precision="fp32")
     assert "59 of 60" in next(one.message for one in report.findings if one.code == "observed-labels-matched")
     got = read_table(tmp_path / "labels.parquet").frame
@@ -238,40 +248,34 @@ def test_files_with_the_same_name_get_their_paths_as_ids(image_model, pictures, 
     ]  # fmt: skip
 
 
-def test_columns_of_a_table_are_copied(image_model, pictures, tmp_path):
-    folder = write_folder(tmp_path / "images", pictures)
-    table = pl.DataFrame(
-        {"object_id": np.arange(60), "image": [f"{one}.jpg" for one in pictures], "ra": np.arange(60.0)}
-    )
-    table.write_parquet(tmp_path / "table.parquet")
-    label_galaxies(load(image_model), tmp_path / "table.parquet", tmp_path / "labels.ecsv", images=folder, copy=["ra"])
-    got = read_table(tmp_path / "labels.ecsv").frame
-    assert got["object_id"].to_list() == list(range(60))
-    assert got["ra"].to_list() == list(range(60))
-
-
 @pytest.mark.parametrize("cut", ["header", "zeroed header", "two files", "in a header", "between members", "in data"])
 def test_a_damaged_tar_file_raises_an_error(image_model, pictures, tmp_path, cut):
     write_tar(tmp_path / "all.tar", pictures)
-    content = bytearray((tmp_path / "all.tar").read_bytes())
+    content = (tmp_path / "all.tar").read_bytes()
     with tarfile.open(tmp_path / "all.tar") as tar:
         member = tar.getmembers()[40]
-    if cut == "header":
-        content[member.offset : member.offset + 200] = bytes(range(1, 201))
-    elif cut == "zeroed header":  # looks like the end of the file
-        content[member.offset : member.offset + 512] = bytes(512)
-    elif cut == "two files":
-        content = content + content
-    elif cut == "in a header":
-        content = content[: member.offset + 100]
-    elif cut == "between members":
-        content = content[: member.offset]
-    else:
-        content = content[: member.offset_data + 100]
-    (tmp_path / "all.tar").write_bytes(content)
+    start, data = member.offset, member.offset_data
+    damaged = {
+        "header": content[:start] + bytes(range(1, 201)) + content[start + 200 :],
+        "zeroed header": content[:start] + bytes(512) + content[start + 512 :],  # looks like the end of the file
+        "two files": content + content,
+        "in a header": content[: start + 100],
+        "between members": content[:start],
+        "in data": content[: data + 100],
+    }
+    (tmp_path / "all.tar").write_bytes(damaged[cut])
     with pytest.raises(InputError, match="not a readable tar file"):
         label_galaxies(load(image_model), tmp_path / "all.tar", tmp_path / "labels.parquet")
     assert not (tmp_path / "labels.parquet").exists()
+
+
+def test_a_damaged_parquet_file_raises_an_error(image_model, pictures, tmp_path):
+    source, _ = as_parquet(pictures, tmp_path)
+    content = source.read_bytes()
+    half = len(content) // 2
+    source.write_bytes(content[: half - 2000] + bytes(4000) + content[half + 2000 :])
+    with pytest.raises(InputError, match="not a readable Parquet file"):
+        label_galaxies(load(image_model), source, tmp_path / "labels.parquet", max_bad=1.0)
 
 
 def test_links_in_a_tar_file_are_listed_and_hidden_files_ignored(image_model, pictures, tmp_path):
@@ -315,50 +319,34 @@ def test_other_images_are_labelled_again(image_model, pictures, expected, tmp_pa
             label_galaxies(model, source, out, **second)
 
 
-@pytest.mark.parametrize(
-    ("columns", "options", "says"),
-    [
-        ({"object_id": [1.5e17, 2.0]}, {}, "holds ids as floats"),
-        ({"object_id": [1, None]}, {}, "missing id"),
-        ({"object_id": [7, 7]}, {}, "share an id"),
-        ({"object_id": [1, 2]}, {"copy": ["redshift"]}, "no column 'redshift' to copy"),
-        ({"object_id": [1, 2], "label": [0, 1]}, {"copy": ["label"]}, "'label' can't be copied"),
-    ],
-)
-def test_ids_and_copied_columns_of_tables_are_checked(image_model, tmp_path, columns, options, says):
-    pl.DataFrame({**columns, "image": ["a.jpg", "b.jpg"]}).write_parquet(tmp_path / "table.parquet")
-    with pytest.raises(InputError, match=says):
-        label_galaxies(load(image_model), tmp_path / "table.parquet", tmp_path / "labels.parquet", **options)
-
-
-def sources_that_are_none(place, pictures):
-    (place / "empty").mkdir()
-    (place / "list.txt").write_text("\n")
-    (place / "twice.txt").write_text("a.jpg\na.jpg\n")
-    (place / "broken.tar").write_bytes(b"no tar file")
-    (place / "broken.parquet").write_bytes(b"no parquet")
-    write_folder(place / "mixed", pictures)
-    write_tar(place / "mixed" / "some.tar", pictures)
-    pl.DataFrame({"x": [1, 2]}).write_csv(place / "columns.csv")
-    pl.DataFrame({"x": [1, 2], "image": [b"", b""]}).write_parquet(place / "no_id.parquet")
-    return {
-        "absent": "no such file or folder",
-        "empty": "no images",
-        "list.txt": "the list is empty",
-        "twice.txt": "a.jpg is listed twice",
-        "broken.tar": "not a readable tar file",
-        "broken.parquet": "can't be read as Parquet",
-        "mixed": "holds images and tar files",
-        "columns.csv": "name yours with `image_column`",
-        "no_id.parquet": "no id column .* name yours with `id`",
-    }
-
-
 def test_unusable_sources_raise_errors_that_say_what_to_do(image_model, pictures, tmp_path):
-    for name, says in sources_that_are_none(tmp_path, pictures).items():
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "list.txt").write_text("\n")
+    (tmp_path / "twice.txt").write_text("a.jpg\na.jpg\n")
+    (tmp_path / "broken.tar").write_bytes(b"no tar file")
+    (tmp_path / "broken.parquet").write_bytes(b"no parquet")
+    write_folder(tmp_path / "images", pictures)
+    write_tar(write_folder(tmp_path / "mixed", pictures) / "some.tar", pictures)
+    pl.DataFrame({"x": [1, 2]}).write_csv(tmp_path / "columns.csv")
+    pl.DataFrame({"x": [1, 2], "image": [b"", b""]}).write_parquet(tmp_path / "no_id.parquet")
+    table = pl.DataFrame({"object_id": [7, 8], "label": [0, 1], "image": ["a.jpg", "b.jpg"]})
+    table.write_csv(tmp_path / "table.csv")
+    pl.concat([table, table]).write_csv(tmp_path / "repeated.csv")
+    for name, says, options in (
+        ("absent", "no such file or folder", {}),
+        ("empty", "no images", {}),
+        ("list.txt", "the list is empty", {}),
+        ("twice.txt", "a.jpg is listed twice", {}),
+        ("broken.tar", "not a readable tar file", {}),
+        ("broken.parquet", "can't be read as Parquet", {}),
+        ("mixed", "holds images and tar files", {}),
+        ("columns.csv", "name yours with `image_column`", {}),
+        ("no_id.parquet", "no id column .* name yours with `id`", {}),
+        ("images", "no columns to copy", {"copy": ["ra"]}),
+        ("images", "`shard`", {"shard": (3, 2)}),
+        ("table.csv", "no column 'redshift' to copy", {"copy": ["redshift"]}),
+        ("table.csv", "'label' can't be copied", {"copy": ["label"]}),
+        ("repeated.csv", "share an id", {}),
+    ):
         with pytest.raises(InputError, match=says):
-            label_galaxies(load(image_model), tmp_path / name, tmp_path / "labels.parquet")
-    with pytest.raises(InputError, match="no columns to copy"):
-        label_galaxies(load(image_model), write_folder(tmp_path / "f", pictures), tmp_path / "l.parquet", copy=["ra"])
-    with pytest.raises(InputError, match="`shard`"):
-        label_galaxies(load(image_model), tmp_path / "mixed", tmp_path / "labels.parquet", shard=(3, 2))
+            label_galaxies(load(image_model), tmp_path / name, tmp_path / "labels.parquet", **options)

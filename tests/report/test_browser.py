@@ -20,79 +20,66 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),  # the browser's pipes, at exit
 ]
 HOSTILE = "<script>document.title='owned'</script>"
-N = 200
+N = 50
 STUCK = 300_000  # milliseconds
 
 
 @pytest.fixture(scope="module")
 def galaxies():
     rng = np.random.default_rng(5)
-    names = [HOSTILE, "</script><img src=x onerror=\"document.title='owned'\">", *(f"J{k:04d}" for k in range(N - 2))]
+    names = [HOSTILE, "</template><img src=x onerror=\"document.title='owned'\">", *(f"J{k:04d}" for k in range(N - 2))]
     out = []
     for number, name in enumerate(names):
         pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        alpha, p, votes = rng.uniform(2, 30), rng.uniform(0.5, 1), rng.uniform(0, 0.5)
-        keys = {"alpha": round(alpha, 3), "posterior": round(p, 3), "votes": round(votes, 3) if number % 7 else None}
-        keys |= {"split": ["train", "test"][number % 2], "change": "smooth to disk"}
+        keys = {"alpha": round(rng.uniform(2, 30), 3), "posterior": round(rng.uniform(0.5, 1), 3)}
+        keys |= {"votes": round(rng.uniform(0, 0.5), 3) if number % 7 else None, "split": ["train", "test"][number % 2]}
         out.append(
             Galaxy(
                 name=name,
                 thumbnail=jpeg_source(pixels),
                 alternative=f"galaxy {name}",
-                caption=[f"α {alpha:.1f}", HOSTILE],
+                caption=[f"α {keys['alpha']:.1f}", HOSTILE],
                 keys=keys,
-                pictures=[("as people saw it", jpeg_source(pixels)), ("better image", jpeg_source(pixels[::-1]))],
-                details=[("α", f"{alpha:.2f}"), (HOSTILE, HOSTILE)],
+                pictures=[(HOSTILE, jpeg_source(pixels)), ("better image", jpeg_source(pixels[::-1]))],
+                details=[("α", f"{keys['alpha']:.2f}"), (HOSTILE, HOSTILE)],
+                link="https://localhost/",
             )
         )
     return out
 
 
-def small_figure():
-    figure = Figure(figsize=(4, 3))
-    figure.add_subplot().plot([0, 1], [0, 1], color="#000000")
-    return figure
+def drawn(name, *sizes):
+    """An illustration of as many panels as sizes."""
+    figures = []
+    for size in sizes:
+        figures.append(Figure(figsize=size))
+        axes = figures[-1].add_subplot()
+        axes.plot([0, 1], [0, 1], color="#000000", label=HOSTILE)
+        axes.legend()
+    return Illustration(name, figures if len(sizes) > 1 else figures[0], HOSTILE, HOSTILE, pl.DataFrame({"x": [0, 1]}))
 
 
 @pytest.fixture(scope="module")
 def page_file(galaxies, tmp_path_factory):
-    figure = Figure(figsize=(9, 3))
-    axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color="#000000", label=HOSTILE)
-    axes.legend()
-    line = Illustration("line", figure, HOSTILE, HOSTILE, pl.DataFrame({"x": [0, 1]}))
-    panels = Illustration("panels", [small_figure(), small_figure()], HOSTILE, HOSTILE)
     pairs = [
         Pair(HOSTILE, [(HOSTILE, galaxies[0].thumbnail), ("better", galaxies[1].thumbnail)]),
         Pair("alone", [("as seen", galaxies[0].thumbnail), ("no better image", "")]),
     ]
     findings = [Finding("bad", "problem", "A problem.", "Do."), Finding("hostile", "caution", HOSTILE, HOSTILE)]
+    ranges = {"posterior": "p(disk)", "alpha": "α", "votes": "votes"}
+    table = Table("T", ["labels", *"abcdefgh"], [[HOSTILE, *"12345678"]], HOSTILE, [(HOSTILE, 9)])
     page = Page(
         title=HOSTILE,
         headline=f"{HOSTILE} is the headline",
         answer=f"The answer is {HOSTILE}.",
         remark="Small print.",
         verdict={"status": "caution", "text": "One caution.", "reason": HOSTILE, "next": HOSTILE},
-        first=Illustration("first", small_figure(), HOSTILE, HOSTILE),
+        first=drawn("first", (4, 3)),
         examples=pairs,
         lights=[Light("Curve", findings, [(HOSTILE, HOSTILE)]), Light("Sample", [], [("a", "b")]), Light("Gold")],
         sections=[
-            Section(
-                "Figures",
-                figures=[line, panels],
-                tables=[Table("T", ["labels", *"abcdefgh"], [[HOSTILE, *"12345678"]])],
-            ),
-            Section(
-                "Galaxies",
-                "Two pairs.",
-                pairs=pairs,
-                gallery=Gallery(
-                    "A note.",
-                    galaxies,
-                    {"posterior": "p(disk)", "alpha": "α", "votes": "votes"},
-                    {"split": "split", "change": "change"},
-                ),
-            ),
+            Section("Figures", figures=[drawn("line", (9, 3)), drawn("panels", (4, 3), (4, 3))], tables=[table]),
+            Section("Galaxies", HOSTILE, pairs=pairs, gallery=Gallery("A note.", galaxies, ranges, {"split": "split"})),
         ],
         appendix=[
             Section("Methods", include="equations.html", items=[HOSTILE]),
@@ -116,19 +103,16 @@ def opened(browser, page_file):
     """Open the page; at the end nothing may have been requested, said on the console, or thrown."""
     troubles, pages = [], []
 
+    def requested(request):
+        if not request.url.startswith(("data:", "blob:")) and request.url != page_file.as_uri():
+            troubles.append(request.url)
+
     def open_page(width=1300, unfold=True, **options):
         page = browser.new_page(viewport={"width": width, "height": 900}, **options)
         page.set_default_timeout(STUCK)
         page.on("console", lambda message: troubles.append(message.text))
         page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on(
-            "request",
-            lambda request: (
-                troubles.append(request.url)
-                if not request.url.startswith(("data:", "blob:")) and request.url != page_file.as_uri()
-                else None
-            ),
-        )
+        page.on("request", requested)
         page.goto(page_file.as_uri())
         if unfold:
             page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
@@ -145,105 +129,77 @@ def shown(page):
     return page.eval_on_selector_all("#gallery li:not([hidden])", "every => every.map(one => one.dataset.name)")
 
 
-def by(galaxies, key, **only):
+def by(galaxies, key):
     """Names from high to low, those without the key last and in their order."""
-    kept = [one for one in galaxies if all(one.keys[name] == value for name, value in only.items())]
-    known = sorted((one for one in kept if one.keys[key] is not None), key=lambda one: -one.keys[key])
-    return [one.name for one in known] + [one.name for one in kept if one.keys[key] is None]
+    known = sorted((one for one in galaxies if one.keys[key] is not None), key=lambda one: -one.keys[key])
+    return [one.name for one in known] + [one.name for one in galaxies if one.keys[key] is None]
 
 
 def test_the_users_text_stays_text(opened):
     page = opened()
+    page.locator("#gallery li button").first.click()
     assert page.title() == HOSTILE
     assert page.locator("h1").inner_text().startswith(HOSTILE)
-    assert page.locator("main script").count() == 1  # the galaxies' details, which are not run
+    assert page.locator("main script").count() == 0
     assert page.locator("img[onerror]").count() == 0
-    page.locator("#gallery li button").filter(has_text="α").first.click()
-    assert page.title() == HOSTILE
 
 
-def test_galaxies_are_sorted(opened, galaxies):
+def test_galaxies_are_sorted_and_filtered(opened, galaxies):
     page = opened()
     assert shown(page) == by(galaxies, "posterior")
-    page.select_option("#sort", "alpha")
-    assert shown(page) == by(galaxies, "alpha")
-    page.click("#direction")
-    rising = sorted(galaxies, key=lambda one: one.keys["alpha"])  # ties keep their order
-    assert shown(page) == [one.name for one in rising]
     page.select_option("#sort", "votes")
-    page.click("#direction")
     assert shown(page) == by(galaxies, "votes")
-
-
-def test_galaxies_are_filtered(opened, galaxies):
-    page = opened()
+    page.select_option("#sort", "alpha")
+    page.click("#direction")
+    assert shown(page) == by(galaxies, "alpha")[::-1]
     page.fill("input[data-key=alpha][data-end=low]", "5.5")
-    page.fill("input[data-key=alpha][data-end=high]", "12")
-    expected = {one.name for one in galaxies if 5.5 <= one.keys["alpha"] <= 12}
+    page.fill("input[data-key=alpha][data-end=high]", "20")
+    page.select_option("select[data-key=split]", "test")
+    expected = {one.name for one in galaxies if 5.5 <= one.keys["alpha"] <= 20 and one.keys["split"] == "test"}
     assert set(shown(page)) == expected
     assert page.inner_text("#count") == f"{len(expected)} of {N} shown"
-    page.select_option("select[data-key=split]", "test")
-    expected &= {one.name for one in galaxies if one.keys["split"] == "test"}
-    assert set(shown(page)) == expected
     page.click("button[type=reset]")
     sync_api.expect(page.locator("#count")).to_have_text(f"{N} of {N} shown")
     page.fill("input[data-key=votes][data-end=low]", "0")  # those without votes are in no range of votes
     assert set(shown(page)) == {one.name for one in galaxies if one.keys["votes"] is not None}
     page.click("button[type=reset]")
-    sync_api.expect(page.locator("#count")).to_have_text(f"{N} of {N} shown")
-    page.fill("#search", "j0012")
-    assert shown(page) == ["J0012"]
     page.fill("#search", "<SCRIPT>")
     assert shown(page) == [HOSTILE]
-
-
-def test_a_galaxy_opens_and_closes(opened, galaxies):
-    page = opened()
-    order = by(galaxies, "posterior")
-    page.locator("#gallery li button").nth(1).click()
-    assert page.inner_text("#detail-title") == order[1]
-    assert page.locator("#views img").count() == 2
-    assert page.inner_text("#values").startswith("α")
-    page.click("#next")
-    assert page.inner_text("#detail-title") == order[2]
-    page.click("#close")
-    assert not page.evaluate("document.getElementById('detail').open")
 
 
 def test_the_keyboard_is_enough(opened, galaxies):
     page = opened(unfold=False)
     order = by(galaxies, "posterior")
-    for _ in range(80):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.closest('#all-galaxies') !== null"):
-            page.keyboard.press("Enter")  # unfolds them
-            break
-    for _ in range(40):
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.closest('#gallery') !== null"):
-            break
-    page.keyboard.press("Enter")
+    for place in ("#all-galaxies", "#gallery"):  # the first is unfolded, then a galaxy is opened
+        for _ in range(80):
+            page.keyboard.press("Tab")
+            if page.evaluate(f"document.activeElement.closest('{place}') !== null"):
+                break
+        page.keyboard.press("Enter")
     assert page.inner_text("#detail-title") == order[0]
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("ArrowLeft")
+    assert page.locator("#detail .views img").count() == 2
+    assert page.inner_text("#detail table").startswith("α")
+    for key in ("ArrowRight", "ArrowRight", "ArrowLeft"):
+        page.keyboard.press(key)
     assert page.inner_text("#detail-title") == order[1]
     page.keyboard.press("Escape")
     assert not page.evaluate("document.getElementById('detail').open")
     sync_api.expect(page.locator("#gallery li button").nth(1)).to_be_focused()  # it comes back
 
 
-def test_the_keyboard_goes_back_from_the_last_galaxy(opened, galaxies):
+def test_the_last_galaxy_has_none_after_it(opened, galaxies):
     page = opened()
     order = by(galaxies, "posterior")
-    page.locator("#gallery li:not([hidden]) button").nth(N - 2).click()
+    page.locator("#gallery li button").nth(N - 2).click()
     page.click("#next")
     assert page.inner_text("#detail-title") == order[-1]
     assert page.get_attribute("#next", "aria-disabled") == "true"
-    page.keyboard.press("ArrowRight")  # there is no next one
+    page.keyboard.press("ArrowRight")
     assert page.inner_text("#detail-title") == order[-1]
-    page.keyboard.press("ArrowLeft")
+    page.click("#previous")
     assert page.inner_text("#detail-title") == order[-2]
+    page.click("#close")
+    assert not page.evaluate("document.getElementById('detail').open")
 
 
 @pytest.mark.parametrize("width", [360, 400, 1300])
@@ -276,8 +232,7 @@ def test_text_stands_out_from_its_ground(opened, scheme):
           return [getComputedStyle(one).color, getComputedStyle(ground).backgroundColor];
         })"""
     )
-    pairs = {tuple(one) for one in pairs}
-    assert min(contrast(*one) for one in pairs) >= 4.5  # WCAG AA
+    assert min(contrast(*one) for one in {tuple(one) for one in pairs}) >= 4.5  # WCAG AA
     line = page.evaluate("getComputedStyle(document.querySelector('figure svg')).color")
     assert contrast(line, page.evaluate("getComputedStyle(document.querySelector('figure')).backgroundColor")) > 10
 
@@ -302,15 +257,12 @@ def test_everything_has_a_name_for_those_who_hear_the_page(opened):
         }).map(one => one.outerHTML.slice(0, 80))"""
     )
     assert unnamed == []
-    levels = [int(one[1]) for one in page.eval_on_selector_all("h1, h2", "all => all.map(one => one.tagName)")]
-    assert levels[0] == 1
-    assert levels.count(1) == 1
+    assert page.locator("h1").count() == 1
 
 
-def test_it_prints(opened, tmp_path):
+def test_it_prints(opened):
     page = opened(unfold=False)
     page.emulate_media(media="print")
     assert not page.locator("#controls").is_visible()
     pdf = page.pdf(format="A4")
-    assert pdf.startswith(b"%PDF")
     assert 1 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 8  # what is folded is not printed

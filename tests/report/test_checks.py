@@ -8,11 +8,12 @@ import pytest
 
 from conftest import confounded_labels, flipped_labels
 from truemorph.bias.study import study_transition
-from truemorph.bias.transitions import MatrixTransition, RayleighTransition
+from truemorph.bias.transitions import MatrixTransition, RayleighTransition, transition_to_dict
 from truemorph.catalogs.selected import select_rows
-from truemorph.findings import Finding
+from truemorph.classifiers.checkpoint import Classifier
+from truemorph.config import PRESETS
 from truemorph.report.checks import DATA, lights
-from truemorph.report.evidence import Evidence, Model, is_naive
+from truemorph.report.evidence import Evidence, Model
 from truemorph.report.label_sets import LabelSet
 from truemorph.report.page import in_order, verdict
 from truemorph.report.table1 import Tree
@@ -22,6 +23,13 @@ from truemorph.tables import CatalogTable
 N = 8000
 STUDIES = {}
 FLIPS = RayleighTransition(11.25)
+
+
+def model_of(name, transition, p):
+    """A model without posteriors."""
+    training = PRESETS["dcv14"].model_dump()
+    described = {"transition": transition_to_dict(transition), "catalogue": {}, "training": training}
+    return Model(name, Classifier(described, [], pl.DataFrame()), p, np.full(p.size, np.nan))
 
 
 def evidence(labels, alpha, model=None, truths=None, transition=FLIPS, columns=None, study=True):
@@ -38,7 +46,7 @@ def evidence(labels, alpha, model=None, truths=None, transition=FLIPS, columns=N
             rows.labels, rows.alpha, intrinsic=rows.intrinsic, about=rows.about, findings=rows.findings
         )
     fitted = STUDIES[key] if study else None
-    models = [] if model is None else [Model.of("net", transition, model, None)]
+    models = [] if model is None else [model_of("net", transition, model)]
     sets = {name: LabelSet(f"truth, {name}", "truth", one.astype(float)) for name, one in (truths or {}).items()}
     return Evidence(CatalogTable(frame), frame, models, [], sets, names, tree, fitted, f"{labels.size} galaxies", frame)
 
@@ -48,13 +56,11 @@ def findings_of(found):
 
 
 def codes(found, severity=None):
-    findings = findings_of(found)
-    return {one.code for one in findings if severity in (None, one.severity)}
+    return {one.code for one in findings_of(found) if severity in (None, one.severity)}
 
 
 def message(found, code):
-    findings = findings_of(found)
-    return next(one.message for one in findings if one.code == code)
+    return next(one.message for one in findings_of(found) if one.code == code)
 
 
 def passed(found):
@@ -77,15 +83,9 @@ def test_a_right_correction_passes(plain):
     labels, alpha, truth = plain
     found = evidence(labels, alpha, calibrated(truth), {"all": truth})
     assert codes(found, "problem") == set()
-    names = passed(found)
-    for one in (
-        "Error of the disk fractions",
-        "Balanced accuracy",
-        "Volunteers' labels as",
-        "Drift of",
-        "Fit of the",
-    ):
-        assert any(name.startswith(one) for name in names), one
+    expected = ("Error of the disk fractions", "Balanced accuracy", "Volunteers' labels as", "Drift of", "Fit of the")
+    for one in expected:
+        assert any(name.startswith(one) for name in passed(found)), one
     fifths = np.array_split(labels[np.argsort(alpha, kind="stable")], 5)
     headline = sentences(found)["headline"]
     assert f"{100 * fifths[0].mean():.0f} %" in headline
@@ -108,12 +108,6 @@ def test_over_correction_is_a_problem(plain):
     assert verdict(findings)["status"] == "problem"
 
 
-def test_probabilities_that_contradict_the_labels_are_a_problem(plain):
-    labels, alpha, truth = plain
-    found = evidence(labels, alpha, np.clip(calibrated(truth) ** 4, 0, 1))
-    assert "labels-not-predicted" in codes(found, "problem")
-
-
 def test_a_model_that_calls_all_galaxies_disks(plain):
     labels, alpha, _ = plain
     found = evidence(labels, alpha, np.full(N, 0.7))
@@ -122,19 +116,21 @@ def test_a_model_that_calls_all_galaxies_disks(plain):
     assert "100.0%" in message(found, "nearly-one-class")
 
 
-def test_bias_that_stays(plain):
+def test_a_model_that_repeats_the_labels_does_not_predict_them_through_t(plain):
     labels, alpha, _ = plain
     rng = np.random.default_rng(4)
-    found = evidence(labels, alpha, np.clip(labels + rng.normal(0, 0.01, N), 0.01, 0.99), transition=FLIPS)
+    found = evidence(labels, alpha, np.clip(labels + rng.normal(0, 0.01, N), 0.01, 0.99))
     assert "labels-not-predicted" in codes(found, "problem")
     assert "bias-remains" in codes(found, "caution")
 
 
-def test_what_could_not_be_checked_is_a_caution(plain):
+def test_what_could_not_be_checked_is_a_caution_told_once(plain):
     labels, alpha, truth = plain
     found = evidence(labels, alpha, calibrated(truth))
     assert codes(found, "caution") >= {"gold-missing", "flat-fractions-assumed", "intrinsic-missing"}
     assert verdict(findings_of(found))["status"] == "caution"
+    again = [one for light in lights(found, {DATA: found.study.findings}) for one in light.findings]
+    assert len(again) == len(set(again)) == len(findings_of(found))
 
 
 def test_gold_labels_answer_what_labels_alone_cannot(plain):
@@ -147,27 +143,15 @@ def test_gold_labels_answer_what_labels_alone_cannot(plain):
     assert "flat-fractions-assumed" in codes(evidence(labels, alpha, calibrated(truth), {"few": few}))
 
 
-@pytest.mark.slow
-def test_confounding_that_intrinsic_columns_explain_is_no_finding():
-    labels, alpha, _, columns = confounded_labels(5_000, seed=5)
-    found = evidence(labels, alpha, columns=columns)
-    assert found.study.check.confounded
-    assert "Constant class fractions, by intrinsic columns" in passed(found)
-    assert "fractions-drift" not in codes(found)
-
-
 def test_of_two_models_the_naive_one_is_not_judged(plain):
     labels, alpha, truth = plain
-    identity = MatrixTransition.identity()
-    assert is_naive(identity)
-    assert not is_naive(FLIPS)
     found = evidence(labels, alpha, calibrated(truth), {"all": truth})
-    naive = Model.of("naive", identity, np.clip(labels.astype(float), 0.01, 0.99), None)
+    naive = model_of("naive", MatrixTransition.identity(), np.clip(labels.astype(float), 0.01, 0.99))
+    assert naive.naive
     assert naive.posterior is None
-    both = replace(found, models=[naive, *found.models])
-    assert both.principal.name == "net"
-    findings, rows = findings_of(both), [row for one in lights(both) for row in one.passed]
-    assert not any("naive" in text for text in (*(one.message for one in findings), *(name for name, _ in rows)))
+    for both in (replace(found, models=[naive, *found.models]), replace(found, models=[*found.models, naive])):
+        assert both.principal.name == "net"
+        assert not any("naive" in text for text in (*(one.message for one in findings_of(both)), *passed(both)))
 
 
 def test_a_naive_model_alone_corrects_nothing(plain):
@@ -179,20 +163,11 @@ def test_a_naive_model_alone_corrects_nothing(plain):
     assert "labels-worse" in codes(found, "problem")
 
 
-def test_worse_labels_are_a_problem_though_fractions_are_right(plain):
-    labels, alpha, truth = plain
-    shuffled = np.random.default_rng(7).permutation(calibrated(truth))  # right on average, blind to each galaxy
-    found = evidence(labels, alpha, shuffled, {"all": truth})
-    assert any(name.startswith("Error of the disk fractions") for name in passed(found))
-    assert "labels-worse" in codes(found, "problem")
-
-
-@pytest.mark.parametrize("n", [100, 400])
-def test_few_galaxies_are_not_held_against_a_right_model(n):
+def test_few_galaxies_are_not_held_against_a_right_model():
     """Probabilities that are right are rarely called wrong, however few galaxies there are."""
     blamed = 0
     for seed in range(20):
-        labels, alpha, truth = flipped_labels(n, seed=seed, smooth=0.3, median=16.8)
+        labels, alpha, truth = flipped_labels(100, seed=seed, smooth=0.3, median=16.8)
         found = evidence(labels, alpha, calibrated(truth, seed), study=False)
         blamed += "labels-not-predicted" in codes(found)
     assert blamed <= 2
@@ -224,24 +199,6 @@ def test_without_a_model_the_corrected_labels_are_compared(plain):
     table = found.correction
     assert (np.abs(table["corrected"] - table["gold"]) < 4 * table["stderr"]).all()
     assert "Error of the disk fractions corrected through T(α)" in passed(found)
-
-
-def test_no_finding_is_made_twice(plain):
-    labels, alpha, truth = plain
-    found = evidence(labels, alpha, calibrated(truth))
-    known = found.study.findings
-    findings = [finding for one in lights(found, {DATA: known}) for finding in one.findings]
-    assert len(findings) == len(set(findings))
-    assert set(known) <= set(findings)
-
-
-def test_the_verdict_follows_from_the_findings():
-    one, other = Finding("a", "caution", "A.", "Do."), Finding("b", "problem", "B.", "Do.")
-    assert verdict([]) == verdict([Finding("c", "note", "C.")])
-    assert verdict([])["status"] == "good"
-    assert verdict([one])["status"] == "caution"
-    assert verdict([one, other])["status"] == "problem"
-    assert [finding.code for finding in in_order([one, other])] == ["b", "a"]
 
 
 def test_without_a_model_some_gold_labels_are_the_correction(plain):

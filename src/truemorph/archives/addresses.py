@@ -12,59 +12,37 @@ Replacements are written in a TOML file, given as `overrides` or by the environm
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
 from importlib.resources import as_file, files
 from typing import Any
 from urllib.parse import urlsplit
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from truemorph.errors import InputError, nearest
-from truemorph.io import read_toml
+from truemorph.io import checked, read_toml
 
 ENVIRONMENT = "TRUEMORPH_ADDRESSES"
-_CHECKSUM = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Address:
-    """A remote file or service.
+class Address(BaseModel):
+    """A remote file or service, with terms of use, citation (bibcode or DOI) and checksum, if published.
 
-    Attributes
-    ----------
-    name : str
-        Archive and entry, such as "gz2.hart16".
-    url : str
-    licence : str
-        Terms of use, if published.
-    citation : str
-        Citation, with bibcode or DOI.
-    checksum : str or None
-        "md5:..." or "sha256:...", if published.
+    The name is that of the archive and the entry, such as "gz2.hart16".
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     name: str
-    url: str
+    url: str = Field(pattern=r"^https?://[^/\s\[\]]+(/\S*)?$")
     licence: str
     citation: str
-    checksum: str | None = None
-
-    def __post_init__(self) -> None:
-        """Validate the URL and the checksum."""
-        if not re.fullmatch(r"https?://[^/\s\[\]]+(/\S*)?", str(self.url)):
-            raise InputError(f"{self.name}: an address must begin with http:// or https://; got {self.url!r}")
-        if self.checksum is not None and not _CHECKSUM.fullmatch(str(self.checksum)):
-            raise InputError(
-                f'{self.name}: a checksum must be "md5:" or "sha256:" and hexadecimal digits; got {self.checksum!r}'
-            )
+    checksum: str | None = Field(None, pattern=r"^(?i:md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")
 
     @property
     def public_url(self) -> str:
         """URL without user name and password."""
         return without_login(self.url)
-
-
-_SETTINGS = [field.name for field in fields(Address) if field.name != "name"]
 
 
 def without_login(url: str) -> str:
@@ -82,36 +60,27 @@ def without_login(url: str) -> str:
 def addresses(overrides: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> dict[str, Address]:
     """Return the addresses by name; TRUEMORPH_ADDRESSES, then `overrides`, replace the packaged ones.
 
-    Parameters
-    ----------
-    overrides : path or mapping, optional
-        A TOML file of `name = "url"` or of tables with `url` and `checksum`, or the same as a dict. A new URL removes
-        the packaged checksum, unless a new one is given.
-
-    Returns
-    -------
-    dict of str to Address
-
-    Raises
-    ------
-    InputError
-        If a name or setting is unknown, a URL or checksum is malformed, or a file can't be read.
+    Overrides are a TOML file of `name = "url"` or of tables with `url` and `checksum`, or the same as a dict. A new URL
+    removes the packaged checksum, unless a new one is given.
 
     Examples
     --------
-    >>> addresses()["gz2.hart16"].url
-    'https://gz2hart.s3.amazonaws.com/gz2_hart16.csv.gz'
     >>> addresses({"gz2.hart16": "http://127.0.0.1:8000/gz2_hart16.csv.gz"})["gz2.hart16"].url
     'http://127.0.0.1:8000/gz2_hart16.csv.gz'
     """
     with as_file(files("truemorph.archives") / "addresses.toml") as packaged:
-        known = {name: Address(name, **settings) for name, settings in _entries(read_toml(packaged))}
-    if named := os.environ.get(ENVIRONMENT):
-        known |= _replaced(known, read_toml(named), f"{named} ({ENVIRONMENT})")
-    if isinstance(overrides, Mapping):
-        known |= _replaced(known, overrides, "addresses")
-    elif overrides is not None:
-        known |= _replaced(known, read_toml(overrides), str(overrides))
+        known = {name: Address(name=name, **settings) for name, settings in _entries(read_toml(packaged))}
+    for source in (os.environ.get(ENVIRONMENT), overrides):
+        if not source:
+            continue
+        table, shown = (source, "addresses") if isinstance(source, Mapping) else (read_toml(source), source)
+        for name, settings in _entries(table):
+            if name not in known:
+                raise InputError(f"{shown}: no address {name}; {nearest(name, list(known), what='addresses')}")
+            old = known[name].model_dump()
+            # The published checksum is not valid for another file.
+            dropped = {"checksum": None} if settings.get("url", old["url"]) != old["url"] else {}
+            known[name] = checked(Address, old | dropped | settings, f"{shown}: {name}:")
     return known
 
 
@@ -124,20 +93,3 @@ def _entries(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, 
             yield from _entries(value, f"{before}{key}.")
         else:
             yield before + key, dict(value)
-
-
-def _replaced(known: dict[str, Address], table: Mapping[str, Any], source: str) -> dict[str, Address]:
-    out = {}
-    for name, settings in _entries(table):
-        if name not in known:
-            raise InputError(f"{source}: no address {name}; {nearest(name, list(known), what='addresses')}")
-        for key in settings:
-            if key not in _SETTINGS:
-                raise InputError(f"{source}: {name} has no setting {key}; {nearest(key, _SETTINGS, what='settings')}")
-        # The published checksum is not valid for another file.
-        dropped = {"checksum": None} if settings.get("url", known[name].url) != known[name].url else {}
-        try:
-            out[name] = replace(known[name], **(dropped | settings))
-        except InputError as problem:
-            raise InputError(f"{source}: {problem}") from problem
-    return out

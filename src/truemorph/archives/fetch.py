@@ -19,13 +19,7 @@ ARCHIVES = ("gz2", "sdss", "simard", "hst")
 
 
 def options_of(name: str) -> set[str]:
-    """Return the names of an archive's options.
-
-    Examples
-    --------
-    >>> sorted(options_of("gz2"))
-    ['images']
-    """
+    """Return the names of an archive's options: the keyword arguments of `fetch` in its module."""
     parameters = signature(_module(name).fetch).parameters.values()
     return {one.name for one in parameters if one.kind is Parameter.KEYWORD_ONLY}
 
@@ -39,39 +33,10 @@ def fetch(
     per_second: float | None = None,
     **options: Any,
 ) -> Fetched:
-    """Fetch an archive into a folder. If interrupted, the same call resumes.
+    """Fetch an archive into a folder (default data/NAME), with its own options. If interrupted, the same call resumes.
 
-    Parameters
-    ----------
-    name : {"gz2", "sdss", "simard", "hst"}
-    out : path, optional
-        Output folder; default data/NAME.
-    addresses_from : path or mapping, optional
-        Addresses that replace the packaged ones; see `addresses`.
-    offline : bool
-        Make no requests: use only existing files, or raise an error that names what is missing.
-    per_second : float, optional
-        Maximum requests per second; default: the archive's limit.
-    **options
-        The keyword arguments of `fetch` in the archive's module.
-
-    Returns
-    -------
-    Fetched
-
-    Raises
-    ------
-    InputError
-        If there is no such archive, an option can't be used, or an extra is not installed.
-    TruemorphError
-        If a file can't be fetched or written.
-
-    Examples
-    --------
-    >>> fetch("sdss7")
-    Traceback (most recent call last):
-        ...
-    truemorph.errors.InputError: no archive 'sdss7'; nearest: sdss
+    `addresses_from` replaces packaged addresses (see `addresses`); with `offline`, only existing files are used, or an
+    error names what is missing; `per_second` limits requests, by default as the archive asks.
     """
     archive = _module(name)
     from truemorph.archives.http import Session

@@ -31,7 +31,7 @@ _TABLES = {
     "gz2.mapping": MAPPING,
 }
 # macOS adds "__MACOSX/images/._<asset_id>.jpg".
-_IMAGE = re.compile(r"(?:.*/)?images/(\d+)\.jpg")
+_IMAGE = re.compile(r"(?:.*/)?(images/\d+\.jpg)")
 _IMAGE_COLUMNS = {
     "objid": ("", "SDSS objID of the galaxy: from DR7, or from the Stripe 82 coadd in its samples"),
     "image": ("", "JPEG shown to the volunteers, relative to this folder"),
@@ -40,35 +40,19 @@ _IMAGE_COLUMNS = {
 
 
 def fetch(session: Session, known: dict[str, Address], out: Path, *, images: bool = True) -> Fetched:
-    """Fetch the tables and images of Galaxy Zoo 2.
+    """Fetch the tables as published and, with `images`, the zip file of 3.4 GB.
 
-    Parameters
-    ----------
-    session : Session
-    known : dict of Address
-    out : Path
-        Output folder for zoo2MainSpecz.csv.gz, gz2_hart16.csv.gz, gz2sample.csv.gz (redshifts) and
-        gz2_filename_mapping.csv as published; images_gz2.zip, unpacked to images/<asset_id>.jpg; and images.parquet
-        with a row per object: objid (int64), image, sample.
-    images : bool
-        If false, fetch the tables only, without 3.4 GB of images.
-
-    Raises
-    ------
-    TruemorphError
-        If a file can't be fetched or is damaged.
+    It is unpacked to images/<asset_id>.jpg; images.parquet has a row per object: objid (int64), image, sample.
     """
     counts: dict[str, int] = {}
     findings: list[Finding] = []
+    sources = [known[name] for name in _TABLES]
     for name, file in _TABLES.items():
         download(session, known[name], out / file)
         counts[f"{file}, bytes"] = (out / file).stat().st_size
-    sources = [known[name] for name in _TABLES]
     if images:
         download(session, known["gz2.images"], out / ZIP)
-        names = unzip(
-            out / ZIP, out, lambda name: f"images/{match[1]}.jpg" if (match := _IMAGE.fullmatch(name)) else None
-        )
+        names = unzip(out / ZIP, out, _IMAGE)
         listed, findings = _list_images(out, names, known["gz2.images"])
         counts |= {"images": len(names), "objects with an image": listed}
         sources.append(known["gz2.images"])
@@ -105,15 +89,9 @@ def _list_images(out: Path, names: list[str], address: Address) -> tuple[int, li
     bare, spare = mapping["objid"].n_unique() - listed.height, there.height - listed.height
     findings = []
     if bare:
-        findings.append(
-            Finding("objects-without-image", "note", f"{bare:,d} objects of {MAPPING} have no image in the zip.")
-        )
+        text = f"{bare:,d} objects of {MAPPING} have no image in the zip."
+        findings.append(Finding("objects-without-image", "note", text))
     if spare:
-        findings.append(
-            Finding(
-                "objects-in-two-samples",
-                "note",
-                f"{spare:,d} objects are in two samples; images.parquet has the image from the first.",
-            )
-        )
+        text = f"{spare:,d} objects are in two samples; images.parquet has the image from the first."
+        findings.append(Finding("objects-in-two-samples", "note", text))
     return listed.height, findings

@@ -9,10 +9,8 @@ covered position has no image, hips2fits returns an empty one.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,17 +32,12 @@ PER_SECOND = 2.0
 HIPS = tuple(f"CDS/P/HST/{name}" for name in ("color", "I", "SDSSz", "SDSSr", "R", "wideV", "V", "B"))
 OK, OUTSIDE, BLANK, FAILED = "ok", "outside", "blank", "failed"
 _ID_NAMES = ("object_id", "objid", "dr7objid")
+_FILE_NAME = r"^[A-Za-z0-9_+][A-Za-z0-9 ._+-]{0,99}$"
 _GIVE_UP = 8  # failures in a row
 _FLAT = 8  # grey levels between the darkest and brightest pixel; an image with less is empty
 _SCHEMA = {
-    "object_id": pl.String,
-    "ra": pl.Float64,
-    "dec": pl.Float64,
-    "fov": pl.Float64,
-    "file": pl.String,
-    "hips": pl.String,
-    "status": pl.String,
-    "sha256": pl.String,
+    **{"object_id": pl.String, "ra": pl.Float64, "dec": pl.Float64, "fov": pl.Float64},
+    **dict.fromkeys(("file", "hips", "status", "sha256"), pl.String),
 }
 
 
@@ -58,33 +51,11 @@ def fetch(
     fov: float = 30.0,
     pixels: int = 424,
 ) -> Fetched:
-    """Fetch HST images of objects that HST has observed.
+    """Fetch <object_id>.jpg of objects that HST has observed, from the first of the mosaics `hips` that has an image.
 
-    Parameters
-    ----------
-    session : Session
-    known : dict of Address
-    out : Path
-        Output folder for <object_id>.jpg and hst.csv, with a row per object: object_id, ra, dec, fov, file, hips,
-        status (ok, outside (of HST's coverage), blank (covered, but the image is empty), or failed with the reason)
-        and sha256. A later run requests missing images first, then failed ones.
-    positions : path or table
-        object_id (or objid, dr7objid), ra and dec in degrees, or in the unit stated in the table; optionally fov, the
-        width of each image in arcsec.
-    hips : sequence of str
-        Mosaics from `HIPS`, in order of preference.
-    fov : float
-        Width of an image in arcsec, where the table has none.
-    pixels : int
-        Width of an image in pixels.
-
-    Raises
-    ------
-    InputError
-        If the table lacks a column, an id is repeated, there is no such mosaic, or the folder has images with other
-        settings.
-    TruemorphError
-        If the service fails several times in a row, or requests a long wait. Single failures do not stop the others.
+    `positions` as for `read_positions`; `fov` is the width in arcsec where these have none. hst.csv has a row per
+    object; its status is ok, outside (of HST's coverage), blank (covered, but the image is empty), or failed with the
+    reason. A later run requests missing images first, then failed ones. Single failures do not stop the others.
     """
     wanted = read_positions(positions)
     if unknown := [one for one in hips if one not in HIPS]:
@@ -98,21 +69,19 @@ def fetch(
     places = {name: (ra, dec, fov if own is None else own) for name, ra, dec, own in wanted.iter_rows()}
     missing = [name for name, place in places.items() if name not in rows or not _is_good(out, rows[name], *place)]
     missing.sort(key=lambda name: name in rows)  # earlier failures last, because they may fail again
-    sources = (known["hst.hips2fits"], known["hst.moc"])
+    sources, in_a_row = (known["hst.hips2fits"], known["hst.moc"]), 0
     if missing and session.offline:
         raise TruemorphError(
             f"{out}: {len(missing):,d} of {len(places):,d} objects are missing, and cannot be requested with "
             f"`offline`; run the same command without it (images are at {sources[0].public_url})"
         )
-
-    in_a_row = 0
     with progress(len(places), "HST", "objects", initial=len(places) - len(missing)) as bar:
         for name in missing:
             ra, dec, width = places[name]
             row = dict.fromkeys(_SCHEMA) | {"object_id": name, "ra": ra, "dec": dec, "fov": width}
             image = {"ra": ra, "dec": dec, "fov": width / 3600, "width": pixels, "height": pixels}
             try:
-                rows[name] = row | _one(session, known, out / f"{_stem(name)}.jpg", image, hips)
+                rows[name] = row | _one(session, known, out / f"{name}.jpg", image, hips)
                 in_a_row = 0
             except ComeBackLaterError:
                 raise
@@ -127,26 +96,17 @@ def fetch(
     statuses = [str(rows[name]["status"]) for name in places]
     failed = [one for one in statuses if one.startswith(FAILED)]
     counts = {one: statuses.count(one) for one in (OK, OUTSIDE, BLANK)} | {FAILED: len(failed)}
-    findings: tuple[Finding, ...] = ()
-    if failed:
-        findings = (
-            Finding(
-                "images-failed",
-                "caution",
-                f"{len(failed):,d} images could not be fetched (first: {failed[0]}).",
-                "Run the same command again.",
-            ),
-        )
-    return Fetched("hst", out, counts, sources, findings)
+    if not failed:
+        return Fetched("hst", out, counts, sources)
+    text = f"{len(failed):,d} images could not be fetched (first: {failed[0]})."
+    finding = Finding("images-failed", "caution", text, "Run the same command again.")
+    return Fetched("hst", out, counts, sources, (finding,))
 
 
 def read_positions(source: Any) -> pl.DataFrame:
-    """Read object_id (text), ra and dec (degrees), and fov (arcsec; null if unknown).
+    """Read object_id (or objid, dr7objid) as text, ra and dec in degrees, and fov in arcsec (null if unknown).
 
-    Raises
-    ------
-    InputError
-        If a column is missing, an id is a float or repeated, or a position is out of range.
+    Positions may have another unit in the table.
     """
     if source is None:
         raise InputError("give a table of the objects' positions (`positions`) with object_id, ra and dec")
@@ -168,27 +128,16 @@ def read_positions(source: Any) -> pl.DataFrame:
     bad = chosen.filter(
         ~(pl.col("ra").is_between(0, 360) & pl.col("dec").is_between(-90, 90))
         | ~pl.col("fov").is_between(1, 3600).fill_null(True)
-        | (pl.col("object_id").fill_null("").str.strip_chars() == "")
+        | ~pl.col("object_id").str.contains(_FILE_NAME).fill_null(False)
         | pl.col("object_id").is_duplicated()
     )
     if bad.height:
         raise InputError(
-            f"{what}: each row needs a unique id, ra from 0 to 360, dec from -90 to 90 degrees and, if given, fov from "
-            f"1 to 3600 arcsec; {bad.height:,d} rows do not have them, such as {bad.row(0)}"
+            f"{what}: each row needs a unique id of letters, digits, space, _, +, - and points, ra from 0 to 360, dec "
+            "from -90 to 90 degrees and, if given, fov from 1 to 3600 arcsec; "
+            f"{bad.height:,d} rows do not have them, such as {bad.row(0)}"
         )
     return chosen
-
-
-def _stem(name: str) -> str:
-    """Return an object's file name: its id, with digits of its SHA-256 if characters had to be replaced.
-
-    Examples
-    --------
-    >>> _stem("587722981748572353"), _stem("NGC 1/2")
-    ('587722981748572353', 'NGC_1_2-c2d3a36fe5')
-    """
-    clean = re.sub(r"^[^A-Za-z0-9_+]|[^A-Za-z0-9._+-]", "_", name)[:100]
-    return clean if clean == name else f"{clean}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
 
 
 def _earlier(out: Path, query: str, fov: float) -> dict[str, dict[str, Any]]:
@@ -215,7 +164,7 @@ def _is_good(out: Path, row: dict[str, Any], ra: float, dec: float, fov: float) 
         return False
     if row["status"] != OK:
         return row["status"] in (OUTSIDE, BLANK)
-    image = out / f"{_stem(row['object_id'])}.jpg"
+    image = out / f"{row['object_id']}.jpg"
     return image.is_file() and file_hash(image) == row["sha256"]
 
 
@@ -241,19 +190,7 @@ def _one(
 
 
 def is_blank(body: bytes, side: int) -> bool:
-    """Whether the centre of a JPEG is empty.
-
-    Parameters
-    ----------
-    body : bytes
-    side : int
-        Expected width in pixels.
-
-    Raises
-    ------
-    TruemorphError
-        If the image can't be read, or has another size.
-    """
+    """Whether the centre of a JPEG is empty; an error if it can't be read or is not `side` pixels wide."""
     from PIL import Image
 
     try:

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import gzip
 import re
-import shutil
 import time
 import zipfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
 
@@ -60,27 +57,9 @@ class BrokenAnswerError(Exception):
 
 
 class Session(requests.Session):
-    """A requests session with retries and a rate limit; other clients such as pyvo can use it too.
+    """A requests session with retries and a rate limit, including redirects; other clients such as pyvo can use it too.
 
-    Parameters
-    ----------
-    per_second : float
-        Maximum requests per second, including redirects.
-    offline : bool
-        If true, raise an error for every request.
-
-    Raises
-    ------
-    InputError
-        If `per_second` is not positive.
-
-    Examples
-    --------
-    >>> Session(offline=True).get("https://example.org/table.csv")
-    Traceback (most recent call last):
-        ...
-    truemorph.errors.TruemorphError: https://example.org/table.csv: cannot be requested with `offline`; run the same
-    command without it
+    With `offline`, every request is an error.
     """
 
     def __init__(self, per_second: float = 2.0, *, offline: bool = False) -> None:
@@ -97,14 +76,7 @@ class Session(requests.Session):
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """Send a request and return the response; its body is not yet read.
 
-        Raises
-        ------
-        BrokenAnswerError
-            If the status means that the same request may succeed later.
-        ComeBackLaterError
-            If the server requests a wait of more than five minutes.
-        TooMuchError, TruemorphError
-            If the status is another error, or the session is offline.
+        Raises BrokenAnswerError if the status means that the same request may succeed later, another error otherwise.
         """
         shown = without_login(str(request.url)).partition("?")[0]
         if self.offline:
@@ -122,23 +94,10 @@ class Session(requests.Session):
         raise kind(f"{shown}: {said}; run the same command again later, or replace the address (`addresses`)")
 
     def whole(self, once: Callable[[], T], url: str, arrived: Callable[[], int] = lambda: 0) -> T:
-        """Call `once` until it returns a complete response.
+        """Call `once`, which sends a request and reads the body, until it returns a complete response.
 
-        Parameters
-        ----------
-        once : callable
-            Sends a request and reads the body. It is called again after `BrokenAnswerError` and failed transfers.
-        url : str
-            URL for messages.
-        arrived : callable
-            Number of bytes received so far. While it grows, tries are not counted.
-
-        Raises
-        ------
-        TooMuchError
-            After `TRIES` failures in a row, if the server timed out.
-        TruemorphError
-            After `TRIES` other failures in a row.
+        It is called again after `BrokenAnswerError` and failed transfers, at most `TRIES` times in a row, not counting
+        tries after which the number of bytes that have `arrived` is larger.
         """
         failures = 0
         while True:
@@ -173,12 +132,9 @@ class Session(requests.Session):
 
 def _wait(response: requests.Response, url: str) -> float:
     """Return the seconds that a server requests to wait (0 if none); raise an error if it is too long."""
-    value, seconds = response.headers.get("Retry-After", "").strip(), 0.0
-    if value.isdecimal():
-        seconds = float(value)
-    else:
-        with suppress(ValueError, TypeError):
-            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+    seconds = 0.0
+    with suppress(urllib3.exceptions.InvalidHeader):
+        seconds = urllib3.Retry().parse_retry_after(response.headers.get("Retry-After", "0"))
     if seconds > LONGEST_WAIT:
         raise ComeBackLaterError(
             f"{url}: the server requests a wait of {seconds:,.0f} s; run the same command again after that to resume"
@@ -187,24 +143,13 @@ def _wait(response: requests.Response, url: str) -> float:
 
 
 def first_words(body: bytes, most: int = 120) -> str:
-    """Return the first words of a web page or message as one line.
-
-    Examples
-    --------
-    >>> first_words(b"<html><body><h1>Sorry</h1> We are <b>down</b>.</body></html>")
-    'Sorry We are down .'
-    """
+    """Return the first words of a web page or message as one line."""
     text = re.sub(r"<[^>]*>", " ", body[:4096].decode("utf-8", "replace"))
     return " ".join(text.split())[:most]
 
 
 def refuse_page(head: bytes) -> None:
-    """Raise an error if the response is a web page instead of data.
-
-    Raises
-    ------
-    BrokenAnswerError
-    """
+    """Raise BrokenAnswerError if the response is a web page instead of data."""
     if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<") and _PAGE.search(head[:1000]):
         raise BrokenAnswerError(f'received a web page instead of data ("{first_words(head)}")')
 
@@ -216,18 +161,6 @@ def download(session: Session, address: Address, path: Path) -> None:
     server still has the same file (Range and If-Range, RFC 9110); otherwise it starts again. Without a published
     checksum, zip and gzip files are read to the end. An existing file is kept if its checksum is correct or, without a
     checksum, if it is recorded as downloaded from this address.
-
-    Parameters
-    ----------
-    session : Session
-    address : Address
-    path : Path
-        Output file.
-
-    Raises
-    ------
-    TruemorphError
-        If the file can't be fetched or is not the published one.
     """
     if path.is_file():
         entry = read_provenance(path.parent).get(path.name, {})
@@ -312,27 +245,10 @@ def _damage(path: Path, suffix: str, checksum: str | None) -> str | None:
     return None
 
 
-def unzip(path: Path, folder: Path, keep: Callable[[str], str | None]) -> list[str]:
-    """Unpack files from a zip file; a second call writes only missing or different files.
+def unzip(path: Path, folder: Path, wanted: re.Pattern[str]) -> list[str]:
+    """Unpack the entries that match to the name of the first group, relative to `folder`; return these names.
 
-    Parameters
-    ----------
-    path : Path
-    folder : Path
-        Output folder; nothing is written outside of it.
-    keep : callable
-        Function from an entry's name to the output name, relative to `folder`; None skips the entry.
-
-    Returns
-    -------
-    list of str
-        Names of the files, relative to `folder`.
-
-    Raises
-    ------
-    TruemorphError
-        If the zip file is truncated or damaged, an entry has an absolute path, ".." or a drive letter, or the content
-        is absurdly large.
+    A second call writes only missing or different files. Entries outside of the folder, and absurd sizes, are errors.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -340,25 +256,22 @@ def unzip(path: Path, folder: Path, keep: Callable[[str], str | None]) -> list[s
                 name = PureWindowsPath(entry.orig_filename)  # handles both kinds of slashes, and drives
                 if name.anchor or ".." in name.parts:
                     raise TruemorphError(f"{path}: entry {name} is outside of the folder; nothing was unpacked")
-            wanted = {to: entry for entry in archive.infolist() if (to := keep(entry.filename))}
+            found = ((wanted.fullmatch(entry.filename), entry) for entry in archive.infolist())
+            chosen = {match[1]: entry for match, entry in found if match}
             # zipfile stops at the declared size, so checking that is sufficient.
-            if (size := sum(entry.file_size for entry in wanted.values())) > MOST_UNPACKED:
+            if (size := sum(entry.file_size for entry in chosen.values())) > MOST_UNPACKED:
                 raise TruemorphError(
                     f"{path}: it has {size:,d} bytes, more than the limit of {MOST_UNPACKED:,d}; nothing was unpacked"
                 )
-            with progress(len(wanted), f"unpacking {path.name}", "files") as bar:
-                for to, entry in wanted.items():
+            with progress(len(chosen), f"unpacking {path.name}", "files") as bar:
+                for to, entry in chosen.items():
                     target = folder / to
                     if not target.is_file() or zlib.crc32(target.read_bytes()) != entry.CRC:
-                        with (
-                            written_whole(target) as partial,
-                            archive.open(entry) as packed,
-                            partial.open("wb") as out,
-                        ):
-                            shutil.copyfileobj(packed, out)
+                        with written_whole(target) as partial:
+                            partial.write_bytes(archive.read(entry))
                     bar.update(1)
     except (zipfile.BadZipFile, EOFError, zlib.error, RuntimeError, UnicodeDecodeError) as problem:
         raise TruemorphError(
             f"{path}: truncated or damaged ({problem}); delete it and run the same command again"
         ) from problem
-    return list(wanted)
+    return list(chosen)

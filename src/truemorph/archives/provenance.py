@@ -15,7 +15,6 @@ from truemorph._version import __version__
 from truemorph.archives.addresses import Address
 from truemorph.findings import Finding
 from truemorph.io import file_hash, read_json, write_json
-from truemorph.results import Result, quantity_table
 from truemorph.tables import CatalogTable, write_table
 
 PROVENANCE = "provenance.json"
@@ -23,53 +22,15 @@ PROVENANCE = "provenance.json"
 Columns = Mapping[str, tuple[str, str]]
 
 
-@dataclass(frozen=True, repr=False)
-class Fetched(Result):
-    """Content of a folder after a fetch.
-
-    Attributes
-    ----------
-    archive : str
-        "gz2", "sdss", "simard" or "hst".
-    folder : Path
-    counts : dict of str to int
-        Numbers of rows, objects and images.
-    sources : tuple of Address
-        Addresses that were used, with licences and citations.
-    findings : tuple of Finding
-    """
+@dataclass(frozen=True)
+class Fetched:
+    """Content of a folder after a fetch: numbers of rows, objects and images, and the addresses that were used."""
 
     archive: str
     folder: Path
     counts: dict[str, int]
     sources: tuple[Address, ...]
     findings: tuple[Finding, ...] = ()
-
-    def credits(self) -> list[str]:
-        """Return licences and citations, one line per distinct pair."""
-        lines: dict[str, list[str]] = {}
-        for one in self.sources:
-            lines.setdefault(f"licence: {one.licence}; cite: {one.citation}", []).append(one.name)
-        return [f"{', '.join(names)}: {line}" for line, names in lines.items()]
-
-    def summary(self) -> str:
-        """Return counts, licences and citations as text."""
-        lines = [f"{what:32s} {count:>15,d}" for what, count in self.counts.items()]
-        return "\n".join([*lines, *self.credits(), f"wrote   {self.folder}"])
-
-    def to_table(self) -> Any:
-        """Return a table with one row per address, with licence and citation."""
-        return quantity_table(
-            {
-                name: ([getattr(one, name) for one in self.sources], "", about)
-                for name, about in {
-                    "name": "archive and entry",
-                    "public_url": "address",
-                    "licence": "terms of use",
-                    "citation": "citation",
-                }.items()
-            }
-        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -86,29 +47,13 @@ class Fetched(Result):
 
 
 def read_provenance(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the entries of a folder's `provenance.json` by file name; empty if there is none.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged.
-    """
+    """Return the entries of a folder's `provenance.json` by file name; empty if there is none."""
     path = folder / PROVENANCE
     return read_json(path) if path.is_file() else {}
 
 
 def record(path: Path, address: Address, query: str | None = None, **more: Any) -> None:
-    """Write a file's entry in the `provenance.json` beside it.
-
-    Parameters
-    ----------
-    path : Path
-    address : Address
-    query : str, optional
-        SQL, ADQL or parameters of the query.
-    **more
-        Other entries.
-    """
+    """Write a file's entry in the `provenance.json` beside it: origin, checksum, query (SQL, ADQL) and `more`."""
     entry = {
         "address": address.name,
         "url": address.public_url,
@@ -131,13 +76,9 @@ def is_recorded(path: Path, url: str | None = None) -> bool:
 
 
 def origin(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the provenance of a file.
+    """Return a file's current `sha256` and `bytes` and, if it was recorded, its entry in `provenance.json`.
 
-    Returns
-    -------
-    dict
-        Current `sha256` and `bytes` and, if `provenance.json` beside the file has an entry, url, date, query, licence
-        and citation. `changed` is true if the file is no longer the recorded one.
+    `changed` is true if the file is no longer the recorded one.
     """
     path = Path(path)
     entry = read_provenance(path.parent).get(path.name, {})

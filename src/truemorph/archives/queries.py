@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +28,11 @@ def in_batches(
     ask: Callable[[pl.Series], pl.DataFrame],
     most: int,
 ) -> pl.DataFrame:
-    """Query the rows of many keys; a later run queries only the missing ones.
+    """Query the rows of many keys (ascending, each once); `schema` has the key first.
 
-    Parameters
-    ----------
-    parts : Path
-        Folder in which each response is stored.
-    name : str
-        Prefix of the file names.
-    source : str
-        Address and query; responses of another source are not used.
-    schema : dict
-        Columns, the key first.
-    wanted : Series
-        Keys in ascending order, each once.
-    ask : callable
-        Function that returns the rows of keys.
-    most : int
-        Maximum keys per query. It is halved when `ask` raises `TooMuchError`, down to a hundredth.
-
-    Returns
-    -------
-    DataFrame
-        At least one row per key; if a key has no row, its other columns are null.
+    `ask` returns the rows of up to `most` keys, which is halved when it raises `TooMuchError`, down to a hundredth.
+    Each response is stored in `parts` under `name` and a hash of `source` (address and query), so that a later run
+    queries only the missing keys. A key without any row has one of nulls.
     """
     key = next(iter(schema))
     begin = f"{name}-{hashlib.sha256(source.encode()).hexdigest()[:10]}"
@@ -87,16 +69,9 @@ def _part(path: Path, schema: Mapping[str, Any]) -> pl.DataFrame:
         return pl.DataFrame(schema=schema)
 
 
-def find_column(frame: pl.DataFrame, names: Iterable[str], source: str) -> str:
-    """Return the first of several names in a user's table, ignoring case.
-
-    Raises
-    ------
-    InputError
-        If there is none; similar names of the table are given.
-    """
+def find_column(frame: pl.DataFrame, names: Sequence[str], source: str) -> str:
+    """Return the first of several names in a user's table, ignoring case."""
     by_case = {column.lower(): column for column in frame.columns}
-    names = list(names)
     for name in names:
         if name.lower() in by_case:
             return by_case[name.lower()]

@@ -16,9 +16,8 @@ import csv
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 import requests
@@ -69,8 +68,7 @@ COLUMNS = {
 }
 
 
-@dataclass(frozen=True)
-class Query:
+class Query(NamedTuple):
     """SQL with a placeholder `{ids}`, and the polars types of the result's columns."""
 
     name: str
@@ -114,24 +112,9 @@ def fetch(
 ) -> Fetched:
     """Fetch photometry, redshift and seeing of objects by their DR7 ids.
 
-    Parameters
-    ----------
-    session : Session
-    known : dict of Address
-    out : Path
-        Output folder for photometry.parquet (`COLUMNS`; a row per object, null if not measured), missing.csv with the
-        ids that are not in DR7, and parts/ with the responses, from which a later run resumes.
-    ids : path or sequence of int or str, optional
-        A table with a column of ids, or ids; default: the vote tables of `fetch gz2` in the folder gz2 next to `out`.
-    id : str, optional
-        Name of the id column; default dr7objid, objid or object_id.
-
-    Raises
-    ------
-    InputError
-        If there are no ids, or they are not from DR7.
-    TruemorphError
-        If SkyServer rejects a query, does not respond, or a column is missing.
+    photometry.parquet has a row per object (`COLUMNS`; null if not measured), missing.csv the ids that are not in DR7,
+    and parts/ the responses, from which a later run resumes. `ids` are given, or a table with a column `id` (default
+    dr7objid, objid or object_id); by default, those of the vote tables in the folder gz2 next to `out`.
     """
     wanted = _dr7_ids(ids, id, out)
     address = known["sdss.sql"]
@@ -156,13 +139,8 @@ def fetch(
         "with Petrosian radius": table["petroRad_r"].count(),
         "in several fields": int((table["n_fields"] > 1).sum()),
     }
-    findings: tuple[Finding, ...] = ()
-    if absent:
-        findings = (
-            Finding(
-                "ids-not-in-dr7", "note", f"{absent:,d} ids are not in DR7; they are listed in {out / 'missing.csv'}."
-            ),
-        )
+    text = f"{absent:,d} ids are not in DR7; they are listed in {out / 'missing.csv'}."
+    findings = (Finding("ids-not-in-dr7", "note", text),) if absent else ()
     return Fetched("sdss", out, counts, (address,), findings)
 
 
@@ -242,15 +220,11 @@ def _table(photometry: pl.DataFrame, detections: pl.DataFrame) -> pl.DataFrame:
 
 def _found(session: Session, url: str, out: Path, query: Query, ids: pl.Series) -> pl.DataFrame:
     """Return the rows of the ids that are in DR7."""
-    rows = in_batches(
-        out / "parts",
-        query.name,
-        f"{url} {query.sql}",
-        query.columns,
-        ids,
-        lambda batch: _complete(session, url, query, batch.to_list()),
-        BATCH,
-    )
+
+    def ask(batch: pl.Series) -> pl.DataFrame:
+        return _complete(session, url, query, batch.to_list())
+
+    rows = in_batches(out / "parts", query.name, f"{url} {query.sql}", query.columns, ids, ask, BATCH)
     return rows.filter(pl.col("fieldid") > 0)
 
 

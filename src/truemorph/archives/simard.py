@@ -1,7 +1,6 @@
-"""Simard et al. (2011, ApJS 196, 11): structural parameters, from VizieR J/ApJS/196/11 by TAP, in slices.
+"""Simard et al. (2011, ApJS 196, 11): pure Sérsic models, from VizieR J/ApJS/196/11 by TAP, in slices.
 
-Tables and columns are as in the catalogue's ReadMe at CDS: table 3 has pure Sérsic models, table 1 bulge (n = 4) and
-disk, table 2 bulge of free n and disk; 1,123,718 rows each, in the order of recno; objID is text of 18 digits; -99.99
+Table 3 is as in the catalogue's ReadMe at CDS: 1,123,718 rows in the order of recno; objID is text of 18 digits; -99.99
 is missing. Lengths are in kpc: an angle times Scale. If Scale is missing, the published circular radii are negative and
 not meaningful. VizieR's TAP requires quotes for names with commas, brackets and slashes ("Rchl,r"; its page "About
 TAPVizieR"); other interfaces write Rchl_r. Therefore column names are read from TAP_SCHEMA.columns first, and compared
@@ -13,7 +12,6 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -25,16 +23,16 @@ from truemorph.archives.addresses import Address
 from truemorph.archives.http import BrokenAnswerError, Session, TooMuchError, first_words, refuse_page
 from truemorph.archives.provenance import Columns, Fetched, is_recorded, write_recorded
 from truemorph.archives.queries import TIMED_OUT, in_batches
-from truemorph.errors import InputError, TruemorphError, nearest
+from truemorph.errors import TruemorphError, nearest
 from truemorph.tables import read_table
 
 PER_SECOND = 1.0
-CATALOGUE = "J/ApJS/196/11"
+SOURCE = "J/ApJS/196/11/table3"
 SLICE = 50_000  # rows per query: a few megabytes, about half a minute
 _MISSING = -99.99
 
 # VizieR's name: truemorph's name, unit, description.
-_COMMON = {
+_COLUMNS = {
     "objID": ("objID", "", "SDSS DR7 objID"),
     "z": ("z", "", "redshift used: spectroscopic, or photometric if Sp is -1"),
     "Sp": ("Sp", "", "SDSS SpecClass; -1 photometric redshift, -2 none"),
@@ -42,8 +40,6 @@ _COMMON = {
     "Rhlg": ("Rhlg", "kpc", "half-light radius, g, along the semi-major axis"),
     "Rhlr": ("Rhlr", "kpc", "half-light radius, r, along the semi-major axis"),
     "Rchl,g": ("Rchl_g", "kpc", "circular half-light radius, g"),
-}
-_SERSIC = _COMMON | {
     "rg2d": ("rg2d", "mag", "r magnitude of the model"),
     "Rchl,r": ("r_half", "kpc", "circular half-light radius, r (Rchl,r)"),
     "e": ("ellipticity", "", "ellipticity, 1 - b/a (e)"),
@@ -51,76 +47,35 @@ _SERSIC = _COMMON | {
     "ng": ("sersic_n", "", "Sersic index (ng), fitted between 0.5 and 8"),
     "e_ng": ("sersic_n_error", "", "error of the Sersic index (e_ng)"),
 }
-_BULGE_AND_DISK = _COMMON | {
-    "Rchl,r": ("Rchl_r", "kpc", "circular half-light radius, r"),
-    "(B/T)g": ("bulge_fraction_g", "", "bulge fraction, g ((B/T)g)"),
-    "(B/T)r": ("bulge_fraction_r", "", "bulge fraction, r ((B/T)r)"),
-    "e_(B/T)r": ("bulge_fraction_r_error", "", "error of the bulge fraction, r"),
-    "Re": ("Re", "kpc", "effective radius of the bulge along the semi-major axis"),
-    "e": ("bulge_ellipticity", "", "ellipticity of the bulge (e)"),
-    "Rd": ("Rd", "kpc", "scale length of the disk"),
-    "i": ("inclination", "deg", "inclination of the disk, 0 is face-on (i)"),
-    "nb": ("bulge_sersic_n", "", "Sersic index of the bulge (nb)"),
-    "PpS": ("PpS", "", "probability that bulge + disk is not better than one Sersic profile"),
+COLUMNS: Columns = {name: (unit, about) for name, unit, about in _COLUMNS.values()} | {
+    "r_half_arcsec": ("arcsec", "circular half-light radius, r (Rchl,r / Scale)")
 }
-TABLES = {1: _BULGE_AND_DISK, 2: _BULGE_AND_DISK, 3: _SERSIC}
-_ARCSEC = {"r_half_arcsec": ("arcsec", "circular half-light radius, r (Rchl,r / Scale)")}
 
 
-def fetch(session: Session, known: dict[str, Address], out: Path, *, tables: Sequence[int | str] = (3,)) -> Fetched:
-    """Fetch tables of Simard et al. (2011).
+def fetch(session: Session, known: dict[str, Address], out: Path) -> Fetched:
+    """Fetch table3.parquet (`COLUMNS`; null if missing, and for lengths that are not positive).
 
-    Parameters
-    ----------
-    session : Session
-    known : dict of Address
-    out : Path
-        Output folder for table3.parquet (objID int64, sersic_n, ellipticity, r_half in kpc, r_half_arcsec, ...; null if
-        missing, and for lengths that are not positive), table1 and table2 likewise; and parts/ with the slices, which
-        are removed when a table is complete.
-    tables : sequence
-        Table numbers: 1, 2 or 3.
-
-    Raises
-    ------
-    InputError
-        If there is no such table.
-    TruemorphError
-        If the service does not respond, lacks a column, or returns fewer rows than it has.
+    parts/ has the slices, from which a later run resumes; they are removed when the table is complete.
     """
-    numbers = [str(one) for one in tables]
-    if not numbers or not set(numbers) <= {"1", "2", "3"}:
-        raise InputError(f"tables (`tables`) must be 1, 2 or 3; got {', '.join(numbers) or 'none'}")
-    address = known["simard.tap"]
-    counts = {}
-    for number in dict.fromkeys(map(int, numbers)):
-        path = out / f"table{number}.parquet"
-        columns = described(number)
-        done = is_recorded(path, None if session.offline else address.public_url)
-        if not done or list(pl.read_parquet_schema(path)) != list(columns):
-            table, adql = _fetch_table(session, address.url, number, out / "parts")
-            write_recorded(path, _cleaned(table, number), address, adql, columns)
-            _remove_parts(out / "parts", number)
-        counts[path.name] = pl.scan_parquet(path).select(pl.len()).collect().item()
-    return Fetched("simard", out, counts, (address,))
+    address, path = known["simard.tap"], out / "table3.parquet"
+    done = is_recorded(path, None if session.offline else address.public_url)
+    if not done or list(pl.read_parquet_schema(path)) != list(COLUMNS):
+        table, adql = _fetch_table(session, address.url, out / "parts")
+        write_recorded(path, _cleaned(table), address, adql, COLUMNS)
+        _remove_parts(out / "parts")
+    rows = pl.scan_parquet(path).select(pl.len()).collect().item()
+    return Fetched("simard", out, {path.name: rows}, (address,))
 
 
-def described(number: int) -> Columns:
-    """Return unit and description of each column of the output table."""
-    columns = {name: (unit, about) for name, unit, about in TABLES[number].values()}
-    return columns | (_ARCSEC if number == 3 else {})
-
-
-def _fetch_table(session: Session, url: str, number: int, parts: Path) -> tuple[pl.DataFrame, str]:
-    """Return a table as published, and its ADQL query."""
-    source = f"{CATALOGUE}/table{number}"
-    names = _names(session, url, number, source)
-    bounds = f'SELECT COUNT(*) AS n_rows, MIN(recno) AS first_row, MAX(recno) AS last_row FROM "{source}"'
+def _fetch_table(session: Session, url: str, parts: Path) -> tuple[pl.DataFrame, str]:
+    """Return the table as published, and its ADQL query."""
+    names = _names(session, url)
+    bounds = f'SELECT COUNT(*) AS n_rows, MIN(recno) AS first_row, MAX(recno) AS last_row FROM "{SOURCE}"'
     total, low, high = _ask(session, url, bounds).row(0)
     if not total:
-        raise TruemorphError(f"{source}: the service has no rows for it; replace the address (`addresses`)")
+        raise TruemorphError(f"{SOURCE}: the service has no rows for it; replace the address (`addresses`)")
     columns = ", ".join(f'"{name}" AS c{k}' for k, name in enumerate(names.values()))
-    adql = f'SELECT recno, {columns} FROM "{source}" WHERE recno BETWEEN {{}} AND {{}}'
+    adql = f'SELECT recno, {columns} FROM "{SOURCE}" WHERE recno BETWEEN {{}} AND {{}}'
     schema = {"recno": pl.Int64, **{name: pl.Int64 if name in ("objID", "Sp") else pl.Float64 for name in names}}
 
     def ask(rows: pl.Series) -> pl.DataFrame:
@@ -132,44 +87,36 @@ def _fetch_table(session: Session, url: str, number: int, parts: Path) -> tuple[
         known = answer.with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None), pl.col(pl.String).str.strip_chars())
         return known.cast(dict(schema), strict=False)  # type: ignore[arg-type]
 
-    table = in_batches(
-        parts,
-        f"table{number}",
-        f"{url} {adql} {total} {low} {high}",  # if the table changes, earlier responses are not used
-        schema,
-        pl.int_range(low, high + 1, eager=True).alias("recno"),
-        ask,
-        SLICE,
-    )
+    origin = f"{url} {adql} {total} {low} {high}"  # if the table changes, earlier responses are not used
+    rows = pl.int_range(low, high + 1, eager=True).alias("recno")
+    table = in_batches(parts, "table3", origin, schema, rows, ask, SLICE)
     table = table.drop_nulls("objID").sort("recno").drop("recno")
     if table.height != total or not table["objID"].is_unique().all():
-        _remove_parts(parts, number)
+        _remove_parts(parts)
         raise TruemorphError(
-            f"{source}: {table.height:,d} rows received, {table['objID'].n_unique():,d} of them unique, instead of "
+            f"{SOURCE}: {table.height:,d} rows received, {table['objID'].n_unique():,d} of them unique, instead of "
             f"{total:,d}; the table may have changed in the meantime; run the same command again"
         )
     return table, adql.format(low, high)
 
 
-def _remove_parts(parts: Path, number: int) -> None:
-    for part in parts.glob(f"table{number}-*.parquet"):
+def _remove_parts(parts: Path) -> None:
+    for part in parts.glob("*.parquet"):
         part.unlink()
 
 
-def _names(session: Session, url: str, number: int, source: str) -> dict[str, str]:
+def _names(session: Session, url: str) -> dict[str, str]:
     """Return the service's name of each column, by VizieR's documented name."""
-    adql = f"SELECT column_name FROM TAP_SCHEMA.columns WHERE table_name = '{source}' OR table_name = '\"{source}\"'"
+    adql = f"SELECT column_name FROM TAP_SCHEMA.columns WHERE table_name = '{SOURCE}' OR table_name = '\"{SOURCE}\"'"
     there = [str(name).strip().strip('"') for (name,) in _ask(session, url, adql).rows()]
     if not there:
-        raise TruemorphError(f"{source}: the service has no such table; replace the address of VizieR (`addresses`)")
+        raise TruemorphError(f"{SOURCE}: the service has no such table; replace the address of VizieR (`addresses`)")
     by_letters = {_letters(name): name for name in there}
-    names = {name: by_letters.get(_letters(name), "") for name in TABLES[number]}
-    # "e" and "(e)" have the same letters.
-    names |= {name: name for name in names if name in there}
+    names = {name: by_letters.get(_letters(name), "") for name in _COLUMNS}
     for name, found in names.items():
         if not found:
             raise TruemorphError(
-                f"{source}: no column {name}; {nearest(name, there)}. VizieR may have changed it; report it to "
+                f"{SOURCE}: no column {name}; {nearest(name, there)}. VizieR may have changed it; report it to "
                 "truemorph's developers"
             )
     return names
@@ -203,11 +150,11 @@ def _ask(session: Session, url: str, adql: str, most: int | None = None) -> pl.D
     return session.whole(once, url)
 
 
-def _cleaned(frame: pl.DataFrame, number: int) -> pl.DataFrame:
+def _cleaned(frame: pl.DataFrame) -> pl.DataFrame:
     """Rename columns; replace missing and meaningless values by null."""
-    frame = frame.rename({name: ours for name, (ours, _, _) in TABLES[number].items()})
+    frame = frame.rename({name: ours for name, (ours, _, _) in _COLUMNS.items()})
     numbers = pl.col(pl.Float64)
     frame = frame.with_columns(pl.when((numbers - _MISSING).abs() > 1e-3).then(numbers))
-    lengths = [name for name, unit, _ in TABLES[number].values() if unit.startswith("kpc")]
+    lengths = [name for name, unit, _ in _COLUMNS.values() if unit.startswith("kpc")]
     frame = frame.with_columns(pl.when(pl.col(name) > 0).then(name).name.keep() for name in lengths)
-    return frame.with_columns(r_half_arcsec=pl.col("r_half") / pl.col("Scale")) if number == 3 else frame
+    return frame.with_columns(r_half_arcsec=pl.col("r_half") / pl.col("Scale"))

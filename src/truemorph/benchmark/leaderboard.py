@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
@@ -28,27 +29,15 @@ EPOCHS, REAL_EPOCHS = 10, 25
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run.
-
-    Attributes
-    ----------
-    worlds, methods : tuple of str
-    seeds : tuple of int
-    sizes : Sizes or None
-        Of simulated worlds with images; None for catalogues without images.
-    epochs, real_epochs : int
-        Of every network, in simulated worlds and in the real one.
-    data : Path or None
-        Folder of real data.
-    """
+    """What to run."""
 
     worlds: tuple[str, ...]
     methods: tuple[str, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
-    sizes: Sizes | None = field(default_factory=Sizes)
-    epochs: int = EPOCHS
+    sizes: Sizes | None = field(default_factory=Sizes)  # of simulated worlds; None for catalogues without images
+    epochs: int = EPOCHS  # of every network, in simulated worlds
     real_epochs: int = REAL_EPOCHS
-    data: Path | None = None
+    data: Path | None = None  # folder of real data
 
     def methods_in(self, world: str) -> list[Method]:
         """Return the methods that can run in a world."""
@@ -58,19 +47,14 @@ class Plan:
 
 def _row(bench: Bench, method: Method) -> dict[str, Any]:
     """Run a method and score it."""
-    world, rows, began = bench.world, bench.world.scored, time.perf_counter()
-    bench.borrowed, cpu = 0.0, time.process_time()
-    with warnings.catch_warnings(record=True) as doubts:
-        warnings.simplefilter("always", FindingWarning)
+    world, rows = bench.world, bench.world.scored
+    began, cpu = time.perf_counter(), time.process_time()
+    with warnings.catch_warnings(action="ignore", category=FindingWarning):
         outcome = method.run(bench)
-    seconds = time.process_time() - cpu + bench.borrowed
-    said = {**outcome.said, "transition": repr(outcome.transition)}
-    if doubts:
-        said["doubts"] = sorted({str(one.message) for one in doubts})
+    measured: dict[str, Any] = {"seconds": time.process_time() - cpu}
     p_disk = None if outcome.p_disk is None else outcome.p_disk[rows]
-    measured: dict[str, Any] = {}
     if world.images is not None:
-        measured = {"drift": None, "flip_rms": _flip_error(outcome.transition, world)}
+        measured |= {"drift": None, "flip_rms": _flip_error(outcome.transition, world)}
         if outcome.predict is not None:
             p_disk, *twins = [outcome.predict(one) for one in (world.images[rows], *world.twins)]
             n = len(world.twins[0])
@@ -88,8 +72,8 @@ def _row(bench: Bench, method: Method) -> dict[str, Any]:
             "definition": world.definition,
             "seed": world.seed,
             "method": method.name,
-            "scores": {**scores, **measured, "seconds": seconds},
-            "said": said,
+            "scores": scores | measured,
+            "transition": repr(outcome.transition),
         }
     )
     return row
@@ -104,16 +88,16 @@ def _flip_error(transition: Any, world: World) -> float | None:
     return float(np.sqrt(np.mean(error**2)))
 
 
-def _rows_of_world(task: tuple[str, int, Plan, Path, int]) -> list[dict[str, Any]]:
+def _rows_of_world(task: tuple[str, int, Plan, Path]) -> list[dict[str, Any]]:
     """Run every method in one world with one seed; the task of a worker process."""
-    name, seed, plan, folder, threads = task
+    name, seed, plan, folder = task
     training = None
     if plan.sizes is not None:
-        import torch
-
-        if threads:
-            torch.set_num_threads(threads)
         training = benchmark_config(plan.sizes.pixels, plan.real_epochs if name == "real" else plan.epochs)
+        if parent_process() is not None:
+            import torch
+
+            torch.set_num_threads(1)
     config = {
         "version": __version__,
         "world": name,
@@ -135,25 +119,9 @@ def _rows_of_world(task: tuple[str, int, Plan, Path, int]) -> list[dict[str, Any
 
 
 def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
-    """Run the methods that are not cached.
+    """Run the methods whose scores are not cached in the folder, in so many processes.
 
-    Parameters
-    ----------
-    plan : Plan
-    folder : Path
-        Folder of cached scores, from which an interrupted run resumes.
-    jobs : int
-        Number of processes; with more than one, each uses one thread.
-
-    Returns
-    -------
-    list of dict
-        `world`, `definition`, `seed`, `method`, `scores`, `said`.
-
-    Raises
-    ------
-    InputError
-        If a world or method is unknown, or real data are missing.
+    Returns `world`, `definition`, `seed`, `method`, `scores` and `transition` of each run.
     """
     there, known = (WITH_PICTURES, methods_of(NETWORKS)) if plan.sizes else (WITHOUT_PICTURES, methods_of(TABLES))
     unknown = [one for one in plan.worlds if one not in there] + [one for one in plan.methods if one not in known]
@@ -171,7 +139,7 @@ def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
     if "cleanlab" in plan.methods:
         require_extra("benchmark")
     # All worlds of a seed first, so that an interrupted run has complete seeds.
-    tasks = [(world, seed, plan, folder, int(jobs > 1)) for seed in plan.seeds for world in plan.worlds]
+    tasks = [(world, seed, plan, folder) for seed in plan.seeds for world in plan.worlds]
     if jobs == 1:
         return [row for task in tasks for row in _rows_of_world(task)]
     with worker_pool(jobs) as pool:
@@ -181,28 +149,22 @@ def run_plan(plan: Plan, folder: Path, jobs: int = 1) -> list[dict[str, Any]]:
 def summarise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Average over seeds; in each world, sort by balanced accuracy, best first.
 
-    Returns
-    -------
-    list of dict
-        `world`, `definition`, `method`, `seeds`, `means`, `stds` (metric to number or None).
+    Returns `world`, `definition`, `method`, `seeds`, and `means` and `stds` by metric (None if there is no number).
     """
-    out = []
-    for world in dict.fromkeys(row["world"] for row in rows):
-        here = [row for row in rows if row["world"] == world]
-        lines = []
-        for method in dict.fromkeys(row["method"] for row in here):
-            found = [row for row in here if row["method"] == method]
-            means, stds = {}, {}
-            for metric in dict.fromkeys(name for row in found for name in row["scores"]):
-                values = [row["scores"][metric] for row in found if row["scores"].get(metric) is not None]
-                means[metric] = float(np.mean(values)) if values else None
-                stds[metric] = float(np.std(values, ddof=1)) if len(values) > 1 else None
-            lines.append(
-                {"world": world, "definition": found[0]["definition"], "method": method, "seeds": len(found),
-                 "means": means, "stds": stds}
-            )  # fmt: skip
-        out += sorted(lines, key=lambda line: -(line["means"]["balanced_accuracy"] or 0))
-    return out
+    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        runs.setdefault((row["world"], row["method"]), []).append(row)
+    lines = []
+    for (world, method), found in runs.items():
+        line = {"world": world, "definition": found[0]["definition"], "method": method, "seeds": len(found)}
+        means, stds = {}, {}
+        for metric in found[0]["scores"]:
+            values = [row["scores"][metric] for row in found if row["scores"][metric] is not None]
+            means[metric] = float(np.mean(values)) if values else None
+            stds[metric] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        lines.append({**line, "means": means, "stds": stds})
+    worlds = list(dict.fromkeys(world for world, _ in runs))
+    return sorted(lines, key=lambda line: (worlds.index(line["world"]), -(line["means"]["balanced_accuracy"] or 0)))
 
 
 def described(plan: Plan, rows: Sequence[dict[str, Any]], command: str, trust: Sequence[str] = ()) -> dict[str, Any]:

@@ -1,15 +1,17 @@
-"""The leaderboard for readers: a figure and a summary as Markdown and HTML, all scores as CSV and JSON."""
+"""The leaderboard for readers: a figure, tables, and all scores as CSV and JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import polars as pl
+from matplotlib.figure import Figure
 
-from truemorph.benchmark.figure import leaderboard_figure
 from truemorph.io import write_json
+from truemorph.plotting import CYCLE, MARKERS
 from truemorph.report.page import Illustration, Page, Section, Table, number, with_error, write_page
 
 # Each metric: its column head and what it is. All but the first are shown where a row has them.
@@ -39,12 +41,11 @@ METRICS = {
     "flip_rms": ("T(α) error", "rms error of the flip probabilities that the method assumed"),
     "seconds": ("CPU time (s)", "training, all cores together"),
 }
+# Metrics of the figure and the summary, the second for methods that lack the first.
 _ACCURACY = ("balanced_accuracy",)
 _ERROR = ("fraction_rms_soft", "fraction_rms_hard")
-_PANELS = {
-    "balanced accuracy (high is good)": _ACCURACY,
-    "error of the disk fraction (low is good)": _ERROR,
-}
+_WIDTH = 5.4  # inches; text stays legible when the figure is 400 pixels wide
+_LINE = 0.36  # inches a method
 SUMMARY = (
     "Balanced accuracy / rms error of the disk fraction over five bins of α, both vs truth. The error is that of the "
     "method's probabilities, or of its labels where it gives no probabilities."
@@ -72,9 +73,7 @@ RELABELLED = (
 def cell(row: Mapping[str, Any], metric: str) -> str:
     """Format a mean and its standard deviation over seeds."""
     mean, std = row["means"].get(metric), row["stds"].get(metric)
-    if mean is None:
-        return "–"
-    if metric == "seconds":
+    if mean is not None and metric == "seconds":
         return f"{mean:.0f}" if mean >= 10 else f"{mean:.1f}"
     return with_error(mean, std)
 
@@ -83,106 +82,101 @@ def _metrics_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [one for one in METRICS if any(row["means"].get(one) is not None for row in rows)]
 
 
+def _first_of(row: Mapping[str, Any], metrics: Sequence[str]) -> tuple[float | None, float]:
+    """Return mean and standard deviation of the first of the metrics that a row has."""
+    known = next((one for one in metrics if row["means"].get(one) is not None), metrics[0])
+    return row["means"].get(known), row["stds"].get(known) or 0.0
+
+
+def _methods_of(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> list[str]:
+    return [one for one in titles if any(one == row["method"] for row in rows)]
+
+
+def _worlds_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    worlds: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        worlds.setdefault(row["world"], []).append(row)
+    return worlds
+
+
+def leaderboard_figure(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> Figure:
+    """Draw the scores of every method: a line a method, a marker a world, one panel below the other."""
+    worlds, methods = _worlds_of(rows), _methods_of(rows, titles)
+    panels = {"balanced accuracy (high is good)": _ACCURACY, "error of the disk fraction (low is good)": _ERROR}
+    figure = Figure(figsize=(_WIDTH, len(panels) * (0.6 + _LINE * len(methods)) + 0.6), layout="constrained")
+    axes = figure.subplots(len(panels), squeeze=False)[:, 0]
+    for panel, (label, metrics) in zip(axes, panels.items(), strict=True):
+        for place in range(1, len(methods), 2):
+            panel.axhspan(place - 0.5, place + 0.5, color="0.95", lw=0)
+        for k, (world, here) in enumerate(worlds.items()):
+            offset = 0.7 * ((k + 0.5) / len(worlds) - 0.5)
+            places = [methods.index(row["method"]) + offset for row in here]
+            x, errors = zip(*(_first_of(row, metrics) for row in here), strict=True)
+            color, marker = CYCLE[k % len(CYCLE)], MARKERS[k % len(MARKERS)]
+            panel.errorbar(x, places, xerr=errors, fmt=marker, color=color, ms=4.5, lw=1, label=world)
+        panel.set(ylim=(len(methods) - 0.5, -0.5), xlabel=label)
+        panel.set_yticks(range(len(methods)), [fill(titles[one], 24) for one in methods])
+        panel.tick_params(axis="y", length=0)
+        panel.grid(axis="x", color="0.85", lw=0.6)
+        panel.set_axisbelow(True)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=min(3, len(names)), frameon=False)
+    return figure
+
+
 def summary_table(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> Table:
     """Balanced accuracy and fraction error of each method (rows) in each world (columns)."""
-    worlds = list(dict.fromkeys(row["world"] for row in rows))
-    means = {(row["method"], row["world"]): row["means"] for row in rows}
+    worlds, methods = _worlds_of(rows), _methods_of(rows, titles)
+    found = {(row["method"], row["world"]): row for row in rows}
 
-    def both(method: str, world: str) -> str:
-        found = means.get((method, world))
-        if found is None:
-            return "–"
-        return " / ".join(
-            number(next((found[one] for one in metrics if found.get(one) is not None), None))
-            for metrics in (_ACCURACY, _ERROR)
-        )
+    def both(row: Mapping[str, Any] | None) -> str:
+        return "–" if row is None else " / ".join(number(_first_of(row, some)[0]) for some in (_ACCURACY, _ERROR))
 
-    shown = [method for method in titles if any(method == row["method"] for row in rows)]
-    lines = [[titles[method], *(both(method, world) for world in worlds)] for method in shown]
+    lines = [[titles[method], *(both(found.get((method, world))) for world in worlds)] for method in methods]
     return Table("Summary", ["method", *worlds], lines, SUMMARY)
 
 
 def world_tables(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> list[Table]:
     """Return one table a world with all metrics, best balanced accuracy first."""
     tables = []
-    for world in dict.fromkeys(row["world"] for row in rows):
-        here = [row for row in rows if row["world"] == world]
+    for world, here in _worlds_of(rows).items():
         columns = _metrics_of(here)
-        tables.append(
-            Table(
-                f"{world[0].upper()}{world[1:]}",
-                ["method", *(METRICS[metric][0] for metric in columns)],
-                [
-                    [titles.get(row["method"], row["method"]), *(cell(row, metric) for metric in columns)]
-                    for row in here
-                ],
-                f"{here[0]['definition']}; mean ± standard deviation over seeds ({max(row['seeds'] for row in here)}).",
-            )
-        )
+        head = ["method", *(METRICS[metric][0] for metric in columns)]
+        lines = [[titles[row["method"]], *(cell(row, metric) for metric in columns)] for row in here]
+        seeds = max(row["seeds"] for row in here)
+        note = f"{here[0]['definition']}; mean ± standard deviation over seeds ({seeds})."
+        tables.append(Table(f"{world[0].upper()}{world[1:]}", head, lines, note))
     return tables
 
 
 def scores_frame(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> pl.DataFrame:
     """Return all scores, one row a world and method; of each metric its mean over seeds and, as `_std`, its spread."""
-    return pl.DataFrame(
-        [
-            {key: row[key] for key in ("world", "definition", "method")}
-            | {"title": titles.get(row["method"], row["method"]), "seeds": row["seeds"]}
-            | {
-                f"{metric}{end}": None if (value := row[kind].get(metric)) is None else float(value)
-                for metric in _metrics_of(rows)
-                for end, kind in (("", "means"), ("_std", "stds"))
-            }
-            for row in rows
-        ],
-        infer_schema_length=None,
-    )
-
-
-def _measures() -> Table:
-    return Table(
-        "Columns", ["metric", "name in files", "meaning"], [[h, f"`{k}`", about] for k, (h, about) in METRICS.items()]
-    )
-
-
-def markdown(content: Mapping[str, Any], titles: Mapping[str, str]) -> str:
-    """Return figure, summary and meaning of the metrics as Markdown."""
-    table = summary_table(content["rows"], titles)
-    lines = [
-        "# Leaderboard",
-        *content["trust"],
-        f"{table.note} All scores are in leaderboard.csv.",
-        "![Balanced accuracy and error of the disk fraction of every method in every world](leaderboard.png)",
-        table.markdown(),
-        "## Metrics",
-        _measures().markdown(),
-        f"truemorph {content['truemorph_version']}, {content['date']}: `{content['command']}`",
-    ]
-    return "\n\n".join(lines) + "\n"
+    lines = []
+    for row in rows:
+        line = {key: row[key] for key in ("world", "definition", "method")}
+        line |= {"title": titles[row["method"]], "seeds": row["seeds"]}
+        for metric in _metrics_of(rows):
+            line |= {metric: row["means"].get(metric), f"{metric}_std": row["stds"].get(metric)}
+        lines.append(line)
+    return pl.DataFrame(lines, infer_schema_length=None)
 
 
 def write_leaderboard(content: Mapping[str, Any], titles: Mapping[str, str], out: Path) -> None:
-    """Write `leaderboard.json`, `.csv`, `.md`, `.html` and `.png` to a folder.
-
-    Parameters
-    ----------
-    content : mapping
-        From `leaderboard.described`.
-    titles : mapping
-        Methods and their titles, in the order of the figure.
-    out : Path
-    """
+    """Write `leaderboard.json`, `.csv`, `.html`, `.png` and the summary as `.md`; titles are in the order to show."""
     rows = content["rows"]
     write_json(out / "leaderboard.json", dict(content))
     scores_frame(rows, titles).write_csv(out / "leaderboard.csv")
-    (out / "leaderboard.md").write_text(markdown(content, titles), encoding="utf-8")
-    figure = leaderboard_figure(rows, titles, _PANELS)
+    summary, figure = summary_table(rows, titles), leaderboard_figure(rows, titles)
+    (out / "leaderboard.md").write_text(f"{summary.markdown()}\n", encoding="utf-8")
     figure.savefig(out / "leaderboard.png", dpi=160)
     drawing = Illustration(
         "leaderboard",
         figure,
         "Balanced accuracy and error of the disk fraction of every method in every world; the tables have the numbers.",
         "Mean over seeds of each method (lines) in each world (markers); bars are standard deviations.",
+    )
+    measures = Table(
+        "Columns", ["metric", "name in files", "meaning"], [[h, f"`{k}`", about] for k, (h, about) in METRICS.items()]
     )
     about = {"command": content["command"], "date": content["date"], **content["plan"]}
     settings = Table("", (), [[name, str(value)] for name, value in about.items()])
@@ -192,8 +186,8 @@ def write_leaderboard(content: Mapping[str, Any], titles: Mapping[str, str], out
         if content["plan"]["sizes"]
         else "Labels corrected from votes and catalogue columns, without images, scored vs truth.",
         sections=[
-            Section("Scores", figures=[drawing], tables=[summary_table(rows, titles)], items=content["trust"]),
-            Section("Every world", tables=[*world_tables(rows, titles), _measures()]),
+            Section("Scores", figures=[drawing], tables=[summary], items=content["trust"]),
+            Section("Every world", tables=[*world_tables(rows, titles), measures]),
         ],
         appendix=[Section("Settings", tables=[settings])],
         wide=True,

@@ -1,12 +1,6 @@
 """Worlds: galaxies of known class with biased labels.
 
-| world | class and α | labels | which assumption of the paper fails |
-|---|---|---|---|
-| plain | independent | flips of eq. 5, θ = 11.25 | none |
-| confounded | correlated as in SDSS | the same | constant class fractions |
-| heavy-tailed | independent | log-logistic flips | the Rayleigh family |
-| image annotator | independent | from the image alone | flips depend on α only; some disks look smooth at any α |
-| real | independent | flips of eq. 5, θ = 11.25 | none; degraded EFIGI images with experts' types |
+In each, another assumption of the paper fails; docs/leaderboard.md lists them.
 
 Worlds for networks have images. Worlds without images are catalogues of the same simulations (small images are drawn
 for the image annotator only), or Galaxy Zoo labels of galaxies with experts' types.
@@ -17,10 +11,9 @@ of 4,458 galaxies are ellipticals. Real catalogues are scored under both definit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -60,7 +53,6 @@ GOLD = 300  # gold labels that some methods are given
 INTRINSIC = ("radius_kpc", "M_r", "redshift")
 FEATURES = ("axis_ratio", "concentration", "size", "colour")
 TWIN_FACTORS = (1.5, 2.5)
-TWINS: Literal["distance"] = "distance"
 # From growth curves of 400 EFIGI stamps: R_petro is 0.44 of the side.
 _EFIGI_RADIUS = 0.44
 _EFIGI_ALPHA, _EFIGI_SPREAD = 11.0, 0.5
@@ -83,47 +75,27 @@ class Sizes:
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """Galaxies with labels and true classes.
-
-    Attributes
-    ----------
-    name, definition : str
-        Name of the world and its definition of a disk.
-    seed : int
-    alpha, truth, labels : arrays, shape (N,)
-    vote_fraction : array, shape (N,)
-        Fraction of votes for disk.
-    intrinsic : array, shape (N, P)
-    features : array, shape (N, F)
-        Columns for logistic regression; in worlds with images, shapes measured on them.
-    split : array of str, shape (N,)
-        If there are no test galaxies, galaxies without a gold label are scored.
-    transition : Transition or None
-        The true T(α); None if labels do not follow one.
-    published : dict
-        Published debiased vote fractions.
-    images : array of uint8, shape (N, S, S, 3), or None
-    radius : array, shape (N,), or None
-        Petrosian radius, in pixels.
-    twins : tuple of array
-        Images of the first test galaxies moved away, to α / 1.5 and α / 2.5.
-    """
+    """Galaxies with labels and true classes."""
 
     name: str
-    definition: str
+    definition: str  # of a disk
     seed: int
     alpha: np.ndarray
     truth: np.ndarray
-    labels: np.ndarray
-    vote_fraction: np.ndarray
-    intrinsic: np.ndarray
-    features: np.ndarray
+    vote_fraction: np.ndarray  # of votes for disk
+    intrinsic: np.ndarray  # shape (N, P)
+    features: np.ndarray  # for logistic regression, shape (N, F); in worlds with images, shapes measured on them
     split: np.ndarray
-    transition: Transition | None = None
-    published: Mapping[str, np.ndarray] = field(default_factory=dict)
-    images: Any = None
-    radius: Any = None
-    twins: tuple[np.ndarray, ...] = ()
+    transition: Transition | None = None  # the true T(α); None if labels do not follow one
+    hart: np.ndarray | None = None  # vote fractions for disk, debiased by Hart et al. 2016
+    images: Any = None  # uint8, shape (N, S, S, 3)
+    radius: Any = None  # Petrosian, in pixels
+    twins: tuple[np.ndarray, ...] = ()  # images of the first test galaxies moved away, to α / 1.5 and α / 2.5
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Majority of the votes; ties count as smooth."""
+        return (self.vote_fraction > 0.5).astype(np.int64)
 
     def rows(self, *parts: str) -> np.ndarray:
         """Return the rows of these splits."""
@@ -151,69 +123,51 @@ class World:
 
 
 def make_world(name: str, seed: int, sizes: Sizes | None, data: Path | None = None) -> World:
-    """Make a world.
+    """Make a world of `WITH_PICTURES`, or of `WITHOUT_PICTURES` if there are no sizes.
 
-    Parameters
-    ----------
-    name : str
-        One of `WITH_PICTURES` or of `WITHOUT_PICTURES`.
-    seed : int
-        Seed of galaxies, images, labels, split and gold labels.
-    sizes : Sizes or None
-        Of simulated worlds with images; None for catalogues without images. The real world uses all galaxies.
-    data : Path, optional
-        Folder of real data (`FILES`).
-
-    Raises
-    ------
-    InputError
-        If a table lacks a column.
+    Galaxies, images, labels, split and gold labels change with the seed. `data` is the folder of real data (`FILES`).
+    The real world ignores the numbers of galaxies.
     """
     if name in FILES:
         assert data is not None
         return _galaxy_zoo(name, seed, data) if sizes is None else _efigi(seed, sizes, data)
-    confounded, looks = name == "confounded", name == "image annotator"
+    flips = SIMULATED[name]
     if sizes is None:
-        galaxies = simulate_galaxies(_LOOKED_AT if looks else _GALAXIES, seed, confounded=confounded)
-        return World(
-            **_labelled(name, seed, galaxies, _drawn(galaxies, _LOOK_SIZE, seed) if looks else None),
-            features=_measured_features(galaxies, seed),
-            split=_split(galaxies.height, 0, galaxies.height),
-        )
-    galaxies = simulate_galaxies(sizes.train + sizes.validation + sizes.test, seed, confounded=confounded)
-    images = _drawn(galaxies, sizes.pixels, seed)
-    first = galaxies[sizes.train + sizes.validation :][: sizes.twins]
-    farther = [at_resolution(first, first["alpha"].to_numpy() / factor, TWINS) for factor in TWIN_FACTORS]
-    return World(
-        **_labelled(name, seed, galaxies, images),
-        features=catalogue_features(images),
-        split=_split(sizes.train, sizes.validation, galaxies.height),
-        transition=SIMULATED[name],
-        images=images,
-        radius=(galaxies["radius"] / galaxies["r90"]).to_numpy() * sizes.pixels / CENTRAL_R90,
-        twins=tuple(_drawn(one, sizes.pixels, seed, 1 + number) for number, one in enumerate(farther)),
-    )
-
-
-def _labelled(name: str, seed: int, galaxies: pl.DataFrame, images: np.ndarray | None) -> dict[str, Any]:
-    """Return the fields of a simulated world that do not depend on images; ties of votes count as smooth."""
-    alpha, truth, flips = galaxies["alpha"].to_numpy(), galaxies["truth"].to_numpy(), SIMULATED[name]
+        train = n = _LOOKED_AT if flips is None else _GALAXIES
+        validation, pixels = 0, _LOOK_SIZE
+    else:
+        train, validation, pixels = sizes.train, sizes.validation, sizes.pixels
+        n = train + validation + sizes.test
+    galaxies = simulate_galaxies(n, seed, confounded=name == "confounded")
+    images: Any = None if sizes is None and flips is not None else _drawn(galaxies, pixels, seed)
+    alpha, truth = galaxies["alpha"].to_numpy(), galaxies["truth"].to_numpy()
     if flips is None:
-        assert images is not None
         votes = image_votes(images, seed)
         fraction = votes[:, 1] / votes.sum(axis=1)
     else:
         fraction = vote_fractions(truth, alpha, flips, seed)[1]
-    return {
-        "name": name,
-        "definition": "disk = spirals and lenticulars",
-        "seed": seed,
-        "alpha": alpha,
-        "truth": truth,
-        "labels": (fraction > 0.5).astype(np.int64),
-        "vote_fraction": fraction,
-        "intrinsic": galaxies.select(INTRINSIC).to_numpy(),
-    }
+    world = World(
+        name=name,
+        definition="disk = spirals and lenticulars",
+        seed=seed,
+        alpha=alpha,
+        truth=truth,
+        vote_fraction=fraction,
+        intrinsic=galaxies.select(INTRINSIC).to_numpy(),
+        features=_measured_features(galaxies, seed) if sizes is None else catalogue_features(images),
+        split=_split(train, validation, n),
+    )
+    if sizes is None:
+        return world
+    first = galaxies[train + validation :][: sizes.twins]
+    farther = [at_resolution(first, first["alpha"].to_numpy() / factor, "distance") for factor in TWIN_FACTORS]
+    return replace(
+        world,
+        transition=flips,
+        images=images,
+        radius=(galaxies["radius"] / galaxies["r90"]).to_numpy() * pixels / CENTRAL_R90,
+        twins=tuple(_drawn(one, pixels, seed, exposure) for exposure, one in enumerate(farther, 1)),
+    )
 
 
 def _drawn(galaxies: pl.DataFrame, pixels: int, seed: int, exposure: int = 0) -> np.ndarray:
@@ -245,10 +199,10 @@ def _measured_features(galaxies: pl.DataFrame, seed: int) -> np.ndarray:
 def _efigi(seed: int, sizes: Sizes, data: Path) -> World:
     """EFIGI images, degraded to random α, with flips of eq. 5."""
     table = _table(data / FILES["real"], ["t_type", "image"])
-    stored = load_images([data / name for name in table["image"]], sizes.pixels, 1.0)
+    pixels, good, _ = load_images([data / name for name in table["image"]], sizes.pixels, 1.0)
     rng = np.random.default_rng([seed, 7])
-    order = rng.permutation(np.flatnonzero(stored.good))
-    sharp, n = stored.pixels[order], order.size
+    order = rng.permutation(np.flatnonzero(good))
+    sharp, n = pixels[order], order.size
     truth = (table["t_type"].to_numpy()[order] >= 1).astype(np.int64)
     alpha = rng.lognormal(np.log(_EFIGI_ALPHA), _EFIGI_SPREAD, n)
     radius = _EFIGI_RADIUS * sizes.pixels
@@ -263,7 +217,6 @@ def _efigi(seed: int, sizes: Sizes, data: Path) -> World:
         seed=seed,
         alpha=alpha,
         truth=truth,
-        labels=(fraction > 0.5).astype(np.int64),
         vote_fraction=fraction,
         # As from deeper images: colour and axis ratio before degrading.
         intrinsic=catalogue_features(sharp)[:, [0, 3]],
@@ -289,7 +242,7 @@ def _table(path: Path, columns: list[str]) -> pl.DataFrame:
 
 def _galaxy_zoo(name: str, seed: int, data: Path) -> World:
     """Galaxies with experts' types and GZ1 flags or GZ2 votes; axis ratio is intrinsic column and feature."""
-    definition, published = name.split(", ")[1], {}
+    definition, debiased = name.split(", ")[1], None
     needed = ["t_type", "axis_ratio"]
     if name.startswith("GZ1"):
         frame = _table(data / FILES[name], [*needed, "gz1_spiral", "petroR90_g"])
@@ -301,7 +254,7 @@ def _galaxy_zoo(name: str, seed: int, data: Path) -> World:
         frame = _table(data / FILES[name], [*needed, votes, hart]).drop_nulls(needed)
         fraction = 1 - frame[votes].to_numpy()
         alpha = (frame["petroR90"] / frame["psf_fwhm"]).to_numpy() * FWHM_PER_SIGMA
-        published = {HART: 1 - frame[hart].to_numpy()}
+        debiased = 1 - frame[hart].to_numpy()
     ratio = frame["axis_ratio"].to_numpy()[:, None]
     return World(
         name=name,
@@ -309,10 +262,9 @@ def _galaxy_zoo(name: str, seed: int, data: Path) -> World:
         seed=seed,
         alpha=alpha,
         truth=(frame["t_type"].cast(pl.Float64) >= _DEFINITIONS[definition]).to_numpy().astype(np.int64),
-        labels=(fraction > 0.5).astype(np.int64),
         vote_fraction=fraction,
         intrinsic=ratio,
         features=ratio,
         split=_split(frame.height, 0, frame.height),
-        published=published,
+        hart=debiased,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,40 +18,26 @@ from truemorph.catalogs.expressions import Expression, column_expression, comput
 from truemorph.catalogs.sampling import SPLITS
 from truemorph.errors import InputError
 from truemorph.findings import FindingWarning
-from truemorph.missing import cleaned
-from truemorph.tables import CatalogTable, kind_of, read_table
+from truemorph.tables import CatalogTable, cleaned, kind_of, read_table
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".fits", ".fit", ".fits.gz")
-_NUMBERS = {"gold", "sampling_weight", "draw_weight"} | {
-    name for name, one in NAMED.items() if one.kind in ("number", "count")
+_WEIGHTS = ("sampling_weight", "draw_weight")
+# Allowed values of a catalogue's columns.
+_LIMITS = {
+    **dict.fromkeys(("label", "gold"), (0, 1, "0 (smooth) or 1 (disk)")),
+    **dict.fromkeys(("alpha", *_WEIGHTS), (0, np.finfo(float).max, "finite and at least 0")),
+    **dict.fromkeys(FRACTIONS, (-1e-6, 1 + 1e-6, "between 0 and 1")),
 }
+_NUMBERS = {*_LIMITS, *(name for name, one in NAMED.items() if one.kind in ("number", "count"))}
 _SQL = re.compile(r"['\"<>=]|\b(and|or)\b", re.IGNORECASE)
-_RULE = re.compile(r"""\s*([^<>=!()'"]+?)\s*(>=|<=|==|=|<|>)\s*([-+0-9.eE]+)\s*""")
-_YES_NO = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_COMPARISON = re.compile(r"\s*([<>=!]+)\s*")
 
 
 def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
-    """Read a prepared catalogue and check every column that truemorph uses.
+    """Read a prepared catalogue, from a file, a table in memory or a Preparation, and check every column that is used.
 
-    Catalogues of version 0.1 are read too: their column `truth` becomes `gold`.
-
-    Parameters
-    ----------
-    source : path, table or Preparation
-        A file written by `truemorph prepare`, or a table in memory (see `read_table`).
-    labelled : bool
-        Whether every galaxy must have a label; if false, labels may be null.
-
-    Returns
-    -------
-    CatalogTable
-
-    Raises
-    ------
-    InputError
-        If the table was not written by `truemorph prepare`, ids are missing or repeated, labels are not 0 or 1, α is
-        not finite, or a column has the wrong type. The message has a line per problem, with the column, the number of
-        rows and the first of them.
+    Catalogues of version 0.1 are read too: their column `truth` becomes `gold`. If not `labelled`, labels may be null.
+    The error message has a line per problem, with the column, the number of rows and the first of them.
     """
     table = read_table(getattr(source, "catalogue", source))
     frame, path = table.frame, str(table.path or kind_of(source))
@@ -75,71 +61,36 @@ def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
 
 def _problems(frame: pl.DataFrame, source: str, labelled: bool) -> list[str]:
     """Return why a catalogue can't be used, one line per kind of problem."""
-    lines: list[str] = []
-
-    def report(name: str, bad: np.ndarray, what: str) -> None:
-        if bad.any():
-            lines.append(f"{source}: column {name}: not {what} in {which_rows(bad, frame[name])}")
-
-    def check(name: str, what: str, allowed: Callable[[np.ndarray], np.ndarray], *, null: bool = False) -> None:
-        series = frame[name]
-        if not (series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)):
-            lines.append(f"{source}: column {name} holds {series.dtype}, not {what}")
-            return
-        values = series.cast(pl.Float64).fill_null(np.nan).to_numpy()
-        report(name, ~allowed(values) & ~(np.isnan(values) & null), what)
-
-    def at_least_0(values: np.ndarray) -> np.ndarray:
-        return np.isfinite(values) & (values >= 0)
-
+    lines = []
     try:
         object_ids(frame["object_id"], source)
     except InputError as problem:
         lines.append(str(problem))
-    check("label", "0 (smooth) or 1 (disk)", lambda label: np.isin(label, (0, 1)), null=not labelled)
-    check("alpha", "finite and at least 0", at_least_0)
-    report(
-        "split",
-        ~frame["split"].cast(pl.String).is_in(SPLITS).fill_null(False).to_numpy(),
-        f"one of {', '.join(SPLITS)}",
-    )
-    for name in [one for one in frame.columns if one in _NUMBERS]:
-        if name == "gold":
-            check(name, "0 (smooth) or 1 (disk)", lambda gold: np.isin(gold, (0, 1)), null=True)
-        elif name in ("sampling_weight", "draw_weight"):
-            check(name, "finite and at least 0", at_least_0)
-        elif name in FRACTIONS:
-            check(name, "between 0 and 1", lambda part: (part >= -1e-6) & (part <= 1 + 1e-6), null=True)
-        else:
-            check(name, "numbers", lambda values: np.ones(values.size, dtype=bool))
+    bad_split = ~frame["split"].cast(pl.String).is_in(SPLITS).fill_null(False)
+    if bad_split.any():
+        wrong = which_rows(bad_split, frame["split"])
+        lines.append(f"{source}: column split: not one of {', '.join(SPLITS)} in {wrong}")
+    complete = {"alpha", *_WEIGHTS, *(["label"] if labelled else [])}
+    for name in (one for one in frame.columns if one in _NUMBERS):
+        low, high, what = _LIMITS.get(name, (-np.inf, np.inf, "numbers"))
+        if not (frame[name].dtype.is_numeric() or frame[name].dtype in (pl.Boolean, pl.Null)):
+            lines.append(f"{source}: column {name} holds {frame[name].dtype}, not {what}")
+            continue
+        values = frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        good = (values >= low) & (values <= high) | (np.isnan(values) & (name not in complete))
+        if name in ("label", "gold"):
+            good &= np.isnan(values) | np.isin(values, (0, 1))
+        if not good.all():
+            lines.append(f"{source}: column {name}: not {what} in {which_rows(~good, frame[name])}")
     if "image" in frame.columns and frame["image"].dtype not in (pl.String, pl.Null):
         lines.append(f"{source}: column image holds {frame['image'].dtype}, not file names")
     return lines
 
 
-# --- ids --------------------------------------------------------------------------------------------------------------
-
-
 def object_ids(series: pl.Series, table_name: str, rows: np.ndarray | None = None) -> pl.Series:
     """Check that ids are complete and unique, and return them as int64 or text.
 
-    Parameters
-    ----------
-    series : polars.Series, shape (N,)
-    table_name : str
-        Name of the table in messages.
-    rows : array of int, shape (N,), optional
-        Row numbers in the table (from 0), if the ids are a selection of its rows.
-
-    Raises
-    ------
-    InputError
-        If ids are missing or repeated, or are floats that may have lost digits.
-
-    Examples
-    --------
-    >>> object_ids(pl.Series("objid", [587722981748572353, 587722981748572354]), "votes.csv").dtype
-    Int64
+    `rows` are their row numbers in the table (from 0), if the ids are a selection of its rows.
     """
     ids = as_ids(series, table_name)
     number = np.arange(1, len(ids) + 1) if rows is None else rows + 1
@@ -163,10 +114,7 @@ def object_ids(series: pl.Series, table_name: str, rows: np.ndarray | None = Non
 def as_ids(series: pl.Series, table_name: str) -> pl.Series:
     """Return ids as int64 if all fit, else as text; null if missing or blank.
 
-    Raises
-    ------
-    InputError
-        If ids are neither integers nor text, or are floats that may have lost digits.
+    Floats that may have lost digits are an InputError.
     """
     dtype = series.dtype
     if dtype in (pl.String, pl.Categorical, pl.Enum):
@@ -188,17 +136,8 @@ def as_ids(series: pl.Series, table_name: str) -> pl.Series:
     return whole if whole.null_count() == missing else series.cast(pl.String)
 
 
-# --- images -----------------------------------------------------------------------------------------------------------
-
-
 def image_folder(catalogue: CatalogTable) -> Path:
-    """Return the folder that contains a catalogue's images.
-
-    Raises
-    ------
-    InputError
-        If the folder does not exist.
-    """
+    """Return the folder that contains a catalogue's images."""
     root = Path(catalogue.metadata.get("image_root", "."))
     if not root.is_dir():
         raise InputError(
@@ -208,19 +147,9 @@ def image_folder(catalogue: CatalogTable) -> Path:
 
 
 def find_images(ids: pl.Series, names: pl.Series | None, root: Path) -> list[str | None]:
-    """Find the image files of galaxies in a folder.
+    """Find the image files of galaxies in a folder; paths relative to it, None if there is no file.
 
-    Parameters
-    ----------
-    ids : polars.Series, shape (N,)
-    names : polars.Series, shape (N,), optional
-        File names from a table; by default an image is `<id>.jpg` or has another of `IMAGE_ENDINGS`.
-    root : Path
-
-    Returns
-    -------
-    list of str or None, length N
-        Paths relative to the root; None if there is no file.
+    `names` are file names from a table; by default an image is `<id>.jpg` or has another of `IMAGE_ENDINGS`.
     """
     listed: dict[str, set[str]] = {}
 
@@ -244,56 +173,27 @@ def find_images(ids: pl.Series, names: pl.Series | None, root: Path) -> list[str
     return [next((name for name in one if exists(name)), None) for one in some]
 
 
-# --- conditions and gold classes --------------------------------------------------------------------------------------
-
-
 def rows_where(frame: pl.DataFrame, conditions: Iterable[str], source: str) -> np.ndarray:
-    """Return which rows meet every condition.
+    """Return which rows meet every condition, shape (N,).
 
-    Parameters
-    ----------
-    frame : polars.DataFrame
-    conditions : iterable of str
-        SQL expressions such as "petroMag_r < 17 AND redshift > 0.02", or "column=value" and "column=value1,value2", in
-        which text needs no quotes. A row is not selected if a condition is null.
-    source : str
-        File name, for messages.
-
-    Returns
-    -------
-    array of bool, shape (N,)
-
-    Raises
-    ------
-    InputError
-        If a column is missing, or a condition can't be parsed or is not true or false.
-
-    Examples
-    --------
-    >>> frame = pl.DataFrame({"source": ["S82coadd", "DR7", "DR7"], "z": [0.1, 0.02, None]})
-    >>> rows_where(frame, ["source=DR7,DR8", "z < 0.05"], "votes.csv")
-    array([False,  True, False])
+    Conditions are SQL expressions such as "petroMag_r < 17 AND redshift > 0.02", or "column=value" and
+    "column=value1,value2", in which text needs no quotes. A row is not selected if a condition is null.
     """
     selected = np.ones(frame.height, dtype=bool)
     for text in conditions:
         column, equals, values = (part.strip() for part in text.partition("="))
         if equals and values and column in frame.columns and values not in frame.columns and not _SQL.search(values):
             listed = [value.strip() for value in values.split(",")]
-            chosen = _equal_to_any(frame[column].alias(""), listed, f"{source}: column {column}")
-        else:
-            chosen = condition(text, frame, f"{source}: `where`")
-        selected &= chosen.fill_null(False).to_numpy()
+            if frame[column].dtype in (pl.String, pl.Categorical, pl.Enum):
+                listed = [f"'{value}'" for value in listed]
+            name = column.replace('"', '""')
+            text = f'"{name}" IN ({", ".join(listed)})'
+        selected &= condition(text, frame, f"{source}: `where`").fill_null(False).to_numpy()
     return selected
 
 
 def condition(text: str, frame: pl.DataFrame, about: str) -> pl.Series:
-    """Evaluate an expression that is true or false; null if a value is missing.
-
-    Raises
-    ------
-    InputError
-        If it can't be parsed or computed, or is not a condition; messages begin with `about`.
-    """
+    """Evaluate an expression that is true or false; null if a value is missing. Messages begin with `about`."""
     result = _computed(read_expression(text, about), frame, about)
     if result.dtype not in (pl.Boolean, pl.Null):
         raise InputError(f"{about}: {text!r} is {result.dtype}, not true or false; write a comparison")
@@ -308,45 +208,11 @@ def _computed(expression: Expression, frame: pl.DataFrame, about: str) -> pl.Ser
     return compute(expression, known, about)
 
 
-def _equal_to_any(series: pl.Series, values: list[str], where: str) -> pl.Series:
-    """Compare with the type of the column: as numbers, as true and false, or as text."""
-    if series.dtype == pl.Boolean:
-        unknown = [value for value in values if value.lower() not in _YES_NO]
-        if unknown:
-            raise InputError(f"{where} is true or false; `where` compares it with {unknown[0]!r}")
-        return series.is_in([_YES_NO[value.lower()] for value in values])
-    if not series.dtype.is_numeric():
-        return series.cast(pl.String).is_in(values)
-    try:
-        if series.dtype.is_integer() and all(value.lstrip("+-").isdigit() for value in values):
-            return series.cast(pl.Int128).is_in(pl.Series(map(int, values), dtype=pl.Int128).implode())
-        return series.cast(pl.Float64).is_in([float(value) for value in values])
-    except (ValueError, OverflowError) as problem:
-        raise InputError(f"{where} holds numbers; `where` compares it with {', '.join(values)!r}") from problem
-
-
 def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarray, str]:
-    """Return gold labels of galaxies and their definition of "disk".
+    """Return gold labels (-1 if unknown), shape (N,), and their definition of "disk".
 
-    Parameters
-    ----------
-    frame : polars.DataFrame
-    rule : str
-        A column of 0 (smooth), 1 (disk), and null or -1 (unknown); or an SQL expression such as "t_type>=-3", which is
-        true for disks, false for smooth galaxies, and null if unknown.
-    source : str
-        File name, for messages.
-
-    Returns
-    -------
-    classes : array of int, shape (N,)
-        -1 if unknown.
-    definition : str
-
-    Raises
-    ------
-    InputError
-        If a column is missing or not numeric, or a value is not a class.
+    `rule` is a column of 0 (smooth), 1 (disk), and null or -1 (unknown); or an SQL expression such as "t_type>=-3",
+    which is true for disks, false for smooth galaxies, and null if unknown.
 
     Examples
     --------
@@ -366,9 +232,7 @@ def gold_classes(frame: pl.DataFrame, rule: str, source: str) -> tuple[np.ndarra
             f"{about}: {expression.short} should be 0 (smooth), 1 (disk) or empty; wrong in "
             f'{which_rows(bad, values)}; give a rule such as "{expression.short}>=1"'
         )
-    if expression.lone:
-        definition = f"{expression.text} is 1"
-    else:
-        simple = _RULE.fullmatch(expression.text)
-        definition = " ".join(simple.groups()) if simple else expression.text
+    definition = f"{expression.text} is 1" if expression.lone else expression.text
+    if not {"'", '"'} & set(definition):  # t_type>=-3 and t_type >= -3 are the same definition
+        definition = _COMPARISON.sub(r" \1 ", definition)
     return values.astype(np.int64), f"disk: {definition}"

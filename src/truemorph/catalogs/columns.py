@@ -20,17 +20,9 @@ _COUNTS = (0, 2.0**53)
 class NamedColumn:
     """A column of a survey's table, which may have another name there.
 
-    Attributes
-    ----------
-    description : str
-    units : tuple of str
-        Unit in the catalogue; if there are several, the first to which the survey's unit converts. "" means
-        dimensionless.
-    kind : {"number", "count", "id", "file", "label"}
-    argument : str
-        Argument of `truemorph prepare` that names the survey's column, if there is one.
-    limits : tuple of 2 floats
-        Values outside are impossible and treated as missing.
+    `units` are those of the catalogue; if there are several, the first to which the survey's unit converts. "" means
+    dimensionless. `argument` of `truemorph prepare` names the survey's column. Values outside `limits` are impossible
+    and treated as missing.
     """
 
     description: str
@@ -91,45 +83,25 @@ _PERCENT_OF_LIGHT = re.compile(r"petro(?:r|_th)(50|90)", re.IGNORECASE)
 
 
 def percent_of_light(column: str) -> str | None:
-    """Return the percentage of the light that a radius encloses, for names such as SDSS's petroR90_r.
-
-    Examples
-    --------
-    >>> percent_of_light("petroR90_r"), percent_of_light("petroRad_r")
-    ('90', None)
-    """
+    """Return the percentage of the light that a radius encloses, for names such as SDSS's petroR90_r."""
     found = _PERCENT_OF_LIGHT.search(column)
     return None if found is None else found[1]
 
 
 def free_name(name: str, taken: Container[str]) -> str:
-    """Return a name that is not taken, by appending underscores.
-
-    Examples
-    --------
-    >>> free_name("z_input", {"z_input", "z_input_"})
-    'z_input__'
-    """
+    """Return a name that is not taken, by appending underscores."""
     while name in taken:
         name += "_"
     return name
 
 
 def which_rows(bad: np.ndarray | pl.Series, values: pl.Series | np.ndarray | None = None) -> str:
-    """Describe how many rows are bad, and the first of them.
-
-    Examples
-    --------
-    >>> which_rows(np.array([False, True, True]), np.array([1.0, 7.5, 9.0]))
-    '2 of 3 rows (first: row 2, 7.5)'
-    """
+    """Describe how many rows are bad, and the first of them: "2 of 3 rows (first: row 2, 7.5)"."""
     row = int(np.asarray(bad).argmax())
     value = None if values is None else values[row]
     shown = "" if value is None else f", {value.item()!r}" if isinstance(value, np.generic) else f", {value!r}"
     return f"{bad.sum():,d} of {len(bad):,d} rows (first: row {row + 1}{shown})"
 
-
-# --- units ------------------------------------------------------------------------------------------------------------
 
 # Spellings in archives and published tables that astropy can't parse.
 _SPELLINGS = {
@@ -143,26 +115,10 @@ _SPELLINGS = {
 
 
 def conversion(unit: str, wanted: tuple[str, ...]) -> tuple[float, str] | None:
-    """Return the conversion factor to the first possible target unit, and that unit.
+    """Return the conversion factor to the first possible target unit, and that unit; None if there is none.
 
-    Parameters
-    ----------
-    unit : str
-        A unit for astropy, in upper or lower case ("ARCSEC"), or in a spelling common in published tables.
-    wanted : tuple of str
-
-    Returns
-    -------
-    (float, str) or None
-        None if astropy doesn't know the unit, or it converts to none of the targets. Logarithmic units (dex, dB,
-        magnitudes other than AB) have no factor.
-
-    Examples
-    --------
-    >>> conversion("arcmin", ("kpc", "arcsec")), conversion("kpc", ("arcsec",)), conversion("%", ("",))
-    ((60.0, 'arcsec'), None, (0.01, ''))
-    >>> conversion("dex(arcsec)", ("arcsec",)), conversion("dex", ("mag",)), conversion("AB mag", ("mag",))
-    (None, None, (1.0, 'mag'))
+    Units may be in upper or lower case ("ARCSEC"), or in a spelling common in published tables. Logarithmic units (dex,
+    dB, magnitudes other than AB) have no factor.
     """
     if unit in wanted:
         return 1.0, unit

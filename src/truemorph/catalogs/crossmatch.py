@@ -17,7 +17,7 @@ import polars as pl
 from scipy.spatial import cKDTree
 
 from truemorph.arrays import float_array
-from truemorph.catalogs.catalogue import as_ids
+from truemorph.catalogs.catalogue import as_ids, object_ids
 from truemorph.catalogs.columns import NAMED, free_name, which_rows
 from truemorph.catalogs.expressions import column_expression
 from truemorph.catalogs.mapped import column_values
@@ -29,8 +29,7 @@ from truemorph.tables import CatalogTable, kind_of, read_table
 _ARCSEC = np.radians(1 / 3600)
 # Chance matches are counted at positions shifted by this many radii, in four directions.
 _SHIFT = 5
-# A radius above one degree must be a wrong unit; more pairs need too much memory (24 bytes each).
-_LARGEST_RADIUS, _MOST_PAIRS = 3600.0, 20_000_000
+_LARGEST_RADIUS = 3600.0  # arcsec; above one degree, the unit must be wrong
 # Names of right ascension and declination in SDSS and most tables, VizieR, SExtractor and TOPCAT.
 _RA = ("ra", "raj2000", "ra_icrs", "_ra", "_raj2000", "alpha_j2000", "ra_deg", "right_ascension")
 _DEC = ("dec", "dej2000", "de_icrs", "_de", "_dej2000", "delta_j2000", "dec_deg", "declination")
@@ -40,64 +39,32 @@ _DEC = ("dec", "dej2000", "de_icrs", "_de", "_dej2000", "delta_j2000", "dec_deg"
 class Match:
     """Matching rows of two tables.
 
-    Attributes
-    ----------
-    index : array of int64, shape (N,)
-        Row of the right table (from 0) for each row of the left one; -1 if there is none.
-    separation : array of float64, shape (N,), or None
-        Arcsec on the sky, NaN if there is no match; None for a match by id.
-    statistics : dict
-        Plain numbers. Always: `by` ("id" or "sky"), `left`, `right` (numbers of rows), `matched`, `unmatched` (rows of
-        the left table), `right_unused` (rows of the right table), `left_missing`, `right_missing` (rows without an id
-        or a position). By id, if nothing matched: `examples` (the first id of each table). On the sky: `radius`
-        (arcsec), `ambiguous` (rows of the left table with several candidates within the radius), `taken` (unmatched
-        rows whose nearest candidate is closer to another row), `median_separation`, `p95_separation` (arcsec; None if
-        nothing matched), `by_chance` (matches expected for unrelated positions).
+    `index`, shape (N,), is the row of the right table (from 0) for each row of the left one, -1 if there is none;
+    `separation` is in arcsec on the sky, NaN if there is no match, and None for a match by id.
+
+    `statistics` are `by` ("id" or "sky"), `left`, `right` (numbers of rows), `matched`, `right_unused`,
+    `left_missing`, `right_missing` (rows without an id or a position); by id, if nothing matched, `examples` (the
+    first id of each table); on the sky `radius` (arcsec), `ambiguous` (rows with several candidates within the
+    radius), `median_separation`, `p95_separation` (arcsec), `by_chance` (matches expected for unrelated
+    positions).
     """
 
     index: np.ndarray
-    separation: np.ndarray | None = None
-    statistics: dict[str, Any] = field(default_factory=dict)
+    separation: np.ndarray | None
+    statistics: dict[str, Any]
 
 
 def match_ids(left: pl.Series, right: pl.Series, *, sources: tuple[str, str] = ("left table", "right table")) -> Match:
-    """Match rows by id.
+    """Match rows by id, exactly; rows without an id have no match.
 
-    Parameters
-    ----------
-    left : polars.Series, shape (N,)
-    right : polars.Series, shape (M,)
-        Integers or text, compared exactly. If only one of them is text, both are compared as text: 12 equals "12" but
-        not "012". Rows without an id have no match.
-    sources : tuple of 2 str
-        Names of the tables, for messages.
-
-    Returns
-    -------
-    Match
-
-    Raises
-    ------
-    InputError
-        If an id occurs twice in the right table, or ids are floats that may have lost digits.
-
-    Examples
-    --------
-    >>> match_ids(pl.Series([30, 10, 99]), pl.Series(["10", "20", "30"])).index
-    array([ 2,  0, -1])
+    If only one of the series is text, both are compared as text: 12 equals "12" but not "012". Ids repeated in
+    the right table, and floats that may have lost digits, are InputErrors, which name the tables by `sources`.
     """
     ids, other = as_ids(left, sources[0]), as_ids(right, sources[1])
     if ids.dtype != other.dtype:
         ids, other = ids.cast(pl.String), other.cast(pl.String)
     rows = pl.DataFrame({"id": other}).with_row_index("row").drop_nulls("id")
-    repeated = rows.filter(rows["id"].is_duplicated())
-    if repeated.height:
-        first = repeated["id"][0]
-        where = [str(row + 1) for row in repeated.filter(pl.col("id") == first)["row"][:4]]
-        raise InputError(
-            f"{sources[1]}: {repeated.height} rows share an id in column {right.name} (first: {first} in rows "
-            f"{', '.join(where)}); keep one row for each id"
-        )
+    object_ids(rows["id"].alias(right.name), sources[1], rows["row"].to_numpy())
     joined = pl.DataFrame({"id": ids}).join(rows, on="id", how="left", maintain_order="left")
     index = joined["row"].cast(pl.Int64).fill_null(-1).to_numpy().copy()
     statistics = {"by": "id", **_counts(index, len(other), ids.null_count(), other.null_count())}
@@ -115,42 +82,15 @@ def match_sky(
     *,
     sources: tuple[str, str] = ("left table", "right table"),
 ) -> Match:
-    """Match rows that are mutual nearest neighbours on the sky within a radius.
+    """Match rows that are mutual nearest neighbours on the sky within a radius, one to one.
 
-    Parameters
-    ----------
-    ra, dec : array, shape (N,)
-        Degrees, or quantities of angle: right ascension from 0 to 360 (or -180 to 180), declination from -90 to 90.
-        Rows without a position (NaN, masked) have no match.
-    ra2, dec2 : array, shape (M,)
-        Positions of the right table, in the same frame and epoch.
-    radius_arcsec : float
-        Arcsec, at most one degree.
-    sources : tuple of 2 str
-        Names of the tables, for messages.
+    Positions are degrees or quantities of angle, shapes (N,) and (M,), in the same frame and epoch: right
+    ascension from 0 to 360 (or -180 to 180), declination from -90 to 90. Rows without a position (NaN, masked)
+    have no match.
 
-    Returns
-    -------
-    Match
-        One to one; of rows at equal distance the first is used.
-
-    Raises
-    ------
-    InputError
-        If a position is out of range, the radius is not between 0 and 3600 arcsec, or more than 20 million pairs of
-        rows are within the radius.
-
-    Notes
-    -----
-    `by_chance` is the mean number of matches after the left table is shifted by 5 radii to the north, east, south and
-    west. This treats every row as unrelated to the right table, so if most rows have a true counterpart, far fewer
-    matches are false.
-
-    Examples
-    --------
-    >>> match = match_sky([10.0, 359.9999], [0.0, 20.0], [0.0001, 200.0], [20.0, 5.0], radius_arcsec=2)
-    >>> match.index, match.separation.round(3)
-    (array([-1,  0]), array([  nan, 0.677]))
+    `by_chance` is the mean number of matches after the left table is shifted by 5 radii to the north, east, south
+    and west. This treats every row as unrelated to the right table, so if most rows have a true counterpart, far
+    fewer matches are false.
     """
     if not 0 < radius_arcsec <= _LARGEST_RADIUS:
         raise InputError(
@@ -159,31 +99,23 @@ def match_sky(
     places, others = _unit_vectors(ra, dec, sources[0]), _unit_vectors(ra2, dec2, sources[1])
     known, known2 = (np.flatnonzero(np.isfinite(vectors[:, 0])) for vectors in (places, others))
     chord = 2 * np.sin(radius_arcsec * _ARCSEC / 2)
-    tree = _tree(others[known2])
-    many = _tree(places[known]).count_neighbors(tree, chord)
-    if many > _MOST_PAIRS:
-        raise InputError(
-            f"{sources[0]} with {sources[1]}: {many:,d} pairs of rows are within {radius_arcsec:g} arcsec; use a "
-            "smaller radius, and leave unknown positions empty (rows at the same position, such as 0 and 0, all match)"
-        )
-    pairs = _pairs(places[known], tree, chord)
-    rows, columns, chords = _mutual_nearest(pairs)
+    tree = cKDTree(others[known2], balanced_tree=False)  # fast for many galaxies at one position, too
+    rows, columns, chords = _mutual_nearest(places[known], tree, chord)
     index, separation = np.full(len(places), -1, dtype=np.int64), np.full(len(places), np.nan)
     index[known[rows]] = known2[columns]
     separation[known[rows]] = 2 * np.arcsin(chords / 2) / _ARCSEC
 
-    candidates = np.bincount(pairs["i"], minlength=known.size)
+    candidates = np.asarray(tree.query_ball_point(places[known], chord, return_length=True))
     shifted = (
         _shifted(places[known], _SHIFT * radius_arcsec * _ARCSEC, np.radians(angle)) for angle in (0, 90, 180, 270)
     )
-    by_chance = [_mutual_nearest(_pairs(vectors, tree, chord))[0].size for vectors in shifted]
+    by_chance = [_mutual_nearest(vectors, tree, chord)[0].size for vectors in shifted]
     matched = separation[index >= 0]
     statistics = {
         "by": "sky",
         "radius": float(radius_arcsec),
         **_counts(index, len(others), len(places) - known.size, len(others) - known2.size),
         "ambiguous": int((candidates > 1).sum()),
-        "taken": int((candidates > 0).sum()) - rows.size,
         "median_separation": float(np.median(matched)) if matched.size else None,
         "p95_separation": float(np.percentile(matched, 95)) if matched.size else None,
         "by_chance": float(np.mean(by_chance)),
@@ -191,23 +123,8 @@ def match_sky(
     return Match(index, separation, statistics)
 
 
-def describe(match: Match | dict[str, Any], left_name: str = "left table", right_name: str = "right table") -> str:
-    """Describe a match in one line.
-
-    Parameters
-    ----------
-    match : Match or dict
-        A match, or its statistics.
-    left_name, right_name : str
-        Names of the tables.
-
-    Examples
-    --------
-    >>> match = match_ids(pl.Series([1, 2]), pl.Series([2, 3, 4]))
-    >>> describe(match, "votes.csv", "sdss.parquet")
-    'votes.csv with sdss.parquet by id: 1 of 2 rows matched; 2 rows of sdss.parquet unused'
-    """
-    statistics = match.statistics if isinstance(match, Match) else match
+def describe(statistics: dict[str, Any], left_name: str, right_name: str) -> str:
+    """Describe the statistics of a match in one line."""
     on_sky = statistics["by"] == "sky"
     how, noun = (f"on the sky within {statistics['radius']:g} arcsec", "position") if on_sky else ("by id", "id")
     line = f"{left_name} with {right_name} {how}: {statistics['matched']:,d} of {statistics['left']:,d} rows matched"
@@ -218,8 +135,6 @@ def describe(match: Match | dict[str, Any], left_name: str = "left table", right
     if on_sky:
         parts.append(f"{statistics['by_chance']:,.1f} matches expected by chance")
         parts.append(f"{statistics['ambiguous']:,d} rows with several candidates")
-    if statistics.get("taken"):
-        parts.append(f"{statistics['taken']:,d} unmatched rows whose nearest candidate is closer to another row")
     for side, name in (("left", left_name), ("right", right_name)):
         if statistics[f"{side}_missing"]:
             parts.append(f"{statistics[f'{side}_missing']:,d} rows of {name} without {noun}")
@@ -231,12 +146,10 @@ def describe(match: Match | dict[str, Any], left_name: str = "left table", right
 
 
 def _counts(index: np.ndarray, right: int, left_missing: int, right_missing: int) -> dict[str, int]:
-    matched = int((index >= 0).sum())
     return {
         "left": index.size,
         "right": right,
-        "matched": matched,
-        "unmatched": index.size - matched,
+        "matched": int((index >= 0).sum()),
         "right_unused": right - np.unique(index[index >= 0]).size,
         "left_missing": left_missing,
         "right_missing": right_missing,
@@ -248,8 +161,6 @@ def _unit_vectors(ra: Any, dec: Any, source: str) -> np.ndarray:
     longitude, latitude = (
         np.atleast_1d(float_array(values, f"{source}: {name}", "deg")) for name, values in (("ra", ra), ("dec", dec))
     )
-    if longitude.shape != latitude.shape or longitude.ndim != 1:
-        raise InputError(f"{source}: ra has {longitude.size} values, dec {latitude.size}; give both for every row")
     for name, values, low, high in (("ra", longitude, -180, 360), ("dec", latitude, -90, 90)):
         bad = ~np.isnan(values) & ~((values >= low) & (values <= high))
         if bad.any():
@@ -263,30 +174,13 @@ def _unit_vectors(ra: Any, dec: Any, source: str) -> np.ndarray:
     return vectors
 
 
-def _tree(vectors: np.ndarray) -> cKDTree:
-    # Splitting at the middle halves the build time, and is fast for many galaxies at one position.
-    return cKDTree(vectors, balanced_tree=False, compact_nodes=False)
-
-
-def _pairs(vectors: np.ndarray, tree: cKDTree, chord: float) -> np.ndarray:
-    """Return all pairs within the chord: fields i (row of `vectors`), j (row of the tree), v (chord)."""
-    if not len(vectors) or not tree.n:
-        return np.empty(0, dtype=[("i", np.intp), ("j", np.intp), ("v", np.float64)])
-    return _tree(vectors).sparse_distance_matrix(tree, chord, output_type="ndarray")
-
-
-def _mutual_nearest(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return left rows, right rows and chords of mutual nearest neighbours."""
-    left, right, chord = pairs["i"], pairs["j"], pairs["v"]
-
-    def nearest(own: np.ndarray, other: np.ndarray) -> np.ndarray:
-        order = np.lexsort((other, chord, own))
-        chosen = np.zeros(order.size, dtype=bool)
-        chosen[order[np.unique(own[order], return_index=True)[1]]] = True
-        return chosen
-
-    both = nearest(left, right) & nearest(right, left)
-    return left[both], right[both], chord[both]
+def _mutual_nearest(vectors: np.ndarray, tree: cKDTree, chord: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return rows of `vectors`, rows of the tree and chords of mutual nearest neighbours within a chord."""
+    chords, there = tree.query(vectors, distance_upper_bound=chord)
+    rows = np.flatnonzero(there < tree.n)
+    back = cKDTree(vectors, balanced_tree=False).query(tree.data[there[rows]])[1]
+    rows = rows[back == rows]
+    return rows, there[rows], chords[rows]
 
 
 def _shifted(vectors: np.ndarray, angle: float, direction: float) -> np.ndarray:
@@ -304,17 +198,10 @@ def _shifted(vectors: np.ndarray, angle: float, direction: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Join:
-    """A table whose columns are added to another table.
+    """A table whose columns are added to another table, and how its rows are matched.
 
-    Attributes
-    ----------
-    source : path, or a table in memory
-    by : {"id", "sky"}
-        Match rows by object id, or by position.
-    columns : tuple of str
-        Id column, or columns of right ascension and declination; found by name if not given.
-    within : float
-        Largest separation on the sky, arcsec.
+    `columns` are the id column, or right ascension and declination, found by name if not given; `within` is the largest
+    separation on the sky, arcsec.
     """
 
     source: Any
@@ -323,10 +210,6 @@ class Join:
     within: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.by not in ("id", "sky"):
-            raise InputError(f'by must be "id" or "sky"; got by={self.by!r}')
-        if isinstance(self.columns, str):
-            object.__setattr__(self, "columns", (self.columns,))
         if len(self.columns) not in (0, 1 if self.by == "id" else 2) or not all(self.columns):
             how = "FILE=COLUMN with its id column" if self.by == "id" else "FILE=RA,DEC with its columns of positions"
             raise InputError(f"to add a table's columns give FILE, or {how}; got {','.join(self.columns)!r}")
@@ -339,26 +222,15 @@ class Join:
 
 @dataclass(frozen=True)
 class Joined:
-    """A table with added columns of other tables.
+    """A table with added columns of other tables, null for galaxies without a match.
 
-    Attributes
-    ----------
-    table : CatalogTable
-        Rows as in the first table; columns of another table are null for galaxies without a match.
-    name : str
-        Name of the first table in messages.
-    files : tuple of Path
-        Files that were read, beginning with the first table.
-    matches : list of dict
-        For each match, `tables` (names of the left and right table) and its statistics.
-    findings : list of Finding
-    added : dict of str to (str, Path or None)
-        Added column → name and file of its table.
+    `name` is that of the first table and `files` begins with it; `matches` has the tables and statistics of each match;
+    `added` gives name and file of the table of each added column.
     """
 
     table: CatalogTable
-    name: str = "table"
-    files: tuple[Path, ...] = ()
+    name: str
+    files: tuple[Path, ...]
     matches: list[dict[str, Any]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     added: dict[str, tuple[str, Path | None]] = field(default_factory=dict)
@@ -370,15 +242,7 @@ class Joined:
 
 
 def read_join(given: Any, by: Literal["id", "sky"] = "id", within: float = 2.0) -> Join:
-    """Read "FILE" or "FILE=COLUMN"; on the sky, "FILE" or "FILE=RA,DEC". Tables in memory are accepted too.
-
-    Examples
-    --------
-    >>> read_join("simard/table3.parquet=objID").columns
-    ('objID',)
-    >>> read_join("positions.fits=RAJ2000,DEJ2000", "sky", 1.5).within
-    1.5
-    """
+    """Read "FILE" or "FILE=COLUMN"; on the sky, "FILE" or "FILE=RA,DEC". Tables in memory are accepted too."""
     if isinstance(given, Join):
         return given
     file, _, names = given.rpartition("=") if isinstance(given, str) else ("", "", "")
@@ -387,37 +251,12 @@ def read_join(given: Any, by: Literal["id", "sky"] = "id", within: float = 2.0) 
     return Join(file, by, tuple(name.strip() for name in names.split(",")), within)
 
 
-def join_tables(
-    table: CatalogTable, joins: Iterable[Join], mapping: Mapping | None = None, *, table_name: str = "table"
-) -> Joined:
+def join_tables(table: CatalogTable, joins: Iterable[Join], mapping: Mapping | None, table_name: str) -> Joined:
     """Add the columns of other tables, one after the other.
 
-    Parameters
-    ----------
-    table : CatalogTable, N rows
-    joins : iterable of Join
-    mapping : Mapping, optional
-        Names the columns of `table` with ids and positions; found by name if not given.
-    table_name : str
-        Name of `table` in messages.
-
-    Returns
-    -------
-    Joined
-        If two tables have a column of the same name, the first keeps it, and the other's gets its table's name as
-        a suffix. A column that is entirely null is replaced.
-
-    Raises
-    ------
-    InputError
-        If a table has no ids or positions, repeats an id, or none of its rows matches.
-
-    Examples
-    --------
-    >>> votes = CatalogTable(pl.DataFrame({"dr7objid": [1, 2]}))
-    >>> joined = join_tables(votes, [Join(pl.DataFrame({"objid": [2], "petroRad_r": [5.0]}))])
-    >>> joined.table.frame["petroRad_r"].to_list()
-    [None, 5.0]
+    `mapping` names the columns of `table` with ids and positions; they are found by name if it does not. If two tables
+    have a column of the same name, the first keeps it, and the other's gets its table's name as a suffix; a column that
+    is entirely null is replaced.
     """
     result = Joined(table, table_name, () if table.path is None else (table.path,))
     for join in joins:
@@ -432,7 +271,7 @@ def join_tables(
         else:
             ra, dec, ra2, dec2 = (one.fill_null(np.nan).to_numpy() for one in (*left_keys, *right_keys))
             match = match_sky(ra, dec, ra2, dec2, join.within, sources=names)
-        line = describe(match, *names)
+        line = describe(match.statistics, *names)
         if match.statistics["matched"] == 0:
             raise InputError(f"no row of {join.name} matches {table_name}: {line}")
         beside, clashes = _side_by_side(result, right, match, join)
@@ -455,7 +294,7 @@ def _keys(
 ) -> tuple[list[pl.Series], list[Finding]]:
     """Return ids or positions from the chosen columns, the mapping's, or usual names; and findings."""
     existing = table.frame.columns
-    found = {} if mapping is None or chosen else resolve(mapping, existing, own)
+    found = {} if mapping is None else resolve(mapping, existing, own)
     by_case = {name.lower(): name for name in reversed(existing)}
     keys, findings = [], []
     for number, name in enumerate(names):
@@ -463,13 +302,11 @@ def _keys(
             what, rule = found[name], mapping.columns[name]
         else:
             known = [by_case[one] for one in _usual_names(name) if one in by_case]
-            column = chosen[number] if chosen else known[0] if known else name
+            column = chosen[number] if chosen else next(iter(known), name)
             if column not in existing:
                 how = "`id` or `join`=FILE=COLUMN" if name == "object_id" else "a mapping or `match`=FILE=RA,DEC"
-                near = nearest(column, existing)
-                raise InputError(
-                    f"{table_name}: no column {column!r} ({NAMED[name].description}); name it in {how}; {near}"
-                )
+                about = f"no column {column!r} ({NAMED[name].description}); name it in {how}"
+                raise InputError(f"{table_name}: {about}; {nearest(column, existing)}")
             what, rule = column_expression(column), Column(column=(column,))
         values, _, more = column_values(table, name, what, rule, table_name)
         keys.append(values.alias(what.short))
@@ -485,44 +322,29 @@ def _usual_names(name: str) -> Sequence[str]:
 
 def _side_by_side(left: Joined, right: CatalogTable, match: Match, join: Join) -> tuple[Joined, list[Finding]]:
     """Add the right table's columns to the left one, in its row order; return findings too."""
-    findings = []
-    stem = join.name.partition(".")[0] if right.path is not None else "joined"
-    own, frame = left.table.frame, right.frame
-    empty = [
-        name for name in frame.columns if name in own.columns and _is_empty(own[name]) and not _is_empty(frame[name])
-    ]
-    if empty:
-        filled = f"Columns without any value were filled from {join.name}: {', '.join(empty[:6])}."
-        findings.append(Finding("columns-filled", "note", filled))
-        own = own.drop(empty)
+    frame, stem = right.frame, join.name.partition(".")[0] if right.path is not None else "joined"
+    own = left.table.frame
+    own = own.select(one for one in own if one.name not in frame.columns or one.null_count() < len(one))
     taken = {*own.columns, *frame.columns}
-    clashing = [name for name in frame.columns if name in own.columns]
-    renamed = {name: name for name in frame.columns}
-    for name in clashing:
-        renamed[name] = free_name(f"{name}_{stem}", taken)
-        taken.add(renamed[name])
+    clashing = {name: free_name(f"{name}_{stem}", taken) for name in frame.columns if name in own.columns}
+    findings = []
     if clashing:
-        shown = ", ".join(clashing[:6]) + (f" and {len(clashing) - 6} more" if len(clashing) > 6 else "")
-        taken_names = (
-            f"Columns of {join.name} whose names already exist got a suffix ({renamed[clashing[0]]}): {shown}."
-        )
-        findings.append(Finding("columns-renamed", "note", taken_names))
+        shown = ", ".join([*clashing][:6]) + (f" and {len(clashing) - 6} more" if len(clashing) > 6 else "")
+        suffix = next(iter(clashing.values()))
+        found = f"Columns of {join.name} whose names already exist got a suffix ({suffix}): {shown}."
+        findings.append(Finding("columns-renamed", "note", found))
     rows = pl.Series(match.index)
-    gathered = frame.rename(renamed).select(pl.all().gather(pl.select(pl.when(rows >= 0).then(rows)).to_series()))
+    gathered = frame.rename(clashing).select(pl.all().gather(pl.select(pl.when(rows >= 0).then(rows)).to_series()))
     units, about = (
-        {name: text for name, text in mine.items() if name not in empty}
-        | {renamed[name]: one for name, one in theirs.items() if name in renamed}
+        {name: text for name, text in mine.items() if name in own.columns}
+        | {clashing.get(name, name): text for name, text in theirs.items() if name in frame.columns}
         for mine, theirs in ((left.table.units, right.units), (left.table.descriptions, right.descriptions))
     )
     if match.separation is not None:
-        column = free_name(f"{stem}_separation", taken)
+        column = free_name(f"{stem}_separation", {*taken, *clashing.values()})
         gathered = gathered.with_columns(pl.Series(column, match.separation).fill_nan(None))
         units[column], about[column] = "arcsec", f"separation on the sky from the row of {join.name}"
     both = pl.concat([own, gathered], how="horizontal")
     table = replace(left.table, frame=both, units=units, descriptions=about)
     added = left.added | dict.fromkeys(gathered.columns, (join.name, right.path))
     return replace(left, table=table, added=added), findings
-
-
-def _is_empty(series: pl.Series) -> bool:
-    return series.null_count() == len(series)

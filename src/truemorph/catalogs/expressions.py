@@ -11,7 +11,8 @@ from __future__ import annotations
 import inspect
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial, reduce
 from typing import Any, ClassVar
@@ -25,7 +26,7 @@ from sqlglot.tokens import TokenType
 
 from truemorph.errors import InputError, nearest
 
-LONGEST, MOST_WORDS, DEEPEST = 4000, 300, 20
+MOST_WORDS, DEEPEST = 300, 20
 _SIGNS = {"(", ")", ",", "+", "-", "*", "/", "%", "<", "<=", ">", ">=", "=", "==", "<>", "!="}
 _KEYWORDS = {"and", "or", "not", "in", "between", "like", "case", "when", "then", "else", "cast"}
 _SPACE = re.compile(r"""("[^"]*"|'[^']*')|\s+""")
@@ -45,14 +46,7 @@ class _Parser(Parser):
 
 @dataclass(frozen=True)
 class Expression:
-    """A parsed expression.
-
-    Attributes
-    ----------
-    text : str
-        The expression on one line; for a column, its name.
-    tree : sqlglot.exp.Expr
-    """
+    """A parsed expression, and its text on one line (for a column, its name)."""
 
     text: str
     tree: exp.Expr
@@ -74,40 +68,19 @@ class Expression:
 
 
 def column_expression(name: str) -> Expression:
-    """Return the expression of one column.
-
-    Examples
-    --------
-    >>> column_expression("b/a").columns
-    ('b/a',)
-    """
+    """Return the expression of one column."""
     return Expression(name, exp.column(name, quoted=True))
 
 
 @lru_cache(1000)
 def read_expression(text: str, where: str) -> Expression:
-    """Parse an expression.
+    """Parse an expression of at most 300 words and 20 levels of brackets.
 
-    Parameters
-    ----------
-    text : str
-        SQL: columns (in double quotes if the name has more than letters, digits and _), numbers, text in single
-        quotes, ``+ - * / %``, comparisons, AND, OR, NOT, IN, BETWEEN, LIKE, IS NULL, CASE, CAST, and `FUNCTIONS`.
-        At most 4,000 characters, 300 words and 20 levels of brackets.
-    where : str
-        Purpose of the expression; messages begin with it.
-
-    Raises
-    ------
-    InputError
-        If it can't be parsed or contains anything else.
-
-    Examples
-    --------
-    >>> read_expression('a_count / ("a_count" + b)', "[columns.smooth_fraction]").columns
-    ('a_count', 'b')
+    SQL with columns (in double quotes if the name has more than letters, digits and _), numbers, text in single
+    quotes, ``+ - * / %``, comparisons, AND, OR, NOT, IN, BETWEEN, LIKE, IS NULL, CASE, CAST, and `FUNCTIONS`.
+    Messages begin with `where`.
     """
-    try:
+    with _explained(f"{where}: can't parse {_shorten(text)!r}"):
         tree = _parse(text)
         for node in tree.walk(bfs=False):
             _check_node(node)
@@ -115,44 +88,20 @@ def read_expression(text: str, where: str) -> Expression:
         expression = Expression(tree.name if isinstance(tree, exp.Column) else one_line, tree)
         # Check everything that does not depend on the table, with columns that have no type and no rows.
         _value(tree, pl.DataFrame(schema=dict.fromkeys(expression.columns, pl.Null)))
-    except RecursionError as problem:
-        raise InputError(f"{where}: {_shorten(text)!r} is nested too deeply; write it shorter") from problem
-    except (SqlglotError, ValueError, LookupError) as problem:  # sqlglot can raise LookupError too
-        raise InputError(f"{where}: can't parse {_shorten(text)!r}: {_reason(problem)}") from problem
     return expression
 
 
 def compute(expression: Expression, frame: pl.DataFrame, where: str) -> pl.Series:
-    """Evaluate an expression on a table.
+    """Evaluate an expression on a table, shape (N,).
 
     NaN and infinity, in a column or in an intermediate result, become null, so no comparison holds for them. Integers
     are exact; results that don't fit in 64 bits become null.
-
-    Returns
-    -------
-    polars.Series, shape (N,)
-        Float64, Int64 (UInt64 if needed), String or Boolean; a column of another type keeps it.
-
-    Raises
-    ------
-    InputError
-        If a column is missing (similar names are given) or has the wrong type.
-
-    Examples
-    --------
-    >>> table = pl.DataFrame({"a": [1, 2], "b": [3, 0]})
-    >>> compute(read_expression("a / b", "ratio"), table, "ratio").to_list()
-    [0.3333333333333333, None]
     """
     for name in expression.columns:
         if name not in frame.columns:
             raise InputError(f"{where}: no column {name!r} for {expression.short!r}; {nearest(name, frame.columns)}")
-    try:
+    with _explained(f"{where}: can't compute {expression.short!r}"):
         result = _value(expression.tree, frame)
-    except RecursionError as problem:
-        raise InputError(f"{where}: {expression.short!r} is nested too deeply; write it shorter") from problem
-    except (ValueError, PolarsError) as problem:
-        raise InputError(f"{where}: can't compute {expression.short!r}: {_reason(problem)}") from problem
     if result.dtype == pl.Int128:
         narrow = (result.cast(dtype, strict=False) for dtype in (pl.Int64, pl.UInt64))
         result = min(narrow, key=pl.Series.null_count)
@@ -164,11 +113,19 @@ def _shorten(text: str) -> str:
     return line if len(line) <= 80 else f"{line[:79]}…"
 
 
-def _reason(problem: Exception) -> str:
-    if not isinstance(problem, SqlglotError | LookupError):
-        return str(problem).strip().partition("\n")[0][:200]
-    near = [found["highlight"] for found in getattr(problem, "errors", []) if found.get("highlight")]
-    return f"syntax error{f' near {_shorten(near[0])!r}' if near else ''}; {_HELP}"
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except RecursionError as problem:
+        raise InputError(f"{what}: it is nested too deeply; write it shorter") from problem
+    except (SqlglotError, LookupError) as problem:  # sqlglot can raise both
+        near = [one["highlight"] for one in getattr(problem, "errors", []) if one.get("highlight")]
+        where = f" near {_shorten(near[0])!r}" if near else ""
+        raise InputError(f"{what}: syntax error{where}; {_HELP}") from problem
+    except (ValueError, PolarsError) as problem:
+        reason = str(problem).strip().partition("\n")[0][:200]
+        raise InputError(f"{what}: {reason}") from problem
 
 
 # --- what is allowed --------------------------------------------------------------------------------------------------
@@ -176,8 +133,6 @@ def _reason(problem: Exception) -> str:
 
 def _parse(text: str) -> exp.Expr:
     """Check the tokens before parsing: sqlglot drops comments, and needs minutes for some nested brackets."""
-    if len(text) > LONGEST:
-        raise ValueError(f"it has {len(text):,} characters; {LONGEST:,} are allowed")
     tokens = tokenize(text)
     if not 0 < len(tokens) <= MOST_WORDS:
         raise ValueError(f"it has {len(tokens):,} words; 1 to {MOST_WORDS} are allowed")

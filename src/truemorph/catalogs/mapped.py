@@ -14,8 +14,7 @@ from truemorph.catalogs.expressions import Expression, column_expression, comput
 from truemorph.catalogs.mapping import PRESETS, Column, Mapping, resolve
 from truemorph.errors import InputError, nearest
 from truemorph.findings import Finding
-from truemorph.missing import SENTINELS, cleaned, without
-from truemorph.tables import CatalogTable
+from truemorph.tables import SENTINELS, CatalogTable, cleaned, without
 
 # Needed for label and α, so that problems are errors. Other columns are left out, with a finding.
 _REQUIRED = ("object_id", "smooth_fraction", "radius", "psf_fwhm")
@@ -30,28 +29,17 @@ _PSF = re.compile(r"psf|seeing|fwhm", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Mapped:
-    """A survey's table with truemorph's names.
+    """A survey's table with truemorph's names, in its units; missing numbers are null.
 
-    Attributes
-    ----------
-    frame : polars.DataFrame
-        One column per name that was found, in truemorph's units; rows as in the table. Missing numbers are null.
-    units, descriptions : dict of str to str
-    sources : dict
-        Name → its column or expression in the table, or one number for all rows.
-    found : dict of str to Expression
-        The same as expressions, except single numbers.
-    cleaned : dict of str to polars.Series
-        The table's own columns, with the mapping's codes for missing values replaced by null.
-    replaced : set of str
-        The table's columns that are not copied, because truemorph's have the same content.
-    findings : list of Finding
+    `sources` has the column or expression of each name, or one number for all rows; `found` the same as expressions.
+    `cleaned` has the table's own columns with the mapping's codes for missing values replaced by null, and `replaced`
+    those that are not copied, because truemorph's have the same content.
     """
 
     frame: pl.DataFrame
     units: dict[str, str]
     descriptions: dict[str, str]
-    sources: dict[str, str | float]
+    sources: dict[str, str]
     found: dict[str, Expression]
     cleaned: dict[str, pl.Series] = field(default_factory=dict)
     replaced: set[str] = field(default_factory=set)
@@ -69,28 +57,8 @@ def apply_mapping(
 ) -> Mapped:
     """Find, convert and check the columns that a mapping names.
 
-    Parameters
-    ----------
-    table : CatalogTable
-    mapping : Mapping
-    table_name : str
-        Name of the table in messages.
-    own : sequence of str, optional
-        Columns that are not from a joined table; these are preferred.
-
-    Raises
-    ------
-    InputError
-        If a required column is missing (similar names are given), is not numeric, or has a unit that can't be
-        converted; or if votes contradict each other.
-
-    Examples
-    --------
-    >>> from truemorph.catalogs.mapping import read_mapping
-    >>> mapping = read_mapping({"columns": {"object_id": "id", "radius": {"column": "r", "unit": "arcmin"}}})
-    >>> table = CatalogTable(pl.DataFrame({"id": [7], "r": [0.1]}))
-    >>> apply_mapping(table, mapping).numbers("radius")
-    array([6.])
+    Columns in `own`, those not from a joined table, are preferred. A column that can't be used is an InputError if
+    labels or α need it, otherwise a finding.
     """
     found = resolve(mapping, table.frame.columns, own)
     if {"smooth_fraction", "smooth_votes"} & set(found):
@@ -98,6 +66,8 @@ def apply_mapping(
     columns: dict[str, pl.Series] = {}
     known: dict[str, pl.Series] = {}
     units: dict[str, str] = {}
+    sources: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     findings: list[Finding] = []
     for name in [one for one in NAMED if one in found]:
         rule, what = mapping.columns[name], found[name]
@@ -106,26 +76,24 @@ def apply_mapping(
             known[column] = without(known.get(column, table.frame[column]), rule.missing)
         try:
             columns[name], units[name], more = column_values(table, name, what, rule, table_name)
+            sources[name], descriptions[name] = what.text, _description(table, name, what, rule)
+            findings += more
         except InputError as problem:
             if name in _VITAL:
                 raise
             unused = f"{problem}. The column was not used as {name}."
-            more = [Finding("column-not-used", "caution", unused, "Correct it, or name another column (`columns`).")]
-        findings += more
-    found = {name: found[name] for name in columns}
-    sources: dict[str, str | float] = {name: found[name].text for name in columns}
-    descriptions = {name: _description(table, name, found[name], mapping.columns[name]) for name in columns}
+            findings.append(Finding("column-not-used", "caution", unused, "Correct it, or name another (`columns`)."))
+            del found[name]
     if "psf_fwhm" not in columns and mapping.psf_fwhm is not None:
         columns["psf_fwhm"] = pl.Series([float(mapping.psf_fwhm)]).new_from_index(0, table.frame.height)
-        units["psf_fwhm"], sources["psf_fwhm"] = "arcsec", float(mapping.psf_fwhm)
+        units["psf_fwhm"], sources["psf_fwhm"] = "arcsec", f"{mapping.psf_fwhm} arcsec"
         descriptions["psf_fwhm"] = NAMED["psf_fwhm"].description + ", the same for all galaxies"
-    counted, counted_from, more = count_votes(columns, sources, table_name)
-    columns, sources = counted, sources | counted_from
-    descriptions |= {name: NAMED[name].description for name in counted_from}
+    columns, counted, more = count_votes(columns, sources, table_name)
+    sources |= counted
     return Mapped(
         frame=pl.DataFrame([columns[name].alias(name) for name in NAMED if name in columns]),
         units={name: unit for name, unit in units.items() if unit},
-        descriptions=descriptions,
+        descriptions=descriptions | {name: NAMED[name].description for name in counted},
         sources={name: sources[name] for name in columns},
         found=found,
         cleaned=known,
@@ -136,13 +104,7 @@ def apply_mapping(
 
 
 def check_required(mapped: Mapped, table: CatalogTable, mapping: Mapping, table_name: str) -> None:
-    """Check that a table has all columns that a catalogue needs or its mapping requires.
-
-    Raises
-    ------
-    InputError
-        If one is missing; the message names it, similar columns of the table, and what to do.
-    """
+    """Check that a table has all columns that a catalogue needs or its mapping requires."""
     names, have = list(NAMED), set(mapped.frame.columns)
     if "label" in have:
         have |= {"smooth_fraction"}
@@ -152,16 +114,13 @@ def check_required(mapped: Mapped, table: CatalogTable, mapping: Mapping, table_
         existing, argument = table.frame.columns, NAMED[name].argument
         sought = list(mapping.columns[name].candidates()) if name in mapping.columns else []
         kind = f"{'preset' if mapping.name in PRESETS else 'mapping'} {mapping.name}"
+        what, near = f"{kind} has no {name} ({NAMED[name].description})", name
         if sought:
             what = f"no column {' or '.join(one.short for one in sought[:3])} ({name}) for {kind}"
-            near = nearest(next(one for one in sought[0].columns if one not in existing), existing)
-        else:
-            what, near = f"{kind} has no {name} ({NAMED[name].description})", nearest(name, existing)
-        advice = [
-            mapping.lacking.get(name, ""),
-            f"name yours with `{argument}`" if argument else "name yours in a mapping",
-        ]
-        raise InputError(f"{table_name}: {what}; {'; '.join(filter(None, advice))} ({near})")
+            near = next(one for one in sought[0].columns if one not in existing)
+        advice = f"{mapping.lacking[name]}; " if name in mapping.lacking else ""
+        how = f"with `{argument}`" if argument else "in a mapping"
+        raise InputError(f"{table_name}: {what}; {advice}name yours {how} ({nearest(near, existing)})")
 
 
 def _description(table: CatalogTable, name: str, what: Expression, rule: Column) -> str:
@@ -172,36 +131,12 @@ def _description(table: CatalogTable, name: str, what: Expression, rule: Column)
     return stated or NAMED[name].description
 
 
-# --- values -----------------------------------------------------------------------------------------------------------
-
-
 def column_values(
     table: CatalogTable, name: str, what: Expression, rule: Column, table_name: str
 ) -> tuple[pl.Series, str, list[Finding]]:
-    """Compute one of truemorph's columns.
+    """Compute one of truemorph's columns; return values, unit ("" if dimensionless or unknown) and findings.
 
-    Parameters
-    ----------
-    table : CatalogTable
-    name : str
-        Name of the column, one of `NAMED`.
-    what : Expression
-    rule : Column
-        Unit and missing values according to the mapping.
-    table_name : str
-        Name of the table in messages.
-
-    Returns
-    -------
-    values : polars.Series, shape (N,)
-    unit : str
-        "" if dimensionless or unknown.
-    findings : list of Finding
-
-    Raises
-    ------
-    InputError
-        If the values have the wrong type, or a unit that can't be converted.
+    `rule` gives its unit and missing values according to the mapping.
     """
     kind = NAMED[name].kind
     where = f"{table_name}: column {what.short}"
@@ -259,12 +194,8 @@ def _without_impossible(numbers: pl.Series, name: str, where: str) -> tuple[pl.S
             f"{where} can't be {name} ({NAMED[name].description}): outside {low:g} to {high:g} in "
             f"{which_rows(bad, numbers)}; name another column"
         )
-    found = Finding(
-        "values-impossible",
-        "caution",
-        f"{where}: values outside {low:g} to {high:g} were treated as missing in {which_rows(bad, numbers)}.",
-        "Check the column and its unit.",
-    )
+    outside = f"{where}: values outside {low:g} to {high:g} were treated as missing in {which_rows(bad, numbers)}."
+    found = Finding("values-impossible", "caution", outside, "Check the column and its unit.")
     return pl.select(pl.when(~bad).then(numbers)).to_series(), [found]
 
 
@@ -278,19 +209,12 @@ def _labels(series: pl.Series, where: str) -> tuple[pl.Series, list[Finding]]:
             f"{where} should hold labels 0 (smooth) and 1 (disk); wrong in {which_rows(bad, series)}; give an "
             "expression (`label`), such as \"CASE WHEN class = 'spiral' THEN 1 WHEN class = 'elliptical' THEN 0 END\""
         )
-    whole = labels.cast(pl.Int64, strict=False).replace(-1, None)
-    if series.dtype != pl.Boolean:
-        return whole, []
-    found = Finding(
-        "condition-as-label",
-        "note",
-        f"{where}: the {(whole == 0).sum():,d} galaxies for which it is false were labelled smooth.",
-        "Use a CASE expression to leave some of them out (`label`).",
-    )
-    return whole, [found]
-
-
-# --- units ------------------------------------------------------------------------------------------------------------
+    whole, findings = labels.cast(pl.Int64, strict=False).replace(-1, None), []
+    if series.dtype == pl.Boolean:
+        smooth = f"{where}: the {(whole == 0).sum():,d} galaxies for which it is false were labelled smooth."
+        action = "Use a CASE expression to leave some of them out (`label`)."
+        findings.append(Finding("condition-as-label", "note", smooth, action))
+    return whole, findings
 
 
 def _unit(
@@ -309,128 +233,74 @@ def _unit(
                 f"{table_name}: column {what.short} is in {given!r}, which is not {kind} that astropy knows; give a "
                 f"column in {wanted[0] or 'no unit'}, or convert it with an expression such as '0.4 * {column}'"
             )
+        findings = []
         if stated and rule.unit and conversion(rule.unit, wanted) != found:
-            used = Finding(
-                "unit-conflict",
-                "caution",
-                f"{table_name}: column {what.short} has the unit {stated}, but the mapping states {rule.unit}; "
-                f"{stated} was used.",
-                "Check which of them is correct.",
-            )
-            return *found, [used]
-        return *found, []
-    unit = wanted[0] if len(wanted) == 1 else ""
-    for column in () if what.lone else what.columns:
-        stated = table.units.get(column, "")
-        if wanted == ("",) and stated.strip() not in ("%", "percent"):
-            continue  # a ratio of two lengths is dimensionless
-        found = conversion(stated, wanted) if stated else None  # none for pixels, which are multiplied by their scale
+            used = f"{table_name}: column {what.short} has the unit {stated}, not the mapping's {rule.unit}."
+            findings.append(Finding("unit-conflict", "caution", used, "Check which of them is correct."))
+        return *found, findings
+    # Pixels are multiplied by their scale, and a ratio of two lengths is dimensionless.
+    for column in () if what.lone or wanted == ("",) else what.columns:
+        found = conversion(table.units.get(column, ""), wanted)
         if found is not None and found[0] != 1:
             raise InputError(
-                f"{table_name}: {what.short} uses {column}, which is in {stated}; give the unit of the result in a "
-                f'mapping, such as unit = "{wanted[0]}"'
+                f"{table_name}: {what.short} uses {column}, which is in {table.units[column]}; give the unit of the "
+                f'result in a mapping, such as unit = "{wanted[0]}"'
             )
-        unit = unit or (found[1] if found else "")
-    return 1.0, unit, []
-
-
-# --- votes ------------------------------------------------------------------------------------------------------------
+    return 1.0, wanted[0] if len(wanted) == 1 else "", []
 
 
 def vote_columns(chosen: dict[str, str], frame: pl.DataFrame, table_name: str) -> tuple[dict[str, str], list[Finding]]:
-    """Replace "smooth", "disk" and "artefact" by the names of vote fractions or of numbers of votes.
+    """Replace the names "smooth", "disk" and "artefact" by those of vote fractions or of numbers of votes.
 
-    Parameters
-    ----------
-    chosen : dict of str to str
-        Name → column or expression.
-    frame : polars.DataFrame
-    table_name : str
-        Name of the table in messages.
-
-    Returns
-    -------
-    chosen : dict of str to str
-    findings : list of Finding
-        Whether they were read as fractions or numbers.
-
-    Raises
-    ------
-    InputError
-        If a column is missing, or columns hold percentages or a mixture of fractions and numbers.
+    Percentages, and fractions mixed with numbers, are InputErrors.
     """
     texts = {name: chosen[name] for name in ("smooth", "disk", "artefact") if name in chosen}
     if not texts:
         return chosen, []
-    values = np.stack(
-        [
-            compute(
-                column_expression(text) if text in frame.columns else read_expression(text, name), frame, table_name
-            )
-            .cast(pl.Float64, strict=False)
-            .fill_null(np.nan)
-            .to_numpy()
-            for name, text in texts.items()
-        ]
-    )
+    columns = []
+    for name, text in texts.items():
+        what = column_expression(text) if text in frame.columns else read_expression(text, name)
+        columns.append(compute(what, frame, table_name).cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy())
+    values = np.stack(columns)
     known = values[:, values.sum(axis=0) > 0]
     sums = known.sum(axis=0)
     kind, counted = "fraction", "fractions"
     if sums.size and np.mean(sums <= 1.01) < 0.9:  # a few bad fractions are reported elsewhere
         kind, counted = "votes", "numbers"
-        if (known % 1).any() and abs(np.median(sums) - 100) < 1 and len(texts) > 1:
-            first = next(iter(texts))
+        if (known % 1).any():  # percentages, or fractions and numbers together
+            first, text = next(iter(texts.items()))
             raise InputError(
-                f"{table_name}: {', '.join(texts.values())} are percentages; divide them by 100, such as "
-                f'`{first}`="{texts[first]} / 100"'
+                f"{table_name}: {', '.join(texts.values())} are neither fractions nor whole numbers of votes; write "
+                f'fractions (percentages: `{first}`="{text} / 100")'
             )
-        small = [text for text, one in zip(texts.values(), known, strict=True) if (one <= 1).all() and (one % 1).any()]
-        if small:
-            raise InputError(f"{table_name}: {small[0]} holds fractions, other votes are numbers; give only one kind")
     named = {f"{name}_{kind}" if name in texts else name: text for name, text in chosen.items()}
     return named, [Finding("votes-read-as", "note", f"Votes were read as {counted} from {', '.join(texts.values())}.")]
 
 
 def count_votes(
-    columns: dict[str, pl.Series], sources: dict[str, str | float], table_name: str
-) -> tuple[dict[str, pl.Series], dict[str, str | float], list[Finding]]:
-    """Add the number of votes and, if the table has no smooth fraction, vote fractions from counts.
-
-    Returns
-    -------
-    columns : dict of str to polars.Series
-    sources : dict
-        Sources of the added columns.
-    findings : list of Finding
-
-    Raises
-    ------
-    InputError
-        If an answer has more votes than the question.
-    """
-    columns, made, findings = dict(columns), dict[str, str | float](), list[Finding]()
+    columns: dict[str, pl.Series], sources: dict[str, str], table_name: str
+) -> tuple[dict[str, pl.Series], dict[str, str], list[Finding]]:
+    """Add the number of votes and, if the table has no smooth fraction, vote fractions from counts; with sources."""
+    columns, made, findings = dict(columns), dict[str, str](), list[Finding]()
     answers = [name for name in VOTES if name in columns]
     if "vote_count" not in columns and {"smooth_votes", "disk_votes"} <= set(answers):
         # A missing count of artefacts means no votes.
         columns["vote_count"] = columns["smooth_votes"] + columns["disk_votes"]
         if "artefact_votes" in answers:
             columns["vote_count"] += columns["artefact_votes"].fill_null(0)
-        made["vote_count"] = " + ".join(str(sources[name]) for name in answers)
+        made["vote_count"] = " + ".join(sources[name] for name in answers)
     if "vote_count" not in columns or "smooth_votes" not in answers:
         return columns, made, findings
     total = columns["vote_count"].cast(pl.Float64)
     few, many = (total.filter(total > 0).quantile(one) or 0.0 for one in (0.1, 0.9))
     if many > _UNEQUAL * few:
-        findings.append(
-            Finding(
-                "vote-counts-differ",
-                "caution",
-                f"The number of votes varies strongly between galaxies: from {few:.0f} (10th percentile) to {many:.0f} "
-                "(90th). A majority of few votes is wrong more often than one of many, so one bias curve does not "
-                "describe both.",
-                'Select galaxies with similar numbers of votes (`where`, such as "vote_count >= 20").',
-            )
+        unequal = (
+            f"The number of votes varies strongly between galaxies: from {few:.0f} (10th percentile) to {many:.0f} "
+            "(90th). A majority of few votes is wrong more often than one of many, so one bias curve does not describe "
+            "both."
         )
+        action = 'Select galaxies with similar numbers of votes (`where`, such as "vote_count >= 20").'
+        findings.append(Finding("vote-counts-differ", "caution", unequal, action))
     counted = {}
     for votes in answers:
         part = pl.select(pl.when(total > 0).then(columns[votes].cast(pl.Float64) / total)).to_series()
@@ -441,18 +311,9 @@ def count_votes(
                 f"{which_rows(above)}; name the votes of the first question only"
             )
         counted[votes.replace("votes", "fraction")] = part
-    stated = [name for name in FRACTIONS if name in columns]
-    if "smooth_fraction" in stated and columns["smooth_fraction"].null_count() < len(total):
+    if "smooth_fraction" in columns and columns["smooth_fraction"].null_count() < len(total):
         return columns, made, findings
-    if stated:  # the two kinds of fractions must not be mixed
-        findings.append(
-            Finding(
-                "fractions-from-counts",
-                "note",
-                f"{table_name}: there are no smooth fractions, so all fractions were computed from numbers of votes, "
-                f"without {', '.join(stated)}.",
-            )
-        )
-        columns = {name: values for name, values in columns.items() if name not in stated}
+    # The two kinds of fractions must not be mixed.
+    columns = {name: values for name, values in columns.items() if name not in FRACTIONS}
     made |= {name: f"{name.replace('fraction', 'votes')} / vote_count" for name in counted}
     return columns | counted, made, findings

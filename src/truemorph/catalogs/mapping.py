@@ -1,19 +1,6 @@
 """Mappings from a survey's table to truemorph's columns: TOML files, packaged for Galaxy Zoo's tables.
 
-```toml
-name = "mysurvey"
-votes = "raw vote fractions of my survey"     # description of the votes, stored with every model
-psf_fwhm = 0.8                                # arcsec, if the table has no such column
-[columns]
-object_id = "id"                              # a column, or several in order of preference
-smooth_votes = { expression = "round_votes + cigar_votes" }
-disk_votes = "disk_votes"
-radius = { column = "r_petro", unit = "0.27 arcsec", missing = [-1.0] }   # in pixels of 0.27 arcsec
-redshift = { column = "z_spec", optional = true }
-[[cuts]]
-name = "well resolved"
-keep = "radius > 3 AND NOT star"              # columns of the table, and truemorph's in its units
-```
+docs/catalogues.md has an example. Names, units and expressions are checked when a mapping is read.
 """
 
 from __future__ import annotations
@@ -29,11 +16,10 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from truemorph.arrays import float_array
 from truemorph.catalogs.columns import FRACTIONS, NAMED, VOTES, conversion
 from truemorph.catalogs.expressions import Expression, column_expression, read_expression
 from truemorph.catalogs.physical import COSMOLOGY, named_cosmology
-from truemorph.catalogs.sampling import split_galaxies
+from truemorph.catalogs.sampling import SPLITS
 from truemorph.errors import InputError, nearest
 from truemorph.io import read_toml
 
@@ -41,6 +27,7 @@ from truemorph.io import read_toml
 # chosen explicitly.
 DETECTED = ("gz2", "gz-challenge", "desi", "gz-decals", "gz-hubble", "candels", "truemorph")
 PRESETS = (*DETECTED, "gz2-debiased", "paper")
+_NEEDED = ("object_id", "radius", "psf_fwhm")
 _ANY_VOTES = {"label", "smooth_fraction", "smooth_votes"}
 _VOTE_COLUMNS = ("label", *FRACTIONS, *VOTES, "vote_count")
 _SHAPES = {
@@ -73,14 +60,12 @@ class _Model(BaseModel):
 class Column(_Model):
     """Source of one of truemorph's columns: the first candidate whose columns all exist."""
 
-    column: Names = Field((), description="column of the table, or several in order of preference")
-    expression: Names = Field((), description="SQL expression instead of a column, or several in order of preference")
-    unit: str | None = Field(None, description="unit of the column, if the table has none")
-    missing: Annotated[tuple[float | int | str, ...], BeforeValidator(_finite)] = Field(
-        (), description="values that mean missing, in addition to -99, -999, -9999 and similar"
-    )
-    description: str | None = Field(None, description="description in the catalogue")
-    optional: bool = Field(False, description="whether the column may be missing")
+    column: Names = ()  # one, or several in order of preference
+    expression: Names = ()  # SQL instead of a column
+    unit: str | None = None  # if the table has none
+    missing: Annotated[tuple[float | int | str, ...], BeforeValidator(_finite)] = ()  # in addition to SENTINELS
+    description: str | None = None
+    optional: bool = False  # whether the column may be missing
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Column:
@@ -100,7 +85,7 @@ class Cut(_Model):
     """A condition that rows must meet, and its name in the row counts."""
 
     name: str = Field(min_length=1)
-    keep: str = Field(description="SQL over the table's columns and truemorph's; rows for which it is null are dropped")
+    keep: str  # SQL over the table's columns and truemorph's; rows for which it is null are dropped
 
     @model_validator(mode="after")
     def _readable(self) -> Cut:
@@ -108,65 +93,45 @@ class Cut(_Model):
         return self
 
 
-class _Numbers(_Model):
-    """Numbers by name, from a TOML table, a sequence, or text with commas."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _by_name(cls, value: Any) -> Any:
-        parts = value.split(",") if isinstance(value, str) else value
-        if isinstance(parts, list | tuple) and len(parts) == len(cls.model_fields):
-            return dict(zip(cls.model_fields, parts, strict=True))
-        return value
+def _by_name(value: Any, names: tuple[str, ...]) -> Any:
+    """Name numbers that are given as a sequence, or as text with commas."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if isinstance(parts, list | tuple) and len(parts) == len(names):
+        return dict(zip(names, parts, strict=True))
+    return value
 
 
-class Sample(_Numbers):
+class Sample(_Model):
     """Numbers of galaxies of each label to draw."""
 
     smooth: int = Field(ge=1, le=10**12)
     disk: int = Field(ge=1, le=10**12)
 
 
-class Split(_Numbers):
+class Split(_Model):
     """Fractions, or numbers, of galaxies for training, validation and test."""
 
-    train: int | float = Field(gt=0)
+    train: int | float
     validation: int | float
     test: int | float
-
-    @model_validator(mode="after")
-    def _fractions_or_numbers(self) -> Split:
-        split_galaxies((), self.parts)
-        return self
-
-    @property
-    def parts(self) -> tuple[float, float, float]:
-        """Train, validation, test."""
-        return self.train, self.validation, self.test
 
 
 class Mapping(_Model):
     """Description of a survey's table."""
 
     name: str = Field("mapping", min_length=1)
-    about: str = Field("", description="the survey and the source of the column names")
-    votes: str = Field("votes as in the table", description="description of the vote fractions")
-    psf_fwhm: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="PSF FWHM in arcsec, if the table has no such column"
-    )
-    psf_range: tuple[float, float] | None = Field(
-        None, description="range of the median PSF FWHM in arcsec in this survey"
-    )
-    columns: dict[str, Annotated[Column, BeforeValidator(_short_form)]] = Field(
-        description="truemorph's name → source in the table"
-    )
+    about: str = ""  # the survey and the source of the column names
+    votes: str = "votes as in the table"  # what the vote fractions are
+    psf_fwhm: float | None = Field(None, gt=0, allow_inf_nan=False)  # arcsec, if the table has no such column
+    psf_range: tuple[float, float] | None = None  # of the median PSF FWHM in this survey, arcsec
+    columns: dict[str, Annotated[Column, BeforeValidator(_short_form)]]  # by truemorph's name
     cuts: tuple[Cut, ...] = ()
-    cosmology: str | None = Field(None, description="name of an astropy cosmology, for kpc and absolute magnitudes")
-    sample: Literal["all", "balanced"] | Sample | None = Field(
-        None, description='numbers of galaxies of each label to draw, "balanced" for equal numbers, or "all"'
-    )
-    split: Split | None = Field(None, description="fractions, or numbers of galaxies, of train, validation and test")
-    lacking: dict[str, str] = Field({}, description="truemorph's name → advice if the table has no such column")
+    cosmology: str | None = None  # one of astropy's, for kpc and absolute magnitudes
+    sample: Annotated[
+        Literal["all", "balanced"] | Sample | None, BeforeValidator(lambda one: _by_name(one, ("smooth", "disk")))
+    ] = None
+    split: Annotated[Split | None, BeforeValidator(lambda one: _by_name(one, SPLITS[:3]))] = None
+    lacking: dict[str, str] = {}  # advice if the table has no such column
 
     @model_validator(mode="after")
     def _known(self) -> Mapping:
@@ -179,69 +144,31 @@ class Mapping(_Model):
             if column.unit is not None and conversion(column.unit, units) is None:
                 known = " or ".join(units) or "no unit"
                 raise ValueError(f"{name} can't be in {column.unit!r}: astropy doesn't convert it to {known}")
-        names = [cut.name for cut in self.cuts]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two cuts are named {name!r}; give each its own name")
+        if len({cut.name for cut in self.cuts}) < len(self.cuts):
+            raise ValueError(f"two cuts have the same name: {', '.join(cut.name for cut in self.cuts)}")
         if self.cosmology not in (None, COSMOLOGY):  # astropy.cosmology takes a second to import
             named_cosmology(self.cosmology)
         return self
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
 def read_mapping(source: Mapping | dict[str, Any] | str | os.PathLike[str]) -> Mapping:
-    """Read a mapping.
+    """Read a mapping: the name of a preset (one of `PRESETS`), a TOML file, or its content as a dict.
 
-    Parameters
-    ----------
-    source : str, path, dict or Mapping
-        The name of a preset (one of `PRESETS`), a TOML file, or its content as a dict.
-
-    Raises
-    ------
-    InputError
-        If it can't be read or has an unknown name; the message gives a similar name.
-
-    Examples
-    --------
-    >>> read_mapping("gz-challenge").columns["smooth_fraction"].column
-    ('Class1.1',)
-    >>> read_mapping({"columns": {"radius": {"column": "r", "unit": "arcmin"}}}).columns["radius"].unit
-    'arcmin'
+    An unknown name is an InputError that gives a similar name.
     """
     if isinstance(source, Mapping):
         return source
     if isinstance(source, dict):
         base = source.get("extends")
         named = {} if base is None else {"name": f"{Path(str(base)).stem}, changed"}
-        return _validated(named | source, "mapping", ())
-    return _read(source, ())
+        return _validated(named | source, "mapping")
+    return _read(source, Path())
 
 
 def extended(mapping: Mapping, content: dict[str, Any], source: str) -> Mapping:
-    """Update a mapping with the content of another.
+    """Update a mapping with the content of another, read from `source`.
 
-        Its columns and advice replace those of the mapping, its cuts are appended, and `redshift = false` removes a
-        column. A sample of another size is split into the same fractions.
-
-    Parameters
-    ----------
-    mapping : Mapping
-    content : dict
-    source : str
-        Source of the content, for messages.
-
-    Raises
-    ------
-    InputError
-        If something is unknown or impossible.
-
-    Examples
-    --------
-    >>> round(extended(read_mapping("paper"), {"sample": "3,4"}, "options").split.train, 3)
-    0.8
+    Columns and advice are replaced by name, cuts are appended, and `redshift = false` removes a column.
     """
     under = mapping.model_dump(exclude_defaults=True)
     merged = under | content
@@ -251,35 +178,38 @@ def extended(mapping: Mapping, content: dict[str, Any], source: str) -> Mapping:
     if isinstance(content.get("cuts"), list | tuple):
         cuts = under.get("cuts", ())
         merged["cuts"] = [*cuts, *(one for one in content["cuts"] if one not in cuts)]
-    if "sample" in content and "split" not in content and "split" in under:
-        whole = sum(under["split"].values())
-        merged["split"] = {name: part / whole for name, part in under["split"].items()}
-    return _validated(merged, source, ())
+    return _validated(merged, source)
 
 
 @cache
 def _preset(name: str) -> Mapping:
+    if name == "truemorph":  # tables with truemorph's own column names
+        units = {name: one.units[0] for name, one in NAMED.items() if len(one.units) == 1 and one.units[0]}
+        columns = {one: {"column": one, "unit": units.get(one), "optional": one not in _NEEDED} for one in NAMED}
+        about = "truemorph's own names, in its units unless the table has other units"
+        return Mapping.model_validate({"name": name, "about": about, "columns": columns})
     with resources.as_file(resources.files("truemorph.catalogs") / "presets" / f"{name}.toml") as file:
-        return _validated(read_toml(file), f"preset {name}", ())
+        return _validated(read_toml(file), f"preset {name}")
 
 
-def _read(source: str | os.PathLike[str], extending: tuple[Path, ...]) -> Mapping:
-    """Read a preset or a file; `extending` are the files that extend it, the last one directly."""
+def _read(source: str | os.PathLike[str], folder: Path) -> Mapping:
+    """Read a preset, or a file by its name relative to a folder."""
     name = os.fspath(source)
     if name in PRESETS:
         return _preset(name)
     if not name.lower().endswith(".toml"):
         near = nearest(name, PRESETS, what="presets")
         raise InputError(f"unknown preset {name!r}; {near}; your own mapping must be a .toml file")
-    file = (extending[-1].parent if extending else Path()) / name
-    if file.resolve() in {one.resolve() for one in extending}:
-        raise InputError(f"{extending[-1]}: extends {name!r}, which extends it again; remove one of the two")
-    return _validated({"name": file.stem, **read_toml(file)}, str(file), (*extending, file))
+    file = folder / name
+    try:
+        return _validated({"name": file.stem, **read_toml(file)}, str(file), file.parent)
+    except RecursionError as problem:
+        raise InputError(f"{file}: extends a mapping that extends it again") from problem
 
 
-def _validated(content: dict[str, Any], source: str, files: tuple[Path, ...]) -> Mapping:
+def _validated(content: dict[str, Any], source: str, folder: Path = Path()) -> Mapping:
     if "extends" in content:
-        base = _read(str(content["extends"]), files)
+        base = _read(str(content["extends"]), folder)
         return extended(base, {key: one for key, one in content.items() if key != "extends"}, source)
     try:
         return Mapping.model_validate(content)
@@ -294,9 +224,8 @@ def _explained(problem: ValidationError) -> str:
     place = [str(part) for part in first["loc"] if str(part) != "Sample"]
     where = ".".join(place)
     if first["type"] == "extra_forbidden":
-        inside: dict[str, type[BaseModel]] = {"columns": Column, "cuts": Cut, "sample": Sample, "split": Split}
-        model: type[BaseModel] = inside.get(place[0], Mapping) if len(place) > 1 else Mapping
-        return f"unknown key {where!r}; {nearest(place[-1], [*model.model_fields, 'extends'], what='keys')}"
+        keys = ["extends", *Mapping.model_fields, *Column.model_fields, *Cut.model_fields]
+        return f"unknown key {where!r}; {nearest(place[-1], keys, what='keys')}"
     message = first["msg"].removeprefix("Value error, ")
     if where.startswith(tuple(_SHAPES)):
         where, message = place[0], _SHAPES[place[0]]
@@ -304,24 +233,10 @@ def _explained(problem: ValidationError) -> str:
     return f"{where}: {message}{got}" if where else message
 
 
-# --- a mapping and a table --------------------------------------------------------------------------------------------
-
-
 def resolve(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None = None) -> dict[str, Expression]:
     """Find the source of each of truemorph's columns in a table; missing ones are left out.
 
-    Parameters
-    ----------
-    mapping : Mapping
-    existing : iterable of str
-        The table's columns.
-    own : iterable of str, optional
-        Columns that are not from a joined table; candidates that use only these are preferred.
-
-    Examples
-    --------
-    >>> resolve(read_mapping("gz2"), ["objid", "petroRad_r"])["radius"].columns
-    ('petroRad_r',)
+    `existing` are the table's columns. Candidates that use only `own`, those not from a joined table, are preferred.
     """
     there = set(existing)
     mine = there if own is None else set(own) & there
@@ -336,24 +251,8 @@ def resolve(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None
 def detect_mapping(existing: Sequence[str], table_name: str = "table", chosen: Iterable[str] = ()) -> Mapping:
     """Find the preset that fits a table's id and vote columns.
 
-    Parameters
-    ----------
-    existing : sequence of str
-        The table's columns.
-    table_name : str
-        Name of the table in messages.
-    chosen : iterable of str
-        truemorph's columns for which the user named a column.
-
-    Raises
-    ------
-    InputError
-        If no preset fits, or there are only debiased votes.
-
-    Examples
-    --------
-    >>> detect_mapping(["GalaxyID", "Class1.1", "Class1.2"]).name
-    'gz-challenge'
+    `chosen` are truemorph's columns for which the user named a column. Debiased votes alone are an InputError, because
+    they must be chosen explicitly.
     """
     given = set(chosen)
     fitting = []
@@ -374,33 +273,13 @@ def detect_mapping(existing: Sequence[str], table_name: str = "table", chosen: I
             "raw ones (`smooth`, `disk`), or use the debiased ones with `preset`=gz2-debiased"
         )
     raise InputError(
-        f"{table_name}: unknown kind of catalogue: id and vote columns fit none of {', '.join(DETECTED)}; columns are "
-        f"{', '.join(existing[:12])}; name yours (`id`, `smooth` and `disk`, or `label`), or describe the table in "
-        "a mapping (`preset`=gz2 with `dry_run` shows one to change)"
+        f"{table_name}: unknown kind of catalogue, with columns {', '.join(existing[:12])}; name its columns (`id`, "
+        "`smooth` and `disk`, or `label`), or describe the table in a mapping (`preset`=gz2 with `dry_run` shows one)"
     )
 
 
 def named_columns(chosen: dict[str, str], existing: Sequence[str], table_name: str = "table") -> dict[str, Any]:
-    """Return the columns named by the user, as content to update a mapping.
-
-    Parameters
-    ----------
-    chosen : dict of str to str
-        truemorph's name → a column of the table, or an SQL expression over its columns.
-    existing : sequence of str
-        The table's columns.
-    table_name : str
-
-    Raises
-    ------
-    InputError
-        If a name or column is unknown.
-
-    Examples
-    --------
-    >>> named_columns({"redshift": "z", "M_r": "mag - 38"}, ["z", "mag"])
-    {'columns': {'redshift': {'column': 'z'}, 'M_r': {'expression': 'mag - 38'}}}
-    """
+    """Return the columns named by the user (truemorph's name → column or SQL expression) as content of a mapping."""
     content: dict[str, Any] = {"columns": {}}
     if votes := [text for name, text in chosen.items() if name in _VOTE_COLUMNS]:
         # The two kinds of votes must not be mixed.
@@ -415,23 +294,6 @@ def named_columns(chosen: dict[str, str], existing: Sequence[str], table_name: s
     return content
 
 
-def one_width(psf_fwhm: Any) -> dict[str, Any]:
-    """Return one PSF width for all galaxies, as content to update a mapping.
-
-    Raises
-    ------
-    InputError
-        If it is not a positive number in arcsec or an angle.
-    """
-    width = float_array(psf_fwhm, "psf_fwhm", "arcsec")
-    if width.size != 1:
-        raise InputError(f"psf_fwhm must be a column or a number in arcsec; got {str(psf_fwhm)[:60]}")
-    return {"psf_fwhm": width.item(), "columns": {"psf_fwhm": False}}
-
-
-# --- writing ----------------------------------------------------------------------------------------------------------
-
-
 def narrowed(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | None = None) -> Mapping:
     """Keep only the candidates that exist in a table."""
     columns = {
@@ -444,18 +306,7 @@ def narrowed(mapping: Mapping, existing: Iterable[str], own: Iterable[str] | Non
 
 
 def mapping_toml(mapping: Mapping) -> str:
-    """Write a mapping as TOML, to read, change and use again.
-
-    Examples
-    --------
-    >>> print(mapping_toml(narrowed(read_mapping({"columns": {"object_id": ["id", "ID"]}}), ["ID"])))
-    name = "mapping"
-    votes = "votes as in the table"
-    <BLANKLINE>
-    [columns]
-    object_id = "ID"
-    <BLANKLINE>
-    """
+    """Write a mapping as TOML, to read, change and use again."""
     content = {"name": mapping.name, "votes": mapping.votes} | mapping.model_dump(exclude_defaults=True)
     # A single candidate is written without brackets, and as a plain name if nothing else is given.
     columns = {

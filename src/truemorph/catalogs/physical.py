@@ -37,18 +37,11 @@ ALPHA_IS_SIZE = Finding(
 )
 
 
-def describe_alpha(radius: str, psf_fwhm: str | float, psf: PsfUnit) -> str:
-    """Describe the definition of α, to be stored with every θ, model and report.
-
-    Examples
-    --------
-    >>> describe_alpha("petroRad_r", "psfWidth_r", "sigma")
-    'petroRad_r / sigma_PSF, sigma_PSF = psfWidth_r / 2.3548'
-    """
-    width = f"{psf_fwhm} arcsec" if isinstance(psf_fwhm, float) else psf_fwhm
+def describe_alpha(radius: str, psf_fwhm: str, psf: PsfUnit) -> str:
+    """Describe the definition of α, to be stored with every θ, model and report."""
     if psf == "sigma":
-        return f"{radius} / sigma_PSF, sigma_PSF = {width} / 2.3548"
-    return f"{radius} / FWHM_PSF, FWHM_PSF = {width}"
+        return f"{radius} / sigma_PSF, sigma_PSF = {psf_fwhm} / 2.3548"
+    return f"{radius} / FWHM_PSF, FWHM_PSF = {psf_fwhm}"
 
 
 def resolution(radius: Any, psf_fwhm: Any, psf: PsfUnit = "sigma") -> np.ndarray:
@@ -96,94 +89,33 @@ def resolution(radius: Any, psf_fwhm: Any, psf: PsfUnit = "sigma") -> np.ndarray
 
 
 def physical_radius_kpc(radius_arcsec: Any, redshift: Any, cosmology: Any = COSMOLOGY) -> np.ndarray:
-    """Convert angular radii to kpc: R = θ × D_A(z).
+    """Convert angular radii (arcsec, or angle quantities) to kpc: R = θ × D_A(z).
 
-    Parameters
-    ----------
-    radius_arcsec : array, shape (N,), or float
-        Angular radius in arcsec, or an angle quantity.
-    redshift : array, shape (N,), or float
-    cosmology : str or astropy.cosmology.FLRW
-        A cosmology of astropy, such as "WMAP9" or "Planck18".
-
-    Returns
-    -------
-    array, shape (N,)
-        Radius in kpc; NaN if the radius or redshift is missing, or the redshift is not positive.
-
-    Raises
-    ------
-    InputError
-        If the cosmology is unknown (a similar name is given), or the values are not numbers.
-
-    Examples
-    --------
-    >>> physical_radius_kpc([5.0, 5.0], [0.1, -1.0]).round(3)
-    array([9.321,   nan])
+    `cosmology` is one of astropy's, or its name. NaN if a value is missing or the redshift is not positive.
     """
     angle = np.radians(float_array(radius_arcsec, "radius", "arcsec") / 3600)
     redshift = float_array(redshift, "redshift")
     return angle * transverse_distance_mpc(redshift, cosmology) / (1 + redshift) * _KPC_PER_MPC
 
 
-def absolute_magnitude(
-    magnitude: Any, redshift: Any, extinction: Any = 0.0, cosmology: Any = COSMOLOGY, k_correction: Any = 0.0
-) -> np.ndarray:
-    """Convert apparent to absolute magnitudes: M = m - A - 5 log10(D_L(z) / 10 pc) - K.
+def absolute_magnitude(magnitude: Any, redshift: Any, extinction: Any = 0.0, cosmology: Any = COSMOLOGY) -> np.ndarray:
+    """Convert apparent to absolute magnitudes: M = m - A - 5 log10(D_L(z) / 10 pc).
 
-    Parameters
-    ----------
-    magnitude : array, shape (N,), or float
-        Apparent magnitude.
-    redshift : array, shape (N,), or float
-    extinction : array, shape (N,), or float
-        Galactic extinction A in the same band, mag.
-    cosmology : str or astropy.cosmology.FLRW
-        As in `physical_radius_kpc`.
-    k_correction : array, shape (N,), or float
-        K in mag. Without it, the magnitude refers to the band blueshifted by 1 + z, so only galaxies at similar
-        redshifts can be compared.
-
-    Returns
-    -------
-    array, shape (N,)
-        Absolute magnitude; NaN if a value is missing or the redshift is not positive.
-
-    Raises
-    ------
-    InputError
-        If the cosmology is unknown (a similar name is given), or the values are not numbers.
-
-    Examples
-    --------
-    >>> absolute_magnitude(17.0, 0.1, extinction=0.1).round(3)
-    np.float64(-21.439)
+    `extinction` is A in the same band, mag. There is no K-correction: M refers to the band blueshifted by 1 + z, so
+    only galaxies at similar redshifts can be compared. NaN if a value is missing or the redshift is not positive.
     """
     apparent = float_array(magnitude, "magnitude", "mag")
-    dimming = float_array(extinction, "extinction", "mag") + float_array(k_correction, "k_correction", "mag")
+    dust = float_array(extinction, "extinction", "mag")
     redshift = float_array(redshift, "redshift")
     luminosity_distance = transverse_distance_mpc(redshift, cosmology) * (1 + redshift)
-    return apparent - dimming - 5 * np.log10(luminosity_distance / _MPC_PER_10_PC)
+    return apparent - dust - 5 * np.log10(luminosity_distance / _MPC_PER_10_PC)
 
 
 def transverse_distance_mpc(redshift: Any, cosmology: Any = COSMOLOGY) -> np.ndarray:
     """Compute the transverse comoving distance D_M; D_A = D_M / (1 + z) and D_L = D_M (1 + z).
 
-    Parameters
-    ----------
-    redshift : array
-    cosmology : str or astropy.cosmology.FLRW
-
-    Returns
-    -------
-    array, of the redshift's shape
-        Distance in Mpc; NaN if the redshift is missing or not positive. Interpolated by a cubic spline in ln(1 + z),
-        accurate to one part in 10^7.
-
-    Raises
-    ------
-    InputError
-        If the cosmology is unknown (a similar name is given).
+    NaN if the redshift is missing or not positive. Interpolated by a cubic spline in ln(1 + z), accurate to one part in
+    10^7, because astropy's integrals are slow for many galaxies.
     """
     from scipy.interpolate import CubicSpline
 
@@ -200,13 +132,7 @@ def transverse_distance_mpc(redshift: Any, cosmology: Any = COSMOLOGY) -> np.nda
 
 
 def named_cosmology(cosmology: Any = COSMOLOGY) -> Any:
-    """Return an astropy cosmology by name; a cosmology object is returned unchanged.
-
-    Raises
-    ------
-    InputError
-        If the name is unknown; a similar name is given.
-    """
+    """Return an astropy cosmology by name; a cosmology object is returned unchanged."""
     # Takes a second to import.
     from astropy import cosmology as known
 
@@ -218,12 +144,6 @@ def named_cosmology(cosmology: Any = COSMOLOGY) -> Any:
 
 
 def cosmology_name(cosmology: Any = COSMOLOGY) -> str:
-    """Return a cosmology's name, or its parameters if it has none.
-
-    Examples
-    --------
-    >>> cosmology_name("Planck18")
-    'Planck18'
-    """
+    """Return a cosmology's name, or its parameters if it has none."""
     model = named_cosmology(cosmology)
     return str(model.name or " ".join(repr(model).split()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,13 @@ import polars as pl
 
 from truemorph._version import __version__
 from truemorph.archives.provenance import origin
+from truemorph.arrays import float_array
 from truemorph.catalogs.catalogue import as_ids, find_images, gold_classes
 from truemorph.catalogs.columns import ADDED, FRACTIONS, NAMED, RESERVED, VOTES, free_name
 from truemorph.catalogs.crossmatch import Join, Joined, join_tables
 from truemorph.catalogs.datasheet import datasheet
 from truemorph.catalogs.mapped import Mapped, apply_mapping, check_required, vote_columns
-from truemorph.catalogs.mapping import (
-    Mapping,
-    Sample,
-    detect_mapping,
-    extended,
-    named_columns,
-    one_width,
-    read_mapping,
-)
+from truemorph.catalogs.mapping import Mapping, Sample, detect_mapping, extended, named_columns, read_mapping
 from truemorph.catalogs.physical import (
     COSMOLOGY,
     PsfUnit,
@@ -36,25 +29,23 @@ from truemorph.catalogs.physical import (
     physical_radius_kpc,
     resolution,
 )
-from truemorph.catalogs.rows import check_sizes, choose_rows, label_rule, positive
+from truemorph.catalogs.rows import LABEL_RULE, check_sizes, choose_rows
 from truemorph.catalogs.sampling import (
     FRACTIONS_OF_SPLIT,
-    TEST,
-    TRAIN,
+    SPLITS,
     UNUSED,
-    VALIDATION,
     draw_sample,
     sampling_weights,
     split_galaxies,
 )
 from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
-from truemorph.io import file_hash, written_whole
+from truemorph.io import written_whole
 from truemorph.results import Result, text_facts
 from truemorph.tables import CatalogTable, kind_of, read_table, to_astropy, write_table
 
-_TELLING = ("object_id", "label", *FRACTIONS, *VOTES, "vote_count")
 _UNSTATED = Mapping.model_fields["votes"].default
+_TELLING = ("object_id", "label", *FRACTIONS, *VOTES, "vote_count")
 # The first columns of a catalogue; truemorph's other columns and those of the table follow.
 _FIRST = ("object_id", "image", "label", "alpha", *FRACTIONS, "radius", "psf_fwhm", "split", "sampling_weight")
 
@@ -63,17 +54,8 @@ _FIRST = ("object_id", "image", "label", "alpha", *FRACTIONS, "radius", "psf_fwh
 class Preparation(Result):
     """A prepared catalogue, and the rows that were dropped.
 
-    Attributes
-    ----------
-    catalogue : CatalogTable
-        One row per galaxy; the metadata have the definition of α, the image folder and the seed.
-    dropped : polars.DataFrame
-        `row` (in the input, from 1), `object_id` and `reason` of every dropped row.
-    funnel : list of (str, int)
-        Rows in, rows removed by each rule, rows out.
-    findings : tuple of Finding
-    origins : dict of str to dict
-        File → checksum, size and recorded provenance.
+    `dropped` has `row` (in the input, from 1), `object_id` and `reason`; `funnel` rows in, rows removed by each
+    rule, and rows out; `origins` checksum, size and recorded provenance of each file.
     """
 
     catalogue: CatalogTable
@@ -87,7 +69,7 @@ class Preparation(Result):
         """Return counts of rows, labels and splits, and α, as text."""
         found, held = self.to_dict(), self.catalogue.metadata
         lines = [f"{rule:32s} {count:>9,d}" for rule, count in self.funnel]
-        splits = {name: found["splits"][name] for name in (TRAIN, VALIDATION, TEST, UNUSED) if name in found["splits"]}
+        splits = {name: found["splits"][name] for name in SPLITS if name in found["splits"]}
         facts = [
             ("labels", ", ".join(f"{name} {n:,d}" for name, n in found["labels"].items())),
             ("splits", ", ".join(f"{name} {n:,d}" for name, n in splits.items())),
@@ -136,50 +118,19 @@ class Preparation(Result):
 def prepare(
     table: Any,
     *,
-    preset: str | None = None,
-    mapping: Mapping | dict[str, Any] | str | os.PathLike[str] | None = None,
-    joins: Join | str | os.PathLike[str] | Iterable[Join | str | os.PathLike[str]] = (),
-    columns: dict[str, str] | None = None,
-    psf_fwhm: Any = None,
     psf: PsfUnit = "sigma",
     images: str | os.PathLike[str] | None = None,
     where: str | Iterable[str] = (),
-    keep: str | Iterable[str] = (),
-    cosmology: Any = None,
-    sample: tuple[int, int] | str | None = None,
-    split: tuple[float, float, float] | None = None,
     gold: str | None = None,
     seed: int = 0,
+    **described: Any,
 ) -> Preparation:
-    """Make a catalogue of labels, resolution, intrinsic columns and splits; see `truemorph.prepare_catalogue`.
-
-    Parameters
-    ----------
-    table, preset, mapping, psf_fwhm, psf, images, where, keep, cosmology, sample, split, gold, seed
-        As in `prepare_catalogue`.
-    joins : iterable of Join or path, optional
-        Other tables whose columns are added, such as photometry. A path is joined by object id.
-    columns : dict of str to str, optional
-        Columns that differ from the mapping's: truemorph's name (`object_id`, `label`, `radius`, `image`, …) → a column
-        of the table or an SQL expression over its columns. "smooth", "disk" and "artefact" stand for vote fractions or
-        numbers of votes, depending on the columns.
-
-    Returns
-    -------
-    Preparation
-
-    Raises
-    ------
-    InputError
-        As in `prepare_catalogue`.
-    """
-    joined, kind = read_tables(
-        table, preset=preset, mapping=mapping, joins=joins, columns=columns, psf_fwhm=psf_fwhm, keep=keep,
-        cosmology=cosmology, sample=sample, split=split,
-    )  # fmt: skip
+    """Make a catalogue; see `truemorph.prepare_catalogue`. `described` are the arguments of `read_tables`."""
+    joined, kind = read_tables(table, **described)
     source, name = joined.table, joined.name
+    before = source.metadata if source.metadata.get("kind") == "catalogue" else {}  # prepared again
     conditions = [where] if isinstance(where, str) else list(where)
-    model = cosmology or kind.cosmology or COSMOLOGY
+    model = described.get("cosmology") or kind.cosmology or COSMOLOGY
 
     mapped = apply_mapping(source, kind, table_name=name, own=joined.own)
     check_required(mapped, source, kind, name)
@@ -188,17 +139,16 @@ def prepare(
     # Rules may use the table's columns (with missing values as null) and truemorph's, which take precedence.
     named = source.frame.with_columns(**mapped.cleaned)
     named = named.with_columns(*mapped.frame, pl.Series("alpha", alpha).fill_nan(None))
-    before = source.metadata if source.metadata.get("kind") == "catalogue" else {}
-    gold_before = "gold" in source.frame.columns and before.get("gold_definition")
     with collect_findings() as sentinels:
         funnel, labels, selection = choose_rows(named, mapped, kind, conditions, name)
         kept = funnel.kept
-        if gold is not None or gold_before:
-            classes, definition = gold_classes(named.filter(kept), gold or "gold", name)
+        if gold is not None:
+            classes, definition = gold_classes(named.filter(kept), gold, name)
     sizes = check_sizes(mapped, kind, kept, source.units, name)
     ids = funnel.ids.filter(kept)
-    root, paths, image_findings = _images(joined, mapped, ids, kept, images)
-    drawn, weights, findings = _draw(labels[kept], ids.to_list(), kind, seed)
+    root, paths, findings = _images(joined, mapped, ids, kept, images)
+    drawn, weights, drawing = _draw(labels[kept], ids.to_list(), kind, seed)
+    findings += drawing
 
     made: dict[str, Any] = {
         "object_id": as_ids(ids, name),
@@ -215,11 +165,11 @@ def prepare(
         "source": name,
         "preset": kind.name,
         "about": before.get("about") or kind.about,
-        "votes": kind.votes if kind.votes != _UNSTATED else before.get("votes", kind.votes),
+        "votes": before.get("votes", kind.votes) if kind.votes == _UNSTATED else kind.votes,
         "columns": mapped.sources,
         "mapping": asked,
-        "label_rule": label_rule(mapped, kept),
-        "alpha": describe_alpha(*_sizes(mapped, before), psf),
+        "label_rule": f"{mapped.sources['label']}: 0 smooth, 1 disk" if "label" in mapped.sources else LABEL_RULE,
+        "alpha": describe_alpha(_source(mapped, "radius", before), _source(mapped, "psf_fwhm", before), psf),
         "alpha_psf": psf,
         "image_root": str(root),
         "seed": int(seed),
@@ -230,42 +180,27 @@ def prepare(
     given: dict[str, Any] = {"tables": tables, "where": conditions, "rules": {cut.name: cut.keep for cut in kind.cuts}}
     given |= {key: asked.get(key) for key in ("sample", "split")}
     metadata |= {key: value for key, value in given.items() if value}
-    if any("at the distance of" in str(mapped.sources.get(one)) for one in ("radius_kpc", "M_r")):
+    if any("at the distance of" in mapped.sources.get(one, "") for one in ("radius_kpc", "M_r")):
         metadata["cosmology"] = cosmology_name(model)
-    elif cosmology is not None:
-        unused = f"{cosmology_name(model)} is not used, because no column is computed from a distance."
-        findings.append(Finding("cosmology-unused", "note", unused))
-    if gold is not None or gold_before:
+    if gold is not None:
         made["gold"] = pl.Series(classes).replace(-1, None)
-        metadata["gold_definition"] = gold_before if gold is None else definition
+        metadata["gold_definition"] = before.get("gold_definition", definition) if gold == "gold" else definition
         counted = f"{(classes >= 0).sum():,d} of {kept.sum():,d} galaxies have gold labels."
         findings.append(Finding("gold-labels", "note", counted))
     elif "gold" in source.frame.columns:
-        findings.append(
-            Finding(
-                "gold-column-kept",
-                "note",
-                "The column gold is kept as gold_input and is not used.",
-                "If it has gold labels, name it (`gold`).",
-            )
-        )
-    if before:
-        again = f"{name} is a prepared catalogue; its labels, α, sample and split were computed again."
-        findings.append(Finding("prepared-again", "note", again))
+        unused = "The column gold is kept as gold_input and is not used."
+        findings.append(Finding("gold-column-kept", "note", unused, "If it has gold labels, name it (`gold`)."))
     votes = [one for one in tables if one in _TELLING]
-    borrowed = []
     if votes:
         where_from = f"Columns taken from {tables[votes[0]]} instead of {name}: {', '.join(votes)}."
-        borrowed.append(Finding("votes-from-joined-table", "caution", where_from, "Check that this is what you want."))
-    origins, unknown = _origins(joined.files)
+        action = "Check that this is what you want."
+        findings.append(Finding("votes-from-joined-table", "caution", where_from, action))
     return Preparation(
         _catalogue(source, mapped, kept, made, metadata),
         funnel.dropped(),
         funnel.steps(),
-        unique(
-            joined.findings, mapped.findings, borrowed, sentinels, selection, sizes, image_findings, findings, unknown
-        ),
-        origins,
+        unique(joined.findings, mapped.findings, sentinels, selection, sizes, findings),
+        {str(file): origin(file) for file in joined.files},
     )
 
 
@@ -274,7 +209,7 @@ def read_tables(
     *,
     preset: str | None = None,
     mapping: Mapping | dict[str, Any] | str | os.PathLike[str] | None = None,
-    joins: Any = (),
+    joins: Iterable[Any] = (),
     columns: dict[str, str] | None = None,
     psf_fwhm: Any = None,
     keep: str | Iterable[str] = (),
@@ -284,20 +219,9 @@ def read_tables(
 ) -> tuple[Joined, Mapping]:
     """Read and join the tables, and combine all settings in one mapping.
 
-    Parameters
-    ----------
-    table, preset, mapping, joins, columns, psf_fwhm, keep, cosmology, sample, split
-        As in `prepare_catalogue`.
-
-    Returns
-    -------
-    joined : Joined
-    mapping : Mapping
-
-    Raises
-    ------
-    InputError
-        If a table or setting can't be read, or settings contradict each other.
+    `joins` are `Join`, or tables that are joined by object id. `columns` are those that differ from the mapping's:
+    truemorph's name → a column or an SQL expression; "smooth", "disk" and "artefact" stand for vote fractions or
+    numbers of votes, depending on the values. Other arguments are those of `truemorph.prepare_catalogue`.
     """
     if preset is not None and mapping is not None:
         raise InputError('give a preset or a mapping, not both; in a mapping, write extends = "<preset>"')
@@ -305,8 +229,7 @@ def read_tables(
     base = None if described is None else read_mapping(described)
     source = read_table(table)
     name = kind_of(table) if source.path is None else source.path.name
-    alone = isinstance(joins, Join | str | os.PathLike) or not isinstance(joins, Iterable) or hasattr(joins, "columns")
-    wanted = [one if isinstance(one, Join) else Join(one) for one in ([joins] if alone else joins)]
+    wanted = [one if isinstance(one, Join) else Join(one) for one in joins]
     chosen = dict(columns or {})
     telling = {"smooth_fraction" if key == "smooth" else key for key in chosen}
     if base is None:
@@ -317,45 +240,37 @@ def read_tables(
                 raise
     keys = {key: text for key, text in chosen.items() if key in ("object_id", "ra", "dec")}
     first = base and extended(base, named_columns(keys, source.frame.columns, name), name)
-    joined = join_tables(source, wanted, first, table_name=name)
+    joined = join_tables(source, wanted, first, name)
     frame = joined.table.frame
     base = base or detect_mapping(frame.columns, name, telling)
 
     chosen, findings = vote_columns(chosen, frame, name)
-    if isinstance(psf_fwhm, str):
-        try:
-            psf_fwhm = float(psf_fwhm)
-        except ValueError:
-            chosen["psf_fwhm"] = psf_fwhm
     rules = dict.fromkeys([keep] if isinstance(keep, str) else keep)
-    options = {
+    options: dict[str, Any] = {
         "cuts": [{"name": " ".join(rule.split()), "keep": rule} for rule in rules],
         "sample": sample,
         "split": split,
         # A mapping can hold names of astropy's cosmologies; others are stored in the catalogue only.
         "cosmology": cosmology if isinstance(cosmology, str) else None,
     }
+    if psf_fwhm is not None:
+        try:
+            width = float_array(psf_fwhm, "psf_fwhm", "arcsec")
+        except InputError:
+            if not isinstance(psf_fwhm, str):
+                raise
+            chosen["psf_fwhm"] = psf_fwhm  # a column
+        else:
+            if width.size != 1:
+                raise InputError("psf_fwhm must be a column or one number in arcsec")
+            options |= {"psf_fwhm": width.item(), "columns": {"psf_fwhm": False}}
     content = {key: one for key, one in options.items() if one is not None}
-    if psf_fwhm is not None and "psf_fwhm" not in chosen:
-        content |= one_width(psf_fwhm)
     kind = extended(extended(base, named_columns(chosen, frame.columns, name), name), content, name)
     return replace(joined, findings=[*joined.findings, *findings]), kind
 
 
 def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Preparation:
-    """Write a catalogue, its datasheet and the list of dropped rows.
-
-    Parameters
-    ----------
-    prepared : Preparation
-    out : path
-        `.parquet`, or another format with metadata. `<name>.datasheet.md` and `<name>.dropped.csv` are written too.
-
-    Raises
-    ------
-    InputError
-        If the format has no metadata, or a file would overwrite an input file.
-    """
+    """Write a catalogue (not as CSV), `<name>.datasheet.md` and `<name>.dropped.csv`; never over an input file."""
     out = Path(out)
     if out.name.lower().endswith((".csv", ".csv.gz", ".tsv")):
         raise InputError(f"{out}: a catalogue needs metadata, which {out.suffix} does not support; use .parquet")
@@ -365,13 +280,8 @@ def write_preparation(prepared: Preparation, out: str | os.PathLike[str]) -> Pre
             raise InputError(f"{target}: would overwrite an input file; choose another name (`out`)")
     write_table(prepared.catalogue, out)
     write_table(CatalogTable(prepared.dropped), dropped)
-    page = datasheet(
-        prepared.catalogue,
-        name=out.name,
-        funnel=prepared.funnel,
-        findings=prepared.findings,
-        provenance={_short(file, prepared.origins): entry for file, entry in prepared.origins.items()},
-    )
+    provenance = {"/".join(Path(file).parts[-2:]): entry for file, entry in prepared.origins.items()}
+    page = datasheet(prepared.catalogue, out.name, prepared.funnel, prepared.findings, provenance)
     with written_whole(sheet) as partial:
         partial.write_text(page, encoding="utf-8")
     return replace(prepared, out=out)
@@ -384,8 +294,8 @@ def _with_physical(mapped: Mapped, cosmology: Any) -> Mapped:
         return mapped
     values: dict[str, np.ndarray] = {}
     sources: dict[str, str] = {}
-    redshift, at = mapped.numbers("redshift"), f"at the distance of {mapped.sources['redshift']}"
-    at = f"{at} ({cosmology_name(cosmology)})"
+    redshift = mapped.numbers("redshift")
+    at = f"at the distance of {mapped.sources['redshift']} ({cosmology_name(cosmology)})"
     if "radius_kpc" not in have:
         values["radius_kpc"] = physical_radius_kpc(mapped.numbers("radius"), redshift, cosmology)
         sources["radius_kpc"] = f"{mapped.sources['radius']} {at}"
@@ -395,12 +305,11 @@ def _with_physical(mapped: Mapped, cosmology: Any) -> Mapped:
         corrected = f"minus {mapped.sources['extinction']}" if "extinction" in have else "not corrected for extinction"
         sources["M_r"] = f"{mapped.sources['magnitude']}, {corrected}, {at}; no K-correction"
     about = {"radius_kpc": f"{mapped.descriptions['radius']}, in kpc", "M_r": NAMED["M_r"].description}
-    descriptions = {name: f"{about[name]}: {text}" for name, text in sources.items()}
     return replace(
         mapped,
         frame=mapped.frame.with_columns(pl.Series(name, one).fill_nan(None) for name, one in values.items()),
         units=mapped.units | {name: NAMED[name].units[0] for name in values},
-        descriptions=mapped.descriptions | descriptions,
+        descriptions=mapped.descriptions | {name: f"{about[name]}: {text}" for name, text in sources.items()},
         sources={**mapped.sources, **sources},
     )
 
@@ -408,10 +317,9 @@ def _with_physical(mapped: Mapped, cosmology: Any) -> Mapped:
 def _alpha(mapped: Mapped, psf: PsfUnit) -> np.ndarray:
     """Compute α of every row; NaN if the radius or PSF width is not positive."""
     radius, fwhm = mapped.numbers("radius"), mapped.numbers("psf_fwhm")
-    known = positive(radius) & positive(fwhm)
+    known = (radius > 0) & (fwhm > 0)
     alpha = np.full(radius.size, np.nan)
-    if known.any():
-        alpha[known] = resolution(radius[known], fwhm[known], psf)
+    alpha[known] = resolution(radius[known], fwhm[known], psf)
     return alpha
 
 
@@ -427,8 +335,8 @@ def _images(
     path = files[0] if files else joined.table.path
     beside = Path.cwd() if path is None else path.resolve().parent
     total = len(ids)
-    if images is None and names is not None and not files and needs == ("image",):
-        images = joined.table.metadata.get("image_root")  # from a prepared catalogue
+    if images is None and names is not None and not files:
+        images = joined.table.metadata.get("image_root")  # of a prepared catalogue
     if images is None and names is None:
         return beside, [None] * total, []
     root = (beside if images is None else Path(images)).resolve()
@@ -455,20 +363,16 @@ def _draw(labels: np.ndarray, ids: list[Any], kind: Mapping, seed: int) -> tuple
         weights = sampling_weights(labels, chosen)
     split = np.full(labels.size, UNUSED, dtype="<U10")
     drawn = [one for one, taken in zip(ids, chosen, strict=True) if taken]
-    split[chosen], splitting = split_galaxies(drawn, kind.split.parts if kind.split else FRACTIONS_OF_SPLIT, seed)
+    wanted = (kind.split.train, kind.split.validation, kind.split.test) if kind.split else FRACTIONS_OF_SPLIT
+    split[chosen], splitting = split_galaxies(drawn, wanted, seed)
     return split, weights, [one for one in (drawing, splitting) if one is not None]
 
 
-def _sizes(mapped: Mapped, before: dict[str, Any]) -> tuple[str, str | float]:
-    """Describe radius and PSF width for α; a prepared catalogue keeps its description."""
-    earlier = before.get("columns", {})
-    found = []
-    for name in ("radius", "psf_fwhm"):
-        source = mapped.sources[name]
-        source = earlier.get(name, source) if source == name else source
-        plain = not isinstance(source, str) or source.replace("_", "").isalnum()
-        found.append(source if plain else f"({source})")
-    return str(found[0]), found[1]
+def _source(mapped: Mapped, name: str, before: dict[str, Any]) -> str:
+    """Return the column, expression (in brackets) or number from which a column was made."""
+    source = mapped.sources[name]
+    source = str(before.get("columns", {}).get(name, source)) if source == name else source
+    return f"({source})" if name in mapped.found and not mapped.found[name].lone else source
 
 
 def _tables(joined: Joined, mapped: Mapped) -> dict[str, str]:
@@ -489,7 +393,7 @@ def _catalogue(
     own = {name: own.get(name, absent) for name in (*_FIRST, *(name for name in own if name not in _FIRST))}
     carried = table.frame.filter(kept).drop(mapped.replaced)
     if table.metadata.get("kind") == "catalogue":
-        carried = carried.drop(ADDED, strict=False)  # computed again
+        carried = carried.drop(made, strict=False)
     reserved = {*own, *ADDED, *NAMED, *RESERVED}
     renamed = {name: free_name(f"{name}_input", carried.columns) for name in carried.columns if name in reserved}
     units, descriptions = (
@@ -499,24 +403,3 @@ def _catalogue(
     about = {name: mapped.descriptions.get(name) or ADDED.get(name) or NAMED[name].description for name in own}
     frame = pl.concat([pl.DataFrame(own), carried.rename(renamed)], how="horizontal")
     return CatalogTable(frame, units | mapped.units, metadata, descriptions=descriptions | about)
-
-
-def _origins(files: Sequence[Path]) -> tuple[dict[str, dict[str, Any]], list[Finding]]:
-    """Return the recorded provenance of each file, and findings about unreadable records."""
-    found: dict[str, dict[str, Any]] = {}
-    findings = []
-    for file in files:
-        try:
-            found[str(file)] = origin(file)
-        except InputError:
-            unknown = f"The origin of {file.name} is unknown, because provenance.json can't be read."
-            findings.append(Finding("origin-unknown", "note", unknown))
-            found[str(file)] = {"sha256": file_hash(file), "bytes": file.stat().st_size}
-    return found, findings
-
-
-def _short(file: str, files: Iterable[str]) -> str:
-    """Return a file's name, with its folder if another file has the same name."""
-    path = Path(file)
-    twins = [other for other in files if Path(other).name == path.name]
-    return path.name if len(twins) == 1 else f"{path.parent.name}/{path.name}"

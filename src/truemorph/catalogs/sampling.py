@@ -36,36 +36,10 @@ def draw_sample(
     counts: tuple[int, int] | Literal["balanced"] = PAPER_SAMPLE,
     seed: int = 0,
 ) -> tuple[np.ndarray, Finding | None]:
-    """Draw a number of galaxies of each label, or as many as possible in the same ratio.
+    """Draw numbers of smooth and disk galaxies, or as many as possible in the same ratio (with a finding).
 
-    With the same seed, a smaller sample is part of a larger one.
-
-    Parameters
-    ----------
-    labels : array of int, shape (N,)
-        0 = smooth, 1 = disk.
-    object_ids : sequence, length N
-    counts : tuple of 2 int, or "balanced"
-        Numbers of smooth and disk galaxies; "balanced" draws as many of each as the rarer label has.
-    seed : int
-
-    Returns
-    -------
-    chosen : array of bool, shape (N,)
-        Drawing by the observed label changes p(ỹ | α); `sampling_weights` corrects for it.
-    finding : Finding or None
-        If there are too few galaxies: numbers requested, available and drawn.
-
-    Raises
-    ------
-    InputError
-        If no galaxy of one label can be drawn.
-
-    Examples
-    --------
-    >>> chosen, finding = draw_sample(np.repeat([0, 1], [5, 40]), range(45), counts=(20, 10))
-    >>> finding.message
-    'The sample has 5 smooth and 3 disk galaxies: 20 and 10 were requested, and the table has 5 and 40.'
+    "balanced" draws as many of each as the rarer label has. With the same seed, a smaller sample is part of a larger
+    one. Drawing by the observed label changes p(ỹ | α); `sampling_weights` corrects for it.
     """
     have = [int((labels == label).sum()) for label in (0, 1)]
     asked = [min(have), min(have)] if counts == "balanced" else [int(count) for count in counts]
@@ -103,32 +77,8 @@ def split_galaxies(
 ) -> tuple[np.ndarray, Finding | None]:
     """Split galaxies into train, validation and test.
 
-    Parameters
-    ----------
-    object_ids : sequence, length N
-    parts : sequence of 3 numbers
-        Fractions for train, validation and test that sum to 1, or numbers of galaxies. Numbers that do not sum to N are
-        used as proportions. Validation and test are rounded; train gets the rest.
-    seed : int
-
-    Returns
-    -------
-    split : array of str, shape (N,)
-        "train", "validation" or "test".
-    finding : Finding or None
-        If numbers do not sum to N: numbers requested and used.
-
-    Raises
-    ------
-    InputError
-        If the parts are neither fractions nor numbers.
-
-    Examples
-    --------
-    >>> split_galaxies(range(6), (4, 1, 1))[0].tolist()
-    ['test', 'train', 'train', 'train', 'train', 'validation']
-    >>> print(split_galaxies(range(100), (8, 1, 1))[1])
-    note: 100 galaxies were split into 80 (train), 10 (validation), 10 (test); 8, 1 and 1 were requested.
+    `parts` are fractions that sum to 1, or numbers of galaxies. Numbers that do not sum to N are used as proportions,
+    with a finding. Validation and test are rounded; train gets the rest.
     """
     n, finding = len(object_ids), None
     usable = len(parts) == 3 and all(np.isfinite(part) and part >= 0 for part in parts)
@@ -141,12 +91,11 @@ def split_galaxies(
         n_validation, n_test = ((2 * n * count + asked) // (2 * asked) for count in counts[1:])
         n_test = min(n_test, n - n_validation)
         if n != asked:
-            finding = Finding(
-                "split-scaled",
-                "note",
+            scaled = (
                 f"{n:,d} galaxies were split into {n - n_validation - n_test:,d} (train), {n_validation:,d} "
-                f"(validation), {n_test:,d} (test); {counts[0]:,d}, {counts[1]:,d} and {counts[2]:,d} were requested.",
+                f"(validation), {n_test:,d} (test); {counts[0]:,d}, {counts[1]:,d} and {counts[2]:,d} were requested."
             )
+            finding = Finding("split-scaled", "note", scaled)
     else:
         raise InputError(
             "a split needs three fractions (train, validation, test) that sum to 1, or three numbers of galaxies; got "

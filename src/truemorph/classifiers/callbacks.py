@@ -1,20 +1,18 @@
 """Lightning callbacks: progress, early stopping, and checkpoints from which an interrupted run resumes.
 
 An unfinished run is a folder `unfinished/` inside the run's folder. `run.json` identifies the run. `member-K.ckpt` is
-the state of its K-th network (a Lightning checkpoint) and `member-K.previous.ckpt` the state before it.
-`member-K.safetensors` and `member-K.json` hold a finished network. Files are written atomically.
-Checkpoints are read by torch's restricted unpickler (weights_only), which runs no code.
+the state of its K-th network: a Lightning checkpoint, then the result of its training. `member-K.previous.ckpt` is the
+state before it. Files are written atomically, and read by torch's restricted unpickler (weights_only), which runs no
+code.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import math
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 import zipfile
@@ -23,17 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
-import polars as pl
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
-from tqdm import tqdm
 
 from truemorph.errors import CheckpointError, InputError, reason
-from truemorph.io import file_hash, plain, read_json, write_json, written_whole
+from truemorph.io import plain, read_json, write_json, written_whole
+from truemorph.progress import progress, tell
 
 TERMINATED = 128 + signal.SIGTERM
 _STATE_MINUTES = 10.0
@@ -50,8 +44,8 @@ def is_first_process() -> bool:
 class Story(lightning.Callback):
     """Keep the weights with the best held-out likelihood, stop when it no longer improves, print each epoch."""
 
-    def __init__(self, name: str, patience: int, earlier: list[dict[str, float]], file: Path) -> None:
-        self.name, self.patience, self.earlier, self.file = name, patience, earlier, file
+    def __init__(self, name: str, patience: int) -> None:
+        self.name, self.patience = name, patience
         self.best, self.waited = float("inf"), 0
         self.weights: dict[str, torch.Tensor] = {}
         self.logits = torch.empty(0)
@@ -82,16 +76,17 @@ class Story(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Update the progress bar."""
+        if not trainer.is_global_zero:
+            return
         if self._bar is None:  # an epoch starts or resumes
             title = f"{self.name} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-            quiet = None if trainer.is_global_zero else True
-            self._bar = tqdm(total=trainer.num_training_batches, desc=title, unit="step", leave=False, disable=quiet)
-        self._bar.update(batch_idx + 1 - self._bar.n)
+            self._bar = progress(int(trainer.num_training_batches), title, "steps", batch_idx)
+        self._bar.update(1)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Keep the weights if they are the best so far, and print a line."""
         if self._bar is not None:
-            self._bar.close()
+            self._bar.__exit__(None, None, None)
             self._bar = None
         found = pl_module.measured
         held_out = found["held_out_loss"]
@@ -107,14 +102,12 @@ class Story(lightning.Callback):
         self.history.append({"epoch": trainer.current_epoch, **found, "seconds": seconds})
         if not trainer.is_global_zero:
             return
-        pl.DataFrame(self.earlier + self.history, infer_schema_length=None).write_csv(self.file)
         fractions = [value for name, value in found.items() if name.startswith("fraction_")][:5]
         bias = next((f"  {name.split('_')[0].upper()} {x:.3f}" for name, x in found.items() if "_excess" in name), "")
-        print(
+        tell(
             f"{self.name} epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}  loss {found['train_loss']:.4f}  "
             f"held out {held_out:.4f}{' *' if better else '  '}  fractions {' '.join(f'{x:.2f}' for x in fractions)}"
-            f"{bias}  {seconds:.0f} s",
-            file=sys.stderr,
+            f"{bias}  {seconds:.0f} s"
         )
 
 
@@ -132,6 +125,8 @@ class Endings(lightning.Callback):
 
     @staticmethod
     def _terminated(number: int, frame: Any) -> None:
+        if is_first_process():
+            tell("terminated; run the same command again to resume")
         raise SystemExit(TERMINATED)
 
     def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
@@ -171,13 +166,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
     """Write checkpoints atomically and keep the one before as "previous"."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint; if the disk is full, the last good state is kept.
-
-        Raises
-        ------
-        CheckpointError
-            If the file can't be written.
-        """
+        """Write a checkpoint; if the disk is full, the last good state is kept."""
         path = Path(path)
         try:
             with written_whole(path, durable=True) as partial:
@@ -200,15 +189,9 @@ def _previous(path: Path) -> Path:
     return path.with_name(path.name.replace(".ckpt", ".previous.ckpt"))
 
 
-def _alike(one: Any, other: Any) -> bool:
-    """Whether two settings are equal; fitted numbers may differ in their last digits between machines."""
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=1e-6)
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_alike, one, other))
-    return bool(one == other)
+def _rounded(settings: Any) -> dict[str, Any]:
+    """Plain values with six digits, because fitted numbers may differ in their last digits between machines."""
+    return json.loads(json.dumps(plain(settings)), parse_float=lambda text: float(f"{float(text):.6g}"))
 
 
 @dataclass(frozen=True)
@@ -218,21 +201,8 @@ class Unfinished:
     folder: Path
 
     def begin(self, identity: dict[str, Any]) -> None:
-        """Make the folder, or check that it belongs to this run.
-
-        Parameters
-        ----------
-        identity : dict
-            Everything that determines the result.
-
-        Raises
-        ------
-        InputError
-            If the folder holds another run, or can't be read.
-        CheckpointError
-            If the folder can't be written.
-        """
-        file, now = self.folder / "run.json", plain(identity)
+        """Make the folder, or check that it belongs to this run; `identity` has all that determines the result."""
+        file, now = self.folder / "run.json", _rounded(identity)
         if not file.is_file():
             try:
                 write_json(file, now)
@@ -241,8 +211,8 @@ class Unfinished:
                     f"{self.folder}: can't write the state of training ({reason(problem)})"
                 ) from problem
             return
-        then = read_json(file)
-        changed = [key for key in sorted({*then, *now}) if not _alike(then.get(key), now.get(key))]
+        then = _rounded(read_json(file))
+        changed = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
         if changed:
             differences = ", ".join(f"{key} was {then.get(key)!r}, is {now.get(key)!r}" for key in changed[:3])
             raise InputError(
@@ -261,13 +231,7 @@ class Unfinished:
         return self.folder / f"member-{member}.ckpt"
 
     def readable_state(self, member: int) -> tuple[Path, dict[str, Any]] | None:
-        """Find the newest readable state: path and content, or None if there is no state yet.
-
-        Raises
-        ------
-        CheckpointError
-            If none of the states can be read.
-        """
+        """Find the newest readable state: path and content, or None if there is no state yet."""
         path = self.state(member)
         problems = []
         for one in (path, _previous(path)):
@@ -280,7 +244,7 @@ class Unfinished:
                 return one, AtomicCheckpoints().load_checkpoint(one)
             except Exception as problem:  # torch raises many types for broken files
                 problems.append(f"{one.name}: {reason(problem)}")
-                print(f"{one}: can't be read; using the previous state", file=sys.stderr)
+                tell(f"{one}: can't be read; using the previous state")
         if problems:
             raise CheckpointError(
                 f"{self.folder}: no state of training can be read ({problems[0]}); delete {path.name} and its "
@@ -288,35 +252,8 @@ class Unfinished:
             )
         return None
 
-    def finished(self, member: int) -> dict[str, Any] | None:
-        """Return the stored result of a member, or None if it is not finished."""
-        path = self.folder / f"member-{member}.safetensors"
-        if not path.is_file():
-            return None
-        try:
-            result = read_json(path.with_suffix(".json"))
-            if result.pop("sha256", None) not in (None, file_hash(path)):  # version 0.1 has no checksum
-                raise InputError("it has changed since it was written")
-            return {"weights": load_file(path), **result}
-        except (OSError, SafetensorError, InputError) as problem:
-            raise CheckpointError(
-                f"{path}: can't be read ({problem}); delete it to train this member again"
-            ) from problem
-
     def finish(self, member: int, result: dict[str, Any]) -> None:
-        """Store the result of a finished member (`weights`, and values for JSON) and delete its states."""
-        path = self.folder / f"member-{member}.safetensors"
-        others = {name: value for name, value in result.items() if name != "weights"}
-        try:
-            # The weights are written last: if they exist, both files do, and the states can be deleted.
-            values = path.with_suffix(".json")
-            with written_whole(path, durable=True) as partial, written_whole(values, durable=True) as partial_values:
-                save_file({name: np.ascontiguousarray(value) for name, value in result["weights"].items()}, partial)
-                others["sha256"] = file_hash(partial)
-                partial_values.write_text(json.dumps(others), encoding="utf-8")
-            for one in (self.state(member), _previous(self.state(member))):
-                one.unlink(missing_ok=True)
-        except (OSError, SafetensorError) as problem:
-            raise CheckpointError(
-                f"{path}: can't be written ({reason(problem)}); free disk space and run the same command again"
-            ) from problem
+        """Replace the states of a member by the result of its training: tensors and plain values."""
+        path = self.state(member)
+        AtomicCheckpoints().save_checkpoint({"finished": result}, path)
+        _previous(path).unlink(missing_ok=True)

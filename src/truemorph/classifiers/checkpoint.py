@@ -11,7 +11,8 @@ import html
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,7 +39,6 @@ from truemorph.tables import numeric_columns
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, SEEN, CARD = _FILES = ("config.json", "model.safetensors", "seen.parquet", "README.md")
-_ROLES = {"object_id": None, "role": pl.String, "fold": pl.Int64}
 # Files that a training run adds.
 RUN_FILES = ("run.toml", "metrics.json", "environment.json", "split.parquet", "history.csv", "left_out.csv", "logs")
 UNFINISHED = "unfinished"
@@ -46,10 +46,9 @@ _HUB = "hf_hub:"
 
 
 class ModelFile(BaseModel):
-    """Content of `config.json`, which is checked when a model is loaded.
+    """Content of `config.json`.
 
-    `sha256` has the checksums of the other files, and of the content itself (`config.json`); models of version 0.1 have
-    none.
+    `sha256` has the checksums of the other files, and of the content itself (`config.json`); version 0.1 wrote none.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -65,6 +64,9 @@ class ModelFile(BaseModel):
     metrics: dict[str, Any]
     training: TrainingConfig
     sha256: dict[str, str] = {}
+
+
+_UNREADABLE = (SafetensorError, pl.exceptions.PolarsError)
 
 
 @dataclass(repr=False)
@@ -85,7 +87,7 @@ class Classifier:
     folder : Path, optional
         Folder from which it was read.
     device : str
-        Device for networks: "auto" (a GPU if available), or a torch device such as "cpu" or "cuda:1".
+        Device for networks, as in `load`.
     history : list of dict
         One entry per epoch and member, for networks trained in this session.
 
@@ -128,33 +130,23 @@ class Classifier:
     def findings(self) -> tuple[Finding, ...]:
         """Limitations of T(α) and of the training."""
         through = self.described["transition"]
-        known = unique(
-            map(Finding.from_dict, through.get("findings", ())), described_findings(through) if through else ()
-        )
-        if not (self.config.pretrained and self.described.get("start") == "random"):
-            return known
-        start = Finding(
-            "random-start",
-            "caution",
-            f"The published weights of {self.config.backbone} could not be fetched, so training started from random "
-            "weights.",
-            "Connect to the internet once to fetch them, or train without `pretrained`.",
-        )
-        return (*known, start)
+        own = [Finding.from_dict(one) for one in through.get("findings", ())]
+        if self.folder is not None and not self.described.get("sha256"):
+            message = f"{self.folder} has no checksums, so damage would not be noticed."
+            own.append(Finding("model-without-checksums", "note", message, "Train it again with this version."))
+        return unique(own, described_findings(through) if through else ())
 
     def summary(self) -> str:
         """Return inputs, members, T(α), α and metrics as text."""
         described = self.described
         metrics = {name: round(one, 4) if isinstance(one, float) else one for name, one in described["metrics"].items()}
-        return "\n".join(
-            [
-                f"{_reads(described)}; members: {described['members']}",
-                f"classes: {', '.join(self.classes)}",
-                f"trained through {_through(described['transition'])}",
-                f"alpha: {described['catalogue'].get('alpha')}",
-                f"metrics: {metrics}",
-                f"folder: {self.folder}",
-            ]
+        return (
+            f"{_reads(described)}; members: {described['members']}\n"
+            f"classes: {', '.join(self.classes)}\n"
+            f"trained through {_through(described['transition'])}\n"
+            f"alpha: {described['catalogue'].get('alpha')}\n"
+            f"metrics: {metrics}\n"
+            f"folder: {self.folder}"
         )
 
     def __repr__(self) -> str:
@@ -187,22 +179,12 @@ class Classifier:
             networks.append(network.eval())
         return networks
 
-    @cached_property
-    def _networks(self) -> list[Any]:
-        return self.networks()
+    _networks = cached_property(networks)
 
     def member_probabilities(self, inputs: np.ndarray, member: int) -> np.ndarray:
-        """p(y | x) of one member.
+        """p(y | x) of one member, shape (N, K).
 
-        Parameters
-        ----------
-        inputs : array
-            uint8 pixels (N, S, S, 3), already cropped and resized; or features (N, P).
-        member : int
-
-        Returns
-        -------
-        array, shape (N, K)
+        `inputs` are uint8 pixels (N, S, S, 3), already cropped and resized; or features (N, P).
         """
         if not self.uses_images:
             weights = self.members[member]
@@ -248,21 +230,15 @@ class Classifier:
         columns = {f"p_{name}": probabilities[:, k] for k, name in enumerate(self.classes)}
         columns["label"] = np.argmax(np.nan_to_num(probabilities), axis=1)
         table = pl.DataFrame({"image": names, **columns, "problem": pl.Series(problems, dtype=pl.String)})
-        return table.with_columns(
-            pl.when(pl.col("problem").is_null()).then(pl.col(name)).alias(name) for name in columns
-        )
+        return table.with_columns(pl.when(pl.col("problem").is_null()).then(pl.col(*columns)))
 
     def predict_proba(self, images: Any) -> np.ndarray:
-        """p(y | x) of images, in the order of `classes`.
+        """p(y | x) of images, shape (N, K), in the order of `classes`.
 
         Parameters
         ----------
         images
             As in `predict`.
-
-        Returns
-        -------
-        array, shape (N, K)
 
         Raises
         ------
@@ -313,39 +289,26 @@ def _reads(described: dict[str, Any]) -> str:
 
 def _through(transition: dict[str, Any]) -> str:
     if not transition:
-        return "several T(alpha)"
+        return "no T(alpha)"
     return shortened(f"{transition['family']} {transition['parameters']}", 300)
 
 
-def describe(
-    config: TrainingConfig,
-    transition: dict[str, Any],
-    *,
-    catalogue: dict[str, Any],
-    members: int,
-    metrics: dict[str, Any],
-    normalisation: dict[str, Any],
-    classes: Sequence[str] = CLASS_NAMES,
-    temperatures: Sequence[float] = (),
-    start: str = "random",
-    built: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Assemble the content of `config.json`."""
+def describe(config: TrainingConfig, transition: dict[str, Any], **about: Any) -> dict[str, Any]:
+    """Assemble the content of `config.json`: also `catalogue`, `members`, `metrics` and `normalisation`.
+
+    Networks have `temperatures` of the members, and `built` of `GalaxyNetwork`.
+    """
     return {
         "format_version": FORMAT_VERSION,
         "truemorph_version": __version__,
-        "classes": list(classes),
-        "members": members,
-        "temperatures": list(temperatures),
-        "start": start,
-        "built": built or {},
+        "classes": list(CLASS_NAMES),
+        "temperatures": [],
+        "built": {},
         "image_size": config.image_size,
         "crop": config.crop,
-        "normalisation": normalisation,
         "transition": transition,
-        "catalogue": catalogue,
-        "metrics": metrics,
         "training": config.model_dump(mode="json"),
+        **about,
     }
 
 
@@ -373,13 +336,7 @@ Load with `truemorph.load(folder)`. Method: Medina-Rosales, Cabrera-Vives & Mill
 
 
 def check_model_folder(folder: str | os.PathLike[str]) -> Path:
-    """Resolve the output folder of a model; an existing folder must come from a training run.
-
-    Raises
-    ------
-    InputError
-        If it is a file, or a folder without a model or an unfinished run in it.
-    """
+    """Resolve the output folder of a model; an existing folder must come from a training run."""
     folder = Path(folder).resolve()
     if folder.exists():
         if not folder.is_dir():
@@ -393,27 +350,13 @@ def check_model_folder(folder: str | os.PathLike[str]) -> Path:
 def save_classifier(
     model: Classifier, folder: str | os.PathLike[str], beside: Callable[[Path], None] | None = None
 ) -> Path:
-    """Write the checkpoint folder atomically, replacing an older checkpoint.
+    """Write the checkpoint folder, replacing an older checkpoint; other files in the folder are kept.
 
-    Other files in an existing checkpoint folder are kept.
-
-    Parameters
-    ----------
-    model : Classifier
-    folder : path
-    beside : callable, optional
-        Function that writes more files into the folder it is given.
-
-    Raises
-    ------
-    InputError
-        If the folder exists and holds something else.
-    CheckpointError
-        If the folder can't be written.
+    `beside` writes more files into the folder it is given. All files are complete before the first one is replaced. If
+    replacing is interrupted, the checksums in `config.json` do not fit, and `load` says so.
     """
     folder = check_model_folder(folder)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
         partial.mkdir(parents=True)
         tensors = {
@@ -423,31 +366,34 @@ def save_classifier(
         }
         save_file(tensors, partial / WEIGHTS)
         model.seen.write_parquet(partial / SEEN)
-        described = {key: value for key, value in model.described.items() if key != "sha256"}
-        sums = {CONFIG: content_hash(described), **{name: file_hash(partial / name) for name in (WEIGHTS, SEEN)}}
-        content = {**described, "sha256": sums}
+        content = {**model.described, "sha256": _checksums(partial, model.described)}
         (partial / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        (partial / "README.md").write_text(_model_card(model.described), encoding="utf-8")
+        (partial / CARD).write_text(_model_card(model.described), encoding="utf-8")
         if beside is not None:
             beside(partial)
-        if folder.exists():
-            folder.rename(old)
-        partial.rename(folder)
-    except (OSError, SafetensorError, pl.exceptions.PolarsError) as problem:
+        if not folder.exists():
+            partial.rename(folder)
+            return folder
+        for name in (*_FILES, *RUN_FILES, UNFINISHED):
+            if (folder / name).is_dir():
+                shutil.rmtree(folder / name)
+            if (partial / name).exists():
+                (partial / name).replace(folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
+    except (OSError, *_UNREADABLE) as problem:
         raise CheckpointError(
             f"{folder}: can't write the model ({reason(problem)}); free disk space and run the same command again"
         ) from problem
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        if old.exists():
-            if folder.exists():
-                for one in old.iterdir():
-                    if one.name not in (*_FILES, *RUN_FILES, UNFINISHED):
-                        one.rename(folder / one.name)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                old.rename(folder)
     return folder
+
+
+def _checksums(folder: Path, described: dict[str, Any]) -> dict[str, str]:
+    """Hash the files of a model, and the content of `config.json` without these hashes."""
+    content = {key: value for key, value in described.items() if key != "sha256"}
+    return {CONFIG: content_hash(content), **{name: file_hash(folder / name) for name in (WEIGHTS, SEEN)}}
 
 
 def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
@@ -497,40 +443,25 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
                 f"{folder}: model format {version} is newer than this truemorph supports ({FORMAT_VERSION}); upgrade it"
             )
         about = checked(ModelFile, described, f"{CONFIG}:")
+        for name, found in _checksums(folder, described).items():
+            if about.sha256.get(name, found) != found:
+                raise ValueError(f"{name} has changed since the model was written")
         if about.transition:
             transition_from_dict(about.transition)
-        _check_sums(folder, described, about.sha256)
-        members: list[dict[str, np.ndarray]] = [{} for _ in range(about.members)]
+        by_number: dict[int, dict[str, np.ndarray]] = defaultdict(dict)
         for key, value in load_file(folder / WEIGHTS).items():
             _, number, name = key.split(".", 2)
-            members[int(number)][name] = value
-        if not all(members):
-            raise ValueError(f"{about.members} members expected, but some are missing")
+            by_number[int(number)][name] = value
+        members = [by_number[number] for number in sorted(by_number)]
+        if len(members) != about.members:
+            raise ValueError(f"{len(members)} members, but {CONFIG} has {about.members}")
         seen = pl.read_parquet(folder / SEEN)
-        wrong = [name for name, kind in _ROLES.items() if kind not in (None, seen.schema.get(name))]
-        if wrong or "object_id" not in seen.columns:
-            raise ValueError(f"{SEEN}: column {(wrong or ['object_id'])[0]} is missing or of another type")
+        if not {"object_id", "role", "fold"} <= set(seen.columns):
+            raise ValueError(f"{SEEN} lacks a column")
         digest = hashlib.sha256((folder / CONFIG).read_bytes() + (folder / WEIGHTS).read_bytes()).hexdigest()[:16]
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        SafetensorError,
-        pl.exceptions.PolarsError,
-    ) as problem:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, *_UNREADABLE) as problem:
         raise CheckpointError(f"{folder}: damaged model ({problem}); train it again or restore a copy") from problem
     return Classifier(described, members, seen, digest, folder, device)
-
-
-def _check_sums(folder: Path, described: dict[str, Any], sums: dict[str, str]) -> None:
-    """Raise an error if a file differs from the one that was written."""
-    found = {CONFIG: content_hash({key: value for key, value in described.items() if key != "sha256"})}
-    found |= {name: file_hash(folder / name) for name in (WEIGHTS, SEEN)}
-    for name, expected in sums.items():
-        if found.get(name, expected) != expected:
-            raise ValueError(f"{name} has changed since the model was written")
 
 
 def _from_fit(path: Path) -> Classifier:

@@ -23,47 +23,20 @@ from truemorph.tables import CatalogTable
 
 
 def fit_catalogue(
-    catalogue: CatalogTable,
-    *,
-    family: str = "rayleigh",
-    method: str | None = None,
-    bins: int = 1525,
-    where: Iterable[str] = (),
+    catalogue: CatalogTable, *, where: Iterable[str] = (), **options: Any
 ) -> tuple[TransitionFit, dict[str, Any]]:
-    """Fit T(α) to a catalogue's labels.
+    """Fit T(α) to a catalogue's labels; also return the fit as it is written to a file.
 
-    Parameters
-    ----------
-    catalogue : CatalogTable
-    family, method, bins
-        As in `fit_transition`.
-    where : iterable of str
-        Conditions that select rows.
-
-    Returns
-    -------
-    fit : TransitionFit
-    described : dict
-        The fit as it is written to a file.
-
-    Raises
-    ------
-    InputError
-        If no galaxy is selected, or the fit can't be made.
+    `where` has conditions that select rows; `options` are those of `fit_transition`, for Rayleigh's family by default.
     """
     rows = select_rows(catalogue, where)
-    fit = fit_transition(rows.labels, rows.alpha, family, method, bins, weights=rows.weights)
+    fit = fit_transition(rows.labels, rows.alpha, weights=rows.weights, **{"family": "rayleigh", **options})
     findings = [one.to_dict() for one in unique(rows.findings, fit.findings)]
     return fit, fit.to_dict() | rows.about | {"findings": findings}
 
 
 def check_fit_path(out: Path) -> None:
-    """Check that the name of a fit ends in .json.
-
-    Raises
-    ------
-    InputError
-    """
+    """Check that the name of a fit ends in .json."""
     if out.suffix != ".json":
         raise InputError(f"{out}: a fit is written as JSON and PNG; choose a name that ends in .json")
 
@@ -76,19 +49,35 @@ def write_fit(described: dict[str, Any], figure: Any, out: Path) -> Path:
     return out
 
 
-def read_fit(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a fit written by `truemorph transition`, or a hand-written `{"family": ..., "parameters": ...}`.
+def read_fit(source: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read T(α) in the format of a fit file.
 
-    Raises
-    ------
-    InputError
-        If the file is missing, not JSON, or not a transition.
+    Parameters
+    ----------
+    source : path or str
+        A fit written by `truemorph transition`; a hand-written `{"family": ..., "parameters": ...}`; or a known curve:
+        its family, its parameters, and the PSF width in the definition of α, if the catalogue's must be the same.
+
+    Examples
+    --------
+    >>> read_fit("rayleigh:11.25:sigma")
+    {'family': 'rayleigh', 'parameters': {'theta': 11.25, 'false_disk': 0.0}, 'alpha_psf': 'sigma'}
+    >>> read_fit("fisk:14,2.2")["parameters"]
+    {'scale': 14.0, 'shape': 2.2, 'false_disk': 0.0}
     """
-    described: dict[str, Any] = read_json(path)
+    name, *rest = str(source).split(":")
+    if rest and name in ("rayleigh", "weibull", "fisk"):
+        family, (values, *psf) = family_of(name), rest
+        try:
+            known = family(**dict(zip(family.free, map(float, values.split(",")), strict=True)))
+        except ValueError as problem:
+            raise InputError(f"{source}: must be {name}:{','.join(family.free).upper()} ({problem})") from problem
+        return transition_to_dict(known) | ({"alpha_psf": psf[0]} if psf else {})
+    described: dict[str, Any] = read_json(source)
     try:
         transition_from_dict(described)
     except (ValueError, AttributeError) as problem:
-        raise InputError(f"{path}: not a transition written by `truemorph transition` ({problem})") from problem
+        raise InputError(f"{source}: not a transition written by `truemorph transition` ({problem})") from problem
     return described
 
 
@@ -112,8 +101,8 @@ class KnownCurve:
 
     Examples
     --------
-    >>> KnownCurve("rayleigh", theta=11.25, psf="sigma").described()
-    {'family': 'rayleigh', 'parameters': {'theta': 11.25, 'false_disk': 0.0}, 'alpha_psf': 'sigma'}
+    >>> KnownCurve("rayleigh", theta=11.25, psf="sigma").text()
+    'rayleigh:11.25:sigma'
     """
 
     family: Literal["rayleigh", "weibull", "fisk"] | None = None
@@ -122,42 +111,33 @@ class KnownCurve:
     shape: float | None = None
     psf: Literal["sigma", "fwhm"] | None = None
 
-    def described(self) -> dict[str, Any] | None:
-        """Return T(α) in the format of a fit file; None if no family is given.
-
-        Raises
-        ------
-        InputError
-            If the parameters are not those of the family, or out of range.
-        """
-        parameters = {"theta": self.theta, "scale": self.scale, "shape": self.shape}
-        given = {name: value for name, value in parameters.items() if value is not None}
+    def text(self) -> str | None:
+        """Return the curve as `read_fit` and run.toml take it; None if no family is given."""
+        given = {name: getattr(self, name) for name in ("theta", "scale", "shape") if getattr(self, name) is not None}
         if self.family is None:
-            if given or self.psf is not None:
+            if given or self.psf:
                 raise InputError(f"`{next(iter(given), 'psf')}` is for a known T(α): give its `family` too")
             return None
-        cls = family_of(self.family)
-        if set(given) != set(cls.free):
-            wanted, got = (" and ".join(f"`{name}`" for name in names) or "nothing" for names in (cls.free, given))
-            raise InputError(f"family {self.family} needs {wanted}; got {got}")
-        return transition_to_dict(cls(**given)) | ({} if self.psf is None else {"alpha_psf": self.psf})
+        wanted = family_of(self.family).free
+        if set(given) != set(wanted):
+            raise InputError(
+                f"family {self.family} needs {' and '.join(f'`{name}`' for name in wanted)}; "
+                f"got {' and '.join(f'`{name}`' for name in given) or 'nothing'}"
+            )
+        values = ",".join(repr(float(given[name])) for name in wanted)
+        return ":".join([self.family, values, *([self.psf] if self.psf else [])])
+
+
+def transition_or_curve(transition: Any, curve: KnownCurve) -> Any:
+    """Return the fit or the known curve that was given; None if neither was."""
+    known = curve.text()
+    if known is not None and transition is not None:
+        raise InputError("give a fit (`transition`) or a known T(α) (`family`), not both")
+    return transition if known is None else known
 
 
 def observables_of(described: Mapping[str, Any], transition: Transition) -> tuple[str, ...]:
-    """Return the names of the columns on which T depends in addition to α.
-
-    Parameters
-    ----------
-    described : mapping
-        T(α) in the format of a fit file.
-    transition : Transition
-        The same T(α) as an object.
-
-    Raises
-    ------
-    InputError
-        If T depends on such columns and their names are missing.
-    """
+    """Return the names of the columns on which T depends in addition to α, from its description."""
     names, wanted = tuple(described.get("observables", ())), n_observables(transition)
     if len(names) != wanted:
         raise InputError(
@@ -168,17 +148,7 @@ def observables_of(described: Mapping[str, Any], transition: Transition) -> tupl
 
 
 def transition_described(transition: Any) -> dict[str, Any]:
-    """Return T(α) in the format of a fit file.
-
-    Parameters
-    ----------
-    transition : path, TransitionFit, TransitionStudy, Transition or dict
-
-    Raises
-    ------
-    InputError
-        If it is none of these.
-    """
+    """Return T(α) in the format of a fit file, from a path, a fit, a study, a bias curve or such a description."""
     if isinstance(transition, str | os.PathLike):
         return read_fit(transition)
     if isinstance(transition, Mapping):

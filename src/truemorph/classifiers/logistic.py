@@ -116,8 +116,6 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         self.classes_ = unique_labels(y)
         if self.classes_.size < 2:
             raise InputError(f"needs two classes, got one class only: {self.classes_[0]!r}")
-        if not self.C > 0:
-            raise InputError(f"C must be positive; got {self.C}")
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if not weights.any():
             raise InputError("sample_weight is zero for every galaxy; give positive weights")
@@ -140,9 +138,13 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
             alpha = as_resolution(np.asarray(alpha, dtype=np.float64))
             if alpha.size != y.size or not np.all(np.isfinite(alpha)):
                 raise InputError(f"alpha needs one finite value per galaxy; got {alpha.size} for {y.size}")
-            space = self._space(alpha)
             if self.transition is not None:
+                space = Space.fixed(self.transition)
                 alpha = argument_of(self.transition, alpha, observables)
+            elif not np.any(alpha > 0):
+                raise InputError("alpha is zero for every galaxy, so T(alpha) can't be fitted; check the column")
+            else:
+                space = _free_space(self.family, alpha)
             if not np.array_equal(self.classes_, np.arange(space.n_classes)):
                 raise InputError(
                     f"with alpha, labels must be the integers 0 to {space.n_classes - 1} "
@@ -194,18 +196,6 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
             coef, intercept = _with_reference(coef, intercept)
         return {"coef": coef, "intercept": intercept}
 
-    def _space(self, alpha: np.ndarray) -> Space:
-        """Parameters of T to fit: those of the family; none if the transition is fixed."""
-        if self.transition is not None:
-            return Space.fixed(self.transition)
-        family = family_of(self.family)
-        if not getattr(family, "free", None):
-            raise InputError(f"{family.family} has no parameters that can be fitted together with the regression")
-        if not np.any(alpha > 0):
-            raise InputError("alpha is zero for every galaxy, so T(alpha) can't be fitted; check the column")
-        space: Space = family.space(Search(alpha))
-        return space
-
     def predict_proba(self, X: Any) -> np.ndarray:
         """p(y | x) of the true class, shape (N, K)."""
         check_is_fitted(self)
@@ -217,6 +207,15 @@ class DebiasedLogisticRegression(ClassifierMixin, BaseEstimator):
         """Most probable true class, shape (N,)."""
         probabilities = self.predict_proba(X)
         return self.classes_[np.argmax(probabilities, axis=1)]
+
+
+def _free_space(family: str | type[FlipTransition], alpha: np.ndarray) -> Space:
+    """Parameters of a family, which are fitted together with the regression."""
+    cls = family_of(family)
+    if not getattr(cls, "free", None):
+        raise InputError(f"{cls.family} has no parameters that can be fitted together with the regression")
+    space: Space = cls.space(Search(alpha))
+    return space
 
 
 def _with_reference(coef: np.ndarray, intercept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

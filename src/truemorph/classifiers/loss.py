@@ -101,28 +101,11 @@ class DebiasedLoss(torch.nn.Module):
 
 
 def evidence_losses(logits: torch.Tensor, evidence: torch.Tensor, votes: torch.Tensor | None = None) -> torch.Tensor:
-    """Negative log-likelihood of any observation of each galaxy: -log Σ_y p(observed | y) p(y | x).
+    """-log Σ_y p(observed | y) p(y | x) of each galaxy, shape (N,): the debiasing loss for any observation.
 
-    The debiasing loss for observations richer than a label, such as vote counts. For a label, the evidence is
-    log p(ỹ | y, α) and the two losses are equal.
-
-    Parameters
-    ----------
-    logits : tensor, shape (N, K)
-    evidence : tensor, shape (N, K); or (N, K, M) with `votes`
-        log p(observed | y) for each class, -inf where a class is ruled out; or the same for each of M labels.
-    votes : tensor, shape (N, M), optional
-        Number or fraction of votes for each of M labels.
-
-    Returns
-    -------
-    tensor, shape (N,)
-
-    Examples
-    --------
-    >>> logits, nothing = torch.tensor([[0.2, 1.0]]), torch.zeros(1, 2)
-    >>> evidence_losses(logits, nothing).abs().item() < 1e-6  # no observation, no loss
-    True
+    `evidence` is log p(observed | y), shape (N, K), with -inf where a class is ruled out; for a label it is log
+    p(ỹ | y, α) and the two losses are equal. With `votes`, numbers or fractions of votes for M labels, shape (N,
+    M), it has the shape (N, K, M).
     """
     log_probabilities = _log_probabilities(logits)
     evidence = evidence.to(log_probabilities.dtype)

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +40,9 @@ from truemorph.classifiers.loss import evidence_losses
 from truemorph.classifiers.network import GalaxyNetwork, settled_precision
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError, TruemorphError, reason
-from truemorph.images.dataset import Batch, GalaxyBatches, Pixels, mixed_seed
+from truemorph.images.dataset import Batch, GalaxyBatches, mixed_seed
 from truemorph.images.transforms import Augmentation, normalise, warp
+from truemorph.progress import tell
 
 if TYPE_CHECKING:
     from truemorph.classifiers.members import TrainingRows
@@ -52,17 +51,9 @@ _AVERAGE_DECAY = 0.99
 _PARTS = 5
 _TEMPERATURES = (0.2, 5.0)
 
-Observed = tuple[np.ndarray, dict[str, torch.Tensor]]
-
 
 def learning_rate(step: int, steps: int, warm_up: float) -> float:
-    """Fraction of the peak learning rate: linear warm-up, then half a cosine to zero.
-
-    Examples
-    --------
-    >>> [round(learning_rate(step, 10, 0.2), 2) for step in (0, 1, 2, 6, 10)]
-    [0.5, 1.0, 1.0, 0.5, 0.0]
-    """
+    """Fraction of the peak learning rate: linear warm-up, then half a cosine to zero."""
     warm = max(1, round(warm_up * steps))
     if step < warm:
         return (step + 1) / warm
@@ -70,49 +61,29 @@ def learning_rate(step: int, steps: int, warm_up: float) -> float:
 
 
 def measures(
-    logits: torch.Tensor,
-    losses: torch.Tensor,
-    alpha: np.ndarray,
-    weights: np.ndarray,
-    classes: Sequence[str],
-    intrinsic: np.ndarray | None = None,
+    logits: torch.Tensor, losses: torch.Tensor, rows: TrainingRows, validation: np.ndarray
 ) -> dict[str, float]:
-    """Likelihood, class fractions and bias of predictions for held-out galaxies.
+    """Likelihood, class fractions and bias of predictions for held-out galaxies; `losses` are weighted.
 
-    Parameters
-    ----------
-    logits : tensor, shape (N, K)
-    losses : tensor, shape (N,)
-        Weighted losses.
-    alpha : array, shape (N,)
-    weights : array, shape (N,)
-    classes : sequence of str, length K
-    intrinsic : array, shape (N, P), optional
-        Intrinsic properties for CV18; without them CV14 is measured.
-
-    Returns
-    -------
-    dict
-        `held_out_loss` (minus the mean log-likelihood), `fraction_<class>_<q>` (mean probability in quintile q of
-        α, 1 being the least resolved), `cv18_excess` or `cv14_excess` of the probabilities.
+    `held_out_loss` (minus the mean log-likelihood), `fraction_disk_<q>` (mean probability in quintile q of α, 1 being
+    the least resolved), and `cv18_excess` of the probabilities if there are intrinsic properties, else `cv14_excess`.
     """
+    alpha, weights = rows.column("alpha")[validation], rows.weights[validation]
     found = {"held_out_loss": float(losses.sum() / weights.sum())}
     probabilities = torch.softmax(logits.double(), dim=1).numpy()
     if not np.isfinite(probabilities).all():
         return found
     order = np.argsort(alpha, kind="stable")
     quintiles = [part for part in np.array_split(order, _PARTS) if part.size]
-    for k, name in enumerate(classes[1:], 1):
-        for number, part in enumerate(quintiles, 1):
-            mean = np.average(probabilities[part, k], weights=weights[part])
-            found[f"fraction_{name}_{number}"] = float(mean)
+    for number, part in enumerate(quintiles, 1):
+        found[f"fraction_disk_{number}"] = float(np.average(probabilities[part, 1], weights=weights[part]))
     options: Any = {"bootstrap": 0, "floor": "analytic"}
     try:
-        depth, bins = choose_bins(len(probabilities), intrinsic is not None)
-        if intrinsic is None:
+        depth, bins = choose_bins(len(probabilities), rows.intrinsic is not None)
+        if rows.intrinsic is None:
             found["cv14_excess"] = cv14(probabilities, alpha, bins, **options).excess
         else:
-            found["cv18_excess"] = cv18(probabilities, alpha, intrinsic, depth, bins, **options).excess
+            found["cv18_excess"] = cv18(probabilities, alpha, rows.intrinsic[validation], depth, bins, **options).excess
     except InputError:  # too few galaxies for bins
         pass
     return found
@@ -121,28 +92,10 @@ def measures(
 def fit_temperature(
     logits: torch.Tensor, evidence: torch.Tensor, weights: torch.Tensor, votes: torch.Tensor | None = None
 ) -> float:
-    """Temperature of the logits that maximises the held-out likelihood (Guo et al. 2017).
+    """Temperature of the logits (0.2 to 5) that maximises the held-out likelihood (Guo et al. 2017).
 
-    This calibrates the probabilities of the true class, because the likelihood uses T(α).
-
-    Parameters
-    ----------
-    logits : tensor, shape (N, K)
-    evidence, votes
-        As in `evidence_losses`.
-    weights : tensor, shape (N,)
-
-    Returns
-    -------
-    float
-        Between 0.2 and 5; above 1 if the network was overconfident.
-
-    Examples
-    --------
-    >>> logits = torch.tensor([[4.0, 0.0]] * 4)
-    >>> known = torch.log(torch.tensor([[1.0, 0.0]] * 3 + [[0.0, 1.0]]))
-    >>> round(fit_temperature(logits, known, torch.ones(4)), 2)  # correct in three of four cases: 4 / log 3
-    3.64
+    Above 1 if the network was overconfident. This calibrates the probabilities of the true class, because the
+    likelihood uses T(α). `evidence` and `votes` as in `evidence_losses`.
     """
     logits = logits.double()
 
@@ -157,28 +110,18 @@ def fit_temperature(
 class DebiasedModule(lightning.LightningModule):
     """Train a network on the observations of each galaxy.
 
-    Parameters
-    ----------
-    network : GalaxyNetwork
-    config : TrainingConfig
-    pixels : Pixels
-    training, validation : (array of int, dict of tensor)
-        Rows of `pixels`, and columns `evidence` and `votes` (see `evidence_losses`) and `weights`.
-    measure : callable
-        Measures of the validation galaxies after each epoch, from logits and weighted losses.
-    seed : int
-        Seed of order, augmentation and dropout. They depend only on the seed and the step, so that a resumed run
-        gives the same result as an uninterrupted one.
+    `train` and `validation` are indices of `rows`. Order, augmentation and dropout depend only on the seed and the
+    step, so that a resumed run gives the same result as an uninterrupted one.
     """
 
     def __init__(
         self,
         network: GalaxyNetwork,
         config: TrainingConfig,
-        pixels: Pixels,
-        training: Observed,
-        validation: Observed,
-        measure: Callable[[torch.Tensor, torch.Tensor], dict[str, float]],
+        rows: TrainingRows,
+        transition: Transition,
+        train: np.ndarray,
+        validation: np.ndarray,
         seed: int,
     ) -> None:
         super().__init__()
@@ -186,9 +129,10 @@ class DebiasedModule(lightning.LightningModule):
         # With averaging, held-out likelihood, early stopping and the final model all use the running average of the
         # weights, because the last step's weights and batch statistics jump from epoch to epoch.
         self.averaged = AveragedModel(network, use_buffers=True).requires_grad_(False) if config.averaging else None
-        self.config, self.seed, self.start = config, seed, network.start
-        self._pixels, self._training, self._validation, self._measure = pixels, training, validation, measure
-        self._held_out = CatMetric(nan_strategy="disable")  # place, loss and logits of each galaxy, from all processes
+        self.config, self.seed = config, seed
+        self._rows, self._train, self._validation = rows, train, validation
+        self._training_columns, self.held_out = (rows.observed(transition, one) for one in (train, validation))
+        self._gathered = CatMetric(nan_strategy="disable")  # place, loss and logits of each galaxy, from all processes
         self._losses, self._parts = torch.zeros(()), 0  # sum over parts of steps, and their number
         self.mean: torch.Tensor
         self.std: torch.Tensor
@@ -202,15 +146,16 @@ class DebiasedModule(lightning.LightningModule):
         """The network that is measured and kept: the running average, or the last step's without averaging."""
         return self.network if self.averaged is None else self.averaged.module
 
-    def _batches(self, part: Observed, **options: Any) -> GalaxyBatches:
+    def _batches(self, rows: np.ndarray, columns: dict[str, torch.Tensor], **options: Any) -> GalaxyBatches:
         process = (self.trainer.global_rank, self.trainer.world_size)
-        return GalaxyBatches(self._pixels, part[0], part[1], process=process, **options)
+        return GalaxyBatches(self._rows.inputs, rows, columns, process=process, **options)
 
     def train_dataloader(self) -> GalaxyBatches:
         """Training batches, shuffled and augmented."""
         one = self.config
         return self._batches(
-            self._training,
+            self._train,
+            self._training_columns,
             batch_size=one.batch_size,
             parts=one.accumulate,
             seed=self.seed,
@@ -219,7 +164,7 @@ class DebiasedModule(lightning.LightningModule):
 
     def val_dataloader(self) -> GalaxyBatches:
         """Validation batches, in order and not augmented."""
-        return self._batches(self._validation, batch_size=4 * self.config.batch_size)
+        return self._batches(self._validation, self.held_out, batch_size=4 * self.config.batch_size)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout with the step number."""
@@ -248,15 +193,15 @@ class DebiasedModule(lightning.LightningModule):
         """Store logits of the judged network and losses of these galaxies."""
         logits = self.judged(normalise(batch["pixels"], self.mean, self.std)).float()
         losses = evidence_losses(logits, batch["evidence"], batch.get("votes")) * batch["weights"]
-        self._held_out.update(torch.column_stack([batch["place"], losses, logits]))
+        self._gathered.update(torch.column_stack([batch["place"], losses, logits]))
 
     def on_validation_epoch_end(self) -> None:
         """Measure the held-out likelihood and the bias of predictions."""
-        rows = self._held_out.compute().cpu()
-        self._held_out.reset()
+        rows = self._gathered.compute().cpu()
+        self._gathered.reset()
         rows = rows[torch.argsort(rows[:, 0])]
         self.held_out_logits = rows[:, 2:].contiguous()
-        self.measured = self._measure(self.held_out_logits, rows[:, 1].contiguous())
+        self.measured = measures(self.held_out_logits, rows[:, 1].contiguous(), self._rows, self._validation)
         if self._parts:
             train_loss = self._epoch_loss() * self.config.accumulate / self._parts
             self.measured = {"train_loss": train_loss, **self.measured}
@@ -271,12 +216,11 @@ class DebiasedModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the sums of this epoch and how the network was built."""
         checkpoint["epoch_so_far"] = [self._epoch_loss(), self._parts]
-        checkpoint["start"], checkpoint["built"] = self.start, self.network.built
+        checkpoint["built"] = self.network.built
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the sums; the first process has the total."""
         total, self._parts = checkpoint["epoch_so_far"]
-        self.start = checkpoint["start"]
         self._losses = torch.tensor(total if self.global_rank == 0 else 0.0)
 
     def configure_optimizers(self) -> Any:
@@ -302,47 +246,28 @@ class DebiasedModule(lightning.LightningModule):
 
 
 def loggers_for(config: TrainingConfig, folder: Path, name: str) -> list[Any]:
-    """Make the loggers of the configuration.
-
-    Raises
-    ------
-    InputError
-        If one is not installed.
-    """
-    made: list[Any] = []
-    for one in config.loggers:
-        try:
-            if one == "tensorboard":
-                made.append(loggers.TensorBoardLogger(folder, name=name))
-            elif one == "wandb":
-                made.append(loggers.WandbLogger(project="truemorph", name=name, save_dir=folder))
-            else:
-                made.append(loggers.MLFlowLogger("truemorph", run_name=name, save_dir=str(folder / "mlruns")))
-        except ModuleNotFoundError as problem:
-            raise InputError(f"logger {one} is not installed: pip install {problem.name or one}") from problem
-    return made
-
-
-def _devices(config: TrainingConfig) -> int:
-    """Number of devices to use on this machine; -1 for all."""
-    if config.devices != "auto":
-        return config.devices
-    return -1 if torch.cuda.is_available() and config.device != "cpu" else 1
+    """Make the loggers of the configuration."""
+    known: dict[str, Callable[[], Any]] = {
+        "tensorboard": lambda: loggers.TensorBoardLogger(folder, name=name),
+        "wandb": lambda: loggers.WandbLogger(project="truemorph", name=name, save_dir=folder),
+        "mlflow": lambda: loggers.MLFlowLogger("truemorph", run_name=name, save_dir=str(folder / "mlruns")),
+    }
+    try:
+        return [known[one]() for one in config.loggers]
+    except ModuleNotFoundError as problem:
+        raise InputError(f"a logger is not installed: pip install {problem.name}") from problem
 
 
 def several_devices(config: TrainingConfig) -> bool:
     """Whether training uses several devices or machines."""
-    devices = _devices(config)
-    return config.nodes > 1 or (torch.cuda.device_count() if devices == -1 else devices) > 1
+    gpus = 0 if config.device == "cpu" else torch.cuda.device_count()
+    return config.nodes > 1 or (gpus if config.devices == "auto" else config.devices) > 1
 
 
-def across_devices(network: GalaxyNetwork, config: TrainingConfig) -> GalaxyNetwork:
+def across_devices(network: GalaxyNetwork, config: TrainingConfig) -> Any:
     """Synchronise batch norms between devices, if there are several GPUs."""
-    if not (torch.cuda.is_available() and several_devices(config)):
-        return network
     # torch's conversion would drop the activations that many backbones have in their norms; timm's does not.
-    converted: Any = convert_sync_batchnorm(network)
-    return converted
+    return convert_sync_batchnorm(network) if torch.cuda.is_available() and several_devices(config) else network
 
 
 def _trainer(config: TrainingConfig, callbacks: list[Any], folder: Path, name: str) -> lightning.Trainer:
@@ -357,7 +282,7 @@ def _trainer(config: TrainingConfig, callbacks: list[Any], folder: Path, name: s
         return lightning.Trainer(
             max_epochs=config.epochs,
             accelerator=config.device,
-            devices=_devices(config),
+            devices=config.devices,
             num_nodes=config.nodes,
             strategy="ddp" if several_devices(config) else "auto",
             use_distributed_sampler=False,
@@ -384,53 +309,28 @@ def train_network(
     rows: TrainingRows,
     train: np.ndarray,
     validation: np.ndarray,
-    transition: Transition | Mapping[str, Transition],
+    transition: Transition,
     config: TrainingConfig,
     member: int,
     name: str,
     unfinished: Unfinished,
-    earlier: list[dict[str, float]],
-    start: str | None,
 ) -> dict[str, Any]:
-    """Train or resume one network: `weights`, `history`, `best`, `temperature`, `mean`, `std`, `start`, `built`.
-
-    `earlier` is the history of earlier members; `start` is where their initial weights came from.
-    """
+    """Train or resume one network: `weights`, `history`, `best`, `temperature`, `mean`, `std`, `built`."""
     seed = config.seed + member
     state = unfinished.readable_state(member)
+    if state is not None and "finished" in state[1]:
+        return state[1]["finished"]
     lightning.seed_everything(seed, verbose=False)
     # When resuming, no published weights are downloaded; the hub may be unreachable.
     built = None if state is None else state[1]["built"]
-    network = GalaxyNetwork(config, len(rows.classes), config.pretrained and state is None, built)
-    if state is None and start not in (None, network.start):
-        raise TruemorphError(
-            f"{name}: earlier members started from {start} weights, this one would start from {network.start} ones; "
-            "connect to the internet and run the same command again to resume"
-        )
-    if start is None and config.pretrained and network.start == "random" and is_first_process():
-        print(f"{name}: published weights can't be downloaded; starting from random weights", file=sys.stderr)
-    held_out = rows.observed(transition, validation)
-    measure = partial(
-        measures,
-        alpha=rows.column("alpha")[validation],
-        weights=rows.weights[validation],
-        classes=rows.classes,
-        intrinsic=None if rows.intrinsic is None else rows.intrinsic[validation],
-    )
-    module = DebiasedModule(
-        across_devices(network, config),
-        config,
-        rows.inputs,
-        (train, rows.observed(transition, train)),
-        (validation, held_out),
-        measure,
-        seed,
-    )
-    story = Story(name, config.patience, earlier, unfinished.folder / "history.csv")
+    network = GalaxyNetwork(config, pretrained=config.pretrained, built=built)
+    spread = across_devices(network, config)
+    module = DebiasedModule(spread, config, rows, transition, train, validation, seed)
+    story = Story(name, config.patience)
     if state is not None:
         story.load_state_dict(state[1]["callbacks"][story.state_key])
         if is_first_process():
-            print(f"{name}: resuming after epoch {len(story.history)}", file=sys.stderr)
+            tell(f"{name}: resuming after epoch {len(story.history)}")
     if not story.done:
         callbacks = [story, KeepState(unfinished.state(member)), Endings()]
         trainer = _trainer(config, callbacks, unfinished.folder, name)
@@ -441,10 +341,7 @@ def train_network(
             try:
                 trainer.fit(module, ckpt_path=None if state is None else str(state[0]), weights_only=True)
             except SystemExit as ending:
-                if ending.code == TERMINATED:
-                    if is_first_process():
-                        print(f"{name}: terminated; run the same command again to resume", file=sys.stderr)
-                elif trainer.interrupted:  # Lightning turns Ctrl-C into exit status 1
+                if ending.code != TERMINATED and trainer.interrupted:  # Lightning turns Ctrl-C into exit status 1
                     raise KeyboardInterrupt from None
                 raise
     if not story.weights:
@@ -455,14 +352,17 @@ def train_network(
         )
     temperature = 1.0
     if config.calibrate:
+        held_out = module.held_out
         temperature = fit_temperature(story.logits, held_out["evidence"], held_out["weights"], held_out.get("votes"))
-    return {
-        "weights": {key: value.cpu().numpy() for key, value in story.weights.items()},
+    result = {
+        "weights": {key: value.cpu() for key, value in story.weights.items()},
         "history": story.history,
         "best": story.best,
         "temperature": temperature,
         "mean": module.mean.tolist(),
         "std": module.std.tolist(),
-        "start": module.start,
         "built": network.built,
     }
+    if is_first_process():
+        unfinished.finish(member, result)
+    return result

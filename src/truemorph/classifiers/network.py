@@ -20,8 +20,10 @@ _HUB = "hf_hub:"
 def resnet50_v1(pretrained: bool = False, **arguments: Any) -> nn.Module:
     """ResNet50 as in He et al. (2016) and Keras: blocks downsample in their first 1×1 convolution, not in the 3×3 one.
 
-    timm's own `resnet50` is the later variant (v1.5). There are no published weights for this one.
+    timm's own `resnet50` is the later variant (v1.5).
     """
+    if pretrained:
+        raise ValueError("there are no published weights of resnet50_v1; resnet50 has them")
     chosen = {name: value for name, value in arguments.items() if not name.startswith(("pretrained", "cache"))}
     network: Any = timm.create_model("resnet50", pretrained=False, **chosen)
     for block in network.modules():
@@ -33,10 +35,20 @@ def resnet50_v1(pretrained: bool = False, **arguments: Any) -> nn.Module:
 def _backbone_for(name: str, pretrained: bool, size: int) -> tuple[nn.Module, dict[str, Any]]:
     """Make a timm backbone for this image size; also return `architecture` and `arguments` to rebuild it offline."""
     architecture, arguments = name, {}
-    if name.startswith(_HUB):
-        _, architecture, arguments = timm.models.load_model_config_from_hf(name.removeprefix(_HUB))
+    from_hub = name.startswith(_HUB)
+    if not from_hub and not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:4]) or "see timm.list_models()"
+        raise InputError(f"timm has no backbone {name!r}; similar names: {near}")
+    try:
+        if from_hub:
+            _, architecture, arguments = timm.models.load_model_config_from_hf(name.removeprefix(_HUB))
+        backbone: Any = timm.create_model(name, pretrained=pretrained, num_classes=0)
+    except Exception as problem:  # hub clients raise many types
+        raise InputError(
+            f"backbone {name} can't be made ({reason(problem)}); published weights (`pretrained`) and models of a hub "
+            "need a connection to the internet, once"
+        ) from problem
     sized: dict[str, Any] = {}
-    backbone: Any = timm.create_model(name, pretrained=pretrained, num_classes=0)
     refused = _refusal(backbone, size)
     if refused:  # such as by a transformer with a fixed image size
         sized = {"img_size": size}
@@ -60,26 +72,6 @@ def _refusal(backbone: nn.Module, size: int) -> str:
     finally:
         backbone.train()
     return ""
-
-
-def _known_backbone(name: str) -> str:
-    """Name of the backbone in timm; for a model on a hub, the architecture at the end of its name.
-
-    Raises
-    ------
-    InputError
-        If timm does not have it.
-    """
-    if timm.is_model(name):
-        return name
-    if name.startswith(_HUB):
-        last = name.split("/")[-1]
-        found = next((last[start:] for start in range(len(last)) if timm.is_model(last[start:])), None)
-        if found is None:
-            raise InputError(f"{name} can't be downloaded, and its name doesn't end with an architecture of timm")
-        return found
-    near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:4]) or "see timm.list_models()"
-    raise InputError(f"timm has no backbone {name!r}; similar names: {near}")
 
 
 class PixelConv(nn.Conv2d):
@@ -107,27 +99,8 @@ def _see_pixels_exactly(backbone: nn.Module) -> None:
 class GalaxyNetwork(nn.Module):
     """Backbone → Dense(hidden) + ReLU → K logits.
 
-    Parameters
-    ----------
-    config : TrainingConfig
-        Backbone, hidden width, dropout, fine-tuning.
-    n_classes : int
-    pretrained : bool
-        Start from published weights, or from random ones if they can't be downloaded (see `start`).
-    built : dict, optional
-        How the backbone of an earlier network was built, so that its weights can be loaded offline.
-
-    Attributes
-    ----------
-    start : str
-        Where the backbone's initial weights came from: "random" or the name of the published ones.
-    built : dict
-        `architecture` in timm, and `arguments`.
-
-    Raises
-    ------
-    InputError
-        If timm does not have the backbone, or it can't take images of this size.
+    With `pretrained` it starts from published weights. `built`, of an earlier network, says how to make the same
+    backbone offline: `architecture` in timm, and `arguments`.
     """
 
     def __init__(
@@ -138,34 +111,18 @@ class GalaxyNetwork(nn.Module):
         built: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if not config.backbone.startswith(_HUB):
-            _known_backbone(config.backbone)
-        self.start = "random"
-        self.backbone: Any = None
+        self.backbone: Any
         if built:
             self.built = built
             self.backbone = timm.create_model(built["architecture"], num_classes=0, **built["arguments"])
-        elif pretrained:
-            try:
-                self.backbone, self.built = _backbone_for(config.backbone, True, config.image_size)
-                self.start = config.backbone
-            except InputError:
-                raise
-            except Exception:  # hub clients raise many types
-                pass
-        if self.backbone is None:
-            name = _known_backbone(config.backbone)
-            self.backbone, self.built = _backbone_for(name, False, config.image_size)
+        else:
+            self.backbone, self.built = _backbone_for(config.backbone, pretrained, config.image_size)
         _see_pixels_exactly(self.backbone)
         self.head_alone = config.finetune == "head"
         if self.head_alone:
             self.backbone.requires_grad_(False)
-        settings: Any = self.backbone.pretrained_cfg
-        self.mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-        self.std: tuple[float, ...] = (1.0, 1.0, 1.0)
-        if config.standardise:
-            self.mean = tuple(settings.get("mean", (0.5, 0.5, 0.5)))
-            self.std = tuple(settings.get("std", (0.5, 0.5, 0.5)))
+        settings = self.backbone.pretrained_cfg if config.standardise else {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+        self.mean, self.std = (tuple(settings.get(name, (0.5,) * 3)) for name in ("mean", "std"))
         features: Any = getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features
         self.head = nn.Sequential(
             nn.Linear(features, config.hidden),
@@ -190,18 +147,7 @@ class GalaxyNetwork(nn.Module):
 
 
 def torch_device(name: str = "auto") -> torch.device:
-    """Return a torch device; "auto" is a GPU if available.
-
-    Raises
-    ------
-    InputError
-        If the device is unknown or not available.
-
-    Examples
-    --------
-    >>> torch_device("cpu")
-    device(type='cpu')
-    """
+    """Return a torch device; "auto" is a GPU if available."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

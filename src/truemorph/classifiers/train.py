@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,15 @@ from truemorph.bias.transitions import (
 )
 from truemorph.catalogs.catalogue import gold_classes, image_folder, read_catalogue, rows_where
 from truemorph.catalogs.sampling import TRAIN, VALIDATION
-from truemorph.classifiers.fits import KnownCurve, fit_catalogue, observables_of, read_fit
+from truemorph.classifiers.checkpoint import (
+    UNFINISHED,
+    Classifier,
+    check_model_folder,
+    load,
+    logistic_inputs,
+    save_classifier,
+)
+from truemorph.classifiers.fits import fit_catalogue, observables_of, read_fit
 from truemorph.config import RunConfig, run_toml
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
@@ -41,6 +49,7 @@ from truemorph.tables import CatalogTable, frame_hash, numeric_columns, write_ta
 # Above this number of bytes pixels are not held in memory.
 _PIXELS_IN_MEMORY = 2**30
 _FRACTIONS = ("smooth_fraction", "disk_fraction")
+Problems = list[tuple[str, str]]  # ids of galaxies that are left out, with the reason
 # Settings that do not change the result.
 _NOT_THE_RESULT = {"device", "devices", "nodes", "loggers", "compile"}
 
@@ -51,44 +60,39 @@ def _catalogue_hash(frame: pl.DataFrame) -> str:
 
 @dataclass(frozen=True, repr=False)
 class TrainingResult(Result):
-    """A trained model: its folder, data, T(α) and metrics.
+    """A trained model and its run folder.
 
-    Attributes
-    ----------
-    out : Path
-        The run folder; open it with `load`.
-    rows, left_out : int
-        Galaxies used, and galaxies that lack an image, a feature, an observable of T(α) or a gold label.
-    transition : dict
-        T(α) used in training, in the format of a fit file.
-    metrics : dict
-    seconds : dict of str to float
-    history : list of dict
-        One entry per epoch and member (networks only).
-    findings : tuple of Finding
+    `left_out` galaxies lack an image, a feature, an observable of T(α) or a gold label.
     """
 
     out: Path
-    rows: int
+    model: Classifier
     left_out: int
-    transition: dict[str, Any]
-    metrics: dict[str, Any]
     seconds: dict[str, float]
-    history: list[dict[str, Any]] = field(default_factory=list)
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Finding, ...]
+
+    @property
+    def rows(self) -> int:
+        """Number of galaxies that were used."""
+        return self.model.seen.height
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Metrics of the model that are numbers."""
+        return {name: one for name, one in self.model.described["metrics"].items() if one is not None}
 
     def summary(self) -> str:
         """Return rows, T(α), metrics and the folder as text."""
-        values = {name: one for name, one in self.transition["parameters"].items() if isinstance(one, float) and one}
+        transition = self.model.described["transition"]
+        values = {name: one for name, one in transition["parameters"].items() if isinstance(one, float) and one}
         curve = ", ".join(f"{name} = {one:.3f}" for name, one in values.items())
-        metrics = {name: one for name, one in self.metrics.items() if isinstance(one, int | float)}
         left_out = f", {self.left_out:,} left out" if self.left_out else ""
         return "\n".join(
             text_facts(
                 [
                     ("galaxies", f"{self.rows:,} trained on{left_out}"),
-                    ("bias curve", f"{self.transition['family']}{': ' if curve else ''}{curve}"),
-                    ("metrics", ", ".join(f"{name.replace('_', ' ')} {one:.4g}" for name, one in metrics.items())),
+                    ("bias curve", f"{transition['family']}{': ' if curve else ''}{curve}"),
+                    ("metrics", ", ".join(f"{name.replace('_', ' ')} {one:.4g}" for name, one in self.metrics.items())),
                     ("time", ", ".join(f"{name} {one:.1f} s" for name, one in self.seconds.items())),
                     ("model", str(self.out)),
                 ]
@@ -97,46 +101,34 @@ class TrainingResult(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        return plain(
-            {
-                "out": str(self.out),
-                "rows": self.rows,
-                "left_out": self.left_out,
-                "transition": self.transition,
-                "metrics": self.metrics,
-                "seconds": self.seconds,
-                "findings": [one.to_dict() for one in self.findings],
-            }
-        )
+        own = {"out": str(self.out), "rows": self.rows, "left_out": self.left_out, "seconds": self.seconds}
+        of_model = {name: self.model.described[name] for name in ("transition", "metrics")}
+        return plain({**own, **of_model, "findings": [one.to_dict() for one in self.findings]})
 
     def to_table(self) -> Any:
         """Return a table with one row per metric."""
-        numbers = {name: one for name, one in self.metrics.items() if isinstance(one, int | float)}
         return quantity_table(
             {
-                "metric": (list(numbers), "", "name of the metric, on held-out galaxies"),
-                "value": (list(map(float, numbers.values())), "", "value"),
+                "metric": (list(self.metrics), "", "name of the metric, on held-out galaxies"),
+                "value": (list(map(float, self.metrics.values())), "", "value"),
             },
             out=str(self.out),
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the held-out loss of each member against the epoch, or T(α) of a logistic classifier.
-
-        Where T depends on more than α, it is drawn at the mean of the other columns.
-        """
+        """Draw the held-out loss of each member against the epoch, or T(α) of a logistic classifier."""
         ax = axes_or_new(ax)
-        if not self.history:
-            transition: Any = transition_from_dict(self.transition)
-            alpha = observed = np.linspace(0, 60, 200)
-            if n_observables(transition):  # the other columns at their mean
-                means = np.where(transition.log, np.exp(transition.center), transition.center)[1:]
-                observed = np.column_stack([alpha, np.tile(means, (alpha.size, 1))])
-            ax.plot(alpha, transition.flip_probability(observed))
+        history = self.model.history
+        if not history:
+            transition = self.model.transition
+            if n_observables(transition):
+                return super().plot(ax)
+            alpha = np.linspace(0, 60, 200)
+            ax.plot(alpha, transition.flip_probability(alpha))
             ax.set(xlabel=r"resolution $\alpha$", ylabel="p(labelled smooth | disk)")
             return ax
-        for member in dict.fromkeys(one["member"] for one in self.history):
-            own = [one for one in self.history if one["member"] == member]
+        for member in dict.fromkeys(one["member"] for one in history):
+            own = [one for one in history if one["member"] == member]
             ax.plot([one["epoch"] for one in own], [one["held_out_loss"] for one in own], label=f"member {member}")
         ax.set(xlabel="epoch", ylabel="held-out loss")
         ax.legend(frameon=False, fontsize=8)
@@ -146,59 +138,38 @@ class TrainingResult(Result):
 def train_on_catalogue(
     run: RunConfig, catalogue: CatalogTable | None = None, transition: Mapping[str, Any] | None = None
 ) -> TrainingResult | None:
-    """Train a classifier on a prepared catalogue and write its run folder.
+    """Train a classifier on a prepared catalogue and write its run folder; if interrupted, the same call resumes.
 
-    If interrupted, the same call resumes.
-
-    Parameters
-    ----------
-    run : RunConfig
-        Without a transition, θ is fitted here: for a network, to all rows of the catalogue by maximum likelihood; for
-        a logistic classifier, together with the regression.
-    catalogue : CatalogTable, optional
-        Used instead of the file named in `run`.
-    transition : mapping, optional
-        T(α) in the format of a fit file; used instead of the file named in `run`.
-
-    Returns
-    -------
-    TrainingResult or None
-        None in all processes but the first.
-
-    Raises
-    ------
-    InputError
-        If settings contradict each other, or the catalogue can't be used for training.
-    CheckpointError
-        If the run folder can't be written, or an unfinished run in it can't be read.
+    `catalogue` and `transition`, in the format of a fit file, are used instead of the files named in `run`. Without a
+    transition, θ is fitted here: for a network, to all rows of the catalogue by maximum likelihood; for a logistic
+    classifier, together with the regression. Returns None in all processes but the first.
     """
-    from truemorph.classifiers.checkpoint import UNFINISHED, check_model_folder, save_classifier
     from truemorph.classifiers.members import TrainingRows, train_members
 
     config, network = run.training, run.training.classifier == "network"
     if network:
         require_extra("networks")
-    _check_curve(run, transition)
-    _check_votes(run)
+    _check(run, transition)
     began = time.perf_counter()
     folder = check_model_folder(run.out)  # fails before hours of training, not after
     catalogue = read_catalogue(run.catalogue) if catalogue is None else catalogue
     described = _transition_for(catalogue, run, transition)
     in_training = catalogue.frame.filter(pl.col("split").is_in([TRAIN, VALIDATION]))
     about = {key: catalogue.metadata.get(key) for key in ("alpha", "alpha_psf", "votes", "label_rule")}
-    problems: list[tuple[str, str]] = []
+    problems: Problems = []
     if run.labels is not None:
         in_training, about["gold_definition"], problems = _with_gold(in_training, catalogue, run.labels)
     used: Transition | None = transition_from_dict(described) if described else None
     names = () if used is None else observables_of(described, used)
     if names:
-        in_training, more = _with_observables(in_training, names, run.catalogue)
+        known = np.isfinite(numeric_columns(in_training, names, run.catalogue)).all(axis=1)
+        in_training, more = _kept(in_training, known, "an observable of T(α) is missing")
         problems += more
     frame, inputs, more = (_pixels if network else _features)(in_training, catalogue, run)
     problems += more
     observed: dict[str, Any] = {}
     if names:
-        observed["resolution"] = frame.select("alpha", *names).to_numpy()
+        observed["resolution"] = numeric_columns(frame, ["alpha", *names], run.catalogue)
     if run.votes != "labels":
         observed, used, described = _observed_votes(frame, catalogue, run, described)
     if run.intrinsic:
@@ -224,13 +195,12 @@ def train_on_catalogue(
         **about,
     }
     model = replace(model, described=plain(model.described))
-    metrics = model.described["metrics"]
     seconds = {"load": loaded - began, "train": time.perf_counter() - loaded}
 
     def beside(partial: Path) -> None:
         """Write the files of the run next to the model."""
         (partial / "run.toml").write_text(run_toml(run), encoding="utf-8")
-        write_json(partial / "metrics.json", {**metrics, "seconds": seconds})
+        write_json(partial / "metrics.json", {**model.described["metrics"], "seconds": seconds})
         write_json(partial / "environment.json", _environment(network))
         catalogue.frame.select("object_id", "split").write_parquet(partial / "split.parquet")
         if model.history:
@@ -241,8 +211,8 @@ def train_on_catalogue(
         if unfinished is not None and (unfinished.folder / "logs").is_dir():
             shutil.copytree(unfinished.folder / "logs", partial / "logs")
 
-    save_classifier(model, folder, beside)
-    findings = model.findings
+    saved = replace(load(save_classifier(model, folder, beside)), history=model.history)
+    findings = saved.findings
     if problems:
         findings += (
             Finding(
@@ -252,9 +222,7 @@ def train_on_catalogue(
                 f"observable of T(α); they are listed, each with the reason, in {folder / 'left_out.csv'}.",
             ),
         )
-    return TrainingResult(
-        Path(run.out), model.seen.height, len(problems), described, metrics, seconds, model.history, findings
-    )
+    return TrainingResult(Path(run.out), saved, len(problems), seconds, findings)
 
 
 def _identity(
@@ -277,10 +245,9 @@ def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str,
         return {**transition_to_dict(MatrixTransition.identity()), "assumption": f"the {which}"}
     if run.votes != "labels":
         return {}  # fitted to the votes
-    known = KnownCurve(run.family, run.theta, run.scale, run.shape, run.psf).described()
-    if run.transition is None and given is None and known is None:
+    if run.transition is None and given is None:
         return fit_catalogue(catalogue, where=run.where)[1] if run.training.classifier == "network" else {}
-    described = known or (dict(given) if given is not None else read_fit(str(run.transition)))
+    described = dict(given) if given is not None else read_fit(str(run.transition))
     if described.get("alpha_psf") not in (None, catalogue.metadata.get("alpha_psf")):
         raise InputError(
             f"T(alpha) is for alpha in units of the PSF's {described['alpha_psf']}, but this catalogue has units of "
@@ -289,19 +256,6 @@ def _transition_for(catalogue: CatalogTable, run: RunConfig, given: Mapping[str,
     labels, alpha = (catalogue.frame[name].to_numpy() for name in ("label", "alpha"))
     unlike = [one.to_dict() for one in unlike_labels(transition_from_dict(described), labels, alpha)]
     return described | {"findings": [*described.get("findings", ()), *unlike]} if unlike else described
-
-
-def _check_curve(run: RunConfig, transition: Mapping[str, Any] | None) -> None:
-    """Check that at most one source of T(α) is given."""
-    ways = {
-        "transition": run.transition is not None or transition is not None,
-        "family": run.family is not None,
-        "naive": run.naive,
-        "labels": run.labels is not None,
-    }
-    given = [f"`{name}`" for name, holds in ways.items() if holds]
-    if len(given) > 1:
-        raise InputError(f"{' and '.join(given)} exclude each other; give one of them")
 
 
 def _environment(network: bool) -> dict[str, Any]:
@@ -324,18 +278,25 @@ def _environment(network: bool) -> dict[str, Any]:
     }
 
 
-def _check_votes(run: RunConfig) -> None:
+def _check(run: RunConfig, transition: Mapping[str, Any] | None) -> None:
+    """Check that at most one source of T(α) is given, and that it suits the votes."""
+    ways = {
+        "transition": run.transition is not None or transition is not None,
+        "naive": run.naive,
+        "labels": run.labels is not None,
+    }
+    given = [f"`{name}`" for name, holds in ways.items() if holds]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} exclude each other; give one of them")
     if run.votes == "labels":
         return
     if run.training.classifier != "network":
         raise InputError(f"logistic regression learns from labels; got votes = {run.votes}")
-    if run.naive and run.votes == "soft":
-        return
-    if run.vote_count is None or run.naive or any((run.transition, run.family, run.labels)):
+    if not (run.naive and run.votes == "soft") and (run.vote_count is None or given):
         # T(α) of labels can't be used: the flip probability of a majority is steeper than that of one vote.
         raise InputError(
             f"votes = {run.votes} needs T(α) of single votes: give vote_count, the column with the number of votes (or "
-            "one number for all), and none of transition, family, naive and labels"
+            "one number for all), and none of transition, naive and labels"
         )
 
 
@@ -344,21 +305,26 @@ def _observed_votes(
 ) -> tuple[dict[str, Any], Transition, dict[str, Any]]:
     """Return votes for `TrainingRows`, T(α) of the votes, and T(α) of labels in the format of a fit file."""
     whole, source = catalogue.frame, str(catalogue.path)
-    lacking = whole.select(pl.any_horizontal(pl.col(_FRACTIONS).is_null()).sum()).item()
+    fractions = whole.select(_FRACTIONS).to_numpy()
+    total = fractions.sum(axis=1, keepdims=True)
+    lacking = np.count_nonzero(~(total > 0))
     if lacking:
-        raise InputError(f"{run.catalogue}: {lacking} galaxies lack a vote fraction; train on labels instead")
+        raise InputError(f"{run.catalogue}: {lacking} galaxies lack vote fractions; train on labels instead")
     place = {one: row for row, one in enumerate(whole["object_id"])}
     rows = [place[one] for one in frame["object_id"]]
-    fractions = whole.select(_FRACTIONS).to_numpy()
-    soft = {"soft_labels": (fractions / fractions.sum(axis=1, keepdims=True))[rows]}
-    if run.naive and run.votes == "soft":
-        return soft, MatrixTransition.identity(), described
+    alpha = whole["alpha"].to_numpy()
+
+    def soft(of_one_vote: Transition) -> dict[str, np.ndarray]:
+        return {"evidence": of_one_vote.log_matrix(alpha[rows]), "votes": (fractions / total)[rows]}
+
+    if run.naive:
+        return soft(MatrixTransition.identity()), MatrixTransition.identity(), described
     assert run.vote_count is not None
     if isinstance(run.vote_count, int):
         number = np.full((whole.height, 1), run.vote_count)
     else:
         number = numeric_columns(whole, [run.vote_count], run.catalogue)
-    counts, alpha = np.rint(fractions * number).astype(np.int64), whole["alpha"].to_numpy()
+    counts = np.rint(fractions * number).astype(np.int64)
     kept = rows_where(whole, run.where, source)
     fit = fit_transition(counts[kept], alpha[kept], method="votes")
     assert fit.votes is not None
@@ -375,21 +341,23 @@ def _observed_votes(
         "where": list(run.where),
     }
     if run.votes == "soft":
-        return soft, fit.votes.transition, described
+        return soft(fit.votes.transition), fit.transition, described
     evidence = fit.votes.log_probabilities(counts, alpha)
     return {"evidence": (evidence - evidence.max(axis=1, keepdims=True))[rows]}, fit.transition, described
 
 
-def _with_gold(
-    frame: pl.DataFrame, catalogue: CatalogTable, rule: str
-) -> tuple[pl.DataFrame, str, list[tuple[str, str]]]:
-    """Use gold labels as labels; return these galaxies, the definition of a disk, and the excluded galaxies."""
+def _kept(frame: pl.DataFrame, kept: Any, reason: str) -> tuple[pl.DataFrame, Problems]:
+    """Return the galaxies to keep, and the others with the reason."""
+    kept = pl.Series(kept)
+    return frame.filter(kept), [(str(one), reason) for one in frame.filter(~kept)["object_id"]]
+
+
+def _with_gold(frame: pl.DataFrame, catalogue: CatalogTable, rule: str) -> tuple[pl.DataFrame, str, Problems]:
+    """Use gold labels as labels; also return the definition of a disk."""
     classes, definition = gold_classes(frame, rule, str(catalogue.path or "catalogue"))
     if rule == "gold":
         definition = str(catalogue.metadata.get("gold_definition", definition))
-    known = pl.Series(classes != UNKNOWN)
-    problems = [(str(one), "no gold label") for one in frame.filter(~known)["object_id"]]
-    frame = frame.with_columns(label=pl.Series(classes)).filter(known)
+    frame, problems = _kept(frame.with_columns(label=pl.Series(classes)), classes != UNKNOWN, "no gold label")
     if rule == "gold" and "gold_probability" in frame.columns and frame["gold_probability"].null_count() == 0:
         # Galaxies were not selected at random; each stands for as many as its probability says.
         inverse = 1 / pl.col("gold_probability")
@@ -398,29 +366,14 @@ def _with_gold(
     return frame, definition, problems
 
 
-def _with_observables(
-    frame: pl.DataFrame, names: tuple[str, ...], source: str
-) -> tuple[pl.DataFrame, list[tuple[str, str]]]:
-    """Return galaxies with all columns on which T(α) depends, and the excluded galaxies."""
-    values = numeric_columns(frame, names, source)
-    known = pl.Series(np.isfinite(values).all(axis=1))
-    problems = [(str(one), "an observable of T(α) is missing") for one in frame.filter(~known)["object_id"]]
-    columns = [pl.Series(name, column) for name, column in zip(names, values.T, strict=True)]
-    return frame.with_columns(columns).filter(known), problems
-
-
-def _pixels(
-    frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig
-) -> tuple[pl.DataFrame, Any, list[tuple[str, str]]]:
+def _pixels(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tuple[pl.DataFrame, Any, Problems]:
     """Read pixels from a cache or into memory; decode on demand if there are many."""
     from truemorph.images.decode import fits_reading
     from truemorph.images.store import ImageFiles, load_images
 
     config, cache = run.training, run.cache
     root = image_folder(catalogue)
-    absent = frame.filter(pl.col("image").is_null())
-    problems = [(str(one), "no image") for one in absent["object_id"]]
-    frame = frame.filter(pl.col("image").is_not_null())
+    frame, problems = _kept(frame, frame["image"].is_not_null(), "no image")
     if frame.height == 0:
         raise InputError(
             f"{catalogue.path}: no training galaxy has an image; prepare with `images`, or use `preset` dcv14"
@@ -432,8 +385,7 @@ def _pixels(
         inputs = ImageFiles(paths, size, config.crop, reading)
         good, found = inputs.check()
     else:
-        store = load_images(paths, size, config.crop, cache, reading)
-        inputs, good, found = store.pixels, store.good, store.problems
+        inputs, good, found = load_images(paths, size, config.crop, cache, reading)
     bad = frame.filter(~pl.Series(good))["object_id"].to_list()
     problems += [(str(one), why) for one, (_, why) in zip(bad, found, strict=True)]
     # Unreadable images keep a row of zeros but leave the split, which avoids a copy.
@@ -441,12 +393,8 @@ def _pixels(
     return frame.with_columns(split=split), inputs, problems
 
 
-def _features(
-    frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig
-) -> tuple[pl.DataFrame, np.ndarray, list[tuple[str, str]]]:
-    from truemorph.classifiers.checkpoint import logistic_inputs
-
+def _features(frame: pl.DataFrame, catalogue: CatalogTable, run: RunConfig) -> tuple[pl.DataFrame, Any, Problems]:
     features = logistic_inputs(frame, run.training.features, str(catalogue.path))
     finite = np.isfinite(features).all(axis=1)
-    problems = [(str(one), "a feature is missing") for one in frame.filter(~pl.Series(finite))["object_id"]]
-    return frame.filter(pl.Series(finite)), features[finite], problems
+    frame, problems = _kept(frame, finite, "a feature is missing")
+    return frame, features[finite], problems

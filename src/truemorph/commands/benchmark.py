@@ -30,7 +30,7 @@ class Leaderboard(Result):
     Attributes
     ----------
     out : Path
-        Folder with leaderboard.json, .md, .html and .png.
+        Folder with leaderboard.json, .csv, .md, .html and .png.
     content : dict
         The content of leaderboard.json, and `titles` of methods.
     findings : tuple of Finding
@@ -133,7 +133,7 @@ def run_benchmark(
     Parameters
     ----------
     out : path
-        Folder for leaderboard.json, .md, .html and .png, and for intermediate results.
+        Folder for leaderboard.json, .csv, .md, .html and .png, and for intermediate results.
     quick : bool
         Use the plain and real worlds, six methods and one seed; takes minutes.
     catalogue_only : bool

@@ -33,7 +33,6 @@ def explain_classifier(
     rows: Literal["test", "all"] = "test",
     galaxies: Count = 2000,
     align: bool = False,
-    angle_column: str | None = None,
     radius_column: str | None = None,
     field: str | None = None,
     rings: AtLeastOne = 16,
@@ -61,10 +60,7 @@ def explain_classifier(
     galaxies : int
         Largest number of galaxies to explain, drawn at random; 0 for all.
     align : bool
-        Also average maps after rotating galaxies to the same position angle, and scaling them to the same radius if
-        radii are known.
-    angle_column : str, optional
-        Column of position angles, degrees north through east; default: measured on the images.
+        Also average maps after rotating galaxies to the same position angle, which is measured on the images.
     radius_column : str, optional
         Column of radii in arcsec, for profiles in units of the radius; needs `field`.
     field : str, optional
@@ -108,12 +104,10 @@ def explain_classifier(
     named = {name: replace(model, device=device) for name, model in named_models(models).items()}
     table = read_catalogue(catalogue)
     frame = chosen_galaxies(table, rows, galaxies, seed)
-    frame, radius = with_geometry(frame, str(catalogue), angle_column, radius_column, field)
+    frame, radius = with_geometry(frame, str(catalogue), radius_column, field)
     source = galaxies_of(frame, image_folder(table))
     with progress(frame.height * len(named), "explaining", "galaxies") as told:
-        explanations = explain(
-            named, source, layer=layer, rings=rings, align=align or angle_column is not None, progress=told
-        )
+        explanations = explain(named, source, layer=layer, rings=rings, align=align, progress=told)
     checks = check_by_random_weights(named, explanations, source, draws, seed) if draws else {}
     about = {"catalogue": str(catalogue), "rows": rows, "radii": radius, "galaxies": frame.height}
     about |= {"bootstrap": bootstrap, "seed": seed}

@@ -13,7 +13,7 @@ from truemorph.archives.provenance import PROVENANCE, Fetched
 from truemorph.arguments import Names, Table
 from truemorph.errors import InputError
 from truemorph.findings import Finding, unique
-from truemorph.results import Result, text_facts, text_table
+from truemorph.results import Result, quantity_table, text_facts, text_table
 
 Archive = Literal["gz2", "sdss", "simard", "hst"]
 # Tables that prepare joins to votes.
@@ -56,9 +56,16 @@ class FetchResult(Result):
 
     def to_table(self) -> Any:
         """Return a table with one row per address, with licence and citation."""
-        from astropy.table import vstack
-
-        return vstack([one.to_table() for one in self.archives])
+        sources = [source for one in self.archives for source in one.sources]
+        columns = {
+            "name": "archive and entry",
+            "public_url": "address",
+            "licence": "terms of use",
+            "citation": "citation",
+        }
+        return quantity_table(
+            {name: ([getattr(one, name) for one in sources], "", about) for name, about in columns.items()}
+        )
 
 
 def _cited(one: Fetched) -> str:
@@ -74,7 +81,6 @@ def fetch_archive(
     no_images: bool = False,
     ids: Table | None = None,
     id: str | None = None,
-    tables: Names = (),
     positions: Table | None = None,
     hips: Names = (),
     fov: float | None = None,
@@ -101,8 +107,6 @@ def fetch_archive(
         sdss: table with DR7 object ids; default the tables of fetch gz2 in the folder beside.
     id : str, optional
         sdss: column of ids; default dr7objid or objid.
-    tables : sequence of str
-        simard: of 1,2,3; default 3.
     positions : path or table, optional
         hst: table of object_id, ra, dec (degrees).
     hips : sequence of str
@@ -142,7 +146,6 @@ def fetch_archive(
         "images": False if no_images else None,
         "ids": ids,
         "id": id,
-        "tables": tuple(tables) or None,
         "positions": positions,
         "hips": tuple(hips) or None,
         "fov": fov,

@@ -382,7 +382,7 @@ def _disagreements_page(
     """Write a page of the galaxies on which people did not agree, with what each answered on the first occasion."""
     if not galaxies:
         return None
-    from truemorph.report.gallery import Pictures, jpeg_source
+    from truemorph.report.gallery import jpeg_source, whole_picture
     from truemorph.report.page import Page, Pair, Section, write_page
 
     about, selected = read_plan(plan)
@@ -393,7 +393,7 @@ def _disagreements_page(
         said = first.filter(pl.col("galaxy") == one).sort("annotator").select("annotator", "answer").rows()
         picture = ""
         with suppress(InputError, KeyError):  # an image that is gone, or can't be read
-            picture = jpeg_source(Pictures(root).whole(str(files[one].relative_to(root))))
+            picture = jpeg_source(whole_picture(files[one]))
         caption = f"{one}: " + "; ".join(f"{who}: {answer}" for who, answer in said)
         pairs.append(Pair(caption, [("image" if picture else "no readable image", picture)]))
     page = Page(

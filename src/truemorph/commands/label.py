@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from truemorph.arguments import Names, Shard
 from truemorph.classifiers.checkpoint import Classifier, load
-from truemorph.classifiers.fits import KnownCurve, transition_described
-from truemorph.errors import InputError
+from truemorph.classifiers.fits import KnownCurve, transition_described, transition_or_curve
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
 from truemorph.labelling.label import LabelReport, label_table
 
@@ -124,14 +123,12 @@ def label_galaxies(
     >>> pl.read_parquet(report.out)["posterior_disk"].round(3).to_list()
     [0.679, 1.0]
     """
-    known = curve.described()
-    if known is not None and transition is not None:
-        raise InputError("give a fit (`transition`) or a known T(α) (`family`), not both")
+    transition = transition_or_curve(transition, curve)
     return label_table(
         replace(model, device=device) if isinstance(model, Classifier) else load(model, device),
         source,
         out,
-        transition=known if transition is None else transition_described(transition),
+        transition=None if transition is None else transition_described(transition),
         observed=observed,
         id_column=id,
         image_column=image_column,

@@ -28,8 +28,7 @@ class Reproduction(Result):
     """What a reproduction of the paper found, and the files that it wrote.
 
     `content`, that of `reproduce.json`: `stages` (name, status, what is missing or failed), what they found by name,
-    `reasons`, `answer`, `files` (by name, where they are), `published` (each with its stage) and `of_an_earlier_run`
-    (what was found then by stages that did not run now).
+    `reasons`, `answer`, `files` (by name, where they are) and `published` (each with its stage).
     """
 
     out: Path
@@ -128,7 +127,7 @@ def reproduce_paper(
     data : path
         Folder of data from truemorph fetch.
     out : path
-        Folder for reproduction.html, table1.json and .ecsv, figures, reproduce.json, and the stages' files.
+        Folder for reproduction.html, table1.json, figures, reproduce.json, and the stages' files.
     options : ReproduceOptions
         Scale of the experiment, and stages to run.
     config : path, optional
@@ -157,5 +156,5 @@ def reproduce_paper(
     from truemorph.reproduce.experiment import run_experiment  # needs the networks
 
     content = run_experiment(Path(data), Path(out), options, config, given_settings(inputs))
-    known = [one for name in ("catalogue", "theta") for one in (content.get(name) or {}).get("findings", ())]
+    known = [one for found in content.values() if isinstance(found, dict) for one in found.get("findings", ())]
     return Reproduction(Path(out), content, unique(map(Finding.from_dict, known)))

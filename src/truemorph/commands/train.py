@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,7 +9,7 @@ from cyclopts import Group, Parameter
 
 from truemorph.arguments import Names, Rules, Table
 from truemorph.catalogs.catalogue import read_catalogue
-from truemorph.classifiers.fits import KnownCurve, transition_described
+from truemorph.classifiers.fits import KnownCurve, transition_described, transition_or_curve
 from truemorph.classifiers.train import TrainingResult, train_on_catalogue
 from truemorph.config import TrainingConfig, given_settings, run_config, run_toml
 from truemorph.errors import InputError, nearest
@@ -118,6 +117,7 @@ def train_classifier(
     >>> trained.rows
     2000
     """
+    transition = transition_or_curve(transition, curve)
     in_memory = not isinstance(catalogue, str | Path)
     if dry_run and out is None and not str(catalogue).endswith(".toml"):
         out = Path("model")
@@ -126,7 +126,6 @@ def train_classifier(
         config,
         out=None if out is None else str(out),
         transition=str(transition) if isinstance(transition, str | Path) else None,
-        **asdict(curve),
         labels=labels,
         naive=naive,
         where=tuple(where) or None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import polars as pl
 
 from truemorph._version import __version__
 from truemorph.catalogs.sampling import TEST
-from truemorph.errors import InputError, nearest
+from truemorph.errors import InputError
 from truemorph.explain.profiles import PIXELS, RADII
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json, written_whole
@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 
 # Galaxies for the check with random weights, which computes dozens of maps for each.
 CHECKED = 32
-ANGLE, RADIUS = "explained angle", "explained radius"
+RADIUS = "explained radius"
 _UNITS = {PIXELS: "pix", RADII: ""}
-# Mean maps that are brighter by this factor at the edge than at the centre show the sky.
-_BRIGHT_EDGE = 1.2
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,94 +94,59 @@ def write_explanations(
     out: Path,
     about: Mapping[str, Any],
 ) -> ExplainResult:
-    """Write tables, maps, figures and `summary.json` to a folder.
-
-    Parameters
-    ----------
-    explanations, checks : dict
-        By model name.
-    compared : sequence of Compared
-    out : Path
-    about : mapping
-        Other entries of `summary.json`: catalogue, galaxies and settings.
-    """
+    """Write tables, maps, figures and `summary.json`; `about` is added to it: catalogue, galaxies and settings."""
     out.mkdir(parents=True, exist_ok=True)
-    summary = _summary(explanations, compared, checks) | {**about, "truemorph_version": __version__}
     _write_tables(explanations, compared, out)
     _write_maps(explanations, out / "maps.fits")
-    summary["figures"] = _write_figures(explanations, compared, checks, out)
-    result = ExplainResult(out, summary, dict(explanations), findings_of(explanations, checks))
+    content = {
+        "models": {name: _described(one) for name, one in explanations.items()},
+        "random_weights": {
+            name: {
+                "passes": one.passes,
+                "statement": one.statement,
+                "threshold": one.threshold,
+                "another_galaxy": one.other.mean(),
+                "same_galaxy_turned": one.same.mean(),
+                "blank": one.blank,
+                "steps": one.means,
+            }
+            for name, one in checks.items()
+        },
+        **about,
+        "truemorph_version": __version__,
+        "figures": _write_figures(explanations, compared, checks, out),
+    }
+    result = ExplainResult(out, content, dict(explanations), findings_of(explanations, checks))
     write_json(out / "summary.json", result.to_dict())
     return result
 
 
 def findings_of(explanations: Mapping[str, Explanation], checks: Mapping[str, Randomisation]) -> tuple[Finding, ...]:
-    """Report galaxies without maps, and maps that show the sky or do not depend on the weights."""
-    findings = [
-        Finding(
-            "galaxies-left-out",
-            "note",
-            f"{name}: {len(one.problems):,} galaxies without a readable image were left out.",
-        )
-        for name, one in explanations.items()
-        if one.problems
-    ]
-    findings += [
-        Finding(
-            "maps-not-specific",
-            "caution",
-            f"{name}: {check.statement}",
-            "Do not interpret these maps as what the model has learned; try another layer (`layer`).",
-        )
-        for name, check in checks.items()
-        if not check.passes
-    ]
+    """Report galaxies without maps, and maps that do not depend on the weights."""
+    findings = []
     for name, one in explanations.items():
-        bright = [some.name for some in one.classes if some.galaxies and edge_contrast(some.mean.mean) > _BRIGHT_EDGE]
-        if bright:
-            findings.append(
-                Finding(
-                    "maps-at-edges",
-                    "note",
-                    f"The mean maps of {name} for {' and '.join(bright)} are brighter at the edge of the image than at "
-                    "the galaxy: the network uses the sky.",
-                    "Do not interpret these maps as structure of the galaxies; train with another crop (`crop`) and "
-                    "compare the maps.",
-                )
-            )
+        if one.problems:
+            text = f"{name}: {len(one.problems):,} galaxies without a readable image were left out."
+            findings.append(Finding("galaxies-left-out", "note", text))
+        if name in checks and not checks[name].passes:
+            text = f"{name}: {checks[name].statement}"
+            action = "Do not interpret these maps as what the model has learned; try another layer (`layer`)."
+            findings.append(Finding("maps-not-specific", "caution", text, action))
     return tuple(findings)
-
-
-def edge_contrast(mean: np.ndarray) -> float:
-    """Return how bright the edge or the brightest corner of a map is, relative to the middle.
-
-    The edge is the outer eighth of the picture, a corner where two edges meet; the middle lies within a quarter of the
-    width from the centre.
-
-    Parameters
-    ----------
-    mean : array, shape (S, S)
-        Not negative.
-    """
-    side = (len(mean) - 1) / 2
-    y, x = (np.indices(mean.shape) - side) / side
-    edge = np.maximum(np.abs(x), np.abs(y)) > 0.75
-    corners = [(a * x > 0.75) & (b * y > 0.75) for a in (-1, 1) for b in (-1, 1)]
-    brightest = max(mean[one].mean() for one in (edge, *corners))
-    return float(brightest / max(mean[np.hypot(x, y) < 0.5].mean(), 1e-9))
 
 
 def named_models(given: Sequence[Any]) -> dict[str, Classifier]:
     """Load models; name them by their folders, or by more of the path if names are not unique."""
     from truemorph.classifiers.checkpoint import Classifier, load
 
+    # Not the folders of loaded models: those of the Hugging Face hub are named by a hash.
     folders = [one.folder or f"model {k}" if isinstance(one, Classifier) else one for k, one in enumerate(given, 1)]
-    names = [Path(str(one)).name or str(one) for one in folders]
+    names = [Path(str(one)).name for one in folders]
     if len(set(names)) < len(names):
         names = [str(one) for one in folders]
     if len(set(names)) < len(names):
         raise InputError("a model is given twice; give each once")
-    models = [one if isinstance(one, Classifier) else load(str(one)) for one in given]
+    models = [one if isinstance(one, Classifier) else load(one) for one in given]
     return dict(zip(names, models, strict=True))
 
 
@@ -201,25 +164,15 @@ def chosen_galaxies(table: CatalogTable, rows: str, galaxies: int, seed: int) ->
     return frame
 
 
-def with_geometry(
-    frame: pl.DataFrame, source: str, angle: str | None, radius: str | None, field: str | None
-) -> tuple[pl.DataFrame, str]:
-    """Add position angles, and radii in units of the image width; also return the source of the radii."""
-    if angle is not None:
-        frame = frame.with_columns(pl.Series(ANGLE, numeric_columns(frame, [angle], source)[:, 0]))
+def with_geometry(frame: pl.DataFrame, source: str, radius: str | None, field: str | None) -> tuple[pl.DataFrame, str]:
+    """Add radii in units of the image width (NaN if unknown); also return their source."""
     if radius is None and field is None:
         return frame, ""
     if radius is None or field is None:
         raise InputError("give both `radius_column` (arcsec) and `field` (width of an image file, arcsec), or neither")
-    across: Any
     try:
-        across = float(field)
+        across = np.full(frame.height, float(field))
     except ValueError:
-        if field not in frame.columns:
-            raise InputError(
-                f"{source}: `field` must be a number in arcsec or a column; no column {field!r} "
-                f"({nearest(field, frame.columns)})"
-            ) from None
         across = numeric_columns(frame, [field], source)[:, 0]
     values = numeric_columns(frame, [radius], source)[:, 0]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -238,134 +191,62 @@ def check_by_random_weights(
 
     found = {}
     for name, model in models.items():
-        pixels: list[np.ndarray] = []
-        for some in source(model.config):
-            pixels.append(some.pixels)
-            if sum(map(len, pixels)) >= CHECKED:
-                break
-        found[name] = randomise(model, np.concatenate(pixels)[:CHECKED], explanations[name].layer, draws, seed)
+        pixels = next(some.pixels for some in source(model.config) if len(some.pixels))[:CHECKED]
+        found[name] = randomise(model, pixels, explanations[name].layer, draws, seed)
     return found
 
 
-def _summary(
-    explanations: Mapping[str, Explanation], compared: Sequence[Compared], checks: Mapping[str, Randomisation]
-) -> dict[str, Any]:
-    models = {}
-    for name, one in explanations.items():
-        relations = [relation for some in one.classes for relation in some.relations]
-        models[name] = {
-            "model_hash": one.model_hash,
-            "backbone": one.backbone,
-            "layer": one.layer,
-            "map_cells": [one.cells, one.cells],
-            "image_size": one.image_size,
-            "position_angles": one.angles or None,
-            "galaxies": one.galaxies,
-            "relations": {relation: relations.count(relation) for relation in sorted(set(relations))},
-            "problems": len(one.problems),
-            "classes": {
-                some.name: {
-                    "galaxies": some.galaxies,
-                    "blank_maps": int(some.blank.sum()),
-                    "profiles": {
-                        unit: {"edges": one.edges, "mean": one.mean, "stderr": one.stderr, "galaxies": one.counts}
-                        for unit, one in some.rings.items()
-                    },
-                }
-                for some in one.classes
-            },
-        }
+def _described(one: Explanation) -> dict[str, Any]:
     return {
-        "models": models,
-        "differences": [
-            {
-                "first": one.first,
-                "second": one.second,
-                "class": one.name,
-                "unit": one.unit,
-                "galaxies": one.galaxies,
-                "edges": one.edges,
-                "difference": one.difference,
-                "bands": {f"{fraction:.2f}": limits for fraction, limits in one.limits.items()},
-            }
-            for one in compared
-        ],
-        "random_weights": {
-            name: {
-                "passes": one.passes,
-                "statement": one.statement,
-                "threshold": one.threshold,
-                "another_galaxy": one.other.mean(),
-                "same_galaxy_turned": one.same.mean(),
-                "blank": one.blank,
-                "steps": one.means,
-            }
-            for name, one in checks.items()
+        "model_hash": one.model_hash,
+        "backbone": one.backbone,
+        "layer": one.layer,
+        "map_cells": [one.cells, one.cells],
+        "image_size": one.image_size,
+        "galaxies": one.galaxies,
+        "problems": len(one.problems),
+        "classes": {
+            some.name: {"galaxies": some.galaxies, "blank_maps": int(some.blank.sum())} for some in one.classes
         },
     }
 
 
-def _stacked(parts: Iterable[tuple[dict[str, str], dict[str, Any]]]) -> pl.DataFrame:
-    """Stack tables; columns that identify each table come first."""
-    frames = [
-        pl.DataFrame(columns).select(*(pl.lit(value).alias(name) for name, value in about.items()), pl.all())
-        for about, columns in parts
-    ]
-    return pl.concat(frames, how="diagonal") if frames else pl.DataFrame()
-
-
 def _write_tables(explanations: Mapping[str, Explanation], compared: Sequence[Compared], out: Path) -> None:
-    """Write profiles and differences as ECSV, one file per unit, and profiles of single galaxies as Parquet."""
-    metadata: dict[str, Any] = {"kind": "explanation", "truemorph_version": __version__}
-    layers = {name: [one.layer, one.cells] for name, one in explanations.items()}
-    named = [(name, some) for name, one in explanations.items() for some in one.classes]
-    classes = [({"model": name, "class": some.name}, some) for name, some in named]
-    for unit, label in _UNITS.items():
-        profiles = _stacked(
-            (about, _rings(found) | {"mean": found.mean, "stderr": found.stderr, "galaxies": found.counts})
-            for about, some in classes
-            if unit in some.rings
-            for found in [some.rings[unit]]
-        )
-        differences = _stacked(
-            (
-                {"first": one.first, "second": one.second, "class": one.name},
-                _rings(one) | {"difference": one.difference} | _limits(one),
-            )
-            for one in compared
-            if one.unit == unit
-        )
-        units = {"inner": label, "outer": label} if label else {}
-        for name, frame, more in (("profiles", profiles, {"layers": layers}), ("differences", differences, {})):
-            if frame.height:
-                table = CatalogTable(frame, units, {**metadata, **more, "distance": unit})
-                write_table(table, out / f"{name}_{unit.lower()}.ecsv")
-    single = _stacked(
-        (
-            about,
-            {
-                "object_id": some.ids.cast(pl.String),
-                "relation": pl.Series(some.relations, dtype=pl.String),
-                "blank": some.blank,
-                **{f"profile_{unit.lower()}": found.profiles for unit, found in some.rings.items()},
-            },
-        )
+    """Write mean profiles and their differences as ECSV, one file per unit, and profiles of galaxies as Parquet."""
+    metadata = {"kind": "explanation", "truemorph_version": __version__}
+    classes = [
+        ({"model": name, "class": some.name}, some) for name, one in explanations.items() for some in one.classes
+    ]
+    profiles = [
+        (about, found, {"mean": found.mean, "stderr": found.stderr, "galaxies": found.counts})
         for about, some in classes
-        if some.galaxies
-    )
-    write_table(CatalogTable(single, {}, metadata), out / "galaxies.parquet")
-
-
-def _rings(found: Any) -> dict[str, np.ndarray]:
-    return {"inner": found.edges[:-1], "outer": found.edges[1:]}
-
-
-def _limits(one: Compared) -> dict[str, np.ndarray]:
-    return {
-        f"{side}_{100 * fraction:.0f}": limits[k]
-        for fraction, limits in one.limits.items()
-        for k, side in enumerate(("low", "high"))
-    }
+        for found in some.rings.values()
+    ]
+    differences = []
+    for one in compared:
+        values = {"difference": one.difference}
+        for fraction, limits in one.limits.items():
+            values |= {f"low_{100 * fraction:.0f}": limits[0], f"high_{100 * fraction:.0f}": limits[1]}
+        differences.append(({"first": one.first, "second": one.second, "class": one.name}, one, values))
+    tables: dict[str, Sequence[tuple[Any, ...]]] = {"profiles": profiles, "differences": differences}
+    for unit, label in _UNITS.items():
+        for name, parts in tables.items():
+            frames = [
+                pl.DataFrame(about | {"inner": rings.edges[:-1], "outer": rings.edges[1:]} | values)
+                for about, rings, values in parts
+                if rings.unit == unit
+            ]
+            if frames:
+                units = {"inner": label, "outer": label} if label else {}
+                table = CatalogTable(pl.concat(frames), units, metadata | {"distance": unit})
+                write_table(table, out / f"{name}_{unit.lower()}.ecsv")
+    galaxies = []
+    for about, some in classes:
+        if some.galaxies:
+            columns = {"object_id": some.ids.cast(pl.String), "relation": some.relations, "blank": some.blank}
+            columns |= {f"profile_{unit.lower()}": rings.profiles for unit, rings in some.rings.items()}
+            galaxies.append(pl.DataFrame(about | columns))
+    write_table(CatalogTable(pl.concat(galaxies), {}, metadata), out / "galaxies.parquet")
 
 
 def _write_maps(explanations: Mapping[str, Explanation], path: Path) -> None:

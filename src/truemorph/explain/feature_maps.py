@@ -1,8 +1,7 @@
 """Find layers of a timm backbone whose output is a map of the image, in any tensor layout.
 
 CNNs output (B, C, H, W), Swin and similar networks (B, H, W, C), other transformers and mixers (B, tokens, C) with
-class and register tokens first. A `Seam`, hooked into a layer, converts its output to (B, C, H, W), passes it through a
-module that can be hooked, and converts it back.
+class and register tokens first.
 
 The position of a cell on the image does not follow from the size of the map alone. A stride of 2 with kernel 3 and
 padding 1, as in ResNets, keeps pixels 0, 2, 4, ...: cell i of a 4×4 map of 64 pixels is centred on pixel 16 i, not on
@@ -15,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isqrt
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -25,98 +24,57 @@ _RESAMPLING = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 
 @dataclass(frozen=True)
 class Grid:
-    """Positions of a map's cells on the image, along each axis.
-
-    Attributes
-    ----------
-    cells : int
-        Cells per side.
-    first, step : float
-        Centre of the first cell, and distance to the next, in pixels; the centre of the first pixel is 0.
-    """
+    """Positions of a map's cells on the image, along each axis, in pixels; the centre of the first pixel is 0."""
 
     cells: int
-    first: float
-    step: float
+    first: float  # centre of the first cell
+    step: float  # distance to the next
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer whose output is a map.
-
-    Attributes
-    ----------
-    name : str
-        Name of the module in the backbone.
-    grid : Grid
-    form : {"channels first", "channels last", "tokens"}
-    before : int
-        Number of tokens before those of the image.
-    """
+    """A layer of the backbone whose output is a map."""
 
     name: str
     grid: Grid
-    form: str
-    before: int = 0
+    form: Literal["channels first", "channels last", "tokens"]
+    before: int = 0  # tokens before those of the image
 
     def to_map(self, output: torch.Tensor) -> torch.Tensor:
-        """Return the layer's output as (B, C, H, W)."""
+        """Return the layer's output, or its gradient, as (B, C, H, W)."""
         if self.form == "channels last":
             return output.permute(0, 3, 1, 2)
         if self.form == "tokens":
-            tokens = output[:, self.before :].transpose(1, 2)
-            return tokens.reshape(*tokens.shape[:2], self.grid.cells, self.grid.cells)
+            return output[:, self.before :].transpose(1, 2).unflatten(2, (self.grid.cells, self.grid.cells))
         return output
 
-    def from_map(self, seen: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """Convert a map back to the layer's own layout."""
-        if self.form == "channels last":
-            return seen.permute(0, 2, 3, 1)
-        if self.form == "tokens":
-            return torch.cat([output[:, : self.before], seen.flatten(2).transpose(1, 2)], dim=1)
-        return seen
 
+@dataclass(frozen=True)
+class _Resampled:
+    """A convolution or pooling: widths before and after, stride, and centre of its first window."""
 
-class Seam(nn.Module):
-    """Expose a layer's output as (B, C, H, W) for hooks; gradients stop at this layer.
+    before: int
+    after: int
+    stride: int
+    first: float
 
-    Parameters
-    ----------
-    network : GalaxyNetwork
-    layer : Layer
-    """
-
-    def __init__(self, network: Any, layer: Layer) -> None:
-        super().__init__()
-        self.layer, self.map = layer, nn.Identity()
-        self._module = [network.backbone.get_submodule(layer.name)]  # in a list, so that it is not a submodule
-
-    def __enter__(self) -> nn.Module:
-        self._hook = self._module[0].register_forward_hook(self._through)
-        return self.map
-
-    def __exit__(self, *problem: object) -> None:
-        self._hook.remove()
-
-    def _through(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        leaf = self.layer.to_map(output.detach()).requires_grad_()
-        return self.layer.from_map(self.map(leaf), output.detach())
+    @classmethod
+    def of(cls, module: Any, before: int, after: int) -> _Resampled:
+        kernel, stride, padding, dilation = (
+            value[-1] if isinstance(value, tuple) else value
+            for value in (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
+        )
+        reach = (kernel - 1) * dilation
+        if not isinstance(padding, int) or after > (before + 2 * padding - reach - 1) // stride + 1:
+            padding = ((after - 1) * stride + reach + 1 - before) // 2  # padding depends on the image
+        return cls(before, after, stride, reach / 2 - padding)
 
 
 def layers_of(network: Any, size: int) -> list[Layer]:
-    """Return the layers whose outputs are maps, the deepest last.
+    """Return the layers of a GalaxyNetwork whose outputs are maps of an image of this width, the deepest last.
 
-    Parameters
-    ----------
-    network : GalaxyNetwork
-    size : int
-        Image width in pixels.
-
-    Returns
-    -------
-    list of Layer
-        Stages named by timm (`feature_info`) that have more than one cell and influence the result. (The patches of
-        the last block have no influence in a transformer that uses its class token only.)
+    These are the stages named by timm (`feature_info`) that have more than one cell and influence the result. (The
+    patches of the last block have no influence in a transformer that uses its class token only.)
     """
     backbone = network.backbone
     outputs: dict[str, tuple[torch.Tensor, list[_Resampled]]] = {}
@@ -134,38 +92,34 @@ def layers_of(network: Any, size: int) -> list[Layer]:
     def note(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
         resampled.append(_Resampled.of(module, inputs[0].shape[-1], output.shape[-1]))
 
-    stages = {stage["module"]: stage["num_chs"] for stage in _stages(backbone)}
-    found = {name: module for name, module in backbone.named_modules() if name in stages}
-    hooks = [found[name].register_forward_hook(keep(name)) for name in stages if name in found]
+    channels = stages(backbone)
+    found = {name: module for name, module in backbone.named_modules() if name in channels}
+    hooks = [found[name].register_forward_hook(keep(name)) for name in channels if name in found]
     hooks += [one.register_forward_hook(note) for one in backbone.modules() if isinstance(one, _RESAMPLING)]
     generator = torch.Generator().manual_seed(0)
     picture = torch.randn(1, 3, size, size, generator=generator)
     try:
         with torch.enable_grad():
             features = backbone(picture.requires_grad_())
-        # Not the logits, because the ReLU of the dense layer may be zero for random input.
-        direction = torch.randn(features.shape, generator=generator)
-        every = [output for output, _ in outputs.values()]
-        gradients = torch.autograd.grad(features, every, direction, allow_unused=True) if every else ()
     finally:
         for hook in hooks:
             hook.remove()
+    # Not the logits, because the ReLU of the dense layer may be zero for random input.
+    direction = torch.randn(features.shape, generator=generator)
+    every = [output for output, _ in outputs.values()]
+    gradients = torch.autograd.grad(features, every, direction, allow_unused=True) if every else ()
     layers = []
     for (name, (output, steps)), gradient in zip(outputs.items(), gradients, strict=True):
-        layer = _layer(name, output, stages[name], backbone, size, steps)
+        layer = _layer(name, output, channels[name], backbone, size, steps)
         if layer is not None and gradient is not None and bool(layer.to_map(gradient).any()):
             layers.append(layer)
     return layers
 
 
-def stage_names(backbone: Any) -> list[str]:
-    """Return the names of a backbone's stages in timm, in order."""
-    return [stage["module"] for stage in _stages(backbone)]
-
-
-def _stages(backbone: Any) -> list[dict[str, Any]]:
+def stages(backbone: Any) -> dict[str, int]:
+    """Return the stages that timm names in a backbone, in order, and their numbers of channels."""
     info = getattr(backbone, "feature_info", [])
-    return list(getattr(info, "info", info))
+    return {stage["module"]: stage["num_chs"] for stage in getattr(info, "info", info)}
 
 
 def _layer(
@@ -188,27 +142,6 @@ def _layer(
     if height != width or height < 2:
         return None
     return Layer(name, _grid(size, height, steps), "channels last" if last else "channels first")
-
-
-@dataclass(frozen=True)
-class _Resampled:
-    """A convolution or pooling: widths before and after, stride, and centre of its first window."""
-
-    before: int
-    after: int
-    stride: int
-    first: float
-
-    @classmethod
-    def of(cls, module: Any, before: int, after: int) -> _Resampled:
-        kernel, stride, padding, dilation = (
-            value[-1] if isinstance(value, tuple) else value
-            for value in (module.kernel_size, module.stride, module.padding, getattr(module, "dilation", 1))
-        )
-        reach = (kernel - 1) * dilation
-        if not isinstance(padding, int) or after > (before + 2 * padding - reach - 1) // stride + 1:
-            padding = ((after - 1) * stride + reach + 1 - before) // 2  # padding depends on the image
-        return cls(before, after, stride, reach / 2 - padding)
 
 
 def _grid(size: int, cells: int, steps: list[_Resampled]) -> Grid:

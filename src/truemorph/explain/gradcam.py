@@ -1,21 +1,21 @@
 """Grad-CAM: which parts of an image contribute to the predicted class (paper, section 3.4).
 
 Selvaraju et al. 2017 (ICCV, arXiv:1610.02391): the channels of a layer, weighted by the mean gradient of the logit of
-the class, are added, and negative sums are set to zero. Computed with captum's LayerGradCam.
+the class, are added, and negative sums are set to zero.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from captum.attr import LayerGradCam
 
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.network import torch_device
 from truemorph.errors import InputError
-from truemorph.explain.feature_maps import Grid, Layer, Seam, layers_of
+from truemorph.explain.feature_maps import Grid, Layer, layers_of
 from truemorph.images.transforms import normalise
 from truemorph.labelling.labeller import members_used
 
@@ -23,18 +23,6 @@ from truemorph.labelling.labeller import members_used
 _CELLS = 7
 # Pixels per batch: 64 images of 64 pixels, 8 of 207; more on a GPU.
 _PIXELS_AT_ONCE = {"cpu": 64 * 64**2, "cuda": 256 * 207**2}
-
-
-def layers(model: Classifier) -> dict[str, int]:
-    """Return the layers of a model's backbone that have maps, with cells per side; the deepest last.
-
-    Raises
-    ------
-    InputError
-        If the model uses catalogue features.
-    """
-    _check(model)
-    return {one.name: one.grid.cells for one in layers_of(model.networks()[0].requires_grad_(False), _side(model))}
 
 
 class GradCam:
@@ -45,13 +33,15 @@ class GradCam:
     model : Classifier
         A model of images, with any timm backbone that has named stages.
     layer : str, optional
-        One of `layers(model)`. Default: the deepest with at least 7×7 cells (see docs/explain.md).
+        One of `layers`. Default: the deepest with at least 7×7 cells (see docs/explain.md).
 
     Attributes
     ----------
+    layers : dict of str to int
+        Layers of the backbone that have maps, with cells per side; the deepest last.
     layer : str
     grid : Grid
-        Positions of the layer's cells.
+        Positions of the layer's cells on the image.
     networks : list of torch.nn.Module
         Members of the model.
 
@@ -60,8 +50,10 @@ class GradCam:
     InputError
         If the model uses catalogue features, or has no such layer.
 
-    Notes ----- Gradients are computed in float32, from the logits to the layer. The temperature has no effect, because
-    it scales all logits of a member and maps are normalised to maximum 1.
+    Notes
+    -----
+    Gradients are computed in float32, from the logits to the layer. The temperature has no effect, because it scales
+    all logits of a member and maps are normalised to maximum 1.
 
     Examples
     --------
@@ -78,34 +70,33 @@ class GradCam:
     """
 
     def __init__(self, model: Classifier, layer: str | None = None) -> None:
-        _check(model)
+        if not model.uses_images:
+            raise InputError(
+                "Grad-CAM needs a model of images, and this model uses catalogue features; "
+                "give one that was trained on images"
+            )
         self.model = model
-        self._device = torch_device(model.device)
+        self._side, self._device = model.config.image_size, torch_device(model.device)
         self.networks = [network.requires_grad_(False) for network in model.networks()]
-        self._layer = _chosen(layers_of(self.networks[0], _side(model)), layer, model.config.backbone)
+        there = layers_of(self.networks[0], self._side)
+        self.layers = {one.name: one.grid.cells for one in there}
+        self._layer = _chosen(there, layer, model.config.backbone)
+        self.layer: str = self._layer.name
+        self.grid: Grid = self._layer.grid
         self.networks = [network.to(self._device) for network in self.networks]
         self._mean, self._std = (
             torch.tensor(model.described["normalisation"][key], device=self._device) for key in ("mean", "std")
         )
-        self._at_once = max(1, _PIXELS_AT_ONCE.get(self._device.type, _PIXELS_AT_ONCE["cuda"]) // _side(model) ** 2)
-        self.description = f"torch {self._device.type} fp32"
-
-    @property
-    def layer(self) -> str:
-        """Name of the layer."""
-        return self._layer.name
-
-    @property
-    def grid(self) -> Grid:
-        """Positions of the cells on the image."""
-        return self._layer.grid
+        kind = self._device.type
+        self._at_once = max(1, _PIXELS_AT_ONCE.get(kind, _PIXELS_AT_ONCE["cuda"]) // self._side**2)
+        self.description = f"torch {kind} fp32"
 
     def member(self, inputs: np.ndarray, member: int) -> np.ndarray:
         """Return p(y | x) of one member, shape (N, K); this makes the object a labelling engine too."""
         found = []
         with torch.inference_mode():
-            for part in self._parts(inputs):
-                logits = self.networks[member](self._normalised(part))
+            for batch in self._batches(inputs):
+                logits = self.networks[member](batch)
                 found.append(torch.softmax(logits.double() / self.model.temperatures[member], dim=1).cpu())
         return torch.cat(found).numpy()
 
@@ -119,12 +110,12 @@ class GradCam:
         classes : int, or array of int, shape (N,)
             Class to explain for each galaxy.
         members : array of int, shape (N,), optional
-        Fold of each galaxy, -1 if none: only members that did not see its label are used, as in labelling. Default:
-        all members.
+            Fold of each galaxy, -1 if none: only members that did not see its label are used, as in labelling.
+            Default: all members.
 
         Returns
         -------
-        array of float32, shape (N, H, W)
+        array of float32, shape (N, H, H)
             Mean over members of maps with maximum 1; a map is zero if there is no evidence for the class.
 
         Raises
@@ -132,7 +123,7 @@ class GradCam:
         InputError
             If pixels have another shape or type, or a class is not one of the model's.
         """
-        side = _side(self.model)
+        side = self._side
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (side, side, 3):
             raise InputError(
                 f"pixels must be uint8 of shape (N, {side}, {side}, 3) for this model; got {pixels.dtype} "
@@ -152,63 +143,39 @@ class GradCam:
 
     def _of_member(self, pixels: np.ndarray, classes: np.ndarray, member: int) -> np.ndarray:
         network, found = self.networks[member], []
-        targets = torch.from_numpy(classes.astype(np.int64))
-        with Seam(network, self._layer) as seen:
-            method = LayerGradCam(network, seen)
-            for part, target in zip(self._parts(pixels), targets.split(self._at_once), strict=True):
-                maps = method.attribute(self._normalised(part), target.to(self._device), relu_attributions=True)
-                highest = maps.amax(dim=(1, 2, 3), keepdim=True)
-                found.append(torch.where(highest > 0, maps / highest, 0.0)[:, 0].detach().cpu())
+        activation = torch.empty(0)
+
+        def keep(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+            nonlocal activation
+            activation = output.detach().requires_grad_()  # gradients stop at this layer
+            return activation.clone()  # later layers may work in place
+
+        targets = torch.from_numpy(classes.astype(np.int64)).to(self._device).split(self._at_once)
+        with network.backbone.get_submodule(self.layer).register_forward_hook(keep), torch.enable_grad():
+            for batch, target in zip(self._batches(pixels), targets, strict=True):
+                scores = network(batch).gather(1, target[:, None])
+                gradient = torch.autograd.grad(scores.sum(), activation)[0]
+                weights = self._layer.to_map(gradient).mean(dim=(2, 3), keepdim=True)
+                maps = (weights * self._layer.to_map(activation.detach())).sum(dim=1).relu()
+                highest = maps.amax(dim=(1, 2), keepdim=True)
+                found.append(torch.where(highest > 0, maps / highest, 0.0).cpu())
         return torch.cat(found).numpy()
 
-    def _parts(self, pixels: np.ndarray) -> tuple[torch.Tensor, ...]:
-        return torch.from_numpy(np.require(pixels, requirements=["C", "W"])).split(self._at_once)
-
-    def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
-        return normalise(pixels.to(self._device), self._mean, self._std)
+    def _batches(self, pixels: np.ndarray) -> Iterator[torch.Tensor]:
+        for part in torch.from_numpy(np.require(pixels, requirements=["C", "W"])).split(self._at_once):
+            yield normalise(part.to(self._device), self._mean, self._std)
 
 
-def upsampled(maps: np.ndarray, size: int, grid: Grid | None = None) -> np.ndarray:
-    """Interpolate maps to image pixels: bilinear between cell centres, constant beyond the outermost.
-
-    Parameters
-    ----------
-    maps : array, shape (N, H, H)
-    size : int
-        Image width S.
-    grid : Grid, optional
-        Positions of cells; default evenly spaced.
-
-    Returns
-    -------
-    array, shape (N, S, S)
-
-    Examples
-    --------
-    >>> upsampled(np.array([[[0.0, 1.0], [0.0, 1.0]]]), 4)[0, 0].tolist()
-    [0.0, 0.25, 0.75, 1.0]
-    """
-    cells = maps.shape[-1]
-    first, step = ((size / cells - 1) / 2, size / cells) if grid is None else (grid.first, grid.step)
-    place = np.clip((np.arange(size) - first) / step, 0, cells - 1)
+def upsampled(maps: np.ndarray, size: int, grid: Grid) -> np.ndarray:
+    """Interpolate maps, shape (N, H, H), to (N, S, S) pixels: bilinear between cell centres, constant beyond them."""
+    place = np.clip((np.arange(size) - grid.first) / grid.step, 0, grid.cells - 1)
     # Row x of the weights: a triangle function per cell, at pixel x.
-    weights = np.clip(1 - np.abs(place[:, None] - np.arange(cells)), 0, 1).astype(maps.dtype)
+    weights = np.clip(1 - np.abs(place[:, None] - np.arange(grid.cells)), 0, 1).astype(maps.dtype)
     return weights @ maps @ weights.T
-
-
-def _check(model: Classifier) -> None:
-    if not model.uses_images:
-        raise InputError("Grad-CAM needs a model of images, and this model uses catalogue features; "
-                         "give one that was trained on images")  # fmt: skip
-
-
-def _side(model: Classifier) -> int:
-    return model.config.image_size
 
 
 def _chosen(there: list[Layer], name: str | None, backbone: str) -> Layer:
     """Return the layer of this name, or the default layer."""
-    listed = ", ".join(f"{one.name} ({one.grid.cells}×{one.grid.cells})" for one in there)
     if not there:
         raise InputError(f"backbone {backbone} has no layer with a map, so Grad-CAM can't explain it")
     if name is None:
@@ -216,4 +183,5 @@ def _chosen(there: list[Layer], name: str | None, backbone: str) -> Layer:
     for one in there:
         if one.name == name:
             return one
+    listed = ", ".join(f"{one.name} ({one.grid.cells}×{one.grid.cells})" for one in there)
     raise InputError(f"no layer {name!r} with a map in backbone {backbone}; available: {listed}")

@@ -2,69 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from truemorph.explain.profiles import PIXELS, RADII, REACH
-from truemorph.plotting import BLUE, GREY, RED, plain_text
+from truemorph.explain.profiles import PIXELS, RADII
+from truemorph.plotting import BLUE, CYCLE, GREY, RED, plain_text
 
 if TYPE_CHECKING:
     from truemorph.explain.sanity_check import Randomisation
     from truemorph.explain.study import Compared, Explanation
 
-# Colours of Okabe & Ito, and line styles that differ without colours.
-COLOURS = (RED, BLUE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "black")
+# Colours, and line styles that differ without colours.
+_COLOURS = (RED, BLUE, *CYCLE[2:-1])
 _LINES = ("-", "--", "-.", ":")
 _AXES = {PIXELS: "distance from the centre (pixels)", RADII: r"distance from the centre ($R_\mathrm{petro}$)"}
 
 
-def mean_map_figure(explanations: Mapping[str, Explanation], turned: bool = False) -> Figure:
-    """Draw mean maps, one row per class and one column per model, with a common colour scale.
+def _names(explanations: Iterable[Explanation]) -> list[str]:
+    return list(dict.fromkeys(one.name for model in explanations for one in model.classes))
 
-    Parameters
-    ----------
-    explanations : mapping of str to Explanation
-    turned : bool
-        Whether to draw the maps aligned along the major axis.
-    """
+
+def mean_map_figure(explanations: Mapping[str, Explanation], turned: bool = False) -> Figure:
+    """Draw mean maps (`turned`: those aligned along the major axis), classes × models, with a common colour scale."""
     every = list(explanations.values())
-    names = list(dict.fromkeys(one.name for model in every for one in model.classes))
+    names = _names(every)
     figure = Figure(figsize=(2.7 * len(every) + 1.1, 2.75 * len(names) + 0.3), layout="constrained")
     axes = figure.subplots(len(names), len(every), squeeze=False)
-    shown = {
-        (model.model, one.name): one.aligned if turned else one.mean
-        for model in every
-        for one in model.classes
-        if one.galaxies and (one.aligned if turned else one.mean) is not None
-    }
-    values = [found.mean[np.isfinite(found.mean)] for found in shown.values() if found is not None]
-    values = [one for one in values if one.size]
-    low, high = (min(one.min() for one in values), max(one.max() for one in values)) if values else (0.0, 1.0)
-    image = None
-    for row, name in enumerate(names):
-        for column, model in enumerate(every):
-            ax, found = axes[row, column], shown.get((model.model, name))
-            known = next((one for one in model.classes if one.name == name), None)
-            ax.set_title(f"{plain_text(model.model)}: {name} ({known.galaxies if known else 0:,})", fontsize=9)
-            if found is None:
+    images = []
+    for column, model in enumerate(every):
+        for ax, name in zip(axes[:, column], names, strict=True):
+            one = next((one for one in model.classes if one.name == name and one.galaxies), None)
+            ax.set_title(f"{plain_text(model.model)}: {name} ({one.galaxies if one else 0:,})", fontsize=9)
+            if one is None:
                 ax.set_axis_off()
                 ax.text(0.5, 0.5, "none", ha="center", va="center", transform=ax.transAxes, color=GREY)
                 continue
-            in_radii = turned and known is not None and RADII in known.rings
-            half = REACH if in_radii else len(found.mean) / 2
-            image = ax.imshow(found.mean, cmap="cividis", vmin=low, vmax=high, extent=(-half, half, half, -half))
+            found = one.aligned if turned and one.aligned else one.mean
+            half = len(found.mean) / 2
+            images.append(ax.imshow(found.mean, cmap="cividis", extent=(-half, half, half, -half)))
             ax.tick_params(labelsize=7)
-            if row == len(names) - 1:
-                across = "along the major axis" if turned else "from the centre"
-                unit = r"$R_\mathrm{petro}$" if in_radii else "pixels"
-                ax.set_xlabel(f"{across} ({unit})\n{model.layer}, {model.cells}×{model.cells} cells", fontsize=8)
-    if image is not None:
-        bar = figure.colorbar(image, ax=axes, shrink=0.8)
-        bar.set_label("mean Grad-CAM intensity", fontsize=8)
-        bar.ax.tick_params(labelsize=7)
+        across = "along the major axis" if turned else "from the centre"
+        axes[-1, column].set_xlabel(f"{across} (pixels)\n{model.layer}, {model.cells}×{model.cells} cells", fontsize=8)
+    scale = Normalize(min(one.norm.vmin for one in images), max(one.norm.vmax for one in images))
+    for image in images:
+        image.set_norm(scale)
+    bar = figure.colorbar(images[0], ax=axes, shrink=0.8)
+    bar.set_label("mean Grad-CAM intensity", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
     return figure
 
 
@@ -73,30 +61,22 @@ def profile_figure(
 ) -> Figure:
     """Draw mean intensity against distance from the centre, one panel per class, with standard errors.
 
-    Parameters
-    ----------
-    explanations : mapping of str to Explanation
-    unit : {"pixel", "R_petro"}
-    colours : mapping of str, optional
-        Colours by model.
+    `colours` are those of models.
     """
-    every = [one for one in explanations.values() if any(unit in found.rings for found in one.classes)]
-    names = list(dict.fromkeys(one.name for model in every for one in model.classes))
-    figure = Figure(figsize=(3.8 * max(len(names), 1), 3.3), layout="constrained")
-    axes = figure.subplots(1, max(len(names), 1), sharey=True, squeeze=False)[0]
-    for ax, name in zip(axes, names, strict=False):
-        for number, model in enumerate(every):
-            known = next((one for one in model.classes if one.name == name), None)
-            if known is None or not known.galaxies or unit not in known.rings:
-                continue
-            found = known.rings[unit]
-            colour = (colours or {}).get(model.model, COLOURS[number % len(COLOURS)])
-            line = _LINES[number % len(_LINES)]
-            ax.plot(
-                found.middles, found.mean, line, color=colour, label=f"{plain_text(model.model)} ({known.galaxies:,})"
-            )
-            error = np.nan_to_num(found.stderr)
-            ax.fill_between(found.middles, found.mean - error, found.mean + error, color=colour, alpha=0.25, lw=0)
+    names = _names(explanations.values())
+    figure = Figure(figsize=(3.8 * len(names), 3.3), layout="constrained")
+    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for number, model in enumerate(explanations.values()):
+        colour = (colours or {}).get(model.model, _COLOURS[number % len(_COLOURS)])
+        line = _LINES[number % len(_LINES)]
+        for one in model.classes:
+            if one.galaxies:
+                ax, found = axes[names.index(one.name)], one.rings[unit]
+                label = f"{plain_text(model.model)} ({one.galaxies:,})"
+                ax.plot(found.middles, found.mean, line, color=colour, label=label)
+                error = np.nan_to_num(found.stderr)
+                ax.fill_between(found.middles, found.mean - error, found.mean + error, color=colour, alpha=0.25, lw=0)
+    for ax, name in zip(axes, names, strict=True):
         ax.set(xlabel=_AXES[unit], title=f"predicted {name}", xlim=(0, None))
         if ax.lines:
             ax.legend(frameon=False, fontsize=8)
@@ -112,22 +92,17 @@ def difference_figure(compared: Sequence[Compared], unit: str = PIXELS) -> Figur
     rows, columns = max(len(pairs), 1), max(len(names), 1)
     figure = Figure(figsize=(3.8 * columns, 2.9 * rows + 0.3), layout="constrained")
     axes = figure.subplots(rows, columns, sharey=True, sharex=True, squeeze=False)
-    for ax in axes.flat[len(pairs) * len(names) :]:
-        ax.set_axis_off()
     for one in some:
-        ax = axes[pairs.index((one.first, one.second)), names.index(one.name)]
+        row, column = pairs.index((one.first, one.second)), names.index(one.name)
+        ax = axes[row, column]
         for fraction, alpha in ((0.95, 0.18), (0.68, 0.35)):
             ax.fill_between(one.middles, *one.limits[fraction], color=BLUE, alpha=alpha, lw=0, label=f"{fraction:.0%}")
         ax.plot(one.middles, one.difference, color=BLUE)
         ax.axhline(0, color=GREY, lw=1, ls="--")
         first, second, both = one.galaxies
         ax.set_title(f"{one.name}: {first:,} and {second:,} galaxies, {both:,} in both", fontsize=9)
-        ax.set(
-            ylabel=f"{plain_text(one.first)} − {plain_text(one.second)}"
-            if ax is axes[pairs.index((one.first, one.second)), 0]
-            else ""
-        )
         ax.legend(frameon=False, fontsize=8, title="bootstrap", title_fontsize=8)
+        axes[row, 0].set(ylabel=f"{plain_text(one.first)} − {plain_text(one.second)}")
     for ax in axes[-1]:
         ax.set(xlabel=_AXES[unit], xlim=(0, None))
     return figure
@@ -135,9 +110,9 @@ def difference_figure(compared: Sequence[Compared], unit: str = PIXELS) -> Figur
 
 def randomisation_figure(checks: Mapping[str, Randomisation]) -> Figure:
     """Draw the rank correlation with the trained network's maps as weights are randomised from the top."""
-    figure = Figure(figsize=(4.4 * max(len(checks), 1), 3.4), layout="constrained")
-    axes: Any = figure.subplots(1, max(len(checks), 1), sharey=True, squeeze=False)[0]
-    for ax, (name, check) in zip(axes, checks.items(), strict=False):
+    figure = Figure(figsize=(4.4 * len(checks), 3.4), layout="constrained")
+    axes: Any = figure.subplots(1, len(checks), sharey=True, squeeze=False)[0]
+    for ax, (name, check) in zip(axes, checks.items(), strict=True):
         places = np.arange(len(check.steps))
         means, errors = zip(*check.means.values(), strict=True)
         ax.errorbar(places, means, errors, fmt="o-", ms=4, color=BLUE, label="random weights")
@@ -146,7 +121,7 @@ def randomisation_figure(checks: Mapping[str, Randomisation]) -> Figure:
         ax.axhline(0, color=GREY, lw=0.6)
         ax.set_xticks(places, list(check.steps), rotation=45, ha="right", fontsize=8)
         verdict = "depend on the weights" if check.passes else "not shown to depend on the weights"
-        ax.set_title(f"{name}: maps {verdict}", fontsize=9)
+        ax.set_title(f"{plain_text(name)}: maps {verdict}", fontsize=9)
         ax.set(xlabel="randomised down to", ylim=(-1, 1))
         ax.legend(frameon=False, fontsize=8)
     axes[0].set(ylabel="rank correlation with trained maps")

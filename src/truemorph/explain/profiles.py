@@ -12,109 +12,75 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import map_coordinates
-
-from truemorph.errors import InputError
+from scipy.ndimage import rotate
 
 PIXELS, RADII = "pixel", "R_petro"  # units of rings
-# Extent of profiles and aligned maps in units of R_petro.
+# Extent of profiles in units of R_petro.
 REACH = 2.0
-_RESAMPLES_AT_ONCE = 64
 _LIMITS = (0.68, 0.95)
+
+
+def moments(values: np.ndarray) -> np.ndarray:
+    """Return sum, sum of squares and number of the finite values of all galaxies (axis 0); batches add up."""
+    there = np.isfinite(values)
+    kept = np.where(there, values, 0).astype(np.float64)
+    return np.stack([kept.sum(axis=0), (kept**2).sum(axis=0), there.sum(axis=0)])
 
 
 @dataclass(frozen=True)
 class MeanMap:
-    """Mean map over galaxies.
+    """Mean over galaxies of maps or profiles, and its error from their scatter.
 
-    Attributes
-    ----------
-    mean, stderr : array, shape (S, S)
-        Mean and its error; NaN with no galaxy (for the error, with one).
-    count : array of int, shape (S, S)
-        Number of galaxies per pixel; aligned images do not cover all pixels.
+    NaN without a galaxy (the error also with one): rotated images do not cover all pixels, nor images all rings.
     """
 
     mean: np.ndarray
     stderr: np.ndarray
-    count: np.ndarray
+    count: np.ndarray  # galaxies
 
-
-class MapSum:
-    """Add maps in batches, with the memory of one map.
-
-    Parameters
-    ----------
-    size : int
-        Width of the maps.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._sum, self._squares = np.zeros((size, size)), np.zeros((size, size))
-        self._count = np.zeros((size, size), np.int64)
-
-    def add(self, maps: np.ndarray) -> None:
-        """Add maps, shape (N, S, S); NaN is ignored."""
-        there = np.isfinite(maps)
-        values = np.where(there, maps, 0).astype(np.float64)
-        self._sum += values.sum(axis=0)
-        self._squares += (values**2).sum(axis=0)
-        self._count += there.sum(axis=0)
-
-    def mean(self) -> MeanMap:
-        """Return the mean of the maps."""
-        return MeanMap(*_mean_and_error(self._sum, self._squares, self._count), self._count)
+    @classmethod
+    def of(cls, summed: np.ndarray) -> MeanMap:
+        """Compute the mean from `moments`."""
+        total, squares, count = summed
+        n = np.maximum(count, 1)
+        mean = total / n
+        # For two or more galaxies; rounding may give a negative variance.
+        variance = np.clip(squares - n * mean**2, 0, None) / np.maximum(count - 1, 1)
+        stderr = np.where(count > 1, np.sqrt(variance / n), np.nan)
+        return cls(np.where(count > 0, mean, np.nan), stderr, count.astype(np.int64))
 
 
 @dataclass(frozen=True)
 class Profiles:
-    """Intensity of maps in rings around the centre.
+    """Intensity of maps in rings around the centre, from `radial_profiles`."""
 
-    Attributes
-    ----------
-    edges : array, shape (B + 1,)
-    unit : str
-        Unit of the edges: "pixel" (of the network's image) or "R_petro".
-    profiles : array, shape (N, B)
-        Profiles from `radial_profiles`.
-    """
-
-    edges: np.ndarray
-    unit: str
-    profiles: np.ndarray
+    edges: np.ndarray  # shape (B + 1,)
+    unit: str  # of the edges: "pixel" (of the network's image) or "R_petro"
+    profiles: np.ndarray  # shape (N, B)
 
     @cached_property
-    def _mean(self) -> tuple[np.ndarray, np.ndarray]:
-        values = np.where(np.isfinite(self.profiles), self.profiles, 0)
-        return _mean_and_error(values.sum(axis=0), (values**2).sum(axis=0), self.counts)
+    def _mean(self) -> MeanMap:
+        return MeanMap.of(moments(self.profiles))
 
     @property
     def mean(self) -> np.ndarray:
         """Mean over galaxies; NaN if no image reaches the ring."""
-        return self._mean[0]
+        return self._mean.mean
 
     @property
     def stderr(self) -> np.ndarray:
         """Standard error of the mean, from the scatter of galaxies."""
-        return self._mean[1]
+        return self._mean.stderr
 
     @property
     def counts(self) -> np.ndarray:
         """Number of galaxies whose image reaches the ring."""
-        return np.isfinite(self.profiles).sum(axis=0)
+        return self._mean.count
 
     @property
     def middles(self) -> np.ndarray:
         """Radii at the middle of the rings."""
         return (self.edges[1:] + self.edges[:-1]) / 2
-
-
-def _mean_and_error(total: np.ndarray, squares: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    n = np.maximum(count, 1)
-    mean = total / n
-    # For two or more galaxies; rounding may give a negative variance.
-    variance = np.clip(squares - n * mean**2, 0, None) / np.maximum(count - 1, 1)
-    return np.where(count > 0, mean, np.nan), np.where(count > 1, np.sqrt(variance / n), np.nan)
 
 
 def _within(x: np.ndarray, y: np.ndarray, radius: np.ndarray) -> np.ndarray:
@@ -132,49 +98,20 @@ def _within(x: np.ndarray, y: np.ndarray, radius: np.ndarray) -> np.ndarray:
 
 
 def ring_areas(size: int, edges: np.ndarray) -> np.ndarray:
-    """Compute the exact area of each pixel in each ring.
-
-    Parameters
-    ----------
-    size : int
-        Image width S.
-    edges : array, shape (..., B + 1)
-        Radii, pixels, ascending.
-
-    Returns
-    -------
-    array, shape (..., B, S, S)
-        Areas in pixels.
-
-    Examples
-    --------
-    >>> ring_areas(8, np.array([0.0, 3.0])).sum().round(6)  # π 3²
-    np.float64(28.274334)
-    """
+    """Compute the exact area of each pixel of an S×S image in each of B rings, shape (B, S, S)."""
     corner = np.arange(size + 1) - size / 2
     # The image is symmetric around its centre.
     away, place = np.unique(np.abs(corner), return_inverse=True)
-    inside = _within(away[:, None], away[None, :], np.asarray(edges, np.float64)[..., None, None])
-    signed = inside[..., place[:, None], place] * np.sign(corner)[:, None] * np.sign(corner)
+    inside = _within(away[:, None], away[None, :], np.asarray(edges, np.float64)[:, None, None])
+    signed = inside[:, place[:, None], place] * np.sign(corner)[:, None] * np.sign(corner)
     return np.diff(np.diff(np.diff(signed, axis=-1), axis=-2), axis=-3)
 
 
 def radial_profiles(maps: np.ndarray, edges: np.ndarray, scale: np.ndarray | None = None) -> np.ndarray:
-    """Compute the mean intensity of each map in rings around the centre.
+    """Compute the mean intensity of maps, shape (N, S, S), in rings around the centre, shape (N, B).
 
-    Parameters
-    ----------
-    maps : array, shape (N, S, S)
-    edges : array, shape (B + 1,)
-        Edges of the rings, ascending, in pixels or units of `scale`.
-    scale : array, shape (N,), optional
-        Unit of each galaxy in pixels (for example R_petro). If NaN, the row is NaN.
-
-    Returns
-    -------
-    array, shape (N, B)
-        Means weighted by the area that a pixel and a ring have in common, inside the image; NaN if a ring is outside of
-        the image.
+    Edges are in pixels, or in units of each galaxy's `scale` (in pixels, shape (N,)); where it is NaN, the profile is.
+    Pixels are weighted by their area in the ring; a ring outside of the image is NaN.
     """
     n, size = maps.shape[:2]
     flat = maps.reshape(n, -1).astype(np.float64)
@@ -200,98 +137,44 @@ def profile_difference(
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> tuple[np.ndarray, dict[float, np.ndarray], tuple[int, int, int]]:
-    """Subtract the mean profiles of two models, with bootstrap limits over galaxies.
+    """Subtract the mean profiles of two models, shapes (N, B) and (M, B), with bootstrap limits over galaxies.
 
-    A resample draws galaxies, not profiles: a galaxy in both samples is drawn equally often in both, so that common
-    noise cancels. Galaxies that only one model assigns to the class are included.
+    A resample draws galaxies, not profiles: a galaxy in both samples (by `ids`) is drawn equally often in both, so
+    that common noise cancels. Galaxies that only one model assigns to the class are included.
 
-    Parameters
-    ----------
-    first, second : array, shape (N, B) and (M, B)
-        From `radial_profiles`.
-    ids : pair of sequences, lengths N and M
-        Unique ids of the galaxies.
-    bootstrap : int
-        Number of resamples.
-    seed : int
-
-    Returns
-    -------
-    difference : array, shape (B,)
-    limits : dict of float to array, shape (2, B)
-        Lower and upper limits for the central 0.68 and 0.95 of resamples.
-    galaxies : tuple of int
-        Numbers of galaxies in the first, the second, and both.
-
-    Raises
-    ------
-    InputError
-        If `bootstrap` is below 1.
+    Returns the difference, shape (B,); its lower and upper limits, shape (2, B), for the central 0.68 and 0.95 of
+    resamples; and the numbers of galaxies in the first, the second, and both.
     """
-    if bootstrap < 1:
-        raise InputError(f"bootstrap must be 1 or more; got {bootstrap}")
     known: dict[Any, int] = {}
-    place_first, place_second = (np.array([known.setdefault(one, len(known)) for one in some]) for some in ids)
-    n, m, every = len(first), len(second), len(known)
-    rng = np.random.default_rng(seed)
-    samples = [(place_first, *_filled(first)), (place_second, *_filled(second))]
-    drawn = []
-    for start in range(0, bootstrap, _RESAMPLES_AT_ONCE):
-        how_many = min(_RESAMPLES_AT_ONCE, bootstrap - start)
-        counts = rng.multinomial(every, np.full(every, 1 / every), size=how_many).astype(np.float64)
-        means = [_ratio(counts[:, place] @ values, counts[:, place] @ there) for place, values, there in samples]
-        drawn.append(means[0] - means[1])
-    resamples = np.concatenate(drawn)
-    point = [_ratio(values.sum(axis=0), there.sum(axis=0)) for _, values, there in samples]
+    samples = []
+    for profiles, own in zip((first, second), ids, strict=True):
+        there = np.isfinite(profiles)
+        places = np.array([known.setdefault(one, len(known)) for one in own])
+        samples.append((places, np.where(there, profiles, 0).astype(np.float64), there.astype(np.float64)))
+
+    def difference(drawn: np.ndarray) -> np.ndarray:
+        """Difference of means, with the number of times that each galaxy was drawn."""
+        sums = [(drawn[places] @ values, drawn[places] @ there) for places, values, there in samples]
+        means = [np.where(n > 0, total / np.maximum(n, 1), np.nan) for total, n in sums]
+        return means[0] - means[1]
+
+    every = len(known)
+    rng, equal = np.random.default_rng(seed), np.full(every, 1 / every)
+    resamples = [difference(rng.multinomial(every, equal).astype(np.float64)) for _ in range(bootstrap)]
     limits = {}
     for fraction in _LIMITS:
         with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # a ring that no galaxy reaches
             limits[fraction] = np.nanquantile(resamples, [(1 - fraction) / 2, (1 + fraction) / 2], axis=0)
-    return point[0] - point[1], limits, (n, m, n + m - every)
+    n, m = len(first), len(second)
+    return difference(np.ones(every)), limits, (n, m, n + m - every)
 
 
-def _filled(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    there = np.isfinite(profiles)
-    return np.where(there, profiles, 0).astype(np.float64), there.astype(np.float64)
+def aligned(maps: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """Rotate each map so that the major axis is along x (bilinear); NaN outside of the image.
 
-
-def _ratio(total: np.ndarray, count: np.ndarray) -> np.ndarray:
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def aligned(maps: np.ndarray, angle: np.ndarray, radius: np.ndarray | None = None) -> np.ndarray:
-    """Rotate each map so that the galaxy's major axis is along x, and scale it by the radius (bilinear).
-
-    Parameters
-    ----------
-    maps : array, shape (N, S, S)
-    angle : array, shape (N,)
-        Angle of the major axis in radians, from +x (columns) towards +y (rows).
-    radius : array, shape (N,), optional
-        Radius in pixels; half the width of the result is then `REACH` radii. Default: not scaled.
-
-    Returns
-    -------
-    array, shape (N, S, S)
-        NaN outside of the image; all NaN if angle or radius is NaN.
-
-    Examples
-    --------
-    >>> bar = np.zeros((1, 5, 5)); bar[0, :, 2] = 1
-    >>> aligned(bar, np.array([np.pi / 2]))[0, 2].round(6).tolist()
-    [1.0, 1.0, 1.0, 1.0, 1.0]
+    Angles are in radians, from columns towards rows.
     """
-    n, side = maps.shape[:2]
-    # Pixel centres of the result, from its centre, in units of half its width.
-    axis = (2 * np.arange(side) + 1 - side) / side
-    half = np.full(n, side / 2) if radius is None else REACH * radius
-    out = np.empty_like(maps)
-    for row in range(n):
-        cosine, sine = np.cos(angle[row]), np.sin(angle[row])
-        x = half[row] * (cosine * axis[None, :] - sine * axis[:, None]) + (side - 1) / 2
-        y = half[row] * (sine * axis[None, :] + cosine * axis[:, None]) + (side - 1) / 2
-        outside = (np.abs(x - (side - 1) / 2) > side / 2 + 1e-9) | (np.abs(y - (side - 1) / 2) > side / 2 + 1e-9)
-        # Between the outermost pixel centres and the edge, use the outermost values.
-        found = map_coordinates(maps[row], [y, x], order=1, mode="nearest", output=out.dtype)
-        out[row] = np.where(outside | np.isnan(x), np.nan, found)
-    return out
+    degrees = np.degrees(angle)
+    return np.stack(
+        [rotate(one, turned, reshape=False, order=1, cval=np.nan) for one, turned in zip(maps, degrees, strict=True)]
+    )

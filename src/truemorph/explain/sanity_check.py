@@ -9,7 +9,7 @@ maps with random weights correlate less than the mean of these two.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,28 +20,26 @@ from scipy.stats import rankdata, t
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.classifiers.network import GalaxyNetwork
 from truemorph.errors import InputError
-from truemorph.explain.feature_maps import Grid, stage_names
+from truemorph.explain.feature_maps import Grid, stages
 from truemorph.explain.gradcam import GradCam, upsampled
 from truemorph.progress import progress
 
 # Width in pixels at which maps are compared.
 _SIDE = 24
-_MOST_STEPS = 8
 
 
 @dataclass(frozen=True)
 class Randomisation:
-    """Correlations between a network's maps and maps with random weights.
+    """Rank correlations between a network's maps and other maps.
 
     Attributes
     ----------
     layer : str
     steps : dict of str to array, shape (D, N)
-        Rank correlations with the trained network's maps, by draw and galaxy. The key is the last randomised part,
-        from the class layer down. In the last step all weights are random.
+        With maps of random weights, by draw and galaxy. The key is the last randomised part, from the class layer
+        down. In the last step all weights are random.
     other, same : array, shape (N,)
-        Rank correlation of the trained network's map of a galaxy with its map of another galaxy of the same predicted
-        class, and of the same galaxy rotated by multiples of 90°.
+        With the map of another galaxy of the same predicted class, and of the same galaxy rotated by multiples of 90°.
     blank : float
         Fraction of maps with random weights that are zero everywhere; their correlation counts as 0.
     """
@@ -63,31 +61,23 @@ class Randomisation:
         return {name: _mean_and_error(one) for name, one in self.steps.items()}
 
     @property
-    def _all_random(self) -> np.ndarray:
-        return list(self.steps.values())[-1]
-
-    @property
-    def above(self) -> tuple[float, float]:
-        """Return how far maps with all weights random are above the threshold, and the error."""
-        return _mean_and_error(self._all_random - (self.other + self.same) / 2)
-
-    @property
     def passes(self) -> bool:
-        """Whether they are below the threshold, with 97.5 % confidence."""
-        value, error = self.above
-        draws = len(self._all_random)
-        return bool(value + t.ppf(0.975, max(draws - 1, 1)) * error < 0)
+        """Whether maps with all weights random are below the threshold, with 97.5 % confidence."""
+        random = list(self.steps.values())[-1]
+        above, error = _mean_and_error(random - (self.other + self.same) / 2)
+        return bool(above + t.ppf(0.975, len(random) - 1) * error < 0)
 
     @property
     def statement(self) -> str:
         """Return the result in words."""
-        (mean, error), draws = self.means[list(self.means)[-1]], len(self._all_random)
+        last, random = list(self.steps.items())[-1]
+        mean, error = self.means[last]
         verdict = f"maps of {self.layer} depend on the weights"
         if not self.passes:
             verdict = f"it is not shown that {verdict}"
         return (
-            f"{verdict[0].upper()}{verdict[1:]}: with all weights random ({draws} draws), the rank correlation of a "
-            f"galaxy's map with that of the trained network is {mean:.2f} ± {error:.2f}. For comparison, it is "
+            f"{verdict[0].upper()}{verdict[1:]}: with all weights random ({len(random)} draws), the rank correlation "
+            f"of a galaxy's map with that of the trained network is {mean:.2f} ± {error:.2f}. For comparison, it is "
             f"{self.other.mean():.2f} with another galaxy and {self.same.mean():.2f} with the same galaxy, rotated "
             f"(the check passes below {self.threshold:.2f})."
         )
@@ -95,24 +85,12 @@ class Randomisation:
 
 def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
     """Return the mean of (D, N), and its error from the scatter of draws and of galaxies."""
-    parts = [
-        one.var(ddof=1) / one.size if one.size > 1 else np.inf for one in (values.mean(axis=1), values.mean(axis=0))
-    ]
+    parts = [one.var(ddof=1) / one.size for one in (values.mean(axis=1), values.mean(axis=0))]
     return float(values.mean()), float(np.sqrt(sum(parts)))
 
 
 def rank_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of each pair of maps, shape (N,); 0 if one is constant.
-
-    Parameters
-    ----------
-    first, second : array, shape (N, ...)
-
-    Examples
-    --------
-    >>> rank_correlations(np.array([[1.0, 2.0, 9.0], [1.0, 1.0, 1.0]]), np.array([[0.1, 0.3, 0.4], [1.0, 2.0, 3.0]]))
-    array([1., 0.])
-    """
+    """Spearman's correlation of each pair of maps, shape (N, ...); 0 if one is constant."""
     ranks = [rankdata(one.reshape(len(one), -1), axis=1) for one in (first, second)]
     ranks = [one - one.mean(axis=1, keepdims=True) for one in ranks]
     norms = [np.sqrt((one**2).sum(axis=1)) for one in ranks]
@@ -129,25 +107,8 @@ def randomise(
 ) -> Randomisation:
     """Compare maps of a model's first member with maps after randomising weights from the top.
 
-    Parameters
-    ----------
-    model : Classifier
-    pixels : array of uint8, shape (N, S, S, 3)
-        Cropped and resized images of a few dozen galaxies.
-    layer : str, optional
-        As in `GradCam`.
-    draws : int
-        Number of random networks, initialised as at the start of training; at least two.
-    seed : int
-
-    Returns
-    -------
-    Randomisation
-
-    Raises
-    ------
-    InputError
-        If there are fewer than two draws, or no two galaxies of one predicted class.
+    `pixels` are a few dozen galaxies, uint8 of shape (N, S, S, 3), cropped and resized. Random networks are initialised
+    as at the start of training.
     """
     if draws < 2:
         raise InputError(f"the check with random weights needs two draws or more; got {draws}")
@@ -162,37 +123,34 @@ def randomise(
             "the check with random weights needs two galaxies of one predicted class; give more, or use `draws` 0"
         )
     pixels, classes, partner = pixels[paired], classes[paired], np.cumsum(paired)[partner[paired]] - 1
+    scale = _SIDE / model.config.image_size
+    grid = Grid(cam.grid.cells, (cam.grid.first + 0.5) * scale - 0.5, cam.grid.step * scale)
 
     def maps(turned: int = 0) -> np.ndarray:
         found = cam.maps(np.rot90(pixels, turned, axes=(1, 2)), classes)
         # Rotated back in pixels, because cells of a rotated image have other positions.
-        return np.rot90(_in_pixels(found, cam.grid, model.config.image_size), -turned, axes=(1, 2))
+        return np.rot90(upsampled(found, _SIDE, grid), -turned, axes=(1, 2))
 
     trained = maps()
     other = rank_correlations(trained, trained[partner])
     same = np.mean([rank_correlations(trained, maps(turned)) for turned in (1, 2, 3)], axis=0)
+    network = cam.networks[0]
     # The network's own order is that of its layers; in a file it is alphabetical.
-    groups = _from_the_top(cam.networks[0].state_dict(), stage_names(cam.networks[0].backbone))
-    found: dict[str, list[np.ndarray]] = {name: [] for name, _ in groups}
+    groups = _from_the_top(network.state_dict(), stages(network.backbone))
+    steps = {name: np.zeros((draws, len(pixels))) for name in groups}
     blank = 0
     with progress(draws * len(groups), "checking maps with random weights", "networks") as bar:
         for draw in range(draws):
             fresh = _fresh_weights(alone, seed + draw)
             weights = {name: torch.from_numpy(value) for name, value in alone.members[0].items()}
-            for name, keys in groups:
+            for name, keys in groups.items():
                 weights |= {key: fresh[key] for key in keys}
-                cam.networks[0].load_state_dict(weights)
+                network.load_state_dict(weights)
                 now = maps()
                 blank += int((now.max(axis=(1, 2)) == 0).sum())
-                found[name].append(rank_correlations(trained, now))
+                steps[name][draw] = rank_correlations(trained, now)
                 bar.update(1)
-    steps = {name: np.array(some) for name, some in found.items()}
     return Randomisation(cam.layer, steps, other, same, blank / (draws * len(groups) * len(pixels)))
-
-
-def _in_pixels(maps: np.ndarray, grid: Grid, size: int) -> np.ndarray:
-    scale = _SIDE / size
-    return upsampled(maps, _SIDE, Grid(grid.cells, (grid.first + 0.5) * scale - 0.5, grid.step * scale))
 
 
 def _partners(classes: np.ndarray, seed: int) -> np.ndarray:
@@ -212,8 +170,8 @@ def _fresh_weights(model: Classifier, seed: int) -> dict[str, Any]:
     return network.state_dict()
 
 
-def _from_the_top(weights: dict[str, Any], stages: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """List parts of a network and their weights, from class layer to stem; merge neighbours if there are many."""
+def _from_the_top(weights: dict[str, Any], stages: Collection[str]) -> dict[str, list[str]]:
+    """List the weights of each part of a network, from class layer to stem."""
     parts: dict[str, list[str]] = {}
     for key in weights:
         inside = key.removeprefix("backbone.")
@@ -225,11 +183,4 @@ def _from_the_top(weights: dict[str, Any], stages: Sequence[str]) -> list[tuple[
         else:
             name = stage
         parts.setdefault(name, []).append(key)
-    listed = list(parts.items())[::-1]
-    while len(listed) > _MOST_STEPS:
-        # Merge the two neighbours with the fewest weights, except the class layer.
-        sizes = [sum(weights[key].numel() for key in keys) for _, keys in listed]
-        at = min(range(1, len(listed) - 1), key=lambda k: sizes[k] + sizes[k + 1])
-        (_, upper), (name, lower) = listed[at : at + 2]
-        listed[at : at + 2] = [(name, upper + lower)]
-    return listed
+    return dict(reversed(parts.items()))

@@ -17,7 +17,7 @@ from truemorph.gold.answers import FIRST, REPEAT, TWIN, TWINS, create_answers, r
 from truemorph.gold.plan import images_of, read_plan
 from truemorph.images.decode import central_crop, decode, read_image_file
 from truemorph.images.degrade import degrade
-from truemorph.images.store import decode_batches
+from truemorph.images.inputs import pixel_batches
 from truemorph.images.stretch import unstretch
 from truemorph.io import read_json, write_json, written_whole
 from truemorph.tables import CatalogTable, write_table
@@ -128,7 +128,7 @@ def _unreadable(files: dict[str, Path]) -> dict[str, str]:
     galaxies = list(files)
     return {
         galaxies[rows.start + k]: one
-        for rows, decoded in decode_batches(list(files.values()), size=8, crop=1.0)
+        for rows, decoded in pixel_batches(list(files.values()), size=8, crop=1.0)
         for k, one in enumerate(decoded)
         if isinstance(one, str)
     }

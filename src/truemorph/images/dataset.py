@@ -25,29 +25,15 @@ _AHEAD = 3
 class GalaxyBatches:
     """Iterate over the batches of one epoch; Lightning uses it as a data loader.
 
-    Parameters
-    ----------
-    pixels : Pixels
-    rows : array of int, shape (N,)
-        Row of each galaxy in `pixels`.
-    columns : dict of tensor, each of shape (N, ...)
-        Other columns to include in batches.
-    batch_size : int
-        Galaxies per step, over all processes and parts.
-    seed : int, optional
-        Seed of a new order each epoch, without the last incomplete batch; default: all galaxies in order.
-    augmentation : Augmentation, optional
-        Random affine maps, added to each batch as `maps`.
-    parts : int
-        Number of batches into which a step is divided to save memory.
-    process : (int, int)
-        Index of this process (from 0), and number of processes.
+    `rows` are the rows of the N galaxies in `pixels`, and `columns` other tensors with N rows to include in batches.
+    `batch_size` is the number of galaxies per step, over all processes and over the `parts` into which a step is
+    divided to save memory. With a `seed`, each epoch has a new order and leaves out the last incomplete batch; without
+    one, all galaxies come in order. `process` is the index of this process (from 0) and the number of processes.
 
-    Notes
-    -----
-    A batch is a dict of `columns`, `pixels`, `maps`, and `step_weights`: `columns["weights"]` divided by their sum over
-    the whole step, so that losses of parts and processes add up to the weighted mean. `state_dict` stores the position
-    in the epoch, so that an interrupted run resumes with the next batch.
+    A batch is a dict of `columns`, `pixels`, `maps` (random affine maps, with an `augmentation`) and `step_weights`:
+    `columns["weights"]` divided by their sum over the whole step, so that losses of parts and processes add up to the
+    weighted mean. `state_dict` stores the position in the epoch, so that an interrupted run resumes with the next
+    batch.
     """
 
     def __init__(

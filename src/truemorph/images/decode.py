@@ -40,7 +40,6 @@ _FITS_MODULES = r"astropy\.io\.fits"
 # The asinh stretch is nearly linear below a tenth of white, as in astropy's AsinhStretch.
 _SOFTENING = 0.1
 
-
 Key = TypeVar("Key")
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -50,15 +49,9 @@ Found = TypeVar("Found")
 class FitsReading:
     """Settings to convert FITS images to colour images.
 
-    Attributes
-    ----------
-    hdu : int or str, optional
-        Number or name of the HDU; default the first that has an image.
-    stretch : {"asinh", "linear", "sqrt", "log"}
-        Stretch of the data. "asinh" preserves colours (Lupton et al. 2004); the others stretch each band separately.
-    limits : (float, float), optional
-        Data values of black and white, the same for all images. The default is the 0.5 and 99.8 percentiles of each
-        image, which suits cutouts without a common scale.
+    `hdu` is a number or name, by default that of the first HDU with an image. The stretch "asinh" preserves colours
+    (Lupton et al. 2004); the others stretch each band separately. `limits` are the data values of black and white, by
+    default the 0.5 and 99.8 percentiles of each image, which suits cutouts without a common scale.
     """
 
     hdu: int | str | None = None
@@ -90,23 +83,9 @@ def is_fits(data: bytes) -> bool:
 
 
 def fits_values(data: bytes, hdu: int | str | None = None) -> np.ndarray:
-    """Return pixel values of a FITS image, with rows from the bottom as in FITS.
+    """Return pixel values of a FITS image, gzipped or not, with rows from the bottom as in FITS.
 
-    Parameters
-    ----------
-    data : bytes
-        Content of the file, gzipped or not.
-    hdu : int or str, optional
-        Number or name of the HDU; default the first that has an image.
-
-    Returns
-    -------
-    array of float64, shape (H, W), or (3, H, W) with red, green and blue in this order
-
-    Raises
-    ------
-    ValueError
-        If there is no such HDU, its image has another shape, or has more than `MAXIMUM_PIXELS` pixels.
+    Their shape is (H, W), or (3, H, W) with red, green and blue in this order; another raises a ValueError.
     """
     from astropy.io import fits
 
@@ -172,25 +151,9 @@ def _fits_picture(data: bytes, reading: FitsReading) -> np.ndarray:
 
 
 def decode(data: bytes, source: str = "image", fits: FitsReading = AS_THEY_ARE) -> np.ndarray:
-    """Decode a JPEG, PNG or FITS image to uint8 RGB.
+    """Decode the content of a JPEG, PNG or FITS file to uint8 RGB, shape (height, width, 3).
 
-    Parameters
-    ----------
-    data : bytes
-        Content of the file.
-    source : str
-        Name of the file in messages.
-    fits : FitsReading
-        Settings for FITS images.
-
-    Returns
-    -------
-    array of uint8, shape (height, width, 3)
-
-    Raises
-    ------
-    InputError
-        If the file is empty, truncated, not an image, or has more than `MAXIMUM_PIXELS` pixels.
+    Raises an InputError if it is empty, truncated, not an image, or has more than `MAXIMUM_PIXELS` pixels.
     """
     if not data:
         raise InputError(f"{source}: the file is empty")
@@ -232,35 +195,18 @@ def central_crop(image: np.ndarray, fraction: float = CENTRAL_CROP) -> np.ndarra
     return image[top : top + side, left : left + side]
 
 
-def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize a square uint8 RGB image to size × size (bilinear, antialiased)."""
-    if image.shape[:2] == (size, size):
-        return image
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
-
-
 def cropped_and_resized(image: np.ndarray, size: int, crop: float, name: str) -> np.ndarray:
-    """Crop and resize an image, uint8 (H, W, 3), to the size of a network, (size, size, 3).
-
-    Raises
-    ------
-    InputError
-        If the image is smaller than 8 pixels after cropping.
-    """
+    """Crop and resize (bilinear, antialiased) an image, uint8 (H, W, 3), to the size of a network, (size, size, 3)."""
     cropped = central_crop(image, crop)
     if cropped.shape[0] < _SMALLEST:
         raise InputError(f"{name}: only {cropped.shape[0]} pixels wide after cropping; replace or remove it")
-    return resize(cropped, size)
+    if cropped.shape[0] == size:
+        return cropped
+    return np.asarray(Image.fromarray(cropped).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def read_image_file(path: str | os.PathLike[str]) -> bytes:
-    """Read the content of an image file.
-
-    Raises
-    ------
-    InputError
-        If it can't be read or is not a regular file (reading a named pipe would never end).
-    """
+    """Read the content of an image file; it must be a regular file, because reading a named pipe would never end."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise InputError(f"{shown_path(path)}: not a regular file; remove it")
@@ -275,22 +221,7 @@ def load_image(
     crop: float = CENTRAL_CROP,
     fits: FitsReading = AS_THEY_ARE,
 ) -> np.ndarray:
-    """Read, crop and resize one image, shape (size, size, 3), uint8.
-
-    Parameters
-    ----------
-    image : path or bytes
-        A file, or its content.
-    size : int
-    crop : float
-        Fraction of the side to keep.
-    fits : FitsReading
-
-    Raises
-    ------
-    InputError
-        If the file is missing, not a readable image, or smaller than 8 pixels after cropping.
-    """
+    """Read, crop and resize one image (a file or its content), shape (size, size, 3), uint8."""
     if isinstance(image, bytes):
         data, name = image, "image"
     else:
@@ -311,10 +242,7 @@ def load_or_reason(
 def ahead(
     work: Callable[[Item], Found], batches: Iterable[tuple[Key, Sequence[Item]]]
 ) -> Iterator[tuple[Key, list[Found]]]:
-    """Apply `work` to the items of batches (key, sequence) in threads, one batch ahead of the caller.
-
-    Yields the key of each batch, and a list with one result per item.
-    """
+    """Apply `work` to the items of batches (key, items) in threads, one batch ahead; yield (key, results)."""
     with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool:
         waiting = None
         for key, items in batches:

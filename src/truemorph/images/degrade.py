@@ -98,7 +98,7 @@ def _noise_left(pixel: float) -> float:
 
     Small camera pixels are averaged; linear interpolation between large ones leaves 2/3 of the variance per axis.
     """
-    return pixel if pixel < 2 / 3 else 2 / 3
+    return min(pixel, 2 / 3)
 
 
 def _grain_spectrum(side: int, pixel: float) -> np.ndarray:

@@ -22,37 +22,22 @@ from truemorph.images.decode import (
 )
 from truemorph.io import shown_path
 
-_BATCH = 64
+_BATCH = 256
 
 
 def pixel_batches(
     images: Any, size: int, crop: float = CENTRAL_CROP, fits: FitsReading = AS_THEY_ARE
 ) -> Iterator[tuple[slice, list[np.ndarray | str]]]:
-    """Yield pixels of images of any kind, in batches.
+    """Decode images of any kind in threads, one batch in advance.
 
-    Parameters
-    ----------
-    images : sequence of paths, bytes, PIL images or arrays (H, W, 3); or array or tensor, shape (N, H, W, 3)
-        Tensors may also be (N, 3, H, W). uint8, or floats between 0 and 1. Images are cropped and resized as files are,
-        except an array or tensor of images that already have the network's size.
-    size, crop, fits
-        As in `load_image`.
-
-    Yields
-    ------
-    rows : slice
-    images : list
-        A uint8 array (size, size, 3) per readable image, else the problem as a string.
-
-    Raises
-    ------
-    InputError
-        If an array has another shape or type.
+    Yields the slice of the images, and a uint8 array (size, size, 3) per readable image, else the problem as a string.
+    Images are a sequence of paths, bytes, PIL images or arrays (H, W, 3); or an array or tensor (N, H, W, 3), or a
+    tensor (N, 3, H, W). Values are uint8, or floats between 0 and 1. Images are cropped and resized as files are,
+    except an array or tensor of images that already have the network's size.
     """
-    images = listed(images)
-    every, as_they_are = images, False
-    if hasattr(images, "shape"):
-        every = _array(images)
+    every, as_they_are = listed(images), False
+    if hasattr(every, "shape"):
+        every = _array(every)
         if every.ndim != 4 or every.shape[3] != 3:
             raise InputError(f"images must have shape (N, height, width, 3); got {every.shape}")
         every = _bytes(every)
@@ -78,11 +63,8 @@ def listed(images: Any) -> Any:
     """Return one image, or a column of paths, as a list; arrays and tensors of pixels unchanged."""
     if isinstance(images, str | os.PathLike | bytes | Image.Image):
         return [images]
-    if hasattr(images, "dtype") and not hasattr(images, "ndim"):  # a polars column
-        return list(images)
-    if getattr(images, "ndim", None) == 1:  # a pandas column or a numpy array
-        return list(images)
-    return images
+    column = hasattr(images, "dtype") and getattr(images, "ndim", 1) == 1  # polars, pandas or numpy
+    return list(images) if column else images
 
 
 def image_names(images: Any) -> list[Any]:

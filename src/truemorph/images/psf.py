@@ -6,13 +6,7 @@ import numpy as np
 
 
 def moffat_transfer(squared_frequency: np.ndarray, fwhm: float) -> np.ndarray:
-    """Transfer function of a Moffat PSF with β = 3.5: (1 + k + k²/3) exp(-k), k = 2π ν r_0.
-
-    Parameters
-    ----------
-    squared_frequency : array
-        ν², in units of 1 / (unit of `fwhm`)².
-    fwhm : float
+    """Transfer function of a Moffat PSF with β = 3.5, from ν² and the FWHM: (1 + k + k²/3) exp(-k), k = 2π ν r_0.
 
     Examples
     --------

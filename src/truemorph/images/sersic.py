@@ -1,8 +1,7 @@
 """Fit Sérsic profiles to images: index, half-light radius and ellipticity of the central galaxy.
 
-The default method fits a Sérsic profile, integrated over pixels and convolved with the PSF, with a free sky and
-weighted by the noise. The other method is statmorph (Rodriguez-Gomez et al. 2019, MNRAS 483, 4140); docs/report.md
-compares them. Neighbours are found with photutils and masked.
+The profile is integrated over pixels and convolved with the PSF, and fitted with a free sky, weighted by the noise
+(docs/report.md compares it with statmorph). Neighbours are found with photutils and masked.
 
 Colour images (JPEG, PNG) are not on a linear scale: a stretch that enhances faint parts flattens the profile. By
 default, `truemorph.images.stretch` is inverted. For simulated JPEGs this recovers n (0.9 of it for ellipticals, 1.0
@@ -17,6 +16,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Literal
@@ -27,8 +27,9 @@ from scipy import fft, ndimage, optimize
 from scipy.special import gammaincinv
 
 from truemorph.arrays import float_array
+from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.errors import InputError, TruemorphError, reason, require_extra
-from truemorph.images.decode import AS_THEY_ARE, FitsReading, decode, fits_values, is_fits, read_image_file
+from truemorph.images.decode import decode, fits_values, is_fits, read_image_file
 from truemorph.images.inputs import listed
 from truemorph.images.psf import moffat_transfer
 from truemorph.images.stretch import unstretch
@@ -36,7 +37,6 @@ from truemorph.io import shown_path
 from truemorph.progress import progress
 from truemorph.workers import worker_pool
 
-Method = Literal["profile", "statmorph"]
 PsfShape = Literal["moffat", "gaussian"]
 GOOD, SUSPECT, FAILED = 0, 1, 2
 
@@ -60,7 +60,6 @@ _MOST_LOST = 0.2  # fraction of the galaxy's central pixels
 _MODEL_ERROR = 0.05  # fraction of the flux: galaxies and PSFs differ from the model
 
 # Fit.
-_FWHM = 2 * np.sqrt(2 * np.log(2))  # of a Gaussian, in units of σ
 _PSF_REACH = 6  # in units of σ
 _INDICES = (0.2, 8.0)
 _SMALLEST_RADIUS = 0.2  # pixels
@@ -68,23 +67,13 @@ _LARGEST_RADIUS = 0.25  # fraction of the width
 _FINE, _BOX = 7, 5  # points per pixel and axis, and their distance from the centre in pixels
 
 
-@dataclass(frozen=True)
-class _Settings:
-    method: Method
-    psf_shape: PsfShape
-    undo_stretch: bool
-    fits: FitsReading
-
-
 def measure_sersic(
     images: Any,
     psf_sigma: float | Sequence[float] | np.ndarray | None = None,
     *,
-    object_id: Sequence[Any] | np.ndarray | pl.Series | None = None,
-    method: Method = "profile",
     psf_shape: PsfShape = "moffat",
     undo_stretch: bool = True,
-    fits: FitsReading = AS_THEY_ARE,
+    hdu: int | str | None = None,
     jobs: int | None = None,
 ) -> pl.DataFrame:
     """Fit a Sérsic profile to the central galaxy of each image.
@@ -97,32 +86,29 @@ def measure_sersic(
         Non-finite pixels are masked.
     psf_sigma : float or array, shape (N,), optional
         σ of the PSF, FWHM / 2.355, in pixels. Without it, the PSF is ignored and indices are too small.
-    object_id : sequence, optional
-        Default: paths of files, else row numbers in a column `row`.
-    method : {"profile", "statmorph"}
     psf_shape : {"moffat", "gaussian"}
         A Moffat profile with β = 3.5, as in SDSS, or a Gaussian, with the FWHM given by `psf_sigma`.
     undo_stretch : bool
         Whether to convert colour images to flux with `truemorph.images.stretch.unstretch`; see the limits in the
         docstring of this module. The r band (green) is measured.
-    fits : FitsReading
-        Which HDU to read; the stretch has no effect here.
+    hdu : int or str, optional
+        Number or name of the HDU of FITS images; default the first that has an image.
     jobs : int, optional
         Number of processes; default one per core. Scripts with more than one need `if __name__ == "__main__":`.
 
     Returns
     -------
     polars.DataFrame
-        One row per image: `object_id` or `row`; `sersic_n`; `sersic_n_stderr`, from noise that is independent between
-        pixels and a model error of 5 % of the flux (null for statmorph); `sersic_rhalf` (pixels, along the major axis);
-        `sersic_ellipticity` (1 - b/a); `light` ("linear", "unstretched" or "as shown"); `flag` (0 good, 1 suspect,
-        2 failed, with null measurements) and `problem`, the reason if it is not 0.
+        One row per image: `object_id` (paths, if all images are files) or `row` (numbers); `sersic_n`;
+        `sersic_n_stderr`, from noise that is independent between pixels and a model error of 5 % of the flux;
+        `sersic_rhalf` (pixels, along the major axis); `sersic_ellipticity` (1 - b/a); `light` ("linear", "unstretched"
+        or "as shown"); `flag` (0 good, 1 suspect, 2 failed, with null measurements) and `problem`, the reason if it is
+        not 0.
 
     Raises
     ------
     InputError
-        If photutils (or statmorph, if used) is not installed, or arguments are inconsistent. Problems of single images
-        are listed in `problem`.
+        If photutils is not installed, or arguments are inconsistent. Problems of single images are in `problem`.
 
     Examples
     --------
@@ -134,8 +120,6 @@ def measure_sersic(
     (1.0, 6.7)
     """
     require_extra("morphology")
-    if method not in ("profile", "statmorph"):
-        raise InputError(f'method must be "profile" or "statmorph"; got {method!r}')
     if psf_shape not in ("moffat", "gaussian"):
         raise InputError(f'psf_shape must be "moffat" or "gaussian"; got {psf_shape!r}')
     images = listed(images)
@@ -148,34 +132,27 @@ def measure_sersic(
         sigma = np.full(count, sigma)
     if sigma.shape != (count,):
         raise InputError(f"psf_sigma must be one number, or one per image; got shape {sigma.shape} for {count} images")
-    if object_id is not None and len(object_id) != count:
-        raise InputError(f"object_id has {len(object_id)} rows for {count} images")
-    jobs = (os.cpu_count() or 1) if jobs is None else jobs
-    if jobs < 1:
-        raise InputError(f"jobs must be a number of processes, 1 or more; got {jobs}")
+    jobs = min((os.cpu_count() or 1) if jobs is None else jobs, -(-count // _PER_TASK))
 
-    work = partial(_measured, settings=_Settings(method, psf_shape, undo_stretch, fits))
-    parts = [slice(start, min(start + _PER_TASK, count)) for start in range(0, count, _PER_TASK)]
-    tasks = ([images[row] for row in range(part.start, part.stop)] for part in parts)
-    widths = (sigma[part] for part in parts)
+    work = partial(_measured, psf_shape=psf_shape, undo_stretch=undo_stretch, hdu=hdu)
     rows: list[dict[str, Any]] = []
-    with progress(count, "Sérsic profiles", "galaxies") as bar:
-        if min(jobs, len(parts)) <= 1:
-            for task, width in zip(tasks, widths, strict=True):
-                rows += work(task, width)
-                bar.update(len(task))
-        else:
-            try:
-                with worker_pool(min(jobs, len(parts))) as pool:
-                    for found in pool.map(work, tasks, widths):
-                        rows += found
-                        bar.update(len(found))
-            except BrokenProcessPool as problem:
-                raise TruemorphError(
-                    "a process that measured profiles died: use fewer jobs if memory ran out; "
-                    'scripts need `if __name__ == "__main__":`'
-                ) from problem
-    return pl.concat([_names(images, object_id).to_frame(), pl.DataFrame(rows, schema=_SCHEMA)], how="horizontal")
+    try:
+        with (
+            progress(count, "Sérsic profiles", "galaxies") as bar,
+            worker_pool(jobs) if jobs > 1 else nullcontext() as pool,
+        ):
+            given = (images[row] for row in range(count))
+            for row in pool.map(work, given, sigma, chunksize=_PER_TASK) if pool else map(work, given, sigma):
+                rows.append(row)
+                bar.update(1)
+    except BrokenProcessPool as problem:
+        raise TruemorphError(
+            "a process that measured profiles died: use fewer jobs if memory ran out; "
+            'scripts need `if __name__ == "__main__":`'
+        ) from problem
+    files = count > 0 and all(isinstance(one, str | os.PathLike) for one in images)
+    names = pl.Series("object_id", map(shown_path, images)) if files else pl.Series("row", range(count), pl.Int64)
+    return pl.DataFrame(rows, schema=_SCHEMA).insert_column(0, names)
 
 
 _SCHEMA = {
@@ -189,31 +166,21 @@ _SCHEMA = {
 }
 
 
-def _names(images: Any, object_id: Any) -> pl.Series:
-    if object_id is not None:
-        return pl.Series("object_id", object_id)
-    if len(images) and all(isinstance(one, str | os.PathLike) for one in images):
-        return pl.Series("object_id", [shown_path(one) for one in images])
-    return pl.Series("row", range(len(images)), dtype=pl.Int64)
-
-
-def _measured(images: list[Any], sigma: np.ndarray, settings: _Settings) -> list[dict[str, Any]]:
-    """Return the result rows of some images."""
-    return [_measured_one(image, float(width), settings) for image, width in zip(images, sigma, strict=True)]
-
-
-def _measured_one(image: Any, sigma: float, settings: _Settings) -> dict[str, Any]:
+def _measured(
+    image: Any, sigma: float, psf_shape: PsfShape, undo_stretch: bool, hdu: int | str | None
+) -> dict[str, Any]:
+    """Return the result row of an image."""
     light = None
     try:
         if not 0 <= sigma < np.inf:
             raise InputError(f"psf_sigma must be a width in pixels, 0 or more; got {sigma}")
-        values, noise, light = _read(image, settings)
-        return {"light": light, **_fitted(values, noise, sigma, settings)}
+        values, noise, light = _read(image, undo_stretch, hdu)
+        return {"light": light, **_fitted(values, noise, float(sigma), psf_shape)}
     except Exception as problem:  # one bad image must not stop the others; its row has the problem
         return {"light": light, "flag": FAILED, "problem": reason(problem)}
 
 
-def _read(image: Any, settings: _Settings) -> tuple[np.ndarray, np.ndarray, str]:
+def _read(image: Any, undo_stretch: bool, hdu: int | str | None) -> tuple[np.ndarray, np.ndarray, str]:
     """Return flux of an image, its noise in addition to the sky's (infinite if masked), and its kind."""
     if isinstance(image, str | os.PathLike):
         data, name = read_image_file(image), shown_path(image)
@@ -221,14 +188,14 @@ def _read(image: Any, settings: _Settings) -> tuple[np.ndarray, np.ndarray, str]
         data, name = image, "image"
     if isinstance(data, bytes):
         if is_fits(data):
-            bands = fits_values(data, settings.fits.hdu)
+            bands = fits_values(data, hdu)
             image = bands if bands.ndim == 2 else bands[_GREEN]
         else:
             image = decode(data, name)
     pixels = np.asarray(image)
     if pixels.shape[2:] == (3,) and pixels.dtype == np.uint8:
         white = pixels.max(axis=2) >= _WHITE
-        if not settings.undo_stretch:
+        if not undo_stretch:
             shown = pixels[..., _GREEN].astype(np.float64)
             return shown, np.where(white, np.inf, _LEVEL), "as shown"
         light = unstretch(pixels)[_GREEN].astype(np.float64)
@@ -248,7 +215,7 @@ def _worth_of_a_level() -> np.ndarray:
     return np.gradient(unstretch(ramp)[_GREEN, :, 0].astype(np.float64))
 
 
-def _fitted(values: np.ndarray, noise: np.ndarray, sigma: float, settings: _Settings) -> dict[str, Any]:
+def _fitted(values: np.ndarray, noise: np.ndarray, sigma: float, psf_shape: PsfShape) -> dict[str, Any]:
     side = min(values.shape)
     if side < _SMALLEST_SIDE:
         raise InputError(f"only {side} pixels wide; at least {_SMALLEST_SIDE} are needed")
@@ -258,11 +225,10 @@ def _fitted(values: np.ndarray, noise: np.ndarray, sigma: float, settings: _Sett
         # Keep the PSF resolved.
         factor = max(1, min(factor, int(sigma / _NARROWEST))) if sigma else factor
     values, noise = _binned(values, noise, factor)
-    galaxy = _separated(values, noise)
-    fit = _fit_profile if settings.method == "profile" else _fit_statmorph
-    found, problems = fit(galaxy, sigma / factor, settings.psf_shape)
+    galaxy, doubts = _separated(values, noise)
+    found, problems = _fit_profile(galaxy, sigma / factor, psf_shape)
     found["sersic_rhalf"] *= factor
-    problems = (*galaxy.problems, *problems)
+    problems = doubts + problems
     return {**found, "flag": SUSPECT if problems else GOOD, "problem": "; ".join(problems) or None}
 
 
@@ -280,37 +246,16 @@ def _binned(values: np.ndarray, noise: np.ndarray, factor: int) -> tuple[np.ndar
 
 @dataclass(frozen=True)
 class _Galaxy:
-    """A galaxy to fit: the central source of an image.
+    """The central source of an image; arrays have the shape of the image, (H, W)."""
 
-    Attributes
-    ----------
-    light : array, shape (H, W)
-        Flux, sky subtracted.
-    noise : array, shape (H, W)
-        Standard deviation from sky, image and source.
-    masked : array of bool, shape (H, W)
-        Pixels that are not used.
-    segments : array of int, shape (H, W)
-        Labels of sources, 0 for sky.
-    label : int
-        Label of the galaxy.
-    problems : tuple of str
-        Why a fit may be wrong.
-    """
-
-    light: np.ndarray
-    noise: np.ndarray
-    masked: np.ndarray
-    segments: np.ndarray
-    label: int
-    problems: tuple[str, ...]
+    light: np.ndarray  # flux, sky subtracted
+    noise: np.ndarray  # standard deviation from sky, image and source
+    masked: np.ndarray  # pixels that are not used
+    own: np.ndarray  # pixels of the galaxy
 
 
-def _separated(values: np.ndarray, noise: np.ndarray) -> _Galaxy:
-    """Subtract the sky, find the central galaxy and mask its neighbours.
-
-    `noise` is in addition to that of the sky, and infinite for masked pixels.
-    """
+def _separated(values: np.ndarray, noise: np.ndarray) -> tuple[_Galaxy, list[str]]:
+    """Subtract the sky, find the central galaxy, mask its neighbours, and say why a fit may be wrong."""
     from astropy.utils.exceptions import AstropyUserWarning
     from photutils.segmentation import deblend_sources, detect_sources
     from photutils.utils.exceptions import NoDetectionsWarning
@@ -343,8 +288,7 @@ def _separated(values: np.ndarray, noise: np.ndarray) -> _Galaxy:
     labels = segments.data
     height, width = labels.shape
     distance = np.hypot(*np.ogrid[-(height - 1) / 2 : height / 2, -(width - 1) / 2 : width / 2])
-    label = int(labels.flat[np.argmin(np.where(labels > 0, distance, np.inf))])
-    own = labels == label
+    own = labels == labels.flat[np.argmin(np.where(labels > 0, distance, np.inf))]
     peak = np.argmax(np.where(own, smooth, -np.inf))
     if distance.flat[peak] > _REACH * min(height, width):
         raise InputError("no source at the centre of the image")
@@ -362,7 +306,7 @@ def _separated(values: np.ndarray, noise: np.ndarray) -> _Galaxy:
     total = np.sqrt(
         spread**2 + np.where(np.isinf(noise), 0, noise) ** 2 + (_MODEL_ERROR * np.clip(smooth - level, 0, None)) ** 2
     )
-    return _Galaxy(light, total, bad | around, labels, label, tuple(problems))
+    return _Galaxy(light, total, bad | around, own), problems
 
 
 def _clipped(values: np.ndarray) -> tuple[float, float]:
@@ -376,14 +320,6 @@ def _clipped(values: np.ndarray) -> tuple[float, float]:
     return float(middle), float(max(spread, 1e-12))
 
 
-def _transfer(shape: tuple[int, int], sigma: float, psf_shape: PsfShape) -> np.ndarray:
-    """Transfer function of the PSF at the frequencies of `rfft2`."""
-    squared = fft.fftfreq(shape[0])[:, None] ** 2 + fft.rfftfreq(shape[1])[None, :] ** 2
-    if psf_shape == "moffat":
-        return moffat_transfer(squared, _FWHM * sigma)
-    return np.exp(-2 * np.pi**2 * sigma**2 * squared)
-
-
 class _SersicLaw:
     """A Sérsic profile integrated over the pixels of an image and convolved with the PSF.
 
@@ -392,12 +328,16 @@ class _SersicLaw:
     """
 
     def __init__(self, shape: tuple[int, int], sigma: float, psf_shape: PsfShape) -> None:
-        self._margin = int(np.ceil(_PSF_REACH * sigma))
+        self._sigma, self._margin = sigma, int(np.ceil(_PSF_REACH * sigma))
         height, width = (fft.next_fast_len(length + 2 * self._margin, real=True) for length in shape)
         self._shape, self._whole = shape, (height, width)
         self._y = (np.arange(height) - self._margin - (shape[0] - 1) / 2)[:, None]
         self._x = (np.arange(width) - self._margin - (shape[1] - 1) / 2)[None, :]
-        self._transfer = _transfer(self._whole, sigma, psf_shape) if sigma else None
+        squared = fft.fftfreq(height)[:, None] ** 2 + fft.rfftfreq(width)[None, :] ** 2
+        if psf_shape == "moffat":
+            self._transfer = moffat_transfer(squared, FWHM_PER_SIGMA * sigma)
+        else:
+            self._transfer = np.exp(-2 * np.pi**2 * sigma**2 * squared)
         self._offsets = (np.arange(_FINE) + 0.5) / _FINE - 0.5
 
     def __call__(self, parameters: np.ndarray) -> np.ndarray:
@@ -418,7 +358,7 @@ class _SersicLaw:
         fine_x = (self._x[0, columns, None] + self._offsets).reshape(1, -1)
         fine = law(fine_x, fine_y)
         values[rows, columns] = fine.reshape(fine_y.size // _FINE, _FINE, fine_x.size // _FINE, _FINE).mean(axis=(1, 3))
-        if self._transfer is not None:
+        if self._sigma:
             values = fft.irfft2(fft.rfft2(values) * self._transfer, s=self._whole)
         return values[self._margin :, self._margin :][: self._shape[0], : self._shape[1]]
 
@@ -428,7 +368,7 @@ class _SersicLaw:
         return slice(middle - _BOX, middle + _BOX + 1)
 
 
-def _fit_profile(galaxy: _Galaxy, sigma: float, psf_shape: PsfShape) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _fit_profile(galaxy: _Galaxy, sigma: float, psf_shape: PsfShape) -> tuple[dict[str, Any], list[str]]:
     """Fit a Sérsic profile by least squares; the linear parameters, brightness and sky, are solved at each step.
 
     `sigma` is in pixels, 0 for no PSF. Returns columns of `measure_sersic`, and problems.
@@ -470,14 +410,14 @@ def _fit_profile(galaxy: _Galaxy, sigma: float, psf_shape: PsfShape) -> tuple[di
         "sersic_n_stderr": stderr,
         "sersic_rhalf": radius,
         "sersic_ellipticity": float(1 - ratio),
-    }, tuple(problems)
+    }, problems
 
 
 def _first_guess(galaxy: _Galaxy) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return initial parameters from the moments of the galaxy's segment, and their limits."""
     height, width = galaxy.light.shape
     y, x = np.mgrid[:height, :width] - np.array([(height - 1) / 2, (width - 1) / 2])[:, None, None]
-    light = np.where(galaxy.segments == galaxy.label, np.clip(galaxy.light, 0, None), 0)
+    light = np.where(galaxy.own, np.clip(galaxy.light, 0, None), 0)
     total = light.sum()
     if not total > 0:
         raise InputError("the central source has no flux above the sky")
@@ -493,28 +433,3 @@ def _first_guess(galaxy: _Galaxy) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     high = np.array([x0 + reach, y0 + reach, np.log(2.0 * max(height, width)), np.log(_INDICES[1]), 0.9, 0.9])
     start = np.array([x0, y0, np.log(half), np.log(1.8), (xx - yy) / both, 2 * xy / both])
     return np.clip(start, low + 1e-3, high - 1e-3), low, high
-
-
-def _fit_statmorph(galaxy: _Galaxy, sigma: float, psf_shape: PsfShape) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Fit a Sérsic profile with statmorph; as `_fit_profile`, but without an error."""
-    from astropy.utils.exceptions import AstropyUserWarning
-    from statmorph import SourceMorphology
-
-    side = 2 * int(np.ceil(_PSF_REACH * sigma)) + 1
-    psf = fft.fftshift(fft.irfft2(_transfer((side, side), sigma, psf_shape), s=(side, side))) if sigma else None
-    with warnings.catch_warnings():
-        # Its flags have the same information.
-        warnings.filterwarnings("ignore", category=AstropyUserWarning, module=r"statmorph|astropy\.modeling")
-        warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"statmorph|astropy\.modeling|photutils")
-        measured = SourceMorphology(
-            galaxy.light, galaxy.segments, galaxy.label, mask=galaxy.masked, weightmap=galaxy.noise, psf=psf
-        )
-    if measured.flag_sersic >= 2:
-        raise InputError(f"statmorph found no fit (flag_sersic {measured.flag_sersic})")
-    problems = ("statmorph flags the fit as suspect",) if measured.flag_sersic else ()
-    return {
-        "sersic_n": float(measured.sersic_n),
-        "sersic_n_stderr": None,
-        "sersic_rhalf": float(measured.sersic_rhalf),
-        "sersic_ellipticity": float(measured.sersic_ellip),
-    }, problems

@@ -18,26 +18,17 @@ _BATCH = 256
 
 
 def measure_shapes(images: np.ndarray) -> pl.DataFrame:
-    """Measure the central galaxy of each image.
+    """Measure the central galaxy of each image, uint8 (N, S, S, 3).
 
-    Parameters
-    ----------
-    images : array of uint8, shape (N, S, S, 3)
-
-    Returns
-    -------
-    polars.DataFrame
-        `axis_ratio` (second moments of the detected pixels), `angle` (of the major axis; radians, -π/2 to π/2, from
-        columns towards rows), `size` (half-light radius over image width), `concentration` (radius of 90 % over that of
-        50 % of the flux as stretched), `colour` (log10 of red over blue flux), `contrast` (rms residual from elliptical
-        isophotes over mean brightness, noise subtracted).
+    Columns: `axis_ratio` (second moments of the detected pixels), `angle` (of the major axis; radians, -π/2 to π/2,
+    from columns towards rows), `size` (half-light radius over image width), `concentration` (radius of 90 % over that
+    of 50 % of the flux as stretched), `colour` (log10 of red over blue flux), `contrast` (rms residual from elliptical
+    isophotes over mean brightness, noise subtracted).
     """
-    parts = [_measure(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
-    names = ("axis_ratio", "angle", "size", "concentration", "colour", "contrast")
-    return pl.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in names})
+    return pl.concat(_measure(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH))
 
 
-def _measure(images: np.ndarray) -> dict[str, np.ndarray]:
+def _measure(images: np.ndarray) -> pl.DataFrame:
     n, side = images.shape[:2]
     colour = images.astype(np.float32)
     border = max(2, round(_BORDER * side))
@@ -103,14 +94,15 @@ def _measure(images: np.ndarray) -> dict[str, np.ndarray]:
     edges = (np.arange(_ANNULI) + 1) * (3.2 / _ANNULI)
     half, most = (np.array([np.interp(level, row, edges) for row in fraction]) for level in (0.5, 0.9))
     light = np.where((weight > 0)[..., None], colour, 0).sum(axis=(1, 2))
-    return {
-        "axis_ratio": ratio.astype(np.float64),
-        "angle": angle.astype(np.float64),
+    columns = {
+        "axis_ratio": ratio,
+        "angle": angle,
         "size": half * scale,
         "concentration": most / np.maximum(half, 1e-3),
-        "colour": np.log10(np.maximum(light[:, 0], 1) / np.maximum(light[:, 2], 1)).astype(np.float64),
-        "contrast": contrast.astype(np.float64),
+        "colour": np.log10(np.maximum(light[:, 0], 1) / np.maximum(light[:, 2], 1)),
+        "contrast": contrast,
     }
+    return pl.DataFrame({name: values.astype(np.float64) for name, values in columns.items()})
 
 
 def _elliptical(x: np.ndarray, y: np.ndarray, ratio: np.ndarray, angle: np.ndarray) -> np.ndarray:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from filelock import FileLock
 
 from truemorph.errors import InputError, TruemorphError
 from truemorph.images.decode import AS_THEY_ARE, CENTRAL_CROP, FitsReading, ahead, load_or_reason, read_image_file
+from truemorph.images.inputs import pixel_batches
 from truemorph.io import lock, read_json, write_json
 from truemorph.progress import progress, tell
 
@@ -26,54 +26,8 @@ _BATCH = 256
 PathLike = str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
-class ImageStore:
-    """Decoded images.
-
-    Attributes
-    ----------
-    pixels : array of uint8, shape (N, size, size, 3)
-        In memory or a memory map; rows of unreadable images are zero.
-    good : array of bool, shape (N,)
-    problems : list of (str, str)
-        Path and problem of each unreadable image.
-    """
-
-    pixels: np.ndarray
-    good: np.ndarray
-    problems: list[tuple[str, str]]
-
-
-def decode_batches(
-    paths: Sequence[PathLike], size: int, crop: float = CENTRAL_CROP, fits: FitsReading = AS_THEY_ARE
-) -> Iterator[tuple[slice, list[np.ndarray | str]]]:
-    """Decode images in batches, one batch in advance.
-
-    Yields
-    ------
-    rows : slice
-        Indices of the paths.
-    images : list
-        A uint8 array (size, size, 3) per readable image, else the problem as a string.
-    """
-    return ahead(lambda path: load_or_reason(path, size, crop, fits), _batches(paths))
-
-
-def _batches(paths: Sequence[PathLike]) -> Iterator[tuple[slice, Sequence[PathLike]]]:
-    for start in range(0, len(paths), _BATCH):
-        rows = slice(start, min(start + _BATCH, len(paths)))
-        yield rows, paths[rows]
-
-
 class ImageFiles:
-    """Pixels decoded from files on demand with `files[rows]`; memory does not grow with N.
-
-    Parameters
-    ----------
-    paths : sequence of path, length N
-    size, crop, fits
-        As in `load_image`.
-    """
+    """Pixels decoded from N files on demand with `files[rows]`; memory does not grow with N."""
 
     def __init__(
         self, paths: Sequence[PathLike], size: int, crop: float = CENTRAL_CROP, fits: FitsReading = AS_THEY_ARE
@@ -92,36 +46,36 @@ class ImageFiles:
         return np.array(found, np.uint8).reshape(-1, *self.shape[1:])
 
     def check(self) -> tuple[np.ndarray, list[tuple[str, str]]]:
-        """Decode every file once.
-
-        Returns
-        -------
-        good : array of bool, shape (N,)
-        problems : list of (str, str)
-            Path and problem of each unreadable image.
-
-        Raises
-        ------
-        InputError
-            If more than 5 % of the images can't be read.
-        """
-        problems: list[str | None] = []
-        with progress(len(self.paths), "images", "img") as bar:
-            for _, images in decode_batches(self.paths, self.size, self.crop, self.fits):
-                problems += [one if isinstance(one, str) else None for one in images]
-                bar.update(len(images))
-        bad = [(str(path), why) for path, why in zip(self.paths, problems, strict=True) if why is not None]
-        _check_bad(bad, len(self.paths))
-        return np.array([why is None for why in problems], bool), bad
+        """Decode every file once; return which are good, and path and problem of each unreadable image."""
+        return _checked(self.paths, _decoded(self.paths, self.size, self.crop, self.fits))
 
 
-def _check_bad(problems: list[tuple[str, str]], n_all: int) -> None:
-    """Raise an error if more than 5 % of the images can't be read."""
-    if len(problems) > MAXIMUM_BAD_FRACTION * n_all:
+def _decoded(
+    paths: Sequence[PathLike], size: int, crop: float, fits: FitsReading, into: np.ndarray | None = None
+) -> dict[int, str]:
+    """Decode all images, into an array if there is one; return rows and problems of unreadable ones."""
+    bad: dict[int, str] = {}
+    with progress(len(paths), "images", "img") as bar:
+        for rows, images in pixel_batches(paths, size, crop, fits):
+            for row, image in enumerate(images, rows.start):
+                if isinstance(image, str):
+                    bad[row] = image
+                elif into is not None:
+                    into[row] = image
+            bar.update(len(images))
+    return bad
+
+
+def _checked(paths: Sequence[PathLike], bad: dict[int, str]) -> tuple[np.ndarray, list[tuple[str, str]]]:
+    """Return which images are good, and paths and problems of the others; an error if these are more than 5 %."""
+    if len(bad) > MAXIMUM_BAD_FRACTION * len(paths):
         raise InputError(
-            f"{len(problems)} of {n_all} images can't be read, more than {MAXIMUM_BAD_FRACTION:.0%} "
-            f"(first: {problems[0][1]}); replace them"
+            f"{len(bad)} of {len(paths)} images can't be read, more than {MAXIMUM_BAD_FRACTION:.0%} "
+            f"(first: {next(iter(bad.values()))}); replace them"
         )
+    good = np.ones(len(paths), bool)
+    good[list(bad)] = False
+    return good, [(str(paths[row]), why) for row, why in bad.items()]
 
 
 def load_images(
@@ -130,61 +84,23 @@ def load_images(
     crop: float = CENTRAL_CROP,
     cache: PathLike | None = None,
     fits: FitsReading = AS_THEY_ARE,
-) -> ImageStore:
-    """Decode images to one uint8 array.
+) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
+    """Decode N images; return uint8 pixels (N, size, size, 3), which are good, and path and problem of the others.
 
-    Parameters
-    ----------
-    paths : sequence of path, length N
-    size : int
-        Side of the output in pixels.
-    crop : float
-        Fraction of the image's width to keep.
-    cache : path, optional
-        Folder for the pixels, memory-mapped, so that memory does not grow with N and the next run need not decode
-        again. Pixels are identified by a hash of the files' contents and the settings. An interrupted build starts
-        again; if two processes need the same pixels, one builds them and the other waits.
-    fits : FitsReading
-        Settings for FITS images.
-
-    Returns
-    -------
-    ImageStore
-
-    Raises
-    ------
-    InputError
-        If more than 5 % of the images can't be read, or there are none.
-    TruemorphError
-        If the cache can't be written.
+    Pixels of unreadable images are zero. With a folder `cache`, pixels are memory-mapped, so that memory does not grow
+    with N and the next run need not decode again. They are identified by a hash of the files' contents and the
+    settings. An interrupted build starts again; if two processes need the same pixels, one builds them and the other
+    waits.
     """
     if not len(paths):
         raise InputError("there are no images to load")
     shape = (len(paths), size, size, 3)
     if cache is None:
         pixels = np.zeros(shape, np.uint8)
-        bad = _fill(pixels, paths, crop, fits)
+        bad = _decoded(paths, size, crop, fits, pixels)
     else:
         pixels, bad = _cached(paths, shape, crop, Path(cache), fits)
-    problems = [(str(paths[row]), reason) for row, reason in bad.items()]
-    _check_bad(problems, len(paths))
-    good = np.ones(len(paths), bool)
-    good[list(bad)] = False
-    return ImageStore(pixels, good, problems)
-
-
-def _fill(pixels: np.ndarray, paths: Sequence[PathLike], crop: float, fits: FitsReading) -> dict[int, str]:
-    """Decode all images; return rows and problems of unreadable ones."""
-    bad: dict[int, str] = {}
-    with progress(len(paths), "images", "img") as bar:
-        for rows, images in decode_batches(paths, pixels.shape[1], crop, fits):
-            for row, image in enumerate(images, rows.start):
-                if isinstance(image, str):
-                    bad[row] = image
-                else:
-                    pixels[row] = image
-            bar.update(len(images))
-    return bad
+    return (pixels, *_checked(paths, bad))
 
 
 def _content_key(paths: Sequence[PathLike], shape: tuple[int, ...], crop: float, fits: FitsReading) -> str:
@@ -197,7 +113,8 @@ def _content_key(paths: Sequence[PathLike], shape: tuple[int, ...], crop: float,
             return b"absent"
 
     whole = hashlib.sha256(repr((CACHE_VERSION, shape, crop, fits)).encode())
-    for _, digests in ahead(content, _batches(paths)):
+    batches = (paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH))
+    for _, digests in ahead(content, ((None, some) for some in batches)):
         whole.update(b"".join(digests))
     return whole.hexdigest()[:20]
 
@@ -228,7 +145,7 @@ def _cached(
                 shutil.rmtree(place, ignore_errors=True)
                 place.mkdir()
                 pixels = _allocated(place / "pixels.npy", shape)
-                bad = _fill(pixels, paths, crop, fits)
+                bad = _decoded(paths, shape[1], crop, fits, pixels)
                 pixels.flush()
                 write_json(whole, bad)
         return np.load(place / "pixels.npy", mmap_mode="r"), {int(row): why for row, why in read_json(whole).items()}

@@ -15,16 +15,7 @@ _SOFTENING, _WHITE, _PEDESTAL = 0.19, 55.0, 0.011
 
 
 def stretch(light: np.ndarray) -> np.ndarray:
-    """Convert three bands to a colour image.
-
-    Parameters
-    ----------
-    light : array, shape (3, S, S)
-        i, r, g in nanomaggies per frame pixel.
-
-    Returns
-    -------
-    array of uint8, shape (S, S, 3)
+    """Convert i, r, g in nanomaggies per frame pixel, shape (3, S, S), to a colour image, uint8 (S, S, 3).
 
     Examples
     --------
@@ -40,17 +31,10 @@ def stretch(light: np.ndarray) -> np.ndarray:
 
 
 def unstretch(pixels: np.ndarray) -> np.ndarray:
-    """Convert a colour image to flux, except what rounding and saturation removed.
+    """Convert a colour image, uint8 (S, S, 3), to flux (3, S, S), except what rounding and saturation removed.
 
-    Parameters
-    ----------
-    pixels : array of uint8, shape (S, S, 3)
-
-    Returns
-    -------
-    array of float32, shape (3, S, S)
-        Nanomaggies per frame pixel if the image was made by `stretch`; for another asinh stretch, an approximately
-        linear scale.
+    The unit is nanomaggies per frame pixel if the image was made by `stretch`; for another asinh stretch, the scale is
+    approximately linear.
 
     Examples
     --------

@@ -18,11 +18,7 @@ from torch.nn.functional import affine_grid, grid_sample
 def normalise(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
     """Convert uint8 (B, S, S, 3) to normalised float (B, 3, S, S), channels-last in memory.
 
-    Parameters
-    ----------
-    pixels : tensor of uint8, shape (B, S, S, 3)
-    mean, std : tensors, shape (3,)
-        In units of the full range (0 to 1).
+    `mean` and `std`, shape (3,), are in units of the full range (0 to 1).
     """
     scaled = pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
     return scaled.permute(0, 3, 1, 2)
@@ -32,16 +28,9 @@ def normalise(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> to
 class Augmentation:
     """Random augmentation of images in training.
 
-    Attributes
-    ----------
-    flip : bool
-        Mirror half of the images.
-    rotation : {"any", "quarter", "none"}
-        Rotate by any angle (with interpolation), by multiples of 90° (without), or not at all.
-    shift : float
-        Largest shift along each axis, in units of the width.
-    zoom : float
-        Enlarge by a factor between 1 / (1 + zoom) and 1 + zoom; default 0 (see above).
+    `flip` mirrors half of the images; `rotation` is by any angle (with interpolation), by multiples of 90° (without),
+    or none; `shift` is the largest along each axis, in units of the width; `zoom` enlarges by a factor between
+    1 / (1 + zoom) and 1 + zoom.
     """
 
     flip: bool = True
@@ -76,18 +65,9 @@ class Augmentation:
 
 
 def warp(images: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-    """Map each image with bilinear interpolation; outside of its edges it is mirrored.
+    """Map images (B, 3, S, S) by maps of `Augmentation.draw`, bilinearly; outside of its edges an image is mirrored.
 
-    Parameters
-    ----------
-    images : tensor, shape (B, 3, S, S)
-    maps : tensor, shape (B, 2, 3)
-        Maps from `Augmentation.draw`.
-
-    Returns
-    -------
-    tensor, shape (B, 3, S, S)
-        Mirroring and rotation by 90° preserve pixel values, up to rounding of coordinates.
+    Mirroring and rotation by 90° preserve pixel values, up to rounding of coordinates.
     """
     grid = affine_grid(maps.to(images.device, images.dtype), list(images.shape), align_corners=False)
     warped = grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,12 @@ from truemorph.bias.transitions import (
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.checkpoint import Classifier, load, logistic_inputs
 from truemorph.classifiers.fits import observables_of
-from truemorph.errors import InputError
+from truemorph.errors import InputError, TruemorphError
 from truemorph.findings import Finding, unique
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
 from truemorph.labelling.engines import Precision, engine_for
-from truemorph.labelling.labeller import Labeller, Observed
-from truemorph.labelling.output import Account, Results, is_table
+from truemorph.labelling.labeller import Labeller
+from truemorph.labelling.output import Batch, Counts, Results, is_table, too_bad
 from truemorph.labelling.sources import NO_FEATURE, NO_IMAGE, PART_ROWS, Part, Source, decoded, open_source
 from truemorph.plotting import axes_or_new
 from truemorph.progress import Progress, Silence, progress
@@ -53,8 +54,6 @@ class LabelReport(Result):
         The table or folder of labels.
     rows_in, labelled : int
     problems : list of (id, reason)
-    listed : Path
-        File or folder that lists the problems.
     complete : bool
         False if other processes or shards still have parts to label.
     findings : tuple of Finding
@@ -65,17 +64,13 @@ class LabelReport(Result):
     rows_in: int
     labelled: int
     problems: list[tuple[Any, str]]
-    listed: Path
     complete: bool
     findings: tuple[Finding, ...]
 
     def summary(self) -> str:
         """Return the row counts as text."""
-        lines = [
-            f"{self.rows_in:,d} rows in, {self.labelled:,d} labelled, {len(self.problems):,d} listed as problems",
-            *([f"wrote {self.out}"] if self.complete else []),
-        ]
-        return "\n".join(lines)
+        counts = f"{self.rows_in:,d} rows in, {self.labelled:,d} labelled, {len(self.problems):,d} listed as problems"
+        return f"{counts}\nwrote {self.out}" if self.complete else counts
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -102,49 +97,35 @@ class LabelReport(Result):
 
 @dataclass(frozen=True)
 class Labelling:
-    """A labelling run, of which any process can label any part.
-
-    Attributes
-    ----------
-    labeller : Labeller
-    source : Source
-    results : Results
-    labels : CatalogTable
-        Columns, units, descriptions and metadata of the tables of labels, without rows.
-    findings : tuple of Finding
-        Findings about T(α) and about this labelling.
-    """
+    """A labelling run, of which any process can label any part; `findings` are about T(α)."""
 
     labeller: Labeller
     source: Source
     results: Results
-    labels: CatalogTable
     findings: tuple[Finding, ...]
 
-    def label(self, part: Part, bar: Progress) -> Account | None:
-        """Label a part; return None if it is done or another process is working on it."""
+    def label(self, part: Part, bar: Progress) -> None:
+        """Label a part, unless it is done or another process is working on it."""
         held = self.results.claim(part.name)
         if held is None:
             bar.update(part.rows or 0)
-            return None
+            return
         with held:
-            if self.results.is_done(part.name):
-                return None
-            with self.results.writer(part.name, self.labels) as writer:
-                for frame, inputs, problems in self._inputs(part):
-                    ids = frame["object_id"]
-                    listed = [(ids[row], why) for row, why in enumerate(problems) if why is not None]
-                    good = frame.filter(pl.Series(problems, dtype=pl.String).is_null()) if listed else frame
-                    empty = pl.DataFrame(schema=self.labeller.schema)
-                    labels = self.labeller.label(good, inputs) if good.height else empty
-                    finite = labels.select(pl.all_horizontal(pl.col(self.labeller.probabilities).is_finite()))
-                    if labels.height and not finite.to_series().all():
-                        listed += [(one, NOT_FINITE) for one in labels.filter(~finite.to_series())["object_id"]]
-                        labels = labels.filter(finite.to_series())
-                    writer.write(frame.height, labels, listed)
-                    bar.update(frame.height)
-                writer.finish()
-                return writer.account
+            if not self.results.is_done(part.name):
+                self.results.write(part.name, self._labelled(part, bar))
+
+    def _labelled(self, part: Part, bar: Progress) -> Iterator[Batch]:
+        for frame, inputs, problems in self._inputs(part):
+            listed = [(one, why) for one, why in zip(frame["object_id"], problems, strict=True) if why is not None]
+            good = frame.filter(pl.Series(problems, dtype=pl.String).is_null())
+            labels = pl.DataFrame(schema=self.labeller.schema)
+            if good.height:
+                labels = self.labeller.label(good, inputs)
+            probabilities = [f"p_{name}" for name in self.labeller.model.classes]
+            finite = labels.select(pl.all_horizontal(pl.col(probabilities).is_finite())).to_series()
+            listed += [(one, NOT_FINITE) for one in labels.filter(~finite)["object_id"]]
+            yield frame.height, labels.filter(finite), listed
+            bar.update(frame.height)
 
     def _inputs(self, part: Part) -> Iterator[tuple[pl.DataFrame, np.ndarray, list[str | None]]]:
         """Yield batches of rows of a part, inputs of the good rows, and the problem of each row."""
@@ -176,23 +157,9 @@ def open_labelling(
     precision: Precision = "auto",
     gate: PathLike | None = None,
 ) -> Labelling:
-    """Prepare everything to label parts.
+    """Check arguments and prepare everything to label parts; the arguments are those of `truemorph.label_galaxies`.
 
-    Parameters
-    ----------
-    model : Classifier
-    source, out : path
-    transition : dict, optional
-        T(α) in the format of a fit file.
-    observed, image_column, images, precision, gate
-        As in `truemorph.label_galaxies`; `id_column` and `keep` are its `id` and `copy`.
-    engine : {"torch", "openvino"}
-
-    Raises
-    ------
-    InputError
-        If there is nothing to label, columns are missing, α has another unit than in the model, or an engine can't be
-        used.
+    `id_column` and `keep` are its `id` and `copy`, and T(α) is in the format of a fit file.
     """
     out = Path(out)
     is_table(out)  # fail early
@@ -206,17 +173,20 @@ def open_labelling(
         keep=keep,
         but=[out, out.with_name(f"{out.stem}.problems.csv"), *out.parent.glob(f"{glob.escape(out.name)}.*.parts")],
     )
-    first = next((rows for part in given.parts for rows in part.batches(1)), None)
+    first = next((rows.frame for part in given.parts for rows in part.batches(1)), None)
     if first is None:
         raise InputError(f"{source}: nothing to label")
     joined = None if observed is None else read_catalogue(observed)
     catalogue = given if joined is None else joined
-    has_observed = joined is not None or given.prepared
-    about = catalogue.metadata
+    about, has_observed = catalogue.metadata, joined is not None or given.prepared
     used, findings = _for_posteriors(model, transition, about, str(observed or source)) if has_observed else (None, ())
     names = () if used is None else observables_of(transition or model.described["transition"], used)
     if joined is None:
-        numeric_columns(first.frame.clear(), names, str(source))  # fail early
+        numeric_columns(first.clear(), names, str(source))  # fail early
+    else:
+        values = numeric_columns(joined.frame, names, str(observed))
+        columns = [pl.Series(name, column) for name, column in zip(names, values.T, strict=True)]
+        joined = replace(joined, frame=joined.frame.with_columns(columns))
     proof = None if precision != "int8" else given if gate is None else open_source(gate)
     labeller = Labeller(
         model,
@@ -224,11 +194,11 @@ def open_labelling(
         used,
         names,
         has_observed,
-        None if joined is None else Observed.of(joined, names),
-        tuple((name, first.frame[name].dtype) for name in keep),
-        first.frame["object_id"].dtype,
+        None if joined is None else joined.frame.select("object_id", "label", "alpha", "split", *names),
+        {name: first[name].dtype for name in keep},
+        first["object_id"].dtype,
     )
-    clash = set(keep) & set(replace(labeller, keep=()).schema)
+    clash = set(keep) & set(labeller.columns)
     if clash:
         raise InputError(f"{source}: {min(clash)!r} can't be copied, because the labels have such a column; rename it")
     identity = {
@@ -259,17 +229,17 @@ def open_labelling(
     if has_observed:
         origins |= dict.fromkeys(("alpha", "split"), catalogue)
     units = {name: one.units[name] for name, one in origins.items() if name in one.units}
-    known = {name: one.descriptions[name] for name, one in origins.items() if name in one.descriptions}
-    frame = pl.DataFrame(schema=labeller.schema)
-    labels = CatalogTable(frame, units, metadata, descriptions=labeller.descriptions | known)
-    columns = ("object_id", "label", "alpha", "split", *names)
+    described = {name: text for name, (_, text) in labeller.columns.items()}
+    described |= {name: one.descriptions[name] for name, one in origins.items() if name in one.descriptions}
+    labels = CatalogTable(pl.DataFrame(schema=labeller.schema), units, metadata, descriptions=described)
     # Not the path of the source, which another process may write differently.
     identity |= {
         "rows": given.fingerprint,
-        "observed": None if joined is None else frame_hash(joined.frame.select(columns)),
+        "observed": None if labeller.joined is None else frame_hash(labeller.joined),
         "keep": list(keep),
     }
-    return Labelling(labeller, given, Results(out, identity), labels, unique(fitted, findings))
+    results = Results(out, identity, [part.name for part in given.parts], labels)
+    return Labelling(labeller, given, results, unique(fitted, findings))
 
 
 def _for_posteriors(
@@ -307,12 +277,13 @@ class PartLabeller:
         self._work = open_labelling(load(folder), **options)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Label the parts with these numbers."""
-        for number in batch["part"]:
-            part = self._work.source.parts[int(number)]
-            if not self._work.results.is_done(part.name):
-                self._work.label(part, Silence())
-        return batch
+        """Label the part with this number; Ray would not keep the type of an error, so it is returned as text."""
+        (number,), problem = batch["part"], ""
+        try:
+            self._work.label(self._work.source.parts[int(number)], Silence())
+        except TruemorphError as error:
+            problem = str(error)
+        return {"part": [number], "problem": [problem]}
 
 
 def label_table(
@@ -327,26 +298,9 @@ def label_table(
     max_bad: float = MAXIMUM_BAD_FRACTION,
     **options: Any,
 ) -> LabelReport:
-    """Label galaxies and write a table or a folder of tables; see `truemorph.label_galaxies`.
+    """Label galaxies and write a table or a folder of tables, as `truemorph.label_galaxies`.
 
-    Parameters
-    ----------
-    model : Classifier
-    source, out, precision, shard, address, max_bad
-        As in `label_galaxies`.
-    engine : {"torch", "openvino", "ray"}
-    **options
-        As in `open_labelling`.
-
-    Returns
-    -------
-    LabelReport
-        Counts of all parts finished so far.
-
-    Raises
-    ------
-    InputError, TruemorphError
-        As in `label_galaxies`.
+    The other options are those of `open_labelling`. The report counts all parts that are finished so far.
     """
     k, n = shard
     if not 1 <= k <= n:
@@ -356,39 +310,28 @@ def label_table(
         engine = "openvino" if precision == "int8" else "torch"
     options |= {"source": source, "out": out, "engine": engine, "precision": precision}
     work = open_labelling(model, **options)
-    results = work.results
-    results.begin()
-    work = replace(work, findings=unique(work.findings, _forget_damaged(work)))
-    _forget_unreadable(work, max_bad)
-    numbers = list(range(k - 1, len(work.source.parts), n))
-    left = [number for number in numbers if not results.is_done(work.source.parts[number].name)]
-    if on_cluster:
-        accounts = _labelled_on_cluster(model, work, left, options, address)
-    else:
-        accounts = _labelled_here(work, numbers, left)
-    so_far = Account()
-    for account in accounts:
-        so_far += account
-        if so_far.labelled + so_far.unreadable >= _ENOUGH:
-            _check_bad(work, so_far, max_bad)
-    return _concluded(work, max_bad)
-
-
-def _labelled_here(work: Labelling, numbers: list[int], left: list[int]) -> Iterator[Account]:
-    """Label parts that no other process is working on; yield their row counts."""
+    damaged = work.results.begin(max_bad)
     parts = work.source.parts
-    rows = [parts[number].rows for number in numbers]
-    total = None if None in rows else sum(filter(None, rows))
-    done = (total or 0) - sum(parts[number].rows or 0 for number in left)
-    with progress(total, "label", "gal", done) as bar:
+    left = [number for number in range(k - 1, len(parts), n) if not work.results.is_done(parts[number].name)]
+    so_far: Counts = Counter()
+    for number in _on_cluster(model, left, options, address) if on_cluster else _here(work, left):
+        so_far += work.results.counts(parts[number].name)
+        if so_far["labelled"] + so_far["unreadable"] >= _ENOUGH:
+            _check_bad(work.results, so_far, max_bad)
+    return _concluded(work, damaged, max_bad)
+
+
+def _here(work: Labelling, left: list[int]) -> Iterator[int]:
+    """Label parts that no other process is working on; yield their numbers."""
+    rows = [work.source.parts[number].rows for number in left]
+    with progress(None if None in rows else sum(filter(None, rows)), "label", "gal") as bar:
         for number in left:
-            yield work.label(parts[number], bar) or Account()
+            work.label(work.source.parts[number], bar)
+            yield number
 
 
-def _labelled_on_cluster(
-    model: Classifier, work: Labelling, left: list[int], options: dict[str, Any], address: str | None
-) -> Iterator[Account]:
-    """Label parts on a Ray cluster; yield their row counts."""
+def _on_cluster(model: Classifier, left: list[int], options: dict[str, Any], address: str | None) -> Iterator[int]:
+    """Label parts on a Ray cluster; yield their numbers."""
     from truemorph.labelling.engines.ray import on_actors
 
     if model.folder is None:
@@ -396,130 +339,70 @@ def _labelled_on_cluster(
     # Workers run in other folders.
     paths = {name: options[name] for name in ("source", "out", "observed", "images", "gate") if options.get(name)}
     absolute = {name: Path(path).resolve() for name, path in paths.items()}
-    arguments = (str(model.folder.resolve()), {**options, **absolute})
-    for number in on_actors(PartLabeller, arguments, left, address):
-        yield work.results.account(work.source.parts[number].name)
+    yield from on_actors(PartLabeller, (str(model.folder.resolve()), {**options, **absolute}), left, address)
 
 
-def _accounts(work: Labelling, parts: Iterable[str]) -> Account:
-    return sum((work.results.account(part) for part in parts), Account())
-
-
-def _done(work: Labelling) -> list[str]:
-    return [part.name for part in work.source.parts if work.results.is_done(part.name)]
-
-
-def _forget_damaged(work: Labelling) -> list[Finding]:
-    """Delete damaged parts of an earlier run, so that they are labelled again; return a finding for each."""
-    findings = []
-    with work.results.alone():
-        for part in _done(work):
-            problem = work.results.damage(part)
-            if problem:
-                work.results.drop(part)
-                findings.append(
-                    Finding(
-                        "part-damaged",
-                        "caution",
-                        f"Part {part} of an earlier run was damaged ({problem}) and was labelled again.",
-                        "Check the disk of this folder.",
-                    )
-                )
-    return findings
-
-
-def _forget_unreadable(work: Labelling, max_bad: float) -> None:
-    """If too many images were unreadable in an earlier run, label their parts again, in case they were replaced."""
-    with work.results.alone():
-        done = _done(work)
-        if _accounts(work, done).too_bad(max_bad):
-            for part in done:
-                if work.results.account(part).unreadable:
-                    work.results.drop(part)
-
-
-def _check_bad(work: Labelling, account: Account, max_bad: float) -> None:
+def _check_bad(results: Results, counts: Counts, max_bad: float) -> None:
     """Raise an error if too many images are unreadable."""
-    if account.too_bad(max_bad):
-        listed = (why for part in _done(work) for _, why in work.results.listed(part))
-        first = next((why for why in listed if why not in (NO_IMAGE, NO_FEATURE)), "not known")
+    if too_bad(counts, max_bad):
+        first = next((why for _, why in results.listed() if why not in (NO_IMAGE, NO_FEATURE)), "not known")
         raise InputError(
-            f"{account.unreadable} of {account.labelled + account.unreadable} images can't be read, more than "
+            f"{counts['unreadable']} of {counts['labelled'] + counts['unreadable']} images can't be read, more than "
             f"{max_bad:.0%} (first: {first}); replace them, or allow more (`max_bad`)"
         )
 
 
-def _concluded(work: Labelling, max_bad: float) -> LabelReport:
+def _concluded(work: Labelling, damaged: list[Finding], max_bad: float) -> LabelReport:
     """Count rows; when all parts are done, combine them if the output is one table."""
-    results, parts, findings = work.results, [part.name for part in work.source.parts], list(work.findings)
+    results, findings = work.results, [*work.findings, *damaged]
     with results.alone():
         if not results.is_there:
             findings.append(Finding("written-elsewhere", "note", f"Another process has written {results.out}."))
-            return LabelReport(results.out, 0, 0, [], results.problems, True, tuple(findings))
-        done = _done(work)
-        account = _accounts(work, done)
-        problems = [row for part in done for row in results.listed(part)]
-        complete = len(done) == len(parts)
-        if complete:
-            _check_bad(work, account, max_bad)
-            if account.labelled == 0:
+            return LabelReport(results.out, 0, 0, [], True, tuple(findings))
+        counts, left = results.total(), len(results.parts) - len(results.done())
+        problems = results.listed()
+        if not left:
+            _check_bad(results, counts, max_bad)
+            if counts["labelled"] == 0:
                 raise InputError(f"{work.source.path}: nothing to label ({problems[0][1]})")
-            results.conclude(parts, work.labels)
-    if not complete:
-        findings.append(
-            Finding(
-                "parts-left",
-                "note",
-                f"{len(parts) - len(done)} of {len(parts)} parts are left for other processes or shards.",
-            )
-        )
+            results.conclude()
+    if left:
+        parts_left = f"{left} of {len(results.parts)} parts are left for other processes or shards."
+        findings.append(Finding("parts-left", "note", parts_left))
     if problems:
         first, why = problems[0]
         findings.append(
             Finding(
                 "rows-not-labelled",
                 "caution",
-                f"{len(problems):,} of {account.rows_in:,} rows could not be labelled (first: {first}, {why}); they "
+                f"{len(problems):,} of {counts['rows_in']:,} rows could not be labelled (first: {first}, {why}); they "
                 f"are listed in {results.problems}.",
                 "Read the reasons there, correct these rows and label them again.",
             )
         )
-    if account.in_sample and work.labeller.transition is not None:
+    if counts["in_sample"] and work.labeller.transition is not None:
         findings.append(
             Finding(
                 "posterior-missing",
                 "caution",
-                f"{account.in_sample:,} galaxies were used to train the only member, so they have no posterior.",
+                f"{counts['in_sample']:,} galaxies were used to train the only member, so they have no posterior.",
                 "Train with 5 folds (`folds`) to label them out of fold.",
             )
         )
-    if account.incomplete:
+    if counts["incomplete"]:
         findings.append(
             Finding(
                 "posterior-missing",
                 "caution",
-                f"{account.incomplete:,} galaxies have no posterior, because they lack a value of "
+                f"{counts['incomplete']:,} galaxies have no posterior, because they lack a value of "
                 f"{', '.join(work.labeller.observables)}, on which the bias curve depends.",
                 "Add these values to the catalogue, and label it again.",
             )
         )
     if work.labeller.joined is not None:
-        findings.append(
-            Finding(
-                "observed-labels-matched",
-                "note",
-                f"{account.matched:,d} of {account.labelled:,d} galaxies are in the catalogue of observed labels.",
-            )
-        )
-    findings += [
-        Finding(
-            "unfinished-labelling",
-            "note",
-            f"{one} is an unfinished labelling with other settings.",
-            "Delete it if you do not need it.",
-        )
-        for one in results.others
-    ]
-    return LabelReport(
-        results.out, account.rows_in, account.labelled, problems, results.problems, complete, tuple(findings)
-    )
+        matched = f"{counts['matched']:,d} of {counts['labelled']:,d} galaxies are in the catalogue of observed labels."
+        findings.append(Finding("observed-labels-matched", "note", matched))
+    for one in results.others:
+        unfinished = f"{one} is an unfinished labelling with other settings."
+        findings.append(Finding("unfinished-labelling", "note", unfinished, "Delete it if you do not need it."))
+    return LabelReport(results.out, counts["rows_in"], counts["labelled"], problems, not left, tuple(findings))

@@ -6,7 +6,7 @@ such member (one fold), the posterior is null, because it would count the observ
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,27 +18,9 @@ from truemorph.bias.transitions import Transition
 from truemorph.catalogs.columns import ADDED, NAMED
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.labelling.engines import Engine
-from truemorph.tables import CatalogTable, numeric_columns
+from truemorph.tables import numeric_columns
 
 NEW, IN_SAMPLE = "new", "in_sample"
-
-
-@dataclass(frozen=True)
-class Observed:
-    """Observed labels of a prepared catalogue: row of each id, and columns; `observables` has shape (N, J)."""
-
-    rows: dict[str, int]
-    labels: np.ndarray
-    alpha: np.ndarray
-    split: np.ndarray
-    observables: np.ndarray
-
-    @classmethod
-    def of(cls, table: CatalogTable, observables: tuple[str, ...] = ()) -> Observed:
-        """Read from a prepared catalogue."""
-        rows = {one: row for row, one in enumerate(table.frame["object_id"].cast(pl.String))}
-        labels, alpha, split = (table.frame[name].to_numpy() for name in ("label", "alpha", "split"))
-        return cls(rows, labels, alpha, split, numeric_columns(table.frame, observables, str(table.path)))
 
 
 def members_used(model: Classifier, fold: np.ndarray) -> np.ndarray:
@@ -53,33 +35,45 @@ def members_used(model: Classifier, fold: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Labeller:
-    """Compute labels from rows of a source.
-
-    Parameters
-    ----------
-    model : Classifier
-    engine : Engine
-    transition : Transition, optional
-        T(α) for posteriors.
-    observables : tuple of str
-        Columns on which T depends in addition to α.
-    observed : bool
-        Whether rows have observed labels and α.
-    joined : Observed, optional
-        Observed labels, if they come from another catalogue.
-    keep : tuple of (str, polars type)
-        Columns to copy.
-    id_type : polars type
-    """
+    """Compute labels from rows of a source."""
 
     model: Classifier
     engine: Engine
-    transition: Transition | None = None
-    observables: tuple[str, ...] = ()
-    observed: bool = False
-    joined: Observed | None = None
-    keep: tuple[tuple[str, Any], ...] = ()
+    transition: Transition | None = None  # T(α) for posteriors
+    observables: tuple[str, ...] = ()  # columns on which T depends in addition to α
+    observed: bool = False  # whether there are observed labels and α
+    joined: pl.DataFrame | None = None  # prepared catalogue with the observed labels, if they are not in the source
+    keep: dict[str, Any] = field(default_factory=dict)  # types of the columns to copy
     id_type: Any = pl.String
+
+    @cached_property
+    def columns(self) -> dict[str, tuple[Any, str]]:
+        """Types and descriptions of the columns that are not copied; descriptions are ASCII only, for FITS."""
+        names = self.model.classes
+        numbered = ", ".join(f"{k} {name}" for k, name in enumerate(names))
+        mean, spread = "class probability from the model, mean over members", "standard deviation of p(y | x)"
+        out: dict[str, tuple[Any, str]] = {"object_id": (self.id_type, NAMED["object_id"].description)}
+        out |= {f"p_{name}": (pl.Float64, f"p(y = {name} | x): {mean}") for name in names}
+        out |= {
+            "p_spread": (pl.Float64, f"{spread} over members; missing if only one member labelled the galaxy"),
+            "label": (pl.Int64, f"class with the largest p(y | x): {numbered}"),
+            "relation": (pl.String, "role of the galaxy in training: new, out_of_fold, early_stopping or in_sample"),
+        }
+        if self.observed:
+            out["observed_label"] = pl.Int64, f"observed label: {numbered}"
+            out["alpha"], out["split"] = (pl.Float64, ADDED["alpha"]), (pl.String, ADDED["split"])
+        if self.transition is not None:
+            given = "given x, the observed label and alpha"
+            out |= {f"posterior_{name}": (pl.Float64, f"posterior probability of {name}, {given}") for name in names}
+            out["posterior_label"] = pl.Int64, f"class with the largest posterior probability: {numbered}"
+            out["label_quality"] = pl.Float64, "posterior probability that the observed label is correct"
+        return out | {"model_hash": (pl.String, "hash of the model's files")}
+
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """Types of all columns of the labels, in order."""
+        computed = {name: kind for name, (kind, _) in self.columns.items()}
+        return {"object_id": computed.pop("object_id"), **self.keep, **computed}
 
     @cached_property
     def _seen(self) -> dict[str, tuple[str, int]]:
@@ -92,69 +86,23 @@ class Labeller:
         seen = [self._seen.get(one, (NEW, -1)) for one in ids.cast(pl.String)]
         return [role for role, _ in seen], np.array([fold for _, fold in seen], dtype=np.int64)
 
-    @cached_property
-    def schema(self) -> dict[str, Any]:
-        """Columns of the labels."""
-        names = self.model.classes
-        out: dict[str, Any] = {"object_id": self.id_type, **dict(self.keep)}
-        out |= {f"p_{name}": pl.Float64 for name in names}
-        out |= {"p_spread": pl.Float64, "label": pl.Int64, "relation": pl.String}
-        if self.observed:
-            out |= {"observed_label": pl.Int64, "alpha": pl.Float64, "split": pl.String}
-            if self.transition is not None:
-                out |= {f"posterior_{name}": pl.Float64 for name in names}
-                out |= {"posterior_label": pl.Int64, "label_quality": pl.Float64}
-        return out | {"model_hash": pl.String}
-
-    @property
-    def probabilities(self) -> list[str]:
-        """Columns of p(y | x)."""
-        return [f"p_{name}" for name in self.model.classes]
-
-    @property
-    def descriptions(self) -> dict[str, str]:
-        """Descriptions of the columns that are not copied; ASCII only, for FITS."""
-        names = self.model.classes
-        numbered = ", ".join(f"{k} {name}" for k, name in enumerate(names))
-        about = {
-            "object_id": NAMED["object_id"].description,
-            "p_spread": "standard deviation of p(y | x) over members; missing if only one member labelled the galaxy",
-            "label": f"class with the largest p(y | x): {numbered}",
-            "relation": "role of the galaxy in training: new, out_of_fold, early_stopping or in_sample",
-            "observed_label": f"observed label: {numbered}",
-            "alpha": ADDED["alpha"],
-            "split": ADDED["split"],
-            "posterior_label": f"class with the largest posterior probability: {numbered}",
-            "label_quality": "posterior probability that the observed label is correct",
-            "model_hash": "hash of the model's files",
-        }
-        for name in names:
-            about[f"p_{name}"] = f"p(y = {name} | x): class probability from the model, mean over members"
-            about[f"posterior_{name}"] = f"posterior probability of {name}, given x, the observed label and alpha"
-        kept = dict(self.keep)
-        return {name: about[name] for name in self.schema if name not in kept}
-
     def label(self, frame: pl.DataFrame, inputs: np.ndarray) -> pl.DataFrame:
-        """Return labels, one row per input row.
-
-        Parameters
-        ----------
-        frame : polars.DataFrame
-        inputs : array
-            Pixels or features, one per row.
-        """
+        """Return labels, one row per row of a source and of its inputs (pixels or features)."""
         roles, fold = self.part_in_training(frame["object_id"])
-        probabilities, spread = self._out_of_fold(inputs, fold)
-        out: dict[str, Any] = {"object_id": frame["object_id"], **{name: frame[name] for name, _ in self.keep}}
-        out |= {f"p_{name}": probabilities[:, k] for k, name in enumerate(self.model.classes)}
+        p, spread = self._out_of_fold(inputs, fold)
+        out: dict[str, Any] = {name: frame[name] for name in ("object_id", *self.keep)}
+        out |= {f"p_{name}": p[:, k] for k, name in enumerate(self.model.classes)}
         out |= {
             "p_spread": pl.Series(spread).fill_nan(None),
-            "label": np.argmax(probabilities, axis=1),
+            "label": np.argmax(p, axis=1),
             "relation": roles,
             "model_hash": pl.Series([self.model.model_hash]).new_from_index(0, frame.height),
         }
         if self.observed:
-            out |= self._with_observed(frame, probabilities, np.array([role != IN_SAMPLE for role in roles], bool))
+            known = self._with_observed(frame)
+            out |= {"observed_label": known["label"], "alpha": known["alpha"], "split": known["split"]}
+            if self.transition is not None:
+                out |= self._posterior(known, p, pl.Series(roles) != IN_SAMPLE, self.transition)
         return pl.DataFrame(out).select(list(self.schema))
 
     def _out_of_fold(self, inputs: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -171,34 +119,29 @@ class Labeller:
         variance = np.clip(squares / counts[:, None] - mean**2, 0, None).max(axis=1)
         return mean, np.where(counts > 1, np.sqrt(variance), np.nan)
 
-    def _with_observed(self, frame: pl.DataFrame, probabilities: np.ndarray, fresh: np.ndarray) -> dict[str, Any]:
-        """Return observed labels, and posteriors if p(y | x) is out of fold and T's observables are known."""
-        known = np.ones(frame.height, bool)
+    @cached_property
+    def _row(self) -> dict[str, int]:
         if self.joined is None:
-            labels, alpha, split = (frame[name].to_numpy() for name in ("label", "alpha", "split"))
-            values = numeric_columns(frame, self.observables, "the catalogue")
-        else:
-            rows = np.array([self.joined.rows.get(one, -1) for one in frame["object_id"].cast(pl.String)])
-            known = rows >= 0
-            labels, alpha, split = self.joined.labels[rows], self.joined.alpha[rows], self.joined.split[rows]
-            values = self.joined.observables[rows]
-        observed = {"observed_label": labels, "alpha": alpha, "split": split}
-        usable = known & fresh & np.isfinite(values).all(axis=1)
-        columns: dict[str, Any] = {}
-        if self.transition is not None:
-            after = np.full(probabilities.shape, np.nan)
-            after[usable] = posterior(
-                probabilities[usable],
-                labels[usable],
-                alpha[usable],
-                self.transition,
-                observables=values[usable] if self.observables else None,
-            )
-            columns |= {f"posterior_{name}": after[:, k] for k, name in enumerate(self.model.classes)}
-            columns["posterior_label"] = np.argmax(after, axis=1)
-            columns["label_quality"] = after[np.arange(len(labels)), labels]
-        return {
-            name: pl.select(pl.when(pl.Series(where)).then(pl.Series(values)).otherwise(None)).to_series()
-            for group, where in ((observed, known), (columns, usable))
-            for name, values in group.items()
-        }
+            return {}
+        return {one: row for row, one in enumerate(self.joined["object_id"].cast(pl.String))}
+
+    def _with_observed(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return rows with observed labels: of the source, or of the other catalogue (null where it has no such id)."""
+        if self.joined is None:
+            return frame
+        rows = pl.Series([self._row.get(one) for one in frame["object_id"].cast(pl.String)], dtype=pl.UInt32)
+        return self.joined.select(pl.all().gather(rows))
+
+    def _posterior(self, known: pl.DataFrame, p: np.ndarray, fresh: pl.Series, t: Transition) -> dict[str, Any]:
+        """Return the posterior's columns; null without an observed label, in-sample, or without T's observables."""
+        values = numeric_columns(known, self.observables, "the catalogue")
+        usable = known["label"].is_not_null() & fresh & pl.Series(np.isfinite(values).all(axis=1))
+        rows = usable.to_numpy()
+        labels, alpha = (known[name].filter(usable).to_numpy() for name in ("label", "alpha"))
+        after = np.full(p.shape, np.nan)
+        after[rows] = posterior(p[rows], labels, alpha, t, observables=values[rows] if self.observables else None)
+        quality = np.full(len(p), np.nan)
+        quality[rows] = after[rows, labels]
+        out = {f"posterior_{name}": pl.Series(after[:, k]).fill_nan(None) for k, name in enumerate(self.model.classes)}
+        out["posterior_label"] = pl.select(pl.when(usable).then(pl.Series(after.argmax(axis=1)))).to_series()
+        return out | {"label_quality": pl.Series(quality).fill_nan(None)}

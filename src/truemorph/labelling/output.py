@@ -1,9 +1,9 @@
 """Write labels: parts, each written atomically, and one table of all parts.
 
-A folder of results holds `run.json` (which identifies the labelling), a Parquet file per part, and `problems/` with the
-rows that could not be labelled. For one table `labels.parquet`, the folder is `labels.parquet.<digest>.parts` until
-all parts are done (the digest identifies the labelling). A part in progress is locked, so that several processes can
-share the work; the system releases the locks of a killed process.
+A folder of results holds `run.json` (which identifies the labelling) and a Parquet file per part, whose metadata has
+its row counts and the rows that could not be labelled. For one table `labels.parquet`, the folder is
+`labels.parquet.<digest>.parts` until all parts are done (the digest identifies the labelling). A part in progress is
+locked, so that several processes can share the work; the system releases the locks of a killed process.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import glob
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import polars as pl
@@ -25,61 +25,47 @@ import pyarrow.parquet as pq
 from filelock import AcquireReturnProxy, FileLock
 
 from truemorph.errors import InputError, TruemorphError, reason
+from truemorph.findings import Finding
 from truemorph.io import content_hash, lock, plain, read_json, write_json, written_whole
 from truemorph.labelling.labeller import IN_SAMPLE
 from truemorph.labelling.sources import NO_FEATURE, NO_IMAGE
 from truemorph.tables import CatalogTable, table_extension, to_arrow, write_table
 
-_ACCOUNT = b"truemorph_account"
-_PROBLEMS = {"object_id": pl.String, "reason": pl.String}
+# Row counts: `rows_in` = `labelled` + `listed` (as problems). Of the listed rows, `unreadable` have an image that can't
+# be read. Of the labelled galaxies, `in_sample` trained the model's only member, `matched` have an observed label, and
+# `incomplete` lack a value on which T(α) depends.
+Counts = Counter[str]
+# A batch of a part: its number of rows, the labels, and (id, reason) of each row that could not be labelled.
+Batch = tuple[int, pl.DataFrame, Sequence[tuple[Any, str]]]
+
+_COUNTS, _PROBLEMS = b"truemorph_counts", b"truemorph_problems"
 
 
-def is_table(out: str | os.PathLike[str]) -> bool:
-    """Whether labels are written to one table (otherwise to a folder of tables).
-
-    Raises
-    ------
-    InputError
-        If the extension is not that of a table format.
-    """
-    out = Path(out)
+def is_table(out: Path) -> bool:
+    """Whether labels are written to one table, otherwise to a folder; an unknown extension raises an error."""
     if not out.suffix or out.is_dir():
         return False
     table_extension(out)
     return True
 
 
-@dataclass(frozen=True)
-class Account:
-    """Row counts: rows in = rows labelled + rows listed.
+def too_bad(counts: Counts, most: float) -> bool:
+    """Whether the fraction of unreadable images is larger than `most`."""
+    return counts["unreadable"] > most * (counts["labelled"] + counts["unreadable"])
 
-    Attributes
-    ----------
-    rows_in, labelled, listed : int
-    unreadable : int
-        Number of listed rows with an image that can't be read.
-    in_sample : int
-        Number of labelled galaxies that were used to train the model's only member.
-    matched : int
-        Number of labelled galaxies with an observed label.
-    incomplete : int
-        Number of labelled galaxies without a value of a column on which T depends.
-    """
 
-    rows_in: int = 0
-    labelled: int = 0
-    listed: int = 0
-    unreadable: int = 0
-    in_sample: int = 0
-    matched: int = 0
-    incomplete: int = 0
-
-    def __add__(self, other: Account) -> Account:
-        return Account(*(one + another for one, another in zip(astuple(self), astuple(other), strict=True)))
-
-    def too_bad(self, most: float) -> bool:
-        """Whether the fraction of unreadable images is larger than `most`."""
-        return self.unreadable > most * (self.labelled + self.unreadable)
+def _counted(batch: Batch) -> Counts:
+    rows_in, labels, problems = batch
+    counts = Counter(rows_in=rows_in, labelled=labels.height, listed=len(problems))
+    counts["unreadable"] = sum(why not in (NO_IMAGE, NO_FEATURE) for _, why in problems)
+    in_sample = labels["relation"] == IN_SAMPLE
+    counts["in_sample"] = int(in_sample.sum())
+    if "observed_label" in labels.columns:
+        counts["matched"] = labels["observed_label"].count()
+    if "posterior_label" in labels.columns:
+        without = labels["observed_label"].is_not_null() & labels["posterior_label"].is_null()
+        counts["incomplete"] = int((without & ~in_sample).sum())
+    return counts
 
 
 @contextmanager
@@ -93,141 +79,30 @@ def _writing(path: Path) -> Iterator[None]:
         ) from problem
 
 
-class PartWriter:
-    """Write a part batch by batch; its file appears when all are written.
-
-    Parameters
-    ----------
-    path, problems : Path
-        Files for labels and, if there are any, for problems.
-    labels : CatalogTable
-        Columns, units, descriptions and metadata of the labels, without rows.
-    """
-
-    def __init__(self, path: Path, problems: Path, labels: CatalogTable) -> None:
-        self._path, self._problems, self._schema = path, problems, labels.frame.schema
-        self._partial = path.with_name(f".{path.name}.{os.getpid()}")
-        self._listed: list[tuple[str, str]] = []
-        self.account = Account()
-        self._arrow = to_arrow(labels).schema
-        with _writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self._partial, self._arrow, write_page_checksum=True)
-
-    def write(self, rows_in: int, labels: pl.DataFrame, problems: Sequence[tuple[Any, str]]) -> None:
-        """Add a batch: its number of rows, labels, and the problems of the other rows."""
-        in_sample = labels["relation"] == IN_SAMPLE
-        incomplete = 0
-        if "posterior_label" in labels.columns:
-            without = labels["observed_label"].is_not_null() & labels["posterior_label"].is_null()
-            incomplete = int((without & ~in_sample).sum())
-        self.account += Account(
-            rows_in,
-            labels.height,
-            len(problems),
-            sum(why not in (NO_IMAGE, NO_FEATURE) for _, why in problems),
-            int(in_sample.sum()),
-            labels["observed_label"].count() if "observed_label" in labels.columns else 0,
-            incomplete,
-        )
-        self._listed += [(str(one), why) for one, why in problems]
-        table = labels.select(pl.col(name).cast(kind) for name, kind in self._schema.items())
-        arrow = table.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(self._arrow)
-        with _writing(self._path):
-            self._writer.write_table(arrow)
-
-    def finish(self) -> None:
-        """Move the file of problems, then the part, to their final places.
-
-        Raises
-        ------
-        AssertionError
-            If a row was lost.
-        """
-        one = self.account
-        if one.rows_in != one.labelled + one.listed:
-            raise AssertionError(f"{self._path}: {one.rows_in} rows in, {one.labelled} labelled, {one.listed} listed")
-        with _writing(self._path):
-            self._writer.add_key_value_metadata({_ACCOUNT: json.dumps(astuple(one))})
-            self._writer.close()
-            if self._listed:
-                listed = pl.DataFrame(self._listed, schema=_PROBLEMS, orient="row")
-                write_table(CatalogTable(listed), self._problems)
-            else:
-                self._problems.unlink(missing_ok=True)
-            with open(self._partial, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(self._partial, self._path)
-
-    def __enter__(self) -> PartWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._writer.is_open:
-            with suppress(OSError):  # it was raised before
-                self._writer.close()
-        self._partial.unlink(missing_ok=True)
-
-
 class Results:
     """Results of one labelling, shared by all its processes.
 
-    Parameters
-    ----------
-    out : path
-        A table (the extension gives its format), or a folder for the parts.
-    identity : dict
-        Everything that determines the labels.
+    `out` is a table (the extension gives its format), or a folder for the parts. `identity` is everything that
+    determines the labels. `labels` has their columns, units, descriptions and metadata, without rows.
     """
 
-    def __init__(self, out: str | os.PathLike[str], identity: dict[str, Any]) -> None:
-        self.out, self.is_table = Path(out), is_table(out)
-        self._identity = plain(identity)
+    def __init__(self, out: Path, identity: dict[str, Any], parts: Sequence[str], labels: CatalogTable) -> None:
+        self.out, self.parts, self._labels, self._identity = out, parts, labels, plain(identity)
+        self.is_table = is_table(out)
         digest = content_hash(identity)[:8]
-        self.folder = self.out.with_name(f"{self.out.name}.{digest}.parts") if self.is_table else self.out
+        self.folder = out.with_name(f"{out.name}.{digest}.parts") if self.is_table else out
         self._run, self._locks = self.folder / "run.json", self.folder / ".locks"
 
     @property
     def problems(self) -> Path:
-        """Table, or folder of tables, of the rows that could not be labelled."""
-        return self.out.with_name(f"{self.out.stem}.problems.csv") if self.is_table else self.folder / "problems"
+        """Table of the rows that could not be labelled, written when all parts are done."""
+        return self.out.with_name(f"{self.out.stem}.problems.csv") if self.is_table else self.folder / "problems.csv"
 
     @property
     def others(self) -> list[Path]:
         """Return unfinished labellings of the same table with other settings."""
         found = self.out.parent.glob(f"{glob.escape(self.out.name)}.*.parts") if self.is_table else []
         return sorted(one for one in found if one != self.folder)
-
-    def begin(self) -> None:
-        """Make the folder, or check that it belongs to this labelling.
-
-        Raises
-        ------
-        InputError
-            If the folder holds something else.
-        TruemorphError
-            If the folder can't be written.
-        """
-        try:
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            with self.alone():
-                if not self._run.is_file():
-                    content = [one for one in self.folder.glob("*") if not one.name.startswith(".")]
-                    if content and not self.is_table:
-                        raise InputError(f"{self.folder}: exists but holds no labels; choose another `out`")
-                    self._locks.mkdir(parents=True, exist_ok=True)
-                    write_json(self._run, self._identity)
-                then, now = read_json(self._run), self._identity
-        except OSError as problem:
-            raise TruemorphError(f"{self.folder}: can't be written ({reason(problem)})") from problem
-        changed = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
-        if changed:
-            raise InputError(
-                f"{self.folder}: holds labels of another run ({changed[0]} was {then.get(changed[0])!r}, is "
-                f"{now.get(changed[0])!r}); delete this folder, or choose another `out`"
-            )
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -239,21 +114,104 @@ class Results:
             finally:
                 place.unlink(missing_ok=True)  # while locked; a waiting process makes a new one
 
-    def path(self, part: str) -> Path:
-        """Return the path of a part."""
+    def begin(self, max_bad: float) -> list[Finding]:
+        """Make the folder, or check that it belongs to this labelling and delete parts that must be labelled again.
+
+        These are damaged parts, which are returned as findings. If more than `max_bad` of the images were unreadable,
+        they are all parts with unreadable images, which may have been replaced.
+        """
+        try:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            with self.alone():
+                self._identify()
+                findings = self._drop_damaged()
+                if too_bad(self.total(), max_bad):
+                    for part in self.done():
+                        if self.counts(part)["unreadable"]:
+                            self._path(part).unlink()
+                return findings
+        except OSError as problem:
+            raise TruemorphError(f"{self.folder}: can't be written ({reason(problem)})") from problem
+
+    def _identify(self) -> None:
+        if not self._run.is_file():
+            content = [one for one in self.folder.glob("*") if not one.name.startswith(".")]
+            if content and not self.is_table:
+                raise InputError(f"{self.folder}: exists but holds no labels; choose another `out`")
+            self._locks.mkdir(parents=True, exist_ok=True)
+            write_json(self._run, self._identity)
+        then, now = read_json(self._run), self._identity
+        changed = [key for key in sorted({*then, *now}) if then.get(key) != now.get(key)]
+        if changed:
+            raise InputError(
+                f"{self.folder}: holds labels of another run ({changed[0]} was {then.get(changed[0])!r}, is "
+                f"{now.get(changed[0])!r}); delete this folder, or choose another `out`"
+            )
+
+    def _drop_damaged(self) -> list[Finding]:
+        findings = []
+        for part in self.done():
+            problem = self._damage(part)
+            if problem:
+                self._path(part).unlink()
+                findings.append(
+                    Finding(
+                        "part-damaged",
+                        "caution",
+                        f"Part {part} of an earlier run was damaged ({problem}) and was labelled again.",
+                        "Check the disk of this folder.",
+                    )
+                )
+        return findings
+
+    def _damage(self, part: str) -> str:
+        """Return what is wrong with a finished part; empty if its checksums and row counts agree."""
+        try:
+            with pq.ParquetFile(self._path(part), page_checksum_verification=True) as file:
+                rows = sum(batch.num_rows for batch in file.iter_batches())
+            if rows != self.counts(part)["labelled"]:
+                return "rows are missing"
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as problem:
+            return reason(problem)
+        return ""
+
+    def _path(self, part: str) -> Path:
         return self.folder / f"{part}.parquet"
 
     def is_done(self, part: str) -> bool:
         """Whether a part is finished."""
-        return self.path(part).is_file()
+        return self._path(part).is_file()
+
+    def done(self) -> list[str]:
+        """Return the finished parts."""
+        return [part for part in self.parts if self.is_done(part)]
 
     @property
     def is_there(self) -> bool:
         """Whether the folder exists; it is removed when the table is made."""
         return self._run.is_file()
 
+    def _stored(self, part: str, key: bytes) -> Any:
+        """Return JSON of a part's metadata; nothing if it is not finished, or another process has made the table."""
+        try:
+            return json.loads(pq.read_metadata(self._path(part)).metadata[key])
+        except FileNotFoundError:
+            return {}
+
+    def counts(self, part: str) -> Counts:
+        """Return the row counts of a part."""
+        return Counter(self._stored(part, _COUNTS))
+
+    def total(self) -> Counts:
+        """Return the row counts of all finished parts."""
+        return sum(map(self.counts, self.parts), Counter())
+
+    def listed(self) -> list[tuple[str, str]]:
+        """Return the id of each row of the finished parts that could not be labelled, with the reason."""
+        return [(one, why) for part in self.parts for one, why in self._stored(part, _PROBLEMS)]
+
     def claim(self, part: str) -> AcquireReturnProxy | None:
-        """Lock a part for a `with` block; return None if another process has locked it."""
+        """Lock a part for a `with` block; return None if another process has locked it or made the table."""
         if not self.is_there:
             return None
         place = self._locks / f"{part}.lock"
@@ -268,69 +226,55 @@ class Results:
             self.folder.rmdir()
         return None
 
-    def writer(self, part: str, labels: CatalogTable) -> PartWriter:
-        """Return a writer for a part."""
-        return PartWriter(self.path(part), self._listed_in(part), labels)
-
-    def _listed_in(self, part: str) -> Path:
-        return self.folder / "problems" / f"{part}.csv"
-
-    def account(self, part: str) -> Account:
-        """Return the row counts of a part."""
-        return Account(*json.loads(pq.read_metadata(self.path(part)).metadata[_ACCOUNT]))
-
-    def listed(self, part: str) -> list[tuple[str, str]]:
-        """Return the rows of a part that could not be labelled, with reasons."""
-        path = self._listed_in(part)
-        return pl.read_csv(path, schema=_PROBLEMS).rows() if path.is_file() else []
-
-    def damage(self, part: str) -> str:
-        """Return what is wrong with a finished part; empty if its checksums and row counts agree."""
+    def write(self, part: str, batches: Iterable[Batch]) -> None:
+        """Write a part batch by batch; its file appears when all are written and no row is lost."""
+        path, counts, listed = self._path(part), Counter[str](), list[tuple[str, str]]()
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        schema = to_arrow(self._labels).schema
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            writer = pq.ParquetWriter(partial, schema, write_page_checksum=True)
         try:
-            with pq.ParquetFile(self.path(part), page_checksum_verification=True) as file:
-                rows = sum(batch.num_rows for batch in file.iter_batches())
-            account = self.account(part)
-            if (rows, len(self.listed(part))) != (account.labelled, account.listed):
-                return "rows are missing"
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException, pl.exceptions.PolarsError) as problem:
-            return reason(problem)
-        return ""
+            for batch in batches:
+                counts += _counted(batch)
+                _, labels, problems = batch
+                listed += [(str(one), why) for one, why in problems]
+                table = labels.select(pl.col(name).cast(kind) for name, kind in self._labels.frame.schema.items())
+                with _writing(path):
+                    writer.write_table(table.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema))
+            rows_in, labelled, problem_rows = (counts[name] for name in ("rows_in", "labelled", "listed"))
+            if rows_in != labelled + problem_rows:
+                raise AssertionError(f"{path}: {rows_in} rows in, {labelled} labelled, {problem_rows} listed")
+            with _writing(path):
+                writer.add_key_value_metadata({_COUNTS: json.dumps(counts), _PROBLEMS: json.dumps(listed)})
+                writer.close()
+                with open(partial, "rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(partial, path)
+        finally:
+            if writer.is_open:
+                with suppress(OSError):  # it was raised before
+                    writer.close()
+            partial.unlink(missing_ok=True)
 
-    def drop(self, part: str) -> None:
-        """Delete a part, so that it is labelled again."""
-        self.path(part).unlink(missing_ok=True)
-        self._listed_in(part).unlink(missing_ok=True)
-
-    def conclude(self, parts: Sequence[str], labels: CatalogTable) -> None:
-        """If the output is one table, combine all parts in order, and all problems.
-
-        Parameters
-        ----------
-        parts : sequence of str
-        labels : CatalogTable
-            As in `PartWriter`.
-
-        Raises
-        ------
-        TruemorphError
-            If the table can't be written; the parts are kept.
-        """
-        if not self.is_table:
-            shutil.rmtree(self._locks, ignore_errors=True)
-            for one in self.folder.rglob(".*.parquet.*"):  # left by killed processes
-                one.unlink(missing_ok=True)
-            return
+    def conclude(self) -> None:
+        """Write the table of problems; combine all parts in order if the output is one table."""
         with _writing(self.out):
-            listed = pl.DataFrame([row for part in parts for row in self.listed(part)], schema=_PROBLEMS, orient="row")
-            write_table(CatalogTable(listed), self.problems)
+            problems = pl.DataFrame(self.listed(), {"object_id": pl.String, "reason": pl.String}, orient="row")
+            write_table(CatalogTable(problems), self.problems)
+            if not self.is_table:
+                shutil.rmtree(self._locks, ignore_errors=True)
+                for one in self.folder.rglob(".*.parquet.*"):  # left by killed processes
+                    one.unlink(missing_ok=True)
+                return
             if self.out.suffix.lower() == ".parquet":
-                schema = to_arrow(labels).schema
+                schema = to_arrow(self._labels).schema
                 with written_whole(self.out) as partial, pq.ParquetWriter(partial, schema) as writer:
-                    for part in parts:
-                        writer.write_table(pq.read_table(self.path(part), partitioning=None).cast(schema))
+                    for part in self.parts:
+                        writer.write_table(pq.read_table(self._path(part), partitioning=None).cast(schema))
             else:
-                frame = pl.concat([pl.read_parquet(self.path(part)) for part in parts])
-                write_table(replace(labels, frame=frame), self.out)
+                frame = pl.concat([pl.read_parquet(self._path(part)) for part in self.parts])
+                write_table(replace(self._labels, frame=frame), self.out)
             gone = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
             self.folder.rename(gone)
             shutil.rmtree(gone)

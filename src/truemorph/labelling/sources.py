@@ -36,20 +36,13 @@ _BLOCK = 1 << 20
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz")
 _BUFFER = 1 << 20
 
+# A path, the content of a file, or no image.
 Image = Path | bytes | None
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A batch of rows of a source.
-
-    Attributes
-    ----------
-    frame : polars.DataFrame
-        `object_id`, and other columns of the source.
-    images : list
-        One per row: a path, the content of a file, or None if there is no image.
-    """
+    """A batch of rows of a source: `object_id` and other columns, and an image per row (None if there is none)."""
 
     frame: pl.DataFrame
     images: list[Image]
@@ -58,17 +51,7 @@ class Rows:
 def decoded(config: TrainingConfig, batches: Iterator[Rows]) -> Iterator[tuple[Rows, list[np.ndarray | str]]]:
     """Decode images for a model, in threads, while the caller works on the previous batch.
 
-    Parameters
-    ----------
-    config : TrainingConfig
-        Image size, crop, and settings for FITS images.
-    batches : iterator of Rows
-
-    Yields
-    ------
-    rows : Rows
-    images : list
-        A uint8 array (S, S, 3) per readable image, else the problem as a string.
+    Yields the rows, and a uint8 array (S, S, 3) per readable image, else the problem as a string.
     """
     size, crop, reading = config.image_size, config.crop, fits_reading(config)
 
@@ -123,13 +106,7 @@ class TarPart:
     rows: None = None
 
     def batches(self, size: int) -> Iterator[Rows]:
-        """Yield the images in order, `size` at a time.
-
-        Raises
-        ------
-        InputError
-            If the file is damaged or truncated.
-        """
+        """Yield the images in order, `size` at a time."""
         keys: list[str] = []
         images: list[Image] = []
         try:
@@ -140,7 +117,7 @@ class TarPart:
                     if hidden or member.isdir() or not member.name.lower().endswith(IMAGE_ENDINGS):
                         continue
                     opened = tar.extractfile(member) if member.isfile() else None  # no links
-                    keys.append(shown_path(_stem(member.name)))
+                    keys.append(shown_path(_without(member.name, IMAGE_ENDINGS)))
                     images.append(None if opened is None else opened.read())
                     if len(keys) == size:
                         yield Rows(pl.DataFrame({"object_id": keys}), images)
@@ -167,35 +144,32 @@ class ParquetPart:
     keep: tuple[str, ...]
 
     def batches(self, size: int) -> Iterator[Rows]:
-        """Yield the rows in order, `size` at a time.
-
-        Raises
-        ------
-        InputError
-            If an id is missing.
-        """
+        """Yield the rows in order, `size` at a time."""
         columns = list(dict.fromkeys([self.id_column, *self.keep]))
-        # Without these settings pyarrow would hold the whole file in memory.
-        with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=_BUFFER) as file:
-            for batch in file.iter_batches(size, columns=list(dict.fromkeys([*columns, self.image_column]))):
-                values = batch.column(self.image_column)
-                if pa.types.is_struct(values.type):
-                    values = values.field("bytes")
-                known = pa.Table.from_batches([batch.select(columns)])
-                frame = pl.DataFrame(known).rename({self.id_column: "object_id"})
-                ids = frame["object_id"]
-                if ids.null_count():
-                    raise InputError(f"{self.path}: column {self.id_column} has missing ids; give every row an id")
-                if not (ids.dtype.is_integer() or ids.dtype == pl.String):  # floats may have lost digits
-                    raise InputError(
-                        f"{self.path}: column {self.id_column} ({ids.dtype}) can't be an id; use integers or text"
-                    )
-                yield Rows(frame, values.to_pylist())
+        try:
+            # Without these settings pyarrow would hold the whole file in memory.
+            with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=_BUFFER) as file:
+                for batch in file.iter_batches(size, columns=list(dict.fromkeys([*columns, self.image_column]))):
+                    yield self._rows(batch, columns)
+        except (OSError, pa.ArrowException) as problem:
+            raise InputError(f"{self.path}: not a readable Parquet file ({reason(problem)}); replace it") from problem
+
+    def _rows(self, batch: pa.RecordBatch, columns: list[str]) -> Rows:
+        values = batch.column(self.image_column)
+        if pa.types.is_struct(values.type):
+            values = values.field("bytes")
+        frame = pl.DataFrame(pa.Table.from_batches([batch.select(columns)])).rename({self.id_column: "object_id"})
+        ids = frame["object_id"]
+        if ids.null_count() or not (ids.dtype.is_integer() or ids.dtype == pl.String):  # floats may have lost digits
+            raise InputError(
+                f"{self.path}: column {self.id_column} ({ids.dtype}) can't be an id; give every row an integer or text"
+            )
+        return Rows(frame, values.to_pylist())
 
 
-def _stem(name: str) -> str:
-    """File name without the image extension."""
-    ending = next((one for one in IMAGE_ENDINGS if name.lower().endswith(one)), "")
+def _without(name: str, endings: Sequence[str]) -> str:
+    """Remove the first of these endings that a name has."""
+    ending = next((one for one in endings if name.lower().endswith(one)), "")
     return name[: len(name) - len(ending)]
 
 
@@ -208,18 +182,8 @@ Part = TablePart | TarPart | ParquetPart
 class Source:
     """Everything to be labelled.
 
-    Attributes
-    ----------
-    parts : sequence of Part
-    fingerprint : str
-        Hash that changes when the rows change.
-    path : Path
-    metadata : dict
-        Metadata of a prepared catalogue.
-    prepared : bool
-        Whether it is a prepared catalogue, with observed labels and α.
-    units, descriptions : dict of str to str
-        Units and descriptions of a table's columns; those of its ids are under `object_id`.
+    `fingerprint` changes when the rows change. `prepared` is whether it is a prepared catalogue, with observed labels,
+    α and `metadata`. Units and descriptions are those of a table's columns; those of its ids are under `object_id`.
     """
 
     parts: Sequence[Part]
@@ -242,29 +206,11 @@ def open_source(
 ) -> Source:
     """Open a source of galaxies to label.
 
-    Parameters
-    ----------
-    path : path
-        A folder of images (with subfolders); a `.txt` list of files; a prepared catalogue; any other table with a
-        column of paths; tar files (WebDataset), one or a folder; Parquet with the content of image files, one file or
-        a folder of partitions (HATS).
-    id_column, image_column : str, optional
-        Columns of tables; by default usual names are tried.
-    images : path, optional
-        Folder for relative paths in a list or table; default the folder of the list or table.
-    keep : sequence of str
-        Columns of a table to copy to the labels.
-    but : collection of path
-        Result files in the folder, which are ignored.
-
-    Returns
-    -------
-    Source
-
-    Raises
-    ------
-    InputError
-        If there is nothing to label, or a column is missing.
+    It is a folder of images (with subfolders); a `.txt` list of files; a prepared catalogue; any other table with a
+    column of paths; tar files (WebDataset), one or a folder; or Parquet with the content of image files, one file or
+    a folder of partitions (HATS). For columns that are not given, usual names are tried. `images` is the folder of
+    relative paths in a list or table, by default its own folder; `keep` are columns of a table to copy to the labels;
+    `but` are result files in the folder, which are ignored.
     """
     path, keep = Path(path), tuple(keep)
     if path.is_dir():
@@ -279,16 +225,17 @@ def open_source(
         raise InputError(f"{path}: this source has no columns to copy; give a table of images")
     root = path if path.is_dir() else path.parent
     if kind == "tar files":
-        return _tars(path, root, files)
+        tars: list[Part] = [TarPart(_without(name, _TAR_ENDINGS), root / name) for name in files]
+        return Source(tars, content_hash(_marks(root, files)), path, {"source": str(path)})
     if kind == "Parquet files":
         return _partitions(path, root, files, id_column, image_column, keep)
-    if path.is_dir():
+    if kind == "images":
         return _files(path, path, files)
     if path.suffix.lower() == ".txt":
         names = [line for line in os.fsdecode(path.read_bytes()).splitlines() if line.strip()]
         if not names:
             raise InputError(f"{path}: the list is empty")
-        return _files(path, Path(images or path.parent), names)
+        return _files(path, Path(images or root), names)
     return _table(path, id_column, image_column, None if images is None else Path(images), keep)
 
 
@@ -316,18 +263,18 @@ def _content(path: Path, but: set[Path]) -> tuple[str, list[str]]:
     if len(kinds) > 1:
         held = " and ".join(sorted(kinds, key=str.lower))
         raise InputError(f"{path}: holds {held}; give a folder with one kind of files, or a list of files")
-    ((kind, found),) = kinds.items()
-    if kind != "images":
-        for name in found:
-            if not (path / name).is_file():
-                raise InputError(f"{path / name}: not a regular file; remove it")
-    return kind, found
+    return next(iter(kinds.items()))
+
+
+def _marks(root: Path, names: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Return names, sizes and times of files, to detect changes."""
+    found = [(root / name, (root / name).stat()) for name in names]
+    return [(file.name, status.st_size, status.st_mtime_ns) for file, status in found]
 
 
 def _cut(frame: pl.DataFrame, root: Path, column: str | None) -> list[Part]:
-    return [
-        TablePart(f"part-{number:05d}", part, root, column) for number, part in enumerate(frame.iter_slices(PART_ROWS))
-    ]
+    """Cut a table into parts."""
+    return [TablePart(f"part-{k:05d}", part, root, column) for k, part in enumerate(frame.iter_slices(PART_ROWS))]
 
 
 def _files(path: Path, root: Path, names: list[str]) -> Source:
@@ -337,14 +284,12 @@ def _files(path: Path, root: Path, names: list[str]) -> Source:
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder of images")
-    stems = [_stem(os.path.basename(name)) for name in names]
-    ids = stems if len(set(stems)) == len(stems) else names
-    frame = pl.DataFrame(
-        {"object_id": [shown_path(one) for one in ids], "image": [os.fsencode(name) for name in names]}
-    )
-    repeated = frame.filter(pl.col("object_id").is_duplicated())
-    if repeated.height:
-        raise InputError(f"{path}: {repeated['object_id'][0]} is listed twice; list each image once")
+    stems = [_without(os.path.basename(name), IMAGE_ENDINGS) for name in names]
+    ids = [shown_path(one) for one in (stems if len(set(stems)) == len(stems) else names)]
+    frame = pl.DataFrame({"object_id": ids, "image": [os.fsencode(name) for name in names]})
+    repeated = frame["object_id"].filter(frame["object_id"].is_duplicated())
+    if len(repeated):
+        raise InputError(f"{path}: {repeated[0]} is listed twice; list each image once")
     mark = content_hash([names, str(root.resolve())])
     return Source(_cut(frame, root, "image"), mark, path, {"source": str(path)})
 
@@ -352,8 +297,10 @@ def _files(path: Path, root: Path, names: list[str]) -> Source:
 def _table(
     path: Path, id_column: str | None, image_column: str | None, images: Path | None, keep: tuple[str, ...]
 ) -> Source:
+    """Make a source of a prepared catalogue, or of another table with a column of paths."""
     table = read_table(path)
     names = table.frame.columns
+    _check_kept(keep, names, path)
     prepared = {"object_id", "label", "alpha", "split"} <= set(names) or not set(OBSERVED_LABEL).isdisjoint(names)
     prepared = prepared and id_column is None and image_column is None
     if prepared:
@@ -361,7 +308,6 @@ def _table(
         root = image_folder(table) if images is None else images
         frame, described, metadata = table.frame, table.descriptions, table.metadata
         column = "image" if "image" in frame.columns else None
-        _check_kept(keep, names, path)
     else:
         found = _chosen(image_column, PATH_COLUMNS, names, path, "`image_column`")
         if found is None:
@@ -370,7 +316,6 @@ def _table(
                 f"({', '.join(PATH_COLUMNS)}); name yours with `image_column`"
             )
         ids = _chosen(id_column, ID_COLUMNS, names, path, "`id`") or found
-        _check_kept(keep, names, path)
         own = object_ids(table.frame[ids], str(path))
         frame = table.frame.select(own, pl.col(found).cast(pl.String).alias(_IMAGE), *keep)
         root, column, metadata = images or path.parent, _IMAGE, {"source": str(path)}
@@ -389,27 +334,14 @@ def _check_kept(keep: Sequence[str], names: Sequence[str], path: Path) -> None:
     """Check that the columns to copy exist."""
     for name in keep:
         if name not in names:
-            raise InputError(f"{path}: no column {name!r} to copy; {nearest(name, list(names))}")
+            raise InputError(f"{path}: no column {name!r} to copy; {nearest(name, names)}")
 
 
 def _chosen(given: str | None, usual: Sequence[str], names: Sequence[str], path: Path, option: str) -> str | None:
+    """Return the column that was given, or the first with a usual name."""
     if given is not None and given not in names:
-        raise InputError(f"{path}: no column {given!r} ({option}); {nearest(given, list(names))}")
+        raise InputError(f"{path}: no column {given!r} ({option}); {nearest(given, names)}")
     return given or next((name for name in usual if name in names), None)
-
-
-def _marks(files: Sequence[Path]) -> list[tuple[str, int, int]]:
-    """Return names, sizes and times of files, to detect changes."""
-    found = [(file.name, file.stat()) for file in files]
-    return [(name, status.st_size, status.st_mtime_ns) for name, status in found]
-
-
-def _tars(path: Path, root: Path, names: list[str]) -> Source:
-    def bare(name: str) -> str:
-        return name[: -len(next(end for end in _TAR_ENDINGS if name.lower().endswith(end)))]
-
-    parts = [TarPart(bare(name), root / name) for name in names]
-    return Source(parts, content_hash(_marks([part.path for part in parts])), path, {"source": str(path)})
 
 
 def _image_column(path: Path, chosen: str | None) -> str | None:
@@ -433,12 +365,12 @@ def _image_column(path: Path, chosen: str | None) -> str | None:
 def _partitions(
     path: Path, root: Path, files: list[str], id_column: str | None, image_column: str | None, keep: tuple[str, ...]
 ) -> Source:
+    """Make a source of Parquet files with the content of images; units and descriptions are those of the first."""
     parts: list[Part] = []
-    described: tuple[dict[str, str], dict[str, str]] | None = None  # from the first file
+    described: tuple[dict[str, str], dict[str, str]] | None = None
     for name in files:
         file = root / name
-        images = _image_column(file, image_column)
-        schema = pq.read_schema(file)
+        images, schema = _image_column(file, image_column), pq.read_schema(file)
         names = schema.names
         if images is None:
             raise InputError(
@@ -458,5 +390,5 @@ def _partitions(
             described = described or (units, _ids_described(descriptions, ids))
     if described is None:
         raise InputError(f"{path}: the tables have no rows")
-    mark = content_hash([_marks([root / name for name in files]), id_column, image_column])
+    mark = content_hash([_marks(root, files), id_column, image_column])
     return Source(parts, mark, path, {"source": str(path)}, False, *described)

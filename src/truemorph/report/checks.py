@@ -33,30 +33,15 @@ Check = Finding | tuple[str, str]
 
 
 def lights(found: Evidence, known: Mapping[str, Iterable[Check]] | None = None) -> tuple[Light, ...]:
-    """All checks of a report, by what they are about.
+    """All checks of a report, one light a group: `GOLD`, `CURVE`, `MODEL`, `DATA`; no finding is in two of them.
 
-    Parameters
-    ----------
-    found : Evidence
-    known : mapping of str to iterable of Finding or (str, str), optional
-        Checks that were made elsewhere, by the name of their group.
-
-    Returns
-    -------
-    tuple of Light
-        One a group: `GOLD`, `CURVE`, `MODEL`, `DATA`. No finding is in two of them.
+    `known` are checks that were made elsewhere, by the name of their group.
     """
-    every: dict[str, list[Check]] = {
-        GOLD: list(_of_gold(found)),
-        CURVE: list(_of_transition(found)),
-        MODEL: list(_of_models(found)),
-        DATA: list(_of_sample(found)),
-    }
-    for name, more in (known or {}).items():
-        every[name] += more
+    groups = {GOLD: _of_gold, CURVE: _of_transition, MODEL: _of_models, DATA: _of_sample}
     out: list[Light] = []
     seen: set[Finding] = set()
-    for name, some in every.items():
+    for name, checks in groups.items():
+        some = [*checks(found), *(known or {}).get(name, ())]
         findings = [one for one in unique(one for one in some if isinstance(one, Finding)) if one not in seen]
         seen.update(findings)
         out.append(Light(name, tuple(in_order(findings)), [one for one in some if not isinstance(one, Finding)]))
@@ -84,21 +69,15 @@ def _of_gold(found: Evidence) -> Iterator[Check]:
         if not found.models:
             yield from _correction_against_gold(found, definition, truth)
     yield from () if found.by_gold is None else found.by_gold.findings
+    yield from found.findings
     # Where a fit to labels alone is all there is, its own finding says the same.
     if not found.truths and found.models and "gold-empty" not in {one.code for one in found.findings}:
-        yield Finding(
-            "gold-missing",
-            "caution",
-            "No galaxy that is measured here has a gold label, so the correction is not compared with one.",
-            "Give gold labels (`gold`); a few hundred are enough.",
-        )
+        text = "No galaxy that is measured here has a gold label, so the correction is not compared with one."
+        yield Finding("gold-missing", "caution", text, "Give gold labels (`gold`); a few hundred are enough.")
 
 
 def _fractions_against_gold(found: Evidence, model: Model, definition: str, truth: LabelSet) -> Iterator[Check]:
-    rows = truth.known & model.probabilities.known
-    if not rows.any():
-        return
-    best = model.best
+    rows, best = truth.known, model.best
     gain, error = fraction_gain(truth.disk[rows], best.disk[rows], found.observed.disk[rows], found.alpha[rows])
     off, before = (found.row(one)[f"fraction_rms: {definition}"] for one in (best, found.observed))
     numbers = (
@@ -130,40 +109,31 @@ def _correction_against_gold(found: Evidence, definition: str, truth: LabelSet) 
 
 def _fractions_compared(what: str, gain: float, error: float, off: float, numbers: str) -> Iterator[Check]:
     """Disk fractions against the volunteers', by two errors of the difference."""
+    measured = f"{what}: {numbers}."
     if gain < -2 * error:
-        yield Finding(
-            "fractions-worse",
-            "problem",
-            f"The corrected disk fractions are farther from the gold labels than the volunteers' labels are. {what}: "
-            f"{numbers}.",
-            "Do not use this correction for disks of this definition; estimate T(α) with these gold labels (`gold`).",
+        text = (
+            f"The corrected disk fractions are farther from the gold labels than the volunteers' labels are. {measured}"
         )
+        action = (
+            "Do not use this correction for disks of this definition; estimate T(α) with these gold labels (`gold`)."
+        )
+        yield Finding("fractions-worse", "problem", text, action)
     elif gain <= 2 * error:
-        yield Finding(
-            "fractions-not-better",
-            "caution",
-            f"The corrected disk fractions are not significantly nearer to the gold labels. {what}: {numbers}.",
-            "Use more gold labels (`gold`), or more galaxies to train on.",
-        )
+        text = f"The corrected disk fractions are not significantly nearer to the gold labels. {measured}"
+        action = "Use more gold labels (`gold`), or more galaxies to train on."
+        yield Finding("fractions-not-better", "caution", text, action)
     elif off >= _SMALL:
-        yield Finding(
-            "fractions-inaccurate",
-            "caution",
-            f"The corrected disk fractions are nearer to the gold labels than the volunteers' labels are, but off by "
-            f"{_SMALL} or more. {what}: {numbers}.",
-            "Quote this error with the fractions, or estimate T(α) with gold labels (`gold`).",
-        )
+        text = "The corrected disk fractions are nearer to the gold labels than the volunteers' labels are, but off by "
+        action = "Quote this error with the fractions, or estimate T(α) with gold labels (`gold`)."
+        yield Finding("fractions-inaccurate", "caution", f"{text}{_SMALL} or more. {measured}", action)
     else:
         yield what, numbers
 
 
 def _labels_against_gold(found: Evidence, model: Model, definition: str, truth: LabelSet) -> Iterator[Check]:
-    rows = truth.known & model.probabilities.known
-    hard = model.best_labels
-    gain, error = accuracy_gain(
-        truth.disk[rows].astype(np.int64), hard.labels[rows], found.observed.labels[rows]
-    )  # NaN without both classes
-    if not np.isfinite(gain):
+    rows, hard = truth.known, model.best_labels
+    gain, error = accuracy_gain(truth.labels[rows], hard.labels[rows], found.observed.labels[rows])
+    if not np.isfinite(gain):  # gold labels of one class
         return
     own, before = (found.row(one)[f"balanced_accuracy: {definition}"] for one in (hard, found.observed))
     what = f"Balanced accuracy of {hard.name}"
@@ -172,20 +142,13 @@ def _labels_against_gold(found: Evidence, model: Model, definition: str, truth: 
         f"{gold_words(definition)} of {int(rows.sum()):,} galaxies)"
     )
     if gain < -2 * error:
-        yield Finding(
-            "labels-worse",
-            "problem",
-            f"The model's labels agree less with the gold labels than the volunteers' labels do. {what}: {numbers}.",
-            "Do not use these labels; train a network for more epochs, or on more galaxies.",
-        )
+        text = "The model's labels agree less with the gold labels than the volunteers' labels do."
+        action = "Do not use these labels; train a network for more epochs, or on more galaxies."
+        yield Finding("labels-worse", "problem", f"{text} {what}: {numbers}.", action)
     elif gain <= 2 * error:
-        yield Finding(
-            "labels-not-better",
-            "caution",
-            f"The model's labels agree with the gold labels about as often as the volunteers' labels do. {what}: "
-            f"{numbers}.",
-            "Use more gold labels (`gold`), or more galaxies to train on.",
-        )
+        text = "The model's labels agree with the gold labels about as often as the volunteers' labels do."
+        action = "Use more gold labels (`gold`), or more galaxies to train on."
+        yield Finding("labels-not-better", "caution", f"{text} {what}: {numbers}.", action)
     else:
         yield what, numbers
 
@@ -193,81 +156,67 @@ def _labels_against_gold(found: Evidence, model: Model, definition: str, truth: 
 def _of_models(found: Evidence) -> Iterator[Check]:
     for model in found.models:
         yield from _left_out(found, model)
-        labels = model.labels.labels[model.labels.known]
-        largest = max(labels.mean(), 1 - labels.mean()) if labels.size else 0.0
-        if largest >= ONE_CLASS:
-            yield Finding(
-                "nearly-one-class",
-                "caution",
-                f"{model.name} calls {largest:.1%} of the galaxies {CLASS_NAMES[round(labels.mean())]}, so its labels "
-                "carry little information. Such labels have a small bias metric, which means nothing.",
-                "Use its probabilities instead of its labels, or train for more epochs or on more galaxies.",
+        disks = float(model.labels.disk.mean())
+        if max(disks, 1 - disks) >= ONE_CLASS:
+            text = (
+                f"{model.name} calls {max(disks, 1 - disks):.1%} of the galaxies {CLASS_NAMES[round(disks)]}, so its "
+                "labels carry little information. Such labels have a small bias metric, which means nothing."
             )
+            action = "Use its probabilities instead of its labels, or train for more epochs or on more galaxies."
+            yield Finding("nearly-one-class", "caution", text, action)
     for model in _judged(found):
-        on_gold = model.classifier is not None and model.classifier.described["catalogue"].get("gold_definition")
-        if model.naive and not on_gold:
-            yield Finding(
-                "labels-treated-as-correct",
-                "caution",
+        if model.naive and not model.classifier.described["catalogue"].get("gold_definition"):
+            text = (
                 f"{model.name} was trained without a bias curve and treats the volunteers' labels as correct, so it "
-                "does not correct them.",
-                "Train with a bias curve (`transition`).",
+                "does not correct them."
             )
+            yield Finding("labels-treated-as-correct", "caution", text, "Train with a bias curve (`transition`).")
         yield _predicted_labels(found, model)
         yield from _bias(found, model)
         if not model.naive:
             yield from _against_fit(found, model)
             yield from _against_correction(found, model)
-        if model.posterior is not None and model.sees_images:
-            yield Finding(
-                "posterior-overconfident",
-                "note",
+        if model.posterior is not None and model.classifier.uses_images:
+            text = (
                 f"The posterior of {model.name} treats image and label as independent. They are not, because "
-                "volunteers saw the same pixels as the network, so it is slightly overconfident.",
+                "volunteers saw the same pixels as the network, so it is slightly overconfident."
             )
+            yield Finding("posterior-overconfident", "note", text)
 
 
 def _left_out(found: Evidence, model: Model) -> Iterator[Check]:
     missing = found.left_out.get(model.name, 0)
     fraction = missing / (missing + found.frame.height)
-    numbers = (
+    text = (
         f"{missing:,} galaxies ({fraction:.0%}) have no class probability by {model.name} and are left out here: no "
         "readable image, no value of a feature, or a label that its only member was trained on."
     )
     if fraction > _SMALL:
-        yield Finding(
-            "rows-not-labelled", "caution", numbers, "Check why they are missing; train with `folds` 2 or more."
-        )
+        action = "Check why they are missing; train with `folds` 2 or more."
+        yield Finding("rows-not-labelled", "caution", text, action)
     elif missing:
-        yield Finding("galaxies-left-out", "note", numbers)
+        yield Finding("galaxies-left-out", "note", text)
 
 
 def _predicted_labels(found: Evidence, model: Model) -> Check:
     """Whether p(disk) and T(α) together predict the volunteers' labels, beyond what chance alone gives."""
     seen = found.predicted_labels(model)
-    off, (chance, scatter) = (
-        calibration_error(found.observed.disk, seen),
-        chance_calibration_error(seen, found.observed.disk),
-    )
+    off, (chance, scatter) = calibration_error(found.observed.disk, seen), chance_calibration_error(seen)
     beyond = float(np.sqrt(off**2 - chance**2)) if off > chance + 2 * scatter else 0.0
     what = f"Volunteers' labels as {model.name} predicts them through T(α)"
     numbers = f"calibration error {off:.3f} (by chance {chance:.3f} ± {scatter:.3f})"
     if beyond < _SMALL / 2:
         return what, numbers
     if beyond < 1.5 * _SMALL:
-        return Finding(
-            "labels-poorly-predicted",
-            "caution",
-            f"{what}: {numbers}. p(disk) and T(α) together describe the labels only roughly.",
-            "Train for more epochs, or through a T(α) that was fitted to these labels (`transition`).",
-        )
-    return Finding(
-        "labels-not-predicted",
-        "problem",
-        f"{what}: {numbers}. p(disk) and T(α) together do not describe the labels of these galaxies.",
+        text = f"{what}: {numbers}. p(disk) and T(α) together describe the labels only roughly."
+        action = "Train for more epochs, or through a T(α) that was fitted to these labels (`transition`)."
+        return Finding("labels-poorly-predicted", "caution", text, action)
+    text = f"{what}: {numbers}. p(disk) and T(α) together do not describe the labels of these galaxies."
+    action = (
         "Check that the model was trained through the T(α) of these labels (`transition`), and not on galaxies that "
-        "were selected by their votes.",
+        "were selected by their votes."
     )
+    return Finding("labels-not-predicted", "problem", text, action)
 
 
 def _bias(found: Evidence, model: Model) -> Iterator[Check]:
@@ -280,23 +229,19 @@ def _bias(found: Evidence, model: Model) -> Iterator[Check]:
     what = f"Drift of {model.name} with resolution ({found.tree.measure} above floor)"
     numbers = f"{after:.3f}, volunteers' labels {before:.3f}, error of the difference {error:.3f}"
     if after - before > 2 * error:
-        yield Finding(
-            "bias-increased",
-            "problem",
-            f"The class probabilities drift more with α than the volunteers' labels. {what}: {numbers}.",
-            "Check T(α) (`transition`): a curve that is too wide over-corrects.",
-        )
+        text = f"The class probabilities drift more with α than the volunteers' labels. {what}: {numbers}."
+        action = "Check T(α) (`transition`): a curve that is too wide over-corrects."
+        yield Finding("bias-increased", "problem", text, action)
     elif before - after > 2 * error and after < before / 2:
         yield what, numbers
     else:
         fell = "by less than half" if before - after > 2 * error else "by no more than the error"
-        yield Finding(
-            "bias-remains",
-            "caution",
-            f"The drift with α falls {fell}. {what}: {numbers}.",
+        text = f"The drift with α falls {fell}. {what}: {numbers}."
+        action = (
             "Compare with gold labels (`gold`), which tell whether class fractions really change with α, or give "
-            "intrinsic columns (`intrinsic`).",
+            "intrinsic columns (`intrinsic`)."
         )
+        yield Finding("bias-remains", "caution", text, action)
 
 
 def _against_fit(found: Evidence, model: Model) -> Iterator[Check]:
@@ -308,15 +253,12 @@ def _against_fit(found: Evidence, model: Model) -> Iterator[Check]:
     fitted = np.asarray(fit.transition.flip_probability(found.alpha))
     apart = float(np.mean(np.abs(own - fitted)))
     what = f"T(α) of {model.name} against the one fitted here ({fit.family}, {fit.method})"
+    numbers = f"{apart:.3f} (mean absolute difference)"
     if apart < _SMALL:
-        yield what, f"{apart:.3f} (mean absolute difference)"
+        yield what, numbers
     else:
-        yield Finding(
-            "transition-differs",
-            "caution",
-            f"{what}: {apart:.3f} (mean absolute difference).",
-            "Find out which T(α) is right with gold labels (`gold`), and train through it (`transition`).",
-        )
+        action = "Find out which T(α) is right with gold labels (`gold`), and train through it (`transition`)."
+        yield Finding("transition-differs", "caution", f"{what}: {numbers}.", action)
 
 
 def _against_correction(found: Evidence, model: Model) -> Iterator[Check]:
@@ -335,12 +277,8 @@ def _against_correction(found: Evidence, model: Model) -> Iterator[Check]:
     if np.sqrt(max(0.0, apart**2 - noise**2)) < _SMALL:
         yield what, numbers
     else:
-        yield Finding(
-            "fractions-disagree",
-            "caution",
-            f"{what}: {numbers}. At least one of the two is wrong.",
-            "Compare both with gold labels (`gold`).",
-        )
+        text = f"{what}: {numbers}. At least one of the two is wrong."
+        yield Finding("fractions-disagree", "caution", text, "Compare both with gold labels (`gold`).")
 
 
 def _of_transition(found: Evidence) -> Iterator[Check]:
@@ -354,6 +292,7 @@ def _of_transition(found: Evidence) -> Iterator[Check]:
     settled |= found.corrector is None and found.by_gold is not None  # gold labels correct, not T(α)
     study = found.study
     if study is None:
+        yield from found.unfitted
         return
     findings = [one for one in study.findings if not (settled and one.code in _ANSWERED_BY_GOLD)]
     yield from findings
@@ -370,12 +309,9 @@ def _of_transition(found: Evidence) -> Iterator[Check]:
     if width < 2 * _SMALL:
         yield what, numbers
     elif "flat-fractions-assumed" not in codes:  # which gives the range
-        wide = Finding(
-            "range-wide",
-            "caution",
-            f"{what}: {numbers}. Families and the error of T(α) allow such different fractions.",
-            "Quote the range, or estimate T(α) with gold labels (`gold`).",
-        )
+        text = f"{what}: {numbers}. Families and the error of T(α) allow such different fractions."
+        action = "Quote the range, or estimate T(α) with gold labels (`gold`)."
+        wide = Finding("range-wide", "caution", text, action)
         # Where gold labels tell which of them are right, the report says so already.
         yield replace(wide, severity="note") if settled else wide
 
@@ -384,12 +320,11 @@ def _of_sample(found: Evidence) -> Iterator[Check]:
     measured = found.bias[found.observed.name]
     yield from () if measured is None else measured.findings
     if found.tree.intrinsic is None:
-        yield Finding(
-            "intrinsic-missing",
-            "caution",
+        text = (
             "Bias is measured without intrinsic columns, so a real change of class fractions with α counts as bias: "
-            "large galaxies, for example, are better resolved and more often disks.",
-            "Give columns such as luminosity, physical size and redshift (`intrinsic`).",
+            "large galaxies, for example, are better resolved and more often disks."
         )
+        action = "Give columns such as luminosity, physical size and redshift (`intrinsic`)."
+        yield Finding("intrinsic-missing", "caution", text, action)
     else:
         yield "Bias measured at fixed intrinsic properties", ", ".join(found.intrinsic)

@@ -16,7 +16,7 @@ import polars as pl
 from truemorph.bias.diagnostics import ConfoundingCheck, confounding_check
 from truemorph.bias.fractions import PopulationFractions, debiased_fractions
 from truemorph.bias.likelihood import n_observables, posterior
-from truemorph.bias.metrics import BiasResult, LeafMap
+from truemorph.bias.metrics import BiasResult
 from truemorph.bias.study import TransitionStudy, study_transition
 from truemorph.bias.transitions import CLASS_NAMES, COMPARED, DISK, SMOOTH, RayleighTransition, Transition
 from truemorph.catalogs.catalogue import gold_classes, read_catalogue, rows_where
@@ -30,7 +30,6 @@ from truemorph.io import read_toml
 from truemorph.labelling.label import label_table
 from truemorph.labelling.labeller import IN_SAMPLE
 from truemorph.report.label_sets import AFTER, CHANGE, OURS, PICTURE, TRUE, LabelSet, changes
-from truemorph.report.runs import Run, read_run
 from truemorph.report.table1 import Tree, fractions_by, observed_probability, table_one
 from truemorph.tables import CatalogTable, numeric_columns, read_table
 
@@ -48,60 +47,44 @@ _FEWEST_OF_A_CLASS = 20
 
 @dataclass(frozen=True)
 class Model:
-    """A model in the report, with its labels of the galaxies that are measured.
-
-    Attributes
-    ----------
-    name : str
-    transition : Transition
-        T(α) that it was trained through.
-    probabilities, labels : LabelSet
-    posterior : LabelSet or None
-        None for a naive model, whose T treats the volunteers' labels as correct.
-    naive : bool
-    classifier : Classifier or None
-    run : Run or None
-        How it was trained, where that is known.
-    observables : array, shape (N, J), or None
-        What its T depends on beside α.
-    """
+    """A model in the report, with its p(disk) of the N galaxies that are measured."""
 
     name: str
-    transition: Transition
-    probabilities: LabelSet
-    labels: LabelSet
-    posterior: LabelSet | None
-    naive: bool
-    classifier: Classifier | None = None
-    run: Run | None = None
-    observables: np.ndarray | None = None
+    classifier: Classifier
+    disk: np.ndarray  # (N,), of the image or features
+    after: np.ndarray  # (N,), given the volunteers' label too
+    observables: np.ndarray | None = None  # (N, J), what T depends on beside α
 
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        transition: Transition,
-        disk: np.ndarray,
-        posterior: np.ndarray | None = None,
-        classifier: Classifier | None = None,
-        run: Run | None = None,
-        observables: np.ndarray | None = None,
-    ) -> Model:
-        """Label sets from a model's p(disk) and posteriors, shape (N,)."""
-        naive = is_naive(transition)
-        after = None if naive or posterior is None or not np.isfinite(posterior).any() else posterior
-        hard = np.where(np.isfinite(disk), np.nan_to_num(disk) > 0.5, np.nan)
-        return cls(
-            name,
-            transition,
-            LabelSet(f"{name}: p(disk)", "probabilities", disk, name),
-            LabelSet(f"{name}: labels", "labels", hard, name),
-            None if after is None else LabelSet(f"{name}: posterior", "posterior", after, name),
-            naive,
-            classifier,
-            run,
-            observables,
-        )
+    @property
+    def transition(self) -> Transition:
+        """T(α) that it was trained through."""
+        return self.classifier.transition
+
+    @cached_property
+    def naive(self) -> bool:
+        """Whether its T says that no label was ever flipped, so that the volunteers' labels are correct."""
+        if n_observables(self.transition):
+            return False
+        matrix = np.asarray(self.transition.matrix(np.array([1.0, 10.0, 100.0])))
+        return bool(np.allclose(matrix, np.eye(matrix.shape[-1])))
+
+    @property
+    def probabilities(self) -> LabelSet:
+        """Without the volunteers' labels."""
+        return LabelSet(f"{self.name}: p(disk)", "probabilities", self.disk, self.name)
+
+    @property
+    def labels(self) -> LabelSet:
+        """The more probable classes."""
+        hard = np.where(np.isfinite(self.disk), np.nan_to_num(self.disk) > 0.5, np.nan)
+        return LabelSet(f"{self.name}: labels", "labels", hard, self.name)
+
+    @property
+    def posterior(self) -> LabelSet | None:
+        """None of a naive model, or if there is none of any galaxy."""
+        if self.naive or not np.isfinite(self.after).any():
+            return None
+        return LabelSet(f"{self.name}: posterior", "posterior", self.after, self.name)
 
     @property
     def best(self) -> LabelSet:
@@ -113,10 +96,10 @@ class Model:
         """The posterior, or the labels of a model without."""
         return self.posterior or self.labels
 
-    @property
-    def sees_images(self) -> bool:
-        """Whether its input is pixels."""
-        return self.classifier is not None and self.classifier.uses_images
+    def of(self, rows: np.ndarray) -> Model:
+        """That of some galaxies."""
+        observables = None if self.observables is None else self.observables[rows]
+        return replace(self, disk=self.disk[rows], after=self.after[rows], observables=observables)
 
     def resolution(self, alpha: np.ndarray) -> np.ndarray:
         """What T depends on: of the galaxies that are measured, or along a curve in α at the mean of the rest."""
@@ -127,59 +110,30 @@ class Model:
         return np.column_stack([alpha, np.where(np.isfinite(others), others, np.nanmean(self.observables, axis=0))])
 
 
-def is_naive(transition: Transition) -> bool:
-    """Whether a T says that no label was ever flipped."""
-    if n_observables(transition):
-        return False
-    matrix = np.asarray(transition.matrix(np.array([1.0, 10.0, 100.0])))
-    return bool(np.allclose(matrix, np.eye(matrix.shape[-1])))
+def _principal(models: Sequence[Model]) -> Model | None:
+    """The last that is not naive, or the last."""
+    return next((one for one in reversed(models) if not one.naive), models[-1] if models else None)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The galaxies that a report measures, and all their label sets.
-
-    Attributes
-    ----------
-    catalogue : CatalogTable
-    frame : polars.DataFrame
-        Rows that are measured.
-    models : sequence of Model
-    columns : sequence of LabelSet
-        Further labels that the catalogue brings.
-    truths : dict of LabelSet
-        Gold labels by definition of a disk.
-    intrinsic : sequence of str
-        Columns of the intrinsic tree.
-    tree : Tree
-    study : TransitionStudy or None
-        Fit of T(α) to the whole catalogue.
-    which : str
-        Which galaxies these are, in words: those that every model labels.
-    everything : polars.DataFrame
-        All galaxies of the catalogue, with ids as text, and under names that begin with `truemorph:` what each model
-        says (`OURS` + "p0", "posterior0", "quality0", …), and gold labels by name.
-    left_out : dict of int
-        By model: galaxies that would be measured, but have no label of it.
-    findings : sequence of Finding
-        Of reading and joining; those of the fit of T(α) are in `study`.
-    unfitted : sequence of Finding
-        Why T(α) could not be fitted.
-    """
+    """The galaxies that a report measures, and all their label sets."""
 
     catalogue: CatalogTable
-    frame: pl.DataFrame
+    frame: pl.DataFrame  # rows that are measured
     models: Sequence[Model]
-    columns: Sequence[LabelSet]
-    truths: Mapping[str, LabelSet]
-    intrinsic: Sequence[str]
+    columns: Sequence[LabelSet]  # further labels that the catalogue brings
+    truths: Mapping[str, LabelSet]  # gold labels by definition of a disk
+    intrinsic: Sequence[str]  # columns of the tree
     tree: Tree
-    study: TransitionStudy | None
-    which: str
+    study: TransitionStudy | None  # fit of T(α) to the whole catalogue
+    which: str  # which galaxies these are, in words: those that every model labels
+    # All galaxies of the catalogue, with ids as text, and as columns of `OURS` what each model says ("p0", "spread0",
+    # "posterior0", …), what the principal model changes, and gold labels by name.
     everything: pl.DataFrame
-    left_out: Mapping[str, int] = field(default_factory=dict)
-    findings: Sequence[Finding] = ()
-    unfitted: Sequence[Finding] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)  # by model: galaxies to measure without a label of it
+    findings: Sequence[Finding] = ()  # about gold labels
+    unfitted: Sequence[Finding] = ()  # why T(α) could not be fitted
 
     @property
     def path(self) -> Path:
@@ -194,7 +148,7 @@ class Evidence:
     @property
     def with_images(self) -> dict[str, Classifier]:
         """Models that see pictures, by name."""
-        return {one.name: one.classifier for one in self.models if one.classifier is not None and one.sees_images}
+        return {one.name: one.classifier for one in self.models if one.classifier.uses_images}
 
     @cached_property
     def observed(self) -> LabelSet:
@@ -202,13 +156,21 @@ class Evidence:
         return LabelSet(OBSERVED, "observed", self.frame["label"].to_numpy().astype(np.float64))
 
     @property
-    def principal(self) -> Model | None:
-        """The model that a report speaks of first: the last debiased one, if there is one."""
-        debiased = [one for one in self.models if not one.naive]
-        chosen = debiased or list(self.models)
-        return chosen[-1] if chosen else None
+    def truth(self) -> LabelSet | None:
+        """Gold labels by the first definition."""
+        return next(iter(self.truths.values()), None)
 
     @property
+    def principal(self) -> Model | None:
+        """The model that a report speaks of first."""
+        return _principal(self.models)
+
+    @property
+    def corrector(self) -> Model | None:
+        """The model whose disk fractions are the corrected ones: the principal one, unless it is naive."""
+        return None if self.principal is None or self.principal.naive else self.principal
+
+    @cached_property
     def sets(self) -> list[LabelSet]:
         """Every label set, in the order of tables."""
         own = [one for model in self.models for one in (model.labels, model.probabilities, model.posterior) if one]
@@ -227,8 +189,7 @@ class Evidence:
     @cached_property
     def table(self) -> pl.DataFrame:
         """Table 1 (see `table_one`)."""
-        truths = {name: one.disk for name, one in self.truths.items()}
-        return table_one(self.sets, self.alpha, self.bias, truths)
+        return table_one(self.sets, self.alpha, self.bias, self.truths)
 
     def row(self, one: LabelSet) -> dict[str, float]:
         """Line of Table 1."""
@@ -238,11 +199,6 @@ class Evidence:
     def by_alpha(self) -> pl.DataFrame:
         """Disk fractions in fifths of α."""
         return fractions_by(self.alpha, self.curves)
-
-    @property
-    def corrector(self) -> Model | None:
-        """The model whose disk fractions are the corrected ones: the principal one, unless it is naive."""
-        return None if self.principal is None or self.principal.naive else self.principal
 
     @property
     def simulated(self) -> bool:
@@ -257,13 +213,18 @@ class Evidence:
     @cached_property
     def by_gold(self) -> PopulationFractions | None:
         """Disk fractions in fifths of α from gold labels of some of the galaxies; None if there are none, or of all."""
-        for truth in list(self.truths.values())[:1]:
-            if not truth.known.all():
-                bins = fractions_by(self.alpha, [self.observed]).height
-                with suppress(InputError):  # too few of them
-                    return debiased_fractions(
-                        self.observed.labels, self.alpha, gold=truth.labels, bins=bins, **self._planned
-                    )
+        truth, own = self.truth, self.catalogue.metadata
+        if truth is None or truth.known.all():
+            return None
+        given: dict[str, Any] = {}
+        if own.get("gold_definition") in self.truths:  # then probability of selection and doubt are of these labels
+            names = [one for one in ("gold_probability", "gold_uncertain") if one in self.frame.columns]
+            given = {name: self.frame[name].cast(pl.Float64).fill_null(0.0).to_numpy() for name in names}
+            if own.get("gold_experts"):
+                given["gold_transition"] = RayleighTransition(own["gold_experts"]["upper"])
+        bins = fractions_by(self.alpha, [self.observed]).height
+        with suppress(InputError):  # too few of them
+            return debiased_fractions(self.observed.labels, self.alpha, gold=truth.labels, bins=bins, **given)
         return None
 
     @cached_property
@@ -271,11 +232,11 @@ class Evidence:
         """Disk fractions in fifths of α: what the headline, its figure and its table show.
 
         `low`, `high`, `mean` (α), `galaxies`; `labelled`, `labelled_stderr`; `corrected`, `stderr`, `lowest`, `highest`
-        by the principal model, else from gold labels, else through the fitted T(α), null if there is none of these;
-        `gold`, `gold_stderr` by the first definition of a disk. The range spans the errors of the model and everything
-        that the fit's range spans, or is that of the gold labels.
+        by the corrector, else from gold labels, else through the fitted T(α), null if there is none of these; `gold`,
+        `gold_stderr` by the first definition of a disk. The range spans the errors of the model and everything that the
+        fit's range spans, or is that of the gold labels.
         """
-        labels, alpha = self.observed.labels, self.alpha
+        labels, alpha, truth = self.observed.labels, self.alpha, self.truth
         table = fractions_by(alpha, [self.observed]).select(
             "low", "high", "mean", "galaxies", labelled="disk_fraction", labelled_stderr="stderr"
         )
@@ -289,9 +250,8 @@ class Evidence:
             own = fractions_by(alpha, [self.corrector.best])
             value, error = own["disk_fraction"].to_numpy(), own["stderr"].to_numpy()
             low, high = np.fmin(low, value - 1.96 * error), np.fmax(high, value + 1.96 * error)
-        for truth in list(self.truths.values())[:1]:
-            if truth.known.all():
-                gold, gold_error = fractions_by(alpha, [truth])["disk_fraction"].to_numpy(), np.zeros(table.height)
+        if truth is not None and truth.known.all():
+            gold, gold_error = fractions_by(alpha, [truth])["disk_fraction"].to_numpy(), np.zeros(table.height)
         if self.by_gold is not None:
             gold, gold_error = self.by_gold.fractions[:, DISK], self.by_gold.stderr[:, DISK]
             if self.corrector is None:
@@ -300,15 +260,6 @@ class Evidence:
         columns = {"corrected": value, "stderr": error, "lowest": low.clip(0, 1), "highest": high.clip(0, 1)}
         columns |= {"gold": gold, "gold_stderr": gold_error}
         return table.with_columns(pl.Series(name, one).fill_nan(None) for name, one in columns.items())
-
-    @property
-    def _planned(self) -> dict[str, Any]:
-        """Probability of selection and doubt of gold labels, where these are the catalogue's own."""
-        names = [one for one in ("gold_probability", "gold_uncertain") if one in self.frame.columns]
-        own = self.catalogue.metadata.get("gold_definition") in self.truths
-        found = {name: self.frame[name].cast(pl.Float64).fill_null(0.0).to_numpy() for name in names if own}
-        experts = self.catalogue.metadata.get("gold_experts") if own else None
-        return found | ({"gold_transition": RayleighTransition(experts["upper"])} if experts else {})
 
     @property
     def range_spans(self) -> str:
@@ -321,19 +272,9 @@ class Evidence:
             parts.append(f"the volunteers' labels corrected directly through T(α), with its error, over {spans}")
         return " and ".join(parts)
 
-    @cached_property
-    def leaves(self) -> dict[str, LeafMap]:
-        """Drift in each intrinsic leaf; empty without intrinsic columns."""
-        if self.tree.intrinsic is None or self.tree.depth == 0:
-            return {}
-        best = [] if self.principal is None else [self.principal.best]
-        sets = [self.observed, *best, *list(self.truths.values())[:1]]
-        found = {one.name: self.tree.leaves(one) for one in sets}
-        return {name: one for name, one in found.items() if one is not None}
-
     def predicted_labels(self, model: Model) -> np.ndarray:
         """p(labelled disk | x, α) of a model, shape (N,): what can be compared with labels without any gold label."""
-        return observed_probability(model.probabilities.disk, model.resolution(self.alpha), model.transition)
+        return observed_probability(model.disk, model.resolution(self.alpha), model.transition)
 
     @cached_property
     def confounding(self) -> dict[str, ConfoundingCheck]:
@@ -342,46 +283,29 @@ class Evidence:
         for definition, truth in self.truths.items():
             counts = np.bincount(truth.labels[truth.known], minlength=2)
             if counts.min() >= _FEWEST_OF_A_CLASS:
-                try:
+                with suppress(InputError):  # one α for all, say
                     out[definition] = confounding_check(self.observed.labels, self.alpha, gold=truth.labels)
-                except InputError:  # one α for all, say
-                    continue
         return out
 
     @cached_property
     def flipped(self) -> dict[str, pl.DataFrame]:
-        """By definition: fraction of gold disks that volunteers labelled smooth, in bins of α."""
+        """By definition: fraction of gold disks that volunteers labelled smooth (`share`), in bins of α."""
         out = {}
         for definition, truth in self.truths.items():
             disks = truth.labels == DISK
             if disks.sum() >= _FEWEST_OF_A_CLASS:
                 smooth = LabelSet("", "observed", (self.observed.labels[disks] == SMOOTH).astype(np.float64))
                 found = fractions_by(self.alpha[disks], [smooth], min(12, int(disks.sum()) // _FEWEST_OF_A_CLASS))
-                out[definition] = found.select(
-                    "low", "high", "mean", "galaxies", pl.col("disk_fraction").alias("share"), "stderr"
-                )
+                out[definition] = found.rename({"disk_fraction": "share"})
         return out
 
 
 def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evidence:
-    """Read runs and catalogue, label what isn't labelled, and join.
-
-    Parameters
-    ----------
-    sources : sequence of Path
-    options : ReportOptions
-    files : Path
-        Folder for labels that are made.
-
-    Raises
-    ------
-    InputError
-        If a source is not one, runs and catalogue don't go together, or a column is absent.
-    """
+    """Read runs and catalogue, label what isn't labelled (into the folder `files`), and join."""
     names = [source.resolve().name.removesuffix(".json") for source in sources]
     if len(set(names)) < len(names):
         names = [str(source) for source in sources]
-    classifiers = {source: load(source) for source in sources}
+    classifiers = [load(source) for source in sources]
     path = Path(options.catalogue or _trained_on(sources))
     catalogue = read_catalogue(path)
     frame = catalogue.frame.with_columns(pl.col("object_id").cast(pl.String))
@@ -390,8 +314,7 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
     truths, findings = _truths(frame, catalogue, options, str(path))
     columns = _columns(frame, options, str(path))
     rows, which = _measured(frame, options, str(path), bool(sources))
-    if options.intrinsic or options.distributions:
-        numeric_columns(frame, [*options.intrinsic, *options.distributions], str(path))
+    numeric_columns(frame, [*options.intrinsic, *options.distributions], str(path))
     if options.better is not None and not options.better.is_dir():
         raise InputError(
             f"{options.better}: no such folder of better images (files named <object id>.jpg, .png or .fits)"
@@ -401,16 +324,17 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
     if twice is not None:
         raise InputError(f"{twice!r} names two things in this report; rename a run's folder, or what `also` calls it")
 
-    models, left_out = [], {}
-    for number, (name, source) in enumerate(zip(names, sources, strict=True)):
-        model = classifiers[source]
-        frame = _joined(frame, _labels(name, model, path, frame, options, files), model, number)
-        left_out[name] = int(np.isnan(_values(frame, f"p{number}")[rows]).sum())
-        run = read_run(source) if (source / "history.csv").is_file() else None
-        models.append((name, model, run))
-    # Every label set on the same galaxies: those that all models label.
-    known = np.all([np.isfinite(_values(frame, f"p{number}")[rows]) for number in range(len(models))], axis=0)
-    rows = rows[np.broadcast_to(known, rows.shape)]
+    models, left_out, chosen = [], {}, rows
+    for number, (name, classifier) in enumerate(zip(names, classifiers, strict=True)):
+        labels = _labels(name, classifier, path, frame, options, files)
+        model, spread = _model(name, classifier, frame, labels)
+        models.append(model)
+        said = {"p": model.disk, "posterior": model.after, "spread": spread}
+        frame = frame.with_columns(pl.Series(f"{OURS}{what}{number}", one).fill_nan(None) for what, one in said.items())
+        # Every label set on the same galaxies: those that all models label.
+        known = np.isfinite(model.disk)
+        left_out[name] = int((~known[chosen]).sum())
+        rows = rows[known[rows]]
     if rows.size < _FEWEST:
         raise InputError(
             f"{path}: {rows.size} galaxies to measure on have a label by every model, at least {_FEWEST} are needed "
@@ -419,24 +343,14 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
     if any(left_out.values()):
         which = f"{rows.size:,} of {which}"
     intrinsic = numeric_columns(frame[rows], options.intrinsic, str(path)) if options.intrinsic else None
-    study, unfitted = _study(catalogue, [model for _, model, _ in models], options)
-    evidence = Evidence(
+    study, unfitted = _study(catalogue, models, options)
+    frame = _with_changes(frame, models, truths)
+    return Evidence(
         catalogue=catalogue,
         frame=frame[rows],
-        models=[
-            Model.of(
-                name,
-                one.transition,
-                _values(frame, f"p{k}")[rows],
-                _values(frame, f"posterior{k}")[rows],
-                one,
-                run,
-                _observables(frame[rows], one),
-            )
-            for k, (name, one, run) in enumerate(models)
-        ],
+        models=[one.of(rows) for one in models],
         columns=[one.of(rows) for one in columns],
-        truths={name: one.of(rows) for name, one in truths.items() if one.of(rows).known.any()},
+        truths={name: one.of(rows) for name, one in truths.items() if one.known[rows].any()},
         intrinsic=options.intrinsic,
         tree=Tree.fitting(frame["alpha"].to_numpy()[rows], intrinsic, options.bootstrap, options.seed),
         study=study,
@@ -446,7 +360,6 @@ def gather(sources: Sequence[Path], options: ReportOptions, files: Path) -> Evid
         findings=findings,
         unfitted=unfitted,
     )
-    return replace(evidence, everything=_with_changes(evidence, truths))
 
 
 def _trained_on(sources: Sequence[Path]) -> Path:
@@ -464,10 +377,10 @@ def _trained_on(sources: Sequence[Path]) -> Path:
 
 
 def _study(
-    catalogue: CatalogTable, models: Sequence[Classifier], options: ReportOptions
+    catalogue: CatalogTable, models: Sequence[Model], options: ReportOptions
 ) -> tuple[TransitionStudy | None, list[Finding]]:
     """T(α) fitted to the catalogue, of the family that the last debiased model has; or why that can't be."""
-    families = [one.transition.family for one in models if not is_naive(one.transition)]
+    families = [one.transition.family for one in models if not one.naive]
     family = families[-1] if families and families[-1] in COMPARED else COMPARED[0]
     try:
         rows = select_rows(catalogue, options.where, options.intrinsic)
@@ -475,14 +388,9 @@ def _study(
         rows = replace(rows, findings=tuple(one for one in rows.findings if one.code != "gold-unused"))
         return study_transition(rows.labels, rows.alpha, family, **rows.for_study(), seed=options.seed), []
     except InputError as problem:
-        return None, [
-            Finding(
-                "fit-failed",
-                "caution",
-                f"T(α) could not be fitted to these labels, so nothing was checked with it: {problem}.",
-                "Use more galaxies, or correct what this message names.",
-            )
-        ]
+        text = f"T(α) could not be fitted to these labels, so nothing was checked with it: {problem}."
+        action = "Use more galaxies, or correct what this message names."
+        return None, [Finding("fit-failed", "caution", text, action)]
 
 
 def _labels(
@@ -503,46 +411,33 @@ def _labels(
     return read_table(kept).frame
 
 
-def _joined(frame: pl.DataFrame, labels: pl.DataFrame, model: Classifier, number: int) -> pl.DataFrame:
-    """With p(disk) of a model; and posterior and label quality from it, this catalogue's labels and the model's T(α).
+def _model(name: str, model: Classifier, frame: pl.DataFrame, labels: pl.DataFrame) -> tuple[Model, np.ndarray]:
+    """What a model says of all galaxies, NaN where it was trained on their labels, and its spread over members.
 
-    Empty where the model was trained on the galaxy's label.
+    The posterior follows from p(disk), this catalogue's labels and the model's T(α).
     """
-    p, relation = f"{OURS}p{number}", f"{OURS}relation{number}"
-    wanted = {"p_disk": p, "relation": relation, "p_spread": f"{OURS}spread{number}"}
-    said = labels.select(
-        pl.col("object_id").cast(pl.String),
-        *(pl.col(name).alias(to) for name, to in wanted.items() if name in labels.columns),
+    wanted = [one for one in ("p_disk", "p_spread", "relation") if one in labels.columns]
+    joined = frame.select("object_id", "label", "alpha").join(
+        labels.select(pl.col("object_id").cast(pl.String), *wanted), on="object_id", how="left", maintain_order="left"
     )
-    joined = frame.join(said, on="object_id", how="left", maintain_order="left")
-    if relation in joined.columns:
-        joined = joined.with_columns(pl.when(pl.col(relation) == IN_SAMPLE).then(None).otherwise(pl.col(p)).alias(p))
-    disk, observed = _values(joined, f"p{number}"), joined["label"].to_numpy()
-    known, more = np.isfinite(disk), _observables(joined, model)
-    if more is not None:
-        known &= np.isfinite(more).all(axis=1)
-    after, quality = np.full(disk.size, np.nan), np.full(disk.size, np.nan)
-    if known.any():
-        given = np.column_stack([1 - disk[known], disk[known]])
-        alpha = joined["alpha"].to_numpy()[known]
-        observables = None if more is None else more[known]
-        found = posterior(given, observed[known], alpha, model.transition, observables=observables)
-        after[known], quality[known] = found[:, DISK], found[np.arange(len(found)), observed[known]]
-    return joined.with_columns(
-        pl.Series(f"{OURS}posterior{number}", after).fill_nan(None),
-        pl.Series(f"{OURS}quality{number}", quality).fill_nan(None),
+    disk, spread = (
+        joined[one].cast(pl.Float64).fill_null(np.nan).to_numpy() if one in wanted else np.full(frame.height, np.nan)
+        for one in ("p_disk", "p_spread")
     )
-
-
-def _observables(frame: pl.DataFrame, model: Classifier) -> np.ndarray | None:
-    """What a model's T depends on beside α, shape (N, J)."""
+    if "relation" in wanted:
+        disk = np.where((joined["relation"] == IN_SAMPLE).fill_null(False).to_numpy(), np.nan, disk)
     names = observables_of(model.described["transition"], model.transition)
-    return numeric_columns(frame, names, "the catalogue") if names else None
-
-
-def _values(frame: pl.DataFrame, name: str) -> np.ndarray:
-    """A column of ours as floats, NaN where empty."""
-    return frame[OURS + name].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    observables, known = None, np.isfinite(disk)
+    if names:
+        observables = numeric_columns(frame, names, "the catalogue")
+        known &= np.isfinite(observables).all(axis=1)
+    after = np.full(disk.size, np.nan)
+    if known.any():
+        given = np.column_stack([1 - disk, disk])[known]
+        label, alpha = (joined[one].to_numpy()[known] for one in ("label", "alpha"))
+        more = None if observables is None else observables[known]
+        after[known] = posterior(given, label, alpha, model.transition, observables=more)[:, DISK]
+    return Model(name, model, disk, after, observables), spread
 
 
 def _measured(frame: pl.DataFrame, options: ReportOptions, source: str, models: bool) -> tuple[np.ndarray, str]:
@@ -562,7 +457,7 @@ def _measured(frame: pl.DataFrame, options: ReportOptions, source: str, models: 
 def _truths(
     frame: pl.DataFrame, catalogue: CatalogTable, options: ReportOptions, source: str
 ) -> tuple[dict[str, LabelSet], list[Finding]]:
-    """Return gold classes by definition of a disk, and findings about them."""
+    """Gold labels by definition of a disk, and findings about them."""
     out, findings = {}, []
     if not options.gold:
         findings += from_same_images(catalogue.metadata)
@@ -572,14 +467,8 @@ def _truths(
             definition = str(catalogue.metadata.get("gold_definition") or _UNSTATED)
             definition = _UNSTATED if definition.startswith("not stated") else definition
         if not (classes >= 0).any():
-            findings.append(
-                Finding(
-                    "gold-empty",
-                    "caution",
-                    f"No galaxy has a gold label by {rule}, so nothing is compared with it.",
-                    "Check the column or rule (`gold`).",
-                )
-            )
+            text = f"No galaxy has a gold label by {rule}, so nothing is compared with it."
+            findings.append(Finding("gold-empty", "caution", text, "Check the column or rule (`gold`)."))
             continue
         # Simulations keep the true class in a column of this name.
         simulated = definition.startswith(f"disk: {TRUTH} ")
@@ -604,15 +493,12 @@ def _columns(frame: pl.DataFrame, options: ReportOptions, source: str) -> list[L
     return out
 
 
-def _with_changes(evidence: Evidence, truths: Mapping[str, LabelSet]) -> pl.DataFrame:
+def _with_changes(frame: pl.DataFrame, models: Sequence[Model], truths: Mapping[str, LabelSet]) -> pl.DataFrame:
     """All galaxies, with what the principal model makes of each, and gold labels in words."""
-    frame, principal = evidence.everything, evidence.principal
-    after = np.full(frame.height, np.nan)
-    if principal is not None:
-        number = next(k for k, one in enumerate(evidence.models) if one is principal)
-        p = _values(frame, f"p{number}")
-        after = p if principal.naive else _values(frame, f"posterior{number}")
-        frame = frame.with_columns(pl.Series(PICTURE, p).fill_nan(None))
+    after, model = np.full(frame.height, np.nan), _principal(models)
+    if model is not None:
+        after = model.disk if model.naive else model.after
+        frame = frame.with_columns(pl.Series(PICTURE, model.disk).fill_nan(None))
     changed = changes(frame["label"].to_numpy(), after)
     frame = frame.with_columns(pl.Series(AFTER, after), pl.Series(CHANGE, changed, dtype=pl.String))
     for number, one in enumerate(truths.values()):

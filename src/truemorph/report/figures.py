@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -12,13 +12,10 @@ from matplotlib.figure import Figure
 from truemorph.bias.scores import calibration_error
 from truemorph.bias.study import TransitionStudy
 from truemorph.catalogs.columns import NAMED
-from truemorph.plotting import BLUE, plain_text
+from truemorph.plotting import BLACK, BLUE, GREEN, ORANGE, RED, SKY, plain_text
 from truemorph.report.evidence import Evidence
-from truemorph.report.page import Illustration
+from truemorph.report.page import Illustration, number
 from truemorph.report.table1 import drift_by, fractions_by, reliability
-
-# Inches: what fits half of a page of 1,300 pixels, and a phone.
-_PANEL = (4.6, 3.5)
 
 
 class Style(TypedDict):
@@ -29,14 +26,13 @@ class Style(TypedDict):
     ls: str
 
 
-# Colours that stay apart in print and for most colour-blind readers (Okabe & Ito), with markers beside.
 STYLE: dict[str, Style] = {
-    "truth": {"color": "#000000", "marker": "o", "ls": "-"},
+    "truth": {"color": BLACK, "marker": "o", "ls": "-"},
     "observed": {"color": "#8a8a8a", "marker": "s", "ls": "--"},
-    "naive": {"color": "#D55E00", "marker": "^", "ls": "-"},
+    "naive": {"color": RED, "marker": "^", "ls": "-"},
     "debiased": {"color": BLUE, "marker": "D", "ls": "-"},
 }
-_COLOURS = (BLUE, "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442")
+_COLOURS = (BLUE, GREEN, "#CC79A7", SKY, ORANGE, "#F0E442")
 _MARKERS = "DPX*<>"
 _LINES = {"probabilities": "-", "labels": "-", "posterior": ":", "column": "-."}
 
@@ -49,20 +45,20 @@ def styles_of(found: Evidence) -> dict[str, Style]:
     naive = next((model.name for model in found.models if model.naive), None)
     styles: dict[str, Style] = {}
     others: list[str] = []
-    golds = list(found.truths.values())
+    golds = [one.name for one in found.truths.values()]
     for one in found.sets:
         owner = one.model or one.name
         if one.kind == "observed":
             styles[one.name] = STYLE["observed"]
         elif one.kind == "truth":
-            number = [gold.name for gold in golds].index(one.name) % 4
-            styles[one.name] = {**STYLE["truth"], "marker": "ov^s"[number], "ls": ("-", "--", ":", "-.")[number]}
+            k = golds.index(one.name) % 4
+            styles[one.name] = {**STYLE["truth"], "marker": "ov^s"[k], "ls": ("-", "--", ":", "-.")[k]}
         elif owner == naive:
             styles[one.name] = styles[owner] = {**STYLE["naive"], "ls": _LINES[one.kind]}
         else:
             others += [owner] if owner not in others else []
-            number = others.index(owner) % len(_COLOURS)
-            styles[one.name] = {"color": _COLOURS[number], "marker": _MARKERS[number], "ls": _LINES[one.kind]}
+            k = others.index(owner) % len(_COLOURS)
+            styles[one.name] = {"color": _COLOURS[k], "marker": _MARKERS[k], "ls": _LINES[one.kind]}
     return styles | {model.name: styles[model.probabilities.name] for model in found.models}
 
 
@@ -80,11 +76,12 @@ def axis_label(found: Evidence, column: str) -> str:
     return plain_text(in_words([column])) + (f" [{unit}]" if unit else "")
 
 
-def _numbers(values: Iterable[float | None]) -> str:
-    return ", ".join("unknown" if value is None or np.isnan(value) else f"{value:.2f}" for value in values)
+def new_panel(width: float = 4.6, height: float = 3.5) -> Any:
+    """Axes of a new figure; the default fits half of a page of 1,300 pixels, and a phone."""
+    return Figure(figsize=(width, height), layout="constrained").subplots()
 
 
-def draw_fractions(axes: Any, found: Evidence) -> None:
+def _draw_fractions(axes: Any, found: Evidence) -> None:
     """Disk fraction against α: the volunteers', corrected with its range, and by gold labels."""
     table, styles = found.correction, styles_of(found)
     x = table["mean"]
@@ -93,33 +90,35 @@ def draw_fractions(axes: Any, found: Evidence) -> None:
     if table["corrected"].is_not_null().all():
         axes.fill_between(x, table["lowest"], table["highest"], color=colour, alpha=0.18, lw=0, label="range")
         axes.errorbar(x, table["corrected"], table["stderr"], color=colour, marker="D", ms=5, lw=2, label="corrected")
-    naive = [other.name for other in found.models if other.naive]
-    for one in [*found.columns, *(other.probabilities for other in found.models if other is not model)]:
-        part = found.by_alpha.filter(pl.col("labels") == one.name)
-        name = plain_text(
-            one.name if not one.model else f"{one.model} (no correction)" if one.model in naive else one.model
-        )
-        axes.plot(part["mean"], part["disk_fraction"], ms=4, lw=1, label=name, **styles[one.name])
+    others = {one.name: one.name for one in found.columns}
+    for other in found.models:
+        if other is not model:
+            others[other.probabilities.name] = other.name + (" (no correction)" if other.naive else "")
+    for labels, name in others.items():
+        part = found.by_alpha.filter(pl.col("labels") == labels)
+        axes.plot(part["mean"], part["disk_fraction"], ms=4, lw=1, label=plain_text(name), **styles[labels])
     axes.errorbar(x, table["labelled"], table["labelled_stderr"], ms=5, lw=1.5, label="volunteers", **STYLE["observed"])
     if table["gold"].is_not_null().all() and (model is not None or found.by_gold is None):
         axes.errorbar(x, table["gold"], table["gold_stderr"], ms=5, lw=1.2, label=found.gold_name, **STYLE["truth"])
     axes.set(xlabel=axis_label(found, "alpha"), ylabel="disk fraction", ylim=(0, 1.02))
 
 
-def _legend_above(figure: Figure, axes: Any, columns: int = 2) -> None:
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, frameon=False, ncols=min(columns, len(names)), loc="outside upper center", fontsize=9)
+def _legend_above(axes: Any) -> None:
+    axes.figure.legend(frameon=False, ncols=2, loc="outside upper center", fontsize=9)
 
 
 def fractions(found: Evidence) -> Illustration:
     """Figure 1: disk fraction against α."""
     table, model = found.correction, found.corrector
-    figure = Figure(figsize=(5.2, 3.9), layout="constrained")
-    axes = figure.subplots()
-    draw_fractions(axes, found)
-    _legend_above(figure, axes)
+    axes = new_panel(5.2, 3.9)
+    _draw_fractions(axes, found)
+    _legend_above(axes)
     sets = {"volunteers": "labelled", "corrected": "corrected", found.gold_name: "gold"}
-    text = "; ".join(f"{name}: {_numbers(table[column])}" for name, column in sets.items() if table[column].count())
+    text = "; ".join(
+        f"{name}: {', '.join(number(one, '.2f') for one in table[column])}"
+        for name, column in sets.items()
+        if table[column].count()
+    )
     caption = f"Disk fraction of {found.which} in fifths of α. Errors are statistical."
     if table["corrected"].count():
         by = "volunteers' labels through T(α)" if found.by_gold is None else "gold labels"
@@ -129,7 +128,7 @@ def fractions(found: Evidence) -> Illustration:
     others = [one.name for one in found.models if one is not model]
     if others:
         caption += f" {', '.join(others)}: mean p(disk)."
-    return Illustration("fractions", figure, f"Disk fraction in fifths of resolution. {text}.", caption, table)
+    return Illustration("fractions", axes.figure, f"Disk fraction in fifths of resolution. {text}.", caption, table)
 
 
 def bias_curve(found: Evidence, study: TransitionStudy) -> Illustration:
@@ -139,51 +138,64 @@ def bias_curve(found: Evidence, study: TransitionStudy) -> Illustration:
     grid = np.linspace(0, float(np.quantile(alpha, 0.99)), 200)
     fits = {fit.family: fit} if study.families is None else study.families.fits
     curves = {name: np.asarray(one.transition.flip_probability(grid), np.float64) for name, one in fits.items()}
-    figure = Figure(figsize=(6, 3.9), layout="constrained")
-    axes = figure.subplots()
+    data = []
+    axes = new_panel(6, 3.9)
     if len(curves) > 1:
         every = np.array(list(curves.values()))
-        axes.fill_between(
-            grid, every.min(axis=0), every.max(axis=0), color="0.5", alpha=0.3, lw=0, label="other families"
-        )
-    axes.plot(grid, curves[fit.family], color="#000000", lw=2.2, label=f"{fit.family}, fitted to these labels")
-    trained = {
-        model.name: np.asarray(model.transition.flip_probability(model.resolution(grid)), np.float64)
-        for model in found.models
-        if not model.naive
-    }
-    for name, curve in trained.items():
-        axes.plot(
-            grid, curve, lw=1.5, ls="--", color=styles[name]["color"], label=f"{plain_text(name)}, trained through"
-        )
-    for number, (definition, table) in enumerate(found.flipped.items()):
+        band = every.min(axis=0), every.max(axis=0)
+        axes.fill_between(grid, *band, color="0.5", alpha=0.3, lw=0, label="other families")
+    axes.plot(grid, curves[fit.family], color=BLACK, lw=2.2, label=f"{fit.family}, fitted to these labels")
+    drawn = {f"fitted, {name}": curve for name, curve in curves.items()}
+    for model in found.models:
+        if not model.naive:
+            name = f"{model.name}, trained through"
+            curve = np.asarray(model.transition.flip_probability(model.resolution(grid)), np.float64)
+            drawn[name] = curve
+            axes.plot(grid, curve, lw=1.5, ls="--", color=styles[model.name]["color"], label=plain_text(name))
+    for k, (definition, table) in enumerate(found.flipped.items()):
         axes.errorbar(
-            table["mean"], table["share"], table["stderr"], fmt="ov^s"[number % 4], ms=5, color="#D55E00",
-            mfc="none" if number else None, label=f"{plain_text(found.truths[definition].name)}: disks labelled smooth",
+            table["mean"], table["share"], table["stderr"], fmt="ov^s"[k % 4], ms=5, color=RED,
+            mfc="none" if k else None, label=f"{plain_text(found.truths[definition].name)}: disks labelled smooth",
         )  # fmt: skip
+        what = pl.lit(f"gold disks labelled smooth, {definition}")
+        data.append(table.select(what.alias("what"), pl.col("mean").alias("alpha"), "share", "stderr"))
+    data += [pl.DataFrame({"what": name, "alpha": grid, "share": curve}) for name, curve in drawn.items()]
     axes.set(xlabel=axis_label(found, "alpha"), ylabel="probability that a disk\nis labelled smooth")
     axes.set(ylim=(-0.02, 1.02), xlim=(0, grid[-1]))
     axes.legend(frameon=False, fontsize=8)
     parameters = ", ".join(
         f"{name} {value:.2f} ± {fit.stderr[name]:.2f}" for name, value in fit.values.items() if name in fit.stderr
     )
-    what = f"{fit.family} family, {parameters or 'no parameters'}"
-    counted = {
-        f"gold disks labelled smooth, {name}": table.select(pl.col("mean").alias("alpha"), "share", "stderr")
-        for name, table in found.flipped.items()
-    }
-    drawn = {f"fitted, {name}": curve for name, curve in curves.items()}
-    drawn |= {f"{name}, trained through": curve for name, curve in trained.items()}
-    counted |= {name: pl.DataFrame({"alpha": grid, "share": curve}) for name, curve in drawn.items()}
+    fitted = f"{fit.family} family, {parameters or 'no parameters'}"
     return Illustration(
         "bias_curve",
-        figure,
-        f"Probability that volunteers label a disk smooth, against resolution. {what}.",
-        f"The bias curve T(α): how often volunteers label a disk smooth ({what}; fitted by the {fit.method} method)."
+        axes.figure,
+        f"Probability that volunteers label a disk smooth, against resolution. {fitted}.",
+        f"The bias curve T(α): how often volunteers label a disk smooth ({fitted}; fitted by the {fit.method} method)."
         + (" Grey: the other families fitted to the same labels." if len(curves) > 1 else "")
         + (" Points: galaxies with gold labels, which the fit does not use." if found.flipped else ""),
-        pl.concat([one.select(pl.lit(name).alias("what"), pl.all()) for name, one in counted.items()], how="diagonal"),
+        pl.concat(data, how="diagonal"),
     )
+
+
+def _panels(
+    found: Evidence, tables: Mapping[str, pl.DataFrame], drawn: str, ylabel: str, style: Callable[[str], dict[str, Any]]
+) -> list[Figure]:
+    """One panel an intrinsic column: what is drawn of its table, with errors, one line a label set."""
+    panels = []
+    for name, table in tables.items():
+        axes = new_panel()
+        for labels in table["labels"].unique(maintain_order=True):
+            part = table.filter(pl.col("labels") == labels)
+            axes.errorbar(part["mean"], part[drawn], part["stderr"], **style(labels))
+        axes.set(xlabel=axis_label(found, name), ylabel=ylabel)
+        _legend_above(axes)
+        panels.append(axes.figure)
+    return panels
+
+
+def _stacked(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat([table.select(pl.lit(name).alias("column"), pl.all()) for name, table in tables.items()])
 
 
 def at_fixed_columns(found: Evidence) -> Illustration:
@@ -195,21 +207,15 @@ def at_fixed_columns(found: Evidence) -> Illustration:
         column: drift_by(found.frame[column].cast(pl.Float64).to_numpy(), found.alpha, sets)
         for column in found.intrinsic
     }
-    panels = []
-    for column, table in tables.items():
-        figure = Figure(figsize=_PANEL, layout="constrained")
-        axes = figure.subplots()
-        axes.axhline(0, color="0.5", lw=1)
-        for one in sets:
-            part = table.filter(pl.col("labels") == one.name)
-            name = names.get(one.name, "corrected")
-            style: Style = {**styles[one.name], "ls": "--" if one.kind == "observed" else "-"}
-            axes.errorbar(part["mean"], part["drift"], part["stderr"], ms=5, lw=1.5, label=name, **style)
-        axes.set(xlabel=axis_label(found, column), ylabel="change of the disk fraction with α")
-        _legend_above(figure, axes)
-        panels.append(figure)
+
+    def style(name: str) -> dict[str, Any]:
+        line = "--" if name == found.observed.name else "-"
+        return {**styles[name], "ls": line, "ms": 5, "lw": 1.5, "label": names.get(name, "corrected")}
+
+    panels = _panels(found, tables, "drift", "change of the disk fraction with α", style)
     every = np.concatenate([table["drift"].to_numpy() for table in tables.values()])
     for figure in panels:
+        figure.axes[0].axhline(0, color="0.5", lw=1, zorder=1)
         figure.axes[0].set_ylim(min(-0.1, np.nanmin(every) - 0.08), max(0.1, np.nanmax(every) + 0.08))
     return Illustration(
         "fixed_properties",
@@ -218,7 +224,7 @@ def at_fixed_columns(found: Evidence) -> Illustration:
         "Disk fraction of the better resolved half minus that of the other half of similar galaxies, in fifths of "
         f"{in_words(found.intrinsic)}. Zero means that the disk fraction of similar galaxies does not depend on their "
         "resolution. One property is held fixed at a time, so the truth need not be exactly zero.",
-        pl.concat([table.select(pl.lit(name).alias("column"), pl.all()) for name, table in tables.items()]),
+        _stacked(tables),
     )
 
 
@@ -229,106 +235,42 @@ def by_columns(found: Evidence) -> Illustration:
         column: fractions_by(found.frame[column].cast(pl.Float64).to_numpy(), found.curves)
         for column in found.intrinsic
     }
-    panels = []
-    for column, table in tables.items():
-        figure = Figure(figsize=_PANEL, layout="constrained")
-        axes = figure.subplots()
-        for name in table["labels"].unique(maintain_order=True):
-            part = table.filter(pl.col("labels") == name)
-            axes.errorbar(
-                part["mean"],
-                part["disk_fraction"],
-                part["stderr"],
-                ms=4.5,
-                lw=1.3,
-                label=plain_text(name),
-                **styles[name],
-            )
-        axes.set(xlabel=axis_label(found, column), ylabel="disk fraction", ylim=(0, 1.02))
-        _legend_above(figure, axes)
-        panels.append(figure)
+    panels = _panels(
+        found, tables, "disk_fraction", "disk fraction",
+        lambda name: {**styles[name], "ms": 4.5, "lw": 1.3, "label": plain_text(name)},
+    )  # fmt: skip
+    for figure in panels:
+        figure.axes[0].set_ylim(0, 1.02)
     return Illustration(
         "by_columns",
         panels,
         f"Disk fraction against {in_words(found.intrinsic)}, by label set.",
         f"Disk fraction of {found.which} in fifths of {in_words(found.intrinsic)}. Errors: binomial.",
-        pl.concat([table.select(pl.lit(name).alias("column"), pl.all()) for name, table in tables.items()]),
-    )
-
-
-def leaves(found: Evidence) -> Illustration:
-    """Drift above the floor in each intrinsic leaf, one panel a label set, at the leaf's medians of two columns."""
-    columns = found.intrinsic
-    top = max(0.05, max(float(one.excess.max()) for one in found.leaves.values()))
-    panels = []
-    for name, one in found.leaves.items():
-        figure = Figure(figsize=_PANEL, layout="constrained")
-        axes = figure.subplots()
-        y = one.medians[:, 1] if len(columns) > 1 else np.zeros(len(one.medians))
-        drawn = axes.scatter(
-            one.medians[:, 0], y, c=one.excess, s=70, cmap="cividis", vmin=0, vmax=top, edgecolors="0.5", lw=0.4
-        )
-        axes.set_title(plain_text(name), fontsize=10)
-        axes.set(xlabel=axis_label(found, columns[0]), ylabel=axis_label(found, columns[1]) if len(columns) > 1 else "")
-        figure.colorbar(drawn, label="drift with α above floor")
-        panels.append(figure)
-    rows = [
-        {"labels": name, "leaf": leaf + 1, "galaxies": int(one.counts[leaf]), "value": float(one.values[leaf]),
-         "floor": float(one.floors[leaf]), "excess": float(one.excess[leaf]),
-         **dict(zip(columns, map(float, one.medians[leaf]), strict=True))}
-        for name, one in found.leaves.items() for leaf in range(one.counts.size)
-    ]  # fmt: skip
-    worst = "; ".join(f"{name} {one.excess.max():.2f}" for name, one in found.leaves.items())
-    return Illustration(
-        "leaves",
-        panels,
-        f"Drift with resolution in each leaf of the intrinsic tree. Largest: {worst}",
-        f"CV18 above its floor in each of {2**found.tree.depth} leaves of similar {in_words(columns)}, at the medians "
-        "of the first two.",
-        pl.DataFrame(rows),
+        _stacked(tables),
     )
 
 
 def reliability_panels(found: Evidence) -> Illustration:
     """Observed frequency against probability: a panel for each thing that was compared with."""
     styles = styles_of(found)
-    tables: dict[str, dict[str, pl.DataFrame]] = {}
-    errors: list[str] = []
-    for truth in found.truths.values():
-        sets = [one for model in found.models for one in (model.probabilities, model.posterior) if one is not None]
-        panel = {one.name: reliability(one.disk, truth.disk) for one in sets if (one.known & truth.known).any()}
-        if panel:
-            tables[truth.name] = panel
-        errors += [
-            f"{one.name} {calibration_error(truth.disk, one.disk):.3f} ({truth.name})"
-            for one in sets
-            if one.name in panel
-        ]
-    seen = {model.name: found.predicted_labels(model) for model in found.models}
-    tables["volunteers' labels"] = {name: reliability(p, found.observed.disk) for name, p in seen.items()}
-    errors += [
-        f"{name} {calibration_error(found.observed.disk, p):.3f} (volunteers' labels)" for name, p in seen.items()
-    ]
-    panels = []
-    for what, panel in tables.items():
-        figure = Figure(figsize=(4.2, 4.2), layout="constrained")
-        axes = figure.subplots()
+    soft = [one for model in found.models for one in (model.probabilities, model.posterior) if one is not None]
+    against = [(truth, {one.name: one.disk for one in soft}) for truth in found.truths.values()]
+    against.append((found.observed, {model.name: found.predicted_labels(model) for model in found.models}))
+    panels, errors, data = [], [], []
+    for outcome, probabilities in against:
+        axes = new_panel(4.2, 4.2)
         axes.plot([0, 1], [0, 1], ls="--", lw=1, color="0.5")
-        for name, table in panel.items():
-            axes.errorbar(
-                table["probability"], table["observed"], table["stderr"], label=plain_text(name), ms=4.5, lw=1,
-                **styles[name],
-            )  # fmt: skip
-        predicted = "predicted probability of a disk label" if what == "volunteers' labels" else "p(disk)"
-        axes.set(xlabel=predicted, ylabel=f"fraction of disks: {plain_text(what)}", aspect="equal")
+        for name, p in probabilities.items():
+            table = reliability(p, outcome.disk)
+            x, y, error = (table[column] for column in ("probability", "observed", "stderr"))
+            axes.errorbar(x, y, error, label=plain_text(name), ms=4.5, lw=1, **styles[name])
+            errors.append(f"{name} {calibration_error(outcome.disk, p):.3f} ({outcome.name})")
+            data.append(table.select(pl.lit(outcome.name).alias("against"), pl.lit(name).alias("labels"), pl.all()))
+        predicted = "predicted probability of a disk label" if outcome is found.observed else "p(disk)"
+        axes.set(xlabel=predicted, ylabel=f"fraction of disks: {plain_text(outcome.name)}", aspect="equal")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.legend(frameon=False, fontsize=8, loc="lower right")
-        panels.append(figure)
-    data = [
-        table.select(pl.lit(what).alias("against"), pl.lit(name).alias("labels"), pl.all())
-        for what, panel in tables.items()
-        for name, table in panel.items()
-    ]
+        panels.append(axes.figure)
     text = "; ".join(errors)
     return Illustration(
         "calibration",
@@ -341,48 +283,10 @@ def reliability_panels(found: Evidence) -> Illustration:
     )
 
 
-def training(found: Evidence) -> Illustration | None:
-    """How each run learned: held-out loss, disk probabilities at both ends of α, and bias, by epoch."""
-    runs = {model.name: model.run for model in found.models if model.run is not None}
-    if not runs:
-        return None
-    styles = styles_of(found)
-    panels = [Figure(figsize=_PANEL, layout="constrained") for _ in range(3)]
-    left, middle, right = (one.subplots() for one in panels)
-    for name, run in runs.items():
-        colour = styles[name]["color"]
-        mean = run.history.group_by("epoch").mean().sort("epoch")
-        epoch = mean["epoch"] + 1
-        left.plot(epoch, mean["held_out_loss"], color=colour, marker=".", label=plain_text(name))
-        for column, line in (("fraction_disk_1", "--"), ("fraction_disk_5", "-")):
-            if column in mean.columns:
-                middle.plot(epoch, mean[column], line, color=colour, marker=".")
-        for column in mean.columns:
-            if column.endswith("_excess"):
-                right.plot(epoch, mean[column], color=colour, marker=".", label=column[:4].upper())
-    left.set(xlabel="epoch", ylabel="held-out loss")
-    middle.set(xlabel="epoch", ylabel="mean p(disk)", ylim=(0, 1))
-    right.set(xlabel="epoch", ylabel="drift with α above floor")
-    right.set_ylim(bottom=0)
-    left.legend(frameon=False)
-    data = [run.history.select(pl.lit(name).alias("run"), pl.all()) for name, run in runs.items()]
-    return Illustration(
-        "training",
-        panels,
-        "Held-out loss, mean disk probability of the least and best resolved fifth, and bias, by epoch.",
-        "By epoch, mean over members that were still training: held-out loss; mean p(disk) of the least (dashed) "
-        "and the best resolved fifth (solid) of held-out galaxies; drift with α above the floor.",
-        pl.concat(data, how="diagonal_relaxed"),
-    )
-
-
 def pairs_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Galaxies that changed label: what annotators saw above, a better image below (Figure 4).
 
-    Parameters
-    ----------
-    rows : sequence of mapping
-        `seen` and `better` (uint8 arrays (H, W, 3); `better` may be None), `title`.
+    Each row has `seen` and `better`, uint8 (S, S, 3), of which `better` may be None; and `title`.
     """
     across = min(len(rows), 6)
     lines = -(-len(rows) // across)
@@ -390,13 +294,13 @@ def pairs_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     panels = figure.subplots(2 * lines, across, squeeze=False)
     for axes in panels.ravel():
         axes.set_axis_off()
-    for number, row in enumerate(rows):
-        line, column = divmod(number, across)
-        draw_pair(panels[2 * line, column], panels[2 * line + 1, column], row)
+    for k, row in enumerate(rows):
+        line, column = divmod(k, across)
+        _draw_pair(panels[2 * line, column], panels[2 * line + 1, column], row)
     return figure
 
 
-def draw_pair(upper: Any, lower: Any, row: Mapping[str, Any]) -> None:
+def _draw_pair(upper: Any, lower: Any, row: Mapping[str, Any]) -> None:
     """What annotators saw of one galaxy, and below it a better image."""
     upper.imshow(row["seen"])
     upper.set_title(plain_text(row["title"]), fontsize=8)
@@ -407,26 +311,19 @@ def draw_pair(upper: Any, lower: Any, row: Mapping[str, Any]) -> None:
 
 
 def overview(found: Evidence, examples: Sequence[Mapping[str, Any]]) -> Illustration:
-    """Figure 1 beside galaxies that change, for slides and first pages.
-
-    Parameters
-    ----------
-    found : Evidence
-    examples : sequence of mapping
-        Up to four, as for `pairs_figure`.
-    """
+    """Figure 1 beside up to four galaxies that change (as for `pairs_figure`), for slides and first pages."""
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     beside: Any = figure.subfigures(1, 2, width_ratios=(5.4, 5.6))
     left, right = beside
     axes = left.subplots()
-    draw_fractions(axes, found)
+    _draw_fractions(axes, found)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
     panels = right.subplots(2, len(examples), squeeze=False)
     for axes in panels.ravel():
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
     for column, row in enumerate(examples):
-        draw_pair(panels[0, column], panels[1, column], row)
+        _draw_pair(panels[0, column], panels[1, column], row)
     panels[0, 0].set_ylabel("as volunteers saw it:\nlabelled smooth", fontsize=9)
     panels[1, 0].set_ylabel("a better image:\na disk", fontsize=9)
     text = "Disk fraction against resolution, beside galaxies as volunteers saw them and in better images."

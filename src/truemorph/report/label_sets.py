@@ -25,22 +25,14 @@ AFTER, PICTURE, CHANGE, TRUE = (OURS + name for name in ("after", "picture", "ch
 class LabelSet:
     """Labels, or probabilities, of the same galaxies.
 
-    Attributes
-    ----------
-    name : str
-    kind : str
-        "observed", "column" (labels that the catalogue brings), "labels" (argmax of a model's probabilities),
-        "probabilities", "posterior" (after the observed label) or "truth".
-    disk : array, shape (N,)
-        p(disk), or 0 and 1; NaN where unknown.
-    model : str
-        Whose they are, of a model's.
+    Kinds are "column" (labels that the catalogue brings), "labels" (argmax of a model's probabilities), "posterior"
+    (after the observed label), and as named.
     """
 
     name: str
     kind: Kind
-    disk: np.ndarray
-    model: str = ""
+    disk: np.ndarray  # p(disk), or 0 and 1; NaN where unknown; shape (N,)
+    model: str = ""  # whose they are
 
     @property
     def known(self) -> np.ndarray:
@@ -87,18 +79,9 @@ def label_sets(frame: pl.DataFrame) -> dict[str, np.ndarray]:
 
 
 def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, list[Finding]]:
-    """Return the rows of a catalogue that a model has labelled, with its labels, and a finding if rows are missing.
+    """Return the rows of a catalogue that a model has labelled (`truemorph label`), with its labels.
 
-    Parameters
-    ----------
-    catalogue : CatalogTable
-    labels : path or table
-        As `truemorph label` writes it.
-
-    Raises
-    ------
-    InputError
-        If the table has no labels, none of this catalogue's galaxies, or several labels of one.
+    And a finding if rows are missing.
     """
     table = read_table(labels)
     frame, source = table.frame, str(table.path or kind_of(labels))
@@ -117,16 +100,9 @@ def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, lis
     )
     if joined.height == 0:
         raise InputError(f"{source}: has labels of none of this catalogue's galaxies; are the ids the same?")
-    without = catalogue.frame.height - joined.height
-    if not without:
-        return joined, []
-    return joined, [
-        Finding(
-            "rows-left-out",
-            "note",
-            f"{without:,} of {catalogue.frame.height:,} galaxies have no label in {source} and were left out.",
-        )
-    ]
+    every, without = catalogue.frame.height, catalogue.frame.height - joined.height
+    text = f"{without:,} of {every:,} galaxies have no label in {source} and were left out."
+    return joined, [Finding("rows-left-out", "note", text)] if without else []
 
 
 def fractions_by_alpha(frame: pl.DataFrame, quantiles: int = 5) -> dict[str, list[float]]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
 
 from truemorph.catalogs.catalogue import image_folder
 from truemorph.errors import InputError
-from truemorph.explain.catalogue import check_by_random_weights, findings_of, with_geometry
+from truemorph.explain.catalogue import check_by_random_weights, findings_of
 from truemorph.findings import Finding
 from truemorph.progress import progress
 from truemorph.report.checks import Check
@@ -20,30 +19,24 @@ from truemorph.report.figures import styles_of
 from truemorph.report.page import Illustration
 
 if TYPE_CHECKING:
-    from truemorph.explain.study import Compared, Explanation
+    from truemorph.explain.study import Explanation
     from truemorph.report.writing import ReportOptions
-
-_RESAMPLES = 300
 
 
 def looks(found: Evidence, options: ReportOptions) -> tuple[list[Illustration], list[Check], dict[str, Any]]:
-    """Mean maps and profiles of the galaxies that are measured, or of so many of them."""
-    frame = found.frame
-    if not options.maps or not found.with_images or "image" not in frame.columns or not frame["image"].count():
+    """Mean maps and profiles of at most `options.maps` of the galaxies that are measured; checks; content."""
+    frame, models = found.frame, found.with_images
+    if not options.maps or not models or "image" not in frame.columns or not frame["image"].count():
         return [], [], {}
-    from truemorph.explain.plots import difference_figure, mean_map_figure, profile_figure
-    from truemorph.explain.study import PIXELS, RADII, compare, explain, galaxies_of
+    from truemorph.explain.plots import mean_map_figure, profile_figure
+    from truemorph.explain.study import PIXELS, explain, galaxies_of
 
     frame = frame.filter(pl.col("image").is_not_null())
     if frame.height > options.maps:
         frame = frame.sample(options.maps, seed=options.seed)
-    radius = "radius" if options.field else None
-    frame, radii = with_geometry(frame, str(found.path), None, radius, options.field)
     source = galaxies_of(frame, image_folder(found.catalogue))
-    models = found.with_images
     with progress(frame.height * len(models), "explaining", "galaxies") as told:
         explanations = explain(models, source, progress=told)
-    compared = compare(explanations, _RESAMPLES, options.seed)
     made: list[Check] = []
     checked = {}
     if options.draws:
@@ -57,6 +50,8 @@ def looks(found: Evidence, options: ReportOptions) -> tuple[list[Illustration], 
     made = [replace(one, severity="note") if isinstance(one, Finding) else one for one in made]
     made += [(f"Maps of {name} against random weights", one.statement) for name, one in checked.items() if one.passes]
     what = "; ".join(f"{name}: layer {one.layer}, {one.cells}×{one.cells} cells" for name, one in explanations.items())
+    kinds = list(dict.fromkeys(some.name for one in explanations.values() for some in one.classes if some.galaxies))
+    colours = {name: style["color"] for name, style in styles_of(found).items()}
     every = [
         Illustration(
             "maps",
@@ -64,33 +59,15 @@ def looks(found: Evidence, options: ReportOptions) -> tuple[list[Illustration], 
             f"Mean Grad-CAM maps of {frame.height:,} galaxies by model and predicted class.",
             f"Where each model looks (paper, Figures 5 and 6): mean Grad-CAM map of the galaxies that it calls smooth "
             f"or disk, {frame.height:,} in all. {what}; what is finer is interpolated.",
-            _map_data(explanations),
+        ),
+        Illustration(
+            "profiles",
+            [profile_figure(_one_class(explanations, kind), PIXELS, colours) for kind in kinds],
+            f"Mean Grad-CAM intensity against distance from the centre ({PIXELS}), by model and predicted class.",
+            "The same against distance from the centre (Figure 7); bands: standard errors over galaxies.",
+            profile_data(explanations, PIXELS),
         ),
     ]
-    kinds = list(dict.fromkeys(some.name for one in explanations.values() for some in one.classes if some.galaxies))
-    differing = list(dict.fromkeys(one.name for one in compared))
-    colours = {name: style["color"] for name, style in styles_of(found).items()}
-    for unit in (PIXELS, *([RADII] if radii else [])):
-        every.append(
-            Illustration(
-                "profiles" if unit == PIXELS else "profiles_in_radii",
-                [profile_figure(_one_class(explanations, kind), unit, colours) for kind in kinds],
-                f"Mean Grad-CAM intensity against distance from the centre ({unit}), by model and predicted class.",
-                "The same against distance from the centre (Figure 7); bands: standard errors over galaxies.",
-                profile_data(explanations, unit),
-            )
-        )
-    if compared:
-        every.append(
-            Illustration(
-                "differences",
-                [difference_figure([one for one in compared if one.name == kind]) for kind in differing],
-                "Differences of these profiles between models, with bootstrap bands.",
-                "Differences of these profiles between models, galaxy by galaxy where both call it alike; bands: "
-                f"68 and 95 % of {_RESAMPLES} bootstrap resamples.",
-                _difference_data(compared),
-            )
-        )
     content = {
         name: {"layer": one.layer, "cells": one.cells, "galaxies": one.galaxies} for name, one in explanations.items()
     }
@@ -102,27 +79,6 @@ def _one_class(explanations: Mapping[str, Explanation], kind: str) -> dict[str, 
         name: replace(one, classes=tuple(some for some in one.classes if some.name == kind))
         for name, one in explanations.items()
     }
-
-
-def _map_data(explanations: Mapping[str, Explanation]) -> pl.DataFrame:
-    rows = []
-    for name, one in explanations.items():
-        for some in one.classes:
-            if some.galaxies and some.mean is not None:
-                at: np.ndarray = np.indices(some.mean.mean.shape).reshape(2, -1)
-                pixels = {"y": at[0], "x": at[1], "mean": some.mean.mean.ravel(), "stderr": some.mean.stderr.ravel()}
-                rows.append(pl.DataFrame({"model": name, "predicted": some.name, **pixels}))
-    return pl.concat(rows)
-
-
-def _difference_data(compared: Sequence[Compared]) -> pl.DataFrame:
-    rows = []
-    for one in compared:
-        about = {"models": f"{one.first} - {one.second}", "predicted": one.name, "unit": one.unit}
-        limits = {f"{end}_{fraction:.0%}": values for fraction, both in one.limits.items()
-                  for end, values in zip(("low", "high"), both, strict=True)}  # fmt: skip
-        rows.append(pl.DataFrame(about | {"distance": one.middles, "difference": one.difference} | limits))
-    return pl.concat(rows)
 
 
 def profile_data(explanations: Mapping[str, Explanation], unit: str) -> pl.DataFrame:

@@ -47,31 +47,17 @@ _ENLARGED = 130
 _DARK = re.compile(r"#([0-4][0-9a-f])\1\1\b")
 _COMMENT = re.compile(r"<!--.*?-->|<metadata>.*?</metadata>", re.DOTALL)
 _ID = re.compile(r'(\bid="|href="#|url\(#)')
-_SIZE = re.compile(r'(<svg\b[^>]*?) width="[^"]*" height="[^"]*"|(<svg\b[^>]*?) height="[^"]*" width="[^"]*"')
 
 
 @dataclass(frozen=True)
 class Illustration:
-    """A figure for the page.
+    """A figure for the page; several are panels, side by side where there is room."""
 
-    Attributes
-    ----------
-    name : str
-        Of letters, digits, _ and -: it goes into markup, and is the name of its files.
-    figure : matplotlib Figure, or sequence of Figure
-        Several are panels: side by side where there is room, otherwise one below the other.
-    alternative : str
-        What it shows, for those who can't see it.
-    caption : str
-    data : polars.DataFrame, optional
-        What is drawn.
-    """
-
-    name: str
+    name: str  # of letters, digits, _ and -: it goes into markup, and is the name of its files
     figure: Figure | Sequence[Figure]
-    alternative: str
+    alternative: str  # what it shows, for those who can't see it
     caption: str
-    data: pl.DataFrame | None = None
+    data: pl.DataFrame | None = None  # what is drawn
 
     @property
     def panels(self) -> dict[str, Figure]:
@@ -95,17 +81,7 @@ class Illustration:
 
 @dataclass(frozen=True)
 class Table:
-    """A table under its own heading.
-
-    Attributes
-    ----------
-    title : str
-    head : sequence of str
-    rows : sequence of sequence of str
-    note : str
-    groups : sequence of (str, int)
-        Headings over several columns, and how many; empty for none.
-    """
+    """A table under its own heading; `groups` are headings over several columns, and how many."""
 
     title: str
     head: Sequence[str]
@@ -121,28 +97,23 @@ class Table:
         return "\n".join(lines)
 
 
-def number(value: float | None, form: str = ".3f", missing: str = "–") -> str:
-    """Format a number for a table; `missing` where there is none.
+def number(value: float | None, form: str = ".3f") -> str:
+    """Format a number for a table; a dash where there is none.
 
-    Examples
-    --------
     >>> number(0.12345), number(None), number(1234, ",d")
     ('0.123', '–', '1,234')
     """
-    return missing if value is None or not np.isfinite(value) else format(value, form)
+    return "–" if value is None or not np.isfinite(value) else format(value, form)
 
 
-def with_error(value: float | None, error: float | None, form: str = ".3f", missing: str = "–") -> str:
+def with_error(value: float | None, error: float | None, form: str = ".3f") -> str:
     """Format a number and its error, where there is one.
 
-    Examples
-    --------
     >>> with_error(0.5, 0.01), with_error(0.5, None), with_error(-0.5, 0.01, "+.3f")
     ('0.500 ± 0.010', '0.500', '-0.500 ± 0.010')
     """
-    if number(value, form, "") == "" or error is None:
-        return number(value, form, missing)
-    return f"{value:{form}} ± {number(error, form.lstrip('+'))}"
+    text = number(value, form)
+    return text if text == "–" or error is None else f"{text} ± {number(error, form.lstrip('+'))}"
 
 
 def versions() -> dict[str, str]:
@@ -152,101 +123,58 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Pair:
-    """A galaxy as volunteers saw it, and better: a caption; and of each picture what it is, and a data URL.
-
-    Without a URL, the first text says what is missing.
-    """
+    """Pictures of one galaxy, side by side."""
 
     caption: str
-    pictures: Sequence[tuple[str, str]]
+    pictures: Sequence[tuple[str, str]]  # what it is, and data URL; without one, the text says what is missing
 
 
 @dataclass(frozen=True)
 class Galaxy:
-    """A galaxy in the gallery.
-
-    Attributes
-    ----------
-    name : str
-        Its id.
-    thumbnail, alternative : str
-        A data URL, and what it shows in words.
-    caption : sequence of str
-        Lines under it.
-    keys : dict of float or str or None
-        What the gallery is sorted and filtered by.
-    pictures : sequence of (str, str)
-        What it is, and data URL.
-    details : sequence of (str, str)
-        Names and values.
-    link : str
-        Where to find more about it; opened by a click alone.
-    """
+    """A galaxy in the gallery."""
 
     name: str
-    thumbnail: str
-    alternative: str
-    caption: Sequence[str]
-    keys: dict[str, Any]
-    pictures: Sequence[tuple[str, str]] = ()
-    details: Sequence[tuple[str, str]] = ()
-    link: str = ""
+    thumbnail: str  # data URL
+    alternative: str  # what it shows, in words
+    caption: Sequence[str]  # lines under it
+    keys: dict[str, Any]  # what the gallery is sorted and filtered by: numbers, words or None
+    pictures: Sequence[tuple[str, str]] = ()  # as of a pair
+    details: Sequence[tuple[str, str]] = ()  # names and values
+    link: str = ""  # where to find more about it; opened by a click alone
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Galaxies to look at one by one.
-
-    Attributes
-    ----------
-    note : str
-    galaxies : sequence of Galaxy
-    ranges, choices : dict of str
-        Keys that numbers or words are filtered by, and what they are called.
-    """
+    """Galaxies to look at one by one, sorted and filtered by keys, which are given with what they are called."""
 
     note: str
     galaxies: Sequence[Galaxy]
-    ranges: dict[str, str]
-    choices: dict[str, str]
+    ranges: dict[str, str]  # keys that are numbers
+    choices: dict[str, str]  # keys that are words
 
     def values(self, key: str) -> list[str]:
         """Words that a key takes."""
         return sorted({str(one.keys[key]) for one in self.galaxies if one.keys.get(key) is not None})
 
-    @property
-    def details(self) -> list[dict[str, Any]]:
-        """What the script shows of each galaxy."""
-        return [{name: getattr(one, name) for name in ("name", "pictures", "details", "link")} for one in self.galaxies]
-
 
 @dataclass(frozen=True)
 class Light:
-    """Checks of one kind: what was found, and what passed.
-
-    Attributes
-    ----------
-    name : str
-    findings : sequence of Finding
-        Problems first.
-    passed : sequence of (str, str)
-        Names and measured values of checks that found nothing.
-    """
+    """Checks of one kind: what was found, and what passed."""
 
     name: str
-    findings: Sequence[Finding] = ()
-    passed: Sequence[tuple[str, str]] = ()
+    findings: Sequence[Finding] = ()  # problems first
+    passed: Sequence[tuple[str, str]] = ()  # names and measured values of checks that found nothing
 
     @property
     def status(self) -> str:
         """The worst of its findings: "problem", "caution" or "good"; "not checked" without any check."""
-        worst = next((one.severity for one in in_order(self.findings)), "note")
+        worst = self.findings[0].severity if self.findings else "note"
         return worst if worst != "note" else "good" if self.passed else "not checked"
 
     @property
     def text(self) -> str:
         """The main finding in a sentence, or what passed."""
-        main = [one for one in in_order(self.findings) if one.severity != "note"]
+        main = [one for one in self.findings if one.severity != "note"]
         if main:
             more = len(main) - 1
             return first_sentence(main[0].message) + (f" And {more} more." if more else "")
@@ -259,19 +187,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page under its own heading; what is empty is left out.
-
-    Attributes
-    ----------
-    title, note : str
-    figures : sequence of Illustration
-    tables : sequence of Table
-    pairs : sequence of Pair
-    gallery : Gallery, optional
-    items : sequence of str
-    include : str
-        A template of fixed text: equations.html or citation.html.
-    """
+    """A part of the page under its own heading; what is empty is left out."""
 
     title: str
     note: str = ""
@@ -280,46 +196,23 @@ class Section:
     pairs: Sequence[Pair] = ()
     gallery: Gallery | None = None
     items: Sequence[str] = ()
-    include: str = ""
+    include: str = ""  # template of fixed text: equations.html or citation.html
 
 
 @dataclass(frozen=True)
 class Page:
-    """What a page says, in the order in which it says it; what is empty is left out.
-
-    Attributes
-    ----------
-    title : str
-    headline : str
-        The result in one sentence.
-    answer, remark : str
-        What follows it, and the small print.
-    verdict : dict, optional
-        See `verdict`.
-    first : Illustration, optional
-        Beside the headline.
-    examples : sequence of Pair
-        Below both.
-    lights : sequence of Light
-    findings : sequence of Finding
-        Where there are no lights.
-    sections, appendix : sequence of Section
-        Those of the appendix are folded.
-    versions : dict of str
-    wide : bool
-    """
+    """What a page says, in the order in which it says it; what is empty is left out."""
 
     title: str
-    answer: str
-    headline: str = ""
-    remark: str = ""
-    verdict: dict[str, str] | None = None
-    first: Illustration | None = None
-    examples: Sequence[Pair] = ()
+    answer: str  # what follows the headline
+    headline: str = ""  # the result in one sentence
+    remark: str = ""  # small print
+    verdict: dict[str, str] | None = None  # see `verdict`
+    first: Illustration | None = None  # beside the headline
+    examples: Sequence[Pair] = ()  # below both
     lights: Sequence[Light] = ()
-    findings: Sequence[Finding] = ()
     sections: Sequence[Section] = ()
-    appendix: Sequence[Section] = ()
+    appendix: Sequence[Section] = ()  # folded
     versions: dict[str, str] = field(default_factory=dict)
     wide: bool = False
 
@@ -342,8 +235,6 @@ class Page:
 def first_sentence(text: str) -> str:
     """The first sentence of a text.
 
-    Examples
-    --------
     >>> first_sentence("The range is 0.3 wide (mean). Quote it.")
     'The range is 0.3 wide (mean).'
     """
@@ -356,19 +247,9 @@ def in_order(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def verdict(findings: Sequence[Finding], reason: str = "", action: str = "") -> dict[str, str]:
-    """All findings in one.
+    """All findings in one: `status` ("problem", "caution" or "good") and its `text`, the main `reason`, what is `next`.
 
-    Parameters
-    ----------
-    findings : sequence of Finding
-    reason, action : str
-        Why it is good, and what to do then.
-
-    Returns
-    -------
-    dict
-        `status`, "problem", "caution" or "good"; `text`, the same as a sentence; `reason`, the main finding; `next`,
-        what to do about it.
+    `reason` and `action` are those of a good result.
     """
     ordered = in_order(findings)
     if not ordered or ordered[0].severity == "note":
@@ -391,7 +272,6 @@ def inline_svg(figure: Figure, name: str, alternative: str) -> Markup:
     text = _COMMENT.sub("", text[text.index("<svg") :])
     text = _DARK.sub("currentColor", text)
     text = _ID.sub(lambda found: f"{found[1]}{name}-", text)
-    text = _SIZE.sub(lambda found: found[1] or found[2], text, count=1)
     label, widest = Markup.escape(alternative), round(figure.get_figwidth() * _ENLARGED)
     own = f'<svg role="img" aria-label="{label}" fill="currentColor" style="max-width: {widest}px"'
     return Markup(text.replace("<svg", own, 1))

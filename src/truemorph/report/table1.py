@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from truemorph.bias.binning import choose_bins, equal_count_edges, proportion_error
-from truemorph.bias.metrics import BiasResult, LeafMap, cv14, cv18, cv18_by_leaf
+from truemorph.bias.metrics import BiasResult, cv14, cv18
 from truemorph.bias.scores import balanced_accuracy, fraction_error
 from truemorph.bias.transitions import DISK, SMOOTH, Transition
 from truemorph.errors import InputError
@@ -20,35 +20,28 @@ from truemorph.report.label_sets import LabelSet
 _QUANTILES = 5
 
 
-def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int = _QUANTILES) -> pl.DataFrame:
-    """Disk fraction of each label set in equal-count bins of a column.
-
-    Parameters
-    ----------
-    values : array, shape (N,)
-        Rows that are not finite are left out.
-    sets : sequence of LabelSet
-    bins : int
-
-    Returns
-    -------
-    polars.DataFrame
-        `labels`, `bin`, `low`, `high`, `mean` (of the column), `galaxies`, `disk_fraction`, `stderr`
-        (see `proportion_error`).
-    """
+def _ascending(values: np.ndarray) -> np.ndarray:
     order = np.argsort(values, kind="stable")
-    order = order[np.isfinite(values[order])]
+    return order[np.isfinite(values[order])]
+
+
+def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int = _QUANTILES) -> pl.DataFrame:
+    """Disk fraction of each label set in equal-count bins of the finite values of a column.
+
+    `labels`, `bin`, `low`, `high`, `mean` (of the column), `galaxies`, `disk_fraction`, `stderr`.
+    """
+    order = _ascending(values)
     edges = equal_count_edges(order.size, max(1, min(bins, order.size)))
     rows = []
     for one in sets:
-        for number, (start, stop) in enumerate(pairwise(edges)):
+        for number, (start, stop) in enumerate(pairwise(edges), 1):
             part = order[start:stop]
             disk = one.disk[part][one.known[part]]
             fraction = float(disk.mean()) if disk.size else float("nan")
             rows.append(
                 {
                     "labels": one.name,
-                    "bin": number + 1,
+                    "bin": number,
                     "low": float(values[part[0]]),
                     "high": float(values[part[-1]]),
                     "mean": float(values[part].mean()),
@@ -61,24 +54,12 @@ def fractions_by(values: np.ndarray, sets: Sequence[LabelSet], bins: int = _QUAN
 
 
 def drift_by(values: np.ndarray, alpha: np.ndarray, sets: Sequence[LabelSet], bins: int = _QUANTILES) -> pl.DataFrame:
-    """How much the disk fraction rises with α among galaxies of similar values of a column.
+    """How much the disk fraction rises with α in equal-count bins of the finite values of a column.
 
-    Parameters
-    ----------
-    values, alpha : array, shape (N,)
-        Rows whose value is not finite are left out.
-    sets : sequence of LabelSet
-    bins : int
-        Equal-count bins of the column.
-
-    Returns
-    -------
-    polars.DataFrame
-        `labels`, `bin`, `mean` (of the column), `galaxies`; `drift`, the disk fraction of the better resolved half of
-        the bin minus that of the other half, and its `stderr`; NaN where a half is empty.
+    `labels`, `bin`, `mean` (of the column), `galaxies`; `drift`, the disk fraction of the better resolved half of the
+    bin minus that of the other half, and its `stderr`; NaN where a half is empty.
     """
-    order = np.argsort(values, kind="stable")
-    order = order[np.isfinite(values[order])]
+    order = _ascending(values)
     rows = []
     for number, part in enumerate(np.array_split(order, max(1, min(bins, order.size))), 1):
         halves = np.array_split(part[np.argsort(alpha[part], kind="stable")], 2)
@@ -94,21 +75,10 @@ def drift_by(values: np.ndarray, alpha: np.ndarray, sets: Sequence[LabelSet], bi
 
 @dataclass(frozen=True)
 class Tree:
-    """How finely bias is measured: leaves of the intrinsic tree, bins of α in each.
+    """How finely bias is measured: 2^depth leaves of the intrinsic tree, bins of α in each, resamples for errors."""
 
-    Attributes
-    ----------
-    alpha : array, shape (N,)
-    intrinsic : array, shape (N, P), or None
-        Without: CV14, one leaf.
-    depth, bins : int
-    bootstrap : int
-        Resamples.
-    seed : int
-    """
-
-    alpha: np.ndarray
-    intrinsic: np.ndarray | None
+    alpha: np.ndarray  # (N,)
+    intrinsic: np.ndarray | None  # (N, P); without: CV14, one leaf
     depth: int
     bins: int
     bootstrap: int = 100
@@ -154,29 +124,11 @@ class Tree:
             return None
 
     def metric(self, labels: np.ndarray, rows: Any = slice(None), **options: Any) -> BiasResult:
-        """CV18 (CV14) of the labels of some rows; options of `cv18` besides.
-
-        Raises
-        ------
-        InputError
-            If those are too few for the tree.
-        """
+        """CV18 (CV14) of the labels of some rows, with options of `cv18`; InputError if they are too few."""
         settings: dict[str, Any] = {"bootstrap": self.bootstrap, "seed": self.seed} | options
         if self.intrinsic is None:
             return cv14(labels, self.alpha[rows], self.bins, **settings)
         return cv18(labels, self.alpha[rows], self.intrinsic[rows], self.depth, self.bins, **settings)
-
-    def leaves(self, one: LabelSet) -> LeafMap | None:
-        """Leaf by leaf; None without intrinsic columns, or if there are too few galaxies for the tree."""
-        if self.intrinsic is None:
-            return None
-        rows = one.known
-        disk = one.disk[rows]
-        members = np.column_stack([1 - disk, disk])
-        try:
-            return cv18_by_leaf(members, self.alpha[rows], self.intrinsic[rows], self.depth, self.bins, self.seed)
-        except InputError:
-            return None
 
 
 def numbers_of(found: BiasResult | None, *more: str) -> dict[str, float | None]:
@@ -188,12 +140,9 @@ def numbers_of(found: BiasResult | None, *more: str) -> dict[str, float | None]:
 def agreement(one: LabelSet, reference: LabelSet) -> dict[str, Any]:
     """How labels agree with those of a reference, on the galaxies where both are known.
 
-    Returns
-    -------
-    dict
-        `accuracy`; `precision_smooth` and `precision_disk`, the fraction of galaxies with this label on which the
-        reference agrees, and `precision`, their mean; None where there are no such galaxies. `to_disk` and `to_smooth`:
-        labels that differ from the reference's.
+    `accuracy`; `precision_smooth` and `precision_disk`, the fraction of galaxies with this label on which the reference
+    agrees, and `precision`, their mean; None where there are no such galaxies. `to_disk` and `to_smooth`: labels that
+    differ from the reference's.
     """
     both = one.known & reference.known
     own, other = one.labels[both], reference.labels[both]
@@ -213,27 +162,13 @@ def table_one(
     sets: Sequence[LabelSet],
     alpha: np.ndarray,
     bias: Mapping[str, BiasResult | None],
-    truths: Mapping[str, np.ndarray] | None = None,
+    truths: Mapping[str, LabelSet],
 ) -> pl.DataFrame:
-    """Table 1 of the paper for these label sets, and what the truth says where it is known.
+    """Table 1 of the paper for these label sets, and what the truth says where it is known; one row a set.
 
-    Parameters
-    ----------
-    sets : sequence of LabelSet
-        The observed labels among them.
-    alpha : array, shape (N,)
-    bias : dict of BiasResult or None
-        CV18 (CV14) by label set.
-    truths : dict of arrays, shape (N,)
-        Classes by definition of a disk; NaN where unknown.
-
-    Returns
-    -------
-    polars.DataFrame
-        One row a set: `labels`, `kind`, `galaxies`, `disk_fraction`; `value`, `bootstrap_mean`, `bootstrap_std`,
-        `floor`, `floor_std`, `excess` of CV18 (CV14), None where a set has too few galaxies; `accuracy` and
-        `precision` of a model's labels against the observed ones; `to_disk`, `to_smooth`: labels that differ from
-        these; and by definition `balanced_accuracy: …` and `fraction_rms: …` (over fifths of α) against the truth.
+    `labels`, `kind`, `galaxies`, `disk_fraction`; numbers of `bias`, None where a set has too few galaxies; `accuracy`
+    and `precision` of a model's labels against the observed ones, `to_disk`, `to_smooth`; and by definition of a disk
+    `balanced_accuracy: …` and `fraction_rms: …` (over fifths of α) against the truth.
     """
     observed = next(one for one in sets if one.kind == "observed")
     rows = []
@@ -248,22 +183,18 @@ def table_one(
             **numbers_of(bias[one.name]),
             **{name: agreed.get(name) for name in ("accuracy", "precision", "to_disk", "to_smooth")},
         }
-        for definition, truth in (truths or {}).items():
-            row |= _against_truth(one, truth, alpha, definition)
+        for definition, truth in truths.items():
+            both = one.known & truth.known
+            accuracy = rms = None
+            if one.kind != "truth" and both.any():
+                right = truth.labels[both]
+                accuracy = balanced_accuracy(right, one.labels[both])
+                rms = fraction_error(right, one.disk[both], alpha[both])
+            # NaN: a class is missing.
+            row[f"balanced_accuracy: {definition}"] = None if accuracy is None or np.isnan(accuracy) else accuracy
+            row[f"fraction_rms: {definition}"] = rms
         rows.append(row)
     return pl.DataFrame(rows, infer_schema_length=None)
-
-
-def _against_truth(one: LabelSet, truth: np.ndarray, alpha: np.ndarray, definition: str) -> dict[str, float | None]:
-    both = one.known & np.isfinite(truth)
-    if one.kind == "truth" or not both.any():
-        return {f"balanced_accuracy: {definition}": None, f"fraction_rms: {definition}": None}
-    right = truth[both].astype(np.int64)
-    accuracy = balanced_accuracy(right, one.labels[both])
-    return {
-        f"balanced_accuracy: {definition}": accuracy if np.isfinite(accuracy) else None,  # None: a class is missing
-        f"fraction_rms: {definition}": fraction_error(right, one.disk[both], alpha[both]),
-    }
 
 
 def observed_probability(disk: np.ndarray, alpha: np.ndarray, transition: Transition) -> np.ndarray:
@@ -273,18 +204,9 @@ def observed_probability(disk: np.ndarray, alpha: np.ndarray, transition: Transi
 
 
 def reliability(probability: np.ndarray, outcome: np.ndarray, bins: int = 10) -> pl.DataFrame:
-    """How often what a probability speaks of came true, in equal-count bins of the probability.
+    """How often what a probability speaks of came true, in equal-count bins of it; rows where one is NaN are left out.
 
-    Parameters
-    ----------
-    probability, outcome : array, shape (N,)
-        Rows where one is NaN are left out; outcomes are 0 and 1.
-    bins : int
-
-    Returns
-    -------
-    polars.DataFrame
-        `probability`, `observed`, `stderr` (from the probabilities themselves), `galaxies`.
+    `probability`, `observed`, `stderr` (from the probabilities themselves), `galaxies`.
     """
     both = np.isfinite(probability) & np.isfinite(outcome)
     p, came = probability[both], outcome[both]
@@ -295,34 +217,22 @@ def reliability(probability: np.ndarray, outcome: np.ndarray, bins: int = 10) ->
             "observed": [float(came[part].mean()) for part in parts],
             "stderr": [float(np.sqrt(np.sum(p[part] * (1 - p[part]))) / part.size) for part in parts],
             "galaxies": [part.size for part in parts],
-        },
-        schema={"probability": pl.Float64, "observed": pl.Float64, "stderr": pl.Float64, "galaxies": pl.Int64},
+        }
     )
 
 
-def chance_calibration_error(probability: np.ndarray, outcome: np.ndarray, bins: int = 15) -> tuple[float, float]:
+def chance_calibration_error(probability: np.ndarray, bins: int = 15) -> tuple[float, float]:
     """Mean and scatter of `calibration_error` if the probabilities are right, which so few galaxies have by chance."""
-    both = np.isfinite(probability) & np.isfinite(outcome)
-    p = np.sort(probability[both])
-    if not p.size:
-        return float("nan"), float("nan")
+    p = np.sort(probability)
     # The absolute value of a normal deviate has mean sqrt(2/π) and variance 1 - 2/π.
     variances = np.array([np.sum(part * (1 - part)) for part in np.array_split(p, min(bins, p.size))]) / p.size**2
     return float(np.sqrt(2 / np.pi) * np.sqrt(variances).sum()), float(np.sqrt((1 - 2 / np.pi) * variances.sum()))
 
 
 def accuracy_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """Balanced accuracy of some labels minus that of others on the same galaxies, and its standard error.
+    """Balanced accuracy of labels minus that of others of the same galaxies, and its error; NaN without both classes.
 
-    Parameters
-    ----------
-    truth, ours, theirs : array of int, shape (N,)
-        Classes 0 and 1.
-
-    Returns
-    -------
-    gain, stderr : float
-        NaN where a class is missing. The error is that of paired differences (McNemar), a success and a failure added.
+    The error is that of paired differences (McNemar), a success and a failure added.
     """
     gains, variances = [], []
     for k in (SMOOTH, DISK):
@@ -337,18 +247,9 @@ def accuracy_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> tu
 
 
 def fraction_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray, alpha: np.ndarray) -> tuple[float, float]:
-    """How much nearer to the truth disk fractions are than others, rms over fifths of α, and its standard error.
+    """How much nearer to the truth disk fractions are than others (labels or probabilities of the same galaxies).
 
-    Parameters
-    ----------
-    truth, ours, theirs : array, shape (N,)
-        Labels or probabilities of the same galaxies.
-    alpha : array, shape (N,)
-
-    Returns
-    -------
-    gain, stderr : float
-        Rms error of theirs minus that of ours; the error by propagation of the scatter in each fifth.
+    Rms error of theirs over fifths of α minus that of ours; its error by propagation of the scatter in each fifth.
     """
     parts = [part for part in np.array_split(np.argsort(alpha, kind="stable"), _QUANTILES) if part.size]
     off = np.array([[(one[part] - truth[part]).mean() for part in parts] for one in (ours, theirs)])
@@ -359,30 +260,3 @@ def fraction_gain(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray, alpha
         moved = other * (theirs[part] - truth[part]) - own * (ours[part] - truth[part])
         variance += np.sum((moved - moved.mean()) ** 2) / part.size**2
     return float(rms[1] - rms[0]), float(np.sqrt(variance))
-
-
-def confusion_by(alpha: np.ndarray, reference: LabelSet, sets: Sequence[LabelSet], bins: int = 4) -> pl.DataFrame:
-    """How labels go with a reference's, in equal-count bins of α.
-
-    Returns
-    -------
-    polars.DataFrame
-        `labels`, `reference`, `bin`, `low`, `high` (α), `of` (class of the reference), `as` (label), `galaxies`,
-        `share` (of that class in that bin).
-    """
-    order = np.argsort(alpha, kind="stable")
-    rows = []
-    for one in sets:
-        for number, part in enumerate(np.array_split(order, bins), 1):
-            part = part[one.known[part] & reference.known[part]]
-            counts = np.zeros((2, 2), np.int64)
-            np.add.at(counts, (reference.labels[part], one.labels[part]), 1)
-            low, high = (alpha[part].min(), alpha[part].max()) if part.size else (np.nan, np.nan)
-            about = {"labels": one.name, "reference": reference.name, "bin": number, "low": low, "high": high}
-            for of, row in enumerate(counts):
-                shares = row / row.sum() if row.sum() else np.full(2, np.nan)
-                rows += [
-                    about | {"of": of, "as": label, "galaxies": int(row[label]), "share": shares[label]}
-                    for label in (SMOOTH, DISK)
-                ]
-    return pl.DataFrame(rows)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import polars as pl
 from cyclopts import Parameter
 
 from truemorph.arguments import Count, Names, Paths, Rules, Seed
@@ -16,20 +15,11 @@ from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json
-from truemorph.report.checks import CURVE, DATA, GOLD, MODEL, ONE_CLASS, gold_words, lights
+from truemorph.report.checks import DATA, MODEL, ONE_CLASS, gold_words, lights
 from truemorph.report.distributions import distributions
 from truemorph.report.evidence import Evidence, Model, gather
-from truemorph.report.figures import (
-    at_fixed_columns,
-    bias_curve,
-    by_columns,
-    fractions,
-    in_words,
-    leaves,
-    reliability_panels,
-    training,
-)
-from truemorph.report.gallery import changed_galaxies, changed_galaxies_section, shown_galaxies
+from truemorph.report.figures import at_fixed_columns, bias_curve, by_columns, fractions, in_words, reliability_panels
+from truemorph.report.gallery import changed_galaxies, changed_galaxies_section
 from truemorph.report.label_sets import CHANGE
 from truemorph.report.maps import looks
 from truemorph.report.page import (
@@ -45,9 +35,9 @@ from truemorph.report.page import (
     write_illustrations,
     write_page,
 )
-from truemorph.report.runs import Run, compare_runs
-from truemorph.report.table1 import confusion_by
-from truemorph.results import Result
+from truemorph.report.table1 import agreement
+from truemorph.report.training import training
+from truemorph.results import Result, text_table
 from truemorph.tables import CatalogTable, to_astropy, write_table
 
 
@@ -74,10 +64,6 @@ class ReportOptions:
         Measure on test galaxies, or on all; "auto": on test galaxies if there are 1,000.
     distributions : sequence of str
         Columns whose distributions are compared between classes (Figure 3); `sersic_n` if there is one.
-    sersic : int
-        Measure Sérsic indices on the pictures of so many galaxies, drawn at random.
-    field : str, optional
-        What an image file is across, arcsec: a number or a column; for radii of maps, and the PSF of Sérsic profiles.
     better : Path, optional
         Folder of better images, OBJECT_ID.jpg.
     galaxies : int
@@ -110,8 +96,6 @@ class ReportOptions:
     where: Rules = ()
     rows: Literal["auto", "test", "all"] = "auto"
     distributions: Names = ()
-    sersic: Count = 0
-    field: str | None = None
     better: Path | None = None
     galaxies: Count = 200
     maps: Count = 500
@@ -149,12 +133,8 @@ class ReportResult(Result):
 
     def summary(self) -> str:
         """Return Table 1's main columns, the answer and the verdict as text."""
-        table, measure = self.content["table"], self.content["measure"]
-        width = max(len(row["labels"]) for row in table)
-        lines = [f"{'labels':{width}}  disk fraction  {measure} above floor"]
-        for row in table:
-            numbers = ("–" if row[name] is None else f"{row[name]:.3f}" for name in ("disk_fraction", "excess"))
-            lines.append(f"{row['labels']:{width}}" + "".join(f"  {one:>13}" for one in numbers))
+        rows = [[row["labels"], number(row["disk_fraction"]), number(row["excess"])] for row in self.content["table"]]
+        lines = text_table(["labels", "disk fraction", f"{self.content['measure']} above floor"], rows)
         said, verdict = self.content, self.content["verdict"]
         after = [said["headline"], said["answer"], f"{verdict['text']} {verdict['reason']}", f"Next: {verdict['next']}"]
         return "\n".join([*lines, *after, f"open {self.out}"])
@@ -184,45 +164,21 @@ def make_report(
 ) -> ReportResult:
     """Write a page about runs, or about a catalogue alone.
 
-    Parameters
-    ----------
-    sources : sequence of Path
-        Run folders of `truemorph train`; fits of `truemorph transition` (.json), for posteriors without images. May be
-        empty if a catalogue is given.
-    out : Path
-        Page (.html). Figures as PDF and PNG, the data behind them, labels, and a list of all galaxies whose label
-        changes go to `<name>_files` beside it.
-    options : ReportOptions, optional
-    title : str
-        Of the page; from the catalogue and the runs if empty.
-    known : sequence of Finding
-        What is known about these data beforehand.
-
-    Returns
-    -------
-    ReportResult
-
-    Raises
-    ------
-    InputError
-        If a source is not one, runs and catalogue don't go together, or a column is absent.
+    Sources are run folders of `truemorph train`, or fits of `truemorph transition` (.json), for posteriors without
+    images. Figures as PDF and PNG, the data behind them, labels, and a list of all galaxies whose label changes go to
+    `<name>_files` beside the page. `known` is what is known about these data beforehand.
     """
     options = options or ReportOptions()
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{out}: a report is an .html file")
     files = out.with_name(f"{out.stem}_files")
     found = gather(sources, options, files)
-    runs = {one.name: one.run for one in found.models if one.run is not None}
-    compared, of_runs = compare_runs(runs) if runs else ({}, [])
+    trained, compared, of_runs = training(found)
     curves, of_columns = distributions(found, options)
     maps, of_maps, looked = looks(found, options)
-    judged = lights(
-        found, {GOLD: found.findings, CURVE: found.unfitted, MODEL: [*of_runs, *of_maps], DATA: [*of_columns, *known]}
-    )
+    judged = lights(found, {MODEL: [*of_runs, *of_maps], DATA: [*of_columns, *known]})
     findings = tuple(in_order([finding for one in judged for finding in one.findings]))
-    passed = [row for one in judged for row in one.passed]
-    shown, unread = shown_galaxies(found, options)
-    examples, changed, drawn = changed_galaxies_section(shown, unread, found, options)
+    examples, changed, drawn = changed_galaxies_section(found, options)
     names = ", ".join(one.name for one in found.models) or "labels and resolution"
     said = sentences(found)
     page = Page(
@@ -234,8 +190,8 @@ def make_report(
         first=fractions(found),
         examples=examples,
         lights=judged,
-        sections=[*_sections(found), *changed, *_tables(found, curves)],
-        appendix=_appendix(found, maps, runs, compared),
+        sections=_sections(found, changed, curves),
+        appendix=_appendix(found, maps, trained),
         versions=versions(),
     )
     write_illustrations([*page.figures, *drawn], files / "figures")
@@ -248,7 +204,7 @@ def make_report(
             "answer": page.answer,
             "verdict": page.verdict,
             "findings": [one.to_dict() for one in findings],
-            "passed": [{"name": name, "measured": measured} for name, measured in passed],
+            "passed": [{"name": name, "measured": measured} for one in judged for name, measured in one.passed],
             "measured_on": found.which,
             "measure": found.tree.measure,
             "table": found.table.to_dicts(),
@@ -268,7 +224,7 @@ def _percent(value: float, error: float = 0.0) -> str:
 
 
 def sentences(found: Evidence) -> dict[str, str]:
-    """What the first screen says: `headline`, `answer`, `remark`; `reason` and `next` of a good verdict."""
+    """What the first screen says: `headline`, `answer`, `remark`; and `reason` and `next` of a good verdict."""
     table = found.correction
     low, high = table.row(0, named=True), table.row(-1, named=True)
     both = f"{_percent(low['labelled'])} there and {_percent(high['labelled'])} where galaxies are well resolved"
@@ -286,13 +242,11 @@ def sentences(found: Evidence) -> dict[str, str]:
     answer = []
     model = found.principal
     if model is not None:
-        disks = model.labels.labels[model.labels.known].mean()
+        disks = float(model.labels.disk.mean())
         if max(disks, 1 - disks) >= ONE_CLASS:
             answer.append(headline)
-            headline = (
-                f"{model.name} calls {_percent(max(disks, 1 - disks))} of the galaxies {CLASS_NAMES[round(disks)]}: "
-            )
-            headline += "its labels carry little information."
+            calls = f"calls {_percent(max(disks, 1 - disks))} of the galaxies {CLASS_NAMES[round(disks)]}"
+            headline = f"{model.name} {calls}: its labels carry little information."
     if low["corrected"] is not None:
         ends = " and ".join(
             f"{_percent(row['corrected'])} (range {100 * row['lowest']:.0f} to {_percent(row['highest'])})"
@@ -327,39 +281,38 @@ def _never_disk(model: Model) -> bool:
 
 
 def _when_good(found: Evidence) -> dict[str, str]:
+    """Reason why a result is good, and what to do next."""
     reason, step = "", "Quote the corrected fractions with their range."
     if found.corrector is not None:
         for definition in list(found.truths)[:1]:
             own, labelled = (
                 found.row(one)[f"fraction_rms: {definition}"] for one in (found.corrector.best, found.observed)
             )
-            if own is not None and labelled is not None:
-                reason = (
-                    f"Corrected disk fractions differ from {gold_words(definition)} by {own:.3f} (rms over fifths of "
-                    f"α), the volunteers' by {labelled:.3f}."
-                )
+            reason = (
+                f"Corrected disk fractions differ from {gold_words(definition)} by {own:.3f} (rms over fifths of "
+                f"α), the volunteers' by {labelled:.3f}."
+            )
+        step = f"Label more galaxies: truemorph label {found.corrector.classifier.folder} SOURCE --out labels.parquet"
         if found.simulated:
             step = "Prepare your own galaxies: truemorph prepare VOTES --images FOLDER --out catalogue.parquet"
-        elif found.corrector.classifier is not None:
-            step = (
-                f"Label more galaxies: truemorph label {found.corrector.classifier.folder} SOURCE --out labels.parquet"
-            )
     return {"reason": reason, "next": step}
 
 
-def _sections(found: Evidence) -> list[Section]:
-    """The bias curve, fixed properties, calibration."""
+def _sections(found: Evidence, changed: Sequence[Section], curves: Sequence[Illustration]) -> list[Section]:
+    """What is not folded, with sections about galaxies that change, and distributions of further columns."""
     out = []
     if found.study is not None:
-        out.append(
-            Section("The bias curve", figures=[bias_curve(found, found.study)], tables=[_fractions_table(found)])
-        )
+        tables = [_fractions_table(found)]
+        out.append(Section("The bias curve", figures=[bias_curve(found, found.study)], tables=tables))
     if found.intrinsic:
         out.append(Section("Does it hold among similar galaxies?", figures=[at_fixed_columns(found)]))
     if found.models:
         tables = [_confusion_table(found)]
         out.append(Section("Calibration and confusion", figures=[reliability_panels(found)], tables=tables))
-    return out
+    out += changed
+    if curves:
+        out.append(Section("Do galaxies look like their class?", figures=curves))
+    return [*out, Section("Table 1", tables=[_table_one(found)])]
 
 
 def _fractions_table(found: Evidence) -> Table:
@@ -376,34 +329,23 @@ def _fractions_table(found: Evidence) -> Table:
 
 
 def _confusion_table(found: Evidence) -> Table:
-    """Labels against gold labels (the volunteers' without) in the lowest and the highest quarter of α."""
-    reference = next(iter(found.truths.values()), found.observed)
+    """Labels against gold labels (the volunteers' without) in the lowest and the highest fifth of α."""
+    reference = found.truth or found.observed
     sets = [found.observed, *found.columns] if found.truths else []
     sets = [*sets, *(model.best_labels for model in found.models)]
-    data = confusion_by(found.alpha, reference, sets, 5).filter(pl.col("of") == pl.col("as"))
-    head, groups, rows = ["labels"], [("", 1)], []
-    for bin_number in (1, data["bin"].max()):
-        part = data.filter(pl.col("bin") == bin_number)
-        alpha = f"α {part['low'][0]:.1f} to {part['high'][0]:.1f}"
+    fifths = np.array_split(np.argsort(found.alpha, kind="stable"), 5)
+    head, groups, cells = ["labels"], [("", 1)], {one.name: [one.name] for one in sets}
+    for rows in (fifths[0], fifths[-1]):
+        alpha = found.alpha[rows]
         head += ["disks called disk", "smooth called smooth"]
-        groups.append((alpha, 2))
-    for one in sets:
-        cells: list[str] = []
-        for bin_number in (1, data["bin"].max()):
-            part = data.filter((pl.col("labels") == one.name) & (pl.col("bin") == bin_number)).sort("of")
-            cells += [number(value) for value in reversed(part["share"].to_list())]
-        rows.append([one.name, *cells])
+        groups.append((f"α {alpha.min():.1f} to {alpha.max():.1f}", 2))
+        for one in sets:
+            # Of the reference's disks, those that the label set calls so.
+            shares = agreement(reference.of(rows), one.of(rows))
+            cells[one.name] += [number(shares["precision_disk"]), number(shares["precision_smooth"])]
     what = "the volunteers' labels" if not found.truths else gold_words(next(iter(found.truths)))
     note = f"Of the galaxies that are disks (smooth) by {what}, the fraction labelled disk (smooth)."
-    return Table("Confusion at the lowest and the highest resolution", head, rows, note, groups)
-
-
-def _tables(found: Evidence, curves: list[Illustration]) -> list[Section]:
-    """Table 1, and distributions of further columns."""
-    out = [Section("Table 1", tables=[_table_one(found)])]
-    if curves:
-        out.insert(0, Section("Do galaxies look like their class?", figures=curves))
-    return out
+    return Table("Confusion at the lowest and the highest resolution", head, list(cells.values()), note, groups)
 
 
 def _table_one(found: Evidence) -> Table:
@@ -436,10 +378,8 @@ def _table_one(found: Evidence) -> Table:
     return Table("", head, rows, note, groups)
 
 
-def _appendix(
-    found: Evidence, maps: list[Illustration], runs: dict[str, Run], compared: dict[str, Any]
-) -> list[Section]:
-    """Maps, leaves, training, settings, methods and how to cite."""
+def _appendix(found: Evidence, maps: Sequence[Illustration], trained: Sequence[Section]) -> list[Section]:
+    """Maps, intrinsic properties, training, settings, methods and how to cite."""
     out = []
     if maps:
         note = (
@@ -449,56 +389,17 @@ def _appendix(
         )
         out.append(Section("Where the networks look (Grad-CAM)", note, maps))
     if found.intrinsic:
-        figures = [by_columns(found), *([leaves(found)] if found.leaves else [])]
-        out.append(Section("Disk fractions and bias by intrinsic properties", figures=figures))
-    drawn = training(found)
-    if drawn is not None:
-        out.append(Section("Training", figures=[drawn], tables=_training_tables(runs, compared)))
-    out.append(Section("Settings", tables=[Table("", (), _settings(found))]))
-    out.append(Section("Methods", include="equations.html", items=_methods(found)))
-    out.append(Section("How to cite", include="citation.html"))
-    return out
+        out.append(Section("Disk fractions by intrinsic properties", figures=[by_columns(found)]))
+    out += trained
+    return [
+        *out,
+        Section("Settings", tables=[_settings(found)]),
+        Section("Methods", include="equations.html"),
+        Section("How to cite", include="citation.html"),
+    ]
 
 
-def _training_tables(runs: dict[str, Run], compared: dict[str, Any]) -> list[Table]:
-    fifths = [f"p(disk), α {k}/5" for k in range(1, 6)]
-    head = ["run", "T(α)", "held-out loss", *fifths, "drift above floor", "epochs", "seconds"]
-    rows = []
-    for name, run in runs.items():
-        measures = compared[name]["measures"]
-        excess = next((key for key in measures if "_excess" in key), "")
-        rows.append(
-            [
-                name,
-                run.described["transition"]["family"],
-                number(measures["held_out_loss"], ".4f"),
-                *(number(measures.get(f"fraction_disk_{k}"), ".2f") for k in range(1, 6)),
-                f"{excess[:4].upper()} {number(measures.get(excess))}" if excess else "–",
-                number(measures["epochs"], ".1f"),
-                number(measures["seconds"], ".0f"),
-            ]
-        )
-    note = (
-        "On each run's held-out galaxies, at the epochs whose weights were kept, mean over members; no gold label "
-        "enters. Held-out loss: minus the mean log-likelihood of the observed labels, through the T(α) of the run, so "
-        "losses of runs with different T(α) cannot be compared. p(disk): mean probability in fifths of α, 1 the least "
-        "resolved."
-    )
-    tables = [Table("", head, rows, note)]
-    differing = next(iter(compared.values()))["settings"] if len(runs) > 1 else {}
-    if differing:
-        rows = [[key, *(str(run.settings.get(key, "–")) for run in runs.values())] for key in differing]
-        tables.append(Table("Settings that differ", ["setting", *runs], rows))
-    keys = ("accelerators", "cpus", "torch", "truemorph", "finished")
-    rows = [[key, *(_words(run.environment.get(key)) for run in runs.values())] for key in keys]
-    return [*tables, Table("Machines and versions", ["", *runs], rows)]
-
-
-def _words(value: Any) -> str:
-    return str(value) if isinstance(value, str | int | float) else ", ".join(map(str, value or ())) or "none"
-
-
-def _settings(found: Evidence) -> list[list[str]]:
+def _settings(found: Evidence) -> Table:
     about = found.catalogue.metadata
     rows = {
         "catalogue": found.path.name,
@@ -510,29 +411,18 @@ def _settings(found: Evidence) -> list[list[str]]:
         "bootstrap resamples": found.tree.bootstrap,
         "seed": found.tree.seed,
     }
-    models = {f"model {one.name}": one.classifier.model_hash for one in found.models if one.classifier is not None}
-    return [[name, str(value)] for name, value in (rows | models).items()]
-
-
-def _methods(found: Evidence) -> list[str]:
-    out = []
     if found.study is not None:
         fit = found.study.fit
-        out.append(f"T(α): {fit.family} family, fitted by the {fit.method} method, assuming that {fit.assumption}.")
+        rows["T(α)"] = f"{fit.family} family, fitted by the {fit.method} method, assuming that {fit.assumption}"
     for one in found.models:
-        if one.classifier is None:
-            continue
-        about = one.classifier.described["transition"]
+        through = one.classifier.described["transition"]
+        errors = through.get("stderr") or {}
         values = [
-            f"{name} = {value:.4g}" + (f" ± {error:.2g}" if (error := (about.get("stderr") or {}).get(name)) else "")
-            for name, value in about["parameters"].items()
+            f"{name} = {value:.4g}" + (f" ± {errors[name]:.2g}" if errors.get(name) else "")
+            for name, value in through["parameters"].items()
             if isinstance(value, int | float)
         ]
-        how = "without a bias curve" if one.naive else f"through a {about['family']} T(α), {', '.join(values)}"
-        out.append(f"{one.name}: trained {how}; {about.get('assumption') or 'no assumption recorded'}.")
-    if found.models:
-        out.append(
-            "Every galaxy is labelled by networks that were not trained on its label; the posterior then adds the "
-            "volunteers' label."
-        )
-    return out
+        how = "without a bias curve" if one.naive else f"through a {through['family']} T(α), {', '.join(values)}"
+        assumed = through.get("assumption") or "no assumption recorded"
+        rows[f"model {one.name}"] = f"{one.classifier.model_hash}, trained {how}; {assumed}"
+    return Table("", (), [[name, str(value)] for name, value in rows.items()])

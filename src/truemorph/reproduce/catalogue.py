@@ -1,16 +1,17 @@
-"""The first stages: the sample with the volunteers' labels (GZ2B), and with debiased labels (GZ2D)."""
+"""The first stage: the sample with the volunteers' labels (GZ2B), and with debiased labels (GZ2D)."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from truemorph.bias.transitions import CLASS_NAMES, DISK, SMOOTH
+from truemorph.bias.transitions import CLASS_NAMES
 from truemorph.catalogs.crossmatch import Join
 from truemorph.catalogs.mapping import Mapping, detect_mapping, read_mapping, resolve
 from truemorph.catalogs.prepare import Preparation, prepare, write_preparation
@@ -21,7 +22,7 @@ from truemorph.io import file_hash
 from truemorph.progress import tell
 from truemorph.reproduce.options import Inputs, split_fractions
 from truemorph.reproduce.paper import SAMPLE
-from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outcome, Stage, Work, once
+from truemorph.reproduce.stages import CATALOGUE, DONE, FAILED, TEST_ROWS, Outcome, Stage, Work
 from truemorph.tables import CatalogTable, frame_hash, read_table, write_table
 
 EVERYTHING, DEBIASED = "everything.parquet", "gz2d.parquet"
@@ -39,8 +40,7 @@ def missing_archives(inputs: Inputs) -> dict[str, dict[str, Any]]:
         out["gz2"] = {"images": images}
     if inputs.photometry is None and (inputs.radius is None or inputs.psf_fwhm is None):
         out["sdss"] = {}
-    known = set() if inputs.table is None else set(read_table(inputs.table).frame.columns)
-    if inputs.sersic_table is None and not known.issuperset((*inputs.features, inputs.sersic_index)):
+    if inputs.sersic_table is None:
         out["simard"] = {}
     return out
 
@@ -59,7 +59,7 @@ def fetch_archive(name: str, data: Path, **chosen: Any) -> Outcome:
     return Outcome(f"fetch-{name}", title, status, text, seconds=round(time.perf_counter() - began, 2))
 
 
-@once
+@lru_cache(maxsize=1)
 def _prepared(work: Work) -> Preparation:
     """Prepare all usable galaxies, from which the sample is drawn."""
     inputs = work.inputs
@@ -76,9 +76,8 @@ def _prepared(work: Work) -> Preparation:
         raise work.lacks("Petrosian radii and PSF widths", "sdss", "`photometry`, `radius` and `psf_fwhm`")
     joins: list[Any] = [inputs.image_table, inputs.photometry, inputs.sersic_table]
     if inputs.redshifts is not None:
-        joins.append(
-            Join(read_table(inputs.redshifts).frame.select("OBJID", "REDSHIFT").unique("OBJID"), columns=("OBJID",))
-        )
+        own = read_table(inputs.redshifts).frame.select("OBJID", "REDSHIFT").unique("OBJID")
+        joins.append(Join(own, columns=("OBJID",)))
         spectroscopic = inputs.photometry and "redshift" in read_table(inputs.photometry).frame.columns
         columns["redshift"] = "coalesce(nullif(redshift, -9999), REDSHIFT)" if spectroscopic else "REDSHIFT"
     prepared = prepare(
@@ -96,103 +95,23 @@ def _prepared(work: Work) -> Preparation:
     return replace(prepared, catalogue=replace(prepared.catalogue, frame=frame))
 
 
-def _sample_from(work: Work) -> dict[str, Any]:
+def _sample_settings(work: Work) -> dict[str, Any]:
     inputs, prepared = work.inputs, _prepared(work)
-    content = {
+    hart = inputs.hart and [file_hash(inputs.hart), read_mapping(inputs.hart_mapping).model_dump(mode="json")]
+    return {
         "rows": frame_hash(prepared.catalogue.frame),
         "metadata": prepared.catalogue.metadata,
         "findings": [one.to_dict() for one in prepared.findings],
         "funnel": prepared.funnel,
         "columns": [inputs.id, inputs.intrinsic, inputs.features],
+        "hart": hart,
         "fraction": work.options.fraction,
         "seed": work.options.seed,
     }
-    if inputs.hart is not None:
-        content["hart"] = [file_hash(inputs.hart), read_mapping(inputs.hart_mapping).model_dump(mode="json")]
-    return content
 
 
-def _draw(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[Finding]]:
-    """Draw the sample at random by id, with given numbers of each label; return findings too."""
-    seed, labels, asked = work.options.seed, frame["label"].to_numpy(), work.options.counts
-    # Below full scale, a label with too few galaxies does not reduce the number of the other.
-    have = asked if work.options.fraction == 1 else tuple(np.bincount(labels, minlength=2))
-    smooth, disk = (int(min(pair)) for pair in zip(asked, have, strict=True))
-    chosen, smaller = draw_sample(labels, frame["object_id"].to_list(), (smooth, disk), seed)
-    if (smooth, disk) != asked:
-        found = (
-            f"The sample has {smooth:,} smooth and {disk:,} disk galaxies; {asked[0]:,} and {asked[1]:,} were needed."
-        )
-        smaller = Finding("sample-smaller", "caution", found, "Use a larger table, or a smaller scale (`scale`).")
-    sample = frame.filter(pl.Series(chosen))
-    split, _ = split_galaxies(sample["object_id"].to_list(), split_fractions(sample.height), seed)
-    weights = sampling_weights(labels, chosen)[chosen]
-    sample = sample.with_columns(split=pl.Series(split), draw_weight=pl.Series(weights))
-    return sample, [] if smaller is None else [smaller]
-
-
-def _complete(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[tuple[str, int]]]:
-    """Keep galaxies with an image, a label by Hart et al. and a redshift, where these data are there."""
-    # As in published code of the paper's lineage. Redshifts count if most galaxies have one.
-    conditions = {}
-    if frame["image"].count():
-        conditions["without image"] = pl.col("image").is_not_null()
-    if work.inputs.hart is not None:
-        labelled = _hart_labels(work, frame)[0]["_id"]
-        conditions["without label by Hart et al."] = pl.col("object_id").cast(pl.String).is_in(labelled.implode())
-    if "redshift" in frame.columns and frame["redshift"].count() > frame.height / 2:
-        conditions["without redshift"] = pl.col("redshift").is_not_null()
-    steps = []
-    for what, holds in conditions.items():
-        kept = frame.filter(holds)
-        steps.append((what, frame.height - kept.height))
-        frame = kept
-    return frame, [*steps, ("candidates for the sample", frame.height)]
-
-
-def _make_sample(work: Work, folder: Path) -> dict[str, Any]:
-    inputs, prepared = work.inputs, _prepared(work)
-    everything, steps = _complete(prepared.catalogue.frame, work)
-    prepared = replace(prepared, funnel=[*prepared.funnel, *steps])
-    sample, drawn = _draw(everything, work)
-    findings = (*prepared.findings, *drawn)
-    catalogue = replace(prepared.catalogue, frame=sample)
-    own = [name for name in ("object_id", "label", "alpha", *inputs.intrinsic) if name in everything.columns]
-    write_table(CatalogTable(everything.select(own)), folder / EVERYTHING)
-    write_preparation(replace(prepared, catalogue=catalogue, findings=findings), folder / CATALOGUE)
-    write_table(replace(catalogue, frame=sample.filter(pl.col("split") == TEST)), folder / TEST_ROWS)
-    return {
-        "funnel": dict(prepared.funnel),
-        "findings": [one.to_dict() for one in findings],
-        "galaxies": sample.height,
-        "labels": _counts(sample),
-        "splits": dict(sorted(sample["split"].value_counts().rows())),
-        "of": everything.height,
-        "labels_of_all": _counts(everything),
-        "as_drawn_in_the_paper": work.options.fraction == 1 and not drawn and sample.height == sum(SAMPLE),
-        "with_image": int(sample["image"].is_not_null().sum()),
-        "known": {
-            name: int(sample[name].cast(pl.Float64, strict=False).fill_null(np.nan).is_finite().sum())
-            for name in (*inputs.intrinsic, *inputs.features)
-            if name in sample.columns
-        },
-        "alpha": catalogue.metadata["alpha"],
-        "votes": catalogue.metadata["votes"],
-    }
-
-
-def _counts(frame: pl.DataFrame) -> dict[str, int]:
-    return {name: int((frame["label"] == k).sum()) for k, name in enumerate(CLASS_NAMES)}
-
-
-def _debiased_from(work: Work) -> dict[str, Any]:
-    if work.inputs.hart is None:
-        raise work.lacks("votes debiased by Hart et al. (2016)", "gz2", "`hart`")
-    return {"from": work.keys(["catalogue"])}
-
-
-def _hart_labels(work: Work, frame: pl.DataFrame) -> tuple[pl.DataFrame, str]:
-    """Return label and fractions from debiased votes of those galaxies that have them, by `_id`; name of the votes."""
+def _hart_labels(work: Work, frame: pl.DataFrame) -> CatalogTable:
+    """Return label and fractions from debiased votes of those galaxies that have them, by `_id`."""
     inputs = work.inputs
     table = read_table(inputs.hart)
     own = inputs.id if inputs.id in table.frame.columns else None
@@ -206,30 +125,98 @@ def _hart_labels(work: Work, frame: pl.DataFrame) -> tuple[pl.DataFrame, str]:
         psf_fwhm="sample_psf_fwhm",
         seed=work.options.seed,
     )
-    return prepared.catalogue.frame.select(_ID, "label", *_FRACTIONS), prepared.catalogue.metadata["votes"]
+    labels = prepared.catalogue.frame.select(_ID, "label", *_FRACTIONS)
+    return CatalogTable(labels, metadata={"votes": prepared.catalogue.metadata["votes"]})
 
 
-def _make_debiased(work: Work, folder: Path) -> dict[str, Any]:
-    """Make GZ2D: galaxies, split, α and images of GZ2B, with labels from debiased votes."""
-    sample = work.catalogue()
-    debiased, votes = _hart_labels(work, sample.frame)
-    both = sample.frame.with_columns(_ID, volunteers="label").drop("label", *_FRACTIONS)
-    both = both.join(debiased, on="_id", how="inner", maintain_order="left")
-    frame = both.select([name for name in sample.frame.columns if name in both.columns])
-    metadata = {**sample.metadata, "votes": votes}
-    write_table(replace(sample, frame=frame, metadata=metadata), folder / DEBIASED)
-    moved = both.filter(pl.col("volunteers") != pl.col("label"))["label"]
+def _complete(frame: pl.DataFrame, hart: CatalogTable | None) -> tuple[pl.DataFrame, list[tuple[str, int]]]:
+    """Keep galaxies with an image, a label by Hart et al. and a redshift, where these data are there."""
+    # As in published code of the paper's lineage. Redshifts count if most galaxies have one.
+    conditions = {}
+    if frame["image"].count():
+        conditions["without image"] = pl.col("image").is_not_null()
+    if hart is not None:
+        conditions["without label by Hart et al."] = _ID.is_in(hart.frame["_id"].implode())
+    if "redshift" in frame.columns and frame["redshift"].count() > frame.height / 2:
+        conditions["without redshift"] = pl.col("redshift").is_not_null()
+    steps = []
+    for what, holds in conditions.items():
+        kept = frame.filter(holds)
+        steps.append((what, frame.height - kept.height))
+        frame = kept
+    return frame, [*steps, ("candidates for the sample", frame.height)]
+
+
+def _draw(frame: pl.DataFrame, work: Work) -> tuple[pl.DataFrame, list[Finding]]:
+    """Draw the sample at random by id, with given numbers of each label; return findings too."""
+    seed, labels, asked = work.options.seed, frame["label"].to_numpy(), work.options.counts
+    # Below full scale, a label with too few galaxies does not reduce the number of the other.
+    have = asked if work.options.fraction == 1 else tuple(np.bincount(labels, minlength=2))
+    smooth, disk = (int(min(pair)) for pair in zip(asked, have, strict=True))
+    chosen, _ = draw_sample(labels, frame["object_id"].to_list(), (smooth, disk), seed)
+    sample = frame.filter(pl.Series(chosen))
+    split, _ = split_galaxies(sample["object_id"].to_list(), split_fractions(sample.height), seed)
+    weights = sampling_weights(labels, chosen)[chosen]
+    sample = sample.with_columns(split=pl.Series(split), draw_weight=pl.Series(weights))
+    if sample.height == sum(SAMPLE):
+        return sample, []
+    found = _counts(sample)
+    text = (
+        f"The sample has {found['smooth']:,} smooth and {found['disk']:,} disk galaxies instead of {SAMPLE[0]:,} and "
+        f"{SAMPLE[1]:,}: floors and errors are larger, and networks learn less."
+    )
+    return sample, [Finding("sample-not-the-papers", "caution", text, "Run at full scale (`scale`) on Galaxy Zoo 2.")]
+
+
+def _make_sample(work: Work, folder: Path) -> dict[str, Any]:
+    inputs, prepared = work.inputs, _prepared(work)
+    everything = prepared.catalogue.frame
+    hart = None if inputs.hart is None else _hart_labels(work, everything)
+    everything, steps = _complete(everything, hart)
+    sample, drawn = _draw(everything, work)
+    catalogue = replace(prepared.catalogue, frame=sample)
+    prepared = replace(
+        prepared, catalogue=catalogue, funnel=[*prepared.funnel, *steps], findings=(*prepared.findings, *drawn)
+    )
+    own = [name for name in ("object_id", "label", "alpha", *inputs.intrinsic) if name in everything.columns]
+    write_table(CatalogTable(everything.select(own)), folder / EVERYTHING)
+    write_preparation(prepared, folder / CATALOGUE)
+    write_table(replace(catalogue, frame=sample.filter(pl.col("split") == TEST)), folder / TEST_ROWS)
+    debiased = None if hart is None else _debiased(catalogue, hart)
+    if debiased is not None:
+        write_table(debiased, folder / DEBIASED)
     return {
-        "galaxies": frame.height,
-        "without_label": sample.frame.height - frame.height,
-        "labels": _counts(frame),
-        "to_disk": int((moved == DISK).sum()),
-        "to_smooth": int((moved == SMOOTH).sum()),
-        "votes": metadata["votes"],
+        "funnel": dict(prepared.funnel),
+        "findings": [one.to_dict() for one in prepared.findings],
+        "galaxies": sample.height,
+        "labels": _counts(sample),
+        "gz2d": debiased and _counts(debiased.frame),
+        "splits": dict(sorted(sample["split"].value_counts().rows())),
+        "of": everything.height,
+        "with_image": int(sample["image"].is_not_null().sum()),
+        "alpha": catalogue.metadata["alpha"],
+        "votes": catalogue.metadata["votes"],
     }
 
 
+def _debiased(sample: CatalogTable, hart: CatalogTable) -> CatalogTable:
+    """Return galaxies, split, α and images of GZ2B, with labels from debiased votes (GZ2D)."""
+    frame = sample.frame.with_columns(_ID).drop("label", *_FRACTIONS)
+    frame = frame.join(hart.frame, on="_id", maintain_order="left")
+    own = [name for name in sample.frame.columns if name in frame.columns]
+    return replace(sample, frame=frame.select(own), metadata=sample.metadata | hart.metadata)
+
+
+def _counts(frame: pl.DataFrame) -> dict[str, int]:
+    return {name: int((frame["label"] == k).sum()) for k, name in enumerate(CLASS_NAMES)}
+
+
 STAGES = (
-    Stage("catalogue", "the sample, its labels (GZ2B), α and splits", _sample_from, _make_sample),
-    Stage("gz2d", "the same galaxies with debiased labels (GZ2D)", _debiased_from, _make_debiased, ("catalogue",)),
+    Stage(
+        "catalogue",
+        "the sample, α, splits, and labels of GZ2B and GZ2D",
+        _make_sample,
+        settings=_sample_settings,
+        by_content=True,
+    ),
 )

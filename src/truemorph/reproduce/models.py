@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,16 +17,19 @@ import polars as pl
 from truemorph.catalogs.sampling import TRAIN, UNUSED
 from truemorph.classifiers.fits import fit_catalogue, write_fit
 from truemorph.classifiers.train import train_on_catalogue
-from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml
-from truemorph.errors import InputError, TruemorphError, nearest
+from truemorph.config import RunConfig, TrainingConfig, run_config, run_toml, training_config
+from truemorph.errors import InputError, TruemorphError
+from truemorph.io import checked
 from truemorph.reproduce.catalogue import DEBIASED
 from truemorph.reproduce.options import Inputs, ReproduceOptions, split_fractions, theta_bins
-from truemorph.reproduce.paper import DCV14, DDB, GZ2D, RESNET_GZ2B, RESNET_GZ2D
-from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Stage, Work, images_digest
+from truemorph.reproduce.paper import DCV14, DDB, RESNET_GZ2B, RESNET_GZ2D
+from truemorph.reproduce.stages import CATALOGUE, TEST_ROWS, Stage, Work, images_digest, rows_digest
 from truemorph.tables import CatalogTable, numeric_columns
 
 FIT, LABELS, MODEL = "theta.json", "labels.parquet", "model"
 NETWORKS = (RESNET_GZ2B, RESNET_GZ2D, DDB)
+# Files of labels, other than the volunteers'.
+_LABELS = {RESNET_GZ2D: DEBIASED}
 # Settings that do not change the result.
 _NOT_THE_RESULT = {"device", "devices", "nodes", "loggers", "compile"}
 _LEARNED_FROM = ("object_id", "label", "alpha", "split", "sampling_weight", "image")
@@ -39,11 +43,6 @@ _TIMED = 4  # images of the step whose time is measured
 # θ_DDB (section 2.3.3)
 
 
-def _theta_from(work: Work) -> dict[str, Any]:
-    columns = ("object_id", "label", "alpha", "split")
-    return {"rows": work.rows_digest(work.catalogue().frame, columns), "alpha": work.catalogue().metadata["alpha"]}
-
-
 def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
     """Fit θ with the paper's estimator on the training set, and with others for comparison."""
     catalogue = work.catalogue()
@@ -52,19 +51,16 @@ def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
     fit, described = fit_catalogue(catalogue, method="binned", bins=bins, where=_TRAINING_ROWS)
     write_fit(described, fit.plot().figure, folder / FIT)
 
-    def other(how: str, **settings: Any) -> dict[str, Any]:
-        try:
-            _, fitted = fit_catalogue(catalogue, **settings)
-        except InputError as problem:
-            return {"how": how, "theta": None, "stderr": None, "problem": str(problem)}
-        return {"how": how, "theta": fitted["parameters"]["theta"], "stderr": fitted["stderr"].get("theta")}
-
-    others = [other("likelihood, no bins", method="likelihood", where=_TRAINING_ROWS)]
-    for n in _PER_BIN:
-        if training // n > 4:
-            how = f"{training // n:,} bins of {n:,}"
-            others.append(other(how, method="binned", bins=training // n, where=_TRAINING_ROWS))
-    others.append(other("the whole sample, likelihood", method="likelihood"))
+    estimators: dict[str, dict[str, Any]] = {"likelihood, no bins": {"method": "likelihood", "where": _TRAINING_ROWS}}
+    for n in (one for one in _PER_BIN if training // one > 4):
+        how = f"{training // n:,} bins of {n:,}"
+        estimators[how] = {"method": "binned", "bins": training // n, "where": _TRAINING_ROWS}
+    estimators["the whole sample, likelihood"] = {"method": "likelihood"}
+    others = []
+    for how, settings in estimators.items():
+        with suppress(InputError):
+            found = fit_catalogue(catalogue, **settings)[1]
+            others.append({"how": how, "theta": found["parameters"]["theta"], "stderr": found["stderr"].get("theta")})
     return {
         "theta": described["parameters"]["theta"],
         "stderr": described["stderr"].get("theta"),
@@ -77,24 +73,14 @@ def _fit_theta(work: Work, folder: Path) -> dict[str, Any]:
 # Classifiers
 
 
-def network_config(inputs: Inputs, options: ReproduceOptions, catalogue: Any = "-", **own: Any) -> RunConfig:
-    """Combine the settings of a network: preset, `training` of the inputs, and its `own`.
-
-    Raises
-    ------
-    InputError
-        If a setting is unknown or out of range, or needs another classifier or several devices.
-    """
-    for name in inputs.training:
-        if name not in TrainingConfig.model_fields:
-            near = nearest(name, [*TrainingConfig.model_fields])
-            raise InputError(f"no setting {name!r} of networks; {near}")
-    settings = {"folds": 1, "seed": options.seed, **inputs.training}
+def network_config(inputs: Inputs, options: ReproduceOptions, catalogue: str = "-", **own: Any) -> RunConfig:
+    """Combine the settings of a network: preset, `training` of the inputs, and its `own`."""
     preset = options.preset or ("paper" if options.fraction == 1 else "quick")
-    run = run_config(catalogue, preset=preset, **{"out": "-", **own}, **settings)
-    if (run.training.classifier, run.training.nodes) != ("network", 1):
+    own_settings = {"folds": 1, "seed": options.seed, **inputs.training}
+    training = checked(TrainingConfig, training_config(preset).model_dump() | own_settings, "training:")
+    if (training.classifier, training.nodes) != ("network", 1):
         raise InputError("reproduce trains networks on one machine: choose preset quick, standard or paper, and 1 node")
-    return run
+    return RunConfig(catalogue=catalogue, preset=preset, training=training, **{"out": "-", **own})
 
 
 def training_plan(inputs: Inputs, options: ReproduceOptions) -> str:
@@ -118,34 +104,15 @@ def training_plan(inputs: Inputs, options: ReproduceOptions) -> str:
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds = time.perf_counter() - began
-    parts = split_fractions(sum(options.counts))
-    galaxies = round(sum(options.counts) * (parts[0] + parts[1] / 3))  # validation takes a third of a step
+    train, validation, _ = split_fractions(sum(options.counts))
+    galaxies = sum(options.counts) * (train + validation / 3)  # validation takes a third of a step
     devices = torch.cuda.device_count() if device.type == "cuda" and several_devices(config) else 1
-    speed = devices * size / seconds
-    networks, epoch = len(NETWORKS) * config.folds * config.seeds, galaxies / speed / 3600
+    speed, networks = devices * size / seconds, len(NETWORKS) * config.folds * config.seeds
     return (
         f"{networks} networks ({config.backbone}, {config.image_size} pixels) train for up to {config.epochs} epochs; "
         f"at {speed:,.1f} images/s on {devices} {device.type.upper()} this takes up to "
-        f"{networks * config.epochs * epoch:,.1f} hours ({epoch:.2g} per epoch of {galaxies:,} galaxies)"
+        f"{networks * config.epochs * galaxies / speed / 3600:,.1f} hours"
     )
-
-
-def _network_run(work: Work, name: str, folder: Path) -> RunConfig:
-    return network_config(
-        work.inputs,
-        work.options,
-        work.file(*_learns_from(name)),
-        out=str(folder / MODEL),
-        transition=str(work.file("theta", FIT)) if name == DDB else None,
-        naive=None if name == DDB else True,
-        intrinsic=intrinsic_columns(work, work.catalogue().frame) or None,
-        cache=None if work.options.cache is None else str(work.options.cache),
-    )
-
-
-def _learns_from(name: str) -> tuple[str, str]:
-    """Return the stage and the file of the labels that a network is trained on."""
-    return (GZ2D, DEBIASED) if name == RESNET_GZ2D else ("catalogue", CATALOGUE)
 
 
 def intrinsic_columns(work: Work, frame: pl.DataFrame) -> tuple[str, ...]:
@@ -161,20 +128,55 @@ def _known(frame: pl.DataFrame, names: tuple[str, ...]) -> np.ndarray:
     return np.asarray(np.isfinite(numeric_columns(frame, names, "the sample")).all(axis=1))
 
 
-def _network_from(name: str, work: Work) -> dict[str, Any]:
+def _network_run(work: Work, name: str, folder: Path) -> RunConfig:
+    return network_config(
+        work.inputs,
+        work.options,
+        str(work.file("catalogue", _LABELS.get(name, CATALOGUE))),
+        out=str(folder / MODEL),
+        transition=str(work.file("theta", FIT)) if name == DDB else None,
+        naive=name != DDB,
+        intrinsic=intrinsic_columns(work, work.catalogue().frame),
+        cache=None if work.options.cache is None else str(work.options.cache),
+    )
+
+
+def _network_settings(name: str, work: Work) -> dict[str, Any]:
     from truemorph.classifiers.network import settled_precision
 
     if not work.catalogue().frame["image"].count():
         raise work.lacks("images of the galaxies", "gz2", "`images`")
-    run = _network_run(work, name, work.out)
+    if name == RESNET_GZ2D and work.inputs.hart is None:
+        raise work.lacks("votes debiased by Hart et al. (2016)", "gz2", "`hart`")
+    labels = work.catalogue(_LABELS.get(name, CATALOGUE))
+    training = _network_run(work, name, work.out).training
     return {
-        "rows": work.rows_digest(work.catalogue(*_learns_from(name)).frame, _LEARNED_FROM),
-        "labelled": work.rows_digest(work.catalogue("catalogue", TEST_ROWS).frame, ("object_id", "image")),
+        "rows": rows_digest(labels.frame, _LEARNED_FROM),
+        "labelled": rows_digest(work.catalogue(TEST_ROWS).frame, ("object_id", "image")),
         "images": images_digest(work),
-        "training": run.training.model_dump(mode="json", exclude=_NOT_THE_RESULT),
-        "precision": settled_precision(run.training.precision),
+        "training": training.model_dump(mode="json", exclude=_NOT_THE_RESULT),
+        "precision": settled_precision(training.precision),
         "theta": work.result("theta")["theta"] if name == DDB else None,
     }
+
+
+def _dcv14_settings(work: Work) -> dict[str, Any]:
+    frame, features = work.catalogue().frame, work.inputs.features
+    trained = _known(frame, features) & (frame["split"] == TRAIN).to_numpy()
+    if trained.sum() < _FEWEST:
+        raise work.lacks(f"columns {', '.join(features)} (Simard et al. 2011)", "simard", "`sersic_table`")
+    return {}
+
+
+def _make_dcv14(work: Work, folder: Path) -> dict[str, Any]:
+    run = run_config(
+        work.file("catalogue", CATALOGUE), preset="dcv14", out=str(folder / MODEL), folds=1,
+        features=work.inputs.features, seed=work.options.seed,
+    )  # fmt: skip
+    # θ of DCV14 comes from training galaxies, as that of DDB.
+    split = pl.when(pl.col("split") == TRAIN).then("split").otherwise(pl.lit(UNUSED)).alias("split")
+    catalogue = work.catalogue()
+    return _train(work, folder, run, replace(catalogue, frame=catalogue.frame.with_columns(split)))
 
 
 def _train(work: Work, folder: Path, run: RunConfig, catalogue: CatalogTable | None = None) -> dict[str, Any]:
@@ -190,22 +192,18 @@ def _train(work: Work, folder: Path, run: RunConfig, catalogue: CatalogTable | N
             train_on_catalogue(run, catalogue)
     model = load(folder / MODEL)
     labelled = label_table(model, work.file("catalogue", TEST_ROWS), folder / LABELS, max_bad=1.0)
-    described, history = model.described, folder / MODEL / "history.csv"
-    result = {
+    transition, history = model.described["transition"], folder / MODEL / "history.csv"
+    return {
         "model_hash": model.model_hash,
         "backbone": model.config.backbone if model.uses_images else "logistic regression",
         "training": run.training.model_dump(mode="json"),
-        "metrics": described["metrics"],
-        "transition": {key: described["transition"].get(key) for key in ("family", "parameters", "stderr")},
-        "rows": {role: int((model.seen["role"] == role).sum()) for role in model.seen["role"].unique().sort()},
+        "theta": (transition.get("parameters") or {}).get("theta"),
+        "stderr": (transition.get("stderr") or {}).get("theta"),
+        "galaxies": model.seen.height,
         "labelled": labelled.labelled,
         "not_labelled": len(labelled.problems),
+        "epochs": pl.read_csv(history).height if history.is_file() else None,
     }
-    if history.is_file():
-        epochs = pl.read_csv(history)
-        best = int(epochs["held_out_loss"].arg_min() or 0) + 1
-        result |= {"epochs": epochs.height, "best_epoch": best, "train_seconds": epochs["seconds"][-1]}
-    return result
 
 
 def _train_apart(run: RunConfig, folder: Path) -> None:
@@ -217,51 +215,18 @@ def _train_apart(run: RunConfig, folder: Path) -> None:
         raise TruemorphError(f"truemorph train {settings} failed with exit status {done.returncode} (see above)")
 
 
-def _make_network(name: str, work: Work, folder: Path) -> dict[str, Any]:
-    return _train(work, folder, _network_run(work, name, folder))
-
-
-def _dcv14_from(work: Work) -> dict[str, Any]:
-    frame, features = work.catalogue().frame, work.inputs.features
-    trained = _known(frame, features) & (frame["split"] == TRAIN).to_numpy()
-    if trained.sum() < _FEWEST:
-        raise work.lacks(f"columns {', '.join(features)} (Simard et al. 2011)", "simard", "`sersic_table`")
-    return {
-        "rows": work.rows_digest(frame, ("object_id", "label", "alpha", "split", "sampling_weight", *features)),
-        "features": list(features),
-        "seed": work.options.seed,
-    }
-
-
-def _make_dcv14(work: Work, folder: Path) -> dict[str, Any]:
-    run = run_config(
-        work.file("catalogue", CATALOGUE), preset="dcv14", out=str(folder / MODEL), folds=1,
-        features=work.inputs.features, seed=work.options.seed,
-    )  # fmt: skip
-    # θ of DCV14 comes from training galaxies, as that of DDB.
-    split = pl.when(pl.col("split") == TRAIN).then("split").otherwise(pl.lit(UNUSED)).alias("split")
-    catalogue = work.catalogue()
-    result = _train(work, folder, run, replace(catalogue, frame=catalogue.frame.with_columns(split)))
-    found = result["transition"]
-    return {**result, "theta": found["parameters"]["theta"], "stderr": (found["stderr"] or {}).get("theta")}
-
-
-def as_in_the_paper(work: Work) -> bool:
-    """Whether the sample has the paper's size, and all networks used all of its galaxies."""
-    drawn = work.result("catalogue")
-    trained = [work.result(name) for name in NETWORKS if work.have(name)]
-    used = [sum(one["rows"].values()) + one["labelled"] for one in trained]
-    return bool(drawn["as_drawn_in_the_paper"]) and all(n == drawn["galaxies"] for n in used)
-
-
 def _network_stage(name: str, title: str, *needs: str) -> Stage:
-    return Stage(name, title, partial(_network_from, name), partial(_make_network, name), ("catalogue", *needs))
+    def make(work: Work, folder: Path) -> dict[str, Any]:
+        return _train(work, folder, _network_run(work, name, folder))
+
+    return Stage(name, title, make, ("catalogue", *needs), settings=partial(_network_settings, name), by_content=True)
 
 
 STAGES = (
-    Stage("theta", "θ of DDB from the training labels (section 2.3.3)", _theta_from, _fit_theta, ("catalogue",)),
+    Stage("theta", "θ of DDB from the training labels (section 2.3.3)", _fit_theta, ("catalogue",)),
     _network_stage(RESNET_GZ2B, "network trained on GZ2B, labels treated as correct"),
-    _network_stage(RESNET_GZ2D, "network trained on GZ2D, labels treated as correct", GZ2D),
-    Stage(DCV14, "DCV14 on GZ2B: logistic regression and θ, fitted by EM", _dcv14_from, _make_dcv14, ("catalogue",)),
+    _network_stage(RESNET_GZ2D, "network trained on GZ2D, labels treated as correct"),
+    Stage(DCV14, "DCV14 on GZ2B: logistic regression and θ, fitted by EM", _make_dcv14, ("catalogue",),
+          settings=_dcv14_settings),
     _network_stage(DDB, "DDB on GZ2B: network trained through T(α)", "theta"),
-)
+)  # fmt: skip

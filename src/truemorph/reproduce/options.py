@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from truemorph import config
 from truemorph.arguments import Count, Names, Seed
-from truemorph.errors import InputError, nearest
-from truemorph.io import read_toml
+from truemorph.errors import InputError
+from truemorph.io import checked, read_toml
 from truemorph.reproduce.paper import PER_THETA_BIN, SAMPLE, SPLIT
 
 CONFIG = "reproduce.toml"
@@ -66,28 +66,10 @@ class Inputs(BaseModel):
 
     @classmethod
     def of(cls, data: Path, file: Path | None = None, **given: Any) -> Inputs:
-        """Find the input files: from options, then a TOML file, then those that `truemorph fetch` wrote.
-
-        Parameters
-        ----------
-        data : Path
-            Folder of data.
-        file : Path, optional
-            TOML file; default `reproduce.toml` in the folder, if it exists.
-        **given
-            Fields; None for the default.
-
-        Raises
-        ------
-        InputError
-            If a named file does not exist, or a field is unknown.
-        """
+        """Find the input files: from options, then a TOML file, then those that `truemorph fetch` wrote."""
         path = file or (data / CONFIG if (data / CONFIG).is_file() else None)
         settings: dict[str, Any] = {} if path is None else read_toml(path)
         settings |= {name: value for name, value in given.items() if value not in (None, (), [])}
-        unknown = [name for name in settings if name not in cls.model_fields]
-        if unknown:
-            raise InputError(f"{path or data}: no setting {unknown[0]!r}; {nearest(unknown[0], [*cls.model_fields])}")
         for name in (*_FETCHED, "images", "mapping", "hart_mapping"):
             value = settings.get(name)
             if value is not None and ("mapping" not in name or str(value).endswith(".toml")):
@@ -97,12 +79,7 @@ class Inputs(BaseModel):
                 # Galaxy Zoo's redshifts are for its own table.
                 if name != "redshifts" or settings.get("table") == str((data / _FETCHED["table"]).resolve()):
                     settings[name] = own
-        try:
-            return cls(**settings)
-        except ValidationError as problem:
-            first = problem.errors()[0]
-            name = ".".join(map(str, first["loc"]))
-            raise InputError(f"{path or data}: {name}: {first['msg'].lower()}; got {first['input']!r}") from problem
+        return checked(cls, settings, f"{path or data}:")
 
 
 def _found(data: Path, name: str, what: str) -> Path:
@@ -138,8 +115,6 @@ class ReproduceOptions:
         Bootstrap resamples.
     every_curve : bool
         Draw all label sets in Figure 3, not only GZ2B, GZ2D and DDB as in the paper.
-    draws : int
-        Networks with random weights to check the Grad-CAM maps; 0 for no check.
     cache : Path, optional
         Folder for decoded images.
     dry_run : bool
@@ -167,14 +142,11 @@ class ReproduceOptions:
     bins: int | None = None
     bootstrap: Count = 100
     every_curve: bool = False
-    draws: Count = 5
     cache: Path | None = None
     dry_run: bool = False
     seed: Seed = 0
 
     def __post_init__(self) -> None:
-        if self.draws < 0 or self.draws == 1:
-            raise InputError(f"`draws` must be 0 (no check of the maps) or at least 2; got {self.draws}")
         if not 0 < self.fraction <= 1:
             raise InputError(f"`scale` must be above 0 and at most 1; got {self.scale}")
         for name, least in (("bootstrap", 2), ("depth", 0), ("bins", 2)):
@@ -193,13 +165,7 @@ class ReproduceOptions:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Numbers of smooth and disk galaxies to draw.
-
-        Examples
-        --------
-        >>> ReproduceOptions(scale="0.01").counts
-        (622, 598)
-        """
+        """Numbers of smooth and disk galaxies to draw."""
         smooth, disk = (max(1, round(self.fraction * n)) for n in SAMPLE)
         return smooth, disk
 

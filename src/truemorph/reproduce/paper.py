@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from truemorph.catalogs.sampling import PAPER_SAMPLE, PAPER_SPLIT
 
 GZ2B, GZ2D, RESNET_GZ2B, RESNET_GZ2D, DCV14, DDB = "gz2b", "gz2d", "resnet-gz2b", "resnet-gz2d", "dcv14", "ddb"
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row of the paper's Table 1.
-
-    Attributes
-    ----------
-    letter : str
-    labels, short : str
-        Title of the label set; {network} is replaced by the name of the network.
-    cv18, stderr : float
-    accuracy, precision : float or None
-        vs the labels that the network was trained on (section 3.1).
-    """
+class Row(NamedTuple):
+    """A row of the paper's Table 1; accuracy and precision are vs the labels that it was trained on."""
 
     letter: str
     labels: str
@@ -35,8 +24,8 @@ class Row:
 TABLE_1 = {
     GZ2B: Row("a", "GZ2B (Willett et al. 2013)", "GZ2B", 0.3696, 0.0095),
     GZ2D: Row("b", "GZ2D (Hart et al. 2016)", "GZ2D", 0.3106, 0.0108),
-    RESNET_GZ2B: Row("c", "{network} trained on GZ2B", "{network}, GZ2B", 0.3781, 0.0091, 0.921, 0.921),
-    RESNET_GZ2D: Row("d", "{network} trained on GZ2D", "{network}, GZ2D", 0.3258, 0.0107, 0.896, 0.866),
+    RESNET_GZ2B: Row("c", "network trained on GZ2B", "network, GZ2B", 0.3781, 0.0091, 0.921, 0.921),
+    RESNET_GZ2D: Row("d", "network trained on GZ2D", "network, GZ2D", 0.3258, 0.0107, 0.896, 0.866),
     DCV14: Row("e", "DCV14 trained on GZ2B", "DCV14", 0.2994, 0.0102),
     DDB: Row("f", "DDB trained on GZ2B", "DDB", 0.2866, 0.0112),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -14,13 +14,14 @@ import polars as pl
 from truemorph.bias.estimation import fit_transition
 from truemorph.catalogs.physical import FWHM_PER_SIGMA
 from truemorph.catalogs.sampling import TEST, TRAIN
+from truemorph.report.label_sets import LabelSet
 from truemorph.report.page import number, with_error
 from truemorph.report.table1 import Tree, numbers_of
-from truemorph.reproduce.catalogue import EVERYTHING
-from truemorph.reproduce.models import NETWORKS, as_in_the_paper
-from truemorph.reproduce.paper import GZ2B, SAMPLE
+from truemorph.reproduce.catalogue import DEBIASED, EVERYTHING
+from truemorph.reproduce.models import NETWORKS
+from truemorph.reproduce.paper import GZ2B, GZ2D, SAMPLE
 from truemorph.reproduce.stages import Stage, Work
-from truemorph.reproduce.table1 import Measured, measured, on_frame, one_class, order
+from truemorph.reproduce.table1 import Measured, measured, one_class, order
 from truemorph.tables import numeric_columns, read_table
 
 # Trees of CV18 and bins of CV14 to try, if they leave enough galaxies per bin.
@@ -30,19 +31,13 @@ _BINS = (4, 8, 12, 20, 40)
 _FEWEST_A_BIN = 4
 _RESAMPLES, _DRAWS = 20, 20
 
-_LINEAGE = "published code of the same lineage"
-
-Reason = dict[str, Any]
-
-
-def _reason(what: str, paper: str, here: str, effect: str, **numbers: Any) -> Reason:
-    """What is chosen, the choice in the paper and here, the effect of other choices, and its numbers."""
-    return {"what": what, "paper": paper, "here": here, "effect": effect, "numbers": numbers}
+# What is chosen here, the effect of other choices, and the numbers behind it; None if it can't be measured.
+Reason = tuple[str, str, dict[str, Any]] | None
 
 
 def _value(found: Measured, **changes: Any) -> float | None:
     """Measure the bias of GZ2B with another tree."""
-    return replace(found.tree, **changes).value(found.observed)
+    return replace(found.tree, **changes).value(found.sets[GZ2B])
 
 
 def _swept(found: Measured, trees: dict[str, Tree]) -> tuple[list[dict[str, Any]], str]:
@@ -75,23 +70,10 @@ def _span(values: Sequence[float | None], form: str = ".3f") -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _size(work: Work, found: Measured) -> Reason | None:
-    if as_in_the_paper(work):
-        return None
-    return _reason(
-        "sample size",
-        f"{sum(SAMPLE):,} galaxies",
-        f"{work.result('catalogue')['galaxies']:,} galaxies (scale {work.options.fraction:g})",
-        "not a reproduction: smaller samples have larger floors and errors, and networks learn less",
-    )
-
-
 def _intrinsic(work: Work, found: Measured) -> Reason:
-    what = "intrinsic columns"
-    paper = f"not given; {_LINEAGE}: radius in kpc, M_r, redshift, in this order"
     if not found.intrinsic:
         here = f"not available: {', '.join(work.inputs.intrinsic) or 'none given'}"
-        return _reason(what, paper, here, "CV14 instead of CV18: not comparable with the paper's values")
+        return here, "CV14 instead of CV18: not comparable with the paper's values", {}
     values = numeric_columns(found.frame, found.intrinsic, "the sample")
     trees = {"none (CV14)": replace(found.tree, intrinsic=None, depth=0, bins=20)}
     for size in range(1, len(found.intrinsic)):
@@ -100,8 +82,7 @@ def _intrinsic(work: Work, found: Measured) -> Reason:
             trees[names] = replace(found.tree, intrinsic=values[:, list(chosen)])
     trees[", ".join(reversed(found.intrinsic))] = replace(found.tree, intrinsic=values[:, ::-1])
     swept, effect = _swept(found, trees)
-    effect = f"other columns, or in another order: {effect}"
-    return _reason(what, paper, ", ".join(found.intrinsic), effect, settings=swept)
+    return ", ".join(found.intrinsic), f"other columns, or in another order: {effect}", {"settings": swept}
 
 
 def _bins(work: Work, found: Measured) -> Reason:
@@ -116,60 +97,58 @@ def _bins(work: Work, found: Measured) -> Reason:
             if n / (2**depth * bins) >= _FEWEST_A_BIN
         }
     swept, effect = _swept(found, trees)
-    paper = f"not given; {_LINEAGE}: 8 leaves, 8 bins; CV14 10 bins"
-    return _reason("leaves and bins", paper, here, effect, settings=swept)
+    return here, effect, {"settings": swept}
 
 
-def _evaluated_on(work: Work, found: Measured) -> Reason | None:
-    known = work.result("bias")["rows"] if work.have("bias") else []
-    rows = [one for one in known if one["galaxies_of"] in ("all", TRAIN, TEST) and one["bootstrap_mean"] is not None]
-    values: dict[str, list[str]] = {}
-    for row in rows:
-        bias = with_error(row["bootstrap_mean"], row["bootstrap_std"])
-        values.setdefault(row["name"].upper(), []).append(f"{row['galaxies_of']} {bias}")
-    if not values:
-        return None
-    effect = "; ".join(f"{name}: {', '.join(parts)}" for name, parts in values.items())
-    return _reason(
-        "galaxies on which bias is measured",
-        f"not given; {_LINEAGE} has at least 190 galaxies a bin, which is the test set",
-        "test galaxies",
-        f"all with the same leaves and bins: {effect}",
-        rows=rows,
-    )
+def _on_frame(found: Measured, frame: pl.DataFrame) -> tuple[Tree, LabelSet]:
+    """Return the tree of Table 1 (depth and bins) for other galaxies, and their labels."""
+    columns = numeric_columns(frame, found.intrinsic, "the sample") if found.intrinsic else None
+    labels = LabelSet("observed", "observed", frame["label"].to_numpy().astype(float))
+    return replace(found.tree, alpha=frame["alpha"].to_numpy(), intrinsic=columns), labels
 
 
-def _drawn(work: Work, found: Measured) -> Reason | None:
+def _evaluated_on(work: Work, found: Measured) -> Reason:
+    """Measure GZ2B and GZ2D in the whole sample and in parts; one tree, because the value grows with its bins."""
+    frames = {GZ2B: work.catalogue().frame}
+    if work.inputs.hart is not None:
+        frames[GZ2D] = work.catalogue(DEBIASED).frame
+    rows, effects = [], []
+    for name, frame in frames.items():
+        parts = {"all": frame, **{part: frame.filter(pl.col("split") == part) for part in (TEST, TRAIN)}}
+        values = []
+        for part, chosen in parts.items():
+            tree, labels = _on_frame(found, chosen)
+            bias = numbers_of(tree.bias(labels))
+            rows.append({"name": name, "galaxies_of": part, "galaxies": chosen.height, **bias})
+            values.append(f"{part} {with_error(bias['bootstrap_mean'], bias['bootstrap_std'])}")
+        effects.append(f"{name.upper()}: {', '.join(values)}")
+    return "test galaxies", f"all with the same leaves and bins: {'; '.join(effects)}", {"rows": rows}
+
+
+def _drawn(work: Work, found: Measured) -> Reason:
     table = read_table(work.file("catalogue", EVERYTHING)).frame
     n = found.frame.height
-    tree, every = on_frame(found.tree, table, found.intrinsic, "all")
+    tree, every = _on_frame(found, table)
     rng = np.random.default_rng([work.options.seed, 14])
     values = [tree.value(every, rng.choice(table.height, n, replace=False)) for _ in range(_DRAWS)]
     known = [value for value in values if value is not None]
     if not known:
         return None
     drawn, spread = work.result("catalogue"), with_error(float(np.mean(known)), float(np.std(known)))
-    return _reason(
-        "random draw of the sample",
-        f"{sum(SAMPLE):,} at random, {SAMPLE[0]:,} smooth",
-        f"{drawn['galaxies']:,} of {drawn['of']:,}, at random by id, {drawn['labels']['smooth']:,} smooth",
-        f"{len(known)} other draws of {n:,} galaxies: {tree.measure} of GZ2B {spread}",
-        values=known,
-    )
+    here = f"{drawn['galaxies']:,} of {drawn['of']:,}, at random by id, {drawn['labels']['smooth']:,} smooth"
+    return here, f"{len(known)} other draws of {n:,} galaxies: {tree.measure} of GZ2B {spread}", {"values": known}
 
 
 def _floor(work: Work, found: Measured) -> Reason:
     row = work.result("table1")["rows"][0]
-    numbers = {name: row[name] for name in ("value", "bootstrap_mean", "floor")}
     effect = (
         f"GZ2B: single value {number(row['value'])}, bootstrap mean {number(row['bootstrap_mean'])}, floor "
         f"{number(row['floor'])} ({number(row['objects_per_bin'], '.0f')} galaxies per bin)"
     )
-    paper = "not subtracted; probably bootstrap means"
-    return _reason("sampling noise", paper, "floor given in Table 1", effect, **numbers)
+    return "floor given in Table 1", effect, {name: row[name] for name in ("value", "bootstrap_mean", "floor")}
 
 
-def _k_correction(work: Work, found: Measured) -> Reason | None:
+def _k_correction(work: Work, found: Measured) -> Reason:
     if "M_r" not in found.intrinsic or "redshift" not in found.frame.columns:
         return None
     values = numeric_columns(found.frame, found.intrinsic, "the sample").copy()
@@ -177,52 +156,44 @@ def _k_correction(work: Work, found: Measured) -> Reason | None:
     values[:, found.intrinsic.index("M_r")] -= numeric_columns(found.frame, ["redshift"], "the sample")[:, 0]
     before, after = _value(found), _value(found, intrinsic=values)
     effect = f"correction of z mag: GZ2B {number(before)} → {number(after)}"
-    return _reason("K-correction of M_r", "not given", "none", effect, before=before, after=after)
+    return "none", effect, {"before": before, "after": after}
 
 
-def _labels(work: Work, found: Measured) -> Reason | None:
+def _labels(work: Work, found: Measured) -> Reason:
     rows = [row for row in work.result("table1")["rows"] if row["soft_value"] is not None]
     if not rows:
         return None
     values = {row["labels"]: (row["value"], row["soft_value"]) for row in rows}
     effect = "; ".join(f"{name}: {number(hard)} → {number(soft)}" for name, (hard, soft) in values.items())
-    effect = f"labels → probabilities: {effect}"
-    return _reason("labels or probabilities", "probably labels", "labels", effect, values=values)
+    return "labels", f"labels → probabilities: {effect}", {"values": values}
 
 
-def _training(work: Work, found: Measured) -> Reason | None:
+def _training(work: Work, found: Measured) -> Reason:
     trained = [work.result(name) for name in NETWORKS if work.have(name)]
     if not trained:
         return None
     used = trained[-1]["training"]
-    return _reason(
-        "training",
-        f"ResNet50, dense layer of 1024, 207 pixels; the rest not given; {_LINEAGE}: stride in the 1×1 convolution, "
-        "random start, pixels / 255, Adam 1e-4, constant, batches of 32, no augmentation, best epoch by held-out loss",
+    here = (
         f"{used['backbone']} at {used['image_size']} pixels, {'AdamW' if used['weight_decay'] else 'Adam'}, learning "
         f"rate {used['learning_rate']:g} ({used['schedule']}), batches of {used['batch_size']}, "
         f"{', '.join(str(one['epochs']) for one in trained)} epochs, "
-        f"{'published' if used['pretrained'] else 'random'} initial weights (all settings: see below)",
-        "not measured; train again with another seed or another preset",
+        f"{'published' if used['pretrained'] else 'random'} initial weights (all settings: run.toml of its stage)"
     )
+    return here, "not measured; train again with another seed or another preset", {}
 
 
-def _theta(work: Work, found: Measured) -> Reason | None:
+def _theta(work: Work, found: Measured) -> Reason:
     if not work.have("theta"):
         return None
     fit = work.result("theta")
     theta = with_error(fit["theta"], fit["stderr"], ".2f")
-    others = [one for one in fit["others"] if one["theta"] is not None]
-    return _reason(
-        "estimator of θ",
-        f"1525 bins of 64 galaxies, midpoints; {_LINEAGE}: least squares (SLSQP)",
-        f"{fit['bins']:,} bins of {fit['galaxies'] // fit['bins']} galaxies: {theta}",
-        "; ".join(f"{one['how']} {with_error(one['theta'], one['stderr'], '.2f')}" for one in others),
-        others=fit["others"],
-    )
+    others = (f"{one['how']} {with_error(one['theta'], one['stderr'], '.2f')}" for one in fit["others"])
+    effect = "; ".join(others)
+    here = f"{fit['bins']:,} bins of {fit['galaxies'] // fit['bins']} galaxies: {theta}"
+    return here, effect, {"others": fit["others"]}
 
 
-def _weights(work: Work, found: Measured) -> Reason | None:
+def _weights(work: Work, found: Measured) -> Reason:
     frame = work.catalogue().frame.filter(pl.col("split") == TRAIN)
     weights = frame["draw_weight"].to_numpy()
     if np.ptp(weights) < 1e-9:
@@ -230,21 +201,20 @@ def _weights(work: Work, found: Measured) -> Reason | None:
     columns = frame["label"].to_numpy(), frame["alpha"].to_numpy()
     theta = [fit_transition(*columns, weights=one).values["theta"] for one in (None, weights)]
     effect = f"with weights that undo the selection: θ by likelihood {theta[0]:.2f} → {theta[1]:.2f}"
-    return _reason("selection by label", "balanced sample, no weights", "as in the paper", effect, theta=theta)
+    return "as in the paper", effect, {"theta": theta}
 
 
-def _unit(work: Work, found: Measured) -> Reason | None:
+def _unit(work: Work, found: Measured) -> Reason:
     if not work.have("theta"):
         return None
     fit = work.result("theta")
     sigma = fit["alpha_psf"] == "sigma"
     other = fit["theta"] / FWHM_PER_SIGMA if sigma else fit["theta"] * FWHM_PER_SIGMA
-    paper = f'"over the angular size of the PSF"; {_LINEAGE}: σ, 2√(2 ln 2) R / psfWidth_r'
     effect = f"none on CV18; with the {'FWHM' if sigma else 'σ'} of the PSF, θ would be {other:.2f}"
-    return _reason("unit of α", paper, fit["alpha"], effect, other=other)
+    return fit["alpha"], effect, {"other": other}
 
 
-def _psf(work: Work, found: Measured) -> Reason | None:
+def _psf(work: Work, found: Measured) -> Reason:
     frame, width = work.catalogue().frame, pl.col("psfWidth_r_best")
     if "psfWidth_r_best" not in frame.columns or not frame.filter(width > 0).height:
         return None
@@ -257,22 +227,44 @@ def _psf(work: Work, found: Measured) -> Reason | None:
         f"with the best PSF of all fields (as in the code of CV18): GZ2B {number(bias[0])} → {number(bias[1])}, θ by "
         f"likelihood {theta[0]:.2f} → {theta[1]:.2f}"
     )
-    here = "field of the image that the volunteers saw"
-    return _reason("field of the PSF width", "not given", here, effect, bias=bias, theta=theta)
+    return "field of the image that the volunteers saw", effect, {"bias": bias, "theta": theta}
 
 
-_EVERY = (_size, _intrinsic, _bins, _evaluated_on, _drawn, _floor, _k_correction, _labels, _training, _theta, _weights,
-          _unit, _psf)  # fmt: skip
-_NEEDS, _WANTS = ("catalogue", "table1"), ("theta", "bias", *NETWORKS)
+_LINEAGE = "published code of the same lineage"
+# Each choice, what the paper says about it, and the measurement of its effect.
+_CHOICES: dict[str, tuple[str, Callable[[Work, Measured], Reason]]] = {
+    "intrinsic columns": (f"not given; {_LINEAGE}: radius in kpc, M_r, redshift, in this order", _intrinsic),
+    "leaves and bins": (f"not given; {_LINEAGE}: 8 leaves, 8 bins; CV14 10 bins", _bins),
+    "galaxies on which bias is measured": (
+        f"not given; {_LINEAGE} has at least 190 galaxies a bin, which is the test set",
+        _evaluated_on,
+    ),
+    "random draw of the sample": (f"{sum(SAMPLE):,} at random, {SAMPLE[0]:,} smooth", _drawn),
+    "sampling noise": ("not subtracted; probably bootstrap means", _floor),
+    "K-correction of M_r": ("not given", _k_correction),
+    "labels or probabilities": ("probably labels", _labels),
+    "training": (
+        f"ResNet50, dense layer of 1024, 207 pixels; the rest not given; {_LINEAGE}: stride in the 1×1 convolution, "
+        "random start, pixels / 255, Adam 1e-4, constant, batches of 32, no augmentation, best epoch by held-out loss",
+        _training,
+    ),
+    "estimator of θ": (f"1525 bins of 64 galaxies, midpoints; {_LINEAGE}: least squares (SLSQP)", _theta),
+    "selection by label": ("balanced sample, no weights", _weights),
+    "unit of α": (f'"over the angular size of the PSF"; {_LINEAGE}: σ, 2√(2 ln 2) R / psfWidth_r', _unit),
+    "field of the PSF width": ("not given", _psf),
+}
 
 
 def _make(work: Work, folder: Path) -> dict[str, Any]:
-    found = measured(work)
-    every = [measure(work, found) for measure in _EVERY]
-    return {"reasons": [one for one in every if one is not None]}
+    found, reasons = measured(work), []
+    for what, (paper, measure) in _CHOICES.items():
+        if (reason := measure(work, found)) is not None:
+            here, effect, numbers = reason
+            reasons.append({"what": what, "paper": paper, "here": here, "effect": effect, "numbers": numbers})
+    return {"reasons": reasons}
 
 
 STAGES = (
-    Stage("reasons", "why values may differ from the paper's", lambda work: {"from": work.keys(_NEEDS + _WANTS)}, _make,
-          _NEEDS, _WANTS),
+    Stage("reasons", "why values may differ from the paper's", _make, ("catalogue", "table1"),
+          ("theta", *NETWORKS)),
 )  # fmt: skip

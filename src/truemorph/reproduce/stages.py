@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import polars as pl
 
 from truemorph._version import __version__
 from truemorph.catalogs.catalogue import image_folder, read_catalogue
-from truemorph.errors import InputError, TruemorphError, reason
-from truemorph.io import content_hash, file_hash, plain, read_json, write_json
+from truemorph.errors import InputError, TruemorphError
+from truemorph.io import content_hash, plain, read_json, write_json
 from truemorph.progress import tell
 from truemorph.reproduce.options import Inputs, ReproduceOptions
 from truemorph.tables import CatalogTable, frame_hash
 
 DONE, CACHED, LACKS, FAILED, LEFT_OUT, TO_DO = "done", "cached", "lacks", "failed", "left out", "to do"
-T = TypeVar("T")
 CATALOGUE, TEST_ROWS = "gz2b.parquet", "test.parquet"
+# Options that do not change results, or only those of networks.
+_NOT_THE_RESULT = ("fetch", "stages", "preset", "cache", "dry_run")
 
 
 class Lacks(TruemorphError):
@@ -35,21 +36,10 @@ class Lacks(TruemorphError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outcome of a stage.
+    """Status and result of a stage.
 
-    Attributes
-    ----------
-    name, title : str
-    status : str
-        "done", "cached" (from an earlier run), "lacks" (data are missing), "failed", "left out" (not selected) or
-        "to do" (in a dry run).
-    text : str
-        Missing data, or the reason of the failure.
-    folder : Path, optional
-        Its name ends with the key, a hash of everything that determines the result.
-    result : dict
-    seconds : float
-        Time it took.
+    Statuses are "done", "cached" (from an earlier run), "lacks" (data are missing), "failed", "left out" (not selected)
+    and "to do" (in a dry run); `text` says what is missing, or why it failed.
     """
 
     name: str
@@ -66,7 +56,7 @@ class Outcome:
         return self.status in (DONE, CACHED)
 
 
-@dataclass
+@dataclass(eq=False)
 class Work:
     """Inputs of the stages, and the outcomes of the stages so far, by name."""
 
@@ -75,7 +65,6 @@ class Work:
     inputs: Inputs
     options: ReproduceOptions
     outcomes: dict[str, Outcome] = field(default_factory=dict)
-    memo: dict[Any, Any] = field(default_factory=dict)
 
     def have(self, stage: str) -> bool:
         """Return whether a stage has a result."""
@@ -91,105 +80,64 @@ class Work:
         assert folder is not None
         return folder / name
 
-    def keys(self, stages: Iterable[str]) -> dict[str, list[Any]]:
-        """Identify the results of stages by folder and content, for those that have one.
+    def keys(self, stages: Iterable[str]) -> dict[str, Any]:
+        """Identify the options, and the results of stages by folder and content, or what they lack.
 
         The content can differ in the same folder, for example if a network was trained again on a GPU.
         """
-        have = [name for name in stages if self.have(name)]
-        return {name: [self.file(name, "").name, content_hash(self.result(name))[:16]] for name in have}
+        options = {name: value for name, value in vars(self.options).items() if name not in _NOT_THE_RESULT}
+        columns = [self.inputs.intrinsic, self.inputs.features, self.inputs.sersic_index]
+        found = {name: self.outcomes[name] for name in stages}
+        used = {name: [one.folder and one.folder.name, one.text, one.result] for name, one in found.items()}
+        return {"options": options, "columns": columns, "used": used}
 
     def lacks(self, what: str, archive: str, argument: str) -> Lacks:
         """Return the error for data that can be fetched, or given as an argument."""
         return Lacks(f"{what}: truemorph fetch {archive} --out {self.data / archive}, or {argument}")
 
-    def catalogue(self, stage: str = "catalogue", file: str = CATALOGUE) -> CatalogTable:
-        """Read a catalogue that a stage wrote."""
-        path = self.file(stage, file)
-        if path not in self.memo:
-            self.memo[path] = read_catalogue(path)
-        found: CatalogTable = self.memo[path]
-        return found
-
-    def rows_digest(self, frame: pl.DataFrame, columns: Iterable[str]) -> str:
-        """Hash the rows of those columns that exist."""
-        return frame_hash(frame.select(name for name in columns if name in frame.columns))[:16]
-
-    def files_digest(self, root: Path, names: Iterable[str | None]) -> str:
-        """Hash names and contents of existing files below a folder.
-
-        The hash is cached by file sizes and modification times, so that images are read once.
-        """
-        chosen = sorted({name for name in names if name and (root / name).is_file()})
-        about = [(root / name).stat() for name in chosen]
-        listing = content_hash([str(root.resolve()), chosen, [(one.st_size, one.st_mtime_ns) for one in about]])
-        memory = self.out / "stages" / "images.json"
-        try:
-            known = read_json(memory)
-        except InputError:
-            known = {}
-        if listing not in known:
-            known[listing] = content_hash([(name, file_hash(root / name)) for name in chosen])[:16]
-            write_json(memory, known)
-        return str(known[listing])
+    def catalogue(self, file: str = CATALOGUE) -> CatalogTable:
+        """Read a catalogue of the sample."""
+        return read_catalogue(self.file("catalogue", file))
 
 
-def once(make: Callable[[Work], T]) -> Callable[[Work], T]:
-    """Decorate a function whose result is kept in `Work.memo`."""
-
-    @wraps(make)
-    def kept(work: Work) -> T:
-        if make not in work.memo:
-            work.memo[make] = make(work)
-        found: T = work.memo[make]
-        return found
-
-    return kept
+def rows_digest(frame: pl.DataFrame, columns: Iterable[str]) -> str:
+    """Hash the rows of those columns that exist."""
+    return frame_hash(frame.select(name for name in columns if name in frame.columns))[:16]
 
 
-@once
+def files_digest(root: Path, names: Iterable[str | None]) -> str:
+    """Hash names and sizes of existing files below a folder; times differ between copies, and reading takes minutes."""
+    chosen = sorted({name for name in names if name and (root / name).is_file()})
+    return content_hash([(name, (root / name).stat().st_size) for name in chosen])[:16]
+
+
+@lru_cache(maxsize=1)
 def images_digest(work: Work) -> str:
-    """Hash the images of the sample."""
+    """Hash names and sizes of the images of the sample."""
     table = work.catalogue()
-    return work.files_digest(image_folder(table), table.frame["image"])
+    return files_digest(image_folder(table), table.frame["image"])
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A step of the experiment.
+    """A step of the experiment, with the stages that it needs, and those that it uses if they have a result.
 
-    Attributes
-    ----------
-    name : str
-        Letters, digits and hyphens.
-    title : str
-    follows_from : callable
-        Returns everything that determines the result, as plain data; raises `Lacks` if data are missing.
-    make : callable
-        Writes files into the given folder and returns the result as plain data. After an interruption it is called
-        again with the same folder.
-    needs : tuple of str
-        Stages whose results are required.
-    wants : tuple of str
-        Stages whose results are used if available.
+    `make` writes files into the given folder and returns the result as plain data; after an interruption it is called
+    again with the same folder. The key includes options and the results of used stages or, with `by_content`, only what
+    `settings` returns: hashes of rows and images, and settings. `settings` raises `Lacks` if data are missing.
     """
 
     name: str
     title: str
-    follows_from: Callable[[Work], dict[str, Any]]
     make: Callable[[Work, Path], dict[str, Any]]
     needs: tuple[str, ...] = ()
     wants: tuple[str, ...] = ()
+    settings: Callable[[Work], dict[str, Any]] = lambda work: {}
+    by_content: bool = False
 
 
 def asked(stages: Sequence[Stage], names: Sequence[str]) -> set[str]:
-    """Return the names of the selected stages and of those that they use; all by default.
-
-    Raises
-    ------
-    InputError
-        If a stage is unknown.
-    """
+    """Return the names of the selected stages and of those that they use; all by default."""
     known = [stage.name for stage in stages]
     for name in names:
         if name not in known:
@@ -201,18 +149,11 @@ def asked(stages: Sequence[Stage], names: Sequence[str]) -> set[str]:
     return wanted
 
 
-def run_stages(stages: Sequence[Stage], work: Work) -> None:
+def run_stages(stages: Sequence[Stage], wanted: Collection[str], work: Work) -> None:
     """Run stages in order; reuse cached results. Outcomes go into `work`.
 
     A stage that fails or lacks data stops only the stages that need it.
-
-    Raises
-    ------
-    InputError
-        If a selected stage is unknown.
     """
-    wanted = asked(stages, work.options.stages)
-    work.outcomes.clear()
     for number, stage in enumerate(stages, 1):
         where = f"reproduce {number}/{len(stages)} {stage.name}"
         outcome = _run(stage, work, where) if stage.name in wanted else Outcome(stage.name, stage.title, LEFT_OUT)
@@ -228,7 +169,8 @@ def _run(stage: Stage, work: Work, where: str) -> Outcome:
         text = f"needs {absent.name}, which failed" if absent.status == FAILED else absent.text
         return Outcome(stage.name, stage.title, absent.status, text)
     try:
-        key = content_hash({"version": __version__, "stage": stage.name, **stage.follows_from(work)})[:16]
+        used = {} if stage.by_content else work.keys((*stage.needs, *stage.wants))
+        key = content_hash([__version__, stage.name, used, stage.settings(work)])[:16]
         folder = work.out / "stages" / f"{stage.name}-{key}"
         kept, status = _kept(folder), CACHED
         if kept is None and work.options.dry_run:
@@ -239,10 +181,8 @@ def _run(stage: Stage, work: Work, where: str) -> Outcome:
         return Outcome(stage.name, stage.title, status, "", folder, kept["result"], kept["seconds"])
     except Lacks as problem:
         return Outcome(stage.name, stage.title, LACKS, str(problem))
-    except TruemorphError as problem:
+    except (TruemorphError, OSError) as problem:
         text = str(problem)
-    except OSError as problem:
-        text = f"{problem.filename or ''}: {reason(problem)}"
     except Exception as problem:  # a bug, or CUDA out of memory: other stages still run
         traceback.print_exc()
         text = f"{type(problem).__name__}: {problem} (the traceback is above; please report it)"

@@ -1,8 +1,6 @@
 """Simulate annotators: labels and votes drawn from a transition T(α), and votes from the images alone.
 
-The votes from images follow no family of transitions: they are for a disk if the residual structure is significant
-after PSF and noise, or if a galaxy is too elongated for an elliptical. They depend on neither the true class nor α,
-except through the image.
+Votes from images follow no family of transitions, and depend on the true class and α only through the image.
 """
 
 from __future__ import annotations
@@ -72,7 +70,8 @@ def vote_fractions(truth: Array, alpha: Array, transition: Transition, seed: int
     InputError
         If T has more than two classes.
     """
-    _two_classes(transition)
+    if transition.n_classes != 2:
+        raise InputError(f"vote fractions need two classes, but T has {transition.n_classes}")
     far = _far(_rows(truth, alpha, transition)[:, DISK])
     rng = np.random.default_rng([seed, 4])
     position = rng.normal(size=far.size)
@@ -81,11 +80,6 @@ def vote_fractions(truth: Array, alpha: Array, transition: Transition, seed: int
     disk = np.round(expit(_STEEPNESS * latent), 3)
     disk = np.where(disk == 0.5, np.where(latent > 0, 0.501, 0.499), disk)
     return np.round(1 - disk, 3), disk
-
-
-def _two_classes(transition: Transition) -> None:
-    if transition.n_classes != 2:
-        raise InputError(f"vote fractions need two classes, but T has {transition.n_classes}")
 
 
 def _far(to_disk: np.ndarray) -> np.ndarray:
@@ -109,11 +103,6 @@ def vote_fraction_evidence(disk: Array, alpha: Array, transition: Transition) ->
     array, shape (N, 2)
         Log-probability of the rounded fraction for each true class; -inf if it is impossible for a class.
 
-    Raises
-    ------
-    InputError
-        If T has more than two classes.
-
     Examples
     --------
     >>> from truemorph.bias.transitions import RayleighTransition
@@ -121,7 +110,6 @@ def vote_fraction_evidence(disk: Array, alpha: Array, transition: Transition) ->
     array([[ -inf,  -5.6],
            [ -6. , -10.9]])
     """
-    _two_classes(transition)
     disk = np.asarray(disk, dtype=np.float64)
     # Interval that is rounded to a fraction; a value that would be rounded to a tie stays on its side.
     lowest, highest = disk - 0.0005, disk + 0.0005
@@ -151,8 +139,8 @@ def _log_between(low: np.ndarray, high: np.ndarray) -> np.ndarray:
         return upper + np.log(-np.expm1(log_ndtr(low) - upper))
 
 
-def image_votes(images: np.ndarray, seed: int = 0, *, volunteers: int = VOLUNTEERS) -> np.ndarray:
-    """Simulate the votes of annotators from images.
+def image_votes(images: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Simulate the votes of 40 annotators from images.
 
     Each votes "disk" with a probability that increases with the contrast of structure (residuals from elliptical
     isophotes, minus the expectation for noise, relative to the galaxy's brightness) and with elongation.
@@ -162,7 +150,6 @@ def image_votes(images: np.ndarray, seed: int = 0, *, volunteers: int = VOLUNTEE
     images : array of uint8, shape (N, S, S, 3)
         Images with the galaxy at the centre.
     seed : int
-    volunteers : int
 
     Returns
     -------
@@ -173,5 +160,5 @@ def image_votes(images: np.ndarray, seed: int = 0, *, volunteers: int = VOLUNTEE
     rng = np.random.default_rng([seed, 5])
     structure = (shapes["contrast"].to_numpy() - _CONTRAST) / _CONTRAST_STEP
     elongation = (_ROUND_ENOUGH - shapes["axis_ratio"].to_numpy()) / _ELONGATION_STEP
-    disk = rng.binomial(volunteers, expit(np.logaddexp(structure, elongation)))
-    return np.column_stack([volunteers - disk, disk])
+    disk = rng.binomial(VOLUNTEERS, expit(np.logaddexp(structure, elongation)))
+    return np.column_stack([VOLUNTEERS - disk, disk])

@@ -17,10 +17,9 @@ square arcminute, 2 stars brighter than r = 21, with a slope of 0.2 dex per magn
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -29,6 +28,7 @@ from scipy import fft
 
 from truemorph.catalogs.physical import FIELD_R90
 from truemorph.errors import InputError
+from truemorph.images.decode import ahead
 from truemorph.images.psf import moffat_transfer
 from truemorph.images.stretch import stretch
 from truemorph.simulate.population import bulge_axis_ratio, sersic_area, sersic_b
@@ -52,6 +52,7 @@ _GALAXIES, _GALAXY_SLOPE = 0.6, 0.45
 _REFERENCE, _FAINTEST, _BRIGHTEST = 21.0, 22.3, 13.0
 _SPIKED = 14.0  # stars brighter than this show diffraction spikes
 _COMPANIONS = 0.10  # fraction of galaxies with one
+_PART = 16  # images drawn at a time
 _STAMP = 24  # half side of a background galaxy's stamp, pixels
 
 
@@ -74,18 +75,10 @@ def _sampled(axis: np.ndarray, profile: Callable[[np.ndarray, np.ndarray], np.nd
 
 
 def sersic_light(axis: np.ndarray, index: float, radius: float, ratio: float, angle: float) -> np.ndarray:
-    """Compute a Sérsic profile of unit total flux, per unit area.
+    """Compute a Sérsic profile of unit total flux, per unit area, shape (S, S).
 
-    Parameters
-    ----------
-    axis : array, shape (S,)
-        Positions of pixel centres from the galaxy's centre, the same along x and y.
-    index, radius, ratio, angle : float
-        n, R_e along the major axis, axis ratio, position angle (rad).
-
-    Returns
-    -------
-    array, shape (S, S)
+    `axis` has the positions of pixel centres from the galaxy's centre, the same along x and y; `radius` is R_e
+    along the major axis, `angle` the position angle (rad).
     """
     b = float(sersic_b(index))
     central = 1 / (float(sersic_area(index)) * radius**2 * ratio)
@@ -131,20 +124,8 @@ def components(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compute the light of bulge and bar, old disk and young stars per square arcsec, for a total flux of 1.
 
-    Parameters
-    ----------
-    galaxy : mapping
-        One row of `simulate_galaxies`.
-    axis : array of float32, shape (S,)
-        Positions of pixel centres in arcsec, the same along x and y.
-    pixel : float
-        Pixel size in arcsec.
-    rng : numpy.random.Generator
-        Generator of the phases of the arms.
-
-    Returns
-    -------
-    bulge, disk, young : arrays, shape (S, S)
+    `axis` has the positions of pixel centres in arcsec, the same along x and y, `pixel` arcsec apart; `rng` draws the
+    phases of the arms. Each is an array of shape (S, S).
     """
     unit, angle, ratio = galaxy["unit_length"], galaxy["position_angle"], galaxy["axis_ratio"]
     fraction = galaxy["bulge_fraction"]
@@ -170,11 +151,10 @@ def components(
         boxy = (np.abs(turned.real) / length) ** 3 + (np.abs(turned.imag) / (length / 4)) ** 3
         bar = np.exp(-boxy)
         bulge += bar * np.float32(bar_fraction / (bar.sum() * pixel**2))
+    ring_light = exponential
     if galaxy["ring_strength"] > 0:
         ring = np.exp(-0.5 * ((radius - np.float32(galaxy["ring_radius"])) / np.float32(0.22)) ** 2)
         ring_light = exponential * (1 + np.float32(2 * galaxy["ring_strength"]) * ring)
-    else:
-        ring_light = exponential
     young_fraction = galaxy["young_fraction"] * disk_fraction
     if young_fraction > 0:
         contrast = _spiral(plane, galaxy, rng)
@@ -212,9 +192,8 @@ def _nanomaggies(magnitude: np.ndarray | float) -> np.ndarray:
 
 def _in_bands(r_flux: np.ndarray | float, g_r: np.ndarray | float, r_i: np.ndarray | float) -> np.ndarray:
     """Return fluxes in i, r, g (red, green, blue of an image), shape (3, ...)."""
-    return np.stack(
-        [r_flux * 10 ** (0.4 * np.asarray(r_i)), np.asarray(r_flux), r_flux * 10 ** (-0.4 * np.asarray(g_r))]
-    )
+    r_flux, g_r, r_i = np.broadcast_arrays(r_flux, g_r, r_i)
+    return np.stack([r_flux * 10 ** (0.4 * r_i), r_flux, r_flux * 10 ** (-0.4 * g_r)])
 
 
 def _add_points(light: np.ndarray, x: np.ndarray, y: np.ndarray, fluxes: np.ndarray) -> None:
@@ -224,31 +203,27 @@ def _add_points(light: np.ndarray, x: np.ndarray, y: np.ndarray, fluxes: np.ndar
     inside = (left >= 0) & (top >= 0) & (left < size - 1) & (top < size - 1)
     left, top, fluxes = left[inside], top[inside], fluxes[:, inside]
     to_right, below = x[inside] - left, y[inside] - top
-    for dy, dx, fraction in (
-        (0, 0, (1 - below) * (1 - to_right)),
-        (0, 1, (1 - below) * to_right),
-        (1, 0, below * (1 - to_right)),
-        (1, 1, below * to_right),
-    ):
-        for band, flux in zip(light, fluxes, strict=True):
-            np.add.at(band, (top + dy, left + dx), (flux * fraction).astype(light.dtype))
+    for dy, vertical in ((0, 1 - below), (1, below)):
+        for dx, horizontal in ((0, 1 - to_right), (1, to_right)):
+            flux = (fluxes * (vertical * horizontal)).astype(light.dtype)
+            places: Any = (slice(None), top + dy, left + dx)
+            np.add.at(light, places, flux)
 
 
 def _add_galaxy(
     light: np.ndarray, pixel: float, x: float, y: float, fluxes: np.ndarray, shape: tuple[float, float, float, float]
 ) -> None:
+    """Add a Sérsic galaxy at pixel (x, y); `shape` is its index, R_e (arcsec), axis ratio and position angle."""
     size = light.shape[1]
     column, row = round(x), round(y)
     index, radius, ratio, angle = shape
     half = int(min(_STAMP * max(1.0, radius / pixel / 4), size // 2 - 1))
-    top, left = max(0, row - half), max(0, column - half)
-    bottom, right = min(size, row + half), min(size, column + half)
-    if top >= bottom or left >= right:
-        return
+    top, left = row - half, column - half
+    rows, columns = (slice(*np.clip((first, first + 2 * half), 0, size)) for first in (top, left))
     axis = (np.arange(-half, half, dtype=np.float32) + np.float32(0.5)) * np.float32(pixel)
     stamp = sersic_light(axis, index, radius, ratio, angle)
-    stamp = stamp[top - row + half : bottom - row + half, left - column + half : right - column + half]
-    light[:, top:bottom, left:right] += fluxes[:, None, None].astype(np.float32) * stamp
+    stamp = stamp[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    light[:, rows, columns] += fluxes[:, None, None].astype(np.float32) * stamp
 
 
 def _add_surroundings(light: np.ndarray, pixel: float, side: float, galaxy: Galaxy, rng: np.random.Generator) -> None:
@@ -410,12 +385,9 @@ def render(
         noise = np.random.default_rng([seed, 3, galaxy["object_id"], exposure])
         return stretch(_expose({name: galaxy[name] for name in names}, size, field, arms, around, noise))
 
-    threads = os.cpu_count() or 1
-    with ThreadPoolExecutor(threads) as pool:
-        ahead = 8 * threads
-        for start in range(0, galaxies.height, ahead):
-            rows = range(start, min(start + ahead, galaxies.height))
-            yield from zip(rows, pool.map(draw, rows), strict=True)
+    parts = (range(start, min(start + _PART, galaxies.height)) for start in range(0, galaxies.height, _PART))
+    for rows, images in ahead(draw, ((part, part) for part in parts)):
+        yield from zip(rows, images, strict=True)
 
 
 def write_jpegs(

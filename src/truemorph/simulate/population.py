@@ -29,6 +29,7 @@ from scipy.special import gamma, gammainc, gammaincinv
 from truemorph.catalogs.physical import FWHM_PER_SIGMA, resolution
 from truemorph.errors import InputError
 
+Value = np.ndarray | float
 ELLIPTICAL, LENTICULAR, SPIRAL = "elliptical", "lenticular", "spiral"
 FAINTEST, SMALLEST_R90 = 17.0, 3.0  # Galaxy Zoo 2's limits: r magnitude, arcsec
 _KNEE, _FAINT_SLOPE = -21.2, -1.05  # Schechter, r band, h = 0.7
@@ -85,10 +86,9 @@ def _structure(rng: np.random.Generator, kind: np.ndarray, magnitude: np.ndarray
     """Draw shapes, with lengths in disk scale lengths (R_e for ellipticals), and rest-frame colours."""
     n = kind.size
 
-    def by_type(elliptical: np.ndarray, lenticular: np.ndarray, spiral: np.ndarray) -> np.ndarray:
+    def by_type(elliptical: Value, lenticular: Value, spiral: Value) -> np.ndarray:
         return np.where(kind == ELLIPTICAL, elliptical, np.where(kind == LENTICULAR, lenticular, spiral))
 
-    zero, one = np.zeros(n), np.ones(n)
     luminous = np.clip((-20.0 - magnitude) / 2.5, -1, 1)
     thickness = rng.uniform(0.10, 0.24, n)
     cos2 = rng.random(n) ** 2  # random inclinations
@@ -100,13 +100,13 @@ def _structure(rng: np.random.Generator, kind: np.ndarray, magnitude: np.ndarray
     bulge = by_type(
         spheroid, rng.uniform(0.35, 0.7, n), np.clip(0.6 * (1 - stage) ** 2 + rng.normal(0, 0.04, n), 0, 0.7)
     )
-    barred = (rng.random(n) < by_type(zero, 0.3 * one, 0.45 * one)) & (disk_ratio > 0.3)
-    ringed = rng.random(n) < by_type(zero, 0.08 * one, 0.15 * one)
+    barred = (rng.random(n) < by_type(0, 0.3, 0.45)) & (disk_ratio > 0.3)
+    ringed = rng.random(n) < by_type(0, 0.08, 0.15)
     red_disk = rng.random(n) < 0.15 + 0.40 * (1 - stage)
     blue_elliptical = rng.random(n) < 0.08
-    young = by_type(zero, zero, np.where(red_disk, 0.3, 1.0) * rng.uniform(0.2, 0.75, n) * (0.2 + 0.8 * stage))
+    young = by_type(0, 0, np.where(red_disk, 0.3, 1.0) * rng.uniform(0.2, 0.75, n) * (0.2 + 0.8 * stage))
     redness = 0.04 * luminous + rng.normal(0, 0.025, n)
-    old = by_type(np.where(blue_elliptical, 0.62, 0.755), 0.75 * one, 0.74 - 0.05 * stage) + redness
+    old = by_type(np.where(blue_elliptical, 0.62, 0.755), 0.75, 0.74 - 0.05 * stage) + redness
     disk_colour = by_type(old, 0.74 + redness, np.where(red_disk, 0.72, 0.70 - 0.18 * stage) + redness)
     young_colour = np.where(red_disk, 0.60, 0.36 - 0.14 * stage) + rng.normal(0, 0.05, n)
     return {
@@ -130,11 +130,11 @@ def _structure(rng: np.random.Generator, kind: np.ndarray, magnitude: np.ndarray
         "ring_strength": np.where(ringed, rng.uniform(0.5, 1.5, n), 0.0),
         "ring_radius": rng.uniform(1.3, 2.6, n),
         "young_fraction": young,
-        "arm_strength": by_type(zero, zero, np.where(red_disk, 0.5, 1.0) * rng.uniform(0.2, 1.2, n)),
+        "arm_strength": by_type(0, 0, np.where(red_disk, 0.5, 1.0) * rng.uniform(0.2, 1.2, n)),
         "arm_order": rng.random(n),  # 0 flocculent, 1 grand design
         "arm_number": rng.choice([2, 2, 2, 3, 4], n),
         "pitch": np.deg2rad(np.clip(10 + 14 * stage + rng.normal(0, 4, n), 7, 35)),
-        "dust": by_type(zero, 0.4 * rng.random(n), rng.uniform(0.2, 1.0, n) * (1 - 0.6 * stage)),
+        "dust": by_type(0, 0.4 * rng.random(n), rng.uniform(0.2, 1.0, n) * (1 - 0.6 * stage)),
         "g_r_bulge": old,
         "g_r_disk": disk_colour,
         "g_r_young": young_colour,
@@ -244,17 +244,17 @@ def _draw(rng: np.random.Generator, n: int, confounded: bool) -> dict[str, np.nd
     return {name: values[kept] for name, values in columns.items()}
 
 
-def bulge_axis_ratio(bulge_fraction: np.ndarray | float, axis_ratio: np.ndarray | float) -> np.ndarray:
+def bulge_axis_ratio(bulge_fraction: Value, axis_ratio: Value) -> np.ndarray:
     """Return the axis ratio of a bulge, which is rounder than its disk; ellipticals keep their axis ratio."""
     return np.where(bulge_fraction < 1, np.sqrt(0.4 + 0.6 * np.square(axis_ratio)), axis_ratio)
 
 
-def sersic_b(index: np.ndarray | float) -> np.ndarray:
+def sersic_b(index: Value) -> np.ndarray:
     """Constant b of a Sérsic profile, such that R_e encloses half of the flux."""
     return gammaincinv(2 * np.asarray(index, dtype=np.float64), 0.5)
 
 
-def sersic_area(index: np.ndarray | float) -> np.ndarray:
+def sersic_area(index: Value) -> np.ndarray:
     """Flux of a circular Sérsic profile exp(-b (r/R_e)^(1/n)) of unit central brightness, in units of R_e²."""
     index = np.asarray(index, dtype=np.float64)
     return 2 * np.pi * index * sersic_b(index) ** (-2 * index) * gamma(2 * index)
@@ -275,7 +275,7 @@ def light_inside(index: np.ndarray, log_radius: np.ndarray) -> np.ndarray:
     return map_coordinates(_growth_table(), where, order=1, mode="nearest")
 
 
-def _crossing(rising: np.ndarray, level: np.ndarray | float, grid: np.ndarray) -> np.ndarray:
+def _crossing(rising: np.ndarray, level: Value, grid: np.ndarray) -> np.ndarray:
     """Find where rows of non-decreasing values first reach a level, by linear interpolation."""
     level = np.broadcast_to(level, rising.shape[:1])[:, None]
     after = np.clip((rising < level).sum(axis=1), 1, grid.size - 1)
@@ -293,33 +293,10 @@ def aperture_radii(
     disk_scale: np.ndarray,
     axis_ratio: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Compute radii of a bulge and an inclined exponential disk in circular apertures, before the PSF.
+    """Compute R50, R90 and R_petro of a bulge and an inclined exponential disk in circular apertures, before the PSF.
 
-    Parameters
-    ----------
-    bulge_fraction : array, shape (N,)
-        Fraction of the flux in the bulge; 1 for a galaxy without a disk.
-    bulge_radius : array, shape (N,)
-        R_e of the bulge along its major axis.
-    bulge_index : array, shape (N,)
-        Sérsic index of the bulge, 0.5 to 6.5.
-    bulge_axis_ratio : array, shape (N,)
-    disk_scale : array, shape (N,)
-        Exponential scale length of the disk, in the unit of `bulge_radius`.
-    axis_ratio : array, shape (N,)
-        Projected axis ratio of the disk.
-
-    Returns
-    -------
-    r50, r90, r_petro : arrays, shape (N,)
-        Radii in the unit of `bulge_radius`.
-
-    Examples
-    --------
-    >>> one = np.ones(1)
-    >>> r50, r90, r_petro = aperture_radii(0 * one, one, 4 * one, one, one, one)
-    >>> (r_petro / r90).round(2), (r_petro / r50).round(2)  # for an exponential disk
-    (array([0.95]), array([2.17]))
+    Radii are along the major axis, in one unit. `bulge_fraction` of the flux is in the bulge (1 without a disk), whose
+    radius is R_e and whose Sérsic index is between 0.5 and 6.5; `disk_scale` is the scale length of the disk.
     """
     grid = np.linspace(np.log(2e-3), np.log(40.0), 160)
     angle = (np.arange(_ANGLES) + 0.5) * (np.pi / 2 / _ANGLES)

@@ -16,24 +16,14 @@ Precision = Literal["auto", "fp32", "bf16", "int8"]
 
 
 class Engine(Protocol):
-    """Compute the probabilities of a model's members.
-
-    Attributes
-    ----------
-    description : str
-        Name, device and precision, for the metadata of labels.
-    """
+    """Compute the probabilities of a model's members; `description` is for the metadata of labels."""
 
     description: str
 
     def member(self, inputs: np.ndarray, member: int) -> np.ndarray:
         """Return p(y | x) of one member, shape (N, K), float64.
 
-        Parameters
-        ----------
-        inputs : array
-            uint8 pixels (N, S, S, 3), cropped and resized, or features (N, P).
-        member : int
+        Inputs are uint8 pixels (N, S, S, 3), cropped and resized, or features (N, P).
         """
         ...
 
@@ -42,53 +32,37 @@ class FeatureEngine:
     """Logistic regression on catalogue features."""
 
     def __init__(self, model: Classifier) -> None:
-        self._model = model
-        self.description = "numpy"
-
-    def member(self, inputs: np.ndarray, member: int) -> np.ndarray:
-        """Return p(y | x) of one member, shape (N, K)."""
-        return self._model.member_probabilities(inputs, member)
+        self.member, self.description = model.member_probabilities, "numpy"
 
 
 def engine_for(
-    model: Classifier,
-    name: str = "torch",
-    precision: Precision = "auto",
-    gate: Source | None = None,
+    model: Classifier, name: str = "torch", precision: Precision = "auto", gate: Source | None = None
 ) -> Engine:
-    """Make an engine.
+    """Make an engine for a model; of the two for networks, torch and openvino, only openvino has int8.
 
-    Parameters
-    ----------
-    model : Classifier
-    name : {"torch", "openvino"}
-        Engine for networks.
-    precision : {"auto", "fp32", "bf16", "int8"}
-        "auto" is bf16 if the hardware supports it, else fp32. int8 needs OpenVINO.
-    gate : Source, optional
-        Images on which int8 is compared with float32, if this was not done before.
-
-    Raises
-    ------
-    InputError
-        If the engine is not installed or unknown, or int8 differs too much from float32.
+    "auto" is bf16 if the hardware supports it, else fp32. int8 is compared with float32 on the images of `gate`, if
+    this was not done before; if it differs too much, it raises an InputError.
     """
     if not model.uses_images:
         return FeatureEngine(model)
     require_extra("networks")
+    if name not in ("torch", "openvino"):
+        raise InputError(f"no engine {name!r}; available: torch, openvino")
+    from truemorph.classifiers.network import multiplies_bf16
+
+    if precision == "auto":
+        precision = "bf16" if multiplies_bf16() else "fp32"
     if name == "torch":
         if precision == "int8":
             raise InputError("int8 needs `engine` openvino")
         from truemorph.labelling.engines.torch import TorchEngine
 
         return TorchEngine(model, precision)
-    if name != "openvino":
-        raise InputError(f"no engine {name!r}; available: torch, openvino")
     require_extra("fast")
     if precision == "int8":
         from truemorph.labelling.engines.int8 import int8_engine
 
         return int8_engine(model, gate)
-    from truemorph.labelling.engines.openvino import openvino_engine
+    from truemorph.labelling.engines.openvino import OpenVinoEngine, converted
 
-    return openvino_engine(model, precision)
+    return OpenVinoEngine([converted(model, member) for member in range(len(model.members))], model, precision)

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import openvino
+import polars as pl
 from filelock import FileLock
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
@@ -32,7 +33,7 @@ from truemorph.labelling.engines import Engine
 from truemorph.labelling.engines.openvino import AT_ONCE, OpenVinoEngine, converted
 from truemorph.labelling.engines.torch import TorchEngine
 from truemorph.labelling.sources import Rows, Source, decoded
-from truemorph.progress import progress
+from truemorph.progress import progress, tell
 
 CALIBRATION_IMAGES, GATE_IMAGES = 512, 10_000
 LEAST_AGREEMENT, MOST_FRACTION_CHANGE, MOST_CALIBRATION_CHANGE = 0.995, 0.005, 0.005
@@ -40,23 +41,17 @@ _EVERY = 20  # one image in so many is used to calibrate, until there are enough
 _PARTS, _BATCH = 5, 256
 _LEAST = 1e-30
 
+# Networks of a model's members, and the alignment of their probabilities.
+Members = tuple[list[Any], list["Alignment"]]
+
 
 @dataclass(frozen=True)
 class Gate:
     """Differences between a faster engine and float32, and whether they are small enough.
 
-    Attributes
-    ----------
-    images : int
-    agreement : float
-        Fraction of images with the same label.
-    fraction_changes : list of float
-        Change of the disk fraction in each quintile of α, from labels or mean probabilities (the larger change).
-    calibration_change : float
-        Change of the expected calibration error, measured against gold labels if there are any, else against the
-        probabilities in float32.
-    against : str
-        "truth" or "float32".
+    `agreement` is the fraction of images with the same label. `fraction_changes` is the change of the disk fraction in
+    each quintile of α, from labels or mean probabilities (the larger change). `calibration_change` is that of the
+    expected calibration error against gold labels ("truth") if there are any, else against "float32".
     """
 
     images: int
@@ -85,14 +80,7 @@ class Gate:
 
 
 def compare(exact: np.ndarray, fast: np.ndarray, alpha: np.ndarray, truth: np.ndarray | None = None) -> Gate:
-    """Compare the probabilities of a faster engine with those in float32.
-
-    Parameters
-    ----------
-    exact, fast : array, shape (N, K)
-    alpha : array, shape (N,)
-    truth : array, shape (N,), optional
-        True classes, -1 where unknown.
+    """Compare the probabilities (N, K) of a faster engine with those in float32; true classes are -1 if unknown.
 
     Examples
     --------
@@ -101,68 +89,57 @@ def compare(exact: np.ndarray, fast: np.ndarray, alpha: np.ndarray, truth: np.nd
     >>> compare(exact, exact, alpha).passed, compare(exact, exact[:, ::-1], alpha).agreement
     (True, 0.0)
     """
-    labels = exact.argmax(axis=1), fast.argmax(axis=1)
-    order = np.array_split(np.argsort(alpha, kind="stable"), _PARTS)
+    before, after = exact.argmax(axis=1), fast.argmax(axis=1)
     changes = []
-    for part in order:
-        hard = float(np.mean(labels[1][part] == DISK) - np.mean(labels[0][part] == DISK))
+    for part in np.array_split(np.argsort(alpha, kind="stable"), _PARTS):
+        hard = float(np.mean(after[part] == DISK) - np.mean(before[part] == DISK))
         soft = float(fast[part, DISK].mean() - exact[part, DISK].mean())
         changes.append(max(hard, soft, key=abs))
-    known = None if truth is None else truth >= 0
-    if truth is not None and known is not None and known.any():
-        true = (truth[known] == DISK).astype(float)
-        before, after = (calibration_error(true, p[known, DISK]) for p in (exact, fast))
-        change = after - before
+    if truth is not None and (truth >= 0).any():
+        known, against = truth >= 0, "truth"
+        exact_error, fast_error = (calibration_error(truth[known] == DISK, p[known, DISK]) for p in (exact, fast))
+        change = fast_error - exact_error
     else:
-        truth = None
-        change = calibration_error(exact[:, DISK], fast[:, DISK])
-    against = "float32" if truth is None else "truth"
-    return Gate(len(exact), float(np.mean(labels[0] == labels[1])), changes, change, against)
+        change, against = calibration_error(exact[:, DISK], fast[:, DISK]), "float32"
+    return Gate(len(exact), float(np.mean(before == after)), changes, change, against)
 
 
 def _pixels(
-    model: Classifier, source: Source, wanted: Callable[[int], bool], most: int
-) -> Iterator[tuple[np.ndarray, Any]]:
-    """Yield readable images whose number passes `wanted`, with their rows."""
+    model: Classifier, source: Source, calibration: bool, most: int
+) -> Iterator[tuple[np.ndarray, pl.DataFrame]]:
+    """Yield readable images for calibration, or the others, with their rows; `most` images at most."""
 
     def chosen() -> Iterator[Rows]:
         number = 0
         for part in source.parts:
             for rows in part.batches(_BATCH):
-                keep = [row for row in range(len(rows.images)) if wanted(number + row)]
-                number += len(rows.images)
-                if keep:
-                    yield Rows(rows.frame[keep], [rows.images[row] for row in keep])
+                numbers = np.arange(number, number + len(rows.images))
+                number += numbers.size
+                wanted = np.flatnonzero((numbers % _EVERY == 0) == calibration)
+                yield Rows(rows.frame[wanted], [rows.images[row] for row in wanted])
 
-    given = 0
     for rows, images in decoded(model.config, chosen()):
-        good = [row for row, image in enumerate(images) if not isinstance(image, str)][: most - given]
+        good = [row for row, image in enumerate(images) if not isinstance(image, str)][:most]
+        most -= len(good)
         if good:
-            given += len(good)
             yield np.stack([images[row] for row in good]), rows.frame[good]
-        if given >= most:
+        if most == 0:
             return
 
 
 def calibration_images(model: Classifier, source: Source) -> np.ndarray:
     """Read images for calibration, shape (512, S, S, 3), or fewer if there are fewer."""
-    found = [pixels for pixels, _ in _pixels(model, source, lambda number: number % _EVERY == 0, CALIBRATION_IMAGES)]
+    found = [pixels for pixels, _ in _pixels(model, source, True, CALIBRATION_IMAGES)]
     if not found:
         raise InputError(f"{source.path}: no readable image to calibrate int8; give more images")
     return np.concatenate(found)
 
 
 def measure(model: Classifier, source: Source, exact: Engine, fast: Engine) -> Gate:
-    """Run both engines on 10,000 images that were not used for calibration.
-
-    Raises
-    ------
-    InputError
-        If there are fewer images.
-    """
+    """Run both engines on 10,000 images that were not used for calibration; an error if there are fewer."""
     kept: dict[str, list[np.ndarray]] = {"exact": [], "fast": [], "alpha": [], "gold": []}
     with progress(GATE_IMAGES, "int8 against fp32", "img") as bar:
-        for pixels, frame in _pixels(model, source, lambda number: number % _EVERY != 0, GATE_IMAGES):
+        for pixels, frame in _pixels(model, source, False, GATE_IMAGES):
             for name, engine in (("exact", exact), ("fast", fast)):
                 members = [engine.member(pixels, member) for member in range(len(model.members))]
                 kept[name].append(np.mean(members, axis=0))
@@ -176,9 +153,8 @@ def measure(model: Classifier, source: Source, exact: Engine, fast: Engine) -> G
             f"{source.path}: int8 is tested on {GATE_IMAGES:,d} images that were not used for calibration, but only "
             f"{n:,d} are available; give more with `gate` (simulated images are fine)"
         )
-    truth = np.concatenate(kept["gold"]) if kept["gold"] else None
     exact_p, fast_p, alpha = (np.concatenate(kept[name]) for name in ("exact", "fast", "alpha"))
-    return compare(exact_p, fast_p, alpha, truth)
+    return compare(exact_p, fast_p, alpha, np.concatenate(kept["gold"]) if kept["gold"] else None)
 
 
 def _logits(p: np.ndarray) -> np.ndarray:
@@ -187,26 +163,14 @@ def _logits(p: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Alignment:
-    """softmax(scale · log p + shifts): a change of temperature and a shift per class.
-
-    Attributes
-    ----------
-    scale : float
-    shifts : tuple of float, length K
-        The first is zero.
-    """
+    """softmax(scale · log p + shifts): a change of temperature and a shift per class, of which the first is zero."""
 
     scale: float
     shifts: tuple[float, ...]
 
     @classmethod
     def fit(cls, fast: np.ndarray, exact: np.ndarray) -> Alignment:
-        """Fit `fast` to `exact` by minimum cross-entropy, which makes their mean probabilities equal.
-
-        Parameters
-        ----------
-        fast, exact : array, shape (N, K)
-            Probabilities of the same images.
+        """Fit `fast` to `exact`, both (N, K), by minimum cross-entropy, which makes their mean probabilities equal.
 
         Examples
         --------
@@ -260,58 +224,44 @@ def quantised(network: Any, pixels: np.ndarray) -> Any:
         )
 
 
-def int8_members(model: Classifier, pixels: np.ndarray, exact: Engine) -> tuple[list[Any], list[Alignment]]:
+def int8_members(model: Classifier, pixels: np.ndarray, exact: Engine) -> Members:
     """Quantise a model's members and align them with an exact engine, on these uint8 images."""
     members = range(len(model.members))
     networks = [quantised(converted(model, member), pixels) for member in members]
-    rough = OpenVinoEngine(networks, len(model.classes), "int8")
+    rough = OpenVinoEngine(networks, model, "int8")
     return networks, [Alignment.fit(rough.member(pixels, member), exact.member(pixels, member)) for member in members]
 
 
-def int8_engine(model: Classifier, gate: Source | None) -> OpenVinoEngine:
+def int8_engine(model: Classifier, source: Source | None) -> OpenVinoEngine:
     """Make an OpenVINO engine in int8: stored with the model if it passed before, else tested now.
 
-    Parameters
-    ----------
-    model : Classifier
-    gate : Source, optional
-        Prepared catalogue with images for the comparison.
-
-    Raises
-    ------
-    InputError
-        If int8 fails the comparison, or there are no images for it.
+    `source` is a prepared catalogue with images for the comparison.
     """
-    networks, alignments = _networks(model, gate)
-    return OpenVinoEngine(networks, len(model.classes), "int8", alignments)
-
-
-def _networks(model: Classifier, source: Source | None) -> tuple[list[Any], list[Alignment]]:
-    """Read int8 members and alignments from the model's folder, or make, test and store them."""
     place = None if model.folder is None else model.folder / "openvino-int8"
-    there = _kept(model, place)
-    if there or place is None or not os.access(place.parent, os.W_OK):
-        return there or _made(model, source, None)
-    with FileLock(place.with_name(".openvino-int8.lock")):  # only one of several processes makes them
-        return _kept(model, place) or _made(model, source, place)
+    members = _kept(model, place)
+    if members is None and place is not None and os.access(place.parent, os.W_OK):
+        with FileLock(place.with_name(".openvino-int8.lock")):  # only one of several processes makes them
+            members = _kept(model, place) or _made(model, source, place)
+    networks, alignments = members or _made(model, source, None)
+    return OpenVinoEngine(networks, model, "int8", alignments)
 
 
-def _kept(model: Classifier, place: Path | None) -> tuple[list[Any], list[Alignment]] | None:
+def _kept(model: Classifier, place: Path | None) -> Members | None:
     """Read networks that passed with this version of OpenVINO; None if there are none."""
     if place is None or not (place / "gate.json").is_file():
         return None
     stored = read_json(place / "gate.json")
     numbers = Gate(**{one.name: stored[one.name] for one in fields(Gate)})
     same = stored["model_hash"] == model.model_hash and stored["openvino"] == version("openvino")
-    if not (same and numbers.passed and "alignments" in stored):  # older versions stored no alignments
+    if not (same and numbers.passed):
         return None
     core = openvino.Core()
     networks = [core.read_model(place / f"member-{member}.xml") for member in range(len(model.members))]
     return networks, [Alignment(one["scale"], tuple(one["shifts"])) for one in stored["alignments"]]
 
 
-def _made(model: Classifier, source: Source | None, place: Path | None) -> tuple[list[Any], list[Alignment]]:
-    """Make networks and test them."""
+def _made(model: Classifier, source: Source | None, place: Path | None) -> Members:
+    """Make networks, test them, and store them in a folder."""
     if source is None:
         raise InputError("int8 has not been tested for this model yet; give images with `gate`")
     if not source.prepared:
@@ -322,9 +272,8 @@ def _made(model: Classifier, source: Source | None, place: Path | None) -> tuple
     pixels = calibration_images(model, source)
     exact = TorchEngine(model, "fp32")
     networks, alignments = int8_members(model, pixels, exact)
-    fast = OpenVinoEngine(networks, len(model.classes), "int8", alignments)
-    found = measure(model, source, exact, fast)
-    print(f"int8 {'passed' if found.passed else 'failed'}: {found}", file=sys.stderr)
+    found = measure(model, source, exact, OpenVinoEngine(networks, model, "int8", alignments))
+    tell(f"int8 {'passed' if found.passed else 'failed'}: {found}")
     if not found.passed:
         raise InputError(f"int8 is not accurate enough for this model: {found}; use bf16")
     if place is not None:
@@ -333,7 +282,7 @@ def _made(model: Classifier, source: Source | None, place: Path | None) -> tuple
     return networks, alignments
 
 
-def _keep(networks: Sequence[Any], place: Path, numbers: dict[str, Any]) -> None:
+def _keep(networks: list[Any], place: Path, numbers: dict[str, Any]) -> None:
     """Write networks and the results of their test atomically."""
     partial = place.with_name(f".{place.name}.{os.getpid()}")
     try:
@@ -344,6 +293,6 @@ def _keep(networks: Sequence[Any], place: Path, numbers: dict[str, Any]) -> None
         shutil.rmtree(place, ignore_errors=True)
         partial.rename(place)
     except OSError as problem:
-        print(f"{place}: can't store the int8 model ({reason(problem)}); it will be made again", file=sys.stderr)
+        tell(f"{place}: can't store the int8 model ({reason(problem)}); it will be made again")
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -6,42 +6,37 @@ import os
 import warnings
 from pathlib import Path
 
+import torch
+
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.errors import InputError, require_extra
 from truemorph.io import written_whole
+from truemorph.labelling.engines.served import Served
+
+
+class Ensemble(torch.nn.Module):
+    """All members as one module, which returns their mean probability."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.members = torch.nn.ModuleList([Served(model, member) for member in range(len(model.members))])
+        self.eval()
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return p(y | x), shape (N, K), for uint8 pixels (N, S, S, 3)."""
+        return torch.stack([member(pixels) for member in self.members]).mean(dim=0)
 
 
 def export_onnx(model: Classifier, path: str | os.PathLike[str]) -> Path:
-    """Write a model as ONNX.
+    """Write a model of images as ONNX.
 
-    Parameters
-    ----------
-    model : Classifier
-        A model of images.
-    path : path
-
-    Returns
-    -------
-    Path
-
-    Notes
-    -----
-        Input `pixels`: uint8 (N, S, S, 3), cropped and resized as in `truemorph.images.decode.load_image`. Output
-        `probabilities`: (N, K), mean over members after temperature scaling. The metadata has a description.
-
-    Raises
-    ------
-    InputError
-        If the model uses catalogue features, or the ONNX exporter is not installed.
+    Input `pixels`: uint8 (N, S, S, 3), cropped and resized as in `truemorph.images.decode.load_image`. Output
+    `probabilities`: (N, K), mean over members after temperature scaling. The metadata has classes, crop and model hash.
     """
     if not model.uses_images:
         raise InputError("this model uses catalogue features, so there is no network to export")
-    require_extra("networks")
     require_extra("fast")
     import onnx
-    import torch
-
-    from truemorph.labelling.engines.served import Ensemble
 
     path, size = Path(path), model.config.image_size
     with written_whole(path) as partial:
@@ -61,7 +56,6 @@ def export_onnx(model: Classifier, path: str | os.PathLike[str]) -> Path:
         written = onnx.load(partial)
         about = {"classes": ",".join(model.classes), "crop": str(model.config.crop), "model_hash": model.model_hash}
         for key, value in about.items():
-            entry = written.metadata_props.add()
-            entry.key, entry.value = f"truemorph_{key}", value
+            written.metadata_props.add(key=f"truemorph_{key}", value=value)
         onnx.save(written, partial)
     return path

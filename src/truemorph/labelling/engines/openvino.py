@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import openvino
+import torch
 
 from truemorph.classifiers.checkpoint import Classifier
-from truemorph.classifiers.network import multiplies_bf16
 from truemorph.labelling.engines.served import Served
 
 # Images per request; several requests run at once.
@@ -20,8 +20,6 @@ AT_ONCE = 8
 
 def converted(model: Classifier, member: int) -> Any:
     """Convert a member to OpenVINO in float32; fixed batches of uint8 (B, S, S, 3) in, p(y | x) out."""
-    import torch
-
     size = model.config.image_size
     example = torch.zeros(AT_ONCE, size, size, 3, dtype=torch.uint8)
     with torch.no_grad(), warnings.catch_warnings():
@@ -31,22 +29,15 @@ def converted(model: Classifier, member: int) -> Any:
 
 
 class OpenVinoEngine:
-    """Run a model's members with OpenVINO.
+    """Run OpenVINO networks, one per member of a model, in precision fp32, bf16 or int8.
 
-    Parameters
-    ----------
-    networks : iterable of OpenVINO model
-        One per member, from `converted` or `quantised`.
-    n_classes : int
-    precision : {"fp32", "bf16", "int8"}
-    alignments : sequence of callable
-        Corrections of each member's probabilities, if any.
+    `alignments` are corrections of each member's probabilities, if any.
     """
 
     def __init__(
         self,
-        networks: Iterable[Any],
-        n_classes: int,
+        networks: Sequence[Any],
+        model: Classifier,
         precision: str,
         alignments: Sequence[Callable[[np.ndarray], np.ndarray]] = (),
     ) -> None:
@@ -59,7 +50,7 @@ class OpenVinoEngine:
             hints["INFERENCE_NUM_THREADS"] = int(os.environ["OMP_NUM_THREADS"])
         compiled = [core.compile_model(network, "CPU", hints) for network in networks]
         self._queues = [openvino.AsyncInferQueue(one) for one in compiled]
-        self._n_classes, self._alignments = n_classes, alignments
+        self._n_classes, self._alignments = len(model.classes), alignments
         self.description = f"openvino cpu {precision}"
 
     def member(self, inputs: np.ndarray, member: int) -> np.ndarray:
@@ -71,18 +62,9 @@ class OpenVinoEngine:
 
         queue.set_callback(keep)
         for start in range(0, len(inputs), AT_ONCE):
+            pixels = np.zeros((AT_ONCE, *inputs.shape[1:]), np.uint8)
             where = slice(start, min(start + AT_ONCE, len(inputs)))
-            pixels = np.ascontiguousarray(inputs[where])
-            if len(pixels) < AT_ONCE:
-                pixels = np.concatenate([pixels, np.zeros((AT_ONCE - len(pixels), *pixels.shape[1:]), pixels.dtype)])
+            pixels[: where.stop - start] = inputs[where]
             queue.start_async({0: pixels}, where)
         queue.wait_all()
         return self._alignments[member](out) if self._alignments else out
-
-
-def openvino_engine(model: Classifier, precision: str) -> OpenVinoEngine:
-    """Make an OpenVINO engine in float32 or bf16; "auto" is bf16 if the hardware supports it."""
-    if precision == "auto":
-        precision = "bf16" if multiplies_bf16() else "fp32"
-    networks = [converted(model, member) for member in range(len(model.members))]
-    return OpenVinoEngine(networks, len(model.classes), precision)

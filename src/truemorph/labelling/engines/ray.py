@@ -12,21 +12,8 @@ from truemorph.progress import progress
 def on_actors(actor: type, arguments: tuple[Any, ...], parts: Sequence[int], address: str | None) -> Iterator[int]:
     """Process parts on a cluster and yield the number of each finished part.
 
-    Parameters
-    ----------
-    actor : type
-        Class made from `arguments` and called with batches `{"part": numbers}`.
-    arguments : tuple
-    parts : sequence of int
-    address : str, optional
-        Address of the cluster; default a local one.
-
-    Raises
-    ------
-    InputError
-        If Ray is not installed.
-    TruemorphError
-        If the cluster fails or an actor raises it.
+    An actor is made from `arguments`, called with `{"part": [number]}`, and returns this with `{"problem": [text]}`,
+    which is raised here if it is not empty. `address` is that of the cluster; default a local one.
     """
     require_extra("ray")
     import ray
@@ -51,13 +38,10 @@ def on_actors(actor: type, arguments: tuple[Any, ...], parts: Sequence[int], add
     try:
         with progress(len(parts), "label", "part") as bar:
             for batch in done.iter_batches(batch_size=None):
-                for number in batch["part"]:
+                for number, problem in zip(batch["part"], batch["problem"], strict=True):
+                    if problem:
+                        raise TruemorphError(problem)
                     yield int(number)
                     bar.update(1)
-    except ray.exceptions.RayError as problem:
-        cause: BaseException | None = problem
-        while cause is not None and not isinstance(cause, TruemorphError):
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is None:
-            raise TruemorphError(f"the cluster failed: {str(problem).strip().splitlines()[-1]}") from problem
-        raise type(cause)(str(cause).split("\n")[-1]) from problem
+    except ray.exceptions.RayError as error:
+        raise TruemorphError(f"the cluster failed: {str(error).strip().splitlines()[-1]}") from error

@@ -16,16 +16,8 @@ from truemorph.images.transforms import normalise
 class WholeNumbers(nn.Module):
     """Normalisation and first convolution as one layer, on pixels minus an integer.
 
-    Integers up to 256 are exact in bf16, normalised pixels are not (see `PixelConv`).
-
-    Parameters
-    ----------
-    convolution : PixelConv
-        The first convolution. Its zero padding corresponds to pixels at the mean.
-    mean, std : tensor, shape (3,)
-        In units of the full range (0 to 1).
-    size : int
-        Image size in pixels.
+    Integers up to 256 are exact in bf16, normalised pixels are not (see `PixelConv`). The convolution's zero padding
+    corresponds to pixels at the mean, which like std is in units of the full range (0 to 1).
     """
 
     def __init__(self, convolution: PixelConv, mean: torch.Tensor, std: torch.Tensor, size: int) -> None:
@@ -61,13 +53,7 @@ class WholeNumbers(nn.Module):
 
 
 class Served(nn.Module):
-    """Normalisation, network, temperature and softmax of a member as one module.
-
-    Parameters
-    ----------
-    model : Classifier
-    member : int
-    """
+    """Normalisation, network, temperature and softmax of a member as one module."""
 
     def __init__(self, model: Classifier, member: int) -> None:
         super().__init__()
@@ -89,16 +75,3 @@ class Served(nn.Module):
         """Return p(y | x), shape (N, K), for uint8 pixels (N, S, S, 3)."""
         images = normalise(pixels, self.mean, self.std) if self.normalised else pixels.permute(0, 3, 1, 2).float()
         return torch.softmax(self.network(images).float() / self.temperature, dim=1)
-
-
-class Ensemble(nn.Module):
-    """All members as one module, which returns their mean probability."""
-
-    def __init__(self, model: Classifier) -> None:
-        super().__init__()
-        self.members = nn.ModuleList([Served(model, member) for member in range(len(model.members))])
-        self.eval()
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return p(y | x), shape (N, K), for uint8 pixels (N, S, S, 3)."""
-        return torch.stack([member(pixels) for member in self.members]).mean(dim=0)

@@ -1,4 +1,4 @@
-"""PyTorch engine: on a GPU if available, in bf16 if the hardware supports it."""
+"""PyTorch engine: on a GPU if available."""
 
 from __future__ import annotations
 
@@ -6,36 +6,28 @@ import numpy as np
 import torch
 
 from truemorph.classifiers.checkpoint import Classifier
-from truemorph.classifiers.network import PixelConv, multiplies_bf16, torch_device
+from truemorph.classifiers.network import PixelConv, torch_device
 from truemorph.images.transforms import normalise
-from truemorph.labelling.engines import Precision
 
 # Batches that fit a CPU's cache: 8 images of 207 pixels (ResNet50: 78 images/s; in batches of 32: 52).
-_PIXELS_AT_ONCE = 8 * 207**2
-_MOST_AT_ONCE = {"cpu": 64, "cuda": 256}
+_PIXELS_AT_ONCE, _MOST_AT_ONCE = 8 * 207**2, 64
+_AT_ONCE_ON_GPU = 256
 
 
 class TorchEngine:
-    """Run a model's networks with PyTorch.
+    """Run a model's networks with PyTorch, in precision fp32 or bf16."""
 
-    Parameters
-    ----------
-    model : Classifier
-    precision : {"auto", "fp32", "bf16"}
-    """
-
-    def __init__(self, model: Classifier, precision: Precision = "auto") -> None:
+    def __init__(self, model: Classifier, precision: str) -> None:
         self._device = torch_device(model.device)
-        chosen = ("bf16" if multiplies_bf16() else "fp32") if precision == "auto" else precision
-        self._type = torch.bfloat16 if chosen == "bf16" else torch.float32
-        most, fitting = _MOST_AT_ONCE.get(self._device.type, 256), _PIXELS_AT_ONCE // model.config.image_size**2
-        self._at_once = most if self._device.type == "cuda" else max(8, min(most, fitting))
+        self._type = torch.bfloat16 if precision == "bf16" else torch.float32
+        fitting = max(8, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // model.config.image_size**2))
+        self._at_once = _AT_ONCE_ON_GPU if self._device.type == "cuda" else fitting
         self._networks = [self._placed(network) for network in model.networks()]
         self._temperatures = model.temperatures
         self._mean, self._std = (
             torch.tensor(model.described["normalisation"][key], device=self._device) for key in ("mean", "std")
         )
-        self.description = f"torch {self._device.type} {chosen}"
+        self.description = f"torch {self._device.type} {precision}"
 
     def _placed(self, network: torch.nn.Module) -> torch.nn.Module:
         """Move to the device; convert bf16 weights once, because autocast would do so for each batch."""

@@ -1,9 +1,7 @@
 "use strict";
 (() => {
   const gallery = document.getElementById("gallery");
-  if (!gallery) return;
   const items = [...gallery.children];
-  const details = JSON.parse(document.getElementById("details").textContent);
   const controls = document.getElementById("controls");
   const sort = document.getElementById("sort");
   const direction = document.getElementById("direction");
@@ -38,7 +36,7 @@
     }
     const x = number(a, sort.value), y = number(b, sort.value);
     if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y);
-    return sign * (x - y) || a.dataset.number - b.dataset.number;
+    return sign * (x - y);
   }
 
   function update() {
@@ -49,44 +47,10 @@
     count.textContent = `${shown.length} of ${items.length} shown`;
   }
 
-  function element(name, text) {
-    const made = document.createElement(name);
-    made.textContent = text;
-    return made;
-  }
-
   function show(item) {
     current = item;
-    const one = details[Number(item.dataset.number)];
-    document.getElementById("detail-title").textContent = one.name;
-    document.getElementById("views").replaceChildren(
-      ...one.pictures.map(([title, source]) => {
-        const figure = document.createElement("figure");
-        const image = document.createElement("img");
-        image.src = source;
-        image.alt = `${title} of ${one.name}`;
-        figure.append(image, element("figcaption", title));
-        return figure;
-      }),
-    );
-    document.getElementById("values").replaceChildren(
-      ...one.details.map(([name, value]) => {
-        const row = document.createElement("tr");
-        const head = element("th", name);
-        head.scope = "row";
-        row.append(head, element("td", value));
-        return row;
-      }),
-    );
-    const more = document.getElementById("more");
-    more.replaceChildren();
-    if (one.link) {
-      const link = element("a", "this place in the sky");
-      link.href = one.link;
-      link.rel = "noreferrer";
-      link.target = "_blank";
-      more.append(link);
-    }
+    document.getElementById("detail-title").textContent = item.dataset.name;
+    document.getElementById("about").replaceChildren(item.querySelector("template").content.cloneNode(true));
     const place = shown.indexOf(item);
     // Not disabled: that would take the focus away from under the keyboard.
     document.getElementById("previous").setAttribute("aria-disabled", String(place <= 0));

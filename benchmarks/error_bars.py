@@ -1,6 +1,6 @@
 """Coverage and width of error bars in simulated catalogues: the numbers of docs/statistics.md.
 
-    python benchmarks/coverage.py [DRAWS] [CASE ...]
+    python benchmarks/error_bars.py [DRAWS] [CASE ...]
 
 Each line is a mean over simulated catalogues (`truemorph.simulate.simulate_catalogue`). The truth of a bin is the disk
 fraction of its own galaxies. Run by `make coverage`; two processes, about ten minutes for 100 draws.

@@ -1,0 +1,107 @@
+"""Compare with ppi_py and crowd-kit on simulated catalogues: the numbers of docs/comparison.md.
+
+    pip install ppi-python crowd-kit
+    python benchmarks/other_software.py [DRAWS]
+
+ppi_py estimates a mean from gold labels and observed labels; crowd-kit combines the answers of single people. Neither
+is needed by truemorph.
+"""
+
+import sys
+from importlib.metadata import version
+
+import numpy as np
+import pandas as pd
+from crowdkit.aggregation import GLAD, DawidSkene, MajorityVote
+from error_bars import BINS, FLIPS, bin_means, columns
+from ppi_py import ppi_mean_ci, ppi_mean_pointestimate
+from scipy.special import expit, logit
+from sklearn.metrics import balanced_accuracy_score
+
+import truemorph as tm
+
+GALAXIES, PEOPLE, ANSWERS = 4000, 200, 20
+# Scatter of the probability of a disk vote: of galaxies (intra-galaxy correlation), and of people (in its logit).
+GALAXY_SCATTER, PEOPLE_SCATTER = 0.15, 0.7
+ROW = "| {} | {:.4f} | {:.3f} | {:.3f} |"
+
+
+def powered(seed, **world):
+    """Disk fractions of octiles by ppi_py and by truemorph: errors, covered, widths."""
+    _, labels, alpha, gold, truth = columns(transition=FLIPS["rayleigh"], seed=seed, n=6000, gold=300, **world)
+    true, parts = bin_means(truth, alpha)
+    rival = []
+    for part in parts:
+        known, rest = part[gold[part] >= 0], part[gold[part] < 0]
+        data = truth[known].astype(float), labels[known].astype(float), labels[rest].astype(float)
+        low, high = ppi_mean_ci(*data, alpha=0.05)
+        rival.append([ppi_mean_pointestimate(*data)[0], low[0], high[0]])
+    ours = tm.debiased_fractions(labels, alpha, gold=gold, bins=BINS)
+    ours = np.column_stack([ours.fractions[:, 1], ours.low[:, 1], ours.high[:, 1]])
+    return [
+        (found[:, 0] - true, (found[:, 1] <= true) & (true <= found[:, 2]), found[:, 2] - found[:, 1])
+        for found in (np.array(rival), ours)
+    ]
+
+
+def answers(seed):
+    """Answers of single people, whose mean is T(α): galaxy, worker and label; with α and truth."""
+    _, _, alpha, _, truth = columns(transition=FLIPS["rayleigh"], seed=seed, n=GALAXIES)
+    rng = np.random.default_rng([seed, 26])
+    mean = FLIPS["rayleigh"].matrix(alpha)[np.arange(GALAXIES), truth, 1].clip(1e-6, 1 - 1e-6)
+    size = (1 - GALAXY_SCATTER) / GALAXY_SCATTER
+    seen = rng.beta(mean * size, (1 - mean) * size).clip(1e-6, 1 - 1e-6)
+    people = rng.normal(0, PEOPLE_SCATTER, PEOPLE)
+    worker = np.argsort(rng.random((GALAXIES, PEOPLE)), axis=1)[:, :ANSWERS]
+    label = rng.random((GALAXIES, ANSWERS)) < expit(logit(seen)[:, None] + people[worker])
+    task = np.repeat(np.arange(GALAXIES), ANSWERS)
+    return pd.DataFrame({"task": task, "worker": worker.ravel(), "label": label.ravel().astype(int)}), alpha, truth
+
+
+def combined(seed):
+    """Labels by each way to combine answers, without and with T(α): accuracy, and error of the disk fractions."""
+    table, alpha, truth = answers(seed)
+    true = bin_means(truth, alpha)[0]
+    found = {}
+
+    def scored(name, labels, fractions):
+        error = np.sqrt(np.mean((fractions - true) ** 2))
+        found[name] = (balanced_accuracy_score(truth, labels), error)
+
+    def corrected(name, fit, labels, posterior):
+        fractions = tm.debiased_fractions(labels, alpha, fit, bins=BINS).fractions[:, 1]
+        scored(f"{name}, then truemorph", posterior.argmax(axis=1), fractions)
+
+    for way in (MajorityVote(), DawidSkene(n_iter=100), GLAD()):
+        labels = way.fit_predict(table).reindex(np.arange(GALAXIES)).to_numpy().astype(int)
+        scored(type(way).__name__, labels, bin_means(labels, alpha)[0])
+        fit = tm.fit_transition(labels, alpha)
+        prior = np.tile(fit.class_fractions, (GALAXIES, 1))
+        corrected(type(way).__name__, fit, labels, tm.posterior(prior, labels, alpha, fit.transition))
+    disk = table.groupby("task")["label"].sum().to_numpy()
+    votes = np.column_stack([ANSWERS - disk, disk])
+    fit = tm.fit_transition(votes, alpha)
+    corrected("vote counts", fit, (disk > ANSWERS / 2).astype(int), fit.votes.posterior(votes, alpha))
+    return found
+
+
+def main():
+    draws = int(sys.argv[1]) if len(sys.argv) > 1 else 100
+    for package in ("ppi-python", "crowd-kit", "truemorph"):
+        print(f"{package} {version(package)}")
+    print("\n| disk fractions, 300 gold of 6,000 | rms | covered | width |\n|---|---|---|---|")
+    for name, world in {"no drift": {}, "drift +0.5": {"drift": 0.5}, "wave": {"trend": "wave"}}.items():
+        each = [powered(1000 + seed, **world) for seed in range(draws)]
+        for who, found in zip(("ppi_py", "truemorph"), zip(*each, strict=True), strict=True):
+            errors, covered, widths = map(np.array, zip(*found, strict=True))
+            print(ROW.format(f"{name}: {who}", np.sqrt(np.mean(errors**2)), covered.mean(), widths.mean()))
+    print("\n| answers combined by | balanced accuracy | error of disk fractions |\n|---|---|---|")
+    each = [combined(seed) for seed in range(max(draws // 10, 2))]
+    for name in each[0]:
+        values = np.array([one[name] for one in each])
+        cells = [f"{mean:.3f} ± {scatter:.3f}" for mean, scatter in zip(values.mean(0), values.std(0), strict=True)]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
