@@ -8,9 +8,14 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from truemorph.bias.transitions import RayleighTransition
-from truemorph.gold.agreement import agreement, combined, experts_curve
+from truemorph.gold.agreement import agreement, combined, experts_curve, fleiss_kappa
 
 CHOICES = ("smooth", "disk", "unclear", "artefact")
+# Ten subjects, 14 raters, five categories; the kappa of this standard example is 0.210.
+TEN_SUBJECTS = [
+    [0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1],
+    [7, 7, 0, 0, 0], [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7],
+]  # fmt: skip
 
 
 def rows(*given):
@@ -74,7 +79,22 @@ def test_people_who_always_agree_have_kappa_1():
     answers = rows(*((who, str(k), "first", "disk") for who in ("Ann", "Ben", "Eve") for k in range(30)))
     found = agreement(answers)
     assert [one["kappa"] for one in found["pairs"]] == [1.0, 1.0, 1.0]
+    assert found["fleiss"] == {"galaxies": 30, "kappa": 1.0, "kappa_stderr": 0.0}
     assert found["disagreements"] == []
+
+
+def test_fleiss_kappa_of_the_standard_example():
+    answers = np.array([np.repeat(np.arange(5), counts) for counts in TEN_SUBJECTS])
+    assert fleiss_kappa(answers) == pytest.approx(0.210, abs=5e-4)
+
+
+def test_fleiss_kappa_needs_three_people_and_galaxies_that_all_labelled():
+    three = of_people(2, ("Ann", "Ben", "Eve"))
+    found = agreement(three.filter((pl.col("annotator") != "Eve") | (pl.col("galaxy").cast(int) < 50)))["fleiss"]
+    assert found["galaxies"] == 50
+    # Each answer is the galaxy's own with probability 0.7, so kappa is about 0.7².
+    assert abs(found["kappa"] - 0.49) < 3 * found["kappa_stderr"] < 0.4
+    assert agreement(three.filter(pl.col("annotator") != "Eve"))["fleiss"] is None
 
 
 def test_self_consistency_is_the_fraction_of_repeats_answered_alike():

@@ -48,6 +48,28 @@ def test_a_models_probabilities_change_the_plan(catalogue):
         tm.plan_gold(catalogue, labels=sure.with_columns(object_id=pl.format("x{}", "object_id")))
 
 
+@pytest.mark.parametrize("absent", ["object_id", "label", "p_disk"])
+def test_labels_without_a_needed_column_are_refused_in_one_line(capsys, catalogue, tmp_path, absent):
+    columns = {"object_id": ["a"], "label": [1], "p_disk": [0.9]}
+    pl.DataFrame(columns).drop(absent).write_parquet(tmp_path / "labels.parquet")
+    status, _, err = run(capsys, "gold", "plan", catalogue, "--labels", tmp_path / "labels.parquet")
+    assert status == 2
+    assert absent in err
+    assert err.count("\n") == 1
+
+
+def test_a_plan_for_the_bias_curve(capsys, catalogue):
+    """One error, that of the curve, instead of one a bin; more labels make it smaller."""
+    plans = []
+    for budget in (60, 120):
+        status, said, _ = run(capsys, "gold", "plan", catalogue, "--budget", budget, "--for", "transition", "--json")
+        assert status == 0
+        plans.append(json.loads(said))
+    assert plans[0]["purpose"] == "transition"
+    assert [len(one["predicted"]) for one in plans] == [1, 1]
+    assert plans[1]["predicted"] < plans[0]["predicted"]
+
+
 @pytest.fixture
 def served(monkeypatch):
     """Instead of waiting for a browser: one answer of Ann's, then Ctrl-C."""

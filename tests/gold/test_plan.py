@@ -68,7 +68,7 @@ def test_an_allocation_has_the_wanted_error_and_no_large_weight(groups, error):
     assert np.max(strata.sizes / labels) < 10.0001 * strata.sizes.sum() / labels.sum()
 
 
-@pytest.mark.parametrize("options", [{"budget": 150}, {"budget": 400}, {"error": 0.05}])
+@pytest.mark.parametrize("options", [{"budget": 150}, {"budget": 400}, {"error": 0.05}, {"purpose": "transition"}])
 def test_every_galaxy_can_be_selected_and_no_weight_is_large(catalogue, options):
     plan = make_plan(catalogue, bins=4, **options)
     assert plan.frame["probability"].min() > 0

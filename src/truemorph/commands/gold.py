@@ -20,7 +20,7 @@ from truemorph.findings import Finding
 from truemorph.gold.agreement import RULE, agreement, experts_curve
 from truemorph.gold.answers import CHOICES, FIRST, read_answers
 from truemorph.gold.importing import answered_probability, answers_of_table, export_subjects, with_gold
-from truemorph.gold.plan import TABLE, GoldPlan, images_of, make_plan, read_plan, write_plan
+from truemorph.gold.plan import TABLE, GoldPlan, Purpose, images_of, make_plan, read_plan, write_plan
 from truemorph.gold.session import LEFT_OUT, SESSION, Source, open_session
 from truemorph.io import plain, read_json
 from truemorph.progress import tell
@@ -37,6 +37,7 @@ def plan_gold(
     bins: AtLeastOne = 8,
     labels: Table | None = None,
     by: str = "alpha",
+    purpose: Annotated[Purpose, Parameter(name="--for")] = "fractions",
     out: Path | None = None,
     seed: Seed = 0,
 ) -> GoldPlan:
@@ -52,7 +53,8 @@ def plan_gold(
     catalogue : path or table
         Prepared catalogue.
     error : float
-        Wanted standard error of the disk fraction, the largest over the bins of α.
+        Wanted standard error of the disk fraction, the largest over the bins of α; for the bias curve, that of the flip
+        probability where it is one half.
     budget : int, optional
         Number of galaxies to label, instead of an error.
     bins : int
@@ -61,6 +63,8 @@ def plan_gold(
         Labels of a model, from truemorph label.
     by : str
         Column in whose bins the disk fraction is wanted.
+    purpose : str
+        What the gold labels are for: fractions (disk fractions) or transition (the bias curve).
     out : path, optional
         Folder for the plan: plan.json, plan.parquet, plan.png; answers are collected there too.
     seed : int
@@ -87,7 +91,7 @@ def plan_gold(
     """
     table = read_catalogue(catalogue)
     p_disk = None if labels is None else _probabilities(table, labels)
-    plan = make_plan(table, error, budget, bins, p_disk, seed, by)
+    plan = make_plan(table, error, budget, bins, p_disk, seed, purpose, by)
     if out is None:
         return plan
     plan = write_plan(plan, Path(out))
@@ -251,6 +255,12 @@ class GoldImport(Result):
             lines.append(
                 f"agreement    {' and '.join(one['people'])}: {one['agree']:.0%} of {one['galaxies']:,} galaxies, "
                 f"Cohen's kappa {one['kappa']:.2f} ± {one['kappa_stderr']:.2f}"
+            )
+        fleiss = self.agreement.get("fleiss")
+        if fleiss:
+            lines.append(
+                f"all people   {fleiss['galaxies']:,} galaxies, Fleiss' kappa {fleiss['kappa']:.2f} ± "
+                f"{fleiss['kappa_stderr']:.2f}"
             )
         for one in self.agreement.get("self_consistency", []):
             lines.append(

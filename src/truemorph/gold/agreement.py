@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
@@ -57,27 +58,24 @@ def agreement(answers: pl.DataFrame, seed: int = 0) -> dict[str, Any]:
     -------
     dict
         `pairs`: of each two people the number of galaxies that both labelled, the fraction on which they agree, and
-        Cohen's kappa with its bootstrap error; `self_consistency`: by person, repeats and the fraction answered alike;
+        Cohen's kappa with its bootstrap error; `fleiss`: Fleiss' kappa of the galaxies that all labelled, None for
+        fewer than three people; `self_consistency`: by person, repeats and the fraction answered alike;
         `disagreements`: galaxies on which people do not agree; `twins`: disks that the same person labelled on the
         original and again on a degraded copy, and the fraction called smooth there.
     """
     first = answers.filter(pl.col("occasion") == FIRST)
+    people = sorted(first["annotator"].unique())
     wide = first.pivot("annotator", index="galaxy", values="answer")
+    codes = wide.select(pl.col(people).cast(pl.Enum(sorted(CHOICES))).to_physical())
     rng = np.random.default_rng(seed)
     pairs = []
-    for people in combinations(sorted(first["annotator"].unique()), 2):
-        both = wide.select(pl.col(people).cast(pl.Enum(sorted(CHOICES))).to_physical()).drop_nulls().to_numpy()
+    for two in combinations(people, 2):
+        both = codes.select(two).drop_nulls().to_numpy()
         if len(both):
-            draws = [cohen_kappa(both[rng.integers(0, len(both), len(both))]) for _ in range(_RESAMPLES)]
-            pairs.append(
-                {
-                    "people": list(people),
-                    "galaxies": len(both),
-                    "agree": float(np.mean(both[:, 0] == both[:, 1])),
-                    "kappa": cohen_kappa(both),
-                    "kappa_stderr": float(np.std(draws)),
-                }
-            )
+            alike = float(np.mean(both[:, 0] == both[:, 1]))
+            pairs.append({"people": list(two), "agree": alike, **_with_error(cohen_kappa, both, rng)})
+    every = codes.drop_nulls().to_numpy()
+    fleiss = _with_error(fleiss_kappa, every, rng) if len(people) > 2 and len(every) else None
     consistency = (
         _beside_first(answers, REPEAT)
         .group_by("annotator")
@@ -87,6 +85,7 @@ def agreement(answers: pl.DataFrame, seed: int = 0) -> dict[str, Any]:
     differing = first.group_by("galaxy").agg(pl.col("answer").n_unique().alias("n")).filter(pl.col("n") > 1)["galaxy"]
     return {
         "pairs": pairs,
+        "fleiss": fleiss,
         "self_consistency": consistency.sort("annotator").to_dicts(),
         "disagreements": sorted(differing),
         "twins": {"disks": twins.height, "called_smooth": (twins["again"] == "smooth").mean()},
@@ -120,6 +119,15 @@ def _beside_first(answers: pl.DataFrame, occasion: str) -> pl.DataFrame:
     return first.join(again, on=["annotator", "galaxy"], how="inner")
 
 
+def _with_error(
+    kappa: Callable[[np.ndarray], float], answers: np.ndarray, rng: np.random.Generator
+) -> dict[str, float]:
+    """A coefficient, and its scatter over resamples of galaxies."""
+    n = len(answers)
+    draws = [kappa(answers[rng.integers(0, n, n)]) for _ in range(_RESAMPLES)]
+    return {"galaxies": n, "kappa": kappa(answers), "kappa_stderr": float(np.std(draws))}
+
+
 def cohen_kappa(both: np.ndarray) -> float:
     """Return Cohen's kappa (1960, Educational and Psychological Measurement 20, 37) of answers, shape (galaxies, 2).
 
@@ -129,3 +137,16 @@ def cohen_kappa(both: np.ndarray) -> float:
     alike = float(np.mean(both[:, 0] == both[:, 1]))
     chance = float(np.sum(np.prod([(both == one).mean(axis=0) for one in np.unique(both)], axis=1)))
     return 1.0 if chance == 1 else (alike - chance) / (1 - chance)
+
+
+def fleiss_kappa(every: np.ndarray) -> float:
+    """Return Fleiss' kappa (1971, Psychological Bulletin 76, 378) of answers, shape (galaxies, people).
+
+    >>> fleiss_kappa(np.array([["disk", "disk", "disk"], ["smooth", "smooth", "smooth"]]))
+    1.0
+    """
+    people = every.shape[1]
+    counts = np.stack([(every == one).sum(axis=1) for one in np.unique(every)], axis=1)
+    alike = ((counts**2).sum(axis=1) - people) / (people * (people - 1))
+    chance = float(np.sum((counts.sum(axis=0) / counts.sum()) ** 2))
+    return 1.0 if chance == 1 else float((alike.mean() - chance) / (1 - chance))

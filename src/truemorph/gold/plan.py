@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -18,7 +18,7 @@ from truemorph.bias.binning import Bins
 from truemorph.bias.estimation import fit_transition
 from truemorph.bias.gold import FEWEST, GoldRegression
 from truemorph.bias.likelihood import posterior
-from truemorph.bias.transitions import DISK, UNKNOWN
+from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.catalogs.catalogue import find_images
 from truemorph.errors import InputError
 from truemorph.findings import Finding
@@ -27,6 +27,7 @@ from truemorph.plotting import BLUE, GREY, axes_or_new
 from truemorph.results import Result, quantity_table, text_facts, text_table
 from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
 
+Purpose = Literal["fractions", "transition"]
 PLAN, TABLE = "plan.json", "plan.parquet"
 # Raised whenever a folder means something else than before.
 VERSION = 1
@@ -43,9 +44,11 @@ class Strata:
     """Groups of similar galaxies from which gold labels are drawn."""
 
     index: np.ndarray  # (N,): stratum of each galaxy
-    bins: np.ndarray  # (H,): bin of α of each stratum
+    bins: np.ndarray  # (H,): bin of α of each stratum; 0 for all where the bias curve is wanted
     sizes: np.ndarray  # (H,): galaxies that can be labelled
-    spread: np.ndarray  # (H,): predicted standard deviation of their class, at least that of p = 0.02
+    # (H,): predicted standard deviation of their class (at least that of p = 0.02), or of a galaxy's influence on the
+    # bias curve
+    spread: np.ndarray
 
     @classmethod
     def of(cls, label: np.ndarray, bins: Bins, p_disk: np.ndarray, groups: int) -> Strata:
@@ -62,6 +65,11 @@ class Strata:
         # Between the mean of p and one half, as far as p is uncertain itself.
         variance = np.clip(mean * (1 - mean), 0.02 * 0.98, None)
         return cls(index, bins.index[first], sizes.astype(float), np.sqrt(variance))
+
+    def for_curve(self, influence: np.ndarray) -> Strata:
+        """The same strata, for the bias curve: `influence`, shape (N,), of a galaxy's class on it."""
+        spread = np.sqrt(np.bincount(self.index, influence**2) / self.sizes)
+        return replace(self, bins=np.zeros_like(self.bins), spread=np.maximum(spread, 1e-3 * spread.max()))
 
     def errors(self, drawn: np.ndarray) -> np.ndarray:
         """Standard error of the disk fraction of each bin of α if so many of each stratum are labelled, shape (B,)."""
@@ -126,7 +134,7 @@ class GoldPlan(Result):
     edges : array, shape (B + 1,)
         Bins of α.
     predicted : array, shape (B,)
-        Predicted standard error of the disk fraction in each bin.
+        Predicted standard error of the disk fraction in each bin; of the bias curve, shape (1,), if that is wanted.
     comparison : polars.DataFrame
         `labels`, `planned`, `random`: the largest of these errors for several numbers of labels.
     repeats : int
@@ -154,10 +162,12 @@ class GoldPlan(Result):
         """Return numbers of labels and predicted errors as text."""
         n, probability = self.selected.height, self.selected["probability"].to_numpy()
         by = "α" if self.about["by"] == "alpha" else self.about["by"]
-        where = f"at most, of the disk fraction in {self.predicted.size} bins of {by} (predicted)"
+        what = f"at most, of the disk fraction in {self.predicted.size} bins of {by}"
+        if self.about["purpose"] == "transition":
+            what = "of the flip probability where it is one half"
         facts = [
             ("gold labels", f"{n:,} galaxies, {self.repeats:,} of them shown twice"),
-            ("error", f"{self.predicted.max():.3f} {where}"),
+            ("error", f"{self.predicted.max():.3f} {what} (predicted)"),
             ("probabilities", f"{probability.min():.2g} to {probability.max():.2g}"),
         ]
         rows = [
@@ -198,7 +208,9 @@ class GoldPlan(Result):
         ax.plot(labels, self.comparison["random"], "s--", color=GREY, label="random choice")
         ax.plot(labels, self.comparison["planned"], "D-", color=BLUE, label="planned choice")
         ax.axhline(self.predicted.max(), color="0.7", lw=1)
-        ax.set(xscale="log", xlabel="number of gold labels", ylabel="largest predicted error of the disk fraction")
+        curve = self.about["purpose"] == "transition"
+        ax.set(xscale="log", xlabel="number of gold labels")
+        ax.set(ylabel="predicted error of the bias curve" if curve else "largest predicted error of the disk fraction")
         ax.set_ylim(bottom=0)
         ax.legend(frameon=False)
         return ax
@@ -228,6 +240,21 @@ def predicted_probabilities(
     return np.asarray(both[np.argmin(np.abs(both - 0.5), axis=0), np.arange(label.size)])
 
 
+def influence_on_curve(label: np.ndarray, alpha: np.ndarray, p_disk: np.ndarray) -> np.ndarray:
+    """Standard deviation of a galaxy's influence on the flip probability where this is one half, shape (N,).
+
+    With a gold label a disk adds its score, ∂ log p(ỹ | disk, α) / ∂θ, to the fit of the Rayleigh curve; unknown is
+    whether the galaxy is a disk.
+    """
+    theta = float(fit_transition(label, alpha, delta=None).values["theta"])
+    flip = np.clip(np.exp(-(alpha**2) / (2 * theta**2)), 1e-6, 1 - 1e-6)
+    slope = flip * alpha**2 / theta**3
+    score = np.where(label == SMOOTH, slope / flip, -slope / (1 - flip))
+    information = np.mean(p_disk * slope**2 / (flip * (1 - flip)))
+    steepest = np.log(2) / theta  # ∂ flip / ∂θ where the flip probability is one half
+    return np.asarray(np.sqrt(p_disk * (1 - p_disk)) * np.abs(score) * steepest / information)
+
+
 def make_plan(
     catalogue: CatalogTable,
     error: float = 0.03,
@@ -235,6 +262,7 @@ def make_plan(
     bins: int = 8,
     p_disk: np.ndarray | None = None,
     seed: int = 0,
+    purpose: Purpose = "fractions",
     by: str = "alpha",
 ) -> GoldPlan:
     """Choose the galaxies that should get a gold label; arguments as in `plan_gold`, with `p_disk` of shape (N,).
@@ -263,6 +291,8 @@ def make_plan(
         )
     cut = Bins.cut(column[rows], max(1, min(bins, rows.size // 50)))
     strata = Strata.of(label[rows], cut, predicted[rows], 1 if p_disk is None else 3)
+    if purpose == "transition":
+        strata = strata.for_curve(influence_on_curve(label[rows], alpha[rows], predicted[rows]))
     drawn = strata.rounded(strata.allocation(error)) if budget is None else strata.for_budget(budget)
     probability = before.copy()
     now = (drawn / strata.sizes)[strata.index]
@@ -300,6 +330,7 @@ def make_plan(
         orient="row",
     )
     about = {
+        "purpose": purpose,
         "by": by,
         "catalogue": source,
         "image_root": catalogue.metadata.get("image_root"),
