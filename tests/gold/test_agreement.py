@@ -5,8 +5,6 @@ from itertools import product
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from truemorph.bias.transitions import RayleighTransition
@@ -23,7 +21,8 @@ TEN_SUBJECTS = [
 def rows(*given):
     """Answers from (annotator, galaxy, occasion, answer)."""
     names = ["annotator", "galaxy", "occasion", "answer"]
-    return pl.DataFrame(given, schema=dict.fromkeys(names, pl.String), orient="row").with_row_index("time")
+    found = pl.DataFrame(given, schema=dict.fromkeys(names, pl.String), orient="row").with_row_index("time")
+    return found.with_columns(twin_alpha=pl.lit(None, pl.Float64))
 
 
 def of_people(seed, people=("Ann", "Ben"), n=80, alike=0.7):
@@ -60,18 +59,6 @@ def test_the_class_that_most_people_chose(answers, gold, uncertain):
     assert found["gold_time"][0] == len(answers) - 1
 
 
-@given(st.lists(st.sampled_from(CHOICES), min_size=1, max_size=6), st.randoms())
-def test_the_order_of_the_answers_does_not_count(answers, random):
-    given = [(f"person {k}", "a", "first", one) for k, one in enumerate(answers)]
-    shuffled = random.sample(given, len(given))
-    columns = ["gold", "gold_uncertain", "gold_people"]
-    assert combined(rows(*given)).select(columns).equals(combined(rows(*shuffled)).select(columns))
-    swap = {"smooth": "disk", "disk": "smooth"}
-    mirrored = combined(rows(*((who, one, when, swap.get(said, said)) for who, one, when, said in given)))["gold"][0]
-    gold = combined(rows(*given))["gold"][0]
-    assert mirrored == (None if gold is None else 1 - gold)
-
-
 def test_cohens_kappa_is_that_of_scikit_learn_on_the_galaxies_that_both_labelled():
     answers = of_people(1)
     ann = answers.filter(pl.col("annotator") == "Ann")["answer"].to_numpy()[:60]
@@ -83,7 +70,6 @@ def test_cohens_kappa_is_that_of_scikit_learn_on_the_galaxies_that_both_labelled
     assert pair["agree"] == pytest.approx(np.mean(ann == ben))
     assert pair["kappa"] == pytest.approx(cohen_kappa_score(ann, ben))
     chance = sum(np.mean(ann == one) * np.mean(ben == one) for one in CHOICES)
-    assert pair["kappa"] == pytest.approx((np.mean(ann == ben) - chance) / (1 - chance))
     # Error for large samples, from the scatter of the agreement alone.
     rough = np.sqrt(pair["agree"] * (1 - pair["agree"]) / 60) / (1 - chance)
     assert pair["kappa_stderr"] == pytest.approx(rough, rel=0.3)
@@ -102,29 +88,13 @@ def test_fleiss_kappa_of_the_standard_example():
     assert fleiss_kappa(answers) == pytest.approx(0.210, abs=5e-4)
 
 
-@settings(max_examples=20)
-@given(st.integers(0, 10**6))
-def test_fleiss_kappa_does_not_depend_on_who_gave_which_answer(seed):
-    rng = np.random.default_rng(seed)
-    answers = rng.integers(0, 3, (12, 5))
-    assert fleiss_kappa(rng.permuted(answers, axis=1)) == pytest.approx(fleiss_kappa(answers))
-    assert fleiss_kappa(rng.permutation(answers)) == pytest.approx(fleiss_kappa(answers))
-
-
 def test_fleiss_kappa_needs_three_people_and_galaxies_that_all_labelled():
     three = of_people(2, ("Ann", "Ben", "Eve"))
-    without = three.filter((pl.col("annotator") != "Eve") | (pl.col("galaxy").cast(int) < 50))
-    found = agreement(without)["fleiss"]
+    found = agreement(three.filter((pl.col("annotator") != "Eve") | (pl.col("galaxy").cast(int) < 50)))["fleiss"]
     assert found["galaxies"] == 50
-    assert found["kappa_stderr"] > 0
+    # Each answer is the galaxy's own with probability 0.7, so kappa is about 0.7².
+    assert abs(found["kappa"] - 0.49) < 3 * found["kappa_stderr"] < 0.4
     assert agreement(three.filter(pl.col("annotator") != "Eve"))["fleiss"] is None
-
-
-def test_one_person_alone_has_no_kappa():
-    found = agreement(of_people(3, ("Ann",)))
-    assert found["pairs"] == []
-    assert found["disagreements"] == []
-    assert found["twins"] == {"disks": 0, "called_smooth": None}
 
 
 def test_self_consistency_is_the_fraction_of_repeats_answered_alike():
@@ -150,6 +120,7 @@ def test_twins_count_disks_that_the_same_person_calls_smooth_on_the_degraded_cop
     )  # fmt: skip
     # Ann's a, b and e and Ben's a: c can't be told, d is smooth on both.
     assert agreement(answers)["twins"] == {"disks": 4, "called_smooth": 0.5}
+    assert agreement(answers.filter(pl.col("occasion") == "first"))["twins"] == {"disks": 0, "called_smooth": None}
 
 
 def of_twins(theta, n, seed=0, disk=0.7):
@@ -161,7 +132,7 @@ def of_twins(theta, n, seed=0, disk=0.7):
     words = np.array(["smooth", "disk"])
     first = rows(*(("Ann", str(k), "first", str(words[int(one)])) for k, one in enumerate(is_disk)))
     twins = rows(*(("Ann", str(k), "twin", str(words[int(one)])) for k, one in enumerate(seen)))
-    return pl.concat([first.with_columns(twin_alpha=pl.lit(None, pl.Float64)), twins.with_columns(twin_alpha=alpha)])
+    return pl.concat([first, twins.with_columns(twin_alpha=alpha)])
 
 
 def test_twins_give_the_bias_curve_of_the_experts():
@@ -191,6 +162,4 @@ def test_a_twin_that_several_people_saw_counts_once():
 
 @pytest.mark.parametrize("answers", [of_twins(6.0, 8), of_twins(6.0, 60, disk=0.0), of_people(1)])
 def test_few_twins_give_no_curve(answers):
-    if "twin_alpha" not in answers.columns:
-        answers = answers.with_columns(twin_alpha=pl.lit(None, pl.Float64))
     assert experts_curve(answers) is None

@@ -92,8 +92,9 @@ def test_the_wanted_error_is_predicted_for_every_bin(catalogue):
     assert np.all(np.diff(table["planned"]) < 0)
 
 
-def scatter_of_plans(draws):
-    """Rms errors of stratified means over plans, in units of those predicted, (bins,); classes follow p(disk)."""
+@pytest.mark.parametrize("draws", [30, pytest.param(400, marks=pytest.mark.slow)])
+def test_predicted_errors_are_the_scatter_over_plans(draws):
+    """Errors of stratified means over plans, in units of those predicted; classes follow p(disk)."""
     rng = np.random.default_rng(3)
     alpha = rng.lognormal(2.6, 0.45, 2000)
     p_disk = rng.beta(0.6, 0.5, 2000)
@@ -103,29 +104,16 @@ def scatter_of_plans(draws):
     p_disk = np.clip(np.where(label == 1, 1, missed / (missed + 1 - p_disk)), 0.03, 0.97)
     frame = pl.DataFrame({"object_id": np.arange(2000), "label": label, "alpha": alpha, "split": "train"})
     cut = Bins.cut(alpha, 4)
-    pulls = []
+    pulls = np.empty((draws, 4))
     for seed in range(draws):
         truth = np.random.default_rng([seed, 5]).random(2000) < p_disk
         plan = make_plan(CatalogTable(frame), budget=200, bins=4, p_disk=p_disk, seed=seed)
-        chosen = plan.frame["position"].is_not_null().to_numpy()
-        weights = chosen / plan.frame["probability"].to_numpy()
-        size = np.bincount(cut.index)
-        pulls.append(np.bincount(cut.index, weights * truth - truth) / size / plan.predicted)
-    return np.array(pulls)
-
-
-def test_predicted_errors_are_the_scatter_over_plans():
-    pulls = scatter_of_plans(30)
-    # 30 plans of 4 bins: the rms has an error of 6 %.
-    assert 0.8 < np.sqrt(np.mean(pulls**2)) < 1.2
-    assert abs(pulls.mean()) < 4 / np.sqrt(pulls.size)
-
-
-@pytest.mark.slow
-def test_predicted_errors_are_the_scatter_over_many_plans():
-    pulls = scatter_of_plans(400)
-    assert np.all(np.abs(np.sqrt(np.mean(pulls**2, axis=0)) - 1) < 0.15)
-    assert np.all(np.abs(pulls.mean(axis=0)) < 4 / np.sqrt(400))
+        weights = plan.frame["position"].is_not_null().to_numpy() / plan.frame["probability"].to_numpy()
+        pulls[seed] = np.bincount(cut.index, weights * truth - truth) / np.bincount(cut.index) / plan.predicted
+    # The rms of 30 plans of 4 bins has an error of 6 %; of 400 plans every bin is checked.
+    axis, n, allowed = (None, pulls.size, 0.2) if draws == 30 else (0, draws, 0.15)
+    assert np.all(np.abs(np.sqrt(np.mean(pulls**2, axis=axis)) - 1) < allowed)
+    assert np.all(np.abs(pulls.mean(axis=axis)) < 4 / np.sqrt(n))
 
 
 def test_galaxies_without_an_image_are_left_out_and_counted(catalogue):
@@ -137,8 +125,8 @@ def test_galaxies_without_an_image_are_left_out_and_counted(catalogue):
     probability = plan.frame["probability"].to_numpy()
     assert np.all((probability > 0) == has)
     assert plan.selected["image"].null_count() == 0
-    never = make_plan(CatalogTable(catalogue.frame.with_columns(image=pl.lit("a.jpg"))), budget=200)
-    assert codes(never) == []
+    with pytest.raises(InputError, match="12 galaxies can be labelled"):
+        make_plan(CatalogTable(catalogue.frame.with_columns(image=pl.Series(["a.jpg"] * 12 + [None] * 2988))))
 
 
 def test_probabilities_of_a_pilot_and_of_the_next_plan_combine():
@@ -180,7 +168,6 @@ def test_few_gold_labels_of_unknown_selection_improve_the_prediction_only():
 def test_bins_of_another_column(catalogue):
     plan = make_plan(catalogue, budget=200, by="covariate", bins=4)
     np.testing.assert_allclose(plan.edges, Bins.cut(catalogue.frame["covariate"].to_numpy(), 4).edges)
-    assert plan.predicted.max() < make_plan(catalogue, budget=100, by="covariate", bins=4).predicted.max()
     gaps = catalogue.frame.with_columns(covariate=pl.when(pl.col("label") == 1).then("covariate"))
     with pytest.raises(InputError, match="covariate is missing"):
         make_plan(CatalogTable(gaps), by="covariate")
@@ -194,11 +181,6 @@ def test_budgets_and_errors_that_cannot_be_are_refused(catalogue, options):
         make_plan(catalogue, **options)
     assert "\n" not in str(error.value)
     assert str(next(iter(options.values()))) in str(error.value)
-
-
-def test_a_handful_of_galaxies_cannot_be_planned(catalogue):
-    with pytest.raises(InputError, match="12 galaxies can be labelled"):
-        make_plan(CatalogTable(catalogue.frame.with_columns(image=pl.Series(["a.jpg"] * 12 + [None] * 2988))))
 
 
 def test_the_choice_follows_from_the_seed():

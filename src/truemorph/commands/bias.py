@@ -198,36 +198,31 @@ def measure_bias(
         bins=tree.bins,
         galaxies=frame.height,
         galaxies_not_selected=everything - frame.height,
-        findings=unique(unlabelled, sentinels, _findings(results, intrinsic, columns)),
+        findings=unique(unlabelled, sentinels, _missing(intrinsic, columns), _of_label_sets(results)),
     )
     if out is not None:
         write_json(out, measured.to_dict())
     return measured
 
 
-def _findings(results: dict[str, BiasResult], intrinsic: Names, columns: np.ndarray | None) -> tuple[Finding, ...]:
-    """Return the findings of all label sets, each once, with the name of the label set unless all share it."""
-    missing: tuple[Finding, ...] = ()
-    if columns is not None and not np.isfinite(columns).all():
-        counts = zip(intrinsic, (~np.isfinite(columns)).sum(axis=0), strict=True)
-        named = ", ".join(f"{name} in {count:,}" for name, count in counts if count)
-        missing = (
-            Finding(
-                "rows-left-out",
-                "note",
-                f"{int((~np.isfinite(columns).all(axis=1)).sum()):,} of {len(columns):,} galaxies were left out: a "
-                f"value is missing ({named}).",
-            ),
-        )
+def _missing(intrinsic: Names, columns: np.ndarray | None) -> list[Finding]:
+    """Say which intrinsic columns lack values."""
+    if columns is None or np.isfinite(columns).all():
+        return []
+    counts = zip(intrinsic, (~np.isfinite(columns)).sum(axis=0), strict=True)
+    named = ", ".join(f"{name} in {count:,}" for name, count in counts if count)
+    without = int((~np.isfinite(columns).all(axis=1)).sum())
+    message = f"{without:,} of {len(columns):,} galaxies were left out: a value is missing ({named})."
+    return [Finding("rows-left-out", "note", message)]
+
+
+def _of_label_sets(results: dict[str, BiasResult]) -> list[Finding]:
+    """Return the findings of all label sets, with the name of the label set unless all share it."""
     found = []
+    without_columns = min(one.n_dropped for one in results.values())
     for name, result in results.items():
         for one in result.findings:
-            if (
-                one.code == "rows-left-out"
-                and missing
-                and result.n_dropped == min(other.n_dropped for other in results.values())
-            ):
-                continue
-            shared = all(one in other.findings for other in results.values())
-            found.append(one if shared else replace(one, message=f"{name}: {one.message}"))
-    return unique(missing, found)
+            if not (one.code == "rows-left-out" and result.n_dropped == without_columns):
+                shared = all(one in other.findings for other in results.values())
+                found.append(one if shared else replace(one, message=f"{name}: {one.message}"))
+    return found

@@ -12,16 +12,9 @@ from truemorph.results import Result, quantity_table
 
 @dataclass(frozen=True, repr=False)
 class Citation(Result):
-    """What to cite: the paper of the method, the paper of the bias metric CV18, and the software.
+    """What to cite: the paper of the method, the paper of the bias metric CV18, and the software."""
 
-    Attributes
-    ----------
-    entries : dict
-        Key of BibTeX → type and fields.
-    findings : tuple of Finding
-    """
-
-    entries: dict[str, tuple[str, dict[str, str]]]
+    entries: dict[str, tuple[str, dict[str, str]]]  # type and fields by key of BibTeX
     findings: tuple[Finding, ...] = ()
 
     def summary(self) -> str:

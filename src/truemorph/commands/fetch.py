@@ -22,13 +22,7 @@ _JOINED = {"sdss": "photometry.parquet", "simard": "table3.parquet"}
 
 @dataclass(frozen=True, repr=False)
 class FetchResult(Result):
-    """Content of the folders after a fetch, by archive.
-
-    Attributes
-    ----------
-    archives : tuple of Fetched
-    findings : tuple of Finding
-    """
+    """Content of the folders after a fetch, by archive."""
 
     archives: tuple[Fetched, ...]
     findings: tuple[Finding, ...]

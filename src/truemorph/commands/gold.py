@@ -13,19 +13,20 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from truemorph.arguments import AtLeastOne, Count, Seed, Table
-from truemorph.catalogs.catalogue import find_images, read_catalogue
+from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.selected import from_same_images
 from truemorph.errors import InputError, require_extra
 from truemorph.findings import Finding
 from truemorph.gold.agreement import RULE, agreement, experts_curve
 from truemorph.gold.answers import CHOICES, FIRST, read_answers
 from truemorph.gold.importing import answered_probability, answers_of_table, export_subjects, with_gold
-from truemorph.gold.plan import TABLE, GoldPlan, Purpose, make_plan, read_plan, write_plan
+from truemorph.gold.plan import TABLE, GoldPlan, Purpose, images_of, make_plan, read_plan, write_plan
 from truemorph.gold.session import LEFT_OUT, SESSION, Source, open_session
 from truemorph.io import plain, read_json
 from truemorph.progress import tell
+from truemorph.report.label_sets import join_labels
 from truemorph.results import Result, quantity_table, text_table
-from truemorph.tables import CatalogTable, kind_of, read_table, to_astropy, write_table
+from truemorph.tables import CatalogTable, read_table, to_astropy, write_table
 
 
 def plan_gold(
@@ -89,7 +90,7 @@ def plan_gold(
     True
     """
     table = read_catalogue(catalogue)
-    p_disk = None if labels is None else _probabilities(table.frame, labels)
+    p_disk = None if labels is None else _probabilities(table, labels)
     plan = make_plan(table, error, budget, bins, p_disk, seed, purpose, by)
     if out is None:
         return plan
@@ -98,51 +99,30 @@ def plan_gold(
     return plan
 
 
-def _probabilities(frame: pl.DataFrame, labels: Any) -> np.ndarray:
+def _probabilities(catalogue: CatalogTable, labels: Any) -> np.ndarray:
     """A model's p(disk) of each galaxy of a catalogue, NaN where it has none."""
-    table = read_table(labels)
-    source = str(table.path or kind_of(labels))
-    if not {"object_id", "p_disk"} <= set(table.frame.columns):
-        raise InputError(f"{source}: has no columns object_id and p_disk; make labels with truemorph label")
-    known = table.frame.select(pl.col("object_id").cast(pl.String), pl.col("p_disk").cast(pl.Float64))
-    joined = frame.select(pl.col("object_id").cast(pl.String)).join(
-        known.unique("object_id"), on="object_id", how="left", maintain_order="left"
-    )
-    if not joined["p_disk"].count():
-        raise InputError(f"{source}: has labels of none of this catalogue's galaxies; are the ids the same?")
-    return joined["p_disk"].fill_null(np.nan).to_numpy()
+    known, _ = join_labels(catalogue, labels)
+    ids = catalogue.frame.select(pl.col("object_id").cast(pl.String))
+    joined = ids.join(known.select("object_id", "p_disk"), on="object_id", how="left", maintain_order="left")
+    return joined["p_disk"].cast(pl.Float64).fill_null(np.nan).to_numpy()
 
 
 @dataclass(frozen=True, repr=False)
 class GoldAnswers(Result):
-    """Answers that were collected for a plan.
+    """Answers that were collected for a plan."""
 
-    Attributes
-    ----------
-    plan : Path
-        Folder of the plan.
-    source : str
-        Where gold labels come from: better-images, same-images or literature.
-    galaxies : int
-        Galaxies of the plan that have an image.
-    answers : polars.DataFrame
-        One row an answer, see `truemorph.gold.answers.read_answers`.
-    findings : tuple of Finding
-    """
-
-    plan: Path
-    source: str
-    galaxies: int
-    answers: pl.DataFrame
+    plan: Path  # its folder
+    source: str  # where gold labels come from: better-images, same-images or literature
+    galaxies: int  # those of the plan that have an image
+    answers: pl.DataFrame  # one row an answer, see `truemorph.gold.answers.read_answers`
     findings: tuple[Finding, ...] = ()
 
     @property
     def by_annotator(self) -> pl.DataFrame:
         """Number of galaxies by annotator and answer, of repeats and twins, and the median time an answer took."""
-        standing = self.answers.filter(~pl.col("undone"))
         first = pl.col("occasion") == FIRST
         return (
-            standing.group_by("annotator", maintain_order=True)
+            self.answers.group_by("annotator")
             .agg(
                 *(((pl.col("answer") == one) & first).sum().alias(one) for one in CHOICES),
                 (~first).sum().alias("repeats and twins"),
@@ -153,16 +133,14 @@ class GoldAnswers(Result):
 
     def summary(self) -> str:
         """Return the number of answers of each annotator as text."""
-        labelled = self.answers.filter(~pl.col("undone") & (pl.col("occasion") == FIRST))["galaxy"].n_unique()
-        header = ["annotator", *("can't tell" if one == "unclear" else one for one in CHOICES)]
+        labelled = self.answers.filter(pl.col("occasion") == FIRST)["galaxy"].n_unique()
         rows = [
-            [str(name), *(f"{count:,d}" for count in counts), f"{seconds:.1f}"]
+            [name, *(f"{count:,d}" for count in counts), f"{seconds:.1f}"]
             for name, *counts, seconds in self.by_annotator.iter_rows()
         ]
         head = f"{labelled:,} of {self.galaxies:,} galaxies answered; source of the gold labels: {self.source}"
-        if not rows:
-            return head
-        return "\n".join([head, "", *text_table([*header, "repeats and twins", "seconds each"], rows)])
+        header = ["annotator", "smooth", "disk", "can't tell", "artefact", "repeats and twins", "seconds each"]
+        return "\n".join([head, *(["", *text_table(header, rows)] if rows else [])])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -240,57 +218,39 @@ def collect_gold(
     from truemorph.gold.server import serve
 
     session = open_session(folder, images, better, twins, gold_source)
-    findings = []
-    if session.left_out.height:
-        n, first = session.left_out.height, session.left_out.row(0)
-        findings.append(
+    findings: tuple[Finding, ...] = ()
+    if session.left_out:
+        n, (first, reason) = len(session.left_out), next(iter(session.left_out.items()))
+        findings = (
             Finding(
                 "galaxies-left-out",
                 "note",
-                f"{n:,} of {n + len(session.images):,} galaxies of the plan cannot be shown (first: {first[0]}, "
-                f"{first[1]}); they are listed in {folder / LEFT_OUT}.",
+                f"{n:,} of {n + len(session.images):,} galaxies of the plan cannot be shown (first: {first}, "
+                f"{reason}); they are listed in {folder / LEFT_OUT}.",
                 "Add their images (`images`), and run the same command again.",
-            )
+            ),
         )
-        tell(f"{n:,} galaxies of the plan have no readable image; they are listed in {folder / LEFT_OUT}")
-    if session.better:
-        tell(f"{len(session.better):,} of {len(session.images):,} galaxies have a better image")
+    if session.better or session.left_out:
+        shown = f"{len(session.images):,} galaxies, {len(session.better):,} of them with a better image"
+        tell(f"{shown}; {len(session.left_out):,} left out")
     serve(session, port)
-    return GoldAnswers(folder, session.source, len(session.images), read_answers(folder), tuple(findings))
+    return GoldAnswers(folder, session.source, len(session.images), read_answers(folder), findings)
 
 
 @dataclass(frozen=True, repr=False)
 class GoldImport(Result):
-    """A catalogue with gold labels, and how well people agreed.
+    """A catalogue with gold labels, and how well people agreed."""
 
-    Attributes
-    ----------
-    out : Path
-        The catalogue.
-    catalogue : CatalogTable
-        The same, in memory.
-    agreement : dict
-        See `truemorph.gold.agreement.agreement`; empty for tables without annotators.
-    page : Path or None
-        Page with the galaxies on which people did not agree.
-    findings : tuple of Finding
-    """
-
-    out: Path
-    catalogue: CatalogTable
-    agreement: dict[str, Any]
-    page: Path | None = None
+    out: Path  # the catalogue
+    catalogue: CatalogTable  # the same, in memory
+    agreement: dict[str, Any]  # see `truemorph.gold.agreement.agreement`; empty for tables
+    page: Path | None = None  # with the galaxies on which people did not agree
     findings: tuple[Finding, ...] = ()
 
     def summary(self) -> str:
         """Return the number of gold labels and the agreement as text."""
-        frame = self.catalogue.frame
-        gold = frame["gold"]
-        lines = [
-            f"gold labels  {gold.count():,}: {(gold == 0).sum():,} smooth, {(gold == 1).sum():,} disk; "
-            f"{int(frame['gold_uncertain'].sum()):,} uncertain",
-            f"rule         {RULE}",
-        ]
+        said = "gold labels  {gold:,}: {smooth:,} smooth, {disk:,} disk; {uncertain:,} uncertain"
+        lines = [said.format_map(self.to_dict()), f"rule         {RULE}"]
         for one in self.agreement.get("pairs", []):
             lines.append(
                 f"agreement    {' and '.join(one['people'])}: {one['agree']:.0%} of {one['galaxies']:,} galaxies, "
@@ -298,13 +258,16 @@ class GoldImport(Result):
             )
         fleiss = self.agreement.get("fleiss")
         if fleiss:
-            lines.append(f"all people   Fleiss' kappa {fleiss['kappa']:.2f} ± {fleiss['kappa_stderr']:.2f}")
+            lines.append(
+                f"all people   {fleiss['galaxies']:,} galaxies, Fleiss' kappa {fleiss['kappa']:.2f} ± "
+                f"{fleiss['kappa_stderr']:.2f}"
+            )
         for one in self.agreement.get("self_consistency", []):
             lines.append(
                 f"consistency  {one['annotator']}: {one['alike']:.0%} of {one['repeats']} repeats answered alike"
             )
-        twins = self.agreement.get("twins", {})
-        if twins.get("disks"):
+        twins = self.agreement.get("twins", {"disks": 0})
+        if twins["disks"]:
             lines.append(
                 f"twins        {twins['called_smooth']:.0%} of {twins['disks']} disks called smooth on a degraded copy"
             )
@@ -390,109 +353,72 @@ def import_gold(
     (1, 1)
     """
     path = Path(source)
-    measured: dict[str, Any] = {}
-    probability = experts = page = None
-    same = 0
     folder = path if path.is_dir() else plan
+    if catalogue is None and folder is None:
+        raise InputError(f"{path}: a table of gold labels needs the catalogue that they are for (`catalogue`)")
     if folder is not None:
-        catalogue = read_plan(Path(folder))[0]["catalogue"] if catalogue is None else catalogue
+        planned = read_plan(Path(folder))[0]["catalogue"]
+        catalogue = planned if catalogue is None else catalogue
+    measured: dict[str, Any] = {}
+    experts, page = None, None
     if path.is_dir():
-        answers = read_answers(path).filter(~pl.col("undone"))
+        answers = read_answers(path)
         first = answers.filter(pl.col("occasion") == FIRST)
         if not first.height:
             raise InputError(f"{path}: has no answers yet; collect them with truemorph gold label")
-        measured = agreement(answers)
-        experts = experts_curve(answers)
-        page = _disagreements_page(path, answers, measured["disagreements"], Path(out))
-        session = path / SESSION
-        recorded = read_json(session).get("gold_source") if session.is_file() else None
-        gold_source = gold_source or recorded
+        measured, experts = agreement(answers), experts_curve(answers)
+        recorded = read_json(path / SESSION) if (path / SESSION).is_file() else {}
+        page = _disagreements_page(path, first, measured["disagreements"], recorded.get("images"), Path(out))
+        gold_source = gold_source or recorded.get("gold_source")
         same = first.filter(~pl.col("better"))["galaxy"].n_unique() if gold_source != "literature" else 0
     else:
-        if catalogue is None:
-            raise InputError(f"{path}: a table of gold labels needs the catalogue that they are for (`catalogue`)")
         first = answers_of_table(path, id, column)
         gold_source = gold_source or "literature"
         same = first["galaxy"].n_unique() if gold_source == "same-images" else 0
+    about = {"gold_source": gold_source, "gold_definition": definition or f"disk: as labelled ({gold_source})"}
+    about |= {"gold_experts": experts} if experts else {}
+    about |= {"gold_from_same_images": same}
+    selection = None
     if folder is not None:
-        probability = answered_probability(read_table(Path(folder) / TABLE).frame, first["galaxy"])
-    described = {"gold_source": gold_source, "gold_definition": definition or f"disk: as labelled ({gold_source})"}
-    described |= {"gold_experts": experts} if experts else {}
-    described |= {"gold_from_same_images": same}
-    table = with_gold(read_catalogue(catalogue), first, probability, described)
+        selection = answered_probability(read_table(Path(folder) / TABLE).frame, first["galaxy"])
+    table, findings = with_gold(read_catalogue(catalogue), first, selection, about)
     write_table(table, Path(out))
-    return GoldImport(Path(out), table, measured, page, _findings(table))
+    return GoldImport(Path(out), table, measured, page, (*findings, *from_same_images(about)))
 
 
-def _disagreements_page(folder: Path, answers: pl.DataFrame, galaxies: list[str], out: Path) -> Path | None:
-    """Write a page of the galaxies on which people did not agree, with what each answered."""
+def _disagreements_page(
+    plan: Path, first: pl.DataFrame, galaxies: list[str], images: str | None, out: Path
+) -> Path | None:
+    """Write a page of the galaxies on which people did not agree, with what each answered on the first occasion."""
     if not galaxies:
         return None
     from truemorph.report.gallery import jpeg_source, whole_picture
     from truemorph.report.page import Page, Pair, Section, write_page
 
-    about, selected = read_plan(folder)
-    session = folder / SESSION
-    root = (read_json(session).get("images") if session.is_file() else None) or about.get("image_root") or folder
-    names = find_images(selected["object_id"], selected["image"], Path(root))
-    files = dict(zip(selected["object_id"], names, strict=True))
-    first = answers.filter(pl.col("occasion") == FIRST)
+    about, selected = read_plan(plan)
+    root = Path(images or about.get("image_root") or plan)
+    files = images_of(selected, root) if root.is_dir() else {}
     pairs = []
     for one in galaxies:
         said = first.filter(pl.col("galaxy") == one).sort("annotator").select("annotator", "answer").rows()
-        name, picture = files.get(one), ""
-        if name is not None:
-            with suppress(InputError):
-                picture = jpeg_source(whole_picture(Path(root) / name))
+        picture = ""
+        with suppress(InputError, KeyError):  # an image that is gone, or can't be read
+            picture = jpeg_source(whole_picture(files[one]))
         caption = f"{one}: " + "; ".join(f"{who}: {answer}" for who, answer in said)
         pairs.append(Pair(caption, [("image" if picture else "no readable image", picture)]))
     page = Page(
-        title=f"Gold labels of {folder.name}",
+        title=f"Gold labels of {plan.name}",
         answer=f"People did not agree on {len(galaxies):,} of {first['galaxy'].n_unique():,} galaxies. {RULE}",
         sections=[Section("Galaxies", pairs=pairs)],
     )
     return write_page(page, out.with_name(f"{out.stem}_disagreements.html"))
 
 
-def _findings(table: CatalogTable) -> tuple[Finding, ...]:
-    findings = []
-    missing = table.metadata["gold_missing_from_catalogue"]
-    if missing:
-        findings.append(
-            Finding(
-                "gold-not-in-catalogue",
-                "caution",
-                f"{missing:,} galaxies with gold labels are not in the catalogue and were left out.",
-                "Check that ids and catalogue are those that the labels were made for.",
-            )
-        )
-    outside = table.metadata["gold_not_in_plan"]
-    if outside:
-        findings.append(
-            Finding(
-                "gold-not-in-plan",
-                "caution",
-                f"{outside:,} galaxies with a class could not be selected by the plan and were left out.",
-                "Import them without the plan, or check that it is the plan of these galaxies (`plan`).",
-            )
-        )
-    findings += from_same_images(table.metadata)
-    return tuple(findings)
-
-
 @dataclass(frozen=True, repr=False)
 class GoldExport(Result):
-    """Images and manifest of a Zooniverse subject set.
+    """Images and manifest of a Zooniverse subject set."""
 
-    Attributes
-    ----------
-    out : Path
-        The manifest.
-    galaxies : int
-    findings : tuple of Finding
-    """
-
-    out: Path
+    out: Path  # the manifest
     galaxies: int
     findings: tuple[Finding, ...] = ()
 

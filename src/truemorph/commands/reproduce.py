@@ -27,13 +27,8 @@ _DEFAULTS = ReproduceOptions()
 class Reproduction(Result):
     """What a reproduction of the paper found, and the files that it wrote.
 
-    Attributes
-    ----------
-    out : Path
-    content : dict
-        The content of `reproduce.json`: `stages` (name, status, what is missing or failed), what they found by name,
-        `reasons`, `answer`, `files` (by name, where they are) and `published` (each with its stage).
-    findings : tuple of Finding
+    `content`, that of `reproduce.json`: `stages` (name, status, what is missing or failed), what they found by name,
+    `reasons`, `answer`, `files` (by name, where they are) and `published` (each with its stage).
     """
 
     out: Path

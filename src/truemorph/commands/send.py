@@ -13,16 +13,7 @@ from truemorph.results import Result, quantity_table
 
 @dataclass(frozen=True, repr=False)
 class Sent(Result):
-    """A table that was sent, and the programs that loaded it.
-
-    Attributes
-    ----------
-    name : str
-        Name of the table.
-    rows, columns : int
-    programs : tuple of str
-    findings : tuple of Finding
-    """
+    """A table that was sent, and the names of the programs that loaded it."""
 
     name: str
     rows: int

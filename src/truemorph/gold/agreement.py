@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from truemorph.gold.answers import FIRST, REPEAT, TWIN
+from truemorph.gold.answers import CHOICES, FIRST, REPEAT, TWIN
 
-CLASSES = {"smooth": 0, "disk": 1}
 # Said wherever gold labels are combined.
 RULE = (
     "The gold label is the class that most people chose; there is none if as many chose the other class, or if nobody "
@@ -23,108 +23,81 @@ _HALF_CHI_SQUARED = 1.92
 
 
 def combined(answers: pl.DataFrame) -> pl.DataFrame:
-    """Combine answers by `RULE`.
+    """Combine answers (`annotator`, `galaxy`, `answer`, `time`; one row a person and galaxy) by `RULE`.
 
-    Parameters
-    ----------
-    answers : polars.DataFrame
-        `annotator`, `galaxy`, `answer` (smooth, disk, unclear or artefact), `time`; one row a person and galaxy.
+    Returns `object_id`, `gold` (0, 1 or null), `gold_uncertain` (0 or 1), `gold_people` (names), `gold_time` (of the
+    last answer).
 
-    Returns
-    -------
-    polars.DataFrame
-        `object_id`, `gold` (0, 1 or null), `gold_uncertain` (0 or 1), `gold_people` (names), `gold_time` (the last).
-
-    Examples
-    --------
     >>> some = pl.DataFrame({"annotator": ["Ann", "Ben", "Ann"], "galaxy": ["a", "a", "b"],
     ...     "answer": ["disk", "smooth", "disk"], "time": [1, 2, 3]})
     >>> combined(some).select("object_id", "gold", "gold_uncertain").rows()
     [('a', None, 1), ('b', 1, 0)]
     """
-    counts = {one: (pl.col("answer") == one).sum() for one in ("smooth", "disk", "unclear", "artefact")}
-    table = answers.group_by("galaxy").agg(
-        *(count.alias(name) for name, count in counts.items()),
-        pl.col("annotator").unique().sort().str.join(", ").alias("gold_people"),
-        pl.col("time").max().alias("gold_time"),
+    smooth, disk, unclear, artefact = (
+        (pl.col("answer") == one).sum() for one in ("smooth", "disk", "unclear", "artefact")
     )
-    smooth, disk, artefact = pl.col("smooth"), pl.col("disk"), pl.col("artefact")
-    whole = artefact <= smooth + disk + pl.col("unclear")
-    gold = pl.when(whole & (disk > smooth)).then(1).when(whole & (smooth > disk)).then(0)
+    whole = artefact <= smooth + disk + unclear
     differ = ((smooth > 0) & (disk > 0)) | ((artefact > 0) & (smooth + disk > 0))
-    uncertain = whole & ((pl.col("unclear") > 0) | differ)
-    return table.select(
-        pl.col("galaxy").alias("object_id"),
-        gold.cast(pl.Int64).alias("gold"),
-        uncertain.cast(pl.Int64).alias("gold_uncertain"),
-        "gold_people",
-        "gold_time",
-    ).sort("object_id")
+    gold = pl.when(whole & (disk > smooth)).then(1).when(whole & (smooth > disk)).then(0)
+    return (
+        answers.group_by(pl.col("galaxy").alias("object_id"))
+        .agg(
+            gold.cast(pl.Int64).alias("gold"),
+            (whole & ((unclear > 0) | differ)).cast(pl.Int64).alias("gold_uncertain"),
+            pl.col("annotator").unique().sort().str.join(", ").alias("gold_people"),
+            pl.col("time").max().alias("gold_time"),
+        )
+        .sort("object_id")
+    )
 
 
 def agreement(answers: pl.DataFrame, seed: int = 0) -> dict[str, Any]:
-    """Measure how well people agree.
-
-    Parameters
-    ----------
-    answers : polars.DataFrame
-        As `read_answers` returns it, without answers that were undone.
-    seed : int
+    """Measure how well people agree, from answers as `read_answers` returns them.
 
     Returns
     -------
     dict
         `pairs`: of each two people the number of galaxies that both labelled, the fraction on which they agree, and
-        Cohen's kappa with its bootstrap error; `fleiss`: Fleiss' kappa with its error over the galaxies that all
-        labelled, None for fewer than three people; `self_consistency`: by person, repeats and the fraction answered
-        alike; `disagreements`: galaxies on which people do not agree; `twins`: disks that the same person labelled on
-        the original and again on a degraded copy, and the fraction called smooth there.
+        Cohen's kappa with its bootstrap error; `fleiss`: Fleiss' kappa of the galaxies that all labelled, None for
+        fewer than three people; `self_consistency`: by person, repeats and the fraction answered alike;
+        `disagreements`: galaxies on which people do not agree; `twins`: disks that the same person labelled on the
+        original and again on a degraded copy, and the fraction called smooth there.
     """
     first = answers.filter(pl.col("occasion") == FIRST)
-    wide = first.pivot("annotator", index="galaxy", values="answer")
     people = sorted(first["annotator"].unique())
+    wide = first.pivot("annotator", index="galaxy", values="answer")
+    codes = wide.select(pl.col(people).cast(pl.Enum(sorted(CHOICES))).to_physical())
     rng = np.random.default_rng(seed)
     pairs = []
-    for one, other in combinations(people, 2):
-        both = wide.select(one, other).drop_nulls().to_numpy()
+    for two in combinations(people, 2):
+        both = codes.select(two).drop_nulls().to_numpy()
         if len(both):
             alike = float(np.mean(both[:, 0] == both[:, 1]))
-            kappa, error = _with_error(both, cohen_kappa, rng)
-            about = {"people": [one, other], "galaxies": len(both), "agree": alike}
-            pairs.append(about | {"kappa": kappa, "kappa_stderr": error})
-    fleiss = None
-    if len(people) > 2:
-        every = wide.select(people).drop_nulls().to_numpy()
-        if len(every):
-            kappa, error = _with_error(every, fleiss_kappa, rng)
-            fleiss = {"galaxies": len(every), "kappa": kappa, "kappa_stderr": error}
-    repeats = _beside_first(answers, REPEAT)
-    consistency = repeats.group_by("annotator").agg(
-        pl.len().alias("repeats"), (pl.col("answer") == pl.col("again")).mean().alias("alike")
+            pairs.append({"people": list(two), "agree": alike, **_with_error(cohen_kappa, both, rng)})
+    every = codes.drop_nulls().to_numpy()
+    fleiss = _with_error(fleiss_kappa, every, rng) if len(people) > 2 and len(every) else None
+    consistency = (
+        _beside_first(answers, REPEAT)
+        .group_by("annotator")
+        .agg(pl.len().alias("repeats"), (pl.col("answer") == pl.col("again")).mean().alias("alike"))
     )
-    twins = _beside_first(answers, TWIN).filter(pl.col("answer") == "disk", pl.col("again").is_in(list(CLASSES)))
-    missed = (twins["again"] == "smooth").mean() if twins.height else None
+    twins = _beside_first(answers, TWIN).filter(pl.col("answer") == "disk", pl.col("again").is_in(["smooth", "disk"]))
     differing = first.group_by("galaxy").agg(pl.col("answer").n_unique().alias("n")).filter(pl.col("n") > 1)["galaxy"]
     return {
         "pairs": pairs,
         "fleiss": fleiss,
         "self_consistency": consistency.sort("annotator").to_dicts(),
         "disagreements": sorted(differing),
-        "twins": {"disks": twins.height, "called_smooth": missed},
+        "twins": {"disks": twins.height, "called_smooth": (twins["again"] == "smooth").mean()},
     }
 
 
 def experts_curve(answers: pl.DataFrame) -> dict[str, float] | None:
-    """Measure the bias curve of the experts themselves with degraded copies.
+    """Measure the bias curve of the experts themselves with degraded copies; None with fewer than 10 disks.
 
     A disk by a person's answer on the original that the same person calls smooth on the copy, or can't tell there, was
-    missed. A galaxy that several people saw counts once.
-
-    Returns
-    -------
-    dict or None
-        `theta` of the Rayleigh family, most likely, and `upper`, its upper limit (95 %, likelihood ratio); `disks`.
-        None with fewer than 10 disks.
+    missed. A galaxy that several people saw counts once. Returns `theta` of the Rayleigh family, most likely; `upper`,
+    its upper limit (95 %, likelihood ratio); `disks`.
     """
     twins = _beside_first(answers, TWIN).filter(pl.col("answer") == "disk", pl.col("again") != "artefact")
     disks = twins["galaxy"].n_unique()
@@ -141,44 +114,39 @@ def experts_curve(answers: pl.DataFrame) -> dict[str, float] | None:
 
 def _beside_first(answers: pl.DataFrame, occasion: str) -> pl.DataFrame:
     """Each person's answer on the first occasion (`answer`) and on another one (`again`)."""
-    alpha = [pl.col("twin_alpha")] if "twin_alpha" in answers.columns else []
-    again = answers.filter(pl.col("occasion") == occasion).select("annotator", "galaxy", *alpha, again="answer")
+    again = answers.filter(pl.col("occasion") == occasion).select("annotator", "galaxy", "twin_alpha", again="answer")
     first = answers.filter(pl.col("occasion") == FIRST).select("annotator", "galaxy", "answer")
     return first.join(again, on=["annotator", "galaxy"], how="inner")
 
 
-def _with_error(table: np.ndarray, kappa: Any, rng: np.random.Generator) -> tuple[float, float]:
+def _with_error(
+    kappa: Callable[[np.ndarray], float], answers: np.ndarray, rng: np.random.Generator
+) -> dict[str, float]:
     """A coefficient, and its scatter over resamples of galaxies."""
-    coded = np.unique(table, return_inverse=True)[1].reshape(table.shape)
-    draws = [kappa(coded[rng.integers(0, len(coded), len(coded))]) for _ in range(_RESAMPLES)]
-    return kappa(coded), float(np.std(draws))
+    n = len(answers)
+    draws = [kappa(answers[rng.integers(0, n, n)]) for _ in range(_RESAMPLES)]
+    return {"galaxies": n, "kappa": kappa(answers), "kappa_stderr": float(np.std(draws))}
 
 
 def cohen_kappa(both: np.ndarray) -> float:
     """Return Cohen's kappa (1960, Educational and Psychological Measurement 20, 37) of answers, shape (galaxies, 2).
 
-    Examples
-    --------
     >>> cohen_kappa(np.array([["disk", "disk"], ["smooth", "smooth"], ["smooth", "disk"], ["disk", "smooth"]]))
     0.0
     """
-    names = np.unique(both)
     alike = float(np.mean(both[:, 0] == both[:, 1]))
-    chance = float(np.sum(np.prod([(both == one).mean(axis=0) for one in names], axis=1)))
+    chance = float(np.sum(np.prod([(both == one).mean(axis=0) for one in np.unique(both)], axis=1)))
     return 1.0 if chance == 1 else (alike - chance) / (1 - chance)
 
 
 def fleiss_kappa(every: np.ndarray) -> float:
     """Return Fleiss' kappa (1971, Psychological Bulletin 76, 378) of answers, shape (galaxies, people).
 
-    Examples
-    --------
     >>> fleiss_kappa(np.array([["disk", "disk", "disk"], ["smooth", "smooth", "smooth"]]))
     1.0
     """
-    names = np.unique(every)
-    counts = np.stack([(every == one).sum(axis=1) for one in names], axis=1)
     people = every.shape[1]
+    counts = np.stack([(every == one).sum(axis=1) for one in np.unique(every)], axis=1)
     alike = ((counts**2).sum(axis=1) - people) / (people * (people - 1))
     chance = float(np.sum((counts.sum(axis=0) / counts.sum()) ** 2))
     return 1.0 if chance == 1 else float((alike.mean() - chance) / (1 - chance))

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
-from filelock import FileLock
 
 from truemorph.errors import InputError
 
@@ -28,7 +27,7 @@ CREATE TABLE IF NOT EXISTS answers (
     id INTEGER PRIMARY KEY,
     annotator TEXT NOT NULL,
     galaxy TEXT NOT NULL,
-    occasion TEXT NOT NULL CHECK (occasion IN ('first', 'repeat', 'twin')),
+    occasion TEXT NOT NULL,
     answer TEXT NOT NULL CHECK (answer IN ('smooth', 'disk', 'unclear', 'artefact')),
     better INTEGER NOT NULL,
     note TEXT NOT NULL,
@@ -37,37 +36,18 @@ CREATE TABLE IF NOT EXISTS answers (
     undone INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX IF NOT EXISTS one_answer ON answers (annotator, galaxy, occasion) WHERE undone = 0;
-CREATE INDEX IF NOT EXISTS labelled ON answers (occasion, galaxy) WHERE undone = 0;
 """
-_SCHEMA = {
-    "annotator": pl.String,
-    "galaxy": pl.String,
-    "occasion": pl.String,
-    "answer": pl.String,
-    "better": pl.Int64,
-    "note": pl.String,
-    "time": pl.String,
-    "seconds": pl.Float64,
-    "undone": pl.Int64,
-}
+_TEXTS = ("annotator", "galaxy", "occasion", "answer", "note", "time")
+_SCHEMA = {**dict.fromkeys(_TEXTS, pl.String), "better": pl.Int64, "seconds": pl.Float64}
 
 
 def create_answers(folder: Path) -> None:
-    """Make the file of answers where there is none.
-
-    Raises
-    ------
-    InputError
-        If the file is there but holds something else.
-    """
-    # SQLite does not wait for other processes while it changes to a write-ahead log.
-    with FileLock(folder / f".{ANSWERS}.lock"), closing(_connect(folder)) as connection:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
+    """Make the file of answers where there is none; an error if a file of this name holds something else."""
+    try:
+        with _connected(folder) as connection:
             connection.executescript(_TABLE)
-            connection.execute(f"SELECT {', '.join(_SCHEMA)} FROM answers LIMIT 1")
-        except sqlite3.DatabaseError as problem:
-            raise InputError(f"{folder / ANSWERS}: is not a file of answers ({problem}); move it away") from problem
+    except sqlite3.DatabaseError as problem:
+        raise InputError(f"{folder / ANSWERS}: is not a file of answers ({problem}); move it away") from problem
 
 
 def record_answer(
@@ -82,7 +62,7 @@ def record_answer(
 ) -> None:
     """Write an answer to the disk; an earlier one of the same person about the same picture is marked as undone."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    with _transaction(folder) as connection:
+    with _connected(folder) as connection:
         connection.execute(
             "UPDATE answers SET undone = 1 WHERE annotator = ? AND galaxy = ? AND occasion = ? AND undone = 0",
             (annotator, galaxy, occasion),
@@ -94,18 +74,9 @@ def record_answer(
         )
 
 
-def record_note(folder: Path, annotator: str, galaxy: str, occasion: str, note: str) -> None:
-    """Change the note of an answer."""
-    with _transaction(folder) as connection:
-        connection.execute(
-            "UPDATE answers SET note = ? WHERE annotator = ? AND galaxy = ? AND occasion = ? AND undone = 0",
-            (note, annotator, galaxy, occasion),
-        )
-
-
 def undo_answer(folder: Path, annotator: str) -> tuple[str, str] | None:
     """Undo a person's last answer; returns its galaxy and occasion, None if there is none."""
-    with _transaction(folder) as connection:
+    with _connected(folder) as connection:
         found = connection.execute(
             "UPDATE answers SET undone = 1 WHERE id = (SELECT max(id) FROM answers WHERE annotator = ? AND undone = 0) "
             "RETURNING galaxy, occasion",
@@ -114,42 +85,33 @@ def undo_answer(folder: Path, annotator: str) -> tuple[str, str] | None:
     return found
 
 
-def answers_of(folder: Path, annotator: str) -> dict[tuple[str, str], tuple[str, str]]:
-    """Answer and note of one person by galaxy and occasion; without those that were undone."""
-    with closing(_connect(folder)) as connection:
+def answers_of(folder: Path, annotator: str) -> tuple[dict[tuple[str, str], tuple[str, str]], int]:
+    """Answer and note of one person by galaxy and occasion, and the number of galaxies that anyone has answered."""
+    with _connected(folder) as connection:
         rows = connection.execute(
             "SELECT galaxy, occasion, answer, note FROM answers WHERE annotator = ? AND undone = 0", (annotator,)
         ).fetchall()
-    return {(galaxy, occasion): (answer, note) for galaxy, occasion, answer, note in rows}
-
-
-def count_answers(folder: Path, annotator: str) -> tuple[int, int]:
-    """Number of answers of one person, and of galaxies that anyone has answered."""
-    with closing(_connect(folder)) as connection:
-        found: tuple[int, int] = connection.execute(
-            "SELECT (SELECT count(*) FROM answers WHERE annotator = ? AND undone = 0), "
-            "(SELECT count(DISTINCT galaxy) FROM answers WHERE occasion = 'first' AND undone = 0)",
-            (annotator,),
+        (labelled,) = connection.execute(
+            "SELECT count(DISTINCT galaxy) FROM answers WHERE occasion = 'first' AND undone = 0"
         ).fetchone()
-    return found
+    return {(galaxy, occasion): (answer, note) for galaxy, occasion, answer, note in rows}, labelled
 
 
 def read_answers(folder: Path) -> pl.DataFrame:
-    """All answers of a plan in their order.
+    """Read the answers to a plan in their order, without those that were undone.
 
-    Returns
-    -------
-    polars.DataFrame
-        `annotator`, `galaxy`, `occasion` (first, repeat or twin), `answer` (smooth, disk, unclear or artefact),
-        `better` (whether a better image was beside it), `note`, `time` (UTC), `seconds` (that the answer took),
-        `undone`, and `twin_alpha`: resolution of a degraded copy, null for other pictures.
+    Columns: `annotator`, `galaxy`, `occasion` (first, repeat or twin), `answer` (smooth, disk, unclear or artefact),
+    `note`, `time` (UTC), `better` (whether a better image was beside it), `seconds` (that the answer took), and
+    `twin_alpha`, the resolution of a degraded copy, null for other pictures.
     """
     rows = []
     if (folder / ANSWERS).is_file():
-        with closing(_connect(folder)) as connection:
-            rows = connection.execute(f"SELECT {', '.join(_SCHEMA)} FROM answers ORDER BY id").fetchall()
+        with _connected(folder) as connection:
+            rows = connection.execute(
+                f"SELECT {', '.join(_SCHEMA)} FROM answers WHERE undone = 0 ORDER BY id"
+            ).fetchall()
     frame = pl.DataFrame(rows, schema=_SCHEMA, orient="row").with_columns(
-        pl.col("time").str.to_datetime(time_unit="us", time_zone="UTC"), pl.col("better", "undone").cast(pl.Boolean)
+        pl.col("time").str.to_datetime(time_unit="us", time_zone="UTC"), pl.col("better").cast(pl.Boolean)
     )
     if not (folder / TWINS).is_file():
         return frame.with_columns(twin_alpha=pl.lit(None, pl.Float64))
@@ -160,26 +122,9 @@ def read_answers(folder: Path) -> pl.DataFrame:
 
 
 @contextmanager
-def kept_open(folder: Path) -> Iterator[None]:
-    """Keep the file open meanwhile: whoever closes it as the last one tidies it, which takes longer than an answer."""
-    with closing(_connect(folder)) as connection:
-        connection.execute("SELECT count(*) FROM answers")
-        yield
-
-
-def _connect(folder: Path) -> sqlite3.Connection:
-    return sqlite3.connect(folder / ANSWERS, timeout=_PATIENCE, isolation_level=None)
-
-
-@contextmanager
-def _transaction(folder: Path) -> Iterator[sqlite3.Connection]:
-    """A transaction that is on the disk when the block ends."""
-    with closing(_connect(folder)) as connection:
+def _connected(folder: Path) -> Iterator[sqlite3.Connection]:
+    """A connection whose block is one transaction: all of its changes are on the disk when it ends, or none is."""
+    with closing(sqlite3.connect(folder / ANSWERS, timeout=_PATIENCE, isolation_level="IMMEDIATE")) as connection:
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with connection:
             yield connection
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")

@@ -16,14 +16,15 @@ import polars as pl
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.estimation import fit_transition
-from truemorph.bias.gold import FEWEST, GoldRegression, check_gold
+from truemorph.bias.gold import FEWEST, GoldRegression
 from truemorph.bias.likelihood import posterior
 from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
+from truemorph.catalogs.catalogue import find_images
 from truemorph.errors import InputError
 from truemorph.findings import Finding
 from truemorph.io import plain, read_json, write_json
 from truemorph.plotting import BLUE, GREY, axes_or_new
-from truemorph.results import Result, quantity_table
+from truemorph.results import Result, quantity_table, text_facts, text_table
 from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
 
 Purpose = Literal["fractions", "transition"]
@@ -40,24 +41,13 @@ _BUDGETS = (50, 100, 200, 300, 500, 1000, 2000, 5000)
 
 @dataclass(frozen=True)
 class Strata:
-    """Groups of similar galaxies from which gold labels are drawn.
+    """Groups of similar galaxies from which gold labels are drawn."""
 
-    Attributes
-    ----------
-    index : array of int, shape (N,)
-        Stratum of each galaxy.
-    bins : array of int, shape (H,)
-        Bin of α of each stratum whose error counts; 0 for all where the bias curve is wanted.
-    sizes : array, shape (H,)
-        Galaxies that can be labelled.
-    spread : array, shape (H,)
-        Predicted standard deviation among them: of the class (at least that of p = 0.02), or of
-        a galaxy's influence on the bias curve.
-    """
-
-    index: np.ndarray
-    bins: np.ndarray
-    sizes: np.ndarray
+    index: np.ndarray  # (N,): stratum of each galaxy
+    bins: np.ndarray  # (H,): bin of α of each stratum; 0 for all where the bias curve is wanted
+    sizes: np.ndarray  # (H,): galaxies that can be labelled
+    # (H,): predicted standard deviation of their class (at least that of p = 0.02), or of a galaxy's influence on the
+    # bias curve
     spread: np.ndarray
 
     @classmethod
@@ -144,7 +134,7 @@ class GoldPlan(Result):
     edges : array, shape (B + 1,)
         Bins of α.
     predicted : array, shape (B,)
-        Predicted standard error of the disk fraction in each bin.
+        Predicted standard error of the disk fraction in each bin; of the bias curve, shape (1,), if that is wanted.
     comparison : polars.DataFrame
         `labels`, `planned`, `random`: the largest of these errors for several numbers of labels.
     repeats : int
@@ -175,18 +165,16 @@ class GoldPlan(Result):
         what = f"at most, of the disk fraction in {self.predicted.size} bins of {by}"
         if self.about["purpose"] == "transition":
             what = "of the flip probability where it is one half"
-        lines = [
-            f"gold labels     {n:,} galaxies, {self.repeats:,} of them shown twice",
-            f"error           {self.predicted.max():.3f} {what} (predicted)",
-            f"probabilities   {probability.min():.2g} to {probability.max():.2g}",
-            "",
-            "gold labels  largest error: planned  random choice",
+        facts = [
+            ("gold labels", f"{n:,} galaxies, {self.repeats:,} of them shown twice"),
+            ("error", f"{self.predicted.max():.3f} {what} (predicted)"),
+            ("probabilities", f"{probability.min():.2g} to {probability.max():.2g}"),
         ]
-        lines += [
-            f"{row['labels']:11,d}  {row['planned']:22.3f}  {row['random']:13.3f}"
-            for row in self.comparison.iter_rows(named=True)
+        rows = [
+            [f"{labels:,d}", f"{planned:.3f}", f"{random:.3f}"] for labels, planned, random in self.comparison.rows()
         ]
-        return "\n".join(lines)
+        header = ["gold labels", "largest error: planned", "random choice"]
+        return "\n".join([*text_facts(facts), "", *text_table(header, rows, left=())])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -222,22 +210,26 @@ class GoldPlan(Result):
         ax.axhline(self.predicted.max(), color="0.7", lw=1)
         curve = self.about["purpose"] == "transition"
         ax.set(xscale="log", xlabel="number of gold labels")
-        ax.set(ylabel="error of the bias curve" if curve else "largest predicted error of the disk fraction")
+        ax.set(ylabel="predicted error of the bias curve" if curve else "largest predicted error of the disk fraction")
         ax.set_ylim(bottom=0)
         ax.legend(frameon=False)
         return ax
 
 
-def predicted_probabilities(label: np.ndarray, alpha: np.ndarray, gold: np.ndarray | None) -> np.ndarray:
-    """p(disk) of each galaxy given its label and α, shape (N,): from gold labels of a pilot, else from labels alone.
+def predicted_probabilities(
+    label: np.ndarray, alpha: np.ndarray, gold: np.ndarray | None = None, p_disk: np.ndarray | None = None
+) -> np.ndarray:
+    """p(disk) of each galaxy, shape (N,): a model's, else given label and α from gold labels of a pilot, else without.
 
-    From labels alone it is the value nearest to one half that the range of the disk fraction allows: a plan should not
-    rest on the assumption that gold labels are to test.
+    From labels alone (also where a model has none: NaN) it is the value nearest to one half that the range of the disk
+    fraction allows: a plan should not rest on the assumption that gold labels are to test.
     """
+    if p_disk is not None:
+        known = np.isfinite(p_disk)
+        return p_disk if known.all() else np.where(known, p_disk, predicted_probabilities(label, alpha))
     if gold is not None and np.sum(gold != UNKNOWN) >= FEWEST and len(np.unique(gold[gold != UNKNOWN])) == 2:
-        known = check_gold(gold, label.size, 2)
         bins = Bins.cut(alpha, max(1, min(8, label.size // 50)))
-        return np.asarray(GoldRegression.fit(label, alpha, known, 2, bins).probabilities[:, DISK])
+        return np.asarray(GoldRegression.fit(label, alpha, gold, 2, bins).probabilities[:, DISK])
     fit = fit_transition(label, alpha)
     low, high = fit.disk_fraction_range
     every = []
@@ -273,80 +265,54 @@ def make_plan(
     purpose: Purpose = "fractions",
     by: str = "alpha",
 ) -> GoldPlan:
-    """Choose the galaxies that should get a gold label.
+    """Choose the galaxies that should get a gold label; arguments as in `plan_gold`, with `p_disk` of shape (N,).
 
-    Parameters
-    ----------
-    catalogue : CatalogTable
-        Prepared. Gold labels in it (of a pilot) predict how uncertain the classes of the others are; their galaxies are
-        not chosen again, and their probability of selection (`gold_probability`) is combined with the new one.
-    error : float
-        Largest standard error of the disk fraction over the bins of α; for the bias curve, standard error of the flip
-        probability where it is one half.
-    budget : int, optional
-        Number of galaxies to label, instead of an error.
-    bins : int
-        Equal-count bins of α.
-    p_disk : array, shape (N,), optional
-        Class probabilities of a model; NaN where unknown.
-    seed : int
-    purpose : {"fractions", "transition"}
-        What the gold labels are for: disk fractions, or the bias curve.
-    by : str
-        Column in whose bins the disk fraction is wanted.
-
-    Raises
-    ------
-    InputError
-        If no galaxy can be labelled, or the error or the budget cannot be reached.
+    Gold labels in the catalogue (of a pilot) predict how uncertain the classes of the others are; their galaxies are
+    not chosen again, and their probability of selection (`gold_probability`) is combined with the new one.
     """
     frame, source = catalogue.frame, str(catalogue.path or "catalogue")
     label, alpha = frame["label"].to_numpy(), frame["alpha"].to_numpy()
     gold = frame["gold"].fill_null(UNKNOWN).to_numpy() if "gold" in frame.columns else None
-    predicted = predicted_probabilities(label, alpha, gold) if p_disk is None else _with_model(label, alpha, p_disk)
-    able = frame["image"].is_not_null().to_numpy() if "image" in frame.columns else np.ones(label.size, dtype=bool)
-    findings = _left_out(able)
+    predicted = predicted_probabilities(label, alpha, gold, p_disk)
+    image = frame["image"] if "image" in frame.columns else pl.repeat(None, label.size, dtype=pl.String, eager=True)
+    able = image.is_not_null().to_numpy() | ("image" not in frame.columns)
     before, labelled = _earlier(frame)
-    rows = np.flatnonzero(able & ~labelled)
-    bins = max(1, min(bins, rows.size // 50))
+    rows, pilot = np.flatnonzero(able & ~labelled), np.flatnonzero(able & labelled)
     if rows.size < FEWEST:
         raise InputError(f"{source}: {rows.size} galaxies can be labelled, at least {FEWEST} are needed")
+    if budget is not None and not FEWEST <= budget <= rows.size:
+        raise InputError(f"a budget is from {FEWEST} to {rows.size:,}, the galaxies that can be labelled; got {budget}")
+    if budget is None and not 0 < error < 0.5:
+        raise InputError(f"the error is that of a fraction, above 0 and below 0.5; got {error}")
     column = alpha if by == "alpha" else numeric_columns(frame, [by], source)[:, 0]
     if not np.isfinite(column[rows]).all():
         raise InputError(
             f"{source}: {by} is missing for some galaxies that can be labelled; choose another column (`by`)"
         )
-    cut = Bins.cut(column[rows], bins)
+    cut = Bins.cut(column[rows], max(1, min(bins, rows.size // 50)))
     strata = Strata.of(label[rows], cut, predicted[rows], 1 if p_disk is None else 3)
     if purpose == "transition":
         strata = strata.for_curve(influence_on_curve(label[rows], alpha[rows], predicted[rows]))
-    if budget is not None and not FEWEST <= budget <= rows.size:
-        raise InputError(f"a budget is from {FEWEST} to {rows.size:,}, the galaxies that can be labelled; got {budget}")
-    if budget is None and not 0 < error < 0.5:
-        raise InputError(f"the error is that of a fraction, above 0 and below 0.5; got {error}")
     drawn = strata.rounded(strata.allocation(error)) if budget is None else strata.for_budget(budget)
-    rng = np.random.default_rng(seed)
     probability = before.copy()
     now = (drawn / strata.sizes)[strata.index]
     probability[rows] += (1 - before[rows]) * now
-    pilot = np.flatnonzero(able & labelled)
     if pilot.size:
-        cells = (label + 2 * np.searchsorted(cut.edges[1:-1], column, side="right"), predicted)
-        probability[pilot] += (1 - before[pilot]) * _of_similar(
-            now, *(one[rows] for one in cells), *(one[pilot] for one in cells)
-        )
+        cell = label + 2 * np.searchsorted(cut.edges[1:-1], column, side="right")
+        similar = _of_similar(now, cell[rows], predicted[rows], cell[pilot], predicted[pilot])
+        probability[pilot] += (1 - before[pilot]) * similar
+    # The first of a random order within each stratum.
+    rng = np.random.default_rng(seed)
     shuffled = rng.permutation(rows.size)
     shuffled = shuffled[np.argsort(strata.index[shuffled], kind="stable")]
     rank = np.arange(rows.size) - np.repeat(np.cumsum(strata.sizes) - strata.sizes, strata.sizes.astype(int))
     chosen = rng.permutation(rows[shuffled[rank < drawn[strata.index[shuffled]]]])
-    position = np.full(label.size, -1)
-    position[chosen] = np.arange(chosen.size)
-    stratum = np.full(label.size, -1)
-    stratum[rows] = strata.index
+    position, stratum = np.full((2, label.size), -1)
+    position[chosen], stratum[rows] = np.arange(chosen.size), strata.index
     table = pl.DataFrame(
         {
             "object_id": frame["object_id"].cast(pl.String),
-            "image": frame["image"] if "image" in frame.columns else pl.Series([None] * label.size, dtype=pl.String),
+            "image": image,
             "alpha": frame["alpha"].cast(pl.Float64),
             "stratum": pl.Series(stratum).replace(-1, None),
             "probability": probability,
@@ -354,14 +320,14 @@ def make_plan(
             "position": pl.Series(position).replace(-1, None),
         }
     )
-    budgets = [n for n in _BUDGETS if strata.sizes.size * _FEWEST_IN_STRATUM <= n < rows.size]
     comparison = pl.DataFrame(
-        {
-            "labels": pl.Series(budgets, dtype=pl.Int64),
-            "planned": [float(strata.errors(strata.for_budget(n)).max()) for n in budgets],
-            "random": [float(strata.errors_of_random(n).max()) for n in budgets],
-        },
+        [
+            (n, float(strata.errors(strata.for_budget(n)).max()), float(strata.errors_of_random(n).max()))
+            for n in _BUDGETS
+            if strata.sizes.size * _FEWEST_IN_STRATUM <= n < rows.size
+        ],
         schema={"labels": pl.Int64, "planned": pl.Float64, "random": pl.Float64},
+        orient="row",
     )
     about = {
         "purpose": purpose,
@@ -373,23 +339,16 @@ def make_plan(
         "seed": seed,
         "pilot": 0 if gold is None else int((gold != UNKNOWN).sum()),
     }
-    return GoldPlan(
-        None,
-        table,
-        cut.edges,
-        strata.errors(drawn),
-        comparison,
-        int(np.ceil(_REPEATED * chosen.size)),
-        about,
-        tuple(findings),
-    )
+    repeats = int(np.ceil(_REPEATED * chosen.size))
+    findings = () if able.all() else (_left_out(able),)
+    return GoldPlan(None, table, cut.edges, strata.errors(drawn), comparison, repeats, about, findings)
 
 
 def _earlier(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Probability of selection by earlier plans, and which galaxies were labelled then; shapes (N,)."""
     if not {"gold", "gold_probability"} <= set(frame.columns):
         return np.zeros(frame.height), np.zeros(frame.height, dtype=bool)
-    labelled = frame["gold"].is_not_null() & (frame["gold"] != UNKNOWN)
+    labelled = frame["gold"].is_not_null()
     if "gold_uncertain" in frame.columns:  # also known where people could not tell the class
         labelled |= frame["gold_uncertain"].is_not_null()
     return frame["gold_probability"].fill_null(0.0).to_numpy(), labelled.to_numpy()
@@ -409,39 +368,20 @@ def _of_similar(
     return found
 
 
-def _with_model(label: np.ndarray, alpha: np.ndarray, p_disk: np.ndarray) -> np.ndarray:
-    """A model's p(disk); where it has none, what labels and α alone predict."""
-    if np.all(np.isfinite(p_disk)):
-        return p_disk
-    return np.where(np.isfinite(p_disk), p_disk, predicted_probabilities(label, alpha, None))
-
-
-def _left_out(able: np.ndarray) -> list[Finding]:
-    without = int((~able).sum())
-    if not without:
-        return []
-    return [
-        Finding(
-            "galaxies-left-out",
-            "note",
-            f"{without:,} of {able.size:,} galaxies have no image and cannot get a gold label, so results hold for the "
-            "others only.",
-            "Check why their images are missing.",
-        )
-    ]
+def _left_out(able: np.ndarray) -> Finding:
+    return Finding(
+        "galaxies-left-out",
+        "note",
+        f"{int((~able).sum()):,} of {able.size:,} galaxies have no image and cannot get a gold label, so results hold "
+        "for the others only.",
+        "Check why their images are missing.",
+    )
 
 
 def write_plan(plan: GoldPlan, out: Path) -> GoldPlan:
-    """Write `plan.json` and `plan.parquet` to a folder.
-
-    Raises
-    ------
-    InputError
-        If the folder holds a plan already: its answers would be lost.
-    """
+    """Write `plan.json` and `plan.parquet` to a folder; not over another plan, whose answers would be lost."""
     if (out / PLAN).exists():
         raise InputError(f"{out}: holds a plan already; choose another folder (`out`), or label its galaxies")
-    out.mkdir(parents=True, exist_ok=True)
     found = replace(plan, out=out)
     write_table(CatalogTable(found.frame), out / TABLE)
     write_json(out / PLAN, found.to_dict())
@@ -449,20 +389,24 @@ def write_plan(plan: GoldPlan, out: Path) -> GoldPlan:
 
 
 def read_plan(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
-    """Read a plan folder: the content of `plan.json`, and the galaxies to label in the order of the list.
-
-    Raises
-    ------
-    InputError
-        If it is not the folder of a plan, or of a plan of another version.
-    """
+    """Read a plan folder: the content of `plan.json`, and the galaxies to label in the order of the list."""
     if not (folder / PLAN).is_file():
         raise InputError(f"{folder}: is not the folder of a plan (no {PLAN}); make one with truemorph gold plan")
     about = read_json(folder / PLAN)
-    version = about.get("version") if isinstance(about, dict) else None
-    if version != VERSION:
+    if about.get("version") != VERSION:
         raise InputError(
-            f"{folder}: is a plan of version {version}, not {VERSION}; make a new one with truemorph gold plan"
+            f"{folder}: is a plan of version {about.get('version')}, not {VERSION}; make a new one with truemorph "
+            "gold plan"
         )
     frame = read_table(folder / TABLE).frame
     return about, frame.filter(pl.col("position").is_not_null()).sort("position")
+
+
+def images_of(galaxies: pl.DataFrame, root: Path) -> dict[str, Path]:
+    """Find images of a plan's galaxies in a folder, by id: under the names of the catalogue, or else named after it."""
+    if not root.is_dir():
+        raise InputError(f"{root}: is not a folder of images")
+    ids = galaxies["object_id"]
+    named, after = find_images(ids, galaxies["image"], root), find_images(ids, None, root)
+    found = {one: name or other for one, name, other in zip(ids, named, after, strict=True)}
+    return {one: root / name for one, name in found.items() if name is not None}

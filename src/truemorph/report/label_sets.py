@@ -85,8 +85,9 @@ def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, lis
     """
     table = read_table(labels)
     frame, source = table.frame, str(table.path or kind_of(labels))
-    if "p_disk" not in frame.columns:
-        raise InputError(f"{source}: has no column p_disk; make labels with truemorph label")
+    missing = [name for name in ("object_id", "label", "p_disk") if name not in frame.columns]
+    if missing:
+        raise InputError(f"{source}: has no column {', '.join(missing)}; make labels with truemorph label")
     wanted = [n for n in ("p_smooth", "p_disk", "posterior_smooth", "posterior_disk", "relation") if n in frame.columns]
     chosen = frame.select(
         pl.col("object_id").cast(pl.String), pl.col("label").alias("model_label"), *map(pl.col, wanted)
