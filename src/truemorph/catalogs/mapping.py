@@ -162,7 +162,7 @@ def read_mapping(source: Mapping | dict[str, Any] | str | os.PathLike[str]) -> M
         base = source.get("extends")
         named = {} if base is None else {"name": f"{Path(str(base)).stem}, changed"}
         return _validated(named | source, "mapping")
-    return _read(source, Path())
+    return _read(source)
 
 
 def extended(mapping: Mapping, content: dict[str, Any], source: str) -> Mapping:
@@ -192,24 +192,23 @@ def _preset(name: str) -> Mapping:
         return _validated(read_toml(file), f"preset {name}")
 
 
-def _read(source: str | os.PathLike[str], folder: Path) -> Mapping:
-    """Read a preset, or a file by its name relative to a folder."""
+def _read(source: str | os.PathLike[str], above: tuple[Path, ...] = ()) -> Mapping:
+    """Read a preset, or a file by its name relative to the last of the files that extend it."""
     name = os.fspath(source)
     if name in PRESETS:
         return _preset(name)
     if not name.lower().endswith(".toml"):
         near = nearest(name, PRESETS, what="presets")
         raise InputError(f"unknown preset {name!r}; {near}; your own mapping must be a .toml file")
-    file = folder / name
-    try:
-        return _validated({"name": file.stem, **read_toml(file)}, str(file), file.parent)
-    except RecursionError as problem:
-        raise InputError(f"{file}: extends a mapping that extends it again") from problem
+    file = (above[-1].parent if above else Path()) / name
+    if file.resolve() in above:
+        raise InputError(f"{file}: extends a mapping that extends it again")
+    return _validated({"name": file.stem, **read_toml(file)}, str(file), (*above, file.resolve()))
 
 
-def _validated(content: dict[str, Any], source: str, folder: Path = Path()) -> Mapping:
+def _validated(content: dict[str, Any], source: str, above: tuple[Path, ...] = ()) -> Mapping:
     if "extends" in content:
-        base = _read(str(content["extends"]), folder)
+        base = _read(str(content["extends"]), above)
         return extended(base, {key: one for key, one in content.items() if key != "extends"}, source)
     try:
         return Mapping.model_validate(content)

@@ -212,8 +212,8 @@ def open_labelling(
         | ({"observables": list(names)} if names else {}),
         "alpha": about.get("alpha"),
     }
-    rests_on = [model.described["transition"], transition if used is not None and transition else {}]
-    fitted = unique(*(map(Finding.from_dict, one.get("findings", ())) for one in rests_on))
+    given_curve = transition if used is not None and transition else {}
+    fitted = unique(model.findings, map(Finding.from_dict, given_curve.get("findings", ())))
     metadata = {
         "about": f"labels of galaxies by truemorph {__version__}, model {model.model_hash}",
         **identity,
