@@ -4,22 +4,32 @@ Each file is changed at random: bits flipped, bytes cut out, repeated or replace
 many more rounds (TRUEMORPH_FUZZ, times the default number).
 """
 
+import copy
+import json
 import os
 import shutil
 import tarfile
+import tomllib
 import warnings
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import simplejpeg
+import tomli_w
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import truemorph as tm
+from truemorph.archives.provenance import is_recorded
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.catalogs.mapping import mapping_toml, read_mapping
 from truemorph.classifiers.fits import read_fit
 from truemorph.config import run_config
 from truemorph.errors import TruemorphError
+from truemorph.gold.plan import read_plan
+from truemorph.gold.session import read_session
 from truemorph.labelling.sources import TarPart
 from truemorph.tables import CatalogTable, read_table, write_table
 
@@ -134,3 +144,77 @@ def test_a_damaged_file_gives_a_result_or_one_clear_error(files, name):
         path.write_bytes(content)
     assert lengths  # some damage was noticed
     assert max(lengths) < 1500
+
+
+# Values of a file, changed one at a time.
+VALUES = st.recursive(
+    st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+OLD_MODEL = Path(__file__).parent / "versions" / "0.1" / "model"
+
+
+def places(content, above=()):
+    """Return the keys that lead to each value."""
+    if not isinstance(content, dict | list):
+        return []
+    items = content.items() if isinstance(content, dict) else enumerate(content)
+    return [path for key, one in items for path in [(*above, key), *places(one, (*above, key))]]
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory):
+    """JSON and TOML files, by name, with the function that reads them; the model has no checksums."""
+    folder = tmp_path_factory.mktemp("described")
+    galaxies = tm.simulate_catalogue(2000)
+    tm.estimate_transition(galaxies, compare=False, out=folder / "fit.json")
+    tm.plan_gold(galaxies.with_columns(image=pl.lit("a.jpg")), budget=60, out=folder / "plan")
+    shutil.copytree(OLD_MODEL, folder / "model")
+    session = {"gold_source": "same-images", "images": "images", "better": None}
+    (folder / "plan" / "session.json").write_text(json.dumps(session))
+    (folder / "t.csv").write_text("a\n1\n")
+    (folder / "provenance.json").write_text(json.dumps({"t.csv": {"url": "https://x.org/t.csv", "sha256": "0"}}))
+    (folder / "mapping.toml").write_text(mapping_toml(read_mapping("paper")))
+    return {
+        folder / "fit.json": read_fit,
+        folder / "plan" / "plan.json": lambda path: read_plan(path.parent),
+        folder / "plan" / "session.json": lambda path: read_session(path.parent),
+        folder / "model" / "config.json": lambda path: (tm.load(path.parent).findings, tm.load(path.parent).summary()),
+        folder / "model" / "run.toml": run_config,
+        folder / "provenance.json": lambda path: is_recorded(path.with_name("t.csv"), "https://x.org/t.csv"),
+        folder / "mapping.toml": read_mapping,
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["fit.json", "plan.json", "session.json", "config.json", "run.toml", "provenance.json", "mapping.toml"]
+)
+def test_a_changed_value_gives_a_result_or_one_clear_error(described, name):
+    path, read = next((path, read) for path, read in described.items() if path.name == name)
+    whole = path.read_text()
+    parse, write = (tomllib.loads, tomli_w.dumps) if path.suffix == ".toml" else (json.loads, json.dumps)
+    content = parse(whole)
+
+    @settings(max_examples=ROUNDS)
+    @given(st.sampled_from(places(content)), VALUES)
+    def change(place, value):
+        altered = copy.deepcopy(content)
+        parent = altered
+        for key in place[:-1]:
+            parent = parent[key]
+        parent[place[-1]] = value
+        path.write_text(write(altered))
+        try:
+            read(path)
+        except TruemorphError as problem:
+            said.append(str(problem))
+
+    said = []
+    read(path)
+    try:
+        change()
+        assert said  # some changes were noticed
+        assert all(len(one) < 1500 and "\n" not in one for one in said)
+    finally:
+        path.write_text(whole)

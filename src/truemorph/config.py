@@ -166,9 +166,9 @@ _EXCLUSIVE = ("transition", "naive", "labels")
 
 
 def _of_preset(name: str) -> dict[str, Any]:
-    if name not in PRESETS:
+    if str(name) not in PRESETS:
         raise InputError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
-    return PRESETS[name].model_dump()
+    return PRESETS[str(name)].model_dump()
 
 
 def training_config(preset: str = "quick", **changes: Any) -> TrainingConfig:

@@ -24,20 +24,10 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @contextmanager
 def written_whole(path: str | os.PathLike[str], durable: bool = False) -> Iterator[Path]:
-    """Write a file atomically.
+    """Write a file atomically; its folder is created if missing.
 
-    Parameters
-    ----------
-    path : path
-        Output file. Its folder is created if missing.
-    durable : bool
-        Whether to wait until the file is on the disk.
-
-    Yields
-    ------
-    Path
-        A temporary file in the same folder, with the same extension. It replaces `path` when the block ends, and is
-        removed if the block raises.
+    The block writes a temporary file in the same folder, with the same extension. It replaces `path` when the block
+    ends, if `durable` once it is on the disk, and is removed if the block raises.
 
     Examples
     --------
@@ -113,37 +103,22 @@ def shown_path(path: str | os.PathLike[str]) -> str:
 
 
 def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises
-    ------
-    InputError
-        If it can't be read, is not TOML, or is nested too deeply.
-    """
+    """Read a TOML file; an InputError if it can't be read, is not TOML, or is nested too deeply."""
     return _parsed(path, tomllib.loads, "TOML")
 
 
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises
-    ------
-    InputError
-        If it can't be read, is not a JSON object, or is nested too deeply.
-    """
+def read_json(path: str | os.PathLike[str], schema: type[BaseModel] | None = None) -> dict[str, Any]:
+    """Read a JSON object, and check it against a pydantic model; an InputError has one line."""
     content = _parsed(path, json.loads, "JSON")
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a JSON object, in braces; got {_SHORT.repr(content)}")
+    if schema is not None:
+        checked(schema, content, f"{path}:")
     return content
 
 
 def checked(model: type[Model], content: Mapping[str, Any], source: str) -> Model:
-    """Check plain values against a pydantic model.
-
-    Raises
-    ------
-    InputError
-        If a value is missing or wrong; one line that names the first one.
+    """Check plain values against a pydantic model; the InputError names the first one that is missing or wrong.
 
     Examples
     --------
@@ -156,7 +131,7 @@ def checked(model: type[Model], content: Mapping[str, Any], source: str) -> Mode
     truemorph.errors.InputError: size.json: width: input should be a valid integer...; got 'wide'
     """
     try:
-        return model(**content)
+        return model.model_validate(content)
     except ValidationError as problem:
         first = problem.errors()[0]
         name, what = ".".join(map(str, first["loc"])), first["msg"].lower()

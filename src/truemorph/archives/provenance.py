@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pydantic import RootModel
 
 from truemorph._version import __version__
 from truemorph.archives.addresses import Address
@@ -46,10 +47,14 @@ class Fetched:
         }
 
 
+class Entries(RootModel[dict[str, dict[str, Any]]]):
+    """Content of `provenance.json`: an entry for each file."""
+
+
 def read_provenance(folder: Path) -> dict[str, dict[str, Any]]:
     """Return the entries of a folder's `provenance.json` by file name; empty if there is none."""
     path = folder / PROVENANCE
-    return read_json(path) if path.is_file() else {}
+    return read_json(path, Entries) if path.is_file() else {}
 
 
 def record(path: Path, address: Address, query: str | None = None, **more: Any) -> None:

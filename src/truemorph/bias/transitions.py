@@ -877,7 +877,7 @@ def transition_to_dict(transition: Transition) -> dict[str, Any]:
 def transition_from_dict(described: dict[str, Any]) -> Transition:
     """Rebuild a transition from `{"family": ..., "parameters": {...}}`, or from its table."""
     family, key = (described.get("family"), "parameters") if "table" not in described else ("tabulated", "table")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise InputError(f"unknown transition family {family!r}; known: {', '.join(FAMILIES)}")
     try:
         made: Transition = FAMILIES[family](**described[key])

@@ -141,7 +141,7 @@ class Classifier:
         described = self.described
         metrics = {name: round(one, 4) if isinstance(one, float) else one for name, one in described["metrics"].items()}
         return (
-            f"{_reads(described)}; members: {described['members']}\n"
+            f"{_reads(self.config)}; members: {described['members']}\n"
             f"classes: {', '.join(self.classes)}\n"
             f"trained through {_through(described['transition'])}\n"
             f"alpha: {described['catalogue'].get('alpha')}\n"
@@ -280,11 +280,10 @@ def logistic_inputs(frame: pl.DataFrame, features: tuple[str, ...], source: str)
     return numeric_columns(frame, features, source) if features else np.zeros((frame.height, 1))
 
 
-def _reads(described: dict[str, Any]) -> str:
-    training = described["training"]
-    if training["classifier"] == "network":
-        return f"{training['backbone']} on {training['image_size']}-pixel images"
-    return f"logistic regression on {', '.join(training['features']) or 'no features (class fraction only)'}"
+def _reads(config: TrainingConfig) -> str:
+    if config.classifier == "network":
+        return f"{config.backbone} on {config.image_size}-pixel images"
+    return f"logistic regression on {', '.join(config.features) or 'no features (class fraction only)'}"
 
 
 def _through(transition: dict[str, Any]) -> str:
@@ -319,7 +318,7 @@ def _model_card(described: dict[str, Any]) -> str:
         disk = catalogue["gold_definition"].removeprefix("disk: ") + ", from gold labels"
     return f"""# truemorph model
 
-Predicts smooth or disk: {_reads(described)}, {described["members"]} member(s).
+Predicts smooth or disk: {_reads(TrainingConfig(**described["training"]))}, {described["members"]} member(s).
 
 - Trained through T(alpha): {_through(transition)}
 - alpha: {catalogue.get("alpha")}

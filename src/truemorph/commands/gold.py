@@ -21,8 +21,8 @@ from truemorph.gold.agreement import RULE, agreement, experts_curve
 from truemorph.gold.answers import CHOICES, FIRST, read_answers
 from truemorph.gold.importing import answered_probability, answers_of_table, export_subjects, with_gold
 from truemorph.gold.plan import TABLE, GoldPlan, Purpose, images_of, make_plan, read_plan, write_plan
-from truemorph.gold.session import LEFT_OUT, SESSION, Source, open_session
-from truemorph.io import plain, read_json
+from truemorph.gold.session import LEFT_OUT, Source, open_session, read_session
+from truemorph.io import plain
 from truemorph.progress import tell
 from truemorph.report.label_sets import join_labels
 from truemorph.results import Result, quantity_table, text_table
@@ -367,7 +367,7 @@ def import_gold(
         if not first.height:
             raise InputError(f"{path}: has no answers yet; collect them with truemorph gold label")
         measured, experts = agreement(answers), experts_curve(answers)
-        recorded = read_json(path / SESSION) if (path / SESSION).is_file() else {}
+        recorded = read_session(path)
         page = _disagreements_page(path, first, measured["disagreements"], recorded.get("images"), Path(out))
         gold_source = gold_source or recorded.get("gold_source")
         same = first.filter(~pl.col("better"))["galaxy"].n_unique() if gold_source != "literature" else 0

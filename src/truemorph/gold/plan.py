@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
+from pydantic import BaseModel, Field
 
 from truemorph.bias.binning import Bins
 from truemorph.bias.estimation import fit_transition
@@ -22,7 +23,7 @@ from truemorph.bias.transitions import DISK, SMOOTH, UNKNOWN
 from truemorph.catalogs.catalogue import find_images
 from truemorph.errors import InputError
 from truemorph.findings import Finding
-from truemorph.io import plain, read_json, write_json
+from truemorph.io import checked, plain, read_json, write_json
 from truemorph.plotting import BLUE, GREY, axes_or_new
 from truemorph.results import Result, quantity_table, text_facts, text_table
 from truemorph.tables import CatalogTable, numeric_columns, read_table, write_table
@@ -388,6 +389,16 @@ def write_plan(plan: GoldPlan, out: Path) -> GoldPlan:
     return found
 
 
+class PlanFile(BaseModel):
+    """What is read from plan.json."""
+
+    seed: int = Field(ge=0)
+    repeats: int = Field(ge=0)
+    predicted: list[float] = Field(min_length=1)
+    catalogue: str
+    image_root: str | None
+
+
 def read_plan(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
     """Read a plan folder: the content of `plan.json`, and the galaxies to label in the order of the list."""
     if not (folder / PLAN).is_file():
@@ -398,6 +409,7 @@ def read_plan(folder: Path) -> tuple[dict[str, Any], pl.DataFrame]:
             f"{folder}: is a plan of version {about.get('version')}, not {VERSION}; make a new one with truemorph "
             "gold plan"
         )
+    checked(PlanFile, about, f"{folder / PLAN}:")
     frame = read_table(folder / TABLE).frame
     return about, frame.filter(pl.col("position").is_not_null()).sort("position")
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 from PIL import Image
+from pydantic import BaseModel
 
 from truemorph.errors import InputError
 from truemorph.gold.answers import FIRST, REPEAT, TWIN, TWINS, create_answers, read_answers
@@ -26,6 +27,14 @@ Source = Literal["better-images", "same-images", "literature"]
 SESSION, LEFT_OUT = "session.json", "left_out.csv"
 # Pictures between the first and the second time that a galaxy is shown; less in short plans.
 _FAR_APART = 50
+
+
+class SessionFile(BaseModel):
+    """What is read from session.json."""
+
+    gold_source: Source
+    images: str
+    better: str | None
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,7 @@ def open_session(
     """
     about, plan = read_plan(folder)
     create_answers(folder)
-    before: dict[str, Any] = read_json(folder / SESSION) if (folder / SESSION).is_file() else {}
+    before = read_session(folder)
     images = images or before.get("images") or about.get("image_root")
     better = better or before.get("better")
     if images is None:
@@ -121,6 +130,11 @@ def open_session(
     write_json(folder / SESSION, {"gold_source": used, **places})
     error = max(about["predicted"])
     return Session(folder, shown, beside, copies, about["repeats"], about["seed"], error, reasons, used)
+
+
+def read_session(folder: Path) -> dict[str, Any]:
+    """Read session.json of a plan folder; empty before the first session."""
+    return read_json(folder / SESSION, SessionFile) if (folder / SESSION).is_file() else {}
 
 
 def _unreadable(files: dict[str, Path]) -> dict[str, str]:

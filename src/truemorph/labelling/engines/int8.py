@@ -250,14 +250,17 @@ def _kept(model: Classifier, place: Path | None) -> Members | None:
     """Read networks that passed with this version of OpenVINO; None if there are none."""
     if place is None or not (place / "gate.json").is_file():
         return None
-    stored = read_json(place / "gate.json")
-    numbers = Gate(**{one.name: stored[one.name] for one in fields(Gate)})
-    same = stored["model_hash"] == model.model_hash and stored["openvino"] == version("openvino")
-    if not (same and numbers.passed):
+    try:
+        stored = read_json(place / "gate.json")
+        numbers = Gate(**{one.name: stored[one.name] for one in fields(Gate)})
+        same = stored["model_hash"] == model.model_hash and stored["openvino"] == version("openvino")
+        if not (same and numbers.passed):
+            return None
+        alignments = [Alignment(one["scale"], tuple(one["shifts"])) for one in stored["alignments"]]
+        core = openvino.Core()
+        return [core.read_model(place / f"member-{member}.xml") for member in range(len(model.members))], alignments
+    except (InputError, LookupError, TypeError, RuntimeError):  # damaged: make them again
         return None
-    core = openvino.Core()
-    networks = [core.read_model(place / f"member-{member}.xml") for member in range(len(model.members))]
-    return networks, [Alignment(one["scale"], tuple(one["shifts"])) for one in stored["alignments"]]
 
 
 def _made(model: Classifier, source: Source | None, place: Path | None) -> Members:
