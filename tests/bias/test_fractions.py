@@ -40,6 +40,7 @@ def test_fractions_are_between_0_and_1(seed, theta, false_disk, bins):
     assert np.all(np.diff(found.edges) > 0)
 
 
+@pytest.mark.slow
 def test_errors_of_the_inversion_equal_its_scatter():
     """With a fitted T, whose covariance is included, and class fractions that depend on α."""
     pulls = []

@@ -40,12 +40,14 @@ def by_column(seed, n=4000):
 
 @pytest.mark.parametrize("draws", [3, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_planned_choice_needs_its_probabilities_for_the_bias_curve(draws):
-    pulls = []
+    pulls = {"used": [], "ignored": []}
     for seed in range(draws):
         labels, alpha, _, gold, probability = planned(seed)
-        fits = [fit_transition(labels, alpha, "rayleigh", gold=gold, gold_probability=p) for p in (probability, None)]
-        pulls.append([(fit.values["theta"] - THETA) / fit.stderr["theta"] for fit in fits])
-    used, ignored = np.array(pulls).T
+        for name, given in {"used": probability, "ignored": None}.items():
+            if name == "used" or seed < 10:
+                fit = fit_transition(labels, alpha, "rayleigh", gold=gold, gold_probability=given)
+                pulls[name].append((fit.values["theta"] - THETA) / fit.stderr["theta"])
+    used, ignored = map(np.array, pulls.values())
     assert abs(used.mean()) < 4 / np.sqrt(draws)
     assert ignored.mean() < -3
     if draws == 100:

@@ -116,6 +116,7 @@ def test_the_bias_curve_from_gold_labels_needs_no_assumption_on_class_fractions(
     assert np.mean(errors) < 0.42
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FLIPS)
 @pytest.mark.parametrize("drift", [-0.5, 0.0, 0.5])
 def test_the_range_from_labels_alone_is_two_sided(family, drift):

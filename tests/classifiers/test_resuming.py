@@ -84,6 +84,7 @@ def test_a_run_interrupted_after_any_state_ends_with_the_same_weights(tmp_path, 
     assert_same(train(tmp_path / "cut"), whole)
 
 
+@pytest.mark.slow
 def test_several_interruptions_with_several_members(tmp_path, cut):
     for states in (2, 5, 2):  # of six for each member
         cut(states, folds=2)

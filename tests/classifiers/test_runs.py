@@ -144,6 +144,7 @@ def counted(catalogue, tmp_path_factory):
     return write_table(CatalogTable(frame, table.units, metadata), folder / "cat.parquet"), broken["object_id"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("votes", ["soft", "counts"])
 def test_training_on_votes(counted, tmp_path, monkeypatch, votes):
     path, broken = counted
@@ -190,6 +191,7 @@ def test_soft_labels_may_be_treated_as_correct(catalogue, tmp_path):
     assert trained.model.transition == MatrixTransition.identity()
 
 
+@pytest.mark.slow
 def test_cached_pixels_and_pixels_decoded_on_demand_give_the_same_result(catalogue, tmp_path, monkeypatch):
     def weights(name, **options):
         return train_classifier(catalogue, out=tmp_path / name, settings=SMALL, **options).model.members[0]
@@ -205,6 +207,7 @@ def test_cached_pixels_and_pixels_decoded_on_demand_give_the_same_result(catalog
         np.testing.assert_array_equal(value, third[name])
 
 
+@pytest.mark.slow
 def test_fits_images_in_training_and_labelling(capsys, simulated, tmp_path):
     folder = tmp_path / "fits"
     folder.mkdir()
