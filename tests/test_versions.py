@@ -5,6 +5,8 @@ labels, written by that release.
 """
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,8 @@ from truemorph.bias.transitions import transition_from_dict
 from truemorph.catalogs.catalogue import read_catalogue
 from truemorph.classifiers.fits import read_fit
 from truemorph.config import run_config
+from truemorph.errors import InputError
+from truemorph.tables import write_table
 
 RELEASES = sorted(path for path in (Path(__file__).parent / "versions").iterdir() if path.is_dir())
 
@@ -39,3 +43,20 @@ def test_files_of_a_release_are_read_with_the_same_numbers(release, tmp_path):
     assert now["observed_label"].equals(catalogue.frame["label"])
     measured = tm.measure_bias(release / "catalogue.parquet", labels=release / "labels.parquet", bootstrap=0)
     assert {"observed labels", "model labels", "gold labels"} <= set(measured.results)
+
+
+def test_files_of_a_later_version_are_refused(tmp_path):
+    release = RELEASES[0]
+    catalogue = read_catalogue(release / "catalogue.parquet")
+    later = write_table(
+        replace(catalogue, metadata={**catalogue.metadata, "format_version": 99}), tmp_path / "catalogue.parquet"
+    )
+    (tmp_path / "fit.json").write_text(
+        json.dumps({**json.loads((release / "transition.json").read_text()), "format_version": 99})
+    )
+    model = shutil.copytree(release / "model", tmp_path / "model")
+    described = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**described, "format_version": 99}))
+    for read, path in ((read_catalogue, later), (read_fit, tmp_path / "fit.json"), (tm.load, model)):
+        with pytest.raises(InputError):
+            read(path)

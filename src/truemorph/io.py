@@ -18,6 +18,8 @@ from pydantic import BaseModel, ValidationError
 
 from truemorph.errors import InputError
 
+# Format of catalogues, fits, models and labels; version 0.1 wrote a number only into models.
+FORMAT_VERSION = 1
 _SHORT = Repr()  # long values are abbreviated
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -136,6 +138,23 @@ def checked(model: type[Model], content: Mapping[str, Any], source: str) -> Mode
         first = problem.errors()[0]
         name, what = ".".join(map(str, first["loc"])), first["msg"].lower()
         raise InputError(f"{source} {name}: {what}; got {_SHORT.repr(first['input'])}") from problem
+
+
+def check_format(described: Mapping[str, Any], source: object) -> None:
+    """Refuse a file of a later version, whose metadata have a higher number.
+
+    Examples
+    --------
+    >>> check_format({"format_version": 2}, "fit.json")
+    Traceback (most recent call last):
+        ...
+    truemorph.errors.InputError: fit.json: format 2 is newer than this truemorph supports (1); upgrade truemorph
+    """
+    version = described.get("format_version", 0)
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise InputError(
+            f"{source}: format {version} is newer than this truemorph supports ({FORMAT_VERSION}); upgrade truemorph"
+        )
 
 
 def _parsed(path: str | os.PathLike[str], parse: Callable[[str], Any], language: str) -> Any:

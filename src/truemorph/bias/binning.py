@@ -111,9 +111,10 @@ class RankedTable:
         orders = [np.argsort(column, kind="stable") for column in columns]
         self.rows, self.n_intrinsic = orders[0], intrinsic.shape[1]
         number = np.argsort(self.rows)
-        self._values = [column[order] for column, order in zip(columns, orders, strict=True)]
-        self._objects = [number[order] for order in orders]  # of each rank
-        self._ranks = [np.argsort(objects).astype(np.min_scalar_type(self.rows.size)) for objects in self._objects]
+        small = np.min_scalar_type(self.rows.size)  # half the memory
+        self._values = [column[order] for column, order in zip(intrinsic.T, orders, strict=False)]
+        self._objects = [number[order].astype(small) for order in orders]  # of each rank
+        self._ranks = [np.argsort(objects).astype(small) for objects in self._objects]
 
     def cut(self, depth: int, bins: int, draws: np.ndarray | None = None) -> Leaves:
         """Grow a tree of 2^depth leaves, and divide each into bins; `draws`, shape (M,), are objects of a resample."""

@@ -25,6 +25,8 @@ from truemorph.io import plain
 from truemorph.results import Result, quantity_table, text_table
 
 MINIMUM_PER_BIN = 25
+# Galaxies from which fewer threads work at once, to save memory.
+_MANY = 2_000_000
 Reference = Literal["last", "first"]
 # Columns of a summary, and what the floor is.
 COLUMNS = ("labels", "value", "bootstrap", "floor", "above floor", "galaxies")
@@ -337,6 +339,8 @@ def cv18(
     at = [bins - 1 if name == "last" else 0 for name in names]
     table = RankedTable(observables, columns[:, :depth])
     shares = list(np.ascontiguousarray(members[table.rows].T))
+    n_classes = np.count_nonzero(members.any(axis=0))
+    del members, observables, columns  # of 10^7 galaxies, half a gigabyte
     cut = table.cut(depth, bins)
     value = _rms(_deviations(cut.fractions(shares), at))
     in_leaves = np.argsort(cut.leaf, kind="stable")
@@ -356,7 +360,7 @@ def cv18(
 
     # numpy sorts and gathers outside the interpreter lock; each resample has random numbers of its own, so results
     # don't depend on threads.
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(4 if n < _MANY else 2, os.cpu_count() or 1)) as pool:
         resampled = np.array(list(pool.map(resample, rng.spawn(bootstrap))))
         permuted = np.array(list(pool.map(permute, rng.spawn(permutations if floor == "permutation" else 0))))
     resampled = resampled[np.isfinite(resampled)]
@@ -378,7 +382,7 @@ def cv18(
                 "Use fewer bins (`bins`) or a smaller tree (`depth`).",
             )
         )
-    if np.count_nonzero(members.sum(axis=0)) < 2:
+    if n_classes < 2:
         message = "All labels are of one class, so they cannot show any drift."
         findings.append(Finding("one-class", "problem", message, "Check the labels."))
     if smallest < MINIMUM_PER_BIN:

@@ -18,6 +18,7 @@ from truemorph.catalogs.expressions import Expression, column_expression, comput
 from truemorph.catalogs.sampling import SPLITS
 from truemorph.errors import InputError
 from truemorph.findings import FindingWarning
+from truemorph.io import check_format
 from truemorph.tables import CatalogTable, cleaned, kind_of, read_table
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".fits", ".fit", ".fits.gz")
@@ -41,6 +42,7 @@ def read_catalogue(source: Any, *, labelled: bool = True) -> CatalogTable:
     """
     table = read_table(getattr(source, "catalogue", source))
     frame, path = table.frame, str(table.path or kind_of(source))
+    check_format(table.metadata, path)
     if table.metadata.get("kind", "catalogue") != "catalogue" or set(OBSERVED_LABEL) & set(frame.columns):
         raise InputError(
             f"{path}: holds a model's labels, not a catalogue; give the catalogue, and this table as `labels`"

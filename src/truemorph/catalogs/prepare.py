@@ -40,7 +40,7 @@ from truemorph.catalogs.sampling import (
 )
 from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
-from truemorph.io import written_whole
+from truemorph.io import FORMAT_VERSION, written_whole
 from truemorph.results import Result, text_facts
 from truemorph.tables import CatalogTable, kind_of, read_table, to_astropy, write_table
 
@@ -161,6 +161,7 @@ def prepare(
     asked = kind.model_dump(mode="json", exclude_defaults=True, exclude={"lacking"})
     metadata: dict[str, Any] = {
         "kind": "catalogue",
+        "format_version": FORMAT_VERSION,
         "truemorph_version": __version__,
         "source": name,
         "preset": kind.name,

@@ -33,11 +33,10 @@ from truemorph.errors import CheckpointError, InputError, reason, require_extra
 from truemorph.findings import Finding, unique
 from truemorph.images.decode import fits_reading
 from truemorph.images.inputs import image_names, pixel_batches
-from truemorph.io import checked, content_hash, file_hash, read_json
+from truemorph.io import FORMAT_VERSION, check_format, checked, content_hash, file_hash, read_json
 from truemorph.results import shortened
 from truemorph.tables import numeric_columns
 
-FORMAT_VERSION = 1
 CONFIG, WEIGHTS, SEEN, CARD = _FILES = ("config.json", "model.safetensors", "seen.parquet", "README.md")
 # Files that a training run adds.
 RUN_FILES = ("run.toml", "metrics.json", "environment.json", "split.parquet", "history.csv", "left_out.csv", "logs")
@@ -66,6 +65,7 @@ class ModelFile(BaseModel):
     sha256: dict[str, str] = {}
 
 
+_AGAIN = "train it again or restore a copy"
 _UNREADABLE = (SafetensorError, pl.exceptions.PolarsError)
 
 
@@ -436,11 +436,10 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
         raise InputError(f"{folder}: not a truemorph model folder (no {missing[0]}); make one with `truemorph train`")
     try:
         described = read_json(folder / CONFIG)
-        version = described.get("format_version")
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            raise CheckpointError(
-                f"{folder}: model format {version} is newer than this truemorph supports ({FORMAT_VERSION}); upgrade it"
-            )
+    except InputError as problem:
+        raise CheckpointError(f"{folder}: damaged model ({problem}); {_AGAIN}") from problem
+    check_format(described, folder)
+    try:
         about = checked(ModelFile, described, f"{CONFIG}:")
         for name, found in _checksums(folder, described).items():
             if about.sha256.get(name, found) != found:
@@ -459,7 +458,7 @@ def load(folder: str | os.PathLike[str], device: str = "auto") -> Classifier:
             raise ValueError(f"{SEEN} lacks a column")
         digest = hashlib.sha256((folder / CONFIG).read_bytes() + (folder / WEIGHTS).read_bytes()).hexdigest()[:16]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, *_UNREADABLE) as problem:
-        raise CheckpointError(f"{folder}: damaged model ({problem}); train it again or restore a copy") from problem
+        raise CheckpointError(f"{folder}: damaged model ({problem}); {_AGAIN}") from problem
     return Classifier(described, members, seen, digest, folder, device)
 
 

@@ -17,7 +17,7 @@ from truemorph.bias.transitions import Transition, family_of, transition_from_di
 from truemorph.catalogs.selected import select_rows
 from truemorph.errors import InputError
 from truemorph.findings import unique
-from truemorph.io import read_json, write_json
+from truemorph.io import FORMAT_VERSION, check_format, read_json, write_json
 from truemorph.results import Result
 from truemorph.tables import CatalogTable
 
@@ -44,7 +44,7 @@ def check_fit_path(out: Path) -> None:
 def write_fit(described: dict[str, Any], figure: Any, out: Path) -> Path:
     """Write a fit as JSON, and its matplotlib figure as PNG beside it."""
     check_fit_path(out)
-    write_json(out, described)
+    write_json(out, {"format_version": FORMAT_VERSION, **described})
     figure.savefig(out.with_suffix(".png"), dpi=150)
     return out
 
@@ -74,6 +74,7 @@ def read_fit(source: str | os.PathLike[str]) -> dict[str, Any]:
             raise InputError(f"{source}: must be {name}:{','.join(family.free).upper()} ({problem})") from problem
         return transition_to_dict(known) | ({"alpha_psf": psf[0]} if psf else {})
     described: dict[str, Any] = read_json(source)
+    check_format(described, source)
     try:
         transition_from_dict(described)
     except (ValueError, AttributeError) as problem:

@@ -16,7 +16,8 @@ from truemorph.catalogs.catalogue import read_catalogue, rows_where
 from truemorph.errors import InputError
 from truemorph.findings import Finding, collect_findings, unique
 from truemorph.io import plain, write_json
-from truemorph.report.label_sets import fractions_by_alpha, join_labels, label_sets
+from truemorph.progress import progress
+from truemorph.report.label_sets import MEASURED, fractions_by_alpha, join_labels, label_sets
 from truemorph.report.table1 import Tree
 from truemorph.results import Result, text_facts, text_table
 from truemorph.tables import numeric_columns
@@ -75,7 +76,7 @@ class BiasMeasurement(Result):
         rows = [[name, *(f"{value:.3f}" for value in values)] for name, values in fractions.items()]
         return "\n".join(
             [
-                *text_facts([*facts, ("α", str(self.alpha))]),
+                *text_facts([*facts, ("α", self.alpha or "definition not known")]),
                 "",
                 *text_table(COLUMNS, [one.cells(name) for name, one in self.results.items()]),
                 "",
@@ -186,13 +187,20 @@ def measure_bias(
         if frame.height == 0:
             raise InputError(f"{source}: no galaxy meets {' and '.join(where)}")
         columns = numeric_columns(frame, intrinsic, source) if intrinsic else None
+    alpha = table.metadata.get("alpha")
+    frame = frame.select(name for name in frame.columns if name in MEASURED)
+    del table  # the other columns of a large catalogue
     tree = Tree.fitting(frame["alpha"].to_numpy(), columns, bootstrap, seed, depth, bins)
-    results = {name: tree.metric(one) for name, one in label_sets(frame).items()}
+    results, sets = {}, label_sets(frame)
+    with progress(len(sets), "measuring bias", "label sets") as bar:
+        for name, one in sets.items():
+            results[name] = tree.metric(one)
+            bar.update(1)
     measured = BiasMeasurement(
         measure=tree.measure,
         results=results,
         fractions_by_alpha=fractions_by_alpha(frame),
-        alpha=table.metadata.get("alpha"),
+        alpha=alpha,
         intrinsic=tuple(intrinsic),
         depth=tree.depth,
         bins=tree.bins,

@@ -26,6 +26,7 @@ from truemorph.classifiers.fits import observables_of
 from truemorph.errors import InputError, TruemorphError
 from truemorph.findings import Finding, unique
 from truemorph.images.store import MAXIMUM_BAD_FRACTION
+from truemorph.io import FORMAT_VERSION
 from truemorph.labelling.engines import Precision, engine_for
 from truemorph.labelling.labeller import Labeller
 from truemorph.labelling.output import Batch, Counts, Results, is_table, too_bad
@@ -216,6 +217,7 @@ def open_labelling(
     fitted = unique(model.findings, map(Finding.from_dict, given_curve.get("findings", ())))
     metadata = {
         "about": f"labels of galaxies by truemorph {__version__}, model {model.model_hash}",
+        "format_version": FORMAT_VERSION,
         **identity,
         "source": given.metadata.get("source", str(source)),
         **{key: about[key] for key in ("votes", "label_rule", "gold_definition") if about.get(key)},

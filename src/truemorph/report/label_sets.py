@@ -11,6 +11,7 @@ import polars as pl
 from truemorph.bias.transitions import DISK, SMOOTH
 from truemorph.errors import InputError
 from truemorph.findings import Finding
+from truemorph.io import check_format
 from truemorph.tables import CatalogTable, kind_of, read_table
 
 Kind = Literal["observed", "column", "labels", "probabilities", "posterior", "truth"]
@@ -62,6 +63,10 @@ def changes(label: np.ndarray, disk: np.ndarray) -> np.ndarray:
     )
 
 
+# Columns from which label sets and their fractions are made.
+MEASURED = ("alpha", "label", "model_label", "p_smooth", "p_disk", "posterior_smooth", "posterior_disk", "gold")
+
+
 def label_sets(frame: pl.DataFrame) -> dict[str, np.ndarray]:
     """Return the label sets of a joined table: the observed labels, and a model's hard, soft and posterior ones."""
     sets = {"observed labels": frame["label"].to_numpy()}
@@ -85,6 +90,7 @@ def join_labels(catalogue: CatalogTable, labels: Any) -> tuple[pl.DataFrame, lis
     """
     table = read_table(labels)
     frame, source = table.frame, str(table.path or kind_of(labels))
+    check_format(table.metadata, source)
     missing = [name for name in ("object_id", "label", "p_disk") if name not in frame.columns]
     if missing:
         raise InputError(f"{source}: has no column {', '.join(missing)}; make labels with truemorph label")
