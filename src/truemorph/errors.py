@@ -34,7 +34,7 @@ _EXTRAS = {
     "fast": ("openvino", "nncf", "onnx", "onnxscript"),
     "gold": ("starlette", "uvicorn"),
     "ray": ("ray",),
-    "morphology": ("photutils",),
+    "morphology": ("photutils", "skimage"),
     "benchmark": ("cleanlab",),
 }
 
