@@ -242,3 +242,11 @@ def test_zip_files_of_absurd_size_or_with_damaged_bytes_raise_errors(tmp_path, m
     with pytest.raises(TruemorphError):
         unzip(path, tmp_path / "out", WANTED)
     assert not list((tmp_path / "out").rglob("*.jpg"))
+
+
+@pytest.mark.parametrize("location", ["http://[bad", "http://\x80", "http://a:b:c/"])
+def test_a_redirect_to_an_invalid_address_is_an_error(server, session, location):
+    url = server.put("/t.bin", BODY)
+    server.script("/t.bin", *[Answer(b"", 302, {"Location": location}, ranges=False)] * http.TRIES)
+    with pytest.raises(TruemorphError):
+        session.read(url, {})

@@ -84,7 +84,12 @@ class Session(requests.Session):
         if (early := self._due - time.monotonic()) > 0:
             time.sleep(early)
         self._due = time.monotonic() + self._between
-        response = super().send(request, **{**kwargs, "timeout": TIMEOUT, "stream": True})
+        try:
+            response = super().send(request, **{**kwargs, "timeout": TIMEOUT, "stream": True})
+        except requests.RequestException:
+            raise
+        except ValueError as problem:  # from urllib
+            raise BrokenAnswerError(f"a redirect to an address that is not valid ({problem})") from problem
         if (status := response.status_code) < 400:
             return response
         said = f"HTTP {status} {response.reason} ({first_words(response.content)})"
