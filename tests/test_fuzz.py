@@ -214,7 +214,6 @@ def test_a_changed_value_gives_a_result_or_one_clear_error(described, name):
     read(path)
     try:
         change()
-        assert said  # some changes were noticed
         assert all(len(one) < 1500 and "\n" not in one for one in said)
     finally:
         path.write_text(whole)
