@@ -48,15 +48,15 @@ def test_means_use_galaxies_of_a_predicted_class_and_members_that_did_not_see_th
     for k, one in enumerate(found.classes):
         mine = maps[predicted == k]
         assert one.name == model.classes[k]
-        assert one.ids.to_list() == np.flatnonzero(predicted == k).tolist()
+        assert one.table["object_id"].to_list() == np.flatnonzero(predicted == k).tolist()
         np.testing.assert_allclose(one.mean.mean, mine.mean(axis=0), atol=1e-4)
         middle = np.s_[16:48, 16:48]
         np.testing.assert_allclose(one.aligned.mean[middle], straight[predicted == k].mean(axis=0)[middle], atol=1e-4)
         rings = one.rings[PIXELS]
         np.testing.assert_allclose(rings.profiles, radial_profiles(mine, np.linspace(0, 32, 9)), atol=1e-4)
         # Averaging maps and computing profiles commute.
-        np.testing.assert_allclose(rings.mean, radial_profiles(one.mean.mean[None], rings.edges)[0], atol=1e-5)
-    relations = [one for some in found.classes for one in some.relations]
+        np.testing.assert_allclose(rings.average.mean, radial_profiles(one.mean.mean[None], rings.edges)[0], atol=1e-5)
+    relations = [one for some in found.classes for one in some.table["relation"]]
     assert sorted(relations) == ["early_stopping"] + ["new"] * (N - 7) + ["out_of_fold"] * 6
 
 
@@ -79,32 +79,33 @@ def test_galaxies_without_a_radius_are_left_out_of_profiles_in_radii(model):
     assert sum(one.galaxies for one in found.classes) == N
     for one in found.classes:
         known = np.isfinite(one.rings[RADII].profiles[:, 0])
-        assert known.tolist() == (one.ids >= 4).to_list()
+        assert known.tolist() == (one.table["object_id"] >= 4).to_list()
         np.testing.assert_allclose(one.rings[RADII].profiles[known], one.rings[PIXELS].profiles[known], atol=1e-6)
 
 
 def test_models_are_compared_on_the_same_galaxies(model):
     pixels = pictures(N)
     found = explain({"a": model, "b": model_of("test_convnext"), "again": model}, source_of(pixels))
-    compared = {(one.first, one.second, one.name): one for one in compare(found, bootstrap=50)}
-    assert {(first, second) for first, second, _ in compared} == {("a", "b"), ("a", "again"), ("b", "again")}
+    compared = compare(found, bootstrap=50)[PIXELS]
+    pairs = compared.partition_by("first", "second", "class", as_dict=True)
+    assert {names[:2] for names in pairs} == {("a", "b"), ("a", "again"), ("b", "again")}
     for k, name in enumerate(model.classes):
-        same = compared["a", "again", name]
-        np.testing.assert_array_equal(same.difference, 0)
-        np.testing.assert_allclose(same.limits[0.95], 0, atol=1e-12)
-        first, second = (set(found[one].classes[k].ids) for one in ("a", "b"))
+        same = pairs["a", "again", name]
+        assert same.select((pl.col("difference", "low_95", "high_95").abs() < 1e-12).all()).row(0) == (True,) * 3
+        first, second = (set(found[one].classes[k].table["object_id"]) for one in ("a", "b"))
         if first and second:
-            assert compared["a", "b", name].galaxies == (len(first), len(second), len(first & second))
+            counts = pairs["a", "b", name].select(pl.col("^galaxies_.*$")).row(0)
+            assert counts == (len(first), len(second), len(first & second))
     # Pixels of images with different sizes are not compared.
     small = explain({"small": model_of(size=32)}, source_of(pictures(N, 32)))
-    assert compare({"a": found["a"], **small}) == []
+    assert compare({"a": found["a"], **small}) == {}
 
 
 def test_one_galaxy_is_explained_and_none_raises_an_error(model):
     found = explain({"a": model}, source_of(pictures(1)))["a"]
     one, empty = sorted(found.classes, key=lambda some: -some.galaxies)
     assert np.isnan(one.mean.stderr).all()
-    assert one.rings[PIXELS].counts.tolist() == [1] * 16
+    assert one.rings[PIXELS].average.count.tolist() == [1] * 16
     assert np.isnan(empty.mean.mean).all()
 
     def broken(config):

@@ -21,8 +21,8 @@ from truemorph.labelling.labeller import members_used
 
 # As in the paper. Regions marked by maps of 4 cells or fewer matter half as much (docs/explain.md).
 _CELLS = 7
-# Pixels per batch: 64 images of 64 pixels, 8 of 207; more on a GPU.
-_PIXELS_AT_ONCE = {"cpu": 64 * 64**2, "cuda": 256 * 207**2}
+# Pixels per batch: 64 images of 64 pixels, 6 of 207; more on a GPU.
+_PIXELS_ON_CPU, _PIXELS_ON_GPU = 64 * 64**2, 256 * 207**2
 
 
 class GradCam:
@@ -77,19 +77,19 @@ class GradCam:
             )
         self.model = model
         self._side, self._device = model.config.image_size, torch_device(model.device)
-        self.networks = [network.requires_grad_(False) for network in model.networks()]
-        there = layers_of(self.networks[0], self._side)
+        networks = [network.requires_grad_(False) for network in model.networks()]
+        there = layers_of(networks[0], self._side)
         self.layers = {one.name: one.grid.cells for one in there}
         self._layer = _chosen(there, layer, model.config.backbone)
         self.layer: str = self._layer.name
         self.grid: Grid = self._layer.grid
-        self.networks = [network.to(self._device) for network in self.networks]
+        self.networks = [network.to(self._device) for network in networks]
         self._mean, self._std = (
             torch.tensor(model.described["normalisation"][key], device=self._device) for key in ("mean", "std")
         )
-        kind = self._device.type
-        self._at_once = max(1, _PIXELS_AT_ONCE.get(kind, _PIXELS_AT_ONCE["cuda"]) // self._side**2)
-        self.description = f"torch {kind} fp32"
+        pixels_at_once = _PIXELS_ON_CPU if self._device.type == "cpu" else _PIXELS_ON_GPU
+        self._at_once = max(1, pixels_at_once // self._side**2)
+        self.description = f"torch {self._device.type} fp32"
 
     def member(self, inputs: np.ndarray, member: int) -> np.ndarray:
         """Return p(y | x) of one member, shape (N, K); this makes the object a labelling engine too."""
@@ -180,8 +180,8 @@ def _chosen(there: list[Layer], name: str | None, backbone: str) -> Layer:
         raise InputError(f"backbone {backbone} has no layer with a map, so Grad-CAM can't explain it")
     if name is None:
         return next((one for one in reversed(there) if one.grid.cells >= _CELLS), there[0])
-    for one in there:
-        if one.name == name:
-            return one
-    listed = ", ".join(f"{one.name} ({one.grid.cells}×{one.grid.cells})" for one in there)
-    raise InputError(f"no layer {name!r} with a map in backbone {backbone}; available: {listed}")
+    found = {one.name: one for one in there}
+    if name not in found:
+        listed = ", ".join(f"{one.name} ({one.grid.cells}×{one.grid.cells})" for one in there)
+        raise InputError(f"no layer {name!r} with a map in backbone {backbone}; available: {listed}")
+    return found[name]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +82,15 @@ class Explained:
     """Galaxies that a model assigns to one class, and maps of the evidence for it."""
 
     name: str  # of the class
-    ids: pl.Series  # in the order of the profiles
-    relations: Sequence[str]  # role of each galaxy in training, as in tables of labels
-    blank: np.ndarray  # whether a map is zero everywhere, because there is no evidence for the class
+    table: pl.DataFrame  # in the order of the profiles: `object_id`; `relation`, the role in training
     mean: MeanMap  # in pixels of the network's image
     aligned: MeanMap | None  # with major axes along x
-    rings: dict[str, Profiles]  # by unit
+    rings: dict[str, Profiles]  # by unit of the radii: "pixel" (of the network's image) or "R_petro"
 
     @property
     def galaxies(self) -> int:
         """Number of galaxies."""
-        return len(self.ids)
+        return self.table.height
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,6 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, p
             radius = np.where(some.radius > 0, some.radius, np.nan)
             profiles[RADII] = radial_profiles(maps, edges[RADII], radius)
         columns = {"object_id": some.ids, "relation": labels["relation"], "class": predicted}
-        columns["blank"] = maps.max(axis=(1, 2)) == 0
         # float32 halves the memory, and is the precision of the maps.
         parts.append(pl.DataFrame(columns | {unit: one.astype(np.float32) for unit, one in profiles.items()}))
         progress.update(len(some.ids))
@@ -172,54 +169,34 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, p
         own = galaxies.filter(pl.col("class") == k)
         one = Explained(
             name=kind,
-            ids=own["object_id"],
-            relations=own["relation"].to_list(),
-            blank=own["blank"].to_numpy(),
+            table=own.select("object_id", "relation"),
             mean=MeanMap.of(sums[k]),
             aligned=MeanMap.of(turned[k]) if align else None,
-            rings={unit: Profiles(edges[unit], unit, own[unit].to_numpy()) for unit in edges if unit in own.columns},
+            rings={unit: Profiles(edges[unit], own[unit].to_numpy()) for unit in edges if unit in own.columns},
         )
         classes.append(one)
     backbone = model.config.backbone
     return Explanation(name, model.model_hash, backbone, cam.layer, cam.grid.cells, size, tuple(classes), problems)
 
 
-@dataclass(frozen=True)
-class Compared:
-    """Difference between the mean profiles of two models, first minus second, for one class."""
+def compare(explanations: Mapping[str, Explanation], bootstrap: int = 1000, seed: int = 0) -> dict[str, pl.DataFrame]:
+    """Compute differences between profiles of all pairs of models, `first` minus `second`, by `class`.
 
-    first: str
-    second: str
-    name: str  # of the class
-    unit: str
-    edges: np.ndarray  # shape (B + 1,)
-    difference: np.ndarray  # shape (B,)
-    limits: dict[float, np.ndarray]  # lower and upper limits, shape (2, B), for the central 0.68 and 0.95 of resamples
-    galaxies: tuple[int, int, int]  # in the first, the second, and both
-
-    @property
-    def middles(self) -> np.ndarray:
-        """Radii at the middle of the rings, shape (B,)."""
-        return (self.edges[1:] + self.edges[:-1]) / 2
-
-
-def compare(explanations: Mapping[str, Explanation], bootstrap: int = 1000, seed: int = 0) -> list[Compared]:
-    """Compute differences between profiles of all pairs of models, by class and unit.
-
-    Galaxies are matched by id. Pairs without galaxies of the class, or with different rings (pixels of images of
-    different sizes), are left out.
+    Returns a table for each unit of the radii, with a row per ring and the columns of `profile_difference`. Galaxies
+    are matched by id. Pairs without galaxies of the class, or with different rings (pixels of images of different
+    sizes), are left out.
     """
-    out = []
+    tables: dict[str, list[pl.DataFrame]] = {}
     for first, second in combinations(explanations.values(), 2):
-        others = {some.name: some for some in second.classes}
-        for one in first.classes:
-            other = others.get(one.name)
-            if other is None or not one.galaxies or not other.galaxies:
+        for one, other in product(first.classes, second.classes):
+            if one.name != other.name or not one.galaxies or not other.galaxies:
                 continue
-            ids = (one.ids.to_list(), other.ids.to_list())
+            ids = (one.table["object_id"].to_list(), other.table["object_id"].to_list())
             for unit, mine in one.rings.items():
                 theirs = other.rings[unit]
                 if np.array_equal(mine.edges, theirs.edges):
                     found = profile_difference(mine.profiles, theirs.profiles, ids, bootstrap, seed)
-                    out.append(Compared(first.model, second.model, one.name, unit, mine.edges, *found))
-    return out
+                    about = {"first": first.model, "second": second.model, "class": one.name}
+                    edges = {"inner": mine.edges[:-1], "outer": mine.edges[1:]}
+                    tables.setdefault(unit, []).append(pl.DataFrame({**about, **edges, **found}))
+    return {unit: pl.concat(parts) for unit, parts in tables.items()}
