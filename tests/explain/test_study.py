@@ -7,23 +7,20 @@ from PIL import Image
 
 from explain.conftest import model_of, pictures
 from truemorph.errors import InputError
-from truemorph.explain.catalogue import RADIUS
 from truemorph.explain.gradcam import GradCam, upsampled
-from truemorph.explain.profiles import aligned, radial_profiles
+from truemorph.explain.profiles import RADIUS, aligned, radial_profiles
 from truemorph.explain.study import PIXELS, RADII, Galaxies, compare, explain, galaxies_of
 from truemorph.images.shapes import measure_shapes
 
 N = 24
 
 
-def source_of(pixels, batch=N, radius=None):
-    def source(config):
-        for start in range(0, len(pixels), batch):
-            rows = slice(start, start + batch)
-            ids = pl.Series("object_id", np.arange(len(pixels))[rows])
-            yield Galaxies(ids, pixels[rows], None if radius is None else radius[rows])
-
-    return source
+def source_of(pixels, batch=N):
+    """A source of galaxies 0, 1, ... in batches."""
+    rows = pl.DataFrame({"object_id": np.arange(len(pixels))})
+    return lambda config: [
+        Galaxies(rows[start : start + batch], pixels[start : start + batch]) for start in range(0, len(pixels), batch)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -60,26 +57,19 @@ def test_means_use_galaxies_of_a_predicted_class_and_members_that_did_not_see_th
     assert sorted(relations) == ["early_stopping"] + ["new"] * (N - 7) + ["out_of_fold"] * 6
 
 
-def test_radii_are_fractions_of_an_image_before_cropping(tmp_path):
-    for k, one in enumerate(pictures(4)):
+@pytest.mark.parametrize(("crop", "radius"), [(1.0, 0.25), (0.5, 0.125)])
+def test_radii_are_fractions_of_an_image_before_cropping(tmp_path, crop, radius):
+    """Here two radii equal half of the cropped width, so that profiles in radii and in pixels are the same."""
+    for k, one in enumerate(pictures(8)):
         Image.fromarray(one).save(tmp_path / f"{k}.png")
-    frame = pl.DataFrame({"object_id": np.arange(5), "image": [f"{k}.png" for k in range(4)] + [None]})
-    frame = frame.with_columns(pl.lit(0.25).alias(RADIUS))
-    config = model_of().config
-    for crop, radius in ((1.0, 16), (0.5, 32)):
-        (some,) = galaxies_of(frame, tmp_path)(config.model_copy(update={"crop": crop}))
-        assert some.problems == [(4, "no image")]
-        np.testing.assert_allclose(some.radius, [radius] * 4)
-
-
-def test_galaxies_without_a_radius_are_left_out_of_profiles_in_radii(model):
-    radius = np.full(N, 16.0)  # two radii equal the half width
-    radius[:4] = [0, -1, np.nan, np.nan]
-    found = explain({"a": model}, source_of(pictures(N), radius=radius))["a"]
-    assert sum(one.galaxies for one in found.classes) == N
+    frame = pl.DataFrame({"object_id": np.arange(9), "image": [f"{k}.png" for k in range(8)] + [None]})
+    frame = frame.with_columns(pl.Series(RADIUS, [0.0, -1.0, np.nan, np.inf, None] + [radius] * 4))
+    found = explain({"a": model_of(crop=crop)}, galaxies_of(frame, tmp_path))["a"]
+    assert found.problems == [(8, "no image")]
+    assert found.galaxies == 8
     for one in found.classes:
         known = np.isfinite(one.rings[RADII].profiles[:, 0])
-        assert known.tolist() == (one.table["object_id"] >= 4).to_list()
+        assert known.tolist() == (one.table["object_id"] >= 5).to_list()
         np.testing.assert_allclose(one.rings[RADII].profiles[known], one.rings[PIXELS].profiles[known], atol=1e-6)
 
 
@@ -108,8 +98,6 @@ def test_one_galaxy_is_explained_and_none_raises_an_error(model):
     assert one.rings[PIXELS].average.count.tolist() == [1] * 16
     assert np.isnan(empty.mean.mean).all()
 
-    def broken(config):
-        yield Galaxies(pl.Series("object_id", [], dtype=pl.Int64), pictures(0), problems=[(5, "the file is empty")])
-
+    broken = Galaxies(pl.DataFrame({"object_id": []}), pictures(0), [(5, "the file is empty")])
     with pytest.raises(InputError, match=r"no galaxy has a readable image \(first: 5, the file is empty\)"):
-        explain({"a": model}, broken)
+        explain({"a": model}, lambda config: [broken])

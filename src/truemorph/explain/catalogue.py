@@ -13,7 +13,7 @@ import polars as pl
 from truemorph._version import __version__
 from truemorph.catalogs.sampling import TEST
 from truemorph.errors import InputError
-from truemorph.explain.profiles import PIXELS
+from truemorph.explain.profiles import PIXELS, RADIUS
 from truemorph.findings import Finding
 from truemorph.io import plain, write_json, written_whole
 from truemorph.plotting import axes_or_new
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 # Galaxies for the check with random weights, which computes dozens of maps for each.
 CHECKED = 32
-RADIUS = "explained radius"
 _DESCRIBED = ("model_hash", "backbone", "layer", "cells", "image_size", "galaxies")
 
 

@@ -15,6 +15,8 @@ import numpy as np
 from scipy.ndimage import rotate
 
 PIXELS, RADII = "pixel", "R_petro"  # units of rings
+# Column of Petrosian radii in units of the width of an image file, before cropping.
+RADIUS = "explained radius"
 # Extent of profiles in units of R_petro.
 REACH = 2.0
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -17,11 +17,11 @@ import polars as pl
 from truemorph.classifiers.checkpoint import Classifier
 from truemorph.config import TrainingConfig
 from truemorph.errors import InputError
-from truemorph.explain.catalogue import RADIUS
 from truemorph.explain.gradcam import GradCam, upsampled
 from truemorph.explain.profiles import (
     PIXELS,
     RADII,
+    RADIUS,
     REACH,
     MeanMap,
     Profiles,
@@ -38,13 +38,11 @@ from truemorph.progress import Progress, Silence
 _BATCH = 256
 
 
-@dataclass(frozen=True)
-class Galaxies:
+class Galaxies(NamedTuple):
     """A batch of galaxies for a network."""
 
-    ids: pl.Series
+    rows: pl.DataFrame  # `object_id` and, if known, RADIUS
     pixels: np.ndarray  # uint8, shape (N, S, S, 3)
-    radius: np.ndarray | None = None  # Petrosian, in these pixels; NaN if unknown
     problems: Sequence[tuple[Any, str]] = ()  # ids of galaxies without a readable image, and reasons
 
 
@@ -53,10 +51,7 @@ Source = Callable[[TrainingConfig], Iterable[Galaxies]]
 
 
 def galaxies_of(frame: pl.DataFrame, root: Path) -> Source:
-    """Make a source of a catalogue's galaxies, from `object_id`, `image` (a file below `root`) and radii, if known.
-
-    `with_geometry` adds the radii, in units of the width of an image file before cropping.
-    """
+    """Make a source of a catalogue's galaxies, from `object_id` and `image`, a file below `root`."""
 
     def galaxies(config: TrainingConfig) -> Iterator[Galaxies]:
         part = TablePart("galaxies", frame, root, "image")
@@ -64,15 +59,9 @@ def galaxies_of(frame: pl.DataFrame, root: Path) -> Source:
         for rows, images in decoded(config, part.batches(_BATCH)):
             ids = rows.frame["object_id"]
             good = [row for row, image in enumerate(images) if not isinstance(image, str)]
-            radius = None
-            if RADIUS in frame.columns:
-                radius = rows.frame[good][RADIUS].cast(pl.Float64).to_numpy() * size / config.crop
-            yield Galaxies(
-                ids[good],
-                np.array([images[row] for row in good], np.uint8).reshape(-1, size, size, 3),
-                radius,
-                [(ids[row], image) for row, image in enumerate(images) if isinstance(image, str)],
-            )
+            pixels = np.array([images[row] for row in good], np.uint8).reshape(-1, size, size, 3)
+            problems = [(ids[row], image) for row, image in enumerate(images) if isinstance(image, str)]
+            yield Galaxies(rows.frame[good], pixels, problems)
 
     return galaxies
 
@@ -142,24 +131,24 @@ def _explain(name: str, cam: GradCam, source: Source, rings: int, align: bool, p
     for some in source(model.config):
         problems += some.problems
         progress.update(len(some.problems))
-        if not len(some.ids):
+        if some.rows.is_empty():
             continue
-        labels = labeller.label(some.ids.alias("object_id").to_frame(), some.pixels)
+        labels = labeller.label(some.rows, some.pixels)
         predicted = labels["label"].to_numpy()
-        _, fold = labeller.part_in_training(some.ids)
+        _, fold = labeller.part_in_training(some.rows["object_id"])
         maps = upsampled(cam.maps(some.pixels, predicted, fold), size, cam.grid)
         sums += [moments(maps[predicted == k]) for k in range(n_classes)]
         if align:
             straight = aligned(maps, measure_shapes(some.pixels)["angle"].to_numpy())
             turned += [moments(straight[predicted == k]) for k in range(n_classes)]
         profiles = {PIXELS: radial_profiles(maps, edges[PIXELS])}
-        if some.radius is not None:
-            radius = np.where(some.radius > 0, some.radius, np.nan)
-            profiles[RADII] = radial_profiles(maps, edges[RADII], radius)
-        columns = {"object_id": some.ids, "relation": labels["relation"], "class": predicted}
+        if RADIUS in some.rows.columns:
+            radius = some.rows[RADIUS].cast(pl.Float64).to_numpy() * size / model.config.crop
+            profiles[RADII] = radial_profiles(maps, edges[RADII], np.where(radius > 0, radius, np.nan))
+        columns = {"object_id": some.rows["object_id"], "relation": labels["relation"], "class": predicted}
         # float32 halves the memory, and is the precision of the maps.
         parts.append(pl.DataFrame(columns | {unit: one.astype(np.float32) for unit, one in profiles.items()}))
-        progress.update(len(some.ids))
+        progress.update(some.rows.height)
     if not parts:
         first = f" (first: {problems[0][0]}, {problems[0][1]})" if problems else ""
         raise InputError(f"no galaxy has a readable image{first}")
