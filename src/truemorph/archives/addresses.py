@@ -87,9 +87,8 @@ def addresses(overrides: str | os.PathLike[str] | Mapping[str, Any] | None = Non
 def _entries(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield names and settings; in TOML, `gz2.images = ...` is a nested table but `"gz2.images" = ...` is not."""
     for key, value in table.items():
-        if not isinstance(value, Mapping):
-            yield before + key, {"url": value}
-        elif "." not in before + key:
-            yield from _entries(value, f"{before}{key}.")
+        name = before + key
+        if isinstance(value, Mapping) and "." not in name:
+            yield from _entries(value, f"{name}.")
         else:
-            yield before + key, dict(value)
+            yield name, dict(value) if isinstance(value, Mapping) else {"url": value}

@@ -86,12 +86,6 @@ def _list_images(out: Path, names: list[str], address: Address) -> tuple[int, li
     )
     if not (is_recorded(target) and pl.read_parquet(target).equals(listed)):
         write_recorded(target, listed, address, f"{ZIP} joined with {MAPPING}", _IMAGE_COLUMNS)
-    bare, spare = mapping["objid"].n_unique() - listed.height, there.height - listed.height
-    findings = []
-    if bare:
-        text = f"{bare:,d} objects of {MAPPING} have no image in the zip."
-        findings.append(Finding("objects-without-image", "note", text))
-    if spare:
-        text = f"{spare:,d} objects are in two samples; images.parquet has the image from the first."
-        findings.append(Finding("objects-in-two-samples", "note", text))
-    return listed.height, findings
+    bare = mapping["objid"].n_unique() - listed.height
+    text = f"{bare:,d} objects of {MAPPING} have no image in the zip."
+    return listed.height, [Finding("objects-without-image", "note", text)] if bare else []

@@ -104,24 +104,22 @@ class Session(requests.Session):
         It is called again after `BrokenAnswerError` and failed transfers, at most `TRIES` times in a row, not counting
         tries after which the number of bytes that have `arrived` is larger.
         """
-        failures = 0
+        failures, shown = 0, without_login(url)
         while True:
             before = arrived()
             try:
                 return once()
             except (requests.RequestException, urllib3.exceptions.HTTPError, BrokenAnswerError) as problem:
                 failures = 1 if arrived() > before else failures + 1
-                wait = getattr(problem, "wait", 0.0)
-                why = reason(problem)
-                if isinstance(problem, requests.RequestException):  # "ProxyError" is clearer than "Connection refused"
-                    why = f"{type(problem).__name__}: {why}"
+                # "ProxyError" is clearer than "Connection refused".
+                named = f"{type(problem).__name__}: " if isinstance(problem, requests.RequestException) else ""
+                why = f"{shown}: {named}{reason(problem)}"
                 if failures == TRIES:
                     kind = TooMuchError if _TOO_SLOW.search(str(problem)) else TruemorphError
-                    raise kind(
-                        f"{without_login(url)}: {why} ({TRIES} tries); run the same command again later to resume"
-                    ) from problem
+                    raise kind(f"{why} ({TRIES} tries); run the same command again later to resume") from problem
+                wait = getattr(problem, "wait", 0.0)
                 if wait >= 10:
-                    tell(f"{without_login(url)}: {why}; waiting {wait:.0f} s")
+                    tell(f"{why}; waiting {wait:.0f} s")
                 time.sleep(max(wait, BACK_OFF * 2 ** (failures - 1)))
 
     def read(self, url: str, params: dict[str, Any]) -> bytes:
@@ -257,12 +255,13 @@ def unzip(path: Path, folder: Path, wanted: re.Pattern[str]) -> list[str]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            chosen = {}
             for entry in archive.infolist():
                 name = PureWindowsPath(entry.orig_filename)  # handles both kinds of slashes, and drives
                 if name.anchor or ".." in name.parts:
                     raise TruemorphError(f"{path}: entry {name} is outside of the folder; nothing was unpacked")
-            found = ((wanted.fullmatch(entry.filename), entry) for entry in archive.infolist())
-            chosen = {match[1]: entry for match, entry in found if match}
+                if match := wanted.fullmatch(entry.filename):
+                    chosen[match[1]] = entry
             # zipfile stops at the declared size, so checking that is sufficient.
             if (size := sum(entry.file_size for entry in chosen.values())) > MOST_UNPACKED:
                 raise TruemorphError(

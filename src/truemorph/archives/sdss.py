@@ -150,15 +150,10 @@ def _dr7_ids(given: str | os.PathLike[str] | Iterable[Any] | None, column: str |
     try:
         if given is None:
             tables = [path for name in VOTE_TABLES if (path := out.parent / "gz2" / name).is_file()]
-            if not tables:
-                raise InputError(
-                    f"{out.parent / 'gz2'} has no vote tables; run truemorph fetch gz2 first, or give "
-                    "a table of ids (`ids`)"
-                )
-            what = " and ".join(map(str, tables))
+            what = f"vote tables in {out.parent / 'gz2'}, made by truemorph fetch gz2"
             # Read only the ids, because these tables have hundreds of columns.
-            columns = [pl.read_csv(path, columns=["dr7objid"], infer_schema=False) for path in tables]
-            values = pl.concat(columns)["dr7objid"]
+            read = [pl.read_csv(path, columns=["dr7objid"], infer_schema=False)["dr7objid"] for path in tables]
+            values = pl.concat([pl.Series("dr7objid", [], pl.String), *read])
         elif isinstance(given, str | os.PathLike):
             frame = read_table(given).frame
             name = find_column(frame, [column] if column else _ID_NAMES, f"{given} (`id`)")
@@ -222,28 +217,11 @@ def _found(session: Session, url: str, out: Path, query: Query, ids: pl.Series) 
     """Return the rows of the ids that are in DR7."""
 
     def ask(batch: pl.Series) -> pl.DataFrame:
-        return _complete(session, url, query, batch.to_list())
+        sql = query.sql.format(ids=",".join(map(str, batch)))
+        return session.whole(lambda: _rows(session.get(url, params={"cmd": sql, "format": "csv"}), query), url)
 
     rows = in_batches(out / "parts", query.name, f"{url} {query.sql}", query.columns, ids, ask, BATCH)
     return rows.filter(pl.col("fieldid") > 0)
-
-
-def _complete(session: Session, url: str, query: Query, ids: list[int]) -> pl.DataFrame:
-    """Query ids, and repeat missing ones while rows arrive, because responses can be truncated between rows."""
-    rows = _ask(session, url, query, ids)
-    while absent := set(ids) - set(rows["objid"]):
-        # Rows are sorted by objid, so the last object may be incomplete.
-        again = sorted(absent | set(rows["objid"][-1:]))
-        more = _ask(session, url, query, again)
-        rows = pl.concat([rows.filter(~pl.col("objid").is_in(again)), more])
-        if absent.isdisjoint(more["objid"]):
-            break
-    return rows
-
-
-def _ask(session: Session, url: str, query: Query, ids: list[int]) -> pl.DataFrame:
-    sql = query.sql.format(ids=",".join(map(str, ids)))
-    return session.whole(lambda: _rows(session.get(url, params={"cmd": sql, "format": "csv"}), query), url)
 
 
 def _rows(response: requests.Response, query: Query) -> pl.DataFrame:
@@ -260,7 +238,7 @@ def _rows(response: requests.Response, query: Query) -> pl.DataFrame:
         return pl.DataFrame(schema=query.columns)
     # Later releases start with a line "#Table1".
     header, *rows = [line for line in csv.reader(text.splitlines()) if line and not line[0].startswith("#")] or [[]]
-    # Without a length or chunks, a lost connection can't be detected.
+    # Without a length or chunks, a lost connection can't be detected, except by the end of the text.
     guarded = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
     if any(len(row) != len(header) for row in rows) or not (header and (guarded or text.endswith("\n"))):
         raise BrokenAnswerError("the response is empty or truncated")
