@@ -34,10 +34,10 @@ import numpy as np
 import polars as pl
 from astropy.io.votable import from_table
 from astropy.io.votable.tree import Info
-from astropy.table import MaskedColumn, Table
 from PIL import Image
 
 from archives.simulated import write_archive
+from truemorph.tables import CatalogTable, to_astropy
 
 SQL, TAP, MOC, CUTOUTS = "/dr7/en/tools/search/x_sql.asp", "/TAPVizieR/tap", "/MocServer/query", "/hips2fits"
 _FILES = {
@@ -228,7 +228,6 @@ class Observatory(Server):
                 marks = ", ".join("?" * table.width)
                 self._database.executemany(f'INSERT INTO "{name}" VALUES ({marks})', table.iter_rows())
         run("CREATE INDEX of_object ON PhotoObjAll (objID)")
-        run("CREATE VIEW SpecObj AS SELECT * FROM SpecObjAll WHERE sciencePrimary = 1")
 
     def sql(self, request: Request) -> Answer:
         """Respond to x_sql.asp?cmd=...&format=csv like SkyServer's functions.inc."""
@@ -293,14 +292,8 @@ def refusal(said: str) -> Answer:
 
 
 def votable(names: list[str], rows: list[tuple], status: str, said: str = "") -> Answer:
-    columns = []
-    for number, name in enumerate(names):
-        values = [row[number] for row in rows]
-        missing = [value is None for value in values]
-        filled = [0 if value is None else value for value in values]
-        data = np.array(filled) if values else np.array([], dtype="U1")
-        columns.append(MaskedColumn(data, name=name, mask=missing))
-    tree = from_table(Table(columns))
+    frame = pl.DataFrame(rows, names, orient="row").cast({pl.Null: pl.Int64})
+    tree = from_table(to_astropy(CatalogTable(frame)))
     tree.resources[0].type = "results"
     info = Info(name="QUERY_STATUS", value=status)
     info.content = said

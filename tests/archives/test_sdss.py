@@ -41,10 +41,9 @@ def test_every_column_equals_that_of_the_archive(sky, known, tmp_path):
     assert table.frame["objid"].dtype == pl.Int64
     assert (table.units["petroRad_r"], table.units["psfWidth_r"], table.units["ra"]) == ("arcsec", "arcsec", "deg")
     served, fields, spectra = (
-        pl.read_parquet(sky.archive / "skyserver" / f"{name}.parquet")
-        for name in ("PhotoObjAll", "Field", "SpecObjAll")
+        pl.read_parquet(sky.archive / "skyserver" / f"{name}.parquet") for name in ("PhotoObjAll", "Field", "SpecObj")
     )
-    spectra = spectra.filter(pl.col("sciencePrimary") == 1).select(objID="bestObjID", redshift="z", zConf="zConf")
+    spectra = spectra.select("zConf", objID="bestObjID", redshift="z")
     served = served.join(fields, on="fieldID").join(spectra, on="objID", how="left")
     joined = table.frame.join(served, left_on="objid", right_on="objID", suffix="_served", validate="1:1")
     for name in [one for one in COLUMNS if one not in ("objid", "psfWidth_r_best", "n_fields", "field_best")]:
@@ -73,7 +72,7 @@ def test_impossible_values_are_null_and_the_better_spectrum_is_used(sky, tmp_pat
     field = f"(SELECT fieldID FROM PhotoObjAll WHERE objID = {ids[2]})"
     sky.rows(f"UPDATE Field SET psfWidth_r = 0 WHERE fieldID = {field}")
     for one, confidence in zip(ids, (0.3, 1.5), strict=False):
-        sky.rows(f"INSERT INTO SpecObjAll (bestObjID, z, zConf, sciencePrimary) VALUES ({one}, 3.25, {confidence}, 1)")
+        sky.rows(f"INSERT INTO SpecObj (bestObjID, z, zConf) VALUES ({one}, 3.25, {confidence})")
     get(sky, tmp_path, ids=ids)
     rows = {row["objid"]: row for row in photometry(tmp_path).iter_rows(named=True)}
     assert [rows[one]["petroRad_r"] is None for one in ids] == [True, False, False]
