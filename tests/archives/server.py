@@ -37,6 +37,8 @@ from astropy.io.votable.tree import Info
 from PIL import Image
 
 from archives.simulated import write_archive
+from truemorph.archives.fetch import fetch
+from truemorph.archives.provenance import Fetched
 from truemorph.tables import CatalogTable, to_astropy
 
 SQL, TAP, MOC, CUTOUTS = "/dr7/en/tools/search/x_sql.asp", "/TAPVizieR/tap", "/MocServer/query", "/hips2fits"
@@ -208,6 +210,9 @@ class Observatory(Server):
         services = {"sdss.sql": SQL, "simard.tap": TAP, "hst.moc": MOC, "hst.hips2fits": CUTOUTS}
         files = {name: f"/files/{file}" for name, file in _FILES.items()}
         return {name: self.url(path) for name, path in (files | services).items()}
+
+    def fetch(self, archive: str, out: Path, **options: Any) -> Fetched:
+        return fetch(archive, out, addresses_from=self.addresses, per_second=1e6, **options)
 
     def write_addresses(self, path: Path) -> Path:
         """Write them to a file for --addresses."""

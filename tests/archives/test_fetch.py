@@ -4,7 +4,6 @@ import errno
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -18,28 +17,36 @@ from truemorph.commands.fetch import fetch_archive
 from truemorph.errors import InputError, TruemorphError
 
 
-@pytest.fixture
-def arguments(sky, tmp_path):
-    return ("--addresses", sky.write_addresses(tmp_path / "addresses.toml"), "--rate", "100000")
-
-
 def options(sky, name):
     positions = sky.truth.filter(pl.col("hst") == "image").select("objid", "ra", "dec")[:2]
     return {"sdss": {"ids": sky.truth["objid"]}, "hst": {"positions": positions}}.get(name, {})
 
 
-def test_every_archive_is_fetched_by_command(capsys, sky, arguments, tmp_path):
-    status, out, err = run(capsys, "fetch", "gz2", "sdss", "simard", "--out", tmp_path, *arguments)
-    assert status == 0, err
-    assert "CC BY 4.0" in out
-    assert "Hart et al. 2016" in out
-    options(sky, "hst")["positions"].write_csv(tmp_path / "positions.csv")
-    more = ("--positions", tmp_path / "positions.csv", "--pixels", 32, "--out", tmp_path / "hst", "--json")
-    status, out, err = run(capsys, "fetch", "hst", *more, *arguments)
+def test_every_archive_is_fetched_by_command(capsys, sky, tmp_path, monkeypatch):
+    """Into the default folder, with addresses from the environment; or with options."""
+    file = sky.write_addresses(tmp_path / "addresses.toml")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRUEMORPH_ADDRESSES", str(file))
+    for name in ("gz2", "sdss", "simard"):
+        status, out, err = run(capsys, "fetch", name, "--rate", 100000, *(("--no-images",) if name == "gz2" else ()))
+        assert status == 0, err
+        assert "Simard et al. 2011" in out or name != "simard"
+    assert {one.name for one in (tmp_path / "data/gz2").iterdir()}.isdisjoint({"images", "images.parquet"})
+    assert len(sky.asked(SQL)) == 2  # the ids are those of the vote tables
+    monkeypatch.delenv("TRUEMORPH_ADDRESSES")
+    options(sky, "hst")["positions"].write_csv("positions.csv")
+    more = ("--positions", "positions.csv", "--pixels", 32, "--rate", 100000, "--addresses", file, "--json")
+    status, out, err = run(capsys, "fetch", "hst", "--out", "hst", *more)
     assert status == 0, err
     result = json.loads(out)
-    assert (result["archive"], result["folder"], result["counts"]["ok"]) == ("hst", str(tmp_path / "hst"), 2)
+    assert (result["archive"], result["folder"], result["counts"]["ok"]) == ("hst", "hst", 2)
     assert {one["name"] for one in result["sources"]} == {"hst.hips2fits", "hst.moc"}
+
+
+def test_several_archives_are_fetched_beside_each_other(sky, tmp_path):
+    got = fetch_archive("gz2", "simard", out=tmp_path, addresses=sky.write_addresses(tmp_path / "a.toml"), rate=1e6)
+    assert [one.folder for one in got.archives] == [tmp_path / "gz2", tmp_path / "simard"]
+    assert list(got.to_table()["name"])[-2:] == ["gz2.images", "simard.tap"]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +72,7 @@ def test_offline_there_are_no_requests_and_no_writes(sky, tmp_path, name):
     with pytest.raises(TruemorphError):
         fetch(name, tmp_path / name, offline=True, **options(sky, name))
     assert not (tmp_path / name).exists()
-    got = fetch(name, tmp_path / name, addresses_from=sky.addresses, per_second=1e6, **options(sky, name))
+    got = sky.fetch(name, tmp_path / name, **options(sky, name))
     before, asked = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}, len(sky.requests)
     # Independent of the address of the files.
     for more in ({"offline": True}, {"addresses_from": sky.addresses}):
@@ -74,24 +81,13 @@ def test_offline_there_are_no_requests_and_no_writes(sky, tmp_path, name):
     assert len(sky.requests) == asked
 
 
-def test_the_default_folder_and_addresses_from_the_environment(sky, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TRUEMORPH_ADDRESSES", str(sky.write_addresses(tmp_path / "addresses.toml")))
-    got = fetch_archive("gz2", no_images=True, rate=1e6)
-    assert got.archives[0].folder == Path("data/gz2")
-    assert list(got.to_table()["name"]) == ["gz2.willett13", "gz2.hart16", "gz2.sample", "gz2.mapping"]
-    assert not (tmp_path / "data/gz2/images.parquet").exists()
-    assert fetch("sdss", per_second=1e6).counts["ids"] == 120
-    assert len(sky.asked(SQL)) == 2
-
-
 def test_a_full_disk_raises_an_error(sky, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
     with pytest.raises(TruemorphError, match="No space left on device"):
-        fetch("sdss", tmp_path / "sdss", addresses_from=sky.addresses, per_second=1e6, **options(sky, "sdss"))
+        sky.fetch("sdss", tmp_path / "sdss", ids=sky.truth["objid"])
     assert not list(tmp_path.glob("sdss/parts/*"))
 
 

@@ -4,7 +4,6 @@ import polars as pl
 import pytest
 
 from conftest import codes
-from truemorph.archives.fetch import fetch
 from truemorph.archives.provenance import read_provenance
 from truemorph.errors import TruemorphError
 from truemorph.tables import read_table
@@ -13,12 +12,8 @@ HART, ZIP, MAPPING = "/files/gz2_hart16.csv.gz", "/files/images_gz2.zip", "/file
 FILES = {"zoo2MainSpecz.csv.gz", "gz2_hart16.csv.gz", "gz2sample.csv.gz", "gz2_filename_mapping.csv", "images_gz2.zip"}
 
 
-def get(sky, out):
-    return fetch("gz2", out, addresses_from=sky.addresses, per_second=1e6)
-
-
 def test_all_files_are_fetched_and_counted(sky, tmp_path):
-    got = get(sky, tmp_path)
+    got = sky.fetch("gz2", tmp_path)
     for name in FILES:
         assert (tmp_path / name).read_bytes() == (sky.archive / "files" / name).read_bytes()
     assert set(read_provenance(tmp_path)) == FILES | {"images.parquet"}
@@ -41,7 +36,7 @@ def test_all_files_are_fetched_and_counted(sky, tmp_path):
 
 
 def test_an_object_in_two_samples_has_the_image_of_the_first(sky, tmp_path):
-    get(sky, tmp_path)
+    sky.fetch("gz2", tmp_path)
     assets = [int(path.stem) for path in (tmp_path / "images").iterdir()]
     samples = ["stripe82_coadd_2", "stripe82_coadd_1", "stripe82", "extra", "original"]
     lines = [
@@ -50,7 +45,7 @@ def test_an_object_in_two_samples_has_the_image_of_the_first(sky, tmp_path):
         for number, sample in enumerate(samples[: 5 - objid])
     ]
     sky.put(MAPPING, "\n".join(["objid,sample,asset_id", *lines, ""]).encode())
-    get(sky, tmp_path / "b")
+    sky.fetch("gz2", tmp_path / "b")
     images = pl.read_parquet(tmp_path / "b" / "images.parquet")
     assert images["sample"].to_list() == samples[::-1]
     assert images["image"].to_list() == [f"images/{assets[5 * one + 4 - one]}.jpg" for one in range(5)]
@@ -68,5 +63,5 @@ def test_an_object_in_two_samples_has_the_image_of_the_first(sky, tmp_path):
 def test_changed_or_damaged_files_raise_errors(sky, tmp_path, path, change, named):
     sky.put(path, change((sky.archive / path[1:]).read_bytes()))
     with pytest.raises(TruemorphError, match=named):
-        get(sky, tmp_path)
+        sky.fetch("gz2", tmp_path)
     assert not (tmp_path / "images.parquet").exists()

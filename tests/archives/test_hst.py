@@ -11,7 +11,6 @@ from PIL import Image
 
 from archives.server import CUTOUTS, MOC, Answer, busy, page, text
 from conftest import codes
-from truemorph.archives.fetch import fetch
 from truemorph.archives.http import ComeBackLaterError
 from truemorph.errors import InputError, TruemorphError
 from truemorph.io import file_hash
@@ -26,8 +25,7 @@ def some(sky):
 
 def get(sky, out, positions, **options):
     where = positions.drop("hst", strict=False) if isinstance(positions, pl.DataFrame) else positions
-    options = {"fov": 12, "pixels": 64, **options}
-    return fetch("hst", out, addresses_from=sky.addresses, per_second=1e6, positions=where, **options)
+    return sky.fetch("hst", out, positions=where, **{"fov": 12, "pixels": 64, **options})
 
 
 def listed(out):

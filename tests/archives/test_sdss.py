@@ -9,7 +9,6 @@ import pytest
 from archives.server import SQL, refusal, text
 from conftest import codes
 from truemorph.archives import sdss
-from truemorph.archives.fetch import fetch
 from truemorph.archives.sdss import BATCH, COLUMNS, DETECTIONS, PER_SECOND, PHOTOMETRY
 from truemorph.errors import InputError, TruemorphError
 from truemorph.tables import read_table
@@ -27,7 +26,7 @@ def _small_batches(monkeypatch):
 
 
 def get(sky, out, **options):
-    return fetch("sdss", out, addresses_from=sky.addresses, per_second=1e6, **{"ids": sky.truth["objid"], **options})
+    return sky.fetch("sdss", out, **{"ids": sky.truth["objid"], **options})
 
 
 def photometry(out):
