@@ -45,10 +45,8 @@ def fetch(
     try:
         return archive.fetch(session, addresses(addresses_from), Path(out or Path("data") / name), **options)
     except OSError as problem:
-        raise TruemorphError(
-            f"{problem.filename or out}: {problem.strerror or problem}; choose another folder (`out`) or free space, "
-            "and run the same command again to resume"
-        ) from problem
+        what = f"{problem.filename or out}: {problem.strerror or problem}"
+        raise TruemorphError(f"{what}; choose another folder (`out`), or free space and retry") from problem
 
 
 def _module(name: str) -> ModuleType:

@@ -66,18 +66,14 @@ def _list_images(out: Path, names: list[str], address: Address) -> tuple[int, li
     try:
         mapping = pl.read_csv(path, columns=list(kinds), schema_overrides=kinds)
     except pl.exceptions.PolarsError as problem:
-        raise TruemorphError(
-            f"{path}: not readable as CSV ({reason(problem)}); delete it and run the same command again"
-        ) from problem
+        raise TruemorphError(f"{path}: not a CSV file ({reason(problem)}); delete it and retry") from problem
     rank = {sample: number for number, sample in enumerate(SAMPLES)}
     there = mapping.with_columns(
         image=pl.format("images/{}.jpg", "asset_id"),
         rank=pl.col("sample").replace_strict(rank, default=len(rank), return_dtype=pl.Int64),
     ).filter(pl.col("image").is_in(pl.Series(names, dtype=pl.String).implode()))
     if there.height == 0:
-        raise TruemorphError(
-            f"{out / ZIP}: none of its images are in {MAPPING}; delete both and run the same command again"
-        )
+        raise TruemorphError(f"{out / ZIP}: none of its images are in {MAPPING}; delete both and retry")
     listed = (
         there.sort("rank", "asset_id")
         .unique("objid", keep="first", maintain_order=True)

@@ -68,10 +68,8 @@ def fetch(
     missing.sort(key=lambda name: name in rows)  # earlier failures last, because they may fail again
     sources, in_a_row = (known["hst.hips2fits"], known["hst.moc"]), 0
     if missing and session.offline:
-        raise TruemorphError(
-            f"{out}: {len(missing):,d} of {len(wanted):,d} objects are missing, and cannot be requested with "
-            f"`offline`; run the same command without it (images are at {sources[0].public_url})"
-        )
+        many = f"{len(missing):,d} of {len(wanted):,d} objects are missing"
+        raise TruemorphError(f"{out}: {many} (from {sources[0].public_url}); retry without `offline`")
     with progress(len(wanted), "HST", "objects", initial=len(wanted) - len(missing)) as bar:
         for name in missing:
             rows[name] = dict.fromkeys(_SCHEMA) | wanted[name]
@@ -127,11 +125,8 @@ def read_positions(source: Any, fov: float) -> pl.DataFrame:
         | pl.col("object_id").is_duplicated()
     )
     if bad.height:
-        raise InputError(
-            f"{what}: each row needs a unique id of letters, digits, space, _, +, - and points, ra from 0 to 360, dec "
-            "from -90 to 90 degrees and a width (fov) from 1 to 3600 arcsec; "
-            f"{bad.height:,d} rows do not have them, such as {bad.row(0)}"
-        )
+        needed = "a unique id of letters, digits and ' _+-.', ra and dec in degrees, fov from 1 to 3600 arcsec"
+        raise InputError(f"{what}: {bad.height:,d} rows do not have {needed}, such as {bad.row(0)}")
     return chosen
 
 

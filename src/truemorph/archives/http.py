@@ -139,9 +139,7 @@ def _wait(response: requests.Response, url: str) -> float:
     with suppress(urllib3.exceptions.InvalidHeader):
         seconds = urllib3.Retry().parse_retry_after(response.headers.get("Retry-After", "0"))
     if seconds > LONGEST_WAIT:
-        raise ComeBackLaterError(
-            f"{url}: the server requests a wait of {seconds:,.0f} s; run the same command again after that to resume"
-        )
+        raise ComeBackLaterError(f"{url}: the server requests a wait of {seconds:,.0f} s; retry after that")
     return seconds
 
 
@@ -168,32 +166,25 @@ def download(session: Session, address: Address, path: Path) -> None:
     if path.is_file():
         entry = read_provenance(path.parent).get(path.name, {})
         recorded = f"sha256:{entry['sha256']}" if entry else None
-        if session.offline:
-            why = _damage(path, path.suffix, recorded or address.checksum)
-        elif entry and not address.checksum and entry["url"] != address.public_url:
+        known = recorded or address.checksum if session.offline else address.checksum or recorded
+        why = _damage(path, path.suffix, known)
+        if entry and entry["url"] != address.public_url and not (session.offline or address.checksum):
             why = f"it was downloaded from {entry['url']}"
-        else:
-            why = _damage(path, path.suffix, address.checksum or recorded)
         if why is None:
             if not entry:
                 record(path, address)
             return
         tell(f"{path}: {why}; downloading it again")
     if session.offline:
-        raise TruemorphError(
-            f"{path}: missing, and not downloaded because of `offline`; run the same command without it, or put the "
-            f"file from {address.public_url} there"
-        )
+        raise TruemorphError(f"{path}: missing; retry without `offline`, or put the file {address.public_url} there")
     path.parent.mkdir(parents=True, exist_ok=True)
     part, described = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.json")
     session.whole(lambda: _transfer(session, address.url, part, described), address.url, lambda: _size(part))
     described.unlink()
     if why := _damage(part, path.suffix, address.checksum):
         part.unlink()
-        raise TruemorphError(
-            f"{address.public_url}: not the published file ({why}); run the same command again or, if the file was "
-            "replaced, give its address with a new checksum or none (`addresses`)"
-        )
+        advice = "retry or, if the file was replaced, give its address without checksum (`addresses`)"
+        raise TruemorphError(f"{address.public_url}: not the published file ({why}); {advice}")
     part.replace(path)
     record(path, address)
 
@@ -264,9 +255,7 @@ def unzip(path: Path, folder: Path, wanted: re.Pattern[str]) -> list[str]:
                     chosen[match[1]] = entry
             # zipfile stops at the declared size, so checking that is sufficient.
             if (size := sum(entry.file_size for entry in chosen.values())) > MOST_UNPACKED:
-                raise TruemorphError(
-                    f"{path}: it has {size:,d} bytes, more than the limit of {MOST_UNPACKED:,d}; nothing was unpacked"
-                )
+                raise TruemorphError(f"{path}: nothing was unpacked: {size:,d} bytes, at most {MOST_UNPACKED:,d}")
             with progress(len(chosen), f"unpacking {path.name}", "files") as bar:
                 for to, entry in chosen.items():
                     target = folder / to
@@ -275,7 +264,5 @@ def unzip(path: Path, folder: Path, wanted: re.Pattern[str]) -> list[str]:
                             partial.write_bytes(archive.read(entry))
                     bar.update(1)
     except (zipfile.BadZipFile, EOFError, zlib.error, RuntimeError, UnicodeDecodeError) as problem:
-        raise TruemorphError(
-            f"{path}: truncated or damaged ({problem}); delete it and run the same command again"
-        ) from problem
+        raise TruemorphError(f"{path}: truncated or damaged ({problem}); delete it and retry") from problem
     return list(chosen)

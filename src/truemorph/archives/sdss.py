@@ -124,9 +124,7 @@ def fetch(
         photometry = _found(session, address.url, out, PHOTOMETRY, wanted)
         objects = photometry["objid"].unique().sort()
         if objects.len() == 0:
-            raise InputError(
-                f"none of the {wanted.len():,d} ids is in DR7 (first: {wanted[0]}); give DR7 objids (`ids`)"
-            )
+            raise InputError(f"none of {wanted.len():,d} ids is in DR7 (first: {wanted[0]}); give DR7 objids (`ids`)")
         table = _table(photometry, _found(session, address.url, out, DETECTIONS, objects))
         missing = wanted.filter(~wanted.is_in(objects.implode()))
         write_recorded(out / "missing.csv", missing.to_frame(), address, sql, ids=wanted.len())
@@ -167,10 +165,8 @@ def _dr7_ids(given: str | os.PathLike[str] | Iterable[Any] | None, column: str |
         raise InputError(f"{what}: no ids; give DR7 objids (`ids`)")
     wrong = ids.filter((ids < _DR7.start) | (ids >= _DR7.stop))
     if wrong.len():
-        raise InputError(
-            f"{what}: {wrong[-1]} is not a DR7 id, which has 18 digits and begins with 587 or 588 (DR8 and later: "
-            "1237; Stripe 82 coadd: 8647); remove such rows, or name another column (`id`)"
-        )
+        ranges = "DR7 ids have 18 digits and begin with 587 or 588 (later: 1237; Stripe 82 coadd: 8647)"
+        raise InputError(f"{what}: {wrong[-1]} is not from DR7; remove it, or name another column (`id`). {ranges}")
     return ids
 
 
@@ -246,7 +242,5 @@ def _rows(response: requests.Response, query: Query) -> pl.DataFrame:
         frame = pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row")
         return frame.select(pl.col(*query.columns).str.strip_chars()).cast(dict(query.columns))  # type: ignore[arg-type]
     except pl.exceptions.PolarsError as problem:
-        raise TruemorphError(
-            f"SkyServer's response for {query.name} is not a table of numbers ({reason(problem)}); "
-            "report it to truemorph's developers"
-        ) from problem
+        said = f"SkyServer's response for {query.name} is not a table of numbers ({reason(problem)})"
+        raise TruemorphError(f"{said}; report it to truemorph's developers") from problem

@@ -90,10 +90,9 @@ def _fetch_table(session: Session, url: str, parts: Path) -> tuple[pl.DataFrame,
     table = table.drop_nulls("objID").sort("recno").drop("recno")
     if table.height != total or not table["objID"].is_unique().all():
         _remove_parts(parts)
-        raise TruemorphError(
-            f"{SOURCE}: {table.height:,d} rows received, {table['objID'].n_unique():,d} of them unique, instead of "
-            f"{total:,d}; the table may have changed in the meantime; run the same command again"
-        )
+        unique = table["objID"].n_unique()
+        received = f"{table.height:,d} rows received, {unique:,d} of them unique, instead of {total:,d}"
+        raise TruemorphError(f"{SOURCE}: {received}; it may have changed in the meantime; retry")
     return table, adql.format(low, high)
 
 

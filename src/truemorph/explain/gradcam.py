@@ -71,10 +71,7 @@ class GradCam:
 
     def __init__(self, model: Classifier, layer: str | None = None) -> None:
         if not model.uses_images:
-            raise InputError(
-                "Grad-CAM needs a model of images, and this model uses catalogue features; "
-                "give one that was trained on images"
-            )
+            raise InputError("this model uses catalogue features; Grad-CAM needs one that was trained on images")
         self.model = model
         self._side, self._device = model.config.image_size, torch_device(model.device)
         networks = [network.requires_grad_(False) for network in model.networks()]
@@ -125,10 +122,8 @@ class GradCam:
         """
         side = self._side
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (side, side, 3):
-            raise InputError(
-                f"pixels must be uint8 of shape (N, {side}, {side}, 3) for this model; got {pixels.dtype} "
-                f"{pixels.shape}"
-            )
+            got = f"{pixels.dtype} {pixels.shape}"
+            raise InputError(f"pixels must be uint8 of shape (N, {side}, {side}, 3) for this model; got {got}")
         explained = np.broadcast_to(np.asarray(classes), (len(pixels),))
         n_classes = len(self.model.classes)
         if explained.dtype.kind not in "iu" or np.any((explained < 0) | (explained >= n_classes)):

@@ -108,9 +108,7 @@ def randomise(
     partner = _partners(classes, seed)
     paired = partner >= 0
     if not paired.any():
-        raise InputError(
-            "the check with random weights needs two galaxies of one predicted class; give more, or use `draws` 0"
-        )
+        raise InputError("the check with random weights needs two galaxies of one predicted class; or use `draws` 0")
     pixels, classes, partner = pixels[paired], classes[paired], np.cumsum(paired)[partner[paired]] - 1
     scale = _SIDE / model.config.image_size
     grid = Grid(cam.grid.cells, (cam.grid.first + 0.5) * scale - 0.5, cam.grid.step * scale)
