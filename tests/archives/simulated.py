@@ -66,7 +66,7 @@ def _object_id(run: pl.Expr, obj: pl.Expr | int) -> pl.Expr:
 
 
 def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
-    """Write PhotoObjAll, SpecObj, Field and Neighbors; return galaxies with objid, ra, dec, psf_best and n_fields.
+    """Write PhotoObjAll, SpecObj, Field and Neighbors; return galaxies with objid, ra, dec, and psf_best.
 
     An object has a row for each field that contains it, measured with that field's seeing: one is primary (mode 1), the
     others are secondary (mode 2). Run 1000 + k is the field of the galaxies, 3000 + k and 5000 + k overlap some of
@@ -117,7 +117,7 @@ def _sdss(folder: Path, population: pl.DataFrame, rng: np.random.Generator) -> p
     population = population.with_columns(
         objid=found["objID"][:n], object_id=found["objID"][:n], ra=own["ra"], dec=own["dec"]
     ).join(
-        pl.concat(detections).group_by("galaxy").agg(psf_best=pl.col("psf").min(), n_fields=pl.len().cast(pl.Int64)),
+        pl.concat(detections).group_by("galaxy").agg(psf_best=pl.col("psf").min()),
         on="galaxy",
         maintain_order="left",
     )

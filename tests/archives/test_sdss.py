@@ -45,7 +45,7 @@ def test_every_column_equals_that_of_the_archive(sky, known, tmp_path):
     spectra = spectra.select("zConf", objID="bestObjID", redshift="z")
     served = served.join(fields, on="fieldID").join(spectra, on="objID", how="left")
     joined = table.frame.join(served, left_on="objid", right_on="objID", suffix="_served", validate="1:1")
-    for name in [one for one in COLUMNS if one not in ("objid", "psfWidth_r_best", "n_fields", "field_best")]:
+    for name in [one for one in COLUMNS if one not in ("objid", "psfWidth_r_best")]:
         there = joined.filter(pl.col(f"{name}_served") > -1000)
         assert (joined[name].is_null() == ~(joined[f"{name}_served"] > -1000).fill_null(False)).all(), name
         # SkyServer rounds `real` columns to three decimals; as float they have six.
@@ -54,10 +54,7 @@ def test_every_column_equals_that_of_the_archive(sky, known, tmp_path):
     assert joined["redshift"].null_count() > 0
     truth = joined.join(sky.truth, on="objid", suffix="_true")
     np.testing.assert_allclose(truth["psfWidth_r_best"], truth["psf_best"], atol=6e-7)
-    assert (truth["n_fields"] == truth["n_fields_true"]).all()
-    best = truth.join(fields, left_on="field_best", right_on="fieldID", suffix="_of_best")
-    np.testing.assert_allclose(best["psfWidth_r_of_best"], best["psfWidth_r_best"], atol=6e-7)
-    assert got.counts["in several fields"] == (truth["n_fields_true"] > 1).sum() > 20
+    assert (truth["psfWidth_r_best"] < truth["psfWidth_r"]).sum() > 10
     # Every id is exact and accounted for.
     assert set(table.frame["objid"]) == set(joined["objid"]) == set(known)
     missing = pl.read_csv(tmp_path / "missing.csv")["objid"]
@@ -135,7 +132,7 @@ def test_ids_from_tables_and_from_python(sky, known, tmp_path):
         ([42, 587722981748572353, 1237648720693755918], "1237648720693755918"),
         (None, "fetch gz2"),
         ([587722981748572353.0], "lose digits"),
-        ([587722981748572353], "none of the 1 ids"),
+        ([587722981748572353], "none of 1 ids"),
     ],
 )
 def test_ids_that_are_not_from_dr7_raise_errors(sky, tmp_path, ids, named):

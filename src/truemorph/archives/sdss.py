@@ -63,8 +63,6 @@ COLUMNS = {
     "zConf": ("", "confidence of the redshift"),
     "psfWidth_r": ("arcsec", "PSF FWHM, r band, in the object's own field (the image shown to the volunteers)"),
     "psfWidth_r_best": ("arcsec", "smallest PSF FWHM, r band, of the fields in which the object was detected"),
-    "n_fields": ("", "fields in which the object was detected"),
-    "field_best": ("", "fieldID of the field with the smallest PSF"),
 }
 
 
@@ -135,7 +133,6 @@ def fetch(
         "objects": table.height,
         "with redshift": table["redshift"].count(),
         "with Petrosian radius": table["petroRad_r"].count(),
-        "in several fields": int((table["n_fields"] > 1).sum()),
     }
     text = f"{absent:,d} ids are not in DR7; they are listed in {out / 'missing.csv'}."
     findings = (Finding("ids-not-in-dr7", "note", text),) if absent else ()
@@ -181,7 +178,7 @@ def _finished(out: Path, wanted: pl.Series, sql: str, url: str | None) -> pl.Dat
 
 
 def _table(photometry: pl.DataFrame, detections: pl.DataFrame) -> pl.DataFrame:
-    """Return one row per object, null if not measured, with the field that has the smallest PSF."""
+    """Return one row per object, null if not measured, with the smallest PSF of all fields."""
     measured = pl.when(pl.col(pl.Float64) > _UNMEASURED).then(pl.col(pl.Float64))
     width = pl.when(pl.col("psfWidth_r") > 0).then("psfWidth_r").alias("psfWidth_r")
     table = (
@@ -194,18 +191,8 @@ def _table(photometry: pl.DataFrame, detections: pl.DataFrame) -> pl.DataFrame:
             petroRad_r=pl.when(pl.col("petroRad_r") > 0).then("petroRad_r"),
         )
     )
-    fields = [one.select("objid", "fieldid", width) for one in (table, detections)]
-    best = (
-        pl.concat(fields)
-        .unique(["objid", "fieldid"])
-        .sort("objid", "psfWidth_r", "fieldid", nulls_last=True)
-        .group_by("objid", maintain_order=True)
-        .agg(
-            psfWidth_r_best=pl.col("psfWidth_r").first(),
-            n_fields=pl.len().cast(pl.Int64),
-            field_best=pl.col("fieldid").first(),
-        )
-    )
+    seeing = pl.concat([one.select("objid", width) for one in (table, detections)])
+    best = seeing.group_by("objid").agg(psfWidth_r_best=pl.col("psfWidth_r").min())
     return table.join(best, on="objid", how="left", maintain_order="left").select(*COLUMNS)
 
 
