@@ -159,13 +159,10 @@ def test_models_that_cannot_be_explained_raise_errors():
     model = model_of()
     with pytest.raises(InputError, match=r"no layer 'layer9'.*act1 \(32×32\), .*layer3 \(4×4\), layer4 \(2×2\)"):
         GradCam(model, "layer9")
-    cam = GradCam(model)
-    for pixels in (pictures(2, 32), pictures(2).astype(np.float32), pictures(2)[..., 0]):
-        with pytest.raises(InputError, match=r"uint8 of shape \(N, 64, 64, 3\)"):
-            cam.maps(pixels, 1)
-    for classes in (2, -1, 0.5):
-        with pytest.raises(InputError, match=r"numbers 0 to 1 \(smooth, disk\)"):
-            cam.maps(pictures(2), classes)
+    with pytest.raises(InputError, match=r"uint8 of shape \(N, 64, 64, 3\)"):
+        GradCam(model).maps(pictures(2, 32), 1)
+    with pytest.raises(InputError, match=r"numbers 0 to 1 \(smooth, disk\)"):
+        GradCam(model).maps(pictures(2), -1)
     features = replace(model, described={**model.described, "training": {"classifier": "logistic"}})
     with pytest.raises(InputError, match="uses catalogue features"):
         GradCam(features)

@@ -40,16 +40,6 @@ def test_a_radial_profile_is_recovered():
         assert got[ring] == pytest.approx(true, rel=0.01)
 
 
-def test_galaxies_with_one_profile_agree_in_units_of_their_radii():
-    size, radii = 128, np.array([12.0, 20.0, np.nan, 31.0])
-    axis = np.arange(size) - (size - 1) / 2
-    maps = np.exp(-np.hypot(axis[:, None], axis)[None] / np.nan_to_num(radii, nan=1)[:, None, None])
-    got = radial_profiles(maps, np.linspace(0, 2, 5), radii)
-    assert np.isnan(got[2]).all()
-    # As above, half a pixel diagonal over the smallest radius.
-    np.testing.assert_allclose(got[:2], np.broadcast_to(got[3], (2, 4)), atol=np.sqrt(0.5) / 12 / 4)
-
-
 def test_rings_outside_of_the_image_are_nan_and_rings_at_its_corners_are_not():
     ramp = np.ones((1, 10, 10))
     ramp[0, 0, 0] = 5  # its outer corner has the largest distance from the centre, 7.07
@@ -93,18 +83,14 @@ def test_limits_have_their_nominal_coverage():
 
 def test_common_noise_of_models_cancels():
     rng = np.random.default_rng(0)
-    common = rng.normal(0.5, 0.3, (300, 3))
-    common[:, 2] = np.nan  # a ring that no image reaches
-    first, second = common + rng.normal(0.02, 0.01, (300, 3)), common
-    paired = profile_difference(first, second, (range(300), range(300)))
-    apart = profile_difference(first, second, (range(300), range(300, 600)))
-    for found, error in (
-        (paired, (first - second).std(axis=0) / np.sqrt(300)),
-        (apart, np.sqrt((first.var(axis=0) + second.var(axis=0)) / 300)),
-    ):
-        np.testing.assert_allclose(found["difference"], (first - second).mean(axis=0))
-        # With 1000 resamples, a width has an error of about 4 %.
-        np.testing.assert_allclose((found["high_68"] - found["low_68"]) / 2, error, rtol=0.15)
+    common = rng.normal(0.5, 0.3, (300, 2))
+    common[:, 1] = np.nan  # a ring that no image reaches
+    first = common + rng.normal(0.02, 0.01, (300, 2))
+    found = profile_difference(first, common, (range(300), range(300)))
+    np.testing.assert_allclose(found["difference"], (first - common).mean(axis=0))
+    # With 1000 resamples, a width has an error of about 4 %.
+    error = (first - common).std(axis=0) / np.sqrt(300)
+    np.testing.assert_allclose((found["high_68"] - found["low_68"]) / 2, error, rtol=0.15)
 
 
 def test_aligned_major_axes_are_along_x():
