@@ -104,17 +104,12 @@ class _Listener(ThreadingHTTPServer):
     block_on_close = False
     owner: Server
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        self.owner.problems.append(f"{client_address}: request failed")
-        super().handle_error(request, client_address)
-
 
 class Server:
     """Files, functions and scripted faults by path."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
-        self.problems: list[str] = []
         self.routes: dict[str, Callable[[Request], Answer]] = {}
         self._scripts: dict[str, list[Answer]] = {}
         self._listener = _Listener(("127.0.0.1", 0), _Handler)
