@@ -93,8 +93,8 @@ def layers_of(network: Any, size: int) -> list[Layer]:
     stages = [(name, module) for name, module in backbone.named_modules() if name in channels]
     hooks = [module.register_forward_hook(partial(keep, name)) for name, module in stages]
     hooks += [one.register_forward_hook(note) for one in backbone.modules() if isinstance(one, _RESAMPLING)]
-    generator = torch.Generator().manual_seed(0)
-    picture = torch.randn(1, 3, size, size, generator=generator)
+    generator, device = torch.Generator().manual_seed(0), next(backbone.parameters()).device
+    picture = torch.randn(1, 3, size, size, generator=generator).to(device)
     try:
         with torch.enable_grad():
             features = backbone(picture.requires_grad_())
@@ -102,7 +102,7 @@ def layers_of(network: Any, size: int) -> list[Layer]:
         for hook in hooks:
             hook.remove()
     # Not the logits, because the ReLU of the dense layer may be zero for random input.
-    direction = torch.randn(features.shape, generator=generator)
+    direction = torch.randn(features.shape, generator=generator).to(device)
     every = [output for output, _ in outputs.values()]
     gradients = torch.autograd.grad(features, every, direction, allow_unused=True) if every else ()
     layers = []
