@@ -1,10 +1,7 @@
 """Rings, means, differences and alignment: exact geometry, recovered truth, and coverage of limits."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
-from scipy.integrate import quad
 
 from truemorph.explain.profiles import MeanMap, aligned, moments, profile_difference, radial_profiles, ring_areas
 
@@ -24,20 +21,6 @@ def test_areas_equal_those_of_fine_subpixels(size):
         np.testing.assert_allclose(got[ring], counted, atol=2 * 2 / fine)
     # Exact for rings inside of the image.
     np.testing.assert_allclose(ring_areas(size, EDGES[:3]).sum(axis=(1, 2)), np.pi * np.diff(EDGES[:3] ** 2))
-
-
-def test_a_radial_profile_is_recovered():
-    """Pixels have the value at their centres, which varies by at most half a diagonal times the slope 1/h."""
-    size, scale_length = 101, 12.0
-    axis = np.arange(size) - (size - 1) / 2
-    law = np.exp(-np.hypot(axis[:, None], axis) / scale_length)
-    edges = np.linspace(0, 48, 9)
-    got = radial_profiles(law[None], edges)[0]
-    for ring, (inner, outer) in enumerate(pairwise(edges)):
-        integral, _ = quad(lambda r: r * np.exp(-r / scale_length), inner, outer)
-        true = 2 * integral / (outer**2 - inner**2)
-        assert got[ring] == pytest.approx(true, abs=np.sqrt(0.5) / scale_length * np.exp(-inner / scale_length))
-        assert got[ring] == pytest.approx(true, rel=0.01)
 
 
 def test_rings_outside_of_the_image_are_nan_and_rings_at_its_corners_are_not():
