@@ -155,7 +155,12 @@ def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) ->
     scale = np.where(has_redshift, scale, MISSING)
     circular = table["r50"].to_numpy() * np.exp(0.05 * rng.normal(size=n))  # arcsec
     along = np.where(has_redshift, circular * scale / np.sqrt(ratio), MISSING)
-    common = {
+    failed = _some(rng, n, 0.01)
+    bulge, index = table["bulge_fraction"].to_numpy(), table["sersic_index"].to_numpy()
+    # A single Sérsic fit to bulge and exponential disk: closer to the index of the disk.
+    single = np.where(table["type"] == ELLIPTICAL, index, 1 + (index - 1) * bulge**1.3)
+    single = np.clip(single * np.exp(0.12 * rng.normal(size=n)), 0.5, 8)
+    columns = {
         "recno": np.arange(1, n + 1),
         "objID": table["objid"].cast(pl.String),
         "z": np.round(np.where(has_redshift, redshift, MISSING), 6),
@@ -163,18 +168,9 @@ def _simard(folder: Path, population: pl.DataFrame, rng: np.random.Generator) ->
         "Scale": scale,
     }
     radii = {"Rhlg": along, "Rhlr": along, "Rchl,g": 1.05 * circular * scale, "Rchl,r": circular * scale}
-    failed = _some(rng, n, 0.01)
-
-    def rounded(columns: dict[str, np.ndarray], missing: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: np.round(np.where(missing, MISSING, values), 2) for name, values in columns.items()}
-
-    bulge, index = table["bulge_fraction"].to_numpy(), table["sersic_index"].to_numpy()
-    # A single Sérsic fit to bulge and exponential disk: closer to the index of the disk.
-    single = np.where(table["type"] == ELLIPTICAL, index, 1 + (index - 1) * bulge**1.3)
-    single = np.clip(single * np.exp(0.12 * rng.normal(size=n)), 0.5, 8)
-    some = np.full(n, 0.02)
-    sersic = {"rg2d": table["magnitude"], "e": 1 - ratio, "e_e": some, "ng": single, "e_ng": 0.03 * single}
-    columns = common | rounded(radii, np.zeros(n, bool)) | rounded(sersic, failed)
+    sersic = {"rg2d": table["magnitude"], "e": 1 - ratio, "e_e": 0.02, "ng": single, "e_ng": 0.03 * single}
+    sersic = {name: np.where(failed, MISSING, values) for name, values in sersic.items()}
+    columns |= {name: np.round(values, 2) for name, values in (radii | sersic).items()}
     pl.DataFrame(columns).write_parquet(folder / "table3.parquet")
 
 

@@ -103,17 +103,20 @@ def test_an_existing_file_is_kept_only_if_it_is_the_correct_one(server, session,
     assert requests_for(at(elsewhere, MD5)) == 1
 
 
-def zipped(entries, compression=zipfile.ZIP_DEFLATED):
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", compression) as archive:
+def zipped(path, entries, compression=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
         for name, body in entries.items():
             archive.writestr(name, body)
-    return packed.getvalue()
+    return path
 
 
 @pytest.mark.parametrize(
     ("name", "whole", "checksum"),
-    [("t.gz", gzip.compress(BODY), None), ("t.zip", zipped({"a.bin": BODY}), None), ("t.bin", BODY, MD5)],
+    [
+        ("t.gz", gzip.compress(BODY), None),
+        ("t.zip", zipped(io.BytesIO(), {"a.bin": BODY}).getvalue(), None),
+        ("t.bin", BODY, MD5),
+    ],
 )
 def test_a_truncated_file_is_detected_by_its_checksum_or_its_end(server, session, tmp_path, name, whole, checksum):
     """Without length and chunks, the end of the connection looks like the end of the file."""
@@ -193,14 +196,8 @@ IMAGES = {f"images/{number}.jpg": BODY[: 1000 * number] for number in range(1, 6
 WANTED = re.compile(r"(images/\d+\.jpg)")
 
 
-def packed(folder, entries, compression=zipfile.ZIP_DEFLATED):
-    path = folder / "t.zip"
-    path.write_bytes(zipped(entries, compression))
-    return path
-
-
 def test_unzip_writes_selected_missing_files(tmp_path):
-    path = packed(tmp_path, {**IMAGES, "images/": b"", "__MACOSX/images/._1.jpg": b"x", "README": b"hello"})
+    path = zipped(tmp_path / "t.zip", {**IMAGES, "images/": b"", "__MACOSX/images/._1.jpg": b"x", "README": b"hello"})
     out = tmp_path / "out"
     assert unzip(path, out, WANTED) == list(IMAGES)
     (out / "images/1.jpg").unlink()
@@ -214,12 +211,12 @@ def test_unzip_writes_selected_missing_files(tmp_path):
 @pytest.mark.parametrize("name", ["/etc/passwd", "images/../../up.jpg", "C:/up.jpg", "\\\\host\\up.jpg", "..\\up.jpg"])
 def test_zip_entries_outside_of_the_folder_raise_an_error_before_writing(tmp_path, name):
     with pytest.raises(TruemorphError):
-        unzip(packed(tmp_path, IMAGES | {name: b"x"}), tmp_path / "out", WANTED)
+        unzip(zipped(tmp_path / "t.zip", IMAGES | {name: b"x"}), tmp_path / "out", WANTED)
     assert names(tmp_path) == ["t.zip"]
 
 
 def test_zip_files_of_absurd_size_or_with_damaged_bytes_raise_errors(tmp_path, monkeypatch):
-    path = packed(tmp_path, IMAGES, zipfile.ZIP_STORED)
+    path = zipped(tmp_path / "t.zip", IMAGES, zipfile.ZIP_STORED)
     monkeypatch.setattr(http, "MOST_UNPACKED", 14_999)
     with pytest.raises(TruemorphError, match="15,000"):
         unzip(path, tmp_path / "out", WANTED)
