@@ -92,7 +92,7 @@ def write_tables(folder, rows):
         "rerun": np.full(rows, 40), "camcol": rng.integers(1, 7, rows), "field": rng.integers(11, 900, rows),
         "petroRad_r": radius, "petroRadErr_r": radius / 20, "petroR50_r": radius / 2.5, "petroR90_r": radius / 1.2,
         **bands, "extinction_r": rng.exponential(0.08, rows), "redshift": rng.gamma(4, 0.02, rows), "psfWidth_r": fwhm,
-        "psfWidth_r_best": fwhm - 0.05, "n_fields": rng.integers(1, 4, rows), "field_best": rng.integers(11, 900, rows),
+        "psfWidth_r_best": fwhm - 0.05,
     }  # fmt: skip
     shuffled = pl.DataFrame(photometry).sample(fraction=1, shuffle=True, seed=1)
     no_redshift = rng.random(rows) < 0.02

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
@@ -22,7 +24,7 @@ class TorchEngine:
         self._type = torch.bfloat16 if precision == "bf16" else torch.float32
         fitting = max(8, min(_MOST_AT_ONCE, _PIXELS_AT_ONCE // model.config.image_size**2))
         self._at_once = _AT_ONCE_ON_GPU if self._device.type == "cuda" else fitting
-        self._networks = [self._placed(network) for network in model.networks()]
+        self.networks = [self._placed(network) for network in model.networks()]
         self._temperatures = model.temperatures
         self._mean, self._std = (
             torch.tensor(model.described["normalisation"][key], device=self._device) for key in ("mean", "std")
@@ -39,13 +41,17 @@ class TorchEngine:
 
     def member(self, inputs: np.ndarray, member: int) -> np.ndarray:
         """Return p(y | x) of one member, shape (N, K)."""
-        pixels = torch.from_numpy(np.require(inputs, requirements=["C", "W"]))
         found = []
         with (
             torch.inference_mode(),
             torch.autocast(self._device.type, torch.bfloat16, enabled=self._type == torch.bfloat16),
         ):
-            for part in pixels.split(self._at_once):
-                logits = self._networks[member](normalise(part.to(self._device), self._mean, self._std))
+            for batch in self.batches(inputs):
+                logits = self.networks[member](batch)
                 found.append(torch.softmax(logits.double() / self._temperatures[member], dim=1).cpu())
         return torch.cat(found).numpy()
+
+    def batches(self, pixels: np.ndarray) -> Iterator[torch.Tensor]:
+        """Yield images as networks take them, on their device."""
+        for part in torch.from_numpy(np.require(pixels, requirements=["C", "W"])).split(self._at_once):
+            yield normalise(part.to(self._device), self._mean, self._std)
